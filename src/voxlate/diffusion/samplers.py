@@ -11,6 +11,7 @@ Each sampler declares its `Traits` with a decorator, so that a new sampler is on
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
@@ -91,16 +92,9 @@ def ddim(
     return x
 
 
-@with_traits(Traits(end="image"))
-def ddpm(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw) -> Tensor:
-    """Ancestral sampling (Ho et al. 2020, algorithm 2, with the posterior variance): DDIM with eta = 1."""
-    return ddim(denoise, schedule, x, times, noise, eta=1.0)
-
-
-@with_traits(Traits(end="image"))
-def dpm1(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw) -> Tensor:
-    """DPM-Solver-1 (Lu et al. 2022), which is DDIM with eta = 0."""
-    return ddim(denoise, schedule, x, times, noise)
+# Ancestral sampling (Ho et al. 2020, algorithm 2, with the posterior variance), and DPM-Solver-1 (Lu et al. 2022).
+ddpm = with_traits(Traits(end="image"))(partial(ddim, eta=1.0))
+dpm1 = with_traits(Traits(end="image"))(partial(ddim, eta=0.0))
 
 
 @with_traits(Traits(end="image"))
@@ -131,7 +125,8 @@ def euler_maruyama(
 ) -> Tensor:
     """Euler–Maruyama on the reverse SDE dx = (f·x − g²·score)·dt + g·dw (Song et al. 2021, eq. 6).
 
-    The step that ends at time 0 adds no noise and no corrector follows it; see predictor_corrector for those.
+    The step that ends at time 0 adds no noise and no corrector follows it. correctors: Langevin steps after each step,
+    with r for twice the drift of a Langevin step over its noise, as paper 002 has it; Song et al. call the ratio "snr".
     """
     drifts = schedule.log_alpha_drift(times).tolist()
     g2s = schedule.g2(times).tolist()
@@ -151,27 +146,14 @@ def euler_maruyama(
     return x
 
 
-@with_traits(
+# Euler–Maruyama with Langevin steps after each of its own (Song et al. 2021, algorithms 4 and 5; paper 002).
+predictor_corrector = with_traits(
     Traits(
         evaluations=lambda options: 1 + options["correctors"],
         end="one_step_early",
         options=("correctors", "r"),
     )
-)
-def predictor_corrector(
-    denoise: Denoise,
-    schedule: Schedule,
-    x: Tensor,
-    times: Tensor,
-    noise: Draw,
-    correctors: int = 1,
-    r: float = 0.32,
-) -> Tensor:
-    """Euler–Maruyama with Langevin steps after each of its own (Song et al. 2021, algorithms 4 and 5; paper 002).
-
-    r: twice the drift of a Langevin step over its noise, as paper 002 has it; Song et al. call the ratio itself "snr".
-    """
-    return euler_maruyama(denoise, schedule, x, times, noise, correctors, r)
+)(partial(euler_maruyama, correctors=1))
 
 
 def langevin(x: Tensor, score: Tensor, z: Tensor, r: float) -> Tensor:

@@ -2,11 +2,12 @@
 
 import functools
 import inspect
-from dataclasses import field, fields, make_dataclass
+from dataclasses import field, make_dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
+from voxlate.nets.blocks import CONVOLUTIONS, to_slices, to_volumes
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
 from voxlate.system.config import STRICT
 from voxlate.system.errors import BadInput
@@ -40,7 +41,12 @@ def settings_of(cls: type[nn.Module]) -> type[NetSettings]:
             f"{where}: expected a constructor whose arguments have names, found '{unnamed[0]}', which takes any. Write in_channels, out_channels and each option as an argument."
         )
     keys: list[Any] = [_key(argument) for argument in arguments]
-    own = {"build": _build(cls), "__reduce__": _reduce(cls), "__pydantic_config__": STRICT}
+    own = {
+        "build": _build(cls),
+        # settings are sent to other processes by the module class, which has the name of their own class
+        "__reduce__": lambda self: (_restore, (cls, vars(self))),
+        "__pydantic_config__": STRICT,
+    }
     settings = make_dataclass(
         cls.__name__, keys, bases=(NetSettings,), namespace=own, frozen=True, kw_only=True
     )
@@ -64,21 +70,11 @@ def _build(cls: type[nn.Module]) -> Any:
         self.takes_only_images(channels, noise=NOISE in takes)
         asked = inspect.signature(cls).parameters
         sizes = {"in_channels": channels.joined, "out_channels": channels.out}
-        options = {entry.name: getattr(self, entry.name) for entry in fields(self)}  # type: ignore[arg-type]
-        module = cls(**{name: size for name, size in sizes.items() if name in asked}, **options)
+        given = {name: size for name, size in sizes.items() if name in asked}
+        module = cls(**given, **vars(self))
         return PlainNet(module, NOISE in takes, channels.out)
 
     return _build_module
-
-
-def _reduce(cls: type[nn.Module]) -> Any:
-    """How pickle sends settings to other processes: by the module class, which has the name of their own class."""
-
-    def _own_reduce(self: NetSettings) -> tuple[Any, ...]:
-        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}  # type: ignore[arg-type]
-        return _restore, (cls, values)
-
-    return _own_reduce
 
 
 def _restore(cls: type[nn.Module], values: dict[str, Any]) -> NetSettings:
@@ -93,12 +89,8 @@ class PlainNet(nn.Module):
         self.module = module
         self.noisy = noisy
         self.out = out
-        flat = (nn.Conv2d, nn.ConvTranspose2d)
-        deep = (nn.Conv3d, nn.ConvTranspose3d)
-        parts = list(module.modules())
-        self.slicewise = any(isinstance(part, flat) for part in parts) and not any(
-            isinstance(part, deep) for part in parts
-        )
+        convolutions = [part for part in module.modules() if isinstance(part, CONVOLUTIONS)]
+        self.slicewise = {conv.weight.ndim for conv in convolutions} == {4}
 
     def forward(self, inputs: NetworkInput) -> Output:
         """The module's image; raises BadInput where its shape is another."""
@@ -106,11 +98,11 @@ class PlainNet(nn.Module):
         batch, _, depth, height, width = image.shape
         noise = inputs.log_snr
         if self.slicewise:
-            image = image.movedim(2, 1).flatten(0, 1)
+            image = to_slices(image)
             noise = None if noise is None else noise.repeat_interleave(depth)
         output: Tensor = self.module(image, log_snr=noise) if self.noisy else self.module(image)
         if self.slicewise and output.dim() == 4:
-            output = output.unflatten(0, (batch, depth)).movedim(1, 2)
+            output = to_volumes(output, depth)
         if output.shape != (wanted := (batch, self.out, depth, height, width)):
             raise BadInput(
                 f"{type(self.module).__name__}: expected an image of shape {wanted}, found {tuple(output.shape)}. Return as many channels as out_channels says, on the input's own grid."

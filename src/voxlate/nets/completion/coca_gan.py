@@ -1,6 +1,5 @@
 """CocaGAN, compact and of slices: encoders to one feature space, and decoders and a segmentation of lesions from it."""
 
-from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import torch
@@ -10,11 +9,10 @@ from voxlate.nets.blocks import start_normal
 from voxlate.nets.completion.shared import (
     Modalities,
     fuse_maps,
-    half_size,
+    layers_down,
+    layers_up,
     modalities_of,
-    same_size,
     slices_of,
-    twice_size,
 )
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
 from voxlate.system.config import Counts, setting, settings
@@ -72,7 +70,9 @@ class CocaGANNet(nn.Module):
     def __init__(self, net: CocaGAN, modalities: Modalities) -> None:
         super().__init__()
         self.net = net
-        self.encoders = nn.ModuleList(_encoder(net.widths) for _ in range(modalities.inputs))
+        self.encoders = nn.ModuleList(
+            nn.Sequential(*layers_down(net.widths, 3)) for _ in range(modalities.inputs)
+        )
         self.decoders = nn.ModuleList(_decoder(net.widths, 1) for _ in range(modalities.outputs))
         self.segmenter = _decoder(net.widths, net.classes) if net.classes else None
         self.critic = FeatureCritic(net.widths[-1], modalities.inputs)
@@ -95,15 +95,8 @@ class CocaGANNet(nn.Module):
         return Output(slices.volumes(image), extras)
 
 
-def _encoder(widths: tuple[int, ...]) -> nn.Sequential:
-    return nn.Sequential(
-        same_size(1, widths[0], 3), *(half_size(ins, outs) for ins, outs in pairwise(widths))
-    )
-
-
 def _decoder(widths: tuple[int, ...], outs: int) -> nn.Sequential:
-    rising = (twice_size(above, below) for above, below in pairwise(reversed(widths)))
-    return nn.Sequential(*rising, nn.Conv2d(widths[0], outs, 3, padding=1))
+    return nn.Sequential(*layers_up(widths), nn.Conv2d(widths[0], outs, 3, padding=1))
 
 
 class FeatureCritic(nn.Module):

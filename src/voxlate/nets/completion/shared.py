@@ -4,8 +4,10 @@ Networks with instance norms, which give contiguous maps, take no channels-last 
 30 % shorter on a CPU (UcDGAN, CocaGAN).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from voxlate.batch import BACKGROUND
 from voxlate.nets.blocks import to_slices, to_volumes
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput
+from voxlate.nets.strided import down_conv, up_conv
 from voxlate.system.config import kind_of
 from voxlate.system.errors import BadInput
 
@@ -110,21 +113,20 @@ def fuse_maps(maps: list[Tensor], available: Tensor, how: Fusion) -> Tensor:
     return total if how == "sum" else total / reduce(torch.add, there).clamp(min=1)
 
 
-def same_size(ins: int, outs: int, kernel: int) -> nn.Sequential:
-    """A convolution, instance norm and ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(ins, outs, kernel, padding=kernel // 2), nn.InstanceNorm2d(outs), nn.ReLU()
-    )
+def layers_down(widths: Sequence[int], kernel: int) -> list[nn.Module]:
+    """A convolution of one image at full size, then 3x3 convolutions, each to half the size, with norm and ReLU."""
+    first = nn.Conv2d(1, widths[0], kernel, padding=kernel // 2)
+    return [
+        _with_norm(first, widths[0]),
+        *(_with_norm(down_conv(ins, outs, 3, 2), outs) for ins, outs in pairwise(widths)),
+    ]
 
 
-def half_size(ins: int, outs: int) -> nn.Sequential:
-    """A 3x3 convolution to half the size, instance norm and ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(ins, outs, 3, stride=2, padding=1), nn.InstanceNorm2d(outs), nn.ReLU()
-    )
+def layers_up(widths: Sequence[int]) -> list[nn.Module]:
+    """Transposed 3x3 convolutions from the last width to the first, each to twice the size, with norm and ReLU."""
+    falling = pairwise(reversed(widths))
+    return [_with_norm(up_conv(ins, outs, 3, 2), outs) for ins, outs in falling]
 
 
-def twice_size(ins: int, outs: int) -> nn.Sequential:
-    """A transposed 3x3 convolution to twice the size, instance norm and ReLU."""
-    conv = nn.ConvTranspose2d(ins, outs, 3, stride=2, padding=1, output_padding=1)
-    return nn.Sequential(conv, nn.InstanceNorm2d(outs), nn.ReLU())
+def _with_norm(conv: nn.Module, channels: int) -> nn.Module:
+    return nn.Sequential(conv, nn.InstanceNorm2d(channels), nn.ReLU())

@@ -1,6 +1,5 @@
 """UcDGAN: one encoder of anatomy for every modality, and one decoder that is given the modality to make."""
 
-from itertools import pairwise
 from typing import Annotated, Literal
 
 from torch import Tensor, nn
@@ -10,11 +9,10 @@ from voxlate.nets.completion.shared import (
     Modalities,
     Slices,
     fuse_maps,
-    half_size,
+    layers_down,
+    layers_up,
     modalities_of,
-    same_size,
     slices_of,
-    twice_size,
 )
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
 from voxlate.system.config import setting, settings
@@ -69,10 +67,10 @@ class UcDGANNet(nn.Module):
         kinds = (
             modalities.outputs if modalities.completes else modalities.inputs + modalities.outputs
         )
-        falling = [same_size(1, widths[0], 7), *(half_size(*pair) for pair in pairwise(widths))]
+        falling = layers_down(widths, 7)
         self.encoder = nn.Sequential(*falling, *(Block(widths[-1]) for _ in range(net.blocks)))
         self.blocks = nn.ModuleList(Block(widths[-1], kinds) for _ in range(net.blocks))
-        rising = [twice_size(*pair) for pair in pairwise(reversed(widths))]
+        rising = layers_up(widths)
         self.decoder = nn.Sequential(*rising, nn.Conv2d(widths[0], 1, 7, padding=3), nn.Tanh())
         start_normal(self)
 
