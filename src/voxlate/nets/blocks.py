@@ -52,6 +52,7 @@ Kernel = Annotated[
 ]
 
 
+Stride = tuple[int, int, int]  # along D, H, W
 Repeat = Literal["never", "synthesis", "always"]
 
 
@@ -211,9 +212,7 @@ class SliceConv(nn.Conv2d):
 class VolumeConv(nn.Conv3d):
     """A convolution over (3, 3, 3) voxels; `depth` is in the shape of its input."""
 
-    def __init__(
-        self, ins: int, outs: int, options: BlockOptions, stride: tuple[int, int, int]
-    ) -> None:
+    def __init__(self, ins: int, outs: int, options: BlockOptions, stride: Stride) -> None:
         super().__init__(ins, outs, 3, stride=stride, padding=1)
         self.repeat = options.repeat
 
@@ -229,9 +228,7 @@ class VolumeConv(nn.Conv3d):
         return super().forward(h)
 
 
-def conv3(
-    ins: int, outs: int, options: BlockOptions, stride: tuple[int, int, int] = (1, 1, 1)
-) -> nn.Module:
+def conv3(ins: int, outs: int, options: BlockOptions, stride: Stride = (1, 1, 1)) -> nn.Module:
     """A 3x3 (or 3x3x3) convolution that keeps the size, or divides it by `stride` along D, H, W."""
     if options.dims == 2:
         return SliceConv(ins, outs, 3, options, stride=stride[-1])
@@ -243,12 +240,12 @@ def conv1(ins: int, outs: int, options: BlockOptions) -> nn.Module:
     return nn.Conv2d(ins, outs, 1) if options.dims == 2 else nn.Conv3d(ins, outs, 1)
 
 
-def shrink(h: Tensor, stride: tuple[int, int, int]) -> Tensor:
+def shrink(h: Tensor, stride: Stride) -> Tensor:
     """Average over blocks of `stride` voxels."""
     return F.avg_pool2d(h, stride[1:]) if h.ndim == 4 else F.avg_pool3d(h, stride)
 
 
-def enlarge(h: Tensor, stride: tuple[int, int, int]) -> Tensor:
+def enlarge(h: Tensor, stride: Stride) -> Tensor:
     """Repeat every voxel `stride` times."""
     factors = [float(factor) for factor in (stride[1:] if h.ndim == 4 else stride)]
     return F.interpolate(h, scale_factor=factors, mode="nearest")
@@ -257,7 +254,7 @@ def enlarge(h: Tensor, stride: tuple[int, int, int]) -> Tensor:
 class Down(nn.Module):
     """Strided convolution."""
 
-    def __init__(self, channels: int, stride: tuple[int, int, int], options: BlockOptions) -> None:
+    def __init__(self, channels: int, stride: Stride, options: BlockOptions) -> None:
         super().__init__()
         self.conv = conv3(channels, channels, options, stride)
 
@@ -269,7 +266,7 @@ class Down(nn.Module):
 class Up(nn.Module):
     """Nearest enlargement, then a convolution."""
 
-    def __init__(self, channels: int, stride: tuple[int, int, int], options: BlockOptions) -> None:
+    def __init__(self, channels: int, stride: Stride, options: BlockOptions) -> None:
         super().__init__()
         self.stride = stride
         self.conv = conv3(channels, channels, options)
@@ -302,7 +299,7 @@ class ResBlock(nn.Module):
         outs: int,
         options: BlockOptions,
         resample: Literal["down", "up"] | None = None,
-        stride: tuple[int, int, int] = (1, 2, 2),
+        stride: Stride = (1, 2, 2),
     ) -> None:
         super().__init__()
         self.resample = resample

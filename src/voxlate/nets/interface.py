@@ -35,6 +35,9 @@ class NetworkInput:
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
 
+Extras = dict[str, Tensor | tuple[Tensor, ...]]
+
+
 @dataclass(frozen=True)
 class Output:
     """The outputs of a network.

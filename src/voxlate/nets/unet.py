@@ -23,6 +23,7 @@ from voxlate.nets.blocks import (
     Repeat,
     ResBlock,
     Sinusoidal,
+    Stride,
     Up,
     Width,
     conv3,
@@ -275,7 +276,7 @@ class ResidualUNet(nn.Module):
         self,
         way: Literal["down", "up"],
         channels: int,
-        stride: tuple[int, int, int],
+        stride: Stride,
         options: BlockOptions,
     ) -> nn.Module:
         if self.net.resampling == "block":

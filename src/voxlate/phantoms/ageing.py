@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from voxlate.phantoms.anatomy import Anatomy
-from voxlate.phantoms.shapes import Rng, Triple, triple
+from voxlate.phantoms.shapes import Pair, Rng, Triple, triple
 from voxlate.phantoms.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
 
 Ball = tuple[Triple, Triple]  # centre and half axes in mm
@@ -33,7 +33,7 @@ class Ageing:
     cap_mm: float
     spots: tuple[Ball, ...]
     pineal_mm: float
-    choroid_mm: tuple[float, float]
+    choroid_mm: Pair
     pallidum: bool
     falx: tuple[Ball, ...]
 
@@ -75,7 +75,7 @@ def draw(rng: Rng, base: Anatomy) -> tuple[Ageing, Anatomy]:
     return ageing, aged
 
 
-def _spot(rng: Rng, size: tuple[float, float], place: Ball) -> Ball:
+def _spot(rng: Rng, size: Pair, place: Ball) -> Ball:
     """A lesion of deep white matter; place: the corners of the box of its centre, on the right side."""
     side = rng.choice((-1, 1))
     x, y, z = rng.uniform(*place)

@@ -10,6 +10,7 @@ import numpy as np
 from voxlate.phantoms.canvas import Canvas
 from voxlate.phantoms.shapes import (
     NoiseField,
+    Pair,
     Rng,
     Space,
     Triple,
@@ -33,19 +34,19 @@ class Airways:
     cells; deviation_mm: of the nasal septum; cycle: swelling of the turbinates, left and right.
     """
 
-    size: dict[str, tuple[float, float]]
-    mucosa_mm: dict[str, tuple[float, float]]
-    level: dict[str, tuple[float, float]]
+    size: dict[str, Pair]
+    mucosa_mm: dict[str, Pair]
+    level: dict[str, Pair]
     cells: NoiseField
     deviation_mm: float
-    cycle: tuple[float, float]
+    cycle: Pair
     pharynx: float
 
 
 def draw(rng: Rng, asymmetry: float) -> Airways:
     """Draw the airways; asymmetry 0 gives both sides the same."""
 
-    def _pair(values: AnyArray) -> tuple[float, float]:
+    def _pair(values: AnyArray) -> Pair:
         left, right = values.tolist()
         return (left if asymmetry else right), right
 
@@ -89,7 +90,7 @@ def paint(
     _pharynx(canvas, airways, points)
 
 
-def _by_side(right: AnyArray, pair: tuple[float, float]) -> AnyArray:
+def _by_side(right: AnyArray, pair: Pair) -> AnyArray:
     return np.where(right, np.float32(pair[1]), np.float32(pair[0]))
 
 

@@ -9,7 +9,7 @@ from voxlate.phantoms import anatomy as body
 from voxlate.phantoms.ageing import Ball
 from voxlate.phantoms.anatomy import Anatomy, Lesion
 from voxlate.phantoms.canvas import Canvas
-from voxlate.phantoms.shapes import Rng, Space, ellipsoid, overlap, triple, union
+from voxlate.phantoms.shapes import Pair, Rng, Space, ellipsoid, overlap, triple, union
 from voxlate.phantoms.tissue import BRAIN, Label
 from voxlate.system.arrays import AnyArray
 
@@ -54,7 +54,7 @@ def draw(rng: Rng, base: Anatomy) -> tuple[Diseases, Anatomy]:
     )
 
 
-def _ball(rng: Rng, radii: tuple[float, float]) -> Ball:
+def _ball(rng: Rng, radii: Pair) -> Ball:
     """An ellipsoid anywhere in the cerebrum."""
     direction = rng.standard_normal(3)
     direction *= rng.uniform(0.35, 0.85) / np.linalg.norm(direction)

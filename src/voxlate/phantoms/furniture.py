@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from voxlate.phantoms.canvas import Canvas
-from voxlate.phantoms.shapes import Rng, Space, overlap
+from voxlate.phantoms.shapes import Pair, Rng, Space, overlap
 from voxlate.phantoms.tissue import Label
 from voxlate.system.arrays import AnyArray
 
@@ -29,8 +29,8 @@ class Holder:
     half_mm: half width and half depth of its inner surface; top_mm: height (y) up to which it surrounds the head.
     """
 
-    centre_mm: tuple[float, float]
-    half_mm: tuple[float, float]
+    centre_mm: Pair
+    half_mm: Pair
     incline: float
     top_mm: float
     shell_mm: float
@@ -118,7 +118,7 @@ def _paint_holder(canvas: Canvas, holder: Holder, points: Space) -> None:
     canvas.paint(Label.TABLE, shell)
 
 
-def _ellipse(x: AnyArray, y: AnyArray, half_mm: tuple[float, float]) -> AnyArray:
+def _ellipse(x: AnyArray, y: AnyArray, half_mm: Pair) -> AnyArray:
     """Distance to an ellipse to first order, as `shapes.ellipsoid`."""
     a, b = x / half_mm[0], y / half_mm[1]
     k0 = np.hypot(a, b)

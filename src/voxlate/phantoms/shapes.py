@@ -14,6 +14,7 @@ from scipy import fft, ndimage
 from voxlate.system.arrays import AnyArray
 
 Rng = np.random.Generator
+Pair = tuple[float, float]
 Points = tuple[AnyArray, AnyArray, AnyArray]
 Triple = tuple[float, float, float]
 
@@ -114,7 +115,7 @@ class Tube:
     """A line through `path` (mm) whose radius changes linearly from `radius_mm[0]` to `radius_mm[1]`."""
 
     path: tuple[Triple, ...]
-    radius_mm: tuple[float, float]
+    radius_mm: Pair
 
     def segments(self) -> list[tuple[AnyArray, AnyArray, float, float]]:
         """The straight parts of the tube: both ends in mm, and the radius at each."""

@@ -14,7 +14,7 @@ from voxlate.nets.completion.shared import (
     modalities_of,
     slices_of,
 )
-from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
+from voxlate.nets.interface import Channels, Extras, NetSettings, NetworkInput, Output
 from voxlate.system.config import Counts, setting, settings
 
 SLOPE = 0.2  # of LeakyReLU below 0, of the critic of features
@@ -84,7 +84,7 @@ class CocaGANNet(nn.Module):
         features = [encoder(slices.of(number)) for number, encoder in enumerate(self.encoders)]
         common = fuse_maps(features, slices.available, "mean")
         image = torch.cat([decoder(common) for decoder in self.decoders], dim=1).tanh()
-        extras: dict[str, Tensor | tuple[Tensor, ...]] = {}
+        extras: Extras = {}
         if "modality_logits" in inputs.extras:
             logits = torch.stack([self.critic(reverse_gradient(maps)) for maps in features], dim=1)
             extras["modality_logits"] = logits.unflatten(0, (-1, slices.size[0])).permute(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from voxlate.batch import BACKGROUND
 from voxlate.nets.completion.shared import Modalities, fuse_maps, modalities_of, slices_of
-from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
+from voxlate.nets.interface import Channels, Extras, NetSettings, NetworkInput, Output
 from voxlate.system.config import Counts, setting, settings
 
 SLOPE = 0.3  # of LeakyReLU below 0 in encoders: Keras' default, which the published code takes
@@ -77,7 +77,7 @@ class MMSYNNet(nn.Module):
             )
 
         image = _images(self.decoders, together)
-        extras: dict[str, Tensor | tuple[Tensor, ...]] = {}
+        extras: Extras = {}
         if "reconstructions" in inputs.extras:
             extras["reconstructions"] = (
                 image if self.modalities.completes else _images(self.repeaters, together)

@@ -14,7 +14,7 @@ from voxlate.nets.completion.shared import (
     modalities_of,
     slices_of,
 )
-from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
+from voxlate.nets.interface import Channels, Extras, NetSettings, NetworkInput, Output
 from voxlate.system.config import setting, settings
 
 
@@ -80,7 +80,7 @@ class UcDGANNet(nn.Module):
         wanted, first = self._to_make(inputs, slices)
         anatomy = self.encode(slices.images, slices.available)
         image = self.decode(anatomy, wanted, first)
-        extras: dict[str, Tensor | tuple[Tensor, ...]] = {}
+        extras: Extras = {}
         if {"codes", "reconstructions"} & set(inputs.extras):
             again = self.encode(image, wanted)
             extras["codes"] = (anatomy, again)
