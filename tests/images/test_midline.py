@@ -14,8 +14,10 @@ SIZE = (50, 60, 42)  # x, y, z: 4 mm each
 @pytest.fixture(scope="module")
 def head() -> Volume:
     """Left and right mirror each other exactly, but for noise."""
-    made = make_head(3, 0, SIZE, asymmetry=0.0)
-    return Volume(image(made, "ncct")[None], made.affine, "HU", "ncct")
+    made = make_head(3, 0, SIZE)
+    right = image(made, "ncct")[..., SIZE[0] // 2 :]
+    ct = np.concatenate([right[..., ::-1], right], axis=-1)
+    return Volume(ct[None], made.affine, "HU", "ncct")
 
 
 def turned(head: Volume, turn: float, tilt: float, shift: float) -> Volume:

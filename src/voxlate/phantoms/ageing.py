@@ -60,7 +60,7 @@ def draw(rng: Rng, base: Anatomy) -> tuple[Ageing, Anatomy]:
     spots = tuple(_spot(rng, size, place) for _ in range(count))
     pineal = float(rng.uniform(0.8, 3.0)) if calcified[0] < 0.3 + 0.5 * old else 0.0
     common, left, right = rng.uniform((1.2, 0.6, 0.6), (4.0, 1.2, 1.2)).tolist()
-    choroid = (common * left, common * (right if base.asymmetry else left))
+    choroid = (common * left, common * right)
     falx = tuple(_plaque(rng) for _ in range(rng.integers(1, 4))) if calcified[3] < 0.15 else ()
     ageing = Ageing(
         years=years,

@@ -10,7 +10,6 @@ import numpy as np
 from voxlate.phantoms.canvas import Canvas
 from voxlate.phantoms.shapes import (
     NoiseField,
-    Pair,
     Rng,
     Space,
     Triple,
@@ -34,39 +33,34 @@ class Airways:
     cells; deviation_mm: of the nasal septum; cycle: swelling of the turbinates, left and right.
     """
 
-    size: dict[str, Pair]
-    mucosa_mm: dict[str, Pair]
-    level: dict[str, Pair]
+    size: dict[str, AnyArray]
+    mucosa_mm: dict[str, AnyArray]
+    level: dict[str, AnyArray]
     cells: NoiseField
     deviation_mm: float
-    cycle: Pair
+    cycle: AnyArray
     pharynx: float
 
 
-def draw(rng: Rng, asymmetry: float) -> Airways:
-    """Draw the airways; asymmetry 0 gives both sides the same."""
-
-    def _pair(values: AnyArray) -> Pair:
-        left, right = values.tolist()
-        return (left if asymmetry else right), right
-
+def draw(rng: Rng) -> Airways:
+    """Draw the airways."""
     size, mucosa, level = {}, {}, {}
     for name in SINUSES:
         common = rng.uniform(0.55, 1.12)
-        size[name] = _pair(common * rng.uniform(0.85, 1.15, 2))
+        size[name] = common * rng.uniform(0.85, 1.15, 2)
         swollen = rng.random(2) < 0.25
-        mucosa[name] = _pair(np.where(swollen, rng.uniform(1.5, 6, 2), rng.uniform(0.1, 1.0, 2)))
+        mucosa[name] = np.where(swollen, rng.uniform(1.5, 6, 2), rng.uniform(0.1, 1.0, 2))
         wet = rng.random(2) < 0.06
-        level[name] = _pair(np.where(wet, rng.uniform(0.2, 1.3, 2), 0.0))
+        level[name] = np.where(wet, rng.uniform(0.2, 1.3, 2), 0.0)
     if rng.random() < 0.1:
-        size["frontal"] = (0.0, 0.0)
+        size["frontal"] = np.zeros(2)
     return Airways(
         size=size,
         mucosa_mm=mucosa,
         level=level,
         cells=noise(rng, 13, 2.5, 64, narrow=True).distance_to_zero(),
-        deviation_mm=float(rng.normal(0, 1.5) * asymmetry),
-        cycle=_pair(rng.uniform(0.7, 1.25, 2)),
+        deviation_mm=float(rng.normal(0, 1.5)),
+        cycle=rng.uniform(0.7, 1.25, 2),
         pharynx=float(rng.uniform(0.6, 1.3)),
     )
 
@@ -90,7 +84,7 @@ def paint(
     _pharynx(canvas, airways, points)
 
 
-def _by_side(right: AnyArray, pair: Pair) -> AnyArray:
+def _by_side(right: AnyArray, pair: AnyArray) -> AnyArray:
     return np.where(right, np.float32(pair[1]), np.float32(pair[0]))
 
 

@@ -25,6 +25,7 @@ from voxlate.phantoms.vessels import vessels
 from voxlate.system.arrays import AnyArray
 
 LesionKind = Literal["none", "tumour", "stroke"]
+_TURN_DEGREES = np.array([3.0, 2.0, 2.5])  # standard deviations around x (nodding), y and z
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,6 @@ class Lesion:
 class Anatomy:
     """All random numbers of one head's shape; they do not depend on the image's size."""
 
-    asymmetry: float
     scale: AnyArray
     tilt: AnyArray
     bend: tuple[NoiseField, ...]
@@ -63,26 +63,24 @@ class Anatomy:
     lesion: Lesion
 
 
-def anatomy(rng: Rng, kind: LesionKind, asymmetry: float = 1.0) -> Anatomy:
-    """Draw the shape of a head; asymmetry 0 gives a head that is symmetric except for its lesion."""
+def anatomy(rng: Rng, kind: LesionKind) -> Anatomy:
+    """Draw the shape of a head."""
     rng, lesion_rng, vessel_rng, fold_rng = rng.spawn(4)
     lesion = _lesion(lesion_rng, kind)
-    degrees = np.array([3.0, 2.0 * asymmetry, 2.5 * asymmetry])
     return Anatomy(
-        asymmetry=asymmetry,
         scale=np.exp(0.025 * np.clip(rng.standard_normal(3), -2, 2)),
-        tilt=np.radians(degrees * np.clip(rng.standard_normal(3), -2, 2)),
+        tilt=np.radians(_TURN_DEGREES * np.clip(rng.standard_normal(3), -2, 2)),
         bend=tuple(noise(rng, 90, 10, 32) for _ in range(3)),
         sway=tuple(noise(rng, 70, 10, 32) for _ in range(3)),
         folds=noise(fold_rng, 23, 3, 72, narrow=True).distance_to_zero(),
         rough=noise(rng, 16, 4, 64),
         texture=noise(rng, 9, 3, 84),
-        fold_shift=30 * rng.standard_normal(3) * asymmetry,
+        fold_shift=30 * rng.standard_normal(3),
         skull_mm=float(rng.uniform(5.5, 7.5)),
         cortex_mm=float(rng.uniform(2.7, 3.2)),
         sulcus_mm=float(rng.uniform(0.5, 1.1)),
         ventricle=float(np.exp(0.2 * np.clip(rng.standard_normal(), -2, 2))),
-        vessels=vessels(vessel_rng, asymmetry, lesion.side if kind == "stroke" else 0),
+        vessels=vessels(vessel_rng, lesion.side if kind == "stroke" else 0),
         lesion=lesion,
     )
 
@@ -112,10 +110,8 @@ def upright(head: Anatomy, points: Space) -> Space:
     across = np.tanh(turned[0] / 20)
     shifts: list[AnyArray] = [1.9 * field.at(half) for field in head.bend]
     shifts[0] *= across
-    if head.asymmetry:
-        sway = (0.9 * head.asymmetry * field.at(turned) for field in head.sway)
-        shifts = [s + own for s, own in zip(shifts, sway)]
-    x, y, z = (t + s for t, s in zip(turned, shifts))
+    sway = (0.9 * field.at(turned) for field in head.sway)
+    x, y, z = (t + (s + own) for t, s, own in zip(turned, shifts, sway))
     return Space(x, y, z, points.straight)
 
 

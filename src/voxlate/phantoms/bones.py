@@ -34,8 +34,8 @@ class Bones:
     teeth: AnyArray
 
 
-def draw(rng: Rng, asymmetry: float) -> Bones:
-    """Draw a skeleton; asymmetry 0 gives both sides the same teeth."""
+def draw(rng: Rng) -> Bones:
+    """Draw a skeleton."""
     lost, filled = (
         rng.choice((0.03, 0.1, 0.5, 1.0), p=(0.5, 0.3, 0.15, 0.05)),
         rng.choice((0.0, 0.1, 0.3)),
@@ -44,8 +44,6 @@ def draw(rng: Rng, asymmetry: float) -> Bones:
     teeth = np.where(
         chance < lost, 0, np.where(chance > 1 - filled, 2 + (rng.random((4, _TEETH)) < 0.3), 1)
     )
-    if not asymmetry:
-        teeth[2:] = teeth[:2]
     return Bones(
         table_mm=float(rng.uniform(1.4, 2.3)),
         density=float(rng.random()),

@@ -85,8 +85,7 @@ def _occipital_floor(canvas: Canvas, contents: Contents, points: Space, outer: E
     gap = 2.4 + contents.ageing.gap_mm
     lobe = overlap(lobe, gap - outer.cerebellum, outer.cavity + gap)
     lobe = overlap(lobe, 1.0 - half.x)
-    across = points if contents.base.asymmetry else half
-    sulci = np.abs(contents.base.folds.at(across)) - contents.base.sulcus_mm
+    sulci = np.abs(contents.base.folds.at(points)) - contents.base.sulcus_mm
     free = canvas.label == Label.CSF
     canvas.paint(Label.GREY, overlap(lobe, -sulci), free)
     deep = overlap(lobe, -sulci) + contents.base.cortex_mm

@@ -11,13 +11,13 @@ from voxlate.phantoms.canvas import Canvas
 from voxlate.phantoms.contents import Contents
 from voxlate.phantoms.face import Face
 from voxlate.phantoms.furniture import Furniture
-from voxlate.phantoms.shapes import Rng, Space, Triple
+from voxlate.phantoms.shapes import Rng, Space, Triple, triple
 from voxlate.system.arrays import AnyArray
 
 # Field of view: its centre in upright coordinates lies between these.
 _LOWEST_MM = (-6.0, -14.0, -22.0)
 _HIGHEST_MM = (6.0, 12.0, 12.0)
-_TURN_DEGREES = (9.0, 3.5, 5.0)  # standard deviations around x (nodding), y and z
+_TURN_DEGREES = np.array([9.0, 3.5, 5.0])  # standard deviations around x (nodding), y and z
 
 
 @dataclass(frozen=True)
@@ -34,24 +34,22 @@ class Detailed:
     centre_mm: Triple
 
 
-def draw(rng: Rng, kind: LesionKind, asymmetry: float = 1.0) -> Detailed:
-    """Draw a head; asymmetry 0 gives a head that is symmetric except for its lesions."""
+def draw(rng: Rng, kind: LesionKind) -> Detailed:
+    """Draw a head."""
     base_rng, pose_rng, face_rng, contents_rng, furniture_rng = rng.spawn(5)
-    base = body.anatomy(base_rng, kind, asymmetry)
-    degrees = np.array(_TURN_DEGREES) * (1, asymmetry, asymmetry)
+    base = body.anatomy(base_rng, kind)
     base = replace(
         base,
         scale=np.exp(_clip_normal(pose_rng, 3) * (0.035, 0.04, 0.035)),
-        tilt=np.radians(degrees * _clip_normal(pose_rng, 3)),
+        tilt=np.radians(_TURN_DEGREES * _clip_normal(pose_rng, 3)),
         skull_mm=float(pose_rng.uniform(4.5, 8.5)),
     )
-    x, y, z = pose_rng.uniform(_LOWEST_MM, _HIGHEST_MM).tolist()
     return Detailed(
         base,
-        face.draw(face_rng, asymmetry),
+        face.draw(face_rng),
         contents.draw(contents_rng, base),
-        furniture.draw(furniture_rng, base.scale, asymmetry),
-        (x * asymmetry, y, z),
+        furniture.draw(furniture_rng, base.scale),
+        triple(pose_rng.uniform(_LOWEST_MM, _HIGHEST_MM)),
     )
 
 

@@ -39,14 +39,14 @@ class Face:
     airways: Airways
 
 
-def draw(rng: Rng, asymmetry: float) -> Face:
-    """Draw a skull and face; asymmetry 0 gives both sides the same sinuses and teeth."""
+def draw(rng: Rng) -> Face:
+    """Draw a skull and face."""
     own, bone_rng, air_rng = rng.spawn(3)
     lows, highs = (3.5, 0.5, 0.75, 0.8, -5), (8.5, 1.7, 1.15, 1.25, 4)
     scalp, fat, muscle, nose, jaw = own.uniform(lows, highs).tolist()
     planes = noise(own, 15, 3, 64)
-    skull = bones.draw(bone_rng, asymmetry)
-    return Face(scalp, fat, muscle, nose, jaw, planes, skull, airways.draw(air_rng, asymmetry))
+    skull = bones.draw(bone_rng)
+    return Face(scalp, fat, muscle, nose, jaw, planes, skull, airways.draw(air_rng))
 
 
 def paint(canvas: Canvas, base: Anatomy, face: Face, points: Space, cavity: AnyArray) -> None:

@@ -56,22 +56,21 @@ class Furniture:
     table: Table | None
 
 
-def draw(rng: Rng, scale: AnyArray, asymmetry: float = 1.0) -> Furniture:
+def draw(rng: Rng, scale: AnyArray) -> Furniture:
     """Draw the table and head holder of a scan; scale: that of the head in x, y, z, which the holder fits."""
     kind = int(rng.choice(4, p=_SHARES))
-    holder, table = _holder(rng, scale, asymmetry), _table(rng, scale)
+    holder, table = _holder(rng, scale), _table(rng, scale)
     return Furniture(holder if kind in (1, 3) else None, table if kind in (2, 3) else None)
 
 
-def _holder(rng: Rng, scale: AnyArray, asymmetry: float) -> Holder:
+def _holder(rng: Rng, scale: AnyArray) -> Holder:
     # Real scans show the arc 10 to 40 mm from the skin.
     beside, behind = rng.uniform((12, 10), (45, 32))
     half_width = float(_HALF_WIDTH_MM * scale[0] + beside)
     half_depth = float(_HALF_LENGTH_MM * scale[1] + behind)
     lows, highs = (-8, -0.08, -75, 1.8, -6), (8, 0.08, -5, 4.5, 14)
     x, incline, top, shell, foam = rng.uniform(lows, highs).tolist()
-    centre = (x * asymmetry, _CENTRE_Y_MM)
-    return Holder(centre, (half_width, half_depth), incline, top, shell, max(foam, 0.0))
+    return Holder((x, _CENTRE_Y_MM), (half_width, half_depth), incline, top, shell, max(foam, 0.0))
 
 
 def _table(rng: Rng, scale: AnyArray) -> Table:

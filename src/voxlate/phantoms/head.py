@@ -54,21 +54,19 @@ def make_head(
     case: int,
     size: tuple[int, int, int],
     lesion: LesionKind = "none",
-    asymmetry: float = 1.0,
     version: int = 1,
 ) -> Head:
     """One case of a cohort; the same seed and case give the same head.
 
-    size: voxels in x, y, z over the same field of view; asymmetry: 0 gives a head that is symmetric except for its
-    lesion; version: 1, the plain head on which older cohorts rest, or 2, the detailed one (`phantoms.detailed`).
+    size: voxels in x, y, z over the same field of view; version: 1, the plain head on which older cohorts rest, or 2, the detailed one (`phantoms.detailed`).
     """
     shape_rng, tissue_rng, exposure_rng = np.random.default_rng([seed, case]).spawn(3)
     if version == 1:
-        base = anatomy(shape_rng, lesion, asymmetry)
+        base = anatomy(shape_rng, lesion)
         paint = partial(simple.paint, shape=base)
         drawn, centre_mm, scanner = base.lesion, _CENTRE_MM, None
     else:
-        shape = detailed.draw(shape_rng, lesion, asymmetry)
+        shape = detailed.draw(shape_rng, lesion)
         base = shape.base
         paint = partial(detailed.paint, shape=shape)
         drawn, centre_mm = shape.contents.base.lesion, shape.centre_mm
@@ -93,6 +91,5 @@ def _slab(base: Anatomy, paint: Painter, straight: Points, voxel_mm: float) -> t
     points = upright(base, grid)
     canvas = Canvas(x.shape, voxel_mm)
     lesion_map = paint(canvas, points=points, grid=grid)
-    across = points if base.asymmetry else points.half
-    texture = base.texture.at(across).astype(np.float16)
+    texture = base.texture.at(points).astype(np.float16)
     return canvas.label, canvas.second, canvas.share, lesion_map, texture

@@ -16,11 +16,10 @@ CEREBRUM_CENTRE: Triple = (0.0, 0.0, 18.0)
 CEREBRUM_AXES: Triple = (64.0, 83.0, 54.0)
 
 
-def vessels(rng: Rng, asymmetry: float, occluded: int) -> dict[Label, list[Tube]]:
+def vessels(rng: Rng, occluded: int) -> dict[Label, list[Tube]]:
     """All vessels by label, in the order in which they are painted.
 
-    occluded: the side whose middle cerebral artery is closed by a clot (-1 left, 1 right, 0 neither). asymmetry: 0
-    mirrors the right side to the left.
+    occluded: the side whose middle cerebral artery is closed by a clot (-1 left, 1 right, 0 neither).
     """
     shared = int(rng.integers(2**32))
     own = {side: int(rng.integers(2**32)) for side in (-1, 1)}
@@ -31,7 +30,7 @@ def vessels(rng: Rng, asymmetry: float, occluded: int) -> dict[Label, list[Tube]
         Label.CLOT: [],
     }
     for side in (-1, 1):
-        walk = _Walk(np.random.default_rng(shared), np.random.default_rng(own[side]), asymmetry)
+        walk = _Walk(np.random.default_rng(shared), np.random.default_rng(own[side]))
         closed = side == occluded
         near = [*(_BEFORE_CLOT if closed else _M1), *_anterior(walk)]
         far = _middle(walk)
@@ -49,15 +48,14 @@ def vessels(rng: Rng, asymmetry: float, occluded: int) -> dict[Label, list[Tube]
 
 @dataclass(frozen=True)
 class _Walk:
-    """Random numbers of one side: those that both sides share, plus `asymmetry` times the side's own."""
+    """Random numbers of one side: those that both sides share, plus the side's own."""
 
     shared: Rng
     own: Rng
-    asymmetry: float
 
     def jitter(self, size: int = 1) -> AnyArray:
-        """Normal numbers [size] that both sides share as far as they are symmetric."""
-        return self.shared.standard_normal(size) + self.asymmetry * self.own.standard_normal(size)
+        """Normal numbers [size] of which both sides share a part."""
+        return self.shared.standard_normal(size) + self.own.standard_normal(size)
 
 
 def on_cerebrum(azimuth: float, height: float, scale: float = 1.0) -> Triple:
