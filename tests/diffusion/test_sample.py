@@ -308,7 +308,7 @@ def test_samples_differ_by_their_number_and_repeat_by_their_seed():
             sampling,
             TWO_TISSUES.denoiser(Cosine()),
             Cosine(),
-            Noise(seed, [1]).sample(k),
+            Noise(seed, [1], k),
             torch.zeros(1, 1, 1, 4, 4),
         )
 

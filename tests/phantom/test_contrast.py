@@ -68,7 +68,7 @@ def test_mprage_is_the_steady_state_of_its_pulses():
             magnetisation *= np.cos(np.radians(flip_deg))
             magnetisation = _relaxed(magnetisation, spacing_ms, t1_ms)
         magnetisation = _relaxed(magnetisation, tr_ms - ti_ms - pulses * spacing_ms / 2, t1_ms)
-    closed = mr.mprage(1.0, t1_ms, 1e9, tr_ms, 3.0, ti_ms, flip_deg, pulses, spacing_ms)
+    closed = mr.mprage(1.0, t1_ms, 1e9, tr_ms, 3.0, ti_ms, flip_deg)
     assert closed == pytest.approx(at_centre, rel=1e-6)
 
 

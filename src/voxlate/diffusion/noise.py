@@ -41,8 +41,8 @@ class Noise:
     items: [B, D] stable ids, one a slice, or [B], one an item; in place of an id {id: weight}, of a slice whose draws
     are a sum over several streams: squared weights that add up to 1 keep it standard normal, and slices with ids in
     common are correlated. tiles: where items are parts of their slices; tiles of one slice then have the slice's own
-    noise in their places, and so the same where they overlap. Successive draws go on along each stream; `sample(k)`
-    starts the streams of the k-th sample.
+    noise in their places, and so the same where they overlap. Successive draws go on along each stream; samples:
+    the number of each item's sample, which has streams of its own.
     torch keeps 32 bits of a seed: of n streams two coincide with probability n²/2³³.
     """
 
@@ -75,10 +75,6 @@ class Noise:
 
     def __len__(self) -> int:
         return len(self.items)
-
-    def sample(self, k: int) -> "Noise":
-        """Fresh streams for the k-th sample of each item; sample(0) are those that Noise(seed, items) starts."""
-        return Noise(self.seed, self.items, k, self.tiles)
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Standard normal draws, float32 [B, *shape] on the CPU; where items have slices, shape is [..., D, H, W]."""

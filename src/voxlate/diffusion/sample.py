@@ -184,10 +184,10 @@ def denoiser_in_mask(denoise: Denoise, known: Tensor, mask: Tensor) -> Denoise:
     """
     nothing = torch.zeros_like(known)
 
-    def _masked(x: Tensor, t: Tensor) -> Tensor:
+    def _denoise(x: Tensor, t: Tensor) -> Tensor:
         return with_known(denoise(with_known(x, known, mask), t), nothing, mask)
 
-    return _masked
+    return _denoise
 
 
 def sample(

@@ -46,13 +46,13 @@ class ResNetNet(nn.Module):
         self.volumes = net.dimensions == 3
         dims = net.dimensions
         widths = [net.width * 2**level for level in range(HALVINGS + 1)]
-        layers = [*_reflecting_conv(ins, widths[0], 7, dims), *_norm_relu(widths[0], dims)]
+        layers = [*_mirror_conv(ins, widths[0], 7, dims), *_norm_relu(widths[0], dims)]
         for below, above in pairwise(widths):
             layers += [down_conv(below, above, 3, dims), *_norm_relu(above, dims)]
         layers += [Block(widths[-1], dims) for _ in range(net.blocks)]
         for above, below in pairwise(reversed(widths)):
             layers += [up_conv(above, below, 3, dims), *_norm_relu(below, dims)]
-        layers += [*_reflecting_conv(widths[0], outs, 7, dims), nn.Tanh()]
+        layers += [*_mirror_conv(widths[0], outs, 7, dims), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
         start_normal(self)
         if self.volumes:
@@ -89,8 +89,8 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, dims: Dimensions) -> None:
         super().__init__()
-        first = [*_reflecting_conv(channels, channels, 3, dims), *_norm_relu(channels, dims)]
-        second = [*_reflecting_conv(channels, channels, 3, dims), norm("instance", channels, dims)]
+        first = [*_mirror_conv(channels, channels, 3, dims), *_norm_relu(channels, dims)]
+        second = [*_mirror_conv(channels, channels, 3, dims), norm("instance", channels, dims)]
         self.layers = nn.Sequential(*first, *second)
 
     def forward(self, h: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ class Block(nn.Module):
         return h + self.layers(h)
 
 
-def _reflecting_conv(ins: int, outs: int, size: int, dims: Dimensions) -> list[nn.Module]:
+def _mirror_conv(ins: int, outs: int, size: int, dims: Dimensions) -> list[nn.Module]:
     """A convolution over `size` pixels each way, and 3 slices of volumes, that sees the image mirrored beyond it."""
     half = size // 2
     if dims == 3:

@@ -19,6 +19,11 @@ PD = (3500.0, 14.0)
 FLAIR = (9000.0, 110.0)
 SWI = (28.0, 20.0, 15.0)
 TOF = (22.0, 3.5, 20.0)
+TRAIN_PULSES, TRAIN_SPACING_MS = 160, 6.0  # of MPRAGE
+SLICE_MM = 5.0  # through which blood flows
+VENOUS_CHI = (
+    4 * np.pi * 0.27e-6 * 0.42 * 0.45
+)  # 4 pi · 0.27 ppm · haematocrit 0.42 · (1 - saturation 0.55): Spees et al. 2001
 
 
 def gradient_echo(
@@ -79,27 +84,24 @@ def mprage(
     te_ms: float,
     ti_ms: float,
     flip_deg: Array,
-    pulses: int = 160,
-    spacing_ms: float = 6.0,
 ) -> Array:
     """Magnitude of an inversion-prepared train of gradient echoes at the centre of k-space, in its steady state.
 
-    tr_ms: from inversion to inversion; ti_ms: from the inversion to the train's middle pulse; pulses, spacing_ms: of
-    the train. Solves the cycle of inversion, delay, train and delay for its steady state, as Deichmann et al. 2000,
+    tr_ms: from inversion to inversion; ti_ms: from the inversion to the train's middle pulse. Solves the cycle of inversion, delay, train and delay for its steady state, as Deichmann et al. 2000,
     NeuroImage 12:112, do.
     """
     flip = np.radians(flip_deg)
-    half_ms = pulses * spacing_ms / 2
+    half_ms = TRAIN_PULSES * TRAIN_SPACING_MS / 2
     before = np.exp(-(ti_ms - half_ms) / t1_ms)
     after = np.exp(-(tr_ms - ti_ms - half_ms) / t1_ms)
-    between = np.exp(-spacing_ms / t1_ms)
+    between = np.exp(-TRAIN_SPACING_MS / t1_ms)
     per_pulse = np.cos(flip) * between
     driven = (1 - between) / (1 - per_pulse)
-    whole_train = per_pulse**pulses
+    whole_train = per_pulse**TRAIN_PULSES
     relaxed = 1 - after + after * (driven * (1 - whole_train) + whole_train * (1 - before))
     inverted = relaxed / (1 + after * whole_train * before)
     at_first_pulse = 1 - (1 + inverted) * before
-    at_centre = driven + (at_first_pulse - driven) * per_pulse ** (pulses // 2)
+    at_centre = driven + (at_first_pulse - driven) * per_pulse ** (TRAIN_PULSES // 2)
     return pd * np.sin(flip) * np.abs(at_centre) * np.exp(-te_ms / t2star_ms)
 
 
@@ -136,12 +138,12 @@ def with_gadolinium(t1_ms: Array, concentration_mm: Array) -> Array:
     return 1 / (1 / t1_ms + GADOLINIUM_R1 / 1000 * concentration_mm)
 
 
-def flow_void(speed_cm_s: Array, te_ms: float, slice_mm: float = 5.0) -> Array:
+def flow_void(speed_cm_s: Array, te_ms: float) -> Array:
     """The share of blood that leaves the slice between excitation and refocusing, and so gives no spin echo.
 
     Source: Bradley and Waluch 1985, Radiology 154:443; 5 % of the signal remain, of slow layers at the wall.
     """
-    return np.minimum(speed_cm_s / 100 * te_ms / 2 * 10 / slice_mm, 0.95)
+    return np.minimum(speed_cm_s / 100 * te_ms / 2 * 10 / SLICE_MM, 0.95)
 
 
 def phase_rad(chi: Array, te_ms: float, field_t: float = 3.0) -> Array:
@@ -155,14 +157,6 @@ def phase_mask(phase: Array) -> Array:
     Source: Haacke et al. 2004, Magn Reson Med 52:612.
     """
     return np.clip(1 - phase / np.pi, 0, 1) ** 4
-
-
-def venous_phase_rad(te_ms: float) -> float:
-    """Phase of a vein along the field at 3 T.
-
-    dchi = 4 pi · 0.27 ppm · haematocrit 0.42 · (1 - saturation 0.55). Source: Spees et al. 2001, Magn Reson Med 45:533.
-    """
-    return float(phase_rad(4 * np.pi * 0.27e-6 * 0.42 * 0.45, te_ms))
 
 
 def bolus(seconds: Array, arrival_s: Array, peak_s: float) -> Array:

@@ -104,7 +104,7 @@ def _swi(voxels: Voxels) -> AnyArray:
     pulses = np.where(
         voxels.has(Label.ARTERY), np.clip(0.36 * (voxels.height_mm + 80), 5, None), 1e4
     )
-    mask = float(mr.phase_mask(mr.venous_phase_rad(te_ms=mr.SWI[1])))
+    mask = float(mr.phase_mask(mr.phase_rad(mr.VENOUS_CHI, mr.SWI[1])))
     weight = np.where(voxels.has(Label.VEIN), mask, 1).astype(np.float32)
     return weight * mr.inflow(pd, t1, t2star, pulses, *mr.SWI)
 
