@@ -16,6 +16,7 @@ from voxlate.formats.io import content_hash, files_of, read_volume
 from voxlate.system.errors import BadInput
 
 pydicom = pytest.importorskip("pydicom")
+from dicom_slices import image, item, save  # noqa: E402 - needs pydicom
 
 FIRST = (-20.0, 30.0, -7.5)  # of the lowest slice, LPS
 DESCRIPTIONS = {
@@ -41,14 +42,6 @@ def ct_values() -> np.ndarray:
     return np.where(DISC, 20 * LEVELS + 2 * np.arange(20), -1000).astype(np.int16)
 
 
-def save(path: Path, header: object) -> None:
-    header.PatientName, header.PatientID = PATIENT, RECORD
-    header.file_meta = pydicom.dataset.FileMetaDataset()
-    header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    path.parent.mkdir(parents=True, exist_ok=True)
-    header.save_as(path, enforce_file_format=True)
-
-
 def write_series(
     folder: Path, stem: str, values: np.ndarray, modality: str, description: str, *, uid: str, step: float = 2.5,
     first: tuple[float, float, float] = FIRST, slope: int = 1, intercept: int = 0, downward: bool = False,
@@ -56,43 +49,40 @@ def write_series(
     """An axial series; downward: file and instance numbers run from the head to the feet."""
     for k, plane in enumerate(values):
         number = len(values) - k if downward else k + 1
-        header = pydicom.Dataset()
-        header.SOPClassUID, header.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", f"{uid}.{number}"
-        header.SeriesInstanceUID, header.SeriesNumber, header.InstanceNumber = uid, 3, number
-        header.Modality, header.SeriesDescription, header.ProtocolName = (
-            modality,
-            description,
-            f"pelvis {stem}",
+        header = image(
+            ((plane - intercept) // slope).astype(np.int16),
+            SOPClassUID="1.2.840.10008.5.1.4.1.1.2",
+            SOPInstanceUID=f"{uid}.{number}",
+            SeriesInstanceUID=uid,
+            SeriesNumber=3,
+            InstanceNumber=number,
+            PatientName=PATIENT,
+            PatientID=RECORD,
+            Modality=modality,
+            SeriesDescription=description,
+            ProtocolName=f"pelvis {stem}",
+            ImageType=["ORIGINAL", "PRIMARY", "AXIAL" if modality == "CT" else "M"],
+            PixelSpacing=[0.875, 0.875],
+            SliceThickness=step,
+            ImagePositionPatient=[first[0], first[1], first[2] + step * k],
+            RescaleSlope=str(slope),
+            RescaleIntercept=str(intercept),
         )
-        header.ImageType = (
-            ["ORIGINAL", "PRIMARY", "AXIAL"] if modality == "CT" else ["DERIVED", "PRIMARY", "M"]
-        )
-        header.Rows, header.Columns = plane.shape
-        header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
-        header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = (
-            16,
-            16,
-            15,
-            1,
-        )
-        header.PixelSpacing, header.SliceThickness = [0.875, 0.875], step
-        header.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-        header.ImagePositionPatient = [first[0], first[1], first[2] + step * k]
-        header.RescaleSlope, header.RescaleIntercept = str(slope), str(intercept)
-        header.PixelData = ((plane - intercept) // slope).astype(np.int16).tobytes()
-        save(folder / f"{stem}.{number}.dcm", header)
+        save(header, folder / f"{stem}.{number}.dcm")
 
 
 def write_contours(folder: Path) -> None:
-    header = pydicom.Dataset()
-    header.SOPClassUID, header.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.481.3", "1.2.9.9"
-    header.Modality, header.SeriesDescription, header.SeriesInstanceUID = (
-        "RTSTRUCT",
-        "T2 CTtoMR contours",
-        "1.2.9",
+    header = item(
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.481.3",
+        SOPInstanceUID="1.2.9.9",
+        Modality="RTSTRUCT",
+        SeriesDescription="T2 CTtoMR contours",
+        SeriesInstanceUID="1.2.9",
+        StructureSetLabel="observers",
+        PatientName=PATIENT,
+        PatientID=RECORD,
     )
-    header.StructureSetLabel = "observers"
-    save(folder / "RS.1.dcm", header)
+    save(header, folder / "RS.1.dcm")
 
 
 def write_patient(folder: Path, number: int = 1, downward: bool = True) -> Path:

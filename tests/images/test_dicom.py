@@ -13,6 +13,7 @@ from voxlate.images.grid import canonical, return_to
 from voxlate.system.errors import BadInput
 
 pydicom = pytest.importorskip("pydicom")
+from dicom_slices import image, item, save  # noqa: E402 - needs pydicom
 
 TILT = np.radians(20)
 ROW_WAY = np.array([np.cos(TILT), np.sin(TILT), 0.0])
@@ -24,31 +25,18 @@ FIRST = np.array([-100.0, 40.0, 70.0])
 def write_slice(folder, name, k, **changes):
     """Slice k of a coronal, oblique CT of 3×4 pixels whose value is 100k + 10·row + column."""
     pixels = (100 * k + 10 * np.arange(3)[:, None] + np.arange(4)).astype(np.int16)
-    header = pydicom.Dataset()
-    header.SOPClassUID, header.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", "1.2.3.4"
-    header.SeriesInstanceUID, header.SeriesNumber, header.Modality = "1.2.3", 4, "CT"
-    header.Rows, header.Columns, header.SamplesPerPixel, header.PhotometricInterpretation = (
-        3,
-        4,
-        1,
-        "MONOCHROME2",
-    )
-    header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = (
-        16,
-        16,
-        15,
-        1,
-    )
-    header.PixelSpacing = [0.5, 0.8]  # between rows, between columns
-    header.ImageOrientationPatient = [f"{v:.10f}" for v in (*ROW_WAY, *COLUMN_WAY)]
-    header.ImagePositionPatient = [f"{v:.8f}" for v in FIRST + 2.5 * k * NORMAL]
-    header.RescaleSlope, header.RescaleIntercept = "2", "-1024"
-    header.PixelData = pixels.tobytes()
-    for key, value in changes.items():
-        setattr(header, key, value)
-    header.file_meta = pydicom.dataset.FileMetaDataset()
-    header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    header.save_as(folder / f"{name}.dcm", enforce_file_format=True)
+    place = FIRST + 2.5 * k * NORMAL
+    tags = {
+        "SOPInstanceUID": "1.2.3.4",
+        "SeriesInstanceUID": "1.2.3",
+        "SeriesNumber": 4,
+        "PixelSpacing": [0.5, 0.8],  # between rows, between columns
+        "ImageOrientationPatient": [f"{v:.10f}" for v in (*ROW_WAY, *COLUMN_WAY)],
+        "ImagePositionPatient": [f"{v:.8f}" for v in place],
+        "RescaleSlope": "2",
+        "RescaleIntercept": "-1024",
+    }
+    save(image(pixels, **tags | changes), folder / f"{name}.dcm")
 
 
 def write_series(folder, slices=range(5)):
@@ -259,11 +247,8 @@ def test_objects_that_are_no_images_lie_next_to_a_series(tmp_path) -> None:
         ("rs", "1.2.840.10008.5.1.4.1.1.481.3"),
         ("sr", "1.2.840.10008.5.1.4.1.1.88.11"),
     ):
-        other = pydicom.Dataset()
-        other.SOPClassUID, other.SOPInstanceUID, other.Modality = kind, "1.2.8", name.upper()
-        other.file_meta = pydicom.dataset.FileMetaDataset()
-        other.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-        other.save_as(tmp_path / f"{name}.dcm", enforce_file_format=True)
+        other = item(SOPClassUID=kind, SOPInstanceUID="1.2.8", Modality=name.upper())
+        save(other, tmp_path / f"{name}.dcm")
     (tmp_path / "DICOMDIR").write_bytes(b"something")
     assert read_volume(tmp_path).data.shape == (1, 5, 3, 4)
 

@@ -11,16 +11,11 @@ from voxlate.formats.io import read_volume
 from voxlate.system.errors import BadInput
 
 pydicom = pytest.importorskip("pydicom")
-from pydicom.uid import ExplicitVRLittleEndian, RLELossless  # noqa: E402 - needs pydicom
+from pydicom.uid import RLELossless  # noqa: E402 - needs pydicom
+
+from dicom_slices import image, item, save  # noqa: E402
 
 ORDER = [2, 0, 3, 1]  # the place of each frame: frames need not follow each other in space
-
-
-def item(**tags: object) -> object:
-    one = pydicom.Dataset()
-    for key, value in tags.items():
-        setattr(one, key, value)
-    return one
 
 
 def group(z: float, slope: float, **content: object) -> object:
@@ -40,37 +35,25 @@ def group(z: float, slope: float, **content: object) -> object:
 
 def write_object(file: Path, groups: list[object], pixels: np.ndarray, **tags: object) -> Path:
     """An enhanced object of axial frames whose pixels are 0.5 mm high and 0.8 mm wide."""
-    header = item(
-        SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1",
-        SOPInstanceUID="1.2.3.4",
-        SeriesInstanceUID="1.2.3",
-        SeriesNumber=4,
-        Modality="CT",
-        InstanceNumber=1,
-        SamplesPerPixel=1,
-        PhotometricInterpretation="MONOCHROME2",
-        BitsAllocated=16,
-        BitsStored=12,
-        HighBit=11,
-        PixelRepresentation=0,
-        NumberOfFrames=len(groups),
-        Rows=pixels.shape[1],
-        Columns=pixels.shape[2],
-        PixelData=pixels.astype("<u2").tobytes(),
-    )
-    header.SharedFunctionalGroupsSequence = [
-        item(
-            PixelMeasuresSequence=[item(PixelSpacing=[0.5, 0.8], SliceThickness=3.0)],
-            PlaneOrientationSequence=[item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
-        )
-    ]
-    header.PerFrameFunctionalGroupsSequence = groups
-    for key, value in tags.items():
-        setattr(header, key, value)
-    header.file_meta = pydicom.dataset.FileMetaDataset()
-    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    header.save_as(file, enforce_file_format=True)
-    return file
+    stated = {
+        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.2.1",
+        "SeriesInstanceUID": "1.2.3",
+        "SeriesNumber": 4,
+        "InstanceNumber": 1,
+        "BitsStored": 12,
+        "HighBit": 11,
+        "NumberOfFrames": len(groups),
+        "SharedFunctionalGroupsSequence": [
+            item(
+                PixelMeasuresSequence=[item(PixelSpacing=[0.5, 0.8], SliceThickness=3.0)],
+                PlaneOrientationSequence=[item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
+            )
+        ],
+        "PerFrameFunctionalGroupsSequence": groups,
+    }
+    header = image(pixels.astype("<u2"), **stated | tags)
+    del header.ImageOrientationPatient
+    return save(header, file)
 
 
 def stored(count: int) -> np.ndarray:

@@ -12,7 +12,8 @@ from voxlate.formats.dicom import list_series
 from voxlate.formats.io import read_volume
 from voxlate.system.errors import BadInput
 
-pydicom = pytest.importorskip("pydicom")
+pytest.importorskip("pydicom")
+import dicom_slices
 
 DEPTH, ROWS, COLUMNS, COUNT = 3, 8, 9, 18
 PEAK = 6
@@ -27,27 +28,16 @@ def dynamic() -> np.ndarray:
 
 
 def save(path: Path, values: np.ndarray, z: float, uid: str = "1.2.3", **tags: object) -> None:
-    header = pydicom.Dataset()
-    header.SOPClassUID, header.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", "1.2.3.4"
-    header.SeriesInstanceUID, header.SeriesNumber, header.Modality = uid, 4, "CT"
-    header.Rows, header.Columns = values.shape
-    header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
-    header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = (
-        16,
-        16,
-        15,
-        1,
-    )
-    header.PixelSpacing, header.ImageOrientationPatient = [2.0, 2.0], [1, 0, 0, 0, 1, 0]
-    header.ImagePositionPatient = [-9, -8, z]
-    header.RescaleSlope, header.RescaleIntercept = "1", "-1024"
-    header.PixelData = (values + 1024).astype(np.int16).tobytes()
-    for key, value in tags.items():
-        setattr(header, key, value)
-    header.file_meta = pydicom.dataset.FileMetaDataset()
-    header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    path.parent.mkdir(parents=True, exist_ok=True)
-    header.save_as(path, enforce_file_format=True)
+    stated = {
+        "SOPInstanceUID": "1.2.3.4",
+        "SeriesInstanceUID": uid,
+        "SeriesNumber": 4,
+        "PixelSpacing": [2.0, 2.0],
+        "ImagePositionPatient": [-9, -8, z],
+        "RescaleSlope": "1",
+        "RescaleIntercept": "-1024",
+    }
+    dicom_slices.save(dicom_slices.image((values + 1024).astype(np.int16), **stated | tags), path)
 
 
 def clock(seconds: float) -> str:

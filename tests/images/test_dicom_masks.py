@@ -83,16 +83,6 @@ def test_frames_name_the_source_slice_and_the_series_is_in_the_study(tmp_path):
     assert "NOT FOR DIAGNOSIS" in one.SeriesDescription
 
 
-def test_the_same_mask_and_source_give_the_same_uid(tmp_path):
-    volume = labelled(write_source(tmp_path / "mr"))
-    first, second = (
-        write_mask(volume, "seg", tmp_path / "mr", tmp_path / name, ORIGIN)[0]
-        for name in ("first", "second")
-    )
-    uids = [pydicom.dcmread(file).SOPInstanceUID for file in (first, second)]
-    assert uids[0] == uids[1]
-
-
 @pytest.mark.parametrize(
     ("value", "message"),
     [

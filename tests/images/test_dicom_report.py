@@ -8,6 +8,7 @@ pydicom = pytest.importorskip("pydicom")
 
 from test_dicom_derived import ORIGIN, numbered, write_source  # noqa: E402 - needs pydicom
 
+from dicom_slices import change  # noqa: E402 - needs pydicom
 from voxlate.formats.dicom_images import write_derived  # noqa: E402
 from voxlate.formats.dicom_report import write_report  # noqa: E402
 from voxlate.system.errors import BadInput  # noqa: E402
@@ -51,10 +52,7 @@ def test_the_standard_s_checker_finds_no_error_in_the_document(tmp_path):
 
 def test_names_in_another_alphabet_than_the_source_s_are_kept(tmp_path):
     affine = write_source(tmp_path / "mr")
-    for path in (tmp_path / "mr").glob("*.dcm"):
-        one = pydicom.dcmread(path)
-        one.SpecificCharacterSet, one.PatientName = "ISO_IR 100", "Müller^Jörg"
-        one.save_as(path)
+    change(tmp_path / "mr", SpecificCharacterSet="ISO_IR 100", PatientName="Müller^Jörg")
     images = write_derived(numbered(affine), tmp_path / "mr", tmp_path / "ct", ORIGIN)
     (file,) = write_report(SENTENCES, images, tmp_path / "mr", tmp_path / "report", ORIGIN)
     one = pydicom.dcmread(file)

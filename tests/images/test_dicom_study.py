@@ -7,6 +7,7 @@ pydicom = pytest.importorskip("pydicom")
 
 from test_dicom_derived import ORIGIN, numbered, write_source  # noqa: E402 - needs pydicom
 
+from dicom_slices import change  # noqa: E402 - needs pydicom
 from voxlate.formats.dicom_images import write_derived, write_enhanced  # noqa: E402
 from voxlate.formats.dicom_objects import Quantity, write_map, write_mask  # noqa: E402
 from voxlate.formats.dicom_report import write_report  # noqa: E402
@@ -19,13 +20,7 @@ HEADING = ("ERROR", "99VOXLATE", "Expected error")
 def source_without(folder, *keywords, **changed):
     """A series whose headers lack attributes, or have others; returns its affine."""
     affine = write_source(folder)
-    for path in folder.glob("*.dcm"):
-        one = pydicom.dcmread(path)
-        for keyword in keywords:
-            del one[keyword]
-        for keyword, value in changed.items():
-            setattr(one, keyword, value)
-        one.save_as(path)
+    change(folder, *keywords, **changed)
     return affine
 
 
@@ -42,6 +37,20 @@ def objects(like, affine, to):
     images = [file for files in found.values() for file in files]
     found["report"] = write_report([(HEADING, "40 HU.")], images, like, to / "report", ORIGIN)
     return {kind: pydicom.dcmread(files[0]) for kind, files in found.items()}
+
+
+def test_the_same_images_and_source_give_the_same_uids_and_their_files_are_kept(tmp_path):
+    affine = write_source(tmp_path / "mr")
+    first, second = (objects(tmp_path / "mr", affine, tmp_path / name) for name in ("a", "b"))
+    for kind, one in first.items():
+        uids, again = (
+            [str(element.value) for element in read.iterall() if element.VR == "UI"]
+            for read in (one, second[kind])
+        )
+        assert uids == again
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*.dcm")}
+    objects(tmp_path / "mr", affine, tmp_path / "a")
+    assert written == {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*.dcm")}
 
 
 @pytest.mark.parametrize(

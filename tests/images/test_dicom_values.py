@@ -10,16 +10,11 @@ from voxlate.system.errors import BadInput
 pydicom = pytest.importorskip("pydicom")
 from test_dicom import write_series, write_slice  # noqa: E402 - needs pydicom
 
+from dicom_slices import item  # noqa: E402 - needs pydicom
+
 K, ROW, COLUMN = np.meshgrid(np.arange(5), np.arange(3), np.arange(4), indexing="ij")
 STORED = 100 * K + 10 * ROW + COLUMN
 NO_RESCALE = {"RescaleSlope": None, "RescaleIntercept": None}
-
-
-def item(**tags):
-    one = pydicom.Dataset()
-    for key, value in tags.items():
-        setattr(one, key, value)
-    return one
 
 
 def table(values, first=0, kind="US"):

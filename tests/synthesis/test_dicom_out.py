@@ -21,6 +21,7 @@ from voxlate.synthesis.result import Synthesised
 from voxlate.system.errors import BadInput
 
 pydicom = pytest.importorskip("pydicom")
+from dicom_slices import image, save  # noqa: E402 - needs pydicom
 
 
 @pytest.fixture
@@ -30,27 +31,25 @@ def series(cohort, tmp_path):
     lps = LPS_TO_RAS @ scan.affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     folder = tmp_path / "head"
-    folder.mkdir()
     for level, plane in enumerate(np.rint(scan.data[0])):
-        one = pydicom.Dataset()
-        one.file_meta = pydicom.dataset.FileMetaDataset()
-        one.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-        one.SOPClassUID, one.Modality = "1.2.840.10008.5.1.4.1.1.4", "MR"
-        one.SOPInstanceUID = f"1.2.3.4.{level + 1}"
-        one.StudyInstanceUID, one.SeriesInstanceUID = "1.2.3", "1.2.3.4"
-        one.FrameOfReferenceUID, one.SeriesNumber, one.SeriesDescription = "1.2.9", 2, "t1"
-        one.PatientName, one.PatientID = "Nobody^Test", "ID7"
-        one.Rows, one.Columns = plane.shape
         directions = (lps[:3, :2] / spacing[:2]).T.ravel()
-        one.ImageOrientationPatient = [f"{value:.8f}" for value in directions]
-        one.ImagePositionPatient = [f"{v:.6f}" for v in lps[:3, 3] + level * lps[:3, 2]]
-        one.PixelSpacing = [f"{spacing[1]:.8g}", f"{spacing[0]:.8g}"]
-        one.SliceThickness = f"{spacing[2]:.8g}"
-        one.SamplesPerPixel, one.PhotometricInterpretation = 1, "MONOCHROME2"
-        one.BitsAllocated = one.BitsStored = 16
-        one.HighBit, one.PixelRepresentation = 15, 0
-        one.PixelData = plane.astype(np.uint16).tobytes()
-        one.save_as(folder / f"{level:03d}.dcm", enforce_file_format=True)
+        one = image(
+            plane.astype(np.uint16),
+            Modality="MR",
+            SOPInstanceUID=f"1.2.3.4.{level + 1}",
+            StudyInstanceUID="1.2.3",
+            SeriesInstanceUID="1.2.3.4",
+            FrameOfReferenceUID="1.2.9",
+            SeriesNumber=2,
+            SeriesDescription="t1",
+            PatientName="Nobody^Test",
+            PatientID="ID7",
+            ImageOrientationPatient=[f"{value:.8f}" for value in directions],
+            ImagePositionPatient=[f"{v:.6f}" for v in lps[:3, 3] + level * lps[:3, 2]],
+            PixelSpacing=[f"{spacing[1]:.8g}", f"{spacing[0]:.8g}"],
+            SliceThickness=f"{spacing[2]:.8g}",
+        )
+        save(one, folder / f"{level:03d}.dcm")
     return folder
 
 
