@@ -4,6 +4,7 @@ All is drawn once for an item from its generator; places are shares of the whole
 voxels see the same fields.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -159,7 +160,7 @@ def margin(thickness_mm: float, spacing_mm: float) -> int:
 
 
 def through_plane(image: Array, thickness_mm: float, spacing_mm: float) -> Array:
-    """Means over a rectangular slice profile, [D, H, W]; the image has `margin` more slices on each side."""
+    """Means over a rectangular slice profile, [D, ...]; the image has `margin` more slices on each side."""
     reach = margin(thickness_mm, spacing_mm)
     if reach == 0:
         return image
@@ -174,11 +175,11 @@ def through_plane(image: Array, thickness_mm: float, spacing_mm: float) -> Array
     return out
 
 
-def in_plane(image: Array, effects: Effects, spacing_mm: tuple[float, float]) -> Array:
-    """The image from a part of its k-space, which the head's moves have put out of phase; float32 [D, H, W]."""
+def in_plane(image: Array, effects: Effects, spacing_mm: Sequence[float]) -> Array:
+    """The image from a part of its k-space, which the head's moves have put out of phase; float32 [..., H, W]."""
     if min(effects.kept) >= 1 and not effects.moves_mm:
         return image
-    height, width = image.shape[1:]
+    height, width = image.shape[-2:]
     frequencies_y = np.fft.fftfreq(height).astype(np.float32)
     frequencies_x = np.fft.rfftfreq(width).astype(np.float32)
     share_y = 2 * np.abs(frequencies_y)

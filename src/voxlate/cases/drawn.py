@@ -7,7 +7,7 @@ sample of the case's body voxels; blur by slice thickness and resolution is left
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy.ndimage import binary_erosion
@@ -42,6 +42,7 @@ EDGE = 4  # voxels at each side of a block that do not count, since k-space wrap
 BRIGHTEST = 99.0  # percentile of the body's signal to which noise is relative
 TISSUES = LABEL + "seg"  # the phantom's label map, in which the brain is found
 UNIT = "a.u."
+EVERYTHING = (slice(None), slice(None), slice(None))
 CROSS = np.array(
     [[[0, 1, 0], [1, 1, 1], [0, 1, 0]]], bool
 )  # a pixel and its neighbours in the slice
@@ -51,21 +52,20 @@ LEAST_B1 = np.float32(
 )  # of the nominal flip angle: a draw at a strong field would turn it around
 
 Slab = tuple[slice, slice, slice]
+Voxels = tuple[np.ndarray, ...]  # indices along D, H, W, which broadcast against each other
 Role = Literal["source", "target"]  # of a modality
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """Blocks of a case: their slices [N], rows and columns [N, BLOCK], and the body in their middles."""
+    """The voxels of BLOCKS blocks of a case, each [BLOCK, BLOCK] of a slice, and the body in their middles."""
 
-    slices: np.ndarray
-    rows: np.ndarray
-    columns: np.ndarray
+    voxels: Voxels
     body: np.ndarray
 
-    def middle(self, values: np.ndarray) -> np.ndarray:
-        """The part of blocks [N, BLOCK, BLOCK] that counts."""
-        return values[:, EDGE : BLOCK - EDGE, EDGE : BLOCK - EDGE]
+    def inside(self, values: np.ndarray) -> np.ndarray:
+        """The body's values of blocks [BLOCKS, BLOCK, BLOCK]."""
+        return values[:, EDGE : BLOCK - EDGE, EDGE : BLOCK - EDGE][self.body]
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,11 @@ class _Acquisition(NamedTuple):
         protocol = self.protocol
         return maps_for(protocol.kind, protocol.dose > 0, protocol.fat_removed > 0)
 
-    def reach(self, case: PreparedCase) -> int:
-        """Slices of a case on each side that a slice reaches into."""
-        if self.effects is None:
-            return 0
-        return margin(self.effects.thickness_mm, case.header.spacing_mm[0])
+    def profile(self, case: PreparedCase) -> tuple[np.ndarray, int]:
+        """The slices that a slice of the image reaches into, from it, and the last slice of the case."""
+        thickness_mm = self.effects.thickness_mm if self.effects else 0.0
+        reach = margin(thickness_mm, case.header.spacing_mm[0])
+        return np.arange(-reach, reach + 1), case.header.shape[0] - 1
 
 
 @dataclass(frozen=True)
@@ -136,35 +136,29 @@ class Drawn:
         header = case.header
         key = f"{header.case} {header.checksum}"
         if key not in self.headers:
-            self.headers[key] = self._with_contrasts(case)
+            self.headers[key] = self.with_contrasts(case)
         return self.headers[key]
 
-    def headers_of_draws(self, case: PreparedCase, draws: int) -> list[CaseHeader]:
-        """As `add_to_header`, for several draws: the range of statistics that training shows to a network."""
-        return [self._with_contrasts(case, k) for k in range(draws)]
-
-    def _with_contrasts(self, case: PreparedCase, number: int | None = None) -> CaseHeader:
+    def with_contrasts(self, case: PreparedCase, number: int | None = None) -> CaseHeader:
+        """The header with the contrasts of a draw by its number, None for the case's fixed draw."""
         header = case.header
         key = () if number is None else (number,)
         item = self.draw(stable_id("physics", header.case, *key))
         statistics = dict[str, Statistics]()
         for name in self.names:
-            acquisition = self._acquire(name, item, self._role(name))
-            statistics[name], _ = self._statistics(case, item, acquisition)
+            statistics[name], _ = self._statistics(case, item, self._acquire(name, item))
+        mask_ml = header.mask_ml
+        if item.stripped:  # the volume of a brain, with which scans are compared
+            left = case.mask([PROTONS]) & self.remainder(case, item, EVERYTHING)
+            mask_ml = float(left.sum() * np.prod(header.spacing_mm) / 1000)
         return replace(
             header,
             units=header.units | dict.fromkeys(self.names, UNIT),
             origins=header.origins | dict.fromkeys(self.names, header.origins[PROTONS]),
             statistics=header.statistics | statistics,
             voxels=header.voxels | dict.fromkeys(self.names, header.voxels.get(PROTONS, "")),
-            mask_ml=self._mask_ml(case, item) if item.stripped else header.mask_ml,
+            mask_ml=mask_ml,
         )
-
-    def _mask_ml(self, case: PreparedCase, item: Draw) -> float:
-        """The volume of what stripping leaves of the body: that of a brain, with which scans are compared."""
-        everything = (slice(0, case.header.shape[0]), slice(None), slice(None))
-        left = case.mask([PROTONS]) & self.remainder(case, item, everything)
-        return float(left.sum() * np.prod(case.header.spacing_mm) / 1000)
 
     def draw(self, seed: int) -> Draw:
         """The draw of an item by its seed alone."""
@@ -183,10 +177,9 @@ class Drawn:
 
     def whole(self, case: PreparedCase, name: str) -> np.ndarray:
         """The image of a whole case in its fixed draw, float32 [D, H, W]; 0 where skull or face are removed."""
-        everything = (slice(0, case.header.shape[0]), slice(None), slice(None))
         item = self.draw(stable_id("physics", case.header.case))
-        image, _ = self._image(case, item, self._acquire(name, item, self._role(name)), everything)
-        return np.where(self.remainder(case, item, everything), image, np.float32(0))
+        image, _ = self._image(case, item, self._acquire(name, item), EVERYTHING)
+        return np.where(self.remainder(case, item, EVERYTHING), image, np.float32(0))
 
     def read(
         self,
@@ -217,16 +210,33 @@ class Drawn:
         effects = self._acquire(self.names[0], item, "source").effects
         return effects.thickness_mm if effects else 0.0
 
-    def remainder(self, case: PreparedCase, item: Draw, place: Slab) -> np.ndarray:
+    def remainder(self, case: PreparedCase, item: Draw, place: Slab | Voxels) -> np.ndarray:
         """Where skull stripping and defacing leave the image; broadcasts against the part."""
         inside: np.ndarray = np.ones((1, 1, 1), bool)
         if item.stripped:
             inside = inside & _brain(case, place, item.strip_mm)
         if item.face is not None:
-            box = case.header.shape
-            indices = [np.arange(n)[part] for n, part in zip(box, place)]
-            inside = inside & ~_in_face(case, np.meshgrid(*indices, indexing="ij"), item.face)
+            inside = inside & ~_in_face(case, _voxels(case, place), item.face)
         return inside
+
+    def _simulate(
+        self,
+        case: PreparedCase,
+        item: Draw,
+        acquisition: _Acquisition,
+        place: tuple[Any, ...],
+    ) -> np.ndarray:
+        """The image at voxels of a case without noise; one slice for each from whose profile others are at `place`."""
+        maps = {key: case.arrays[key][place].astype(np.float32) for key in acquisition.maps}
+        shares = zip(_voxels(case, place), case.header.shape)
+        z, y, x = (((voxel + 0.5) / length).astype(np.float32) for voxel, length in shares)
+        image = _signal(acquisition, item.spread, maps, (z, y, x))
+        effects = acquisition.effects
+        if effects is None:
+            return image
+        slice_mm, *pixel_mm = case.header.spacing_mm
+        image = through_plane(image, effects.thickness_mm, slice_mm)
+        return in_plane(image, effects, pixel_mm)
 
     def _image(
         self, case: PreparedCase, item: Draw, acquisition: _Acquisition, place: Slab
@@ -234,85 +244,48 @@ class Drawn:
         """The image of a part of a case, and the statistics of that of the whole case."""
         _, effects, rng = acquisition
         statistics, brightest = self._statistics(case, item, acquisition)
-        spacing = case.header.spacing_mm
-        reach = acquisition.reach(case)
-        depth, rows, columns = place
-        last = case.header.shape[0] - 1
-        slices = np.clip(np.arange(depth.start - reach, depth.stop + reach), 0, last)
-        maps = {
-            key: case.arrays[key][slices, rows, columns].astype(np.float32)
-            for key in acquisition.maps
-        }
-        image = _signal(acquisition, item.spread, maps, _places(case, slices, rows, columns))
+        profile, last = acquisition.profile(case)
+        first, end, _ = place[0].indices(last + 1)
+        slices = np.arange(first + profile[0], end + profile[-1]).clip(0, last)
+        image = self._simulate(case, item, acquisition, (slices, *place[1:]))
         if effects is not None:
-            image = through_plane(image, effects.thickness_mm, spacing[0])
-            image = in_plane(image, effects, spacing[1:])
             image = _receive(image, effects, brightest, rng)
         return image, statistics
 
-    def _role(self, name: str) -> Role:
-        return "target" if name in self.targets else "source"
+    def _acquire(self, name: str, item: Draw, role: Role | None = None) -> _Acquisition:
+        """The acquisition of an item; a target has the middle of each range, and no effects.
 
-    def _acquire(self, name: str, item: Draw, role: Role) -> _Acquisition:
-        """The acquisition of an item; a target has the middle of each range, and no effects."""
+        role: by default that of the modality.
+        """
         contrast = self.physics.contrasts[name]
         rng = np.random.default_rng([item.seed, stable_id(name)])
+        role = role or ("target" if name in self.targets else "source")
         if role == "target" and self.physics.target == "centre":
             return _Acquisition(contrast.centre(self.physics.target_field_t), None, rng)
         protocol = contrast.draw(rng, item.field_t)
         return _Acquisition(protocol, draw_effects(rng, self.physics, item.field_t), rng)
-
-    def _sample(self, case: PreparedCase) -> _Sample:
-        """Voxels of the body of a case, the same ones every time; kept in memory."""
-        key = f"{case.header.case} {case.axes} {case.header.checksum}"
-        if key not in self.samples:
-            self.samples[key] = _draw_sample(case)
-        return self.samples[key]
 
     def _statistics(
         self, case: PreparedCase, item: Draw, acquisition: _Acquisition
     ) -> tuple[Statistics, float]:
         """The statistics of the body in the sampled blocks, and the signal of its brightest tissue."""
         _, effects, rng = acquisition
-        sample = self._sample(case)
-        spacing = case.header.spacing_mm
-        reach = acquisition.reach(case)
-        last = case.header.shape[0] - 1
-        slices = np.clip(sample.slices + np.arange(-reach, reach + 1)[:, None], 0, last)
-        # [slices of the profile, blocks, rows, columns]
-        at = (slices[:, :, None, None], sample.rows[:, :, None], sample.columns[:, None, :])
-        maps = {key: case.arrays[key][at].astype(np.float32) for key in acquisition.maps}
-        z, y, x = (
-            ((voxel + 0.5) / length).astype(np.float32)
-            for voxel, length in zip(at, case.header.shape)
-        )
-        image = _signal(acquisition, item.spread, maps, (z, y[None], x[None]))
-        if effects is None:
-            blocks = image[0]
-        else:
-            blocks = through_plane(image, effects.thickness_mm, spacing[0])[0]
-            blocks = in_plane(blocks, effects, spacing[1:])
-        counted = self._remainder_of_sample(case, item, sample)
-        body = sample.middle(blocks)[sample.body]
-        if effects is None:
-            brightest = 0.0
-            signal = np.abs(body)
-        else:
-            brightest = float(np.percentile(body, BRIGHTEST))
-            signal = _receive(body, effects, brightest, rng)
-        values = distribution(signal[counted])
+        key = f"{case.header.case} {case.axes} {case.header.checksum}"
+        if key not in self.samples:
+            self.samples[key] = _draw_sample(case)
+        sample = self.samples[key]
+        profile, last = acquisition.profile(case)
+        slices, *plane = sample.voxels
+        reached = (slices + profile[:, None, None, None]).clip(0, last)
+        (blocks,) = self._simulate(case, item, acquisition, (reached, *plane))
+        signal, brightest = np.abs(sample.inside(blocks)), 0.0
+        if effects is not None:
+            brightest = float(np.percentile(sample.inside(blocks), BRIGHTEST))
+            signal = _receive(sample.inside(blocks), effects, brightest, rng)
+        remainder = self.remainder(case, item, sample.voxels)
+        counted = sample.inside(np.broadcast_to(remainder, blocks.shape))
+        values = distribution(signal[counted] if counted.any() else signal)
         return Statistics(values, values, (), ()), brightest
-
-    def _remainder_of_sample(self, case: PreparedCase, item: Draw, sample: _Sample) -> np.ndarray:
-        """The sampled voxels of the body that remain after stripping and defacing; all where none would."""
-        at = (sample.slices[:, None, None], sample.rows[:, :, None], sample.columns[:, None, :])
-        kept = np.ones(np.broadcast_shapes(*map(np.shape, at)), bool)
-        if item.stripped:
-            kept &= _brain(case, at, item.strip_mm)
-        if item.face is not None:
-            kept &= ~_in_face(case, at, item.face)
-        counted = sample.middle(kept)[sample.body]
-        return counted if counted.any() else ~counted
 
 
 def _draw_sample(case: PreparedCase) -> _Sample:
@@ -337,8 +310,9 @@ def _draw_sample(case: PreparedCase) -> _Sample:
         if part.any():
             found.append((z, rows, columns))
             body.append(part)
-    slices, all_rows, all_columns = (np.array(part) for part in zip(*found))
-    return _Sample(slices, all_rows, all_columns, np.stack(body))
+    slices, all_rows, all_columns = map(np.array, zip(*found))
+    voxels = slices[:, None, None], all_rows[:, :, None], all_columns[:, None, :]
+    return _Sample(voxels, np.stack(body))
 
 
 def _receive(
@@ -369,15 +343,14 @@ def _signal(
     return out
 
 
-def _places(case: PreparedCase, slices: np.ndarray, rows: slice, columns: slice) -> Places:
-    depth, height, width = case.header.shape
-    z = ((slices + 0.5) / depth).astype(np.float32)[:, None, None]
-    y = ((np.arange(height)[rows] + 0.5) / height).astype(np.float32)[None, :, None]
-    x = ((np.arange(width)[columns] + 0.5) / width).astype(np.float32)[None, None, :]
-    return z, y, x
+def _voxels(case: PreparedCase, place: tuple[Any, ...]) -> Voxels:
+    """The indices of a part of a case, which may already be indices along some of its axes."""
+    if all(isinstance(part, np.ndarray) for part in place):
+        return place
+    return np.ix_(*(np.arange(n)[part] for n, part in zip(case.header.shape, place)))
 
 
-def _brain(case: PreparedCase, at: Slab | tuple[np.ndarray, ...], strip_mm: float) -> np.ndarray:
+def _brain(case: PreparedCase, at: Slab | Voxels, strip_mm: float) -> np.ndarray:
     """The content of the skull, without what surrounds the brain up to a depth below the surface of each slice, as strippers leave it.
 
     at: indices of slices [N, H, W]; the border of the part is not a surface.
@@ -391,7 +364,7 @@ def _brain(case: PreparedCase, at: Slab | tuple[np.ndarray, ...], strip_mm: floa
     return inside & (deep | ~np.isin(tissues, SURFACE))
 
 
-def _in_face(case: PreparedCase, voxels: Sequence[np.ndarray], height: float) -> np.ndarray:
+def _in_face(case: PreparedCase, voxels: Voxels, height: float) -> np.ndarray:
     """Whether voxels are in the face: in front of a plane that leans forward, up to `height` in shares of the head."""
     shares = []
     for at, (first, end) in zip(voxels, case.header.mask_box):

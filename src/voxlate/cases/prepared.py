@@ -1,7 +1,7 @@
 """The prepared cohort on disk: a file for each case, and cohort.json, which lists them."""
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
@@ -99,12 +99,13 @@ class Cohort:
     @property
     def preparation(self) -> Preparation:
         """How its cases came to one grid; the fixed modality by name, also where it is the first of a case."""
-        names = [option.name for option in fields(Preparation) if option.name in self.provenance]
-        options = {name: self.provenance[name] for name in names}
+        options = {
+            field.name: self.provenance.get(field.name, field.default)
+            for field in fields(Preparation)
+        }
         first, *_ = self.provenance.get("modalities") or self.modalities
-        return adapter(Preparation).validate_python(
-            {**options, "fixed": options.get("fixed") or first}
-        )
+        options["fixed"] = options["fixed"] or first
+        return adapter(Preparation).validate_python(options)
 
     @property
     def digest(self) -> str:
@@ -177,7 +178,8 @@ class Cohort:
             return [header]
         if draws is None:
             return [self.drawn.add_to_header(open_case(path))]
-        return self.drawn.headers_of_draws(open_case(path), draws)
+        case_on_disk = open_case(path)
+        return [self.drawn.with_contrasts(case_on_disk, number) for number in range(draws)]
 
     def case(self, case: str) -> PreparedCase:
         """A case, with the contrasts of data.physics where they are drawn."""
@@ -197,8 +199,8 @@ class Cohort:
         if entry is None:
             return header
         computed = set() if self.drawn is None else {*self.drawn.names} - header.units.keys()
-        same = [getattr(entry, name) == getattr(header, name) for name in SHARED]
-        same += [
+        same = [
+            *(getattr(entry, name) == getattr(header, name) for name in SHARED),
             {*entry.present} - computed == {*header.visible},
             all(self.units.get(name) == unit for name, unit in header.units.items()),
             close(header.mask_ml, entry.mask_ml, ROUNDED),
@@ -214,13 +216,10 @@ class Cohort:
         return typical_scale(spec, self._statistics(modality, cases))
 
     def target_widths(
-        self,
-        spec: IntensityMap,
-        modality: str,
-        cases: Collection[str],
+        self, spec: IntensityMap, modality: str, cases: Collection[str]
     ) -> list[float]:
         """Width of the narrowest and of the widest scale of a modality over training cases, in its unit."""
-        scales = [spec.scale(statistics) for statistics in self._statistics(modality, cases)]
+        scales = map(spec.scale, self._statistics(modality, cases))
         widths = [scale.high - scale.low for scale in scales]
         return [min(widths), max(widths)]
 
@@ -250,9 +249,23 @@ def open_cohort(path: Path | str) -> Cohort:
             f"{folder}/cohort.json: expected a {FORMAT} of version {VERSION}, found version {value.get('version')}. Prepare it again."
         )
     record = Record(folder / "cohort.json", "the record of a prepared cohort", "Prepare it again.")
-    cohort = replace(_cohort(record, value), folder=folder)
-    refuse_leak(((case.patient, case.split) for case in cohort.cases), folder)
-    return cohort
+    written = record.fill(_Written, value)
+    cases, modalities = written.cases, set(written.modalities)
+    names = {case.case for case in cases}
+    record.check(bool(cases) and len(names) == len(cases), "no cases, or one twice")
+    record.check(bool(modalities) and written.units.keys() == modalities, "units of other scans")
+    for case in cases:
+        scans = {*case.present, *case.registered, *case.misaligned}
+        record.check(scans <= modalities, f"{case.case} with scans that it does not list")
+    refuse_leak(((case.patient, case.split) for case in cases), folder)
+    return Cohort(
+        folder,
+        cases,
+        written.modalities,
+        written.units,
+        tuple(read_messages(written.warnings)),
+        value["made"],
+    )
 
 
 class _Made(TypedDict):
@@ -297,45 +310,26 @@ class _Written:
     fingerprint: Any = None  # version 0.6 wrote medians over the cases
 
 
-def _cohort(record: Record, value: Any) -> Cohort:
-    """The cohort in cohort.json; raises BadInput where its parts disagree."""
-    written = record.fill(_Written, value)
-    cases = written.cases
-    modalities = set(written.modalities)
-    names = {case.case for case in cases}
-    record.check(bool(cases) and len(names) == len(cases), "no cases, or one twice")
-    record.check(bool(modalities) and written.units.keys() == modalities, "units of other scans")
-    for case in cases:
-        scans = {*case.present, *case.registered, *case.misaligned}
-        record.check(scans <= modalities, f"{case.case} with scans that it does not list")
-    return Cohort(
-        Path(),
-        cases,
-        written.modalities,
-        written.units,
-        tuple(read_messages(written.warnings)),
-        value["made"],
-    )
-
-
 def registration_lines(cases: Sequence[Entry]) -> dict[str, str]:
     """A line on each modality that was registered: the steps kept, and how similar the scans were before and after."""
-    by_name = dict[str, dict[str, Registered]]()
+    by_name = defaultdict[str, dict[str, Registered]](dict)
     for case in cases:
         for name, registration in case.registered.items():
-            by_name.setdefault(name, {})[case.case] = registration
-    return {name: _registration_line(by_case) for name, by_case in sorted(by_name.items())}
-
-
-def _registration_line(by_case: dict[str, Registered]) -> str:
-    before = {case: scan.before.mutual_information for case, scan in by_case.items()}
-    after = {case: scan.after.mutual_information for case, scan in by_case.items()}
-    worst = min(after, key=lambda case: after[case])
-    steps = Counter(registration.kept for registration in by_case.values())
-    kept = ", ".join(f"{step} kept in {count}" for step, count in steps.items())
-    unchanged = [case for case, registration in by_case.items() if registration.kept == "none"]
-    named = f" ({first_of(unchanged)})" if unchanged else ""
-    return f"registered to {next(iter(by_case.values())).to}: {kept}{named}; mutual information {median(before.values()):.3f} → {median(after.values()):.3f} (median), {before[worst]:.3f} → {after[worst]:.3f} (worst, {worst})"
+            by_name[name][case.case] = registration
+    lines = dict[str, str]()
+    for name, by_case in sorted(by_name.items()):
+        before = {case: scan.before.mutual_information for case, scan in by_case.items()}
+        after = {case: scan.after.mutual_information for case, scan in by_case.items()}
+        worst = min(after, key=after.__getitem__)
+        steps = Counter(scan.kept for scan in by_case.values())
+        kept = ", ".join(f"{step} kept in {count}" for step, count in steps.items())
+        unchanged = [case for case, scan in by_case.items() if scan.kept == "none"]
+        named = f" ({first_of(unchanged)})" if unchanged else ""
+        to = by_case[worst].to
+        lines[name] = (
+            f"registered to {to}: {kept}{named}; mutual information {median(before.values()):.3f} → {median(after.values()):.3f} (median), {before[worst]:.3f} → {after[worst]:.3f} (worst, {worst})"
+        )
+    return lines
 
 
 def read_tables(folder: Path) -> dict[str, Any]:
@@ -352,7 +346,7 @@ def write_cohort(cohort: Cohort) -> None:
     """Write cohort.json, the last step of prepare: a folder without it is unfinished."""
     value = asdict(replace(cohort, drawn=None))
     del value["folder"], value["drawn"]
-    value["warnings"] = [one.table for one in cohort.warnings]
+    value["warnings"] = [warning.table for warning in cohort.warnings]
     value["made"] = value.pop("provenance")  # the key of version 0.6
     for case in value["cases"]:
         if case["fold"] is None:
