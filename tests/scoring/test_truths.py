@@ -14,7 +14,8 @@ from voxlate.phantoms.cohort import write_cohort
 from voxlate.scoring.captions import caption, truth_messages
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.outliers import find_outliers
-from voxlate.scoring.truths import SketchedTruth, check_scale, faults_of, sketch_of
+from voxlate.scoring.truth_sketches import SketchedTruth, sketch_of
+from voxlate.scoring.truths import check_scale, faults_of
 from voxlate.system.errors import BadInput
 
 SIZE = (48, 48, 24)

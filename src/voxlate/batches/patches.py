@@ -1,7 +1,7 @@
 """The items of a prepared cohort, slices or patches, and the one function that reads them in network units."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field, replace
 from itertools import chain, product
 from typing import Annotated, cast
@@ -16,7 +16,7 @@ from voxlate.batches.slice_filter import SliceFilter
 from voxlate.cases.acquisition import margin, through_plane
 from voxlate.cases.case import LABEL, MASK, PROTONS, PreparedCase
 from voxlate.cases.case_header import CaseHeader
-from voxlate.cases.drawn import Draw, Drawn, Role
+from voxlate.cases.drawn import Drawn, Role
 from voxlate.cases.layout import CANONICAL, Axes, axis_of, lay_out
 from voxlate.cases.physics import PhysicsSettings
 from voxlate.cases.prepared import Cohort
@@ -254,19 +254,28 @@ def starts_of(header: CaseHeader, data: DataSettings, kept: np.ndarray | None = 
 def note_on_cut(cohort: Cohort, data: DataSettings) -> str:
     """A sentence on the case of whose mask a patch shows least in the plane; "" where patches hold every mask."""
     cases = usable_cases(cohort, data, "train")
-    headers = [cohort.header(case, data.axes) for case in cases]
-    cut = [header for header in headers if _share_in_patch(header, data) < 1]
+    shares = {case: _shares_of_mask(cohort.header(case, data.axes), data) for case in cases}
+    cut = [case for case in cases if shares[case][0] < 1]
     if not cut:
         return ""
-    worst = min(
-        cut, key=lambda header: (_share_in_patch(header, data), _share_reached(header, data))
-    )
-    reached = _share_reached(worst, data)
-    height, width = (end - first for first, end in worst.mask_box[1:])
+    worst = min(cut, key=shares.__getitem__)
+    shown, reached = shares[worst]
+    height, width = np.ptp(cohort.header(worst, data.axes).mask_box[1:], axis=1)
     beyond = (
         f", and {1 - reached:.0%} of it is in columns that no patch reaches" if reached < 1 else ""
     )
-    return f"{cohort.folder}: in {len(cut)} of {len(cases)} cases the mask is larger than a patch of {data.patch[1]}×{data.patch[2]} voxels. Of {worst.case} ({height}×{width}) a patch shows at most {_share_in_patch(worst, data):.0%}{beyond}. To show it whole, set data.patch, or prepare with a wider --spacing."
+    return f"{cohort.folder}: in {len(cut)} of {len(cases)} cases the mask is larger than a patch of {data.patch[1]}×{data.patch[2]} voxels. Of {worst} ({height}×{width}) a patch shows at most {shown:.0%}{beyond}. To show it whole, set data.patch, or prepare with a wider --spacing."
+
+
+def _shares_of_mask(header: CaseHeader, data: DataSettings) -> tuple[float, float]:
+    """The largest share of the mask's box in the plane that a patch holds, and that of its columns that some patch reaches."""
+    (top, bottom), (first, end) = header.mask_box[1:]
+    rows, columns = data.patch[1:]
+    reached, held = 1.0, min(columns / (end - first), 1.0)
+    if data.centred:  # there is one place along this axis
+        start = even_start(header.shape[2], columns)
+        held = reached = max(0, min(end, start + columns) - max(first, start)) / (end - first)
+    return min(rows / (bottom - top), 1.0) * held, reached
 
 
 def share_of_patch(cohort: Cohort, data: DataSettings) -> float:
@@ -278,8 +287,8 @@ def share_of_patch(cohort: Cohort, data: DataSettings) -> float:
 def _largest_slice(cohort: Cohort, data: DataSettings) -> list[int]:
     """Rows and columns of the largest slice of the training."""
     cases = usable_cases(cohort, data, "train")
-    shapes = np.array([cohort.header(case, data.axes).shape for case in cases])
-    return shapes.max(axis=0)[1:].tolist()
+    shapes = [cohort.header(case, data.axes).shape for case in cases]
+    return np.max(shapes, axis=0)[1:].tolist()
 
 
 def note_on_padding(cohort: Cohort, data: DataSettings) -> str:
@@ -289,24 +298,6 @@ def note_on_padding(cohort: Cohort, data: DataSettings) -> str:
         return ""
     height, width = _largest_slice(cohort, data)
     return f"{cohort.folder}: patches of {data.patch[1]}×{data.patch[2]} voxels reach beyond the largest slice ({height}×{width}): {1 - share:.0%} of them is filled in, which costs time and quality. Set the patch to [{data.patch[0]}, {height}, {width}]."
-
-
-def _share_in_patch(header: CaseHeader, data: DataSettings) -> float:
-    """The largest share of the mask's box in the plane that one patch holds."""
-    (first, end), patch = header.mask_box[1], data.patch[1]
-    columns = min(data.patch[2] / np.subtract(*header.mask_box[2][::-1]), 1.0)
-    if data.centred:
-        columns = _share_reached(header, data)
-    return float(min(patch / (end - first), 1.0) * columns)
-
-
-def _share_reached(header: CaseHeader, data: DataSettings) -> float:
-    """The share of the columns of the mask's box that some patch reaches."""
-    if not data.centred:
-        return 1.0
-    first, end = header.mask_box[2]
-    start = even_start(header.shape[2], data.patch[2])  # the only place along this axis
-    return max(0, min(end, start + data.patch[2]) - max(first, start)) / (end - first)
 
 
 def _sums(values: Sequence[int] | np.ndarray, width: int) -> np.ndarray:
@@ -338,33 +329,7 @@ def read_patch(
     slice is repeated. Mask: as far as the case's source modalities show it. seed: of what data.physics draws (default:
     a fixed one for each place).
     """
-    case = lay_out(case, data.axes)
-    size = size or data.patch
-    z, y, x = start
-    item = _draw(case, start, seed)
-    by_name = {
-        name: _read_modality(case, name, intensity[name], start, size, item, "source", data.steps)
-        for name in data.source
-    }
-    source = [by_name[name][data.steps.index(step)] for name, step in data.channels]
-    mask = np.ones(size, np.float32)
-    if MASK in case.arrays:
-        inside, place = _overlap(start, size, case.header.shape)
-        mask[:] = 0
-        mask[inside] = case.inside(case.arrays[MASK][place], data.source)
-        drawn = _contrasts(case)
-        if item is not None and drawn is not None:
-            mask[inside] *= drawn.remainder(case, item, place)
-    if data.lift:
-        _lift(source, mask > 0, case, data)
-    return Batch(
-        source=torch.from_numpy(np.stack(source))[None],
-        mask=torch.from_numpy(mask)[None, None],
-        present=torch.tensor([[name in case.header.visible for name, _ in data.channels]]),
-        item=torch.tensor([[stable_id(case.header.case, z + d, y, x) for d in range(size[0])]]),
-        source_names=data.source_names,
-        target_names=tuple(data.target),
-    )
+    return _Patch(case, data, intensity, start, size, seed).sources()
 
 
 def read_pair(
@@ -379,111 +344,112 @@ def read_pair(
 
     An absent target is background, an absent label map NO_LABEL.
     """
-    case = lay_out(case, data.axes)
-    size = size or data.patch
-    inside, place = _overlap(start, size, case.header.shape)
-    labels = np.full((len(data.labels), *size), NO_LABEL, np.float32)
+    patch = _Patch(case, data, intensity, start, size, seed)
+    case = patch.case
+    labels = np.full((len(data.labels), *patch.size), NO_LABEL, np.float32)
     for name, out in zip(data.labels, labels):
         if name in case.header.labels:
             out[:] = 0
-            out[inside] = case.arrays[LABEL + name][place]
-    item = _draw(case, start, seed)
-    target = [
-        _read_modality(case, name, intensity[name], start, size, item, "target")[0]
-        for name in data.target
-    ]
+            out[patch.inside] = case.arrays[LABEL + name][patch.place]
+    target = [patch.modality(name, "target")[0] for name in data.target]
     return replace(
-        read_patch(case, data, intensity, start, size, seed),
+        patch.sources(),
         target=torch.from_numpy(np.stack(target))[None],
         target_present=torch.tensor([[name in case.header.visible for name in data.target]]),
         labels=torch.from_numpy(labels)[None] if data.labels else None,
     )
 
 
-def _contrasts(case: PreparedCase) -> Drawn | None:
-    """The modalities of data.physics; None where the case has no maps to draw from."""
-    return case.contrasts if isinstance(case.contrasts, Drawn) else None
+class _Patch:
+    """A patch of a case in the axes of the settings.
 
+    inside, place: the part of it that is in the volume, in its own indices and in the volume's; drawn, item: the
+    modalities of data.physics, and what is drawn for the patch; None where the case has no maps to draw from.
+    """
 
-def _draw(case: PreparedCase, start: Triple, seed: int | None) -> Draw | None:
-    """What data.physics draws for an item; seed: default a fixed one for each place."""
-    drawn = _contrasts(case)
-    if drawn is None:
-        return None
-    if seed is None:
-        seed = stable_id("physics", case.header.case, *start)
-    return drawn.draw(seed)
+    def __init__(
+        self,
+        case: PreparedCase,
+        data: DataSettings,
+        intensity: Mapping[str, IntensityMap],
+        start: Triple,
+        size: Triple | None,
+        seed: int | None,
+    ) -> None:
+        self.case = lay_out(case, data.axes)
+        self.data, self.intensity, self.start = data, intensity, start
+        self.size = size or data.patch
+        self.inside, self.place = _overlap(start, self.size, self.case.header.shape)
+        self.drawn = case.contrasts if isinstance(case.contrasts, Drawn) else None
+        if seed is None:
+            seed = stable_id("physics", case.header.case, *start)
+        self.item = None if self.drawn is None else self.drawn.draw(seed)
 
+    def sources(self) -> Batch:
+        """The sources and the mask."""
+        case, data, size = self.case, self.data, self.size
+        z, y, x = self.start
+        by_name = {name: self.modality(name, "source", data.steps) for name in data.source}
+        source = [by_name[name][data.steps.index(step)] for name, step in data.channels]
+        mask = np.ones(size, np.float32)
+        if MASK in case.arrays:
+            mask[:] = 0
+            mask[self.inside] = case.inside(case.arrays[MASK][self.place], data.source)
+            if self.drawn is not None and self.item is not None:
+                mask[self.inside] *= self.drawn.remainder(case, self.item, self.place)
+        # The body of the slices themselves, not of their neighbours, is raised to the least value of data.lift.
+        least = np.float32(BACKGROUND + data.lift * (1 - BACKGROUND))
+        for channel, (name, step) in zip(source, data.channels):
+            if data.lift and step == 0 and name in case.header.visible:
+                np.maximum(channel, least, out=channel, where=mask > 0)
+        return Batch(
+            source=torch.from_numpy(np.stack(source))[None],
+            mask=torch.from_numpy(mask)[None, None],
+            present=torch.tensor([[name in case.header.visible for name, _ in data.channels]]),
+            item=torch.tensor([[stable_id(case.header.case, z + d, y, x) for d in range(size[0])]]),
+            source_names=data.source_names,
+            target_names=tuple(data.target),
+        )
 
-def _lift(
-    source: list[np.ndarray], body: np.ndarray, case: PreparedCase, data: DataSettings
-) -> None:
-    """Raise the body of the slices themselves, not of their neighbours, to the least value of data.lift."""
-    least = np.float32(BACKGROUND + data.lift * (1 - BACKGROUND))
-    for channel, (name, step) in zip(source, data.channels):
-        if step == 0 and name in case.header.visible:
-            np.maximum(channel, least, out=channel, where=body)
-
-
-def _read_modality(
-    case: PreparedCase,
-    name: str,
-    spec: IntensityMap,
-    start: Triple,
-    size: Triple,
-    item: Draw | None,
-    role: Role,
-    steps: Sequence[int] = (0,),
-) -> np.ndarray:
-    """A modality in network units at each of `steps` slices away: float32 [steps, D, H, W]; background outside."""
-    out = np.full((len(steps), *size), BACKGROUND, np.float32)
-    if name not in case.header.units:
+    def modality(self, name: str, role: Role, steps: Sequence[int] = (0,)) -> np.ndarray:
+        """A modality in network units at each of `steps` slices away: float32 [steps, D, H, W]; background outside."""
+        case, place, drawn, item = self.case, self.place, self.drawn, self.item
+        out = np.full((len(steps), *self.size), BACKGROUND, np.float32)
+        images: Iterable[np.ndarray] = ()
+        if name not in case.header.units:
+            return out
+        if drawn is None or item is None:
+            images = (self._scale(name, step) for step in steps)
+        elif name in drawn.names:
+            images = drawn.read(case, name, self.intensity[name], item, place, steps, role)
+        else:
+            remains = drawn.remainder(case, item, place)
+            slice_mm = drawn.slice_mm(item)
+            stored = (self._scale(name, step, slice_mm) for step in steps)
+            images = (np.where(remains, image, np.float32(BACKGROUND)) for image in stored)
+        for plane, image in zip(out, images):
+            plane[self.inside] = image
         return out
-    inside, place = _overlap(start, size, case.header.shape)
-    drawn = _contrasts(case)
-    if item is None or drawn is None:
-        for plane, step in zip(out, steps):
-            plane[inside] = _scale(case, name, spec, place, step)
-        return out
-    if name in drawn.names:
-        images = drawn.read(case, name, spec, item, place, steps, role)
-    else:
-        remains = drawn.remainder(case, item, place)
-        slice_mm = drawn.slice_mm(item)
-        stored = (_scale(case, name, spec, place, step, slice_mm) for step in steps)
-        images = [np.where(remains, image, np.float32(BACKGROUND)) for image in stored]
-    for plane, image in zip(out, images):
-        plane[inside] = image
-    return out
 
-
-def _scale(
-    case: PreparedCase,
-    name: str,
-    spec: IntensityMap,
-    place: Box,
-    step: int,
-    slice_mm: float = 0.0,
-) -> np.ndarray:
-    """A part of a stored modality in network units, or its neighbours `step` slices away; slice_mm: means over slices of this thickness."""
-    depth, rows, columns = place
-    length, spacing_mm = case.header.shape[0], case.header.spacing_mm[0]
-    reach = margin(slice_mm, spacing_mm)
-    first, end = depth.start + step - reach, depth.stop + step + reach
-    inside = first >= 0 and end <= length
-    slices = slice(first, end) if inside else _repeat_ends(first, end, length)
-    values = np.asarray(case.arrays[name][slices, rows, columns])
-    if values.dtype == np.float16:
-        values = values.astype(np.float32)
-    values = through_plane(values, slice_mm, spacing_mm)
-    statistics = case.header.statistics.get(name)
-    if not spec.slicewise:
-        return spec.scale(statistics).forward(values)
-    scaled = [
-        spec.scale(statistics, int(z)).forward(slice_values)
-        for z, slice_values in zip(_repeat_ends(first + reach, end - reach, length), values)
-    ]
-    return np.stack(scaled) if scaled else values.astype(np.float32)
+    def _scale(self, name: str, step: int, slice_mm: float = 0.0) -> np.ndarray:
+        """A stored modality in network units, `step` slices away; slice_mm: means over slices of this thickness."""
+        header = self.case.header
+        depth, rows, columns = self.place
+        length, spacing_mm = header.shape[0], header.spacing_mm[0]
+        reach = margin(slice_mm, spacing_mm)
+        first, end = depth.start + step - reach, depth.stop + step + reach
+        inside = first >= 0 and end <= length
+        slices = slice(first, end) if inside else _repeat_ends(first, end, length)
+        values = np.asarray(self.case.arrays[name][slices, rows, columns])
+        if values.dtype == np.float16:
+            values = values.astype(np.float32)
+        values = through_plane(values, slice_mm, spacing_mm)
+        spec, statistics = self.intensity[name], header.statistics.get(name)
+        if not spec.slicewise:
+            return spec.scale(statistics).forward(values)
+        numbers = _repeat_ends(first + reach, end - reach, length)
+        scaled = [spec.scale(statistics, int(z)).forward(part) for z, part in zip(numbers, values)]
+        return np.stack(scaled) if scaled else values.astype(np.float32)
 
 
 def _repeat_ends(first: int, end: int, length: int) -> np.ndarray:

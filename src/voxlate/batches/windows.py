@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from voxlate.batches.patches import DataSettings, training_cases
-from voxlate.cases.intensity_checks import check_floor, check_one_scale, clipped_share
+from voxlate.cases.intensity_checks import check_floor, check_one_scale, share_outside
 from voxlate.cases.prepared import Cohort
 from voxlate.images.intensity import IntensityMap
 from voxlate.system.errors import BadInput
@@ -42,7 +42,7 @@ def check_windows(
         low, high = spec.window
         firsts = [body.at(1) for body in bodies_of]
         lasts = [body.at(99) for body in bodies_of]
-        clipped = float(np.median([clipped_share(body, low, high) for body in bodies_of]))
+        clipped = float(np.median([share_outside(body, low, high) for body in bodies_of]))
         widths = [min(last, high) - max(first, low) for first, last in zip(firsts, lasts)]
         width = float(np.median(widths)) / (high - low)
         usual = f"{np.median(firsts):.4g} to {np.median(lasts):.4g}"

@@ -371,8 +371,9 @@ def check_body(
         extent, known = np.exp([body.size[axis], usual.size[axis]])
         text = f"{name}: its body is {extent:.0f} mm {('high', 'deep', 'wide')[axis]}, the training bodies {known:.0f} mm on average ({times * FAR_SIZE:.1f} standard deviations)."
         grade = grade_of_distance(times)
-        numbers = {"times": times, "extent_mm": extent, "usual_mm": known}
-        messages.append(message("body-size", text, grade=grade, **numbers))
+        messages.append(
+            message("body-size", text, grade=grade, times=times, extent_mm=extent, usual_mm=known)
+        )
     least, most = usual.levels
     if least > 0 and not least / OTHER_UNIT < body.level < most * OTHER_UNIT:
         text = f"{name}: the {LEVEL}th percentile of its foreground is {body.level:.3g}, that of the training's scans {least:.3g} to {most:.3g}."

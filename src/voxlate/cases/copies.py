@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,7 +34,22 @@ MOST_VERIFIED = 500  # pairs of similar signatures whose voxels are compared, th
 KEPT_FIELDS = 64
 SEEN = 0.85  # correlation of signatures where no voxels are there to compare: other patients reached 0.71
 LARGEST = 1 << 26
-Scan = tuple[CaseHeader, str]  # a case and a modality
+
+
+class _Scan(NamedTuple):
+    """A scan of a case."""
+
+    header: CaseHeader
+    name: str
+
+    def __str__(self) -> str:
+        """The case and the modality."""
+        return f"{self.header.case}/{self.name}"
+
+    @property
+    def voxels(self) -> str:
+        """The digest of its voxels."""
+        return self.header.voxels[self.name]
 
 
 def signatures(case: PreparedCase) -> dict[str, str]:
@@ -76,13 +92,15 @@ def check_copies(
 
     splits: of each patient; cases: the folder of the prepared cases; masks: the file of each case's mask.
     """
-    yield from _same_voxels(headers, splits)
-    yield from _same_masks(headers, masks)
-    pairs = _changed_copies(headers, cases)
+    yield from _check_voxels(headers, splits)
+    yield from _check_masks(headers, masks)
+    pairs = _find_changed(headers, cases)
     if not pairs:
         return
-    shown = [f"{one.case}/{name} and {other.case}/{its}" for (one, name), (other, its) in pairs]
-    across = sum(splits[one.patient] != splits[other.patient] for (one, _), (other, _) in pairs)
+    shown = [f"{scan} and {other}" for scan, other in pairs]
+    across = sum(
+        splits[scan.header.patient] != splits[other.header.patient] for scan, other in pairs
+    )
     leak = ""
     if across:
         leak = f" {plural(across, 'pair')} in two splits: scores will be too good."
@@ -90,31 +108,30 @@ def check_copies(
     yield message("changed-copy", text, pairs=len(pairs), across_splits=across)
 
 
-def _same_voxels(headers: Sequence[CaseHeader], splits: Mapping[str, str]) -> Iterator[Message]:
-    same: dict[str, list[Scan]] = defaultdict(list)
+def _check_voxels(headers: Sequence[CaseHeader], splits: Mapping[str, str]) -> Iterator[Message]:
+    """A message for each array of voxels that several scans have."""
+    same = defaultdict[str, list[_Scan]](list)
     for header in headers:
-        for name in header.units:
-            same[header.voxels[name]].append((header, name))
+        for scan in (_Scan(header, name) for name in header.units):
+            same[scan.voxels].append(scan)
     for group in same.values():
         if len(group) == 1:
             continue
-        names = ", ".join(f"{header.case}/{name}" for header, name in group)
-        patients = {header.patient for header, _ in group}
+        patients = {scan.header.patient for scan in group}
         across = {splits[patient] for patient in patients}
         where = " of different patients" if len(patients) > 1 else ""
         leak = ""
         if len(across) > 1:
             leak = f", in the splits {', '.join(sorted(across))}: scores will be too good"
-        text = f"The same voxels{where}: {names}{leak}."
+        text = f"The same voxels{where}: {', '.join(map(str, group))}{leak}."
         yield message("same-voxels", text, scans=len(group), splits=len(across))
 
 
-def _same_masks(headers: Sequence[CaseHeader], masks: Mapping[str, Path]) -> Iterator[Message]:
+def _check_masks(headers: Sequence[CaseHeader], masks: Mapping[str, Path]) -> Iterator[Message]:
     """A message for each mask that lies in the folders of several patients; a box may be the field of view of all."""
     same = defaultdict[str, list[CaseHeader]](list)
     for header in headers:
-        sides = [end - first for first, end in header.mask_box]
-        if header.case in masks and sum(header.mask_area) < math.prod(sides):
+        if header.case in masks and sum(header.mask_area) < np.ptp(header.mask_box, axis=1).prod():
             same[header.voxels[MASK]].append(header)
     for group in same.values():
         patients = {header.patient for header in group}
@@ -125,40 +142,30 @@ def _same_masks(headers: Sequence[CaseHeader], masks: Mapping[str, Path]) -> Ite
             yield message("same-mask", text, patients=len(patients))
 
 
-def _changed_copies(headers: Sequence[CaseHeader], cases: Path) -> list[tuple[Scan, Scan]]:
+def _find_changed(headers: Sequence[CaseHeader], cases: Path) -> list[tuple[_Scan, _Scan]]:
     """Pairs of scans of different patients whose signatures and voxels agree."""
-
-    @lru_cache(KEPT_FIELDS)
-    def field(case: str, name: str) -> Field:
-        return _field(open_case(cases / f"{case}.safetensors"), name)
-
-    candidates = list[tuple[float, Scan, Scan]]()
-    for scans, rows in _by_length(headers):
-        flat = scans[0][0].shape[0] == 1
-        for like, first, second in similar(rows, rows, LEAST_FLAT if flat else LEAST):
-            one, other = scans[first], scans[second]
-            same = one[0].voxels[one[1]] == other[0].voxels[other[1]]
-            if first < second and one[0].patient != other[0].patient and not same:
-                candidates.append((like, one, other))
-    candidates.sort(key=lambda pair: -pair[0])
-    found = list[tuple[Scan, Scan]]()
-    for like, one, other in candidates[:MOST_VERIFIED]:
-        fields = [field(header.case, name) for header, name in (one, other)]
-        same_from = SAME_FLAT if fields[0].shape[0] == 1 else SAME
-        if like + correlation(*fields) >= same_from:
-            found.append((one, other))
-    return found
-
-
-def _by_length(
-    headers: Sequence[CaseHeader],
-) -> Iterator[tuple[list[Scan], Signature]]:
-    """The scans with signatures of one length, those of volumes or of single slices, and their signatures [N, K]."""
-    groups = defaultdict[int, list[tuple[Scan, Signature]]](list)
+    # those of volumes and of single slices have other lengths
+    groups = defaultdict[int, list[tuple[_Scan, Signature]]](list)
     for header in headers:
         for name, text in header.signatures.items():
-            if text:
-                signature = from_text(text)
-                groups[len(signature)].append(((header, name), signature))
+            signature = from_text(text)
+            groups[len(signature)].append((_Scan(header, name), signature))
+    groups.pop(0, None)
+    candidates = list[tuple[float, _Scan, _Scan]]()
     for group in groups.values():
-        yield [scan for scan, _ in group], np.array([signature for _, signature in group])
+        scans = [scan for scan, _ in group]
+        rows = np.array([signature for _, signature in group])
+        flat = scans[0].header.shape[0] == 1
+        for like, first, second in similar(rows, rows, LEAST_FLAT if flat else LEAST):
+            scan, other = scans[first], scans[second]
+            same_patient = scan.header.patient == other.header.patient
+            if first < second and not same_patient and scan.voxels != other.voxels:
+                candidates.append((like, scan, other))
+    candidates.sort(key=lambda pair: -pair[0])
+    fields = lru_cache(KEPT_FIELDS)(lambda case, name: _field(open_case(case), name))
+    found = list[tuple[_Scan, _Scan]]()
+    for like, *pair in candidates[:MOST_VERIFIED]:
+        a, b = (fields(cases / f"{scan.header.case}.safetensors", scan.name) for scan in pair)
+        if like + correlation(a, b) >= (SAME_FLAT if a.shape[0] == 1 else SAME):
+            found.append((pair[0], pair[1]))
+    return found

@@ -96,8 +96,7 @@ def check_head(scan: Volume, trained: Literal["head", "brain"]) -> list[Message]
         height_mm = head.height_mm
         text = f"{name}: the scan is likely flattened: from its upper end to where it has {RISEN:.0%} of its largest area, it is {roundness:.0%} as high as a sphere, and {height_mm:.0f} mm in all."
         grade: Grade = "do not trust" if roundness < FLATTEST else "caution"
-        numbers = {"roundness": roundness, "height_mm": height_mm}
-        return [message("flattened", text, grade=grade, **numbers)]
+        return [message("flattened", text, grade=grade, roundness=roundness, height_mm=height_mm)]
     if is_brain:
         text = f"{name}: expected a whole head, found a body that is {across:.0f} mm across and ends inside the scan, as of a brain without skull: scalp and bone cannot be synthesised."
         return [message("brain-alone", text, across_mm=across)]

@@ -26,8 +26,8 @@ TOLERANCE = 0.15  # of the network's range of 2, beyond what the training cases 
 def check_one_scale(headers: Sequence[CaseHeader], targets: Sequence[str], where: object) -> None:
     """Raise BadInput where some scans of a target are z-scored and others are not: images could have either scale."""
     for name in targets:
-        with_unit = [header for header in headers if header.units.get(name) in ("a.u.", "grey")]
-        shown = [header for header in with_unit if name in header.visible]
+        shown = [header for header in headers if name in header.visible]
+        shown = [header for header in shown if header.units[name] in ("a.u.", "grey")]
         signed = [header.case for header in shown if header.statistics[name].signed]
         if 0 < len(signed) < len(shown):
             raise BadInput(
@@ -63,14 +63,14 @@ def check_floor(name: str, spec: IntensityMap, header: CaseHeader, where: str) -
     floor = spec.floor
     if floor is None or name not in header.statistics:
         return
-    below = clipped_share(header.statistics[name].foreground, floor, np.inf)
+    below = share_outside(header.statistics[name].foreground, floor, np.inf)
     if below > MOST_BELOW:
         raise BadInput(
             f"{where}: expected {name} to be above {floor:g} (intensity.{name}.floor), found {below:.0%} of its foreground below: is it z-scored, or a CT? Take the original scan, leave the case out, or train with an intensity.{name} without a floor."
         )
 
 
-def clipped_share(values: Distribution, low: float, high: float) -> float:
+def share_outside(values: Distribution, low: float, high: float) -> float:
     """The share of a distribution below low or above high."""
     below, above = np.interp([low, high], values.percentiles, PERCENTILES, left=0, right=100)
     return float(below if values.percentiles[0] < low else 0) / 100 + float(100 - above) / 100
@@ -83,16 +83,10 @@ def training_ranges(
     """The range of POINTS over training cases, by modality, in network units: {"t1": {"low": [...], "high": [...]}}."""
     ranges = {}
     for name, spec in intensity.items():
-        points = [
-            _points(header.statistics[name], spec)
-            for header in headers
-            if name in header.statistics
-        ]
-        if points:
-            ranges[name] = {
-                "low": np.min(points, axis=0).tolist(),
-                "high": np.max(points, axis=0).tolist(),
-            }
+        having = [header.statistics[name] for header in headers if name in header.statistics]
+        points = np.array([_points(statistics, spec) for statistics in having])
+        if points.size:
+            ranges[name] = {"low": points.min(axis=0).tolist(), "high": points.max(axis=0).tolist()}
     return ranges
 
 
@@ -105,19 +99,15 @@ def check_brightness(
     """A message where a scan's statistics are outside the training cohort's range."""
     if name not in ranges:
         return []
-    low = np.array(ranges[name]["low"])
-    high = np.array(ranges[name]["high"])
-    points = np.array(_points(statistics, spec))
-    lows, highs, own = (values.clip(-1, 1) for values in (low, high, points))  # as network input
+    values = np.array([_points(statistics, spec), ranges[name]["low"], ranges[name]["high"]])
+    own, lows, highs = values.clip(-1, 1)  # as network input
     beyond = np.maximum(lows - own, own - highs)
     worst = int(beyond.argmax())
     times = float(beyond[worst] / (TOLERANCE + (highs - lows)[worst] / 2))
     if times <= 1:
         return []
     scale = spec.scale(statistics)
-    value, least, most = (
-        float(scale.inverse(point)) for point in np.array([points, low, high])[:, worst]
-    )
+    value, least, most = (float(scale.inverse(point)) for point in values[:, worst])
     text = f"{name}: its brightness is outside that of the training's scans: the {POINTS[worst]}th percentile of its body is {value:.4g}, theirs {least:.4g} to {most:.4g} on the same scale."
     grade = grade_of_distance(times)
     return [

@@ -17,7 +17,7 @@ from voxlate.cases.audit import choose_cases
 from voxlate.cases.case import MASK
 from voxlate.cases.case_header import CaseHeader
 from voxlate.cases.scan_numbers import FEWEST, ScanNumbers, numbers_of, oddities, usual_numbers
-from voxlate.cases.sketch import Sketch, class_curve, mirrored_similarity, pair_similarity, sketches
+from voxlate.cases.sketch import Sketch, best_flip, class_curve, pair_similarity, sketches
 from voxlate.images.units import TISSUE_MAPS
 from voxlate.system.arrays import AnyArray, Bool, Float64
 from voxlate.system.codes import codes
@@ -183,7 +183,7 @@ class _Cohort:
         others = [
             pair_similarity(reference, other) for other in self._others(patient, name, reference)
         ]
-        flipped, axes = mirrored_similarity(reference, scan)
+        flipped, axes = best_flip(reference, scan)
         own = pair_similarity(reference, scan)
         return _Pair(own, others, flipped, axes, *class_curve(reference, scan))
 
@@ -211,7 +211,7 @@ class _Cohort:
         yield from self._other_contrast(name, pairs)
         for case in self._foreign(name, pairs):
             yield finding(case, "foreign-scan")
-        for case, other in self._exchanged(name, pairs).items():
+        for case, other in self._find_exchanged(name, pairs).items():
             yield finding(case, "exchanged-scan", f"{case} that of {other}")
         for case, pair in pairs.items():
             if pair.flipped > self._better(case) * pair.own:
@@ -222,7 +222,7 @@ class _Cohort:
         """How many times as similar a flipped pair, or an exchanged one, must be."""
         return BETTER_FLAT if self.headers[case].shape[0] == 1 else BETTER
 
-    def _exchanged(self, name: str, pairs: Mapping[str, _Pair]) -> dict[str, str]:
+    def _find_exchanged(self, name: str, pairs: Mapping[str, _Pair]) -> dict[str, str]:
         """The cases whose reference fits this scan of another patient better, and that patient's case."""
         suspects = [
             case for case, pair in pairs.items() if pair.own < max(pair.others, default=np.inf)

@@ -108,7 +108,13 @@ def check_slices(scan: Volume) -> list[Message]:
         return []
     within = slice(shown[0], shown[-1] + 1)
     empty = shown[0] + np.flatnonzero(deviations[within] < EMPTY * np.median(deviations[shown]))
-    misplaced = _misplaced(slices[shown] / deviations[shown, None])
+    misplaced = 0.0
+    if len(shown) >= FEWEST_ORDERED:
+        normalised = slices[shown] / deviations[shown, None]
+        alike = normalised @ normalised.T
+        np.fill_diagonal(alike, -np.inf)
+        away = np.abs(alike.argmax(axis=1) - np.arange(len(shown)))
+        misplaced = float((away > 1).mean())
     alternation = _alternation(deviations[within])
     parts = []
     if misplaced > MISPLACED:
@@ -133,16 +139,6 @@ def _alternation(levels: Float32) -> float:
     bends = logs[1:-1] - (logs[:-2] + logs[2:]) / 2
     bends[1::2] *= -1
     return float(abs(np.median(bends)))
-
-
-def _misplaced(slices: Float32) -> float:
-    """The share of normalised slices [D, P] whose most similar slice is not beside them; 0 of a few."""
-    if len(slices) < FEWEST_ORDERED:
-        return 0.0
-    alike = slices @ slices.T
-    np.fill_diagonal(alike, -np.inf)
-    away = np.abs(alike.argmax(axis=1) - np.arange(len(slices)))
-    return float((away > 1).mean())
 
 
 def _middle_slices(scan: Volume) -> Volume:

@@ -133,7 +133,7 @@ def pair_similarity(a: Sketch, b: Sketch) -> float:
     return max(similarity(a.own, b.shared), similarity(a.own, b.own))
 
 
-def mirrored_similarity(a: Sketch, b: Sketch) -> tuple[float, str]:
+def best_flip(a: Sketch, b: Sketch) -> tuple[float, str]:
     """The largest similarity of two scans of a case after flips of the second, and the axes flipped ("DW")."""
     similarities = list[tuple[float, str]]()
     for axes, classes in product(_flips(a), (b.own, b.shared)):

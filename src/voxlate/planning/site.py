@@ -6,7 +6,8 @@ from pathlib import Path
 from voxlate.cases.prepared import Cohort
 from voxlate.planning.facts import AIR_HU, Scan
 from voxlate.recipe import Recipe, ranges_of
-from voxlate.scoring.truths import SketchedTruth, fault_messages, faults_of, sketch_of
+from voxlate.scoring.truth_sketches import SketchedTruth, sketch_of
+from voxlate.scoring.truths import fault_messages, faults_of
 from voxlate.system.errors import BadInput
 from voxlate.system.messages import Message, Say, message
 from voxlate.training.job import StepCallback

@@ -36,7 +36,7 @@ from voxlate.scoring.regions import (
 from voxlate.scoring.scopes import MASK, CountedVoxels, Cut, Scope, score_scope
 from voxlate.scoring.scored_images import Item
 from voxlate.scoring.tables import Row
-from voxlate.scoring.truths import SketchedTruth, has_other_size, shows_nothing, sketch_of
+from voxlate.scoring.truth_sketches import SketchedTruth, has_other_size, sketch_of
 from voxlate.scoring.units import OWN, Units, network_units, picture_units, shows_a_window
 from voxlate.system.arrays import AnyArray, Bool, Float32
 from voxlate.system.errors import BadInput
@@ -211,7 +211,7 @@ def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> 
     image = units.synthesis(stored)
     truth = Truth(item, rules, scale, units, image.grid)
     sketch = _sketch(truth, stored)
-    if not asked.any_truth and shows_nothing(sketch.sketch):
+    if not asked.any_truth and sketch.sketch.shows_nothing:
         return ScoredItem([], "", "", None, sketch)
     if network and shows_a_window(item.provenance, item.modality, truth.scan.unit):
         raise BadInput(

@@ -8,17 +8,20 @@ model is no reason to doubt a truth.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from voxlate.images.similarity import class_of, information_of_rows
+from voxlate.scoring.truth_sketches import SketchedTruth
+from voxlate.system.arrays import Bool, Float32
 
-Cells = NDArray[np.float32]
+Classes = NDArray[np.uint8]  # [D, H, W]
+Truths = Mapping[str, SketchedTruth]
 Ratios = Mapping[str, float]
 
-FEWEST_SLICES = 8  # below, cases are pictures or a few slices
 FEWEST_CELLS = 300  # of a body; fewer share something by chance
 SIDE, FLAT_SIDE = 40, 64  # cells of the common grid, of volumes and of pictures
 BINS = 16
@@ -44,108 +47,93 @@ FLIPS = {-1: "left to right", -2: "front to back", -3: "upside down"}  # by axis
 
 
 @dataclass(frozen=True, eq=False)
-class Likeness:
-    """A truth, its source and its image in cells [D, H, W] of one grid, with the patient.
-
-    source, image: NaN outside their field of view, empty where there are none.
-    """
-
-    patient: str
-    truth: Cells
-    source: Cells
-    image: Cells
-    cell_mm: Cells
-
-    @property
-    def flat_slices(self) -> int:
-        """The number of slices of a picture; 0 for volumes. Pictures are compared with those of as many slices."""
-        slices = self.truth.shape[0]
-        return slices if slices < FEWEST_SLICES else 0
-
-
-@dataclass(frozen=True, eq=False)
 class _Laid:
-    """Classes [N] on the common grid: a scan's body, the truth in its place, and the truth by its own centre."""
+    """Classes on the common grid: a scan's body, the truth in its place, and the truth by its own centre."""
 
     patient: str
-    scan: NDArray[np.uint8]
-    in_place: NDArray[np.uint8]
-    centred: NDArray[np.uint8]
+    scan: Classes
+    in_place: Classes
+    centred: Classes
 
 
-def mirrored_truths(pairs: Mapping[str, Likeness]) -> dict[str, str]:
+@dataclass(frozen=True)
+class _Share:
+    """What a scan shares with its own truth, and at most with that of another patient, which is `nearest`."""
+
+    own: float
+    most: float
+    nearest: str
+
+
+def find_mirrored(truths: Truths) -> dict[str, str]:
     """The truths that lie mirrored, where most of a cohort fit their sources clearly better after the same flip."""
     gains = dict[str, dict[int, float]]()
-    for label, one in pairs.items():
-        of_source = _flip_gains(one, one.source)
-        of_image = _flip_gains(one, one.image)
+    for label, truth in truths.items():
+        of_source = _flip_gains(truth, truth.sketch.source)
+        of_image = _flip_gains(truth, truth.sketch.image)
         # An image that fits the truth as it is shows that model and truth agree: the source lies otherwise in all cases.
-        agreed = {axis: gain for axis, gain in of_source.items() if of_image.get(axis, 1.0) >= 1}
         if of_source:
+            agreed = {
+                axis: gain for axis, gain in of_source.items() if of_image.get(axis, 1.0) >= 1
+            }
             gains[label] = agreed
     mirrored = dict[str, str]()
     for axis, name in FLIPS.items():
-        clear = [label for label, own in gains.items() if own.get(axis, 0.0) > MIRRORED]
-        if len(clear) < FEWEST_MIRRORED or 2 * len(clear) <= len(gains):
+        of_axis = {label: own.get(axis, 0.0) for label, own in gains.items()}
+        clear = sum(gain > MIRRORED for gain in of_axis.values())
+        if clear < FEWEST_MIRRORED or 2 * clear <= len(gains):
             continue
-        for label, own in gains.items():
-            if own.get(axis, 0.0) > 1:
-                mirrored.setdefault(
-                    label,
-                    f"that it shares {own[axis]:.2f} times as much with its source after a flip: {name}",
+        for label, gain in of_axis.items():
+            if gain > 1:
+                found = (
+                    f"that it shares {gain:.2f} times as much with its source after a flip: {name}"
                 )
+                mirrored.setdefault(label, found)
     return mirrored
 
 
-def _flip_gains(pair: Likeness, scan: Cells) -> dict[int, float]:
+def _flip_gains(truth: SketchedTruth, scan: Float32) -> dict[int, float]:
     """By axis: what a scan shares with its truth flipped over what it shares with it as it is; {} where that is chance."""
     if not scan.size:
         return {}
-    laid = _laid(pair, scan, float(pair.cell_mm.max()))
+    laid = _lay(truth, scan, float(truth.sketch.cell_mm.max()))
     if (laid.scan < BINS).sum() < FEWEST_CELLS:
         return {}
-    side = FLAT_SIDE if pair.flat_slices else SIDE
-    truths = [one.reshape(-1, side, side) for one in (laid.in_place, laid.centred)]
-    own = max(_shared(laid.scan, [one.ravel() for one in truths]))
+    own = max(_information(laid.scan, [laid.in_place, laid.centred]))
     gains = dict[int, float]()
-    for axis in (-1, -2) if pair.flat_slices else FLIPS:
-        flipped = max(_shared(laid.scan, [np.flip(one, axis).ravel() for one in truths]))
+    for axis in (-1, -2) if truth.sketch.flat_slices else FLIPS:
+        truths = [np.flip(classes, axis) for classes in (laid.in_place, laid.centred)]
+        flipped = max(_information(laid.scan, truths))
         if max(own, flipped) >= LEAST:
             gains[axis] = flipped / max(own, LEAST / 10)
     return gains
 
 
-def foreign_truths(pairs: Mapping[str, Likeness]) -> dict[str, str]:
+def find_foreign(truths: Truths) -> dict[str, str]:
     """The truths that are of another patient, or lie elsewhere: what was found, to be read after "found"."""
     foreign = dict[str, str]()
-    for slices in sorted({one.flat_slices for one in pairs.values()}):
-        flat = slices > 0
-        alike = {label: one for label, one in pairs.items() if one.flat_slices == slices}
-        shares = _shares({label: (one, one.source) for label, one in alike.items()})
-        of_source = _ratios(shares)
-        of_image = _ratios(_shares({label: (one, one.image) for label, one in alike.items()}))
-        is_foreign = _is_foreign_picture if flat else _is_foreign
-        found = {
-            label: f"that it shares {ratio:.2f} times as much with its source as the truth of {shares[label].nearest} does"
-            for label, ratio in of_source.items()
-            if is_foreign(label, of_source, of_image)
-        }
-        foreign |= found if flat else found | _exchanged(list(found), shares)
+    for slices in sorted({truth.sketch.flat_slices for truth in truths.values()}):
+        group = {k: truth for k, truth in truths.items() if truth.sketch.flat_slices == slices}
+        shares = _shares(group, "source")
+        of_source, of_image = _ratios(shares), _ratios(_shares(group, "image"))
+        found = dict[str, str]()
+        for label, ratio in of_source.items():
+            if (_is_foreign_picture if slices else _is_foreign)(label, of_source, of_image):
+                nearest = shares[label].nearest
+                found[label] = (
+                    f"that it shares {ratio:.2f} times as much with its source as the truth of {nearest} does"
+                )
+        named = [] if slices else [*found]
+        for label in named:  # which grows: an exchange may go round several cases
+            share = shares[label]
+            # it fits the source of a case with a foreign truth better than its own
+            if share.nearest not in named and shares[share.nearest].own < share.most:
+                named.append(share.nearest)
+                found[share.nearest] = (
+                    f"that it shares less with its source than with that of {label}, whose truth is another one"
+                )
+        foreign |= found
     return foreign
-
-
-def _exchanged(foreign: Sequence[str], shares: Mapping[str, "_Share"]) -> dict[str, str]:
-    """The truths that fit the source of a case with a foreign truth better than their own: the others of an exchange."""
-    found = dict[str, str]()
-    named = [*foreign]
-    for label in named:  # which grows: an exchange may go round several cases
-        owner = shares[label]
-        if owner.nearest not in named and shares[owner.nearest].own < owner.most:
-            named.append(owner.nearest)
-            found[owner.nearest] = (
-                f"that it shares less with its source than with that of {label}, whose truth is another one"
-            )
-    return found
 
 
 def _is_foreign(label: str, of_source: Ratios, of_image: Ratios) -> bool:
@@ -170,15 +158,6 @@ def _usual(label: str, ratios: Ratios) -> float:
     return median(others) if others else 0.0
 
 
-@dataclass(frozen=True)
-class _Share:
-    """What a scan shares with its own truth, and at most with that of another patient, which is `nearest`."""
-
-    own: float
-    most: float
-    nearest: str
-
-
 def _ratios(shares: Mapping[str, _Share]) -> dict[str, float]:
     """For each scan that shares more than chance, what it shares with its truth over that with another patient's."""
     return {
@@ -188,34 +167,29 @@ def _ratios(shares: Mapping[str, _Share]) -> dict[str, float]:
     }
 
 
-def _shares(pairs: Mapping[str, tuple[Likeness, Cells]]) -> dict[str, _Share]:
-    """What each scan shares with truths, where there are those of several patients."""
-    shown = {label: pair for label, pair in pairs.items() if pair[1].size}
-    if len({one.patient for one, _ in shown.values()}) < 2:
+def _shares(truths: Truths, of: Literal["source", "image"]) -> dict[str, _Share]:
+    """What each source or image shares with truths, where there are those of several patients."""
+    scans = {label: getattr(truth.sketch, of) for label, truth in truths.items()}
+    shown = {label: truths[label] for label, scan in scans.items() if scan.size}
+    if len({truth.patient for truth in shown.values()}) < 2:
         return {}
-    cell_mm = median(float(one.cell_mm.max()) for one, _ in shown.values())
-    laid = {label: _laid(one, scan, cell_mm) for label, (one, scan) in shown.items()}
-    labels = [label for label, one in laid.items() if (one.scan < BINS).sum() >= FEWEST_CELLS]
+    cell_mm = median(float(truth.sketch.cell_mm.max()) for truth in shown.values())
+    laid = {label: _lay(truth, scans[label], cell_mm) for label, truth in shown.items()}
+    labels = [label for label in laid if (laid[label].scan < BINS).sum() >= FEWEST_CELLS]
     shares = dict[str, _Share]()
     for label in labels:
-        others = _others(label, labels, laid)
-        if not others:
-            continue
-        one = laid[label]
-        own = max(_shared(one.scan, [one.in_place, one.centred]))
-        shared = _shared(one.scan, [laid[other].centred for other in others])
-        most = max(shared)
-        shares[label] = _Share(own, most, others[shared.index(most)])
+        own = laid[label]
+        others = [other for other in labels if laid[other].patient != own.patient]
+        others = others[:: max(1, -(-len(others) // MOST_OTHERS))]  # evenly spread
+        if others:
+            shared = _information(own.scan, [laid[other].centred for other in others])
+            most = max(shared)
+            with_own = max(_information(own.scan, [own.in_place, own.centred]))
+            shares[label] = _Share(with_own, most, others[shared.index(most)])
     return shares
 
 
-def _others(label: str, labels: Sequence[str], laid: Mapping[str, _Laid]) -> list[str]:
-    """At most MOST_OTHERS cases of other patients, evenly spread."""
-    others = [one for one in labels if laid[one].patient != laid[label].patient]
-    return others[:: max(1, -(-len(others) // MOST_OTHERS))]
-
-
-def _shared(scan: NDArray[np.uint8], truths: Sequence[NDArray[np.uint8]]) -> list[float]:
+def _information(scan: Classes, truths: Sequence[Classes]) -> list[float]:
     """Normalised mutual information beyond 1 of a scan's body with each truth."""
     inside = scan < BINS
     several = np.stack([truth[inside] for truth in truths])
@@ -223,55 +197,45 @@ def _shared(scan: NDArray[np.uint8], truths: Sequence[NDArray[np.uint8]]) -> lis
     return [float(value) - 1 for value in information[:, 0]]
 
 
-def _laid(pair: Likeness, scan: Cells, cell_mm: float) -> _Laid:
-    """A scan and its truth on the common grid."""
+def _lay(truth: SketchedTruth, scan: Float32, cell_mm: float) -> _Laid:
+    """A scan and its truth on the common grid, whose points are around the centre of the scan's body.
+
+    Pictures keep their own slices.
+    """
     known = np.isfinite(scan)
     scan = np.where(known, scan, scan[known].min() if known.any() else 0)
     body = _body(scan)
-    centre = _centre(body)
+    sketch = truth.sketch
+    side = FLAT_SIDE if sketch.flat_slices else SIDE
+    line = (np.arange(side) - (side - 1) / 2) * cell_mm
 
-    def laid(values: Cells, middle: NDArray[np.float64]) -> Cells:
-        return _on_common_grid(values, pair.cell_mm, middle, cell_mm, pair.flat_slices > 0)
+    def lay(values: Float32, around: Bool) -> Float32:
+        """Values at the points of the common grid around the centre of a body, or of the grid without one."""
+        places = np.argwhere(around)
+        middle = (np.array(around.shape) - 1) / 2
+        if len(places):
+            middle = (places.min(axis=0) + places.max(axis=0)) / 2
+        depths, rows, columns = (line / float(mm) + at for mm, at in zip(sketch.cell_mm, middle))
+        if sketch.flat_slices:
+            depths = np.arange(len(values), dtype=np.float64)
+        points = np.stack(np.meshgrid(depths, rows, columns, indexing="ij"))
+        return np.asarray(map_coordinates(values, points, order=1, mode="nearest"), np.float32)
 
-    inside = laid(body.astype(np.float32), centre) > 0.5
+    inside = lay(body.astype(np.float32), body) > 0.5
     return _Laid(
-        pair.patient,
-        np.where(inside, _classes(laid(scan, centre), inside), np.uint8(BINS)),
-        _classes(laid(pair.truth, centre)),
-        _classes(laid(pair.truth, _centre(_body(pair.truth)))),
+        truth.patient,
+        np.where(inside, _classes(lay(scan, body), inside), np.uint8(BINS)),
+        _classes(lay(sketch.truth, body)),
+        _classes(lay(sketch.truth, _body(sketch.truth))),
     )
 
 
-def _body(values: Cells) -> NDArray[np.bool_]:
+def _body(values: Float32) -> Bool:
     dark, bright = np.percentile(values, [5, 99])
     return np.asarray(values > dark + BODY_SHARE * (bright - dark))
 
 
-def _centre(body: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The centre of the box around a body, in cells; of the grid if there is none."""
-    places = np.argwhere(body)
-    if not len(places):
-        return (np.array(body.shape) - 1) / 2
-    return np.asarray((places.min(axis=0) + places.max(axis=0)) / 2)
-
-
-def _on_common_grid(
-    values: Cells,
-    own_mm: Cells,
-    centre: NDArray[np.float64],
-    cell_mm: float,
-    flat: bool,
-) -> Cells:
-    """Values at the points of the common grid around a centre, in one row; a flat grid has the pictures' own slices."""
-    side = FLAT_SIDE if flat else SIDE
-    line = np.arange(side) - (side - 1) / 2
-    steps = [line * cell_mm / float(mm) + middle for mm, middle in zip(own_mm, centre)]
-    depths = np.arange(len(values)) if flat else steps[0]
-    points = np.stack(np.meshgrid(depths, *steps[1:], indexing="ij")).reshape(3, -1)
-    return np.asarray(map_coordinates(values, points, order=1, mode="nearest"), np.float32)
-
-
-def _classes(values: Cells, where: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
+def _classes(values: Float32, where: Bool | None = None) -> Classes:
     shown = values if where is None else values[where]
     low, high = np.percentile(shown, PERCENTILES) if shown.size else (0.0, 1.0)
     return class_of(values, float(low), float(high), BINS)

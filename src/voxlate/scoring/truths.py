@@ -5,30 +5,25 @@ the other truths of the cohort, never by the error of its image alone: a bad mod
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from voxlate.cases.scan_numbers import PADDING_HU
-from voxlate.images.grid import Grid, Volume
+from voxlate.images.grid import Volume
 from voxlate.images.mask import foreground
-from voxlate.scoring.same_patient import Likeness, foreign_truths, mirrored_truths
+from voxlate.scoring.same_patient import find_foreign, find_mirrored
+from voxlate.scoring.truth_sketches import Sketch, SketchedTruth
+from voxlate.system.arrays import Bool, Float32
 from voxlate.system.codes import codes
 from voxlate.system.errors import first_of, plural
 from voxlate.system.messages import Message, message
-from voxlate.system.slabs import least_and_most, spread_values
 
 Kind = Literal["spacing", "unit", "blank", "padding", "offset", "window", "mirrored", "patient"]
-Cells = NDArray[np.float32]
 
 LEFT_OUT = "It is left out; --any-truth keeps it."
 KEPT = "It counts all the same (--any-truth)."
-MOST_CELLS = 40  # along the longest side of a volume
-MOST_FLAT_CELLS = 64  # along the longest side of a picture
-SAMPLES = 1_000_000
-OTHER_SIZE = 20.0  # times: the field of view of a scan of the same region is less than this apart
 TISSUE_HU = (-300.0, 400.0)  # the median of every body in a CT: fat and air cells to dense bone
 FAR_HU = 500.0  # half of the usual offsets, 1000 and 1024
 MOST_HU = 4095.0  # of the mean of a cell: larger metal objects are not in patients
@@ -52,131 +47,17 @@ class Fault:
     found: str
 
 
-@dataclass(frozen=True, eq=False)
-class Sketch:
-    """A truth, its image and a source in few cells [D, H, W] of one grid, with what the truth's voxels show.
-
-    image, source: NaN where they do not cover the truth; empty where there are none. cell_mm: [3]; times: [1], by how much
-    the truth's field of view is longer than that of the image; ends: [4], the lowest and the highest value of the truth,
-    and the share of its voxels at each.
-    """
-
-    truth: Cells
-    image: Cells
-    source: Cells
-    cell_mm: Cells
-    times: Cells
-    ends: Cells
-
-    @property
-    def arrays(self) -> dict[str, Cells]:
-        """All arrays by their names, from which the sketch can be built again."""
-        return {one.name: getattr(self, one.name) for one in fields(self)}
-
-
-# Of the arrays of a sketch with an image and a source, as files keep them.
-SKETCH_LENGTHS: dict[str, tuple[int | None, ...]] = {
-    **dict.fromkeys(("truth", "image", "source"), (None, None, None)),
-    "cell_mm": (3,),
-    "times": (1,),
-    "ends": (4,),
-}
-
-
-@dataclass(frozen=True)
-class SketchedTruth:
-    """The sketch of one truth: its patient, its unit, and that of its image; other: the case from whose scan the image was made, if not its own."""
-
-    patient: str
-    unit: str
-    image_unit: str
-    sketch: Sketch
-    other: str = ""
-
-
-def sketch_of(
-    truth: Volume,
-    image: Cells | None,
-    source: Cells | None,
-    image_grid: Grid,
-) -> Sketch:
-    """The sketch of a truth.
-
-    image, source: [D, H, W] on the truth's grid, NaN where they do not count; image_grid: the grid that the image has of
-    its own.
-    """
-    values = truth.data[0]
-    spacing_mm = np.array(truth.grid.spacing_mm)
-    most = MOST_CELLS if len(values) > 1 else MOST_FLAT_CELLS
-    cell_mm = float((spacing_mm * values.shape).max()) / most
-    blocks = np.minimum(np.maximum(np.rint(cell_mm / spacing_mm), 1), values.shape).astype(int)
-    nothing = np.zeros((0, 0, 0), np.float32)
-    low, high = (float(end) for end in least_and_most(values))
-    sample = spread_values(values, max(1, values.size // SAMPLES))
-    ends = [low, high, float((sample == low).mean()), float((sample == high).mean())]
-    return Sketch(
-        _cells(values, blocks),
-        nothing if image is None else _cells(image, blocks),
-        nothing if source is None else _cells(source, blocks),
-        (spacing_mm * blocks).astype(np.float32),
-        np.array([_length(truth.grid) / _length(image_grid)], np.float32),
-        np.array(ends, np.float32),
-    )
-
-
-def has_other_size(truth: Grid, image: Grid) -> bool:
-    """Whether the field of view of a truth is too large or too small for that of its image, as in micrometres."""
-    return _is_other_size(_length(truth) / _length(image))
-
-
-def shows_nothing(sketch: Sketch) -> bool:
-    """Whether nothing of a truth can be scored: it has another size, or the same value everywhere."""
-    return _is_other_size(float(sketch.times[0])) or bool(sketch.ends[0] == sketch.ends[1])
-
-
-def _is_other_size(times: float) -> bool:
-    return not 1 / OTHER_SIZE < times < OTHER_SIZE
-
-
-def _length(grid: Grid) -> float:
-    """The geometric mean of the sides of a slice of a grid, in mm."""
-    _, height, width = np.array(grid.shape) * grid.spacing_mm
-    return float(np.sqrt(height * width))
-
-
-def _cells(values: NDArray[np.float32], blocks: NDArray[np.int_]) -> Cells:
-    """Means over blocks of voxels; what remains at the ends is left out."""
-    depth, height, width = blocks
-    rows, columns = (values.shape[axis] // blocks[axis] for axis in (1, 2))
-    planes = []
-    for first in range(0, len(values) // depth * depth, depth):
-        slab = values[first : first + depth, : rows * height, : columns * width]
-        parts = slab.reshape(depth, rows, height, columns, width)
-        planes.append(parts.mean(axis=(0, 2, 4), dtype=np.float64))
-    return np.stack(planes).astype(np.float32)
-
-
 def faults_of(truths: Mapping[str, SketchedTruth]) -> dict[str, Fault]:
     """The truths that cannot be those of their images, by their labels, each with its fault; truths: of one modality."""
     faults = dict[str, Fault]()
     for label, truth in truths.items():
         if (fault := _own_fault(truth)) is not None:
             faults[label] = fault
-    compared = {
-        label: Likeness(
-            one.patient,
-            one.sketch.truth,
-            one.sketch.source,
-            one.sketch.image,
-            one.sketch.cell_mm,
-        )
-        for label, one in truths.items()
-        if label not in faults
-    }
-    for label, found in mirrored_truths(compared).items():
+    compared = {label: truth for label, truth in truths.items() if label not in faults}
+    for label, found in find_mirrored(compared).items():
         faults[label] = Fault("mirrored", found)
         del compared[label]
-    for label, found in foreign_truths(compared).items():
+    for label, found in find_foreign(compared).items():
         faults[label] = Fault("patient", found)
     return faults
 
@@ -186,7 +67,7 @@ def _own_fault(truth: SketchedTruth) -> Fault | None:
     sketch = truth.sketch
     times = float(sketch.times[0])
     low, high, *_ = (float(end) for end in sketch.ends)
-    if _is_other_size(times):
+    if sketch.has_other_size:
         return Fault("spacing", f"a field of view {times:.3g} times as long as that of its image")
     if truth.other:
         return Fault("patient", f"an image that was made of the scan of {truth.other}")
@@ -206,7 +87,7 @@ def _padding(sketch: Sketch) -> Fault | None:
         return None
     known = np.isfinite(shown)
     body = _body(np.where(known, shown, shown[known].min(initial=0)), sketch, unit) & known
-    filled = body & _filled(sketch)
+    filled = body & _impossible(sketch)
     share = filled.sum() / max(body.sum(), 1)
     if share <= PADDED:
         return None
@@ -216,7 +97,7 @@ def _padding(sketch: Sketch) -> Fault | None:
 
 def _offset(sketch: Sketch) -> Fault | None:
     """The fault of a CT whose tissue has impossible values, unless its image has them too, as those of the training."""
-    body = _body(np.clip(sketch.truth, PADDING_HU, MOST_HU), sketch, "a.u.") & ~_filled(sketch)
+    body = _body(np.clip(sketch.truth, PADDING_HU, MOST_HU), sketch, "a.u.") & ~_impossible(sketch)
     tissue = float(np.median(sketch.truth[body])) if body.any() else 0.0
     if TISSUE_HU[0] <= tissue <= TISSUE_HU[1]:
         return None
@@ -252,12 +133,12 @@ def _window(sketch: Sketch) -> Fault | None:
     return Fault("window", f"{values}, where its image has air ({of_dark:.0f} HU)")
 
 
-def _filled(sketch: Sketch) -> NDArray[np.bool_]:
+def _impossible(sketch: Sketch) -> Bool:
     """Where a CT has values that no tissue and no air has."""
     return np.asarray((sketch.truth < PADDING_HU) | (sketch.truth > MOST_HU))
 
 
-def _body(values: Cells, sketch: Sketch, unit: str) -> NDArray[np.bool_]:
+def _body(values: Float32, sketch: Sketch, unit: str) -> Bool:
     depth, height, width = (float(length) for length in sketch.cell_mm)
     return foreground(Volume(values[None], np.diag([width, height, depth, 1.0]), unit, ""))
 
@@ -290,6 +171,6 @@ def fault_messages(faults: Mapping[str, Fault], of: int, then: str) -> list[Mess
     for kind, alike in by_kind.items():
         code = f"truth-{kind}"
         text = f"THE TRUTH IS AT FAULT, not the model, in {len(alike)} of {plural(of, 'image')} ({first_of(list(alike))}): {codes()[code].meaning} (found {next(iter(alike.values())).found})."
-        one = message(code, text, images=len(alike))
-        found.append(replace(one, text=f"{one.text} {then}"))
+        stated = message(code, text, images=len(alike))
+        found.append(replace(stated, text=f"{stated.text} {then}"))
     return found

@@ -18,7 +18,8 @@ from voxlate.images.grid import Volume, orient, same_grid
 from voxlate.images.intensity import Scale
 from voxlate.scoring.outliers import find_outliers
 from voxlate.scoring.provenance import splits_of_training
-from voxlate.scoring.truths import KEPT, LEFT_OUT, fault_messages, faults_of, has_other_size
+from voxlate.scoring.truth_sketches import has_other_size
+from voxlate.scoring.truths import KEPT, LEFT_OUT, fault_messages, faults_of
 from voxlate.synthesis.inputs import is_in_training, preparation_for
 from voxlate.synthesis.intervals import OutputGrid, find_output_grid, patches_in, sources_of
 from voxlate.synthesis.model import Model

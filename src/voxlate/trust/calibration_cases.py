@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
-from voxlate.scoring.truths import Sketch, SketchedTruth, sketch_of
+from voxlate.scoring.truth_sketches import Sketch, SketchedTruth, sketch_of
 from voxlate.system.errors import BadInput
 from voxlate.system.records import Record, checksum, write_tensors
 from voxlate.trust.calibration import BODY, Array, Prediction
@@ -89,7 +89,7 @@ def choose_voxels(
         "features": choose(features),
         "image": choose(prediction.values),
         "truth": choose(truth.values),
-        "sketch": sketch.arrays,
+        "sketch": vars(sketch),
         "truth_parts": {region: choose(mask) for region, mask in truth_parts.items()},
         "image_parts": {region: choose(mask) for region, mask in image_parts.items()},
     }
