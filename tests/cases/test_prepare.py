@@ -16,8 +16,7 @@ from safetensors import safe_open
 from rows import every_row
 from voxlate.cases.case import compact, open_case, read_header
 from voxlate.cases.prepare import prepare
-from voxlate.cases.prepared import open_cohort, write_cohort
-from voxlate.cohorts.find import find_cohort
+from voxlate.cases.prepared import Cohort, open_cohort, write_cohort
 from voxlate.formats.io import read_volume, write_volume
 from voxlate.images.grid import Volume, canonical
 from voxlate.images.mask import foreground
@@ -38,18 +37,26 @@ def stored(out: Path, case: str) -> dict[str, np.ndarray]:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
-def test_voxels_affine_and_labels_come_through_unchanged(
-    cohort_folder: Path, tmp_path: Path
+def test_voxels_affine_labels_and_given_masks_come_through_unchanged(
+    patients: Path, six: Cohort
 ) -> None:
-    cohort = prepare(cohort_folder, tmp_path / "out", workers=1)
-    original = read_volume(cohort_folder / "case0" / "t1.nii.gz", "t1")
-    volume = cohort.case("case0").volume("t1")
+    original = read_volume(patients / "case0" / "t1.nii.gz", "t1")
+    volume = six.case("case0").volume("t1")
     assert np.array_equal(volume.data, original.data)
     assert np.array_equal(volume.affine, original.affine)
     assert (volume.unit, volume.modality) == ("a.u.", "t1")
-    seg = read_volume(cohort_folder / "case0" / "seg.nii.gz").data[0]
-    assert np.array_equal(cohort.case("case0").arrays["label.seg"][:], seg)
-    assert cohort.modalities == ("t1", "t2")
+    seg = read_volume(patients / "case0" / "seg.nii.gz").data[0]
+    assert np.array_equal(six.case("case0").arrays["label.seg"][:], seg)
+    assert six.modalities == ("t1", "t2")
+    header = six.header("case1")
+    assert six.case("case1").mask().sum() == 3 * 3 * 6
+    assert header.mask_area == [0, 18, 18, 18]
+    assert header.mask_box == [(1, 4), (2, 5), (1, 7)]
+    assert header.mask_ml == pytest.approx(0.054)
+    # scaled by what it shows itself, mask or not
+    t1 = canonical(read_volume(patients / "case1" / "t1.nii.gz"))
+    mean = t1.data[0][foreground(t1)].mean()
+    assert header.statistics["t1"].foreground.mean == pytest.approx(mean)
 
 
 def test_volumes_are_reoriented_to_ras_and_the_files_own_grid_is_remembered(
@@ -81,21 +88,6 @@ def test_int16_is_used_only_where_it_loses_nothing(values: list[float], dtype: s
     array = np.array(values, dtype=np.float32)
     assert compact(array).dtype == dtype
     assert np.array_equal(compact(array).astype(np.float32), array)
-
-
-def test_the_given_mask_wins_and_is_measured(cohort_folder: Path, tmp_path: Path) -> None:
-    cohort = prepare(cohort_folder, tmp_path / "out", workers=1)
-    header = cohort.header("case1")
-    assert cohort.case("case1").mask().sum() == 3 * 3 * 6
-    assert header.mask_area == [0, 18, 18, 18]
-    assert header.mask_box == [(1, 4), (2, 5), (1, 7)]
-    assert header.mask_ml == pytest.approx(0.054)
-    t1 = canonical(
-        read_volume(cohort_folder / "case1" / "t1.nii.gz")
-    )  # scaled by what it shows itself, mask or not
-    assert header.statistics["t1"].foreground.mean == pytest.approx(
-        t1.data[0][foreground(t1)].mean()
-    )
 
 
 def test_a_mask_on_another_grid_is_refused(tmp_path: Path, save) -> None:
@@ -143,15 +135,6 @@ def test_a_cohort_of_an_older_version_is_refused_and_can_be_prepared_again(
     with pytest.raises(BadInput, match=r"of version 3, found version 1\. Prepare it again"):
         open_cohort(tmp_path / "out")
     assert prepare(cohort_folder, tmp_path / "out", workers=1).splits
-
-
-def test_splits_are_by_patient(cohort_folder: Path, tmp_path: Path) -> None:
-    cohort = prepare(cohort_folder, tmp_path / "out", workers=1)
-    assert {name: len(cases) for name, cases in cohort.splits.items()} == {
-        "train": 5,
-        "val": 1,
-        "test": 0,
-    }
 
 
 def test_splits_of_a_manifest_win(cohort_folder: Path, tmp_path: Path) -> None:
@@ -205,20 +188,20 @@ def test_unequal_grids_are_refused_unless_they_may_be_resampled(tmp_path: Path, 
     assert cohort.header("a").origins["t1"].shape == (4, 4, 4)
 
 
-def test_grids_that_print_alike_are_distinguished(tmp_path: Path, save) -> None:
-    save(tmp_path / "in" / "a" / "ct.nii.gz", np.ones((4, 4, 4)))
-    save(tmp_path / "in" / "a" / "t1.nii.gz", np.ones((4, 4, 4)), origin_mm=(3, 0, 0))
-    with pytest.raises(
-        BadInput, match=r"in another place or direction \(first voxels 3.00 mm apart\)"
-    ):
-        prepare(tmp_path / "in", tmp_path / "out", workers=1)
-
-
-def test_scans_that_do_not_overlap_are_refused(tmp_path: Path, save) -> None:
+@every_row(
+    ("apart_mm", "resample", "sentence"),
+    [
+        (3, False, r"in another place or direction \(first voxels 3.00 mm apart\)"),
+        (900, True, "expected it to overlap"),
+    ],
+)
+def test_grids_in_different_places_are_refused(
+    tmp_path: Path, save, apart_mm: float, resample: bool, sentence: str
+) -> None:
     save(tmp_path / "in" / "a" / "ct.nii.gz", np.mgrid[:4, :4, :4][0])
-    save(tmp_path / "in" / "a" / "t1.nii.gz", np.mgrid[:4, :4, :4][1], origin_mm=(900, 0, 0))
-    with pytest.raises(BadInput, match="expected it to overlap"):
-        prepare(tmp_path / "in", tmp_path / "out", workers=1, resample=True)
+    save(tmp_path / "in" / "a" / "t1.nii.gz", np.mgrid[:4, :4, :4][1], origin_mm=(apart_mm, 0, 0))
+    with pytest.raises(BadInput, match=sentence):
+        prepare(tmp_path / "in", tmp_path / "out", workers=1, resample=resample)
 
 
 def test_slices_of_every_case_are_resized_to_a_matrix(tmp_path: Path, save) -> None:
@@ -248,16 +231,13 @@ def test_slices_of_every_case_are_resized_to_a_matrix(tmp_path: Path, save) -> N
 
 
 def test_all_cases_are_resampled_to_a_spacing(tmp_path: Path, save) -> None:
-    save(
-        tmp_path / "in" / "a" / "t1.nii.gz", np.ones((4, 8, 8)) * np.arange(8), spacing_mm=(4, 1, 1)
-    )
+    ramp = np.ones((4, 8, 8)) * np.arange(8)
+    save(tmp_path / "in" / "a" / "t1.nii.gz", ramp, spacing_mm=(4, 1, 1))
     save(tmp_path / "in" / "a" / "mask.nii.gz", np.ones((4, 8, 8)), spacing_mm=(4, 1, 1))
     cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1, spacing_mm=(2, 2, 2))
     assert cohort.cases[0].shape == (8, 4, 4)
     assert cohort.cases[0].spacing_mm == (2, 2, 2)
-    assert np.allclose(
-        cohort.case("a").volume("t1").data[0], np.array([0.5, 2.5, 4.5, 6.5]), atol=1e-4
-    )
+    assert np.allclose(cohort.case("a").volume("t1").data[0], [0.5, 2.5, 4.5, 6.5], atol=1e-4)
     assert cohort.header("a").mask_ml == pytest.approx(4 * 8 * 8 * 4 / 1000)
 
 
@@ -575,6 +555,7 @@ def test_a_dry_run_shows_which_file_becomes_what_on_which_grid_and_in_which_unit
     )
     assert answer.code == 0, answer.err
     said = json.loads(answer.out)
+    assert said["rows"]["cases"]["all"] == said["rows"]["ct"]["all"] == 2
     assert said["fixed"] == "ct"
     assert said["files"][0] == {
         "case": "a",
@@ -586,6 +567,8 @@ def test_a_dry_run_shows_which_file_becomes_what_on_which_grid_and_in_which_unit
     drawn = voxlate("prepare", folder, "--out", tmp_path / "out", "--dry-run", "--resample").err
     assert "a/ct.nii.gz" in drawn
     assert "The grid of each case is that of its ct." in drawn
+    assert "patients" in drawn
+    assert not (tmp_path / "out").exists()
 
 
 def test_resample_takes_the_finest_grid_of_the_case(save, tmp_path: Path) -> None:
@@ -604,16 +587,3 @@ def test_what_a_chosen_grid_loses_is_said(save, tmp_path: Path) -> None:
         "t1 LOSES DETAIL on the case's grid in 2 of 2 cases: in a from 24×24×24, 1.00×1.00×1.00 mm to "
         "24×24×4, 1.00×1.00×6.00 mm. Name another scan by --fixed, or voxels by --spacing."
     ]
-
-
-def test_a_dry_run_shows_the_table_and_writes_nothing(
-    voxlate, cohort_folder: Path, tmp_path: Path
-) -> None:
-    answer = voxlate("prepare", cohort_folder, "--out", tmp_path / "out", "--dry-run", "--json")
-    assert answer.code == 0, answer.err
-    rows = json.loads(answer.out)["rows"]
-    assert rows["cases"]["all"] == rows["t1"]["all"] == len(find_cohort(cohort_folder).cases)
-    assert not (tmp_path / "out").exists()
-    assert (
-        "patients" in voxlate("prepare", cohort_folder, "--out", tmp_path / "out", "--dry-run").err
-    )

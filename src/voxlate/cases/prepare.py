@@ -5,7 +5,7 @@ import json
 import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,6 @@ from voxlate.system.files import is_scaffold, lock
 from voxlate.system.machine import cores
 from voxlate.system.messages import Say, message
 
-Run = Callable[[Callable[[CaseFiles], bool], list[CaseFiles]], Iterator[tuple[str, bool]]]
 MOST_WORKERS = 8
 OWN_NAMES = (
     "transforms",
@@ -99,36 +98,36 @@ def prepare(
     asked = merge(PrepareOptions, options, changes)
     executor = executor or choose_named_executor(asked)
     inputs, out = read_inputs(root, asked), Path(out)
-    cases, preparation = inputs.found.cases, inputs.preparation
+    cases = inputs.found.cases
     for warning in inputs.small:
         say(warning)
     made = _provenance(inputs, asked)
-    _refuse_other(
-        out,
-        made,
-        {case.case: [case.patient, inputs.splits[case.patient], case.fold] for case in cases},
-    )
+    _refuse_other(out, made, inputs)
     patients = {case.case: case.patient for case in cases}
     examined = choose_cases(patients, asked.audit_cases) if asked.audit else frozenset[str]()
+    work = _Work(out, inputs.preparation, examined)
+    run = partial(_each, executor=executor, workers=asked.workers)
+    again = list[str]()
     with lock(out):
-        run = partial(
-            _each, by=executor or _processes(asked.workers, len(cases)), at_once=executor is None
-        )
-        work = partial(_prepare_files, out=out, preparation=preparation, examined=examined)
-        again = list[str]()
-        for done, (case, was_there) in enumerate(run(work, cases), start=1):
+        for done, (case, was_there) in enumerate(run(work.prepare, cases), start=1):
             again += [case] if was_there else []
             if progress is not None:
                 progress(done, len(cases), case)
-        if asked.audit:
-            _refine_worst(cases, out, preparation, run)
+        # the worst pairs are estimated at the finest voxels, until the worst of all are
+        while asked.audit and (names := to_refine(_headers(out, cases))):
+            for _ in run(work.examine, [case for case in cases if case.case in names]):
+                pass
     if again:
         text = f"{len(again)} cases were prepared again, because their files or the options have changed: {first_of(sorted(again))}."
         say(message("prepared-again", text, cases=len(again)))
-    headers = [read_header(case_path(out, case.case)) for case in cases]
+    headers = _headers(out, cases)
     write_cohort(_cohort(out, inputs, headers, made))
     _remove_unused_transforms(out, headers)
     return open_cohort(out)
+
+
+def _headers(out: Path, cases: list[CaseFiles]) -> list[CaseHeader]:
+    return [read_header(case_path(out, case.case)) for case in cases]
 
 
 def _cohort(out: Path, inputs: Inputs, headers: list[CaseHeader], made: dict[str, Any]) -> Cohort:
@@ -205,22 +204,16 @@ def _place(path: Path | str | None) -> str | None:
     return None if path is None else str(Path(path).resolve())
 
 
-def _refuse_other(
-    out: Path,
-    provenance: dict[str, Any],
-    cases: dict[str, list[str | int | None]],
-) -> None:
-    """Raise BadInput unless the folder is new, empty, unfinished or that of the same cohort.
-
-    cases: patient, split and stated fold of each.
-    """
+def _refuse_other(out: Path, provenance: dict[str, Any], inputs: Inputs) -> None:
+    """Raise BadInput unless the folder is new, empty, unfinished or that of the same cohort."""
     if out.exists() and not out.is_dir():
         raise BadInput(f"{out}: expected a folder to write to, found a file. Choose another name.")
     entries = [path.name for path in out.iterdir() if not is_scaffold(path)] if out.exists() else []
     others = sorted(set(entries) - {"cases", "cohort.json", *OWN_NAMES})
     if "cohort.json" not in entries:
         names = [path.name for path in out.glob("cases/*") if not is_scaffold(path)]
-        others += sorted(set(names) - {f"{case}.safetensors" for case in cases})
+        known = {f"{case.case}.safetensors" for case in inputs.found.cases}
+        others += sorted(set(names) - known)
     if others:
         raise BadInput(
             f"{out}: expected an empty folder or this cohort's, found {others[0]}. Choose another folder."
@@ -228,18 +221,14 @@ def _refuse_other(
     if "cohort.json" not in entries:
         return
     there = read_tables(out)
-    differs = _differences(there, provenance, cases)
+    differs = _differences(there, provenance, inputs)
     if differs:
         raise BadInput(
             f"{out}: expected an empty folder, or the same cohort and options to resume, found a prepared cohort of {len(there.get('cases', []))} cases with other options (differs in: {'; '.join(differs)}). Choose another --out, or remove the folder."
         )
 
 
-def _differences(
-    there: dict[str, Any],
-    provenance: dict[str, Any],
-    cases: dict[str, list[str | int | None]],
-) -> list[str]:
+def _differences(there: dict[str, Any], provenance: dict[str, Any], inputs: Inputs) -> list[str]:
     """The differences of a prepared cohort from the call, each in a few words."""
     old = there.get("made", {})
     differences = list[str]()
@@ -248,9 +237,14 @@ def _differences(
         if name not in NO_OPTIONS and was != now:
             there_and_here = ["none" if value is None else value for value in (was, now)]
             differences.append("{}, {} there and {} here".format(name, *there_and_here))
-    before = dict[Any, list[Any]]()
-    for entry in there.get("cases", []):
-        before[entry.get("case")] = [entry.get(key) for key in ("patient", "split", "fold")]
+    before = {
+        entry.get("case"): tuple(map(entry.get, ("patient", "split", "fold")))
+        for entry in there.get("cases", [])
+    }
+    cases = {
+        case.case: (case.patient, inputs.splits[case.patient], case.fold)
+        for case in inputs.found.cases
+    }
     if before.keys() != cases.keys():
         differences.append(
             f"cases, {len(before)} there and {len(cases)} here, {len(before.keys() & cases.keys())} in both"
@@ -272,31 +266,28 @@ def _remove_unused_transforms(out: Path, headers: list[CaseHeader]) -> None:
             folder.rmdir()
 
 
-def _processes(workers: int | None, cases: int) -> Executor:
-    """The processes of this machine that prepare cases by default; this process alone if it would be a single one."""
-    processes = min(workers or min(cores(), MOST_WORKERS), cases)
-    if processes == 1:
-        return InProcess()
-    return LocalExecutor(processes, method=multiprocessing.get_start_method())
-
-
 def _each(
     work: Callable[[CaseFiles], bool],
     cases: list[CaseFiles],
-    by: Executor,
-    at_once: bool,
+    executor: Executor | None,
+    workers: int | None,
 ) -> Iterator[tuple[str, bool]]:
     """The name of each case and the result of `work` on it, in the order in which they finish.
 
-    Raises the first error: at once, or after all other cases.
+    Without an executor, processes of this machine work, or this process alone where it would be a single one. Raises the
+    first error: at once, or with an executor after all other cases.
     """
     failed = dict[str, Exception]()
+    processes = min(workers or min(cores(), MOST_WORKERS), len(cases))
+    by: Executor = executor or InProcess()
+    if executor is None and processes > 1:
+        by = LocalExecutor(processes, method=multiprocessing.get_start_method())
     with closing(by.run(Plain(work), cases)) as outcomes:
         for number, outcome in outcomes:
             case = cases[number].case
             if outcome.error is None:
                 yield case, outcome.result
-            elif at_once or isinstance(outcome.error, CannotWrite):
+            elif executor is None or isinstance(outcome.error, CannotWrite):
                 raise outcome.error
             else:
                 failed[case] = outcome.error
@@ -309,72 +300,58 @@ def _each(
         )
 
 
-def _prepare_files(
-    files: CaseFiles,
-    out: Path,
-    preparation: Preparation,
-    examined: frozenset[str],
-) -> bool:
-    """Prepare one case, unless its file exists and has the same inputs and options.
+@dataclass(frozen=True)
+class _Work:
+    """The work on the cases of a cohort, which is sent to each process.
 
-    Gives whether it replaced a file of other inputs or options.
+    examined: the cases whose misalignment is estimated.
     """
-    path = case_path(out, files.case)
-    audit = files.case in examined
-    inputs = _digest_of_inputs(files, preparation)
-    was_there = path.exists()
-    if was_there and read_header(path).inputs == inputs:
-        if audit and not_examined(read_header(path)):
-            _examine(files, out, preparation, "coarse")
-        return False
-    case = prepare_case(
-        files.case,
-        {name: read_volume(place, name) for name, place in files.files.items()},
-        preparation,
-        mask=None if files.mask is None else read_volume(files.mask, "mask"),
-        labels={name: read_volume(place, name) for name, place in files.labels.items()},
-    )
-    misaligned = dict[str, Misalignment]()
-    if audit:
-        misaligned = misalignments(case, preparation.fixed, "coarse")
-    header = replace(
-        case.header,
-        patient=files.patient,
-        inputs=inputs,
-        misaligned=misaligned,
-        signatures=signatures(case),
-    )
-    for name, transform in case.transforms.items():
-        write_transform(out / header.registered[name].transform, transform)
-    write_case(path, replace(case, header=header))
-    return was_there
 
+    out: Path
+    preparation: Preparation
+    examined: frozenset[str]
 
-def _refine_worst(
-    cases: list[CaseFiles],
-    out: Path,
-    preparation: Preparation,
-    run: Run,
-) -> None:
-    """Estimate the misalignment of the worst pairs at the finest voxels, until the worst of all are estimated so."""
-    work = partial(_examine, out=out, preparation=preparation, resolution="fine")
-    while names := to_refine([read_header(case_path(out, case.case)) for case in cases]):
-        for _ in run(work, [case for case in cases if case.case in names]):
-            pass
+    def prepare(self, files: CaseFiles) -> bool:
+        """Prepare one case, unless its file exists and has the same inputs and options.
 
+        Gives whether it replaced a file of other inputs or options.
+        """
+        path = case_path(self.out, files.case)
+        audit = files.case in self.examined
+        hashes = [(name, content_hash(place)) for name, place in files.paths.items()]
+        how: Any = self.preparation
+        how = how if how.matrix is None else (how, how.matrix)
+        text = repr((VERSION, files.case, files.patient, how, hashes))
+        inputs = hashlib.sha256(text.encode()).hexdigest()
+        was_there = path.exists()
+        if was_there and read_header(path).inputs == inputs:
+            if audit and not_examined(read_header(path)):
+                self.examine(files, "coarse")
+            return False
+        scans = {name: read_volume(place, name) for name, place in files.paths.items()}
+        mask = None if files.mask is None else scans.pop("mask")
+        labels = {name: scans.pop(name) for name in files.labels}
+        case = prepare_case(files.case, scans, self.preparation, mask=mask, labels=labels)
+        misaligned = dict[str, Misalignment]()
+        if audit:
+            misaligned = misalignments(case, self.preparation.fixed, "coarse")
+        header = replace(
+            case.header,
+            patient=files.patient,
+            inputs=inputs,
+            misaligned=misaligned,
+            signatures=signatures(case),
+        )
+        for name, transform in case.transforms.items():
+            write_transform(self.out / header.registered[name].transform, transform)
+        write_case(path, replace(case, header=header))
+        return was_there
 
-def _examine(files: CaseFiles, out: Path, preparation: Preparation, resolution: Resolution) -> bool:
-    """Write the misalignment of a prepared case's scans into its header."""
-    path = case_path(out, files.case)
-    # in memory: a mapped file cannot be replaced everywhere
-    case = PreparedCase(read_header(path), load_file(path))
-    misaligned = misalignments(case, preparation.fixed, resolution)
-    write_case(path, replace(case, header=replace(case.header, misaligned=misaligned)))
-    return True
-
-
-def _digest_of_inputs(files: CaseFiles, preparation: Preparation) -> str:
-    inputs = [(name, content_hash(path)) for name, path in files.paths.items()]
-    how = preparation if preparation.matrix is None else (preparation, preparation.matrix)
-    text = repr((VERSION, files.case, files.patient, how, inputs))
-    return hashlib.sha256(text.encode()).hexdigest()
+    def examine(self, files: CaseFiles, resolution: Resolution = "fine") -> bool:
+        """Write the misalignment of a prepared case's scans into its header."""
+        path = case_path(self.out, files.case)
+        # in memory: a mapped file cannot be replaced everywhere
+        case = PreparedCase(read_header(path), load_file(path))
+        misaligned = misalignments(case, self.preparation.fixed, resolution)
+        write_case(path, replace(case, header=replace(case.header, misaligned=misaligned)))
+        return True
