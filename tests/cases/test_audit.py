@@ -47,26 +47,23 @@ def prepared(heads: Path) -> Path:
     return out
 
 
-def test_prepare_keeps_how_far_the_scans_of_each_case_lie_apart(prepared):
+def test_prepare_measures_how_far_scans_lie_apart_and_the_worst_at_the_finest_voxels(prepared):
     near, far = (entry.misaligned["t2"] for entry in open_cohort(prepared).cases)
     assert near.median_mm < 0.6
     assert far.median_mm == pytest.approx(SHIFT_MM, abs=0.5)
     assert far.to == "t1"
+    assert (near.coarse, far.coarse) == (True, False)
     assert open_cohort(prepared).header("phantom_001").misaligned == {"t2": far}
 
 
-def test_prepare_names_the_pair_that_is_out_of_register(prepared):
-    named = [str(one) for one in open_cohort(prepared).warnings if one.code == "misaligned"]
-    assert len(named) == 1
-    assert named[0].startswith("phantom_001: t2 lies 5.")
-    assert named[0].endswith(
+def test_the_pair_that_is_out_of_register_is_named_and_a_line_tells_the_median(prepared):
+    cohort = open_cohort(prepared)
+    (named,) = [str(warning) for warning in cohort.warnings if warning.code == "misaligned"]
+    assert named.startswith("phantom_001: t2 lies 5.")
+    assert named.endswith(
         "from t1. Register (--register rigid). Look at it (voxlate report PREPARED), or leave the case out (--exclude)."
     )
-
-
-def test_a_line_tells_the_median_and_the_worst_of_a_modality(prepared):
-    cases = open_cohort(prepared).cases
-    line = misalignment_lines(cases)["t2"]
+    line = misalignment_lines(cohort.cases)["t2"]
     assert line.startswith("lies 2.")
     assert line.endswith("mm from t1 (median of 2 cases), at most 5.0 (phantom_001)")
 
@@ -139,12 +136,6 @@ def test_a_cohort_of_which_a_part_was_examined_says_so_and_the_rest_can_follow(h
     assert all(one.misaligned for one in cohort.cases)
     assert not any("examined" in one.text for one in cohort.warnings)
     assert {one.case: cohort.header(one.case).inputs for one in cohort.cases} == times
-
-
-def test_the_pairs_that_are_named_were_measured_at_the_finest_voxels(prepared):
-    near, far = (entry.misaligned["t2"] for entry in open_cohort(prepared).cases)
-    assert near.coarse
-    assert not far.coarse
 
 
 def test_only_the_worst_pairs_are_refined(prepared):

@@ -67,18 +67,6 @@ def test_every_layout_moves_each_voxel_with_its_place(axes: str) -> None:
     ]
 
 
-@every_row("axes", get_args(Axes))
-def test_a_part_of_a_case_is_that_part_of_the_whole(axes: str) -> None:
-    case = lay_out(case_of(), axes)
-    whole = case.arrays["t1"][:]
-    for place in [
-        (slice(1, 3), slice(0, 2), slice(2, 5)),
-        slice(1, 2),
-        (slice(None), slice(3, 5), slice(None)),
-    ]:
-        np.testing.assert_array_equal(case.arrays["t1"][place], whole[place])
-
-
 STORED = {  # a file of each orientation, and what brings its array to LPS, as the paper's files are stored
     "topcow_pair/mra.nii.gz": ("LPS", (1, 1)),
     "brats_like/BraTS-GLI-00001-000/t1.nii.gz": ("LPS", (1, 1)),
