@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -314,19 +315,24 @@ def test_prepared_again_nothing_is_rewritten_but_what_changed(
     ],
 )
 def test_a_whole_cohort_prepared_in_another_way_is_kept(
-    cohort_folder: Path, tmp_path: Path, options: dict, found: str, monkeypatch: pytest.MonkeyPatch
+    patients: Path,
+    six: Cohort,
+    tmp_path: Path,
+    options: dict,
+    found: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(cohort_folder)
-    prepare(cohort_folder, tmp_path / "out", workers=1)
-    before, text = stamps(tmp_path / "out"), (tmp_path / "out" / "cohort.json").read_text()
+    monkeypatch.chdir(tmp_path)
+    out = shutil.copytree(six.folder, tmp_path / "out")
+    before, text = stamps(out), (out / "cohort.json").read_text()
     Path("other.csv").write_text("case\ncase1\ncase2\n")
     with pytest.raises(
         BadInput,
         match=rf"found a prepared cohort of \d cases with other options \(differs in: {found}",
     ):
-        prepare(cohort_folder, tmp_path / "out", workers=1, **options)
-    assert stamps(tmp_path / "out") == before
-    assert (tmp_path / "out" / "cohort.json").read_text() == text
+        prepare(patients, out, workers=1, shares=(4, 1, 1), **options)
+    assert stamps(out) == before
+    assert (out / "cohort.json").read_text() == text
 
 
 def test_a_manifest_changed_since_is_no_reason_to_lose_cases_or_splits(
@@ -411,28 +417,26 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_half_file(
 def test_killed_at_any_moment_it_leaves_only_whole_cases_and_can_go_on(
     tmp_path: Path, save
 ) -> None:
-    for k in range(8):
-        save(
-            tmp_path / "in" / f"case{k:02}" / "t1.nii.gz",
-            np.random.default_rng(k).integers(0, 999, (20, 48, 48)),
-        )
-        save(tmp_path / "in" / f"case{k:02}" / "mask.nii.gz", np.ones((20, 48, 48)))
+    for k in range(6):
+        values = np.random.default_rng(k).integers(0, 999, (20, 40, 40))
+        save(tmp_path / "in" / f"case{k:02}" / "t1.nii.gz", values)
+        save(tmp_path / "in" / f"case{k:02}" / "mask.nii.gz", np.ones(values.shape))
     out = tmp_path / "out"
     line = "import sys; from voxlate.cases.prepare import prepare; prepare(sys.argv[1], sys.argv[2], workers=1, audit=False)"
     process = subprocess.Popen(
         [sys.executable, "-c", line, str(tmp_path / "in"), str(out)], env=os.environ.copy()
     )
-    while process.poll() is None and len(list(out.glob("cases/case*"))) < 3:
-        time.sleep(0.001)
+    while process.poll() is None and len(list(out.glob("cases/case*"))) < 2:
+        time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (out / "cohort.json").exists()
     for path in out.glob("cases/case*"):
-        assert read_header(path).shape == (20, 48, 48)
+        assert read_header(path).shape == (20, 40, 40)
         assert stored(out, path.stem).keys() == {"t1", "mask"}
     (out / "cases" / ".writing-x").write_bytes(b"what a killed writer leaves")
     kept = stamps(out)
-    assert len(prepare(tmp_path / "in", out, workers=1, audit=False).cases) == 8
+    assert len(prepare(tmp_path / "in", out, workers=1, audit=False).cases) == 6
     after = stamps(out)
     assert all(after[name] == stamp for name, stamp in kept.items() if not name.startswith("."))
     assert not list(out.rglob(".writing-*"))

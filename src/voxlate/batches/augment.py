@@ -24,6 +24,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Degrees = Annotated[float, Field(ge=0, le=180)]
 Amount = Annotated[float, Field(ge=0)]
+Interpolation = Literal["bilinear", "nearest"]
 
 
 @settings
@@ -90,28 +91,25 @@ def augment(
     images = torch.cat(parts, dim=1)
     labels = batch.labels
     grid, moved = draw_grid(settings, generators, images.shape[2:], spacing_mm)
-    if grid is not None:
-        fills = [BACKGROUND] * (images.shape[1] - 1) + [0.0]
-        fill = torch.tensor(fills).view(1, -1, 1, 1, 1)
-        images = torch.where(moved, sample(images - fill, grid).add_(fill), images)
-        if labels is not None:
-            missing = (labels < 0).flatten(2).all(dim=2)[..., None, None, None]
-            fill = -missing.to(labels.dtype)
-            labels = torch.where(moved, sample(labels - fill, grid, "nearest").add_(fill), labels)
     flipped = draw_flips(settings, generators, axes)
-    images = flip(images, flipped)
+
+    def move(x: Tensor, fill: Tensor, mode: Interpolation = "bilinear") -> Tensor:
+        """Images after the spatial changes, with `fill` where they come from beyond the edges."""
+        if grid is not None:
+            x = torch.where(moved, sample(x - fill, grid, mode).add_(fill), x)
+        return flip(x, flipped)
+
+    fills = [BACKGROUND] * (images.shape[1] - 1) + [0.0]
+    images = move(images, torch.tensor(fills).view(1, -1, 1, 1, 1))
+    if labels is not None:
+        missing = (labels < 0).flatten(2).all(dim=2)[..., None, None, None]
+        labels = move(labels, -missing.to(labels.dtype), "nearest")
     source, target, mask = torch.split(images, [part.shape[1] for part in parts], dim=1)
     mask = (mask >= 0.5).to(mask.dtype)
     changed = change_intensities(source, mask, settings, generators, spacing_mm)
     if not batch.present.all():  # absent modalities stay background, as at synthesis
         changed = torch.where(batch.present[:, :, None, None, None], changed, source)
-    return replace(
-        batch,
-        source=changed,
-        target=target,
-        mask=mask,
-        labels=None if labels is None else flip(labels, flipped),
-    )
+    return replace(batch, source=changed, target=target, mask=mask, labels=labels)
 
 
 def draw_flips(
@@ -232,13 +230,12 @@ def sampling_grid(
     return grid[:, 0] if axes == 2 else grid
 
 
-def sample(x: Tensor, grid: Tensor, mode: Literal["bilinear", "nearest"] = "bilinear") -> Tensor:
+def sample(x: Tensor, grid: Tensor, mode: Interpolation = "bilinear") -> Tensor:
     """Interpolation of [B, C, D, H, W] on a sampling grid, 0 beyond the edges; a slice the faster 2-D way."""
-    if grid.dim() == 4:
-        return F.grid_sample(
-            x[:, :, 0], grid, mode, padding_mode="zeros", align_corners=False
-        ).unsqueeze(2)
-    return F.grid_sample(x, grid, mode, padding_mode="zeros", align_corners=False)
+    flat = grid.dim() == 4
+    images = x[:, :, 0] if flat else x
+    sampled = F.grid_sample(images, grid, mode, padding_mode="zeros", align_corners=False)
+    return sampled.unsqueeze(2) if flat else sampled
 
 
 def smooth_field(

@@ -267,8 +267,7 @@ def anatomy_of(
     means = dict[str, Box]()
     for name, patients in bodies.items():
         if len(patients) >= FEWEST:
-            own = [np.mean([body.box for body in several], axis=0) for several in patients.values()]
-            boxes = np.stack(own)
+            boxes = np.stack([_mean_box(several) for several in patients.values()])
             means[name] = boxes.mean(axis=0).astype(np.float32)
             usual[name] = _usual(boxes, [*patients.values()])
     backgrounds = dict[str, float]()
@@ -282,6 +281,10 @@ def anatomy_of(
         {name: worst_quality(scans) for name, scans in qualities.items()},
         means,
     )
+
+
+def _mean_box(bodies: Sequence[Body]) -> Box:
+    return np.mean([body.box for body in bodies], axis=0)
 
 
 def _beyond(case: PreparedCase, target: str, sources: Sequence[str]) -> float:

@@ -128,36 +128,36 @@ def prepare_case(
     in_ras = {name: canonical(scan) for name, scan in scans.items()}
     common = find_common_grid(case, in_ras, preparation)
     by_brain = masked and mask is None and preparation.mask == "brain"
-    if by_brain:
-        scan = _brain_scan(case, in_ras, preparation)
-        if not same_grid(scan.grid, common.grid):
-            brain(scan)  # refuses a head that is cut off, before resampling adds air around it
+    # refuses a head that is cut off, before resampling adds air around it
+    if by_brain and not same_grid(_brain_scan(case, in_ras, preparation).grid, common.grid):
+        brain(_brain_scan(case, in_ras, preparation))
     volumes = {name: common.align(name, in_ras.pop(name)) for name in scans}
     arrays, statistics, outlines = _store_and_measure(volumes)
-    bits = None
-    source = FOREGROUND_OF + ", ".join(volumes)
+    source = ""
     if masked:
+        source = FOREGROUND_OF + ", ".join(volumes)
         if mask is not None:
             source = Path(mask.origin).name
             outlines = [user_mask(common.align_labels(canonical(mask)))] * len(volumes)
         elif by_brain:
             source = f"{BRAIN_OF}{preparation.mask_from}"
             outlines = [brain(_brain_scan(case, volumes, preparation))] * len(volumes)
-        bits = arrays[MASK] = _join_bits(outlines)
+        arrays[MASK] = _join_bits(outlines)
         if common.transforms:  # outside its field of view, a scan holds only the fill value
-            bits[~common.cover()] = 0
+            arrays[MASK][~common.cover()] = 0
             source += ", where all were scanned"
-    for name, label_map in (labels or {}).items():
+    labels = labels or {}
+    for name, label_map in labels.items():
         arrays[LABEL + name] = compact(common.align_labels(canonical(label_map)).data[0])
     header = CaseHeader(
         case=case,
         patient=case,
         units={name: volume.unit for name, volume in volumes.items()},
         origins={name: Origin.of(scan) for name, scan in scans.items()},
-        labels=[*(labels or {})],
+        labels=[*labels],
         statistics=statistics,
-        mask_from=source if masked else "",
-        **_geometry(common.grid, bits),
+        mask_from=source,
+        **_geometry(common.grid, arrays.get(MASK)),
         registered=common.registered,
     )
     return PreparedCase(header, arrays, common.transforms)
@@ -169,14 +169,14 @@ def resize_case(case: PreparedCase, size: Size, slices: tuple[int, int]) -> Prep
     volumes = resize_slices({k: case.volume(k) for k in case.header.units}, size, first, last)
     arrays, statistics, _ = _store_and_measure(volumes)
     grid = next(iter(volumes.values())).grid
-    bits = None
     if MASK in case.arrays:
         planes = []
         for name in case.header.units:
             mask = case.mask([name])[first:last].astype(np.float32)
             planes.append(zoom(mask, size) > 0.5)  # cubic splines overshoot and undershoot
-        bits = arrays[MASK] = _join_bits(planes)
-    header = dataclasses.replace(case.header, statistics=statistics, **_geometry(grid, bits))
+        arrays[MASK] = _join_bits(planes)
+    geometry = _geometry(grid, arrays.get(MASK))
+    header = dataclasses.replace(case.header, statistics=statistics, **geometry)
     return PreparedCase(header, arrays, axes=case.axes)
 
 

@@ -108,17 +108,18 @@ class Ranges:
                 raise BadInput(
                     f"data.physics.contrasts: expected every ti_ms of {kind} to be above {least:g} and more than {least:g} below every tr_ms (the pulse train lies around it), found ti_ms {ti[0]:g} to {ti[1]:g} with tr_ms from {tr[0]:g}. Change the ranges."
                 )
-            if ti is not None and kind == "flair":
-                _check_nulling(ti, tr)
+            for ti_ms, tr_ms in product(ti or (), tr) if kind == "flair" else ():
+                left = inversion_recovery(1.0, FREE_WATER_T1_MS, math.inf, tr_ms, 0.0, ti_ms)
+                if left > MOST_CSF:
+                    raise BadInput(
+                        f"data.physics.contrasts: expected every ti_ms of flair to leave at most {MOST_CSF:.0%} of the signal of CSF, found ti_ms {ti_ms:g}, which leaves {left:.0%} with tr_ms {tr_ms:g}. Leave ti_ms out, or choose times near {null_time_ms(FREE_WATER_T1_MS, tr_ms):.0f}."
+                    )
 
     def _check_range(self, name: str) -> None:
         given = getattr(self, name)
         if given is None:
             return
-        if given[0] > given[1]:
-            raise BadInput(
-                f"data.physics.contrasts: expected {name} from low to high, found {given[0]:g} to {given[1]:g}. Swap them."
-            )
+        _check_rising(f"contrasts: expected {name}", given)
         if self.sequence == "any":
             raise BadInput(
                 f"data.physics.contrasts: expected no {name} with sequence = 'any', whose ranges are those of each sequence, found {list(given)}. Drop it, or name a sequence."
@@ -166,10 +167,7 @@ class Contrast(Ranges):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.transfer[0] > self.transfer[1]:
-            raise BadInput(
-                f"data.physics.contrasts: expected transfer from low to high, found {self.transfer[0]:g} to {self.transfer[1]:g}. Swap them."
-            )
+        _check_rising("contrasts: expected transfer", self.transfer)
         if self.transfer != (TRANSFER, TRANSFER) and all(
             kind != "tof" for kind, _ in self.sequences
         ):
@@ -295,10 +293,7 @@ class PhysicsSettings:
     defaced: Annotated[Share, setting("share of items without face: source, target and mask")] = 0.0
 
     def __post_init__(self) -> None:
-        if self.field_t[0] > self.field_t[1]:
-            raise BadInput(
-                f"data.physics.field_t: expected a range from low to high, found {self.field_t[0]:g} to {self.field_t[1]:g}. Swap them."
-            )
+        _check_rising("field_t: expected a range", self.field_t)
 
     @property
     def needs(self) -> set[str]:
@@ -312,14 +307,13 @@ class PhysicsSettings:
         return min(max(USUAL_FIELD_T, low), high)
 
 
-def _check_nulling(ti: Range, tr: Range) -> None:
-    """Raise BadInput where an inversion time leaves more than MOST_CSF of the signal of CSF."""
-    for ti_ms, tr_ms in product(ti, tr):
-        left = inversion_recovery(1.0, FREE_WATER_T1_MS, math.inf, tr_ms, 0.0, ti_ms)
-        if left > MOST_CSF:
-            raise BadInput(
-                f"data.physics.contrasts: expected every ti_ms of flair to leave at most {MOST_CSF:.0%} of the signal of CSF, found ti_ms {ti_ms:g}, which leaves {left:.0%} with tr_ms {tr_ms:g}. Leave ti_ms out, or choose times near {null_time_ms(FREE_WATER_T1_MS, tr_ms):.0f}."
-            )
+def _check_rising(expected: str, ends: Range) -> None:
+    """Raise BadInput unless a range goes from low to high."""
+    low, high = ends
+    if low > high:
+        raise BadInput(
+            f"data.physics.{expected} from low to high, found {low:g} to {high:g}. Swap them."
+        )
 
 
 def check_targets(physics: PhysicsSettings, targets: Sequence[str]) -> None:

@@ -92,19 +92,17 @@ def prepare(
     workers: processes, each holding one case in memory. executor: works on the cases instead of these processes; it
     prepares all cases that it can before it raises BadInput with the others, so that the next call has only those left.
     progress(done, total, case) is called after each case, say: is called with messages.
-    Raises BadInput for bad cases, and for an `out` that holds anything else, such as a cohort prepared with other
-    options.
+    Raises BadInput for bad cases, and for an `out` that holds anything else, such as a cohort of other options.
     """
     asked = merge(PrepareOptions, options, changes)
     executor = executor or choose_named_executor(asked)
     inputs, out = read_inputs(root, asked), Path(out)
-    cases = inputs.found.cases
+    cases, made = inputs.found.cases, _provenance(inputs, asked)
     for warning in inputs.small:
         say(warning)
-    made = _provenance(inputs, asked)
     _refuse_other(out, made, inputs)
     patients = {case.case: case.patient for case in cases}
-    examined = choose_cases(patients, asked.audit_cases) if asked.audit else frozenset[str]()
+    examined = choose_cases(patients, asked.audit_cases if asked.audit else 0)
     work = _Work(out, inputs.preparation, examined)
     run = partial(_each, executor=executor, workers=asked.workers)
     again = list[str]()
@@ -113,10 +111,8 @@ def prepare(
             again += [case] if was_there else []
             if progress is not None:
                 progress(done, len(cases), case)
-        # the worst pairs are estimated at the finest voxels, until the worst of all are
-        while asked.audit and (names := to_refine(_headers(out, cases))):
-            for _ in run(work.examine, [case for case in cases if case.case in names]):
-                pass
+        if asked.audit:
+            _refine_worst(work, cases, run)
     if again:
         text = f"{len(again)} cases were prepared again, because their files or the options have changed: {first_of(sorted(again))}."
         say(message("prepared-again", text, cases=len(again)))
@@ -124,6 +120,13 @@ def prepare(
     write_cohort(_cohort(out, inputs, headers, made))
     _remove_unused_transforms(out, headers)
     return open_cohort(out)
+
+
+def _refine_worst(work: "_Work", cases: list[CaseFiles], run: Callable[..., Any]) -> None:
+    """Estimate the misalignment of the worst pairs at the finest voxels, until the worst of all are estimated so."""
+    while worst := to_refine(_headers(work.out, cases)):
+        for _ in run(work.examine, [case for case in cases if case.case in worst]):
+            pass
 
 
 def _headers(out: Path, cases: list[CaseFiles]) -> list[CaseHeader]:

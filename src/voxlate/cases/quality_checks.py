@@ -69,9 +69,8 @@ def quality_of(scan: Volume) -> Quality:
     noise = float(np.median(curvature)) / CURVATURE_NORM / median
     dark = image < background + DARK * median
     pixel_mm = chosen.grid.spacing_mm[1:]
-    return Quality(
-        min(noise, 1e4), _ghosts(image, pixel_mm), _dark_radius_mm(dark, ~dark & body, pixel_mm)
-    )
+    radius_mm = _dark_radius_mm(dark, ~dark & body, pixel_mm)
+    return Quality(min(noise, 1e4), _ghosts(image, pixel_mm), radius_mm)
 
 
 def worst_quality(scans: Sequence[Quality]) -> Quality:

@@ -106,7 +106,8 @@ def _preparation(options: PrepareOptions, cases: Sequence[CaseFiles]) -> Prepara
         **{field.name: getattr(options, field.name) for field in fields(Preparation)}
     )
     fixed, mask_from = asked.fixed, asked.mask_from
-    everywhere = [name for name in cases[0].files if all(name in case.files for case in cases)]
+    shared = set(cases[0].files).intersection(*(case.files for case in cases))
+    everywhere = [name for name in cases[0].files if name in shared]
     best = clearest({name: unit_of(name) for name in everywhere or cases[0].files})
     if asked.align is not None:
         fixed = fixed or best
