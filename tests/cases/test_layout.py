@@ -87,7 +87,7 @@ def test_slp_slices_are_the_slices_of_the_stored_lps_array_bit_for_bit(
         "a", {"t1": read_volume(shared / "data" / name, "t1")}, Preparation(), masked=False
     )
     data = DataSettings(source=["t1"], target=["t1"], patch=(1, *raw.shape[:2]), axes="SLP")
-    for k in range(0, raw.shape[2], 7):
+    for k in range(0, raw.shape[2], 31):
         seen = read_patch(case, data, {"t1": SLICEWISE}, (k, 0, 0)).source[0, 0, 0].numpy()
         plane = raw[:, :, k]
         expected = SLICEWISE.scale(case.header.statistics["t1"], k).forward(plane.copy())

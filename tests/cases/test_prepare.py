@@ -38,6 +38,12 @@ def stored(out: Path, case: str) -> dict[str, np.ndarray]:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
+@pytest.fixture(scope="module")
+def by_default(patients: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The six patients, prepared without options."""
+    return prepare(patients, tmp_path_factory.mktemp("by_default") / "out", workers=1).folder
+
+
 def test_voxels_affine_labels_and_given_masks_come_through_unchanged(
     patients: Path, six: Cohort
 ) -> None:
@@ -316,21 +322,21 @@ def test_prepared_again_nothing_is_rewritten_but_what_changed(
 )
 def test_a_whole_cohort_prepared_in_another_way_is_kept(
     patients: Path,
-    six: Cohort,
+    by_default: Path,
     tmp_path: Path,
     options: dict,
     found: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    out = shutil.copytree(six.folder, tmp_path / "out")
+    out = shutil.copytree(by_default, tmp_path / "out")
     before, text = stamps(out), (out / "cohort.json").read_text()
     Path("other.csv").write_text("case\ncase1\ncase2\n")
     with pytest.raises(
         BadInput,
         match=rf"found a prepared cohort of \d cases with other options \(differs in: {found}",
     ):
-        prepare(patients, out, workers=1, shares=(4, 1, 1), **options)
+        prepare(patients, out, workers=1, **options)
     assert stamps(out) == before
     assert (out / "cohort.json").read_text() == text
 
@@ -369,18 +375,15 @@ def test_an_unfinished_preparation_may_go_on_with_other_options(
     assert {one.spacing_mm for one in cohort.cases} == {(2, 2, 2)}
 
 
-def test_several_workers_write_the_same_bytes_as_one(cohort_folder: Path, tmp_path: Path) -> None:
+def test_several_workers_write_the_same_bytes_as_one(
+    patients: Path, by_default: Path, tmp_path: Path
+) -> None:
     done: list[tuple[int, int]] = []
-    prepare(cohort_folder, tmp_path / "one", workers=1)
-    prepare(
-        cohort_folder, tmp_path / "two", workers=2, progress=lambda k, n, case: done.append((k, n))
-    )
+    two = tmp_path / "two"
+    prepare(patients, two, workers=2, progress=lambda k, n, case: done.append((k, n)))
     assert done == [(k, 6) for k in range(1, 7)]
-    for path in (tmp_path / "one" / "cases").iterdir():
-        assert path.read_bytes() == (tmp_path / "two" / "cases" / path.name).read_bytes()
-    assert (tmp_path / "one" / "cohort.json").read_text() == (
-        tmp_path / "two" / "cohort.json"
-    ).read_text()
+    for path in (*by_default.glob("cases/*"), by_default / "cohort.json"):
+        assert path.read_bytes() == (two / path.relative_to(by_default)).read_bytes()
 
 
 def test_an_error_in_a_worker_is_the_same_sentence(cohort_folder: Path, tmp_path: Path) -> None:

@@ -121,11 +121,7 @@ def prepare_case(
     scans, mask, labels: as read; a mask from the user replaces the computed one. masked: whether a mask is needed.
     Raises BadInput where scans do not fit together, and where no brain is found or a head is cut off.
     """
-    if len(scans) > MOST_MODALITIES:
-        raise BadInput(
-            f"case {case}: expected at most {MOST_MODALITIES} modalities, found {len(scans)}. Name those to prepare (--modality), or split the case."
-        )
-    in_ras = {name: canonical(scan) for name, scan in scans.items()}
+    in_ras = _orient(case, scans)
     common = find_common_grid(case, in_ras, preparation)
     by_brain = masked and mask is None and preparation.mask == "brain"
     # refuses a head that is cut off, before resampling adds air around it
@@ -161,6 +157,15 @@ def prepare_case(
         registered=common.registered,
     )
     return PreparedCase(header, arrays, common.transforms)
+
+
+def _orient(case: str, scans: Mapping[str, Volume]) -> dict[str, Volume]:
+    """The scans of a case in canonical orientation; raises BadInput where there are too many for the mask's bits."""
+    if len(scans) > MOST_MODALITIES:
+        raise BadInput(
+            f"case {case}: expected at most {MOST_MODALITIES} modalities, found {len(scans)}. Name those to prepare (--modality), or split the case."
+        )
+    return {name: canonical(scan) for name, scan in scans.items()}
 
 
 def resize_case(case: PreparedCase, size: Size, slices: tuple[int, int]) -> PreparedCase:
