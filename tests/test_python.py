@@ -22,7 +22,7 @@ def results(cohort, tmp_path, monkeypatch) -> SimpleNamespace:
     monkeypatch.chdir(tmp_path)
     package.prepare("cohort", "PREPARED")
     plan = package.plan("PREPARED", minutes=1, mode="samples", progress=False)
-    plan = plan.changed(
+    plan = plan.change(
         {"train.steps": "4", "stages.regression.train.steps": "4", "train.seed": "1"}
     )
     package.train(plan, "PREPARED", "RUN")

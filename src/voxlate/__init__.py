@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from voxlate.api.cohorts import prepare as prepare
     from voxlate.api.cohorts import pseudonym_key as pseudonym_key
     from voxlate.api.cohorts import pseudonymise as pseudonymise
+    from voxlate.api.demo import demo as demo
     from voxlate.api.facts import info as info
     from voxlate.api.images import compare as compare
-    from voxlate.api.images import demo as demo
     from voxlate.api.images import evaluate as evaluate
     from voxlate.api.images import export as export
     from voxlate.api.images import likelihood as likelihood
@@ -52,11 +52,11 @@ __version__ = "0.6.0"
 # By module, what it gives to this package: each module is imported when one of its names is first used.
 _HOMES = {
     "api.catalogue": ("list_starters", "recipes"),
+    "api.demo": ("demo",),
     "api.facts": ("info",),
     "api.cohorts": ("phantom", "prepare", "pseudonym_key", "pseudonymise"),
     "api.images": (
         "compare",
-        "demo",
         "evaluate",
         "export",
         "likelihood",

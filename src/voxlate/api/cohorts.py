@@ -35,7 +35,6 @@ def phantom(
     """Write a cohort of synthetic heads, and return the folders of its cases.
 
     out: output folder.
-    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
     """
     asked = check_options(PhantomOptions, options, changes)
     with report_to(progress) as report:
@@ -55,7 +54,6 @@ def prepare(
 
     root: folder with a folder for each case, or a manifest (CSV).
     out: output folder.
-    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
     """
     asked = check_options(PrepareOptions, options, changes)
     with report_to(progress) as report:
@@ -73,7 +71,6 @@ def survey(
     """Check units and grids of all scans as `prepare` would, and write nothing; outliers and copies are not looked for.
 
     root: folder with a folder for each case, or a manifest (CSV).
-    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
     """
     asked = check_options(PrepareOptions, options, changes)
     with report_to(progress) as report:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from voxlate.api.demo import SHOWN_HU
+from voxlate.api.images import synthesise
 from voxlate.api.progress import Reporter
 from voxlate.formats.io import location_of, read_volume
 from voxlate.images.grid import Volume, canonical
@@ -20,15 +20,15 @@ from voxlate.images.pictures import (
     square_pixels,
 )
 from voxlate.images.units import unit_of
-from voxlate.options.synthesise import SynthOptions
+from voxlate.scoring.provenance import provenance_of, source_paths
+from voxlate.scoring.scored_images import images_in, is_map
 from voxlate.starters.card import read_card
 from voxlate.starters.names import PREFIX, folder_of, starter_names
-from voxlate.synthesis.cohort import synthesise_cases
-from voxlate.synthesis.selection import select
 from voxlate.system.arrays import Float32
 from voxlate.system.errors import BadInput
 from voxlate.system.files import SYNTHETIC, whole_file
 
+SHOWN_HU = (-200, 1200)
 TILE = 320  # pixels of a slice in the picture
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 
@@ -42,29 +42,23 @@ class RealDemo:
     picture: Path
 
 
-def demo_on_scan(
-    scan: Path,
-    out: Path,
-    starter: str | None,
-    report: Reporter,
-) -> RealDemo:
+def demo_on_scan(scan: Path, out: Path, starter: str | None, reporter: Reporter) -> RealDemo:
     """Synthesise what a starter makes of one scan, and write a picture of both in three planes.
 
     starter: starter:NAME; None takes the one for the scan's name, or else the first that takes a single scan.
     """
     run = starter or starter_for(scan)
-    selected = select([run], [str(scan)], SynthOptions())
-    folders, _ = synthesise_cases(selected, out, progress=report.step, say=report.say)
-    scans = selected.scans[0].files
-    source = canonical(read_volume(next(iter(scans.values()))))
-    images = [folders[0] / f"{name}.nii.gz" for name in selected.model.names_of(scans)]
+    (folder,) = synthesise(run, scan, out, progress=reporter).folders
+    source = canonical(read_volume(next(iter(source_paths(provenance_of(folder)).values()))))
+    images = images_in(folder)
     targets = {
-        path.name.removeprefix(SYNTHETIC).split(".")[0]: canonical(read_volume(path))
-        for path in images
+        name.removeprefix(SYNTHETIC): canonical(read_volume(path))
+        for name, path in images.items()
+        if not is_map(name, images)
     }
     picture = out / "picture.png"
     _write_picture(source, targets, picture)
-    return RealDemo(run, folders[0], picture)
+    return RealDemo(run, folder, picture)
 
 
 def starter_for(scan: Path) -> str:

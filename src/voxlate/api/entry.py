@@ -11,13 +11,14 @@ from voxlate.options.option import describe_fields
 from voxlate.system.errors import system_refusal
 
 F = TypeVar("F", bound=Callable[..., Any])
-OPTIONS, CHANGES = "options", "changes"
+OPTIONS, CHANGES, PROGRESS = "options", "changes", "progress"
+PROGRESS_LINE = "progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers)."
 
 
 def command(function: F) -> F:
     """The function, which raises BadInput for arguments of other types than it states, and for errors of the system.
 
-    The options are left to check_options. The fields of the options dataclass are added to the docstring, a line each.
+    The options are left to check_options. Lines on the progress, and on each field of the options, are added to the docstring.
     """
     signature, hints = inspect.signature(function), get_type_hints(function)
     checked = [name for name in signature.parameters if name not in (OPTIONS, CHANGES)]
@@ -34,9 +35,14 @@ def command(function: F) -> F:
         except OSError as error:
             raise system_refusal(error) from error
 
+    lines = [inspect.cleandoc(function.__doc__ or "")]
+    if PROGRESS in signature.parameters:
+        lines.append(PROGRESS_LINE)
     table: Any = next((kind for kind in get_args(hints.get(OPTIONS)) if is_dataclass(kind)), None)
     if table is not None:
-        head = f"options: {table.__name__}, whose fields may also be given by name (changes):"
-        own = inspect.cleandoc(function.__doc__ or "")
-        run.__doc__ = "\n".join([own, head, *describe_fields(table)])
+        lines.append(
+            f"options: {table.__name__}, whose fields may also be given by name (changes):"
+        )
+        lines += describe_fields(table)
+    run.__doc__ = "\n".join(lines)
     return run  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""The commands on images: load, synthesise, evaluate, compare, likelihood, report, export, listen, demo."""
+"""The commands on images: load, synthesise, evaluate, compare, likelihood, report, export, listen."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,8 +8,6 @@ from typing import Any, Literal
 from PIL import Image
 from rich.text import Text
 
-from voxlate.api import demo as _demo
-from voxlate.api.demo_scan import RealDemo, demo_on_scan
 from voxlate.api.entry import command
 from voxlate.api.next_steps import after_completing, after_synthesis
 from voxlate.api.progress import Feedback, report_to
@@ -47,7 +45,7 @@ from voxlate.system.errors import BadInput, first_of
 from voxlate.system.messages import Message, message
 from voxlate.trust.bounds import bound_lines, bounds_of
 
-__all__ = ["RealDemo", "members_and_scans"]
+__all__ = ["members_and_scans"]
 
 
 @command
@@ -155,7 +153,6 @@ def synthesise(
     run: run folder, weights file, starter:NAME or loaded model; of several runs the mean and its spread.
     inputs: cohort, case, DICOM series, file, modality=path texts, or scans by modality: paths, Volumes, nibabel images, or pairs of an array (NumPy, torch) [x, y, z] and its affine.
     out: output folder.
-    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
     changes: also other keys of the recipe's synth table, such as overlap=0.25.
     """
     known = field_types(SynthOptions)
@@ -250,7 +247,6 @@ def evaluate(
     out: folder that synthesise wrote; with `run` a new one.
     truth: cohort with the true scans.
     cases: the cases to score, instead of those of the split; not with `run`.
-    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
     """
     asked = check_options(EvaluateOptions, options, changes)
     return score(Path(out), Path(truth), asked, cases, progress).scores
@@ -360,7 +356,6 @@ def likelihood(
 
     run: run folder or weights file of a diffusion model.
     cohort: prepared cohort with the true targets.
-    progress: True for bars on stderr, False for nothing, or a function (name, done, total, numbers).
     """
     asked = check_options(LikelihoodOptions, options, changes)
     with report_to(progress) as report:
@@ -395,7 +390,6 @@ def export(
 
     out: folder that synthesise wrote, or one case's folder in it.
     dicom: new folder for the DICOM series.
-    progress: True for bars on stderr, False for nothing, or a function (name, done, total, numbers).
     """
     asked = check_options(ExportOptions, options, changes)
     like = None if asked.like is None else Path(asked.like)
@@ -416,31 +410,7 @@ def listen(
 
     run: run folder, weights file or starter:NAME.
     out: folder of the queue, on a disk of its own.
-    progress: True for notes on stderr, False or a function for none.
     """
     asked = check_options(ListenOptions, options, changes)
     with report_to(progress) as report:
         answer_studies(run, Path(out), asked, report.say)
-
-
-@command
-def demo(
-    out: Path | str = "demo",
-    *,
-    real: Path | str | None = None,
-    starter: str | None = None,
-    progress: Feedback = True,
-) -> _demo.Demo | RealDemo:
-    """Run every step on a phantom cohort (a few minutes on a CPU), or a starter on a scan of your own.
-
-    out: output folder; the same call resumes.
-    real: scan of which a starter's synthesis is shown as a picture, in seconds.
-    starter: starter for `real`, as starter:NAME; by default by the scan's name.
-    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    """
-    if real is None and starter is not None:
-        raise BadInput(f"--starter: expected --real SCAN with it, found {starter} alone. Add it.")
-    with report_to(progress) as report:
-        if real is not None:
-            return demo_on_scan(Path(real), Path(out), starter, report)
-        return _demo.demo(Path(out), report)

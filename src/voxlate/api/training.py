@@ -58,7 +58,6 @@ def plan(
     """Choose a recipe for a prepared cohort, with a reason for each key; a few steps are timed on this machine.
 
     data: prepared cohort.
-    progress: True for notes on stderr, False or a function for none.
     """
     asked = check_options(PlanOptions, options, changes)
     with report_to(progress) as report:
@@ -80,7 +79,6 @@ def train(
     recipe: "auto" (planned for the cohort), a plan, a shipped recipe, a TOML file, a table of keys, or a run to continue.
     data: prepared cohort; for a run only needed if the cohort was moved.
     out: output folder; not needed when continuing a run.
-    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
     """
     asked = check_options(TrainOptions, options, changes)
     named = f"{recipe}" if isinstance(recipe, Path | str) else "the recipe"
@@ -309,7 +307,6 @@ def adapt(
     run: run folder, weights file or starter:NAME.
     data: prepared cohort of the other site, with a held-out case.
     out: output folder.
-    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
     """
     asked = check_options(AdaptOptions, options, changes)
     with report_to(progress) as report:
@@ -378,7 +375,6 @@ def calibrate(
 
     run: run folder, into which the calibration is written, a loaded model, or starter:NAME with `out`.
     cohort: cases with true scans that training did not use.
-    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
     """
     asked = check_options(CalibrateOptions, options, changes)
     return fit_calibration(run, Path(cohort), asked, progress).sentences

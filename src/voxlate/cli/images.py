@@ -215,8 +215,8 @@ def demo(
     ] = None,
 ) -> None:
     """Run every step on a phantom cohort (a few minutes on a CPU), or a starter on a scan of your own."""
-    from voxlate.api.images import RealDemo
-    from voxlate.api.images import demo as run
+    from voxlate.api.demo import RealDemo
+    from voxlate.api.demo import demo as run
     from voxlate.api.progress import Reporter
 
     done = run(to, real=real, starter=starter, progress=Reporter(say=note))

@@ -83,7 +83,6 @@ def serve(
     """Serve a page on this machine: choose a scan, see which model fits, synthesise, view, download; until interrupted.
 
     runs: run folders, weights files or starter:NAME; without any, the installed starters.
-    progress: True for notes on stderr, False or a function for none.
     """
     asked = check_options(ServeOptions, options, changes)
     server = check_server([runs] if isinstance(runs, Path | str) else runs, asked)
