@@ -59,7 +59,7 @@ def test_in_an_epoch_the_turn_that_makes_images_takes_as_many_items_as_there_are
     changes, method, wanted = METHODS[name]
     few = {
         "train.epochs": "1",
-        "train.batch": "4",
+        "train.batch": "12",
         "train.validate_every": "0",
         "train.validation_items": "1",
     }
