@@ -42,6 +42,16 @@ SCHEDULES: dict[str, Schedule] = {
 }
 
 
+# one of each formula
+DISTINCT = {
+    name: SCHEDULES[name]
+    for name in (
+        *("cosine", "sigmoid_from_0", "betas_of_002", "linear_vp"),
+        *("exponential_ve", "geometric_ve", "flow"),
+    )
+}
+
+
 def for_every(**axes: Iterable[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Run a test for the whole product of some lists, as one test."""
     lists = list(axes.values())

@@ -6,13 +6,11 @@ import torch
 from exact import SCHEDULES, for_every
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import TypeAdapter
 from scipy import stats
 
 from rows import every_row
-from voxlate.diffusion.schedules import Cosine, ExponentialVE, GeometricVE, LinearBetas, Sigmoid
+from voxlate.diffusion.schedules import Cosine, GeometricVE, LinearBetas, Sigmoid
 from voxlate.diffusion.times import (
-    AnyTimes,
     EarlyHeavyTimes,
     LogitNormalTimes,
     NormalLogSnrTimes,
@@ -83,12 +81,6 @@ def test_log_snr_laws_stay_within_the_schedule():
         assert t.max() <= 1
 
 
-def test_a_recipe_names_training_times_by_their_kind():
-    assert TypeAdapter(AnyTimes).validate_python(
-        {"kind": "early_heavy", "count": 4}
-    ) == EarlyHeavyTimes(count=4)
-
-
 # Sampling
 
 GRIDS = ["t", "log_snr", "early_heavy", "karras"]
@@ -122,13 +114,6 @@ def test_whole_grids_reach_the_image(name, schedule):
 def test_the_even_grid_is_linspace():
     torch.testing.assert_close(
         grid("t", Cosine(), 128), torch.linspace(1, 0, 129, dtype=torch.float64)
-    )
-
-
-def test_the_euler_maruyama_grid_of_paper_002_has_steps_of_a_thousandth():
-    times = grid("t", ExponentialVE(), 999, start=1.0, end=1e-3)
-    torch.testing.assert_close(
-        times.diff(), torch.full((999,), -1e-3, dtype=torch.float64), rtol=0, atol=1e-15
     )
 
 

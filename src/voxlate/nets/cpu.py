@@ -7,7 +7,7 @@ AMD EPYC, torch 2. Kernels that gain less than 5 % on every network are not kept
 import functools
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -348,13 +348,9 @@ def _multiplies_tiles() -> bool:
 
 class _VolumesInFloat32(TorchFunctionMode):
     def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        named = dict(kwargs or {})
+        named = kwargs or {}
         if function not in (torch.conv3d, torch.conv_transpose3d) or not torch.is_autocast_enabled(
             "cpu"
         ):

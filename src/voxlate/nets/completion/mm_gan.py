@@ -1,6 +1,5 @@
 """The generator of MM-GAN: one U-Net from all modalities, missing ones left as background, to all."""
 
-from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from voxlate.nets.blocks import start_normal
 from voxlate.nets.completion.shared import Modalities, modalities_of, slices_of
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
+from voxlate.nets.strided import down_conv, up_conv
 from voxlate.system.config import Counts, setting, settings
 
 SLOPE = 0.2  # of LeakyReLU below 0
@@ -56,21 +56,28 @@ class MMGANNet(nn.Module):
     def __init__(self, net: MMGAN, modalities: Modalities) -> None:
         super().__init__()
         self.net = net
-        widths = net.widths
+        widths = (modalities.inputs, *net.widths)
         last = len(net.widths)
+        dropouts = [net.dropout * (level >= DROPS_FROM) for level in range(last + 1)]
         self.encoder = nn.ModuleList(
-            Down(below, above, net, level)
-            for level, (below, above) in enumerate(pairwise((modalities.inputs, *widths)), start=1)
+            Stage(
+                down_conv(widths[level - 1], widths[level], 4, 2, bias=False),
+                nn.Identity() if level in (1, last) else nn.InstanceNorm2d(widths[level]),
+                SLOPE,
+                dropouts[level],
+            )
+            for level in range(1, last + 1)
         )
         self.decoder = nn.ModuleList(
-            Up(
-                widths[level] * (1 if level == last - 1 else 2),
-                widths[level - 1],
-                net.dropout * (level >= DROPS_FROM),
+            Stage(
+                up_conv(widths[level] * (1 if level == last else 2), outs, 4, 2, bias=False),
+                nn.InstanceNorm2d(outs),
+                0.0,
+                dropouts[level - 1],
             )
-            for level in range(last - 1, 0, -1)
+            for level, outs in zip(range(last, 1, -1), widths[last - 1 : 0 : -1])
         )
-        self.head = nn.Conv2d(2 * widths[0], modalities.outputs, 4, padding=1)
+        self.head = nn.Conv2d(2 * widths[1], modalities.outputs, 4, padding=1)
         start_normal(self)
 
     def forward(self, inputs: NetworkInput) -> Output:
@@ -89,30 +96,16 @@ class MMGANNet(nn.Module):
         return Output(slices.volumes(out.tanh() if self.net.tanh else out))
 
 
-class Down(nn.Module):
-    """To half the size."""
+class Stage(nn.Module):
+    """A strided 4x4 convolution to half or twice the size, a norm, LeakyReLU and dropout."""
 
-    def __init__(self, ins: int, outs: int, net: MMGAN, level: int) -> None:
+    def __init__(self, conv: nn.Module, norm: nn.Module, slope: float, dropout: float) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(ins, outs, 4, stride=2, padding=1, bias=False)
-        plain = level in (1, len(net.widths))
-        self.norm = nn.Identity() if plain else nn.InstanceNorm2d(outs)
-        self.dropout = nn.Dropout(net.dropout * (level >= DROPS_FROM))
-
-    def forward(self, h: Tensor) -> Tensor:
-        """A map [N, ins, H, W] at half the size."""
-        return self.dropout(F.leaky_relu(self.norm(self.conv(h)), SLOPE))
-
-
-class Up(nn.Module):
-    """To twice the size."""
-
-    def __init__(self, ins: int, outs: int, dropout: float) -> None:
-        super().__init__()
-        self.conv = nn.ConvTranspose2d(ins, outs, 4, stride=2, padding=1, bias=False)
-        self.norm = nn.InstanceNorm2d(outs)
+        self.conv = conv
+        self.norm = norm
+        self.slope = slope
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, h: Tensor) -> Tensor:
-        """A map [N, ins, H, W] at twice the size."""
-        return self.dropout(F.relu(self.norm(self.conv(h))))
+        """A map [N, C, H, W] at half or twice its size."""
+        return self.dropout(F.leaky_relu(self.norm(self.conv(h)), self.slope))
