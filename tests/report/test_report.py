@@ -372,14 +372,6 @@ def test_a_falling_curve_is_drawn_falling_in_the_pages_colours():
     assert points.max() <= 560
 
 
-def test_a_calibration_states_its_levels_in_the_pages_colours():
-    levels = {50: {"mean": 0.4, "ci95": None}, 90: {"mean": 0.9, "ci95": [0.8, 0.95]}}
-    svg = curves.calibration_chart(levels)
-    assert "90 % asked for: 90.0% inside" in svg
-    assert "var(--accent)" in svg
-    assert not re.search(r"https?:|url\(|<style", svg)
-
-
 def test_the_source_volume_is_read_from_the_provenance(out, tmp_path):
     volume = read_volume(tmp_path / "cohort" / "head0" / "t1.nii.gz", "t1")
     moved = tmp_path / "elsewhere.nii.gz"

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rows import every_row
 from voxlate.formats.io import read_volume, write_volume
 from voxlate.images.grid import Volume
 from voxlate.scoring.evaluate import evaluate
@@ -56,21 +57,21 @@ def test_an_image_in_grey_values_is_scored_as_it_is(folders):
     assert scores.rows[0].scores["mae"] > 50
 
 
-def test_other_ranges_and_units_than_the_windows_are_refused(folders):
-    with pytest.raises(BadInput, match="--range: expected none for ct"):
-        evaluate(*folders, value_range=(0, 80))
-    with pytest.raises(BadInput, match="--units network: expected a truth in HU"):
-        evaluate(*folders, units="network")
-    with pytest.raises(BadInput, match="both finite"):
-        evaluate(*folders, window=(0, float("inf")))
+@every_row(
+    ("options", "message"),
+    [
+        ({"value_range": (0, 80)}, "--range: expected none for ct"),
+        ({"units": "network"}, "--units network: expected a truth in HU"),
+        ({"window": (0, float("inf"))}, "both finite"),
+        ({"window": (80, 0)}, "--window: expected the HU of black below those of white"),
+    ],
+)
+def test_other_ranges_and_units_than_the_windows_are_refused(folders, options, message):
+    with pytest.raises(BadInput, match=message):
+        evaluate(*folders, **options)
 
 
 def test_a_window_of_images_that_are_no_pictures_is_refused(folders):
     write_json(folders[0] / "a" / "provenance.json", {"case": "a", "units": {"ct": "grey"}})
     with pytest.raises(BadInput, match="--window: expected pictures"):
         evaluate(*folders, window=(0, 80))
-
-
-def test_a_window_with_swapped_ends_is_refused(folders):
-    with pytest.raises(BadInput, match="--window: expected the HU of black below those of white"):
-        evaluate(*folders, window=(80, 0))

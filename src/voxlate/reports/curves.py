@@ -1,13 +1,12 @@
-"""Charts as SVG in the page's own colours: training curves, and the calibration of intervals."""
+"""Training curves as SVG in the page's own colours."""
 
 import io
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -19,13 +18,12 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from voxlate.system.arrays import AnyArray
 from voxlate.training.log_file import lines_of
 
-Style = Literal["plain", "smooth"]
 POINTS = 400  # a curve has fewer pixels
 STEPS = [1, 2, 2.5, 5, 10]  # allowed distances of ticks
 # These placeholders become the page's CSS variables, which differ between its light and dark mode.
 COLOURS = {f"#0000c{n}": f"--c{n}" for n in range(6)}
-SOFT, FAINT, RULE, ACCENT = (f"#0000d{n}" for n in range(4))
-COLOURS |= {SOFT: "--soft", FAINT: "--faint", RULE: "--rule", ACCENT: "--accent"}
+FAINT, RULE = "#0000d0", "#0000d1"
+COLOURS |= {FAINT: "--faint", RULE: "--rule"}
 
 
 @dataclass(frozen=True)
@@ -57,10 +55,10 @@ def curves_of(log: Path) -> dict[tuple[str, str], list[Curve]]:
     return curves
 
 
-def curve_chart(curves: Sequence[Curve], label: str, style: Style = "plain") -> Markup:
+def curve_chart(curves: Sequence[Curve], label: str) -> Markup:
     """A chart with a line for each curve, on a log scale if positive values span more than a decade.
 
-    style: "smooth" draws the raw values in a faint colour, and their running mean over 1/40 of the points on top.
+    Long curves have the raw values in a faint colour, and their running mean over 1/40 of the points on top.
     """
     chart, axes = _chart(560, 260, (58, 14, 34, 14))
     for number, curve in enumerate(curves):
@@ -68,7 +66,7 @@ def curve_chart(curves: Sequence[Curve], label: str, style: Style = "plain") -> 
         steps = _thin(np.array(curve.steps))
         values = _thin(np.array(curve.values))
         width = len(values) // 40
-        if style == "smooth" and width > 1:
+        if width > 1:
             axes.plot(steps, values, color=colour, alpha=0.28, linewidth=1)
             values = _smooth(values, width)
         axes.plot(steps, values, color=colour, linewidth=2, solid_joinstyle="round")
@@ -87,24 +85,6 @@ def curve_chart(curves: Sequence[Curve], label: str, style: Style = "plain") -> 
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     return _svg(chart, f"{label} over training steps")
-
-
-def calibration_chart(levels_found: Mapping[int, Mapping[str, Any]]) -> Markup:
-    """Measured coverage in per cent over the nominal coverage; on the dashed diagonal, both are equal."""
-    chart, axes = _chart(360, 240, (46, 20, 40, 14))
-    levels = sorted(levels_found)
-    means = [100 * levels_found[level]["mean"] for level in levels]
-    ends = [levels[0], levels[-1]]
-    axes.plot(ends, ends, color=FAINT, linewidth=1, linestyle="--")
-    for level in levels:
-        if interval := levels_found[level]["ci95"]:
-            heights = [100 * end for end in interval]
-            axes.plot([level] * 2, heights, color=ACCENT, alpha=0.5, linewidth=4)
-    axes.plot(levels, means, "o-", color=ACCENT, linewidth=1.5)
-    axes.set_xlabel("% asked for", color=SOFT, size=12)
-    axes.set_ylabel("% inside", color=SOFT, size=12)
-    texts = [f"{level} % asked for: {mean:.1f}% inside" for level, mean in zip(levels, means)]
-    return _svg(chart, "; ".join(texts))
 
 
 def short(value: float) -> str:

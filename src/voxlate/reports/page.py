@@ -15,7 +15,7 @@ from markupsafe import Markup
 from voxlate import __version__
 from voxlate.cohorts.pseudonyms import without_names
 from voxlate.recipe import text as recipe_text
-from voxlate.reports.curves import Style, calibration_chart, curve_chart, curves_of
+from voxlate.reports.curves import curve_chart, curves_of
 from voxlate.reports.pictures import sections_of, warnings_of
 from voxlate.scoring.captions import training_note
 from voxlate.scoring.documents import read_scores
@@ -34,12 +34,12 @@ from voxlate.trust.usability import usability
 MOST_CASES = 9
 MOST_PICTURES = 4  # of the validation
 LONGEST_LIST = 12
-CURVES: tuple[tuple[str, str, Style], ...] = (
-    ("loss", "Training loss", "smooth"),
-    ("validation", "Validation", "plain"),
-    ("lr", "Learning rate", "plain"),
-    ("items_per_s", "Speed, items per second", "smooth"),
-)
+CURVES = {
+    "loss": "Training loss",
+    "validation": "Validation",
+    "lr": "Learning rate",
+    "items_per_s": "Speed, items per second",
+}
 Table = dict[str, Any]
 ALL_CASES = "Errors and standard deviations each have one colour scale for all cases."
 
@@ -112,11 +112,12 @@ def _on_scores(folder: Path, is_run: bool, scores: Table) -> Table:
     else:
         found = read_verdicts(folder / "log.jsonl").get("final", []) if is_run else []
     warned = {} if is_run else warnings_of(folder)
+    parts = scores.get("modalities", {}).items()
     return {
         "use": usability(warned, found) if warned or found else None,
         "caution": training_note(scores),
         "verdicts": [(verdict.outcome, line) for verdict, line in zip(found, verdict_lines(found))],
-        "summaries": [_summary(name, part) for name, part in scores.get("modalities", {}).items()],
+        "uncertainty": [*filter(None, itertools.starmap(_on_uncertainty, parts))],
         "tables": score_tables(scores) if scores else None,
         "cases_total": len({row["case"] for row in scores.get("cases", ())}),
     }
@@ -219,24 +220,23 @@ def _title(scores: Table) -> str:
     return f"{targets} from {', '.join(sorted(sources))}" if targets and sources else targets
 
 
-def _summary(modality: str, part: Mapping[str, Any]) -> Table:
-    """A sentence on the differences between samples of one modality, and a chart of the calibration of its intervals."""
+def _on_uncertainty(modality: str, part: Mapping[str, Any]) -> str:
+    """Sentences on the differences between samples of one modality, and on the calibration of its intervals."""
     scores = part["answers"].get("synthesis", {})
-    own = {key: value for key, value in scores.items() if value["mean"] is not None}
-    said = ""
-    if "std" in own:
-        spread = METRIC_OF["std"].text(own["std"]["mean"])
-        said = f"The samples of a case differ by {spread} {part['unit']} on average (standard deviation)"
-        if "std_error_r" in own:
-            r = METRIC_OF["std_error_r"].text(own["std_error_r"]["mean"])
-            said += f"; where they differ more, the error is larger with correlation {r}"
-    levels = [level for level in LEVELS if f"coverage_{level}" in own]
-    coverage = {level: own[f"coverage_{level}"] for level in levels}
-    return {
-        "modality": modality,
-        "uncertainty": f"{said}." if said else "",
-        "calibration": calibration_chart(coverage) if len(coverage) > 1 else None,
-    }
+    means = {key: value["mean"] for key, value in scores.items() if value["mean"] is not None}
+    said = []
+    if "std" in means:
+        spread = METRIC_OF["std"].text(means["std"])
+        text = f"The samples of a case differ by {spread} {part['unit']} on average (standard deviation)"
+        if "std_error_r" in means:
+            r = METRIC_OF["std_error_r"].text(means["std_error_r"])
+            text += f"; where they differ more, the error is larger with correlation {r}"
+        said.append(f"{text}.")
+    keys = {level: f"coverage_{level}" for level in LEVELS}
+    shares = [f"{level} %: {means[key]:.1%}" for level, key in keys.items() if key in means]
+    if shares:
+        said.append(f"Voxels inside intervals by the share asked for: {', '.join(shares)}.")
+    return f"{modality}: {' '.join(said)}" if said else ""
 
 
 def charts_of(log: Path) -> list[Table]:
@@ -244,14 +244,14 @@ def charts_of(log: Path) -> list[Table]:
     curves = curves_of(log)
     stages = list(dict.fromkeys(stage for stage, _ in curves))
     charts = []
-    for stage, (group, heading, style) in itertools.product(stages, CURVES):
+    for stage, (group, heading) in itertools.product(stages, CURVES.items()):
         title = heading if len(stages) == 1 else f"{heading}, {stage}"
         drawn = [curve for curve in curves.get((stage, group), []) if len(curve.steps) > 1]
         # Validation scores have different units, so each has its own chart.
         for part in [[curve] for curve in drawn] if group == "validation" else [drawn]:
             if part:
                 names = [f"{curve.name}, last {curve.values[-1]:.4g}" for curve in part]
-                svg = curve_chart(part, title, style)
+                svg = curve_chart(part, title)
                 charts.append({"title": title, "names": names, "svg": svg})
     return charts
 

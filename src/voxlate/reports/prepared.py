@@ -32,9 +32,8 @@ def report_prepared(
     moved = bool(cohort.provenance.get("resample") or cohort.provenance.get("register"))
     known = any(map(_medians_mm, cohort.cases))
     cases = sorted(cohort.cases, key=_similarity if preparation.register else _closeness)
-    examined = [entry for entry in cases if entry.misaligned]
-    if known and not preparation.register and len(examined) >= MOST_CASES:
-        cases = examined
+    if known and not preparation.register:
+        cases = [entry for entry in cases if entry.misaligned]
     chosen = [cases[number] for number in evenly(len(cases), MOST_CASES)]
     ordered = "from the most to the least out of register" if known else "in the order of the list"
     if preparation.register:
@@ -75,8 +74,8 @@ def _medians_mm(entry: Entry) -> list[float]:
 
 
 def _closeness(entry: Entry) -> float:
-    """Sort key of the page: the largest misalignment comes first, and cases that were not examined last."""
-    return -max([*_medians_mm(entry), 0.0]) if entry.misaligned else 1.0
+    """Sort key of the page: the largest misalignment comes first."""
+    return -max(_medians_mm(entry), default=0.0)
 
 
 def _section(cohort: Cohort, entry: Entry, fixed: str | None, audited: bool) -> dict[str, Any]:

@@ -91,23 +91,15 @@ def _reachable(document: Document, size: int) -> str:
 
 
 def _partial_notes(document: Document) -> Iterator[str]:
-    """Notes on metrics that some methods lack, and on metrics with fewer cases than others."""
+    """Notes on metrics with fewer cases than others."""
     known = metrics_of(document)
-    lacking = dict[str, dict[str, None]]()
-    fewer = dict[tuple[str, int], list[str]]()
     for modality, part in document["modalities"].items():
+        fewer = dict[int, list[str]]()
         for key, result in part["metrics"].items():
-            label = known[key].label
-            absent = [name for name in document["methods"] if name not in result["methods"]]
-            if absent:
-                lacking.setdefault(", ".join(absent), {})[label] = None
-            if result.get("cases_used", part["cases"]) < part["cases"]:
-                fewer.setdefault((modality, result["cases_used"]), []).append(label)
-    for names, labels in lacking.items():
-        yield f"Not scored for {names}: {', '.join(labels)}."
-    for (modality, used), several in fewer.items():
-        total = document["modalities"][modality]["cases"]
-        yield f"{modality}: {', '.join(several)} over {used} of {total} cases, which all methods with that score have."
+            fewer.setdefault(result.get("cases_used", part["cases"]), []).append(known[key].label)
+        fewer.pop(part["cases"], None)
+        for used, labels in fewer.items():
+            yield f"{modality}: {', '.join(labels)} over {used} of {part['cases']} cases, which all methods with that score have."
 
 
 def _cell(result: Part, name: str, metric: Metric) -> Cell:

@@ -16,13 +16,14 @@ from voxlate.cases.layout import reorder_axes
 from voxlate.scoring.features import Features
 from voxlate.scoring.metrics import ImagePair
 from voxlate.system.arrays import Float32, Float64
+from voxlate.system.errors import plural
 
 # The keys of the pooled distance, of its limit, and of the mean distance of single patients.
 KEYS = {
     "fd": ("fd", "fd_inf", "fd_each"),
     "texture": ("texture_distance", "texture_distance_inf", "texture_distance_each"),
 }
-FEWEST = 3  # cases or patients below which errors come from blocks of slices
+FEWEST = 3  # patients below which errors come from cases
 PARTS = 5  # the sets are cut in 1 to 5 parts: points of the line over 1/N
 # The sets are cut in this number of random orders; with fewer, the intercept depends on the draw.
 ORDERS = 4
@@ -68,7 +69,7 @@ def distances(kind: str, truth: Cases, ours: Cases, seed: int) -> dict[str, Tabl
     if own := _of_patients(truth, ours):
         spread = float(np.std(own, ddof=1)) if len(own) > 1 else math.nan
         mean = Estimate(float(np.mean(own)), spread / math.sqrt(len(own)))
-        entries[each] = mean.entry(len(a), f"{len(own)} patients")
+        entries[each] = mean.entry(len(a), plural(len(own), "patient"))
     return entries
 
 
@@ -122,16 +123,11 @@ class _Groups(NamedTuple):
 
 
 def _group(cases: Cases) -> _Groups:
-    """Slices grouped by patient, else by case, else in blocks of neighbouring slices."""
-    counts = list(map(len, cases.values()))
-    for number, name in ((1, "patients"), (0, "cases")):
-        names = [pair[number] for pair in cases]
-        if len(set(names)) >= FEWEST:
-            return _Groups(np.repeat(names, counts), f"{len(set(names))} {name}")
-    total = sum(counts)
-    blocks = min(FOLDS, total)
-    labels = np.arange(total) * blocks // max(total, 1)
-    return _Groups(labels, f"{blocks} blocks of neighbouring slices, so too small")
+    """Slices grouped by patient, or by case if there are few patients."""
+    several = len({patient for _, patient in cases}) >= FEWEST
+    names = [patient if several else case for case, patient in cases]
+    labels = np.repeat(names, list(map(len, cases.values())))
+    return _Groups(labels, plural(len(set(names)), "patient" if several else "case"))
 
 
 def frechet(a: Any, b: Any) -> float:

@@ -20,14 +20,13 @@ from voxlate.images.ranges import Range, range_for
 from voxlate.nets.lpips import Lpips, load_lpips
 from voxlate.options.evaluate import EvaluateOptions
 from voxlate.options.option import merge
-from voxlate.scoring.aligned import NAME, RULE, check_name, count_moved
 from voxlate.scoring.alignment import check_prepared
 from voxlate.scoring.case_scores import Rules, ScoredItem, score_item
 from voxlate.scoring.distances import RADIOLOGICAL, describe_features, distances, slices_of
 from voxlate.scoring.documents import Table
 from voxlate.scoring.features import Vectors, features_for
 from voxlate.scoring.metrics import METRICS, ImagePair
-from voxlate.scoring.misaligned import summarise_floors
+from voxlate.scoring.misregistered import NAME, RULE, count_moved, summarise_floors
 from voxlate.scoring.provenance import (
     TAUGHT,
     find_trained,
@@ -112,8 +111,8 @@ def evaluate(
     }
     said = check_scale({item.label: own.truth for item, own in scored.items()})
     choices = _choices(asked, weights)
-    pooled = _distances(scored, rules)
-    scores = Scores(rows, header, choices, ranges, asked.seed, *pooled, said)
+    features, pooled = _distances(scored, rules)
+    scores = Scores(rows, header, choices, ranges, asked.seed, features, pooled, said)
     scores.write(out)
     return scores
 
@@ -167,8 +166,8 @@ def rules_of(
     asked: EvaluateOptions,
 ) -> tuple[tuple[Region, ...], tuple[Scope, ...], SliceFilter | None]:
     """The regions, the scopes and the slices that count; raises BadInput for texts that name none."""
-    if asked.align:
-        check_name(asked.regions)
+    if asked.align and NAME in (asked.regions or {}):
+        raise BadInput(f"--align: expected no region named {NAME}, found one. Rename the region.")
     regions = regions_from(asked.regions)
     scopes = scopes_from(asked.scopes, asked.mask, asked.regions or ())
     slices = None if asked.slices is None else filter_from(asked.slices, asked.mask, scopes)
@@ -293,16 +292,14 @@ def _score_items(
                 progress(len(outcomes), len(items), items[number].case.case)
             outcomes[number] = outcome
     scored = dict[Item, ScoredItem]()
-    errors = list[Exception]()
-    for number, item in enumerate(items):
-        result, error = outcomes[number].result, outcomes[number].error
-        if error is None:
-            scored[item] = result
+    for number, outcome in sorted(outcomes.items()):
+        item = items[number]
+        if outcome.error is None:
+            scored[item] = outcome.result
         else:
-            errors.append(error)
-            failed[item.label] = case_sentence(item.label, error)
+            failed[item.label] = case_sentence(item.label, outcome.error)
     if not scored:
-        raise errors[0]
+        raise next(outcome.error for _, outcome in sorted(outcomes.items()) if outcome.error)
     if progress:
         progress(len(items), len(items), "")
     return scored

@@ -90,7 +90,7 @@ def lesion_sentence(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     if not totals["pieces"]:
         return ""
     shown = counts["pieces"] - counts["unseen"]
-    shown_by = {rows[number].get("patient") or number for number in np.flatnonzero(shown > 0)}
+    shown_by = {rows[n].get("patient") or n for n in np.flatnonzero(shown > 0).tolist()}
     fates = ", ".join(f"{totals[key]:.0f} {key}" for key in ("kept", "shrunk", "erased"))
     kept = unseen = invented = ""
     if shown_by:

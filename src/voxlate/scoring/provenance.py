@@ -9,7 +9,7 @@ from typing import Annotated, Any, Required
 from pydantic import Field, StringConstraints
 from typing_extensions import TypedDict
 
-from voxlate.cases.align import Align, Mask, Registered
+from voxlate.cases.align import Align
 from voxlate.cases.case import MASK
 from voxlate.cases.layout import Axes
 from voxlate.diffusion.windows import Windows
@@ -49,19 +49,13 @@ class _Input(TypedDict, total=False):
 
 
 class _Prepared(TypedDict, total=False):
-    """The preparation of a case: the keys of a Preparation, and the frame of the image."""
+    """The keys of a case's preparation that are read, and the frame of the image."""
 
     spacing_mm: tuple[Positive, Positive, Positive] | None
-    matrix: tuple[Several, Several] | None
     resample: bool
     register: RegistrationMethod | None
-    fixed: Name | None
     align: Align | None
-    mask: Mask
-    mask_from: Name | None
     on_grid_of: Name
-    grid_of: Text
-    registered: dict[Name, Registered]
 
 
 class _Synth(TypedDict, total=False):
@@ -84,7 +78,6 @@ class _Calibration(TypedDict, total=False):
     coverage: Required[Share]
     confidence: Share
     bound: Bound
-    way: dict[Name, Text]
     levels: dict[
         Name,
         dict[

@@ -76,14 +76,10 @@ def regions_from(texts: Mapping[str, str] | None) -> tuple[Region, ...]:
         match = RATIO.fullmatch(text.strip())
         if match and {match[1], match[2]} <= given.keys():  # other texts with a slash are paths
             pairs[name] = (match[1], match[2])
-    plain = []
-    ratios = []
-    for name, text in given.items():
-        if name in pairs and not set(pairs[name]) & pairs.keys():
-            ratios.append(Region(name, text, over=pairs[name]))
-        else:
-            plain.append(_region(name, text))
-    return (*plain, *ratios)
+    # A ratio of ratios is none.
+    ratios = {name: pair for name, pair in pairs.items() if not pairs.keys() & pair}
+    plain = [_region(name, text) for name, text in given.items() if name not in ratios]
+    return (*plain, *(Region(name, given[name], over=pair) for name, pair in ratios.items()))
 
 
 def _region(name: str, text: str) -> Region:
@@ -100,18 +96,15 @@ def _region(name: str, text: str) -> Region:
         return Region(name, text, path=text)
     below, modality, sign, number, percent = rule.groups() if rule else ("", "", "", "0", "")
     value = float(number)
-    match (bool(below), sign, bool(percent)):
-        case (False, "=" | "==", False):
-            return Region(name, f"{modality} = {value:g}", modality, value - 0.5, value + 0.5)
-        case (False, "<", True):
-            said = f"{modality} < {value:g} %"
-            return Region(name, said, modality, 0.0, value / 100, mirrored=True)
-        case (False, "<", False):
-            return Region(name, f"{modality} < {value:g}", modality, high=value)
-        case (False, ">", False):
-            return Region(name, f"{modality} > {value:g}", modality, low=value)
-        case (True, "<", False) if float(below) < value:
-            return Region(name, f"{below} < {modality} < {number}", modality, float(below), value)
+    said = f"{modality} {sign[:1]} {value:g}"
+    if percent and sign == "<" and not below:
+        return Region(name, f"{said} %", modality, 0.0, value / 100, mirrored=True)
+    if below and sign == "<" and not percent and float(below) < value:
+        return Region(name, f"{below} < {modality} < {number}", modality, float(below), value)
+    if rule and not below and not percent:
+        ends = {"<": (-math.inf, value), ">": (value, math.inf)}
+        low, high = ends.get(sign, (value - 0.5, value + 0.5))
+        return Region(name, said, modality, low, high)
     raise BadInput(
         f"region {name}: expected MODALITY>NUMBER, MODALITY<NUMBER, LOW<MODALITY<HIGH, LABELS=NUMBER or a mask file, found {text!r}. Write it as {name}=cta>150."
     )

@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -212,6 +213,10 @@ class Scores:
 
     def document(self) -> Table:
         """The content of metrics.json: each value with its unit, range, mask, window, reduction and number of cases."""
+        return self._document
+
+    @cached_property
+    def _document(self) -> Table:
         modalities = dict.fromkeys(row.modality for row in self.rows)
         document = {
             "voxlate": __version__,

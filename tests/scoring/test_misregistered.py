@@ -1,10 +1,11 @@
-"""What scans that do not lie on each other cost: a known edge, noise, which does not count, and the scores' line."""
+"""Misregistered pairs: what their distance costs, and scores after an image was moved onto its truth."""
 
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from voxlate.cases.case import PreparedCase, read_header, write_case
 from voxlate.cases.prepare import prepare
@@ -12,8 +13,13 @@ from voxlate.cases.prepared import case_path, open_cohort
 from voxlate.formats.io import write_volume
 from voxlate.images.grid import Volume
 from voxlate.images.misalignment import Misalignment
-from voxlate.scoring.evaluate import evaluate
-from voxlate.scoring.misaligned import floor_of
+from voxlate.images.ranges import Range
+from voxlate.options.evaluate import EvaluateOptions
+from voxlate.phantoms import image, make_head
+from voxlate.scoring.evaluate import evaluate, rules_of
+from voxlate.scoring.metrics import METRICS, ImagePair
+from voxlate.scoring.misregistered import displacement_onto, floor_of, score_aligned
+from voxlate.system.errors import BadInput
 
 SPACING_MM = (2.0, 1.0, 1.0)
 AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
@@ -87,3 +93,58 @@ def test_without_an_estimate_nothing_is_said(prepared, tmp_path):
     scores = evaluate(tmp_path / "out", tmp_path / "in")
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["misaligned"] == {}
     assert not any("are misaligned with" in one for one in scores.table().caption)
+
+
+# images moved onto their truth
+
+HEAD_MM = (200 / 72, 240 / 80, 200 / 72)
+FUNCTIONS = {
+    metric.key: metric.compute for metric in METRICS if metric.key in ("mae", "gradient_strength")
+}
+
+
+@pytest.fixture(scope="module")
+def head():
+    """A CT [D, H, W] in HU, and its body."""
+    ct = image(make_head(5, 0, (72, 80, 60)), "ct")
+    return ct, ct > -300
+
+
+def scores(truth, synthesis, body):
+    pair = ImagePair(truth, synthesis, Range(-1000.0, 2000.0, "HU", ""), None)
+    return score_aligned(pair, body, HEAD_MM, FUNCTIONS) | {"mae": FUNCTIONS["mae"](pair)}
+
+
+def test_an_image_that_is_shifted_by_5_mm_is_moved_back(head):
+    truth, body = head
+    shift_mm = np.array([0.0, 4.0, -3.0])
+    shifted = scipy.ndimage.shift(truth, shift_mm / HEAD_MM, order=1, mode="nearest")
+    found = scores(truth, shifted, body)
+    assert found["aligned.mm"] == pytest.approx(5.0, abs=0.4)
+    assert found["aligned.mae"] < 0.5 * found["mae"], "interpolated twice, it keeps a part"
+
+
+def test_an_image_in_its_place_keeps_its_scores(head):
+    truth, body = head
+    noisy = truth + 20 * np.random.default_rng(0).standard_normal(truth.shape).astype(np.float32)
+    found = scores(truth, noisy, body)
+    assert found["aligned.mm"] < 0.2
+    assert found["aligned.mae"] == pytest.approx(found["mae"], rel=0.15)
+
+
+def test_a_slice_is_moved_within_its_plane(head):
+    truth, body = (volume[32:33] for volume in head)
+    shifted = scipy.ndimage.shift(truth, (0, 1.0, 1.0), order=1, mode="nearest")
+    steps_mm = displacement_onto(truth, shifted, body, (3.0, 3.0, 3.0), "HU")
+    assert np.median(np.linalg.norm(steps_mm, axis=0)[body]) == pytest.approx(3 * 2**0.5, abs=0.6)
+
+
+def test_a_shift_over_10_mm_is_an_error_of_the_image_and_stays(head):
+    truth, body = head
+    shifted = scipy.ndimage.shift(truth, (0, 5, 0), order=1, mode="nearest")
+    assert displacement_onto(truth, shifted, body, HEAD_MM, "HU") is None
+
+
+def test_a_region_may_not_have_the_name_of_the_aligned_scores():
+    with pytest.raises(BadInput, match="--align: expected no region named aligned"):
+        rules_of(EvaluateOptions(align=True, regions={"aligned": "ct>100"}))
