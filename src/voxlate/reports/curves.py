@@ -11,7 +11,6 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from markupsafe import Markup
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
@@ -60,15 +59,20 @@ def curve_chart(curves: Sequence[Curve], label: str) -> Markup:
 
     Long curves have the raw values in a faint colour, and their running mean over 1/40 of the points on top.
     """
-    chart, axes = _chart(560, 260, (58, 14, 34, 14))
+    width, height = 560, 260  # pixels
+    chart = Figure(figsize=(width / 72, height / 72))
+    box = (58 / width, 34 / height, 1 - 72 / width, 1 - 48 / height)
+    axes = chart.add_axes(box, frame_on=False)
+    axes.tick_params(length=0, colors=FAINT, labelsize=12)
     for number, curve in enumerate(curves):
         colour = f"#0000c{number % 6}"
         steps = _thin(np.array(curve.steps))
         values = _thin(np.array(curve.values))
-        width = len(values) // 40
-        if width > 1:
+        span = len(values) // 40
+        if span > 1:
             axes.plot(steps, values, color=colour, alpha=0.28, linewidth=1)
-            values = _smooth(values, width)
+            steps = steps[span - 1 :]
+            values = np.convolve(values, np.full(span, 1 / span), "valid")
         axes.plot(steps, values, color=colour, linewidth=2, solid_joinstyle="round")
     low, high = axes.dataLim.intervaly
     axes.margins(x=0, y=0.08)
@@ -94,21 +98,6 @@ def short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _chart(width: int, height: int, margins: tuple[int, int, int, int]) -> tuple[Figure, Axes]:
-    """A figure of this size in pixels with axes inside margins (left, right, bottom, top)."""
-    left, right, bottom, top = margins
-    chart = Figure(figsize=(width / 72, height / 72))
-    box = (
-        left / width,
-        bottom / height,
-        1 - (left + right) / width,
-        1 - (bottom + top) / height,
-    )
-    axes = chart.add_axes(box, frame_on=False)
-    axes.tick_params(length=0, colors=FAINT, labelsize=12)
-    return chart, axes
-
-
 def _svg(chart: Figure, label: str) -> Markup:
     """An SVG for the page, without style sheet and clip paths, in the page's colours."""
     file = io.StringIO()
@@ -126,12 +115,6 @@ def _svg(chart: Figure, label: str) -> Markup:
         width, height, label
     )
     return head + Markup(body)  # matplotlib has escaped the texts in it
-
-
-def _smooth(values: AnyArray, width: int) -> AnyArray:
-    """The mean of the last `width` values at each point, and of fewer at the first points."""
-    sums = np.convolve(values, np.ones(width))[: len(values)]
-    return np.asarray(sums / np.minimum(np.arange(1, len(values) + 1), width))
 
 
 def _thin(values: AnyArray) -> AnyArray:

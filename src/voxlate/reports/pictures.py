@@ -103,11 +103,7 @@ class CaseImages:
         """
         scale = image.scale or scales[image.role]
         column = {"role": image.role, "title": image.name, "bars": [scale], **words}
-        about = (
-            f"{words['title']} ({image.name})"
-            if "title" in words
-            else f"{image.role} ({image.name})"
-        )
+        about = f"{words.get('title', image.role)} ({image.name})"
         cells = list[Table]()
         for plane, values in image.slices.items():
             shades = pictures.shades(values, scale.low, scale.high)

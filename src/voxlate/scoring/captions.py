@@ -167,7 +167,7 @@ def _on_metrics(document: Document) -> Iterator[str]:
             )
             few = features["images"] < features["images_for_limit"]
             needed = f" ∞ needs {features['images_for_limit']} images." if few else ""
-            yield f"{kind}: features: {features['name']}; {features['dimensions']} numbers a slice; {features['images']} axial slices pooled, resize {features['resize']}; ± is the standard error ({features['errors']}). The plain distance is too high with few images, so it compares only between equal numbers of images; ∞ extrapolates it.{needed}"
+            yield f"{kind}: features: {features['name']}; {features['dimensions']} numbers a slice; {features['images']} axial slices pooled, resize {features['resize']}; ± is the standard error (jackknife over patients, or over cases below 3 patients). The plain distance is too high with few images, so it compares only between equal numbers of images; ∞ extrapolates it.{needed}"
     if first["lpips"]:
         yield f"LPIPS: {first['lpips']}; {LPIPS}."
 

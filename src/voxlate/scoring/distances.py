@@ -7,16 +7,14 @@ that depends on the model, so FDs of different N do not compare. `frechet_limit`
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from voxlate.cases.layout import reorder_axes
 from voxlate.scoring.features import Features
 from voxlate.scoring.metrics import ImagePair
 from voxlate.system.arrays import Float32, Float64
-from voxlate.system.errors import plural
 
 # The keys of the pooled distance, of its limit, and of the mean distance of single patients.
 KEYS = {
@@ -44,11 +42,10 @@ class Estimate:
     value: float
     error: float = math.nan
 
-    def entry(self, images: int, over: str) -> Table:
+    def entry(self, images: int) -> Table:
         """An entry with the keys of a summary over cases, so that tables and reports show both; `n` counts images."""
         mean, error = (x if math.isfinite(x) else None for x in (self.value, self.error))
-        summary = {"mean": mean, "sd": None, "ci95": None, "n": images, "not_finite": 0}
-        return summary | {"se": error, "errors": over}
+        return {"mean": mean, "sd": None, "ci95": None, "n": images, "not_finite": 0, "se": error}
 
 
 def distances(kind: str, truth: Cases, ours: Cases, seed: int) -> dict[str, Table]:
@@ -59,18 +56,16 @@ def distances(kind: str, truth: Cases, ours: Cases, seed: int) -> dict[str, Tabl
     a, b = (_gather(vectors, ours) for vectors in (truth, ours))
     if len(a) < 2:
         return {}
-    groups = _group(ours)
+    groups = _groups(ours)
     pooled, limit, each = KEYS[kind]
     found = {
-        pooled: with_error(frechet, a, b, groups.labels),
-        limit: with_error(lambda x, y: frechet_limit(x, y, seed), a, b, groups.labels),
+        pooled: with_error(frechet, a, b, groups),
+        limit: with_error(lambda x, y: frechet_limit(x, y, seed), a, b, groups),
     }
-    entries = {key: estimate.entry(len(a), groups.over) for key, estimate in found.items()}
     if own := _of_patients(truth, ours):
         spread = float(np.std(own, ddof=1)) if len(own) > 1 else math.nan
-        mean = Estimate(float(np.mean(own)), spread / math.sqrt(len(own)))
-        entries[each] = mean.entry(len(a), plural(len(own), "patient"))
-    return entries
+        found[each] = Estimate(float(np.mean(own)), spread / math.sqrt(len(own)))
+    return {key: estimate.entry(len(a)) for key, estimate in found.items()}
 
 
 def describe_features(features: Features, axes: str, truth: Cases) -> Table:
@@ -84,7 +79,6 @@ def describe_features(features: Features, axes: str, truth: Cases) -> Table:
         "values": "grey in [0, 1] over the range, clipped; outside the mask 0, slices without mask left out",
         "images": sum(map(len, truth.values())),
         "images_for_limit": ENOUGH * features.dimensions,
-        "errors": f"jackknife over {_group(truth).over}",
     }
 
 
@@ -115,19 +109,13 @@ def _of_patients(truth: Cases, ours: Cases) -> list[float]:
     return distances
 
 
-class _Groups(NamedTuple):
-    """The group label of each slice, and what the groups are."""
-
-    labels: NDArray[Any]
-    over: str
-
-
-def _group(cases: Cases) -> _Groups:
-    """Slices grouped by patient, or by case if there are few patients."""
+def _groups(cases: Cases) -> list[str]:
+    """The group of each slice: its patient, or its case if there are few patients."""
     several = len({patient for _, patient in cases}) >= FEWEST
-    names = [patient if several else case for case, patient in cases]
-    labels = np.repeat(names, list(map(len, cases.values())))
-    return _Groups(labels, plural(len(set(names)), "patient" if several else "case"))
+    groups = list[str]()
+    for (case, patient), vectors in cases.items():
+        groups += [patient if several else case] * len(vectors)
+    return groups
 
 
 def frechet(a: Any, b: Any) -> float:

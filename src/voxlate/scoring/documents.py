@@ -55,7 +55,6 @@ class _Features(TypedDict):
     resize: Text
     images: Count
     images_for_limit: Count
-    errors: Text
 
 
 class _Part(TypedDict):
