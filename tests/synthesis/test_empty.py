@@ -17,7 +17,6 @@ from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import load
 from voxlate.synthesis.progress import no_report
 from voxlate.system.files import read_json
-from voxlate.trust import widths
 
 ABOVE = 4  # slices of air that are put above a head
 
@@ -163,10 +162,8 @@ def test_air_is_filled_on_the_grid_of_a_file_that_was_resampled(run, head):
 
 
 def test_intervals_are_closed_where_there_is_nothing(
-    voxlate, run, tmp_path, small_head, monkeypatch
+    voxlate, run, tmp_path, small_head, quick_widths
 ):
-    shorter = {way: replace(one, steps=20) for way, one in widths.SETTINGS.items()}
-    monkeypatch.setattr(widths, "SETTINGS", shorter)
     for number in range(3):
         small_head(tmp_path / "others" / f"new{number}", 100 + number)
     assert voxlate("calibrate", run, tmp_path / "others").code == 0

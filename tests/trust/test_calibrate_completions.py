@@ -1,7 +1,6 @@
 """Calibration of models that complete missing modalities: intervals for each modality that may be missing."""
 
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ from voxlate.formats.io import read_volume
 from voxlate.scoring.evaluate import evaluate
 from voxlate.synthesis.model import load
 from voxlate.system.files import read_json
-from voxlate.trust import widths
 
 THREE = """
 title = "tiny completion"
@@ -24,10 +22,8 @@ train = { steps = 4, batch = 2, precision = "float32", workers = 0, validate_eve
 
 
 @pytest.fixture(autouse=True)
-def _short(monkeypatch):
-    shorter = {way: replace(one, steps=20) for way, one in widths.SETTINGS.items()}
-    monkeypatch.setattr(widths, "SETTINGS", shorter)
-    monkeypatch.setattr(widths, "BATCH", 512)
+def _short(shorten_widths):
+    shorten_widths(20, 512)
 
 
 @pytest.fixture
