@@ -44,7 +44,7 @@ def write_patients(root: Path) -> Path:
     return root
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def save() -> Save:
     """The function that writes an image file."""
     return write_scan

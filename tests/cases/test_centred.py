@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,18 +22,22 @@ from voxlate.training.train import train
 INTENSITY = {"t1": Window(low=0, high=100), "t2": Window(low=0, high=100)}
 
 
-@pytest.fixture
-def symmetric(tmp_path: Path, save: Callable[..., Path]) -> Callable[[int], Cohort]:
+@pytest.fixture(scope="module")
+def symmetric(
+    tmp_path_factory: pytest.TempPathFactory, save: Callable[..., Path]
+) -> Callable[[int], Cohort]:
     """A cohort of heads of one width that are their own mirror images."""
 
+    @cache
     def make(width: int) -> Cohort:
+        folder = tmp_path_factory.mktemp(f"width{width}")
         for k in range(6):
             half = np.random.default_rng(k).uniform(10, 100, (3, 12, (width + 1) // 2))
             head = np.concatenate([half, half[..., ::-1][..., width % 2 :]], axis=-1)
             for name in ("t1", "t2"):
-                save(tmp_path / "cohort" / f"case{k}" / f"{name}.nii.gz", head)
-            save(tmp_path / "cohort" / f"case{k}" / "mask.nii.gz", head > 30)
-        return prepare(tmp_path / "cohort", tmp_path / "prepared", workers=1)
+                save(folder / "cohort" / f"case{k}" / f"{name}.nii.gz", head)
+            save(folder / "cohort" / f"case{k}" / "mask.nii.gz", head > 30)
+        return prepare(folder / "cohort", folder / "prepared", workers=1)
 
     return make
 
@@ -61,11 +66,9 @@ def test_a_symmetric_head_is_learned_from_symmetric_pieces_whatever_its_width(
             assert part.std() > 0.1
     for k in range(4):
         torch.testing.assert_close(resized[k].source, resized[k].source.flip(-1))
-
-
-def test_without_it_they_are_not(symmetric) -> None:
-    batch = Batches(symmetric(14), settings(centred=False), INTENSITY, batch=12, steps=1)[0]
-    assert not torch.equal(batch.source, batch.source.flip(-1))
+    if width == 14:
+        anywhere = Batches(cohort, settings(centred=False), INTENSITY, batch=12, steps=1)[0]
+        assert not torch.equal(anywhere.source, anywhere.source.flip(-1))
 
 
 @pytest.mark.parametrize(("width", "middle"), [(7, 5), (13, 5)])

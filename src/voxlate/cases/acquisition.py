@@ -116,10 +116,10 @@ class Effects:
     b1: Smooth
     gain: Smooth
     thickness_mm: float
-    kept: tuple[float, float]  # shares of k-space along H and W
+    kept: tuple[float, ...]  # shares of k-space along H and W
     filtered: float  # strength of the filter against ringing: 0 none, 1 a squared cosine
     cuts: tuple[float, ...]  # shares of the lines of k-space at which the head moves
-    moves_mm: tuple[tuple[float, float], ...]  # along H and W, one more than cuts
+    moves_mm: tuple[tuple[float, ...], ...]  # along H and W, one more than cuts
     noise: float
     black: float = 0.0  # is subtracted
 
@@ -145,10 +145,10 @@ def draw_effects(rng: np.random.Generator, settings: PhysicsSettings, field_t: f
         b1,
         gain,
         thickness_mm,
-        (float(kept[0]), float(kept[1])),
+        tuple(kept.tolist()),
         float(filtered),
         tuple(cuts.tolist()) if moves else (),
-        tuple((float(y), float(x)) for y, x in moves_mm) if moves else (),
+        tuple(map(tuple, moves_mm.tolist())) if moves else (),
         float(noise),
         float(black),
     )

@@ -63,15 +63,13 @@ def is_copy(case: PreparedCase, names: Collection[str], known: Iterable[str]) ->
 
     Scans of more than LARGEST voxels are not compared, because synthesis has little memory left beside them.
     """
-    others = defaultdict[int, list[Signature]](list)
-    for text in known:
-        signature = from_text(text)
-        others[len(signature)].append(signature)
-    if not others or math.prod(case.header.shape) > LARGEST:
+    signatures = [from_text(text) for text in known]
+    if not signatures or math.prod(case.header.shape) > LARGEST:
         return False
     for name in set(names) & set(case.header.visible) - TISSUE_MAPS.keys():
         own = signature_of(_field(case, name))
-        if len(own) and others[len(own)] and similar(own[None], np.array(others[len(own)]), SEEN):
+        others = np.array([other for other in signatures if len(other) == len(own)])
+        if others.size and similar(own[None], others, SEEN):
             return True
     return False
 
