@@ -35,21 +35,29 @@ def save(path: Path, array: np.ndarray) -> Path:
     return path
 
 
-@pytest.fixture
-def arrays_000(tmp_path: Path) -> Path:
-    """dataset/{Tmax,mCTA,mask}/ID.npy, the lists above it, and PATIENTS.txt: each ID is its own patient."""
-    root = tmp_path / "dataset"
-    for k, name in enumerate(IDS):
-        phases = np.stack(
-            [HEAD * values(4 * k + c, 100 * c, 100 * c + 50) for c in range(4)], axis=-1
-        )
-        save(root / "mCTA" / f"{name}.npy", phases)
+def write_000(root: Path, train: list[str], test: list[str]) -> Path:
+    """{Tmax,mCTA,mask}/ID.npy, the lists above them, and patients.txt: each ID is its own patient."""
+    for k, name in enumerate([*train, *test]):
+        phases = [HEAD * values(4 * k + c, 100 * c, 100 * c + 50) for c in range(4)]
+        save(root / "mCTA" / f"{name}.npy", np.stack(phases, axis=-1))
         save(root / "Tmax" / f"{name}.npy", (HEAD * values(1000 + k, 1, 20)).astype(np.float64))
         save(root / "mask" / f"{name}.npy", HEAD.astype(np.uint8))
-    (tmp_path / "train_list.txt").write_text("\n".join(TRAIN) + "\n")
-    (tmp_path / "test_list.txt").write_text("\r\n".join(TEST) + "\r\n")
-    (root / "patients.txt").write_text("\n".join(IDS))
+    (root.parent / "train_list.txt").write_text("\n".join(train) + "\n")
+    (root.parent / "test_list.txt").write_text("\r\n".join(test) + "\r\n")
+    (root / "patients.txt").write_text("\n".join([*train, *test]))
     return root
+
+
+@pytest.fixture
+def arrays_000(tmp_path: Path) -> Path:
+    """A data set of 46 patients."""
+    return write_000(tmp_path / "dataset", TRAIN, TEST)
+
+
+@pytest.fixture
+def few_000(tmp_path: Path) -> Path:
+    """A data set of ten patients, which is prepared quickly."""
+    return write_000(tmp_path / "few" / "dataset", TRAIN[:8], TEST[:2])
 
 
 @pytest.fixture
@@ -86,15 +94,15 @@ def splits_of(cohort: Cohort) -> dict[str, list[str]]:
 
 
 def test_channels_of_paper_000_become_four_scans_with_the_map_and_the_file_s_mask(
-    arrays_000, tmp_path
+    few_000, tmp_path
 ):
-    cohort = prepare(arrays_000, tmp_path / "out", preset="mrdpm", audit=False, workers=1)
+    cohort = prepare(few_000, tmp_path / "out", preset="mrdpm", audit=False, workers=1)
     assert not any("wider than deep" in message.text for message in cohort.warnings)
     assert any("channels of mCTA are plain CT" in message.text for message in cohort.warnings)
     assert cohort.provenance["split_by"] == "lists"
     assert cohort.modalities == ("cta1", "cta2", "cta3", "ncct", "tmax")
     assert cohort.units == {"ncct": "HU", "cta1": "HU", "cta2": "HU", "cta3": "HU", "tmax": "s"}
-    case, stored = case_in(cohort, "p07"), np.load(arrays_000 / "mCTA" / "p07.npy")
+    case, stored = case_in(cohort, "p07"), np.load(few_000 / "mCTA" / "p07.npy")
     for channel, name in enumerate(("ncct", "cta1", "cta2", "cta3")):
         as_seen = case.volume(name).data[0, 0][
             ::-1, ::-1
@@ -157,11 +165,11 @@ def test_a_preset_of_one_s_own_says_the_spacing_and_how_slices_lie(arrays_002, t
     assert not any("spacing is" in one.text for one in cohort.warnings)
 
 
-def test_heads_that_are_wider_than_deep_are_said_to_lie_wrongly(arrays_000, tmp_path):
+def test_heads_that_are_wider_than_deep_are_said_to_lie_wrongly(few_000, tmp_path):
     own = tmp_path / "own.toml"
     own.write_text('base = "mrdpm"\narrays = { part = "axes=LP,mm=0.625" }\n')
-    warnings = prepare(arrays_000, tmp_path / "wrong", preset=own, audit=False, workers=1).warnings
-    assert any("46 of 46 heads are wider than deep" in one.text for one in warnings)
+    warnings = prepare(few_000, tmp_path / "wrong", preset=own, audit=False, workers=1).warnings
+    assert any("10 of 10 heads are wider than deep" in one.text for one in warnings)
 
 
 def test_networks_of_paper_001_see_its_slices_as_they_are_stored(arrays_001, tmp_path):
@@ -371,11 +379,11 @@ def damage(root: Path, how: str) -> None:
     ],
 )
 def test_damaged_or_mismatched_files_of_paper_000_give_one_sentence(
-    how, sentence, arrays_000, tmp_path
+    how, sentence, few_000, tmp_path
 ):
-    damage(arrays_000, how)
+    damage(few_000, how)
     with pytest.raises(BadInput, match=sentence):
-        prepare(arrays_000, tmp_path / "out", preset="mrdpm", workers=1)
+        prepare(few_000, tmp_path / "out", preset="mrdpm", workers=1)
 
 
 def test_files_that_no_list_names_are_said(arrays_000):
@@ -418,64 +426,72 @@ def test_an_npz_that_unpacks_to_more_than_a_slice_is_refused_before_it_is_unpack
         read_volume(tmp_path / "a.npz")
 
 
-def test_a_list_of_patients_that_does_not_fit_gives_one_sentence(arrays_001, arrays_002):
-    (arrays_001 / "patients.txt").write_text("s00 a\ns01 a b\n")
-    with pytest.raises(
-        BadInput, match="line 2: expected 'ID PATIENT', each ID once, found 's01 a b'"
-    ):
-        find_cohort(arrays_001, preset="xmodality")
-    (arrays_001 / "patients.txt").write_text("s00 a\n")
-    with pytest.raises(
-        BadInput, match=r"expected 'ID PATIENT' for every case, found none for s01 .15 of 16"
-    ):
-        find_cohort(arrays_001, preset="xmodality")
-    (arrays_002 / "patients.txt").write_text("a\n" * 11)
-    with pytest.raises(
-        BadInput, match="expected a patient for each of 12 slices, one a line, found 11 lines"
-    ):
-        find_cohort(arrays_002, preset="lyu_wang")
-    (arrays_002 / "patients.txt").write_text("a\n" * 5 + "\n" + "b\n" * 6)
-    with pytest.raises(BadInput, match="found line 6 empty"):
-        find_cohort(arrays_002, preset="lyu_wang")
-    (arrays_002 / "patients.txt").write_text("../a\n" * 12)
-    with pytest.raises(BadInput, match="expected a name of letters"):
+@every_row(
+    ("fixture", "preset", "text", "sentence"),
+    [
+        (
+            "arrays_001",
+            "xmodality",
+            "s00 a\ns01 a b\n",
+            "line 2: expected 'ID PATIENT', each ID once, found 's01 a b'",
+        ),
+        (
+            "arrays_001",
+            "xmodality",
+            "s00 a\n",
+            "expected 'ID PATIENT' for every case, found none for s01 .15 of 16",
+        ),
+        (
+            "arrays_002",
+            "lyu_wang",
+            "a\n" * 11,
+            "expected a patient for each of 12 slices, one a line, found 11 lines",
+        ),
+        ("arrays_002", "lyu_wang", "a\n" * 5 + "\n" + "b\n" * 6, "found line 6 empty"),
+        ("arrays_002", "lyu_wang", "../a\n" * 12, "expected a name of letters"),
+    ],
+)
+def test_a_list_of_patients_that_does_not_fit_gives_one_sentence(
+    fixture, preset, text, sentence, request
+):
+    root = request.getfixturevalue(fixture)
+    (root / "patients.txt").write_text(text)
+    with pytest.raises(BadInput, match=sentence):
+        find_cohort(root, preset=preset)
+
+
+@every_row(
+    ("data", "sentence"),
+    [
+        (
+            {"data": np.zeros((11, *SIZE))},
+            r"paired by index \(12×24×20\), found 11×24×20|11×24×20\), found 12×24×20",
+        ),
+        ({"data": np.zeros((12, *SIZE[::-1]))}, "paired by index"),
+        (
+            {"images": np.zeros((12, *SIZE))},
+            "expected a dataset 'data' in the file itself, found 'images'",
+        ),
+        ({"data": np.zeros((12, *SIZE, 1))}, r"expected slices \[slices, H, W\] in 'data'"),
+        ({"data": h5py.ExternalLink("mr.h5", "data")}, "in the file itself"),
+    ],
+)
+def test_stacks_that_are_no_pairs_of_slices_give_one_sentence(data, sentence, arrays_002):
+    with h5py.File(arrays_002 / "ct.h5", "w") as file:
+        for name, value in data.items():
+            file[name] = value
+    with pytest.raises(BadInput, match=sentence):
         find_cohort(arrays_002, preset="lyu_wang")
 
 
-def test_stacks_that_are_no_pairs_of_slices_give_one_sentence(arrays_002, tmp_path):
-    def with_ct(**data: object) -> None:
-        with h5py.File(arrays_002 / "ct.h5", "w") as file:
-            for name, value in data.items():
-                file[name] = value
-
+def test_a_stack_that_is_damaged_or_absent_gives_one_sentence(arrays_002):
     whole = (arrays_002 / "ct.h5").read_bytes()
-    with_ct(data=np.zeros((11, *SIZE)))
-    with pytest.raises(
-        BadInput, match=r"paired by index \(12×24×20\), found 11×24×20|11×24×20\), found 12×24×20"
-    ):
-        find_cohort(arrays_002, preset="lyu_wang")
-    with_ct(data=np.zeros((12, *SIZE[::-1])))
-    with pytest.raises(BadInput, match="paired by index"):
-        find_cohort(arrays_002, preset="lyu_wang")
-    with_ct(images=np.zeros((12, *SIZE)))
-    with pytest.raises(
-        BadInput, match="expected a dataset 'data' in the file itself, found 'images'"
-    ):
-        find_cohort(arrays_002, preset="lyu_wang")
-    with_ct(data=np.zeros((12, *SIZE, 1)))
-    with pytest.raises(BadInput, match=r"expected slices \[slices, H, W\] in 'data'"):
-        find_cohort(arrays_002, preset="lyu_wang")
-    with_ct(data=h5py.ExternalLink(str(arrays_002 / "mr.h5"), "data"))
-    with pytest.raises(BadInput, match="in the file itself"):
-        find_cohort(arrays_002, preset="lyu_wang")
     (arrays_002 / "ct.h5").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(BadInput, match="expected a whole HDF5 file, found none"):
         find_cohort(arrays_002, preset="lyu_wang")
     (arrays_002 / "ct.h5").unlink()
-    cases = find_cohort(arrays_002, preset="lyu_wang").cases
-    assert {name for one in cases for name in one.files} == {
-        "t2"
-    }  # said by the table, and asked for by --modality
+    (case, *_) = find_cohort(arrays_002, preset="lyu_wang").cases
+    assert list(case.files) == ["t2"]
     with pytest.raises(BadInput, match="expected cases with the modality ct, found none, only t2"):
         find_cohort(arrays_002, preset="lyu_wang", modalities=["t2", "ct"])
 

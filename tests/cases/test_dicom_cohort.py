@@ -13,7 +13,9 @@ from voxlate.cases.prepared import open_cohort
 from voxlate.cohorts.find import find_cohort
 from voxlate.formats.dicom import list_series
 from voxlate.formats.io import content_hash, files_of, read_volume
+from voxlate.recipe import read
 from voxlate.system.errors import BadInput
+from voxlate.training.train import train
 
 pydicom = pytest.importorskip("pydicom")
 from dicom_slices import image, item, save  # noqa: E402 - needs pydicom
@@ -412,25 +414,25 @@ train = { steps = 2, batch = 2, precision = "float32", workers = 0, save_every =
 """
 
 
-def test_synth_evaluate_and_info_read_the_same_series(voxlate, gold: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def run(written_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was trained on the three patients for two steps."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "tiny.toml").write_text(RECIPE)
+    prepare(written_once, folder / "prepared", preset="gold_atlas", workers=1)
+    recipe = read(str(folder / "tiny.toml"))
+    return train(recipe, folder / "prepared", folder / "run", device="cpu").folder
+
+
+def test_synth_evaluate_and_info_read_the_same_series(
+    voxlate, gold: Path, run: Path, tmp_path: Path
+) -> None:
     def said(*arguments: object) -> str:
         answer = voxlate(*arguments)
         assert answer.code == 0, answer.err
         return str(answer.out)
 
-    (tmp_path / "tiny.toml").write_text(RECIPE)
-    run, out, ours = tmp_path / "run", tmp_path / "out", ("--preset", "gold_atlas")
-    prepare(gold, tmp_path / "prepared", preset="gold_atlas", workers=1)
-    said(
-        "train",
-        tmp_path / "tiny.toml",
-        "--data",
-        tmp_path / "prepared",
-        "--out",
-        run,
-        "--device",
-        "cpu",
-    )
+    out, ours = tmp_path / "out", ("--preset", "gold_atlas")
     said("synth", run, gold, *ours, "--out", out)
     t2 = find_cohort(gold, preset="gold_atlas").cases[1].files["t2"]
     image = read_volume(out / "2_03_P" / "ct.nii.gz")
@@ -465,15 +467,9 @@ def test_synth_evaluate_and_info_read_the_same_series(voxlate, gold: Path, tmp_p
 
 
 def test_synth_makes_the_image_again_when_pixels_of_a_folder_have_changed(
-    voxlate, gold: Path, tmp_path: Path
+    voxlate, gold: Path, run: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "tiny.toml").write_text(RECIPE)
-    prepare(gold, tmp_path / "prepared", preset="gold_atlas", workers=1)
-    run, out = tmp_path / "run", tmp_path / "out"
-    assert (
-        voxlate("train", tmp_path / "tiny.toml", "--data", tmp_path / "prepared", "--out", run).code
-        == 0
-    )
+    out = tmp_path / "out"
     t2 = find_cohort(gold, preset="gold_atlas").cases[1].files["t2"]
     assert voxlate("synth", run, t2, "--out", out).code == 0
     (image,) = out.rglob("ct.nii.gz")

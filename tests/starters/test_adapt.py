@@ -215,7 +215,7 @@ def test_adaptation_without_a_held_out_case_is_refused(run, cohort, tmp_path):
 
 PHYSICS = """
 title = "MR of any contrast to CT"
-data = { source = ["mr"], target = ["ct"], patch = [1, 48, 40], physics = { contrasts = { mr = { sequence = "any" } } } }
+data = { source = ["mr"], target = ["ct"], patch = [1, 32, 24], physics = { contrasts = { mr = { sequence = "any" } } } }
 intensity = { mr = { kind = "percentile" }, ct = { kind = "window", low = -1000, high = 2000 } }
 method = { kind = "regression" }
 net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
@@ -227,8 +227,8 @@ def test_a_starter_of_drawn_contrasts_is_adapted_to_images_while_phantoms_are_re
     tmp_path, monkeypatch
 ):
     phantoms, site = tmp_path / "phantoms", tmp_path / "site"
-    write_cohort(phantoms, cases=3, size=(40, 48, 12), modalities=("ct", *MAPS))
-    write_cohort(site, cases=3, size=(40, 48, 12), seed=1, modalities=("t1", "ct"))
+    write_cohort(phantoms, cases=3, size=(24, 32, 8), modalities=("ct", *MAPS))
+    write_cohort(site, cases=3, size=(24, 32, 8), seed=1, modalities=("t1", "ct"))
     options = {"workers": 0, "audit": False, "shares": (2, 1, 0), "progress": False}
     old = voxlate.prepare(phantoms, tmp_path / "old", **options)
     new = voxlate.prepare(site, tmp_path / "new", **options)
