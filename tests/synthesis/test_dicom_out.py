@@ -13,6 +13,7 @@ from voxlate.cohorts.deidentify import deidentify_folder
 from voxlate.cohorts.pseudonyms import Pseudonyms
 from voxlate.delivery.archive import Fetched, store_answers, write_objects_of
 from voxlate.delivery.dicom_out import export_dicom
+from voxlate.formats.dicom_images import write_derived, write_enhanced
 from voxlate.formats.io import read_volume, write_volume
 from voxlate.images.grid import LPS_TO_RAS, Volume
 from voxlate.pacs.address import StudyAddress
@@ -205,7 +206,7 @@ def test_maps_masks_and_the_summary_of_trust_go_beside_the_series(case, series, 
 def test_the_standard_s_checker_finds_no_error_in_any_exported_object(case, series, tmp_path):
     pytest.importorskip("highdicom")
     export_dicom(case, tmp_path / "dicom", series)
-    export_dicom(case, tmp_path / "enhanced", series, enhanced=True)
+    export_dicom(case, tmp_path / "enhanced", series, write=write_enhanced)
     first = [*sorted(tmp_path.glob("dicom/*/*/0001.dcm")), *tmp_path.glob("enhanced/*/ct/*.dcm")]
     assert len(first) == 9
     assert {file: errors for file in first if (errors := errors_in(file))} == {}
@@ -377,7 +378,9 @@ def test_each_study_gets_the_images_of_its_own_scans(run, series, voxlate, tmp_p
 def test_pseudonyms_add_no_error_of_the_standard_s_checker(case, series, tmp_path, enhanced):
     pytest.importorskip("highdicom")
     pytest.importorskip("dicomanonymizer")
-    export_dicom(case, tmp_path / "dicom", series, enhanced=enhanced)
+    export_dicom(
+        case, tmp_path / "dicom", series, write=write_enhanced if enhanced else write_derived
+    )
     files = deidentify_folder(
         tmp_path / "dicom", tmp_path / "out", Pseudonyms(bytes(range(32)))
     ).files

@@ -15,6 +15,7 @@ from voxlate.delivery.archive import fetch_inputs, store_answers
 from voxlate.delivery.archive import serve as answer_studies
 from voxlate.delivery.delivery import deliver
 from voxlate.delivery.dicom_out import Exported, export_dicom
+from voxlate.formats.dicom_images import write_derived, write_enhanced
 from voxlate.formats.io import read_volume, write_volume
 from voxlate.options.check import check_options
 from voxlate.options.evaluate import CompareOptions, EvaluateOptions, LikelihoodOptions
@@ -394,7 +395,8 @@ def export(
     asked = check_options(ExportOptions, options, changes)
     like = None if asked.like is None else Path(asked.like)
     with report_to(progress) as report:
-        return export_dicom(Path(out), Path(dicom), like, report.count("images"), asked.enhanced)
+        write = write_enhanced if asked.enhanced else write_derived
+        return export_dicom(Path(out), Path(dicom), like, report.count("images"), write)
 
 
 @command

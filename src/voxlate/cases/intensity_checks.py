@@ -28,7 +28,7 @@ def check_one_scale(headers: Sequence[CaseHeader], targets: Sequence[str], where
     for name in targets:
         shown = [header for header in headers if name in header.visible]
         shown = [header for header in shown if header.units[name] in ("a.u.", "grey")]
-        signed = [header.case for header in shown if header.statistics[name].signed]
+        signed = [header.case for header in shown if header.statistics[name].is_signed]
         if 0 < len(signed) < len(shown):
             raise BadInput(
                 f"{where}: expected the scans of the target {name} on one scale, found {len(signed)} of {len(shown)} training cases z-scored ({first_of(signed, 3)}) and the others not, so that images would have neither scale. Give all one scale, or prepare the cohort without one kind (--exclude CASE)."

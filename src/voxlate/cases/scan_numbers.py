@@ -57,7 +57,7 @@ class ScanNumbers:
     @property
     def level(self) -> str:
         """The name under which its level is compared."""
-        return "signed level" if self.statistics.signed else "level"
+        return "signed level" if self.statistics.is_signed else "level"
 
     def is_apart(self, name: str, usual: Usual, least: float) -> bool:
         """Whether a number is further from its median than `least`, and than the spread around it explains."""
@@ -75,7 +75,7 @@ def numbers_of(
     bright = statistics.all.at(99.9)
     spacing_mm = header.origins[name].grid.spacing_mm
     unspaced = all(abs(side - 1) < 1e-6 for side in spacing_mm)
-    compared = {"high": bright, "signed": float(statistics.signed), "unspaced": float(unspaced)}
+    compared = {"high": bright, "signed": float(statistics.is_signed), "unspaced": float(unspaced)}
     if not unspaced:
         compared |= zip(("z_mm", "y_mm", "x_mm"), spacing_mm)
     compared |= {"background": statistics.all.at(0), "empty": 0.0}
@@ -168,9 +168,9 @@ def _of_mr(name: str, scan: ScanNumbers, usual: Usual) -> Iterator[Oddity]:
         yield "other-kind", ""
     span = f"{scan.statistics.all.at(0):.4g} to {scan.statistics.all.at(100):.4g}"
     most_are_signed = usual["signed"][0] > 0.5
-    if scan.statistics.signed and not most_are_signed:
+    if scan.statistics.is_signed and not most_are_signed:
         yield "z-scored", span
-    if not scan.statistics.signed and most_are_signed:
+    if not scan.statistics.is_signed and most_are_signed:
         yield "not-z-scored", span
     if scan.padding is not None:
         yield "padding", f"{scan.padding:g}"

@@ -10,7 +10,7 @@ from voxlate.cohorts.case_files import CaseFiles, cases_of
 from voxlate.cohorts.choice import Choice, Row, quote_some
 from voxlate.cohorts.patterns import fits_any, path_expression, study_of
 from voxlate.cohorts.presets import Preset, Tags
-from voxlate.formats.dicom import is_dicom_folder, list_series, listing
+from voxlate.formats.dicom import describe_series, is_dicom_folder, list_series
 from voxlate.system.errors import BadInput
 
 
@@ -63,7 +63,7 @@ def _several_series(tables: Mapping[str, Tags], rows: Sequence[Row]) -> BadInput
     differ = len({row.description for row in rows}) == len(rows)
     choice = rows[0].description if differ else rows[0].path.name
     return BadInput(
-        f"{folders}: expected one series with {tags} to be {modality} of case {rows[0].case}, found {listing(found)}. Choose one (--prefer '{choice}'), leave others out (--exclude-file, by description or path), or narrow [series.{name}] in a TOML file of your own (--preset)."
+        f"{folders}: expected one series with {tags} to be {modality} of case {rows[0].case}, found {describe_series(found)}. Choose one (--prefer '{choice}'), leave others out (--exclude-file, by description or path), or narrow [series.{name}] in a TOML file of your own (--preset)."
     )
 
 
@@ -71,7 +71,9 @@ def _none_fits(root: Path, listed: Sequence[Row], tables: Mapping[str, Tags]) ->
     cases = [(row.patient, row.case) for row in listed]
     found = [row.series for row, case in zip(listed, cases) if case == cases[0] and row.series]
     wanted = " or ".join(f"{tags} ({name})" for name, tags in tables.items())
-    shown = f"{listed[0].case} has {listing(found)}" if listed else "--exclude-file leaves none"
+    shown = (
+        f"{listed[0].case} has {describe_series(found)}" if listed else "--exclude-file leaves none"
+    )
     return BadInput(
         f"{root}: expected DICOM series with {wanted}, found none in {len({*cases})} cases; {shown}. Check the path, or name the tags in a preset file of your own."
     )

@@ -11,7 +11,7 @@ from typing import Any
 from voxlate.cohorts.case_files import LABELS, MASKS
 from voxlate.delivery.trust_report import trust_summary
 from voxlate.formats.dicom import folder_and_key, headers_of, is_dicom_folder
-from voxlate.formats.dicom_images import UNITS, write_derived, write_enhanced
+from voxlate.formats.dicom_images import UNITS, write_derived
 from voxlate.formats.dicom_objects import (
     UNIT_CODES,
     Quantity,
@@ -23,7 +23,6 @@ from voxlate.formats.dicom_objects import (
 from voxlate.formats.dicom_placement import share_on
 from voxlate.formats.dicom_report import write_report
 from voxlate.formats.dicom_series import Origin
-from voxlate.formats.format import first_line
 from voxlate.formats.io import (
     content_hash,
     is_picture,
@@ -47,6 +46,7 @@ REPORT = "report"  # the folder of the summary of trust
 MASK_NAMES = (*MASKS, *LABELS)
 SAME_PLACE_MM = 0.1  # converters round headers
 MOST_OF_MASK = 0.95  # share of a mask on its source, below which a note says how much it is
+Write = Callable[[Volume, Path, Path, Origin], list[Path]]
 # What the headers state of a provenance: no path, and no name of a case.
 _STATED = ("model", "seed", "synth", "units", "warnings", "notice")
 
@@ -97,7 +97,7 @@ def export_dicom(
     to: Path,
     like: Path | None = None,
     progress: Callable[[int, int], None] = no_report,
-    enhanced: bool = False,
+    write: Write = write_derived,
 ) -> Exported:
     """Write TO/<case>/<image>/0001.dcm … for every image in a folder that synth wrote, or in one of its case folders.
 
@@ -106,8 +106,8 @@ def export_dicom(
     trust of each case becomes a document, TO/<case>/report. Maps and masks need highdicom, and are left out without it.
 
     like: the DICOM series of the source, where OUT holds one case; by default that from which each case was made, as
-    its provenance states it. progress is called with (images done, images). enhanced: one object of many frames for a CT
-    or MR series. Images that no object can hold are left out and listed. Raises BadInput for a folder without images,
+    its provenance states it. progress is called with (images done, images). write: writes a CT or MR series, as classic
+    or enhanced objects. Images that no object can hold are left out and listed. Raises BadInput for a folder without images,
     or without one that DICOM can hold, cases that were not made of DICOM, and a `like` for several cases. A series that
     is there, of the same image and source, is kept.
     """
@@ -134,11 +134,11 @@ def export_dicom(
             for name in files:
                 progress(done, count)
                 done += 1
-                _export_image(case / name, source, to, exported, enhanced)
+                _export_image(case / name, source, to, exported, write)
             _export_report(case, source, to, exported)
     if not exported.folders:
         raise BadInput(
-            f"{out}: expected an image that a DICOM object can carry, found none ({first_line(exported.messages[-1].text)}). Keep the images in their own files."
+            f"{out}: expected an image that a DICOM object can carry, found none ({exported.messages[-1].text.rstrip('.')}). Keep the images in their own files."
         )
     progress(count, count)
     return exported
@@ -156,7 +156,7 @@ def export_case(case: Path, to: Path, source_of: Callable[[Volume], Path]) -> Ex
 
 
 def _export_image(
-    path: Path, source: Path, to: Path, exported: Exported, enhanced: bool = False
+    path: Path, source: Path, to: Path, exported: Exported, write: Write = write_derived
 ) -> None:
     """Write an image, map or mask as the object that can carry it, or note why there is none."""
     case = path.parent
@@ -170,7 +170,6 @@ def _export_image(
         quantity = quantity_of(modality, volume.unit)
     is_mask = name in MASK_NAMES
     if volume.unit in UNITS and not quantity.statistic and not is_mask:
-        write = write_enhanced if enhanced else write_derived
         write(volume, source, folder, origin)
         exported.series.append(folder)
         return

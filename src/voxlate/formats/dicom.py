@@ -33,7 +33,7 @@ from voxlate.formats.dicom_pixels import (
     VALUE_TAGS,
     Meaning,
     check_deflated,
-    meaning_of,
+    find_meaning,
     read_slice,
 )
 from voxlate.formats.dicom_volumes import (
@@ -161,7 +161,7 @@ def headers_of(path: Path) -> Headers:
                 headers[image] = header
     if key and not headers:
         # a second pass, so that the first keeps no other series' headers
-        others = listing(list_series(place))
+        others = describe_series(list_series(place))
         raise BadInput(f"{path}: expected a series of that key, found only {others}. Name another.")
     return headers
 
@@ -205,7 +205,7 @@ def _directions(header: Any) -> frozenset[str]:
     return frozenset([" ".join(map(str, values))])
 
 
-def listing(series: list[SeriesInfo]) -> str:
+def describe_series(series: list[SeriesInfo]) -> str:
     """Series as a part of a sentence: their descriptions, and the paths that name them."""
     if not series:
         return "none"
@@ -300,7 +300,7 @@ def read_series(path: Path) -> Stored:
         first = next(iter(headers))
         check_single_volume(headers, _key(headers[first], first.file), path)
         stack = stack_of(headers, path)
-        meaning = meaning_of(headers, path)
+        meaning = find_meaning(headers, path)
     stored = _straighten(_read_stack(stack, meaning), path)
     if not copies:
         return stored
@@ -364,7 +364,7 @@ def read_frames(path: Path) -> DynamicScan:
         frames = []
         for row in rows:
             frames.append(stack_of({image: headers[image] for image in row}, path, numbered=False))
-        meaning = meaning_of(headers, path)
+        meaning = find_meaning(headers, path)
     grid = frames[0].grid
     tilt = tilt_of(grid)
     if tilt > TILT_DEGREES:
@@ -401,7 +401,7 @@ def _check_series(path: Path) -> Headers:
     series = _group_by_series(headers.items())
     if len(series) > 1:
         raise BadInput(
-            f"{path}: expected one DICOM series, found {listing(series)}. Name one of them by such a path, put it in its own folder, or choose the series of a cohort by tags (--preset FILE.toml: docs/guides/dicom.md)."
+            f"{path}: expected one DICOM series, found {describe_series(series)}. Name one of them by such a path, put it in its own folder, or choose the series of a cohort by tags (--preset FILE.toml: docs/guides/dicom.md)."
         )
     for image, header in headers.items():
         _check_image(header, image)

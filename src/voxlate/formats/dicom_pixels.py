@@ -123,7 +123,7 @@ class Meaning:
     guesses: tuple[str, ...]
 
 
-def meaning_of(headers: Headers, path: Path) -> Meaning:
+def find_meaning(headers: Headers, path: Path) -> Meaning:
     """The meaning of a series' stored values.
 
     Raises BadInput where some slices state a scale and others do not, and for slopes that are not above 0 or differ

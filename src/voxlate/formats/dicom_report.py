@@ -82,14 +82,20 @@ def write_report(
     )
     if evidence:
         report.StudyInstanceUID = evidence[0].StudyInstanceUID
-        study = item(StudyInstanceUID=report.StudyInstanceUID)
-        study.ReferencedSeriesSequence = [
-            item(SeriesInstanceUID=uid, ReferencedSOPSequence=[*map(refer, group)])
-            for uid, group in by_series.items()
+        report.CurrentRequestedProcedureEvidenceSequence = [
+            _study(report.StudyInstanceUID, by_series)
         ]
-        report.CurrentRequestedProcedureEvidenceSequence = [study]
     as_file(report)
     return write_objects(out, report, 1, [report])
+
+
+def _study(uid: str, by_series: dict[str, list[Any]]) -> Any:
+    """The references to all images, by study and series."""
+    series = [
+        item(SeriesInstanceUID=key, ReferencedSOPSequence=[*map(refer, images)])
+        for key, images in by_series.items()
+    ]
+    return item(StudyInstanceUID=uid, ReferencedSeriesSequence=series)
 
 
 def _entry(kind: str, heading: Code, **content: Any) -> Any:

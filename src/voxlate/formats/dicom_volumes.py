@@ -138,8 +138,8 @@ def order_in_time(headers: Headers, path: Path) -> Places:
         moments = _moments(headers, name)
         if len(moments) < len(images):
             continue
-        counts = [len({moments[image] for image in place}) for place in places]
-        if set(counts) == {len(full)}:
+        apart = [len(set(map(moments.__getitem__, place))) for place in places]
+        if min(apart) == len(full):
             ordered = [sorted(place, key=moments.__getitem__) for place in places]
             return Places(ordered, moments if name.endswith("Time") else None)
     raise BadInput(

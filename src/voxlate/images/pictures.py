@@ -6,7 +6,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Literal
 
@@ -123,7 +123,8 @@ def with_lines(picture: Image.Image, sentences: Sequence[str]) -> Image.Image:
         return picture
     size = 14
     columns = max(20, int(picture.width / (0.5 * size)))
-    lines = [line for sentence in sentences for line in textwrap.wrap(f"! {sentence}", columns)]
+    wrapped = (textwrap.wrap(f"! {sentence}", columns) for sentence in sentences)
+    lines = [*chain.from_iterable(wrapped)]
     sheet = Image.new(
         "RGB",
         (picture.width, picture.height + (len(lines) + 1) * (size + 4)),

@@ -49,7 +49,7 @@ class Statistics:
         return self.all.at(0) == self.all.at(100)
 
     @property
-    def signed(self) -> bool:
+    def is_signed(self) -> bool:
         """Whether its mean was subtracted: much of the body, or air without its noise, is below 0."""
         limit = -SIGNED * (self.all.at(99.9) - self.all.at(0.1))
         return self.foreground.at(25) < limit or self.all.at(25) < min(
