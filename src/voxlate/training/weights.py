@@ -194,7 +194,11 @@ def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, d
 
 def _check_provenance(run: Run, trained: Mapping[str, Any]) -> None:
     """Raise BadInput if the recipe of a run is not the one that its weights were trained by."""
-    stated = read_run(run.provenance).get("recipe", {})
+    stated = read_run(run.provenance).get("recipe")
+    if stated is None:
+        raise BadInput(
+            f"{run.provenance}: expected the provenance of a training, with its recipe, found one without. Restore the file, or name weights.safetensors instead of the folder."
+        )
     # The weights may lack additional steps.
     if change := first_change(_without_more(stated), _without_more(trained)):
         raise BadInput(
