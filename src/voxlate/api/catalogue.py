@@ -6,7 +6,7 @@ from typing import Any
 
 from voxlate.api.entry import command
 from voxlate.recipe import text as recipe_text
-from voxlate.starters.names import FOLDER, PREFIX, folder_of, starter_names
+from voxlate.starters.names import FOLDER, PREFIX, folder_of, starter_names, starters_to_run
 from voxlate.system.errors import BadInput
 
 
@@ -29,6 +29,16 @@ def recipes(
 
         return {"name": name, **to_dict(read(name, allow_code=allow_code))}
     return recipe_text.table_of_recipes()
+
+
+def recipe_choices() -> tuple[str, ...]:
+    """The names of the shipped recipes, which a shell completes."""
+    return recipe_text.names()
+
+
+def starter_choices() -> list[str]:
+    """The installed starters as runs, which a shell completes."""
+    return starters_to_run()
 
 
 def recipes_by_modalities() -> dict[str, list[dict[str, Any]]]:
@@ -72,7 +82,8 @@ def list_starters(check: bool = False) -> list[dict[str, Any]]:
 
     keys = ("title", "source", "target", "accepts", "bytes", "parameters", "trained_on")
     cards = {name: read_card(folder_of(name)) for name in names}
-    return [
-        {"name": f"{PREFIX}{name}", **{key: getattr(card, key) for key in keys}, "card": card.lines}
-        for name, card in cards.items()
-    ]
+    rows = list[dict[str, Any]]()
+    for name, card in cards.items():
+        stated = {key: getattr(card, key) for key in keys}
+        rows.append({"name": f"{PREFIX}{name}", **stated, "card": card.lines})
+    return rows

@@ -77,6 +77,11 @@ def survey(
         return survey_cohort(Path(root), asked, report.count("check"))
 
 
+def held_out_line(found: Survey) -> str:
+    """A sentence on the patients that a preparation would hold out; "" for none."""
+    return describe_held_out(found.splits)
+
+
 @dataclass(frozen=True)
 class PreparedSummary:
     """What `voxlate prepare` shows of a prepared cohort: its table, lines by modality, and the next command.

@@ -25,7 +25,7 @@ def say(line: str | Text, console: Console = out, style: str | None = None) -> N
 
 def note(said: str | Message) -> None:
     """Print a message on stderr, as loud as its grade."""
-    one = Message("", "note", said) if isinstance(said, str) else said
-    case = f"{one.case}: " if one.case else ""
-    label = "note" if one.grade == "note" else one.grade.upper()
-    say(f"{label}: {case}{one.text}", err, STYLES[one.grade])
+    value = Message("", "note", said) if isinstance(said, str) else said
+    case = f"{value.case}: " if value.case else ""
+    label = "note" if value.grade == "note" else value.grade.upper()
+    say(f"{label}: {case}{value.text}", err, STYLES[value.grade])

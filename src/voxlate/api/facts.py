@@ -75,7 +75,7 @@ def _folder(path: Path) -> dict[str, Any]:
         if not series:
             raise
         return _series(path, series)
-    scans = Counter(name for case in cohort.cases for name in case.files)
+    scans = Counter(chain.from_iterable(case.files for case in cohort.cases))
     return {
         "cohort": str(path),
         "cases": len(cohort.cases),
@@ -134,8 +134,11 @@ def _scan(path: Path) -> dict[str, Any]:
     values, finite = volume.data, np.isfinite(volume.data)
     low, high = values.min(where=finite, initial=np.inf), values.max(where=finite, initial=-np.inf)
     total, count = values.sum(where=finite, dtype=np.float64), int(finite.sum())
-    stated = _stated_unit(path, named)
-    guesses = [*volume.guesses, *([] if stated else _guessed_unit(named, volume.unit, float(low)))]
+    stated = _unit_in_provenance(path, named)
+    guesses = [
+        *volume.guesses,
+        *([] if stated else _guesses_of_unit(named, volume.unit, float(low))),
+    ]
     depth, height, width = volume.grid.shape
     spacing = [round(float(size), 4) for size in reversed(volume.grid.spacing_mm)]
     return {
@@ -152,7 +155,7 @@ def _scan(path: Path) -> dict[str, Any]:
     }
 
 
-def _guessed_unit(named: str, unit: str, low: float) -> list[str]:
+def _guesses_of_unit(named: str, unit: str, low: float) -> list[str]:
     """A sentence on a unit that only the file's name states, and on values that speak against it."""
     if not named or unit != unit_of(named) or unit == unit_of(""):
         return []
@@ -162,7 +165,7 @@ def _guessed_unit(named: str, unit: str, low: float) -> list[str]:
     return [f"unit {unit}, by the file's name alone{contrary}"]
 
 
-def _stated_unit(path: Path, modality: str) -> str | None:
+def _unit_in_provenance(path: Path, modality: str) -> str | None:
     """The unit in the provenance of a synthesised image: a CT may have grey values."""
     provenance = path.parent / "provenance.json"
     if not provenance.is_file():
@@ -187,7 +190,7 @@ def _cohort(path: Path) -> dict[str, Any]:
         "patients": len({entry.patient for entry in cohort.cases}),
         "modalities": {name: cohort.units[name] for name in cohort.modalities},
         "made from": cohort.provenance.get("root", ""),
-        "warnings": [str(one) for one in cohort.warnings],
+        "warnings": [*map(str, cohort.warnings)],
     }
 
 

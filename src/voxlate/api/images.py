@@ -109,6 +109,21 @@ class Syntheses:
         return bounds_of(self.folders)
 
     @property
+    def document(self) -> dict[str, Any]:
+        """What was synthesised, as plain values."""
+        warnings = {
+            case: [warning.table for warning in found] for case, found in self.warnings.items()
+        }
+        return {
+            "cases": [*self.cases],
+            "targets": [*self.targets],
+            "left_out": {**self.left_out},
+            "complete": [*self.complete],
+            "bounds": self.bounds,
+            "warnings": warnings,
+        }
+
+    @property
     def bound_lines(self) -> list[str]:
         """Sentences on the bounds of the error."""
         return [*bound_lines(self.folders)]
@@ -165,7 +180,7 @@ def synthesise(
         asked = replace(asked, device=f"{run.device}")
     to = Path(out)
     with report_to(progress) as report:
-        fetched = fetch_inputs(_input_texts(inputs, to), to, asked)
+        fetched = fetch_inputs(_texts_of_inputs(inputs, to), to, asked)
         runs = [run] if isinstance(run, Path | str) else run
         selected = select(runs, fetched.inputs, asked)
         if not selected.scans:
@@ -180,7 +195,7 @@ def synthesise(
 synthesize = synthesise
 
 
-def _input_texts(inputs: Any, out: Path) -> list[str]:
+def _texts_of_inputs(inputs: Any, out: Path) -> list[str]:
     """Inputs as texts of the command line; scans that are no paths are written into OUT/scans first."""
     if isinstance(inputs, Path | str):
         return [str(inputs)]
@@ -220,9 +235,7 @@ def _describe(
     )
 
 
-def following_commands(
-    done: Syntheses, run: Path | str, scans: str, asked: SynthOptions
-) -> list[str]:
+def next_commands(done: Syntheses, run: Path | str, scans: str, asked: SynthOptions) -> list[str]:
     """The commands that the command line proposes after a synthesis; scores need the names of cases."""
     if not done.cases:
         return []
@@ -284,7 +297,7 @@ class Evaluation:
         return [*found, *(message("assumed", f"assumed: {text}.") for text in assumed)]
 
     @property
-    def trained_on(self) -> list[Message]:
+    def training_notes(self) -> list[Message]:
         """A message where scored cases were in the training."""
         text = training_note(self.document)
         return [message("trained-on", text)] if text else []

@@ -3,6 +3,7 @@
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ COHORT = "COHORT"  # stands for the scans if their folder is unknown
 HELD_OUT = ("val", "test")
 
 
-def shown(path: Path | str) -> str:
+def quote_path(path: Path | str) -> str:
     """A path quoted for a shell, relative to the current folder if it is below it."""
     here = os.path.relpath(path) if Path(path).is_absolute() else str(path)
     return shlex.quote(str(path) if here.startswith("..") else here)
@@ -34,7 +35,7 @@ def layout_options(layout: Mapping[str, Any]) -> str:
             named += option
             continue
         values = value if isinstance(value, list | tuple) else [value]
-        named += "".join(f"{option} {shlex.quote(str(one))}" for one in values)
+        named += "".join(f"{option} {shlex.quote(str(text))}" for text in values)
     return named
 
 
@@ -46,7 +47,7 @@ def after_prepare(prepared: Path) -> str:
     facts = facts_of(open_cohort(prepared))
     refuse_maps(facts)
     roles_of(facts)
-    return f"train auto --data {shown(prepared)} --out RUN"
+    return f"train auto --data {quote_path(prepared)} --out RUN"
 
 
 def after_training(run: Path, data: DataSettings, completes: bool) -> str:
@@ -55,16 +56,18 @@ def after_training(run: Path, data: DataSettings, completes: bool) -> str:
     If held-out cases lack scans, the synthesis of all cases that lack some, or of one case; where the scans were drawn
     from maps, the synthesis of a scan of the user's.
     """
-    splits, cohort = splits_of_training([run]), _prepared(run)
+    splits, cohort = splits_of_training([run]), _cohort_of(run)
     wanted = set(data.source)
     if cohort is None:
         unseen = next((f" --split {name}" for name in HELD_OUT if splits.get(name)), "")
-        return f"synth {shown(run)} {COHORT}{unseen} --out OUT"
-    present = {one.case: set(one.present) for one in cohort.cases}
+        return f"synth {quote_path(run)} {COHORT}{unseen} --out OUT"
+    present = {entry.case: set(entry.present) for entry in cohort.cases}
     if data.physics is not None and not any(wanted & there for there in present.values()):
         pairs = " ".join(f"{name}=SCAN" for name in data.source)
-        return f"synth {shown(run)} {pairs} --out OUT"
-    scans = (shown(root) if (root := _root(cohort)) else COHORT) + layout_options(cohort.provenance)
+        return f"synth {quote_path(run)} {pairs} --out OUT"
+    scans = (quote_path(root) if (root := _root(cohort)) else COHORT) + layout_options(
+        cohort.provenance
+    )
     held_out = {name: splits[name] for name in HELD_OUT if splits.get(name)} or {"": [*present]}
 
     def fits(there: set[str]) -> bool:
@@ -77,30 +80,30 @@ def after_training(run: Path, data: DataSettings, completes: bool) -> str:
         split = f" --split {name}" if name else ""
         having = [wanted & present.get(case, set()) for case in cases]
         if completes and wanted in having:
-            return f"evaluate NEW --truth {scans} --run {shown(run)} --missing one --units network{split}"
+            return f"evaluate NEW --truth {scans} --run {quote_path(run)} --missing one --units network{split}"
         if all(map(fits, having)):
-            return f"synth {shown(run)} {scans}{split} --out OUT"
-    held = {case for cases in held_out.values() for case in cases}
-    for case in sorted(_cases(cohort), key=lambda one: one.case not in held):
+            return f"synth {quote_path(run)} {scans}{split} --out OUT"
+    held = {*chain.from_iterable(held_out.values())}
+    for case in sorted(_cases(cohort), key=lambda case: case.case not in held):
         files = {name: path for name, path in case.files.items() if name in wanted}
         if fits(set(files)):
-            pairs = " ".join(f"{name}={shown(path)}" for name, path in files.items())
-            return f"synth {shown(run)} {pairs} --out OUT"
-    return f"synth {shown(run)} {scans} --out OUT"
+            pairs = " ".join(f"{name}={quote_path(path)}" for name, path in files.items())
+            return f"synth {quote_path(run)} {pairs} --out OUT"
+    return f"synth {quote_path(run)} {scans} --out OUT"
 
 
 def after_synthesis(out: Path, scans: str, layout: Mapping[str, Any], truths: bool) -> str:
     """The scores of images if the scans include the true targets, else their report."""
     if truths:
-        return f"evaluate {shown(out)} --truth {shown(scans)}{layout_options(layout)}"
-    return f"report {shown(out)}"
+        return f"evaluate {quote_path(out)} --truth {quote_path(scans)}{layout_options(layout)}"
+    return f"report {quote_path(out)}"
 
 
 def after_completing(run: Path, scans: str, layout: Mapping[str, Any], split: str | None) -> str:
     """The scores of a model on cases that lack no modality."""
     of_split = f" --split {split}" if split else ""
-    truth = f"{shown(scans)}{layout_options(layout)}{of_split}"
-    return f"evaluate NEW --truth {truth} --run {shown(run)} --missing one --units network"
+    truth = f"{quote_path(scans)}{layout_options(layout)}{of_split}"
+    return f"evaluate NEW --truth {truth} --run {quote_path(run)} --missing one --units network"
 
 
 def _root(cohort: Cohort) -> Path | None:
@@ -120,7 +123,7 @@ def _cases(cohort: Cohort) -> Sequence[CaseFiles]:
         return []
 
 
-def _prepared(run: Path) -> Cohort | None:
+def _cohort_of(run: Path) -> Cohort | None:
     """The prepared cohort of a run; None if it does not exist any more."""
     stated = (
         read_json(path).get("prepared") if (path := run / "provenance.json").is_file() else None

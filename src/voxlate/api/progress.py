@@ -114,18 +114,18 @@ def draw_bars(*_: object) -> None:
     """Stands for the bars on stderr, which exist while a command runs."""
 
 
-def say_in_python(one: Message) -> None:
+def say_in_python(said: Message) -> None:
     """Print a note on stderr; Python warns of the other messages."""
-    if one.grade == "note":
-        note(one)
+    if said.grade == "note":
+        note(said)
     else:
-        warn_in_python(one)
+        warn_in_python(said)
 
 
-def warn_in_python(one: Message) -> None:
+def warn_in_python(said: Message) -> None:
     """Warn as Python does, except of notes, which the images and their provenance contain."""
-    if one.grade != "note":
-        warnings.warn(str(one), stacklevel=4)
+    if said.grade != "note":
+        warnings.warn(str(said), stacklevel=4)
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def report_to(progress: Feedback) -> Iterator[Reporter]:
     if isinstance(progress, Reporter):
         reporter = progress
     elif isinstance(progress, bool):
-        reporter = Reporter() if progress else Reporter(_nothing, warn_in_python)
+        reporter = Reporter() if progress else Reporter(lambda *_: None, warn_in_python)
     else:
         reporter = Reporter(progress, warn_in_python)
     if reporter.step is draw_bars:
@@ -167,16 +167,13 @@ def report_to(progress: Feedback) -> Iterator[Reporter]:
         yield replace(reporter, step=_with_numbers(reporter.step))
 
 
-def _nothing(*_: object) -> None:
-    """Report nothing."""
-
-
 def _with_numbers(own: StepCallback) -> StepCallback:
     """A caller's function, which is always given numbers."""
 
     def report(
         name: str, done: int, total: int, numbers: Mapping[str, float] | None = None
     ) -> None:
+        """Call the function with numbers."""
         own(name, done, total, numbers or {})
 
     return report

@@ -38,7 +38,7 @@ def _computes(words: list[str]) -> bool:
     )
 
 
-def _importing(frame: FrameType | None) -> bool:
+def _is_in_import(frame: FrameType | None) -> bool:
     """Whether modules are being imported, whose code may swallow an exception or turn it into another."""
     while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
         frame = frame.f_back
@@ -50,7 +50,8 @@ def main() -> None:
     started, pressed = os.getpid(), list[int]()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if _importing(frame):
+        """End at Ctrl-C, in the middle of an import at once."""
+        if _is_in_import(frame):
             if os.getpid() == started:  # not one of its workers
                 print("voxlate: stopped.", file=sys.stderr, flush=True)
             os._exit(130)

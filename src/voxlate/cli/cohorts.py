@@ -75,60 +75,66 @@ def prepare(
         raise BadInput(
             "--out: expected a folder for the prepared cohort, found none. Add --out PREPARED."
         )
-    with keep_messages(to, "prepare", verbose) as say_one:
-        prepared = run(cohort, to, options, progress=Reporter(say=say_one))
-        for one in prepared.warnings if not as_json else ():
-            say_one(one)
+    with keep_messages(to, "prepare", verbose) as take:
+        prepared = run(cohort, to, options, progress=Reporter(say=take))
+        for warning in prepared.warnings if not as_json else ():
+            take(warning)
     summary = summarise(prepared, cohort, options)
-    counts = {split: len(cases) for split, cases in prepared.splits.items()}
     if as_json:
         facts = {
             "out": str(to),
-            "cases": counts,
+            "cases": {split: len(cases) for split, cases in prepared.splits.items()},
             "modalities": list(prepared.modalities),
             "warnings": [warning.table for warning in prepared.warnings],
             "overview": summary.table,
             "held_out": summary.held_out,
         }
         print(json.dumps(facts))
-        end(prepared.provenance["unread"])
-        return
+    else:
+        count = plural(len(prepared.cases), "case")
+        _show_prepared(summary, f"{count} in {to}", to, None if verbose else MOST_ALIGNED)
+    end(prepared.provenance["unread"])
+
+
+def _show_prepared(summary: Any, cases: str, to: Path, most: int | None) -> None:
+    """Show the table of a prepared cohort, its alignment in at most so many lines, and the next command."""
     if summary.manifest is not None:
         say(f"Cases and splits are read from {summary.manifest}.", err, "dim")
     show(summary.table)
     if summary.held_out_line:
         say(summary.held_out_line, err)
-    for names, line in by_value(summary.lines)[: None if verbose else MOST_ALIGNED]:
+    for names, line in by_value(summary.lines)[:most]:
         say(f"{first_of(names)} {line}.", err)
     if summary.registered:
         say(f"Check the overlays:  voxlate report {to}", err)
     if summary.why_not:
         note(f"no training can be planned: {summary.why_not}")
     else:
-        count = plural(len(prepared.cases), "case")
-        say(f"{count} in {to}. Next:  voxlate {summary.following}")
-    end(prepared.provenance["unread"])
+        say(f"{cases}. Next:  voxlate {summary.following}")
 
 
 def _show_survey(cohort: Path, options: PrepareOptions, most: int | None, as_json: bool) -> None:
     """Show what `prepare` would do: each file, the cohort, and the problems. most: number of files that are listed."""
-    from voxlate.api.cohorts import survey
-    from voxlate.cohorts.split import describe_held_out
+    from voxlate.api.cohorts import held_out_line, survey
 
     found = survey(cohort, options)
     if as_json:
         print(json.dumps(found.facts))
     else:
         show_files(found.files, found.root, most)
-        show(found.table, found.found)
-        if sentence := describe_held_out(found.splits):
+        show(found.table)
+        for sentence in found.found.unclaimed:
+            say(f"left out: {sentence}", err)
+        for sentence in found.found.guessed:
+            say(f"assumed: {sentence}", err)
+        if sentence := held_out_line(found):
             say(sentence, err)
-        for one in found.small:
-            note(one)
+        for said in found.small:
+            note(said)
         if found.preparation.fixed is not None:
             say(f"The grid of each case is that of its {found.preparation.fixed}.", err)
-        for one in found.lost:
-            note(one)
+        for said in found.lost:
+            note(said)
         say("Outliers, copies and registration were not checked: prepare --out does that.", err)
     end([*found.found.unread, *found.problems])
 

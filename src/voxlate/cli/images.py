@@ -42,26 +42,14 @@ def synth(
 
     The images are in physical units on the grid of the input.
     """
-    from voxlate.api.images import following_commands, members_and_scans, synthesise
+    from voxlate.api.images import members_and_scans, next_commands, synthesise
     from voxlate.api.progress import Reporter
 
     members, scans = members_and_scans(inputs)
-    with keep_messages(to, "synth", verbose) as say_one:
-        done = synthesise([run, *members], scans, to, options, progress=Reporter(say=say_one))
+    with keep_messages(to, "synth", verbose) as take:
+        done = synthesise([run, *members], scans, to, options, progress=Reporter(say=take))
     if as_json:
-        facts = {
-            "out": str(to),
-            "cases": list(done.cases),
-            "targets": list(done.targets),
-            "left_out": done.left_out,
-            "complete": list(done.complete),
-            "bounds": done.bounds,
-            "warnings": {
-                case: [warning.table for warning in warnings]
-                for case, warnings in done.warnings.items()
-            },
-        }
-        print(json.dumps(facts))
+        print(json.dumps({"out": str(to), **done.document}))
     elif done.is_empty_part:
         say(f"--part {options.part} holds none of the {done.others} cases: nothing to do.")
         return
@@ -72,7 +60,7 @@ def synth(
             say(
                 f"{len(done.complete)} cases lack no modality and are not synthesised: {', '.join(done.complete)}"
             )
-        after = following_commands(done, run, done.inputs[0], options)
+        after = next_commands(done, run, done.inputs[0], options)
         following = f" Next:  voxlate {after[0]}" if after else ""
         say(f"{plural(len(done.cases), 'case')} in {to}.{following}")
         for scoring in after[1:]:  # true scans exist of complete cases alone
@@ -103,12 +91,12 @@ def evaluate(
     from voxlate.api.images import score
     from voxlate.api.progress import Reporter
 
-    with keep_messages(to, "evaluate", verbose) as say_one:
-        done = score(to, truth, options, progress=Reporter(say=say_one))
+    with keep_messages(to, "evaluate", verbose) as take:
+        done = score(to, truth, options, progress=Reporter(say=take))
         faults = done.wrong_truths
-        trained = done.trained_on if as_json else []
-        for one in [*done.messages, *trained, *(faults if options.any_truth else ())]:
-            say_one(one)
+        trained = done.training_notes if as_json else []
+        for said in [*done.messages, *trained, *(faults if options.any_truth else ())]:
+            take(said)
     _print(done.document, done.scores.table if everything else done.scores.short_table, as_json)
     if not as_json:
         if done.summary and (everything or options.missing == "all"):
@@ -190,8 +178,8 @@ def export(
     from voxlate.api.images import export as run
 
     done = run(path, dicom, options)
-    for one in done.messages:
-        note(one)
+    for said in done.messages:
+        note(said)
     say(f"{done.summary} in {dicom}: derived, synthetic, not for diagnosis.")
 
 
@@ -210,7 +198,7 @@ def demo(
             "Starter for --real, as starter:NAME. Default: by the scan's name.",
             panel=MAIN,
             metavar="NAME",
-            complete="voxlate.starters.names:starters_to_run",
+            complete="voxlate.api.catalogue:starter_choices",
         ),
     ] = None,
 ) -> None:

@@ -2,24 +2,20 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from rich.table import Table
 
 from voxlate.api.console import err, say
 from voxlate.system.errors import first_of
 
-if TYPE_CHECKING:
-    from voxlate.cases.survey import CheckedFile
-    from voxlate.cohorts.case_files import CohortFiles
-
 COLUMNS = ("all", "train", "val", "test")
 MOST_NAMES = 12  # modalities in a row
 Value = TypeVar("Value", bound=Hashable)
 
 
-def show(table: Mapping[str, Any], plan: "CohortFiles | None" = None) -> None:
-    """Print the table on stderr, with the grids (the commonest first) and, for a plan, the files that are left out."""
+def show(table: Mapping[str, Any]) -> None:
+    """Print the table on stderr, with the grids (the commonest first)."""
     grid = Table("", *COLUMNS, "unit", box=None)
     rows = {
         name: (*counts.values(), table["units"].get(name, ""))
@@ -32,10 +28,6 @@ def show(table: Mapping[str, Any], plan: "CohortFiles | None" = None) -> None:
     err.print(grid)
     if grids := [f"{shape} ({count})" for shape, count in table["grids"].items()]:
         say(f"grids: {first_of(grids, 4)}", err)
-    for sentence in plan.unclaimed if plan else ():
-        say(f"left out: {sentence}", err)
-    for sentence in plan.guessed if plan else ():
-        say(f"assumed: {sentence}", err)
 
 
 def by_value(table: Mapping[str, Value]) -> list[tuple[list[str], Value]]:
@@ -46,7 +38,7 @@ def by_value(table: Mapping[str, Value]) -> list[tuple[list[str], Value]]:
     return [(own, value) for value, own in names.items()]
 
 
-def show_files(files: "Sequence[CheckedFile]", root: Path, most: int | None) -> None:
+def show_files(files: Sequence[Any], root: Path, most: int | None) -> None:
     """Print which file or series becomes what, on which grid and in which unit, a line each, on stderr.
 
     most: the number of files that are listed, and of those that cannot be read all; None for all.

@@ -4,6 +4,7 @@ import json
 import shlex
 from collections import defaultdict
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,9 +36,9 @@ RANKED = "Methods for pairs come first on paired scans, then recipes whose patch
 
 
 def _complete_recipe(begun: str) -> list[str]:
-    from voxlate.recipe.text import names
+    from voxlate.api.catalogue import recipe_choices
 
-    return [name for name in (AUTO, *names()) if name.startswith(begun)]
+    return [name for name in (AUTO, *recipe_choices()) if name.startswith(begun)]
 
 
 @command("recipes t1_to_t2_brain", "recipes --for PREPARED", name="recipes")
@@ -77,7 +78,7 @@ def list_recipes(
 def _show_recipes(by_modalities: dict[str, list[dict[str, Any]]]) -> None:
     """List recipes, each on a line of the terminal."""
     cut: Any = {"no_wrap": True, "overflow": "ellipsis"} if out.is_terminal else {"soft_wrap": True}
-    width = max(len(row["name"]) for rows in by_modalities.values() for row in rows)
+    width = max(len(row["name"]) for row in chain.from_iterable(by_modalities.values()))
     for pair, rows in by_modalities.items():
         say(f"\n{pair}", style="bold")
         for row in rows:
@@ -185,8 +186,8 @@ def train(
         after = f"voxlate train auto --data {data} --out {to}{of_fold}"
         say(f"{to} is planned. Next, after copying {data} and {to} to the other machine:  {after}")
         return
-    with keep_messages(to or Path(recipe), "train", verbose, wait=False) as say_one:
-        reporter = Reporter(say=say_one, plan=show_plan)
+    with keep_messages(to or Path(recipe), "train", verbose, wait=False) as take:
+        reporter = Reporter(say=take, plan=show_plan)
         done = run(recipe, data, to, options, progress=reporter)
     for line in describe_trained(done, options.allow_code):
         say(line)

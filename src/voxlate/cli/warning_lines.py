@@ -52,6 +52,7 @@ class _Log(logging.Handler):
     """Says what matplotlib logs."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Say a warning, and a missing cache folder in one sentence."""
         text = record.getMessage()
         if missing := NO_CACHE.search(text):
             _note_once(

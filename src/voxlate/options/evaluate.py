@@ -177,7 +177,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
 
     def refuse_without_run(self) -> None:
         """Raise BadInput for options of the synthesis, where no run synthesises anything."""
-        named = {"missing": self.missing, **self.named_keys, "set": self.synth}
+        named = {"missing": self.missing, **self.own_keys, "set": self.synth}
         given = [name for name, value in named.items() if value is not None]
         if given:
             raise BadInput(

@@ -8,7 +8,7 @@ from voxlate.options.layout import Layout
 from voxlate.options.option import ADVANCED, MAIN, PREPARATION, Option, options
 
 
-def _reversed(sizes: Sequence[Any]) -> tuple[Any, ...]:
+def _in_array_order(sizes: Sequence[Any]) -> tuple[Any, ...]:
     """Sizes in the order of arrays (z, y, x) from those in the order of the command line."""
     return tuple(reversed(sizes))
 
@@ -42,7 +42,7 @@ class PrepareOptions(Layout, ExecutorOptions):
             flag="--spacing",
             panel=PREPARATION,
             metavar="X Y Z",
-            read=_reversed,
+            read=_in_array_order,
         ),
     ] = None
     matrix: Annotated[
@@ -51,7 +51,7 @@ class PrepareOptions(Layout, ExecutorOptions):
             "Columns and rows to which every slice is resized, instead of --spacing.",
             panel=PREPARATION,
             metavar="X Y",
-            read=_reversed,
+            read=_in_array_order,
         ),
     ] = None
     fixed: Annotated[

@@ -80,10 +80,10 @@ class Sampling:
     @property
     def keys(self) -> dict[str, Any]:
         """The keys, as Model.with_options takes them; None keeps the recipe's value."""
-        return {**self.named_keys, **(self.synth or {})}
+        return {**self.own_keys, **(self.synth or {})}
 
     @property
-    def named_keys(self) -> dict[str, Any]:
+    def own_keys(self) -> dict[str, Any]:
         """The keys that have a field of their own."""
         return {name: getattr(self, name) for name in ("samples", "steps", "noise")}
 
@@ -144,10 +144,10 @@ class SynthKeys(Sampling):
     ] = None
 
     @property
-    def named_keys(self) -> dict[str, Any]:
+    def own_keys(self) -> dict[str, Any]:
         """The keys that have a field of their own; crop is part of the table of slices."""
         own = ("sampler", "eta", "schedule", "slices", "batch", "exact")
-        named = super().named_keys | {name: getattr(self, name) for name in own}
+        named = super().own_keys | {name: getattr(self, name) for name in own}
         if self.crop is not None:
             named["slices"] = {**(self.slices or {"kind": "whole"}), "crop": self.crop}
         return named

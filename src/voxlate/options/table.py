@@ -3,6 +3,7 @@
 import functools
 import types
 import typing
+from itertools import chain
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from voxlate.options.option import option_of
@@ -12,10 +13,8 @@ from voxlate.options.option import option_of
 def field_types(table: Any) -> dict[str, Any]:
     """The types of a dataclass's fields with their Options: its own fields first, then those of its bases."""
     hints = typing.get_type_hints(table, include_extras=True)
-    names = dict.fromkeys(
-        name for owner in table.__mro__ for name in vars(owner).get("__annotations__", {})
-    )
-    return {name: hints[name] for name in names}
+    owners = (vars(owner).get("__annotations__", {}) for owner in table.__mro__)
+    return {name: hints[name] for name in dict.fromkeys(chain.from_iterable(owners))}
 
 
 def text_type(hint: Any) -> Any:
