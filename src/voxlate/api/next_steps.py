@@ -14,7 +14,8 @@ from voxlate.cohorts.find import find_cohort
 from voxlate.options.layout import layout_of
 from voxlate.scoring.provenance import splits_of_training
 from voxlate.system.errors import BadInput
-from voxlate.system.files import read_json
+from voxlate.training.continuing import training_cohort
+from voxlate.training.run import Run
 
 COHORT = "COHORT"  # stands for the scans if their folder is unknown
 HELD_OUT = ("val", "test")
@@ -56,7 +57,7 @@ def after_training(run: Path, data: DataSettings, completes: bool) -> str:
     If held-out cases lack scans, the synthesis of all cases that lack some, or of one case; where the scans were drawn
     from maps, the synthesis of a scan of the user's.
     """
-    splits, cohort = splits_of_training([run]), _cohort_of(run)
+    splits, cohort = splits_of_training([run]), cohort_of(run)
     wanted = set(data.source)
     if cohort is None:
         unseen = next((f" --split {name}" for name in HELD_OUT if splits.get(name)), "")
@@ -123,15 +124,10 @@ def _cases(cohort: Cohort) -> Sequence[CaseFiles]:
         return []
 
 
-def _cohort_of(run: Path) -> Cohort | None:
-    """The prepared cohort of a run; None if it does not exist any more."""
-    stated = (
-        read_json(path).get("prepared") if (path := run / "provenance.json").is_file() else None
-    )
-    folder = Path(os.path.normpath(run / stated)) if isinstance(stated, str) else None
-    if folder is None or not (folder / "cohort.json").is_file():
-        return None
+def cohort_of(run: Path) -> Cohort | None:
+    """The prepared cohort that a run was trained on; None if it does not exist any more, or has changed."""
     try:
-        return open_cohort(folder)
+        place = training_cohort(Run(run))
+        return None if place is None else open_cohort(place)
     except BadInput:
         return None

@@ -95,7 +95,7 @@ def train(
         prepared, run = _check_places(named, data, out, asked)
         if recipe == AUTO:
             return _train_planned(prepared, run, asked, report)
-        if of_plan := asked.given(*OF_PLAN):
+        if of_plan := asked.changed_options(*OF_PLAN):
             raise BadInput(
                 f"{_flag(next(iter(of_plan)))}: expected the recipe auto, which is planned, found {named}. Drop it."
             )
@@ -165,7 +165,7 @@ def _check_places(
 
 def _continue(run: Path, data: Path | None, asked: TrainOptions, report: Reporter) -> Run:
     """Continue a run by `+N` steps or `+M` minutes, or resume it."""
-    if unfit := [*asked.given(*OF_RECIPE)]:
+    if unfit := [*asked.changed_options(*OF_RECIPE)]:
         raise BadInput(
             f"{_flag(unfit[0])}: expected a recipe with it, found the run {run}, which keeps its recipe. Drop it, or begin a new run with it from these weights: voxlate train {shlex.quote(str(run / 'recipe.toml'))} --data PREPARED --init {shlex.quote(str(run))} --out NEW."
         )
@@ -257,7 +257,7 @@ def _minutes(text: str) -> float:
 def _say_resumed(run: Path, recipe: Recipe, asked: TrainOptions, report: Reporter) -> None:
     """State that a planned run keeps its plan; raises BadInput where it was planned for other modalities."""
     check_same(run, recipe, asked.source, asked.target)
-    given = [_flag(name) for name in asked.given(*OF_PLAN, "minutes")]
+    given = [_flag(name) for name in asked.changed_options(*OF_PLAN, "minutes")]
     ignored = [*given, *(f"--set {key}" for key in asked.changes or {})]
     listed = f"{', '.join(ignored)} change nothing (another --out makes another plan)"
     unused = f"; {listed}" if ignored else ""

@@ -58,7 +58,7 @@ class PlanOptions:
     ] = None
     device: Device = "auto"
 
-    def given(self, *names: str) -> dict[str, Any]:
+    def changed_options(self, *names: str) -> dict[str, Any]:
         """The options of these names, by default of all, that differ from their defaults."""
         values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
         return {

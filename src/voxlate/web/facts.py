@@ -9,14 +9,13 @@ from typing import Any
 
 from markupsafe import Markup
 
+from voxlate.api.next_steps import cohort_of
 from voxlate.cases.audit import is_misaligned, misalignment_lines
-from voxlate.cases.prepared import Cohort, open_cohort, registration_lines
+from voxlate.cases.prepared import open_cohort, registration_lines
 from voxlate.cases.survey import cohort_overview
 from voxlate.reports.page import charts_of, newest_pictures
 from voxlate.scoring.provenance import read_run
 from voxlate.scoring.verdict import verdict_lines
-from voxlate.system.errors import BadInput
-from voxlate.training.continuing import training_cohort
 from voxlate.training.log_file import read_verdicts
 from voxlate.training.run import Run
 from voxlate.training.weights import read_header
@@ -46,15 +45,6 @@ def facts_of_prepared(folder: Path) -> dict[str, Any]:
         "warnings": [*map(str, cohort.warnings)],
         "modalities": list(cohort.modalities),
     }
-
-
-def cohort_of(run: Path) -> Cohort | None:
-    """The prepared cohort that a run was trained on; None where it is not there any more."""
-    try:
-        place = training_cohort(Run(run))
-        return None if place is None else open_cohort(place)
-    except BadInput:
-        return None
 
 
 def facts_of_run(root: Path, run: Path) -> dict[str, Any]:

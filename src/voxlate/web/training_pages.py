@@ -143,7 +143,7 @@ def prepare(site: OfSite, form: Form, name: str) -> Response:
 
 
 @router.get("/prepared")
-def prepared_page(site: OfSite, place: str) -> Response:
+def cohort_page(site: OfSite, place: str) -> Response:
     """A prepared cohort: its table, how its scans are aligned, and the forms of a plan and of a recipe."""
     root, path = _root(site), _chosen(site, place, "prepared")
     from voxlate.web.facts import facts_of_prepared  # see its head

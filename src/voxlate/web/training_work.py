@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.api import cohorts, images, training
+from voxlate.api.next_steps import cohort_of
 from voxlate.api.progress import Reporter
 from voxlate.options.layout import layout_of
 from voxlate.recipe import from_dict
@@ -20,7 +21,6 @@ from voxlate.scoring.tables import Tables, score_tables
 from voxlate.scoring.verdict import verdict_lines
 from voxlate.system.errors import BadInput
 from voxlate.system.messages import message
-from voxlate.web.facts import cohort_of
 from voxlate.web.folders import RECIPE, ROOT, check_links
 from voxlate.web.jobs import OUT, PLANNED, REPORT
 

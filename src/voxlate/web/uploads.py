@@ -4,11 +4,10 @@ import os
 import re
 import shutil
 import stat
-import threading
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -78,11 +77,10 @@ class Received:
 
 @dataclass
 class Space:
-    """The room on disk that uploads in progress have reserved."""
+    """The room on disk that uploads in progress have reserved; the event loop alone counts it."""
 
     limits: Limits
     reserved: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @contextmanager
     def reserve(self, size: int, used: int, folder: Path) -> Iterator[None]:
@@ -90,19 +88,17 @@ class Space:
 
         used: bytes below the data folder.
         """
-        with self._lock:
-            room = self.limits.disk_bytes - used - self.reserved
-            free = shutil.disk_usage(folder).free - self.reserved - SPARE
-            if size > min(room, free):
-                raise BadInput(
-                    f"disk: expected room for {size / MB:.4g} MB, found {max(0, min(room, free)) / MB:.4g} MB. Remove results that are not needed any more."
-                )
-            self.reserved += size
+        free = min(self.limits.disk_bytes - used, shutil.disk_usage(folder).free - SPARE)
+        room = max(0, free - self.reserved)
+        if size > room:
+            raise BadInput(
+                f"disk: expected room for {size / MB:.4g} MB, found {room / MB:.4g} MB. Remove results that are not needed any more."
+            )
+        self.reserved += size
         try:
             yield
         finally:
-            with self._lock:
-                self.reserved -= size
+            self.reserved -= size
 
 
 def safe_parts(name: str) -> list[str]:

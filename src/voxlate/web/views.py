@@ -1,6 +1,5 @@
 """The images of a result as the page's viewer reads them: NIfTI files, each with its role and its display window."""
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from voxlate.formats.io import is_there, read_volume, write_volume
 from voxlate.images.grid import Volume
 from voxlate.images.mask import foreground
+from voxlate.images.pictures import nice
 from voxlate.images.ranges import floor_and_peak, range_for
 from voxlate.reports.pictures import display_scale
 from voxlate.scoring.intervals import interval_of, percent
@@ -21,8 +21,6 @@ from voxlate.web.jobs import VIEWS
 
 # The rest are edges of the skin, which a shift of half a voxel makes uncertain.
 TOP_PERCENTILE = 95.0
-# Their halves, which the legend states, are short, too.
-ROUND = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 Role = Literal["source", "synthesis", "lower", "upper", "width", "spread"]
 
 
@@ -95,11 +93,7 @@ def top_of(uncertainty: Volume, image: Volume) -> float:
     The window of the image would not do: it has the width of soft tissue, while the intervals of bone are far wider.
     """
     inside = uncertainty.data[0][foreground(image)]
-    wanted = float(np.percentile(inside, TOP_PERCENTILE)) if inside.size else 0.0
-    if not wanted > 0:
-        return 1.0
-    power = 10.0 ** math.floor(math.log10(wanted))
-    return power * next((step for step in ROUND if power * step >= wanted), ROUND[-1])
+    return nice(float(np.percentile(inside, TOP_PERCENTILE))) if inside.size else 1.0
 
 
 def window_of(volume: Volume) -> tuple[float, float]:
