@@ -267,14 +267,14 @@ train = { steps = 30, batch = 4, precision = "float32", workers = 0, save_every 
 """
 
 
-@pytest.fixture
-def site(small_head, tmp_path):
+@pytest.fixture(scope="module")
+def site(small_head, tmp_path_factory):
     """site(name, change): a prepared cohort of three cases, of which one validates; change(t1, ct) gives other images."""
 
     def write(name, change=lambda t1, ct: (t1, ct)):
-        folder = tmp_path / f"{name}_scans"
+        folder = tmp_path_factory.mktemp(name)
         for number in range(3):
-            case = folder / f"case{number}"
+            case = folder / "scans" / f"case{number}"
             small_head(case, number, modalities=("t1",))
             image = nib.load(case / "t1.nii.gz")
             t1 = image.get_fdata()
@@ -283,17 +283,24 @@ def site(small_head, tmp_path):
                 changed = nib.Nifti1Image(values.astype(np.float32), image.affine)
                 nib.save(changed, case / f"{modality}.nii.gz")
         options = {"workers": 0, "audit": False, "shares": (2, 1, 0), "progress": False}
-        return voxlate.prepare(folder, tmp_path / name, **options)
+        return voxlate.prepare(folder / "scans", folder / "ready", **options).folder
 
     return write
 
 
-@pytest.fixture
-def to_ct(site, tmp_path):
+@pytest.fixture(scope="module")
+def own_site(site):
+    """The cohort on which the run `to_ct` was trained."""
+    return site("own")
+
+
+@pytest.fixture(scope="module")
+def to_ct(own_site, tmp_path_factory):
     """A run from T1 to CT, trained for thirty steps."""
-    path = tmp_path / "to_ct.toml"
-    path.write_text(TO_CT)
-    return train(recipe.read(str(path)), site("own").folder, tmp_path / "to_ct", device="cpu")
+    folder = tmp_path_factory.mktemp("to_ct")
+    (folder / "to_ct.toml").write_text(TO_CT)
+    made = recipe.read(str(folder / "to_ct.toml"))
+    return train(made, own_site, folder / "run", device="cpu")
 
 
 def _final_errors(run):
@@ -304,7 +311,7 @@ def test_a_ct_with_another_offset_is_cautioned_about_with_both_errors(to_ct, sit
     shifted = site("shifted", lambda t1, ct: (t1, ct + 1000))
     said = []
     options = {"steps": 2, "share": 0, "device": "cpu", "say": said.append}
-    done = adapt(to_ct.folder, shifted.folder, tmp_path / "adapted", **options)
+    done = adapt(to_ct.folder, shifted, tmp_path / "adapted", **options)
     cautions = [one.text for one in said if one.code == "other-site"]
     assert len(cautions) == 1
     own = _final_errors(to_ct)[-1]
@@ -319,10 +326,10 @@ def test_a_ct_with_another_offset_is_cautioned_about_with_both_errors(to_ct, sit
     assert "not in Hounsfield units" in at_fault[0]
 
 
-def test_scans_like_those_of_the_run_give_no_caution(to_ct, tmp_path):
+def test_scans_like_those_of_the_run_give_no_caution(to_ct, own_site, tmp_path):
     said = []
     options = {"steps": 2, "share": 0, "device": "cpu", "say": said.append}
-    adapt(to_ct.folder, tmp_path / "own", tmp_path / "adapted", **options)
+    adapt(to_ct.folder, own_site, tmp_path / "adapted", **options)
     assert said
     assert not [one for one in said if one.code == "other-site" or "truth" in one.code]
 
@@ -330,14 +337,14 @@ def test_scans_like_those_of_the_run_give_no_caution(to_ct, tmp_path):
 def test_swapped_modalities_are_named_with_their_values(to_ct, site, tmp_path):
     swapped = site("swapped", lambda t1, ct: (ct, t1))
     with pytest.raises(BadInput, match=r"as of a CT in t1: ct and t1 seem to be swapped\."):
-        adapt(to_ct.folder, swapped.folder, tmp_path / "adapted", steps=1, device="cpu")
+        adapt(to_ct.folder, swapped, tmp_path / "adapted", steps=1, device="cpu")
     assert not (tmp_path / "adapted").exists()
 
 
 def test_pictures_in_place_of_a_ct_are_refused_with_their_values(to_ct, site, tmp_path):
     pictures = site("pictures", lambda t1, ct: (t1, (ct + 1000) / 8))
     with pytest.raises(BadInput, match=r"found 0 to .*looks like an MR scan or pictures"):
-        adapt(to_ct.folder, pictures.folder, tmp_path / "adapted", steps=1, device="cpu")
+        adapt(to_ct.folder, pictures, tmp_path / "adapted", steps=1, device="cpu")
 
 
 def test_another_unit_in_the_header_is_refused(prepared, tiny):
