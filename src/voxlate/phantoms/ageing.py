@@ -62,17 +62,10 @@ def draw(rng: Rng, base: Anatomy) -> tuple[Ageing, Anatomy]:
     common, left, right = rng.uniform((1.2, 0.6, 0.6), (4.0, 1.2, 1.2)).tolist()
     choroid = (common * left, common * right)
     falx = tuple(_plaque(rng) for _ in range(rng.integers(1, 4))) if calcified[3] < 0.15 else ()
-    ageing = Ageing(
-        years=years,
-        gap_mm=float(np.clip(1.8 * atrophy, 0, 3.2)),
-        cap_mm=float(cap),
-        spots=spots,
-        pineal_mm=pineal,
-        choroid_mm=choroid if calcified[1] < 0.15 + 0.65 * old else (0.0, 0.0),
-        pallidum=bool(calcified[2] < 0.02 + 0.1 * old),
-        falx=falx,
-    )
-    return ageing, aged
+    gap = float(np.clip(1.8 * atrophy, 0, 3.2))
+    choroid = choroid if calcified[1] < 0.15 + 0.65 * old else (0.0, 0.0)
+    pallidum = bool(calcified[2] < 0.02 + 0.1 * old)
+    return Ageing(years, gap, float(cap), spots, pineal, choroid, pallidum, falx), aged
 
 
 def _spot(rng: Rng, size: Pair, place: Ball) -> Ball:

@@ -80,8 +80,10 @@ def make_head(
     thickness = max(1, _SLAB_VOXELS // (size[0] * size[1]))
     starts = range(0, size[2], thickness)
     slabs = [_slab(base, paint, (x, y, z[start : start + thickness]), voxel_mm) for start in starts]
-    painted = map(np.concatenate, zip(*slabs))
-    return Head(*painted, affine, drawn, patient(tissue_rng), seed, case, scanner)
+    labels, second, share, lesion_map, texture = map(np.concatenate, zip(*slabs))
+    tissue = patient(tissue_rng)
+    maps = (labels, second, share, lesion_map, texture)
+    return Head(*maps, affine, drawn, tissue, seed, case, scanner)
 
 
 def _slab(base: Anatomy, paint: Painter, straight: Points, voxel_mm: float) -> tuple[AnyArray, ...]:

@@ -18,6 +18,7 @@ from voxlate.phantoms.tissue import Label
 from voxlate.system.arrays import AnyArray
 
 MAPS = tuple(TISSUE_MAPS)
+TIMES = ("t1_map", "t2_map", "t2star_map")  # in the order of Voxels.relaxation
 FREE_WATER = (Label.CSF, Label.VENTRICLE, Label.SPINAL_FLUID)
 # Mean speeds of blood: arteries by transcranial Doppler (Aaslid et al. 1982, J Neurosurg 57:769), dural sinuses.
 SPEED_CM_S = {Label.ARTERY: 40.0, Label.VEIN: 15.0, Label.ARTERY_BEYOND_CLOT: 5.0}
@@ -89,7 +90,7 @@ def _mix(name: str, main: Voxels, second: Voxels, share: AnyArray) -> AnyArray:
     counted = np.where(has_solid, solid, protons)  # where all is fluid, the maps are those of fluid
     weight = counted / np.where(has_solid, solid_total, np.where(there, total, 1))
     mean = weight * _per_proton(name, main) + (1 - weight) * _per_proton(name, second)
-    if name in ("t1_map", "t2_map", "t2star_map"):
+    if name in TIMES:
         mean = 1 / mean
     return np.where(there, mean, 0)
 
@@ -97,26 +98,16 @@ def _mix(name: str, main: Voxels, second: Voxels, share: AnyArray) -> AnyArray:
 def _per_proton(name: str, voxels: Voxels) -> AnyArray:
     """The quantity whose mean over protons a voxel has: a rate for the relaxation times."""
     tissue = voxels.head.tissue
-    _, t1, t2, t2star = voxels.relaxation
-    match name:
-        case "t1_map":
-            return 1 / t1
-        case "t2_map":
-            return 1 / t2
-        case "t2star_map":
-            return 1 / t2star
-        case "fat_map":
-            return voxels.of(tissue.fat)
-        case "gd_map":
-            return voxels.of(tissue.gadolinium_mm)
-        case "flow_map":
-            return sum(
-                (speed * voxels.has(label) for label, speed in SPEED_CM_S.items()),
-                start=np.zeros(voxels.label.shape, np.float32),
-            )
-        case "inflow_map":
-            return inflow_rate(voxels)
-    raise ValueError(name)
+    if name in TIMES:
+        return 1 / voxels.relaxation[1 + TIMES.index(name)]
+    if name == "flow_map":
+        return sum(
+            (speed * voxels.has(label) for label, speed in SPEED_CM_S.items()),
+            start=np.zeros(voxels.label.shape, np.float32),
+        )
+    if name == "inflow_map":
+        return inflow_rate(voxels)
+    return voxels.of(tissue.fat if name == "fat_map" else tissue.gadolinium_mm)
 
 
 def inflow_rate(voxels: Voxels) -> AnyArray:

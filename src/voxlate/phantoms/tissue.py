@@ -42,62 +42,18 @@ import numpy as np
 
 from voxlate.system.arrays import AnyArray
 
-
-class Label(IntEnum):
-    """The values of `seg.nii.gz`."""
-
-    AIR = 0
-    SKIN = 1
-    FAT = 2
-    MUSCLE = 3
-    BONE = 4
-    DIPLOE = 5
-    CSF = 6
-    GREY = 7
-    WHITE = 8
-    VENTRICLE = 9
-    DEEP_GREY = 10
-    EYE = 11
-    SINUS = 12
-    ARTERY = 13
-    VEIN = 14
-    ARTERY_BEYOND_CLOT = 15
-    CLOT = 16
-    NECROSIS = 17
-    ENHANCING = 18
-    OEDEMA = 19
-    # Tissues of anatomy 2 only.
-    CARTILAGE = 20
-    DISC = 21
-    TOOTH = 22
-    METAL = 23
-    DURA = 24
-    CALCIFICATION = 25
-    LENS = 26
-    MUCOSA = 27
-    SINUS_FLUID = 28
-    CORD = 29
-    SPINAL_FLUID = 30
-    MARROW = 31
-    GLAND = 32
-    PITUITARY = 33
-    CHOROID = 34
-    PALLIDUM = 35
-    LEUKOARAIOSIS = 36
-    LOW_GRADE = 37
-    INFARCT = 38
-    OLD_CAVITY = 39
-    GLIOSIS = 40
-    HAEMORRHAGE_ACUTE = 41
-    HAEMORRHAGE_SUBACUTE = 42
-    HAEMOSIDERIN = 43
-    RESECTION = 44
-    SHUNT = 45
-    PLATE = 46
-    TABLE = 47
-    FOAM = 48
-
-
+# The tissues in the order of their values in `seg.nii.gz`, from 0 on; those after OEDEMA are of anatomy 2 only.
+Label = IntEnum(
+    "Label",
+    """
+    AIR SKIN FAT MUSCLE BONE DIPLOE CSF GREY WHITE VENTRICLE DEEP_GREY EYE SINUS ARTERY VEIN
+    ARTERY_BEYOND_CLOT CLOT NECROSIS ENHANCING OEDEMA
+    CARTILAGE DISC TOOTH METAL DURA CALCIFICATION LENS MUCOSA SINUS_FLUID CORD SPINAL_FLUID MARROW GLAND
+    PITUITARY CHOROID PALLIDUM LEUKOARAIOSIS LOW_GRADE INFARCT OLD_CAVITY GLIOSIS HAEMORRHAGE_ACUTE
+    HAEMORRHAGE_SUBACUTE HAEMOSIDERIN RESECTION SHUNT PLATE TABLE FOAM
+    """,
+    start=0,
+)
 ANATOMY_1 = tuple(label for label in Label if label <= Label.OEDEMA)
 BRAIN = (Label.GREY, Label.WHITE, Label.DEEP_GREY)
 TUMOUR = (Label.NECROSIS, Label.OEDEMA, Label.ENHANCING)
