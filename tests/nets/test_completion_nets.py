@@ -23,13 +23,6 @@ NETS = {
     "ucd_gan": UcDGAN(width=4, blocks=1),
     "mm_syn": MMSYN(widths=(4, 6, 8), latent=3, decoder=4),
 }
-FULL = {
-    "mm_gan": MMGAN(),
-    "hi_net": HiNet(),
-    "coca_gan": CocaGAN(classes=5),
-    "ucd_gan": UcDGAN(),
-    "mm_syn": MMSYN(),
-}
 COMPLETE = Channels(images={}, state=4, out=4, code=4)
 INCOMPLETE = replace(COMPLETE, code=8)
 SINGLE = torch.eye(4)  # codes: each misses one modality
@@ -179,9 +172,8 @@ def test_extras_are_given_where_they_are_asked_for() -> None:
         assert not built(net)(replace(given, extras=())).extras
 
 
-@every_row("name", FULL)
-def test_networks_of_the_papers_size_take_any_image(name: str) -> None:
-    net = FULL[name]
+def test_a_network_that_halves_as_often_as_the_published_one_takes_a_smaller_image() -> None:
+    net = MMGAN(widths=(4,) * 8)
     with torch.no_grad():
         given = asked(net, SINGLE[:1], (1, 80, 96))
         assert built(net)(given).image.shape == (1, 4, 1, 80, 96)
