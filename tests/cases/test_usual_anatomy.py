@@ -76,7 +76,7 @@ def learn(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def known(learn) -> Anatomy:
-    return learn(12)
+    return learn(8)
 
 
 def flipped(scan: Volume, *axes: int) -> Volume:
@@ -102,7 +102,7 @@ def test_a_head_that_is_upside_down_or_looks_back_is_not_to_be_trusted(known, ax
 def test_left_and_right_are_told_apart_where_anatomy_has_sides_and_nothing_is_said_where_it_has_none(
     known, learn
 ):
-    sided = learn(6, one_sided=True)
+    sided = learn(5, one_sided=True)
     turn = FLIPS.index(LEFT_RIGHT)
     assert (sided.usual["t1"].shows_flip(turn), known.usual["t1"].shows_flip(turn)) == (True, False)
     assert "turned left to right" in found(sided, flipped(head(100, one_sided=True), 3))[0].text

@@ -53,6 +53,7 @@ SHARED = (
     "spacing_mm",
 )  # facts of a case that its file and the list of cases state
 Fold = Annotated[int, Field(ge=0, lt=FOLDS)]
+Patterns = list[Text] | Text | None
 ROUNDED = 2e-3  # a list of cases states volumes to three digits
 
 
@@ -278,9 +279,9 @@ class _Made(TypedDict):
     patients: NotRequired[Place | None]  # version 0.6.0 wrote none
     allow_outside: NotRequired[bool]
     modalities: list[Name] | None
-    prefer: NotRequired[list[Text] | Text | None]
-    exclude: NotRequired[list[Text] | Text | None]
-    exclude_file: NotRequired[list[Text] | Text | None]
+    prefer: NotRequired[Patterns]
+    exclude: NotRequired[Patterns]
+    exclude_file: NotRequired[Patterns]
     spacing_mm: tuple[Positive, Positive, Positive] | None
     matrix: NotRequired[tuple[Length, Length] | None]
     resample: bool
