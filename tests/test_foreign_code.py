@@ -14,7 +14,7 @@ import voxlate as package
 from rows import every_row
 from voxlate import recipe as recipes
 from voxlate.cli.app import app
-from voxlate.scoring.provenance import read_run
+from voxlate.recipe.provenance import read_run
 from voxlate.system.errors import BadInput
 from voxlate.system.files import write_json
 from voxlate.training.train import train

@@ -15,8 +15,8 @@ from safetensors.numpy import load_file, save_file
 from rows import every_row
 from voxlate.cases.naive import Baselines
 from voxlate.images.ranges import Range
+from voxlate.recipe.provenance import read_provenance, read_run
 from voxlate.scoring.documents import read_scores
-from voxlate.scoring.provenance import read_provenance, read_run
 from voxlate.system.errors import BadInput
 from voxlate.system.records import Number, Record, Shape, checksum, write_tensors
 from voxlate.training.continuing import train_further

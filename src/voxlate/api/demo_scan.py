@@ -20,7 +20,7 @@ from voxlate.images.pictures import (
     square_pixels,
 )
 from voxlate.images.units import unit_of
-from voxlate.scoring.provenance import provenance_of, source_paths
+from voxlate.recipe.provenance import provenance_of, source_paths
 from voxlate.scoring.scored_images import images_in, is_map
 from voxlate.starters.card import read_card
 from voxlate.starters.names import PREFIX, folder_of, starter_names

@@ -88,7 +88,7 @@ def _folder(path: Path) -> dict[str, Any]:
 
 
 def _synthesis(path: Path) -> dict[str, Any]:
-    from voxlate.scoring.provenance import read_provenance  # imported where a folder asks for it
+    from voxlate.recipe.provenance import read_provenance  # imported where a folder asks for it
     from voxlate.synthesis.result import ENDINGS
 
     files = (

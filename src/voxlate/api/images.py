@@ -22,6 +22,7 @@ from voxlate.options.evaluate import CompareOptions, EvaluateOptions, Likelihood
 from voxlate.options.share import ExportOptions, ListenOptions
 from voxlate.options.synthesise import SynthOptions
 from voxlate.options.table import field_types
+from voxlate.recipe.provenance import provenance_of
 from voxlate.reports.comparison import write_page
 from voxlate.reports.page import report as report_images
 from voxlate.reports.prepared import report_prepared
@@ -29,7 +30,6 @@ from voxlate.scoring.captions import training_note, truth_messages
 from voxlate.scoring.compare import Comparison
 from voxlate.scoring.compare import compare as compare_scores
 from voxlate.scoring.evaluate import evaluate as score_images
-from voxlate.scoring.provenance import provenance_of
 from voxlate.scoring.scored_images import images_in, is_map
 from voxlate.scoring.tables import Scores
 from voxlate.scoring.verdict import colour_lines

@@ -12,7 +12,7 @@ from voxlate.cases.prepared import Cohort, open_cohort
 from voxlate.cohorts.case_files import CaseFiles
 from voxlate.cohorts.find import find_cohort
 from voxlate.options.layout import layout_of
-from voxlate.scoring.provenance import splits_of_training
+from voxlate.recipe.provenance import splits_of_training
 from voxlate.system.errors import BadInput
 from voxlate.training.continuing import training_cohort
 from voxlate.training.run import Run

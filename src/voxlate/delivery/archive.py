@@ -18,7 +18,7 @@ from voxlate.pacs.listen import listen
 from voxlate.pacs.queue import Answer, Queue, study_name
 from voxlate.pacs.sending import Ledger, send
 from voxlate.pacs.web import WebArchive, fetch_study
-from voxlate.scoring.provenance import provenance_of, source_paths
+from voxlate.recipe.provenance import provenance_of, source_paths
 from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.progress import no_report
 from voxlate.synthesis.selection import select

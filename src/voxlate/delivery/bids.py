@@ -21,7 +21,7 @@ from voxlate.delivery.bids_names import (
 from voxlate.formats.io import location_of, read_volume, without_ending
 from voxlate.images.face import is_stripped
 from voxlate.images.units import unit_of
-from voxlate.scoring.provenance import provenance_of, read_provenance, source_paths
+from voxlate.recipe.provenance import provenance_of, read_provenance, source_paths
 from voxlate.synthesis.output_folder import SHARED_SECONDS
 from voxlate.system.errors import BadInput
 from voxlate.system.files import (

@@ -32,8 +32,8 @@ from voxlate.formats.io import (
     without_ending,
 )
 from voxlate.images.grid import Volume, canonical, same_grid
+from voxlate.recipe.provenance import provenance_of, source_paths
 from voxlate.scoring.intervals import is_changed
-from voxlate.scoring.provenance import provenance_of, source_paths
 from voxlate.scoring.scored_images import is_map
 from voxlate.synthesis.output_folder import SHARED_SECONDS
 from voxlate.synthesis.progress import no_report

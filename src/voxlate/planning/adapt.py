@@ -21,7 +21,7 @@ from voxlate.planning.site import (
 )
 from voxlate.planning.starters import lower_rate, match, rename
 from voxlate.recipe import Recipe, from_dict, to_dict, with_tables
-from voxlate.scoring.provenance import read_run
+from voxlate.recipe.provenance import read_run
 from voxlate.starters.card import read_card
 from voxlate.starters.names import is_starter
 from voxlate.system.errors import BadInput

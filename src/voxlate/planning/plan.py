@@ -27,7 +27,7 @@ from voxlate.planning.search import FILLED, Candidate, Search, reason, useful_st
 from voxlate.planning.starters import Starter, find_starter, plan_from_starter, without_training
 from voxlate.recipe import Recipe, from_dict, head_of, header, read
 from voxlate.recipe import text as recipe_text
-from voxlate.scoring.provenance import read_run
+from voxlate.recipe.provenance import read_run
 from voxlate.system.devices import find_device, peak_memory
 from voxlate.system.errors import BadInput
 from voxlate.system.files import lock, write_text

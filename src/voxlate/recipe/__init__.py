@@ -1,8 +1,8 @@
 """Recipes: one TOML file a result, with everything that the result depends on in addition to the data.
 
 `text` reads recipes as plain tables and knows no key; `settings`, `training` and `optimiser` hold what the keys mean;
-`checks` compares them with one another; `reading` turns one form into the other. The recipes of the package are in
-`shipped/`.
+`checks` compares them with one another; `reading` turns one form into the other; `provenance` reads what runs and images
+state of their making. The recipes of the package are in `shipped/`.
 """
 
 import importlib

@@ -15,12 +15,12 @@ from markupsafe import Markup
 from voxlate import __version__
 from voxlate.cohorts.pseudonyms import without_names
 from voxlate.recipe import text as recipe_text
+from voxlate.recipe.provenance import provenance_of, run_folders
 from voxlate.reports.curves import curve_chart, curves_of
 from voxlate.reports.pictures import sections_of, warnings_of
 from voxlate.scoring.captions import training_note
 from voxlate.scoring.documents import read_scores
 from voxlate.scoring.metrics import LEVELS, METRIC_OF
-from voxlate.scoring.provenance import provenance_of, run_folders
 from voxlate.scoring.scored_images import check_unchanged
 from voxlate.scoring.tables import score_tables
 from voxlate.scoring.verdict import verdict_lines, verdicts

@@ -15,10 +15,10 @@ from voxlate.images.grid import Grid, Volume, return_to
 from voxlate.images.mask import foreground
 from voxlate.images.pictures import Plane
 from voxlate.images.ranges import Range, range_for
+from voxlate.recipe.provenance import provenance_of, source_paths
 from voxlate.scoring.documents import rows_of
 from voxlate.scoring.intervals import interval_of
 from voxlate.scoring.metrics import METRICS
-from voxlate.scoring.provenance import provenance_of, source_paths
 from voxlate.scoring.regions import read_canonical
 from voxlate.scoring.scored_images import images_in, is_map, spread_of
 from voxlate.scoring.units import OWN, Conversion, Units, network_units

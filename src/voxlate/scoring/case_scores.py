@@ -16,13 +16,13 @@ from voxlate.images.mask import foreground
 from voxlate.images.midline import midline_grid
 from voxlate.images.ranges import Range
 from voxlate.options.evaluate import EvaluateOptions
+from voxlate.recipe.provenance import window_borders
 from voxlate.scoring.alignment import Alignment, find_alignment
 from voxlate.scoring.distances import slices_of
 from voxlate.scoring.features import Features, Vectors
 from voxlate.scoring.intervals import interval_scores, is_changed, region_coverage
 from voxlate.scoring.metrics import ImagePair, Score, correlation, seam
 from voxlate.scoring.misregistered import Floor, estimate_for, floor_of, score_aligned
-from voxlate.scoring.provenance import window_borders
 from voxlate.scoring.regions import (
     Region,
     find_region,

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import StringConstraints
 from typing_extensions import TypedDict
 
-from voxlate.scoring.intervals import Bound
+from voxlate.recipe.provenance import Bound
 from voxlate.scoring.truths import Kind
 from voxlate.system.files import read_json
 from voxlate.system.records import (

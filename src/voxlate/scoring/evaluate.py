@@ -20,14 +20,7 @@ from voxlate.images.ranges import Range, range_for
 from voxlate.nets.lpips import Lpips, load_lpips
 from voxlate.options.evaluate import EvaluateOptions
 from voxlate.options.option import merge
-from voxlate.scoring.alignment import check_prepared
-from voxlate.scoring.case_scores import Rules, ScoredItem, score_item
-from voxlate.scoring.distances import RADIOLOGICAL, describe_features, distances, slices_of
-from voxlate.scoring.documents import Table
-from voxlate.scoring.features import Vectors, features_for
-from voxlate.scoring.metrics import METRICS, ImagePair
-from voxlate.scoring.misregistered import NAME, RULE, count_moved, summarise_floors
-from voxlate.scoring.provenance import (
+from voxlate.recipe.provenance import (
     TAUGHT,
     find_trained,
     provenance_of,
@@ -35,6 +28,13 @@ from voxlate.scoring.provenance import (
     source_paths,
     splits_of_training,
 )
+from voxlate.scoring.alignment import check_prepared
+from voxlate.scoring.case_scores import Rules, ScoredItem, score_item
+from voxlate.scoring.distances import RADIOLOGICAL, describe_features, distances, slices_of
+from voxlate.scoring.documents import Table
+from voxlate.scoring.features import Vectors, features_for
+from voxlate.scoring.metrics import METRICS, ImagePair
+from voxlate.scoring.misregistered import NAME, RULE, count_moved, summarise_floors
 from voxlate.scoring.regions import Region, masks_of_several, regions_from
 from voxlate.scoring.scopes import Cut, Scope, check_pictures, filter_from, scopes_from
 from voxlate.scoring.scored_images import (

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +13,6 @@ from voxlate.scoring.metrics import LEVELS, correlation
 from voxlate.system.arrays import Bool, Float32
 from voxlate.system.files import HIGH, LOW
 
-Bound = Literal["none", "normal", "any"]
 # The meaning of a calibration's coverage by the bound that it uses over patients.
 COUNTED: dict[str, str] = {
     "none": "on average over these patients, WITHOUT A MARGIN FOR CHANCE: other patients would give other intervals",

@@ -11,8 +11,7 @@ from typing import Any
 from voxlate.cases.naive import Baselines
 from voxlate.cohorts.case_files import CaseFiles
 from voxlate.formats.io import content_hash, is_there, scan_endings, without_ending
-from voxlate.scoring.intervals import Interval, interval_of
-from voxlate.scoring.provenance import (
+from voxlate.recipe.provenance import (
     common_settings,
     difference,
     provenance_of,
@@ -20,6 +19,7 @@ from voxlate.scoring.provenance import (
     run_folders,
     source_paths,
 )
+from voxlate.scoring.intervals import Interval, interval_of
 from voxlate.system.errors import BadInput
 from voxlate.system.files import HIGH, LOW, MAPS, STD, SYNTHETIC, UNCALIBRATED
 

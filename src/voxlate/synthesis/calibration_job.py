@@ -16,8 +16,8 @@ from voxlate.executors.job import Context, Executor, NamedProgress, case_sentenc
 from voxlate.formats.io import content_hash, read_volume
 from voxlate.images.grid import Volume, orient, same_grid
 from voxlate.images.intensity import Scale
+from voxlate.recipe.provenance import splits_of_training
 from voxlate.scoring.outliers import find_outliers
-from voxlate.scoring.provenance import splits_of_training
 from voxlate.scoring.truth_sketches import has_other_size
 from voxlate.scoring.truths import KEPT, LEFT_OUT, fault_messages, faults_of
 from voxlate.synthesis.inputs import is_in_training, preparation_for

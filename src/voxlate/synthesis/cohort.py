@@ -20,7 +20,7 @@ from voxlate.formats.io import is_picture
 from voxlate.images.face import may_show_face
 from voxlate.options.option import merge
 from voxlate.options.synthesise import SynthOptions
-from voxlate.scoring.provenance import provenance_of
+from voxlate.recipe.provenance import provenance_of
 from voxlate.synthesis.model_transfer import SentModel
 from voxlate.synthesis.output_folder import SHARED_SECONDS, OutputFolder, place_from
 from voxlate.synthesis.progress import no_report, warn_unless_note

@@ -20,7 +20,7 @@ from voxlate.methods.method import Method
 from voxlate.options.evaluate import LikelihoodOptions
 from voxlate.options.option import merge
 from voxlate.recipe import Recipe
-from voxlate.scoring.provenance import is_fold, splits_of_training
+from voxlate.recipe.provenance import is_fold, splits_of_training
 from voxlate.synthesis.inputs import preparation_of
 from voxlate.synthesis.progress import PatchProgress, count_calls, no_report
 from voxlate.system.config import kind_of

@@ -15,8 +15,8 @@ from rich.table import Table
 from voxlate.executors.choose import choose_executor
 from voxlate.executors.job import NamedProgress
 from voxlate.options.evaluate import EvaluateOptions
+from voxlate.recipe.provenance import difference, provenance_of, source_paths
 from voxlate.scoring.evaluate import evaluate, rules_of
-from voxlate.scoring.provenance import difference, provenance_of, source_paths
 from voxlate.scoring.regions import check_mask
 from voxlate.scoring.tables import Scores
 from voxlate.synthesis.cohort import synthesise_cases

@@ -31,9 +31,9 @@ from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis, check_synthesis, from_dict, ranges_of
+from voxlate.recipe.provenance import TAUGHT
 from voxlate.recipe.text import table
 from voxlate.recipe.training import Precision
-from voxlate.scoring.provenance import TAUGHT
 from voxlate.scoring.units import state_units
 from voxlate.synthesis.brightness import find_peak
 from voxlate.synthesis.empty import Empty, begins_above, empty_slices

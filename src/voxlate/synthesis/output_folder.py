@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from voxlate.cohorts.pseudonyms import without_names
-from voxlate.scoring.provenance import difference, provenance_of, read_provenance
+from voxlate.recipe.provenance import difference, provenance_of, read_provenance
 from voxlate.synthesis.inputs import contents_of
 from voxlate.synthesis.result import check_folder, read_synthesis
 from voxlate.system.errors import BadInput

@@ -24,7 +24,7 @@ from voxlate.images.pictures import (
     square_pixels,
     with_lines,
 )
-from voxlate.scoring.provenance import provenance_of, read_provenance
+from voxlate.recipe.provenance import provenance_of, read_provenance
 from voxlate.synthesis.brightness import Peak
 from voxlate.system.errors import BadInput
 from voxlate.system.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR, read_json, write_json

@@ -15,7 +15,7 @@ from voxlate.cohorts.presets import load_preset
 from voxlate.formats.dicom import SeriesInfo, is_dicom_folder
 from voxlate.formats.io import is_there, location_of
 from voxlate.images.units import TISSUE_MAPS, UNITS
-from voxlate.scoring.provenance import is_fold, splits_of_training
+from voxlate.recipe.provenance import is_fold, splits_of_training
 from voxlate.synthesis.dicom_study import pick_series, study_series
 from voxlate.synthesis.model import Model
 from voxlate.system.errors import BadInput, did_you_mean

@@ -7,7 +7,7 @@ from typing import Any
 
 from voxlate.cases.prepared import open_cohort
 from voxlate.recipe import Recipe, from_dict, to_dict, with_tables
-from voxlate.scoring.provenance import read_run
+from voxlate.recipe.provenance import read_run
 from voxlate.system.errors import BadInput
 from voxlate.system.files import lock, relative_to
 from voxlate.system.messages import Say, message

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 from voxlate.cases.align import Preparation
 from voxlate.cases.case_header import Unit
 from voxlate.cases.intensity_checks import POINTS
-from voxlate.scoring.provenance import ShownStage, ShownTraining
+from voxlate.recipe.provenance import ShownStage, ShownTraining
 from voxlate.system.errors import BadInput
 from voxlate.system.records import (
     Count,

@@ -20,7 +20,7 @@ from voxlate.recipe import (
     with_tables,
     with_trainings,
 )
-from voxlate.scoring.provenance import read_run
+from voxlate.recipe.provenance import read_run
 from voxlate.scoring.verdict import Verdict
 from voxlate.system.dataframe import dataframe
 from voxlate.system.errors import BadInput

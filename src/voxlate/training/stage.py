@@ -14,7 +14,7 @@ from voxlate.methods.autoencoding import reconstruction_error
 from voxlate.methods.method import Method
 from voxlate.nets.autoencoder import AutoencoderNet
 from voxlate.recipe import Recipe, stage_recipe
-from voxlate.scoring.provenance import read_run
+from voxlate.recipe.provenance import read_run
 from voxlate.system.errors import BadInput, Stopped
 from voxlate.system.machine import interrupts_held
 from voxlate.system.messages import message

@@ -17,7 +17,7 @@ from voxlate.methods.method import Method
 from voxlate.options.option import merge
 from voxlate.options.train import TrainOptions
 from voxlate.recipe import FullStage, Recipe, check_order, ranges_of, stage_recipe, with_steps
-from voxlate.scoring.provenance import read_run
+from voxlate.recipe.provenance import read_run
 from voxlate.starters.names import is_starter
 from voxlate.system.errors import BadInput
 from voxlate.system.files import lock, relative_to

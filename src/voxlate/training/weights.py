@@ -19,9 +19,9 @@ from voxlate.cases.intensity_checks import training_ranges
 from voxlate.cases.prepared import Cohort
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, code_of, from_dict, to_dict
+from voxlate.recipe.provenance import read_run
 from voxlate.recipe.renamed import with_new_names
 from voxlate.recipe.training import Training
-from voxlate.scoring.provenance import read_run
 from voxlate.system.errors import BadInput
 from voxlate.system.files import whole_file
 from voxlate.system.messages import Message, message

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from voxlate.recipe.provenance import provenance_of
 from voxlate.scoring.metrics import METRIC_OF
-from voxlate.scoring.provenance import provenance_of
 
 MOST_CASES = 12  # of more, the lowest, the median and the highest bound are printed
 

@@ -13,8 +13,8 @@ from voxlate.api.next_steps import cohort_of
 from voxlate.cases.audit import is_misaligned, misalignment_lines
 from voxlate.cases.prepared import open_cohort, registration_lines
 from voxlate.cases.survey import cohort_overview
+from voxlate.recipe.provenance import read_run
 from voxlate.reports.page import charts_of, newest_pictures
-from voxlate.scoring.provenance import read_run
 from voxlate.scoring.verdict import verdict_lines
 from voxlate.training.log_file import read_verdicts
 from voxlate.training.run import Run

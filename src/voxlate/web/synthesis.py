@@ -11,8 +11,8 @@ from voxlate.api.progress import Reporter
 from voxlate.formats.dicom import is_dicom_folder
 from voxlate.formats.io import location_of
 from voxlate.options.synthesise import SynthOptions
+from voxlate.recipe.provenance import provenance_of, source_paths
 from voxlate.reports.page import report
-from voxlate.scoring.provenance import provenance_of, source_paths
 from voxlate.synthesis.model import load
 from voxlate.system.errors import BadInput
 from voxlate.system.messages import message, read_messages

@@ -12,9 +12,9 @@ from voxlate.images.grid import Volume
 from voxlate.images.mask import foreground
 from voxlate.images.pictures import nice
 from voxlate.images.ranges import floor_and_peak, range_for
+from voxlate.recipe.provenance import provenance_of
 from voxlate.reports.pictures import display_scale
 from voxlate.scoring.intervals import interval_of, percent
-from voxlate.scoring.provenance import provenance_of
 from voxlate.scoring.scored_images import images_in, spread_of
 from voxlate.synthesis.result import ENDINGS
 from voxlate.web.jobs import VIEWS

@@ -4,7 +4,7 @@ import functools
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Required
+from typing import Annotated, Any, Literal, Required
 
 from pydantic import Field, StringConstraints
 from typing_extensions import TypedDict
@@ -15,7 +15,6 @@ from voxlate.cases.layout import Axes
 from voxlate.diffusion.windows import Windows
 from voxlate.images.register import RegistrationMethod
 from voxlate.recipe.renamed import with_new_names
-from voxlate.scoring.intervals import Bound
 from voxlate.system.config import fill
 from voxlate.system.files import read_json
 from voxlate.system.records import (
@@ -35,6 +34,8 @@ from voxlate.system.records import (
     Text,
 )
 
+# What a calibration assumes of patients that it has not seen.
+Bound = Literal["none", "normal", "any"]
 Stated = Mapping[str, Any]
 Table = dict[str, Any]
 # All cases of one synthesis share these entries.
