@@ -72,7 +72,7 @@ MOTIONS = (
 PAIRS = (("t1", "ct"), ("t1", "t2"), ("tof", "cta"), ("pd", "t1"))
 
 
-@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.slow)])
 def test_known_motions_are_found_within_half_a_millimetre_in_nine_of_ten_pairs(every):
     errors = []
     for pair, (shift_mm, turn) in list(itertools.product(PAIRS, MOTIONS))[every - 1 :: every]:
@@ -119,8 +119,9 @@ def test_shifts_across_thick_slices_are_said_to_be_unseen_and_not_stated():
 
 
 def test_a_single_slice_is_measured_in_its_plane():
-    slices = [scan(0, name, (160, 192, 68))[30:31] for name in ("t1", "t2")]
-    spacing = np.array(head(0, (160, 192, 68)).spacing_mm)
+    size = (160, 192, 9)
+    slices = [scan(0, name, size)[4:5] for name in ("t1", "t2")]
+    spacing = np.array(head(0, size).spacing_mm)
     moving = scipy.ndimage.shift(slices[1], np.array([0, 3.0, -2.0]) / spacing, order=3)
     found = misalignment(slices[0], moving, tuple(spacing), slices[0] > 60)
     assert found.unseen == "D"

@@ -101,7 +101,7 @@ def test_a_turned_head_in_another_contrast_is_registered(monkeypatch: pytest.Mon
 
 
 def test_headers_of_two_frames_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SAMPLES", 4000)  # a turn needs fewer than a bend
+    monkeypatch.setattr(module, "SAMPLES", 2000)
     far = Grid(
         MOVING.shape,
         MOVING.affine + np.array([[0, 0, 0, 900], [0, 0, 0, -700], [0, 0, 0, 400], [0, 0, 0, 0]]),
@@ -112,7 +112,7 @@ def test_headers_of_two_frames_do_not_matter(monkeypatch: pytest.MonkeyPatch) ->
 
     found = register(scan(far, from_far, "b"), scan(FIXED, same, "a"), "rigid")
     assert found.before == Similarity(1.0, 0.0, 0.0)
-    assert error_mm(found.transform, from_far).max() < 1.5
+    assert error_mm(found.transform, from_far).max() < 3  # half a voxel
 
 
 @pytest.mark.slow
@@ -131,7 +131,7 @@ def test_splines_follow_a_bend_that_no_linear_map_follows(monkeypatch: pytest.Mo
 
 
 def test_the_same_call_gives_the_same_transform(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SAMPLES", 1000)  # a worse transform, and the same one
+    monkeypatch.setattr(module, "SAMPLES", 300)  # a worse transform, and the same one
     moving, fixed = scan(MOVING, turned, "b"), scan(FIXED, same, "a")
     first, again = (register(moving, fixed, "rigid").transform.GetParameters() for _ in range(2))
     assert first == again
