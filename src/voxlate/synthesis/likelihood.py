@@ -87,10 +87,10 @@ def likelihood(
 ) -> Likelihood:
     """Bits per dimension of the true targets of a prepared cohort, given their sources, in float32.
 
-    changes: fields of the options. slices: largest number in a case, evenly spaced; tolerance: of the ODE, relative and absolute; batch: patches that
-    are computed together (decides memory, not results); seed: of the random probes, one stream for each slice. Where
-    the model completes, every modality is hidden in turn. Raises BadInput where the run is no diffusion model or does
-    not fit the cohort.
+    changes: fields of the options. slices: largest number in a case, evenly spaced; tolerance: of the ODE, relative and
+    absolute; batch: patches that are computed together (decides memory, not results); seed: of the random probes, one
+    stream for each slice. Where the model completes, every modality is hidden in turn. Raises BadInput where the run is
+    no diffusion model or does not fit the cohort.
     Source: Song et al. 2021, eq. 39.
     """
     asked = merge(LikelihoodOptions, options, changes)
@@ -105,8 +105,7 @@ def likelihood(
             f"{run}: expected a diffusion model, the only kind with a density, found method.kind '{kind_of(recipe.method)}'. Name another run; voxlate evaluate scores any."
         )
     prepared = recipe.with_maps_of(open_cohort(cohort))
-    folders = [run, run.parent]
-    if is_fold(folders):
+    if is_fold(folders := [run, run.parent]):
         splits = dict[str, str]()
         for name, cases in splits_of_training(folders).items():
             splits |= dict.fromkeys(cases, name)
