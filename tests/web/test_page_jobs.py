@@ -304,3 +304,17 @@ def test_work_that_is_refused_is_a_failed_job_with_one_sentence(page, run):
         time.sleep(0.05)
     assert "expected a scan" in text
     assert made.jobs.all()[0].state == "failed"
+
+
+def test_a_finished_job_of_another_version_is_refused_in_one_sentence(page):
+    made = page()
+    for kind, place in (
+        ("check", "/uploads"),
+        ("synthesise", "/jobs"),
+        ("survey", "/training/jobs"),
+    ):
+        name = made.jobs.add(kind, "scan", {}, 100).name
+        made.jobs.change(name, state="done")
+        answer = made.client.get(f"{place}/{name}")
+        assert answer.status_code == 400
+        assert "found one of another. Delete it" in answer.text

@@ -78,9 +78,18 @@ class Site:
         """A filled template."""
         return HTMLResponse(self.templates.get_template(template).render(**values), status)
 
+    def found(self, job: Job) -> dict[str, Any]:
+        """What a finished job has found; raises BadInput for a job of another version of voxlate."""
+        found = self.jobs.read_file(job.name, FOUND)
+        if not found or (job.kind not in ADDRESSES and "shown" not in job.request):
+            raise BadInput(
+                f"job {job.name}: expected a job of this version of voxlate, found one of another. Delete it, and ask for it again."
+            )
+        return found
+
     def job_page(self, request: Request, job: Job, **values: Any) -> HTMLResponse:
         """The page of a job; where htmx asks for one that has ended since, the browser is told to load all of it."""
-        found = self.jobs.read_file(job.name, FOUND) if job.state == "done" else {}
+        found = self.found(job) if job.state == "done" else {}
         page = self.page(f"{job.kind}.html", job=job, row=self.row_of(job), found=found, **values)
         if job.has_ended and "hx-request" in request.headers:
             page.headers["HX-Refresh"] = "true"
@@ -285,7 +294,7 @@ def _result_of_check(site: Site, job: Job) -> dict[str, Any]:
         raise BadInput(
             f"job {job.name}: expected a finished check, found one that is {job.state}. Wait for it."
         )
-    return site.jobs.read_file(job.name, FOUND)
+    return site.found(job)
 
 
 @router.post("/uploads/{name}/names")
@@ -386,7 +395,7 @@ def image(site: OfSite, name: str, kind: str, file: str) -> Response:
         raise BadInput(
             f"job {name}: expected a finished synthesis, found another job or state. Go to its page."
         )
-    found = site.jobs.read_file(name, FOUND)
+    found = site.found(job)
     folders = {"images": f"{OUT}/{found['case']}", VIEWS: VIEWS}
     allowed = {"images": found["images"], VIEWS: [view["file"] for view in found["views"]]}
     if file not in allowed.get(kind, ()):
