@@ -228,7 +228,7 @@ def _derive(volume: Volume, like: Path, out: Path, origin: Origin, kind: str = "
         )
     placement = place_volume(volume, like)
     in_hu = volume.unit == "HU"
-    values, slope = _store(placement.data, in_hu, out)
+    values, slope = _store(placement.data, volume.unit, out)
     peak = max(float(np.percentile(placement.data, 99.5)), slope)
     low, high = WINDOW_HU if in_hu else (0.0, peak)
     digest = hashlib.sha256(values.data).hexdigest()
@@ -266,14 +266,14 @@ def _derive(volume: Volume, like: Path, out: Path, origin: Origin, kind: str = "
     )
 
 
-def _store(data: np.ndarray, in_hu: bool, out: Path) -> tuple[np.ndarray, float]:
+def _store(data: np.ndarray, unit: str, out: Path) -> tuple[np.ndarray, float]:
     """Voxels [D, H, W] as whole numbers of 16 bits, and their slope. Raises BadInput for values that do not fit."""
     least, most = float(data.min()), float(data.max())
     if not np.isfinite([least, most]).all():  # NaN is the least and the most wherever there is one
         raise BadInput(f"{out}: expected finite values for DICOM, found NaN. Synthesise it again.")
     fits = least >= LEAST and most <= MOST
     slope = 1.0
-    if not in_hu and not (fits and all((plane == np.rint(plane)).all() for plane in data)):
+    if unit != "HU" and not (fits and all((plane == np.rint(plane)).all() for plane in data)):
         slope = max(most, -least, 1e-12) / MR_STEPS
     if least / slope < LEAST or most / slope > MOST:
         raise BadInput(
