@@ -87,17 +87,13 @@ def evaluate(
     ranges = _ranges(items, asked)
     rules = _rules(asked, out, items)
     weights = None if asked.lpips is None else load_lpips(asked.lpips)
-    job = _ScoreJob(items, ranges, rules, weights)
     failed = dict[str, str]()
+    job = _ScoreJob(items, ranges, rules, weights)
     every = _score_items(job, executor or choose_executor(asked), progress, failed)
     faults = _faults(every, found)
-    left_out = {} if asked.any_truth else faults
-    scored = {item: result for item, result in every.items() if item.label not in left_out}
-    if not scored:
-        raise BadInput(" ".join(map(str, fault_messages(faults, len(every), LEFT_OUT))))
+    scored = _leave_out(every, faults, asked)
     rows = tuple(chain.from_iterable(result.rows for result in scored.values()))
-    _check_regions(rules.regions, rows)
-    check_pictures(rules.scopes, chain.from_iterable(row.pictures for row in rows), rules.cut)
+    _check_areas(rules, rows)
     header = {
         "truth": relative_to(out, truth),
         "split": asked.split,
@@ -219,8 +215,20 @@ def _range(modality: str, items: Sequence[Item], given: Sequence[float] | None) 
     return range_for(unit, largest if unit == "grey" else 0.0)
 
 
-def _check_regions(regions: Sequence[Region], rows: Sequence[Row]) -> None:
-    for region in regions:
+def _leave_out(every: Scored, faults: Mapping[str, Fault], asked: EvaluateOptions) -> Scored:
+    """The images whose truths can be theirs, or all if the user counts any truth; raises BadInput if none is left."""
+    if asked.any_truth:
+        return every
+    scored = {item: result for item, result in every.items() if item.label not in faults}
+    if not scored:
+        raise BadInput(" ".join(map(str, fault_messages(faults, len(every), LEFT_OUT))))
+    return scored
+
+
+def _check_areas(rules: Rules, rows: Sequence[Row]) -> None:
+    """Raise BadInput for a region or scope that shows nothing in any case."""
+    check_pictures(rules.scopes, chain.from_iterable(row.pictures for row in rows), rules.cut)
+    for region in rules.regions:
         if region.over is None and not any(row.scores[f"{region.name}.voxels"] for row in rows):
             raise BadInput(
                 f"region {region.name}: expected voxels of {region.text} in at least one case, found none. Move the threshold, or check the mask."
