@@ -310,7 +310,7 @@ class Clockwork:
     cohort: object
     limits: Limits
     device_name: str = "auto"
-    taken: float = 0.0
+    probe_seconds: float = 0.0
     most: float = 0.0
     last: Measured | None = None
     elsewhere: None = None

@@ -80,7 +80,7 @@ def test_a_starter_that_needs_no_training_is_named_where_the_minutes_are_too_few
     assert without_training(brains, roles) == command
     assert without_training(facts, roles) == "", "heads with their skull"
     assert without_training(brains, Roles(("t1",), ("cbf",), "pairs")) == ""
-    probe = SimpleNamespace(limits=LIMITS, taken=0.0)
+    probe = SimpleNamespace(limits=LIMITS, probe_seconds=0.0)
     search = SimpleNamespace(facts=brains, roles=roles, probe=probe)
     with pytest.raises(
         BadInput, match=r"minutes or more, or synthesise without a training: "

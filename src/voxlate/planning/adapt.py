@@ -65,10 +65,7 @@ def adapt(
     cohort = open_cohort(data)
     renamed = is_starter(run) and _rename_modalities(header["recipe"], own.folder, cohort)
     recipe = from_dict(renamed or header["recipe"], f"{weights} (header)", asked.allow_code)
-    theirs = header["recipe"]["data"]
-    pairs = zip([*recipe.data.source, *recipe.data.target], [*theirs["source"], *theirs["target"]])
-    units = {name: header["units"][other] for name, other in pairs}
-    scans = _check_site(recipe, header, units, cohort, say)
+    scans = _check_site(recipe, header, cohort, say)
     old = _find_replay(own, asked, say)
     adapted = _begun_recipe(out, asked, say) or _adapt_recipe(recipe, cohort, old, asked)
     origin = Beginning(
@@ -77,33 +74,33 @@ def adapt(
         calibrated=any(own.folder.glob("calibration.*.safetensors")),
         replay=old,
     )
-    shown = {name: scan for name, scan in scans.items() if name in units}
     done = train(
         adapted,
         data,
         out,
         device=asked.device,
         beginning=origin,
-        progress=watch(progress, validation_errors(own), shown, say),
+        progress=watch(progress, validation_errors(own), scans, say),
         say=say,
     )
     say(message("adapted", _outcome(done, adapted)))
     if origin.calibrated:
-        text = (
-            f"the calibration of {run} does not hold for {out}: run voxlate calibrate {out} COHORT."
-        )
-        say(message("not-calibrated", text))
+        text = f"the calibration of {run} does not hold for {out}"
+        say(message("not-calibrated", f"{text}: run voxlate calibrate {out} COHORT."))
     return done
 
 
 def _check_site(
-    recipe: Recipe, header: Mapping[str, Any], units: Mapping[str, str], cohort: Cohort, say: Say
+    recipe: Recipe, header: Mapping[str, Any], cohort: Cohort, say: Say
 ) -> dict[str, Scan]:
     """The scans of the new site; raises BadInput if the run cannot learn from them, and states what may be wrong."""
     if any(stage.task.encodes or not stage.method.makes_targets for stage in recipe.all_stages):
         raise BadInput(
             f"adapt: expected a run without an autoencoder, found '{recipe.title}'. Train its stages on the new cohort with --reuse."
         )
+    theirs = header["recipe"]["data"]
+    pairs = zip([*recipe.data.source, *recipe.data.target], [*theirs["source"], *theirs["target"]])
+    units = {name: header["units"][other] for name, other in pairs}
     check_held_out(cohort)
     check_units(recipe, units, cohort)
     scans = facts_of(cohort).scans
@@ -116,7 +113,7 @@ def _check_site(
     if change := first_change(_as_lists(before), _as_lists(preparation)):
         text = f"the cohort was prepared in another way than the scans of the run ({change}); prepare it in the same way, if the scans allow it."
         say(message("other-preparation", text))
-    return scans
+    return {name: scan for name, scan in scans.items() if name in units}
 
 
 def _rename_modalities(tables: Tables, folder: Path, cohort: Cohort) -> Tables:

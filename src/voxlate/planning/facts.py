@@ -215,7 +215,7 @@ def _check_scale(name: str, headers: Sequence[CaseHeader]) -> None:
     ]
     widest = max(values.at(99.9) - values.at(0.1) for values in inside)
     # Air and body differ from the usual values; the minimum alone may be padding.
-    points = {case: [values.at(percent) for percent in LEVELS] for case, values in ends.items()}
+    points = {case: [*map(values.at, LEVELS)] for case, values in ends.items()}
     usual = np.median([*points.values()], axis=0)
     shifted = [case for case, values in points.items() if np.abs(values - usual).min() > OFFSET_HU]
     low = min(ends, key=lambda case: ends[case].at(0))

@@ -292,14 +292,14 @@ def _predict(draft: Draft, probe: Probe) -> Plan:
     seconds = sum(stage["train"]["steps"] * each[stage["name"]] for stage in stages)
     pace = PaceRecord(
         minutes=probe.limits.minutes,
-        probed_seconds=probe.taken,
+        probed_seconds=probe.probe_seconds,
         step_seconds=each,
         most_steps={name: math.ceil(FILLED * most) for name, most in draft.most_steps.items()},
     )
     return Plan(
         tables=draft.tables,
         why=draft.why,
-        seconds=seconds + probe.taken,
+        seconds=seconds + probe.probe_seconds,
         memory=probe.most,
         limits=probe.limits,
         where=str(probe.cohort.folder),
@@ -420,7 +420,7 @@ def _check_epoch(search: Search, best: Candidate, share: float) -> None:
     if best.fitting >= wanted * 0.5:  # about half of the slices contain body
         return
     seconds = best.seconds / share
-    minutes = (wanted * 0.5 * seconds * 1.1 / (1 - SPARE) + probe.taken) / 60
+    minutes = (wanted * 0.5 * seconds * 1.1 / (1 - SPARE) + probe.probe_seconds) / 60
     at_once = without_training(facts, search.roles)
     starter = f", or synthesise without a training: {at_once}" if at_once else "."
     raise BadInput(

@@ -75,14 +75,14 @@ class Probe:
     begun: float = field(default_factory=time.monotonic)
 
     @property
-    def taken(self) -> float:
+    def probe_seconds(self) -> float:
         """Seconds that probing has taken from the training's time."""
         return 0.0 if self.elsewhere else time.monotonic() - self.begun
 
     @property
     def seconds(self) -> float:
         """Seconds that remain for the training."""
-        return max(self.limits.minutes * 60 - self.taken, 0.0)
+        return max(self.limits.minutes * 60 - self.probe_seconds, 0.0)
 
     @property
     def has_time(self) -> bool:
@@ -90,13 +90,13 @@ class Probe:
         if self.elsewhere:
             return self.counted < COUNTED
         another = 2 * STEPS * self.last.seconds if self.last else 0
-        return self.taken + another <= PROBED * self.limits.minutes * 60
+        return self.probe_seconds + another <= PROBED * self.limits.minutes * 60
 
     def again(self, tables: Mapping[str, Any], seconds: float) -> float:
         """Seconds of a step that took `seconds` in a first try, measured again over as many steps as time allows."""
         if self.elsewhere:
             return seconds
-        left = PROBED * self.limits.minutes * 60 - self.taken
+        left = PROBED * self.limits.minutes * 60 - self.probe_seconds
         steps = min(int(left / seconds) - 1, MOST_STEPS)
         measured = self.measure(tables, 0, steps=steps) if steps > STEPS else None
         return measured.seconds if measured else seconds
