@@ -15,7 +15,7 @@ from voxlate import recipe
 from voxlate.planning.pace import PaceRecord, read_pace
 from voxlate.system.errors import Stopped
 from voxlate.system.files import read_json
-from voxlate.training.train import train
+from voxlate.training.train import Beginning, train
 
 NET = 'net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }'
 TRAIN = RECIPE[RECIPE.index("train = ") :]
@@ -139,7 +139,7 @@ def prepare_planned() -> None:
                 Path(name),
                 device="cpu",
                 progress=stop,
-                pace=read_pace(Path(name), long),
+                beginning=Beginning(pace=read_pace(Path(name), long)),
             )
     if "paced" in read_json("planned/provenance.json") or "paced" not in read_json(
         "paced/provenance.json"
