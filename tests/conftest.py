@@ -100,6 +100,17 @@ class Answer:
     out: str
     err: str
 
+    def done(self) -> "Answer":
+        """This answer, of a command that must have ended well."""
+        assert self.code == 0, self.err
+        return self
+
+    @property
+    def refusal(self) -> str:
+        """The error on one line, of a command that must have been refused."""
+        assert self.code == 2, self
+        return " ".join(self.err.split())
+
 
 @pytest.fixture
 def voxlate(capfd, monkeypatch):
@@ -241,8 +252,7 @@ def trained(once, voxlate, prepared, tmp_path):
         path.write_text(text)
 
         def by_command() -> None:
-            answer = voxlate("train", path, "--data", prepared, "--out", out)
-            assert answer.code == 0, answer.err
+            voxlate("train", path, "--data", prepared, "--out", out).done()
 
         return once(text, prepared, out, by_command)
 

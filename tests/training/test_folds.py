@@ -20,20 +20,17 @@ from voxlate.training.weights import read_header
 
 
 @pytest.fixture
-def by_percentile(tiny, tmp_path):
+def by_percentile(tiny):
     """A recipe whose target's scale comes from the training cases."""
-    path = tmp_path / "percentile.toml"
-    path.write_text(
-        tiny.read_text().replace(
-            '{ kind = "window", low = 0, high = 1400 }', '{ kind = "percentile" }'
-        )
-    )
-    return recipe.read(str(path), {"train.steps": "2", "train.validate_every": "0"})
+    changes = {"intensity.t2": '{ kind = "percentile" }', "train.steps": "2"}
+    return recipe.read(str(tiny), {**changes, "train.validate_every": "0"})
 
 
 @pytest.fixture
-def fold_run(by_percentile, prepared, tmp_path) -> Path:
-    return train(by_percentile, prepared, tmp_path / "fold1", fold=1, device="cpu").folder
+def fold_run(once, by_percentile, prepared, tmp_path) -> Path:
+    out = tmp_path / "fold1"
+    fit = lambda: train(by_percentile, prepared, out, fold=1, device="cpu")  # noqa: E731
+    return once("fold 1", prepared, out, fit)
 
 
 def test_over_the_folds_each_patient_is_validated_once_and_not_trained_on(prepared, by_percentile):
@@ -51,11 +48,8 @@ def test_over_the_folds_each_patient_is_validated_once_and_not_trained_on(prepar
 
 def test_the_run_of_a_fold_knows_its_scales_and_its_splits(fold_run, prepared, by_percentile):
     cohort = open_cohort(prepared)
-    fold, header, stated = (
-        cohort.in_fold(1),
-        read_header(Run(fold_run).weights()),
-        read_json(Run(fold_run).provenance),
-    )
+    fold, header = cohort.in_fold(1), read_header(Run(fold_run).weights())
+    stated = read_json(Run(fold_run).provenance)
     assert (stated["data"]["fold"], stated["data"]["splits"]) == (1, fold.splits)
     training = [cohort.header(case) for case in fold.splits["train"]]
     spec = by_percentile.intensity["t2"]
@@ -88,50 +82,26 @@ def test_synth_takes_the_cases_that_the_fold_held_out_whatever_the_cohort_says(
         "case,patient,split,t1,t2\n"
         + "".join(f"{row},{row[:5]}/t1.nii.gz,{row[:5]}/t2.nii.gz\n" for row in rows)
     )
-    answer = voxlate(
-        "synth", fold_run, cohort, "--out", tmp_path / "out", "--split", "val", "--json"
-    )
-    assert json.loads(answer.out)["cases"] == [held_out], answer.err
+    line = ("synth", fold_run, cohort, "--out", tmp_path / "out")
+    answer = voxlate(*line, "--split", "val", "--json").done()
+    assert json.loads(answer.out)["cases"] == [held_out]
     assert read_json(tmp_path / "out" / held_out / "provenance.json")["split"] == "val"
 
 
-def test_a_stage_of_another_fold_is_not_reused(tmp_path, prepared, tiny):
-    own = (
-        tiny.read_text()
-        .replace('kind = "regression"', 'kind = "diffusion"')
-        .replace("steps = 6", "steps = 1")
-    )
-    stage = "".join(
-        f"{line}\n"
-        for line in tiny.read_text().splitlines()
-        if line.startswith(("method", "net", "train"))
-    )
-    (tmp_path / "two.toml").write_text(
-        f'{own}task = {{ kind = "residual", predictor = "first" }}\n[[stages]]\nname = "first"\n{stage}'
-    )
-    chosen = recipe.read(str(tmp_path / "two.toml"))
-    train(chosen, prepared, tmp_path / "one", fold=0, device="cpu")
-    for fold, words in (
-        (0, "stage 'first' is taken from"),
-        (1, "it trained on other cases (--fold)"),
-    ):
+def test_a_stage_of_another_fold_is_not_reused(tmp_path, prepared, read_two):
+    chosen = read_two(steps=1, validate_every=0)
+    train(chosen, prepared, tmp_path / "first", fold=0, device="cpu")
+    cases = {0: "stage 'predictor' is taken from", 1: "it trained on other cases (--fold)"}
+    for fold, words in cases.items():
         said: list[Message] = []
-        train(
-            chosen,
-            prepared,
-            tmp_path / f"again{fold}",
-            fold=fold,
-            reuse=[tmp_path / "one"],
-            device="cpu",
-            say=said.append,
-        )
-        assert any(words in one.text for one in said), said
+        out, reuse = tmp_path / f"again{fold}", [tmp_path / "first"]
+        train(chosen, prepared, out, fold=fold, reuse=reuse, device="cpu", say=said.append)
+        assert any(words in message.text for message in said), said
 
 
 def test_the_command_says_what_the_fold_holds_out(voxlate, prepared, tiny, tmp_path):
     out = ("--data", prepared, "--out", tmp_path / "run", "--set", "train.steps=1")
-    answer = voxlate("train", tiny, *out, "--fold", 4)
-    assert answer.code == 0, answer.err
+    answer = voxlate("train", tiny, *out, "--fold", 4).done()
     (held_out,) = read_json(tmp_path / "run" / "provenance.json")["data"]["splits"]["val"]
     said = f"fold 4 of 5: 4 cases train, 1 validate ({held_out}); the test split (1) is not used."
     assert said in " ".join(answer.err.split())

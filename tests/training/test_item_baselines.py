@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from trainings import log_lines
 from voxlate.batch import Batch
 from voxlate.reports.page import report
 from voxlate.system.errors import BadInput
@@ -83,16 +84,14 @@ def test_a_target_that_an_item_lacks_is_not_measured():
 def test_the_model_is_measured_as_the_validation_measures_it(trained, tiny):
     """One patient validates, and each batch is an item: the mean over patients is that over batches."""
     run = trained("one_by_one", tiny.read_text().replace("steps = 2 }", "steps = 2, batch = 1 }"))
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    mae = [line["validation"]["mae"] for line in lines if "validation" in line][-1]
+    mae = log_lines(run, "validation")[-1]["validation"]["mae"]
     (verdict,) = Run(run).verdicts
     assert verdict.synthesis == pytest.approx(mae, rel=1e-5)
     assert verdict.patients == len(read_json(run / "provenance.json")["data"]["splits"]["val"]) == 1
 
 
 def test_a_training_ends_with_its_verdict_and_so_does_its_page(voxlate, run, prepared, tiny):
-    answer = voxlate("train", tiny, "--data", prepared, "--out", run)
-    assert answer.code == 0, answer.err
+    answer = voxlate("train", tiny, "--data", prepared, "--out", run).done()
     (verdict,) = Run(run).verdicts
     assert verdict.outcome == "worse", "six steps teach nothing"
     assert answer.out.splitlines()[-1] == f"✗ {verdict.sentence}"

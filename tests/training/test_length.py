@@ -1,34 +1,26 @@
 """How long a training is, and how much of its time validation takes."""
 
-import json
 import math
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
+from trainings import log_lines, same_weights
 from voxlate import recipe
 from voxlate.recipe.training import VALIDATION_SHARE
 from voxlate.synthesis.progress import count_calls
 from voxlate.system.errors import BadInput
-from voxlate.training.run import Run
 from voxlate.training.train import train
 
 
 def test_a_length_in_epochs_is_that_in_steps_once_the_cohort_is_known(prepared, tiny, tmp_path):
-    few = {"train.batch": "6", "train.save_every": "100", "train.validate_every": "0"}
+    few = {"train.batch": "12", "train.save_every": "100", "train.validate_every": "0"}
     by_epochs = recipe.read(str(tiny), few | {"train.epochs": "2"})
     run = train(by_epochs, prepared, tmp_path / "epochs", device="cpu")
     saved = recipe.read(str(run.recipe))
-    assert saved.train.epochs == 2
-    assert saved.train.steps > 2
-    by_steps = recipe.read(str(tiny), few | {"train.steps": str(saved.train.steps)})
-    a = load_file(run.weights())
-    b = load_file(train(by_steps, prepared, tmp_path / "steps", device="cpu").weights())
-    assert all(torch.equal(a[name], b[name]) for name in a)
-    train(
-        saved, prepared, tmp_path / "epochs", device="cpu"
-    )  # the run's own recipe is the same run
+    assert (saved.train.epochs, saved.train.steps) == (2, 4), "24 items of 12, twice"
+    by_steps = recipe.read(str(tiny), few | {"train.steps": "4"})
+    assert same_weights(run, train(by_steps, prepared, tmp_path / "steps", device="cpu"))
+    train(saved, prepared, run.folder, device="cpu")  # the run's own recipe is the same run
 
 
 def test_one_length_replaces_the_other_and_both_must_agree(prepared, tiny, tmp_path):
@@ -83,17 +75,10 @@ def test_validation_is_counted_as_it_is(prepared, tiny, tmp_path, monkeypatch):
 
 def test_how_validation_draws_does_not_change_the_weights(voxlate, prepared, tiny, tmp_path):
     for name, change in {"few": "{steps = 2}", "many": '{sampler = "heun", steps = 5}'}.items():
-        out = ("--data", prepared, "--out", tmp_path / name, "--device", "cpu")
-        options = (
-            "--set",
-            'method = {kind = "diffusion"}',
-            "--set",
-            f"train.validation = {change}",
-        )
-        answer = voxlate("train", tiny, *out, *options, "--verbose")
-        assert answer.code == 0, answer.err
+        line = ("train", tiny, "--data", prepared, "--out", tmp_path / name, "--device", "cpu")
+        keys = ['method={kind = "diffusion"}', f"train.validation={change}"]
+        answer = voxlate(*line, *(f"--set={key}" for key in keys), "--verbose").done()
         assert "note: validation of stage 'final' every 3 steps: 8 items drawn by" in answer.err
-    a, b = (load_file(Run(tmp_path / name).weights()) for name in ("few", "many"))
-    assert all(torch.equal(a[name], b[name]) for name in a)
-    lines = [json.loads(line) for line in Run(tmp_path / "few").log.read_text().splitlines()]
-    assert all(math.isfinite(line["validation"]["mae"]) for line in lines if "validation" in line)
+    assert same_weights(tmp_path / "few", tmp_path / "many")
+    lines = log_lines(tmp_path / "few", "validation")
+    assert all(math.isfinite(line["validation"]["mae"]) for line in lines)

@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
+from trainings import same_tensors, same_weights, weights_of
 from voxlate import recipe as recipes
 from voxlate.recipe import from_dict, to_dict
 from voxlate.system.errors import BadInput
-from voxlate.training.run import Run
 from voxlate.training.train import train
 
 
@@ -43,36 +42,24 @@ def test_a_stage_that_trains_its_predictor_leaves_that_of_other_stages_alone(
     ]
     recipe = staged(tiny, tmp_path, task=RESIDUAL, method={"kind": "diffusion"}, stages=stages)
     run = train(recipe, prepared, tmp_path / "run", device="cpu")
-    alone, final = load_file(run.weights("predictor")), load_file(run.weights())
-    held = {
-        name.removeprefix("task.predictor."): one
-        for name, one in final.items()
-        if name.startswith("task.")
-    }
+    alone, final, start = weights_of(run, "predictor"), weights_of(run), "task.predictor."
+    held = {name.removeprefix(start): final[name] for name in final if name.startswith(start)}
     assert held
     assert all(torch.equal(held[name], alone[name]) for name in held)
     for path in (run.weights(), run.state):
         path.unlink()
-    again = train(recipe, prepared, tmp_path / "run", device="cpu")
-    resumed = load_file(again.weights())
-    assert all(torch.equal(resumed[name], final[name]) for name in final)
+    assert same_tensors(weights_of(train(recipe, prepared, run.folder, device="cpu")), final)
 
 
 def test_a_stage_is_reused_only_where_all_that_it_depends_on_is_the_same(prepared, tiny, tmp_path):
     first = [stage("a", tiny), stage("b", tiny, start_from="a")]
-    train(staged(tiny, tmp_path, stages=first), prepared, tmp_path / "one", device="cpu")
+    begun = train(staged(tiny, tmp_path, stages=first), prepared, tmp_path / "one", device="cpu")
     fresh = [stage("a", tiny), stage("b", tiny)]
     recipe = staged(tiny, tmp_path, stages=fresh)
-    reusing = train(recipe, prepared, tmp_path / "two", device="cpu", reuse=[tmp_path / "one"])
+    reusing = train(recipe, prepared, tmp_path / "two", device="cpu", reuse=[begun.folder])
     alone = train(recipe, prepared, tmp_path / "three", device="cpu")
-    taken, trained = (load_file(run.weights("b")) for run in (reusing, alone))
-    assert all(torch.equal(taken[name], trained[name]) for name in trained)
-    assert not torch.equal(
-        *(
-            load_file(Run(tmp_path / name).weights("b"))["net.head.weight"]
-            for name in ("one", "two")
-        )
-    )
+    assert same_weights(reusing, alone, "b")
+    assert not same_weights(reusing, begun, "b")
 
 
 def test_weights_are_not_started_from_where_modalities_lie_in_other_places(tiny, tmp_path):

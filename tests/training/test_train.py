@@ -2,18 +2,16 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from two_stages import TWO_STAGES
+from safetensors.torch import save_file
 
+from trainings import log_lines, same_tensors, same_weights, stop_at, weights_of
 from voxlate import recipe
 from voxlate.batches.batches import Batches
 from voxlate.recipe.optimiser import Optimiser
@@ -24,40 +22,20 @@ from voxlate.training.run import Run
 from voxlate.training.train import train
 from voxlate.training.weights import load_method, save_weights, weights_checksum
 
-
-@pytest.fixture
-def two_stages(tmp_path) -> Path:
-    path = tmp_path / "two.toml"
-    path.write_text(TWO_STAGES)
-    return path
-
-
-def same_weights(one: Path, other: Path) -> bool:
-    a, b = load_file(Run(one).weights()), load_file(Run(other).weights())
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 SLOW = pytest.mark.slow
 
 
-@pytest.mark.parametrize(
-    "stop_after", [5, 16, pytest.param(1, marks=SLOW), pytest.param(9, marks=SLOW)]
-)
-def test_a_stopped_training_resumes_to_the_same_weights(prepared, two_stages, tmp_path, stop_after):
-    chosen = recipe.read(str(two_stages))
-    train(chosen, prepared, tmp_path / "whole", device="cpu")
-    calls = []
-
-    def stop(*_):
-        calls.append(1)
-        if len(calls) == stop_after:
-            os.kill(os.getpid(), signal.SIGTERM)
-
+@pytest.mark.parametrize("call", [3, 10, pytest.param(1, marks=SLOW), pytest.param(9, marks=SLOW)])
+def test_a_stopped_training_resumes_to_the_same_weights(
+    prepared, read_two, two_staged_once, tmp_path, call
+):
+    parts = tmp_path / "parts"
     with pytest.raises(Stopped):
-        train(chosen, prepared, tmp_path / "parts", device="cpu", progress=stop)
-    assert not Run(tmp_path / "parts").weights().exists()
-    train(chosen, prepared, tmp_path / "parts", device="cpu")
-    assert same_weights(tmp_path / "whole", tmp_path / "parts")
+        train(read_two(), prepared, parts, device="cpu", progress=stop_at(call))
+    assert not Run(parts).weights().exists()
+    train(read_two(), prepared, parts, device="cpu")
+    assert same_weights(two_staged_once, parts)
 
 
 @pytest.mark.slow
@@ -66,13 +44,11 @@ def test_a_training_killed_at_a_random_moment_resumes_to_the_same_weights(
 ):
     line = ["train", two_stages, "--data", prepared, "--device", "cpu", "--set", "train.steps=60"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
-    def start(to: Path) -> subprocess.Popen:
+    def start(to) -> subprocess.Popen:
         command = [sys.executable, "-m", "voxlate", *map(str, line), "--out", str(to)]
-        return subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return subprocess.Popen(command, env=ENVIRONMENT, **quiet)
 
     assert start(whole).wait() == 0
     running = start(parts)
@@ -84,51 +60,42 @@ def test_a_training_killed_at_a_random_moment_resumes_to_the_same_weights(
     assert not list(parts.glob("weights.safetensors"))
     assert start(parts).wait() == 0
     assert same_weights(whole, parts)
-    steps = [
-        (line["stage"], line["step"])
-        for line in map(json.loads, (parts / "log.jsonl").read_text().splitlines())
-        if "loss" in line
-    ]
-    assert len(steps) == len(set(steps)) == 6 + 60  # every step once, in spite of the kill
+    steps = [(line["stage"], line["step"]) for line in log_lines(parts, "loss")]
+    assert len(steps) == len(set(steps)) == 5 + 60  # every step once, in spite of the kill
 
 
-def test_the_number_of_readers_does_not_change_the_weights(prepared, two_stages, tmp_path):
-    for workers in (0, 2):
-        chosen = recipe.read(
-            str(two_stages), {"train.workers": str(workers), "stages.0.train.workers": str(workers)}
-        )
-        train(chosen, prepared, tmp_path / f"run{workers}", device="cpu")
-    assert same_weights(tmp_path / "run0", tmp_path / "run2")
+def test_the_number_of_readers_does_not_change_the_weights(
+    prepared, two_stages, two_staged_once, tmp_path
+):
+    readers = {"train.workers": "2", "stages.0.train.workers": "2"}
+    train(recipe.read(str(two_stages), readers), prepared, tmp_path / "run", device="cpu")
+    assert same_weights(two_staged_once, tmp_path / "run")
 
 
 def test_accumulated_parts_of_a_batch_count_as_the_whole(prepared, tiny, tmp_path):
     for parts in (1, 2):
         chosen = recipe.read(str(tiny), {"train.accumulate": str(parts), "train.steps": "3"})
         train(chosen, prepared, tmp_path / f"run{parts}", device="cpu")
-    a, b = (load_file(Run(tmp_path / f"run{parts}").weights()) for parts in (1, 2))
+    a, b = (weights_of(tmp_path / f"run{parts}") for parts in (1, 2))
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-5)
 
 
 def test_a_training_learns_what_can_be_learned(prepared, tiny, tmp_path):
-    keys = {"steps": "150", "batch": "4", "validate_every": "0", "save_every": "150"}
-    changes = {f"train.{key}": value for key, value in keys.items()}
-    chosen = recipe.read(str(tiny), changes)
+    keys = {"steps": "80", "batch": "3", "validate_every": "0", "save_every": "80"}
+    keys["optimiser"] = '{ lr = 3e-3, warm_up = 5, decay = "linear" }'
+    chosen = recipe.read(str(tiny), {f"train.{key}": value for key, value in keys.items()})
     run = train(chosen, prepared, tmp_path / "run", device="cpu")
-    lines = [json.loads(line) for line in run.log.read_text().splitlines()]
-    losses = [line["loss"]["total"] for line in lines if "loss" in line]
+    losses = [line["loss"]["total"] for line in log_lines(run, "loss")]
     assert losses[-1] < 0.15 * losses[0]  # the target is a straight line of the source
-    (validation,) = [line["validation"] for line in lines if "validation" in line]
-    assert validation["mae"] < 0.12
+    (line,) = log_lines(run, "validation")
+    assert line["validation"]["mae"] < 0.12
 
 
 def test_the_learning_rate_warms_up_holds_and_falls_to_its_last_share():
     plan = Optimiser(warm_up=10, hold=0.5, decay="linear", last=0.1)
-    assert plan.factor(0, 100) == 0.1
-    assert plan.factor(9, 100) == 1
-    assert plan.factor(49, 100) == 1
-    assert plan.factor(75, 100) == pytest.approx(0.55)
-    assert plan.factor(100, 100) == pytest.approx(0.1)
+    rates = [plan.factor(step, 100) for step in (0, 9, 49, 75, 100)]
+    assert rates == pytest.approx([0.1, 1, 1, 0.55, 0.1])
 
 
 @pytest.fixture
@@ -155,16 +122,12 @@ def test_a_running_average_may_keep_its_share_of_the_start(average):
     assert 1 - average.averaged[0].item() == pytest.approx(0.99**100, rel=1e-4)
 
 
-def test_a_first_stage_trained_alone_ends_with_the_same_weights(prepared, two_stages, tmp_path):
-    both = recipe.read(str(two_stages))
-    alone = recipe.stage_recipe(both, "predictor")
-    train(both, prepared, tmp_path / "both", device="cpu")
+def test_a_first_stage_trained_alone_ends_with_the_same_weights(
+    prepared, read_two, two_staged_once, tmp_path
+):
+    alone = recipe.stage_recipe(read_two(), "predictor")
     train(alone, prepared, tmp_path / "alone", device="cpu")
-    a, b = (
-        load_file(Run(tmp_path / "both").weights("predictor")),
-        load_file(Run(tmp_path / "alone").weights()),
-    )
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert same_tensors(weights_of(two_staged_once, "predictor"), weights_of(tmp_path / "alone"))
 
 
 @pytest.mark.slow
@@ -173,53 +136,35 @@ def test_two_processes_train_what_one_does(prepared, tiny, tmp_path):
     line = ["-m", "voxlate", "train", str(tiny), "--data", str(prepared), "--device", "cpu"]
     several = "--cpu --num_processes 2 --num_cpu_threads_per_process 1"
     launch = ["-m", "accelerate.commands.launch", *several.split()]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        [sys.executable, *launch, *line, "--out", str(tmp_path / "two")],
-        check=True,
-        env=environment,
-    )
-    subprocess.run(
-        [sys.executable, *line, "--out", str(tmp_path / "one")], check=True, env=environment
-    )
-    a, b = (load_file(Run(tmp_path / name).weights()) for name in ("one", "two"))
+    for name, words in (("one", line), ("two", launch + line)):
+        command = [sys.executable, *words, "--out", str(tmp_path / name)]
+        subprocess.run(command, check=True, env=ENVIRONMENT)
+    a, b = (weights_of(tmp_path / name) for name in ("one", "two"))
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-5)
 
 
 def test_a_stage_of_another_run_is_taken_over_only_where_it_is_the_same(
-    prepared, two_stages, tmp_path
+    prepared, two_stages, two_staged_once, tmp_path
 ):
-    first, same, other = tmp_path / "first", tmp_path / "same", tmp_path / "other"
-    train(recipe.read(str(two_stages)), prepared, first, device="cpu")
-    stages = []
-    changed = recipe.read(str(two_stages), {"net.width": "12"})
-    train(
-        changed,
-        prepared,
-        same,
-        reuse=[first],
-        device="cpu",
-        progress=lambda stage, *_: stages.append(stage),
-    )
+    first, stages = two_staged_once.folder, []
+    few = {"train.steps": "2", "train.validate_every": "0"}
+    changed = recipe.read(str(two_stages), {**few, "net.width": "12", "net.groups": "4"})
+    options = {"device": "cpu", "progress": lambda stage, *_: stages.append(stage)}
+    same = train(changed, prepared, tmp_path / "same", reuse=[first], **options)
     assert set(stages) == {"final"}
-    assert load_weights_of(same) == load_weights_of(first)
-    train(changed, prepared, tmp_path / "alone", device="cpu")
-    assert same_weights(same, tmp_path / "alone")  # as if it had trained the stage itself
-    reseeded = recipe.read(str(two_stages), {"stages.0.train.seed": "1"})
-    train(reseeded, prepared, other, reuse=[first], device="cpu")
-    assert load_weights_of(other) != load_weights_of(first)
+    assert same_weights(same, first, "predictor")
+    alone = train(changed, prepared, tmp_path / "alone", device="cpu")
+    assert same_weights(same, alone)  # as if it had trained the stage itself
+    reseeded = recipe.read(str(two_stages), {**few, "stages.0.train.seed": "1"})
+    other = train(reseeded, prepared, tmp_path / "other", reuse=[first], device="cpu")
+    assert not same_weights(other, first, "predictor")
 
 
-def load_weights_of(folder: Path) -> dict[str, list[float]]:
-    tensors = load_file(Run(folder).weights("predictor"))
-    return {name: tensor.flatten().tolist() for name, tensor in tensors.items()}
-
-
-def test_a_flipped_bit_in_a_weights_file_is_refused(run: Path) -> None:
+def test_a_flipped_bit_in_a_weights_file_is_refused(run):
     path, draw = Run(run).weights(), np.random.default_rng(0)
     whole = path.read_bytes()
-    for place in draw.integers(8, len(whole), 60):
+    for place in draw.integers(8, len(whole), 30):
         spoiled = bytearray(whole)
         spoiled[place] ^= 1 << draw.integers(8)
         path.write_bytes(spoiled)
@@ -227,9 +172,7 @@ def test_a_flipped_bit_in_a_weights_file_is_refused(run: Path) -> None:
             load_method(path)
 
 
-def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(
-    run: Path, tmp_path: Path
-) -> None:
+def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(run, tmp_path):
     method, _, header = load_method(run)
     next(method.parameters()).data[0] = float("nan")
     with pytest.raises(BadInput, match="expected finite weights, found"):
@@ -243,9 +186,8 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(
 
 def test_a_training_says_once_how_long_it_waited_for_data(prepared, tiny, tmp_path, monkeypatch):
     read, said = Batches.__getitem__, []
-    monkeypatch.setattr(
-        Batches, "__getitem__", lambda self, step: time.sleep(0.05) or read(self, step)
-    )
+    slow = lambda self, step: time.sleep(0.05) or read(self, step)  # noqa: E731
+    monkeypatch.setattr(Batches, "__getitem__", slow)
     chosen = recipe.read(str(tiny))
     run = train(chosen, prepared, tmp_path / "run", device="cpu", say=said.append)
     (seconds,) = [line["time"] for _, line in lines_of(run.log) if "time" in line]
