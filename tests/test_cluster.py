@@ -95,16 +95,11 @@ def test_the_commands_of_an_array_fill_one_folder_that_is_scored_together(
 ):
     (cluster / "bin" / "voxlate").write_text('#!/bin/sh\necho "$@"\n')
 
-    def done(line: str) -> str:
-        answer = voxlate(*line.split())
-        assert answer.code == 0, answer.err
-        return answer.out
-
     parts = ended(submitted("synth.sh", range(1, 3), RUN=run, COHORT=cohort, OUT="out"))
-    assert all("3 cases in out" in done(line) for line in parts)
+    assert all("3 cases in out" in voxlate(*line.split()).done().out for line in parts)
     (scoring,) = ended(submitted("score.sh", COHORT=cohort, OUT="out"))
     for line in scoring.splitlines():
-        done(line)
+        voxlate(*line.split()).done()
     assert_six_cases_are_scored()
 
 
@@ -172,13 +167,8 @@ def test_each_job_of_an_array_trains_a_fold_and_their_mean_is_synthesised(
 
 @pytest.mark.slow
 def test_the_processes_of_one_node_train_one_plan(cluster, prepared):
-    words = {
-        "PREPARED": prepared,
-        "RUN": "run",
-        "MINUTES": 0.4,
-        "DEVICE": "cpu",
-        "SLURM_GPUS_ON_NODE": 2,
-    }
+    words = {"PREPARED": prepared, "RUN": "run", "MINUTES": 0.4, "DEVICE": "cpu"}
+    words["SLURM_GPUS_ON_NODE"] = 2
     ended(submitted("several_gpus.sh", **words))
     assert Run(Path("run")).weights().exists()
 
@@ -186,13 +176,8 @@ def test_the_processes_of_one_node_train_one_plan(cluster, prepared):
 @pytest.mark.slow
 @pytest.mark.parametrize("script", ["one_gpu.sh", "several_gpus.sh"])
 def test_a_job_at_its_time_limit_saves_its_state_and_queues_itself_again(cluster, prepared, script):
-    words = {
-        "PREPARED": prepared,
-        "RUN": "run",
-        "MINUTES": 3,
-        "DEVICE": "cpu",
-        "SLURM_GPUS_ON_NODE": 2,
-    }
+    words = {"PREPARED": prepared, "RUN": "run", "MINUTES": 3, "DEVICE": "cpu"}
+    words["SLURM_GPUS_ON_NODE"] = 2
     (job,) = submitted(script, **words)
     end = time.monotonic() + 120
     while not Run(Path("run")).log.exists() and time.monotonic() < end:

@@ -12,6 +12,7 @@ import typer
 
 import voxlate as package
 from rows import every_row
+from sources import nodes, trees
 from voxlate import recipe as recipes
 from voxlate.cli.app import app
 from voxlate.recipe.provenance import read_run
@@ -304,13 +305,11 @@ def test_no_job_of_the_page_imports_code_of_a_stranger(places, tmp_path, kind, r
 
 def test_nothing_in_the_package_allows_code_by_itself():
     """Two places do: a worker gets the model that its own command was allowed to open, and Python passes a class itself."""
-    package_folder = Path(package.__file__).parent
-    places = {
-        path.relative_to(package_folder).as_posix()
-        for path in package_folder.rglob("*.py")
-        if "allow_code" in (text := path.read_text())
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.keyword) and node.arg == "allow_code"
-        if isinstance(node.value, ast.Constant) and node.value.value
-    }
+
+    def allows(node: ast.AST) -> bool:
+        if not (isinstance(node, ast.keyword) and node.arg == "allow_code"):
+            return False
+        return isinstance(node.value, ast.Constant) and bool(node.value.value)
+
+    places = {path.as_posix() for path in trees() if any(map(allows, nodes(path)))}
     assert places == {"synthesis/model_transfer.py", "api/training.py"}

@@ -3,9 +3,7 @@
 import ast
 from pathlib import Path
 
-import voxlate
-
-ROOT = Path(voxlate.__file__).parent
+from sources import nodes, trees
 
 # A folder may import folders of lower levels and itself; diffusion, images and nets do not know each other.
 LEVELS = {
@@ -17,71 +15,50 @@ LEVELS = {
 
 
 def _modules() -> list[Path]:
-    return [path for path in sorted(ROOT.rglob("*.py")) if path.name != "__init__.py"]
+    return [path for path in trees() if path.name != "__init__.py"]
 
 
-def _part(dotted: str) -> str:
-    return dotted.split(".")[1] if "." in dotted else ""
-
-
-def _imports(path: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("voxlate"):
-            named = (
-                {f"voxlate.{alias.name}" for alias in node.names}
-                if node.module == "voxlate"
-                else {node.module}
-            )
-            found |= {_part(name) for name in named}
+def _imported_names(path: Path) -> set[str]:
+    """The modules and names of voxlate that a file imports, also inside functions and `if TYPE_CHECKING:`."""
+    names = set[str]()
+    for node in nodes(path):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
-            found |= {_part(alias.name) for alias in node.names if alias.name.startswith("voxlate")}
-    return found - {"", "__version__"}
+            names |= {alias.name for alias in node.names}
+    return {name.removeprefix("voxlate.") for name in names if name.startswith("voxlate.")}
+
+
+def _folders(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in _imported_names(path)} - {"__version__"}
+
+
+def _files(path: Path) -> set[Path]:
+    files = {Path(*name.split(".")).with_suffix(".py") for name in _imported_names(path)}
+    return (files & trees().keys()) - {path}
 
 
 def test_every_module_imports_only_what_lies_below_it():
     violations = []
     for path in _modules():
-        here = path.relative_to(ROOT).parts[0].removesuffix(".py")
-        for other in sorted(_imports(path) - {here}):
+        here = path.parts[0].removesuffix(".py")
+        for other in sorted(_folders(path) - {here}):
             if LEVELS[other] >= LEVELS[here]:
-                name = path.relative_to(ROOT)
-                violations.append(
-                    f"{name} (level {LEVELS[here]}) imports {other} (level {LEVELS[other]})"
-                )
+                levels = f"level {LEVELS[here]} imports level {LEVELS[other]}"
+                violations.append(f"{path} imports {other} ({levels})")
     assert not violations, "\n".join(violations)
 
 
 def test_no_module_of_the_diffusion_core_imports_images_or_networks():
     allowed = {"diffusion", "system", "batch"}
-    violations = [
-        f"{path.name} imports {other}"
-        for path in sorted((ROOT / "diffusion").glob("*.py"))
-        for other in sorted(_imports(path) - allowed)
-    ]
-    assert not violations, "\n".join(violations)
-
-
-def _imported_modules(path: Path) -> set[Path]:
-    """The files of voxlate that a file imports, also inside functions and `if TYPE_CHECKING:`."""
-    names = set[str]()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-    files = {
-        ROOT.joinpath(*name.split(".")[1:]).with_suffix(".py")
-        for name in names
-        if name.startswith("voxlate.")
-    }
-    return {file for file in files if file.is_file()} - {path}
+    core = [path for path in _modules() if path.parts[0] == "diffusion"]
+    assert core
+    for path in core:
+        assert _folders(path) <= allowed, path
 
 
 def test_no_modules_import_each_other_in_a_circle():
-    imports = {path: _imported_modules(path) for path in _modules()}
+    imports = {path: _files(path) for path in _modules()}
     while leaves := {path for path, others in imports.items() if not others & imports.keys()}:
         imports = {path: others for path, others in imports.items() if path not in leaves}
-    assert not imports, (
-        f"in or above a circle: {sorted(str(path.relative_to(ROOT)) for path in imports)}"
-    )
+    assert not imports, f"in or above a circle: {sorted(map(str, imports))}"

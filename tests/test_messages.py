@@ -3,26 +3,24 @@
 import ast
 import json
 import re
-from pathlib import Path
 
 import pytest
 
-import voxlate
+from sources import ROOT, nodes, trees
 from voxlate.cli.messages import MOST, keep_messages, shorten
 from voxlate.system.codes import GRADES, codes
 from voxlate.system.messages import FILE, Message, message, read_messages, summarise, worst_grade
 
-ROOT = Path(voxlate.__file__).parent
 DYNAMIC = "truth-"  # codes that are put together from the kind of a fault
 
 
 def constants() -> tuple[set[str], set[str]]:
     """The codes that calls of `message` name, and all texts of the source outside the table."""
     called, texts = set[str](), set[str]()
-    for path in ROOT.rglob("*.py"):
+    for path in trees():
         if path.name == "codes.py":
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 texts.add(node.value)
             named = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "message"

@@ -60,13 +60,9 @@ def test_the_readme_shows_a_starter_first_and_then_the_way_from_scans_to_scores(
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_each_recipe_that_a_page_trains_ships(page):
+def test_each_link_on_a_page_leads_to_a_file_and_each_recipe_that_it_trains_ships(page):
     trained = set(re.findall(r"voxlate train ([a-z0-9_]+) ", page.read_text()))
     assert trained <= {"auto", *recipes.names()}
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_each_link_on_a_page_leads_to_a_file(page):
     for path in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
         assert (page.parent / path).exists() or "generated/" in path, path
 
@@ -99,7 +95,7 @@ def made(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
-@pytest.mark.parametrize("name", ["python3.12", "python3.13", "python3.14", "python3", "python"])
+@pytest.mark.parametrize("name", ["python3.12", "python"])
 def test_make_takes_whichever_python_runs(made, name):
     assert f'"{name}" -m venv .venv' in made({"python3.11": 127, name: 0}, "--dry-run").stdout
 
@@ -118,20 +114,3 @@ def test_the_readme_fits_on_two_screens():
     lines = README.splitlines()
     assert len(lines) <= 120
     assert max(map(len, lines)) < 120
-
-
-def test_the_whole_way_of_the_readme_on_a_small_cohort(voxlate, cohort, tiny, tmp_path):
-    prepared, run, out = tmp_path / "p", tmp_path / "r", tmp_path / "o"
-    assert voxlate("prepare", cohort, "--out", prepared).code == 0
-    assert voxlate("train", tiny, "--data", prepared, "--out", run).code == 0
-    assert voxlate("synth", run, cohort, "--out", out).code == 0
-    answer = voxlate("evaluate", out, "--truth", cohort)
-    assert answer.code == 0
-    assert "best naive" in answer.out
-    assert answer.out.splitlines()[-1].startswith("✗ WORSE THAN the best naive baseline"), (
-        "six steps teach nothing"
-    )
-    assert voxlate("report", out).code == 0
-    page = (out / "report.html").read_text()
-    assert "data:image/" in page
-    assert not re.search(r"""(src|href)=["']https?://""", page)  # opens offline
