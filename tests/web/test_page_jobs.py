@@ -306,15 +306,29 @@ def test_work_that_is_refused_is_a_failed_job_with_one_sentence(page, run):
     assert made.jobs.all()[0].state == "failed"
 
 
-def test_a_finished_job_of_another_version_is_refused_in_one_sentence(page):
-    made = page()
-    for kind, place in (
-        ("check", "/uploads"),
-        ("synthesise", "/jobs"),
-        ("survey", "/training/jobs"),
-    ):
-        name = made.jobs.add(kind, "scan", {}, 100).name
-        made.jobs.change(name, state="done")
-        answer = made.client.get(f"{place}/{name}")
-        assert answer.status_code == 400
-        assert "found one of another. Delete it" in answer.text
+@pytest.mark.parametrize("state", ["queued", "running", "done"])
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [("check", "/uploads"), ("synthesise", "/jobs"), ("train", "/training/jobs")],
+)
+def test_a_job_of_version_0_6_is_refused_in_one_sentence(page, tmp_path, kind, place, state):
+    name = "20260101-000000-0123456789ab"
+    folder = tmp_path / "data" / "jobs" / name
+    folder.mkdir(parents=True)
+    old = {
+        "name": name,
+        "kind": kind,
+        "title": "scan",
+        "request": {},
+        "state": state,
+        "ended": time.time(),
+    }
+    write_json(folder / "job.json", old)
+    made = page(start=Here)
+    answer = made.client.get(f"{place}/{name}")
+    assert answer.status_code == 400
+    assert "found one of another. Delete it, and start it again." in answer.text
+    assert made.jobs.read(name).state == ("done" if state == "done" else "failed")
+    assert made.client.get("/").status_code == 200
+    assert made.client.post(f"/jobs/{name}/delete").status_code == 303
+    assert not folder.exists()

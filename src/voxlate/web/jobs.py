@@ -34,6 +34,7 @@ REPORT, DICOM_ZIP = "report.html", "dicom.zip"
 NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{12}")
 HIDDEN = "."  # first letter of folders that are being filled or removed
 MOST_ATTEMPTS = 3  # of a job during which the server was killed
+LAYOUT = 2  # of requests and results; 1 is that of version 0.6
 
 
 class NoSuchJob(BadInput):
@@ -45,7 +46,7 @@ class Job:
     """A job: what is asked for, and how far it is. Times are in seconds since 1970.
 
     title: what people call it; request: the arguments of its work; why: the reason of a failure, one sentence;
-    attempts: number of times that its work was started.
+    attempts: number of times that its work was started; layout: of the request and the results.
     """
 
     name: str
@@ -58,6 +59,14 @@ class Job:
     ended: float = 0.0
     why: str = ""
     attempts: int = 0
+    layout: int = 1
+
+    @property
+    def refusal(self) -> str:
+        """Why this version of voxlate can neither do nor show the job; "" where it can."""
+        if self.layout == LAYOUT:
+            return ""
+        return f"job {self.name}: expected a job of this version of voxlate, found one of another. Delete it, and start it again."
 
     @property
     def has_ended(self) -> bool:
@@ -136,7 +145,8 @@ class Jobs:
                 )
             folder = reserved or self.reserve()
             name = folder.name.removeprefix(HIDDEN)
-            job = self._write(folder, Job(name, kind, title, {**request}, created=time.time()))
+            job = Job(name, kind, title, {**request}, created=time.time(), layout=LAYOUT)
+            self._write(folder, job)
             os.replace(folder, self.root / name)
             return job
 
@@ -183,6 +193,7 @@ class Jobs:
     def mend(self) -> None:
         """Go on after a server that was killed: running jobs return to the queue, half-written folders are removed.
 
+        Jobs of another version fail.
         The owner alone may enter the folder of all jobs, also one that an earlier version left open.
         """
         make_folders(self.root)
@@ -190,7 +201,9 @@ class Jobs:
         for folder in self.root.glob(f"{HIDDEN}*"):
             shutil.rmtree(folder, ignore_errors=True)
         for job in self.all():
-            if job.state == "running" and job.attempts < MOST_ATTEMPTS:
+            if job.refusal:
+                self.end(job.name, "failed", job.refusal)
+            elif job.state == "running" and job.attempts < MOST_ATTEMPTS:
                 self.change(job.name, state="queued")
             elif job.state == "running":
                 why = f"The server ended {job.attempts} times while it worked on this job. Ask for it again with a smaller scan or fewer samples."

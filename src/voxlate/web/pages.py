@@ -78,18 +78,16 @@ class Site:
         """A filled template."""
         return HTMLResponse(self.templates.get_template(template).render(**values), status)
 
-    def found(self, job: Job) -> dict[str, Any]:
-        """What a finished job has found; raises BadInput for a job of another version of voxlate."""
-        found = self.jobs.read_file(job.name, FOUND)
-        if not found or (job.kind not in ADDRESSES and "shown" not in job.request):
-            raise BadInput(
-                f"job {job.name}: expected a job of this version of voxlate, found one of another. Delete it, and ask for it again."
-            )
-        return found
+    def read_job(self, name: str) -> Job:
+        """A job; raises BadInput where there is none of this name, and for one of another version of voxlate."""
+        job = self.jobs.read(name)
+        if job.refusal:
+            raise BadInput(job.refusal)
+        return job
 
     def job_page(self, request: Request, job: Job, **values: Any) -> HTMLResponse:
         """The page of a job; where htmx asks for one that has ended since, the browser is told to load all of it."""
-        found = self.found(job) if job.state == "done" else {}
+        found = self.jobs.read_file(job.name, FOUND) if job.state == "done" else {}
         page = self.page(f"{job.kind}.html", job=job, row=self.row_of(job), found=found, **values)
         if job.has_ended and "hx-request" in request.headers:
             page.headers["HX-Refresh"] = "true"
@@ -282,7 +280,7 @@ def upload_page(request: Request, site: OfSite, name: str) -> Response:
 
 
 def _check_job(site: Site, name: str) -> Job:
-    job = site.jobs.read(name)
+    job = site.read_job(name)
     if job.kind != "check":
         raise BadInput(f"job {name}: expected an upload, found another job. Go to the list.")
     return job
@@ -294,7 +292,7 @@ def _result_of_check(site: Site, job: Job) -> dict[str, Any]:
         raise BadInput(
             f"job {job.name}: expected a finished check, found one that is {job.state}. Wait for it."
         )
-    return site.found(job)
+    return site.jobs.read_file(job.name, FOUND)
 
 
 @router.post("/uploads/{name}/names")
@@ -358,7 +356,7 @@ def synthesise(site: OfSite, form: Form, name: str) -> Response:
 @router.get("/jobs/{name}")
 def result_page(request: Request, site: OfSite, name: str) -> Response:
     """A synthesis: its progress, and once it is finished its images, warnings and downloads."""
-    job = site.jobs.read(name)
+    job = site.read_job(name)
     if job.kind != "synthesise":
         return site.go_to(job)
     folder = site.jobs.folder(name)
@@ -390,12 +388,12 @@ def delete(site: OfSite, name: str) -> Response:
 @router.get("/jobs/{name}/{kind}/{file}")
 def image(site: OfSite, name: str, kind: str, file: str) -> Response:
     """An image as voxlate synth writes it (kind images), or one of the viewer (kind views)."""
-    job = site.jobs.read(name)
+    job = site.read_job(name)
     if job.kind != "synthesise" or job.state != "done":
         raise BadInput(
             f"job {name}: expected a finished synthesis, found another job or state. Go to its page."
         )
-    found = site.found(job)
+    found = site.jobs.read_file(name, FOUND)
     folders = {"images": f"{OUT}/{found['case']}", VIEWS: VIEWS}
     allowed = {"images": found["images"], VIEWS: [view["file"] for view in found["views"]]}
     if file not in allowed.get(kind, ()):

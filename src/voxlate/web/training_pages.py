@@ -102,7 +102,7 @@ def _add(
 
 def _find_job(site: Site, name: str, kinds: tuple[Kind, ...], states: tuple[State, ...]) -> Job:
     """A job of some kinds in one of some states; raises BadInput for any other."""
-    job = site.jobs.read(name)
+    job = site.read_job(name)
     if job.kind not in kinds or job.state not in states:
         raise BadInput(
             f"job {name}: expected one that is {' or '.join(states)}, found another job or state. Go to its page."
@@ -274,7 +274,7 @@ def again(site: OfSite, name: str) -> Response:
 @router.get("/jobs/{name}")
 def job_page(request: Request, site: OfSite, name: str) -> Response:
     """The page of a job: its progress, and what it found."""
-    job = site.jobs.read(name)
+    job = site.read_job(name)
     if job.kind in ADDRESSES:
         return site.go_to(job)
     facts = dict(job.request.get("shown", {}))

@@ -13,8 +13,8 @@ from typing import IO
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
-from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
+from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from voxlate.system.errors import BadInput, system_refusal
 from voxlate.system.files import DEVICES, LONGEST_NAME
@@ -120,15 +120,38 @@ def safe_parts(name: str) -> list[str]:
     return safe if all(safe) else []
 
 
+class _WholeForm(MultiPartParser):
+    """Refuses a form without its closing boundary, of which Starlette drops the last file."""
+
+    is_whole = False
+
+    def on_end(self) -> None:
+        """Note the closing boundary."""
+        self.is_whole = True
+
+    async def parse(self) -> FormData:
+        """The fields and files of the form; raises MultiPartException where it is cut."""
+        form = await super().parse()
+        if not self.is_whole:
+            await form.close()
+            raise MultiPartException("it is cut.")
+        return form
+
+
 async def receive(request: Request, folder: Path, limits: Limits) -> Received:
     """Write the files of a form below a folder, and unpack its archives; raises BadInput where a limit is broken."""
+    headers = {"content-type": "", **request.headers}
+    # files that are clutter do not count later
+    parser = _WholeForm(Headers(headers), request.stream(), max_files=2 * limits.files)
     try:
-        # files that are clutter do not count later
-        async with request.form(max_files=2 * limits.files) as form:
+        form = await parser.parse()
+        try:
             return await run_in_threadpool(_write_files, form, folder, limits)
-    except HTTPException as error:
+        finally:
+            await form.close()
+    except MultiPartException as error:
         raise BadInput(
-            f"upload: expected a whole form with at most {limits.files} files, found another ({error.detail}). Try again."
+            f"upload: expected a whole form with at most {limits.files} files, found another ({error.message}). Try again."
         ) from error
     except OSError as error:
         raise system_refusal(error) from error
