@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from dciodvfy import errors_in, needs_dciodvfy
+from rows import every_row
 
 pydicom = pytest.importorskip("pydicom")
 highdicom = pytest.importorskip("highdicom")
 
-from test_dicom_derived import ORDERS, ORIGIN, SHAPE, reordered, write_source  # noqa: E402 - needs pydicom
+from derived_objects import ORDERS, ORIGIN, SHAPE, reordered, write_source  # noqa: E402 - needs pydicom
 
 from voxlate.formats.dicom_objects import write_mask  # noqa: E402
 from voxlate.images.grid import LPS_TO_RAS, Volume  # noqa: E402
@@ -45,8 +46,7 @@ def expected(volume, label):
     }
 
 
-@pytest.mark.parametrize("angle", [0.0, 0.31])
-@pytest.mark.parametrize(("order", "flips"), ORDERS[::17])
+@every_row("order, flips, angle", [(*ORDERS[0], 0.0), (*ORDERS[17], 0.31), (*ORDERS[34], 0.31)])
 def test_each_label_is_a_segment_with_its_voxels_at_their_places(tmp_path, order, flips, angle):
     volume = labelled(write_source(tmp_path / "mr", angle))
     (file,) = write_mask(
@@ -57,34 +57,21 @@ def test_each_label_is_a_segment_with_its_voxels_at_their_places(tmp_path, order
 
 
 @needs_dciodvfy
-@pytest.mark.parametrize("name", ["mask", "brainmask", "lesion"])
+@every_row("name", ["brainmask", "lesion"])
 def test_the_standard_s_checker_finds_no_error_in_masks(tmp_path, name):
     volume = labelled(write_source(tmp_path / "mr", 0.31), labels=(1,))
     (file,) = write_mask(volume, name, tmp_path / "mr", tmp_path / "out", ORIGIN)
     assert errors_in(file) == []
 
 
-def test_frames_name_the_source_slice_and_the_series_is_in_the_study(tmp_path):
-    volume = labelled(write_source(tmp_path / "mr"), labels=(1,))
+def test_a_slice_without_a_label_has_no_frame(tmp_path):
+    volume = labelled(write_source(tmp_path / "mr"))
     (file,) = write_mask(volume, "mask", tmp_path / "mr", tmp_path / "out", ORIGIN)
-    one = pydicom.dcmread(file)
-    sources = {
-        source.SOPInstanceUID: source
-        for source in (pydicom.dcmread(path) for path in (tmp_path / "mr").glob("*.dcm"))
-    }
-    assert len(one.PerFrameFunctionalGroupsSequence) == 3  # one of four slices is empty
-    for frame in one.PerFrameFunctionalGroupsSequence:
-        (reference,) = frame.DerivationImageSequence[0].SourceImageSequence
-        source = sources.pop(reference.ReferencedSOPInstanceUID)
-        assert frame.PlanePositionSequence[0].ImagePositionPatient == source.ImagePositionPatient
-        assert one.StudyInstanceUID == source.StudyInstanceUID
-        assert one.FrameOfReferenceUID == source.FrameOfReferenceUID
-        assert one.SeriesInstanceUID != source.SeriesInstanceUID
-    assert "NOT FOR DIAGNOSIS" in one.SeriesDescription
+    assert len(pydicom.dcmread(file).PerFrameFunctionalGroupsSequence) == 3 * len(LABELS)
 
 
-@pytest.mark.parametrize(
-    ("value", "message"),
+@every_row(
+    "value, message",
     [
         (0.5, "expected labels, whole numbers from 0 to 255, found values from 0 to 0.5"),
         (300, "found values from 0 to 300"),
