@@ -12,7 +12,7 @@ from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.schedules import Cosine, ExponentialVE, LinearVP
 
 every_kind = pytest.mark.parametrize(
-    "schedule", [Cosine(), LinearVP(), ExponentialVE()], ids=lambda schedule: schedule.kind
+    "schedule", [Cosine(), ExponentialVE()], ids=lambda schedule: schedule.kind
 )
 
 
@@ -45,14 +45,6 @@ def test_gaussian_images_have_the_bits_of_the_closed_form(schedule):
     x0 = images(GAUSS, (3, 1, 1, 2, 2))
     found = exact_bits(GAUSS.denoiser(schedule), schedule, x0)
     torch.testing.assert_close(found, bits_of_a_gaussian(schedule, x0, GAUSS), rtol=0, atol=1e-3)
-
-
-def test_they_are_those_of_the_data_where_the_schedule_ends_in_noise():
-    """−log2 N(x; 0.4, 0.2²), up to alpha(1) = 5.5e-4 and sigma(1e-5) = 6e-4."""
-    x0 = images(GAUSS, (3, 1, 1, 2, 2))
-    expected = -torch.distributions.Normal(0.4, 0.2).log_prob(x0).flatten(1).mean(1) / math.log(2)
-    found = exact_bits(GAUSS.denoiser(Cosine()), Cosine(), x0)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
 
 
 def test_the_density_of_a_mixture_is_its_own_and_integrates_to_one():
@@ -145,17 +137,6 @@ def test_what_is_outside_the_mask_is_given_and_does_not_count(divergence):
         found = bits_per_dim(denoise, schedule, x0_voxels, Noise(0, [1, 2]), mask)
     expected = -torch.distributions.Normal(b / c * x0[:, 1], width).log_prob(x0[:, 0]) / math.log(2)
     torch.testing.assert_close(found, expected, rtol=0, atol=1.5e-3)
-
-
-def test_brighter_units_cost_their_logarithm():
-    """Data times 4 have 2 bits more a voxel."""
-    wide = Mixture(means=(1.6,), shares=(1.0,), width=0.8)
-    x0 = images(GAUSS, (2, 1, 1, 2, 2))
-    small = exact_bits(GAUSS.denoiser(Cosine()), Cosine(), x0)
-    large = exact_bits(wide.denoiser(Cosine()), Cosine(), 4 * x0)
-    torch.testing.assert_close(
-        large - small, torch.full((2,), 2.0, dtype=torch.float64), rtol=0, atol=3e-3
-    )
 
 
 def test_networks_keep_their_weights_and_get_no_gradient():

@@ -18,7 +18,7 @@ def pair(count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
     return x0.clamp(-1, 1), eps
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(
     st.sampled_from(list(SCHEDULES)),
     st.sampled_from(KINDS),

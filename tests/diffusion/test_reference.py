@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from rows import every_row
-from voxlate.diffusion.higher_order import dpm2, dpm3, dpmpp_2s, heun
+from voxlate.diffusion.higher_order import dpm2, dpm3, dpmpp_2s
 from voxlate.diffusion.objective import MinSnr, Snr, mean_in_mask
 from voxlate.diffusion.prediction import denoiser, diffuse, target, to_eps
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.diffusion.samplers import adjusted_ddim, ddim, ddpm
 from voxlate.diffusion.schedules import LOG_SNR_LIMIT, Cosine, LinearAlpha, ShiftedCosine, Sigmoid
-from voxlate.diffusion.times import grid
 
 
 @pytest.fixture(scope="module")
@@ -55,23 +54,8 @@ def test_schedules_agree_and_are_finite_where_the_reference_is_not(reference, na
     torch.testing.assert_close(sigma**2, torch.sigmoid(-expected), rtol=1e-9, atol=3e-9)
 
 
-@every_row("name", [name for name in PUBLISHED if "corrected" not in name])
-def test_schedules_agree_with_the_single_precision_of_the_published_training(reference, name):
-    expected = tensor(reference["schedules"][name]["logsnr_f32"]).clamp(
-        -LOG_SNR_LIMIT, LOG_SNR_LIMIT
-    )
-    found = PUBLISHED[name].log_snr(tensor(reference["t"]))
-    torch.testing.assert_close(found, expected, rtol=2e-5, atol=1e-6)
-
-
 def test_every_schedule_of_the_reference_is_tried_but_the_one_published_wrong(reference):
     assert {name for name in reference["schedules"] if "AS_PUBLISHED" not in name} == set(PUBLISHED)
-
-
-def test_the_cosine_schedule_inverts_itself(reference):
-    t = tensor(reference["t"])
-    error = (Cosine().t(Cosine().log_snr(t)) - t).abs().max()
-    assert error < 1e-15 + reference["cosine_inverse_roundtrip_max_err"]
 
 
 # Losses
@@ -175,14 +159,3 @@ def test_the_time_grid_is_that_of_the_default_settings(reference):
     toy = reference["toy_samplers"]
     times = SamplerSettings(sampler="ddim", steps=toy["steps"]).times(Cosine())
     torch.testing.assert_close(times, tensor(toy["time_grid"]), rtol=0, atol=1e-15)
-
-
-def test_the_reference_has_the_same_exact_map(reference):
-    """heun comes to within 1e-3 of its closed form at time 0."""
-    toy = reference["toy_samplers"]
-    x = tensor(toy["x_T"]).reshape(toy["shape"])
-    times = grid("log_snr", Cosine(), 200, end=1e-4)
-    found = heun(toy_denoiser(clip=False), Cosine(), x, times, zeros)
-    closed = toy_denoiser(clip=False)(found, times[-1:].expand(2))
-    exact = tensor(toy["exact_probability_flow_ode_t0_(no clip)"]).reshape(x.shape)
-    torch.testing.assert_close(closed, exact, rtol=0, atol=1e-3)

@@ -5,13 +5,24 @@ import math
 
 import pytest
 import torch
-from exact import DISTINCT, GAUSS, KINDS, SCHEDULES, TWO_TISSUES, for_every, some_of
+from exact import (
+    GAUSS,
+    KINDS,
+    SCHEDULES,
+    TWO_TISSUES,
+    flow_error,
+    for_every,
+    refuse_noise,
+    run,
+    some_of,
+    zeros,
+)
 from torch import Tensor
 
 from rows import every_row
 from voxlate.diffusion.higher_order import dpm2, dpm3, dpmpp_2m, dpmpp_2s, heun
 from voxlate.diffusion.noise import Noise
-from voxlate.diffusion.prediction import denoiser, per_item, target, to_eps
+from voxlate.diffusion.prediction import denoiser, target, to_eps
 from voxlate.diffusion.sample import SAMPLERS, SamplerSettings, sample
 from voxlate.diffusion.samplers import adjusted_ddim, ddim, ddpm, euler_maruyama
 from voxlate.diffusion.schedules import Cosine, ExponentialVE, LinearBetas, LinearVP, Sigmoid
@@ -20,45 +31,10 @@ from voxlate.diffusion.times import grid
 ONCE = [name for name in SAMPLERS if name != "dpm1"]  # which is ddim
 SECOND_ORDER = ("heun", "dpm2", "dpmpp_2s", "dpmpp_2m")
 DETERMINISTIC = ("ddim", "adjusted_ddim", "dpm3", *SECOND_ORDER)
-# a table has kinks, which cost order
-STEPPED = {name: schedule for name, schedule in DISTINCT.items() if not name.startswith("betas")}
-
-
-def no_noise(x: Tensor) -> Tensor:
-    raise AssertionError("a deterministic sampler drew noise")
-
-
-def zero_noise(x: Tensor) -> Tensor:
-    return torch.zeros_like(x)
-
-
-# The probability-flow ODE of Gaussian data: x − alpha·m grows as the standard deviation of x_t.
-# Three widths, since the error of one may happen to pass through 0.
-
-MEAN, WIDTHS = 0.4, torch.tensor([0.1, 0.3, 1.0], dtype=torch.float64).reshape(3, 1)
-
-
-def gaussian_denoiser(schedule):
-    def denoise(x: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = (per_item(value, x) for value in schedule(t))
-        return MEAN + alpha * WIDTHS**2 / (alpha**2 * WIDTHS**2 + sigma**2) * (x - alpha * MEAN)
-
-    return denoise
-
-
-def flow_error(sampler, schedule, times: Tensor) -> float:
-    """Largest distance from the exact map, over the three widths and starts at −2 … 2 standard deviations."""
-    x = (
-        torch.linspace(-2, 2, 5, dtype=torch.float64)
-        * schedule.start_std(times[0])
-        * torch.ones_like(WIDTHS)
-    )
-    (alpha, alpha_s), (sigma, sigma_s) = schedule(times[[0, -1]])
-    growth = torch.hypot(alpha_s * WIDTHS, sigma_s) / torch.hypot(alpha * WIDTHS, sigma)
-    exact = alpha_s * MEAN + (x - alpha * MEAN) * growth
-    return float(
-        (sampler(gaussian_denoiser(schedule), schedule, x, times, no_noise) - exact).abs().max()
-    )
+# one of each path; a table has kinks, which cost order
+PATHS = {name: SCHEDULES[name] for name in ("cosine", "exponential_ve", "flow")}
+# and, of a table and of noise that is left at time 0
+ENDS = [*PATHS.values(), SCHEDULES["betas_of_002"], SCHEDULES["geometric_ve"]]
 
 
 @every_row(
@@ -75,7 +51,7 @@ def flow_error(sampler, schedule, times: Tensor) -> float:
     ],
 )
 def test_deterministic_samplers_converge_at_their_order(sampler, spacing, order):
-    for name, schedule in STEPPED.items():
+    for name, schedule in PATHS.items():
         coarse, fine = (
             flow_error(sampler, schedule, grid(spacing, schedule, n, 0.95, 0.05))
             for n in (100, 200)
@@ -91,11 +67,13 @@ def test_dpm_solver_1_is_ddim():
     h = (alpha_s / sigma_s).log() - (alpha / sigma).log()
     x, eps = torch.randn(2, 5, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     expected = alpha_s / alpha * x - sigma_s * torch.expm1(h) * eps
-    found = SAMPLERS["dpm1"](lambda x, t: (x - sigma * eps) / alpha, schedule, x, times, no_noise)
+    found = SAMPLERS["dpm1"](
+        lambda x, t: (x - sigma * eps) / alpha, schedule, x, times, refuse_noise
+    )
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-14)
 
 
-@for_every(schedule=DISTINCT.values(), name=DETERMINISTIC)
+@for_every(schedule=ENDS, name=DETERMINISTIC)
 def test_deterministic_samplers_reach_the_exact_map_from_end_to_end(schedule, name):
     spacing = "t" if name == "ddim" else "log_snr"
     error = flow_error(SAMPLERS[name], schedule, grid(spacing, schedule, 150, start=1.0, end=1e-3))
@@ -108,11 +86,8 @@ def test_deterministic_samplers_reach_the_exact_map_from_end_to_end(schedule, na
 def added_std(sampler, schedule, t: float, s: float) -> float:
     """The noise that one step adds: its result with noise 1 less its result with noise 0."""
     x, times = torch.zeros(1, 1, dtype=torch.float64), torch.tensor([t, s], dtype=torch.float64)
-    one, nil = (
-        sampler(lambda x, t: torch.zeros_like(x), schedule, x, times, draw)
-        for draw in (torch.ones_like, zero_noise)
-    )
-    return float(one - nil)
+    noised, plain = (sampler(zeros, schedule, x, times, draw) for draw in (torch.ones_like, zeros))
+    return float(noised - plain)
 
 
 @pytest.mark.parametrize(
@@ -155,9 +130,7 @@ def test_a_ddim_step_keeps_the_law_of_x_t_given_x0(schedule, eta):
     (alpha, alpha_s), (sigma, sigma_s) = (pair.tolist() for pair in schedule(times))
     x0 = torch.full((2, 1), 0.6, dtype=torch.float64)
     x = alpha * x0 + sigma * torch.tensor([[0.0], [1.0]], dtype=torch.float64)
-    mean, shifted = (
-        ddim(lambda x, t: x0, schedule, x, times, zero_noise, eta=eta).flatten().tolist()
-    )
+    mean, shifted = ddim(lambda x, t: x0, schedule, x, times, zeros, eta=eta).flatten().tolist()
     noised = ddim(lambda x, t: x0, schedule, x, times, torch.ones_like, eta=eta)[0].item()
     assert mean == pytest.approx(alpha_s * 0.6, rel=1e-9)
     assert math.hypot(shifted - mean, noised - mean) == pytest.approx(sigma_s, rel=1e-9)
@@ -250,13 +223,7 @@ def test_samples_of_a_mixture_have_its_mean_and_spread(sampler, schedule, kind):
     sampling = SamplerSettings(
         sampler=sampler, steps=40, grid="log_snr", end=1e-4, rtol=1e-3, atol=1e-3
     )
-    x = sample(
-        sampling,
-        TWO_TISSUES.through(schedule, kind),
-        schedule,
-        Noise(0, [1]),
-        torch.zeros(1, 1, 1, 64, 64),
-    )
+    x = run(sampling, TWO_TISSUES.through(schedule, kind), schedule, side=64)
     # the spread of a mixture's sample variance is below that of a Gaussian's
     chance = 4 * TWO_TISSUES.std / math.sqrt(count)
     step_error = (
@@ -270,20 +237,11 @@ def test_samples_of_a_mixture_have_its_mean_and_spread(sampler, schedule, kind):
 # Perfect networks
 
 
-@for_every(
-    schedule=DISTINCT.values(),
-    name=[name for name in ONCE if name not in ("adjusted_ddim", "rk45")],
-)
+@for_every(schedule=ENDS, name=[name for name in ONCE if name not in ("adjusted_ddim", "rk45")])
 def test_a_network_that_knows_the_image_returns_it(name, schedule):
     x0 = torch.linspace(-1, 1, 16).reshape(1, 1, 1, 4, 4)
     sampling = SamplerSettings(sampler=name, steps=20)
-    found = sample(
-        sampling,
-        lambda x, t: x0.expand_as(x),
-        schedule,
-        Noise(0, [1, 2]),
-        torch.zeros(2, 1, 1, 4, 4),
-    )
+    found = run(sampling, lambda x, t: x0.expand_as(x), schedule, count=2)
     sigma = float(schedule(torch.tensor(0.0))[1]) if not sampling.closes(schedule) else 0.0
     torch.testing.assert_close(found, x0.expand(2, -1, -1, -1, -1), rtol=0, atol=5 * sigma + 1e-6)
 
@@ -296,20 +254,13 @@ def test_adjusted_ddim_gives_back_the_spread_of_the_image_that_its_paper_expects
     x0 = torch.linspace(-1, 1, 16).reshape(1, 1, 1, 4, 4)
     sampling = SamplerSettings(sampler="adjusted_ddim", steps=20, end=0.0)
     (alpha, alpha_s), (sigma, sigma_s) = schedule(sampling.times(schedule)[-2:])
-    found = sample(
-        sampling,
-        lambda x, t: x0.expand_as(x),
-        schedule,
-        Noise(0, [1, 2]),
-        torch.zeros(2, 1, 1, 4, 4),
-        mask,
-    )
+    like = torch.zeros(2, 1, 1, 4, 4)
+    found = sample(sampling, lambda x, t: x0.expand_as(x), schedule, Noise(0, [1, 2]), like, mask)
     expected = sigma_s**2 + (alpha_s - alpha * sigma_s / sigma) ** 2 * 0.1 / (
         2 + (alpha / sigma) ** 2
     )
-    off = (found - alpha_s * x0).expand(2, 1, 1, 4, 4)[
-        (torch.ones(2, 1, 1, 4, 4) * (1 if mask is None else mask)) > 0
-    ]
+    inside = torch.ones_like(like) if mask is None else mask.expand_as(like)
+    off = (found - alpha_s * x0)[inside > 0]
     if not sampling.closes(schedule):
         torch.testing.assert_close(
             off.reshape(2, -1).square().mean(1), expected.float().expand(2), rtol=1e-3, atol=1e-9
@@ -317,16 +268,14 @@ def test_adjusted_ddim_gives_back_the_spread_of_the_image_that_its_paper_expects
 
 
 @for_every(
-    name=[name for name in ONCE if name != "rk45"], spacing=["t", "log_snr"], end=[0.0, 1e-3]
+    name=[name for name in ONCE if name != "rk45"],
+    times=[("t", 0.0), ("log_snr", 0.0), ("t", 1e-3)],
 )
-def test_a_schedule_that_is_nearly_all_noise_gives_no_nan(name, spacing, end):
+def test_a_schedule_that_is_nearly_all_noise_gives_no_nan(name, times):
     """A sigmoid so steep that most of its times are held at the limit of the log-SNR: steps between them are empty."""
-    sampling = SamplerSettings(sampler=name, steps=8, grid=spacing, end=end)
+    sampling = SamplerSettings(sampler=name, steps=8, grid=times[0], end=times[1])
     schedule = Sigmoid(start=0.0, end=3.0, tau=0.008, power="alpha")
-    x = sample(
-        sampling, GAUSS.denoiser(schedule), schedule, Noise(0, [1]), torch.zeros(1, 1, 1, 4, 4)
-    )
-    assert x.isfinite().all()
+    assert run(sampling, GAUSS.denoiser(schedule), schedule).isfinite().all()
 
 
 @pytest.mark.parametrize("kind", ["eps", "v"])
@@ -359,17 +308,3 @@ def test_euler_maruyama_that_steps_to_zero_returns_the_mean_of_its_last_step():
     x = Noise(0, [1]).normal((500,)) * 9.845
     found = euler_maruyama(lambda x, t: torch.full_like(x, c), schedule, x, times, Noise(0, [2]))
     assert (found - c).abs().max() < 1e-3
-
-
-@for_every(name=DETERMINISTIC)
-def test_deterministic_samplers_draw_no_noise_and_repeat_themselves(name):
-    schedule = Cosine()
-    x, times = (
-        torch.randn(1, 1, 1, 4, 4, generator=torch.Generator().manual_seed(0)),
-        grid("t", schedule, 5, end=1e-3),
-    )
-    runs = [
-        SAMPLERS[name](TWO_TISSUES.denoiser(schedule), schedule, x, times, no_noise)
-        for _ in range(2)
-    ]
-    assert torch.equal(*runs)

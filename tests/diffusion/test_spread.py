@@ -73,18 +73,6 @@ def test_what_is_lost_with_many_steps_is_what_the_closing_denoising_takes() -> N
     assert wanted == pytest.approx([0.542, 0.791, 0.933, 0.988, 0.997], abs=1e-3)
 
 
-def test_ancestral_steps_lose_more_than_deterministic_ones() -> None:
-    """Its fresh noise is that of an image known exactly, which leaves out what the data leave open."""
-    ancestral, plain = (
-        SamplerSettings(steps=8, eta=eta, end=0.0, grid="log_snr") for eta in (1.0, 0.0)
-    )
-    schedule = LinearVP()
-    assert all(
-        one < other
-        for one, other in zip(kept_shares(ancestral, schedule), kept_shares(plain, schedule))
-    )
-
-
 def test_one_step_without_closing_noise_gives_the_mean_alone() -> None:
     one = SamplerSettings(steps=1, end=0.0)
     assert max(kept_shares(one, LinearVP())) < 0.01

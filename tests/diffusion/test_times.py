@@ -45,9 +45,17 @@ def test_early_heavy_indices_have_the_published_probabilities():
     assert float((index < 500).double().mean()) == pytest.approx(0.583306, abs=1e-5)
 
 
-def test_uniform_times_fill_their_range():
-    t = UniformTimes(low=0.001, high=0.5)(EVEN, TABLE)
-    assert stats.kstest(t.numpy(), stats.uniform(0.001, 0.499).cdf).statistic < 1e-5
+@every_row(
+    ("times", "turned", "law"),
+    [
+        (UniformTimes(low=0.001, high=0.5), torch.clone, stats.uniform(0.001, 0.499)),
+        (LogitNormalTimes(mean=-0.3, std=0.8), torch.logit, stats.norm(-0.3, 0.8)),
+    ],
+)
+def test_uniform_times_fill_their_range_and_logit_normal_ones_have_normal_logits(
+    times, turned, law
+):
+    assert stats.kstest(turned(times(EVEN, TABLE)).numpy(), law.cdf).statistic < 1e-5
 
 
 def test_uniform_times_of_a_table_are_its_indices():
@@ -57,11 +65,6 @@ def test_uniform_times_of_a_table_are_its_indices():
         values, torch.arange(1, 1001, dtype=torch.float64) / 1000, rtol=0, atol=1e-15
     )
     assert counts.unique().tolist() == [200]
-
-
-def test_logit_normal_times_have_normal_logits():
-    t = LogitNormalTimes(mean=-0.3, std=0.8)(EVEN, TABLE)
-    assert stats.kstest(torch.logit(t).numpy(), stats.norm(-0.3, 0.8).cdf).statistic < 1e-5
 
 
 @for_every(name=SCHEDULES)
@@ -86,13 +89,13 @@ def test_log_snr_laws_stay_within_the_schedule():
 GRIDS = ["t", "log_snr", "early_heavy", "karras"]
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(
     st.sampled_from(GRIDS),
     st.sampled_from(list(SCHEDULES.values())),
     st.integers(1, 70),
-    st.floats(0.5, 0.99),
-    st.floats(1e-3, 0.1),
+    st.floats(0.5, 1),
+    st.sampled_from([0, 1e-3, 0.1]),
 )
 def test_grids_fall_from_start_to_end(name, schedule, steps, start, end):
     times = grid(name, schedule, steps, start, end)
@@ -101,14 +104,6 @@ def test_grids_fall_from_start_to_end(name, schedule, steps, start, end):
     assert times[-1] == end
     assert (times.diff() < 0).all()
     assert times.dtype == torch.float64
-
-
-@for_every(name=GRIDS, schedule=SCHEDULES.values())
-def test_whole_grids_reach_the_image(name, schedule):
-    times = grid(name, schedule, 20)
-    assert times[0] == 1
-    assert times[-1] == 0
-    assert (times.diff() < 0).all()
 
 
 def test_the_even_grid_is_linspace():
@@ -145,12 +140,6 @@ def test_the_index_grid_visits_the_published_indices_and_ends_at_the_image(steps
     index = np.round(np.linspace(999, 0, steps))
     np.testing.assert_allclose(times[:-1].numpy() * 1000 - 1, index, atol=1e-9)
     assert times[-1] == 0
-
-
-def test_all_indices_of_a_table_are_the_even_grid():
-    torch.testing.assert_close(
-        grid("index", TABLE, 1000), grid("t", TABLE, 1000), rtol=0, atol=1e-15
-    )
 
 
 def test_the_index_grid_can_start_in_the_middle():

@@ -5,11 +5,12 @@ import math
 
 import pytest
 import torch
-from exact import GAUSS, for_every
+from exact import GAUSS
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from rows import every_row
 from voxlate.diffusion.likelihood import bits_per_dim
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SAMPLERS, SamplerSettings, sample
@@ -42,48 +43,21 @@ def test_windows_cover_a_volume_evenly_overlap_as_asked_and_are_as_few_as_that_a
     assert len(parts) == max(1, math.ceil((depth - overlap) / (size - overlap)))
 
 
-@for_every(
-    name=list(SAMPLERS),
-    windows=[Windows(size=4, overlap=3), Windows(size=5, overlap=1), Windows(size=30)],
+@every_row(
+    ("name", "windows"),
+    [(name, Windows(size=4, overlap=3)) for name in SAMPLERS]
+    + [("ddpm", Windows(size=5, overlap=1)), ("ddpm", Windows(size=30))],
 )
 def test_a_denoiser_of_single_slices_gives_the_same_bits_in_windows_with_every_sampler(
     name, windows
 ):
     sampling = SamplerSettings(sampler=name, steps=5, rtol=0.1, atol=0.1)
-    known, mask = (
-        torch.zeros(2, 1, DEPTH, 3, 4),
-        (torch.arange(4) > 0).float().reshape(1, 1, 1, 1, 4),
-    )
-    whole = sample(sampling, slice_wise(slice(None)), Cosine(), Noise(0, ITEMS), known, mask)
-    parts = sample(
-        sampling,
-        denoise_windows(slice_wise, DEPTH, windows),
-        Cosine(),
-        Noise(0, ITEMS),
-        known,
-        mask,
+    mask = (torch.arange(4) > 0).float().reshape(1, 1, 1, 1, 4)
+    whole, parts = (
+        sample(sampling, denoise, Cosine(), Noise(0, ITEMS), torch.zeros(2, 1, DEPTH, 3, 4), mask)
+        for denoise in (slice_wise(slice(None)), denoise_windows(slice_wise, DEPTH, windows))
     )
     assert torch.equal(parts, whole)
-
-
-def test_each_call_denoises_every_window_once_with_its_own_slices():
-    asked: list[tuple[int, int]] = []
-
-    def denoise_for(part: slice):
-        def denoise(x: Tensor, t: Tensor) -> Tensor:
-            asked.append((part.start, part.stop))
-            assert x.shape[2] == part.stop - part.start
-            return torch.zeros_like(x)
-
-        return denoise
-
-    sampling, denoise = (
-        SamplerSettings(sampler="heun", steps=3),
-        denoise_windows(denoise_for, 10, Windows(size=4, overlap=1)),
-    )
-    sample(sampling, denoise, Cosine(), Noise(0, [1]), torch.zeros(1, 1, 10, 2, 2))
-    calls = 1 + 2 * 2  # two steps of two denoisings, and the closing one
-    assert asked == calls * [(0, 4), (3, 7), (6, 10)]
 
 
 def test_windows_that_disagree_are_averaged_where_they_overlap():
@@ -109,15 +83,9 @@ def test_the_law_of_a_volume_whose_slices_depend_on_each_other_is_kept_within_wi
         return denoise
 
     sampling = SamplerSettings(sampler="dpmpp_2m", steps=60)
-    items = torch.arange(12)[None]
-    like = torch.zeros(1, 1, 12, 48, 48)
-    x = sample(
-        sampling,
-        denoise_windows(denoise_for, 12, Windows(size=8, overlap=4)),
-        Cosine(),
-        Noise(0, items),
-        like,
-    )
+    noise, like = Noise(0, torch.arange(12)[None]), torch.zeros(1, 1, 12, 32, 32)
+    denoise = denoise_windows(denoise_for, 12, Windows(size=8, overlap=4))
+    x = sample(sampling, denoise, Cosine(), noise, like)
     blocks = x.unflatten(2, (3, 4))
     assert blocks.std(3).max() < 1e-3
     count = blocks.mean(3).numel()

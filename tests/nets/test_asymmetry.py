@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from calling import ask, channels
+from calling import ask, channels, count, make_symmetric
 from torch import Tensor, nn
 
 from voxlate.nets.asymmetry import AsymmetryPrior, Sampling, mirror, on_grid
@@ -22,10 +22,6 @@ PUBLISHED = UNet(
     time=Sinusoidal(of="gamma", scale=1.0, mlp=256),
 )
 SMALL = UNet(width=8, multipliers=(1, 2, 2), blocks=1, groups=4, head_width=4, resampling="block")
-
-
-def count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def small(features: tuple[int, ...], **changes: object) -> ResidualUNet:
@@ -140,10 +136,7 @@ def test_predictor_prior_and_denoiser_mirror_their_output_with_the_patient_if_ke
     predictor = Bran(width=4, stages=3, hidden=4).build(channels(0, 2, 1, noisy=False))
     net = small(predictor.net.feature_channels)
     shaken(net)
-    for module in (*predictor.eval().modules(), *net.modules()):
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            with torch.no_grad():
-                module.weight.copy_((module.weight + module.weight.flip(-1)) / 2)
+    make_symmetric(predictor.eval(), net)
     x, images, log_snr = torch.randn(2, 1, 1, 16, 16), torch.randn(2, 2, 1, 16, 16), torch.zeros(2)
 
     def answer(x: Tensor, images: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from calling import channels
+from calling import channels, count_of
 
 from voxlate.nets.autoencoder import AutoencoderNet, KLAutoencoder
 
@@ -15,11 +15,8 @@ def _tiny() -> AutoencoderNet:
 
 
 def test_the_published_f4_layout_has_its_parameter_count() -> None:
-    with torch.device("meta"):
-        net = KLAutoencoder(width=128).build(channels(0, 3, 3, noisy=False))
-    assert (
-        sum(p.numel() for p in net.parameters()) == 55_312_063
-    )  # as diffusers' AutoencoderKL of these widths
+    """As diffusers' AutoencoderKL of these widths."""
+    assert count_of(KLAutoencoder(width=128), channels(0, 3, 3, noisy=False)) == 55_312_063
 
 
 def test_a_latent_has_a_quarter_of_the_pixels_a_side_and_moments_that_are_finite() -> None:
@@ -64,18 +61,3 @@ def test_the_scale_is_saved_with_the_weights() -> None:
     other = TINY.build(channels(0, 1, 1, noisy=False))
     other.load_state_dict(net.state_dict())
     assert other.scale == 0.25
-
-
-def test_it_learns_to_repeat_one_slice() -> None:
-    torch.manual_seed(0)
-    net = TINY.build(channels(0, 1, 1, noisy=False))
-    x = torch.randn(1, 1, 1, 3, 3).repeat_interleave(4, 3).repeat_interleave(4, 4)
-    optimiser = torch.optim.Adam(net.parameters(), lr=3e-3)
-    losses = []
-    for _ in range(30):
-        loss = (net.decode(net.encode(x)[0]) - x).abs().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.35 * losses[0]

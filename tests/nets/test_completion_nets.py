@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from calling import count_of
 from torch import Tensor, nn
 
 from rows import every_row
 from voxlate.nets.completion.coca_gan import CocaGAN, reverse_gradient
-from voxlate.nets.completion.hi_net import FUSIONS, HiNet
+from voxlate.nets.completion.hi_net import HiNet
 from voxlate.nets.completion.mm_gan import MMGAN
 from voxlate.nets.completion.mm_syn import MMSYN
 from voxlate.nets.completion.shared import fuse_maps, modality_images
@@ -56,9 +57,7 @@ def asked(net: NetSettings, code: Tensor, size: tuple[int, ...] = (2, 16, 24)) -
 def test_networks_have_the_parameters_of_their_papers_or_specifications(
     net: NetSettings, channels: Channels, expected: int
 ) -> None:
-    with torch.device("meta"):
-        module = net.build(channels)
-    assert sum(parameter.numel() for parameter in module.parameters()) == expected
+    assert count_of(net, channels) == expected
 
 
 def test_mm_syn_gives_the_images_of_each_latent_and_of_their_maximum() -> None:
@@ -81,15 +80,6 @@ def test_mm_syn_gives_the_images_of_each_latent_and_of_their_maximum() -> None:
     torch.testing.assert_close(net(given).extras["latent_variance"][:, 0, 0], spread)
 
 
-def test_mm_syn_does_not_care_for_the_order_of_modalities_with_their_encoders() -> None:
-    net, order = built(NETS["mm_syn"]), [2, 0, 3, 1]
-    given = asked(NETS["mm_syn"], torch.tensor([[0.0, 1, 0, 0]]))
-    before = net(given).image
-    net.encoders = nn.ModuleList(net.encoders[number] for number in order)
-    moved = replace(given, state=given.state[:, order], code=given.code[:, order])
-    torch.testing.assert_close(net(moved).image, before)
-
-
 def test_hi_net_repeats_a_modality_from_its_own_image_alone() -> None:
     net = built(NETS["hi_net"])
     given = asked(NETS["hi_net"], torch.zeros(1, 4))
@@ -101,13 +91,6 @@ def test_hi_net_repeats_a_modality_from_its_own_image_alone() -> None:
     )
     assert changed.tolist() == [[False, True, False, False]]
     assert before.shape == given.state.shape
-
-
-def test_hi_net_fuses_by_sum_product_and_maximum_as_published() -> None:
-    one, two = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
-    expected = [one + two, one * two, torch.maximum(one, two)]
-    for how, wanted in zip(FUSIONS, expected):
-        torch.testing.assert_close(fuse_maps([one, two], torch.ones(2, 2), how), wanted)
 
 
 def test_coca_gan_asks_of_each_modalitys_features_alone_which_one_it_is() -> None:
@@ -144,32 +127,13 @@ def test_ucd_gan_makes_what_is_missing_and_repeats_what_is_available() -> None:
         asked(NETS["ucd_gan"], torch.tensor([[0.0, 1, 0, 1], [1, 0, 0, 0]])),
     )
     output = net(given)
-    assert output.image.flatten(2).any(2).tolist() == [
-        [False, True, False, True],
-        [True, False, False, False],
-    ]
-    repeated = output.extras["reconstructions"]
-    assert repeated.flatten(2).any(2).tolist() == [
-        [True, False, True, False],
-        [False, True, True, True],
-    ]
+    assert torch.equal(output.image.flatten(2).any(2), given.code > 0)
+    assert torch.equal(output.extras["reconstructions"].flatten(2).any(2), given.code == 0)
     of_given, of_made = output.extras["codes"]
     torch.testing.assert_close(
         of_given[0], net.encoder(given.state[0, [0, 2], 0].unsqueeze(1)).mean(0)
     )
     torch.testing.assert_close(of_made[2], net.encoder(output.image[1, 0, :1].unsqueeze(1))[0])
-    assert not net(replace(given, extras=())).extras
-
-
-def test_ucd_gan_makes_nothing_where_nothing_is_missing() -> None:
-    assert not built(NETS["ucd_gan"])(asked(NETS["ucd_gan"], torch.zeros(1, 4))).image.any()
-
-
-def test_extras_are_given_where_they_are_asked_for() -> None:
-    for net in NETS.values():
-        given = asked(net, SINGLE[:1])
-        assert set(built(net)(given).extras) == set(net.extras)
-        assert not built(net)(replace(given, extras=())).extras
 
 
 def test_a_network_that_halves_as_often_as_the_published_one_takes_a_smaller_image() -> None:
@@ -202,8 +166,11 @@ def test_images_keep_their_size_and_slices_do_not_mix(
     output = module(given)
     assert output.image.shape == (2, 4, *size)
     assert output.image.dtype == torch.float32
-    last = replace(given, state=given.state[1:, :, -1:], code=given.code[1:])
-    torch.testing.assert_close(module(last).image, output.image[1:, :, -1:], rtol=1e-4, atol=1e-5)
+    assert set(output.extras) == set(net.extras)
+    last = replace(given, state=given.state[1:, :, -1:], code=given.code[1:], extras=())
+    alone = module(last)
+    assert not alone.extras
+    torch.testing.assert_close(alone.image, output.image[1:, :, -1:], rtol=1e-4, atol=1e-5)
 
 
 @every_row("name", NETS)

@@ -5,8 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -100,9 +98,9 @@ def test_wavelet_bands_and_their_inverse(waves):
     _near(wavelet.synthesise(waves["coeffs2"]), waves["decoded2"])
 
 
-@given(height=st.integers(1, 12), width=st.integers(1, 12), seed=st.integers(0, 99))
-def test_wavelet_loses_nothing_of_any_even_size(height, width, seed):
-    image = torch.randn(1, 2 * height, 2 * width, 3, generator=torch.Generator().manual_seed(seed))
+@every_row(("height", "width"), [(1, 1), (1, 12), (7, 4)])
+def test_wavelet_loses_nothing_of_any_even_size(height, width):
+    image = torch.randn(1, 2 * height, 2 * width, 3, generator=torch.Generator().manual_seed(0))
     _near(wavelet.synthesise(wavelet.analyse(image)), image, 1e-5)
 
 

@@ -107,8 +107,8 @@ def test_thick_slices_are_means_whose_weights_sum_to_one():
     assert exposure.thick_slices(column, 0.5) is column
 
 
-@pytest.mark.parametrize("noise_hu", [2.0, 10.0])
-def test_noise_in_water_has_its_standard_deviation_and_its_grains(noise_hu):
+def test_noise_in_water_has_its_standard_deviation_and_its_grains():
+    noise_hu = 10.0
     water = np.zeros((8, 64, 64), np.float32)
     noise = _exposed(water, dataclasses.replace(PLAIN, noise_hu=noise_hu, grain_mm=2.0))
     assert noise.std() == pytest.approx(noise_hu, rel=0.05)

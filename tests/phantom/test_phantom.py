@@ -17,8 +17,8 @@ from voxlate.phantoms.shapes import Space, ellipsoid, noise
 from voxlate.phantoms.tissue import patient
 from voxlate.system.errors import BadInput
 
-SIZE = (80, 96, 64)
-SMALL = (32, 32, 16)
+SIZE = (60, 72, 48)
+SMALL = (24, 24, 12)
 of_the_phantom = pytest.mark.slow  # physics and anatomy that no other code depends on
 
 
@@ -29,7 +29,7 @@ def stroke() -> Head:
 
 @pytest.fixture(scope="module")
 def tumour() -> Head:
-    return make_head(3, 0, SIZE, "tumour")
+    return make_head(3, 0, (80, 96, 64), "tumour")  # so fine that voxels hold grey matter alone
 
 
 def average(head: Head) -> Head:
@@ -57,13 +57,8 @@ def test_white_over_grey_on_t1_is_what_the_ernst_equation_says(tumour: Head) -> 
     tr, te, sine, cosine = 18.0, 3.0, 0.42261826, 0.90630779  # flip 25 degrees
 
     def ernst(pd: float, t1: float, t2star: float) -> float:
-        return float(
-            pd
-            * sine
-            * (1 - np.exp(-tr / t1))
-            / (1 - cosine * np.exp(-tr / t1))
-            * np.exp(-te / t2star)
-        )
+        recovered = (1 - np.exp(-tr / t1)) / (1 - cosine * np.exp(-tr / t1))
+        return float(pd * sine * recovered * np.exp(-te / t2star))
 
     white, grey = (
         picture[(tumour.labels == label) & (tumour.share == 1)]
@@ -75,27 +70,8 @@ def test_white_over_grey_on_t1_is_what_the_ernst_equation_says(tumour: Head) -> 
 
 
 @of_the_phantom
-def test_free_water_is_nulled_on_flair_and_brightest_on_t2(tumour: Head) -> None:
-    fluid = (tumour.labels == Label.VENTRICLE) & (tumour.share == 1)
-    white = pure(tumour, Label.WHITE)
-    flair, t2 = signal(tumour, "flair"), signal(tumour, "t2")
-    assert fluid.sum() > 50
-    assert np.abs(flair[fluid]).max() < 1e-4 * flair[white].mean()
-    assert t2[fluid].min() > 2 * t2[white].max()
-
-
-@of_the_phantom
 def test_the_nulling_time_of_an_infinite_repetition_is_t1_ln_2() -> None:
     assert null_time_ms(1000.0, 1e9) == pytest.approx(1000 * np.log(2))
-
-
-@of_the_phantom
-def test_gadolinium_brightens_the_rim_and_the_vessels_but_not_the_necrosis(tumour: Head) -> None:
-    gain = signal(tumour, "t1c") / np.maximum(signal(tumour, "t1"), 1e-3)
-    whole = tumour.share == 1
-    assert np.median(gain[(tumour.labels == Label.ENHANCING) & whole]) > 1.8
-    assert np.median(gain[(tumour.labels == Label.VEIN)]) > 2
-    assert np.allclose(gain[(tumour.labels == Label.NECROSIS) & whole], 1)
 
 
 def test_tissue_plateaus_on_ct_have_their_hounsfield_units_within_the_noise(tumour: Head) -> None:
@@ -155,67 +131,12 @@ def test_volume_is_flow_times_transit_time(stroke: Head) -> None:
 
 
 @of_the_phantom
-def test_contrast_comes_first_to_arteries_then_to_veins_and_late_behind_a_clot(
-    stroke: Head,
-) -> None:
-    early, middle, late = (signal(stroke, f"cta{phase}") for phase in (1, 2, 3))
-    whole = stroke.share > 0.8
-    artery, vein, behind = (
-        whole & (stroke.labels == label)
-        for label in (Label.ARTERY, Label.VEIN, Label.ARTERY_BEYOND_CLOT)
-    )
-    assert np.median(early[artery]) > np.median(middle[artery]) > np.median(late[artery])
-    assert np.median(middle[vein]) > np.median(early[vein])
-    assert np.median(early[behind]) < 150 < np.median(middle[behind])
-    assert np.array_equal(signal(stroke, "cta"), early)
-
-
-@of_the_phantom
 def test_the_bolus_is_one_at_its_peak_and_nothing_before_it_arrives() -> None:
     seconds = np.linspace(0, 30, 3001)
     curve = bolus(seconds, 2.0, 8.0)
     assert curve.max() == pytest.approx(1)
     assert seconds[curve.argmax()] == pytest.approx(10)
     assert not curve[seconds <= 2].any()
-
-
-@of_the_phantom
-def test_flowing_blood_is_bright_on_tof_and_stagnant_blood_is_not(stroke: Head) -> None:
-    picture = signal(stroke, "tof")
-    whole = stroke.share > 0.8
-    artery = np.median(picture[whole & (stroke.labels == Label.ARTERY)])
-    assert artery > 2 * np.median(picture[pure(stroke, Label.WHITE)])
-    assert artery > 2 * np.median(picture[whole & (stroke.labels == Label.ARTERY_BEYOND_CLOT)])
-
-
-@of_the_phantom
-def test_veins_are_dark_on_swi(tumour: Head) -> None:
-    picture = signal(tumour, "swi")
-    assert (
-        picture[(tumour.labels == Label.VEIN) & (tumour.share == 1)].max()
-        < 0.2 * picture[pure(tumour, Label.WHITE)].mean()
-    )
-
-
-@of_the_phantom
-def test_arteries_on_swi_are_bright_at_the_base_and_fade_upward_but_never_to_fluid(
-    stroke: Head,
-) -> None:
-    picture, middle = signal(stroke, "swi"), len(stroke.labels) // 3
-    arteries = (stroke.labels == Label.ARTERY) & (stroke.share > 0.8)
-    low, high = (
-        np.median(picture[part][arteries[part]]) for part in (slice(0, middle), slice(middle, None))
-    )
-    assert low > 1.2 * picture[pure(stroke, Label.WHITE)].mean()
-    assert low > 1.2 * high > 1.2 * picture[stroke.labels == Label.VENTRICLE].mean()
-
-
-@of_the_phantom
-def test_arteries_form_one_tree(stroke: Head) -> None:
-    carried = fraction(stroke, Label.ARTERY, Label.ARTERY_BEYOND_CLOT, Label.CLOT) > 0
-    parts, _ = ndimage.label(carried, np.ones((3, 3, 3)))
-    sizes = np.sort(np.bincount(parts.ravel())[1:])
-    assert sizes[-1] > 0.97 * sizes.sum()
 
 
 def test_heads_of_different_cases_differ_and_the_same_case_does_not() -> None:
@@ -227,25 +148,11 @@ def test_heads_of_different_cases_differ_and_the_same_case_does_not() -> None:
 
 
 @of_the_phantom
-def test_the_same_case_has_the_same_anatomy_at_every_size() -> None:
-    coarse, fine = (make_head(7, 0, size, "tumour") for size in ((40, 48, 32), (80, 96, 64)))
-    for label in (Label.WHITE, Label.GREY, Label.VENTRICLE, Label.EYE):
-        volumes = [
-            fraction(head, label).sum() * np.prod(head.spacing_mm) for head in (coarse, fine)
-        ]
-        assert volumes[0] == pytest.approx(volumes[1], rel=0.12)
-
-
-@of_the_phantom
 def test_volumes_of_the_brain_are_those_of_adults(tumour: Head) -> None:
     """Intracranial volume 1.2-1.8 l, brain over 1 l: Rushton and Ankney 2009, Int J Neurosci 119:692."""
     litre = np.prod(tumour.spacing_mm) / 1e6
-    tissue = (
-        fraction(
-            tumour, Label.GREY, Label.WHITE, Label.DEEP_GREY, Label.OEDEMA, Label.NECROSIS
-        ).sum()
-        * litre
-    )
+    solid = (Label.GREY, Label.WHITE, Label.DEEP_GREY, Label.OEDEMA, Label.NECROSIS)
+    tissue = fraction(tumour, *solid).sum() * litre
     fluid = fraction(tumour, Label.CSF, Label.VENTRICLE).sum() * litre
     assert 1.0 < tissue < 1.6
     assert 1.2 < tissue + fluid < 1.9
@@ -293,15 +200,11 @@ def test_a_cohort_has_its_files_units_and_note_and_case_k_whatever_the_number_of
 ) -> None:
     wanted = ["t1", "ct", "tmax"]
     calls: list[tuple[int, int]] = []
+    options = {"size": SMALL, "seed": 4, "modalities": wanted}
     folders = write_cohort(
-        tmp_path / "two",
-        cases=2,
-        size=SMALL,
-        seed=4,
-        modalities=wanted,
-        progress=lambda *at: calls.append(at),
+        tmp_path / "two", cases=2, progress=lambda *at: calls.append(at), **options
     )
-    write_cohort(tmp_path / "three", cases=3, size=SMALL, seed=4, modalities=wanted)
+    write_cohort(tmp_path / "three", cases=3, **options)
     assert calls == [(1, 2), (2, 2)]
     assert [folder.name for folder in folders] == ["phantom_000", "phantom_001"]
     assert sorted(file.name for file in folders[1].iterdir()) == sorted(
@@ -313,7 +216,7 @@ def test_a_cohort_has_its_files_units_and_note_and_case_k_whatever_the_number_of
     assert np.array_equal(one.get_fdata(), other.get_fdata())
     assert nibabel.aff2axcodes(one.affine) == ("R", "A", "S")
     assert one.shape == SMALL
-    assert one.header.get_zooms() == pytest.approx((200 / 32, 240 / 32, 168 / 16))
+    assert one.header.get_zooms() == pytest.approx((200 / 24, 240 / 24, 168 / 12))
     note = json.loads((tmp_path / "two" / "phantom.json").read_text())
     assert note["seed"] == 4
     assert note["seg"]["white"] == int(Label.WHITE)
@@ -354,15 +257,9 @@ def test_wrong_settings_are_named_and_leave_no_folder(
 
 
 def test_a_stripped_head_holds_the_brain_as_the_whole_one_does_and_nothing_around_it(tmp_path):
+    options = {"cases": 1, "size": (40, 48, 20), "lesion": "tumour", "modalities": ["t1", "ct"]}
     for name, stripped in (("whole", False), ("stripped", True)):
-        write_cohort(
-            tmp_path / name,
-            cases=1,
-            size=(48, 56, 24),
-            lesion="tumour",
-            modalities=["t1", "ct"],
-            stripped=stripped,
-        )
+        write_cohort(tmp_path / name, stripped=stripped, **options)
     seg = nibabel.load(tmp_path / "whole/phantom_000/seg.nii.gz").get_fdata()
     brain = np.isin(
         seg,
@@ -377,11 +274,4 @@ def test_a_stripped_head_holds_the_brain_as_the_whole_one_does_and_nothing_aroun
         assert np.mean(left[brain] == whole[brain]) > 0.999, "all but specks that hang on nothing"
         assert (left[outer] == empty).all()
     with pytest.raises(BadInput, match="a cohort with stripped True, found stripped False"):
-        write_cohort(
-            tmp_path / "whole",
-            cases=1,
-            size=(48, 56, 24),
-            lesion="tumour",
-            modalities=["t1"],
-            stripped=True,
-        )
+        write_cohort(tmp_path / "whole", stripped=True, **options)
