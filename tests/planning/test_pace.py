@@ -1,6 +1,7 @@
 """Lengths of a planned training are corrected once; a corrected recipe trained anew gives the same weights."""
 
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -42,9 +43,9 @@ net = {{ kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4,
 STEP_SECONDS, MOST_STEPS = {"regression": 0.25, "final": 0.5}, {"regression": 30, "final": 40}
 
 
-@pytest.fixture
-def planned(tmp_path) -> Recipe:
-    path = tmp_path / "two.toml"
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory) -> Recipe:
+    path = tmp_path_factory.mktemp("planned") / "two.toml"
     path.write_text(TWO)
     return recipe.read(str(path))
 
@@ -64,11 +65,8 @@ def paced(seconds: float, *, now: float = 0.0, most: int = 10**6, say=lambda _: 
     )
 
 
-def test_a_machine_as_fast_as_its_probe_keeps_the_plan(planned):
-    assert paced(38)(planned, "regression", 2, 1.0) is None  # 18 and 20 steps of a second are left
-
-
 def test_steps_follow_the_speed_so_that_the_training_ends_at_its_deadline(planned):
+    assert paced(38)(planned, "regression", 2, 1.0) is None  # 18 and 20 steps of a second are left
     slower = paced(38)(planned, "regression", 2, 1.5)
     assert steps_of(slower) == [14, 13]  # 2 are done; 12 and 13 of 1.5 s are 37.5 s
     faster = paced(38)(planned, "regression", 2, 0.5)
@@ -80,6 +78,12 @@ def test_steps_are_halved_at_most_and_never_more_than_the_patients_are_worth(pla
     assert steps_of(paced(1)(planned, "regression", 2, 1.0)) == [10, 10]
     assert steps_of(paced(100)(planned, "regression", 2, 1.0)) == [49, 52]
     assert steps_of(paced(100, most=30)(planned, "regression", 2, 1.0)) == [30, 30]
+
+
+def test_a_stage_of_a_single_step_keeps_it(tmp_path):
+    (tmp_path / "two.toml").write_text(TWO)
+    brief = recipe.read(str(tmp_path / "two.toml"), {"train.steps": "1"})
+    assert steps_of(paced(1)(brief, "regression", 2, 1.0)) == [10, 1]
 
 
 def test_a_change_is_said_with_both_speeds_and_both_lengths(planned):
@@ -94,63 +98,63 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return {f"{file.name} {name}": one for file in files for name, one in load_file(file).items()}
 
 
-def test_a_corrected_recipe_trained_anew_gives_the_same_weights(planned, prepared, tmp_path):
+def correct(one: Recipe, stage: str, step: int, _: float) -> Recipe | None:
+    """Corrects both stages, as if every step took 1 s."""
+    return paced(30 if stage == "regression" else 25)(one, stage, step, 1.0)
+
+
+@pytest.fixture(scope="module")
+def corrected(planned, prepared_once, tmp_path_factory) -> Run:
+    """A run of two stages whose lengths were corrected from 20 and 20 to 16 and 27 steps."""
+    folder = tmp_path_factory.mktemp("corrected") / "run"
+    return train(planned, prepared_once, folder, device="cpu", beginning=Beginning(pace=correct))
+
+
+def assert_same_weights(run: Path, other: Path) -> None:
+    own, theirs = weights(run), weights(other)
+    assert all(torch.equal(own[name], theirs[name]) for name in own)
+
+
+def test_a_corrected_recipe_trained_anew_gives_the_same_weights(corrected, prepared, tmp_path):
+    chosen, _ = begun_recipe(corrected.folder)
+    assert steps_of(chosen) == steps_of(recipe.read(str(corrected.recipe))) == [16, 27]
+    assert read_json(corrected.provenance)["paced"]["regression"]["steps_before"] == STEPS
+    train(chosen, prepared, tmp_path / "anew", device="cpu")
+    assert_same_weights(corrected.folder, tmp_path / "anew")
+
+
+def test_a_training_stopped_after_its_correction_resumes_to_the_same_weights(
+    planned, corrected, prepared, tmp_path
+):
     asked: list[tuple[str, int]] = []
 
     def pace(one: Recipe, stage: str, step: int, seconds: float) -> Recipe | None:
         asked.append((stage, step))
-        return paced(30 if stage == "regression" else 25)(one, stage, step, 1.0)
-
-    run = train(planned, prepared, tmp_path / "run", device="cpu", beginning=Beginning(pace=pace))
-    corrected, _ = begun_recipe(run.folder)
-    assert asked == [("regression", 2), ("final", 2)]
-    assert steps_of(planned) != steps_of(corrected) == [16, 27]
-    assert steps_of(recipe.read(str(run.recipe))) == [16, 27]
-    assert read_json(run.provenance)["paced"]["regression"]["steps_before"] == STEPS
-    train(corrected, prepared, tmp_path / "anew", device="cpu")
-    one, other = weights(run.folder), weights(tmp_path / "anew")
-    assert all(torch.equal(one[name], other[name]) for name in one)
-
-
-def test_a_training_stopped_after_its_correction_resumes_to_the_same_weights(
-    planned, prepared, tmp_path
-):
-    def pace(one: Recipe, stage: str, step: int, seconds: float) -> Recipe | None:
-        return paced(30)(one, stage, step, 1.0) if stage == "regression" else None
+        return correct(one, stage, step, seconds)
 
     def stop(stage: str, done: int, *_) -> None:
         if (stage, done) == ("final", 3):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    train(planned, prepared, tmp_path / "whole", device="cpu", beginning=Beginning(pace=pace))
+    out, options = tmp_path / "parts", {"device": "cpu", "beginning": Beginning(pace=pace)}
     with pytest.raises(Stopped):
-        train(
-            planned,
-            prepared,
-            tmp_path / "parts",
-            device="cpu",
-            beginning=Beginning(pace=pace),
-            progress=stop,
-        )
-    chosen, _ = begun_recipe(tmp_path / "parts")
-    train(chosen, prepared, tmp_path / "parts", device="cpu", beginning=Beginning(pace=pace))
-    one, other = weights(tmp_path / "whole"), weights(tmp_path / "parts")
-    assert all(torch.equal(one[name], other[name]) for name in one)
+        train(planned, prepared, out, progress=stop, **options)
+    chosen, _ = begun_recipe(out)
+    train(chosen, prepared, out, **options)
+    assert asked == [("regression", 2), ("final", 2)], "each stage is corrected once"
+    assert_same_weights(corrected.folder, out)
 
 
 def test_an_edited_recipe_of_a_corrected_run_is_refused_and_one_of_before_is_written_again(
-    planned, prepared, tmp_path
+    corrected, tmp_path
 ):
-    def pace(one: Recipe, stage: str, step: int, seconds: float) -> Recipe | None:
-        return paced(30)(one, stage, step, 1.0) if stage == "regression" else None
-
-    run = train(planned, prepared, tmp_path / "run", device="cpu", beginning=Beginning(pace=pace))
+    run = Run(shutil.copytree(corrected.folder, tmp_path / "run"))
     after = run.recipe.read_text()
     run.recipe.write_text(
         after.replace("steps = 16", f"steps = {STEPS}")
     )  # as where it was stopped between the files
-    assert steps_of(begun_recipe(run.folder)[0])[0] == 16
-    assert steps_of(recipe.read(str(run.recipe)))[0] == 16
+    assert steps_of(begun_recipe(run.folder)[0]) == [16, 27]
+    assert steps_of(recipe.read(str(run.recipe))) == [16, 27]
     run.recipe.write_text(after.replace("seed = 0", "seed = 5"))
     with pytest.raises(
         BadInput, match="expected the recipe that this run began with, found an edited one"
@@ -183,10 +187,6 @@ def test_a_resumed_run_keeps_the_pace_of_its_plan_less_what_it_used(planned, tmp
     assert (kept.step_seconds, kept.most) == (STEP_SECONDS, MOST_STEPS)
 
 
-def test_a_run_whose_lengths_were_set_by_hand_has_no_pace(planned, tmp_path):
-    assert read_pace(tmp_path, planned) is None
-
-
 @every_row(
     "change",
     [
@@ -200,12 +200,9 @@ def test_a_run_whose_lengths_were_set_by_hand_has_no_pace(planned, tmp_path):
     ],
 )
 def test_a_kept_plan_of_another_form_or_of_other_stages_is_refused(planned, tmp_path, change):
-    whole = {
-        "minutes": 2.0,
-        "probed_seconds": 1.0,
-        "step_seconds": STEP_SECONDS,
-        "most_steps": MOST_STEPS,
-    }
+    whole = {"minutes": 2.0, "probed_seconds": 1.0}
+    whole |= {"step_seconds": STEP_SECONDS, "most_steps": MOST_STEPS}
+    assert read_pace(tmp_path, planned) is None, "the lengths were set by hand"
     write_json(Run(tmp_path).pace, whole)
     assert read_pace(tmp_path, planned) is not None
     write_json(Run(tmp_path).pace, whole | change)

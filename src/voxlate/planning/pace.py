@@ -86,7 +86,7 @@ class Paced:
 
     def _length(self, name: str, done: int, steps: int, factor: float) -> int:
         wanted = done + factor * (steps - done)
-        least = LEAST * steps
+        least = max(LEAST * steps, 1)
         most = min(MOST * steps, max(self.most[name], least))
         return math.floor(min(max(wanted, least), most))
 
