@@ -35,10 +35,9 @@ def test_a_starter_is_whole_small_and_says_what_it_was_trained_on(shipped, name)
     assert card.limits
 
 
-@pytest.mark.parametrize(("modality", "case"), [("t1", 0), ("t2", 1)])
-def test_the_ct_of_a_head_that_no_training_saw_is_better_than_any_constant(shipped, modality, case):
-    head = make_head(987_654, case, (100, 120, 9), version=2)
-    scan = Volume(image(head, modality)[None], head.affine, "a.u.", "mr")
+def test_the_ct_of_a_head_that_no_training_saw_is_better_than_any_constant(shipped):
+    head = make_head(987_654, 1, (100, 120, 9), version=2)
+    scan = Volume(image(head, "t2")[None], head.affine, "a.u.", "mr")
     made = load("starter:head-mr-to-ct", "cpu").synthesise({"mr": scan})
     truth, ct = image(head, "ct"), made.volumes["ct"].data[0]
     body = head.labels != Label.AIR

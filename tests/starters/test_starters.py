@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from starter_pack import pack, with_measured
+from starter_pack import with_measured
 from voxlate.starters import names
 from voxlate.starters.card import Measured, read_card
 from voxlate.synthesis.model import load
@@ -18,7 +18,7 @@ from voxlate.training.starter import check_starter, run_folder
 from voxlate.training.weights import read_header, read_weights, write_weights
 
 
-def test_without_any_starter_the_list_and_a_name_say_so(voxlate, tmp_path, monkeypatch):
+def test_without_any_starter_the_list_a_name_and_the_demo_say_so(voxlate, tmp_path, monkeypatch):
     monkeypatch.setattr(names, "FOLDER", tmp_path)
     assert "No starter is installed" in voxlate("starters").out
     assert json.loads(voxlate("starters", "--json").out) == []
@@ -29,6 +29,9 @@ def test_without_any_starter_the_list_and_a_name_say_so(voxlate, tmp_path, monke
     assert answer.code == 2
     assert "no starter is installed" in answer.err
     assert not (tmp_path / "out").exists()
+    answer = voxlate("demo", "--real", "x.nii", "--out", tmp_path / "out")
+    assert answer.code == 2
+    assert "expected an installed starter, found none" in answer.err
 
 
 def test_an_unknown_name_is_answered_with_the_nearest(starter, voxlate, tmp_path):
@@ -48,8 +51,7 @@ def test_a_starter_holds_the_weights_of_its_run_rounded_to_bfloat16(starter, run
 
 
 def test_a_starter_synthesises_what_its_run_does_up_to_bfloat16(starter, run, cohort):
-    scan = cohort / "case_0" / "t1.nii.gz"
-    scan = scan if scan.exists() else next(cohort.glob("*/t1.nii.gz"))
+    scan = cohort / "case0" / "t1.nii.gz"
     ours = load("starter:tiny", "cpu").synthesise({"t1": scan})
     theirs = load(run, "cpu").synthesise({"t1": scan})
     a, b = ours.volumes["t2"].data, theirs.volumes["t2"].data
@@ -110,17 +112,10 @@ def test_the_check_passes_and_the_card_is_shown(starter, voxlate):
     assert "A scan called t1, t1w, pd is taken as t1." in described
 
 
-def test_weights_above_ten_megabytes_are_no_starter(run, tmp_path, monkeypatch):
+def test_weights_above_ten_megabytes_are_no_starter(install, monkeypatch):
     monkeypatch.setattr("starter_pack.MOST_BYTES", 1000)
     with pytest.raises(BadInput, match=r"at most 0\.001 MB"):
-        pack(
-            run,
-            tmp_path / "large",
-            trained_on="heads",
-            accepts={},
-            stripped=False,
-            spacing_mm=(1.0, 1.0),
-        )
+        install()
 
 
 def test_a_scan_of_an_accepted_name_is_taken_and_said(starter, voxlate, cohort, tmp_path):
@@ -166,14 +161,8 @@ def test_a_training_initialised_from_a_starter_begins_with_its_weights_and_hash(
     from voxlate import recipe
     from voxlate.training.train import train
 
-    made = recipe.read(
-        str(tiny),
-        {
-            "start_from": "starter:tiny",
-            "train.steps": "0",
-            "train.best": "{ patience = 1 }",
-        },
-    )
+    changes = {"start_from": "starter:tiny", "train.steps": "0", "train.best": "{ patience = 1 }"}
+    made = recipe.read(str(tiny), changes)
     run = train(made, prepared, tmp_path / "from", device="cpu")
     begun = read_weights(run.weights())
     for name, tensor in read_weights(Run(run_folder("starter:tiny")).weights()).items():
@@ -199,13 +188,6 @@ def test_the_demo_shows_a_starter_on_a_scan_by_its_name(starter, voxlate, cohort
     assert left.std() > 10
     assert right.std() > 10
     assert "expected --real SCAN" in voxlate("demo", "--starter", "starter:tiny").err
-
-
-def test_the_demo_without_a_starter_says_so(voxlate, cohort, tmp_path, monkeypatch):
-    monkeypatch.setattr(names, "FOLDER", tmp_path)
-    answer = voxlate("demo", "--real", next(cohort.glob("*/t1.nii.gz")), "--out", tmp_path / "o")
-    assert answer.code == 2
-    assert "expected an installed starter, found none" in answer.err
 
 
 def test_python_takes_a_starter_as_the_command_line_does(starter, cohort, tmp_path):
