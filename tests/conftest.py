@@ -131,6 +131,12 @@ def voxlate(capfd, monkeypatch):
     return run
 
 
+@pytest.fixture
+def out(tmp_path) -> Path:
+    """The folder that a command is to write."""
+    return tmp_path / "out"
+
+
 def write_head(folder: Path, seed: int, shape=(20, 24, 6), modalities=("t1", "t2")) -> None:
     """A small made-up case: smooth blobs in an ellipsoid; t2 is a falling function of t1."""
     draw = np.random.default_rng(seed)

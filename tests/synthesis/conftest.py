@@ -18,3 +18,27 @@ synth = { sampler = "ddim", steps = 2 }
 def completing(trained):
     """A tiny run that makes t1 or t2, whichever is missing."""
     return trained("done", COMPLETE)
+
+
+LATENT = """
+title = "tiny latent"
+data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }
+intensity = { t1 = { kind = "window", low = 0, high = 1200 }, t2 = { kind = "window", low = 0, high = 1400 } }
+task = { kind = "latent" }
+method = { kind = "diffusion" }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
+train = { steps = 1, batch = 2, validate_every = 0 }
+synth = { sampler = "ddim", steps = 2 }
+
+[[stages]]
+name = "autoencoder"
+method = { kind = "autoencoding" }
+net = { kind = "kl_autoencoder", width = 8, multipliers = [1, 2], blocks = 1, groups = 4 }
+train = { steps = 1, batch = 2, validate_every = 0 }
+"""
+
+
+@pytest.fixture
+def latent(trained):
+    """A tiny diffusion of the latents of its own autoencoder."""
+    return trained("latent", LATENT)

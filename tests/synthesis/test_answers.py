@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import voxlate as package
+from scans import t1_of
 from voxlate.formats.io import read_volume
 from voxlate.synthesis.model import load
 from voxlate.system.errors import BadInput
@@ -33,16 +34,13 @@ def residual(trained):
     return trained("residual", RESIDUAL)
 
 
-def t1_of(cohort):
-    return {"t1": cohort / "case0" / "t1.nii.gz"}
-
-
-def test_the_mean_answer_is_the_predictors_own_image(voxlate, residual, cohort, tmp_path):
-    own = load(Run(residual).weights("base")).synthesise(t1_of(cohort)).volume
+def test_the_mean_answer_is_the_predictors_own_image(voxlate, residual, cohort, out):
+    alone = load(Run(residual).weights("base")).synthesise(t1_of(cohort))
+    assert alone.provenance["model"]["title"] == "tiny residual (base alone)"
+    own = alone.volume
     mean = package.load(residual, answer="mean").synthesise(t1_of(cohort)).volume
     np.testing.assert_array_equal(mean.data, own.data)
-    out = tmp_path / "out"
-    assert voxlate("synth", residual, cohort / "case0", "--out", out, "--answer", "mean").code == 0
+    voxlate("synth", residual, cohort / "case0", "--out", out, "--answer", "mean").done()
     np.testing.assert_array_equal(read_volume(out / "case0" / "t2.nii.gz").data, own.data)
     made = read_json(out / "case0" / "provenance.json")
     assert made["run"].endswith("residual/weights.base.safetensors")
@@ -75,24 +73,20 @@ def test_the_sample_is_what_the_last_stage_draws_as_without_a_wish(residual, coh
     assert (sample != mean).any()
 
 
-def test_a_regression_has_its_image_for_a_mean_and_no_sample(voxlate, run, cohort, tmp_path):
+def test_a_regression_has_its_image_for_a_mean_and_no_sample(voxlate, run, cohort, out):
     plain, mean = (
         load(run, answer=answer).synthesise(t1_of(cohort)).volume.data for answer in (None, "mean")
     )
     np.testing.assert_array_equal(plain, mean)
-    answer = voxlate(
-        "synth", run, cohort / "case0", "--out", tmp_path / "out", "--answer", "sample"
-    )
+    answer = voxlate("synth", run, cohort / "case0", "--out", out, "--answer", "sample")
     assert (answer.code, answer.err.count("\n")) == (2, 1)
     assert "found 'tiny', which makes one image of a case" in answer.err
 
 
 def test_a_diffusion_without_predictor_points_to_the_mean_of_its_samples(
-    voxlate, diffusion, cohort, tmp_path
+    voxlate, diffusion, cohort, out
 ):
-    answer = voxlate(
-        "synth", diffusion, cohort / "case0", "--out", tmp_path / "out", "--answer", "mean"
-    )
+    answer = voxlate("synth", diffusion, cohort / "case0", "--out", out, "--answer", "mean")
     assert (answer.code, answer.err.count("\n")) == (2, 1)
     assert "--samples 10" in answer.err
     with pytest.raises(BadInput, match="expected 'mean' or 'sample', found 'median'"):

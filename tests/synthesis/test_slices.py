@@ -145,7 +145,7 @@ def test_zooming_is_scipys_but_for_its_zeros_at_the_edge() -> None:
     np.testing.assert_allclose(zoom(plane, (45, 40))[-1], plane[-1], atol=1e-5)  # corner on corner
 
 
-@pytest.mark.parametrize("axes", [(-1, -1, 1), (1, -1, 1), (-1, 1, -1)])
+@every_row("axes", [(1, -1, 1), (-1, 1, -1)])
 def test_resized_synthesis_keeps_any_affine_exactly(axes) -> None:
     affine = AFFINE @ np.diag([*axes, 1.0])
     data = np.random.default_rng(0).normal(500, 80, (4, 40, 36))
@@ -225,7 +225,7 @@ def test_tiles_of_large_slices_blend_to_what_whole_slices_give() -> None:
     assert set(tiled.method.seen) == {(1, 1, 256, 256)}
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 @given(
     st.tuples(*[st.integers(1, 40)] * 3), st.tuples(*[st.integers(2, 40)] * 2), st.floats(0, 0.9)
 )

@@ -1,0 +1,43 @@
+"""Changed copies of the scans of made-up cohorts."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+
+def change_scan(
+    path: Path, change: Callable[[np.ndarray], np.ndarray], to: Path | None = None
+) -> Path:
+    """Replace the voxels of a scan by change(voxels), in its own file or in a new one."""
+    image, to = nib.load(path), to or path
+    to.parent.mkdir(parents=True, exist_ok=True)
+    values = np.asarray(change(image.get_fdata()), np.float32)
+    nib.save(nib.Nifti1Image(values, image.affine), to)
+    return to
+
+
+def hold_out_the_last(cohort: Path) -> None:
+    """Put the last of six cases into the validation split, and all others into the training."""
+    rows = [f"case{k},{'val' if k == 5 else 'train'}" for k in range(6)]
+    (cohort / "cases.csv").write_text("\n".join(["case,split", *rows, ""]))
+
+
+def t1_of(cohort: Path) -> dict[str, Path]:
+    """The scans that a model of t1 takes of the first case."""
+    return {"t1": cohort / "case0" / "t1.nii.gz"}
+
+
+def contents_of(folder: Path) -> dict[Path, bytes]:
+    """The bytes of each file in a folder and below it."""
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def keep_cases(cohort: Path, *names: str) -> Path:
+    """Remove all cases but the named ones, where a test needs no more."""
+    for case in cohort.iterdir():
+        if case.name not in names:
+            shutil.rmtree(case)
+    return cohort
