@@ -61,8 +61,8 @@ class _Numbered(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is torch.Tensor.tolist and isinstance(args[0], OnMps):
             return args[0].inner.tolist()
-        args, kwargs = tree_map(_numbered, (args, kwargs or {}))
-        return func(*args, **kwargs)
+        named = {name: _numbered(value) for name, value in (kwargs or {}).items()}
+        return func(*map(_numbered, args), **named)
 
 
 @contextlib.contextmanager

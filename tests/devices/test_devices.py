@@ -63,13 +63,12 @@ def test_a_gpu_may_be_named_by_its_number(has):
         find_device("cuda")
 
 
-@pytest.mark.parametrize("name", ["mps", "xpu:1", "npu"])
+@pytest.mark.parametrize("name", ["xpu:1", "npu"])
 def test_a_device_that_is_not_there_is_one_sentence(has, voxlate, prepared, tiny, tmp_path, name):
     has()
     answer = voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "run", "--device", name)
-    assert answer.code == 2
     expected = "--device: expected auto or what this machine has (cpu), found"
-    assert answer.err == f"voxlate: {expected} {name!r}. Choose one of these.\n"
+    assert answer.refusal == f"voxlate: {expected} {name!r}. Choose one of these."
     assert not (tmp_path / "run").exists()
 
 
@@ -114,10 +113,8 @@ def test_without_float64_values_are_computed_on_the_cpu(monkeypatch):
 
 
 def test_only_copies_to_cuda_may_be_left_to_the_device():
-    assert [devices.may_not_wait(torch.device(name)) for name in ("cuda", "mps", "xpu", "cpu")] == [
-        True,
-        *[False] * 3,
-    ]
+    kinds = [torch.device(name) for name in ("cuda", "mps", "xpu", "cpu")]
+    assert [devices.may_not_wait(kind) for kind in kinds] == [True, False, False, False]
 
 
 def test_memory_that_is_free_and_that_was_taken_is_known_of_every_kind(monkeypatch):
@@ -153,9 +150,6 @@ OUT = [
     RuntimeError(
         "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate"
     ),
-    RuntimeError(
-        "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to allocate"
-    ),
     MemoryError(),
 ]
 
@@ -164,22 +158,17 @@ OUT = [
 def test_a_network_for_which_memory_does_not_suffice_is_passed_over_on_every_device(
     prepared, tiny, monkeypatch, error
 ):
+    errors = [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), error]
+
     def raising(*_):
-        raise error
+        raise errors[-1]
 
     assert is_out_of_memory(error)
     monkeypatch.setattr(probe, "take_step", raising)
     tried = Probe(open_cohort(prepared), Limits(1, 1e12), "cpu")
     assert tried.measure(to_dict(read(str(tiny))), 0) is None
-
-
-def test_another_error_of_a_network_is_not_taken_for_a_lack_of_memory(prepared, tiny, monkeypatch):
-    def raising(*_):
-        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
-
-    monkeypatch.setattr(probe, "take_step", raising)
-    tried = Probe(open_cohort(prepared), Limits(1, 1e12), "cpu")
-    with pytest.raises(RuntimeError, match="mat1"):
+    del errors[-1]
+    with pytest.raises(RuntimeError, match="mat1"):  # another error is none of memory
         tried.measure(to_dict(read(str(tiny))), 0)
 
 
@@ -214,8 +203,7 @@ def test_what_mps_lacks_is_said_in_one_sentence(voxlate, run, cohort, tmp_path, 
     monkeypatch.setattr(Regression, "synthesise", falling_back)
     with warnings.catch_warnings():
         warnings.simplefilter("default")
-        answer = voxlate("synth", run, cohort, "--out", tmp_path / "out", "--device", "cpu")
-    assert answer.code == 0, answer.err
+        answer = voxlate("synth", run, cohort, "--out", tmp_path / "out").done()
     sentence = (
         "note: MPS has no aten::linalg_qr: such operations run on the CPU, which takes longer."
     )
@@ -224,12 +212,10 @@ def test_what_mps_lacks_is_said_in_one_sentence(voxlate, run, cohort, tmp_path, 
 
 
 def test_torch_is_told_to_fall_back_to_the_cpu_before_it_is_imported():
-    look = "import voxlate, os, sys; print(os.environ['PYTORCH_ENABLE_MPS_FALLBACK'], 'torch' in sys.modules)"
-    for given, said in ({}, "1 False"), ({"PYTORCH_ENABLE_MPS_FALLBACK": "0"}, "0 False"):
-        before = {
-            key: value for key, value in os.environ.items() if key != "PYTORCH_ENABLE_MPS_FALLBACK"
-        }
-        done = subprocess.run(
-            [sys.executable, "-c", look], env={**before, **given}, capture_output=True, text=True
-        )
+    name = "PYTORCH_ENABLE_MPS_FALLBACK"
+    look = f"import voxlate, os, sys; print(os.environ[{name!r}], 'torch' in sys.modules)"
+    before = {key: value for key, value in os.environ.items() if key != name}
+    for given, said in ({}, "1 False"), ({name: "0"}, "0 False"):
+        command, place = [sys.executable, "-c", look], {**before, **given}
+        done = subprocess.run(command, env=place, capture_output=True, text=True)
         assert done.stdout.strip() == said, done.stderr

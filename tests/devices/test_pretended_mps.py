@@ -18,7 +18,7 @@ from voxlate.training.run import Run
 from voxlate.training.train import train
 from voxlate.training.weights import read_header
 
-UNET = 'net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }'
+UNET = 'net = { kind = "unet", width = 4, multipliers = [1], blocks = 1, groups = 2, middle_attention = false }'
 RESNET = 'net = { kind = "resnet", width = 4, blocks = 1 }'
 ALL = 'data = { source = ["t1", "t2", "ct"], target = ["t1", "t2", "ct"], patch = [1, 24, 20] }'
 ONE = 'data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }'
@@ -52,7 +52,7 @@ WAYS = {
     ],
 }
 TOP = """title = "tiny"
-train = { steps = 3, batch = 2, precision = "float32", validate_every = 3, validation_items = 2, save_every = 1 }
+train = { steps = 2, batch = 2, precision = "float32", validate_every = 2, validation_items = 1, save_every = 1 }
 synth = { sampler = "ddim", steps = 2, samples = SAMPLES }
 """
 BELOW = """
@@ -65,9 +65,9 @@ ct = { kind = "window", low = -1000, high = 200 }
 
 @pytest.fixture(scope="module")
 def ready(tmp_path_factory, small_head):
-    """Six cases with three modalities, prepared."""
+    """Four cases with three modalities, prepared."""
     folder = tmp_path_factory.mktemp("cohort")
-    for number in range(6):
+    for number in range(4):
         small_head(folder / "scans" / f"case{number}", number, modalities=("t1", "t2", "ct"))
     prepare(folder / "scans", folder / "ready", workers=1, audit=False)
     return folder
@@ -108,7 +108,7 @@ def test_a_training_that_stopped_on_a_cpu_resumes_on_mps(ready, tmp_path, monkey
     made = recipe.read(str(tmp_path / "own.toml"))
 
     def interrupt(stage, step, *_):
-        if step == 3:
+        if step == 2:
             raise Stopped("here")
 
     with pytest.raises(Stopped):
@@ -116,7 +116,7 @@ def test_a_training_that_stopped_on_a_cpu_resumes_on_mps(ready, tmp_path, monkey
     assert not Run(tmp_path / "run").weights().exists()
     with pretended_mps(monkeypatch):
         run = train(made, ready / "ready", tmp_path / "run", device="mps")
-    assert read_header(run.weights())["steps"] == 3
+    assert read_header(run.weights())["steps"] == 2
 
 
 def test_a_plan_is_probed_on_mps_without_readers(ready, tmp_path, monkeypatch):

@@ -101,6 +101,7 @@ def test_a_few_cases_are_shared_by_all_workers():
     next(running)
     assert sorted(map(len, fleet.held.values())) == [0, 1, 2]  # one of two is done
     running.close()
+    assert fleet.closed
 
 
 def test_a_case_that_ends_two_workers_fails_and_its_neighbours_do_not():
@@ -111,14 +112,6 @@ def test_a_case_that_ends_two_workers_fails_and_its_neighbours_do_not():
     assert failed == {5, 17}
     assert all(isinstance(outcomes[number].error, WorkerDied) for number in failed)
     assert fleet.starts == 2 + 2 * 2  # two workers ended for each of the two cases
-
-
-def test_workers_end_when_the_outcomes_are_closed_early():
-    fleet = Imitated(size=2)
-    running = schedule_cases(fleet, counted(10, []), 10)
-    next(running)
-    running.close()
-    assert fleet.closed
 
 
 def check_failures(executor, folder: Path) -> None:
@@ -185,16 +178,10 @@ def test_the_busy_share_counts_each_worker_from_its_first_to_its_last_case():
     def cost(worker, began, ended, *network):
         return Cost(worker, f"worker {worker}", False, began, ended, network)
 
-    costs = [
-        cost(0, 0, 4, (0, 1), (2, 4)),
-        cost(0, 2, 10, (5, 10)),
-        cost(1, 100, 110, (101, 109)),
-        cost(1, 90, 91),
-        None,
-    ]
-    assert (
-        busy_line(costs) == "The network computed during 80% of the time of 2 workers (cases: 3)."
-    )
+    first = [cost(0, 0, 4, (0, 1), (2, 4)), cost(0, 2, 10, (5, 10))]
+    second = [cost(1, 100, 110, (101, 109)), cost(1, 90, 91)]
+    said = "The network computed during 80% of the time of 2 workers (cases: 3)."
+    assert busy_line([*first, *second, None]) == said
     assert busy_line([None, cost(1, 90, 91)]) == ""
 
 
@@ -203,15 +190,11 @@ def test_a_gpu_is_busy_while_any_of_its_workers_computes():
         return Cost(worker, "node, GPU 0", True, began, ended, network)
 
     half = [cost(0, 0, 6, (1, 3)), cost(1, 0, 10, (2, 4), (7, 9))]
-    assert (
-        busy_line(half)
-        == "The network computed during 50% of the time of 1 GPU (2 workers, cases: 2). More --workers keep a GPU busier."
-    )
+    said = "The network computed during 50% of the time of 1 GPU (2 workers, cases: 2). More --workers keep a GPU busier."
+    assert busy_line(half) == said
     full = [*half, cost(0, 0, 10, (0.5, 9.5)), Cost(2, "node, GPU 1", True, 50, 60, ((50, 60),))]
-    assert (
-        busy_line(full)
-        == "The network computed during 95% of the time of 2 GPUs (3 workers, cases: 4)."
-    )
+    said = "The network computed during 95% of the time of 2 GPUs (3 workers, cases: 4)."
+    assert busy_line(full) == said
 
 
 def test_in_this_process_bad_input_is_an_outcome_and_another_error_is_raised(tmp_path):

@@ -1,14 +1,12 @@
 """Unpaired translation: its losses have known values, its history forgets nothing at a restart, and it finds a map."""
 
 import dataclasses
-import os
-import signal
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
+from trainings import same_weights, stop_at, weights_of
 from voxlate import recipe
 from voxlate.batch import BACKGROUND, Batch
 from voxlate.diffusion.noise import Noise
@@ -145,15 +143,9 @@ def test_each_turn_moves_its_own_side_alone() -> None:
 
 def test_other_tasks_and_an_identity_between_unequal_channels_are_refused() -> None:
     plain = recipe.to_dict(recipe.read("cyclegan_tmax_small"))
+    data = plain["data"] | {"target": plain["data"]["source"]}
     with pytest.raises(BadInput, match=r"expected task\.kind 'translate'"):
-        recipe.from_dict(
-            plain
-            | {
-                "task": {"kind": "complete"},
-                "data": plain["data"] | {"target": plain["data"]["source"]},
-            },
-            "x",
-        )
+        recipe.from_dict(plain | {"task": {"kind": "complete"}, "data": data}, "x")
     with pytest.raises(BadInput, match="found 4 and 1"):
         recipe.from_dict(plain | {"method": plain["method"] | {"identity": 5.0}}, "x")
 
@@ -240,13 +232,13 @@ def test_unpaired_greys_are_matched_by_the_line_between_their_distributions() ->
     assert [backward.factor.item(), backward.offset.item()] == pytest.approx([-2.5, 0.25], abs=0.04)
 
 
+CYCLEGAN = {"generators.to_target": 11_375_041, "generators.to_source": 11_375_044}
+CYCLEGAN |= {"critics.to_target": 2_762_689, "critics.to_source": 2_765_761}
+
+
 @pytest.mark.parametrize(
     ("name", "counts"),
-    [
-        ("cyclegan_tmax", {"generators.to_target": 11_375_041, "generators.to_source": 11_375_044}),
-        ("cyclegan_tmax", {"critics.to_target": 2_762_689, "critics.to_source": 2_765_761}),
-        ("pix2pix_tmax", {"generator": 54_410_880, "critic": 2_767_681}),
-    ],
+    [("cyclegan_tmax", CYCLEGAN), ("pix2pix_tmax", {"generator": 54_410_880, "critic": 2_767_681})],
 )
 def test_the_recipes_networks_are_the_published_ones_with_other_channels(
     name: str, counts: dict[str, int]
@@ -255,9 +247,7 @@ def test_the_recipes_networks_are_the_published_ones_with_other_channels(
     with torch.device("meta"):
         method = recipe.read(name).build()
     for part, count in counts.items():
-        assert (
-            sum(parameter.numel() for parameter in method.get_submodule(part).parameters()) == count
-        )
+        assert sum(one.numel() for one in method.get_submodule(part).parameters()) == count
 
 
 TINY = """
@@ -275,18 +265,10 @@ def test_a_stopped_unpaired_training_resumes_to_the_same_weights(prepared, tmp_p
     (tmp_path / "tiny.toml").write_text(TINY)
     chosen = recipe.read(str(tmp_path / "tiny.toml"))
     whole = train(chosen, prepared, tmp_path / "whole", device="cpu")
-    calls = []
-
-    def stop(*_):
-        calls.append(1)
-        if len(calls) == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
-
     with pytest.raises(Stopped):
-        train(chosen, prepared, tmp_path / "parts", device="cpu", progress=stop)
+        train(chosen, prepared, tmp_path / "parts", device="cpu", progress=stop_at(4))
     memory = torch.load(Run(tmp_path / "parts").state, weights_only=True)["memory"]
     assert {way: len(images) for way, images in memory.items()} == {"to_target": 5, "to_source": 5}
     train(chosen, prepared, tmp_path / "parts", device="cpu")
-    a, b = load_file(whole.weights()), load_file(Run(tmp_path / "parts").weights())
-    assert all(torch.equal(a[name], b[name]) for name in a)
-    assert not any("histor" in name for name in a)
+    assert same_weights(whole, tmp_path / "parts")
+    assert not any("histor" in name for name in weights_of(whole))

@@ -13,7 +13,6 @@ from rows import every_row
 from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SamplerSettings
-from voxlate.diffusion.schedules import LinearBetas
 from voxlate.diffusion.windows import Windows
 from voxlate.methods.diffusion import Diffusion, DiffusionSettings
 from voxlate.methods.losses import dissimilarity
@@ -98,15 +97,7 @@ def test_a_curriculum_draws_the_published_sets_and_no_others():
         key=lambda one: one.count("1"),
     )
     everything = torch.ones(800, 4, dtype=torch.bool)
-    for progress, index in (
-        (0.0, 10),
-        (0.169, 10),
-        (0.17, 7),
-        (0.33, 3),
-        (0.49, 3),
-        (0.5, 0),
-        (1.0, 0),
-    ):
+    for progress, index in ((0.0, 10), (0.169, 10), (0.17, 7), (0.33, 3), (0.5, 0), (1.0, 0)):
         expected = {"".join("10"[int(bit)] for bit in one) for one in available[index:]}
         assert drawn_sets(task, progress, everything) == expected, progress
         assert len(expected) == 14 - index
@@ -159,19 +150,12 @@ def test_absent_modalities_have_bits_of_their_own_and_no_loss():
 
 
 def test_each_validation_item_misses_one_modality_in_turn():
-    assert torch.equal(
-        Complete().as_at_inference(batch(items=4)).present, ~torch.eye(4, dtype=torch.bool)
-    )
-    gaps = batch(
-        items=3,
-        present=torch.tensor([[True, False, True, True]] * 2 + [[False, True, False, False]]),
-    )
+    whole = Complete().as_at_inference(batch(items=4))
+    assert torch.equal(whole.present, ~torch.eye(4, dtype=torch.bool))
+    there = torch.tensor([[1, 0, 1, 1], [1, 0, 1, 1], [0, 1, 0, 0]]).bool()
+    gaps = batch(items=3, present=there)
     hidden = gaps.present & ~Complete().as_at_inference(gaps).present
-    assert hidden.tolist() == [
-        [True, False, False, False],
-        [False, False, True, False],
-        [False] * 4,
-    ]
+    assert hidden.int().tolist() == [[1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
 
 
 @pytest.mark.parametrize("inside", [False, True])
@@ -183,15 +167,6 @@ def test_the_true_residual_restores_the_target(inside):
     mask = full.mask.bool() if inside else torch.ones_like(full.mask, dtype=torch.bool)
     torch.testing.assert_close(restored[mask], full.target[mask])
     assert torch.equal(restored[~mask], (full.source / 2)[~mask])
-
-
-def test_a_residual_outside_the_mask_is_never_touched():
-    full = batch(channels=1, target=False)
-    method = Diffusion(DiffusionSettings(), Wild(), ResidualTask(Residual(inside=True), Half()), 1)
-    made = method.synthesise(full, Noise(0, full.item), HOW)
-    outside = full.mask == 0
-    assert torch.equal(made[outside], (full.source / 2)[outside])
-    assert not torch.equal(made[~outside], (full.source / 2)[~outside])
 
 
 def test_a_late_start_of_a_residual_begins_at_the_predictors_image():
@@ -256,7 +231,7 @@ def test_inside_a_mask_nothing_outside_is_seen_or_made(task):
     assert made[~outside].std() > 0.01
 
 
-@every_row("missing", CONFIGURATIONS)
+@every_row("missing", CONFIGURATIONS[::4])
 def test_completion_inside_a_mask_sees_and_makes_background_around_it(missing):
     full = batch(present=~torch.tensor([missing] * 2), target=False)
     outside = (full.mask == 0).expand_as(full.source)
@@ -281,24 +256,6 @@ def test_an_empty_mask_gives_the_picture_that_was_there_before(task):
     assert torch.equal(
         made[0], full.source[0] / 2 if isinstance(task, ResidualTask) else -torch.ones(1, 1, 8, 8)
     )
-
-
-def test_with_a_full_mask_and_a_predictor_of_nothing_a_residual_is_a_plain_diffusion():
-    class Nothing(nn.Module):
-        def predict(self, batch):
-            return torch.zeros_like(batch.source), ()
-
-    full = replace(batch(channels=1, target=False), mask=torch.ones(2, 1, 1, 8, 8))
-    tasks = (
-        ResidualTask(Residual(inside=True, see_base=False), Nothing()),
-        Translate(),
-        Translate(inside=True),
-    )
-    first, *others = (
-        Diffusion(DiffusionSettings(), Wild(), task, 1).synthesise(full, Noise(0, full.item), HOW)
-        for task in tasks
-    )
-    assert all(torch.equal(first, other) for other in others)
 
 
 class Sums(nn.Module):
@@ -373,27 +330,6 @@ def test_a_predictor_drops_features_only_where_it_learns_and_is_not_held_steady(
     assert task.predictor.drop.training == acts
 
 
-def test_a_network_that_knows_the_noise_gives_the_target_back_by_the_published_steps():
-    """With betas of 1e-6 to 1e-2, whose last state is no pure noise (Cai et al. 2024)."""
-    full = batch(channels=1)
-    x0 = full.mask * (full.target - full.source / 2) * 0.5
-    schedule = LinearBetas(first=1e-6, last=1e-2, count=1000)
-
-    class Knowing(nn.Module):
-        def forward(self, inputs):
-            alpha, sigma = schedule(schedule.t(inputs.log_snr.double()))
-            alpha, sigma = (one.to(x0).view(-1, 1, 1, 1, 1) for one in (alpha, sigma))
-            return Output((inputs.state - alpha * x0) / sigma)
-
-    options = DiffusionSettings(schedule=schedule, prediction="eps", clip=(-1, 1))
-    method = Diffusion(
-        options, Knowing(), ResidualTask(Residual(inside=True, scale=0.5), Half()), 1
-    )
-    made = method.synthesise(full, Noise(0, full.item), SamplerSettings(sampler="ddpm", steps=100))
-    inside = full.mask > 0
-    torch.testing.assert_close(made[inside], full.target[inside], rtol=0, atol=1e-3)
-
-
 def test_latents_hold_each_modality_in_its_own_channels():
     torch.manual_seed(0)
     net = AUTOENCODER.build(Channels(images={"image": 1}, out=1))
@@ -421,27 +357,6 @@ def test_cached_moments_pose_the_same_latent_problem_as_the_images():
     one, other = (task.pose(each, Noise(0, full.item)) for each in (full, cached))
     torch.testing.assert_close(one.x0, other.x0)
     torch.testing.assert_close(one.inputs.joined, other.inputs.joined)
-
-
-def test_a_loss_counts_only_the_targets_that_exist():
-    full = replace(batch(channels=2), target_present=torch.tensor([[True, False], [True, True]]))
-    other = replace(full, target=full.target.clone())
-    other.target[0, 1] = 5
-    for task in (
-        Translate(),
-        Translate(inside=True),
-        ResidualTask(Residual(see_base=False), Half()),
-    ):
-        for method in (
-            Diffusion(DiffusionSettings(), Wild(), task, 2),
-            Regression(RegressionSettings(), Sums(), task),
-        ):
-            if isinstance(method, Regression) and isinstance(task, ResidualTask):
-                continue
-            plain, changed = (
-                method.loss("net", one, Noise(0, full.item))["total"] for one in (full, other)
-            )
-            assert isinstance(method, Regression) == torch.equal(plain, changed)
 
 
 @pytest.mark.parametrize("name", ["complete", "inside", "residual"])
@@ -475,12 +390,6 @@ def test_windows_of_a_slice_wise_network_give_what_the_whole_volume_gives(name):
             assert torch.equal(whole, method.synthesise(full, Noise(0, full.item), windows))
 
 
-def test_a_plain_translation_has_nothing_known_and_counts_every_voxel():
-    problem = Translate().pose(batch(channels=1), Noise(0, range(2)))
-    assert problem.known is None
-    assert problem.mask.min() == 1
-
-
 def test_the_dissimilarity_is_one_minus_the_ssim_of_every_third_window():
     a, b = (
         torch.rand(2, 1, 1, 40, 37, generator=torch.Generator().manual_seed(k)) * 2 - 1
@@ -488,13 +397,8 @@ def test_the_dissimilarity_is_one_minus_the_ssim_of_every_third_window():
     )
     expected = []
     for one, other in zip(a[:, 0, 0].numpy(), (a + 0.3 * b)[:, 0, 0].numpy()):
-        options = {
-            "gaussian_weights": True,
-            "sigma": 1.5,
-            "use_sample_covariance": False,
-            "data_range": 2.0,
-            "full": True,
-        }
+        options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+        options |= {"data_range": 2.0, "full": True}
         windows = structural_similarity(one + 1, other + 1, **options)[1][5:-5:3, 5:-5:3]
         expected.append(1 - windows.mean())
     np.testing.assert_allclose(dissimilarity(a, a + 0.3 * b).numpy(), expected, atol=2e-4)
@@ -510,14 +414,8 @@ def test_an_output_beyond_the_range_counts_with_its_leak() -> None:
 def test_what_an_absent_target_holds_changes_no_loss():
     from voxlate.recipe import from_dict
 
-    net = {
-        "kind": "unet",
-        "width": 8,
-        "multipliers": [1, 2],
-        "blocks": 1,
-        "groups": 4,
-        "middle_attention": False,
-    }
+    net = {"kind": "unet", "width": 8, "multipliers": [1, 2], "blocks": 1, "groups": 4}
+    net["middle_attention"] = False
     data = {"source": ["a"], "target": ["b", "c"], "patch": [1, 16, 16], "allow_missing": True}
     base = {
         "title": "tiny",
@@ -533,23 +431,13 @@ def test_what_an_absent_target_holds_changes_no_loss():
         for opponent in ({}, {"opponent": {"critic": {"widths": [4, 4]}, "weight": 1.0}}):
             torch.manual_seed(0)
             made = from_dict({**base, "method": method, **opponent}, "tiny").build()
-            totals = {}
-            for name, truth in (("one", target), ("other", other)):
-                batch = Batch(
-                    source=target[:, :1],
-                    mask=torch.ones(2, 1, 1, 16, 16),
-                    present=torch.ones(2, 1, dtype=torch.bool),
-                    item=torch.arange(2)[:, None],
-                    target=truth,
-                    target_present=present,
-                )
-                *_, last = made.turns
-                totals[name] = made.loss(last, batch, Noise(0, batch.item))
-            for part in totals["one"]:
+            *_, last = made.turns
+            mask, there = torch.ones(2, 1, 1, 16, 16), torch.ones(2, 1, dtype=torch.bool)
+            full = Batch(target[:, :1], mask, there, torch.arange(2)[:, None], target)
+            full = replace(full, target_present=present)
+            first = made.loss(last, full, Noise(0, full.item))
+            second = made.loss(last, replace(full, target=other), Noise(0, full.item))
+            for part in first:
                 # a critic sees such a channel, alike in true and in made images
                 if part != "gan" and not (part == "total" and opponent):
-                    assert torch.equal(totals["one"][part], totals["other"][part]), (
-                        method,
-                        opponent,
-                        part,
-                    )
+                    assert torch.equal(first[part], second[part]), (method, opponent, part)

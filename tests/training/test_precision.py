@@ -10,13 +10,11 @@ import torch
 
 from rows import every_row
 from voxlate import recipe
-from voxlate.synthesis.model import load
 from voxlate.system.files import read_json
 from voxlate.training import precision
 from voxlate.training.run import Run
 from voxlate.training.train import train
 from voxlate.training.weights import read_header
-from voxlate.trust.calibration_file import without_precision
 
 CPU = torch.device("cpu")
 MACHINE = precision.this_machine()
@@ -145,16 +143,15 @@ def test_the_probe_ends_in_time_and_draws_no_random_number():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_devices_that_were_never_tested_compute_in_float32():
-    assert precision.choose(torch.device("mps")).precision == "float32"
-
-
-@pytest.mark.parametrize("native", [True, False])
-def test_a_gpu_computes_in_bfloat16_where_it_is_native(monkeypatch, native):
-    monkeypatch.setattr(
-        torch.cuda, "get_device_capability", lambda device: (9, 0) if native else (7, 5)
-    )
-    assert precision.choose(torch.device("cuda")).precision == ("bfloat16" if native else "float32")
+@every_row(
+    "device, capability, chosen",
+    [("cuda", (9, 0), "bfloat16"), ("cuda", (7, 5), "float32"), ("mps", (0, 0), "float32")],
+)
+def test_a_gpu_computes_in_bfloat16_where_it_is_native_and_tested(
+    monkeypatch, device, capability, chosen
+):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert precision.choose(torch.device(device)).precision == chosen
 
 
 def test_a_run_states_the_precision_it_found_and_keeps_it_on_another_machine(
@@ -215,10 +212,3 @@ def test_provenance_states_the_precision_of_an_image(voxlate, run, cohort, tmp_p
     voxlate(*line, "--set", "precision=bfloat16").done()
     stated = read_json(tmp_path / "out" / "case1" / "provenance.json")
     assert stated["synth"]["precision"] == "bfloat16"
-
-
-def test_a_calibration_serves_images_of_another_rounding(run):
-    model = load(run, device="cpu")
-    low = model.with_options(precision="bfloat16")
-    assert model.synthesis_options != low.synthesis_options
-    assert without_precision(model.synthesis_options) == without_precision(low.synthesis_options)

@@ -2,7 +2,6 @@
 
 import json
 import zlib
-from collections import Counter
 from pathlib import Path
 
 import nibabel as nib
@@ -71,12 +70,8 @@ def _difference(path: Path, io: dict[str, Tensor], suffix: str = "") -> float:
         for key in ("noisy", "condition", "output")
     )
     with torch.no_grad():
-        return (
-            (ask(load_network(path), noisy, condition, images.get("log_snr")) - expected)
-            .abs()
-            .max()
-            .item()
-        )
+        found = ask(load_network(path), noisy, condition, images.get("log_snr"))
+    return (found - expected).abs().max().item()
 
 
 @every_row("suffix", ["", "_rect"])
@@ -129,13 +124,8 @@ def test_bfloat16_of_the_reference_networks_is_within_a_hundredth(reference, nam
 @every_row("name", NETS)
 def test_the_published_keys_and_shapes_are_ours(reference, name):
     published = json.loads((reference / "default_params.json").read_text())[name]["params"]
-    settings = {
-        "unet": PlainUNet(),
-        "unet_time": PlainUNet(),
-        "adm": ADM(),
-        "uvit": UViT(),
-        "dit": DiT(),
-    }[name]
+    others = {"adm": ADM(), "uvit": UViT(), "dit": DiT()}
+    settings = others.get(name, PlainUNet())
     noisy = name != "unet"
     with torch.device("meta"):
         net = settings.build(_channels(int(noisy) + 1, noisy))
@@ -165,14 +155,6 @@ def test_network_and_sizes_are_read_from_the_file(name, noisy, sources, tmp_path
     found = detect({key: tuple(values.shape) for key, values in arrays.items()}, "w")
     assert found.net == SMALL[name]
     assert (found.ins, found.outs, found.noisy) == (sources + noisy, 1, noisy)
-
-
-@every_row("name", SMALL)
-def test_every_array_of_a_file_has_its_own_place_and_fills_it(name):
-    net = SMALL[name].build(_channels(2, True))
-    places = Counter(slot.parameter for slot in layout(net).values())
-    assert places.keys() == dict(net.named_parameters()).keys()
-    assert all(count == (3 if ".qkv." in name else 1) for name, count in places.items())
 
 
 BAD = {
@@ -220,7 +202,7 @@ def test_a_file_that_is_no_weights_is_refused(tmp_path):
         load_network(path)
 
 
-@every_row("name", SMALL)
+@every_row("name", ["unet", "dit"])
 def test_an_imported_file_is_a_run_that_synthesises(name, tmp_path):
     weights = _file(tmp_path / f"{name}.safetensors", name)
     run = import_run(weights, tmp_path / "run", {"synth.steps": "2"} if name != "unet" else None)
@@ -239,11 +221,8 @@ def test_an_imported_file_is_a_run_that_synthesises(name, tmp_path):
 def test_an_imported_network_gives_the_same_numbers_inside_its_run(tmp_path):
     weights = _file(tmp_path / "adm.safetensors", "adm")
     inside = load(import_run(weights, tmp_path / "run").folder).method.net
-    x, image, log_snr = (
-        torch.randn(2, 1, 1, 12, 12),
-        torch.randn(2, 1, 1, 12, 12),
-        torch.tensor([0.5, -4.0]),
-    )
+    x, image = torch.randn(2, 2, 1, 1, 12, 12)
+    log_snr = torch.tensor([0.5, -4.0])
     alone = load_network(weights)
     with torch.no_grad():
         torch.testing.assert_close(ask(alone, x, image, log_snr), ask(inside, x, image, log_snr))
@@ -295,11 +274,6 @@ def test_an_imported_network_sees_the_slices_of_the_lps_array_and_answers_on_the
     assert np.abs(turned - expected).mean() > 0.1, "the network must tell rows from columns"
 
 
-def test_a_unet_with_a_noise_level_is_imported_as_a_denoiser(tmp_path):
-    run = import_run(_file(tmp_path / "w.safetensors", "unet", noisy=True), tmp_path / "run")
-    assert load(run.folder).recipe.method.kind == "diffusion"
-
-
 def test_an_import_for_other_modalities_needs_as_many_channels(tmp_path):
     weights = _file(tmp_path / "w.safetensors", "adm", sources=2)
     with pytest.raises(
@@ -307,7 +281,5 @@ def test_an_import_for_other_modalities_needs_as_many_channels(tmp_path):
     ):
         import_run(weights, tmp_path / "run")
     changes = {"data.source": '["tof", "t1"]', "intensity.t1.kind": '"minmax"'}
-    assert load(import_run(weights, tmp_path / "run", changes).folder).recipe.data.source == [
-        "tof",
-        "t1",
-    ]
+    imported = load(import_run(weights, tmp_path / "run", changes).folder)
+    assert imported.recipe.data.source == ["tof", "t1"]
