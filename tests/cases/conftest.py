@@ -65,4 +65,6 @@ def patients(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def six(patients: Path) -> Cohort:
     """The six patients prepared, which no test changes: four to train on, and one of each other split."""
-    return prepare(patients, patients.parent / "six_prepared", workers=1, shares=(4, 1, 1))
+    return prepare(
+        patients, patients.parent / "six_prepared", workers=1, audit=False, shares=(4, 1, 1)
+    )

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from voxlate import recipe as recipes
 from voxlate.batches.augment import AugmentSettings
 from voxlate.batches.batches import Batches, validation_batches
 from voxlate.batches.patches import DataSettings, note_on_cut
 from voxlate.cases.prepare import prepare
 from voxlate.cases.prepared import Cohort
 from voxlate.images.intensity import Window
-from voxlate.recipe import from_dict
 from voxlate.training.train import train
 
 INTENSITY = {"t1": Window(low=0, high=100), "t2": Window(low=0, high=100)}
@@ -37,22 +37,20 @@ def symmetric(
             for name in ("t1", "t2"):
                 save(folder / "cohort" / f"case{k}" / f"{name}.nii.gz", head)
             save(folder / "cohort" / f"case{k}" / "mask.nii.gz", head > 30)
-        return prepare(folder / "cohort", folder / "prepared", workers=1)
+        return prepare(folder / "cohort", folder / "prepared", workers=1, audit=False)
 
     return make
 
 
 def settings(centred: bool = True, **augment: float) -> DataSettings:
-    augmented = AugmentSettings(**augment)  # type: ignore[arg-type]
+    augmented = AugmentSettings(**augment)
     return DataSettings(
         source=["t1"], target=["t2"], patch=(1, 8, 10), centred=centred, augment=augmented
     )
 
 
 @pytest.mark.parametrize("width", [6, 14])
-def test_a_symmetric_head_is_learned_from_symmetric_pieces_whatever_its_width(
-    symmetric, width: int
-) -> None:
+def test_a_symmetric_head_is_learned_from_symmetric_pieces_whatever_its_width(symmetric, width):
     cohort = symmetric(width)
     still = Batches(cohort, settings(), INTENSITY, batch=4, steps=4)
     resized = Batches(
@@ -60,7 +58,6 @@ def test_a_symmetric_head_is_learned_from_symmetric_pieces_whatever_its_width(
     )
     validation = list(validation_batches(cohort, settings(), INTENSITY))
     for batch in [*(still[k] for k in range(4)), *validation]:
-        assert batch.target is not None
         for part in (batch.source, batch.target, batch.mask):
             assert torch.equal(part, part.flip(-1))
             assert part.std() > 0.1
@@ -74,7 +71,7 @@ def test_a_symmetric_head_is_learned_from_symmetric_pieces_whatever_its_width(
 @pytest.mark.parametrize(("width", "middle"), [(7, 5), (13, 5)])
 def test_the_middle_of_an_odd_width_lies_right_of_the_middle_of_an_even_patch(
     symmetric, width, middle
-) -> None:
+):
     batch = Batches(symmetric(width), settings(), INTENSITY, batch=4, steps=1)[0]
     around = (
         [batch.source[..., middle - k] for k in (1, 2, 3, 4)],
@@ -83,7 +80,7 @@ def test_the_middle_of_an_odd_width_lies_right_of_the_middle_of_an_even_patch(
     assert all(torch.equal(left, right) for left, right in zip(*around))
 
 
-def test_rows_are_still_cut_anywhere(symmetric) -> None:
+def test_rows_are_still_cut_anywhere(symmetric):
     cohort = symmetric(14)
     batches = Batches(cohort, settings(), INTENSITY, batch=6, steps=6)
     again = Batches(cohort, settings(), INTENSITY, batch=6, steps=6)
@@ -92,7 +89,7 @@ def test_rows_are_still_cut_anywhere(symmetric) -> None:
     assert all(torch.equal(batches[k].source, again[k].source) for k in range(6))
 
 
-def test_what_a_patch_of_fixed_size_leaves_of_the_mask_is_said(symmetric) -> None:
+def test_what_a_patch_of_fixed_size_leaves_of_the_mask_is_said(symmetric):
     cohort = symmetric(14)
     (top, bottom), (first, end) = cohort.header("case0").mask_box[1:]
     height, width = bottom - top, end - first
@@ -108,29 +105,15 @@ def test_what_a_patch_of_fixed_size_leaves_of_the_mask_is_said(symmetric) -> Non
     assert note_on_cut(cohort, replace(settings(), patch=(1, 12, 14))) == ""
 
 
-def test_a_training_says_what_its_patches_leave_of_the_mask(symmetric, tmp_path: Path) -> None:
-    recipe = from_dict(
-        {
-            "title": "cut",
-            "data": {"source": ["t1"], "target": ["t2"], "patch": [1, 8, 10], "centred": True},
-            "intensity": {name: {"kind": "window", "low": 0, "high": 100} for name in ("t1", "t2")},
-            "method": {"kind": "regression"},
-            "net": {
-                "kind": "unet",
-                "width": 4,
-                "multipliers": [1, 1],
-                "blocks": 1,
-                "groups": 2,
-                "head_width": 4,
-            },
-            "train": {"steps": 1, "batch": 1, "validate_every": 0},
-        },
-        "here",
-    )
-    said: list[str] = []
-    cohort = symmetric(14)
+def test_a_training_says_what_its_patches_leave_of_the_mask(symmetric, tiny, tmp_path):
+    changes = {"data.patch": "[1, 8, 10]", "data.centred": "true", "train.steps": "1"}
+    said = []
     run = train(
-        recipe, cohort.folder, tmp_path / "run", device="cpu", say=lambda one: said.append(str(one))
+        recipes.read(str(tiny), changes),
+        symmetric(14).folder,
+        tmp_path / "run",
+        device="cpu",
+        say=lambda one: said.append(str(one)),
     )
     (cut,) = [one for one in said if "is in columns that no patch reaches" in one]
     assert cut in [json.loads(line).get("started") for line in run.log.read_text().splitlines()]

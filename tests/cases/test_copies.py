@@ -1,6 +1,7 @@
 """Copies of a scan among other patients are named, whatever was done to them, and other patients are not."""
 
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ MM = (4.0, 3.0, 3.0)
 SHAPE = (32, 56, 52)
 
 
+@cache
 def head(seed: int) -> np.ndarray:
     """An ellipsoid with structures of its own, [D, H, W]."""
     rng = np.random.default_rng(seed)
@@ -57,26 +59,26 @@ def changes(scan: np.ndarray) -> dict[str, tuple[np.ndarray, tuple[float, ...]]]
     }
 
 
-def test_a_changed_copy_is_like_its_scan_and_another_head_is_not() -> None:
+def test_a_changed_copy_is_like_its_scan_and_another_head_is_not():
     scan, other = head(0), head(1)
     assert likeness(scan, other) < SAME - 0.4
     for name, (copy, mm) in changes(scan).items():
         assert likeness(scan, copy, mm) > SAME + 0.05, name
 
 
-def test_a_slice_is_like_its_copy_and_not_like_another() -> None:
+def test_a_slice_is_like_its_copy_and_not_like_another():
     scan, other = head(0)[16:17], head(1)[16:17]
     assert likeness(scan, scan[:, :, ::-1] ** 0.8) > SAME_FLAT + 0.2
     assert likeness(scan, other) < SAME_FLAT - 0.2
 
 
-def test_ten_thousand_signatures_are_compared_in_a_minute() -> None:
-    signatures = np.random.default_rng(0).integers(-90, 90, (2000, 1061)).astype(np.int8)
-    signatures[1234] = signatures[77]
+def test_ten_thousand_signatures_are_compared_in_a_minute():
+    signatures = np.random.default_rng(0).integers(-90, 90, (1000, 1061)).astype(np.int8)
+    signatures[834] = signatures[77]
     begun = time.process_time()
     pairs = [pair for pair in similar(signatures, signatures, LEAST) if pair[1] < pair[2]]
-    assert [pair[1:] for pair in pairs] == [(77, 1234)]
-    assert (time.process_time() - begun) * 25 < 60  # of 2,000; the time grows by the square
+    assert [pair[1:] for pair in pairs] == [(77, 834)]
+    assert (time.process_time() - begun) * 100 < 60  # of 1,000; the time grows by the square
 
 
 @pytest.fixture
@@ -90,34 +92,34 @@ def heads(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def test_prepare_names_a_changed_copy_in_another_split(heads: Path, tmp_path: Path) -> None:
-    (said,) = prepare(heads, tmp_path / "out", workers=1).warnings
+def test_prepare_names_a_changed_copy_in_another_split(heads, tmp_path):
+    (said,) = prepare(heads, tmp_path / "out", workers=1, audit=False).warnings
     sentence = said.text
     assert sentence.startswith("1 pair of scans of different patients show one scan, changed by")
     assert "a/t1 and c/t1. 1 pair in two splits: scores will be too good." in sentence
 
 
-def test_two_scans_of_one_patient_may_be_alike(heads: Path, tmp_path: Path) -> None:
+def test_two_scans_of_one_patient_may_be_alike(heads, tmp_path):
     (heads / "cases.csv").write_text("case,patient,split\na,x,train\nb,y,val\nc,x,train\n")
-    assert prepare(heads, tmp_path / "out", workers=1).warnings == ()
+    assert prepare(heads, tmp_path / "out", workers=1, audit=False).warnings == ()
 
 
-def test_one_mask_in_the_folders_of_two_patients_is_named(heads: Path, tmp_path: Path) -> None:
+def test_one_mask_in_the_folders_of_two_patients_is_named(heads, tmp_path):
     for case, seed in (("a", 0), ("b", 0), ("c", 1)):
         mask = (head(seed) > 90).astype(np.float32)[None]
         write_volume(
             heads / case / "mask.nii.gz", Volume(mask, np.diag([3.0, 3, 4, 1]), "a.u.", "", "")
         )
-    warnings = prepare(heads, tmp_path / "out", workers=1).warnings
+    warnings = prepare(heads, tmp_path / "out", workers=1, audit=False).warnings
     named = [one for one in warnings if "One mask is that of 2 patients" in one.text]
     assert len(named) == 1
     assert ": a, b. Replace" in named[0].text
 
 
-def test_a_training_scan_that_was_changed_since_is_recognised_and_another_is_not(
-    heads: Path, tmp_path: Path
-) -> None:
-    trained = prepare(heads, tmp_path / "out", workers=1, exclude="c").header("a").signatures
+def test_a_training_scan_that_was_changed_since_is_recognised_and_another_is_not(heads, tmp_path):
+    trained = (
+        prepare(heads, tmp_path / "out", workers=1, audit=False, exclude="c").header("a").signatures
+    )
     header = {"training_voxels": ["0" * 16], "training_signatures": [*trained.values()]}
     answers = {}
     for case in ("b", "c"):

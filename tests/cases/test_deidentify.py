@@ -195,19 +195,16 @@ def test_a_file_without_pixels_is_left_out_and_names_in_pixels_are_refused(serie
         deidentify_folder(series, tmp_path / "other", KEY)
 
 
-def test_the_command_writes_a_series_that_is_read(voxlate, series, tmp_path):
+def test_the_command_writes_a_series_that_is_read_and_refuses_a_folder_without_files(
+    voxlate, series, tmp_path
+):
     key = tmp_path / "key"
     assert voxlate("pseudonym-key", key).code == 0
     said = voxlate("pseudonymise", series, "--key", key, "--out", tmp_path / "out")
     assert said.code == 0, said.err
     assert "3 images" in said.out
     np.testing.assert_array_equal(read_volume(tmp_path / "out").data, read_volume(series).data)
-
-
-def test_a_folder_without_files_is_refused(voxlate, tmp_path):
-    key = tmp_path / "key"
-    voxlate("pseudonym-key", key)
-    refused = voxlate("pseudonymise", tmp_path / "none", "--key", key, "--out", tmp_path / "out")
+    refused = voxlate("pseudonymise", tmp_path / "none", "--key", key, "--out", tmp_path / "new")
     assert refused.code == 2
     assert "expected a folder with DICOM files, found none" in refused.err
 

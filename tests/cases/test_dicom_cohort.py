@@ -141,7 +141,7 @@ def everything_in(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
 
 
-def test_the_preset_takes_t2_and_the_ct_deformed_onto_it(gold: Path) -> None:
+def test_the_preset_takes_t2_and_the_ct_deformed_onto_it(gold):
     cases = find_cohort(gold, preset="gold_atlas").cases
     assert [(one.case, one.patient, one.split) for one in cases] == [
         (name, name, None) for name in ("1_01_P", "2_03_P", "3_04_P")
@@ -155,9 +155,7 @@ def test_the_preset_takes_t2_and_the_ct_deformed_onto_it(gold: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["1_01_P", "2_03_P"])
-def test_a_series_of_a_mixed_folder_has_its_own_values_in_the_order_of_their_places(
-    gold: Path, name: str
-) -> None:
+def test_a_series_of_a_mixed_folder_has_its_own_values_in_the_order_of_their_places(gold, name):
     files = {one.case: one.files for one in find_cohort(gold, preset="gold_atlas").cases}[name]
     t2, ct = read_volume(files["t2"], "t2"), read_volume(files["ct"], "ct")
     np.testing.assert_array_equal(t2.data[0], t2_values())
@@ -169,7 +167,7 @@ def test_a_series_of_a_mixed_folder_has_its_own_values_in_the_order_of_their_pla
         )  # second slice; LPS to RAS
 
 
-def test_a_folder_of_several_series_names_the_paths_of_each(gold: Path) -> None:
+def test_a_folder_of_several_series_names_the_paths_of_each(gold):
     with pytest.raises(
         BadInput, match=r'found 4 .*MR "Ax T1 FSE GOLD ATLAS", 4 images: 1_01_P#'
     ) as caught:
@@ -189,7 +187,7 @@ def traces_of_patients(content: str | bytes) -> list[str]:
 
 def test_prepare_reads_a_cohort_of_mixed_folders_and_tells_nothing_of_their_patients(
     voxlate, gold, tmp_path
-) -> None:
+):
     out = tmp_path / "prepared"
     answer = voxlate("prepare", gold, "--preset", "gold_atlas", "--out", out, "--json")
     assert answer.code == 0, answer.err
@@ -217,9 +215,9 @@ def test_prepare_reads_a_cohort_of_mixed_folders_and_tells_nothing_of_their_pati
     )
 
 
-def test_only_a_change_of_the_chosen_series_is_prepared_again(gold: Path, tmp_path: Path) -> None:
+def test_only_a_change_of_the_chosen_series_is_prepared_again(gold, tmp_path):
     def stamps() -> list[int]:
-        prepare(gold, tmp_path / "prepared", preset="gold_atlas", workers=1)
+        prepare(gold, tmp_path / "prepared", preset="gold_atlas", workers=1, audit=False)
         return [
             path.stat().st_mtime_ns for path in sorted((tmp_path / "prepared" / "cases").iterdir())
         ]
@@ -239,12 +237,12 @@ def test_only_a_change_of_the_chosen_series_is_prepared_again(gold: Path, tmp_pa
     assert [new != old for new, old in zip(stamps(), first)] == [True, False, False]
 
 
-def test_one_patients_folder_is_a_cohort_of_one(gold: Path) -> None:
+def test_one_patients_folder_is_a_cohort_of_one(gold):
     (case,) = find_cohort(gold / "2_03_P", preset="gold_atlas").cases
     assert (case.case, sorted(case.files)) == ("2_03_P", ["ct", "t2"])
 
 
-def test_a_users_preset_tells_series_apart_in_folders_of_their_own(tmp_path: Path) -> None:
+def test_a_users_preset_tells_series_apart_in_folders_of_their_own(tmp_path):
     for number in (1, 2):
         folder = tmp_path / "scans" / f"p{number}" / "day1"
         write_series(folder / "301", "a", t2_values(), "MR", "dixon", uid=f"1.{number}.1")
@@ -264,7 +262,7 @@ def test_a_users_preset_tells_series_apart_in_folders_of_their_own(tmp_path: Pat
     np.testing.assert_array_equal(read_volume(cases[1].files["ct"]).data[0], ct_values())
 
 
-def test_a_modality_in_two_folders_of_a_case_is_refused(tmp_path: Path) -> None:
+def test_a_modality_in_two_folders_of_a_case_is_refused(tmp_path):
     for number in (1, 2):
         write_series(
             tmp_path / "scans" / "p1" / str(number), "a", t2_values(), "MR", "t2", uid=f"1.{number}"
@@ -276,7 +274,7 @@ def test_a_modality_in_two_folders_of_a_case_is_refused(tmp_path: Path) -> None:
         find_cohort(tmp_path / "scans", preset=write_preset(tmp_path / "ours.toml", text))
 
 
-def test_a_manifest_may_name_series_by_their_paths(gold: Path, tmp_path: Path) -> None:
+def test_a_manifest_may_name_series_by_their_paths(gold, tmp_path):
     lines = ["case,mr,split"]
     for name, split in (("1_01_P", "train"), ("3_04_P", "test")):
         t1 = next(one for one in list_series(gold / name) if one.description == DESCRIPTIONS["t1"])
@@ -332,9 +330,7 @@ PROBLEMS = {
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
-def test_what_is_wrong_with_a_mixed_folder_is_one_sentence(
-    voxlate, gold, tmp_path, problem
-) -> None:
+def test_what_is_wrong_with_a_mixed_folder_is_one_sentence(voxlate, gold, tmp_path, problem):
     spoil, options, sentence = PROBLEMS[problem]
     spoil(gold)
     answer = voxlate("prepare", gold, "--preset", "gold_atlas", "--out", tmp_path / "out", *options)
@@ -344,18 +340,10 @@ def test_what_is_wrong_with_a_mixed_folder_is_one_sentence(
     assert not (tmp_path / "out" / "cohort.json").exists()
 
 
-def test_a_patient_without_a_series_lacks_that_modality(gold: Path) -> None:
+def test_a_patient_without_a_series_lacks_that_modality(gold):
     no_ct(gold)
     cases = find_cohort(gold, preset="gold_atlas").cases
     assert [sorted(one.files) for one in cases] == [["ct", "t2"], ["t2"], ["ct", "t2"]]
-
-
-def test_resample_puts_a_shifted_t2_on_the_grid_of_its_ct(gold: Path, tmp_path: Path) -> None:
-    other_origin(gold)
-    cohort = prepare(
-        gold, tmp_path / "out", preset="gold_atlas", resample=True, fixed="t2", workers=1
-    )
-    assert cohort.header("1_01_P").affine[0][3] == pytest.approx(20 - 0.4 - 19 * 0.875)
 
 
 @every_row(
@@ -370,9 +358,7 @@ def test_resample_puts_a_shifted_t2_on_the_grid_of_its_ct(gold: Path, tmp_path: 
         ('[series.t2]\ndescripton = "T2"', "Did you mean 'series.t2.description'?"),
     ],
 )
-def test_a_preset_that_chooses_no_series_gets_one_sentence(
-    gold, tmp_path, text: str, sentence: str
-) -> None:
+def test_a_preset_that_chooses_no_series_gets_one_sentence(gold, tmp_path, text, sentence):
     preset = write_preset(tmp_path / "ours.toml", f'patterns = ["{{case}}"]\n{text}\n')
     with pytest.raises(BadInput) as error:
         find_cohort(gold, preset=preset)
@@ -380,7 +366,7 @@ def test_a_preset_that_chooses_no_series_gets_one_sentence(
     assert "\n" not in str(error.value)
 
 
-def test_folders_of_another_form_get_one_sentence(gold: Path, tmp_path: Path) -> None:
+def test_folders_of_another_form_get_one_sentence(gold, tmp_path):
     with pytest.raises(
         BadInput,
         match=r"like '\{patient\}/\{case\}', found 3 of another form \('1_01_P', '2_03_P',",
@@ -393,12 +379,12 @@ def test_folders_of_another_form_get_one_sentence(gold: Path, tmp_path: Path) ->
         find_cohort(tmp_path / "empty", preset="gold_atlas")
 
 
-def test_a_key_that_no_series_has_is_refused(gold: Path) -> None:
+def test_a_key_that_no_series_has_is_refused(gold):
     with pytest.raises(BadInput, match="expected a series of that key, found only 4"):
         read_volume(gold / "1_01_P#00000000")
 
 
-def test_a_folder_whose_own_name_ends_like_a_key_is_itself(tmp_path: Path) -> None:
+def test_a_folder_whose_own_name_ends_like_a_key_is_itself(tmp_path):
     write_series(tmp_path / "p" / "x", "a", t2_values(), "MR", "t2", uid="1.2")
     write_series(tmp_path / "p" / "x#00000000", "a", t2_values()[:2], "MR", "t2", uid="1.3")
     assert read_volume(tmp_path / "p" / "x#00000000").data.shape[1] == 2
@@ -419,14 +405,12 @@ def run(written_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was trained on the three patients for two steps."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "tiny.toml").write_text(RECIPE)
-    prepare(written_once, folder / "prepared", preset="gold_atlas", workers=1)
+    prepare(written_once, folder / "prepared", preset="gold_atlas", workers=1, audit=False)
     recipe = read(str(folder / "tiny.toml"))
     return train(recipe, folder / "prepared", folder / "run", device="cpu").folder
 
 
-def test_synth_evaluate_and_info_read_the_same_series(
-    voxlate, gold: Path, run: Path, tmp_path: Path
-) -> None:
+def test_synth_evaluate_and_info_read_the_same_series(voxlate, gold, run, tmp_path):
     def said(*arguments: object) -> str:
         answer = voxlate(*arguments)
         assert answer.code == 0, answer.err
@@ -442,7 +426,6 @@ def test_synth_evaluate_and_info_read_the_same_series(
         "sha256": content_hash(t2),
     }
 
-    said("synth", run, gold / "2_03_P", *ours, "--out", tmp_path / "one")
     said("synth", run, t2, "--out", tmp_path / "series")
     picked = voxlate("synth", run, gold / "2_03_P", "--out", tmp_path / "study")
     assert "the only fitting one of" in picked.err
@@ -450,7 +433,7 @@ def test_synth_evaluate_and_info_read_the_same_series(
     assert "expected one series of the number, UID or key 3 (--series), found" in unclear.err
     paired = voxlate("synth", run, f"t2={t2}", "--series", "3", "--out", tmp_path / "none")
     assert "--series: expected a folder with one DICOM study as input" in paired.err
-    for place in ("one/2_03_P", "series/2_03_P", "study/2_03_P"):
+    for place in ("series/2_03_P", "study/2_03_P"):
         np.testing.assert_array_equal(read_volume(tmp_path / place / "ct.nii.gz").data, image.data)
 
     said("evaluate", out, "--truth", gold, *ours)
@@ -467,8 +450,8 @@ def test_synth_evaluate_and_info_read_the_same_series(
 
 
 def test_synth_makes_the_image_again_when_pixels_of_a_folder_have_changed(
-    voxlate, gold: Path, run: Path, tmp_path: Path
-) -> None:
+    voxlate, gold, run, tmp_path
+):
     out = tmp_path / "out"
     t2 = find_cohort(gold, preset="gold_atlas").cases[1].files["t2"]
     assert voxlate("synth", run, t2, "--out", out).code == 0
@@ -482,14 +465,16 @@ def test_synth_makes_the_image_again_when_pixels_of_a_folder_have_changed(
     assert image.read_bytes() != before
 
 
-def test_prepare_says_what_it_guessed_of_a_series(gold: Path, tmp_path: Path) -> None:
+def test_prepare_says_what_it_guessed_of_a_series(gold, tmp_path):
     for file in gold.rglob("MRT2.*.dcm"):
         header = pydicom.dcmread(file)
         header.SliceThickness = 1  # of slices 2.5 mm apart, and no SpacingBetweenSlices
         header.save_as(file)
     said = [
         str(one)
-        for one in prepare(gold, tmp_path / "out", preset="gold_atlas", workers=1).warnings
+        for one in prepare(
+            gold, tmp_path / "out", preset="gold_atlas", workers=1, audit=False
+        ).warnings
         if one.text.startswith("t2: ")
     ]
     assert said == [
@@ -513,9 +498,7 @@ def documented(tmp_path: Path) -> tuple[Path, Path]:
     return root, layout
 
 
-def test_the_documented_file_chooses_series_by_their_tags(
-    voxlate, documented: tuple[Path, Path]
-) -> None:
+def test_the_documented_file_chooses_series_by_their_tags(voxlate, documented):
     root, layout = documented
     found = find_cohort(root, preset=layout)
     assert [(one.case, sorted(one.files)) for one in found.cases] == [
@@ -527,9 +510,7 @@ def test_the_documented_file_chooses_series_by_their_tags(
     assert "patient01#" in dry.err
 
 
-def test_of_two_series_that_fit_one_is_preferred_by_its_description(
-    documented: tuple[Path, Path],
-) -> None:
+def test_of_two_series_that_fit_one_is_preferred_by_its_description(documented):
     root, layout = documented
     write_series(root / "patient01", "d", t2_values(), "MR", "Ax T2 late", uid="1.2.1.3")
     with pytest.raises(
@@ -545,9 +526,7 @@ def test_of_two_series_that_fit_one_is_preferred_by_its_description(
     assert chosen[fewer.cases[0].files["t2"]] == "Ax t2 tse"
 
 
-def test_mixed_series_without_a_preset_are_answered_with_the_way(
-    voxlate, documented: tuple[Path, Path]
-) -> None:
+def test_mixed_series_without_a_preset_are_answered_with_the_way(voxlate, documented):
     root, layout = documented
     refused = voxlate("prepare", root, "--dry-run")
     assert refused.code == 2

@@ -70,14 +70,14 @@ def isles24(
 
 
 def test_isles24_in_both_spellings_becomes_maps_ncct_cta_and_a_labelled_pseudo_multiphase_cta(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     root = tmp_path / "ISLES24"
     isles24(root, "sub-stroke0001", "ses-0")
     isles24(root, "sub-strokecase0007", "ses-000", step=2.0)
     stray = root / "derivatives/sub-stroke0001/ses-02/sub-stroke0001_ses-02_lesion-msk.nii"
     write(stray, head()[:2])
-    prepare(root, tmp_path / "out", preset="isles24", fixed="ncct", workers=1)
+    prepare(root, tmp_path / "out", preset="isles24", fixed="ncct", workers=1, audit=False)
     cohort = open_cohort(tmp_path / "out")
     assert cohort.modalities == ("cbf", "cbv", "cta", "cta1", "cta2", "cta3", "mtt", "ncct", "tmax")
     assert [cohort.units[name] for name in ("cbf", "cbv", "mtt", "tmax", "cta2")] == [
@@ -104,7 +104,7 @@ def test_isles24_in_both_spellings_becomes_maps_ncct_cta_and_a_labelled_pseudo_m
         )
 
 
-def test_the_folder_above_and_a_plain_rawdata_do_as_well(tmp_path: Path) -> None:
+def test_the_folder_above_and_a_plain_rawdata_do_as_well(tmp_path):
     isles24(tmp_path / "train", "sub-stroke0003", "ses-0", raw="rawdata")
     (case,) = find_cohort(tmp_path, preset="isles24").cases
     assert case.case == case.patient == "sub-stroke0003"
@@ -112,13 +112,19 @@ def test_the_folder_above_and_a_plain_rawdata_do_as_well(tmp_path: Path) -> None
     assert case.files["cta3"].name == "sub-stroke0003_ses-01_space-ncct_ctp.nii.gz#peak+16s"
 
 
-def test_a_scan_too_short_for_the_third_phase_is_refused_by_its_file(tmp_path: Path) -> None:
+def test_a_scan_too_short_for_the_third_phase_is_refused_by_its_file(tmp_path):
     isles24(tmp_path, "sub-stroke0001", "ses-0", step=0.5)
     with pytest.raises(
         BadInput,
         match=r"space-ncct_ctp\.nii\.gz#peak\+16s: expected frames until then, found the peak",
     ):
-        prepare(tmp_path, tmp_path.parent / f"{tmp_path.name}_out", preset="isles24", workers=1)
+        prepare(
+            tmp_path,
+            tmp_path.parent / f"{tmp_path.name}_out",
+            preset="isles24",
+            workers=1,
+            audit=False,
+        )
 
 
 def isles18(root: Path, case: str) -> None:
@@ -131,11 +137,13 @@ def isles18(root: Path, case: str) -> None:
 
 
 def test_isles18_has_the_lesion_the_maps_and_frames_a_second_apart_without_a_word_in_the_header(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     for case in ("case_1", "case_12"):
         isles18(tmp_path / "TRAINING", case)
-    cohort = prepare(tmp_path / "TRAINING", tmp_path / "out", preset="isles18", workers=1)
+    cohort = prepare(
+        tmp_path / "TRAINING", tmp_path / "out", preset="isles18", workers=1, audit=False
+    )
     assert [one.case for one in cohort.cases] == ["case_1", "case_12"]
     assert cohort.modalities == ("cbf", "cbv", "cta1", "cta2", "cta3", "mtt", "ncct", "tmax")
     header = cohort.header("case_12")
@@ -144,14 +152,12 @@ def test_isles18_has_the_lesion_the_maps_and_frames_a_second_apart_without_a_wor
     assert notes == ["pseudo: CTP frame 10", "pseudo: CTP frame 18", "pseudo: CTP frame 26"]
 
 
-def test_a_manifest_names_frames_of_its_own_and_the_same_call_again_keeps_the_case(
-    tmp_path: Path,
-) -> None:
+def test_a_manifest_names_frames_of_its_own_and_the_same_call_again_keeps_the_case(tmp_path):
     write(tmp_path / "a" / "ctp.nii.gz", passage(), step=None)
     (tmp_path / "cases.csv").write_text(
         "case,before,cta2\nanna,a/ctp.nii.gz#frame=1,a/ctp.nii.gz#peak+8s@1s\n"
     )
-    cohort = prepare(tmp_path, tmp_path.parent / f"{tmp_path.name}_out", workers=1)
+    cohort = prepare(tmp_path, tmp_path.parent / f"{tmp_path.name}_out", workers=1, audit=False)
     np.testing.assert_array_equal(
         cohort.case("anna").volume("before").data[0][:, :, ::-1], passage()[0]
     )
@@ -159,12 +165,12 @@ def test_a_manifest_names_frames_of_its_own_and_the_same_call_again_keeps_the_ca
         cohort.case("anna").volume("cta2").data[0][:, :, ::-1], passage()[17]
     )
     made = case_path(cohort.folder, "anna").stat().st_mtime_ns
-    prepare(tmp_path, cohort.folder, workers=1)
+    prepare(tmp_path, cohort.folder, workers=1, audit=False)
     assert case_path(cohort.folder, "anna").stat().st_mtime_ns == made
     (tmp_path / "cases.csv").write_text(
         "case,before,cta2\nanna,a/ctp.nii.gz#frame=1,a/ctp.nii.gz#peak+9s@1s\n"
     )
-    again = prepare(tmp_path, cohort.folder, workers=1)
+    again = prepare(tmp_path, cohort.folder, workers=1, audit=False)
     assert (
         again.header("anna")
         .origins["cta2"]
@@ -182,14 +188,14 @@ def test_a_manifest_names_frames_of_its_own_and_the_same_call_again_keeps_the_ca
         ("", "expected patterns, or files, to find the cases by, found neither"),
     ],
 )
-def test_a_preset_that_cannot_work_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
+def test_a_preset_that_cannot_work_is_refused(tmp_path, text, sentence):
     patterns = 'patterns = ["{case}/{modality}"]\n' if text else ""
     (tmp_path / "own.toml").write_text(f'title = "x"\nsource = "y"\n{patterns}{text}')
     with pytest.raises(BadInput, match=sentence):
         load_preset(tmp_path / "own.toml")
 
 
-def test_files_of_another_form_are_named_with_what_the_preset_expects(tmp_path: Path) -> None:
+def test_files_of_another_form_are_named_with_what_the_preset_expects(tmp_path):
     write(tmp_path / "a" / "t1.nii.gz", head())
     with pytest.raises(
         BadInput, match=r"expected paths like '\*\*/raw\*/\{case\}.*found 1 of another form \('a/t1"
@@ -197,7 +203,7 @@ def test_files_of_another_form_are_named_with_what_the_preset_expects(tmp_path: 
         find_cohort(tmp_path, preset="isles24")
 
 
-def test_a_wrong_preset_is_answered_with_all_presets(tmp_path: Path) -> None:
+def test_a_wrong_preset_is_answered_with_all_presets(tmp_path):
     with pytest.raises(
         BadInput, match=f"preset: expected one of {', '.join(presets())} or a TOML file"
     ):

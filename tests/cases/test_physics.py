@@ -58,8 +58,8 @@ INTENSITY = {
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantoms")
-    write_cohort(folder / "scans", cases=3, size=SIZE, modalities=("ct", "maps"))
-    prepare(folder / "scans", folder / "prepared", workers=0, audit=False, shares=(2, 1, 0))
+    write_cohort(folder / "scans", cases=2, size=SIZE, modalities=("ct", "maps"))
+    prepare(folder / "scans", folder / "prepared", workers=0, audit=False, shares=(1, 1, 0))
     return folder
 
 
@@ -194,7 +194,9 @@ def test_validation_sees_a_fixed_draw_of_each_item(cohort):
     physics = _settings()
     view = cohort.with_physics(physics, ["ct"])
     passes = [
-        torch.cat([one.source for one in validation_batches(view, _data(physics), INTENSITY)])
+        torch.cat(
+            [one.source for one in validation_batches(view, _data(physics), INTENSITY, limit=4)]
+        )
         for _ in range(2)
     ]
     assert torch.equal(*passes)
@@ -416,12 +418,10 @@ def test_a_cohort_of_maps_without_physics_is_refused(cohort):
         Batches(cohort, DataSettings(source=["mr"], target=["ct"], patch=PATCH), INTENSITY)
 
 
-def test_a_contrast_that_the_cohort_stores_as_well_is_refused(tmp_path):
-    write_cohort(tmp_path / "scans", cases=2, size=(16, 16, 8), modalities=("t1", "ct", *MAPS))
-    prepare(tmp_path / "scans", tmp_path / "prepared", workers=0, audit=False)
-    physics = PhysicsSettings(contrasts={"t1": Contrast(sequence="mprage")})
-    with pytest.raises(BadInput, match="found stored scans of t1 as well"):
-        open_cohort(tmp_path / "prepared").with_physics(physics, ["ct"])
+def test_a_contrast_that_the_cohort_stores_as_well_is_refused(cohort):
+    physics = PhysicsSettings(contrasts={"ct": Contrast(sequence="mprage")})
+    with pytest.raises(BadInput, match="found stored scans of ct as well"):
+        cohort.with_physics(physics, ["mr"])
 
 
 @pytest.mark.parametrize(
@@ -447,6 +447,11 @@ def test_ranges_that_no_scanner_can_play_are_refused(keys, sentence):
 RECIPE = """
 title = "CT from any MR contrast, learned on phantoms"
 
+intensity = { mr = { kind = "percentile" }, ct = { kind = "window", low = -1000, high = 2000 } }
+method = { kind = "regression" }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
+train = { steps = 4, batch = 2, precision = "float32", workers = 0, save_every = 2, validate_every = 2, log_every = 1 }
+
 [data]
 source = ["mr"]
 target = ["ct"]
@@ -455,30 +460,6 @@ patch = [1, 48, 40]
 [data.physics]
 field_t = [0.5, 7.0]
 contrasts.mr = { sequence = "any", agent = 0.25, fat_saturation = 0.4 }
-
-[intensity]
-mr = { kind = "percentile" }
-ct = { kind = "window", low = -1000, high = 2000 }
-
-[method]
-kind = "regression"
-
-[net]
-kind = "unet"
-width = 8
-multipliers = [1, 2]
-blocks = 1
-groups = 4
-middle_attention = false
-
-[train]
-steps = 4
-batch = 2
-precision = "float32"
-workers = 0
-save_every = 2
-validate_every = 2
-log_every = 1
 """
 
 
@@ -497,7 +478,6 @@ def recipe(tmp_path):
         ({"data.source": '["t1"]', "intensity.t1": '{kind="zscore"}'}, "found mr in neither"),
         ({"data.physics.noice": "0.1"}, "data.physics.noise"),
         ({"data.physics.noise": "-0.1"}, "physics.noise': should be greater than or equal to 0"),
-        ({"data.physics.noise": "5"}, "physics.noise': should be less than or equal to 0.5"),
         ({"data.physics.strip_mm": "1e9"}, "physics.strip_mm': should be less than or equal to 20"),
         ({"data.physics.slice_mm": "1e9"}, "physics.slice_mm': should be less than or equal to 20"),
         ({"data.physics.resolution": "1e-9"}, "should be greater than or equal to 0.05"),

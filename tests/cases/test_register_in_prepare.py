@@ -39,9 +39,7 @@ def known_step(monkeypatch: pytest.MonkeyPatch, ras: np.ndarray) -> None:
     monkeypatch.setitem(module._STAGES, "rigid", (("rigid", lambda pair, start: shift),))
 
 
-def test_scans_and_labels_come_to_one_grid_and_the_transform_is_kept(
-    pair, tmp_path, monkeypatch
-) -> None:
+def test_scans_and_labels_come_to_one_grid_and_the_transform_is_kept(pair, tmp_path, monkeypatch):
     known_step(monkeypatch, SHIFT_RAS)
     cohort = prepare(pair, tmp_path / "out", register="rigid", fixed="ct", workers=1, audit=False)
     ct, tof = (cohort.case("a").volume(name).data[0] for name in ("ct", "tof"))
@@ -67,8 +65,8 @@ def test_scans_and_labels_come_to_one_grid_and_the_transform_is_kept(
     )
 
 
-def test_the_fixed_scan_chooses_the_grid_also_without_registration(pair, tmp_path) -> None:
-    cohort = prepare(pair, tmp_path / "out", resample=True, fixed="tof", workers=1)
+def test_the_fixed_scan_chooses_the_grid_also_without_registration(pair, tmp_path):
+    cohort = prepare(pair, tmp_path / "out", resample=True, fixed="tof", workers=1, audit=False)
     tof = canonical(read_volume(pair / "a" / "tof.nii.gz"))
     assert np.array_equal(cohort.header("a").affine, tof.affine)
     assert np.array_equal(cohort.case("a").volume("tof").data, tof.data)
@@ -76,15 +74,15 @@ def test_the_fixed_scan_chooses_the_grid_also_without_registration(pair, tmp_pat
         BadInput,
         match="case a: expected the modality mr, to whose grid the others are resampled, found ct, tof",
     ):
-        prepare(pair, tmp_path / "other", resample=True, fixed="mr", workers=1)
+        prepare(pair, tmp_path / "other", resample=True, fixed="mr", workers=1, audit=False)
 
 
-def test_beyond_the_moving_scan_nothing_is_masked(pair, tmp_path, monkeypatch) -> None:
+def test_beyond_the_moving_scan_nothing_is_masked(pair, tmp_path, monkeypatch):
     known_step(
         monkeypatch, SHIFT_RAS + np.array([0, 0, 3])
     )  # the three topmost slices of the ct lie beyond the tof
     monkeypatch.setattr(module.CoarsePair, "compare", similarities_are(1.1, 1.2))
-    cohort = prepare(pair, tmp_path / "out", register="rigid", fixed="ct", workers=1)
+    cohort = prepare(pair, tmp_path / "out", register="rigid", fixed="ct", workers=1, audit=False)
     assert not cohort.case("a").mask()[9:].any()
     assert cohort.case("a").mask()[2:9].any()
     assert (
@@ -99,9 +97,7 @@ def similarities_are(*similarities: float):
     return lambda pair, transform: module.Similarity(next(values), 0.5, 1.0)
 
 
-def test_a_registration_that_does_harm_is_undone_and_similarities_are(
-    pair, tmp_path, monkeypatch
-) -> None:
+def test_a_registration_that_does_harm_is_undone_and_similarities_are(pair, tmp_path, monkeypatch):
     known_step(monkeypatch, SHIFT_RAS)
     monkeypatch.setattr(module.CoarsePair, "compare", similarities_are(1.2, 1.1))
     cohort = prepare(pair, tmp_path / "out", register="rigid", fixed="ct", workers=1, audit=False)
@@ -120,22 +116,22 @@ def test_a_registration_that_does_harm_is_undone_and_similarities_are(
 
 def test_prepared_again_nothing_is_done_and_otherwise_transforms_are_removed(
     pair, tmp_path, monkeypatch
-) -> None:
+):
     known_step(monkeypatch, SHIFT_RAS)
     out = tmp_path / "out"
-    first = prepare(pair, out, register="rigid", fixed="ct", workers=1)
+    first = prepare(pair, out, register="rigid", fixed="ct", workers=1, audit=False)
     monkeypatch.setitem(module._STAGES, "rigid", None)  # would fail if it registered again
-    assert prepare(pair, out, register="rigid", fixed="ct", workers=1) == first
+    assert prepare(pair, out, register="rigid", fixed="ct", workers=1, audit=False) == first
     assert (out / "transforms" / "a" / "tof.tfm").is_file()
     (out / "cohort.json").unlink()  # unfinished, so that other options may take over
-    prepare(pair, out, resample=True, fixed="ct", workers=1)
+    prepare(pair, out, resample=True, fixed="ct", workers=1, audit=False)
     assert not (out / "transforms" / "a").exists()
 
 
-def test_synthesis_registers_as_prepare_did(pair, tmp_path, monkeypatch) -> None:
+def test_synthesis_registers_as_prepare_did(pair, tmp_path, monkeypatch):
     """The scans as they were given, one of them in a frame of its own: the network sees what training saw."""
     known_step(monkeypatch, SHIFT_RAS)
-    cohort = prepare(pair, tmp_path / "out", register="rigid", fixed="ct", workers=1)
+    cohort = prepare(pair, tmp_path / "out", register="rigid", fixed="ct", workers=1, audit=False)
     maps = {"ct": Percentile(), "tof": Percentile()}
     scans = {name: read_volume(pair / "a" / f"{name}.nii.gz", name) for name in ("ct", "tof")}
     case = prepare_case("a", scans, cohort.preparation)

@@ -76,7 +76,7 @@ def learn(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def known(learn) -> Anatomy:
-    return learn(8)
+    return learn(5)
 
 
 def flipped(scan: Volume, *axes: int) -> Volume:
@@ -84,7 +84,7 @@ def flipped(scan: Volume, *axes: int) -> Volume:
 
 
 def test_other_heads_of_the_same_kind_are_familiar(known):
-    for seed in range(100, 110):
+    for seed in range(100, 105):
         assert worst_grade(found(known, head(seed))) in (None, "note")
 
 
@@ -93,7 +93,7 @@ def test_other_heads_of_the_same_kind_are_familiar(known):
     [((1,), "upside down"), ((2,), "front to back"), ((1, 2), "upside down and front to back")],
 )
 def test_a_head_that_is_upside_down_or_looks_back_is_not_to_be_trusted(known, axes, words):
-    for seed in range(100, 104):
+    for seed in (100, 101):
         said = found(known, flipped(head(seed), *axes))
         assert f"t1: the scan is likely turned {words}: mirrored so, it resembles" in said[0].text
         assert said[0].grade == "do not trust"
@@ -134,7 +134,7 @@ def test_another_modality_is_not_to_be_trusted(known):
     ],
 )
 def test_a_head_whose_axes_are_exchanged_is_told_so_and_nothing_else_is(known, axes, words, told):
-    for seed in range(100, 104):
+    for seed in (100, 101):
         scan = head(seed)
         (said,) = found(known, replace(scan, data=scan.data.transpose(axes).copy()))
         assert f"its {words} are likely exchanged" in said.text
@@ -176,7 +176,7 @@ def test_two_patients_cannot_say_what_is_usual(learn):
 def test_the_share_of_a_target_that_no_source_shows_is_of_a_head_to_a_stripped_brain(tmp_path):
     shares = []
     for name, margin in (("same", 0), ("stripped", 6)):
-        for number in range(3):
+        for number in range(2):
             scan = head(number)
             brain = binary_erosion(scan.data[0] > 0, iterations=margin) if margin else 1
             for modality, data in (("t1", scan.data * brain), ("t2", scan.data)):
@@ -185,7 +185,8 @@ def test_the_share_of_a_target_that_no_source_shows_is_of_a_head_to_a_stripped_b
                 write_volume(path, replace(scan, data=data.astype(np.float32)))
         folder = tmp_path / name
         cohort = prepare(folder / "scans", folder / "prepared", workers=0, audit=False)
-        anatomy = anatomy_of(cohort, cohort.splits["train"], {"t1": MAP}, {"t2": MAP})
+        names = [entry.case for entry in cohort.cases]
+        anatomy = anatomy_of(cohort, names, {"t1": MAP}, {"t2": MAP})
         shares.append(anatomy.beyond["t2"])
     assert shares[0] == 0
     assert shares[1] > 0.3

@@ -1,14 +1,18 @@
 """`data.weigh`: voxels that label maps mark count more than once in training's loss."""
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 
 from voxlate import recipe as recipes
 from voxlate.batch import Batch
 from voxlate.batches.patches import DataSettings
+from voxlate.cases.prepare import prepare
 from voxlate.methods.method import Problem
 from voxlate.nets.interface import NetworkInput
 from voxlate.system.errors import BadInput
+from voxlate.training.train import train
 
 DATA = {"source": ["t1"], "target": ["t2"], "patch": (1, 4, 4)}
 
@@ -18,7 +22,6 @@ def test_marked_voxels_weigh_as_stated_and_those_without_a_map_once():
     seg, lesion = torch.tensor([0.0, 3, 3, 2]), torch.tensor([0.0, 1, 0, 4])
     labels = torch.stack([torch.stack([seg, lesion]), torch.full((2, 4), -1.0)]).view(2, 2, 1, 2, 2)
     weight = data.weight(labels)
-    assert weight is not None
     assert weight[0].flatten().tolist() == [1, 20, 2, 10]
     assert weight[1].flatten().tolist() == [1, 1, 1, 1]
     assert DataSettings(**DATA, labels=["seg"]).weight(labels[:, :1]) is None
@@ -76,23 +79,18 @@ def test_methods_whose_loss_is_not_of_voxels_refuse_weights():
         recipes.read("cyclegan_3d_t1_t2_small", changes)
 
 
-def test_a_training_says_how_many_cases_have_marked_voxels(voxlate, cohort, tiny, tmp_path):
-    import nibabel as nib
-    import numpy as np
-
+def test_a_training_says_how_many_cases_have_marked_voxels(cohort, tiny, tmp_path):
     for number in range(6):
         image = nib.load(cohort / f"case{number}" / "t1.nii.gz")
         marks = np.zeros(image.shape, np.uint8)
         marks[8:12, 8:12, 2] = number == 0
         nib.save(nib.Nifti1Image(marks, image.affine), cohort / f"case{number}" / "lesion.nii.gz")
-    assert (
-        voxlate("prepare", cohort, "--out", tmp_path / "p", "--no-audit", "--shares", 4, 1, 1).code
-        == 0
-    )
-    weighed = ("--set", 'data.labels=["lesion"]', "--set", "data.weigh={lesion=10}")
-    answer = voxlate("train", tiny, "--data", tmp_path / "p", "--out", tmp_path / "run", *weighed)
-    assert answer.code == 0, answer.err
-    said = " ".join(answer.err.split())
+    prepare(cohort, tmp_path / "p", workers=0, audit=False, shares=(4, 1, 1))
+    weighed = {"data.labels": '["lesion"]', "data.weigh": "{ lesion = 10 }", "train.steps": "1"}
+    messages = []
+    recipe = recipes.read(str(tiny), weighed)
+    train(recipe, tmp_path / "p", tmp_path / "run", device="cpu", say=messages.append)
+    said = " ".join(map(str, messages))
     assert "of 4 training cases have voxels that count more in the loss (lesion 10 times)" in said
     assert ("1 of 4 training" in said) != (
         "0 of 4 training cases" in said and "CHANGES NOTHING" in said
