@@ -39,9 +39,9 @@ def write_slice(folder, name, k, **changes):
     save(image(pixels, **tags | changes), folder / f"{name}.dcm")
 
 
-def write_series(folder, slices=range(5)):
+def write_series(folder, slices=range(5), **changes):
     for k in slices:
-        write_slice(folder, str((k * 7 + 3) % 11), k)  # names in another order than places
+        write_slice(folder, str((k * 7 + 3) % 11), k, **changes)  # not in the order of places
     return folder
 
 
@@ -60,16 +60,9 @@ def test_slices_are_ordered_by_place_rescaled_and_every_voxel_lies_where_dicom_s
     np.testing.assert_array_equal(return_to(canonical(volume), volume.grid).data, volume.data)
 
 
-def test_the_modality_that_the_user_names_rules(tmp_path) -> None:
-    assert read_volume(write_series(tmp_path), "cta").modality == "cta"
-
-
-def test_one_file_is_one_slice_and_other_files_in_a_folder_are_passed_over(tmp_path) -> None:
-    write_series(tmp_path, [0])
-    assert read_volume(tmp_path / "3.dcm").data.shape == (1, 1, 3, 4)
-    (tmp_path / "notes.txt").write_text("read me")
-    (tmp_path / ".hidden").write_bytes(b"x")
-    assert read_volume(tmp_path).data.shape == (1, 1, 3, 4)
+def test_one_file_is_one_slice_and_the_modality_that_the_user_names_rules(tmp_path) -> None:
+    volume = read_volume(write_series(tmp_path, [0]) / "3.dcm", "cta")
+    assert (volume.data.shape, volume.modality) == ((1, 1, 3, 4), "cta")
 
 
 def second_series(folder):
@@ -85,11 +78,13 @@ def tilted(folder):
 
 
 def bent(folder):
-    places = [FIRST + 2.5 * k * NORMAL + 0.7 * (k % 4) * ROW_WAY for k in range(5)]
-    for k, place in enumerate(places):
-        write_slice(
-            folder, str((k * 7 + 3) % 11), k, ImagePositionPatient=[f"{v:.8f}" for v in place]
-        )
+    for k in range(5):
+        place = FIRST + 2.5 * k * NORMAL + 0.7 * (k % 4) * ROW_WAY
+        write_series(folder, [k], ImagePositionPatient=[f"{v:.8f}" for v in place])
+
+
+def cut(file, end):
+    file.write_bytes(file.read_bytes()[:end])
 
 
 PROBLEMS = {
@@ -101,10 +96,7 @@ PROBLEMS = {
         lambda d: (d / "6.dcm").unlink(),
         r"slices 2.50 mm apart, found 5.00 mm between 10.dcm and 2.dcm \(at \S+ and \S+ mm",
     ),
-    "doubled slice": (
-        lambda d: write_slice(d, "x", 2, RescaleIntercept="-1000"),
-        "at one",
-    ),
+    "doubled slice": (lambda d: write_slice(d, "x", 2, RescaleIntercept="-1000"), "at one"),
     "mosaic": (
         lambda d: write_slice(d, "3", 0, ImageType=["ORIGINAL", "PRIMARY", "MOSAIC"]),
         "found the slices of a volume side by side",
@@ -120,10 +112,7 @@ PROBLEMS = {
         lambda d: write_slice(d, "x", 9, ImagePositionPatient=None),
         "no ImagePositionPatient",
     ),
-    "end slice cut in its header": (
-        lambda d: (d / "3.dcm").write_bytes((d / "3.dcm").read_bytes()[:300]),
-        "damaged|cut",
-    ),
+    "end slice cut in its header": (lambda d: cut(d / "3.dcm", 300), "damaged|cut"),
     "end slice without pixels": (
         lambda d: write_slice(d, "9", 4, PixelData=b""),
         "whole pixel data",
@@ -132,45 +121,21 @@ PROBLEMS = {
         lambda d: (d / "9.dcm").write_bytes(b"lost" * 99),
         "found something else",
     ),
-    "fewer images than stated": (
-        lambda d: [
-            write_slice(d, f"{(k * 7 + 3) % 11}", k, ImagesInAcquisition=7) for k in range(5)
-        ],
-        "state",
-    ),
+    "fewer images than stated": (lambda d: write_series(d, ImagesInAcquisition=7), "state"),
     "two patients": (lambda d: write_slice(d, "9", 4, PatientID="other"), "2 patients"),
     "two frames of reference": (
         lambda d: write_slice(d, "9", 4, FrameOfReferenceUID="1.9"),
         "2 frames of reference",
     ),
-    "no spacing": (
-        lambda d: [
-            write_slice(d, f"{(k * 7 + 3) % 11}", k, PixelSpacing=[0, 0.8]) for k in range(5)
-        ],
-        "above 0",
-    ),
-    "negative spacing": (
-        lambda d: [
-            write_slice(d, f"{(k * 7 + 3) % 11}", k, PixelSpacing=[0.5, -0.8]) for k in range(5)
-        ],
-        "above 0",
-    ),
+    "no spacing": (lambda d: write_series(d, PixelSpacing=[0, 0.8]), "above 0"),
+    "negative spacing": (lambda d: write_series(d, PixelSpacing=[0.5, -0.8]), "above 0"),
     "slope 0": (lambda d: write_slice(d, "9", 4, RescaleSlope="0"), "slope above 0"),
     "slanted directions": (
-        lambda d: [
-            write_slice(
-                d, f"{(k * 7 + 3) % 11}", k, ImageOrientationPatient=[1, 0, 0, 0.3, 0.954, 0]
-            )
-            for k in range(5)
-        ],
+        lambda d: write_series(d, ImageOrientationPatient=[1, 0, 0, 0.3, 0.954, 0]),
         "right angles",
     ),
     "no rows": (lambda d: write_slice(d, "3", 0, Rows=0), "pixel data|direction, spacing and size"),
-    "cut pixels": (lambda d: write_slice(d, "x", 5, PixelData=b"\0" * 10), "pixel data"),
-    "cut file": (
-        lambda d: (d / "3.dcm").write_bytes((d / "3.dcm").read_bytes()[:-20]),
-        "pixel data",
-    ),
+    "cut file": (lambda d: cut(d / "3.dcm", -20), "pixel data"),
 }
 
 
@@ -226,13 +191,11 @@ def test_two_acquisitions_in_one_series_are_listed_and_each_is_read_by_its_path(
     np.testing.assert_array_equal(second.data, true.data + 1024)
 
 
-STORED_BITS = [(8, 8), (8, 5), (16, 16), (16, 12), (32, 32), (32, 20)]
-
-
-@every_row("bits", STORED_BITS)
+@every_row("allocated, stored", [(8, 5), (16, 16), (16, 12), (32, 20)])
 @every_row("signed", [0, 1])
-def test_stored_values_are_read_as_pydicom_decodes_them(tmp_path, bits, signed) -> None:
-    allocated, stored = bits
+def test_stored_values_are_read_as_pydicom_decodes_them(
+    tmp_path, allocated, stored, signed
+) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, 3 * 4 * allocated // 8, np.uint8)
     tags = {"BitsAllocated": allocated, "BitsStored": stored, "HighBit": stored - 1}
     write_slice(tmp_path, "a", 0, PixelRepresentation=signed, PixelData=pixels.tobytes(), **tags)
@@ -241,7 +204,7 @@ def test_stored_values_are_read_as_pydicom_decodes_them(tmp_path, bits, signed) 
     np.testing.assert_array_equal(read_volume(file).data[0, 0], expected)
 
 
-def test_objects_that_are_no_images_lie_next_to_a_series(tmp_path) -> None:
+def test_what_is_no_image_of_the_series_lies_next_to_it(tmp_path) -> None:
     write_series(tmp_path)
     for name, kind in (
         ("rs", "1.2.840.10008.5.1.4.1.1.481.3"),
@@ -249,14 +212,19 @@ def test_objects_that_are_no_images_lie_next_to_a_series(tmp_path) -> None:
     ):
         other = item(SOPClassUID=kind, SOPInstanceUID="1.2.8", Modality=name.upper())
         save(other, tmp_path / f"{name}.dcm")
-    (tmp_path / "DICOMDIR").write_bytes(b"something")
+    for name in ("DICOMDIR", ".hidden", "readme.txt"):
+        (tmp_path / name).write_bytes(b"something")
+    for name in ("1.2.840.113", "masks", "run.feat", ".hidden.dcm"):
+        (tmp_path / name).mkdir()
+    for name in ("notes.txt", ".lost.dcm"):
+        (tmp_path / name).symlink_to("gone")
     assert read_volume(tmp_path).data.shape == (1, 5, 3, 4)
 
 
 def test_every_slice_counts_however_it_is_damaged(tmp_path) -> None:
     true = read_volume(write_series(tmp_path)).data
     draw, refused = np.random.default_rng(0), 0
-    for _ in range(60):
+    for _ in range(20):
         file = tmp_path / f"{draw.choice([3, 10, 6, 2, 9])}.dcm"
         whole = file.read_bytes()
         file.write_bytes(whole[: draw.integers(0, len(whole) - 1)])
@@ -265,7 +233,7 @@ def test_every_slice_counts_however_it_is_damaged(tmp_path) -> None:
         except BadInput:
             refused += 1
         file.write_bytes(whole)
-    assert refused == 60
+    assert refused == 20
 
 
 def test_damaged_run_lengths_are_noticed(tmp_path, shared) -> None:
@@ -273,7 +241,7 @@ def test_damaged_run_lengths_are_noticed(tmp_path, shared) -> None:
     whole = (shared / "data" / "odd" / "dicom_mr_rle.dcm").read_bytes()
     file.write_bytes(whole)
     true, start = read_volume(file).data, whole.index(b"\xfe\xff\x00\xe0", 600)
-    for place in range(start + 80, len(whole) - 8, len(whole) // 40):
+    for place in range(start + 80, len(whole) - 8, len(whole) // 15):
         file.write_bytes(whole[:place] + whole[place + 2 :])
         with pytest.raises(BadInput):
             read_volume(file)
@@ -298,7 +266,7 @@ SPOILT = {
 
 
 @every_row("how", SPOILT)
-@every_row("suffix", [".dcm", ".MR", ""])
+@every_row("suffix", [".MR", ""])
 def test_every_entry_that_is_called_like_the_images_counts(tmp_path, how, suffix) -> None:
     for file in write_series(tmp_path, range(4)).iterdir():
         file.rename(file.with_suffix(suffix))
@@ -308,22 +276,11 @@ def test_every_entry_that_is_called_like_the_images_counts(tmp_path, how, suffix
         assert read_volume(tmp_path).data.shape == (1, 4, 3, 4)
         return
     kind = {"l": "a link that leads nowhere", "f": "a folder", "p": "no ordinary file"}[how[0]]
-    with pytest.raises(
-        BadInput, match=rf"9{suffix}: expected a DICOM image, found {kind}\. Get the file again"
-    ):
+    sentence = rf"9{suffix}: expected a DICOM image, found {kind}\. Get the file again"
+    with pytest.raises(BadInput, match=sentence):
         read_volume(tmp_path)
-    assert (
-        content_hash(tmp_path) != before
-    )  # so that nothing that was made before is taken for the result
-
-
-def test_folders_and_links_of_other_names_lie_next_to_a_series(tmp_path) -> None:
-    write_series(tmp_path)
-    for name in ("1.2.840.113", "masks", "run.feat", ".hidden.dcm"):
-        (tmp_path / name).mkdir()
-    for name in ("notes.txt", ".lost.dcm"):
-        (tmp_path / name).symlink_to("gone")
-    assert read_volume(tmp_path).data.shape == (1, 5, 3, 4)
+    # so that nothing that was made before is taken for the result
+    assert content_hash(tmp_path) != before
 
 
 def test_a_folder_of_nothing_but_lost_links_is_a_series_that_cannot_be_read(tmp_path) -> None:

@@ -15,104 +15,86 @@ from test_dicom import FIRST, NORMAL, write_slice  # noqa: E402 - needs pydicom
 
 def write(folder, step=3.0, count=6, number=1, numbers=None, **tags):
     """Slices `step` mm apart; number: what InstanceNumber counts by (0: none is written)."""
+    if number and not numbers:
+        numbers = [7 + number * k for k in range(count)]
     for k in range(count):
         place = [f"{v:.8f}" for v in FIRST + step * k * NORMAL]
-        named = (
-            {"InstanceNumber": numbers[k] if numbers else 7 + number * k}
-            if number or numbers
-            else {}
-        )
+        named = {"InstanceNumber": numbers[k]} if numbers else {}
         write_slice(folder, str(k), k, ImagePositionPatient=place, **named, **tags)
     return folder
 
 
-MISSING = {  # every second, third ... file was deleted
-    "half": {"step": 6.0, "SpacingBetweenSlices": 3, "SliceThickness": 3},
-    "half, numbered": {"step": 6.0, "number": 2, "SpacingBetweenSlices": 3, "SliceThickness": 3},
-    "half, numbered downward": {"step": 6.0, "number": -2, "count": 4, "SpacingBetweenSlices": 3},
-    "half, downward spacing": {"step": 6.0, "number": 2, "SpacingBetweenSlices": -3},
-    "half, rounded spacing": {
-        "step": 1.25,
-        "number": 2,
-        "SpacingBetweenSlices": 0.6,
-        "SliceThickness": 0.6,
-    },
-    "two of three": {"step": 9.0, "number": 3, "SpacingBetweenSlices": 3, "SliceThickness": 2.5},
-    "two slices": {"step": 6.0, "count": 2, "SpacingBetweenSlices": 3},
-    "half of a gapped one": {
-        "step": 12.0,
-        "number": 2,
-        "SpacingBetweenSlices": 6,
-        "SliceThickness": 5,
-    },
-    "half of one that states the gap": {
-        "step": 12.0,
-        "number": 2,
-        "SpacingBetweenSlices": 1,
-        "SliceThickness": 5,
-    },
-    "of an overlapping one": {
-        "step": 4.0,
-        "number": 4,
-        "SpacingBetweenSlices": 1,
-        "SliceThickness": 3,
-    },
-    "no spacing stated": {"step": 6.0, "number": 2, "SliceThickness": 3},
-    "no spacing stated, gap": {"step": 11.0, "number": -2, "SliceThickness": 5},
-}
+STATED = "step, number, count, spacing, thickness"
+MISSING = [  # every second, third ... file was deleted
+    (6.0, 1, 6, 3, 3),  # half of the slices, and InstanceNumber hides it
+    (6.0, 2, 6, 3, 3),
+    (6.0, -2, 4, 3, None),
+    (6.0, 2, 6, -3, None),
+    (1.25, 2, 6, 0.6, 0.6),  # the spacing is rounded
+    (9.0, 3, 6, 3, 2.5),  # two of three
+    (6.0, 1, 2, 3, None),
+    (12.0, 2, 6, 6, 5),  # of slices with gaps
+    (12.0, 2, 6, 1, 5),  # of slices with gaps, which SpacingBetweenSlices states
+    (4.0, 4, 6, 1, 3),  # of slices that overlap
+    (6.0, 2, 6, None, 3),
+    (11.0, -2, 6, None, 5),
+]
 
 
-@every_row("case", MISSING)
-def test_a_series_that_misses_slices_by_a_rule_is_refused(tmp_path, case) -> None:
+def tags_of(spacing, thickness):
+    tags = {"SpacingBetweenSlices": spacing, "SliceThickness": thickness}
+    return {key: value for key, value in tags.items() if value is not None}
+
+
+@every_row(STATED, MISSING)
+def test_a_series_that_misses_slices_by_a_rule_is_refused(
+    tmp_path, step, number, count, spacing, thickness
+) -> None:
+    folder = write(tmp_path, step, count, number, **tags_of(spacing, thickness))
     with pytest.raises(
         BadInput, match=r"expected slices .* only one of \d+ .*\. Copy the missing ones, or"
     ) as caught:
-        read_volume(write(tmp_path, **MISSING[case]))
+        read_volume(folder)
     assert str(caught.value).startswith(str(tmp_path))
     assert "\n" not in str(caught.value)
 
 
-SOUND = {
-    "as stated": {"SpacingBetweenSlices": 3, "SliceThickness": 3},
-    "negative spacing": {"SpacingBetweenSlices": -3, "SliceThickness": 3},
-    "gap of a tenth": {"step": 5.5, "SpacingBetweenSlices": 5.5, "SliceThickness": 5},
-    "gap as thick as a slice": {"step": 6.0, "SpacingBetweenSlices": 6, "SliceThickness": 3},
-    "spacing holds the gap": {"step": 6.0, "SpacingBetweenSlices": 1, "SliceThickness": 5},
-    "spacing holds a gap of half": {"step": 7.5, "SpacingBetweenSlices": 2.5, "SliceThickness": 5},
-    "overlapping": {"step": 1.5, "SpacingBetweenSlices": 1.5, "SliceThickness": 3},
-    "overlapping, not stated": {"step": 1.5, "SliceThickness": 3},
-    "gap of half, not stated": {"step": 7.5, "SliceThickness": 5},
-    "one of two echoes": {"number": 2, "SpacingBetweenSlices": 3, "SliceThickness": 3},
-    "nothing stated": {"number": 0},
-    "zero stated": {"SpacingBetweenSlices": 0, "SliceThickness": 0},
-}
+SOUND = [
+    (3.0, 1, 6, 3, 3),
+    (3.0, 1, 6, -3, 3),
+    (5.5, 1, 6, 5.5, 5),
+    (6.0, 1, 6, 6, 3),  # the gap is as thick as a slice
+    (6.0, 1, 6, 1, 5),  # SpacingBetweenSlices states the gap
+    (7.5, 1, 6, 2.5, 5),
+    (1.5, 1, 6, 1.5, 3),  # slices overlap
+    (1.5, 1, 6, None, 3),
+    (7.5, 1, 6, None, 5),
+    (3.0, 2, 6, 3, 3),  # of two echoes
+    (3.0, 0, 6, None, None),
+    (3.0, 1, 6, 0, 0),
+]
 
 
-@every_row("case", SOUND)
-def test_what_scanners_write_of_whole_series_passes_without_a_word(tmp_path, case) -> None:
-    volume = read_volume(write(tmp_path, **SOUND[case]))
-    step = SOUND[case].get("step", 3.0)
+@every_row(STATED, SOUND)
+def test_what_scanners_write_of_whole_series_passes_without_a_word(
+    tmp_path, step, number, count, spacing, thickness
+) -> None:
+    volume = read_volume(write(tmp_path, step, count, number, **tags_of(spacing, thickness)))
     np.testing.assert_allclose(np.linalg.norm(volume.affine[:3, 2]), step, rtol=1e-6)
     assert volume.guesses == ()
 
 
-DOUBTED = {
-    "thin slices far apart": ({"step": 10.0, "SliceThickness": 1}, "1 mm thick are 10.00 mm apart"),
-    "almost twice": (
-        {"step": 5.8, "number": 0, "SliceThickness": 3},
-        "3 mm thick are 5.80 mm apart",
-    ),
-    "numbered by two": (
-        {"step": 5.0, "number": 2, "SliceThickness": 5},
-        "InstanceNumber counts by 2",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", DOUBTED)
-def test_what_may_be_missing_slices_is_said(tmp_path, case) -> None:
-    how, words = DOUBTED[case]
-    (sentence,) = read_volume(write(tmp_path, **how)).guesses
+@every_row(
+    "step, number, thickness, words",
+    [
+        (10.0, 1, 1, "1 mm thick are 10.00 mm apart"),
+        (5.8, 0, 3, "3 mm thick are 5.80 mm apart"),
+        (5.0, 2, 5, "InstanceNumber counts by 2"),
+    ],
+)
+def test_what_may_be_missing_slices_is_said(tmp_path, step, number, thickness, words) -> None:
+    folder = write(tmp_path, step, number=number, SliceThickness=thickness)
+    (sentence,) = read_volume(folder).guesses
     assert words in sentence
     assert sentence.endswith(".")
     assert "\n" not in sentence
@@ -145,7 +127,7 @@ def test_real_series_pass_and_every_second_file_of_them_does_not(tmp_path, share
             read_volume(tmp_path / name)
 
 
-@pytest.mark.parametrize("thickness", ["NaN", "inf", "-3"])
+@every_row("thickness", ["NaN", "inf", "-3"])
 def test_a_single_slice_whose_thickness_is_no_length_is_refused(tmp_path, thickness) -> None:
     with pytest.raises(
         BadInput, match=r"expected a slice thickness above 0, found .* \(SliceThickness\)"

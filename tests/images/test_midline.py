@@ -32,12 +32,11 @@ def turned(head: Volume, turn: float, tilt: float, shift: float) -> Volume:
     return Volume(scan.data, head.affine, "HU", "ncct")
 
 
-@pytest.mark.parametrize(("turn", "tilt", "shift"), [(8.0, 0.0, 0.0), (-13.0, 4.0, 9.0)])
-def test_a_turn_a_tilt_and_a_shift_are_found(head, turn, tilt, shift):
-    found = find_midline(turned(head, turn, tilt, shift))
-    assert found.turn_deg == pytest.approx(turn, abs=0.5)
-    assert found.tilt_deg == pytest.approx(tilt, abs=0.5)
-    assert found.shift_mm == pytest.approx(shift, abs=1.0)
+def test_a_turn_a_tilt_and_a_shift_are_found(head):
+    found = find_midline(turned(head, -13.0, 4.0, 9.0))
+    assert found.turn_deg == pytest.approx(-13.0, abs=0.5)
+    assert found.tilt_deg == pytest.approx(4.0, abs=0.5)
+    assert found.shift_mm == pytest.approx(9.0, abs=1.0)
     assert found.correlation > 0.9
 
 

@@ -51,12 +51,8 @@ def head(seed=0):
 def test_voxels_are_signed_big_endian_numbers_slice_by_slice_and_row_by_row(tmp_path):
     volume = read_volume(write(tmp_path), "t1")
     assert np.array_equal(volume.data[0], np.arange(-20, 100).reshape(SHAPE))
-    assert volume.unit == "a.u."
-    assert volume.grid.spacing_mm == (4, 1.25, 1.25)
-
-
-def test_columns_grow_to_the_left_rows_to_posterior_and_slices_to_the_head(tmp_path):
-    volume = read_volume(write(tmp_path), "t1")
+    assert (volume.unit, volume.grid.spacing_mm) == ("a.u.", (4, 1.25, 1.25))
+    # columns grow to the left, rows to posterior, slices to the head
     assert np.array_equal(volume.affine @ [1, 2, 3, 1], [-1.25, -2.5, 12, 1])
     assert canonical(volume).data[0, 0, -1, -1] == -20, (
         "the first voxel: lowest, most anterior, at the right"

@@ -91,20 +91,23 @@ def test_a_listener_answers_a_study_and_puts_another_aside(
     assert len([*folder.iterdir()]) == 6
 
 
-def test_store_without_an_address_is_refused(voxlate, run, cohort, tmp_path):
+def test_store_without_an_address_is_refused(voxlate, cohort, tmp_path):
+    run = tmp_path / "run"
     refused = voxlate("synth", run, cohort / "case0", "--out", tmp_path / "out", "--store")
     assert refused.code == 2
     assert "--store: expected a study of a DICOMweb server as INPUT" in refused.err
 
 
-def test_images_for_a_patients_study_have_no_pseudonyms(voxlate, run, tmp_path):
+def test_images_for_a_patients_study_have_no_pseudonyms(voxlate, tmp_path):
+    run = tmp_path / "run"
     options = ("--store", "--pseudonymise", tmp_path / "key", "--out", tmp_path / "out")
     refused = voxlate("synth", run, "dicomweb://localhost/studies/1.2", *options)
     assert refused.code == 2
     assert "expected no --pseudonymise" in refused.err
 
 
-def test_a_listener_needs_senders_and_a_node(voxlate, run, tmp_path):
+def test_a_listener_needs_senders_and_a_node(voxlate, tmp_path):
+    run = tmp_path / "run"
     command = ("listen", run, "--out", tmp_path / "queue", "--to", "PACS@localhost:104")
     assert "Missing option '--allow'" in voxlate(*command).err
     wrong = voxlate("listen", run, "--out", tmp_path / "queue", "--to", "PACS", "--allow", "A")

@@ -68,7 +68,7 @@ def test_connections_that_ask_for_nothing_lock_no_sender_out(queue, sender, data
     monkeypatch.setattr(dimse, "MOST_WAITING", 4)
     with ExitStack() as held:
         place = (HOST, sender.node.port)
-        for number in range(14):
+        for number in range(8):
             idle = held.enter_context(socket.create_connection(place, timeout=5))
             if number % 2:
                 idle.sendall(b"\x01\x00\x00\x00\x10")  # the beginning of a request
