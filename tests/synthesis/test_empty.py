@@ -44,6 +44,12 @@ def near(scan: Volume) -> np.ndarray:
     return maximum_filter(canonical(scan).data[0] > 100, (3, 5, 5))
 
 
+def of_filled_slices(model):
+    """The model, as if its training had left out slices of less than 5 % of body."""
+    data = replace(model.recipe.data, foreground=0.05)
+    return replace(model, recipe=replace(model.recipe, data=data))
+
+
 def drawn(model, scans):
     """What the network says, of all slices."""
     images, _ = model.sample(model.prepare(scans, "case"), 0, no_report)
@@ -85,8 +91,7 @@ def test_noise_alone_is_background_where_training_left_out_emptier_slices_and_is
     model, scans = load(run), {"t1": with_noise(with_air(head))}
     learned_all = model.synthesise(scans)
     assert learned_all.provenance["empty"]["slices"] == 0
-    data = replace(model.recipe.data, foreground=0.05)
-    left_out = replace(model, recipe=replace(model.recipe, data=data)).synthesise(scans)
+    left_out = of_filled_slices(model).synthesise(scans)
     assert (left_out.volume.data[0, -ABOVE:] == 0).all()
     well_filled = slice(1, -ABOVE - 1)  # the first and the last slice of the head hold little of it
     np.testing.assert_array_equal(
@@ -98,7 +103,7 @@ def test_noise_alone_is_background_where_training_left_out_emptier_slices_and_is
     )
 
 
-@pytest.mark.parametrize("share", [0.002, 0.04, 0.2])
+@every_row("share", [0.002, 0.04, 0.2])
 def test_a_slice_with_little_body_is_the_networks_near_the_body_and_background_away_from_it(
     run, head, share
 ):
@@ -107,12 +112,9 @@ def test_a_slice_with_little_body_is_the_networks_near_the_body_and_background_a
     rows, columns = (np.arange(size)[:, None] - size // 2 for size in edge.shape)
     nearest = np.argsort((rows**2 + columns.T**2).ravel())[: max(1, round(share * edge.size))]
     edge.ravel()[nearest] = 600.0  # the tip of the head below it
-    data = replace(model.recipe.data, foreground=0.05)
-    chosen = replace(model, recipe=replace(model.recipe, data=data))
-    made, raw = (
-        canonical(chosen.synthesise({"t1": scan}).volume).data[0],
-        drawn(chosen, {"t1": scan}),
-    )
+    chosen = of_filled_slices(model)
+    made = canonical(chosen.synthesise({"t1": scan}).volume).data[0]
+    raw = drawn(chosen, {"t1": scan})
     body = canonical(scan).data[0] > 100
     little = (body.mean(axis=(1, 2)) < 0.1) & body.any(axis=(1, 2))
     assert little[-ABOVE] == (share < 0.1)
@@ -123,9 +125,7 @@ def test_a_slice_with_little_body_is_the_networks_near_the_body_and_background_a
 
 
 def test_what_was_filled_in_slices_with_little_body_is_said_and_stated(run, head):
-    model = load(run)
-    data = replace(model.recipe.data, foreground=0.05)
-    made = replace(model, recipe=replace(model.recipe, data=data)).synthesise({"t1": head})
+    made = of_filled_slices(load(run)).synthesise({"t1": head})
     assert made.provenance["empty"]["slices_with_little_body"] == 2
     assert made.provenance["empty"]["voxels"] == int((made.volume.data[0] == 0).sum())
     assert "2 slices have less body than training usually saw (below 10%)" in made.warnings[-1].text
@@ -142,11 +142,6 @@ def test_samples_do_not_differ_where_there_is_nothing_and_neither_do_members_of_
     assert (pair.volume.data[0, -ABOVE:] == 0).all()
     assert (pair.std["t2"].data[0, -ABOVE:] == 0).all()
     assert pair.provenance["empty"]["slices"] == ABOVE
-
-
-def test_a_completion_fills_slices_that_the_scans_it_has_do_not_show(completing, head):
-    made = load(completing).synthesise({"t1": with_air(head)})
-    assert (made.volumes["t2"].data[0, -ABOVE:] == 0).all()
 
 
 def test_air_is_filled_on_the_grid_of_a_file_that_was_resampled(run, head):
@@ -166,7 +161,7 @@ def test_intervals_are_closed_where_there_is_nothing(
 ):
     for number in range(3):
         small_head(tmp_path / "others" / f"new{number}", 100 + number)
-    assert voxlate("calibrate", run, tmp_path / "others").code == 0
+    voxlate("calibrate", run, tmp_path / "others").done()
     scan = with_air(read_volume(tmp_path / "others" / "new0" / "t1.nii.gz", "t1"))
     made = load(run).synthesise({"t1": scan})
     for one in (made.low, made.high):
@@ -237,7 +232,7 @@ def test_the_same_train_command_adds_that_file_to_an_older_run_and_trains_nothin
     path, weights = run / "anatomy.safetensors", (run / "weights.safetensors").read_bytes()
     before = load_file(path)
     path.unlink()
-    assert voxlate("train", tiny, "--data", prepared, "--out", run).code == 0
+    voxlate("train", tiny, "--data", prepared, "--out", run).done()
     after = load_file(
         path
     )  # the bytes of the file differ, because the order of its header's entries is random
@@ -248,7 +243,7 @@ def test_the_same_train_command_adds_that_file_to_an_older_run_and_trains_nothin
 
 
 def test_an_older_run_without_that_file_fills_air_as_well_and_says_once_that_it_checks_nothing(
-    voxlate, run, head, tmp_path
+    voxlate, run, head, out, tmp_path
 ):
     (run / "anatomy.safetensors").unlink()
     for name in ("a", "b"):
@@ -256,13 +251,12 @@ def test_an_older_run_without_that_file_fills_air_as_well_and_says_once_that_it_
         (tmp_path / "new" / name).mkdir(parents=True)
         image = nib.Nifti1Image(scan.data[0].T, scan.affine)
         nib.save(image, tmp_path / "new" / name / "t1.nii.gz")
-    answer = voxlate("synth", run, tmp_path / "new", "--out", tmp_path / "out")
-    assert answer.code == 0, answer.err
+    answer = voxlate("synth", run, tmp_path / "new", "--out", out).done()
     assert answer.err.count("expected anatomy.safetensors next to the weights") == 1
     assert answer.err.count("4 of 10 slices show only background") == 1  # for both cases
     for name in ("a", "b"):
-        assert read_json(tmp_path / "out" / name / "provenance.json")["empty"]["slices"] == ABOVE
-    assert "empty" not in read_json(tmp_path / "out" / "provenance.json")
+        assert read_json(out / name / "provenance.json")["empty"]["slices"] == ABOVE
+    assert "empty" not in read_json(out / "provenance.json")
 
 
 @pytest.fixture

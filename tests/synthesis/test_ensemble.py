@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from scans import t1_of
 from voxlate import recipe
 from voxlate.formats.io import read_volume
 from voxlate.images.grid import Volume
@@ -39,16 +40,11 @@ def constant(prepared, tiny, tmp_path):
     return make
 
 
-def t1_of(cohort):
-    return {"t1": cohort / "case0" / "t1.nii.gz"}
-
-
 def test_members_of_one_and_three_have_a_mean_of_two_and_their_spread(
     voxlate, constant, cohort, tmp_path
 ):
     one, three, out = constant(1), constant(3), tmp_path / "out"
-    answer = voxlate("synth", one, three, cohort / "case0", "--out", out)
-    assert answer.code == 0, answer.err
+    voxlate("synth", one, three, cohort / "case0", "--out", out).done()
     head = read_volume(t1_of(cohort)["t1"]).data > 0
     mean = read_volume(out / "case0" / "t2.nii.gz").data
     sd = read_volume(out / "case0" / "t2_std_uncalibrated.nii.gz").data
@@ -118,11 +114,8 @@ def test_members_count_the_same_however_many_samples_they_drew():
     draw = np.random.default_rng(1)
     variances = []
     for _ in range(400):  # 2 and 3 images of one distribution: without bias whatever the counts
-        few, many, pool = (
-            draw.normal(0, 1, (2, 1, 1, 1, 50)),
-            draw.normal(0, 1, (3, 1, 1, 1, 50)),
-            _Pool(),
-        )
+        pool = _Pool()
+        few, many = (draw.normal(0, 1, (count, 1, 1, 1, 50)) for count in (2, 3))
         pool.add(_made(few.astype(np.float32)), 2, "case")
         pool.add(_made(many.astype(np.float32)), 3, "case")
         np.testing.assert_allclose(
@@ -140,17 +133,11 @@ def _made(samples) -> Synthesised:
 
 
 def test_members_that_make_something_else_are_refused(
-    voxlate, run, prepared, tiny, cohort, tmp_path
+    voxlate, run, prepared, tiny, cohort, out, tmp_path
 ):
-    text = tiny.read_text().replace(
-        'source = ["t1"], target = ["t2"]', 'source = ["t2"], target = ["t1"]'
-    )
-    (tmp_path / "back.toml").write_text(text)
-    back = tmp_path / "back"
-    train(
-        recipe.read(str(tmp_path / "back.toml"), {"train.steps": "1"}), prepared, back, device="cpu"
-    )
-    answer = voxlate("synth", run, back, cohort, "--out", tmp_path / "out")
+    turned = {"data.source": '["t2"]', "data.target": '["t1"]', "train.steps": "1"}
+    back = train(recipe.read(str(tiny), turned), prepared, tmp_path / "back", device="cpu").folder
+    answer = voxlate("synth", run, back, cohort, "--out", out)
     assert (answer.code, answer.err.count("\n")) == (2, 1)
     assert "expected a model that makes t2 [a.u.] of t1 [a.u.], as" in answer.err
     assert "found one that makes t1 [a.u.] of t2 [a.u.]" in answer.err
@@ -160,8 +147,8 @@ def test_members_that_make_something_else_are_refused(
         Ensemble((model, in_hu))
 
 
-def test_runs_without_scans_are_refused(voxlate, run, tmp_path):
-    answer = voxlate("synth", run, run, "--out", tmp_path / "out")
+def test_runs_without_scans_are_refused(voxlate, run, out):
+    answer = voxlate("synth", run, run, "--out", out)
     assert (answer.code, answer.err.count("\n")) == (2, 1)
     assert "INPUT: expected scans after the runs, found only runs" in answer.err
 
@@ -189,7 +176,7 @@ def test_what_one_member_trained_on_is_no_held_out_case(voxlate, prepared, tiny,
     assert json.loads(answer.out)["cases"] == [test], answer.err
     none = voxlate("synth", *folds, cohort, "--out", tmp_path / "val", "--split", "val")
     assert none.code == 2  # each was trained on by the other
-    assert voxlate("synth", *folds, cohort, "--out", tmp_path / "all").code == 0
+    voxlate("synth", *folds, cohort, "--out", tmp_path / "all").done()
     splits = {
         path.parent.name: read_json(path)["split"]
         for path in (tmp_path / "all").glob("*/provenance.json")

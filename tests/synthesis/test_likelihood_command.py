@@ -88,8 +88,9 @@ def bits_under_noise(prepared, run):
 def test_a_network_that_says_nothing_leaves_the_density_of_the_noise(
     voxlate, prepared, silent, tmp_path
 ):
-    answer = voxlate("likelihood", silent, prepared, "--json", "--out", tmp_path / "bits.json")
-    assert answer.code == 0, answer.err
+    answer = voxlate(
+        "likelihood", silent, prepared, "--json", "--out", tmp_path / "bits.json"
+    ).done()
     said = json.loads(answer.out)
     expected = bits_under_noise(prepared, silent)
     (row,) = said["cases"]
@@ -103,6 +104,9 @@ def test_a_network_that_says_nothing_leaves_the_density_of_the_noise(
     )
     assert part["network_calls"] >= 7
     assert read_json(tmp_path / "bits.json") == said
+    fewer = likelihood(silent, prepared, slices=3, tolerance=1e-3).document["cases"][0]
+    assert fewer["pieces"] == 3  # spread over the case
+    assert fewer["bits_per_dim"] == pytest.approx(expected[[1, 3, 5]].mean(), abs=1e-3)
 
 
 def test_neither_the_batch_nor_the_other_slices_change_a_slices_bits(ready, prepared):
@@ -126,19 +130,10 @@ def test_neither_the_batch_nor_the_other_slices_change_a_slices_bits(ready, prep
     assert abs(bits(batch=2, seed=1) - alone) > 0.02, "other probes"
 
 
-def test_fewer_slices_are_spread_over_the_case(prepared, silent):
-    row = likelihood(silent, prepared, slices=3, tolerance=1e-3).document["cases"][0]
-    assert row["pieces"] == 3
-    assert row["bits_per_dim"] == pytest.approx(
-        bits_under_noise(prepared, silent)[[1, 3, 5]].mean(), abs=1e-3
-    )
-
-
 def test_a_residuals_density_is_said_to_be_one_and_counts_its_scale(voxlate, ready, prepared):
     task = 'task = { kind = "residual", scale = 4 }\n'
     run = trained(ready, TINY.replace("intensity", f"{task}intensity") + PREDICTOR, "residual")
-    answer = voxlate("likelihood", run, prepared, "--tolerance", "1e-2", "--slices", 2)
-    assert answer.code == 0, answer.err
+    answer = voxlate("likelihood", run, prepared, "--tolerance", "1e-2", "--slices", 2).done()
     text = " ".join(answer.out.split())
     assert "density of the residual: truth minus the predictor's image, times 4" in text
     assert f"{math.log2(700 / 4):+.3f} bits" in text
@@ -163,10 +158,9 @@ def test_a_completing_model_is_asked_for_each_modality_in_turn(ready, prepared):
 
 def test_a_run_that_has_no_density_is_refused(voxlate, ready, prepared):
     run = trained(ready, TINY.replace('"diffusion"', '"regression"'), "regression")
-    answer = voxlate("likelihood", run, prepared)
-    assert answer.code == 2
-    assert "expected a diffusion model" in answer.err
-    assert "found method.kind 'regression'" in answer.err
+    answer = voxlate("likelihood", run, prepared).refusal
+    assert "expected a diffusion model" in answer
+    assert "found method.kind 'regression'" in answer
 
 
 @pytest.mark.parametrize(
@@ -182,16 +176,13 @@ def test_a_tolerance_that_no_step_can_keep_is_refused(
 ):
     answer = voxlate(
         "likelihood", silent, prepared, "--tolerance", tolerance, "--out", tmp_path / "bits.json"
-    )
-    assert answer.code == 2
-    assert f"voxlate: --tolerance: {expected}" in answer.err
+    ).refusal
+    assert f"voxlate: --tolerance: {expected}" in answer
     assert not (tmp_path / "bits.json").exists()
 
 
 def test_a_cohort_that_is_not_prepared_is_refused(voxlate, silent, ready):
-    answer = voxlate("likelihood", silent, ready / "cohort")
-    assert answer.code == 2
-    assert "Run voxlate prepare first" in answer.err
+    assert "Run voxlate prepare first" in voxlate("likelihood", silent, ready / "cohort").refusal
 
 
 def test_infinite_bits_are_no_number_in_the_file():

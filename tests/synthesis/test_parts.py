@@ -6,6 +6,7 @@ import pytest
 
 import voxlate as package
 from rows import every_row
+from scans import contents_of
 from voxlate.synthesis import cohort as cohorts
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.ensemble import load_members
@@ -42,15 +43,14 @@ def test_parts_give_the_same_files_as_one_job_and_scores_miss_an_unfinished_part
 ):
     options = ("synth", run, cohort, "--split", "train", "--out")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert voxlate(*options, whole).code == 0
+    voxlate(*options, whole).done()
     cases = sorted(one.name for one in whole.iterdir() if one.is_dir())
-    assert voxlate(*options, parts, "--part", "2/2").code == 0
+    voxlate(*options, parts, "--part", "2/2").done()
     assert sorted(one.name for one in parts.iterdir() if one.is_dir()) == cases[1::2]
-    early = voxlate("evaluate", parts, "--truth", cohort)
-    assert early.code == 2
-    assert f"not scored: {cases[0]} (no image in parts)" in early.err
-    assert voxlate(*options, parts, "--part", "1/2").code == 0
-    assert voxlate("evaluate", parts, "--truth", cohort).code == 0
+    early = voxlate("evaluate", parts, "--truth", cohort).refusal
+    assert f"not scored: {cases[0]} (no image in parts)" in early
+    voxlate(*options, parts, "--part", "1/2").done()
+    voxlate("evaluate", parts, "--truth", cohort).done()
     for case in cases:
         assert (parts / case / "t2.nii.gz").read_bytes() == (
             whole / case / "t2.nii.gz"
@@ -58,56 +58,51 @@ def test_parts_give_the_same_files_as_one_job_and_scores_miss_an_unfinished_part
     assert sorted(read_json(parts / "provenance.json")["cases"]) == cases
 
 
-def test_a_part_beyond_the_last_case_has_nothing_to_do(voxlate, run, cohort, tmp_path):
-    answer = voxlate("synth", run, cohort / "case0", "--out", tmp_path / "out", "--part", "2/2")
-    assert answer.code == 0
+def test_a_part_beyond_the_last_case_has_nothing_to_do(voxlate, run, cohort, out):
+    answer = voxlate("synth", run, cohort / "case0", "--out", out, "--part", "2/2").done()
     assert "--part 2/2 holds none of the 1 cases" in answer.out
 
 
-def test_a_case_that_another_job_makes_is_left_to_it(voxlate, run, cohort, tmp_path):
-    out = tmp_path / "out"
+def test_a_case_that_another_job_makes_is_left_to_it(voxlate, run, cohort, out):
     with lock(out / "case0"):
         answer = voxlate("synth", run, cohort, "--out", out, "--part", "1/1")
     assert answer.code == 2
     assert "case0: expected no other voxlate to write here" in " ".join(answer.err.split())
     assert (out / "case1" / "t2.nii.gz").exists()
-    assert voxlate("synth", run, cohort, "--out", out, "--part", "1/1").code == 0
+    voxlate("synth", run, cohort, "--out", out, "--part", "1/1").done()
     assert (
         "failed" not in read_json(out / "provenance.json")
         or not read_json(out / "provenance.json")["failed"]
     )
 
 
-def contents(out):
-    return {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
-
-
 def test_a_part_made_in_another_way_than_the_others_is_refused_before_anything_is_written(
-    voxlate, run, cohort, tmp_path
+    voxlate, run, cohort, out
 ):
-    out = tmp_path / "out"
-    assert (
-        voxlate("synth", run, cohort, "--split", "train", "--out", out, "--part", "1/2").code == 0
-    )
-    before = contents(out)
+    voxlate("synth", run, cohort, "--split", "train", "--out", out, "--part", "1/2").done()
+    before = contents_of(out)
     for part in ("1/2", "2/2"):
         answer = voxlate(
             "synth", run, cohort, "--split", "train", "--out", out, "--part", part, "--seed", 7
-        )
-        assert answer.code == 2
-        assert "expected images made in one way" in answer.err
-        assert "seed: 0 and 7" in " ".join(answer.err.split())
+        ).refusal
+        assert "expected images made in one way" in answer
+        assert "seed: 0 and 7" in answer
     with pytest.raises(BadInput, match="seed: 0 and 7"):
         package.synthesise(run, cohort, out, split="train", part="2/2", seed=7, progress=False)
-    assert contents(out) == before
+    assert contents_of(out) == before
+
+
+@pytest.fixture
+def first_case(run, cohort):
+    """The selection of one of six cases."""
+    model = load_members([run])
+    first, *others = find_scans([str(cohort)], model)
+    return Selection(model, [first], names(others))
 
 
 def test_a_part_sees_the_way_of_a_job_that_has_made_no_case_yet_and_one_of_the_same_way_goes_on(
-    run, cohort, tmp_path, monkeypatch
+    first_case, out, monkeypatch
 ):
-    out, model = tmp_path / "out", load_members([run])
-    own = find_scans([str(cohort)], model)[part_of("1/2")]
-    others = [name for name in (f"case{k}" for k in range(6)) if name not in names(own)]
 
     def killed(*_, **__):
         raise KeyboardInterrupt
@@ -115,24 +110,17 @@ def test_a_part_sees_the_way_of_a_job_that_has_made_no_case_yet_and_one_of_the_s
     with monkeypatch.context() as during:
         during.setattr(Model, "synthesise", killed)
         with pytest.raises(KeyboardInterrupt):
-            synthesise_cases(Selection(model, own, others), out)
-    assert [
-        path.name for path in out.iterdir() if path.is_dir() and any(path.glob("*.nii.gz"))
-    ] == []
-    with pytest.raises(
-        BadInput, match=r"provenance.json: expected the way in which this part.*seed: 0 and 7"
-    ):
-        synthesise_cases(Selection(model, own, others), out, seed=7)
-    made, failed = synthesise_cases(Selection(model, own[:1], [*names(own[1:]), *others]), out)
+            synthesise_cases(first_case, out)
+    assert not [*out.glob("*/*.nii.gz")]
+    sentence = r"provenance.json: expected the way in which this part.*seed: 0 and 7"
+    with pytest.raises(BadInput, match=sentence):
+        synthesise_cases(first_case, out, seed=7)
+    made, failed = synthesise_cases(first_case, out)
     assert (len(made), failed) == (1, {})
 
 
-def test_a_calibration_is_part_of_the_way(run, cohort, tmp_path, monkeypatch):
-    out, model = tmp_path / "out", load_members([run])
-    own = find_scans([str(cohort)], model)[part_of("1/2")]
-    others = [name for name in (f"case{k}" for k in range(6)) if name not in names(own)]
-    own, others = own[:1], [*names(own[1:]), *others]
-    synthesise_cases(Selection(model, own, others), out)
+def test_a_calibration_is_part_of_the_way(first_case, out, monkeypatch):
+    synthesise_cases(first_case, out)
     plan = Model.plan
 
     def calibrated(self, files, seed):
@@ -140,36 +128,32 @@ def test_a_calibration_is_part_of_the_way(run, cohort, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Model, "plan", calibrated)
     with pytest.raises(BadInput, match="no calibration and calibration 01234567"):
-        synthesise_cases(Selection(model, own, others), out)
+        synthesise_cases(first_case, out)
 
 
-def test_a_part_never_writes_beside_a_job_of_all_cases(voxlate, run, cohort, tmp_path, monkeypatch):
+def test_a_part_never_writes_beside_a_job_of_all_cases(voxlate, run, cohort, out, monkeypatch):
     monkeypatch.setattr(cohorts, "SHARED_SECONDS", 0.05)
-    out = tmp_path / "out"
     with lock(out):
         answer = voxlate("synth", run, cohort, "--out", out, "--part", "1/2")
     assert answer.code == 2
     assert "expected no other voxlate to write here" in " ".join(answer.err.split())
 
 
-def test_a_split_is_that_of_the_training_where_the_cohort_has_no_table(
-    voxlate, run, cohort, tmp_path
-):
-    assert voxlate("synth", run, cohort, "--out", tmp_path / "out").code == 0
-    held_out = voxlate("evaluate", tmp_path / "out", "--truth", cohort, "--split", "val", "--json")
-    assert held_out.code == 0, held_out.err
+def test_a_split_is_that_of_the_training_where_the_cohort_has_no_table(voxlate, run, cohort, out):
+    voxlate("synth", run, cohort, "--out", out).done()
+    held_out = voxlate("evaluate", out, "--truth", cohort, "--split", "val", "--json").done()
     scored = {row["case"] for row in json.loads(held_out.out)["cases"]}
     assert scored == set(read_json(run / "provenance.json")["data"]["splits"]["val"])
 
 
 def test_another_patient_with_the_name_of_a_training_case_counts_as_held_out(
-    voxlate, run, cohort, tmp_path, small_head
+    voxlate, run, cohort, out, tmp_path, small_head
 ):
     for number in range(2):
         small_head(tmp_path / "others" / f"case{number}", 100 + number)  # names of training cases
-    answer = voxlate("synth", run, tmp_path / "others", "--out", tmp_path / "out")
+    answer = voxlate("synth", run, tmp_path / "others", "--out", out)
     assert "It has the name of a training case and other voxels" in answer.err
-    scored = voxlate("evaluate", tmp_path / "out", "--truth", tmp_path / "others", "--json")
+    scored = voxlate("evaluate", out, "--truth", tmp_path / "others", "--json")
     assert json.loads(scored.out)["trained_on"] == []
     own = voxlate("synth", run, cohort, "--out", tmp_path / "own", "--split", "train")
     assert "other voxels" not in own.err
@@ -178,23 +162,21 @@ def test_another_patient_with_the_name_of_a_training_case_counts_as_held_out(
     ]
 
 
-def test_a_training_case_under_another_name_counts_as_one(voxlate, run, cohort, tmp_path):
+def test_a_training_case_under_another_name_counts_as_one(voxlate, run, cohort, out, tmp_path):
     splits = read_json(run / "provenance.json")["data"]["splits"]
     (tmp_path / "renamed").mkdir()
     (cohort / splits["train"][0]).rename(tmp_path / "renamed" / "somebody")
-    assert voxlate("synth", run, tmp_path / "renamed", "--out", tmp_path / "out").code == 0
-    scored = voxlate("evaluate", tmp_path / "out", "--truth", tmp_path / "renamed", "--json")
+    voxlate("synth", run, tmp_path / "renamed", "--out", out).done()
+    scored = voxlate("evaluate", out, "--truth", tmp_path / "renamed", "--json")
     assert json.loads(scored.out)["trained_on"] == ["somebody"]
 
 
-def test_parts_of_another_number_are_refused_in_one_sentence(voxlate, run, cohort, tmp_path):
-    out = tmp_path / "out"
-    assert voxlate("synth", run, cohort, "--out", out, "--part", "1/2").code == 0
+def test_parts_of_another_number_are_refused_in_one_sentence(voxlate, run, cohort, out):
+    voxlate("synth", run, cohort, "--out", out, "--part", "1/2").done()
     before = sorted(path.name for path in out.iterdir())
-    answer = voxlate("synth", run, cohort, "--out", out, "--part", "1/3")
-    assert answer.code == 2
+    answer = voxlate("synth", run, cohort, "--out", out, "--part", "1/3").refusal
     assert "expected one of 2 parts, as which this folder was begun, found one of 3" in " ".join(
-        answer.err.split()
+        answer.split()
     )
     assert sorted(path.name for path in out.iterdir()) == before
-    assert voxlate("synth", run, cohort, "--out", out, "--part", "2/2").code == 0
+    voxlate("synth", run, cohort, "--out", out, "--part", "2/2").done()

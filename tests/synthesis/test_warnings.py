@@ -64,6 +64,6 @@ def test_the_terminal_and_json_state_warnings_by_their_grade_also_of_images_that
         assert stated["bright"] == read_json(out / "bright" / "provenance.json")["warnings"]
 
 
-def test_nothing_is_listed_in_json_of_ordinary_scans(voxlate, run, cohort, tmp_path):
-    answer = voxlate("synth", run, cohort / "case0", "--out", tmp_path / "out", "--json")
+def test_nothing_is_listed_in_json_of_ordinary_scans(voxlate, run, cohort, out):
+    answer = voxlate("synth", run, cohort / "case0", "--out", out, "--json")
     assert json.loads(answer.out)["warnings"] == {}
