@@ -8,6 +8,7 @@ import pytest
 
 from voxlate.formats.dicom import list_series
 from voxlate.formats.io import read_volume
+from voxlate.images.grid import Volume
 from voxlate.system.errors import BadInput
 
 pydicom = pytest.importorskip("pydicom")
@@ -79,37 +80,35 @@ def test_frames_are_ordered_by_place_and_each_is_scaled_by_its_own_slope(
     assert (volume.unit, volume.guesses) == ("HU", ())
 
 
-def test_echoes_in_one_object_are_listed_and_each_is_read_by_its_path(tmp_path: Path) -> None:
-    pixels = stored(4)
-    groups = [group(3.0 * (k // 2), 1.0, echo=[10.0, 80.0][k % 2]) for k in range(4)]
-    write_object(tmp_path / "a.dcm", groups, pixels, Modality="MR")
-    with pytest.raises(
-        BadInput, match=r"2 in this series by EchoTime .*EchoTime 10.* EchoTime 80"
-    ) as caught:
-        read_volume(tmp_path)
-    (one,) = list_series(tmp_path)
-    assert one.images == 4
+def two_parts(folder: Path, groups: list[object], sentence: str, **tags: object) -> list[Volume]:
+    """An object that shows every place twice: both volumes, by the paths that its refusal lists."""
+    pixels = stored(len(groups))
+    write_object(folder / "a.dcm", groups, pixels, **tags)
+    with pytest.raises(BadInput, match=sentence) as caught:
+        read_volume(folder)
     paths = re.findall(r"\S+#[0-9a-f]{8}", str(caught.value))
-    first, second = [read_volume(tmp_path.parent / path) for path in paths]
+    first, second = [read_volume(folder.parent / path) for path in paths]
     np.testing.assert_array_equal(first.data[0], pixels[::2] - 1024.0)
     np.testing.assert_array_equal(second.data[0], pixels[1::2] - 1024.0)
+    return [first, second]
+
+
+def test_echoes_in_one_object_are_listed_and_each_is_read_by_its_path(tmp_path: Path) -> None:
+    groups = [group(3.0 * (k // 2), 1.0, echo=[10.0, 80.0][k % 2]) for k in range(4)]
+    sentence = r"2 in this series by EchoTime .*EchoTime 10.* EchoTime 80"
+    two_parts(tmp_path, groups, sentence, Modality="MR")
+    (one,) = list_series(tmp_path)
+    assert one.images == 4
 
 
 def test_two_stacks_of_one_object_are_listed_and_each_is_read_by_its_path(tmp_path: Path) -> None:
-    pixels = stored(6)
     groups = [group(3.0 * (k // 2), 1.0) for k in range(6)]
     for one in groups[1::2]:
         one.FrameContentSequence[0].StackID = "2"
         one.PlaneOrientationSequence = [item(ImageOrientationPatient=[1, 0, 0, 0, 0, -1])]
         x, y, z = one.PlanePositionSequence[0].ImagePositionPatient
         one.PlanePositionSequence[0].ImagePositionPatient = [x, y + z, 40.0]
-    write_object(tmp_path / "a.dcm", groups, pixels)
-    with pytest.raises(BadInput, match="2 in this series by StackID") as caught:
-        read_volume(tmp_path)
-    paths = re.findall(r"\S+#[0-9a-f]{8}", str(caught.value))
-    axial, coronal = [read_volume(tmp_path.parent / path) for path in paths]
-    np.testing.assert_array_equal(axial.data[0], pixels[::2] - 1024.0)
-    np.testing.assert_array_equal(coronal.data[0], pixels[1::2] - 1024.0)
+    _, coronal = two_parts(tmp_path, groups, "2 in this series by StackID")
     np.testing.assert_allclose(coronal.affine @ [0, 0, 2, 1], [10, -11, 40, 1])
 
 

@@ -123,7 +123,6 @@ BAD = {
         {"tag": "AcquisitionNumber"},
         r"expected the times of its frames in the header, found none",
     ),
-    "#peak+60s": ({}, r"expected frames until then, found the peak at 12\.0 s \(frame 7\)"),
     "": ({}, r"several echoes or times.*#frame=1 or #peak"),
 }
 

@@ -42,8 +42,9 @@ RANGES = st.tuples(st.floats(-2000, 2000), st.floats(1, 4000)).map(
 @QUICK
 @given(VALUES, RANGES)
 def test_forward_and_its_inverse_follow_their_laws_for_arrays_and_tensors(x, scale) -> None:
-    clipped = x.clip(scale.low, scale.high)
+    clipped, before = x.clip(scale.low, scale.high), x.copy()
     np.testing.assert_allclose(scale.inverse(scale.forward(x)), clipped, atol=2e-3)
+    np.testing.assert_array_equal(x, before)
     y = scale.forward(np.sort(x))
     assert y.dtype == np.float32
     assert y.min() >= -1
@@ -66,12 +67,6 @@ def test_minmax_clips_nothing_and_reaches_both_ends(x) -> None:
         assert scale.forward(x).max() == pytest.approx(1, abs=1e-5)
 
 
-def test_forward_does_not_change_its_input() -> None:
-    x = np.array([0.0, 50.0], np.float32)
-    Scale(0, 100).forward(x)
-    np.testing.assert_array_equal(x, [0, 50])
-
-
 def test_a_window_of_hounsfield_units() -> None:
     scale = Window(low=-50, high=350).scale(None)
     np.testing.assert_allclose(
@@ -85,11 +80,8 @@ def test_a_constant_maps_to_minus_one_and_back_to_itself() -> None:
     scale = whole(MinMax(), np.full((3, 3), 7.0, np.float32))
     np.testing.assert_array_equal(scale.forward(np.full(3, 7.0, np.float32)), -1)
     np.testing.assert_array_equal(scale.inverse(np.array([-1.0, 0.3, 1.0])), 7)
-
-
-def test_a_range_too_narrow_for_float32_counts_as_constant() -> None:
-    x = np.array([0.0, 1e-40], np.float32)
-    np.testing.assert_array_equal(whole(MinMax(), x).forward(x), -1)
+    narrow = np.array([0.0, 1e-40], np.float32)  # too narrow for float32
+    np.testing.assert_array_equal(whole(MinMax(), narrow).forward(narrow), -1)
 
 
 def test_zscore_spreads_mean_and_clip_deviations_of_the_mask() -> None:
@@ -171,13 +163,6 @@ def test_without_a_mask_or_with_an_empty_one_all_is_foreground(volume) -> None:
     assert intensity_statistics(values, np.zeros(values.shape, bool)) == plain
 
 
-def test_int16_and_float_voxels_of_the_same_values_have_the_same_statistics() -> None:
-    values = np.random.default_rng(1).integers(-1000, 3000, (3, 8, 8))
-    assert intensity_statistics(values.astype(np.int16)) == intensity_statistics(
-        values.astype(np.float32)
-    )
-
-
 def test_the_typical_scale_is_the_median_over_cases_and_a_window_is_itself() -> None:
     cases = [
         intensity_statistics(np.linspace(0, top, 1000).reshape(10, 10, 10))
@@ -185,9 +170,3 @@ def test_the_typical_scale_is_the_median_over_cases_and_a_window_is_itself() -> 
     ]
     assert typical_scale(MinMax(per="volume"), cases) == Scale(0, 3)
     assert typical_scale(Window(low=-5, high=7), cases) == Scale(-5, 7)
-
-
-def test_each_map_says_what_it_must_be_given() -> None:
-    maps = [Window(low=0, high=1), MinMax(), Percentile(inside="all"), Percentile(), ZScore()]
-    assert [one.slicewise for one in maps] == [False, True, False, False, False]
-    assert [one.window for one in maps] == [(0, 1), None, None, None, None]

@@ -90,6 +90,17 @@ def orthanc(tmp_path, free_port):
         process.wait(30)
 
 
+@pytest.fixture
+def stored(orthanc, series, datasets, tmp_path):
+    """The UID of the study, which Orthanc has."""
+    from voxlate.pacs.sending import Ledger, send
+    from voxlate.pacs.web import WebArchive
+
+    archive = WebArchive.connect(orthanc.url)
+    send(sorted(series.iterdir()), archive, Ledger(tmp_path / "first.txt"), "archive")
+    return str(datasets[0].StudyInstanceUID)
+
+
 def _wait_for(server: Orthanc, process: subprocess.Popen, log: Path) -> None:
     import requests
 

@@ -10,8 +10,7 @@ from orthanc_steps import listens, push, until
 from voxlate.pacs.address import Node
 from voxlate.pacs.dimse import NodeArchive
 from voxlate.pacs.queue import DONE, INCOMING, WORK, study_name
-from voxlate.pacs.sending import Ledger, Refused, send
-from voxlate.pacs.web import WebArchive
+from voxlate.pacs.sending import Ledger, Refused
 
 pytestmark = [pytest.mark.pacs, pytest.mark.slow]
 
@@ -42,27 +41,6 @@ def answers(orthanc) -> list[str]:
     return [name for one in own for name in one["Instances"]]
 
 
-@pytest.fixture
-def stored(orthanc, series, datasets, tmp_path):
-    """The UID of the study, which Orthanc has."""
-    archive = WebArchive.connect(orthanc.url)
-    send(sorted(series.iterdir()), archive, Ledger(tmp_path / "first.txt"), "archive")
-    return str(datasets[0].StudyInstanceUID)
-
-
-def test_a_study_is_answered_and_nothing_of_the_patient_remains(
-    orthanc, stored, listener, tmp_path
-):
-    listener()
-    until(lambda: listens(orthanc), "listening")
-    push(orthanc, stored)
-    done = tmp_path / "queue" / DONE / study_name(stored) / "sent.txt"
-    until(done.is_file, "the answer")
-    until(lambda: not any((tmp_path / "queue" / WORK).iterdir()), "the end of the work")
-    assert len(answers(orthanc)) == 6
-    assert not any((tmp_path / "queue" / INCOMING).iterdir())
-
-
 def test_a_process_killed_after_receiving_or_while_sending_goes_on_and_sends_nothing_twice(
     orthanc, stored, listener, tmp_path
 ):
@@ -83,6 +61,7 @@ def test_a_process_killed_after_receiving_or_while_sending_goes_on_and_sends_not
     done = queue / DONE / study / "sent.txt"
     until(lambda: done.is_file() and not (queue / WORK / study).exists(), "the rest")
     assert len(answers(orthanc)) == 6
+    assert not any((queue / INCOMING).iterdir())  # nothing of the patient remains
     assert len(Ledger(done).instances()) == 6
 
 

@@ -18,14 +18,6 @@ from voxlate.pacs.web import WebArchive, fetch_study
 SYNTHETIC = "SYNTHETIC T2 - NOT FOR DIAGNOSIS"
 
 
-@pytest.fixture
-def stored(orthanc, series, datasets, tmp_path):
-    """The UID of the study, which Orthanc has."""
-    archive = WebArchive.connect(orthanc.url)
-    send(sorted(series.iterdir()), archive, Ledger(tmp_path / "first.txt"), "archive")
-    return str(datasets[0].StudyInstanceUID)
-
-
 def derived(orthanc, study, folder):
     """The derived series of a study, fetched into a folder of its own."""
     archive = WebArchive.connect(orthanc.url)
