@@ -9,7 +9,6 @@ from safetensors.numpy import load_file
 from scipy.linalg import sqrtm
 
 from voxlate.scoring.distances import (
-    Estimate,
     distances,
     frechet,
     frechet_limit,
@@ -92,13 +91,9 @@ def test_the_jackknife_of_a_mean_is_its_standard_error():
     assert found.error == pytest.approx(values[:10].std(ddof=1) / math.sqrt(10), rel=1e-12)
 
 
-def test_two_groups_are_too_few_for_an_error():
+def test_two_groups_are_too_few_for_an_error_and_one_vector_is_no_set():
     a, b, two = draws(6, 3), draws(6, 3, 1), [0, 0, 0, 1, 1, 1]
     assert math.isnan(with_error(frechet, a, b, two).error)
-    assert math.isnan(Estimate(1.0).error)
-
-
-def test_one_vector_is_no_set():
     with pytest.raises(ValueError, match="N of at least 2"):
         frechet(draws(1, 3), draws(5, 3))
 

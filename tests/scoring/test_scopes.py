@@ -327,18 +327,8 @@ def test_scopes_stand_in_the_table_the_files_the_report_and_comparisons(voxlate,
     for folder, image in (("one", made), ("two", made * 1.1)):
         pair(tmp_path / folder, truth, image, mask=brain)
         pair(tmp_path / folder, truth[::-1], image[::-1] + 0.1, case="p1", mask=brain[::-1])
-    options = [
-        "--mask",
-        "cohort",
-        "--score",
-        "both_masked.slices",
-        "--score",
-        "crops",
-        "--crop",
-        "16",
-        "--seed",
-        "3",
-    ]
+    scopes = ("--score", "both_masked.slices", "--score", "crops")
+    options = ("--mask", "cohort", *scopes, "--crop", 16, "--seed", 3)
     for folder in ("one", "two"):
         said = voxlate(
             "evaluate", tmp_path / folder / "out", "--truth", tmp_path / folder / "cohort", *options

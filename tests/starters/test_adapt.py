@@ -175,7 +175,7 @@ def test_both_stages_of_a_run_are_adapted_and_the_last_holds_the_new_predictor(
     trained, prepared, tmp_path
 ):
     run = Run(trained("two", TWO))
-    changes = {"steps": 8, "share": 0, "device": "cpu"}
+    changes = {"steps": 2, "share": 0, "device": "cpu"}
     done = adapt(run.folder, prepared, tmp_path / "adapted", **changes)
     mean = read_weights(done.weights("mean"))
     inside = read_weights(done.weights())
