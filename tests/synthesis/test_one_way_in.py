@@ -169,7 +169,7 @@ def copied(heads: Path, root: Path, change: Callable[[str, Volume], Volume]) -> 
 
 
 def test_a_target_that_shows_more_than_the_sources_does_not_move_the_mask(
-    both_ways, heads, tmp_path
+    both_ways, heads, out, tmp_path
 ) -> None:
     def change(name: str, volume: Volume) -> Volume:
         if name == "t2":
@@ -181,20 +181,21 @@ def test_a_target_that_shows_more_than_the_sources_does_not_move_the_mask(
         {}, {"ncct": WINDOW, "t1": ZSCORE}, STRIPPED, case="a", root=root
     )
     assert_equal(trained, synthesised)
-    foreground_of_all = open_cohort(tmp_path / "out").case("a").mask()
+    foreground_of_all = open_cohort(out).case("a").mask()
     assert foreground_of_all.sum() > 1.2 * trained.mask.sum()
 
 
-def test_a_mask_file_wins_both_ways(both_ways, heads, tmp_path) -> None:
+def test_a_mask_file_wins_both_ways(both_ways, heads, out, tmp_path) -> None:
     root = copied(heads, tmp_path / "in", lambda _, volume: volume)
     box = read_volume(root / "a" / "t1.nii.gz", "mask")
     box.data[:] = 0
     box.data[:, 3:9, 8:20, 5:25] = 1
     write_volume(root / "a" / "mask.nii.gz", box)
     trained, synthesised, made = both_ways(
-        {}, {"ncct": WINDOW, "t1": ZSCORE}, STRIPPED, case="a", root=root
+        {}, {"ncct": WINDOW, "t1": ZSCORE}, STRIPPED, case="a", root=root, mask="brain"
     )
     assert_equal(trained, synthesised)
+    assert open_cohort(out).header("a").mask_from == "mask.nii.gz"
     assert trained.mask.sum() == box.data.sum()
     assert (made.volume.data[0, [0, 1, 2, 9, 10, 11]] == -100).all(), (
         "slices outside the mask are not made"
@@ -236,11 +237,9 @@ def test_a_missing_source_is_background_both_ways(both_ways) -> None:
     assert (trained.source[:, 1::2] == -1).all()
 
 
-def test_a_batch_of_training_holds_the_same_patches(heads, tmp_path) -> None:
+def test_a_batch_of_training_holds_the_same_patches(heads, out) -> None:
     """Without augmentation, Batches gives what is read at its items' places."""
-    cohort = prepare(
-        heads, tmp_path / "out", workers=1, shares=(1, 0, 0), modalities=["ncct", "t2"]
-    )
+    cohort = prepare(heads, out, workers=1, shares=(1, 0, 0), modalities=["ncct", "t2"])
     recipe = from_dict(
         {
             "title": "recorder",

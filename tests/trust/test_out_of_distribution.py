@@ -61,7 +61,7 @@ def with_metal(image):
 )
 def test_heads_of_another_kind_are_flagged(references, change, worst):
     verdicts = [
-        verdict_on(references, seen(change(head(k)).astype(np.float32))) for k in range(100, 110)
+        verdict_on(references, seen(change(head(k)).astype(np.float32))) for k in range(100, 104)
     ]
     assert all(one.is_flagged for one in verdicts)
     assert all(
@@ -94,12 +94,12 @@ def test_a_single_slice_and_a_scan_that_shows_nothing_have_patches():
     assert len(patches_of([line], line != 0, SPACING).features) == 1
 
 
-@every_row("known", [2, 3, 4, 6])
+@every_row("known", [2, 4])
 def test_few_patients_flag_no_head_by_its_size_and_say_that_they_are_few(known):
     references = fit_references(
         [seen(head(k)) for k in range(known)], [f"p{k}" for k in range(known)]
     )
-    verdicts = [verdict_on(references, seen(head(k))) for k in range(100, 120)]
+    verdicts = [verdict_on(references, seen(head(k))) for k in range(100, 110)]
     assert max(one.statistics["size"] for one in verdicts) < 1
     other = head(100)
     strange = verdict_on(references, seen(np.where(other > -0.9, -other, -1).astype(np.float32)))

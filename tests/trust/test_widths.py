@@ -55,7 +55,7 @@ def test_rare_errors_that_weigh_more_widen_the_intervals():
     )  # half of all weight is theirs: the 90 % quantile of them, 0.64
 
 
-def test_a_kept_network_predicts_the_same_and_the_random_state_stays():
+def test_a_kept_network_predicts_the_same_and_the_random_state_stays(quick_widths):
     features = np.random.default_rng(2).normal(size=(2000, 3)).astype(np.float32)
     torch.manual_seed(5)
     before = torch.get_rng_state()
