@@ -1,4 +1,4 @@
-"""The source of the package as syntax trees, parsed once for all tests that look at it."""
+"""The source of the package as text and as syntax, read and parsed once for all tests that look at it."""
 
 import ast
 from functools import cache
@@ -10,15 +10,18 @@ ROOT = Path(voxlate.__file__).parent
 
 
 @cache
-def trees() -> dict[Path, ast.Module]:
-    """Each file of the package, by its path from the package's folder."""
-    return {
-        path.relative_to(ROOT): ast.parse(path.read_text(encoding="utf-8"))
-        for path in sorted(ROOT.rglob("*.py"))
-    }
+def files() -> tuple[Path, ...]:
+    """The files of the package, by their paths from its folder."""
+    return tuple(path.relative_to(ROOT) for path in sorted(ROOT.rglob("*.py")))
 
 
 @cache
-def nodes(path: Path) -> list[ast.AST]:
-    """All nodes of a file."""
-    return list(ast.walk(trees()[path]))
+def text_of(path: Path) -> str:
+    """The text of a file."""
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """All nodes of the syntax tree of a file."""
+    return tuple(ast.walk(ast.parse(text_of(path))))

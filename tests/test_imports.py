@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-from sources import nodes, trees
+from sources import files, nodes
 
 # A folder may import folders of lower levels and itself; diffusion, images and nets do not know each other.
 LEVELS = {
@@ -15,7 +15,7 @@ LEVELS = {
 
 
 def _modules() -> list[Path]:
-    return [path for path in trees() if path.name != "__init__.py"]
+    return [path for path in files() if path.name != "__init__.py"]
 
 
 def _imported_names(path: Path) -> set[str]:
@@ -34,8 +34,8 @@ def _folders(path: Path) -> set[str]:
 
 
 def _files(path: Path) -> set[Path]:
-    files = {Path(*name.split(".")).with_suffix(".py") for name in _imported_names(path)}
-    return (files & trees().keys()) - {path}
+    found = {Path(*name.split(".")).with_suffix(".py") for name in _imported_names(path)}
+    return (found & set(files())) - {path}
 
 
 def test_every_module_imports_only_what_lies_below_it():

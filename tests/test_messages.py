@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from sources import ROOT, nodes, trees
+from sources import ROOT, files, nodes
 from voxlate.cli.messages import MOST, keep_messages, shorten
 from voxlate.system.codes import GRADES, codes
 from voxlate.system.messages import FILE, Message, message, read_messages, summarise, worst_grade
@@ -17,7 +17,7 @@ DYNAMIC = "truth-"  # codes that are put together from the kind of a fault
 def constants() -> tuple[set[str], set[str]]:
     """The codes that calls of `message` name, and all texts of the source outside the table."""
     called, texts = set[str](), set[str]()
-    for path in trees():
+    for path in files():
         if path.name == "codes.py":
             continue
         for node in nodes(path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainings import same_weights, stop_at, weights_of
+from trainings import same_tensors, same_weights, stop_at, weights_of
 from voxlate import recipe
 from voxlate.batch import BACKGROUND, Batch
 from voxlate.diffusion.noise import Noise
@@ -24,10 +24,8 @@ class Line(nn.Module):
 
     def __init__(self, factor: float, offset: float) -> None:
         super().__init__()
-        self.factor, self.offset = (
-            nn.Parameter(torch.tensor(factor)),
-            nn.Parameter(torch.tensor(offset)),
-        )
+        self.factor = nn.Parameter(torch.tensor(factor))
+        self.offset = nn.Parameter(torch.tensor(offset))
 
     def forward(self, inputs):
         return Output(self.factor * inputs.joined + self.offset)
@@ -86,9 +84,8 @@ def test_a_cycle_that_misses_by_a_constant_costs_ten_times_that_on_the_mask_of_i
     # forward, then backward: 0.2 on the half that is body, over all pixels; backward, then forward: half of it again
     assert parts["cycle_to_target"].item() == pytest.approx(10 * 0.2 / 2, rel=1e-5)
     assert parts["cycle_to_source"].item() == pytest.approx(10 * 0.1 / 2, rel=1e-5)
-    assert parts["gan_to_target"].item() == pytest.approx(
-        1
-    )  # (0 - 1)^2, of a critic that answers 0
+    # (0 - 1)^2, of a critic that answers 0
+    assert parts["gan_to_target"].item() == pytest.approx(1)
     assert parts["total"].item() == pytest.approx(10 * 0.3 / 2 + 2, rel=1e-5)
 
 
@@ -161,14 +158,12 @@ def test_the_history_shows_half_old_images_each_at_most_twice_and_none_that_was_
     assert seen[:size] == list(range(size))  # filling up: the images themselves
     assert all(number <= step for step, number in enumerate(seen))
     assert len(history.images) == size
-    assert (
-        max(seen.count(number) for number in range(size)) == 2
-    )  # when they were new, and when they were replaced
+    # when they were new, and when they were replaced
+    assert max(seen.count(number) for number in range(size)) == 2
     assert max(seen.count(number) for number in range(size, count)) == 1
-    fresh = sum(number == step for step, number in enumerate(seen[size:], start=size)) / (
-        count - size
-    )
-    assert fresh == pytest.approx(0.5, abs=4 * 0.5 / (count - size) ** 0.5)
+    later = count - size
+    fresh = sum(number == step for step, number in enumerate(seen[size:], start=size)) / later
+    assert fresh == pytest.approx(0.5, abs=4 * 0.5 / later**0.5)
 
 
 def test_the_history_is_for_training_alone_and_no_part_of_the_weights() -> None:
@@ -179,9 +174,7 @@ def test_the_history_is_for_training_alone_and_no_part_of_the_weights() -> None:
     memory, twin = method.training_state(), lines()
     assert torch.equal(memory["to_target"], 0.5 * full.source + 0.25)
     twin.load_training_state(memory)
-    assert all(
-        torch.equal(memory[way], twin.training_state()[way]) for way in ("to_target", "to_source")
-    )
+    assert same_tensors(memory, twin.training_state())
     assert set(method.state_dict()) == set(lines().state_dict())
 
 
@@ -203,16 +196,10 @@ def test_unpaired_greys_are_matched_by_the_line_between_their_distributions() ->
     items, steps = 64, 300
     draws = -torch.log1p(-(torch.arange(items) + 0.5) / items).view(items, 1, 1, 1, 1)
     ones = torch.ones_like(draws)
-    full = Batch(
-        draws - 1,
-        ones,
-        ones[:, :, 0, 0, 0].bool(),
-        torch.arange(items),
-        target=0.5 - 0.4 * draws.flip(0),
-    )
-    mse = RegressionSettings(
-        loss="mse"
-    )  # an absolute error holds both lines where they are inverses, far from done
+    there = ones[:, :, 0, 0, 0].bool()
+    full = Batch(draws - 1, ones, there, torch.arange(items), target=0.5 - 0.4 * draws.flip(0))
+    # an absolute error holds both lines where they are inverses, far from done
+    mse = RegressionSettings(loss="mse")
     method = lines(forward=(-0.1, 0.0), backward=(-1.0, 0.0), cycle=0.3, history=0, distance=mse)
     method.critics = nn.ModuleDict({way: Spread() for way in ("to_target", "to_source")})
     rates = {"critics": 0.06, "generators": 0.02}

@@ -161,12 +161,8 @@ def test_the_patch_critic_starts_with_kernels_of_the_published_spread() -> None:
 def test_batch_norms_of_the_critic_see_true_and_made_images_apart() -> None:
     """A batch norm makes 0 of any grey, but 1 and -1 of two greys that it sees at once."""
     shape = (2, 1, 1, 4, 4)
-    parts = discriminator_loss(
-        nn.BatchNorm3d(1, affine=False),
-        "least_squares",
-        torch.full(shape, 0.3),
-        torch.full(shape, -0.8),
-    )
+    true, made = torch.full(shape, 0.3), torch.full(shape, -0.8)
+    parts = discriminator_loss(nn.BatchNorm3d(1, affine=False), "least_squares", true, made)
     assert parts["apart"].item() == pytest.approx(0, abs=1e-3)
     assert parts["gan"].item() == pytest.approx(0.5, abs=1e-3)
 
@@ -203,15 +199,13 @@ class Keeps(nn.Module):
 
 def completion(**options) -> tuple[Opponent, Batch]:
     """Least squares over four maps, of a batch whose images are 0.1, 0.2, 0.3, 0.4 and lack the first two channels."""
-    images = (
-        torch.tensor([0.1, 0.2, 0.3, 0.4]).view(1, 4, 1, 1, 1).expand(1, 4, 1, 4, 4).contiguous()
-    )
+    greys = torch.tensor([0.1, 0.2, 0.3, 0.4]).view(1, 4, 1, 1, 1)
+    images = greys.expand(1, 4, 1, 4, 4).contiguous()
     present = torch.ones(1, 4, dtype=torch.bool)
     full = Batch(images, images[:, :1] * 0 + 1, present, torch.arange(1)[:, None], target=images)
     generator = Regression(RegressionSettings(), Halves(), Complete())
-    settings = OpponentSettings(
-        gan_loss="least_squares", penalty=0, weight=1.0, critic=Critic(maps=4), **options
-    )
+    options |= {"gan_loss": "least_squares", "penalty": 0, "weight": 1.0}
+    settings = OpponentSettings(critic=Critic(maps=4), **options)
     return Opponent(settings, generator, Keeps()), full
 
 

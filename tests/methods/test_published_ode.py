@@ -44,14 +44,8 @@ def method(name: str = "mr_to_ct_ode") -> Diffusion:
 
 def batch(items: int = 2) -> Batch:
     source = torch.linspace(-1, 1, items * 64).reshape(items, 1, 1, 8, 8)
-    ones = torch.ones_like(source)
-    return Batch(
-        source,
-        ones,
-        torch.ones(items, 1, dtype=torch.bool),
-        torch.arange(items)[:, None],
-        target=-source,
-    )
+    ones, there = torch.ones_like(source), torch.ones(items, 1, dtype=torch.bool)
+    return Batch(source, ones, there, torch.arange(items)[:, None], target=-source)
 
 
 def test_the_ode_row_gives_the_state_at_a_thousandth_of_the_published_equation() -> None:
@@ -76,10 +70,8 @@ def test_the_network_is_shown_data_from_0_to_1_and_the_published_noise() -> None
     torch.testing.assert_close(seen, (batch().source + 1) / 2)
     torch.testing.assert_close(require(problem.x0), (1 - batch().source) / 2)
     torch.testing.assert_close(ours.task.restore(require(problem.x0), problem), -batch().source)
-    many = batch(400)
-    many = replace(
-        many, target=torch.full_like(many.source, -1.0)
-    )  # black: 0 in [0, 1], so the state is noise alone
+    many = batch(400)  # black: 0 in [0, 1], so that the state is noise alone
+    many = replace(many, target=torch.full_like(many.source, -1.0))
     ours.loss("net", many, Noise(0, many.item))
     (given,) = ours.net.seen
     sigma = torch.exp(-require(given.log_snr).double() / 2).view(-1, 1, 1, 1, 1)
@@ -109,21 +101,13 @@ def test_the_ode_row_draws_in_float32(name: str, expected: bool) -> None:
             return batch.source
 
     found: list[bool] = []
-    header = {
-        "units": {"ct": "HU"},
-        "target_scales": {"ct": [0.0, 1.0]},
-        "weights_hash": "",
-        "steps": 1,
-    }
-    chosen = recipes.read(
-        name,
-        {"train.precision": "bfloat16", **({"synth.precision": "bfloat16"} if expected else {})},
-    )
+    header = {"units": {"ct": "HU"}, "target_scales": {"ct": [0.0, 1.0]}}
+    header |= {"weights_hash": "", "steps": 1}
+    keys = ("train.precision", "synth.precision") if expected else ("train.precision",)
+    chosen = recipes.read(name, dict.fromkeys(keys, "bfloat16"))
     model = Model(Drawn(), chosen, header, torch.device("cpu"), Path("run"))  # type: ignore[arg-type]
-    scan = Volume(
-        np.random.default_rng(0).random((1, 1, 6, 6)).astype(np.float32), np.eye(4), "a.u.", "t2"
-    )
-    model.synthesise({"t2": scan})
+    values = np.random.default_rng(0).random((1, 1, 6, 6)).astype(np.float32)
+    model.synthesise({"t2": Volume(values, np.eye(4), "a.u.", "t2")})
     assert found == [expected]
 
 

@@ -41,9 +41,8 @@ def batch() -> Batch:
     torch.manual_seed(0)
     source = torch.randn(3, 1, 1, 5, 4)
     ones = torch.ones(3, 1, 1, 5, 4)
-    return Batch(
-        source, ones, torch.ones(3, 1, dtype=torch.bool), torch.arange(3), target=source.tanh()
-    )
+    there = torch.ones(3, 1, dtype=torch.bool)
+    return Batch(source, ones, there, torch.arange(3), target=source.tanh())
 
 
 def test_the_same_noise_in_either_schedule_is_the_same_question():
@@ -61,16 +60,12 @@ def test_the_same_noise_in_either_schedule_is_the_same_question():
 def test_training_sees_unit_variance_however_much_noise_there_is():
     items = torch.arange(400)
     source = torch.zeros(400, 1, 1, 8, 8)
-    unit = torch.randn(
-        400, 1, 1, 8, 8, generator=torch.Generator().manual_seed(1)
-    )  # data of variance 1
-    many = Batch(
-        source, torch.ones_like(source), torch.ones(400, 1, dtype=torch.bool), items, target=unit
-    )
-    for scaled, expected in (
-        (True, 1.0),
-        (False, 16.0),
-    ):  # E[1 + sigma²] for 25^t dw is 1 + (E[625^t] − 1)/(2 ln 25)
+    draw = torch.Generator().manual_seed(1)
+    unit = torch.randn(400, 1, 1, 8, 8, generator=draw)  # data of variance 1
+    there = torch.ones(400, 1, dtype=torch.bool)
+    many = Batch(source, torch.ones_like(source), there, items, target=unit)
+    # E[1 + sigma²] for 25^t dw is 1 + (E[625^t] − 1)/(2 ln 25)
+    for scaled, expected in ((True, 1.0), (False, 16.0)):
         exploding = method(ExponentialVE(), scaled)
         exploding.loss("net", many, Noise(0, items))
         found = exploding.net.seen[0].var().item()
