@@ -60,10 +60,8 @@ def test_all_baselines_see_the_same_contrasts_on_the_same_scale():
             assert {*made.data.source, *made.data.target} == set(MODALITIES)
     for name, target in HI_NETS.items():
         data = recipes.read(name).data
-        assert (data.target, data.source) == (
-            [target],
-            [one for one in MODALITIES if one != target],
-        )
+        others = [name for name in MODALITIES if name != target]
+        assert (data.target, data.source) == ([target], others)
 
 
 @pytest.mark.parametrize(
@@ -81,20 +79,14 @@ def test_losses_have_the_weights_of_the_specification_relative_to_the_l1(name, g
         made = recipes.read(f"{name}{size}")
         assert made.method.loss == "l1"
         assert made.method.extras == pytest.approx(extras)
-        assert (
-            made.opponent is None
-            if gan is None
-            else made.opponent.weight == pytest.approx(gan, rel=1e-3)
-        )
-        if made.opponent is not None:
-            assert (made.opponent.gan_loss, made.opponent.critic_turns, made.opponent.penalty) == (
-                "least_squares",
-                1,
-                0,
-            )
+        opponent = made.opponent
+        assert (opponent is None) == (gan is None)
+        if opponent is not None:
+            assert opponent.weight == pytest.approx(gan, rel=1e-3)
+            game = (opponent.gan_loss, opponent.critic_turns, opponent.penalty)
+            assert game == ("least_squares", 1, 0)
         assert made.train.clip_norm == 0
         assert made.train.optimiser.kind == "adam"
-    assert recipes.read(name).train.optimiser.lr == (1e-4 if name == "mm_syn" else 2e-4)
-    assert recipes.read(name).train.optimiser.betas == (
-        (0.9, 0.999) if name == "mm_syn" else (0.5, 0.999)
-    )
+    optimiser = recipes.read(name).train.optimiser
+    wanted = (1e-4, (0.9, 0.999)) if name == "mm_syn" else (2e-4, (0.5, 0.999))
+    assert (optimiser.lr, optimiser.betas) == wanted

@@ -41,19 +41,16 @@ def test_all_rows_see_the_same_images_on_the_same_scale(pair):
         assert (made.data.source, made.data.target) == ([source], [target])
         assert (made.data.patch[0] > 1) == ("_3d_" in name)
         for modality in (source, target):
-            high = (
-                99.9 if modality == "tof" else 99.5
-            )  # of TOF the 99.5th percentile lies within the arteries
+            # of TOF the 99.5th percentile lies within the arteries
+            high = 99.9 if modality == "tof" else 99.5
             assert (made.intensity[modality].low, made.intensity[modality].high) == (0.5, high)
 
 
 def test_t1_to_t2_is_trained_as_swi_to_mra_is():
     for row in ROWS:
         for size in ("", "_small"):
-            ours, theirs = (
-                recipes.to_dict(recipes.read(f"{row}_{pair}{size}"))
-                for pair in ("t1_t2", "swi_mra")
-            )
+            names = (f"{row}_{pair}{size}" for pair in ("t1_t2", "swi_mra"))
+            ours, theirs = (recipes.to_dict(recipes.read(name)) for name in names)
             for values in (ours, theirs):
                 del values["title"], values["data"]["source"], values["data"]["target"]
             assert ours == theirs
@@ -69,9 +66,8 @@ def test_palette_trains_with_2000_betas_and_samples_with_1000_others():
     ):
         half = torch.tensor(0.5)
         betas = torch.linspace(first, last, count, dtype=torch.double)[: count // 2]
-        assert schedule(half)[0].square().item() == pytest.approx(
-            (1 - betas).prod().item(), rel=1e-6
-        )
+        product = (1 - betas).prod().item()
+        assert schedule(half)[0].square().item() == pytest.approx(product, rel=1e-6)
 
 
 def test_the_well_tuned_palette_samples_with_the_noise_that_it_was_trained_with():

@@ -30,28 +30,21 @@ def test_the_learning_rate_is_held_for_half_of_the_steps_and_ends_at_a_hundredth
 def switches(made: Recipe) -> tuple[bool, bool, bool, bool]:
     """Mask, residual, BRAN, MAP: the columns of table 2."""
     regions = any(getattr(stage.net, "regions", 0) > 0 for stage in made.stages)
-    return (
-        made.task.inside,
-        made.task.kind == "residual",
-        regions,
-        getattr(made.task, "asymmetry", False),
-    )  # type: ignore[union-attr]
+    asymmetry = getattr(made.task, "asymmetry", False)
+    return made.task.inside, made.task.kind == "residual", regions, asymmetry  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("size", ["", "_small"])
 def test_the_rows_of_the_ablation_switch_on_one_thing_after_another(size: str) -> None:
-    rows = [
-        recipes.read(f"mrdpm{row}{size}") for row in ("_plain", "_masked", "_pix2pix", "_bran", "")
-    ]
+    names = ("_plain", "_masked", "_pix2pix", "_bran", "")
+    rows = [recipes.read(f"mrdpm{name}{size}") for name in names]
     assert [sum(switches(row)) for row in rows] == [0, 1, 2, 3, 4]
     assert all(list(switches(row)) == sorted(switches(row), reverse=True) for row in rows)
     assert all(row.task.strip for row in rows)  # type: ignore[union-attr]
     for row in rows:
         assert row.method == (rows[-1] if row.stages else rows[0]).method
-        said = {
-            name: getattr(rows[0], name)
-            for name in ("title", "task", "method", "stages", "train", "synth")
-        }
+        differ = ("title", "task", "method", "stages", "train", "synth")
+        said = {name: getattr(rows[0], name) for name in differ}
         assert dataclasses.replace(row, **said) == rows[0]
 
 

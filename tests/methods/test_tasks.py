@@ -48,10 +48,8 @@ class Half(nn.Module):
 
 
 def batch(channels=4, items=2, size=8, present=None, target=True) -> Batch:
-    images = (
-        torch.rand(items, channels, 1, size, size, generator=torch.Generator().manual_seed(1)) * 2
-        - 1
-    )
+    draw = torch.Generator().manual_seed(1)
+    images = torch.rand(items, channels, 1, size, size, generator=draw) * 2 - 1
     mask = torch.zeros(items, 1, 1, size, size)
     mask[..., 2:6, 2:6] = 1
     there = torch.ones(items, channels, dtype=torch.bool) if present is None else present
@@ -66,9 +64,8 @@ def test_scanned_modalities_come_back_bit_identical_and_missing_ones_have_no_inf
         made = method.synthesise(full, Noise(0, full.item), HOW)
         assert torch.equal(made[present], full.source[present])
         assert not torch.equal(made[~present], full.source[~present])
-        other = replace(
-            full, source=full.source.masked_fill(~present[:, :, None, None, None], torch.nan)
-        )
+        hidden = full.source.masked_fill(~present[:, :, None, None, None], torch.nan)
+        other = replace(full, source=hidden)
         assert torch.equal(made, method.synthesise(other, Noise(0, full.item), HOW))
 
 
@@ -177,14 +174,11 @@ def test_a_late_start_of_a_residual_begins_at_the_predictors_image():
             return Output(torch.zeros_like(inputs.state))
 
     full = batch(channels=1, target=False)
-    method = Diffusion(
-        DiffusionSettings(prediction="x0"), Nothing(), ResidualTask(Residual(), Half()), 1
-    )
+    options, task = DiffusionSettings(prediction="x0"), ResidualTask(Residual(), Half())
     sampling = SamplerSettings(sampler="ddim", steps=3, start=0.5)
-    made = method.synthesise(full, Noise(0, full.item), sampling)
-    torch.testing.assert_close(
-        made, full.source / 2, rtol=0, atol=5e-3
-    )  # sigma is e^-7.5 at t = 0, not 0
+    made = Diffusion(options, Nothing(), task, 1).synthesise(full, Noise(0, full.item), sampling)
+    # sigma is e^-7.5 at t = 0, not 0
+    torch.testing.assert_close(made, full.source / 2, rtol=0, atol=5e-3)
 
 
 def test_a_frozen_predictor_stays_frozen_and_a_joint_one_learns():
@@ -201,12 +195,8 @@ def test_a_frozen_predictor_stays_frozen_and_a_joint_one_learns():
     full = batch(channels=1)
     for weight, learns in ((0.0, False), (0.1, True)):
         layer.requires_grad_(True)
-        method = Diffusion(
-            DiffusionSettings(),
-            Wild(),
-            ResidualTask(Residual(predictor_weight=weight), Learning()),
-            1,
-        )
+        task = ResidualTask(Residual(predictor_weight=weight), Learning())
+        method = Diffusion(DiffusionSettings(), Wild(), task, 1)
         assert any(parameter is layer.weight for parameter in method.parameters_of("net")) == learns
         loss = method.loss("net", full, Noise(0, full.item))
         assert ("predictor" in loss) == learns
@@ -250,12 +240,10 @@ def test_an_empty_mask_gives_the_picture_that_was_there_before(task):
     task = ResidualTask(Residual(inside=True), Half()) if task == "residual" else task
     full = batch(channels=1, target=False)
     full.mask[0] = 0
-    made = Diffusion(DiffusionSettings(), Wild(), task, 1).synthesise(
-        full, Noise(0, full.item), HOW
-    )
-    assert torch.equal(
-        made[0], full.source[0] / 2 if isinstance(task, ResidualTask) else -torch.ones(1, 1, 8, 8)
-    )
+    method = Diffusion(DiffusionSettings(), Wild(), task, 1)
+    made = method.synthesise(full, Noise(0, full.item), HOW)
+    residual = isinstance(task, ResidualTask)
+    assert torch.equal(made[0], full.source[0] / 2 if residual else -torch.ones(1, 1, 8, 8))
 
 
 class Sums(nn.Module):
@@ -283,9 +271,8 @@ def test_the_predictors_loss_is_of_the_scaled_residual_and_averaged_as_the_metho
     inside = (full.mask * (full.target - full.source / 2)).abs().sum() * 0.5 * 0.1
     for reduction, voxels in (("mask", 2 * 16), ("all", 2 * 64)):
         method = Diffusion(DiffusionSettings(reduction=reduction), Wild(), task, 1)
-        torch.testing.assert_close(
-            method.loss("net", full, Noise(0, full.item))["predictor"], inside / voxels
-        )
+        found = method.loss("net", full, Noise(0, full.item))["predictor"]
+        torch.testing.assert_close(found, inside / voxels)
 
 
 class Offering(nn.Module):
@@ -324,10 +311,8 @@ def test_features_never_move_the_predictor_and_the_residual_does_unless_detached
 def test_a_predictor_drops_features_only_where_it_learns_and_is_not_held_steady(
     weight, steady, acts
 ):
-    task = ResidualTask(
-        Residual(predictor_weight=weight, predictor_steady=steady), Offering()
-    ).train()
-    assert task.predictor.drop.training == acts
+    residual = Residual(predictor_weight=weight, predictor_steady=steady)
+    assert ResidualTask(residual, Offering()).train().predictor.drop.training == acts
 
 
 def test_latents_hold_each_modality_in_its_own_channels():

@@ -48,10 +48,7 @@ def test_the_network_has_the_parameters_of_the_layer_list(method):
     widths, t = [64, 128, 192, 256], 256
     embedding = (64 * t + t + t * t + t) + (4 * t + t + t * t + t)  # of the time, of the code
     encoder = [block(a, b) + block(b, b) for a, b in zip([64, *widths], widths)]
-    halvings, doublings = (
-        [conv(width, width) for width in widths[:-1]],
-        [conv(width, width) for width in widths[1:]],
-    )
+    resizings = [conv(width, width) for width in (*widths[:-1], *widths[1:])]  # down, then up
     middle = 2 * block(256, 256, t) + attention(256)
     decoder = [  # each block also takes one output of the encoder, the last one of a level that of its halving
         block(256 + 256, 256, t) * 2 + block(256 + 192, 256, t) + 3 * attention(256),
@@ -60,16 +57,9 @@ def test_the_network_has_the_parameters_of_the_layer_list(method):
         block(128 + 64, 64, t) + 2 * block(64 + 64, 64, t),
     ]
     ends = conv(4, 64) + 2 * 64 + conv(64, 4)
-    listed = (
-        embedding
-        + sum(encoder)
-        + 2 * attention(256)
-        + sum(halvings)
-        + middle
-        + sum(decoder)
-        + sum(doublings)
-    )
-    assert sum(one.numel() for one in method.net.parameters()) == listed + ends == 21_076_548
+    blocks = sum(encoder) + 2 * attention(256) + middle + sum(decoder)
+    listed = embedding + blocks + sum(resizings) + ends
+    assert sum(one.numel() for one in method.net.parameters()) == listed == 21_076_548
 
 
 def test_time_and_code_reach_the_middle_and_the_decoder_and_no_block_of_the_encoder(method):
@@ -80,28 +70,20 @@ def test_time_and_code_reach_the_middle_and_the_decoder_and_no_block_of_the_enco
 
 def test_the_loss_weighs_all_fourteen_configurations_alike_and_known_channels_not_at_all(method):
     """What the network gives is eps; at its start that is 0, so that the loss of any set is the mean of eps²."""
-    images = (
-        torch.rand(len(CODES), 4, 1, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    )
-    batch = Batch(
-        images,
-        torch.ones(14, 1, 1, 16, 16),
-        torch.ones(14, 4, dtype=torch.bool),
-        torch.arange(14),
-        images,
-    )
+    draw = torch.Generator().manual_seed(1)
+    images = torch.rand(len(CODES), 4, 1, 16, 16, generator=draw) * 2 - 1
+    mask, present = torch.ones(14, 1, 1, 16, 16), torch.ones(14, 4, dtype=torch.bool)
+    batch = Batch(images, mask, present, torch.arange(14), images)
     noise = Noise(0, batch.item)
     problem = method.task.pose(batch, noise)
     sizes = problem.mask.flatten(1).sum(1)
-    assert torch.equal(problem.loss_mask.flatten(1).sum(1), sizes), (
-        "nothing but what is missing counts"
-    )
+    counted = problem.loss_mask.flatten(1).sum(1)
+    assert torch.equal(counted, sizes), "nothing but what is missing counts"
     total = method.attempt(batch, Noise(0, batch.item)).losses()["total"]
     assert float(total.detach()) == pytest.approx(1.0, abs=0.1)
     total.backward()
-    assert all(
-        torch.isfinite(one.grad).all() for one in method.net.parameters() if one.grad is not None
-    )
+    gradients = [one.grad for one in method.net.parameters() if one.grad is not None]
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
 def test_x_plus_score_and_eps_say_the_same_of_an_image():

@@ -123,10 +123,8 @@ def test_vectors_and_heads_of_few_channels_move_as_by_adamw() -> None:
 
 def test_weight_decay_shrinks_a_kernel_besides_its_step() -> None:
     torch.manual_seed(0)
-    grad, (plain, decayed) = (
-        torch.randn(16, 16),
-        [nn.Parameter(torch.ones(16, 16)) for _ in range(2)],
-    )
+    grad = torch.randn(16, 16)
+    plain, decayed = (nn.Parameter(torch.ones(16, 16)) for _ in range(2))
     step(muon([plain], lr=0.1), [plain], [grad])
     step(muon([decayed], lr=0.1, decay=0.5), [decayed], [grad])
     torch.testing.assert_close(plain - decayed, torch.full((16, 16), 0.05))

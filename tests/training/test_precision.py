@@ -61,10 +61,8 @@ def test_bfloat16_is_taken_where_it_saves_a_tenth_of_the_time(machine, ratio, ch
     machine(ratio)
     found = precision.choose(CPU)
     assert found.precision == chosen
-    assert (
-        found.why
-        == f"{chosen}: a step in bfloat16 takes {ratio:.2g} times as long as in float32 here"
-    )
+    why = f"a step in bfloat16 takes {ratio:.2g} times as long as in float32 here"
+    assert found.why == f"{chosen}: {why}"
 
 
 def test_the_probe_runs_once_on_a_machine(probes):
@@ -159,22 +157,19 @@ def test_a_run_states_the_precision_it_found_and_keeps_it_on_another_machine(
 ):
     machine(0.5)
     said: list[str] = []
-    run = train(
-        auto(tiny), prepared, tmp_path / "run", device="cpu", say=lambda one: said.append(str(one))
-    )
+    say = lambda message: said.append(str(message))  # noqa: E731
+    run = train(auto(tiny), prepared, tmp_path / "run", device="cpu", say=say)
     for stated in (
         recipe.read(str(run.recipe)),
         recipe.from_dict(read_header(run.weights())["recipe"], "header"),
     ):
         assert stated.train.precision == "bfloat16"
-    assert [one for one in said if "bfloat16" in one] == [
-        f"train.precision: {precision.choose(CPU).why}."
-    ]
+    said = [text for text in said if "bfloat16" in text]
+    assert said == [f"train.precision: {precision.choose(CPU).why}."]
     machine(2.0)
     weights = run.weights().read_bytes()
-    assert (
-        train(auto(tiny), prepared, run.folder, device="cpu") == run
-    )  # another precision would be another run
+    again = train(auto(tiny), prepared, run.folder, device="cpu")
+    assert again == run, "another precision would be another run"
     assert run.weights().read_bytes() == weights
     assert recipe.read(str(run.recipe)).train.precision == "bfloat16"
 
