@@ -1,14 +1,7 @@
 """A model may be sampled under another schedule than it was trained with: its network goes by the log-SNR."""
 
 import torch
-from exact import (
-    SCHEDULES,
-    SHAPE,
-    TWO_TISSUES,
-    for_every,
-    image,
-    odd_network,
-)
+from exact import SCHEDULES, SHAPE, TWO_TISSUES, for_every, image, odd_network
 from torch import Tensor, nn
 
 from rows import every_row

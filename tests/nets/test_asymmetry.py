@@ -110,15 +110,6 @@ def test_each_level_gets_its_own_map_and_the_averages_of_those_before() -> None:
     )
 
 
-def test_the_mirrored_patient_gives_the_mirror_image_of_everything() -> None:
-    features = (torch.randn(2, 4, 1, 8, 8), torch.randn(2, 6, 1, 4, 4))
-    _, maps = pyramid((4, 6), features)
-    _, other = pyramid((4, 6), tuple(feature.flip(-1) for feature in features))
-    for level in maps:
-        for own, mirrored in zip(maps[level], other[level], strict=True):
-            torch.testing.assert_close(mirrored.flip(-1), own)
-
-
 @pytest.mark.parametrize(("patch", "levels"), [(1, [1, 2]), (2, [0, 1]), (4, [0])])
 def test_features_go_to_the_levels_of_their_sizes_whatever_the_stem(
     patch: int, levels: list[int]

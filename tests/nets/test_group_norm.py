@@ -55,13 +55,10 @@ def test_groups_divide_the_channels_and_leave_two_in_each(channels: int, groups:
     assert group_count(channels, 32) == groups
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_map_that_is_not_channels_last_gives_the_same(dtype: torch.dtype) -> None:
-    norm, x, grad = _case(dtype, (2, 12, 9, 7))
+def test_a_map_that_is_not_channels_last_gives_the_same() -> None:
+    norm, x, grad = _case(torch.float32, (2, 12, 9, 7))
     plain = x.detach().contiguous().requires_grad_()
     found = torch.autograd.grad(norm(plain), (plain, norm.weight, norm.bias), grad)
     expected = torch.autograd.grad(norm(x), (x, norm.weight, norm.bias), grad)
     for mine, theirs in zip(found, expected):
-        assert (mine - theirs).abs().max() <= (
-            1e-5 if dtype == torch.float32 else 3e-2
-        ) * theirs.abs().max()
+        assert (mine - theirs).abs().max() <= 1e-5 * theirs.abs().max()
