@@ -66,8 +66,8 @@ def arrays_000(written_000: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def few_000(tmp_path: Path) -> Path:
-    """A data set of ten patients, which is prepared quickly."""
-    return write_000(tmp_path / "few" / "dataset", TRAIN[:8], TEST[:2])
+    """A data set of four patients, which is prepared quickly."""
+    return write_000(tmp_path / "few" / "dataset", TRAIN[5:8], TEST[:1])
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_heads_that_are_wider_than_deep_are_said_to_lie_wrongly(few_000, tmp_pat
     own = tmp_path / "own.toml"
     own.write_text('base = "mrdpm"\narrays = { part = "axes=LP,mm=0.625" }\n')
     warnings = prepare(few_000, tmp_path / "wrong", preset=own, audit=False, workers=1).warnings
-    assert any("10 of 10 heads are wider than deep" in one.text for one in warnings)
+    assert any("4 of 4 heads are wider than deep" in one.text for one in warnings)
 
 
 def test_networks_of_paper_001_see_its_slices_as_they_are_stored(arrays_001, tmp_path):

@@ -155,10 +155,9 @@ def test_an_unpaired_target_is_never_of_the_sources_own_patient_and_is_as_likely
     apart = Batches(cohort, SLICES, WINDOWS, seed=2, batch=4, steps=100, unpaired=True)
     training = cohort.splits["train"]
     places = [(case, z) for case in training for z in range(4)]
-    images = {place: scaled(cohort, place[0], "t2")[place[1]] for place in places}
-    masks = {
-        place: torch.from_numpy(cohort.case(place[0]).mask()[place[1]]).float() for place in places
-    }
+    images = {case: scaled(cohort, case, "t2").numpy() for case in training}
+    place_of = {images[case][z].tobytes(): (case, z) for case, z in places}
+    masks = {case: torch.from_numpy(cohort.case(case).mask()).float() for case in training}
     own = {stable_id(case, z, 0, 0): case for case, z in places}
     drawn: list[tuple[str, int]] = []
     for step in range(100):
@@ -167,10 +166,10 @@ def test_an_unpaired_target_is_never_of_the_sources_own_patient_and_is_as_likely
         assert torch.equal(a.mask, b.mask)
         assert torch.equal(a.item, b.item)
         for i, item in enumerate(b.item[:, 0].tolist()):
-            (place,) = [place for place in places if torch.equal(images[place], b.target[i, 0, 0])]
-            assert torch.equal(masks[place], b.target_mask[i, 0, 0])
-            assert place[0] != own[item]
-            drawn.append(place)
+            case, z = place_of[b.target[i, 0, 0].numpy().tobytes()]
+            assert torch.equal(masks[case][z], b.target_mask[i, 0, 0])
+            assert case != own[item]
+            drawn.append((case, z))
     counts = [drawn.count(place) for place in places]
     assert min(counts) > 8  # 25 are expected of each of 16 slices
     assert max(counts) < 45

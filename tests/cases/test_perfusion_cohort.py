@@ -195,14 +195,6 @@ def test_a_preset_that_cannot_work_is_refused(tmp_path, text, sentence):
         load_preset(tmp_path / "own.toml")
 
 
-def test_files_of_another_form_are_named_with_what_the_preset_expects(tmp_path):
-    write(tmp_path / "a" / "t1.nii.gz", head())
-    with pytest.raises(
-        BadInput, match=r"expected paths like '\*\*/raw\*/\{case\}.*found 1 of another form \('a/t1"
-    ):
-        find_cohort(tmp_path, preset="isles24")
-
-
 def test_a_wrong_preset_is_answered_with_all_presets(tmp_path):
     with pytest.raises(
         BadInput, match=f"preset: expected one of {', '.join(presets())} or a TOML file"
