@@ -53,10 +53,37 @@ def draft(known: Facts, passes: float = 10, size=USUAL) -> rules.Draft:
     return rules.first_stage(known, roles_of(known), size, steps)
 
 
-def test_hounsfield_units_get_a_window_that_holds_the_body_in_round_numbers():
-    table, why = rules.intensity(scan("ct", "HU", -212.0, 1533.0, -1024), side="target")
-    assert table == {"kind": "window", "low": -250.0, "high": 1550.0}
-    assert "-210 to 1531" in why
+def window(low, high):
+    return {"kind": "window", "low": low, "high": high}
+
+
+@every_row(
+    ("known", "table", "reason"),
+    [
+        # Hounsfield units get a window that holds the body in round numbers
+        (scan("ct", "HU", -212.0, 1533.0, -1024), window(-250.0, 1550.0), "-210 to 1531"),
+        (scan("ct", "HU", 3, 255), window(0, 255), "8 bits, not the HU"),
+        # MR is scaled by its own percentiles with air at 0; z-scored, it keeps its dark half
+        (scan(), {"kind": "percentile", "low": 0, "high": 99.5, "floor": 0}, ""),
+        (scan(low=-2.5, high=3.0), {"kind": "percentile", "low": 0.5, "high": 99.5}, "no air of 0"),
+        # maps with a unit share one window that holds the worst stroke, and values below zero, but no noise
+        (
+            scan("tmax", "s", 0, 3.5, reach=19.0),
+            window(0, 20.0),
+            "the largest 99.9th percentile of a case is 19",
+        ),
+        (
+            replace(scan("tmax", "s", -4, 10), depth=-3.9),
+            window(-5.0, 10.0),
+            "the lowest 0.1st percentile is -3.9",
+        ),
+        (replace(scan("tmax", "s", 0, 10), depth=-0.05), window(0, 10.0), ""),
+    ],
+)
+def test_the_intensities_of_a_target_follow_from_its_unit_and_values(known, table, reason):
+    found, why = rules.intensity(known, side="target")
+    assert found == table
+    assert reason in why
 
 
 def test_hounsfield_units_that_are_only_given_keep_the_contrast_of_soft_tissue():
@@ -71,58 +98,34 @@ def test_hounsfield_units_that_are_only_given_keep_the_contrast_of_soft_tissue()
     assert "bone beyond is clipped" in why
 
 
-def test_a_ct_of_8_bits_is_not_trained_on_hounsfield_units():
-    table, why = rules.intensity(scan("ct", "HU", 3, 255), side="target")
-    assert table == {"kind": "window", "low": 0, "high": 255}
-    assert "8 bits, not the HU" in why
-
-
-def test_mr_is_scaled_by_its_own_percentiles_with_air_at_0():
-    assert rules.intensity(scan(), side="target")[0] == {
-        "kind": "percentile",
-        "low": 0,
-        "high": 99.5,
-        "floor": 0,
-    }
-
-
-def test_z_scored_mr_keeps_its_dark_half():
-    table, why = rules.intensity(scan(low=-2.5, high=3.0), side="target")
-    assert table == {"kind": "percentile", "low": 0.5, "high": 99.5}
-    assert "no air of 0" in why
-
-
 def test_vessels_brighter_than_all_else_are_not_clipped():
     table, why = rules.intensity(scan("tof", tail=3.0), side="target")
     assert table["high"] == 99.9
     assert "3.0 times" in why
 
 
-def test_maps_with_a_unit_share_one_window_that_holds_the_worst_stroke():
-    table, why = rules.intensity(scan("tmax", "s", 0, 3.5, reach=19.0), side="target")
-    assert table == {"kind": "window", "low": 0, "high": 20.0}
-    assert "the largest 99.9th percentile of a case is 19" in why
-
-
-def test_a_map_with_values_below_zero_gets_a_window_that_holds_them():
-    table, why = rules.intensity(replace(scan("tmax", "s", -4, 10), depth=-3.9), side="target")
-    assert table == {"kind": "window", "low": -5.0, "high": 10.0}
-    assert "the lowest 0.1st percentile is -3.9" in why
-    table, _ = rules.intensity(
-        replace(scan("tmax", "s", 0, 10), depth=-0.05), side="target"
-    )  # noise
-    assert table["low"] == 0
-
-
-def test_a_case_that_alone_sets_the_range_of_a_map_is_named():
-    _, why = rules.intensity(
-        replace(scan("tmax", "s", 0, 3.5, reach=35.0), farthest="case7"), side="target"
-    )
-    assert "IS case7 IN ANOTHER UNIT?" in why
-    assert (
-        "ANOTHER UNIT"
-        not in rules.intensity(scan("tmax", "s", 0, 3.5, reach=13.0), side="target")[1]
-    )
+@every_row(
+    ("doubtful", "ordinary", "words", "key"),
+    [
+        # a case that alone sets the range of a map is named
+        (
+            replace(scan("tmax", "s", 0, 3.5, reach=35.0), farthest="case7"),
+            scan("tmax", "s", 0, 3.5, reach=13.0),
+            "IS case7 IN ANOTHER UNIT?",
+            "ANOTHER UNIT",
+        ),
+        # a CT without air
+        (
+            scan("ct", "HU", 800, 2300, 0),
+            scan("ct", "HU", -200, 1500, -1024),
+            "was an offset forgotten?",
+            "offset",
+        ),
+    ],
+)
+def test_values_that_seem_to_be_of_another_unit_are_asked_about(doubtful, ordinary, words, key):
+    assert words in rules.intensity(doubtful, side="target")[1]
+    assert key not in rules.intensity(ordinary, side="target")[1]
 
 
 def test_bodies_are_measured_in_mm_and_different_pixels_are_stated():
@@ -130,14 +133,6 @@ def test_bodies_are_measured_in_mm_and_different_pixels_are_stated():
     assert "200 mm wide, a head" in fine.why["data.augment"]
     assert "2.0 TIMES THOSE OF ANOTHER" in fine.why["data.patch"]
     assert "TIMES" not in draft(facts()).why["data.patch"]
-
-
-def test_a_ct_without_air_is_said_to_lack_its_offset():
-    assert (
-        "was an offset forgotten?"
-        in rules.intensity(scan("ct", "HU", 800, 2300, 0), side="target")[1]
-    )
-    assert "offset" not in rules.intensity(scan("ct", "HU", -200, 1500, -1024), side="target")[1]
 
 
 @every_row(
