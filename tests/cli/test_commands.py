@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -10,7 +11,6 @@ from rich.console import Console
 from rich.progress import Progress
 from safetensors.torch import save_file
 
-from rows import every_row
 from voxlate import recipe
 from voxlate.api.progress import Bars, progress_on
 from voxlate.nets.interface import Channels
@@ -40,17 +40,9 @@ def test_published_weights_become_a_run_that_draws(voxlate, published, tmp_path)
     run, out = tmp_path / "run", tmp_path / "out"
     assert voxlate("import", "xmodality", published, "--out", run).code == 0
     source = scan(tmp_path / "tof.nii.gz")
-    options = (
-        "--steps",
-        1,
-        "--slices",
-        "whole",
-        "--schedule",
-        "shifted_cosine",
-        "--sampler",
-        "ddim",
-    )
-    answer = voxlate("synth", run, f"tof={source}", "--out", out, *options, "--noise", "shared")
+    options = ("--steps", 1, "--slices", "whole", "--schedule", "shifted_cosine")
+    options += ("--sampler", "ddim", "--noise", "shared")
+    answer = voxlate("synth", run, f"tof={source}", "--out", out, *options)
     assert answer.code == 0, answer.err
     (folder,) = out.glob("*/")  # "tof" says nothing of the patient, so its folder's name is taken
     assert folder.name == tmp_path.name.lstrip(".")
@@ -73,24 +65,6 @@ def test_a_file_that_is_no_published_network_is_one_sentence(voxlate, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@every_row(
-    ("options", "named"),
-    [
-        (("--schedule", "cosines"), "schedule"),
-        (("--sampler", "dimm"), "sampler"),
-        (("--set", "rtol=0"), "rtol"),
-        (("--set", "rr=0.1"), "rr"),
-        (("--set", "synth.rr=0.1"), "rr"),
-        (("--set", "steps=3", "--set", "synth.steps=4"), "steps"),
-    ],
-)
-def test_a_wrong_synthesis_option_is_named(voxlate, run, cohort, tmp_path, options, named):
-    answer = voxlate("synth", run, cohort, "--out", tmp_path / "out", *options)
-    assert answer.code == 2
-    assert named in answer.err
-    assert not (tmp_path / "out").exists()
-
-
 def test_an_option_of_synthesis_may_be_named_as_in_a_recipe(voxlate, run, cohort, tmp_path):
     for name in ("mirror", "synth.mirror"):
         assert (
@@ -108,6 +82,8 @@ def test_an_option_of_synthesis_may_be_named_as_in_a_recipe(voxlate, run, cohort
 
 
 def test_scored_folders_are_compared(voxlate, run, cohort, tmp_path):
+    for number in range(2, 6):
+        shutil.rmtree(cohort / f"case{number}")
     folders = [tmp_path / "first", tmp_path / "second"]
     for folder, extra in zip(folders, ((), ("--set", "mirror=true"))):
         assert voxlate("synth", run, cohort, "--out", folder, *extra).code == 0
@@ -130,19 +106,8 @@ def test_a_recipe_may_say_how_it_differs_from_another(tmp_path, tiny):
 
 def test_without_a_terminal_progress_is_lines_with_the_time_left(voxlate, tmp_path, monkeypatch):
     monkeypatch.setattr("voxlate.api.progress.SECONDS", 0.0)
-    answer = voxlate(
-        "phantom",
-        "--out",
-        tmp_path / "heads",
-        "--cases",
-        3,
-        "--size",
-        16,
-        16,
-        8,
-        "--modality",
-        "ct",
-    )
+    size = ("--cases", 3, "--size", 16, 16, 8, "--modality", "ct")
+    answer = voxlate("phantom", "--out", tmp_path / "heads", *size)
     assert answer.code == 0, answer.err
     lines = answer.err.splitlines()
     assert lines[-1].startswith("phantom 3/3")

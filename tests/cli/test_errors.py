@@ -35,12 +35,6 @@ def nothing_half_written(folder) -> None:
     assert not [path for path in folder.rglob("*") if ".writing-" in path.name]
 
 
-def spoil(cohort, change) -> None:
-    path = cohort / "case0" / "t2.nii.gz"
-    image = nib.load(path)
-    nib.save(change(image.get_fdata(dtype=np.float32).copy(), image.affine), path)
-
-
 def prepare(voxlate, cohort, tmp_path, *options):
     answer = voxlate("prepare", cohort, "--out", tmp_path / "new", *options)
     nothing_half_written(tmp_path)
@@ -62,47 +56,44 @@ def test_a_scan_without_the_modality_that_the_model_needs(voxlate, run, cohort, 
     assert not list((tmp_path / "new").rglob("*.nii.gz"))
 
 
-def test_unequal_grids(voxlate, cohort, tmp_path):
-    spoil(cohort, lambda data, affine: nib.Nifti1Image(data[:-2], affine))
-    refused(prepare(voxlate, cohort, tmp_path), "case0", "20×24×6", "18×24×6", "--resample")
+def not_a_number(image):
+    data = image.get_fdata(dtype=np.float32).copy()
+    data[3, 4, 2] = np.nan
+    data[3, 4, 3] = np.inf
+    return nib.Nifti1Image(data, image.affine)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_voxels_that_are_no_numbers(voxlate, cohort, tmp_path, bad):
-    def change(data, affine):
-        data[3, 4, 2] = bad
-        return nib.Nifti1Image(data, affine)
-
-    spoil(cohort, change)
-    refused(prepare(voxlate, cohort, tmp_path), "t2.nii.gz", "1")
+def in_4d(image):
+    return nib.Nifti1Image(np.stack([image.get_fdata(dtype=np.float32)] * 3, axis=-1), image.affine)
 
 
-def test_a_4d_file(voxlate, cohort, tmp_path):
-    spoil(cohort, lambda data, affine: nib.Nifti1Image(np.stack([data] * 3, axis=-1), affine))
-    refused(prepare(voxlate, cohort, tmp_path), "t2.nii.gz", "3")
-
-
-def test_a_truncated_gzip(voxlate, cohort, tmp_path):
-    path = cohort / "case0" / "t2.nii.gz"
-    path.write_bytes(path.read_bytes()[:-200])
-    refused(prepare(voxlate, cohort, tmp_path), "t2.nii.gz", "cut short")
-
-
-@pytest.mark.parametrize(
-    "content", [b"not an image", gzip.compress(b"nor this", mtime=0)], ids=["text", "gzip"]
+@every_row(
+    ("change", "words"),
+    [
+        (lambda image: image.slicer[:-2], ["case0", "20×24×6", "18×24×6", "--resample"]),
+        (not_a_number, ["t2.nii.gz", "2"]),
+        (in_4d, ["t2.nii.gz", "3"]),
+        (lambda _: b"not an image", ["t2.nii.gz"]),
+        (lambda _: gzip.compress(b"nor this", mtime=0), ["t2.nii.gz"]),
+        (lambda image: gzip.compress(image.to_bytes())[:-200], ["t2.nii.gz", "cut short"]),
+    ],
 )
-def test_a_file_that_is_no_image(voxlate, cohort, tmp_path, content):
-    (cohort / "case0" / "t2.nii.gz").write_bytes(content)
-    refused(prepare(voxlate, cohort, tmp_path), "t2.nii.gz")
+def test_a_scan_that_cannot_be_prepared(voxlate, cohort_once, tmp_path, change, words):
+    cohort = tmp_path / "cohort"
+    shutil.copytree(cohort_once / "case0", cohort / "case0")
+    path = cohort / "case0" / "t2.nii.gz"
+    spoilt = change(nib.load(path))
+    if isinstance(spoilt, bytes):
+        path.write_bytes(spoilt)
+    else:
+        nib.save(spoilt, path)
+    refused(prepare(voxlate, cohort, tmp_path), *words)
 
 
-def test_an_empty_cohort(voxlate, tmp_path):
+def test_a_cohort_that_is_empty_or_not_there(voxlate, tmp_path):
     (tmp_path / "empty").mkdir()
-    refused(prepare(voxlate, tmp_path / "empty", tmp_path), "empty")
-
-
-def test_a_cohort_that_is_not_there(voxlate, tmp_path):
-    refused(prepare(voxlate, tmp_path / "nowhere", tmp_path), "nowhere")
+    for name in ("empty", "nowhere"):
+        refused(prepare(voxlate, tmp_path / name, tmp_path), name)
 
 
 def test_the_same_patient_in_two_splits(voxlate, cohort, tmp_path):
@@ -118,26 +109,21 @@ def test_the_same_patient_in_two_splits(voxlate, cohort, tmp_path):
     )
 
 
-def test_an_unknown_recipe_key_names_the_nearest_known_one(voxlate, prepared, tiny, tmp_path):
-    answer = voxlate(
-        "train", tiny, "--data", prepared, "--out", tmp_path / "r", "--set", "train.stepz=3"
-    )
-    refused(answer, "train.stepz", "Did you mean 'train.steps'")
-    assert not (tmp_path / "r").exists()
-
-
 @every_row(
     ("change", "words"),
     [
+        ("train.stepz=3", ["train.stepz", "Did you mean 'train.steps'"]),
         ("train.steps=0", ["train.steps", "0"]),
         ("train.optimiser.lr=-1", ["train.optimiser.lr", "-1"]),
         ("synth.eta=2", ["synth.eta", "2"]),
         ("synth.sampler=dimm", ["synth.sampler", "dimm"]),
         ("method.kind=wizard", ["method.kind", "diffusion", "wizard"]),
         ("data.patch=[1, 2]", ["data.patch"]),
+        ("data.source.9=t2", ["data.source"]),
+        ("train.steps", ["KEY=VALUE"]),
     ],
 )
-def test_a_recipe_value_out_of_range_is_refused_with_its_key(
+def test_a_change_of_the_recipe_is_refused_with_its_key(
     voxlate, prepared, tiny, tmp_path, change, words
 ):
     answer = voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "r", "--set", change)
@@ -145,28 +131,16 @@ def test_a_recipe_value_out_of_range_is_refused_with_its_key(
     assert not (tmp_path / "r").exists()
 
 
-def test_a_recipe_that_is_no_toml(voxlate, prepared, tmp_path):
+def test_a_recipe_that_cannot_be_used(voxlate, prepared, tiny, tmp_path):
     (tmp_path / "bad.toml").write_text("title = [")
-    refused(
-        voxlate("train", tmp_path / "bad.toml", "--data", prepared, "--out", tmp_path / "r"),
-        "TOML",
-        "line",
-    )
-
-
-def test_a_recipe_that_does_not_exist(voxlate, prepared, tmp_path):
-    refused(
-        voxlate("train", "nonesuch", "--data", prepared, "--out", tmp_path / "r"),
-        "nonesuch",
-        "phantom_t1_to_ct",
-    )
-
-
-def test_a_recipe_for_other_modalities_than_the_cohorts(voxlate, prepared, tiny, tmp_path):
-    other = tmp_path / "other.toml"
-    other.write_text(tiny.read_text().replace("t2", "ct"))
-    refused(voxlate("train", other, "--data", prepared, "--out", tmp_path / "r"), "ct", "t1, t2")
-    assert not (tmp_path / "r").exists()
+    (tmp_path / "other.toml").write_text(tiny.read_text().replace("t2", "ct"))
+    for recipe, words in (
+        (tmp_path / "bad.toml", ("TOML", "line")),
+        (tmp_path / "other.toml", ("ct", "t1, t2")),  # modalities that the cohort lacks
+        ("nonesuch", ("nonesuch", "phantom_t1_to_ct")),
+    ):
+        refused(voxlate("train", recipe, "--data", prepared, "--out", tmp_path / "r"), *words)
+        assert not (tmp_path / "r").exists()
 
 
 def test_an_output_folder_that_holds_another_run(voxlate, run, prepared, tiny):
@@ -183,40 +157,25 @@ def test_an_output_folder_that_holds_something_else(voxlate, prepared, tiny, coh
 
 
 def test_weights_from_a_wrong_recipe(voxlate, run, prepared, tiny, tmp_path):
-    answer = voxlate(
-        "train",
-        tiny,
-        "--data",
-        prepared,
-        "--out",
-        tmp_path / "r",
-        "--init",
-        Run(run).weights(),
-        "--set",
-        "net.width=16",
-    )
+    line = ("train", tiny, "--data", prepared, "--out", tmp_path / "r")
+    answer = voxlate(*line, "--init", Run(run).weights(), "--set", "net.width=16")
     refused(answer, "weights.safetensors", "expected 32, found 16")
 
 
-def test_weights_that_are_not_this_runs(voxlate, run, prepared, tiny, cohort, tmp_path):
-    other = tmp_path / "other"
-    assert (
-        voxlate("train", tiny, "--data", prepared, "--out", other, "--set", "net.width=16").code
-        == 0
-    )
-    shutil.copy(Run(other).weights(), Run(run).weights())
-    refused(voxlate("synth", run, cohort, "--out", tmp_path / "o"), "weights.safetensors", "width")
-
-
-def test_weights_cut_short(voxlate, run, cohort, tmp_path):
+def test_a_run_whose_weights_are_cut_short_missing_or_another_runs(
+    voxlate, run, prepared, tiny, cohort, tmp_path
+):
     weights = Run(run).weights()
-    weights.write_bytes(weights.read_bytes()[:-100])
-    refused(voxlate("synth", run, cohort, "--out", tmp_path / "o"), "weights.safetensors")
-
-
-def test_a_run_that_is_not_finished(voxlate, run, cohort, tmp_path):
-    Run(run).weights().unlink()
-    refused(voxlate("synth", run, cohort, "--out", tmp_path / "o"), "resume")
+    synth = ("synth", run, cohort, "--out", tmp_path / "o")
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-100])
+    refused(voxlate(*synth), "weights.safetensors")
+    weights.unlink()
+    refused(voxlate(*synth), "resume")
+    other = ("--out", tmp_path / "other", "--set", "net.width=16", "--set", "train.steps=1")
+    assert voxlate("train", tiny, "--data", prepared, *other).code == 0
+    shutil.copy(Run(tmp_path / "other").weights(), weights)
+    refused(voxlate(*synth), "weights.safetensors", "width")
 
 
 def test_a_disk_that_is_full_as_a_line_is_logged_is_one_sentence(
@@ -299,39 +258,33 @@ def test_a_full_disk_leaves_no_half_file(
 @every_row(
     ("options", "words"),
     [
-        (["--sampler", "dimm"], ["sampler", "ddim", "dimm"]),
-        (["--sampler", "heun", "--eta", "0.5"], ["eta", "heun"]),
-        (["--device", "abacus"], ["--device", "abacus"]),
-        (["--crop", "4"], ["synth.slices.crop", "task.inside"]),
-        (["--slices", "tiled", "--crop", "4"], ["slices.crop"]),
+        (("--sampler", "dimm"), ["sampler", "ddim", "dimm"]),
+        (("--sampler", "heun", "--eta", "0.5"), ["eta", "heun"]),
+        (("--device", "abacus"), ["--device", "abacus"]),
+        (("--crop", "4"), ["synth.slices.crop", "task.inside"]),
+        (("--slices", "tiled", "--crop", "4"), ["slices.crop"]),
+        (("--schedule", "cosines"), ["schedule"]),
+        (("--set", "rr=0.1"), ["rr"]),
+        (("--set", "synth.rr=0.1"), ["rr"]),
+        (("--set", "steps=3", "--set", "synth.steps=4"), ["steps"]),
+        (("--samples", 0), ["--samples: expected at least 1, found 0"]),
+        (("--samples", 10**9), ["samples", "10000", "1000000000"]),
+        (("--set", "samples=1000000000"), ["samples", "10000", "1000000000"]),
+        (("--set", "samples=0"), ["'samples'", "found 0", "--set samples=VALUE"]),
+        (("--sampler", "rk45", "--set", "rtol=0"), ["'rtol'", "found 0", "--set rtol=VALUE"]),
+        (("--sampler", "rk45", "--set", "atol=0"), ["'atol'", "found 0"]),
+        (("--sampler", "predictor_corrector", "--set", "r=0"), ["'r'", "found 0"]),
+        (("--sampler", "predictor_corrector", "--set", "r=1"), ["'r'", "found 1"]),
+        (
+            ("--sampler", "predictor_corrector", "--set", "correctors=0"),
+            ["'correctors'", "found 0"],
+        ),
     ],
 )
 def test_invalid_synthesis_options_are_refused_with_their_names(
     voxlate, run, cohort, tmp_path, options, words
 ):
     refused(voxlate("synth", run, cohort, "--out", tmp_path / "o", *options), *words)
-    assert not (tmp_path / "o").exists()
-
-
-def test_sampling_options_out_of_range(voxlate, run, cohort, tmp_path):
-    for change in (
-        "rtol=0",
-        "rtol=-0.1",
-        "atol=0",
-        "r=0",
-        "r=1",
-        "r=-0.1",
-        "correctors=0",
-        "samples=0",
-    ):
-        name, value = change.split("=")
-        sampler = "rk45" if name.endswith("tol") else "predictor_corrector"
-        answer = voxlate(
-            "synth", run, cohort, "--out", tmp_path / "o", "--sampler", sampler, "--set", change
-        )
-        refused(answer, f"'{name}'", f"found {value}", f"--set {name}=VALUE")
-    answer = voxlate("synth", run, cohort, "--out", tmp_path / "o", "--samples", 0)
-    refused(answer, "--samples: expected at least 1, found 0")
     assert not (tmp_path / "o").exists()
 
 
@@ -373,13 +326,6 @@ def test_a_sampler_that_does_not_fit_another_schedule_is_refused_before_synthesi
     assert not (tmp_path / "o").exists()
 
 
-def test_a_set_without_a_value(voxlate, prepared, tiny, tmp_path):
-    refused(
-        voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "r", "--set", "train.steps"),
-        "KEY=VALUE",
-    )
-
-
 def test_our_own_fault_is_exit_1_and_one_line(voxlate, monkeypatch, tmp_path):
     monkeypatch.setattr("voxlate.api.facts.describe_path", lambda _: 1 / 0)
     answer = voxlate("info", tmp_path)
@@ -394,12 +340,11 @@ PLACES = (
     "a name of 300 letters",
     "no voxels",
     "only masks",
-    "a list's tenth",
 )
 
 
 @every_row("name", PLACES)
-def test_a_place_or_a_manifest_that_cannot_be_used(voxlate, cohort, prepared, tiny, tmp_path, name):
+def test_a_place_or_a_manifest_that_cannot_be_used(voxlate, cohort, tmp_path, name):
     file = tmp_path / "file"
     file.write_text("x")
     header = nib.Nifti1Pair(np.zeros((4, 4, 4), np.float32), np.eye(4))
@@ -418,16 +363,6 @@ def test_a_place_or_a_manifest_that_cannot_be_used(voxlate, cohort, prepared, ti
             tmp_path / "masks.csv",
             "--out",
             tmp_path / "ready",
-        ),
-        "a list's tenth": (
-            "train",
-            tiny,
-            "--data",
-            prepared,
-            "--out",
-            tmp_path / "r",
-            "--set",
-            "data.source.9=t2",
         ),
     }
     refused(voxlate(*lines[name]))
@@ -467,24 +402,20 @@ def test_a_file_nested_beyond_reason(voxlate, cohort, run, tmp_path, file):
         (("seconds",), "long"),
     ],
 )
-@every_row("command", ["info", "synth"])
-def test_a_weights_header_with_a_wrong_value_is_refused(
-    voxlate, run, cohort, tmp_path, command, place, value
-):
+def test_a_weights_header_with_a_wrong_value_is_refused(voxlate, run, tmp_path, place, value):
     method, _, header = load_method(run)
     inner = header = json.loads(json.dumps(header))
     for key in place[:-1]:
         inner = inner[key]
     inner[place[-1]] = value
     save_weights(tmp_path / "w.safetensors", method, header)
-    more = [cohort, "--out", tmp_path / "out"] if command == "synth" else []
-    refused(voxlate(command, tmp_path / "w.safetensors", *more), ".".join(place[:1]))
+    refused(voxlate("info", tmp_path / "w.safetensors"), place[0])
 
 
 def test_info_of_a_large_scan_holds_it_once(tmp_path):
-    """A scan of 62 MB as floats is looked at within its own size and a third beyond what a small one takes."""
+    """A scan of 23 MB as floats is looked at within its own size and a third beyond what a small one takes."""
     peaks = {}
-    for size in (8, 250):
+    for size in (8, 180):
         nib.save(
             nib.Nifti1Image(np.ones((size, size, size), np.int16), np.eye(4)),
             tmp_path / f"{size}.nii",
@@ -497,4 +428,4 @@ def test_info_of_a_large_scan_holds_it_once(tmp_path):
         peaks[size] = float(
             subprocess.run(line, capture_output=True, text=True, check=True).stdout.split()[-1]
         )
-    assert peaks[250] - peaks[8] < 4 / 3 * 4 * 250**3
+    assert peaks[180] - peaks[8] < 4 / 3 * 4 * 180**3

@@ -118,15 +118,3 @@ def test_a_crop_far_larger_than_the_slices_is_refused_before_it_is_made(voxlate,
     refused(voxlate(*evaluate, 100000), "--crop", "20×24", "100000")
     refused(voxlate(*evaluate, 257), "at most 256")
     assert voxlate(*evaluate, 256).code == 0
-
-
-@pytest.mark.parametrize("option", ["--samples", "--set"])
-def test_more_samples_than_anybody_waits_for_are_refused(voxlate, run, cohort, tmp_path, option):
-    value = 1_000_000_000 if option == "--samples" else "samples=1000000000"
-    refused(
-        voxlate("synth", run, cohort, "--out", tmp_path / "o", option, value),
-        "samples",
-        "10000",
-        "1000000000",
-    )
-    assert not (tmp_path / "o").exists()

@@ -27,13 +27,6 @@ def start(*line) -> subprocess.Popen[str]:
     )
 
 
-def test_a_command_writes_plain_text_into_a_pipe(cohort, tmp_path):
-    process = start("prepare", cohort, "--out", tmp_path / "ready")
-    _, said = process.communicate()
-    assert process.returncode == 0, said
-    assert "\x1b" not in said
-
-
 def test_train_and_synth_report_their_progress_where_no_terminal_is(
     voxlate, cohort, prepared, tiny, run, tmp_path, monkeypatch
 ):
@@ -52,41 +45,14 @@ def test_train_and_synth_report_their_progress_where_no_terminal_is(
 def commands(cohort: Path, diffusion: Path, tmp_path: Path) -> dict[str, tuple]:
     """Each command at work for long enough, by a file or folder that shows that it has begun."""
     long = ("--set", "train.steps=100000", "--set", "train.compile=false", "--device", "cpu")
+    out = ("--out", tmp_path / "out")
+    train = ("train", tmp_path / "tiny.toml", "--data", tmp_path / "prepared", *out, *long)
     return {
-        "phantom": ("phantom", "--out", tmp_path / "out", "--cases", 500),
-        "prepare": ("prepare", cohort, "--out", tmp_path / "out"),
-        "train": (
-            "train",
-            tmp_path / "tiny.toml",
-            "--data",
-            tmp_path / "prepared",
-            "--out",
-            tmp_path / "out",
-            *long,
-        ),
-        "train with readers": (
-            *(
-                "train",
-                tmp_path / "tiny.toml",
-                "--data",
-                tmp_path / "prepared",
-                "--out",
-                tmp_path / "out",
-                *long,
-            ),
-            *("--set", "train.workers=2"),
-        ),
-        "synth": (
-            "synth",
-            diffusion,
-            cohort,
-            "--out",
-            tmp_path / "out",
-            "--samples",
-            4000,
-            "--device",
-            "cpu",
-        ),
+        "phantom": ("phantom", *out, "--cases", 500),
+        "prepare": ("prepare", cohort, *out),
+        "train": train,
+        "train with readers": (*train, "--set", "train.workers=2"),
+        "synth": ("synth", diffusion, cohort, *out, "--samples", 4000, "--device", "cpu"),
         "evaluate": ("evaluate", tmp_path / "images", "--truth", cohort),
     }
 
@@ -128,13 +94,14 @@ def test_ctrl_c_ends_a_command_with_one_sentence_and_130(
     time.sleep(seconds)
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     if process.returncode == 0:
         pytest.skip("it was done before the signal")
     assert process.returncode == 130, err
     assert err.splitlines()[-1].startswith("voxlate: stopped")
     assert err.count("voxlate: ") == 1
     assert "Traceback" not in err
+    assert "\x1b" not in err, "a pipe gets plain text"
 
 
 @pytest.mark.parametrize(
@@ -173,7 +140,7 @@ def imported_by(*line, **environment: str) -> set[str]:
     """The packages that a command line of its own process has imported when it ends."""
     command = [sys.executable, "-c", SHOWN_MODULES, *map(str, line)]
     done = subprocess.run(
-        command, env={**ENVIRONMENT, **environment}, capture_output=True, text=True, timeout=120
+        command, env={**ENVIRONMENT, **environment}, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     return {*done.stderr.splitlines()[-1].split()}
@@ -182,7 +149,6 @@ def imported_by(*line, **environment: str) -> set[str]:
 def test_help_recipes_and_completion_import_nothing_that_computes():
     heavy = {"torch", "numpy", "scipy", "nibabel", "matplotlib", "accelerate", "psutil"}
     assert not heavy & imported_by("--help")
-    assert not heavy & imported_by("recipes")
     words = {"COMP_WORDS": "voxlate tr", "COMP_CWORD": "1", "_VOXLATE_COMPLETE": "complete_bash"}
     assert not heavy & imported_by(**words)
 

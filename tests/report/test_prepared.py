@@ -11,7 +11,6 @@ from voxlate.cases.prepared import Entry, registration_lines
 from voxlate.images.grid import Volume
 from voxlate.images.register import Similarity
 from voxlate.reports.pictures import CaseImage, ColourScale, chequerboard, scan_columns
-from voxlate.reports.prepared import report_prepared
 
 
 def write(path: Path, shape: tuple[int, int, int], mm: float, seed: int) -> None:
@@ -88,6 +87,3 @@ def test_report_shows_at_most_twelve_cases_of_a_prepared_cohort_and_prepare_acce
     assert "<h3>case13</h3>" in text
     assert text.count("data:image/png") == 12 * 3 * 3
     prepare(tmp_path / "in", tmp_path / "ready", resample=True, workers=1)
-    prepare(tmp_path / "in", tmp_path / "other", modalities=["t1"], workers=1)
-    page = report_prepared(tmp_path / "other", tmp_path / "page.html").read_text()
-    assert "Chequerboard" not in page

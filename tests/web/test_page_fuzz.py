@@ -1,11 +1,11 @@
-"""A thousand seeded requests to all addresses of the page: none is a fault of the server, and none states a place."""
+"""Seeded requests to all addresses of the page: none is a fault of the server, and none states a place."""
 
 import random
 import string
 
 from paging import BASE, TOKEN, Here
 
-REQUESTS = 1000
+REQUESTS = 500
 METHODS = (*["GET"] * 8, *["POST"] * 12, "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE")
 ODD = (
     "",

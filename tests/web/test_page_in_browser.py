@@ -64,7 +64,7 @@ def browser():
 
 
 @pytest.fixture
-def calibrated(voxlate, run, small_head, tmp_path) -> Path:
+def calibrated(voxlate, run, small_head, tmp_path, quick_widths) -> Path:
     """The tiny run from t1 to t2, with intervals from four heads that its training did not see."""
     for number in range(4):
         small_head(tmp_path / "others" / f"new{number}", 100 + number)

@@ -104,25 +104,20 @@ def test_a_dropped_folder_arrives_whole_with_the_paths_inside_it(browser, base, 
     assert received == expected | {"study/DICOMDIR": b"index"}
 
 
-def test_a_refused_upload_shows_the_sentence_of_the_server_and_can_be_repeated(
-    browser, base, tmp_path
+def test_an_upload_of_nothing_and_a_refused_one_show_a_sentence_and_can_be_repeated(
+    browser, base, received, tmp_path
 ):
     (tmp_path / "brain.txt").write_bytes(b"text")
     with open_page(browser, base) as watched:
         watched.page.goto(base + "form")
+        watched.page.get_by_role("button", name="Upload", exact=True).click()
+        expect(watched.page.get_by_role("alert")).to_contain_text("No file is chosen")
+        assert received == {}
         watched.page.set_input_files("#files", tmp_path / "brain.txt")
         watched.page.get_by_role("button", name="Upload", exact=True).click()
         expect(watched.page.get_by_role("alert")).to_have_text(REFUSAL)
         expect(watched.page.get_by_role("button", name="Upload", exact=True)).to_be_enabled()
         watched.errors.clear()  # the browser itself reports the status 400
-
-
-def test_an_upload_of_nothing_says_what_to_choose(browser, base, received):
-    with open_page(browser, base) as watched:
-        watched.page.goto(base + "form")
-        watched.page.get_by_role("button", name="Upload", exact=True).click()
-        expect(watched.page.get_by_role("alert")).to_contain_text("No file is chosen")
-    assert received == {}
 
 
 def test_without_javascript_the_form_posts_by_itself(browser, base, received, tmp_path):
