@@ -135,5 +135,7 @@ def test_a_mask_of_channels_weighs_configurations_alike():
     assert mean_in_mask(error, missing).tolist() == [2, 5]
 
 
-def test_an_empty_mask_gives_no_loss():
-    assert mean_in_mask(torch.ones(1, 1, 1, 2, 2), torch.zeros(1, 1, 1, 2, 2)).tolist() == [0]
+def test_an_empty_mask_gives_no_loss_and_a_single_value_its_own():
+    mask = torch.zeros(2, 1, 1, 2, 2)
+    mask[1, ..., 0, 0] = 1
+    assert mean_in_mask(torch.full((2, 1, 1, 2, 2), 3.0), mask).tolist() == [0, 3]
