@@ -72,9 +72,9 @@ def test_train_takes_the_small_variant_of_a_recipe(voxlate, prepared, tiny, tmp_
 @every_row("name", ["phantom_t1_to_ct", "FOLDER/own.toml"])
 def test_a_recipe_without_a_small_variant_is_refused_by_its_name(tmp_path, name):
     (tmp_path / "own.toml").write_text('base = "mrdpm"\n')
-    name = small_variant(name.replace("FOLDER", str(tmp_path)))
-    with pytest.raises(BadInput, match=r"expected a recipe with a table \[small\]"):
-        recipe.read(name)
+    name = name.replace("FOLDER", str(tmp_path))
+    with pytest.raises(BadInput, match=rf"^{name}: expected a recipe with a table \[small\]"):
+        recipe.read(small_variant(name))
 
 
 def test_a_recipe_that_is_not_there_is_answered_with_the_nearest_names(voxlate):

@@ -540,6 +540,8 @@ def test_naive_baselines_of_the_run_are_scored_with_the_synthesis(cohort, shifte
     assert by_answer["intensity table"]["mae"]["mean"] < by_answer["mean image"]["mae"]["mean"], (
         "ct is a function of t1"
     )
+    (shifted / "provenance.json").write_text("{}")
+    assert evaluate(shifted, cohort, naive=tmp_path / "run").document()["naive_cases"] == 2
 
 
 def test_evaluate_ends_with_the_verdict_after_the_main_and_requested_scores_or_all_of_them(

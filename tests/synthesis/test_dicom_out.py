@@ -71,7 +71,8 @@ def change_headers(folder, **values):
 
 def test_synth_writes_a_derived_series_with_the_voxels_of_the_image(run, series, voxlate, tmp_path):
     out, to = tmp_path / "out", tmp_path / "dicom"
-    voxlate("synth", run, f"t1={series}", "--out", out, "--dicom", to).done()
+    answer = voxlate("synth", run, f"t1={series}", "--out", out, "--dicom", to).done()
+    assert f"7 DICOM files (1 series, 1 report) in {to}: derived" in " ".join(answer.err.split())
     image = read_volume(next(out.glob("*/t2.nii.gz")))
     back = read_volume(to / "head" / "t2")
     assert np.allclose(back.affine, image.affine, atol=1e-3)

@@ -20,7 +20,7 @@ def command(function: F) -> F:
 
     The options are left to check_options. Lines on the progress, and on each field of the options, are added to the docstring.
     """
-    signature, hints = inspect.signature(function), get_type_hints(function)
+    signature, hints = inspect.signature(function), get_type_hints(function, include_extras=True)
     checked = [name for name in signature.parameters if name not in (OPTIONS, CHANGES)]
 
     @functools.wraps(function)

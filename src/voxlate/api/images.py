@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from PIL import Image
 from rich.text import Text
@@ -66,6 +66,7 @@ def load(
     return load_model(run, device, allow_code, answer)
 
 
+ScanOrArray = Annotated[Any, "a path, a Volume, a nibabel image, or a pair (array, affine)"]
 SCANS = "scans"  # the folder in OUT of scans that are given as arrays
 
 
@@ -157,7 +158,7 @@ class Syntheses:
 @command
 def synthesise(
     run: Model | Path | str | Sequence[Path | str],
-    inputs: Path | str | Sequence[Path | str] | Mapping[str, Any],
+    inputs: Path | str | Sequence[Path | str] | Mapping[str, ScanOrArray],
     out: Path | str,
     options: SynthOptions | None = None,
     *,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
+from rich.markup import escape
 
 from voxlate.cli.app import app
 from voxlate.options.option import MAIN, OUTPUT, PANELS, Option, option_of, range_of, suggestions
@@ -154,7 +155,7 @@ def _for_typer(parameter: inspect.Parameter, is_field: bool) -> inspect.Paramete
 
 def _help(option: Option, default: Any) -> str:
     """The help of an option with its range and its default."""
-    text = option.help + range_of(option)
+    text = escape(option.help + range_of(option))
     if default is None:
         return text
     stated = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)

@@ -11,7 +11,7 @@ from voxlate.options.synthesise import SynthOptions
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.progress import no_report, warn_unless_note
 from voxlate.synthesis.selection import Selection
-from voxlate.system.errors import BadInput
+from voxlate.system.errors import BadInput, plural
 from voxlate.system.messages import Say, message
 
 
@@ -43,7 +43,9 @@ def deliver(
         check_bids(out, files, ending)
     folders, failed = synthesise_cases(selected, out, options, progress=progress, say=say)
     if options.dicom is not None and folders:
-        for told in export_dicom(out, options.dicom).messages:
+        exported = export_dicom(out, options.dicom)
+        written = f"{plural(len(exported.files), 'DICOM file')} ({exported.summary}) in {options.dicom}: derived, synthetic, not for diagnosis."
+        for told in (*exported.messages, message("exported", written)):
             say(told)
     if options.bids and folders and (others := write_bids(folders, out, files)):
         text = f"BIDS has no suffix for {', '.join(others)}: these images are named in .bidsignore, so that the dataset is valid."

@@ -122,8 +122,8 @@ def _without_own(hint: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Python's own numbers and lists for those of NumPy; other values as they are."""
-    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+    """Python's own numbers and lists for those of NumPy; scans and other values as they are."""
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist") and value.ndim < 2:
         return value.tolist()
     return value
 
@@ -140,10 +140,12 @@ def _check_range(name: str, value: Any, option: Option | None) -> None:
 
 
 def _words(hint: Any) -> str:
-    """An annotated type in words."""
+    """An annotated type in words, which may be a text of the annotation."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
         option = option_of(hint)
+        if isinstance(inner[1], str):
+            return inner[1]
         taken = None if option is None or option.takes is None else _words(option.takes)
         plain = option.objects if option is not None and option.objects else _words(inner[0])
         return plain if taken in (None, plain) else f"{taken} or {plain}"
@@ -164,7 +166,9 @@ def _words(hint: Any) -> str:
 
 
 def _show(value: Any) -> str:
-    """A value and its type, for a message."""
+    """A value and its type, for a message; of an array the shape and type."""
+    if hasattr(value, "shape"):
+        return f"{type(value).__name__} of the shape {tuple(value.shape)}"
     text = " ".join(repr(value).split())
     kind = "" if isinstance(value, str) else f" ({type(value).__name__})"
     return f"{text[:LONGEST]}{'…' if len(text) > LONGEST else ''}{kind}"

@@ -151,7 +151,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     naive: Annotated[
         Any,
         Option(
-            "Naive baselines. Default: those of the run.",
+            "Run or naive.safetensors. Default: that of OUT.",
             panel=ADVANCED,
             takes=Path,
             objects="Baselines",

@@ -124,7 +124,7 @@ def _values(name: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
     if full != name:
         if not isinstance(small, dict):
             raise BadInput(
-                f"{name}: expected a recipe with a table [small] for its small variant, found none in {full}. Train {full} itself, or add the table."
+                f"{full}: expected a recipe with a table [small] for its small variant, found none. Train {full} itself, or add the table."
             )
         stated = {"base": full} | small
     return _over_base(stated, name, before)

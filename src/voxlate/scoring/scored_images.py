@@ -237,14 +237,15 @@ def check_unchanged(out: Path, document: Mapping[str, Any]) -> None:
 def add_run_files(
     items: Iterable[Item], naive: Baselines | Path | str | None, prepared: Path | None
 ) -> list[Item]:
-    """The images with the files of their runs; naive, prepared: files for all images instead."""
-    given = naive if isinstance(naive, Baselines | None) else Baselines.load(naive)
+    """The images with the files of their runs; naive, prepared: for all images instead, `naive` also by its run."""
     read = functools.cache(Baselines.load)
+    if isinstance(naive, Path | str):
+        naive = read(Path(naive) / BASELINES if Path(naive).is_dir() else naive)
     found = []
     for item in items:
         folders = run_folders(item.provenance)
         stored = [path for folder in folders if (path := folder / BASELINES).is_file()]
-        baselines = read(stored[0]) if stored and given is None else given
+        baselines = read(stored[0]) if stored and naive is None else naive
         cohort = prepared or _find_cohort(tuple(folders))
         found.append(replace(item, baselines=baselines, prepared=cohort))
     return found
