@@ -709,6 +709,8 @@ def test_naive_baselines_in_shares_of_a_peak_come_to_the_unit_of_a_range_and_of_
 def test_a_case_of_a_split_without_an_image_is_listed_by_the_splits_of_the_training(
     shifted, cohort, tmp_path
 ):
+    with pytest.raises(BadInput, match="--split: expected cases whose split is known, found none"):
+        evaluate(shifted, cohort, split="val")
     splits = {"train": ["p0"], "val": ["p1", "p2"]}
     write_json(tmp_path / "run" / "provenance.json", {"data": {"splits": splits}})
     write_json(shifted / "provenance.json", {"run": "../run", "cases": ["p0", "p1", "p2"]})

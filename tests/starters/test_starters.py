@@ -197,6 +197,8 @@ def test_python_takes_a_starter_as_the_command_line_does(starter, cohort, tmp_pa
     done = package.synthesise("starter:tiny", scan, tmp_path / "out", progress=False)
     assert len(done.cases) == 1
     assert [one["name"] for one in package.list_starters(check=True)] == ["starter:tiny"]
+    with pytest.raises(BadInput, match="--split: expected cases whose split is known, found none"):
+        package.synthesise("starter:tiny", cohort, tmp_path / "val", split="val", progress=False)
     with pytest.raises(BadInput, match="expected a folder of yours for the calibration"):
         package.calibrate("starter:tiny", cohort, progress=False)
 

@@ -1,7 +1,7 @@
 """The split of each patient."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from voxlate.system.errors import BadInput, first_of
 from voxlate.system.messages import Message, message
@@ -36,6 +36,14 @@ def check_size(splits: Mapping[str, str]) -> list[Message]:
     advice = f" For a test patient:  --shares {train} {validation} 1" if train else ""
     text = f"{count} patients: {count - validation} for training, {validation} for validation, none for test, because there are fewer than {SMALL}.{advice}"
     return [message("few-patients", text, patients=count)]
+
+
+def check_known(split: str | None, splits: Collection[str | None]) -> None:
+    """Raise BadInput if cases of a split are asked for where no split is known; splits: of each case."""
+    if split is not None and splits and not any(splits):
+        raise BadInput(
+            f"--split: expected cases whose split is known, found none: neither the cohort nor the training of the model states a split of these cases ({len(splits)}). Leave out --split and choose cases by --exclude, or give a manifest with a column split."
+        )
 
 
 def list_held_out(splits: Mapping[str, str]) -> dict[str, list[str]]:

@@ -13,6 +13,7 @@ from voxlate.cases.layout import CANONICAL
 from voxlate.cohorts.case_files import CaseFiles
 from voxlate.cohorts.find import find_cohort
 from voxlate.cohorts.slice_lists import require_patients
+from voxlate.cohorts.split import check_known
 from voxlate.executors.choose import choose_executor
 from voxlate.executors.job import Context, Executor, Outcome, case_sentence
 from voxlate.formats.io import content_hash, is_there, read_volume
@@ -124,16 +125,19 @@ def _choices(asked: EvaluateOptions, weights: Lpips | None) -> Table:
 
 
 def _in_split(split: str | None, cases: Iterable[CaseFiles], out: Path) -> set[str]:
-    """The cases of a split by their cohort's table, or by the provenance of their image, or else by the training."""
+    """The cases of a split by their cohort's table, or by the provenance of their image, or else by the training.
+
+    Raises BadInput if no split is known.
+    """
     of_training = dict[str, str]()
     for name, several in splits_of_training(run_folders(provenance_of(out))).items():
         of_training |= dict.fromkeys(several, name)
-    chosen = set[str]()
+    splits = dict[str, str | None]()
     for case in cases:
         own = case.split or provenance_of(out, case.case).get("split")
-        if split is None or split == (own or of_training.get(case.case)):
-            chosen.add(case.case)
-    return chosen
+        splits[case.case] = own or of_training.get(case.case)
+    check_known(split, splits.values())
+    return {case for case, known in splits.items() if split in (None, known)}
 
 
 def _rules(asked: EvaluateOptions, out: Path, items: Sequence[Item]) -> Rules:

@@ -12,6 +12,7 @@ from voxlate.cohorts.case_files import CaseFiles, CohortFiles
 from voxlate.cohorts.find import find_cohort
 from voxlate.cohorts.manifest import TABLES
 from voxlate.cohorts.presets import load_preset
+from voxlate.cohorts.split import check_known
 from voxlate.formats.dicom import SeriesInfo, is_dicom_folder
 from voxlate.formats.io import is_there, location_of
 from voxlate.images.units import TISSUE_MAPS, UNITS
@@ -197,19 +198,21 @@ def _pairs(inputs: list[str], sources: Sequence[str]) -> dict[str, Path]:
 
 
 def in_split(model: Model, cases: Iterable[CaseFiles], split: str | None) -> list[CaseFiles]:
-    """The cases of a split, or all; the fold of the model's training has priority over the splits of the cohort."""
+    """The cases of a split, or all; the fold of the model's training has priority over the splits of the cohort.
+
+    Raises BadInput if no split is known.
+    """
+    cases = list(cases)
     if split is None:
-        return list(cases)
+        return cases
     recorded = splits_of(model)
     in_fold = any(map(is_fold, _runs_of(model)))
-    kept = []
+    splits = list[str | None]()
     for case in cases:
-        splits = [case.split, recorded.get(case.case)]
-        if in_fold:
-            splits.reverse()
-        if (splits[0] or splits[1]) == split:
-            kept.append(case)
-    return kept
+        own, trained = case.split, recorded.get(case.case)
+        splits.append(trained or own if in_fold else own or trained)
+    check_known(split, splits)
+    return [case for case, known in zip(cases, splits) if known == split]
 
 
 def _case_of(files: Mapping[str, Path]) -> str:
