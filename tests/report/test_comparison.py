@@ -1,5 +1,6 @@
 """The page of a comparison: one offline file with the table and the pictures of every method, case by case."""
 
+import html
 import itertools
 import json
 import re
@@ -15,6 +16,7 @@ from voxlate.images.grid import Volume
 from voxlate.reports.comparison import MOST_CASES, write_page
 from voxlate.scoring.compare import compare
 from voxlate.scoring.evaluate import evaluate
+from voxlate.system.messages import message
 
 SHAPE = (9, 40, 32)
 
@@ -51,8 +53,10 @@ def make(folder, cases=2, methods=METHODS):
                 "network_calls": 5 * samples,
                 "device": "cpu",
             }
+            warned = [message("starter", "A starter.").table, message("threads", method).table]
             inputs = {"inputs": {"t1": {"path": str(source)}}, "synth": {"samples": samples}}
-            (made / "provenance.json").write_text(json.dumps({**took, **inputs}))
+            stated = {**took, **inputs, "warnings": warned}
+            (made / "provenance.json").write_text(json.dumps(stated))
     for method in methods:
         evaluate(folder / method, folder / "cohort", mask="body")
     return [folder / method for method in methods]
@@ -103,6 +107,12 @@ def test_the_page_has_the_table_with_uncertainty_time_and_network_calls(page, ou
         "Wilcoxon",
     ):
         assert part in text
+
+
+def test_warnings_are_sentences_with_the_names_of_their_methods(page):
+    assert "{'code'" not in html.unescape(page)
+    assert page.count("unet: unet</p>") == page.count("ddpm_m: ddpm_m</p>") == 2
+    assert page.count("unet, ddpm_m, oracle: A starter.") == 2
 
 
 def test_the_same_window_serves_all_methods_and_the_truth(page):

@@ -27,6 +27,7 @@ from voxlate.reports.page import report
 from voxlate.scoring.evaluate import evaluate
 from voxlate.system.errors import BadInput
 from voxlate.system.files import WRITING, read_json
+from voxlate.system.messages import message
 
 RECIPE = """# T1 to CT. voxlate train t1_to_ct --data PREPARED --out RUN
 title = "T1 to CT <fast>"
@@ -144,7 +145,11 @@ def write_out(tmp_path, run):
             made / "ct_std.nii.gz", scan(np.abs(gaussian_filter(ct, 1) - ct) / 2, "ct", "HU")
         )
         source = f"../../cohort/head{number}/t1.nii.gz"
-        (made / "provenance.json").write_text(json.dumps({"inputs": {"t1": {"path": source}}}))
+        warned = [message("starter", "By a starter."), message("face", "A face.")]
+        inputs = {"t1": {"path": source}}
+        (made / "provenance.json").write_text(
+            json.dumps({"inputs": inputs, "warnings": [said.table for said in warned]})
+        )
         cases.append(({name: canonical(volume) for name, volume in case.items()}, None))
     (tmp_path / "out" / "provenance.json").write_text(
         json.dumps({"run": "../run", "sampler": "ddim", "steps": 16})
@@ -236,6 +241,12 @@ def test_pictures_are_in_millimetres(page):
 
 def opened(uri):
     return Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
+
+
+def test_warnings_are_sentences_with_the_colour_of_their_grade(page):
+    assert "{'code'" not in html.unescape(page.source)
+    assert page.source.count('<p class="warning note">By a starter.') == 2
+    assert page.source.count('<p class="warning caution">A face.') == 2
 
 
 @pytest.mark.parametrize("every", [1000, pytest.param(1, marks=pytest.mark.slow)])

@@ -151,7 +151,7 @@ def read_case(out: Path, scores: Table, case: str, modality: str) -> CaseImages 
     synthesis = return_to(own.synthesis(image), main.grid)
     truth = None if truth is None else own.truth(truth)
     images += _of_synthesis(synthesis, truth, own, scale, body, files, stated)
-    return CaseImages(case, main.grid, images, stated.get("warnings", ()))
+    return CaseImages(case, main.grid, images, read_messages(stated.get("warnings", ())))
 
 
 def _of_synthesis(
@@ -263,10 +263,18 @@ def _sections(modality: str, cases: Sequence[str], methods: Methods, most: int) 
         facts = [modality, str(first.grid)]
         if part:
             facts.append(f"error rank {rank + 1} of {len(ordered)}{extremes.get(rank, '')}")
-        said = itertools.chain.from_iterable(own.warnings for own in images.values())
+        said = dict[Message, list[str]]()
+        for name, own in images.items():
+            for warning in dict.fromkeys(own.warnings):
+                said.setdefault(warning, []).append(name)
+        named = len(methods) > 1
+        warnings = [
+            (warning.grade, f"{', '.join(names)}: {warning}" if named else f"{warning}")
+            for warning, names in said.items()
+        ]
         unit = part["unit"] if part else ""
         own_rows = {name: rows[name].get(case, {}) for name in images}
-        section = {"case": case, "facts": facts, "warnings": list(dict.fromkeys(map(str, said)))}
+        section = {"case": case, "facts": facts, "warnings": warnings}
         if len(methods) == 1:
             (row,) = own_rows.values()
             columns = [first.column(image, scales) for image in first.images]
