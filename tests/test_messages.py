@@ -81,10 +81,25 @@ def test_messages_of_one_code_are_one_line_with_three_cases():
     assert one.text.startswith("50 cases (c0, c1, c2, …): Synthesised by starter:x.")
 
 
+def test_messages_with_different_numbers_are_one_line_with_one_of_them_as_an_example():
+    several = [message("starter", f"It is {case}.", case=case) for case in "abcd"]
+    (joined,) = summarise(several)
+    assert joined.text.startswith("4 cases (a, b, c, …), for example a: It is a.")
+
+
+def test_no_caution_is_left_out_of_the_printed_lines(tmp_path):
+    cautions = [Message(f"code{number}", "caution", "Text.") for number in range(2 * MOST)]
+    notes = [Message(f"note{number}", "note", "Text.") for number in range(2)]
+    assert shorten([*notes, *cautions], tmp_path)[:-1] == cautions
+    assert shorten([*notes, *cautions], tmp_path)[-1].text.startswith("2 further kinds of notes")
+
+
 def test_a_command_prints_few_lines_and_keeps_every_message(tmp_path, capfd):
-    kinds = [code for code, entry in codes().items() if not entry.detail][: 2 * MOST]
+    named = [code for code, entry in codes().items() if not entry.detail]
+    notes = [code for code in named if codes()[code].grades[0] == "note"]
+    kinds = [*notes[: 2 * MOST], "face"]
     said = [message(code, "Text.", case=case) for code in kinds for case in "abc"]
-    assert shorten(said, tmp_path)[0].grade == "do not trust"
+    assert shorten(said, tmp_path)[0].grade == "caution"
     for _ in range(2):  # the same command again replaces its own lines
         with keep_messages(tmp_path, "synth", verbose=False) as say:
             for one in said:

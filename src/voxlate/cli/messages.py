@@ -10,7 +10,7 @@ from voxlate.options.option import OUTPUT, Option
 from voxlate.system.codes import codes
 from voxlate.system.messages import FILE, Message, Say, message, summarise, write_messages
 
-MOST = 4  # lines of messages
+MOST = 4  # lines of messages, if no more of them are cautions
 Verbose = Annotated[bool, Option("Print every message.", flag="--verbose -v", panel=OUTPUT)]
 
 
@@ -41,13 +41,14 @@ def keep_messages(folder: Path, command: str, verbose: bool, wait: bool = True) 
 
 
 def shorten(messages: Sequence[Message], folder: Path, most: int = MOST) -> list[Message]:
-    """The messages to print: one for each code without details, the gravest first, and the number of others."""
+    """The messages to print: one for each code without details, the gravest first, and the number of further notes."""
     shown = summarise(said for said in messages if not _is_detail(said))
-    if len(shown) <= most:
+    grave = sum(said.grade != "note" for said in shown)
+    kept = max(most - 1, grave)
+    if len(shown) - kept <= 1:
         return shown
-    others = len(shown) - most + 1
-    text = f"{others} further kinds of messages: see {folder / FILE}, or give --verbose."
-    return [*shown[: most - 1], message("more", text)]
+    text = f"{len(shown) - kept} further kinds of notes: see {folder / FILE}, or give --verbose."
+    return [*shown[:kept], message("more", text)]
 
 
 def note_briefly(said: Message) -> None:

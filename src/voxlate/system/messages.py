@@ -125,6 +125,6 @@ def _join(group: list[Message]) -> Message:
     if len(cases) < 2:
         more = f" ({plural(others, 'similar message')})" if others else ""
         return replace(first, text=f"{first.text}{more}")
-    such = f", {cases[0]}" if others else ""
-    text = f"{len(cases)} cases ({first_of(cases, 3)}){such}: {first.text}"
+    example = f", for example {first.case}" if others else ""
+    text = f"{len(cases)} cases ({first_of(cases, 3)}){example}: {first.text}"
     return replace(first, case="", text=text)
