@@ -320,13 +320,13 @@ class Model:
             texts.append(("not-asked-for", why))
         starter, adapted = self.header.get("starter"), self.header.get("adapted")
         if starter is not None:
-            why = f"Synthesised by starter:{starter['name']}, which was trained on {starter['trained_on']}: research use only."
+            why = f"Synthesised by starter:{starter['name']}, which was trained on {starter['trained_on']}."
             texts.append(("starter", why))
             if not calibrated:
-                why = f"No intervals: a starter has no calibration; fit one on real cases (voxlate calibrate starter:{starter['name']} COHORT --out RUN)."
+                why = f"No intervals: a starter has no calibration. Fit one on real cases: voxlate calibrate starter:{starter['name']} COHORT --out RUN."
                 texts.append(("no-intervals", why))
         if adapted is not None and adapted["calibrated"] and not calibrated:
-            why = "No intervals: the run was adapted to other scans, and the calibration from before does not hold any more; run voxlate calibrate again."
+            why = "No intervals: the run was adapted to other scans, and the calibration from before does not hold any more. Run voxlate calibrate again."
             texts.append(("no-intervals", why))
         return [*notes, *(message(code, why) for code, why in texts)]
 

@@ -62,11 +62,11 @@ class CalibrationPlace:
             return []
         others = self.other_samples
         if others:
-            text = f"No intervals: the run is calibrated for {others} samples (--samples {others.split()[0]})."
+            text = f"No intervals: the run is calibrated for {others} samples. Give --samples {others.split()[0]}, or run voxlate calibrate with the options of synth."
             return [message("no-intervals", text)]
         if any(self.folder.glob("calibration.*.safetensors")):
             other = next(answer for answer in get_args(Answer) if answer != self.answer)
-            text = f"No intervals: the run is calibrated for its {other} answer (--answer {other})."
+            text = f"No intervals: the run is calibrated for its {other} answer. Give --answer {other}, or run voxlate calibrate with the options of synth."
             return [message("no-intervals", text)]
         return []
 
