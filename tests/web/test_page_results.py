@@ -144,6 +144,9 @@ def test_a_lone_scan_of_another_name_is_taken_as_by_the_command_with_a_caution(p
     text = finished(made, made.upload(cohort / "case1" / "t2.nii.gz").headers["location"])
     assert "t2.nii.gz is taken as t1 because it is the only scan" in text
     assert "If it is another scan, name its modality." in text
+    named = cohort / "case1" / "slab_t1.nii.gz"
+    (cohort / "case1" / "t1.nii.gz").rename(named)
+    assert "the only scan" not in finished(made, made.upload(named).headers["location"])
 
 
 def test_a_folder_of_the_machine_is_synthesised_in_its_place(page, run, cohort, tmp_path):

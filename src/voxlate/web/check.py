@@ -1,8 +1,9 @@
 """The work of a check: which models fit uploaded scans, and why, by the functions with which `voxlate synth` opens them."""
 
 import math
+import re
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
@@ -78,13 +79,13 @@ def check(folder: Path, request: Mapping[str, Any], reporter: Reporter) -> dict[
         fits.append(_fit(label, run, scans, entries, request))
     fits.sort(key=lambda fit: (bool(fit.why_not), ORDER.index(fit.worst)))
     names = [*dict.fromkeys(chain.from_iterable(fit.names for fit in fits)), MASK]
-    stems = {entry["place"]: without_ending(entry["title"]).lower() for entry in entries}
+    by_file = {entry["place"]: _modality_in(entry["title"], names) for entry in entries}
     return {
         "entries": entries,
         "fits": [asdict(fit) for fit in fits],
         "others": [*_others(scans, request)],
         "names": names,
-        "by_file": {place: stem for place, stem in stems.items() if stem in names},
+        "by_file": {place: name for place, name in by_file.items() if name},
     }
 
 
@@ -291,8 +292,14 @@ def _warn_of_names(model: Model, inputs: Sequence[str], files: Mapping[str, Path
             f"{path.name} is taken as {name} because it is the only scan; its name does not say so.",
         )
         for name, path in files.items()
-        if without_ending(path.name).lower() not in accepted
+        if not _modality_in(path.name, accepted)
     ]
+
+
+def _modality_in(file: str, accepted: Collection[str]) -> str:
+    """The modality that a file's name or its last part states: t1 of t1.nii.gz and of head_t1.nii.gz; "" for none."""
+    stem = without_ending(file).lower()
+    return next((name for name in (stem, re.split("[_-]", stem)[-1]) if name in accepted), "")
 
 
 def _place(path: Path, scans: Path) -> str:
