@@ -80,11 +80,13 @@ def test_a_starter_that_needs_no_training_is_named_where_the_minutes_are_too_few
     monkeypatch.setattr(names, "FOLDER", shipped_starters)
     roles = Roles(("t1",), ("t2",), "pairs")
     brains = replace(facts, wide_mm=135.0, spacing_mm=(3.0, 1.0, 1.0))
-    command = "voxlate synth starter:brain-mr-to-mr COHORT --missing t2 --out OUT"
-    assert without_training(brains, roles) == command
-    assert without_training(facts, roles) == "", "heads with their skull"
-    assert without_training(brains, Roles(("t1",), ("cbf",), "pairs")) == ""
-    probe = SimpleNamespace(limits=Limits(**SHORT), probe_seconds=0.0)
+    command = "voxlate synth starter:brain-mr-to-mr heads --missing t2 --out OUT"
+    assert without_training(brains, roles, "heads") == command
+    assert without_training(facts, roles, "heads") == "", "heads with their skull"
+    assert without_training(brains, Roles(("t1",), ("cbf",), "pairs"), "heads") == ""
+    probe = SimpleNamespace(
+        limits=Limits(**SHORT), probe_seconds=0.0, cohort=SimpleNamespace(scans="heads")
+    )
     search = SimpleNamespace(facts=brains, roles=roles, probe=probe)
     with pytest.raises(
         BadInput, match=r"minutes or more, or synthesise without a training: "

@@ -1,43 +1,21 @@
 """The commands that a finished command proposes: each works as it is printed on the cohort at hand."""
 
-import os
-import shlex
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from voxlate.batches.patches import DataSettings
-from voxlate.cases.prepared import Cohort, open_cohort
+from voxlate.cases.prepared import COHORT, Cohort, open_cohort
 from voxlate.cohorts.case_files import CaseFiles
 from voxlate.cohorts.find import find_cohort
-from voxlate.options.layout import layout_of
+from voxlate.options.layout import layout_of, layout_options, quote_path
 from voxlate.recipe.provenance import splits_of_training
 from voxlate.system.errors import BadInput
 from voxlate.training.continuing import training_cohort
 from voxlate.training.run import Run
 
-COHORT = "COHORT"  # stands for the scans if their folder is unknown
 HELD_OUT = ("val", "test")
-
-
-def quote_path(path: Path | str) -> str:
-    """A path quoted for a shell, relative to the current folder if it is below it."""
-    here = os.path.relpath(path) if Path(path).is_absolute() else str(path)
-    return shlex.quote(str(path) if here.startswith("..") else here)
-
-
-def layout_options(layout: Mapping[str, Any]) -> str:
-    """The layout of a cohort as options of a command."""
-    named = ""
-    for key, value in layout_of(layout).items():
-        option = f" --{key.replace('_', '-')}"
-        if value is True:
-            named += option
-            continue
-        values = value if isinstance(value, list | tuple) else [value]
-        named += "".join(f"{option} {shlex.quote(str(text))}" for text in values)
-    return named
 
 
 def after_prepare(prepared: Path) -> str:
@@ -66,9 +44,7 @@ def after_training(run: Path, data: DataSettings, completes: bool) -> str:
     if data.physics is not None and not any(wanted & there for there in present.values()):
         pairs = " ".join(f"{name}=SCAN" for name in data.source)
         return f"synth {quote_path(run)} {pairs} --out OUT"
-    scans = (quote_path(root) if (root := _root(cohort)) else COHORT) + layout_options(
-        cohort.provenance
-    )
+    scans = cohort.scans
     held_out = {name: splits[name] for name in HELD_OUT if splits.get(name)} or {"": [*present]}
 
     def fits(there: set[str]) -> bool:
@@ -107,15 +83,9 @@ def after_completing(run: Path, scans: str, layout: Mapping[str, Any], split: st
     return f"evaluate NEW --truth {truth} --run {quote_path(run)} --missing one --units network"
 
 
-def _root(cohort: Cohort) -> Path | None:
-    """The folder of the scans; None if it does not exist any more."""
-    root = Path(str(cohort.provenance.get("root", "")))
-    return root if cohort.provenance.get("root") and root.exists() else None
-
-
 def _cases(cohort: Cohort) -> Sequence[CaseFiles]:
     """The files of a prepared cohort's scans; none if they do not exist any more."""
-    root = _root(cohort)
+    root = cohort.root
     if root is None:
         return []
     try:

@@ -25,6 +25,7 @@ from voxlate.images.intensity import IntensityMap, Scale, typical_scale
 from voxlate.images.misalignment import Misalignment
 from voxlate.images.register import RegistrationMethod
 from voxlate.images.statistics import Statistics
+from voxlate.options.layout import layout_options, quote_path
 from voxlate.system.config import adapter
 from voxlate.system.errors import BadInput, first_of
 from voxlate.system.files import read_json, write_json
@@ -43,6 +44,7 @@ from voxlate.system.records import (
     close,
 )
 
+COHORT = "COHORT"  # stands for scans in a command whose folder is unknown
 FORMAT = "voxlate prepared cohort"
 VERSION = 3
 SHARED = (
@@ -96,6 +98,17 @@ class Cohort:
         for case in self.cases:
             splits[case.split].append(case.case)
         return splits
+
+    @property
+    def root(self) -> Path | None:
+        """The folder of the scans; None if it does not exist any more."""
+        stated = self.provenance.get("root")
+        return Path(stated) if stated and Path(stated).exists() else None
+
+    @property
+    def scans(self) -> str:
+        """The folder of the scans and its layout in a command; COHORT if it does not exist any more."""
+        return (quote_path(self.root) if self.root else COHORT) + layout_options(self.provenance)
 
     @property
     def preparation(self) -> Preparation:

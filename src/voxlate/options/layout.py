@@ -1,6 +1,7 @@
 """Options that state where the files of a cohort are; prepare, synth, evaluate and calibrate have them."""
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib import resources
@@ -110,3 +111,22 @@ def layout_of(stated: Mapping[str, Any]) -> dict[str, Any]:
     """The layout among options or in the provenance of a prepared cohort, as keyword arguments of find_cohort."""
     names = (field.name for field in fields(Layout) if field.name != "max_volume")
     return {name: stated[name] for name in names if stated.get(name)}
+
+
+def quote_path(path: Path | str) -> str:
+    """A path quoted for a shell, relative to the current folder if it is below it."""
+    here = os.path.relpath(path) if Path(path).is_absolute() else str(path)
+    return shlex.quote(str(path) if here.startswith("..") else here)
+
+
+def layout_options(layout: Mapping[str, Any]) -> str:
+    """The layout of a cohort as options of a command."""
+    named = ""
+    for key, value in layout_of(layout).items():
+        option = f" --{key.replace('_', '-')}"
+        if value is True:
+            named += option
+            continue
+        values = value if isinstance(value, list | tuple) else [value]
+        named += "".join(f"{option} {shlex.quote(str(text))}" for text in values)
+    return named

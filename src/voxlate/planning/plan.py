@@ -147,20 +147,23 @@ class Plan:
         return f"<b>{html.escape(self.tables['title'])}</b><table>{''.join(rows)}</table>"
 
     @property
+    def prediction(self) -> str:
+        """A sentence on the predicted minutes and memory, with their limits."""
+        source = (
+            f"for a machine with {self.elsewhere}"
+            if self.elsewhere
+            else "by a probe on this machine"
+        )
+        return f"Predicted {source}: {self.seconds / 60:.1f} of {self.limits.minutes:g} minutes, {self.memory / 2**30:.2f} of {self.limits.memory_bytes / 2**30:.1f} GiB."
+
+    @property
     def text(self) -> str:
         """The recipe as TOML, with its reasons as comments at its head."""
         head = [
             f"Planned by voxlate from {self.where}. This is an ordinary recipe, which may be edited."
         ]
         head += [f"{key}: {why}." for key, why in self.why.items()]
-        source = (
-            f"for a machine with {self.elsewhere}"
-            if self.elsewhere
-            else "by a probe on this machine"
-        )
-        head.append(
-            f"Predicted {source}: {self.seconds / 60:.1f} of {self.limits.minutes:g} minutes, {self.memory / 2**30:.2f} of {self.limits.memory_bytes / 2**30:.1f} GiB."
-        )
+        head.append(self.prediction)
         comments: list[str] = []
         for line in head:
             comments += textwrap.wrap(line, 128, initial_indent="# ", subsequent_indent="#   ")
@@ -269,7 +272,7 @@ def plan_training(
         draft = _plan_samples(search, starter, mode)
     else:
         draft = _plan_stage(search, starter, mode)
-    at_once = without_training(facts, roles)
+    at_once = without_training(facts, roles, cohort.scans)
     if at_once and "minutes" in draft.why:
         draft.why["minutes"] += f", or synthesise without a training: {at_once}"
     why = {"start_from": about, **draft.why} if about else draft.why
@@ -421,7 +424,7 @@ def _check_epoch(search: Search, best: Candidate, share: float) -> None:
         return
     seconds = best.seconds / share
     minutes = (wanted * 0.5 * seconds * 1.1 / (1 - SPARE) + probe.probe_seconds) / 60
-    at_once = without_training(facts, search.roles)
+    at_once = without_training(facts, search.roles, probe.cohort.scans)
     starter = f", or synthesise without a training: {at_once}" if at_once else "."
     raise BadInput(
         f"--minutes: expected time for one pass over the {facts.slices:,} slices, found {probe.limits.minutes:g} minutes, which are {best.fitting:,} steps of {best.size.batch} slices. Give {math.ceil(10 * minutes) / 10:.1f} minutes or more{starter}"

@@ -145,8 +145,11 @@ def _other_scans(card: Card, facts: Facts) -> str:
     return ""
 
 
-def without_training(facts: Facts, roles: Roles) -> str:
-    """The command by which a starter synthesises the targets at once; "" if none takes these scans."""
+def without_training(facts: Facts, roles: Roles, scans: str) -> str:
+    """The command by which a starter synthesises the targets at once; "" if none takes these scans.
+
+    scans: their folder in the command.
+    """
     for name in starter_names():
         card = read_card(run_folder(f"{PREFIX}{name}"))
         known = set[str]().union(*map(card.names_of, card.source))
@@ -154,7 +157,7 @@ def without_training(facts: Facts, roles: Roles) -> str:
         fits = completes or match(card, roles.source, roles.target) is not None
         if fits and not _other_scans(card, facts):
             wanted = "".join(f" --missing {target}" for target in roles.target if completes)
-            return f"voxlate synth {PREFIX}{name} COHORT{wanted} --out OUT"
+            return f"voxlate synth {PREFIX}{name} {scans}{wanted} --out OUT"
     return ""
 
 
