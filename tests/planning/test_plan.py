@@ -1,6 +1,7 @@
 """Plans by the command line, on tiny cohorts."""
 
 import json
+import re
 import shutil
 import time
 import tomllib
@@ -399,6 +400,17 @@ def test_time_is_shared_between_the_two_answers(prepared, clockwork, any_length)
     of_first, of_second = made["stages"][0]["train"], made["train"]
     first, second = (one["steps"] * one["batch"] for one in (of_first, of_second))
     assert first / (first + 2 * second) == pytest.approx(0.55, abs=0.01)
+
+
+def test_a_printed_plan_ends_with_its_cost_and_the_assumed_minutes(
+    voxlate, prepared, clockwork, any_length, tmp_path
+):
+    options = ("--memory", "8GB", "--mode", "mean", "--out", tmp_path / "plan.toml")
+    said = " ".join(voxlate("plan", prepared, *options).done().out.split())
+    assert re.search(
+        r"Predicted by a probe on this machine: [\d.]+ of 60 minutes, [\d.]+ of 8.0 GiB. 60 minutes are assumed",
+        said,
+    )
 
 
 def test_a_time_too_short_for_samples_plans_the_mean_alone_and_says_from_when_on_they_pay(

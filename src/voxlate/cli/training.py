@@ -135,6 +135,8 @@ def plan(
     chosen.save(to)
     for key, why in chosen.why.items():
         say(f"{key}: {why}.")
+    assumed = "" if options.minutes else " 60 minutes are assumed without --minutes."
+    say(f"{chosen.prediction}{assumed}")
     say(
         f"{to} is the recipe. Next:  voxlate train {shlex.quote(str(to))} --data {shlex.quote(str(data))} --out RUN"
     )
