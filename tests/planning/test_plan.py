@@ -84,14 +84,14 @@ def test_train_auto_ends_within_a_tenth_of_its_minutes(voxlate, prepared, tmp_pa
 
 def test_train_auto_gives_both_answers(voxlate, prepared, tmp_path, cohort):
     run = tmp_path / "run"
-    options = ("--data", prepared, "--out", run, "--minutes", 0.1, "--mode", "samples")
+    options = ("--data", prepared, "--out", run, "--minutes", 0.2, "--mode", "samples")
     answer = voxlate("train", "auto", *options)
     assert answer.code == 0, answer.err
     assert (run / "weights.regression.safetensors").exists()
     last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
-    assert last["planned"]["seconds"] < 20  # of 6, on a machine that may be busy
+    assert last["planned"]["seconds"] < 40  # of 12, on a machine that may be busy
     assert last["took"]["seconds"] > 0
-    assert "; took 0." in answer.err
+    assert "; took " in answer.err
     assert "# data.source: " in (run / "recipe.toml").read_text()
     made = voxlate("synth", run, cohort / "case0", "--out", tmp_path / "out")
     assert made.code == 0, made.err
