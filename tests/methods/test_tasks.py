@@ -166,6 +166,15 @@ def test_the_true_residual_restores_the_target(inside):
     assert torch.equal(restored[~mask], (full.source / 2)[~mask])
 
 
+def test_a_residual_outside_the_mask_is_never_touched():
+    full = batch(channels=1, target=False)
+    method = Diffusion(DiffusionSettings(), Wild(), ResidualTask(Residual(inside=True), Half()), 1)
+    made = method.synthesise(full, Noise(0, full.item), HOW)
+    outside = full.mask == 0
+    assert torch.equal(made[outside], (full.source / 2)[outside])
+    assert not torch.equal(made[~outside], (full.source / 2)[~outside])
+
+
 def test_a_late_start_of_a_residual_begins_at_the_predictors_image():
     """Where the network always answers 0, nothing of the noise is left and the predictor's image remains."""
 
