@@ -187,8 +187,12 @@ def test_options_that_exclude_or_need_each_other_are_refused_in_the_same_sentenc
             "modalities: expected a list (a text), found 3 (int)",
         ),
         (
-            lambda path: package.synthesise("run", np.zeros((64, 64, 64)), path),
-            "or a pair (array, affine)), found ndarray of the shape (64, 64, 64). Change it.",
+            lambda path: package.synthesise("run", (np.zeros((9, 9, 9)), np.eye(4)), path),
+            "(array, affine)), found (ndarray of the shape (9, 9, 9), ndarray of the shape (4, 4)). Change it.",
+        ),
+        (
+            lambda path: package.synthesise("run", np.zeros((9, 9, 9)), path),
+            "(array, affine)), found ndarray of the shape (9, 9, 9). Change it.",
         ),
         (lambda path: package.prepare(object(), path), "root: expected a path or a text"),
         (lambda path: package.prepare(path, path, path), "options: expected PrepareOptions"),

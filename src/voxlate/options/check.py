@@ -166,9 +166,11 @@ def _words(hint: Any) -> str:
 
 
 def _show(value: Any) -> str:
-    """A value and its type, for a message; of an array the shape and type."""
-    if hasattr(value, "shape"):
-        return f"{type(value).__name__} of the shape {tuple(value.shape)}"
+    """A value and its type, for a message; of arrays the shapes and types."""
+    if shape := getattr(value, "shape", ()):  # numbers of NumPy have an empty one
+        return f"{type(value).__name__} of the shape {tuple(shape)}"
+    if isinstance(value, tuple) and any(getattr(part, "shape", ()) for part in value):
+        return f"({', '.join(map(_show, value))})"
     text = " ".join(repr(value).split())
     kind = "" if isinstance(value, str) else f" ({type(value).__name__})"
     return f"{text[:LONGEST]}{'…' if len(text) > LONGEST else ''}{kind}"
