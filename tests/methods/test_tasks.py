@@ -166,13 +166,21 @@ def test_the_true_residual_restores_the_target(inside):
     assert torch.equal(restored[~mask], (full.source / 2)[~mask])
 
 
-def test_a_residual_outside_the_mask_is_never_touched():
-    full = batch(channels=1, target=False)
-    method = Diffusion(DiffusionSettings(), Wild(), ResidualTask(Residual(inside=True), Half()), 1)
-    made = method.synthesise(full, Noise(0, full.item), HOW)
+def test_a_network_of_residuals_sees_no_noise_outside_the_mask():
+    seen = []
+
+    class Watch(nn.Module):
+        def forward(self, inputs):
+            seen.append(inputs.state)
+            return Output(torch.zeros_like(inputs.state))
+
+    full = batch(channels=1)
+    method = Diffusion(DiffusionSettings(), Watch(), ResidualTask(Residual(inside=True), Half()), 1)
+    method.attempt(full, Noise(0, full.item))
+    method.synthesise(full, Noise(0, full.item), HOW)
     outside = full.mask == 0
-    assert torch.equal(made[outside], (full.source / 2)[outside])
-    assert not torch.equal(made[~outside], (full.source / 2)[~outside])
+    assert all(torch.equal(state[outside], torch.zeros(int(outside.sum()))) for state in seen)
+    assert len(seen) == 1 + HOW.steps
 
 
 def test_a_late_start_of_a_residual_begins_at_the_predictors_image():

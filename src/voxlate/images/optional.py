@@ -20,7 +20,7 @@ def optional_package(
         return importlib.import_module(module)
     except ImportError as error:
         raise BadInput(
-            f"{where}: expected {purpose}, found it not installed. Run pip install 'voxlate[{extra}]'{instead}."
+            f"{where}: expected {purpose}, found it not installed. Run pip install '.[{extra}]'{instead}."
         ) from error
 
 

@@ -166,7 +166,7 @@ def load_vit(where: str) -> Features:
         from transformers.utils import logging
     except ImportError as error:
         raise BadInput(
-            "features: expected the package transformers for a ViT, found none. Install it with pip install 'voxlate[features]', or choose texture."
+            "features: expected the package transformers for a ViT, found none. Install it with pip install '.[features]', or choose texture."
         ) from error
     folder = Path(where) if Path(where).is_dir() else None
     logging.disable_progress_bar()  # it would break our own progress bar
