@@ -1,9 +1,10 @@
 """Imports point downward only."""
 
 import ast
+from collections import Counter
 from pathlib import Path
 
-from sources import files, nodes
+from sources import files, nodes, text_of
 
 # A folder may import folders of lower levels and itself; diffusion, images and nets do not know each other.
 LEVELS = {
@@ -62,3 +63,12 @@ def test_no_modules_import_each_other_in_a_circle():
     while leaves := {path for path, others in imports.items() if not others & imports.keys()}:
         imports = {path: others for path, others in imports.items() if path not in leaves}
     assert not imports, f"in or above a circle: {sorted(map(str, imports))}"
+
+
+def test_no_folder_has_more_than_4500_lines_of_code():
+    lines = Counter[str]()
+    for path in _modules():
+        written = [line.strip() for line in text_of(path).splitlines()]
+        lines[path.parts[0]] += sum(not line.startswith("#") for line in written if line)
+    folder, most = lines.most_common(1)[0]
+    assert most <= 4500, f"{folder} has {most} lines: give a part of it a folder of its own"
