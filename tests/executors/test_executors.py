@@ -217,7 +217,7 @@ def test_the_options_state_the_executor_and_its_threads():
 def test_without_ray_a_sentence_names_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(
-        BadInput, match=r"the package ray, found it not installed. Run pip install 'voxlate\[ray\]'"
+        BadInput, match=r"the package ray, found it not installed. Run pip install '\.\[ray\]'"
     ):
         list(choose_executor(ExecutorOptions(executor="ray")).run(Unopened(dies=False), [1]))
 

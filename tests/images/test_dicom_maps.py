@@ -105,5 +105,5 @@ def test_maps_that_no_object_can_hold_are_refused_and_nothing_is_written(
 def test_without_highdicom_the_error_names_the_command_that_installs_it(tmp_path, monkeypatch):
     affine = write_source(tmp_path / "mr")
     monkeypatch.setitem(__import__("sys").modules, "highdicom", None)
-    with pytest.raises(BadInput, match=r"pip install 'voxlate\[dicom-maps\]'"):
+    with pytest.raises(BadInput, match=r"pip install '\.\[dicom-maps\]'"):
         write_map(flow_on(affine), FLOW, tmp_path / "mr", tmp_path / "out", ORIGIN)

@@ -123,7 +123,7 @@ def test_an_absent_extra_names_the_command_that_installs_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     (tmp_path / name).write_bytes(b"anything")
-    with pytest.raises(BadInput, match=r"pip install 'voxlate\[(registration|dicom)\]'"):
+    with pytest.raises(BadInput, match=r"pip install '\.\[(registration|dicom)\]'"):
         read_volume(tmp_path / name)
 
 
