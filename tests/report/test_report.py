@@ -268,6 +268,12 @@ def test_a_recipes_numbers_are_said_to_be_of_the_recipe_as_shipped_where_a_run_d
         assert "as shipped (" not in written(name)
 
 
+def test_scores_at_fault_are_refused(out):
+    (out / "metrics.json").write_text("[]")
+    with pytest.raises(BadInput, match=r"metrics\.json: expected scores as voxlate writes it"):
+        report(out)
+
+
 def test_syntheses_without_scores_are_shown_too_with_the_source_that_the_provenance_names(
     out, tmp_path
 ):

@@ -58,6 +58,11 @@ class Preparation:
     )  # no part of the digests of cases without one
 
     def __post_init__(self) -> None:
+        if self.spacing_mm is not None and not min(self.spacing_mm) > 0:
+            found = " ".join(f"{length:g}" for length in reversed(self.spacing_mm))
+            raise BadInput(
+                f"--spacing: expected three lengths above 0 mm (x y z), found {found}. Change it."
+            )
         if self.matrix is None:
             return
         if self.spacing_mm is not None:

@@ -176,9 +176,11 @@ def json_in(path: Path) -> Table:
 
 
 def scores_in(folder: Path) -> Table:
-    """The scores of a folder; {} if there are none, or if they are from another tool."""
+    """The scores of a folder; {} if there are none, or if they are from another tool. Raises BadInput if damaged."""
     path = folder / "metrics.json"
-    return read_scores(path) if json_in(path).get("modalities") else {}
+    content = read_json(path) if path.is_file() else {}
+    other = isinstance(content, dict) and not content.get("modalities")
+    return {} if other else read_scores(path)
 
 
 def _unlike_shipped(text: str) -> str:
