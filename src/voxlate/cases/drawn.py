@@ -51,6 +51,11 @@ LEAST_B1 = np.float32(
     0.2
 )  # of the nominal flip angle: a draw at a strong field would turn it around
 
+LABELS = 256  # of the map of tissues
+FEW_PROTONS = np.float32(
+    0.6
+)  # relative to water: tissue has more, a voxel that it shares with air or bone has fewer
+
 Slab = tuple[slice, slice, slice]
 Voxels = tuple[np.ndarray, ...]  # indices along D, H, W, which broadcast against each other
 Role = Literal["source", "target"]  # of a modality
@@ -83,15 +88,21 @@ class Draw:
 
 
 class _Acquisition(NamedTuple):
-    """The sequence of an image, the scanner's effects (None: without), and the generator of its noise."""
+    """The sequence of an image, the scanner's effects (None: without), and the generator of its noise.
+
+    signals: of each label, in place of the sequence's; None: those of the sequence.
+    """
 
     protocol: Protocol
     effects: Effects | None
     rng: np.random.Generator
+    signals: np.ndarray | None = None
 
     @property
     def maps(self) -> Collection[str]:
-        """The tissue-parameter maps that the sequence needs."""
+        """The tissue-parameter maps that the image needs."""
+        if self.signals is not None:
+            return (PROTONS,)
         protocol = self.protocol
         return maps_for(protocol.kind, protocol.dose > 0, protocol.fat_removed > 0)
 
@@ -125,10 +136,12 @@ class Drawn:
             raise BadInput(
                 f"case {header.case}: expected the modalities of data.physics ({', '.join(self.names)}) to be drawn from maps, found stored scans of {', '.join(stored)} as well. Prepare without them (--modality), or rename the contrast."
             )
-        if self.physics.stripped > 0 and "seg" not in header.labels:
-            raise BadInput(
-                f"case {header.case}: expected the label map seg for data.physics.stripped, found {', '.join(header.labels) or 'none'}. Prepare the phantoms' folder as it was written, or set it to 0."
-            )
+        regions = any(contrast.regions for contrast in self.physics.contrasts.values())
+        for key, needed in (("stripped", self.physics.stripped > 0), ("regions", regions)):
+            if needed and "seg" not in header.labels:
+                raise BadInput(
+                    f"case {header.case}: expected the label map seg for {key} of data.physics, found {', '.join(header.labels) or 'none'}. Prepare the phantoms' folder as it was written, or set it to 0."
+                )
         return True
 
     def add_to_header(self, case: PreparedCase) -> CaseHeader:
@@ -230,7 +243,10 @@ class Drawn:
         maps = {key: case.arrays[key][place].astype(np.float32) for key in acquisition.maps}
         shares = zip(_voxels(case, place), case.header.shape)
         z, y, x = (((voxel + 0.5) / length).astype(np.float32) for voxel, length in shares)
-        image = _signal(acquisition, item.spread, maps, (z, y, x))
+        if acquisition.signals is None:
+            image = _signal(acquisition, item.spread, maps, (z, y, x))
+        else:
+            image = _of_regions(acquisition, maps[PROTONS], case.arrays[TISSUES][place], (z, y, x))
         effects = acquisition.effects
         if effects is None:
             return image
@@ -242,7 +258,7 @@ class Drawn:
         self, case: PreparedCase, item: Draw, acquisition: _Acquisition, place: Slab
     ) -> tuple[np.ndarray, Statistics]:
         """The image of a part of a case, and the statistics of that of the whole case."""
-        _, effects, rng = acquisition
+        effects, rng = acquisition.effects, acquisition.rng
         statistics, brightest = self._statistics(case, item, acquisition)
         profile, last = acquisition.profile(case)
         first, end, _ = place[0].indices(last + 1)
@@ -263,13 +279,17 @@ class Drawn:
         if role == "target" and self.physics.target == "centre":
             return _Acquisition(contrast.centre(self.physics.target_field_t), None, rng)
         protocol = contrast.draw(rng, item.field_t)
-        return _Acquisition(protocol, draw_effects(rng, self.physics, item.field_t), rng)
+        effects = draw_effects(rng, self.physics, item.field_t)
+        # Drawn where it is wanted alone, so that the other draws of older recipes stay.
+        if contrast.regions == 0 or rng.random() >= contrast.regions:
+            return _Acquisition(protocol, effects, rng)
+        return _Acquisition(protocol, effects, rng, rng.random(LABELS).astype(np.float32))
 
     def _statistics(
         self, case: PreparedCase, item: Draw, acquisition: _Acquisition
     ) -> tuple[Statistics, float]:
         """The statistics of the body in the sampled blocks, and the signal of its brightest tissue."""
-        _, effects, rng = acquisition
+        effects, rng = acquisition.effects, acquisition.rng
         key = f"{case.header.case} {case.axes} {case.header.checksum}"
         if key not in self.samples:
             self.samples[key] = _draw_sample(case)
@@ -329,7 +349,7 @@ def _signal(
     acquisition: _Acquisition, spread: TissueSpread, maps: Maps, places: Places
 ) -> np.ndarray:
     """The signal of voxels at their places, before slice profile, k-space and noise; float32, shaped as the maps."""
-    protocol, effects, _ = acquisition
+    protocol, effects = acquisition.protocol, acquisition.effects
     out = np.zeros(maps["pd_map"].shape, np.float32)
     there = maps["pd_map"] > 0  # half of a slice is air
     tissue = spread.of({key: maps[key][there] for key in acquisition.maps})
@@ -341,6 +361,20 @@ def _signal(
         signal = magnitude(protocol, tissue, np.maximum(1 + b1, LEAST_B1)) * np.exp(gain)
     out[there] = np.float32(FULL_SCALE) * signal
     return out
+
+
+def _of_regions(
+    acquisition: _Acquisition, protons: np.ndarray, labels: np.ndarray, places: Places
+) -> np.ndarray:
+    """One drawn signal for each label, float32; voxels with few protons, such as dense bone, stay dark.
+
+    Source of the idea: Billot et al. 2023, Med Image Anal 86:102789.
+    """
+    assert acquisition.signals is not None
+    signal = acquisition.signals[labels.astype(np.uint8)] * np.minimum(protons / FEW_PROTONS, 1)
+    if acquisition.effects is not None:
+        signal = signal * np.exp(acquisition.effects.gain.at(places))
+    return np.asarray(np.float32(FULL_SCALE) * signal, np.float32)
 
 
 def _voxels(case: PreparedCase, place: tuple[Any, ...]) -> Voxels:

@@ -158,6 +158,12 @@ class Contrast(Ranges):
             exclude_if=lambda range_: range_ == (TRANSFER, TRANSFER),  # as in older runs
         ),
     ] = (TRANSFER, TRANSFER)
+    regions: Annotated[
+        Share,
+        later_key(
+            "share of items whose tissues have any signals, one for each label of the map seg, in place of the sequence's; of sequence 'any' only"
+        ),
+    ] = 0.0
     also: Annotated[
         list[Ranges],
         setting(
@@ -167,6 +173,10 @@ class Contrast(Ranges):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.regions and self.sequence != "any":
+            raise BadInput(
+                f"data.physics.contrasts: expected no regions for the sequence {self.sequence}, whose tissues have its signals, found {self.regions:g}. Drop it, or take sequence = 'any'."
+            )
         _check_rising("contrasts: expected transfer", self.transfer)
         if self.transfer != (TRANSFER, TRANSFER) and all(
             kind != "tof" for kind, _ in self.sequences

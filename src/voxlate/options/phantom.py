@@ -1,9 +1,20 @@
 """Options of `phantom`."""
 
 from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
 from typing import Annotated, Literal
 
 from voxlate.options.option import MAIN, Option, options
+
+SHIPPED = resources.files("voxlate") / "phantoms" / "tables"
+
+
+def tables() -> list[str]:
+    """Names of the tables of labels' tissues that come with the package."""
+    return sorted(
+        path.name.removesuffix(".toml") for path in SHIPPED.iterdir() if path.name.endswith(".toml")
+    )
 
 
 @options
@@ -12,8 +23,40 @@ class PhantomOptions:
 
     cases: Annotated[int, Option("Number of heads.", panel=MAIN, least=1)] = 24
     size: Annotated[
-        tuple[int, int, int], Option("Number of voxels in x, y and z.", panel=MAIN, metavar="X Y Z")
-    ] = (96, 96, 48)
+        tuple[int, int, int] | None,
+        Option(
+            "Number of voxels in x, y and z. Default: 96 96 48. Not with --labels.",
+            panel=MAIN,
+            metavar="X Y Z",
+        ),
+    ] = None
+    labels: Annotated[
+        Path | str | None,
+        Option(
+            "Label map, or folder of label maps, whose anatomy is varied and drawn in place of simulated heads.",
+            panel=MAIN,
+            metavar="PATH",
+        ),
+    ] = None
+    tissues: Annotated[
+        Path | str | None,
+        Option(
+            f"Tissues of the labels: {', '.join(tables())}, or a TOML file.",
+            panel=MAIN,
+            metavar="TABLE",
+            takes=str,
+            complete="voxlate.options.phantom:tables",
+        ),
+    ] = None
+    spacing_mm: Annotated[
+        tuple[float, float, float] | None,
+        Option(
+            "Voxel size in mm with --labels. Default: that of the label map.",
+            flag="--spacing",
+            panel=MAIN,
+            metavar="X Y Z",
+        ),
+    ] = None
     modalities: Annotated[
         Sequence[str] | None,
         Option(
@@ -32,7 +75,7 @@ class PhantomOptions:
     anatomy: Annotated[
         int,
         Option(
-            "Anatomy of the heads: 1 plain; 2 with skull base, sinuses, jaw and neck, all ages and many diseases.",
+            "Anatomy of simulated heads: 1 plain; 2 with skull base, sinuses, jaw and neck, all ages and many diseases.",
             panel=MAIN,
             least=1,
             most=2,

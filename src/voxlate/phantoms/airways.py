@@ -30,7 +30,8 @@ class Airways:
 
     size: for each of SINUSES its relative size, left and right; mucosa_mm: thickness of its lining, likewise; level:
     height of fluid above the sinus' posterior wall as a share of its depth, 0 in most; cells: distance to the septa of
-    cells; deviation_mm: of the nasal septum; cycle: swelling of the turbinates, left and right.
+    cells; deviation_mm: of the nasal septum; cycle: swelling of the turbinates, left and right; mouth_mm: by which the mouth
+    is open.
     """
 
     size: dict[str, AnyArray]
@@ -40,6 +41,7 @@ class Airways:
     deviation_mm: float
     cycle: AnyArray
     pharynx: float
+    mouth_mm: float
 
 
 def draw(rng: Rng) -> Airways:
@@ -62,6 +64,7 @@ def draw(rng: Rng) -> Airways:
         deviation_mm=float(rng.normal(0, 1.5)),
         cycle=rng.uniform(0.7, 1.25, 2),
         pharynx=float(rng.uniform(0.6, 1.3)),
+        mouth_mm=float(rng.uniform(2, 10) if rng.random() < 0.35 else 0.0),
     )
 
 
@@ -190,7 +193,8 @@ def _pharynx(canvas: Canvas, airways: Airways, points: Space) -> None:
     flat = points.at(y=20 + (y - 20) / wide)
     oral = flat.tubes("0 20 -70, 0 18 -92, 0 20 -150 | 7.5 8.0", 8)
     oral = overlap(oral, np.abs(y - 20) - 6.5 * wide)
-    mouth = points.ellipsoid(f"0 56 -75.5 | 17 26 {1.2 * wide}")
+    half_mm = 1.2 * wide + airways.mouth_mm / 2
+    mouth = points.ellipsoid(f"0 56 {-75.5 - airways.mouth_mm / 2} | 17 26 {half_mm}")
     wall = union(nasal, oral)
     canvas.paint(Label.MUSCLE, overlap(wall - 3.0, y - 40))
     canvas.paint(Label.SINUS, union(wall, mouth))

@@ -100,7 +100,7 @@ def _lesion(rng: Rng, kind: LesionKind) -> Lesion:
 def upright(head: Anatomy, points: Space) -> Space:
     """Upright coordinates of scanner points [D, H, W], in which the head has the average shape."""
     angle = head.tilt
-    turn = _turn(0, angle[0]) @ _turn(1, angle[1]) @ _turn(2, angle[2])
+    turn = rotation(0, angle[0]) @ rotation(1, angle[1]) @ rotation(2, angle[2])
     centred = [points.x, points.y + 6, points.z]
     matrix = (turn / head.scale[:, None]).astype(np.float32)
     turned = [row[0] * centred[0] + row[1] * centred[1] + row[2] * centred[2] for row in matrix]
@@ -115,7 +115,8 @@ def upright(head: Anatomy, points: Space) -> Space:
     return Space(x, y, z, points.straight)
 
 
-def _turn(axis: int, angle: float) -> AnyArray:
+def rotation(axis: int, angle: float) -> AnyArray:
+    """A turn around an axis by an angle in radians, 3 × 3."""
     i, j = [(1, 2), (0, 2), (0, 1)][axis]
     matrix = np.eye(3)
     matrix[[i, j], [i, j]] = np.cos(angle)

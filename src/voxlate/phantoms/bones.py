@@ -3,16 +3,19 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from voxlate.phantoms import eyes
 from voxlate.phantoms.anatomy import Anatomy
 from voxlate.phantoms.canvas import Canvas
-from voxlate.phantoms.shapes import Rng, Space, Triple, Tube, join, overlap, union
-from voxlate.phantoms.tissue import Label
+from voxlate.phantoms.shapes import Rng, Space, Triple, Tube, ellipsoid, join, overlap, union
+from voxlate.phantoms.tissue import INTRACRANIAL, Label
+from voxlate.phantoms.vessels import on_cerebrum
 from voxlate.system.arrays import AnyArray
 
 LOWEST_VAULT_MM = -62.0
 _TEETH = 8  # of a quarter
+_OPERATED = 0.06  # share of heads with plates on the vault
 _UPPER_MM = -80.0
 _LOWER_MM = -91.0
 _ROW_CENTRE_Y_MM = 48.0
@@ -25,13 +28,15 @@ class Bones:
 
     table_mm: thickness of the inner and outer table of the vault; density: how much of the diploe is hard, 0..1;
     forehead_mm: thickening behind the frontal bone (hyperostosis), 0 in most; teeth: for each of the four quarters and
-    eight places: 0 lost, 1 sound, 2 with a filling, 3 with a metal crown.
+    eight places: 0 lost, 1 sound, 2 with a filling, 3 with a metal crown. plates: centres and radii in mm of the metal that
+    holds a flap of bone after an operation; none in most.
     """
 
     table_mm: float
     density: float
     forehead_mm: float
     teeth: AnyArray
+    plates: tuple[tuple[Triple, float], ...] = ()
 
 
 def draw(rng: Rng) -> Bones:
@@ -49,7 +54,36 @@ def draw(rng: Rng) -> Bones:
         density=float(rng.random()),
         forehead_mm=float(rng.uniform(2, 7) if rng.random() < 0.12 else 0.0),
         teeth=teeth,
+        plates=_draw_plates(rng) if rng.random() < _OPERATED else (),
     )
+
+
+def _draw_plates(rng: Rng) -> tuple[tuple[Triple, float], ...]:
+    """Three or four plates around a flap of bone on one side of the vault."""
+    side = int(rng.choice((-1, 1)))
+    azimuth, height = rng.uniform((-0.9, 0.1), (0.9, 0.9))
+    plates = []
+    for turn in np.arange(rng.integers(3, 5)) * 1.7:
+        x, y, z = on_cerebrum(azimuth + 0.45 * np.sin(turn), height + 0.4 * np.cos(turn), 1.12)
+        plates.append(((side * x, y, z), float(rng.uniform(4, 9))))
+    return tuple(plates)
+
+
+def paint_plates(canvas: Canvas, bones: Bones, points: Space) -> None:
+    """Paint the metal of plates on the outer surface of the skull, one voxel thick."""
+    for centre, radius_mm in bones.plates:
+        near = ellipsoid(points, centre, (radius_mm + 8,) * 3) < 0
+        if not near.any():
+            continue
+        bone = np.isin(canvas.label, (Label.BONE, Label.DIPLOE, Label.MARROW))
+        beside = ndimage.binary_dilation(bone) & ~bone & ~np.isin(canvas.label, INTRACRANIAL)
+        x, y, z = (p - c for p, c in zip(points, centre))
+        outward = [c / np.linalg.norm(centre) for c in centre]
+        along = x * outward[0] + y * outward[1] + z * outward[2]
+        across = np.sqrt(np.maximum(x * x + y * y + z * z - along * along, 0))
+        plate = near & beside & (across < radius_mm)
+        canvas.label[plate] = Label.PLATE
+        canvas.share[plate] = 1
 
 
 def paint_vault(
@@ -165,8 +199,10 @@ def _row(half: Space, width_mm: float) -> AnyArray:
     return overlap(np.abs(curve) - width_mm, _ROW_CENTRE_Y_MM - 14 - half.y)
 
 
-def paint_teeth(canvas: Canvas, bones: Bones, points: Space, jaw_mm: float) -> None:
-    """Paint the teeth of both jaws, with their fillings and crowns."""
+def paint_teeth(
+    canvas: Canvas, bones: Bones, points: Space, jaw_mm: float, where: AnyArray | None = None
+) -> None:
+    """Paint the teeth of both jaws, with their fillings and crowns; where: voxels that may be painted, by default all."""
     if points.z.min() > _UPPER_MM + 12:
         return
     kinds: dict[Label, list[Tube]] = {Label.TOOTH: [], Label.METAL: []}
@@ -184,7 +220,7 @@ def paint_teeth(canvas: Canvas, bones: Bones, points: Space, jaw_mm: float) -> N
                     kinds[Label.METAL].append(Tube((crown, (end[0], end[1], end[2])), (size, size)))
     for label, parts in kinds.items():
         if parts:
-            canvas.paint(label, points.tubes(parts, 4))
+            canvas.paint(label, points.tubes(parts, 4), where)
 
 
 def _tooth(side: int, upper: bool, place: int, jaw_mm: float) -> tuple[Triple, Triple]:

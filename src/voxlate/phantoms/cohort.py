@@ -15,26 +15,23 @@ from voxlate.images.units import unit_of
 from voxlate.options.option import merge
 from voxlate.options.phantom import PhantomOptions
 from voxlate.phantoms.anatomy import LesionKind
-from voxlate.phantoms.head import FIELD_MM, Head, make_head
+from voxlate.phantoms.bodies import label_bodies, simulated
+from voxlate.phantoms.head import Head
 from voxlate.phantoms.maps import MAPS, tissue_map
 from voxlate.phantoms.scanner import image
 from voxlate.phantoms.signal import MODALITIES
-from voxlate.phantoms.tissue import ANATOMY_1, INTRACRANIAL, Label
+from voxlate.phantoms.tissue import INTRACRANIAL
 from voxlate.system.arrays import AnyArray
 from voxlate.system.errors import BadInput
-from voxlate.system.files import lock, read_json, write_json
+from voxlate.system.files import lock, read_json, write_json, write_text
 from voxlate.system.machine import cores
 
 NOTE = "phantom.json"
+TABLE = "cases.csv"  # which `prepare` reads
 AIR_HU = -1000
 ALL_MAPS = "maps"
 MOST_THREADS = 4  # each thread holds one head in memory
 MIXED: tuple[LesionKind, ...] = ("tumour", "stroke", "none")  # a small cohort has each of them
-LESION_MAP = {
-    "tumour": {"necrosis": 1, "oedema": 2, "enhancing rim": 3},
-    "stroke": {"core": 1, "penumbra": 2},
-    "none": {},
-}
 
 
 def write_cohort(
@@ -48,46 +45,46 @@ def write_cohort(
 
     changes: fields of the options. size: voxels in x, y, z. modalities: None stands for all images; maps of tissue
     parameters (maps.MAPS) are written where they are named, "maps" stands for all of them. stripped: set voxels outside the brain to 0, as BraTS
-    does. anatomy: 1, or 2 for detailed heads (phantoms.detailed). progress is called with (cases done, cases). Cases that exist are kept. Returns the case folders.
+    does. anatomy: 1, or 2 for detailed heads (phantoms.detailed). labels: label maps, each of which becomes several cases by
+    variation (phantoms.mapped_head); `cases.csv` states from which map each case is. progress is called with (cases done, cases). Cases that exist are kept. Returns the case folders.
     Raises BadInput if `out` holds another cohort or a setting is wrong.
     """
     asked = merge(PhantomOptions, options, changes)
     named = asked.modalities or MODALITIES
     expanded = chain.from_iterable(MAPS if name == ALL_MAPS else [name] for name in named)
     wanted = tuple(dict.fromkeys(expanded))
-    _check(asked.size, wanted)
-    settings = {name: getattr(asked, name) for name in ("seed", "size", "lesion", "stripped")}
+    _check(wanted)
+    bodies = simulated(asked) if asked.labels is None else label_bodies(asked)
 
     def _write(case: int) -> Path:
-        folder = out / f"phantom_{case:03d}"
+        folder = out / bodies.name(case)
         names = (*wanted, "seg", "lesion")
         missing = [name for name in names if not (folder / f"{name}.nii.gz").exists()]
         if missing:
             lesion = MIXED[case % 3] if asked.lesion == "mixed" else asked.lesion
-            head = make_head(asked.seed, case, asked.size, lesion, version=asked.anatomy)
+            head = bodies.make(case, lesion)
             brain = largest(np.isin(head.labels, INTRACRANIAL)) if asked.stripped else None
             _write_case(folder, head, missing, brain)
         return folder
 
     folders = []
     with lock(out):
-        _claim(out, settings | {"size": list(asked.size)}, asked.anatomy)
+        own = {name: getattr(asked, name) for name in ("seed", "lesion", "stripped")}
+        _claim(out, {**own, **bodies.settings}, bodies.description)
         # Threads suffice because numpy and gzip release the GIL.
         with ThreadPoolExecutor(min(cores(), MOST_THREADS)) as pool:
             for folder in pool.map(_write, range(asked.cases)):
                 folders.append(folder)
                 if progress:
                     progress(len(folders), asked.cases)
+        if bodies.patient is not None:
+            rows = [f"{folder.name},{bodies.patient(case)}" for case, folder in enumerate(folders)]
+            write_text(out / TABLE, "\n".join(["case,patient", *rows, ""]))
     return folders
 
 
-def _check(size: tuple[int, int, int], modalities: tuple[str, ...]) -> None:
-    """Raise BadInput for a cohort that cannot be written."""
-    if len(size) != 3 or min(size) < 8 or max(size) > 1024:
-        given = " ".join(map(str, size))
-        raise BadInput(
-            f"size: expected three numbers of voxels (x y z) from 8 to 1024, found {given}. Try 128 128 64."
-        )
+def _check(modalities: tuple[str, ...]) -> None:
+    """Raise BadInput for a modality that cannot be written."""
     unknown = [name for name in modalities if name not in (*MODALITIES, *MAPS)]
     if unknown:
         raise BadInput(
@@ -95,31 +92,20 @@ def _check(size: tuple[int, int, int], modalities: tuple[str, ...]) -> None:
         )
 
 
-def _claim(out: Path, settings: dict[str, Any], anatomy: int) -> None:
+def _claim(out: Path, settings: dict[str, Any], description: dict[str, Any]) -> None:
     """Write `phantom.json`; raises BadInput if the file exists with other settings."""
     note = out / NOTE
+    # The note of anatomy 1 does not number it, like those of cohorts that are older than anatomy 2.
+    numbered = {name: value for name, value in settings.items() if (name, value) != ("anatomy", 1)}
     if not note.exists():
-        # The note of anatomy 1 does not number it, like those of cohorts that are older than anatomy 2.
-        numbered = settings if anatomy == 1 else {**settings, "anatomy": anatomy}
-        write_json(note, {**numbered, **_describe(settings["size"], anatomy)})
+        write_json(note, {**numbered, **description})
         return
     stated = {"anatomy": 1, **read_json(note)}
-    for name, value in {**settings, "anatomy": anatomy}.items():
+    for name, value in settings.items():
         if stated.get(name) != value:
             raise BadInput(
                 f"{note}: expected a cohort with {name} {value}, found {name} {stated.get(name)}. Choose another folder, or the same settings to continue this one."
             )
-
-
-def _describe(size: Sequence[int], anatomy: int) -> dict[str, Any]:
-    return {
-        "what": "Simulated heads, computed from equations without data of any patient.",
-        "field_mm": list(FIELD_MM),
-        "spacing_mm": [field / n for field, n in zip(FIELD_MM, size)],
-        "seg": {label.name.lower(): int(label) for label in (ANATOMY_1 if anatomy == 1 else Label)},
-        "lesion_map": LESION_MAP,
-        "sources": "Constants and equations with their literature: voxlate.phantoms.tissue and .signal.",
-    }
 
 
 def _write_case(folder: Path, head: Head, names: Sequence[str], inside: AnyArray | None) -> None:

@@ -16,6 +16,7 @@ from voxlate.phantoms.tissue import BRAIN, OTHER_BRAIN, TUMOUR, Label
 from voxlate.system.arrays import AnyArray
 
 _ATRIUM = (22.0, -32.0, 8.0)
+_LESIONED = (*BRAIN, *TUMOUR, *OTHER_BRAIN)
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,29 @@ def paint(canvas: Canvas, contents: Contents, points: Space, outer: Envelope) ->
     _occipital_floor(canvas, contents, inner, outer)
     _membranes(canvas, points, outer)
     _white_matter(canvas, contents, inner)
-    _deep_structures(canvas, contents.ageing, inner)
+    _deep_structures(canvas, inner)
+    lesion_map = paint_findings(canvas, contents, points, inner)
+    simple.paint_vessels(canvas, base, inner)
+    return np.asarray(lesion_map * np.isin(canvas.label, _LESIONED))
+
+
+def paint_findings(canvas: Canvas, contents: Contents, points: Space, inner: Space) -> AnyArray:
+    """Paint calcifications and diseases; returns the lesion map. inner: points before the mass effect of a tumour."""
+    base = contents.base
+    _calcifications(canvas, contents.ageing, inner)
     if base.lesion.kind == "tumour":
         lesion_map = diseases.paint_tumour(canvas, base, contents.diseases, points)
     else:
         lesion_map = simple.paint_lesions(canvas, base, points)
     diseases.paint_remnant(canvas, base, contents.diseases, points)
-    simple.paint_vessels(canvas, base, inner)
-    kept = (*BRAIN, *TUMOUR, *OTHER_BRAIN)
-    return lesion_map * np.isin(canvas.label, kept)
+    return lesion_map
+
+
+def paint_spots(canvas: Canvas, age: Ageing, points: Space) -> None:
+    """Paint leukoaraiosis in spots of white matter."""
+    white = canvas.label == Label.WHITE
+    for centre, radii in age.spots:
+        canvas.paint(Label.LEUKOARAIOSIS, ellipsoid(points, centre, radii), white)
 
 
 def _basal_brain(canvas: Canvas, base: Anatomy, points: Space) -> None:
@@ -115,32 +130,37 @@ def _white_matter(canvas: Canvas, contents: Contents, points: Space) -> None:
         distance = body.ventricles(base, points)
         ragged = distance - rim * (1 + 0.7 * base.rough.at(points))
         canvas.paint(Label.LEUKOARAIOSIS, ragged, white & (points.z > 0))
-    for centre, radii in age.spots:
-        canvas.paint(Label.LEUKOARAIOSIS, ellipsoid(points, centre, radii), white)
+    paint_spots(canvas, age, points)
 
 
-def _deep_structures(canvas: Canvas, age: Ageing, points: Space) -> None:
-    """Pallidum, dentate nucleus, choroid plexus, pineal gland and pituitary, with their calcifications."""
-    x = points.x
+def _deep_structures(canvas: Canvas, points: Space) -> None:
+    """Pallidum, dentate nucleus, choroid plexus, pineal gland and pituitary."""
     half = points.half
-    inner = Space(half.x + 0.28 * (half.y - 14), half.y, half.z).ellipsoid("19.5 12 0 | 4 10 6")
-    canvas.paint(Label.PALLIDUM, inner, canvas.label == Label.DEEP_GREY)
+    canvas.paint(Label.PALLIDUM, _pallidum(half), canvas.label == Label.DEEP_GREY)
     dentate = half.ellipsoid("14 -38 -32 | 6 8 4")
     canvas.paint(Label.PALLIDUM, dentate, canvas.label == Label.WHITE)
-    if age.pallidum:
-        canvas.paint(Label.CALCIFICATION, inner + 3.0)
     canvas.paint(Label.PITUITARY, half.ellipsoid("0 17 -25 | 6 4.5 3.5"))
-    pineal = points.ellipsoid("0 -27 1 | 3 4 3")
-    canvas.paint(Label.PITUITARY, pineal)
-    if age.pineal_mm:
-        size = age.pineal_mm
-        canvas.paint(Label.CALCIFICATION, points.ellipsoid(f"0 -27 1 | {size} {size} {size}"))
+    canvas.paint(Label.PITUITARY, points.ellipsoid("0 -27 1 | 3 4 3"))
     fluid = canvas.label == Label.VENTRICLE
     plexus = half.tubes([Tube(((9, -12, 19), _ATRIUM, (28, -24, -3)), (1.2, 3.4))], 5)
     canvas.paint(Label.CHOROID, plexus, fluid)
+
+
+def _pallidum(half: Space) -> AnyArray:
+    return Space(half.x + 0.28 * (half.y - 14), half.y, half.z).ellipsoid("19.5 12 0 | 4 10 6")
+
+
+def _calcifications(canvas: Canvas, age: Ageing, points: Space) -> None:
+    """Calcium in pallidum, pineal gland, choroid plexus and falx."""
+    half = points.half
+    if age.pallidum:
+        canvas.paint(Label.CALCIFICATION, _pallidum(half) + 3.0)
+    if age.pineal_mm:
+        size = age.pineal_mm
+        canvas.paint(Label.CALCIFICATION, points.ellipsoid(f"0 -27 1 | {size} {size} {size}"))
     if max(age.choroid_mm) > 0:
         left, right = age.choroid_mm
-        radius = np.where(x > 0, np.float32(right), np.float32(left))
+        radius = np.where(points.x > 0, np.float32(right), np.float32(left))
         canvas.paint(Label.CALCIFICATION, half.ellipsoid("23 -33 8 | 1 1 1") + 1 - radius)
     for centre, radii in age.falx:
         canvas.paint(Label.CALCIFICATION, ellipsoid(points, centre, radii))

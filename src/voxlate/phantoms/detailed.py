@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from voxlate.phantoms import anatomy as body
-from voxlate.phantoms import brain, contents, face, furniture
+from voxlate.phantoms import bones, brain, contents, face, furniture
 from voxlate.phantoms.anatomy import Anatomy, LesionKind
 from voxlate.phantoms.canvas import Canvas
 from voxlate.phantoms.contents import Contents
@@ -65,4 +65,5 @@ def paint(canvas: Canvas, shape: Detailed, points: Space, grid: Space) -> AnyArr
     face.paint(canvas, base, shape.face, points, outer.cavity)
     lesion_map = contents.paint(canvas, shape.contents, points, outer)
     face.paint_ridges(canvas, shape.face, points)
+    bones.paint_plates(canvas, shape.face.bones, points)
     return lesion_map

@@ -14,9 +14,9 @@ from voxlate.phantoms.tissue import Label
 from voxlate.system.arrays import AnyArray
 
 # Half width and half length of the outline of a head of average size, and its centre: `anatomy.upright`.
-_HALF_WIDTH_MM = 79.0
-_HALF_LENGTH_MM = 98.0
-_CENTRE_Y_MM = -6.0
+HALF_WIDTH_MM = 79.0
+HALF_LENGTH_MM = 98.0
+CENTRE_Y_MM = -6.0
 # Shares of scans that show nothing, the holder, the table, or both. The field of view or the preparation of some leaves
 # out what lies below the head.
 _SHARES = (0.15, 0.45, 0.15, 1 - 0.15 - 0.45 - 0.15)
@@ -66,15 +66,15 @@ def draw(rng: Rng, scale: AnyArray) -> Furniture:
 def _holder(rng: Rng, scale: AnyArray) -> Holder:
     # Real scans show the arc 10 to 40 mm from the skin.
     beside, behind = rng.uniform((12, 10), (45, 32))
-    half_width = float(_HALF_WIDTH_MM * scale[0] + beside)
-    half_depth = float(_HALF_LENGTH_MM * scale[1] + behind)
+    half_width = float(HALF_WIDTH_MM * scale[0] + beside)
+    half_depth = float(HALF_LENGTH_MM * scale[1] + behind)
     lows, highs = (-8, -0.08, -75, 1.8, -6), (8, 0.08, -5, 4.5, 14)
     x, incline, top, shell, foam = rng.uniform(lows, highs).tolist()
-    return Holder((x, _CENTRE_Y_MM), (half_width, half_depth), incline, top, shell, max(foam, 0.0))
+    return Holder((x, CENTRE_Y_MM), (half_width, half_depth), incline, top, shell, max(foam, 0.0))
 
 
 def _table(rng: Rng, scale: AnyArray) -> Table:
-    back = _CENTRE_Y_MM - _HALF_LENGTH_MM * scale[1]
+    back = CENTRE_Y_MM - HALF_LENGTH_MM * scale[1]
     flat = rng.random() < 0.4
     lows, highs = (4, 190, 140, 14, 1), (30, 320, 210, 45, 3)
     gap, radius, half_width, thick, skin = rng.uniform(lows, highs).tolist()

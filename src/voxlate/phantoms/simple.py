@@ -23,11 +23,13 @@ def paint(canvas: Canvas, shape: Anatomy, points: Space, grid: Space) -> AnyArra
     return lesion_map * np.isin(canvas.label, (*BRAIN, *TUMOUR))
 
 
-def paint_vessels(canvas: Canvas, shape: Anatomy, points: Space) -> None:
-    """Paint all vessels, each label over the ones before it."""
+def paint_vessels(
+    canvas: Canvas, shape: Anatomy, points: Space, where: AnyArray | None = None
+) -> None:
+    """Paint all vessels, each label over the ones before it; where: voxels that may be painted, by default all."""
     for label, vessels in shape.vessels.items():
         if vessels:
-            canvas.paint(label, points.tubes(vessels, 4))
+            canvas.paint(label, points.tubes(vessels, 4), where)
 
 
 def _face_and_skull(canvas: Canvas, shape: Anatomy, points: Space, cavity: AnyArray) -> None:

@@ -1,0 +1,132 @@
+"""What a cohort of phantoms is drawn from: simulated heads, or variations of label maps."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from voxlate.formats.io import scan_endings, without_ending
+from voxlate.options.phantom import PhantomOptions, tables
+from voxlate.phantoms.anatomy import LesionKind
+from voxlate.phantoms.head import FIELD_MM, Head, make_head
+from voxlate.phantoms.label_map import read_label_map
+from voxlate.phantoms.label_table import LabelTable, read_table
+from voxlate.phantoms.mapped_head import make_mapped_head
+from voxlate.phantoms.tissue import ANATOMY_1, Label
+from voxlate.system.errors import BadInput
+from voxlate.system.files import safe_name
+
+SIZE = (96, 96, 48)  # of simulated heads
+LEAST_MM, MOST_MM = 0.2, 10.0
+LESION_MAP = {
+    "tumour": {"necrosis": 1, "oedema": 2, "enhancing rim": 3},
+    "stroke": {"core": 1, "penumbra": 2},
+    "none": {},
+}
+_SOURCES = "Constants and equations with their literature: voxlate.phantoms.tissue and .signal."
+
+
+@dataclass(frozen=True)
+class Bodies:
+    """The bodies of a cohort.
+
+    make: a body by the case's number; name: its folder; patient: of which label map it is, None where each is another body.
+    settings: what a cohort that is continued must have in common; description: further facts for `phantom.json`.
+    """
+
+    make: Callable[[int, LesionKind], Head]
+    name: Callable[[int], str]
+    settings: dict[str, Any]
+    description: dict[str, Any]
+    patient: Callable[[int], str] | None = None
+
+
+def simulated(asked: PhantomOptions) -> Bodies:
+    """Heads that are drawn from seeds; raises BadInput for a size that cannot be drawn, and options of label maps."""
+    size = asked.size or SIZE
+    if len(size) != 3 or min(size) < 8 or max(size) > 1024:
+        given = " ".join(map(str, size))
+        raise BadInput(
+            f"size: expected three numbers of voxels (x y z) from 8 to 1024, found {given}. Try 128 128 64."
+        )
+    if asked.tissues is not None or asked.spacing_mm is not None:
+        found = "--tissues" if asked.tissues is not None else "--spacing"
+        raise BadInput(
+            f"{found}: expected --labels with it, found none. Name the label maps, or remove {found}."
+        )
+    labels = ANATOMY_1 if asked.anatomy == 1 else Label
+    return Bodies(
+        lambda case, lesion: make_head(asked.seed, case, size, lesion, version=asked.anatomy),
+        lambda case: f"phantom_{case:03d}",
+        {"size": list(size), "anatomy": asked.anatomy},
+        {
+            "what": "Simulated heads, computed from equations without data of any patient.",
+            "field_mm": list(FIELD_MM),
+            "spacing_mm": [field / n for field, n in zip(FIELD_MM, size)],
+            "seg": {label.name.lower(): int(label) for label in labels},
+            "lesion_map": LESION_MAP,
+            "sources": _SOURCES,
+        },
+    )
+
+
+def label_bodies(asked: PhantomOptions) -> Bodies:
+    """Variations of label maps; raises BadInput where there are none, or without a table of their tissues."""
+    table, maps = _table(asked), _find_maps(Path(asked.labels or ""))
+    names = list(maps)
+    files = list(maps.values())
+
+    def _make(case: int, lesion: LesionKind) -> Head:
+        body = read_label_map(files[case % len(files)], table)
+        return make_mapped_head(body, asked.seed, case // len(files), asked.spacing_mm, lesion)
+
+    return Bodies(
+        _make,
+        lambda case: f"{names[case % len(names)]}_{case // len(names):03d}",
+        {
+            "label_maps": names,
+            "tissues": table.name,
+            "spacing_mm": list(asked.spacing_mm) if asked.spacing_mm else None,
+        },
+        {
+            "what": "Simulated scans, computed from equations on the anatomy of label maps.",
+            "seg": table.names,
+            "lesion_map": LESION_MAP,
+            "sources": _SOURCES,
+        },
+        lambda case: names[case % len(names)],
+    )
+
+
+def _table(asked: PhantomOptions) -> LabelTable:
+    """The table that the options name; raises BadInput for options of simulated heads."""
+    if asked.tissues is None:
+        raise BadInput(
+            f"--labels: expected --tissues with the tissues of the labels, found none. Add --tissues with one of {', '.join(tables())}, or a TOML file."
+        )
+    for name, unused in (("--size", asked.size is not None), ("--anatomy", asked.anatomy != 1)):
+        if unused:
+            raise BadInput(
+                f"{name}: expected no {name} with --labels, whose maps have a size and an anatomy, found it. Remove it; --spacing sets the voxels."
+            )
+    spacing = asked.spacing_mm
+    if spacing is not None and not (LEAST_MM <= min(spacing) <= max(spacing) <= MOST_MM):
+        given = " ".join(f"{step:g}" for step in spacing)
+        raise BadInput(
+            f"--spacing: expected three voxel sizes from {LEAST_MM:g} to {MOST_MM:g} mm, found {given}. Try 1 1 1."
+        )
+    return read_table(asked.tissues)
+
+
+def _find_maps(folder: Path) -> dict[str, Path]:
+    """The label maps of a folder, or the one that a path names, by names for their cases."""
+    if folder.is_file():
+        return {safe_name(without_ending(folder.name), folder): folder}
+    endings = tuple(scan_endings())
+    files = sorted(path for path in folder.rglob("*") if path.name.lower().endswith(endings))
+    if not files:
+        raise BadInput(
+            f"{folder}: expected label maps ({', '.join(endings)}), found none. Name the folder that holds them."
+        )
+    names = ["_".join(path.relative_to(folder).parts) for path in files]
+    return {safe_name(without_ending(name), path): path for name, path in zip(names, files)}

@@ -1,0 +1,174 @@
+"""Tables that say which tissue each value of a label map is: those that come with the package, or a user's own."""
+
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+
+from voxlate.options.phantom import SHIPPED, tables
+from voxlate.phantoms.tissue import Label, Tissue, patient
+from voxlate.system.arrays import AnyArray
+from voxlate.system.config import fill, setting, settings
+from voxlate.system.errors import BadInput, did_you_mean
+
+# What a label map does not tell apart; label_anatomy.py draws the tissues of each.
+DRAWN = {
+    "soft": "fat, muscle and, where the map has none, skin",
+    "cancellous": "diploe of the skull, marrow elsewhere",
+    "whole_bone": "a cortex of bone around marrow",
+    "fluid": "fluid around brain and cord, or in any organ",
+    "hollow": "an organ whose wall encloses its content and gas",
+}
+_NAMES = {label.name.lower(): int(label) for label in Label}
+_FIRST_OWN = len(Label)
+_FIRST_DRAWN = 250 - len(DRAWN)
+CODES = {name: _FIRST_DRAWN + number for number, name in enumerate(DRAWN)}
+_RANGE = re.compile(r"(\d+)-(\d+)")
+_CHANGE = "Change KEY in the table."
+Share = Annotated[float, setting("a share", ge=0, le=1)]
+Time = Annotated[float, setting("a time in ms", gt=0)]
+
+
+@settings
+class OwnTissue:
+    """A tissue that a table adds: proton density relative to water, relaxation at 3 T, Hounsfield units.
+
+    gadolinium_mm: some minutes after the usual dose; fat: fraction of its protons.
+    """
+
+    pd: Share
+    t1_ms: Time
+    t2_ms: Time
+    t2star_ms: Time
+    hu: Annotated[float, setting("Hounsfield units", ge=-1024, le=10000)]
+    gadolinium_mm: Annotated[float, setting("concentration in mM", ge=0)] = 0.1
+    chi_ppm: float = 0.0
+    fat: Share = 0.0
+
+
+@settings
+class _Written:
+    """A table as its file states it; ranges of labels are texts such as "10-14"."""
+
+    title: str
+    source: str = ""
+    inside: Literal["air", "soft"] = "air"
+    coat_mm: Annotated[float, setting("depth of fat around the labels", ge=0, le=100)] = 0.0
+    labels: dict[str, list[int | str]]
+    tissues: dict[str, OwnTissue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """Tissues of label values.
+
+    inside: what the label 0 is inside the closed hull of the labels: air, or soft tissue, which also lies around them to a
+    depth of coat_mm. codes: of each value, a number of `Label`, of an own tissue (from len(Label) on), or of CODES.
+    """
+
+    name: str
+    title: str
+    inside: Literal["air", "soft"]
+    coat_mm: float
+    codes: dict[int, int]
+    own: dict[str, OwnTissue]
+
+    def tissue(self, rng: np.random.Generator) -> Tissue:
+        """The constants of one patient, the table's own tissues last, which vary as the others do."""
+        known = patient(rng)
+        if not self.own:
+            return known
+        spread = {"pd": 0.01, "t1_ms": 0.03, "t2_ms": 0.04, "t2star_ms": 0.05}
+        columns = []
+        for column in fields(Tissue):
+            values = [getattr(tissue, column.name, 0.0) for tissue in self.own.values()]
+            factors = np.exp(spread.get(column.name, 0.0) * rng.standard_normal(len(values)))
+            more = (np.array(values) * factors).astype(np.float32)
+            columns.append(np.concatenate([getattr(known, column.name), more]))
+        return Tissue(*columns)
+
+    @property
+    def names(self) -> dict[str, int]:
+        """The tissues by name, as `seg` numbers them."""
+        return _NAMES | {name: _FIRST_OWN + k for k, name in enumerate(self.own)}
+
+    def convert(self, labels: AnyArray, where: str) -> AnyArray:
+        """The codes of a label map, uint8; raises BadInput for a value that the table does not have."""
+        values = np.flatnonzero(np.bincount(labels.ravel()))
+        unknown = [int(value) for value in values if int(value) not in self.codes]
+        if unknown:
+            listed = ", ".join(map(str, unknown[:8])) + (" and more" if len(unknown) > 8 else "")
+            raise BadInput(
+                f"{where}: expected labels of the table '{self.name}', found {listed}, which it does not have. Add each to a tissue of your own table, and give that with --tissues."
+            )
+        table = np.zeros(int(values[-1]) + 1, np.uint8)
+        table[values] = [self.codes[int(value)] for value in values]
+        return np.asarray(table[labels])
+
+
+def read_table(table: str | Path) -> LabelTable:
+    """A table by its name, or the path of a TOML file; raises BadInput for one that cannot be used."""
+    named = str(table) in tables()
+    path = SHIPPED / f"{table}.toml" if named else Path(table)
+    if not path.is_file():
+        hint = did_you_mean(str(table), tables())
+        raise BadInput(
+            f"--tissues: expected one of {', '.join(tables())} or a TOML file, found {table}.{hint} Write a table as docs/guides/label_maps.md shows."
+        )
+    try:
+        text = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: expected a TOML file, found {error}. Mend that line.") from error
+    written = fill(_Written, text, str(path), _CHANGE)
+    own = {name.lower(): tissue for name, tissue in written.tissues.items()}
+    known = _NAMES | {name: _FIRST_OWN + k for k, name in enumerate(own)} | CODES
+    _check_tissues(path, written, own, known)
+    codes = {0: int(Label.AIR)}
+    for name, ranges in written.labels.items():
+        for value in _values(path, name, ranges):
+            if codes.setdefault(value, known[name.lower()]) != known[name.lower()]:
+                raise BadInput(
+                    f"{path}: expected each label in one tissue, found {value} in {name} and in another one. Remove it from one."
+                )
+    return LabelTable(Path(table).stem, written.title, written.inside, written.coat_mm, codes, own)
+
+
+def _check_tissues(
+    path: Traversable, written: _Written, own: dict[str, OwnTissue], known: dict[str, Any]
+) -> None:
+    """Raise BadInput for tissues that do not exist, or exist already."""
+    for name in own.keys() & (_NAMES | CODES).keys():
+        raise BadInput(
+            f"{path}: expected new names in [tissues], found {name}, which exists. Rename yours."
+        )
+    if len(own) > _FIRST_DRAWN - _FIRST_OWN:
+        raise BadInput(
+            f"{path}: expected at most {_FIRST_DRAWN - _FIRST_OWN} tissues in [tissues], found {len(own)}. Merge some."
+        )
+    for name in written.labels:
+        if name.lower() not in known:
+            hint = did_you_mean(name.lower(), list(known))
+            raise BadInput(
+                f"{path}: expected tissues in [labels], found '{name}'.{hint} Tissues are {', '.join(known)}; others need a table [tissues.{name}]."
+            )
+
+
+def _values(path: Traversable, name: str, ranges: Sequence[int | str]) -> list[int]:
+    """The label values of a tissue."""
+    values = list[int]()
+    for item in ranges:
+        found = _RANGE.fullmatch(item) if isinstance(item, str) else None
+        if found is not None and int(found[1]) <= int(found[2]) < 10**6:
+            values += range(int(found[1]), int(found[2]) + 1)
+        elif isinstance(item, int) and 0 <= item < 10**6:
+            values.append(item)
+        else:
+            raise BadInput(
+                f'{path}: expected labels of {name} as numbers or ranges such as "10-14", found {item!r}. Change it.'
+            )
+    return values
