@@ -6,7 +6,8 @@ same command goes on after a stop.
 
     python benchmarks/starters.py WORK [STARTER …] [--heads N] [--steps N] [--out FOLDER] [--device auto]
 
-Real scans are cohorts in WORK: harvard_scans (mr, ct), brains_scans (t1, t2, flair, …) and topcow_scans (tof, cta), each
+Label maps of real heads, on whose anatomy a part of the synthetic heads is drawn, are in WORK/head_labels (SynthSeg's
+training_label_maps, Apache-2.0); two of them are held out. Real scans are cohorts in WORK: harvard_scans (mr, ct), brains_scans (t1, t2, flair, …) and topcow_scans (tof, cta), each
 with its manifest WORK/NAME_scans.csv where it has one. Those that are absent are not measured, and the card says so.
 """
 
@@ -33,13 +34,14 @@ from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import load
 from voxlate.synthesis.scans import find_scans
 from voxlate.synthesis.selection import Selection
+from voxlate.system.files import write_text
 from voxlate.training.starter import check_starter
 from voxlate.training.train import Beginning, train
 from voxlate.training.weights import file_hash, is_finished
 
 RECIPES = Path(__file__).with_name("starter_recipes")
 SYNTHETIC = "synthetic heads only"
-SHARES = (0.9, 0.1, 0.0)  # of the heads that train and validate; real scans test
+HELD_OUT = ("head_06", "head_16")  # label maps that never train
 UNITS = {
     "harvard": "grey levels of 255 that show 0 to 80 HU",
     "brains": "shares of the peak of each image",
@@ -59,12 +61,13 @@ RESEARCH = (
 class Wanted:
     """A starter to make: the voxels and the number of its heads, the scans that it takes, real cohorts, and limits for the card.
 
-    size: voxels in x, y, z; stripped: whether its scans show the brain alone, which data.physics cuts out; real: names of cohorts in WORK, and the mask in which they are scored.
+    size: voxels in x, y, z; label_heads: number of further heads, which are variations of label maps; stripped: whether its scans show the brain alone, which data.physics cuts out; real: names of cohorts in WORK, and the mask in which they are scored.
     """
 
     size: tuple[int, int, int]
     heads: int
     accepts: Mapping[str, Sequence[str]]
+    label_heads: int = 0
     stripped: bool = False
     lesion: Any = "mixed"
     real: Mapping[str, str | None] = field(default_factory=dict)
@@ -80,7 +83,8 @@ class Wanted:
 WANTED = {
     "head-mr-to-ct": Wanted(
         size=(200, 240, 126),
-        heads=40,
+        heads=33,
+        label_heads=36,
         accepts={"mr": ANY_MR, "ct": ["ct", "ncct"]},
         real={"harvard": None},
         limits=[
@@ -132,24 +136,14 @@ def make(
     changes = {} if steps is None else {"train.steps": str(steps)}
     path = str(RECIPES / f"{name.replace('-', '_')}.toml")
     recipe, head = read(path, changes), head_of(path)
-    cohort = folder / "cohort"
-    write_cohort(
-        cohort,
-        cases=heads or wanted.heads,
-        size=wanted.size,
-        lesion=wanted.lesion,
-        anatomy=2,
-        modalities=sorted(modalities(recipe)),
-    )
     prepared = folder / "prepared"
     if not (prepared / "cohort.json").is_file():
         prepare(
-            cohort,
+            folder,
             prepared,
+            manifest=write_heads(wanted, folder, work, heads or wanted.heads, modalities(recipe)),
             spacing_mm=wanted.spacing_mm,
             audit=False,
-            shares=SHARES,
-            seed=0,
         )
     run = folder / "run"
     began = time.monotonic()
@@ -173,6 +167,44 @@ def make(
     if not card.measured:
         card = with_measured(starter, measured(name, wanted, starter, work, device))
     return card
+
+
+def write_heads(wanted: Wanted, folder: Path, work: Path, heads: int, names: set[str]) -> Path:
+    """Write the synthetic heads of a starter, and a manifest of them with their splits; returns the manifest."""
+    common = {"lesion": wanted.lesion, "modalities": sorted(names)}
+    simulated = write_cohort(folder / "heads", cases=heads, size=wanted.size, anatomy=2, **common)
+    split = {
+        case: "val" if k < max(1, heads // 16) else "train" for k, case in enumerate(simulated)
+    }
+    patient = {case: case.name for case in simulated}
+    for part, count in (("train", wanted.label_heads), ("val", wanted.label_heads // 9)):
+        maps = work / "head_labels" / part
+        if not count:
+            continue
+        if not maps.is_dir():
+            held_out = " and ".join(HELD_OUT)
+            raise SystemExit(
+                f"{maps}: expected label maps of heads ({held_out} in val), found no folder."
+            )
+        made = write_cohort(
+            folder / f"label_heads_{part}",
+            cases=count,
+            labels=maps,
+            tissues="synthseg",
+            spacing_mm=wanted.spacing_mm[::-1],
+            **common,
+        )
+        split |= dict.fromkeys(made, part)
+        patient |= {case: case.name.rpartition("_")[0] for case in made}
+    rows = ["case,patient,split,modality,path"]
+    for case in split:
+        for path in sorted(case.glob("*.nii.gz")):
+            modality = path.name.removesuffix(".nii.gz")
+            rows.append(
+                f"{case.name},{patient[case]},{split[case]},{modality},{path.relative_to(folder)}"
+            )
+    write_text(folder / "heads.csv", "\n".join([*rows, ""]))
+    return folder / "heads.csv"
 
 
 def modalities(recipe: Recipe) -> set[str]:

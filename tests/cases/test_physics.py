@@ -33,7 +33,7 @@ from voxlate.phantoms import write_cohort
 from voxlate.phantoms.contrast import Protocol, magnitude
 from voxlate.phantoms.maps import MAPS
 from voxlate.phantoms.sequences import FULL_SCALE
-from voxlate.phantoms.tissue import INTRACRANIAL
+from voxlate.phantoms.tissue import INTRACRANIAL, Label
 from voxlate.recipe import read
 from voxlate.system.errors import BadInput
 
@@ -534,3 +534,47 @@ def test_auto_refuses_a_cohort_of_maps(voxlate, phantoms, tmp_path):
     said = voxlate("train", "auto", "--data", phantoms / "prepared", "--out", tmp_path / "run")
     assert said.code != 0
     assert "found tissue-parameter maps" in said.err
+
+
+def test_drawn_regions_have_one_signal_for_each_tissue_and_leave_dense_bone_dark(cohort):
+    contrast = Contrast(sequence="any", regions=1.0)
+    view = cohort.with_physics(_settings(contrast, **QUIET), ["ct"])
+    case = view.case("phantom_000")
+    item = view.drawn.draw(3)
+    acquisition = view.drawn._acquire("mr", item, "source")
+    image, _ = view.drawn._image(case, item, acquisition, EVERYTHING)
+    labels = case.arrays["label.seg"].astype(int)
+    protons = case.arrays["pd_map"].astype(np.float32)
+    for label in (Label.WHITE, Label.GREY, Label.CSF):
+        values = image[(labels == label) & (protons > 0.65)]
+        expected = FULL_SCALE * acquisition.signals[label]
+        np.testing.assert_allclose(values, expected, rtol=1e-3)
+    bone = image[(labels == Label.BONE) & (protons < 0.06)]
+    assert bone.max() < 0.11 * FULL_SCALE
+
+
+def test_half_of_the_items_have_regions_where_half_is_asked_for(cohort):
+    physics = _settings(Contrast(sequence="any", regions=0.5))
+    drawn = cohort.with_physics(physics, ["ct"]).drawn
+    signals = [drawn._acquire("mr", drawn.draw(seed), "source").signals for seed in range(200)]
+    assert 80 < sum(own is not None for own in signals) < 120
+
+
+def test_regions_do_not_change_the_draws_of_items_without_them(cohort):
+    some = cohort.with_physics(_settings(Contrast(sequence="any", regions=0.5)), ["ct"]).drawn
+    none = cohort.with_physics(_settings(Contrast(sequence="any")), ["ct"]).drawn
+    for seed in range(20):
+        own, older = (d._acquire("mr", d.draw(seed), "source") for d in (some, none))
+        assert (own.protocol, own.effects.noise) == (older.protocol, older.effects.noise)
+
+
+def test_regions_of_a_named_sequence_are_refused():
+    with pytest.raises(BadInput, match="no regions for the sequence flair"):
+        Contrast(sequence="flair", regions=0.5)
+
+
+def test_regions_need_the_label_map_of_tissues(cohort):
+    view = cohort.with_physics(_settings(Contrast(sequence="any", regions=0.5)), ["ct"])
+    header = replace(cohort.case("phantom_000").header, labels={})
+    with pytest.raises(BadInput, match="the label map seg for regions"):
+        view.drawn.computes(header)
