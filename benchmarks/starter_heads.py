@@ -14,6 +14,7 @@ from collections import defaultdict
 from itertools import product
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import numpy as np
 
@@ -83,7 +84,7 @@ def scores_of(head: Head, ct: np.ndarray, truth: np.ndarray) -> dict[str, float]
     }
 
 
-def rows_of(model: Model, path: Path, variation: int) -> list[dict[str, object]]:
+def rows_of(model: Model, path: Path, variation: int) -> list[dict[str, Any]]:
     """A row for each contrast, field and thickness of one head."""
     head = make_mapped_head(
         read_label_map(path, read_table("synthseg")), SEED, variation, SPACING_MM
@@ -109,7 +110,7 @@ def rows_of(model: Model, path: Path, variation: int) -> list[dict[str, object]]
     return rows
 
 
-def table(rows: list[dict[str, object]]) -> str:
+def table(rows: list[dict[str, Any]]) -> str:
     """Mean Dice by contrast and thickness, over heads and fields, as Markdown."""
     found = defaultdict(list)
     for row in rows:

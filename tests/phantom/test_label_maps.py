@@ -14,12 +14,15 @@ from voxlate.options.phantom import tables
 from voxlate.phantoms import Label, label_anatomy, write_cohort
 from voxlate.phantoms import variation as varying
 from voxlate.phantoms.canvas import Canvas
-from voxlate.phantoms.label_map import LabelMap, read_label_map
+from voxlate.phantoms.diseases import Carried, paint_carried
+from voxlate.phantoms.label_map import LabelMap, read_label_map, read_lesion
 from voxlate.phantoms.label_table import LabelTable, read_table
 from voxlate.phantoms.mapped_head import _take, make_mapped_head
+from voxlate.phantoms.shapes import Space
 from voxlate.phantoms.variation import Places
 from voxlate.system.errors import BadInput
 
+SMALL = (24, 24, 12)
 STEP_MM = 3.0
 BRAIN_MM, CAVITY_MM, SKULL_MM, SKIN_MM = 60.0, 66.0, 75.0, 87.0  # radii of a head of spheres
 SYNTHSEG = {"white": 2, "fluid": 24, "bone": 515, "soft": 507}
@@ -136,7 +139,7 @@ def test_a_label_that_the_table_leaves_out_is_named(tmp_path: Path, table: Label
     [
         (
             lambda labels: (labels > 0) * 2,
-            "at least two tissues and the background, found the labels 0, 2",
+            "at least two tissues and the background, found 1 by",
         ),
         (lambda labels: labels + 0.5, "whole numbers from 0"),
         (lambda labels: labels - 1, "whole numbers from 0"),
@@ -328,3 +331,36 @@ def test_a_folder_that_holds_the_cohort_of_other_maps_is_refused(cohort: Path) -
 def test_places_of_a_map_without_a_brain_have_no_inner_displacement(head: LabelMap) -> None:
     places: Places = varying.places_of(head, head.codes, None, still())
     assert places.inner is None
+
+
+def test_a_lesion_of_a_label_map_keeps_its_voxels_and_lies_in_the_brain(
+    tmp_path: Path, head: LabelMap
+) -> None:
+    labels = np.zeros((20, 20, 20), np.int16)
+    labels[5:15, 5:15, 5:15] = 2
+    labels[8:12, 8:12, 8:12] = 1
+    path = write_map(tmp_path / "seg.nii.gz", labels)
+    shape = read_lesion(path, read_table("brats"))
+    assert shape.tissues.shape == (10, 10, 10)
+    placed = Carried(shape, (0.0, 0.0, 0.0), mirror=True)
+    axis = (np.arange(60, dtype=np.float32) - 29.5) * 3
+    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+    canvas = Canvas(x.shape, 3.0)
+    canvas.label[:, :, 30:] = Label.WHITE
+    lesion_map = paint_carried(canvas, placed, Space(x, y, z))
+    # Half of it lies outside the brain, which is the right half of the canvas.
+    assert (canvas.label == Label.NECROSIS).sum() == 4 * 4 * 4 / 2
+    assert (canvas.label == Label.OEDEMA).sum() == (1000 - 64) / 2
+    assert np.array_equal(np.unique(lesion_map), [0, 1, 2])
+    made = make_mapped_head(head, 0, 0, (6, 6, 6), shape=shape)
+    assert (made.lesion_map > 0).any()
+
+
+def test_a_map_without_a_lesion_and_lesions_of_plain_heads_are_refused(tmp_path: Path) -> None:
+    path = write_map(tmp_path / "seg.nii.gz", np.zeros((9, 9, 9), np.int16))
+    with pytest.raises(BadInput, match=r"expected a lesion by the table 'brats'"):
+        write_cohort(
+            tmp_path / "out", cases=1, size=SMALL, anatomy=2, lesion="tumour", lesions=path
+        )
+    with pytest.raises(BadInput, match="expected --labels or --anatomy 2, found plain heads"):
+        write_cohort(tmp_path / "out", cases=1, size=SMALL, lesions=path)

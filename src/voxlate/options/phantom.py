@@ -48,6 +48,23 @@ class PhantomOptions:
             complete="voxlate.options.phantom:tables",
         ),
     ] = None
+    lesions: Annotated[
+        Path | str | None,
+        Option(
+            "Label map, or folder of label maps, whose lesions take the place of drawn tumours in heads with --labels or --anatomy 2.",
+            panel=MAIN,
+            metavar="PATH",
+        ),
+    ] = None
+    lesion_tissues: Annotated[
+        Path | str,
+        Option(
+            "Tissues of the labels of --lesions, as for --tissues.",
+            metavar="TABLE",
+            takes=str,
+            complete="voxlate.options.phantom:tables",
+        ),
+    ] = "brats"
     spacing_mm: Annotated[
         tuple[float, float, float] | None,
         Option(

@@ -8,8 +8,9 @@ from typing import Any
 from voxlate.formats.io import scan_endings, without_ending
 from voxlate.options.phantom import PhantomOptions, tables
 from voxlate.phantoms.anatomy import LesionKind
+from voxlate.phantoms.diseases import LesionShape
 from voxlate.phantoms.head import FIELD_MM, Head, make_head
-from voxlate.phantoms.label_map import read_label_map
+from voxlate.phantoms.label_map import read_label_map, read_lesion
 from voxlate.phantoms.label_table import LabelTable, read_table
 from voxlate.phantoms.mapped_head import make_mapped_head
 from voxlate.phantoms.tissue import ANATOMY_1, Label
@@ -23,6 +24,7 @@ LESION_MAP = {
     "stroke": {"core": 1, "penumbra": 2},
     "none": {},
 }
+MIXED: tuple[LesionKind, ...] = ("tumour", "stroke", "none")  # a small cohort has each of them
 _SOURCES = "Constants and equations with their literature: voxlate.phantoms.tissue and .signal."
 
 
@@ -54,11 +56,18 @@ def simulated(asked: PhantomOptions) -> Bodies:
         raise BadInput(
             f"{found}: expected --labels with it, found none. Name the label maps, or remove {found}."
         )
+    if asked.anatomy == 1 and asked.lesions is not None:
+        raise BadInput(
+            "--lesions: expected --labels or --anatomy 2, found plain heads. Add one of them."
+        )
     labels = ANATOMY_1 if asked.anatomy == 1 else Label
+    lesions = _Lesions(asked)
     return Bodies(
-        lambda case, lesion: make_head(asked.seed, case, size, lesion, version=asked.anatomy),
+        lambda case, lesion: make_head(
+            asked.seed, case, size, lesion, version=asked.anatomy, shape=lesions.of(case, lesion)
+        ),
         lambda case: f"phantom_{case:03d}",
-        {"size": list(size), "anatomy": asked.anatomy},
+        {"size": list(size), "anatomy": asked.anatomy, **lesions.settings},
         {
             "what": "Simulated heads, computed from equations without data of any patient.",
             "field_mm": list(FIELD_MM),
@@ -75,10 +84,14 @@ def label_bodies(asked: PhantomOptions) -> Bodies:
     table, maps = _table(asked), _find_maps(Path(asked.labels or ""))
     names = list(maps)
     files = list(maps.values())
+    lesions = _Lesions(asked)
 
     def _make(case: int, lesion: LesionKind) -> Head:
         body = read_label_map(files[case % len(files)], table)
-        return make_mapped_head(body, asked.seed, case // len(files), asked.spacing_mm, lesion)
+        shape = lesions.of(case, lesion)
+        return make_mapped_head(
+            body, asked.seed, case // len(files), asked.spacing_mm, lesion, shape
+        )
 
     return Bodies(
         _make,
@@ -87,6 +100,7 @@ def label_bodies(asked: PhantomOptions) -> Bodies:
             "label_maps": names,
             "tissues": table.name,
             "spacing_mm": list(asked.spacing_mm) if asked.spacing_mm else None,
+            **lesions.settings,
         },
         {
             "what": "Simulated scans, computed from equations on the anatomy of label maps.",
@@ -96,6 +110,30 @@ def label_bodies(asked: PhantomOptions) -> Bodies:
         },
         lambda case: names[case % len(names)],
     )
+
+
+class _Lesions:
+    """The label maps of --lesions, which cases with a tumour take in turn."""
+
+    def __init__(self, asked: PhantomOptions) -> None:
+        given = asked.lesions
+        self.maps = {} if given is None else _find_maps(Path(given))
+        self.table = None if given is None else read_table(asked.lesion_tissues)
+        self.step = (
+            len(MIXED) if asked.lesion == "mixed" else 1
+        )  # cases from one tumour to the next
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a cohort that is continued must have in common."""
+        return {"lesions": list(self.maps)} if self.maps else {}
+
+    def of(self, case: int, lesion: LesionKind) -> LesionShape | None:
+        """The lesion of a case; None where a drawn one, or none, is asked for."""
+        if self.table is None or lesion != "tumour":
+            return None
+        files = list(self.maps.values())
+        return read_lesion(files[case // self.step % len(files)], self.table)
 
 
 def _table(asked: PhantomOptions) -> LabelTable:

@@ -14,8 +14,7 @@ from voxlate.images.mask import largest
 from voxlate.images.units import unit_of
 from voxlate.options.option import merge
 from voxlate.options.phantom import PhantomOptions
-from voxlate.phantoms.anatomy import LesionKind
-from voxlate.phantoms.bodies import label_bodies, simulated
+from voxlate.phantoms.bodies import MIXED, label_bodies, simulated
 from voxlate.phantoms.head import Head
 from voxlate.phantoms.maps import MAPS, tissue_map
 from voxlate.phantoms.scanner import image
@@ -31,7 +30,6 @@ TABLE = "cases.csv"  # which `prepare` reads
 AIR_HU = -1000
 ALL_MAPS = "maps"
 MOST_THREADS = 4  # each thread holds one head in memory
-MIXED: tuple[LesionKind, ...] = ("tumour", "stroke", "none")  # a small cohort has each of them
 
 
 def write_cohort(

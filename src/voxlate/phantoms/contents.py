@@ -10,7 +10,7 @@ from voxlate.phantoms.ageing import Ageing
 from voxlate.phantoms.anatomy import Anatomy
 from voxlate.phantoms.brain import Envelope
 from voxlate.phantoms.canvas import Canvas
-from voxlate.phantoms.diseases import Diseases
+from voxlate.phantoms.diseases import Carried, Diseases
 from voxlate.phantoms.shapes import Rng, Space, Tube, ellipsoid, join, overlap, union
 from voxlate.phantoms.tissue import BRAIN, OTHER_BRAIN, TUMOUR, Label
 from voxlate.system.arrays import AnyArray
@@ -21,11 +21,15 @@ _LESIONED = (*BRAIN, *TUMOUR, *OTHER_BRAIN)
 
 @dataclass(frozen=True)
 class Contents:
-    """The random numbers of one brain; base: those of anatomy 1, changed by age and diseases."""
+    """The random numbers of one brain; base: those of anatomy 1, changed by age and diseases.
+
+    carried: a lesion of a label map, in place of the one that is drawn.
+    """
 
     base: Anatomy
     ageing: Ageing
     diseases: Diseases
+    carried: Carried | None = None
 
 
 def draw(rng: Rng, base: Anatomy) -> Contents:
@@ -56,7 +60,9 @@ def paint_findings(canvas: Canvas, contents: Contents, points: Space, inner: Spa
     """Paint calcifications and diseases; returns the lesion map. inner: points before the mass effect of a tumour."""
     base = contents.base
     _calcifications(canvas, contents.ageing, inner)
-    if base.lesion.kind == "tumour":
+    if contents.carried is not None:
+        lesion_map = diseases.paint_carried(canvas, contents.carried, points)
+    elif base.lesion.kind == "tumour":
         lesion_map = diseases.paint_tumour(canvas, base, contents.diseases, points)
     else:
         lesion_map = simple.paint_lesions(canvas, base, points)

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from voxlate.phantoms import anatomy as body
-from voxlate.phantoms import bones, brain, contents, face, furniture
+from voxlate.phantoms import bones, brain, contents, diseases, face, furniture
 from voxlate.phantoms.anatomy import Anatomy, LesionKind
 from voxlate.phantoms.canvas import Canvas
 from voxlate.phantoms.contents import Contents
+from voxlate.phantoms.diseases import LesionShape
 from voxlate.phantoms.face import Face
 from voxlate.phantoms.furniture import Furniture
 from voxlate.phantoms.shapes import Rng, Space, Triple, triple
@@ -34,20 +35,23 @@ class Detailed:
     centre_mm: Triple
 
 
-def draw(rng: Rng, kind: LesionKind) -> Detailed:
-    """Draw a head."""
-    base_rng, pose_rng, face_rng, contents_rng, furniture_rng = rng.spawn(5)
-    base = body.anatomy(base_rng, kind)
+def draw(rng: Rng, kind: LesionKind, lesion: LesionShape | None = None) -> Detailed:
+    """Draw a head; lesion: of a label map, in place of one of this kind."""
+    base_rng, pose_rng, face_rng, contents_rng, furniture_rng, lesion_rng = rng.spawn(6)
+    base = body.anatomy(base_rng, kind if lesion is None else "none")
     base = replace(
         base,
         scale=np.exp(_clip_normal(pose_rng, 3) * (0.035, 0.04, 0.035)),
         tilt=np.radians(_TURN_DEGREES * _clip_normal(pose_rng, 3)),
         skull_mm=float(pose_rng.uniform(4.5, 8.5)),
     )
+    inside = contents.draw(contents_rng, base)
+    if lesion is not None:
+        inside = replace(inside, carried=diseases.carry(lesion_rng, lesion))
     return Detailed(
         base,
         face.draw(face_rng),
-        contents.draw(contents_rng, base),
+        inside,
         furniture.draw(furniture_rng, base.scale),
         triple(pose_rng.uniform(_LOWEST_MM, _HIGHEST_MM)),
     )

@@ -9,7 +9,7 @@ from voxlate.phantoms import anatomy as body
 from voxlate.phantoms.ageing import Ball
 from voxlate.phantoms.anatomy import Anatomy, Lesion
 from voxlate.phantoms.canvas import Canvas
-from voxlate.phantoms.shapes import Pair, Rng, Space, ellipsoid, overlap, triple, union
+from voxlate.phantoms.shapes import Pair, Rng, Space, Triple, ellipsoid, overlap, triple, union
 from voxlate.phantoms.tissue import BRAIN, Label
 from voxlate.system.arrays import AnyArray
 
@@ -96,11 +96,60 @@ def paint_tumour(canvas: Canvas, base: Anatomy, diseases: Diseases, points: Spac
             canvas.paint(Label.ENHANCING, rim, soft & (points.half.x > 2))
         if diseases.tumour == "glioblastoma":
             canvas.paint(Label.NECROSIS, overlap(necrosis, rim + 2.5), soft)
+    return _tumour_map(canvas)
+
+
+def _tumour_map(canvas: Canvas) -> AnyArray:
+    """The lesion map of a canvas: 1 necrosis, 2 oedema and tissue without enhancement, 3 enhancing."""
     lesion_map = np.zeros(canvas.label.shape, np.uint8)
     lesion_map[canvas.label == Label.NECROSIS] = 1
     lesion_map[np.isin(canvas.label, (Label.OEDEMA, Label.LOW_GRADE))] = _OEDEMA
     lesion_map[canvas.label == Label.ENHANCING] = _ENHANCING
     return lesion_map
+
+
+@dataclass(frozen=True)
+class LesionShape:
+    """The lesion of a label map: its tissues [D, H, W], and the size of its voxels in mm along D, H, W."""
+
+    tissues: AnyArray
+    spacing_mm: Triple
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A lesion of a label map with its middle in upright coordinates; mirror: whether left and right are exchanged."""
+
+    shape: LesionShape
+    centre_mm: Triple
+    mirror: bool
+
+
+def carry(rng: Rng, shape: LesionShape) -> Carried:
+    """Draw where a lesion is carried to."""
+    centre, _ = _ball(rng, (7, 18))
+    return Carried(shape, centre, bool(rng.random() < 0.5))
+
+
+def paint_carried(canvas: Canvas, lesion: Carried, points: Space) -> AnyArray:
+    """Paint a lesion of a label map into the brain; returns the lesion map."""
+    shape = lesion.shape
+    offset = [p - np.float32(c) for p, c in zip(points, lesion.centre_mm)]
+    if lesion.mirror:
+        offset[0] = -offset[0]
+    inside = np.isin(canvas.label, _SOFT)
+    index = []
+    for distance, n, step in zip(offset[::-1], shape.tissues.shape, shape.spacing_mm):
+        at = np.rint(distance / np.float32(step) + (n - 1) / 2).astype(int)
+        inside &= (at >= 0) & (at < n)
+        index.append(at)
+    tissue = shape.tissues[tuple(at[inside] for at in index)]
+    painted = np.zeros(canvas.label.shape, np.uint8)
+    painted[inside] = tissue
+    there = painted > 0
+    canvas.label[there] = painted[there]
+    canvas.share[there] = 1
+    return _tumour_map(canvas)
 
 
 def paint_remnant(canvas: Canvas, base: Anatomy, diseases: Diseases, points: Space) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from voxlate.phantoms import detailed, exposure, simple
 from voxlate.phantoms.anatomy import Anatomy, Lesion, LesionKind, anatomy, upright
 from voxlate.phantoms.canvas import Canvas
+from voxlate.phantoms.diseases import LesionShape
 from voxlate.phantoms.exposure import Exposure
 from voxlate.phantoms.shapes import Points, Space
 from voxlate.phantoms.tissue import Tissue, patient
@@ -55,10 +56,12 @@ def make_head(
     size: tuple[int, int, int],
     lesion: LesionKind = "none",
     version: int = 1,
+    shape: LesionShape | None = None,
 ) -> Head:
     """One case of a cohort; the same seed and case give the same head.
 
     size: voxels in x, y, z over the same field of view; version: 1, the plain head on which older cohorts rest, or 2, the detailed one (`phantoms.detailed`).
+    shape: of version 2, a lesion of a label map in place of one of the kind.
     """
     shape_rng, tissue_rng, exposure_rng = np.random.default_rng([seed, case]).spawn(3)
     if version == 1:
@@ -66,10 +69,10 @@ def make_head(
         paint = partial(simple.paint, shape=base)
         drawn, centre_mm, scanner = base.lesion, _CENTRE_MM, None
     else:
-        shape = detailed.draw(shape_rng, lesion)
-        base = shape.base
-        paint = partial(detailed.paint, shape=shape)
-        drawn, centre_mm = shape.contents.base.lesion, shape.centre_mm
+        whole = detailed.draw(shape_rng, lesion, shape)
+        base = whole.base
+        paint = partial(detailed.paint, shape=whole)
+        drawn, centre_mm = whole.contents.base.lesion, whole.centre_mm
         scanner = exposure.draw(exposure_rng)
     spacing = [field / n for field, n in zip(FIELD_MM, size)]
     axes = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(size, spacing)]

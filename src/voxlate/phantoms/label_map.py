@@ -10,9 +10,10 @@ from voxlate.formats.io import read_volume
 from voxlate.images.components import components_of
 from voxlate.images.grid import canonical
 from voxlate.images.mask import box_around, close_gaps, dilate, fill_slices, largest
+from voxlate.phantoms.diseases import LesionShape
 from voxlate.phantoms.label_table import CODES, LabelTable
 from voxlate.phantoms.shapes import Triple
-from voxlate.phantoms.tissue import BRAIN, FLUID, Label
+from voxlate.phantoms.tissue import BRAIN, FLUID, OTHER_BRAIN, TUMOUR, Label
 from voxlate.system.arrays import AnyArray
 from voxlate.system.errors import BadInput
 
@@ -22,6 +23,7 @@ _RIM_MM = 5.0  # depth below the closed hull from which air counts as internal
 _COARSE_MM = 2.0  # voxels of distances and noise
 _LEAST_LABELLED = 0.002  # of the volume
 _MOST_VOXELS = 2**28
+_LESION = (*TUMOUR, *OTHER_BRAIN[2:], Label.OLD_CAVITY, Label.RESECTION)
 _MOST_LABEL = 10**6 - 1
 _SPECK_MM3 = 12.0  # smaller internal air is noise
 _HOLE_MM = 3.0  # half the width of holes in the brain, its fluid and the eyes
@@ -79,6 +81,33 @@ def enlarge(coarse: AnyArray, shape: tuple[int, ...], steps: tuple[int, ...]) ->
 
 def read_label_map(path: Path, table: LabelTable) -> LabelMap:
     """Read a label map of any orientation; raises BadInput for what is none, or holds a single label."""
+    codes, spacing_mm = read_codes(path, table)
+    found = np.unique(codes)
+    if len(found) < 3:
+        raise BadInput(
+            f"{path}: expected a map of at least two tissues and the background, found {max(len(found) - 1, 0)} by the table '{table.name}'. A mask of one organ is no anatomy."
+        )
+    if (codes > 0).mean() < _LEAST_LABELLED:
+        raise BadInput(
+            f"{path}: expected labels in at least {_LEAST_LABELLED:.1%} of the volume, found {(codes > 0).mean():.2%}. Crop the map to its body."
+        )
+    return _of_codes(path.name.split(".")[0], codes, spacing_mm, table)
+
+
+def read_lesion(path: Path, table: LabelTable) -> LesionShape:
+    """Read the lesion of a label map, which other labels may surround; raises BadInput for a map without one."""
+    codes, spacing_mm = read_codes(path, table)
+    lesion = np.isin(codes, _LESION)
+    if not lesion.any():
+        raise BadInput(
+            f"{path}: expected a lesion by the table '{table.name}' ({', '.join(label.name.lower() for label in _LESION)}), found none. Leave the map out, or give its table with --lesion-tissues."
+        )
+    box = tuple(slice(first, end) for first, end in box_around(lesion))
+    return LesionShape(np.where(lesion, codes, np.uint8(0))[box], spacing_mm)
+
+
+def read_codes(path: Path, table: LabelTable) -> tuple[AnyArray, Triple]:
+    """The codes of a label map, turned to D, H, W (z, y, x; RAS), and its spacing along them in mm."""
     volume = canonical(read_volume(path, modality="seg"))
     values = volume.data[0]
     if values.size > _MOST_VOXELS:
@@ -94,17 +123,7 @@ def read_label_map(path: Path, table: LabelTable) -> LabelMap:
         raise BadInput(
             f"{path}: expected labels up to {_MOST_LABEL:,}, found {labels.max():,}. Give the label map, not an image."
         )
-    found = np.flatnonzero(np.bincount(labels.ravel()))
-    if len(found) < 3:
-        raise BadInput(
-            f"{path}: expected a map of at least two tissues and the background, found the labels {', '.join(map(str, found))}. A mask of one organ is no anatomy."
-        )
-    codes = table.convert(labels, str(path))
-    if (codes > 0).mean() < _LEAST_LABELLED:
-        raise BadInput(
-            f"{path}: expected labels in at least {_LEAST_LABELLED:.1%} of the volume, found {(codes > 0).mean():.2%}. Crop the map to its body."
-        )
-    return _of_codes(path.name.split(".")[0], codes, volume.grid.spacing_mm, table)
+    return table.convert(labels, str(path)), volume.grid.spacing_mm
 
 
 def _of_codes(name: str, codes: AnyArray, spacing_mm: Triple, table: LabelTable) -> LabelMap:

@@ -11,6 +11,7 @@ from voxlate.phantoms import variation as varying
 from voxlate.phantoms.anatomy import Lesion, LesionKind, before_tumour
 from voxlate.phantoms.canvas import Canvas
 from voxlate.phantoms.detailed import Detailed
+from voxlate.phantoms.diseases import LesionShape
 from voxlate.phantoms.head import Head
 from voxlate.phantoms.label_map import PAD_MM, LabelMap
 from voxlate.phantoms.shapes import Points, Rng, Space, Triple, triple
@@ -48,10 +49,12 @@ def make_mapped_head(
     case: int,
     spacing_mm: Triple | None = None,
     lesion: LesionKind = "none",
+    shape: LesionShape | None = None,
 ) -> Head:
     """One variation of a label map; the same map, seed and case give the same head.
 
-    spacing_mm: voxels along x, y, z, by default the map's; lesion: carried onto maps that show a brain.
+    spacing_mm: voxels along x, y, z, by default the map's; lesion: carried onto maps that show a brain; shape: that of a
+    label map in its place.
     """
     rng = np.random.default_rng([seed, case, stable_id(body.name)])
     shape_rng, vary_rng, habitus_rng, tissue_rng, exposure_rng, cut_rng = rng.spawn(6)
@@ -65,7 +68,7 @@ def make_mapped_head(
         tissues,
         varying.places_of(body, tissues, brain, drawn),
         None if brain is None else _frame(body, brain),
-        detailed.draw(shape_rng, lesion),
+        detailed.draw(shape_rng, lesion, shape),
     )
     step = triple(spacing_mm or body.spacing_mm[::-1])
     axes = _axes(tissues.shape, body.spacing_mm, step)
