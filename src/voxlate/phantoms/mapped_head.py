@@ -13,10 +13,11 @@ from voxlate.phantoms.canvas import Canvas
 from voxlate.phantoms.detailed import Detailed
 from voxlate.phantoms.diseases import LesionShape
 from voxlate.phantoms.head import Head
+from voxlate.phantoms.label_anatomy import Habitus
 from voxlate.phantoms.label_map import PAD_MM, LabelMap
 from voxlate.phantoms.shapes import Points, Rng, Space, Triple, triple
 from voxlate.phantoms.tissue import FURNITURE, INTRACRANIAL, TUMOUR, Label
-from voxlate.phantoms.variation import Places
+from voxlate.phantoms.variation import Places, Variation
 from voxlate.phantoms.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
 from voxlate.system.arrays import AnyArray
 
@@ -58,20 +59,14 @@ def make_mapped_head(
     """
     rng = np.random.default_rng([seed, case, stable_id(body.name)])
     shape_rng, vary_rng, habitus_rng, tissue_rng, exposure_rng, cut_rng = rng.spawn(6)
-    drawn = varying.draw(vary_rng)
-    if drawn.mirror:
-        body = body.mirror()
-    tissues = label_anatomy.draw_tissues(body, label_anatomy.draw(habitus_rng))
-    brain = label_anatomy.brain_of(body)
-    scene = _Scene(
+    scene = _scene(
         body,
-        tissues,
-        varying.places_of(body, tissues, brain, drawn),
-        None if brain is None else _frame(body, brain),
+        varying.draw(vary_rng),
+        label_anatomy.draw(habitus_rng),
         detailed.draw(shape_rng, lesion, shape),
     )
     step = triple(spacing_mm or body.spacing_mm[::-1])
-    axes = _axes(tissues.shape, body.spacing_mm, step)
+    axes = _axes(body.codes.shape, body.spacing_mm, step)
     thick = max(1, _SLAB_VOXELS // (len(axes[0]) * len(axes[1])))
     slabs = [
         _slab(scene, (axes[0], axes[1], axes[2][start : start + thick]))
@@ -79,14 +74,6 @@ def make_mapped_head(
     ]
     maps = [np.concatenate(arrays) for arrays in zip(*slabs)]
     box = _box(maps[0], step, cut_rng)
-    affine = np.diag([*step, 1.0])
-    affine[:3, 3] = [axis[part.start] for axis, part in zip(axes, box[::-1])]
-    if scene.frame is not None:
-        middle_z = scene.places.middle_mm[2] - scene.frame.origin_mm[2]
-        affine[2, 3] += middle_z * scene.frame.scale[2] - _FIELD_Z_MM
-    carried = scene.shape.contents.base.lesion if scene.frame is not None else Lesion("none")
-    tissue = body.table.tissue(tissue_rng)
-    scanner = exposure.draw(exposure_rng)
     labels, second, share, lesion_map, texture = (array[box] for array in maps)
     return Head(
         labels,
@@ -94,12 +81,12 @@ def make_mapped_head(
         share,
         lesion_map,
         texture,
-        affine,
-        carried,
-        tissue,
+        _affine(scene, axes, box, step),
+        scene.shape.contents.base.lesion if scene.frame is not None else Lesion("none"),
+        body.table.tissue(tissue_rng),
         seed,
         case,
-        scanner,
+        exposure.draw(exposure_rng),
     )
 
 
@@ -112,6 +99,26 @@ class _Scene:
     places: Places
     frame: Frame | None
     shape: Detailed
+
+
+def _scene(body: LabelMap, drawn: Variation, habitus: Habitus, shape: Detailed) -> _Scene:
+    """The tissues of a map, and where a variation places them."""
+    if drawn.mirror:
+        body = body.mirror()
+    tissues = label_anatomy.draw_tissues(body, habitus)
+    brain = label_anatomy.brain_of(body)
+    places = varying.places_of(body, tissues, brain, drawn)
+    return _Scene(body, tissues, places, None if brain is None else _frame(body, brain), shape)
+
+
+def _affine(scene: _Scene, axes: Points, box: tuple[slice, ...], step: Triple) -> AnyArray:
+    """From the index (x, y, z) in a box of the grid to mm; heights of heads are those of the phantoms."""
+    affine = np.diag([*step, 1.0])
+    affine[:3, 3] = [axis[part.start] for axis, part in zip(axes, box[::-1])]
+    if scene.frame is not None:
+        middle_z = scene.places.middle_mm[2] - scene.frame.origin_mm[2]
+        affine[2, 3] += middle_z * scene.frame.scale[2] - _FIELD_Z_MM
+    return affine
 
 
 def _axes(shape: tuple[int, ...], spacing_mm: Triple, step: Triple) -> Points:
@@ -141,7 +148,7 @@ def _frame(body: LabelMap, brain: AnyArray) -> Frame:
     axes = [np.flatnonzero(brain.any(others)) for others in ((0, 1), (0, 2), (1, 2))]
     ends = [(along[0] * step, along[-1] * step) for along, step in zip(axes, spacing)]
     half = [(last - first) / 2 for first, last in ends]
-    x, y = (2 * CEREBRUM_AXES[0] / (2 * half[0]), 2 * CEREBRUM_AXES[1] / (2 * half[1]))
+    x, y = CEREBRUM_AXES[0] / half[0], CEREBRUM_AXES[1] / half[1]
     z = (x + y) / 2
     top = CEREBRUM_CENTRE[2] + CEREBRUM_AXES[2]
     origin = (sum(ends[0]) / 2, sum(ends[1]) / 2, ends[2][1] - top / z)
