@@ -23,7 +23,7 @@ from voxlate.cases.intensity_checks import (
     check_vessels,
 )
 from voxlate.cases.layout import CANONICAL, lay_out
-from voxlate.cases.quality_checks import check_quality, check_slices, quality_of
+from voxlate.cases.quality_checks import check_noise, check_quality, check_slices, quality_of
 from voxlate.formats.io import content_hash, is_there, read_volume
 from voxlate.images.grid import Volume, canonical_view, check_affine
 from voxlate.images.mask import clearest
@@ -84,6 +84,7 @@ def prepare_inputs(
         for name, volume in volumes.items():  # before resampling, which hides noise
             scan = canonical_view(volume)
             if volume.unit != "HU":
+                warnings += check_noise(scan)
                 warnings += check_quality(name, quality_of(scan), anatomy.quality.get(name))
             warnings += check_slices(scan)
     if mask is None and recipe.needs_mask and used.mask_from != trained.mask_from:
