@@ -71,7 +71,8 @@ def test_a_ct_without_negative_values_in_the_place_of_an_mr_is_not_to_be_trusted
 
 
 @every_row(
-    ("brightness", "grade"), [(3.0, None), (2.2, "caution"), (1.5, "do not trust"), (0, "do not trust")]
+    ("brightness", "grade"),
+    [(3.0, None), (1.97, "caution"), (1.5, "do not trust"), (0, "do not trust")],
 )
 def test_a_scan_without_vessels_far_brighter_than_its_tissue_is_no_tof(brightness, grade):
     head = np.zeros((8, 20, 20), np.float32)

@@ -151,8 +151,16 @@ def check_slices(scan: Volume) -> list[Message]:
     if not parts:
         return []
     grade: Grade = "do not trust" if misplaced > SHUFFLED else "caution"
-    numbers = {"misplaced": misplaced, "empty": len(empty), "alternation": alternation}
-    return [message("slices", text, grade=grade, **numbers)]
+    return [
+        message(
+            "slices",
+            text,
+            grade=grade,
+            misplaced=misplaced,
+            empty=len(empty),
+            alternation=alternation,
+        )
+    ]
 
 
 def _alternation(levels: Float32) -> float:
