@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rows import every_row
-from voxlate.cases.head_checks import black_pools_ml, check_head
+from voxlate.cases.head_checks import TURNED, black_pools_ml, check_head
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
 
@@ -78,7 +78,19 @@ def test_a_head_without_crown_is_a_caution_and_does_not_show_its_orientation(hea
         (sentence,) = check_head(_scan(slab), trained="head")
         assert "the upper part of the head is likely missing" in sentence.text
         assert sentence.grade == "caution"
-    assert check_head(_scan(head[24:40]), trained="head") == []  # a few slices
+    assert check_head(_scan(head[26:39]), trained="head") == []  # a few slices
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_head_after_a_quarter_turn_in_the_plane_is_a_caution_on_its_axes(head, sign):
+    shaded = (
+        head * np.linspace(0.5, 1.5, head.shape[1])[:, None]
+    )  # front and back differ, left and right do not
+    assert check_head(_scan(shaded), trained="head") == []
+    (sentence,) = check_head(_scan(np.rot90(shaded, sign, (1, 2))), trained="head")
+    assert "its back-front and left-right axes are likely exchanged" in sentence.text
+    assert sentence.grade == "caution"
+    assert sentence.numbers["front_back"] > sentence.numbers["left_right"] + TURNED
 
 
 def test_a_head_at_the_border_of_its_slices_is_a_caution_with_the_side(head):

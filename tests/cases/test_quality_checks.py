@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from rows import every_row
-from voxlate.cases.quality_checks import Quality, check_quality, check_slices, quality_of
+from voxlate.cases.quality_checks import (
+    Quality,
+    check_noise,
+    check_quality,
+    check_slices,
+    quality_of,
+)
 from voxlate.images.grid import Volume
 
 
@@ -70,7 +76,6 @@ EMPTIED = ~np.isin(np.arange(24), [8, 9, 10, 11])[:, None, None]
 @every_row(
     ("change", "words"),
     [
-        (lambda image: image[EVEN_THEN_ODD], "its slices are in a wrong order ("),
         (lambda image: image[np.arange(24) ^ 1], "its slices are in a wrong order ("),
         (lambda image: image * EMPTIED, "include 4 empty ones (between slices 7 and 12, counted"),
         (lambda image: image * DARKER, "its slices are alternately darker by 50%. "),
@@ -94,3 +99,29 @@ def test_broken_slices_are_said(cone, change, words):
 )
 def test_nothing_is_said_of_slices_that_continue_each_other(cone, change):
     assert check_slices(replace(cone, data=change(cone.data[0])[None])) == []
+
+
+@every_row("order", [EVEN_THEN_ODD, np.random.default_rng(0).permutation(24)])
+def test_slices_of_which_no_order_is_left_are_not_to_be_trusted(cone, order):
+    (sentence,) = check_slices(replace(cone, data=cone.data[:, order]))
+    assert "its slices are in a wrong order (" in sentence.text
+    assert sentence.grade == "do not trust"
+
+
+@every_row("strength", [0.05, 0.5])
+def test_white_noise_inside_the_outline_of_a_body_is_no_anatomy_whatever_its_strength(
+    scan, strength
+):
+    inside = scan.data > 250
+    noise = np.random.default_rng(0).uniform(1 - strength, 1 + strength, inside.shape)
+    alone = replace(scan, data=(500 * inside * noise).astype(np.float32))
+    (sentence,) = check_noise(alone)
+    assert sentence.code == "other-content"
+    assert sentence.grade == "do not trust"
+    assert sentence.numbers["noise"] == pytest.approx(1, abs=0.15)
+
+
+def test_a_scan_with_much_noise_still_shows_anatomy(scan):
+    assert check_noise(scan) == []
+    noisy = scan.data + np.random.default_rng(1).normal(0, 20, scan.data.shape)
+    assert check_noise(replace(scan, data=noisy.astype(np.float32))) == []

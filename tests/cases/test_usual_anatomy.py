@@ -126,6 +126,20 @@ def test_another_modality_is_not_to_be_trusted(known):
     )
 
 
+def test_a_head_whose_inside_is_inverted_shows_something_else(known):
+    scan = head(100)
+    steep = np.where(scan.data > 0, (1 - scan.data / 1000) ** 4, 0)  # so that no mirror image fits
+    inverted = (1000 * steep / steep.max()).astype(np.float32)
+    said, *_ = found(known, replace(scan, data=inverted))
+    assert said.code == "other-content"
+    assert said.grade == "do not trust"
+    assert said.numbers["inside"] < 0 < said.numbers["usual"]
+    slab = found(
+        known, replace(scan, data=inverted[:, 12:16].copy())
+    )  # the inside of few slices varies
+    assert "other-content" not in {one.code for one in slab}
+
+
 @pytest.mark.parametrize(
     ("axes", "words", "told"),
     [

@@ -23,13 +23,20 @@ from voxlate.system.messages import Message, message
 Box = list[tuple[int, int]]  # first and end along D, H, W
 
 COARSE_MM = 2.0
-LEAST_HEIGHT_MM = 60.0  # a few slices have no ends to compare
+LEAST_HEIGHT_MM = (
+    40.0  # a few slices have no ends to compare; upper halves of real heads in thick slices have 45
+)
 LEAST_SLAB_MM = 30.0  # of slices whose front and back are compared
 LARGEST_BRAIN_MM = 174.0  # geometric mean of depth and width, half way between brains and heads
 END_MM = 10.0  # from the ends of the body, where its slices are compared
 CLOSED, OPEN = 0.45, 0.5  # area at an end, as a share of the largest: of a dome, and of a cut
+DOME = 0.6  # of the area END_MM further in, at the end of a crown: real ones have 0.01 to 0.52, thin necks 0.70
 CROWNLESS = 0.75  # area near the upper end, from which the crown is missing; with the crown, real heads reach 0.57
 LEAST_ACROSS_MM = 110.0  # of whole heads
+TURNED = 0.08  # of the correlation with the mirror image front to back, above that with the one left to right
+BRIGHTEST = (
+    2.0  # times the median of the body: fat, vessels and fluid of one side outweigh nothing else
+)
 RISEN = 0.75  # share of the largest area, above CLOSED
 # Roundness of 22 real heads is 0.86 or more, of 59 synthetic ones 0.63; at 45 % of their height, it is 0.28 to 0.53.
 FLAT, FLATTEST = 0.58, 0.35
@@ -72,6 +79,12 @@ class _Head:
         return len(self.areas) * self.spacing_mm[0]
 
     @property
+    def begins_as_dome(self) -> bool:
+        """Whether its lower end tapers like a crown; a thin neck is as small, but does not taper."""
+        lower, _ = self.ends
+        return lower < CLOSED and bool(self.areas[0] < DOME * lower)
+
+    @property
     def stands_alone(self) -> bool:
         """Whether its lower end is closed and the background constant, as of a stripped brain."""
         return self.clean and self.ends[0] < CLOSED
@@ -102,12 +115,12 @@ def check_head(scan: Volume, trained: Literal["head", "brain"]) -> list[Message]
         return [message("brain-alone", text, across_mm=across)]
     messages = list[Message]()
     lower, upper = head.ends
-    if lower < CLOSED and upper > OPEN:
+    if head.begins_as_dome and upper > OPEN:
         text = f"{name}: the scan is likely upside down: {END_MM:g} mm from its lower end, the body has {lower:.0%} of its largest area, and {upper:.0%} near its upper end; the crown, which is the upper end of a head, is the smaller one."
         messages.append(message("upside-down", text, lower=lower, upper=upper))
     else:
-        messages += _check_front(head, name)
-    if lower >= CLOSED and upper >= CROWNLESS:
+        messages += _check_turn(head, name) or _check_front(head, name)
+    if not head.begins_as_dome and upper >= CROWNLESS:
         text = f"{name}: the upper part of the head is likely missing: {END_MM:g} mm from its upper end, the body has {upper:.0%} of its largest area."
         messages.append(message("crown-missing", text, share=upper))
     return messages + _check_borders(head, name)
@@ -145,6 +158,38 @@ def _roundness(head: _Head) -> float:
     radius_mm = np.sqrt(largest * head.spacing_mm[1] * head.spacing_mm[2] / np.pi)
     sphere_mm = radius_mm * (np.sqrt(1 - shares[0]) - np.sqrt(1 - RISEN))
     return float(depth_mm / sphere_mm)
+
+
+def _check_turn(head: _Head, name: str) -> list[Message]:
+    """A message where the sides that mirror each other are the front and the back, as after a quarter turn."""
+    if head.height_mm < LEAST_SLAB_MM:
+        return []
+    front_back, left_right = _symmetry(head, 1), _symmetry(head, 2)
+    if front_back < left_right + TURNED:
+        return []
+    text = f"{name}: its back-front and left-right axes are likely exchanged: the correlation with its mirror image is {front_back:.2f} front to back and {left_right:.2f} left to right, where the sides of a head mirror each other."
+    return [
+        message(
+            "axes-exchanged",
+            text,
+            grade="caution",
+            front_back=front_back,
+            left_right=left_right,
+        )
+    ]
+
+
+def _symmetry(head: _Head, axis: int) -> float:
+    """The correlation of the values in a body with those of its mirror image along an axis, at the best place of it."""
+    inside = head.values[head.body]
+    most = head.background + BRIGHTEST * (np.median(inside) - head.background)
+    values = head.values.clip(head.background, most)
+    away = np.where(head.body, values - values[head.body].mean(), 0)
+    # a product of spectra is a convolution: the correlation with the mirror image at each shift
+    spectrum = np.fft.rfft(away, 2 * away.shape[axis], axis=axis)
+    others = tuple({0, 1, 2} - {axis})
+    correlations = np.fft.irfft((spectrum**2).sum(axis=others))
+    return float(correlations.max() / max(float((away**2).sum()), 1e-9))
 
 
 def _check_borders(head: _Head, name: str) -> list[Message]:

@@ -16,6 +16,7 @@ from scipy.ndimage import convolve, distance_transform_edt, uniform_filter
 from voxlate.images.grid import Volume
 from voxlate.images.mask import background_value, foreground
 from voxlate.system.arrays import Bool, Float32
+from voxlate.system.codes import Grade
 from voxlate.system.messages import Message, message
 
 SLICES = 8
@@ -34,6 +35,8 @@ FEWEST_ORDERED = 16
 SHOWN = 0.2  # of the largest deviation of a slice: ends of the body, and air beyond them, have less
 EMPTY = 0.05  # of the median deviation; slices of an MRA with few vessels have 0.37
 MISPLACED = 0.35  # share of slices; ordinary scans: at most 0.24
+SHUFFLED = 0.7  # share from which nothing of the order is left
+NOISE_ALONE = 0.8  # standard deviation of the noise over that of the body's values: 1 in white noise of any strength
 ALTERNATION = 0.15  # logarithm of deviations; ordinary scans: at most 0.06
 
 Value = Annotated[float, Field(ge=0, le=1e4)]
@@ -65,12 +68,30 @@ def quality_of(scan: Volume) -> Quality:
     median = float(np.median(image[body])) - background if body.any() else 0.0
     if median <= 0:
         return Quality(0.0, 0.0, 0.0)
-    curvature = np.abs(convolve(image, CURVATURE[None]))[body]
-    noise = float(np.median(curvature)) / CURVATURE_NORM / median
+    noise = _noise(image, body) / median
     dark = image < background + DARK * median
     pixel_mm = chosen.grid.spacing_mm[1:]
     radius_mm = _dark_radius_mm(dark, ~dark & body, pixel_mm)
     return Quality(min(noise, 1e4), _ghosts(image, pixel_mm), radius_mm)
+
+
+def _noise(image: Float32, body: Bool) -> float:
+    """The standard deviation of the noise in a body."""
+    curvature = np.abs(convolve(image, CURVATURE[None]))[body]
+    return float(np.median(curvature)) / CURVATURE_NORM
+
+
+def check_noise(scan: Volume) -> list[Message]:
+    """A message where the body of a canonical scan holds noise alone, whatever its outline is."""
+    chosen = _middle_slices(scan)
+    image = chosen.data[0]
+    body = foreground(chosen)
+    variation = float(image[body].std()) if body.any() else 0.0
+    share = _noise(image, body) / variation if variation > 0 else 0.0
+    if share < NOISE_ALONE:
+        return []
+    text = f"{scan.modality}: the noise inside its body is {share:.0%} as strong as all variation there: it shows no anatomy."
+    return [message("other-content", text, noise=share)]
 
 
 def worst_quality(scans: Sequence[Quality]) -> Quality:
@@ -129,7 +150,17 @@ def check_slices(scan: Volume) -> list[Message]:
     text = f"{scan.modality}: its slices {' and '.join(parts)}."
     if not parts:
         return []
-    return [message("slices", text, misplaced=misplaced, empty=len(empty), alternation=alternation)]
+    grade: Grade = "do not trust" if misplaced > SHUFFLED else "caution"
+    return [
+        message(
+            "slices",
+            text,
+            grade=grade,
+            misplaced=misplaced,
+            empty=len(empty),
+            alternation=alternation,
+        )
+    ]
 
 
 def _alternation(levels: Float32) -> float:

@@ -15,9 +15,15 @@ from voxlate.cases.anatomy import Anatomy, body_of, check_body, check_content, c
 from voxlate.cases.case import MASK, PreparedCase, digest, prepare_case
 from voxlate.cases.copies import is_copy
 from voxlate.cases.head_checks import black_pools_ml, check_head
-from voxlate.cases.intensity_checks import check_brightness, check_floor, check_kind, check_scales
+from voxlate.cases.intensity_checks import (
+    check_brightness,
+    check_floor,
+    check_kind,
+    check_scales,
+    check_vessels,
+)
 from voxlate.cases.layout import CANONICAL, lay_out
-from voxlate.cases.quality_checks import check_quality, check_slices, quality_of
+from voxlate.cases.quality_checks import check_noise, check_quality, check_slices, quality_of
 from voxlate.formats.io import content_hash, is_there, read_volume
 from voxlate.images.grid import Volume, canonical_view, check_affine
 from voxlate.images.mask import clearest
@@ -78,6 +84,7 @@ def prepare_inputs(
         for name, volume in volumes.items():  # before resampling, which hides noise
             scan = canonical_view(volume)
             if volume.unit != "HU":
+                warnings += check_noise(scan)
                 warnings += check_quality(name, quality_of(scan), anatomy.quality.get(name))
             warnings += check_slices(scan)
     if mask is None and recipe.needs_mask and used.mask_from != trained.mask_from:
@@ -232,10 +239,19 @@ def _check_scans(
         guesses = prepared.header.origins[name].guesses
         warnings += [message("guess", f"{name}: {guess}") for guess in guesses]
         warnings += check_kind(name, prepared.header.units[name], statistics)
+        if _is_tof(recipe, name):
+            warnings += check_vessels(name, statistics)
         warnings += check_brightness(name, statistics, spec, ranges)
         if compared is not None:
             warnings += check_body(compared, name, body_of(prepared, name, spec), height)
     return [*warnings, *_check_spacing(header, prepared, recipe), *of_kind]
+
+
+def _is_tof(recipe: Recipe, name: str) -> bool:
+    """Whether a network of synthetic heads knows a modality as a TOF; other trainings state the brightness of theirs."""
+    physics = recipe.data.physics
+    contrast = None if physics is None else physics.contrasts.get(name)
+    return contrast is not None and contrast.sequence == "tof"
 
 
 def _check_synthetic_heads(
