@@ -23,6 +23,7 @@ from voxlate.planning.starters import (
     compare_with_random,
     describe_start,
     find_starter,
+    reason_against_training,
     rename,
     without_training,
 )
@@ -149,6 +150,18 @@ def test_stripped_brains_from_t1_to_t2_begin_from_the_starter_that_completes(
     image = self_test_output(method.eval(), recipe, own)
     wanted = self_test_output(whole, completing, replace(batch, present=_only_first(batch.present)))
     torch.testing.assert_close(image, wanted[:, 2:3], rtol=0, atol=1e-3)
+
+
+def test_a_completion_of_some_of_its_modalities_starts_from_the_starter_if_a_regression_is_planned(
+    shipped_starters, facts
+):
+    card = read_card(shipped_starters / "brain-mr-to-mr")
+    brains = replace(facts, wide_mm=135.0, spacing_mm=(3.0, 1.0, 1.0))
+    some = Roles(("t1", "t2"), ("t1", "t2"), "asked", "complete")
+    assert reason_against_training(card, brains, some, "mean") == ""
+    assert "--mode mean" in reason_against_training(card, brains, some, "both")
+    apart = Roles(("t1",), ("t2",), "asked", "unpaired")
+    assert "without pairs" in reason_against_training(card, brains, apart, "mean")
 
 
 def _t1(channels: int) -> torch.Tensor:
@@ -302,7 +315,9 @@ def test_few_patients_begin_from_the_starter_whatever_the_law_predicts(
     made = plan.plan_training(prepared, **SHORT, mode="mean")
     assert (made.recipe.start_from == "starter:tiny") == begins
     if begins:
-        assert "4 patients teach, and a starter was measured to be better" in made.why["net.width"]
+        assert (
+            "4 patients teach, and a starter was measured to be no worse" in made.why["net.width"]
+        )
     else:
         assert made.why["start_from"].startswith("random weights, because")
 

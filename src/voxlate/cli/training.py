@@ -253,7 +253,7 @@ def list_starters(
     if of_one_scan:  # others need a name for each scan
         say(f"\nNext:  voxlate synth {of_one_scan[0]} scan.nii.gz --out OUT")
     say(
-        "With pairs of your own:  voxlate train auto --data PREPARED --out RUN  initialises from the starter that fits."
+        "With pairs of your own, a training can start from the starter that fits:  voxlate train auto --data PREPARED --out RUN"
     )
 
 

@@ -24,13 +24,13 @@ from voxlate.training.weights import read_header
 
 # Steps from random weights that a starter is worth: 250 steps from phantom weights reached what took 630 (one seed).
 WORTH_STEPS = 380
-# Training patients up to whom a starter is better than random weights, whatever the law predicts, which does not count
-# patients: head-mr-to-ct, 3 minutes (docs/guides/starters.md has the table).
+# Training patients up to whom a starter is no worse than random weights, whatever the law predicts, which does not count
+# patients: 3 minutes (docs/guides/starters.md has the tables).
 FEW_PATIENTS = 3
 # Factor of the learning rate, so that the starter is not forgotten. With 0.25 one patient was learned by heart (MAE 0.105
 # of a held-out head; 0.078 with 0.05 or less), and six as well with either (0.067 and 0.068, 0.066 and 0.069; two seeds).
-# T1 to T2 of three brains, one seed: with 0.25 the validation error fell by 8 % in 225 steps and rose again, with 0.05 and
-# train.keep_start it fell by 9.6 % in 511 and was still falling.
+# T1 to T2 of three brains, one seed: with 0.25 the validation error fell by 8.1 % in 225 steps and rose again, with 0.05 and
+# train.keep_start it fell by 9.6 % in 511 and was still falling (docs/guides/starters.md has the table).
 RATE_OF_PLAN = 0.05
 LEAK = 0.1  # slope beyond the range, in the unit of a starter
 VALIDATIONS = 8  # of a training that keeps its best weights
@@ -166,7 +166,7 @@ def few_teach(patients: int) -> str:
     if patients > FEW_PATIENTS:
         return ""
     taught = "one patient teaches" if patients == 1 else f"{patients} patients teach"
-    return f"{taught}, and a starter was measured to be better than random weights for up to {FEW_PATIENTS}"
+    return f"{taught}, and a starter was measured to be no worse than random weights for up to {FEW_PATIENTS}"
 
 
 def relative_error(net: Tables, facts: Facts, batch: int, steps: int) -> float:
