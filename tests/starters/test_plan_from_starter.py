@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from voxlate.batch import BACKGROUND
 from voxlate.cases.prepared import open_cohort
 from voxlate.images.intensity import Window
 from voxlate.planning import pictures, plan
@@ -20,14 +21,20 @@ from voxlate.planning.search import Candidate
 from voxlate.planning.starters import (
     begin_from,
     compare_with_random,
+    describe_start,
     find_starter,
-    match,
+    reason_against_training,
     rename,
     without_training,
 )
+from voxlate.recipe import from_dict
+from voxlate.scoring.verdict import Verdict
+from voxlate.starters import names
 from voxlate.starters.card import read_card
 from voxlate.system.errors import BadInput
 from voxlate.training.run import Run
+from voxlate.training.starter import self_test_batch, self_test_output
+from voxlate.training.train import initial_method
 from voxlate.training.weights import load_method, read_header, read_weights
 
 SHORT = {"minutes": 0.2, "memory_bytes": 8 * 2**30}
@@ -75,8 +82,6 @@ def test_a_starter_of_other_scans_or_modalities_is_refused_with_a_reason(
 def test_a_starter_that_needs_no_training_is_named_where_the_minutes_are_too_few(
     shipped_starters, facts, monkeypatch
 ):
-    from voxlate.starters import names
-
     monkeypatch.setattr(names, "FOLDER", shipped_starters)
     roles = Roles(("t1",), ("t2",), "pairs")
     brains = replace(facts, wide_mm=135.0, spacing_mm=(3.0, 1.0, 1.0))
@@ -98,13 +103,85 @@ def test_a_starter_that_needs_no_training_is_named_where_the_minutes_are_too_few
 def test_modalities_are_matched_by_accepted_names_in_the_order_of_the_channels(starter):
     card = replace(read_card(starter), source=["t1", "t2"], target=["ct"])
     card = replace(card, accepts={"t1": ["t1w"], "t2": ["t2w", "flair"], "ct": ["ct"]})
-    assert match(card, ["flair", "t1w"], ["ct"]) == {"t1": "t1w", "t2": "flair", "ct": "ct"}
-    assert match(card, ["t1w"], ["ct"]) is None
-    assert match(card, ["t1w", "swi"], ["ct"]) is None
+    assert card.match(["flair", "t1w"], ["ct"]) == {"t1": "t1w", "t2": "flair", "ct": "ct"}
+    assert card.match(["t1w"], ["ct"]) is None
+    assert card.match(["t1w", "swi"], ["ct"]) is None
     tables = {"data": {"source": ["t1", "t2"], "target": ["ct"]}, "intensity": {"t1": 1, "ct": 2}}
     named = rename(tables, {"t1": "t1w", "t2": "flair"})
     assert named["data"] == {"source": ["t1w", "flair"], "target": ["ct"]}
     assert named["intensity"] == {"t1w": 1, "ct": 2}
+
+
+def test_a_starter_that_completes_translates_any_of_its_modalities(starter):
+    card = replace(read_card(starter), source=["t1", "t2", "pd"], target=["t1", "t2", "pd"])
+    card = replace(card, accepts={"t1": ["t1n"]})
+    assert card.match(["t1n"], ["t2"]) == {"t1": "t1n", "t2": "t2"}
+    assert card.match(["t2", "t1"], ["pd"]) == {"t1": "t1", "t2": "t2", "pd": "pd"}
+    assert card.match(["t1", "pd"], ["t1", "pd"]) == {"t1": "t1", "pd": "pd"}
+    assert card.match(["t1"], ["ct"]) is None
+    assert card.match(["t1", "t1n"], ["t2"]) is None, "one channel of T1"
+
+
+def test_stripped_brains_from_t1_to_t2_begin_from_the_starter_that_completes(
+    shipped_starters, facts, monkeypatch
+):
+    monkeypatch.setattr(names, "FOLDER", shipped_starters)
+    roles = Roles(("t1",), ("t2",), "pairs")
+    # Patches smaller than slices leave the starter's padding as it is.
+    brains = replace(facts, wide_mm=135.0, spacing_mm=(3.0, 1.0, 1.0), shape=(6, 48, 40))
+    found, why = find_starter(brains, roles, "both")
+    assert found is not None, why
+    draft = first_stage(brains, roles, Size(32, 2, 2), 400)
+    begin_from(found, draft, {})
+    assert draft.tables["task"] == {"kind": "translate"}
+    assert draft.data["lift"] == 0.12, "as the starter sees fluid"
+    recipe = from_dict(draft.tables, "the plan")
+    method, started = initial_method(recipe.all_stages[0], {})
+    assert "0 fresh" in started
+    whole, completing, _ = load_method(shipped_starters / "brain-mr-to-mr")
+    batch = self_test_batch(completing, _t1(5))
+    own = replace(
+        batch,
+        source=_t1(1),
+        present=batch.present[:, :1],
+        source_names=("t1",),
+        target_names=("t2",),
+    )
+    image = self_test_output(method.eval(), recipe, own)
+    wanted = self_test_output(whole, completing, replace(batch, present=_only_first(batch.present)))
+    torch.testing.assert_close(image, wanted[:, 2:3], rtol=0, atol=1e-3)
+
+
+def test_a_completion_of_some_of_its_modalities_starts_from_the_starter_if_a_regression_is_planned(
+    shipped_starters, facts
+):
+    card = read_card(shipped_starters / "brain-mr-to-mr")
+    brains = replace(facts, wide_mm=135.0, spacing_mm=(3.0, 1.0, 1.0))
+    some = Roles(("t1", "t2"), ("t1", "t2"), "asked", "complete")
+    assert reason_against_training(card, brains, some, "mean") == ""
+    assert "--mode mean" in reason_against_training(card, brains, some, "both")
+    apart = Roles(("t1",), ("t2",), "asked", "unpaired")
+    assert "without pairs" in reason_against_training(card, brains, apart, "mean")
+
+
+def _t1(channels: int) -> torch.Tensor:
+    """A slice of noise within air in the first of some channels, which are air otherwise."""
+    source = torch.full((1, channels, 1, 64, 64), BACKGROUND)
+    source[:, :1, :, 12:52, 12:52] = torch.rand(40, 40, generator=torch.Generator().manual_seed(6))
+    return source
+
+
+def _only_first(present: torch.Tensor) -> torch.Tensor:
+    """The presence of the first modality alone."""
+    return torch.arange(present.shape[1])[None] == 0
+
+
+def test_the_measured_error_of_a_starter_stands_beside_that_of_the_best_naive_baseline():
+    verdict = Verdict("t2", "unclear", "", baseline="intensity table", synthesis=0.2, naive=0.3)
+    better = describe_start("starter:tiny", [verdict])
+    assert "t2 0.2 (best naive baseline, intensity table: 0.3): lower" in better
+    worse = describe_start("starter:tiny", [replace(verdict, naive=0.1)])
+    assert worse.endswith("not lower, so it is worth no steps")
 
 
 @pytest.fixture
@@ -132,7 +209,7 @@ def test_a_plan_from_a_starter_has_its_network_a_lower_rate_and_an_early_stop(st
     assert tables["train"]["best"] == {"patience": 0}
     assert tables["train"]["validate_every"] == 100
     assert tables["start_from"] == "starter:tiny"
-    assert "learned by heart" in why["train.best"]
+    assert "those of the starter among them" in why["train.best"]
     assert "keep_start" not in tables["train"]
     assert why["train.ema"] == "an average over the last 80 of 800 steps"
 
@@ -207,11 +284,13 @@ def test_train_auto_begins_from_the_starter_unless_it_is_switched_off(
     install, voxlate, prepared, tmp_path, monkeypatch
 ):
     folder = install(stripped=True)  # the small bodies are 32 mm wide
-    monkeypatch.setattr(planned, "WORTH_STEPS", 10**9)  # a timing must not decide here
+    monkeypatch.setattr(planned, "worth_steps", lambda _: 10**9)  # a timing must not decide here
     options = ("--data", prepared, "--minutes", 0.2, "--mode", "mean", "--set", "train.steps=1")
     answer = voxlate("train", "auto", *options, "--out", tmp_path / "auto")
     assert answer.code == 0, answer.err
     assert "start_from starter:tiny, because it makes t2 of t1" in " ".join(answer.err.split())
+    head = " ".join((tmp_path / "auto" / "recipe.toml").read_text().replace("#", "").split())
+    assert "starter:tiny without training has a mean absolute error on validation cases" in head
     stated = json.loads((tmp_path / "auto" / "provenance.json").read_text())
     assert stated["recipe"]["start_from"] == "starter:tiny"
     again = voxlate("train", "auto", *options, "--out", tmp_path / "auto")
@@ -236,7 +315,9 @@ def test_few_patients_begin_from_the_starter_whatever_the_law_predicts(
     made = plan.plan_training(prepared, **SHORT, mode="mean")
     assert (made.recipe.start_from == "starter:tiny") == begins
     if begins:
-        assert "4 patients teach, and a starter was measured to be better" in made.why["net.width"]
+        assert (
+            "4 patients teach, and a starter was measured to be no worse" in made.why["net.width"]
+        )
     else:
         assert made.why["start_from"].startswith("random weights, because")
 
@@ -245,7 +326,7 @@ def test_the_regression_of_a_plan_of_two_stages_begins_from_the_starter(
     install, prepared, monkeypatch
 ):
     install(stripped=True)
-    monkeypatch.setattr(planned, "WORTH_STEPS", 10**9)
+    monkeypatch.setattr(planned, "worth_steps", lambda _: 10**9)
     made = plan.plan_training(prepared, **SHORT, mode="samples")
     stage, last = made.recipe.all_stages
     assert (stage.start_from, last.start_from) == ("starter:tiny", None)

@@ -252,6 +252,9 @@ def list_starters(
     of_one_scan = [starter["name"] for starter in starters if len(starter["source"]) == 1]
     if of_one_scan:  # others need a name for each scan
         say(f"\nNext:  voxlate synth {of_one_scan[0]} scan.nii.gz --out OUT")
+    say(
+        "With pairs of your own, a training can start from the starter that fits:  voxlate train auto --data PREPARED --out RUN"
+    )
 
 
 @command(

@@ -19,7 +19,7 @@ from voxlate.planning.site import (
     validation_errors,
     watch,
 )
-from voxlate.planning.starters import lower_rate, match, rename
+from voxlate.planning.starters import lower_rate, rename
 from voxlate.recipe import Recipe, from_dict, to_dict, with_tables
 from voxlate.recipe.provenance import read_run
 from voxlate.starters.card import read_card
@@ -128,7 +128,7 @@ def _rename_modalities(tables: Tables, folder: Path, cohort: Cohort) -> Tables:
         return next(known, modality)
 
     sources, targets = map(own_name, card.source), map(own_name, card.target)
-    return rename(tables, match(card, [*sources], [*targets]) or {})
+    return rename(tables, card.match([*sources], [*targets]) or {})
 
 
 def _as_lists(table: dict[str, Any]) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from voxlate.batches.patches import note_on_padding, share_of_patch, training_ca
 from voxlate.batches.windows import check_windows
 from voxlate.cases.prepared import Cohort, open_cohort
 from voxlate.planning.facts import facts_of
-from voxlate.planning.starters import reason_against
+from voxlate.planning.roles import refuse_maps, roles_of
+from voxlate.planning.starters import reason_against, reason_against_training
 from voxlate.recipe import Recipe, head_of, read
 from voxlate.recipe.text import SMALL, names
-from voxlate.starters.card import read_card
+from voxlate.starters.card import Card, read_card
 from voxlate.starters.names import PREFIX, folder_of, starter_names
 from voxlate.system.errors import BadInput
 
@@ -150,9 +151,24 @@ def _starters(cohort: Cohort) -> list[Fit]:
             against = reason_against(card, facts_of(cohort))
         except BadInput as error:
             against = _reason(str(error))
-        why = f"trained on {card.trained_on}; no training needed, or train auto initialises from it"
+        why = f"trained on {card.trained_on}; no training needed"
+        if not against:
+            why += f"; {_in_training(card, cohort)}"
         found.append(Fit(f"{PREFIX}{name}", card.title, against, why=why))
     return found
+
+
+def _in_training(card: Card, cohort: Cohort) -> str:
+    """Whether a training that is planned without further options may start from a starter."""
+    try:
+        facts = facts_of(cohort)
+        refuse_maps(facts)
+        against = reason_against_training(card, facts, roles_of(facts), "both")
+    except BadInput as error:
+        against = _reason(str(error))
+    if against:
+        return f"train auto does not initialise from it ({against})"
+    return "train auto tests it and may initialise from it"
 
 
 def _reason(sentence: str) -> str:

@@ -273,8 +273,8 @@ def plan_training(
     else:
         draft = _plan_stage(search, starter, mode)
     at_once = without_training(facts, roles, cohort.scans)
-    if at_once and "minutes" in draft.why:
-        draft.why["minutes"] += f", or synthesise without a training: {at_once}"
+    for key in draft.why.keys() & {"minutes", "starter"} if at_once else ():
+        draft.why[key] += f", or synthesise without a training: {at_once}"
     why = {"start_from": about, **draft.why} if about else draft.why
     if elsewhere is None:
         precision = choose(find_device(asked.device))

@@ -13,7 +13,9 @@ from voxlate.planning.pictures import Ends, find_windows
 from voxlate.planning.roles import Roles
 from voxlate.planning.rules import Draft, Size, Tables, first_stage
 from voxlate.planning.search import Candidate, Search
+from voxlate.planning.zero_shot import measure_start
 from voxlate.recipe.training import BACKWARD
+from voxlate.scoring.verdict import Verdict
 from voxlate.starters.card import Card, read_card
 from voxlate.starters.names import PREFIX, starter_names
 from voxlate.training.run import Run
@@ -22,11 +24,13 @@ from voxlate.training.weights import read_header
 
 # Steps from random weights that a starter is worth: 250 steps from phantom weights reached what took 630 (one seed).
 WORTH_STEPS = 380
-# Training patients up to whom a starter is better than random weights, whatever the law predicts, which does not count
-# patients: head-mr-to-ct, 3 minutes (docs/guides/starters.md has the table).
+# Training patients up to whom a starter is no worse than random weights, whatever the law predicts, which does not count
+# patients: 3 minutes (docs/guides/starters.md has the tables).
 FEW_PATIENTS = 3
 # Factor of the learning rate, so that the starter is not forgotten. With 0.25 one patient was learned by heart (MAE 0.105
 # of a held-out head; 0.078 with 0.05 or less), and six as well with either (0.067 and 0.068, 0.066 and 0.069; two seeds).
+# T1 to T2 of three brains, one seed: with 0.25 the validation error fell by 8.1 % in 225 steps and rose again, with 0.05 and
+# train.keep_start it fell by 9.6 % in 511 and was still falling (docs/guides/starters.md has the table).
 RATE_OF_PLAN = 0.05
 LEAK = 0.1  # slope beyond the range, in the unit of a starter
 VALIDATIONS = 8  # of a training that keeps its best weights
@@ -80,22 +84,6 @@ def rename(tables: Tables, names: Mapping[str, str]) -> Tables:
     return changed
 
 
-def match(card: Card, source: Sequence[str], target: Sequence[str]) -> dict[str, str] | None:
-    """The cohort's name of each modality of a starter, in the order of its channels; None if they do not match."""
-    names = dict[str, str]()
-    for own, theirs in ((card.source, source), (card.target, target)):
-        if len(own) != len(theirs):
-            return None
-        left = list(theirs)
-        for name in own:
-            fitting = [other for other in left if other in card.names_of(name)]
-            if not fitting:
-                return None
-            names[name] = name if name in fitting else fitting[0]
-            left.remove(names[name])
-    return names
-
-
 def find_starter(facts: Facts, roles: Roles, mode: str) -> tuple[Starter | None, str]:
     """The starter that fits a cohort and its roles, and the reason for it or against all; "" if none is installed.
 
@@ -106,31 +94,34 @@ def find_starter(facts: Facts, roles: Roles, mode: str) -> tuple[Starter | None,
         folder = run_folder(name)
         recipe = read_header(Run(folder).weights())["recipe"]
         card = read_card(folder)
-        names = match(card, roles.source, roles.target)
-        reason = _against(card, recipe, names, facts, roles)
-        if not reason and roles.pairing != "pairs" and mode != "mean":
-            reason = "it is a regression, which --mode mean plans"
+        reason = reason_against_training(card, facts, roles, mode)
+        if not reason and recipe["net"].get("kind") != "unet":
+            reason = "its network is of another kind than those of plans"
         if reason:
             against.append(f"{name} does not fit ({reason})")
             continue
         body = "stripped brains" if card.stripped else "heads with their skull"
         why = f"{name}, because it makes {' and '.join(roles.target)} of {' and '.join(roles.source)} of {body} with pixels of {facts.pixel_mm:.2g} mm; it was trained on {card.trained_on} (--from-scratch for random weights)"
+        names = card.match(roles.source, roles.target)
         return Starter(name, card, rename(recipe, names or {})), why
     return None, f"random weights: {'; '.join(against)}" if against else ""
 
 
-def _against(
-    card: Card, recipe: Tables, names: Mapping[str, str] | None, facts: Facts, roles: Roles
-) -> str:
-    """The reason why a starter does not fit a cohort; "" if it fits. names: see match."""
-    if roles.pairing != ("complete" if card.completes else "pairs"):
-        does = "completes" if card.completes else "translates pairs"
-        return f"it {does}, and the plan is for other pairs"
-    if names is None:
+def reason_against_training(card: Card, facts: Facts, roles: Roles, mode: str) -> str:
+    """The reason why a plan cannot start from a starter; "" if it can. mode: see find_starter."""
+    if roles.pairing == "unpaired":
+        return "the plan is for scans without pairs"
+    if roles.pairing == "complete" and not card.completes:
+        return "it translates pairs, and the plan is for any missing contrast"
+    if roles.pairing == "complete" and facts.gaps:
+        return "it knows no cases that lack contrasts"
+    if card.match(roles.source, roles.target) is None:
         return f"it makes {' and '.join(card.target)} of {' and '.join(card.source)}"
-    if recipe["net"].get("kind") != "unet":
-        return "its network is of another kind than those of plans"
-    return _other_scans(card, facts)
+    if reason := _other_scans(card, facts):
+        return reason
+    if roles.pairing == "complete" and mode != "mean":
+        return "it is a regression, which --mode mean plans"
+    return ""
 
 
 def _other_scans(card: Card, facts: Facts) -> str:
@@ -152,11 +143,9 @@ def without_training(facts: Facts, roles: Roles, scans: str) -> str:
     """
     for name in starter_names():
         card = read_card(run_folder(f"{PREFIX}{name}"))
-        known = set[str]().union(*map(card.names_of, card.source))
-        completes = card.completes and known >= {*roles.source, *roles.target}
-        fits = completes or match(card, roles.source, roles.target) is not None
+        fits = card.match(roles.source, roles.target) is not None
         if fits and not _other_scans(card, facts):
-            wanted = "".join(f" --missing {target}" for target in roles.target if completes)
+            wanted = "".join(f" --missing {target}" for target in roles.target if card.completes)
             return f"voxlate synth {PREFIX}{name} {scans}{wanted} --out OUT"
     return ""
 
@@ -177,13 +166,34 @@ def few_teach(patients: int) -> str:
     if patients > FEW_PATIENTS:
         return ""
     taught = "one patient teaches" if patients == 1 else f"{patients} patients teach"
-    return f"{taught}, and a starter was measured to be better than random weights for up to {FEW_PATIENTS}"
+    return f"{taught}, and a starter was measured to be no worse than random weights for up to {FEW_PATIENTS}"
 
 
 def relative_error(net: Tables, facts: Facts, batch: int, steps: int) -> float:
-    """The predicted relative error of a training from a starter with this network."""
+    """The predicted relative error of a training with a starter's network; steps: with those that it is worth."""
     pixel_mm = net.get("patch", 1) * facts.pixel_mm
-    return law.relative_error(net["width"], pixel_mm, batch, steps + WORTH_STEPS)
+    return law.relative_error(net["width"], pixel_mm, batch, steps)
+
+
+def worth_steps(verdicts: Sequence[Verdict]) -> int:
+    """The steps from random weights that a starter is worth: none where its error is measured and no baseline's is larger."""
+    own = sum(verdict.synthesis or 0.0 for verdict in verdicts)
+    naive = sum(verdict.naive or 0.0 for verdict in verdicts)
+    return WORTH_STEPS if not verdicts or own < naive else 0
+
+
+def describe_start(start_from: str, verdicts: Sequence[Verdict]) -> str:
+    """A sentence on the measured errors of a starter without training and of the best naive baselines."""
+    errors = [
+        f"{verdict.modality} {verdict.synthesis:.3g} (best naive baseline, {verdict.baseline}: {verdict.naive:.3g})"
+        for verdict in verdicts
+        if verdict.synthesis is not None
+    ]
+    worth = worth_steps(verdicts)
+    judged = (
+        f"lower, so it is worth {worth} steps" if worth else "not lower, so it is worth no steps"
+    )
+    return f"{start_from} without training has a mean absolute error on validation cases, in network units, of {', '.join(errors)}: {judged}"
 
 
 def plan_from_starter(
@@ -199,18 +209,23 @@ def plan_from_starter(
     trial = first_stage(facts, roles, best.size, best.steps)
     windows = find_windows(starter.start_from, starter.card, trial)
     begin_from(starter, trial, windows)
+    verdicts = measure_start(trial.tables, search.probe.cohort, search.probe.device_name)
     measured = search.probe.measure(trial.tables, 0)
     if measured is None:
         return "random weights, because the network of the starter needs too much memory"
     seconds = search.seconds(share) * (1 - VALIDATION_COST)
     fitting = max(int(seconds / measured.seconds), 1)
     steps = min(fitting, rules.most_items(facts) // size.batch)
-    error = relative_error(net, facts, size.batch, steps)
+    error = relative_error(net, facts, size.batch, steps + worth_steps(verdicts))
     why = few_teach(facts.patients)
+    tested = describe_start(starter.start_from, verdicts) if verdicts else ""
     if error > best.error and not why:
-        return f"random weights, because {best.size} has a predicted error {1 - best.error / error:.1%} below that of the starter's network after {steps:,} steps"
+        reason = f"random weights, because {best.size} has a predicted error {1 - best.error / error:.1%} below that of the starter's network after {steps:,} steps"
+        return f"{reason}; {tested}" if tested else reason
     draft = first_stage(facts, roles, size, steps)
     begin_from(starter, draft, windows)
+    if tested:
+        draft.why["starter"] = tested
     draft.why["net.width"] = (
         f"{size} of the starter gets {steps:,} steps of {measured.seconds:.3f} s: {why or compare_with_random(error, best)}"
     )
@@ -232,8 +247,8 @@ def begin_from(starter: Starter, draft: Draft, windows: Mapping[str, Ends]) -> N
     own, tables, facts, why = starter.tables, draft.tables, draft.facts, draft.why
     data = draft.data
     data.pop("stack", None)
-    if own["data"].get("stack"):
-        data["stack"] = own["data"]["stack"]
+    why.pop("data.stack", None)
+    data |= {key: own["data"][key] for key in ("stack", "lift") if own["data"].get(key)}
     for name in tables["intensity"]:
         if _is_in_usual_unit(facts.scans[name]):
             tables["intensity"][name] = own["intensity"][name]
@@ -252,7 +267,7 @@ def begin_from(starter: Starter, draft: Draft, windows: Mapping[str, Ends]) -> N
     )
     if "best" in train:
         why["train.best"] = (
-            "the weights of the least validation error are kept, because few patients are soon learned by heart"
+            "the weights of the least validation error are kept, those of the starter among them"
         )
     augment, shapes = data["augment"], own["data"].get("augment", {})
     data["augment"] = augment | {

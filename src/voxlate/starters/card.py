@@ -1,6 +1,7 @@
 """The card of a starter: what it was trained on, which scans it takes, what was measured, and its limits."""
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -70,6 +71,29 @@ class Card:
     def names_of(self, modality: str) -> tuple[str, ...]:
         """The names of scans in cohorts that one of its modalities stands for, its own first."""
         return (modality, *self.accepts.get(modality, ()))
+
+    def match(self, source: Sequence[str], target: Sequence[str]) -> dict[str, str] | None:
+        """The cohort's name of each modality that it uses, in the order of the starter's; None if they do not match.
+
+        A starter that completes gives any of its modalities from any others; another needs all of its own.
+        """
+        if self.completes:
+            theirs = [*dict.fromkeys((*source, *target))]
+            names = self._pair(self.source, theirs)
+            return names if len(names) == len(theirs) else None
+        names = self._pair(self.source, source) | self._pair(self.target, target)
+        own, theirs = [*self.source, *self.target], [*source, *target]
+        return names if len(own) == len(theirs) == len(names) else None
+
+    def _pair(self, own: Sequence[str], theirs: Sequence[str]) -> dict[str, str]:
+        """The cohort's name of each modality of a side that has one, each of which is used once."""
+        names = dict[str, str]()
+        for name in own:
+            fitting = [other for other in self.names_of(name) if other in theirs]
+            free = [other for other in fitting if other not in names.values()]
+            if free:
+                names[name] = free[0]
+        return names
 
     @property
     def lines(self) -> list[str]:

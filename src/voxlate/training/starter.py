@@ -1,6 +1,7 @@
-"""Starters as runs: their weights are checked before they are used."""
+"""Starters as runs: their weights are checked before they are used, and some of their modalities can be taken."""
 
 import shutil
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -9,8 +10,11 @@ from torch import Tensor
 
 from voxlate.batch import BACKGROUND, Batch, stable_id
 from voxlate.diffusion.noise import Noise
+from voxlate.images.intensity import IntensityMap
 from voxlate.methods.method import Method
-from voxlate.recipe import Recipe
+from voxlate.nets.narrow import narrow
+from voxlate.nets.unet import ResidualUNet
+from voxlate.recipe import FullStage, Recipe
 from voxlate.starters.card import Card, read_card
 from voxlate.starters.names import PREFIX, folder_of, is_starter
 from voxlate.system.errors import BadInput
@@ -115,6 +119,50 @@ def _read_self_test(folder: Path, recipe: Recipe) -> tuple[Batch, Tensor]:
     record.check_checksum(digest, checksum("", arrays))
     source, output = (torch.from_numpy(arrays[name]) for name in ("source", "output"))
     return self_test_batch(recipe, source), output
+
+
+def starter_for(source: Path | str, stage: FullStage) -> tuple[Method, Mapping[str, IntensityMap]]:
+    """The method of a starter with the modalities of a stage alone, and the intensity maps of its targets by their names.
+
+    Where its card matches no names, the order of the modalities decides.
+    """
+    folder = run_folder(source)
+    method, recipe, _ = load_method(folder)
+    own, data = recipe.data, stage.data
+    names = read_card(folder).match(data.source, data.target)
+    if names is None:
+        names = dict(zip([*own.source, *own.target], [*data.source, *data.target]))
+    known = {theirs: name for name, theirs in names.items()}
+    maps = {name: recipe.intensity[known[name]] for name in data.target if name in known}
+    _take_modalities(method, recipe, stage, known)
+    return method, maps
+
+
+def _take_modalities(
+    method: Method, recipe: Recipe, stage: FullStage, known: Mapping[str, str]
+) -> None:
+    """Leave the channels of a stage's modalities in a starter's network; known: its own names by those of the stage."""
+    own, data, net = recipe.data, stage.data, method.net
+    ins = [(known.get(name, name), step) for name, step in data.channels]
+    outs = [known.get(name, name) for name in data.target]
+    there = {*ins} <= {*own.channels} and {*outs} <= {*own.target}
+    same = (ins, outs) == (
+        own.channels,
+        own.target,
+    ) and recipe.task.completes == stage.task.completes
+    if same or not there or not isinstance(net, ResidualUNet):
+        return
+    places = [own.channels.index(channel) for channel in ins]
+    code = torch.zeros(0)
+    if recipe.task.completes:
+        code = torch.tensor([float(channel not in ins) for channel in own.channels])
+    method.net = narrow(
+        net,
+        places,
+        [own.target.index(name) for name in outs],
+        code,
+        places if stage.task.completes else (),
+    )
 
 
 def copy_starter(starter: Path, out: Path) -> Path:

@@ -31,12 +31,11 @@ from voxlate.training.pretrained import is_imported, unfit
 from voxlate.training.processes import by_main, processes, stop_signal
 from voxlate.training.run import Run, begin_run, stage_steps, weights_of
 from voxlate.training.stage import finish, train_stage
-from voxlate.training.starter import run_folder, starter_hash
+from voxlate.training.starter import run_folder, starter_for, starter_hash
 from voxlate.training.validate import validation_items, validation_split
 from voxlate.training.weights import (
     file_hash,
     is_finished,
-    load_method,
     load_weights,
     read_header,
     reuse_weights,
@@ -216,7 +215,7 @@ def _train_stages(session: Session, jobs: Sequence[Job]) -> list[Job]:
     for job in jobs:
         torch.manual_seed(job.seed)
         name = job.stage.name
-        method, started = _initial_method(job.stage, earlier)
+        method, started = initial_method(job.stage, earlier)
         if is_finished(run.weights(name), job.stage.train):
             load_weights(method, run.weights(name))
             _check_autoencoder(method, job.stage, earlier, run)
@@ -303,7 +302,7 @@ def _check_stages(jobs: Sequence[Job], starts: Mapping[str, Path]) -> None:
         check_windows(cohort, stage.data, recipe.intensity, not recipe.ignores_outside)
         job.batches()
         validation_items(recipe, stage, cohort)
-        earlier[stage.name], _ = _initial_method(stage, earlier)
+        earlier[stage.name], _ = initial_method(stage, earlier)
         if stage.train.best is not None and validation_split(cohort) == "train":
             raise BadInput(
                 f"{cohort.folder}: expected validation cases for train.best, which keeps the weights of their least error, found none. Prepare with a case that is held out, or train without train.best."
@@ -318,18 +317,15 @@ def _check_stages(jobs: Sequence[Job], starts: Mapping[str, Path]) -> None:
             check_order(stage, read_header(start)["recipe"]["data"], f"{start}", "--init")
 
 
-def _initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> tuple[Method, str]:
+def initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> tuple[Method, str]:
     """The untrained method of a stage, and a sentence for the log if some of its weights are not random."""
     method = stage.build(earlier)
     started = ""
     source = stage.start_from
     if is_starter(source):
-        weights, theirs, _ = load_method(run_folder(source))
+        weights, maps = starter_for(source, stage)
         started = start_from(method, weights, str(source))
-        # The starter's names of modalities may differ; their order is the same.
-        maps = [theirs.intensity[name] for name in theirs.data.target]
-        targets = stage.data.target
-        started += show_window(method, targets, dict(zip(targets, maps)), stage.start_window)
+        started += show_window(method, stage.data.target, maps, stage.start_window)
     elif source is not None:
         started = start_from(method, earlier[source], source)
     if stage.train.only is not None:

@@ -101,10 +101,12 @@ def validate(
     recipe: Recipe,
     stage: FullStage,
     device: torch.device,
-    picture: Path,
+    picture: Path | None = None,
     measure: Measure | None = None,
 ) -> dict[str, float]:
-    """Mean loss and mean absolute error of syntheses (network units) with fixed noise; writes a picture of some items.
+    """Mean loss and mean absolute error of syntheses (network units) with fixed noise.
+
+    picture: file into which some items are drawn.
 
     measure: called with each batch, the model's input, and the image. Returns {} if there are no batches.
     """
@@ -130,14 +132,16 @@ def validate(
         )
         if measure is not None:
             measure(batch, given, image)
-        for item in range(min(len(batch), PICTURED - len(rows))):
+        drawn = PICTURED - len(rows) if picture is not None else 0
+        for item in range(min(len(batch), drawn)):
             target = _target_to_picture(batch, given, item)
             images = [image[item, target], batch.target[item, target]]
             rows.append(_row(given, images, item, stage.data))
             labels.append(batch.target_names[target])
     if not losses:
         return {}
-    montage(rows, [*stage.data.source, "synthesis", "truth"], picture, labels=labels)
+    if picture is not None:
+        montage(rows, [*stage.data.source, "synthesis", "truth"], picture, labels=labels)
     return {"loss": sum(losses) / len(losses), "mae": sum(errors) / len(errors)}
 
 
