@@ -19,9 +19,8 @@ FREE_RATES = {
     "t2_map": 1 / 2000,
 }  # 1 / ms, of free water, which does not vary
 WAVES = 4  # of a random function of tissue
-TISSUE_LENGTH = (
-    0.4  # log T1 and log T2 over which tissues vary together: grey and white matter differ by 0.5
-)
+# Log T1 and log T2 over which tissues vary together: grey and white matter differ by 0.5.
+TISSUE_LENGTH = 0.4
 ORDERS = (
     *((1, 0, 0), (0, 1, 0), (0, 0, 1)),
     *((2, 0, 0), (0, 2, 0), (0, 0, 2)),

@@ -40,24 +40,15 @@ SIDE = 16  # voxels of a box along each axis
 COARSE_MM = 4.0
 MOST_CASES = 200  # a mean of more is the same
 FEWEST = 3  # patients, below which nobody can say what is usual
-MARGIN, UNPROVED, ENOUGH = (
-    1.2,
-    1.5,
-    19,
-)  # times the farthest known patient; UNPROVED for fewer patients than ENOUGH
-LEAST_WIDTH, LEAST_CONTRAST = (
-    0.05,
-    0.15,
-)  # of 1 - correlation with the mean box, and inside its body
-USUAL_SPREAD, WORTH = (
-    0.05,
-    3,
-)  # of heads' extents, as a logarithm; it counts as much as so many patients
+# Times the farthest known patient; UNPROVED for fewer patients than ENOUGH.
+MARGIN, UNPROVED, ENOUGH = 1.2, 1.5, 19
+# Of 1 - correlation with the mean box, and inside its body.
+LEAST_WIDTH, LEAST_CONTRAST = 0.05, 0.15
+# Of heads' extents, as a logarithm; it counts as much as so many patients.
+USUAL_SPREAD, WORTH = 0.05, 3
 FAR_SIZE = 3.0  # deviations of an extent, below which nothing is said
-USUAL_LEAN, LEAN_WORTH = (
-    0.02,
-    3,
-)  # deviation of a difference of correlations; it counts as much as so many patients
+# Deviation of a difference of correlations; it counts as much as so many patients.
+USUAL_LEAN, LEAN_WORTH = 0.02, 3
 TELLS = 4.0  # deviations by which known patients must differ from their mirror images, so that a flip can be seen
 OTHER_UNIT = 100.0  # times the largest or least level of the training
 LEVEL = 95  # percentile of the foreground
@@ -70,14 +61,12 @@ UNRELATED = 0.25  # correlation with the mean scan; real heads, brains and singl
 OPPOSITE = 0.0
 SHOWS = 0.2  # of the training's own patients, from which that says something
 LEAST_HEIGHT = 0.25  # of the training's mean height; inside 9 of 134 single slices of heads, the correlation is below 0
-TOO_LARGE = (
-    2.3  # times the training's longest extent: 490 mm of heads, from which voxels have another size
-)
+# Times the training's longest extent: 490 mm of heads, from which voxels have another size.
+TOO_LARGE = 2.3
 TURNS = [*permutations(range(3))][1:]  # axes that are exchanged
 TURN_GAIN = 0.05  # of the correlation, by which a turned box must be more similar; ordinary scans: at most 0.02
-TURN_FITS = (
-    2.5  # deviations of extents that fit after a turn, where they are beyond FAR_SIZE as they are
-)
+# Deviations of extents that fit after a turn, where they are beyond FAR_SIZE as they are.
+TURN_FITS = 2.5
 AXES = ("feet-head", "back-front", "left-right")
 
 

@@ -34,10 +34,8 @@ from voxlate.phantoms.sequences import FULL_SCALE
 from voxlate.phantoms.tissue import INTRACRANIAL, VESSEL, Label
 from voxlate.system.errors import BadInput
 
-BLOCKS, BLOCK = (
-    64,
-    24,
-)  # sampled blocks of a case and their side in the plane: about 7000 voxels of the body count
+# Sampled blocks of a case and their side in the plane: about 7000 voxels of the body count.
+BLOCKS, BLOCK = 64, 24
 EDGE = 4  # voxels at each side of a block that do not count, since k-space wraps around
 BRIGHTEST = 99.0  # percentile of the body's signal to which noise is relative
 TISSUES = LABEL + "seg"  # the phantom's label map, in which the brain is found

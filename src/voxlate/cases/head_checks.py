@@ -23,9 +23,8 @@ from voxlate.system.messages import Message, message
 Box = list[tuple[int, int]]  # first and end along D, H, W
 
 COARSE_MM = 2.0
-LEAST_HEIGHT_MM = (
-    40.0  # a few slices have no ends to compare; upper halves of real heads in thick slices have 45
-)
+# A few slices have no ends to compare; upper halves of real heads in thick slices have 45.
+LEAST_HEIGHT_MM = 40.0
 LEAST_SLAB_MM = 30.0  # of slices whose front and back are compared
 LARGEST_BRAIN_MM = 174.0  # geometric mean of depth and width, half way between brains and heads
 END_MM = 10.0  # from the ends of the body, where its slices are compared
@@ -34,9 +33,8 @@ DOME = 0.6  # of the area END_MM further in, at the end of a crown: real ones ha
 CROWNLESS = 0.75  # area near the upper end, from which the crown is missing; with the crown, real heads reach 0.57
 LEAST_ACROSS_MM = 110.0  # of whole heads
 TURNED = 0.08  # of the correlation with the mirror image front to back, above that with the one left to right
-BRIGHTEST = (
-    2.0  # times the median of the body: fat, vessels and fluid of one side outweigh nothing else
-)
+# Times the median of the body: fat, vessels and fluid of one side outweigh nothing else.
+BRIGHTEST = 2.0
 RISEN = 0.75  # share of the largest area, above CLOSED
 # Roundness of 22 real heads is 0.86 or more, of 59 synthetic ones 0.63; at 45 % of their height, it is 0.28 to 0.53.
 FLAT, FLATTEST = 0.58, 0.35

@@ -21,10 +21,8 @@ OF_AIR = 5  # percentile of all voxels of a scan of the head; more of it is air
 SOFT_TISSUE = 0.04  # of the median over air, from the first quarter of a body to its median: 0.01 to 0.02 in CT, 0.11 to 1 in 40 MR scans
 BONE = 0.3  # of the same, by which the 95th percentile is above the median in CT: 0.84 or more
 FEWEST_VALUES = 5  # different values among the percentiles of a scan: a label map has fewer
-VESSELS, TISSUE = (
-    99.95,
-    95,
-)  # percentiles of a body: its largest vessels in a TOF, and its brightest other tissue
+# Percentiles of a body: its largest vessels in a TOF, and its brightest other tissue.
+VESSELS, TISSUE = 99.95, 95
 # Of the first over the second: TOF has 2.25 or more (2 real scans, 13 phantoms). T1, T2, PD, FLAIR and SWI of whole heads
 # have at most 1.75 (10 real heads, 13 phantoms), but T1 with contrast agent 1.94 to 2.36 (13 phantoms).
 VESSELS_OF_TOF, VESSELS_OF_OTHERS = 2.1, 1.85
