@@ -87,7 +87,7 @@ def scores_of(head: Head, ct: np.ndarray, truth: np.ndarray) -> dict[str, float]
 def rows_of(model: Model, path: Path, variation: int) -> list[dict[str, Any]]:
     """A row for each contrast, field and thickness of one head."""
     head = make_mapped_head(
-        read_label_map(path, read_table("synthseg")), SEED, variation, SPACING_MM
+        read_label_map(path, read_table("synthseg"), path.name), SEED, variation, SPACING_MM
     )
     maps = {name: tissue_map(head, name) for name in MAPS}
     clean = image(head, "ct")

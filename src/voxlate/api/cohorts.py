@@ -38,7 +38,7 @@ def phantom(
     """
     asked = check_options(PhantomOptions, options, changes)
     with report_to(progress) as report:
-        return write_cohort(Path(out), asked, progress=report.count("phantom"))
+        return write_cohort(Path(out), asked, progress=report.count("phantom"), say=report.say)
 
 
 @command

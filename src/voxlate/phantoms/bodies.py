@@ -5,22 +5,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from voxlate.formats.io import scan_endings, without_ending
+import numpy as np
+
+from voxlate.formats.io import content_hash, is_picture, scan_endings, without_ending
 from voxlate.options.phantom import PhantomOptions, tables
 from voxlate.phantoms.anatomy import LesionKind
 from voxlate.phantoms.diseases import LesionShape
 from voxlate.phantoms.head import FIELD_MM, Head, make_head
-from voxlate.phantoms.label_map import read_label_map, read_lesion
+from voxlate.phantoms.label_map import LEAST_MM, MOST_MM, read_label_map, read_lesion
 from voxlate.phantoms.label_table import LabelTable, read_table
 from voxlate.phantoms.mapped_head import make_mapped_head
-from voxlate.phantoms.tissue import ANATOMY_1, Label
+from voxlate.phantoms.tissue import ANATOMY_1, BRAIN, Label
 from voxlate.system.errors import BadInput
 from voxlate.system.files import safe_name
 
 SIZE = (96, 96, 48)  # of simulated heads
-LEAST_MM, MOST_MM = 0.2, 10.0
 LESION_MAP = {
-    "tumour": {"necrosis": 1, "oedema": 2, "enhancing rim": 3},
+    "tumour": {"necrosis": 1, "oedema": 2, "enhancing rim": 3, "other": 4},
     "stroke": {"core": 1, "penumbra": 2},
     "none": {},
 }
@@ -32,12 +33,14 @@ _SOURCES = "Constants and equations with their literature: voxlate.phantoms.tiss
 class Bodies:
     """The bodies of a cohort.
 
-    make: a body by the case's number; name: its folder; patient: of which label map it is, None where each is another body.
-    settings: what a cohort that is continued must have in common; description: further facts for `phantom.json`.
+    make: a body by the case's number and the kind of its lesion; name: its folder; kind: its lesion where kinds are mixed;
+    patient: of which label map it is, None where each is another body. settings: what a cohort that is continued must have
+    in common; description: further facts for `phantom.json`.
     """
 
     make: Callable[[int, LesionKind], Head]
     name: Callable[[int], str]
+    kind: Callable[[int], LesionKind]
     settings: dict[str, Any]
     description: dict[str, Any]
     patient: Callable[[int], str] | None = None
@@ -51,11 +54,11 @@ def simulated(asked: PhantomOptions) -> Bodies:
         raise BadInput(
             f"size: expected three numbers of voxels (x y z) from 8 to 1024, found {given}. Try 128 128 64."
         )
-    if asked.tissues is not None or asked.spacing_mm is not None:
-        found = "--tissues" if asked.tissues is not None else "--spacing"
-        raise BadInput(
-            f"{found}: expected --labels with it, found none. Name the label maps, or remove {found}."
-        )
+    for name, value in (("--tissues", asked.tissues), ("--spacing", asked.spacing_mm)):
+        if value is not None:
+            raise BadInput(
+                f"{name}: expected --labels with it, found none. Name the label maps, or remove {name}."
+            )
     if asked.anatomy == 1 and asked.lesions is not None:
         raise BadInput(
             "--lesions: expected --labels or --anatomy 2, found plain heads. Add one of them."
@@ -67,6 +70,7 @@ def simulated(asked: PhantomOptions) -> Bodies:
             asked.seed, case, size, lesion, version=asked.anatomy, shape=lesions.of(case, lesion)
         ),
         lambda case: f"phantom_{case:03d}",
+        lambda case: MIXED[case % len(MIXED)],
         {"size": list(size), "anatomy": asked.anatomy, **lesions.settings},
         {
             "what": "Simulated heads, computed from equations without data of any patient.",
@@ -81,24 +85,30 @@ def simulated(asked: PhantomOptions) -> Bodies:
 
 def label_bodies(asked: PhantomOptions) -> Bodies:
     """Variations of label maps; raises BadInput where there are none, or without a table of their tissues."""
-    table, maps = _table(asked), _find_maps(Path(asked.labels or ""))
+    table, maps = _table(asked), _find_maps(Path(asked.labels or ""), "--labels")
     names = list(maps)
-    files = list(maps.values())
     lesions = _Lesions(asked)
 
     def _make(case: int, lesion: LesionKind) -> Head:
-        body = read_label_map(files[case % len(files)], table)
+        name = names[case % len(names)]
+        body = read_label_map(maps[name], table, name)
         shape = lesions.of(case, lesion)
-        return make_mapped_head(
-            body, asked.seed, case // len(files), asked.spacing_mm, lesion, shape
-        )
+        head = make_mapped_head(body, asked.seed, case, asked.spacing_mm, lesion, shape)
+        if asked.stripped and not np.isin(head.labels, BRAIN).any():
+            raise BadInput(
+                f"{maps[name]}: expected a brain for --stripped, found none. Remove --stripped."
+            )
+        return head
 
     return Bodies(
         _make,
         lambda case: f"{names[case % len(names)]}_{case // len(names):03d}",
+        # Each map has each kind in turn, also where their numbers have a common factor.
+        lambda case: MIXED[(case + case // len(names)) % len(MIXED)],
         {
-            "label_maps": names,
+            "label_maps": {name: content_hash(path)[:16] for name, path in maps.items()},
             "tissues": table.name,
+            "table": table.digest,
             "spacing_mm": list(asked.spacing_mm) if asked.spacing_mm else None,
             **lesions.settings,
         },
@@ -113,27 +123,30 @@ def label_bodies(asked: PhantomOptions) -> Bodies:
 
 
 class _Lesions:
-    """The label maps of --lesions, which cases with a tumour take in turn."""
+    """The label maps of --lesions, of which a case with a tumour takes one."""
 
     def __init__(self, asked: PhantomOptions) -> None:
         given = asked.lesions
-        self.maps = {} if given is None else _find_maps(Path(given))
+        if given is not None and asked.lesion not in ("tumour", "mixed"):
+            raise BadInput(
+                f"--lesions: expected --lesion tumour or mixed with it, found {asked.lesion}. Change it, or remove --lesions."
+            )
+        self.seed = asked.seed
+        self.maps = {} if given is None else _find_maps(Path(given), "--lesions")
         self.table = None if given is None else read_table(asked.lesion_tissues)
-        self.step = (
-            len(MIXED) if asked.lesion == "mixed" else 1
-        )  # cases from one tumour to the next
 
     @property
     def settings(self) -> dict[str, Any]:
         """What a cohort that is continued must have in common."""
-        return {"lesions": list(self.maps)} if self.maps else {}
+        hashes = {name: content_hash(path)[:16] for name, path in self.maps.items()}
+        return {"lesions": hashes, "lesion_table": self.table.digest if self.table else None}
 
     def of(self, case: int, lesion: LesionKind) -> LesionShape | None:
         """The lesion of a case; None where a drawn one, or none, is asked for."""
         if self.table is None or lesion != "tumour":
             return None
-        files = list(self.maps.values())
-        return read_lesion(files[case // self.step % len(files)], self.table)
+        number = np.random.default_rng([self.seed, case, 2]).integers(len(self.maps))
+        return read_lesion(list(self.maps.values())[number], self.table)
 
 
 def _table(asked: PhantomOptions) -> LabelTable:
@@ -156,15 +169,29 @@ def _table(asked: PhantomOptions) -> LabelTable:
     return read_table(asked.tissues)
 
 
-def _find_maps(folder: Path) -> dict[str, Path]:
-    """The label maps of a folder, or the one that a path names, by names for their cases."""
+def _find_maps(folder: Path, option: str) -> dict[str, Path]:
+    """The label maps of a folder, or the one that a path names, by names for their cases; hidden files and pictures do not count."""
+    if not folder.exists():
+        raise BadInput(
+            f"{option}: expected a label map or a folder, found no {folder}. Correct it."
+        )
     if folder.is_file():
         return {safe_name(without_ending(folder.name), folder): folder}
     endings = tuple(scan_endings())
-    files = sorted(path for path in folder.rglob("*") if path.name.lower().endswith(endings))
-    if not files:
+    maps = dict[str, Path]()
+    for path in sorted(folder.rglob("*")):
+        hidden = path.name.startswith(".") or is_picture(path)
+        if hidden or not path.name.lower().endswith(endings):
+            continue
+        parts = "_".join(path.relative_to(folder).parts)
+        name = safe_name(without_ending(parts), path)
+        if name in maps:
+            raise BadInput(
+                f"{path}: expected a name of its own for each label map, found that of {maps[name]} ({name}). Rename one."
+            )
+        maps[name] = path
+    if not maps:
         raise BadInput(
             f"{folder}: expected label maps ({', '.join(endings)}), found none. Name the folder that holds them."
         )
-    names = ["_".join(path.relative_to(folder).parts) for path in files]
-    return {safe_name(without_ending(name), path): path for name, path in zip(names, files)}
+    return maps

@@ -14,16 +14,18 @@ from voxlate.images.mask import largest
 from voxlate.images.units import unit_of
 from voxlate.options.option import merge
 from voxlate.options.phantom import PhantomOptions
-from voxlate.phantoms.bodies import MIXED, label_bodies, simulated
+from voxlate.phantoms.bodies import label_bodies, simulated
 from voxlate.phantoms.head import Head
+from voxlate.phantoms.label_anatomy import LEAST_BRAIN_ML
 from voxlate.phantoms.maps import MAPS, tissue_map
 from voxlate.phantoms.scanner import image
 from voxlate.phantoms.signal import MODALITIES
-from voxlate.phantoms.tissue import INTRACRANIAL
+from voxlate.phantoms.tissue import BRAIN, INTRACRANIAL
 from voxlate.system.arrays import AnyArray
-from voxlate.system.errors import BadInput
+from voxlate.system.errors import BadInput, first_of
 from voxlate.system.files import lock, read_json, write_json, write_text
 from voxlate.system.machine import cores
+from voxlate.system.messages import Message, message
 
 NOTE = "phantom.json"
 TABLE = "cases.csv"  # which `prepare` reads
@@ -37,6 +39,7 @@ def write_cohort(
     options: PhantomOptions | None = None,
     *,
     progress: Callable[[int, int], None] | None = None,
+    say: Callable[[Message], None] | None = None,
     **changes: Any,
 ) -> list[Path]:
     """Write `OUT/phantom_000/t1.nii.gz` and so on, the label maps `seg` and `lesion`, and `phantom.json`.
@@ -44,7 +47,7 @@ def write_cohort(
     changes: fields of the options. size: voxels in x, y, z. modalities: None stands for all images; maps of tissue
     parameters (maps.MAPS) are written where they are named, "maps" stands for all of them. stripped: set voxels outside the brain to 0, as BraTS
     does. anatomy: 1, or 2 for detailed heads (phantoms.detailed). labels: label maps, each of which becomes several cases by
-    variation (phantoms.mapped_head); `cases.csv` states from which map each case is. progress is called with (cases done, cases). Cases that exist are kept. Returns the case folders.
+    variation (phantoms.mapped_head); `cases.csv` states from which map each case is. progress is called with (cases done, cases), say with a message on what was not drawn. Cases that exist are kept. Returns the case folders.
     Raises BadInput if `out` holds another cohort or a setting is wrong.
     """
     asked = merge(PhantomOptions, options, changes)
@@ -59,26 +62,41 @@ def write_cohort(
         names = (*wanted, "seg", "lesion")
         missing = [name for name in names if not (folder / f"{name}.nii.gz").exists()]
         if missing:
-            lesion = MIXED[case % 3] if asked.lesion == "mixed" else asked.lesion
+            lesion = bodies.kind(case) if asked.lesion == "mixed" else asked.lesion
             head = bodies.make(case, lesion)
+            if asked.lesion in ("tumour", "stroke") and not np.isin(head.labels, BRAIN).any():
+                without_brain.append(folder.name)
             brain = largest(np.isin(head.labels, INTRACRANIAL)) if asked.stripped else None
             _write_case(folder, head, missing, brain)
         return folder
 
-    folders = []
+    folders = list[Path]()
+    without_brain = list[str]()
     with lock(out):
         own = {name: getattr(asked, name) for name in ("seed", "lesion", "stripped")}
         _claim(out, {**own, **bodies.settings}, bodies.description)
+        if bodies.patient is not None:
+            _list_cases(out, {bodies.name(k): bodies.patient(k) for k in range(asked.cases)})
         # Threads suffice because numpy and gzip release the GIL.
         with ThreadPoolExecutor(min(cores(), MOST_THREADS)) as pool:
             for folder in pool.map(_write, range(asked.cases)):
                 folders.append(folder)
                 if progress:
                     progress(len(folders), asked.cases)
-        if bodies.patient is not None:
-            rows = [f"{folder.name},{bodies.patient(case)}" for case, folder in enumerate(folders)]
-            write_text(out / TABLE, "\n".join(["case,patient", *rows, ""]))
+    if without_brain and say:
+        text = f"{first_of(without_brain)}: no lesion was drawn, because the label map shows no brain of {LEAST_BRAIN_ML:g} ml or more."
+        say(message("no-brain", text))
     return folders
+
+
+def _list_cases(out: Path, patients: dict[str, str]) -> None:
+    """Write the label map of each case, before the first one, so that a stopped command leaves it; earlier rows stay."""
+    path = out / TABLE
+    rows = path.read_text().splitlines()[1:] if path.is_file() else []
+    rows = list(
+        dict.fromkeys([*rows, *(f"{case},{patient}" for case, patient in patients.items())])
+    )
+    write_text(path, "\n".join(["case,patient", *rows, ""]))
 
 
 def _check(modalities: tuple[str, ...]) -> None:
@@ -98,7 +116,7 @@ def _claim(out: Path, settings: dict[str, Any], description: dict[str, Any]) -> 
     if not note.exists():
         write_json(note, {**numbered, **description})
         return
-    stated = {"anatomy": 1, **read_json(note)}
+    stated = {"anatomy": 1, "lesions": {}, "lesion_table": None, **read_json(note)}
     for name, value in settings.items():
         if stated.get(name) != value:
             raise BadInput(

@@ -17,7 +17,8 @@ Tumour = Literal["glioblastoma", "low grade", "meningioma", "metastases"]
 Remnant = Literal["none", "infarct", "haemorrhage", "resection", "hydrocephalus"]
 _SOFT = (*BRAIN, Label.CSF, Label.VENTRICLE, Label.LEUKOARAIOSIS, Label.PALLIDUM, Label.OEDEMA)
 _BLEEDINGS = (Label.HAEMORRHAGE_ACUTE, Label.HAEMORRHAGE_SUBACUTE, Label.HAEMOSIDERIN)
-_OEDEMA, _ENHANCING = 2, 3  # of the lesion map of a tumour
+_OEDEMA, _ENHANCING, _OTHER = 2, 3, 4  # of the lesion map of a tumour
+_OTHER_LESIONS = (Label.INFARCT, Label.GLIOSIS, *_BLEEDINGS, Label.OLD_CAVITY, Label.RESECTION)
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,13 @@ def paint_tumour(canvas: Canvas, base: Anatomy, diseases: Diseases, points: Spac
             canvas.paint(Label.ENHANCING, rim, soft & (points.half.x > 2))
         if diseases.tumour == "glioblastoma":
             canvas.paint(Label.NECROSIS, overlap(necrosis, rim + 2.5), soft)
-    return _tumour_map(canvas)
+    return tumour_map(canvas)
 
 
-def _tumour_map(canvas: Canvas) -> AnyArray:
-    """The lesion map of a canvas: 1 necrosis, 2 oedema and tissue without enhancement, 3 enhancing."""
+def tumour_map(canvas: Canvas) -> AnyArray:
+    """The lesion map of a canvas: 1 necrosis, 2 oedema and tissue without enhancement, 3 enhancing, 4 other lesions."""
     lesion_map = np.zeros(canvas.label.shape, np.uint8)
+    lesion_map[np.isin(canvas.label, _OTHER_LESIONS)] = _OTHER
     lesion_map[canvas.label == Label.NECROSIS] = 1
     lesion_map[np.isin(canvas.label, (Label.OEDEMA, Label.LOW_GRADE))] = _OEDEMA
     lesion_map[canvas.label == Label.ENHANCING] = _ENHANCING
@@ -110,10 +112,11 @@ def _tumour_map(canvas: Canvas) -> AnyArray:
 
 @dataclass(frozen=True)
 class LesionShape:
-    """The lesion of a label map: its tissues [D, H, W], and the size of its voxels in mm along D, H, W."""
+    """The lesion of a label map: its tissues [D, H, W], the size of its voxels in mm, and the middle of its largest part."""
 
     tissues: AnyArray
     spacing_mm: Triple
+    middle: Triple
 
 
 @dataclass(frozen=True)
@@ -139,8 +142,9 @@ def paint_carried(canvas: Canvas, lesion: Carried, points: Space) -> AnyArray:
         offset[0] = -offset[0]
     inside = np.isin(canvas.label, _SOFT)
     index = []
-    for distance, n, step in zip(offset[::-1], shape.tissues.shape, shape.spacing_mm):
-        at = np.rint(distance / np.float32(step) + (n - 1) / 2).astype(int)
+    sizes = zip(shape.tissues.shape, shape.spacing_mm, shape.middle)
+    for distance, (n, step, middle) in zip(offset[::-1], sizes):
+        at = np.rint(distance / np.float32(step) + middle).astype(int)
         inside &= (at >= 0) & (at < n)
         index.append(at)
     tissue = shape.tissues[tuple(at[inside] for at in index)]
@@ -149,7 +153,7 @@ def paint_carried(canvas: Canvas, lesion: Carried, points: Space) -> AnyArray:
     there = painted > 0
     canvas.label[there] = painted[there]
     canvas.share[there] = 1
-    return _tumour_map(canvas)
+    return tumour_map(canvas)
 
 
 def paint_remnant(canvas: Canvas, base: Anatomy, diseases: Diseases, points: Space) -> None:

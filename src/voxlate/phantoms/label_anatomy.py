@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from voxlate.images.mask import erode
 from voxlate.phantoms.label_map import LabelMap, enlarge
 from voxlate.phantoms.label_table import CODES
 from voxlate.phantoms.shapes import NoiseField, Rng, noise
@@ -18,8 +19,9 @@ _CROSS = ndimage.generate_binary_structure(3, 1)
 _VAULT_MM = 14.0  # cancellous bone closer to the brain is diploe
 _ORBIT_MM = 11.0  # fat around the optic nerve and the eye's muscles
 _SPINE_MM = 12.0  # below the lowest brain, from where fluid is that of the spine
+_WALL_MM = 2.0  # of hollow organs
 _SKULL = (Label.BONE, Label.DIPLOE, Label.MARROW)
-_LEAST_BRAIN_ML = 200.0
+LEAST_BRAIN_ML = 200.0
 _BRAIN = (*BRAIN, *OTHER_BRAIN, Label.VENTRICLE)
 
 
@@ -83,7 +85,7 @@ def brain_of(body: LabelMap) -> AnyArray | None:
     """The brain of a map, bool [D, H, W]; None where it shows none."""
     brain = body.where(*_BRAIN)
     millilitres = brain.sum() * float(np.prod(body.spacing_mm)) / 1000
-    return brain if millilitres > _LEAST_BRAIN_ML else None
+    return brain if millilitres > LEAST_BRAIN_ML else None
 
 
 def _field(body: LabelMap, of: NoiseField) -> AnyArray:
@@ -146,8 +148,7 @@ def _draw_bones(out: AnyArray, body: LabelMap, habitus: Habitus, brain: AnyArray
     out[cancellous] = np.broadcast_to(inner, out.shape)[cancellous]
     whole = body.where("whole_bone")
     if whole.any():
-        steps = max(1, round(habitus.cortex_mm / body.spacing_mm[1]))
-        deep = ndimage.binary_erosion(whole, _CROSS, iterations=steps)
+        deep = erode(whole, max(habitus.cortex_mm, min(body.spacing_mm)), body.spacing_mm)
         out[whole] = Label.BONE
         out[deep] = np.broadcast_to(inner, out.shape)[deep]
 
@@ -157,7 +158,7 @@ def _draw_hollow(out: AnyArray, body: LabelMap, habitus: Habitus, lobes: AnyArra
     hollow = body.where("hollow")
     if not hollow.any():
         return
-    lumen = ndimage.binary_erosion(hollow, _CROSS, iterations=max(1, round(2 / body.spacing_mm[1])))
+    lumen = erode(hollow, max(_WALL_MM, min(body.spacing_mm)), body.spacing_mm)
     out[hollow] = Label.MUSCLE
     out[lumen] = Label.SINUS_FLUID
     out[lumen & (lobes > 1.5 - 2 * habitus.gas)] = Label.SINUS

@@ -8,11 +8,11 @@ from scipy import ndimage
 
 from voxlate.formats.io import read_volume
 from voxlate.images.components import components_of
-from voxlate.images.grid import canonical
-from voxlate.images.mask import box_around, close_gaps, dilate, fill_slices, largest
+from voxlate.images.grid import Volume, canonical
+from voxlate.images.mask import box_around, close_gaps, dilate, erode, fill_slices, largest
 from voxlate.phantoms.diseases import LesionShape
 from voxlate.phantoms.label_table import CODES, LabelTable
-from voxlate.phantoms.shapes import Triple
+from voxlate.phantoms.shapes import Triple, triple
 from voxlate.phantoms.tissue import BRAIN, FLUID, OTHER_BRAIN, TUMOUR, Label
 from voxlate.system.arrays import AnyArray
 from voxlate.system.errors import BadInput
@@ -24,6 +24,9 @@ _COARSE_MM = 2.0  # voxels of distances and noise
 _LEAST_LABELLED = 0.002  # of the volume
 _MOST_VOXELS = 2**28
 _LESION = (*TUMOUR, *OTHER_BRAIN[2:], Label.OLD_CAVITY, Label.RESECTION)
+_LARGEST_LESION_MM = 170.0
+_RIGHT_ANGLE = 0.02  # cosine between axes, above which a grid is sheared
+LEAST_MM, MOST_MM = 0.2, 10.0  # voxels
 _MOST_LABEL = 10**6 - 1
 _SPECK_MM3 = 12.0  # smaller internal air is noise
 _HOLE_MM = 3.0  # half the width of holes in the brain, its fluid and the eyes
@@ -79,19 +82,22 @@ def enlarge(coarse: AnyArray, shape: tuple[int, ...], steps: tuple[int, ...]) ->
     return coarse
 
 
-def read_label_map(path: Path, table: LabelTable) -> LabelMap:
-    """Read a label map of any orientation; raises BadInput for what is none, or holds a single label."""
+def read_label_map(path: Path, table: LabelTable, name: str) -> LabelMap:
+    """Read a label map of any orientation; raises BadInput for what is none, or holds a single label.
+
+    name: of its cases, which decides their random numbers.
+    """
     codes, spacing_mm = read_codes(path, table)
-    found = np.unique(codes)
-    if len(found) < 3:
+    tissues = np.count_nonzero(np.unique(codes))
+    if tissues < 2:
         raise BadInput(
-            f"{path}: expected a map of at least two tissues and the background, found {max(len(found) - 1, 0)} by the table '{table.name}'. A mask of one organ is no anatomy."
+            f"{path}: expected a map of at least two tissues, found {tissues} by the table '{table.name}'. A mask of one organ is no anatomy."
         )
     if (codes > 0).mean() < _LEAST_LABELLED:
         raise BadInput(
             f"{path}: expected labels in at least {_LEAST_LABELLED:.1%} of the volume, found {(codes > 0).mean():.2%}. Crop the map to its body."
         )
-    return _of_codes(path.name.split(".")[0], codes, spacing_mm, table)
+    return _of_codes(name, codes, spacing_mm, table)
 
 
 def read_lesion(path: Path, table: LabelTable) -> LesionShape:
@@ -102,8 +108,16 @@ def read_lesion(path: Path, table: LabelTable) -> LesionShape:
         raise BadInput(
             f"{path}: expected a lesion by the table '{table.name}' ({', '.join(label.name.lower() for label in _LESION)}), found none. Leave the map out, or give its table with --lesion-tissues."
         )
-    box = tuple(slice(first, end) for first, end in box_around(lesion))
-    return LesionShape(np.where(lesion, codes, np.uint8(0))[box], spacing_mm)
+    ends = box_around(lesion)
+    size_mm = max((end - first) * step for (first, end), step in zip(ends, spacing_mm))
+    if size_mm > _LARGEST_LESION_MM:
+        raise BadInput(
+            f"{path}: expected lesions within {_LARGEST_LESION_MM:g} mm, found {size_mm:.0f} mm. Leave the map out."
+        )
+    box = tuple(slice(first, end) for first, end in ends)
+    main = box_around(largest(lesion[box]))
+    middle = triple((first + end - 1) / 2 for first, end in main)
+    return LesionShape(np.where(lesion, codes, np.uint8(0))[box], spacing_mm, middle)
 
 
 def read_codes(path: Path, table: LabelTable) -> tuple[AnyArray, Triple]:
@@ -114,6 +128,7 @@ def read_codes(path: Path, table: LabelTable) -> tuple[AnyArray, Triple]:
         raise BadInput(
             f"{path}: expected a label map of at most {_MOST_VOXELS:,} voxels, found {values.size:,}. Resample it to larger voxels."
         )
+    _check_grid(path, volume)
     labels = np.rint(values).astype(np.int64)
     if np.abs(labels - values).max() > 1e-3 or labels.min() < 0:
         raise BadInput(
@@ -126,20 +141,35 @@ def read_codes(path: Path, table: LabelTable) -> tuple[AnyArray, Triple]:
     return table.convert(labels, str(path)), volume.grid.spacing_mm
 
 
+def _check_grid(path: Path, volume: Volume) -> None:
+    """Raise BadInput for voxels of another size than those of bodies in mm, and for sheared grids."""
+    spacing_mm = volume.grid.spacing_mm
+    if not LEAST_MM <= min(spacing_mm) <= max(spacing_mm) <= MOST_MM:
+        given = " x ".join(f"{step:g}" for step in spacing_mm[::-1])
+        raise BadInput(
+            f"{path}: expected voxels from {LEAST_MM:g} to {MOST_MM:g} mm, found {given}. Correct the unit in its header."
+        )
+    axes = volume.affine[:3, :3] / np.linalg.norm(volume.affine[:3, :3], axis=0)
+    if np.abs(axes.T @ axes - np.eye(3)).max() > _RIGHT_ANGLE:
+        raise BadInput(
+            f"{path}: expected a grid with right angles, found a sheared one. Resample the map with nearest neighbours."
+        )
+
+
 def _of_codes(name: str, codes: AnyArray, spacing_mm: Triple, table: LabelTable) -> LabelMap:
     """The map around its largest component, with its hull."""
     room_mm = PAD_MM + _GAP_MM + table.coat_mm
     pad = [(int(np.ceil(room_mm / step)),) * 2 for step in spacing_mm]
     codes = np.pad(codes, pad)
-    body = largest(codes > 0)
+    # Specks lie outside some heads; parts of a body that are labelled need not touch each other.
+    body = largest(codes > 0) if table.inside == "air" else codes > 0
     codes = np.where(body, codes, np.uint8(Label.AIR))
     closed = fill_slices(close_gaps(body, _GAP_MM, spacing_mm))
     if table.inside == "soft":
         hull = dilate(closed, table.coat_mm, spacing_mm) if table.coat_mm else closed
         codes[hull & (codes == Label.AIR)] = CODES["soft"]
     else:
-        inner = ndimage.binary_erosion(closed, iterations=max(1, round(_RIM_MM / spacing_mm[1])))
-        hull = fill_slices(body) | inner
+        hull = fill_slices(body) | erode(closed, _RIM_MM, spacing_mm)
         codes[hull & (codes == Label.AIR)] = Label.SINUS
         _fill_specks(codes, spacing_mm)
     margin = [int(np.ceil(PAD_MM / step)) for step in spacing_mm]

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import StrictInt
 
+from voxlate.batch import stable_id
 from voxlate.options.phantom import SHIPPED, tables
 from voxlate.phantoms.tissue import Label, Tissue, patient
 from voxlate.system.arrays import AnyArray
@@ -30,8 +32,9 @@ _FIRST_DRAWN = 250 - len(DRAWN)
 CODES = {name: _FIRST_DRAWN + number for number, name in enumerate(DRAWN)}
 _RANGE = re.compile(r"(\d+)-(\d+)")
 _CHANGE = "Change KEY in the table."
+HU_SPREAD = 1.5  # standard deviation of own tissues between patients
 Share = Annotated[float, setting("a share", ge=0, le=1)]
-Time = Annotated[float, setting("a time in ms", gt=0)]
+Time = Annotated[float, setting("a time in ms", ge=0.05, le=20000)]
 
 
 @settings
@@ -45,10 +48,16 @@ class OwnTissue:
     t1_ms: Time
     t2_ms: Time
     t2star_ms: Time
-    hu: Annotated[float, setting("Hounsfield units", ge=-1024, le=10000)]
-    gadolinium_mm: Annotated[float, setting("concentration in mM", ge=0)] = 0.1
-    chi_ppm: float = 0.0
+    hu: Annotated[float, setting("Hounsfield units", ge=-1024, le=3071)]
+    gadolinium_mm: Annotated[float, setting("concentration in mM", ge=0, le=10)] = 0.1
+    chi_ppm: Annotated[float, setting("relative to water", ge=-1000, le=1000)] = 0.0
     fat: Share = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.t2star_ms <= self.t2_ms <= self.t1_ms:
+            raise BadInput(
+                f"expected t2star_ms <= t2_ms <= t1_ms of a tissue, found {self.t2star_ms:g}, {self.t2_ms:g} and {self.t1_ms:g}. Correct them."
+            )
 
 
 @settings
@@ -59,8 +68,14 @@ class _Written:
     source: str = ""
     inside: Literal["air", "soft"] = "air"
     coat_mm: Annotated[float, setting("depth of fat around the labels", ge=0, le=100)] = 0.0
-    labels: dict[str, list[int | str]]
+    labels: dict[str, list[StrictInt | str]]
     tissues: dict[str, OwnTissue] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.coat_mm and self.inside == "air":
+            raise BadInput(
+                "expected coat_mm with inside = 'soft' alone, found it with inside = 'air'. Remove one of them."
+            )
 
 
 @dataclass(frozen=True)
@@ -87,10 +102,19 @@ class LabelTable:
         columns = []
         for column in fields(Tissue):
             values = [getattr(tissue, column.name, 0.0) for tissue in self.own.values()]
-            factors = np.exp(spread.get(column.name, 0.0) * rng.standard_normal(len(values)))
-            more = (np.array(values) * factors).astype(np.float32)
+            drawn = rng.standard_normal(len(values))
+            more = np.array(values) * np.exp(spread.get(column.name, 0.0) * drawn)
+            if column.name == "hu":
+                more = more + HU_SPREAD * drawn
+            more = more.astype(np.float32)
             columns.append(np.concatenate([getattr(known, column.name), more]))
         return Tissue(*columns)
+
+    @property
+    def digest(self) -> str:
+        """A hash of all that the table states of labels and tissues."""
+        content = (self.inside, self.coat_mm, sorted(self.codes.items()), sorted(self.own.items()))
+        return f"{stable_id(repr(content)):016x}"
 
     @property
     def names(self) -> dict[str, int]:
@@ -104,7 +128,7 @@ class LabelTable:
         if unknown:
             listed = ", ".join(map(str, unknown[:8])) + (" and more" if len(unknown) > 8 else "")
             raise BadInput(
-                f"{where}: expected labels of the table '{self.name}', found {listed}, which it does not have. Add each to a tissue of your own table, and give that with --tissues."
+                f"{where}: expected labels of the table '{self.name}', found {listed}, which it does not have. Add each to a tissue of a table of your own, and name that one."
             )
         table = np.zeros(int(values[-1]) + 1, np.uint8)
         table[values] = [self.codes[int(value)] for value in values]
@@ -118,20 +142,30 @@ def read_table(table: str | Path) -> LabelTable:
     if not path.is_file():
         hint = did_you_mean(str(table), tables())
         raise BadInput(
-            f"--tissues: expected one of {', '.join(tables())} or a TOML file, found {table}.{hint} Write a table as docs/guides/label_maps.md shows."
+            f"--tissues: expected one of {', '.join(tables())} or a TOML file, found {table}. {hint} Write a table as docs/guides/label_maps.md shows."
         )
     try:
-        text = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: expected a TOML file, found {error}. Mend that line.") from error
     written = fill(_Written, text, str(path), _CHANGE)
     own = {name.lower(): tissue for name, tissue in written.tissues.items()}
+    if len(own) < len(written.tissues):
+        raise BadInput(
+            f"{path}: expected each tissue once in [tissues], found one in capitals and small letters. Rename one."
+        )
     known = _NAMES | {name: _FIRST_OWN + k for k, name in enumerate(own)} | CODES
     _check_tissues(path, written, own, known)
     codes = {0: int(Label.AIR)}
+    # A label of air is internal where 0 is not air.
+    known["air"] = int(Label.AIR if written.inside == "air" else Label.SINUS)
     for name, ranges in written.labels.items():
         for value in _values(path, name, ranges):
-            if codes.setdefault(value, known[name.lower()]) != known[name.lower()]:
+            if value == 0 and name.lower() != "air":
+                raise BadInput(
+                    f"{path}: expected 0 to be what has no label, found it in {name}. Remove it."
+                )
+            if codes.setdefault(value, known[name.lower()]) != known[name.lower()] and value:
                 raise BadInput(
                     f"{path}: expected each label in one tissue, found {value} in {name} and in another one. Remove it from one."
                 )
@@ -154,7 +188,7 @@ def _check_tissues(
         if name.lower() not in known:
             hint = did_you_mean(name.lower(), list(known))
             raise BadInput(
-                f"{path}: expected tissues in [labels], found '{name}'.{hint} Tissues are {', '.join(known)}; others need a table [tissues.{name}]."
+                f"{path}: expected tissues in [labels], found '{name}'. {hint} Tissues are {', '.join(known)}; others need a table [tissues.{name}]."
             )
 
 

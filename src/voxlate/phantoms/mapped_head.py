@@ -6,7 +6,16 @@ import numpy as np
 
 from voxlate.batch import stable_id
 from voxlate.images.mask import box_around
-from voxlate.phantoms import bones, contents, detailed, exposure, furniture, label_anatomy, simple
+from voxlate.phantoms import (
+    bones,
+    contents,
+    detailed,
+    diseases,
+    exposure,
+    furniture,
+    label_anatomy,
+    simple,
+)
 from voxlate.phantoms import variation as varying
 from voxlate.phantoms.anatomy import Lesion, LesionKind, before_tumour
 from voxlate.phantoms.canvas import Canvas
@@ -20,7 +29,9 @@ from voxlate.phantoms.tissue import FURNITURE, INTRACRANIAL, TUMOUR, Label
 from voxlate.phantoms.variation import Places, Variation
 from voxlate.phantoms.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
 from voxlate.system.arrays import AnyArray
+from voxlate.system.errors import BadInput
 
+_MOST_VOXELS = 2**27
 _SLAB_VOXELS = 2**21  # bounds the memory of the coordinates
 _FIELD_Z_MM = 9.0  # upright coordinates of the phantoms' middle slice
 _CUT = 0.3  # share of heads whose lowest part the scan leaves out
@@ -52,7 +63,7 @@ def make_mapped_head(
     lesion: LesionKind = "none",
     shape: LesionShape | None = None,
 ) -> Head:
-    """One variation of a label map; the same map, seed and case give the same head.
+    """One variation of a label map; the same map, name, seed and case give the same head.
 
     spacing_mm: voxels along x, y, z, by default the map's; lesion: carried onto maps that show a brain; shape: that of a
     label map in its place.
@@ -67,6 +78,11 @@ def make_mapped_head(
     )
     step = triple(spacing_mm or body.spacing_mm[::-1])
     axes = _axes(body.codes.shape, body.spacing_mm, step)
+    voxels = int(np.prod([len(axis) for axis in axes]))
+    if voxels > _MOST_VOXELS:
+        raise BadInput(
+            f"--spacing: expected a grid of at most {_MOST_VOXELS:,} voxels, found {voxels:,} for {body.name} at {' '.join(f'{s:g}' for s in step)} mm. Take larger voxels."
+        )
     thick = max(1, _SLAB_VOXELS // (len(axes[0]) * len(axes[1])))
     slabs = [
         _slab(scene, (axes[0], axes[1], axes[2][start : start + thick]))
@@ -206,6 +222,7 @@ def _paint_head(canvas: Canvas, shape: Detailed, points: Space) -> AnyArray:
     """Paint findings, vessels, teeth with fillings, and plates; returns the lesion map."""
     base = shape.contents.base
     soft = np.isin(canvas.label, INTRACRANIAL)
+    labelled = diseases.tumour_map(canvas)
     inner = before_tumour(base.lesion, points, np.where(soft, np.float32(20), np.float32(0)))
     contents.paint_spots(canvas, shape.contents.ageing, inner)
     lesion_map = contents.paint_findings(canvas, shape.contents, points, inner)
@@ -214,7 +231,7 @@ def _paint_head(canvas: Canvas, shape: Detailed, points: Space) -> AnyArray:
     bone = np.isin(canvas.label, _SOFT_BONE)
     bones.paint_teeth(canvas, shape.face.bones, points, shape.face.jaw_mm, bone)
     bones.paint_plates(canvas, shape.face.bones, points)
-    return np.asarray(lesion_map * soft)
+    return np.where(lesion_map > 0, lesion_map, labelled) * soft
 
 
 def _paint_furniture(canvas: Canvas, scene: _Scene, points: Points) -> None:
