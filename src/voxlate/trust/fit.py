@@ -8,7 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlate.system.errors import BadInput
-from voxlate.trust.calibration import BODY, LEVELS, Comparison, IntervalMethod, Target, interval
+from voxlate.trust.calibration import (
+    BODY,
+    LEVELS,
+    Comparison,
+    IntervalMethod,
+    Target,
+    interval,
+    needed_scale,
+)
 from voxlate.trust.conformal import (
     Bound,
     by_patient,
@@ -61,7 +69,7 @@ class _Candidate:
                 continue
             truth = case.truth[inside]
             error = truth - case.image[inside]
-            needed = np.where(error < 0, -error / below[inside], error / above[inside])
+            needed = needed_scale(error, below[inside], above[inside])
             too_low = (truth < self.ends[0]) & (error < 0)
             too_high = (truth > self.ends[1]) & (error > 0)
             needed[too_low | too_high] = np.inf
