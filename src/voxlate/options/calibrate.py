@@ -17,7 +17,7 @@ class CalibrateOptions(Layout, ExecutorOptions):
 
     out: Annotated[
         Path | str | None,
-        Option("Folder for a copy of a starter with its calibration.", panel=MAIN),
+        Option("Folder for a copy of a starter with the new calibration.", panel=MAIN),
     ] = None
     split: Annotated[
         Literal["train", "val", "test"] | None,
