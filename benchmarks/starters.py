@@ -1,8 +1,9 @@
 """Makes the starters that come with the package: `make starters` (hours; resumable).
 
 Of each starter: synthetic heads are written, prepared, trained on, and the run is packed into src/voxlate/starters;
-then real scans are synthesised and scored, and the numbers are written into the card. What is done is skipped, so the
-same command goes on after a stop.
+then its intervals are fitted on the validation heads and widened on real ones (starter_intervals.py), real scans are
+synthesised and scored, and the numbers are written into the card. What is done is skipped, so the same command goes on
+after a stop.
 
     python benchmarks/starters.py WORK [STARTER …] [--heads N] [--steps N] [--out FOLDER] [--device auto]
 
@@ -20,7 +21,7 @@ from typing import Any
 
 import torch
 
-from rows import layout
+from starter_intervals import add_intervals, layout
 from starter_pack import pack, with_measured
 from voxlate.cases.prepare import prepare
 from voxlate.phantoms import write_cohort
@@ -45,7 +46,12 @@ UNITS = {
     "brains": "shares of the peak of each image",
     "topcow": "HU",
 }
-SCORES = {"mae": "MAE", "ssim_2d": "SSIM", "gradient_strength": "gradient ratio"}
+SCORES = {
+    "mae": "MAE",
+    "ssim_2d": "SSIM",
+    "gradient_strength": "gradient ratio",
+    "coverage": "coverage of the intervals",
+}
 # The best of three baselines (mean image, copy of T1, intensity table), trained on the real pairs of the other patients:
 # mean MAE over the same cases (docs/guides/starters.md has each). By cohort, source, target and score.
 BASELINES = {("brains", "t1", "t2", "mae"): 0.171, ("brains", "t1", "flair", "mae"): 0.197}
@@ -59,7 +65,8 @@ RESEARCH = (
 class Wanted:
     """A starter to make: the voxels and the number of its heads, the scans that it takes, real cohorts, and limits for the card.
 
-    size: voxels in x, y, z; stripped: whether its scans show the brain alone, which data.physics cuts out; real: names of cohorts in WORK, and the mask in which they are scored.
+    size: voxels in x, y, z; stripped: whether its scans show the brain alone, which data.physics cuts out; real: names of cohorts in WORK, and the mask in which they are scored; widened_on: the one of them
+    whose heads widen the intervals, None for a starter without intervals.
     """
 
     size: tuple[int, int, int]
@@ -68,6 +75,7 @@ class Wanted:
     stripped: bool = False
     lesion: Any = "mixed"
     real: Mapping[str, str | None] = field(default_factory=dict)
+    widened_on: str | None = None
     limits: Sequence[str] = ()
 
     @property
@@ -83,6 +91,7 @@ WANTED = {
         heads=40,
         accepts={"mr": ANY_MR, "ct": ["ct", "ncct"]},
         real={"harvard": None},
+        widened_on="harvard",
         limits=[
             RESEARCH,
             "It takes whole heads with their skull; a stripped brain has no skull to synthesise.",
@@ -132,25 +141,9 @@ def make(
     changes = {} if steps is None else {"train.steps": str(steps)}
     path = str(RECIPES / f"{name.replace('-', '_')}.toml")
     recipe, head = read(path, changes), head_of(path)
-    cohort = folder / "cohort"
-    write_cohort(
-        cohort,
-        cases=heads or wanted.heads,
-        size=wanted.size,
-        lesion=wanted.lesion,
-        anatomy=2,
-        modalities=sorted(modalities(recipe)),
-    )
     prepared = folder / "prepared"
     if not (prepared / "cohort.json").is_file():
-        prepare(
-            cohort,
-            prepared,
-            spacing_mm=wanted.spacing_mm,
-            audit=False,
-            shares=SHARES,
-            seed=0,
-        )
+        _prepare_heads(wanted, recipe, folder / "cohort", prepared, heads)
     run = folder / "run"
     began = time.monotonic()
     done = train(recipe, prepared, run, beginning=Beginning(head), device=device, say=print)
@@ -168,11 +161,35 @@ def make(
             spacing_mm=spacing_range(wanted.spacing_mm[2]),
             limits=wanted.limits,
         )
-    check_starter(starter)
-    card = read_card(starter)
+    card = check_starter(starter)
+    real = None if wanted.widened_on is None else work / f"{wanted.widened_on}_scans"
+    if card.intervals is None and real is not None and real.is_dir():
+        card = add_intervals(starter, prepared, real, folder, device)
     if not card.measured:
         card = with_measured(starter, measured(name, wanted, starter, work, device))
     return card
+
+
+def _prepare_heads(
+    wanted: Wanted, recipe: Recipe, cohort: Path, prepared: Path, heads: int | None
+) -> None:
+    """Write the synthetic heads of a starter, and prepare them."""
+    write_cohort(
+        cohort,
+        cases=heads or wanted.heads,
+        size=wanted.size,
+        lesion=wanted.lesion,
+        anatomy=2,
+        modalities=sorted(modalities(recipe)),
+    )
+    prepare(
+        cohort,
+        prepared,
+        spacing_mm=wanted.spacing_mm,
+        audit=False,
+        shares=SHARES,
+        seed=0,
+    )
 
 
 def modalities(recipe: Recipe) -> set[str]:
