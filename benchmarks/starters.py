@@ -1,7 +1,7 @@
 """Makes the starters that come with the package: `make starters` (hours; resumable).
 
 Of each starter: synthetic heads are written, prepared, trained on, and the run is packed into src/voxlate/starters;
-then its intervals are fitted on the validation heads and widened on real ones (starter_intervals.py), real scans are
+then its intervals are fitted on other synthetic heads and widened on real ones (starter_intervals.py), real scans are
 synthesised and scored, and the numbers are written into the card. What is done is skipped, so the same command goes on
 after a stop.
 
@@ -41,6 +41,8 @@ from voxlate.training.weights import file_hash, is_finished
 RECIPES = Path(__file__).with_name("starter_recipes")
 SYNTHETIC = "synthetic heads only"
 SHARES = (0.9, 0.1, 0.0)  # of the heads that train and validate; real scans test
+# Other heads calibrate: quantiles of errors need six of them, and a cohort has one for training.
+CALIBRATION_HEADS, CALIBRATION_SHARES, CALIBRATION_SEED = 8, (1.0, 7.0, 0.0), 1000
 UNITS = {
     "harvard": "grey levels of 255 that show 0 to 80 HU",
     "brains": "shares of the peak of each image",
@@ -141,9 +143,7 @@ def make(
     changes = {} if steps is None else {"train.steps": str(steps)}
     path = str(RECIPES / f"{name.replace('-', '_')}.toml")
     recipe, head = read(path, changes), head_of(path)
-    prepared = folder / "prepared"
-    if not (prepared / "cohort.json").is_file():
-        _prepare_heads(wanted, recipe, folder / "cohort", prepared, heads)
+    prepared = _prepare_heads(wanted, recipe, folder, heads or wanted.heads, SHARES, seed=0)
     run = folder / "run"
     began = time.monotonic()
     done = train(recipe, prepared, run, beginning=Beginning(head), device=device, say=print)
@@ -162,34 +162,48 @@ def make(
             limits=wanted.limits,
         )
     card = check_starter(starter)
-    real = None if wanted.widened_on is None else work / f"{wanted.widened_on}_scans"
-    if card.intervals is None and real is not None and real.is_dir():
-        card = add_intervals(starter, prepared, real, folder, device)
+    real = work / f"{wanted.widened_on}_scans"
+    if card.intervals is None and wanted.widened_on is not None and real.is_dir():
+        own = folder / "calibration"
+        shares, seed = CALIBRATION_SHARES, CALIBRATION_SEED
+        prepared = _prepare_heads(wanted, recipe, own, CALIBRATION_HEADS, shares, seed)
+        card = add_intervals(starter, prepared, real, own, device)
     if not card.measured:
         card = with_measured(starter, measured(name, wanted, starter, work, device))
     return card
 
 
 def _prepare_heads(
-    wanted: Wanted, recipe: Recipe, cohort: Path, prepared: Path, heads: int | None
-) -> None:
-    """Write the synthetic heads of a starter, and prepare them."""
+    wanted: Wanted,
+    recipe: Recipe,
+    folder: Path,
+    heads: int,
+    shares: tuple[float, float, float],
+    seed: int,
+) -> Path:
+    """Synthetic heads of a starter, prepared; those that are there are kept."""
+    prepared = folder / "prepared"
+    if (prepared / "cohort.json").is_file():
+        return prepared
+    cohort = folder / "cohort"
     write_cohort(
         cohort,
-        cases=heads or wanted.heads,
+        cases=heads,
         size=wanted.size,
         lesion=wanted.lesion,
         anatomy=2,
         modalities=sorted(modalities(recipe)),
+        seed=seed,
     )
     prepare(
         cohort,
         prepared,
         spacing_mm=wanted.spacing_mm,
         audit=False,
-        shares=SHARES,
+        shares=shares,
         seed=0,
     )
+    return prepared
 
 
 def modalities(recipe: Recipe) -> set[str]:
