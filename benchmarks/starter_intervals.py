@@ -98,7 +98,8 @@ def add_intervals(starter: Path, prepared: Path, real: Path, work: Path, device:
         )
     heads = write_scans(prepared, model.recipe, work / "calibration_scans")
     if not model.calibration_file.is_file():
-        calibrate(model, find_cohort(heads).cases, bound="none")
+        # One factor for all voxels needs intervals that fit bone as well as the brain.
+        calibrate(model, find_cohort(heads).cases, bound="none", method="learned")
     shown = compare(model, real, work / "unwidened")
     factor = round(shown.factor, 3)
     (target,) = model.recipe.data.target

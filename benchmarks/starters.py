@@ -41,7 +41,7 @@ from voxlate.training.weights import file_hash, is_finished
 RECIPES = Path(__file__).with_name("starter_recipes")
 SYNTHETIC = "synthetic heads only"
 SHARES = (0.9, 0.1, 0.0)  # of the heads that train and validate; real scans test
-# Other heads calibrate: quantiles of errors need six of them, and a cohort has one for training.
+# Other heads calibrate: learned quantiles of errors need six of them, and a cohort has one for training.
 CALIBRATION_HEADS, CALIBRATION_SHARES, CALIBRATION_SEED = 8, (1.0, 7.0, 0.0), 1000
 UNITS = {
     "harvard": "grey levels of 255 that show 0 to 80 HU",

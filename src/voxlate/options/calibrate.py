@@ -37,6 +37,12 @@ class CalibrateOptions(Layout, ExecutorOptions):
             "Margin for a limited number of patients: normal (Student's t; the default from 10 patients on), any (no assumption; needs 22 patients for 90 %) or none (the default below 10)."
         ),
     ] = None
+    method: Annotated[
+        Literal["learned", "difficulty", "constant"] | None,
+        Option(
+            "Type of intervals: learned (quantiles of the error, from six patients on, similar coverage in all regions), difficulty (mean size of the error) or constant; the default is the narrowest."
+        ),
+    ] = None
     regions: Annotated[
         Mapping[str, str] | None,
         Option(
