@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,13 +23,14 @@ from starter_pack import with_intervals
 from voxlate.batch import stable_id
 from voxlate.cases.acquisition import margin, through_plane
 from voxlate.cases.case import PreparedCase
+from voxlate.cases.drawn import Drawn
 from voxlate.cases.prepared import open_cohort
 from voxlate.cohorts.find import find_cohort
 from voxlate.formats.io import write_volume
 from voxlate.images.grid import Volume, same_grid
 from voxlate.images.mask import foreground
 from voxlate.recipe import Recipe
-from voxlate.recipe.provenance import provenance_of
+from voxlate.recipe.provenance import Widening, provenance_of
 from voxlate.scoring.intervals import describe_widening
 from voxlate.scoring.regions import read_canonical
 from voxlate.scoring.units import BRAIN_HU, TOP, shows_a_window
@@ -52,6 +53,7 @@ from voxlate.trust.conformal import by_patient, least_scale, shares_outside
 # Each head is drawn in these numbers of contrasts, of which one has every second slice, and so on: real scans have
 # slices of 1 to 8 mm, and features of a voxel compare neighbouring slices.
 EVERY = (2, 4, 8)
+METHODS: tuple[Literal["learned", "difficulty"], ...] = ("learned", "difficulty")
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,19 @@ class RealHeads:
 
     @property
     def factor(self) -> float:
-        """The least factor from 1 for a coverage that is at least the nominal one on average over heads."""
-        return max(1.0, _least_factor(self.needed, self.coverage))
+        """The least factor at which the coverage is the nominal one or more, on average over heads."""
+        return _least_factor(self.needed, self.coverage)
 
     def coverages(self, factor: float) -> dict[str, float]:
         """The share of each head's voxels inside intervals that are wider by a factor."""
         shares = 1 - shares_outside([*self.needed.values()], factor)
         return dict(zip(self.needed, shares.tolist()))
+
+    @property
+    def deviation(self) -> float:
+        """How far the coverage of a head is from the nominal one at most, after the widening."""
+        shares = self.coverages(self.factor).values()
+        return max(abs(share - self.coverage) for share in shares)
 
     def left_out(self) -> dict[str, float]:
         """The share of each head's voxels inside, by the factor of the other heads."""
@@ -82,34 +90,44 @@ class RealHeads:
 
 
 def _least_factor(needed: Mapping[str, Array], coverage: float) -> float:
-    return least_scale([*needed.values()], 1 - coverage, coverage, "none")
+    """Never below 1, because clipped values hide errors: most bone of 8-bit CT is white whatever its HU."""
+    factor = least_scale([*needed.values()], 1 - coverage, coverage, "none")
+    return max(1.0, factor)
 
 
 def add_intervals(starter: Path, prepared: Path, real: Path, work: Path, device: str) -> Card:
     """Calibrate a starter on the validation split of prepared phantoms, widen its intervals, and write its card.
 
-    Raises BadInput where the starter cannot have intervals that real heads widen.
+    Of the methods of intervals, that is taken whose coverage differs least between real heads. Raises BadInput where the starter cannot have intervals that real heads widen.
     """
-    copied = _copy(starter, work / "calibrated")
-    model = load(copied, device)
-    if model.recipe.task.completes:
+    recipe = load(starter, device).recipe
+    if recipe.task.completes:
         raise BadInput(
             f"{starter}: expected a starter that makes a target of other scans, found a completion, whose intervals hold where one modality is missing: real scans lack more. Leave it without intervals."
         )
-    heads = write_scans(prepared, model.recipe, work / "calibration_scans")
-    if not model.calibration_file.is_file():
-        # One factor for all voxels needs intervals that fit bone as well as the brain.
-        calibrate(model, find_cohort(heads).cases, bound="none", method="learned")
-    shown = compare(model, real, work / "unwidened")
+    scans = write_scans(prepared, recipe, work / "calibration_scans")
+    tried = dict[Path, RealHeads]()
+    for method in METHODS:
+        copied = load(_copy(starter, work / method), device)
+        if not copied.calibration_file.is_file():
+            # Some contrasts share so little with CT that the truths of others look like those of another patient.
+            cases = find_cohort(scans).cases
+            calibrate(copied, cases, bound="none", method=method, any_truth=True)
+        tried[copied.calibration_file] = shown = compare(copied, real, work / f"{method}_images")
+        print(f"{method}: {_table(shown)}", flush=True)
+    best = min(tried, key=lambda file: tried[file].deviation)
+    return _write(starter, best, recipe.data.target[0], tried[best])
+
+
+def _write(starter: Path, calibration: Path, target: str, shown: RealHeads) -> Card:
+    """Write a calibration, wider as real heads showed to be necessary, and the card of its starter."""
     factor = round(shown.factor, 3)
-    (target,) = model.recipe.data.target
-    widened = {target: {"factor": factor, "heads": len(shown.needed)}}
-    path = starter / model.calibration_file.name
-    write_calibration(path, widen(read_calibration(model.calibration_file), widened))
+    widened = {target: Widening(factor=factor, heads=len(shown.needed))}
+    path = starter / calibration.name
+    write_calibration(path, widen(read_calibration(calibration), widened))
     entry = read_calibration(path).entry
-    _print(shown, factor)
     shares = shown.coverages(factor).values()
-    text = f"Its intervals of {shown.coverage:.0%} were {describe_widening(entry)}: they contain {min(shares):.0%} to {max(shares):.0%} of the voxels of each of these that all its scans show, and guarantee nothing for a patient."
+    text = f"Its intervals of {shown.coverage:.0%} were {describe_widening(entry)}: they contain {min(shares):.1%} to {max(shares):.1%} of the voxels of each of these that all its scans show, and guarantee nothing for a patient."
     return with_intervals(starter, Intervals(path.name, file_hash(path), text))
 
 
@@ -157,7 +175,7 @@ def _draw(
 ) -> Iterator[tuple[str, Volume]]:
     """The scans of a head, every `step`-th slice, in the contrasts of a draw that the name of the case decides."""
     drawn = head.contrasts
-    assert drawn is not None
+    assert isinstance(drawn, Drawn)
     named = replace(head, header=replace(head.header, case=case))
     thickness_mm = drawn.slice_mm(drawn.draw(stable_id("physics", case)))
     spacing_mm = head.header.spacing_mm[0]
@@ -183,8 +201,8 @@ def compare(model: Model, real: Path, out: Path) -> RealHeads:
     found = list[tuple[str, Array]]()
     for case in find_cohort(real, **layout(real)).cases:
         files, _ = by_accepted_names(case.files, model.aliases)
-        needed = _needed(out / case.case, model.recipe.data.source, target, files)
-        found.append((case.patient or case.case, needed))
+        of_case = _needed(out / case.case, model.recipe.data.source, target, files)
+        found.append((case.patient or case.case, of_case))
     needed = {head: np.sort(np.concatenate(own)) for head, own in by_patient(found).items()}
     return RealHeads(needed, calibration.header.coverage)
 
@@ -222,13 +240,17 @@ def ends_in_window(grey: Array) -> tuple[Array, Array]:
     return least, most
 
 
-def _print(shown: RealHeads, factor: float) -> None:
+def _table(shown: RealHeads) -> str:
     """The coverage of each real head before and after the widening, and by the factor of the other heads."""
-    before, after, left_out = shown.coverages(1.0), shown.coverages(factor), shown.left_out()
-    print(f"{plural(len(before), 'real head')}, factor {factor:g}: before, after, by the others")
+    factor, left_out = shown.factor, shown.left_out()
+    before, after = shown.coverages(1.0), shown.coverages(factor)
+    lines = [
+        f"{plural(len(before), 'real head')}, factor {factor:.3g}: before, after, by the others"
+    ]
     for head, share in before.items():
         other = f"{left_out[head]:6.1%}" if head in left_out else ""
-        print(f"  {head:12} {share:6.1%} {after[head]:6.1%} {other}")
+        lines.append(f"  {head:12} {share:6.1%} {after[head]:6.1%} {other}")
+    return "\n".join(lines)
 
 
 def main() -> None:

@@ -151,7 +151,11 @@ def test_the_factor_covers_the_nominal_share_on_average_over_heads():
     heads = RealHeads({"easy": even, "hard": 3 * even}, 0.9)
     assert heads.factor == pytest.approx(2.4, abs=0.01)  # (1 + 2.4 / 3) / 2 = 0.9
     assert heads.coverages(2.4) == pytest.approx({"easy": 1.0, "hard": 0.8}, abs=0.001)
-    assert heads.left_out() == pytest.approx({"easy": 1.0, "hard": 0.3}, abs=0.001)
+    assert heads.left_out() == pytest.approx({"easy": 1.0, "hard": 1 / 3}, abs=0.001)
+
+
+def test_intervals_that_are_too_wide_are_not_narrowed():
+    assert RealHeads({"easy": np.linspace(0, 0.5, 101)}, 0.9).factor == 1.0
 
 
 def test_the_scans_of_a_calibration_are_validation_heads_in_several_contrasts(tmp_path):

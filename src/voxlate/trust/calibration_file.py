@@ -198,7 +198,7 @@ def _shapes(file: Tensors, header: Header) -> dict[str, dict[str, Shape]]:
 def _check(record: Record, header: Header) -> None:
     """Raise BadInput unless the entries of a header agree with each other."""
     names = header.targets.keys()
-    kinds = {"units": header.units, "scales": header.halves}
+    kinds: dict[str, Mapping[str, Any]] = {"units": header.units, "scales": header.halves}
     if header.widened is not None:
         kinds["factors"] = header.widened
     for kind, entries in kinds.items():

@@ -135,7 +135,8 @@ def fit(
         raise BadInput(
             f"--method: expected enough patients for the method {chosen} ({QUANTILES_FROM} for learned), found {len(patients)}. Hold back more, or leave the choice of the method out."
         )
-    best = chosen or min(finite, key=lambda method: compared[method].width)
+    narrowest = min(finite, key=lambda method: compared[method].width)
+    best = narrowest if chosen is None else chosen
     scores = candidates[best].scores()
     scales = dict[float, float]()
     for level in sorted({*LEVELS, coverage}):
