@@ -1,4 +1,4 @@
-"""What resumable benchmarks share: rows as JSON lines next to a script, and the layout of a cohort of scans."""
+"""What resumable benchmarks share: rows as JSON lines next to a script."""
 
 import json
 from pathlib import Path
@@ -10,9 +10,3 @@ def finished(results: Path) -> list[dict[str, Any]]:
     return (
         [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     )
-
-
-def layout(cohort: Path) -> dict[str, Any]:
-    """How a cohort's files are found: by the manifest next to it, where there is one."""
-    manifest = cohort.with_name(f"{cohort.name}.csv")
-    return {"manifest": manifest} if manifest.exists() else {}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from voxlate.batch import BACKGROUND
 from voxlate.recipe import Recipe, to_dict
-from voxlate.starters.card import MOST_BYTES, Card, Measured, read_card
+from voxlate.starters.card import MOST_BYTES, Card, Intervals, Measured, read_card
 from voxlate.starters.names import CARD, PREFIX
 from voxlate.system.errors import BadInput
 from voxlate.system.files import write_text
@@ -65,6 +65,8 @@ def pack(
     write_text(
         packed.recipe, f"# The recipe of {PREFIX}{out.name}.\n{tomli_w.dumps(to_dict(recipe))}"
     )
+    for outdated in packed.calibrations:
+        outdated.unlink()
     if Run(run).anatomy.is_file():
         shutil.copyfile(Run(run).anatomy, packed.anatomy)
     stored, _, packed_header = load_method(out)
@@ -99,6 +101,13 @@ def with_measured(folder: Path, measured: Sequence[Measured]) -> Card:
     return card
 
 
+def with_intervals(folder: Path, intervals: Intervals) -> Card:
+    """Write the card of a starter with its intervals, which are not measured yet."""
+    card = replace(read_card(folder), intervals=intervals, measured=[])
+    write_card(folder, card)
+    return card
+
+
 def write_card(folder: Path, card: Card) -> None:
     """Write the card of a starter; raises BadInput if its weights are too large to ship."""
     if card.bytes > MOST_BYTES:
@@ -106,7 +115,7 @@ def write_card(folder: Path, card: Card) -> None:
             f"{folder}: expected weights of at most {MOST_BYTES / 1e6:g} MB for a starter, found {card.bytes / 1e6:.1f} MB. Train a smaller network."
         )
     head = "# Card of a starter; `python benchmarks/starters.py` writes it.\n"
-    table = asdict(card)
+    table = {key: value for key, value in asdict(card).items() if value is not None}
     table["measured"] = [
         {key: value for key, value in asdict(one).items() if value is not None}
         for one in card.measured

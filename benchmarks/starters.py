@@ -1,13 +1,14 @@
 """Makes the starters that come with the package: `make starters` (hours; resumable).
 
 Of each starter: synthetic heads are written, prepared, trained on, and the run is packed into src/voxlate/starters;
-then real scans are synthesised and scored, and the numbers are written into the card. What is done is skipped, so the
-same command goes on after a stop.
+then its intervals are fitted on other synthetic heads and widened on real ones (starter_intervals.py), real scans are
+synthesised and scored, and the numbers are written into the card. What is done is skipped, so the same command goes on
+after a stop.
 
     python benchmarks/starters.py WORK [STARTER …] [--heads N] [--steps N] [--out FOLDER] [--device auto]
 
-Label maps of real heads, on whose anatomy a part of the synthetic heads is drawn, are in WORK/head_labels (SynthSeg's
-training_label_maps, Apache-2.0); two of them are held out. Real scans are cohorts in WORK: harvard_scans (mr, ct), brains_scans (t1, t2, flair, …) and topcow_scans (tof, cta), each
+Label maps of real heads, on whose anatomy a part of the synthetic heads is drawn, are in WORK/head_labels/train (SynthSeg's
+training_label_maps, Apache-2.0), and two that calibrate in WORK/head_labels/val. Real scans are cohorts in WORK: harvard_scans (mr, ct), brains_scans (t1, t2, flair, …) and topcow_scans (tof, cta), each
 with its manifest WORK/NAME_scans.csv where it has one. Those that are absent are not measured, and the card says so.
 """
 
@@ -21,7 +22,7 @@ from typing import Any
 
 import torch
 
-from rows import layout
+from starter_intervals import add_intervals, layout
 from starter_pack import pack, with_measured
 from voxlate.cases.prepare import prepare
 from voxlate.phantoms import write_cohort
@@ -41,13 +42,22 @@ from voxlate.training.weights import file_hash, is_finished
 
 RECIPES = Path(__file__).with_name("starter_recipes")
 SYNTHETIC = "synthetic heads only"
-HELD_OUT = ("head_06", "head_16")  # label maps that never train
+ON_LABEL_MAPS = "synthetic heads only, a part of them with the anatomy of 18 real heads (label maps of SynthSeg, Apache-2.0)"
+HELD_OUT = ("head_06", "head_16")  # label maps that never train: they calibrate
+VALIDATION = 16  # one of so many simulated heads validates
+# Other heads calibrate: learned quantiles of errors need six patients.
+CALIBRATION_HEADS, CALIBRATION_SEED = 8, 1000
 UNITS = {
     "harvard": "grey levels of 255 that show 0 to 80 HU",
     "brains": "shares of the peak of each image",
     "topcow": "HU",
 }
-SCORES = {"mae": "MAE", "ssim_2d": "SSIM", "gradient_strength": "gradient ratio"}
+SCORES = {
+    "mae": "MAE",
+    "ssim_2d": "SSIM",
+    "gradient_strength": "gradient ratio",
+    "coverage": "coverage of the intervals",
+}
 # The best of three baselines (mean image, copy of T1, intensity table), trained on the real pairs of the other patients:
 # mean MAE over the same cases (docs/guides/starters.md has each). By cohort, source, target and score.
 BASELINES = {("brains", "t1", "t2", "mae"): 0.171, ("brains", "t1", "flair", "mae"): 0.197}
@@ -61,7 +71,8 @@ RESEARCH = (
 class Wanted:
     """A starter to make: the voxels and the number of its heads, the scans that it takes, real cohorts, and limits for the card.
 
-    size: voxels in x, y, z; label_heads: number of further heads, which are variations of label maps; stripped: whether its scans show the brain alone, which data.physics cuts out; real: names of cohorts in WORK, and the mask in which they are scored.
+    size: voxels in x, y, z; label_heads: number of further heads, which are variations of label maps; stripped: whether its scans show the brain alone, which data.physics cuts out; real: names of cohorts in WORK, and the mask in which they are scored; widened_on: the one of them
+    whose heads widen the intervals, None for a starter without intervals.
     """
 
     size: tuple[int, int, int]
@@ -71,6 +82,7 @@ class Wanted:
     stripped: bool = False
     lesion: Any = "mixed"
     real: Mapping[str, str | None] = field(default_factory=dict)
+    widened_on: str | None = None
     limits: Sequence[str] = ()
 
     @property
@@ -87,6 +99,7 @@ WANTED = {
         label_heads=36,
         accepts={"mr": ANY_MR, "ct": ["ct", "ncct"]},
         real={"harvard": None},
+        widened_on="harvard",
         limits=[
             RESEARCH,
             "It takes whole heads with their skull; a stripped brain has no skull to synthesise.",
@@ -136,15 +149,7 @@ def make(
     changes = {} if steps is None else {"train.steps": str(steps)}
     path = str(RECIPES / f"{name.replace('-', '_')}.toml")
     recipe, head = read(path, changes), head_of(path)
-    prepared = folder / "prepared"
-    if not (prepared / "cohort.json").is_file():
-        prepare(
-            folder,
-            prepared,
-            manifest=write_heads(wanted, folder, work, heads or wanted.heads, modalities(recipe)),
-            spacing_mm=wanted.spacing_mm,
-            audit=False,
-        )
+    prepared = _prepare_heads(wanted, recipe, folder, work, heads or wanted.heads)
     run = folder / "run"
     began = time.monotonic()
     done = train(recipe, prepared, run, beginning=Beginning(head), device=device, say=print)
@@ -156,55 +161,74 @@ def make(
         pack(
             run,
             starter,
-            trained_on=SYNTHETIC,
+            trained_on=ON_LABEL_MAPS if wanted.label_heads else SYNTHETIC,
             accepts=wanted.accepts,
             stripped=wanted.stripped,
             spacing_mm=spacing_range(wanted.spacing_mm[2]),
             limits=wanted.limits,
         )
-    check_starter(starter)
-    card = read_card(starter)
+    card = check_starter(starter)
+    real = work / f"{wanted.widened_on}_scans"
+    if card.intervals is None and wanted.widened_on is not None and real.is_dir():
+        own = folder / "calibration"
+        prepared = _prepare_heads(wanted, recipe, own, work, CALIBRATION_HEADS, calibrates=True)
+        card = add_intervals(starter, prepared, real, own, device)
     if not card.measured:
         card = with_measured(starter, measured(name, wanted, starter, work, device))
     return card
 
 
-def write_heads(wanted: Wanted, folder: Path, work: Path, heads: int, names: set[str]) -> Path:
-    """Write the synthetic heads of a starter, and a manifest of them with their splits; returns the manifest."""
-    common = {"lesion": wanted.lesion, "modalities": sorted(names)}
+def _prepare_heads(
+    wanted: Wanted, recipe: Recipe, folder: Path, work: Path, heads: int, calibrates: bool = False
+) -> Path:
+    """Synthetic heads of a starter, prepared; those that are there are kept.
+
+    calibrates: other simulated heads, and held-out label maps, all of them for validation.
+    """
+    prepared = folder / "prepared"
+    if (prepared / "cohort.json").is_file():
+        return prepared
+    common = {"lesion": wanted.lesion, "modalities": sorted(modalities(recipe))}
+    common["seed"] = CALIBRATION_SEED if calibrates else 0
     simulated = write_cohort(folder / "heads", cases=heads, size=wanted.size, anatomy=2, **common)
-    split = {
-        case: "val" if k < max(1, heads // 16) else "train" for k, case in enumerate(simulated)
-    }
+    validating = len(simulated) if calibrates else max(1, heads // VALIDATION)
+    split = {case: "val" if k < validating else "train" for k, case in enumerate(simulated)}
     patient = {case: case.name for case in simulated}
-    for part, count in (("train", wanted.label_heads), ("val", wanted.label_heads // 9)):
-        maps = work / "head_labels" / part
-        if not count:
-            continue
-        if not maps.is_dir():
-            held_out = " and ".join(HELD_OUT)
-            raise SystemExit(
-                f"{maps}: expected label maps of heads ({held_out} in val), found no folder."
-            )
-        made = write_cohort(
-            folder / f"label_heads_{part}",
-            cases=count,
-            labels=maps,
-            tissues="synthseg",
-            spacing_mm=wanted.spacing_mm[::-1],
-            **common,
-        )
+    if wanted.label_heads:
+        part, count = ("val", heads // 2) if calibrates else ("train", wanted.label_heads)
+        maps = _label_maps(work, part)
+        spacing_mm = wanted.spacing_mm[::-1]
+        drawn = {"labels": maps, "tissues": "synthseg", "spacing_mm": spacing_mm, **common}
+        made = write_cohort(folder / "label_heads", cases=count, **drawn)
         split |= dict.fromkeys(made, part)
         patient |= {case: case.name.rpartition("_")[0] for case in made}
+    manifest = _write_manifest(folder, split, patient)
+    prepare(folder, prepared, manifest=manifest, spacing_mm=wanted.spacing_mm, audit=False)
+    return prepared
+
+
+def _label_maps(work: Path, part: str) -> Path:
+    """The folder of label maps that train, or that calibrate (val)."""
+    maps = work / "head_labels" / part
+    if not maps.is_dir():
+        held_out = " and ".join(HELD_OUT)
+        raise SystemExit(
+            f"{maps}: expected label maps of heads ({held_out} in val), found no folder."
+        )
+    return maps
+
+
+def _write_manifest(folder: Path, split: Mapping[Path, str], patient: Mapping[Path, str]) -> Path:
+    """Write a table of the scans of all cases with their patients and splits."""
     rows = ["case,patient,split,modality,path"]
     for case in split:
         for path in sorted(case.glob("*.nii.gz")):
             modality = path.name.removesuffix(".nii.gz")
-            rows.append(
-                f"{case.name},{patient[case]},{split[case]},{modality},{path.relative_to(folder)}"
-            )
-    write_text(folder / "heads.csv", "\n".join([*rows, ""]))
-    return folder / "heads.csv"
+            place = path.relative_to(folder)
+            rows.append(f"{case.name},{patient[case]},{split[case]},{modality},{place}")
+    manifest = folder / "heads.csv"
+    write_text(manifest, "\n".join([*rows, ""]))
+    return manifest
 
 
 def modalities(recipe: Recipe) -> set[str]:

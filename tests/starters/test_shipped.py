@@ -35,6 +35,25 @@ def test_a_starter_is_whole_small_and_says_what_it_was_trained_on(shipped, name)
     assert card.limits
 
 
+def test_the_starter_of_ct_alone_brings_intervals_that_few_bytes_hold(shipped):
+    with_intervals = {name: [*Run(shipped / name).calibrations] for name in SHIPPED}
+    (file,) = with_intervals.pop("head-mr-to-ct")
+    assert file.stat().st_size < 100_000
+    assert not any(with_intervals.values())
+
+
+def test_the_intervals_of_a_head_that_no_training_saw_contain_most_of_its_ct(shipped):
+    head = make_head(987_654, 1, (100, 120, 9), version=2)
+    scan = Volume(image(head, "t2")[None], head.affine, "a.u.", "mr")
+    made = load("starter:head-mr-to-ct", "cpu").synthesise({"mr": scan})
+    truth, body = image(head, "ct"), head.labels != Label.AIR
+    low, high = (ends["ct"].data[0][body] for ends in (made.low, made.high))
+    inside = (low <= truth[body]) & (truth[body] <= high)
+    assert 0.75 < inside.mean() < 0.99
+    assert np.median(high - low) < 700, "of a range of 3000 HU"
+    assert any(note.code == "synthetic-intervals" for note in made.warnings)
+
+
 def test_the_ct_of_a_head_that_no_training_saw_is_better_than_any_constant(shipped):
     head = make_head(987_654, 1, (100, 120, 9), version=2)
     scan = Volume(image(head, "t2")[None], head.affine, "a.u.", "mr")

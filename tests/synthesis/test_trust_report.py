@@ -48,3 +48,13 @@ def test_what_is_not_known_is_said():
 
 def test_a_case_of_the_training_is_named_as_one():
     assert "trained on this case" in texts({**CALIBRATED, "in_training": True}, WARNING)[1]
+
+
+def test_intervals_of_synthetic_heads_are_stated_with_their_widening():
+    widened = {"ct": {"factor": 1.834, "heads": 7}}
+    stated = {**CALIBRATED["calibration"], "patients": 4, "widened": widened}
+    (coverage,) = texts({**CALIBRATED, "calibration": stated}, COVERAGE)
+    assert "without a guarantee for patients" in coverage
+    assert "fitted on 4 synthetic heads, and widened by a factor of 1.83 from 7 real heads" in (
+        coverage
+    )

@@ -77,6 +77,17 @@ def test_five_patients_teach_no_quantiles_and_bound_no_error():
         fit(few, {}, COVERAGE, 0.9, "any", 0)
 
 
+def test_a_chosen_method_is_taken_though_another_is_narrower_and_refused_for_few_patients():
+    target, network = fit(
+        [patient(k) for k in range(8)], {}, COVERAGE, 0.9, "none", 0, chosen="constant"
+    )
+    assert (target.way, network) == ("constant", None)
+    assert target.compared["constant"].width > target.compared["difficulty"].width
+    few = [patient(k) for k in range(5)]
+    with pytest.raises(BadInput, match="for the method learned"):
+        fit(few, {}, COVERAGE, 0.9, "none", 0, chosen="learned")
+
+
 def test_a_truth_beyond_the_ends_of_intervals_is_outside_however_wide_they_are():
     beyond = []
     for k in range(12):

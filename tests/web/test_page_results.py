@@ -102,7 +102,7 @@ def test_a_calibrated_run_shows_its_interval_and_its_bound(page, run, small_head
     package.calibrate(run, tmp_path / "others", progress=False)
     made = page({"run": str(run)}, start=Here)
     place = made.upload(tmp_path / "others" / "new3" / "t1.nii.gz").headers["location"]
-    assert "with calibrated intervals" in finished(made, place)
+    assert "with prediction intervals" in finished(made, place)
     _, text = synthesised(made, place, "run")
     roles = re.findall(r'data-role="(\w+)"', text)
     assert roles == ["source", "synthesis", "lower", "upper", "width"]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from voxlate.scoring.intervals import describe_bound, percent
+from voxlate.scoring.intervals import describe_bound, describe_widening, percent
 from voxlate.system.messages import read_messages
 
 Heading = tuple[str, str, str]  # value, scheme and meaning of a code
@@ -67,6 +67,8 @@ def _coverage(provenance: Mapping[str, Any]) -> str:
     stated = provenance.get("calibration")
     if not stated:
         return "No prediction intervals: the model is not calibrated."
+    if widening := describe_widening(stated):
+        return f"Prediction intervals should hold {percent(stated['coverage'])} of a new patient's voxels inside the body, without a guarantee for patients. They were {widening}."
     clause = ""
     if {"bound", "confidence"} <= stated.keys():
         clause = f", {describe_bound(stated['bound'], stated['confidence'])}"

@@ -17,7 +17,7 @@ class CalibrateOptions(Layout, ExecutorOptions):
 
     out: Annotated[
         Path | str | None,
-        Option("Folder for a copy of a starter with its calibration.", panel=MAIN),
+        Option("Folder for a copy of a starter with the new calibration.", panel=MAIN),
     ] = None
     split: Annotated[
         Literal["train", "val", "test"] | None,
@@ -35,6 +35,12 @@ class CalibrateOptions(Layout, ExecutorOptions):
         Literal["normal", "any", "none"] | None,
         Option(
             "Margin for a limited number of patients: normal (Student's t; the default from 10 patients on), any (no assumption; needs 22 patients for 90 %) or none (the default below 10)."
+        ),
+    ] = None
+    method: Annotated[
+        Literal["learned", "difficulty", "constant"] | None,
+        Option(
+            "Type of intervals: learned (quantiles of the error, from six patients on, similar coverage in all regions), difficulty (mean size of the error) or constant; the default is the narrowest."
         ),
     ] = None
     regions: Annotated[

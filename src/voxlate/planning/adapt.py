@@ -71,7 +71,7 @@ def adapt(
     origin = Beginning(
         head=f"# Adapted from {recipe.title}.\n",
         starts=_starts(recipe, own, weights),
-        calibrated=any(own.folder.glob("calibration.*.safetensors")),
+        calibrated=bool(own.calibrations),
         replay=old,
     )
     done = train(

@@ -73,12 +73,20 @@ class _Units(TypedDict):
     high: Number
 
 
+class Widening(TypedDict):
+    """The factor by which intervals that were fitted on synthetic heads are widened, and the number of real heads that showed it."""
+
+    factor: Positive
+    heads: Several
+
+
 class _Calibration(TypedDict, total=False):
     sha256: Text
     patients: Several
     coverage: Required[Share]
     confidence: Share
     bound: Bound
+    widened: dict[Name, Widening]
     levels: dict[
         Name,
         dict[

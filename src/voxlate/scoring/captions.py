@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from voxlate.scoring.documents import Document, Part, Row, rows_of
-from voxlate.scoring.intervals import describe_bound
+from voxlate.scoring.intervals import describe_bound, describe_widening
 from voxlate.scoring.lesion_counts import lesion_sentence
 from voxlate.scoring.metrics import LPIPS, METRIC_OF, SSIM, metrics_of, scope_label
 from voxlate.scoring.truths import KEPT, LEFT_OUT, Fault, fault_messages
@@ -128,7 +128,11 @@ def truth_messages(document: Document) -> list[Message]:
 def _on_intervals(document: Document) -> Iterator[str]:
     """The value of coverage: calibration and width of the intervals, and the cases that are no test of them."""
     for calibration in document.get("calibrations", []):
-        yield f"Intervals should contain {calibration['coverage']:.0%} of a new patient's voxels inside the body; they were calibrated on {calibration['patients']} patients, {describe_bound(calibration['bound'], calibration['confidence'])}."
+        aim = f"Intervals should contain {calibration['coverage']:.0%} of a new patient's voxels inside the body"
+        if widening := describe_widening(calibration):
+            yield f"{aim}; they were {widening}, without a guarantee for patients."
+        else:
+            yield f"{aim}; they were calibrated on {calibration['patients']} patients, {describe_bound(calibration['bound'], calibration['confidence'])}."
     for name, part in document["modalities"].items():
         summary = part["answers"].get("synthesis", {}).get("interval") or {}
         if (width := summary.get("mean")) is not None:

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import StringConstraints
 from typing_extensions import TypedDict
 
-from voxlate.recipe.provenance import Bound
+from voxlate.recipe.provenance import Bound, Widening
 from voxlate.scoring.truths import Kind
 from voxlate.system.files import read_json
 from voxlate.system.records import (
@@ -81,6 +81,7 @@ class _Calibration(TypedDict):
     coverage: Share
     confidence: Share
     bound: Bound
+    widened: NotRequired[dict[Name, Widening]]
 
 
 class _Floor(TypedDict):

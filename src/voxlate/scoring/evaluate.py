@@ -55,7 +55,7 @@ from voxlate.system.messages import Message, message, read_messages
 
 Progress = Callable[[int, int, str], None]
 Scored = Mapping[Item, ScoredItem]
-CALIBRATION = ("patients", "coverage", "confidence", "bound")
+CALIBRATION = ("patients", "coverage", "confidence", "bound", "widened")
 
 
 def evaluate(
@@ -384,7 +384,8 @@ def _on_provenance(out: Path, items: Iterable[Item]) -> Table:
         stated = item.provenance
         case = item.case.case
         if item.interval is not None:
-            calibration = {key: stated["calibration"].get(key) for key in CALIBRATION}
+            known = stated["calibration"]
+            calibration = {key: known[key] for key in CALIBRATION if key in known}
             if calibration not in calibrations:
                 calibrations.append(calibration)
         # The MAE of the autoencoder alone in 255 network units, if the model is a latent one.

@@ -11,6 +11,7 @@ import numpy as np
 from voxlate.formats.io import content_hash
 from voxlate.scoring.metrics import LEVELS, correlation
 from voxlate.system.arrays import Bool, Float32
+from voxlate.system.errors import plural
 from voxlate.system.files import HIGH, LOW
 
 # The meaning of a calibration's coverage by the bound that it uses over patients.
@@ -66,6 +67,21 @@ def percent(share: float) -> str:
 def describe_bound(bound: str, confidence: float) -> str:
     """A clause on the confidence of a coverage."""
     return COUNTED[bound].format(percent(confidence))
+
+
+def describe_widening(calibration: Mapping[str, Any]) -> str:
+    """A clause on intervals that were fitted on synthetic heads and widened; "" for those of a calibration on patients.
+
+    calibration: its entry in a provenance.
+    """
+    widened: Mapping[str, Mapping[str, Any]] = calibration.get("widened", {})
+    if not widened:
+        return ""
+    factors = [
+        f"by a factor of {by['factor']:.3g}{f' ({name})' if len(widened) > 1 else ''} from {plural(by['heads'], 'real head')}"
+        for name, by in widened.items()
+    ]
+    return f"fitted on {plural(calibration['patients'], 'synthetic head')}, and widened {' and '.join(factors)}"
 
 
 def interval_scores(

@@ -12,6 +12,7 @@ from voxlate.starters.names import CARD
 from voxlate.system.records import (
     Count,
     Digest,
+    FileName,
     Name,
     NotNegative,
     Number,
@@ -39,13 +40,22 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Intervals:
+    """The calibration of a starter: its file, the beginning of the file's SHA-256, and a sentence on its intervals."""
+
+    file: FileName
+    sha256: ShortDigest
+    text: Text
+
+
+@dataclass(frozen=True)
 class Card:
     """The facts of a starter, as its card.toml states them.
 
     accepts: for each of its modalities, the names of scans in cohorts that it stands for; stripped: whether its scans
     show the brain alone; spacing_mm: the finest and coarsest pixels of its training; sha256: the checksum of the
     weights' header and tensors; run: the beginning of the SHA-256 of the run's file that was packed; cpu_hours: of its
-    training, on one core.
+    training, on one core; intervals: None of a starter without a calibration.
     """
 
     title: Text
@@ -62,6 +72,17 @@ class Card:
     run: ShortDigest
     limits: list[Text] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
+    intervals: Intervals | None = None
+
+    @property
+    def calibrations(self) -> dict[str, str]:
+        """The hash of each calibration by the name of its file."""
+        return {} if self.intervals is None else {self.intervals.file: self.intervals.sha256}
+
+    @property
+    def on_intervals(self) -> str:
+        """A sentence on the intervals."""
+        return "It has no intervals." if self.intervals is None else self.intervals.text
 
     @property
     def completes(self) -> bool:
@@ -103,6 +124,7 @@ class Card:
             *self._sentences_on_scans,
             *(f"Measured on {result}." for result in self.measured or ()),
             *([] if self.measured else ["Not measured on real scans."]),
+            self.on_intervals,
             *(f"Limit: {limit}" for limit in self.limits),
         ]
 

@@ -97,7 +97,9 @@ def _fit(
         progress("fits", len(targets) + 1, len(rules))
         voxels = [case.voxels[name] for case in data.values()]
         ends = network_ends(model.recipe.intensity[name])
-        target, network = fit(voxels, own_rules, coverage, confidence, bound, seed, ends)
+        target, network = fit(
+            voxels, own_rules, coverage, confidence, bound, seed, ends, asked.method
+        )
         targets[name] = target
         if network is not None:
             widths[name] = network

@@ -95,7 +95,7 @@ def patches_in(recipe: Recipe, prepared: PreparedCase, sources: Sequence[np.ndar
 class CaseIntervals:
     """Prediction intervals and error bounds of a case's images, in physical units; all empty without a calibration.
 
-    verdict: whether the scans are in the distribution of the calibration.
+    verdict: whether the scans are in the distribution of the calibration; None where that is one of synthetic heads.
     """
 
     low: dict[str, Volume]
@@ -104,7 +104,7 @@ class CaseIntervals:
     verdict: Verdict | None = None
 
     def distance_map(self, shape: tuple[int, ...]) -> np.ndarray | None:
-        """The out-of-distribution map [D, H, W] on the network's grid; None without a calibration."""
+        """The out-of-distribution map [D, H, W] on the network's grid; None without a verdict."""
         return None if self.verdict is None else self.verdict.map(shape)
 
 
@@ -138,5 +138,7 @@ def case_intervals(
         bounds[name] = {
             key: round(bound * image.half, 4) for key, bound in in_network_units.items()
         }
-    verdict = verdict_on(calibration.references, patches_in(recipe, prepared, sources))
+    verdict = None
+    if calibration.references is not None:
+        verdict = verdict_on(calibration.references, patches_in(recipe, prepared, sources))
     return CaseIntervals(low, high, bounds, verdict)

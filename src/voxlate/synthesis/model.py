@@ -15,7 +15,7 @@ The path of a scan, in the order in which Model.synthesise calls these functions
 """
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -34,7 +34,9 @@ from voxlate.recipe import Recipe, Synthesis, check_synthesis, from_dict, ranges
 from voxlate.recipe.provenance import TAUGHT
 from voxlate.recipe.text import table
 from voxlate.recipe.training import Precision
+from voxlate.scoring.intervals import describe_widening
 from voxlate.scoring.units import state_units
+from voxlate.starters.names import PREFIX
 from voxlate.synthesis.brightness import find_peak
 from voxlate.synthesis.empty import Empty, begins_above, empty_slices
 from voxlate.synthesis.inputs import (
@@ -308,7 +310,8 @@ class Model:
 
     def _notes(self, files: Collection[str]) -> list[Message]:
         """Messages on why a case has no intervals, on missing modalities that were not named, and on a starter."""
-        place, calibrated = self.calibration_place, self.calibration() is not None
+        place, calibration = self.calibration_place, self.calibration()
+        calibrated = calibration is not None
         notes = [] if place is None else place.messages
         texts = list[tuple[str, str]]()
         if calibrated and not self._has_intervals(files):
@@ -320,11 +323,7 @@ class Model:
             texts.append(("not-asked-for", why))
         starter, adapted = self.header.get("starter"), self.header.get("adapted")
         if starter is not None:
-            why = f"Synthesised by starter:{starter['name']}, which was trained on {starter['trained_on']}."
-            texts.append(("starter", why))
-            if not calibrated:
-                why = f"No intervals: a starter has no calibration. Fit one on real cases: voxlate calibrate starter:{starter['name']} COHORT --out RUN."
-                texts.append(("no-intervals", why))
+            texts += _notes_on_starter(starter, calibration)
         if adapted is not None and adapted["calibrated"] and not calibrated:
             why = "No intervals: the run was adapted to other scans, and the calibration from before does not hold any more. Run voxlate calibrate again."
             texts.append(("no-intervals", why))
@@ -470,6 +469,20 @@ class Model:
                 name: window for name, window in windows.items() if name in recipe.data.target
             },
         }
+
+
+def _notes_on_starter(
+    starter: Mapping[str, Any], calibration: Calibration | None
+) -> Iterator[tuple[str, str]]:
+    """The code and text of messages on a starter, and on what its intervals rest."""
+    name = f"{PREFIX}{starter['name']}"
+    yield "starter", f"Synthesised by {name}, which was trained on {starter['trained_on']}."
+    fit = f"Fit intervals on real cases: voxlate calibrate {name} COHORT --out RUN."
+    if calibration is None:
+        yield "no-intervals", f"No intervals: the starter has none for such images. {fit}"
+    elif widening := describe_widening(calibration.entry):
+        text = f"The intervals were {widening}, without a guarantee for patients. {fit}"
+        yield "synthetic-intervals", text
 
 
 def _as_table(name: str, value: Any) -> Any:

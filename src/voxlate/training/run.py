@@ -108,6 +108,11 @@ class Run:
         """The usual anatomy of the training cases."""
         return self.folder / "anatomy.safetensors"
 
+    @property
+    def calibrations(self) -> list[Path]:
+        """The calibrations, by the answer and the number of samples of their images."""
+        return sorted(self.folder.glob("calibration.*.safetensors"))
+
     def weights(self, stage: str = "final") -> Path:
         """The weights of a stage, which are a whole model."""
         middle = "" if stage == "final" else f".{stage}"

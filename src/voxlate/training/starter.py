@@ -20,7 +20,7 @@ from voxlate.starters.names import PREFIX, folder_of, is_starter
 from voxlate.system.errors import BadInput
 from voxlate.system.records import Record, Shape, checksum
 from voxlate.training.run import Run, weights_of
-from voxlate.training.weights import load_method, read_header
+from voxlate.training.weights import file_hash, load_method, read_header
 
 SELF_TEST = "selftest.safetensors"
 SIDE = (
@@ -47,13 +47,13 @@ def starter_hash(run: Path | str) -> str:
 
 
 def check_starter(folder: Path) -> Card:
-    """Raise BadInput unless a starter's weights have the checksum of its card, and give the output of its self-test."""
-    weights = Run(folder).weights()
-    return _check(folder, weights.stat().st_mtime_ns if weights.is_file() else 0)
+    """Raise BadInput unless weights and calibration are those of a starter's card, and its self-test gives its output."""
+    files = sorted(folder.glob("*.*"))
+    return _check(folder, tuple((file.name, file.stat().st_mtime_ns) for file in files))
 
 
 @lru_cache(maxsize=8)
-def _check(folder: Path, mtime_ns: int) -> Card:
+def _check(folder: Path, mtimes_ns: tuple[tuple[str, int], ...]) -> Card:
     """Check a starter once in each process."""
     name = f"{PREFIX}{folder.name}"
     card = read_card(folder)
@@ -67,6 +67,11 @@ def _check(folder: Path, mtime_ns: int) -> Card:
         raise BadInput(
             f"{name}: expected weights with the checksum of its card ({card.sha256[:16]}…), found another ({found[:16]}…). {AGAIN}"
         )
+    calibrations = {file.name: file_hash(file) for file in Run(folder).calibrations}
+    if calibrations != card.calibrations:
+        raise BadInput(
+            f"{name}: expected {_list(card.calibrations)} as its card states, found {_list(calibrations)}. {AGAIN}"
+        )
     method, recipe, _ = load_method(folder)
     batch, wanted = _read_self_test(folder, recipe)
     difference = float((self_test_output(method, recipe, batch) - wanted).abs().max())
@@ -75,6 +80,12 @@ def _check(folder: Path, mtime_ns: int) -> Card:
             f"{name}: expected the output of its self-test within {TOLERANCE:g}, found a difference of {difference:.2g}: this installation computes other images. {AGAIN}"
         )
     return card
+
+
+def _list(calibrations: Mapping[str, str]) -> str:
+    """The files of calibrations with their hashes."""
+    files = [f"{name} ({digest})" for name, digest in calibrations.items()]
+    return " and ".join(files) or "no calibration"
 
 
 def self_test_output(method: Method, recipe: Recipe, batch: Batch) -> Tensor:

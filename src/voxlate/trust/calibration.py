@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from voxlate.formats.io import content_hash, is_there
+from voxlate.recipe.provenance import Widening
 from voxlate.scoring.metrics import LEVELS as PERCENTS
 from voxlate.system.arrays import Bool, Float32
 from voxlate.system.records import (
@@ -24,7 +25,7 @@ from voxlate.system.records import (
     Text,
 )
 from voxlate.trust.conformal import WIDEST, Bound
-from voxlate.trust.features import voxel_features
+from voxlate.trust.features import features_in_slabs
 from voxlate.trust.out_of_distribution import ReferencePatches
 from voxlate.trust.widths import NARROWEST, Widths
 
@@ -91,7 +92,8 @@ class Header:
 
     weights: hash of the weights file; synth: the synthesis options of the images; confidence: with which the share
     outside is below 1 - coverage, as `bound` counts; cases: content hashes of each case's files; split: of the cases;
-    units, halves: of each target, with the size of one network unit in physical units.
+    units, halves: of each target, with the size of one network unit in physical units; widened: by target, where
+    `patients` counts synthetic heads instead.
     """
 
     weights: ShortDigest
@@ -107,23 +109,33 @@ class Header:
     units: dict[Name, Text]
     halves: dict[Name, Positive]
     made_by: dict[Text, Text] = field(default_factory=dict)
+    widened: dict[Name, Widening] | None = None
+
+    def factor(self, target: str) -> float:
+        """The factor by which the intervals of a target are widened; 1 for those of patients."""
+        return 1.0 if self.widened is None else self.widened[target]["factor"]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A header, the networks of targets with a learned method, reference patches, and the hash of the file."""
+    """A header, the networks of targets with a learned method, reference patches, and the hash of the file.
+
+    references: None of synthetic heads, because every real scan is far from them.
+    """
 
     header: Header
     widths: Mapping[str, Widths]
-    references: ReferencePatches
+    references: ReferencePatches | None
     hash: str = ""
 
     @property
     def entry(self) -> dict[str, Any]:
         """The entry of a provenance."""
         header = self.header
+        widened = {} if header.widened is None else {"widened": header.widened}
         return {
             "sha256": self.hash,
+            **widened,
             "patients": header.patients,
             "coverage": header.coverage,
             "confidence": header.confidence,
@@ -150,13 +162,14 @@ class Calibration:
         target = self.header.targets[name]
         shape = (2, *prediction.values.shape)
         if name in self.widths:
-            features = voxel_features(prediction.values, sources, prediction.sd)
-            distances = self.widths[name].predict(features)
+            distances = np.empty(shape, np.float32)
+            for planes, features in features_in_slabs(prediction.values, sources, prediction.sd):
+                distances[:, planes] = self.widths[name].predict(features)
         elif target.way == "sd" and prediction.sd is not None:
             distances = np.broadcast_to(prediction.sd + NARROWEST, shape)
         else:
             distances = np.ones(shape, np.float32)
-        scale = np.float32(target.scales[self.header.coverage])
+        scale = np.float32(target.scales[self.header.coverage] * self.header.factor(name))
         return interval(prediction.values, scale * distances, target.ends)
 
     def bounds(
@@ -175,12 +188,33 @@ class Calibration:
         return bounds
 
 
+def widen(calibration: Calibration, widened: Mapping[str, Widening]) -> Calibration:
+    """A calibration on synthetic heads with wider intervals, by target, as real heads showed to be necessary.
+
+    It has neither bounds of errors nor reference patches, which hold only for patients like those of the calibration.
+    """
+    header = calibration.header
+    targets = {name: replace(target, bounds={}) for name, target in header.targets.items()}
+    stated = replace(header, targets=targets, widened=dict(widened))
+    return replace(calibration, header=stated, references=None)
+
+
 def relative_widths(target: Target, coverage: float) -> dict[str, float]:
     """The widths of intervals of other levels, relative to that of the coverage."""
     own = target.scales[coverage]
     return {
         f"{level:g}": round(scale / own, 5) for level, scale in target.scales.items() if own > 0
     }
+
+
+def needed_scale(error: Array, below: Array, above: Array) -> Array:
+    """The factor for the distances of each voxel's interval at which the interval contains the truth.
+
+    error: truth less image; inf where an error meets a distance of 0.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        needed = np.abs(error) / np.where(error < 0, below, above)
+    return np.where(error == 0, np.float32(0), needed)
 
 
 def interval(image: Array, distances: Array, ends: tuple[float, float]) -> tuple[Array, Array]:

@@ -21,6 +21,7 @@ from voxlate.system.errors import BadInput
 from voxlate.system.messages import Message, message
 from voxlate.system.records import Digest, Record, Shape, Tensors, checksum, write_tensors
 from voxlate.training.changes import first_change
+from voxlate.training.run import Run
 from voxlate.trust.calibration import BODY, Calibration, Header, Target
 from voxlate.trust.features import number_of_features
 from voxlate.trust.out_of_distribution import (
@@ -64,7 +65,7 @@ class CalibrationPlace:
         if others:
             text = f"No intervals: the run is calibrated for {others} samples. Give --samples {others.split()[0]}, or run voxlate calibrate with the options of synth."
             return [message("no-intervals", text)]
-        if any(self.folder.glob("calibration.*.safetensors")):
+        if Run(self.folder).calibrations:
             other = next(answer for answer in get_args(Answer) if answer != self.answer)
             text = f"No intervals: the run is calibrated for its {other} answer. Give --answer {other}, or run voxlate calibrate with the options of synth."
             return [message("no-intervals", text)]
@@ -82,8 +83,9 @@ def find_calibration(
 ) -> Calibration | None:
     """The calibration of a run for images that are synthesised with these options; None where the run has none.
 
-    header: of the weights; options: as in `Model.synthesis_options`. Raises BadInput where it belongs to other weights
-    or other options, or to another number of samples than the user asked for.
+    None, too, where a starter's own belongs to other options. header: of the weights; options: as in
+    `Model.synthesis_options`. Raises BadInput where it belongs to other weights or other options, or to another number
+    of samples than the user asked for.
     """
     if not place.file.is_file():
         own_samples = (header["recipe"].get("synth") or {}).get("samples", 1)
@@ -99,16 +101,19 @@ def find_calibration(
             f"these weights ({header['weights_hash']}), found one of others ({stated.weights})"
         )
     change = first_change(without_precision(stated.synth), without_precision(options))
+    if change and stated.widened is not None:
+        return None  # it came with the model: nobody fitted it for other images
     if change:
         raise place.mismatch(f"images drawn as these are, found one of others ({change})")
     targets = recipe.data.target
     sources = len(recipe.data.source)
+    references = calibration.references
     sizes = {len(network.centre) for network in calibration.widths.values()}
     same = (
         stated.targets.keys() == set(targets)
         and stated.units == {name: header["units"][name] for name in targets}
         and sizes <= {number_of_features(sources, stated.synth["samples"])}
-        and len(calibration.references.centre) == number_of_patch_features(sources)
+        and (references is None or len(references.centre) == number_of_patch_features(sources))
     )
     if not same:
         raise BadInput(
@@ -136,7 +141,8 @@ class _Stamped(TypedDict):
 def write_calibration(path: Path, calibration: Calibration) -> None:
     """Write a calibration with a checksum of its whole content."""
     tensors = dict[str, torch.Tensor]()
-    for name, array in vars(calibration.references).items():
+    references = calibration.references
+    for name, array in ({} if references is None else vars(references)).items():
         tensors[f"{MEMORY}.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
     for target, widths in calibration.widths.items():
         tensors |= widths.state_dict(prefix=f"{target}.")
@@ -162,10 +168,12 @@ def read_calibration(path: Path) -> Calibration:
     parts = dict[str, dict[str, torch.Tensor]]()
     for owner, shapes in owners.items():
         parts[owner] = {name: tensors[f"{owner}.{name}"] for name in shapes}
-    arrays = {name: tensor.numpy() for name, tensor in parts.pop(MEMORY).items()}
-    references = ReferencePatches(**arrays)
-    known = references.patients
-    record.check(known == header.patients, f"scans of {known} patients, not of {header.patients}")
+    references = None
+    if header.widened is None:
+        arrays = {name: tensor.numpy() for name, tensor in parts.pop(MEMORY).items()}
+        references = ReferencePatches(**arrays)
+        same = references.patients == header.patients
+        record.check(same, f"scans of {references.patients} patients, not of {header.patients}")
     widths = {name: read_widths(header.targets[name].way, own) for name, own in parts.items()}
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return Calibration(header, widths, references, digest)
@@ -174,9 +182,11 @@ def read_calibration(path: Path) -> Calibration:
 def _shapes(file: Tensors, header: Header) -> dict[str, dict[str, Shape]]:
     """The shapes of the tensors, by what they belong to: the reference patches, and each target with a learned method."""
     lengths = {name: shape for name, (shape, _) in file.shapes.items()}
-    points = lengths.get(f"{MEMORY}.points", ())
-    file.record.check(len(points) == 2, "no patches of known scans")
-    shapes = {MEMORY: reference_shapes(points)}
+    shapes = dict[str, dict[str, Shape]]()
+    if header.widened is None:
+        points = lengths.get(f"{MEMORY}.points", ())
+        file.record.check(len(points) == 2, "no patches of known scans")
+        shapes[MEMORY] = reference_shapes(points)
     for name, target in header.targets.items():
         if target.way in SETTINGS:
             features = lengths.get(f"{name}.centre", ())
@@ -188,7 +198,10 @@ def _shapes(file: Tensors, header: Header) -> dict[str, dict[str, Shape]]:
 def _check(record: Record, header: Header) -> None:
     """Raise BadInput unless the entries of a header agree with each other."""
     names = header.targets.keys()
-    for kind, entries in (("units", header.units), ("scales", header.halves)):
+    kinds: dict[str, Mapping[str, Any]] = {"units": header.units, "scales": header.halves}
+    if header.widened is not None:
+        kinds["factors"] = header.widened
+    for kind, entries in kinds.items():
         same = bool(names) and entries.keys() == names
         record.check(same, f"{kind} of {', '.join(entries) or 'nothing'}")
     patients, cases = header.patients, len(header.cases)

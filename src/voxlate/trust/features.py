@@ -1,11 +1,12 @@
 """Features of a voxel that predict, without the truth, how large the error of an image is there."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import scipy.ndimage as ndimage
 
 from voxlate.system.arrays import Float32
+from voxlate.system.slabs import slabs
 
 Array = Float32
 
@@ -33,6 +34,24 @@ def voxel_features(
         for smoothed in (sd, blur(sd, NARROW), blur(sd, WIDE)):
             features.append(np.log(np.maximum(smoothed, LEAST_SD)))
     return np.stack(features, axis=-1).astype(np.float32, copy=False)
+
+
+def features_in_slabs(
+    image: Array,
+    sources: Sequence[Array],
+    sd: Array | None = None,
+) -> Iterator[tuple[slice, Array]]:
+    """The same features a few slices at a time, because those of a whole volume are larger than all its images."""
+    count = number_of_features(len(sources), 1 if sd is None else 2)
+    for planes in slabs((*image.shape, count)):
+        first = max(planes.start - 1, 0)
+        around = slice(first, planes.stop + 1)
+        features = voxel_features(
+            image[around],
+            [source[around] for source in sources],
+            None if sd is None else sd[around],
+        )
+        yield planes, features[planes.start - first : planes.stop - first]
 
 
 def number_of_features(sources: int, samples: int) -> int:

@@ -8,7 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlate.system.errors import BadInput
-from voxlate.trust.calibration import BODY, LEVELS, Comparison, IntervalMethod, Target, interval
+from voxlate.trust.calibration import (
+    BODY,
+    LEVELS,
+    Comparison,
+    IntervalMethod,
+    Target,
+    interval,
+    needed_scale,
+)
 from voxlate.trust.conformal import (
     Bound,
     by_patient,
@@ -61,7 +69,7 @@ class _Candidate:
                 continue
             truth = case.truth[inside]
             error = truth - case.image[inside]
-            needed = np.where(error < 0, -error / below[inside], error / above[inside])
+            needed = needed_scale(error, below[inside], above[inside])
             too_low = (truth < self.ends[0]) & (error < 0)
             too_high = (truth > self.ends[1]) & (error > 0)
             needed[too_low | too_high] = np.inf
@@ -101,23 +109,16 @@ def fit(
     bound: Bound,
     seed: int,
     ends: tuple[float, float] = (-1.0, 1.0),
+    chosen: IntervalMethod | None = None,
 ) -> tuple[Target, Widths | None]:
-    """Compare the methods of intervals on held-out patients, scale the narrowest, and learn it again from all patients.
+    """Compare the methods of intervals on held-out patients, scale one of them, and learn it again from all patients.
 
-    regions: rules by name; ends: the limits of all intervals, in network units. Raises BadInput where the patients are
-    too few for the coverage.
+    regions: rules by name; ends: the limits of all intervals, in network units; chosen: the method, None for the
+    narrowest. Raises BadInput where the patients are too few for the coverage, or for the method.
     """
     alpha = 1 - coverage
     patients = sorted({case.patient for case in cases})
-    ones = [np.ones((2, len(case.image)), np.float32) for case in cases]
-    methods: list[IntervalMethod] = ["learned", "difficulty"]
-    if len(patients) < QUANTILES_FROM:
-        methods.remove("learned")
-    candidates: dict[IntervalMethod, _Candidate] = {
-        method: _Candidate(cases, _cross_fit(method, cases, patients, alpha, seed), ends)
-        for method in methods
-    }
-    candidates["constant"] = _Candidate(cases, ones, ends)
+    candidates = _candidates(cases, patients, alpha, seed, ends)
     compared = dict[str, Comparison]()
     for method, candidate in candidates.items():
         scale = least_scale(candidate.scores(), alpha, confidence, bound)
@@ -130,7 +131,12 @@ def fit(
             f"calibrate: expected enough patients for a coverage of {coverage:.0%} with confidence {confidence:.0%}, found {count}, who can prove {provable:.0%} at best. Hold back more, ask for less (--coverage 0.8), or let shares of patients count as about normal (--bound normal)."
         )
     finite = [method for method in candidates if method in compared]
-    best = min(finite, key=lambda method: compared[method].width)
+    if chosen is not None and chosen not in finite:
+        raise BadInput(
+            f"--method: expected enough patients for the method {chosen} ({QUANTILES_FROM} for learned), found {len(patients)}. Hold back more, or leave the choice of the method out."
+        )
+    narrowest = min(finite, key=lambda method: compared[method].width)
+    best = narrowest if chosen is None else chosen
     scores = candidates[best].scores()
     scales = dict[float, float]()
     for level in sorted({*LEVELS, coverage}):
@@ -140,6 +146,26 @@ def fit(
     network = _learn(best, cases, alpha, seed) if best in SETTINGS else None
     bounds = _bounds(candidates[best], regions, scales[coverage], coverage)
     return Target(best, scales, compared, dict(regions), bounds, ends), network
+
+
+def _candidates(
+    cases: Sequence[CalibrationVoxels],
+    patients: Sequence[str],
+    alpha: float,
+    seed: int,
+    ends: tuple[float, float],
+) -> dict[IntervalMethod, _Candidate]:
+    """The methods of intervals that so many patients allow."""
+    ones = [np.ones((2, len(case.image)), np.float32) for case in cases]
+    methods: list[IntervalMethod] = ["learned", "difficulty"]
+    if len(patients) < QUANTILES_FROM:
+        methods.remove("learned")
+    candidates: dict[IntervalMethod, _Candidate] = {
+        method: _Candidate(cases, _cross_fit(method, cases, patients, alpha, seed), ends)
+        for method in methods
+    }
+    candidates["constant"] = _Candidate(cases, ones, ends)
+    return candidates
 
 
 def _cross_fit(

@@ -204,11 +204,13 @@ def _is_calibrated(model: Model) -> bool:
 
 
 def card_of(model: Model) -> dict[str, Any]:
-    """The limits of a starter and, for each of its sources, the names of scans that it accepts; of other models none."""
+    """A starter's limits and intervals and, for each of its sources, the names of scans that it accepts; of other models none."""
     sources = model.recipe.data.source
     accepts = {name: [*scans] for name, scans in model.aliases.items() if name in sources}
-    limits = [] if name_of(model.origin) is None else [*read_card(model.origin).limits]
-    return {"accepts": accepts, "limits": limits}
+    if name_of(model.origin) is None:
+        return {"accepts": accepts, "limits": []}
+    card = read_card(model.origin)
+    return {"accepts": accepts, "limits": [*card.limits, card.on_intervals]}
 
 
 def names_for_scans(model: Model) -> tuple[str, ...]:
@@ -253,7 +255,7 @@ def _try(model: Model, inputs: Sequence[str], scans: Path) -> dict[str, Any]:
     calibration = model.calibration()
     warnings = [*found.notes, *prepared.warnings, *_warn_of_names(model, inputs, found.files)]
     warnings += model.missing_checks
-    if calibration is not None:
+    if calibration is not None and calibration.references is not None:
         sources = sources_of(model.recipe, prepared.prepared)
         patches = patches_in(model.recipe, prepared.prepared, sources)
         warnings += verdict_on(calibration.references, patches).messages

@@ -1,0 +1,268 @@
+"""Fits the intervals of a starter on synthetic heads, and widens them as far as real heads show to be necessary.
+
+`benchmarks/starters.py` calls this after the training. For a finished starter and a prepared cohort, without training:
+
+    python benchmarks/starter_intervals.py STARTER PREPARED REAL WORK [--device auto]
+
+STARTER: the starter's folder; PREPARED: a cohort of phantoms, of which the validation split calibrates; REAL: a cohort of
+real heads with source and target, whose manifest may lie beside it (REAL.csv); WORK: a folder for scans and images.
+"""
+
+import argparse
+import csv
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from starter_pack import with_intervals
+from voxlate.batch import stable_id
+from voxlate.cases.acquisition import margin, through_plane
+from voxlate.cases.case import PreparedCase
+from voxlate.cases.drawn import Drawn
+from voxlate.cases.prepared import open_cohort
+from voxlate.cohorts.find import find_cohort
+from voxlate.formats.io import write_volume
+from voxlate.images.grid import Volume, same_grid
+from voxlate.images.mask import foreground
+from voxlate.recipe import Recipe
+from voxlate.recipe.provenance import Widening, provenance_of
+from voxlate.scoring.intervals import describe_widening
+from voxlate.scoring.regions import read_canonical
+from voxlate.scoring.units import BRAIN_HU, TOP, shows_a_window
+from voxlate.starters.card import Card, Intervals
+from voxlate.synthesis.calibrate import calibrate
+from voxlate.synthesis.cohort import synthesise_cases
+from voxlate.synthesis.inputs import sees_single_slices
+from voxlate.synthesis.model import Model, load
+from voxlate.synthesis.scans import by_accepted_names, find_scans
+from voxlate.synthesis.selection import Selection
+from voxlate.system.errors import BadInput, plural
+from voxlate.system.files import HIGH, LOW
+from voxlate.training.run import Run
+from voxlate.training.starter import copy_starter
+from voxlate.training.weights import file_hash
+from voxlate.trust.calibration import Array, needed_scale, widen
+from voxlate.trust.calibration_file import read_calibration, write_calibration
+from voxlate.trust.conformal import by_patient, least_scale, shares_outside
+
+# Each head is drawn in these numbers of contrasts, of which one has every second slice, and so on: real scans have
+# slices of 1 to 8 mm, and features of a voxel compare neighbouring slices.
+EVERY = (2, 4, 8)
+METHODS: tuple[Literal["learned", "difficulty"], ...] = ("learned", "difficulty")
+
+
+@dataclass(frozen=True)
+class RealHeads:
+    """The factors, sorted, by which the intervals of each head's voxels must be wider to contain the truth."""
+
+    needed: Mapping[str, Array]
+    coverage: float
+
+    @property
+    def factor(self) -> float:
+        """The least factor at which the coverage is the nominal one or more, on average over heads."""
+        return _least_factor(self.needed, self.coverage)
+
+    def coverages(self, factor: float) -> dict[str, float]:
+        """The share of each head's voxels inside intervals that are wider by a factor."""
+        shares = 1 - shares_outside([*self.needed.values()], factor)
+        return dict(zip(self.needed, shares.tolist()))
+
+    @property
+    def deviation(self) -> float:
+        """How far the coverage of a head is from the nominal one at most, after the widening."""
+        shares = self.coverages(self.factor).values()
+        return max(abs(share - self.coverage) for share in shares)
+
+    def left_out(self) -> dict[str, float]:
+        """The share of each head's voxels inside, by the factor of the other heads."""
+        shares = dict[str, float]()
+        for head in self.needed:
+            others = {name: own for name, own in self.needed.items() if name != head}
+            if others:
+                shares[head] = self.coverages(_least_factor(others, self.coverage))[head]
+        return shares
+
+
+def _least_factor(needed: Mapping[str, Array], coverage: float) -> float:
+    """Never below 1, because clipped values hide errors: most bone of 8-bit CT is white whatever its HU."""
+    factor = least_scale([*needed.values()], 1 - coverage, coverage, "none")
+    return max(1.0, factor)
+
+
+def add_intervals(starter: Path, prepared: Path, real: Path, work: Path, device: str) -> Card:
+    """Calibrate a starter on the validation split of prepared phantoms, widen its intervals, and write its card.
+
+    Of the methods of intervals, that is taken whose coverage differs least between real heads. Raises BadInput where the starter cannot have intervals that real heads widen.
+    """
+    recipe = load(starter, device).recipe
+    if recipe.task.completes:
+        raise BadInput(
+            f"{starter}: expected a starter that makes a target of other scans, found a completion, whose intervals hold where one modality is missing: real scans lack more. Leave it without intervals."
+        )
+    scans = write_scans(prepared, recipe, work / "calibration_scans")
+    tried = dict[Path, RealHeads]()
+    for method in METHODS:
+        copied = load(_copy(starter, work / method), device)
+        if not copied.calibration_file.is_file():
+            # Some contrasts share so little with CT that the truths of others look like those of another patient.
+            cases = find_cohort(scans).cases
+            calibrate(copied, cases, bound="none", method=method, any_truth=True)
+        tried[copied.calibration_file] = shown = compare(copied, real, work / f"{method}_images")
+        print(f"{method}: {_table(shown)}", flush=True)
+    best = min(tried, key=lambda file: tried[file].deviation)
+    return _write(starter, best, recipe.data.target[0], tried[best])
+
+
+def _write(starter: Path, calibration: Path, target: str, shown: RealHeads) -> Card:
+    """Write a calibration, wider as real heads showed to be necessary, and the card of its starter."""
+    factor = round(shown.factor, 3)
+    widened = {target: Widening(factor=factor, heads=len(shown.needed))}
+    path = starter / calibration.name
+    write_calibration(path, widen(read_calibration(calibration), widened))
+    entry = read_calibration(path).entry
+    shares = shown.coverages(factor).values()
+    text = f"Its intervals of {shown.coverage:.0%} were {describe_widening(entry)}: they contain {min(shares):.1%} to {max(shares):.1%} of the voxels of each of these that all its scans show, and guarantee nothing for a patient."
+    return with_intervals(starter, Intervals(path.name, file_hash(path), text))
+
+
+def _copy(starter: Path, out: Path) -> Path:
+    """A copy of the starter; that of other weights is replaced, with its calibration."""
+    copied = Run(out).weights()
+    if copied.is_file() and file_hash(copied) != file_hash(Run(starter).weights()):
+        shutil.rmtree(out)
+    return copy_starter(starter, out)
+
+
+def layout(cohort: Path) -> dict[str, Any]:
+    """How a cohort's files are found: by the manifest next to it, where there is one."""
+    manifest = cohort.with_name(f"{cohort.name}.csv")
+    return {"manifest": manifest} if manifest.exists() else {}
+
+
+def write_scans(prepared: Path, recipe: Recipe, out: Path) -> Path:
+    """Write scans of the validation heads as a cohort: contrasts drawn as in training, and the true images.
+
+    Each head is drawn several times; scans that are there are kept.
+    """
+    cohort = recipe.with_maps_of(open_cohort(prepared))
+    names = [*recipe.data.source, *recipe.data.target]
+    steps = EVERY if sees_single_slices(recipe) else (1,)
+    rows = list[dict[str, str]]()
+    for head in cohort.splits["val"]:
+        for number, step in enumerate(steps):
+            case = f"{head}_{number}"
+            files = {name: out / case / f"{name}.nii.gz" for name in names}
+            if not all(file.is_file() for file in files.values()):
+                for name, volume in _draw(cohort.case(head), case, names, step):
+                    write_volume(files[name], volume)
+            places = {name: f"{file.relative_to(out)}" for name, file in files.items()}
+            rows.append({"case": case, "patient": head, **places})
+    with (out / "cases.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, ["case", "patient", *names])
+        table.writeheader()
+        table.writerows(rows)
+    return out
+
+
+def _draw(
+    head: PreparedCase, case: str, names: list[str], step: int
+) -> Iterator[tuple[str, Volume]]:
+    """The scans of a head, every `step`-th slice, in the contrasts of a draw that the name of the case decides."""
+    drawn = head.contrasts
+    assert isinstance(drawn, Drawn)
+    named = replace(head, header=replace(head.header, case=case))
+    thickness_mm = drawn.slice_mm(drawn.draw(stable_id("physics", case)))
+    spacing_mm = head.header.spacing_mm[0]
+    reach = margin(thickness_mm, spacing_mm)
+    for name in names:
+        volume = named.volume(name)
+        data = volume.data[0]
+        if name not in drawn.names:  # of a training's item, stored images have its slice thickness
+            around = np.pad(data, ((reach, reach), (0, 0), (0, 0)), mode="edge")
+            data = through_plane(around, thickness_mm, spacing_mm)
+        affine = volume.affine.copy()
+        affine[:3, 2] *= step
+        yield name, replace(volume, data=data[None, ::step], affine=affine)
+
+
+def compare(model: Model, real: Path, out: Path) -> RealHeads:
+    """Synthesise real heads with the intervals of synthetic ones, and compare these with the true images."""
+    calibration = model.calibration()
+    assert calibration is not None
+    scans = find_scans([str(real)], model, **layout(real))
+    synthesise_cases(Selection(model, scans), out, say=lambda _: None)
+    (target,) = model.recipe.data.target
+    found = list[tuple[str, Array]]()
+    for case in find_cohort(real, **layout(real)).cases:
+        files, _ = by_accepted_names(case.files, model.aliases)
+        of_case = _needed(out / case.case, model.recipe.data.source, target, files)
+        found.append((case.patient or case.case, of_case))
+    needed = {head: np.sort(np.concatenate(own)) for head, own in by_patient(found).items()}
+    return RealHeads(needed, calibration.header.coverage)
+
+
+def _needed(folder: Path, sources: Sequence[str], target: str, files: Mapping[str, Path]) -> Array:
+    """The factors that a case's voxels need, where the truth and all sources show the body.
+
+    Elsewhere the scans show different bodies: one head has 7 % more swelling and bandages in its CT than in its MR.
+    """
+    image, low, high = (
+        read_canonical(folder / f"{target}{end}.nii.gz", target) for end in ("", LOW, HIGH)
+    )
+    truth = read_canonical(files[target], target)
+    inside = foreground(truth)
+    for scan in (truth, *(read_canonical(files[name], name) for name in sources)):
+        if not same_grid(image.grid, scan.grid):
+            raise BadInput(
+                f"{folder.name}: expected {scan.modality} on the grid of the image ({image.grid}), found {scan.grid}. Resample it."
+            )
+        inside &= foreground(scan)
+    in_window = shows_a_window(provenance_of(folder), target, truth.unit)
+    least, most = ends_in_window(truth.data[0]) if in_window else (truth.data[0], truth.data[0])
+    values = image.data[0]
+    error = np.maximum(least - values, 0) + np.minimum(most - values, 0)
+    distances = values - low.data[0], high.data[0] - values
+    return needed_scale(error[inside], *(distance[inside] for distance in distances))
+
+
+def ends_in_window(grey: Array) -> tuple[Array, Array]:
+    """The least and the largest HU that a grey value may show: black and white show all that a window has cut."""
+    low, high = BRAIN_HU
+    shown = low + grey / np.float32(TOP) * (high - low)
+    least = np.where(grey <= 0, -np.inf, shown)
+    most = np.where(grey >= TOP, np.inf, shown)
+    return least, most
+
+
+def _table(shown: RealHeads) -> str:
+    """The coverage of each real head before and after the widening, and by the factor of the other heads."""
+    factor, left_out = shown.factor, shown.left_out()
+    before, after = shown.coverages(1.0), shown.coverages(factor)
+    lines = [
+        f"{plural(len(before), 'real head')}, factor {factor:.3g}: before, after, by the others"
+    ]
+    for head, share in before.items():
+        other = f"{left_out[head]:6.1%}" if head in left_out else ""
+        lines.append(f"  {head:12} {share:6.1%} {after[head]:6.1%} {other}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("starter", "prepared", "real", "work"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--device", default="auto")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    card = add_intervals(given.starter, given.prepared, given.real, given.work, given.device)
+    print(*card.lines, sep="\n")
+
+
+if __name__ == "__main__":
+    main()
