@@ -29,7 +29,7 @@ def test_these_starters_are_shipped(shipped):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_starter_is_whole_small_and_says_what_it_was_trained_on(shipped, name):
     card = check_starter(shipped / name)
-    assert card.trained_on == "synthetic heads only"
+    assert card.trained_on.startswith("synthetic heads only")
     assert Run(shipped / name).weights().stat().st_size == card.bytes <= MOST_BYTES
     assert card.measured, "no number on real scans"
     assert card.limits
