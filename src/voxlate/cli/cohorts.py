@@ -23,9 +23,12 @@ MOST_ALIGNED = 2  # lines on the alignment of scans
 MOST_ROWS = 12  # files of a dry run; --all shows the others
 
 
-@command("phantom --out COHORT --cases 24 --size 96 96 48")
+@command(
+    "phantom --out COHORT --cases 24 --size 96 96 48",
+    "phantom --labels MAPS --tissues synthseg --spacing 1 1 1 --out COHORT",
+)
 def phantom(to: To, options: PhantomOptions) -> None:
-    """Write a cohort of synthetic heads in MR, CT, CTA, TOF, SWI and perfusion."""
+    """Write a cohort of synthetic heads, or of bodies from label maps, in MR, CT, CTA, TOF, SWI and perfusion."""
     from voxlate.api.cohorts import phantom as run
 
     folders = run(to, options)

@@ -21,7 +21,7 @@ def tables() -> list[str]:
 class PhantomOptions:
     """Options of `voxlate phantom` and voxlate.phantom."""
 
-    cases: Annotated[int, Option("Number of heads.", panel=MAIN, least=1)] = 24
+    cases: Annotated[int, Option("Number of cases.", panel=MAIN, least=1)] = 24
     size: Annotated[
         tuple[int, int, int] | None,
         Option(

@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -140,9 +140,9 @@ def read_table(table: str | Path) -> LabelTable:
     named = str(table) in tables()
     path = SHIPPED / f"{table}.toml" if named else Path(table)
     if not path.is_file():
-        hint = did_you_mean(str(table), tables())
+        hint = _hint(str(table), tables())
         raise BadInput(
-            f"--tissues: expected one of {', '.join(tables())} or a TOML file, found {table}. {hint} Write a table as docs/guides/label_maps.md shows."
+            f"--tissues: expected one of {', '.join(tables())} or a TOML file, found {table}. {hint}Write a table as the guide on label maps shows."
         )
     try:
         text = tomllib.loads(path.read_text(encoding="utf-8-sig"))
@@ -172,6 +172,12 @@ def read_table(table: str | Path) -> LabelTable:
     return LabelTable(Path(table).stem, written.title, written.inside, written.coat_mm, codes, own)
 
 
+def _hint(name: str, known: Iterable[str]) -> str:
+    """A suggestion of similar names before a sentence; "" for none."""
+    hint = did_you_mean(name, known)
+    return f"{hint} " if hint else ""
+
+
 def _check_tissues(
     path: Traversable, written: _Written, own: dict[str, OwnTissue], known: dict[str, Any]
 ) -> None:
@@ -186,9 +192,9 @@ def _check_tissues(
         )
     for name in written.labels:
         if name.lower() not in known:
-            hint = did_you_mean(name.lower(), list(known))
+            hint = _hint(name.lower(), known)
             raise BadInput(
-                f"{path}: expected tissues in [labels], found '{name}'. {hint} Tissues are {', '.join(known)}; others need a table [tissues.{name}]."
+                f"{path}: expected tissues in [labels], found '{name}'. {hint}Tissues are {', '.join(known)}; others need a table [tissues.{name}]."
             )
 
 

@@ -77,11 +77,15 @@ def describe_widening(calibration: Mapping[str, Any]) -> str:
     widened: Mapping[str, Mapping[str, Any]] = calibration.get("widened", {})
     if not widened:
         return ""
-    factors = [
-        f"by a factor of {by['factor']:.3g}{f' ({name})' if len(widened) > 1 else ''} from {plural(by['heads'], 'real head')}"
-        for name, by in widened.items()
-    ]
-    return f"fitted on {plural(calibration['patients'], 'synthetic head')}, and widened {' and '.join(factors)}"
+    factors = []
+    for name, by in widened.items():
+        heads = plural(by["heads"], "real head")
+        of_one = f" ({name})" if len(widened) > 1 else ""
+        if by["factor"] == 1:
+            factors.append(f"not widened{of_one}, because {heads} did not make it necessary")
+        else:
+            factors.append(f"widened by a factor of {by['factor']:.3g}{of_one} from {heads}")
+    return f"fitted on {plural(calibration['patients'], 'synthetic head')}, and {' and '.join(factors)}"
 
 
 def interval_scores(
