@@ -32,9 +32,8 @@ DARK = 10.0  # percentile of a truth, below which is air wherever the scan has a
 SATURATED = 1e-4  # share of a picture at white: bone that a window has cut
 NO_AIR_HU = -500.0  # air is below, all tissue but lung above
 APART_HU = 300.0  # between air in an image and the truth there
-OTHER_SCALE = (
-    10.0  # times, between the brightest values of an image in arbitrary units and of its truth
-)
+# Times, between the brightest values of an image in arbitrary units and of its truth.
+OTHER_SCALE = 10.0
 BRIGHT = 99.5  # percentile of these
 WHITE = (1.0, 255.0)  # the ends of grey values
 
