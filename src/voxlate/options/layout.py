@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-from voxlate.options.option import INPUT, Option, bytes_of, options
+from voxlate.options.option import INPUT, Option, bytes_of, options, shipped_tables
 
 LARGEST_VOLUME = (
     "VOXLATE_MAX_VOLUME"  # of the environment, which processes that a command starts inherit
@@ -18,9 +18,7 @@ SHIPPED = resources.files("voxlate") / "presets"
 
 def presets() -> list[str]:
     """Names of the presets that come with the package."""
-    return sorted(
-        path.name.removesuffix(".toml") for path in SHIPPED.iterdir() if path.name.endswith(".toml")
-    )
+    return shipped_tables(SHIPPED)
 
 
 MAX_VOLUME = Option(

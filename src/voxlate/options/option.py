@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import partial
+from importlib.resources.abc import Traversable
 from inspect import Parameter, Signature, cleandoc
 from typing import Annotated, Any, TypeVar, dataclass_transform, get_args, get_origin
 
@@ -59,6 +60,12 @@ def suggestions(option: Option, begun: str) -> list[str]:
         module, _, name = known.partition(":")
         known = getattr(importlib.import_module(module), name)
     return [value for value in (known() if callable(known) else known) if value.startswith(begun)]
+
+
+def shipped_tables(folder: Traversable) -> list[str]:
+    """Names of the TOML files of a folder of the package."""
+    names = [path.name for path in folder.iterdir()]
+    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
 
 
 def option_of(annotation: Any) -> Option | None:

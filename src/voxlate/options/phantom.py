@@ -5,16 +5,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
 
-from voxlate.options.option import MAIN, Option, options
+from voxlate.options.option import MAIN, Option, options, shipped_tables
 
 SHIPPED = resources.files("voxlate") / "phantoms" / "tables"
 
 
 def tables() -> list[str]:
     """Names of the tables of labels' tissues that come with the package."""
-    return sorted(
-        path.name.removesuffix(".toml") for path in SHIPPED.iterdir() if path.name.endswith(".toml")
-    )
+    return shipped_tables(SHIPPED)
 
 
 @options

@@ -9,7 +9,7 @@ from voxlate.phantoms import eyes
 from voxlate.phantoms.anatomy import Anatomy
 from voxlate.phantoms.canvas import Canvas
 from voxlate.phantoms.shapes import Rng, Space, Triple, Tube, ellipsoid, join, overlap, union
-from voxlate.phantoms.tissue import INTRACRANIAL, Label
+from voxlate.phantoms.tissue import INTRACRANIAL, SKULL, Label
 from voxlate.phantoms.vessels import on_cerebrum
 from voxlate.system.arrays import AnyArray
 
@@ -75,7 +75,7 @@ def paint_plates(canvas: Canvas, bones: Bones, points: Space) -> None:
         near = ellipsoid(points, centre, (radius_mm + 8,) * 3) < 0
         if not near.any():
             continue
-        bone = np.isin(canvas.label, (Label.BONE, Label.DIPLOE, Label.MARROW))
+        bone = np.isin(canvas.label, SKULL)
         beside = ndimage.binary_dilation(bone) & ~bone & ~np.isin(canvas.label, INTRACRANIAL)
         x, y, z = (p - c for p, c in zip(points, centre))
         outward = [c / np.linalg.norm(centre) for c in centre]

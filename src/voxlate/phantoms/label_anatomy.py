@@ -12,7 +12,7 @@ from voxlate.images.mask import erode
 from voxlate.phantoms.label_map import LabelMap, enlarge
 from voxlate.phantoms.label_table import CODES
 from voxlate.phantoms.shapes import NoiseField, Rng, noise
-from voxlate.phantoms.tissue import BRAIN, OTHER_BRAIN, Label
+from voxlate.phantoms.tissue import BRAIN, OTHER_BRAIN, SKULL, Label
 from voxlate.system.arrays import AnyArray
 
 _CROSS = ndimage.generate_binary_structure(3, 1)
@@ -20,7 +20,6 @@ _VAULT_MM = 14.0  # cancellous bone closer to the brain is diploe
 _ORBIT_MM = 11.0  # fat around the optic nerve and the eye's muscles
 _SPINE_MM = 12.0  # below the lowest brain, from where fluid is that of the spine
 _WALL_MM = 2.0  # of hollow organs
-_SKULL = (Label.BONE, Label.DIPLOE, Label.MARROW)
 LEAST_BRAIN_ML = 200.0
 _BRAIN = (*BRAIN, *OTHER_BRAIN, Label.VENTRICLE)
 
@@ -166,5 +165,5 @@ def _draw_hollow(out: AnyArray, body: LabelMap, habitus: Habitus, lobes: AnyArra
 
 def _draw_membranes(out: AnyArray, habitus: Habitus, lobes: AnyArray, fluid: AnyArray) -> None:
     """Dura: the fluid beside the skull, where it is thick enough to show."""
-    skull = ndimage.binary_dilation(np.isin(out, _SKULL), _CROSS)
+    skull = ndimage.binary_dilation(np.isin(out, SKULL), _CROSS)
     out[fluid & skull & (lobes < habitus.dura)] = Label.DURA

@@ -25,7 +25,7 @@ from voxlate.phantoms.head import Head
 from voxlate.phantoms.label_anatomy import Habitus
 from voxlate.phantoms.label_map import PAD_MM, LabelMap
 from voxlate.phantoms.shapes import Points, Rng, Space, Triple, triple
-from voxlate.phantoms.tissue import FURNITURE, INTRACRANIAL, TUMOUR, Label
+from voxlate.phantoms.tissue import FURNITURE, INTRACRANIAL, SKULL, TUMOUR, Label
 from voxlate.phantoms.variation import Places, Variation
 from voxlate.phantoms.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
 from voxlate.system.arrays import AnyArray
@@ -36,7 +36,6 @@ _SLAB_VOXELS = 2**21  # bounds the memory of the coordinates
 _FIELD_Z_MM = 9.0  # upright coordinates of the phantoms' middle slice
 _CUT = 0.3  # share of heads whose lowest part the scan leaves out
 _ROOM = 1.2  # size of the grid on which a body is painted, relative to the map
-_SOFT_BONE = (Label.BONE, Label.DIPLOE, Label.MARROW)
 
 
 @dataclass(frozen=True)
@@ -228,7 +227,7 @@ def _paint_head(canvas: Canvas, shape: Detailed, points: Space) -> AnyArray:
     lesion_map = contents.paint_findings(canvas, shape.contents, points, inner)
     tumour = np.isin(canvas.label, TUMOUR)
     simple.paint_vessels(canvas, base, inner, soft & ~tumour)
-    bone = np.isin(canvas.label, _SOFT_BONE)
+    bone = np.isin(canvas.label, SKULL)
     bones.paint_teeth(canvas, shape.face.bones, points, shape.face.jaw_mm, bone)
     bones.paint_plates(canvas, shape.face.bones, points)
     return np.where(lesion_map > 0, lesion_map, labelled) * soft

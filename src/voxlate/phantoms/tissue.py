@@ -76,6 +76,7 @@ INTRACRANIAL = (
     *(*OTHER_BRAIN, Label.OLD_CAVITY, Label.RESECTION),
     *(Label.DURA, Label.CALCIFICATION, Label.SHUNT),
 )
+SKULL = (Label.BONE, Label.DIPLOE, Label.MARROW)
 METAL = (Label.METAL, Label.PLATE)
 # MR scanners do not see them: they stand outside the patient on CT.
 FURNITURE = (Label.TABLE, Label.FOAM)
