@@ -118,6 +118,15 @@ def test_a_field_of_view_that_ends_within_the_head_is_said_in_millimetres(known)
         assert worst_grade(said) == "do not trust"
 
 
+def test_the_content_of_a_crop_inside_a_head_is_said_to_be_beyond_judgement(known):
+    whole = head(100)
+    crop = replace(whole, data=whole.data[:, 11:19, 14:26, 11:21])
+    assert [(said.code, said.grade) for said in found(known, crop)] == [("crop", "caution")]
+    assert "it shows 32 x 48 x 40 mm" in found(known, crop)[0].text
+    small_voxels = replace(whole, affine=np.diag([2.0, 2.0, 2.0, 1.0]))  # with air around the head
+    assert "crop" not in [said.code for said in found(known, small_voxels)]
+
+
 def test_another_modality_is_not_to_be_trusted(known):
     scan = head(100)
     assert (

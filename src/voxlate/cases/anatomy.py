@@ -59,6 +59,7 @@ UNRELATED = 0.25  # correlation with the mean scan; real heads, brains and singl
 # Correlation with the mean scan inside its body: 0.04 or more of 10 real heads, 20 label heads and 22 images of brains, below
 # 0 of 9 of the 10 heads after inversion.
 OPPOSITE = 0.0
+CROP = 0.6  # of the training's mean extent
 SHOWS = 0.2  # of the training's own patients, from which that says something
 LEAST_HEIGHT = 0.25  # of the training's mean height; inside 9 of 134 single slices of heads, the correlation is below 0
 # Times the training's longest extent: 490 mm of heads, from which voxels have another size.
@@ -159,13 +160,14 @@ def read_anatomy(path: Path, modalities: Collection[str]) -> Anatomy:
 class Body:
     """A case's body in one source: its box (mean 0, length 1), the logarithm of its extents in mm, and its level.
 
-    grain: the change of these extents by half a voxel.
+    grain: the change of these extents by half a voxel; cut: whether the body reaches both ends of the scan, along D, H, W.
     """
 
     box: Box
     size: Float64
     grain: Float64
     level: float
+    cut: Bool
 
 
 def body_of(case: PreparedCase, name: str, spec: IntensityMap) -> Body:
@@ -173,14 +175,16 @@ def body_of(case: PreparedCase, name: str, spec: IntensityMap) -> Body:
     statistics = case.header.statistics[name]
     coarse, spacing = _coarse(case.volume(name))
     body = foreground(coarse)
-    inside = tuple(slice(*ends) for ends in box_around(body))
+    ends = box_around(body)
+    inside = tuple(slice(*pair) for pair in ends)
+    cut = np.ptp(ends, axis=1) == body.shape
     values = np.where(body, coarse.data[0], coarse.data[0].min())
     cropped = spec.scale(statistics).forward(values)[inside].astype(np.float32)
     factors = [SIDE / length for length in cropped.shape]
     stretched = zoom(cropped, factors, order=1, mode="nearest", grid_mode=True)
     extents = _extents_mm(body, spacing)
     grain = np.log1p(spacing / 2 / extents)
-    return Body(_unit(stretched), np.log(extents), grain, statistics.foreground.at(LEVEL))
+    return Body(_unit(stretched), np.log(extents), grain, statistics.foreground.at(LEVEL), cut)
 
 
 def _extents_mm(body: Bool, spacing: Float64) -> Float64:
@@ -354,6 +358,10 @@ def check_body(
     usual = anatomy.usual.get(name)
     if usual is None or messages:
         return messages
+    if _is_crop(usual, body):
+        extent = " x ".join(f"{length:.0f}" for length in np.exp(body.size))
+        text = f"{name}: it shows {extent} mm (height, depth, width) inside a body, the training's scans whole bodies: its content and orientation cannot be judged."
+        return [message("crop", text)]
     mean = anatomy.means[name]
     correlations = _correlations(body.box, mean)
     messages = _check_mirror(name, usual, correlations)
@@ -386,7 +394,7 @@ def check_content(anatomy: Anatomy, name: str, body: Body) -> list[Message]:
     similar to the mean box, or is as similar and only then has the training's extents.
     """
     usual = anatomy.usual.get(name)
-    if usual is None:
+    if usual is None or _is_crop(usual, body):
         return []
     mean = anatomy.means[name]
     correlations = _correlations(body.box, mean)
@@ -427,6 +435,12 @@ def _check_mirror(name: str, usual: Usual, likeness: Float64) -> list[Message]:
     how = " and ".join(SIDES[axis] for axis in FLIPS[flip])
     text = f"{name}: the scan is likely turned {how}: mirrored so, it resembles the training's scans more (correlation with their mean {mirrored:.2f} instead of {own:.2f})."
     return [message("mirrored", text, correlation=own, mirrored=mirrored)]
+
+
+def _is_crop(usual: Usual, body: Body) -> bool:
+    """Whether a scan shows a part inside a body: much less than usual along two axes, where the body fills the scan."""
+    is_small = body.size < usual.size + np.log(CROP)
+    return int((is_small & body.cut).sum()) >= 2
 
 
 def _check_inside(name: str, usual: Usual, body: Body, mean: Box) -> list[Message]:
