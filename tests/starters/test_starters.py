@@ -12,6 +12,7 @@ from starter_pack import with_measured
 from voxlate.starters import names
 from voxlate.starters.card import Measured, read_card
 from voxlate.synthesis.model import load
+from voxlate.synthesis.scans import by_accepted_names
 from voxlate.system.errors import BadInput
 from voxlate.training.run import Run
 from voxlate.training.starter import check_starter, run_folder
@@ -126,6 +127,14 @@ def test_a_scan_of_an_accepted_name_is_taken_and_said(starter, voxlate, cohort, 
     assert answer.code == 0, answer.err
     assert "pd is taken as t1." in answer.err
     assert (tmp_path / "out" / "case" / "t2.nii.gz").is_file()
+
+
+def test_a_choice_among_several_accepted_scans_is_a_caution(tmp_path):
+    files = {"pd": tmp_path / "pd.nii.gz", "t1w": tmp_path / "t1w.nii.gz"}
+    own, [said] = by_accepted_names(files, {"t1": ["t1", "t1w", "pd"]})
+    assert own["t1"].name == "t1w.nii.gz"
+    assert said.grade == "caution"
+    assert said.text == "t1w is taken as t1; pd could be taken, too, by t1=FILE."
 
 
 def test_a_calibration_goes_into_a_copy_and_nothing_into_the_package(

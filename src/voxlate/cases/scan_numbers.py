@@ -14,6 +14,7 @@ from voxlate.cases.case_header import CaseHeader
 from voxlate.cases.intensity_checks import AIR_HU, check_kind
 from voxlate.cases.sketch import Sketch, empty_share
 from voxlate.images.statistics import Statistics
+from voxlate.images.units import TISSUE_MAPS
 from voxlate.system.arrays import Float32
 
 Oddity = tuple[str, str]  # a code, and numbers for the brackets
@@ -164,7 +165,8 @@ def _of_ct(scan: ScanNumbers, usual: Usual) -> Iterator[Oddity]:
 
 
 def _of_mr(name: str, scan: ScanNumbers, usual: Usual) -> Iterator[Oddity]:
-    if scan.unit != "grey" and check_kind(name, scan.unit, scan.statistics):
+    no_image = scan.unit == "grey" or name in TISSUE_MAPS
+    if not no_image and check_kind(name, scan.unit, scan.statistics):
         yield "other-kind", ""
     span = f"{scan.statistics.all.at(0):.4g} to {scan.statistics.all.at(100):.4g}"
     most_are_signed = usual["signed"][0] > 0.5
