@@ -19,13 +19,13 @@ from voxlate.system.config import fill, setting, settings
 from voxlate.system.errors import BadInput, did_you_mean
 
 # What a label map does not tell apart; label_anatomy.py draws the tissues of each.
-DRAWN = {
-    "soft": "fat, muscle and, where the map has none, skin",
-    "cancellous": "diploe of the skull, marrow elsewhere",
-    "whole_bone": "a cortex of bone around marrow",
-    "fluid": "fluid around brain and cord, or in any organ",
-    "hollow": "an organ whose wall encloses its content and gas",
-}
+DRAWN = (
+    "soft",  # fat, muscle and, where the map has none, skin
+    "cancellous",  # diploe of the skull, marrow elsewhere
+    "whole_bone",  # a cortex of bone around marrow
+    "fluid",  # around brain and cord, or in any organ
+    "hollow",  # an organ whose wall encloses its content and gas
+)
 _NAMES = {label.name.lower(): int(label) for label in Label}
 _FIRST_OWN = len(Label)
 _FIRST_DRAWN = 250 - len(DRAWN)
@@ -87,7 +87,6 @@ class LabelTable:
     """
 
     name: str
-    title: str
     inside: Literal["air", "soft"]
     coat_mm: float
     codes: dict[int, int]
@@ -154,9 +153,10 @@ def read_table(table: str | Path) -> LabelTable:
         raise BadInput(
             f"{path}: expected each tissue once in [tissues], found one in capitals and small letters. Rename one."
         )
-    known = _NAMES | {name: _FIRST_OWN + k for k, name in enumerate(own)} | CODES
-    _check_tissues(path, written, own, known)
     codes = {0: int(Label.AIR)}
+    found = LabelTable(Path(table).stem, written.inside, written.coat_mm, codes, own)
+    known = found.names | CODES
+    _check_tissues(path, written, own, known)
     # A label of air is internal where 0 is not air.
     known["air"] = int(Label.AIR if written.inside == "air" else Label.SINUS)
     for name, ranges in written.labels.items():
@@ -169,7 +169,7 @@ def read_table(table: str | Path) -> LabelTable:
                 raise BadInput(
                     f"{path}: expected each label in one tissue, found {value} in {name} and in another one. Remove it from one."
                 )
-    return LabelTable(Path(table).stem, written.title, written.inside, written.coat_mm, codes, own)
+    return found
 
 
 def _hint(name: str, known: Iterable[str]) -> str:
