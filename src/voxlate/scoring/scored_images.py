@@ -198,12 +198,12 @@ def images_in(folder: Path) -> dict[str, Path]:
     for ending in reversed(scan_endings()):
         for path in sorted(folder.glob(f"*{ending}")):
             if listed is None or path.name in listed:
-                images[_modality(path.name)] = path
+                images[modality_of(path.name)] = path
     return dict(sorted(images.items()))
 
 
-def _modality(file: str) -> str:
-    """The modality that the name of an image file says."""
+def modality_of(file: str) -> str:
+    """The modality that the name of an image file says, also where the image completes a case."""
     return without_ending(file).removeprefix(SYNTHETIC)
 
 
@@ -227,7 +227,7 @@ def check_unchanged(out: Path, document: Mapping[str, Any]) -> None:
             continue
         listed = provenance_of(folder).get("images")
         path = images_in(folder).get(modality)
-        is_gone = listed and modality not in map(_modality, listed)
+        is_gone = listed and modality not in map(modality_of, listed)
         if is_gone or (path is not None and content_hash(path) != content):
             raise BadInput(
                 f"{out}: expected scores of the images in this folder, found {name} changed since. Run voxlate evaluate again."
