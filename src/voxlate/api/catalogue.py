@@ -6,7 +6,7 @@ from typing import Any
 
 from voxlate.api.entry import command
 from voxlate.recipe import text as recipe_text
-from voxlate.starters.names import FOLDER, PREFIX, folder_of, starter_names, starters_to_run
+from voxlate.starters.names import FOLDER, PREFIX, folder_of, starter_names
 from voxlate.system.errors import BadInput
 
 
@@ -29,16 +29,6 @@ def recipes(
 
         return {"name": name, **to_dict(read(name, allow_code=allow_code))}
     return recipe_text.table_of_recipes()
-
-
-def recipe_choices() -> tuple[str, ...]:
-    """The names of the shipped recipes, which a shell completes."""
-    return recipe_text.names()
-
-
-def starter_choices() -> list[str]:
-    """The installed starters as runs, which a shell completes."""
-    return starters_to_run()
 
 
 def recipes_by_modalities() -> dict[str, list[dict[str, Any]]]:

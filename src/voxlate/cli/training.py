@@ -36,9 +36,9 @@ RANKED = "Methods for pairs come first on paired scans, then recipes whose patch
 
 
 def _complete_recipe(begun: str) -> list[str]:
-    from voxlate.api.catalogue import recipe_choices
+    from voxlate.recipe.text import names
 
-    return [name for name in (AUTO, *recipe_choices()) if name.startswith(begun)]
+    return [name for name in (AUTO, *names()) if name.startswith(begun)]
 
 
 @command("recipes t1_to_t2_brain", "recipes --for PREPARED", name="recipes")
