@@ -3,7 +3,6 @@
 Source: DICOM PS3.3 (2024), A.35.1 (basic text SR), C.17.2 and C.17.3 (SR document).
 """
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -54,8 +53,7 @@ def write_report(
     template = pydicom.dcmread(first.file, stop_before_pixels=True)
     evidence = [pydicom.dcmread(file, specific_tags=REFERENCED) for file in images]
     content = [text for _, text in sentences] + [image.SOPInstanceUID for image in evidence]
-    digest = hashlib.sha256("\n".join(content).encode()).hexdigest()
-    report = new_series(template, "summary of trust", origin, digest, "report")
+    report = new_series(template, "summary of trust", origin, "\n".join(content).encode(), "report")
     for keyword in OF_IMAGES:
         report.pop(keyword, None)
     by_series = dict[str, list[Any]]()
