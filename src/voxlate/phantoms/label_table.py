@@ -1,10 +1,8 @@
 """Tables that say which tissue each value of a label map is: those that come with the package, or a user's own."""
 
 import re
-import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +10,8 @@ import numpy as np
 from pydantic import StrictInt
 
 from voxlate.batch import stable_id
-from voxlate.options.phantom import SHIPPED, tables
+from voxlate.options.option import read_shipped
+from voxlate.options.phantom import SHIPPED
 from voxlate.phantoms.tissue import Label, Tissue, patient
 from voxlate.system.arrays import AnyArray
 from voxlate.system.config import fill, setting, settings
@@ -136,18 +135,8 @@ class LabelTable:
 
 def read_table(table: str | Path) -> LabelTable:
     """A table by its name, or the path of a TOML file; raises BadInput for one that cannot be used."""
-    named = str(table) in tables()
-    path = SHIPPED / f"{table}.toml" if named else Path(table)
-    if not path.is_file():
-        hint = _hint(str(table), tables())
-        raise BadInput(
-            f"--tissues: expected one of {', '.join(tables())} or a TOML file, found {table}. {hint}Write a table as the guide on label maps shows."
-        )
-    try:
-        text = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: expected a TOML file, found {error}. Mend that line.") from error
-    written = fill(_Written, text, str(path), _CHANGE)
+    path = str(table)
+    written = fill(_Written, read_shipped(SHIPPED, table, "--tissues"), path, _CHANGE)
     own = {name.lower(): tissue for name, tissue in written.tissues.items()}
     if len(own) < len(written.tissues):
         raise BadInput(
@@ -172,14 +161,8 @@ def read_table(table: str | Path) -> LabelTable:
     return found
 
 
-def _hint(name: str, known: Iterable[str]) -> str:
-    """A suggestion of similar names before a sentence; "" for none."""
-    hint = did_you_mean(name, known)
-    return f"{hint} " if hint else ""
-
-
 def _check_tissues(
-    path: Traversable, written: _Written, own: dict[str, OwnTissue], known: dict[str, Any]
+    path: str, written: _Written, own: dict[str, OwnTissue], known: dict[str, Any]
 ) -> None:
     """Raise BadInput for tissues that do not exist, or exist already."""
     for name in own.keys() & (_NAMES | CODES).keys():
@@ -192,13 +175,13 @@ def _check_tissues(
         )
     for name in written.labels:
         if name.lower() not in known:
-            hint = _hint(name.lower(), known)
+            hint = did_you_mean(name.lower(), known) or "Change it."
             raise BadInput(
-                f"{path}: expected tissues in [labels], found '{name}'. {hint}Tissues are {', '.join(known)}; others need a table [tissues.{name}]."
+                f"{path}: expected tissues in [labels], found '{name}'. {hint} Tissues are {', '.join(known)}; others need a table [tissues.{name}]."
             )
 
 
-def _values(path: Traversable, name: str, ranges: Sequence[int | str]) -> list[int]:
+def _values(path: str, name: str, ranges: Sequence[int | str]) -> list[int]:
     """The label values of a tissue."""
     values = list[int]()
     for item in ranges:
