@@ -20,6 +20,7 @@ from voxlate.images.mask import clearest
 from voxlate.images.units import unit_of
 from voxlate.options.prepare import PrepareOptions
 from voxlate.system.errors import BadInput
+from voxlate.system.groups import grouped
 from voxlate.system.messages import Message
 
 UNREAD = "cannot be read"
@@ -205,14 +206,13 @@ def overview(
 
     masked: the cases that have a mask file.
     """
-    groups = dict[str, list[CaseFiles | Entry]]()
-    grids = Counter[str]()
-    for case in cases:
-        present = case.present if isinstance(case, Entry) else [*case.files]
-        for name in {*present, *case.labels}:
-            groups.setdefault(name, []).append(case)
-        if isinstance(case, Entry):
-            grids["×".join(map(str, reversed(case.shape)))] += 1
+    groups = grouped(
+        (name, case)
+        for case in cases
+        for name in {*(case.present if isinstance(case, Entry) else case.files), *case.labels}
+    )
+    shapes = (case.shape for case in cases if isinstance(case, Entry))
+    grids = Counter("×".join(map(str, reversed(shape))) for shape in shapes)
     rows = {
         "cases": _by_split(cases, splits),
         "patients": _by_split({case.patient: case for case in cases}.values(), splits),

@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 from voxlate.system.errors import BadInput, plural
+from voxlate.system.groups import grouped
 from voxlate.system.messages import Message, Say, message
 
 Case = TypeVar("Case")
@@ -195,9 +196,7 @@ def busy_line(costs: Iterable[Cost | None]) -> str:
     used = [cost for cost in costs if cost is not None and cost.network]
     if not used:
         return ""
-    by_device = dict[str, list[Cost]]()
-    for cost in used:
-        by_device.setdefault(cost.device, []).append(cost)
+    by_device = grouped((cost.device, cost) for cost in used)
     span = busy = 0.0
     for own in by_device.values():
         span += max(cost.ended for cost in own) - min(cost.began for cost in own)

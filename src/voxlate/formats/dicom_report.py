@@ -21,6 +21,7 @@ from voxlate.formats.dicom_series import (
     write_objects,
 )
 from voxlate.images.optional import pydicom
+from voxlate.system.groups import grouped
 
 TITLE: Code = ("TRUST", PRIVATE_SCHEME, "Summary of trust in synthetic images")
 IMAGE: Code = ("IMAGE", PRIVATE_SCHEME, "Middle image of a series that the summary is about")
@@ -56,9 +57,7 @@ def write_report(
     report = new_series(template, "summary of trust", origin, "\n".join(content).encode(), "report")
     for keyword in OF_IMAGES:
         report.pop(keyword, None)
-    by_series = dict[str, list[Any]]()
-    for image in evidence:
-        by_series.setdefault(image.SeriesInstanceUID, []).append(image)
+    by_series = grouped((image.SeriesInstanceUID, image) for image in evidence)
     middles = [group[len(group) // 2] for group in by_series.values()]
     fill(
         report,
