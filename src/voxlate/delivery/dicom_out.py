@@ -10,6 +10,7 @@ from typing import Any
 
 from voxlate.cohorts.case_files import LABELS, MASKS
 from voxlate.delivery.trust_report import trust_summary
+from voxlate.executors.job import Progress, no_report
 from voxlate.formats.dicom import folder_and_key, headers_of, is_dicom_folder
 from voxlate.formats.dicom_images import UNITS, write_derived
 from voxlate.formats.dicom_objects import (
@@ -35,7 +36,6 @@ from voxlate.recipe.provenance import provenance_of, source_paths
 from voxlate.scoring.intervals import is_changed
 from voxlate.scoring.scored_images import is_map, modality_of
 from voxlate.synthesis.output_folder import SHARED_SECONDS
-from voxlate.synthesis.progress import no_report
 from voxlate.system.errors import BadInput, first_of, plural
 from voxlate.system.files import lock
 from voxlate.system.messages import Message, message, read_messages
@@ -95,7 +95,7 @@ def export_dicom(
     out: Path,
     to: Path,
     like: Path | None = None,
-    progress: Callable[[int, int], None] = no_report,
+    progress: Progress = no_report,
     write: Write = write_derived,
 ) -> Exported:
     """Write TO/<case>/<image>/0001.dcm … for every image in a folder that synth wrote, or in one of its case folders.
