@@ -3,7 +3,6 @@
 In Hounsfield units air is -1000 and soft tissue 0 to 80, whatever the other cases are.
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from voxlate.cases.sketch import Sketch, empty_share
 from voxlate.images.statistics import Statistics
 from voxlate.images.units import TISSUE_MAPS
 from voxlate.system.arrays import Float32
+from voxlate.system.groups import grouped
 
 Oddity = tuple[str, str]  # a code, and numbers for the brackets
 Usual = Mapping[str, tuple[float, float]]  # by name: the median, and a robust standard deviation
@@ -110,10 +110,7 @@ def usual_numbers(scans: Sequence[ScanNumbers]) -> Usual:
 
     The deviation of fewer than FEWEST numbers is infinite.
     """
-    numbers = defaultdict[str, list[float]](list)
-    for scan in scans:
-        for name, value in scan.compared.items():
-            numbers[name].append(value)
+    numbers = grouped(pair for scan in scans for pair in scan.compared.items())
     usual = dict[str, tuple[float, float]]()
     for name, values in numbers.items():
         deviation = TO_SD * float(median_abs_deviation(values)) if len(values) >= FEWEST else np.inf

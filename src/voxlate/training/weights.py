@@ -1,6 +1,5 @@
 """Weights files: a whole model as one safetensors file with its recipe, units and provenance in the header."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from voxlate.recipe.provenance import read_run
 from voxlate.recipe.renamed import with_new_names
 from voxlate.recipe.training import Training
 from voxlate.system.errors import BadInput
-from voxlate.system.files import whole_file
+from voxlate.system.files import sha256_of, whole_file
 from voxlate.system.messages import Message, message
 from voxlate.system.records import Record, checksum, write_tensors
 from voxlate.training.changes import first_change
@@ -80,8 +79,7 @@ def make_header(
 
 def file_hash(path: Path) -> str:
     """First 16 hexadecimal digits of SHA-256."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
+    return sha256_of(path)[:DIGITS]
 
 
 def save_weights(path: Path, method: nn.Module, header: Mapping[str, Any]) -> None:
