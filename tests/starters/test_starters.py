@@ -41,17 +41,17 @@ def test_an_unknown_name_is_answered_with_the_nearest(starter, voxlate, tmp_path
     assert "Did you mean 'tiny'?" in answer.err
 
 
-def test_a_starter_holds_the_weights_of_its_run_rounded_to_bfloat16(starter, run):
+def test_a_starter_holds_the_weights_of_its_run_rounded_to_float16(starter, run):
     packed = read_weights(Run(starter).weights())
     own = read_weights(Run(run).weights())
     assert packed.keys() == own.keys()
     for name, tensor in own.items():
-        expected = tensor.bfloat16().float() if tensor.is_floating_point() else tensor
+        expected = tensor.half().float() if tensor.is_floating_point() else tensor
         assert torch.equal(packed[name], expected), name
     assert Run(starter).weights().stat().st_size < 0.7 * Run(run).weights().stat().st_size
 
 
-def test_a_starter_synthesises_what_its_run_does_up_to_bfloat16(starter, run, cohort):
+def test_a_starter_synthesises_what_its_run_does_up_to_float16(starter, run, cohort):
     scan = cohort / "case0" / "t1.nii.gz"
     ours = load("starter:tiny", "cpu").synthesise({"t1": scan})
     theirs = load(run, "cpu").synthesise({"t1": scan})
