@@ -194,6 +194,12 @@ class Method(nn.Module, ABC):
         return getattr(getattr(self.without_opponent, "task", None), "autoencoder", None)
 
     @property
+    def predictor(self) -> "Method":
+        """The method of the mean stage, where the task has one."""
+        task: Any = self.without_opponent.task
+        return cast(Method, task.predictor)
+
+    @property
     def without_opponent(self) -> "Method":
         """The part that synthesises images: the method itself, or the one that an opponent is built around."""
         return self

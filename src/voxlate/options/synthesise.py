@@ -66,6 +66,15 @@ class Sampling:
             least=1,
         ),
     ] = None
+    sharpness: Annotated[
+        float | None,
+        Option(
+            "Residual diffusion: from 0, the mean prediction, to 1, the sample (default).",
+            panel=SAMPLING,
+            least=0,
+            most=1,
+        ),
+    ] = None
     noise: Annotated[
         Table | None,
         Option(
@@ -85,7 +94,7 @@ class Sampling:
     @property
     def own_keys(self) -> dict[str, Any]:
         """The keys that have a field of their own."""
-        return {name: getattr(self, name) for name in ("samples", "steps", "noise")}
+        return {name: getattr(self, name) for name in ("samples", "steps", "sharpness", "noise")}
 
 
 @options

@@ -1,7 +1,9 @@
 """The settings of a recipe: everything that a result depends on, in addition to the data."""
 
 import dataclasses
+import operator
 from collections.abc import Mapping
+from functools import partial
 from itertools import chain
 from typing import Annotated
 
@@ -104,6 +106,16 @@ class Synthesis(SamplerSettings):
             le=MOST_SAMPLES,
         ),
     ] = 1
+    sharpness: Annotated[
+        float,
+        setting(
+            "Place on the line from the mean prediction (0) to the sample (1), of a model that has both (Freirich et al. 2021).",
+            ge=0,
+            le=1,
+            # images of earlier versions, which have no such entry, are samples
+            exclude_if=partial(operator.eq, 1.0),
+        ),
+    ] = 1.0
     batch: Annotated[
         int,
         setting(
