@@ -145,7 +145,7 @@ def test_a_sharpness_that_contradicts_other_options_is_refused(residual, options
 
 def test_models_that_lack_a_mean_or_a_sample_have_no_sharpness(residual, diffusion):
     for model in (load(diffusion), load(residual, answer="mean")):
-        with pytest.raises(BadInput, match="with both a mean prediction and samples, found '.*'"):
+        with pytest.raises(BadInput, match=r"with both a mean prediction and samples, found '.*'"):
             model.with_options(sharpness=0.5)
 
 
@@ -153,3 +153,15 @@ def test_a_recipe_may_state_the_sharpness_and_its_mean_stage_has_none(trained, c
     soft = trained("soft", RESIDUAL.replace("steps = 2 }\n[[", "steps = 2, sharpness = 0 }\n[["))
     mean = load(soft, answer="mean").synthesise(t1_of(cohort)).volume.data
     np.testing.assert_array_equal(images_of(soft, cohort), mean)
+
+
+def test_one_flow_from_the_mean_serves_any_number_of_steps_and_sharpness_0_is_its_mean(
+    trained, cohort
+):
+    text = RESIDUAL.replace('sampler = "ddim", ', "").replace("diffusion", "flow")
+    run = trained("flow", text)
+    one, four = (load(run).synthesise(t1_of(cohort), steps=steps) for steps in (1, 4))
+    assert (one.provenance["network_calls"], four.provenance["network_calls"]) == (1, 4)
+    assert (one.volume.data != four.volume.data).any()
+    mean = load(run, answer="mean").synthesise(t1_of(cohort)).volume.data
+    np.testing.assert_array_equal(images_of(run, cohort, sharpness=0), mean)

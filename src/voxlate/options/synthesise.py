@@ -66,15 +66,6 @@ class Sampling:
             least=1,
         ),
     ] = None
-    sharpness: Annotated[
-        float | None,
-        Option(
-            "Residual diffusion: from 0, the mean prediction, to 1, the sample (default).",
-            panel=SAMPLING,
-            least=0,
-            most=1,
-        ),
-    ] = None
     noise: Annotated[
         Table | None,
         Option(
@@ -94,13 +85,17 @@ class Sampling:
     @property
     def own_keys(self) -> dict[str, Any]:
         """The keys that have a field of their own."""
-        return {name: getattr(self, name) for name in ("samples", "steps", "sharpness", "noise")}
+        return {name: getattr(self, name) for name in ("samples", "steps", "noise")}
 
 
 @options
 class SynthKeys(Sampling):
     """Further keys of the synth table; crop is a key of its slices."""
 
+    sharpness: Annotated[
+        float | None,
+        Option("Mean at 0, sample at 1.", panel=SAMPLING, least=0, most=1),
+    ] = None
     sampler: Annotated[
         str | None,
         Option(
@@ -155,7 +150,7 @@ class SynthKeys(Sampling):
     @property
     def own_keys(self) -> dict[str, Any]:
         """The keys that have a field of their own; crop is part of the table of slices."""
-        own = ("sampler", "eta", "schedule", "slices", "batch", "exact")
+        own = ("sharpness", "sampler", "eta", "schedule", "slices", "batch", "exact")
         named = super().own_keys | {name: getattr(self, name) for name in own}
         if self.crop is not None:
             named["slices"] = {**(self.slices or {"kind": "whole"}), "crop": self.crop}

@@ -18,6 +18,7 @@ from voxlate.images.tiling import AnySlices, Whole
 from voxlate.methods.autoencoding import AutoencodingSettings
 from voxlate.methods.cycle import CycleSettings
 from voxlate.methods.diffusion import DiffusionSettings
+from voxlate.methods.flow import FlowSettings
 from voxlate.methods.method import Method
 from voxlate.methods.opponent import OpponentSettings
 from voxlate.methods.regression import RegressionSettings
@@ -50,7 +51,7 @@ from voxlate.system.errors import BadInput
 MOST_SAMPLES = 10_000  # a standard deviation is then known to 1 %; more is a slip of the keyboard
 
 AnyMethod = Annotated[
-    DiffusionSettings | RegressionSettings | CycleSettings | AutoencodingSettings,
+    DiffusionSettings | FlowSettings | RegressionSettings | CycleSettings | AutoencodingSettings,
     Field(discriminator="kind"),
     Importable(),
 ]
