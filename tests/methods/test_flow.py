@@ -105,7 +105,7 @@ def test_many_steps_of_the_exact_velocity_follow_the_probability_flow():
 def test_a_share_of_the_items_learns_larger_steps_which_begin_at_multiples_of_their_size():
     method = flow(velocity)
     method.loss("net", *gaussian(400))
-    first, second, (t, step) = method.net.seen
+    (t, step), first, second = method.net.seen
     larger = step > SMALLEST
     assert float(larger.double().mean()) == pytest.approx(0.25, abs=0.06)
     assert {*step[larger].tolist()} == {1, 1 / 2, 1 / 4}
@@ -128,7 +128,24 @@ def test_two_half_steps_are_a_target_without_a_gradient():
 
     method.net = Known(scaled)
     method.loss("net", *gaussian(4))
-    assert [output.requires_grad for output in outputs] == [False, False, True]
+    assert [output.requires_grad for output in outputs] == [True, False, False]
+
+
+def test_half_steps_without_a_gradient_take_none_from_the_network_in_bfloat16():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(16, 16)
+
+        def forward(self, inputs: NetworkInput) -> Output:
+            return Output(self.layer(inputs.state))
+
+    method = flow(shortcut, shortcuts=1)
+    method.net = Scaled()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = method.loss("net", *gaussian(4))["total"]
+    loss.backward()
+    assert float(method.net.layer.weight.grad.abs().sum()) > 0
 
 
 def test_keys_of_the_sampling_that_even_steps_do_not_have_are_refused():

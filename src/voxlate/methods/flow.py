@@ -109,16 +109,18 @@ class Flow(Method):
         step, t = self._draw_steps(noise)
         start = self.options.sigma_s * noise.normal_like(x0)
         x_t = torch.lerp(x0, start, per_item(t, x0))
+        # with a gradient first: autocast would keep weights that it casts without one
+        velocity = self._velocity(problem, x_t, t, step)
         wanted = start - x0
         longer = (step > 0.5**self.options.halvings).nonzero()[:, 0]
         if len(longer):
             place = (x_t[longer], t[longer], step[longer] / 2)
             wanted[longer] = self._two_steps(problem.items(longer), *place)
-        error = (self._velocity(problem, x_t, t, step) - wanted).square()
+        errors = {"flow": (velocity - wanted).square(), **problem.errors}
         return with_total(
             {
-                name: mean_in_mask(errors, problem.loss_mask, self.options.reduction).mean()
-                for name, errors in {"flow": error, **problem.errors}.items()
+                name: mean_in_mask(error, problem.loss_mask, self.options.reduction).mean()
+                for name, error in errors.items()
             }
         )
 
@@ -137,7 +139,7 @@ class Flow(Method):
 
     @torch.no_grad()
     def _two_steps(self, problem: Problem, x: Tensor, t: Tensor, step: Tensor) -> Tensor:
-        """The mean velocity of two steps of this size from x at t (Frans et al. 2024, eq. 4)."""
+        """The mean velocity of two steps of this size from x at t (Frans et al. 2024)."""
         first = self._velocity(problem, x, t, step)
         x = x - per_item(step, x) * first
         return (first + self._velocity(problem, x, t - step, step)) / 2
@@ -149,11 +151,11 @@ class Flow(Method):
         sampling = replace(sampling, temperature=sampling.temperature * self.options.sigma_s)
 
         def _denoiser(problem: Problem) -> Denoise:
-            return lambda x, t: (
-                x
-                - per_item(t, x)
-                * self._velocity(problem, x, t, torch.full_like(t, 1 / sampling.steps))
-            )
+            def _denoise(x: Tensor, t: Tensor) -> Tensor:
+                step = torch.full_like(t, 1 / sampling.steps)
+                return x - per_item(t, x) * self._velocity(problem, x, t, step)
+
+            return _denoise
 
         channels = self.state_channels
         return draw(self.task, batch, channels, _denoiser, SCHEDULE, noise, sampling)

@@ -249,7 +249,7 @@ class Model:
     def _predict(
         self, inputs: CaseInputs, seed: int, progress: PatchProgress
     ) -> tuple[list[Prediction], float]:
-        """Predictions in network units: mean + sharpness (sample - mean) (Freirich, Michaeli and Meir 2021, theorem 3)."""
+        """Predictions in network units: mean + sharpness (sample - mean) (Freirich et al. 2021)."""
         recipe, device = self.recipe, self.device
         stage, sharpness = recipe.task.mean_stage, np.float32(recipe.synth.sharpness)
         if stage is None or sharpness == 1:
