@@ -39,11 +39,12 @@ def velocity(x: Tensor, t: Tensor, step: Tensor) -> Tensor:
 
 
 class Known(nn.Module):
-    """A network of known output, which records its times and steps."""
+    """A network of known velocity, which records its times and steps."""
 
-    def __init__(self, function: Velocity):
+    def __init__(self, function: Velocity, prediction: str):
         super().__init__()
         self.function = function
+        self.prediction = prediction
         self.seen: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, inputs: NetworkInput) -> Output:
@@ -51,12 +52,13 @@ class Known(nn.Module):
         step = 0.5 ** (inputs.code.double() @ torch.arange(4).double())
         self.seen.append((t, step))
         x = inputs.state.double()
-        return Output(self.function(x, per_item(t, x), per_item(step, x)))
+        found = self.function(x, per_item(t, x), per_item(step, x))
+        return Output(found if self.prediction == "velocity" else x - per_item(t, x) * found)
 
 
-def flow(function: Velocity, shortcuts: float = 0.25) -> Flow:
-    options = FlowSettings(sigma_s=SIGMA_S, halvings=3, shortcuts=shortcuts)
-    return Flow(options, Known(function), Translate(), 1)
+def flow(function: Velocity, shortcuts: float = 0.25, prediction: str = "velocity") -> Flow:
+    options = FlowSettings(sigma_s=SIGMA_S, halvings=3, shortcuts=shortcuts, prediction=prediction)
+    return Flow(options, Known(function, prediction), Translate(), 1)
 
 
 def gaussian(items: int = 64) -> tuple[Batch, Noise]:
@@ -69,9 +71,14 @@ def gaussian(items: int = 64) -> tuple[Batch, Noise]:
     return batch, Noise(0, item)
 
 
-def test_the_exact_steps_of_a_gaussian_agree_with_their_halves_so_that_their_loss_is_0():
-    assert flow(shortcut, shortcuts=1).loss("net", *gaussian())["total"] < 1e-6
-    assert flow(velocity, shortcuts=1).loss("net", *gaussian())["total"] > 1e-3
+def loss(method: Flow, items: int = 64) -> float:
+    return float(method.loss("net", *gaussian(items))["total"])
+
+
+@pytest.mark.parametrize("prediction", ["velocity", "x0"])
+def test_the_exact_steps_of_a_gaussian_agree_with_their_halves_so_that_their_loss_is_0(prediction):
+    assert loss(flow(shortcut, 1, prediction)) < 1e-6
+    assert loss(flow(velocity, 1, prediction)) > 1e-3
 
 
 def test_the_exact_velocity_has_the_least_loss_which_is_its_conditional_variance():
@@ -80,17 +87,32 @@ def test_the_exact_velocity_has_the_least_loss_which_is_its_conditional_variance
     t = noise.uniform()
     variance = (STD * SIGMA_S / spread(t)).square().mean()
     least, off = (
-        flow(lambda *state, error=error: velocity(*state) + error, 0).loss("net", *gaussian())
-        for error in (0.0, 0.1)
+        loss(flow(lambda *state, error=error: velocity(*state) + error, 0)) for error in (0.0, 0.1)
     )
-    assert least["total"] == pytest.approx(float(variance), rel=0.02)
-    assert off["total"] - least["total"] == pytest.approx(0.1**2, abs=2e-3)
+    assert least == pytest.approx(float(variance), rel=0.02)
+    assert off - least == pytest.approx(0.1**2, abs=2e-3)
 
 
+def test_the_loss_of_x0_weighs_an_error_of_the_velocity_by_5_t_squared_and_at_most_by_1():
+    _, noise = gaussian()
+    noise.uniform()
+    weight = (5 * noise.uniform() ** 2).clamp(max=1)
+    least, off = (
+        loss(flow(lambda *state, error=error: velocity(*state) + error, 0, "x0"))
+        for error in (0.0, 1.0)
+    )
+    assert off - least == pytest.approx(float(weight.mean()), rel=0.03)
+
+
+@pytest.mark.parametrize("prediction", ["velocity", "x0"])
 @pytest.mark.parametrize("steps", [1, 2, 4, 8])
-def test_the_same_exact_network_carries_noise_to_the_same_image_in_any_number_of_steps(steps):
+def test_the_same_exact_network_carries_noise_to_the_same_image_in_any_number_of_steps(
+    steps, prediction
+):
     batch, noise = gaussian(4)
-    image = flow(shortcut).synthesise(batch, noise, SamplerSettings(steps=steps))
+    image = flow(shortcut, prediction=prediction).synthesise(
+        batch, noise, SamplerSettings(steps=steps)
+    )
     eps = Noise(0, batch.item).normal_like(batch.target)
     torch.testing.assert_close(image.float(), MEAN + STD * eps, rtol=0, atol=1e-3)
 
@@ -126,7 +148,7 @@ def test_two_half_steps_are_a_target_without_a_gradient():
         outputs.append(gain * shortcut(x, t, step))
         return outputs[-1]
 
-    method.net = Known(scaled)
+    method.net = Known(scaled, "velocity")
     method.loss("net", *gaussian(4))
     assert [output.requires_grad for output in outputs] == [True, False, False]
 

@@ -37,6 +37,8 @@ from voxlate.system.devices import move_like
 from voxlate.system.errors import BadInput
 
 SCHEDULE = FlowMatching()
+# Of the x0 loss, as in MinSnr: its weight 1/t^2, which makes it that of the velocity, is capped there.
+LARGEST_WEIGHT = 5.0
 FREE = ("steps", "temperature", "windows")  # keys of the sampling that a flow has
 
 
@@ -48,6 +50,12 @@ class FlowSettings(MethodSettings):
     weighs: ClassVar[bool] = True
     iterates: ClassVar[bool] = True
     kind: Literal["flow"] = "flow"
+    prediction: Annotated[
+        Literal["x0", "velocity"],
+        setting(
+            "Output of the network: the velocity, or the state at time 0 that a path of this velocity ends at."
+        ),
+    ] = "x0"
     sigma_s: Annotated[
         float,
         setting(
@@ -116,7 +124,11 @@ class Flow(Method):
         if len(longer):
             place = (x_t[longer], t[longer], step[longer] / 2)
             wanted[longer] = self._two_steps(problem.items(longer), *place)
-        errors = {"flow": (velocity - wanted).square(), **problem.errors}
+        weight = torch.ones_like(t)
+        if self.options.prediction == "x0":
+            weight = (LARGEST_WEIGHT * t**2).clamp(max=1)
+        error = per_item(weight, x0) * (velocity - wanted).square()
+        errors = {"flow": error, **problem.errors}
         return with_total(
             {
                 name: mean_in_mask(error, problem.loss_mask, self.options.reduction).mean()
@@ -171,4 +183,5 @@ class Flow(Method):
         x = x if problem.known is None else with_known(x, problem.known, problem.mask)
         log_snr = move_like(SCHEDULE.log_snr(t), x)
         output: Output = self.net(replace(inputs, state=x, log_snr=log_snr, code=code))
-        return output.image.float()
+        image = output.image.float()
+        return image if self.options.prediction == "velocity" else (x - image) / per_item(t, x)
