@@ -8,7 +8,7 @@ import argparse
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from voxlate.nets.interface import Channels, NetworkInput
 from voxlate.nets.unet import UNet
 from voxlate.system.files import write_json
 from voxlate.system.machine import keep_freed_memory
+from voxlate.training.precision import choose
 
 Step = Callable[[], object]
 OURS, PEERS = "voxlate", ("diffusers", "monai")
@@ -101,7 +102,9 @@ def _ours(net: nn.Module, x: Tensor, y: Tensor, t: Tensor) -> Tensor:
     return image[:, :, 0]
 
 
-def steps(settings: UNet, size: int, batch: int, train: bool) -> dict[tuple[str, str], Step]:
+def steps(
+    settings: UNet, size: int, batch: int, train: bool, precisions: Sequence[str]
+) -> dict[tuple[str, str], Step]:
     """What is timed, by network and precision."""
     generator = torch.Generator().manual_seed(0)
     x, y, target = torch.randn(3, batch, 1, size, size, generator=generator)
@@ -109,7 +112,7 @@ def steps(settings: UNet, size: int, batch: int, train: bool) -> dict[tuple[str,
     made: dict[tuple[str, str], Step] = {}
     for name, (net, call) in networks(settings).items():
         optimiser = torch.optim.AdamW(net.parameters(), lr=1e-5, fused=True) if train else None
-        for precision in ("float32", "bfloat16"):
+        for precision in precisions:
 
             def step(
                 net: nn.Module = net,
@@ -144,17 +147,21 @@ def medians(made: dict[tuple[str, str], Step], repeats: int) -> dict[tuple[str, 
 
 
 def compare(settings: UNet, size: int, repeats: int, console: Console) -> list[Speed]:
+    """Ours in the precision that training and synthesis take on this machine, beside the peers' default, float32."""
+    choice = choose(torch.device("cpu"))
+    console.print(f"[dim]{choice.why}[/dim]")
+    pairs = [("float32", "float32", TARGETS["same precision"])]
+    if choice.precision == "bfloat16":
+        pairs.insert(0, ("bfloat16", "float32", TARGETS["default"]))
+        pairs.append(("bfloat16", "bfloat16", TARGETS["same precision"]))
+    precisions = sorted({ours for ours, _, _ in pairs})
     found = []
     for train in (False, True):
         for batch in (1, 4):
             task = f"{'training step' if train else 'forward'}, batch {batch}"
             console.print(f"[dim]{task} ...[/dim]")
-            taken = medians(steps(settings, size, batch, train), repeats)
-            for precision, peer_precision, target in (
-                ("bfloat16", "float32", TARGETS["default"]),
-                ("float32", "float32", TARGETS["same precision"]),
-                ("bfloat16", "bfloat16", TARGETS["same precision"]),
-            ):
+            taken = medians(steps(settings, size, batch, train, precisions), repeats)
+            for precision, peer_precision, target in pairs:
                 best = min(PEERS, key=lambda peer: taken[peer, peer_precision])
                 mine, theirs = taken[OURS, precision], taken[best, peer_precision]
                 found.append(

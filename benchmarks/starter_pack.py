@@ -32,7 +32,7 @@ def pack(
     limits: Sequence[str] = (),
     measured: Sequence[Measured] = (),
 ) -> Card:
-    """Write the starter `out` from a finished run: its weights in bfloat16, recipe, anatomy, self-test and card.
+    """Write the starter `out` from a finished run: its weights in float16, recipe, anatomy, self-test and card.
 
     accepts: for each modality, names of scans in cohorts that it stands for. Raises BadInput if the run is not
     finished, has stages whose weights are needed, or is too large to ship.
@@ -50,7 +50,7 @@ def pack(
     accepted = {name: [*accepts.get(name, (name,))] for name in dict.fromkeys(names)}
     starter = {"name": out.name, "trained_on": trained_on, "accepts": accepted}
     tensors = {
-        name: tensor.bfloat16() if tensor.dtype == torch.float32 else tensor
+        name: tensor.half() if tensor.dtype == torch.float32 else tensor
         for name, tensor in method.state_dict().items()
     }
     # The voxels of synthetic heads are no patient's, and their digests would be most of a small header.

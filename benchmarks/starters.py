@@ -111,8 +111,9 @@ WANTED = {
         ],
     ),
     "brain-mr-to-mr": Wanted(
-        size=(200, 240, 72),
-        heads=40,
+        size=(200, 240, 126),
+        heads=33,
+        label_heads=36,
         accepts={
             "t1": ["t1", "t1w", "t1n"],
             "t1c": ["t1c", "t1ce"],
@@ -130,8 +131,9 @@ WANTED = {
         ],
     ),
     "head-tof-to-cta": Wanted(
-        size=(256, 304, 140),
-        heads=6,
+        size=(400, 480, 210),
+        heads=2,
+        label_heads=7,
         accepts={"tof": ["tof", "mra"], "cta": ["cta"]},
         real={"topcow": None},
         limits=[

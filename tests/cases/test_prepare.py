@@ -339,7 +339,7 @@ def test_an_unfinished_preparation_may_go_on_with_other_options(patients, copied
 def test_several_workers_write_the_same_bytes_as_one(patients, by_default, tmp_path):
     done: list[tuple[int, int]] = []
     two = tmp_path / "two"
-    prepare(patients, two, workers=2, progress=lambda k, n, case: done.append((k, n)))
+    prepare(patients, two, workers=2, progress=lambda k, n: done.append((k, n)))
     assert done == [(k, 6) for k in range(1, 7)]
     for path in (*by_default.glob("cases/*"), by_default / "cohort.json"):
         assert path.read_bytes() == (two / path.relative_to(by_default)).read_bytes()

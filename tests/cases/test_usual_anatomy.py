@@ -47,7 +47,7 @@ def head(seed: int, *, one_sided: bool = False) -> Volume:
 
 def found(anatomy: Anatomy, scan: Volume) -> list[str]:
     case = prepare_case("case", {"t1": scan}, Preparation(fixed="t1"), masked=False)
-    return check_body(anatomy, "t1", body_of(case, "t1", MAP))
+    return check_body(anatomy, "t1", body_of(case.header, case.volume("t1"), MAP))
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from jobs import Numbers, Stages, Unopened
 
 from voxlate.executors.choose import choose_executor
 from voxlate.executors.job import (
+    Context,
     Cost,
     InProcess,
     Outcome,
@@ -118,7 +119,7 @@ def check_failures(executor, folder: Path) -> None:
     """Executors must agree on these cases; two of the twelve fail, one ends every worker, one ends the first."""
     numbers = [*range(8), 13, 14, 77, 666]
     said = list[str]()
-    outcomes = in_case_order(executor.run(Numbers(folder), numbers, warn=said.append))
+    outcomes = in_case_order(executor.run(Numbers(folder), numbers, Context(warn=said.append)))
     results = dict(zip(numbers, outcomes))
     doubled = {number: one.result for number, one in results.items() if one.error is None}
     assert doubled == {number: 2 * number for number in [*range(8), 77]}

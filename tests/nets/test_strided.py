@@ -11,7 +11,7 @@ from voxlate.nets.strided import DoublingConv, HalvingConv
 def test_a_depth_is_halved_rounding_up_while_four_slices_are_left_and_comes_back(
     kernel: int,
 ) -> None:
-    down, up = HalvingConv(1, 2, kernel), DoublingConv(2, 1, kernel)
+    down, up = HalvingConv(1, 2, kernel, stride=2), DoublingConv(2, 1, kernel, stride=2)
     for depth, expected in {1: 1, 2: 2, 3: 3, 4: 2, 5: 3, 6: 3, 7: 4, 32: 16}.items():
         halved = down(torch.randn(1, 1, depth, 8, 6))
         assert halved.shape == (1, 2, expected, 4, 3)
@@ -26,8 +26,8 @@ def test_with_the_same_kernels_doubling_is_the_transpose_of_halving(
     """<halve(x), y> = <x, double(y)>: both pad the same places."""
     torch.manual_seed(0)
     down, up = (
-        HalvingConv(1, 3, kernel, bias=False).double(),
-        DoublingConv(3, 1, kernel, bias=False).double(),
+        HalvingConv(1, 3, kernel, stride=2, bias=False).double(),
+        DoublingConv(3, 1, kernel, stride=2, bias=False).double(),
     )
     with torch.no_grad():
         up.weight.copy_(down.weight)
@@ -38,7 +38,7 @@ def test_with_the_same_kernels_doubling_is_the_transpose_of_halving(
 
 
 def test_a_sum_over_ones_counts_the_voxels_inside() -> None:
-    down = HalvingConv(1, 1, 4, bias=False)
+    down = HalvingConv(1, 1, 4, stride=2, bias=False)
     torch.nn.init.ones_(down.weight)
     sums = down(torch.ones(1, 1, 8, 8, 8))[0, 0]
     assert sums[1, 1, 1] == 4 * 4 * 4
@@ -59,8 +59,8 @@ def test_gradients_in_bfloat16_are_those_of_float32_to_its_rounding(
     """torch 2.13 gives nan for two slices that a convolution pads itself."""
     torch.manual_seed(0)
     down, up, images = (
-        HalvingConv(32, 32, kernel),
-        DoublingConv(32, 32, kernel),
+        HalvingConv(32, 32, kernel, stride=2),
+        DoublingConv(32, 32, kernel, stride=2),
         torch.randn(1, 32, depth, 8, 8),
     )
     found = []

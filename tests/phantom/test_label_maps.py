@@ -107,7 +107,7 @@ def test_a_tissue_of_a_table_has_the_constants_that_it_states() -> None:
         ("title = 'x'\n[labels]\nwhiet = [1]", r"tissues in \[labels\], found 'whiet'.*'white'"),
         ("title = 'x'\n[labels]\nwhite = [1]\ngrey = ['1-3']", "each label in one tissue, found 1"),
         ("title = 'x'\n[labels]\nwhite = ['3-1']", "numbers or ranges"),
-        ("title = 'x'\n[labels", "expected a TOML file"),
+        ("title = 'x'\n[labels", "expected TOML"),
         (
             "title = 'x'\n[tissues.fat]\npd=1\nt1_ms=1\nt2_ms=1\nt2star_ms=1\nhu=1\n[labels]",
             "fat, which exists",
@@ -125,7 +125,7 @@ def test_a_table_that_cannot_be_used_is_refused_in_a_sentence(
 
 
 def test_a_name_that_is_no_table_is_refused_with_a_similar_one() -> None:
-    with pytest.raises(BadInput, match=r"found syntseg\..*'synthseg'"):
+    with pytest.raises(BadInput, match=r"found 'syntseg'\..*'synthseg'"):
         read_table("syntseg")
 
 

@@ -28,6 +28,7 @@ from voxlate.scoring.evaluate import evaluate
 from voxlate.system.errors import BadInput
 from voxlate.system.files import WRITING, read_json
 from voxlate.system.messages import message
+from voxlate.training.log_file import Curve, curves_of
 
 RECIPE = """# T1 to CT. voxlate train t1_to_ct --data PREPARED --out RUN
 title = "T1 to CT <fast>"
@@ -357,7 +358,7 @@ def test_later_lines_of_a_resumed_run_count(tmp_path):
         '{"stage": "", "step": 1, "loss": {"total": 5.0}}\n{"stage": "", "step": 1, "loss": {"total": 3}}\n'
         '{"stage": "", "step": 2, "loss": {"total": 2}}\n'
     )
-    (curve,) = curves.curves_of(log)["", "loss"]
+    (curve,) = curves_of(log)["", "loss"]
     assert (curve.steps, curve.values) == ((1, 2), (3, 2))
 
 
@@ -371,7 +372,7 @@ def drawn(svg):
 
 def test_a_falling_curve_is_drawn_falling_in_the_pages_colours():
     points = drawn(
-        curves.curve_chart([curves.Curve("loss", (0.0, 50.0, 100.0), (3.0, 2.0, 1.0))], "loss <b>")
+        curves.curve_chart([Curve("loss", (0.0, 50.0, 100.0), (3.0, 2.0, 1.0))], "loss <b>")
     )
     assert np.diff(points[:, 0]) == pytest.approx([244, 244], abs=1)
     assert (np.diff(points[:, 1]) > 0).all(), "y grows downwards in SVG"

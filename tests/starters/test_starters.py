@@ -12,6 +12,7 @@ from starter_pack import with_measured
 from voxlate.starters import names
 from voxlate.starters.card import Measured, read_card
 from voxlate.synthesis.model import load
+from voxlate.synthesis.scans import by_accepted_names
 from voxlate.system.errors import BadInput
 from voxlate.training.run import Run
 from voxlate.training.starter import check_starter, run_folder
@@ -40,17 +41,17 @@ def test_an_unknown_name_is_answered_with_the_nearest(starter, voxlate, tmp_path
     assert "Did you mean 'tiny'?" in answer.err
 
 
-def test_a_starter_holds_the_weights_of_its_run_rounded_to_bfloat16(starter, run):
+def test_a_starter_holds_the_weights_of_its_run_rounded_to_float16(starter, run):
     packed = read_weights(Run(starter).weights())
     own = read_weights(Run(run).weights())
     assert packed.keys() == own.keys()
     for name, tensor in own.items():
-        expected = tensor.bfloat16().float() if tensor.is_floating_point() else tensor
+        expected = tensor.half().float() if tensor.is_floating_point() else tensor
         assert torch.equal(packed[name], expected), name
     assert Run(starter).weights().stat().st_size < 0.7 * Run(run).weights().stat().st_size
 
 
-def test_a_starter_synthesises_what_its_run_does_up_to_bfloat16(starter, run, cohort):
+def test_a_starter_synthesises_what_its_run_does_up_to_float16(starter, run, cohort):
     scan = cohort / "case0" / "t1.nii.gz"
     ours = load("starter:tiny", "cpu").synthesise({"t1": scan})
     theirs = load(run, "cpu").synthesise({"t1": scan})
@@ -126,6 +127,14 @@ def test_a_scan_of_an_accepted_name_is_taken_and_said(starter, voxlate, cohort, 
     assert answer.code == 0, answer.err
     assert "pd is taken as t1." in answer.err
     assert (tmp_path / "out" / "case" / "t2.nii.gz").is_file()
+
+
+def test_a_choice_among_several_accepted_scans_is_a_caution(tmp_path):
+    files = {"pd": tmp_path / "pd.nii.gz", "t1w": tmp_path / "t1w.nii.gz"}
+    own, [said] = by_accepted_names(files, {"t1": ["t1", "t1w", "pd"]})
+    assert own["t1"].name == "t1w.nii.gz"
+    assert said.grade == "caution"
+    assert said.text == "t1w is taken as t1; pd could be taken, too, by t1=FILE."
 
 
 def test_a_calibration_goes_into_a_copy_and_nothing_into_the_package(

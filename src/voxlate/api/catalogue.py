@@ -6,8 +6,9 @@ from typing import Any
 
 from voxlate.api.entry import command
 from voxlate.recipe import text as recipe_text
-from voxlate.starters.names import FOLDER, PREFIX, folder_of, starter_names, starters_to_run
+from voxlate.starters.names import FOLDER, PREFIX, folder_of, starter_names
 from voxlate.system.errors import BadInput
+from voxlate.system.groups import grouped
 
 
 @command
@@ -31,27 +32,18 @@ def recipes(
     return recipe_text.table_of_recipes()
 
 
-def recipe_choices() -> tuple[str, ...]:
-    """The names of the shipped recipes, which a shell completes."""
-    return recipe_text.names()
-
-
-def starter_choices() -> list[str]:
-    """The installed starters as runs, which a shell completes."""
-    return starters_to_run()
-
-
 def recipes_by_modalities() -> dict[str, list[dict[str, Any]]]:
     """The shipped recipes by source and target, such as "t1 → ct"; small: whether a recipe has a small variant."""
     rows = recipe_text.table_of_recipes()
     names = {row["name"] for row in rows}
-    found = dict[str, list[dict[str, Any]]]()
-    for row in rows:
-        if not row["name"].endswith(recipe_text.SMALL):
-            pair = f"{' + '.join(row['source'])} → {' + '.join(row['target'])}"
-            small = recipe_text.small_variant(row["name"]) in names
-            found.setdefault(pair, []).append({**row, "small": small})
-    return found
+    return grouped(
+        (
+            f"{' + '.join(row['source'])} → {' + '.join(row['target'])}",
+            {**row, "small": recipe_text.small_variant(row["name"]) in names},
+        )
+        for row in rows
+        if not row["name"].endswith(recipe_text.SMALL)
+    )
 
 
 def explain_recipe(name: str, allow_code: bool = False) -> str:

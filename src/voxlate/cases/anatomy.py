@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field
 from scipy.ndimage import zoom
 
-from voxlate.cases.case import PreparedCase
+from voxlate.cases.case_header import CaseHeader
 from voxlate.cases.prepared import Cohort
 from voxlate.cases.quality_checks import Quality, quality_of, worst_quality
 from voxlate.images.grid import Volume
@@ -170,10 +170,10 @@ class Body:
     cut: Bool
 
 
-def body_of(case: PreparedCase, name: str, spec: IntensityMap) -> Body:
-    """The body in one source of a canonical case."""
-    statistics = case.header.statistics[name]
-    coarse, spacing = _coarse(case.volume(name))
+def body_of(header: CaseHeader, volume: Volume, spec: IntensityMap) -> Body:
+    """The body in one source of a canonical case; volume: that source, whole."""
+    statistics = header.statistics[volume.modality]
+    coarse, spacing = _coarse(volume)
     body = foreground(coarse)
     ends = box_around(body)
     inside = tuple(slice(*pair) for pair in ends)
@@ -251,16 +251,19 @@ def anatomy_of(
         case = cohort.case(case_name)
         header = case.header
         shown = [name for name in sources if name in header.visible]
+        wanted = [name for name in targets if name in header.visible]
+        # Read once each, because drawn ones are computed.
+        volumes = {name: case.volume(name) for name in {*shown, *wanted}}
         for name in shown:
             of_patient = bodies[name].setdefault(header.patient, [])
-            of_patient.append(body_of(case, name, sources[name]))
+            of_patient.append(body_of(header, volumes[name], sources[name]))
             if header.units[name] != "HU":
-                qualities[name].append(quality_of(case.volume(name)))
-        for name in targets.keys() & {*header.visible}:
+                qualities[name].append(quality_of(volumes[name]))
+        for name in wanted:
             scale = targets[name].scale(header.statistics[name])
-            air = np.float32(background_value(case.volume(name)))
+            air = np.float32(background_value(volumes[name]))
             airs[name].append(float(scale.forward(air)))
-            beyond[name].append(_beyond(case, name, shown))
+            beyond[name].append(_beyond(volumes[name], [volumes[source] for source in shown]))
     usual = dict[str, Usual]()
     means = dict[str, Box]()
     for name, patients in bodies.items():
@@ -285,9 +288,9 @@ def _mean_box(bodies: Sequence[Body]) -> Box:
     return np.mean([body.box for body in bodies], axis=0)
 
 
-def _beyond(case: PreparedCase, target: str, sources: Sequence[str]) -> float:
+def _beyond(target: Volume, sources: Sequence[Volume]) -> float:
     """The share of a target's body that is a voxel of COARSE_MM or more away from the body that any source shows."""
-    bodies = [foreground(_coarse(case.volume(name))[0]) for name in (target, *sources)]
+    bodies = [foreground(_coarse(volume)[0]) for volume in (target, *sources)]
     body, *shown = bodies
     near = dilate(np.logical_or.reduce(shown), 1, (1, 1, 1))
     return float((body & ~near).sum() / max(1, body.sum()))

@@ -14,6 +14,7 @@ from voxlate.cases.prepared import Cohort, Entry
 from voxlate.images.misalignment import NOTHING_IN_COMMON, Misalignment, misalignment
 from voxlate.images.units import TISSUE_MAPS
 from voxlate.system.errors import first_of, plural
+from voxlate.system.groups import grouped
 from voxlate.system.messages import Message, message
 
 WORTH_A_WORD_MM = 1.5  # three times what phantoms show to be the estimate's error
@@ -112,11 +113,11 @@ def check_alignment(headers: Sequence[CaseHeader], preparation: Preparation) -> 
     if more := len(far[MOST_PAIRS:]):
         text = f"{more} more pairs lie more than {WORTH_A_WORD_MM} mm or a voxel from each other."
         yield message("misaligned", text, pairs=more)
-    reasons = dict[str, list[str]]()
-    for header, name, found in pairs:
-        if found.median_mm is None and found.reason != MAPS:
-            reason = found.reason or NOTHING_IN_COMMON
-            reasons.setdefault(reason, []).append(f"{header.case}/{name}")
+    reasons = grouped(
+        (found.reason or NOTHING_IN_COMMON, f"{header.case}/{name}")
+        for header, name, found in pairs
+        if found.median_mm is None and found.reason != MAPS
+    )
     for reason, lost in reasons.items():
         look = ". Look at them." if reason == NOTHING_IN_COMMON else "."
         text = f"How far {first_of(lost, 3)} ({len(lost)} of {len(pairs)} pairs) lie from the fixed scan cannot be measured: {reason}{look}"

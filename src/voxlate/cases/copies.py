@@ -1,7 +1,6 @@
 """Scans that several patients of a cohort share by mistake: the same voxels, or copies that were changed."""
 
 import math
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +17,6 @@ from voxlate.images.same_scan import (
     SAME,
     SAME_FLAT,
     Field,
-    Signature,
     as_text,
     correlation,
     field_of,
@@ -28,6 +26,7 @@ from voxlate.images.same_scan import (
 )
 from voxlate.images.units import TISSUE_MAPS
 from voxlate.system.errors import first_of, plural
+from voxlate.system.groups import grouped
 from voxlate.system.messages import Message, message
 
 MOST_VERIFIED = 500  # pairs of similar signatures whose voxels are compared, the most similar first
@@ -108,10 +107,8 @@ def check_copies(
 
 def _check_voxels(headers: Sequence[CaseHeader], splits: Mapping[str, str]) -> Iterator[Message]:
     """A message for each array of voxels that several scans have."""
-    same = defaultdict[str, list[_Scan]](list)
-    for header in headers:
-        for scan in (_Scan(header, name) for name in header.units):
-            same[scan.voxels].append(scan)
+    scans = (_Scan(header, name) for header in headers for name in header.units)
+    same = grouped((scan.voxels, scan) for scan in scans)
     for group in same.values():
         if len(group) == 1:
             continue
@@ -127,10 +124,11 @@ def _check_voxels(headers: Sequence[CaseHeader], splits: Mapping[str, str]) -> I
 
 def _check_masks(headers: Sequence[CaseHeader], masks: Mapping[str, Path]) -> Iterator[Message]:
     """A message for each mask that lies in the folders of several patients; a box may be the field of view of all."""
-    same = defaultdict[str, list[CaseHeader]](list)
-    for header in headers:
-        if header.case in masks and sum(header.mask_area) < np.ptp(header.mask_box, axis=1).prod():
-            same[header.voxels[MASK]].append(header)
+    same = grouped(
+        (header.voxels[MASK], header)
+        for header in headers
+        if header.case in masks and sum(header.mask_area) < np.ptp(header.mask_box, axis=1).prod()
+    )
     for group in same.values():
         patients = {header.patient for header in group}
         files = {masks[header.case].resolve() for header in group}
@@ -143,11 +141,12 @@ def _check_masks(headers: Sequence[CaseHeader], masks: Mapping[str, Path]) -> It
 def _find_changed(headers: Sequence[CaseHeader], cases: Path) -> list[tuple[_Scan, _Scan]]:
     """Pairs of scans of different patients whose signatures and voxels agree."""
     # those of volumes and of single slices have other lengths
-    groups = defaultdict[int, list[tuple[_Scan, Signature]]](list)
-    for header in headers:
-        for name, text in header.signatures.items():
-            signature = from_text(text)
-            groups[len(signature)].append((_Scan(header, name), signature))
+    signed = [
+        (_Scan(header, name), from_text(text))
+        for header in headers
+        for name, text in header.signatures.items()
+    ]
+    groups = grouped((len(signature), (scan, signature)) for scan, signature in signed)
     groups.pop(0, None)
     candidates = list[tuple[float, _Scan, _Scan]]()
     for group in groups.values():

@@ -197,7 +197,7 @@ def fit(
     Targets of several sizes are stretched to the first one's box for the mean image.
     Raises BadInput where no case has a target.
     """
-    sums = _Sums({name: ranges[name] for name in (*sources, *targets)}, sources, targets)
+    sums = Sums({name: ranges[name] for name in (*sources, *targets)}, sources, targets)
     for volumes, body in cases:
         sums.add(volumes, body)
     empty = [name for name in targets if name not in sums.totals]
@@ -208,7 +208,7 @@ def fit(
     return sums.baselines()
 
 
-class _Sums:
+class Sums:
     """Sums over the cases that were added: of targets, of tables' bins, and of products of shares."""
 
     def __init__(
@@ -223,8 +223,8 @@ class _Sums:
         self.ends = defaultdict[str, list[tuple[float, float]]](list)
         self.products = np.zeros((len(ranges) + 1,) * 2)
 
-    def add(self, volumes: Mapping[str, Volume], body: Body) -> None:
-        """Add one case."""
+    def add(self, volumes: Mapping[str, Volume], body: Body = None) -> None:
+        """Add one case, whose foreground is found where none is given."""
         self.cases += 1
         values = dict[str, Float32]()
         for name in self.ranges.keys() & volumes.keys():
@@ -253,7 +253,8 @@ class _Sums:
         """The baselines of the cases that were added; bins without a training voxel are interpolated."""
         means = dict[str, Float32]()
         for name in self.targets:
-            means[name] = (self.totals[name] / self.images[name]).astype(np.float32)
+            if name in self.totals:
+                means[name] = (self.totals[name] / self.images[name]).astype(np.float32)
         tables = dict[tuple[str, str], Float32]()
         for pair, (sums, counts) in self.tables.items():
             filled = np.flatnonzero(counts)

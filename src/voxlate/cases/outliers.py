@@ -22,6 +22,7 @@ from voxlate.images.units import TISSUE_MAPS
 from voxlate.system.arrays import AnyArray, Bool, Float64
 from voxlate.system.codes import codes
 from voxlate.system.errors import first_of, plural
+from voxlate.system.groups import grouped
 from voxlate.system.messages import Message, message
 
 Arrays = Mapping[str, AnyArray]
@@ -124,9 +125,7 @@ class _Cohort:
     def findings(self) -> Iterator[_Finding]:
         """Each scan with the first kind that fits it, then masks, then pairs of scans that are not named."""
         named = set[tuple[str, str]]()
-        by_name = defaultdict[str, list[ScanNumbers]](list)
-        for (_, name), scan in self.scans.items():
-            by_name[name].append(scan)
+        by_name = grouped((name, scan) for (_, name), scan in self.scans.items())
         usual = {name: usual_numbers(several) for name, several in by_name.items()}
         for (case, name), scan in self.scans.items():
             for code, numbers in islice(oddities(name, scan, usual[name]), 1):
@@ -262,10 +261,11 @@ class _Cohort:
         """The cases where the classes of the two scans go together as in no other case, or as with another modality."""
         if name == MASK or len(pairs) < FEWEST:
             return
-        curves = defaultdict[str, list[Float64]](list)
-        for by_name in self.pairs.values():
-            for other, pair in by_name.items():
-                curves[other].append(pair.curve)
+        curves = grouped(
+            (other, pair.curve)
+            for by_name in self.pairs.values()
+            for other, pair in by_name.items()
+        )
         means = {
             other: np.median(curves[other], axis=0) for other in sorted(curves.keys() - {MASK})
         }

@@ -43,12 +43,12 @@ from voxlate.cases.prepared import (
     read_tables,
     write_cohort,
 )
-from voxlate.cases.survey import CaseProgress, Inputs, read_inputs
+from voxlate.cases.survey import Inputs, read_inputs
 from voxlate.cohorts.case_files import CaseFiles
 from voxlate.cohorts.choice import as_names
 from voxlate.cohorts.patient_names import EACH
 from voxlate.executors.choose import choose_named_executor
-from voxlate.executors.job import Executor, InProcess, Plain, case_sentence
+from voxlate.executors.job import Executor, InProcess, Plain, Progress, case_sentence, no_report
 from voxlate.executors.local import LocalExecutor
 from voxlate.formats.io import content_hash, read_volume
 from voxlate.images.misalignment import Misalignment
@@ -76,7 +76,7 @@ def prepare(
     options: PrepareOptions | None = None,
     *,
     executor: Executor | None = None,
-    progress: CaseProgress | None = None,
+    progress: Progress = no_report,
     say: Say = lambda _: None,
     **changes: Any,
 ) -> Cohort:
@@ -91,7 +91,7 @@ def prepare(
     since synthesis has sources only. shares: default see split.usual_shares.
     workers: processes, each holding one case in memory. executor: works on the cases instead of these processes; it
     prepares all cases that it can before it raises BadInput with the others, so that the next call has only those left.
-    progress(done, total, case) is called after each case, say: is called with messages.
+    progress(done, total) is called after each case, say: is called with messages.
     Raises BadInput for bad cases, and for an `out` that holds anything else, such as a cohort of other options.
     """
     asked = merge(PrepareOptions, options, changes)
@@ -109,8 +109,7 @@ def prepare(
     with lock(out):
         for done, (case, was_there) in enumerate(run(work.prepare, cases), start=1):
             again += [case] if was_there else []
-            if progress is not None:
-                progress(done, len(cases), case)
+            progress(done, len(cases))
         if asked.audit:
             _refine_worst(work, cases, run)
     if again:

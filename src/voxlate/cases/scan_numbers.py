@@ -3,7 +3,6 @@
 In Hounsfield units air is -1000 and soft tissue 0 to 80, whatever the other cases are.
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,9 @@ from voxlate.cases.case_header import CaseHeader
 from voxlate.cases.intensity_checks import AIR_HU, check_kind
 from voxlate.cases.sketch import Sketch, empty_share
 from voxlate.images.statistics import Statistics
+from voxlate.images.units import TISSUE_MAPS
 from voxlate.system.arrays import Float32
+from voxlate.system.groups import grouped
 
 Oddity = tuple[str, str]  # a code, and numbers for the brackets
 Usual = Mapping[str, tuple[float, float]]  # by name: the median, and a robust standard deviation
@@ -109,10 +110,7 @@ def usual_numbers(scans: Sequence[ScanNumbers]) -> Usual:
 
     The deviation of fewer than FEWEST numbers is infinite.
     """
-    numbers = defaultdict[str, list[float]](list)
-    for scan in scans:
-        for name, value in scan.compared.items():
-            numbers[name].append(value)
+    numbers = grouped(pair for scan in scans for pair in scan.compared.items())
     usual = dict[str, tuple[float, float]]()
     for name, values in numbers.items():
         deviation = TO_SD * float(median_abs_deviation(values)) if len(values) >= FEWEST else np.inf
@@ -164,7 +162,8 @@ def _of_ct(scan: ScanNumbers, usual: Usual) -> Iterator[Oddity]:
 
 
 def _of_mr(name: str, scan: ScanNumbers, usual: Usual) -> Iterator[Oddity]:
-    if scan.unit != "grey" and check_kind(name, scan.unit, scan.statistics):
+    no_image = scan.unit == "grey" or name in TISSUE_MAPS
+    if not no_image and check_kind(name, scan.unit, scan.statistics):
         yield "other-kind", ""
     span = f"{scan.statistics.all.at(0):.4g} to {scan.statistics.all.at(100):.4g}"
     most_are_signed = usual["signed"][0] > 0.5

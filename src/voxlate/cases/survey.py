@@ -1,7 +1,7 @@
 """A cohort before it is prepared: its cases, splits and preparation, and the use and the problems of each file."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,17 @@ from voxlate.cohorts.find import find_cohort
 from voxlate.cohorts.manifest import root_and_manifest
 from voxlate.cohorts.slice_lists import require_patients
 from voxlate.cohorts.split import SPLITS, check_size, list_held_out, split_patients
+from voxlate.executors.job import Progress, no_report
 from voxlate.formats.io import read_volume
 from voxlate.images.grid import Volume, canonical
 from voxlate.images.mask import clearest
 from voxlate.images.units import unit_of
 from voxlate.options.prepare import PrepareOptions
 from voxlate.system.errors import BadInput
+from voxlate.system.groups import grouped
 from voxlate.system.messages import Message
 
 UNREAD = "cannot be read"
-CaseProgress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def _finest(cases: Sequence[CaseFiles], names: Sequence[str]) -> str | None:
     return min(names, key=losses.__getitem__) if losses else next(iter(names), None)
 
 
-def survey(cohort: Path, options: PrepareOptions, progress: CaseProgress | None = None) -> Survey:
+def survey(cohort: Path, options: PrepareOptions, progress: Progress = no_report) -> Survey:
     """Read every scan, mask and label map, and compare units and grids, as `prepare` does before it registers.
 
     Raises BadInput where no case is found.
@@ -162,8 +163,7 @@ def survey(cohort: Path, options: PrepareOptions, progress: CaseProgress | None 
                 resampled.append(_resample(case, volumes, inputs.preparation))
         except BadInput as error:
             problems.append(str(error))
-        if progress is not None:
-            progress(done, len(cases), case.case)
+        progress(done, len(cases))
     found_units = {file.name: file.unit for file in files if file.unit}
     masked = {case.case for case in cases if case.mask}
     table = overview(cases, inputs.splits, found_units, masked)
@@ -205,14 +205,13 @@ def overview(
 
     masked: the cases that have a mask file.
     """
-    groups = dict[str, list[CaseFiles | Entry]]()
-    grids = Counter[str]()
-    for case in cases:
-        present = case.present if isinstance(case, Entry) else [*case.files]
-        for name in {*present, *case.labels}:
-            groups.setdefault(name, []).append(case)
-        if isinstance(case, Entry):
-            grids["×".join(map(str, reversed(case.shape)))] += 1
+    groups = grouped(
+        (name, case)
+        for case in cases
+        for name in {*(case.present if isinstance(case, Entry) else case.files), *case.labels}
+    )
+    shapes = (case.shape for case in cases if isinstance(case, Entry))
+    grids = Counter("×".join(map(str, reversed(shape))) for shape in shapes)
     rows = {
         "cases": _by_split(cases, splits),
         "patients": _by_split({case.patient: case for case in cases}.values(), splits),

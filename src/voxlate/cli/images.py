@@ -198,7 +198,7 @@ def demo(
             "Starter for --real, as starter:NAME. Default: by the scan's name.",
             panel=MAIN,
             metavar="NAME",
-            complete="voxlate.api.catalogue:starter_choices",
+            complete="voxlate.starters.names:starters_to_run",
         ),
     ] = None,
 ) -> None:

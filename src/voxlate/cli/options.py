@@ -19,9 +19,9 @@ METAVARS = {Path: "PATH", int: "INT", float: "NUMBER", str: "TEXT", bool: ""}
 
 def complete_starter(begun: str) -> list[str]:
     """The starters that a shell completes; none of an empty word, which may be a path."""
-    from voxlate.api.catalogue import starter_choices
+    from voxlate.starters.names import starters_to_run
 
-    return [name for name in starter_choices() if begun and name.startswith(begun)]
+    return [name for name in starters_to_run() if begun and name.startswith(begun)]
 
 
 Run = Annotated[

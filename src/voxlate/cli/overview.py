@@ -8,6 +8,7 @@ from rich.table import Table
 
 from voxlate.api.console import err, say
 from voxlate.system.errors import first_of
+from voxlate.system.groups import grouped
 
 COLUMNS = ("all", "train", "val", "test")
 MOST_NAMES = 12  # modalities in a row
@@ -32,9 +33,7 @@ def show(table: Mapping[str, Any]) -> None:
 
 def by_value(table: Mapping[str, Value]) -> list[tuple[list[str], Value]]:
     """Each value of a table with all names that have it."""
-    names = dict[Value, list[str]]()
-    for name, value in table.items():
-        names.setdefault(value, []).append(name)
+    names = grouped((value, name) for name, value in table.items())
     return [(own, value) for value, own in names.items()]
 
 

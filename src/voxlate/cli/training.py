@@ -2,7 +2,6 @@
 
 import json
 import shlex
-from collections import defaultdict
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
@@ -18,6 +17,7 @@ from voxlate.options.calibrate import CalibrateOptions
 from voxlate.options.option import MAIN, AllowCode, Option
 from voxlate.options.train import AdaptOptions, ImportOptions, PlanOptions, TrainOptions
 from voxlate.system.errors import BadInput
+from voxlate.system.groups import grouped
 
 AUTO = "auto"
 # Reasons of a plan that are printed without --verbose.
@@ -36,9 +36,9 @@ RANKED = "Methods for pairs come first on paired scans, then recipes whose patch
 
 
 def _complete_recipe(begun: str) -> list[str]:
-    from voxlate.api.catalogue import recipe_choices
+    from voxlate.recipe.text import names
 
-    return [name for name in (AUTO, *recipe_choices()) if name.startswith(begun)]
+    return [name for name in (AUTO, *names()) if name.startswith(begun)]
 
 
 @command("recipes t1_to_t2_brain", "recipes --for PREPARED", name="recipes")
@@ -99,10 +99,7 @@ def _show_fits(fits: list[dict[str, Any]], data: Path) -> None:
         say(f"  {number}. {fit['name']}  {fit['title']}\n      {fit['why']}")
         for sentence in fit["notes"]:
             say(f"      {sentence}")
-    others = defaultdict[str, list[str]](list)
-    for fit in fits:
-        if fit["against"]:
-            others[fit["against"]].append(fit["name"])
+    others = grouped((fit["against"], fit["name"]) for fit in fits if fit["against"])
     for reason, names in others.items():
         say(f"\n{reason}:\n  {', '.join(names)}")
 

@@ -1,7 +1,7 @@
 """The cases that the rows of a cohort's manifest make: each with its patient and a file for each modality."""
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -10,6 +10,7 @@ from pathlib import Path
 from voxlate.cohorts.choice import Choice, Row, several_files
 from voxlate.system.errors import BadInput
 from voxlate.system.files import safe_name
+from voxlate.system.groups import grouped
 
 MASKS = ("mask", "brainmask")
 LABELS = ("seg", "lesion", "labels")
@@ -67,9 +68,7 @@ def cases_of(
     patient: a regular expression whose first group, in the name of a case, is the patient; unclear: the error for
     several files of a modality of which none is chosen.
     """
-    by_case = defaultdict[tuple[str | None, str], list[Row]](list)
-    for row in rows:
-        by_case[row.patient, row.case].append(row)
+    by_case = grouped(((row.patient, row.case), row) for row in rows)
     plain_names = _merge_runs(by_case.values(), choice)
     # Studies often have one name in every patient ('baseline'): then only patient and study together name a case.
     is_ambiguous = max(Counter(study for _, study in by_case).values(), default=1) > 1
@@ -81,10 +80,11 @@ def cases_of(
             owner = match[1] if match else ""
         if not choice.keep_case(case, owner):
             continue
-        candidates = defaultdict[str, list[Row]](list)
-        for row in of_case:
-            name = plain_names.get(row.modality, row.modality)
-            candidates[name].append(replace(row, case=case, modality=name))
+        named = (
+            replace(row, case=case, modality=plain_names.get(row.modality, row.modality))
+            for row in of_case
+        )
+        candidates = grouped((row.modality, row) for row in named)
         files = dict[str, Path]()
         for name, of_modality in candidates.items():
             chosen = choice.choose(of_modality)
@@ -102,9 +102,7 @@ def _merge_runs(cases: Collection[Sequence[Row]], choice: Choice) -> dict[str, s
     """
     plain_names = dict[str, str]()
     for rows in cases:
-        runs = defaultdict[str, list[Row]](list)
-        for row in rows:
-            runs[ENTITY.sub("", row.modality)].append(row)
+        runs = grouped((ENTITY.sub("", row.modality), row) for row in rows)
         for plain, group in runs.items():
             names = {row.modality for row in group}
             fits = any(row.fits(pattern) for row, pattern in product(group, choice.prefer))

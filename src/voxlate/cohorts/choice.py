@@ -9,6 +9,7 @@ from pathlib import Path
 
 from voxlate.formats.dicom import SeriesInfo
 from voxlate.system.errors import BadInput, did_you_mean, first_of
+from voxlate.system.groups import grouped
 
 MOST_QUOTED = 3  # names or paths in a message
 
@@ -80,10 +81,8 @@ class Choice:
 
         The first pattern of `prefer` that fits one of them alone decides.
         """
-        fitting = dict[str, list[Row]]()
-        for row, pattern in product(rows, self.prefer):
-            if row.fits(pattern):
-                fitting.setdefault(pattern, []).append(row)
+        every = product(rows, self.prefer)
+        fitting = grouped((pattern, row) for row, pattern in every if row.fits(pattern))
         if len(rows) == 1:
             self.single |= dict.fromkeys(fitting, rows[0])
             return rows[0]

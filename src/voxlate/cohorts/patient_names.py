@@ -5,12 +5,12 @@ the rest of the name identifies a patient, and where several cases share that re
 """
 
 import re
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
 from voxlate.cohorts.case_files import CaseFiles, CohortFiles
 from voxlate.system.errors import first_of, plural
+from voxlate.system.groups import grouped
 
 EACH = "each"  # in place of a file of patients
 SEPARATOR = "[-_. ]"
@@ -144,9 +144,7 @@ def find_owners(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseFile
 
 def group_by_patient(names: Sequence[str]) -> tuple[dict[str, str], str]:
     """The patient of each name that shares one with another name, and a sentence on names that were read or kept separate."""
-    groups = defaultdict[str, list[str]](list)
-    for name in names:
-        groups[patient_in(name) or name].append(name)
+    groups = grouped((patient_in(name) or name, name) for name in names)
     shared = {patient: group for patient, group in groups.items() if len(group) > 1}
     alone = "so that each counts as a patient; --patients FILE states whose they are"
     parts = [name for name in names if UNOWNED.fullmatch(name)]

@@ -1,7 +1,6 @@
 """Layouts of public data sets: how the files of a case are named."""
 
 import re
-import tomllib
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,8 +12,9 @@ from voxlate.formats.dicom import SeriesInfo
 from voxlate.formats.dynamic import is_frame
 from voxlate.formats.io import holds_slices
 from voxlate.options.layout import SHIPPED, presets
+from voxlate.options.option import read_shipped
 from voxlate.system.config import fill, setting, settings
-from voxlate.system.errors import BadInput, did_you_mean
+from voxlate.system.errors import BadInput
 
 NOTES = (
     ".txt",
@@ -168,32 +168,17 @@ def load_preset(name: str | Path) -> Preset:
 
     base = "NAME" in it takes the keys of one of the package, which it changes.
     """
-    try:
-        values = _tables(name)
-        base = values.pop("base", None)
-        if base is not None:
-            if base not in presets():
-                raise BadInput(
-                    f"preset {name}: expected a base of {', '.join(presets())}, found '{base}'. Fix it."
-                )
-            values = _merge(_tables(base), values)
-        return fill(
-            Preset, values, f"preset {name}", "Change it in that file (see docs/guides/dicom.md)."
-        )
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise BadInput(
-            f"preset {name}: expected TOML, found something else ({error}). Fix the file."
-        ) from error
-
-
-def _tables(name: str | Path) -> dict[str, Any]:
-    path = SHIPPED / f"{name}.toml" if name in presets() else Path(name)
-    if not path.is_file():
-        hint = did_you_mean(str(name), presets()) or "Choose one of these."
-        raise BadInput(
-            f"preset: expected one of {', '.join(presets())} or a TOML file, found '{name}'. {hint}"
-        )
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+    values = read_shipped(SHIPPED, name, "preset")
+    base = values.pop("base", None)
+    if base is not None:
+        if base not in presets():
+            raise BadInput(
+                f"preset {name}: expected a base of {', '.join(presets())}, found '{base}'. Fix it."
+            )
+        values = _merge(read_shipped(SHIPPED, base, "preset"), values)
+    return fill(
+        Preset, values, f"preset {name}", "Change it in that file (see docs/guides/dicom.md)."
+    )
 
 
 def _merge(below: Any, above: Any) -> Any:

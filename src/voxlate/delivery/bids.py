@@ -22,13 +22,13 @@ from voxlate.formats.io import location_of, read_volume, without_ending
 from voxlate.images.face import is_stripped
 from voxlate.images.units import unit_of
 from voxlate.recipe.provenance import provenance_of, read_provenance, source_paths
+from voxlate.scoring.scored_images import modality_of
 from voxlate.synthesis.output_folder import SHARED_SECONDS
 from voxlate.system.errors import BadInput
 from voxlate.system.files import (
     HIGH,
     LOW,
     STD,
-    SYNTHETIC,
     UNCALIBRATED,
     UNFAMILIAR,
     lock,
@@ -120,7 +120,7 @@ def write_bids(
 def _write_case(folder: Path, root: Path, entities: Entities, sources: Sequence[str]) -> set[str]:
     """Write the images of a case with their sidecars, and remove those of an earlier synthesis."""
     stated = read_provenance(folder / "provenance.json")
-    images = {_plain(file): file for file in stated["images"] if file.endswith(ENDINGS)}
+    images = {modality_of(file): file for file in stated["images"] if file.endswith(ENDINGS)}
     stripped = {
         image: is_stripped(read_volume(folder / file, image))
         for image, file in images.items()
@@ -149,11 +149,6 @@ def _write_case(folder: Path, root: Path, entities: Entities, sources: Sequence[
     for old in set(_files_of(root, entities)) - written:
         old.unlink()
     return outside
-
-
-def _plain(file: str) -> str:
-    """The name of an image without its ending and without the mark of images that complete a case."""
-    return without_ending(file).removeprefix(SYNTHETIC)
 
 
 def _end_of_map(image: str, images: Collection[str]) -> str:

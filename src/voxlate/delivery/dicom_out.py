@@ -10,6 +10,7 @@ from typing import Any
 
 from voxlate.cohorts.case_files import LABELS, MASKS
 from voxlate.delivery.trust_report import trust_summary
+from voxlate.executors.job import Progress, no_report
 from voxlate.formats.dicom import folder_and_key, headers_of, is_dicom_folder
 from voxlate.formats.dicom_images import UNITS, write_derived
 from voxlate.formats.dicom_objects import (
@@ -29,16 +30,14 @@ from voxlate.formats.io import (
     is_there,
     read_volume,
     scan_endings,
-    without_ending,
 )
 from voxlate.images.grid import Volume, canonical, same_grid
 from voxlate.recipe.provenance import provenance_of, source_paths
 from voxlate.scoring.intervals import is_changed
-from voxlate.scoring.scored_images import is_map
+from voxlate.scoring.scored_images import is_map, modality_of
 from voxlate.synthesis.output_folder import SHARED_SECONDS
-from voxlate.synthesis.progress import no_report
 from voxlate.system.errors import BadInput, first_of, plural
-from voxlate.system.files import SYNTHETIC, lock
+from voxlate.system.files import lock
 from voxlate.system.messages import Message, message, read_messages
 
 PROVENANCE = "provenance.json"
@@ -96,7 +95,7 @@ def export_dicom(
     out: Path,
     to: Path,
     like: Path | None = None,
-    progress: Callable[[int, int], None] = no_report,
+    progress: Progress = no_report,
     write: Write = write_derived,
 ) -> Exported:
     """Write TO/<case>/<image>/0001.dcm … for every image in a folder that synth wrote, or in one of its case folders.
@@ -149,7 +148,7 @@ def export_case(case: Path, to: Path, source_of: Callable[[Volume], Path]) -> Ex
     exported = Exported()
     source = case
     for name in [*_images(case), *_masks(case)]:
-        source = source_of(read_volume(case / name, _modality(name)))
+        source = source_of(read_volume(case / name, modality_of(name)))
         _export_image(case / name, source, to, exported)
     _export_report(case, source, to, exported)
     return exported
@@ -163,10 +162,10 @@ def _export_image(
     name = path.name.split(".")[0]
     folder = to / case.name / name
     origin = _origin_of(provenance_of(case))
-    modality = _modality(path.name)
+    modality = modality_of(path.name)
     volume = read_volume(path, modality)
     quantity = Quantity(modality, volume.unit)  # a scan may be called ct_low
-    if is_map(modality, [_modality(other) for other in _images(case)]):
+    if is_map(modality, [modality_of(other) for other in _images(case)]):
         quantity = quantity_of(modality, volume.unit)
     is_mask = name in MASK_NAMES
     if volume.unit in UNITS and not quantity.statistic and not is_mask:
@@ -191,10 +190,6 @@ def _export_image(
     else:
         write_map(volume, quantity, source, folder, origin)
         exported.maps.append(folder)
-
-
-def _modality(file: str) -> str:
-    return without_ending(file).removeprefix(SYNTHETIC)
 
 
 def _reason_against(quantity: Quantity) -> str:

@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 from voxlate.system.errors import BadInput, plural
+from voxlate.system.groups import grouped
 from voxlate.system.messages import Message, Say, message
 
 Case = TypeVar("Case")
@@ -52,6 +53,7 @@ class Context:
     warn: Say = no_report
 
 
+QUIET = Context()
 Work = Callable[[Any, Context], Any]
 """Takes a case and its context, and returns a result that can be sent between processes."""
 
@@ -118,31 +120,16 @@ class WorkerDied(BadInput):
 class Executor(Protocol):
     """Applies a job to cases."""
 
-    def run(
-        self,
-        job: Job,
-        cases: Sequence[Case],
-        *,
-        progress: Progress = no_report,
-        warn: Say = no_report,
-    ) -> Outcomes:
-        """The outcomes of the cases; progress, warn: for parts of a case, and for messages on it."""
+    def run(self, job: Job, cases: Sequence[Case], context: Context = QUIET) -> Outcomes:
+        """The outcomes of the cases; context: what the work may use, of which workers take the messages alone."""
 
 
 class InProcess:
     """Works on the cases one after the other in this process, and reports the progress within a case."""
 
-    def run(
-        self,
-        job: Job,
-        cases: Sequence[Case],
-        *,
-        progress: Progress = no_report,
-        warn: Say = no_report,
-    ) -> Outcomes:
+    def run(self, job: Job, cases: Sequence[Case], context: Context = QUIET) -> Outcomes:
         """See Executor.run."""
         work = job.open()
-        context = Context(progress=progress, warn=warn)
         for number, case in enumerate(cases):
             try:
                 outcome = Outcome(work(case, context))
@@ -165,8 +152,8 @@ def run_cases(
     """
     outcomes = dict[int, Outcome]()
     progress("cases", 0, len(cases))
-    slices = partial(progress, "slices")
-    with closing(executor.run(job, cases, progress=slices, warn=warn)) as running:
+    context = Context(progress=partial(progress, "slices"), warn=warn)
+    with closing(executor.run(job, cases, context)) as running:
         for number, outcome in running:
             if isinstance(outcome.error, fatal):
                 raise outcome.error
@@ -195,9 +182,7 @@ def busy_line(costs: Iterable[Cost | None]) -> str:
     used = [cost for cost in costs if cost is not None and cost.network]
     if not used:
         return ""
-    by_device = dict[str, list[Cost]]()
-    for cost in used:
-        by_device.setdefault(cost.device, []).append(cost)
+    by_device = grouped((cost.device, cost) for cost in used)
     span = busy = 0.0
     for own in by_device.values():
         span += max(cost.ended for cost in own) - min(cost.began for cost in own)

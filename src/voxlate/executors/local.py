@@ -12,11 +12,10 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from voxlate.executors.job import Case, Job, Outcomes, Progress, no_report
+from voxlate.executors.job import QUIET, Case, Context, Job, Outcomes
 from voxlate.executors.schedule import Died, Event, event_of, schedule_cases
 from voxlate.executors.worker import CaseWorker, sendable, slots_of
 from voxlate.system.machine import begin_worker, interrupts_held
-from voxlate.system.messages import Say
 
 ENDING_SECONDS = 5.0  # that ended processes may take to be gone
 
@@ -34,17 +33,10 @@ class LocalExecutor:
     gpus: int = 0
     method: str | None = None
 
-    def run(
-        self,
-        job: Job,
-        cases: Sequence[Case],
-        *,
-        progress: Progress = no_report,
-        warn: Say = no_report,
-    ) -> Outcomes:
+    def run(self, job: Job, cases: Sequence[Case], context: Context = QUIET) -> Outcomes:
         """See Executor.run; progress within a case is not reported."""
         fleet = _Processes(job, min(self.workers, len(cases)), self)
-        yield from schedule_cases(fleet, cases, len(cases), warn)
+        yield from schedule_cases(fleet, cases, len(cases), context.warn)
 
 
 @dataclass(frozen=True)

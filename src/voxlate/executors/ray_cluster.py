@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from voxlate.executors.job import Case, Job, Outcome, Outcomes, Progress, no_report
+from voxlate.executors.job import QUIET, Case, Context, Job, Outcome, Outcomes, no_report
 from voxlate.executors.ray_resources import CPUS_WITH_NETWORK, nodes_of, resources_for
 from voxlate.executors.schedule import Died, Event, event_of, schedule_cases
 from voxlate.executors.worker import CaseWorker, say_crowded, sendable, slots_of
@@ -40,19 +40,12 @@ class RayExecutor:
     gpu: bool = True
     say: Say = no_report
 
-    def run(
-        self,
-        job: Job,
-        cases: Sequence[Case],
-        *,
-        progress: Progress = no_report,
-        warn: Say = no_report,
-    ) -> Outcomes:
+    def run(self, job: Job, cases: Sequence[Case], context: Context = QUIET) -> Outcomes:
         """See Executor.run; progress within a case is not reported."""
         ray = _connect(self.address)
         try:
             fleet = _Actors(ray, job, len(cases), self)
-            yield from schedule_cases(fleet, cases, len(cases), warn)
+            yield from schedule_cases(fleet, cases, len(cases), context.warn)
         finally:
             ray.shutdown()
 

@@ -5,7 +5,6 @@ Source: DICOM PS3.3 (2024), C.7.6.1 (general image), C.8.2.1 (CT), C.8.3.1 (MR),
 C.8.13.1, C.8.15.2, C.7.6.16 (functional groups).
 """
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -231,11 +230,10 @@ def _derive(volume: Volume, like: Path, out: Path, origin: Origin, kind: str = "
     values, slope = _store(placement.data, volume.unit, out)
     peak = max(float(np.percentile(placement.data, 99.5)), slope)
     low, high = WINDOW_HU if in_hu else (0.0, peak)
-    digest = hashlib.sha256(values.data).hexdigest()
     modality = "CT" if in_hu else "MR"
     _, rows, columns = values.shape
     series = fill(
-        new_series(placement.template, volume.modality, origin, digest, kind),
+        new_series(placement.template, volume.modality, origin, values.data, kind),
         SOPClassUID=SOP_CLASSES[modality],
         Modality=modality,
         ImageComments=COMMENTS,

@@ -5,7 +5,6 @@ codes: PS3.16, CID 7150, 7151, 7180 and 7181.
 """
 
 import copy
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,8 +138,7 @@ def write_map(
         raise BadInput(
             f"{out}: expected finite values for DICOM, found NaN or infinity. Synthesise it again."
         )
-    digest = hashlib.sha256(values.data).hexdigest()
-    series = new_series(placement.template, quantity.name, origin, digest, "map")
+    series = new_series(placement.template, quantity.name, origin, values.data, "map")
     low, high = (float(value) for value in np.percentile(values, (0.5, 99.5)))
     width = max(high - low, 1e-6)
     window = (float(f"{number:.6g}") for number in (low + width / 2, width))
@@ -179,8 +177,7 @@ def write_mask(volume: Volume, name: str, like: Path, out: Path, origin: Origin)
     numbers[labels] = range(1, len(labels) + 1)
     segments = np.ascontiguousarray(numbers[placement.data.astype(np.uint8)])
     check_size(segments, out)
-    digest = hashlib.sha256(segments.data).hexdigest()
-    series = new_series(placement.template, name, origin, digest, "mask")
+    series = new_series(placement.template, name, origin, segments.data, "mask")
     segmentation = highdicom.seg.Segmentation(
         segmentation_type="BINARY",
         segment_descriptions=_segments(name, labels),

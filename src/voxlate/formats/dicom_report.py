@@ -3,7 +3,6 @@
 Source: DICOM PS3.3 (2024), A.35.1 (basic text SR), C.17.2 and C.17.3 (SR document).
 """
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from voxlate.formats.dicom_series import (
     write_objects,
 )
 from voxlate.images.optional import pydicom
+from voxlate.system.groups import grouped
 
 TITLE: Code = ("TRUST", PRIVATE_SCHEME, "Summary of trust in synthetic images")
 IMAGE: Code = ("IMAGE", PRIVATE_SCHEME, "Middle image of a series that the summary is about")
@@ -54,13 +54,10 @@ def write_report(
     template = pydicom.dcmread(first.file, stop_before_pixels=True)
     evidence = [pydicom.dcmread(file, specific_tags=REFERENCED) for file in images]
     content = [text for _, text in sentences] + [image.SOPInstanceUID for image in evidence]
-    digest = hashlib.sha256("\n".join(content).encode()).hexdigest()
-    report = new_series(template, "summary of trust", origin, digest, "report")
+    report = new_series(template, "summary of trust", origin, "\n".join(content).encode(), "report")
     for keyword in OF_IMAGES:
         report.pop(keyword, None)
-    by_series = dict[str, list[Any]]()
-    for image in evidence:
-        by_series.setdefault(image.SeriesInstanceUID, []).append(image)
+    by_series = grouped((image.SeriesInstanceUID, image) for image in evidence)
     middles = [group[len(group) // 2] for group in by_series.values()]
     fill(
         report,

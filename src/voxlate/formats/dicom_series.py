@@ -3,6 +3,7 @@
 Source: DICOM PS3.3 (2024), C.7.6.1 (general image), C.7.6.16.2.21 (derivation).
 """
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -123,11 +124,13 @@ def uid_of(*entropy: str) -> str:
     return str(pydicom.uid.generate_uid(entropy_srcs=list(entropy)))
 
 
-def new_series(source: Any, name: str, origin: Origin, digest: str, kind: str = "") -> Any:
+def new_series(
+    source: Any, name: str, origin: Origin, content: bytes | memoryview, kind: str = ""
+) -> Any:
     """The attributes that all objects of a new series share: patient, study, series, equipment and origin.
 
-    source: the header of one source image. name, digest and kind: modality, hash of the content and kind of object;
-    with the origin and the source's series they decide the UIDs.
+    source: the header of one source image. name, content and kind: modality, voxels or text and kind of object; with
+    the origin and the source's series they decide the UIDs.
     """
     series = item(**dict.fromkeys(NEEDED, ""))
     for keyword in KEPT:
@@ -140,6 +143,7 @@ def new_series(source: Any, name: str, origin: Origin, digest: str, kind: str = 
         series.pop("Laterality", None)
     elif "Laterality" not in series:
         series.Laterality = ""
+    digest = hashlib.sha256(content).hexdigest()
     _write_uids(series, source, [digest, name, *_facts(origin), *([kind] if kind else [])])
     now = datetime.now()
     for event in ("Series", "Content", "InstanceCreation"):

@@ -23,7 +23,7 @@ from voxlate.formats.rire import RIRE
 from voxlate.images.grid import Volume, check_affine, orient
 from voxlate.images.units import MR, unit_of
 from voxlate.system.errors import BadInput
-from voxlate.system.files import whole_file
+from voxlate.system.files import sha256_of, whole_file
 from voxlate.system.slabs import map_slabs
 
 # Where a folder holds an image in several formats, the first of them is read: pictures, which lose most, come last.
@@ -244,5 +244,4 @@ def content_hash(path: Path) -> str:
 @functools.lru_cache(maxsize=4096)
 def _sha256(file: Path, size: int, mtime_ns: int) -> str:
     """The hash of a file, which is computed once for all frames of it; a changed file is hashed again."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return sha256_of(file)

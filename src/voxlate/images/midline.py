@@ -8,6 +8,7 @@ from itertools import product
 import numpy as np
 import scipy.ndimage
 import scipy.optimize
+from scipy.spatial.transform import Rotation
 
 from voxlate.images.grid import Grid, Volume, resample, with_spacing
 from voxlate.images.mask import foreground
@@ -48,13 +49,8 @@ class Midline:
     @property
     def rotation(self) -> np.ndarray:
         """The 3x3 rotation of (x, y, z) that turns the x axis into the plane's normal."""
-        turn = math.radians(self.turn_deg)
-        tilt = math.radians(self.tilt_deg)
-        about_z = np.eye(3)
-        about_z[:2, :2] = [[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]
-        about_y = np.eye(3)
-        about_y[0::2, 0::2] = [[math.cos(tilt), -math.sin(tilt)], [math.sin(tilt), math.cos(tilt)]]
-        return about_z @ about_y
+        turns = [self.turn_deg, -self.tilt_deg]
+        return Rotation.from_euler("ZY", turns, degrees=True).as_matrix()
 
     @property
     def move_mm(self) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.ndimage
+from scipy.spatial.transform import Rotation
 
 from voxlate.system.arrays import Bool, Float32, Float64
 
@@ -52,7 +53,9 @@ class Rigid:
 
     def __call__(self, points: Floats) -> Floats:
         around = points - self.middle
-        return (around @ (rotation(self.turn) - np.eye(3)).T + self.translation) * self.resolved
+        return (
+            around @ (Rotation.from_rotvec(self.turn).as_matrix() - np.eye(3)).T + self.translation
+        ) * self.resolved
 
 
 def fit_field(shifts: Shifts, resolved: Mask, stiffnesses: tuple[float, ...] = STIFFNESS) -> Field:
@@ -113,7 +116,7 @@ def rigid_motion(centres: Floats, displacements: Floats, resolved: Mask) -> Rigi
     table = np.zeros((len(around), 3, 6))
     table[:, :, :3] = np.eye(3)
     for _ in range(STEPS):
-        turned = around @ rotation(turn).T
+        turned = around @ Rotation.from_rotvec(turn).as_matrix().T
         rest = (displacements - (turned - around + translation))[:, axes]
         apart = np.sqrt((rest**2).sum(axis=1))
         deviation = 1.48 * float(np.median(apart))
@@ -135,16 +138,6 @@ def rigid_motion(centres: Floats, displacements: Floats, resolved: Mask) -> Rigi
         if max(moved_mm, turned_mm) < SETTLED_MM:
             break
     return Rigid(middle, translation, turn, resolved, weights)
-
-
-def rotation(turn: Floats) -> Floats:
-    """The matrix of a rotation vector in radians. Source: Rodrigues' formula."""
-    angle = float(np.sqrt(turn @ turn))
-    if angle == 0:
-        return np.eye(3)
-    x, y, z = turn / angle
-    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
 
 
 def on_every_voxel(

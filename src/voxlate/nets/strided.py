@@ -14,7 +14,7 @@ def down_conv(
 ) -> nn.Module:
     """A strided convolution of slices [N, C, H, W], or of volumes, whose height and width are even."""
     if dimensions == 3:
-        return HalvingConv(ins, outs, kernel, bias)
+        return HalvingConv(ins, outs, kernel, stride=2, bias=bias)
     return nn.Conv2d(ins, outs, kernel, stride=2, padding=1, bias=bias)
 
 
@@ -23,7 +23,7 @@ def up_conv(
 ) -> nn.Module:
     """A transposed convolution of slices [N, C, H, W], or of volumes, which also takes the depth to reach."""
     if dimensions == 3:
-        return DoublingConv(ins, outs, kernel, bias)
+        return DoublingConv(ins, outs, kernel, stride=2, bias=bias)
     return nn.ConvTranspose2d(
         ins, outs, kernel, stride=2, padding=1, output_padding=4 - kernel, bias=bias
     )
@@ -39,9 +39,6 @@ def norm(kind: Literal["batch", "instance"], channels: int, dimensions: Dimensio
 class HalvingConv(nn.Conv3d):
     """Halves height and width, which must be even, and a depth of FEWEST_SLICES or more, rounded up; else keeps it."""
 
-    def __init__(self, ins: int, outs: int, kernel: int, bias: bool = True) -> None:
-        super().__init__(ins, outs, kernel, stride=2, bias=bias)
-
     def forward(self, h: Tensor) -> Tensor:
         """Volumes [B, C, D, H, W] at half the size."""
         halves = h.shape[2] >= FEWEST_SLICES
@@ -53,9 +50,6 @@ class HalvingConv(nn.Conv3d):
 
 class DoublingConv(nn.ConvTranspose3d):
     """Doubles height and width, and makes the depth what a HalvingConv with this kernel was given."""
-
-    def __init__(self, ins: int, outs: int, kernel: int, bias: bool = True) -> None:
-        super().__init__(ins, outs, kernel, stride=2, bias=bias)
 
     def forward(self, h: Tensor, depth: int) -> Tensor:  # type: ignore[override]
         """Volumes at twice the height and width, with this depth."""

@@ -7,9 +7,10 @@ from dataclasses import MISSING, dataclass, fields, replace
 from functools import partial
 from importlib.resources.abc import Traversable
 from inspect import Parameter, Signature, cleandoc
+from pathlib import Path
 from typing import Annotated, Any, TypeVar, dataclass_transform, get_args, get_origin
 
-from voxlate.system.errors import BadInput
+from voxlate.system.errors import BadInput, did_you_mean
 
 T = TypeVar("T")
 
@@ -120,6 +121,30 @@ def range_of(option: Option) -> str:
 def merge(table: type[T], options: T | None, changes: Mapping[str, Any]) -> T:
     """The options of a table, by default its defaults, with changes of their fields."""
     return table(**changes) if options is None else replace(options, **changes)  # type: ignore[type-var]
+
+
+def read_shipped(folder: Traversable, name: Path | str, option: str) -> dict[str, Any]:
+    """A TOML file of a folder of the package by its name, or one of the user's by its path.
+
+    option: what messages begin with. Raises BadInput where there is neither, or no TOML in it.
+    """
+    import tomllib  # here, because --help needs none of it
+
+    known = shipped_tables(folder)
+    file: Path | Traversable = Path(name)
+    if str(name) in known:
+        file = folder / f"{name}.toml"
+    elif not file.is_file():
+        hint = did_you_mean(str(name), known) or "Choose one of these."
+        raise BadInput(
+            f"{option}: expected one of {', '.join(known)} or a TOML file, found '{name}'. {hint}"
+        )
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise BadInput(
+            f"{option} {name}: expected TOML, found something else ({error}). Fix the file."
+        ) from error
 
 
 def bytes_of(text: str, option: str) -> float:

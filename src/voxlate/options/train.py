@@ -97,7 +97,7 @@ class TrainOptions(PlanOptions):
             "Run, weights or starter:NAME from which the network is initialised.",
             flag="--init",
             panel=TRAINING,
-            complete="voxlate.api.catalogue:starter_choices",
+            complete="voxlate.starters.names:starters_to_run",
         ),
     ] = None
     reuse: Annotated[

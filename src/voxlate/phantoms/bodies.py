@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from voxlate.system.errors import BadInput
 from voxlate.system.files import safe_name
 
 SIZE = (96, 96, 48)  # of simulated heads
+KEPT_MAPS = 4
 LESION_MAP = {
     "tumour": {"necrosis": 1, "oedema": 2, "enhancing rim": 3, "other": 4},
     "stroke": {"core": 1, "penumbra": 2},
@@ -88,10 +90,12 @@ def label_bodies(asked: PhantomOptions) -> Bodies:
     table, maps = _table(asked), _find_maps(Path(asked.labels or ""), "--labels")
     names = list(maps)
     lesions = _Lesions(asked)
+    # few maps are read once for all their variations; many are not kept
+    read = lru_cache(KEPT_MAPS)(lambda name: read_label_map(maps[name], table, name))
 
     def _make(case: int, lesion: LesionKind) -> Head:
         name = names[case % len(names)]
-        body = read_label_map(maps[name], table, name)
+        body = read(name)
         shape = lesions.of(case, lesion)
         head = make_mapped_head(body, asked.seed, case, asked.spacing_mm, lesion, shape)
         if asked.stripped and not np.isin(head.labels, BRAIN).any():

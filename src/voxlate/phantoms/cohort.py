@@ -1,6 +1,6 @@
 """A cohort of phantom patients as files, in the layout that `prepare` reads without any option."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from voxlate.executors.job import Progress, no_report
 from voxlate.formats.io import write_volume
 from voxlate.images.grid import Volume
 from voxlate.images.mask import largest
@@ -25,7 +26,7 @@ from voxlate.system.arrays import AnyArray
 from voxlate.system.errors import BadInput, first_of
 from voxlate.system.files import lock, read_json, write_json, write_text
 from voxlate.system.machine import cores
-from voxlate.system.messages import Message, message
+from voxlate.system.messages import Say, message
 
 NOTE = "phantom.json"
 TABLE = "cases.csv"  # which `prepare` reads
@@ -38,8 +39,8 @@ def write_cohort(
     out: Path,
     options: PhantomOptions | None = None,
     *,
-    progress: Callable[[int, int], None] | None = None,
-    say: Callable[[Message], None] | None = None,
+    progress: Progress = no_report,
+    say: Say = no_report,
     **changes: Any,
 ) -> list[Path]:
     """Write `OUT/phantom_000/t1.nii.gz` and so on, the label maps `seg` and `lesion`, and `phantom.json`.
@@ -81,9 +82,8 @@ def write_cohort(
         with ThreadPoolExecutor(min(cores(), MOST_THREADS)) as pool:
             for folder in pool.map(_write, range(asked.cases)):
                 folders.append(folder)
-                if progress:
-                    progress(len(folders), asked.cases)
-    if without_brain and say:
+                progress(len(folders), asked.cases)
+    if without_brain:
         text = f"{first_of(without_brain)}: no lesion was drawn, because the label map shows no brain of {LEAST_BRAIN_ML:g} ml or more."
         say(message("no-brain", text))
     return folders

@@ -10,15 +10,14 @@ from voxlate.phantoms.ageing import Ball
 from voxlate.phantoms.anatomy import Anatomy, Lesion
 from voxlate.phantoms.canvas import Canvas
 from voxlate.phantoms.shapes import Pair, Rng, Space, Triple, ellipsoid, overlap, triple, union
-from voxlate.phantoms.tissue import BRAIN, Label
+from voxlate.phantoms.tissue import BRAIN, HAEMORRHAGE, Label
 from voxlate.system.arrays import AnyArray
 
 Tumour = Literal["glioblastoma", "low grade", "meningioma", "metastases"]
 Remnant = Literal["none", "infarct", "haemorrhage", "resection", "hydrocephalus"]
 _SOFT = (*BRAIN, Label.CSF, Label.VENTRICLE, Label.LEUKOARAIOSIS, Label.PALLIDUM, Label.OEDEMA)
-_BLEEDINGS = (Label.HAEMORRHAGE_ACUTE, Label.HAEMORRHAGE_SUBACUTE, Label.HAEMOSIDERIN)
 _OEDEMA, _ENHANCING, _OTHER = 2, 3, 4  # of the lesion map of a tumour
-_OTHER_LESIONS = (Label.INFARCT, Label.GLIOSIS, *_BLEEDINGS, Label.OLD_CAVITY, Label.RESECTION)
+OTHER_LESIONS = (Label.INFARCT, Label.GLIOSIS, *HAEMORRHAGE, Label.OLD_CAVITY, Label.RESECTION)
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def draw(rng: Rng, base: Anatomy) -> tuple[Diseases, Anatomy]:
         remnant = "infarct" if base.lesion.kind == "stroke" and chance < 0.2 else "none"
     at = _ball(rng, (7, 18))
     metastases = tuple(_ball(rng, (3, 9)) for _ in range(int(rng.integers(2, 6))))
-    bleeding = _BLEEDINGS[int(rng.integers(3))]
+    bleeding = HAEMORRHAGE[int(rng.integers(3))]
     shunted = bool(rng.random() < 0.4) and remnant == "hydrocephalus"
     diseases = Diseases(tumour, metastases, remnant, at, bleeding, shunted)
     return diseases, replace(
@@ -103,7 +102,7 @@ def paint_tumour(canvas: Canvas, base: Anatomy, diseases: Diseases, points: Spac
 def tumour_map(canvas: Canvas) -> AnyArray:
     """The lesion map of a canvas: 1 necrosis, 2 oedema and tissue without enhancement, 3 enhancing, 4 other lesions."""
     lesion_map = np.zeros(canvas.label.shape, np.uint8)
-    lesion_map[np.isin(canvas.label, _OTHER_LESIONS)] = _OTHER
+    lesion_map[np.isin(canvas.label, OTHER_LESIONS)] = _OTHER
     lesion_map[canvas.label == Label.NECROSIS] = 1
     lesion_map[np.isin(canvas.label, (Label.OEDEMA, Label.LOW_GRADE))] = _OEDEMA
     lesion_map[canvas.label == Label.ENHANCING] = _ENHANCING

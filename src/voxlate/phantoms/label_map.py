@@ -10,10 +10,10 @@ from voxlate.formats.io import read_volume
 from voxlate.images.components import components_of
 from voxlate.images.grid import Volume, canonical
 from voxlate.images.mask import box_around, close_gaps, dilate, erode, fill_slices, largest
-from voxlate.phantoms.diseases import LesionShape
+from voxlate.phantoms.diseases import OTHER_LESIONS, LesionShape
 from voxlate.phantoms.label_table import CODES, LabelTable
 from voxlate.phantoms.shapes import Triple, triple
-from voxlate.phantoms.tissue import BRAIN, FLUID, OTHER_BRAIN, TUMOUR, Label
+from voxlate.phantoms.tissue import BRAIN, FLUID, TUMOUR, Label
 from voxlate.system.arrays import AnyArray
 from voxlate.system.errors import BadInput
 
@@ -23,7 +23,7 @@ _RIM_MM = 5.0  # depth below the closed hull from which air counts as internal
 _COARSE_MM = 2.0  # voxels of distances and noise
 _LEAST_LABELLED = 0.002  # of the volume
 _MOST_VOXELS = 2**28
-_LESION = (*TUMOUR, *OTHER_BRAIN[2:], Label.OLD_CAVITY, Label.RESECTION)
+_LESION = (*TUMOUR, Label.LEUKOARAIOSIS, Label.LOW_GRADE, *OTHER_LESIONS)
 _LARGEST_LESION_MM = 170.0
 _RIGHT_ANGLE = 0.02  # cosine between axes, above which a grid is sheared
 LEAST_MM, MOST_MM = 0.2, 10.0  # voxels

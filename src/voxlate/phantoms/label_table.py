@@ -1,10 +1,8 @@
 """Tables that say which tissue each value of a label map is: those that come with the package, or a user's own."""
 
 import re
-import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,20 +10,21 @@ import numpy as np
 from pydantic import StrictInt
 
 from voxlate.batch import stable_id
-from voxlate.options.phantom import SHIPPED, tables
+from voxlate.options.option import read_shipped
+from voxlate.options.phantom import SHIPPED
 from voxlate.phantoms.tissue import Label, Tissue, patient
 from voxlate.system.arrays import AnyArray
 from voxlate.system.config import fill, setting, settings
 from voxlate.system.errors import BadInput, did_you_mean
 
 # What a label map does not tell apart; label_anatomy.py draws the tissues of each.
-DRAWN = {
-    "soft": "fat, muscle and, where the map has none, skin",
-    "cancellous": "diploe of the skull, marrow elsewhere",
-    "whole_bone": "a cortex of bone around marrow",
-    "fluid": "fluid around brain and cord, or in any organ",
-    "hollow": "an organ whose wall encloses its content and gas",
-}
+DRAWN = (
+    "soft",  # fat, muscle and, where the map has none, skin
+    "cancellous",  # diploe of the skull, marrow elsewhere
+    "whole_bone",  # a cortex of bone around marrow
+    "fluid",  # around brain and cord, or in any organ
+    "hollow",  # an organ whose wall encloses its content and gas
+)
 _NAMES = {label.name.lower(): int(label) for label in Label}
 _FIRST_OWN = len(Label)
 _FIRST_DRAWN = 250 - len(DRAWN)
@@ -87,7 +86,6 @@ class LabelTable:
     """
 
     name: str
-    title: str
     inside: Literal["air", "soft"]
     coat_mm: float
     codes: dict[int, int]
@@ -137,26 +135,17 @@ class LabelTable:
 
 def read_table(table: str | Path) -> LabelTable:
     """A table by its name, or the path of a TOML file; raises BadInput for one that cannot be used."""
-    named = str(table) in tables()
-    path = SHIPPED / f"{table}.toml" if named else Path(table)
-    if not path.is_file():
-        hint = _hint(str(table), tables())
-        raise BadInput(
-            f"--tissues: expected one of {', '.join(tables())} or a TOML file, found {table}. {hint}Write a table as the guide on label maps shows."
-        )
-    try:
-        text = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: expected a TOML file, found {error}. Mend that line.") from error
-    written = fill(_Written, text, str(path), _CHANGE)
+    path = str(table)
+    written = fill(_Written, read_shipped(SHIPPED, table, "--tissues"), path, _CHANGE)
     own = {name.lower(): tissue for name, tissue in written.tissues.items()}
     if len(own) < len(written.tissues):
         raise BadInput(
             f"{path}: expected each tissue once in [tissues], found one in capitals and small letters. Rename one."
         )
-    known = _NAMES | {name: _FIRST_OWN + k for k, name in enumerate(own)} | CODES
-    _check_tissues(path, written, own, known)
     codes = {0: int(Label.AIR)}
+    found = LabelTable(Path(table).stem, written.inside, written.coat_mm, codes, own)
+    known = found.names | CODES
+    _check_tissues(path, written, own, known)
     # A label of air is internal where 0 is not air.
     known["air"] = int(Label.AIR if written.inside == "air" else Label.SINUS)
     for name, ranges in written.labels.items():
@@ -169,17 +158,11 @@ def read_table(table: str | Path) -> LabelTable:
                 raise BadInput(
                     f"{path}: expected each label in one tissue, found {value} in {name} and in another one. Remove it from one."
                 )
-    return LabelTable(Path(table).stem, written.title, written.inside, written.coat_mm, codes, own)
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    """A suggestion of similar names before a sentence; "" for none."""
-    hint = did_you_mean(name, known)
-    return f"{hint} " if hint else ""
+    return found
 
 
 def _check_tissues(
-    path: Traversable, written: _Written, own: dict[str, OwnTissue], known: dict[str, Any]
+    path: str, written: _Written, own: dict[str, OwnTissue], known: dict[str, Any]
 ) -> None:
     """Raise BadInput for tissues that do not exist, or exist already."""
     for name in own.keys() & (_NAMES | CODES).keys():
@@ -192,13 +175,13 @@ def _check_tissues(
         )
     for name in written.labels:
         if name.lower() not in known:
-            hint = _hint(name.lower(), known)
+            hint = did_you_mean(name.lower(), known) or "Change it."
             raise BadInput(
-                f"{path}: expected tissues in [labels], found '{name}'. {hint}Tissues are {', '.join(known)}; others need a table [tissues.{name}]."
+                f"{path}: expected tissues in [labels], found '{name}'. {hint} Tissues are {', '.join(known)}; others need a table [tissues.{name}]."
             )
 
 
-def _values(path: Traversable, name: str, ranges: Sequence[int | str]) -> list[int]:
+def _values(path: str, name: str, ranges: Sequence[int | str]) -> list[int]:
     """The label values of a tissue."""
     values = list[int]()
     for item in ranges:

@@ -157,7 +157,9 @@ class _Continued(TypedDict):
     torch: Text
 
 
-class _Adapted(TypedDict):
+class Adapted(TypedDict):
+    """The weights that a run was adapted from, and whether these were calibrated."""
+
     weights: ShortDigest
     calibrated: bool
 
@@ -172,7 +174,7 @@ class _Trained(TypedDict, total=False):
     continuations: list[_Continued]
     paced: dict[Name, dict[Text, Number]]
     replayed: Place
-    adapted: _Adapted
+    adapted: Adapted
     starters: dict[Text, Text]
 
 

@@ -1,12 +1,8 @@
 """Training curves as SVG in the page's own colours."""
 
 import io
-import math
 import re
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -15,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from voxlate.system.arrays import AnyArray
-from voxlate.training.log_file import lines_of
+from voxlate.training.log_file import Curve
 
 POINTS = 400  # a curve has fewer pixels
 STEPS = [1, 2, 2.5, 5, 10]  # allowed distances of ticks
@@ -23,35 +19,6 @@ STEPS = [1, 2, 2.5, 5, 10]  # allowed distances of ticks
 COLOURS = {f"#0000c{n}": f"--c{n}" for n in range(6)}
 FAINT, RULE = "#0000d0", "#0000d1"
 COLOURS |= {FAINT: "--faint", RULE: "--rule"}
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One quantity over training steps."""
-
-    name: str
-    steps: tuple[float, ...]
-    values: tuple[float, ...]
-
-
-def curves_of(log: Path) -> dict[tuple[str, str], list[Curve]]:
-    """The curves in a log.jsonl by stage and group ("loss", "validation", "lr", "items_per_s"), without cut lines."""
-    points_of = defaultdict[tuple[str, str], dict[str, dict[float, float]]](dict)
-    for _, line in lines_of(log):
-        turn = line.get("turn")
-        for group in ("loss", "validation", "lr", "items_per_s"):
-            values = line.get(group, {})
-            named = points_of[line.get("stage", ""), group]
-            for name, value in (values if isinstance(values, dict) else {group: values}).items():
-                label = f"{turn}: {name}" if group == "loss" and turn not in (None, "net") else name
-                if math.isfinite(value):
-                    # A resumed run writes some steps twice, and the later line counts.
-                    named.setdefault(label, {})[line["step"]] = value
-    curves: dict[tuple[str, str], list[Curve]] = {}
-    for key, named in points_of.items():
-        if named:
-            curves[key] = [Curve(name, *zip(*sorted(own.items()))) for name, own in named.items()]
-    return curves
 
 
 def curve_chart(curves: Sequence[Curve], label: str) -> Markup:

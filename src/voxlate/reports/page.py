@@ -16,7 +16,7 @@ from voxlate import __version__
 from voxlate.cohorts.pseudonyms import without_names
 from voxlate.recipe import text as recipe_text
 from voxlate.recipe.provenance import provenance_of, run_folders
-from voxlate.reports.curves import curve_chart, curves_of
+from voxlate.reports.curves import curve_chart
 from voxlate.reports.pictures import sections_of, warnings_of
 from voxlate.scoring.captions import training_note
 from voxlate.scoring.documents import read_scores
@@ -27,7 +27,7 @@ from voxlate.scoring.verdict import verdict_lines, verdicts
 from voxlate.starters.names import is_starter
 from voxlate.system.errors import BadInput
 from voxlate.system.files import lock_if_free, read_json, write_text
-from voxlate.training.log_file import read_verdicts
+from voxlate.training.log_file import curves_of, read_verdicts
 from voxlate.training.starter import run_folder
 from voxlate.trust.usability import usability
 

@@ -25,6 +25,7 @@ from voxlate.scoring.units import OWN, Conversion, Units, network_units
 from voxlate.scoring.units import RANGE as NETWORK_RANGE
 from voxlate.system.arrays import AnyArray, Bool, Float32
 from voxlate.system.files import UNFAMILIAR
+from voxlate.system.groups import grouped
 from voxlate.system.messages import Message, read_messages
 
 SHORTEST_PIXELS = 160  # tiny volumes are enlarged here, because a browser would blur them
@@ -263,10 +264,11 @@ def _sections(modality: str, cases: Sequence[str], methods: Methods, most: int) 
         facts = [modality, str(first.grid)]
         if part:
             facts.append(f"error rank {rank + 1} of {len(ordered)}{extremes.get(rank, '')}")
-        said = dict[Message, list[str]]()
-        for name, own in images.items():
-            for warning in dict.fromkeys(own.warnings):
-                said.setdefault(warning, []).append(name)
+        said = grouped(
+            (warning, name)
+            for name, own in images.items()
+            for warning in dict.fromkeys(own.warnings)
+        )
         named = len(methods) > 1
         warnings = [
             (warning.grade, f"{', '.join(names)}: {warning}" if named else f"{warning}")

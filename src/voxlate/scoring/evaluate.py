@@ -1,7 +1,6 @@
 """The evaluation of a folder of syntheses and of naive baselines against the truth, with all conventions stated."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
@@ -15,7 +14,7 @@ from voxlate.cohorts.find import find_cohort
 from voxlate.cohorts.slice_lists import require_patients
 from voxlate.cohorts.split import check_known
 from voxlate.executors.choose import choose_executor
-from voxlate.executors.job import Context, Executor, Outcome, case_sentence
+from voxlate.executors.job import Context, Executor, Progress, case_sentence, no_report, run_cases
 from voxlate.formats.io import content_hash, is_there, read_volume
 from voxlate.images.ranges import Range, range_for
 from voxlate.nets.lpips import Lpips, load_lpips
@@ -53,7 +52,6 @@ from voxlate.system.errors import BadInput
 from voxlate.system.files import relative_to
 from voxlate.system.messages import Message, message, read_messages
 
-Progress = Callable[[int, int, str], None]
 Scored = Mapping[Item, ScoredItem]
 CALIBRATION = ("patients", "coverage", "confidence", "bound", "widened")
 
@@ -65,7 +63,7 @@ def evaluate(
     *,
     cases: Collection[str] | None = None,
     executor: Executor | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_report,
     **changes: Any,
 ) -> Scores:
     """Score OUT/<case>/<modality> against the same case of the cohort `truth`; write metrics.csv and metrics.json.
@@ -290,30 +288,24 @@ def _lpips(weights: Lpips, pair: ImagePair) -> float:
 
 
 def _score_items(
-    job: _ScoreJob, executor: Executor, progress: Progress | None, failed: dict[str, str]
+    job: _ScoreJob, executor: Executor, progress: Progress, failed: dict[str, str]
 ) -> dict[Item, ScoredItem]:
     """The scored images in their order; raises BadInput if no image can be scored.
 
     failed: the sentences on images that cannot be scored are added here, by <case>/<modality>.
     """
-    items = job.items
-    outcomes = dict[int, Outcome]()
-    with closing(executor.run(job, range(len(items)))) as running:
-        for number, outcome in running:
-            if progress:
-                progress(len(outcomes), len(items), items[number].case.case)
-            outcomes[number] = outcome
+    numbers = range(len(job.items))
+    outcomes = run_cases(
+        executor, job, numbers, lambda _, *counts: progress(*counts), no_report, ()
+    )
     scored = dict[Item, ScoredItem]()
-    for number, outcome in sorted(outcomes.items()):
-        item = items[number]
+    for item, outcome in zip(job.items, outcomes):
         if outcome.error is None:
             scored[item] = outcome.result
         else:
             failed[item.label] = case_sentence(item.label, outcome.error)
     if not scored:
-        raise next(outcome.error for _, outcome in sorted(outcomes.items()) if outcome.error)
-    if progress:
-        progress(len(items), len(items), "")
+        raise next(outcome.error for outcome in outcomes if outcome.error)
     return scored
 
 

@@ -22,6 +22,7 @@ from voxlate.recipe.provenance import (
 from voxlate.scoring.intervals import Interval, interval_of
 from voxlate.system.errors import BadInput
 from voxlate.system.files import HIGH, LOW, MAPS, STD, SYNTHETIC, UNCALIBRATED
+from voxlate.system.groups import grouped
 
 BASELINES = "naive.safetensors"
 
@@ -164,10 +165,9 @@ def not_scored(out: Path, images: ScoredImages, cases: Mapping[str, CaseFiles]) 
 
 def _check_one_way(out: Path, items: Iterable[Item]) -> None:
     """Raise BadInput if images are from several models, seeds or options, because their scores describe no method."""
-    ways: dict[str, list[Item]] = {}
-    for item in items:
-        settings = json.dumps(common_settings(item.provenance), sort_keys=True)
-        ways.setdefault(settings, []).append(item)
+    ways = grouped(
+        (json.dumps(common_settings(item.provenance), sort_keys=True), item) for item in items
+    )
     if len(ways) > 1:
         first, second, *_ = (own[0].provenance for own in ways.values())
         groups = [f"{len(own)} as {own[0].case.case}" for own in ways.values()]
@@ -198,21 +198,18 @@ def images_in(folder: Path) -> dict[str, Path]:
     for ending in reversed(scan_endings()):
         for path in sorted(folder.glob(f"*{ending}")):
             if listed is None or path.name in listed:
-                images[_modality(path.name)] = path
+                images[modality_of(path.name)] = path
     return dict(sorted(images.items()))
 
 
-def _modality(file: str) -> str:
-    """The modality that the name of an image file says."""
+def modality_of(file: str) -> str:
+    """The modality that the name of an image file says, also where the image completes a case."""
     return without_ending(file).removeprefix(SYNTHETIC)
 
 
 def items_by_modality(items: Iterable[Item]) -> dict[str, list[Item]]:
     """The images of each modality, sorted by the modalities' names."""
-    groups = dict[str, list[Item]]()
-    for item in items:
-        groups.setdefault(item.modality, []).append(item)
-    return dict(sorted(groups.items()))
+    return dict(sorted(grouped((item.modality, item) for item in items).items()))
 
 
 def check_unchanged(out: Path, document: Mapping[str, Any]) -> None:
@@ -227,7 +224,7 @@ def check_unchanged(out: Path, document: Mapping[str, Any]) -> None:
             continue
         listed = provenance_of(folder).get("images")
         path = images_in(folder).get(modality)
-        is_gone = listed and modality not in map(_modality, listed)
+        is_gone = listed and modality not in map(modality_of, listed)
         if is_gone or (path is not None and content_hash(path) != content):
             raise BadInput(
                 f"{out}: expected scores of the images in this folder, found {name} changed since. Run voxlate evaluate again."

@@ -25,6 +25,7 @@ from voxlate.scoring.statistics import RESAMPLES, bootstrap, mean_and_sd
 from voxlate.scoring.verdict import SYNTHESIS, Verdict, colour_lines, verdicts
 from voxlate.system.dataframe import dataframe
 from voxlate.system.files import lock_if_free, whole_file, write_json
+from voxlate.system.groups import grouped
 from voxlate.system.messages import Message
 
 NARROWEST = 13  # width of a method's column, which fits 0.994 ± 0.001
@@ -242,9 +243,7 @@ class Scores:
 
     def _modality(self, name: str) -> Table:
         rows = [row for row in self.rows if row.modality == name]
-        by_answer: dict[str, list[Row]] = {}
-        for row in rows:
-            by_answer.setdefault(row.answer, []).append(row)
+        by_answer = grouped((row.answer, row) for row in rows)
         scale = self.ranges[name]
         patients = len({row.patient for row in rows})
         over = "patients" if patients > 1 else "cases"

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from voxlate.images.grid import Grid, Volume
+from voxlate.images.matching import block_means
 from voxlate.system.arrays import Float32
 from voxlate.system.slabs import least_and_most, spread_values
 
@@ -75,15 +75,17 @@ def sketch_of(
     spacing_mm = np.array(truth.grid.spacing_mm)
     most = MOST_CELLS if len(values) > 1 else MOST_FLAT_CELLS
     cell_mm = float((spacing_mm * values.shape).max()) / most
-    blocks = np.minimum(np.maximum(np.rint(cell_mm / spacing_mm), 1), values.shape).astype(int)
+    blocks = (
+        np.minimum(np.maximum(np.rint(cell_mm / spacing_mm), 1), values.shape).astype(int).tolist()
+    )
     nothing = np.zeros((0, 0, 0), np.float32)
     low, high = (float(end) for end in least_and_most(values))
     sample = spread_values(values, max(1, values.size // SAMPLES))
     ends = [low, high, float((sample == low).mean()), float((sample == high).mean())]
     return Sketch(
-        _cells(values, blocks),
-        nothing if image is None else _cells(image, blocks),
-        nothing if source is None else _cells(source, blocks),
+        block_means(values, blocks),
+        nothing if image is None else block_means(image, blocks),
+        nothing if source is None else block_means(source, blocks),
         (spacing_mm * blocks).astype(np.float32),
         np.array([_relative_size(truth.grid, image_grid)], np.float32),
         np.array(ends, np.float32),
@@ -108,15 +110,3 @@ def _relative_size(truth: Grid, image: Grid) -> float:
         return float(np.sqrt(height * width))
 
     return length(truth) / length(image)
-
-
-def _cells(values: NDArray[np.float32], blocks: NDArray[np.int_]) -> Float32:
-    """Means over blocks of voxels; what remains at the ends is left out."""
-    depth, height, width = blocks
-    rows, columns = (values.shape[axis] // blocks[axis] for axis in (1, 2))
-    planes = []
-    for first in range(0, len(values) // depth * depth, depth):
-        slab = values[first : first + depth, : rows * height, : columns * width]
-        parts = slab.reshape(depth, rows, height, columns, width)
-        planes.append(parts.mean(axis=(0, 2, 4), dtype=np.float64))
-    return np.stack(planes).astype(np.float32)

@@ -11,6 +11,7 @@ from voxlate.scoring.metrics import METRIC_OF
 from voxlate.scoring.statistics import SIGNIFICANT, bootstrap, too_few, wilcoxon_p
 from voxlate.system.arrays import Float64
 from voxlate.system.errors import plural
+from voxlate.system.groups import grouped
 
 Outcome = Literal["better", "unclear", "worse", "unknown"]
 Errors = Mapping[str, float]  # by case
@@ -159,11 +160,10 @@ def _judge(pair: _Pair, unit: str, where: str) -> tuple[Outcome, str]:
 
 def _pair(baseline: str, own: Errors, other: Errors, patients: Mapping[str, str]) -> _Pair:
     """The mean errors of the patients with a case that both have, each patient once."""
-    by_patient: dict[str, list[list[float]]] = {}
-    for case in own:
-        errors = [own[case], other.get(case, np.nan)]
-        if np.isfinite(errors).all():
-            by_patient.setdefault(patients[case], []).append(errors)
+    errors = {case: [own[case], other.get(case, np.nan)] for case in own}
+    by_patient = grouped(
+        (patients[case], both) for case, both in errors.items() if np.isfinite(both).all()
+    )
     means = [np.mean(pairs, axis=0) for pairs in by_patient.values()]
     synthesis, naive = np.reshape(means, (-1, 2)).T
     return _Pair(baseline, synthesis, naive, sum(map(len, by_patient.values())))

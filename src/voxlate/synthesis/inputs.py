@@ -243,7 +243,9 @@ def _check_scans(
             warnings += check_vessels(name, statistics)
         warnings += check_brightness(name, statistics, spec, ranges)
         if compared is not None:
-            warnings += check_body(compared, name, body_of(prepared, name, spec), height)
+            warnings += check_body(
+                compared, name, body_of(prepared.header, prepared.volume(name), spec), height
+            )
     return [*warnings, *_check_spacing(header, prepared, recipe), *of_kind]
 
 
@@ -264,11 +266,12 @@ def _check_synthetic_heads(
         return []
     stripped = physics.stripped == 1
     name = sources[0]
+    volume = prepared.volume(name)
     if anatomy is not None:
-        body = body_of(prepared, name, recipe.intensity[name])
+        body = body_of(prepared.header, volume, recipe.intensity[name])
         if check_content(anatomy, name, body):  # its ends are then not those of a head
             return []
-    warnings = check_head(prepared.volume(name), "brain" if stripped else "head")
+    warnings = check_head(volume, "brain" if stripped else "head")
     made = " and ".join(name for name in targets if name in FLUID_IS_BRIGHT)
     # data.lift tells fluid from the background.
     if warnings or not stripped or not made or recipe.data.lift > 0:

@@ -21,6 +21,7 @@ from voxlate.options.evaluate import LikelihoodOptions
 from voxlate.options.option import merge
 from voxlate.recipe import Recipe
 from voxlate.recipe.provenance import is_fold, splits_of_training
+from voxlate.scoring.statistics import mean_and_sd
 from voxlate.synthesis.inputs import preparation_of
 from voxlate.synthesis.progress import PatchProgress, count_calls, no_report
 from voxlate.system.config import kind_of
@@ -218,11 +219,7 @@ class _Estimator:
 
 def _mean_and_sd(values: list[float]) -> dict[str, float | None]:
     """Mean and standard deviation; None for too few values, or an infinite one."""
-    known = all(map(math.isfinite, values))
-    return {
-        "mean": float(np.mean(values)) if known and values else None,
-        "sd": float(np.std(values, ddof=1)) if known and len(values) > 1 else None,
-    }
+    return mean_and_sd(np.array(values if all(map(math.isfinite, values)) else []))
 
 
 def _check_preparation(cohort: Cohort, header: Mapping[str, Any]) -> None:

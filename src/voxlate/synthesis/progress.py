@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from voxlate.executors.job import no_report as no_report
 from voxlate.system.messages import Message
 
 PatchProgress = Callable[[int, int], None]
@@ -18,10 +19,6 @@ def warn_unless_note(message: Message) -> None:
     """Warn as Python does, except of notes, which the images and their provenance contain."""
     if message.grade != "note":
         warnings.warn(str(message), stacklevel=3)  # of the caller of `synthesise`
-
-
-def no_report(*_: object) -> None:
-    """A report that nobody reads."""
 
 
 def progress_function(progress: PatchProgress | bool) -> PatchProgress:

@@ -19,6 +19,7 @@ from voxlate.images.units import TISSUE_MAPS, UNITS
 from voxlate.recipe.provenance import is_fold, splits_of_training
 from voxlate.synthesis.dicom_study import pick_series, study_series
 from voxlate.synthesis.model import Model
+from voxlate.system.codes import Grade
 from voxlate.system.errors import BadInput, did_you_mean
 from voxlate.system.messages import Message, message
 
@@ -110,8 +111,9 @@ def by_accepted_names(
             continue
         first, *unused = accepted
         own[modality] = own.pop(first)
-        more = f"; {', '.join(unused)} could be taken, too, and are not used" if unused else ""
-        notes.append(message("taken-as", f"{first} is taken as {modality}{more}."))
+        more = f"; {', '.join(unused)} could be taken, too, by {modality}=FILE" if unused else ""
+        grade: Grade = "caution" if unused else "note"  # a choice is seen without --verbose
+        notes.append(message("taken-as", f"{first} is taken as {modality}{more}.", grade=grade))
     return own, notes
 
 

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 from voxlate.cases.align import Preparation
 from voxlate.cases.case_header import Unit
 from voxlate.cases.intensity_checks import POINTS
-from voxlate.recipe.provenance import ShownStage, ShownTraining
+from voxlate.recipe.provenance import Adapted, ShownStage, ShownTraining
 from voxlate.system.errors import BadInput
 from voxlate.system.records import (
     Count,
@@ -75,13 +75,6 @@ class _Starter(TypedDict):
     accepts: dict[Name, list[Name]]
 
 
-class _Adapted(TypedDict):
-    """The weights that a run was adapted from, and whether these were calibrated."""
-
-    weights: ShortDigest
-    calibrated: bool
-
-
 class Header(TypedDict):
     """All data that synthesis needs in addition to the tensors."""
 
@@ -95,7 +88,7 @@ class Header(TypedDict):
     imports: NotRequired[list[Text]]
     imported: NotRequired[dict[str, Any]]
     starter: NotRequired[_Starter]
-    adapted: NotRequired[_Adapted]
+    adapted: NotRequired[Adapted]
     kept_step: NotRequired[Count]
     bound: NotRequired[dict[Text, NotNegative]]
     parameters: Count

@@ -1,6 +1,5 @@
 """Runs of imported weights: their files and header, which do not depend on the format of the import."""
 
-import hashlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from voxlate.images.units import unit_of
 from voxlate.recipe import Recipe, ranges_of, to_dict
 from voxlate.system.config import kind_of
 from voxlate.system.errors import BadInput
+from voxlate.system.files import sha256_of
 from voxlate.training.run import Run, begin_run, software
 from voxlate.training.weights import save_weights
 
@@ -26,8 +26,7 @@ def write_imported(
 ) -> Run:
     """Write the run of a method whose weights are from a file; form: the file's format."""
     header = _header(recipe, method, steps)
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(weights)
     imported = {"imported": {"file": weights.name, "sha256": digest, "format": form}}
     run = begin_run(out, recipe, f"# Imported from {weights.name} (sha256 {digest}).\n", imported)
     save_weights(run.weights(), method, header | imported)

@@ -2,7 +2,9 @@
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired
 
@@ -14,6 +16,15 @@ from voxlate.system.records import Count, NotNegative, Number, Record, Text
 LARGEST_LOSS = 1e38  # limit of float32; infinite losses may be logged, too
 
 Readings = dict[Text, float]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One quantity over training steps."""
+
+    name: str
+    steps: tuple[float, ...]
+    values: tuple[float, ...]
 
 
 class Line(TypedDict):
@@ -58,6 +69,26 @@ def lines_of(log: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             sound = not math.isfinite(value) or abs(value) <= LARGEST_LOSS
             record.check(sound, f"{value:g} for {name:.80}")
         yield text, line
+
+
+def curves_of(log: Path) -> dict[tuple[str, str], list[Curve]]:
+    """The curves in a log.jsonl by stage and group ("loss", "validation", "lr", "items_per_s"), without cut lines."""
+    points_of = defaultdict[tuple[str, str], dict[str, dict[float, float]]](dict)
+    for _, line in lines_of(log):
+        turn = line.get("turn")
+        for group in ("loss", "validation", "lr", "items_per_s"):
+            values = line.get(group, {})
+            named = points_of[line.get("stage", ""), group]
+            for name, value in (values if isinstance(values, dict) else {group: values}).items():
+                label = f"{turn}: {name}" if group == "loss" and turn not in (None, "net") else name
+                if math.isfinite(value):
+                    # A resumed run writes some steps twice, and the later line counts.
+                    named.setdefault(label, {})[line["step"]] = value
+    curves: dict[tuple[str, str], list[Curve]] = {}
+    for key, named in points_of.items():
+        if named:
+            curves[key] = [Curve(name, *zip(*sorted(own.items()))) for name, own in named.items()]
+    return curves
 
 
 def seconds_of(log: Path) -> float:

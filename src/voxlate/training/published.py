@@ -25,6 +25,7 @@ from voxlate.nets.xmodality.uvit import UViT
 from voxlate.recipe import Recipe
 from voxlate.system.config import fill
 from voxlate.system.errors import BadInput
+from voxlate.system.groups import grouped
 from voxlate.system.records import Record
 from voxlate.training.imported import write_imported, wrong_weights
 from voxlate.training.run import Run
@@ -157,9 +158,10 @@ def read_weights(path: Path) -> tuple[PublishedNetwork, dict[str, Tensor]]:
         network = detect(shapes, str(path))
         slots = layout(network.build())
         _compare(shapes, slots, f"{path}: expected the weights of the {network.name}")
-        parts = dict[str, list[Tensor]]()
-        for key, slot in slots.items():
-            parts.setdefault(slot.parameter, []).append(_convert(file.file.get_tensor(key), key))
+        parts = grouped(
+            (slot.parameter, _convert(file.file.get_tensor(key), key))
+            for key, slot in slots.items()
+        )
     state = {name: torch.cat(part) if len(part) > 1 else part[0] for name, part in parts.items()}
     return network, state
 

@@ -27,7 +27,7 @@ from voxlate.system.errors import BadInput
 from voxlate.system.files import LOCK, write_json, write_text
 from voxlate.system.messages import FILE as MESSAGES
 from voxlate.training.changes import first_change
-from voxlate.training.log_file import lines_of, read_verdicts
+from voxlate.training.log_file import curves_of, lines_of, read_verdicts
 
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
 # The pace of a planned training may change its steps by these factors.
@@ -89,16 +89,13 @@ class Run:
         """A matplotlib figure of the losses by step, one axes for each stage."""
         from matplotlib.figure import Figure
 
-        stages = dict[str, dict[str, list[tuple[int, float]]]]()
-        for _, line in lines_of(self.log):
-            for name, value in line.get("loss", {}).items():
-                curves = stages.setdefault(line["stage"], {})
-                curves.setdefault(name, []).append((line["step"], value))
+        losses = (own for own in curves_of(self.log).items() if own[0][1] == "loss")
+        stages = {stage: curves for (stage, _), curves in losses}
         figure = Figure(figsize=(6, 3 * max(1, len(stages))), layout="constrained")
         for number, (stage, curves) in enumerate(stages.items(), start=1):
             axes = figure.add_subplot(len(stages), 1, number)
-            for name, points in curves.items():
-                axes.plot(*zip(*points), label=name)
+            for curve in curves:
+                axes.plot(curve.steps, curve.values, label=curve.name)
             axes.set(title=stage, xlabel="step", ylabel="loss")
             axes.legend()
         return figure

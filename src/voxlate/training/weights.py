@@ -1,6 +1,5 @@
 """Weights files: a whole model as one safetensors file with its recipe, units and provenance in the header."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from voxlate.recipe.provenance import read_run
 from voxlate.recipe.renamed import with_new_names
 from voxlate.recipe.training import Training
 from voxlate.system.errors import BadInput
-from voxlate.system.files import whole_file
+from voxlate.system.files import sha256_of, whole_file
 from voxlate.system.messages import Message, message
 from voxlate.system.records import Record, checksum, write_tensors
 from voxlate.training.changes import first_change
@@ -31,6 +30,7 @@ from voxlate.training.header import header_of
 from voxlate.training.run import Run, software, weights_of
 
 DRAWS = 256  # of data.physics over all cases, from which the range of training intensities is taken
+HALF = (torch.float16, torch.bfloat16)
 DIGITS = 16  # digits of a digest that identifies a scan
 
 
@@ -80,8 +80,7 @@ def make_header(
 
 def file_hash(path: Path) -> str:
     """First 16 hexadecimal digits of SHA-256."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
+    return sha256_of(path)[:DIGITS]
 
 
 def save_weights(path: Path, method: nn.Module, header: Mapping[str, Any]) -> None:
@@ -119,15 +118,14 @@ def _check_once(path: Path, mtime_ns: int) -> None:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a weights file; raises BadInput where they, or its header, are not as they were saved.
 
-    Tensors that were packed in bfloat16 are returned in float32, which holds their values exactly.
+    Tensors that were packed in half precision are returned in float32, which holds their values exactly.
     """
     with _record(path).tensors("pt") as file:
         header = header_of(file)
         tensors = {name: file.file.get_tensor(name) for name in file.shapes}
     file.record.check_checksum(header["sha256"], weights_checksum(header, tensors))
     return {
-        name: tensor.float() if tensor.dtype == torch.bfloat16 else tensor
-        for name, tensor in tensors.items()
+        name: tensor.float() if tensor.dtype in HALF else tensor for name, tensor in tensors.items()
     }
 
 

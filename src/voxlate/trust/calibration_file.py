@@ -1,6 +1,5 @@
 """The file of a calibration, RUN/calibration.<answer>.<samples>.safetensors: its place, its writing, its strict reading."""
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from voxlate.system.messages import Message, message
 from voxlate.system.records import Digest, Record, Shape, Tensors, checksum, write_tensors
 from voxlate.training.changes import first_change
 from voxlate.training.run import Run
+from voxlate.training.weights import file_hash
 from voxlate.trust.calibration import BODY, Calibration, Header, Target
 from voxlate.trust.features import number_of_features
 from voxlate.trust.out_of_distribution import (
@@ -175,8 +175,7 @@ def read_calibration(path: Path) -> Calibration:
         same = references.patients == header.patients
         record.check(same, f"scans of {references.patients} patients, not of {header.patients}")
     widths = {name: read_widths(header.targets[name].way, own) for name, own in parts.items()}
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    return Calibration(header, widths, references, digest)
+    return Calibration(header, widths, references, file_hash(path))
 
 
 def _shapes(file: Tensors, header: Header) -> dict[str, dict[str, Shape]]:

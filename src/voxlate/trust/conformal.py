@@ -5,27 +5,21 @@ interval would have to be widened to contain the truth.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Literal, TypeVar
+from collections.abc import Callable, Collection, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from voxlate.system.groups import grouped
+
 Bound = Literal["none", "normal", "any"]
 Array = NDArray[np.floating]
-T = TypeVar("T")
 
 WIDEST = 1e4  # the largest factor by which an interval is widened
 HALVINGS = 60
-
-
-def by_patient(values: Iterable[tuple[str, T]]) -> dict[str, list[T]]:
-    """Values of cases, grouped by their patients."""
-    grouped: dict[str, list[T]] = {}
-    for patient, value in values:
-        grouped.setdefault(patient, []).append(value)
-    return grouped
+by_patient = grouped  # values of cases
 
 
 def least_patients(level: float) -> int:

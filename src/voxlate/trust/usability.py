@@ -6,6 +6,7 @@ from itertools import chain
 from voxlate.scoring.verdict import Outcome, Verdict
 from voxlate.system.codes import Grade
 from voxlate.system.errors import first_of, plural
+from voxlate.system.groups import grouped
 from voxlate.system.messages import Message
 
 Warnings = Mapping[str, Sequence[Message]]  # by case
@@ -44,12 +45,12 @@ def usability(warnings: Warnings, verdicts: Sequence[Verdict] = ()) -> tuple[Out
 
 def _reasons(warnings: Warnings, grade: Grade) -> dict[str, list[str]]:
     """By case, the texts of the warnings of a grade."""
-    reasons = dict[str, list[str]]()
-    for case, own in warnings.items():
-        for warning in own:
-            if warning.grade == grade:
-                reasons.setdefault(case, []).append(warning.text)
-    return reasons
+    return grouped(
+        (case, warning.text)
+        for case, own in warnings.items()
+        for warning in own
+        if warning.grade == grade
+    )
 
 
 def _join(reasons: Mapping[str, Sequence[str]]) -> str:

@@ -4,7 +4,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import jinja2
 from fastapi import APIRouter, Depends, Request
@@ -18,7 +18,7 @@ from voxlate.options.table import field_types, text_type
 from voxlate.system.errors import BadInput
 from voxlate.web.access import WRONG_TOKEN
 from voxlate.web.folders import below_root, check_links, find_runs, without_places
-from voxlate.web.jobs import DICOM_ZIP, FOUND, OUT, REPORT, SCANS, VIEWS, Job, Jobs, Kind
+from voxlate.web.jobs import DICOM_ZIP, FOUND, OUT, REPORT, SCANS, VIEWS, Job, Jobs, Kind, State
 from voxlate.web.private import FOLDER
 from voxlate.web.settings import Sessions, Settings
 from voxlate.web.uploads import Space, receive
@@ -83,6 +83,17 @@ class Site:
         job = self.jobs.read(name)
         if job.refusal:
             raise BadInput(job.refusal)
+        return job
+
+    def find_job(
+        self, name: str, kinds: tuple[Kind, ...], states: tuple[State, ...] = get_args(State)
+    ) -> Job:
+        """A job of some kinds in one of some states; raises BadInput for any other."""
+        job = self.read_job(name)
+        if job.kind not in kinds or job.state not in states:
+            raise BadInput(
+                f"job {name}: expected {' or '.join(kinds)} that is {' or '.join(states)}, found another job or state. Go to its page."
+            )
         return job
 
     def job_page(self, request: Request, job: Job, **values: Any) -> HTMLResponse:
@@ -274,32 +285,16 @@ def folder(site: OfSite, form: Form) -> Response:
 @router.get("/uploads/{name}")
 def upload_page(request: Request, site: OfSite, name: str) -> Response:
     """Which models fit an upload, and why; while the check waits or runs, how far it is."""
-    job = _check_job(site, name)
+    job = site.find_job(name, ("check",))
     said = job.request.get("names")
     return site.job_page(request, job, said=said, limits=site.settings.limits)
-
-
-def _check_job(site: Site, name: str) -> Job:
-    job = site.read_job(name)
-    if job.kind != "check":
-        raise BadInput(f"job {name}: expected an upload, found another job. Go to the list.")
-    return job
-
-
-def _result_of_check(site: Site, job: Job) -> dict[str, Any]:
-    """What a finished check has found."""
-    if job.state != "done":
-        raise BadInput(
-            f"job {job.name}: expected a finished check, found one that is {job.state}. Wait for it."
-        )
-    return site.jobs.read_file(job.name, FOUND)
 
 
 @router.post("/uploads/{name}/names")
 def check_again(site: OfSite, form: Form, name: str) -> Response:
     """Take which file is which modality, and check again with these names."""
-    job = _check_job(site, name)
-    found = _result_of_check(site, job)
+    job = site.find_job(name, ("check",), ("done",))
+    found = site.jobs.read_file(name, FOUND)
     names = dict[str, str]()
     for number, entry in enumerate(found["entries"]):
         chosen = text_in(form, f"name_{number}")
@@ -320,8 +315,9 @@ def check_again(site: OfSite, form: Form, name: str) -> Response:
 @router.post("/uploads/{name}/synthesise")
 def synthesise(site: OfSite, form: Form, name: str) -> Response:
     """Put a synthesis into the queue: of the inputs that the check found for this model."""
-    job, runs, label = _check_job(site, name), site.runs, text_in(form, "run")
-    fits = _result_of_check(site, job)["fits"]
+    job = site.find_job(name, ("check",), ("done",))
+    runs, label = site.runs, text_in(form, "run")
+    fits = site.jobs.read_file(name, FOUND)["fits"]
     fit = next((fit for fit in fits if fit["label"] == label and not fit["why_not"]), None)
     if fit is None or label not in runs:
         raise BadInput("model: expected one that fits the scan, found another. Choose one.")
@@ -388,11 +384,7 @@ def delete(site: OfSite, name: str) -> Response:
 @router.get("/jobs/{name}/{kind}/{file}")
 def image(site: OfSite, name: str, kind: str, file: str) -> Response:
     """An image as voxlate synth writes it (kind images), or one of the viewer (kind views)."""
-    job = site.read_job(name)
-    if job.kind != "synthesise" or job.state != "done":
-        raise BadInput(
-            f"job {name}: expected a finished synthesis, found another job or state. Go to its page."
-        )
+    site.find_job(name, ("synthesise",), ("done",))
     found = site.jobs.read_file(name, FOUND)
     folders = {"images": f"{OUT}/{found['case']}", VIEWS: VIEWS}
     allowed = {"images": found["images"], VIEWS: [view["file"] for view in found["views"]]}

@@ -25,7 +25,7 @@ from voxlate.web.folders import (
     place_of,
     without_places,
 )
-from voxlate.web.jobs import PLANNED, REPORT, Job, Kind, State
+from voxlate.web.jobs import PLANNED, REPORT, Kind
 from voxlate.web.pages import (
     ADDRESSES,
     Form,
@@ -100,16 +100,6 @@ def _add(
     return site.add(kind, title, {**request, "shown": shown})
 
 
-def _find_job(site: Site, name: str, kinds: tuple[Kind, ...], states: tuple[State, ...]) -> Job:
-    """A job of some kinds in one of some states; raises BadInput for any other."""
-    job = site.read_job(name)
-    if job.kind not in kinds or job.state not in states:
-        raise BadInput(
-            f"job {name}: expected one that is {' or '.join(states)}, found another job or state. Go to its page."
-        )
-    return job
-
-
 @router.post("/survey")
 def survey(site: OfSite, form: Form) -> Response:
     """Look at what `prepare` would make of a folder."""
@@ -134,7 +124,7 @@ def survey(site: OfSite, form: Form) -> Response:
 @router.post("/jobs/{name}/prepare")
 def prepare(site: OfSite, form: Form, name: str) -> Response:
     """Prepare the cohort of a survey, with its options."""
-    asked = _find_job(site, name, ("survey",), ("done",)).request
+    asked = site.find_job(name, ("survey",), ("done",)).request
     cohort, root = asked["arguments"]["root"], _root(site)
     prepared = new_folder(root, text_in(form, "folder"), apart_from=Path(cohort))
     arguments = {"root": cohort, "out": str(prepared)}
@@ -177,7 +167,7 @@ def plan(site: OfSite, form: Form) -> Response:
 @router.post("/jobs/{name}/start")
 def start_plan(site: OfSite, form: Form, name: str) -> Response:
     """Train a plan into a new folder, which becomes a planned run that `voxlate train auto` would train, too."""
-    prepared = _find_job(site, name, ("plan",), ("done",)).request["arguments"]["data"]
+    prepared = site.find_job(name, ("plan",), ("done",)).request["arguments"]["data"]
     run = new_folder(_root(site), text_in(form, "folder"), apart_from=Path(prepared))
     with lock(run):
         for file in sorted((site.jobs.folder(name) / PLANNED).iterdir()):
@@ -267,7 +257,7 @@ def stop(site: OfSite, name: str) -> Response:
 @router.post("/jobs/{name}/again")
 def again(site: OfSite, name: str) -> Response:
     """Put a stopped or failed job into the queue again, which resumes it."""
-    _find_job(site, name, RESUMED, ("cancelled", "failed"))
+    site.find_job(name, RESUMED, ("cancelled", "failed"))
     return site.go_to(site.jobs.change(name, state="queued", ended=0.0, attempts=0, why=""))
 
 

@@ -1,0 +1,25 @@
+"""Packages whose names are imported when they are first used, as the stub beside their `__init__.py` lists them."""
+
+import ast
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def names_of_stub(package: str, init: str) -> tuple[Callable[[str], Any], list[str]]:
+    """The `__getattr__` of a package, and the names that its stub imports. Type checkers read the same stub."""
+    stub = Path(init).with_suffix(".pyi")
+    imports = ast.parse(stub.read_text(encoding="utf-8")).body
+    homes = dict[str, str]()
+    for statement in imports:
+        if isinstance(statement, ast.ImportFrom):
+            homes |= {alias.name: f"{statement.module}" for alias in statement.names}
+
+    def get(name: str) -> Any:
+        """Import a name such as `voxlate.load` on first use."""
+        if name in homes:
+            return getattr(importlib.import_module(homes[name]), name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return get, list(homes)
