@@ -91,3 +91,77 @@ def test_a_diffusion_without_predictor_points_to_the_mean_of_its_samples(
     assert "--samples 10" in answer.err
     with pytest.raises(BadInput, match="expected 'mean' or 'sample', found 'median'"):
         load(diffusion, answer="median")
+
+
+def images_of(run, cohort, **options):
+    """The synthesised image of one scan."""
+    return load(run).synthesise(t1_of(cohort), **options).volume.data
+
+
+def test_sharpness_goes_from_the_mean_answer_to_the_sample_in_a_straight_line(residual, cohort):
+    mean = load(residual, answer="mean").synthesise(t1_of(cohort)).volume.data
+    sample = images_of(residual, cohort)
+    np.testing.assert_array_equal(images_of(residual, cohort, sharpness=0), mean)
+    np.testing.assert_array_equal(images_of(residual, cohort, sharpness=1), sample)
+    quarter = images_of(residual, cohort, sharpness=0.25)
+    np.testing.assert_allclose(quarter, mean + 0.25 * (sample - mean), rtol=0, atol=1e-3)
+
+
+def test_sharpness_0_mirrors_as_its_mean_stage_does_and_runs_no_sampler(trained, cohort):
+    mirrors = trained("mirrors", RESIDUAL.replace('name = "base"', 'name = "base"\nmirror = true'))
+    mean, blurred = (
+        load(mirrors, answer=answer).synthesise(t1_of(cohort), **options)
+        for answer, options in (("mean", {}), (None, {"sharpness": 0}))
+    )
+    np.testing.assert_array_equal(mean.volume.data, blurred.volume.data)
+    assert mean.provenance["network_calls"] == blurred.provenance["network_calls"] == 2
+
+
+def test_the_provenance_states_the_sharpness_of_an_image_between_mean_and_sample(
+    voxlate, residual, cohort, out
+):
+    case = (residual, cohort / "case0", "--out", out)
+    voxlate("synth", *case).done()
+    assert "sharpness" not in read_json(out / "case0" / "provenance.json")["synth"]
+    again = voxlate("synth", *case, "--sharpness", 0.5).done()
+    assert "synthesised again" in again.out + again.err
+    stated = read_json(out / "case0" / "provenance.json")
+    assert stated["synth"]["sharpness"] == 0.5
+    assert stated["network_calls"] == 3  # of the mean, and two steps of the sample
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"sharpness": 0.5, "samples": 4}, "expected one sample, because the mean of several"),
+        ({"sharpness": 0, "steps": 4}, "for sharpness 0, which draws no noise, found steps"),
+        ({"sharpness": 1.5}, "less than or equal to 1"),
+    ],
+)
+def test_a_sharpness_that_contradicts_other_options_is_refused(residual, options, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        load(residual).with_options(**options)
+
+
+def test_models_that_lack_a_mean_or_a_sample_have_no_sharpness(residual, diffusion):
+    for model in (load(diffusion), load(residual, answer="mean")):
+        with pytest.raises(BadInput, match=r"with both a mean prediction and samples, found '.*'"):
+            model.with_options(sharpness=0.5)
+
+
+def test_a_recipe_may_state_the_sharpness_and_its_mean_stage_has_none(trained, cohort):
+    soft = trained("soft", RESIDUAL.replace("steps = 2 }\n[[", "steps = 2, sharpness = 0 }\n[["))
+    mean = load(soft, answer="mean").synthesise(t1_of(cohort)).volume.data
+    np.testing.assert_array_equal(images_of(soft, cohort), mean)
+
+
+def test_one_flow_from_the_mean_serves_any_number_of_steps_and_sharpness_0_is_its_mean(
+    trained, cohort
+):
+    text = RESIDUAL.replace('sampler = "ddim", ', "").replace("diffusion", "flow")
+    run = trained("flow", text)
+    one, four = (load(run).synthesise(t1_of(cohort), steps=steps) for steps in (1, 4))
+    assert (one.provenance["network_calls"], four.provenance["network_calls"]) == (1, 4)
+    assert (one.volume.data != four.volume.data).any()
+    mean = load(run, answer="mean").synthesise(t1_of(cohort)).volume.data
+    np.testing.assert_array_equal(images_of(run, cohort, sharpness=0), mean)

@@ -1,5 +1,6 @@
 """The diffusion model: a network, a schedule, a prediction and a task; every paper here is a choice of these four."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, ClassVar, Literal
@@ -14,7 +15,7 @@ from voxlate.diffusion.objective import AnyWeight, MinSnr, mean_in_mask
 from voxlate.diffusion.prediction import Kind, denoiser, diffuse, per_item, target, to_x0
 from voxlate.diffusion.sample import SamplerSettings, check_sampler_fits, sample, with_known
 from voxlate.diffusion.samplers import Denoise
-from voxlate.diffusion.schedules import AnySchedule, ShiftedCosine
+from voxlate.diffusion.schedules import AnySchedule, Schedule, ShiftedCosine
 from voxlate.diffusion.times import AnyTimes, UniformTimes
 from voxlate.diffusion.windows import denoise_windows
 from voxlate.methods.method import (
@@ -30,6 +31,11 @@ from voxlate.methods.method import (
 from voxlate.nets.interface import Channels, NetSettings, Output
 from voxlate.system.config import setting, settings
 from voxlate.system.devices import move_like, with_doubles
+
+Reduction = Annotated[
+    Literal["mask", "all"],
+    setting("Voxels over which the loss is averaged: the mask, or all voxels (Cai et al. 2024)."),
+]
 
 
 @settings
@@ -59,12 +65,7 @@ class DiffusionSettings(MethodSettings):
     loss: Annotated[
         Literal["l2", "l1"], setting("Distance between the prediction and its target.")
     ] = "l2"
-    reduction: Annotated[
-        Literal["mask", "all"],
-        setting(
-            "Voxels over which the loss is averaged: the mask, or all voxels (Cai et al. 2024)."
-        ),
-    ] = "mask"
+    reduction: Reduction = "mask"
 
     def build(self, net: NetSettings, task: Task, channels: Channels) -> "Diffusion":
         """The method with fresh weights."""
@@ -122,28 +123,9 @@ class Diffusion(Method):
     @torch.no_grad()
     def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
         """One sample of each item."""
-        problem = self.task.pose(batch)
-        mask = problem.mask
+        denoiser_of = partial(self._denoiser, clip=self.options.clip)
         schedule = self.options.schedule
-        nothing = mask.new_zeros(len(mask), self.state_channels, *mask.shape[2:])
-        known = nothing if problem.known is None else problem.known.expand_as(nothing)
-        # a start below 1 begins at a state of 0, noised: for a residual that is the predictor's own image
-        initial = nothing if sampling.start < 1 else None
-        x0 = sample(
-            sampling, self._by_windows(problem, sampling), schedule, noise, known, mask, initial
-        )
-        return self.task.restore(x0, problem)
-
-    def _by_windows(self, problem: Problem, sampling: SamplerSettings) -> Denoise:
-        """The denoiser of the whole state, in windows of slices where `sampling` says so."""
-        if sampling.windows is None:
-            return self._denoiser(problem, self.options.clip)
-        depth = problem.mask.shape[2]
-        return denoise_windows(
-            lambda part: self._denoiser(problem.part(part), self.options.clip),
-            depth,
-            sampling.windows,
-        )
+        return draw(self.task, batch, self.state_channels, denoiser_of, schedule, noise, sampling)
 
     def bits_per_dim(self, batch: Batch, noise: Noise, tolerance: float = 1e-5) -> Tensor:
         """−log2 density of what is to be synthesised, given the rest, over its voxels, [B]; see diffusion.likelihood.
@@ -172,3 +154,29 @@ class Diffusion(Method):
             x_t = torch.where(problem.mask > 0, x_t / size, x_t)  # what is known stays as it is
         output: Output = self.net(replace(problem.inputs, state=x_t, log_snr=log_snr))
         return output.image.float()
+
+
+def draw(
+    task: Task,
+    batch: Batch,
+    state_channels: int,
+    denoiser_of: Callable[[Problem], Denoise],
+    schedule: Schedule,
+    noise: Noise,
+    sampling: SamplerSettings,
+) -> Tensor:
+    """One sample of each item, in windows of slices where `sampling` says so."""
+    problem = task.pose(batch)
+    mask = problem.mask
+    nothing = mask.new_zeros(len(mask), state_channels, *mask.shape[2:])
+    known = nothing if problem.known is None else problem.known.expand_as(nothing)
+    # a start below 1 begins at a state of 0, noised: for a residual that is the predictor's own image
+    initial = nothing if sampling.start < 1 else None
+    if sampling.windows is None:
+        denoise = denoiser_of(problem)
+    else:
+        denoise = denoise_windows(
+            lambda part: denoiser_of(problem.part(part)), mask.shape[2], sampling.windows
+        )
+    x0 = sample(sampling, denoise, schedule, noise, known, mask, initial)
+    return task.restore(x0, problem)

@@ -68,15 +68,24 @@ class Problem:
 
     def part(self, slices: slice) -> "Problem":
         """The problem of some slices (axis D), as synthesis needs it: inputs, mask, known and base."""
+        return self._cut(lambda x: x[:, :, slices], lambda code: code)
 
-        def _cut(x: Tensor | None) -> Any:
-            return None if x is None else x[:, :, slices]
+    def items(self, chosen: Tensor) -> "Problem":
+        """The problem of the items of these numbers, as synthesis needs it: inputs, mask, known and base."""
+        return self._cut(lambda x: x[chosen], lambda code: code[chosen])
+
+    def _cut(
+        self, of_image: Callable[[Tensor], Tensor], of_code: Callable[[Tensor], Tensor]
+    ) -> "Problem":
+        def _cut(x: Tensor | None, cut: Callable[[Tensor], Tensor] = of_image) -> Any:
+            return None if x is None else cut(x)
 
         images = {name: _cut(image) for name, image in self.inputs.images.items()}
         inputs = replace(
             self.inputs,
             images=images,
             features=tuple(_cut(feature) for feature in self.inputs.features),
+            code=_cut(self.inputs.code, of_code),
         )
         return replace(
             self, inputs=inputs, mask=_cut(self.mask), known=_cut(self.known), base=_cut(self.base)
@@ -192,6 +201,12 @@ class Method(nn.Module, ABC):
     def autoencoder(self) -> AutoencoderNet | None:
         """The frozen autoencoder whose latents the method's task works with, if it does."""
         return getattr(getattr(self.without_opponent, "task", None), "autoencoder", None)
+
+    @property
+    def predictor(self) -> "Method":
+        """The method of the mean stage, where the task has one."""
+        task: Any = self.without_opponent.task
+        return cast(Method, task.predictor)
 
     @property
     def without_opponent(self) -> "Method":

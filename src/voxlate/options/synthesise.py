@@ -92,6 +92,10 @@ class Sampling:
 class SynthKeys(Sampling):
     """Further keys of the synth table; crop is a key of its slices."""
 
+    sharpness: Annotated[
+        float | None,
+        Option("Mean at 0, sample at 1.", panel=SAMPLING, least=0, most=1),
+    ] = None
     sampler: Annotated[
         str | None,
         Option(
@@ -146,7 +150,7 @@ class SynthKeys(Sampling):
     @property
     def own_keys(self) -> dict[str, Any]:
         """The keys that have a field of their own; crop is part of the table of slices."""
-        own = ("sampler", "eta", "schedule", "slices", "batch", "exact")
+        own = ("sharpness", "sampler", "eta", "schedule", "slices", "batch", "exact")
         named = super().own_keys | {name: getattr(self, name) for name in own}
         if self.crop is not None:
             named["slices"] = {**(self.slices or {"kind": "whole"}), "crop": self.crop}

@@ -117,6 +117,11 @@ OF_RESIDUAL, OF_IMAGE = (
 )
 # Sampling starts at log-SNR -3, because the regression is close to the truth.
 FROM_REGRESSION: Tables = {**PARTS["sampling"], "start": 0.8605}
+# The second stage of a regression: its method, and its keys of the sampling.
+SECOND_STAGES: dict[str, tuple[Tables, Tables]] = {
+    "diffusion": (OF_RESIDUAL, FROM_REGRESSION),
+    "flow": ({"kind": "flow"}, {"steps": 8}),
+}
 # Augmentation up to a number of passes over the slices: of shapes and of intensities.
 STRENGTHS: tuple[tuple[float, str, Tables, Tables], ...] = (
     (FEW, "no other augmentation", {}, {}),
@@ -506,8 +511,9 @@ def mirror(tables: Tables) -> Tables:
     return {"mirror": True} if "flip_lr" in tables["data"]["augment"] else {}
 
 
-def with_samples(tables: Tables, size: Size, steps: int) -> Tables:
-    """A regression's recipe, extended by a diffusion of its residual with this number of steps."""
+def with_samples(tables: Tables, size: Size, steps: int, second: str = "diffusion") -> Tables:
+    """A regression's recipe, extended by one of SECOND_STAGES of its residual with this number of steps."""
+    method, sampling = SECOND_STAGES[second]
     own = {key: tables[key] for key in ("method", "net", "train")}
     started = {key: tables[key] for key in STARTED if key in tables}
     stage = {"name": PREDICTOR, **own, **mirror(tables), **started}
@@ -516,9 +522,9 @@ def with_samples(tables: Tables, size: Size, steps: int) -> Tables:
         **shared,
         "title": f"{tables['title']}, and samples of its residual",
         "task": {"kind": "residual", "predictor": PREDICTOR, "scale": RESIDUAL},
-        "method": OF_RESIDUAL,
+        "method": method,
         "net": {**tables["net"], "modulation": "scale_shift"},
-        "synth": {**tables["synth"], **FROM_REGRESSION},
+        "synth": {**tables["synth"], **sampling},
         "train": training(steps, Size(size.width, size.stem, BATCH), "adamw"),
         "stages": [stage],
     }

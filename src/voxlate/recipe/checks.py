@@ -34,6 +34,14 @@ def check_synthesis(recipe: Recipe) -> None:
         raise BadInput(
             f"synth.peak_shares: expected targets ({', '.join(recipe.data.target)}), found '{unknown[0]}'. Change it."
         )
+    if synth.sharpness < 1 and recipe.task.mean_stage is None:
+        raise BadInput(
+            f"synth.sharpness: expected a model with both a mean prediction and samples, found '{recipe.title}'. Drop it."
+        )
+    if synth.sharpness < 1 and synth.samples > 1:
+        raise BadInput(
+            f"synth.sharpness: expected one sample, because the mean of several is blurred, found samples = {synth.samples}. Set samples to 1, or drop sharpness."
+        )
     if synth.windows is not None and (recipe.data.centred or not recipe.method.iterates):
         centred = "data.centred, whose slices are padded to keep their middle"
         at_once = f"method.kind = '{kind_of(recipe.method)}', which makes images at once"

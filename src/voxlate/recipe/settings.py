@@ -1,7 +1,9 @@
 """The settings of a recipe: everything that a result depends on, in addition to the data."""
 
 import dataclasses
+import operator
 from collections.abc import Mapping
+from functools import partial
 from itertools import chain
 from typing import Annotated
 
@@ -16,6 +18,7 @@ from voxlate.images.tiling import AnySlices, Whole
 from voxlate.methods.autoencoding import AutoencodingSettings
 from voxlate.methods.cycle import CycleSettings
 from voxlate.methods.diffusion import DiffusionSettings
+from voxlate.methods.flow import FlowSettings
 from voxlate.methods.method import Method
 from voxlate.methods.opponent import OpponentSettings
 from voxlate.methods.regression import RegressionSettings
@@ -48,7 +51,7 @@ from voxlate.system.errors import BadInput
 MOST_SAMPLES = 10_000  # a standard deviation is then known to 1 %; more is a slip of the keyboard
 
 AnyMethod = Annotated[
-    DiffusionSettings | RegressionSettings | CycleSettings | AutoencodingSettings,
+    DiffusionSettings | FlowSettings | RegressionSettings | CycleSettings | AutoencodingSettings,
     Field(discriminator="kind"),
     Importable(),
 ]
@@ -104,6 +107,16 @@ class Synthesis(SamplerSettings):
             le=MOST_SAMPLES,
         ),
     ] = 1
+    sharpness: Annotated[
+        float,
+        setting(
+            "Place on the line from the mean prediction (0) to the sample (1), of a model that has both (Freirich et al. 2021).",
+            ge=0,
+            le=1,
+            # images of earlier versions, which have no such entry, are samples
+            exclude_if=partial(operator.eq, 1.0),
+        ),
+    ] = 1.0
     batch: Annotated[
         int,
         setting(

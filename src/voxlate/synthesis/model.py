@@ -30,7 +30,14 @@ from voxlate.diffusion.sample import SamplerSettings
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
 from voxlate.methods.method import Method
-from voxlate.recipe import Recipe, Synthesis, check_synthesis, from_dict, ranges_of
+from voxlate.recipe import (
+    Recipe,
+    Synthesis,
+    check_synthesis,
+    from_dict,
+    ranges_of,
+    stage_recipe,
+)
 from voxlate.recipe.provenance import TAUGHT
 from voxlate.recipe.text import table
 from voxlate.recipe.training import Precision
@@ -128,19 +135,22 @@ class Model:
         recipe = replace(self.recipe, synth=synth)
         check_synthesis(recipe)
         if not recipe.method.is_stochastic:
-            self._refuse_noise(chosen)
+            self._refuse_noise(chosen, f"'{self.recipe.title}'")
+        elif synth.sharpness == 0:
+            chosen.pop("sharpness", None)
+            self._refuse_noise(chosen, "sharpness 0")
         return replace(self, recipe=recipe)
 
-    def _refuse_noise(self, chosen: Mapping[str, Any]) -> None:
-        """Raise BadInput for options of the sampling, which change nothing where no noise is drawn."""
+    def _refuse_noise(self, chosen: Mapping[str, Any], what: str) -> None:
+        """Raise BadInput for options of the sampling, which change nothing where no noise is drawn; what: draws none."""
         if chosen.get("samples", 1) != 1:
             raise BadInput(
-                f"synth.samples: expected 1 for '{self.recipe.title}', which draws no noise, so that all samples of a case are equal, found {chosen['samples']}. Ask for 1, or use a diffusion model."
+                f"synth.samples: expected 1 for {what}, which draws no noise, so that all samples of a case are equal, found {chosen['samples']}. Ask for 1, or use a diffusion model."
             )
         without_effect = [name for name in chosen if name in OF_NOISE]
         if without_effect:
             raise BadInput(
-                f"synth.{without_effect[0]}: expected no option of the sampling for '{self.recipe.title}', which draws no noise, found {', '.join(without_effect)}. Leave it out, or use a diffusion model."
+                f"synth.{without_effect[0]}: expected no option of the sampling for {what}, which draws no noise, found {', '.join(without_effect)}. Leave it out, or use a diffusion model."
             )
 
     def without_intervals(self) -> "Model":
@@ -229,14 +239,35 @@ class Model:
         self, inputs: CaseInputs, seed: int, progress: PatchProgress
     ) -> tuple[dict[str, SynthesisedImage], float]:
         """The images of a case on the network's grid, and the mean number of network evaluations per sample of a slice or patch."""
-        predictions, calls = sample_targets(
-            self.method, self.recipe, self.device, inputs, seed, progress
-        )
+        predictions, calls = self._predict(inputs, seed, progress)
         by_target = dict(zip(self.recipe.data.target, predictions))
         wanted = self._targets(inputs.files)
         return {
             name: self._in_physical_units(name, by_target[name], inputs.prepared) for name in wanted
         }, calls
+
+    def _predict(
+        self, inputs: CaseInputs, seed: int, progress: PatchProgress
+    ) -> tuple[list[Prediction], float]:
+        """Predictions in network units: mean + sharpness (sample - mean) (Freirich et al. 2021)."""
+        recipe, device = self.recipe, self.device
+        stage, sharpness = recipe.task.mean_stage, np.float32(recipe.synth.sharpness)
+        if stage is None or sharpness == 1:
+            return sample_targets(self.method, recipe, device, inputs, seed, progress)
+        mean_progress = no_report if sharpness else progress
+        means, calls = sample_targets(
+            self.method.predictor, stage_recipe(recipe, stage), device, inputs, seed, mean_progress
+        )
+        if sharpness == 0:
+            return means, calls
+        samples, further = sample_targets(self.method, recipe, device, inputs, seed, progress)
+
+        def _between(mean: np.ndarray, sample: np.ndarray) -> np.ndarray:
+            return mean + sharpness * (sample - mean)
+
+        for mean, sample in zip(means, samples):
+            in_slabs(_between, mean.values, sample.values, out=sample.values)
+        return samples, calls + further
 
     def _in_physical_units(
         self, name: str, prediction: Prediction, prepared: PreparedCase

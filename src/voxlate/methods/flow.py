@@ -1,0 +1,187 @@
+"""A flow in few steps: straight paths from noise to the target, with the size of the step as an input of the network.
+
+In the state of a residual task, where 0 is the mean prediction, the paths begin at the mean plus noise (PMRF: Ohayon,
+Michaeli and Elad 2024). The path is x_t = (1 - t) x0 + t sigma_s eps, and its velocity sigma_s eps - x0 (rectified flow:
+Liu et al. 2022). A network that knows the size of its step is trained to give in one step what it gives in two of half
+the size (shortcut models: Frans et al. 2024), so that the same weights serve 1, 2, 4, … steps.
+"""
+
+from dataclasses import fields, replace
+from typing import Annotated, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from voxlate.batch import Batch
+from voxlate.diffusion.noise import Noise
+from voxlate.diffusion.objective import mean_in_mask
+from voxlate.diffusion.prediction import per_item
+from voxlate.diffusion.sample import SamplerSettings, with_known
+from voxlate.diffusion.samplers import Denoise
+from voxlate.diffusion.schedules import FlowMatching
+from voxlate.diffusion.times import AnyTimes, UniformTimes
+from voxlate.methods.diffusion import Reduction, draw
+from voxlate.methods.method import (
+    Losses,
+    Method,
+    MethodSettings,
+    Problem,
+    Task,
+    require,
+    with_total,
+)
+from voxlate.nets.interface import Channels, NetSettings, Output
+from voxlate.system.config import setting, settings
+from voxlate.system.devices import move_like
+from voxlate.system.errors import BadInput
+
+SCHEDULE = FlowMatching()
+# Of the x0 loss, as in MinSnr: its weight 1/t^2, which makes it that of the velocity, is capped there.
+LARGEST_WEIGHT = 5.0
+FREE = ("steps", "temperature", "windows")  # keys of the sampling that a flow has
+
+
+@settings
+class FlowSettings(MethodSettings):
+    """Follows straight paths from noise to the target, given the source, in few steps."""
+
+    takes_opponent: ClassVar[bool] = False
+    weighs: ClassVar[bool] = True
+    iterates: ClassVar[bool] = True
+    kind: Literal["flow"] = "flow"
+    prediction: Annotated[
+        Literal["x0", "velocity"],
+        setting(
+            "Output of the network: the velocity, or the state at time 0 that a path of this velocity ends at."
+        ),
+    ] = "x0"
+    sigma_s: Annotated[
+        float,
+        setting(
+            "Standard deviation of the noise at the start of a path, in the state's unit.", gt=0
+        ),
+    ] = 1.0
+    halvings: Annotated[
+        int,
+        setting(
+            "Number of times that the step size 1 is halved; the smallest one is trained on the velocity itself.",
+            ge=0,
+        ),
+    ] = 4
+    shortcuts: Annotated[
+        float,
+        setting(
+            "Share of the items that learn one step from two steps of half the size.", ge=0, le=1
+        ),
+    ] = 0.25
+    times: Annotated[AnyTimes, setting("Distribution of the times of all other items.")] = (
+        UniformTimes()
+    )
+    reduction: Reduction = "mask"
+
+    def build(self, net: NetSettings, task: Task, channels: Channels) -> "Flow":
+        """The method with fresh weights; the step size is a part of the network's code."""
+        code = channels.code + self.halvings + 1
+        return Flow(self, net.build(replace(channels, code=code)), task, channels.state)
+
+    def check_sampler(self, sampling: SamplerSettings) -> None:
+        """Raise BadInput where the sampling has more than even steps."""
+        plain = SamplerSettings()
+        names = [field.name for field in fields(plain) if field.name not in FREE]
+        for name in names:
+            found = getattr(sampling, name)
+            if found != getattr(plain, name):
+                raise BadInput(
+                    f"synth.{name}: expected no other key of the sampling than {', '.join(FREE)} for method.kind = 'flow', whose steps are even, found {found!r}. Drop it."
+                )
+
+
+class Flow(Method):
+    """Learns the mean velocity of steps of several sizes, and takes even steps from noise to the target."""
+
+    task: Task
+
+    def __init__(self, options: FlowSettings, net: nn.Module, task: Task, state_channels: int):
+        super().__init__()
+        self.turns = options.turns
+        self.options = options
+        self.net = net
+        self.task = task
+        self.state_channels = state_channels
+
+    def loss(self, turn: str, batch: Batch, noise: Noise, progress: float = 1.0) -> Losses:
+        """Squared error of the velocity, and of a share of the items that of the mean velocity of two half steps."""
+        problem = self.task.pose(batch, noise, progress).with_weight(batch.weight)
+        x0 = require(problem.x0)
+        step, t = self._draw_steps(noise)
+        start = self.options.sigma_s * noise.normal_like(x0)
+        x_t = torch.lerp(x0, start, per_item(t, x0))
+        # with a gradient first: autocast would keep weights that it casts without one
+        velocity = self._velocity(problem, x_t, t, step)
+        wanted = start - x0
+        longer = (step > 0.5**self.options.halvings).nonzero()[:, 0]
+        if len(longer):
+            place = (x_t[longer], t[longer], step[longer] / 2)
+            wanted[longer] = self._two_steps(problem.items(longer), *place)
+        weight = torch.ones_like(t)
+        if self.options.prediction == "x0":
+            weight = (LARGEST_WEIGHT * t**2).clamp(max=1)
+        error = per_item(weight, x0) * (velocity - wanted).square()
+        errors = {"flow": error, **problem.errors}
+        return with_total(
+            {
+                name: mean_in_mask(error, problem.loss_mask, self.options.reduction).mean()
+                for name, error in errors.items()
+            }
+        )
+
+    def _draw_steps(self, noise: Noise) -> tuple[Tensor, Tensor]:
+        """The size of an item's step and the time at which it begins, [B] float64.
+
+        Steps larger than the smallest begin at multiples of their size, as in synthesis.
+        """
+        halvings, shortcuts = self.options.halvings, self.options.shortcuts
+        u = noise.uniform()
+        number = torch.where(u < shortcuts, (u / shortcuts * halvings).floor(), halvings)
+        step = 0.5**number
+        u = noise.uniform()
+        any_time = self.options.times(u, SCHEDULE)
+        return step, torch.where(number < halvings, (u / step).ceil() * step, any_time)
+
+    @torch.no_grad()
+    def _two_steps(self, problem: Problem, x: Tensor, t: Tensor, step: Tensor) -> Tensor:
+        """The mean velocity of two steps of this size from x at t (Frans et al. 2024)."""
+        first = self._velocity(problem, x, t, step)
+        x = x - per_item(step, x) * first
+        return (first + self._velocity(problem, x, t - step, step)) / 2
+
+    @torch.no_grad()
+    def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
+        """One sample of each item."""
+        # DDIM on a straight path takes Euler steps along the velocity
+        sampling = replace(sampling, temperature=sampling.temperature * self.options.sigma_s)
+
+        def _denoiser(problem: Problem) -> Denoise:
+            def _denoise(x: Tensor, t: Tensor) -> Tensor:
+                step = torch.full_like(t, 1 / sampling.steps)
+                return x - per_item(t, x) * self._velocity(problem, x, t, step)
+
+            return _denoise
+
+        channels = self.state_channels
+        return draw(self.task, batch, channels, _denoiser, SCHEDULE, noise, sampling)
+
+    def _velocity(self, problem: Problem, x: Tensor, t: Tensor, step: Tensor) -> Tensor:
+        """The mean velocity of a step from x at t, float32; t, step: [B] float64."""
+        numbers = torch.arange(self.options.halvings + 1)
+        number = -step.log2().clamp(min=-self.options.halvings)
+        # one-hot for the sizes of the training, linear between them
+        code = move_like(F.relu(1 - (number[:, None] - numbers).abs()), x)
+        inputs = problem.inputs
+        code = code if inputs.code is None else torch.cat([inputs.code, code], dim=1)
+        x = x if problem.known is None else with_known(x, problem.known, problem.mask)
+        log_snr = move_like(SCHEDULE.log_snr(t), x)
+        output: Output = self.net(replace(inputs, state=x, log_snr=log_snr, code=code))
+        image = output.image.float()
+        return image if self.options.prediction == "velocity" else (x - image) / per_item(t, x)
