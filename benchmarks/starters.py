@@ -42,7 +42,7 @@ from voxlate.training.weights import file_hash, is_finished
 
 RECIPES = Path(__file__).with_name("starter_recipes")
 SYNTHETIC = "synthetic heads only"
-ON_LABEL_MAPS = "synthetic heads only, a part of them with the anatomy of 18 real heads (label maps of SynthSeg, Apache-2.0)"
+MAPS = 18  # label maps that train
 HELD_OUT = ("head_06", "head_16")  # label maps that never train: they calibrate
 VALIDATION = 16  # one of so many simulated heads validates
 # Other heads calibrate: learned quantiles of errors need six patients.
@@ -84,6 +84,13 @@ class Wanted:
     real: Mapping[str, str | None] = field(default_factory=dict)
     widened_on: str | None = None
     limits: Sequence[str] = ()
+
+    @property
+    def trained_on(self) -> str:
+        """What the starter is trained on, for its card."""
+        if self.label_heads == 0:
+            return SYNTHETIC
+        return f"{SYNTHETIC}, a part of them with the anatomy of {min(self.label_heads, MAPS)} real heads (label maps of SynthSeg, Apache-2.0)"
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -165,7 +172,7 @@ def make(
         pack(
             run,
             starter,
-            trained_on=ON_LABEL_MAPS if wanted.label_heads else SYNTHETIC,
+            trained_on=wanted.trained_on,
             accepts=wanted.accepts,
             stripped=wanted.stripped,
             spacing_mm=spacing_range(wanted.spacing_mm[2]),

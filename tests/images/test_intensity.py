@@ -105,6 +105,18 @@ def test_percentiles_are_of_the_foreground_by_default() -> None:
     )  # an empty mask: all
 
 
+def test_bright_vessels_of_a_small_field_of_view_do_not_widen_a_range_in_medians() -> None:
+    tissue, vessels = np.full(9000, 100, np.float32), np.linspace(200, 900, 1000, dtype=np.float32)
+    crop = np.concatenate([tissue, vessels])
+    mask = np.ones(crop.shape, bool)
+    assert whole(Percentile(low=0, high=99.9, floor=0), crop, mask).high == pytest.approx(
+        893, abs=8
+    )
+    assert whole(Percentile(low=0, high=99.9, floor=0, medians=3.5), crop, mask) == Scale(0, 350)
+    wide = np.concatenate([np.full(99_900, 100, np.float32), np.full(100, 250, np.float32)])
+    assert whole(Percentile(high=100, floor=0, medians=3.5), wide, wide > 0) == Scale(0, 250)
+
+
 def test_a_recipe_table_chooses_the_map_by_its_kind() -> None:
     adapter = TypeAdapter(Intensity)
     assert adapter.validate_python({"kind": "window", "low": -50, "high": 350}) == Window(

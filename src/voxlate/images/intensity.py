@@ -138,6 +138,14 @@ class Percentile(IntensityMap):
         Literal["foreground", "all"],
         setting("whether the percentiles are of the mask or of all voxels"),
     ] = "foreground"
+    medians: Annotated[
+        float | None,
+        setting(
+            "largest value that becomes 1, in medians of these voxels: of vessels in TOF, whose share depends on the field of view; unset: no limit",
+            gt=1,
+            exclude_if=lambda medians: medians is None,  # as in older runs
+        ),
+    ] = None
     kind: Literal["percentile"] = "percentile"
 
     def __post_init__(self) -> None:
@@ -153,7 +161,8 @@ class Percentile(IntensityMap):
         known = _require(statistics)
         inside = known.foreground if self.inside == "foreground" else known.all
         low = inside.at(self.low) if self.floor is None else self.floor
-        return Scale(low, inside.at(self.high))
+        limit = np.inf if self.medians is None else self.medians * inside.at(50)
+        return Scale(low, min(inside.at(self.high), limit))
 
 
 @settings
