@@ -135,6 +135,7 @@ WANTED = {
             "It takes brains without a skull.",
             "Enhancement by contrast agent cannot be seen in other contrasts: it is a guess.",
             "A lesion that is bright in a missing contrast, as a stroke in FLAIR, may be dark or absent in the synthesised image: docs/guides/starters.md shows one.",
+            "Bright tissue of FLAIR and T1c may show a pattern of a few pixels; an enhancing rim may become dark in other contrasts, and wide ventricles may stay grey in FLAIR.",
         ],
     ),
     "head-tof-to-cta": Wanted(

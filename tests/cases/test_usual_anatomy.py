@@ -123,6 +123,8 @@ def test_the_content_of_a_crop_inside_a_head_is_said_to_be_beyond_judgement(know
     crop = replace(whole, data=whole.data[:, 11:19, 14:26, 11:21])
     assert [(said.code, said.grade) for said in found(known, crop)] == [("crop", "caution")]
     assert "it shows 32 x 48 x 40 mm" in found(known, crop)[0].text
+    tiny = replace(crop, affine=np.diag([0.4, 0.4, 0.4, 1.0]))
+    assert [(said.code, said.grade) for said in found(known, tiny)] == [("crop", "do not trust")]
     small_voxels = replace(whole, affine=np.diag([2.0, 2.0, 2.0, 1.0]))  # with air around the head
     assert "crop" not in [said.code for said in found(known, small_voxels)]
 

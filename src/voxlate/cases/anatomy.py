@@ -60,12 +60,16 @@ UNRELATED = 0.25  # correlation with the mean scan; real heads, brains and singl
 # 0 of 9 of the 10 heads after inversion.
 OPPOSITE = 0.0
 CROP = 0.6  # of the training's mean extent
+LEAST_CROP_MM = (
+    30  # longest extent, below which the voxels are too small, or the scan shows too little
+)
 SHOWS = 0.2  # of the training's own patients, from which that says something
 LEAST_HEIGHT = 0.25  # of the training's mean height; inside 9 of 134 single slices of heads, the correlation is below 0
 # Times the training's longest extent: 490 mm of heads, from which voxels have another size.
 TOO_LARGE = 2.3
 TURNS = [*permutations(range(3))][1:]  # axes that are exchanged
 TURN_GAIN = 0.05  # of the correlation, by which a turned box must be more similar; ordinary scans: at most 0.02
+CLEAR_GAIN = 0.15  # 0.06 of a brain in slices of 4 mm that is not turned
 # Deviations of extents that fit after a turn, where they are beyond FAR_SIZE as they are.
 TURN_FITS = 2.5
 AXES = ("feet-head", "back-front", "left-right")
@@ -361,10 +365,12 @@ def check_body(
     usual = anatomy.usual.get(name)
     if usual is None or messages:
         return messages
-    if _is_crop(usual, body):
-        extent = " x ".join(f"{length:.0f}" for length in np.exp(body.size))
-        text = f"{name}: it shows {extent} mm (height, depth, width) inside a body, the training's scans whole bodies: its content and orientation cannot be judged."
-        return [message("crop", text)]
+    if is_crop(usual, body):
+        extents = np.exp(body.size)
+        extent = " x ".join(f"{length:.0f}" for length in extents)
+        text = f"{name}: it shows {extent} mm (height, depth, width) inside a body, the training's scans whole bodies: its content and orientation cannot be judged. If it is larger, correct the voxel size in its header."
+        tiny: Grade = "do not trust" if extents.max() < LEAST_CROP_MM else "caution"
+        return [message("crop", text, grade=tiny)]
     mean = anatomy.means[name]
     correlations = _correlations(body.box, mean)
     messages = _check_mirror(name, usual, correlations)
@@ -397,7 +403,7 @@ def check_content(anatomy: Anatomy, name: str, body: Body) -> list[Message]:
     similar to the mean box, or is as similar and only then has the training's extents.
     """
     usual = anatomy.usual.get(name)
-    if usual is None or _is_crop(usual, body):
+    if usual is None or is_crop(usual, body):
         return []
     mean = anatomy.means[name]
     correlations = _correlations(body.box, mean)
@@ -413,12 +419,14 @@ def check_content(anatomy: Anatomy, name: str, body: Body) -> list[Message]:
         moved = np.flatnonzero(np.array(axes) != range(3))
         fits = after[moved].max() < TURN_FITS and deviations[moved].max() > FAR_SIZE
         if turned > largest + TURN_GAIN or (fits and turned > own):
-            turns.append((float(turned), axes))
-    best, axes = max(turns, default=(-np.inf, ()))
+            turns.append((float(turned), axes, fits))
+    best, axes, fits = max(turns, default=(-np.inf, (), False))
     if usual.distance(best) > 1:
         return []
     exchanged = " and ".join(AXES[k] for k in range(3) if axes[k] != k)
-    grade: Grade = "caution" if axes[0] == 0 else "do not trust"  # in the plane of the slices
+    # In the plane of the slices, or where extents are as usual and the gain is small, it may be a false alarm.
+    is_clear = axes[0] != 0 and (fits or best > largest + CLEAR_GAIN)
+    grade: Grade = "do not trust" if is_clear else "caution"
     text = f"{name}: its {exchanged} axes are likely exchanged: its correlation with the mean training scan is {own:.2f}, and {best:.2f} when it is turned so."
     return [message("axes-exchanged", text, grade=grade, correlation=own, turned=best)]
 
@@ -440,7 +448,7 @@ def _check_mirror(name: str, usual: Usual, likeness: Float64) -> list[Message]:
     return [message("mirrored", text, correlation=own, mirrored=mirrored)]
 
 
-def _is_crop(usual: Usual, body: Body) -> bool:
+def is_crop(usual: Usual, body: Body) -> bool:
     """Whether a scan shows a part inside a body: much less than usual along two axes, where the body fills the scan."""
     is_small = body.size < usual.size + np.log(CROP)
     return int((is_small & body.cut).sum()) >= 2
