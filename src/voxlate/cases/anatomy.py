@@ -254,16 +254,15 @@ def anatomy_of(
     for case_name in cases[::step]:
         case = cohort.case(case_name)
         header = case.header
-        shown = [name for name in sources if name in header.visible]
-        wanted = [name for name in targets if name in header.visible]
         # Read once each, because drawn ones are computed.
-        volumes = {name: case.volume(name) for name in {*shown, *wanted}}
+        volumes = {name: case.volume(name) for name in {*sources, *targets} & {*header.visible}}
+        shown = [name for name in sources if name in volumes]
         for name in shown:
             of_patient = bodies[name].setdefault(header.patient, [])
             of_patient.append(body_of(header, volumes[name], sources[name]))
             if header.units[name] != "HU":
                 qualities[name].append(quality_of(volumes[name]))
-        for name in wanted:
+        for name in targets.keys() & volumes.keys():
             scale = targets[name].scale(header.statistics[name])
             air = np.float32(background_value(volumes[name]))
             airs[name].append(float(scale.forward(air)))
@@ -365,12 +364,6 @@ def check_body(
     usual = anatomy.usual.get(name)
     if usual is None or messages:
         return messages
-    if is_crop(usual, body):
-        extents = np.exp(body.size)
-        extent = " x ".join(f"{length:.0f}" for length in extents)
-        text = f"{name}: it shows {extent} mm (height, depth, width) inside a body, the training's scans whole bodies: its content and orientation cannot be judged. If it is larger, correct the voxel size in its header."
-        tiny: Grade = "do not trust" if extents.max() < LEAST_CROP_MM else "caution"
-        return [message("crop", text, grade=tiny)]
     mean = anatomy.means[name]
     correlations = _correlations(body.box, mean)
     messages = _check_mirror(name, usual, correlations)
@@ -397,14 +390,20 @@ def check_body(
 
 
 def check_content(anatomy: Anatomy, name: str, body: Body) -> list[Message]:
-    """A message where a scan shows nothing of the training's, or shows it with other axes.
+    """A message where a scan shows nothing of the training's, a part inside a body, or the body with other axes.
 
     What else differs from the training then says nothing about the scan. Axes are exchanged where the body is then more
     similar to the mean box, or is as similar and only then has the training's extents.
     """
     usual = anatomy.usual.get(name)
-    if usual is None or is_crop(usual, body):
+    if usual is None:
         return []
+    is_small = body.size < usual.size + np.log(CROP)
+    if (is_small & body.cut).sum() >= 2:
+        extent = " x ".join(f"{length:.0f}" for length in np.exp(body.size))
+        text = f"{name}: it shows {extent} mm (height, depth, width) inside a body, the training's scans whole bodies: its content and orientation cannot be judged. If it is larger, correct the voxel size in its header."
+        grade: Grade = "do not trust" if body.size.max() < np.log(LEAST_CROP_MM) else "caution"
+        return [message("crop", text, grade=grade)]
     mean = anatomy.means[name]
     correlations = _correlations(body.box, mean)
     own, largest = float(correlations[0]), correlations.max()
@@ -426,7 +425,7 @@ def check_content(anatomy: Anatomy, name: str, body: Body) -> list[Message]:
     exchanged = " and ".join(AXES[k] for k in range(3) if axes[k] != k)
     # In the plane of the slices, or where extents are as usual and the gain is small, it may be a false alarm.
     is_clear = axes[0] != 0 and (fits or best > largest + CLEAR_GAIN)
-    grade: Grade = "do not trust" if is_clear else "caution"
+    grade = "do not trust" if is_clear else "caution"
     text = f"{name}: its {exchanged} axes are likely exchanged: its correlation with the mean training scan is {own:.2f}, and {best:.2f} when it is turned so."
     return [message("axes-exchanged", text, grade=grade, correlation=own, turned=best)]
 
@@ -446,12 +445,6 @@ def _check_mirror(name: str, usual: Usual, likeness: Float64) -> list[Message]:
     how = " and ".join(SIDES[axis] for axis in FLIPS[flip])
     text = f"{name}: the scan is likely turned {how}: mirrored so, it resembles the training's scans more (correlation with their mean {mirrored:.2f} instead of {own:.2f})."
     return [message("mirrored", text, correlation=own, mirrored=mirrored)]
-
-
-def is_crop(usual: Usual, body: Body) -> bool:
-    """Whether a scan shows a part inside a body: much less than usual along two axes, where the body fills the scan."""
-    is_small = body.size < usual.size + np.log(CROP)
-    return int((is_small & body.cut).sum()) >= 2
 
 
 def _check_inside(name: str, usual: Usual, body: Body, mean: Box) -> list[Message]:

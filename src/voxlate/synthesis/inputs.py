@@ -11,14 +11,7 @@ import numpy as np
 import torch
 
 from voxlate.cases.align import Preparation
-from voxlate.cases.anatomy import (
-    Anatomy,
-    body_of,
-    check_body,
-    check_content,
-    check_extent,
-    is_crop,
-)
+from voxlate.cases.anatomy import Anatomy, body_of, check_body, check_content, check_extent
 from voxlate.cases.case import MASK, PreparedCase, digest, prepare_case
 from voxlate.cases.copies import is_copy
 from voxlate.cases.head_checks import black_pools_ml, check_head
@@ -274,11 +267,9 @@ def _check_synthetic_heads(
     stripped = physics.stripped == 1
     name = sources[0]
     volume = prepared.volume(name)
-    usual = None if anatomy is None else anatomy.usual.get(name)
-    if anatomy is not None and usual is not None and not stripped:
+    if anatomy is not None and not stripped:
         body = body_of(prepared.header, volume, recipe.intensity[name])
-        # Its ends are then not those of a head.
-        if is_crop(usual, body) or check_content(anatomy, name, body):
+        if check_content(anatomy, name, body):  # its ends are then not those of a head
             return []
     warnings = check_head(volume, "brain" if stripped else "head")
     made = " and ".join(name for name in targets if name in FLUID_IS_BRIGHT)
