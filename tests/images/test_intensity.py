@@ -115,6 +115,8 @@ def test_bright_vessels_of_a_small_field_of_view_do_not_widen_a_range_in_medians
     assert whole(Percentile(low=0, high=99.9, floor=0, medians=3.5), crop, mask) == Scale(0, 350)
     wide = np.concatenate([np.full(99_900, 100, np.float32), np.full(100, 250, np.float32)])
     assert whole(Percentile(high=100, floor=0, medians=3.5), wide, wide > 0) == Scale(0, 250)
+    thresholded = np.where(crop > 100, crop, np.float32(0))
+    assert whole(Percentile(high=100, floor=0, medians=3.5), thresholded, mask) == Scale(0, 900)
 
 
 def test_a_recipe_table_chooses_the_map_by_its_kind() -> None:

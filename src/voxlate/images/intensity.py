@@ -161,8 +161,10 @@ class Percentile(IntensityMap):
         known = _require(statistics)
         inside = known.foreground if self.inside == "foreground" else known.all
         low = inside.at(self.low) if self.floor is None else self.floor
+        high = inside.at(self.high)
         limit = np.inf if self.medians is None else self.medians * inside.at(50)
-        return Scale(low, min(inside.at(self.high), limit))
+        # a median at low, as where most of a scan was set to 0, is of no tissue
+        return Scale(low, min(high, limit) if limit > low else high)
 
 
 @settings
