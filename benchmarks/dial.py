@@ -26,10 +26,8 @@ from voxlate.synthesis.model import load
 from voxlate.system.files import read_json, write_json, write_text
 
 STEPS = (1, 2, 4, 8)
-ROUNDS, TIMED = (
-    3,
-    10,
-)  # of timed training steps; rivals take turns, because the load of a machine changes
+# Of timed training steps; rivals take turns, because the load of a machine changes.
+ROUNDS, TIMED = 3, 10
 WIDTH = 120  # of the table in characters
 MEASURES = {
     "mae": "MAE",

@@ -60,9 +60,7 @@ UNRELATED = 0.25  # correlation with the mean scan; real heads, brains and singl
 # 0 of 9 of the 10 heads after inversion.
 OPPOSITE = 0.0
 CROP = 0.6  # of the training's mean extent
-LEAST_CROP_MM = (
-    30  # longest extent, below which the voxels are too small, or the scan shows too little
-)
+LEAST_CROP_MM = 30  # longest extent, below which voxels are too small or little is shown
 SHOWS = 0.2  # of the training's own patients, from which that says something
 LEAST_HEIGHT = 0.25  # of the training's mean height; inside 9 of 134 single slices of heads, the correlation is below 0
 # Times the training's longest extent: 490 mm of heads, from which voxels have another size.
