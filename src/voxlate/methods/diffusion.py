@@ -78,18 +78,48 @@ class DiffusionSettings(MethodSettings):
         check_sampler_fits(sampling, self.schedule)
 
 
-class Diffusion(Method):
-    """Noises x_t = alpha·x0 + sigma·eps inside the task's mask, learns to denoise it, and samples."""
+class Sampled(Method):
+    """A method whose network is evaluated at every step of a sampler, which draws the task's state from noise."""
 
     task: Task
 
-    def __init__(self, options: DiffusionSettings, net: nn.Module, task: Task, state_channels: int):
+    def __init__(self, options: MethodSettings, net: nn.Module, task: Task, state_channels: int):
         super().__init__()
         self.turns = options.turns
         self.options = options
         self.net = net
         self.task = task
         self.state_channels = state_channels
+
+    def draw(
+        self,
+        batch: Batch,
+        denoiser_of: Callable[[Problem], Denoise],
+        schedule: Schedule,
+        noise: Noise,
+        sampling: SamplerSettings,
+    ) -> Tensor:
+        """One sample of each item, in windows of slices where `sampling` says so."""
+        problem = self.task.pose(batch)
+        mask = problem.mask
+        nothing = mask.new_zeros(len(mask), self.state_channels, *mask.shape[2:])
+        known = nothing if problem.known is None else problem.known.expand_as(nothing)
+        # a start below 1 begins at a state of 0, noised: for a residual that is the predictor's own image
+        initial = nothing if sampling.start < 1 else None
+        if sampling.windows is None:
+            denoise = denoiser_of(problem)
+        else:
+            denoise = denoise_windows(
+                lambda part: denoiser_of(problem.part(part)), mask.shape[2], sampling.windows
+            )
+        x0 = sample(sampling, denoise, schedule, noise, known, mask, initial)
+        return self.task.restore(x0, problem)
+
+
+class Diffusion(Sampled):
+    """Noises x_t = alpha·x0 + sigma·eps inside the task's mask, learns to denoise it, and samples."""
+
+    options: DiffusionSettings
 
     def attempt(self, batch: Batch, noise: Noise, progress: float = 1.0) -> Attempt:
         """The denoised state of a batch at random times, and its losses."""
@@ -124,8 +154,7 @@ class Diffusion(Method):
     def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
         """One sample of each item."""
         denoiser_of = partial(self._denoiser, clip=self.options.clip)
-        schedule = self.options.schedule
-        return draw(self.task, batch, self.state_channels, denoiser_of, schedule, noise, sampling)
+        return self.draw(batch, denoiser_of, self.options.schedule, noise, sampling)
 
     def bits_per_dim(self, batch: Batch, noise: Noise, tolerance: float = 1e-5) -> Tensor:
         """−log2 density of what is to be synthesised, given the rest, over its voxels, [B]; see diffusion.likelihood.
@@ -154,29 +183,3 @@ class Diffusion(Method):
             x_t = torch.where(problem.mask > 0, x_t / size, x_t)  # what is known stays as it is
         output: Output = self.net(replace(problem.inputs, state=x_t, log_snr=log_snr))
         return output.image.float()
-
-
-def draw(
-    task: Task,
-    batch: Batch,
-    state_channels: int,
-    denoiser_of: Callable[[Problem], Denoise],
-    schedule: Schedule,
-    noise: Noise,
-    sampling: SamplerSettings,
-) -> Tensor:
-    """One sample of each item, in windows of slices where `sampling` says so."""
-    problem = task.pose(batch)
-    mask = problem.mask
-    nothing = mask.new_zeros(len(mask), state_channels, *mask.shape[2:])
-    known = nothing if problem.known is None else problem.known.expand_as(nothing)
-    # a start below 1 begins at a state of 0, noised: for a residual that is the predictor's own image
-    initial = nothing if sampling.start < 1 else None
-    if sampling.windows is None:
-        denoise = denoiser_of(problem)
-    else:
-        denoise = denoise_windows(
-            lambda part: denoiser_of(problem.part(part)), mask.shape[2], sampling.windows
-        )
-    x0 = sample(sampling, denoise, schedule, noise, known, mask, initial)
-    return task.restore(x0, problem)

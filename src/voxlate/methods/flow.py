@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
@@ -21,10 +21,9 @@ from voxlate.diffusion.sample import SamplerSettings, with_known
 from voxlate.diffusion.samplers import Denoise
 from voxlate.diffusion.schedules import FlowMatching
 from voxlate.diffusion.times import AnyTimes, UniformTimes
-from voxlate.methods.diffusion import Reduction, draw
+from voxlate.methods.diffusion import Reduction, Sampled
 from voxlate.methods.method import (
     Losses,
-    Method,
     MethodSettings,
     Problem,
     Task,
@@ -97,18 +96,10 @@ class FlowSettings(MethodSettings):
                 )
 
 
-class Flow(Method):
+class Flow(Sampled):
     """Learns the mean velocity of steps of several sizes, and takes even steps from noise to the target."""
 
-    task: Task
-
-    def __init__(self, options: FlowSettings, net: nn.Module, task: Task, state_channels: int):
-        super().__init__()
-        self.turns = options.turns
-        self.options = options
-        self.net = net
-        self.task = task
-        self.state_channels = state_channels
+    options: FlowSettings
 
     def loss(self, turn: str, batch: Batch, noise: Noise, progress: float = 1.0) -> Losses:
         """Squared error of the velocity, and of a share of the items that of the mean velocity of two half steps."""
@@ -169,8 +160,7 @@ class Flow(Method):
 
             return _denoise
 
-        channels = self.state_channels
-        return draw(self.task, batch, channels, _denoiser, SCHEDULE, noise, sampling)
+        return self.draw(batch, _denoiser, SCHEDULE, noise, sampling)
 
     def _velocity(self, problem: Problem, x: Tensor, t: Tensor, step: Tensor) -> Tensor:
         """The mean velocity of a step from x at t, float32; t, step: [B] float64."""
