@@ -1,13 +1,15 @@
 """Rival second stages from the same mean prediction in the same minutes: error and distribution at 1, 2, 4 and 8 steps.
 
-python benchmarks/dial.py PREPARED COHORT WORK [--minutes 20] [--split val] [--rivals diffusion flow] [--features texture]
+python benchmarks/dial.py PREPARED COHORT WORK [--minutes 20] [--seeds 1] [--source NAME --target NAME] [--split val]
+    [--rivals diffusion flow] [--features texture]
 PREPARED: the prepared cohort of COHORT, whose scans are synthesised and are the truth. The mean is trained for --minutes,
 then each rival for as long; the number of its steps is measured once and stated in WORK/<rival>.toml. Prints the table of
-WORK/dial.json: the mean, then each rival's samples, and its image halfway between mean and sample (sharpness 0.5). Runs,
-recipes and rows that are there already are not made again.
+WORK/dial.json: the mean, then each rival's samples, and images between mean and sample in one step. Runs, recipes and
+rows that are there already are not made again.
 """
 
 import argparse
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from voxlate.synthesis.model import load
 from voxlate.system.files import read_json, write_json, write_text
 
 STEPS = (1, 2, 4, 8)
+SHARPNESS = (0.25, 0.5, 0.75)  # of the sample in one step
 # Of timed training steps; rivals take turns, because the load of a machine changes.
 ROUNDS, TIMED = 3, 10
 WIDTH = 120  # of the table in characters
@@ -39,11 +42,13 @@ MEASURES = {
 }
 
 
-def write_recipes(prepared: Path, work: Path, rivals: list[str], minutes: float) -> None:
+def write_recipes(
+    prepared: Path, work: Path, rivals: list[str], minutes: float, **sides: list[str]
+) -> None:
     """Write the recipe of each rival that has none; all have the first stage that is planned for these minutes."""
     mean = work / "mean.toml"
     if not mean.exists():
-        plan_training(prepared, minutes=minutes, mode="mean", from_scratch=True).save(mean)
+        plan_training(prepared, minutes=minutes, mode="mean", from_scratch=True, **sides).save(mean)
     tables = values_of(str(mean))
     tables["synth"].pop("mirror", None)  # of the mean alone
     net, batch = tables["net"], tables["train"]["batch"]
@@ -63,40 +68,52 @@ def write_recipes(prepared: Path, work: Path, rivals: list[str], minutes: float)
             write_text(path, tomli_w.dumps(rules.with_samples(tables, size, steps, rival)))
 
 
-def train(prepared: Path, work: Path, rivals: list[str]) -> dict[str, Path]:
-    """The run of each rival; the first one trains the mean, which the others reuse."""
-    runs = {rival: work / rival for rival in rivals}
+def train(prepared: Path, work: Path, rivals: list[str], seed: int) -> dict[str, Path]:
+    """The run of each rival with this seed; the first one trains the mean, which the others reuse."""
+    folder = work / f"seed{seed}"
+    runs = {rival: folder / rival for rival in rivals}
     for rival, run in runs.items():
-        voxlate.train(
-            work / f"{rival}.toml",
-            prepared,
-            run,
-            reuse=[] if rival == rivals[0] else [runs[rivals[0]]],
-        )
+        recipe = folder / f"{rival}.toml"
+        tables = values_of(str(work / recipe.name))
+        for stage in (tables, *tables["stages"]):
+            stage["train"]["seed"] = seed
+        write_text(recipe, tomli_w.dumps(tables))
+        voxlate.train(recipe, prepared, run, reuse=[*runs.values()][: rival != rivals[0]])
     return runs
 
 
-def rows_of(rivals: list[str]) -> list[dict[str, Any]]:
+def rows_of(runs: dict[str, Path]) -> list[dict[str, Any]]:
     """The rows of the table: a name, a rival, and its synthesis options."""
-    rows: list[dict[str, Any]] = [{"name": "mean", "rival": rivals[0], "options": {"sharpness": 0}}]
-    for rival in rivals:
-        for steps in STEPS:
-            sample = {"name": f"{rival}, steps {steps}", "rival": rival}
-            rows.append({**sample, "options": {"steps": steps}})
-        half = {"steps": steps, "sharpness": 0.5}
-        rows.append(
-            {"name": f"{rival}, steps {steps}, sharpness 0.5", "rival": rival, "options": half}
-        )
-    return rows
+    rows: list[dict[str, Any]] = [{"rival": next(iter(runs)), "options": {"sharpness": 0}}]
+    for rival, run in runs.items():
+        iterates = load(run).recipe.method.iterates
+        samples = [{"steps": steps} for steps in STEPS] if iterates else [{}]
+        between = [{**samples[0], "sharpness": sharpness} for sharpness in SHARPNESS]
+        rows += [{"rival": rival, "options": options} for options in (*samples, *between)]
+    return [{"name": _name_of(row), **row} for row in rows]
+
+
+def _name_of(row: dict[str, Any]) -> str:
+    options = row["options"]
+    if options == {"sharpness": 0}:
+        return "mean"
+    return ", ".join([row["rival"], *(f"{key} {value}" for key, value in options.items())])
 
 
 def show(rows: list[dict[str, Any]], console: Console) -> None:
-    """Print the rows, with the measures that one of them has."""
+    """Print the measures that one of the rows has: the mean over seeds, and the range if there are several."""
     names = {key: name for key, name in MEASURES.items() if any(key in row for row in rows)}
     table = Table("image", *names.values())
-    for row in rows:
-        table.add_row(row["name"], *(f"{row[key]:.4g}" for key in names))
+    for image in dict.fromkeys(row["name"] for row in rows):
+        of_seeds = [row for row in rows if row["name"] == image]
+        cells = ([row[key] for row in of_seeds] for key in names)
+        table.add_row(image, *map(_over_seeds, cells))
     console.print(table)
+
+
+def _over_seeds(values: list[float]) -> str:
+    mean = f"{statistics.mean(values):.4g}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.3g}-{max(values):.3g})"
 
 
 def main() -> None:
@@ -107,24 +124,29 @@ def main() -> None:
     parser.add_argument("cohort", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--source", nargs="+", default=())
+    parser.add_argument("--target", nargs="+", default=())
     parser.add_argument("--split", default="val")
     parser.add_argument("--rivals", nargs="+", default=[*rules.SECOND_STAGES])
     parser.add_argument("--features", default="texture", help="texture, vit or a ViT's folder")
     chosen = parser.parse_args()
     chosen.work.mkdir(parents=True, exist_ok=True)
-    write_recipes(chosen.prepared, chosen.work, chosen.rivals, chosen.minutes)
-    runs = train(chosen.prepared, chosen.work, chosen.rivals)
+    sides = {"source": chosen.source, "target": chosen.target}
+    write_recipes(chosen.prepared, chosen.work, chosen.rivals, chosen.minutes, **sides)
     path, console = chosen.work / "dial.json", Console(width=WIDTH)
     found: dict[str, dict[str, Any]] = read_json(path) if path.exists() else {}
-    rows = rows_of(chosen.rivals)
-    for row in rows:
-        if row["name"] in found:
-            continue
-        model = load(runs[row["rival"]]).with_options(**row["options"])
-        scores = measure(model, chosen.cohort, chosen.split or None, chosen.features, console)
-        found[row["name"]] = {**row, **scores}
-        write_json(path, found)
-    show([found[row["name"]] for row in rows], console)
+    for seed in range(chosen.seeds):
+        runs = train(chosen.prepared, chosen.work, chosen.rivals, seed)
+        for row in rows_of(runs):
+            key = f"{row['name']}, seed {seed}"
+            if key in found:
+                continue
+            model = load(runs[row["rival"]]).with_options(**row["options"])
+            scores = measure(model, chosen.cohort, chosen.split or None, chosen.features, console)
+            found[key] = {**row, "seed": seed, **scores}
+            write_json(path, found)
+    show([*found.values()], console)
 
 
 if __name__ == "__main__":

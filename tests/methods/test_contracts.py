@@ -52,6 +52,7 @@ TASKS = {
 }
 FEW = {
     "cycle": ("translate", "translate_inside"),
+    "flow": ("residual", "residual_inside", "asymmetry"),
     "regression_opponent": ("translate", "complete", "asymmetry"),
     "diffusion_opponent": ("translate", "complete", "latent"),
 }

@@ -11,8 +11,10 @@ from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.prediction import per_item
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.methods.flow import Flow, FlowSettings
+from voxlate.methods.stage_tasks import Residual, ResidualTask
 from voxlate.methods.tasks import Translate
 from voxlate.nets.interface import NetworkInput, Output
+from voxlate.recipe import from_dict
 from voxlate.system.errors import BadInput
 
 MEAN, STD, SIGMA_S = 0.3, 0.5, 0.8  # of x0, and of the noise at the start of the paths
@@ -41,10 +43,9 @@ def velocity(x: Tensor, t: Tensor, step: Tensor) -> Tensor:
 class Known(nn.Module):
     """A network of known velocity, which records its times and steps."""
 
-    def __init__(self, function: Velocity, prediction: str):
+    def __init__(self, function: Velocity):
         super().__init__()
         self.function = function
-        self.prediction = prediction
         self.seen: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, inputs: NetworkInput) -> Output:
@@ -52,13 +53,12 @@ class Known(nn.Module):
         step = 0.5 ** (inputs.code.double() @ torch.arange(4).double())
         self.seen.append((t, step))
         x = inputs.state.double()
-        found = self.function(x, per_item(t, x), per_item(step, x))
-        return Output(found if self.prediction == "velocity" else x - per_item(t, x) * found)
+        return Output(self.function(x, per_item(t, x), per_item(step, x)))
 
 
-def flow(function: Velocity, shortcuts: float = 0.25, prediction: str = "velocity") -> Flow:
-    options = FlowSettings(sigma_s=SIGMA_S, halvings=3, shortcuts=shortcuts, prediction=prediction)
-    return Flow(options, Known(function, prediction), Translate(), 1)
+def flow(function: Velocity, shortcuts: float = 0.25) -> Flow:
+    options = FlowSettings(sigma_s=SIGMA_S, halvings=3, shortcuts=shortcuts)
+    return Flow(options, Known(function), Translate(), 1)
 
 
 def gaussian(items: int = 64) -> tuple[Batch, Noise]:
@@ -75,10 +75,9 @@ def loss(method: Flow, items: int = 64) -> float:
     return float(method.loss("net", *gaussian(items))["total"])
 
 
-@pytest.mark.parametrize("prediction", ["velocity", "x0"])
-def test_the_exact_steps_of_a_gaussian_agree_with_their_halves_so_that_their_loss_is_0(prediction):
-    assert loss(flow(shortcut, 1, prediction)) < 1e-6
-    assert loss(flow(velocity, 1, prediction)) > 1e-3
+def test_the_exact_steps_of_a_gaussian_agree_with_their_halves_so_that_their_loss_is_0():
+    assert loss(flow(shortcut, 1)) < 1e-6
+    assert loss(flow(velocity, 1)) > 1e-3
 
 
 def test_the_exact_velocity_has_the_least_loss_which_is_its_conditional_variance():
@@ -93,26 +92,10 @@ def test_the_exact_velocity_has_the_least_loss_which_is_its_conditional_variance
     assert off - least == pytest.approx(0.1**2, abs=2e-3)
 
 
-def test_the_loss_of_x0_weighs_an_error_of_the_velocity_by_5_t_squared_and_at_most_by_1():
-    _, noise = gaussian()
-    noise.uniform()
-    weight = (5 * noise.uniform() ** 2).clamp(max=1)
-    least, off = (
-        loss(flow(lambda *state, error=error: velocity(*state) + error, 0, "x0"))
-        for error in (0.0, 1.0)
-    )
-    assert off - least == pytest.approx(float(weight.mean()), rel=0.03)
-
-
-@pytest.mark.parametrize("prediction", ["velocity", "x0"])
 @pytest.mark.parametrize("steps", [1, 2, 4, 8])
-def test_the_same_exact_network_carries_noise_to_the_same_image_in_any_number_of_steps(
-    steps, prediction
-):
+def test_the_same_exact_network_carries_noise_to_the_same_image_in_any_number_of_steps(steps):
     batch, noise = gaussian(4)
-    image = flow(shortcut, prediction=prediction).synthesise(
-        batch, noise, SamplerSettings(steps=steps)
-    )
+    image = flow(shortcut).synthesise(batch, noise, SamplerSettings(steps=steps))
     eps = Noise(0, batch.item).normal_like(batch.target)
     torch.testing.assert_close(image.float(), MEAN + STD * eps, rtol=0, atol=1e-3)
 
@@ -148,7 +131,7 @@ def test_two_half_steps_are_a_target_without_a_gradient():
         outputs.append(gain * shortcut(x, t, step))
         return outputs[-1]
 
-    method.net = Known(scaled, "velocity")
+    method.net = Known(scaled)
     method.loss("net", *gaussian(4))
     assert [output.requires_grad for output in outputs] == [True, False, False]
 
@@ -174,3 +157,39 @@ def test_keys_of_the_sampling_that_even_steps_do_not_have_are_refused():
     with pytest.raises(BadInput, match=r"synth\.eta: expected no other key .* found 1\.0"):
         FlowSettings().check_sampler(SamplerSettings(eta=1.0))
     FlowSettings().check_sampler(SamplerSettings(steps=3, temperature=1.1))
+
+
+def test_the_network_sees_the_image_on_its_path_and_nothing_else():
+    class Mean(nn.Module):
+        """A predictor whose image is 0.5 everywhere."""
+
+        def predict(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
+            return torch.full_like(batch.source, 0.5), ()
+
+    seen: list[NetworkInput] = []
+
+    class Watch(nn.Module):
+        def forward(self, inputs: NetworkInput) -> Output:
+            seen.append(inputs)
+            return Output(torch.zeros_like(inputs.state))
+
+    options = FlowSettings(sigma_s=SIGMA_S)
+    method = Flow(options, Watch(), ResidualTask(Residual(scale=4.0), Mean()), 1)
+    batch, noise = gaussian(2)
+    image = method.synthesise(batch, noise, SamplerSettings(steps=1))
+    eps = Noise(0, batch.item).normal_like(batch.target)
+    assert [dict(inputs.images) for inputs in seen] == [{}]
+    torch.testing.assert_close(seen[0].state, 0.5 + SIGMA_S * eps / 4, rtol=0, atol=1e-3)
+    torch.testing.assert_close(image, seen[0].state, rtol=0, atol=1e-3)  # its velocity is 0
+
+
+def test_a_flow_without_a_mean_is_refused():
+    recipe = {
+        "title": "without a mean",
+        "data": {"source": ["a"], "target": ["b"], "patch": [1, 16, 16]},
+        "intensity": {name: {"kind": "window", "low": 0, "high": 1} for name in "ab"},
+        "net": {"kind": "unet", "width": 8, "multipliers": [1, 2], "groups": 4},
+        "method": {"kind": "flow"},
+    }
+    with pytest.raises(BadInput, match=r"expected task\.kind = 'residual' .* found 'translate'"):
+        from_dict(recipe, "recipe")

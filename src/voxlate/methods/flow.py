@@ -1,9 +1,10 @@
-"""A flow in few steps: straight paths from noise to the target, with the size of the step as an input of the network.
+"""From the mean prediction to an image like true ones, in few steps: a flow that sees nothing else than its own image.
 
-In the state of a residual task, where 0 is the mean prediction, the paths begin at the mean plus noise (PMRF: Ohayon,
-Michaeli and Elad 2024). The path is x_t = (1 - t) x0 + t sigma_s eps, and its velocity sigma_s eps - x0 (rectified flow:
-Liu et al. 2022). A network that knows the size of its step is trained to give in one step what it gives in two of half
-the size (shortcut models: Frans et al. 2024), so that the same weights serve 1, 2, 4, … steps.
+The path is x_t = (1 - t) x0 + t sigma_s eps in the state of a residual, where 0 is the mean, and its velocity sigma_s
+eps - x0 (rectified flow: Liu et al. 2022). The network sees the image base + x_t alone, without the sources: it then
+learns a map from means to truths, which costs less error than samples given the sources do (PMRF: Ohayon, Michaeli
+and Elad 2024). It also knows the size of its step, and learns to give in one step what it gives in two of half the
+size (shortcut models: Frans et al. 2024), so that the same weights serve 1, 2, 4, … steps.
 """
 
 from dataclasses import fields, replace
@@ -17,7 +18,7 @@ from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.objective import mean_in_mask
 from voxlate.diffusion.prediction import per_item
-from voxlate.diffusion.sample import SamplerSettings, with_known
+from voxlate.diffusion.sample import SamplerSettings
 from voxlate.diffusion.samplers import Denoise
 from voxlate.diffusion.schedules import FlowMatching
 from voxlate.diffusion.times import AnyTimes, UniformTimes
@@ -26,48 +27,41 @@ from voxlate.methods.method import (
     Losses,
     MethodSettings,
     Problem,
+    StageSettings,
     Task,
     require,
     with_total,
 )
 from voxlate.nets.interface import Channels, NetSettings, Output
-from voxlate.system.config import setting, settings
+from voxlate.system.config import kind_of, setting, settings
 from voxlate.system.devices import move_like
 from voxlate.system.errors import BadInput
 
 SCHEDULE = FlowMatching()
-# Of the x0 loss, as in MinSnr: its weight 1/t^2, which makes it that of the velocity, is capped there.
-LARGEST_WEIGHT = 5.0
 FREE = ("steps", "temperature", "windows")  # keys of the sampling that a flow has
 
 
 @settings
 class FlowSettings(MethodSettings):
-    """Follows straight paths from noise to the target, given the source, in few steps."""
+    """Follows straight paths from the mean prediction to an image like true ones, in few steps."""
 
     takes_opponent: ClassVar[bool] = False
     weighs: ClassVar[bool] = True
     iterates: ClassVar[bool] = True
     kind: Literal["flow"] = "flow"
-    prediction: Annotated[
-        Literal["x0", "velocity"],
-        setting(
-            "Output of the network: the velocity, or the state at time 0 that a path of this velocity ends at."
-        ),
-    ] = "x0"
     sigma_s: Annotated[
         float,
         setting(
             "Standard deviation of the noise at the start of a path, in the state's unit.", gt=0
         ),
-    ] = 1.0
+    ] = 0.1
     halvings: Annotated[
         int,
         setting(
             "Number of times that the step size 1 is halved; the smallest one is trained on the velocity itself.",
             ge=0,
         ),
-    ] = 4
+    ] = 3
     shortcuts: Annotated[
         float,
         setting(
@@ -79,10 +73,18 @@ class FlowSettings(MethodSettings):
     )
     reduction: Reduction = "mask"
 
+    def check(self, stage: StageSettings, where: str) -> None:
+        """Raise BadInput where the stage has no mean from which paths could begin."""
+        super().check(stage, where)
+        if stage.task.mean_stage is None:
+            raise BadInput(
+                f"{where}, stage '{stage.name}': expected task.kind = 'residual' for method.kind = 'flow', whose paths begin at the mean of an earlier stage, found '{kind_of(stage.task)}'. Plan it with --mode samples, or change the method."
+            )
+
     def build(self, net: NetSettings, task: Task, channels: Channels) -> "Flow":
         """The method with fresh weights; the step size is a part of the network's code."""
         code = channels.code + self.halvings + 1
-        return Flow(self, net.build(replace(channels, code=code)), task, channels.state)
+        return Flow(self, net.build(replace(channels, images={}, code=code)), task, channels.state)
 
     def check_sampler(self, sampling: SamplerSettings) -> None:
         """Raise BadInput where the sampling has more than even steps."""
@@ -115,10 +117,7 @@ class Flow(Sampled):
         if len(longer):
             place = (x_t[longer], t[longer], step[longer] / 2)
             wanted[longer] = self._two_steps(problem.items(longer), *place)
-        weight = torch.ones_like(t)
-        if self.options.prediction == "x0":
-            weight = (LARGEST_WEIGHT * t**2).clamp(max=1)
-        error = per_item(weight, x0) * (velocity - wanted).square()
+        error = (velocity - wanted).square()
         errors = {"flow": error, **problem.errors}
         return with_total(
             {
@@ -170,8 +169,8 @@ class Flow(Sampled):
         code = move_like(F.relu(1 - (number[:, None] - numbers).abs()), x)
         inputs = problem.inputs
         code = code if inputs.code is None else torch.cat([inputs.code, code], dim=1)
-        x = x if problem.known is None else with_known(x, problem.known, problem.mask)
+        image = self.task.restore(x, problem)
         log_snr = move_like(SCHEDULE.log_snr(t), x)
-        output: Output = self.net(replace(inputs, state=x, log_snr=log_snr, code=code))
-        image = output.image.float()
-        return image if self.options.prediction == "velocity" else (x - image) / per_item(t, x)
+        seen = replace(inputs, images={}, state=image, log_snr=log_snr, code=code)
+        output: Output = self.net(seen)
+        return output.image.float()
