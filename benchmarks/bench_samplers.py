@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from spectrum import power_db
 from voxlate.api.progress import progress_on
+from voxlate.cohorts.find import find_cohort
 from voxlate.scoring.evaluate import evaluate
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model, load
@@ -48,6 +51,10 @@ def measure(
         made, _ = synthesise_cases(Selection(model, scans), Path(folder), progress=bars)
         effort = [read_json(one / "provenance.json") for one in made]
         document = evaluate(Path(folder), cohort, features=features).document()
+        truths = {case.case: case.files for case in find_cohort(cohort).cases}
+        name = model.recipe.data.target[0]
+        files = [(one / f"{name}.nii.gz", truths[one.name][name]) for one in made]
+        apart = power_db(files)
     (part,) = document["modalities"].values()
     answers = part["answers"]["synthesis"]
     scores = {name: answer["mean"] for name, answer in answers.items() if isinstance(answer, dict)}
@@ -57,6 +64,7 @@ def measure(
     }
     return {
         **scores,
+        "power_db": float(apart[np.abs(apart).argmax()]),
         "evaluations": means["network_calls"],
         "seconds_per_slice": means["seconds_per_slice"],
     }

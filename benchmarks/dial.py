@@ -1,7 +1,7 @@
 """Rival second stages from the same mean prediction in the same minutes: error and distribution at 1, 2, 4 and 8 steps.
 
 python benchmarks/dial.py PREPARED COHORT WORK [--minutes 20] [--seeds 1] [--source NAME --target NAME] [--split val]
-    [--rivals diffusion flow] [--features texture]
+    [--rivals diffusion flow adversarial] [--features texture]
 PREPARED: the prepared cohort of COHORT, whose scans are synthesised and are the truth. The mean is trained for --minutes,
 then each rival for as long; the number of its steps is measured once and stated in WORK/<rival>.toml. Prints the table of
 WORK/dial.json: the mean, then each rival's samples, and images between mean and sample in one step. Runs, recipes and
@@ -32,12 +32,26 @@ SHARPNESS = (0.25, 0.5, 0.75)  # of the sample in one step
 # Of timed training steps; rivals take turns, because the load of a machine changes.
 ROUNDS, TIMED = 3, 10
 WIDTH = 120  # of the table in characters
+# Of a critic that sees nothing but images: of those that it takes for true, L1 chooses the one of least error.
+ADVERSARIAL: dict[str, Any] = {
+    "method": {"kind": "regression", "loss": "l1"},
+    "opponent": {
+        "gan_loss": "hinge",
+        "critic": {"widths": [32, 64, 128], "norm": "instance", "output": "patches"},
+        "context": "none",
+        "critic_turns": 1,
+        "penalty": 0,
+        "weight": 1.0,
+        "adaptive": True,
+    },
+}
 MEASURES = {
     "mae": "MAE",
     "ssim_2d": "SSIM",
     "gradient_strength": "gradient ratio",
     "texture_distance": "texture distance",
     "fd": "FD",
+    "power_db": "power (dB)",
     "evaluations": "network calls",
 }
 
@@ -58,14 +72,25 @@ def write_recipes(
     probe = Probe(open_cohort(prepared), Limits(minutes, free_memory("auto")))
     seconds: dict[str, list[float]] = {rival: [] for rival in rivals}
     for rival in rivals * ROUNDS:
-        tried = rules.with_samples(tables, size, rules.LEAST_STEPS, rival)
+        tried = recipe_of(rival, tables, size, rules.LEAST_STEPS)
         measured = probe.measure(tried, 1, steps=TIMED)
         assert measured is not None, f"too little memory for {rival}"
         seconds[rival].append(measured.seconds)
     for rival, path in ((rival, work / f"{rival}.toml") for rival in rivals):
         if not path.exists():
             steps = max(round(minutes * 60 / min(seconds[rival])), 1)
-            write_text(path, tomli_w.dumps(rules.with_samples(tables, size, steps, rival)))
+            write_text(path, tomli_w.dumps(recipe_of(rival, tables, size, steps)))
+
+
+def recipe_of(rival: str, tables: dict[str, Any], size: rules.Size, steps: int) -> dict[str, Any]:
+    """The recipe of a rival after the mean of these tables."""
+    if rival != "adversarial":
+        return rules.with_samples(tables, size, steps, rival)
+    made = {**rules.with_samples(tables, size, steps, "flow"), **ADVERSARIAL}
+    made["net"].pop("modulation")
+    made["synth"].pop("steps")
+    made["train"]["optimiser"] |= {"lr": 1e-3, "betas": [0.5, 0.99]}
+    return made
 
 
 def train(prepared: Path, work: Path, rivals: list[str], seed: int) -> dict[str, Path]:
@@ -128,7 +153,7 @@ def main() -> None:
     parser.add_argument("--source", nargs="+", default=())
     parser.add_argument("--target", nargs="+", default=())
     parser.add_argument("--split", default="val")
-    parser.add_argument("--rivals", nargs="+", default=[*rules.SECOND_STAGES])
+    parser.add_argument("--rivals", nargs="+", default=[*rules.SECOND_STAGES, "adversarial"])
     parser.add_argument("--features", default="texture", help="texture, vit or a ViT's folder")
     chosen = parser.parse_args()
     chosen.work.mkdir(parents=True, exist_ok=True)

@@ -374,12 +374,14 @@ def require(value: Tensor | None) -> Tensor:
 
 
 def pair_of(problem: Problem, state: Tensor, task: Task) -> Pair:
-    """The true and the synthesised state; known voxels and absent targets are equal in both."""
+    """The true and the synthesised state, of a residual the images; known voxels and absent targets are equal in both."""
     x0 = require(problem.x0)
     around = torch.zeros_like(x0) if problem.known is None else problem.known
     true, synthesised = (
         with_known(image, around, problem.mask) for image in (x0, problem.where_present(state))
     )
+    if problem.base is not None:  # images, because a residual alone does not show what is false
+        true, synthesised = (task.restore(state, problem) for state in (true, synthesised))
     images = list(problem.inputs.images.values())
     scanned = problem.mask.flatten(2).amax(2) == 0 if task.known_in_state else None
     return Pair(true, synthesised, torch.cat(images, dim=1) if images else None, scanned)

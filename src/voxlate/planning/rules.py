@@ -120,7 +120,7 @@ FROM_REGRESSION: Tables = {**PARTS["sampling"], "start": 0.8605}
 # The second stage of a regression: its method, and its keys of the sampling.
 SECOND_STAGES: dict[str, tuple[Tables, Tables]] = {
     "diffusion": (OF_RESIDUAL, FROM_REGRESSION),
-    "flow": ({"kind": "flow"}, {"steps": 8}),
+    "flow": ({"kind": "flow"}, {"steps": 1}),
 }
 # Augmentation up to a number of passes over the slices: of shapes and of intensities.
 STRENGTHS: tuple[tuple[float, str, Tables, Tables], ...] = (
