@@ -48,6 +48,7 @@ class FlowSettings(MethodSettings):
     takes_opponent: ClassVar[bool] = False
     weighs: ClassVar[bool] = True
     iterates: ClassVar[bool] = True
+    shows_doubt: ClassVar[bool] = False
     kind: Literal["flow"] = "flow"
     sigma_s: Annotated[
         float,

@@ -320,6 +320,8 @@ class MethodSettings(ABC):
     """Whether synthesis evaluates the network at every step of a sampler, or once."""
     is_stochastic: ClassVar[bool] = True
     """Whether the samples of a case differ; of one forward pass without noise they do not."""
+    shows_doubt: ClassVar[bool] = True
+    """Whether the spread of samples is that of all images that the sources allow."""
     weighs: ClassVar[bool] = False
     """Whether voxels can count more than once in the loss (data.weigh)."""
     makes_targets: ClassVar[bool] = True

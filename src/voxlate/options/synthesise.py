@@ -28,7 +28,7 @@ SAMPLES = Option(
 )
 SPLIT = Option("Split to synthesise: train, val or test.", panel=MAIN)
 ANSWER = Option(
-    "Residual diffusion: mean (least error) or sample (sharp). Default: sample.",
+    "Model of two stages: mean (least error) or sample (sharp). Default: sample.",
     panel=MAIN,
 )
 

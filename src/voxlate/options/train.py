@@ -37,7 +37,7 @@ class PlanOptions:
     mode: Annotated[
         Mode | None,
         Option(
-            "Prediction of the model: mean (a regression), or samples or both (a diffusion of its residual too).",
+            "Prediction of the model: mean (a regression), both (a flow from it to sharp images too), or samples (a diffusion of its residual too).",
             panel=PLAN,
         ),
     ] = None

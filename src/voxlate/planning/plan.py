@@ -37,7 +37,7 @@ from voxlate.training.precision import choose
 from voxlate.training.processes import by_main, processes
 from voxlate.training.run import Run, check_free, repair_recipe_file
 
-# With fewer steps of a diffusion, its samples are worse than a copy of the input.
+# With fewer steps of a second stage, its images are worse than a copy of the input.
 FEWEST_OF_SAMPLES = 300
 FEW = 2  # passes over the slices below which a training is too short
 SHARES = {"both": 0.55, "samples": 0.4}  # share of the time for the regression
@@ -350,13 +350,18 @@ def _plan_stage(search: Search, starter: Starter | None, mode: str) -> Draft:
 
 
 def _plan_samples(search: Search, starter: Starter | None, mode: str) -> Draft:
-    """The plan of a regression and a diffusion of its residual, or of the regression alone if time is short."""
+    """The plan of a regression and its second stage, or of the regression alone if time is short.
+
+    The second stage is a flow, or with the mode `samples` a diffusion, whose samples show what is uncertain.
+    """
     probe = search.probe
+    second = "diffusion" if mode == "samples" else "flow"
     share = SHARES[mode]
     most = rules.most_items(search.facts)
     most_drawn = math.ceil(rules.most_items(search.facts, times=2) / rules.BATCH)
     best, draft = _plan_first(search, starter, share, most)
-    measured = probe.measure(rules.with_samples(draft.tables, best.size, LEAST_STEPS), 1)
+    tried = rules.with_samples(draft.tables, best.size, LEAST_STEPS, second)
+    measured = probe.measure(tried, 1)
     if measured is None:
         raise BadInput(
             f"--memory: expected enough for the second stage too, found {probe.limits.memory_bytes / 2**30:.2f} GiB. Give more."
@@ -367,18 +372,20 @@ def _plan_samples(search: Search, starter: Starter | None, mode: str) -> Draft:
         minutes = math.ceil(probe.limits.minutes * FEWEST_OF_SAMPLES / drawn)
         draft = _plan_stage(search, starter, "mean")
         draft.why["stages"] = (
-            f"the mean prediction alone, because only {drawn:,} steps of a diffusion would fit and samples need {FEWEST_OF_SAMPLES}; samples need at least --minutes {minutes}"
+            f"the mean prediction alone, because only {drawn:,} steps of a flow to sharp images would fit, which needs {FEWEST_OF_SAMPLES}: give at least --minutes {minutes}"
         )
         return draft
-    draft.tables = rules.with_samples(draft.tables, best.size, drawn)
+    draft.tables = rules.with_samples(draft.tables, best.size, drawn, second)
     why = draft.why
     why["stages.regression.method"] = why.pop("method")
     why["stages.regression.train.steps"] = f"{share:.0%} of the time: {why['net.width']}"
     why["train.steps"] = (
-        f"the remaining time, for a diffusion of the residual: {drawn:,} steps of {measured.seconds:.3f} s"
+        f"the remaining time, for a {second}: {drawn:,} steps of {measured.seconds:.3f} s"
     )
     why["synth.steps"] = (
         f"{draft.tables['synth']['steps']} steps from log-SNR -3, because the regression suffices at higher noise"
+        if second == "diffusion"
+        else "one step is as good as more; --sharpness 0.5 has less error, and --mode samples shows what is uncertain"
     )
     draft.step_seconds = {PREDICTOR: best.seconds, "final": measured.seconds}
     draft.most_steps = {PREDICTOR: most / best.size.batch, "final": most_drawn}

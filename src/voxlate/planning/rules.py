@@ -117,10 +117,10 @@ OF_RESIDUAL, OF_IMAGE = (
 )
 # Sampling starts at log-SNR -3, because the regression is close to the truth.
 FROM_REGRESSION: Tables = {**PARTS["sampling"], "start": 0.8605}
-# The second stage of a regression: its method, and its keys of the sampling.
-SECOND_STAGES: dict[str, tuple[Tables, Tables]] = {
-    "diffusion": (OF_RESIDUAL, FROM_REGRESSION),
-    "flow": ({"kind": "flow"}, {"steps": 1}),
+# The second stage of a regression: what it makes, its method, and its keys of the sampling.
+SECOND_STAGES: dict[str, tuple[str, Tables, Tables]] = {
+    "diffusion": ("samples of its residual", OF_RESIDUAL, FROM_REGRESSION),
+    "flow": ("a flow to sharp images", {"kind": "flow"}, {"steps": 1}),
 }
 # Augmentation up to a number of passes over the slices: of shapes and of intensities.
 STRENGTHS: tuple[tuple[float, str, Tables, Tables], ...] = (
@@ -512,15 +512,15 @@ def mirror(tables: Tables) -> Tables:
 
 
 def with_samples(tables: Tables, size: Size, steps: int, second: str = "diffusion") -> Tables:
-    """A regression's recipe, extended by one of SECOND_STAGES of its residual with this number of steps."""
-    method, sampling = SECOND_STAGES[second]
+    """A regression's recipe, extended by one of SECOND_STAGES with this number of training steps."""
+    what, method, sampling = SECOND_STAGES[second]
     own = {key: tables[key] for key in ("method", "net", "train")}
     started = {key: tables[key] for key in STARTED if key in tables}
     stage = {"name": PREDICTOR, **own, **mirror(tables), **started}
     shared = {key: value for key, value in tables.items() if key not in STARTED}
     return {
         **shared,
-        "title": f"{tables['title']}, and samples of its residual",
+        "title": f"{tables['title']}, and {what}",
         "task": {"kind": "residual", "predictor": PREDICTOR, "scale": RESIDUAL},
         "method": method,
         "net": {**tables["net"], "modulation": "scale_shift"},

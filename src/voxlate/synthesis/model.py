@@ -352,6 +352,9 @@ class Model:
         if left := self._further_targets(files):
             why = f"Only {' and '.join(self.only)} was asked for: {', '.join(left)} could be synthesised as well."
             texts.append(("not-asked-for", why))
+        if self.recipe.synth.samples > 1 and not self.recipe.method.shows_doubt:
+            why = "The samples of a flow differ in grain alone: their standard deviation does not show what may be wrong."
+            texts.append(("grain", why))
         starter, adapted = self.header.get("starter"), self.header.get("adapted")
         if starter is not None:
             texts += _notes_on_starter(starter, calibration)
