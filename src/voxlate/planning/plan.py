@@ -43,7 +43,7 @@ FEW = 2  # passes over the slices below which a training is too short
 # A completion draws which images are missing, so that a part of the slices suffices to begin with.
 FEWEST_OF_COMPLETION = 100
 SHARES = {"both": 0.55, "samples": 0.4}  # share of the time for the regression
-# After changes of these keys, steps were set by hand, or a recipe with corrected steps may give other weights.
+# After changes of these keys, steps were set by hand, or a step takes another time than the probed one.
 DECIDES_LENGTH = r"train$|train\.(steps|epochs|more|stop|ema|optimiser)|opponent|task|method"
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import matplotlib
 import numpy as np
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
@@ -81,26 +82,22 @@ def plane_chart(curves: Sequence[Sequence[Point]], label: str, ideal: float) -> 
         xs, ys = [point.x for point in curve], [point.y for point in curve]
         axes.plot(xs, ys, color=colour, linewidth=2, marker="o", markersize=6)
         for point in curve:
-            place = {"xytext": (7, 5), "textcoords": "offset points", "fontsize": 11}
-            axes.annotate(point.label, (point.x, point.y), color=colour, **place)
+            _write_beside(axes, point.label, (point.x, point.y), colour)
     axes.axhline(ideal, color=FAINT, linewidth=1, linestyle=(0, (4, 4)))
     axes.margins(x=0.06, y=0.1)
     left = axes.get_xlim()[0]
     axes.plot([left], [ideal], color=FAINT, marker="*", markersize=11, clip_on=False)
     axes.set_xlim(left=left)
-    axes.annotate(
-        f"ideal: {ideal:g}",
-        (left, ideal),
-        xytext=(9, 5),
-        textcoords="offset points",
-        color=FAINT,
-        fontsize=11,
-    )
+    _write_beside(axes, f"ideal: {ideal:g}", (left, ideal), FAINT)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(5, steps=STEPS))
         axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     axes.grid(axis="y", color=RULE, linewidth=1)
     return _svg(chart, label)
+
+
+def _write_beside(axes: Axes, text: str, place: tuple[float, float], colour: str) -> None:
+    axes.annotate(text, place, xytext=(8, 5), textcoords="offset points", color=colour, fontsize=11)
 
 
 def short(value: float) -> str:
