@@ -141,9 +141,8 @@ def prepare_planned() -> None:
                 progress=stop,
                 beginning=Beginning(pace=read_pace(Path(name), long)),
             )
-    if "paced" in read_json("planned/provenance.json") or "paced" not in read_json(
-        "paced/provenance.json"
-    ):
+    before, after = (read_json(f"{name}/provenance.json") for name in ("planned", "paced"))
+    if "corrections" in before or "corrections" not in after:
         raise SystemExit("expected one run before the correction of its steps, and one after it")
 
 

@@ -104,7 +104,8 @@ def test_a_run_planned_for_another_machine_is_trained_where_it_is_copied_to(
         small.write_run(run)
     trained = voxlate(*options)
     assert trained.code == 0, trained.err
-    assert "final" in read_json(run / "provenance.json")["paced"]
+    first, *_ = read_json(run / "provenance.json")["corrections"]
+    assert first["stage"] == "final"
     assert (run / "weights.safetensors").exists()
     with pytest.raises(BadInput, match=r"found a run\. Choose another --out"):
         small.write_run(run)

@@ -5,7 +5,7 @@ import re
 import shutil
 import time
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import nibabel as nib
@@ -19,11 +19,12 @@ from voxlate.cases.prepare import prepare
 from voxlate.cases.prepared import open_cohort
 from voxlate.phantoms import write_cohort
 from voxlate.planning import rules
-from voxlate.planning.facts import check_scales, facts_of
+from voxlate.planning.facts import Facts, check_scales, facts_of
 from voxlate.planning.fit import fits
 from voxlate.planning.law import relative_error
 from voxlate.planning.plan import plan_training
 from voxlate.planning.probe import Limits, Measured, Probe
+from voxlate.planning.roles import roles_of
 from voxlate.planning.rules import Size
 from voxlate.planning.search import BATCHES, FILLED, WIDTHS, Candidate, reason
 from voxlate.starters import names
@@ -546,6 +547,24 @@ def test_a_plan_that_is_too_short_says_what_would_be_enough(prepared, clockwork,
     short = plan_training(prepared, minutes=0.005, memory_bytes=2**30, mode="mean")  # 288 ms
     assert "112 steps show each slice 9.3 times: EXPECT BLUR" in short.why["minutes"]
     assert "minutes" not in plan_training(prepared, minutes=5, memory_bytes=2**30, mode="mean").why
+
+
+def test_a_completion_of_less_than_a_pass_trains_on_a_part_of_the_slices_and_says_so(
+    prepared, clockwork, monkeypatch
+):
+    monkeypatch.setitem(globals(), "step_seconds", lambda size: size.batch / 2)
+    monkeypatch.setattr(Facts, "slices", 10_000)
+    limits = {"minutes": 3, "memory_bytes": 2**30, "mode": "mean"}
+    with pytest.raises(BadInput, match="expected time for one pass over the 10,000 slices"):
+        plan_training(prepared, **limits)
+    both = ("t1", "t2")
+    facts = facts_of(open_cohort(prepared))
+    roles = replace(roles_of(facts), source=both, target=both, pairing="complete")
+    monkeypatch.setattr("voxlate.planning.plan.roles_of", lambda *_: roles)
+    said = plan_training(prepared, **limits).why["minutes"]  # 345 of about 5,000 slices
+    assert "train on about 7% of the slices, drawn at random, once each: EXPECT BLUR" in said
+    with pytest.raises(BadInput, match="expected time for one pass"):
+        plan_training(prepared, **limits | {"minutes": 0.5})
 
 
 def test_reasons_of_keys_that_were_changed_are_no_longer_stated(planned):

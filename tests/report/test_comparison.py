@@ -13,7 +13,7 @@ from test_report import Page
 
 from voxlate.formats.io import write_volume
 from voxlate.images.grid import Volume
-from voxlate.reports.comparison import MOST_CASES, write_page
+from voxlate.reports.comparison import MOST_CASES, plane_charts, write_page
 from voxlate.scoring.compare import compare
 from voxlate.scoring.evaluate import evaluate
 from voxlate.system.messages import message
@@ -45,7 +45,10 @@ def make(folder, cases=2, methods=METHODS):
         write_volume(source.with_name("ct.nii.gz"), scan(np.where(inside, tissue, -1000), "ct"))
         for method in methods:
             made, samples = folder / method / f"head{number}", 10 if method == "ddpm_m" else 1
-            write_volume(made / "ct.nii.gz", scan(np.where(inside, images[method], -1000), "ct"))
+            write_volume(
+                made / "ct.nii.gz",
+                scan(np.where(inside, images.get(method, tissue + 0.5 * noise), -1000), "ct"),
+            )
             if samples > 1:
                 write_volume(made / "ct_std.nii.gz", scan(np.where(inside, 20.0, 0), "ct"))
             took = {
@@ -141,3 +144,43 @@ def test_a_method_whose_images_have_gone_keeps_its_line_in_the_table(voxlate, ou
     page = Page((tmp_path / "methods.html").read_text(encoding="utf-8"))
     assert "ddpm_m" in page.text
     assert not any(image["alt"].startswith("ddpm_m") for image in page.images)
+
+
+def made_by(folder, run, **synth):
+    """State that the images of a scored folder were synthesised by this run."""
+    for path in folder.glob("*/provenance.json"):
+        stated = json.loads(path.read_text())
+        stated |= {"run": str(run), "synth": {**stated["synth"], "samples": 1, **synth}}
+        path.write_text(json.dumps(stated))
+
+
+def test_images_of_one_model_are_joined_from_its_mean_to_its_fewest_steps(tmp_path):
+    outs = make(tmp_path, methods=("one", "half", "oracle", "unet", "other"))
+    run = tmp_path / "runs" / "dial"
+    made_by(outs[0], run, steps=1)
+    made_by(outs[1], run, steps=8, sharpness=0.5)
+    made_by(outs[2], run, steps=8)
+    made_by(outs[3], run / "weights.regression.safetensors", steps=8)
+    document = compare(outs).document
+    assert document["settings"]["half"] == {"run": str(run), "sharpness": 0.5, "steps": 8}
+    assert document["settings"]["other"] is None
+    chart, *more = plane_charts(document)
+    assert not more, "the scores have no distance of pooled slices"
+    assert chart["title"] == "ct: Gradient over MAE (HU)"
+    assert chart["names"] == ["dial", "other"]
+    labels = re.findall(r"<text[^>]*>(mean|0\.5|8 steps|1 step|ideal: 1)</text>", chart["svg"])
+    assert labels == ["mean", "0.5", "8 steps", "1 step", "ideal: 1"]
+
+
+def test_a_plane_needs_two_methods_with_both_scores(outs):
+    document = compare(outs).document
+    assert [chart["names"] for chart in plane_charts(document)] == [list(METHODS)]
+    for name in METHODS[1:]:
+        document["modalities"]["ct"]["metrics"]["gradient_strength"]["methods"][name] = None
+    assert not [*plane_charts(document)]
+
+
+def test_the_page_draws_the_plane_of_error_and_distribution(page):
+    assert "Error and distribution" in page
+    assert 'aria-label="ct: Gradient over MAE (HU)"' in page
+    assert "Over optimiser steps" not in page

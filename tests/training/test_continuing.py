@@ -82,8 +82,9 @@ def test_a_first_training_that_was_stopped_resumes_by_its_folder_alone(
     provenance = run / "provenance.json"
     stated = read_json(provenance)
     huge = {**stated["recipe"], "train": {**stated["recipe"]["train"], "steps": 10**9}}
-    for paced in ({}, {"paced": {"final": {"step": 1, "seconds": 1.0, "steps_before": 4}}}):
-        write_json(provenance, {**stated, "recipe": huge, **paced})
+    correction = {"stage": "final", "step": 1, "seconds": 1.0, "steps_before": {"final": 4}}
+    for corrections in ({}, {"corrections": [correction]}):
+        write_json(provenance, {**stated, "recipe": huge, **corrections})
         refusal = r"recipe\.toml: expected the recipe that this run began with"
         with pytest.raises(BadInput, match=refusal):
             train_further(run, device="cpu")

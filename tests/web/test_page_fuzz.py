@@ -28,6 +28,7 @@ FIELDS = (
     "answer",
     "samples",
     "steps",
+    "sharpness",
     "seed",
     "place",
     "name_0",

@@ -1,5 +1,6 @@
 """What the page says of models: their settings that have an effect, their limits, and those that cannot be used."""
 
+import html
 import re
 
 import numpy as np
@@ -47,6 +48,56 @@ def test_a_regression_has_no_settings_of_the_sampling(page, run, cohort):
     stated = facts(synthesised(made, place, "run")[1])
     assert stated["Prediction"] == "mean"
     assert not {"Samples", "Steps", "Seed"} & set(stated)
+
+
+def test_a_slider_gives_the_bits_of_synth_between_the_mean_and_the_sample(
+    page, voxlate, both, diffusion, cohort, tmp_path
+):
+    scan = cohort / "case1" / "t1.nii.gz"
+    made = page({"both": str(both), "alone": str(diffusion)}, start=Here)
+    place = made.upload(scan).headers["location"]
+    text = finished(made, place)
+    assert text.count('type="range"') == 1, "a diffusion without a mean prediction has no slider"
+    chosen = {"answer": "sample", "steps": 3, "seed": 2}
+    for sharpness, said in (
+        ("0.5", "sharpness 0.5, between the mean (0) and a sample (1)"),
+        ("0", "mean"),
+    ):
+        address, text = synthesised(made, place, "both", **chosen, sharpness=sharpness)
+        assert html.unescape(facts(text)["Prediction"]) == said
+        drawn = ("--steps", 3, "--seed", 2) if float(sharpness) else ()
+        out = tmp_path / sharpness
+        options = ("--sharpness", sharpness, *drawn, "--out", out, "--device", "cpu")
+        assert voxlate("synth", both, scan, *options).code == 0
+        (image,) = out.glob("*/t2.nii.gz")
+        assert made.client.get(f"{address}/images/t2.nii.gz").content == image.read_bytes()
+    _, text = synthesised(made, place, "both", **chosen, sharpness="1")
+    assert facts(text)["Prediction"] == "sharp (one sample)"
+
+
+@pytest.mark.parametrize(
+    ("label", "settings", "words"),
+    [
+        (
+            "both",
+            {"sharpness": "0.5", "samples": "2"},
+            "samples: expected 1 with a sharpness below 1",
+        ),
+        ("both", {"sharpness": "1.5"}, "sharpness: expected a"),
+        ("both", {"sharpness": "nan"}, "sharpness: expected a"),
+        ("alone", {"sharpness": "0.5"}, "of a model with a mean prediction and samples, found 0.5"),
+    ],
+)
+def test_a_sharpness_that_the_model_cannot_have_is_refused(
+    page, both, diffusion, cohort, label, settings, words
+):
+    made = page({"both": str(both), "alone": str(diffusion)}, start=Here)
+    place = made.upload(cohort / "case1" / "t1.nii.gz").headers["location"]
+    finished(made, place)
+    asked = {"run": label, "answer": "sample", **settings}
+    answer = made.client.post(f"{place}/synthesise", data=asked)
+    assert answer.status_code == 422 or answer.status_code == 400
+    assert words in html.unescape(answer.text)
 
 
 def calibrate(run, cohorts, small_head, **options) -> None:

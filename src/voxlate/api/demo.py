@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ RECIPE = "phantom_t1_to_ct"  # of fixed steps: a plan would depend on this machi
 CASES, SIZE = 15, (128, 152, 24)  # pixels of 1.6 mm in the plane show both tables of the skull
 CALIBRATION_HEADS = 9  # the fewest that bound the error of a new head with 90 %
 TEST_HEADS = 3  # held-out heads that are scored
+BETWEEN = 0.5  # sharpness of the image between the regression (0) and the sample (1)
 ROWS = 2
 ZOOM = 3  # the last row enlarges a piece of skull so much
 LARGEST_HU = 300  # upper end of the colour scale of spread and error
@@ -69,8 +71,9 @@ def demo(
 def _demo_on_phantoms(out: Path, reporter: Reporter) -> Demo:
     """Write heads with tumours, train CT from T1 on most of them, calibrate on additional heads, score the others.
 
-    Two predictions are compared: the regression, which has a report with its intervals and the naive baselines, and one
-    sample of the diffusion of its residual. Finished steps are kept, so that a second call resumes.
+    Three predictions are compared: the regression, which has a report with its intervals and the naive baselines, one
+    sample of the diffusion of its residual, and the image halfway between them. Finished steps are kept, so that a
+    second call resumes.
     """
     cohort, ready, run = out / "cohort", out / "prepared", out / "run"
     reporter = replace(reporter, say=lambda _: None)  # bars alone
@@ -84,15 +87,18 @@ def _demo_on_phantoms(out: Path, reporter: Reporter) -> Demo:
         calibrate(run, out / "further", answer="mean", progress=reporter)
     held_out = sorted({*prepared.splits["val"], *prepared.splits["test"]})[:TEST_HEADS]
     others = [entry.case for entry in prepared.cases if entry.case not in held_out]
-    regression, sample = out / "regression", out / "one_sample"
+    regression, between, sample = out / "regression", out / "between", out / "one_sample"
     synthesise(run, cohort, regression, answer="mean", exclude=others, progress=reporter)
-    synthesise(run, cohort, sample, intervals=False, exclude=others, progress=reporter)
-    scores = [evaluate(folder, cohort, progress=reporter) for folder in (regression, sample)]
+    drawn: Any = {"intervals": False, "exclude": others, "progress": reporter}
+    synthesise(run, cohort, between, sharpness=BETWEEN, **drawn)
+    synthesise(run, cohort, sample, **drawn)
+    folders = [regression, between, sample]
+    scores = [evaluate(folder, cohort, progress=reporter) for folder in folders]
     page = out / "report.html"
-    compared = compare([regression, sample], report=page)
+    compared = compare(folders, report=page)
     own_page = report(regression)  # with intervals and naive baselines
-    picture = _picture(cohort, [regression, sample], held_out[:ROWS], out / "picture.png")
-    return Demo(compared, [page, own_page], picture, _sum_up(*scores))
+    picture = _picture(cohort, folders, held_out[:ROWS], out / "picture.png")
+    return Demo(compared, [page, own_page], picture, _sum_up(scores[0], scores[-1]))
 
 
 def _sum_up(regression: Scores, sample: Scores) -> str:
@@ -113,7 +119,13 @@ def _picture(cohort: Path, folders: Sequence[Path], cases: Sequence[str], path: 
     height, width = rows[-1][0].shape[:2]
     side, left = height // ZOOM, width // 6
     rows.append([image[:side, left : left + side] for image in rows[-1]])
-    names = [SOURCE.upper(), "regression", "one sample", f"true {TARGET.upper()}"]
+    names = [
+        SOURCE.upper(),
+        "regression",
+        f"sharpness {BETWEEN:g}",
+        "one sample",
+        f"true {TARGET.upper()}",
+    ]
     maps = ["90 % interval's half", "regression's error", "truth outside"]
     titles = [*names, *(f"{title}, 0-{LARGEST_HU} HU" for title in maps)]
     montage(rows, titles, path)
@@ -121,17 +133,18 @@ def _picture(cohort: Path, folders: Sequence[Path], cases: Sequence[str], path: 
 
 
 def _row(cohort: Path, synthesised: Sequence[Path], case: str) -> list[NDArray[np.uint8]]:
-    """Source, regression, one sample, truth, how far it may lie from the regression, and does; cut to the head."""
+    """Source, predictions by sharpness, truth, how far it may lie from the regression, and does; cut to the head."""
     truth, folders = cohort / case, [folder / case for folder in synthesised]
     tumour = canonical(read_volume(truth / "lesion.nii.gz")).data[0] > 0
     level = int(np.argmax(tumour.sum((1, 2))))
-    regression, sample = (_slice(folder / f"{TARGET}.nii.gz", level) for folder in folders)
+    predictions = [_slice(folder / f"{TARGET}.nii.gz", level) for folder in folders]
+    regression = predictions[0]
     true, given = (_slice(truth / f"{name}.nii.gz", level) for name in (TARGET, SOURCE))
     least, most = (_slice(folders[0] / f"{TARGET}{end}.nii.gz", level) for end in (LOW, HIGH))
     low, high = SHOWN_HU
     grey = [
         _colours(given, 0, float(given.max())),
-        *(_colours(image, low, high) for image in (regression, sample, true)),
+        *(_colours(image, low, high) for image in (*predictions, true)),
     ]
     error = np.abs(regression.clip(low, high) - true.clip(low, high))
     outside = np.maximum(least - true, 0) + np.maximum(true - most, 0)

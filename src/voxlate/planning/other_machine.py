@@ -1,7 +1,7 @@
 """The predicted cost of a step on another machine, whose operations are counted on this one.
 
 The prediction is crude, because kernels of small networks reach very different shares of a GPU's peak. As in every
-planned training, the steps are therefore corrected after a tenth of each stage.
+planned training, the steps are therefore corrected while it trains.
 """
 
 import math

@@ -1,25 +1,24 @@
-"""The pace of a planned training: its steps are corrected once in each stage when the real speed is known.
+"""The pace of a planned training: its steps are corrected several times in each stage by the real speed.
 
-A planned recipe keeps its learning rate constant over the first fifth of the steps and ends warm-up before; its running
-average does not reach its decay there, and its batches depend on the step alone. A recipe whose steps are changed after
-a tenth therefore gives the same weights bit for bit when it is trained again, unless the steps fall below half (LEAST).
+The recipe keeps each earlier length and the step up to which it held (`train.paced`), and batches depend on the step
+alone. A corrected recipe therefore gives the same weights bit for bit when it is trained again.
 """
 
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from voxlate.recipe import Recipe, to_dict, with_tables
-from voxlate.recipe import text as recipe_text
+from voxlate.recipe import Recipe, with_trainings
 from voxlate.system.files import read_json, write_json
 from voxlate.system.messages import Say, message
 from voxlate.system.records import Name, NotNegative, Positive, Record, Several
 from voxlate.training.log_file import seconds_of
-from voxlate.training.run import LEAST, MOST, Run
+from voxlate.training.run import Run
 
-TOLERANCE = 0.04  # share of the remaining steps; smaller changes are not made
+TOLERANCE = 0.04  # share of the steps; smaller changes are not made
+LEAST, MOST = 0.25, 4.0  # factors of the remaining steps in one correction
 SPARE = 0.04  # share of the time that is reserved for starting, validating, saving
 
 
@@ -66,29 +65,36 @@ class Paced:
         cost = sum(steps * each[name] for name, steps in ahead.items()) - step * seconds
         left = max(self.deadline - self.now(), 0.0)
         factor = left / max(cost, 1e-9)
+        begun = {stage: step}
         lengths = {
-            name: self._length(name, step if name == stage else 0, steps, factor)
+            name: self._length(name, begun.get(name, 0), steps, factor)
             for name, steps in ahead.items()
         }
         if all(abs(lengths[name] - steps) <= TOLERANCE * steps for name, steps in ahead.items()):
             return None
         needed = sum(steps * each[name] for name, steps in lengths.items()) - step * seconds
         changed = ", ".join(f"{name} {ahead[name]:,} → {lengths[name]:,}" for name in lengths)
-        text = f"a step of stage '{stage}' takes {seconds:.3f} s, the probe measured {self.step_seconds[stage]:.3f} s; steps are changed once so that the training ends in its minutes: {changed}."
+        text = f"a step of stage '{stage}' takes {seconds:.3f} s, the probe measured {self.step_seconds[stage]:.3f} s; steps are corrected so that the training ends in its minutes: {changed}."
         self.say(message("paced", text))
         if needed > (1 + TOLERANCE) * left + 1:  # with the smallest allowed number of steps
             minutes = math.ceil(needed / 60)
-            text = f"THIS MACHINE IS TOO SLOW FOR THE PLAN: half of its steps, the fewest, take {minutes:,} more minutes, and {left / 60:.1f} are left."
+            text = f"THIS MACHINE IS TOO SLOW FOR THE PLAN: a quarter of the remaining steps, the fewest, takes {minutes:,} more minutes, and {left / 60:.1f} are left."
             self.say(message("too-slow", text, minutes=minutes))
-        keys = {name: "" if name == "final" else f"stages.{name}." for name in lengths}
-        changes = {f"{keys[name]}train.steps": str(steps) for name, steps in lengths.items()}
-        return with_tables(recipe, recipe_text.apply_changes(to_dict(recipe), changes), "the plan")
+        trainings = [
+            replace(planned.train, steps=lengths.get(planned.name, planned.train.steps))
+            for planned in recipe.all_stages
+        ]
+        own = trainings[names.index(stage)]
+        own = replace(own, paced=(*own.paced, (step, ahead[stage])))
+        trainings[names.index(stage)] = own
+        return with_trainings(recipe, trainings)
 
     def _length(self, name: str, done: int, steps: int, factor: float) -> int:
-        wanted = done + factor * (steps - done)
-        least = max(LEAST * steps, 1)
-        most = min(MOST * steps, max(self.most[name], least))
-        return math.floor(min(max(wanted, least), most))
+        """The length of a stage whose remaining steps are multiplied by a factor within LEAST and MOST."""
+        remaining = min(max(factor, LEAST), MOST) * (steps - done)
+        least = done + LEAST * (steps - done)
+        wanted = min(done + remaining, max(self.most[name], least))
+        return max(math.floor(wanted), done + 1)
 
 
 def read_pace(run: Path, recipe: Recipe, say: Say = lambda _: None) -> Paced | None:

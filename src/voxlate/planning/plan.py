@@ -40,8 +40,10 @@ from voxlate.training.run import Run, check_free, repair_recipe_file
 # With fewer steps of a second stage, its images are worse than a copy of the input.
 FEWEST_OF_SAMPLES = 300
 FEW = 2  # passes over the slices below which a training is too short
+# A completion draws which images are missing, so that a part of the slices suffices to begin with.
+FEWEST_OF_COMPLETION = 100
 SHARES = {"both": 0.55, "samples": 0.4}  # share of the time for the regression
-# After changes of these keys, steps were set by hand, or a recipe with corrected steps may give other weights.
+# After changes of these keys, steps were set by hand, or a step takes another time than the probed one.
 DECIDES_LENGTH = r"train$|train\.(steps|epochs|more|stop|ema|optimiser)|opponent|task|method"
 
 
@@ -194,10 +196,10 @@ def begun_recipe(run: Path, allow_code: bool = False) -> tuple[Recipe, str] | No
     recipe = read(str(files.recipe), allow_code=allow_code)
     head = head_of(str(files.recipe))
     stated = read_run(files.provenance) if files.provenance.exists() else {}
-    if not stated.get("paced") or not isinstance(stated.get("recipe"), dict):
+    if not stated.get("corrections") or not isinstance(stated.get("recipe"), dict):
         return recipe, head
     paced = from_dict(stated["recipe"], f"{files.provenance}", allow_code)
-    repair_recipe_file(files, paced, may_be_paced=True)
+    repair_recipe_file(files, paced)
     return paced, head
 
 
@@ -283,7 +285,7 @@ def plan_training(
         why["train.precision"] = precision.why
     else:
         why["planned for"] = (
-            f"{elsewhere}: its steps are predicted from counted operations, and corrected there after a tenth of each stage"
+            f"{elsewhere}: its steps are predicted from counted operations, and corrected there while it trains"
         )
     return replace(_predict(draft, probe), why=why, at_once=at_once)
 
@@ -417,20 +419,29 @@ def _plan_first(
         minutes = search.probe.limits.minutes * max(
             2 * LEAST_STEPS / best.fitting, 2 * FEW / passes
         )
+        shown = f"{best.fitting:,} steps show each slice {passes:.1f} times"
+        if passes < 0.5:  # about half of the slices contain body
+            shown = f"{best.fitting:,} steps train on about {2 * passes:.0%} of the slices, drawn at random, once each"
         draft.why["minutes"] = (
-            f"{best.fitting:,} steps show each slice {passes:.1f} times: EXPECT BLUR, AND LESIONS THAT ARE MISSING; give {math.ceil(minutes)} minutes"
+            f"{shown}: EXPECT BLUR, AND LESIONS THAT ARE MISSING; give {math.ceil(minutes)} minutes"
         )
     return best, draft
 
 
 def _check_epoch(search: Search, best: Candidate, share: float) -> None:
-    """Raise BadInput if a share of the time does not suffice for one pass over all slices."""
+    """Raise BadInput if a share of the time does not suffice for one pass over all slices.
+
+    A completion trains on a part of them, which the order of the batches draws at random.
+    """
     facts, probe = search.facts, search.probe
     wanted = facts.slices / best.size.batch
-    if best.fitting >= wanted * 0.5:  # about half of the slices contain body
+    wanted *= 0.5  # about half of the slices contain body
+    if search.roles.pairing == "complete":
+        wanted = min(wanted, FEWEST_OF_COMPLETION)
+    if best.fitting >= wanted:
         return
     seconds = best.seconds / share
-    minutes = (wanted * 0.5 * seconds * 1.1 / (1 - SPARE) + probe.probe_seconds) / 60
+    minutes = (wanted * seconds * 1.1 / (1 - SPARE) + probe.probe_seconds) / 60
     at_once = without_training(facts, search.roles, probe.cohort.scans)
     starter = f", or synthesise without a training: {at_once}" if at_once else "."
     raise BadInput(

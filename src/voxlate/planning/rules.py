@@ -38,7 +38,7 @@ SCANNER_CONTRAST = 0.05
 SHORT = {"muon": 1500, "adamw": 800}
 RESIDUAL = 4.0  # one over the usual standard deviation of a regression's residual, in network units
 BATCH = 4  # of diffusions and of synthesis
-# Share of the steps with the highest rate, in which the length may still change (see pace).
+# Share of the steps with the highest rate.
 HELD = 0.2
 # Passes over the slices per patient; a longer training overfits to few patients.
 PASSES = 5

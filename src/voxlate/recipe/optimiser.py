@@ -75,7 +75,7 @@ class Optimiser:
             [group for group in groups if group["params"]], lr=self.lr, betas=self.betas, fused=True
         )
 
-    def factor(self, step: int, steps: int) -> float:
+    def factor(self, step: float, steps: int) -> float:
         """Share of the highest learning rate at a step, 0-based, of `steps`."""
         if step < self.warm_up:
             return (step + 1) / self.warm_up

@@ -157,6 +157,15 @@ class _Continued(TypedDict):
     torch: Text
 
 
+class _Correction(TypedDict):
+    """What the pace of a plan was told, and the steps of each stage before it corrected them."""
+
+    stage: Name
+    step: Several
+    seconds: Number
+    steps_before: dict[Name, Count]
+
+
 class Adapted(TypedDict):
     """The weights that a run was adapted from, and whether these were calibrated."""
 
@@ -172,7 +181,7 @@ class _Trained(TypedDict, total=False):
     prepared: Place | Table  # a path in the provenance of a run, a table in that of an image
     inherited_voxels: list[ShortDigest]
     continuations: list[_Continued]
-    paced: dict[Name, dict[Text, Number]]
+    corrections: list[_Correction]
     replayed: Place
     adapted: Adapted
     starters: dict[Text, Text]

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
+from pydantic import Field
+
 from voxlate.diffusion.sample import check_sampler_name
 from voxlate.recipe.optimiser import Optimiser
 from voxlate.system.config import Counts, later_key, setting, settings
@@ -13,6 +15,7 @@ VALIDATION_SHARE = (
 VALIDATION_STEPS = 32  # of ddim, where the sampler of synthesis costs more than that share
 BACKWARD = 3  # evaluations that a forward and a backward pass cost
 Precision = Literal["auto", "bfloat16", "float32"]
+Positive = Annotated[int, Field(gt=0)]
 
 
 @settings
@@ -124,6 +127,12 @@ class Training:
             lt=1,
         ),
     ] = None
+    paced: Annotated[
+        tuple[tuple[Positive, Positive], ...],
+        later_key(
+            "Earlier values of `steps`, which the pace of a plan corrected: [[100, 1000]] states that up to step 100 they were 1000. Rate and average depend on the share of the training that is done, which has no jump."
+        ),
+    ] = ()
     batch: Annotated[
         int, setting("Number of items in a step, over all processes together.", ge=1)
     ] = 8
@@ -200,10 +209,31 @@ class Training:
             step -= steps
         return step, parts[-1]
 
+    @property
+    def planned(self) -> int:
+        """The steps with which the training began."""
+        return self.paced[0][1] if self.paced else self.steps
+
+    def place(self, step: int) -> float:
+        """The place of a step, 0-based, in a training of the planned steps: the same share of it is done there."""
+        place, done = 0.0, 0
+        for until, steps in (*self.paced, (self.steps, self.steps)):
+            each = (self.planned - place) / (steps - done)
+            if step < until:
+                return place + (step - done) * each
+            place, done = place + (until - done) * each, until
+        return float(self.planned)
+
     def rate(self, step: int) -> float:
         """The learning rate of a step, 0-based."""
-        return self.optimiser.lr * self.optimiser.factor(*self.part(step))
+        part = self.part(step) if step >= self.steps else (self.place(step), self.planned)
+        return self.optimiser.lr * self.optimiser.factor(*part)
+
+    def decay(self, step: int) -> float:
+        """Decay of the running average at a step, which covers the same share of a training as in the planned one."""
+        steps = next((steps for until, steps in self.paced if step < until), self.steps)
+        return max(1 - (1 - self.ema) * self.planned / steps, 0.0) if self.ema else 0.0
 
     def progress(self, step: int) -> float:
         """Share of `steps` that is done before a step; further steps go on as the training ended."""
-        return min(step / self.steps, 1.0)
+        return min(self.place(step) / self.planned, 1.0)

@@ -1,12 +1,14 @@
-"""Training curves as SVG in the page's own colours."""
+"""Training curves and planes of two scores as SVG in the page's own colours."""
 
 import io
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
@@ -56,6 +58,46 @@ def curve_chart(curves: Sequence[Curve], label: str) -> Markup:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     return _svg(chart, f"{label} over training steps")
+
+
+class Point(NamedTuple):
+    """A method in the plane of two scores; label: its setting, "" if it stands alone."""
+
+    x: float
+    y: float
+    label: str = ""
+
+
+def plane_chart(curves: Sequence[Sequence[Point]], label: str, ideal: float) -> Markup:
+    """A chart with a point for each method, joined along a curve, and a dashed line at the score of the truth."""
+    width, height = 560, 300  # pixels
+    chart = Figure(figsize=(width / 72, height / 72))
+    axes = chart.add_axes(
+        (58 / width, 34 / height, 1 - 110 / width, 1 - 48 / height), frame_on=False
+    )
+    axes.tick_params(length=0, colors=FAINT, labelsize=12)
+    axes.tick_params(axis="y", pad=10)  # the ideal is at the left end
+    for number, curve in enumerate(curves):
+        colour = f"#0000c{number % 6}"
+        xs, ys = [point.x for point in curve], [point.y for point in curve]
+        axes.plot(xs, ys, color=colour, linewidth=2, marker="o", markersize=6)
+        for point in curve:
+            _write_beside(axes, point.label, (point.x, point.y), colour)
+    axes.axhline(ideal, color=FAINT, linewidth=1, linestyle=(0, (4, 4)))
+    axes.margins(x=0.06, y=0.1)
+    left = axes.get_xlim()[0]
+    axes.plot([left], [ideal], color=FAINT, marker="*", markersize=11, clip_on=False)
+    axes.set_xlim(left=left)
+    _write_beside(axes, f"ideal: {ideal:g}", (left, ideal), FAINT)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(5, steps=STEPS))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axes.grid(axis="y", color=RULE, linewidth=1)
+    return _svg(chart, label)
+
+
+def _write_beside(axes: Axes, text: str, place: tuple[float, float], colour: str) -> None:
+    axes.annotate(text, place, xytext=(8, 5), textcoords="offset points", color=colour, fontsize=11)
 
 
 def short(value: float) -> str:

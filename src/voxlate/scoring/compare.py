@@ -151,6 +151,7 @@ def compare(
         "methods": {method.name: str(method.path) for method in methods},
         "trained_on": {method.name: method.document.get("trained_on", []) for method in methods},
         "effort": {method.name: _effort(method) for method in methods},
+        "settings": {method.name: _settings(method) for method in methods},
         "modalities": results,
         "naive": naive if answer == SYNTHESIS else {},
     }
@@ -357,6 +358,27 @@ def _pool(metric: Metric, methods: Sequence[ScoredMethod], parts: Sequence[Part]
         "methods": summaries,
     }
     return {metric.key: result}
+
+
+def _settings(method: ScoredMethod) -> Table | None:
+    """The run, the steps and the sharpness of a method's images; None where they are not stated, or differ."""
+    if method.answer != SYNTHESIS:
+        return None
+    folder = method.path if method.path.is_dir() else method.path.parent
+    rows = [row for row in method.document["cases"] if row["answer"] == SYNTHESIS]
+    stated = [provenance_of(folder, row["case"], row["modality"]) for row in rows]
+    keys = ("steps", "sharpness", "samples")
+    found = {(own.get("run"), *(own.get("synth", {}).get(key) for key in keys)) for own in stated}
+    run, steps, sharpness, samples = found.pop() if len(found) == 1 else (None,) * 4
+    if run is None or samples not in (None, 1) or any("runs" in own for own in stated):
+        return None
+    place = Path(run)
+    if place.suffix == ".safetensors":
+        if place.name != "weights.safetensors":  # of the stage that predicts the mean
+            sharpness = 0.0
+        place = place.parent
+    sharpness = 1.0 if sharpness is None else sharpness
+    return {"run": f"{place}", "sharpness": sharpness, "steps": steps if sharpness else None}
 
 
 def _effort(method: ScoredMethod) -> Table | None:

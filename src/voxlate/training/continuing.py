@@ -111,7 +111,7 @@ def _open_recipe(run: Run, data: Path | None, allow_code: bool) -> Recipe:
             f"{run.folder}: expected a run of this version of voxlate, found another ({change}). Train anew."
         )
     if run.recipe.exists():
-        repair_recipe_file(run, recipe, may_be_paced=bool(stated.get("paced")))
+        repair_recipe_file(run, recipe)
     prepared = relative_to(run.folder, place)
     if stated.get("prepared") != prepared:
         change_recipe(run, recipe, {"prepared": prepared})

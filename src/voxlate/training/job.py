@@ -28,9 +28,9 @@ StepCallback = Callable[[str, int, int, Mapping[str, float]], None]
 
 
 class Pace(Protocol):
-    """Gives the recipe with other lengths by which a training continues after a tenth of a stage's steps.
+    """Gives the recipe with other lengths by which a training continues after some shares of a stage.
 
-    seconds: those of a step so far. None keeps the recipe. Only the main process calls it.
+    seconds: those of a step since the share before. None keeps the recipe. Only the main process calls it.
     """
 
     def __call__(self, recipe: Recipe, stage: str, step: int, seconds: float) -> Recipe | None: ...

@@ -30,7 +30,7 @@ class Log:
         self.previous = (learner.step, learner.seconds)
         # Step and seconds after the first step since this start, which also allocates memory.
         self.warm: tuple[int, float] | None = None
-        self.step_seconds = 0.0  # mean seconds of a step since then
+        self.step_seconds = 0.0  # mean seconds of a step since then; 0 before the first
         self.latest: dict[str, float] = {}
         if self.main:
             self._drop_later_lines()
@@ -58,6 +58,10 @@ class Log:
                 self.latest = {**self.latest, "loss": values["total"], "items_per_s": rate}
             self.previous = (step, seconds)
         self.on_step(self.stage, step, self.options.length, self.latest)
+
+    def time_anew(self) -> None:
+        """Measure the seconds of a step from this step on."""
+        self.warm = (self.learner.step, self.learner.seconds)
 
     def add_validation(self, scores: Mapping[str, float]) -> None:
         """Log a validation."""

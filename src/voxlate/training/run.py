@@ -1,6 +1,5 @@
 """The folder of a training: its files, its recipe, and the provenance by which it resumes."""
 
-import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -30,8 +29,6 @@ from voxlate.training.changes import first_change
 from voxlate.training.log_file import curves_of, lines_of, read_verdicts
 
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
-# The pace of a planned training may change its steps by these factors.
-LEAST, MOST = 0.5, 4.0
 PACKAGES = ("torch", "numpy", "nibabel", "safetensors")
 
 
@@ -212,20 +209,22 @@ def change_recipe(run: Run, recipe: Recipe, notes: Mapping[str, Any]) -> None:
     write_text(run.recipe, head + tomli_w.dumps(plain))
 
 
-def repair_recipe_file(run: Run, begun: Recipe, *, may_be_paced: bool) -> None:
+def repair_recipe_file(run: Run, begun: Recipe) -> None:
     """Write recipe.toml if the run was stopped after its provenance was written; BadInput if the file was edited.
 
-    begun: the recipe of the provenance, which may differ by additional steps, or by the steps that the pace of a plan
-    changed.
+    begun: the recipe of the provenance, which may differ by additional steps, or by the last correction of the pace of
+    a plan.
     """
     path = f"{run.recipe}"
+    corrections = read_run(run.provenance).get("corrections", [])
+    before = corrections[-1]["steps_before"] if corrections else {}
     stated = with_tables(begun, values_of(path), path)
     trainings = []
     for ours, theirs in zip(stated.all_stages, begun.all_stages):
         own, known = ours.train, theirs.train
-        least, most = math.floor(LEAST * own.steps), MOST * own.steps
-        if may_be_paced and least <= known.steps <= most:
-            own = replace(own, steps=known.steps)
+        was_paced = own.paced in (known.paced, known.paced[:-1])
+        if was_paced and own.steps == before.get(ours.name):
+            own = replace(own, steps=known.steps, paced=known.paced)
         if (own.more or ()) == (known.more or ())[:-1]:
             own = replace(own, more=known.more)
         trainings.append(own)

@@ -36,7 +36,8 @@ from voxlate.training.validate import (
 )
 from voxlate.training.weights import make_header, read_header, save_weights
 
-PACED = 0.1  # share of a stage's steps after which its speed is known
+# Shares of a stage after which its steps are corrected to the speed since the share before.
+PACED = (0.1, 0.3, 0.6, 0.85)
 # These slices suffice for a standard deviation to 1 % (paper 004's system uses at least 200).
 CALIBRATION_SLICES = 256
 BOUND_SLICES = 64
@@ -59,7 +60,9 @@ def train_stage(job: Job, session: Session, method: Method, started: str) -> Met
         watch.begin(started)
     while not learner.is_done(options):
         losses = take_step(learner, parallel, options, job.seed, batches, job.device)
-        learner.average.move(options.ema, options.part(learner.step)[0], options.keep_start)
+        learner.average.move(
+            options.decay(learner.step), options.part(learner.step)[0], options.keep_start
+        )
         learner.step += 1
         stops = watch.add_step(losses)
         if learner.is_done(options):
@@ -88,6 +91,7 @@ class _Watch:
         self.items = validation_items(job.recipe, job.stage, job.cohort)
         self.agreement = StopAgreement(job.accelerator, session.stop)
         self.waited = 0.0  # seconds in which the training waited for data
+        self.passed = self._count_passed()
 
     def time_waits(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The batches; the seconds in which the training waits for them are added up."""
@@ -195,26 +199,40 @@ class _Watch:
         """Write the state from which the training continues."""
         save_state(self.run.state, {**self.learner.state(), "stage": self.job.stage.name})
 
+    def _count_passed(self) -> int:
+        """The number of shares of the stage, of those after which its steps are corrected, that are done."""
+        if self.session.pace is None:
+            return 0
+        done = self.options.progress(self.learner.step)
+        return sum(done >= share - 1e-9 for share in PACED)
+
     def change_pace(self) -> Recipe | None:
-        """The recipe with other lengths by the pace, once for each stage; it is written to the run."""
+        """The recipe with other lengths by the pace, after each share of PACED; it is written to the run.
+
+        Steps that a killed run repeats keep their lengths.
+        """
         job, step, pace = self.job, self.learner.step, self.session.pace
-        if pace is None or step != max(1, round(PACED * self.options.steps)):
+        repeats = self.options.paced and step <= self.options.paced[-1][0]
+        passed = self._count_passed()
+        if pace is None or repeats or passed == self.passed or not self.log.step_seconds:
             return None
+        self.passed = passed
 
         def _ask() -> Recipe | None:
-            noted = read_run(self.run.provenance).get("paced", {})
-            if job.stage.name in noted:
-                return None
             seconds = self.log.step_seconds
             recipe = pace(job.recipe, job.stage.name, step, seconds)
-            note = {"step": step, "seconds": seconds, "steps_before": self.options.steps}
-            paced = {"paced": {**noted, job.stage.name: note}}
-            change_recipe(self.run, recipe or job.recipe, paced)
             if recipe:
+                before = {stage.name: stage.train.steps for stage in job.recipe.all_stages}
+                note = {"stage": job.stage.name, "step": step, "seconds": seconds}
+                noted = read_run(self.run.provenance).get("corrections", [])
+                own = {"corrections": [*noted, {**note, "steps_before": before}]}
+                change_recipe(self.run, recipe, own)
                 self.save()
             return recipe
 
-        return by_main(job.accelerator, _ask)
+        changed = by_main(job.accelerator, _ask)
+        self.log.time_anew()
+        return changed
 
     def end(self) -> None:
         """Say how long the training waited for data, log why the training ended, and save its last state."""

@@ -29,8 +29,8 @@ def begin_learner(
     optimisers = {
         turn: options.optimiser.build(method.parameters_of(turn)) for turn in method.turns
     }
-    # Compiling takes half a minute on a CPU and gains 4-20 %. Additional steps do not count, because it changes roundings.
-    long = device.type in ("cuda", "xpu") or options.steps > 20_000
+    # Compiling takes half a minute on a CPU and gains 4-20 %. Later steps do not count, because it changes roundings.
+    long = device.type in ("cuda", "xpu") or options.planned > 20_000
     if (long and can_compile(device)) if options.compile is None else options.compile:
         method.net.compile()
     return Learner(method, averaged, optimisers, Epochs(epoch_steps))

@@ -46,7 +46,7 @@ from voxlate.training.weights import (
 class Beginning:
     """How a run begins, beyond its recipe, cohort and options.
 
-    head: comment lines of its recipe.toml; pace: may change the lengths of stages once; starts: weights by stage of the
+    head: comment lines of its recipe.toml; pace: may correct the lengths of stages; starts: weights by stage of the
     run that is adapted, and whether they were calibrated; replay: the cohort that is replayed; begun: the hash of the
     weights from which the run in the folder began.
     """

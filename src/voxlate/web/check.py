@@ -40,8 +40,8 @@ class Fit:
 
     inputs: as `voxlate synth RUN` takes them, relative to the upload's folder; used: places of the scans by modality;
     warnings: with their grades, of which `worst` is the highest; answers: "mean" and "sample", as far as the model has
-    them, those with intervals first; intervals: the answers that are calibrated; samples, steps: of its recipe, None
-    where they have no effect; names: modalities by which its scans may be called; card: of a starter.
+    them, those with intervals first; intervals: the answers that are calibrated; samples, steps, sharpness: of its recipe,
+    None where they have no effect; names: modalities by which its scans may be called; card: of a starter.
     """
 
     label: str
@@ -58,6 +58,7 @@ class Fit:
     answers: tuple[Answer, ...] = ()
     samples: int | None = None
     steps: int | None = None
+    sharpness: float | None = None
     intervals: tuple[Answer, ...] = ()
     card: Mapping[str, Any] = field(default_factory=dict)
 
@@ -271,7 +272,9 @@ def _settings(models: Mapping[Answer, Model]) -> dict[str, Any]:
     """The settings that have an effect: of the sampling where noise is drawn, steps where the network is iterated."""
     drawn = models.get("sample")
     synth = None if drawn is None else drawn.recipe.synth
-    steps = None
+    steps = sharpness = None
+    if drawn is not None and drawn.recipe.task.mean_stage is not None:
+        sharpness = drawn.recipe.synth.sharpness
     if drawn is not None and drawn.recipe.method.iterates:
         chosen_by_sampler = math.isinf(drawn.recipe.synth.evaluations)
         steps = None if chosen_by_sampler else drawn.recipe.synth.steps
@@ -280,6 +283,7 @@ def _settings(models: Mapping[Answer, Model]) -> dict[str, Any]:
         "intervals": tuple(answer for answer, model in models.items() if _is_calibrated(model)),
         "samples": None if synth is None else synth.samples,
         "steps": steps,
+        "sharpness": sharpness,
     }
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -321,7 +322,7 @@ def synthesise(site: OfSite, form: Form, name: str) -> Response:
     fit = next((fit for fit in fits if fit["label"] == label and not fit["why_not"]), None)
     if fit is None or label not in runs:
         raise BadInput("model: expected one that fits the scan, found another. Choose one.")
-    options = read_options(SynthOptions, form, "answer", "samples", "steps", "seed")
+    options = read_options(SynthOptions, form, "answer", "samples", "steps", "sharpness", "seed")
     limits = site.settings.limits
     check_most(options, samples=limits.samples, steps=limits.steps, seed=LARGEST_SEED)
     answers = fit["answers"]
@@ -330,8 +331,7 @@ def synthesise(site: OfSite, form: Form, name: str) -> Response:
         raise BadInput(
             f"prediction: expected {' or '.join(answers)}, found another. Choose one of these."
         )
-    if answer == "mean":  # which draws no noise
-        options = {}
+    options = {} if answer == "mean" else _options_of_samples(options, fit)
     asked = {
         "run": runs[label],
         "label": label,
@@ -347,6 +347,28 @@ def synthesise(site: OfSite, form: Form, name: str) -> Response:
         },
     }
     return site.add("synthesise", f"{' and '.join(fit['targets'])} of {job.title}", asked)
+
+
+def _options_of_samples(options: dict[str, Any], fit: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a sample without those that have no effect; a slider always has a value.
+
+    Raises BadInput for a sharpness that the model or several samples cannot have.
+    """
+    sharpness = options.pop("sharpness", fit.get("sharpness"))
+    if sharpness == fit.get("sharpness"):
+        return options
+    if fit.get("sharpness") is None or not 0 <= sharpness <= 1:
+        raise BadInput(
+            f"sharpness: expected a value from 0 to 1, of a model with a mean prediction and samples, found {sharpness:g}. Leave it as it is."
+        )
+    if sharpness == 0:  # the mean prediction, which draws no noise
+        return {"sharpness": 0.0}
+    samples = options.get("samples") or fit["samples"]
+    if sharpness < 1 and samples > 1:
+        raise BadInput(
+            f"samples: expected 1 with a sharpness below 1, found {samples}. Set the number of samples to 1, or the sharpness to 1."
+        )
+    return {**options, "sharpness": sharpness}
 
 
 @router.get("/jobs/{name}")

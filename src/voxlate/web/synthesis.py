@@ -22,7 +22,7 @@ from voxlate.web.folders import without_places
 from voxlate.web.jobs import DICOM_ZIP, OUT, REPORT
 from voxlate.web.views import write_views
 
-NO_INTERVALS = "No intervals: the run is calibrated for other settings. Leave the number of samples and of steps empty for those of the calibration."
+NO_INTERVALS = "No intervals: the run is calibrated for other settings. Leave the numbers of samples and of steps empty, and the sharpness as it was, for those of the calibration."
 
 
 def synthesise_case(
@@ -34,8 +34,10 @@ def synthesise_case(
     try:
         model.with_options(**options.keys).calibration()
     except BadInput as error:  # intervals hold for the settings of their calibration alone
-        chosen = options.samples is not None or options.steps is not None
-        text = NO_INTERVALS if chosen else f"No intervals: {error}"
+        chosen = (options.samples, options.steps, options.sharpness)
+        text = (
+            NO_INTERVALS if any(value is not None for value in chosen) else f"No intervals: {error}"
+        )
         reporter.say(message("no-intervals", text))
         options = replace(options, intervals=False)
     inputs = absolute_inputs(request["inputs"], scans_of(folder, request))
@@ -85,17 +87,19 @@ def _write_dicom(folder: Path, files: Mapping[str, Path]) -> list[str]:
 def _settings(request: Mapping[str, Any], stated: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The settings with which images were synthesised, as their provenance states them."""
     synth, model = stated.get("synth", {}), stated.get("model", {})
-    samples = synth.get("samples", 1)
-    several = f"mean of {samples} samples"
+    samples, sharpness = synth.get("samples", 1), synth.get("sharpness", 1.0)
+    prediction = "sharp (one sample)" if samples == 1 else f"mean of {samples} samples"
+    if sharpness < 1:
+        prediction = f"sharpness {sharpness:g}, between the mean (0) and a sample (1)"
     drawn = {
-        "prediction": "sharp (one sample)" if samples == 1 else several,
+        "prediction": prediction,
         "samples": samples,
         "steps": synth.get("steps") if request.get("has_steps", True) else None,
         "seed": stated.get("seed"),
     }
     facts = {
         "model": f"{request['label']}: {model.get('title', '')}",
-        **({"prediction": "mean"} if request["answer"] == "mean" else drawn),
+        **({"prediction": "mean"} if request["answer"] == "mean" or not sharpness else drawn),
         "weights": model.get("weights"),
         "voxlate": stated.get("voxlate"),
         "computed on": stated.get("device"),
