@@ -156,8 +156,8 @@ def empty_recipe() -> Tables:
 class Draft:
     """A recipe while rules fill its tables, with the reason for each key.
 
-    size, steps: of the first stage; mean_alone: whether no second stage draws samples from its images; step_seconds: probed seconds of a step by stage; most_steps: largest useful number
-    of steps by stage.
+    size, steps: of the first stage; mean_alone: whether no second stage draws samples from its images; step_seconds:
+    probed seconds of a step by stage; most_steps: largest useful number of steps by stage.
     """
 
     facts: Facts
