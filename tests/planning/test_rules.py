@@ -277,6 +277,34 @@ def test_intensities_with_a_unit_are_never_changed():
     assert "they have a unit" in made.why["data.augment"]
 
 
+def test_a_mean_of_nearly_cubic_voxels_is_that_of_three_planes_and_not_mirrored():
+    known = facts(spacing=(1.4, 1.0, 1.0))
+    steps = 10 * known.slices // 4
+    made = rules.first_stage(known, roles_of(known), USUAL, steps, mean_alone=True)
+    assert made.data["planes"] == "all"
+    assert "differ by a factor of 1.4, at most 1.5" in made.why["data.planes"]
+    assert "3 times the synthesis cost" in made.why["data.planes"]
+    assert rules.mirror(made.tables) == {}
+    # 150 + 200 + 160 slices of a case in place of 150
+    assert made.passes == pytest.approx(10 * 150 / 510, rel=0.01)
+    of_samples = rules.first_stage(known, roles_of(known), USUAL, steps)
+    assert "planes" not in of_samples.data
+    assert rules.mirror(of_samples.tables) == {"mirror": True}
+
+
+@every_row(
+    "known",
+    [
+        facts(spacing=(1.6, 1.0, 1.0)),
+        facts(shape=(30, 200, 160)),
+        facts(*(scan(name) for name in ("t1", "t2", "flair", "t1c"))),
+    ],
+)
+def test_thick_slices_few_slices_and_completions_keep_one_plane(known):
+    made = rules.first_stage(known, roles_of(known), USUAL, 1000, mean_alone=True)
+    assert "planes" not in made.data
+
+
 def test_thick_slices_are_stated_with_their_number():
     thick = draft(facts(spacing=(5.0, 0.98, 0.98)))
     assert "slices are 5 mm apart, 5.1 times the pixel" in thick.why["data.stack"]

@@ -270,3 +270,17 @@ def test_too_few_cases_because_of_their_scans_are_not_to_be_held_back(run, other
     answer = voxlate("calibrate", run, others).refusal
     assert "cases that are left out, or give others" in answer
     assert "Hold back more" not in answer
+
+
+def test_the_spread_of_three_planes_is_calibrated_as_that_of_samples_is(
+    voxlate, tiny, prepared, others, out, tmp_path
+):
+    run = tmp_path / "planes"
+    planes = ("--set", "data.planes=all", "--set", "data.stack=1")
+    voxlate("train", tiny, "--data", prepared, "--out", run, *planes).done()
+    voxlate("synth", run, others, "--out", out, "--no-intervals").done()
+    assert (out / "new0" / "t2_std_uncalibrated.nii.gz").is_file()
+    voxlate("calibrate", run, others).done()
+    voxlate("synth", run, others, "--out", tmp_path / "calibrated").done()
+    written = {file.name for file in (tmp_path / "calibrated" / "new0").iterdir()}
+    assert {"t2_low.nii.gz", "t2_high.nii.gz", "t2_std.nii.gz"} <= written

@@ -7,6 +7,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
@@ -23,6 +24,9 @@ from voxlate.batches.patches import (
     usable_cases,
 )
 from voxlate.batches.slice_filter import select_slices
+from voxlate.cases.case import MASK
+from voxlate.cases.case_header import CaseHeader
+from voxlate.cases.layout import lay_out
 from voxlate.cases.prepared import Cohort
 from voxlate.images.intensity import IntensityMap
 from voxlate.images.tiling import Triple
@@ -152,6 +156,48 @@ class Batches(Dataset[Batch]):
         return case, best
 
 
+@dataclass(eq=False)
+class Planes(Dataset[Batch]):
+    """Training batches of one plane at a time, by step number (see Batches).
+
+    Of three batches in a row one is of each plane, in an order that the seed and their number decide: an order that is
+    always the same would give a method of several turns one plane a turn.
+    """
+
+    planes: Sequence[Batches]
+
+    def __len__(self) -> int:
+        return self.planes[0].steps
+
+    def __getitem__(self, step: int) -> Batch:
+        if not 0 <= step < len(self):
+            raise IndexError(step)
+        round_, place = divmod(step, len(self.planes))
+        order = _order(self.planes[0].seed, round_, len(self.planes))
+        return self.planes[order[place]][round_]
+
+    @property
+    def items(self) -> list[tuple[str, int | None]]:
+        """The items of all planes."""
+        return [item for batches in self.planes for item in batches.items]
+
+
+def training_batches(
+    cohort: Cohort,
+    data: DataSettings,
+    intensity: Mapping[str, IntensityMap],
+    seed: int = 0,
+    **options: Any,
+) -> Batches | Planes:
+    """The training batches of the settings; options: other fields of Batches."""
+    first, *others = data.by_plane
+    batches = [Batches(cohort, first, intensity, seed=seed, **options)]
+    for other in others:
+        own = stable_id("plane", seed, other.axes)
+        batches.append(Batches(cohort, other, intensity, seed=own, **options))
+    return Planes(batches) if others else batches[0]
+
+
 def validation_batches(
     cohort: Cohort,
     data: DataSettings,
@@ -253,7 +299,7 @@ def _starts(cohort: Cohort, data: DataSettings, cases: list[str]) -> dict[str, l
     kept = select_slices(cohort, data.slices, cases) if data.slices is not None else {}
     starts = dict[str, list[int]]()
     for case in cases:
-        along = starts_of(cohort.header(case, data.axes), data, kept.get(case))
+        along = starts_of(_header(cohort, case, data.axes), data, kept.get(case))
         if along:
             starts[case] = along
     if starts:
@@ -265,6 +311,16 @@ def _starts(cohort: Cohort, data: DataSettings, cases: list[str]) -> dict[str, l
     raise BadInput(
         f"{cohort.folder}: expected patches of {data.patch} voxels with at least {data.foreground:.0%} foreground, found none in any case. Lower data.foreground."
     )
+
+
+def _header(cohort: Cohort, case: str, axes: str) -> CaseHeader:
+    """The header of a case with these axes, with the area of the mask in each slice."""
+    header = cohort.header(case, axes)
+    if axes[0] in "SI":
+        return header
+    # a header on disk has the areas of axial slices, which are not those of another plane
+    mask = lay_out(cohort.case(case), axes).arrays[MASK]
+    return replace(header, mask_area=np.count_nonzero(mask, axis=(1, 2)).tolist())
 
 
 def _items(starts: Mapping[str, list[int]], depth: int) -> list[tuple[str, int | None]]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field, replace
 from itertools import chain, product
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 
 import numpy as np
 import torch
@@ -50,6 +50,12 @@ class DataSettings:
     stack: Annotated[
         int, setting("neighbouring slices on each side as more source channels", ge=0)
     ] = 0
+    planes: Annotated[
+        Literal["", "all"],
+        later_key(
+            "'all': slices of all three planes, not of that of data.axes alone; a training takes a batch of each in turn, and a synthesised volume is the mean of three, at 3 times the cost; for patches of one slice of nearly cubic voxels"
+        ),
+    ] = ""
     foreground: Annotated[
         float,
         setting(
@@ -122,6 +128,16 @@ class DataSettings:
         return tuple(f"{name}[{step:+d}]" if step else name for name, step in self.channels)
 
     @property
+    def by_plane(self) -> tuple["DataSettings", ...]:
+        """The settings of each plane: that of data.axes, and with `planes` those whose slices grow along its rows and columns."""
+        if not self.planes:
+            return (self,)
+        d, h, w = self.axes
+        layouts = (self.axes, f"{h}{d}{w}", f"{w}{d}{h}")
+        # recipes have axes whose slices grow upward alone, so that these layouts are not of the type Axes
+        return tuple(replace(self, axes=cast(Axes, axes), planes="") for axes in layouts)
+
+    @property
     def axis_lr(self) -> int:
         """The axis, from the end, that grows to the left or right."""
         return axis_of(self.axes, "LR")
@@ -158,6 +174,24 @@ class DataSettings:
             raise BadInput(
                 f"data.augment.{moving[0]}: expected 0 with data.centred, found {getattr(self.augment, moving[0]):g}, which moves the mid-plane away from the middle. Set it to 0."
             )
+
+        self._check_planes()
+
+    def _check_planes(self) -> None:
+        """Raise BadInput where slices of three planes do not fit the other keys."""
+        if not self.planes:
+            return
+        for key, other in (
+            ("patch", self.patch[0] > 1),
+            ("slices", self.slices is not None),
+            ("centred", self.centred),
+            ("apart", self.apart),
+            ("physics", self.physics is not None),
+        ):
+            if other:
+                raise BadInput(
+                    f"data.planes: expected pairs of single slices of scans as they are, found data.{key} = {getattr(self, key)}, which knows the slices of one plane alone. Drop one of the two."
+                )
 
     def _check_weigh(self) -> None:
         for key, times in self.weigh.items():

@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 from torch.utils.data import Dataset
 
 from voxlate.batch import Batch
-from voxlate.batches.batches import Batches, collate
+from voxlate.batches.batches import Batches, Planes, collate
 
 
 @dataclass(eq=False)
@@ -17,8 +17,8 @@ class Mixed(Dataset[Batch]):
     process). The number of an item alone decides which it is, hence workers and restarts give identical batches.
     """
 
-    new: Batches
-    replayed: Batches
+    new: Batches | Planes
+    replayed: Batches | Planes
     _: KW_ONLY
     share: float
     batch: int

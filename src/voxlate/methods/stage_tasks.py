@@ -97,7 +97,7 @@ class Residual(TaskSettings):
                 f"{where}: expected an earlier stage '{self.predictor}' whose method can be a predictor, found stages {sorted(earlier) or 'none'}. Add one to [[stages]], or change its method."
             )
         # images are known by their places, not by their names
-        _check_alike(("source", "target", "stack", "axes"), stage, predictor, where)
+        _check_alike(("source", "target", "stack", "axes", "planes"), stage, predictor, where)
         if self.asymmetry:
             self._check_asymmetry(stage, predictor, where)
 

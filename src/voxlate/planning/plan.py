@@ -334,7 +334,7 @@ def _plan_stage(search: Search, starter: Starter | None, mode: str) -> Draft:
     """The plan of one stage: a regression, a completion, or cycles."""
     facts, pairing = search.facts, search.roles.pairing
     most = rules.most_items(facts, times=1 if pairing == "pairs" else 2)
-    best, draft = _plan_first(search, starter, 1.0, most)
+    best, draft = _plan_first(search, starter, 1.0, most, mean_alone=True)
     tables, synth = draft.tables, draft.tables["synth"]
     if draft.completes and mode != "mean":
         train = rules.training(best.steps, best.size, "adamw")
@@ -395,14 +395,18 @@ def _plan_samples(search: Search, starter: Starter | None, mode: str) -> Draft:
 
 
 def _plan_first(
-    search: Search, starter: Starter | None, share: float, most_items: int
+    search: Search,
+    starter: Starter | None,
+    share: float,
+    most_items: int,
+    mean_alone: bool = False,
 ) -> tuple[Candidate, Draft]:
-    """The network of the first stage, with its draft."""
+    """The network of the first stage, with its draft; mean_alone: whether no second stage follows."""
     facts = search.facts
     ranked = search.rank(share, most_items)
     best = ranked[0]
     _check_epoch(search, best, share)
-    draft = rules.first_stage(facts, search.roles, best.size, best.steps)
+    draft = rules.first_stage(facts, search.roles, best.size, best.steps, mean_alone)
     draft.why["net.width"] = reason(ranked)
     if best.steps < best.fitting:
         draft.why["net.width"] += (

@@ -31,6 +31,11 @@ def check_synthesis(recipe: Recipe) -> None:
             raise BadInput(
                 f"synth.slices: expected whole slices for task.asymmetry, found kind '{synth.slices.kind}', whose middle is not the mid-plane. Drop synth.slices."
             )
+    if recipe.data.planes and (synth.windows is not None or synth.slices.resize_to is not None):
+        found = "synth.windows" if synth.windows is not None else "synth.slices of kind 'resized'"
+        raise BadInput(
+            f"{found.split()[0]}: expected none for data.planes, whose slices are read as they are in each plane, found it. Drop it."
+        )
     if unknown := sorted(set(synth.peak_shares) - set(recipe.data.target)):
         raise BadInput(
             f"synth.peak_shares: expected targets ({', '.join(recipe.data.target)}), found '{unknown[0]}'. Change it."
@@ -80,11 +85,31 @@ def check(recipe: Recipe, where: str) -> None:
             _check_start(stage, stage.start_from, earlier, where)
         _check_window(stage, where)
         _check_training(stage, where)
+        _check_planes(recipe, stage, where)
         stage.task.check(stage, earlier, where)
         stage.method.check(stage, where)
         stage.method.check_sampler(stage.validation_sampling(recipe.synth))
         earlier[stage.name] = stage
     check_synthesis(recipe)
+
+
+def _check_planes(recipe: Recipe, stage: FullStage, where: str) -> None:
+    """Raise BadInput where a stage cannot learn or synthesise slices of three planes."""
+    if not stage.data.planes:
+        return
+    task = stage.task
+    names = [*stage.data.source, *stage.data.target]
+    for wrong, found in (
+        (task.completes, "a completion"),
+        (task.encodes, "a latent"),
+        (not stage.method.needs_pairs, "a method without pairs"),
+        (not stage.method.makes_targets, "an autoencoder"),
+        (any(recipe.intensity[name].slicewise for name in names), "an intensity map a slice"),
+    ):
+        if wrong:
+            raise BadInput(
+                f"{where}: expected a stage that translates pairs slice by slice for data.planes, found {found} in the stage '{stage.name}'. Drop data.planes."
+            )
 
 
 def _check_training(stage: FullStage, where: str) -> None:

@@ -9,21 +9,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from voxlate.images.grid import Volume
 from voxlate.recipe import Recipe
 from voxlate.starters.names import is_starter
 from voxlate.synthesis.inputs import Scan
 from voxlate.synthesis.model import COST, Model, load
+from voxlate.synthesis.planes import Moments
 from voxlate.synthesis.progress import (
     PatchProgress,
     no_report,
     progress_function,
+    report_part,
     warn_unless_note,
 )
 from voxlate.synthesis.result import Synthesised
-from voxlate.system.arrays import Float32
 from voxlate.system.errors import BadInput
 from voxlate.system.messages import Message, Say
 from voxlate.training.run import Run
@@ -41,7 +40,7 @@ MOST_WIDTH_RATIO = (
 MOST_SHIFT = (
     0.1  # of the narrower window: upper ends that are planned for folds differ by a few percent
 )
-OPTIONS_OF_MEMBERS = ("synth", "axes", "range")
+OPTIONS_OF_MEMBERS = ("synth", "axes", "planes", "range")
 
 
 class Ensemble(Model):
@@ -118,7 +117,7 @@ class Ensemble(Model):
                 scans,
                 case=case,
                 seed=seed,
-                progress=partial(_report_part, progress_function(progress), number, count),
+                progress=partial(report_part, progress_function(progress), number, count),
                 warn=no_report,
                 turn=turn,
             )
@@ -149,7 +148,7 @@ class Ensemble(Model):
         title = f"{plans[0]['model']['title']} (ensemble of {len(plans)})"
         members = []
         for plan in plans:
-            options = {key: plan[key] for key in OPTIONS_OF_MEMBERS}
+            options = {key: plan[key] for key in OPTIONS_OF_MEMBERS if key in plan}
             members.append({**plan["model"], **options})
         return {**plans[0], "model": {"title": title, "weights": weights}, "members": members}
 
@@ -213,47 +212,28 @@ def _check_intensity(member: Model, first: Model) -> None:
             )
 
 
-def _report_part(progress: PatchProgress, number: int, count: int, done: int, total: int) -> None:
-    """Report the progress of one member as part of the progress of all."""
-    progress(number * total + done, count * total)
-
-
 @dataclass
 class _Pool:
-    """The mean of the members' images and the spread over all images, one member at a time (Welford 1962).
+    """The mean of the members' images and the spread over all images, by modality; one member at a time."""
 
-    All members have the same weight, whatever the number of their images. With n_i images of mean m_i and variance v_i of
-    member i of M (law of total variance, without bias): (sum (m_i - m)^2 + (1 - 1/n_i) v_i) / (M - sum 1/n_i / M).
-    """
-
-    mean: dict[str, Volume] = field(default_factory=dict)
-    squares: dict[str, Float32] = field(default_factory=dict)
-    count: int = 0
-    shares: float = 0.0
+    pools: dict[str, tuple[Volume, Moments]] = field(default_factory=dict)
 
     def add(self, images: Synthesised, samples: int, case: str) -> None:
         """Add a member's images and their standard deviation over its samples."""
-        self.count += 1
-        self.shares += 1 / samples
         for name, image in images.volumes.items():
-            before = self.mean.get(name, replace(image, data=np.zeros_like(image.data)))
-            if before.grid != image.grid:
+            first, pool = self.pools.setdefault(name, (image, Moments()))
+            if first.grid != image.grid:
                 raise BadInput(
-                    f"{case}: expected {name} on the same grid from every member, found {before.grid} and {image.grid}: they were prepared in other ways. Leave one out, or run synth for each."
+                    f"{case}: expected {name} on the same grid from every member, found {first.grid} and {image.grid}: they were prepared in other ways. Leave one out, or run synth for each."
                 )
-            step = image.data - before.data
-            mean = before.data + step / np.float32(self.count)
-            squares = self.squares.get(name, np.zeros_like(step)) + step * (image.data - mean)
-            if name in images.std:
-                squares += np.float32(1 - 1 / samples) * np.square(images.std[name].data)
-            self.mean[name] = replace(before, data=mean)
-            self.squares[name] = squares
+            sd = images.std.get(name)
+            pool.add(image.data, None if sd is None else sd.data, samples)
+
+    @property
+    def mean(self) -> dict[str, Volume]:
+        """The mean of all members' images, by modality."""
+        return {name: replace(first, data=pool.mean) for name, (first, pool) in self.pools.items()}
 
     def std(self) -> dict[str, Volume]:
         """The standard deviation over all images, by modality."""
-        freedom = np.float32(self.count - self.shares / self.count)
-        variances = {name: squares / freedom for name, squares in self.squares.items()}
-        return {
-            name: replace(self.mean[name], data=np.sqrt(variance))
-            for name, variance in variances.items()
-        }
+        return {name: replace(first, data=pool.sd()) for name, (first, pool) in self.pools.items()}

@@ -286,7 +286,7 @@ def _check_synthetic_heads(
 def sees_single_slices(recipe: Recipe) -> bool:
     """Whether a network sees axial slices without their neighbours."""
     data = recipe.data
-    return data.patch[0] == 1 and data.stack == 0 and data.axes == CANONICAL
+    return data.patch[0] == 1 and data.stack == 0 and data.axes == CANONICAL and not data.planes
 
 
 def _check_spacing(

@@ -59,7 +59,8 @@ def check_memory(scans: Mapping[str, Any], recipe: Recipe) -> None:
 
 def _bytes_a_voxel(sources: int, recipe: Recipe) -> int:
     """The bytes of all arrays of a case that exist at the same time, divided by its voxels."""
-    moments = 0 if recipe.synth.samples == 1 else 3
+    has_spread = recipe.synth.samples > 1 or recipe.data.planes
+    moments = 3 if has_spread else 0
     targets = len(recipe.data.target)
     return SOURCE * sources + (TARGET + MOMENT * moments) * targets + COMMON
 

@@ -5,8 +5,9 @@ The path of a scan, in the order in which Model.synthesise calls these functions
 1. Read: inputs.prepare_inputs reads files and arrays as volumes.
 2. Prepare: data.case.prepare_case resamples, registers, aligns and masks as in training; inputs.prepare_inputs
    compares the scans with the training data.
-3. Network units: data.patches.read_patch scales slices or patches to [-1, 1], called by sampling.sample_targets.
-4. Sample: sampling.sample_targets runs the network, and joins patches and samples to predictions.
+3. Network units: data.patches.read_patch scales slices or patches to [-1, 1], called by sampling.sample_targets for each plane.
+4. Sample: sampling.sample_targets runs the network, and joins patches and samples to predictions; planes.sample_planes
+   averages those of several planes.
 5. Physical units: Model.sample applies the scale of each target and corrects the bright end (brightness.find_peak).
 6. Trust: intervals.case_intervals adds intervals, error bounds and an out-of-distribution check, if calibrated.
 7. Empty slices: empty.empty_slices finds the slices that show no body, which become background.
@@ -57,6 +58,7 @@ from voxlate.synthesis.inputs import (
     visible_sources,
 )
 from voxlate.synthesis.intervals import CaseIntervals, case_intervals, find_output_grid
+from voxlate.synthesis.planes import sample_planes
 from voxlate.synthesis.progress import (
     PatchProgress,
     no_report,
@@ -64,7 +66,6 @@ from voxlate.synthesis.progress import (
     warn_unless_note,
 )
 from voxlate.synthesis.result import Synthesised, SynthesisedImage
-from voxlate.synthesis.sampling import sample_targets
 from voxlate.system.config import adapter, fill
 from voxlate.system.devices import find_device, name_of
 from voxlate.system.errors import BadInput, did_you_mean, system_refusal
@@ -253,14 +254,14 @@ class Model:
         recipe, device = self.recipe, self.device
         stage, sharpness = recipe.task.mean_stage, np.float32(recipe.synth.sharpness)
         if stage is None or sharpness == 1:
-            return sample_targets(self.method, recipe, device, inputs, seed, progress)
+            return sample_planes(self.method, recipe, device, inputs, seed, progress)
         mean_progress = no_report if sharpness else progress
-        means, calls = sample_targets(
+        means, calls = sample_planes(
             self.method.predictor, stage_recipe(recipe, stage), device, inputs, seed, mean_progress
         )
         if sharpness == 0:
             return means, calls
-        samples, further = sample_targets(self.method, recipe, device, inputs, seed, progress)
+        samples, further = sample_planes(self.method, recipe, device, inputs, seed, progress)
 
         def _between(mean: np.ndarray, sample: np.ndarray) -> np.ndarray:
             return mean + sharpness * (sample - mean)
@@ -484,6 +485,8 @@ class Model:
             "empty_slices": "background",
             "air_at_borders": "background",
         }
+        if recipe.data.planes:
+            plan["planes"] = recipe.data.planes
         if calibration is not None:
             plan["calibration"] = calibration.entry
         if files and self._further_targets(files):

@@ -26,6 +26,11 @@ def progress_function(progress: PatchProgress | bool) -> PatchProgress:
     return no_report if isinstance(progress, bool) else progress
 
 
+def report_part(progress: PatchProgress, number: int, count: int, done: int, total: int) -> None:
+    """Report the progress of one of `count` equal parts as part of the progress of all."""
+    progress(number * total + done, count * total)
+
+
 @dataclass
 class Calls:
     """The number of evaluations of a network; a batch of four counts four."""

@@ -86,7 +86,7 @@ class SynthesisedImage:
 
     @property
     def physical_sd(self) -> np.ndarray | None:
-        """The standard deviation of the samples in physical units; None for a single sample."""
+        """The standard deviation over samples and planes in physical units; None for a single image."""
         if self.prediction.sd is None:
             return None
         half = np.float32(self.half)
@@ -180,7 +180,7 @@ class Synthesised:
 
         ending: one of ENDINGS.
         The maps are <modality>_low, _high and _unfamiliar where the run is calibrated, and <modality>_std of several
-        samples (_std_uncalibrated where the run is not calibrated).
+        samples or planes (_std_uncalibrated where the run is not calibrated).
         """
         self.write(Path(folder), (ending,))
         return [Path(folder) / f"{name}{ending}" for name in self.files]

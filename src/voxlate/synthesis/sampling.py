@@ -212,8 +212,8 @@ class _Network:
         synth = self.recipe.synth
         with torch.inference_mode(), autocast(self.device, self.precision):
             image = self.method.synthesise(batch, noise, synth).float()
-            if synth.mirror:
-                axis = self.recipe.data.axis_lr
+            axis = self.recipe.data.axis_lr
+            if synth.mirror and batch.source.shape[axis] > 1:  # a sagittal slice is its own mirror
                 flipped = replace(batch, source=batch.source.flip(axis), mask=batch.mask.flip(axis))
                 mirrored = self.method.synthesise(flipped, noise, synth).float()
                 image = (image + mirrored.flip(axis)) / 2

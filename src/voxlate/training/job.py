@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
 
 from voxlate.batch import Batch, stable_id
-from voxlate.batches.batches import Batches
+from voxlate.batches.batches import Batches, Planes, training_batches
 from voxlate.batches.replay import Mixed
 from voxlate.cases.prepared import Cohort
 from voxlate.recipe import FullStage, Recipe
@@ -88,7 +88,7 @@ class Job:
 
     def _steps_of_pass(self, batches: int) -> int:
         """Steps with this number of batches in which as many items are used as there are."""
-        items = len(Batches(self.cohort, self.stage.data, self.recipe.intensity).items)
+        items = len(training_batches(self.cohort, self.stage.data, self.recipe.intensity).items)
         return math.ceil(items / (self.stage.train.batch * batches))
 
     @property
@@ -139,9 +139,9 @@ class Job:
             worker_init_fn=begin_reader,
         )
 
-    def _batches(self, cohort: Cohort, steps: int, **shared: Any) -> Batches:
+    def _batches(self, cohort: Cohort, steps: int, **shared: Any) -> Batches | Planes:
         """The batches of a cohort, of one item each by default; shared: how processes share them."""
-        return Batches(
+        return training_batches(
             cohort,
             self.stage.data,
             self.recipe.intensity,

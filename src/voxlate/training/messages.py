@@ -60,14 +60,22 @@ def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[Mess
         text = f"latents of stage '{stage.name}' are encoded again at every step, because there is {reason}."
         yield message("latents", text)
     of_stage = f"stage '{stage.name}': " if recipe.stages else ""
-    for text in (note_on_cut(cohort, stage.data), note_on_padding(cohort, stage.data)):
-        if text:
-            yield message("patch-size", f"{of_stage}{text}")
+    for text in _notes_on_patches(stage.data, cohort):
+        yield message("patch-size", f"{of_stage}{text}")
     if text := _start_note(stage, recipe):
         yield message("other-patch", text)
     if text := _weights_note(stage, cohort, teaching):
         yield message("loss-weights", text)
     yield message("validation", _validation_note(stage, recipe.synth))
+
+
+def _notes_on_patches(data: DataSettings, cohort: Cohort) -> Iterator[str]:
+    """What patches of each plane cut off, and what those of the first one fill in."""
+    for plane in data.by_plane:
+        if text := note_on_cut(cohort, plane):
+            yield f"slices {plane.axes}: {text}" if data.planes else text
+    if text := note_on_padding(cohort, data):
+        yield text
 
 
 def _weights_note(stage: FullStage, cohort: Cohort, teaching: Sequence[str]) -> str:

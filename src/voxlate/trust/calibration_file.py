@@ -108,11 +108,12 @@ def find_calibration(
     targets = recipe.data.target
     sources = len(recipe.data.source)
     references = calibration.references
+    has_spread = stated.synth["samples"] > 1 or recipe.data.planes != ""
     sizes = {len(network.centre) for network in calibration.widths.values()}
     same = (
         stated.targets.keys() == set(targets)
         and stated.units == {name: header["units"][name] for name in targets}
-        and sizes <= {number_of_features(sources, stated.synth["samples"])}
+        and sizes <= {number_of_features(sources, has_spread)}
         and (references is None or len(references.centre) == number_of_patch_features(sources))
     )
     if not same:

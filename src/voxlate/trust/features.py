@@ -42,7 +42,7 @@ def features_in_slabs(
     sd: Array | None = None,
 ) -> Iterator[tuple[slice, Array]]:
     """The same features a few slices at a time, because those of a whole volume are larger than all its images."""
-    count = number_of_features(len(sources), 1 if sd is None else 2)
+    count = number_of_features(len(sources), sd is not None)
     for planes in slabs((*image.shape, count)):
         first = max(planes.start - 1, 0)
         around = slice(first, planes.stop + 1)
@@ -54,10 +54,10 @@ def features_in_slabs(
         yield planes, features[planes.start - first : planes.stop - first]
 
 
-def number_of_features(sources: int, samples: int) -> int:
-    """The number of features of `voxel_features` of an image that is the mean of so many samples."""
+def number_of_features(sources: int, has_spread: bool) -> int:
+    """The number of features of `voxel_features`; has_spread: whether the image has a standard deviation."""
     image = np.zeros((1, 2, 2), np.float32)
-    sd = image if samples > 1 else None
+    sd = image if has_spread else None
     return voxel_features(image, [image] * sources, sd).shape[-1]
 
 

@@ -1,0 +1,94 @@
+"""Sampling of a case from the slices of one plane or of all three, and the mean and spread of several images."""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+
+from voxlate.cases.layout import lay_out, reorder_axes
+from voxlate.methods.method import Method
+from voxlate.recipe import Recipe
+from voxlate.synthesis.inputs import CaseInputs
+from voxlate.synthesis.progress import PatchProgress, report_part
+from voxlate.synthesis.sampling import sample_targets
+from voxlate.system.arrays import Float32
+from voxlate.system.slabs import in_slabs, zeros
+from voxlate.trust.calibration import Prediction
+
+
+def sample_planes(
+    method: Method,
+    recipe: Recipe,
+    device: torch.device,
+    inputs: CaseInputs,
+    seed: int,
+    progress: PatchProgress,
+) -> tuple[list[Prediction], float]:
+    """The targets of a case as sample_targets gives them; with data.planes the mean of the images from all planes.
+
+    Their standard deviation is then over planes and samples. The noise of the planes is independent. Evaluations of the
+    network are those of a voxel: the sum over the planes.
+    """
+    planes = recipe.data.by_plane
+    if len(planes) == 1:
+        return sample_targets(method, recipe, device, inputs, seed, progress)
+    moments = [Moments() for _ in recipe.data.target]
+    evaluations = 0.0
+    for number, data in enumerate(planes):
+        of_plane = replace(
+            inputs,
+            prepared=lay_out(inputs.prepared, data.axes),
+            key=f"{inputs.key} {data.axes}" if number else inputs.key,
+        )
+        part = partial(report_part, progress, number, len(planes))
+        own = replace(recipe, data=data)
+        predictions, calls = sample_targets(method, own, device, of_plane, seed, part)
+        evaluations += calls
+        for pool, prediction in zip(moments, predictions):
+            back = prediction.map(partial(reorder_axes, now=data.axes, axes=recipe.data.axes))
+            pool.add(back.values, back.sd, recipe.synth.samples)
+    return [Prediction(pool.mean, pool.sd()) for pool in moments], evaluations
+
+
+class Moments:
+    """The mean of images, each a mean of samples, and the spread over all samples; one image at a time (Welford 1962).
+
+    All images have the same weight, whatever the number of their samples. With n_i samples of mean m_i and variance v_i of
+    image i of M (law of total variance, without bias): (sum (m_i - m)^2 + (1 - 1/n_i) v_i) / (M - sum 1/n_i / M).
+    """
+
+    mean: Float32
+    squares: Float32
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.shares = 0.0
+
+    def add(self, image: Float32, sd: Float32 | None, samples: int) -> None:
+        """Add an image, and the standard deviation over its samples where there are several."""
+        self.count += 1
+        self.shares += 1 / samples
+        if self.count == 1:
+            self.mean = zeros(image.shape, np.float32)
+            self.squares = zeros(image.shape, np.float32)
+        count, within = np.float32(self.count), np.float32(1 - 1 / samples)
+
+        def _squares(squares: Float32, mean: Float32, image: Float32) -> Float32:
+            step = image - mean
+            return squares + step * (image - (mean + step / count))
+
+        in_slabs(_squares, self.squares, self.mean, image, out=self.squares)
+        in_slabs(lambda mean, image: mean + (image - mean) / count, self.mean, image, out=self.mean)
+        if sd is not None:
+            in_slabs(
+                lambda squares, sd: squares + within * np.square(sd),
+                self.squares,
+                sd,
+                out=self.squares,
+            )
+
+    def sd(self) -> Float32:
+        """The standard deviation over all samples."""
+        freedom = np.float32(self.count - self.shares / self.count)
+        return in_slabs(lambda squares: np.sqrt(squares / freedom), self.squares)
