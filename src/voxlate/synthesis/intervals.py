@@ -8,7 +8,7 @@ import numpy as np
 
 from voxlate.batch import BACKGROUND
 from voxlate.cases.case import PreparedCase
-from voxlate.images.grid import Grid, Volume, orient, return_to
+from voxlate.images.grid import Grid, Volume, has_voxels_of, orient, return_to
 from voxlate.images.mask import foreground
 from voxlate.recipe import Recipe
 from voxlate.synthesis.inputs import visible_sources
@@ -67,7 +67,14 @@ class OutputGrid:
 
     def resample(self, values: np.ndarray) -> np.ndarray:
         """Values [D, H, W] on the network's grid, resampled to the file's voxels, in the network's layout."""
-        return self.reorient(self.write(values, "", "")).data[0]
+        return self.volume(values, "", "").data[0]
+
+    def volume(self, values: np.ndarray, modality: str, unit: str) -> Volume:
+        """Values [D, H, W] on the network's grid as a volume on the file's voxels, in the network's layout."""
+        same = Volume(values[None].astype(np.float32, copy=False), self.affine, unit, modality)
+        if has_voxels_of(same.grid, self.file):
+            return same
+        return self.reorient(return_to(same, self.file))
 
 
 def find_output_grid(prepared: PreparedCase, axes: str, units: Mapping[str, str]) -> OutputGrid:
@@ -149,9 +156,7 @@ def case_intervals(
     resampled_sources = [output_grid.resample(source) for source in sources]
     for name, image in images.items():
         prediction = image.prediction.map(output_grid.resample)
-        volume = output_grid.reorient(
-            output_grid.write(image.values, name, output_grid.units[name])
-        )
+        volume = output_grid.volume(image.values, name, output_grid.units[name])
         used = _used_planes(unused, output_grid.affine, volume)
         ends = calibration.interval(
             name,
