@@ -64,8 +64,9 @@ def shades(image: AnyArray, low: float, high: float) -> Picture:
 def palette(name: str) -> Picture:
     """The 256 colours [256, 3] of a map: "error" (signed, black at zero), "cbf", "cbv", "tmax", or of matplotlib's."""
     import matplotlib
-    from matplotlib.colors import LinearSegmentedColormap  # slow to import
+    from matplotlib.colors import Colormap, LinearSegmentedColormap  # slow to import
 
+    colours: Colormap
     if name == "error":
         colours = LinearSegmentedColormap.from_list(name, ERROR)
     elif name in PERFUSION:
