@@ -14,7 +14,7 @@ from voxlate.recipe import Recipe
 from voxlate.synthesis.inputs import visible_sources
 from voxlate.synthesis.result import SynthesisedImage
 from voxlate.system.arrays import Bool
-from voxlate.trust.calibration import Calibration
+from voxlate.trust.calibration import Calibration, Prediction
 from voxlate.trust.out_of_distribution import Patches, Verdict, patches_of, verdict_on
 from voxlate.trust.regions import region_masks
 
@@ -157,10 +157,10 @@ def case_intervals(
     for name, image in images.items():
         prediction = image.prediction.map(output_grid.resample)
         volume = output_grid.volume(image.values, name, output_grid.units[name])
-        used = _used_planes(unused, output_grid.affine, volume)
+        used, sd = _used_planes(unused, output_grid.affine, volume), prediction.sd
         ends = calibration.interval(
             name,
-            prediction.map(lambda values, used=used: values[used]),
+            Prediction(prediction.values[used], None if sd is None else sd[used]),
             [source[used] for source in resampled_sources],
         )
         for maps, values in zip((low, high), ends):
