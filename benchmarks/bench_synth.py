@@ -1,24 +1,31 @@
-"""What synthesis costs in addition to its network, and how much memory a large volume takes.
+"""What synthesis costs in addition to its network, by part, and how much memory a large volume takes.
 
 python benchmarks/bench_synth.py [--quick]     writes bench/synth.json
 """
 
 import argparse
 import gzip
+import json
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import torch
 from rich.console import Console
 
+from voxlate import phantom, synthesise
 from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
 from voxlate.recipe import from_dict
+from voxlate.synthesis import inputs, result, selection
+from voxlate.synthesis import model as model_of_case
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import Scans
@@ -37,6 +44,17 @@ RECIPE = {
     "synth": {"sampler": "ddim", "steps": 8, "batch": 4},
 }
 SMALL = {"kind": "unet", "width": 32, "multipliers": [1, 2, 4, 4], "blocks": 1, "patch": 4}
+
+PARTS = (  # of a synthesis, and the functions that they consist of
+    ("read", inputs, "as_volume"),
+    ("resample", inputs, "prepare_case"),
+    ("checks", model_of_case, "prepare_inputs", "is_in_training"),
+    ("network", model_of_case, "sample_targets"),
+    ("intervals", model_of_case, "case_intervals"),
+    ("background", model_of_case, "find_empty_slices", "empty_slices"),
+    ("write", result, "write_images"),
+    ("load", selection, "load_members"),
+)
 
 TINY = {
     "kind": "unet",
@@ -138,6 +156,71 @@ def volume(path: Path, kind: str) -> None:
     print(machine.peak_memory() / 2**30, time.perf_counter() - begun)
 
 
+@dataclass
+class Parts:
+    """Wall and CPU seconds by part of a synthesis; a part that another one calls counts for itself alone."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    inner: list[list[float]] = field(default_factory=lambda: [[0.0, 0.0]])
+
+    def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, whose calls count for a part."""
+
+        def run(*arguments: Any, **named: Any) -> Any:
+            self.inner.append([0.0, 0.0])
+            begun = _clocks()
+            try:
+                return function(*arguments, **named)
+            finally:
+                passed = [now - then for now, then in zip(_clocks(), begun)]
+                inside = self.inner.pop()
+                own = self.seconds.setdefault(part, [0.0, 0.0])
+                for clock in (0, 1):
+                    own[clock] += passed[clock] - inside[clock]
+                    self.inner[-1][clock] += passed[clock]
+
+        return run
+
+
+def _clocks() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def head(path: Path, begun: float) -> None:
+    """What `parts_of_head` measures: a head to CT with intervals, as the command line does it.
+
+    begun: the time when the process was started.
+    """
+    parts = Parts()
+    for part, module, *names in PARTS:
+        for name in names:
+            setattr(module, name, parts.timed(part, getattr(module, name)))
+    started = (time.time() - begun, time.process_time())
+    parts.timed("rest", synthesise)(
+        "starter:head-mr-to-ct", f"mr={path}", path.parent / "out", progress=False
+    )
+    whole = {
+        "start": started,
+        **parts.seconds,
+        "in all": (time.time() - begun, time.process_time()),
+    }
+    print(json.dumps({"seconds": whole, "gib": machine.peak_memory() / 2**30}))
+
+
+def parts_of_head(size: tuple[int, int, int]) -> dict[str, Any]:
+    """Wall and CPU seconds by part of a process that synthesises the CT of a head, and its peak memory in GiB."""
+    with tempfile.TemporaryDirectory() as folder:
+        cohort = Path(folder) / "cohort"
+        phantom(
+            cohort, cases=1, size=size, anatomy=2, modality=["t1"], lesion="none", progress=False
+        )
+        (scan,) = cohort.glob("*/t1.nii.gz")
+        command = [sys.executable, __file__, "--head", str(scan), str(time.time())]
+        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found: dict[str, Any] = json.loads(printed.strip().splitlines()[-1])
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few slices: does it run?")
@@ -145,11 +228,20 @@ def main() -> None:
         "--volume", type=Path, help="(internal) synthesise this scan and print the peak"
     )
     parser.add_argument("--kind", choices=("ct", "mr"), help="(internal) how the scan is scaled")
+    parser.add_argument("--head", nargs=2, help="(internal) synthesise this scan, print its parts")
     parser.add_argument("--out", type=Path, default=Path("bench/synth.json"))
     options = parser.parse_args()
     if options.volume:
         return volume(options.volume, options.kind)
+    if options.head:
+        return head(Path(options.head[0]), float(options.head[1]))
     console = Console()
+    of_head = parts_of_head((64, 96, 96) if options.quick else (170, 256, 256))
+    for part, (wall, cpu) in of_head["seconds"].items():
+        console.print(f"head to CT with intervals, {part}: {wall:.1f} s, {cpu:.1f} s of CPU")
+    console.print(
+        f"head to CT with intervals: {of_head['gib']:.2f} GiB (target: 6 s on two cores, 2 GiB)"
+    )
     shares = {
         name: overhead(net) for name, net in (("default network", None), ("small network", SMALL))
     }
@@ -165,7 +257,7 @@ def main() -> None:
                 f"peak memory of synth, {kind} ({scaled}), 512×512×{depth}: {one['gib']:.2f} GiB in "
                 f"{one['seconds']:.0f} s (target: under 3 GiB, whatever the slices)"
             )
-    write_json(options.out, {"overhead": shares, "peaks": peaks})
+    write_json(options.out, {"head": of_head, "overhead": shares, "peaks": peaks})
     return None
 
 

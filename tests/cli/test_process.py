@@ -136,9 +136,9 @@ finally:
 """
 
 
-def imported_by(*line, **environment: str) -> set[str]:
+def imported_by(*line, code: str = SHOWN_MODULES, **environment: str) -> set[str]:
     """The packages that a command line of its own process has imported when it ends."""
-    command = [sys.executable, "-c", SHOWN_MODULES, *map(str, line)]
+    command = [sys.executable, "-c", code, *map(str, line)]
     done = subprocess.run(
         command, env={**ENVIRONMENT, **environment}, capture_output=True, text=True, timeout=300
     )
@@ -157,6 +157,13 @@ def test_info_of_a_scan_imports_no_torch_and_draws_nothing(cohort):
     assert not {"torch", "matplotlib", "accelerate", "psutil"} & imported_by(
         "info", cohort / "case0" / "t1.nii.gz"
     )
+
+
+def test_a_synthesis_imports_neither_charts_nor_logs_of_trainings_nor_statistics(run, cohort, out):
+    scan = f"t1={cohort / 'case0' / 't1.nii.gz'}"
+    code = SHOWN_MODULES.replace('name.partition(".")[0]', "name")
+    slow = {"matplotlib", "tensorboard", "scipy.stats", "scipy.optimize"}
+    assert not slow & imported_by("synth", run, scan, "--out", out, code=code)
 
 
 @pytest.mark.parametrize(

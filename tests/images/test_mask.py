@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from rows import every_row
 from voxlate.formats.io import read_volume
 from voxlate.images.grid import Volume
-from voxlate.images.mask import brain, close_gaps, fill_holes, fill_slices, foreground, largest
+from voxlate.images.mask import (
+    brain,
+    close_gaps,
+    dilate,
+    fill_holes,
+    fill_slices,
+    foreground,
+    largest,
+)
 from voxlate.system.errors import BadInput
 
 SHAPE, SPACING = (40, 84, 64), (4.0, 3.0, 3.0)  # D, H, W
@@ -121,6 +129,14 @@ masks = st.tuples(
     st.floats(0.1, 0.9),
     st.integers(0, 999),
 ).map(lambda args: np.random.default_rng(args[4]).random(args[:3]) < args[3])
+
+
+def test_a_mask_grows_the_same_in_pieces(monkeypatch) -> None:
+    mask = np.random.default_rng(0).random((16, 19, 17)) < 0.0005
+    whole = dilate(mask, 5, (1, 1, 1))
+    assert 0.1 < whole.mean() < 0.9
+    monkeypatch.setattr("voxlate.images.mask.SLAB", 600)
+    np.testing.assert_array_equal(dilate(mask, 5, (1, 1, 1)), whole)
 
 
 @settings(deadline=None, max_examples=30)

@@ -1,6 +1,7 @@
 """Where every source is background, the image is: slices that training left out are not invented."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -10,13 +11,20 @@ from scipy.ndimage import maximum_filter
 
 from rows import every_row
 from voxlate.formats.io import read_volume
-from voxlate.images.grid import Volume, canonical
+from voxlate.images.grid import Grid, Volume, canonical, directions
 from voxlate.images.intensity import Scale
-from voxlate.synthesis.empty import background_of, empty_slices
+from voxlate.synthesis.empty import (
+    background_of,
+    empty_slices,
+    find_empty_slices,
+    unused_slices,
+)
 from voxlate.synthesis.ensemble import Ensemble
-from voxlate.synthesis.model import load
+from voxlate.synthesis.intervals import OutputGrid
+from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.progress import no_report
 from voxlate.system.files import read_json
+from voxlate.trust.calibration import widen
 
 ABOVE = 4  # slices of air that are put above a head
 
@@ -170,6 +178,73 @@ def test_intervals_are_closed_where_there_is_nothing(
     assert (made.high["t2"].data[0, inside] > made.low["t2"].data[0, inside]).any()
 
 
+@every_row("spacing_mm", [None, (2.0, 2.0, 2.0), (4.5, 2.0, 2.0)])
+def test_slices_that_decide_nothing_are_left_out_and_all_voxels_stay_as_they_are(
+    voxlate, run, tmp_path, small_head, quick_widths, monkeypatch, spacing_mm
+):
+    for number in range(3):
+        small_head(tmp_path / "others" / f"new{number}", 100 + number)
+    voxlate("calibrate", run, tmp_path / "others").done()
+    scan = read_volume(tmp_path / "others" / "new0" / "t1.nii.gz", "t1")
+    scan = with_air(with_air(with_air(scan)))
+    model = load(run).with_options(exact=True)
+    if spacing_mm is not None:
+        preparation = {"fixed": "t1", "resample": True, "spacing_mm": spacing_mm}
+        model = replace(model, header={**model.header, "preparation": preparation})
+    without_bounds = widen(load(run).calibration(), {"t2": {"factor": 1.0, "heads": 2}})
+
+    monkeypatch.setattr(Model, "calibration", lambda self: without_bounds)
+
+    def synthesise():
+        totals = set()
+        made = model.synthesise({"t1": scan}, progress=lambda done, total: totals.add(total))
+        return made, totals.pop()
+
+    made, slices = synthesise()
+    monkeypatch.setattr(
+        "voxlate.synthesis.model.unused_slices", lambda empty, step: np.zeros_like(empty)
+    )
+    whole, all_slices = synthesise()
+    assert slices < all_slices
+    for name in ("volumes", "low", "high"):
+        np.testing.assert_array_equal(
+            getattr(made, name)["t2"].data, getattr(whole, name)["t2"].data
+        )
+    assert made.provenance["empty"] == whole.provenance["empty"]
+
+
+def test_slices_are_left_out_only_beyond_all_that_a_voxel_of_the_file_depends_on():
+    empty = np.ones(12, bool)
+    empty[5] = False
+    assert np.flatnonzero(~unused_slices(empty, 1.0)).tolist() == [2, 3, 4, 5, 6, 7, 8]
+    assert np.flatnonzero(~unused_slices(empty, 1.5)).tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert not unused_slices(empty, np.inf).any()
+    # a sagittal file, 3 mm from head to feet where the network's slices are 2 mm apart
+    file = np.array([[0, 0, 1, 0], [1, 0, 0, 0], [0, -3, 0, 0], [0, 0, 0, 1.0]])
+    affine = np.diag([1, 1, 2, 1.0])
+    assert OutputGrid(affine, Grid((4, 4, 4), file), "SAR", {}).slices_per_step == 1.5
+    turned = directions("RAS")
+    turned[1:3, 1:3] = [[np.cos(0.05), -np.sin(0.05)], [np.sin(0.05), np.cos(0.05)]]
+    assert OutputGrid(affine, Grid((4, 4, 4), turned), "SAR", {}).slices_per_step == np.inf
+
+
+def test_no_slice_is_left_out_where_bounds_peaks_or_surroundings_are_measured_in_all(
+    by_percentiles, run
+):
+    model, empty = load(run), np.ones(20, bool)
+    empty[0] = False
+    grid = OutputGrid(np.eye(4), Grid((20, 4, 4), np.eye(4)), "SAR", {})
+    assert model._unused_slices(empty, grid, None).any()
+    bounded = SimpleNamespace(
+        header=SimpleNamespace(targets={"t2": SimpleNamespace(bounds={"mae": 1.0})})
+    )
+    assert not model._unused_slices(empty, grid, bounded).any()
+    assert not by_percentiles._unused_slices(empty, grid, None).any()
+    synth = replace(model.recipe.synth, peaks=True)
+    of_peaks = replace(model, recipe=replace(model.recipe, synth=synth))
+    assert not of_peaks._unused_slices(empty, grid, None).any()
+
+
 def test_a_source_that_shows_something_keeps_a_slice_that_another_does_not(run, cohort):
     model = load(run)
     recipe = replace(
@@ -180,7 +255,8 @@ def test_a_source_that_shows_something_keeps_a_slice_that_another_does_not(run, 
     t2.data[0, -ABOVE, 8:16, 8:14] = 700
     prepared = load(run).prepare({"t1": t1}, "case").prepared
     both = _two(prepared, t2)
-    assert empty_slices(recipe, {}, both, None, {}).entry["slices"] == 3
+    found = find_empty_slices(recipe, both)
+    assert empty_slices(recipe, {}, both, None, {}, found).entry["slices"] == 3
 
 
 def _two(prepared, t2):
@@ -316,7 +392,8 @@ def test_noise_in_the_air_a_skull_in_the_image_and_windows_leave_the_image_alone
     prepared = by_percentiles.prepare({"t1": head}, "case").prepared
     own = by_percentiles
     for images, filled in ((raw, True), (shown, False)):
-        empty = empty_slices(own.recipe, own.header, prepared, own.anatomy, images)
+        found = find_empty_slices(own.recipe, prepared)
+        empty = empty_slices(own.recipe, own.header, prepared, own.anatomy, images, found)
         assert ("surroundings" in empty.entry) == filled
     windows = load(run)
     made = windows.synthesise({"t1": head})

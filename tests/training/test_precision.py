@@ -133,11 +133,12 @@ def test_the_cache_folder_is_the_systems_own(monkeypatch, system, variables, fol
     assert precision.cache_folder().as_posix() == folder
 
 
-def test_the_probe_ends_in_time_and_draws_no_random_number():
-    before = torch.get_rng_state()
+def test_the_probe_ends_in_time_draws_no_random_number_and_leaves_the_threads():
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
     with torch.inference_mode():  # as in a synthesis
         ratio = precision.measure_ratio()
     assert 0.05 < ratio < 50
+    assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), before)
 
 

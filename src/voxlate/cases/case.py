@@ -63,7 +63,7 @@ class PreparedCase:
     arrays of a case on disk are mapped, so that a part of one can be read alone. transforms: of the scans that were
     registered, in memory only. axes: the directions in which D, H, W grow; other layouts are those of cases/layout.py.
     contrasts: of a phantom's tissue-parameter maps, the modalities that are computed when they are read; the header
-    lists them last, and they share the mask of the proton density.
+    lists them last, and they share the mask of the proton density. outlines: foregrounds of scans, where they are known.
     """
 
     header: CaseHeader
@@ -71,6 +71,12 @@ class PreparedCase:
     transforms: Mapping[str, Transform] = field(default_factory=dict)
     axes: str = "SAR"
     contrasts: Contrasts | None = None
+    outlines: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def outline(self, modality: str) -> np.ndarray:
+        """The foreground of a scan, bool [D, H, W]."""
+        known = self.outlines.get(modality)
+        return foreground(self.volume(modality)) if known is None else known
 
     def volume(self, modality: str) -> Volume:
         """A whole volume in physical units, float32 [1, D, H, W]."""
@@ -129,6 +135,7 @@ def prepare_case(
         brain(_brain_scan(case, in_ras, preparation))
     volumes = {name: common.align(name, in_ras.pop(name)) for name in scans}
     arrays, statistics, outlines = _store_and_measure(volumes)
+    own = {name: found for name, found in zip(volumes, outlines) if name not in TISSUE_MAPS}
     source = ""
     if masked:
         source = FOREGROUND_OF + ", ".join(volumes)
@@ -156,7 +163,7 @@ def prepare_case(
         **_geometry(common.grid, arrays.get(MASK)),
         registered=common.registered,
     )
-    return PreparedCase(header, arrays, common.transforms)
+    return PreparedCase(header, arrays, common.transforms, outlines=own)
 
 
 def _orient(case: str, scans: Mapping[str, Volume]) -> dict[str, Volume]:

@@ -22,12 +22,8 @@ def lay_out(case: PreparedCase, axes: str) -> PreparedCase:
     if case.axes == axes:
         return case
     arrays = {name: reorder_axes(array, case.axes, axes) for name, array in case.arrays.items()}
-    return dataclasses.replace(
-        case,
-        header=lay_out_header(case.header, axes, case.axes),
-        arrays=arrays,
-        axes=axes,
-    )
+    header = lay_out_header(case.header, axes, case.axes)
+    return dataclasses.replace(case, header=header, arrays=arrays, axes=axes, outlines={})
 
 
 def lay_out_header(header: CaseHeader, axes: str, now: str = CANONICAL) -> CaseHeader:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import median_abs_deviation
 
 from voxlate.cases.case_header import CaseHeader
 from voxlate.cases.intensity_checks import AIR_HU, check_kind
@@ -113,8 +112,9 @@ def usual_numbers(scans: Sequence[ScanNumbers]) -> Usual:
     numbers = grouped(pair for scan in scans for pair in scan.compared.items())
     usual = dict[str, tuple[float, float]]()
     for name, values in numbers.items():
-        deviation = TO_SD * float(median_abs_deviation(values)) if len(values) >= FEWEST else np.inf
-        usual[name] = float(np.median(values)), deviation
+        median = float(np.median(values))
+        away = float(np.median(np.abs(np.array(values) - median)))
+        usual[name] = median, TO_SD * away if len(values) >= FEWEST else np.inf
     return usual
 
 

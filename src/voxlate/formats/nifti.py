@@ -264,7 +264,7 @@ def write_nifti(path: Path, volume: Volume, description: str = "") -> None:
 
 def compress(file: BinaryIO) -> gzip.GzipFile:
     """A stream that compresses into a file without its name and the time."""
-    return gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=4, mtime=0)
+    return gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=1, mtime=0)
 
 
 def _place(image: nib.nifti1.Nifti1Image, volume: Volume) -> None:

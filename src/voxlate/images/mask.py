@@ -1,7 +1,6 @@
 """Masks of the body and the brain, by thresholds and binary morphology."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from itertools import product
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from voxlate.images.components import components_of
 from voxlate.images.grid import Box, Volume
 from voxlate.system.errors import BadInput
 from voxlate.system.slabs import (
+    SLAB,
     by_plane,
     empty,
     in_slabs,
@@ -278,26 +278,41 @@ def _brain_in_mr(volume: Volume, body: np.ndarray) -> np.ndarray:
 # Boxes instead of balls: they are separable and thus fast on any size.
 
 
-def _box(
-    filter1d: Callable[..., np.ndarray],
-    mask: np.ndarray,
-    radius_mm: float,
-    spacing_mm: Spacing,
-) -> np.ndarray:
-    """Dilate or erode by a box of half-width `radius_mm`; axes with wider spacing or one voxel stay as they are."""
+def dilate(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.ndarray:
+    """Grow a mask by a box of half-width `radius_mm`; axes with wider spacing or one voxel stay as they are."""
     for axis, (length, size) in enumerate(zip(spacing_mm, mask.shape)):
         reach = int(radius_mm / length + 1e-6) if size > 1 else 0
         if reach:
-            filtered = empty(mask.shape, np.uint8)
-            filter1d(mask.view(np.uint8), 2 * reach + 1, axis=axis, output=filtered, mode="nearest")
-            release(mask, filtered)
-            mask = filtered.view(bool)
+            mask = _spread(mask, reach, axis)
     return mask
 
 
-dilate = partial(_box, scipy.ndimage.maximum_filter1d)
-# Voxels beyond the edge of the image have the value of the edge: a head that is cut off keeps its cut.
-erode = partial(_box, scipy.ndimage.minimum_filter1d)
+def erode(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.ndarray:
+    """Shrink a mask by a box, as `dilate` grows it.
+
+    Voxels beyond the edge of the image have the value of the edge: a head that is cut off keeps its cut.
+    """
+    outside = in_slabs(np.logical_not, mask)
+    return in_slabs(np.logical_not, dilate(outside, radius_mm, spacing_mm))
+
+
+def _spread(mask: np.ndarray, reach: int, axis: int) -> np.ndarray:
+    """Where a voxel of a mask is set at most `reach` voxels away along an axis, by a few shifts of all voxels."""
+    spread = empty(mask.shape, bool)
+    across = 1 if axis == 0 else 0
+    planes = max(1, SLAB * mask.shape[across] // mask.size)  # a shift copies its voxels
+    for first in range(0, mask.shape[across], planes):
+        part = (slice(None),) * across + (slice(first, first + planes),)
+        spread[part] = mask[part]
+        lines = np.moveaxis(spread[part], axis, 0)
+        done = 0
+        while done < reach:
+            step = min(2 * done + 1, reach - done)
+            lines[step:] |= lines[:-step]
+            lines[:-step] |= lines[step:]
+            done += step
+        release(mask, spread)
+    return spread
 
 
 def box_around(mask: np.ndarray) -> list[tuple[int, int]]:

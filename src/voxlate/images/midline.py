@@ -7,8 +7,6 @@ from itertools import product
 
 import numpy as np
 import scipy.ndimage
-import scipy.optimize
-from scipy.spatial.transform import Rotation
 
 from voxlate.images.grid import Grid, Volume, resample, with_spacing
 from voxlate.images.mask import foreground
@@ -49,6 +47,8 @@ class Midline:
     @property
     def rotation(self) -> np.ndarray:
         """The 3x3 rotation of (x, y, z) that turns the x axis into the plane's normal."""
+        from scipy.spatial.transform import Rotation  # slow to import, here and below
+
         turns = [self.turn_deg, -self.tilt_deg]
         return Rotation.from_euler("ZY", turns, degrees=True).as_matrix()
 
@@ -137,6 +137,8 @@ class _Search:
             normal = Midline(turn, 0.0, 0.0, 1.0).rotation[:, 0]
             starts.append(np.array([turn, 0.0, middle @ normal + aside]))
         start = min(starts, key=self.cost)
+        from scipy.optimize import minimize
+
         free = np.array([0, 1, 2] if self.tilts else [0, 2])
 
         def plane(free_values: np.ndarray) -> np.ndarray:
@@ -147,7 +149,7 @@ class _Search:
 
         simplex = start[free] + np.vstack([np.zeros(len(free)), np.diag(STEPS[free])])
         options = {"initial_simplex": simplex, "xatol": 0.02, "fatol": 1e-9, "maxfev": 300}
-        optimum = scipy.optimize.minimize(
+        optimum = minimize(
             lambda at: self.cost(plane(at)),
             start[free],
             method="Nelder-Mead",

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.ndimage
-from scipy.spatial.transform import Rotation
 
 from voxlate.system.arrays import Bool, Float32, Float64
 
@@ -52,6 +51,8 @@ class Rigid:
     weights: Floats
 
     def __call__(self, points: Floats) -> Floats:
+        from scipy.spatial.transform import Rotation  # slow to import, here and below
+
         around = points - self.middle
         return (
             around @ (Rotation.from_rotvec(self.turn).as_matrix() - np.eye(3)).T + self.translation
@@ -105,6 +106,8 @@ def rigid_motion(centres: Floats, displacements: Floats, resolved: Mask) -> Rigi
     along axes that are not resolved do not count.
     """
     middle = centres.mean(axis=0)
+    from scipy.spatial.transform import Rotation
+
     around = centres - middle
     translation = np.zeros(3)
     turn = np.zeros(3)

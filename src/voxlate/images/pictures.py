@@ -10,9 +10,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Literal
 
-import matplotlib
 import numpy as np
-from matplotlib.colors import Colormap, LinearSegmentedColormap
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
@@ -23,9 +21,7 @@ Plane = Literal["axial", "coronal", "sagittal"]
 Picture = NDArray[np.uint8]
 
 # Zero is black, as the background of a scan is; blue below, orange above stays apart for colour-blind readers.
-ERROR = LinearSegmentedColormap.from_list(
-    "error", ["#9be1ff", "#2a86d1", "#123a66", "#000000", "#6e2f0c", "#d9741a", "#ffdf9e"]
-)
+ERROR = ("#9be1ff", "#2a86d1", "#123a66", "#000000", "#6e2f0c", "#d9741a", "#ffdf9e")
 # Perfusion in the usual colours: none is black, flow runs from blue over green to yellow, blood volume through
 # red, delay from cool to hot. Unlike their rainbows each grows lighter all the way, so that no step looks like a
 # border, and colour-blind readers and grey printers keep the order.
@@ -38,15 +34,6 @@ PNG_LEVEL = 3  # of zlib's: a twelfth of the time of the smallest file, which is
 LOWER = (
     1.35  # above 1 the low end, where tissue lies (CBF 20 to 60 of 200), has more of the colours
 )
-
-
-def _lighten(name: str, stops: Sequence[str]) -> Colormap:
-    """The colours at powers of evenly spaced places."""
-    places = np.linspace(0, 1, len(stops)) ** LOWER
-    return LinearSegmentedColormap.from_list(name, list(zip(places.tolist(), stops)))
-
-
-OURS = {"error": ERROR} | {name: _lighten(name, stops) for name, stops in PERFUSION.items()}
 
 
 def plane_of(volume: AnyArray, plane: Plane, index: int) -> AnyArray:
@@ -76,7 +63,18 @@ def shades(image: AnyArray, low: float, high: float) -> Picture:
 @lru_cache
 def palette(name: str) -> Picture:
     """The 256 colours [256, 3] of a map: "error" (signed, black at zero), "cbf", "cbv", "tmax", or of matplotlib's."""
-    colours = OURS[name] if name in OURS else matplotlib.colormaps[name]
+    import matplotlib
+    from matplotlib.colors import Colormap, LinearSegmentedColormap  # slow to import
+
+    colours: Colormap
+    if name == "error":
+        colours = LinearSegmentedColormap.from_list(name, ERROR)
+    elif name in PERFUSION:
+        stops = PERFUSION[name]
+        places = np.linspace(0, 1, len(stops)) ** LOWER
+        colours = LinearSegmentedColormap.from_list(name, list(zip(places.tolist(), stops)))
+    else:
+        colours = matplotlib.colormaps[name]
     return np.rint(colours(np.arange(256))[:, :3] * 255).astype(np.uint8)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, ndimage, stats
+from scipy import fft, ndimage
 
 from voxlate.images.mask import Spacing
 from voxlate.system.arrays import AnyArray, Bool, Float32
@@ -59,7 +59,9 @@ def field_of(image: AnyArray, mask: Bool, spacing_mm: Spacing) -> Field:
     field = np.zeros(inside.shape, np.float32)
     if inside.sum() < LEAST_INSIDE:
         return field
-    ranks = stats.rankdata(np.round(sums[inside] / weights[inside], 6))
+    from scipy.stats import rankdata  # takes half a second
+
+    ranks = rankdata(np.round(sums[inside] / weights[inside], 6))
     field[inside] = (ranks - ranks.mean()) / len(ranks)
     slow = [SLOW_MM / coarse if n > 1 else 0.0 for n in field.shape]
     share = ndimage.gaussian_filter(inside.astype(np.float32), slow)

@@ -3,17 +3,17 @@
 import io
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import matplotlib
 import numpy as np
 from markupsafe import Markup
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from voxlate.system.arrays import AnyArray
 from voxlate.training.log_file import Curve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 POINTS = 400  # a curve has fewer pixels
 STEPS = [1, 2, 2.5, 5, 10]  # allowed distances of ticks
@@ -28,6 +28,9 @@ def curve_chart(curves: Sequence[Curve], label: str) -> Markup:
 
     Long curves have the raw values in a faint colour, and their running mean over 1/40 of the points on top.
     """
+    from matplotlib.figure import Figure  # slow to import, and only needed where there are curves
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
     width, height = 560, 260  # pixels
     chart = Figure(figsize=(width / 72, height / 72))
     box = (58 / width, 34 / height, 1 - 72 / width, 1 - 48 / height)
@@ -70,6 +73,9 @@ class Point(NamedTuple):
 
 def plane_chart(curves: Sequence[Sequence[Point]], label: str, ideal: float) -> Markup:
     """A chart with a point for each method, joined along a curve, and a dashed line at the score of the truth."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
     width, height = 560, 300  # pixels
     chart = Figure(figsize=(width / 72, height / 72))
     axes = chart.add_axes(
@@ -96,7 +102,7 @@ def plane_chart(curves: Sequence[Sequence[Point]], label: str, ideal: float) -> 
     return _svg(chart, label)
 
 
-def _write_beside(axes: Axes, text: str, place: tuple[float, float], colour: str) -> None:
+def _write_beside(axes: "Axes", text: str, place: tuple[float, float], colour: str) -> None:
     axes.annotate(text, place, xytext=(8, 5), textcoords="offset points", color=colour, fontsize=11)
 
 
@@ -107,8 +113,10 @@ def short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _svg(chart: Figure, label: str) -> Markup:
+def _svg(chart: "Figure", label: str) -> Markup:
     """An SVG for the page, without style sheet and clip paths, in the page's colours."""
+    import matplotlib
+
     file = io.StringIO()
     # names of markers are drawn at random without a salt, and one report would differ from the next
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy.stats import median_abs_deviation
 
 from voxlate.scoring.documents import rows_of
 from voxlate.system.errors import first_of
@@ -31,7 +30,7 @@ def find_outliers(name: str, errors: Mapping[str, float]) -> list[Message]:
         return []
     values = np.array([*errors.values()])
     median = float(np.median(values))
-    spread = float(median_abs_deviation(values))
+    spread = float(np.median(np.abs(values - median)))
     least = max(TIMES * median, median + DEVIATIONS * spread)
     odd = {case: error / median for case, error in errors.items() if error > least > 0}
     if not odd:

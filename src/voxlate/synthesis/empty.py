@@ -9,10 +9,11 @@ Around a stripped brain, where every source is exactly 0, an image whose scale b
 units both are -1, which is the darkest value of the brain in physical units.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt
@@ -21,7 +22,7 @@ from voxlate.cases.anatomy import Anatomy
 from voxlate.cases.case import PreparedCase
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
-from voxlate.images.mask import dilate, fill_holes, find_tissue, foreground
+from voxlate.images.mask import dilate, fill_holes, find_tissue
 from voxlate.recipe import Recipe
 from voxlate.synthesis.inputs import visible_sources
 from voxlate.synthesis.intervals import CaseIntervals, OutputGrid
@@ -85,9 +86,11 @@ class Empty:
         for name in intervals.low:
             share = output_grid.write(self.voxels[name].astype(np.float32), "", "").data
             image = volumes[name].data
+            partly = (share > 0) & (share <= WHOLE)
             for closed, (end, limit) in zip(ends, limits):
-                data = np.where(share > 0, limit(end[name].data, image), end[name].data)
-                closed[name] = replace(end[name], data=np.where(share > WHOLE, image, data))
+                data = np.where(share > WHOLE, image, end[name].data)
+                np.copyto(data, limit(data, image), where=partly)
+                closed[name] = replace(end[name], data=data)
         low, high = ends
         return replace(intervals, low=low, high=high)
 
@@ -102,31 +105,63 @@ def _count(voxels: Bool) -> int:
     return int(sum(map_slabs(np.count_nonzero, voxels)))
 
 
+class EmptySlices(NamedTuple):
+    """The slices [D] in which no source shows anything, and the number of those that hold noise."""
+
+    which: Bool
+    noise: int
+
+
+def find_empty_slices(recipe: Recipe, prepared: PreparedCase) -> EmptySlices:
+    """The slices of a case in which no source shows anything.
+
+    A slice shows nothing where no voxel is above the background. Where the background is noise and data.foreground
+    excludes slices, a slice also shows nothing where no voxel belongs to the body, and less than that share of the slice
+    is above the background.
+    """
+    least = recipe.data.foreground
+    names = visible_sources(recipe, prepared)
+    found = np.array([_background_slices(prepared, name, least) for name in names])
+    empty = np.asarray(found.any(axis=1).all(axis=0))
+    return EmptySlices(empty, int((empty & ~found[:, 0].all(axis=0)).sum()))
+
+
+def unused_slices(empty: Bool, slices_per_step: float) -> Bool:
+    """The slices [D] whose prediction decides nothing, because they and their neighbours become background.
+
+    slices_per_step: of the network's grid, between slices of the file's. The intervals of a voxel of the file depend on
+    the voxel above and below it, and both may be between two slices.
+    """
+    if not np.isfinite(slices_per_step):
+        return np.zeros_like(empty)
+    reach = 2 + math.ceil(slices_per_step)
+    return ~dilate(~empty[:, None, None], reach, (1, 1, 1))[:, 0, 0]
+
+
 def empty_slices(
     recipe: Recipe,
     header: Mapping[str, Any],
     prepared: PreparedCase,
     anatomy: Anatomy | None,
     images: Mapping[str, SynthesisedImage],
+    found: EmptySlices,
 ) -> Empty:
     """The background of a case on the network's grid: slices in which no source shows anything, and air in others.
 
-    header: of the weights file; images: as the network makes them. A slice shows nothing where no voxel is above the
-    background. Where the background is noise and data.foreground excludes slices, a slice also shows nothing where no
-    voxel belongs to the body, and less than that share of the slice is above the background.
+    header: of the weights file; images: as the network makes them.
     """
     least = recipe.data.foreground
-    shown = " and ".join(visible_sources(recipe, prepared))
-    volumes = [prepared.volume(name) for name in visible_sources(recipe, prepared)]
-    found = np.array([_background_slices(volume, least) for volume in volumes])
-    empty = np.asarray(found.any(axis=1).all(axis=0))
-    noise = int((empty & ~found[:, 0].all(axis=0)).sum())
+    names = visible_sources(recipe, prepared)
+    shown = " and ".join(names)
+    volumes = [prepared.volume(name) for name in names]
+    empty, noise = found
     slices = np.broadcast_to(empty[:, None, None], prepared.header.shape)
     air, little = slices, np.zeros_like(empty)
     if not recipe.ignores_outside:  # which makes background there itself
         # the share of one slice does not exclude patches of several slices
         little_share = EDGE * least if recipe.data.patch[0] == 1 else 0.0
-        outside, little = _away_from_the_body(volumes, little_share)
+        body = _any_of([prepared.outline(name) for name in names])
+        outside, little = _away_from_the_body(volumes, body, little_share)
         air = in_slabs(np.logical_or, outside, slices)
     scales = {name: image.scale for name, image in images.items()}
     above = begins_above(recipe, scales)
@@ -222,13 +257,14 @@ def _any_of(images: Sequence[np.ndarray]) -> Bool:
     return in_slabs(lambda *slabs: np.logical_or.reduce([slab != 0 for slab in slabs]), *images)
 
 
-def _away_from_the_body(volumes: Sequence[Volume], little_share: float) -> tuple[Bool, Bool]:
+def _away_from_the_body(
+    volumes: Sequence[Volume], body: Bool, little_share: float
+) -> tuple[Bool, Bool]:
     """Voxels [D, H, W] away from what any source shows, and the slices [D] with less of a body than a share.
 
     Away are voxels farther than NEAR_MM: all of them in the slices with little body, and in others those that are
     nearer to the border of the slice. Slices without a body are left to the network.
     """
-    body = _any_of([foreground(volume) for volume in volumes])
     little = by_plane(lambda slab: slab.mean(axis=(1, 2)), body) < little_share
     tables = [find_tissue(volume)[0] for volume in volumes if volume.unit == "HU"]
     spacing_mm = volumes[0].grid.spacing_mm
@@ -255,8 +291,9 @@ def _nearer_to_border(near: Bool, pixel_mm: Sequence[float]) -> Bool:
     return nearer
 
 
-def _background_slices(volume: Volume, least: float) -> tuple[Bool, Bool]:
+def _background_slices(prepared: PreparedCase, name: str, least: float) -> tuple[Bool, Bool]:
     """The slices [D] with nothing above the background, and the slices with nothing but noise."""
+    volume = prepared.volume(name)
     image = volume.data[0]
     above, clean = find_tissue(volume)
     share = by_plane(lambda slab: slab.mean(axis=(1, 2)), above)
@@ -266,7 +303,7 @@ def _background_slices(volume: Volume, least: float) -> tuple[Bool, Bool]:
     blank = (share == 0) & (constant | (volume.unit == "HU"))
     noise = ~blank & (share < least)
     if noise.any():  # the foreground is computed only where it matters
-        noise &= ~by_plane(lambda slab: slab.any(axis=(1, 2)), foreground(volume))
+        noise &= ~by_plane(lambda slab: slab.any(axis=(1, 2)), prepared.outline(name))
     return blank, noise
 
 

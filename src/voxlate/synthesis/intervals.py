@@ -8,14 +8,17 @@ import numpy as np
 
 from voxlate.batch import BACKGROUND
 from voxlate.cases.case import PreparedCase
-from voxlate.images.grid import Grid, Volume, orient, return_to
+from voxlate.images.grid import Grid, Volume, has_voxels_of, orient, return_to
 from voxlate.images.mask import foreground
 from voxlate.recipe import Recipe
 from voxlate.synthesis.inputs import visible_sources
 from voxlate.synthesis.result import SynthesisedImage
-from voxlate.trust.calibration import Calibration
+from voxlate.system.arrays import Bool
+from voxlate.trust.calibration import Calibration, Prediction
 from voxlate.trust.out_of_distribution import Patches, Verdict, patches_of, verdict_on
 from voxlate.trust.regions import region_masks
+
+PARALLEL = 1e-4  # step across slices, as a share of the step from slice to slice
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,14 @@ class OutputGrid:
         volume = Volume(values[None].astype(np.float32, copy=False), self.affine, unit, modality)
         return return_to(volume, self.file, order)
 
+    @property
+    def slices_per_step(self) -> float:
+        """Slices of the network's grid between slices of the file's; inf where they are not parallel."""
+        steps = np.abs(np.linalg.inv(self.file.affine[:3, :3]) @ self.affine[:3, :3])
+        along = steps[:, 2].argmax()  # columns are x, y, z of the network's grid
+        others = steps[along, :2].sum() + np.delete(steps[:, 2], along).sum()
+        return np.inf if others > PARALLEL * steps[along, 2] else 1 / float(steps[along, 2])
+
     def images(self, values: Mapping[str, np.ndarray | None]) -> dict[str, Volume]:
         """The volumes of the modalities that have values, on the file's grid."""
         volumes = dict[str, Volume]()
@@ -56,7 +67,14 @@ class OutputGrid:
 
     def resample(self, values: np.ndarray) -> np.ndarray:
         """Values [D, H, W] on the network's grid, resampled to the file's voxels, in the network's layout."""
-        return self.reorient(self.write(values, "", "")).data[0]
+        return self.volume(values, "", "").data[0]
+
+    def volume(self, values: np.ndarray, modality: str, unit: str) -> Volume:
+        """Values [D, H, W] on the network's grid as a volume on the file's voxels, in the network's layout."""
+        same = Volume(values[None].astype(np.float32, copy=False), self.affine, unit, modality)
+        if has_voxels_of(same.grid, self.file):
+            return same
+        return self.reorient(return_to(same, self.file))
 
 
 def find_output_grid(prepared: PreparedCase, axes: str, units: Mapping[str, str]) -> OutputGrid:
@@ -91,6 +109,15 @@ def patches_in(recipe: Recipe, prepared: PreparedCase, sources: Sequence[np.ndar
     return patches_of(sources, body, prepared.header.spacing_mm)
 
 
+def _used_planes(unused: Bool, affine: np.ndarray, volume: Volume) -> slice:
+    """The planes of a volume, parallel to slices [D] of a grid, from the first to the last at a used slice."""
+    moved = np.linalg.inv(affine) @ volume.affine
+    slices = moved[2, 2] * np.arange(volume.data.shape[1]) + moved[2, 3]
+    beside = [f(slices).astype(int).clip(0, len(unused) - 1) for f in (np.floor, np.ceil)]
+    used = np.flatnonzero(~(unused[beside[0]] & unused[beside[1]]))
+    return slice(used[0], used[-1] + 1) if unused.any() and len(used) else slice(None)
+
+
 @dataclass(frozen=True)
 class CaseIntervals:
     """Prediction intervals and error bounds of a case's images, in physical units; all empty without a calibration.
@@ -114,8 +141,12 @@ def case_intervals(
     prepared: PreparedCase,
     images: Mapping[str, SynthesisedImage],
     output_grid: OutputGrid,
+    unused: Bool,
 ) -> CaseIntervals:
-    """The intervals and bounds of the images of a case, and whether its scans are in distribution."""
+    """The intervals and bounds of the images of a case, and whether its scans are in distribution.
+
+    unused: slices [D] on the network's grid that have no interval.
+    """
     low = dict[str, Volume]()
     high = dict[str, Volume]()
     bounds = dict[str, dict[str, float]]()
@@ -124,16 +155,21 @@ def case_intervals(
     sources = sources_of(recipe, prepared)
     resampled_sources = [output_grid.resample(source) for source in sources]
     for name, image in images.items():
+        prediction = image.prediction.map(output_grid.resample)
+        volume = output_grid.volume(image.values, name, output_grid.units[name])
+        used, sd = _used_planes(unused, output_grid.affine, volume), prediction.sd
         ends = calibration.interval(
-            name, image.prediction.map(output_grid.resample), resampled_sources
-        )
-        volume = output_grid.reorient(
-            output_grid.write(image.values, name, output_grid.units[name])
+            name,
+            Prediction(prediction.values[used], None if sd is None else sd[used]),
+            [source[used] for source in resampled_sources],
         )
         for maps, values in zip((low, high), ends):
-            physical = replace(volume, data=image.scale.inverse(values)[None])
+            whole = prediction.values.copy()
+            whole[used] = values
+            physical = replace(volume, data=image.scale.inverse(whole)[None])
             maps[name] = return_to(physical, output_grid.file)
-        parts = region_masks(calibration.header.targets[name].regions, volume)
+        target = calibration.header.targets[name]
+        parts = region_masks(target.regions, volume) if target.bounds else {}
         in_network_units = calibration.bounds(name, *ends, parts)
         bounds[name] = {
             key: round(bound * image.half, 4) for key, bound in in_network_units.items()

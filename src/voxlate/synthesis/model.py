@@ -46,7 +46,13 @@ from voxlate.scoring.intervals import describe_widening
 from voxlate.scoring.units import state_units
 from voxlate.starters.names import PREFIX
 from voxlate.synthesis.brightness import find_peak
-from voxlate.synthesis.empty import Empty, begins_above, empty_slices
+from voxlate.synthesis.empty import (
+    Empty,
+    begins_above,
+    empty_slices,
+    find_empty_slices,
+    unused_slices,
+)
 from voxlate.synthesis.inputs import (
     CaseInputs,
     Scan,
@@ -57,7 +63,12 @@ from voxlate.synthesis.inputs import (
     targets_for,
     visible_sources,
 )
-from voxlate.synthesis.intervals import CaseIntervals, case_intervals, find_output_grid
+from voxlate.synthesis.intervals import (
+    CaseIntervals,
+    OutputGrid,
+    case_intervals,
+    find_output_grid,
+)
 from voxlate.synthesis.planes import sample_planes
 from voxlate.synthesis.progress import (
     PatchProgress,
@@ -66,6 +77,7 @@ from voxlate.synthesis.progress import (
     warn_unless_note,
 )
 from voxlate.synthesis.result import Synthesised, SynthesisedImage
+from voxlate.system.arrays import Bool
 from voxlate.system.config import adapter, fill
 from voxlate.system.devices import find_device, name_of
 from voxlate.system.errors import BadInput, did_you_mean, system_refusal
@@ -199,16 +211,22 @@ class Model:
         model = self.with_options(**options)
         inputs = model.prepare(by_name(scans, self.recipe.data.source), case)
         plan = model.plan(inputs.files, seed)  # refuses a calibration of other images
-        with turn or nullcontext():
-            begun = time.monotonic()
-            images, calls = model.sample(inputs, seed, progress_function(progress))
-        shape = inputs.prepared.header.shape
-        cost = dict(zip(COST, (calls, (time.monotonic() - begun) / shape[0], name_of(self.device))))
         axes, units = model.recipe.data.axes, model.header["units"]
         output_grid = find_output_grid(inputs.prepared, axes, units)
         calibration = model.calibration() if model._has_intervals(inputs.files) else None
-        intervals = case_intervals(calibration, model.recipe, inputs.prepared, images, output_grid)
-        empty = empty_slices(model.recipe, model.header, inputs.prepared, model.anatomy, images)
+        found = find_empty_slices(model.recipe, inputs.prepared)
+        unused = model._unused_slices(found.which, output_grid, calibration)
+        with turn or nullcontext():
+            begun = time.monotonic()
+            images, calls = model.sample(inputs, seed, progress_function(progress), unused)
+        shape = inputs.prepared.header.shape
+        cost = dict(zip(COST, (calls, (time.monotonic() - begun) / shape[0], name_of(self.device))))
+        intervals = case_intervals(
+            calibration, model.recipe, inputs.prepared, images, output_grid, unused
+        )
+        empty = empty_slices(
+            model.recipe, model.header, inputs.prepared, model.anatomy, images, found
+        )
         own = model._provenance(inputs, images, intervals, calibration, empty)
         images = empty.fill(images)
         volumes = output_grid.images({name: image.values for name, image in images.items()})
@@ -237,31 +255,54 @@ class Model:
             raise system_refusal(error) from error
 
     def sample(
-        self, inputs: CaseInputs, seed: int, progress: PatchProgress
+        self,
+        inputs: CaseInputs,
+        seed: int,
+        progress: PatchProgress,
+        unused: Bool | None = None,
     ) -> tuple[dict[str, SynthesisedImage], float]:
-        """The images of a case on the network's grid, and the mean number of network evaluations per sample of a slice or patch."""
-        predictions, calls = self._predict(inputs, seed, progress)
+        """The images of a case on the network's grid, and the mean number of network evaluations per sample of a slice or patch.
+
+        unused: slices [D] that stay background, if they are network inputs of their own.
+        """
+        predictions, calls = self._predict(inputs, seed, progress, unused)
         by_target = dict(zip(self.recipe.data.target, predictions))
         wanted = self._targets(inputs.files)
         return {
             name: self._in_physical_units(name, by_target[name], inputs.prepared) for name in wanted
         }, calls
 
+    def _unused_slices(
+        self, empty: Bool, output_grid: OutputGrid, calibration: Calibration | None
+    ) -> Bool:
+        """The slices [D] that the network may leave out, because none of their voxels decides anything."""
+        targets = self.recipe.data.target
+        scales = {name: self._target_scale(name) for name in targets}
+        calibrated = {} if calibration is None else calibration.header.targets
+        bounded = any(target.bounds for target in calibrated.values())
+        # peaks, bounds of errors and surroundings of brains are measured in all slices
+        if self.recipe.synth.peaks or bounded or begins_above(self.recipe, scales):
+            return np.zeros_like(empty)
+        return unused_slices(empty, output_grid.slices_per_step)
+
     def _predict(
-        self, inputs: CaseInputs, seed: int, progress: PatchProgress
+        self, inputs: CaseInputs, seed: int, progress: PatchProgress, unused: Bool | None
     ) -> tuple[list[Prediction], float]:
         """Predictions in network units: mean + sharpness (sample - mean) (Freirich et al. 2021)."""
         recipe, device = self.recipe, self.device
         stage, sharpness = recipe.task.mean_stage, np.float32(recipe.synth.sharpness)
         if stage is None or sharpness == 1:
-            return sample_planes(self.method, recipe, device, inputs, seed, progress)
+            return sample_planes(self.method, recipe, device, inputs, seed, progress, unused)
         mean_progress = no_report if sharpness else progress
+        of_mean = stage_recipe(recipe, stage)
         means, calls = sample_planes(
-            self.method.predictor, stage_recipe(recipe, stage), device, inputs, seed, mean_progress
+            self.method.predictor, of_mean, device, inputs, seed, mean_progress, unused
         )
         if sharpness == 0:
             return means, calls
-        samples, further = sample_planes(self.method, recipe, device, inputs, seed, progress)
+        samples, further = sample_planes(
+            self.method, recipe, device, inputs, seed, progress, unused
+        )
 
         def _between(mean: np.ndarray, sample: np.ndarray) -> np.ndarray:
             return mean + sharpness * (sample - mean)

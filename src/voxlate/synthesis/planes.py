@@ -12,7 +12,7 @@ from voxlate.recipe import Recipe
 from voxlate.synthesis.inputs import CaseInputs
 from voxlate.synthesis.progress import PatchProgress, report_part
 from voxlate.synthesis.sampling import sample_targets
-from voxlate.system.arrays import Float32
+from voxlate.system.arrays import Bool, Float32
 from voxlate.system.slabs import in_slabs, zeros
 from voxlate.trust.calibration import Prediction
 
@@ -24,6 +24,7 @@ def sample_planes(
     inputs: CaseInputs,
     seed: int,
     progress: PatchProgress,
+    unused: Bool | None = None,
 ) -> tuple[list[Prediction], float]:
     """The targets of a case as sample_targets gives them; with data.planes the mean of the images from all planes.
 
@@ -32,7 +33,7 @@ def sample_planes(
     """
     planes = recipe.data.by_plane
     if len(planes) == 1:
-        return sample_targets(method, recipe, device, inputs, seed, progress)
+        return sample_targets(method, recipe, device, inputs, seed, progress, unused)
     moments = [Moments() for _ in recipe.data.target]
     evaluations = 0.0
     for number, data in enumerate(planes):

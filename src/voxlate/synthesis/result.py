@@ -1,6 +1,7 @@
 """The result of a synthesis: the images of a case with their intervals and provenance, and their files."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -47,6 +48,7 @@ ENDINGS = (
     ".mha",
     ".mgz",
 )  # of the formats in which images may be written
+WRITERS = 2  # files that are written at a time
 TILE = 320  # pixels along each side of a slice in a picture
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 MAP_DESCRIPTIONS = {  # in the header of a map's file, by the end of its name
@@ -245,8 +247,9 @@ def write_images(
     """
     check_free(folder, images)
     removed = remove_images(folder, keep=images)
-    for name, write in images.items():
-        write(folder / name)
+    with ThreadPoolExecutor(WRITERS) as pool:  # zlib compresses outside Python's lock
+        for _ in pool.map(lambda name: images[name](folder / name), images):
+            pass
     listed = {name: content_hash(folder / name) for name in images}
     write_json(folder / "provenance.json", {**provenance, "images": listed})
     return removed

@@ -30,6 +30,7 @@ from voxlate.recipe import Recipe, Synthesis
 from voxlate.recipe.training import Precision
 from voxlate.synthesis.inputs import CaseInputs
 from voxlate.synthesis.progress import PatchProgress, count_calls, no_report
+from voxlate.system.arrays import Bool
 from voxlate.system.errors import BadInput
 from voxlate.system.slabs import map_slabs, release
 from voxlate.training.precision import of_synthesis
@@ -44,13 +45,18 @@ def sample_targets(
     inputs: CaseInputs,
     seed: int,
     progress: PatchProgress,
+    unused: Bool | None = None,
 ) -> tuple[list[Prediction], float]:
     """The targets of a case, and evaluations of the network for each sample of a slice or patch.
 
     The image is the mean over the samples. The seed and the key of the inputs decide the noise.
+    unused: slices [D] that stay background where the network sees one slice at a time.
     """
     synth = recipe.synth
     plan, prepared = _plan_slices(recipe, inputs.prepared)
+    if unused is not None and plan.input_tiling.patch[0] == 1:
+        left_out = (np.flatnonzero(unused) - plan.first).tolist()
+        plan = replace(plan, empty=plan.empty.union(left_out))
     network = _Network(method, recipe, device, of_synthesis(recipe, device), plan)
     starts = plan.starts()
     blend = Blend(plan.output_tiling, _background(recipe))

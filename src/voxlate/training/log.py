@@ -3,8 +3,6 @@
 import time
 from collections.abc import Mapping
 
-from torch.utils.tensorboard import SummaryWriter
-
 from voxlate.system.files import write_text
 from voxlate.training.job import Job, Session
 from voxlate.training.learner import Learner
@@ -34,6 +32,8 @@ class Log:
         self.latest: dict[str, float] = {}
         if self.main:
             self._drop_later_lines()
+            from torch.utils.tensorboard import SummaryWriter  # synthesis does without
+
             folder = self.log.parent / "tensorboard" / self.stage
             self.board = SummaryWriter(str(folder), purge_step=learner.step)
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtrit  # quantiles of Student's t; scipy.stats is slow to import
 
 from voxlate.system.groups import grouped
 
@@ -72,7 +72,7 @@ def upper_bound(
         return _bound_by_betting(shares, 1 - confidence)
     if count < 2:
         return 1.0
-    quantile = float(stats.t.ppf(confidence, count - 1))
+    quantile = float(stdtrit(count - 1, confidence))
     sd = float(shares.std(ddof=1))
     return min(1.0, mean + quantile * sd / math.sqrt(count))
 
@@ -126,7 +126,7 @@ def mean_interval(values: Sequence[float] | Array, confidence: float = 0.95) -> 
     if count < 2:
         return -math.inf, math.inf
     mean = float(values.mean())
-    quantile = float(stats.t.ppf((1 + confidence) / 2, count - 1))
+    quantile = float(stdtrit(count - 1, (1 + confidence) / 2))
     half = float(quantile * values.std(ddof=1) / math.sqrt(count))
     return mean - half, mean + half
 

@@ -6,14 +6,15 @@ import numpy as np
 import scipy.ndimage as ndimage
 
 from voxlate.system.arrays import Float32
-from voxlate.system.slabs import slabs
 
 Array = Float32
 
 NARROW, WIDE = 1.0, 3.0  # standard deviation of blurs, in pixels
-FAR = 12.0  # pixels from the background, beyond which the distance no longer matters
+FAR = 12  # pixels from the background, beyond which the distance no longer matters
 LEAST_SD = 1e-3  # of the network's range of 2: smaller standard deviations count as this one
 BACKGROUND_BELOW = -0.98  # network units
+DISTANCES = (np.sqrt(np.arange(FAR**2 + 1)) / FAR).astype(np.float32)  # by their squares
+AT_ONCE = 1 << 17  # voxels of a slab, whose features fit into a CPU's cache
 
 
 def voxel_features(
@@ -25,15 +26,20 @@ def voxel_features(
 
     All but one are computed within a slice, because slices are thicker than pixels, and there may be only one.
     """
+    return _features(image, _difference_to_neighbours(image), sources, sd)
+
+
+def _features(image: Array, difference: Array, sources: Sequence[Array], sd: Array | None) -> Array:
+    """The features of slices; difference: to their neighbours."""
     features = _image_features(image)
-    features.append(_difference_to_neighbours(image))
+    features.append(difference)
     features.append(_distance_to_background(image))
     for source in sources:
         features += _image_features(source)
     if sd is not None:
         for smoothed in (sd, blur(sd, NARROW), blur(sd, WIDE)):
             features.append(np.log(np.maximum(smoothed, LEAST_SD)))
-    return np.stack(features, axis=-1).astype(np.float32, copy=False)
+    return np.moveaxis(np.stack(features).astype(np.float32, copy=False), 0, -1)
 
 
 def features_in_slabs(
@@ -42,16 +48,20 @@ def features_in_slabs(
     sd: Array | None = None,
 ) -> Iterator[tuple[slice, Array]]:
     """The same features a few slices at a time, because those of a whole volume are larger than all its images."""
-    count = number_of_features(len(sources), sd is not None)
-    for planes in slabs((*image.shape, count)):
-        first = max(planes.start - 1, 0)
-        around = slice(first, planes.stop + 1)
-        features = voxel_features(
-            image[around],
-            [source[around] for source in sources],
-            None if sd is None else sd[around],
+    planes_at_once = max(1, AT_ONCE // max(1, image[0].size))
+    for start in range(0, len(image), planes_at_once):
+        planes = slice(start, min(start + planes_at_once, len(image)))
+        first = max(start - 1, 0)
+        difference = _difference_to_neighbours(image[first : planes.stop + 1])
+        yield (
+            planes,
+            _features(
+                image[planes],
+                difference[start - first : planes.stop - first],
+                [source[planes] for source in sources],
+                None if sd is None else sd[planes],
+            ),
         )
-        yield planes, features[planes.start - first : planes.stop - first]
 
 
 def number_of_features(sources: int, has_spread: bool) -> int:
@@ -65,11 +75,19 @@ def _image_features(image: Array) -> list[Array]:
     """Value, blurs, gradients at two scales, and the range of the neighbourhood."""
     narrow = blur(image, NARROW)
     wide = blur(image, WIDE)
-    neighbourhood = (1, 3, 3)
-    span = ndimage.maximum_filter(image, neighbourhood) - ndimage.minimum_filter(
-        image, neighbourhood
-    )
+    span = _extreme(image, np.maximum) - _extreme(image, np.minimum)
     return [image, narrow, wide, gradient(narrow), gradient(wide), span]
+
+
+def _extreme(image: Array, choose: np.ufunc) -> Array:
+    """The largest or the least value of 3 x 3 pixels around each pixel of slices."""
+    for axis in (1, 2):
+        chosen = np.copy(image)
+        lines, before = np.moveaxis(chosen, axis, 0), np.moveaxis(image, axis, 0)
+        choose(lines[1:], before[:-1], out=lines[1:])
+        choose(lines[:-1], before[1:], out=lines[:-1])
+        image = chosen
+    return image
 
 
 def blur(
@@ -100,8 +118,20 @@ def _difference_to_neighbours(image: Array) -> Array:
 
 def _distance_to_background(image: Array) -> Array:
     """The distance to the nearest pixel of background within the slice, at most FAR, divided by FAR."""
-    planes = []
-    for shown in image > BACKGROUND_BELOW:
-        distances = ndimage.distance_transform_edt(np.pad(shown, 1))
-        planes.append(distances[1:-1, 1:-1])
-    return (np.minimum(np.stack(planes), FAR) / FAR).astype(np.float32)
+    # Squares of whole pixels: along H to the nearest background, then along W to the nearest of those.
+    shown = np.pad(image > BACKGROUND_BELOW, ((0, 0), (1, 1), (1, 1)))
+    squares = np.where(shown, np.uint16(FAR**2), np.uint16(0))
+    for axis in (1, 2):
+        squares = _least_sum(squares, axis)
+    return DISTANCES[squares[:, 1:-1, 1:-1]]
+
+
+def _least_sum(squares: np.ndarray, axis: int) -> np.ndarray:
+    """The least sum of a pixel's value along an axis and the squared distance to it, up to FAR pixels away."""
+    least = np.copy(squares)
+    lines, before = np.moveaxis(least, axis, 0), np.moveaxis(squares, axis, 0)
+    for away in range(1, FAR):
+        farther = before + np.uint16(away**2)
+        np.minimum(lines[away:], farther[:-away], out=lines[away:])
+        np.minimum(lines[:-away], farther[away:], out=lines[:-away])
+    return least

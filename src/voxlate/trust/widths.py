@@ -16,7 +16,7 @@ Array = Float32
 
 BATCH = 2048
 LEARNING_RATE = 4e-3
-AT_ONCE = 1 << 18  # voxels in one prediction
+AT_ONCE = 1 << 13  # voxels in one prediction, whose hidden layers fit into a CPU's cache
 LEAST = 1e-4  # divisor of features and errors
 LARGEST = 1e4  # size of a value: networks with such weights predict finite values
 NARROWEST = 1e-3  # of the network's range of 2: no interval is narrower before it is scaled
@@ -65,7 +65,7 @@ class Widths(nn.Sequential):
 
     def predict(self, features: Array) -> Array:
         """How far the truth may be below and above the image, [2, …] in network units; features: [..., F]."""
-        flat = torch.from_numpy(np.ascontiguousarray(features)).flatten(0, -2)
+        flat = torch.from_numpy(features).flatten(0, -2)
         with torch.inference_mode():
             widths = torch.cat([self(part) for part in flat.split(AT_ONCE)])
         both_sides: Array = widths.expand(-1, 2).T.reshape(2, *features.shape[:-1]).numpy()
