@@ -10,6 +10,7 @@ rows that are there already are not made again.
 
 import argparse
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,24 @@ MEASURES = {
 
 
 def write_recipes(
-    prepared: Path, work: Path, rivals: list[str], minutes: float, **sides: list[str]
+    prepared: Path,
+    work: Path,
+    rivals: list[str],
+    minutes: float,
+    source: Sequence[str] = (),
+    target: Sequence[str] = (),
 ) -> None:
     """Write the recipe of each rival that has none; all have the first stage that is planned for these minutes."""
     mean = work / "mean.toml"
     if not mean.exists():
-        plan_training(prepared, minutes=minutes, mode="mean", from_scratch=True, **sides).save(mean)
+        plan_training(
+            prepared,
+            source=source,
+            target=target,
+            minutes=minutes,
+            mode="mean",
+            from_scratch=True,
+        ).save(mean)
     tables = values_of(str(mean))
     tables["synth"].pop("mirror", None)  # of the mean alone
     net, batch = tables["net"], tables["train"]["batch"]
@@ -157,8 +170,9 @@ def main() -> None:
     parser.add_argument("--features", default="texture", help="texture, vit or a ViT's folder")
     chosen = parser.parse_args()
     chosen.work.mkdir(parents=True, exist_ok=True)
-    sides = {"source": chosen.source, "target": chosen.target}
-    write_recipes(chosen.prepared, chosen.work, chosen.rivals, chosen.minutes, **sides)
+    write_recipes(
+        chosen.prepared, chosen.work, chosen.rivals, chosen.minutes, chosen.source, chosen.target
+    )
     path, console = chosen.work / "dial.json", Console(width=WIDTH)
     found: dict[str, dict[str, Any]] = read_json(path) if path.exists() else {}
     for seed in range(chosen.seeds):
