@@ -1,12 +1,15 @@
-"""The benchmark for a GPU runs: on a CPU, where there is time for it, so that it works on the day it is needed."""
+"""Benchmarks give known answers, and the one for a GPU runs on a CPU, so that it works on the day it is needed."""
 
+import io
 import json
 import sys
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from voxlate.phantoms import write_cohort
 
@@ -101,3 +104,33 @@ def test_realism_compares_phantoms_with_scans_and_goes_on_where_it_stopped(
     (tmp_path / "out" / "scans" / "t2_phantom_000.json").unlink()
     assert realism.main() == 0
     assert (tmp_path / "out" / "realism.json").read_bytes() == first
+
+
+def test_noise_of_twice_the_amplitude_has_6_db_more_power_in_each_ring(tmp_path):
+    from spectrum import BINS, power_db
+
+    truth = np.random.default_rng(0).standard_normal((64, 64, 3)).astype(np.float32)
+    for name, values in {"image": 2 * truth, "truth": truth}.items():
+        nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / f"{name}.nii.gz")
+    found = power_db([(tmp_path / "image.nii.gz", tmp_path / "truth.nii.gz")])
+    assert found == pytest.approx(np.full(BINS, 20 * np.log10(2)), abs=1e-4)
+
+
+def test_the_time_to_an_error_is_the_least_one_that_reaches_it():
+    import time_to_error
+
+    scores = {"ssim_2d": 0.7, "gradient_strength": 0.5}
+    rows = [
+        {"name": "train auto", "minutes": 1, "mae": 12.0, **scores},
+        {"name": "train auto", "minutes": 2, "mae": 10.0, **scores},
+        {"name": "train auto", "minutes": 4, "mae": 9.0, **scores},
+        {"name": "BasicUNet", "minutes": 10, "mae": 10.5, **scores},
+        {"name": "ResEnc", "minutes": 10, "mae": 8.0, **scores},
+    ]
+    written = io.StringIO()
+    time_to_error.show(rows, Console(file=written, width=120))
+    lines = written.getvalue().splitlines()
+    (reached,) = (line for line in lines if "BasicUNet" in line)
+    (missed,) = (line for line in lines if "ResEnc" in line)
+    assert "2 min, 20%" in reached
+    assert "%" not in missed
