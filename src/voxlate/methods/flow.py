@@ -55,7 +55,7 @@ class FlowSettings(MethodSettings):
         setting(
             "Standard deviation of the noise at the start of a path, in the state's unit.", gt=0
         ),
-    ] = 0.05
+    ] = 0.03
     halvings: Annotated[
         int,
         setting(
