@@ -1,12 +1,10 @@
 """The prepared cohort on disk: a file for each case, and cohort.json, which lists them."""
 
 import hashlib
-from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from statistics import median
 from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
@@ -27,7 +25,7 @@ from voxlate.images.register import RegistrationMethod
 from voxlate.images.statistics import Statistics
 from voxlate.options.layout import layout_options, quote_path
 from voxlate.system.config import adapter
-from voxlate.system.errors import BadInput, first_of
+from voxlate.system.errors import BadInput
 from voxlate.system.files import read_json, write_json
 from voxlate.system.messages import Message, read_messages
 from voxlate.system.records import (
@@ -322,28 +320,6 @@ class _Written:
     warnings: tuple[Text | StatedMessage, ...]
     made: _Made
     fingerprint: Any = None  # version 0.6 wrote medians over the cases
-
-
-def registration_lines(cases: Sequence[Entry]) -> dict[str, str]:
-    """A line on each modality that was registered: the steps kept, and how similar the scans were before and after."""
-    by_name = defaultdict[str, dict[str, Registered]](dict)
-    for case in cases:
-        for name, registration in case.registered.items():
-            by_name[name][case.case] = registration
-    lines = dict[str, str]()
-    for name, by_case in sorted(by_name.items()):
-        before = {case: scan.before.mutual_information for case, scan in by_case.items()}
-        after = {case: scan.after.mutual_information for case, scan in by_case.items()}
-        worst = min(after, key=after.__getitem__)
-        steps = Counter(scan.kept for scan in by_case.values())
-        kept = ", ".join(f"{step} kept in {count}" for step, count in steps.items())
-        unchanged = [case for case, scan in by_case.items() if scan.kept == "none"]
-        named = f" ({first_of(unchanged)})" if unchanged else ""
-        to = by_case[worst].to
-        lines[name] = (
-            f"registered to {to}: {kept}{named}; mutual information {median(before.values()):.3f} → {median(after.values()):.3f} (median), {before[worst]:.3f} → {after[worst]:.3f} (worst, {worst})"
-        )
-    return lines
 
 
 def read_tables(folder: Path) -> dict[str, Any]:
