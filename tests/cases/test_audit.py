@@ -12,7 +12,6 @@ from voxlate.cases.audit import (
     MOST_PAIRS,
     check_alignment,
     choose_cases,
-    misalignment_lines,
     misalignments,
     to_refine,
 )
@@ -20,6 +19,7 @@ from voxlate.cases.prepare import prepare
 from voxlate.cases.prepared import open_cohort
 from voxlate.formats.io import read_volume, write_volume
 from voxlate.phantoms import write_cohort
+from voxlate.reports.alignment import misalignment_lines
 from voxlate.reports.prepared import report_prepared
 from voxlate.system.files import read_json, write_json
 

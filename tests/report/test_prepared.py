@@ -7,9 +7,10 @@ import numpy as np
 
 from voxlate.cases.align import Registered
 from voxlate.cases.prepare import prepare
-from voxlate.cases.prepared import Entry, registration_lines
+from voxlate.cases.prepared import Entry
 from voxlate.images.grid import Volume
 from voxlate.images.register import Similarity
+from voxlate.reports.alignment import registration_lines
 from voxlate.reports.pictures import CaseImage, ColourScale, chequerboard, scan_columns
 
 

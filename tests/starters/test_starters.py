@@ -11,8 +11,8 @@ from PIL import Image
 from starter_pack import with_measured
 from voxlate.starters import names
 from voxlate.starters.card import Measured, read_card
+from voxlate.synthesis.inputs import by_accepted_names
 from voxlate.synthesis.model import load
-from voxlate.synthesis.scans import by_accepted_names
 from voxlate.system.errors import BadInput
 from voxlate.training.run import Run
 from voxlate.training.starter import check_starter, run_folder

@@ -8,9 +8,8 @@ from typing import Any
 from voxlate.api.entry import command
 from voxlate.api.next_steps import after_prepare
 from voxlate.api.progress import Feedback, report_to
-from voxlate.cases.audit import misalignment_lines
 from voxlate.cases.prepare import prepare as prepare_cohort
-from voxlate.cases.prepared import Cohort, registration_lines
+from voxlate.cases.prepared import Cohort
 from voxlate.cases.survey import Survey, cohort_overview
 from voxlate.cases.survey import survey as survey_cohort
 from voxlate.cohorts.deidentify import Deidentified, deidentify_folder
@@ -21,6 +20,7 @@ from voxlate.options.check import check_options
 from voxlate.options.phantom import PhantomOptions
 from voxlate.options.prepare import PrepareOptions
 from voxlate.phantoms import write_cohort
+from voxlate.reports.alignment import misalignment_lines, registration_lines
 from voxlate.system.errors import BadInput
 
 

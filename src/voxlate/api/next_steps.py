@@ -36,7 +36,7 @@ def after_training(run: Path, data: DataSettings, completes: bool) -> str:
     from maps, the synthesis of a scan of the user's.
     """
     splits, cohort = splits_of_training([run]), cohort_of(run)
-    wanted = set(data.source)
+    wanted = set(data.any_source or data.source)
     if cohort is None:
         unseen = next((f" --split {name}" for name in HELD_OUT if splits.get(name)), "")
         return f"synth {quote_path(run)} {COHORT}{unseen} --out OUT"
@@ -51,7 +51,7 @@ def after_training(run: Path, data: DataSettings, completes: bool) -> str:
         """Whether the model can synthesise a case with these modalities."""
         if completes:
             return bool(there) and there != wanted
-        return bool(there) if data.allow_missing else there == wanted
+        return bool(there) if data.allow_missing or data.any_source else there == wanted
 
     for name, cases in held_out.items():
         split = f" --split {name}" if name else ""

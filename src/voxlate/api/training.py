@@ -41,7 +41,7 @@ from voxlate.trust.summary import sentences, table
 AUTO = "auto"
 MINUTES = r"(\d+\.?\d*|\.\d+)"
 MORE = {"steps": r"\+[1-9]\d{0,7}", "minutes": rf"\+{MINUTES}"}
-OF_PLAN = ("source", "target", "memory_bytes", "mode", "from_scratch", "plan_for")
+OF_PLAN = ("source", "target", "any_source", "memory_bytes", "mode", "from_scratch", "plan_for")
 OF_RECIPE = ("changes", "start", "reuse", "fold", "small", *OF_PLAN)
 FLAGS = {"changes": "--set", "start": "--init", "memory_bytes": "--memory"}
 Publication = Literal["xmodality", "kl-f4", "kl-f8"]
@@ -256,7 +256,7 @@ def _minutes(text: str) -> float:
 
 def _say_resumed(run: Path, recipe: Recipe, asked: TrainOptions, report: Reporter) -> None:
     """State that a planned run keeps its plan; raises BadInput where it was planned for other modalities."""
-    check_same(run, recipe, asked.source, asked.target)
+    check_same(run, recipe, asked)
     given = [_flag(name) for name in asked.changed_options(*OF_PLAN, "minutes")]
     ignored = [*given, *(f"--set {key}" for key in asked.changes or {})]
     listed = f"{', '.join(ignored)} change nothing (another --out makes another plan)"

@@ -37,6 +37,12 @@ class DataSettings:
 
     source: Annotated[list[str], setting("input modalities of the model", min_length=1)]
     target: Annotated[list[str], setting("modalities that the model synthesises", min_length=1)]
+    any_source: Annotated[
+        tuple[str, ...],
+        later_key(
+            "MR scans that stand for the one source: a case is trained on once with each that it has, and synthesised from the one that is given"
+        ),
+    ] = ()
     patch: Annotated[
         tuple[int, int, int],
         setting("size of a patch in voxels, D, H, W; a slice has D = 1"),
@@ -175,7 +181,27 @@ class DataSettings:
                 f"data.augment.{moving[0]}: expected 0 with data.centred, found {getattr(self.augment, moving[0]):g}, which moves the mid-plane away from the middle. Set it to 0."
             )
 
+        self._check_any_source()
         self._check_planes()
+
+    def _check_any_source(self) -> None:
+        """Raise BadInput where several scans cannot stand for the source."""
+        names = self.any_source
+        for wrong, expected, found in (
+            (len({*names}) < len(names), "each modality once", f"{list(names)}"),
+            (len(self.source) > 1, "one source, for which they stand", f"{self.source}"),
+            (
+                {*names} & {*self.source, *self.target},
+                "names other than those of data.source and data.target",
+                f"{list(names)}",
+            ),
+            (self.apart, "pairs", "data.apart"),
+            (self.slices is not None, "none with a filter of slices", "data.slices"),
+        ):
+            if names and wrong:
+                raise BadInput(
+                    f"data.any_source: expected {expected}, found {found}. Change one of the two."
+                )
 
     def _check_planes(self) -> None:
         """Raise BadInput where slices of three planes do not fit the other keys."""

@@ -2,9 +2,8 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from statistics import median
 from typing import Literal, NamedTuple
 
 from voxlate.cases.align import Preparation
@@ -12,8 +11,7 @@ from voxlate.cases.case import PreparedCase
 from voxlate.cases.case_header import CaseHeader
 from voxlate.cases.prepared import Cohort, Entry
 from voxlate.images.misalignment import NOTHING_IN_COMMON, Misalignment, misalignment
-from voxlate.images.units import TISSUE_MAPS
-from voxlate.system.errors import first_of, plural
+from voxlate.system.errors import first_of
 from voxlate.system.groups import grouped
 from voxlate.system.messages import Message, message
 
@@ -153,33 +151,3 @@ def is_misaligned(header: CaseHeader, measured: Misalignment) -> bool:
         default=0.0,
     )
     return measured.median_mm > max(WORTH_A_WORD_MM, voxel_mm)
-
-
-def misalignment_lines(entries: Iterable[Entry]) -> dict[str, str]:
-    """A line on each modality: its misalignment from the scan it was compared with, and in how many cases."""
-    by_name = dict[str, dict[str, Misalignment]]()
-    have = Counter[str]()
-    for entry in entries:
-        have.update(entry.present if len(entry.present) > 1 else [])
-        for name, found in entry.misaligned.items():
-            if name not in TISSUE_MAPS:  # computed from the same head: there is nothing to measure
-                by_name.setdefault(name, {})[entry.case] = found
-    return {name: _line(by_case, have[name]) for name, by_case in sorted(by_name.items())}
-
-
-def _line(by_case: dict[str, Misalignment], cases: int) -> str:
-    known = {
-        case: found.median_mm for case, found in by_case.items() if found.median_mm is not None
-    }
-    to = next(iter(by_case.values())).to
-    examined = f"; {len(by_case)} of {cases} cases were examined" if len(by_case) < cases else ""
-    if not known:
-        reasons = Counter(found.reason or NOTHING_IN_COMMON for found in by_case.values())
-        return f"against {to}: cannot be measured in any case ({reasons.most_common(1)[0][0]}){examined}"
-    unmeasured = ""
-    if len(known) < len(by_case):
-        unmeasured = f"; not measurable in {len(by_case) - len(known)} of {len(by_case)} cases"
-    worst = max(known, key=lambda case: known[case])
-    thick = any("D" in found.unseen for found in by_case.values())
-    plane = " in the plane of the slices" if thick else ""
-    return f"lies {median(known.values()):.1f} mm from {to}{plane} (median of {plural(len(known), 'case')}), at most {known[worst]:.1f} ({worst}){unmeasured}{examined}"

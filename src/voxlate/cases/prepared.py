@@ -1,12 +1,10 @@
 """The prepared cohort on disk: a file for each case, and cohort.json, which lists them."""
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from statistics import median
 from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
@@ -18,6 +16,7 @@ from voxlate.cases.case import PreparedCase, open_case, read_header
 from voxlate.cases.case_header import CaseHeader, Unit
 from voxlate.cases.drawn import UNIT, Drawn
 from voxlate.cases.layout import CANONICAL, lay_out_header
+from voxlate.cases.one_scan import OneScan
 from voxlate.cases.physics import PhysicsSettings, check_targets
 from voxlate.cohorts.leakage import refuse_leak
 from voxlate.cohorts.split import FOLDS, SPLITS, fold_splits
@@ -27,7 +26,7 @@ from voxlate.images.register import RegistrationMethod
 from voxlate.images.statistics import Statistics
 from voxlate.options.layout import layout_options, quote_path
 from voxlate.system.config import adapter
-from voxlate.system.errors import BadInput, first_of
+from voxlate.system.errors import BadInput
 from voxlate.system.files import read_json, write_json
 from voxlate.system.messages import Message, read_messages
 from voxlate.system.records import (
@@ -80,7 +79,8 @@ class Entry:
 class Cohort:
     """A prepared cohort: its cases with their splits, the modalities and units, and its provenance.
 
-    drawn: modalities that are computed from tissue-parameter maps when they are read; not part of cohort.json.
+    drawn: modalities that are computed from tissue-parameter maps when they are read; scans_of: cases of which one scan
+    stands for the source (see batches/any_source.py); neither is part of cohort.json.
     """
 
     folder: Path
@@ -90,6 +90,7 @@ class Cohort:
     warnings: tuple[Message, ...]
     provenance: dict[str, Any]
     drawn: Drawn | None = None
+    scans_of: dict[str, OneScan] = field(default_factory=dict)
 
     @property
     def splits(self) -> dict[str, list[str]]:
@@ -124,7 +125,7 @@ class Cohort:
     @property
     def digest(self) -> str:
         """16 hexadecimal digits of cohort.json and of the inputs of every case, which change with any voxel."""
-        inputs = [self.header(case.case).inputs for case in self.cases]
+        inputs = [self._header(case).inputs for case in self.on_disk(self._entries)]
         record = (self.folder / "cohort.json").read_bytes()
         return hashlib.sha256(record + repr(inputs).encode()).hexdigest()[:16]
 
@@ -176,6 +177,11 @@ class Cohort:
         modalities = tuple(dict.fromkeys((*self.modalities, *drawn.names)))
         return replace(self, cases=tuple(cases), modalities=modalities, units=units, drawn=drawn)
 
+    def on_disk(self, cases: Iterable[str]) -> list[str]:
+        """The cases on disk, each once, that these are, or of which they show one scan."""
+        scans = self.scans_of
+        return [*dict.fromkeys(scans[case].case if case in scans else case for case in cases)]
+
     def header(self, case: str, axes: str = CANONICAL) -> CaseHeader:
         """The header of a case with these axes (see cases/layout.py)."""
         (header,) = self.headers_of_draws(case, None)
@@ -186,22 +192,34 @@ class Cohort:
 
         draws: None for the header of the case's fixed draw alone.
         """
-        path = case_path(self.folder, case)
-        header = self._check_listed(read_header(path), case)
+        header = self._header(case)
         if self.drawn is None or not self.drawn.computes(header):
             return [header]
         if draws is None:
-            return [self.drawn.add_to_header(open_case(path))]
-        case_on_disk = open_case(path)
-        return [self.drawn.with_contrasts(case_on_disk, number) for number in range(draws)]
+            return [self.drawn.add_to_header(self._open(case))]
+        stored = self._open(case)
+        return [self.drawn.with_contrasts(stored, number) for number in range(draws)]
 
     def case(self, case: str) -> PreparedCase:
         """A case, with the contrasts of data.physics where they are drawn."""
-        prepared = open_case(case_path(self.folder, case))
-        self._check_listed(prepared.header, case)
+        prepared = self._open(case)
         if self.drawn is None or not self.drawn.computes(prepared.header):
             return prepared
         return replace(prepared, header=self.drawn.add_to_header(prepared), contrasts=self.drawn)
+
+    def _header(self, case: str) -> CaseHeader:
+        """The header of a case on disk, or of one with a scan as the source."""
+        if case in self.scans_of:
+            return self.scans_of[case].header(self._header(self.scans_of[case].case))
+        return self._check_listed(read_header(case_path(self.folder, case)), case)
+
+    def _open(self, case: str) -> PreparedCase:
+        """A case on disk, or with a scan as the source."""
+        if case in self.scans_of:
+            return self.scans_of[case].of(self._open(self.scans_of[case].case))
+        prepared = open_case(case_path(self.folder, case))
+        self._check_listed(prepared.header, case)
+        return prepared
 
     @cached_property
     def _entries(self) -> dict[str, Entry]:
@@ -324,28 +342,6 @@ class _Written:
     fingerprint: Any = None  # version 0.6 wrote medians over the cases
 
 
-def registration_lines(cases: Sequence[Entry]) -> dict[str, str]:
-    """A line on each modality that was registered: the steps kept, and how similar the scans were before and after."""
-    by_name = defaultdict[str, dict[str, Registered]](dict)
-    for case in cases:
-        for name, registration in case.registered.items():
-            by_name[name][case.case] = registration
-    lines = dict[str, str]()
-    for name, by_case in sorted(by_name.items()):
-        before = {case: scan.before.mutual_information for case, scan in by_case.items()}
-        after = {case: scan.after.mutual_information for case, scan in by_case.items()}
-        worst = min(after, key=after.__getitem__)
-        steps = Counter(scan.kept for scan in by_case.values())
-        kept = ", ".join(f"{step} kept in {count}" for step, count in steps.items())
-        unchanged = [case for case, scan in by_case.items() if scan.kept == "none"]
-        named = f" ({first_of(unchanged)})" if unchanged else ""
-        to = by_case[worst].to
-        lines[name] = (
-            f"registered to {to}: {kept}{named}; mutual information {median(before.values()):.3f} → {median(after.values()):.3f} (median), {before[worst]:.3f} → {after[worst]:.3f} (worst, {worst})"
-        )
-    return lines
-
-
 def read_tables(folder: Path) -> dict[str, Any]:
     """The tables of cohort.json, of any version and not checked; raises BadInput where it has another format."""
     value = read_json(folder / "cohort.json")
@@ -359,7 +355,7 @@ def read_tables(folder: Path) -> dict[str, Any]:
 def write_cohort(cohort: Cohort) -> None:
     """Write cohort.json, the last step of prepare: a folder without it is unfinished."""
     value = asdict(replace(cohort, drawn=None))
-    del value["folder"], value["drawn"]
+    del value["folder"], value["drawn"], value["scans_of"]
     value["warnings"] = [warning.table for warning in cohort.warnings]
     value["made"] = value.pop("provenance")  # the key of version 0.6
     for case in value["cases"]:

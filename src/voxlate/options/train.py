@@ -45,6 +45,13 @@ class PlanOptions:
     target: Annotated[
         Sequence[str] | str, replace(MODALITY, help="Modality to synthesise. Repeatable.")
     ] = ()
+    any_source: Annotated[
+        Sequence[str] | str,
+        replace(
+            MODALITY,
+            help="MR contrast that may be the input, in place of --source: the model takes any one of them. Repeatable.",
+        ),
+    ] = ()
     from_scratch: Annotated[
         bool, Option("Begin from random weights even where a starter fits.", panel=PLAN)
     ] = False

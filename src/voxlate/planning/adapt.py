@@ -65,6 +65,7 @@ def adapt(
     cohort = open_cohort(data)
     renamed = is_starter(run) and _rename_modalities(header["recipe"], own.folder, cohort)
     recipe = from_dict(renamed or header["recipe"], f"{weights} (header)", asked.allow_code)
+    cohort = recipe.with_scans_of(cohort)
     scans = _check_site(recipe, header, cohort, say)
     old = _find_replay(own, asked, say)
     adapted = _begun_recipe(out, asked, say) or _adapt_recipe(recipe, cohort, old, asked)

@@ -12,6 +12,7 @@ from typing import Any
 
 import tomli_w
 
+from voxlate.batches.any_source import with_any_source
 from voxlate.cases.prepared import open_cohort
 from voxlate.cohorts.choice import as_names
 from voxlate.options.option import merge
@@ -21,7 +22,7 @@ from voxlate.planning.facts import Facts, check_scales, facts_of
 from voxlate.planning.other_machine import Elsewhere, machine_of
 from voxlate.planning.pace import SPARE, PaceRecord
 from voxlate.planning.probe import FREE, Limits, Probe, free_memory
-from voxlate.planning.roles import Roles, refuse_maps, roles_of
+from voxlate.planning.roles import ANY_SOURCE, Roles, refuse_maps, roles_of, roles_of_any
 from voxlate.planning.rules import LEAST_STEPS, PREDICTOR, Draft, Tables
 from voxlate.planning.search import FILLED, Candidate, Search, reason, useful_steps
 from voxlate.planning.starters import Starter, find_starter, plan_from_starter, without_training
@@ -227,15 +228,14 @@ def plan_once(
     return by_main(accelerator, decide)
 
 
-def check_same(run: Path, recipe: Recipe, source: Sequence[str], target: Sequence[str]) -> None:
+def check_same(run: Path, recipe: Recipe, options: PlanOptions) -> None:
     """Raise BadInput if a run was planned with other sources or targets than those of this call."""
-    for side, asked, own in (
-        ("source", source, recipe.data.source),
-        ("target", target, recipe.data.target),
-    ):
+    for side in ("source", "target", "any_source"):
+        asked, own = as_names(getattr(options, side)), getattr(recipe.data, side)
         if asked and set(asked) != set(own):
+            name = side.replace("_", "-")
             raise BadInput(
-                f"{run}: expected a run with the {side} {', '.join(asked)}, found one that was planned with {', '.join(own)}. Choose another --out, or drop --{side}."
+                f"{run}: expected a run with the {name} {', '.join(asked)}, found one that was planned with {', '.join(own) or 'none'}. Choose another --out, or drop --{name}."
             )
 
 
@@ -261,8 +261,14 @@ def plan_training(
     limits = _limits(asked, elsewhere)
     cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
     facts = facts_of(cohort)
-    refuse_maps(facts, source, target)
-    roles = roles_of(facts, source, target)
+    if any_source := as_names(asked.any_source):
+        _refuse_source(source)
+        roles = roles_of_any(facts, any_source, target)
+        cohort = with_any_source(cohort, any_source, ANY_SOURCE)
+        facts = facts_of(cohort)
+    else:
+        refuse_maps(facts, source, target)
+        roles = roles_of(facts, source, target)
     _check_variation(facts, roles)
     if roles.pairing == "pairs":  # cases without a pair are not used
         facts = facts.of_cases_with([*roles.source, *roles.target])
@@ -319,6 +325,14 @@ def _limits(asked: PlanOptions, elsewhere: Elsewhere | None) -> Limits:
     if memory is None:
         memory = elsewhere.memory_bytes * FREE if elsewhere else free_memory(asked.device)
     return Limits(60.0 if asked.minutes is None else float(asked.minutes), memory)
+
+
+def _refuse_source(source: Sequence[str]) -> None:
+    """Raise BadInput where sources are named that a model of any source would not have."""
+    if source:
+        raise BadInput(
+            f"--source: expected --any-source or --source, found both ({', '.join(source)}). Drop one."
+        )
 
 
 def _check_variation(facts: Facts, roles: Roles) -> None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from voxlate.images.units import HOUNSFIELD, TISSUE_MAPS
 from voxlate.planning.facts import SHOW_ANATOMY, Facts, Scan
-from voxlate.system.errors import BadInput, did_you_mean
+from voxlate.system.errors import BadInput, did_you_mean, first_of
 
 # Later modalities take longer to scan, or need contrast agent or radiation, so they are synthesised from earlier ones.
 RISING = (
@@ -27,17 +27,22 @@ RISING = (
     "ncct",
     "ct",
 )
+ANY_SOURCE = "mr"  # the source for which any of several contrasts stands, as in starters
 CONTRASTS = 3  # from this number of contrasts on, any of them may be missing
 
 
 @dataclass(frozen=True)
 class Roles:
-    """Sources and targets; pairing: "pairs", "complete" (any missing modality from the others) or "unpaired"."""
+    """Sources and targets; pairing: "pairs", "complete" (any missing modality from the others) or "unpaired".
+
+    any_source: the scans that stand for the one source (see batches/any_source.py).
+    """
 
     source: tuple[str, ...]
     target: tuple[str, ...]
     why: str
     pairing: Literal["pairs", "complete", "unpaired"] = "pairs"
+    any_source: tuple[str, ...] = ()
 
 
 def roles_of(facts: Facts, source: Sequence[str] = (), target: Sequence[str] = ()) -> Roles:
@@ -82,6 +87,39 @@ def roles_of(facts: Facts, source: Sequence[str] = (), target: Sequence[str] = (
     raise BadInput(
         f"{facts.cohort.folder}: expected training cases with {' and '.join(guess.source)} and with {' and '.join(guess.target)}, found none. Name others with --source and --target."
     )
+
+
+def roles_of_any(facts: Facts, scans: Sequence[str], target: Sequence[str]) -> Roles:
+    """The roles where any of these scans is the source; facts: of the cohort on disk.
+
+    Raises BadInput for unknown names, without a target, and where no training case has a scan and the targets.
+    """
+    for name in (*scans, *target):
+        if name not in facts.scans:
+            known = ", ".join(facts.scans)
+            hint = did_you_mean(name, facts.scans) or "Name one of these."
+            raise BadInput(
+                f"--any-source, --target: expected modalities of the training cases ({known}), found '{name}'. {hint}"
+            )
+    if not target:
+        raise BadInput(
+            "--any-source: expected the modality to synthesise with it, found none. Add --target NAME."
+        )
+    if ANY_SOURCE in (*scans, *target):
+        raise BadInput(
+            f"--any-source: expected modalities of other names than {ANY_SOURCE}, as which they are taken, found it. Prepare the cohort with another name for it."
+        )
+    pairs = facts.with_all(target)
+    having = {name: sum(name in entry.present for entry in pairs) for name in scans}
+    if not any(having.values()):
+        raise BadInput(
+            f"{facts.cohort.folder}: expected training cases with {' and '.join(target)} and any of {', '.join(scans)}, found none. Name others."
+        )
+    counts = ", ".join(f"{name} in {count}" for name, count in having.items())
+    lacking = [entry.case for entry in pairs if not {*scans} & {*entry.present}]
+    without = f"; {first_of(lacking)} has none of them and is left out" if lacking else ""
+    why = f"any one of {' or '.join(scans)}, which each item shows under the name {ANY_SOURCE} ({counts} of {len(pairs)} training cases with {' and '.join(target)}); each scan of a case is an item of its own, and its validation too{without}"
+    return Roles((ANY_SOURCE,), tuple(target), why, any_source=tuple(scans))
 
 
 def refuse_maps(facts: Facts, source: Sequence[str] = (), target: Sequence[str] = ()) -> None:

@@ -215,6 +215,8 @@ def choose_data(draft: Draft) -> None:
     """Sides, patches of whole slices or of the bodies' box, and one neighbouring slice on each side for pairs."""
     facts, roles, data, why = draft.facts, draft.roles, draft.data, draft.why
     data |= {"source": list(roles.source), "target": list(roles.target)}
+    if roles.any_source:
+        data["any_source"] = list(roles.any_source)
     data["patch"] = [1, *patch_sides(facts, draft.size.stem)]
     why["data.source"] = roles.why
     why["data.patch"] = _reason_for_patch(facts, data["patch"])
@@ -432,7 +434,9 @@ def plan_cycles(draft: Draft) -> None:
 
 
 def _sides(draft: Draft) -> str:
-    return f"{' + '.join(draft.roles.source)} to {' + '.join(draft.roles.target)}"
+    roles = draft.roles
+    source = " or ".join(roles.any_source) or " + ".join(roles.source)
+    return f"{source} to {' + '.join(roles.target)}"
 
 
 def choose_network(draft: Draft) -> None:

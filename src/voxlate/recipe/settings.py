@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from voxlate.batches.any_source import with_any_source
 from voxlate.batches.patches import DataSettings
 from voxlate.cases.prepared import Cohort
 from voxlate.diffusion.noise import Independent, SliceNoise
@@ -237,12 +238,19 @@ class Recipe:
         return set(self.targets).union(*sources)
 
     def with_maps_of(self, cohort: Cohort, must_draw: bool = True) -> Cohort:
-        """The cohort with the modalities that data.physics draws.
+        """The cohort with the modalities that data.physics draws, and with the scans of data.any_source as the source.
 
         must_draw: raise BadInput where the cohort has no maps; else it stays as it is, since weights that were trained
         on phantoms may be trained further on real scans.
         """
-        return cohort.with_physics(self.data.physics, self.targets, must_draw)
+        return self.with_scans_of(cohort.with_physics(self.data.physics, self.targets, must_draw))
+
+    def with_scans_of(self, cohort: Cohort) -> Cohort:
+        """The cohort with each scan of data.any_source as the source of a case of its own."""
+        data = self.data
+        return (
+            with_any_source(cohort, data.any_source, data.source[0]) if data.any_source else cohort
+        )
 
     @property
     def needs_mask(self) -> bool:
@@ -251,7 +259,8 @@ class Recipe:
 
     def finds_mask_of(self, modality: str | None) -> bool:
         """Whether a mask that was found in this modality (None: in none, or in any) can be found in the sources."""
-        return not self.needs_mask or modality is None or modality in self.data.source
+        known = {None, *self.data.source, *self.data.any_source}
+        return not self.needs_mask or modality in known
 
     @property
     def ignores_outside(self) -> bool:

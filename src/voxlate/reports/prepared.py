@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.cases.align import Registered
-from voxlate.cases.audit import misalignment_lines, not_examined
-from voxlate.cases.prepared import Cohort, Entry, open_cohort, registration_lines
+from voxlate.cases.audit import not_examined
+from voxlate.cases.prepared import Cohort, Entry, open_cohort
 from voxlate.images.misalignment import NOTHING_IN_COMMON, Misalignment
+from voxlate.reports.alignment import misalignment_lines, registration_lines
 from voxlate.reports.page import flat, write_report
 from voxlate.reports.pictures import evenly, in_a_row, scan_columns
 from voxlate.system.errors import plural

@@ -21,10 +21,11 @@ from voxlate.synthesis.calibration_job import (
     collect_cases,
 )
 from voxlate.synthesis.ensemble import Ensemble
+from voxlate.synthesis.inputs import by_accepted_names
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.model_transfer import SentModel
 from voxlate.synthesis.progress import warn_unless_note
-from voxlate.synthesis.scans import by_accepted_names, in_split
+from voxlate.synthesis.scans import in_split
 from voxlate.system.errors import BadInput
 from voxlate.system.files import lock
 from voxlate.system.messages import Say, message

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import nibabel as nib
 import numpy as np
@@ -30,12 +30,14 @@ from voxlate.images.mask import clearest
 from voxlate.images.units import unit_of
 from voxlate.recipe import Recipe
 from voxlate.synthesis.memory import check_memory
+from voxlate.system.codes import Grade
 from voxlate.system.config import adapter
 from voxlate.system.errors import BadInput
 from voxlate.system.messages import Message, grade_of_distance, message, worst_grade
 from voxlate.system.slabs import chunks
 from voxlate.training.weights import DIGITS
 
+T = TypeVar("T")
 Scan = Volume | Path | str | nib.spatialimages.SpatialImage | tuple[Any, Any]
 FLUID_IS_BRIGHT = ("t2", "pd")
 MOST_SPACING_RATIO = 1.5  # between the sides of voxels here and in training, along any axis
@@ -152,6 +154,27 @@ def by_name(scans: Any, sources: Sequence[str]) -> Mapping[str, Scan]:
             f"scans: expected scans by modality for a model of {', '.join(sources)}, found one scan without a name. Write {{'{sources[0]}': scan, '{sources[1]}': …}}."
         )
     return {sources[0]: scans}
+
+
+def by_accepted_names(
+    files: Mapping[str, T], aliases: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, T], list[Message]]:
+    """Scans or files by the model's names of their modalities, and a message for each scan that has another name.
+
+    aliases: see Model.aliases; of several accepted scans the first of the list is taken.
+    """
+    own = dict(files)
+    notes = []
+    for modality, names in aliases.items():
+        accepted = [name for name in names if name in own and name not in aliases]
+        if modality in own or not accepted:
+            continue
+        first, *unused = accepted
+        own[modality] = own.pop(first)
+        more = f"; {', '.join(unused)} could be taken, too, by {modality}=FILE" if unused else ""
+        grade: Grade = "caution" if unused else "note"  # a choice is seen without --verbose
+        notes.append(message("taken-as", f"{first} is taken as {modality}{more}.", grade=grade))
+    return own, notes
 
 
 def targets_for(recipe: Recipe, scans: Collection[str]) -> list[str]:

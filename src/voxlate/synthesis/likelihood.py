@@ -105,12 +105,13 @@ def likelihood(
         raise BadInput(
             f"{run}: expected a diffusion model, the only kind with a density, found method.kind '{kind_of(recipe.method)}'. Name another run; voxlate evaluate scores any."
         )
-    prepared = recipe.with_maps_of(open_cohort(cohort))
+    prepared = open_cohort(cohort)
     if is_fold(folders := [run, run.parent]):
         splits = dict[str, str]()
         for name, cases in splits_of_training(folders).items():
             splits |= dict.fromkeys(cases, name)
         prepared = prepared.with_splits(splits)
+    prepared = recipe.with_maps_of(prepared)
     _check_preparation(prepared, header)
     stated = {
         "voxlate": __version__,

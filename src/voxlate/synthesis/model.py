@@ -19,6 +19,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
 
@@ -56,6 +57,7 @@ from voxlate.synthesis.empty import (
 from voxlate.synthesis.inputs import (
     CaseInputs,
     Scan,
+    by_accepted_names,
     by_name,
     contents_of,
     is_in_training,
@@ -201,15 +203,19 @@ class Model:
         """Synthesise the target modalities from scans {modality: scan}, or from one scan if the model has one source.
 
         A scan is a path, a Volume, a nibabel image, or a pair of an array (NumPy, torch) [x, y, z] and its affine (to RAS
-        mm). A scan named "mask" replaces the mask that would be computed. The scans are resampled, registered, aligned and
-        masked as in training; the images are on the grid of the first source's own file. case: name in messages and
+        mm). A scan with another name that the model accepts is taken, with a message. A scan named "mask" replaces the
+        mask that would be computed. The scans are resampled, registered, aligned and masked as in training; the images are
+        on the grid of the first source's own file. case: name in messages and
         provenance; the noise depends on the seed and the scans' voxels. progress: is called with the number of finished
         slices or patches and their total; True and False report nothing. warn: is called with each warning; by default
         Python warns of all that are more than notes. turn: is entered while the network computes. options: as in the
         recipe's [synth] (samples, steps, ...). Raises BadInput where a scan is missing, or scans do not fit together.
         """
         model = self.with_options(**options)
-        inputs = model.prepare(by_name(scans, self.recipe.data.source), case)
+        own, notes = by_accepted_names(by_name(scans, self.recipe.data.source), self.aliases)
+        for note in notes:
+            warn(note)
+        inputs = model.prepare(own, case)
         plan = model.plan(inputs.files, seed)  # refuses a calibration of other images
         axes, units = model.recipe.data.axes, model.header["units"]
         output_grid = find_output_grid(inputs.prepared, axes, units)
@@ -407,8 +413,10 @@ class Model:
 
     @property
     def aliases(self) -> Mapping[str, Sequence[str]]:
-        """For each modality of a starter, the names of scans that it stands for; {} of any other model."""
-        return self.header.get("starter", {}).get("accepts", {})
+        """For each modality of a starter, or the source of data.any_source, the names of scans that it stands for."""
+        data = self.recipe.data
+        accepts: Mapping[str, Sequence[str]] = self.header.get("starter", {}).get("accepts", {})
+        return {**accepts, data.source[0]: data.any_source} if data.any_source else accepts
 
     @property
     def missing_checks(self) -> list[Message]:
@@ -463,7 +471,8 @@ class Model:
     def check_names(self, scans: Collection[str], case: str) -> None:
         """Raise BadInput where modalities that the model needs are not among a case's scans."""
         sources = self.recipe.data.source
-        known = (*sources, *self.recipe.data.target, MASK)
+        accepted = chain.from_iterable(self.aliases.values())
+        known = (*sources, *accepted, *self.recipe.data.target, MASK)
         if unknown := sorted(set(scans) - set(known)):
             hint = did_you_mean(unknown[0], known) or "Choose one of these names, or leave it out."
             raise BadInput(
@@ -473,8 +482,13 @@ class Model:
         may_lack = self.recipe.task.completes or self.recipe.data.allow_missing
         if len(missing) == len(sources) or (missing and not may_lack):
             found = ", ".join(sorted(scans)) or "none of them"
+            any_source = " or ".join(self.recipe.data.any_source)
+            expected, lacking = (
+                any_source or " and ".join(sources),
+                any_source or " and ".join(missing),
+            )
             raise BadInput(
-                f"{case}: expected {' and '.join(sources)}, found {found}. Add {' and '.join(missing)}, or use a model for other modalities."
+                f"{case}: expected {expected}, found {found}. Add {lacking}, or use a model for other modalities."
             )
         if self.recipe.task.completes and not missing:
             raise BadInput(

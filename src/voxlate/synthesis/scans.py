@@ -18,10 +18,10 @@ from voxlate.formats.io import is_there, location_of
 from voxlate.images.units import TISSUE_MAPS, UNITS
 from voxlate.recipe.provenance import is_fold, splits_of_training
 from voxlate.synthesis.dicom_study import pick_series, study_series
+from voxlate.synthesis.inputs import by_accepted_names
 from voxlate.synthesis.model import Model
-from voxlate.system.codes import Grade
 from voxlate.system.errors import BadInput, did_you_mean
-from voxlate.system.messages import Message, message
+from voxlate.system.messages import Message
 
 
 @dataclass(frozen=True)
@@ -94,27 +94,6 @@ def _refuse_maps(scans: Iterable[Scans], sources: Sequence[str], where: object) 
         raise BadInput(
             f"{where}: expected an image ({' or '.join(sources)}), found tissue-parameter maps ({', '.join(maps)}), from which images are drawn in training alone. Write phantoms with images (voxlate phantom --modality t1 --out IMAGES) and give one as {sources[0]}=IMAGES/phantom_000/t1.nii.gz."
         )
-
-
-def by_accepted_names(
-    files: Mapping[str, Path], aliases: Mapping[str, Sequence[str]]
-) -> tuple[dict[str, Path], list[Message]]:
-    """Files by the model's names of their modalities, and a message for each scan that has another name.
-
-    aliases: see Model.aliases; of several accepted scans the first of the list is taken.
-    """
-    own = dict(files)
-    notes = []
-    for modality, names in aliases.items():
-        accepted = [name for name in names if name in own and name not in aliases]
-        if modality in own or not accepted:
-            continue
-        first, *unused = accepted
-        own[modality] = own.pop(first)
-        more = f"; {', '.join(unused)} could be taken, too, by {modality}=FILE" if unused else ""
-        grade: Grade = "caution" if unused else "note"  # a choice is seen without --verbose
-        notes.append(message("taken-as", f"{first} is taken as {modality}{more}.", grade=grade))
-    return own, notes
 
 
 def _name_scans(

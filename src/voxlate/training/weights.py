@@ -64,7 +64,7 @@ def make_header(
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
         "steps": steps,
         "seconds": seconds,
-        "training_cases": len(cohort.splits["train"]),
+        "training_cases": len(cohort.on_disk(cohort.splits["train"])),
         "training_ml": cohort.median("mask_ml"),
         "training_voxels": [
             header.voxels[name][:DIGITS]

@@ -10,10 +10,11 @@ from typing import Any
 from markupsafe import Markup
 
 from voxlate.api.next_steps import cohort_of
-from voxlate.cases.audit import is_misaligned, misalignment_lines
-from voxlate.cases.prepared import open_cohort, registration_lines
+from voxlate.cases.audit import is_misaligned
+from voxlate.cases.prepared import open_cohort
 from voxlate.cases.survey import cohort_overview
 from voxlate.recipe.provenance import read_run
+from voxlate.reports.alignment import misalignment_lines, registration_lines
 from voxlate.reports.page import charts_of, newest_pictures
 from voxlate.scoring.verdict import verdict_lines
 from voxlate.training.log_file import read_verdicts
