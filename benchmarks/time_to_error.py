@@ -2,40 +2,61 @@
 
 python benchmarks/time_to_error.py PREPARED COHORT WORK [--minutes 13] [--shares 0.1 0.2 0.4] [--source NAME --target NAME]
     [--split val] [--peers BasicUNet UNetPlusPlus ResEnc]
-The networks of peers.py learn for --minutes, ours for these shares of them, all by `train auto --mode mean`: data,
-changes and loss are those of our plan, and a peer has the optimiser of its package, AdamW. A fresh process trains each.
+The networks of peers.py learn for --minutes, ours for these shares of them, as `train auto --mode mean` plans it. Data,
+changes and loss of a peer are those of our plan for its minutes, its optimiser is AdamW, and its steps are timed first.
 Prints the table of WORK/time_to_error.json; runs and rows that are there already are not made again.
 """
 
 import argparse
-import os
-import subprocess
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import tomli_w
 from rich.console import Console
 from rich.table import Table
 
+import voxlate
 from bench_samplers import measure
+from voxlate.cases.prepared import open_cohort
+from voxlate.planning import rules
+from voxlate.planning.plan import plan_training
+from voxlate.planning.probe import Limits, Probe, free_memory
+from voxlate.recipe import from_dict
 from voxlate.synthesis.model import load
-from voxlate.system.files import read_json, write_json
+from voxlate.system.files import read_json, write_json, write_text
 
 OURS = "train auto"
-OPTIMISER = '{kind = "adamw", lr = 1e-3, warm_up = 100, hold = 0.2}'
+OPTIMISER = {"kind": "adamw", "lr": 1e-3, "warm_up": 100, "hold": 0.2}  # of the peers
+TIMED = 5  # training steps of a peer
 SCORES = {"mae": "MAE", "ssim_2d": "SSIM", "gradient_strength": "gradient ratio"}
 
 
-def train(name: str, minutes: float, prepared: Path, run: Path, sides: list[str]) -> None:
+def train(
+    name: str,
+    minutes: float,
+    prepared: Path,
+    run: Path,
+    source: Sequence[str],
+    target: Sequence[str],
+) -> None:
     """Train our network, or a peer's, for these minutes."""
-    command = [sys.executable, "-m", "voxlate", "train", "auto", "--data", str(prepared)]
-    command += ["--out", str(run), "--mode", "mean", "--from-scratch", "--minutes", str(minutes)]
-    if name != OURS:
-        changes = (f'net={{kind = "peers:{name}"}}', f"train.optimiser={OPTIMISER}")
-        command += [word for change in changes for word in ("--set", change)]
-    # where a recipe finds peers.py
-    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    subprocess.run([*command, *sides], check=True, env={**os.environ, "PYTHONPATH": paths})
+    asked: dict[str, Any] = {"minutes": minutes, "mode": "mean", "from_scratch": True}
+    asked |= {"source": source, "target": target}
+    if name == OURS:
+        voxlate.train("auto", prepared, run, **asked)
+        return
+    planned = plan_training(prepared, **asked)
+    tables = {**planned.tables, "net": {"kind": f"peers:{name}"}}
+    tables["train"] = {**tables["train"], "optimiser": OPTIMISER}
+    probe = Probe(open_cohort(prepared), Limits(minutes, free_memory("auto")))
+    measured = probe.measure(from_dict(tables, name, allow_code=True), 0, TIMED)
+    assert measured is not None, f"too little memory for {name}"
+    steps = max(round(minutes * 60 / measured.seconds), 1)
+    tables["train"] |= {"steps": steps, "ema": rules.average_decay(steps), "save_every": steps}
+    recipe = run.with_suffix(".toml")
+    write_text(recipe, tomli_w.dumps(tables))
+    voxlate.train(recipe, prepared, run, allow_code=True)
 
 
 def show(rows: list[dict[str, Any]], console: Console) -> None:
@@ -66,8 +87,6 @@ def main() -> None:
     parser.add_argument("--split", default="val")
     parser.add_argument("--peers", nargs="+", default=("BasicUNet", "UNetPlusPlus", "ResEnc"))
     chosen = parser.parse_args()
-    sides = [f"--source={name}" for name in chosen.source]
-    sides += [f"--target={name}" for name in chosen.target]
     trained = [(OURS, share * chosen.minutes) for share in chosen.shares]
     trained += [(peer, chosen.minutes) for peer in chosen.peers]
     path, console = chosen.work / "time_to_error.json", Console()
@@ -76,9 +95,10 @@ def main() -> None:
         key = f"{name}, {minutes:g} minutes"
         if key in found:
             continue
-        run = chosen.work / key.replace(" ", "_").replace(",", "")
-        train(name, minutes, chosen.prepared, run, sides)
-        scores = measure(load(run), chosen.cohort, chosen.split or None, "texture", console)
+        run = chosen.work / key.replace(" ", "_").replace(",", "").replace(".", "_")
+        train(name, minutes, chosen.prepared, run, chosen.source, chosen.target)
+        model = load(run, allow_code=True)
+        scores = measure(model, chosen.cohort, chosen.split or None, "texture", console)
         found[key] = {"name": name, "minutes": minutes, **scores}
         write_json(path, found)
     show([*found.values()], console)
