@@ -41,7 +41,16 @@ from voxlate.trust.summary import sentences, table
 AUTO = "auto"
 MINUTES = r"(\d+\.?\d*|\.\d+)"
 MORE = {"steps": r"\+[1-9]\d{0,7}", "minutes": rf"\+{MINUTES}"}
-OF_PLAN = ("source", "target", "any_source", "memory_bytes", "mode", "from_scratch", "plan_for")
+OF_PLAN = (
+    "source",
+    "target",
+    "any_source",
+    "memory_bytes",
+    "mode",
+    "from_scratch",
+    "dims",
+    "plan_for",
+)
 OF_RECIPE = ("changes", "start", "reuse", "fold", "small", *OF_PLAN)
 FLAGS = {"changes": "--set", "start": "--init", "memory_bytes": "--memory"}
 Publication = Literal["xmodality", "kl-f4", "kl-f8"]

@@ -55,6 +55,15 @@ class PlanOptions:
     from_scratch: Annotated[
         bool, Option("Begin from random weights even where a starter fits.", panel=PLAN)
     ] = False
+    dims: Annotated[
+        int | None,
+        Option(
+            "Patches of the network: 2 (slices) or 3 (volumes, with --mode mean). Default: those of less predicted error.",
+            panel=PLAN,
+            least=2,
+            most=3,
+        ),
+    ] = None
     plan_for: Annotated[
         str | None,
         Option(

@@ -24,7 +24,14 @@ from voxlate.planning.pace import SPARE, PaceRecord
 from voxlate.planning.probe import FREE, Limits, Probe, free_memory
 from voxlate.planning.roles import ANY_SOURCE, Roles, refuse_maps, roles_of, roles_of_any
 from voxlate.planning.rules import LEAST_STEPS, PREDICTOR, Draft, Tables
-from voxlate.planning.search import FILLED, Candidate, Search, reason, useful_steps
+from voxlate.planning.search import (
+    FILLED,
+    Candidate,
+    Search,
+    describe_cubes,
+    reason,
+    useful_steps,
+)
 from voxlate.planning.starters import Starter, find_starter, plan_from_starter, without_training
 from voxlate.recipe import Recipe, from_dict, head_of, header, read
 from voxlate.recipe import text as recipe_text
@@ -250,7 +257,8 @@ def plan_training(
     """Plan a training on a prepared cohort within limits of time and memory, by default 60 minutes and most of what is free.
 
     fold: plan for the training cases of this fold (see Cohort.in_fold); changes: fields of the options. from_scratch:
-    begin from random weights even where a starter fits; plan_for: the machine that will train, if it is another one.
+    begin from random weights even where a starter fits; dims: 2 or 3, of the patches; plan_for: the machine that will
+    train, if it is another one.
     Raises BadInput if the cohort does not suffice for a training, or if the limits are too narrow for the smallest
     network.
     """
@@ -274,8 +282,10 @@ def plan_training(
         facts = facts.of_cases_with([*roles.source, *roles.target])
     check_scales(facts, [*roles.source, *roles.target], roles.target)
     probe = Probe(cohort, limits, asked.device, elsewhere=elsewhere)
-    starter, about = (None, "") if asked.from_scratch else find_starter(facts, roles, mode)
-    search = Search(facts, roles, probe, say)
+    starter, about = None, ""
+    if not asked.from_scratch and asked.dims != 3:  # the network of a starter takes slices
+        starter, about = find_starter(facts, roles, mode)
+    search = Search(facts, roles, probe, say, asked.dims)
     if roles.pairing == "pairs" and mode != "mean":
         draft = _plan_samples(search, starter, mode)
     else:
@@ -361,7 +371,7 @@ def _plan_stage(search: Search, starter: Starter | None, mode: str) -> Draft:
     elif pairing != "unpaired":
         synth |= rules.mirror(tables)
     draft.step_seconds = {"final": best.seconds}
-    draft.most_steps = {"final": most / best.size.batch}
+    draft.most_steps = {"final": most / rules.shown(facts, best.size)}
     return draft
 
 
@@ -417,11 +427,12 @@ def _plan_first(
 ) -> tuple[Candidate, Draft]:
     """The network of the first stage, with its draft; mean_alone: whether no second stage follows."""
     facts = search.facts
-    ranked = search.rank(share, most_items)
+    ranked = search.rank(share, most_items, mean_alone)
     best = ranked[0]
     _check_epoch(search, best, share)
     draft = rules.first_stage(facts, search.roles, best.size, best.steps, mean_alone)
     draft.why["net.width"] = reason(ranked)
+    draft.why["3-D"] = in_3d = describe_cubes(search, ranked)
     if best.steps < best.fitting:
         draft.why["net.width"] += (
             f"; {best.fitting:,} would fit, but overfit to {facts.patients} patients"
@@ -429,9 +440,10 @@ def _plan_first(
     if starter is not None:
         begun = plan_from_starter(starter, search, best, share)
         if not isinstance(begun, str):
+            begun[1].why["3-D"] = in_3d
             return begun
         draft.why["start_from"] = begun
-    passes = best.fitting * best.size.batch / max(facts.slices, 1)
+    passes = best.fitting * rules.shown(facts, best.size) / max(facts.slices, 1)
     if best.fitting < LEAST_STEPS or passes < FEW:
         # Images will be blurred and lack rare structures such as lesions.
         minutes = search.probe.limits.minutes * max(
@@ -452,7 +464,7 @@ def _check_epoch(search: Search, best: Candidate, share: float) -> None:
     A completion trains on a part of them, which the order of the batches draws at random.
     """
     facts, probe = search.facts, search.probe
-    wanted = facts.slices / best.size.batch
+    wanted = facts.slices / rules.shown(facts, best.size)
     wanted *= 0.5  # about half of the slices contain body
     if search.roles.pairing == "complete":
         wanted = min(wanted, FEWEST_OF_COMPLETION)
@@ -463,5 +475,5 @@ def _check_epoch(search: Search, best: Candidate, share: float) -> None:
     at_once = without_training(facts, search.roles, probe.cohort.scans)
     starter = f", or synthesise without a training: {at_once}" if at_once else "."
     raise BadInput(
-        f"--minutes: expected time for one pass over the {facts.slices:,} slices, found {probe.limits.minutes:g} minutes, which are {best.fitting:,} steps of {best.size.batch} slices. Give {math.ceil(10 * minutes) / 10:.1f} minutes or more{starter}"
+        f"--minutes: expected time for one pass over the {facts.slices:,} slices, found {probe.limits.minutes:g} minutes, which are {best.fitting:,} steps of {rules.shown(facts, best.size):.0f} slices. Give {math.ceil(10 * minutes) / 10:.1f} minutes or more{starter}"
     )

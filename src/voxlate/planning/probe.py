@@ -85,6 +85,11 @@ class Probe:
         return max(self.limits.minutes * 60 - self.probe_seconds, 0.0)
 
     @property
+    def has_gpu(self) -> bool:
+        """Whether the training has a GPU; 3-D convolutions are not tested on MPS."""
+        return bool(self.elsewhere) or find_device(self.device_name).type in ("cuda", "xpu")
+
+    @property
     def has_time(self) -> bool:
         """Whether another network can be tried within the share of time that probing may take."""
         if self.elsewhere:
