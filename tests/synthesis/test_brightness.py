@@ -30,7 +30,7 @@ def test_what_is_above_the_median_is_stretched_until_the_percentile_is_near_the_
     made = ball(20, 60)
     peak = find_peak(made, Percentile(high=99), SCALE)
     inside = foreground(made)
-    stretched = peak.stretch(made.data[0])
+    stretched = peak.curve.map(made.data[0])
     assert peak.middle == pytest.approx(40, abs=0.3)
     assert np.percentile(stretched[inside], 99) == pytest.approx(95, abs=0.1)
     below = made.data[0] <= peak.middle
@@ -45,7 +45,7 @@ def test_a_modality_whose_scans_have_brighter_extremes_is_stretched_to_a_share_o
     made = ball(20, 70)
     inside = foreground(made)
     peak = find_peak(made, Percentile(high=99), SCALE, share=1.3)
-    assert np.percentile(peak.stretch(made.data[0])[inside], 99) == pytest.approx(130, abs=0.1)
+    assert np.percentile(peak.curve.map(made.data[0])[inside], 99) == pytest.approx(130, abs=0.1)
 
 
 def test_a_stated_share_is_approached_as_far_as_a_moderate_slope_allows():
@@ -56,9 +56,9 @@ def test_a_stated_share_is_approached_as_far_as_a_moderate_slope_allows():
 
 def test_a_standard_deviation_is_stretched_as_its_image():
     peak = Peak(10, 2)
-    np.testing.assert_array_equal(peak.stretch(np.array([4, 10, 11.5])), [4, 10, 13])
+    np.testing.assert_array_equal(peak.curve.map(np.array([4, 10, 11.5])), [4, 10, 13])
     np.testing.assert_array_equal(
-        peak.stretch_sd(np.array([1, 1, 3.0]), np.array([4, 10, 11.5])), [1, 1, 6]
+        peak.curve.map_sd(np.array([1, 1, 3.0]), np.array([4, 10, 11.5])), [1, 1, 6]
     )
 
 
@@ -76,7 +76,7 @@ def test_a_run_does_so_where_it_is_asked_and_says_by_how_much(run, trained, tiny
     assert "peaks" not in plain.provenance
     (stated,) = corrected.provenance["peaks"].values()
     peak = Peak(stated["median"], stated["slope"])
-    np.testing.assert_allclose(corrected.volume.data, peak.stretch(plain.volume.data), rtol=1e-3)
+    np.testing.assert_allclose(corrected.volume.data, peak.curve.map(plain.volume.data), rtol=1e-3)
     with safe_open(Run(own).weights(), "pt") as file:
         low, high = json.loads(file.metadata()["voxlate"])["target_scales"]["t2"]
     assert np.percentile(corrected.volume.data[0][foreground(plain.volume)], 99.5) == pytest.approx(

@@ -69,7 +69,7 @@ class Sampling:
     noise: Annotated[
         Table | None,
         Option(
-            "Noise of a volume's slices: independent, shared or correlated.",
+            "Noise of slices: independent, shared, correlated.",
             panel=SAMPLING,
             takes=Literal["independent", "shared", "correlated"],
             read=_of_kind,
@@ -124,7 +124,7 @@ class SynthKeys(Sampling):
     slices: Annotated[
         Table | None,
         Option(
-            "Network input of each slice: whole, tiled or resized.",
+            "Input of each slice: whole, tiled or resized.",
             panel=SAMPLING,
             takes=Literal["whole", "tiled", "resized"],
             read=_of_kind,
@@ -173,6 +173,15 @@ class SynthOptions(SynthKeys, Layout, ExecutorOptions):
             takes=list[str],
         ),
     ] = None
+    contrast_of: Annotated[
+        Sequence[str | Path] | None,
+        Option(
+            "MR scan of the same site, whose contrast the image gets (TARGET=SCAN). Repeatable.",
+            panel=MAIN,
+            metavar="SCAN",
+            takes=list[str],
+        ),
+    ] = None
     series: Annotated[
         Sequence[str] | None,
         Option(
@@ -193,7 +202,7 @@ class SynthOptions(SynthKeys, Layout, ExecutorOptions):
     like: Annotated[
         str | None,
         Option(
-            "Recipe of the same method, whose synth table replaces the model's.",
+            "Recipe whose synth table replaces the model's.",
             panel=SAMPLING,
             metavar="RECIPE",
         ),

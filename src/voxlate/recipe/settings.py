@@ -16,6 +16,7 @@ from voxlate.diffusion.noise import Independent, SliceNoise
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.images.intensity import Intensity
 from voxlate.images.tiling import AnySlices, Whole
+from voxlate.images.tissue_levels import TissueLevels
 from voxlate.methods.autoencoding import AutoencodingSettings
 from voxlate.methods.cycle import CycleSettings
 from voxlate.methods.diffusion import DiffusionSettings
@@ -163,6 +164,12 @@ class Synthesis(SamplerSettings):
         dict[str, Annotated[float, Field(gt=0, le=3)]],
         later_key(
             "By target, the share of the training scans' range to which `peaks` moves the upper percentile; 0.95 where none is given."
+        ),
+    ] = dataclasses.field(default_factory=dict)
+    contrast: Annotated[
+        dict[str, TissueLevels],
+        later_key(
+            "By target, the levels of tissue to which those of the image are moved, in place of `peaks`; `synth --contrast-of` reads them from scans."
         ),
     ] = dataclasses.field(default_factory=dict)
 

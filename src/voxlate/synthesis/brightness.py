@@ -1,15 +1,17 @@
 """Correction of the bright end of images that have an intensity scale each, because predicted means are too dark."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
+from voxlate.images.curve import Curve
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import IntensityMap, Scale
 from voxlate.images.mask import foreground
 from voxlate.images.statistics import intensity_statistics
 from voxlate.system.messages import Message, message
-from voxlate.system.slabs import in_slabs, map_slabs
+from voxlate.system.slabs import map_slabs
 
 REACHED = 0.95  # of the range: predicted means end at 0.88 to 0.93 for scanners of the training, else at 0.56 to 0.9
 WHOLE = 0.6  # of the median body of the training: a part of a body may lack its bright tissue
@@ -23,24 +25,17 @@ class Peak:
 
     middle: float
     slope: float
+    key: ClassVar[str] = "peaks"
 
-    def stretch(self, values: np.ndarray) -> np.ndarray:
-        """Values of any shape, in the unit of `middle`."""
-        return in_slabs(self._stretch_slab, values)
+    @property
+    def curve(self) -> Curve:
+        """The map of the values, in the unit of `middle`."""
+        ends = (self.middle - 1, self.middle)
+        return Curve((*ends, self.middle + 1), (*ends, self.middle + self.slope))
 
-    def _stretch_slab(self, values: np.ndarray) -> np.ndarray:
-        bright = values > self.middle
-        return np.where(
-            bright, self.middle + (values - self.middle) * np.float32(self.slope), values
-        )
-
-    def stretch_sd(self, sd: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """The standard deviations that belong to the stretched values."""
-        return in_slabs(
-            lambda some, of: np.where(of > self.middle, some * np.float32(self.slope), some),
-            sd,
-            values,
-        )
+    def scale_of(self, scale: Scale) -> Scale:
+        """The scale of the image, which stays that of the training."""
+        return scale
 
     @property
     def entry(self) -> dict[str, float]:

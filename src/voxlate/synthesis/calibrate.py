@@ -137,6 +137,10 @@ def _check(model: Model, asked: CalibrateOptions) -> None:
         )
     if isinstance(model, Ensemble):
         raise BadInput("calibrate: expected one run, found an ensemble. Calibrate a single run.")
+    if model.recipe.synth.contrast:
+        raise BadInput(
+            f"{model.origin}: expected images in the unit of the training for a calibration, found synth.contrast, which moves them to another. Leave it out."
+        )
     if not model.recipe.method.makes_targets:
         targets = " and ".join(model.recipe.data.target)
         raise BadInput(

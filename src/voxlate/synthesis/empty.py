@@ -173,7 +173,9 @@ def empty_slices(
     values = dict[str, float]()
     for name, scale in scales.items():
         voxels[name] = slices if beyond.get(name, 0) > MOST_BEYOND else air
-        values[name] = background_of(scale, header["units"][name], trained.get(name))
+        usual = trained.get(name)
+        usual = None if usual is None else images[name].in_its_unit(usual)
+        values[name] = background_of(scale, header["units"][name], usual)
         if name in above and _is_darkest(images[name], surroundings):
             voxels[name] = in_slabs(np.logical_or, voxels[name], surroundings)
             values[name] = 0.0

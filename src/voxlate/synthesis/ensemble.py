@@ -30,6 +30,7 @@ from voxlate.trust.calibration_file import Answer
 
 SHARED_IF_EQUAL = (
     "peaks",
+    "contrast",
     "network_units",
     "bound",
     "empty",
@@ -82,6 +83,10 @@ class Ensemble(Model):
     def without_intervals(self) -> "Ensemble":
         """The same models, whose members ignore their calibrations."""
         return self._each(Model.without_intervals)
+
+    def with_contrast_of(self, scans: Sequence[str | Path]) -> "Ensemble":
+        """The same models, each of whose images gets the levels of some scans (see Model.with_contrast_of)."""
+        return self._each(lambda member: member.with_contrast_of(scans))
 
     def with_synthesis_of(self, other: Recipe) -> "Ensemble":
         """The same models with the [synth] of another recipe (see Model.with_synthesis_of)."""

@@ -8,7 +8,7 @@ The path of a scan, in the order in which Model.synthesise calls these functions
 3. Network units: data.patches.read_patch scales slices or patches to [-1, 1], called by sampling.sample_targets for each plane.
 4. Sample: sampling.sample_targets runs the network, and joins patches and samples to predictions; planes.sample_planes
    averages those of several planes.
-5. Physical units: Model.sample applies the scale of each target and corrects the bright end (brightness.find_peak).
+5. Physical units: Model.sample applies the scale of each target and moves its levels of tissue (contrast.find_contrast) or its bright end (brightness.find_peak).
 6. Trust: intervals.case_intervals adds intervals, error bounds and an out-of-distribution check, if calibrated.
 7. Empty slices: empty.empty_slices finds the slices that show no body, which become background.
 8. Output grid: intervals.OutputGrid.images resamples the images to the grid of the scan's file.
@@ -47,6 +47,7 @@ from voxlate.scoring.intervals import describe_widening
 from voxlate.scoring.units import state_units
 from voxlate.starters.names import PREFIX
 from voxlate.synthesis.brightness import find_peak
+from voxlate.synthesis.contrast import check_stripped, find_contrast, read_contrasts
 from voxlate.synthesis.empty import (
     Empty,
     begins_above,
@@ -178,6 +179,19 @@ class Model:
         only = [name for name in self.recipe.data.target if name.lower() in wanted]
         return replace(self, only=tuple(only))
 
+    def with_contrast_of(self, scans: Sequence[str | Path]) -> "Model":
+        """The same model, whose images get the levels of fluid, grey and white matter in some scans of the same site.
+
+        scans: of stripped brains, as a path or TARGET=PATH; the target may be left out where the model synthesises one.
+        Raises BadInput for a scan of another contrast or without such levels, and for targets in HU and the like.
+        """
+        targets = self.only or tuple(self.recipe.data.target)
+        names = {name.lower(): name for name in (*self.recipe.data.source, *targets)}
+        for name, others in self.aliases.items():
+            names |= dict.fromkeys(others, name)
+        levels = read_contrasts(scans, targets, names, self.header["units"])
+        return self.with_options(contrast=levels)
+
     def with_synthesis_of(self, other: Recipe) -> "Model":
         """The same model with the [synth] of another recipe, which may differ from the model's own in that part only.
 
@@ -217,6 +231,9 @@ class Model:
             warn(note)
         inputs = model.prepare(own, case)
         plan = model.plan(inputs.files, seed)  # refuses a calibration of other images
+        if model.recipe.synth.contrast:
+            first = visible_sources(model.recipe, inputs.prepared)[0]
+            check_stripped(inputs.prepared.volume(first), case)
         axes, units = model.recipe.data.axes, model.header["units"]
         output_grid = find_output_grid(inputs.prepared, axes, units)
         calibration = model.calibration() if model._has_intervals(inputs.files) else None
@@ -286,8 +303,9 @@ class Model:
         scales = {name: self._target_scale(name) for name in targets}
         calibrated = {} if calibration is None else calibration.header.targets
         bounded = any(target.bounds for target in calibrated.values())
-        # peaks, bounds of errors and surroundings of brains are measured in all slices
-        if self.recipe.synth.peaks or bounded or begins_above(self.recipe, scales):
+        # levels, peaks, bounds of errors and surroundings of brains are measured in all slices
+        synth = self.recipe.synth
+        if synth.contrast or synth.peaks or bounded or begins_above(self.recipe, scales):
             return np.zeros_like(empty)
         return unused_slices(empty, output_grid.slices_per_step)
 
@@ -320,21 +338,25 @@ class Model:
     def _in_physical_units(
         self, name: str, prediction: Prediction, prepared: PreparedCase
     ) -> SynthesisedImage:
-        """A prediction in physical units; its bright end is corrected where synth.peaks asks for it."""
+        """A prediction in physical units; its levels or its bright end are moved where synth.contrast or synth.peaks asks for it."""
         scale = self._target_scale(name)
         values = in_slabs(scale.inverse, prediction.values)
         rounded = in_slabs(scale.of, values, out=prediction.values)
         image = SynthesisedImage(values, replace(prediction, values=rounded), scale)
         spec = self.recipe.intensity[name]
         synth = self.recipe.synth
-        if not synth.peaks:
+        goal = synth.contrast.get(name)
+        if not synth.peaks and goal is None:
             return image
         volume = Volume(
             values[None], np.array(prepared.header.affine), self.header["units"][name], name
         )
+        if goal is not None:
+            brain = prepared.outline(visible_sources(self.recipe, prepared)[0])
+            return image.moved(find_contrast(volume, brain, goal, prepared.header.case))
         training_ml = float(self.header.get("training_ml") or 0)
         peak = find_peak(volume, spec, scale, training_ml, synth.peak_shares.get(name))
-        return image if peak is None else image.stretch(peak)
+        return image if peak is None else image.moved(peak)
 
     def _target_scale(self, name: str) -> Scale:
         """From network units to physical units of a target."""
@@ -349,10 +371,12 @@ class Model:
         empty: Empty,
     ) -> dict[str, Any]:
         """The entries of the provenance that describe a case's inputs, images and error bounds; entries without content are left out."""
-        peaks = {name: image.peak for name, image in images.items() if image.peak is not None}
+        moves = {name: image.move for name, image in images.items() if image.move is not None}
         warnings = [*inputs.warnings, *self._notes(inputs.files)]
-        for name, peak in peaks.items():
-            warnings += peak.check(name)
+        moved = dict[str, dict[str, Any]]()
+        for name, move in moves.items():
+            moved.setdefault(move.key, {})[name] = move.entry
+            warnings += move.check(name)
         if intervals.verdict is not None:
             warnings += intervals.verdict.messages
         bounds = intervals.bounds if any(intervals.bounds.values()) else None
@@ -361,13 +385,14 @@ class Model:
             text = "Bounds of the error are not stated, because they hold for scans like those of the calibration."
             warnings.append(message("no-bounds", text))
         warnings += empty.messages
+        scales = {name: (image.scale.low, image.scale.high) for name, image in images.items()}
         maps = {name: self.recipe.intensity[name] for name in self.recipe.data.target}
         entries: dict[str, Any] = {
             "prepared": inputs.preparation,
-            "network_units": state_units(maps, self.header["target_scales"]),
+            "network_units": state_units(maps, self.header["target_scales"] | scales),
+            **moved,
         }
         optional = {
-            "peaks": {name: peak.entry for name, peak in peaks.items()},
             "bounds": bounds,
             "familiar": intervals.verdict and intervals.verdict.entry,
             TAUGHT: calibration is not None and calibration.has_case(inputs.files),

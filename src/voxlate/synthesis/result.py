@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import nibabel as nib
 import numpy as np
@@ -13,6 +13,7 @@ from PIL import Image as Picture
 
 from voxlate.formats.io import content_hash, is_picture, is_synthetic, write_volume
 from voxlate.formats.nifti import SYNTHETIC, SYNTHETIC_SCAN
+from voxlate.images.curve import Curve
 from voxlate.images.grid import Volume, canonical
 from voxlate.images.intensity import Scale
 from voxlate.images.pictures import (
@@ -26,7 +27,6 @@ from voxlate.images.pictures import (
     with_lines,
 )
 from voxlate.recipe.provenance import provenance_of, read_provenance
-from voxlate.synthesis.brightness import Peak
 from voxlate.system.errors import BadInput
 from voxlate.system.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR, read_json, write_json
 from voxlate.system.messages import Message, read_messages
@@ -69,17 +69,38 @@ def _description(file: str) -> str:
     return SYNTHETIC_SCAN
 
 
+class Move(Protocol):
+    """A change of an image's values by an increasing curve; key: of its entries in a provenance."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def curve(self) -> Curve: ...
+
+    @property
+    def entry(self) -> Mapping[str, Any]: ...
+
+    def scale_of(self, scale: Scale) -> Scale:
+        """The scale from network units of the image after the change."""
+        ...
+
+    def check(self, name: str) -> list[Message]:
+        """Messages on the change of an image of this name."""
+        ...
+
+
 @dataclass(frozen=True)
 class SynthesisedImage:
     """An image [D, H, W] on the network's grid in physical units, and the prediction that it is in network units.
 
-    scale: from network units to physical units; peak: the correction of its bright end.
+    scale: from network units to physical units; move: the change of its values after the network.
     """
 
     values: np.ndarray
     prediction: Prediction
     scale: Scale
-    peak: Peak | None = None
+    move: Move | None = None
 
     @property
     def half(self) -> float:
@@ -94,17 +115,21 @@ class SynthesisedImage:
         half = np.float32(self.half)
         return in_slabs(lambda slab: slab * half, self.prediction.sd)
 
-    def stretch(self, peak: Peak) -> "SynthesisedImage":
-        """The image with its bright end corrected, and its spread with it."""
-        scale = self.scale
-        values = peak.stretch(self.values)
+    def moved(self, move: Move) -> "SynthesisedImage":
+        """The image with its values changed, and its spread with them."""
+        scale = move.scale_of(self.scale)
+        values = move.curve.map(self.values)
         sd = self.physical_sd
         if sd is not None:
-            half = np.float32(self.half)
-            stretched = peak.stretch_sd(sd, self.values)
+            half = np.float32((scale.high - scale.low) / 2)
+            stretched = move.curve.map_sd(sd, self.values)
             sd = in_slabs(lambda slab: np.asarray(slab / half, np.float32), stretched)
         prediction = Prediction(in_slabs(scale.of, values), sd)
-        return SynthesisedImage(values, prediction, scale, peak)
+        return SynthesisedImage(values, prediction, scale, move)
+
+    def in_its_unit(self, value: float) -> float:
+        """A value of the training's images as this image has it."""
+        return value if self.move is None else float(self.move.curve.map(np.array([value]))[0])
 
 
 @dataclass(frozen=True)

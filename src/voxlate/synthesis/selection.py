@@ -56,6 +56,8 @@ def select(
     )
     if options.missing is not None and model.recipe.task.completes:
         model = model.with_only(options.missing)
+    if options.contrast_of:
+        model = model.with_contrast_of(options.contrast_of)
     selected = sort_cases(model, found)
     if options.part is not None:
         part = part_of(options.part)

@@ -1,0 +1,34 @@
+"""A brain without skull, made of three tissues, whose levels are known."""
+
+import numpy as np
+
+from voxlate.images.grid import Volume
+
+SHAPE = (36, 44, 36)  # D, H, W
+VOXEL_MM = 4.0
+
+
+def tissues(ventricle: float = 0.2) -> np.ndarray:
+    """0 around the brain, 1 in fluid (furrows and a ventricle), 2 in grey and 3 in white matter: [D, H, W].
+
+    ventricle: its radius, as a share of the brain's.
+    """
+    z, y, x = (np.arange(size) - (size - 1) / 2 for size in SHAPE)
+    radius = np.sqrt((z[:, None, None] / 16) ** 2 + (y[:, None] / 20) ** 2 + (x / 16) ** 2)
+    labels = np.select(
+        [radius < ventricle, radius < 0.7, radius < 0.95, radius < 1], [1, 3, 2, 1], 0
+    )
+    furrows = (np.indices(SHAPE).sum(axis=0) % 7 == 0) & (radius > 0.85) & (radius < 1)
+    labels[furrows] = 1
+    return labels
+
+
+def brain(
+    fluid: float, grey: float, white: float, *, noise=10.0, name="t2", ventricle=0.2
+) -> Volume:
+    """The brain with its tissues at these levels, on average, in air of 0; noise: standard deviation."""
+    labels = tissues(ventricle)
+    values = np.array([0, fluid, grey, white], np.float32)[labels]
+    values += (labels > 0) * np.random.default_rng(0).normal(0, noise, SHAPE).astype(np.float32)
+    affine = np.diag([VOXEL_MM, VOXEL_MM, VOXEL_MM, 1.0])
+    return Volume(values[None].astype(np.float32), affine, "a.u.", name)

@@ -1,0 +1,301 @@
+"""`synth --contrast-of`: images get the levels of fluid and both tissues in a scan of the site."""
+
+from dataclasses import astuple, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import voxlate as package
+from brains import brain, tissues
+from rows import every_row
+from voxlate.formats.io import content_hash, read_volume, write_volume
+from voxlate.images.tissue_levels import find_levels
+from voxlate.synthesis import model as synthesis
+from voxlate.synthesis.calibrate import calibrate
+from voxlate.synthesis.ensemble import Ensemble
+from voxlate.synthesis.progress import no_report
+from voxlate.system.errors import BadInput
+from voxlate.system.files import read_json
+from voxlate.training.run import Run
+from voxlate.trust.calibration import Prediction
+
+T1 = (150, 550, 700)  # fluid, grey, white
+MADE = (900, 600, 450)  # in the synthesised T2
+OF_SITE = (3000, 1000, 800)
+SD = 35.0
+SPACING = (4.0, 4.0, 4.0)
+
+
+@pytest.fixture
+def scan(tmp_path) -> Path:
+    """A T1 of the brain."""
+    return write(tmp_path / "patient" / "t1.nii.gz", T1)
+
+
+@pytest.fixture
+def run(run) -> Path:
+    """A model that does not compare the brain with the small heads of its training."""
+    Run(run).anatomy.unlink()
+    return run
+
+
+@pytest.fixture
+def diffusion(diffusion) -> Path:
+    """The same of a model that draws samples."""
+    Run(diffusion).anatomy.unlink()
+    return diffusion
+
+
+@pytest.fixture
+def site(tmp_path) -> Path:
+    """A T2 of the site."""
+    return write(tmp_path / "site" / "t2.nii.gz", OF_SITE)
+
+
+def write(path: Path, levels, *, ventricle: float = 0.3, **changes) -> Path:
+    """The brain with a wider ventricle than the patient's, unless it is the patient's, as a file."""
+    own = 0.2 if path.parent.name == "patient" else ventricle
+    volume = brain(*levels, ventricle=own, name=path.name.split(".")[0], **changes)
+    path.parent.mkdir(exist_ok=True)
+    write_volume(path, volume)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _network(monkeypatch):
+    """All networks turn the levels of T1 into those of MADE, with a standard deviation where samples are several."""
+
+    def draw(method, recipe, device, inputs, seed, progress, unused=None):
+        t1 = np.asarray(inputs.prepared.arrays["t1"], np.float32)
+        made = np.interp(t1, [0, *T1, 1000], [1200, *MADE, 150])
+        t2 = np.where(t1 < 50, 0, made).astype(np.float32)
+        sd = np.full_like(t2, SD / 700) if recipe.synth.samples > 1 else None
+        return [Prediction(t2 / 700 - 1, sd)], 1.0  # the window is 0 to 1400
+
+    monkeypatch.setattr(synthesis, "sample_planes", draw)
+
+
+def levels_of(image: np.ndarray):
+    return find_levels(image, tissues() > 0, SPACING)
+
+
+def made_by(run, scan, *sites, **options):
+    """The image of a model that was given the scans of the site."""
+    model = package.load(run).with_contrast_of(sites) if sites else package.load(run)
+    return model.synthesise({"t1": scan}, warn=no_report, **options)
+
+
+def test_the_levels_of_an_image_become_those_of_the_scan_of_the_site(run, scan, site):
+    plain, moved = made_by(run, scan), made_by(run, scan, site)
+    assert astuple(levels_of(plain.volume.data[0]))[:3] == pytest.approx(MADE, abs=10)
+    assert astuple(levels_of(moved.volume.data[0]))[:3] == pytest.approx(OF_SITE, rel=0.01)
+    assert (moved.volume.data[0][tissues() == 0] == 0).all()
+    brain_values = tissues() > 0
+    order = np.argsort(plain.volume.data[0][brain_values], kind="stable")
+    assert (np.diff(moved.volume.data[0][brain_values][order]) >= 0).all()
+
+
+def test_a_scan_that_is_the_image_itself_changes_nothing(run, scan, tmp_path):
+    plain = made_by(run, scan)
+    own = tmp_path / "own" / "t2.nii.gz"
+    own.parent.mkdir()
+    write_volume(own, plain.volume)
+    np.testing.assert_allclose(made_by(run, scan, own).volume.data, plain.volume.data, rtol=1e-4)
+
+
+def test_provenance_and_a_message_state_what_was_moved(voxlate, run, scan, site, out):
+    said = voxlate("synth", run, f"t1={scan}", "--out", out, "--contrast-of", site, "-v").done()
+    made = read_json(out / "patient" / "provenance.json")
+    stated = made["contrast"]["t2"]
+    assert [stated["from"][name] for name in ("fluid", "middle", "far")] == pytest.approx(
+        MADE, abs=10
+    )
+    assert stated["to"] == made["synth"]["contrast"]["t2"]
+    assert [stated["to"][name] for name in ("fluid", "middle", "far")] == pytest.approx(
+        OF_SITE, rel=0.01
+    )
+    text = " ".join(said.err.split())
+    assert "t2: fluid and both tissues were moved from" in text
+    assert "make sure that these scans are t2" in text
+    assert "contrast" not in read_json(out / "provenance.json")
+    image = read_volume(out / "patient" / "t2.nii.gz").data
+    np.testing.assert_array_equal(image, made_by(run, scan, site).volume.data)
+
+
+def test_python_takes_the_scans_as_the_command_does_and_another_scan_is_synthesised_anew(
+    run, tmp_path, scan, site
+):
+    out, cohort = tmp_path / "out", tmp_path / "patients"
+    for name in ("a", "b"):
+        (cohort / name).mkdir(parents=True)
+        (cohort / name / "t1.nii.gz").write_bytes(scan.read_bytes())
+
+    def contents(of) -> list[str]:
+        package.synthesise(run, cohort, out, contrast_of=of, progress=False)
+        return [content_hash(out / name / "t2.nii.gz") for name in ("a", "b")]
+
+    first = contents([site])
+    assert first[0] == first[1]
+    written = (out / "a" / "t2.nii.gz").stat().st_mtime_ns
+    assert contents([f"t2={site}"]) == first
+    assert (out / "a" / "t2.nii.gz").stat().st_mtime_ns == written
+    other = write(tmp_path / "other" / "t2.nii.gz", (2000, 1200, 700))
+    assert contents([other])[0] != first[0]
+
+
+def test_several_scans_of_the_site_give_their_mean_whatever_their_gain(run, scan, site, tmp_path):
+    loud = write(tmp_path / "loud" / "t2.nii.gz", [10 * level for level in OF_SITE], noise=100)
+    one, both = (made_by(run, scan, *sites).volume.data for sites in ([site], [site, loud]))
+    np.testing.assert_allclose(both, 5.5 * one, rtol=1e-3)
+
+
+def test_the_spread_of_samples_grows_with_the_contrast(diffusion, scan, site):
+    plain, moved = (made_by(diffusion, scan, *sites, samples=2) for sites in ([], [site]))
+    grey = tissues() == 2
+    values = plain.volume.data[0][grey]
+    np.testing.assert_allclose(plain.std["t2"].data[0][grey], SD, rtol=1e-4)
+    stated = moved.provenance["contrast"]["t2"]
+    for below, above in (("far", "middle"), ("middle", "fluid")):
+        start, end = (stated["from"][name] for name in (below, above))
+        slope = (stated["to"][above] - stated["to"][below]) / (end - start)
+        between = (values > start + 1) & (values < end - 1)
+        assert between.sum() > 100
+        np.testing.assert_allclose(moved.std["t2"].data[0][grey][between], slope * SD, rtol=1e-3)
+
+
+def test_each_member_of_an_ensemble_gets_the_contrast(run, scan, site):
+    one = package.load(run)
+    both = Ensemble((one, one)).with_contrast_of([site])
+    made = both.synthesise({"t1": scan}, warn=no_report)
+    np.testing.assert_allclose(
+        made.volume.data, made_by(run, scan, site).volume.data, rtol=1e-5, atol=1e-3
+    )
+    assert made.provenance["contrast"]["t2"]["to"]["fluid"] == pytest.approx(3000, rel=0.01)
+
+
+def test_an_image_between_mean_and_sample_gets_the_contrast(trained, tiny, scan, site):
+    text = tiny.read_text()
+    net = next(line for line in text.splitlines() if line.startswith("net"))
+    tasks = 'task = { kind = "residual", predictor = "base" }\nmethod = { kind = "diffusion" }'
+    stage = f'[[stages]]\nname = "base"\nmethod = {{ kind = "regression" }}\n{net}\ntrain = {{ steps = 2 }}'
+    last = text.replace('method = { kind = "regression" }', tasks)
+    residual = trained("residual", f"{last}\n{stage}")
+    Run(residual).anatomy.unlink()
+    for sharpness in (0, 0.5):
+        made = made_by(residual, scan, site, sharpness=sharpness).volume.data[0]
+        assert astuple(levels_of(made))[:3] == pytest.approx(OF_SITE, rel=0.01)
+
+
+def test_peaks_are_left_to_the_contrast(run, scan, site):
+    plain, stretched = (made_by(run, scan, site, peaks=peaks) for peaks in (False, True))
+    np.testing.assert_array_equal(plain.volume.data, stretched.volume.data)
+    assert "peaks" not in stretched.provenance
+
+
+def test_scores_in_network_units_use_the_scale_of_the_moved_image(run, scan, site):
+    plain, moved = made_by(run, scan), made_by(run, scan, site)
+    assert plain.provenance["network_units"]["t2"]["high"] == 1400
+    stated = moved.provenance["network_units"]["t2"]
+    top = moved.provenance["contrast"]["t2"]
+    assert stated["low"] == 0
+    assert stated["high"] == pytest.approx(1400 * top["to"]["top"] / top["from"]["top"], rel=1e-4)
+
+
+def test_a_scan_of_another_contrast_is_refused(run, scan, tmp_path):
+    t1 = write(tmp_path / "site" / "mprage.nii.gz", T1)
+    with pytest.raises(BadInput, match=r"they are of another contrast. Give scans of t2"):
+        made_by(run, scan, t1)
+    with pytest.raises(BadInput, match=r"expected a scan of t2, found .* is called t1"):
+        made_by(run, scan, write(tmp_path / "site" / "t1.nii.gz", T1))
+    t2 = write(tmp_path / "site" / "t2.nii.gz", OF_SITE)
+    with pytest.raises(BadInput, match="expected scans of one contrast for t2"):
+        made_by(run, scan, t1, t2)
+
+
+def z_scored(values):
+    inside = values != 0
+    return np.where(inside, (values - values[inside].mean()) / values[inside].std(), 0)
+
+
+@every_row(
+    "change, why",
+    [
+        (lambda values: np.where(values > 0, 5, 0), "expected an MR of a brain"),
+        (lambda values: np.where(values > 0, values, -3), "expected an MR of a brain"),
+        (z_scored, "expected an MR of a brain"),
+        (lambda values: values + 500, "expected an MR of a brain"),
+        (
+            lambda values: values + np.random.default_rng(0).normal(50, 10, values.shape),
+            "expected a brain without skull",
+        ),
+    ],
+)
+def test_a_scan_without_levels_in_air_of_0_is_refused(change, why, run, site):
+    volume = read_volume(site)
+    changed = site.with_name("changed.nii.gz")
+    write_volume(changed, replace(volume, data=change(volume.data).astype(np.float32)))
+    with pytest.raises(BadInput, match=why):
+        package.load(run).with_contrast_of([changed])
+
+
+def test_a_whole_head_is_refused_as_the_scan_and_as_the_input(run, scan, site, tmp_path):
+    head = brain(*T1)
+    wide = np.pad(head.data, ((0, 0), (4, 0), (8, 8), (8, 8)), mode="edge")
+    wide[:, :4] = 600  # a neck that ends at the lower border
+    path = tmp_path / "head" / "scan.nii.gz"
+    path.parent.mkdir()
+    noisy = wide + np.random.default_rng(0).normal(20, 5, wide.shape)
+    write_volume(path, replace(head, data=noisy.astype(np.float32)))
+    with pytest.raises(BadInput, match="expected a brain without skull for --contrast-of"):
+        package.load(run).with_contrast_of([path])
+    with pytest.raises(BadInput, match="case: expected a brain without skull for --contrast-of"):
+        made_by(run, path, site)
+
+
+@every_row("unit", ["HU", "ml/100g/min", "s", "grey"])
+def test_targets_whose_values_mean_the_same_everywhere_are_refused(unit, run, site):
+    model = package.load(run)
+    quantitative = replace(model, header={**model.header, "units": {"t1": "a.u.", "t2": unit}})
+    with pytest.raises(BadInput, match=f"expected a target in arbitrary units.*found t2 in {unit}"):
+        quantitative.with_contrast_of([site])
+
+
+def test_the_target_must_be_named_where_there_are_several(trained, site):
+    completing = trained("both", COMPLETE)
+    model = package.load(completing)
+    unnamed = write(site.with_name("scan.nii.gz"), OF_SITE)
+    with pytest.raises(BadInput, match=r"expected the name of its contrast \(t1, t2\)"):
+        model.with_contrast_of([unnamed])
+    with pytest.raises(BadInput, match="expected scans of t1, t2, found 't3'"):
+        model.with_contrast_of([f"t3={site}"])
+    named = model.with_contrast_of([f"T2={unnamed}"]).recipe.synth.contrast
+    assert named.keys() == {"t2"}
+    assert model.with_contrast_of([site]).recipe.synth.contrast == named  # t2.nii.gz
+    assert model.with_only(["t2"]).with_contrast_of([unnamed]).recipe.synth.contrast == named
+
+
+def test_a_calibration_for_other_images_is_refused_and_no_intervals_helps(
+    voxlate, run, scan, site, small_head, quick_widths, tmp_path, out
+):
+    for number in range(3):
+        small_head(tmp_path / "heads" / f"new{number}", 100 + number)
+    package.calibrate(run, tmp_path / "heads", any_truth=True, progress=False)
+    command = ("synth", run, f"t1={scan}", "--out", out, "--contrast-of", site)
+    assert "go without intervals (--no-intervals)" in voxlate(*command).refusal
+    voxlate(*command, "--no-intervals").done()
+    assert not list(out.rglob("*_low*"))
+    moved = package.load(run).with_contrast_of([site])
+    with pytest.raises(BadInput, match=r"found synth\.contrast, which moves them to another"):
+        calibrate(moved, [])
+
+
+COMPLETE = """
+title = "tiny completion"
+data = { source = ["t1", "t2"], target = ["t1", "t2"], patch = [1, 24, 20] }
+intensity = { t1 = { kind = "window", low = 0, high = 1200 }, t2 = { kind = "window", low = 0, high = 1400 } }
+task = { kind = "complete" }
+method = { kind = "regression" }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
+train = { steps = 1, batch = 2, validate_every = 0 }
+"""
