@@ -1,4 +1,4 @@
-"""Correction of the bright end of images that have an intensity scale each, because predicted means are too dark."""
+"""Images in physical units, and the correction of their bright end, because predicted means are too dark."""
 
 from dataclasses import dataclass
 
@@ -10,6 +10,7 @@ from voxlate.images.mask import foreground
 from voxlate.images.statistics import intensity_statistics
 from voxlate.system.messages import Message, message
 from voxlate.system.slabs import in_slabs, map_slabs
+from voxlate.trust.calibration import Prediction
 
 REACHED = 0.95  # of the range: predicted means end at 0.88 to 0.93 for scanners of the training, else at 0.56 to 0.9
 WHOLE = 0.6  # of the median body of the training: a part of a body may lack its bright tissue
@@ -56,6 +57,44 @@ class Peak:
             return [message("stretched", text, grade="caution", slope=self.slope)]
         text = f"{name}: the synthesised bright values lay below those of training scans, as those of mean answers and of short trainings do; above the median they were stretched {self.slope:.2f} times (synth.peaks)."
         return [message("stretched", text, slope=self.slope)]
+
+
+@dataclass(frozen=True)
+class SynthesisedImage:
+    """An image [D, H, W] on the network's grid in physical units, and the prediction that it is in network units.
+
+    scale: from network units to physical units; peak: the correction of its bright end.
+    """
+
+    values: np.ndarray
+    prediction: Prediction
+    scale: Scale
+    peak: Peak | None = None
+
+    @property
+    def half(self) -> float:
+        """The size of one network unit in physical units."""
+        return (self.scale.high - self.scale.low) / 2
+
+    @property
+    def physical_sd(self) -> np.ndarray | None:
+        """The standard deviation over samples and planes in physical units; None for a single image."""
+        if self.prediction.sd is None:
+            return None
+        half = np.float32(self.half)
+        return in_slabs(lambda slab: slab * half, self.prediction.sd)
+
+    def stretch(self, peak: Peak) -> "SynthesisedImage":
+        """The image with its bright end corrected, and its spread with it."""
+        scale = self.scale
+        values = peak.stretch(self.values)
+        sd = self.physical_sd
+        if sd is not None:
+            half = np.float32(self.half)
+            stretched = peak.stretch_sd(sd, self.values)
+            sd = in_slabs(lambda slab: np.asarray(slab / half, np.float32), stretched)
+        prediction = Prediction(in_slabs(scale.of, values), sd)
+        return SynthesisedImage(values, prediction, scale, peak)
 
 
 def find_peak(

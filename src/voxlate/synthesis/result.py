@@ -14,7 +14,6 @@ from PIL import Image as Picture
 from voxlate.formats.io import content_hash, is_picture, is_synthetic, write_volume
 from voxlate.formats.nifti import SYNTHETIC, SYNTHETIC_SCAN
 from voxlate.images.grid import Volume, canonical
-from voxlate.images.intensity import Scale
 from voxlate.images.pictures import (
     Plane,
     palette,
@@ -26,12 +25,9 @@ from voxlate.images.pictures import (
     with_lines,
 )
 from voxlate.recipe.provenance import provenance_of, read_provenance
-from voxlate.synthesis.brightness import Peak
 from voxlate.system.errors import BadInput
 from voxlate.system.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR, read_json, write_json
 from voxlate.system.messages import Message, read_messages
-from voxlate.system.slabs import in_slabs
-from voxlate.trust.calibration import Prediction
 
 Writer = Callable[[Path], object]
 
@@ -67,44 +63,6 @@ def _description(file: str) -> str:
         if name.endswith(end):
             return f"{SYNTHETIC}: {description}"
     return SYNTHETIC_SCAN
-
-
-@dataclass(frozen=True)
-class SynthesisedImage:
-    """An image [D, H, W] on the network's grid in physical units, and the prediction that it is in network units.
-
-    scale: from network units to physical units; peak: the correction of its bright end.
-    """
-
-    values: np.ndarray
-    prediction: Prediction
-    scale: Scale
-    peak: Peak | None = None
-
-    @property
-    def half(self) -> float:
-        """The size of one network unit in physical units."""
-        return (self.scale.high - self.scale.low) / 2
-
-    @property
-    def physical_sd(self) -> np.ndarray | None:
-        """The standard deviation over samples and planes in physical units; None for a single image."""
-        if self.prediction.sd is None:
-            return None
-        half = np.float32(self.half)
-        return in_slabs(lambda slab: slab * half, self.prediction.sd)
-
-    def stretch(self, peak: Peak) -> "SynthesisedImage":
-        """The image with its bright end corrected, and its spread with it."""
-        scale = self.scale
-        values = peak.stretch(self.values)
-        sd = self.physical_sd
-        if sd is not None:
-            half = np.float32(self.half)
-            stretched = peak.stretch_sd(sd, self.values)
-            sd = in_slabs(lambda slab: np.asarray(slab / half, np.float32), stretched)
-        prediction = Prediction(in_slabs(scale.of, values), sd)
-        return SynthesisedImage(values, prediction, scale, peak)
 
 
 @dataclass(frozen=True)
