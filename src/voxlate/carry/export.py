@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -132,9 +131,12 @@ def _loss(folder: Path, traced: Traced) -> tuple[float, float]:
         (folder / NETWORK).read_bytes(), providers=["CPUExecutionProvider"]
     )
     names = [wanted.name for wanted in session.get_inputs()]
-    (image,) = session.run(["image"], {name: traced.arrays[name] for name in names})
-    apart = np.abs(image - traced.arrays["image"])
-    return float(apart.max()), float(apart.mean())
+    apart = []
+    for given in (traced.arrays, traced.check):
+        (image,) = session.run(["image"], {name: given[name] for name in names})
+        apart.append(np.abs(image - given["image"]).ravel())
+    both = np.concatenate(apart)
+    return float(both.max()), float(both.mean())
 
 
 def _arrays(model: Model) -> dict[str, np.ndarray]:
@@ -182,6 +184,7 @@ def _describe(
             NETWORK,
             OPSET,
             weights,
+            traced.single,
             traced.draws,
             traced.noise_channels,
             traced.shrink,
@@ -202,7 +205,7 @@ def _version(package: str) -> str:
     return metadata.version(package)
 
 
-def _card(model: Model) -> Mapping[str, Any]:
+def _card(model: Model) -> dict[str, Any]:
     """What a person should know: sources, targets, the training and its size, and what a starter states of itself."""
     header, recipe = model.header, model.recipe
     card = {

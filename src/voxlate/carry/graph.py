@@ -1,6 +1,5 @@
 """A method's synthesis of one sample as a graph of ONNX: network, mean stage and all steps of its sampler."""
 
-import contextlib
 import math
 import warnings
 from collections.abc import Iterator
@@ -20,8 +19,11 @@ from voxlate.synthesis.progress import count_calls
 from voxlate.system.errors import BadInput
 
 OPSET = 17  # which onnxruntime-web runs in WASM and WebGPU, too
-ITEMS = 2  # of the self-test: the size of a batch must not become a constant of the graph
-MOST_SIDE = 160  # pixels of the self-test's slices
+SIDES = (
+    158,
+    106,
+)  # largest of the slices that are traced, and of those that show whether sizes stayed free
+FOLDED = 1 << 12  # numbers of the largest result that is computed at export
 
 
 class GivenNoise:
@@ -82,9 +84,14 @@ class Sample(nn.Module):
 
 @dataclass(frozen=True)
 class Traced:
-    """A written graph: the inputs and the image of its self-test, its draws and their channels and factor of size."""
+    """A written graph: the inputs and the image of its self-test, its draws and their channels and factor of size.
+
+    check: the same of slices of another size; single: whether it takes one item at a time.
+    """
 
     arrays: dict[str, np.ndarray]
+    check: dict[str, np.ndarray]
+    single: bool
     draws: int
     noise_channels: int
     shrink: int
@@ -106,45 +113,59 @@ def write_graph(path: Path, method: Method, recipe: Recipe) -> Traced:
             "synth.windows: expected none in a model that runs without torch, found windows of slices. Export with synth.windows unset."
         )
     sample = Sample(method, recipe).eval()
-    with torch.no_grad(), _plain_kernels():
-        inputs = _example(recipe)
+    single = recipe.method.is_stochastic  # constants of its steps have the shape of the batch
+    with torch.no_grad():
+        inputs = _example(recipe, SIDES[0], single)
         counted = CountedNoise()
         with count_calls(sample.method.net) as calls:
             sample.of(*inputs, counted)
-        shape = counted.shapes[0] if counted.shapes else torch.Size((ITEMS, 1, 1, 1, 1))
+        shape = counted.shapes[0] if counted.shapes else torch.Size((1, 1, 1, 1, 1))
         noise = _normal(3, (len(counted.shapes), *shape))
-        image = sample(*inputs, noise)
-        _trace(path, sample, (*inputs, noise), recipe)
-    names = ("source", "mask", "present", "noise", "image")
-    tensors = (*inputs, noise, image)
-    arrays = {name: tensor.numpy() for name, tensor in zip(names, tensors) if tensor.numel()}
+        _trace(path, sample, (*inputs, noise), recipe, single)
+        _fold_constants(path)
+        arrays = _arrays_of(sample, inputs, noise)
+        further = _example(recipe, SIDES[1], single)
+        other = [
+            *shape[:-2],
+            *(side // (inputs[0].shape[-1] // shape[-1]) for side in further[0].shape[-2:]),
+        ]
+        check = _arrays_of(sample, further, _normal(4, (len(counted.shapes), *other)))
     shrink = round(inputs[0].shape[-1] / shape[-1]) if counted.shapes else 1
-    return Traced(arrays, len(counted.shapes), shape[1], shrink, calls.count / ITEMS)
+    evaluations = calls.count / len(inputs[0])
+    return Traced(arrays, check, single, len(counted.shapes), shape[1], shrink, evaluations)
 
 
-def _example(recipe: Recipe) -> tuple[Tensor, Tensor, Tensor]:
-    """Sources, mask and presence of a few patches, whose sides are no multiples of what the network wants."""
+def _arrays_of(
+    sample: Sample, inputs: tuple[Tensor, Tensor, Tensor], noise: Tensor
+) -> dict[str, np.ndarray]:
+    """The inputs and torch's image by the graph's names; arrays without numbers are left out."""
+    tensors = (*inputs, noise, sample(*inputs, noise))
+    named = zip(("source", "mask", "present", "noise", "image"), tensors)
+    return {name: tensor.numpy() for name, tensor in named if tensor.numel()}
+
+
+def _example(recipe: Recipe, most: int, single: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Sources, mask and presence of one or two patches; sides of free slices are odd, so that padding is traced."""
     data = recipe.data
     depth, height, width = data.patch
-    if depth == 1 and not _has_fixed_size(recipe):
-        height, width = (min(side, MOST_SIDE) for side in (height, width))
-        height, width = (side - side % 4 - 2 for side in (height, width))
-    shape = (ITEMS, len(data.channels), depth, height, width)
+    if recipe.synth.slices.resize_to is not None:
+        height, width = recipe.synth.slices.resize_to
+    elif depth == 1:
+        height, width = min(height, most), min(width, most - 16)
+        height, width = (side - 1 + side % 2 for side in (height, width))
+    items = 1 if single else 2
+    shape = (items, len(data.channels), depth, height, width)
     source = _normal(1, shape).mul_(0.4).clamp_(-1, 1)
-    mask = torch.ones(ITEMS, 1, depth, height, width)
+    mask = torch.ones(items, 1, depth, height, width)
     mask[..., : width // 8] = 0
     if recipe.needs_mask:
         source = torch.where(mask > 0, source, torch.full((), -1.0))
-    present = torch.ones(ITEMS, len(data.channels), dtype=torch.bool)
+    present = torch.ones(items, len(data.channels), dtype=torch.bool)
     if recipe.task.completes:
-        present[0, 0], present[1, -1] = False, False
+        present[-1, 0] = False
+        present[0, -1] = False
         source = torch.where(present[:, :, None, None, None], source, torch.full((), -1.0))
     return source, mask, present
-
-
-def _has_fixed_size(recipe: Recipe) -> bool:
-    """Whether slices have one size for the network, to which they are resized."""
-    return recipe.synth.slices.resize_to is not None
 
 
 def _normal(seed: int, shape: tuple[int, ...]) -> Tensor:
@@ -152,13 +173,15 @@ def _normal(seed: int, shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(NormalStream(seed)(max(16, count))[:count].reshape(shape))
 
 
-def _trace(path: Path, sample: Sample, inputs: tuple[Tensor, ...], recipe: Recipe) -> None:
+def _trace(
+    path: Path, sample: Sample, inputs: tuple[Tensor, ...], recipe: Recipe, single: bool
+) -> None:
     names = ["source", "mask", "present", "noise"]
-    free = {0: "batch"}
-    if recipe.data.patch[0] == 1 and not _has_fixed_size(recipe):
+    free = {} if single else {0: "batch"}
+    if recipe.data.patch[0] == 1 and recipe.synth.slices.resize_to is None:
         free |= {3: "height", 4: "width"}
     axes = {name: dict(free) for name in ("source", "mask", "image")}
-    axes["present"] = {0: "batch"}
+    axes["present"] = {} if single else {0: "batch"}
     axes["noise"] = {axis + 1: f"noise_{name}" for axis, name in free.items()}
     with warnings.catch_warnings(
         action="ignore"
@@ -176,14 +199,42 @@ def _trace(path: Path, sample: Sample, inputs: tuple[Tensor, ...], recipe: Recip
         )
 
 
-@contextlib.contextmanager
-def _plain_kernels() -> Iterator[None]:
-    """Networks run the plain forms of their layers inside the block, which ONNX has operators for."""
-    from voxlate.nets import cpu
+def _fold_constants(path: Path) -> None:
+    """Compute what depends on no input: schedules are float64, which not every runtime has operators for."""
+    import onnx
+    from onnx import helper, numpy_helper
+    from onnx.reference import ReferenceEvaluator
 
-    before = cpu.usable
-    cpu.usable = lambda h: False
-    try:
-        yield
-    finally:
-        cpu.usable = before
+    model = onnx.load(path)
+    graph = model.graph
+    small = [one for one in graph.initializer if math.prod(one.dims) <= FOLDED]
+    known = {initialiser.name for initialiser in small}
+    constant, kept = [], []
+    for node in graph.node:
+        has_graph = any(attribute.HasField("g") for attribute in node.attribute)
+        is_constant = not has_graph and all(name in known for name in node.input if name)
+        (constant if is_constant else kept).append(node)
+        known.update(node.output if is_constant else ())
+    used = {name for node in kept for name in node.input}
+    used |= {name for node in kept for a in node.attribute for name in _names_in(a.g)}
+    wanted = [name for node in constant for name in node.output if name in used]
+    outputs = [helper.make_empty_tensor_value_info(name) for name in wanted]
+    alone = helper.make_graph(constant, "constants", [], outputs, small)
+    evaluator = ReferenceEvaluator(helper.make_model(alone, opset_imports=model.opset_import))
+    results = evaluator.run(None, {}) if wanted else []
+    del graph.node[:]
+    graph.node.extend(kept)
+    for name, result in zip(wanted, results):
+        graph.initializer.append(numpy_helper.from_array(np.asarray(result), name))
+    for initialiser in small:
+        if initialiser.name not in used:
+            graph.initializer.remove(initialiser)
+    onnx.save(model, str(path))
+
+
+def _names_in(graph: Any) -> Iterator[str]:
+    """The names that the nodes of a graph inside a node read."""
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            yield from _names_in(attribute.g)

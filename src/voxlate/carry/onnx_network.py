@@ -43,13 +43,32 @@ class OnnxNetwork:
             stream = ArrayNoise(noise.seed, noise.items, noise.samples, noise.tiles)
             shape = (self.graph.noise_channels, source.shape[2], height, width)
             drawn = np.stack([stream.normal(shape) for _ in range(self.graph.draws)])
-        image = self.run(feeds(self.inputs, source, mask, present, drawn))
+        given = feeds(self.inputs, source, mask, present, drawn)
+        image = self._one_by_one(given) if self.graph.single else self.run(given)
         self.calls.count += round(len(image) * self.graph.evaluations)
         return image
 
+    def _one_by_one(self, given: Mapping[str, np.ndarray]) -> Float32:
+        images = []
+        for item in range(len(given["source"])):
+            one = slice(item, item + 1)
+            images.append(
+                self.run(
+                    {name: x[:, one] if name == "noise" else x[one] for name, x in given.items()}
+                )
+            )
+        return np.concatenate(images)
+
     def run(self, inputs: Mapping[str, np.ndarray]) -> Float32:
         """The image of a graph's inputs."""
-        (image,) = self.session.run(["image"], dict(inputs))
+        try:
+            (image,) = self.session.run(["image"], dict(inputs))
+        except Exception as error:  # of a kind of its own for each failure
+            shape = "×".join(map(str, inputs["source"].shape))
+            reason = str(error).splitlines()[0][:200]
+            raise BadInput(
+                f"{self.graph.file}: expected patches that the graph can run, found {shape} ({reason}). Synthesise with voxlate itself."
+            ) from error
         return np.asarray(image, np.float32)
 
     @contextlib.contextmanager

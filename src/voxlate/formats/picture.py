@@ -26,7 +26,7 @@ def read_picture(path: Path) -> Stored:
         errors_as(f"{path}: expected a picture, found something else", "Check the file."),
         warnings.catch_warnings(action="ignore"),
     ):
-        picture = Image.open(path)
+        picture: Image.Image = Image.open(path)
         pages = getattr(picture, "n_frames", 1)
     with (
         errors_as(f"{path}: expected a whole picture, found damaged pixels", "Get the file again."),

@@ -5,7 +5,7 @@ are used here. What is linear and separable is a product with a matrix along eac
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from typing import Any
 
@@ -151,11 +151,12 @@ def uniform_filter(image: Array, size: Sequence[int]) -> Array:
     for axis, width in enumerate(size):
         length = image.shape[axis]
         weights = np.full(width, 1 / width)
-        image = _along(image, _band(length, weights, lambda at, n=length: _mirrored(at, n)), axis)
+        matrix = _band(length, weights, partial(_mirrored, length))
+        image = _along(image, matrix, axis)
     return image
 
 
-def _mirrored(places: Array, length: int) -> Array:
+def _mirrored(length: int, places: Array) -> Array:
     """Indices of an axis for places beyond it, where the image is mirrored, the edge included."""
     places = places % (2 * length)
     return np.minimum(places, 2 * length - 1 - places)
