@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from voxlate.system.errors import BadInput
 from voxlate.system.files import sha256_of, whole_folder, write_json
 from voxlate.system.records import checksum, write_tensors
 from voxlate.training.run import software
+from voxlate.trust.calibration import Header
 
 # Of the header of weights: what synthesis reads. Digests of training scans stay behind.
 READ = (
@@ -163,8 +165,7 @@ def _describe(
     known = {key: header[key] for key in READ if header.get(key) is not None}
     stated = None
     if calibration is not None:
-        own = dataclasses.replace(calibration.header, cases={}, made_by={})  # names of patients
-        stated = CarriedCalibration(own, calibration.hash)
+        stated = CarriedCalibration(_without_cases(calibration.header), calibration.hash)
     anatomy = None
     if model.anatomy is not None:
         names = [field.name for field in dataclasses.fields(Stated)]
@@ -197,6 +198,15 @@ def _describe(
         _card(model),
         {name: sha256_of(folder / name) for name in (NETWORK, ARRAYS)},
     )
+
+
+def _without_cases(header: Header) -> Header:
+    """A header without names of patients, comparisons of methods, and bounds that too few patients prove (inf)."""
+    targets = {}
+    for name, target in header.targets.items():
+        bounds = {key: bound for key, bound in target.bounds.items() if math.isfinite(bound)}
+        targets[name] = dataclasses.replace(target, compared={}, bounds=bounds)
+    return dataclasses.replace(header, cases={}, made_by={}, targets=targets)
 
 
 def _version(package: str) -> str:
