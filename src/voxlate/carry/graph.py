@@ -209,7 +209,8 @@ def _fold_constants(path: Path) -> None:
     graph = model.graph
     small = [one for one in graph.initializer if math.prod(one.dims) <= FOLDED]
     known = {initialiser.name for initialiser in small}
-    constant, kept = [], []
+    constant = list[Any]()
+    kept = list[Any]()
     for node in graph.node:
         has_graph = any(attribute.HasField("g") for attribute in node.attribute)
         is_constant = not has_graph and all(name in known for name in node.input if name)
