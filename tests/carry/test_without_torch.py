@@ -41,8 +41,8 @@ def test_the_runner_imports_no_heavy_package_and_only_folders_of_its_distributio
     )
     assert answer.returncode == 0, answer.stderr
     stated = tomllib.loads((ROOT / "run" / "pyproject.toml").read_text())
-    kept = stated["tool"]["setuptools"]["packages"]["find"]["include"]
-    folders = {name.removeprefix("voxlate.").removesuffix("*") for name in kept} | {"items"}
+    kept = stated["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"].values()
+    folders = {Path(name).parts[1].removesuffix(".py") for name in kept}
     assert set(answer.stdout.split()) <= folders
     whole = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert stated["project"]["version"] == whole["project"]["version"]

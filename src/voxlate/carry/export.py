@@ -180,6 +180,7 @@ def _describe(
         notice,
         licence,
         carried_recipe(model.recipe),
+        {name: list(names) for name, names in model.aliases.items()},
         json.loads(json.dumps(known)),
         Graph(
             NETWORK,

@@ -164,7 +164,7 @@ class CarriedCalibration:
 class Description:
     """The content of model.json.
 
-    weights: of the header of the weights file, what synthesis reads; anatomy: of the training patients; card: what a
+    accepts: for modalities, the names of scans that they stand for; weights: of the header of the weights file, what synthesis reads; anatomy: of the training patients; card: what a
     person should know; files: SHA-256 by name.
     """
 
@@ -174,6 +174,7 @@ class Description:
     notice: Text
     licence: Text
     recipe: CarriedRecipe
+    accepts: dict[Name, list[Name]]
     weights: dict[str, Any]
     graph: Graph
     anatomy: Stated | None

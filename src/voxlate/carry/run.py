@@ -17,7 +17,14 @@ from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
 from voxlate.synthesis.brightness import SynthesisedImage, find_peak
 from voxlate.synthesis.empty import begins_above, empty_slices, find_empty_slices, unused_slices
-from voxlate.synthesis.inputs import CaseInputs, Scan, by_name, prepare_inputs, targets_for
+from voxlate.synthesis.inputs import (
+    CaseInputs,
+    Scan,
+    by_accepted_names,
+    by_name,
+    prepare_inputs,
+    targets_for,
+)
 from voxlate.synthesis.intervals import (
     CaseIntervals,
     case_intervals,
@@ -80,7 +87,8 @@ class CarriedModel:
         description = self.carried.description
         recipe: Any = description.recipe  # it has what synthesis reads of a recipe
         header = description.weights
-        known = self._check_names(by_name(scans, recipe.data.source), case)
+        own, notes = by_accepted_names(by_name(scans, recipe.data.source), description.accepts)
+        known = self._check_names(own, case)
         anatomy = self.carried.anatomy
         targets = targets_for(recipe, known)
         begun = time.monotonic()
@@ -117,6 +125,7 @@ class CarriedModel:
             for name, volume in some.items()
         }
         warnings, bounds = self._warnings(inputs, images, ends, empty.messages, known)
+        warnings = [*notes, *warnings]
         provenance = {
             "made_by": description.made_by,
             "notice": description.notice,
