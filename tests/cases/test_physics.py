@@ -17,7 +17,6 @@ from voxlate.cases.acquisition import (
     draw_spread,
     in_plane,
     rician,
-    through_plane,
 )
 from voxlate.cases.align import Preparation
 from voxlate.cases.case import prepare_case
@@ -28,6 +27,7 @@ from voxlate.cases.prepared import open_cohort
 from voxlate.formats.io import read_volume
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Percentile, Window
+from voxlate.images.slice_profile import through_plane
 from voxlate.items import BACKGROUND, stable_id
 from voxlate.phantoms import write_cohort
 from voxlate.phantoms.contrast import Protocol, magnitude

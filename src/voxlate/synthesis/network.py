@@ -33,7 +33,7 @@ class TorchNetwork:
         """One sample of each patch in network units, [B, T, D, H, W]; with synth.mirror the mean with the mirrored one."""
         recipe = self.recipe
         batch = collate([batch_of(patch, recipe.data) for patch in patches]).to(self.device)
-        drawn = Noise(noise.seed, noise.items, noise.samples, noise.tiles)
+        drawn = Noise(noise.seed, noise.items, noise.samples, tiles=noise.tiles)
         with torch.inference_mode(), autocast(self.device, self.precision):
             image = self.method.synthesise(batch, drawn, recipe.synth).float()
             axis = recipe.data.axis_lr
