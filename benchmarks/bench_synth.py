@@ -49,7 +49,7 @@ PARTS = (  # of a synthesis, and the functions that they consist of
     ("read", inputs, "as_volume"),
     ("resample", inputs, "prepare_case"),
     ("checks", model_of_case, "prepare_inputs", "is_in_training"),
-    ("network", model_of_case, "sample_targets"),
+    ("network", model_of_case, "sample_planes"),
     ("intervals", model_of_case, "case_intervals"),
     ("background", model_of_case, "find_empty_slices", "empty_slices"),
     ("write", result, "write_images"),

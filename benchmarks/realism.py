@@ -22,10 +22,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import ndimage
 
-from voxlate.cases.acquisition import draw_effects, in_plane, margin, rician, through_plane
+from voxlate.cases.acquisition import draw_effects, in_plane, rician
 from voxlate.cases.physics import PhysicsSettings
 from voxlate.formats.io import read_volume
 from voxlate.images.grid import Volume, canonical
+from voxlate.images.slice_profile import margin, through_plane
 from voxlate.phantoms.contrast import magnitude
 from voxlate.phantoms.tissue import FURNITURE, INTRACRANIAL, Label
 from voxlate.recipe.reading import read

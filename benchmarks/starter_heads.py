@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.cases.acquisition import margin, rician, through_plane
+from voxlate.cases.acquisition import rician
 from voxlate.images.grid import Volume
+from voxlate.images.slice_profile import margin, through_plane
 from voxlate.phantoms import Head, Label, image
 from voxlate.phantoms.contrast import Protocol, magnitude
 from voxlate.phantoms.label_map import read_label_map

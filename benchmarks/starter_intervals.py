@@ -20,8 +20,6 @@ import numpy as np
 import torch
 
 from starter_pack import with_intervals
-from voxlate.batch import stable_id
-from voxlate.cases.acquisition import margin, through_plane
 from voxlate.cases.case import PreparedCase
 from voxlate.cases.drawn import Drawn
 from voxlate.cases.prepared import open_cohort
@@ -29,6 +27,8 @@ from voxlate.cohorts.find import find_cohort
 from voxlate.formats.io import write_volume
 from voxlate.images.grid import Volume, same_grid
 from voxlate.images.mask import foreground
+from voxlate.images.slice_profile import margin, through_plane
+from voxlate.items import stable_id
 from voxlate.recipe import Recipe
 from voxlate.recipe.provenance import Widening, provenance_of
 from voxlate.scoring.intervals import describe_widening

@@ -9,7 +9,7 @@ import tomli_w
 import torch
 from torch import Tensor
 
-from voxlate.batch import BACKGROUND
+from voxlate.items import BACKGROUND
 from voxlate.recipe import Recipe, to_dict
 from voxlate.starters.card import MOST_BYTES, Card, Intervals, Measured, read_card
 from voxlate.starters.names import CARD, PREFIX

@@ -1,7 +1,6 @@
-"""The batch of items that methods process, and the stable ids of its items."""
+"""The batch of items that methods process."""
 
 import dataclasses
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,14 +8,6 @@ import torch
 from torch import Tensor
 
 from voxlate.system.devices import may_not_wait
-
-BACKGROUND = -1.0  # network units: where the intensity maps put air
-
-
-def stable_id(*parts: str | int) -> int:
-    """A 63-bit id of an item that is equal on every machine and in every batch (the key of its noise stream)."""
-    text = "\x1f".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
 @dataclass(frozen=True)
@@ -29,7 +20,7 @@ class Batch:
     the sources); labels: [B, K, D, H, W] whole numbers, -1 if an item has no such label map; weight: [B, 1, D, H, W],
     the weight of a voxel in the loss (None: 1);
     source_moments, target_moments: [B, S or T, 2 L, D, h, w], mean and log variance of cached latents;
-    item: [B, D] int64, a stable id for each slice of each item, the key of its noise stream (see stable_id).
+    item: [B, D] int64, a stable id for each slice of each item, the key of its noise stream (see items.stable_id).
     """
 
     source: Tensor

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from rows import every_row
-from voxlate.batch import Batch, stable_id
+from voxlate.batch import Batch
 from voxlate.batches.augment import AugmentSettings
 from voxlate.batches.batches import Batches, validation_batches
 from voxlate.batches.patches import DataSettings, missing_modalities, read_pair
@@ -16,6 +16,7 @@ from voxlate.cases.prepare import prepare
 from voxlate.cases.prepared import Cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.images.intensity import Intensity, MinMax, Window
+from voxlate.items import stable_id
 from voxlate.system.errors import BadInput
 
 WINDOWS: Mapping[str, Intensity] = {"t1": Window(low=0, high=1000), "t2": Window(low=0, high=500)}

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from voxlate.batch import BACKGROUND, stable_id
 from voxlate.batches.batches import Batches, validation_batches
 from voxlate.batches.patches import DataSettings, read_pair, read_patch
 from voxlate.cases.acquisition import (
@@ -18,7 +17,6 @@ from voxlate.cases.acquisition import (
     draw_spread,
     in_plane,
     rician,
-    through_plane,
 )
 from voxlate.cases.align import Preparation
 from voxlate.cases.case import prepare_case
@@ -29,6 +27,8 @@ from voxlate.cases.prepared import open_cohort
 from voxlate.formats.io import read_volume
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Percentile, Window
+from voxlate.images.slice_profile import through_plane
+from voxlate.items import BACKGROUND, stable_id
 from voxlate.phantoms import write_cohort
 from voxlate.phantoms.contrast import Protocol, magnitude
 from voxlate.phantoms.maps import MAPS

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voxlate.batch import stable_id
 from voxlate.batches.batches import Batches, validation_batches
 from voxlate.batches.patches import DataSettings, starts_of
 from voxlate.batches.slice_filter import SliceFilter, select_slices
 from voxlate.cases.prepare import prepare
 from voxlate.cases.prepared import Cohort
 from voxlate.images.intensity import Intensity, MinMax, Window
+from voxlate.items import stable_id
 from voxlate.system.config import fill
 from voxlate.system.errors import BadInput
 

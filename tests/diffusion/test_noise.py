@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voxlate.batch import stable_id
-from voxlate.diffusion.noise import Noise, Tile
+from voxlate.diffusion.noise import Noise
+from voxlate.diffusion.streams import Tile
+from voxlate.items import stable_id
 
 ITEMS = [stable_id("case", k) for k in range(5)]
 

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rows import every_row
-from voxlate.batch import stable_id
-from voxlate.diffusion.noise import Correlated, Independent, Noise, Shared
+from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SamplerSettings, sample
 from voxlate.diffusion.schedules import Cosine
+from voxlate.diffusion.streams import Correlated, Independent, Shared
+from voxlate.items import stable_id
 from voxlate.system.config import fill
 from voxlate.system.errors import BadInput
 

@@ -8,8 +8,9 @@ from torch import nn
 
 from trainings import same_tensors, same_weights, stop_at, weights_of
 from voxlate import recipe
-from voxlate.batch import BACKGROUND, Batch
+from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
+from voxlate.items import BACKGROUND
 from voxlate.methods.cycle import Cycle, CycleSettings, History
 from voxlate.methods.regression import RegressionSettings
 from voxlate.methods.tasks import Translate

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from voxlate.batch import BACKGROUND
+from voxlate.items import BACKGROUND
 from voxlate.nets.interface import Channels, NetworkInput
 from voxlate.nets.narrow import narrow
 from voxlate.nets.unet import ResidualUNet, UNet

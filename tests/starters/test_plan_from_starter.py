@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from voxlate.batch import BACKGROUND
 from voxlate.cases.prepared import open_cohort
 from voxlate.images.intensity import Window
+from voxlate.items import BACKGROUND
 from voxlate.planning import pictures, plan
 from voxlate.planning import starters as planned
 from voxlate.planning.facts import facts_of

@@ -17,7 +17,7 @@ from voxlate.images.tiling import Whole, fit_to_mask
 from voxlate.nets.bran import Bran
 from voxlate.nets.interface import Channels
 from voxlate.recipe import from_dict, stage_recipe
-from voxlate.synthesis import inputs, sampling
+from voxlate.synthesis import inputs, network
 from voxlate.synthesis.model import Model
 from voxlate.system.errors import BadInput
 
@@ -125,7 +125,7 @@ def test_the_mirrored_patient_is_drawn_as_the_mirror_image(monkeypatch, width, s
     """Narrower than the patch, equal and wider; kernels are symmetric and the noise is mirrored with the patient."""
     drawn, data = model(slices=slices), head(width)
     straight = made(data, drawn)
-    monkeypatch.setattr(sampling, "Noise", Turned)
+    monkeypatch.setattr(network, "Noise", Turned)
     turned = made(np.ascontiguousarray(data[..., ::-1]), drawn)
     assert straight[straight > 0].std() > 0.5
     np.testing.assert_allclose(turned[..., ::-1], straight, atol=0.02)

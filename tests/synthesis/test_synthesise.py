@@ -76,13 +76,13 @@ def test_the_mean_and_spread_are_those_of_the_samples(diffusion, cohort):
 
 def _samples(model, cohort, count):
     """Each sample by itself: the sample's number is part of its noise stream's key."""
-    from voxlate.synthesis import sampling
+    from voxlate.synthesis import network
 
-    real = sampling.Noise
+    real = network.Noise
     for number in range(count):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
-                sampling,
+                network,
                 "Noise",
                 lambda seed, items, _, k=number, **more: real(seed, items, k, **more),
             )

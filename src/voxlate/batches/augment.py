@@ -15,8 +15,9 @@ from pydantic import Field
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from voxlate.batch import BACKGROUND, Batch
+from voxlate.batch import Batch
 from voxlate.cases.layout import CANONICAL, axis_of
+from voxlate.items import BACKGROUND
 from voxlate.system.config import setting, settings
 
 BIAS_POINTS = 5  # a coil's field changes once or twice over the head

@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
-from voxlate.batch import Batch, stable_id
+from voxlate.batch import Batch
 from voxlate.batches.augment import augment
 from voxlate.batches.latents import read_moments
 from voxlate.batches.patches import (
@@ -30,6 +30,7 @@ from voxlate.cases.layout import lay_out
 from voxlate.cases.prepared import Cohort
 from voxlate.images.intensity import IntensityMap
 from voxlate.images.tiling import Triple
+from voxlate.items import stable_id
 from voxlate.system.errors import BadInput
 
 T = TypeVar("T")

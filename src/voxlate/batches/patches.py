@@ -1,7 +1,7 @@
 """The items of a prepared cohort, slices or patches, and the one function that reads them in network units."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
 from itertools import chain, product
 from typing import Annotated, Literal, cast
@@ -10,22 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from voxlate.batch import BACKGROUND, Batch, stable_id
+from voxlate.batch import Batch
 from voxlate.batches.augment import AugmentSettings
+from voxlate.batches.reading import Patch, overlap
 from voxlate.batches.slice_filter import SliceFilter
-from voxlate.cases.acquisition import margin, through_plane
 from voxlate.cases.case import LABEL, MASK, PROTONS, PreparedCase
 from voxlate.cases.case_header import CaseHeader
-from voxlate.cases.drawn import Drawn, Role
 from voxlate.cases.layout import CANONICAL, Axes, axis_of, lay_out
 from voxlate.cases.physics import PhysicsSettings
 from voxlate.cases.prepared import Cohort
 from voxlate.images.intensity import IntensityMap
 from voxlate.images.tiling import Triple
+from voxlate.items import stable_id
 from voxlate.system.config import later_key, setting, settings
 from voxlate.system.errors import BadInput
 
-Box = tuple[slice, slice, slice]
 COMPLETE_GAPS = "; a completion learns from cases with gaps by --set task.incomplete=true --set data.allow_missing=true"
 FILLED = 0.6  # share of a patch that the largest slice fills, below which a message states it
 NO_LABEL = -1  # in place of a label map that a case lacks
@@ -389,7 +388,7 @@ def read_patch(
     slice is repeated. Mask: as far as the case's source modalities show it. seed: of what data.physics draws (default:
     a fixed one for each place).
     """
-    return _Patch(case, data, intensity, start, size, seed).sources()
+    return batch_of(Patch(case, data, intensity, start, size, seed), data)
 
 
 def read_pair(
@@ -404,7 +403,7 @@ def read_pair(
 
     An absent target is background, an absent label map NO_LABEL.
     """
-    patch = _Patch(case, data, intensity, start, size, seed)
+    patch = Patch(case, data, intensity, start, size, seed)
     case = patch.case
     labels = np.full((len(data.labels), *patch.size), NO_LABEL, np.float32)
     for name, out in zip(data.labels, labels):
@@ -413,124 +412,30 @@ def read_pair(
             out[patch.inside] = case.arrays[LABEL + name][patch.place]
     target = [patch.modality(name, "target")[0] for name in data.target]
     return replace(
-        patch.sources(),
+        batch_of(patch, data),
         target=torch.from_numpy(np.stack(target))[None],
         target_present=torch.tensor([[name in case.header.visible for name in data.target]]),
         labels=torch.from_numpy(labels)[None] if data.labels else None,
     )
 
 
-class _Patch:
-    """A patch of a case in the axes of the settings.
-
-    inside, place: the part of it that is in the volume, in its own indices and in the volume's; drawn, item: the
-    modalities of data.physics, and what is drawn for the patch; None where the case has no maps to draw from.
-    """
-
-    def __init__(
-        self,
-        case: PreparedCase,
-        data: DataSettings,
-        intensity: Mapping[str, IntensityMap],
-        start: Triple,
-        size: Triple | None,
-        seed: int | None,
-    ) -> None:
-        self.case = lay_out(case, data.axes)
-        self.data, self.intensity, self.start = data, intensity, start
-        self.size = size or data.patch
-        self.inside, self.place = _overlap(start, self.size, self.case.header.shape)
-        self.drawn = case.contrasts if isinstance(case.contrasts, Drawn) else None
-        if seed is None:
-            seed = stable_id("physics", case.header.case, *start)
-        self.item = None if self.drawn is None else self.drawn.draw(seed)
-
-    def sources(self) -> Batch:
-        """The sources and the mask."""
-        case, data, size = self.case, self.data, self.size
-        z, y, x = self.start
-        by_name = {name: self.modality(name, "source", data.steps) for name in data.source}
-        source = [by_name[name][data.steps.index(step)] for name, step in data.channels]
-        mask = np.ones(size, np.float32)
-        if MASK in case.arrays:
-            mask[:] = 0
-            mask[self.inside] = case.inside(case.arrays[MASK][self.place], data.source)
-            if self.drawn is not None and self.item is not None:
-                mask[self.inside] *= self.drawn.remainder(case, self.item, self.place)
-        # The body of the slices themselves, not of their neighbours, is raised to the least value of data.lift.
-        least = np.float32(BACKGROUND + data.lift * (1 - BACKGROUND))
-        for channel, (name, step) in zip(source, data.channels):
-            if data.lift and step == 0 and name in case.header.visible:
-                np.maximum(channel, least, out=channel, where=mask > 0)
-        return Batch(
-            source=torch.from_numpy(np.stack(source))[None],
-            mask=torch.from_numpy(mask)[None, None],
-            present=torch.tensor([[name in case.header.visible for name, _ in data.channels]]),
-            item=torch.tensor([[stable_id(case.header.case, z + d, y, x) for d in range(size[0])]]),
-            source_names=data.source_names,
-            target_names=tuple(data.target),
-        )
-
-    def modality(self, name: str, role: Role, steps: Sequence[int] = (0,)) -> np.ndarray:
-        """A modality in network units at each of `steps` slices away: float32 [steps, D, H, W]; background outside."""
-        case, place, drawn, item = self.case, self.place, self.drawn, self.item
-        out = np.full((len(steps), *self.size), BACKGROUND, np.float32)
-        images: Iterable[np.ndarray] = ()
-        if name not in case.header.units:
-            return out
-        if drawn is None or item is None:
-            images = (self._scale(name, step) for step in steps)
-        elif name in drawn.names:
-            images = drawn.read(case, name, self.intensity[name], item, place, steps, role)
-        else:
-            remains = drawn.remainder(case, item, place)
-            slice_mm = drawn.slice_mm(item)
-            stored = (self._scale(name, step, slice_mm) for step in steps)
-            images = (np.where(remains, image, np.float32(BACKGROUND)) for image in stored)
-        for plane, image in zip(out, images):
-            plane[self.inside] = image
-        return out
-
-    def _scale(self, name: str, step: int, slice_mm: float = 0.0) -> np.ndarray:
-        """A stored modality in network units, `step` slices away; slice_mm: means over slices of this thickness."""
-        header = self.case.header
-        depth, rows, columns = self.place
-        length, spacing_mm = header.shape[0], header.spacing_mm[0]
-        reach = margin(slice_mm, spacing_mm)
-        first, end = depth.start + step - reach, depth.stop + step + reach
-        inside = first >= 0 and end <= length
-        slices = slice(first, end) if inside else _repeat_ends(first, end, length)
-        values = np.asarray(self.case.arrays[name][slices, rows, columns])
-        if values.dtype == np.float16:
-            values = values.astype(np.float32)
-        values = through_plane(values, slice_mm, spacing_mm)
-        spec, statistics = self.intensity[name], header.statistics.get(name)
-        if not spec.slicewise:
-            return spec.scale(statistics).forward(values)
-        numbers = _repeat_ends(first + reach, end - reach, length)
-        scaled = [spec.scale(statistics, int(z)).forward(part) for z, part in zip(numbers, values)]
-        return np.stack(scaled) if scaled else values.astype(np.float32)
-
-
-def _repeat_ends(first: int, end: int, length: int) -> np.ndarray:
-    """Indices of slices, where the outermost ones of a volume stand for those beyond it."""
-    return np.clip(np.arange(first, end), 0, length - 1)
-
-
-def _overlap(start: Triple, size: Triple, shape: Triple) -> tuple[Box, Box]:
-    """The part of a patch inside the volume, in the patch's own indices and in the volume's."""
-    in_patch = list[slice]()
-    in_volume = list[slice]()
-    for first, length, whole in zip(start, size, shape):
-        begin = min(max(0, -first), length)
-        end = max(begin, min(length, whole - first))
-        in_patch.append(slice(begin, end))
-        in_volume.append(slice(first + begin, first + end))
-    return cast(Box, tuple(in_patch)), cast(Box, tuple(in_volume))
+def batch_of(patch: Patch, data: DataSettings) -> Batch:
+    """The sources and the mask of a patch."""
+    source, mask = patch.sources()
+    header = patch.case.header
+    z, y, x = patch.start
+    return Batch(
+        source=torch.from_numpy(source)[None],
+        mask=torch.from_numpy(mask)[None, None],
+        present=torch.from_numpy(patch.present)[None],
+        item=torch.tensor([[stable_id(header.case, z + d, y, x) for d in range(patch.size[0])]]),
+        source_names=data.source_names,
+        target_names=tuple(data.target),
+    )
 
 
 def mask_share(case: PreparedCase, data: DataSettings, start: Triple) -> float:
     """The share of a patch at `start` that the mask covers, whatever modality shows it."""
     case = lay_out(case, data.axes)
-    _, place = _overlap(start, data.patch, case.header.shape)
+    _, place = overlap(start, data.patch, case.header.shape)
     return float((case.arrays[MASK][place] != 0).sum()) / float(np.prod(data.patch))

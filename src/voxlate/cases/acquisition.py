@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft
 
 from voxlate.cases.physics import PhysicsSettings
 from voxlate.phantoms.contrast import Maps
@@ -153,27 +152,6 @@ def draw_effects(rng: np.random.Generator, settings: PhysicsSettings, field_t: f
     )
 
 
-def margin(thickness_mm: float, spacing_mm: float) -> int:
-    """Slices on each side that a slice of this thickness reaches into."""
-    return max(0, int(np.ceil(thickness_mm / spacing_mm / 2 - 0.5)))
-
-
-def through_plane(image: Array, thickness_mm: float, spacing_mm: float) -> Array:
-    """Means over a rectangular slice profile, [D, ...]; the image has `margin` more slices on each side."""
-    reach = margin(thickness_mm, spacing_mm)
-    if reach == 0:
-        return image
-    half = thickness_mm / spacing_mm / 2
-    steps = np.arange(-reach, reach + 1)
-    weights = np.clip(np.minimum(steps + 0.5, half) - np.maximum(steps - 0.5, -half), 0, 1)
-    weights = (weights / weights.sum()).astype(np.float32)
-    depth = len(image) - 2 * reach
-    out = np.zeros((depth, *image.shape[1:]), np.float32)
-    for k, weight in enumerate(weights):
-        out += weight * image[k : k + depth]
-    return out
-
-
 def in_plane(image: Array, effects: Effects, spacing_mm: Sequence[float]) -> Array:
     """The image from a part of its k-space, which the head's moves have put out of phase; float32 [..., H, W]."""
     if min(effects.kept) >= 1 and not effects.moves_mm:
@@ -185,6 +163,8 @@ def in_plane(image: Array, effects: Effects, spacing_mm: Sequence[float]) -> Arr
     share_x = 2 * np.abs(frequencies_x)
     window_y = _window(share_y / effects.kept[0], effects.filtered)
     window_x = _window(share_x / effects.kept[1], effects.filtered)
+    import scipy.fft  # here, because voxlate-run draws nothing
+
     space = scipy.fft.rfft2(image, workers=1)
     if effects.moves_mm:
         segment = np.searchsorted(effects.cuts, frequencies_y + 0.5)

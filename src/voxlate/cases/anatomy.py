@@ -11,15 +11,13 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain, permutations
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-from pydantic import Field
-from scipy.ndimage import zoom
 
 from voxlate.cases.case_header import CaseHeader
-from voxlate.cases.prepared import Cohort
 from voxlate.cases.quality_checks import Quality, quality_of, worst_quality
+from voxlate.images.filters import ndimage
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import IntensityMap
 from voxlate.images.mask import background_value, box_around, dilate, foreground
@@ -28,7 +26,11 @@ from voxlate.system.codes import Grade
 from voxlate.system.errors import BadInput
 from voxlate.system.messages import REFUSED, Message, grade_of_distance, message
 from voxlate.system.records import MOST, Name, Number, Record, Shape, checksum, write_tensors
+from voxlate.system.schema import Field
 from voxlate.system.slabs import in_slabs
+
+if TYPE_CHECKING:
+    from voxlate.cases.prepared import Cohort
 
 Box = Float32
 Distance = Annotated[float, Field(ge=-0.001, le=2.001)]  # 1 - correlation, rounded
@@ -105,7 +107,7 @@ class Usual:
 
 
 @dataclass(frozen=True)
-class _Stated:
+class Stated:
     """The header of a file of anatomy."""
 
     usual: dict[Name, Usual]
@@ -116,7 +118,7 @@ class _Stated:
 
 
 @dataclass(frozen=True)
-class Anatomy(_Stated):
+class Anatomy(Stated):
     """The bodies of a training: by source the mean box and the usual values, by target its background and `beyond`.
 
     backgrounds: in physical units; beyond: the share of a target's body that no source shows, median over cases;
@@ -146,7 +148,7 @@ def read_anatomy(path: Path, modalities: Collection[str]) -> Anatomy:
     with record.tensors() as file:
         text = file.text("anatomy")
         digest = file.text("sha256")
-        stated: _Stated = record.parse(_Stated, text)
+        stated: Stated = record.parse(Stated, text)
         box = Shape((SIDE,) * 3, low=-1.001, high=1.001)  # their length is 1
         means = file.read(dict.fromkeys(stated.usual, box))
     record.check_checksum(digest, checksum(text, means))
@@ -183,7 +185,7 @@ def body_of(header: CaseHeader, volume: Volume, spec: IntensityMap) -> Body:
     values = np.where(body, coarse.data[0], coarse.data[0].min())
     cropped = spec.scale(statistics).forward(values)[inside].astype(np.float32)
     factors = [SIDE / length for length in cropped.shape]
-    stretched = zoom(cropped, factors, order=1, mode="nearest", grid_mode=True)
+    stretched = ndimage.zoom(cropped, factors, order=1, mode="nearest", grid_mode=True)
     extents = _extents_mm(body, spacing)
     grain = np.log1p(spacing / 2 / extents)
     return Body(_unit(stretched), np.log(extents), grain, statistics.foreground.at(LEVEL), cut)
@@ -239,7 +241,7 @@ def _unit(box: Box) -> Box:
 
 
 def anatomy_of(
-    cohort: Cohort,
+    cohort: "Cohort",
     cases: Sequence[str],
     sources: Mapping[str, IntensityMap],
     targets: Mapping[str, IntensityMap],

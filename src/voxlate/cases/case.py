@@ -29,11 +29,13 @@ LABEL = "label."  # before a label map's name among the arrays of a case
 MOST_MODALITIES = 64  # the mask has a bit for each
 SCANS = ("F32", "I16")  # how the voxels of scans and label maps are stored
 MAPS = (*SCANS, "F16")  # how those of tissue-parameter maps are
+DIGITS = 16  # of a digest that identifies a scan
 OPEN_FILES = 256  # mapped at a time in each process: each holds a descriptor, of which many systems give 1,024
 DTYPES = {
     "F32": np.float32,
     "F16": np.float16,
     "I16": np.int16,
+    "BOOL": np.bool_,
     "U8": np.uint8,
     "U16": np.uint16,
     "U32": np.uint32,

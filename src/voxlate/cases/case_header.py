@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field
 
 from voxlate.cases.align import Registered
 from voxlate.images.grid import Grid, Volume, check_affine
@@ -26,6 +25,7 @@ from voxlate.system.records import (
     Text,
     close,
 )
+from voxlate.system.schema import Field
 
 Sides = tuple[Length, Length, Length]
 Row = Annotated[list[Number], Field(min_length=4, max_length=4)]

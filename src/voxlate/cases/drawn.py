@@ -10,9 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from scipy.ndimage import binary_erosion
 
-from voxlate.batch import BACKGROUND, stable_id
 from voxlate.cases.acquisition import (
     Effects,
     Places,
@@ -20,15 +18,16 @@ from voxlate.cases.acquisition import (
     draw_effects,
     draw_spread,
     in_plane,
-    margin,
     rician,
-    through_plane,
 )
 from voxlate.cases.case import LABEL, MASK, PROTONS, PreparedCase
 from voxlate.cases.case_header import CaseHeader
 from voxlate.cases.physics import PhysicsSettings, within
+from voxlate.images.filters import ndimage
 from voxlate.images.intensity import IntensityMap, MinMax, Percentile
+from voxlate.images.slice_profile import margin, through_plane
 from voxlate.images.statistics import Statistics, distribution
+from voxlate.items import BACKGROUND, stable_id
 from voxlate.phantoms.contrast import Maps, Protocol, magnitude, maps_for
 from voxlate.phantoms.sequences import FULL_SCALE
 from voxlate.phantoms.tissue import INTRACRANIAL, VESSEL, Label
@@ -392,7 +391,7 @@ def _brain(case: PreparedCase, at: Slab | Voxels, strip_mm: float) -> np.ndarray
     steps = round(strip_mm / case.header.spacing_mm[1])
     if steps == 0:
         return inside
-    deep = binary_erosion(inside, CROSS, iterations=steps, border_value=1)
+    deep = ndimage.binary_erosion(inside, CROSS, iterations=steps, border_value=1)
     return inside & (deep | ~np.isin(tissues, SURFACE))
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
 
 from voxlate.images.components import components_of
+from voxlate.images.filters import ndimage
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
 from voxlate.images.mask import background_value, box_around, find_tissue, foreground
@@ -231,7 +231,10 @@ def _dark_shares(head: _Head, dark: Bool, slices: range) -> Float64:
         rows = np.flatnonzero(body.any(axis=1))
         if not len(rows):
             continue
-        deep = distance_transform_edt(np.pad(body, 1), head.spacing_mm[1:])[1:-1, 1:-1] > DEEP_MM
+        deep = (
+            ndimage.distance_transform_edt(np.pad(body, 1), head.spacing_mm[1:])[1:-1, 1:-1]
+            > DEEP_MM
+        )
         middle = (rows[0] + rows[-1]) // 2
         # canonical rows run from posterior to anterior
         for half, part in enumerate((slice(middle, None), slice(None, middle))):
@@ -247,7 +250,7 @@ def black_pools_ml(scans: Sequence[Volume], scales: Sequence[Scale]) -> float:
     heads = [_coarse(scan) for scan in scans]
     spacing_mm = heads[0].spacing_mm
     body = np.logical_or.reduce([head.body for head in heads])
-    dark = distance_transform_edt(np.pad(body, 1), spacing_mm)[1:-1, 1:-1, 1:-1] > RIM_MM
+    dark = ndimage.distance_transform_edt(np.pad(body, 1), spacing_mm)[1:-1, 1:-1, 1:-1] > RIM_MM
     for head, scale in zip(heads, scales):
         dark &= scale.forward(head.values) <= AS_BACKGROUND
     sizes_ml = components_of(dark).sizes() * (float(np.prod(spacing_mm)) / 1000)

@@ -7,12 +7,12 @@ from itertools import chain, product
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field
 
 from voxlate.phantoms.contrast import TRANSFER, Kind, Protocol, maps_for
 from voxlate.phantoms.sequences import FREE_WATER_T1_MS, inversion_recovery, null_time_ms
 from voxlate.system.config import later_key, setting, settings
 from voxlate.system.errors import BadInput
+from voxlate.system.schema import Field
 
 # Bounds that no scanner of heads exceeds, so that a slip of the unit or of a digit is refused.
 Tr = Annotated[float, Field(ge=1, le=30000)]

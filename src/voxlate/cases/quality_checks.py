@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field
-from scipy.ndimage import convolve, distance_transform_edt, uniform_filter
 
+from voxlate.images.filters import ndimage
 from voxlate.images.grid import Volume
 from voxlate.images.mask import background_value, foreground
 from voxlate.system.arrays import Bool, Float32
 from voxlate.system.codes import Grade
 from voxlate.system.messages import Message, message
+from voxlate.system.schema import Field
 
 SLICES = 8
 MIDDLE = (0.2, 0.8)  # of the slices with a body, from which they are taken: ends are small
@@ -77,7 +77,7 @@ def quality_of(scan: Volume) -> Quality:
 
 def _noise(image: Float32, body: Bool) -> float:
     """The standard deviation of the noise in a body."""
-    curvature = np.abs(convolve(image, CURVATURE[None]))[body]
+    curvature = np.abs(ndimage.convolve(image, CURVATURE[None]))[body]
     return float(np.median(curvature)) / CURVATURE_NORM
 
 
@@ -184,7 +184,7 @@ def _middle_slices(scan: Volume) -> Volume:
 
 def _ghosts(image: Float32, pixel_mm: Sequence[float]) -> float:
     """The largest correlation of the edges of slices [D, H, W] with themselves, shifted by AWAY_MM or more."""
-    edges = image - uniform_filter(image, (1, 5, 5))
+    edges = image - ndimage.uniform_filter(image, (1, 5, 5))
     largest = 0.0
     for axis, side in ((1, pixel_mm[0]), (2, pixel_mm[1])):
         length = image.shape[axis]
@@ -206,5 +206,7 @@ def _dark_radius_mm(dark: Bool, bright: Bool, pixel_mm: Sequence[float]) -> floa
             after = np.flip(np.logical_or.accumulate(np.flip(lit, axis), axis), axis)
             enclosed |= before & after
         inside = np.pad(plane & enclosed, 1)
-        largest = max(largest, float(distance_transform_edt(inside, sampling=pixel_mm).max()))
+        largest = max(
+            largest, float(ndimage.distance_transform_edt(inside, sampling=pixel_mm).max())
+        )
     return largest

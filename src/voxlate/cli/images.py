@@ -13,9 +13,9 @@ from voxlate.cli.messages import Verbose, keep_messages
 from voxlate.cli.options import Everything, Json, Run, To, command
 from voxlate.options.evaluate import CompareOptions, EvaluateOptions, LikelihoodOptions
 from voxlate.options.option import MAIN, Option
-from voxlate.options.share import ExportOptions
+from voxlate.options.share import ExportOptions, ModelOptions
 from voxlate.options.synthesise import SynthOptions
-from voxlate.system.errors import plural
+from voxlate.system.errors import BadInput, plural
 
 
 @command(
@@ -166,17 +166,44 @@ def report(
     print(run(path, to))
 
 
-@command("export OUT --dicom TO", "export OUT/CASE --dicom TO --like SERIES")
+@command(
+    "export OUT --dicom TO", "export OUT/CASE --dicom TO --like SERIES", "export RUN --out MODEL"
+)
 def export(
     path: Annotated[
-        Path, Argument(metavar="OUT", help="Folder that synth wrote, or one case's folder in it.")
+        Path,
+        Argument(
+            metavar="OUT|RUN",
+            help="Folder that synth wrote, or one case's folder in it; with --out a run, or starter:NAME.",
+        ),
     ],
-    dicom: Annotated[Path, Option("New folder for the DICOM series.", panel=MAIN)],
     options: ExportOptions,
+    model: ModelOptions,
+    dicom: Annotated[Path | None, Option("New folder for the DICOM series.", panel=MAIN)] = None,
+    to: Annotated[
+        Path | None,
+        Option("New folder for the model, which voxlate-run reads.", flag="--out", panel=MAIN),
+    ] = None,
 ) -> None:
-    """Write synthesised images as derived DICOM series in the study of their source (research use only)."""
+    """Write images as derived DICOM series (research use only), or a model that runs without torch."""
+    if (dicom is None) == (to is None):
+        found = "neither" if to is None else "both"
+        raise BadInput(
+            f"export: expected --dicom (for images) or --out (for a model), found {found}. Pass one of them."
+        )
+    if to is not None:
+        from voxlate.api.carry import export_model
+
+        written = export_model(path, to, model)
+        loss = written.graph.largest_loss
+        say(
+            f"{written.name} in {to}: at most {loss:.2g} network units from torch on its self-test."
+        )
+        say(f"Next:  voxlate-run {to} {written.recipe.data.source[0]}=SCAN --out OUT")
+        return
     from voxlate.api.images import export as run
 
+    assert dicom is not None
     done = run(path, dicom, options)
     for said in done.messages:
         note(said)

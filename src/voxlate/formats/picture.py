@@ -4,7 +4,6 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from voxlate.formats.format import Format, Stored, errors_as
 from voxlate.formats.limits import check_volume
@@ -21,6 +20,8 @@ def read_picture(path: Path) -> Stored:
 
     Raises BadInput for damaged files, several pages and real colour.
     """
+    from PIL import Image  # here and below, because voxlate-run has no pillow
+
     with (
         errors_as(f"{path}: expected a picture, found something else", "Check the file."),
         warnings.catch_warnings(action="ignore"),
@@ -56,6 +57,8 @@ def write_picture(path: Path, volume: Volume, description: str = "") -> None:
 
     PNG is clipped to 8 bit; TIFF has 8 bit where the values allow it, else 16. A picture holds no description.
     """
+    from PIL import Image
+
     values = orient(volume, "LPS").data[0, 0]
     wide = path.suffix.lower() != ".png" and float(values.max()) > 255.5
     dtype = np.uint16 if wide else np.uint8

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.ndimage
 
+from voxlate.images.filters import ndimage
 from voxlate.system.slabs import by_plane, empty, in_slabs, map_slabs, release
 
 
@@ -44,6 +44,6 @@ class Components:
 def components_of(mask: np.ndarray) -> Components:
     """The components of a mask [D, H, W] or [H, W]."""
     labels = empty(mask.shape, np.int32)
-    count = scipy.ndimage.label(mask, output=labels)
+    count = ndimage.label(mask, output=labels)
     release(mask, labels)
     return Components(labels, int(count))

@@ -7,8 +7,8 @@ from typing import Literal
 
 import nibabel as nib
 import numpy as np
-import scipy.ndimage
 
+from voxlate.images.filters import ndimage
 from voxlate.system.errors import BadInput
 from voxlate.system.slabs import empty, in_slabs, least_and_most, release
 
@@ -233,8 +233,8 @@ def resample(volume: Volume, grid: Grid, order: Order = 1, fill: float | None = 
         spline = channel
         if order > 1:
             # mirror is the boundary that scipy's spline evaluation assumes beyond the edge for "nearest"
-            spline = scipy.ndimage.spline_filter(channel, order, np.float32, mode="mirror")
-        scipy.ndimage.affine_transform(
+            spline = ndimage.spline_filter(channel, order, np.float32, mode="mirror")
+        ndimage.affine_transform(
             spline,
             matrix,
             offset,

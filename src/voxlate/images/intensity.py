@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
-from pydantic import Field
 
 from voxlate.images.statistics import Statistics
 from voxlate.system.config import Importable, setting, settings
 from voxlate.system.errors import BadInput
+from voxlate.system.schema import Field
 
 Array = TypeVar("Array", np.ndarray, Any)  # numpy arrays and torch tensors share what is used here
 

@@ -5,9 +5,9 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-import scipy.ndimage
 
 from voxlate.images.components import components_of
+from voxlate.images.filters import ndimage
 from voxlate.images.grid import Box, Volume
 from voxlate.system.errors import BadInput
 from voxlate.system.slabs import (
@@ -317,7 +317,7 @@ def _spread(mask: np.ndarray, reach: int, axis: int) -> np.ndarray:
 
 def box_around(mask: np.ndarray) -> list[tuple[int, int]]:
     """First and end of the smallest box around a mask along each axis; the whole image around an empty one."""
-    (box,) = scipy.ndimage.find_objects(mask.view(np.uint8), 1)
+    (box,) = ndimage.find_objects(mask.view(np.uint8), 1)
     release(mask)
     if box is None:
         return [(0, length) for length in mask.shape]

@@ -7,9 +7,9 @@ from functools import cache
 from itertools import combinations_with_replacement, product
 
 import numpy as np
-import scipy.ndimage
 from numpy.typing import NDArray
 
+from voxlate.images.filters import ndimage
 from voxlate.images.motion import Field, Floats, Mask, Shifts
 from voxlate.images.similarity import class_of, information_of_rows
 from voxlate.system.arrays import AnyArray, Float32
@@ -107,7 +107,7 @@ class Matching:
         matrix = (np.eye(3) + strain) * self.spacing / self.spacing[:, None]
         corner = self.origin + self.spacing * (start - self.reach)
         first = (corner + before + strain @ (corner - centre) - self.origin) / self.spacing
-        return scipy.ndimage.affine_transform(
+        return ndimage.affine_transform(
             self.moving, matrix, first, output_shape=self.outer, order=1, cval=np.nan
         ).ravel()
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-import scipy.ndimage
 
+from voxlate.images.filters import ndimage
 from voxlate.images.grid import Grid, Volume, resample, with_spacing
 from voxlate.images.mask import foreground
 from voxlate.system.errors import BadInput
@@ -114,7 +114,7 @@ class _Search:
         mirror = self.points - across[:, None] * normal
         places = (mirror[:, ::-1] / self.spacing + self.centre).T
         places[0] = places[0].clip(0, len(self.image) - 1)
-        return scipy.ndimage.map_coordinates(self.image, places, order=1, mode="constant")
+        return ndimage.map_coordinates(self.image, places, order=1, mode="constant")
 
     def cost(self, plane: Plane) -> float:
         """The mean squared difference of the head and its mirror image."""
@@ -172,7 +172,7 @@ def _simplify(volume: Volume) -> Volume:
     depth, height, width = map(max, spacing, least)
     blur = [0.5 * new / old for new, old in zip((depth, height, width), spacing)]
     blur = [sigma if size > 1 else 0 for sigma, size in zip(blur, shades.shape)]
-    smooth = scipy.ndimage.gaussian_filter(shades, blur)
+    smooth = ndimage.gaussian_filter(shades, blur)
     smooth[~inside] = 0
     straight = Volume(smooth[None], np.diag([*spacing[::-1], 1.0]), "", "")
     return resample(straight, with_spacing(straight.grid, (depth, height, width)), fill=0.0)

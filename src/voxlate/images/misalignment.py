@@ -8,12 +8,12 @@ from functools import partial
 from typing import Annotated
 
 import numpy as np
-from pydantic import StringConstraints
 
 from voxlate.images.matching import Image, Matching, MatchingLevel, Spacing
 from voxlate.images.motion import RIGID, STIFFNESS, Field, Mask, Shifts, fit_field, rigid_motion
 from voxlate.images.similarity import PERCENTILES, RANGE_HU, dice
 from voxlate.system.records import Count, NotNegative, Number, Text
+from voxlate.system.schema import StringConstraints
 
 SAMPLES = 200_000
 THICKEST_MM = 3.0  # across slices further apart a shift shows too roughly to be stated

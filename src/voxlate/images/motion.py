@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.ndimage
 
+from voxlate.images.filters import ndimage
 from voxlate.system.arrays import Bool, Float32, Float64
 
 Mask = Bool
@@ -156,7 +156,5 @@ def on_every_voxel(
     at_nodes = field(points.reshape(-1, 3)).reshape(*counts, 3)
     axes = [np.linspace(0, count - 1, n) for n, count in zip(shape, counts)]
     places = np.meshgrid(*axes, indexing="ij")
-    parts = [
-        scipy.ndimage.map_coordinates(at_nodes[..., axis], places, order=1) for axis in range(3)
-    ]
+    parts = [ndimage.map_coordinates(at_nodes[..., axis], places, order=1) for axis in range(3)]
     return np.stack(parts).astype(np.float32)

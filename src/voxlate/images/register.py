@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import scipy.ndimage
 
+from voxlate.images.filters import ndimage
 from voxlate.images.grid import LPS_TO_RAS, Grid, Volume, resample, with_spacing
 from voxlate.images.mask import foreground
 from voxlate.images.misalignment import displacement_field
@@ -135,7 +135,7 @@ def centre_mm(grid: Grid, mask: np.ndarray | None = None) -> np.ndarray:
     """The middle of a grid, or of the voxels of a mask [D, H, W], in LPS millimetres."""
     index = (np.array(grid.shape) - 1) / 2
     if mask is not None and mask.any():
-        index = np.array(scipy.ndimage.center_of_mass(mask))
+        index = np.array(ndimage.center_of_mass(mask))
     point: np.ndarray = LPS_TO_RAS @ grid.affine @ np.array([*index[::-1], 1.0])
     return point[:3]
 
@@ -184,7 +184,7 @@ def coarse(volume: Volume, voxels: int = COARSE_VOXELS) -> Volume:
     old = np.array(grid.spacing_mm)
     new = np.maximum(wide, old)
     sigma = np.where(new > old, 0.5 * new / old, 0.0)
-    smooth = scipy.ndimage.gaussian_filter(volume.data, [0.0, *sigma])
+    smooth = ndimage.gaussian_filter(volume.data, [0.0, *sigma])
     return resample(dataclasses.replace(volume, data=smooth), with_spacing(grid, tuple(new)))
 
 

@@ -7,10 +7,11 @@ from itertools import product
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
 
+from voxlate.images.filters import ndimage
 from voxlate.images.grid import Volume
 from voxlate.system.config import settings
+from voxlate.system.schema import Field
 from voxlate.system.slabs import empty, release, slabs, zeros
 
 Triple = tuple[int, int, int]
@@ -339,8 +340,6 @@ def zoom(images: np.ndarray, size: Size) -> np.ndarray:
     scipy's default mode gives the same bits, except where rounding puts the last row or column beyond the edge (256 to
     45 voxels, say): there it leaves zeros.
     """
-    import scipy.ndimage
-
     planes = images.reshape(-1, *images.shape[-2:])
     factors = (size[0] / planes.shape[1], size[1] / planes.shape[2])
     out = empty((len(planes), *size), np.float32)
@@ -348,5 +347,5 @@ def zoom(images: np.ndarray, size: Size) -> np.ndarray:
         if plane.min() == plane.max():
             zoomed_plane[:] = plane.min()
         else:
-            zoomed_plane[:] = scipy.ndimage.zoom(plane, factors, order=3, mode="mirror")
+            zoomed_plane[:] = ndimage.zoom(plane, factors, order=3, mode="mirror")
     return out.reshape(*images.shape[:-2], *size)

@@ -12,8 +12,9 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from voxlate.batch import BACKGROUND, Batch
+from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
+from voxlate.items import BACKGROUND
 from voxlate.methods.method import (
     Problem,
     StageSettings,

@@ -268,7 +268,8 @@ class RegionalFilters(nn.Module):
 
 def one_hot(guide: Tensor) -> Tensor:
     """1 for the largest of [N, D, H, W] at each pixel, else 0, with the gradient of a softmax over D."""
-    hard = F.one_hot(guide.argmax(dim=1), guide.shape[1]).movedim(-1, 1)
+    numbers = torch.arange(guide.shape[1], device=guide.device)[:, None, None]
+    hard = (guide.argmax(dim=1, keepdim=True) == numbers).long()
     if not guide.requires_grad:
         return hard
     soft = guide.float().softmax(dim=1)

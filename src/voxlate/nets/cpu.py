@@ -30,8 +30,9 @@ CUBIC = 0.044715 * LINEAR
 
 
 def usable(h: Tensor) -> bool:
-    """Whether a map is one for these kernels; a compiler makes kernels of its own from the plain forms."""
-    return h.device.type == "cpu" and not torch.compiler.is_compiling()
+    """Whether a map is one for these kernels; compilers and ONNX make kernels of their own from the plain forms."""
+    made_elsewhere = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return h.device.type == "cpu" and not made_elsewhere
 
 
 def enlarge_conv(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from voxlate.batch import BACKGROUND
+from voxlate.items import BACKGROUND
 from voxlate.nets.blocks import ResBlock
 from voxlate.nets.interface import Channels
 from voxlate.nets.unet import ResidualUNet

@@ -344,7 +344,10 @@ class ResidualUNet(nn.Module):
             h = F.pixel_unshuffle(h, self.net.patch)
         if self.dims == 2:
             return h.contiguous(memory_format=torch.channels_last), depth
-        return to_volumes(h, depth).contiguous(memory_format=torch.channels_last_3d), depth
+        volumes = to_volumes(h, depth)
+        if torch.jit.is_tracing():  # ONNX has no such layout
+            return volumes, depth
+        return volumes.contiguous(memory_format=torch.channels_last_3d), depth
 
     def _unfold(self, h: Tensor, depth: int) -> Tensor:
         h = h if self.dims == 2 else to_slices(h)

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from voxlate.options.option import MAIN, Device, Option, options
+from voxlate.options.option import MAIN, OUTPUT, Device, Option, options
 
 SHORTEST_TOKEN = 16  # characters; a token of the user's own stays valid, so it must not be guessed
 
@@ -25,6 +25,30 @@ class ExportOptions:
         bool,
         Option("One enhanced object of many frames for each CT or MR image.", panel=MAIN),
     ] = False
+
+
+@options
+class ModelOptions:
+    """Options of `voxlate export RUN` and voxlate.export_model."""
+
+    weights: Annotated[
+        Literal["float32", "float16", "int8"],
+        Option("Numbers in which the weights are stored; the loss is measured.", panel=OUTPUT),
+    ] = "float32"
+    answer: Annotated[
+        Literal["mean", "sample"] | None,
+        Option("Prediction: mean or sample (default: of the last stage).", panel=OUTPUT),
+    ] = None
+    steps: Annotated[
+        int | None,
+        Option("Steps of the sampler, which are fixed in the model.", panel=OUTPUT, least=1),
+    ] = None
+    samples: Annotated[
+        int | None, Option("Images sampled for each case.", panel=OUTPUT, least=1)
+    ] = None
+    licence: Annotated[
+        str, Option("Licence of the model, as its users will read it.", panel=OUTPUT)
+    ] = "not stated"
 
 
 @options

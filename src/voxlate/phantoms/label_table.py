@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import StrictInt
 
-from voxlate.batch import stable_id
+from voxlate.items import stable_id
 from voxlate.options.option import read_shipped
 from voxlate.options.phantom import SHIPPED
 from voxlate.phantoms.tissue import Label, Tissue, patient

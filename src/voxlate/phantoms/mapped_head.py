@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from voxlate.batch import stable_id
 from voxlate.images.mask import box_around
+from voxlate.items import stable_id
 from voxlate.phantoms import (
     bones,
     contents,

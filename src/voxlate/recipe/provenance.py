@@ -32,6 +32,7 @@ from voxlate.system.records import (
     Split,
     StatedMessage,
     Text,
+    Widening,
 )
 
 # What a calibration assumes of patients that it has not seen.
@@ -71,13 +72,6 @@ class _Units(TypedDict):
     map: Table
     low: Number
     high: Number
-
-
-class Widening(TypedDict):
-    """The factor by which intervals that were fitted on synthetic heads are widened, and the number of real heads that showed it."""
-
-    factor: Positive
-    heads: Several
 
 
 class _Calibration(TypedDict, total=False):

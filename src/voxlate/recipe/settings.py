@@ -12,8 +12,8 @@ from pydantic import Field
 from voxlate.batches.any_source import with_any_source
 from voxlate.batches.patches import DataSettings
 from voxlate.cases.prepared import Cohort
-from voxlate.diffusion.noise import Independent, SliceNoise
 from voxlate.diffusion.sample import SamplerSettings
+from voxlate.diffusion.streams import Independent, SliceNoise
 from voxlate.images.intensity import Intensity
 from voxlate.images.tiling import AnySlices, Whole
 from voxlate.images.tissue_levels import TissueLevels
@@ -231,6 +231,11 @@ class Recipe:
         own = {name: getattr(self, name) for name in SHARED}
         earlier = [{**vars(stage), "data": stage.data or self.data} for stage in self.stages]
         return tuple(FullStage(**values) for values in (*earlier, {**own, "name": "final"}))
+
+    @property
+    def multiple(self) -> int:
+        """Of what height and width are best, for the networks of all stages."""
+        return max(stage.net.multiple for stage in self.all_stages)
 
     @property
     def targets(self) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import StringConstraints
 from typing_extensions import TypedDict
 
-from voxlate.recipe.provenance import Bound, Widening
+from voxlate.recipe.provenance import Bound
 from voxlate.scoring.truths import Kind
 from voxlate.system.files import read_json
 from voxlate.system.records import (
@@ -22,6 +22,7 @@ from voxlate.system.records import (
     Share,
     StatedMessage,
     Text,
+    Widening,
     close,
 )
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import scipy.ndimage as ndimage
 
+from voxlate.images.filters import ndimage
 from voxlate.system.arrays import Bool, Float32
 
 Box = tuple[slice, ...]

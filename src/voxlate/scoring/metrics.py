@@ -5,17 +5,19 @@ import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
 from voxlate.cases.layout import CANONICAL
-from voxlate.images.pictures import Plane
+from voxlate.images.filters import ndimage
 from voxlate.images.ranges import Range
 from voxlate.images.similarity import RADIUS, SIGMA, mutual_information, ssim_map
 from voxlate.system.arrays import AnyArray, Bool, Float32, Float64
+
+if TYPE_CHECKING:
+    from voxlate.images.pictures import Plane
 
 LEVELS = (50, 60, 70, 80, 90, 95)  # levels of the calibration curve in per cent
 
@@ -47,7 +49,7 @@ class ImagePair:
         """A function of truth, synthesis and mask."""
         return function(self.truth, self.synthesis, self.inside)
 
-    def ssim(self, dimensions: Literal[2, 3], plane: Plane = "axial") -> float:
+    def ssim(self, dimensions: Literal[2, 3], plane: "Plane" = "axial") -> float:
         """SSIM in a plane; NaN for other planes than axial and in 3-D if the volume is thinner than the window."""
         if (dimensions == 3 or plane != "axial") and len(self.truth) < 2 * RADIUS + 1:
             return math.nan
@@ -392,7 +394,7 @@ def _steps_of_error(truth: Any, synthesis: Any, mask: Any) -> tuple[Float64, NDA
     return steps.sum((1, 2), dtype=np.float64), counts
 
 
-def slices_along(volume: AnyArray, plane: Plane) -> AnyArray:
+def slices_along(volume: AnyArray, plane: "Plane") -> AnyArray:
     """A view of the slices [N, ., .] of a canonical volume [D, H, W]; only every fourth one in other planes than axial."""
     if plane == "axial":
         return volume
@@ -433,4 +435,4 @@ def _slices(image: Any) -> AnyArray:
 
 def _window_mean(dimensions: int) -> Callable[[AnyArray], AnyArray]:
     sigma = (SIGMA if dimensions == 3 else 0, SIGMA, SIGMA)
-    return lambda image: gaussian_filter(image, sigma, mode="constant", radius=RADIUS)
+    return lambda image: ndimage.gaussian_filter(image, sigma, mode="constant", radius=RADIUS)

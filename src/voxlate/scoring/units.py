@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Intensity, IntensityMap, Scale
@@ -15,6 +14,7 @@ from voxlate.images.ranges import Range
 from voxlate.images.statistics import intensity_statistics
 from voxlate.system.config import adapter
 from voxlate.system.errors import BadInput
+from voxlate.system.schema import ValidationError
 
 TOP = 255.0
 RULE = "network units: the truth by its own statistics, the image by the training's typical scale; clipped"

@@ -1,7 +1,8 @@
-"""Correction of the bright end of images that have an intensity scale each, because predicted means are too dark."""
+"""Images in physical units, and the correction of their bright end, because predicted means are too dark."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -11,12 +12,76 @@ from voxlate.images.intensity import IntensityMap, Scale
 from voxlate.images.mask import foreground
 from voxlate.images.statistics import intensity_statistics
 from voxlate.system.messages import Message, message
-from voxlate.system.slabs import map_slabs
+from voxlate.system.slabs import in_slabs, map_slabs
+from voxlate.trust.calibration import Prediction
 
 REACHED = 0.95  # of the range: predicted means end at 0.88 to 0.93 for scanners of the training, else at 0.56 to 0.9
 WHOLE = 0.6  # of the median body of the training: a part of a body may lack its bright tissue
 MOST = 4.0  # slope beyond which an image differs too much from a scan to be corrected
 NOTED = 1.1  # slope from which a note states the correction
+
+
+class Move(Protocol):
+    """A change of an image's values by an increasing curve; key: of its entries in a provenance."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def curve(self) -> Curve: ...
+
+    @property
+    def entry(self) -> Mapping[str, Any]: ...
+
+    def scale_of(self, scale: Scale) -> Scale:
+        """The scale from network units of the image after the change."""
+        ...
+
+    def check(self, name: str) -> list[Message]:
+        """Messages on the change of an image of this name."""
+        ...
+
+
+@dataclass(frozen=True)
+class SynthesisedImage:
+    """An image [D, H, W] on the network's grid in physical units, and the prediction that it is in network units.
+
+    scale: from network units to physical units; move: the change of its values after the network.
+    """
+
+    values: np.ndarray
+    prediction: Prediction
+    scale: Scale
+    move: Move | None = None
+
+    @property
+    def half(self) -> float:
+        """The size of one network unit in physical units."""
+        return (self.scale.high - self.scale.low) / 2
+
+    @property
+    def physical_sd(self) -> np.ndarray | None:
+        """The standard deviation over samples and planes in physical units; None for a single image."""
+        if self.prediction.sd is None:
+            return None
+        half = np.float32(self.half)
+        return in_slabs(lambda slab: slab * half, self.prediction.sd)
+
+    def moved(self, move: Move) -> "SynthesisedImage":
+        """The image with its values changed, and its spread with them."""
+        scale = move.scale_of(self.scale)
+        values = move.curve.map(self.values)
+        sd = self.physical_sd
+        if sd is not None:
+            half = np.float32((scale.high - scale.low) / 2)
+            stretched = move.curve.map_sd(sd, self.values)
+            sd = in_slabs(lambda slab: np.asarray(slab / half, np.float32), stretched)
+        prediction = Prediction(in_slabs(scale.of, values), sd)
+        return SynthesisedImage(values, prediction, scale, move)
+
+    def in_its_unit(self, value: float) -> float:
+        """A value of the training's images as this image has it."""
+        return value if self.move is None else float(self.move.curve.map(np.array([value]))[0])
 
 
 @dataclass(frozen=True)

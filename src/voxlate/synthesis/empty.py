@@ -13,24 +13,26 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
 
 from voxlate.cases.anatomy import Anatomy
 from voxlate.cases.case import PreparedCase
+from voxlate.images.filters import ndimage
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
 from voxlate.images.mask import dilate, fill_holes, find_tissue
-from voxlate.recipe import Recipe
+from voxlate.synthesis.brightness import SynthesisedImage
 from voxlate.synthesis.inputs import visible_sources
 from voxlate.synthesis.intervals import CaseIntervals, OutputGrid
-from voxlate.synthesis.result import SynthesisedImage
 from voxlate.system.arrays import Bool
 from voxlate.system.errors import plural
 from voxlate.system.messages import Message, message
 from voxlate.system.slabs import by_plane, in_slabs, map_slabs, zeros
+
+if TYPE_CHECKING:
+    from voxlate.recipe import Recipe
 
 WHOLE = 1 - 1e-4  # share of an output voxel inside such slices, from which it counts as inside
 HU_AIR = -1000.0
@@ -112,7 +114,7 @@ class EmptySlices(NamedTuple):
     noise: int
 
 
-def find_empty_slices(recipe: Recipe, prepared: PreparedCase) -> EmptySlices:
+def find_empty_slices(recipe: "Recipe", prepared: PreparedCase) -> EmptySlices:
     """The slices of a case in which no source shows anything.
 
     A slice shows nothing where no voxel is above the background. Where the background is noise and data.foreground
@@ -139,7 +141,7 @@ def unused_slices(empty: Bool, slices_per_step: float) -> Bool:
 
 
 def empty_slices(
-    recipe: Recipe,
+    recipe: "Recipe",
     header: Mapping[str, Any],
     prepared: PreparedCase,
     anatomy: Anatomy | None,
@@ -220,7 +222,7 @@ def _describe(
     return [message("empty-slices", text, slices=count, little=few)] if parts else []
 
 
-def begins_above(recipe: Recipe, scales: Mapping[str, Scale]) -> dict[str, float]:
+def begins_above(recipe: "Recipe", scales: Mapping[str, Scale]) -> dict[str, float]:
     """The beginning of each scale above 0, unless a window or a floor fixes it."""
     above = dict[str, float]()
     for name, scale in scales.items():
@@ -289,7 +291,7 @@ def _nearer_to_border(near: Bool, pixel_mm: Sequence[float]) -> Bool:
     nearer = np.zeros(near.shape, bool)
     for region, of_slice in zip(near, nearer):
         if region.any():
-            of_slice[:] = distance_transform_edt(~region, sampling=pixel_mm) > to_border
+            of_slice[:] = ndimage.distance_transform_edt(~region, sampling=pixel_mm) > to_border
     return nearer
 
 

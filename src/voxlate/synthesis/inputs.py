@@ -4,16 +4,14 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import nibabel as nib
 import numpy as np
-import torch
 
 from voxlate.cases.align import Preparation
 from voxlate.cases.anatomy import Anatomy, body_of, check_body, check_content, check_extent
-from voxlate.cases.case import MASK, PreparedCase, digest, prepare_case
-from voxlate.cases.copies import is_copy
+from voxlate.cases.case import DIGITS, MASK, PreparedCase, digest, prepare_case
 from voxlate.cases.head_checks import black_pools_ml, check_head
 from voxlate.cases.intensity_checks import (
     check_brightness,
@@ -28,14 +26,15 @@ from voxlate.formats.io import content_hash, is_there, read_volume
 from voxlate.images.grid import Volume, canonical_view, check_affine
 from voxlate.images.mask import clearest
 from voxlate.images.units import unit_of
-from voxlate.recipe import Recipe
 from voxlate.synthesis.memory import check_memory
 from voxlate.system.codes import Grade
 from voxlate.system.config import adapter
 from voxlate.system.errors import BadInput
 from voxlate.system.messages import Message, grade_of_distance, message, worst_grade
 from voxlate.system.slabs import chunks
-from voxlate.training.weights import DIGITS
+
+if TYPE_CHECKING:
+    from voxlate.recipe import Recipe
 
 T = TypeVar("T")
 Scan = Volume | Path | str | nib.spatialimages.SpatialImage | tuple[Any, Any]
@@ -59,7 +58,7 @@ class CaseInputs:
 
 
 def prepare_inputs(
-    recipe: Recipe,
+    recipe: "Recipe",
     header: Mapping[str, Any],
     scans: Mapping[str, Scan],
     case: str,
@@ -129,6 +128,8 @@ def is_in_training(
     known = set(header.get("training_voxels", ()))
     if not known:
         return None
+    from voxlate.cases.copies import is_copy  # here, because it needs SciPy
+
     names = list(names)
     if any(digest(prepared.arrays[name][:])[:DIGITS] in known for name in names):
         return True
@@ -177,12 +178,12 @@ def by_accepted_names(
     return own, notes
 
 
-def targets_for(recipe: Recipe, scans: Collection[str]) -> list[str]:
+def targets_for(recipe: "Recipe", scans: Collection[str]) -> list[str]:
     """The modalities to synthesise for a case with these scans: the targets; of a completion, the missing ones."""
     return [name for name in recipe.data.target if not (recipe.task.completes and name in scans)]
 
 
-def visible_sources(recipe: Recipe, prepared: PreparedCase) -> list[str]:
+def visible_sources(recipe: "Recipe", prepared: PreparedCase) -> list[str]:
     """The sources that a case has, and that show something."""
     return [name for name in recipe.data.source if name in prepared.header.visible]
 
@@ -193,7 +194,7 @@ def preparation_of(header: Mapping[str, Any]) -> Preparation:
 
 
 def preparation_for(
-    header: Mapping[str, Any], recipe: Recipe, scans: Mapping[str, Volume]
+    header: Mapping[str, Any], recipe: "Recipe", scans: Mapping[str, Volume]
 ) -> Preparation:
     """The preparation of the training, adapted to the scans of a case.
 
@@ -235,7 +236,7 @@ def _preparation_entries(
 
 
 def _check_scans(
-    recipe: Recipe,
+    recipe: "Recipe",
     header: Mapping[str, Any],
     prepared: PreparedCase,
     anatomy: Anatomy | None,
@@ -272,7 +273,7 @@ def _check_scans(
     return [*warnings, *_check_spacing(header, prepared, recipe), *of_kind]
 
 
-def _is_tof(recipe: Recipe, name: str) -> bool:
+def _is_tof(recipe: "Recipe", name: str) -> bool:
     """Whether a network of synthetic heads knows a modality as a TOF; other trainings state the brightness of theirs."""
     physics = recipe.data.physics
     contrast = None if physics is None else physics.contrasts.get(name)
@@ -280,7 +281,7 @@ def _is_tof(recipe: Recipe, name: str) -> bool:
 
 
 def _check_synthetic_heads(
-    recipe: Recipe, prepared: PreparedCase, targets: Sequence[str], anatomy: Anatomy | None
+    recipe: "Recipe", prepared: PreparedCase, targets: Sequence[str], anatomy: Anatomy | None
 ) -> list[Message]:
     """Messages on scans that a network of synthetic heads was not trained for; none for other networks."""
     physics = recipe.data.physics
@@ -306,14 +307,14 @@ def _check_synthetic_heads(
     return [message("dark-fluid", text, volume_ml=volume_ml)] if volume_ml else []
 
 
-def sees_single_slices(recipe: Recipe) -> bool:
+def sees_single_slices(recipe: "Recipe") -> bool:
     """Whether a network sees axial slices without their neighbours."""
     data = recipe.data
     return data.patch[0] == 1 and data.stack == 0 and data.axes == CANONICAL and not data.planes
 
 
 def _check_spacing(
-    header: Mapping[str, Any], prepared: PreparedCase, recipe: Recipe
+    header: Mapping[str, Any], prepared: PreparedCase, recipe: "Recipe"
 ) -> list[Message]:
     """A message where the size of voxels differs much from the training's, and nothing resamples them.
 
@@ -359,7 +360,9 @@ def as_volume(scan: Scan, modality: str) -> Volume:
         raise BadInput(
             f"{modality}: expected a path, a Volume, a nibabel image, or a pair of an array [x, y, z] and its affine, found {type(scan).__name__}. Give one of these."
         )
-    pair = tuple(part.detach().cpu() if isinstance(part, torch.Tensor) else part for part in pair)
+    pair = tuple(
+        part.detach().cpu() if hasattr(part, "detach") else part for part in pair
+    )  # of torch
     _check_plain(pair[0], modality)
     try:
         values = np.asarray(pair[0], np.float32)

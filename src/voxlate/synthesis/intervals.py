@@ -1,22 +1,26 @@
 """Intervals and error bounds of a case's images by a calibration, and the grid on which images are written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from voxlate.batch import BACKGROUND
 from voxlate.cases.case import PreparedCase
 from voxlate.images.grid import Grid, Volume, has_voxels_of, orient, return_to
 from voxlate.images.mask import foreground
-from voxlate.recipe import Recipe
+from voxlate.items import BACKGROUND
+from voxlate.scoring.intervals import describe_widening
+from voxlate.starters.names import PREFIX
+from voxlate.synthesis.brightness import SynthesisedImage
 from voxlate.synthesis.inputs import visible_sources
-from voxlate.synthesis.result import SynthesisedImage
 from voxlate.system.arrays import Bool
 from voxlate.trust.calibration import Calibration, Prediction
 from voxlate.trust.out_of_distribution import Patches, Verdict, patches_of, verdict_on
 from voxlate.trust.regions import region_masks
+
+if TYPE_CHECKING:
+    from voxlate.recipe import Recipe
 
 PARALLEL = 1e-4  # step across slices, as a share of the step from slice to slice
 
@@ -87,7 +91,7 @@ def find_output_grid(prepared: PreparedCase, axes: str, units: Mapping[str, str]
     return OutputGrid(np.array(prepared.header.affine), first.grid, axes, units)
 
 
-def sources_of(recipe: Recipe, prepared: PreparedCase) -> list[np.ndarray]:
+def sources_of(recipe: "Recipe", prepared: PreparedCase) -> list[np.ndarray]:
     """The sources [D, H, W] of a case in network units; a missing source is background."""
     sources = []
     shown = visible_sources(recipe, prepared)
@@ -101,7 +105,7 @@ def sources_of(recipe: Recipe, prepared: PreparedCase) -> list[np.ndarray]:
     return sources
 
 
-def patches_in(recipe: Recipe, prepared: PreparedCase, sources: Sequence[np.ndarray]) -> Patches:
+def patches_in(recipe: "Recipe", prepared: PreparedCase, sources: Sequence[np.ndarray]) -> Patches:
     """The patches of a case's scans, for the comparison with a calibration's; sources: in network units."""
     body = np.logical_or.reduce(
         [foreground(prepared.volume(name)) for name in visible_sources(recipe, prepared)]
@@ -137,7 +141,7 @@ class CaseIntervals:
 
 def case_intervals(
     calibration: Calibration | None,
-    recipe: Recipe,
+    recipe: "Recipe",
     prepared: PreparedCase,
     images: Mapping[str, SynthesisedImage],
     output_grid: OutputGrid,
@@ -178,3 +182,17 @@ def case_intervals(
     if calibration.references is not None:
         verdict = verdict_on(calibration.references, patches_in(recipe, prepared, sources))
     return CaseIntervals(low, high, bounds, verdict)
+
+
+def notes_on_starter(
+    starter: Mapping[str, Any], calibration: Calibration | None
+) -> Iterator[tuple[str, str]]:
+    """The code and text of messages on a starter, and on what its intervals rest."""
+    name = f"{PREFIX}{starter['name']}"
+    yield "starter", f"Synthesised by {name}, which was trained on {starter['trained_on']}."
+    fit = f"Fit intervals on real cases: voxlate calibrate {name} COHORT --out RUN."
+    if calibration is None:
+        yield "no-intervals", f"No intervals: the starter has none for such images. {fit}"
+    elif widening := describe_widening(calibration.entry):
+        text = f"The intervals were {widening}, without a guarantee for patients. {fit}"
+        yield "synthetic-intervals", text

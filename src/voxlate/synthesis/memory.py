@@ -3,14 +3,16 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from voxlate.formats.io import shape_in_header
 from voxlate.images.grid import Volume
-from voxlate.recipe import Recipe
 from voxlate.system import slabs
 from voxlate.system.errors import BadInput
 from voxlate.system.machine import free_disk, free_memory
+
+if TYPE_CHECKING:
+    from voxlate.recipe import Recipe
 
 GIB = 2**30
 PROGRAM = 1.0 * GIB  # the program with its libraries, and a small network on a few slices
@@ -23,7 +25,7 @@ COMMON = 10  # masks, and the weights of blended patches
 MASKS = 6  # of one byte a voxel, which stay in memory longer than arrays of floats
 
 
-def check_memory(scans: Mapping[str, Any], recipe: Recipe) -> None:
+def check_memory(scans: Mapping[str, Any], recipe: "Recipe") -> None:
     """Raise BadInput where a large scan needs more memory or disk than there is; other scans are not checked.
 
     Scans whose header does not state a shape are not checked either: DICOM series and formats other than NIfTI.
@@ -57,7 +59,7 @@ def check_memory(scans: Mapping[str, Any], recipe: Recipe) -> None:
         )
 
 
-def _bytes_a_voxel(sources: int, recipe: Recipe) -> int:
+def _bytes_a_voxel(sources: int, recipe: "Recipe") -> int:
     """The bytes of all arrays of a case that exist at the same time, divided by its voxels."""
     has_spread = recipe.synth.samples > 1 or recipe.data.planes
     moments = 3 if has_spread else 0

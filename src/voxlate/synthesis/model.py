@@ -5,7 +5,7 @@ The path of a scan, in the order in which Model.synthesise calls these functions
 1. Read: inputs.prepare_inputs reads files and arrays as volumes.
 2. Prepare: data.case.prepare_case resamples, registers, aligns and masks as in training; inputs.prepare_inputs
    compares the scans with the training data.
-3. Network units: data.patches.read_patch scales slices or patches to [-1, 1], called by sampling.sample_targets for each plane.
+3. Network units: batches.reading.Patch scales slices or patches to [-1, 1], called by sampling.sample_targets for each plane.
 4. Sample: sampling.sample_targets runs the network, and joins patches and samples to predictions; planes.sample_planes
    averages those of several planes.
 5. Physical units: Model.sample applies the scale of each target and moves its levels of tissue (contrast.find_contrast) or its bright end (brightness.find_peak).
@@ -16,7 +16,7 @@ The path of a scan, in the order in which Model.synthesise calls these functions
 """
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
 from itertools import chain
@@ -43,10 +43,8 @@ from voxlate.recipe import (
 from voxlate.recipe.provenance import TAUGHT
 from voxlate.recipe.text import table
 from voxlate.recipe.training import Precision
-from voxlate.scoring.intervals import describe_widening
 from voxlate.scoring.units import state_units
-from voxlate.starters.names import PREFIX
-from voxlate.synthesis.brightness import find_peak
+from voxlate.synthesis.brightness import SynthesisedImage, find_peak
 from voxlate.synthesis.contrast import check_stripped, find_contrast, read_contrasts
 from voxlate.synthesis.empty import (
     Empty,
@@ -71,7 +69,9 @@ from voxlate.synthesis.intervals import (
     OutputGrid,
     case_intervals,
     find_output_grid,
+    notes_on_starter,
 )
+from voxlate.synthesis.network import networks_of
 from voxlate.synthesis.planes import sample_planes
 from voxlate.synthesis.progress import (
     PatchProgress,
@@ -79,7 +79,7 @@ from voxlate.synthesis.progress import (
     progress_function,
     warn_unless_note,
 )
-from voxlate.synthesis.result import Synthesised, SynthesisedImage
+from voxlate.synthesis.result import Synthesised
 from voxlate.system.arrays import Bool
 from voxlate.system.config import adapter, fill
 from voxlate.system.devices import find_device, name_of
@@ -313,20 +313,23 @@ class Model:
         self, inputs: CaseInputs, seed: int, progress: PatchProgress, unused: Bool | None
     ) -> tuple[list[Prediction], float]:
         """Predictions in network units: mean + sharpness (sample - mean) (Freirich et al. 2021)."""
-        recipe, device = self.recipe, self.device
+        recipe, networks = self.recipe, networks_of(self.method, self.device)
         stage, sharpness = recipe.task.mean_stage, np.float32(recipe.synth.sharpness)
         if stage is None or sharpness == 1:
-            return sample_planes(self.method, recipe, device, inputs, seed, progress, unused)
+            return sample_planes(networks, recipe, inputs, seed, progress, unused)
         mean_progress = no_report if sharpness else progress
         of_mean = stage_recipe(recipe, stage)
         means, calls = sample_planes(
-            self.method.predictor, of_mean, device, inputs, seed, mean_progress, unused
+            networks_of(self.method.predictor, self.device),
+            of_mean,
+            inputs,
+            seed,
+            mean_progress,
+            unused,
         )
         if sharpness == 0:
             return means, calls
-        samples, further = sample_planes(
-            self.method, recipe, device, inputs, seed, progress, unused
-        )
+        samples, further = sample_planes(networks, recipe, inputs, seed, progress, unused)
 
         def _between(mean: np.ndarray, sample: np.ndarray) -> np.ndarray:
             return mean + sharpness * (sample - mean)
@@ -430,7 +433,7 @@ class Model:
             texts.append(("grain", why))
         starter, adapted = self.header.get("starter"), self.header.get("adapted")
         if starter is not None:
-            texts += _notes_on_starter(starter, calibration)
+            texts += notes_on_starter(starter, calibration)
         if adapted is not None and adapted["calibrated"] and not calibrated:
             why = "No intervals: the run was adapted to other scans, and the calibration from before does not hold any more. Run voxlate calibrate again."
             texts.append(("no-intervals", why))
@@ -586,20 +589,6 @@ class Model:
                 name: window for name, window in windows.items() if name in recipe.data.target
             },
         }
-
-
-def _notes_on_starter(
-    starter: Mapping[str, Any], calibration: Calibration | None
-) -> Iterator[tuple[str, str]]:
-    """The code and text of messages on a starter, and on what its intervals rest."""
-    name = f"{PREFIX}{starter['name']}"
-    yield "starter", f"Synthesised by {name}, which was trained on {starter['trained_on']}."
-    fit = f"Fit intervals on real cases: voxlate calibrate {name} COHORT --out RUN."
-    if calibration is None:
-        yield "no-intervals", f"No intervals: the starter has none for such images. {fit}"
-    elif widening := describe_widening(calibration.entry):
-        text = f"The intervals were {widening}, without a guarantee for patients. {fit}"
-        yield "synthetic-intervals", text
 
 
 def _as_table(name: str, value: Any) -> Any:

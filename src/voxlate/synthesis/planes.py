@@ -2,25 +2,25 @@
 
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from voxlate.cases.layout import lay_out, reorder_axes
-from voxlate.methods.method import Method
-from voxlate.recipe import Recipe
 from voxlate.synthesis.inputs import CaseInputs
 from voxlate.synthesis.progress import PatchProgress, report_part
-from voxlate.synthesis.sampling import sample_targets
+from voxlate.synthesis.sampling import Networks, sample_targets
 from voxlate.system.arrays import Bool, Float32
 from voxlate.system.slabs import in_slabs, zeros
 from voxlate.trust.calibration import Prediction
 
+if TYPE_CHECKING:
+    from voxlate.recipe import Recipe
+
 
 def sample_planes(
-    method: Method,
-    recipe: Recipe,
-    device: torch.device,
+    networks: Networks,
+    recipe: "Recipe",
     inputs: CaseInputs,
     seed: int,
     progress: PatchProgress,
@@ -33,7 +33,7 @@ def sample_planes(
     """
     planes = recipe.data.by_plane
     if len(planes) == 1:
-        return sample_targets(method, recipe, device, inputs, seed, progress, unused)
+        return sample_targets(networks, recipe, inputs, seed, progress, unused)
     moments = [Moments() for _ in recipe.data.target]
     evaluations = 0.0
     for number, data in enumerate(planes):
@@ -44,7 +44,7 @@ def sample_planes(
         )
         part = partial(report_part, progress, number, len(planes))
         own = replace(recipe, data=data)
-        predictions, calls = sample_targets(method, own, device, of_plane, seed, part)
+        predictions, calls = sample_targets(networks, own, of_plane, seed, part)
         evaluations += calls
         for pool, prediction in zip(moments, predictions):
             back = prediction.map(partial(reorder_axes, now=data.axes, axes=recipe.data.axes))

@@ -4,12 +4,13 @@ import contextlib
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from voxlate.executors.job import no_report as no_report
 from voxlate.system.messages import Message
+
+if TYPE_CHECKING:
+    from torch import nn
 
 PatchProgress = Callable[[int, int], None]
 """Called with the number of finished patches and of all patches."""
@@ -39,12 +40,12 @@ class Calls:
 
 
 @contextlib.contextmanager
-def count_calls(net: nn.Module, report: Callable[[int], None] = no_report) -> Iterator[Calls]:
+def count_calls(net: "nn.Module", report: Callable[[int], None] = no_report) -> Iterator[Calls]:
     """Count the evaluations of `net` inside the block, without changing its results. report: is called with the count."""
     calls = Calls()
 
     def _count(
-        _: nn.Module,
+        _: "nn.Module",
         __: tuple[Any, ...],
         output: Any,
     ) -> None:

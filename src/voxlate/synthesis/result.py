@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -13,9 +13,7 @@ from PIL import Image as Picture
 
 from voxlate.formats.io import content_hash, is_picture, is_synthetic, write_volume
 from voxlate.formats.nifti import SYNTHETIC, SYNTHETIC_SCAN
-from voxlate.images.curve import Curve
 from voxlate.images.grid import Volume, canonical
-from voxlate.images.intensity import Scale
 from voxlate.images.pictures import (
     Plane,
     palette,
@@ -30,8 +28,6 @@ from voxlate.recipe.provenance import provenance_of, read_provenance
 from voxlate.system.errors import BadInput
 from voxlate.system.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR, read_json, write_json
 from voxlate.system.messages import Message, read_messages
-from voxlate.system.slabs import in_slabs
-from voxlate.trust.calibration import Prediction
 
 Writer = Callable[[Path], object]
 
@@ -67,69 +63,6 @@ def _description(file: str) -> str:
         if name.endswith(end):
             return f"{SYNTHETIC}: {description}"
     return SYNTHETIC_SCAN
-
-
-class Move(Protocol):
-    """A change of an image's values by an increasing curve; key: of its entries in a provenance."""
-
-    @property
-    def key(self) -> str: ...
-
-    @property
-    def curve(self) -> Curve: ...
-
-    @property
-    def entry(self) -> Mapping[str, Any]: ...
-
-    def scale_of(self, scale: Scale) -> Scale:
-        """The scale from network units of the image after the change."""
-        ...
-
-    def check(self, name: str) -> list[Message]:
-        """Messages on the change of an image of this name."""
-        ...
-
-
-@dataclass(frozen=True)
-class SynthesisedImage:
-    """An image [D, H, W] on the network's grid in physical units, and the prediction that it is in network units.
-
-    scale: from network units to physical units; move: the change of its values after the network.
-    """
-
-    values: np.ndarray
-    prediction: Prediction
-    scale: Scale
-    move: Move | None = None
-
-    @property
-    def half(self) -> float:
-        """The size of one network unit in physical units."""
-        return (self.scale.high - self.scale.low) / 2
-
-    @property
-    def physical_sd(self) -> np.ndarray | None:
-        """The standard deviation over samples and planes in physical units; None for a single image."""
-        if self.prediction.sd is None:
-            return None
-        half = np.float32(self.half)
-        return in_slabs(lambda slab: slab * half, self.prediction.sd)
-
-    def moved(self, move: Move) -> "SynthesisedImage":
-        """The image with its values changed, and its spread with them."""
-        scale = move.scale_of(self.scale)
-        values = move.curve.map(self.values)
-        sd = self.physical_sd
-        if sd is not None:
-            half = np.float32((scale.high - scale.low) / 2)
-            stretched = move.curve.map_sd(sd, self.values)
-            sd = in_slabs(lambda slab: np.asarray(slab / half, np.float32), stretched)
-        prediction = Prediction(in_slabs(scale.of, values), sd)
-        return SynthesisedImage(values, prediction, scale, move)
-
-    def in_its_unit(self, value: float) -> float:
-        """A value of the training's images as this image has it."""
-        return value if self.move is None else float(self.move.curve.map(np.array([value]))[0])
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,15 @@
 """Sampling of the images of a prepared case: a few slices or one patch at a time, in network units."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import pad
 
-from voxlate.batch import BACKGROUND, Batch, stable_id
-from voxlate.batches.batches import collate
-from voxlate.batches.patches import read_patch
+from voxlate.batches.reading import Patch
 from voxlate.cases.case import PreparedCase, resize_case
-from voxlate.diffusion.noise import Noise, Tile
+from voxlate.diffusion.streams import Stream, Tile
 from voxlate.images.tiling import (
     Blend,
     SlicePlan,
@@ -25,23 +21,45 @@ from voxlate.images.tiling import (
     whole_volume,
     zoom,
 )
-from voxlate.methods.method import Method
-from voxlate.recipe import Recipe, Synthesis
-from voxlate.recipe.training import Precision
+from voxlate.items import BACKGROUND, stable_id
 from voxlate.synthesis.inputs import CaseInputs
-from voxlate.synthesis.progress import PatchProgress, count_calls, no_report
-from voxlate.system.arrays import Bool
+from voxlate.synthesis.progress import Calls, PatchProgress, no_report
+from voxlate.system.arrays import Bool, Float32
 from voxlate.system.errors import BadInput
 from voxlate.system.slabs import map_slabs, release
-from voxlate.training.precision import of_synthesis
-from voxlate.training.validate import autocast
 from voxlate.trust.calibration import Prediction
+
+if TYPE_CHECKING:
+    from voxlate.recipe import Recipe, Synthesis
+
+
+class Network(Protocol):
+    """What synthesises the images of patches: a method of torch, or a graph of ONNX."""
+
+    def sample(self, patches: Sequence[Patch], noise: "NoiseOf") -> Float32:
+        """One sample of each patch in network units, [B, T, D, H, W]."""
+
+    def count(self, report: Callable[[int], None]) -> AbstractContextManager[Calls]:
+        """Counts the evaluations of the network inside the block; report: is called with their number."""
+
+
+Networks = Callable[["Recipe"], Network]
+"""The network of a recipe; with data.planes, of that of one plane."""
+
+
+@dataclass(frozen=True)
+class NoiseOf:
+    """The noise of a sample of some patches: the arguments of diffusion.streams.Streams."""
+
+    seed: int
+    items: Sequence[Sequence[Stream]]
+    samples: int
+    tiles: Sequence[Tile] | None
 
 
 def sample_targets(
-    method: Method,
-    recipe: Recipe,
-    device: torch.device,
+    networks: Networks,
+    recipe: "Recipe",
     inputs: CaseInputs,
     seed: int,
     progress: PatchProgress,
@@ -57,22 +75,20 @@ def sample_targets(
     if unused is not None and plan.input_tiling.patch[0] == 1:
         left_out = (np.flatnonzero(unused) - plan.first).tolist()
         plan = replace(plan, empty=plan.empty.union(left_out))
-    network = _Network(method, recipe, device, of_synthesis(recipe, device), plan)
+    network = networks(recipe)
     starts = plan.starts()
     blend = Blend(plan.output_tiling, _background(recipe))
-    with count_calls(method.net, _progress_in_windows(synth, plan, progress)) as calls:
+    with network.count(_progress_in_windows(synth, plan, progress)) as calls:
         size = 1 if synth.exact else synth.batch
         for begin in range(0, len(starts), size):
             chosen = starts[begin : begin + size]
             patches = [
-                read_patch(prepared, recipe.data, recipe.intensity, *plan.patch_at(start))
+                Patch(prepared, recipe.data, recipe.intensity, *plan.patch_at(start), None)
                 for start in chosen
             ]
             release(*prepared.arrays.values())
-            noise = _noise_of(
-                synth, plan, chosen, patches, prepared.header.spacing_mm[0], inputs.key, seed
-            )
-            images = network.moments(collate(patches), noise)
+            noise = _noise_of(synth, plan, chosen, prepared.header.spacing_mm[0], inputs.key, seed)
+            images = _moments(network, patches, noise, synth.samples, plan)
             for start, image in zip(chosen, images):
                 blend.add(image, plan.place(start))
             if synth.windows is None:
@@ -83,7 +99,7 @@ def sample_targets(
     ), evaluations_each
 
 
-def _background(recipe: Recipe) -> list[float]:
+def _background(recipe: "Recipe") -> list[float]:
     """The values of voxels that no patch holds, by channel, in the order of _Network.moments."""
     values = [BACKGROUND]
     if recipe.synth.samples > 1:
@@ -104,7 +120,7 @@ def _predictions(case: str, blended: np.ndarray, targets: int) -> list[Predictio
 
 
 def _progress_in_windows(
-    synth: Synthesis,
+    synth: "Synthesis",
     plan: SlicePlan,
     progress: PatchProgress,
 ) -> Callable[[int], None]:
@@ -117,7 +133,7 @@ def _progress_in_windows(
     return lambda count: progress(min(depth, int(depth * count / expected)), depth)
 
 
-def _plan_slices(recipe: Recipe, prepared: PreparedCase) -> tuple[SlicePlan, PreparedCase]:
+def _plan_slices(recipe: "Recipe", prepared: PreparedCase) -> tuple[SlicePlan, PreparedCase]:
     """The patches for the network, and the case from which they are read, resized where the options require it."""
     shape = prepared.header.shape
     slices = recipe.synth.slices
@@ -139,28 +155,26 @@ def _plan_slices(recipe: Recipe, prepared: PreparedCase) -> tuple[SlicePlan, Pre
             return plan, prepared
         prepared = resize_case(prepared, slices.resize_to, (first, last))
     mask = prepared.mask(recipe.data.source) if recipe.ignores_outside else None
-    multiple = max(stage.net.multiple for stage in recipe.all_stages)
     return fit_to_mask(
-        plan, mask, multiple, recipe.data.centred, slices.crop, recipe.data.patch[1:]
+        plan, mask, recipe.multiple, recipe.data.centred, slices.crop, recipe.data.patch[1:]
     ), prepared
 
 
 def _noise_of(
-    synth: Synthesis,
+    synth: "Synthesis",
     plan: SlicePlan,
     starts: Sequence[Triple],
-    patches: Sequence[Batch],
     spacing_mm: float,
     key: str,
     seed: int,
-) -> Callable[[int], Noise]:
-    """The noise of some patches, by the number of the sample."""
+) -> NoiseOf:
+    """The noise of the first sample of some patches."""
     streams = []
-    for start, patch in zip(starts, patches):
+    for start in starts:
         first = plan.place(start)[0]
-        depth = patch.item.shape[1]
+        depth = plan.input_tiling.patch[0]
         streams.append([_streams(synth, key, first + z, spacing_mm) for z in range(depth)])
-    return partial(Noise, seed, streams, tiles=_noise_tiles(plan, starts))
+    return NoiseOf(seed, streams, 0, _noise_tiles(plan, starts))
 
 
 def _noise_tiles(plan: SlicePlan, starts: Sequence[Triple]) -> list[Tile] | None:
@@ -173,7 +187,7 @@ def _noise_tiles(plan: SlicePlan, starts: Sequence[Triple]) -> list[Tile] | None
 
 
 def _streams(
-    synth: Synthesis,
+    synth: "Synthesis",
     key: str,
     z: int,
     spacing_mm: float,
@@ -183,50 +197,34 @@ def _streams(
     return {stable_id(key, other, 0, 0): weight for other, weight in weights.items()}
 
 
-@dataclass(frozen=True)
-class _Network:
-    """A method with what decides one sample of a patch."""
+def _moments(
+    network: Network, patches: Sequence[Patch], noise: NoiseOf, samples: int, plan: SlicePlan
+) -> Float32:
+    """The mean of the samples and their standard deviation (ddof = 1): [B, k T, D, H, W], k = 1 of one sample, else 2."""
+    mean = squares = np.zeros((), np.float32)
+    for number in range(samples):
+        image = _in_place(network.sample(patches, replace(noise, samples=number)), plan)
+        step = image - mean
+        mean = mean + step / np.float32(number + 1)
+        squares = squares + step * (image - mean)  # Welford 1962
+    if samples == 1:
+        return mean
+    return np.concatenate([mean, np.sqrt(squares / np.float32(samples - 1))], axis=1)
 
-    method: Method
-    recipe: Recipe
-    device: torch.device
-    precision: Precision
-    plan: SlicePlan
 
-    def moments(
-        self,
-        batch: Batch,
-        noise: Callable[[int], Noise],
-    ) -> np.ndarray:
-        """The mean of the samples and their standard deviation (ddof = 1): [B, k T, D, H, W], k = 1 of one sample, else 2."""
-        samples = self.recipe.synth.samples
-        batch = batch.to(self.device)
-        mean = torch.zeros(())
-        squares = torch.zeros(())
-        for sample in range(samples):
-            image = self.sample(batch, noise(sample))
-            step = image - mean
-            mean = mean + step / (sample + 1)
-            squares = squares + step * (image - mean)  # Welford 1962
-        parts = [mean.cpu()]
-        if samples > 1:
-            parts.append((squares / (samples - 1)).sqrt().cpu())
-        return torch.cat(parts, dim=1).numpy()
-
-    def sample(self, batch: Batch, noise: Noise) -> Tensor:
-        """One sample [B, T, D, H, W] at the volume's resolution; clipped after resizing, because splines overshoot."""
-        synth = self.recipe.synth
-        with torch.inference_mode(), autocast(self.device, self.precision):
-            image = self.method.synthesise(batch, noise, synth).float()
-            axis = self.recipe.data.axis_lr
-            if synth.mirror and batch.source.shape[axis] > 1:  # a sagittal slice is its own mirror
-                flipped = replace(batch, source=batch.source.flip(axis), mask=batch.mask.flip(axis))
-                mirrored = self.method.synthesise(flipped, noise, synth).float()
-                image = (image + mirrored.flip(axis)) / 2
-        image = pad(image, [-margin for margin in self.plan.margins], value=BACKGROUND)
-        if self.plan.resized:
-            image = torch.from_numpy(zoom(image.cpu().numpy(), self.plan.output_tiling.patch[1:]))
-        return image.clamp(-1, 1)
+def _in_place(image: Float32, plan: SlicePlan) -> Float32:
+    """Images [B, T, D, H, W] without margins, at the volume's resolution; clipped last, because splines overshoot."""
+    left, right, top, bottom = plan.margins
+    left_out = [(max(0, -top), max(0, -bottom)), (max(0, -left), max(0, -right))]
+    if any(map(any, left_out)):
+        image = np.pad(image, [(0, 0)] * 3 + left_out, constant_values=BACKGROUND)
+    height, width = image.shape[-2:]
+    rows = slice(max(0, top), height - max(0, bottom))
+    columns = slice(max(0, left), width - max(0, right))
+    image = image[..., rows, columns]
+    if plan.resized:
+        image = zoom(image, plan.output_tiling.patch[1:])
+    return np.clip(image, -1, 1)
 
 
 def _check_finite(case: str, image: np.ndarray) -> None:

@@ -22,17 +22,16 @@ from typing import (
     get_origin,
 )
 
-from pydantic import (
+from voxlate.system.errors import BadInput, nearest
+from voxlate.system.schema import (
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
+    core_schema,
 )
-from pydantic_core import core_schema
-
-from voxlate.system.errors import BadInput, nearest
 
 T = TypeVar("T")
 Counts = tuple[Annotated[int, Field(gt=0)], ...]  # channels of levels, and the like
@@ -88,7 +87,7 @@ def fill(
 
 
 # what fills settings of a kind and writes them; kept, for a recipe's takes 45 ms to make and is needed twice a reading
-adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
+adapter: "Callable[[Any], TypeAdapter[Any]]" = functools.cache(TypeAdapter)
 
 
 def to_tables(settings_object: Any) -> dict[str, Any]:
@@ -111,7 +110,7 @@ class Importable:
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
+    ) -> "core_schema.CoreSchema":
         inner = handler(source)
         filled = functools.partial(_fill_importable, settings_of=self.settings_of)
         written = core_schema.wrap_serializer_function_ser_schema(_plain, schema=inner)

@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Required
 
 import numpy as np
-import safetensors
-from pydantic import Field, StringConstraints, ValidationError
-from typing_extensions import TypedDict
 
 from voxlate.system.codes import Grade
 from voxlate.system.config import NO_KEY, UNKNOWN_KEY, adapter, what_is_wrong
 from voxlate.system.errors import BadInput
 from voxlate.system.files import whole_file
+from voxlate.system.schema import Field, StringConstraints, TypedDict, ValidationError
 from voxlate.system.slabs import chunks
 
 Others = Literal["forbid"] | None
@@ -61,6 +59,13 @@ class StatedMessage(TypedDict, total=False):
     text: Required[Text]
     case: Text
     numbers: dict[Name, Number]
+
+
+class Widening(TypedDict):
+    """The factor by which intervals that were fitted on synthetic heads are widened, and the number of real heads that showed it."""
+
+    factor: Positive
+    heads: Several
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,8 @@ class Record:
     @contextlib.contextmanager
     def tensors(self, framework: str = "numpy") -> Iterator["Tensors"]:
         """The file opened as safetensors; raises BadInput where it is absent, or damaged."""
+        import safetensors  # here, because voxlate-run reads no such file
+
         try:
             with safetensors.safe_open(self.path, framework) as file:
                 yield Tensors(self, file)

@@ -10,10 +10,11 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
 
-from voxlate.batch import Batch, stable_id
+from voxlate.batch import Batch
 from voxlate.batches.batches import Batches, Planes, training_batches
 from voxlate.batches.replay import Mixed
 from voxlate.cases.prepared import Cohort
+from voxlate.items import stable_id
 from voxlate.recipe import FullStage, Recipe
 from voxlate.system.errors import BadInput
 from voxlate.system.machine import begin_reader, cores

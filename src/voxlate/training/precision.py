@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 import voxlate
-from voxlate.batch import stable_id
+from voxlate.items import stable_id
 from voxlate.nets.interface import Channels, NetworkInput
 from voxlate.nets.unet import UNet
 from voxlate.recipe import Recipe, with_trainings

@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from voxlate.batch import BACKGROUND, Batch, stable_id
+from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
 from voxlate.images.intensity import IntensityMap
+from voxlate.items import BACKGROUND, stable_id
 from voxlate.methods.method import Method
 from voxlate.nets.narrow import narrow
 from voxlate.nets.unet import ResidualUNet

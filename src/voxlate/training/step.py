@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
-from voxlate.batch import Batch, stable_id
+from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
+from voxlate.items import stable_id
 from voxlate.methods.method import Method
 from voxlate.nets.cpu import volumes_in_float32
 from voxlate.recipe.training import Training

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from voxlate.batch import BACKGROUND, Batch
+from voxlate.batch import Batch
 from voxlate.batches.batches import batches_of, even_places, validation_batches
 from voxlate.batches.patches import DataSettings
 from voxlate.cases.layout import CANONICAL, reorder_axes
@@ -17,6 +17,7 @@ from voxlate.cases.prepared import Cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.images.pictures import montage
 from voxlate.images.tiling import Triple
+from voxlate.items import BACKGROUND
 from voxlate.methods.method import Method
 from voxlate.recipe import FullStage, Recipe
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from voxlate.batches.patches import training_cases
+from voxlate.cases.case import DIGITS
 from voxlate.cases.intensity_checks import training_ranges
 from voxlate.cases.prepared import Cohort
 from voxlate.methods.method import Method
@@ -31,7 +32,6 @@ from voxlate.training.run import Run, software, weights_of
 
 DRAWS = 256  # of data.physics over all cases, from which the range of training intensities is taken
 HALF = (torch.float16, torch.bfloat16)
-DIGITS = 16  # digits of a digest that identifies a scan
 
 
 def make_header(

@@ -4,13 +4,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field
 
 from voxlate.formats.io import content_hash, is_there
-from voxlate.recipe.provenance import Widening
 from voxlate.scoring.metrics import LEVELS as PERCENTS
 from voxlate.system.arrays import Bool, Float32
 from voxlate.system.records import (
@@ -23,11 +21,15 @@ from voxlate.system.records import (
     Share,
     ShortDigest,
     Text,
+    Widening,
 )
+from voxlate.system.schema import Field
 from voxlate.trust.conformal import WIDEST, Bound
-from voxlate.trust.features import features_in_slabs
+from voxlate.trust.features import NARROWEST, features_in_slabs
 from voxlate.trust.out_of_distribution import ReferencePatches
-from voxlate.trust.widths import NARROWEST, Widths
+
+if TYPE_CHECKING:
+    from voxlate.trust.widths import Widths
 
 Array = Float32
 IntervalMethod = Literal["learned", "difficulty", "sd", "constant"]
@@ -124,7 +126,7 @@ class Calibration:
     """
 
     header: Header
-    widths: Mapping[str, Widths]
+    widths: Mapping[str, "Widths"]
     references: ReferencePatches | None
     hash: str = ""
 

@@ -10,7 +10,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit  # quantiles of Student's t; scipy.stats is slow to import
 
 from voxlate.system.groups import grouped
 
@@ -72,7 +71,7 @@ def upper_bound(
         return _bound_by_betting(shares, 1 - confidence)
     if count < 2:
         return 1.0
-    quantile = float(stdtrit(count - 1, confidence))
+    quantile = _student(count - 1, confidence)
     sd = float(shares.std(ddof=1))
     return min(1.0, mean + quantile * sd / math.sqrt(count))
 
@@ -126,7 +125,7 @@ def mean_interval(values: Sequence[float] | Array, confidence: float = 0.95) -> 
     if count < 2:
         return -math.inf, math.inf
     mean = float(values.mean())
-    quantile = float(stdtrit(count - 1, (1 + confidence) / 2))
+    quantile = _student(count - 1, (1 + confidence) / 2)
     half = float(quantile * values.std(ddof=1) / math.sqrt(count))
     return mean - half, mean + half
 
@@ -144,3 +143,10 @@ def _least(
         else:
             low = middle
     return high
+
+
+def _student(freedom: int, confidence: float) -> float:
+    """The quantile of Student's t."""
+    from scipy.special import stdtrit  # scipy.stats is slow to import, and voxlate-run fits nothing
+
+    return float(stdtrit(freedom, confidence))

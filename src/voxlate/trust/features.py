@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import scipy.ndimage as ndimage
 
+from voxlate.images.filters import ndimage
 from voxlate.system.arrays import Float32
 
 Array = Float32
@@ -14,6 +14,7 @@ FAR = 12  # pixels from the background, beyond which the distance no longer matt
 LEAST_SD = 1e-3  # of the network's range of 2: smaller standard deviations count as this one
 BACKGROUND_BELOW = -0.98  # network units
 DISTANCES = (np.sqrt(np.arange(FAR**2 + 1)) / FAR).astype(np.float32)  # by their squares
+NARROWEST = 1e-3  # of the network's range of 2: no interval is narrower before it is scaled
 AT_ONCE = 1 << 17  # voxels of a slab, whose features fit into a CPU's cache
 
 

@@ -4,16 +4,14 @@ Patches are compared with the nearest ones of the calibration's scans, as in Pat
 features of intensity in place of a network's; a case is flagged by conformal prediction over patients.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import scipy.ndimage as ndimage
-import torch
 from numpy.typing import NDArray
 
+from voxlate.images.filters import ndimage
 from voxlate.system.codes import Grade
 from voxlate.system.errors import plural
 from voxlate.system.messages import Message, grade_of_distance, message
@@ -327,11 +325,14 @@ def _statistics(distances: Array, size: Array, sizes: Array) -> list[float]:
 
 def _distances(features: Array, points: Array) -> Array:
     """The distance from each patch to its nearest reference, divided by the root of the number of features."""
-    references = torch.from_numpy(np.ascontiguousarray(points, np.float32))
-    patches = torch.from_numpy(np.ascontiguousarray(features, np.float32))
-    with torch.inference_mode():
-        nearest = [
-            torch.cdist(part, references).min(dim=1).values for part in patches.split(AT_ONCE)
-        ]
-    distances: Array = (torch.cat(nearest) / math.sqrt(features.shape[1])).numpy()
-    return distances
+    references = np.asarray(points, np.float32)
+    lengths = np.square(references).sum(axis=1)
+    nearest = []
+    for first in range(0, len(features), AT_ONCE):
+        part = np.asarray(features[first : first + AT_ONCE], np.float32)
+        squares = lengths - 2 * (
+            part @ references.T
+        )  # and the square of the patch, which is the same in each row
+        nearest.append(squares.min(axis=1) + np.square(part).sum(axis=1))
+    squares = np.maximum(np.concatenate(nearest), 0)
+    return np.asarray(np.sqrt(squares / features.shape[1]), np.float32)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from voxlate.system.arrays import Float32
 from voxlate.system.records import Shape
+from voxlate.trust.features import NARROWEST
 
 Array = Float32
 
@@ -19,7 +20,6 @@ LEARNING_RATE = 4e-3
 AT_ONCE = 1 << 13  # voxels in one prediction, whose hidden layers fit into a CPU's cache
 LEAST = 1e-4  # divisor of features and errors
 LARGEST = 1e4  # size of a value: networks with such weights predict finite values
-NARROWEST = 1e-3  # of the network's range of 2: no interval is narrower before it is scaled
 LOWEST = {"spread": LEAST / 2, "unit": LEAST / 2, "least": 0.0}  # of the values of these tensors
 
 

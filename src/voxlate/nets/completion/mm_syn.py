@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxlate.batch import BACKGROUND
+from voxlate.items import BACKGROUND
 from voxlate.nets.completion.shared import Modalities, fuse_maps, modalities_of, slices_of
 from voxlate.nets.interface import Channels, Extras, NetSettings, NetworkInput, Output
 from voxlate.system.config import Counts, setting, settings

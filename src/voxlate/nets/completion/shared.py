@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxlate.batch import BACKGROUND
+from voxlate.items import BACKGROUND
 from voxlate.nets.blocks import to_slices, to_volumes
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput
 from voxlate.nets.strided import down_conv, up_conv

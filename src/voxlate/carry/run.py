@@ -1,0 +1,256 @@
+"""Synthesis with a model folder, without torch: the path of synthesis.model for one graph."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxlate.carry.model_file import Carried, read_model
+from voxlate.carry.onnx_network import OnnxNetwork, open_network
+from voxlate.carry.widths import ArrayWidths
+from voxlate.cases.case import MASK
+from voxlate.images.grid import Volume
+from voxlate.images.intensity import Scale
+from voxlate.synthesis.brightness import SynthesisedImage, find_peak
+from voxlate.synthesis.empty import begins_above, empty_slices, find_empty_slices, unused_slices
+from voxlate.synthesis.inputs import (
+    CaseInputs,
+    Scan,
+    by_accepted_names,
+    by_name,
+    prepare_inputs,
+    targets_for,
+)
+from voxlate.synthesis.intervals import (
+    CaseIntervals,
+    case_intervals,
+    find_output_grid,
+    notes_on_starter,
+)
+from voxlate.synthesis.planes import sample_planes
+from voxlate.synthesis.progress import PatchProgress, no_report
+from voxlate.system.errors import BadInput, did_you_mean
+from voxlate.system.files import HIGH, LOW, STD, SYNTHETIC, UNCALIBRATED, UNFAMILIAR, write_json
+from voxlate.system.messages import Message, message, worst_grade
+from voxlate.system.slabs import in_slabs
+from voxlate.trust.calibration import Calibration, Prediction
+
+
+@dataclass(frozen=True)
+class Result:
+    """The images of a case by the name of their files, what is stated of them, and warnings.
+
+    files: the synthesised images, and their maps (_low, _high, _unfamiliar, _std).
+    """
+
+    files: Mapping[str, Volume]
+    provenance: Mapping[str, Any]
+    warnings: tuple[Message, ...]
+
+    def save(self, folder: Path | str, ending: str = ".nii.gz") -> list[Path]:
+        """Write FOLDER/<name>.nii.gz and provenance.json; returns the paths of the images."""
+        from voxlate.formats.io import write_volume
+
+        paths = []
+        for name, volume in self.files.items():
+            paths.append(Path(folder) / f"{name}{ending}")
+            write_volume(paths[-1], volume, SYNTHETIC)
+        write_json(Path(folder) / "provenance.json", self.provenance)
+        return paths
+
+
+@dataclass(frozen=True)
+class CarriedModel:
+    """A model folder whose self-test has passed on this machine."""
+
+    carried: Carried
+    network: OnnxNetwork = field(repr=False)
+
+    def synthesise(
+        self,
+        scans: Mapping[str, Scan] | Scan,
+        *,
+        case: str = "case",
+        seed: int = 0,
+        progress: PatchProgress = no_report,
+        intervals: bool = True,
+    ) -> Result:
+        """Synthesise the targets from scans {modality: scan}, or from one scan of a model with one source.
+
+        A scan is a path, a Volume, a nibabel image, or a pair of an array [x, y, z] and its affine. A scan named "mask"
+        replaces the mask that would be computed. Raises BadInput where scans do not fit the model.
+        """
+        description = self.carried.description
+        recipe: Any = description.recipe  # it has what synthesis reads of a recipe
+        header = description.weights
+        own, notes = by_accepted_names(by_name(scans, recipe.data.source), description.accepts)
+        known = self._check_names(own, case)
+        anatomy = self.carried.anatomy
+        targets = targets_for(recipe, known)
+        begun = time.monotonic()
+        inputs = prepare_inputs(recipe, header, known, case, anatomy, targets)
+        grid = find_output_grid(inputs.prepared, recipe.data.axes, header["units"])
+        calibration = self._calibration(known) if intervals else None
+        found = find_empty_slices(recipe, inputs.prepared)
+        unused = np.zeros_like(found.which)
+        if not self._measures_all(calibration):
+            unused = unused_slices(found.which, grid.slices_per_step)
+        predictions, calls = sample_planes(
+            lambda _: self.network, recipe, inputs, seed, progress, unused
+        )
+        by_target = dict(zip(recipe.data.target, predictions))
+        images = {name: self._in_physical_units(name, by_target[name], inputs) for name in targets}
+        ends = case_intervals(calibration, recipe, inputs.prepared, images, grid, unused)
+        empty = empty_slices(recipe, header, inputs.prepared, anatomy, images, found)
+        images = empty.fill(images)
+        volumes = grid.images({name: image.values for name, image in images.items()})
+        ends = empty.close_intervals(ends, volumes, grid)
+        mark = SYNTHETIC if recipe.task.completes else ""
+        spread = STD if ends.low else UNCALIBRATED
+        shape = inputs.prepared.header.shape
+        maps: dict[str, Mapping[str, Volume]] = {
+            "": volumes,
+            LOW: ends.low,
+            HIGH: ends.high,
+            spread: grid.images({name: image.physical_sd for name, image in images.items()}),
+            UNFAMILIAR: grid.images(dict.fromkeys(images, ends.distance_map(shape))),
+        }
+        files = {
+            f"{mark}{name}{end}": volume
+            for end, some in maps.items()
+            for name, volume in some.items()
+        }
+        warnings, bounds = self._warnings(inputs, images, ends, empty.messages, known)
+        warnings = [*notes, *warnings]
+        provenance = {
+            "made_by": description.made_by,
+            "notice": description.notice,
+            "model": {
+                "title": description.name,
+                "sha256": description.files[description.graph.file],
+            },
+            "weights": description.graph.weights,
+            "case": case,
+            "seed": seed,
+            "seconds": round(time.monotonic() - begun, 3),
+            "network_calls": calls,
+            "units": header["units"],
+            "prepared": inputs.preparation,
+            "bounds": bounds,
+            "empty": empty.entry,
+            "calibration": None if calibration is None else calibration.entry,
+            "familiar": None if ends.verdict is None else ends.verdict.entry,
+            "warnings": [note.table for note in warnings],
+        }
+        stated = {key: value for key, value in provenance.items() if value not in (None, {}, [])}
+        return Result(files, stated, tuple(warnings))
+
+    def _check_names(self, scans: Mapping[str, Scan], case: str) -> dict[str, Scan]:
+        """The scans that the model reads; raises BadInput where modalities are missing or unknown."""
+        recipe = self.carried.description.recipe
+        sources = recipe.data.source
+        known = dict.fromkeys((*sources, *recipe.data.target, MASK))
+        if unknown := sorted(set(scans) - set(known)):
+            hint = did_you_mean(unknown[0], known) or "Choose one of these names, or leave it out."
+            raise BadInput(
+                f"{case}: expected scans of {', '.join(known)}, found '{unknown[0]}'. {hint}"
+            )
+        missing = [name for name in sources if name not in scans]
+        may_lack = recipe.task.completes or recipe.data.allow_missing
+        if len(missing) == len(sources) or (missing and not may_lack):
+            raise BadInput(
+                f"{case}: expected {' and '.join(sources)}, found {', '.join(sorted(scans)) or 'none'}. Add {' and '.join(missing)}, or use a model for other modalities."
+            )
+        if recipe.task.completes and not missing:
+            raise BadInput(
+                f"{case}: expected a modality to be missing, found all of {', '.join(sources)}. Leave out the one to synthesise."
+            )
+        read = (*sources, MASK) if recipe.needs_mask else sources
+        return {name: scans[name] for name in read if name in scans}
+
+    @cached_property
+    def _stated_calibration(self) -> Calibration | None:
+        stated = self.carried.description.calibration
+        if stated is None:
+            return None
+        widths: dict[str, Any] = {}
+        for name in stated.header.targets:
+            if tensors := self.carried.part(f"widths.{name}"):
+                widths[name] = ArrayWidths(tensors)
+        return Calibration(stated.header, widths, self.carried.references, stated.hash)
+
+    def _calibration(self, scans: Mapping[str, Scan]) -> Calibration | None:
+        """The calibration, where it holds for a case: that of a completion holds for one missing modality."""
+        recipe = self.carried.description.recipe
+        missing = set(recipe.data.source) - set(scans)
+        return None if recipe.task.completes and len(missing) > 1 else self._stated_calibration
+
+    def _measures_all(self, calibration: Calibration | None) -> bool:
+        """Whether something is measured in all slices, so that none may be left out (see Model._unused_slices)."""
+        recipe: Any = self.carried.description.recipe
+        scales = {name: self._scale(name) for name in recipe.data.target}
+        targets = {} if calibration is None else calibration.header.targets
+        bounded = any(target.bounds for target in targets.values())
+        return bool(recipe.synth.peaks or bounded or begins_above(recipe, scales))
+
+    def _scale(self, name: str) -> Scale:
+        return Scale(*self.carried.description.weights["target_scales"][name])
+
+    def _in_physical_units(
+        self, name: str, prediction: Prediction, inputs: CaseInputs
+    ) -> SynthesisedImage:
+        """A prediction in physical units; its bright end is corrected where the recipe asks for it."""
+        recipe, header, scale = (
+            self.carried.description.recipe,
+            self.carried.description.weights,
+            self._scale(name),
+        )
+        values = in_slabs(scale.inverse, prediction.values)
+        rounded = in_slabs(scale.of, values)
+        image = SynthesisedImage(values, Prediction(rounded, prediction.sd), scale)
+        if not recipe.synth.peaks:
+            return image
+        affine = np.array(inputs.prepared.header.affine)
+        volume = Volume(values[None], affine, header["units"][name], name)
+        training_ml = float(header.get("training_ml") or 0)
+        share = recipe.synth.peak_shares.get(name)
+        peak = find_peak(volume, recipe.intensity[name], scale, training_ml, share)
+        return image if peak is None else image.moved(peak)
+
+    def _warnings(
+        self,
+        inputs: CaseInputs,
+        images: Mapping[str, SynthesisedImage],
+        ends: CaseIntervals,
+        empty: list[Message] | Any,
+        scans: Mapping[str, Scan],
+    ) -> tuple[list[Message], Mapping[str, Any]]:
+        """All messages on a case, and the bounds of its errors, which do not hold for scans that are very different."""
+        warnings = list(inputs.warnings)
+        for name, image in images.items():
+            warnings += [] if image.move is None else image.move.check(name)
+        if ends.verdict is not None:
+            warnings += ends.verdict.messages
+        bounds = ends.bounds if any(ends.bounds.values()) else {}
+        if bounds and worst_grade(warnings) == "do not trust":
+            bounds = {}
+            text = "Bounds of the error are not stated, because they hold for scans like those of the calibration."
+            warnings.append(message("no-bounds", text))
+        if self._stated_calibration is not None and self._calibration(scans) is None:
+            text = "No intervals: the model is calibrated for one missing modality, and this case lacks more."
+            warnings.append(message("no-intervals", text))
+        starter = self.carried.description.weights.get("starter")
+        if starter is not None:
+            notes = notes_on_starter(starter, self._calibration(scans))
+            warnings += [message(code, text) for code, text in notes]
+        return [*warnings, *empty], bounds
+
+
+def load(folder: Path | str, threads: int | None = None) -> CarriedModel:
+    """Open MODEL/: its hashes are compared and its self-test is computed; raises BadInput where something differs."""
+    carried = read_model(folder)
+    return CarriedModel(carried, open_network(carried, threads))

@@ -1,0 +1,139 @@
+"""What pydantic checks of files, without it: types and keys of dataclasses. For voxlate-run, which does without pydantic.
+
+Bounds and patterns are not checked: the files that are read so were checked when they were written, and have a digest.
+"""
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, Union, get_args, get_origin
+
+StrictStr = str
+UNCHECKED = (object, Any)
+
+
+class ValidationError(ValueError):
+    """A value of another type or another key; errors: as those of pydantic, the first one alone."""
+
+    def __init__(self, message: str, place: tuple[Any, ...], value: Any, kind: str) -> None:
+        super().__init__(message)
+        self.error = {"msg": message, "loc": place, "input": value, "type": kind}
+
+    def errors(self, **options: Any) -> list[dict[str, Any]]:
+        """What is wrong."""
+        return [self.error]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bounds:
+    """Bounds of a value, which are stated and not checked."""
+
+    stated: Mapping[str, Any]
+
+    @property
+    def description(self) -> str | None:
+        """The meaning of a key."""
+        return self.stated.get("description")
+
+
+def field(*default: Any, **bounds: Any) -> Any:
+    """The annotation of a value."""
+    return Bounds(bounds)
+
+
+class TypeAdapter:
+    """Fills a type from plain values; raises ValidationError."""
+
+    def __init__(self, kind: Any) -> None:
+        self.kind = kind
+
+    def validate_json(self, text: str | bytes, strict: bool = True, extra: Any = "forbid") -> Any:
+        """The object that JSON states."""
+        return self.validate_python(json.loads(text))
+
+    def validate_python(self, value: Any, context: Any = None) -> Any:
+        """The object that plain values state."""
+        return fill(self.kind, value, ())
+
+
+def fill(kind: Any, value: Any, place: tuple[Any, ...]) -> Any:
+    """A value as an object of a type; place: of the value in what is read."""
+    origin, options = get_origin(kind), get_args(kind)
+    if origin is typing.Annotated:
+        return fill(options[0], value, place)
+    if origin in (typing.Required, typing.NotRequired):
+        return fill(options[0], value, place)
+    if kind in UNCHECKED:
+        return value
+    if origin is Literal:
+        return _check(value in options and type(value) is not bool, kind, value, place)
+    if origin in (Union, types.UnionType):
+        return _fill_one_of(options, value, place)
+    if dataclasses.is_dataclass(kind):
+        return _fill_keys(kind, dataclasses.fields(kind), value, place)
+    if typing.is_typeddict(kind):
+        _check(isinstance(value, dict), kind, value, place)
+        hints = typing.get_type_hints(kind, include_extras=True)
+        return {key: fill(hints[key], entry, (*place, key)) for key, entry in value.items()}
+    if origin in (list, tuple, dict) or kind in (list, tuple, dict):
+        return _fill_several(origin or kind, options, value, place)
+    if kind is float:
+        return float(_check(type(value) in (int, float), kind, value, place))
+    return _check(type(value) is (type(None) if kind is None else kind), kind, value, place)
+
+
+def _check(sound: bool, kind: Any, value: Any, place: tuple[Any, ...]) -> Any:
+    if not sound:
+        raise ValidationError(f"should be {getattr(kind, '__name__', kind)}", place, value, "type")
+    return value
+
+
+def _fill_one_of(options: tuple[Any, ...], value: Any, place: tuple[Any, ...]) -> Any:
+    """The first of several types that a value is; of settings, the one of its kind."""
+    if isinstance(value, dict) and "kind" in value:
+        options = tuple(o for o in options if getattr(o, "kind", None) == value["kind"]) or options
+    for option in options[:-1]:
+        try:
+            return fill(option, value, place)
+        except ValidationError:
+            continue
+    return fill(options[-1], value, place)
+
+
+def _fill_keys(kind: Any, fields: Any, value: Any, place: tuple[Any, ...]) -> Any:
+    if isinstance(value, kind):
+        return value
+    _check(isinstance(value, dict), kind, value, place)
+    hints = typing.get_type_hints(kind, include_extras=True)
+    known = {field.name for field in fields if field.init}
+    for key in value.keys() - known:
+        raise ValidationError("unexpected", (*place, key), value[key], "extra_forbidden")
+    for field in fields:
+        needed = field.default is field.default_factory is dataclasses.MISSING
+        if needed and field.name not in value:
+            raise ValidationError("missing", (*place, field.name), value, "missing")
+    return kind(**{key: fill(hints[key], entry, (*place, key)) for key, entry in value.items()})
+
+
+def _fill_several(kind: Any, options: tuple[Any, ...], value: Any, place: tuple[Any, ...]) -> Any:
+    if kind is dict:
+        _check(isinstance(value, dict), kind, value, place)
+        of_key, of_entry = options or (Any, Any)
+        number = {float: float, int: int}.get(_bare(of_key))  # keys of JSON are texts
+        return {
+            (number(key) if number else key): fill(of_entry, entry, (*place, key))
+            for key, entry in value.items()
+        }
+    _check(isinstance(value, (list, tuple)), kind, value, place)
+    if kind is tuple and options and options[-1] is not ...:
+        _check(len(value) == len(options), f"{len(options)} values", value, place)
+    else:
+        options = (options[0] if options else Any,) * len(value)
+    return kind(fill(o, entry, (*place, n)) for n, (o, entry) in enumerate(zip(options, value)))
+
+
+def _bare(kind: Any) -> Any:
+    """A type without its annotations."""
+    return get_args(kind)[0] if get_origin(kind) is typing.Annotated else kind

@@ -1,0 +1,236 @@
+"""A model folder gives torch's images without torch, and is refused where anything in it differs."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from rows import every_row
+from voxlate.carry.command import main
+from voxlate.carry.export import export_model
+from voxlate.carry.model_file import DESCRIPTION, NETWORK, read_model
+from voxlate.carry.onnx_file import check_graph
+from voxlate.carry.run import load
+from voxlate.images.grid import Volume
+from voxlate.recipe import from_dict
+from voxlate.synthesis.model import Model
+from voxlate.system.errors import BadInput
+
+NET = {
+    "kind": "unet",
+    "width": 8,
+    "multipliers": [1, 2],
+    "blocks": 1,
+    "groups": 4,
+    "middle_attention": False,
+    "zero_init": False,
+}
+WINDOW = {"kind": "window", "low": 0, "high": 1000}
+PERCENTILE = {"kind": "percentile", "floor": 0.0}
+MEAN = {"name": "mean", "method": {"kind": "regression"}, "net": NET, "train": {}}
+KINDS: dict[str, dict[str, Any]] = {
+    "slices, their neighbours and the mirror image": {
+        "data": {"stack": 1},
+        "method": {"kind": "regression", "leak": 0.1},
+        "synth": {"mirror": True},
+    },
+    "three planes": {"data": {"planes": "all"}, "method": {"kind": "regression"}},
+    "a flow from the mean": {
+        "method": {"kind": "flow"},
+        "task": {"kind": "residual", "predictor": "mean"},
+        "stages": [MEAN],
+        "synth": {"steps": 1},
+    },
+    "a diffusion of the residual, with noise at each step": {
+        "method": {"kind": "diffusion"},
+        "task": {"kind": "residual", "predictor": "mean"},
+        "stages": [MEAN],
+        "synth": {"sampler": "ddim", "steps": 2, "eta": 1.0, "samples": 2},
+    },
+    "volumes": {
+        "data": {"patch": [4, 16, 16]},
+        "method": {"kind": "regression"},
+        "net": {**NET, "kernel": "3x3x3"},
+    },
+}
+
+
+def tiny_model(kind: str) -> Model:
+    """A model of random weights."""
+    stated = {"net": NET, **KINDS[kind]}
+    data = {"source": ["t1"], "target": ["t2"], "patch": [1, 24, 20], **stated.pop("data", {})}
+    recipe = from_dict(
+        {
+            "title": kind,
+            "data": data,
+            "intensity": {"t1": PERCENTILE, "t2": WINDOW},
+            "train": {"precision": "float32"},
+            **stated,
+        },
+        "here",
+    )
+    torch.manual_seed(0)
+    method = recipe.build().eval()
+    header = {
+        "target_scales": {"t2": [0.0, 1000.0]},
+        "units": {"t1": "a.u.", "t2": "a.u."},
+        "weights_hash": "0" * 16,
+        "steps": 0,
+    }
+    return Model(method, recipe, header, torch.device("cpu"), Path("run")).with_options(
+        precision="float32"
+    )
+
+
+def head(axes: str = "RAS") -> Volume:
+    """A bright ball with texture in air, 22 x 26 pixels of 8 mm."""
+    z, y, x = np.mgrid[:7, :26, :22]
+    ball = (z - 3) ** 2 / 16 + (y - 13) ** 2 / 100 + (x - 11) ** 2 / 70 < 1
+    texture = np.random.default_rng(0).normal(600, 100, ball.shape)
+    data = np.where(ball, texture, 0)[None].astype(np.float32)
+    signs = [1.0 if letter in "RAS" else -1.0 for letter in axes]
+    return Volume(data, np.diag([*(8 * np.array(signs)), 1.0]), "a.u.", "t1")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """The folder of a regression."""
+    path = tmp_path_factory.mktemp("carried") / "MODEL"
+    export_model(tiny_model("slices, their neighbours and the mirror image"), path, licence="CC0")
+    return path
+
+
+@pytest.fixture
+def copy(folder, tmp_path) -> Path:
+    """A copy of the folder, which may be changed."""
+    return Path(shutil.copytree(folder, tmp_path / "MODEL"))
+
+
+@every_row("kind", [*KINDS])
+def test_the_images_without_torch_are_those_of_torch(kind, tmp_path):
+    model = tiny_model(kind)
+    description = export_model(model, tmp_path / "MODEL")
+    assert description.graph.largest_loss < 1e-4
+    expected = model.synthesise({"t1": head("LPS")}, seed=5).files
+    found = load(tmp_path / "MODEL").synthesise({"t1": head("LPS")}, seed=5).files
+    assert found.keys() == expected.keys()
+    for name, volume in expected.items():
+        assert np.ptp(volume.data) > 1, name
+        apart = np.abs(found[name].data - volume.data)
+        assert apart.max() < 1e-3 * 1000, name
+        assert apart.mean() < 1e-4 * 1000, name
+
+
+@every_row(("weights", "share", "loss"), [("float16", 0.7, 5e-3), ("int8", 0.5, 0.2)])
+def test_smaller_weights_make_a_smaller_file_and_state_their_loss(
+    weights, share, loss, folder, tmp_path
+):
+    kind = "slices, their neighbours and the mirror image"
+    stated = export_model(tiny_model(kind), tmp_path / "MODEL", weights).graph
+    assert 1e-6 < stated.mean_loss <= stated.largest_loss < loss
+    sizes = [(path / NETWORK).stat().st_size for path in (tmp_path / "MODEL", folder)]
+    weights_alone = 8 * 8 * 9 * 4  # of one convolution: a tiny graph is mostly nodes
+    assert sizes[0] < sizes[1] - (1 - share) * weights_alone
+    load(tmp_path / "MODEL")
+
+
+def test_the_command_writes_the_image_and_its_provenance(folder, tmp_path, capsys):
+    from voxlate.formats.io import read_volume, write_volume
+
+    write_volume(tmp_path / "scan.nii.gz", head())
+    assert (
+        main([str(folder), f"t1={tmp_path / 'scan.nii.gz'}", "--out", str(tmp_path / "out")]) == 0
+    )
+    image = read_volume(tmp_path / "out" / "t2.nii.gz", "t2")
+    assert image.grid.shape == (7, 26, 22)
+    stated = json.loads((tmp_path / "out" / "provenance.json").read_text())
+    assert stated["model"]["title"] == "slices, their neighbours and the mirror image"
+    assert "not a medical device" in stated["notice"]
+
+
+def test_a_scan_of_another_modality_is_refused_in_one_sentence(folder, tmp_path, capsys):
+    assert main([str(folder), "flair=scan.nii.gz", "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("voxlate-run: case: expected scans of t1, t2, mask, found 'flair'.")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_graph_of_another_hash_is_refused(copy):
+    (copy / NETWORK).write_bytes((copy / NETWORK).read_bytes() + b"\0")
+    with pytest.raises(BadInput, match="its hash differs"):
+        load(copy)
+
+
+def test_an_edited_description_is_refused(copy):
+    text = (copy / DESCRIPTION).read_text()
+    (copy / DESCRIPTION).write_text(text.replace('"CC0"', '"MIT"'))
+    with pytest.raises(BadInput, match="checksum differs"):
+        load(copy)
+
+
+def _with(copy: Path, change) -> None:
+    """Write a changed graph with hashes that agree with it."""
+    import onnx
+
+    from voxlate.carry.export import _write_description
+    from voxlate.system.files import sha256_of
+
+    carried = read_model(copy)
+    graph = onnx.load(copy / NETWORK)
+    change(graph)
+    (copy / NETWORK).write_bytes(graph.SerializeToString())
+    files = {**carried.description.files, NETWORK: sha256_of(copy / NETWORK)}
+    _write_description(copy, dataclasses.replace(carried.description, files=files))
+
+
+def test_a_self_test_that_differs_is_refused(copy):
+    def change(graph):
+        import onnx.numpy_helper as helper
+
+        largest = max(graph.graph.initializer, key=lambda one: len(one.raw_data))
+        array = helper.to_array(largest) * 1.5
+        largest.CopyFrom(helper.from_array(array.astype(np.float32), largest.name))
+
+    _with(copy, change)
+    with pytest.raises(BadInput, match="expected the image of its self-test"):
+        load(copy)
+
+
+def test_an_opset_that_is_too_new_is_refused(copy):
+    def change(graph):
+        graph.opset_import[0].version = 99
+
+    _with(copy, change)
+    with pytest.raises(BadInput, match="expected opset 21 or an older one, found 99"):
+        read_model(copy)
+
+
+def test_weights_in_another_file_are_refused(copy):
+    def change(graph):
+        largest = max(graph.graph.initializer, key=lambda one: len(one.raw_data))
+        largest.data_location = 1
+        largest.external_data.add(key="location", value="../elsewhere")
+
+    _with(copy, change)
+    with pytest.raises(BadInput, match="expected all weights inside the file"):
+        read_model(copy)
+
+
+def test_a_file_that_is_no_graph_is_refused(tmp_path):
+    (tmp_path / "x.onnx").write_bytes(b"\xff" * 40)
+    with pytest.raises(BadInput, match="expected a graph of ONNX"):
+        check_graph(tmp_path / "x.onnx", 17, 21)
+
+
+def test_a_folder_of_patients_names_none(folder):
+    stated = json.loads((folder / DESCRIPTION).read_text())
+    assert stated["licence"] == "CC0"
+    assert "training_voxels" not in stated["weights"]
