@@ -97,7 +97,8 @@ def test_a_run_synthesises_the_images_that_the_old_code_wrote(
     body = foreground(read_volume(case / f"{shown}.nii.gz", shown)).T  # air is filled since 0.7
     assert body.mean() > 0.3
     for file, values in expected.items():
-        atol = ROUNDING * np.abs(values).max()
+        # a distance of 0 is the root of a sum that float32 rounds
+        atol = 1e-3 if "unfamiliar" in file else ROUNDING * np.abs(values).max()
         np.testing.assert_allclose(found[file][body], values[body], rtol=0, atol=atol, err_msg=file)
 
 

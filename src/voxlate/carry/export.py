@@ -93,6 +93,10 @@ def _check(model: Model) -> None:
             raise BadInput(
                 f"{model.origin}: expected scans that are prepared without --{key}, found {preparation[key]}, which voxlate-run cannot do. Export a run of a cohort that was prepared without it."
             )
+    if model.recipe.synth.contrast:
+        raise BadInput(
+            "synth.contrast: expected a model without levels of a site's scans (--contrast-of), which voxlate-run cannot move, found some. Export the run without them."
+        )
     if model.recipe.synth.sharpness != 1 and model.recipe.task.mean_stage is not None:
         raise BadInput(
             "synth.sharpness: expected 1 (the sample), found another place on the line. Export the mean (--answer mean) or the sample."

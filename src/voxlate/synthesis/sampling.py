@@ -100,7 +100,7 @@ def sample_targets(
 
 
 def _background(recipe: "Recipe") -> list[float]:
-    """The values of voxels that no patch holds, by channel, in the order of _Network.moments."""
+    """The values of voxels that no patch holds, by channel, in the order of _moments."""
     values = [BACKGROUND]
     if recipe.synth.samples > 1:
         values.append(0.0)

@@ -66,7 +66,7 @@ def write(path: Path, levels, *, ventricle: float = 0.3, **changes) -> Path:
 def _network(monkeypatch):
     """All networks turn the levels of T1 into those of MADE, with a standard deviation where samples are several."""
 
-    def draw(method, recipe, device, inputs, seed, progress, unused=None):
+    def draw(networks, recipe, inputs, seed, progress, unused=None):
         t1 = np.asarray(inputs.prepared.arrays["t1"], np.float32)
         made = np.interp(t1, [0, *T1, 1000], [1200, *MADE, 150])
         t2 = np.where(t1 < 50, 0, made).astype(np.float32)
@@ -299,3 +299,11 @@ method = { kind = "regression" }
 net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
 train = { steps = 1, batch = 2, validate_every = 0 }
 """
+
+
+def test_a_model_with_the_contrast_of_a_site_cannot_run_without_torch(run, site, tmp_path):
+    from voxlate.carry.export import export_model
+
+    pytest.importorskip("onnx")
+    with pytest.raises(BadInput, match="expected a model without levels of a site's scans"):
+        export_model(package.load(run).with_contrast_of([site]), tmp_path / "MODEL")
