@@ -154,18 +154,24 @@ def _over_seeds(values: list[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ({min(values):.3g}-{max(values):.3g})"
 
 
-def main() -> None:
+def arguments(text: str | None, minutes: float) -> argparse.ArgumentParser:
+    """The arguments of trainings of this length on a prepared cohort; text: of the help."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=text, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("prepared", type=Path)
     parser.add_argument("cohort", type=Path)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--minutes", type=float, default=20)
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=minutes)
     parser.add_argument("--source", nargs="+", default=())
     parser.add_argument("--target", nargs="+", default=())
     parser.add_argument("--split", default="val")
+    return parser
+
+
+def main() -> None:
+    parser = arguments(__doc__, minutes=20)
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--rivals", nargs="+", default=[*rules.SECOND_STAGES, "adversarial"])
     parser.add_argument("--features", default="texture", help="texture, vit or a ViT's folder")
     chosen = parser.parse_args()

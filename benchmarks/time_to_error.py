@@ -7,7 +7,6 @@ changes and loss of a peer are those of our plan for its minutes, its optimiser 
 Prints the table of WORK/time_to_error.json; runs and rows that are there already are not made again.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from rich.table import Table
 
 import voxlate
 from bench_samplers import measure
+from dial import arguments
 from voxlate.cases.prepared import open_cohort
 from voxlate.planning import rules
 from voxlate.planning.plan import plan_training
@@ -74,17 +74,8 @@ def show(rows: list[dict[str, Any]], console: Console) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("prepared", type=Path)
-    parser.add_argument("cohort", type=Path)
-    parser.add_argument("work", type=Path)
-    parser.add_argument("--minutes", type=float, default=13)
+    parser = arguments(__doc__, minutes=13)
     parser.add_argument("--shares", type=float, nargs="+", default=(0.1, 0.2, 0.4))
-    parser.add_argument("--source", nargs="+", default=())
-    parser.add_argument("--target", nargs="+", default=())
-    parser.add_argument("--split", default="val")
     parser.add_argument("--peers", nargs="+", default=("BasicUNet", "UNetPlusPlus", "ResEnc"))
     chosen = parser.parse_args()
     trained = [(OURS, share * chosen.minutes) for share in chosen.shares]

@@ -22,7 +22,7 @@ from voxlate.phantoms import write_cohort
 from voxlate.recipe.provenance import splits_of_training
 from voxlate.system.errors import BadInput
 
-SCANS = {  # contrasts of each case beside t2; p4 is the validation case, and p5 has none
+SCANS = {  # contrasts of each case without t2; p4 is the validation case, and p5 has none
     "p0": ("t1", "flair"),
     "p1": ("t1",),
     "p2": ("flair",),

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +55,13 @@ READ = (
     "imported",
     "bound",
 )
-TOLD = (
+ON_CARD = (
     "training_cases",
     "parameters",
     "steps",
     "seconds",
     "adapted",
-)  # of the header, for the card
+)  # of the header
 
 
 def export_model(
@@ -117,12 +118,8 @@ def _write(model: Model, folder: Path, weights: Weights, licence: str) -> Descri
     write_tensors(folder / ARRAYS, arrays, {"model": text, "sha256": checksum(text, arrays)})
     description = _describe(model, traced, weights, licence, folder)
     _write_description(folder, description)
-    largest, mean = _loss(folder, traced)
-    graph = dataclasses.replace(description.graph, largest_loss=largest, mean_loss=mean)
-    measured = dataclasses.replace(description, graph=graph)
-    _write_description(folder, measured)
     open_network(read_model(folder))
-    return measured
+    return description
 
 
 def _write_description(folder: Path, description: Description) -> None:
@@ -176,7 +173,7 @@ def _describe(
         anatomy = Stated(**{name: getattr(model.anatomy, name) for name in names})
     made_by = software()
     notice = made_by.pop("notice")
-    made_by |= {"onnx": _version("onnx"), "torch": torch.__version__}
+    made_by |= {"onnx": metadata.version("onnx"), "torch": torch.__version__}
     return Description(
         FORMAT,
         model.recipe.title,
@@ -195,8 +192,7 @@ def _describe(
             traced.noise_channels,
             traced.shrink,
             traced.evaluations,
-            0.0,
-            0.0,
+            *_loss(folder, traced),
         ),
         anatomy,
         stated,
@@ -214,12 +210,6 @@ def _without_cases(header: Header) -> Header:
     return dataclasses.replace(header, cases={}, made_by={}, targets=targets)
 
 
-def _version(package: str) -> str:
-    from importlib import metadata
-
-    return metadata.version(package)
-
-
 def _card(model: Model) -> dict[str, Any]:
     """What a person should know: sources, targets, the training and its size, and what a starter states of itself."""
     header, recipe = model.header, model.recipe
@@ -228,7 +218,7 @@ def _card(model: Model) -> dict[str, Any]:
         "target": list(recipe.data.target),
         "synth": model.synthesis_options,
         "weights_hash": header["weights_hash"],
-        **{key: header[key] for key in TOLD if header.get(key) is not None},
+        **{key: header[key] for key in ON_CARD if header.get(key) is not None},
     }
     if "starter" in header:
         from voxlate.starters.card import read_card

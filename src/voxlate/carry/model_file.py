@@ -23,7 +23,7 @@ from voxlate.images.intensity import Intensity
 from voxlate.images.tiling import AnySlices
 from voxlate.system.errors import BadInput
 from voxlate.system.files import read_json, sha256_of
-from voxlate.system.records import Digest, FileName, Name, Number, Positive, Record, Several, Text
+from voxlate.system.records import Digest, FileName, Name, Record, Several, Text
 from voxlate.trust.calibration import Header
 from voxlate.trust.out_of_distribution import ReferencePatches, reference_shapes
 
@@ -279,7 +279,3 @@ def feeds(
     """The inputs of a graph that takes some of these by name."""
     known = {"source": source, "mask": mask, "present": present, "noise": noise}
     return {name: np.ascontiguousarray(known[name]) for name in names}
-
-
-Scales = dict[Name, tuple[Number, Number]]
-Spacing = tuple[Positive, Positive, Positive]

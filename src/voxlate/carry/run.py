@@ -15,8 +15,13 @@ from voxlate.carry.widths import ArrayWidths
 from voxlate.cases.case import MASK
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
-from voxlate.synthesis.brightness import SynthesisedImage, find_peak
-from voxlate.synthesis.empty import begins_above, empty_slices, find_empty_slices, unused_slices
+from voxlate.synthesis.brightness import SynthesisedImage, in_physical_units, with_peak
+from voxlate.synthesis.empty import (
+    empty_slices,
+    find_empty_slices,
+    measures_all_slices,
+    unused_slices,
+)
 from voxlate.synthesis.inputs import (
     CaseInputs,
     Scan,
@@ -29,14 +34,14 @@ from voxlate.synthesis.intervals import (
     CaseIntervals,
     case_intervals,
     find_output_grid,
+    may_have_intervals,
     notes_on_starter,
 )
 from voxlate.synthesis.planes import sample_planes
 from voxlate.synthesis.progress import PatchProgress, no_report
 from voxlate.system.errors import BadInput, did_you_mean
 from voxlate.system.files import HIGH, LOW, STD, SYNTHETIC, UNCALIBRATED, UNFAMILIAR, write_json
-from voxlate.system.messages import Message, message, worst_grade
-from voxlate.system.slabs import in_slabs
+from voxlate.system.messages import Message, message
 from voxlate.trust.calibration import Calibration, Prediction
 
 
@@ -97,7 +102,8 @@ class CarriedModel:
         calibration = self._calibration(known) if intervals else None
         found = find_empty_slices(recipe, inputs.prepared)
         unused = np.zeros_like(found.which)
-        if not self._measures_all(calibration):
+        scales = {name: self._scale(name) for name in recipe.data.target}
+        if not measures_all_slices(recipe, scales, calibration):
             unused = unused_slices(found.which, grid.slices_per_step)
         predictions, calls = sample_planes(
             lambda _: self.network, recipe, inputs, seed, progress, unused
@@ -184,18 +190,9 @@ class CarriedModel:
         return Calibration(stated.header, widths, self.carried.references, stated.hash)
 
     def _calibration(self, scans: Mapping[str, Scan]) -> Calibration | None:
-        """The calibration, where it holds for a case: that of a completion holds for one missing modality."""
-        recipe = self.carried.description.recipe
-        missing = set(recipe.data.source) - set(scans)
-        return None if recipe.task.completes and len(missing) > 1 else self._stated_calibration
-
-    def _measures_all(self, calibration: Calibration | None) -> bool:
-        """Whether something is measured in all slices, so that none may be left out (see Model._unused_slices)."""
+        """The calibration, where it holds for a case."""
         recipe: Any = self.carried.description.recipe
-        scales = {name: self._scale(name) for name in recipe.data.target}
-        targets = {} if calibration is None else calibration.header.targets
-        bounded = any(target.bounds for target in targets.values())
-        return bool(recipe.synth.peaks or bounded or begins_above(recipe, scales))
+        return self._stated_calibration if may_have_intervals(recipe, scans) else None
 
     def _scale(self, name: str) -> Scale:
         return Scale(*self.carried.description.weights["target_scales"][name])
@@ -204,22 +201,14 @@ class CarriedModel:
         self, name: str, prediction: Prediction, inputs: CaseInputs
     ) -> SynthesisedImage:
         """A prediction in physical units; its bright end is corrected where the recipe asks for it."""
-        recipe, header, scale = (
-            self.carried.description.recipe,
-            self.carried.description.weights,
-            self._scale(name),
-        )
-        values = in_slabs(scale.inverse, prediction.values)
-        rounded = in_slabs(scale.of, values)
-        image = SynthesisedImage(values, Prediction(rounded, prediction.sd), scale)
+        recipe: Any = self.carried.description.recipe
+        header = self.carried.description.weights
+        image = in_physical_units(prediction, self._scale(name))
         if not recipe.synth.peaks:
             return image
         affine = np.array(inputs.prepared.header.affine)
-        volume = Volume(values[None], affine, header["units"][name], name)
-        training_ml = float(header.get("training_ml") or 0)
-        share = recipe.synth.peak_shares.get(name)
-        peak = find_peak(volume, recipe.intensity[name], scale, training_ml, share)
-        return image if peak is None else image.moved(peak)
+        volume = Volume(image.values[None], affine, header["units"][name], name)
+        return with_peak(image, volume, recipe, header)
 
     def _warnings(
         self,
@@ -233,13 +222,8 @@ class CarriedModel:
         warnings = list(inputs.warnings)
         for name, image in images.items():
             warnings += [] if image.move is None else image.move.check(name)
-        if ends.verdict is not None:
-            warnings += ends.verdict.messages
-        bounds = ends.bounds if any(ends.bounds.values()) else {}
-        if bounds and worst_grade(warnings) == "do not trust":
-            bounds = {}
-            text = "Bounds of the error are not stated, because they hold for scans like those of the calibration."
-            warnings.append(message("no-bounds", text))
+        bounds, messages = ends.stated(warnings)
+        warnings += messages
         if self._stated_calibration is not None and self._calibration(scans) is None:
             text = "No intervals: the model is calibrated for one missing modality, and this case lacks more."
             warnings.append(message("no-intervals", text))

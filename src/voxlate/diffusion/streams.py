@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -88,15 +89,9 @@ class Streams:
 class ArrayNoise(Streams):
     """The draws of noise.Noise on a CPU without torch, equal to them but for rounding."""
 
-    def __init__(
-        self,
-        seed: int,
-        items: Any,
-        samples: int | Sequence[int] = 0,
-        tiles: Sequence[Tile] | None = None,
-    ) -> None:
-        super().__init__(seed, items, samples, tiles)
-        self._streams = {key: NormalStream(own) for key, own in self._seeds().items()}
+    @cached_property
+    def _streams(self) -> dict[tuple[int, int], "NormalStream"]:
+        return {key: NormalStream(own) for key, own in self._seeds().items()}
 
     def normal(self, shape: Sequence[int]) -> Float32:
         """Standard normal draws, float32 [B, *shape]; where items have slices, shape is [..., D, H, W]."""

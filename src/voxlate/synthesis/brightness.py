@@ -1,8 +1,8 @@
 """Images in physical units, and the correction of their bright end, because predicted means are too dark."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from voxlate.images.statistics import intensity_statistics
 from voxlate.system.messages import Message, message
 from voxlate.system.slabs import in_slabs, map_slabs
 from voxlate.trust.calibration import Prediction
+
+if TYPE_CHECKING:
+    from voxlate.recipe import Recipe
 
 REACHED = 0.95  # of the range: predicted means end at 0.88 to 0.93 for scanners of the training, else at 0.56 to 0.9
 WHOLE = 0.6  # of the median body of the training: a part of a body may lack its bright tissue
@@ -116,6 +119,23 @@ class Peak:
             return [message("stretched", text, grade="caution", slope=self.slope)]
         text = f"{name}: the synthesised bright values lay below those of training scans, as those of mean answers and of short trainings do; above the median they were stretched {self.slope:.2f} times (synth.peaks)."
         return [message("stretched", text, slope=self.slope)]
+
+
+def in_physical_units(prediction: Prediction, scale: Scale) -> SynthesisedImage:
+    """A prediction in physical units; its own values are overwritten by those of the image, which are rounded."""
+    values = in_slabs(scale.inverse, prediction.values)
+    rounded = in_slabs(scale.of, values, out=prediction.values)
+    return SynthesisedImage(values, replace(prediction, values=rounded), scale)
+
+
+def with_peak(
+    image: SynthesisedImage, volume: Volume, recipe: "Recipe", header: Mapping[str, Any]
+) -> SynthesisedImage:
+    """The image with its bright end corrected; volume: the image with its grid; header: of the weights."""
+    training_ml = float(header.get("training_ml") or 0)
+    spec, share = recipe.intensity[volume.modality], recipe.synth.peak_shares.get(volume.modality)
+    peak = find_peak(volume, spec, image.scale, training_ml, share)
+    return image if peak is None else image.moved(peak)
 
 
 def find_peak(

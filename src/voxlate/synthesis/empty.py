@@ -30,6 +30,7 @@ from voxlate.system.arrays import Bool
 from voxlate.system.errors import plural
 from voxlate.system.messages import Message, message
 from voxlate.system.slabs import by_plane, in_slabs, map_slabs, zeros
+from voxlate.trust.calibration import Calibration
 
 if TYPE_CHECKING:
     from voxlate.recipe import Recipe
@@ -220,6 +221,15 @@ def _describe(
         )
     text = f"{'; '.join(parts)}."
     return [message("empty-slices", text, slices=count, little=few)] if parts else []
+
+
+def measures_all_slices(
+    recipe: "Recipe", scales: Mapping[str, Scale], calibration: Calibration | None
+) -> bool:
+    """Whether bright ends, bounds of errors or surroundings of brains are measured, for which no slice may be left out."""
+    targets = {} if calibration is None else calibration.header.targets
+    bounded = any(target.bounds for target in targets.values())
+    return bool(recipe.synth.peaks or bounded or begins_above(recipe, scales))
 
 
 def begins_above(recipe: "Recipe", scales: Mapping[str, Scale]) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Intervals and error bounds of a case's images by a calibration, and the grid on which images are written."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +15,7 @@ from voxlate.starters.names import PREFIX
 from voxlate.synthesis.brightness import SynthesisedImage
 from voxlate.synthesis.inputs import visible_sources
 from voxlate.system.arrays import Bool
+from voxlate.system.messages import Message, message, worst_grade
 from voxlate.trust.calibration import Calibration, Prediction
 from voxlate.trust.out_of_distribution import Patches, Verdict, patches_of, verdict_on
 from voxlate.trust.regions import region_masks
@@ -137,6 +138,23 @@ class CaseIntervals:
     def distance_map(self, shape: tuple[int, ...]) -> np.ndarray | None:
         """The out-of-distribution map [D, H, W] on the network's grid; None without a verdict."""
         return None if self.verdict is None else self.verdict.map(shape)
+
+    def stated(
+        self, warnings: Sequence[Message]
+    ) -> tuple[dict[str, dict[str, float]], list[Message]]:
+        """The bounds, {} for scans that are very different by these warnings or the verdict, and the messages on both."""
+        messages = [] if self.verdict is None else list(self.verdict.messages)
+        bounds = self.bounds if any(self.bounds.values()) else {}
+        if bounds and worst_grade([*warnings, *messages]) == "do not trust":
+            text = "Bounds of the error are not stated, because they hold for scans like those of the calibration."
+            return {}, [*messages, message("no-bounds", text)]
+        return bounds, messages
+
+
+def may_have_intervals(recipe: "Recipe", scans: Collection[str]) -> bool:
+    """Whether a calibration holds for a case of these scans: that of a completion holds for one missing modality."""
+    missing = set(recipe.data.source) - set(scans)
+    return not recipe.task.completes or len(missing) < 2
 
 
 def case_intervals(

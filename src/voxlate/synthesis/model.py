@@ -44,13 +44,14 @@ from voxlate.recipe.provenance import TAUGHT
 from voxlate.recipe.text import table
 from voxlate.recipe.training import Precision
 from voxlate.scoring.units import state_units
-from voxlate.synthesis.brightness import SynthesisedImage, find_peak
+from voxlate.synthesis.brightness import SynthesisedImage, in_physical_units, with_peak
 from voxlate.synthesis.contrast import check_stripped, find_contrast, read_contrasts
 from voxlate.synthesis.empty import (
     Empty,
     begins_above,
     empty_slices,
     find_empty_slices,
+    measures_all_slices,
     unused_slices,
 )
 from voxlate.synthesis.inputs import (
@@ -69,6 +70,7 @@ from voxlate.synthesis.intervals import (
     OutputGrid,
     case_intervals,
     find_output_grid,
+    may_have_intervals,
     notes_on_starter,
 )
 from voxlate.synthesis.network import networks_of
@@ -85,7 +87,7 @@ from voxlate.system.config import adapter, fill
 from voxlate.system.devices import find_device, name_of
 from voxlate.system.errors import BadInput, did_you_mean, system_refusal
 from voxlate.system.files import SYNTHETIC
-from voxlate.system.messages import Message, Say, message, worst_grade
+from voxlate.system.messages import Message, Say, message
 from voxlate.system.slabs import in_slabs
 from voxlate.training.precision import of_synthesis
 from voxlate.training.run import Run, software, weights_of
@@ -236,7 +238,8 @@ class Model:
             check_stripped(inputs.prepared.volume(first), case)
         axes, units = model.recipe.data.axes, model.header["units"]
         output_grid = find_output_grid(inputs.prepared, axes, units)
-        calibration = model.calibration() if model._has_intervals(inputs.files) else None
+        calibrates = may_have_intervals(model.recipe, inputs.files)
+        calibration = model.calibration() if calibrates else None
         found = find_empty_slices(model.recipe, inputs.prepared)
         unused = model._unused_slices(found.which, output_grid, calibration)
         with turn or nullcontext():
@@ -301,11 +304,7 @@ class Model:
         """The slices [D] that the network may leave out, because none of their voxels decides anything."""
         targets = self.recipe.data.target
         scales = {name: self._target_scale(name) for name in targets}
-        calibrated = {} if calibration is None else calibration.header.targets
-        bounded = any(target.bounds for target in calibrated.values())
-        # levels, peaks, bounds of errors and surroundings of brains are measured in all slices
-        synth = self.recipe.synth
-        if synth.contrast or synth.peaks or bounded or begins_above(self.recipe, scales):
+        if self.recipe.synth.contrast or measures_all_slices(self.recipe, scales, calibration):
             return np.zeros_like(empty)
         return unused_slices(empty, output_grid.slices_per_step)
 
@@ -342,24 +341,17 @@ class Model:
         self, name: str, prediction: Prediction, prepared: PreparedCase
     ) -> SynthesisedImage:
         """A prediction in physical units; its levels or its bright end are moved where synth.contrast or synth.peaks asks for it."""
-        scale = self._target_scale(name)
-        values = in_slabs(scale.inverse, prediction.values)
-        rounded = in_slabs(scale.of, values, out=prediction.values)
-        image = SynthesisedImage(values, replace(prediction, values=rounded), scale)
-        spec = self.recipe.intensity[name]
+        image = in_physical_units(prediction, self._target_scale(name))
         synth = self.recipe.synth
         goal = synth.contrast.get(name)
         if not synth.peaks and goal is None:
             return image
-        volume = Volume(
-            values[None], np.array(prepared.header.affine), self.header["units"][name], name
-        )
+        affine = np.array(prepared.header.affine)
+        volume = Volume(image.values[None], affine, self.header["units"][name], name)
         if goal is not None:
             brain = prepared.outline(visible_sources(self.recipe, prepared)[0])
             return image.moved(find_contrast(volume, brain, goal, prepared.header.case))
-        training_ml = float(self.header.get("training_ml") or 0)
-        peak = find_peak(volume, spec, scale, training_ml, synth.peak_shares.get(name))
-        return image if peak is None else image.moved(peak)
+        return with_peak(image, volume, self.recipe, self.header)
 
     def _target_scale(self, name: str) -> Scale:
         """From network units to physical units of a target."""
@@ -380,14 +372,8 @@ class Model:
         for name, move in moves.items():
             moved.setdefault(move.key, {})[name] = move.entry
             warnings += move.check(name)
-        if intervals.verdict is not None:
-            warnings += intervals.verdict.messages
-        bounds = intervals.bounds if any(intervals.bounds.values()) else None
-        if bounds and worst_grade(warnings) == "do not trust":
-            bounds = None  # they hold for scans like those of the calibration
-            text = "Bounds of the error are not stated, because they hold for scans like those of the calibration."
-            warnings.append(message("no-bounds", text))
-        warnings += empty.messages
+        bounds, messages = intervals.stated(warnings)
+        warnings += [*messages, *empty.messages]
         scales = {name: (image.scale.low, image.scale.high) for name, image in images.items()}
         maps = {name: self.recipe.intensity[name] for name in self.recipe.data.target}
         entries: dict[str, Any] = {
@@ -410,18 +396,13 @@ class Model:
             entries["in_training"] = in_training
         return entries
 
-    def _has_intervals(self, files: Collection[str]) -> bool:
-        """Whether a calibration holds for a case: that of a completion holds for one missing modality."""
-        missing = set(self.recipe.data.source) - set(files)
-        return not self.recipe.task.completes or len(missing) < 2
-
     def _notes(self, files: Collection[str]) -> list[Message]:
         """Messages on why a case has no intervals, on missing modalities that were not named, and on a starter."""
         place, calibration = self.calibration_place, self.calibration()
         calibrated = calibration is not None
         notes = [] if place is None else place.messages
         texts = list[tuple[str, str]]()
-        if calibrated and not self._has_intervals(files):
+        if calibrated and not may_have_intervals(self.recipe, files):
             missing = [name for name in self.recipe.data.source if name not in files]
             why = f"No intervals: the run is calibrated for one missing modality, and this case lacks {' and '.join(missing)}."
             texts.append(("no-intervals", why))
