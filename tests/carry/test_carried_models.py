@@ -4,100 +4,21 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+from carried import KINDS, head, tiny_model
 from rows import every_row
 from voxlate.carry.command import main
 from voxlate.carry.export import export_model
 from voxlate.carry.model_file import DESCRIPTION, NETWORK, read_model
 from voxlate.carry.onnx_file import check_graph
 from voxlate.carry.run import load
-from voxlate.images.grid import Volume
-from voxlate.recipe import from_dict
-from voxlate.synthesis.model import Model
 from voxlate.system.errors import BadInput
-
-NET = {
-    "kind": "unet",
-    "width": 8,
-    "multipliers": [1, 2],
-    "blocks": 1,
-    "groups": 4,
-    "middle_attention": False,
-    "zero_init": False,
-}
-WINDOW = {"kind": "window", "low": 0, "high": 1000}
-PERCENTILE = {"kind": "percentile", "floor": 0.0}
-MEAN = {"name": "mean", "method": {"kind": "regression"}, "net": NET, "train": {}}
-KINDS: dict[str, dict[str, Any]] = {
-    "slices, their neighbours and the mirror image": {
-        "data": {"stack": 1},
-        "method": {"kind": "regression", "leak": 0.1},
-        "synth": {"mirror": True},
-    },
-    "three planes": {"data": {"planes": "all"}, "method": {"kind": "regression"}},
-    "a flow from the mean": {
-        "method": {"kind": "flow"},
-        "task": {"kind": "residual", "predictor": "mean"},
-        "stages": [MEAN],
-        "synth": {"steps": 1},
-    },
-    "a diffusion of the residual, with noise at each step": {
-        "method": {"kind": "diffusion"},
-        "task": {"kind": "residual", "predictor": "mean"},
-        "stages": [MEAN],
-        "synth": {"sampler": "ddim", "steps": 2, "eta": 1.0, "samples": 2},
-    },
-    "volumes": {
-        "data": {"patch": [4, 16, 16]},
-        "method": {"kind": "regression"},
-        "net": {**NET, "kernel": "3x3x3"},
-    },
-}
-
-
-def tiny_model(kind: str) -> Model:
-    """A model of random weights."""
-    stated = {"net": NET, **KINDS[kind]}
-    data = {"source": ["t1"], "target": ["t2"], "patch": [1, 24, 20], **stated.pop("data", {})}
-    recipe = from_dict(
-        {
-            "title": kind,
-            "data": data,
-            "intensity": {"t1": PERCENTILE, "t2": WINDOW},
-            "train": {"precision": "float32"},
-            **stated,
-        },
-        "here",
-    )
-    torch.manual_seed(0)
-    method = recipe.build().eval()
-    header = {
-        "target_scales": {"t2": [0.0, 1000.0]},
-        "units": {"t1": "a.u.", "t2": "a.u."},
-        "weights_hash": "0" * 16,
-        "steps": 0,
-    }
-    return Model(method, recipe, header, torch.device("cpu"), Path("run")).with_options(
-        precision="float32"
-    )
-
-
-def head(axes: str = "RAS") -> Volume:
-    """A bright ball with texture in air, 22 x 26 pixels of 8 mm."""
-    z, y, x = np.mgrid[:7, :26, :22]
-    ball = (z - 3) ** 2 / 16 + (y - 13) ** 2 / 100 + (x - 11) ** 2 / 70 < 1
-    texture = np.random.default_rng(0).normal(600, 100, ball.shape)
-    data = np.where(ball, texture, 0)[None].astype(np.float32)
-    signs = [1.0 if letter in "RAS" else -1.0 for letter in axes]
-    return Volume(data, np.diag([*(8 * np.array(signs)), 1.0]), "a.u.", "t1")
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import http.server
 import io
 import shutil
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,6 +52,33 @@ def open_browser(*flags: str) -> Iterator[Any]:
         browser.close()
 
 
+@contextmanager
+def serving(
+    runs: dict[str, str], data: Path, start: Any = None, browser: Path | None = None
+) -> Iterator[str]:
+    """A server on a free port, as `voxlate serve` starts it; yields its base URL. Its token is paging.TOKEN."""
+    import uvicorn
+    from paging import TOKEN
+
+    from voxlate.web.app import create_app
+    from voxlate.web.settings import Sessions, Settings
+
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()  # a browser that is faster than the server waits
+        port = listening.getsockname()[1]
+        settings = Settings(runs, data, device="cpu", port=port, browser=browser)
+        app = create_app(settings, Sessions(TOKEN, reusable=True), start)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{port}/"
+        finally:
+            server.should_exit = True
+            thread.join(20)
+
+
 @dataclass
 class Watched:
     """A page and what went wrong on it."""
@@ -78,7 +106,7 @@ def open_page(browser: Any, base: str, **options: Any) -> Iterator[Watched]:
             watched.errors.append(message.text)
 
     def on_request(request: Any) -> None:
-        if not request.url.startswith((base, "data:")):
+        if not request.url.startswith((base, f"blob:{base}", "data:")):
             watched.elsewhere.append(request.url)
 
     watched.page.on("console", on_console)

@@ -26,9 +26,12 @@ def page(tmp_path) -> Iterator[Callable[..., Any]]:
             root: Path | None = None,
             reusable: bool = True,
             names: tuple[str, ...] = (),
+            browser: Path | None = None,
             **limits: Any,
         ) -> Any:
-            settings = Settings(runs or {}, tmp_path / folder, root, device="cpu", names=names)
+            settings = Settings(
+                runs or {}, tmp_path / folder, root, device="cpu", names=names, browser=browser
+            )
             settings = replace(settings, limits=replace(Limits(), **limits))
             app = create_app(settings, Sessions(TOKEN, reusable), start)
             options: dict[str, Any] = {"base_url": BASE, "follow_redirects": False}

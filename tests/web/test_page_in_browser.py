@@ -1,7 +1,6 @@
 """The whole page in a real browser: from the upload to the download, by mouse and by keyboard, on a phone, in the dark."""
 
 import hashlib
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from browsing import Watched, after_drawing, open_browser, open_page, pixels
+from browsing import Watched, after_drawing, open_browser, open_page, pixels, serving
 from paging import TOKEN, Here
 
 uvicorn = pytest.importorskip(
@@ -36,25 +35,12 @@ class Held(Here):
 
 @contextmanager
 def _serving(run: Path, data: Path, start: type[Here]) -> Iterator[str]:
-    """A server of the run on a free port, as `voxlate serve` starts it; yields its base URL."""
-    from voxlate.web.app import create_app
-    from voxlate.web.settings import Sessions, Settings
-
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()  # a browser that is faster than the server waits
-        port = listening.getsockname()[1]
-        settings = Settings({"tiny": str(run)}, data, device="cpu", port=port)
-        app = create_app(settings, Sessions(TOKEN, reusable=True), start)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{port}/"
-        finally:
-            Held.gate.set()
-            server.should_exit = True
-            thread.join(20)
+    """A server of the run; yields its base URL."""
+    try:
+        with serving({"tiny": str(run)}, data, start) as base:
+            yield base
+    finally:
+        Held.gate.set()
 
 
 @pytest.fixture(scope="module")

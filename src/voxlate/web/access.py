@@ -26,6 +26,10 @@ CONTENT_POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
+# Of the page that computes in the browser (run/browser): WebAssembly, and images that the browser itself holds.
+BROWSER_POLICY = CONTENT_POLICY.replace(
+    "script-src 'self'", "script-src 'self' 'wasm-unsafe-eval'"
+).replace("connect-src 'self'", "connect-src 'self' blob:")
 HEADERS = {
     "content-security-policy": CONTENT_POLICY,
     "x-content-type-options": "nosniff",
@@ -36,7 +40,11 @@ HEADERS = {
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
     "cache-control": "no-store",
 }
-ENTER, STATIC, UPLOAD = "/enter", "/static/", "/uploads"
+ENTER, STATIC, UPLOAD, BROWSER = "/enter", "/static/", "/uploads", "/browser/"
+BROWSER_HEADERS = {
+    "content-security-policy": BROWSER_POLICY,
+    "cross-origin-embedder-policy": "require-corp",  # with the opener policy: threads may share memory
+}
 # Scripts and styles hold nothing of a patient. The browser keeps them, and asks by their ETag whether they have changed:
 # after an update of voxlate, an old script beside a new page would not work.
 STATIC_CACHE = "private, no-cache"
@@ -96,9 +104,10 @@ class Access:
                 if path == ENTER and message["status"] == WRONG_TOKEN:
                     self.entries.allow(_address(request))
                 headers = MutableHeaders(scope=message)
-                if path.startswith(STATIC):
+                if path.startswith((STATIC, BROWSER)):
                     headers.setdefault("cache-control", STATIC_CACHE)
-                for name, value in HEADERS.items():
+                own = BROWSER_HEADERS if path.startswith(BROWSER) else {}
+                for name, value in (HEADERS | own).items():
                     headers.setdefault(name, value)
             await send(message)
 

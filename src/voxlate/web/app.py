@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from voxlate.system.errors import BadInput, CannotWrite
 from voxlate.system.files import lock
 from voxlate.web import pages, training_pages
-from voxlate.web.access import Access
+from voxlate.web.access import BROWSER, Access
 from voxlate.web.jobs import Jobs, Kind, NoSuchJob
 from voxlate.web.pages import NO_PAGE, Site, site_of
 from voxlate.web.settings import Sessions, Settings
@@ -84,6 +84,8 @@ def create_app(
     app.include_router(pages.router)
     app.include_router(training_pages.router)
     app.mount("/static", StaticFiles(packages=[("voxlate.web", "static")]), name="static")
+    if settings.browser is not None:
+        app.mount(BROWSER.rstrip("/"), StaticFiles(directory=settings.browser, html=True))
     _add_errors(app)
     return Access(app, settings, sessions)
 

@@ -17,7 +17,7 @@ from voxlate.options.check import read_text
 from voxlate.options.synthesise import SynthOptions
 from voxlate.options.table import field_types, text_type
 from voxlate.system.errors import BadInput
-from voxlate.web.access import WRONG_TOKEN
+from voxlate.web.access import BROWSER, WRONG_TOKEN
 from voxlate.web.folders import below_root, check_links, find_runs, without_places
 from voxlate.web.jobs import DICOM_ZIP, FOUND, OUT, REPORT, SCANS, VIEWS, Job, Jobs, Kind, State
 from voxlate.web.private import FOLDER
@@ -236,6 +236,7 @@ def index(site: OfSite) -> Response:
         rows=site.rows(),
         limits=site.settings.limits,
         has_root=site.settings.root is not None,
+        in_browser=BROWSER if site.settings.browser is not None else "",
     )
 
 

