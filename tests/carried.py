@@ -41,6 +41,11 @@ KINDS: dict[str, dict[str, Any]] = {
         "stages": [MEAN],
         "synth": {"sampler": "ddim", "steps": 2, "eta": 1.0, "samples": 2},
     },
+    "a completion": {
+        "data": {"source": ["t1", "t2"], "target": ["t1", "t2"]},
+        "method": {"kind": "regression"},
+        "task": {"kind": "complete"},
+    },
     "volumes": {
         "data": {"patch": [4, 16, 16]},
         "method": {"kind": "regression"},
@@ -66,7 +71,7 @@ def tiny_model(kind: str) -> Model:
     torch.manual_seed(0)
     method = recipe.build().eval()
     header = {
-        "target_scales": {"t2": [0.0, 1000.0]},
+        "target_scales": {name: [0.0, 1000.0] for name in data["target"]},
         "units": {"t1": "a.u.", "t2": "a.u."},
         "weights_hash": "0" * 16,
         "steps": 0,

@@ -18,7 +18,10 @@ from voxlate.carry.export import export_model
 from voxlate.carry.model_file import DESCRIPTION, NETWORK, read_model
 from voxlate.carry.onnx_file import check_graph
 from voxlate.carry.run import load
+from voxlate.formats.io import content_hash, read_volume, write_volume
+from voxlate.nets import blocks
 from voxlate.system.errors import BadInput
+from voxlate.system.files import read_json, write_json
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,15 @@ def test_the_images_without_torch_are_those_of_torch(kind, tmp_path):
         assert apart.mean() < 1e-4 * 1000, name
 
 
+def test_a_graph_takes_any_number_of_patches_where_enlargements_are_fused(tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "FEWEST_PRODUCTS", 0)
+    model = tiny_model("a completion").with_options(batch=4)
+    export_model(model, tmp_path / "MODEL")
+    expected = model.synthesise({"t1": head()}).files["desc-synthetic_t2"].data
+    found = load(tmp_path / "MODEL").synthesise({"t1": head()}).files["desc-synthetic_t2"].data
+    np.testing.assert_allclose(found, expected, atol=1e-3 * np.ptp(expected))
+
+
 @every_row(("weights", "share", "loss"), [("float16", 0.7, 5e-3), ("int8", 0.5, 0.2)])
 def test_smaller_weights_make_a_smaller_file_and_state_their_loss(
     weights, share, loss, folder, tmp_path
@@ -64,8 +76,6 @@ def test_smaller_weights_make_a_smaller_file_and_state_their_loss(
 
 
 def test_the_command_writes_the_image_and_its_provenance(folder, tmp_path, capsys):
-    from voxlate.formats.io import read_volume, write_volume
-
     write_volume(tmp_path / "scan.nii.gz", head())
     assert (
         main([str(folder), f"t1={tmp_path / 'scan.nii.gz'}", "--out", str(tmp_path / "out")]) == 0
@@ -80,8 +90,45 @@ def test_the_command_writes_the_image_and_its_provenance(folder, tmp_path, capsy
 def test_a_scan_of_another_modality_is_refused_in_one_sentence(folder, tmp_path, capsys):
     assert main([str(folder), "flair=scan.nii.gz", "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("voxlate-run: case: expected scans of t1, t2, mask, found 'flair'.")
+    assert said.startswith("voxlate-run: scan: expected scans of t1, t2, mask, found 'flair'.")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_removes_only_its_own_older_files_of_the_same_scans(folder, tmp_path, capsys):
+    out, scan = tmp_path / "out", tmp_path / "scan.nii.gz"
+    write_volume(scan, head())
+    command = [str(folder), f"t1={scan}", "--out", str(out)]
+    assert main(command) == 0
+    stated = read_json(out / "provenance.json")
+    assert stated["inputs"] == {"t1": {"sha256": content_hash(scan)}}
+    stated["files"]["t2_low.nii.gz"] = stated["files"]["t2.nii.gz"]
+    stated["files"]["t2_high.nii.gz"] = stated["files"]["t2.nii.gz"]
+    write_json(out / "provenance.json", stated)
+    shutil.copyfile(out / "t2.nii.gz", out / "t2_low.nii.gz")
+    (out / "t2_high.nii.gz").write_bytes(b"of somebody else")
+    assert main(command) == 0
+    found = {path.name for path in out.iterdir()}
+    assert found == {"t2.nii.gz", "t2_high.nii.gz", "provenance.json"}
+    write_volume(scan, head("LPS"))
+    assert main(command) == 2
+    assert (
+        "found images of another one (inputs in provenance.json differs)" in capsys.readouterr().err
+    )
+
+
+def test_the_command_replaces_no_file_that_it_did_not_write(folder, tmp_path, capsys):
+    scan = tmp_path / "t2.nii.gz"
+    write_volume(scan, head())
+    before = scan.read_bytes()
+    assert main([str(folder), f"t1={scan}", "--out", str(tmp_path)]) == 2
+    assert "is it the scan itself?" in capsys.readouterr().err
+    assert scan.read_bytes() == before
+
+
+@every_row("option", [["--seed", "-1"], ["--threads", "-3"], ["--seed", "1.5"]])
+def test_a_number_that_is_not_whole_is_refused(option, folder, tmp_path):
+    with pytest.raises(SystemExit, match="2"):
+        main([str(folder), "t1=scan.nii.gz", "--out", str(tmp_path / "out"), *option])
 
 
 def test_a_graph_of_another_hash_is_refused(copy):

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from voxlate.system.errors import BadInput
 
@@ -21,8 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="Scan of a modality, such as t1=scan.nii.gz; the name may be left out of a model with one source.",
     )
     parser.add_argument("--out", metavar="OUT", required=True, help="Folder of the images.")
-    parser.add_argument("--seed", type=int, default=0, help="Random seed of the synthesis.")
-    parser.add_argument("--threads", type=int, help="Threads of the computation.")
+    parser.add_argument("--seed", type=_whole, default=0, help="Random seed of the synthesis.")
+    parser.add_argument("--threads", type=_whole, help="Threads of the computation.")
     parser.add_argument(
         "--no-intervals", action="store_true", help="Leave the intervals of a calibrated model out."
     )
@@ -43,16 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(chosen: argparse.Namespace) -> None:
     from voxlate.carry.run import load
+    from voxlate.formats.io import without_ending
 
     model = load(chosen.model, chosen.threads)
     scans = _scans(chosen.scans, model.carried.description.recipe.data.source)
+    first = without_ending(Path(next(iter(scans.values()))).name)
     result = model.synthesise(
-        scans, seed=chosen.seed, intervals=not chosen.no_intervals, progress=_show
+        scans, case=first, seed=chosen.seed, intervals=not chosen.no_intervals, progress=_show
     )
     if sys.stderr.isatty():
         print(file=sys.stderr)
     for note in result.warnings:
-        print(note, file=sys.stderr)
+        print(f"{note.grade}: {note.on(first)}", file=sys.stderr)
     for path in result.save(chosen.out):
         print(path)
 
@@ -72,6 +75,14 @@ def _scans(given: Sequence[str], sources: Sequence[str]) -> dict[str, str]:
             raise BadInput(f"{text}: expected one scan of {name}, found two. Leave one out.")
         scans[name] = path
     return scans
+
+
+def _whole(text: str) -> int:
+    """A whole number from 0 on, of 63 bits."""
+    number = int(text)
+    if not 0 <= number < 2**63:
+        raise ValueError(text)
+    return number
 
 
 def _show(done: int, total: int) -> None:

@@ -256,6 +256,7 @@ def carried_recipe(recipe: Recipe) -> CarriedRecipe:
             data.centred,
             data.allow_missing,
             physics,
+            list(data.any_source),
         ),
         dict(recipe.intensity),
         CarriedSynthesis(

@@ -23,6 +23,7 @@ SIDES = (
     158,
     106,
 )  # largest of the slices that are traced, and of those that show whether sizes stayed free
+ITEMS = 2, 3  # that are traced, and that show whether their number stayed free
 FOLDED = 1 << 12  # numbers of the largest result that is computed at export
 
 
@@ -86,7 +87,7 @@ class Sample(nn.Module):
 class Traced:
     """A written graph: the inputs and the image of its self-test, its draws and their channels and factor of size.
 
-    check: the same of slices of another size; single: whether it takes one item at a time.
+    check: the same of other patches, in another number and size; single: whether it takes one item at a time.
     """
 
     arrays: dict[str, np.ndarray]
@@ -115,7 +116,7 @@ def write_graph(path: Path, method: Method, recipe: Recipe) -> Traced:
     sample = Sample(method, recipe).eval()
     single = recipe.method.is_stochastic  # constants of its steps have the shape of the batch
     with torch.no_grad():
-        inputs = _example(recipe, SIDES[0], single)
+        inputs = _example(recipe, SIDES[0], 1 if single else ITEMS[0])
         counted = CountedNoise()
         with count_calls(sample.method.net) as calls:
             sample.of(*inputs, counted)
@@ -124,9 +125,10 @@ def write_graph(path: Path, method: Method, recipe: Recipe) -> Traced:
         _trace(path, sample, (*inputs, noise), recipe, single)
         _fold_constants(path)
         arrays = _arrays_of(sample, inputs, noise)
-        further = _example(recipe, SIDES[1], single)
+        further = _example(recipe, SIDES[1], 1 if single else ITEMS[1])
         other = [
-            *shape[:-2],
+            len(further[0]),
+            *shape[1:-2],
             *(side // (inputs[0].shape[-1] // shape[-1]) for side in further[0].shape[-2:]),
         ]
         check = _arrays_of(sample, further, _normal(4, (len(counted.shapes), *other)))
@@ -144,8 +146,8 @@ def _arrays_of(
     return {name: tensor.numpy() for name, tensor in named if tensor.numel()}
 
 
-def _example(recipe: Recipe, most: int, single: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Sources, mask and presence of one or two patches; sides of free slices are odd, so that padding is traced."""
+def _example(recipe: Recipe, most: int, items: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Sources, mask and presence of patches; sides of free slices are odd, so that padding is traced."""
     data = recipe.data
     depth, height, width = data.patch
     if recipe.synth.slices.resize_to is not None:
@@ -153,7 +155,6 @@ def _example(recipe: Recipe, most: int, single: bool) -> tuple[Tensor, Tensor, T
     elif depth == 1:
         height, width = min(height, most), min(width, most - 16)
         height, width = (side - 1 + side % 2 for side in (height, width))
-    items = 1 if single else 2
     shape = (items, len(data.channels), depth, height, width)
     source = _normal(1, shape).mul_(0.4).clamp_(-1, 1)
     mask = torch.ones(items, 1, depth, height, width)

@@ -71,6 +71,7 @@ class CarriedData:
     centred: bool
     allow_missing: bool
     physics: CarriedPhysics | None = None
+    any_source: list[Name] = field(default_factory=list)
 
     @property
     def by_plane(self) -> tuple["CarriedData", ...]:

@@ -89,7 +89,7 @@ def open_network(carried: Carried, threads: int | None = None) -> OnnxNetwork:
     path = carried.folder / graph.file
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # failures become sentences
     try:
         session = onnxruntime.InferenceSession(
             path.read_bytes(), options, providers=["CPUExecutionProvider"]

@@ -1,7 +1,7 @@
 """Synthesis with a model folder, without torch: the path of synthesis.model for one graph."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from voxlate.carry.model_file import Carried, read_model
 from voxlate.carry.onnx_network import OnnxNetwork, open_network
 from voxlate.carry.widths import ArrayWidths
 from voxlate.cases.case import MASK
+from voxlate.formats.io import content_hash, write_volume
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
 from voxlate.synthesis.brightness import SynthesisedImage, in_physical_units, with_peak
@@ -27,6 +28,8 @@ from voxlate.synthesis.inputs import (
     Scan,
     by_accepted_names,
     by_name,
+    check_names,
+    contents_of,
     prepare_inputs,
     targets_for,
 )
@@ -39,10 +42,21 @@ from voxlate.synthesis.intervals import (
 )
 from voxlate.synthesis.planes import sample_planes
 from voxlate.synthesis.progress import PatchProgress, no_report
-from voxlate.system.errors import BadInput, did_you_mean
-from voxlate.system.files import HIGH, LOW, STD, SYNTHETIC, UNCALIBRATED, UNFAMILIAR, write_json
+from voxlate.system.errors import BadInput
+from voxlate.system.files import (
+    HIGH,
+    LOW,
+    STD,
+    SYNTHETIC,
+    UNCALIBRATED,
+    UNFAMILIAR,
+    read_json,
+    write_json,
+)
 from voxlate.system.messages import Message, message
 from voxlate.trust.calibration import Calibration, Prediction
+
+PROVENANCE = "provenance.json"
 
 
 @dataclass(frozen=True)
@@ -57,15 +71,44 @@ class Result:
     warnings: tuple[Message, ...]
 
     def save(self, folder: Path | str, ending: str = ".nii.gz") -> list[Path]:
-        """Write FOLDER/<name>.nii.gz and provenance.json; returns the paths of the images."""
-        from voxlate.formats.io import write_volume
+        """Write FOLDER/<name>.nii.gz and provenance.json; returns the paths of the images.
 
-        paths = []
-        for name, volume in self.files.items():
-            paths.append(Path(folder) / f"{name}{ending}")
-            write_volume(paths[-1], volume, SYNTHETIC)
-        write_json(Path(folder) / "provenance.json", self.provenance)
+        Images that this function wrote before of the same model and scans are replaced or removed. Raises BadInput where
+        the folder has other ones, or a file of one of these names.
+        """
+        folder = Path(folder)
+        paths = [folder / f"{name}{ending}" for name in self.files]
+        old = self._earlier_files(folder, [path.name for path in paths])
+        for path, volume in zip(paths, self.files.values()):
+            write_volume(path, volume, SYNTHETIC)
+        for path in old:
+            path.unlink()
+        listed = {path.name: content_hash(path) for path in paths}
+        write_json(folder / PROVENANCE, {**self.provenance, "files": listed})
         return paths
+
+    def _earlier_files(self, folder: Path, names: Sequence[str]) -> list[Path]:
+        """The unchanged files of an earlier synthesis that have none of these names."""
+        path = folder / PROVENANCE
+        stated = read_json(path) if path.is_file() else {}
+        for key in ("model", "inputs"):
+            if stated and (not isinstance(stated, dict) or stated.get(key) != self.provenance[key]):
+                raise BadInput(
+                    f"{folder}: expected a new folder, or one with images of the same model and scans, found images of another one ({key} in {PROVENANCE} differs). Choose another folder."
+                )
+        listed = stated.get("files", {})
+        for name in names:
+            if name not in listed and (folder / name).exists():
+                raise BadInput(
+                    f"{folder / name}: expected no file of this name, found one: is it the scan itself? Choose another folder."
+                )
+        return [
+            folder / name
+            for name, content in listed.items()
+            if name not in names
+            and (folder / name).is_file()
+            and content_hash(folder / name) == content
+        ]
 
 
 @dataclass(frozen=True)
@@ -93,7 +136,7 @@ class CarriedModel:
         recipe: Any = description.recipe  # it has what synthesis reads of a recipe
         header = description.weights
         own, notes = by_accepted_names(by_name(scans, recipe.data.source), description.accepts)
-        known = self._check_names(own, case)
+        known = self._known(own, case)
         anatomy = self.carried.anatomy
         targets = targets_for(recipe, known)
         begun = time.monotonic()
@@ -145,6 +188,7 @@ class CarriedModel:
             "seconds": round(time.monotonic() - begun, 3),
             "network_calls": calls,
             "units": header["units"],
+            "inputs": contents_of(inputs.files),
             "prepared": inputs.preparation,
             "bounds": bounds,
             "empty": empty.entry,
@@ -153,29 +197,14 @@ class CarriedModel:
             "warnings": [note.table for note in warnings],
         }
         stated = {key: value for key, value in provenance.items() if value not in (None, {}, [])}
-        return Result(files, stated, tuple(warnings))
+        return Result(files, {"inputs": {}, **stated}, tuple(warnings))
 
-    def _check_names(self, scans: Mapping[str, Scan], case: str) -> dict[str, Scan]:
+    def _known(self, scans: Mapping[str, Scan], case: str) -> dict[str, Scan]:
         """The scans that the model reads; raises BadInput where modalities are missing or unknown."""
-        recipe = self.carried.description.recipe
-        sources = recipe.data.source
-        known = dict.fromkeys((*sources, *recipe.data.target, MASK))
-        if unknown := sorted(set(scans) - set(known)):
-            hint = did_you_mean(unknown[0], known) or "Choose one of these names, or leave it out."
-            raise BadInput(
-                f"{case}: expected scans of {', '.join(known)}, found '{unknown[0]}'. {hint}"
-            )
-        missing = [name for name in sources if name not in scans]
-        may_lack = recipe.task.completes or recipe.data.allow_missing
-        if len(missing) == len(sources) or (missing and not may_lack):
-            raise BadInput(
-                f"{case}: expected {' and '.join(sources)}, found {', '.join(sorted(scans)) or 'none'}. Add {' and '.join(missing)}, or use a model for other modalities."
-            )
-        if recipe.task.completes and not missing:
-            raise BadInput(
-                f"{case}: expected a modality to be missing, found all of {', '.join(sources)}. Leave out the one to synthesise."
-            )
-        read = (*sources, MASK) if recipe.needs_mask else sources
+        description = self.carried.description
+        recipe: Any = description.recipe
+        check_names(recipe, description.accepts, scans, case)
+        read = (*recipe.data.source, MASK) if recipe.needs_mask else recipe.data.source
         return {name: scans[name] for name in read if name in scans}
 
     @cached_property

@@ -56,7 +56,9 @@ def enlarge_conv(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
                 position[..., row : row + height, column : column + width].permute(0, 2, 3, 1)
             )
         out.append(torch.stack(line, dim=3))
-    return torch.stack(out, dim=2).reshape(len(h), 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
+    return (
+        torch.stack(out, dim=2).reshape(h.shape[0], 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
+    )
 
 
 def _pair_sums(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -29,7 +30,7 @@ from voxlate.images.units import unit_of
 from voxlate.synthesis.memory import check_memory
 from voxlate.system.codes import Grade
 from voxlate.system.config import adapter
-from voxlate.system.errors import BadInput
+from voxlate.system.errors import BadInput, did_you_mean
 from voxlate.system.messages import Message, grade_of_distance, message, worst_grade
 from voxlate.system.slabs import chunks
 
@@ -176,6 +177,35 @@ def by_accepted_names(
         grade: Grade = "caution" if unused else "note"  # a choice is seen without --verbose
         notes.append(message("taken-as", f"{first} is taken as {modality}{more}.", grade=grade))
     return own, notes
+
+
+def check_names(
+    recipe: "Recipe", accepts: Mapping[str, Sequence[str]], scans: Collection[str], case: str
+) -> None:
+    """Raise BadInput where modalities that a model needs are not among a case's scans.
+
+    accepts: for modalities, the names of scans that they stand for.
+    """
+    data, sources = recipe.data, recipe.data.source
+    known = (*sources, *chain.from_iterable(accepts.values()), *data.target, MASK)
+    if unknown := sorted(set(scans) - set(known)):
+        hint = did_you_mean(unknown[0], known) or "Choose one of these names, or leave it out."
+        raise BadInput(
+            f"{case}: expected scans of {', '.join(dict.fromkeys(known))}, found '{unknown[0]}'. {hint}"
+        )
+    missing = [name for name in sources if name not in scans]
+    may_lack = recipe.task.completes or data.allow_missing
+    if len(missing) == len(sources) or (missing and not may_lack):
+        found = ", ".join(sorted(scans)) or "none of them"
+        either = " or ".join(data.any_source)
+        expected, lacking = (either or " and ".join(names) for names in (sources, missing))
+        raise BadInput(
+            f"{case}: expected {expected}, found {found}. Add {lacking}, or use a model for other modalities."
+        )
+    if recipe.task.completes and not missing:
+        raise BadInput(
+            f"{case}: expected a modality to be missing, found all of {', '.join(sources)}. Leave one out (voxlate synth: name it with --missing) to synthesise it anyway."
+        )
 
 
 def targets_for(recipe: "Recipe", scans: Collection[str]) -> list[str]:

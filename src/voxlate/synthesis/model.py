@@ -19,7 +19,6 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
 
@@ -59,6 +58,7 @@ from voxlate.synthesis.inputs import (
     Scan,
     by_accepted_names,
     by_name,
+    check_names,
     contents_of,
     is_in_training,
     prepare_inputs,
@@ -85,7 +85,7 @@ from voxlate.synthesis.result import Synthesised
 from voxlate.system.arrays import Bool
 from voxlate.system.config import adapter, fill
 from voxlate.system.devices import find_device, name_of
-from voxlate.system.errors import BadInput, did_you_mean, system_refusal
+from voxlate.system.errors import BadInput, system_refusal
 from voxlate.system.files import SYNTHETIC
 from voxlate.system.messages import Message, Say, message
 from voxlate.system.slabs import in_slabs
@@ -479,30 +479,7 @@ class Model:
 
     def check_names(self, scans: Collection[str], case: str) -> None:
         """Raise BadInput where modalities that the model needs are not among a case's scans."""
-        sources = self.recipe.data.source
-        accepted = chain.from_iterable(self.aliases.values())
-        known = (*sources, *accepted, *self.recipe.data.target, MASK)
-        if unknown := sorted(set(scans) - set(known)):
-            hint = did_you_mean(unknown[0], known) or "Choose one of these names, or leave it out."
-            raise BadInput(
-                f"{case}: expected scans of {', '.join(dict.fromkeys(known))}, found '{unknown[0]}'. {hint}"
-            )
-        missing = [name for name in sources if name not in scans]
-        may_lack = self.recipe.task.completes or self.recipe.data.allow_missing
-        if len(missing) == len(sources) or (missing and not may_lack):
-            found = ", ".join(sorted(scans)) or "none of them"
-            any_source = " or ".join(self.recipe.data.any_source)
-            expected, lacking = (
-                any_source or " and ".join(sources),
-                any_source or " and ".join(missing),
-            )
-            raise BadInput(
-                f"{case}: expected {expected}, found {found}. Add {lacking}, or use a model for other modalities."
-            )
-        if self.recipe.task.completes and not missing:
-            raise BadInput(
-                f"{case}: expected a modality to be missing, found all of {', '.join(sources)}. Name one with --missing to synthesise it anyway."
-            )
+        check_names(self.recipe, self.aliases, scans, case)
 
     def names_of(self, scans: Collection[str]) -> list[str]:
         """The names of the image files for a case with these scans, without their ending."""
