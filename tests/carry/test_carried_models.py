@@ -62,6 +62,22 @@ def test_a_graph_takes_any_number_of_patches_where_enlargements_are_fused(tmp_pa
     np.testing.assert_allclose(found, expected, atol=1e-3 * np.ptp(expected))
 
 
+def test_a_graph_whose_number_of_patches_was_traced_takes_one_at_a_time(tmp_path, monkeypatch):
+    model = tiny_model("three planes").with_options(batch=4)
+    once = model.method.net.forward
+    monkeypatch.setattr(model.method.net, "forward", lambda given: _with_constant(once(given)))
+    assert export_model(model, tmp_path / "MODEL").graph.single
+    expected = model.synthesise({"t1": head()}).files["t2"].data
+    found = load(tmp_path / "MODEL").synthesise({"t1": head()}).files["t2"].data
+    np.testing.assert_allclose(found, expected, atol=1e-3 * np.ptp(expected))
+
+
+def _with_constant(output):
+    """The same output, whose first axis is a constant of a trace."""
+    image = output.image
+    return dataclasses.replace(output, image=image.reshape(len(image), *image.shape[1:]))
+
+
 @every_row(("weights", "share", "loss"), [("float16", 0.7, 5e-3), ("int8", 0.5, 0.2)])
 def test_smaller_weights_make_a_smaller_file_and_state_their_loss(
     weights, share, loss, folder, tmp_path

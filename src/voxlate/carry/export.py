@@ -107,7 +107,11 @@ def _check(model: Model) -> None:
 def _write(model: Model, folder: Path, weights: Weights, licence: str) -> Description:
     recipe = model.recipe
     plane = recipe.data.by_plane[0]
-    traced = write_graph(folder / NETWORK, model.method, dataclasses.replace(recipe, data=plane))
+    own = dataclasses.replace(recipe, data=plane)
+    single = recipe.method.is_stochastic  # constants of its steps have the shape of the batch
+    traced = write_graph(folder / NETWORK, model.method, own, single)
+    if not (single or _runs(folder, traced)):
+        traced = write_graph(folder / NETWORK, model.method, own, single=True)
     if weights != "float32":
         from voxlate.carry.smaller import shrink_weights
 
@@ -126,12 +130,23 @@ def _write_description(folder: Path, description: Description) -> None:
     write_json(folder / DESCRIPTION, adapter(Description).dump_python(description, mode="json"))
 
 
+def _runs(folder: Path, traced: Traced) -> bool:
+    """Whether a graph takes patches in another number and size than those by which it was traced."""
+    try:
+        _loss(folder, traced)
+    except Exception:  # onnxruntime has an exception of its own for each kind of failure
+        return False
+    return True
+
+
 def _loss(folder: Path, traced: Traced) -> tuple[float, float]:
     """The largest and the mean distance of the graph's image from torch's, on the self-test."""
     import onnxruntime
 
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # failures are answers here
     session = onnxruntime.InferenceSession(
-        (folder / NETWORK).read_bytes(), providers=["CPUExecutionProvider"]
+        (folder / NETWORK).read_bytes(), options, providers=["CPUExecutionProvider"]
     )
     names = [wanted.name for wanted in session.get_inputs()]
     apart = []

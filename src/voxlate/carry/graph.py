@@ -99,10 +99,10 @@ class Traced:
     evaluations: float
 
 
-def write_graph(path: Path, method: Method, recipe: Recipe) -> Traced:
+def write_graph(path: Path, method: Method, recipe: Recipe, single: bool) -> Traced:
     """Trace a method's synthesis by a small example, and write it as ONNX.
 
-    Raises BadInput for what no graph of fixed steps does.
+    single: for one patch at a time. Raises BadInput for what no graph of fixed steps does.
     """
     synth = recipe.synth
     if math.isinf(synth.evaluations) and recipe.method.iterates:
@@ -114,7 +114,6 @@ def write_graph(path: Path, method: Method, recipe: Recipe) -> Traced:
             "synth.windows: expected none in a model that runs without torch, found windows of slices. Export with synth.windows unset."
         )
     sample = Sample(method, recipe).eval()
-    single = recipe.method.is_stochastic  # constants of its steps have the shape of the batch
     with torch.no_grad():
         inputs = _example(recipe, SIDES[0], 1 if single else ITEMS[0])
         counted = CountedNoise()
