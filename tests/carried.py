@@ -46,6 +46,19 @@ KINDS: dict[str, dict[str, Any]] = {
         "method": {"kind": "regression"},
         "task": {"kind": "complete"},
     },
+    "a latent diffusion": {
+        "method": {"kind": "diffusion"},
+        "task": {"kind": "latent"},
+        "stages": [
+            {
+                "name": "autoencoder",
+                "method": {"kind": "autoencoding"},
+                "net": {"kind": "kl_autoencoder", "width": 8, "groups": 4},
+                "train": {},
+            }
+        ],
+        "synth": {"sampler": "ddim", "steps": 2, "windows": {"size": 4, "overlap": 2}},
+    },
     "volumes": {
         "data": {"patch": [4, 16, 16]},
         "method": {"kind": "regression"},

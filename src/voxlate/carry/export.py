@@ -74,12 +74,22 @@ def export_model(
     """
     for package in ("onnx", "onnxruntime"):
         optional_package(package, "export", folder, f"{package} to export a model")
+    model = _in_slices(model)
     _check(model)
     if folder.exists():
         raise BadInput(f"{folder}: expected a new folder, found one. Choose another --out.")
     with whole_folder(folder) as new:
         description = _write(model, new, weights, licence)
     return description
+
+
+def _in_slices(model: Model) -> Model:
+    """The model without windows of slices where its network sees each slice alone: they decide nothing then."""
+    recipe = model.recipe
+    if recipe.synth.windows is None or recipe.net.joins_slices or recipe.data.patch[0] > 1:
+        return model
+    synth = dataclasses.replace(recipe.synth, windows=None)
+    return dataclasses.replace(model, recipe=dataclasses.replace(recipe, synth=synth))
 
 
 def _check(model: Model) -> None:

@@ -23,6 +23,7 @@ SIDES = (
     158,
     106,
 )  # largest of the slices that are traced, and of those that show whether sizes stayed free
+UNEVEN = 16  # sides are one more than a multiple: halved four times, each is uneven
 ITEMS = 2, 3  # that are traced, and that show whether their number stayed free
 FOLDED = 1 << 12  # numbers of the largest result that is computed at export
 
@@ -111,7 +112,7 @@ def write_graph(path: Path, method: Method, recipe: Recipe, single: bool) -> Tra
         )
     if synth.windows is not None:
         raise BadInput(
-            "synth.windows: expected none in a model that runs without torch, found windows of slices. Export with synth.windows unset."
+            "synth.windows: expected none in a model that runs without torch, found windows of slices, which the layers along depth of this network join. Synthesise with voxlate itself."
         )
     sample = Sample(method, recipe).eval()
     with torch.no_grad():
@@ -124,14 +125,13 @@ def write_graph(path: Path, method: Method, recipe: Recipe, single: bool) -> Tra
         _trace(path, sample, (*inputs, noise), recipe, single)
         _fold_constants(path)
         arrays = _arrays_of(sample, inputs, noise)
-        further = _example(recipe, SIDES[1], 1 if single else ITEMS[1])
-        other = [
-            len(further[0]),
-            *shape[1:-2],
-            *(side // (inputs[0].shape[-1] // shape[-1]) for side in further[0].shape[-2:]),
-        ]
+        further = _example(recipe, SIDES[1], 1 if single else ITEMS[1], uneven=False)
+        shrink = 1  # noise of latents, whose sides are rounded up
+        while counted.shapes and shrink * shape[-1] < inputs[0].shape[-1]:
+            shrink *= 2
+        sides = (-(-side // shrink) for side in further[0].shape[-2:])
+        other = (len(further[0]), *shape[1:-2], *sides)
         check = _arrays_of(sample, further, _normal(4, (len(counted.shapes), *other)))
-    shrink = round(inputs[0].shape[-1] / shape[-1]) if counted.shapes else 1
     evaluations = calls.count / len(inputs[0])
     return Traced(arrays, check, single, len(counted.shapes), shape[1], shrink, evaluations)
 
@@ -145,15 +145,19 @@ def _arrays_of(
     return {name: tensor.numpy() for name, tensor in named if tensor.numel()}
 
 
-def _example(recipe: Recipe, most: int, items: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Sources, mask and presence of patches; sides of free slices are odd, so that padding is traced."""
+def _example(
+    recipe: Recipe, most: int, items: int, uneven: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sources, mask and presence of patches; free slices may have uneven sides, also of their latents, so that padding is traced."""
     data = recipe.data
     depth, height, width = data.patch
     if recipe.synth.slices.resize_to is not None:
         height, width = recipe.synth.slices.resize_to
     elif depth == 1:
         height, width = min(height, most), min(width, most - 16)
-        height, width = (side - 1 + side % 2 for side in (height, width))
+        height, width = (
+            max(side - 1, UNEVEN) // UNEVEN * UNEVEN + uneven for side in (height, width)
+        )
     shape = (items, len(data.channels), depth, height, width)
     source = _normal(1, shape).mul_(0.4).clamp_(-1, 1)
     mask = torch.ones(items, 1, depth, height, width)

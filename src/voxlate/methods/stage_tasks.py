@@ -283,9 +283,8 @@ class LatentTask(nn.Module, Task):
         names = list(channels_by_name(batch.source_names, batch.source))
         images = dict(zip(names, source.split(self.autoencoder.net.latent, dim=1), strict=True))
         height, width = batch.source.shape[-2:]
-        problem = Problem(
-            NetworkInput(images), torch.ones_like(source[:, :1]), size=(height, width)
-        )
+        mask = torch.ones_like(source[:, :1])
+        problem = Problem(NetworkInput(images), mask, size=(height, width))
         if noise is None:
             return problem
         mean, log_variance = self._moments(require(batch.target), batch.target_moments)
@@ -299,26 +298,20 @@ class LatentTask(nn.Module, Task):
     def restore(self, x0: Tensor, problem: Problem) -> Tensor:
         """The decoded image."""
         width = self.autoencoder.net.latent
-        latents = x0.unflatten(1, (-1, width)).flatten(0, 1) / self.autoencoder.scale
-        return (
-            self.autoencoder.decode(latents, problem.size)
-            .float()
-            .unflatten(0, (x0.shape[0], -1))
-            .flatten(1, 2)
-        )
+        latents = x0.reshape(-1, width, *x0.shape[2:]) / self.autoencoder.scale
+        image = self.autoencoder.decode(latents, problem.size).float()
+        return image.reshape(x0.shape[0], -1, *image.shape[2:])
 
     def _moments(self, images: Tensor, cached: Tensor | None) -> tuple[Tensor, Tensor]:
         """Scaled mean and unscaled log variance, [B, M·L, D, h, w]; images: [B, M, D, H, W]; cached: [B, M, 2 L, …]."""
         if cached is None:
-            mean, log_variance = self.autoencoder.encode(images.flatten(0, 1).unsqueeze(1))
-            mean, log_variance = (
-                moment.unflatten(0, (images.shape[0], -1)) for moment in (mean, log_variance)
-            )
+            moments = self.autoencoder.encode(images.flatten(0, 1).unsqueeze(1))
         else:
-            mean, log_variance = cached.chunk(2, dim=2)
-        return mean.float().flatten(1, 2) * self.autoencoder.scale, log_variance.float().flatten(
-            1, 2
+            moments = cached.chunk(2, dim=2)
+        mean, log_variance = (
+            moment.float().reshape(images.shape[0], -1, *moment.shape[-3:]) for moment in moments
         )
+        return mean * self.autoencoder.scale, log_variance
 
 
 AnyTask = Annotated[
