@@ -305,7 +305,7 @@ class LatentTask(nn.Module, Task):
     def _moments(self, images: Tensor, cached: Tensor | None) -> tuple[Tensor, Tensor]:
         """Scaled mean and unscaled log variance, [B, M·L, D, h, w]; images: [B, M, D, H, W]; cached: [B, M, 2 L, …]."""
         if cached is None:
-            moments = self.autoencoder.encode(images.flatten(0, 1).unsqueeze(1))
+            moments: Sequence[Tensor] = self.autoencoder.encode(images.flatten(0, 1).unsqueeze(1))
         else:
             moments = cached.chunk(2, dim=2)
         mean, log_variance = (
