@@ -58,7 +58,7 @@ def load(
 ) -> Model:
     """Open a run for synthesis in memory.
 
-    run: run folder, weights file or starter:NAME.
+    run: run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
     device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu.
     allow_code: import and run the model's own Python code.
     answer: of a residual diffusion the mean (least error) or a sample (sharp, the default).

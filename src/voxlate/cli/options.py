@@ -28,7 +28,7 @@ Run = Annotated[
     Path,
     typer.Argument(
         metavar="RUN",
-        help="Run folder, weights file or starter:NAME.",
+        help="Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.",
         autocompletion=complete_starter,
     ),
 ]
