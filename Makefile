@@ -6,6 +6,7 @@
 # make check   ruff, formatting, types
 # make starters  the weights that come with the package, from synthetic heads (hours; resumable)
 # make chaos   kill commands, fill their disk, change their files: a table in docs/reliability.md (20 minutes at most; resumable)
+# make keep    files of this version for tests of later ones, in tests/kept_files; before a release
 # make release the checklist of a release: two builds with one hash, licences, list of components
 # make bench-gpu  are a GPU's kernels right, how fast and how large are networks on it
 # make PYTHON=NAME  with another Python than the first of these that has venv
@@ -14,7 +15,7 @@ PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3 py
 USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 FOUND = $(shell for name in $(PYTHONS); do "$$name" -c '$(USABLE)' 2>/dev/null && echo "$$name" && break; done)
 
-.PHONY: install demo test dicom test-bare durations test-slow check docs release fuzz chaos bench bench-gpu tables trust starters clean
+.PHONY: install demo test dicom test-bare durations test-slow check docs keep release fuzz chaos bench bench-gpu tables trust starters clean
 
 install: .venv/installed
 
@@ -56,6 +57,10 @@ docs: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/python -m sphinx -W --keep-going --quiet docs docs/_build/html
 	@echo "open docs/_build/html/index.html"
+
+keep: install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[export]'
+	OMP_NUM_THREADS=1 $(BIN)/python release/keep.py
 
 release: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[release]'

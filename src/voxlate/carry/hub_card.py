@@ -22,8 +22,12 @@ from voxlate.trust.calibration import Calibration
 from voxlate.trust.summary import sentences
 
 # Identifiers of licences that hubs know; another is stated by its name.
-LICENCES = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0")
-LICENCES += ("cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "gpl-3.0", "agpl-3.0", "mpl-2.0")
+LICENCES = frozenset(
+    (
+        *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0"),
+        *("cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "gpl-3.0", "agpl-3.0", "mpl-2.0"),
+    )
+)
 NAIVE = 3  # baselines of a table, those of the lowest error
 
 

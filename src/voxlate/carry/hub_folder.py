@@ -20,8 +20,11 @@ from voxlate.trust.calibration import Calibration
 from voxlate.trust.calibration_file import read_calibration, write_calibration
 
 # Of the header of weights: all that is there but voxels and signatures of the training scans.
-KEPT = (*READ, "recipe", "imports", "adapted", "kept_step", "parameters", "seconds")
-KEPT += ("training_cases", "made_by")
+KEPT = (
+    *READ,
+    *("recipe", "imports", "adapted", "kept_step", "parameters", "seconds"),
+    *("training_cases", "made_by"),
+)
 ONNX = "onnx"  # the folder of the model that voxlate-run reads
 CARD = "README.md"
 
@@ -82,7 +85,7 @@ def _copy(model: Model, folder: Path, calibrations: list[Calibration]) -> Iterat
             yield message("not-pushed", text)
             continue
         # the number of cases is stated, their names and contents are not
-        cases = {f"held-out {number}": {} for number in range(1, len(stated.cases) + 1)}
+        cases: dict[str, dict[str, str]] = {f"held-out {number}": {} for number in range(1, len(stated.cases) + 1)}
         nameless = replace(stated, cases=cases, weights=hashes[stated.weights])
         calibrations.append(replace(calibration, header=nameless))
         write_calibration(folder / file.name, calibrations[-1])
