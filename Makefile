@@ -63,7 +63,7 @@ keep: install
 	OMP_NUM_THREADS=1 $(BIN)/python release/keep.py
 
 release: install
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[release]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[release,export]'
 	$(BIN)/python release/release.py
 
 # seeded mutations of every kind of file that voxlate reads, ten minutes

@@ -12,6 +12,7 @@ import tarfile
 import tempfile
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from voxlate.system.files import read_json, write_json
 
@@ -64,7 +65,8 @@ def main() -> int:
             _run(folder, "voxlate", command)
         _run(folder, "voxlate.carry.command", f"hub/onnx t1={CASE}/t1.nii.gz --out carried")
         for path in folder.rglob("provenance.json"):
-            write_json(path, _without(folder, read_json(path)))
+            content: dict[str, Any] = _without(folder, read_json(path))
+            write_json(path, content)
         _pack(folder, archive)
     size = archive.stat().st_size
     print(f"{archive}: {size} bytes")
@@ -75,7 +77,7 @@ def _run(folder: Path, module: str, words: str) -> None:
     subprocess.run([sys.executable, "-m", module, *words.split()], check=True, cwd=folder)
 
 
-def _without(folder: Path, value: object) -> object:
+def _without(folder: Path, value: Any) -> Any:
     """Plain values without the place of a folder in their texts."""
     if isinstance(value, dict):
         return {key: _without(folder, item) for key, item in value.items()}

@@ -17,6 +17,7 @@ class Hub:
         self.token = token
         self.repositories = dict[str, list[tuple[str, dict[str, bytes]]]]()
         self.asked = list[str]()
+        self.private = set[str]()
         self.changed = dict[str, bytes]()  # contents that are sent in place of those of the hash
 
     def commit(self, repo: str, files: dict[str, bytes]) -> str:
@@ -98,8 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(404, "RepoNotFound")
             return None
         if not self.hub.repositories[repo]:
-            self._send([])
-            return None
+            return "0" * 40, {}
         commit = self.hub.files(repo, revision)
         if commit is None:
             self._refuse(404, "RevisionNotFound")
@@ -120,7 +120,16 @@ class _Handler(BaseHTTPRequestHandler):
             )
             return
         siblings = [{"rfilename": name} for name in files]
-        self._send({"id": repo, "modelId": repo, "sha": commit, "siblings": siblings, "tags": []})
+        self._send(
+            {
+                "id": repo,
+                "modelId": repo,
+                "sha": commit,
+                "siblings": siblings,
+                "tags": [],
+                "private": repo in self.hub.private,
+            }
+        )
 
     def _file(self, repo: str, revision: str, name: str) -> None:
         found = self._found(repo, revision)
@@ -141,6 +150,8 @@ class _Handler(BaseHTTPRequestHandler):
             asked = json.loads(body)
             repo = f"{asked['organization']}/{asked['name']}"
             status = 409 if repo in self.hub.repositories else 200
+            if status == 200 and asked.get("visibility") == "private":
+                self.hub.private.add(repo)
             self.hub.repositories.setdefault(repo, [])
             self._send({"url": f"http://{self.headers['Host']}/{repo}", "name": repo}, status)
         elif parts == ["api", "validate-yaml"]:

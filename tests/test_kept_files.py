@@ -81,4 +81,3 @@ def test_the_onnx_model_passes_its_self_test_and_synthesises_the_kept_images(kep
     assert {"t2", "t2_low", "t2_high"} <= expected.keys()
     _compare(_images(tmp_path), expected, ROUNDING)
     _compare({"t2": expected["t2"]}, {"t2": _images(kept / "synthesised")["t2"]}, TO_TORCH)
-

@@ -265,6 +265,15 @@ def test_a_refused_push_says_so_and_never_shows_the_token(monkeypatch, hub, voxl
     assert "hf_another" not in answer.out + answer.err
 
 
+def test_a_repository_that_is_public_is_not_taken_for_a_private_one(hub, pushed, run):
+    done = package.push(run, "clinic/hidden", onnx=False, private=True)
+    assert hub.private == {"clinic/hidden"}
+    assert hub.repositories["clinic/hidden"][-1][0] == done.commit
+    with pytest.raises(BadInput, match="expected a private repository, found one that everybody"):
+        package.push(run, REPO, onnx=False, private=True)
+    assert len(hub.repositories[REPO]) == 1
+
+
 MARKER = "raise SystemExit('executed')"
 
 

@@ -85,7 +85,9 @@ def _copy(model: Model, folder: Path, calibrations: list[Calibration]) -> Iterat
             yield message("not-pushed", text)
             continue
         # the number of cases is stated, their names and contents are not
-        cases: dict[str, dict[str, str]] = {f"held-out {number}": {} for number in range(1, len(stated.cases) + 1)}
+        cases: dict[str, dict[str, str]] = {
+            f"held-out {number}": {} for number in range(1, len(stated.cases) + 1)
+        }
         nameless = replace(stated, cases=cases, weights=hashes[stated.weights])
         calibrations.append(replace(calibration, header=nameless))
         write_calibration(folder / file.name, calibrations[-1])

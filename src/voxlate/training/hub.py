@@ -94,6 +94,10 @@ def upload(folder: Path, repo: str, private: bool) -> str:
     with refusals(f"{PREFIX}{repo}"), _progress_on_terminals():
         api = huggingface_hub.HfApi(server(), library_name="voxlate")
         api.create_repo(repo, private=private or None, exist_ok=True)
+        if private and not api.model_info(repo).private:  # one that was there keeps its visibility
+            raise BadInput(
+                f"{PREFIX}{repo}: expected a private repository, found one that everybody may read. Make it private on the hub, or choose another name; nothing was uploaded."
+            )
         done = api.upload_folder(
             repo_id=repo,
             folder_path=folder,
