@@ -78,6 +78,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._write(parts, body)
         elif parts[:2] == ["api", "models"]:
             self._describe("/".join(parts[2:4]), parts[4:])
+        elif parts[2:3] != ["resolve"]:
+            self._refuse(404, "EntryNotFound")  # what the client asks about itself
         else:
             self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
 
@@ -156,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send({"url": f"http://{self.headers['Host']}/{repo}", "name": repo}, status)
         elif parts == ["api", "validate-yaml"]:
             self._send({"errors": [], "warnings": []})
-        elif parts[4] == "preupload":
+        elif parts[4:5] == ["preupload"]:
             names = [file["path"] for file in json.loads(body)["files"]]
             self._send(
                 {
@@ -166,8 +168,10 @@ class _Handler(BaseHTTPRequestHandler):
                     ]
                 }
             )
-        else:
+        elif parts[4:5] == ["commit"]:
             self._commit("/".join(parts[2:4]), body)
+        else:
+            self._refuse(404, "EntryNotFound")
 
     def _commit(self, repo: str, body: bytes) -> None:
         commits = self.hub.repositories[repo]

@@ -25,7 +25,7 @@ def complete_starter(begun: str) -> list[str]:
 
 
 Run = Annotated[
-    Path,
+    str,  # a path would lose a slash of hf://
     typer.Argument(
         metavar="RUN",
         help="Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.",

@@ -27,7 +27,6 @@ from voxlate.scoring.verdict import verdict_lines, verdicts
 from voxlate.starters.names import is_starter
 from voxlate.system.errors import BadInput
 from voxlate.system.files import lock_if_free, read_json, write_text
-from voxlate.training.hub import is_on_hub
 from voxlate.training.log_file import curves_of, read_verdicts
 from voxlate.training.starter import run_folder
 from voxlate.trust.usability import usability
@@ -56,9 +55,9 @@ def report(
     The file contains everything and needs no network. places: labels of absolute paths, for a report that shows no path
     of this machine. Raises BadInput if the folder is neither of both.
     """
-    if (is_starter(path) or is_on_hub(path)) and out is None:
+    if is_starter(path) and out is None:
         raise BadInput(
-            f"{path}: expected a file for the report, because what came with the package or from a hub stays as it is, found none. Add --out report.html."
+            f"{path}: expected a file for the report, because the package stays as it is, found none. Add --out report.html."
         )
     folder = run_folder(path)
     if not folder.is_dir():
