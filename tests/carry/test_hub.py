@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 import warnings
 from pathlib import Path
 
@@ -122,6 +123,7 @@ def test_the_card_states_scores_with_intervals_beside_baselines_and_the_calibrat
     assert metrics["mae"] == own["mean"]
     low, high = own["ci95"]
     assert f"| MAE [a.u.] | {own['mean']:.1f} ({low:.1f} to {high:.1f}) |" in body
+    assert "Images of weights.safetensors, 1 sample of 2 steps each." in body
     assert "| score | synthesis | " in body  # a baseline is beside it
     assert "in the model's training" in body
     assert "3 patients that training did not see" in body  # of the calibration
@@ -256,6 +258,13 @@ def test_a_hub_that_is_not_reached_is_said(monkeypatch, hub, run):
         BadInput, match=r"expected an answer of the hub, found none \(ConnectError\)"
     ):
         package.push(run, REPO, onnx=False)
+
+
+def test_without_the_package_of_the_hub_the_extra_is_named(monkeypatch, run):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    for use in (lambda: load(f"hf://{REPO}"), lambda: package.push(run, REPO, onnx=False)):
+        with pytest.raises(BadInput, match=r"found it not installed. Run pip install '\.\[hub\]'"):
+            use()
 
 
 def test_a_refused_push_says_so_and_never_shows_the_token(monkeypatch, hub, voxlate, run):

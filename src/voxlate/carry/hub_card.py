@@ -33,9 +33,10 @@ NAIVE = 3  # baselines of a table, those of the lowest error
 
 @dataclass(frozen=True)
 class Scores:
-    """The metrics.json of an evaluation of the model's images."""
+    """The metrics.json of an evaluation of the model's images, and a sentence on how these were made."""
 
     document: Mapping[str, Any]
+    images: str
 
 
 def scores_of(out: Path, model: Model) -> Scores:
@@ -47,15 +48,23 @@ def scores_of(out: Path, model: Model) -> Scores:
         )
     document = read_scores(path)
     weights = weights_of(model.origin)
-    own = {file_hash(file) for file in (weights, *weights.parent.glob("weights.*.safetensors"))}
+    files = (weights, *weights.parent.glob("weights.*.safetensors"))
+    own = {file_hash(file): file.name for file in files}
+    sentences = set[str]()
     for case in {row["case"] for row in document["cases"]}:
-        stated = provenance_of(out, case).get("model", {})
-        found = stated.get("weights") if isinstance(stated, dict) else None
+        stated = provenance_of(out, case)
+        made_by = stated.get("model")
+        found = made_by.get("weights") if isinstance(made_by, dict) else None
         if found not in own:
             raise BadInput(
                 f"{path}: expected scores of images of {model.origin.name}, found images of {found or 'an unknown model'}. Run synth and evaluate with this run."
             )
-    return Scores(document)
+        options = stated.get("synth", {})
+        drawn = plural(options.get("samples", 1), "sample")
+        sentences.add(
+            f"Images of {own[found]}, {drawn} of {plural(options.get('steps', 1), 'step')} each."
+        )
+    return Scores(document, " ".join(sorted(sentences)))
 
 
 def write_card(
@@ -172,7 +181,7 @@ def _scores(model: Model, scores: Scores | None) -> list[str]:
         found = Run(weights_of(model.origin).parent).verdicts
         said = verdict_lines(found) or ["Not measured."]
         return ["Not scored on test cases. On validation cases of the training:", "", *said]
-    lines = list[str]()
+    lines = [scores.images, ""]
     for name, part in scores.document["modalities"].items():
         lines += [*_table(name, part), ""]
     note = training_note(scores.document)
