@@ -7,6 +7,7 @@
 # make starters  the weights that come with the package, from synthetic heads (hours; resumable)
 # make chaos   kill commands, fill their disk, change their files: a table in docs/reliability.md (20 minutes at most; resumable)
 # make browser  the page that computes in a browser, in build/browser (MODELS="MODEL ..." puts models in it), and its test
+# make keep    files of this version for tests of later ones, in tests/kept_files; before a release
 # make release the checklist of a release: two builds with one hash, licences, list of components
 # make bench-gpu  are a GPU's kernels right, how fast and how large are networks on it
 # make PYTHON=NAME  with another Python than the first of these that has venv
@@ -15,7 +16,7 @@ PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3 py
 USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 FOUND = $(shell for name in $(PYTHONS); do "$$name" -c '$(USABLE)' 2>/dev/null && echo "$$name" && break; done)
 
-.PHONY: install demo test dicom test-bare durations test-slow check docs browser release fuzz chaos bench bench-gpu tables trust starters clean
+.PHONY: install demo test dicom test-bare durations test-slow check docs browser keep release fuzz chaos bench bench-gpu tables trust starters clean
 
 install: .venv/installed
 
@@ -63,8 +64,12 @@ browser: install
 	$(BIN)/python run/browser/build.py --out build/browser $(foreach model,$(MODELS),--model $(model))
 	$(BIN)/python -m pytest -m browser tests/web/test_page_that_computes.py
 
+keep: install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[export]'
+	OMP_NUM_THREADS=1 $(BIN)/python release/keep.py
+
 release: install
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[release]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[release,export]'
 	$(BIN)/python release/release.py
 
 # seeded mutations of every kind of file that voxlate reads, ten minutes

@@ -44,7 +44,7 @@ from voxlate.synthesis.selection import Selection
 from voxlate.system.errors import BadInput, plural
 from voxlate.system.files import HIGH, LOW
 from voxlate.training.run import Run
-from voxlate.training.starter import copy_starter
+from voxlate.training.starter import copy_model
 from voxlate.training.weights import file_hash
 from voxlate.trust.calibration import Array, needed_scale, widen
 from voxlate.trust.calibration_file import read_calibration, write_calibration
@@ -136,7 +136,7 @@ def _copy(starter: Path, out: Path) -> Path:
     copied = Run(out).weights()
     if copied.is_file() and file_hash(copied) != file_hash(Run(starter).weights()):
         shutil.rmtree(out)
-    return copy_starter(starter, out)
+    return copy_model(starter, out, starter.name)
 
 
 def layout(cohort: Path) -> dict[str, Any]:

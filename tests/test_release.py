@@ -25,6 +25,32 @@ def test_no_installed_dependency_has_a_licence_that_is_not_allowed(release, tmp_
     assert "voxlate" not in found
 
 
+def test_the_licences_of_the_runner_are_those_of_its_dependencies_alone(release, tmp_path):
+    pytest.importorskip("onnxruntime")
+    release.licences_of_the_runner_are_allowed(tmp_path)
+    found = json.loads((tmp_path / "licences_run.json").read_text())
+    assert {"numpy", "nibabel", "onnxruntime", "packaging"} <= set(found)
+    assert not {"torch", "scipy", "pydantic"} & set(found)
+
+
+def test_a_version_is_not_released_without_its_kept_files(release, tmp_path, monkeypatch):
+    assert release.files_of_this_version_are_kept(tmp_path).startswith("0.6.tar.xz, ")
+    monkeypatch.setattr(release, "_project", lambda _: {"version": "0.99.0"})
+    with pytest.raises(AssertionError, match=r"0\.99\.tar\.xz: expected files of this version"):
+        release.files_of_this_version_are_kept(tmp_path)
+
+
+def test_the_runner_has_the_version_of_the_package(release, tmp_path, monkeypatch):
+    own = release._project
+
+    def another(folder):
+        return {**own(folder), **({"version": "0.1.0"} if folder == release.RUNNER else {})}
+
+    monkeypatch.setattr(release, "_project", another)
+    with pytest.raises(AssertionError, match=r"run/pyproject\.toml: expected version"):
+        release.versions_agree(tmp_path)
+
+
 @pytest.mark.parametrize(
     "licence",
     ["AGPL-3.0-only", "GNU Affero General Public License v3", "EUPL-1.2", "CC-BY-NC-4.0"],

@@ -1,4 +1,5 @@
 from voxlate.api.carry import export_model as export_model
+from voxlate.api.carry import push as push
 from voxlate.api.catalogue import list_starters as list_starters
 from voxlate.api.catalogue import recipes as recipes
 from voxlate.api.cohorts import phantom as phantom
@@ -31,6 +32,7 @@ from voxlate.options.prepare import PrepareOptions as PrepareOptions
 from voxlate.options.share import ExportOptions as ExportOptions
 from voxlate.options.share import ListenOptions as ListenOptions
 from voxlate.options.share import ModelOptions as ModelOptions
+from voxlate.options.share import PushOptions as PushOptions
 from voxlate.options.share import ServeOptions as ServeOptions
 from voxlate.options.synthesise import SynthOptions as SynthOptions
 from voxlate.options.train import AdaptOptions as AdaptOptions

@@ -1,14 +1,20 @@
-"""Export of a model that runs without torch."""
+"""A trained model for others: its export, and its upload to a hub."""
 
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from voxlate.api.entry import command
 from voxlate.carry.export import export_model as write_model
+from voxlate.carry.hub_card import scores_of
+from voxlate.carry.hub_folder import build_folder
 from voxlate.carry.model_file import Description
 from voxlate.options.check import check_options
-from voxlate.options.share import ModelOptions
+from voxlate.options.share import ModelOptions, PushOptions
 from voxlate.synthesis.model import load
+from voxlate.system.messages import Message
+from voxlate.training.hub import PREFIX, upload
 
 
 @command
@@ -17,10 +23,47 @@ def export_model(
 ) -> Description:
     """Write a trained model to a new folder that voxlate-run reads, and run its self-test there.
 
-    run: run folder, weights file or starter:NAME.
+    run: run folder, weights file, starter:NAME or hf://NAME/REPO.
     out: new folder of the model.
     """
     asked = check_options(ModelOptions, options, changes)
-    model = load(run, "cpu", answer=asked.answer)
+    model = load(run, "cpu", asked.allow_code, asked.answer)
     model = model.with_options(precision="float32", steps=asked.steps, samples=asked.samples)
     return write_model(model, Path(out), asked.weights, asked.licence)
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """A model on a hub, or the folder of a dry run.
+
+    files: bytes of each file by its place; commit: hash of the commit, "" of a dry run; messages: on what is no part of it.
+    """
+
+    repo: str
+    files: dict[str, int]
+    commit: str
+    messages: tuple[Message, ...]
+
+    @property
+    def address(self) -> str:
+        """The model as a RUN, pinned to its commit."""
+        return f"{PREFIX}{self.repo}@{self.commit or 'COMMIT'}"
+
+
+@command
+def push(run: Path | str, repo: str, options: PushOptions | None = None, **changes: Any) -> Pushed:
+    """Upload a trained model to a hub of Hugging Face, with a card and without anything on its patients.
+
+    run: run folder, weights file, starter:NAME or hf://NAME/REPO.
+    repo: NAME/REPO, which is created if it is absent.
+    """
+    asked = check_options(PushOptions, options, changes)
+    model = load(run, "cpu", asked.allow_code)
+    scores = None if asked.scores is None else scores_of(Path(asked.scores), model)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(asked.dry_run or Path(temporary) / "model")
+        messages = build_folder(model, folder, scores, asked.licence, asked.onnx, asked.allow_code)
+        places = sorted(path for path in folder.rglob("*") if path.is_file())
+        files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in places}
+        commit = "" if asked.dry_run else upload(folder, repo, asked.private)
+    return Pushed(repo, files, commit, tuple(messages))

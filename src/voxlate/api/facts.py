@@ -16,6 +16,7 @@ from voxlate.images.units import unit_of
 from voxlate.options.layout import allow_volumes
 from voxlate.starters.names import is_starter
 from voxlate.system.errors import BadInput
+from voxlate.training.hub import download, is_on_hub
 
 NO_AIR_HU = -500.0  # air is below, all tissue but lung above
 BIDS = "derivatives"  # the folder in which images of a synthesis are once more, under the names of BIDS
@@ -37,6 +38,8 @@ def describe_path(path: Path) -> dict[str, Any]:
     """Facts about a scan, a cohort (prepared or not), a synthesis, a run or weights; raises BadInput for others."""
     if is_starter(path):
         return _starter(path)
+    if is_on_hub(path):
+        return _model(download(path))
     if not is_there(path):
         raise BadInput(
             f"{path}: expected a scan, a run or a prepared cohort, found nothing there. Check the path."

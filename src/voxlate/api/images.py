@@ -58,7 +58,7 @@ def load(
 ) -> Model:
     """Open a run for synthesis in memory.
 
-    run: run folder, weights file or starter:NAME.
+    run: run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
     device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu.
     allow_code: import and run the model's own Python code.
     answer: of a residual diffusion the mean (least error) or a sample (sharp, the default).
@@ -167,7 +167,7 @@ def synthesise(
 ) -> Syntheses:
     """Synthesise the target modalities of a case or a cohort into a folder; images are in physical units on the grid of the input.
 
-    run: run folder, weights file, starter:NAME or loaded model; of several runs the mean and its spread.
+    run: run folder, weights file, starter:NAME, hf://NAME/REPO or loaded model; of several runs the mean and its spread.
     inputs: cohort, case, DICOM series, file, modality=path texts, or scans by modality: paths, Volumes, nibabel images, or pairs of an array (NumPy, torch) [x, y, z] and its affine.
     out: output folder.
     changes: also other keys of the recipe's synth table, such as overlap=0.25.
@@ -424,7 +424,7 @@ def listen(
 ) -> None:
     """Receive studies by C-STORE, synthesise one at a time, and send the images by C-STORE, until interrupted.
 
-    run: run folder, weights file or starter:NAME.
+    run: run folder, weights file, starter:NAME or hf://NAME/REPO.
     out: folder of the queue, on a disk of its own.
     """
     asked = check_options(ListenOptions, options, changes)

@@ -313,7 +313,7 @@ def adapt(
 
     The learning rate is lower, and the weights with the least error on held-out cases are kept.
 
-    run: run folder, weights file or starter:NAME.
+    run: run folder, weights file, starter:NAME or hf://NAME/REPO.
     data: prepared cohort of the other site, with a held-out case.
     out: output folder.
     """
@@ -382,7 +382,7 @@ def calibrate(
 
     The calibration is written into the run; synthesise then writes bounds. The same call resumes a stopped calibration.
 
-    run: run folder, into which the calibration is written, a loaded model, or starter:NAME with `out`.
+    run: run folder, into which the calibration is written, a loaded model, or starter:NAME or hf://NAME/REPO with `out`.
     cohort: cases with true scans that training did not use.
     """
     asked = check_options(CalibrateOptions, options, changes)

@@ -174,7 +174,7 @@ def export(
         Path,
         Argument(
             metavar="OUT|RUN",
-            help="Folder that synth wrote, or one case's folder in it; with --out a run, or starter:NAME.",
+            help="Folder that synth wrote, or one case's folder in it; with --out a run, starter:NAME or hf://NAME/REPO.",
         ),
     ],
     options: ExportOptions,

@@ -25,10 +25,10 @@ def complete_starter(begun: str) -> list[str]:
 
 
 Run = Annotated[
-    Path,
+    str,  # a path would lose a slash of hf://
     typer.Argument(
         metavar="RUN",
-        help="Run folder, weights file or starter:NAME.",
+        help="Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.",
         autocompletion=complete_starter,
     ),
 ]

@@ -8,7 +8,7 @@ from typer import Argument
 from voxlate.api.console import note, say
 from voxlate.cli.options import Run, To, command, complete_starter
 from voxlate.options.option import MAIN, Option
-from voxlate.options.share import ListenOptions, ServeOptions
+from voxlate.options.share import ABSENT, ListenOptions, PushOptions, ServeOptions
 
 
 @command("pseudonym-key key", "pseudonym-key key --of anna --of ben")
@@ -49,6 +49,35 @@ def pseudonymise(
     say(f"{len(done.files)} images in {to}.")
 
 
+@command(
+    "push RUN NAME/REPO --scores OUT --licence apache-2.0",
+    "push RUN NAME/REPO --dry-run FOLDER",
+)
+def push(
+    run: Run,
+    repo: Annotated[
+        str, Argument(metavar="NAME/REPO", help="Repository, which is created if it is absent.")
+    ],
+    options: PushOptions,
+) -> None:
+    """Upload a trained model to a hub of Hugging Face, with a card and without anything on its patients.
+
+    --dry-run writes the same files into a folder: look at them first.
+    """
+    from voxlate.api.carry import push as run_push
+
+    done = run_push(run, repo, options)
+    for said in done.messages:
+        note(said)
+    for place, size in done.files.items():
+        say(f"{size / 1e6:8.2f} MB  {place}")
+    say(ABSENT)
+    if options.dry_run:
+        say(f"Nothing was uploaded. Next:  voxlate push {run} {repo}")
+        return
+    say(f"Commit {done.commit}. Next:  voxlate synth {done.address} COHORT --out OUT")
+
+
 @command("listen RUN --host 10.0.0.7 --allow SCANNER --to PACS@10.0.0.5:104 --out QUEUE")
 def listen(
     run: Run,
@@ -79,7 +108,7 @@ def serve(
         list[str] | None,
         Argument(
             metavar="[RUN...]",
-            help="Run folders, weights files or starter:NAME; without any, the installed starters.",
+            help="Run folders, weights files, starter:NAME or hf://NAME/REPO; without any, the installed starters.",
             autocompletion=complete_starter,
         ),
     ] = None,

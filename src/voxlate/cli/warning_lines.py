@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from voxlate.api.console import note
-from voxlate.recipe.renamed import RenamedKey
+from voxlate.system.messages import OwnWarning
 
 MPS_LACKS = re.compile(r"The operator '(.+?)' is not currently supported on the MPS backend")
 NO_CACHE = re.compile(r"Matplotlib created a temporary cache directory .* default path \((.+?)\)")
@@ -39,10 +39,10 @@ def show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Show a warning as usual; renamed recipe keys, and operations that MPS lacks, as one sentence each."""
+    """Show a warning as usual; our own, and operations that MPS lacks, as one sentence each."""
     if lacking := MPS_LACKS.search(str(message)):
         _note_once(f"MPS has no {lacking[1]}: such operations run on the CPU, which takes longer.")
-    elif issubclass(category, RenamedKey):
+    elif issubclass(category, OwnWarning):
         note(str(message))
     else:
         _show_any(message, category, filename, lineno, file, line)

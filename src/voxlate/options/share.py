@@ -1,12 +1,14 @@
-"""Options of the commands that give images to others: `export`, `listen` and `serve`."""
+"""Options of the commands that give images and models to others: `export`, `push`, `listen` and `serve`."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from voxlate.options.option import MAIN, OUTPUT, Device, Option, options
+from voxlate.options.option import MAIN, OUTPUT, AllowCode, Device, Option, options
 
+ABSENT = "Names of cases and patients, digests of their scans, paths, images and the log of the training are not in these files."
 SHORTEST_TOKEN = 16  # characters; a token of the user's own stays valid, so it must not be guessed
+Licence = Annotated[str, Option("Licence of the model, as its users will read it.", panel=OUTPUT)]
 
 
 @options
@@ -46,9 +48,33 @@ class ModelOptions:
     samples: Annotated[
         int | None, Option("Images sampled for each case.", panel=OUTPUT, least=1)
     ] = None
-    licence: Annotated[
-        str, Option("Licence of the model, as its users will read it.", panel=OUTPUT)
-    ] = "not stated"
+    licence: Licence = "not stated"
+    allow_code: AllowCode = False
+
+
+@options
+class PushOptions:
+    """Options of `voxlate push` and voxlate.push."""
+
+    dry_run: Annotated[
+        Path | str | None,
+        Option("New folder that is written in place of the upload.", panel=MAIN, metavar="FOLDER"),
+    ] = None
+    scores: Annotated[
+        Path | str | None,
+        Option("Scored folder of the run's images, for the card.", panel=MAIN, metavar="OUT"),
+    ] = None
+    licence: Licence = "not stated"
+    private: Annotated[bool, Option("A new repository is private.", panel=MAIN)] = False
+    onnx: Annotated[
+        bool,
+        Option(
+            "The model that voxlate-run reads, too, if the run can be exported.",
+            flag="--onnx/--no-onnx",
+            panel=OUTPUT,
+        ),
+    ] = True
+    allow_code: AllowCode = False
 
 
 @options

@@ -110,7 +110,7 @@ class TrainOptions(PlanOptions):
     start: Annotated[
         Path | str | None,
         Option(
-            "Run, weights or starter:NAME from which the network is initialised.",
+            "Run, weights, starter:NAME or hf://NAME/REPO from which the network is initialised.",
             flag="--init",
             panel=TRAINING,
             complete="voxlate.starters.names:starters_to_run",

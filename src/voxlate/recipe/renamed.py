@@ -4,6 +4,7 @@ import warnings
 from typing import Any
 
 from voxlate.system.errors import BadInput
+from voxlate.system.messages import OwnWarning
 
 # The new name of each key in the tables of a stage; "" of a key that has no effect any more.
 RENAMED = {
@@ -19,7 +20,7 @@ RENAMED = {
 _SAID = set[str]()  # keys of which this process has warned
 
 
-class RenamedKey(FutureWarning):
+class RenamedKey(OwnWarning):
     """A recipe has a key by its old name."""
 
 

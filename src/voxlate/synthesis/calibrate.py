@@ -13,7 +13,7 @@ from voxlate.executors.job import NamedProgress, no_report
 from voxlate.images.intensity import network_ends
 from voxlate.options.calibrate import CalibrateOptions
 from voxlate.options.option import merge
-from voxlate.starters.names import is_starter, name_of
+from voxlate.starters.names import PREFIX, is_starter, name_of
 from voxlate.synthesis.calibration_job import (
     PARTS,
     CalibrationJob,
@@ -29,8 +29,9 @@ from voxlate.synthesis.scans import in_split
 from voxlate.system.errors import BadInput
 from voxlate.system.files import lock
 from voxlate.system.messages import Say, message
+from voxlate.training.hub import address_of, is_on_hub
 from voxlate.training.run import software
-from voxlate.training.starter import copy_starter, run_folder
+from voxlate.training.starter import copy_model, run_folder
 from voxlate.trust.calibration import Calibration, Header, Target
 from voxlate.trust.calibration_cases import CaseData
 from voxlate.trust.calibration_file import write_calibration
@@ -149,12 +150,13 @@ def _check(model: Model, asked: CalibrateOptions) -> None:
 
 
 def _calibration_path(model: Model, warn: Say) -> Path:
-    """The file of the calibration, with a warning where it exists; raises BadInput for a starter."""
+    """The file of the calibration, with a warning where it exists; raises BadInput for a starter and a model of a hub."""
     path = model.calibration_file
     starter = name_of(path.parent)
-    if starter is not None:
+    given = address_of(path.parent) if starter is None else f"{PREFIX}{starter}"
+    if given is not None:
         raise BadInput(
-            f"starter:{starter}: expected a folder of yours for the calibration, because the package stays as it is, found none. Add --out RUN, which becomes a copy of the starter with its calibration."
+            f"{given}: expected a folder of yours for the calibration, because what came with the package or from a hub stays as it is, found none. Add --out RUN, which becomes a copy of the model with its calibration."
         )
     if path.is_file():
         text = f"{path.name} is there: it is replaced, and images of before name another calibration than the run has."
@@ -163,17 +165,17 @@ def _calibration_path(model: Model, warn: Say) -> Path:
 
 
 def own_copy(run: Path | str, out: Path | str | None) -> Path | str:
-    """The run to calibrate: with `out`, a copy of a starter in that folder, whose calibration the copy keeps.
+    """The run to calibrate: with `out`, a copy of a starter or a model of a hub in that folder, whose calibration the copy keeps.
 
-    Raises BadInput if `out` is given with a run that is no starter.
+    Raises BadInput if `out` is given with another run.
     """
     if out is None:
         return run
-    if not is_starter(run):
+    if not is_starter(run) and not is_on_hub(run):
         raise BadInput(
-            f"--out: expected starter:NAME with it, found {run}, whose calibration is written into its own folder. Drop --out."
+            f"--out: expected starter:NAME or hf://NAME/REPO with it, found {run}, whose calibration is written into its own folder. Drop --out."
         )
-    return copy_starter(run_folder(run), Path(out))
+    return copy_model(run_folder(run), Path(out), run)
 
 
 def find_calibration_cases(model: Model, cohort: Path, asked: CalibrateOptions) -> list[CaseFiles]:

@@ -25,6 +25,7 @@ from voxlate.synthesis.progress import (
 from voxlate.synthesis.result import Synthesised
 from voxlate.system.errors import BadInput
 from voxlate.system.messages import Message, Say
+from voxlate.training.hub import is_on_hub
 from voxlate.training.run import Run
 from voxlate.trust.calibration_file import Answer
 
@@ -180,8 +181,8 @@ def members_and_scans(inputs: Sequence[str]) -> tuple[list[Path], list[str]]:
 
 
 def _is_model(path: Path) -> bool:
-    """Whether a path is a weights file, a starter, or the folder of a run, finished or not."""
-    if is_starter(path):
+    """Whether a path is a weights file, a starter, a model of a hub, or the folder of a run, finished or not."""
+    if is_starter(path) or is_on_hub(path):
         return True
     if path.is_dir():
         return Run(path).recipe.is_file() or Run(path).weights().is_file()

@@ -89,6 +89,7 @@ from voxlate.system.errors import BadInput, system_refusal
 from voxlate.system.files import SYNTHETIC
 from voxlate.system.messages import Message, Say, message
 from voxlate.system.slabs import in_slabs
+from voxlate.training.hub import address_of
 from voxlate.training.precision import of_synthesis
 from voxlate.training.run import Run, software, weights_of
 from voxlate.training.starter import run_folder
@@ -514,7 +515,7 @@ class Model:
         """
         recipe = self.recipe
         calibration = self.calibration()
-        plan = {
+        plan: dict[str, Any] = {
             "model": {
                 "title": recipe.title,
                 "weights": self.header["weights_hash"],
@@ -526,6 +527,8 @@ class Model:
             "empty_slices": "background",
             "air_at_borders": "background",
         }
+        if (address := address_of(self.origin)) is not None:
+            plan["model"]["hub"] = address
         if recipe.data.planes:
             plan["planes"] = recipe.data.planes
         if calibration is not None:
@@ -560,7 +563,7 @@ def load(
     allow_code: bool = False,
     answer: Answer | None = None,
 ) -> Model:
-    """Open a run folder, a weights file or starter:NAME for synthesis; raises BadInput if the path is none of them.
+    """Open a run folder, a weights file, starter:NAME or hf://NAME/REPO for synthesis; raises BadInput if it is none.
 
     allow_code: import, and thereby run, the code outside voxlate that the model names. answer: "mean" opens the
     predictor of a run that samples its predictor's residual, "sample" and None its last stage; raises BadInput where
@@ -573,7 +576,8 @@ def load(
     ):  # an autoencoder alone, whose inputs are the images that it reconstructs
         recipe = replace(recipe, data=replace(recipe.data, source=recipe.data.target, stack=0))
     found_device = find_device(device)
-    origin = path.resolve()
+    # a weights file of a hub's cache is a link, beside which the other files are
+    origin = path.resolve() if path.is_dir() else path.parent.resolve() / path.name
     folder = origin if origin.is_dir() else origin.parent
     header["weights_hash"] = file_hash(weights_of(path))
     anatomy_file = Run(folder).anatomy

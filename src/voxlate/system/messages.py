@@ -24,6 +24,10 @@ ADVICE: dict[Grade, str] = {
 OLD = "version-0.6"  # the code of a sentence in a file of version 0.6
 
 
+class OwnWarning(FutureWarning):
+    """A warning of Python whose text is a whole sentence of ours, which the command line prints as it is."""
+
+
 @dataclass(frozen=True)
 class Message:
     """One message; case: "" where it is on a whole cohort or run; numbers: what was measured, by name."""

@@ -20,6 +20,7 @@ from voxlate.starters.card import Card, read_card
 from voxlate.starters.names import PREFIX, folder_of, is_starter
 from voxlate.system.errors import BadInput
 from voxlate.system.records import Record, Shape, checksum
+from voxlate.training.hub import download, is_on_hub
 from voxlate.training.run import Run, weights_of
 from voxlate.training.weights import file_hash, load_method, read_header
 
@@ -34,7 +35,9 @@ AGAIN = "Install voxlate again."
 
 
 def run_folder(run: Path | str) -> Path:
-    """The path of a run; of starter:NAME its folder, after its weights were checked."""
+    """The path of a run; of starter:NAME and hf://NAME/REPO its folder, after its weights were checked."""
+    if is_on_hub(run):
+        return download(run)
     if not is_starter(run):
         return Path(run)
     folder = folder_of(run)
@@ -177,22 +180,24 @@ def _take_modalities(
     )
 
 
-def copy_starter(starter: Path, out: Path) -> Path:
-    """Copy a starter into a folder of the user, which is then an ordinary run; an equal copy is kept.
+def copy_model(folder: Path, out: Path, name: Path | str) -> Path:
+    """Copy a starter or a model of a hub into a folder of the user, which is then an ordinary run; an equal copy is kept.
 
     Raises BadInput if the folder holds other files.
     """
-    weights = weights_of(starter)
+    weights = weights_of(folder)
     copied = Run(out).weights()
     is_run = copied.exists()
     if is_run and read_header(copied)["sha256"] == read_header(weights)["sha256"]:
         return out
     if is_run or (out.exists() and any(out.iterdir())):
         raise BadInput(
-            f"{out}: expected an empty folder or a copy of {PREFIX}{starter.name}, found {'another run' if is_run else 'other files'}. Choose another --out."
+            f"{out}: expected an empty folder or a copy of {name}, found {'another run' if is_run else 'other files'}. Choose another --out."
         )
     out.mkdir(parents=True, exist_ok=True)
-    for file in (Run(starter).recipe, Run(starter).anatomy, weights):  # the weights make it a run
+    own = Run(folder)
+    stages = (file for file in sorted(folder.glob("weights.*.safetensors")) if file != weights)
+    for file in (own.recipe, own.anatomy, *stages, weights):  # the weights make it a run
         if file.is_file():
             shutil.copyfile(file, out / file.name)
     return out

@@ -18,6 +18,7 @@ from voxlate.starters.names import PREFIX, folder_of, is_starter, starter_names
 from voxlate.system.errors import BadInput, plural
 from voxlate.system.machine import cache_folder
 from voxlate.system.messages import message
+from voxlate.training.hub import download, is_on_hub
 from voxlate.web.settings import LOOPBACK, WILDCARDS, Limits, Sessions, Settings, label_runs
 
 PACKAGES = ("fastapi", "uvicorn", "python_multipart", "jinja2")
@@ -83,7 +84,7 @@ def serve(
 ) -> None:
     """Serve a page on this machine: choose a scan, see which model fits, synthesise, view, download; until interrupted.
 
-    runs: run folders, weights files or starter:NAME; without any, the installed starters.
+    runs: run folders, weights files, starter:NAME or hf://NAME/REPO; without any, the installed starters.
     """
     asked = check_options(ServeOptions, options, changes)
     server = check_server([runs] if isinstance(runs, Path | str) else runs, asked)
@@ -107,6 +108,8 @@ def _check_runs(runs: Sequence[str]) -> list[str]:
         raise BadInput(
             "RUN: expected a run to serve, found none: no starter is installed with this copy of voxlate. Name a run."
         )
+    # once, because no request leaves the machine while the page is served
+    found = [str(download(run)) if is_on_hub(run) else run for run in found]
     for run in found:
         if is_starter(run):
             folder_of(run)

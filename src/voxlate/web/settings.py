@@ -5,6 +5,8 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from voxlate.training.hub import address_of
+
 MB, GB = 2**20, 2**30
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 WILDCARDS = ("0.0.0.0", "::", "")
@@ -96,13 +98,13 @@ class Sessions:
 
 
 def label_runs(runs: list[str]) -> dict[str, str]:
-    """Runs by a label without their place: starter:NAME or the folder's name, with a number where names are equal."""
+    """Runs by a label without their place: starter:NAME, the address on a hub or the folder's name, with a number where names are equal."""
     found = dict[str, str]()
     for run in runs:
         place = run if run.startswith("starter:") else str(Path(run).absolute())
         if place in found.values():
             continue
-        name = run if run.startswith("starter:") else Path(place).name
+        name = run if run.startswith("starter:") else address_of(Path(place)) or Path(place).name
         label, number = name, 1
         while label in found:
             number += 1

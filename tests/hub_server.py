@@ -1,0 +1,187 @@
+"""A hub on this machine: the answers of the endpoints that huggingface_hub asks for, from commits in memory."""
+
+import base64
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlparse
+
+
+class Hub:
+    """Repositories by name, each a list of commits (hash, contents by path); token: of those who may write."""
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        self.repositories = dict[str, list[tuple[str, dict[str, bytes]]]]()
+        self.asked = list[str]()
+        self.private = set[str]()
+        self.changed = dict[str, bytes]()  # contents that are sent in place of those of the hash
+
+    def commit(self, repo: str, files: dict[str, bytes]) -> str:
+        """Add a commit; returns its hash."""
+        commits = self.repositories.setdefault(repo, [])
+        name = hashlib.sha1(f"{len(commits)} {sorted(files.items())}".encode()).hexdigest()
+        commits.append((name, files))
+        return name
+
+    def files(self, repo: str, revision: str) -> tuple[str, dict[str, bytes]] | None:
+        """The commit of a branch or hash."""
+        commits = self.repositories[repo]
+        if revision == "main":
+            return commits[-1]
+        return next((one for one in commits if one[0] == revision), None)
+
+
+def git_hash(contents: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(contents) + contents).hexdigest()
+
+
+@contextmanager
+def running(hub: Hub) -> Iterator[str]:
+    """The address of the hub."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: Hub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        self._answer(self.rfile.read(length))
+
+    def _answer(self, body: bytes = b"") -> None:
+        path = unquote(urlparse(self.path).path)
+        self.hub.asked.append(f"{self.command} {path}")
+        parts = path.strip("/").split("/")
+        if self.command == "POST":
+            self._write(parts, body)
+        elif parts[:2] == ["api", "models"]:
+            self._describe("/".join(parts[2:4]), parts[4:])
+        elif parts[2:3] != ["resolve"]:
+            self._refuse(404, "EntryNotFound")  # what the client asks about itself
+        else:
+            self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
+
+    def _send(self, value: object, status: int = 200, **headers: str) -> None:
+        contents = value if isinstance(value, bytes) else json.dumps(value).encode()
+        self.send_response(status)
+        for name, text in headers.items():
+            self.send_header(name.replace("_", "-"), text)
+        self.send_header("Content-Length", str(len(contents)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(contents)
+
+    def _refuse(self, status: int, code: str, text: str = "") -> None:
+        self._send({"error": text or code}, status, X_Error_Code=code, X_Error_Message=text or code)
+
+    def _found(self, repo: str, revision: str) -> tuple[str, dict[str, bytes]] | None:
+        if repo not in self.hub.repositories:
+            self._refuse(404, "RepoNotFound")
+            return None
+        if not self.hub.repositories[repo]:
+            return "0" * 40, {}
+        commit = self.hub.files(repo, revision)
+        if commit is None:
+            self._refuse(404, "RevisionNotFound")
+        return commit
+
+    def _describe(self, repo: str, rest: list[str]) -> None:
+        revision = rest[1] if len(rest) > 1 else "main"
+        found = self._found(repo, revision)
+        if found is None:
+            return
+        commit, files = found
+        if rest[:1] == ["tree"]:
+            self._send(
+                [
+                    {"type": "file", "path": name, "size": len(held), "oid": git_hash(held)}
+                    for name, held in files.items()
+                ]
+            )
+            return
+        siblings = [{"rfilename": name} for name in files]
+        self._send(
+            {
+                "id": repo,
+                "modelId": repo,
+                "sha": commit,
+                "siblings": siblings,
+                "tags": [],
+                "private": repo in self.hub.private,
+            }
+        )
+
+    def _file(self, repo: str, revision: str, name: str) -> None:
+        found = self._found(repo, revision)
+        if found is None:
+            return
+        commit, files = found
+        if name not in files:
+            self._refuse(404, "EntryNotFound")
+            return
+        held = self.hub.changed.get(name, files[name])
+        self._send(held, ETag=f'"{git_hash(files[name])}"', X_Repo_Commit=commit)
+
+    def _write(self, parts: list[str], body: bytes) -> None:
+        if self.headers.get("Authorization") != f"Bearer {self.hub.token}":
+            given = self.headers.get("Authorization", "none")
+            self._refuse(403, "Forbidden", f"not allowed with {given}")
+        elif parts == ["api", "repos", "create"]:
+            asked = json.loads(body)
+            repo = f"{asked['organization']}/{asked['name']}"
+            status = 409 if repo in self.hub.repositories else 200
+            if status == 200 and asked.get("visibility") == "private":
+                self.hub.private.add(repo)
+            self.hub.repositories.setdefault(repo, [])
+            self._send({"url": f"http://{self.headers['Host']}/{repo}", "name": repo}, status)
+        elif parts == ["api", "validate-yaml"]:
+            self._send({"errors": [], "warnings": []})
+        elif parts[4:5] == ["preupload"]:
+            names = [file["path"] for file in json.loads(body)["files"]]
+            self._send(
+                {
+                    "files": [
+                        {"path": name, "uploadMode": "regular", "shouldIgnore": False}
+                        for name in names
+                    ]
+                }
+            )
+        elif parts[4:5] == ["commit"]:
+            self._commit("/".join(parts[2:4]), body)
+        else:
+            self._refuse(404, "EntryNotFound")
+
+    def _commit(self, repo: str, body: bytes) -> None:
+        commits = self.hub.repositories[repo]
+        files = dict(commits[-1][1]) if commits else {".gitattributes": b""}
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "deletedFile":
+                files.pop(value["path"])
+        name = self.hub.commit(repo, files)
+        place = f"http://{self.headers['Host']}/{repo}/commit/{name}"
+        self._send({"commitUrl": place, "commitOid": name, "success": True})

@@ -1,0 +1,83 @@
+"""Every later version opens, self-tests and synthesises with the files of each minor version (release/keep.py wrote them)."""
+
+import re
+import tarfile
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+pytest.importorskip("onnxruntime")
+
+from voxlate.carry.run import load as load_carried
+from voxlate.synthesis.model import load
+
+ROOT = Path(__file__).parents[1]
+ARCHIVES = sorted(ROOT.glob("tests/kept_files/*.tar.xz"))
+VERSIONS = [archive.name.removesuffix(".tar.xz") for archive in ARCHIVES]
+ROUNDING = 1e-5  # of the largest value, between processors
+TO_TORCH = 1e-3  # the same, between onnxruntime and torch
+
+
+@pytest.fixture(scope="module", params=ARCHIVES, ids=VERSIONS)
+def kept(request, tmp_path_factory) -> Path:
+    """The files of a version."""
+    folder = tmp_path_factory.mktemp("kept")
+    with tarfile.open(request.param) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+def _images(folder: Path) -> dict[str, np.ndarray]:
+    """The images of a folder and its maps, by name."""
+    found = sorted(folder.rglob("*.nii.gz"))
+    images = {path.name.removesuffix(".nii.gz"): path for path in found}
+    return {name: nib.load(path).get_fdata(dtype=np.float32) for name, path in images.items()}
+
+
+def _compare(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], share: float) -> None:
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        assert np.ptp(values) > 0, name
+        atol = share * np.abs(values).max()
+        np.testing.assert_allclose(found[name], values, rtol=0, atol=atol, err_msg=name)
+
+
+def test_each_released_minor_version_since_0_6_is_kept():
+    sections = re.findall(r"^## (\d+)\.(\d+)\.", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    released = {(int(major), int(minor)) for major, minor in sections}
+    since = {f"{major}.{minor}" for major, minor in released if (major, minor) >= (0, 6)}
+    assert since
+    assert since <= {*VERSIONS}
+
+
+def test_the_files_are_small():
+    assert all(archive.stat().st_size < 300_000 for archive in ARCHIVES)
+
+
+@pytest.mark.parametrize(("answer", "folder"), [("sample", "synthesised"), ("mean", "mean")])
+@pytest.mark.parametrize("model", ["run", "hub"])
+def test_runs_and_hub_folders_synthesise_the_kept_images(
+    kept, voxlate, tmp_path, model, answer, folder
+):
+    case = kept / "scans" / "phantom_000"
+    options = ("--out", tmp_path, "--answer", answer, "--device", "cpu")
+    voxlate("synth", kept / model, case, *options).done()
+    _compare(_images(tmp_path), _images(kept / folder), ROUNDING)
+
+
+def test_the_calibration_of_a_run_is_read(kept):
+    calibration = load(kept / "run", "cpu").calibration()
+    assert calibration is not None
+    assert calibration.header.patients == 3
+    assert {"t2_low", "t2_high"} <= _images(kept / "synthesised").keys()
+
+
+def test_the_onnx_model_passes_its_self_test_and_synthesises_the_kept_images(kept, tmp_path):
+    model = load_carried(kept / "hub" / "onnx")
+    model.synthesise({"t1": kept / "scans" / "phantom_000" / "t1.nii.gz"}).save(tmp_path)
+    expected = _images(kept / "carried")
+    assert {"t2", "t2_low", "t2_high"} <= expected.keys()
+    _compare(_images(tmp_path), expected, ROUNDING)
+    _compare({"t2": expected["t2"]}, {"t2": _images(kept / "synthesised")["t2"]}, TO_TORCH)
