@@ -76,6 +76,7 @@ def export_model(
         optional_package(package, "export", folder, f"{package} to export a model")
     model = _in_slices(model)
     _check(model)
+    model.calibration()  # refuses one of other images, before the graph is traced
     if folder.exists():
         raise BadInput(f"{folder}: expected a new folder, found one. Choose another --out.")
     with whole_folder(folder) as new:

@@ -108,7 +108,7 @@ def write_graph(path: Path, method: Method, recipe: Recipe, single: bool) -> Tra
     synth = recipe.synth
     if math.isinf(synth.evaluations) and recipe.method.iterates:
         raise BadInput(
-            f"synth.sampler: expected a sampler of a fixed number of steps, found {synth.sampler}, which chooses its own. Export with another one (--set sampler=ddim)."
+            f"synth.sampler: expected a sampler of a fixed number of steps, found {synth.sampler}, which chooses its own. Train with another one in [synth], such as ddim, or take voxlate itself."
         )
     if synth.windows is not None:
         raise BadInput(
@@ -118,7 +118,7 @@ def write_graph(path: Path, method: Method, recipe: Recipe, single: bool) -> Tra
     with torch.no_grad():
         inputs = _example(recipe, SIDES[0], 1 if single else ITEMS[0])
         counted = CountedNoise()
-        with count_calls(sample.method.net) as calls:
+        with count_calls(*sample.method.nets) as calls:
             sample.of(*inputs, counted)
         shape = counted.shapes[0] if counted.shapes else torch.Size((1, 1, 1, 1, 1))
         noise = _normal(3, (len(counted.shapes), *shape))

@@ -137,6 +137,10 @@ class CarriedModel:
         header = description.weights
         own, notes = by_accepted_names(by_name(scans, recipe.data.source), description.accepts)
         known = self._known(own, case)
+        notes += [
+            message("unused-scan", f"{name} is not read by this model.")
+            for name in own.keys() - known.keys()
+        ]
         anatomy = self.carried.anatomy
         targets = targets_for(recipe, known)
         begun = time.monotonic()

@@ -106,8 +106,11 @@ def _show_prepared(summary: Any, cases: str, to: Path, most: int | None) -> None
     show(summary.table)
     if summary.held_out_line:
         say(summary.held_out_line, err)
-    for names, line in by_value(summary.lines)[:most]:
+    lines = by_value(summary.lines)
+    for names, line in lines[:most]:
         say(f"{first_of(names)} {line}.", err)
+    if more := len(lines[most:] if most else []):
+        say(f"{plural(more, 'further line')}, of scans that lie nearer: see --verbose.", err, "dim")
     if summary.registered:
         say(f"Check the overlays:  voxlate report {to}", err)
     if summary.why_not:

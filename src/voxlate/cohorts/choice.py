@@ -135,8 +135,9 @@ def quote_some(names: Sequence[str]) -> str:
 
 
 def as_names(names: Sequence[str] | str | None) -> tuple[str, ...]:
-    """Names of which a single one may be given as a text."""
-    return (names,) if isinstance(names, str) else tuple(names or ())
+    """Names, of which some may stand in one text with commas between them."""
+    texts = (names,) if isinstance(names, str) else tuple(names or ())
+    return tuple(name.strip() for text in texts for name in text.split(",") if name.strip())
 
 
 def several_files(rows: Sequence[Row]) -> BadInput:

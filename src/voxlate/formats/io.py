@@ -24,6 +24,7 @@ from voxlate.images.grid import Volume, check_affine, orient
 from voxlate.images.units import MR, unit_of
 from voxlate.system.errors import BadInput
 from voxlate.system.files import sha256_of, whole_file
+from voxlate.system.records import LARGEST
 from voxlate.system.slabs import map_slabs
 
 # Where a folder holds an image in several formats, the first of them is read: pictures, which lose most, come last.
@@ -209,9 +210,17 @@ def is_synthetic(path: Path) -> bool:
 
 
 def _check_finite(data: np.ndarray, path: Path) -> None:
-    """Raise BadInput for NaN and infinity: NaN spreads through every sum, and viewers show it as black."""
-    if all(map_slabs(lambda slab: np.isfinite(slab).all(), data[0] if len(data) == 1 else data)):
+    """Raise BadInput for NaN and infinity: NaN spreads through every sum, and viewers show it as black.
+
+    Values whose squares are infinite are refused as well.
+    """
+    slabs = data[0] if len(data) == 1 else data
+    if all(map_slabs(lambda slab: (np.abs(slab) <= LARGEST).all(), slabs)):
         return
+    if np.isfinite(data).all():
+        raise BadInput(
+            f"{path}: expected voxels below {LARGEST:g}, found up to {np.abs(data).max():.2g}. Scale them, and save the file again."
+        )
     raise BadInput(
         f"{path}: expected finite voxels, found {np.isnan(data).sum()} NaN and {np.isinf(data).sum()} infinite ones of {data.size}. Replace them, by the background value for instance, and save the file again."
     )

@@ -1,6 +1,6 @@
 """Packages that only an extra of voxlate installs."""
 
-import importlib
+import importlib.util
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -19,8 +19,11 @@ def optional_package(
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        # voxlate-run has neither a command line nor extras
+        whole = importlib.util.find_spec("voxlate.cli") is not None
+        package = f"'.[{extra}]'" if whole else module.partition(".")[0]
         raise BadInput(
-            f"{where}: expected {purpose}, found it not installed. Run pip install '.[{extra}]'{instead}."
+            f"{where}: expected {purpose}, found it not installed. Run pip install {package}{instead}."
         ) from error
 
 

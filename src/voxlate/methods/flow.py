@@ -74,6 +74,11 @@ class FlowSettings(MethodSettings):
     )
     reduction: Reduction = "mask"
 
+    @property
+    def trained_steps(self) -> tuple[int, ...]:
+        """1, 2, 4, …, up to the smallest size of a step."""
+        return tuple(2**number for number in range(self.halvings + 1))
+
     def check(self, stage: StageSettings, where: str) -> None:
         """Raise BadInput where the stage has no mean from which paths could begin."""
         super().check(stage, where)

@@ -151,6 +151,11 @@ class Method(nn.Module, ABC):
     net: nn.Module
     pair_channels: tuple[int, int] = (0, 0)
 
+    @property
+    def nets(self) -> tuple[nn.Module, ...]:
+        """The networks that a sample evaluates: its own, and that of a predictor in the task."""
+        return tuple(dict.fromkeys(part.net for part in self.modules() if isinstance(part, Method)))
+
     def forward(self, turn: str, batch: Batch, noise: Noise, progress: float = 1.0) -> Losses:
         """The loss: a wrapper for several processes synchronises gradients only through forward."""
         return self.loss(turn, batch, noise, progress)
@@ -331,6 +336,11 @@ class MethodSettings(ABC):
     def turns(self) -> Mapping[str, int]:
         """The steps of each kind, in order."""
         return {"net": 1}
+
+    @property
+    def trained_steps(self) -> tuple[int, ...]:
+        """The numbers of steps that the training prepares, of methods that it prepares for some."""
+        return ()
 
     @abstractmethod
     def build(self, net: NetSettings, task: Task, channels: Channels) -> Method:

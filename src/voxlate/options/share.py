@@ -48,6 +48,10 @@ class ModelOptions:
     samples: Annotated[
         int | None, Option("Images sampled for each case.", panel=OUTPUT, least=1)
     ] = None
+    intervals: Annotated[
+        bool,
+        Option("Intervals of a calibrated run.", flag="--intervals/--no-intervals", panel=OUTPUT),
+    ] = True
     licence: Licence = "not stated"
     allow_code: AllowCode = False
 

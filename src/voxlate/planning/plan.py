@@ -47,6 +47,7 @@ from voxlate.training.run import Run, check_free, repair_recipe_file
 
 # With fewer steps of a second stage, its images are worse than a copy of the input.
 FEWEST_OF_SAMPLES = 300
+ROOM = 1.5  # on the minutes that are advised for them
 FEW = 2  # passes over the slices below which a training is too short
 # A completion draws which images are missing, so that a part of the slices suffices to begin with.
 FEWEST_OF_COMPLETION = 100
@@ -287,7 +288,7 @@ def plan_training(
         starter, about = find_starter(facts, roles, mode)
     search = Search(facts, roles, probe, say, asked.dims)
     if roles.pairing == "pairs" and mode != "mean":
-        draft = _plan_samples(search, starter, mode)
+        draft = _plan_samples(search, starter, mode, asked.mode is not None)
     else:
         draft = _plan_stage(search, starter, mode)
     at_once = without_training(facts, roles, cohort.scans)
@@ -375,8 +376,8 @@ def _plan_stage(search: Search, starter: Starter | None, mode: str) -> Draft:
     return draft
 
 
-def _plan_samples(search: Search, starter: Starter | None, mode: str) -> Draft:
-    """The plan of a regression and its second stage, or of the regression alone if time is short.
+def _plan_samples(search: Search, starter: Starter | None, mode: str, asked: bool) -> Draft:
+    """The plan of a regression and its second stage, or of the regression alone if time is short and nobody asked.
 
     The second stage is a flow, or with the mode `samples` a diffusion, whose samples show what is uncertain.
     """
@@ -395,10 +396,15 @@ def _plan_samples(search: Search, starter: Starter | None, mode: str) -> Draft:
     left = search.seconds() - best.steps * best.seconds
     drawn = useful_steps(max(int(left / measured.seconds), 1), most_drawn)
     if mode == "both" and drawn < min(FEWEST_OF_SAMPLES, most_drawn):
-        minutes = math.ceil(probe.limits.minutes * FEWEST_OF_SAMPLES / drawn)
+        # with more time, a larger network may be chosen for the first stage
+        minutes = math.ceil(ROOM * probe.limits.minutes * FEWEST_OF_SAMPLES / drawn)
+        if asked:
+            raise BadInput(
+                f"--mode both: expected minutes for {FEWEST_OF_SAMPLES} steps of a flow after the mean prediction, found room for {drawn:,}. Give about --minutes {minutes}, or --mode mean."
+            )
         draft = _plan_stage(search, starter, "mean")
         draft.why["stages"] = (
-            f"the mean prediction alone, because only {drawn:,} steps of a flow to sharp images would fit, which needs {FEWEST_OF_SAMPLES}: give at least --minutes {minutes}"
+            f"the mean prediction alone, because only {drawn:,} steps of a flow to sharp images would fit, which needs {FEWEST_OF_SAMPLES}: give about --minutes {minutes}"
         )
         return draft
     draft.tables = rules.with_samples(draft.tables, best.size, drawn, second)

@@ -12,6 +12,8 @@ from voxlate.system.config import kind_of
 from voxlate.system.errors import BadInput
 from voxlate.system.files import safe_name
 
+HOW_TO_SAMPLE = "voxlate train auto --mode both makes a model with samples"
+
 
 def check_synthesis(recipe: Recipe) -> None:
     """Raise BadInput where [synth] does not fit the rest: its slices, its noise or its sampler."""
@@ -43,7 +45,7 @@ def check_synthesis(recipe: Recipe) -> None:
             )
     if synth.sharpness < 1 and recipe.task.mean_stage is None:
         raise BadInput(
-            f"synth.sharpness: expected a model with both a mean prediction and samples, found '{recipe.title}'. Drop it."
+            f"synth.sharpness: expected samples of a model with a mean prediction, found '{recipe.title}'. Drop it, or --answer mean; {HOW_TO_SAMPLE}."
         )
     if synth.sharpness < 1 and synth.samples > 1:
         raise BadInput(

@@ -113,6 +113,7 @@ class _Stated(TypedDict, total=False):
     network_calls: NotNegative
     seconds_per_slice: NotNegative
     device: Text
+    batch: Count
     calibration: _Calibration
     bounds: dict[Name, dict[Name, NotNegative]]
     bound: dict[Name, NotNegative]

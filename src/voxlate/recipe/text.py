@@ -100,6 +100,8 @@ def apply_changes(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[st
     values = copy.deepcopy(values)
     for key, value in changes.items():
         _change(values, key, value)
+        if key == "train.steps":  # a new length, which is not one to which a run was corrected
+            values["train"].pop("paced", None)
         values = with_new_names(values)
     return values
 

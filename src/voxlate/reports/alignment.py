@@ -34,7 +34,7 @@ def registration_lines(cases: Sequence[Entry]) -> dict[str, str]:
 
 
 def misalignment_lines(entries: Iterable[Entry]) -> dict[str, str]:
-    """A line on each modality: its misalignment from the scan it was compared with, and in how many cases."""
+    """A line on each modality, the farthest first: its misalignment from the scan it was compared with, and in how many cases."""
     by_name = dict[str, dict[str, Misalignment]]()
     have = Counter[str]()
     for entry in entries:
@@ -42,7 +42,12 @@ def misalignment_lines(entries: Iterable[Entry]) -> dict[str, str]:
         for name, found in entry.misaligned.items():
             if name not in TISSUE_MAPS:  # computed from the same head: there is nothing to measure
                 by_name.setdefault(name, {})[entry.case] = found
-    return {name: _line(by_case, have[name]) for name, by_case in sorted(by_name.items())}
+    farthest = {
+        name: max((found.median_mm or 0.0 for found in by_case.values()), default=0.0)
+        for name, by_case in sorted(by_name.items())
+    }
+    order = sorted(farthest, key=lambda name: -farthest[name])
+    return {name: _line(by_name[name], have[name]) for name in order}
 
 
 def _line(by_case: dict[str, Misalignment], cases: int) -> str:

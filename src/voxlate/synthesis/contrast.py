@@ -1,5 +1,6 @@
 """The contrast of a site: levels of tissue of its own scans, to which those of synthesised MR are moved."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -103,10 +104,10 @@ def read_contrasts(
             raise BadInput(
                 f"{OPTION}: expected a target in arbitrary units, as MR has, found {name} in {units[name]}, whose values mean the same at every site. Leave it out."
             )
-        called = _stem_of(path)
-        if names.get(called, name) != name:
+        called = {names[part] for part in _parts_of(path) if part in names}
+        if called and name not in called:
             raise BadInput(
-                f"{OPTION}: expected a scan of {name}, found {path}, which is called {called}. Give the scan of {name}, or rename it."
+                f"{OPTION}: expected a scan of {name}, found {path}, whose name says {' and '.join(sorted(called))}. Give the scan of {name}, or rename it."
             )
         levels.setdefault(name, []).append(_levels_of(read_volume(path, name), path))
     for name, several in levels.items():
@@ -138,6 +139,12 @@ def _name_scan(text: str, targets: Sequence[str], names: Mapping[str, str]) -> t
 
 def _stem_of(path: Path) -> str:
     return location_of(path).name.split(".")[0].lower()
+
+
+def _parts_of(path: Path) -> list[str]:
+    """The words of a file's name, such as sub, 02 and flair of sub-02_FLAIR.nii.gz; T1w is t1."""
+    words = re.split(r"[^a-z0-9]+", _stem_of(path))
+    return [re.fullmatch(r"(t[12])w|(.*)", word).expand(r"\1\2") for word in words]  # type: ignore[union-attr]
 
 
 def _levels_of(scan: Volume, path: Path) -> TissueLevels:

@@ -169,7 +169,13 @@ def by_accepted_names(
     notes = []
     for modality, names in aliases.items():
         accepted = [name for name in names if name in own and name not in aliases]
-        if modality in own or not accepted:
+        if not accepted:
+            continue
+        if modality in own:
+            text = (
+                f"{modality} is read, and {', '.join(accepted)} is not, which could stand for it."
+            )
+            notes.append(message("taken-as", text, grade="caution"))
             continue
         first, *unused = accepted
         own[modality] = own.pop(first)

@@ -39,6 +39,7 @@ from voxlate.recipe import (
     ranges_of,
     stage_recipe,
 )
+from voxlate.recipe.checks import HOW_TO_SAMPLE
 from voxlate.recipe.provenance import TAUGHT
 from voxlate.recipe.text import table
 from voxlate.recipe.training import Precision
@@ -85,7 +86,7 @@ from voxlate.synthesis.result import Synthesised
 from voxlate.system.arrays import Bool
 from voxlate.system.config import adapter, fill
 from voxlate.system.devices import find_device, name_of
-from voxlate.system.errors import BadInput, system_refusal
+from voxlate.system.errors import BadInput, plural, system_refusal
 from voxlate.system.files import SYNTHETIC
 from voxlate.system.messages import Message, Say, message
 from voxlate.system.slabs import in_slabs
@@ -103,7 +104,8 @@ COST = (
     "network_calls",
     "seconds_per_slice",
     "device",
-)  # measured, and therefore not part of the plan
+    "batch",
+)  # measured, or of the machine, and therefore not part of the plan
 
 
 @dataclass(frozen=True)
@@ -164,12 +166,12 @@ class Model:
         """Raise BadInput for options of the sampling, which change nothing where no noise is drawn; what: draws none."""
         if chosen.get("samples", 1) != 1:
             raise BadInput(
-                f"synth.samples: expected 1 for {what}, which draws no noise, so that all samples of a case are equal, found {chosen['samples']}. Ask for 1, or use a diffusion model."
+                f"synth.samples: expected 1 for {what}, which draws no noise, so that all samples of a case are equal, found {chosen['samples']}. Ask for 1; {HOW_TO_SAMPLE}."
             )
         without_effect = [name for name in chosen if name in OF_NOISE]
         if without_effect:
             raise BadInput(
-                f"synth.{without_effect[0]}: expected no option of the sampling for {what}, which draws no noise, found {', '.join(without_effect)}. Leave it out, or use a diffusion model."
+                f"synth.{without_effect[0]}: expected no option of the sampling for {what}, which draws no noise, found {', '.join(without_effect)}. Leave it out; {HOW_TO_SAMPLE}."
             )
 
     def without_intervals(self) -> "Model":
@@ -247,7 +249,9 @@ class Model:
             begun = time.monotonic()
             images, calls = model.sample(inputs, seed, progress_function(progress), unused)
         shape = inputs.prepared.header.shape
-        cost = dict(zip(COST, (calls, (time.monotonic() - begun) / shape[0], name_of(self.device))))
+        seconds = (time.monotonic() - begun) / shape[0]
+        batch = 1 if model.recipe.synth.exact else model.recipe.synth.batch
+        cost = dict(zip(COST, (calls, seconds, name_of(self.device), batch)))
         intervals = case_intervals(
             calibration, model.recipe, inputs.prepared, images, output_grid, unused
         )
@@ -408,11 +412,16 @@ class Model:
             why = f"No intervals: the run is calibrated for one missing modality, and this case lacks {' and '.join(missing)}."
             texts.append(("no-intervals", why))
         if left := self._further_targets(files):
-            why = f"Only {' and '.join(self.only)} was asked for: {', '.join(left)} could be synthesised as well."
+            why = f"Asked for {' and '.join(self.only)} only: {', '.join(left)} could be synthesised as well."
             texts.append(("not-asked-for", why))
         if self.recipe.synth.samples > 1 and not self.recipe.method.shows_doubt:
             why = "The samples of a flow differ in grain alone: their standard deviation does not show what may be wrong."
             texts.append(("grain", why))
+        steps, trained = self.recipe.synth.steps, self.recipe.method.trained_steps
+        if trained and steps not in trained:
+            sizes = ", ".join(map(str, trained))
+            why = f"The flow takes {plural(steps, 'step')}, of a size for which it was not trained: {sizes} steps are."
+            texts.append(("flow-steps", why))
         starter, adapted = self.header.get("starter"), self.header.get("adapted")
         if starter is not None:
             texts += notes_on_starter(starter, calibration)
@@ -473,7 +482,7 @@ class Model:
 
     @property
     def synthesis_options(self) -> dict[str, Any]:
-        """The options that decide the images, as plain values; the batch size decides nothing."""
+        """The options that decide the images, as plain values; the batch size decides roundings alone."""
         options = adapter(Synthesis).dump_python(self.recipe.synth, mode="json")
         decisive = {key: value for key, value in options.items() if key != "batch"}
         return {**decisive, "precision": self.precision}
@@ -597,7 +606,7 @@ def _stage_path(path: Path, answer: Answer | None, allow_code: bool) -> Path:
     recipe = from_dict(read_header(weights)["recipe"], f"{weights} (header)", allow_code)
     if answer == "sample" and not recipe.method.is_stochastic:
         raise BadInput(
-            f"{path}: expected a model that draws samples for the answer 'sample', found '{recipe.title}', which makes one image of a case. Ask for the answer 'mean', or for none."
+            f"{path}: expected a model that draws samples for the answer 'sample', found '{recipe.title}', which makes one image of a case. Ask for the answer 'mean', or for none; {HOW_TO_SAMPLE}."
         )
     if answer == "sample" or not recipe.method.is_stochastic:
         return path

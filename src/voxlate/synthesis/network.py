@@ -47,7 +47,7 @@ class TorchNetwork:
 
     def count(self, report: Callable[[int], None]) -> AbstractContextManager[Calls]:
         """Counts the evaluations of the network inside the block."""
-        return count_calls(self.method.net, report)
+        return count_calls(*self.method.nets, report=report)
 
 
 def networks_of(method: Method, device: torch.device) -> Networks:

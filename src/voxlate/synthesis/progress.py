@@ -40,8 +40,8 @@ class Calls:
 
 
 @contextlib.contextmanager
-def count_calls(net: "nn.Module", report: Callable[[int], None] = no_report) -> Iterator[Calls]:
-    """Count the evaluations of `net` inside the block, without changing its results. report: is called with the count."""
+def count_calls(*nets: "nn.Module", report: Callable[[int], None] = no_report) -> Iterator[Calls]:
+    """Count the evaluations of networks inside the block, without changing their results. report: gets the count."""
     calls = Calls()
 
     def _count(
@@ -52,8 +52,9 @@ def count_calls(net: "nn.Module", report: Callable[[int], None] = no_report) -> 
         calls.count += len(output.image)
         report(calls.count)
 
-    hook = net.register_forward_hook(_count)
+    hooks = [net.register_forward_hook(_count) for net in nets]
     try:
         yield calls
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()

@@ -271,6 +271,13 @@ def read_json(path: Path | str) -> Any:
         raise BadInput(f"{path}: expected JSON, found something else ({error}).") from error
 
 
+def _nearest(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return next(
+        place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir()
+    )
+
+
 def _disk_is_full(error: Exception, folder: Path) -> bool:
     """Whether the disk is full; writers in C++ and Rust wrap the system's error, so text and free space are checked."""
     if isinstance(error, BadInput):
@@ -278,5 +285,5 @@ def _disk_is_full(error: Exception, folder: Path) -> bool:
     return (
         system_code(error) in FULL
         or "No space left" in str(error)
-        or shutil.disk_usage(folder).free < 2**16
+        or shutil.disk_usage(_nearest(folder)).free < 2**16
     )

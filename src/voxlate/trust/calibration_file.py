@@ -124,8 +124,8 @@ def find_calibration(
 
 
 def without_precision(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Synthesis options without the precision, because rounding errors are far below what a calibration states."""
-    return {key: value for key, value in options.items() if key != "precision"}
+    """Synthesis options without those of rounding, whose errors are far below what a calibration states."""
+    return {key: value for key, value in options.items() if key not in ("precision", "exact")}
 
 
 @lru_cache(maxsize=8)
