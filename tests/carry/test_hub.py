@@ -123,7 +123,7 @@ def test_the_card_states_scores_with_intervals_beside_baselines_and_the_calibrat
     assert metrics["mae"] == own["mean"]
     low, high = own["ci95"]
     assert f"| MAE [a.u.] | {own['mean']:.1f} ({low:.1f} to {high:.1f}) |" in body
-    assert "Images of weights.safetensors, 1 sample of 2 steps each." in body
+    assert "Images of weights.safetensors, 1 sample a case." in body
     assert "| score | synthesis | " in body  # a baseline is beside it
     assert "in the model's training" in body
     assert "3 patients that training did not see" in body  # of the calibration

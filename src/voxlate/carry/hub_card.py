@@ -50,7 +50,7 @@ def scores_of(out: Path, model: Model) -> Scores:
     weights = weights_of(model.origin)
     files = (weights, *weights.parent.glob("weights.*.safetensors"))
     own = {file_hash(file): file.name for file in files}
-    sentences = set[str]()
+    images = set[str]()
     for case in {row["case"] for row in document["cases"]}:
         stated = provenance_of(out, case)
         made_by = stated.get("model")
@@ -61,10 +61,10 @@ def scores_of(out: Path, model: Model) -> Scores:
             )
         options = stated.get("synth", {})
         drawn = plural(options.get("samples", 1), "sample")
-        sentences.add(
-            f"Images of {own[found]}, {drawn} of {plural(options.get('steps', 1), 'step')} each."
-        )
-    return Scores(document, " ".join(sorted(sentences)))
+        if model.recipe.method.is_stochastic and own[found] == weights.name:
+            drawn += f" of {plural(options.get('steps', 1), 'step')}"
+        images.add(f"Images of {own[found]}, {drawn} a case.")
+    return Scores(document, " ".join(sorted(images)))
 
 
 def write_card(
