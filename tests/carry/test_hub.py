@@ -123,7 +123,7 @@ def test_the_card_states_scores_with_intervals_beside_baselines_and_the_calibrat
     assert metrics["mae"] == own["mean"]
     low, high = own["ci95"]
     assert f"| MAE [a.u.] | {own['mean']:.1f} ({low:.1f} to {high:.1f}) |" in body
-    assert "Images of weights.safetensors, 1 sample of 2 steps each." in body
+    assert "Images of weights.safetensors, 1 sample a case." in body
     assert "| score | synthesis | " in body  # a baseline is beside it
     assert "in the model's training" in body
     assert "3 patients that training did not see" in body  # of the calibration
@@ -132,6 +132,22 @@ def test_the_card_states_scores_with_intervals_beside_baselines_and_the_calibrat
     assert "case0" not in card
     assert huggingface_hub.ModelCard(card).data.model_name == "tiny"
     assert done.commit == ""
+
+
+def test_the_card_of_a_starter_claims_no_patients_for_intervals_of_synthetic_heads(
+    shipped_starters, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("voxlate.starters.names.FOLDER", shipped_starters)
+    starter = "starter:head-mr-to-ct"
+    package.push(starter, REPO, dry_run=tmp_path / "pushed", onnx=False)
+    card = (tmp_path / "pushed" / "README.md").read_text()
+    calibration = card.partition("## Calibration")[2].partition("## ")[0]
+    assert "without a guarantee for patients" in calibration
+    assert "patients that training did not see" not in card
+    assert "Trained on synthetic heads only" in card
+    limits = package.info(starter)["card"]
+    assert all(line.removeprefix("Limit: ") in card for line in limits if line.startswith("Limit"))
+    assert load(tmp_path / "pushed", "cpu").calibration() is not None
 
 
 def test_scores_of_another_model_are_refused(run, diffusion, cohort, voxlate, out):

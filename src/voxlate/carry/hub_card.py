@@ -11,8 +11,11 @@ from voxlate.options.share import ABSENT
 from voxlate.recipe.provenance import provenance_of
 from voxlate.scoring.captions import training_note
 from voxlate.scoring.documents import read_scores
+from voxlate.scoring.intervals import describe_widening
 from voxlate.scoring.metrics import METRIC_OF
 from voxlate.scoring.verdict import SYNTHESIS, verdict_lines, verdicts
+from voxlate.starters.card import read_card
+from voxlate.starters.names import folder_of
 from voxlate.synthesis.model import Model
 from voxlate.system.errors import BadInput, plural
 from voxlate.system.files import write_text
@@ -50,7 +53,7 @@ def scores_of(out: Path, model: Model) -> Scores:
     weights = weights_of(model.origin)
     files = (weights, *weights.parent.glob("weights.*.safetensors"))
     own = {file_hash(file): file.name for file in files}
-    sentences = set[str]()
+    images = set[str]()
     for case in {row["case"] for row in document["cases"]}:
         stated = provenance_of(out, case)
         made_by = stated.get("model")
@@ -61,10 +64,10 @@ def scores_of(out: Path, model: Model) -> Scores:
             )
         options = stated.get("synth", {})
         drawn = plural(options.get("samples", 1), "sample")
-        sentences.add(
-            f"Images of {own[found]}, {drawn} of {plural(options.get('steps', 1), 'step')} each."
-        )
-    return Scores(document, " ".join(sorted(sentences)))
+        if model.recipe.method.is_stochastic and own[found] == weights.name:
+            drawn += f" of {plural(options.get('steps', 1), 'step')}"
+        images.add(f"Images of {own[found]}, {drawn} a case.")
+    return Scores(document, " ".join(sorted(images)))
 
 
 def write_card(
@@ -179,8 +182,8 @@ def _scores(model: Model, scores: Scores | None) -> list[str]:
     """Tables of scores with their intervals beside naive baselines, or what the training measured."""
     if scores is None:
         found = Run(weights_of(model.origin).parent).verdicts
-        said = verdict_lines(found) or ["Not measured."]
-        return ["Not scored on test cases. On validation cases of the training:", "", *said]
+        said = ["On validation cases of the training:", "", *verdict_lines(found)] if found else []
+        return ["Not scored on test cases.", *said]
     lines = [scores.images, ""]
     for name, part in scores.document["modalities"].items():
         lines += [*_table(name, part), ""]
@@ -223,6 +226,9 @@ def _calibration(calibrations: Sequence[Calibration]) -> list[str]:
     for calibration in calibrations:
         header = calibration.header
         what = f"Images of {plural(header.synth['samples'], 'sample')}:"
+        if widening := describe_widening(calibration.entry):
+            lines.append(f"{what} intervals {widening}, without a guarantee for patients.")
+            continue
         lines += [what, "", "```", *sentences(header), "```", ""]
     return lines or ["None: images have no prediction intervals."]
 
@@ -234,6 +240,8 @@ def _limits(
     yield "- A synthesised image may show structures that are not there, and lack some that are."
     yield "- Scans of other scanners, sequences, bodies or diseases may give wrong images; voxlate warns of some of them."
     yield "- Whether a scan was in the training cannot be checked, because its digests are not here."
+    if starter := model.header.get("starter"):
+        yield from (f"- {limit}" for limit in read_card(folder_of(starter["name"])).limits)
     if scores is None:
         yield "- No scores on test patients are stated."
     if not calibrations:
