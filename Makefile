@@ -16,7 +16,7 @@ PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3 py
 USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 FOUND = $(shell for name in $(PYTHONS); do "$$name" -c '$(USABLE)' 2>/dev/null && echo "$$name" && break; done)
 
-.PHONY: install demo test dicom test-bare durations test-slow check docs browser keep release fuzz chaos bench bench-gpu tables trust starters clean
+.PHONY: install demo test dicom test-bare durations test-slow test-import check docs browser keep release fuzz chaos bench bench-gpu tables trust starters clean
 
 install: .venv/installed
 
@@ -44,6 +44,11 @@ test-bare: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+# models of other packages, next to the packages themselves
+test-import: install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[import]'
+	$(BIN)/python -m pytest tests/training/test_foreign.py
 
 # the 48 orders of axes with dciodvfy, the speed of reading, and an Orthanc server where it is installed
 dicom: install

@@ -69,7 +69,6 @@ class ResEnc(NetSettings):
             nonlin=nn.LeakyReLU,
             nonlin_kwargs={"inplace": True},
         )
-        net.decoder.encoder = None  # the encoder's weights a second time, which no file may hold
         return Peer(net, False, 2 ** (len(blocks) - 1))
 
 

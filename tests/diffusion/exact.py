@@ -16,6 +16,7 @@ from voxlate.diffusion.sample import SamplerSettings, sample
 from voxlate.diffusion.samplers import Denoise
 from voxlate.diffusion.schedules import (
     Cosine,
+    CosineBetas,
     ExponentialVE,
     FlowMatching,
     GeometricVE,
@@ -37,6 +38,7 @@ SCHEDULES: dict[str, Schedule] = {
     "betas_of_002": LinearBetas(first=1e-4, last=0.02, count=1000),
     "betas_of_000": LinearBetas(first=1e-6, last=0.01, count=1000),
     "betas_of_004": LinearBetas(first=0.0015, last=0.0195, count=1000, spacing="sqrt"),
+    "cosine_betas": CosineBetas(),
     "linear_vp": LinearVP(),
     "exponential_ve": ExponentialVE(),
     "geometric_ve": GeometricVE(),

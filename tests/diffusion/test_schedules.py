@@ -16,6 +16,7 @@ from voxlate.diffusion.schedules import (
     LOG_SNR_LIMIT,
     AnySchedule,
     Cosine,
+    CosineBetas,
     ExponentialVE,
     FlowMatching,
     GeometricVE,
@@ -193,6 +194,22 @@ def test_variance_preserving_sampling_starts_from_unit_noise_and_exploding_from_
 
 
 # Tables of betas
+
+
+def test_cosine_betas_follow_the_cosine_up_to_their_largest_beta():
+    count = 1000
+    schedule = CosineBetas(count=count)
+    index = torch.arange(1, count, dtype=torch.float64)  # the last beta is cut to 0.999
+
+    def cosine(share):
+        return torch.cos((share + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    alpha, _ = schedule(index / count)
+    wanted = cosine(index / count) / cosine(torch.zeros(()))
+    torch.testing.assert_close(alpha**2, wanted.double(), rtol=1e-6, atol=0)
+    last = schedule(torch.ones(1))[0] ** 2
+    assert float(last / alpha[-1] ** 2) == pytest.approx(0.001, rel=1e-6)
+
 
 TABLES = [
     (LinearBetas(first=1e-6, last=1e-2, count=1000), 0.00662264, 372),

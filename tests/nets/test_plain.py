@@ -4,12 +4,14 @@ import pickle
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from voxlate import recipe
 from voxlate.nets.interface import Channels, NetworkInput
 from voxlate.nets.plain import PlainNet, settings_of
 from voxlate.system.errors import BadInput
+from voxlate.training.weights import load_method
 
 HERE = __name__
 
@@ -23,6 +25,18 @@ class TwoLayers(nn.Module):
 
     def forward(self, image):
         return self.layers(image)
+
+
+class HeldTwice(nn.Module):
+    """The decoder of nnU-Net's networks holds their encoder in this way."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.first = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.again = nn.ModuleList([self.first])
+
+    def forward(self, image):
+        return self.again[0](image)
 
 
 class Noisy(nn.Module):
@@ -134,3 +148,18 @@ def test_a_plain_module_trains_and_synthesises(images_by):
 @pytest.mark.slow
 def test_a_plain_module_gives_the_same_image_by_local_workers(images_by):
     assert images_by("--executor", "local", "--workers", 2) == images_by()
+
+
+def test_a_layer_that_a_module_holds_twice_is_saved_once_and_loaded_by_both_names(
+    voxlate, prepared, cohort, tiny, tmp_path
+):
+    run = tmp_path / "run"
+    line = [tiny, "--data", prepared, "--out", run, "--set", f'net={{ kind = "{HERE}:HeldTwice" }}']
+    voxlate("train", *line, "--allow-code").done()
+    stored = load_file(run / "weights.safetensors")
+    assert sorted(stored) == ["net.module.first.bias", "net.module.first.weight"]
+    net = load_method(run, allow_code=True)[0].net.module
+    assert torch.equal(net.first.weight, stored["net.module.first.weight"])
+    assert net.again[0].weight is net.first.weight
+    voxlate("train", run, "--steps", "+2", "--allow-code").done()
+    voxlate("synth", run, cohort, "--out", tmp_path / "out", "--allow-code").done()

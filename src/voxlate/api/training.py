@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from rich.text import Text
 
@@ -29,8 +29,10 @@ from voxlate.synthesis.model import Model, load
 from voxlate.system.errors import BadInput
 from voxlate.system.messages import message
 from voxlate.training.continuing import train_further
+from voxlate.training.foreign import Stated
+from voxlate.training.foreign_formats import READERS, import_model
 from voxlate.training.log_file import read_verdicts
-from voxlate.training.pretrained import import_autoencoder, net_changes
+from voxlate.training.pretrained import Source, import_autoencoder, net_changes
 from voxlate.training.published import import_run
 from voxlate.training.run import Run
 from voxlate.training.train import Beginning
@@ -53,7 +55,9 @@ OF_PLAN = (
 )
 OF_RECIPE = ("changes", "start", "reuse", "fold", "small", *OF_PLAN)
 FLAGS = {"changes": "--set", "start": "--init", "memory_bytes": "--memory"}
-Publication = Literal["xmodality", "kl-f4", "kl-f8"]
+Publication = Literal[
+    "xmodality", "kl-f4", "kl-f8", "diffusers", "monai", "nnunet", "konfai", "pix2pix"
+]
 
 
 @command
@@ -332,11 +336,20 @@ def import_weights(
 ) -> Run:
     """Convert published weights into a run: a network that synthesise accepts, or an autoencoder for train's `reuse`.
 
-    source: "xmodality"; or "kl-f4" or "kl-f8" for an autoencoder of latent diffusion, which takes no changes.
-    weights: published file (safetensors).
+    source: "xmodality"; "kl-f4" or "kl-f8" for an autoencoder of latent diffusion, which takes no changes; or the
+        package of a model: "diffusers", "monai", "nnunet", "konfai" or "pix2pix".
+    weights: published file (safetensors); a package's own folder or file.
     out: output folder.
     """
     asked = check_options(ImportOptions, options, changes)
+    recipe = None if asked.recipe is None else str(asked.recipe)
+    if source in READERS:
+        stated = Stated(recipe, asked.changes or {}, asked.spacing_mm, asked.any_spacing)
+        return import_model(source, Path(weights), stated, Path(out))
+    if recipe or asked.spacing_mm or asked.any_spacing:
+        raise BadInput(
+            f"import: expected no recipe and no spacing with {source}, whose preprocessing was published, found one. Drop --recipe, --spacing and --any-spacing."
+        )
     if source == "xmodality":
         return import_run(Path(weights), Path(out), asked.changes or {})
     if asked.changes:
@@ -344,13 +357,13 @@ def import_weights(
         raise BadInput(
             f"--set: expected none with {source}, whose file states all keys, found {found!r}. Drop it."
         )
-    return import_autoencoder(source, Path(weights), Path(out))
+    return import_autoencoder(cast(Source, source), Path(weights), Path(out))
 
 
-def describe_imported(run: Run, source: Publication) -> list[str]:
+def describe_imported(run: Run) -> list[str]:
     """What the command line prints of imported weights: the next command."""
     out = run.folder
-    if source == "xmodality":
+    if read_header(run.weights())["recipe"]["method"]["kind"] != "autoencoding":
         return [f"{run.weights()} is the model. Next:  voxlate synth {out} SCANS --out OUT"]
     return [
         f"{run.weights()} is the autoencoder. Next:",

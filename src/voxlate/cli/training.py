@@ -195,17 +195,24 @@ def train(
 @command(
     "import xmodality adm.safetensors --out RUN",
     "import kl-f4 vae.safetensors --out KL",
+    "import diffusers FOLDER --recipe stated.toml --spacing 1 1 1 --out RUN",
     name="import",
 )
 def import_weights(
     source: Annotated[
-        Literal["xmodality", "kl-f4", "kl-f8"],
+        Literal["xmodality", "kl-f4", "kl-f8", "diffusers", "monai", "nnunet", "konfai", "pix2pix"],
         Argument(
             metavar="SOURCE",
-            help="Origin of the weights: xmodality, or kl-f4 or kl-f8 for an autoencoder of latent diffusion.",
+            help="Origin of the weights: xmodality; kl-f4 or kl-f8 for an autoencoder of latent diffusion; or a package: diffusers, monai, nnunet, konfai, pix2pix.",
         ),
     ],
-    weights: Annotated[Path, Argument(metavar="WEIGHTS", help="Published file (safetensors).")],
+    weights: Annotated[
+        Path,
+        Argument(
+            metavar="WEIGHTS",
+            help="Published file (safetensors), or a package's own file or folder.",
+        ),
+    ],
     to: To,
     options: ImportOptions,
 ) -> None:
@@ -216,7 +223,7 @@ def import_weights(
     from voxlate.api.training import describe_imported
     from voxlate.api.training import import_weights as run
 
-    for line in describe_imported(run(source, weights, to, options), source):
+    for line in describe_imported(run(source, weights, to, options)):
         say(line)
 
 

@@ -227,11 +227,44 @@ class LinearAlpha(Schedule):
         return sigma**2 / (1 + alpha)  # 1 − alpha, without losing digits near 0
 
 
-@settings
-class LinearBetas(Schedule):
+class BetaTable(Schedule):
     """The betas of a discrete DDPM as a table: index i of `count` is t = (i + 1) / count, t = 0 the image itself.
 
     alpha² is the running product of 1 − beta; between two indices log_snr is linear, before the first sigma² is.
+    """
+
+    count: int
+
+    @abstractmethod
+    def betas(self) -> Tensor:
+        """Beta of each index, float64 [count]."""
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Log-SNR of each index."""
+        return tuple(_table(self).tolist())
+
+    def _log_snr(self, t: Tensor) -> Tensor:
+        table = _table(self).to(t.device)
+        place = t * self.count - 1
+        index = place.detach().floor().clamp(0, self.count - 2).long()
+        inside = table[index] + (place - index) * (table[index + 1] - table[index])
+        first = torch.sigmoid(-table[0])  # the variance at index 0, its beta
+        variance = torch.minimum(first * t * self.count, first)
+        return torch.where(place < 0, torch.log1p(-variance) - torch.log(variance), inside)
+
+
+@lru_cache
+def _table(schedule: BetaTable) -> Tensor:
+    """Log-SNR of each index, float64 [count]."""
+    log_alpha2 = torch.log1p(-schedule.betas()).cumsum(0)
+    return log_alpha2 - torch.log(-torch.expm1(log_alpha2))
+
+
+@settings
+class LinearBetas(BetaTable):
+    """Betas that grow evenly, or whose square roots do.
+
     Source: Ho et al. 2020; spacing "sqrt" is the "scaled linear" of latent diffusion (Rombach et al. 2022).
     """
 
@@ -244,25 +277,28 @@ class LinearBetas(Schedule):
         setting("Whether beta grows evenly, or its square root."),
     ] = "linear"
 
-    def _log_snr(self, t: Tensor) -> Tensor:
-        table = _table(self.first, self.last, self.count, self.spacing).to(t.device)
-        place = t * self.count - 1
-        index = place.detach().floor().clamp(0, self.count - 2).long()
-        inside = table[index] + (place - index) * (table[index + 1] - table[index])
-        variance = (self.first * t * self.count).clamp(max=self.first)
-        return torch.where(place < 0, torch.log1p(-variance) - torch.log(variance), inside)
+    def betas(self) -> Tensor:
+        """Beta of each index."""
+        power = 2.0 if self.spacing == "sqrt" else 1.0
+        first, last = self.first ** (1 / power), self.last ** (1 / power)
+        return torch.linspace(first, last, self.count, dtype=torch.float64) ** power
 
 
-@lru_cache
-def _table(first: float, last: float, count: int, spacing: str) -> Tensor:
-    """Log-SNR of each index, float64 [count]."""
-    power = 2.0 if spacing == "sqrt" else 1.0
-    betas = (
-        torch.linspace(first ** (1 / power), last ** (1 / power), count, dtype=torch.float64)
-        ** power
-    )
-    log_alpha2 = torch.log1p(-betas).cumsum(0)
-    return log_alpha2 - torch.log(-torch.expm1(log_alpha2))
+@settings
+class CosineBetas(BetaTable):
+    """Betas by which alpha² follows cos²((t + 0.008) / 1.008 · pi/2), each at most 0.999.
+
+    Source: Nichol & Dhariwal 2021, eq. 17; "squaredcos_cap_v2" of diffusers.
+    """
+
+    kind: Literal["cosine_betas"] = "cosine_betas"
+    count: Annotated[int, setting("Number of betas, T.", ge=2)] = 1000
+
+    def betas(self) -> Tensor:
+        """Beta of each index."""
+        share = torch.arange(self.count + 1, dtype=torch.float64) / self.count
+        alpha2 = torch.cos((share + 0.008) / 1.008 * math.pi / 2).square()
+        return (1 - alpha2[1:] / alpha2[:-1]).clamp(max=0.999)
 
 
 @settings
@@ -351,6 +387,7 @@ AnySchedule = Annotated[
     | Sigmoid
     | LinearAlpha
     | LinearBetas
+    | CosineBetas
     | LinearVP
     | ExponentialVE
     | GeometricVE

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxlate.diffusion.schedules import LOG_SNR_LIMIT, LinearBetas, Schedule
+from voxlate.diffusion.schedules import LOG_SNR_LIMIT, BetaTable, Schedule
 from voxlate.system.config import setting, settings
 from voxlate.system.errors import BadInput
 
@@ -154,10 +154,10 @@ def _karras(first: Tensor, last: Tensor, share: Tensor, rho: float = 7.0) -> Ten
 
 
 def _index_grid(schedule: Schedule, steps: int, start: float, end: float) -> Tensor:
-    if not isinstance(schedule, LinearBetas):
+    if not isinstance(schedule, BetaTable):
         found = type(schedule).__name__
         raise BadInput(
-            f'times: expected a schedule of kind "linear_betas" for grid "index", found {found}. Use grid "t".'
+            f'times: expected a schedule of kind "linear_betas" or "cosine_betas" for grid "index", found {found}. Use grid "t".'
         )
     top = round(start * schedule.count) - 1
     if not 2 <= steps <= top + 1:

@@ -15,7 +15,7 @@ from voxlate.diffusion.objective import AnyWeight, MinSnr, mean_in_mask
 from voxlate.diffusion.prediction import Kind, denoiser, diffuse, per_item, target, to_x0
 from voxlate.diffusion.sample import SamplerSettings, check_sampler_fits, sample, with_known
 from voxlate.diffusion.samplers import Denoise
-from voxlate.diffusion.schedules import AnySchedule, Schedule, ShiftedCosine
+from voxlate.diffusion.schedules import AnySchedule, BetaTable, Schedule, ShiftedCosine
 from voxlate.diffusion.times import AnyTimes, UniformTimes
 from voxlate.diffusion.windows import denoise_windows
 from voxlate.methods.method import (
@@ -69,7 +69,9 @@ class DiffusionSettings(MethodSettings):
 
     def build(self, net: NetSettings, task: Task, channels: Channels) -> "Diffusion":
         """The method with fresh weights."""
-        method = Diffusion(self, net.build(channels), task, channels.state)
+        levels = self.schedule.levels if isinstance(self.schedule, BetaTable) else ()
+        network = net.build(replace(channels, levels=levels))
+        method = Diffusion(self, network, task, channels.state)
         method.pair_channels = (channels.state, sum(channels.images.values()))
         return method
 

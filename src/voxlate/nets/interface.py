@@ -55,8 +55,8 @@ class Channels:
     """The channels of a network's inputs and outputs.
 
     images: of each image, by name and in order; state: 0 where there is none; out: of the image that it returns; code:
-    length of the configuration code; noisy: whether the noise level is an input; features: of each feature map; masked:
-    whether all is background outside a mask, so that nothing is synthesised at an image's border.
+    length of the configuration code; noisy: whether the noise level is an input; levels: the log-SNR of each index of a
+    discrete schedule; features: of each feature map; masked: whether all is background outside a mask, so that nothing is synthesised at an image's border.
     """
 
     images: Mapping[str, int]
@@ -64,6 +64,7 @@ class Channels:
     state: int = 0
     code: int = 0
     noisy: bool = False
+    levels: tuple[float, ...] = ()
     features: tuple[int, ...] = ()
     masked: bool = False
 

@@ -174,6 +174,13 @@ Device = Annotated[
     Option("Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu.", metavar="NAME"),
 ]
 AllowCode = Annotated[bool, Option("Import and run the model's own Python code.")]
+
+
+def in_array_order(sizes: Sequence[Any]) -> tuple[Any, ...]:
+    """Sizes in the order of arrays (z, y, x) from those in the order of the command line."""
+    return tuple(reversed(sizes))
+
+
 CHANGES = Option(
     "Change of a key of the recipe, such as train.steps=500. Repeatable.",
     flag="--set",

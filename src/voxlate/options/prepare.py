@@ -1,16 +1,18 @@
 """Options of `prepare`."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from voxlate.options.executors import ExecutorOptions
 from voxlate.options.layout import Layout
-from voxlate.options.option import ADVANCED, MAIN, PREPARATION, Option, options
-
-
-def _in_array_order(sizes: Sequence[Any]) -> tuple[Any, ...]:
-    """Sizes in the order of arrays (z, y, x) from those in the order of the command line."""
-    return tuple(reversed(sizes))
+from voxlate.options.option import (
+    ADVANCED,
+    MAIN,
+    PREPARATION,
+    Option,
+    in_array_order,
+    options,
+)
 
 
 @options
@@ -42,7 +44,7 @@ class PrepareOptions(Layout, ExecutorOptions):
             flag="--spacing",
             panel=PREPARATION,
             metavar="X Y Z",
-            read=_in_array_order,
+            read=in_array_order,
         ),
     ] = None
     matrix: Annotated[
@@ -51,7 +53,7 @@ class PrepareOptions(Layout, ExecutorOptions):
             "Columns and rows to which every slice is resized, instead of --spacing.",
             panel=PREPARATION,
             metavar="X Y",
-            read=_in_array_order,
+            read=in_array_order,
         ),
     ] = None
     fixed: Annotated[

@@ -33,6 +33,8 @@ from voxlate.nets.completion.hi_net import HiNet
 from voxlate.nets.completion.mm_gan import MMGAN
 from voxlate.nets.completion.mm_syn import MMSYN
 from voxlate.nets.completion.ucd_gan import UcDGAN
+from voxlate.nets.foreign import ForeignAutoencoder, ForeignNetwork
+from voxlate.nets.pix2pix import Pix2PixUNet
 from voxlate.nets.plain import settings_of_module
 from voxlate.nets.resnet import ResNet
 from voxlate.nets.unet import UNet
@@ -70,7 +72,10 @@ AnyNet = Annotated[
     | MMGAN
     | MMSYN
     | CocaGAN
-    | UcDGAN,
+    | UcDGAN
+    | Pix2PixUNet
+    | ForeignNetwork
+    | ForeignAutoencoder,
     Field(discriminator="kind"),
     Importable(settings_of_module),
 ]

@@ -15,6 +15,8 @@ from voxlate.system.files import sha256_of
 from voxlate.training.run import Run, begin_run, software
 from voxlate.training.weights import save_weights
 
+AS_SCANNED = Preparation()
+
 
 def wrong_weights(sentence: str) -> BadInput:
     """The error of a file that is not as it was published."""
@@ -22,10 +24,16 @@ def wrong_weights(sentence: str) -> BadInput:
 
 
 def write_imported(
-    out: Path, weights: Path, form: str, recipe: Recipe, method: nn.Module, steps: int
+    out: Path,
+    weights: Path,
+    form: str,
+    recipe: Recipe,
+    method: nn.Module,
+    steps: int,
+    prepared: Preparation = AS_SCANNED,
 ) -> Run:
-    """Write the run of a method whose weights are from a file; form: the file's format."""
-    header = _header(recipe, method, steps)
+    """Write the run of a method whose weights are from a file; form: the file's format; prepared: the grid of its scans."""
+    header = _header(recipe, method, steps) | {"preparation": asdict(prepared)}
     digest = sha256_of(weights)
     imported = {"imported": {"file": weights.name, "sha256": digest, "format": form}}
     run = begin_run(out, recipe, f"# Imported from {weights.name} (sha256 {digest}).\n", imported)
@@ -45,7 +53,6 @@ def _header(recipe: Recipe, method: nn.Module, steps: int) -> dict[str, Any]:
         "recipe": to_dict(recipe),
         "units": {name: unit_of(name) for name in (*recipe.data.source, *recipe.data.target)},
         "target_scales": {name: scales[name] for name in recipe.data.target},
-        "preparation": asdict(Preparation()),
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
         "steps": steps,
         "seconds": 0.0,

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -214,6 +214,15 @@ def unfit(run: Run, stage: FullStage) -> str:
 def net_changes(run: Run) -> str:
     """The options that set a latent recipe's autoencoder to the network of a pretrained one."""
     net = read_header(run.weights())["recipe"]["net"]
+    if net["kind"] != KLAutoencoder.kind:
+        return f"--set 'stages.autoencoder.net={_inline(net)}'"
     return " ".join(
         f"--set 'stages.autoencoder.net.{key}={json.dumps(net[key])}'" for key in OWN_KEYS
     )
+
+
+def _inline(value: Any) -> str:
+    """A value as TOML in one line."""
+    if not isinstance(value, dict):
+        return json.dumps(value)
+    return "{ " + ", ".join(f"{key} = {_inline(inner)}" for key, inner in value.items()) + " }"

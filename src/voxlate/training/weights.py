@@ -85,7 +85,9 @@ def file_hash(path: Path) -> str:
 
 def save_weights(path: Path, method: nn.Module, header: Mapping[str, Any]) -> None:
     """Write the weights of a method with this header; raises BadInput if a weight is not finite."""
-    write_weights(path, dict(method.state_dict()), header)
+    firsts = _first_names(method)
+    tensors = {name: tensor for name, tensor in method.state_dict().items() if firsts[name] == name}
+    write_weights(path, tensors, header)
 
 
 def write_weights(path: Path, tensors: dict[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -137,8 +139,22 @@ def load_weights(method: nn.Module, path: Path) -> None:
     """Load weights into a method; raises BadInput with the first tensor that is missing, unknown or of another shape."""
     tensors = read_weights(path)
     _check_finite(tensors, path)
+    tensors = _with_all_names(method, tensors)
     _check_shapes(method, tensors, path)
     method.load_state_dict(tensors)
+
+
+def _first_names(method: nn.Module) -> dict[str, str]:
+    """The first name of each tensor of a method: modules may share tensors, which a file holds once."""
+    firsts = dict[int, str]()
+    named = method.state_dict(keep_vars=True).items()
+    return {name: firsts.setdefault(id(tensor), name) for name, tensor in named}
+
+
+def _with_all_names(method: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file by all names that they have in a method."""
+    firsts = _first_names(method).items()
+    return {**{name: tensors[first] for name, first in firsts if first in tensors}, **tensors}
 
 
 def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -184,7 +200,8 @@ def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, d
         _check_provenance(Run(path), header["recipe"])
     # A network of another size may be too large to build. External code may compute while it builds.
     with suppress(NotImplementedError, RuntimeError), torch.device("meta"):
-        _check_shapes(recipe.build(), read_weights(weights), weights)
+        built = recipe.build()
+        _check_shapes(built, _with_all_names(built, read_weights(weights)), weights)
     method = recipe.build()
     load_weights(method, weights)
     return method.eval().requires_grad_(False), recipe, header

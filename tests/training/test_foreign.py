@@ -1,0 +1,791 @@
+"""Models of other packages: the same image as the package's own module, and every way in which a folder may be wrong."""
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rows import every_row
+from voxlate import recipe as recipes
+from voxlate.diffusion.schedules import CosineBetas, LinearBetas
+from voxlate.nets.interface import NetworkInput
+from voxlate.synthesis.model import load
+from voxlate.system.errors import BadInput
+from voxlate.training.foreign import Stated
+from voxlate.training.foreign_formats import READERS, import_model
+from voxlate.training.pretrained import net_changes, unfit
+from voxlate.training.run import Run
+
+MOST = 1e-4
+STATED = """
+data = {{ source = {source}, target = ["ct"], patch = {patch}, axes = "SAR"{more} }}
+net = {{ {net} }}
+[intensity]
+ct = {{ kind = "window", low = -1000, high = 1000 }}
+{maps}
+"""
+RANGES = "input_range = { t1 = [0, 1] }, output_range = [0, 2]"
+UNET = {
+    "block_out_channels": [8, 16],
+    "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+    "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
+    "norm_num_groups": 4,
+    "attention_head_dim": None,
+    "layers_per_block": 1,
+    "sample_size": None,
+}
+
+
+def random(module: nn.Module) -> nn.Module:
+    """A module with weights of which none is 0, in evaluation mode."""
+    torch.manual_seed(1)
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point():
+            factor = tensor.ndim == 1 and name.endswith(("weight", "running_var"))
+            if tensor.ndim < 2:
+                tensor.uniform_(0.5 if factor else -0.2, 1.5 if factor else 0.2)
+            else:
+                tensor.mul_(1.5)
+    return module.eval()
+
+
+def stated(folder: Path, net: str = "", patch=(1, 16, 16), source=("t1",), more="") -> Stated:
+    """A recipe that states the inputs and the preprocessing."""
+    maps = "\n".join(f'{name} = {{ kind = "minmax", per = "volume" }}' for name in source)
+    path = folder / "stated.toml"
+    path.write_text(
+        STATED.format(source=json.dumps(source), patch=list(patch), net=net, maps=maps, more=more)
+    )
+    return Stated(str(path), any_spacing=True)
+
+
+def as_ours(x: Tensor, low: float, high: float) -> Tensor:
+    """Values of a range in voxlate's network units."""
+    return (x - low) * 2 / (high - low) - 1
+
+
+def volumes(x: Tensor) -> Tensor:
+    return x[:, :, None] if x.dim() == 4 else x
+
+
+def network(source: str, place: Path, told: Stated) -> Callable[..., Tensor]:
+    """The network inside an imported run, as a function of images by name."""
+    net = load(import_model(source, place, told, told_out(place)).folder).method.net
+
+    def _run(log_snr: Tensor | None = None, state: Tensor | None = None, **images: Tensor):
+        given = {name: volumes(image) for name, image in images.items()}
+        noisy = None if state is None else volumes(state)
+        with torch.no_grad():
+            return net(NetworkInput(given, noisy, log_snr=log_snr)).image
+
+    return _run
+
+
+def told_out(place: Path) -> Path:
+    return place.parent / f"{place.name}_run"
+
+
+# Writers of the packages' own formats, on random weights.
+
+
+def bundle(folder: Path, network_def: dict[str, Any], module: nn.Module, **more: Any) -> Path:
+    (folder / "configs").mkdir(parents=True)
+    (folder / "models").mkdir()
+    (folder / "configs" / "inference.json").write_text(
+        json.dumps({"network_def": network_def, **more})
+    )
+    torch.save(module.state_dict(), folder / "models" / "model.pt")
+    return folder
+
+
+def basic_unet(folder: Path, dims: int = 2) -> tuple[Path, nn.Module]:
+    nets = pytest.importorskip("monai.networks.nets")
+    keys = {"spatial_dims": dims, "in_channels": 1, "out_channels": 1}
+    keys["features"] = [4, 4, 8, 8, 8, 4]
+    module = random(nets.BasicUNet(**keys))
+    return bundle(folder / "basic", {"_target_": "BasicUNet", **keys}, module), module
+
+
+def diffusers_unet(folder: Path, scheduler: str = "DDIMScheduler", **keys: Any):
+    diffusers = pytest.importorskip("diffusers")
+    module = random(diffusers.UNet2DModel(in_channels=2, out_channels=1, **UNET))
+    module.save_pretrained(folder / "unet")
+    schedule = getattr(diffusers, scheduler)(**keys)
+    schedule.save_pretrained(folder / "unet")
+    return folder / "unet", module, schedule
+
+
+def nnunet(folder: Path, kind: str, dims: int, inputs: int = 1) -> tuple[Path, nn.Module]:
+    unets = pytest.importorskip("dynamic_network_architectures.architectures.unet")
+    repeats = "n_blocks_per_stage" if kind.startswith("Res") else "n_conv_per_stage"
+    keys = {
+        "n_stages": 3,
+        "features_per_stage": [4, 8, 8],
+        "kernel_sizes": [[3] * dims] * 3,
+        "strides": [[1] * dims, [2] * dims, [*[1] * (dims - 2), 2, 2]],
+        repeats: [1, 2, 2],
+        "n_conv_per_stage_decoder": [1, 1],
+        "conv_bias": True,
+        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+        "nonlin_kwargs": {"inplace": True},
+    }
+    conv = {2: nn.Conv2d, 3: nn.Conv3d}[dims]
+    norm = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}[dims]
+    layers = {"conv_op": conv, "norm_op": norm, "nonlin": nn.LeakyReLU}
+    module = random(
+        getattr(unets, kind)(
+            input_channels=inputs, num_classes=1, deep_supervision=True, **keys, **layers
+        )
+    )
+    names = {name: f"{layer.__module__}.{layer.__name__}" for name, layer in layers.items()}
+    architecture = {
+        "network_class_name": f"dynamic_network_architectures.architectures.unet.{kind}",
+        "arch_kwargs": {**keys, **names, "dropout_op": None, "dropout_op_kwargs": None},
+        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    }
+    place = folder / "nnUNetTrainer__nnUNetPlans__own"
+    (place / "fold_0").mkdir(parents=True)
+    base = {
+        "architecture": architecture,
+        "spacing": [2.0, 1.0, 1.0],
+        "patch_size": [8, 16, 16],
+        "normalization_schemes": ["ZScoreNormalization"],
+    }
+    configurations = {"base": base, "own": {"inherits_from": "base"}}
+    plans = {"configurations": configurations, "transpose_forward": [0, 1, 2]}
+    (place / "plans.json").write_text(json.dumps(plans))
+    names = {str(number): f"scan{number}" for number in range(inputs)}
+    (place / "dataset.json").write_text(json.dumps({"channel_names": names, "labels": {}}))
+    checkpoint = {"network_weights": module.state_dict(), "init_args": {"configuration": "own"}}
+    torch.save({**checkpoint, "current_epoch": 5}, place / "fold_0" / "checkpoint_final.pth")
+    module.decoder.deep_supervision = False
+    return place, module
+
+
+@every_row("dims", (2, 3))
+def test_a_basic_unet_of_monai_gives_the_module_s_image_in_its_own_ranges(tmp_path, dims):
+    place, module = basic_unet(tmp_path, dims)
+    sides = (48, 32) if dims == 2 else (16, 48, 32)
+    ours = network(
+        "monai", place, stated(tmp_path, RANGES, (dims - 1 if dims == 2 else 16, 16, 16))
+    )
+    image = torch.rand(2, 1, *sides)
+    with torch.no_grad():
+        expected = as_ours(module(image), 0, 2)
+    assert (ours(t1=as_ours(image, 0, 1)) - volumes(expected)).abs().max() < MOST
+
+
+@every_row("kind", ("PlainConvUNet", "ResidualEncoderUNet"))
+@every_row("dims", (2, 3))
+def test_a_network_of_nnunet_s_plans_gives_the_module_s_image(tmp_path, kind, dims):
+    place, module = nnunet(tmp_path, kind, dims, inputs=2)
+    ranges = "inputs = ['t2', 't1'], input_range = { t1 = [-1, 1], t2 = [-3, 3] }, output_range = [-1, 1]"
+    patch = (1, 16, 16) if dims == 2 else (8, 16, 16)
+    ours = network("nnunet", place, stated(tmp_path, ranges, patch, ("t1", "t2")))
+    t1, t2 = torch.randn(2, 1, 1, *patch[-dims:])
+    with torch.no_grad():
+        expected = volumes(module(torch.cat([t2, t1], dim=1)))
+    assert expected.std() > 0.05
+    assert (ours(t1=t1, t2=t2 / 3) - expected).abs().max() < MOST
+
+
+SCHEDULES = [
+    ({"beta_schedule": "linear"}, LinearBetas()),
+    (
+        {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+        LinearBetas(first=0.00085, last=0.012, spacing="sqrt"),
+    ),
+    ({"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 500}, CosineBetas(count=500)),
+]
+
+
+@every_row("keys, schedule", SCHEDULES)
+@every_row("prediction, ours", [("epsilon", "eps"), ("sample", "x0"), ("v_prediction", "v")])
+def test_a_scheduler_of_diffusers_is_ours_to_the_sixth_digit(
+    tmp_path, keys, schedule, prediction, ours
+):
+    place, _, theirs = diffusers_unet(tmp_path, "DDPMScheduler", prediction_type=prediction, **keys)
+    method = READERS["diffusers"](place).tables["method"]
+    assert method["prediction"] == ours
+    assert method["clip"] == [-1, 1]
+    recipe = load(import_model("diffusers", place, noisy(tmp_path), tmp_path / "r").folder).recipe
+    assert recipe.method.schedule == schedule
+    count = schedule.count
+    alpha, _ = schedule((torch.arange(count, dtype=torch.float64) + 1) / count)
+    assert (alpha**2 - theirs.alphas_cumprod).abs().max() < 1e-6
+
+
+def noisy(folder: Path) -> Stated:
+    return stated(folder, "inputs = ['t1', 'state'], input_range = { t1 = [-1, 1] }")
+
+
+def test_a_unet_of_diffusers_gets_the_index_of_each_noise_level(tmp_path):
+    place, module, schedule = diffusers_unet(tmp_path)
+    ours = network("diffusers", place, noisy(tmp_path))
+    state, image = torch.randn(2, 3, 1, 16, 12)
+    index = torch.tensor([0, 431, 999])
+    alpha2 = schedule.alphas_cumprod.double()[index]
+    with torch.no_grad():
+        expected = module(torch.cat([image, state], dim=1), index).sample
+    found = ours(torch.log(alpha2 / (1 - alpha2)).float(), state, t1=image)
+    assert (found - volumes(expected)).abs().max() < MOST
+
+
+@every_row("dims", (2, 3))
+def test_a_diffusion_unet_of_monai_gives_the_module_s_prediction_by_its_scheduler(tmp_path, dims):
+    nets = pytest.importorskip("monai.networks.nets")
+    schedulers = pytest.importorskip("monai.networks.schedulers")
+    keys = {
+        "spatial_dims": dims,
+        "in_channels": "@channels",
+        "out_channels": 1,
+        "channels": [8, 16],
+        "attention_levels": [False, True],
+        "num_head_channels": 8,
+        "num_res_blocks": 1,
+        "norm_num_groups": 4,
+    }
+    module = random(nets.DiffusionModelUNet(**(keys | {"in_channels": 2})))
+    betas = {"schedule": "scaled_linear_beta", "beta_start": 0.0015, "beta_end": 0.0195}
+    place = bundle(
+        tmp_path / "bundle",
+        {"_target_": "monai.networks.nets.DiffusionModelUNet", **keys},
+        module,
+        noise_scheduler={"_target_": "DDPMScheduler", **betas, "clip_sample": False},
+        channels=2,
+    )
+    patch = (1, 16, 16) if dims == 2 else (4, 16, 16)
+    told = stated(tmp_path, "inputs = ['state', 't1'], input_range = { t1 = [-1, 1] }", patch)
+    ours = network("monai", place, told)
+    state, image = torch.randn(2, 2, 1, *patch[-dims:])
+    index = torch.tensor([17, 803])
+    alpha2 = schedulers.DDPMScheduler(**betas).alphas_cumprod.double()[index]
+    with torch.no_grad():
+        expected = module(torch.cat([state, image], dim=1), index)
+    found = ours(torch.log(alpha2 / (1 - alpha2)).float(), state, t1=image)
+    assert (found - volumes(expected)).abs().max() < MOST
+
+
+def autoencoder(folder: Path, package: str, colours: int) -> tuple[Path, nn.Module]:
+    """A KL autoencoder that halves the sides once, in its package's format."""
+    if package == "diffusers":
+        keys = {
+            "in_channels": colours,
+            "out_channels": colours,
+            "down_block_types": ["DownEncoderBlock2D"] * 2,
+            "up_block_types": ["UpDecoderBlock2D"] * 2,
+            "block_out_channels": [8, 16],
+            "norm_num_groups": 4,
+            "latent_channels": 2,
+        }
+        module = random(pytest.importorskip("diffusers").AutoencoderKL(**keys))
+        module.save_pretrained(folder / "vae")
+        return folder / "vae", module
+    keys = {
+        "spatial_dims": 2,
+        "in_channels": colours,
+        "out_channels": colours,
+        "channels": [8, 16],
+        "num_res_blocks": [1, 1],
+        "attention_levels": [False, False],
+        "latent_channels": 2,
+        "norm_num_groups": 4,
+    }
+    module = random(pytest.importorskip("monai.networks.nets").AutoencoderKL(**keys))
+    return bundle(folder / "vae", {"_target_": "AutoencoderKL", **keys}, module), module
+
+
+@every_row("package", ("diffusers", "monai"))
+@every_row("colours", (1, 3))
+def test_a_kl_autoencoder_gives_the_moments_and_the_image_of_the_module(tmp_path, package, colours):
+    place, module = autoencoder(tmp_path, package, colours)
+    told = Stated(changes={"net.range": [0, 1]})
+    run = import_model(package, place, told, tmp_path / "run")
+    ours = load(run.folder).method.net
+    x = torch.rand(2, 1, 16, 12)
+    z = torch.randn(2, 2, 8, 6)
+    with torch.no_grad():
+        if package == "diffusers":
+            moments = module.encode(x.expand(-1, colours, -1, -1)).latent_dist
+            wanted = moments.mean, moments.logvar, module.decode(z).sample
+        else:
+            mean, sigma = module.encode(x.expand(-1, colours, -1, -1))
+            wanted = mean, 2 * sigma.log(), module.decode(z)
+        found = *ours.encode(volumes(as_ours(x, 0, 1))), ours.decode(volumes(z))
+    wanted = *wanted[:2], as_ours(wanted[2].mean(1, keepdim=True), 0, 1)
+    for ours_, theirs in zip(found, wanted):
+        assert theirs.std() > 0.05
+        assert (ours_ - volumes(theirs)).abs().max() < MOST
+
+
+def test_the_line_that_an_imported_autoencoder_prints_makes_a_recipe_take_it(tmp_path, voxlate):
+    place, _ = autoencoder(tmp_path, "diffusers", 1)
+    line = f"import diffusers {place} --set net.range=[-1,1] --out {tmp_path / 'KL'}"
+    said = voxlate(*line.split()).done().out
+    run = Run(tmp_path / "KL")
+    assert f"--reuse {run.folder}" in said
+    flags = shlex.split(net_changes(run))
+    changes = dict(change.split("=", 1) for change in flags if change != "--set")
+    recipe = recipes.read("make_a_volume_slices_swi_mra", changes)
+    stage = next(stage for stage in recipe.all_stages if stage.name == "autoencoder")
+    assert unfit(run, stage) == ""
+
+
+def unet_plus_plus(place: Path) -> nn.Module:
+    """A checkpoint of KonfAI's U-Net++ of three slices."""
+    nets = pytest.importorskip("konfai.models.python.segmentation.unetplusplus")
+    keys = {"encoder_name": "resnet18", "decoder_channels": [16, 8, 8, 8, 4]}
+    module = random(nets.UNetPlusPlus(dim=2, in_channels=3, activation="tanh", **keys))
+    for part in module.train().modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.momentum = 1  # statistics of one pass keep the maps of the next from vanishing
+    [*module.named_forward(torch.randn(4, 3, 64, 64))]
+    torch.save({"epoch": 3, "loss": 0.5, "Model": module.network_states()}, place)
+    return module.eval()
+
+
+def test_a_unet_plus_plus_of_konfai_gets_neighbouring_slices_in_its_own_order(tmp_path):
+    place = tmp_path / "checkpoint.pt"
+    module = unet_plus_plus(place)
+    net = "inputs = ['t1[-1]', 't1', 't1[+1]'], input_range = { t1 = [-1, 1] }, output_range = [-1, 1]"
+    told = stated(tmp_path, net, (1, 64, 64), more=", stack = 1")
+    assert "found no net.arguments.activation." in refusal("konfai", place, told)
+    told = stated(
+        tmp_path, f"{net}, arguments = {{ activation = 'tanh' }}", (1, 64, 64), more=", stack = 1"
+    )
+    ours = network("konfai", place, told)
+    below, image, above = torch.randn(3, 1, 1, 64, 64)
+    with torch.no_grad():
+        *_, (_, expected) = module.named_forward(torch.cat([below, image, above], dim=1))
+    assert expected.std() > 0.05
+    found = ours(**{"t1": image, "t1[-1]": below, "t1[+1]": above})
+    assert (found - volumes(expected)).abs().max() < MOST
+
+
+# The generators of pix2pix and CycleGAN, by the structure that their authors published.
+
+
+class Level(nn.Module):
+    """A level of the U-Net, with the levels inside it."""
+
+    def __init__(self, ins: int, inner: int, below: "Level | None", norm: type, outs: int = 0):
+        super().__init__()
+        bias = norm is nn.InstanceNorm2d
+        self.outermost = outs > 0
+        down = [nn.Conv2d(ins, inner, 4, 2, 1, bias=bias)]
+        last = outs or ins
+        width = inner * (1 if below is None else 2)
+        up = [nn.ReLU(), nn.ConvTranspose2d(width, last, 4, 2, 1, bias=bias or outs > 0)]
+        if self.outermost:
+            layers = [*down, below, *up, nn.Tanh()]
+        elif below is None:
+            layers = [nn.LeakyReLU(0.2), *down, *up, norm(last)]
+        else:
+            layers = [nn.LeakyReLU(0.2), *down, norm(inner), below, *up, norm(last)]
+        self.model = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x) if self.outermost else torch.cat([x, self.model(x)], dim=1)
+
+
+def unet_256(width: int, norm: type) -> nn.Module:
+    level = Level(8 * width, 8 * width, None, norm)
+    for ins, inner in [(8, 8)] * 3 + [(4, 8), (2, 4), (1, 2)]:
+        level = Level(ins * width, inner * width, level, norm)
+    holder = nn.Module()
+    holder.model = Level(1, width, level, norm, outs=1)
+    holder.forward = holder.model.forward
+    return holder
+
+
+class Residual(nn.Module):
+    def __init__(self, width: int, dropout: bool):
+        super().__init__()
+        conv = lambda: [nn.ReflectionPad2d(1), nn.Conv2d(width, width, 3), nn.InstanceNorm2d(width)]  # noqa: E731
+        drop = [nn.Dropout(0.5)] if dropout else []
+        self.conv_block = nn.Sequential(*conv(), nn.ReLU(), *drop, *conv())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv_block(x)
+
+
+def resnet(width: int, blocks: int, dropout: bool) -> nn.Module:
+    def act(channels: int) -> list[nn.Module]:
+        return [nn.InstanceNorm2d(channels), nn.ReLU()]
+
+    layers = [nn.ReflectionPad2d(3), nn.Conv2d(1, width, 7), *act(width)]
+    for ins in (width, 2 * width):
+        layers += [nn.Conv2d(ins, 2 * ins, 3, 2, 1), *act(2 * ins)]
+    layers += [Residual(4 * width, dropout) for _ in range(blocks)]
+    for ins in (4 * width, 2 * width):
+        layers += [nn.ConvTranspose2d(ins, ins // 2, 3, 2, 1, output_padding=1), *act(ins // 2)]
+    layers += [nn.ReflectionPad2d(3), nn.Conv2d(width, 1, 7), nn.Tanh()]
+    holder = nn.Module()
+    holder.model = nn.Sequential(*layers)
+    holder.forward = holder.model.forward
+    return holder
+
+
+GENERATORS = {
+    "U-Net 256 with batch norms": lambda: unet_256(4, nn.BatchNorm2d),
+    "U-Net 256 with instance norms": lambda: unet_256(4, nn.InstanceNorm2d),
+    "ResNet of 9 blocks": lambda: resnet(4, 9, False),
+    "ResNet of 6 blocks with dropout": lambda: resnet(4, 6, True),
+}
+
+
+@every_row("kind", GENERATORS)
+def test_a_generator_of_pix2pix_or_cyclegan_gives_the_module_s_image(tmp_path, kind):
+    module = random(GENERATORS[kind]())
+    torch.save(module.state_dict(), tmp_path / "latest_net_G.pth")
+    side = 256 if "U-Net" in kind else 32
+    ours = network("pix2pix", tmp_path / "latest_net_G.pth", stated(tmp_path))
+    image = torch.rand(1, 1, side, side) * 2 - 1
+    with torch.no_grad():
+        expected = module(image)
+    assert expected.std() > 0.05
+    assert (ours(t1=image) - volumes(expected)).abs().max() < MOST
+
+
+# The whole way, by the command line.
+
+
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "importing.md"
+
+
+def test_the_commands_of_the_guide_run_as_they_are_written(
+    tmp_path, voxlate, small_head, monkeypatch
+):
+    """On tiny models, which are called as there."""
+    monkeypatch.chdir(tmp_path)
+    basic_unet(tmp_path)[0].rename("BUNDLE")
+    nnunet(tmp_path, "ResidualEncoderUNet", 2)[0].rename("NNUNET__own")
+    diffusers_unet(tmp_path)[0].rename("UNET")
+    autoencoder(tmp_path, "diffusers", 1)[0].rename("VAE")
+    unet_plus_plus(tmp_path / "CHECKPOINT.pt")
+    torch.save(random(unet_256(4, nn.BatchNorm2d)).state_dict(), "latest_net_G.pth")
+    small_head(tmp_path / "case", 0, (40, 48, 4))
+    text = GUIDE.read_text()
+    (told,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    Path("stated.toml").write_text(told)
+    (lines,) = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    names = {"NNUNET": "NNUNET__own", "SCAN": "case/t1.nii.gz"}
+    for line in lines.splitlines():
+        words = [names.get(word, word) for word in shlex.split(line)]
+        voxlate(*words[1:]).done()
+    assert {path.name for path in tmp_path.glob("RUN*")} == {
+        "RUN",
+        *(f"RUN{n}" for n in (2, 3, 4, 5)),
+    }
+    assert (tmp_path / "CARRIED" / "network.onnx").is_file()
+    assert list((tmp_path / "OUT").rglob("ct.nii.gz"))
+
+
+def scan(cohort: Path) -> tuple[Path, Tensor, np.ndarray]:
+    """A head, its slices [D, 1, H, W] from 0 to 1 as the recipe states them (axes SAR), and where it is no air."""
+    path = cohort / "case0" / "t1.nii.gz"
+    image = nib.as_closest_canonical(nib.load(path))
+    data = image.get_fdata(dtype=np.float32).transpose(2, 1, 0)
+    unit = (data - data.min()) / (data.max() - data.min())
+    return path, torch.from_numpy(unit[:, None].copy()), data > 0
+
+
+def image_of(out: Path) -> np.ndarray:
+    (path,) = out.rglob("ct.nii.gz")
+    return nib.as_closest_canonical(nib.load(path)).get_fdata().transpose(2, 1, 0)
+
+
+def by_command(voxlate, folder: Path, source: str, place: Path, told: Stated, cohort, *more: str):
+    """The image that `import` and `synth` give of a head."""
+    line = [source, place, "--recipe", told.recipe, "--any-spacing", "--out", folder / "RUN"]
+    said = voxlate("import", *line, *more).done().out
+    assert f"voxlate synth {folder / 'RUN'}" in said
+    path = scan(cohort)[0]
+    voxlate("synth", folder / "RUN", path, "--out", folder / "OUT", "--device", "cpu").done()
+    return image_of(folder / "OUT")
+
+
+def test_an_imported_regression_synthesises_what_the_module_does_with_the_same_slices(
+    tmp_path, cohort, voxlate
+):
+    place, module = nnunet(tmp_path, "ResidualEncoderUNet", 2)
+    told = stated(tmp_path, RANGES, (1, 24, 20))
+    made = by_command(voxlate, tmp_path, "nnunet", place, told, cohort)
+    _, slices, inside = scan(cohort)
+    with torch.no_grad():
+        expected = as_ours(module(slices), 0, 2)[:, 0].numpy() * 1000  # HU
+    assert np.ptp(expected[inside]) > 100
+    assert np.abs(made - expected.clip(-1000, 1000))[inside].max() < MOST * 1000
+
+
+def test_an_imported_diffusion_synthesises_what_its_scheduler_does_from_the_same_noise(
+    tmp_path, cohort, voxlate
+):
+    """The temperature leaves next to no noise, so that both begin with 0."""
+    place, module, schedule = diffusers_unet(tmp_path, num_train_timesteps=20)
+    told = noisy(tmp_path)
+    cold = ("--set", "synth.temperature=1e-30")
+    made = by_command(voxlate, tmp_path, "diffusers", place, told, cohort, *cold)
+    _, slices, inside = scan(cohort)
+    schedule.set_timesteps(20)
+    x = torch.zeros_like(slices)
+    with torch.no_grad():
+        for t in schedule.timesteps:
+            out = module(torch.cat([slices * 2 - 1, x], dim=1), t).sample
+            x = schedule.step(out, t, x).prev_sample
+    expected = x[:, 0].numpy() * 1000
+    assert np.ptp(expected[inside]) > 100
+    assert np.abs(made - expected)[inside].max() < MOST * 1000
+
+
+@every_row("source", ("nnunet", "diffusers"))
+def test_an_imported_model_is_exported_and_runs_without_its_package(
+    tmp_path, cohort, voxlate, source
+):
+    pytest.importorskip("onnxruntime")
+    from voxlate.carry.run import load as load_carried
+
+    if source == "nnunet":
+        place, told = nnunet(tmp_path, "ResidualEncoderUNet", 2)[0], stated(tmp_path, RANGES)
+    else:
+        place = diffusers_unet(tmp_path, num_train_timesteps=4)[0]
+        told = noisy(tmp_path)
+    by_command(voxlate, tmp_path, source, place, told, cohort)
+    voxlate("export", tmp_path / "RUN", "--out", tmp_path / "MODEL").done()
+    path = {"t1": scan(cohort)[0]}
+    carried = load_carried(tmp_path / "MODEL").synthesise(path, seed=3).files["ct"].data
+    expected = load(tmp_path / "RUN").synthesise(path, seed=3).volume.data
+    assert np.ptp(expected) > 100
+    assert np.abs(carried - expected).max() < 1e-3 * 1000
+
+
+# What is wrong, one sentence each.
+
+
+def refusal(source: str, place: Path, told: Stated | None = None) -> str:
+    with pytest.raises(BadInput) as error:
+        import_model(source, place, told or Stated(), place.parent / "refused")
+    assert "\n" not in str(error.value)
+    assert str(error.value).count("expected") == 1
+    return str(error.value)
+
+
+def test_what_the_user_must_state_is_listed_once(tmp_path):
+    torch.save(random(resnet(4, 1, False)).state_dict(), tmp_path / "g.pth")
+    said = refusal("pix2pix", tmp_path / "g.pth")
+    assert (
+        "no data.source, data.target, data.patch, data.axes, --spacing X Y Z (or --any-spacing)"
+        in said
+    )
+    changes = {"data.source": ["t1"], "data.target": ["ct"], "data.patch": [1, 16, 16]}
+    said = refusal("pix2pix", tmp_path / "g.pth", Stated(changes=changes, any_spacing=True))
+    assert "found no data.axes, intensity.t1, intensity.ct." in said
+
+
+def test_what_a_package_s_network_needs_is_listed_with_what_its_files_state(tmp_path):
+    place, _ = nnunet(tmp_path, "PlainConvUNet", 2)
+    said = refusal("nnunet", place, stated(tmp_path))
+    assert "found no net.input_range.t1, net.output_range." in said
+    assert "state the spacing [2.0, 1.0, 1.0] mm" in said
+    assert "ZScoreNormalization, which are not taken over" in said
+    unstated = Stated(stated(tmp_path, RANGES).recipe)
+    assert "found no --spacing X Y Z" in refusal("nnunet", place, unstated)
+
+
+def test_the_spacing_that_is_stated_is_that_of_the_synthesis(tmp_path):
+    torch.save(random(resnet(4, 1, False)).state_dict(), tmp_path / "g.pth")
+    told = Stated(stated(tmp_path).recipe, spacing_mm=(3.0, 2.0, 1.0))
+    run = import_model("pix2pix", tmp_path / "g.pth", told, tmp_path / "run")
+    assert load(run.folder).header["preparation"]["spacing_mm"] == [3.0, 2.0, 1.0]
+
+
+def test_weights_that_would_have_to_be_unpickled_are_refused(tmp_path):
+    torch.save({"net": random(resnet(4, 1, False))}, tmp_path / "whole.pth")
+    said = refusal("pix2pix", tmp_path / "whole.pth")
+    assert "voxlate unpickles nothing" in said
+    assert "docs/guides/importing.md" in said
+    torch.save({"epoch": 5}, tmp_path / "epoch.pth")
+    assert "found 'epoch' (int)" in refusal("pix2pix", tmp_path / "epoch.pth")
+    torch.save({"conv.weight": torch.ones(1)}, tmp_path / "other.pth")
+    assert "found other weights (conv.weight" in refusal("pix2pix", tmp_path / "other.pth")
+    assert "found no such file" in refusal("pix2pix", tmp_path / "absent.pth")
+
+
+def test_a_checkpoint_with_numbers_of_numpy_is_taken_after_the_line_of_the_guide(
+    tmp_path, monkeypatch
+):
+    place, _ = nnunet(tmp_path, "PlainConvUNet", 2)
+    told = stated(tmp_path, RANGES)
+    path = place / "fold_0" / "checkpoint_final.pth"
+    torch.save({**torch.load(path), "logging": {"dice": [np.float64(0.5)]}}, path)
+    assert "voxlate unpickles nothing" in refusal("nnunet", place, told)
+    (line,) = re.findall(r"`(torch\.save\(.*?\))`", GUIDE.read_text())
+    monkeypatch.chdir(place)
+    exec(line, {"torch": torch})
+    assert import_model("nnunet", place, told, tmp_path / "run").weights().is_file()
+
+
+def test_a_package_that_is_not_installed_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "monai.networks.nets.basic_unet", None)
+    torch.save({"a": torch.ones(1)}, tmp_path / "w.pt")
+    net = f"network = 'monai.BasicUNet', arguments = {{ spatial_dims = 2 }}, {RANGES}"
+    said = refusal("monai", tmp_path / "w.pt", stated(tmp_path, net))
+    assert "expected the package monai, which has BasicUNet" in said
+    assert "pip install '.[import]'" in said
+
+
+def test_weights_of_monai_alone_are_those_of_the_network_that_the_recipe_names(tmp_path):
+    _, module = basic_unet(tmp_path)
+    arguments = "arguments = { spatial_dims = 2, features = [4, 4, 8, 8, 8, 4] }"
+    torch.save({"model": module.state_dict()}, tmp_path / "w.pt")
+    told = stated(tmp_path, f"{arguments}, {RANGES}")
+    assert "found no net.network." in refusal("monai", tmp_path / "w.pt", told)
+    told = stated(tmp_path, f"network = 'monai.BasicUNet', {arguments}, {RANGES}")
+    ours = network("monai", tmp_path / "w.pt", told)
+    image = torch.rand(1, 1, 32, 32)
+    with torch.no_grad():
+        expected = volumes(as_ours(module(image), 0, 2))
+    assert (ours(t1=as_ours(image, 0, 1)) - expected).abs().max() < MOST
+
+
+def test_a_resnet_with_batch_norms_is_refused_by_its_key(tmp_path):
+    state = random(resnet(4, 1, False)).state_dict() | {"model.2.running_mean": torch.ones(4)}
+    torch.save(state, tmp_path / "g.pth")
+    assert "unknown key 'model.2.running_mean'" in refusal("pix2pix", tmp_path / "g.pth")
+
+
+def change(path: Path, **keys: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | keys))
+
+
+def test_keys_and_shapes_that_differ_from_the_configuration_are_named(tmp_path):
+    place, _, _ = diffusers_unet(tmp_path)
+    told = noisy(tmp_path)
+    path = place / "diffusion_pytorch_model.safetensors"
+    whole = load_file(path)
+    name = "conv_in.bias"
+    for state, said in (
+        ({**whole, "more": torch.ones(1)}, "found the unknown key 'more'"),
+        ({key: whole[key] for key in whole if key != name}, f"found no key '{name}'"),
+        ({**whole, name: torch.ones(3)}, f"with '{name}' of shape (8,), found (3,)"),
+    ):
+        save_file(state, path)
+        assert said in refusal("diffusers", place, told)
+    save_file(whole, path)
+    change(place / "config.json", in_channels=5)
+    assert "expected 5 input and 1 output channels as the model has, found 2" in refusal(
+        "diffusers", place, told
+    )
+
+
+def test_a_configuration_that_voxlate_does_not_follow_exactly_is_refused(tmp_path):
+    place, _, _ = diffusers_unet(tmp_path)
+    told = noisy(tmp_path)
+    scheduler, config = place / "scheduler_config.json", place / "config.json"
+    before = scheduler.read_text()
+    for key, value in (
+        ("beta_schedule", "sigmoid"),
+        ("prediction_type", "flow"),
+        ("rescale_betas_zero_snr", True),
+        ("thresholding", True),
+        ("trained_betas", [0.1, 0.2]),
+        ("_class_name", "PNDMScheduler"),
+    ):
+        change(scheduler, **{key: value})
+        assert repr(value) in refusal("diffusers", place, told), key
+        scheduler.write_text(before)
+    scheduler.unlink()
+    assert "found no method" in refusal("diffusers", place, told)
+    scheduler.write_text(before)
+    for keys, said in (
+        ({"num_class_embeds": 3}, "expected num_class_embeds = 'none'"),
+        ({"dropuot": 0.1}, "found 'dropuot'"),
+        ({"up_block_types": ["UpBlock2D"]}, "expected arguments that fit together"),
+        ({"_class_name": "UNet2DConditionModel"}, "found 'UNet2DConditionModel'"),
+    ):
+        whole = config.read_text()
+        change(config, **keys)
+        assert said in refusal("diffusers", place, told)
+        config.write_text(whole)
+
+
+def test_files_of_another_structure_are_refused_in_one_sentence(tmp_path):
+    place, _, _ = diffusers_unet(tmp_path)
+    told = noisy(tmp_path)
+    for name, keys in (
+        ("scheduler_config.json", {"num_train_timesteps": "many"}),
+        ("scheduler_config.json", {"clip_sample_range": "wide"}),
+        ("config.json", {"block_out_channels": 8}),
+        ("config.json", {"norm_num_groups": "x"}),
+    ):
+        whole = (place / name).read_text()
+        change(place / name, **keys)
+        assert "expected" in refusal("diffusers", place, told), keys
+        (place / name).write_text(whole)
+    (place / "config.json").write_text("{")
+    assert "config.json" in refusal("diffusers", place, told)
+    place, _ = nnunet(tmp_path, "PlainConvUNet", 2)
+    change(place / "plans.json", configurations=5)
+    assert "of another structure" in refusal("nnunet", place, told)
+    (place / "fold_0").rename(place / "fold_1")
+    (place / "fold_2").mkdir()
+    assert "expected one fold, found fold_1, fold_2" in refusal("nnunet", place, told)
+
+
+def test_code_in_a_bundle_and_layers_by_other_names_are_refused(tmp_path):
+    place, _ = basic_unet(tmp_path)
+    config = place / "configs" / "inference.json"
+    network_def = json.loads(config.read_text())["network_def"]
+    change(config, network_def=network_def | {"dropout": "$__import__('os').getpid()"})
+    assert "network_def.dropout: expected a plain value" in refusal("monai", place)
+    change(config, network_def=network_def | {"_target_": "my.BasicUNet"})
+    assert "found none. Name its weights file" in refusal("monai", place)
+    place, _ = nnunet(tmp_path, "PlainConvUNet", 2)
+    plans = json.loads((place / "plans.json").read_text())
+    arguments = plans["configurations"]["base"]["architecture"]["arch_kwargs"]
+    arguments["nonlin"] = "os.system"
+    (place / "plans.json").write_text(json.dumps(plans))
+    said = refusal("nnunet", place, stated(tmp_path, RANGES))
+    assert "net.arguments.nonlin: expected one of torch.nn's" in said
+
+
+def test_the_inputs_of_several_channels_are_asked_for_by_name(tmp_path):
+    place, _, _ = diffusers_unet(tmp_path)
+    told = stated(tmp_path, "input_range = { t1 = [-1, 1] }")
+    assert "expected the order of state, t1 in the network's input, found none" in refusal(
+        "diffusers", place, told
+    )
+
+
+def test_ranges_of_other_modalities_and_without_a_width_are_refused(tmp_path):
+    place, _ = nnunet(tmp_path, "PlainConvUNet", 2)
+    for ranges, said in (
+        ("{ t1 = [0, 1], t2 = [0, 1] }", "expected ranges of t1, found 't2'"),
+        ("{ t1 = [1, 1] }", "expected the range of t1 as [low, high], found [1.0, 1.0]"),
+    ):
+        told = stated(tmp_path, f"input_range = {ranges}, output_range = [0, 1]")
+        assert said in refusal("nnunet", place, told)
+    told = Stated(changes={"net": "foreign", "data.source": "t1"}, any_spacing=True)
+    assert "found no data.target, data.patch, data.axes." in refusal("nnunet", place, told)
+
+
+def test_a_network_of_volumes_needs_patches_of_volumes(tmp_path):
+    place, _ = basic_unet(tmp_path, 3)
+    assert "expected more than one slice for monai.BasicUNet" in refusal(
+        "monai", place, stated(tmp_path, RANGES)
+    )
+
+
+def test_published_weights_take_no_spacing(tmp_path, voxlate):
+    line = f"import kl-f4 {tmp_path / 'w.safetensors'} --spacing 1 1 1 --out {tmp_path / 'run'}"
+    assert "expected no recipe and no spacing with kl-f4" in voxlate(*line.split()).refusal
