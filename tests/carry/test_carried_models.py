@@ -147,6 +147,14 @@ def test_a_number_that_is_not_whole_is_refused(option, folder, tmp_path):
         main([str(folder), "t1=scan.nii.gz", "--out", str(tmp_path / "out"), *option])
 
 
+def test_an_output_folder_that_cannot_be_made_is_one_sentence(folder, tmp_path, capsys):
+    write_volume(tmp_path / "scan.nii.gz", head())
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "new" / "out"
+    assert main([str(folder), f"t1={tmp_path / 'scan.nii.gz'}", "--out", str(out)]) == 2
+    assert "expected a folder to write in" in capsys.readouterr().err
+
+
 def test_a_graph_of_another_hash_is_refused(copy):
     (copy / NETWORK).write_bytes((copy / NETWORK).read_bytes() + b"\0")
     with pytest.raises(BadInput, match="its hash differs"):

@@ -227,6 +227,7 @@ BAD = {
         lambda d: stored(d / "a.nii", np.full((2, 2, 2), 1e300)),
         "found 0 NaN and 8 infinite ones of 8",
     ),
+    "huge": (lambda d: stored(d / "a.nii", np.full((2, 2, 2), 1e30)), "found up to 1e.30"),
     "colour png": (lambda d: colour_png(d / "a.png"), "colour"),
     "cut png": (lambda d: cut(colour_png(d / "a.png"), 0.6), "damaged"),
     "no png": (lambda d: written(d / "a.png", b"hello" * 20), "found something else"),

@@ -139,7 +139,7 @@ def test_a_case_whose_source_is_drawn_from_maps_is_one_case_beside_the_scans(tmp
 def test_wrong_sources_are_refused_in_one_sentence(voxlate, folders, tmp_path, options, expected):
     names = [word for word in options if word in ("t1", "flair", "pd", "ct") or word == "t2"]
     scans = names[: 3 if "pd" in names else 2]
-    given = [word for name in scans for word in ("--any-source", name)]
+    given = ["--any-source", ",".join(scans)]
     others = options[len(scans) :]
     arguments = [*given, *others, *PLAN, "--out", tmp_path / "run"]
     refusal = voxlate("train", "auto", "--data", folders / "prepared", *arguments).refusal

@@ -86,6 +86,14 @@ def test_the_remaining_steps_are_quartered_at_most_and_never_more_than_the_patie
     assert paced(0)(planned, "final", 19, 1.0) is None, "a stage ends with a step, not before one"
 
 
+def test_a_new_length_replaces_the_lengths_to_which_a_run_was_corrected(tmp_path):
+    text = TWO.replace(f"steps = {STEPS}", f"steps = {STEPS}, paced = [[2, 20]]", 1)
+    (tmp_path / "two.toml").write_text(text)
+    path = str(tmp_path / "two.toml")
+    assert recipe.read(path).train.paced == ((2, 20),)
+    assert recipe.read(path, {"train.steps": "1"}).train.paced == ()
+
+
 def test_a_stage_of_a_single_step_keeps_it(tmp_path):
     (tmp_path / "two.toml").write_text(TWO)
     brief = recipe.read(str(tmp_path / "two.toml"), {"train.steps": "1"})

@@ -135,6 +135,10 @@ def test_a_choice_among_several_accepted_scans_is_a_caution(tmp_path):
     assert own["t1"].name == "t1w.nii.gz"
     assert said.grade == "caution"
     assert said.text == "t1w is taken as t1; pd could be taken, too, by t1=FILE."
+    files = {"t1": tmp_path / "t1.nii.gz", "pd": tmp_path / "pd.nii.gz"}
+    own, [said] = by_accepted_names(files, {"t1": ["t1", "t1w", "pd"]})
+    assert (own["t1"].name, said.grade) == ("t1.nii.gz", "caution")
+    assert said.text == "t1 is read, and pd is not, which could stand for it."
 
 
 def test_a_calibration_goes_into_a_copy_and_nothing_into_the_package(

@@ -127,7 +127,9 @@ def test_the_provenance_states_the_sharpness_of_an_image_between_mean_and_sample
     assert "synthesised again" in again.out + again.err
     stated = read_json(out / "case0" / "provenance.json")
     assert stated["synth"]["sharpness"] == 0.5
-    assert stated["network_calls"] == 3  # of the mean, and two steps of the sample
+    assert (
+        stated["network_calls"] == 4
+    )  # of the mean, and of the sample from its own mean in two steps
 
 
 @pytest.mark.parametrize(
@@ -145,7 +147,9 @@ def test_a_sharpness_that_contradicts_other_options_is_refused(residual, options
 
 def test_models_that_lack_a_mean_or_a_sample_have_no_sharpness(residual, diffusion):
     for model in (load(diffusion), load(residual, answer="mean")):
-        with pytest.raises(BadInput, match=r"with both a mean prediction and samples, found '.*'"):
+        with pytest.raises(
+            BadInput, match=r"expected samples of a model with a mean prediction, found '.*'"
+        ):
             model.with_options(sharpness=0.5)
 
 
@@ -161,7 +165,12 @@ def test_one_flow_from_the_mean_serves_any_number_of_steps_and_sharpness_0_is_it
     text = RESIDUAL.replace('sampler = "ddim", ', "").replace("diffusion", "flow")
     run = trained("flow", text)
     one, four = (load(run).synthesise(t1_of(cohort), steps=steps) for steps in (1, 4))
-    assert (one.provenance["network_calls"], four.provenance["network_calls"]) == (1, 4)
+    assert (one.provenance["network_calls"], four.provenance["network_calls"]) == (2, 5)
+    codes = [{note.code for note in result.warnings} for result in (one, four)]
+    odd = load(run).synthesise(t1_of(cohort), steps=3, warn=lambda _: None)
+    assert not any("flow-steps" in found for found in codes)
+    said = next(note for note in odd.warnings if note.code == "flow-steps")
+    assert "3 steps, of a size for which it was not trained: 1, 2, 4, 8 steps are" in said.text
     assert (one.volume.data != four.volume.data).any()
     mean = load(run, answer="mean").synthesise(t1_of(cohort)).volume.data
     np.testing.assert_array_equal(images_of(run, cohort, sharpness=0), mean)

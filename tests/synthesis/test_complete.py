@@ -75,7 +75,7 @@ def test_only_what_was_named_is_written_and_the_other_gaps_are_said(voxlate, of_
     scan = f"t1={cohort / 'case1' / 't1.nii.gz'}"
     named = voxlate("synth", of_three, scan, "--out", out, "--missing", "t2").done()
     assert [path.name for path in out.glob("*/*.nii.gz")] == ["desc-synthetic_t2.nii.gz"]
-    assert "Only t2 was asked for: pd could be synthesised as well" in named.err
+    assert "Asked for t2 only: pd could be synthesised as well" in named.err
     (t2,) = out.glob("*/*.nii.gz")
     alone = nib.load(t2).get_fdata()
     # without --missing all gaps are filled: the folder is not taken for finished

@@ -1,6 +1,6 @@
 """One network for the slices of three planes: what it learns from, and the mean and spread of its three volumes."""
 
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,7 @@ def stand_in(function, recipe: Recipe) -> Model:
         "weights_hash": "",
         "steps": 0,
     }
-    return Model(Method(), recipe, header, torch.device("cpu"), SimpleNamespace())
+    return Model(Method(), recipe, header, torch.device("cpu"), Path("run"))
 
 
 def scan(affine=None) -> Volume:

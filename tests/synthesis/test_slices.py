@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def stand_in(function, **synth) -> Model:
     }
     recipe = from_dict({**RECIPE, "synth": synth}, "stand-in")
     recipe = replace(recipe, train=replace(recipe.train, precision="float32"))
-    return Model(Method(), recipe, header, torch.device("cpu"), SimpleNamespace())
+    return Model(Method(), recipe, header, torch.device("cpu"), Path("run"))
 
 
 def scan_of(data, affine=AFFINE) -> dict[str, Volume]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from voxlate.batch import Batch
 from voxlate.diffusion.streams import NormalStream
-from voxlate.methods.method import Method
+from voxlate.methods.method import Method, networks_in
 from voxlate.recipe import Recipe
 from voxlate.synthesis.progress import count_calls
 from voxlate.system.errors import BadInput
@@ -118,7 +118,7 @@ def write_graph(path: Path, method: Method, recipe: Recipe, single: bool) -> Tra
     with torch.no_grad():
         inputs = _example(recipe, SIDES[0], 1 if single else ITEMS[0])
         counted = CountedNoise()
-        with count_calls(*sample.method.nets) as calls:
+        with count_calls(*networks_in(sample.method)) as calls:
             sample.of(*inputs, counted)
         shape = counted.shapes[0] if counted.shapes else torch.Size((1, 1, 1, 1, 1))
         noise = _normal(3, (len(counted.shapes), *shape))

@@ -151,11 +151,6 @@ class Method(nn.Module, ABC):
     net: nn.Module
     pair_channels: tuple[int, int] = (0, 0)
 
-    @property
-    def nets(self) -> tuple[nn.Module, ...]:
-        """The networks that a sample evaluates: its own, and that of a predictor in the task."""
-        return tuple(dict.fromkeys(part.net for part in self.modules() if isinstance(part, Method)))
-
     def forward(self, turn: str, batch: Batch, noise: Noise, progress: float = 1.0) -> Losses:
         """The loss: a wrapper for several processes synchronises gradients only through forward."""
         return self.loss(turn, batch, noise, progress)
@@ -306,6 +301,12 @@ class TaskSettings:
     def state_name(self) -> str:
         """What the state is, and what is given, for people."""
         return "the true image, given the sources"
+
+
+def networks_in(method: nn.Module) -> list[Any]:
+    """The networks that a sample of a method evaluates: its own, and that of a predictor in its task."""
+    parts = [method, *(part for part in method.modules() if isinstance(part, Method))]
+    return list(dict.fromkeys(part.net for part in parts))
 
 
 class MethodSettings(ABC):

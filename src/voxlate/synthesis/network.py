@@ -10,7 +10,7 @@ from voxlate.batches.batches import collate
 from voxlate.batches.patches import batch_of
 from voxlate.batches.reading import Patch
 from voxlate.diffusion.noise import Noise
-from voxlate.methods.method import Method
+from voxlate.methods.method import Method, networks_in
 from voxlate.recipe import Recipe
 from voxlate.recipe.training import Precision
 from voxlate.synthesis.progress import Calls, count_calls
@@ -47,7 +47,7 @@ class TorchNetwork:
 
     def count(self, report: Callable[[int], None]) -> AbstractContextManager[Calls]:
         """Counts the evaluations of the network inside the block."""
-        return count_calls(*self.method.nets, report=report)
+        return count_calls(*networks_in(self.method), report=report)
 
 
 def networks_of(method: Method, device: torch.device) -> Networks:
