@@ -50,7 +50,7 @@ class PlanOptions:
         Sequence[str] | str,
         replace(
             MODALITY,
-            help="MR contrast that may be the input, in place of --source: the model takes any one of them. Repeatable.",
+            help="MR contrast that may be the input, in place of --source: the model takes any one of them. Repeatable, or with commas.",
         ),
     ] = ()
     from_scratch: Annotated[
