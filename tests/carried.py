@@ -35,6 +35,12 @@ KINDS: dict[str, dict[str, Any]] = {
         "stages": [MEAN],
         "synth": {"steps": 1},
     },
+    "halfway from the mean to a sample": {
+        "method": {"kind": "flow"},
+        "task": {"kind": "residual", "predictor": "mean"},
+        "stages": [MEAN],
+        "synth": {"steps": 2, "sharpness": 0.5},
+    },
     "a diffusion of the residual, with noise at each step": {
         "method": {"kind": "diffusion"},
         "task": {"kind": "residual", "predictor": "mean"},

@@ -28,7 +28,9 @@ def export_model(
     """
     asked = check_options(ModelOptions, options, changes)
     model = load(run, "cpu", asked.allow_code, asked.answer)
-    model = model.with_options(precision="float32", steps=asked.steps, samples=asked.samples)
+    model = model.with_options(
+        precision="float32", steps=asked.steps, samples=asked.samples, sharpness=asked.sharpness
+    )
     model = model if asked.intervals else model.without_intervals()
     return write_model(model, Path(out), asked.weights, asked.licence)
 

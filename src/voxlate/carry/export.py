@@ -109,10 +109,6 @@ def _check(model: Model) -> None:
         raise BadInput(
             "synth.contrast: expected a model without levels of a site's scans (--contrast-of), which voxlate-run cannot move, found some. Export the run without them."
         )
-    if model.recipe.synth.sharpness != 1 and model.recipe.task.mean_stage is not None:
-        raise BadInput(
-            "synth.sharpness: expected 1 (the sample), found another place on the line. Export the mean (--answer mean) or the sample."
-        )
 
 
 def _write(model: Model, folder: Path, weights: Weights, licence: str) -> Description:

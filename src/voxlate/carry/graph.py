@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from voxlate.batch import Batch
 from voxlate.diffusion.streams import NormalStream
 from voxlate.methods.method import Method, networks_in
-from voxlate.recipe import Recipe
+from voxlate.recipe import Recipe, stage_recipe
 from voxlate.synthesis.progress import count_calls
 from voxlate.system.errors import BadInput
 
@@ -64,13 +64,17 @@ class Sample(nn.Module):
         super().__init__()
         self.method = method.without_opponent
         self.recipe = recipe
+        self.mean: Sample | None = None
+        stage = recipe.task.mean_stage
+        if stage is not None and recipe.synth.sharpness < 1:
+            self.mean = Sample(self.method.predictor, stage_recipe(recipe, stage))
 
     def forward(self, source: Tensor, mask: Tensor, present: Tensor, noise: Tensor) -> Tensor:
         """The images [B, T, D, H, W]; noise: [draws, B, C, D, H, W]."""
         return self.of(source, mask, present, GivenNoise(noise))
 
     def of(self, source: Tensor, mask: Tensor, present: Tensor, noise: Any) -> Tensor:
-        """The images of patches, and with synth.mirror their mean with the mirrored ones."""
+        """The images of patches, with synth.mirror their mean with the mirrored ones, and with synth.sharpness on the way from the mean."""
         data, synth = self.recipe.data, self.recipe.synth
         nothing = torch.zeros(1, 1, dtype=torch.int64)  # synthesis reads no ids: its noise is given
         names = data.source_names, tuple(data.target)
@@ -81,6 +85,11 @@ class Sample(nn.Module):
             flipped = replace(batch, source=source.flip(axis), mask=mask.flip(axis))
             mirrored = self.method.synthesise(flipped, noise, synth).float()
             image = (image + mirrored.flip(axis)) / 2
+        if self.mean is not None:
+            mean, image = (
+                each.clamp(-1, 1) for each in (self.mean.of(source, mask, present, noise), image)
+            )  # as synthesis clips each
+            image = mean + synth.sharpness * (image - mean)
         return image
 
 

@@ -48,6 +48,10 @@ class ModelOptions:
     samples: Annotated[
         int | None, Option("Images sampled for each case.", panel=OUTPUT, least=1)
     ] = None
+    sharpness: Annotated[
+        float | None,
+        Option("Place between the mean prediction (0) and the sample (1).", panel=OUTPUT),
+    ] = None
     intervals: Annotated[
         bool,
         Option("Intervals of a calibrated run.", flag="--intervals/--no-intervals", panel=OUTPUT),
