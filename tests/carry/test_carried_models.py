@@ -18,7 +18,7 @@ from voxlate.carry.export import export_model
 from voxlate.carry.model_file import DESCRIPTION, NETWORK, read_model
 from voxlate.carry.onnx_file import check_graph
 from voxlate.carry.run import load
-from voxlate.formats.io import content_hash, read_volume, write_volume
+from voxlate.formats.io import content_hash, is_synthetic, read_volume, write_volume
 from voxlate.nets import blocks
 from voxlate.system.errors import BadInput
 from voxlate.system.files import read_json, write_json
@@ -98,6 +98,7 @@ def test_the_command_writes_the_image_and_its_provenance(folder, tmp_path, capsy
     )
     image = read_volume(tmp_path / "out" / "t2.nii.gz", "t2")
     assert image.grid.shape == (7, 26, 22)
+    assert is_synthetic(tmp_path / "out" / "t2.nii.gz")
     stated = json.loads((tmp_path / "out" / "provenance.json").read_text())
     assert stated["model"]["title"] == "slices, their neighbours and the mirror image"
     assert "not a medical device" in stated["notice"]

@@ -14,6 +14,7 @@ from voxlate.carry.onnx_network import OnnxNetwork, open_network
 from voxlate.carry.widths import ArrayWidths
 from voxlate.cases.case import MASK
 from voxlate.formats.io import content_hash, write_volume
+from voxlate.formats.nifti import description_of
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
 from voxlate.synthesis.brightness import SynthesisedImage, in_physical_units, with_peak
@@ -80,7 +81,7 @@ class Result:
         paths = [folder / f"{name}{ending}" for name in self.files]
         old = self._earlier_files(folder, [path.name for path in paths])
         for path, volume in zip(paths, self.files.values()):
-            write_volume(path, volume, SYNTHETIC)
+            write_volume(path, volume, description_of(path.name))
         for path in old:
             path.unlink()
         listed = {path.name: content_hash(path) for path in paths}

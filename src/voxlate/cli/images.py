@@ -22,6 +22,7 @@ from voxlate.system.errors import BadInput, plural
     "synth RUN COHORT --out OUT --split val",
     "synth RUN t1=scan.nii.gz --out OUT --samples 10",
     "synth RUN COHORT --out MEANS --answer mean",
+    "synth starter:brain-mr-to-mr t1=scan.nii.gz --out OUT --missing t2 --contrast-of site/t2.nii.gz",
     "synth FOLD0 FOLD1 FOLD2 COHORT --out OUT",
 )
 def synth(

@@ -14,6 +14,7 @@ from voxlate.formats.format import DynamicScan, Format, Stored, check_numbers, e
 from voxlate.formats.limits import check_volume, most_bytes
 from voxlate.images.grid import Grid, Volume, check_affine, same_grid
 from voxlate.system.errors import BadInput
+from voxlate.system.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR
 from voxlate.system.slabs import empty, least_and_most, map_slabs, release
 
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # xyzt_units; an unknown unit is not guessed
@@ -29,6 +30,13 @@ NIFTI2 = (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")  # its header's size, 540, i
 DESCRIPTION = "voxlate; research use only"  # in the header, which has room for 80 characters
 SYNTHETIC = "; a synthetic image"
 SYNTHETIC_SCAN = f"{SYNTHETIC}, see provenance.json"
+MAP_DESCRIPTIONS = {  # in the header of a map's file, by the end of its name
+    LOW: "lower end of intervals",
+    HIGH: "upper end of intervals",
+    STD: "spread, not calibrated",
+    UNCALIBRATED: "spread, not calibrated",
+    UNFAMILIAR: "how unlike known scans",
+}
 AGAIN = "Copy or download it again."
 DEFLATE_MOST = (
     1032  # bytes that gzip can make of one: its longest match, 258 bytes, takes at least two bits
@@ -40,6 +48,15 @@ APART_MM = 0.1  # of a corner by two affines: float32 headers differ by less
 
 NiftiImage = nib.nifti1.Nifti1Pair
 Stored16or32 = type[np.int16] | type[np.float32]
+
+
+def description_of(file: str) -> str:
+    """The description in the header of a synthesised file of this name, of at most 80 characters."""
+    name = file.partition(".")[0]
+    for end, description in MAP_DESCRIPTIONS.items():
+        if name.endswith(end):
+            return f"{SYNTHETIC}: {description}"
+    return SYNTHETIC_SCAN
 
 
 def _load(path: Path) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image as Picture
 
 from voxlate.formats.io import content_hash, is_picture, is_synthetic, write_volume
-from voxlate.formats.nifti import SYNTHETIC, SYNTHETIC_SCAN
+from voxlate.formats.nifti import description_of
 from voxlate.images.grid import Volume, canonical
 from voxlate.images.pictures import (
     Plane,
@@ -47,22 +47,6 @@ ENDINGS = (
 WRITERS = 2  # files that are written at a time
 TILE = 320  # pixels along each side of a slice in a picture
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
-MAP_DESCRIPTIONS = {  # in the header of a map's file, by the end of its name
-    LOW: "lower end of intervals",
-    HIGH: "upper end of intervals",
-    STD: "spread, not calibrated",
-    UNCALIBRATED: "spread, not calibrated",
-    UNFAMILIAR: "how unlike known scans",
-}
-
-
-def _description(file: str) -> str:
-    """The description in the header of a file, of at most 80 characters."""
-    name = file.partition(".")[0]
-    for end, description in MAP_DESCRIPTIONS.items():
-        if name.endswith(end):
-            return f"{SYNTHETIC}: {description}"
-    return SYNTHETIC_SCAN
 
 
 @dataclass(frozen=True)
@@ -151,7 +135,9 @@ class Synthesised:
         for name, volume in self.files.items():
             for suffix in suffixes:
                 file = f"{name}{suffix}"
-                images[file] = partial(write_volume, volume=volume, description=_description(file))
+                images[file] = partial(
+                    write_volume, volume=volume, description=description_of(file)
+                )
         return write_images(folder, images, self.provenance)
 
     def show(self, tile: int = TILE) -> Picture.Image:
