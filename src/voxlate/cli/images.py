@@ -22,7 +22,7 @@ from voxlate.system.errors import BadInput, plural
     "synth RUN COHORT --out OUT --split val",
     "synth RUN t1=scan.nii.gz --out OUT --samples 10",
     "synth RUN COHORT --out MEANS --answer mean",
-    "synth starter:brain-mr-to-mr t1=scan.nii.gz --out OUT --missing t2 --contrast-of site/t2.nii.gz",
+    "synth RUN COHORT --out OUT --missing t2 --contrast-of SCAN",
     "synth FOLD0 FOLD1 FOLD2 COHORT --out OUT",
 )
 def synth(
@@ -200,7 +200,10 @@ def export(
         say(
             f"{written.name} in {to}: at most {loss:.2g} network units from torch on its self-test."
         )
-        say(f"Next:  voxlate-run {to} {written.recipe.data.source[0]}=SCAN --out OUT")
+        data = written.recipe.data
+        may_lack = written.recipe.task.completes or data.allow_missing
+        scans = [f"{name}=SCAN" for name in (data.source[:1] if may_lack else data.source)]
+        say(f"Next:  voxlate-run {to} {' '.join(scans)} --out OUT")
         return
     from voxlate.api.images import export as run
 
