@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from rows import every_row
+from voxlate.nets import cpu
 from voxlate.nets.blocks import Norm, group_count
 
 
@@ -62,3 +63,18 @@ def test_a_map_that_is_not_channels_last_gives_the_same() -> None:
     expected = torch.autograd.grad(norm(x), (x, norm.weight, norm.bias), grad)
     for mine, theirs in zip(found, expected):
         assert (mine - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+
+
+def test_a_large_map_that_hardly_varies_keeps_its_digits():
+    """As in a slice with little body; the other item of the batch is an ordinary one."""
+    generator = torch.Generator().manual_seed(0)
+    texture = torch.randn(2, 16, 64, 64, generator=generator)
+    h = torch.stack([texture[0], 5 + 1e-3 * texture[1]])
+    h = h.contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight, bias = torch.ones(16), torch.zeros(16)
+    found = cpu.group_norm(h, weight, bias, 4, 1e-12, silu=False)
+    exact = F.group_norm(h.detach().double().requires_grad_(), 4, eps=1e-12)
+    assert (found[0] - exact[0]).abs().max() < 1e-4
+    assert (found[1] - exact[1]).abs().max() < 1e-3  # the difference of sums is wrong by far
+    (found.square() * texture).sum().backward()
+    assert torch.isfinite(h.grad).all()
