@@ -329,12 +329,11 @@ def _score(truth: Truth, answer: str, image: Volume, pair: ImagePair, functions:
         scores["seam"] = seam(truth.values, values, borders, truth.inside)
     if rules.asked.align:
         scores |= score_aligned(pair, truth.outline, truth.spacing_mm, functions)
-    voxel_ml = float(np.prod(truth.spacing_mm)) / 1000
     for region, inside in truth.regions:
         overlap = None
         if region.modality == item.modality:
             overlap = region.select(scale_to_peak(image, truth.scale, truth.body), truth.frame)
-        scores |= region_scores(region.name, inside, pair, overlap, voxel_ml)
+        scores |= region_scores(region, inside, pair, overlap, truth.spacing_mm)
     for ratio in rules.regions:
         if ratio.over is not None:
             scores |= ratio_scores(ratio.name, ratio.over, scores)

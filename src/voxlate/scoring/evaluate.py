@@ -231,7 +231,9 @@ def _check_areas(rules: Rules, rows: Sequence[Row]) -> None:
     """Raise BadInput for a region or scope that shows nothing in any case."""
     check_pictures(rules.scopes, chain.from_iterable(row.pictures for row in rows), rules.cut)
     for region in rules.regions:
-        if region.over is None and not any(row.scores[f"{region.name}.voxels"] for row in rows):
+        if region.over is not None or region.tissue:
+            continue
+        if not any(row.scores[f"{region.name}.voxels"] for row in rows):
             raise BadInput(
                 f"region {region.name}: expected voxels of {region.text} in at least one case, found none. Move the threshold, or check the mask."
             )
