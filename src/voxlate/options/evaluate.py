@@ -89,7 +89,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     scopes: Annotated[
         Sequence[str],
         Option(
-            "Additional scope of the scores: whole, both_masked, slices, crops, … Repeatable.",
+            "Additional scope of the scores: whole, both_masked, slices, crops, synthrad2025, … Repeatable.",
             flag="--score",
             panel=SCORES,
             metavar="NAME",

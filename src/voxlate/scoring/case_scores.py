@@ -19,6 +19,7 @@ from voxlate.options.evaluate import EvaluateOptions
 from voxlate.recipe.provenance import window_borders
 from voxlate.scoring.alignment import Alignment, find_alignment
 from voxlate.scoring.distances import slices_of
+from voxlate.scoring.evaluators import Evaluator
 from voxlate.scoring.features import Features, Vectors
 from voxlate.scoring.intervals import interval_scores, is_changed, region_coverage
 from voxlate.scoring.metrics import ImagePair, Score, correlation, seam
@@ -52,7 +53,7 @@ class Rules:
 
     asked: EvaluateOptions
     regions: tuple[Region, ...]
-    scopes: tuple[Scope, ...]
+    scopes: tuple[Scope | Evaluator, ...]
     cut: Cut
     window_hu: tuple[float, float]
     features: Features | None
@@ -339,6 +340,9 @@ def _score(truth: Truth, answer: str, image: Volume, pair: ImagePair, functions:
             scores |= ratio_scores(ratio.name, ratio.over, scores)
     pictures: list[dict[str, object]] = []
     for scope in rules.scopes:
+        if isinstance(scope, Evaluator):
+            scores |= scope.score(truth.volume, image, truth.mask, case)
+            continue
         scores |= score_scope(scope, pair, truth.voxels, functions, pictures)
     return Row(case.case, case.patient, item.modality, answer, scores, len(values), pictures)
 

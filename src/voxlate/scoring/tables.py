@@ -19,7 +19,7 @@ from voxlate import __version__
 from voxlate.images.ranges import Range
 from voxlate.scoring.captions import caption, keys_of
 from voxlate.scoring.documents import Document, Part, Table
-from voxlate.scoring.metrics import Metric, metrics_of
+from voxlate.scoring.metrics import CHALLENGE_METRICS, Metric, metrics_of
 from voxlate.scoring.outliers import outlier_messages
 from voxlate.scoring.verdict import SYNTHESIS, Verdict, colour_lines, verdicts
 from voxlate.system.dataframe import dataframe
@@ -349,7 +349,9 @@ def _summarise(rows: Sequence[Row], key: str, over: str, seed: int) -> Table:
 def _conventions(metric: Metric, scale: Range, stated: Document) -> Table:
     """The conventions that metrics.json states with each value."""
     keys = ["range", "range_rule", "mask"]
-    if metric.score.startswith("ssim"):
+    if metric in CHALLENGE_METRICS:
+        keys = []  # its reduction states them
+    elif metric.score.startswith("ssim"):
         keys += ["ssim_padding", "ssim_from"]
     if metric.score == "lpips":
         keys.append("lpips")
