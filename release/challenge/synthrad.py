@@ -19,6 +19,7 @@ import numpy as np
 import voxlate
 from voxlate.formats.io import read_volume, write_volume
 from voxlate.images.grid import same_grid
+from voxlate.synthesis.model import Model
 from voxlate.system.errors import BadInput
 
 AIR_HU = -1024.0
@@ -52,13 +53,12 @@ def mask_for(scan: Path, masks: list[Path], scans: list[Path]) -> Path | None:
     )
 
 
-def synthesise(model: voxlate.Model, scan: Path, mask: Path | None, target: Path) -> None:
+def synthesise(model: Model, scan: Path, mask: Path | None, target: Path) -> None:
     """Write the synthetic CT of a scan on its grid, -1024 HU outside the mask."""
-    (source,) = model.recipe.data.source
+    (source,), (name,) = model.recipe.data.source, model.recipe.data.target
     with tempfile.TemporaryDirectory() as folder:
-        result = voxlate.synthesise(model, {source: scan}, Path(folder) / "out")
-        (made,) = (result.images[name] for name in model.recipe.data.target)
-        image = read_volume(made, "ct")
+        made = voxlate.synthesise(model, {source: scan}, folder, progress=False)
+        image = read_volume(made.folders[0] / f"{name}.nii.gz", name)
     if mask is not None:
         inside = read_volume(mask, "mask")
         if not same_grid(inside.grid, image.grid):
@@ -67,6 +67,11 @@ def synthesise(model: voxlate.Model, scan: Path, mask: Path | None, target: Path
             )
         image = replace(image, data=np.where(inside.data > 0, image.data, np.float32(AIR_HU)))
     write_volume(target, image)
+
+
+def entry(path: Path) -> dict[str, str]:
+    """A file in results.json."""
+    return {"type": "metaio_image", "filename": str(path)}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -86,8 +91,8 @@ def main(arguments: list[str] | None = None) -> int:
             target = asked.output / "images" / "synthetic-ct" / scan.name
             target.parent.mkdir(parents=True, exist_ok=True)
             synthesise(model, scan, mask, target)
-            inputs = [{"type": "metaio_image", "filename": str(path)} for path in (scan, mask) if path]
-            outputs = [{"type": "metaio_image", "filename": str(target)}]
+            inputs = [entry(path) for path in (scan, mask) if path]
+            outputs = [entry(target)]
             written.append({"outputs": outputs, "inputs": inputs, "error_messages": []})
         (asked.output / "results.json").write_text(json.dumps(written, indent=1) + "\n")
     except BadInput as error:

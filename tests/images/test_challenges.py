@@ -74,5 +74,5 @@ def test_a_case_without_tumour_has_no_similarity_of_one():
 
 def test_images_thinner_than_the_window_are_refused():
     truth, image, mask = (one[:5] for one in arrays())
-    with pytest.raises(BadInput, match="at least 7 voxels along each axis .* found 36×40×5"):
+    with pytest.raises(BadInput, match=r"at least 7 voxels along each axis .* found 36×40×5"):
         synthrad2023(truth, image, mask)

@@ -52,7 +52,8 @@ def synthrad2025(truth: AnyArray, image: AnyArray, mask: Bool) -> dict[str, floa
     a, b = _above_low(a, b, mask, HU_2025)
     lacking = [max(LEAST_SIDE - side, 0) for side in mask.shape]
     ends = [(missing // 2, missing - missing // 2) for missing in lacking]
-    a, b, mask = (np.pad(one, ends, mode="edge") for one in (a, b, mask))
+    a, b = (np.pad(one, ends, mode="edge") for one in (a, b))
+    mask = np.pad(mask, ends, mode="edge")
     product = 1.0
     for weight in SCALE_WEIGHTS:
         luminance, contrast, structure = _terms(a, b, HU_2025)

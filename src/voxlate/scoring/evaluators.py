@@ -57,8 +57,8 @@ class Evaluator:
             """An array [D, H, W] in the orientation of the file, on which halving an image depends."""
             return orient(replace(truth, data=values.astype(np.float32)[None]), axes).data[0]
 
-        arrays = (as_stored(values) for values in (truth.data[0], image.data[0]))
-        scores = CHALLENGES[self.name](*arrays, as_stored(mask) > 0)
+        a, b = as_stored(truth.data[0]), as_stored(image.data[0])
+        scores = CHALLENGES[self.name](a, b, as_stored(mask) > 0)
         return {f"{self.name}.{key}": value for key, value in scores.items()}
 
     def _tumour(self, truth: Volume, case: CaseFiles) -> Bool:
