@@ -13,13 +13,13 @@ from voxlate.cohorts.case_files import LABELS, CaseFiles
 from voxlate.cohorts.leakage import sentences_on_shared_masks
 from voxlate.formats.io import is_there, read_volume
 from voxlate.images.grid import Volume, canonical, same_grid
+from voxlate.images.lesion_counts import count_lesions
 from voxlate.images.mask import box_around, brain, clearest, foreground
 from voxlate.images.ranges import Range, range_for
 from voxlate.images.similarity import RADIUS, dice
 from voxlate.images.surfaces import surface_distances
 from voxlate.images.tissues import TISSUES_HU
 from voxlate.images.units import unit_of
-from voxlate.scoring.lesion_counts import count_lesions
 from voxlate.scoring.metrics import ImagePair, mae, mae_z, psnr, ssim
 from voxlate.system.arrays import Bool, Float32
 from voxlate.system.errors import BadInput
