@@ -147,7 +147,11 @@ def scores() -> str:
         "## Scores of a region",
         "`NAME.` stands for the region's name.",
     ]
-    parts += [_metrics(REGION_METRICS, "NAME."), "## Scores of challenges", _metrics(CHALLENGE_METRICS)]
+    parts += [
+        _metrics(REGION_METRICS, "NAME."),
+        "## Scores of challenges",
+        _metrics(CHALLENGE_METRICS),
+    ]
     return "\n\n".join(parts) + "\n"
 
 

@@ -182,3 +182,22 @@ def test_the_containers_script_says_what_is_missing(container, tmp_path, capsys)
         "expected scans (.mha or .nii.gz) in images/mri or images/cbct" in capsys.readouterr().err
     )
     assert not (tmp_path / "results.json").exists()
+
+
+def test_the_commands_of_the_guide_score_a_cohort_of_2025(voxlate, scored):
+    pytest.importorskip("SimpleITK")
+    folder, (truth, image, mask) = scored
+    case = folder / "cohort" / "HN" / "1HNA001"
+    save(case / "ct.mha", truth)
+    save(case / "mr.mha", np.abs(truth), "mr", "a.u.")
+    save(case / "mask.mha", mask, "mask", "")
+    out, cohort = folder / "out", folder / "cohort"
+    asked = ("--preset", "synthrad2025", "--score", "synthrad2025", "--region", "tissues=ct")
+    answer = voxlate("evaluate", out, "--truth", cohort, *asked, "--any-truth")
+    assert answer.code == 0, answer
+    document = json.loads((out / "metrics.json").read_text())
+    found = document["modalities"]["ct"]["answers"]["synthesis"]["synthrad2025.ms_ssim"]["mean"]
+    assert found == pytest.approx(synthrad2025(truth, image, mask)["ms_ssim"], abs=1e-6)
+    assert "soft_tissue" in document["regions"]
+    prepared = voxlate("prepare", cohort, "--preset", "synthrad2025", "--out", folder / "prepared")
+    assert prepared.code == 0, prepared
