@@ -14,7 +14,7 @@ import typer
 
 from voxlate.cli.commands import app
 from voxlate.recipe import Recipe
-from voxlate.scoring.metrics import METRICS, REGION_METRICS, Metric
+from voxlate.scoring.metrics import CHALLENGE_METRICS, METRICS, REGION_METRICS, Metric
 from voxlate.system.codes import codes
 from voxlate.system.config import key_types, members
 
@@ -147,7 +147,12 @@ def scores() -> str:
         "## Scores of a region",
         "`NAME.` stands for the region's name.",
     ]
-    return "\n\n".join([*parts, _metrics(REGION_METRICS, "NAME.")]) + "\n"
+    parts += [
+        _metrics(REGION_METRICS, "NAME."),
+        "## Scores of challenges",
+        _metrics(CHALLENGE_METRICS),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def _metrics(metrics: Iterable[Metric], prefix: str = "") -> str:

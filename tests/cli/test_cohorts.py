@@ -171,7 +171,7 @@ def test_recipes_are_found_whatever_the_case_and_listed_with_their_modalities(vo
         (SynthOptions, "sampler", "dd", ["ddim", "ddpm"]),
         (EvaluateOptions, "mask", "b", ["body", "brain"]),
         (EvaluateOptions, "scopes", "both_masked.c", ["both_masked.crops"]),
-        (EvaluateOptions, "preset", "synth", ["synthrad"]),
+        (EvaluateOptions, "preset", "synth", ["synthrad", "synthrad2025"]),
     ],
 )
 def test_values_complete_in_the_shell(table, name: str, begun: str, known: list[str]) -> None:

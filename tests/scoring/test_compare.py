@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from voxlate.scoring.compare import compare
-from voxlate.scoring.statistics import holm, least_p, wilcoxon_p
 from voxlate.system.errors import BadInput
+from voxlate.system.statistics import holm, least_p, wilcoxon_p
 
 FEATURES = {"name": "texture", "kind": "texture", "dimensions": 44, "resize": "none"}
 FEATURES |= {"images": 80, "images_for_limit": 176, "errors": ""}

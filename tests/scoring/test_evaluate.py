@@ -24,10 +24,10 @@ from voxlate.images.statistics import intensity_statistics
 from voxlate.scoring import alignment
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.metrics import METRICS, mae, ssim
-from voxlate.scoring.statistics import bootstrap
 from voxlate.scoring.units import state_units
 from voxlate.system.errors import BadInput
 from voxlate.system.files import write_json
+from voxlate.system.statistics import bootstrap
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 

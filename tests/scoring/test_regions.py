@@ -18,7 +18,7 @@ from voxlate.scoring.distances import frechet, with_error
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.features import TEXTURE
 from voxlate.scoring.metrics import ImagePair, ssim
-from voxlate.scoring.regions import region_scores, regions_from
+from voxlate.scoring.regions import Region, region_scores, regions_from
 from voxlate.system.errors import BadInput
 
 
@@ -96,7 +96,11 @@ def test_the_similarity_of_a_region_is_that_of_the_whole_map_inside_it(tmp_path)
     inside = np.zeros(a.shape, bool)
     inside[12:18, 14:20, 13:25] = True
     scores = region_scores(
-        "lesion", inside, ImagePair(a, b, range_for("HU", given=(-50, 350)), None), None, 1.0
+        Region("lesion", "a file"),
+        inside,
+        ImagePair(a, b, range_for("HU", given=(-50, 350)), None),
+        None,
+        (10.0, 10.0, 10.0),
     )
     whole = ssim(a + 50, b + 50, 400, dimensions=3, mask=inside)
     assert scores["lesion.ssim_3d"] == pytest.approx(whole, rel=1e-6), (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from voxlate.system.errors import BadInput
-from voxlate.trust.calibration import Calibration, Header
+from voxlate.trust.calibration import Calibration, Header, group_factors
 from voxlate.trust.fit import CalibrationVoxels, fit
 
 COVERAGE = 0.9
@@ -119,3 +119,43 @@ def test_the_bound_is_of_the_truths_body_though_the_image_shows_less_of_it():
         width = (scale * (below + above))[one.image_parts["body"]].mean() / 2
         held.append(np.abs(one.truth - one.image).mean() <= target.bounds["mae"] * width)
     assert np.mean(held) >= 0.85
+
+
+def of_two_tissues(number: int) -> CalibrationVoxels:
+    """Nine of ten voxels at -0.5 with errors of deviation 0.02, the others at 0.5 with errors of 0.2."""
+    one = patient(number)
+    draw = np.random.default_rng(1000 + number)
+    rare = np.arange(3000) < 300
+    image = np.where(rare, np.float32(0.5), np.float32(-0.5))
+    error = draw.normal(size=3000).astype(np.float32) * np.where(rare, np.float32(0.2), 0.02)
+    return replace(one, image=image, truth=image + error.astype(np.float32))
+
+
+def test_each_group_of_predicted_values_holds_the_coverage_that_one_scale_holds_in_one_alone():
+    patients = [of_two_tissues(k) for k in range(20)]
+    chosen = {"chosen": "constant"}
+    plain, _ = fit(patients, {}, COVERAGE, 0.9, "none", 0, **chosen)
+    grouped, _ = fit(patients, {}, COVERAGE, 0.9, "none", 0, borders=[0.0], **chosen)
+    assert grouped.factors[1] == pytest.approx(10 * grouped.factors[0], rel=0.1)
+
+    def coverage(target, rare):
+        held = []
+        for one in (of_two_tissues(k) for k in range(100, 120)):
+            scales = target.scales[COVERAGE] * group_factors(
+                one.image, target.borders, target.factors
+            )
+            inside = (one.image > 0) == rare
+            held.append((np.abs(one.truth - one.image) <= scales)[inside].mean())
+        return np.mean(held)
+
+    assert coverage(plain, rare=True) < 0.5
+    assert coverage(grouped, rare=True) == pytest.approx(0.9, abs=0.02)
+    assert coverage(grouped, rare=False) == pytest.approx(0.9, abs=0.02)
+
+
+def test_a_group_that_images_do_not_show_joins_the_one_below():
+    patients = [of_two_tissues(k) for k in range(8)]
+    target, _ = fit(patients, {}, COVERAGE, 0.9, "none", 0, borders=[-0.9, 0.0, 0.3, 0.8])
+    assert target.borders == (0.0,)
+    few, _ = fit(patients[:5], {}, COVERAGE, 0.9, "none", 0, borders=[0.0])
+    assert (few.borders, few.factors) == ((), (1.0,)), "five patients show too little"

@@ -42,7 +42,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     regions: Annotated[
         Mapping[str, str] | None,
         Option(
-            "Region to score by itself: 'lesion=tmax>6', 'core=cbf<30%', core=seg=1, vessels=MASK_FILE or ratio=lesion/core. Repeatable.",
+            "Region to score by itself: 'lesion=tmax>6', 'core=cbf<30%', core=seg=1, vessels=MASK_FILE, ratio=lesion/core or tissues=ct. Repeatable.",
             flag="--region",
             panel=MAIN,
             metavar="RULE",
@@ -89,7 +89,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     scopes: Annotated[
         Sequence[str],
         Option(
-            "Additional scope of the scores: whole, both_masked, slices, crops, … Repeatable.",
+            "Additional scope of the scores: whole, both_masked, slices, crops, synthrad2025, … Repeatable.",
             flag="--score",
             panel=SCORES,
             metavar="NAME",

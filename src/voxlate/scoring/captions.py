@@ -6,9 +6,9 @@ from typing import Literal
 
 import numpy as np
 
+from voxlate.images.lesion_counts import lesion_sentence
 from voxlate.scoring.documents import Document, Part, Row, rows_of
 from voxlate.scoring.intervals import describe_bound, describe_widening
-from voxlate.scoring.lesion_counts import lesion_sentence
 from voxlate.scoring.metrics import LPIPS, METRIC_OF, SSIM, metrics_of, scope_label
 from voxlate.scoring.truths import KEPT, LEFT_OUT, Fault, fault_messages
 from voxlate.system.errors import first_of, plural

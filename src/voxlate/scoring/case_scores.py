@@ -19,6 +19,7 @@ from voxlate.options.evaluate import EvaluateOptions
 from voxlate.recipe.provenance import window_borders
 from voxlate.scoring.alignment import Alignment, find_alignment
 from voxlate.scoring.distances import slices_of
+from voxlate.scoring.evaluators import Evaluator
 from voxlate.scoring.features import Features, Vectors
 from voxlate.scoring.intervals import interval_scores, is_changed, region_coverage
 from voxlate.scoring.metrics import ImagePair, Score, correlation, seam
@@ -52,7 +53,7 @@ class Rules:
 
     asked: EvaluateOptions
     regions: tuple[Region, ...]
-    scopes: tuple[Scope, ...]
+    scopes: tuple[Scope | Evaluator, ...]
     cut: Cut
     window_hu: tuple[float, float]
     features: Features | None
@@ -329,17 +330,19 @@ def _score(truth: Truth, answer: str, image: Volume, pair: ImagePair, functions:
         scores["seam"] = seam(truth.values, values, borders, truth.inside)
     if rules.asked.align:
         scores |= score_aligned(pair, truth.outline, truth.spacing_mm, functions)
-    voxel_ml = float(np.prod(truth.spacing_mm)) / 1000
     for region, inside in truth.regions:
         overlap = None
         if region.modality == item.modality:
             overlap = region.select(scale_to_peak(image, truth.scale, truth.body), truth.frame)
-        scores |= region_scores(region.name, inside, pair, overlap, voxel_ml)
+        scores |= region_scores(region, inside, pair, overlap, truth.spacing_mm)
     for ratio in rules.regions:
         if ratio.over is not None:
             scores |= ratio_scores(ratio.name, ratio.over, scores)
     pictures: list[dict[str, object]] = []
     for scope in rules.scopes:
+        if isinstance(scope, Evaluator):
+            scores |= scope.score(truth.volume, image, truth.mask, case)
+            continue
         scores |= score_scope(scope, pair, truth.voxels, functions, pictures)
     return Row(case.case, case.patient, item.modality, answer, scores, len(values), pictures)
 

@@ -13,13 +13,13 @@ from voxlate.scoring.comparison_tables import comparison_tables
 from voxlate.scoring.documents import Document, Part, Row, Table, read_scores, rows_of
 from voxlate.scoring.metrics import Metric, metrics_of
 from voxlate.scoring.scored_images import check_unchanged
-from voxlate.scoring.statistics import bootstrap, holm, least_p, mean_and_sd, wilcoxon_p
 from voxlate.scoring.tables import Tables
 from voxlate.scoring.verdict import SYNTHESIS
 from voxlate.system.arrays import Float64
 from voxlate.system.dataframe import dataframe
 from voxlate.system.errors import BadInput, plural
 from voxlate.system.files import write_json
+from voxlate.system.statistics import bootstrap, holm, least_p, mean_and_sd, wilcoxon_p
 
 # Scores compare only if these entries agree.
 MUST_AGREE = ("unit", "range", "own_peak", "mask", "ssim_padding", "ssim_from")

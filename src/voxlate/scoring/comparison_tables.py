@@ -6,8 +6,8 @@ from typing import Literal
 from voxlate.scoring.captions import not_held_out, range_note
 from voxlate.scoring.documents import Document, Part
 from voxlate.scoring.metrics import Metric, metrics_of, scope_label
-from voxlate.scoring.statistics import SIGNIFICANT, least_p, too_few
 from voxlate.scoring.tables import Cell, Line, Tables, is_main, metric_lines
+from voxlate.system.statistics import SIGNIFICANT, least_p, too_few
 
 NAIVE = "best naive"  # the column of the best naive baseline
 TITLE = "Methods: mean ± sd; below, the difference to the reference (=) with its 95 % interval, and p, * below 0.05"

@@ -32,6 +32,7 @@ from voxlate.scoring.alignment import check_prepared
 from voxlate.scoring.case_scores import Rules, ScoredItem, score_item
 from voxlate.scoring.distances import RADIOLOGICAL, describe_features, distances, slices_of
 from voxlate.scoring.documents import Table
+from voxlate.scoring.evaluators import Evaluator
 from voxlate.scoring.features import Vectors, features_for
 from voxlate.scoring.metrics import METRICS, ImagePair
 from voxlate.scoring.misregistered import NAME, RULE, count_moved, summarise_floors
@@ -162,7 +163,7 @@ def _rules(asked: EvaluateOptions, out: Path, items: Sequence[Item]) -> Rules:
 
 def rules_of(
     asked: EvaluateOptions,
-) -> tuple[tuple[Region, ...], tuple[Scope, ...], SliceFilter | None]:
+) -> tuple[tuple[Region, ...], tuple[Scope | Evaluator, ...], SliceFilter | None]:
     """The regions, the scopes and the slices that count; raises BadInput for texts that name none."""
     if asked.align and NAME in (asked.regions or {}):
         raise BadInput(f"--align: expected no region named {NAME}, found one. Rename the region.")
@@ -231,7 +232,9 @@ def _check_areas(rules: Rules, rows: Sequence[Row]) -> None:
     """Raise BadInput for a region or scope that shows nothing in any case."""
     check_pictures(rules.scopes, chain.from_iterable(row.pictures for row in rows), rules.cut)
     for region in rules.regions:
-        if region.over is None and not any(row.scores[f"{region.name}.voxels"] for row in rows):
+        if region.over is not None or region.tissue:
+            continue
+        if not any(row.scores[f"{region.name}.voxels"] for row in rows):
             raise BadInput(
                 f"region {region.name}: expected voxels of {region.text} in at least one case, found none. Move the threshold, or check the mask."
             )

@@ -173,6 +173,8 @@ erased        erased           –       lower   1       file   number of connec
 unseen        unseen           –       truth   1       file   number of connected pieces of the region (docs/guides/trust.md)
 invented      invented         –       lower   1       file   number of connected pieces of the region (docs/guides/trust.md)
 dice          Dice             –       higher  3       table  overlap of the same threshold on both images
+surface       surface          mm      lower   2       table  mean distance of the surfaces of the same threshold on both images
+surface_95    surface, 95 %    mm      lower   2       table  95th percentile of these distances, the larger one of both directions
 volume        volume           ml      truth   1       table  voxels that pass the threshold, times their size
 volume_error  volume error     ml      lower   1       table  |volume − volume of truth|
 ratio         ratio            –       truth   2       table  volumes of two regions divided
@@ -182,6 +184,17 @@ truth_ratio   ratio of truth   –       truth   2       file   volumes of two r
 truth_mean    mean of truth    images  truth   3       file   mean over the region's voxels
 mae_z         MAE z            images  lower   3       file   mean |difference of slices − the truth's| in the region
 voxels        voxels           –       truth   0       file   number of voxels in the region
+"""
+_CHALLENGE_METRICS = """
+key                   label                    unit  better  digits  where  reduction
+synthrad2023.mae      MAE, SynthRAD2023         HU    lower   1       table  mean over the mask, not clipped
+synthrad2023.psnr     PSNR, SynthRAD2023       dB    higher  2       table  inside the mask; range −1024 to 3000 HU
+synthrad2023.ssim     SSIM, SynthRAD2023       –     higher  4       table  uniform window 7 in three directions, mean inside the mask; −1024 HU outside it
+synthrad2025.mae      MAE, SynthRAD2025        HU    lower   1       table  mean over the mask, not clipped
+synthrad2025.psnr     PSNR, SynthRAD2025       dB    higher  2       table  inside the mask; range −1024 to 3071 HU
+synthrad2025.ms_ssim  MS-SSIM, SynthRAD2025    –     higher  4       table  five scales, luminance in each, mean inside the mask; padded to 97 voxels
+brasyn.ssim_tumour    SSIM of tumour, BraSyn    –     higher  4       table  where seg > 0; 0 elsewhere; {SSIM}percentiles 0.5 to 99.5 of each image
+brasyn.ssim_healthy   SSIM of the rest, BraSyn  –     higher  4       table  where seg = 0; 0 elsewhere; {SSIM}percentiles 0.5 to 99.5 of each image
 """
 _COMPUTED: dict[str, Score] = {
     "mae": lambda pair: pair.error(mae),
@@ -229,6 +242,7 @@ def _catalogue(table: str, computed: Mapping[str, Score]) -> tuple[Metric, ...]:
 METRICS = _catalogue(_METRICS, _COMPUTED)
 # Of a named region: the key becomes NAME.mae, the label NAME MAE.
 REGION_METRICS = _catalogue(_REGION_METRICS, {})
+CHALLENGE_METRICS = _catalogue(_CHALLENGE_METRICS, {})
 METRIC_OF = {metric.key: metric for metric in METRICS}
 # Scores of a scope have keys such as NAME.mae; single slices and crops have no scores across slices.
 OF_PICTURES = ("mae", "mae_rel", "mse_rel", "psnr", "ssim_2d", "lpips")
@@ -244,6 +258,10 @@ def metrics_of(document: Mapping[str, Any]) -> dict[str, Metric]:
     for region, metric in itertools.product(document.get("regions", {}), REGION_METRICS):
         label = f"{region} {metric.label}"
         metrics.append(replace(metric, key=f"{region}.{metric.key}", label=label))
+    challenges = document.get("scopes", {})
+    metrics += [
+        metric for metric in CHALLENGE_METRICS if metric.key.partition(".")[0] in challenges
+    ]
     return {metric.key: metric for metric in metrics}
 
 

@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,11 +13,13 @@ from voxlate.cohorts.case_files import LABELS, CaseFiles
 from voxlate.cohorts.leakage import sentences_on_shared_masks
 from voxlate.formats.io import is_there, read_volume
 from voxlate.images.grid import Volume, canonical, same_grid
+from voxlate.images.lesion_counts import count_lesions
 from voxlate.images.mask import box_around, brain, clearest, foreground
 from voxlate.images.ranges import Range, range_for
 from voxlate.images.similarity import RADIUS, dice
+from voxlate.images.surfaces import surface_distances
+from voxlate.images.tissues import TISSUES_HU
 from voxlate.images.units import unit_of
-from voxlate.scoring.lesion_counts import count_lesions
 from voxlate.scoring.metrics import ImagePair, mae, mae_z, psnr, ssim
 from voxlate.system.arrays import Bool, Float32
 from voxlate.system.errors import BadInput
@@ -27,6 +29,7 @@ NUMBER = r"[-+]?\d+(?:\.\d*)?"
 RULE = re.compile(rf"(?:({NUMBER})\s*<\s*)?([\w-]+)\s*(<|>|==?)\s*({NUMBER})\s*(%)?")
 NAMED = (None, "body", "brain", "cohort")  # masks that are no files
 RATIO = re.compile(r"([\w-]+)\s*/\s*([\w-]+)")
+TISSUES = "tissues"  # the name that stands for a region of each tissue
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class Region:
     """A named part of each case: a modality or label map of the truth between two values, or a mask file.
 
     low, high: in the modality's unit, in shares of the image's own peak if the unit is arbitrary, or labels; mirrored:
-    in shares of the other hemisphere's mean; over: this region is the ratio of the volumes of these two regions.
+    in shares of the other hemisphere's mean; over: this region is the ratio of the volumes of these two regions; tissue:
+    of the tissues of CT, of which a body may lack some, and which are no structures with pieces.
     """
 
     name: str
@@ -45,6 +49,7 @@ class Region:
     path: str | None = None
     mirrored: bool = False
     over: tuple[str, str] | None = None
+    tissue: bool = False
 
     def select(self, values: Float32, frame: Bool) -> Bool:
         """The part of `frame` with values between low and high; values, frame: [D, H, W], canonical."""
@@ -68,9 +73,10 @@ def regions_from(texts: Mapping[str, str] | None) -> tuple[Region, ...]:
     """Regions by name: "cta>150", "ct<-300", "150<cta<600", "seg=4", or a mask file ("masks/{case}.nii.gz").
 
     "cbf<30%" compares with the mean of the other hemisphere; "lesion/core", the names of two regions, is a mismatch
-    ratio. Raises BadInput for other texts.
+    ratio; {"tissues": "ct"} is a region of each tissue by the values of a CT. Raises BadInput for other texts.
     """
     given = {name: str(text) for name, text in (texts or {}).items()}
+    tissues = _tissues_of(given.pop(TISSUES), given) if TISSUES in given else ()
     pairs: dict[str, tuple[str, str]] = {}
     for name, text in given.items():
         match = RATIO.fullmatch(text.strip())
@@ -79,7 +85,30 @@ def regions_from(texts: Mapping[str, str] | None) -> tuple[Region, ...]:
     # A ratio of ratios is none.
     ratios = {name: pair for name, pair in pairs.items() if not pairs.keys() & pair}
     plain = [_region(name, text) for name, text in given.items() if name not in ratios]
-    return (*plain, *(Region(name, given[name], over=pair) for name, pair in ratios.items()))
+    over = [Region(name, given[name], over=pair) for name, pair in ratios.items()]
+    return (*tissues, *plain, *over)
+
+
+def _tissues_of(modality: str, others: Collection[str]) -> list[Region]:
+    """A region of each tissue by the values of a CT; others: the names of the other regions."""
+    if not re.fullmatch(r"[\w-]+", modality) or unit_of(modality) != "HU":
+        raise BadInput(
+            f"region {TISSUES}: expected a modality in HU, such as {TISSUES}=ct, found {modality!r}. Name the CT, or write thresholds of your own."
+        )
+    if taken := TISSUES_HU.keys() & others:
+        raise BadInput(
+            f"region {min(taken)}: expected another name beside {TISSUES}, which has a region of that name, found {min(taken)}. Rename it."
+        )
+    regions = []
+    for name, (low, high) in TISSUES_HU.items():
+        above = f"{low:g} ≤ " if math.isfinite(low) else ""
+        below = f" < {high:g}" if math.isfinite(high) else ""
+        # `select` leaves out its lower end, which belongs to the tissue.
+        first = float(np.nextafter(np.float32(low), np.float32(-math.inf)))
+        regions.append(
+            Region(name, f"{above}{modality}{below}", modality, first, high, tissue=True)
+        )
+    return regions
 
 
 def _region(name: str, text: str) -> Region:
@@ -171,39 +200,52 @@ def scale_to_peak(volume: Volume, scale: Range, body: Bool | None) -> Float32:
 
 
 def region_scores(
-    name: str,
+    region: Region,
     inside: Bool,
     pair: ImagePair,
     overlap: Bool | None,
-    voxel_ml: float,
+    spacing_mm: Sequence[float],
 ) -> dict[str, float]:
-    """MAE (also of slices' differences), PSNR, SSIM, both means, volume (ml) and lesion counts of a region.
+    """The scores of a region in one image; inside, overlap: [D, H, W], the region in the truth and in the synthesis.
 
-    With `overlap`, the same region of the synthesis, also the Dice, its volume and the error of the volume.
+    MAE, both means and the volume (ml). With `overlap` also the Dice, its volume, the error of the volume and, of a region
+    with one threshold, the distance of both surfaces. Of all but tissues also PSNR, SSIM, MAE of slices' differences, and
+    counts of lesions.
     """
-    truth = pair.truth
-    other = pair.synthesis
-    width = pair.scale.width
+    truth, other = pair.truth, pair.synthesis
+    voxel_ml = float(np.prod(spacing_mm)) / 1000
     count = float(inside.sum())
     scores = {"voxels": count, "truth_volume": voxel_ml * count}
-    scores |= dict.fromkeys(("mean", "truth_mean", "mae", "mae_z", "psnr", "ssim_3d"), math.nan)
+    scores |= dict.fromkeys(("mean", "truth_mean", "mae"), math.nan)
     if count:
-        box = tuple(
-            slice(max(0, first - RADIUS), end + RADIUS) for first, end in box_around(inside)
-        )
-        a, b = (image[box] - np.float32(pair.scale.low) for image in (truth, other))
         scores["mean"] = float(np.mean(other[inside], dtype=np.float64))
         scores["truth_mean"] = float(np.mean(truth[inside], dtype=np.float64))
         scores["mae"] = mae(truth, other, inside)
-        scores["psnr"] = psnr(truth, other, width, inside)
-        scores["mae_z"] = mae_z(a, b, inside[box])
-        scores["ssim_3d"] = ssim(a, b, width, dimensions=3, mask=inside[box])
     if overlap is not None:
         scores["dice"] = dice(inside, overlap)
         scores["volume"] = voxel_ml * float(overlap.sum())
         scores["volume_error"] = abs(scores["volume"] - scores["truth_volume"])
-    scores |= count_lesions(inside, truth, other, overlap)
-    return {f"{name}.{key}": value for key, value in scores.items()}
+        # Between two thresholds lies a shell around other tissues, whose surfaces say little.
+        if math.isinf(region.high - region.low):
+            distances = surface_distances(inside, overlap, spacing_mm)
+            scores |= zip(("surface", "surface_95"), distances)
+    if not region.tissue:
+        scores |= _structure_scores(inside, pair) | count_lesions(inside, truth, other, overlap)
+    return {f"{region.name}.{key}": value for key, value in scores.items()}
+
+
+def _structure_scores(inside: Bool, pair: ImagePair) -> dict[str, float]:
+    """PSNR, SSIM, and MAE of slices' differences in a region; NaN if it is empty."""
+    if not inside.any():
+        return dict.fromkeys(("psnr", "mae_z", "ssim_3d"), math.nan)
+    width = pair.scale.width
+    box = tuple(slice(max(0, first - RADIUS), end + RADIUS) for first, end in box_around(inside))
+    a, b = (image[box] - np.float32(pair.scale.low) for image in (pair.truth, pair.synthesis))
+    return {
+        "psnr": psnr(pair.truth, pair.synthesis, width, inside),
+        "mae_z": mae_z(a, b, inside[box]),
+        "ssim_3d": ssim(a, b, width, dimensions=3, mask=inside[box]),
+    }
 
 
 def ratio_scores(name: str, over: tuple[str, str], scored: Mapping[str, float]) -> dict[str, float]:

@@ -13,8 +13,10 @@ import numpy as np
 
 from voxlate.batches.slice_filter import SliceFilter, filter_slices
 from voxlate.cases.layout import CANONICAL, reorder_axes
+from voxlate.images.challenges import CHALLENGES
 from voxlate.options.evaluate import CROP
 from voxlate.scoring.distances import RADIOLOGICAL
+from voxlate.scoring.evaluators import Evaluator
 from voxlate.scoring.metrics import OF_PICTURES, SCOPED, ImagePair, Score
 from voxlate.system.arrays import AnyArray, Bool, Float32
 from voxlate.system.config import fill
@@ -72,7 +74,8 @@ class Scope:
 
 
 EVERY = itertools.starmap(Scope, itertools.product(get_args(Area), get_args(Pictures)))
-SCOPES = {scope.name: scope for scope in EVERY if scope.name}
+SCOPES: dict[str, Scope | Evaluator] = {scope.name: scope for scope in EVERY if scope.name}
+SCOPES |= {name: Evaluator(name) for name in CHALLENGES}
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ class CountedVoxels:
 
 def scopes_from(
     names: Iterable[str], mask: object, regions: Collection[str] = ()
-) -> tuple[Scope, ...]:
+) -> tuple[Scope | Evaluator, ...]:
     """The scopes of these names, each once; raises BadInput for other names, or if a mask is absent."""
     scopes = []
     for name in dict.fromkeys(names):
@@ -137,7 +140,7 @@ def scopes_from(
             raise BadInput(
                 f"--score: expected one of {', '.join(SCOPES)}, found {name!r}. Choose one of these."
             )
-        if SCOPES[name].area == "both_masked" and mask is None:
+        if name.startswith("both_masked") and mask is None:
             raise BadInput(
                 f"--score {name}: expected a mask, found none. Add --mask body, brain, cohort or a file."
             )
@@ -149,7 +152,9 @@ def scopes_from(
     return tuple(scopes)
 
 
-def filter_from(given: SliceFilter | str, mask: object, scopes: Iterable[Scope]) -> SliceFilter:
+def filter_from(
+    given: SliceFilter | str, mask: object, scopes: Iterable[Scope | Evaluator]
+) -> SliceFilter:
     """A slice filter, from the text of a TOML table as in a recipe's data.slices, with or without braces.
 
     "mask" names the evaluation's mask. Raises BadInput for other texts, or if the mask or such a scope is absent.
@@ -284,7 +289,9 @@ def _filter_text(chosen: SliceFilter) -> str:
     return f"{chosen.pixels} pixels of {' and '.join(limits)}{' each' if len(limits) > 1 else ''}{overlap}"
 
 
-def check_pictures(scopes: Iterable[Scope], rows: Iterable[Mapping[str, Any]], cut: Cut) -> None:
+def check_pictures(
+    scopes: Iterable[Scope | Evaluator], rows: Iterable[Mapping[str, Any]], cut: Cut
+) -> None:
     """Raise BadInput if a scope has no picture in any case; rows: all pictures."""
     pictured = {row["scope"] for row in rows}
     for scope in scopes:

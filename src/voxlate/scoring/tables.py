@@ -19,14 +19,14 @@ from voxlate import __version__
 from voxlate.images.ranges import Range
 from voxlate.scoring.captions import caption, keys_of
 from voxlate.scoring.documents import Document, Part, Table
-from voxlate.scoring.metrics import Metric, metrics_of
+from voxlate.scoring.metrics import CHALLENGE_METRICS, Metric, metrics_of
 from voxlate.scoring.outliers import outlier_messages
-from voxlate.scoring.statistics import RESAMPLES, bootstrap, mean_and_sd
 from voxlate.scoring.verdict import SYNTHESIS, Verdict, colour_lines, verdicts
 from voxlate.system.dataframe import dataframe
 from voxlate.system.files import lock_if_free, whole_file, write_json
 from voxlate.system.groups import grouped
 from voxlate.system.messages import Message
+from voxlate.system.statistics import RESAMPLES, bootstrap, mean_and_sd
 
 NARROWEST = 13  # width of a method's column, which fits 0.994 ± 0.001
 # These metrics are printed without --all.
@@ -349,7 +349,9 @@ def _summarise(rows: Sequence[Row], key: str, over: str, seed: int) -> Table:
 def _conventions(metric: Metric, scale: Range, stated: Document) -> Table:
     """The conventions that metrics.json states with each value."""
     keys = ["range", "range_rule", "mask"]
-    if metric.score.startswith("ssim"):
+    if metric in CHALLENGE_METRICS:
+        keys = []  # its reduction states them
+    elif metric.score.startswith("ssim"):
         keys += ["ssim_padding", "ssim_from"]
     if metric.score == "lpips":
         keys.append("lpips")

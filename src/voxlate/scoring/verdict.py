@@ -8,10 +8,10 @@ import numpy as np
 from rich.text import Text
 
 from voxlate.scoring.metrics import METRIC_OF
-from voxlate.scoring.statistics import SIGNIFICANT, bootstrap, too_few, wilcoxon_p
 from voxlate.system.arrays import Float64
 from voxlate.system.errors import plural
 from voxlate.system.groups import grouped
+from voxlate.system.statistics import SIGNIFICANT, bootstrap, too_few, wilcoxon_p
 
 Outcome = Literal["better", "unclear", "worse", "unknown"]
 Errors = Mapping[str, float]  # by case

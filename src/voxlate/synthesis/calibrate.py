@@ -37,7 +37,7 @@ from voxlate.trust.calibration_cases import CaseData
 from voxlate.trust.calibration_file import write_calibration
 from voxlate.trust.fit import fit
 from voxlate.trust.out_of_distribution import Patches, fit_references
-from voxlate.trust.regions import calibration_regions
+from voxlate.trust.regions import calibration_regions, tissue_borders
 from voxlate.trust.widths import Widths
 
 ENOUGH = 10  # patients for a margin by Student's t
@@ -100,7 +100,15 @@ def _fit(
         voxels = [case.voxels[name] for case in data.values()]
         ends = network_ends(model.recipe.intensity[name])
         target, network = fit(
-            voxels, own_rules, coverage, confidence, bound, seed, ends, asked.method
+            voxels,
+            own_rules,
+            coverage,
+            confidence,
+            bound,
+            seed,
+            ends,
+            asked.method,
+            tissue_borders(header["units"][name], header["target_scales"][name]),
         )
         targets[name] = target
         if network is not None:

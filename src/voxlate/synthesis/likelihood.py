@@ -21,7 +21,6 @@ from voxlate.options.evaluate import LikelihoodOptions
 from voxlate.options.option import merge
 from voxlate.recipe import Recipe
 from voxlate.recipe.provenance import is_fold, splits_of_training
-from voxlate.scoring.statistics import mean_and_sd
 from voxlate.synthesis.inputs import preparation_of
 from voxlate.synthesis.progress import PatchProgress, count_calls, no_report
 from voxlate.system.config import kind_of
@@ -29,6 +28,7 @@ from voxlate.system.dataframe import dataframe
 from voxlate.system.devices import find_device
 from voxlate.system.errors import BadInput
 from voxlate.system.files import write_json
+from voxlate.system.statistics import mean_and_sd
 from voxlate.training.starter import run_folder
 from voxlate.training.weights import load_method
 

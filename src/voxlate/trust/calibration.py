@@ -77,7 +77,8 @@ class Target:
     """The intervals of a target: their method (`way`, as files call it), their scale for each coverage, and bounds.
 
     regions: rules by name; bounds: by region the largest ratio of a case's mean error to the mean half width, with
-    `mae` for the body, inf for too few patients; ends: the limits of the truth, in network units.
+    `mae` for the body, inf for too few patients; ends: the limits of the truth, in network units. borders: the image's
+    values in network units that separate groups of voxels (tissues), ascending; factors: of the groups' distances.
     """
 
     way: IntervalMethod
@@ -86,6 +87,8 @@ class Target:
     regions: dict[Name, Text]
     bounds: dict[Name, Annotated[float, Field(ge=0)]]
     ends: tuple[Number, Number]
+    borders: tuple[Number, ...] = ()
+    factors: tuple[Scaling, ...] = (1.0,)
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,8 @@ class Calibration:
         else:
             distances = np.ones(shape, np.float32)
         scale = np.float32(target.scales[self.header.coverage] * self.header.factor(name))
-        return interval(prediction.values, scale * distances, target.ends)
+        scales = scale * group_factors(prediction.values, target.borders, target.factors)
+        return interval(prediction.values, scales * distances, target.ends)
 
     def bounds(
         self, name: str, low: Array, high: Array, regions: Mapping[str, Bool]
@@ -207,6 +211,14 @@ def relative_widths(target: Target, coverage: float) -> dict[str, float]:
     return {
         f"{level:g}": round(scale / own, 5) for level, scale in target.scales.items() if own > 0
     }
+
+
+def group_factors(image: Array, borders: Sequence[float], factors: Sequence[float]) -> Array:
+    """The factor of each voxel's group, by the image's values […]; one factor more than borders."""
+    of_voxels = np.full(image.shape, factors[0], np.float32)
+    for border, factor in zip(borders, factors[1:]):
+        of_voxels[image >= np.float32(border)] = factor
+    return of_voxels
 
 
 def needed_scale(error: Array, below: Array, above: Array) -> Array:

@@ -221,6 +221,9 @@ def _check_target(record: Record, name: str, target: Target, coverage: float) ->
     record.check(scaled, f"no scale of {name} for the coverage {coverage:g}")
     record.check(target.way in target.compared, f"a way of {name} that was not compared")
     record.check(low < high, f"ends of {name} from {low:g} to {high:g}")
+    ascending = list(target.borders) == sorted(set(target.borders))
+    whole = ascending and len(target.factors) == len(target.borders) + 1
+    record.check(whole, f"groups of {name} that do not fit together")
     try:
         regions = regions_from(target.regions)
     except BadInput as error:

@@ -1,8 +1,10 @@
 """Fitting a calibration: methods of intervals are compared on held-out patients, and the narrowest one is scaled."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,7 @@ from voxlate.trust.calibration import (
     Comparison,
     IntervalMethod,
     Target,
+    group_factors,
     interval,
     needed_scale,
 )
@@ -33,6 +36,9 @@ Array = NDArray[np.float32]
 LARGEST_WEIGHT = 100.0  # of a voxel of a small region, relative to other voxels
 # A few patients do not show the tails of a new patient's errors; their mean errors are more representative.
 QUANTILES_FROM = 6  # patients that are needed to learn quantiles of errors
+LEAST_OF_GROUP = (
+    30  # voxels of a patient's image, in most patients, that a group needs for factors of its own
+)
 FOLDS = 5  # of patients, so that nothing is tested on the patients from which it was learned
 
 
@@ -52,6 +58,9 @@ class CalibrationVoxels:
     image_parts: dict[str, NDArray[np.bool_]]
 
 
+ALL = (-math.inf, math.inf)
+
+
 @dataclass(frozen=True)
 class _Candidate:
     """The distances [2, N] of one method below and above each case's image; learned ones without the case's patient."""
@@ -60,12 +69,18 @@ class _Candidate:
     distances: Sequence[Array]
     ends: tuple[float, float]
 
-    def scores(self, region: str = BODY) -> list[Array]:
-        """For each patient, sorted: the factor that the interval of each voxel of a region needs to hold the truth."""
+    def scores(self, region: str = BODY, limits: tuple[float, float] = ALL) -> list[Array]:
+        """For each patient, sorted: the factor that the interval of each voxel of a region needs to hold the truth.
+
+        limits: of the image's values, from the first to below the second.
+        """
         scores = []
         for case, (below, above) in zip(self.cases, self.distances):
             inside = case.truth_parts.get(region)
-            if inside is None or not inside.any():
+            if inside is None:
+                continue
+            inside = inside & (case.image >= limits[0]) & (case.image < limits[1])
+            if not inside.any():
                 continue
             truth = case.truth[inside]
             error = truth - case.image[inside]
@@ -75,6 +90,26 @@ class _Candidate:
             needed[too_low | too_high] = np.inf
             scores.append((case.patient, needed))
         return [np.sort(np.concatenate(cases)) for cases in by_patient(scores).values()]
+
+    def grouped(
+        self, borders: Sequence[float], alpha: float, confidence: float, bound: Bound
+    ) -> tuple["_Candidate", tuple[float, ...]]:
+        """The candidate with the distances of each group times a factor by which the group holds its coverage; the factors.
+
+        Group-conditional (Mondrian) conformal prediction by predicted values: Vovk et al. 2003; Romano et al. 2020. A
+        group that no factor is enough for keeps its distances.
+        """
+        ends = (-math.inf, *borders, math.inf)
+        least = [
+            least_scale(self.scores(limits=limits), alpha, confidence, bound)
+            for limits in pairwise(ends)
+        ]
+        factors = tuple(factor if 0 < factor < math.inf else 1.0 for factor in least)
+        distances = [
+            own * group_factors(case.image, borders, factors)
+            for case, own in zip(self.cases, self.distances)
+        ]
+        return replace(self, distances=distances), factors
 
     def widths(self, scale: float) -> Iterator[tuple[CalibrationVoxels, Array]]:
         """Each case with the widths of its voxels' intervals."""
@@ -110,18 +145,28 @@ def fit(
     seed: int,
     ends: tuple[float, float] = (-1.0, 1.0),
     chosen: IntervalMethod | None = None,
+    borders: Sequence[float] = (),
 ) -> tuple[Target, Widths | None]:
     """Compare the methods of intervals on held-out patients, scale one of them, and learn it again from all patients.
 
     regions: rules by name; ends: the limits of all intervals, in network units; chosen: the method, None for the
-    narrowest. Raises BadInput where the patients are too few for the coverage, or for the method.
+    narrowest; borders: values of the image in network units that separate groups, each of which is to hold the coverage, if
+    enough voxels show it. Raises BadInput where the patients are too few for the coverage, or for the method.
     """
     alpha = 1 - coverage
     patients = sorted({case.patient for case in cases})
     candidates = _candidates(cases, patients, alpha, seed, ends)
     compared = dict[str, Comparison]()
-    for method, candidate in candidates.items():
+    kept = _shown_borders(cases, borders)
+    factors = dict[str, tuple[float, ...]]()
+    for method, ungrouped in candidates.items():
+        candidate, factors[method] = ungrouped, (1.0,)
+        if kept:
+            candidate, factors[method] = ungrouped.grouped(kept, alpha, confidence, bound)
+        candidates[method] = candidate
         scale = least_scale(candidate.scores(), alpha, confidence, bound)
+        if kept:
+            scale = max(scale, 1.0)  # below, groups would lose what their factors hold
         if np.isfinite(scale):
             compared[method] = candidate.compare(scale, regions)
     if not compared:
@@ -143,9 +188,36 @@ def fit(
         scale = least_scale(scores, 1 - level, confidence, bound)
         if np.isfinite(scale):
             scales[level] = scale
+    scales[coverage] = compared[best].scale
     network = _learn(best, cases, alpha, seed) if best in SETTINGS else None
     bounds = _bounds(candidates[best], regions, scales[coverage], coverage)
-    return Target(best, scales, compared, dict(regions), bounds, ends), network
+    target = Target(best, scales, compared, dict(regions), bounds, ends, kept, factors[best])
+    return target, network
+
+
+def _shown_borders(
+    cases: Sequence[CalibrationVoxels], borders: Sequence[float]
+) -> tuple[float, ...]:
+    """The borders between groups that most patients' images show; a group that they do not show joins the one below."""
+
+    def is_shown(low: float, high: float) -> bool:
+        counts = by_patient(
+            (
+                case.patient,
+                float((case.truth_parts[BODY] & (case.image >= low) & (case.image < high)).sum()),
+            )
+            for case in cases
+        )
+        enough = [sum(values) >= LEAST_OF_GROUP for values in counts.values()]
+        return len(enough) >= QUANTILES_FROM and 2 * sum(enough) > len(enough)
+
+    kept: list[float] = []
+    for border in borders:
+        if is_shown(kept[-1] if kept else -math.inf, border):
+            kept.append(border)
+    while kept and not is_shown(kept[-1], math.inf):
+        kept.pop()
+    return tuple(kept)
 
 
 def _candidates(

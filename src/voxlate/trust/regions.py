@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from voxlate.images.grid import Volume
 from voxlate.images.mask import foreground
 from voxlate.images.ranges import range_for
+from voxlate.images.tissues import BORDERS_HU
 from voxlate.scoring.regions import regions_from, scale_to_peak
 from voxlate.system.errors import BadInput
 from voxlate.trust.calibration import BODY
@@ -42,6 +43,13 @@ def calibration_regions(
     of_unit = CT_REGIONS if unit == "HU" else {}
     rules = {name: rule.format(target) for name, rule in of_unit.items()}
     return {**rules, **{name: LABEL_RULE.format(name) for name in labels}, **asked}
+
+
+def tissue_borders(unit: str, scale: tuple[float, float]) -> list[float]:
+    """The values between tissues in network units, of an image in HU whose ends in HU are the scale; none of other units."""
+    low, high = scale
+    borders = BORDERS_HU if unit == "HU" else ()
+    return [2 * (value - low) / (high - low) - 1 for value in borders if low < value < high]
 
 
 def region_masks(

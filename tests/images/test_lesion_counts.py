@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from voxlate.scoring.lesion_counts import count_lesions, lesion_sentence
+from voxlate.images.lesion_counts import count_lesions, lesion_sentence
 
 SHAPE = (8, 40, 40)
 

@@ -1,0 +1,70 @@
+"""The metrics of public challenges as further scopes of an evaluation, on the voxels as they are in the truth's file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import nibabel as nib
+import numpy as np
+
+from voxlate.cohorts.case_files import CaseFiles
+from voxlate.formats.io import read_volume
+from voxlate.images.challenges import CHALLENGES
+from voxlate.images.grid import Volume, orient
+from voxlate.scoring.regions import mask_of, on_grid_of
+from voxlate.system.arrays import AnyArray, Bool
+from voxlate.system.errors import BadInput
+
+SYNTHRAD = (
+    "conventions of its evaluator: the values of the files, in the mask of the cohort or of --mask"
+)
+BRASYN = (
+    "conventions of its published script: each image over its own percentiles, by the label map seg"
+)
+RULES = {"synthrad2023": SYNTHRAD, "synthrad2025": SYNTHRAD, "brasyn": BRASYN}
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """The evaluator of a challenge; name: a key of CHALLENGES; pictures: it has none of its own."""
+
+    name: str
+    pictures: str = ""
+
+    def rule(self, *_: object) -> str:
+        """A sentence for the caption and metrics.json."""
+        return RULES[self.name]
+
+    def score(
+        self, truth: Volume, image: Volume, mask: Bool | None, case: CaseFiles
+    ) -> Mapping[str, float]:
+        """The scores of an image by key; truth, image: canonical, in their own unit; mask: of the evaluation.
+
+        Raises BadInput for an image in other units, and for a case without the mask or label map.
+        """
+        if self.name == "brasyn":
+            mask = self._tumour(truth, case)
+        elif truth.unit != "HU":
+            raise BadInput(
+                f"--score {self.name}: expected a CT in HU, found {truth.modality} in {truth.unit}. Drop it for this modality."
+            )
+        elif mask is None:
+            mask = mask_of("cohort", truth, case)
+        assert mask is not None
+        stored = read_volume(case.files[truth.modality], truth.modality)
+        axes = "".join(nib.orientations.aff2axcodes(stored.affine))
+
+        def as_stored(values: AnyArray) -> AnyArray:
+            """An array [D, H, W] in the orientation of the file, on which halving an image depends."""
+            return orient(replace(truth, data=values.astype(np.float32)[None]), axes).data[0]
+
+        a, b = as_stored(truth.data[0]), as_stored(image.data[0])
+        scores = CHALLENGES[self.name](a, b, as_stored(mask) > 0)
+        return {f"{self.name}.{key}": value for key, value in scores.items()}
+
+    def _tumour(self, truth: Volume, case: CaseFiles) -> Bool:
+        if "seg" not in case.labels:
+            raise BadInput(
+                f"--score {self.name}: expected the label map seg of {case.case}, which separates tumour and the rest, found none. Add it to the cohort."
+            )
+        tumour: Bool = on_grid_of(truth, case.labels["seg"], "seg").data[0] > 0
+        return tumour

@@ -1,0 +1,203 @@
+"""A challenge from end to end: its metrics through `evaluate`, and its container's script on a phantom."""
+
+import importlib.util
+import json
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rows import every_row
+from voxlate.cohorts.find import find_cohort
+from voxlate.formats.io import read_volume, write_volume
+from voxlate.images.challenges import brasyn, synthrad2023, synthrad2025
+from voxlate.images.grid import Volume, directions
+from voxlate.scoring.evaluate import evaluate
+from voxlate.system.errors import BadInput
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = """
+title = "tiny"
+data = { source = ["t1"], target = ["ct"], patch = [1, 24, 20] }
+intensity = { t1 = { kind = "window", low = 0, high = 1200 }, ct = { kind = "window", low = -1000, high = 1500 } }
+method = { kind = "regression" }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
+train = { steps = 4, batch = 2, precision = "float32", workers = 0, save_every = 2, validate_every = 2, log_every = 1 }
+"""
+
+
+def save(path, data, modality="ct", unit="HU", letters="LPS"):
+    affine = directions(letters)
+    write_volume(path, Volume(data.astype(np.float32)[None], affine, unit, modality))
+
+
+@pytest.fixture
+def scored(tmp_path):
+    """A case of SynthRAD's layout, its synthesis, and their arrays as stored: truth, image and mask."""
+    random = np.random.default_rng(3)
+    truth = random.normal(0, 300, (18, 23, 21)).round()
+    truth[:, :3] = -1000
+    image = (truth + random.normal(0, 60, truth.shape)).round()
+    image[5, 9, 9] = 3500
+    mask = np.zeros(truth.shape)
+    mask[2:16, 4:22, 3:19] = 1
+    case = tmp_path / "Task1" / "HN" / "1HNA001"
+    save(case / "ct.nii.gz", truth)
+    save(case / "mask.nii.gz", mask, "mask", "")
+    save(tmp_path / "out" / "1HNA001" / "ct.nii.gz", image)
+    return tmp_path, (truth, image, mask > 0)
+
+
+def test_evaluate_has_the_challenges_scores_of_the_arrays_as_they_are_stored(scored):
+    folder, arrays = scored
+    chosen = {"preset": "synthrad", "scopes": ["synthrad2023", "synthrad2025"], "any_truth": True}
+    scores = evaluate(folder / "out", folder / "Task1", **chosen)
+    row = scores.rows[0].scores
+    for name, expected in (
+        ("synthrad2023", synthrad2023(*arrays)),
+        ("synthrad2025", synthrad2025(*arrays)),
+    ):
+        found = {key: row[f"{name}.{key}"] for key in expected}
+        assert found == pytest.approx(expected, abs=1e-6)
+    answer = scores.document()["modalities"]["ct"]["answers"]["synthesis"]
+    assert "3071 HU" in answer["synthrad2025.psnr"]["reduction"]
+    assert answer["synthrad2025.ms_ssim"]["n"] == 1
+    assert "1 patient" in str(scores.table().caption)
+    turned = synthrad2025(*(one[:, ::-1, ::-1] for one in arrays))
+    assert turned["ms_ssim"] != pytest.approx(row["synthrad2025.ms_ssim"], abs=1e-6)
+
+
+def test_brasyn_is_scored_in_tumour_and_rest(scored):
+    folder, (truth, image, mask) = scored
+    case = folder / "brain" / "p0"
+    save(case / "t2.nii.gz", np.abs(truth), "t2", "a.u.")
+    save(case / "seg.nii.gz", 2 * mask, "seg", "")
+    save(folder / "made" / "p0" / "t2.nii.gz", np.abs(image), "t2", "a.u.")
+    row = evaluate(folder / "made", folder / "brain", scopes=["brasyn"], any_truth=True).rows[0]
+    expected = brasyn(np.abs(truth), np.abs(image), mask)
+    found = {key: row.scores[f"brasyn.{key}"] for key in expected}
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+@every_row(
+    ("name", "lost", "message"),
+    [
+        ("synthrad2025", "mask.nii.gz", "expected a mask file in the cohort, found none"),
+        ("brasyn", "seg.nii.gz", "expected the label map seg of 1HNA001, .* found none"),
+    ],
+)
+def test_a_case_without_what_a_challenge_needs_is_refused(scored, name, lost, message):
+    folder, _ = scored
+    (folder / "Task1" / "HN" / "1HNA001" / lost).unlink(missing_ok=True)
+    with pytest.raises(BadInput, match=message):
+        evaluate(folder / "out", folder / "Task1", preset="synthrad", scopes=[name], any_truth=True)
+
+
+def test_the_cohort_of_2025_is_found_in_each_region_and_in_one(tmp_path):
+    for region in ("AB", "HN", "TH"):
+        for name in ("mr.mha", "ct.mha", "mask.mha"):
+            path = tmp_path / "Task1" / region / f"1{region}A001" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    (tmp_path / "Task1" / "AB" / "overviews").mkdir()
+    (tmp_path / "Task1" / "AB" / "overviews" / "ct.mha").touch()
+    cases = find_cohort(tmp_path, preset="synthrad2025").cases
+    assert [case.case for case in cases] == ["1ABA001", "1HNA001", "1THA001"]
+    assert all(list(case.files) == ["ct", "mr"] and case.mask for case in cases)
+    one = find_cohort(tmp_path / "Task1" / "AB", preset="synthrad2025").cases
+    assert [case.case for case in one] == ["1ABA001"]
+
+
+@pytest.fixture
+def container():
+    path = ROOT / "release" / "challenge" / "synthrad.py"
+    spec = importlib.util.spec_from_file_location("synthrad", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def run(voxlate, tmp_path):
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    heads = tmp_path / "heads"
+    voxlate(
+        "phantom",
+        "--out",
+        heads,
+        "--cases",
+        3,
+        "--size",
+        20,
+        24,
+        8,
+        "--modality",
+        "t1",
+        "--modality",
+        "ct",
+    )
+    voxlate("prepare", heads, "--out", tmp_path / "prepared")
+    voxlate(
+        "train",
+        tmp_path / "tiny.toml",
+        "--data",
+        tmp_path / "prepared",
+        "--out",
+        tmp_path / "run",
+        "--device",
+        "cpu",
+    )
+    return tmp_path / "run"
+
+
+def test_the_containers_script_writes_a_ct_for_each_scan_without_network(
+    container, run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(socket, "socket", None)
+    scan = read_volume(tmp_path / "heads" / "phantom_000" / "t1.nii.gz", "t1")
+    images = tmp_path / "input" / "images"
+    write_volume(images / "mri" / "1BA001.nii.gz", scan)
+    mask = np.zeros(scan.data.shape, np.float32)
+    mask[:, 2:6, 6:18, 5:15] = 1
+    write_volume(images / "body" / "1BA001.nii.gz", Volume(mask, scan.affine, "", "mask"))
+    (tmp_path / "input" / "region.json").write_text('"Head and Neck"')
+    output = tmp_path / "output"
+    assert (
+        container.main([str(run), "--input", str(tmp_path / "input"), "--output", str(output)]) == 0
+    )
+    made = output / "images" / "synthetic-ct" / "1BA001.nii.gz"
+    image = read_volume(made, "ct")
+    assert image.grid == scan.grid
+    assert (image.data[mask == 0] == -1024).all()
+    assert (image.data[mask > 0] > -1024).all()
+    (result,) = json.loads((output / "results.json").read_text())
+    assert result["outputs"] == [{"type": "metaio_image", "filename": str(made)}]
+    assert len(result["inputs"]) == 2
+
+
+def test_the_containers_script_says_what_is_missing(container, tmp_path, capsys):
+    assert container.main(["RUN", "--input", str(tmp_path), "--output", str(tmp_path)]) == 1
+    assert (
+        "expected scans (.mha or .nii.gz) in images/mri or images/cbct" in capsys.readouterr().err
+    )
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_the_commands_of_the_guide_score_a_cohort_of_2025(voxlate, scored):
+    pytest.importorskip("SimpleITK")
+    folder, (truth, image, mask) = scored
+    case = folder / "cohort" / "HN" / "1HNA001"
+    save(case / "ct.mha", truth)
+    save(case / "mr.mha", np.abs(truth), "mr", "a.u.")
+    save(case / "mask.mha", mask, "mask", "")
+    out, cohort = folder / "out", folder / "cohort"
+    asked = ("--preset", "synthrad2025", "--score", "synthrad2025", "--region", "tissues=ct")
+    answer = voxlate("evaluate", out, "--truth", cohort, *asked, "--any-truth")
+    assert answer.code == 0, answer
+    document = json.loads((out / "metrics.json").read_text())
+    found = document["modalities"]["ct"]["answers"]["synthesis"]["synthrad2025.ms_ssim"]["mean"]
+    assert found == pytest.approx(synthrad2025(truth, image, mask)["ms_ssim"], abs=1e-6)
+    assert "soft_tissue" in document["regions"]
+    prepared = voxlate("prepare", cohort, "--preset", "synthrad2025", "--out", folder / "prepared")
+    assert prepared.code == 0, prepared
