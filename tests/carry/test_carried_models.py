@@ -138,7 +138,7 @@ def test_the_command_replaces_no_file_that_it_did_not_write(folder, tmp_path, ca
     write_volume(scan, head())
     before = scan.read_bytes()
     assert main([str(folder), f"t1={scan}", "--out", str(tmp_path)]) == 2
-    assert "is it the scan itself?" in capsys.readouterr().err
+    assert "is it the scan itself, or was it changed?" in capsys.readouterr().err
     assert scan.read_bytes() == before
 
 

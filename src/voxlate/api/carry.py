@@ -14,7 +14,7 @@ from voxlate.options.check import check_options
 from voxlate.options.share import ModelOptions, PushOptions
 from voxlate.synthesis.model import load
 from voxlate.system.messages import Message
-from voxlate.training.hub import PREFIX, upload
+from voxlate.training.hub import PREFIX, check_repo, upload
 
 
 @command
@@ -61,11 +61,14 @@ def push(run: Path | str, repo: str, options: PushOptions | None = None, **chang
     repo: NAME/REPO, which is created if it is absent.
     """
     asked = check_options(PushOptions, options, changes)
+    check_repo(repo)
     model = load(run, "cpu", asked.allow_code)
     scores = None if asked.scores is None else scores_of(Path(asked.scores), model)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(asked.dry_run or Path(temporary) / "model")
-        messages = build_folder(model, folder, scores, asked.licence, asked.onnx, asked.allow_code)
+        messages = build_folder(
+            model, repo, folder, scores, asked.licence, asked.onnx, asked.allow_code
+        )
         places = sorted(path for path in folder.rglob("*") if path.is_file())
         files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in places}
         commit = "" if asked.dry_run else upload(folder, repo, asked.private)

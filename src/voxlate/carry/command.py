@@ -1,6 +1,7 @@
 """voxlate-run: synthesise with a model folder, without torch."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,11 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(chosen: argparse.Namespace) -> None:
-    from voxlate.carry.run import load
+    from voxlate.carry.run import check_earlier, load
     from voxlate.formats.io import without_ending
 
     model = load(chosen.model, chosen.threads)
     scans = _scans(chosen.scans, model.carried.description.recipe.data.source)
+    _check_out(Path(chosen.out))  # before minutes are spent
+    check_earlier(Path(chosen.out), {"model": model.entry})
     first = without_ending(Path(next(iter(scans.values()))).name)
     result = model.synthesise(
         scans, case=first, seed=chosen.seed, intervals=not chosen.no_intervals, progress=_show
@@ -75,6 +78,15 @@ def _scans(given: Sequence[str], sources: Sequence[str]) -> dict[str, str]:
             raise BadInput(f"{text}: expected one scan of {name}, found two. Leave one out.")
         scans[name] = path
     return scans
+
+
+def _check_out(out: Path) -> None:
+    """Raise BadInput where a folder cannot be made or written."""
+    place = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        raise BadInput(
+            f"{out}: expected a folder to write in, found {place}, which is none. Choose another folder."
+        )
 
 
 def _whole(text: str) -> int:

@@ -73,6 +73,7 @@ def scores_of(out: Path, model: Model) -> Scores:
 def write_card(
     path: Path,
     model: Model,
+    repo: str,
     calibrations: Sequence[Calibration],
     scores: Scores | None,
     licence: str,
@@ -81,7 +82,7 @@ def write_card(
     """Write README.md: a header that the hub reads, and sections for people."""
     sections = {
         "What it does": _task(model),
-        "How to use it": _use(model, has_onnx),
+        "How to use it": _use(model, repo, has_onnx),
         "Training data": _training(model),
         "Scores": _scores(model, scores),
         "Calibration": _calibration(calibrations),
@@ -151,12 +152,12 @@ def _task(model: Model) -> list[str]:
     return [what, size, by, *code]
 
 
-def _use(model: Model, has_onnx: bool) -> list[str]:
+def _use(model: Model, repo: str, has_onnx: bool) -> list[str]:
     inputs = " ".join(f"{name}=SCAN" for name in model.recipe.data.source)
     lines = ["Replace COMMIT by the hash of a commit of this repository.", "", "```"]
-    lines.append(f"voxlate synth hf://NAME/REPO@COMMIT {inputs} --out OUT")
+    lines.append(f"voxlate synth hf://{repo}@COMMIT {inputs} --out OUT")
     if has_onnx:
-        lines.append("hf download NAME/REPO --revision COMMIT --local-dir FOLDER")
+        lines.append(f"hf download {repo} --revision COMMIT --local-dir FOLDER")
         lines.append(f"voxlate-run FOLDER/onnx {inputs} --out OUT      # without torch")
     return [*lines, "```"]
 
@@ -173,8 +174,11 @@ def _training(model: Model) -> list[str]:
         lines.append(f"Body of {volume:.4g} ml (median over cases).")
     if "adapted" in header:
         lines.append("The weights of another training were adapted to these cases.")
-    done = {key: value for key, value in header["preparation"].items() if value}
-    lines.append(f"Preparation: {json.dumps(done)}.")
+    own = {*model.recipe.data.source, *model.recipe.data.target}
+    done = header["preparation"].items()
+    # the name of a scan that no image is made of says nothing to the model's users
+    kept = [f"{key}: {value}" for key, value in done if value and (key != "fixed" or value in own)]
+    lines.append(f"Preparation: {', '.join(kept) or 'none'}.")
     return [*lines, ABSENT]
 
 

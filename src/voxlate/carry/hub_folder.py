@@ -32,13 +32,14 @@ CARD = "README.md"
 
 def build_folder(
     model: Model,
+    repo: str,
     folder: Path,
     scores: Scores | None,
     licence: str,
     with_onnx: bool,
     allow_code: bool = False,
 ) -> list[Message]:
-    """Write a model to a new folder for a hub; returns messages on what could not be part of it.
+    """Write a model to a new folder for NAME/REPO on a hub; returns messages on what could not be part of it.
 
     allow_code: import code outside voxlate that the model names. Raises BadInput for an ensemble, and where the folder exists.
     """
@@ -58,7 +59,7 @@ def build_folder(
                 export_model(exact, new / ONNX, licence=licence)
             except BadInput as error:
                 messages.append(message("no-onnx", f"No ONNX model is in the folder: {error}"))
-        write_card(new / CARD, model, calibrations, scores, licence, (new / ONNX).is_dir())
+        write_card(new / CARD, model, repo, calibrations, scores, licence, (new / ONNX).is_dir())
     return messages
 
 

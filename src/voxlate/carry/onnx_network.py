@@ -88,7 +88,9 @@ def open_network(carried: Carried, threads: int | None = None) -> OnnxNetwork:
     graph = carried.description.graph
     path = carried.folder / graph.file
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
+    asked = threads or int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
+    # each thread takes memory, whether a core is there for it or not
+    options.intra_op_num_threads = min(asked, os.cpu_count() or 1)
     options.log_severity_level = 4  # failures become sentences
     try:
         session = onnxruntime.InferenceSession(

@@ -90,18 +90,12 @@ class Result:
 
     def _earlier_files(self, folder: Path, names: Sequence[str]) -> list[Path]:
         """The unchanged files of an earlier synthesis that have none of these names."""
-        path = folder / PROVENANCE
-        stated = read_json(path) if path.is_file() else {}
-        for key in ("model", "inputs"):
-            if stated and (not isinstance(stated, dict) or stated.get(key) != self.provenance[key]):
-                raise BadInput(
-                    f"{folder}: expected a new folder, or one with images of the same model and scans, found images of another one ({key} in {PROVENANCE} differs). Choose another folder."
-                )
-        listed = stated.get("files", {})
+        listed = check_earlier(folder, self.provenance)
         for name in names:
-            if name not in listed and (folder / name).exists():
+            path = folder / name
+            if path.exists() and not (name in listed and content_hash(path) == listed[name]):
                 raise BadInput(
-                    f"{folder / name}: expected no file of this name, found one: is it the scan itself? Choose another folder."
+                    f"{path}: expected no file of this name that voxlate-run did not write, found one: is it the scan itself, or was it changed? Choose another folder."
                 )
         return [
             folder / name
@@ -112,12 +106,37 @@ class Result:
         ]
 
 
+def check_earlier(folder: Path, provenance: Mapping[str, Any]) -> Mapping[str, str]:
+    """The hashes of the files of an earlier synthesis in a folder; raises BadInput unless it has these entries, too.
+
+    provenance: entries of "model" and "inputs".
+    """
+    path = folder / PROVENANCE
+    if not path.is_file():
+        return {}
+    stated = read_json(path)
+    for key in ("model", "inputs"):
+        own = provenance.get(key)
+        if not isinstance(stated, dict) or (own is not None and stated.get(key) != own):
+            raise BadInput(
+                f"{folder}: expected a new folder, or one with images of the same model and scans, found images of another one ({key} in {PROVENANCE} differs). Choose another folder."
+            )
+    files = stated.get("files")
+    return files if isinstance(files, dict) else {}
+
+
 @dataclass(frozen=True)
 class CarriedModel:
     """A model folder whose self-test has passed on this machine."""
 
     carried: Carried
     network: OnnxNetwork = field(repr=False)
+
+    @property
+    def entry(self) -> dict[str, str]:
+        """The entry of a provenance."""
+        stated = self.carried.description
+        return {"title": stated.name, "sha256": stated.files[stated.graph.file]}
 
     def synthesise(
         self,
@@ -183,10 +202,7 @@ class CarriedModel:
         provenance = {
             "made_by": description.made_by,
             "notice": description.notice,
-            "model": {
-                "title": description.name,
-                "sha256": description.files[description.graph.file],
-            },
+            "model": self.entry,
             "weights": description.graph.weights,
             "case": case,
             "seed": seed,

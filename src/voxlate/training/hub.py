@@ -86,6 +86,13 @@ def download(run: Path | str) -> Path:
     return folder
 
 
+def check_repo(repo: str) -> None:
+    """Raise BadInput unless a name is NAME/REPO."""
+    matched = ADDRESS.fullmatch(f"{PREFIX}{repo}")
+    if matched is None or matched[1] != repo:
+        raise BadInput(f"{repo}: expected NAME/REPO, found another form. Check the name.")
+
+
 def upload(folder: Path, repo: str, private: bool) -> str:
     """Make the files of a folder those of NAME/REPO, which is created if it is absent; returns the commit's hash.
 
