@@ -129,7 +129,7 @@ def test_the_command_removes_only_its_own_older_files_of_the_same_scans(folder, 
     write_volume(scan, head("LPS"))
     assert main(command) == 2
     assert (
-        "found images of another one (inputs in provenance.json differs)" in capsys.readouterr().err
+        "found images of another one (voxels in provenance.json differs)" in capsys.readouterr().err
     )
 
 
@@ -140,6 +140,16 @@ def test_the_command_replaces_no_file_that_it_did_not_write(folder, tmp_path, ca
     assert main([str(folder), f"t1={scan}", "--out", str(tmp_path)]) == 2
     assert "is it the scan itself, or was it changed?" in capsys.readouterr().err
     assert scan.read_bytes() == before
+
+
+def test_scans_that_are_no_files_have_a_folder_of_their_own(folder, tmp_path):
+    model = load(folder)
+    model.synthesise({"t1": head()}).save(tmp_path / "out")
+    model.synthesise({"t1": head()}).save(tmp_path / "out")
+    other = head()
+    other = dataclasses.replace(other, data=other.data * 1.1)
+    with pytest.raises(BadInput, match="found images of another one"):
+        model.synthesise({"t1": other}).save(tmp_path / "out")
 
 
 @every_row("option", [["--seed", "-1"], ["--threads", "-3"], ["--seed", "1.5"]])

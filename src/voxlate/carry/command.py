@@ -91,9 +91,9 @@ def _check_out(out: Path) -> None:
 
 def _whole(text: str) -> int:
     """A whole number from 0 on, of 63 bits."""
-    number = int(text)
+    number = int(text) if text.isascii() and text.isdecimal() else -1
     if not 0 <= number < 2**63:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, found {text!r}")
     return number
 
 

@@ -109,13 +109,13 @@ class Result:
 def check_earlier(folder: Path, provenance: Mapping[str, Any]) -> Mapping[str, str]:
     """The hashes of the files of an earlier synthesis in a folder; raises BadInput unless it has these entries, too.
 
-    provenance: entries of "model" and "inputs".
+    provenance: entries of "model" and, where it is known, "voxels" of the scans.
     """
     path = folder / PROVENANCE
     if not path.is_file():
         return {}
     stated = read_json(path)
-    for key in ("model", "inputs"):
+    for key in ("model", "voxels"):
         own = provenance.get(key)
         if not isinstance(stated, dict) or (own is not None and stated.get(key) != own):
             raise BadInput(
@@ -210,6 +210,7 @@ class CarriedModel:
             "network_calls": calls,
             "units": header["units"],
             "inputs": contents_of(inputs.files),
+            "voxels": inputs.key,
             "prepared": inputs.preparation,
             "bounds": bounds,
             "empty": empty.entry,
@@ -218,7 +219,7 @@ class CarriedModel:
             "warnings": [note.table for note in warnings],
         }
         stated = {key: value for key, value in provenance.items() if value not in (None, {}, [])}
-        return Result(files, {"inputs": {}, **stated}, tuple(warnings))
+        return Result(files, stated, tuple(warnings))
 
     def _known(self, scans: Mapping[str, Scan], case: str) -> dict[str, Scan]:
         """The scans that the model reads; raises BadInput where modalities are missing or unknown."""
