@@ -1,6 +1,6 @@
 """Heads that lie askew: straight in the prepared cohort and before the network, and back where they were after it."""
 
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,7 +88,7 @@ def test_synthesis_works_on_the_straight_head_and_gives_images_on_the_scans_own_
         "steps": 0,
     }
     aligned = {"preparation": {"align": "midline", "fixed": "ncct"}}
-    model = Model(Method(), recipe, {**header, **aligned}, torch.device("cpu"), SimpleNamespace())
+    model = Model(Method(), recipe, {**header, **aligned}, torch.device("cpu"), Path("run"))
     made = model.synthesise({"cta1": blank, "ncct": askew}).volume
     shown = np.concatenate([batch[:, 0, 0] for batch in seen])
     assert find_midline(Volume(shown[None] * 200 + 100, askew.affine, "HU", "ncct")).move_mm < 1.5

@@ -22,7 +22,6 @@ from voxlate.system.errors import BadInput, plural
     "synth RUN COHORT --out OUT --split val",
     "synth RUN t1=scan.nii.gz --out OUT --samples 10",
     "synth RUN COHORT --out MEANS --answer mean",
-    "synth RUN COHORT --out OUT --missing t2 --contrast-of SCAN",
     "synth FOLD0 FOLD1 FOLD2 COHORT --out OUT",
 )
 def synth(
