@@ -18,7 +18,7 @@ from voxlate.images.grid import Volume
 from voxlate.images.mask import foreground
 from voxlate.images.ranges import floor_and_peak, range_for
 from voxlate.system.errors import BadInput
-from voxlate.system.files import HIGH, LOW, STD, UNCALIBRATED
+from voxlate.system.files import HIGH, LOW, SYNTHETIC
 
 MODEL, SCANS, OUT, VIEWS = (Path(f"/{name}") for name in ("model", "scans", "out", "views"))
 SHOWN_HU = (-160.0, 240.0)  # soft tissue; the page's reader moves the window
@@ -76,17 +76,18 @@ def _views(
     for name, path in scans.items():
         volume = read_volume(path, name)
         yield "source", name, volume, _window(volume)
-    maps = (LOW, HIGH, STD, UNCALIBRATED)
+    targets = _models[0].carried.description.recipe.data.target
     for name, image in result.files.items():
-        if not name.endswith(maps) and f"{name}{LOW}" in result.files:
+        target = name.removeprefix(SYNTHETIC)  # the mark of images that complete a case
+        if target not in targets:
+            continue  # a map of an image
+        yield "synthesis", f"{target}, synthesised", image, _window(image)
+        if f"{name}{LOW}" in result.files:
             ends = [result.files[f"{name}{end}"] for end in (LOW, HIGH)]
             width = replace(image, data=ends[1].data - ends[0].data)
-            yield "synthesis", f"{name}, synthesised", image, _window(image)
-            yield "lower", "lower end of the interval", ends[0], _window(image)
-            yield "upper", "upper end of the interval", ends[1], _window(image)
-            yield "width", "width of the interval", width, (0.0, _top(width, image))
-        elif name in _models[0].carried.description.recipe.data.target:
-            yield "synthesis", f"{name}, synthesised", image, _window(image)
+            yield "lower", f"lower end of the interval of {target}", ends[0], _window(image)
+            yield "upper", f"upper end of the interval of {target}", ends[1], _window(image)
+            yield "width", f"width of the interval of {target}", width, (0.0, _top(width, image))
 
 
 def _written(number: int, view: tuple[str, str, Volume, tuple[float, float]]) -> dict[str, Any]:

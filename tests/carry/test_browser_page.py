@@ -110,6 +110,23 @@ def test_the_page_gives_the_image_of_the_command_bit_for_bit(folder, scan, tmp_p
     np.testing.assert_array_equal(found, expected)
 
 
+def test_the_page_shows_each_image_that_completes_a_case(scan, tmp_path, monkeypatch):
+    export_model(tiny_model("a completion"), tmp_path / "completion")
+    for name, module in _scripts().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    page = _module("page")
+    for name in ("SCANS", "OUT", "VIEWS"):
+        monkeypatch.setattr(page, name, tmp_path / name)
+    monkeypatch.setattr(page, "MODEL", tmp_path / "completion")
+    assert json.loads(page.open_model())["target"] == ["t1", "t2"]
+    (tmp_path / "SCANS" / "t1").mkdir(parents=True)
+    scan.rename(tmp_path / "SCANS" / "t1" / "scan.nii.gz")
+    done = json.loads(page.synthesise(0, lambda *_: None))
+    assert [Path(file).name for file in done["files"]][0] == "desc-synthetic_t2.nii.gz"
+    found = [(view["role"], view["label"]) for view in done["views"]]
+    assert found == [("source", "t1"), ("synthesis", "t2, synthesised")]
+
+
 def test_the_page_passes_the_runners_refusal_on(tmp_path, monkeypatch):
     for name, module in _scripts().items():
         monkeypatch.setitem(sys.modules, name, module)
