@@ -122,7 +122,7 @@ def test_the_page_shows_each_image_that_completes_a_case(scan, tmp_path, monkeyp
     (tmp_path / "SCANS" / "t1").mkdir(parents=True)
     scan.rename(tmp_path / "SCANS" / "t1" / "scan.nii.gz")
     done = json.loads(page.synthesise(0, lambda *_: None))
-    assert [Path(file).name for file in done["files"]][0] == "desc-synthetic_t2.nii.gz"
+    assert Path(done["files"][0]).name == "desc-synthetic_t2.nii.gz"
     found = [(view["role"], view["label"]) for view in done["views"]]
     assert found == [("source", "t1"), ("synthesis", "t2, synthesised")]
 

@@ -144,7 +144,9 @@ def test_the_command_replaces_no_file_that_it_did_not_write(folder, tmp_path, ca
 
 def test_scans_that_are_no_files_have_a_folder_of_their_own(folder, tmp_path):
     model = load(folder)
-    model.synthesise({"t1": head()}).save(tmp_path / "out")
+    first = model.synthesise({"t1": head()})
+    assert first.provenance["inputs"] == {"t1": {}}
+    first.save(tmp_path / "out")
     model.synthesise({"t1": head()}).save(tmp_path / "out")
     other = head()
     other = dataclasses.replace(other, data=other.data * 1.1)

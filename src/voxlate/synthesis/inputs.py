@@ -113,7 +113,8 @@ def contents_of(files: Mapping[str, Path | str]) -> dict[str, dict[str, str]]:
     contents = dict[str, dict[str, str]]()
     for name, file in sorted(files.items()):
         path = Path(file)
-        contents[name] = {"sha256": content_hash(path)} if is_there(path) else {}
+        # a scan in memory has no file, and "" would be the working directory
+        contents[name] = {"sha256": content_hash(path)} if file and is_there(path) else {}
     return contents
 
 
