@@ -259,3 +259,13 @@ def test_a_recipe_table_names_the_schedule_by_its_kind(schedule):
 def test_a_recipe_with_an_impossible_schedule_is_refused(table):
     with pytest.raises(ValidationError):
         TypeAdapter(AnySchedule).validate_python(table)
+
+
+def test_a_table_of_betas_has_values_where_a_network_is_built_without_its_own():
+    from voxlate.diffusion import schedules
+
+    schedule = schedules.LinearBetas(count=7)
+    expected = schedule.levels
+    schedules._table.cache_clear()
+    with torch.device("meta"):
+        assert schedule.levels == expected

@@ -144,12 +144,14 @@ def _task(model: Model) -> list[str]:
     what = f"Synthesises {targets} from {sources}."
     if model.recipe.task.completes:
         what = f"Synthesises the missing ones of {sources} from the others."
-    size = f"{header['parameters']:,} parameters, {plural(header['steps'], 'step')} of training in {header['seconds'] / 60:.3g} minutes."
+    size = f"{header['parameters']:,} parameters"
+    if "imported" not in header:
+        size += f", {plural(header['steps'], 'step')} of training in {header['seconds'] / 60:.3g} minutes"
     made = header["made_by"]
     by = f"Made by voxlate {made['voxlate']} with torch {made['torch']}."
     needs = header.get("imports", [])
     code = [f"It needs code that is no part of voxlate: {', '.join(needs)}."] if needs else []
-    return [what, size, by, *code]
+    return [what, f"{size}.", by, *code]
 
 
 def _use(model: Model, repo: str, has_onnx: bool) -> list[str]:
@@ -165,7 +167,9 @@ def _use(model: Model, repo: str, has_onnx: bool) -> list[str]:
 def _training(model: Model) -> list[str]:
     header = model.header
     lines = [f"{plural(header['training_cases'], 'case')} in the training split."]
-    if starter := header.get("starter"):
+    if "imported" in header:
+        lines = ["Trained elsewhere and imported: what it was trained on is not known here."]
+    elif starter := header.get("starter"):
         lines = [f"Trained on {starter['trained_on']}."]
     if spacing := header.get("training_spacing_mm"):
         sizes = " x ".join(f"{size:.3g}" for size in spacing)

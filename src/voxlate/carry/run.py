@@ -271,6 +271,9 @@ class CarriedModel:
     ) -> tuple[list[Message], Mapping[str, Any]]:
         """All messages on a case, and the bounds of its errors, which do not hold for scans that are very different."""
         warnings = list(inputs.warnings)
+        if self.carried.anatomy is None:
+            text = "The model has no anatomy of its training: orientation and field of view of scans are not checked."
+            warnings.append(message("unchecked", text))
         for name, image in images.items():
             warnings += [] if image.move is None else image.move.check(name)
         bounds, messages = ends.stated(warnings)

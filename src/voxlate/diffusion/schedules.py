@@ -256,9 +256,10 @@ class BetaTable(Schedule):
 
 @lru_cache
 def _table(schedule: BetaTable) -> Tensor:
-    """Log-SNR of each index, float64 [count]."""
-    log_alpha2 = torch.log1p(-schedule.betas()).cumsum(0)
-    return log_alpha2 - torch.log(-torch.expm1(log_alpha2))
+    """Log-SNR of each index, float64 [count]; has values also where models are built without theirs (meta)."""
+    with torch.device("cpu"):
+        log_alpha2 = torch.log1p(-schedule.betas()).cumsum(0)
+        return log_alpha2 - torch.log(-torch.expm1(log_alpha2))
 
 
 @settings

@@ -440,6 +440,9 @@ class Model:
     @property
     def missing_checks(self) -> list[Message]:
         """A message where orientation, field of view and modality of scans cannot be checked."""
+        if self.anatomy is None and "imported" in self.header:
+            text = f"{self.origin.name}: an imported model has no anatomy of its training: orientation and field of view of scans are not checked."
+            return [message("unchecked", text)]
         if self.anatomy is None:
             text = f"{self.origin.name}: expected anatomy.safetensors next to the weights, found none (an older run, or weights alone): orientation and field of view of scans are not checked. Give the train command of the run again, which adds it."
             return [message("unchecked", text)]
