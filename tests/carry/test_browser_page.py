@@ -73,6 +73,16 @@ def _scripts() -> dict[str, ModuleType]:
     return {"js": js, "pyodide": SimpleNamespace(ffi=ffi), "pyodide.ffi": ffi}  # type: ignore[dict-item]
 
 
+def _page(folder: Path, monkeypatch) -> ModuleType:
+    """The page's own module of Python, with its places in a folder."""
+    for name, module in _scripts().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    page = _module("page")
+    for name in ("MODEL", "SCANS", "OUT", "VIEWS"):
+        monkeypatch.setattr(page, name, folder / name)
+    return page
+
+
 @pytest.fixture
 def scan(tmp_path) -> Path:
     write_volume(tmp_path / "scan.nii.gz", head("LPS"))
@@ -88,13 +98,9 @@ def folder(tmp_path) -> Path:
 
 def test_the_page_gives_the_image_of_the_command_bit_for_bit(folder, scan, tmp_path, monkeypatch):
     assert main([str(folder), f"t1={scan}", "--seed", "3", "--out", str(tmp_path / "cli")]) == 0
-    for name, module in _scripts().items():
-        monkeypatch.setitem(sys.modules, name, module)
+    page = _page(tmp_path, monkeypatch)
     monkeypatch.delitem(sys.modules, "onnxruntime")
     monkeypatch.setitem(sys.modules, "onnxruntime", _module("onnxruntime"))
-    page = _module("page")
-    for name in ("MODEL", "SCANS", "OUT", "VIEWS"):
-        monkeypatch.setattr(page, name, tmp_path / name)
     stated = json.loads(page.open_model())
     assert (stated["title"], stated["source"], stated["licence"]) == (FLOW, ["t1"], "CC0")
     (tmp_path / "SCANS" / "t1").mkdir(parents=True)
@@ -111,13 +117,8 @@ def test_the_page_gives_the_image_of_the_command_bit_for_bit(folder, scan, tmp_p
 
 
 def test_the_page_shows_each_image_that_completes_a_case(scan, tmp_path, monkeypatch):
-    export_model(tiny_model("a completion"), tmp_path / "completion")
-    for name, module in _scripts().items():
-        monkeypatch.setitem(sys.modules, name, module)
-    page = _module("page")
-    for name in ("SCANS", "OUT", "VIEWS"):
-        monkeypatch.setattr(page, name, tmp_path / name)
-    monkeypatch.setattr(page, "MODEL", tmp_path / "completion")
+    export_model(tiny_model("a completion"), tmp_path / "MODEL")
+    page = _page(tmp_path, monkeypatch)
     assert json.loads(page.open_model())["target"] == ["t1", "t2"]
     (tmp_path / "SCANS" / "t1").mkdir(parents=True)
     scan.rename(tmp_path / "SCANS" / "t1" / "scan.nii.gz")
@@ -128,10 +129,7 @@ def test_the_page_shows_each_image_that_completes_a_case(scan, tmp_path, monkeyp
 
 
 def test_the_page_passes_the_runners_refusal_on(tmp_path, monkeypatch):
-    for name, module in _scripts().items():
-        monkeypatch.setitem(sys.modules, name, module)
-    page = _module("page")
-    monkeypatch.setattr(page, "MODEL", tmp_path)
+    page = _page(tmp_path, monkeypatch)
     assert "found no model.json" in json.loads(page.open_model())["error"]
 
 

@@ -11,6 +11,7 @@ from voxlate.cohorts.case_files import CaseFiles
 from voxlate.cohorts.find import find_cohort
 from voxlate.options.layout import layout_of, layout_options, quote_path
 from voxlate.recipe.provenance import splits_of_training
+from voxlate.synthesis.inputs import scans_to_give
 from voxlate.system.errors import BadInput
 from voxlate.training.continuing import training_cohort
 from voxlate.training.run import Run
@@ -42,8 +43,7 @@ def after_training(run: Path, data: DataSettings, completes: bool) -> str:
         return f"synth {quote_path(run)} {COHORT}{unseen} --out OUT"
     present = {entry.case: set(entry.present) for entry in cohort.cases}
     if data.physics is not None and not any(wanted & there for there in present.values()):
-        pairs = " ".join(f"{name}=SCAN" for name in data.source)
-        return f"synth {quote_path(run)} {pairs} --out OUT"
+        return f"synth {quote_path(run)} {scans_to_give(data, completes)} --out OUT"
     scans = cohort.scans
     held_out = {name: splits[name] for name in HELD_OUT if splits.get(name)} or {"": [*present]}
 

@@ -29,7 +29,7 @@ from voxlate.carry.model_file import (
     Weights,
     read_model,
 )
-from voxlate.carry.onnx_network import open_network
+from voxlate.carry.onnx_network import open_network, open_session
 from voxlate.cases.anatomy import Stated
 from voxlate.images.optional import optional_package
 from voxlate.recipe import Recipe
@@ -148,13 +148,7 @@ def _runs(folder: Path, traced: Traced) -> bool:
 
 def _loss(folder: Path, traced: Traced) -> tuple[float, float]:
     """The largest and the mean distance of the graph's image from torch's, on the self-test."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # failures are answers here
-    session = onnxruntime.InferenceSession(
-        (folder / NETWORK).read_bytes(), options, providers=["CPUExecutionProvider"]
-    )
+    session = open_session(folder / NETWORK)
     names = [wanted.name for wanted in session.get_inputs()]
     apart = []
     for given in (traced.arrays, traced.check):

@@ -16,6 +16,7 @@ from voxlate.scoring.metrics import METRIC_OF
 from voxlate.scoring.verdict import SYNTHESIS, verdict_lines, verdicts
 from voxlate.starters.card import read_card
 from voxlate.starters.names import folder_of
+from voxlate.synthesis.inputs import scans_to_give
 from voxlate.synthesis.model import Model
 from voxlate.system.errors import BadInput, plural
 from voxlate.system.files import write_text
@@ -155,7 +156,7 @@ def _task(model: Model) -> list[str]:
 
 
 def _use(model: Model, repo: str, has_onnx: bool) -> list[str]:
-    inputs = " ".join(f"{name}=SCAN" for name in model.recipe.data.source)
+    inputs = scans_to_give(model.recipe.data, model.recipe.task.completes)
     lines = ["Replace COMMIT by the hash of a commit of this repository.", "", "```"]
     lines.append(f"voxlate synth hf://{repo}@COMMIT {inputs} --out OUT")
     if has_onnx:

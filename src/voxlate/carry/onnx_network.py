@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,25 +79,34 @@ class OnnxNetwork:
         yield self.calls
 
 
-def open_network(carried: Carried, threads: int | None = None) -> OnnxNetwork:
-    """Open the graph of a model, and compare its self-test with torch's; raises BadInput where it differs.
+def open_session(path: Path, threads: int | None = None) -> Any:
+    """A session of onnxruntime for a graph; its failures raise exceptions of its own kinds, and print nothing.
 
     threads: of the computation; default: OMP_NUM_THREADS, else as onnxruntime chooses.
     """
     import onnxruntime
 
-    graph = carried.description.graph
-    path = carried.folder / graph.file
     options = onnxruntime.SessionOptions()
     asked = threads or int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
     # each thread takes memory, whether a core is there for it or not
     options.intra_op_num_threads = min(asked, os.cpu_count() or 1)
-    options.log_severity_level = 4  # failures become sentences
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(
+        path.read_bytes(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def open_network(carried: Carried, threads: int | None = None) -> OnnxNetwork:
+    """Open the graph of a model, and compare its self-test with torch's; raises BadInput where it differs.
+
+    threads: see open_session.
+    """
+    import onnxruntime
+
+    graph = carried.description.graph
+    path = carried.folder / graph.file
     try:
-        session = onnxruntime.InferenceSession(
-            path.read_bytes(), options, providers=["CPUExecutionProvider"]
-        )
-        network = OnnxNetwork(graph, session)
+        network = OnnxNetwork(graph, open_session(path, threads))
         own = carried.part("selftest")
         given = own.pop("image")
         image = network.run({name: own[name] for name in network.inputs})

@@ -13,7 +13,7 @@ from voxlate.carry.model_file import Carried, read_model
 from voxlate.carry.onnx_network import OnnxNetwork, open_network
 from voxlate.carry.widths import ArrayWidths
 from voxlate.cases.case import MASK
-from voxlate.formats.io import content_hash, write_volume
+from voxlate.formats.io import content_hash, has_content, write_volume
 from voxlate.formats.nifti import description_of
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
@@ -93,16 +93,14 @@ class Result:
         listed = check_earlier(folder, self.provenance)
         for name in names:
             path = folder / name
-            if path.exists() and not (name in listed and content_hash(path) == listed[name]):
+            if path.exists() and not has_content(path, listed.get(name, "")):
                 raise BadInput(
                     f"{path}: expected no file of this name that voxlate-run did not write, found one: is it the scan itself, or was it changed? Choose another folder."
                 )
         return [
             folder / name
             for name, content in listed.items()
-            if name not in names
-            and (folder / name).is_file()
-            and content_hash(folder / name) == content
+            if name not in names and has_content(folder / name, content)
         ]
 
 

@@ -193,16 +193,15 @@ def export(
         )
     if to is not None:
         from voxlate.api.carry import export_model
+        from voxlate.synthesis.inputs import scans_to_give
 
         written = export_model(path, to, model)
         loss = written.graph.largest_loss
         say(
             f"{written.name} in {to}: at most {loss:.2g} network units from torch on its self-test."
         )
-        data = written.recipe.data
-        may_lack = written.recipe.task.completes or data.allow_missing
-        scans = [f"{name}=SCAN" for name in (data.source[:1] if may_lack else data.source)]
-        say(f"Next:  voxlate-run {to} {' '.join(scans)} --out OUT")
+        scans = scans_to_give(written.recipe.data, written.recipe.task.completes)
+        say(f"Next:  voxlate-run {to} {scans} --out OUT")
         return
     from voxlate.api.images import export as run
 

@@ -250,6 +250,11 @@ def content_hash(path: Path) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def has_content(path: Path, content: str) -> bool:
+    """Whether a file is there, and has the content of this hash."""
+    return path.is_file() and content_hash(path) == content
+
+
 @functools.lru_cache(maxsize=4096)
 def _sha256(file: Path, size: int, mtime_ns: int) -> str:
     """The hash of a file, which is computed once for all frames of it; a changed file is hashed again."""

@@ -215,6 +215,15 @@ def check_names(
         )
 
 
+def scans_to_give(data: Any, completes: bool) -> str:
+    """The scans in a suggested command, such as t1=SCAN t2=SCAN; one of a model that may or must lack some.
+
+    data: of a recipe, or of an exported one.
+    """
+    named = data.source[:1] if completes or data.allow_missing else data.source
+    return " ".join(f"{name}=SCAN" for name in named)
+
+
 def targets_for(recipe: "Recipe", scans: Collection[str]) -> list[str]:
     """The modalities to synthesise for a case with these scans: the targets; of a completion, the missing ones."""
     return [name for name in recipe.data.target if not (recipe.task.completes and name in scans)]

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 from PIL import Image as Picture
 
-from voxlate.formats.io import content_hash, is_picture, is_synthetic, write_volume
+from voxlate.formats.io import content_hash, has_content, is_picture, is_synthetic, write_volume
 from voxlate.formats.nifti import description_of
 from voxlate.images.grid import Volume, canonical
 from voxlate.images.pictures import (
@@ -203,9 +203,7 @@ def remove_images(folder: Path, keep: Collection[str] = ()) -> list[str]:
     """Remove the provenance of a folder, and the images in it that are unchanged since they were written."""
     listed = _hashes_of(folder).items()
     removed = [
-        name
-        for name, content in listed
-        if name not in keep and _has_content(folder / name, content)
+        name for name, content in listed if name not in keep and has_content(folder / name, content)
     ]
     for name in removed:
         (folder / name).unlink()
@@ -252,7 +250,7 @@ def is_unchanged(folder: Path) -> bool:
     """Whether the provenance lists images, and all of them are unchanged since they were written."""
     listed = _hashes_of(folder)
     return bool(listed) and all(
-        _has_content(folder / name, content) for name, content in listed.items()
+        has_content(folder / name, content) for name, content in listed.items()
     )
 
 
@@ -264,7 +262,3 @@ def has_format(folder: Path, ending: str) -> bool:
 def _hashes_of(folder: Path) -> dict[str, str]:
     """The hashes of the images that a folder's provenance lists, by file name."""
     return provenance_of(folder).get("images", {})
-
-
-def _has_content(path: Path, content: str) -> bool:
-    return path.is_file() and content_hash(path) == content
