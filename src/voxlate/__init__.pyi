@@ -11,6 +11,7 @@ from voxlate.api.facts import info as info
 from voxlate.api.images import compare as compare
 from voxlate.api.images import evaluate as evaluate
 from voxlate.api.images import export as export
+from voxlate.api.images import export_for as export_for
 from voxlate.api.images import likelihood as likelihood
 from voxlate.api.images import listen as listen
 from voxlate.api.images import load as load
@@ -24,6 +25,7 @@ from voxlate.api.training import plan as plan
 from voxlate.api.training import train as train
 from voxlate.images.grid import Volume as Volume
 from voxlate.options.calibrate import CalibrateOptions as CalibrateOptions
+from voxlate.options.consumers import ConsumerOptions as ConsumerOptions
 from voxlate.options.evaluate import CompareOptions as CompareOptions
 from voxlate.options.evaluate import EvaluateOptions as EvaluateOptions
 from voxlate.options.evaluate import LikelihoodOptions as LikelihoodOptions

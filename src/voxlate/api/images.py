@@ -11,6 +11,8 @@ from rich.text import Text
 from voxlate.api.entry import command
 from voxlate.api.next_steps import after_completing, after_synthesis
 from voxlate.api.progress import Feedback, report_to
+from voxlate.consumers.export import Converted
+from voxlate.consumers.export import export_for as write_for
 from voxlate.delivery.archive import fetch_inputs, store_answers
 from voxlate.delivery.archive import serve as answer_studies
 from voxlate.delivery.delivery import deliver
@@ -18,6 +20,7 @@ from voxlate.delivery.dicom_out import Exported, export_dicom
 from voxlate.formats.dicom_images import write_derived, write_enhanced
 from voxlate.formats.io import read_volume, write_volume
 from voxlate.options.check import check_options
+from voxlate.options.consumers import ConsumerOptions
 from voxlate.options.evaluate import CompareOptions, EvaluateOptions, LikelihoodOptions
 from voxlate.options.share import ExportOptions, ListenOptions
 from voxlate.options.synthesise import SynthOptions
@@ -411,6 +414,25 @@ def export(
     with report_to(progress) as report:
         write = write_enhanced if asked.enhanced else write_derived
         return export_dicom(Path(out), Path(dicom), like, report.count("images"), write)
+
+
+@command
+def export_for(
+    out: Path | str,
+    to: Path | str,
+    options: ConsumerOptions | None = None,
+    *,
+    progress: Feedback = True,
+    **changes: Any,
+) -> Converted:
+    """Write CTs in HU for planning, protons, ultrasound or PET, in the unit of each, with the ends of their intervals.
+
+    out: folder that synthesise wrote, one case's folder in it, or a CT in HU.
+    to: folder with a folder for each case.
+    """
+    asked = check_options(ConsumerOptions, options, changes)
+    with report_to(progress) as report:
+        return write_for(Path(out), Path(to), asked, report.count("export"))
 
 
 @command

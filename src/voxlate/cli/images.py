@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from voxlate.api.console import note, out, say
 from voxlate.cli.app import end
 from voxlate.cli.messages import Verbose, keep_messages
 from voxlate.cli.options import Everything, Json, Run, To, command
+from voxlate.options.consumers import ConsumerOptions
 from voxlate.options.evaluate import CompareOptions, EvaluateOptions, LikelihoodOptions
 from voxlate.options.option import MAIN, Option
 from voxlate.options.share import ExportOptions, ModelOptions
@@ -167,25 +169,36 @@ def report(
 
 
 @command(
-    "export OUT --dicom TO", "export OUT/CASE --dicom TO --like SERIES", "export RUN --out MODEL"
+    "export OUT --dicom TO",
+    "export OUT/CASE --dicom TO --like SERIES",
+    "export OUT --for proton --beam 90 --out TO",
+    "export RUN --out MODEL",
 )
 def export(
     path: Annotated[
         Path,
         Argument(
             metavar="OUT|RUN",
-            help="Folder that synth wrote, or one case's folder in it; with --out a run, starter:NAME or hf://NAME/REPO.",
+            help="Folder that synth wrote, or one case's folder in it; with --for also a CT; with --out alone a run, starter:NAME or hf://NAME/REPO.",
         ),
     ],
     options: ExportOptions,
+    consumer: ConsumerOptions,
     model: ModelOptions,
     dicom: Annotated[Path | None, Option("New folder for the DICOM series.", panel=MAIN)] = None,
     to: Annotated[
         Path | None,
-        Option("New folder for the model, which voxlate-run reads.", flag="--out", panel=MAIN),
+        Option(
+            "Folder for the images of --for, or new folder for the model, which voxlate-run reads.",
+            flag="--out",
+            panel=MAIN,
+        ),
     ] = None,
 ) -> None:
-    """Write images as derived DICOM series (research use only), or a model that runs without torch."""
+    """Write images as derived DICOM series or in the units of their user (research use only), or a model that runs without torch."""
+    if consumer != ConsumerOptions():
+        _export_for(path, to, dicom, replace(consumer, like=options.like))
+        return
     if (dicom is None) == (to is None):
         found = "neither" if to is None else "both"
         raise BadInput(
@@ -210,6 +223,23 @@ def export(
     for said in done.messages:
         note(said)
     say(f"{done.summary} in {dicom}: derived, synthetic, not for diagnosis.")
+
+
+def _export_for(path: Path, to: Path | None, dicom: Path | None, options: ConsumerOptions) -> None:
+    """Write CTs for their user, and print the errors where the true CTs are given."""
+    from voxlate.api.images import export_for
+
+    if to is None or dicom is not None:
+        raise BadInput(
+            "export --for: expected --out for the folder, and no --dicom, found otherwise. Pass --out TO; --for planning writes DICOM too."
+        )
+    done = export_for(path, to, options)
+    for said in done.messages:
+        note(said)
+    for line in done.error_lines:
+        say(line)
+    say(f"{plural(len(done.folders), 'case')} for {done.consumer} in {to}: research use only.")
+    end(f"left out {case}: {why}" for case, why in done.left_out.items())
 
 
 @command("demo --out demo", "demo --real scan.nii.gz --out mine")

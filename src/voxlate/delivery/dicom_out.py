@@ -129,7 +129,7 @@ def export_dicom(
     done = 0
     with lock(to, SHARED_SECONDS):
         for case, files in names.items():
-            source = _check_source(case, like, exported.messages)
+            source = check_source(case, like, exported.messages)
             for name in files:
                 progress(done, count)
                 done += 1
@@ -161,7 +161,7 @@ def _export_image(
     case = path.parent
     name = path.name.split(".")[0]
     folder = to / case.name / name
-    origin = _origin_of(provenance_of(case))
+    origin = origin_of(provenance_of(case))
     modality = modality_of(path.name)
     volume = read_volume(path, modality)
     quantity = Quantity(modality, volume.unit)  # a scan may be called ct_low
@@ -209,9 +209,7 @@ def _export_report(case: Path, source: Path, to: Path, exported: Exported) -> No
     images = [file for file in exported.files if file.is_relative_to(own)]
     if images:
         provenance = provenance_of(case)
-        write_report(
-            trust_summary(provenance), images, source, own / REPORT, _origin_of(provenance)
-        )
+        write_report(trust_summary(provenance), images, source, own / REPORT, origin_of(provenance))
         exported.reports.append(own / REPORT)
 
 
@@ -250,7 +248,7 @@ def _masks(case: Path) -> list[str]:
     return [name for name in names if name not in stated and (case / name).is_file()]
 
 
-def _check_source(case: Path, like: Path | None, messages: list[Message]) -> Path:
+def check_source(case: Path, like: Path | None, messages: list[Message]) -> Path:
     """The series whose patient and study the images of a case get; raises BadInput where it is not that of the case."""
     provenance = provenance_of(case)
     if like is not None and not is_there(like):
@@ -320,7 +318,7 @@ def _source_of(case: Path) -> Path:
     )
 
 
-def _origin_of(provenance: Mapping[str, Any]) -> Origin:
+def origin_of(provenance: Mapping[str, Any]) -> Origin:
     """The provenance as headers state it, and the hash of the whole."""
     model = provenance.get("model", {})
     whole = json.dumps({key: provenance.get(key) for key in _STATED}, sort_keys=True, default=str)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from voxlate.formats.dicom_placement import Placement, place_volume
+from voxlate.formats.dicom_placement import Placement, Slices, place_volume
 from voxlate.formats.dicom_series import (
     COMMENTS,
     SYNTHESIS,
@@ -85,15 +85,17 @@ class _Derived(NamedTuple):
     series: Any
 
 
-def write_derived(volume: Volume, like: Path, out: Path, origin: Origin) -> list[Path]:
+def write_derived(
+    volume: Volume, like: Path, out: Path, origin: Origin, slices: Slices = "source"
+) -> list[Path]:
     """Write a volume as one classic DICOM file for each slice into the new folder `out`; returns the files.
 
     like: the series from which it was made, a folder or 'FOLDER#key'. HU become a CT series, arbitrary units an MR
     series. On the grid of `like`, in whatever order of axes, every slice has exactly the place of its source slice;
-    on another grid slices have places of their own. The same image and source give the same UIDs. Raises BadInput for
+    on another grid slices have places of their own, and so they have with slices="own" where they are of another plane. The same image and source give the same UIDs. Raises BadInput for
     another unit, values beyond 16 bits, a source that is no series, and a folder that holds anything but this series.
     """
-    placement, values, rescale, window, series = _derive(volume, like, out, origin)
+    placement, values, rescale, window, series = _derive(volume, like, out, origin, slices=slices)
     fill(
         series,
         DerivationDescription=origin.description,
@@ -107,7 +109,7 @@ def write_derived(volume: Volume, like: Path, out: Path, origin: Origin) -> list
         # the third value says AXIAL of all slices of a CT (PS3.3, C.8.2.1.1.1)
         series.ImageType = [*series.ImageType, placement.plane]
 
-    def slices() -> Iterator[Any]:
+    def objects() -> Iterator[Any]:
         """The objects, of which each is the one before with other attributes."""
         single = encode(series)
         for level, plane in enumerate(values):
@@ -118,7 +120,7 @@ def write_derived(volume: Volume, like: Path, out: Path, origin: Origin) -> list
             single.add_new("PixelData", "OW", np.ascontiguousarray(plane).tobytes())
             yield single
 
-    return write_objects(out, series, len(values), slices())
+    return write_objects(out, series, len(values), objects())
 
 
 def write_enhanced(volume: Volume, like: Path, out: Path, origin: Origin) -> list[Path]:
@@ -219,13 +221,20 @@ def anatomy(template: Any) -> Any:
     return item(AnatomicRegionSequence=[code(*region)], FrameLaterality="U")
 
 
-def _derive(volume: Volume, like: Path, out: Path, origin: Origin, kind: str = "") -> _Derived:
+def _derive(
+    volume: Volume,
+    like: Path,
+    out: Path,
+    origin: Origin,
+    kind: str = "",
+    slices: Slices = "source",
+) -> _Derived:
     """The place, stored values and shared attributes of an image; raises BadInput where it is neither in HU nor of MR."""
     if volume.unit not in UNITS:
         raise BadInput(
             f"{out}: expected an image in HU (CT) or arbitrary units (MR) for a DICOM series, found {volume.modality} in {volume.unit}. Leave it out; it stays in its own file."
         )
-    placement = place_volume(volume, like)
+    placement = place_volume(volume, like, slices)
     in_hu = volume.unit == "HU"
     values, slope = _store(placement.data, volume.unit, out)
     peak = max(float(np.percentile(placement.data, 99.5)), slope)

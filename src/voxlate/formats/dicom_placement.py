@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from voxlate.system.errors import BadInput
 
 ON_GRID = 1e-3  # of a voxel
 RIGHT_ANGLE = 1e-3  # the largest cosine between rows and columns
+Slices = Literal["source", "own"]
 PLACE = ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing")
 PLANES = ("SAGITTAL", "CORONAL", "AXIAL")  # of slices across the first, second and third axis
 SOURCE_IMAGE: Code = ("121322", "DCM", "Source image for image processing operation")
@@ -134,14 +135,16 @@ def refer(header: Any) -> Any:
     )
 
 
-def place_volume(volume: Volume, like: Path) -> Placement:
+def place_volume(volume: Volume, like: Path, slices: Slices = "source") -> Placement:
     """The voxels of a volume, and their placement among the slices of the series `like`.
 
-    Raises BadInput for a volume elsewhere, and for one whose rows and columns are not at right angles.
+    slices: where flips lead from one grid to the other, the slices of the source, or those of the volume, which may be
+    of another plane. Raises BadInput for a volume elsewhere, and for one whose rows and columns are not at right angles.
     """
     stack = stack_of(headers_of(like), like)
     tolerance_mm = ON_GRID * min(stack.grid.spacing_mm)
-    flipped = flip_onto(volume, stack.grid, tolerance_mm)
+    keeps_own = slices == "own" and _across(volume.grid) != _across(stack.grid)
+    flipped = None if keeps_own else flip_onto(volume, stack.grid, tolerance_mm)
     if flipped is None:
         _check_place(volume, stack.grid, like)
     _, height, width = stack.grid.shape
@@ -152,6 +155,11 @@ def place_volume(volume: Volume, like: Path) -> Placement:
     if flipped is None:
         return Placement(volume.data[0], sources, volume.grid, exact=False)
     return Placement(flipped.data[0], sources, stack.grid, exact=True)
+
+
+def _across(grid: Grid) -> int:
+    """The axis of the patient, 0 to 2, across which the slices of a grid lie."""
+    return int(np.abs(grid.affine[:3, 2]).argmax())
 
 
 def share_on(volume: Volume, like: Path) -> float:

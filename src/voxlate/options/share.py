@@ -18,7 +18,7 @@ class ExportOptions:
     like: Annotated[
         Path | str | None,
         Option(
-            "DICOM series of the source, for one case. Default: as the provenance states it.",
+            "DICOM series of the source, for one case (default: as the provenance states it); with --for pet an image on the PET's grid.",
             panel=MAIN,
             metavar="SERIES",
         ),

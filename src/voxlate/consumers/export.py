@@ -1,0 +1,394 @@
+"""CTs in HU, written for one of their users: a folder of NIfTI maps, tables and facts for each case."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxlate import __version__
+from voxlate.cohorts.find import find_cohort
+from voxlate.consumers.beams import read_beam
+from voxlate.consumers.errors import DESCRIBE, attenuation_errors, range_errors, skull_errors
+from voxlate.consumers.pet import add_couch, coefficients, mu_511, on_pet_grid
+from voxlate.consumers.planning import body_of, clear_outside, plane_of, transverse
+from voxlate.consumers.proton import missed_body, ray_totals, wepl_map
+from voxlate.consumers.scans import CtFiles, find_cts, read_ct, same_grids, with_data
+from voxlate.consumers.tables import Table, read_table
+from voxlate.consumers.tissues import default_table
+from voxlate.consumers.ultrasound import (
+    CONVERSIONS,
+    acoustic_maps,
+    skull_of,
+    skull_rays,
+)
+from voxlate.delivery.dicom_out import check_source, origin_of
+from voxlate.executors.job import Progress, no_report
+from voxlate.formats.dicom_images import write_derived
+from voxlate.formats.dicom_objects import highdicom, write_mask
+from voxlate.formats.io import content_hash, read_volume, write_volume
+from voxlate.images.grid import Volume, canonical, return_to, same_grid
+from voxlate.options.consumers import ConsumerOptions
+from voxlate.recipe.provenance import provenance_of
+from voxlate.system.errors import BadInput
+from voxlate.system.files import HIGH, LOW, lock, write_json, write_text
+from voxlate.system.messages import Message, message
+
+SHARED_SECONDS = 1.0
+SUFFIX = {"": "", "low": LOW, "high": HIGH}
+NOTICE = "SYNTHETIC CT, research use only"
+
+
+@dataclass
+class Converted:
+    """The folders of cases, files in them, facts and errors by case, cases that are left out with the reason, and messages."""
+
+    consumer: str
+    folders: list[Path] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    errors: dict[str, Any] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    messages: list[Message] = field(default_factory=list)
+
+    @property
+    def error_lines(self) -> list[str]:
+        """Sentences on the errors of each case."""
+        describe = DESCRIBE.get(self.consumer, lambda _: [])
+        return [
+            f"{case}: {line}" for case, found in self.errors.items() for line in describe(found)
+        ]
+
+
+@dataclass
+class _Case:
+    """A case that is written: its CT, and the folder of its files; `facts` are written last."""
+
+    files: CtFiles
+    volumes: Mapping[str, Volume]
+    to: Path
+    done: Converted
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ct(self) -> Volume:
+        """The CT itself."""
+        return self.volumes[""]
+
+    def write(self, name: str, volume: Volume) -> None:
+        """Write a map as NIfTI."""
+        path = self.to / f"{name}.nii.gz"
+        write_volume(path, volume, f"voxlate {self.done.consumer}: {NOTICE}")
+        self.done.files.append(path)
+
+    def map(self, name: str, data: np.ndarray, unit: str) -> None:
+        """Write a map [D, H, W] on the grid of the CT."""
+        self.write(name, with_data(self.ct, data, unit, name))
+
+    def rows(self, name: str, columns: Mapping[str, np.ndarray]) -> None:
+        """Write columns of numbers as CSV."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([f"{value:.4g}" for value in row] for row in zip(*columns.values()))
+        write_text(self.to / name, text.getvalue())
+        self.done.files.append(self.to / name)
+
+    def say(self, text: str) -> None:
+        """Add a message on the case."""
+        self.done.messages.append(message("consumer", text, case=self.files.case))
+
+
+def export_for(
+    out: Path, to: Path, options: ConsumerOptions, progress: Progress = no_report
+) -> Converted:
+    """Write TO/<case>/ for a consumer, from a folder that synth wrote, a case's folder, or a CT in HU.
+
+    progress is called with (cases done, cases). Raises BadInput for what is no CT in HU, and for options that do not fit.
+    """
+    if options.consumer is None:
+        raise BadInput(
+            "--for: expected planning, proton, ultrasound or pet, found none. Name the user of the CT."
+        )
+    _check(options)
+    cases = find_cts(out)
+    truths = None if options.truth is None else _truths(options.truth, cases)
+    done = Converted(options.consumer)
+    with lock(to, SHARED_SECONDS):
+        for number, files in enumerate(cases):
+            progress(number, len(cases))
+            try:
+                _convert(files, to, options, done, (truths or {}).get(files.case))
+            except BadInput as error:
+                if len(cases) == 1:
+                    raise
+                done.left_out[files.case] = str(error)
+    progress(len(cases), len(cases))
+    if truths is not None:
+        write_json(to / "errors.json", {"consumer": options.consumer, "cases": done.errors})
+    return done
+
+
+def _convert(
+    files: CtFiles, to: Path, options: ConsumerOptions, done: Converted, truth: Path | None
+) -> None:
+    """Write one case, its errors against the true CT where there is one, and its facts."""
+    volumes = {end: files.read(end) for end in files.ends}
+    same_grids(volumes, files.case)
+    case = _Case(files, volumes, to / files.case, done)
+    _CONVERT[options.consumer or ""](case, options)
+    if truth is not None:
+        done.errors[files.case] = _errors(case, truth, options)
+    _write_facts(case)
+
+
+_OWN = {  # the options of each consumer; those of others are refused, because they would have no effect
+    "planning": {"table", "plane", "clear_outside", "like"},
+    "proton": {"table", "beam", "truth"},
+    "ultrasound": {"beam", "conversion", "aperture", "truth"},
+    "pet": {"kvp", "couch", "like", "truth"},
+}
+
+
+COLUMNS = {"proton": "rsp", "planning": "electron_density"}  # of the tables
+
+
+def _check(options: ConsumerOptions) -> None:
+    """Raise BadInput for options that no case could be written with, before any is, and for those without any effect."""
+    default = ConsumerOptions()
+    own = _OWN[options.consumer or ""] | {"consumer"}
+    for name, value in vars(options).items():
+        if name not in own and value != getattr(default, name):
+            users = ", ".join(user for user, names in _OWN.items() if name in names)
+            raise BadInput(
+                f"--{name.replace('_', '-')}: expected it with --for {users}, found --for {options.consumer}. Leave it out."
+            )
+    coefficients(options.kvp)
+    if options.beam is not None:
+        read_beam(options.beam)
+    if options.table is not None:
+        _table(options)
+
+
+def _write_facts(case: _Case) -> None:
+    """Write what the maps are, and from which image."""
+    facts = {
+        "voxlate": __version__,
+        "consumer": case.done.consumer,
+        "notice": NOTICE,
+        "ct": case.files.files[""].name,
+        "ct_hash": content_hash(case.files.files[""]),
+        **case.facts,
+    }
+    write_json(case.to / "facts.json", json.loads(json.dumps(facts)))
+    case.done.files.append(case.to / "facts.json")
+    case.done.folders.append(case.to)
+    case.done.facts[case.files.case] = facts
+
+
+def _table(options: ConsumerOptions) -> Table:
+    """The user's table, or the default one."""
+    column = COLUMNS[options.consumer or ""]
+    return default_table(column) if options.table is None else read_table(options.table, column)
+
+
+def _proton(case: _Case, options: ConsumerOptions) -> None:
+    """rsp and wepl with the ends of the interval, totals of rays 5 mm apart, and the table."""
+    table = _table(options)
+    direction = read_beam(options.beam or "0")
+    grid, body = case.ct.grid, body_of(case.ct)
+    if not body.any():
+        missed_body()
+    maps = {end: table(volume.data[0]) for end, volume in case.volumes.items()}
+    for end, rsp in maps.items():
+        case.map(f"rsp{SUFFIX[end]}", rsp, "1")
+        case.map(f"wepl{SUFFIX[end]}", wepl_map(rsp, body, grid, direction), "mm")
+    totals = ray_totals(maps, body, grid, direction)
+    columns = {f"{axis}_mm": totals.entry_mm[:, number] for number, axis in enumerate("xyz")}
+    columns["length_mm"] = totals.length_mm
+    columns |= {f"wepl{SUFFIX[end]}_mm": values for end, values in totals.wepl_mm.items()}
+    case.rows("rays.csv", columns)
+    table.write(case.to / "table.csv")
+    case.done.files.append(case.to / "table.csv")
+    ratio = totals.wepl_mm[""].sum() / totals.length_mm.sum()
+    case.facts = {
+        "beam_ras": [*map(float, direction)],
+        "table": table.source,
+        "rays": len(totals.length_mm),
+        "wepl_mm": {end or "ct": float(values.mean()) for end, values in totals.wepl_mm.items()},
+        "wepl_over_length": float(ratio),
+    }
+    case.say(
+        f"mean water-equivalent path {totals.wepl_mm[''].mean():.1f} mm on {len(totals.length_mm)} rays, {ratio:.3f} of the length in the body; table: {table.source}."
+    )
+    if len(maps) == 3:
+        width = (totals.wepl_mm["high"] - totals.wepl_mm["low"]).mean()
+        case.say(
+            f"the interval of a path is {width:.1f} mm wide on average: all voxels of a ray at one end of their intervals, so that it is wider than stated for single voxels."
+        )
+
+
+def _pet(case: _Case, options: ConsumerOptions) -> None:
+    """mu in 1/cm with the ends of the interval, on the grid of the PET where one is given."""
+    pet = None if options.like is None else read_volume(options.like)
+    couch = None if options.couch is None else read_volume(options.couch)
+    share = 1.0
+    for end, ct in case.volumes.items():
+        mu = with_data(ct, mu_511(ct.data[0], options.kvp), "1/cm", "mu")
+        if pet is not None:
+            mu, share = on_pet_grid(mu, pet.grid, str(options.like))
+        case.write(f"mu{SUFFIX[end]}", mu if couch is None else add_couch(mu, couch))
+    a, b, break_point = coefficients(options.kvp)
+    case.facts = {
+        "kvp": options.kvp,
+        "unit": "1/cm",
+        "source": "Carney et al. 2006",
+        "a": a,
+        "b": b,
+        "break_point_hu": break_point - 1000,
+        "couch": couch is not None,
+        "share_of_pet_in_ct": share,
+    }
+    if share < 1:
+        case.say(
+            f"{share:.0%} of the PET's grid lie within the CT: elsewhere mu is 0, also where the body goes on."
+        )
+
+
+def _ultrasound(case: _Case, options: ConsumerOptions) -> None:
+    """density, sound_speed and alpha_coeff of the skull, its mask, and thickness and density ratio on rays."""
+    ct = case.ct
+    direction = read_beam(options.beam or "0,0,-1")
+    body = body_of(ct)
+    skull = skull_of(clear_outside(ct, body))
+    most = float(ct.data[0][skull].max())
+    case.write("ct", ct)
+    case.map("skull", skull, "1")
+    summary = {}
+    units = {"density": "kg/m3", "sound_speed": "m/s", "alpha_coeff": "dB/(MHz cm)"}
+    for end, volume in case.volumes.items():
+        maps = acoustic_maps(volume.data[0], skull, options.conversion, most)
+        for name, values in maps.items():
+            case.map(f"{name}{SUFFIX[end]}", values, units[name])
+        alone = clear_outside(volume, body).data[0]  # a head rest at the border is no head
+        rays = skull_rays(alone, skull, ct.grid, direction, options.aperture)
+        summary[end or "ct"] = rays.summary
+        if not end:
+            met = np.isfinite(rays.thickness_mm)
+            columns = {f"{axis}_mm": rays.entry_mm[met, k] for k, axis in enumerate("xyz")}
+            columns |= {"thickness_mm": rays.thickness_mm[met], "density_ratio": rays.ratio[met]}
+            case.rows("rays.csv", columns)
+    case.facts = {
+        "beam_ras": [*map(float, direction)],
+        "conversion": options.conversion,
+        "source": CONVERSIONS[options.conversion].source,
+        "largest_hu_of_skull": most,
+        "alpha_power": 1.0,
+        "aperture_mm": options.aperture,
+        "skull": summary,
+    }
+    found = summary["ct"]
+    case.say(
+        f"skull {found['thickness_mm']:.1f} ± {found['thickness_std_mm']:.1f} mm thick along the beam, density ratio {found['skull_density_ratio']:.2f} ({found['rays']} rays)."
+    )
+    if CONVERSIONS[options.conversion].attenuation is None:
+        case.say(f"no attenuation is written: {options.conversion} has none.")
+
+
+def _planning(case: _Case, options: ConsumerOptions) -> None:
+    """A transverse CT, the body and electron densities; DICOM where the source is a DICOM series."""
+    ct = transverse(case.ct) if options.plane == "axial" else case.ct
+    body = body_of(ct)
+    if not body.any():
+        missed_body()
+    if options.clear_outside:
+        ct = clear_outside(ct, body)
+    table = _table(options)
+    case.write("ct", ct)
+    mask = with_data(ct, body, "1", "mask")
+    case.write("body", mask)
+    case.write("electron_density", with_data(ct, table(ct.data[0]), "1", "electron_density"))
+    table.write(case.to / "table.csv")
+    case.done.files.append(case.to / "table.csv")
+    case.facts = {
+        "plane": plane_of(ct.grid) if options.plane == "source" else "axial",
+        "grid": str(ct.grid),
+        "resampled": not _is_turned(case.ct, ct),
+        "cleared_outside": options.clear_outside,
+        "table": table.source,
+    }
+    series = _dicom(case, ct, mask, options)
+    case.facts["dicom"] = series
+    case.say(f"CT on {ct.grid}{'; DICOM series and body beside it' if series else ''}.")
+
+
+def _is_turned(before: Volume, after: Volume) -> bool:
+    """Whether flips alone lead from one grid to the other."""
+    return same_grid(canonical(before).grid, canonical(after).grid)
+
+
+def _dicom(case: _Case, ct: Volume, mask: Volume, options: ConsumerOptions) -> bool:
+    """Write the CT as a derived series, and the body as a Segmentation on it; whether there is a source series."""
+    if case.files.folder is None:
+        case.say(
+            "no DICOM series: a CT that synth did not write has no source, whose patient and study it would need."
+        )
+        return False
+    like = None if options.like is None else Path(options.like)
+    try:
+        source = check_source(case.files.folder, like, case.done.messages)
+    except BadInput as error:
+        if like is not None:
+            raise
+        case.say(f"no DICOM series: {error}")
+        return False
+    origin = origin_of(provenance_of(case.files.folder))
+    case.done.files += write_derived(ct, source, case.to / "dicom" / "ct", origin, slices="own")
+    try:
+        highdicom.load()
+    except BadInput as error:
+        case.say(f"no Segmentation of the body: {error}")
+        return True
+    case.done.files += write_mask(
+        mask, "mask", case.to / "dicom" / "ct", case.to / "dicom" / "body", origin
+    )
+    return True
+
+
+_CONVERT: dict[str, Callable[[_Case, ConsumerOptions], None]] = {
+    "planning": _planning,
+    "proton": _proton,
+    "ultrasound": _ultrasound,
+    "pet": _pet,
+}
+
+
+def _truths(root: Path, cases: list[CtFiles]) -> dict[str, Path]:
+    """The true CT of each case that has one; raises BadInput where none has."""
+    known = {case.case: case.files for case in find_cohort(root).cases}
+    found = {}
+    for case in cases:
+        name = case.files[""].name.split(".")[0].removeprefix("synthetic_")
+        files = known.get(case.case, {})
+        if path := files.get(name) or files.get("ct"):
+            found[case.case] = path
+    if not found:
+        raise BadInput(
+            f"--truth {root}: expected a cohort with the true CT of a case, found none for {', '.join(case.case for case in cases)}. Name the cohort of the scans."
+        )
+    return found
+
+
+def _errors(case: _Case, path: Path, options: ConsumerOptions) -> dict[str, Any]:
+    """The errors of a case in the units of its consumer, on the grid of the image."""
+    truth = return_to(read_ct(path), case.ct.grid)
+    ends = {end: volume for end, volume in case.volumes.items() if end}
+    if options.consumer == "proton":
+        return range_errors(truth, case.ct, _table(options), ends)
+    if options.consumer == "pet":
+        return attenuation_errors(truth, case.ct, options.kvp, ends)
+    return skull_errors(truth, case.ct, options.aperture)

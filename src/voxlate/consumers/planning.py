@@ -1,0 +1,61 @@
+"""Treatment planning: a CT of transverse slices, the body, and electron densities relative to water.
+
+Electron densities: a table of the user's, or that of Schneider et al. 1996 (tissues.py).
+"""
+
+import nibabel as nib
+import numpy as np
+
+from voxlate.images.grid import Grid, Volume, orient, resample
+from voxlate.images.mask import foreground
+
+AIR_HU = -1000.0
+STRAIGHT = 1e-3  # the largest cosine between an axis of the grid and another axis of the patient
+AXES = "LPS"  # of transverse slices from feet to head, as planning systems store them
+
+
+def transverse(ct: Volume) -> Volume:
+    """The CT on transverse slices of square pixels and one distance, by flips alone where its grid allows it.
+
+    Pixels have the smaller spacing of the two axes across, and slices the spacing of the axis nearest to the body's; outside the CT is air.
+    """
+    turned = orient(ct, AXES)
+    grid = turned.grid
+    unit = np.abs(turned.affine[:3, :3] / np.linalg.norm(turned.affine[:3, :3], axis=0))
+    depth, *across = grid.spacing_mm
+    pixel = min(across)
+    if (unit - np.eye(3)).max() <= STRAIGHT and max(across) - pixel <= STRAIGHT * pixel:
+        return turned
+    return resample(turned, _straight(grid, (depth, pixel, pixel)), fill=AIR_HU)
+
+
+def _straight(grid: Grid, spacing_mm: tuple[float, float, float]) -> Grid:
+    """The grid along the axes of the patient that covers another one."""
+    ends = np.array(grid.shape[::-1]) - 0.5
+    corners = np.array(np.meshgrid(*((-0.5, end) for end in ends))).reshape(3, -1)
+    placed = grid.affine[:3, :3] @ corners + grid.affine[:3, 3:]
+    low, high = placed.min(axis=1), placed.max(axis=1)
+    spacing = np.array(spacing_mm[::-1])
+    shape = np.maximum(np.ceil((high - low) / spacing - 1e-6), 1).astype(int)
+    signs = np.array([-1.0, -1.0, 1.0])  # LPS
+    affine = np.diag([*(signs * spacing), 1.0])
+    affine[:3, 3] = (low + high) / 2 - signs * spacing * (shape - 1) / 2
+    width, height, depth = (int(length) for length in shape)
+    return Grid((depth, height, width), affine)
+
+
+def clear_outside(ct: Volume, body: np.ndarray) -> Volume:
+    """The CT with air outside the body."""
+    data = np.where(body, ct.data[0], AIR_HU).astype(np.float32)
+    return Volume(data[None], ct.affine, ct.unit, ct.modality, ct.origin, codes=ct.codes)
+
+
+def body_of(ct: Volume) -> np.ndarray:
+    """The body in a CT without couch and head holder, bool [D, H, W]."""
+    return foreground(ct)
+
+
+def plane_of(grid: Grid) -> str:
+    """The plane of a grid's slices by its letters: axial, coronal or sagittal."""
+    letter = nib.orientations.aff2axcodes(grid.affine)[2]
+    return {"S": "axial", "I": "axial", "A": "coronal", "P": "coronal"}.get(letter, "sagittal")

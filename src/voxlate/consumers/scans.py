@@ -1,0 +1,103 @@
+"""The CTs in HU that are converted: those of a synthesis with the ends of their intervals, or one image file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from voxlate.formats.io import is_there, read_volume, without_ending
+from voxlate.images.grid import Volume, same_grid
+from voxlate.images.units import unit_of
+from voxlate.recipe.provenance import provenance_of
+from voxlate.scoring.scored_images import images_in, is_map
+from voxlate.system.errors import BadInput
+from voxlate.system.files import HIGH, LOW, safe_name
+
+AIR_HU = -500.0  # every CT of a patient has air below, around the body or in it
+FAT_HU = -200.0  # and tissue above
+ENDS = {"": "", "low": LOW, "high": HIGH}
+
+
+@dataclass(frozen=True)
+class CtFiles:
+    """A CT of a case: its file, and those of its interval, which may be absent; folder: that of its provenance, or None."""
+
+    case: str
+    files: Mapping[str, Path]
+    folder: Path | None = None
+
+    def read(self, end: str = "") -> Volume:
+        """The CT, or the "low" or "high" end of its interval."""
+        return read_ct(self.files[end])
+
+    @property
+    def ends(self) -> list[str]:
+        """What there is: "" for the CT, "low" and "high"."""
+        return [*self.files]
+
+
+def read_ct(path: Path) -> Volume:
+    """An image that is named as a CT; raises BadInput for values that cannot be HU."""
+    volume = read_volume(path, "ct")
+    least, most = float(volume.data.min()), float(volume.data.max())
+    if least > AIR_HU or most < FAT_HU:
+        raise BadInput(
+            f"{path}: expected a CT in HU, with air below {AIR_HU:g} and tissue above {FAT_HU:g}, found values from {least:g} to {most:g}. Convert it, or name the CT."
+        )
+    return volume
+
+
+def find_cts(out: Path) -> list[CtFiles]:
+    """The CTs of a folder that synth wrote, of one case's folder, or one image; raises BadInput where there is none."""
+    if not is_there(out):
+        raise BadInput(
+            f"{out}: expected a folder that synth wrote, or a CT, found nothing. Check the path."
+        )
+    if out.is_file() or not (out / "provenance.json").is_file():
+        if out.is_dir() and (found := _in_folders(out)):
+            return found
+        case = safe_name(Path(without_ending(out.name)).name, out)
+        return [CtFiles(case, {"": out})]
+    if found := _in_folders(out):
+        return found
+    raise BadInput(
+        f"{out}: expected a synthesised CT in HU, found none. Name the --out of synth, or a CT."
+    )
+
+
+def _in_folders(out: Path) -> list[CtFiles]:
+    """The CTs in a case's folder, or in those below."""
+    folders = sorted(path for path in out.iterdir() if path.is_dir())
+    stated = [folder for folder in folders if (folder / "provenance.json").is_file()]
+    found = []
+    for folder in stated or [*folders, out]:
+        images = images_in(folder)
+        for name, path in images.items():
+            if is_map(name, images) or unit_of(name) != "HU":
+                continue
+            files = {
+                end: images[name + ending]
+                for end, ending in ENDS.items()
+                if name + ending in images
+            }
+            if len(files) == 2:  # one end alone is no interval
+                files = {"": path}
+            found.append(CtFiles(folder.name, files, folder if provenance_of(folder) else None))
+            break  # of several CTs of a case, the first by name
+    return found
+
+
+def same_grids(volumes: Mapping[str, Volume], case: str) -> None:
+    """Raise BadInput unless the ends of an interval are on the grid of their CT."""
+    first = volumes[""]
+    for end, volume in volumes.items():
+        if not same_grid(first.grid, volume.grid):
+            raise BadInput(
+                f"{case}: expected the {end} end of the interval on the grid of its CT ({first.grid}), found {volume.grid}. Synthesise it again."
+            )
+
+
+def with_data(volume: Volume, data: np.ndarray, unit: str, name: str) -> Volume:
+    """A map [D, H, W] on the grid of a volume."""
+    return Volume(np.asarray(data, np.float32)[None], volume.affine, unit, name, codes=volume.codes)
