@@ -33,7 +33,6 @@ from voxlate.trust.widths import SETTINGS, Widths, fit_widths
 
 Array = NDArray[np.float32]
 
-LARGEST_WEIGHT = 100.0  # of a voxel of a small region, relative to other voxels
 # A few patients do not show the tails of a new patient's errors; their mean errors are more representative.
 QUANTILES_FROM = 6  # patients that are needed to learn quantiles of errors
 LEAST_OF_GROUP = (
@@ -155,7 +154,7 @@ def fit(
     """
     alpha = 1 - coverage
     patients = sorted({case.patient for case in cases})
-    candidates = _candidates(cases, patients, alpha, seed, ends)
+    candidates = _candidates(cases, patients, borders, alpha, seed, ends)
     compared = dict[str, Comparison]()
     kept = _shown_borders(cases, borders)
     factors = dict[str, tuple[float, ...]]()
@@ -189,7 +188,7 @@ def fit(
         if np.isfinite(scale):
             scales[level] = scale
     scales[coverage] = compared[best].scale
-    network = _learn(best, cases, alpha, seed) if best in SETTINGS else None
+    network = _learn(best, cases, borders, alpha, seed) if best in SETTINGS else None
     bounds = _bounds(candidates[best], regions, scales[coverage], coverage)
     target = Target(best, scales, compared, dict(regions), bounds, ends, kept, factors[best])
     return target, network
@@ -223,6 +222,7 @@ def _shown_borders(
 def _candidates(
     cases: Sequence[CalibrationVoxels],
     patients: Sequence[str],
+    borders: Sequence[float],
     alpha: float,
     seed: int,
     ends: tuple[float, float],
@@ -233,7 +233,7 @@ def _candidates(
     if len(patients) < QUANTILES_FROM:
         methods.remove("learned")
     candidates: dict[IntervalMethod, _Candidate] = {
-        method: _Candidate(cases, _cross_fit(method, cases, patients, alpha, seed), ends)
+        method: _Candidate(cases, _cross_fit(method, cases, patients, borders, alpha, seed), ends)
         for method in methods
     }
     candidates["constant"] = _Candidate(cases, ones, ends)
@@ -244,6 +244,7 @@ def _cross_fit(
     method: str,
     cases: Sequence[CalibrationVoxels],
     patients: Sequence[str],
+    borders: Sequence[float],
     alpha: float,
     seed: int,
 ) -> list[Array]:
@@ -254,29 +255,46 @@ def _cross_fit(
     networks = dict[int, Widths]()
     for number in range(folds):
         others = [case for case in cases if fold[case.patient] != number]
-        networks[number] = _learn(method, others, alpha, seed)
+        networks[number] = _learn(method, others, borders, alpha, seed)
     return [networks[fold[case.patient]].predict(case.features) for case in cases]
 
 
-def _learn(method: str, cases: Sequence[CalibrationVoxels], alpha: float, seed: int) -> Widths:
-    """The network of distances; all patients have the same weight, and small regions more than their voxels' share."""
-    counts = Counter(case.patient for case in cases)
-    features = np.concatenate([case.features for case in cases])
-    errors = np.concatenate([case.truth - case.image for case in cases])
-    weights = np.concatenate([_weights(case) / np.float32(counts[case.patient]) for case in cases])
-    return fit_widths(method, features, errors, weights, alpha, seed)
+def _learn(
+    method: str,
+    cases: Sequence[CalibrationVoxels],
+    borders: Sequence[float],
+    alpha: float,
+    seed: int,
+) -> Widths:
+    """The network of distances, by which every tissue and region of the truth is covered; all patients have one weight."""
+    patients = Counter(case.patient for case in cases)
+    named = sorted(set[str]().union(*(case.truth_parts for case in cases)))
+    return fit_widths(
+        method,
+        np.concatenate([case.features for case in cases]),
+        np.concatenate([case.truth - case.image for case in cases]),
+        np.concatenate(
+            [
+                np.full(len(case.image), 1 / len(case.image) / patients[case.patient])
+                for case in cases
+            ]
+        ),
+        np.concatenate([_regions(case, named, borders) for case in cases]),
+        alpha,
+        seed,
+    )
 
 
-def _weights(case: CalibrationVoxels) -> Array:
-    """Weights of a case's voxels with the sum 1; a region weighs as much as the body, if LARGEST_WEIGHT allows it."""
-    body = case.truth_parts[BODY]
-    weights = np.ones(len(case.image), np.float32)
-    for name, region in case.truth_parts.items():
-        if name != BODY and region.any():
-            weight = min(body.sum() / region.sum(), LARGEST_WEIGHT)
-            weights[region] = np.maximum(weights[region], weight)
-    normalised: Array = weights / weights.sum()
-    return normalised
+def _regions(
+    case: CalibrationVoxels, named: Sequence[str], borders: Sequence[float]
+) -> NDArray[np.bool_]:
+    """The regions [N, R] of voxels by the truth: the surroundings, the body and others by name, and tissues in the body."""
+    body, none = case.truth_parts[BODY], np.zeros(len(case.image), bool)
+    tissue = np.searchsorted(borders, case.truth, side="right")
+    tissues = [body & (tissue == number) for number in range(len(borders) + 1)]
+    return np.stack(
+        [~body, *(case.truth_parts.get(name, none) for name in named), *tissues], axis=1
+    )
 
 
 def _bounds(

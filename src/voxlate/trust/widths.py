@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxlate.system.arrays import Float32
+from voxlate.system.arrays import Bool, Float32
 from voxlate.system.records import Shape
 from voxlate.trust.features import NARROWEST
 
@@ -18,6 +18,9 @@ Array = Float32
 BATCH = 2048
 LEARNING_RATE = 4e-3
 AT_ONCE = 1 << 13  # voxels in one prediction, whose hidden layers fit into a CPU's cache
+LARGEST_WEIGHT = 100.0  # of a voxel of a small region, relative to other voxels
+PRICE_STEP = 0.03  # of a region's log price, for all of its coverage
+LOG_PRICES = (-4.0, 5.0)  # a region that the features do not show would raise its price for ever
 LEAST = 1e-4  # divisor of features and errors
 LARGEST = 1e4  # size of a value: networks with such weights predict finite values
 LOWEST = {"spread": LEAST / 2, "unit": LEAST / 2, "least": 0.0}  # of the values of these tensors
@@ -34,7 +37,7 @@ class WidthSettings:
 
 
 SETTINGS: dict[str, WidthSettings] = {
-    "learned": WidthSettings((48, 48), outputs=2, steps=800, least=NARROWEST),
+    "learned": WidthSettings((48, 48), outputs=2, steps=1600, least=NARROWEST),
     "difficulty": WidthSettings((32,), outputs=1, steps=800, least=0.02),
 }
 
@@ -94,20 +97,25 @@ def fit_widths(
     features: Array,
     errors: Array,
     weights: Array,
+    regions: Bool,
     alpha: float,
     seed: int = 0,
 ) -> Widths:
     """Learn the quantiles alpha / 2 and 1 - alpha / 2 of errors (truth less image), or their mean size.
 
-    features [N, F], errors [N], weights [N] of voxels in the loss. Quantile regression, `learned`: Koenker and Bassett
-    1978; as the shape of conformal intervals: Romano, Patterson and Candès 2019. The mean size, `difficulty`, on both
-    sides: Lei et al. 2018, sec. 5.2 (locally weighted conformal inference).
+    features [N, F]; errors [N]; weights [N] of voxels; regions [N, R], of which each voxel has one or more. Quantile
+    regression, `learned`: Koenker and Bassett 1978; as the shape of conformal intervals: Romano, Patterson and Candès
+    2019; here with the least mean width by which every region is covered. The mean size, `difficulty`, on both sides:
+    Lei et al. 2018, sec. 5.2 (locally weighted conformal inference).
     """
     settings = SETTINGS[method]
-    all_features, all_errors, chances = (
+    all_features, all_errors, mass = (
         torch.from_numpy(np.ascontiguousarray(values, np.float32))
-        for values in (features, errors, weights)
+        for values in (features, errors, weights / weights.sum())
     )
+    of_region = torch.from_numpy(regions).float()
+    chances = mass * (of_region / (mass @ of_region).clamp_min(1 / LARGEST_WEIGHT)).sum(1)
+    shares = mass / (chances / chances.sum())  # of voxels in the mean, after they are sampled
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Widths(method, all_features.shape[1])
@@ -116,11 +124,16 @@ def fit_widths(
     model.unit = unit = all_errors.abs().mean().clamp_min(LEAST)
     optimiser = torch.optim.Adam(model.parameters(), LEARNING_RATE, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
+    log_prices = torch.zeros(regions.shape[1])
     for chosen in _batches(chances, settings.steps, seed):
         widths = model(all_features[chosen])
-        error = all_errors[chosen]
+        error, inside, share = all_errors[chosen], of_region[chosen], shares[chosen]
         if method == "learned":
-            loss = _interval_score(widths, error, alpha)
+            outside = _outside(widths, error)
+            prices = (inside @ log_prices).exp()
+            loss = share * (alpha / 2 * widths.sum(1) + prices * outside)
+            log_prices += PRICE_STEP * _lacking(outside == 0, inside * share[:, None], alpha)
+            log_prices.clamp_(*LOG_PRICES)
         else:
             size = error.abs() + settings.least
             loss = (widths[:, 0] - size) ** 2 / unit
@@ -131,10 +144,23 @@ def fit_widths(
     return model.requires_grad_(False)
 
 
-def _interval_score(widths: Tensor, error: Tensor, alpha: float) -> Tensor:
-    """The interval score (Winkler 1972) of the widths [N, 2] below and above, times alpha / 2: both pinball losses."""
+def _outside(widths: Tensor, error: Tensor) -> Tensor:
+    """How far errors [N] are beyond the widths [N, 2] below and above.
+
+    With alpha / 2 of both widths it is the interval score (Winkler 1972), times alpha / 2: both pinball losses.
+    """
     below, above = widths.T
-    return alpha / 2 * (below + above) + F.relu(-below - error) + F.relu(error - above)
+    return F.relu(-below - error) + F.relu(error - above)
+
+
+def _lacking(covered: Tensor, shares: Tensor, alpha: float) -> Tensor:
+    """The coverage [R] that regions lack, by their voxels' shares [N, R]; 0 for a region without any.
+
+    It is the gradient by a region's multiplier of the mean width under the condition that the region is covered.
+    """
+    of_regions = shares.sum(0)
+    lacking = 1 - alpha - covered.float() @ shares / of_regions.clamp_min(LEAST)
+    return torch.where(of_regions > 0, lacking, 0)
 
 
 def _batches(weights: Tensor, steps: int, seed: int) -> Tensor:
