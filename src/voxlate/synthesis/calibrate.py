@@ -50,6 +50,7 @@ def calibrate(
     *,
     progress: NamedProgress = no_report,
     warn: Say = warn_unless_note,
+    by_tissue: bool = True,
     **changes: Any,
 ) -> Calibration:
     """Synthesise the images of cases with truth, compare methods of intervals, and write the best into the run.
@@ -58,7 +59,8 @@ def calibrate(
     confidence, counted as in conformal.upper_bound (unset: "normal" from ENOUGH patients on, else "none", because a
     margin for fewer would be most of the range). regions: parts of the body by a rule ("vessels": "cta>150"), in
     addition to those of the unit and of label maps. A completion is calibrated for one missing modality, each in turn
-    left out of cases that have all. A stopped calibration resumes. any_truth: cases whose truth cannot be that of their image count, too. Raises
+    left out of cases that have all. A stopped calibration resumes. any_truth: cases whose truth cannot be that of their image count, too. by_tissue: whether each tissue of images in HU holds the
+    coverage, as patients show it; synthetic heads show too small errors in soft tissue. Raises
     BadInput where the model is an ensemble or was trained on one of the cases, and where the cases are too few.
     """
     asked = merge(CalibrateOptions, options, changes)
@@ -73,7 +75,7 @@ def calibrate(
         job = CalibrationJob(SentModel(model, asked.device), rules, asked.seed)
         executor = choose_executor(asked, asked.device, warn)
         data = collect_cases(job, cases, executor, progress, warn, any_truth=asked.any_truth)
-        write_calibration(path, _fit(model, data, rules, asked, progress))
+        write_calibration(path, _fit(model, data, rules, asked, progress, by_tissue))
         shutil.rmtree(path.with_suffix(PARTS), ignore_errors=True)
     calibration = model.calibration()
     assert calibration is not None
@@ -86,6 +88,7 @@ def _fit(
     rules: Rules,
     asked: CalibrateOptions,
     progress: NamedProgress,
+    by_tissue: bool,
 ) -> Calibration:
     """The intervals of each target, and the reference patches, by the data of all cases."""
     header, seed = model.header, asked.seed
@@ -99,6 +102,7 @@ def _fit(
         progress("fits", len(targets) + 1, len(rules))
         voxels = [case.voxels[name] for case in data.values()]
         ends = network_ends(model.recipe.intensity[name])
+        borders = tissue_borders(header["units"][name], header["target_scales"][name])
         target, network = fit(
             voxels,
             own_rules,
@@ -108,7 +112,7 @@ def _fit(
             seed,
             ends,
             asked.method,
-            tissue_borders(header["units"][name], header["target_scales"][name]),
+            borders if by_tissue else (),
         )
         targets[name] = target
         if network is not None:
