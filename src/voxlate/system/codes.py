@@ -9,12 +9,15 @@ GRADES: tuple[Grade, ...] = get_args(Grade)
 
 
 class Code(NamedTuple):
-    """What a code means, what to do, and its grades, the usual one first; detail: printed with --verbose only."""
+    """What a code means, what to do, and its grades, the usual one first; detail: printed with --verbose only.
+
+    page: what to do on the page of `voxlate serve`, where that is another action."""
 
     meaning: str
     action: str = ""
     grades: tuple[Grade, ...] = ("note",)
     detail: bool = False
+    page: str = ""
 
     @property
     def sentence(self) -> str:

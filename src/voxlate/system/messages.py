@@ -44,6 +44,15 @@ class Message:
         return f"{case}{self.text} {ADVICE[self.grade]}".rstrip()
 
     @property
+    def on_page(self) -> str:
+        """The message with the action of its code on the page of `voxlate serve`."""
+        entry = codes().get(self.code)
+        if entry is None or not entry.page:
+            return str(self)
+        finding = self.text.removesuffix(entry.action).rstrip()
+        return str(replace(self, text=f"{finding} {entry.page}"))
+
+    @property
     def table(self) -> dict[str, Any]:
         """The message as a table of plain values; empty entries are left out."""
         return {key: value for key, value in asdict(self).items() if value}

@@ -35,6 +35,21 @@ def bound_lines(folders: Sequence[Path]) -> Iterator[str]:
         yield "  " + f"{case}: " + "; ".join(_texts(bounds, units))
 
 
+def mean_error(widths: Mapping[float, float]) -> float:
+    """The mean absolute error in half widths of an interval, by the relative widths of several levels of coverage.
+
+    It is the integral of the error's quantiles, which are these widths: linear between the levels, and exponential beyond
+    the highest. 0 for fewer than two levels.
+    """
+    if len(widths) < 2:
+        return 0.0
+    levels, quantiles = np.array([(0.0, 0.0), *sorted(widths.items())]).T
+    (before, last), (low, high) = quantiles[-2:], levels[-2:]
+    fall = (last - before) / np.log((1 - low) / (1 - high))  # the mean of an exponential tail
+    inside = np.diff(levels) @ (quantiles[1:] + quantiles[:-1]) / 2
+    return float(inside + (1 - high) * (last + fall))
+
+
 def _texts(bounds: Mapping[str, Mapping[str, float]], units: Mapping[str, str]) -> Iterator[str]:
     for modality, values in bounds.items():
         regions = [

@@ -142,7 +142,7 @@ class Access:
         if not is_in and not path.startswith((ENTER, STATIC)):
             raise HTTPException(
                 401,
-                "session: expected a browser that the token let in, found another. Open the URL that voxlate serve prints.",
+                "session: expected a browser that the token let in, found another. Open the address that the server printed.",
             )
         if not is_reading:
             _check_length(headers, path, self.settings.limits)

@@ -121,7 +121,7 @@ def _add_errors(app: FastAPI) -> None:
         """A fault of voxlate."""
         name = type(error).__name__
         return site_of(request).error(
-            500, f"This should not happen: {name}. The terminal of voxlate serve shows where."
+            500, f"This should not happen: {name}. The terminal of the server shows where."
         )
 
 

@@ -117,7 +117,7 @@ def list_entries(scans: Path) -> list[Entry]:
         found += [_describe(path, scans) for path in files if format_by_ending(path.name)]
         if len(found) > MOST_ENTRIES:
             raise BadInput(
-                f"upload: expected the scans of one case, found more than {MOST_ENTRIES} files and series. Choose one case, or use voxlate synth."
+                f"upload: expected the scans of one case, found more than {MOST_ENTRIES} files and series. Choose one case."
             )
     if not found:
         raise BadInput(
@@ -249,7 +249,7 @@ def _try(model: Model, inputs: Sequence[str], scans: Path) -> dict[str, Any]:
     selected = select(model, absolute_inputs(inputs, scans), SynthOptions())
     if len(selected.scans) != 1:
         raise BadInput(
-            f"upload: expected the scans of one case, found {len(selected.scans)} cases. Choose one, or use voxlate synth."
+            f"upload: expected the scans of one case, found {len(selected.scans)} cases. Choose one."
         )
     (found,) = selected.scans
     prepared = model.prepare(found.files, found.case)
@@ -263,7 +263,7 @@ def _try(model: Model, inputs: Sequence[str], scans: Path) -> dict[str, Any]:
     return {
         "used": {name: _place(path, scans) for name, path in found.files.items()},
         "targets": tuple(targets_for(model.recipe, found.files)),
-        "warnings": tuple((said.grade, f"{said}") for said in warnings),
+        "warnings": tuple((said.grade, said.on_page) for said in warnings),
         "worst": worst_grade(warnings),
     }
 

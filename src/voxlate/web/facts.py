@@ -43,7 +43,7 @@ def facts_of_prepared(folder: Path) -> dict[str, Any]:
             **registration_lines(cohort.cases),
         },
         "distances": distances,
-        "warnings": [*map(str, cohort.warnings)],
+        "warnings": [said.on_page for said in cohort.warnings],
         "modalities": list(cohort.modalities),
     }
 

@@ -1,14 +1,11 @@
 """Folders of this machine that the page may use, which are those below the server's root: what they hold, and new ones."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from markupsafe import Markup
-
-from voxlate.cohorts.pseudonyms import without_names
 from voxlate.system.errors import BadInput
 from voxlate.system.files import inside, safe_name
 
@@ -47,7 +44,7 @@ def below_root(root: Path | None, text: str) -> Path:
     """
     if root is None:
         raise BadInput(
-            "folder: expected a server with a root folder, found one without. Start voxlate serve with --root FOLDER."
+            "folder: expected a server with a root folder, found one without. Ask who runs the server for one."
         )
     named = Path(text.strip().lstrip("/\\") or ".")
     if "\0" in text or named.is_absolute() or not inside(root, root / named):
@@ -143,7 +140,7 @@ def check_links(root: Path, folder: Path) -> None:
             for path in linked:
                 if not inside(root, path):
                     raise BadInput(
-                        f"{path.relative_to(root).as_posix()}: expected a link to a place below the root folder, found one that leads elsewhere. Remove it, or start voxlate serve with a --root that has both."
+                        f"{path.relative_to(root).as_posix()}: expected a link to a place below the root folder, found one that leads elsewhere. Remove it, or ask who runs the server for a root folder that has both."
                     )
             waiting += [path.resolve() for path in linked if path.is_dir()]
 
@@ -177,16 +174,3 @@ def _folders(path: Path, deepest: int) -> Iterator[Path]:
         yield folder
         if deepest > 1 and content_of(folder) == "scans":
             yield from _folders(folder, deepest - 1)
-
-
-def without_places(value: Any, places: Mapping[str, str]) -> Any:
-    """A value whose texts have no absolute path. places: what stands for some of them."""
-    if isinstance(value, Markup):  # a drawing, which names no place
-        return value
-    if isinstance(value, str):
-        return without_names(value, places)
-    if isinstance(value, list | tuple):
-        return [without_places(inner, places) for inner in value]
-    if isinstance(value, dict):
-        return {key: without_places(inner, places) for key, inner in value.items()}
-    return value

@@ -18,11 +18,12 @@ from voxlate.options.synthesise import SynthOptions
 from voxlate.options.table import field_types, text_type
 from voxlate.system.errors import BadInput
 from voxlate.web.access import BROWSER, WRONG_TOKEN
-from voxlate.web.folders import below_root, check_links, find_runs, without_places
+from voxlate.web.folders import below_root, check_links, find_runs
 from voxlate.web.jobs import DICOM_ZIP, FOUND, OUT, REPORT, SCANS, VIEWS, Job, Jobs, Kind, State
 from voxlate.web.private import FOLDER
 from voxlate.web.settings import Sessions, Settings
 from voxlate.web.uploads import Space, receive
+from voxlate.web.words import for_page
 
 router = APIRouter()
 SEE_OTHER = 303
@@ -106,8 +107,8 @@ class Site:
         return page
 
     def error(self, status: int, sentence: str) -> HTMLResponse:
-        """A page with one sentence, in which no absolute path is left."""
-        return self.page("error.html", status, sentence=without_places(sentence, {}))
+        """A page with one sentence, in the words of the page."""
+        return self.page("error.html", status, sentence=for_page(sentence, {}))
 
     def add(
         self, kind: Kind, title: str, request: dict[str, Any], reserved: Path | None = None
@@ -217,7 +218,7 @@ async def enter(request: Request, site: OfSite, token: str = "") -> Response:
     if session is None:
         return site.error(
             WRONG_TOKEN,
-            "token: expected the one that voxlate serve printed, which one browser can use once, found another or a spent one. Start voxlate serve again for a new one.",
+            "token: expected the one that the server printed, which one browser can use once, found another or a spent one. Start the server again for a new one.",
         )
     page = site.page("enter.html")
     secure = request.headers.get("x-forwarded-proto") == "https"

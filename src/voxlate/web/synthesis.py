@@ -1,7 +1,7 @@
 """The work of a synthesis: its images, their DICOM series, the report and what the page shows."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,15 @@ from voxlate.formats.io import location_of
 from voxlate.options.synthesise import SynthOptions
 from voxlate.recipe.provenance import provenance_of, source_paths
 from voxlate.reports.page import report
+from voxlate.scoring.metrics import METRIC_OF
 from voxlate.synthesis.model import load
 from voxlate.system.errors import BadInput
 from voxlate.system.messages import message, read_messages
 from voxlate.trust.usability import usability
 from voxlate.web.check import absolute_inputs, card_of, scans_of
-from voxlate.web.folders import without_places
 from voxlate.web.jobs import DICOM_ZIP, OUT, REPORT
 from voxlate.web.views import write_views
+from voxlate.web.words import for_page
 
 NO_INTERVALS = "No intervals: the run is calibrated for other settings. Leave the numbers of samples and of steps empty, and the sharpness as it was, for those of the calibration."
 
@@ -59,14 +60,24 @@ def synthesise_case(
         "case": case.name,
         "images": [*stated["images"]],
         "views": views,
-        "warnings": [[warning.grade, f"{warning}"] for warning in warnings],
-        "bounds": [line.strip() for line in done.bound_lines],
+        "warnings": [[warning.grade, warning.on_page] for warning in warnings],
+        "expected": [*_expected(views, stated)],
         "missing": missing,
         "settings": [*_settings(request, stated)],
         "card": card_of(model),
         "use": usability({case.name: warnings}),
     }
-    return {key: without_places(value, places) for key, value in found.items()}
+    return {key: for_page(value, places) for key, value in found.items()}
+
+
+def _expected(views: Sequence[Mapping[str, Any]], stated: Mapping[str, Any]) -> Iterator[str]:
+    """Sentences on the error to expect: by the intervals, and by the bounds of a calibration on enough patients."""
+    yield from filter(None, (view["expected"] for view in views))
+    for name, bounds in stated.get("bounds", {}).items():
+        odds = f"{100 * float(stated['calibration']['coverage']):g} of 100 patients like those of the calibration"
+        for region, bound in bounds.items():
+            of = "the average error inside the body" if region == "mae" else f"the error of the mean of {region}"
+            yield f"In {odds}, {of} in {name} is at most {METRIC_OF['mae'].text(bound)} {stated['units'][name]}."
 
 
 def _write_dicom(folder: Path, files: Mapping[str, Path]) -> list[str]:

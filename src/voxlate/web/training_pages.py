@@ -23,7 +23,6 @@ from voxlate.web.folders import (
     list_folder,
     new_folder,
     place_of,
-    without_places,
 )
 from voxlate.web.jobs import PLANNED, REPORT, Kind
 from voxlate.web.pages import (
@@ -36,6 +35,7 @@ from voxlate.web.pages import (
     read_options,
     text_in,
 )
+from voxlate.web.words import for_page
 
 router = APIRouter(prefix="/training")
 SURVEY = ("preset", "pattern", "modalities", "exclude", "register", "resample", "patients", "fixed")
@@ -139,7 +139,7 @@ def cohort_page(site: OfSite, place: str) -> Response:
     from voxlate.web.facts import facts_of_prepared  # see its head
 
     facts = facts_of_prepared(path)
-    facts["warnings"] = without_places(facts["warnings"], {str(root): ROOT})
+    facts["warnings"] = for_page(facts["warnings"], {str(root): ROOT})
     here = place_of(root, path).place
     return site.page(
         "prepared.html", place=here, new=_new_run(here), recipes=recipe_text.names(), **facts
@@ -304,4 +304,4 @@ def _facts_of_run(site: Site, run: Path) -> dict[str, Any]:
     from voxlate.web.facts import facts_of_run  # see its head
 
     root = _root(site)
-    return without_places({**facts_of_run(root, run), "splits": SPLITS}, {str(root): ROOT})
+    return for_page({**facts_of_run(root, run), "splits": SPLITS}, {str(root): ROOT})

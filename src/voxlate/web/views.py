@@ -14,9 +14,10 @@ from voxlate.images.pictures import nice
 from voxlate.images.ranges import floor_and_peak, range_for
 from voxlate.recipe.provenance import provenance_of
 from voxlate.reports.pictures import display_scale
-from voxlate.scoring.intervals import interval_of, percent
+from voxlate.scoring.intervals import Interval, interval_of, percent
 from voxlate.scoring.scored_images import images_in, spread_of
 from voxlate.synthesis.result import ENDINGS
+from voxlate.trust.bounds import mean_error
 from voxlate.web.jobs import VIEWS
 
 # The rest are edges of the skin, which a shift of half a voxel makes uncertain.
@@ -26,7 +27,10 @@ Role = Literal["source", "synthesis", "lower", "upper", "width", "spread"]
 
 @dataclass(frozen=True)
 class View:
-    """An image of the viewer: its role, and the values shown as black and white."""
+    """An image of the viewer: its role, and the values shown as black and white.
+
+    expected: of the width of an interval, a sentence on the error that the intervals let expect.
+    """
 
     name: str
     label: str
@@ -34,6 +38,7 @@ class View:
     unit: str
     low: float
     high: float
+    expected: str = ""
 
 
 def write_views(case: Path, sources: Mapping[str, Path], folder: Path) -> list[dict[str, Any]]:
@@ -75,7 +80,8 @@ def _volumes(case: Path, sources: Mapping[str, Path]) -> Iterator[tuple[View, Vo
             yield _view("upper", f"upper end of the {share} interval", upper, low, high), upper
             width = replace(upper, data=upper.data - lower.data)
             top = top_of(width, image)
-            yield _view("width", f"width of the {share} interval", width, 0.0, top), width
+            view = _view("width", f"width of the {share} interval", width, 0.0, top)
+            yield replace(view, expected=expected_error(width, image, interval)), width
         spread = spread_of(name, images)
         if spread is not None:
             volume = replace(read_volume(spread, name), unit=units[name])
@@ -85,6 +91,26 @@ def _volumes(case: Path, sources: Mapping[str, Path]) -> Iterator[tuple[View, Vo
 
 def _view(role: Role, label: str, volume: Volume, low: float, high: float) -> View:
     return View(volume.modality, label, role, volume.unit, low, high)
+
+
+def expected_error(width: Volume, image: Volume, interval: Interval) -> str:
+    """A sentence on the error of an image that its intervals let expect inside the body; "" without a body.
+
+    The mean error is that of the distribution whose quantiles are the intervals' half widths at their levels of coverage.
+    """
+    half = width.data[0][foreground(image)] / 2
+    if not half.size:
+        return ""
+    mean = mean_error({float(level): by for level, by in interval.levels.items()})
+    about = f"Expected error of {image.modality}: about {_round(mean * float(half.mean()))} {image.unit} on average in the body."
+    middle, most = (_round(float(np.percentile(half, share))) for share in (50, 90))
+    widths = f"For half of its voxels, the interval that has {percent(interval.coverage)} of the true values is ±{middle} {image.unit} or narrower; for the most uncertain tenth, ±{most} {image.unit} or wider."
+    return f"{about} {widths}" if mean else f"Expected error of {image.modality}: {widths}"
+
+
+def _round(value: float) -> str:
+    """Two significant digits, which is what such an expectation is worth."""
+    return np.format_float_positional(float(f"{value:.2g}"), trim="-")
 
 
 def top_of(uncertainty: Volume, image: Volume) -> float:

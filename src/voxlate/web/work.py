@@ -20,11 +20,12 @@ from voxlate.system.errors import BadInput, Stopped
 from voxlate.system.files import lock, read_json, write_json
 from voxlate.system.messages import Message
 from voxlate.web.check import check, scans_of
-from voxlate.web.folders import ROOT, without_places
+from voxlate.web.folders import ROOT
 from voxlate.web.jobs import FOUND, JOB, OUTCOME, PROGRESS, Progress
 from voxlate.web.private import for_owner
 from voxlate.web.synthesis import synthesise_case
 from voxlate.web.training_work import WORKS
+from voxlate.web.words import for_page
 
 EVERY_SECONDS = 0.5  # between two writings of the progress
 STDIN = 0  # file descriptor
@@ -66,8 +67,8 @@ def do_job(
     else:
         progress(kind, 0, 1)
         found = WORKS[kind](folder, request, reporter)
-    sentences = [f"{line}" for line in said if not line.case or kind in WORKS]
-    write_json(folder / FOUND, without_places({"said": sentences, **found}, places))
+    sentences = [line.on_page for line in said if not line.case or kind in WORKS]
+    write_json(folder / FOUND, for_page({"said": sentences, **found}, places))
 
 
 def work(folder: Path) -> None:
@@ -85,7 +86,7 @@ def work(folder: Path) -> None:
             "why": "memory: expected enough for this scan, found too little. Choose a smaller scan, or fewer samples."
         }
     with _files_of(job["kind"]):
-        write_json(folder / OUTCOME, without_places(outcome, places))
+        write_json(folder / OUTCOME, for_page(outcome, places))
 
 
 def _files_of(kind: str) -> AbstractContextManager[None]:

@@ -90,7 +90,7 @@ class Worker:
                 self.jobs.change(job.name, unless=ENDED, state="queued", attempts=attempts)
                 return
             if time.monotonic() > over:
-                why = f"{job.kind}: expected an end within {self.longest_seconds / 60:g} minutes, found none. Choose a smaller scan, or start voxlate serve with fewer models."
+                why = f"{job.kind}: expected an end within {self.longest_seconds / 60:g} minutes, found none. Choose a smaller scan."
                 self.jobs.end(job.name, "failed", why)
                 return
         none = f"This should not happen: the process of the job ended without a result (exit code {process.poll()}). The reason may be too little memory; the server's folder has {MESSAGES} with its messages."

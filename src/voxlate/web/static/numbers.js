@@ -1,4 +1,4 @@
-// Numbers with units as the page writes them, and the brightness windows that it offers by name.
+// Numbers with units as the page writes them, and the windows that it offers by name.
 
 const MINUS = "\u2212";
 
@@ -32,4 +32,21 @@ const HOUNSFIELD = [
 export function windowsOf(image, smallest, largest) {
   const named = image.unit === "HU" ? HOUNSFIELD : [];
   return [["Proposed", image.low, image.high], ["Whole range", smallest, largest], ...named];
+}
+
+/** The window of an image in colours over another one: bone of a CT, else the brighter half of its greys. */
+export function fusedWindow({ unit, low, high }) {
+  return unit === "HU" ? [150, 1000] : [(low + high) / 2, high];
+}
+
+// The extremes of all voxels in the image's unit; NiiVue's own are those of the brightness that it proposes.
+export function extremesOf(volume) {
+  let least = Infinity;
+  let most = -Infinity;
+  for (const value of volume.img) {
+    if (value < least) least = value;
+    if (value > most) most = value;
+  }
+  const { scl_slope: slope, scl_inter: intercept } = volume.hdr;
+  return [(slope || 1) * least + (intercept || 0), (slope || 1) * most + (intercept || 0)];
 }
