@@ -2,6 +2,8 @@
 
 import importlib.util
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -35,6 +37,17 @@ def find_device(name: str) -> torch.device:
             f"--device: expected auto or what this machine has ({', '.join(there)}), found {name!r}. Choose one of these."
         )
     return torch.device([*kinds, "cpu"][0] if name == "auto" else name)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute in one thread of the CPU: several on a busy machine mostly wait for the slowest, holding the processors."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def name_of(device: torch.device) -> str:

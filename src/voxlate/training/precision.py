@@ -28,6 +28,7 @@ from voxlate.nets.interface import Channels, NetworkInput
 from voxlate.nets.unet import UNet
 from voxlate.recipe import Recipe, with_trainings
 from voxlate.recipe.training import Precision
+from voxlate.system.devices import one_thread
 from voxlate.system.errors import BadInput
 from voxlate.system.files import read_json, write_json
 from voxlate.system.machine import cache_folder
@@ -151,12 +152,8 @@ def measure_ratio() -> float:
 
     In one thread: with several on a busy machine, both precisions mostly wait for the slowest, and seem equally fast.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         return _measure_in_this_thread()
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _measure_in_this_thread() -> float:

@@ -22,7 +22,7 @@ from voxlate.synthesis.intervals import patches_in, sources_of
 from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.selection import select
 from voxlate.system.codes import Grade
-from voxlate.system.devices import is_out_of_memory
+from voxlate.system.devices import is_out_of_memory, one_thread
 from voxlate.system.errors import BadInput, first_of, plural
 from voxlate.system.messages import Message, message, worst_grade
 from voxlate.trust.out_of_distribution import verdict_on
@@ -71,7 +71,16 @@ def scans_of(folder: Path, request: Mapping[str, Any]) -> Path:
 
 
 def check(folder: Path, request: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
-    """Find which files an upload has, and which models fit them, the best first."""
+    """Find which files an upload has, and which models fit them, the best first.
+
+    The networks compute one small slice each, for their self-tests: in one thread, because several on a busy machine wait
+    for each other while they hold the processors.
+    """
+    with one_thread():
+        return _check(folder, request, reporter)
+
+
+def _check(folder: Path, request: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
     scans, runs = scans_of(folder, request), request["runs"]
     entries = list_entries(scans)
     fits = list[Fit]()

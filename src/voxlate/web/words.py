@@ -52,6 +52,6 @@ def without_commands(text: str) -> str:
     finding = NAMED.sub("voxlate", OPTION.sub("", finding))
     if not kept and "expected" in finding:
         kept = [ADVICE]
-    if finding[-1] not in ".!?" and kept:
+    if kept and not finding.endswith((".", "!", "?")):
         finding += "."
     return " ".join([finding, *kept])

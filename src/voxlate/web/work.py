@@ -21,15 +21,14 @@ from voxlate.system.files import lock, read_json, write_json
 from voxlate.system.messages import Message
 from voxlate.web.check import check, scans_of
 from voxlate.web.folders import ROOT
-from voxlate.web.jobs import FOUND, JOB, OUTCOME, PROGRESS, Progress
+from voxlate.web.jobs import FOUND, JOB, OUTCOME, PROGRESS, Kind, Progress
 from voxlate.web.private import for_owner
-from voxlate.web.synthesis import synthesise_case
-from voxlate.web.training_work import WORKS
 from voxlate.web.words import for_page
 
 EVERY_SECONDS = 0.5  # between two writings of the progress
 STDIN = 0  # file descriptor
 WAIT_SECONDS = 60.0  # for the process of a killed server to end
+SCANS_ALONE: tuple[Kind, ...] = ("check", "synthesise")  # the other kinds work below the root folder
 
 
 @dataclass
@@ -63,11 +62,15 @@ def do_job(
     if kind == "check":
         found = check(folder, request, reporter)
     elif kind == "synthesise":
+        from voxlate.web.synthesis import synthesise_case  # takes half a second, which a check saves
+
         found = synthesise_case(folder, request, reporter, places)
     else:
+        from voxlate.web.training_work import WORKS
+
         progress(kind, 0, 1)
         found = WORKS[kind](folder, request, reporter)
-    sentences = [line.on_page for line in said if not line.case or kind in WORKS]
+    sentences = [line.on_page for line in said if not line.case or kind not in SCANS_ALONE]
     write_json(folder / FOUND, for_page({"said": sentences, **found}, places))
 
 
@@ -91,7 +94,7 @@ def work(folder: Path) -> None:
 
 def _files_of(kind: str) -> AbstractContextManager[None]:
     """Who may read the files of a job: uploads and results the owner alone; prepared cohorts and runs as the umask says."""
-    return nullcontext() if kind in WORKS else for_owner()
+    return for_owner() if kind in SCANS_ALONE else nullcontext()
 
 
 def places_of(folder: Path, request: Mapping[str, Any]) -> dict[str, str]:
