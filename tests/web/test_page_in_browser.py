@@ -1,6 +1,7 @@
 """The whole page in a real browser: from the upload to the download, by mouse and by keyboard, on a phone, in the dark."""
 
 import hashlib
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ expect = pytest.importorskip(
 ).expect
 
 PHONE = {"width": 360, "height": 740}
+FOLDS = ((1366, 768), (390, 844))  # a desktop's and a phone's screen: the viewer with its tools is on it
 
 
 class Held(Here):
@@ -71,14 +73,23 @@ def _enter(watched: Watched) -> None:
     watched.page.get_by_role("heading", name="Synthesise a scan").wait_for()
 
 
+def _bottom(page, selector: str) -> float:
+    """The lower edge of an element on a page that is not scrolled."""
+    page.evaluate("() => window.scrollTo(0, 0)")
+    box = page.locator(selector).bounding_box()
+    return box["y"] + box["height"]
+
+
 def _hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _shown_slice(page, size: tuple[int, int], spacing_mm: tuple[float, float]) -> np.ndarray:
     """Greys at the centres of the voxels of the shown axial slice, as [x, y] to the right and the front."""
+    page.locator("#viewer-keys summary").click()
     page.uncheck("[data-smooth]")
     page.uncheck("[data-crosshair]")
+    page.evaluate("() => document.querySelectorAll('[data-drawn]').forEach(c => { c.hidden = true; })")
     after_drawing(page)
     screen = pixels(page.locator("[data-canvas]"))[..., 0]
     height, width = screen.shape
@@ -113,8 +124,17 @@ def test_from_the_upload_to_the_download_which_equals_voxlate_synth_bit_for_bit(
         Held.gate.set()
         page.wait_for_selector("[data-viewer][data-ready]")
         # Three clicks until here: the choice of the file, and two buttons.
+        expect(page.locator("[data-map-button]")).to_have_attribute("aria-pressed", "false")
+        for width, height in FOLDS:
+            page.set_viewport_size({"width": width, "height": height})
+            assert _bottom(page, "[data-save]") <= height
+            assert _bottom(page, ".stage") > 0.5 * height  # the picture takes most of the screen
+        page.set_viewport_size({"width": 1366, "height": 768})
+        page.click("[data-map-button]")
         expect(page.get_by_role("rowheader", name="Interval", exact=True)).to_be_visible()
-        assert page.is_checked("[data-map-shown]")
+        page.click("[data-map-button]")
+        expect(page.locator("[data-overlay]")).to_be_hidden()
+        assert re.search(r"Expected error of t2: about [\d.]+", page.inner_text("#job"))
         with page.expect_download() as downloading:
             page.get_by_role("link", name="t2.nii.gz", exact=True).click()
         downloaded = tmp_path / "t2.nii.gz"
@@ -134,10 +154,8 @@ def test_from_the_upload_to_the_download_which_equals_voxlate_synth_bit_for_bit(
             float(voxels.min()),
             float(voxels.max()),
         )  # so short a training gives flat images
-        page.uncheck("[data-map-shown]")
-        controls = page.locator('[data-window="synthesis"]')
-        controls.get_by_label("Shown as black").fill(str(low))
-        controls.get_by_label("Shown as white").fill(str(high))
+        page.get_by_label("Black").fill(str(low))
+        page.get_by_label("White").fill(str(high))
         shown = _shown_slice(page, image.shape[:2], image.header.get_zooms()[:2])
         expected = 255 * (voxels - low) / (high - low)
         assert np.abs(shown - expected)[3:-3, 3:-3].max() <= 2
@@ -178,6 +196,7 @@ def _assert_structure(page) -> None:
     for landmark in ("banner", "navigation", "main"):
         assert page.get_by_role(landmark).count() == 1
     assert "Research software, not a medical device" in page.get_by_role("banner").inner_text()
+    assert not re.search(r"(?<![\w-])--[a-z]|voxlate [a-z-]+ [A-Z]{2,}", page.inner_text("body"))
 
 
 @pytest.mark.slow
@@ -209,14 +228,18 @@ def test_the_whole_way_works_by_keyboard_alone_on_a_phone_in_the_dark(browser, r
         before = int(page.input_value("[data-slice]"))
         page.keyboard.press("ArrowUp")
         assert int(page.input_value("[data-slice]")) == before + 1
-        page.keyboard.press("ArrowLeft")
-        assert page.inner_text("[data-blend-text]") == "95 % synthesis"
+        page.keyboard.press(" ")
+        expect(page.locator('[name="mode"][value="source"]')).to_be_checked()
         page.keyboard.press("2")
         assert page.is_checked('[name="view"][value="coronal"]')
         expect(page.locator("[data-announce]")).to_contain_text("Coronal slice 13 of 24")
-        _tab_to(page, "[data-blend]")
+        page.focus('[name="mode"][value="source"]')
+        page.keyboard.press("ArrowRight")
+        expect(page.locator('[name="mode"][value="fusion"]')).to_be_checked()
+        page.wait_for_selector("[data-legend]")
+        _tab_to(page, "[data-strength]")
         page.keyboard.press("Home")
-        assert page.inner_text("[data-blend-text]") == "Source only"
+        assert page.inner_text("[data-strength-text]") == "0 %"
         _assert_structure(page)
         _tab_to(page, "a[download]")
         with page.expect_download() as downloading:
