@@ -101,7 +101,9 @@ def _open_viewer(watched, path="viewer"):
     page.uncheck("[data-smooth]")
     page.uncheck("[data-crosshair]")
     page.locator("#viewer-keys summary").click()
-    page.evaluate("() => document.querySelectorAll('[data-drawn]').forEach(c => { c.hidden = true; })")
+    page.evaluate(
+        "() => document.querySelectorAll('[data-drawn]').forEach(c => { c.hidden = true; })"
+    )
     after_drawing(page)
     return page
 
@@ -109,7 +111,9 @@ def _open_viewer(watched, path="viewer"):
 def _scale(width: float, height: float, view: str) -> float:
     """Pixels a millimetre of the slice of a view, which fills a pane."""
     _, across, down = AXES[view]
-    return min(width / (SHAPE[across] * SPACING_MM[across]), height / (SHAPE[down] * SPACING_MM[down]))
+    return min(
+        width / (SHAPE[across] * SPACING_MM[across]), height / (SHAPE[down] * SPACING_MM[down])
+    )
 
 
 def _point(page, across: float, down: float, canvas: str = "[data-canvas]") -> tuple[float, float]:
@@ -315,7 +319,10 @@ def test_presets_own_values_and_dragging_change_the_window(browser, base, volume
 
 
 def test_side_by_side_moves_slices_crosshair_and_zoom_of_both_images(browser, base, volumes):
-    panes = ["[data-pane]:nth-child(1) canvas:first-child", "[data-pane]:nth-child(2) canvas:first-child"]
+    panes = [
+        "[data-pane]:nth-child(1) canvas:first-child",
+        "[data-pane]:nth-child(2) canvas:first-child",
+    ]
     with open_page(browser, base) as watched:
         page = _open_viewer(watched)
         page.check('[name="mode"][value="both"]')
@@ -355,7 +362,9 @@ def _numbers(text: str) -> list[float]:
 
 def _measured(page) -> dict[str, list[float]]:
     rows = page.locator("[data-measures] tr").all()
-    return {row.locator("th").inner_text(): _numbers(row.locator("td").inner_text()) for row in rows}
+    return {
+        row.locator("th").inner_text(): _numbers(row.locator("td").inner_text()) for row in rows
+    }
 
 
 @pytest.mark.parametrize("path", ["viewer", "turned"])
@@ -368,7 +377,9 @@ def test_a_region_has_the_mean_and_deviation_of_numpy_and_a_distance_its_millime
         (x0, y0), (x1, y1) = (5.2, 6.1), (13.9, 17.4)
         _drag(page, _point(page, x0, y0), _point(page, x1, y1))
         x, y = np.meshgrid(np.arange(SHAPE[0]), np.arange(SHAPE[1]), indexing="ij")
-        far = ((x - (x0 + x1) / 2) / ((x1 - x0) / 2)) ** 2 + ((y - (y0 + y1) / 2) / ((y1 - y0) / 2)) ** 2
+        far = ((x - (x0 + x1) / 2) / ((x1 - x0) / 2)) ** 2 + (
+            (y - (y0 + y1) / 2) / ((y1 - y0) / 2)
+        ) ** 2
         measured = _measured(page)
         assert measured["1 region"] == [np.count_nonzero(far <= 1)]
         for role in ("source", "synthesis"):
@@ -404,7 +415,9 @@ def test_the_saved_picture_shows_what_the_screen_shows_with_what_was_measured(
 ):
     with open_page(browser, base) as watched:
         page = _open_viewer(watched)
-        page.evaluate("() => document.querySelectorAll('[data-drawn]').forEach(c => { c.hidden = false; })")
+        page.evaluate(
+            "() => document.querySelectorAll('[data-drawn]').forEach(c => { c.hidden = false; })"
+        )
         page.check('[name="mode"][value="both"]')
         expect(page.locator("[data-pane]").nth(1)).to_be_visible()
         page.check('[name="tool"][value="distance"]')
@@ -426,7 +439,9 @@ def test_the_saved_picture_shows_what_the_screen_shows_with_what_was_measured(
 
 
 def test_on_a_phone_one_finger_goes_through_slices_and_two_enlarge(browser, base):
-    with open_page(browser, base, viewport={"width": 390, "height": 844}, has_touch=True) as watched:
+    with open_page(
+        browser, base, viewport={"width": 390, "height": 844}, has_touch=True
+    ) as watched:
         page = _open_viewer(watched)
         page.check('[name="tool"][value="slices"]')
         touch = page.context.new_cdp_session(page)

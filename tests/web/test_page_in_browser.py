@@ -22,7 +22,10 @@ expect = pytest.importorskip(
 ).expect
 
 PHONE = {"width": 360, "height": 740}
-FOLDS = ((1366, 768), (390, 844))  # a desktop's and a phone's screen: the viewer with its tools is on it
+FOLDS = (
+    (1366, 768),
+    (390, 844),
+)  # a desktop's and a phone's screen: the viewer with its tools is on it
 
 
 class Held(Here):
@@ -89,7 +92,9 @@ def _shown_slice(page, size: tuple[int, int], spacing_mm: tuple[float, float]) -
     page.locator("#viewer-keys summary").click()
     page.uncheck("[data-smooth]")
     page.uncheck("[data-crosshair]")
-    page.evaluate("() => document.querySelectorAll('[data-drawn]').forEach(c => { c.hidden = true; })")
+    page.evaluate(
+        "() => document.querySelectorAll('[data-drawn]').forEach(c => { c.hidden = true; })"
+    )
     after_drawing(page)
     screen = pixels(page.locator("[data-canvas]"))[..., 0]
     height, width = screen.shape

@@ -107,7 +107,10 @@ def test_a_calibrated_run_shows_its_interval_and_its_bound(page, run, small_head
     roles = re.findall(r'data-role="(\w+)"', text)
     assert roles == ["source", "synthesis", "lower", "upper", "width"]
     assert re.search(r"Expected error of t2: about [\d.]+", text)
-    assert re.search(r"patients like those of the calibration, the average error inside the body in t2 is at most \d", text)
+    assert re.search(
+        r"patients like those of the calibration, the average error inside the body in t2 is at most \d",
+        text,
+    )
 
 
 def test_models_that_do_not_fit_say_why_and_cannot_be_run(page, run, cohort, tmp_path):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import typer
-from sources import files, nodes
 
 import voxlate
+from sources import files, nodes
 from voxlate.system.codes import codes
 from voxlate.system.messages import message
 
@@ -72,13 +72,20 @@ def test_every_message_has_words_for_the_page():
 def test_a_refusal_keeps_what_was_expected_and_found_and_what_can_be_done_on_the_page():
     refusal = "--fold: expected 0 to 4 (voxlate prepare --fold), found 7. Choose one of these with --fold N."
     assert without_commands(refusal) == f"fold: expected 0 to 4, found 7. {ADVICE}"
-    other = "a.nii: expected the grid of b.nii, found another. Pass --resample. Or choose another scan."
-    assert without_commands(other) == "a.nii: expected the grid of b.nii, found another. Or choose another scan."
+    other = (
+        "a.nii: expected the grid of b.nii, found another. Pass --resample. Or choose another scan."
+    )
+    assert (
+        without_commands(other)
+        == "a.nii: expected the grid of b.nii, found another. Or choose another scan."
+    )
     name = "head --old t1.nii.gz"  # of a file, which must be found again
     assert without_commands(name) == name
 
 
-@pytest.mark.parametrize("template", sorted(path.name for path in (WEB / "templates").glob("*.html")))
+@pytest.mark.parametrize(
+    "template", sorted(path.name for path in (WEB / "templates").glob("*.html"))
+)
 def test_no_template_names_an_option_or_a_command(template):
     text = (WEB / "templates" / template).read_text(encoding="utf-8")
     assert not _names(re.sub(r"\{#.*?#\}", "", text, flags=re.DOTALL))

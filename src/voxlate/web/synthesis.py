@@ -76,7 +76,11 @@ def _expected(views: Sequence[Mapping[str, Any]], stated: Mapping[str, Any]) -> 
     for name, bounds in stated.get("bounds", {}).items():
         odds = f"{100 * float(stated['calibration']['coverage']):g} of 100 patients like those of the calibration"
         for region, bound in bounds.items():
-            of = "the average error inside the body" if region == "mae" else f"the error of the mean of {region}"
+            of = (
+                "the average error inside the body"
+                if region == "mae"
+                else f"the error of the mean of {region}"
+            )
             yield f"In {odds}, {of} in {name} is at most {METRIC_OF['mae'].text(bound)} {stated['units'][name]}."
 
 

@@ -28,7 +28,10 @@ from voxlate.web.words import for_page
 EVERY_SECONDS = 0.5  # between two writings of the progress
 STDIN = 0  # file descriptor
 WAIT_SECONDS = 60.0  # for the process of a killed server to end
-SCANS_ALONE: tuple[Kind, ...] = ("check", "synthesise")  # the other kinds work below the root folder
+SCANS_ALONE: tuple[Kind, ...] = (
+    "check",
+    "synthesise",
+)  # the other kinds work below the root folder
 
 
 @dataclass
@@ -62,7 +65,9 @@ def do_job(
     if kind == "check":
         found = check(folder, request, reporter)
     elif kind == "synthesise":
-        from voxlate.web.synthesis import synthesise_case  # takes half a second, which a check saves
+        from voxlate.web.synthesis import (
+            synthesise_case,
+        )  # takes half a second, which a check saves
 
         found = synthesise_case(folder, request, reporter, places)
     else:

@@ -19,7 +19,7 @@ export const IN_PLANE = [[1, 2], [0, 2], [0, 1]];
 
 export const COLOURS = { grey: "voxlate-grey", fused: "voxlate-fused", map: "voxlate-map" };
 // Per cent of the width of the volume, so that a line is a pixel wide or two; three views are half as large each.
-const CROSSHAIR_WIDTH = { one: 0.25, all: 0.4 };
+const CROSSHAIR_WIDTH = { one: 0.4, all: 0.7 };
 const [LEAST_ZOOM, MOST_ZOOM] = [0.5, 20];
 const OPTIONS = {
   interactive: false,
