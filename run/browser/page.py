@@ -10,19 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from voxlate.carry.run import CarriedModel, Result, load
 from voxlate.formats.io import read_volume, write_volume
 from voxlate.images.grid import Volume
-from voxlate.images.mask import foreground
-from voxlate.images.ranges import floor_and_peak, range_for
+from voxlate.images.shown import top_of, window_of
 from voxlate.system.errors import BadInput
 from voxlate.system.files import HIGH, LOW, SYNTHETIC
 
 MODEL, SCANS, OUT, VIEWS = (Path(f"/{name}") for name in ("model", "scans", "out", "views"))
-SHOWN_HU = (-160.0, 240.0)  # soft tissue; the page's reader moves the window
-TOP_PERCENTILE = 95.0  # of a map of uncertainty: the value of the brightest colour
 Report = Callable[[int, int], None]
 _models: list[CarriedModel] = []
 
@@ -75,19 +70,19 @@ def _views(
     """The images of the viewer: the role and the label of each, the image, and what is black and white."""
     for name, path in scans.items():
         volume = read_volume(path, name)
-        yield "source", name, volume, _window(volume)
+        yield "source", name, volume, window_of(volume)
     targets = _models[0].carried.description.recipe.data.target
     for name, image in result.files.items():
         target = name.removeprefix(SYNTHETIC)  # the mark of images that complete a case
         if target not in targets:
             continue  # a map of an image
-        yield "synthesis", f"{target}, synthesised", image, _window(image)
+        yield "synthesis", f"{target}, synthesised", image, window_of(image)
         if f"{name}{LOW}" in result.files:
             ends = [result.files[f"{name}{end}"] for end in (LOW, HIGH)]
             width = replace(image, data=ends[1].data - ends[0].data)
-            yield "lower", f"lower end of the interval of {target}", ends[0], _window(image)
-            yield "upper", f"upper end of the interval of {target}", ends[1], _window(image)
-            yield "width", f"width of the interval of {target}", width, (0.0, _top(width, image))
+            yield "lower", f"lower end of the interval of {target}", ends[0], window_of(image)
+            yield "upper", f"upper end of the interval of {target}", ends[1], window_of(image)
+            yield "width", f"width of the interval of {target}", width, (0.0, top_of(width, image))
 
 
 def _written(number: int, view: tuple[str, str, Volume, tuple[float, float]]) -> dict[str, Any]:
@@ -103,15 +98,3 @@ def _written(number: int, view: tuple[str, str, Volume, tuple[float, float]]) ->
         "low": low,
         "high": high,
     }
-
-
-def _window(volume: Volume) -> tuple[float, float]:
-    scale = range_for(volume.unit, float(volume.data.max()))
-    if scale.own:
-        return floor_and_peak(volume.data[0], foreground(volume))
-    return SHOWN_HU if scale.unit == "HU" else (scale.low, scale.high)
-
-
-def _top(width: Volume, image: Volume) -> float:
-    inside = width.data[0][foreground(image)]
-    return float(np.percentile(inside, TOP_PERCENTILE)) if inside.size else 1.0

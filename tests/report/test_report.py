@@ -22,6 +22,7 @@ from voxlate.formats.io import write_volume
 from voxlate.images import pictures
 from voxlate.images.grid import Volume, canonical
 from voxlate.images.ranges import range_for
+from voxlate.images.shown import nice
 from voxlate.reports import curves
 from voxlate.reports.page import report
 from voxlate.scoring.evaluate import evaluate
@@ -344,7 +345,7 @@ def test_a_montage_has_a_tile_for_each_picture_the_right_way_up(tmp_path):
 
 @given(st.floats(1e-6, 1e6))
 def test_nice_ends_are_round_and_at_most_half_as_much_again(value):
-    end = pictures.nice(value)
+    end = nice(value)
     assert value * (1 - 1e-6) <= end <= value * 1.5 * (1 + 1e-6)
     assert f"{end:.1e}"[:3] in ("1.0", "1.5", "2.0", "2.5", "3.0", "4.0", "5.0", "6.0", "8.0")
 

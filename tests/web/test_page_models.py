@@ -191,7 +191,7 @@ def test_a_starter_says_what_it_accepts_and_its_limits_before_and_after_the_synt
 )
 def test_the_colours_of_a_map_end_at_a_round_value_that_the_widest_intervals_reach(widest, top):
     from voxlate.images.grid import Volume
-    from voxlate.web.views import top_of
+    from voxlate.images.shown import top_of
 
     ball = sum(np.square(axis) for axis in np.ogrid[-1:1:20j, -1:1:20j, -1:1:20j]) < 0.5
     image = Volume(np.where(ball, 40.0, -1000.0)[None].astype(np.float32), np.eye(4), "HU", "ct")

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import math
 import textwrap
 from collections.abc import Sequence
 from functools import lru_cache
@@ -104,15 +103,6 @@ def gradient_css(name: str, stops: int = 12) -> str:
     """A colour map as the stops of a CSS gradient, low end first."""
     table = palette(name)[np.linspace(0, 255, stops).round().astype(int)]
     return ", ".join(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in table)
-
-
-def nice(value: float) -> float:
-    """The next round number, at most half as much again, for the end of a colour bar."""
-    if not value > 0 or not math.isfinite(value):
-        return 1.0
-    power = 10.0 ** math.floor(math.log10(value))
-    ends = [step * power for step in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)]
-    return next(end for end in ends if end >= value * (1 - 1e-9))
 
 
 def with_lines(picture: Image.Image, sentences: Sequence[str]) -> Image.Image:

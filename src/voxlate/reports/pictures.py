@@ -15,6 +15,7 @@ from voxlate.images.grid import Grid, Volume, return_to
 from voxlate.images.mask import foreground
 from voxlate.images.pictures import Plane
 from voxlate.images.ranges import Range, range_for
+from voxlate.images.shown import nice, shown_range
 from voxlate.recipe.provenance import provenance_of, source_paths
 from voxlate.scoring.documents import rows_of
 from voxlate.scoring.intervals import interval_of
@@ -29,10 +30,6 @@ from voxlate.system.groups import grouped
 from voxlate.system.messages import Message, read_messages
 
 SHORTEST_PIXELS = 160  # tiny volumes are enlarged here, because a browser would blur them
-# This usual window (width 400, level 40) replaces wider scored ranges.
-SOFT_TISSUE_HU = (-160.0, 240.0)
-# Windows of the brain and its vessels by the beginning of a modality's name.
-WINDOWS_HU = {"ncct": (0.0, 80.0), "cta": (0.0, 200.0)}
 PERFUSION_COLOURS = {"ml/100g/min": "cbf", "ml/100g": "cbv", "s": "tmax"}
 SIDES: dict[Plane, tuple[str, str]] = {
     "axial": ("R", "L"),
@@ -212,7 +209,7 @@ def share_scales(cases: Sequence[CaseImages]) -> Scales:
     for role, low, colours in SHARED:
         if role in values:
             high = float(np.percentile(np.abs(np.concatenate(values[role])), 99))
-            high = pictures.nice(high)
+            high = nice(high)
             scales[role] = ColourScale(low * high, high, colours, unit)
     return scales
 
@@ -422,10 +419,8 @@ def _centre(body: Bool) -> dict[Plane, int]:
 
 def display_scale(scale: Range, modality: str) -> ColourScale:
     """The colours in which images of a range are shown: of a CT a window, of a perfusion map the usual colours."""
-    if scale.unit == "HU" and scale.width > 1000:
-        windows = (window for name, window in WINDOWS_HU.items() if modality.startswith(name))
-        return ColourScale(*next(windows, SOFT_TISSUE_HU), "gray", "HU")
-    return ColourScale(scale.low, scale.high, PERFUSION_COLOURS.get(scale.unit, "gray"), scale.unit)
+    low, high = shown_range(scale, modality)
+    return ColourScale(low, high, PERFUSION_COLOURS.get(scale.unit, "gray"), scale.unit)
 
 
 def _range(part: Table) -> Range:

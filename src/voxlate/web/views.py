@@ -10,18 +10,14 @@ import numpy as np
 from voxlate.formats.io import is_there, read_volume, write_volume
 from voxlate.images.grid import Volume
 from voxlate.images.mask import foreground
-from voxlate.images.pictures import nice
-from voxlate.images.ranges import floor_and_peak, range_for
+from voxlate.images.shown import top_of, window_of
 from voxlate.recipe.provenance import provenance_of
-from voxlate.reports.pictures import display_scale
 from voxlate.scoring.intervals import Interval, interval_of, percent
 from voxlate.scoring.scored_images import images_in, spread_of
 from voxlate.synthesis.result import ENDINGS
 from voxlate.trust.bounds import mean_error
 from voxlate.web.jobs import VIEWS
 
-# The rest are edges of the skin, which a shift of half a voxel makes uncertain.
-TOP_PERCENTILE = 95.0
 Role = Literal["source", "synthesis", "lower", "upper", "width", "spread"]
 
 
@@ -111,21 +107,3 @@ def expected_error(width: Volume, image: Volume, interval: Interval) -> str:
 def _round(value: float) -> str:
     """Two significant digits, which is what such an expectation is worth."""
     return np.format_float_positional(float(f"{value:.2g}"), trim="-")
-
-
-def top_of(uncertainty: Volume, image: Volume) -> float:
-    """The value of a map that has the brightest colour: a round number that a few voxels of the image's body exceed.
-
-    The window of the image would not do: it has the width of soft tissue, while the intervals of bone are far wider.
-    """
-    inside = uncertainty.data[0][foreground(image)]
-    return nice(float(np.percentile(inside, TOP_PERCENTILE))) if inside.size else 1.0
-
-
-def window_of(volume: Volume) -> tuple[float, float]:
-    """The values that are shown as black and white: as in reports, or floor and peak where the unit is arbitrary."""
-    scale = range_for(volume.unit, float(volume.data.max()))
-    if scale.own:
-        return floor_and_peak(volume.data[0], foreground(volume))
-    shown = display_scale(scale, volume.modality)
-    return shown.low, shown.high
