@@ -9,6 +9,7 @@ const WHEEL_PIXELS = 30; // a notch of a wheel is about 100, one event of a touc
 const LINE_PIXELS = 16; // where a browser counts in lines
 const SLICE_PIXELS = 12; // of a drag through slices
 const CLICK_PIXELS = 4; // a shorter drag is a click
+const FINE = 50; // a narrower window has ends between whole numbers
 const WINDOW_PIXELS = 250; // of a drag that changes a window by its own width
 
 export function clamp(value, low, high) {
@@ -23,7 +24,8 @@ const TOOLS = {
     return (event, across, down) => {
       const width = Math.max((high - low) + across * step, step);
       const level = (low + high) / 2 + down * step; // upwards is brighter
-      viewer.setWindow(image, fused, [level - width / 2, level + width / 2]);
+      const ends = [level - width / 2, level + width / 2];
+      viewer.setWindow(image, fused, width < FINE ? ends : ends.map(Math.round));
     };
   },
   move(viewer, { slices }) {

@@ -166,8 +166,8 @@ class Viewer {
     const stage = this.root.querySelectorAll("[data-pane]")[index];
     if (this.panes.length <= index) {
       const pane = { slices: null, drawn: stage.querySelector("[data-drawn]"), layers };
-      this.panes.push(pane);
       pane.slices = await openSlices(stage.querySelector("canvas"), () => this.drawOver(pane));
+      this.panes.push(pane);
       listenToPicture(this, pane);
     }
     const pane = this.panes[index];
@@ -266,7 +266,7 @@ class Viewer {
     if (upper && isRead(lower) && isRead(upper)) {
       rows.push(["Interval", `${number(at(lower))} to ${withUnit(at(upper), upper.unit)}`]);
     }
-    if (this.mapShown) rows.push([this.map.label, withUnit(at(this.map), this.map.unit)]);
+    if (this.mapShown && isRead(this.map)) rows.push([this.map.label, withUnit(at(this.map), this.map.unit)]);
     return rows;
   }
 
