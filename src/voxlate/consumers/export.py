@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,8 +35,8 @@ from voxlate.formats.io import content_hash, read_volume, write_volume
 from voxlate.images.grid import Volume, canonical, return_to, same_grid
 from voxlate.options.consumers import ConsumerOptions
 from voxlate.recipe.provenance import provenance_of
-from voxlate.system.errors import BadInput
-from voxlate.system.files import HIGH, LOW, lock, write_json, write_text
+from voxlate.system.errors import BadInput, CannotWrite
+from voxlate.system.files import HIGH, LOW, lock, read_json, whole_folder, write_json, write_text
 from voxlate.system.messages import Message, message
 
 SHARED_SECONDS = 1.0
@@ -66,7 +67,7 @@ class Converted:
 
 @dataclass
 class _Case:
-    """A case that is written: its CT, and the folder of its files; `facts` are written last."""
+    """A case that is written: its CT, and the new folder of its files; `facts` are written last."""
 
     files: CtFiles
     volumes: Mapping[str, Volume]
@@ -81,9 +82,8 @@ class _Case:
 
     def write(self, name: str, volume: Volume) -> None:
         """Write a map as NIfTI."""
-        path = self.to / f"{name}.nii.gz"
-        write_volume(path, volume, f"voxlate {self.done.consumer}: {NOTICE}")
-        self.done.files.append(path)
+        notice = f"voxlate {self.done.consumer}: {NOTICE}"
+        write_volume(self.to / f"{name}.nii.gz", volume, notice)
 
     def map(self, name: str, data: np.ndarray, unit: str) -> None:
         """Write a map [D, H, W] on the grid of the CT."""
@@ -96,7 +96,6 @@ class _Case:
         writer.writerow(columns)
         writer.writerows([f"{value:.4g}" for value in row] for row in zip(*columns.values()))
         write_text(self.to / name, text.getvalue())
-        self.done.files.append(self.to / name)
 
     def say(self, text: str) -> None:
         """Add a message on the case."""
@@ -124,7 +123,7 @@ def export_for(
             try:
                 _convert(files, to, options, done, (truths or {}).get(files.case))
             except BadInput as error:
-                if len(cases) == 1:
+                if len(cases) == 1 or isinstance(error, CannotWrite):
                     raise
                 done.left_out[files.case] = str(error)
     progress(len(cases), len(cases))
@@ -139,11 +138,30 @@ def _convert(
     """Write one case, its errors against the true CT where there is one, and its facts."""
     volumes = {end: files.read(end) for end in files.ends}
     same_grids(volumes, files.case)
-    case = _Case(files, volumes, to / files.case, done)
-    _CONVERT[options.consumer or ""](case, options)
-    if truth is not None:
-        done.errors[files.case] = _errors(case, truth, options)
-    _write_facts(case)
+    folder = to / files.case
+    _check_folder(folder, done.consumer)
+    with whole_folder(folder) as new:
+        case = _Case(files, volumes, new, done)
+        _CONVERT[options.consumer or ""](case, options)
+        if truth is not None:
+            done.errors[files.case] = _errors(case, truth, options)
+        _write_facts(case)
+        if folder.exists():
+            shutil.rmtree(folder)
+    done.folders.append(folder)
+    done.files += sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _check_folder(folder: Path, consumer: str) -> None:
+    """Raise BadInput for a folder that holds anything but an earlier export for this consumer, which is replaced."""
+    present = {path.name for path in folder.glob("*")}
+    stated = read_json(folder / FACTS) if FACTS in present else None
+    earlier = stated if isinstance(stated, dict) else {}
+    written = {FACTS, *earlier.get("files", ())} if earlier.get("consumer") == consumer else set()
+    if present - written:
+        raise BadInput(
+            f"{folder}: expected a new folder, or one that export --for {consumer} wrote, found other files in it. Choose another --out."
+        )
 
 
 _OWN = {  # the options of each consumer; those of others are refused, because they would have no effect
@@ -154,6 +172,7 @@ _OWN = {  # the options of each consumer; those of others are refused, because t
 }
 
 
+FACTS = "facts.json"
 COLUMNS = {"proton": "rsp", "planning": "electron_density"}  # of the tables
 
 
@@ -183,10 +202,9 @@ def _write_facts(case: _Case) -> None:
         "ct": case.files.files[""].name,
         "ct_hash": content_hash(case.files.files[""]),
         **case.facts,
+        "files": sorted(path.name for path in case.to.iterdir()),
     }
-    write_json(case.to / "facts.json", json.loads(json.dumps(facts)))
-    case.done.files.append(case.to / "facts.json")
-    case.done.folders.append(case.to)
+    write_json(case.to / FACTS, json.loads(json.dumps(facts)))
     case.done.facts[case.files.case] = facts
 
 
@@ -213,7 +231,6 @@ def _proton(case: _Case, options: ConsumerOptions) -> None:
     columns |= {f"wepl{SUFFIX[end]}_mm": values for end, values in totals.wepl_mm.items()}
     case.rows("rays.csv", columns)
     table.write(case.to / "table.csv")
-    case.done.files.append(case.to / "table.csv")
     ratio = totals.wepl_mm[""].sum() / totals.length_mm.sum()
     case.facts = {
         "beam_ras": [*map(float, direction)],
@@ -313,7 +330,6 @@ def _planning(case: _Case, options: ConsumerOptions) -> None:
     case.write("body", mask)
     case.write("electron_density", with_data(ct, table(ct.data[0]), "1", "electron_density"))
     table.write(case.to / "table.csv")
-    case.done.files.append(case.to / "table.csv")
     case.facts = {
         "plane": plane_of(ct.grid) if options.plane == "source" else "axial",
         "grid": str(ct.grid),
@@ -347,15 +363,13 @@ def _dicom(case: _Case, ct: Volume, mask: Volume, options: ConsumerOptions) -> b
         case.say(f"no DICOM series: {error}")
         return False
     origin = origin_of(provenance_of(case.files.folder))
-    case.done.files += write_derived(ct, source, case.to / "dicom" / "ct", origin, slices="own")
+    write_derived(ct, source, case.to / "dicom" / "ct", origin, slices="own")
     try:
         highdicom.load()
     except BadInput as error:
         case.say(f"no Segmentation of the body: {error}")
         return True
-    case.done.files += write_mask(
-        mask, "mask", case.to / "dicom" / "ct", case.to / "dicom" / "body", origin
-    )
+    write_mask(mask, "mask", case.to / "dicom" / "ct", case.to / "dicom" / "body", origin)
     return True
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from voxlate.formats.dicom import is_dicom_folder
 from voxlate.formats.io import is_there, read_volume, without_ending
 from voxlate.images.grid import Volume, same_grid
 from voxlate.images.units import unit_of
@@ -54,9 +55,7 @@ def find_cts(out: Path) -> list[CtFiles]:
         raise BadInput(
             f"{out}: expected a folder that synth wrote, or a CT, found nothing. Check the path."
         )
-    if out.is_file() or not (out / "provenance.json").is_file():
-        if out.is_dir() and (found := _in_folders(out)):
-            return found
+    if not out.is_dir() or is_dicom_folder(out):
         case = safe_name(Path(without_ending(out.name)).name, out)
         return [CtFiles(case, {"": out})]
     if found := _in_folders(out):
