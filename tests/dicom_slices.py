@@ -5,13 +5,22 @@ from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+    PositronEmissionTomographyImageStorage,
+    generate_uid,
+)
+
+from voxlate.images.grid import LPS_TO_RAS, Volume
 
 
 def image(pixels: np.ndarray, **tags: Any) -> Dataset:
-    """An image [H, W] (or frames [N, H, W]) of integers with the tags that are given, CT unless they name a modality."""
+    """An image [H, W] (or frames [N, H, W]) of integers with the tags that are given, CT unless they name MR or PT."""
     bits = 8 * pixels.itemsize
-    kind = MRImageStorage if tags.get("Modality") == "MR" else CTImageStorage
+    kinds = {"MR": MRImageStorage, "PT": PositronEmissionTomographyImageStorage}
+    kind = kinds.get(tags.get("Modality", ""), CTImageStorage)
     stated = {
         "SOPClassUID": kind,
         "SOPInstanceUID": generate_uid(),
@@ -45,6 +54,41 @@ def save(dataset: Dataset, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     dataset.save_as(path, enforce_file_format=True)
     return path
+
+
+def write_series(volume: Volume, folder: Path, **tags: Any) -> Path:
+    """A volume of whole numbers as a series of slices, which nobody's body shows; PT where the tags say so."""
+    lps = LPS_TO_RAS @ volume.affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    uids = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+    empty = (
+        "PatientBirthDate",
+        "PatientSex",
+        "StudyID",
+        "AccessionNumber",
+        "ReferringPhysicianName",
+    )
+    shared: dict[str, Any] = {
+        **{name: generate_uid() for name in uids},
+        **dict.fromkeys(empty, ""),
+        "PatientName": "Nobody^Test",
+        "PatientID": "P1",
+        "StudyDate": "20200301",
+        "StudyTime": "101112",
+        "SeriesNumber": 1,
+        "PixelSpacing": [f"{value:.8g}" for value in spacing[1::-1]],
+        "SliceThickness": f"{spacing[2]:.8g}",
+        "ImageOrientationPatient": [
+            f"{value:.8f}" for value in (lps[:3, :2] / spacing[:2]).T.ravel()
+        ],
+        "RescaleSlope": 1,
+        "RescaleIntercept": 0,
+    }
+    for level, plane in enumerate(volume.data[0].astype(np.int16)):
+        place = [f"{value:.6f}" for value in lps[:3, 3] + level * lps[:3, 2]]
+        own = {"InstanceNumber": level + 1, "ImagePositionPatient": place}
+        save(image(np.ascontiguousarray(plane), **shared | own | tags), folder / f"{level:04d}.dcm")
+    return folder
 
 
 def change(folder: Path, *absent: str, **tags: Any) -> None:

@@ -195,6 +195,14 @@ def test_a_pet_elsewhere_is_refused_and_one_that_reaches_further_is_zero_there()
     assert add_couch(found, couch).data[0, 4, 4, [2, 12]] == pytest.approx([0.12, 0.02])
 
 
+def test_a_thin_ct_within_a_long_pet_is_found_and_its_share_is_counted():
+    mu = Volume(np.full((1, 4, 40, 40), 0.1, np.float32), np.diag([1.0, 1, 1, 1]), "1/cm", "mu")
+    affine = np.diag([4.0, 4, 2, 1])
+    affine[:3, 3] = -78, -78, -301
+    found, share = on_pet_grid(mu, Grid((400, 40, 40), affine), "pet")
+    assert share == (found.data > 0).mean() == 2 * 10 * 10 / (400 * 40 * 40)
+
+
 def layered_skull(shape=(40, 40, 40)):
     """A plate across z: 2 mm of cortical bone of 1500 HU, 3 mm of marrow of 600, 2 mm of cortical bone."""
     hu = np.full(shape, 40, np.float32)

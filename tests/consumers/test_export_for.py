@@ -1,19 +1,17 @@
 """The command `export --for`: what it writes for each user, and what it refuses."""
 
 import json
-from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 import voxlate as package
-from dicom_slices import image
-from dicom_slices import save as save_slice
+from dciodvfy import TOOL, errors_in
 from rows import every_row
 from voxlate.consumers.planning import transverse
 from voxlate.formats.io import content_hash, read_volume
-from voxlate.images.grid import Volume, canonical
+from voxlate.images.grid import Volume, canonical, same_grid
 from voxlate.synthesis.result import Synthesised
 from voxlate.system.errors import BadInput
 
@@ -135,11 +133,26 @@ def test_planning_gets_transverse_slices_of_a_sagittal_ct_and_air_around_the_bod
     np.testing.assert_array_equal(found[body], hu[body])
     assert (found[~body] == -1000).all()
     assert voxels(folder / "electron_density.nii.gz").max() == pytest.approx(1.55, abs=0.15)
-    assert any("no DICOM series" in told.text for told in done.messages)
+    assert any("no DICOM: a CT that synth did not write" in told.text for told in done.messages)
     kept = package.export_for(
         path, tmp_path / "KEPT", consumer="planning", plane="source", progress=False
     )
     assert kept.facts["case"]["plane"] == "sagittal"
+
+
+def test_slices_are_square_and_those_where_the_scan_cuts_the_body_off_are_counted(tmp_path):
+    path = save(tmp_path / "case.nii.gz", head()[20:])  # of a ball from voxel 5 to 58
+    done = package.export_for(path, tmp_path / "TO", consumer="planning", progress=False)
+    folder = tmp_path / "TO" / "case"
+    facts = json.loads((folder / "facts.json").read_text())
+    assert facts["grid"].startswith("64×64×64")
+    # slices whose circle reaches the cut, over 20 mm or more: half chords of 10 mm at 23 mm from the centre
+    assert facts["cut_slices"] == pytest.approx(2 * np.sqrt(54**2 - 23**2 - 10**2) / 2, abs=2)
+    assert not facts["resampled"]
+    assert any("the scan cuts the body off in" in told.text for told in done.messages)
+    back = canonical(read_volume(folder / "ct.nii.gz", "ct")).data[0]
+    np.testing.assert_array_equal(back[..., 20:], head()[20:].transpose(2, 1, 0))
+    assert (back[..., :20] == -1000).all()
 
 
 def test_an_oblique_ct_of_thick_slices_gets_square_pixels_along_the_patient():
@@ -201,36 +214,122 @@ def test_values_that_are_no_hu_are_refused(values, tmp_path):
         package.export_for(path, tmp_path / "TO", consumer="proton", progress=False)
 
 
-def test_a_sagittal_series_gives_a_transverse_ct_series_and_the_body_on_it(tmp_path):
-    pydicom = pytest.importorskip("pydicom")
+@pytest.fixture
+def sagittal(tmp_path):
+    """OUT of a sagittal DICOM series, tmp_path/series; its CT is the series itself."""
+    pytest.importorskip("pydicom")
     pytest.importorskip("highdicom")
-    hu = head()
-    for level in range(64):
-        # slices to the left, rows downwards, columns to the back
-        plane = np.ascontiguousarray(hu[63 - level, ::-1, ::-1].T.astype(np.int16))
-        tags = {
-            "PatientID": "P1", "PatientName": "Nobody", "StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.4",
-            "FrameOfReferenceUID": "1.2.3.5", "StudyDate": "20200101", "StudyTime": "120000", "StudyID": "1",
-            "AccessionNumber": "", "PatientBirthDate": "", "PatientSex": "O", "ReferringPhysicianName": "",
-            "SeriesNumber": 1, "InstanceNumber": level + 1, "PixelSpacing": [2, 2], "SliceThickness": 2,
-            "ImageOrientationPatient": [0, 1, 0, 0, 0, -1], "ImagePositionPatient": [2 * level, 0, 126],
-            "RescaleSlope": 1, "RescaleIntercept": 0, "PositionReferenceIndicator": "",
-        }  # fmt: skip
-        save_slice(image(plane, **tags), tmp_path / "series" / f"{level:03d}.dcm")
-    source = read_volume(tmp_path / "series")
-    case = tmp_path / "OUT" / "ann"
-    inputs = {"mr": {"path": "../../series", "sha256": content_hash(tmp_path / "series")}}
-    Synthesised(
-        {"ct": replace(source, modality="ct")}, {}, {"model": {"title": "any"}, "inputs": inputs}
-    ).write(case)
-    package.export_for(case.parent, tmp_path / "TO", consumer="planning", progress=False)
-    files = sorted((tmp_path / "TO" / "ann" / "dicom" / "ct").glob("*.dcm"))
-    first = pydicom.dcmread(files[0])
+    from dicom_slices import write_series
+
+    # slices to the left, rows downwards, columns to the back
+    affine = np.array([[-2.0, 0, 0, 0], [0, -2.0, 0, 0], [0, 0, -2.0, 126], [0, 0, 0, 1]])[
+        :, [1, 2, 0, 3]
+    ]
+    hu = np.ascontiguousarray(head()[::-1, ::-1, ::-1].transpose(0, 2, 1))
+    source = Volume(hu[None].astype(np.float32), affine, "HU", "ct")
+    series = write_series(source, tmp_path / "series", Modality="MR", BodyPartExamined="HEAD")
+    inputs = {"mr": {"path": "../../series", "sha256": content_hash(series)}}
+    Synthesised({"ct": source}, {}, {"model": {"title": "any"}, "inputs": inputs}).write(
+        tmp_path / "OUT" / "ann"
+    )
+    return tmp_path / "OUT"
+
+
+def test_a_sagittal_series_gives_a_transverse_ct_series_with_the_body_as_contours_and_voxels(
+    sagittal, tmp_path
+):
+    import pydicom
+
+    package.export_for(sagittal, tmp_path / "TO", consumer="planning", progress=False)
+    folder = tmp_path / "TO" / "ann" / "dicom"
+    files = sorted((folder / "ct").glob("*.dcm"))
+    slices = {one.SOPInstanceUID: one for one in map(pydicom.dcmread, files)}
+    first = next(iter(slices.values()))
+    source = pydicom.dcmread(tmp_path / "series" / "0000.dcm")
     assert len(files) == 64
     assert first.ImageOrientationPatient == [1, 0, 0, 0, 1, 0]
     assert list(first.ImageType) == ["DERIVED", "SECONDARY", "AXIAL"]
-    assert first.StudyInstanceUID == "1.2.3"
-    back = canonical(read_volume(files[0].parent))
-    np.testing.assert_array_equal(back.data, canonical(source).data)
-    body = pydicom.dcmread(tmp_path / "TO" / "ann" / "dicom" / "body" / "0001.dcm")
-    assert body.Modality == "SEG"
+    assert first.StudyInstanceUID == source.StudyInstanceUID
+    back = canonical(read_volume(folder / "ct"))
+    np.testing.assert_array_equal(back.data, canonical(read_volume(tmp_path / "series")).data)
+    (body,) = map(pydicom.dcmread, (folder / "body").iterdir())
+    assert (body.Modality, body.SegmentSequence[0].SegmentAlgorithmType) == ("SEG", "AUTOMATIC")
+    (structure,) = map(pydicom.dcmread, (folder / "rtstruct").iterdir())
+    # by shoelaces, which a mask's area is not
+    cubic_mm = 0.0
+    for contour in structure.ROIContourSequence[0].ContourSequence:
+        assert contour.ContourImageSequence[0].ReferencedSOPInstanceUID in slices
+        x, y, _ = np.array(contour.ContourData, float).reshape(-1, 3).T
+        cubic_mm += abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2 * 2.0
+    assert cubic_mm == pytest.approx(4 / 3 * np.pi * 54**3, rel=0.01)
+    for file in (files[0], *(folder / "body").iterdir(), *(folder / "rtstruct").iterdir()):
+        assert TOOL is None or errors_in(file) == []
+    package.export_for(
+        sagittal, tmp_path / "KEPT", consumer="planning", plane="source", progress=False
+    )
+    kept = pydicom.dcmread(tmp_path / "KEPT" / "ann" / "dicom" / "ct" / "0001.dcm")
+    assert list(kept.ImageType) == ["DERIVED", "SECONDARY", "AXIAL", "SAGITTAL"]
+
+
+PET = np.array([[-4.0, 0, 0, -1], [0, -4.0, 0, -1], [0, 0, 4.0, 1], [0, 0, 0, 1]])
+
+
+def pet_series(folder, **tags):
+    """A PET of slices of 4 mm that covers the head, as DICOM."""
+    from dicom_slices import write_series
+
+    return write_series(
+        Volume(np.ones((1, 32, 32, 32), np.float32), PET, "", "pet"),
+        folder,
+        Modality="PT",
+        **tags,
+    )
+
+
+def test_pet_gets_attenuation_as_a_parametric_map_in_the_study_of_the_pet(sagittal, tmp_path):
+    import pydicom
+
+    pet = pet_series(tmp_path / "pet")
+    couch = tmp_path / "couch.nii.gz"
+    save(couch, np.full((32, 32, 32), 0.01), PET)
+    done = package.export_for(
+        sagittal, tmp_path / "TO", consumer="pet", like=pet, couch=couch, progress=False
+    )
+    folder = tmp_path / "TO" / "ann"
+    found = read_volume(folder / "dicom" / "mu", "mu_511kev")
+    wanted = read_volume(folder / "mu.nii.gz", "mu")
+    np.testing.assert_array_equal(canonical(found).data, canonical(wanted).data)
+    assert same_grid(found.grid, read_volume(pet).grid)
+    assert found.data[0, 16, 16, 16] == pytest.approx(9.6e-5 * 1035 + 0.01, rel=1e-3)
+    (file,) = (folder / "dicom" / "mu").iterdir()
+    one = pydicom.dcmread(file)
+    assert one.StudyInstanceUID == pydicom.dcmread(pet / "0000.dcm").StudyInstanceUID
+    mapping = one.SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence[0]
+    assert mapping.MeasurementUnitsCodeSequence[0].CodeValue == "/cm"
+    # of the PET's slices, only the place was taken
+    frame = one.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0]
+    purpose = frame.SourceImageSequence[0].PurposeOfReferenceCodeSequence[0]
+    assert purpose.CodeValue == "GRID"
+    assert (
+        "Carney et al. 2006, 120 kVp, couch added"
+        in one.private_block(0x0091, "VOXLATE")[0x03].value
+    )
+    assert TOOL is None or errors_in(file) == []
+    assert any("in another frame of reference" in told.text for told in done.messages)
+
+
+def test_attenuation_without_a_pet_is_in_the_study_of_the_source(sagittal, tmp_path):
+    import pydicom
+
+    package.export_for(sagittal, tmp_path / "TO", consumer="pet", progress=False)
+    one = pydicom.dcmread(tmp_path / "TO" / "ann" / "dicom" / "mu" / "0001.dcm")
+    source = pydicom.dcmread(tmp_path / "series" / "0000.dcm")
+    assert one.FrameOfReferenceUID == source.FrameOfReferenceUID
+    assert one.NumberOfFrames == 64
+
+
+def test_a_pet_of_another_patient_is_refused(sagittal, tmp_path):
+    pet = pet_series(tmp_path / "pet", PatientID="P2")
+    with pytest.raises(BadInput, match="--like: expected a series of the patient"):
+        package.export_for(sagittal, tmp_path / "TO", consumer="pet", like=pet, progress=False)
+    assert not (tmp_path / "TO" / "ann").exists()

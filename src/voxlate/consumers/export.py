@@ -14,11 +14,19 @@ import numpy as np
 from voxlate import __version__
 from voxlate.cohorts.find import find_cohort
 from voxlate.consumers.beams import read_beam
+from voxlate.consumers.dicom import find_source, write_attenuation, write_plan
 from voxlate.consumers.errors import DESCRIBE, attenuation_errors, range_errors, skull_errors
 from voxlate.consumers.pet import add_couch, coefficients, mu_511, on_pet_grid
-from voxlate.consumers.planning import body_of, clear_outside, plane_of, transverse
+from voxlate.consumers.planning import (
+    body_of,
+    clear_outside,
+    cut_slices,
+    plane_of,
+    squared,
+    transverse,
+)
 from voxlate.consumers.proton import missed_body, ray_totals, wepl_map
-from voxlate.consumers.scans import CtFiles, find_cts, read_ct, same_grids, with_data
+from voxlate.consumers.scans import CtFiles, find_cts, read_ct, same_grids, with_data, within
 from voxlate.consumers.tables import Table, read_table
 from voxlate.consumers.tissues import default_table
 from voxlate.consumers.ultrasound import (
@@ -27,14 +35,10 @@ from voxlate.consumers.ultrasound import (
     skull_of,
     skull_rays,
 )
-from voxlate.delivery.dicom_out import check_source, origin_of
 from voxlate.executors.job import Progress, no_report
-from voxlate.formats.dicom_images import write_derived
-from voxlate.formats.dicom_objects import highdicom, write_mask
 from voxlate.formats.io import content_hash, read_volume, write_volume
 from voxlate.images.grid import Volume, canonical, return_to, same_grid
 from voxlate.options.consumers import ConsumerOptions
-from voxlate.recipe.provenance import provenance_of
 from voxlate.system.errors import BadInput, CannotWrite
 from voxlate.system.files import HIGH, LOW, lock, read_json, whole_folder, write_json, write_text
 from voxlate.system.messages import Message, message
@@ -254,11 +258,18 @@ def _pet(case: _Case, options: ConsumerOptions) -> None:
     pet = None if options.like is None else read_volume(options.like)
     couch = None if options.couch is None else read_volume(options.couch)
     share = 1.0
+    maps = {}
     for end, ct in case.volumes.items():
         mu = with_data(ct, mu_511(ct.data[0], options.kvp), "1/cm", "mu")
         if pet is not None:
             mu, share = on_pet_grid(mu, pet.grid, str(options.like))
-        case.write(f"mu{SUFFIX[end]}", mu if couch is None else add_couch(mu, couch))
+        maps[f"mu{SUFFIX[end]}"] = mu if couch is None else add_couch(mu, couch)
+    for name, mu in maps.items():
+        case.write(name, mu)
+    statement = f"linear attenuation at 511 keV, Carney et al. 2006, {options.kvp:g} kVp{'' if couch is None else ', couch added'}"
+    has_dicom = write_attenuation(
+        maps, statement, case.files.folder, options.like, case.to / "dicom", case.done.messages
+    )
     a, b, break_point = coefficients(options.kvp)
     case.facts = {
         "kvp": options.kvp,
@@ -269,6 +280,7 @@ def _pet(case: _Case, options: ConsumerOptions) -> None:
         "break_point_hu": break_point - 1000,
         "couch": couch is not None,
         "share_of_pet_in_ct": share,
+        "dicom": has_dicom,
     }
     if share < 1:
         case.say(
@@ -318,12 +330,20 @@ def _ultrasound(case: _Case, options: ConsumerOptions) -> None:
 
 def _planning(case: _Case, options: ConsumerOptions) -> None:
     """A transverse CT, the body and electron densities; DICOM where the source is a DICOM series."""
-    ct = transverse(case.ct) if options.plane == "axial" else case.ct
+    ct, resampled = case.ct, False
+    if options.plane == "axial":
+        turned = transverse(case.ct)
+        ct, resampled = squared(turned), not _is_turned(case.ct, turned)
     body = body_of(ct)
     if not body.any():
         missed_body()
     if options.clear_outside:
         ct = clear_outside(ct, body)
+    cut = cut_slices(body, within(case.ct, ct.grid), ct.grid.spacing_mm[2])
+    if cut and options.plane == "axial":  # slices of other planes end at the neck
+        case.say(
+            f"the scan cuts the body off in {cut} of {len(body)} slices: beyond it they show air where the patient is."
+        )
     table = _table(options)
     case.write("ct", ct)
     mask = with_data(ct, body, "1", "mask")
@@ -333,44 +353,23 @@ def _planning(case: _Case, options: ConsumerOptions) -> None:
     case.facts = {
         "plane": plane_of(ct.grid) if options.plane == "source" else "axial",
         "grid": str(ct.grid),
-        "resampled": not _is_turned(case.ct, ct),
+        "resampled": resampled,
+        "cut_slices": cut,
         "cleared_outside": options.clear_outside,
         "table": table.source,
     }
-    series = _dicom(case, ct, mask, options)
-    case.facts["dicom"] = series
-    case.say(f"CT on {ct.grid}{'; DICOM series and body beside it' if series else ''}.")
+    like = None if options.like is None else Path(options.like)
+    found = find_source(case.files.folder, like, case.done.messages)
+    if found is not None:
+        write_plan(ct, mask, found, case.to / "dicom", case.done.messages)
+    case.facts["dicom"] = found is not None
+    beside = "; DICOM series, body contours and Segmentation beside it" if found else ""
+    case.say(f"CT on {ct.grid}{beside}.")
 
 
 def _is_turned(before: Volume, after: Volume) -> bool:
     """Whether flips alone lead from one grid to the other."""
     return same_grid(canonical(before).grid, canonical(after).grid)
-
-
-def _dicom(case: _Case, ct: Volume, mask: Volume, options: ConsumerOptions) -> bool:
-    """Write the CT as a derived series, and the body as a Segmentation on it; whether there is a source series."""
-    if case.files.folder is None:
-        case.say(
-            "no DICOM series: a CT that synth did not write has no source, whose patient and study it would need."
-        )
-        return False
-    like = None if options.like is None else Path(options.like)
-    try:
-        source = check_source(case.files.folder, like, case.done.messages)
-    except BadInput as error:
-        if like is not None:
-            raise
-        case.say(f"no DICOM series: {error}")
-        return False
-    origin = origin_of(provenance_of(case.files.folder))
-    write_derived(ct, source, case.to / "dicom" / "ct", origin, slices="own")
-    try:
-        highdicom.load()
-    except BadInput as error:
-        case.say(f"no Segmentation of the body: {error}")
-        return True
-    write_mask(mask, "mask", case.to / "dicom" / "ct", case.to / "dicom" / "body", origin)
-    return True
 
 
 _CONVERT: dict[str, Callable[[_Case, ConsumerOptions], None]] = {

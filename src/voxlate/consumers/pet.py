@@ -6,8 +6,9 @@ mu = 9.6e-5 (HU + 1000), above it mu = a (HU + 1000) + b, in 1/cm.
 
 import numpy as np
 
+from voxlate.consumers.scans import within
 from voxlate.images.filters import ndimage
-from voxlate.images.grid import Grid, Volume, resample, share_inside
+from voxlate.images.grid import Grid, Volume, resample
 from voxlate.system.errors import BadInput
 from voxlate.system.slabs import in_slabs
 
@@ -57,7 +58,7 @@ def on_pet_grid(mu: Volume, pet: Grid, name: str) -> tuple[Volume, float]:
     Where voxels of the PET are wider, the map is smoothed first by a Gaussian, so that both have the width of the PET's
     voxels. Raises BadInput where the grids do not overlap.
     """
-    share = share_inside(pet, mu.grid)
+    share = float(within(mu, pet).mean())
     if share == 0:
         raise BadInput(
             f"--like {name}: expected a PET whose grid overlaps the CT, found none of its voxels within the CT ({pet}; CT {mu.grid}). Register the two first."
@@ -80,7 +81,7 @@ def add_couch(mu: Volume, couch: Volume) -> Volume:
         raise BadInput(
             f"--couch: expected attenuation in 1/cm from 0 to {10 * WATER_MU:g}, found {least:g} to {most:g}. Convert the file."
         )
-    if share_inside(mu.grid, couch.grid) == 0:
+    if not within(couch, mu.grid).any():
         raise BadInput(
             f"--couch: expected a map that overlaps the PET's grid, found {couch.grid} elsewhere. Register it first."
         )

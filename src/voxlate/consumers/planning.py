@@ -11,6 +11,7 @@ from voxlate.images.mask import foreground
 
 AIR_HU = -1000.0
 STRAIGHT = 1e-3  # the largest cosine between an axis of the grid and another axis of the patient
+CUT_MM = 20.0  # of the outline of a slice; a nose may touch the border
 AXES = "LPS"  # of transverse slices from feet to head, as planning systems store them
 
 
@@ -27,6 +28,18 @@ def transverse(ct: Volume) -> Volume:
     if (unit - np.eye(3)).max() <= STRAIGHT and max(across) - pixel <= STRAIGHT * pixel:
         return turned
     return resample(turned, _straight(grid, (depth, pixel, pixel)), fill=AIR_HU)
+
+
+def squared(ct: Volume) -> Volume:
+    """The CT with air after its last rows or columns, until a slice has as many of one as of the other.
+
+    Readers of contours confuse the two where they differ (rt-utils 1.2.7, platipy 0.7.2); scanners' CTs are square.
+    """
+    _, depth, height, width = ct.data.shape
+    side = max(height, width)
+    data = np.full((1, depth, side, side), AIR_HU, np.float32)
+    data[..., :height, :width] = ct.data
+    return Volume(data, ct.affine, ct.unit, ct.modality, ct.origin, codes=ct.codes)
 
 
 def _straight(grid: Grid, spacing_mm: tuple[float, float, float]) -> Grid:
@@ -53,6 +66,15 @@ def clear_outside(ct: Volume, body: np.ndarray) -> Volume:
 def body_of(ct: Volume) -> np.ndarray:
     """The body in a CT without couch and head holder, bool [D, H, W]."""
     return foreground(ct)
+
+
+def cut_slices(body: np.ndarray, scanned: np.ndarray, spacing_mm: float) -> int:
+    """The number of slices in which a body [D, H, W] ends where the scan does, over CUT_MM or more: it goes on in the patient."""
+    beyond = np.pad(~scanned, ((0, 0), (1, 1), (1, 1)), constant_values=True)
+    rows = beyond[:, :-2, 1:-1] | beyond[:, 2:, 1:-1]
+    columns = beyond[:, 1:-1, :-2] | beyond[:, 1:-1, 2:]
+    cut = np.count_nonzero((rows | columns) & body, axis=(1, 2))
+    return int((cut * spacing_mm >= CUT_MM).sum())
 
 
 def plane_of(grid: Grid) -> str:

@@ -216,13 +216,14 @@ def _export_report(case: Path, source: Path, to: Path, exported: Exported) -> No
 def check_dicom(files: Mapping[str, Sequence[Path]]) -> None:
     """Raise BadInput before a synthesis of cases that have no DICOM series, whose images could not be exported."""
     for case, paths in files.items():
-        if not any(_is_series(path) for path in paths):
+        if not any(is_series(path) for path in paths):
             raise BadInput(
                 f"--dicom: expected a DICOM series as the scan of every case, found {first_of(paths) or 'none'} of {case}. Leave --dicom out, and use voxlate export --like SERIES."
             )
 
 
-def _is_series(path: Path) -> bool:
+def is_series(path: Path) -> bool:
+    """Whether a path is that of a DICOM series, a folder or 'FOLDER#key'."""
     folder, _ = folder_and_key(path)
     return folder.is_dir() and is_dicom_folder(folder)
 
@@ -266,7 +267,7 @@ def check_source(case: Path, like: Path | None, messages: list[Message]) -> Path
         )
     _check_grid(case, like)
     for path in source_paths(provenance).values():
-        if _is_series(path) and _patients(path) != patients:
+        if is_series(path) and _patients(path) != patients:
             raise BadInput(
                 f"--like: expected a series of the patient and frame of reference from which {case.name} was synthesised, found another in {like}. Name the right series, or leave --like out."
             )
@@ -306,11 +307,29 @@ def _patients(series: Path) -> set[tuple[str, str]]:
     return found
 
 
+def check_patient(case: Path, series: Path, messages: list[Message]) -> None:
+    """Raise BadInput for a series of another patient than the DICOM series from which a case was synthesised.
+
+    Says where another frame of reference, or a source that is no series, leaves it to the user that the two agree.
+    """
+    found = _patients(series)
+    sources = filter(is_series, source_paths(provenance_of(case)).values())
+    expected = set[tuple[str, str]]().union(*map(_patients, sources))
+    if expected and dict(found).keys() != dict(expected).keys():
+        raise BadInput(
+            f"--like: expected a series of the patient from which {case.name} was synthesised, found another PatientID in {series}. Name the right series."
+        )
+    if found != expected:
+        frame = "in another frame of reference" if expected else "compared with no DICOM source"
+        text = f"{series} is {frame}: the map gets its patient and place on your word that it is registered to the scan."
+        messages.append(message("other-source", text, case=case.name))
+
+
 def _source_of(case: Path) -> Path:
     """The DICOM series of the first scan from which a case was made."""
     inputs = source_paths(provenance_of(case))
     for path in inputs.values():
-        if _is_series(path):
+        if is_series(path):
             return path
     found = next(iter(inputs.values()), "no scan")
     raise BadInput(

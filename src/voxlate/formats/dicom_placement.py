@@ -40,13 +40,14 @@ class Placement:
     """The slices of a new image in space, and those of its source.
 
     data: [D, H, W], its voxels; exact: the image has the source's own grid, so that each slice has the place of a source
-    slice, digit by digit.
+    slice, digit by digit; purpose: why the image refers to its source.
     """
 
     data: np.ndarray
     sources: Sequence[Source]
     grid: Grid
     exact: bool
+    purpose: Code = SOURCE_IMAGE
 
     @cached_property
     def template(self) -> Any:
@@ -110,7 +111,7 @@ class Placement:
             reference = refer(source.header)
             if source.image.frame:
                 reference.ReferencedFrameNumber = source.image.frame
-            reference.PurposeOfReferenceCodeSequence = [code(*SOURCE_IMAGE)]
+            reference.PurposeOfReferenceCodeSequence = [code(*self.purpose)]
             items.append(reference)
         return items
 

@@ -20,7 +20,14 @@ from voxlate.system.files import whole_folder
 Code = tuple[str, str, str]  # value, scheme and meaning
 NOT_FOR_DIAGNOSIS = "NOT FOR DIAGNOSIS"
 # Added to the number of the source's series, by the kind of object: images and documents have numbers of their own.
-SERIES_OFFSETS = {"": 9000, "enhanced": 9000, "map": 9100, "mask": 9200, "report": 9300}
+SERIES_OFFSETS = {
+    "": 9000,
+    "enhanced": 9000,
+    "map": 9100,
+    "mask": 9200,
+    "report": 9300,
+    "structure": 9400,
+}
 MOST_NUMBER = 2**31 - 1  # of an integer string
 UNKNOWN = "unknown"  # where a provenance states no model or version
 PRIVATE_GROUP = 0x0091
