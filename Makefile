@@ -52,7 +52,7 @@ test-import: install
 
 # the 48 orders of axes with dciodvfy, the speed of reading, and an Orthanc server where it is installed
 dicom: install
-	$(BIN)/python -m pytest -q -m "slow or pacs or not slow" tests/images/test_dicom_derived.py tests/images/test_dicom_maps.py tests/images/test_dicom_masks.py tests/images/test_dicom_report.py tests/images/test_dicom_speed.py tests/images/test_dicom_study.py tests/synthesis/test_dicom_out.py tests/synthesis/test_trust_report.py tests/pacs
+	$(BIN)/python -m pytest -q -m "slow or pacs or not slow" tests/images/test_dicom_derived.py tests/images/test_dicom_maps.py tests/images/test_dicom_masks.py tests/images/test_dicom_report.py tests/images/test_dicom_speed.py tests/images/test_dicom_structure.py tests/images/test_dicom_study.py tests/consumers/test_mr_dicom_to_consumers.py tests/synthesis/test_dicom_out.py tests/synthesis/test_trust_report.py tests/pacs
 
 check: install
 	$(BIN)/ruff check
