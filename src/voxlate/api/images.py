@@ -11,10 +11,10 @@ from rich.text import Text
 from voxlate.api.entry import command
 from voxlate.api.next_steps import after_completing, after_synthesis
 from voxlate.api.progress import Feedback, report_to
-from voxlate.consumers.export import Converted
-from voxlate.consumers.export import export_for as write_for
 from voxlate.delivery.archive import fetch_inputs, store_answers
 from voxlate.delivery.archive import serve as answer_studies
+from voxlate.delivery.consumers import Converted
+from voxlate.delivery.consumers import export_for as write_for
 from voxlate.delivery.delivery import deliver
 from voxlate.delivery.dicom_out import Exported, export_dicom
 from voxlate.formats.dicom_images import write_derived, write_enhanced

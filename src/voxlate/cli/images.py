@@ -72,6 +72,7 @@ def synth(
 
 @command(
     "evaluate OUT --truth COHORT --mask body",
+    "evaluate OUT --truth COHORT --for proton,pet,ultrasound",
     "evaluate NEW --truth COHORT --run RUN --missing all --mask brain",
 )
 def evaluate(
@@ -226,7 +227,7 @@ def export(
 
 
 def _export_for(path: Path, to: Path | None, dicom: Path | None, options: ConsumerOptions) -> None:
-    """Write CTs for their user, and print the errors where the true CTs are given."""
+    """Write CTs for their user."""
     from voxlate.api.images import export_for
 
     if to is None or dicom is not None:
@@ -236,8 +237,6 @@ def _export_for(path: Path, to: Path | None, dicom: Path | None, options: Consum
     done = export_for(path, to, options)
     for said in done.messages:
         note(said)
-    for line in done.error_lines:
-        say(line)
     say(f"{plural(len(done.folders), 'case')} for {done.consumer} in {to}: research use only.")
     end(f"left out {case}: {why}" for case, why in done.left_out.items())
 

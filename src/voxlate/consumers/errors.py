@@ -1,11 +1,10 @@
-"""Errors of a synthesised CT in the units of its users: range in mm, attenuation in percent, thickness in mm.
+"""Errors of a synthesised CT in the units of its users: range in mm, attenuation in shares, thickness in mm.
 
-All compare a CT in HU with the true one on the same grid. The ends of the intervals are carried through: all voxels of a ray are at the
-same end at once, so that the interval of a range is wider than one whose voxels err independently.
+All compare a CT in HU with the true one on the same grid. The ends of its intervals are carried through: all voxels of a
+ray are at the same end at once, because errors along a ray mostly have one sign (docs/guides/consumers.md).
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -26,52 +25,46 @@ FROM = {"left": "90", "right": "270", "front": "0", "back": "180", "vertex": "0,
 
 
 def range_errors(
-    truth: Volume, image: Volume, table: Table, ends: Mapping[str, Volume] | None = None
-) -> dict[str, Any]:
+    truth: Volume, image: Volume, table: Table, ends: Mapping[str, Volume]
+) -> dict[str, float]:
     """Errors of proton range over rays 10 mm apart from gantry angles 10 degrees apart, in mm of water.
 
     A range ends in the plane through the centre of the body that is perpendicular to the beam; its error is the
-    difference of the water-equivalent depths there, with the skin of each CT. ends: "low" and "high".
+    difference of the water-equivalent depths there, with the skin of each CT. ends: "low" and "high", or none.
     """
-    volumes = {"truth": truth, "image": image, **(ends or {})}
-    body = foreground(truth)
-    own = foreground(image)
-    grid = truth.grid
-    stopping = {
-        name: np.where(body if name == "truth" else own, table(volume.data[0]), 0).reshape(-1)
-        for name, volume in volumes.items()
-    }
-    middle = np.argwhere(body).mean(axis=0)[::-1] if body.any() else np.zeros(3)
-    target = grid.affine[:3, :3] @ middle + grid.affine[:3, 3]
-    found: dict[str, list[np.ndarray]] = {name: [] for name in volumes}
-    worst = dict[str, float]()
-    for angle in range(0, 360, GANTRY_STEP):
-        depths = _depths_of_target(stopping, body, grid, read_beam(str(angle)), target)
-        met = depths["truth"] > LEAST_MM
-        for name, values in depths.items():
-            found[name].append(values[met])
-        if met.any():
-            worst[str(angle)] = float(np.abs(depths["image"] - depths["truth"])[met].mean())
-    whole = {name: np.concatenate(parts) for name, parts in found.items()}
-    if not len(whole["truth"]):
+    body, own = foreground(truth), foreground(image)
+    if not body.any():
         missed_body()
-    return {**_summary(whole), "mean_mm_by_gantry_angle": worst}
+    rsp = {name: table(ct.data[0]) for name, ct in {"image": image, **ends}.items()}
+    stopping = {name: np.where(own, values, 0).reshape(-1) for name, values in rsp.items()}
+    stopping["truth"] = np.where(body, table(truth.data[0]), 0).reshape(-1)
+    middle = np.argwhere(body).mean(axis=0)[::-1]
+    target = truth.affine[:3, :3] @ middle + truth.affine[:3, 3]
+    angles = [
+        _depths_of_target(stopping, body, truth.grid, read_beam(str(angle)), target)
+        for angle in range(0, 360, GANTRY_STEP)
+    ]
+    depths = {name: np.concatenate([of[name] for of in angles]) for name in stopping}
+    met = depths["truth"] > LEAST_MM
+    if not met.any():
+        missed_body()
+    return _summary({name: values[met] for name, values in depths.items()})
 
 
-def _summary(depths: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _summary(depths: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Mean and 95th percentile of the error over rays, and coverage and width of the intervals."""
-    error = depths["image"] - depths["truth"]
-    found: dict[str, Any] = {
-        "beams": len(error),
-        "mean_range_mm": float(depths["truth"].mean()),
-        "mean_error_mm": float(np.abs(error).mean()),
-        "p95_error_mm": float(np.percentile(np.abs(error), 95)),
-        "bias_mm": float(error.mean()),
+    truth, error = depths["truth"], depths["image"] - depths["truth"]
+    found = {
+        "error": float(np.abs(error).mean()),
+        "error_95": float(np.percentile(np.abs(error), 95)),
+        "bias": float(error.mean()),
+        "range": float(truth.mean()),
+        "beams": float(len(error)),
     }
-    if "low" in depths and "high" in depths:
-        covered = (depths["low"] <= depths["truth"]) & (depths["truth"] <= depths["high"])
+    if "low" in depths:
+        covered = (depths["low"] <= truth) & (truth <= depths["high"])
         found["coverage"] = float(covered.mean())
-        found["interval_width_mm"] = float((depths["high"] - depths["low"]).mean())
+        found["interval"] = float((depths["high"] - depths["low"]).mean())
     return found
 
 
@@ -99,49 +92,46 @@ def _depths_of_target(
 
 
 def attenuation_errors(
-    truth: Volume, image: Volume, kvp: float = 120, ends: Mapping[str, Volume] | None = None
-) -> dict[str, Any]:
-    """Errors of attenuation at 511 keV by tissue, in percent: air, soft tissue and bone by the HU of the truth.
+    truth: Volume, image: Volume, ends: Mapping[str, Volume], kvp: float = 120
+) -> dict[str, float]:
+    """Errors of attenuation at 511 keV by tissue, as shares: air, soft tissue and bone by the HU of the truth.
 
     Inside the body. The error of soft tissue and bone is relative to the true attenuation, that of air, which has none,
-    to that of water.
+    to that of water. ends: "low" and "high", or none.
     """
     hu, inside = truth.data[0], foreground(truth)
     true, mu = mu_511(hu, kvp), mu_511(image.data[0], kvp)
-    bounds = {name: mu_511(volume.data[0], kvp) for name, volume in (ends or {}).items()}
+    bounds = {name: mu_511(volume.data[0], kvp) for name, volume in ends.items()}
     tissues = {
         "air": inside & (hu < BODY_HU),
         "soft": inside & (hu >= BODY_HU) & (hu < BONE_HU),
         "bone": inside & (hu >= BONE_HU),
     }
-    found = dict[str, Any]()
+    found = dict[str, float]()
     for name, voxels in tissues.items():
         if not voxels.any():
             continue
         scale = WATER_MU if name == "air" else true[voxels]
-        error = 100 * (mu[voxels] - true[voxels]) / scale
-        row = {
-            "voxels": int(voxels.sum()),
-            "mean_percent": float(error.mean()),
-            "mean_absolute_percent": float(np.abs(error).mean()),
-        }
-        if {"low", "high"} <= bounds.keys():
+        error = (mu[voxels] - true[voxels]) / scale
+        found[f"{name}_error"] = float(np.abs(error).mean())
+        found[f"{name}_bias"] = float(error.mean())
+        if bounds:
             covered = (bounds["low"] <= true) & (true <= bounds["high"])
-            row["coverage"] = float(covered[voxels].mean())
-        found[name] = row
+            found[f"{name}_coverage"] = float(covered[voxels].mean())
     return found
 
 
-def skull_errors(truth: Volume, image: Volume, aperture_mm: float = 60.0) -> dict[str, Any]:
-    """Errors of the skull's thickness (mm) and density ratio on the same rays, from five sides.
+def skull_errors(truth: Volume, image: Volume, aperture_mm: float = 60.0) -> dict[str, float]:
+    """Errors of the skull's thickness (mm) and density ratio on the same rays, by side and as means over sides.
 
-    Rays that meet the skull in one CT alone are counted, and have no thickness.
+    Rays that meet the skull in one CT alone are counted, and have no thickness. Sides where the scan is cut off before
+    the skull are left out.
     """
-    found = dict[str, Any]()
     cts = {
         name: clear_outside(ct, foreground(ct)) for name, ct in (("truth", truth), ("image", image))
     }
     skulls = {name: skull_of(ct) for name, ct in cts.items()}
+    found = dict[str, float]()
     for side, beam in FROM.items():
         direction = read_beam(beam)
         # the rays of both are placed by the true skull
@@ -153,51 +143,19 @@ def skull_errors(truth: Volume, image: Volume, aperture_mm: float = 60.0) -> dic
         }
         met = {name: np.isfinite(one.thickness_mm) for name, one in rays.items()}
         both = met["truth"] & met["image"]
-        if not both.any():
-            continue
-        thickness = rays["image"].thickness_mm[both] - rays["truth"].thickness_mm[both]
-        ratio = rays["image"].ratio[both].mean() - rays["truth"].ratio[both].mean()
-        found[side] = {
-            "rays": int(both.sum()),
-            "rays_in_one": int((met["truth"] ^ met["image"]).sum()),
-            "true_thickness_mm": float(rays["truth"].thickness_mm[both].mean()),
-            "thickness_error_mm": float(np.abs(thickness).mean()),
-            "thickness_bias_mm": float(thickness.mean()),
-            "true_ratio": float(rays["truth"].ratio[both].mean()),
-            "ratio_error": float(ratio),
-        }
+        if both.any():
+            own, true = rays["image"], rays["truth"]
+            thickness = own.thickness_mm[both] - true.thickness_mm[both]
+            found |= {
+                f"thickness_{side}": float(np.abs(thickness).mean()),
+                f"bias_{side}": float(thickness.mean()),
+                f"true_thickness_{side}": float(true.thickness_mm[both].mean()),
+                f"ratio_{side}": float(abs(own.ratio[both].mean() - true.ratio[both].mean())),
+                f"true_ratio_{side}": float(true.ratio[both].mean()),
+                f"unmatched_{side}": float((met["truth"] ^ met["image"]).sum()),
+            }
+    sides = [side for side in FROM if f"thickness_{side}" in found]
+    if sides:
+        for name in ("thickness", "ratio"):
+            found[name] = float(np.mean([found[f"{name}_{side}"] for side in sides]))
     return found
-
-
-def _of_ranges(found: Mapping[str, Any]) -> list[str]:
-    """A sentence on ranges."""
-    line = f"range error {found['mean_error_mm']:.2f} mm on average, 95th percentile {found['p95_error_mm']:.2f} mm, bias {found['bias_mm']:+.2f} mm, over {found['beams']} beams of {found['mean_range_mm']:.0f} mm"
-    if "coverage" in found:
-        line += f"; intervals of {found['interval_width_mm']:.1f} mm cover {found['coverage']:.0%} of true ranges"
-    return [f"{line}."]
-
-
-def _of_attenuation(found: Mapping[str, Any]) -> list[str]:
-    """A sentence for each tissue."""
-    lines = []
-    for name, row in found.items():
-        line = f"mu of {name}: mean error {row['mean_percent']:+.1f} %, mean absolute error {row['mean_absolute_percent']:.1f} %"
-        if "coverage" in row:
-            line += f"; intervals cover {row['coverage']:.0%}"
-        lines.append(f"{line}.")
-    return lines
-
-
-def _of_skulls(found: Mapping[str, Any]) -> list[str]:
-    """A sentence for each side."""
-    return [
-        f"skull from the {side}: thickness error {row['thickness_error_mm']:.2f} mm of {row['true_thickness_mm']:.1f} mm, bias {row['thickness_bias_mm']:+.2f} mm; density ratio error {row['ratio_error']:+.2f} of {row['true_ratio']:.2f}; {row['rays']} rays."
-        for side, row in found.items()
-    ]
-
-
-DESCRIBE: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
-    "proton": _of_ranges,
-    "pet": _of_attenuation,
-    "ultrasound": _of_skulls,
-}

@@ -6,7 +6,7 @@ mu = 9.6e-5 (HU + 1000), above it mu = a (HU + 1000) + b, in 1/cm.
 
 import numpy as np
 
-from voxlate.consumers.scans import within
+from voxlate.consumers.maps import within
 from voxlate.images.filters import ndimage
 from voxlate.images.grid import Grid, Volume, resample
 from voxlate.system.errors import BadInput

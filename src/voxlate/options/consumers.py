@@ -52,12 +52,4 @@ class ConsumerOptions:
     clear_outside: Annotated[
         bool, Option("Set HU outside the body to -1000 (planning).", panel=OUTPUT)
     ] = False
-    truth: Annotated[
-        Path | None,
-        Option(
-            "Cohort with true CTs: print errors in the user's units.",
-            panel=OUTPUT,
-            metavar="COHORT",
-        ),
-    ] = None
     like: Path | str | None = None

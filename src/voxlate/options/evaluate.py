@@ -89,7 +89,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     scopes: Annotated[
         Sequence[str],
         Option(
-            "Additional scope of the scores: whole, both_masked, slices, crops, synthrad2025, … Repeatable.",
+            "Further scope: whole, both_masked, slices, crops, synthrad2025, brasyn, … Repeatable.",
             flag="--score",
             panel=SCORES,
             metavar="NAME",
@@ -97,10 +97,19 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
             complete="voxlate.scoring.scopes:SCOPES",
         ),
     ] = ()
+    consumers: Annotated[
+        str | None,
+        Option(
+            "Errors of a CT for users: proton,pet,ultrasound.",
+            flag="--for",
+            panel=SCORES,
+            metavar="NAMES",
+        ),
+    ] = None
     slices: Annotated[
         Any,
         Option(
-            "Slices that count in the scopes of --score: 'above={tof=\"mean\",cta=0}, pixels=200, overlap=0.3'.",
+            "Slices that count: 'above={tof=\"mean\",cta=0}, pixels=200, overlap=0.3'.",
             panel=SCORES,
             metavar="TABLE",
             takes=str,
@@ -136,7 +145,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     seed: Annotated[
         int,
         Option(
-            "Random seed of crops, intervals, distances and the synthesis by --run.",
+            "Random seed of crops and --run.",
             panel=SCORES,
             least=0,
         ),

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from voxlate.cases.naive import Baselines
+from voxlate.consumers.scores import Consumer
 from voxlate.formats.io import content_hash, is_there
 from voxlate.images.grid import Grid, Volume
 from voxlate.images.mask import foreground
@@ -38,6 +39,7 @@ from voxlate.scoring.scored_images import Item
 from voxlate.scoring.tables import Row
 from voxlate.scoring.truth_sketches import SketchedTruth, has_other_size, sketch_of
 from voxlate.scoring.units import OWN, Units, network_units, picture_units, shows_a_window
+from voxlate.scoring.verdict import SYNTHESIS
 from voxlate.system.arrays import AnyArray, Bool, Float32
 from voxlate.system.errors import BadInput
 
@@ -53,7 +55,7 @@ class Rules:
 
     asked: EvaluateOptions
     regions: tuple[Region, ...]
-    scopes: tuple[Scope | Evaluator, ...]
+    scopes: tuple[Scope | Evaluator | Consumer, ...]
     cut: Cut
     window_hu: tuple[float, float]
     features: Features | None
@@ -155,6 +157,19 @@ class Truth:
         return [(region, find_region(region, *where)) for region in placed]
 
     @cached_property
+    def ends(self) -> dict[str, Volume]:
+        """The ends of the synthesis's intervals, "low" and "high", in the scored unit on the truth's grid; none of changed ones."""
+        interval = self.item.interval
+        if interval is None or interval.changed:
+            return {}
+        files = {"low": interval.low, "high": interval.high}
+        stored = {end: read_canonical(path, self.item.modality) for end, path in files.items()}
+        return {
+            end: self.alignment.apply(self.units.synthesis(volume))
+            for end, volume in stored.items()
+        }
+
+    @cached_property
     def voxels(self) -> CountedVoxels:
         """The facts of the truth that scopes need."""
         masked = self.rules.asked.mask is not None
@@ -224,10 +239,10 @@ def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> 
     own = {name: known.in_own_unit(image) for name, image in naive.items() if known}
     # In arbitrary units, baselines are stored in shares of a peak, as they are scored.
     scored = naive if scale.own else {name: units.synthesis(image) for name, image in own.items()}
-    on_255 = _network_errors(truth, {"synthesis": synthesis, **own})
+    on_255 = _network_errors(truth, {SYNTHESIS: synthesis, **own})
     rows = []
     vectors = dict[str, Vectors]()
-    for answer, volume in {"synthesis": synthesis, **scored}.items():
+    for answer, volume in {SYNTHESIS: synthesis, **scored}.items():
         pair = ImagePair(truth.values, truth.on_range(volume), scale, truth.inside, asked.ssim_from)
         rows.append(_score(truth, answer, volume, pair, functions))
         for name, values in ((answer, pair.synthesis), ("truth", pair.truth)):
@@ -340,10 +355,11 @@ def _score(truth: Truth, answer: str, image: Volume, pair: ImagePair, functions:
             scores |= ratio_scores(ratio.name, ratio.over, scores)
     pictures: list[dict[str, object]] = []
     for scope in rules.scopes:
-        if isinstance(scope, Evaluator):
-            scores |= scope.score(truth.volume, image, truth.mask, case)
-            continue
-        scores |= score_scope(scope, pair, truth.voxels, functions, pictures)
+        if isinstance(scope, Scope):
+            scores |= score_scope(scope, pair, truth.voxels, functions, pictures)
+        else:
+            ends = truth.ends if answer == SYNTHESIS else {}
+            scores |= scope.score(truth.volume, image, truth.mask, case, ends)
     return Row(case.case, case.patient, item.modality, answer, scores, len(values), pictures)
 
 
@@ -351,17 +367,15 @@ def _interval_scores(truth: Truth, synthesis: Volume) -> dict[str, float]:
     """Scores of a synthesis's intervals, scaled as the synthesis."""
     interval = truth.item.interval
     scale = truth.scale
-    if interval is None or interval.changed:
+    if interval is None or not truth.ends:
         return {}
     if truth.units is not OWN or scale.own or truth.rules.asked.mask not in (None, "body"):
         # The bound is in physical units and applies to the error in the body.
         interval = replace(interval, bound=None)
-    ends = []
-    for path in (interval.low, interval.high):
-        stored = truth.units.synthesis(read_canonical(path, truth.item.modality))
-        end = truth.alignment.apply(stored).data[0]
-        ends.append(scale.normalise_map(end, synthesis.data[0], truth.body))
-    low, high = ends
+    low, high = (
+        scale.normalise_map(end.data[0], synthesis.data[0], truth.body)
+        for end in truth.ends.values()
+    )
     scores = interval_scores(
         interval, low, high, truth.on_range(synthesis), truth.values, truth.frame
     )

@@ -35,7 +35,12 @@ class Evaluator:
         return RULES[self.name]
 
     def score(
-        self, truth: Volume, image: Volume, mask: Bool | None, case: CaseFiles
+        self,
+        truth: Volume,
+        image: Volume,
+        mask: Bool | None,
+        case: CaseFiles,
+        ends: Mapping[str, Volume],
     ) -> Mapping[str, float]:
         """The scores of an image by key; truth, image: canonical, in their own unit; mask: of the evaluation.
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlate.cases.layout import CANONICAL
+from voxlate.consumers import scores as consumers
 from voxlate.images.filters import ndimage
 from voxlate.images.ranges import Range
 from voxlate.images.similarity import RADIUS, SIGMA, mutual_information, ssim_map
@@ -186,13 +187,13 @@ mae_z         MAE z            images  lower   3       file   mean |difference o
 voxels        voxels           –       truth   0       file   number of voxels in the region
 """
 _CHALLENGE_METRICS = """
-key                   label                    unit  better  digits  where  reduction
+key                   label                     unit  better  digits  where  reduction
 synthrad2023.mae      MAE, SynthRAD2023         HU    lower   1       table  mean over the mask, not clipped
-synthrad2023.psnr     PSNR, SynthRAD2023       dB    higher  2       table  inside the mask; range −1024 to 3000 HU
-synthrad2023.ssim     SSIM, SynthRAD2023       –     higher  4       table  uniform window 7 in three directions, mean inside the mask; −1024 HU outside it
-synthrad2025.mae      MAE, SynthRAD2025        HU    lower   1       table  mean over the mask, not clipped
-synthrad2025.psnr     PSNR, SynthRAD2025       dB    higher  2       table  inside the mask; range −1024 to 3071 HU
-synthrad2025.ms_ssim  MS-SSIM, SynthRAD2025    –     higher  4       table  five scales, luminance in each, mean inside the mask; padded to 97 voxels
+synthrad2023.psnr     PSNR, SynthRAD2023        dB    higher  2       table  inside the mask; range −1024 to 3000 HU
+synthrad2023.ssim     SSIM, SynthRAD2023        –     higher  4       table  uniform window 7 in three directions, mean inside the mask; −1024 HU outside it
+synthrad2025.mae      MAE, SynthRAD2025         HU    lower   1       table  mean over the mask, not clipped
+synthrad2025.psnr     PSNR, SynthRAD2025        dB    higher  2       table  inside the mask; range −1024 to 3071 HU
+synthrad2025.ms_ssim  MS-SSIM, SynthRAD2025     –     higher  4       table  five scales, luminance in each, mean inside the mask; padded to 97 voxels
 brasyn.ssim_tumour    SSIM of tumour, BraSyn    –     higher  4       table  where seg > 0; 0 elsewhere; {SSIM}percentiles 0.5 to 99.5 of each image
 brasyn.ssim_healthy   SSIM of the rest, BraSyn  –     higher  4       table  where seg = 0; 0 elsewhere; {SSIM}percentiles 0.5 to 99.5 of each image
 """
@@ -242,7 +243,11 @@ def _catalogue(table: str, computed: Mapping[str, Score]) -> tuple[Metric, ...]:
 METRICS = _catalogue(_METRICS, _COMPUTED)
 # Of a named region: the key becomes NAME.mae, the label NAME MAE.
 REGION_METRICS = _catalogue(_REGION_METRICS, {})
-CHALLENGE_METRICS = _catalogue(_CHALLENGE_METRICS, {})
+# Of challenges and of users of CTs; their scopes have the key's first part.
+SCOPE_METRICS = (
+    *_catalogue(_CHALLENGE_METRICS, {}),
+    *itertools.chain.from_iterable(_catalogue(table, {}) for table in consumers.TABLES),
+)
 METRIC_OF = {metric.key: metric for metric in METRICS}
 # Scores of a scope have keys such as NAME.mae; single slices and crops have no scores across slices.
 OF_PICTURES = ("mae", "mae_rel", "mse_rel", "psnr", "ssim_2d", "lpips")
@@ -258,10 +263,8 @@ def metrics_of(document: Mapping[str, Any]) -> dict[str, Metric]:
     for region, metric in itertools.product(document.get("regions", {}), REGION_METRICS):
         label = f"{region} {metric.label}"
         metrics.append(replace(metric, key=f"{region}.{metric.key}", label=label))
-    challenges = document.get("scopes", {})
-    metrics += [
-        metric for metric in CHALLENGE_METRICS if metric.key.partition(".")[0] in challenges
-    ]
+    scopes = document.get("scopes", {})
+    metrics += [metric for metric in SCOPE_METRICS if metric.key.partition(".")[0] in scopes]
     return {metric.key: metric for metric in metrics}
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from voxlate.batches.slice_filter import SliceFilter, filter_slices
 from voxlate.cases.layout import CANONICAL, reorder_axes
+from voxlate.consumers.scores import Consumer, consumers_from
 from voxlate.images.challenges import CHALLENGES
 from voxlate.options.evaluate import CROP
 from voxlate.scoring.distances import RADIOLOGICAL
@@ -74,7 +75,9 @@ class Scope:
 
 
 EVERY = itertools.starmap(Scope, itertools.product(get_args(Area), get_args(Pictures)))
-SCOPES: dict[str, Scope | Evaluator] = {scope.name: scope for scope in EVERY if scope.name}
+SCOPES: dict[str, Scope | Evaluator | Consumer] = {
+    scope.name: scope for scope in EVERY if scope.name
+}
 SCOPES |= {name: Evaluator(name) for name in CHALLENGES}
 
 
@@ -131,10 +134,13 @@ class CountedVoxels:
 
 
 def scopes_from(
-    names: Iterable[str], mask: object, regions: Collection[str] = ()
-) -> tuple[Scope | Evaluator, ...]:
-    """The scopes of these names, each once; raises BadInput for other names, or if a mask is absent."""
-    scopes = []
+    names: Iterable[str],
+    mask: object,
+    regions: Collection[str] = (),
+    consumers: str | None = None,
+) -> tuple[Scope | Evaluator | Consumer, ...]:
+    """The scopes of these names, each once, and those of --for; raises BadInput for other names, or if a mask is absent."""
+    scopes: list[Scope | Evaluator | Consumer] = []
     for name in dict.fromkeys(names):
         if name not in SCOPES:
             raise BadInput(
@@ -149,11 +155,11 @@ def scopes_from(
                 f"--score {name}: expected no region of that name, found one. Rename the region."
             )
         scopes.append(SCOPES[name])
-    return tuple(scopes)
+    return (*scopes, *consumers_from(consumers, regions))
 
 
 def filter_from(
-    given: SliceFilter | str, mask: object, scopes: Iterable[Scope | Evaluator]
+    given: SliceFilter | str, mask: object, scopes: Iterable[Scope | Evaluator | Consumer]
 ) -> SliceFilter:
     """A slice filter, from the text of a TOML table as in a recipe's data.slices, with or without braces.
 
@@ -290,7 +296,7 @@ def _filter_text(chosen: SliceFilter) -> str:
 
 
 def check_pictures(
-    scopes: Iterable[Scope | Evaluator], rows: Iterable[Mapping[str, Any]], cut: Cut
+    scopes: Iterable[Scope | Evaluator | Consumer], rows: Iterable[Mapping[str, Any]], cut: Cut
 ) -> None:
     """Raise BadInput if a scope has no picture in any case; rows: all pictures."""
     pictured = {row["scope"] for row in rows}

@@ -19,7 +19,7 @@ from voxlate import __version__
 from voxlate.images.ranges import Range
 from voxlate.scoring.captions import caption, keys_of
 from voxlate.scoring.documents import Document, Part, Table
-from voxlate.scoring.metrics import CHALLENGE_METRICS, Metric, metrics_of
+from voxlate.scoring.metrics import SCOPE_METRICS, Metric, metrics_of
 from voxlate.scoring.outliers import outlier_messages
 from voxlate.scoring.verdict import SYNTHESIS, Verdict, colour_lines, verdicts
 from voxlate.system.dataframe import dataframe
@@ -349,7 +349,7 @@ def _summarise(rows: Sequence[Row], key: str, over: str, seed: int) -> Table:
 def _conventions(metric: Metric, scale: Range, stated: Document) -> Table:
     """The conventions that metrics.json states with each value."""
     keys = ["range", "range_rule", "mask"]
-    if metric in CHALLENGE_METRICS:
+    if metric in SCOPE_METRICS:
         keys = []  # its reduction states them
     elif metric.score.startswith("ssim"):
         keys += ["ssim_padding", "ssim_from"]
@@ -357,7 +357,7 @@ def _conventions(metric: Metric, scale: Range, stated: Document) -> Table:
         keys.append("lpips")
     features = {"features": stated["features"]["name"]} if metric.pooled else {}
     return {
-        "unit": "share of the range" if metric.scale != 1 else metric.unit_for(scale.unit),
+        "unit": "share" if metric.scale != 1 else metric.unit_for(scale.unit),
         "better": metric.better,
         "reduction": metric.reduction,
         **{key: stated[key] for key in keys},

@@ -4,11 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from voxlate.formats.dicom import is_dicom_folder
 from voxlate.formats.io import is_there, read_volume, without_ending
-from voxlate.images.grid import Grid, Volume, resample, same_grid
+from voxlate.images.grid import Volume, same_grid
 from voxlate.images.units import unit_of
 from voxlate.recipe.provenance import provenance_of
 from voxlate.scoring.scored_images import images_in, is_map
@@ -95,14 +93,3 @@ def same_grids(volumes: Mapping[str, Volume], case: str) -> None:
             raise BadInput(
                 f"{case}: expected the {end} end of the interval on the grid of its CT ({first.grid}), found {volume.grid}. Synthesise it again."
             )
-
-
-def with_data(volume: Volume, data: np.ndarray, unit: str, name: str) -> Volume:
-    """A map [D, H, W] on the grid of a volume."""
-    return Volume(np.asarray(data, np.float32)[None], volume.affine, unit, name, codes=volume.codes)
-
-
-def within(volume: Volume, grid: Grid) -> np.ndarray:
-    """The voxels of a grid, bool [D, H, W], that lie within a volume."""
-    ones = with_data(volume, np.ones(volume.grid.shape), "1", "mask")
-    return resample(ones, grid, order=0, fill=0.0).data[0] > 0

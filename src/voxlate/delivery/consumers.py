@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 
 from voxlate import __version__
-from voxlate.cohorts.find import find_cohort
 from voxlate.consumers.beams import read_beam
-from voxlate.consumers.dicom import find_source, write_attenuation, write_plan
-from voxlate.consumers.errors import DESCRIBE, attenuation_errors, range_errors, skull_errors
+from voxlate.consumers.maps import with_data, within
 from voxlate.consumers.pet import add_couch, coefficients, mu_511, on_pet_grid
 from voxlate.consumers.planning import (
     body_of,
@@ -26,7 +24,6 @@ from voxlate.consumers.planning import (
     transverse,
 )
 from voxlate.consumers.proton import missed_body, ray_totals, wepl_map
-from voxlate.consumers.scans import CtFiles, find_cts, read_ct, same_grids, with_data, within
 from voxlate.consumers.tables import Table, read_table
 from voxlate.consumers.tissues import default_table
 from voxlate.consumers.ultrasound import (
@@ -35,9 +32,11 @@ from voxlate.consumers.ultrasound import (
     skull_of,
     skull_rays,
 )
+from voxlate.delivery.consumer_dicom import find_source, write_attenuation, write_plan
+from voxlate.delivery.cts import CtFiles, find_cts, same_grids
 from voxlate.executors.job import Progress, no_report
 from voxlate.formats.io import content_hash, read_volume, write_volume
-from voxlate.images.grid import Volume, canonical, return_to, same_grid
+from voxlate.images.grid import Volume, canonical, same_grid
 from voxlate.options.consumers import ConsumerOptions
 from voxlate.system.errors import BadInput, CannotWrite
 from voxlate.system.files import HIGH, LOW, lock, read_json, whole_folder, write_json, write_text
@@ -50,23 +49,14 @@ NOTICE = "SYNTHETIC CT, research use only"
 
 @dataclass
 class Converted:
-    """The folders of cases, files in them, facts and errors by case, cases that are left out with the reason, and messages."""
+    """The folders of cases, files in them, facts by case, cases that are left out with the reason, and messages."""
 
     consumer: str
     folders: list[Path] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
-    errors: dict[str, Any] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     messages: list[Message] = field(default_factory=list)
-
-    @property
-    def error_lines(self) -> list[str]:
-        """Sentences on the errors of each case."""
-        describe = DESCRIBE.get(self.consumer, lambda _: [])
-        return [
-            f"{case}: {line}" for case, found in self.errors.items() for line in describe(found)
-        ]
 
 
 @dataclass
@@ -119,27 +109,22 @@ def export_for(
         )
     _check(options)
     cases = find_cts(out)
-    truths = None if options.truth is None else _truths(options.truth, cases)
     done = Converted(options.consumer)
     with lock(to, SHARED_SECONDS):
         for number, files in enumerate(cases):
             progress(number, len(cases))
             try:
-                _convert(files, to, options, done, (truths or {}).get(files.case))
+                _convert(files, to, options, done)
             except BadInput as error:
                 if len(cases) == 1 or isinstance(error, CannotWrite):
                     raise
                 done.left_out[files.case] = str(error)
     progress(len(cases), len(cases))
-    if truths is not None:
-        write_json(to / "errors.json", {"consumer": options.consumer, "cases": done.errors})
     return done
 
 
-def _convert(
-    files: CtFiles, to: Path, options: ConsumerOptions, done: Converted, truth: Path | None
-) -> None:
-    """Write one case, its errors against the true CT where there is one, and its facts."""
+def _convert(files: CtFiles, to: Path, options: ConsumerOptions, done: Converted) -> None:
+    """Write one case and its facts."""
     volumes = {end: files.read(end) for end in files.ends}
     same_grids(volumes, files.case)
     folder = to / files.case
@@ -147,8 +132,6 @@ def _convert(
     with whole_folder(folder) as new:
         case = _Case(files, volumes, new, done)
         _CONVERT[options.consumer or ""](case, options)
-        if truth is not None:
-            done.errors[files.case] = _errors(case, truth, options)
         _write_facts(case)
         if folder.exists():
             shutil.rmtree(folder)
@@ -170,9 +153,9 @@ def _check_folder(folder: Path, consumer: str) -> None:
 
 _OWN = {  # the options of each consumer; those of others are refused, because they would have no effect
     "planning": {"table", "plane", "clear_outside", "like"},
-    "proton": {"table", "beam", "truth"},
-    "ultrasound": {"beam", "conversion", "aperture", "truth"},
-    "pet": {"kvp", "couch", "like", "truth"},
+    "proton": {"table", "beam"},
+    "ultrasound": {"beam", "conversion", "aperture"},
+    "pet": {"kvp", "couch", "like"},
 }
 
 
@@ -378,30 +361,3 @@ _CONVERT: dict[str, Callable[[_Case, ConsumerOptions], None]] = {
     "ultrasound": _ultrasound,
     "pet": _pet,
 }
-
-
-def _truths(root: Path, cases: list[CtFiles]) -> dict[str, Path]:
-    """The true CT of each case that has one; raises BadInput where none has."""
-    known = {case.case: case.files for case in find_cohort(root).cases}
-    found = {}
-    for case in cases:
-        name = case.files[""].name.split(".")[0].removeprefix("synthetic_")
-        files = known.get(case.case, {})
-        if path := files.get(name) or files.get("ct"):
-            found[case.case] = path
-    if not found:
-        raise BadInput(
-            f"--truth {root}: expected a cohort with the true CT of a case, found none for {', '.join(case.case for case in cases)}. Name the cohort of the scans."
-        )
-    return found
-
-
-def _errors(case: _Case, path: Path, options: ConsumerOptions) -> dict[str, Any]:
-    """The errors of a case in the units of its consumer, on the grid of the image."""
-    truth = return_to(read_ct(path), case.ct.grid)
-    ends = {end: volume for end, volume in case.volumes.items() if end}
-    if options.consumer == "proton":
-        return range_errors(truth, case.ct, _table(options), ends)
-    if options.consumer == "pet":
-        return attenuation_errors(truth, case.ct, options.kvp, ends)
-    return skull_errors(truth, case.ct, options.aperture)

@@ -1,0 +1,98 @@
+"""Errors of a CT in the units of its users as further scopes of an evaluation: `evaluate --for proton,pet,ultrasound`."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from voxlate.consumers.errors import FROM, attenuation_errors, range_errors, skull_errors
+from voxlate.consumers.tissues import default_table
+from voxlate.images.grid import Volume
+from voxlate.system.arrays import Bool
+from voxlate.system.errors import BadInput
+
+RULES = {
+    "proton": "water-equivalent depths at the plane through the body's centre, on rays 10 mm apart from 36 gantry angles, by the default table of stopping power",
+    "pet": "attenuation at 511 keV and 120 kVp in the body: air below -300 HU, soft tissue, bone from 300 HU of the truth",
+    "ultrasound": "thickness and density ratio of the skull on rays 2 mm apart within 60 mm from left, right, front, back and vertex; mean over these sides",
+}
+
+# The scores, in the columns of scoring.metrics.
+_TABLE = """
+key                   label                    unit  better  digits  where  reduction
+proton.error          Range error              mm    lower   2       table  mean |difference of water-equivalent depths| over beams
+proton.error_95       Range error, 95 %        mm    lower   2       table  95th percentile over beams
+proton.bias           Range bias               mm    truth   2       table  mean difference of water-equivalent depths over beams
+proton.coverage       Range coverage           %     truth   1       table  share of beams whose range is within its interval
+proton.interval       Range interval           mm    lower   2       table  mean width, all voxels of a beam at one end of their intervals at once
+proton.range          True range               mm    truth   1       file   mean over beams
+proton.beams          Beams                    –     truth   0       file   number of beams
+pet.air_error         µ error, air             %     lower   1       table  mean absolute error of attenuation, share of water's
+pet.air_bias          µ bias, air              %     truth   1       file   mean error of attenuation, share of water's
+pet.air_coverage      µ coverage, air          %     truth   1       table  share of voxels within their intervals
+pet.soft_error        µ error, soft tissue     %     lower   1       table  mean absolute error of attenuation, share of the true one
+pet.soft_bias         µ bias, soft tissue      %     truth   1       file   mean error of attenuation, share of the true one
+pet.soft_coverage     µ coverage, soft tissue  %     truth   1       table  share of voxels within their intervals
+pet.bone_error        µ error, bone            %     lower   1       table  mean absolute error of attenuation, share of the true one
+pet.bone_bias         µ bias, bone             %     truth   1       file   mean error of attenuation, share of the true one
+pet.bone_coverage     µ coverage, bone         %     truth   1       table  share of voxels within their intervals
+ultrasound.thickness  Skull thickness error    mm    lower   2       table  mean |difference along rays|, over sides
+ultrasound.ratio      Density ratio error      –     lower   2       table  |difference of the mean ratio of rays|, over sides
+"""
+_OF_A_SIDE = """
+key                               label                          unit  better  digits  where  reduction
+ultrasound.thickness_{side}       Skull thickness error, {side}  mm    lower   2       file   mean |difference along rays|
+ultrasound.bias_{side}            Skull thickness bias, {side}   mm    truth   2       file   mean difference along rays
+ultrasound.true_thickness_{side}  True skull thickness, {side}   mm    truth   2       file   mean along rays
+ultrasound.ratio_{side}           Density ratio error, {side}    –     lower   2       file   |difference of the mean ratio of rays|
+ultrasound.true_ratio_{side}      True density ratio, {side}     –     truth   2       file   mean over rays
+ultrasound.unmatched_{side}       Rays without a pair, {side}    –     lower   0       file   number of rays that meet the skull in one CT alone
+"""
+TABLES: tuple[str, ...] = (_TABLE, *(_OF_A_SIDE.format(side=side) for side in FROM))
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """A user of CTs; name: a key of RULES; pictures: it has none of its own."""
+
+    name: str
+    pictures: str = ""
+
+    def rule(self, *_: object) -> str:
+        """A sentence for the caption and metrics.json."""
+        return RULES[self.name]
+
+    def score(
+        self,
+        truth: Volume,
+        image: Volume,
+        mask: Bool | None,
+        case: object,
+        ends: Mapping[str, Volume],
+    ) -> Mapping[str, float]:
+        """The errors of an image by key; truth, image: canonical, on one grid; ends: "low" and "high" of its intervals.
+
+        Raises BadInput for images in other units than HU.
+        """
+        if truth.unit != "HU":
+            raise BadInput(
+                f"--for {self.name}: expected a CT in HU, found {truth.modality} in {truth.unit}. Score the CT alone, or drop --for."
+            )
+        found = _ERRORS[self.name](truth, image, ends)
+        return {f"{self.name}.{key}": value for key, value in found.items()}
+
+
+_ERRORS = {
+    "proton": lambda truth, image, ends: range_errors(truth, image, default_table("rsp"), ends),
+    "pet": lambda truth, image, ends: attenuation_errors(truth, image, ends=ends),
+    "ultrasound": lambda truth, image, _: skull_errors(truth, image),
+}
+
+
+def consumers_from(names: str | None, regions: Collection[str]) -> list[Consumer]:
+    """The users of these names, with commas between, each once; raises BadInput for other names, and for those of regions."""
+    chosen = dict.fromkeys(filter(None, (names or "").split(",")))
+    for name in chosen:
+        if name not in RULES or name in regions:
+            raise BadInput(
+                f"--for: expected some of {','.join(RULES)}, and no region of that name, found {name!r}. Choose of these."
+            )
+    return [Consumer(name) for name in chosen]
