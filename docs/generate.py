@@ -14,7 +14,7 @@ import typer
 
 from voxlate.cli.commands import app
 from voxlate.recipe import Recipe
-from voxlate.scoring.metrics import CHALLENGE_METRICS, METRICS, REGION_METRICS, Metric
+from voxlate.scoring.metrics import METRICS, REGION_METRICS, SCOPE_METRICS, Metric
 from voxlate.system.codes import codes
 from voxlate.system.config import key_types, members
 
@@ -150,7 +150,7 @@ def scores() -> str:
     parts += [
         _metrics(REGION_METRICS, "NAME."),
         "## Scores of challenges",
-        _metrics(CHALLENGE_METRICS),
+        _metrics(SCOPE_METRICS),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rows import every_row
-from voxlate.consumers import export
+from voxlate.delivery import consumers as export
 from voxlate.formats import dicom_structure
 from voxlate.formats.io import content_hash
 from voxlate.images.grid import Volume

@@ -1,11 +1,17 @@
 """Errors of a synthesised CT in mm and percent, for images whose errors are known."""
 
+import json
+
 import numpy as np
 import pytest
 
-from voxlate.consumers.errors import DESCRIBE, attenuation_errors, range_errors, skull_errors
+import voxlate as package
+from rows import every_row
+from voxlate.consumers.errors import attenuation_errors, range_errors, skull_errors
 from voxlate.consumers.tissues import default_table
+from voxlate.formats.io import write_volume
 from voxlate.images.grid import Volume
+from voxlate.system.errors import BadInput
 
 TABLE = default_table("rsp")
 
@@ -30,23 +36,21 @@ def shifted(volume, hu):
 def test_a_ct_has_no_error_against_itself():
     ct = head()
     found = range_errors(ct, ct, TABLE, {"low": ct, "high": ct})
-    assert found["mean_error_mm"] == found["p95_error_mm"] == found["interval_width_mm"] == 0
+    assert found["error"] == found["error_95"] == found["interval"] == 0
     assert found["coverage"] == 1
     assert found["beams"] > 1000
-    assert attenuation_errors(ct, ct)["soft"]["mean_absolute_percent"] == 0
-    assert all(
-        side["thickness_error_mm"] == side["ratio_error"] == 0
-        for side in skull_errors(ct, ct).values()
-    )
+    assert attenuation_errors(ct, ct, {})["soft_error"] == 0
+    skull = skull_errors(ct, ct)
+    assert skull["thickness"] == skull["ratio"] == 0
 
 
 def test_an_error_of_stopping_power_becomes_its_share_of_the_range():
     truth = head(bone=0.0)
     wrong = shifted(truth, 20)
     share = float(TABLE(np.full((1, 1, 1), 20.0))[0, 0, 0]) - 1
-    found = range_errors(truth, wrong, TABLE)
-    assert found["bias_mm"] == pytest.approx(share * found["mean_range_mm"], rel=1e-4)
-    assert found["mean_error_mm"] == pytest.approx(found["bias_mm"])
+    found = range_errors(truth, wrong, TABLE, {})
+    assert found["bias"] == pytest.approx(share * found["range"], rel=1e-4)
+    assert found["error"] == pytest.approx(found["bias"])
     assert "coverage" not in found
 
 
@@ -58,20 +62,64 @@ def test_intervals_cover_a_range_where_they_hold_the_truth_and_not_elsewhere():
     assert range_errors(truth, shifted(truth, 20), TABLE, above)["coverage"] == 0
 
 
-def test_attenuation_errors_are_in_percent_by_the_tissue_of_the_truth():
+def test_attenuation_errors_are_shares_by_the_tissue_of_the_truth():
     truth, wrong = head(tissue=0.0, bone=1000.0), head(tissue=20.0, bone=900.0)
-    found = attenuation_errors(truth, wrong)
-    assert found["soft"]["mean_percent"] == pytest.approx(2, abs=0.01)  # (HU + 1000) / 1000
-    assert found["bone"]["mean_percent"] == pytest.approx(-100 * 5.1e-3 / 0.1491, rel=1e-3)
-    assert "air" not in found
+    found = attenuation_errors(truth, wrong, {})
+    assert found["soft_bias"] == pytest.approx(0.02, abs=1e-4)  # (HU + 1000) / 1000
+    assert found["bone_bias"] == pytest.approx(-5.1e-3 / 0.1491, rel=1e-3)
+    assert "air_bias" not in found
     ends = {"low": head(0.0, 800.0), "high": head(0.0, 950.0)}
-    bone = attenuation_errors(truth, wrong, ends=ends)["bone"]
-    assert bone["coverage"] == 0
-    assert "mu of bone: mean error -3.4 %" in DESCRIBE["pet"]({"bone": bone})[0]
+    assert attenuation_errors(truth, wrong, ends)["bone_coverage"] == 0
 
 
 def test_a_thicker_skull_has_its_error_in_mm():
     found = skull_errors(head(thickness=6.0), head(thickness=10.0), aperture_mm=12)
     for side in ("left", "right", "front", "back", "vertex"):
-        assert found[side]["thickness_bias_mm"] == pytest.approx(4, abs=0.5)
-        assert found[side]["true_thickness_mm"] == pytest.approx(6, abs=1)
+        assert found[f"bias_{side}"] == pytest.approx(4, abs=0.5)
+        assert found[f"true_thickness_{side}"] == pytest.approx(6, abs=1)
+    assert found["thickness"] == pytest.approx(4, abs=0.5)
+
+
+@pytest.fixture
+def scored(tmp_path):
+    """A synthesised head with 20 HU too much in all tissue, its interval of 30 HU on each side, and the cohort of the truth."""
+    truth = head()
+    image = shifted(truth, 20)
+    ends = {"ct_low": shifted(image, -30), "ct_high": shifted(image, 30)}
+    write_volume(tmp_path / "COHORT" / "ann" / "ct.nii.gz", truth)
+    for name, volume in {"ct": image, **ends}.items():
+        write_volume(tmp_path / "OUT" / "ann" / f"{name}.nii.gz", volume)
+    return tmp_path / "OUT", tmp_path / "COHORT", image
+
+
+def test_evaluate_scores_a_ct_in_the_units_of_its_users_beside_hu(scored):
+    out, cohort, image = scored
+    row = package.evaluate(
+        out, cohort, consumers="proton,pet,ultrasound", mask="body", progress=False
+    ).rows[0]
+    expected = range_errors(head(), image, TABLE, {})
+    assert row.scores["proton.error"] == pytest.approx(expected["error"], rel=1e-4)
+    assert row.scores["pet.soft_error"] == pytest.approx(0.02, abs=1e-3)
+    assert row.scores["ultrasound.thickness"] == pytest.approx(0, abs=0.3)
+    assert row.scores["mae"] == pytest.approx(20, abs=1)
+    names = json.loads((out / "metrics.json").read_text())["modalities"]["ct"]["answers"]
+    assert names["synthesis"]["proton.error"]["unit"] == "mm"
+
+
+@every_row("consumers", ["carbon", "proton,dose"])
+def test_other_users_are_refused_by_name(consumers, scored):
+    with pytest.raises(BadInput, match="--for: expected some of proton,pet,ultrasound"):
+        package.evaluate(*scored[:2], consumers=consumers, progress=False)
+
+
+def test_images_of_another_unit_have_no_errors_of_these_users(tmp_path):
+    draw = np.random.default_rng(0)
+    for folder in ("OUT", "COHORT"):
+        scan = Volume(
+            draw.uniform(0, 900, (1, 12, 16, 16)).astype(np.float32), np.eye(4), "a.u.", "t1"
+        )
+        write_volume(tmp_path / folder / "ann" / "t1.nii.gz", scan)
+    with pytest.raises(BadInput, match="--for pet: expected a CT in HU, found t1 in"):
+        package.evaluate(
+            tmp_path / "OUT", tmp_path / "COHORT", consumers="pet", any_truth=True, progress=False
+        )

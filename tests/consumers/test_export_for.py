@@ -168,28 +168,6 @@ def test_an_oblique_ct_of_thick_slices_gets_square_pixels_along_the_patient():
     assert (found.data > -500).sum() * 3 == pytest.approx(data.size * 6, rel=0.05)
 
 
-def test_errors_of_the_command_are_those_against_the_true_ct(out, tmp_path, capsys):
-    from voxlate.cli.commands import app
-
-    truth = save(tmp_path / "COHORT" / "ann" / "ct.nii.gz", head())
-    app(
-        [
-            "export",
-            str(out),
-            "--for",
-            "proton",
-            "--truth",
-            str(truth.parents[1]),
-            "--out",
-            str(tmp_path / "TO"),
-        ],
-        standalone_mode=False,
-    )
-    assert "range error 0.00 mm on average, 95th percentile 0.00 mm" in capsys.readouterr().out
-    errors = json.loads((tmp_path / "TO" / "errors.json").read_text())
-    assert errors["cases"]["ann"]["coverage"] == 1
-
-
 @every_row(
     ("change", "sentence"),
     [
@@ -197,7 +175,6 @@ def test_errors_of_the_command_are_those_against_the_true_ct(out, tmp_path, caps
         ({"consumer": "pet", "kvp": 90}, "--kvp: expected a tube voltage"),
         ({"consumer": "proton", "beam": "left"}, "--beam: expected a gantry angle"),
         ({"consumer": "proton", "kvp": 100}, "--kvp: expected it with --for pet, found --for proton"),
-        ({"consumer": "planning", "truth": "COHORT"}, "--truth: expected it with --for proton, ultrasound, pet"),
         ({"consumer": "proton", "table": "none.csv"}, "--table none.csv: expected a file, found none"),
     ],
 )  # fmt: skip
