@@ -17,6 +17,8 @@ from voxlate.recipe import Recipe
 from voxlate.scoring.metrics import METRICS, REGION_METRICS, SCOPE_METRICS, Metric
 from voxlate.system.codes import codes
 from voxlate.system.config import key_types, members
+from voxlate.web.app import create_app
+from voxlate.web.settings import Sessions, Settings
 
 DOCS = Path(__file__).parent
 MARKUP = re.compile(r"([\\*_\[\]<>|{}#$])")
@@ -33,6 +35,7 @@ def write_pages(folder: Path) -> None:
         "recipe_keys.md": recipe_keys(),
         "scores.md": scores(),
         "messages.md": messages(),
+        "addresses.md": addresses(),
         "tutorial.md": notebook(DOCS / "start" / "tutorial.ipynb"),
     }
     folder.mkdir(exist_ok=True)
@@ -193,6 +196,29 @@ def messages() -> str:
     head = "A message has a code, a grade, a text, a case and numbers. Commands print equal ones once; `--verbose` prints all, and `OUT/messages.jsonl` keeps them."
     names = ("code", "grade", "meaning", "what to do")
     return f"# Messages\n\n{head}\n\n{table(names, rows)}\n"
+
+
+def addresses() -> str:
+    """The addresses of `voxlate serve` by its OpenAPI description: method, what it does, form and answer."""
+    stated = create_app(Settings({}, Path("data")), Sessions(""), None).app.openapi()
+    rows = []
+    for place, methods in stated["paths"].items():
+        for method, own in methods.items():
+            asked = next(iter(own.get("requestBody", {}).get("content", {}).items()), ("", {}))
+            fields = ", ".join(asked[1].get("schema", {}).get("properties", {}))
+            answer = json.dumps(own["responses"]["200"].get("content", {}))
+            kind = (
+                "JSON " + answer.rpartition("/")[2].rstrip('"}') if "schemas" in answer else "file"
+            )
+            rows.append(
+                (code(f"{method.upper()} {place}"), escaped(own["description"]), fields, kind)
+            )
+    schemas = stated["components"]["schemas"]
+    parts = ["# Addresses of the page", table(("address", "what it does", "form", "answer"), rows)]
+    for name in ("Listed", "JobState", "ModelFit", "Said", "Refused"):
+        parts.append(f"## {name}\n\n{escaped(schemas[name].get('description', ''))}")
+        parts.append(table(("key",), [(code(key),) for key in schemas[name]["properties"]]))
+    return "\n\n".join(parts) + "\n"
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -93,3 +93,11 @@ def test_the_site_builds_without_warnings_and_loads_nothing_from_elsewhere(tmp_p
         assert not re.search(loaded, page.read_text(encoding="utf-8")), page.name
     for style in (tmp_path / "html").rglob("*.css"):
         assert not re.search(r"url\(.?https?:|@import", style.read_text()), style.name
+
+
+def test_the_page_of_addresses_has_every_answer_of_the_server(generate):
+    pytest.importorskip("fastapi")
+    page = generate.addresses()
+    assert "`POST /uploads/{name}/synthesise`" in page
+    assert "JSON JobState" in page
+    assert "## ModelFit" in page

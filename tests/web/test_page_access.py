@@ -171,11 +171,10 @@ def test_a_request_without_a_length_or_with_a_long_form_is_refused(page):
     assert made.client.post("/folders", content=b"place=" + b"x" * 70_000).status_code == 413
 
 
-def test_no_page_documents_the_addresses(page):
+def test_the_description_of_the_addresses_is_for_those_who_are_in(page):
     made = page()
-    assert [made.client.get(path).status_code for path in ("/docs", "/redoc", "/openapi.json")] == [
-        404
-    ] * 3
+    assert [made.client.get(path).status_code for path in ("/docs", "/redoc")] == [404] * 2
+    assert made.stranger().get("/openapi.json").status_code == 401
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,12 @@ from fastapi.responses import Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
+from voxlate import __version__
 from voxlate.system.errors import BadInput, CannotWrite
 from voxlate.system.files import lock
-from voxlate.web import pages, training_pages
+from voxlate.web import api, pages, training_pages
 from voxlate.web.access import BROWSER, Access
+from voxlate.web.api import OPENAPI
 from voxlate.web.jobs import Jobs, Kind, NoSuchJob
 from voxlate.web.pages import NO_PAGE, Site, site_of
 from voxlate.web.settings import Sessions, Settings
@@ -78,11 +80,14 @@ def create_app(
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
-        openapi_url=None,
+        openapi_url=OPENAPI,
+        title="voxlate",
+        version=__version__,
+        description=f"Research software, not a medical device.{(api.__doc__ or '').partition('.')[2]}",
     )
     app.state.site = site
     app.include_router(pages.router)
-    app.include_router(training_pages.router)
+    app.include_router(training_pages.router, include_in_schema=False)
     app.mount("/static", StaticFiles(packages=[("voxlate.web", "static")]), name="static")
     if settings.browser is not None:
         app.mount(BROWSER.rstrip("/"), StaticFiles(directory=settings.browser, html=True))
@@ -98,14 +103,16 @@ def _add_errors(app: FastAPI) -> None:
         """400, or the status of the kind of a refusal."""
         status = 404 if isinstance(error, NoSuchJob) else 400
         return site_of(request).error(
-            FULL if isinstance(error, CannotWrite) else status, f"{error}"
+            request, FULL if isinstance(error, CannotWrite) else status, f"{error}"
         )
 
     @app.exception_handler(RequestValidationError)
     def bad_form(request: Request, error: RequestValidationError) -> Response:
         """A form or an address without a field that it must have."""
         return site_of(request).error(
-            422, "form: expected the fields of the page, found others. Use the page itself."
+            request,
+            422,
+            "form: expected the fields of the page, found others. Use the page itself.",
         )
 
     @app.exception_handler(HTTPException)
@@ -114,14 +121,14 @@ def _add_errors(app: FastAPI) -> None:
         sentence = NO_PAGE
         if error.status_code != 404:
             sentence = f"request: expected one that this page offers, found another ({error.detail}). Go to the list."
-        return site_of(request).error(error.status_code, sentence)
+        return site_of(request).error(request, error.status_code, sentence)
 
     @app.exception_handler(Exception)
     def fault(request: Request, error: Exception) -> Response:
         """A fault of voxlate."""
         name = type(error).__name__
         return site_of(request).error(
-            500, f"This should not happen: {name}. The terminal of the server shows where."
+            request, 500, f"This should not happen: {name}. The terminal of the server shows where."
         )
 
 

@@ -3,21 +3,39 @@
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import jinja2
 from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from fastapi.responses import (
+    FileResponse,
+    HTMLResponse,
+    JSONResponse,
+    RedirectResponse,
+    Response,
+)
 from starlette.datastructures import FormData
 
+from voxlate.formats.io import without_ending
 from voxlate.options.check import read_text
 from voxlate.options.synthesise import SynthOptions
 from voxlate.options.table import field_types, text_type
 from voxlate.system.errors import BadInput
 from voxlate.web.access import BROWSER, WRONG_TOKEN
+from voxlate.web.api import (
+    Entered,
+    JobState,
+    Listed,
+    Refused,
+    answers,
+    form,
+    said_of,
+    stated_fits,
+    wants_json,
+)
 from voxlate.web.folders import below_root, check_links, find_runs
 from voxlate.web.jobs import DICOM_ZIP, FOUND, OUT, REPORT, SCANS, VIEWS, Job, Jobs, Kind, State
 from voxlate.web.private import FOLDER
@@ -98,17 +116,49 @@ class Site:
             )
         return job
 
-    def job_page(self, request: Request, job: Job, **values: Any) -> HTMLResponse:
+    def job_page(self, request: Request, job: Job, **values: Any) -> Response:
         """The page of a job; where htmx asks for one that has ended since, the browser is told to load all of it."""
+        if wants_json(request):
+            return JSONResponse(asdict(self.state_of(job)))
         found = self.jobs.read_file(job.name, FOUND) if job.state == "done" else {}
         page = self.page(f"{job.kind}.html", job=job, row=self.row_of(job), found=found, **values)
         if job.has_ended and "hx-request" in request.headers:
             page.headers["HX-Refresh"] = "true"
         return page
 
-    def error(self, status: int, sentence: str) -> HTMLResponse:
+    def state_of(self, job: Job) -> JobState:
+        """A job as programs read it."""
+        row, found = self.row_of(job), {}
+        if job.state == "done":
+            found = self.jobs.read_file(job.name, FOUND)
+        images = {
+            without_ending(file): f"{row.url}/images/{file}" for file in found.get("images", ())
+        }
+        folder = self.jobs.folder(job.name)
+        files = {file: f"{row.url}/{file}" for file in DOWNLOADS if (folder / file).is_file()}
+        return JobState(
+            job.name,
+            row.url,
+            job.kind,
+            job.title,
+            job.state,
+            row.percent,
+            row.left,
+            for_page(job.why, {}),
+            stated_fits(found),
+            images,
+            files if job.kind == "synthesise" else {},
+            said_of(found.get("warnings", ())) if job.kind == "synthesise" else [],
+            [*found.get("expected", ())],
+            found.get("use", "") if job.kind == "synthesise" else "",
+        )
+
+    def error(self, request: Request, status: int, sentence: str) -> Response:
         """A page with one sentence, in the words of the page."""
-        return self.page("error.html", status, sentence=for_page(sentence, {}))
+        said = for_page(sentence, {})
+        if wants_json(request):
+            return JSONResponse(asdict(Refused(said)), status)
+        return self.page("error.html", status, sentence=said)
 
     def add(
         self, kind: Kind, title: str, request: dict[str, Any], reserved: Path | None = None
@@ -208,7 +258,7 @@ def check_most(options: dict[str, Any], **most: int) -> None:
             raise BadInput(f"{name}: expected at most {largest}, found {options[name]}. Change it.")
 
 
-@router.get("/enter")
+@router.get("/enter", **answers(Entered))
 async def enter(request: Request, site: OfSite, token: str = "") -> Response:
     """Exchange the token of the printed URL for a session. The page leads on by itself.
 
@@ -217,10 +267,11 @@ async def enter(request: Request, site: OfSite, token: str = "") -> Response:
     session = site.sessions.enter(token)
     if session is None:
         return site.error(
+            request,
             WRONG_TOKEN,
             "token: expected the one that the server printed, which one browser can use once, found another or a spent one. Start the server again for a new one.",
         )
-    page = site.page("enter.html")
+    page = JSONResponse(asdict(Entered())) if wants_json(request) else site.page("enter.html")
     secure = request.headers.get("x-forwarded-proto") == "https"
     page.set_cookie(
         site.settings.cookie, session, httponly=True, samesite="strict", path="/", secure=secure
@@ -228,9 +279,12 @@ async def enter(request: Request, site: OfSite, token: str = "") -> Response:
     return page
 
 
-@router.get("/")
-def index(site: OfSite) -> Response:
+@router.get("/", **answers(Listed))
+def index(request: Request, site: OfSite) -> Response:
     """The form of an upload, the models, and all jobs."""
+    if wants_json(request):
+        jobs = [site.state_of(row.job) for row in site.rows() if row.job.kind in ADDRESSES]
+        return JSONResponse(asdict(Listed([*site.runs], jobs)))
     return site.page(
         "index.html",
         runs=list(site.runs),
@@ -241,13 +295,20 @@ def index(site: OfSite) -> Response:
     )
 
 
-@router.get("/queue")
+@router.get("/queue", include_in_schema=False)
 def queue(site: OfSite) -> Response:
     """The queue alone, which the page asks for every few seconds."""
     return site.page("queue.html", rows=site.rows())
 
 
-@router.post("/uploads")
+_FILES = {"type": "array", "items": {"type": "string", "format": "binary"}}
+
+
+@router.post(
+    "/uploads",
+    **answers(JobState),
+    openapi_extra=form("multipart/form-data", "files", files=_FILES),
+)
 async def upload(request: Request, site: OfSite) -> Response:
     """Take files, and put the check of which models fit them into the queue."""
     size = 2 * int(request.headers["content-length"])  # the form, and its files
@@ -274,7 +335,7 @@ def _check_request(site: Site, **more: Any) -> dict[str, Any]:
     return {"runs": site.runs, "device": site.settings.device, **more}
 
 
-@router.post("/folders")
+@router.post("/folders", include_in_schema=False)
 def folder(site: OfSite, form: Form) -> Response:
     """Take a scan of this machine that lies below the root folder."""
     root = site.settings.root
@@ -285,7 +346,7 @@ def folder(site: OfSite, form: Form) -> Response:
     return site.add("check", path.name, _check_request(site, place=str(path)))
 
 
-@router.get("/uploads/{name}")
+@router.get("/uploads/{name}", **answers(JobState))
 def upload_page(request: Request, site: OfSite, name: str) -> Response:
     """Which models fit an upload, and why; while the check waits or runs, how far it is."""
     job = site.find_job(name, ("check",))
@@ -293,7 +354,7 @@ def upload_page(request: Request, site: OfSite, name: str) -> Response:
     return site.job_page(request, job, said=said, limits=site.settings.limits)
 
 
-@router.post("/uploads/{name}/names")
+@router.post("/uploads/{name}/names", include_in_schema=False)
 def check_again(site: OfSite, form: Form, name: str) -> Response:
     """Take which file is which modality, and check again with these names."""
     job = site.find_job(name, ("check",), ("done",))
@@ -315,7 +376,20 @@ def check_again(site: OfSite, form: Form, name: str) -> Response:
     return site.go_to(site.jobs.change(name, state="queued", request=again, ended=0.0, attempts=0))
 
 
-@router.post("/uploads/{name}/synthesise")
+@router.post(
+    "/uploads/{name}/synthesise",
+    **answers(JobState),
+    openapi_extra=form(
+        "application/x-www-form-urlencoded",
+        "run",
+        run={"type": "string"},
+        answer={"enum": ["mean", "sample"]},
+        samples={"type": "integer"},
+        steps={"type": "integer"},
+        sharpness={"type": "number"},
+        seed={"type": "integer"},
+    ),
+)
 def synthesise(site: OfSite, form: Form, name: str) -> Response:
     """Put a synthesis into the queue: of the inputs that the check found for this model."""
     job = site.find_job(name, ("check",), ("done",))
@@ -373,7 +447,7 @@ def _options_of_samples(options: dict[str, Any], fit: Mapping[str, Any]) -> dict
     return {**options, "sharpness": sharpness}
 
 
-@router.get("/jobs/{name}")
+@router.get("/jobs/{name}", **answers(JobState))
 def result_page(request: Request, site: OfSite, name: str) -> Response:
     """A synthesis: its progress, and once it is finished its images, warnings and downloads."""
     job = site.read_job(name)
@@ -391,21 +465,24 @@ def result_page(request: Request, site: OfSite, name: str) -> Response:
     )
 
 
-@router.post("/jobs/{name}/cancel")
+@router.post("/jobs/{name}/cancel", **answers(Listed))
 def cancel(site: OfSite, name: str) -> Response:
     """Cancel a job that waits or runs; of one that has ended nothing changes."""
     site.jobs.end(name, "cancelled")
     return RedirectResponse("/", SEE_OTHER)
 
 
-@router.post("/jobs/{name}/delete")
+@router.post("/jobs/{name}/delete", **answers(Listed))
 def delete(site: OfSite, name: str) -> Response:
     """Remove a job with its files."""
     site.jobs.remove(name)
     return RedirectResponse("/", SEE_OTHER)
 
 
-@router.get("/jobs/{name}/{kind}/{file}")
+@router.get(
+    "/jobs/{name}/{kind}/{file}",
+    **answers(description="An image as NIfTI", content={"application/gzip": {}}),
+)
 def image(site: OfSite, name: str, kind: str, file: str) -> Response:
     """An image as voxlate synth writes it (kind images), or one of the viewer (kind views)."""
     site.find_job(name, ("synthesise",), ("done",))
@@ -418,11 +495,14 @@ def image(site: OfSite, name: str, kind: str, file: str) -> Response:
     return FileResponse(path, media_type="application/gzip", filename=file)
 
 
-@router.get("/jobs/{name}/{file}")
-def other_file(site: OfSite, name: str, file: str) -> Response:
+@router.get(
+    "/jobs/{name}/{file}",
+    **answers(description="report.html or dicom.zip", content={"application/octet-stream": {}}),
+)
+def other_file(request: Request, site: OfSite, name: str, file: str) -> Response:
     """The report, or the DICOM series as an archive. The report is saved and not shown: its styles are inline."""
     job = site.jobs.read(name)
     path = site.jobs.folder(name) / file
     if file not in DOWNLOADS or job.state != "done" or not path.is_file():
-        return site.error(404, NO_PAGE)
+        return site.error(request, 404, NO_PAGE)
     return FileResponse(path, filename=f"{name}_{file}")

@@ -1,0 +1,181 @@
+"""3D Slicer: synthesise a CT (or another modality) of a volume by a running `voxlate serve`.
+
+Research software, not a medical device. Install: Edit > Application Settings > Modules > Additional module paths, add
+this folder, and restart Slicer. The volume goes to the server of the printed address and nowhere else.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import qt
+import slicer
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+
+sys.path.append(str(Path(__file__).parent))
+from voxlate_client import Client, VoxlateError
+
+WINDOW_HU = (400.0, 40.0)  # width and level of soft tissue
+NOTICE = "Synthetic image. Research use only, not for diagnosis or treatment."
+
+
+class VoxlateSynthesis(ScriptedLoadableModule):
+    """The entry of Slicer's list of modules."""
+
+    def __init__(self, parent):
+        super().__init__(parent)
+        parent.title = "Voxlate synthesis"
+        parent.categories = ["Converters"]
+        parent.dependencies = []
+        parent.contributors = ["voxlate"]
+        parent.helpText = f"Sends a volume to a running <b>voxlate serve</b> and loads the synthesised image, its interval and warnings. {NOTICE}"
+        parent.acknowledgementText = "Apache-2.0"
+
+
+class VoxlateSynthesisWidget(ScriptedLoadableModuleWidget):
+    """The panel: address, volume, contrast, model, and what the server says."""
+
+    def setup(self):
+        super().setup()
+        self.logic = VoxlateSynthesisLogic()
+        form = qt.QFormLayout()
+        self.layout.addLayout(form)
+        self.address = qt.QLineEdit()
+        self.address.placeholderText = "http://127.0.0.1:8765/enter?token=…"
+        form.addRow("Address that the server printed:", self.address)
+        self.connect = qt.QPushButton("Connect")
+        form.addRow(self.connect)
+        self.volume = slicer.qMRMLNodeComboBox()
+        self.volume.nodeTypes = ["vtkMRMLScalarVolumeNode"]
+        self.volume.addEnabled = self.volume.removeEnabled = False
+        self.volume.setMRMLScene(slicer.mrmlScene)
+        form.addRow("Volume:", self.volume)
+        self.contrast = qt.QComboBox()
+        self.contrast.editable = True
+        self.contrast.addItems(["t1", "t2", "flair", "pd", "tof", "mr", "ct", "cta"])
+        form.addRow("Contrast:", self.contrast)
+        self.model = qt.QComboBox()
+        form.addRow("Model:", self.model)
+        self.apply = qt.QPushButton("Synthesise")
+        self.apply.enabled = False
+        form.addRow(self.apply)
+        self.progress = qt.QProgressBar()
+        self.progress.visible = False
+        form.addRow(self.progress)
+        self.said = qt.QTextEdit()
+        self.said.readOnly = True
+        self.said.plainText = NOTICE
+        form.addRow(self.said)
+        self.connect.connect("clicked()", self.onConnect)
+        self.apply.connect("clicked()", self.onApply)
+        self.layout.addStretch(1)
+
+    def onConnect(self):
+        """Enter the server, and list its models."""
+        try:
+            models = self.logic.connect(self.address.text)
+        except VoxlateError as error:
+            slicer.util.errorDisplay(str(error))
+            return
+        self.address.text = ""  # the token is spent
+        self.model.clear()
+        self.model.addItem("the best that fits")
+        self.model.addItems(models)
+        self.apply.enabled = True
+
+    def onApply(self):
+        """Synthesise, and show the result with its warnings."""
+        node = self.volume.currentNode()
+        if node is None:
+            slicer.util.errorDisplay("Volume: expected one, found none. Load and choose a volume.")
+            return
+        model = "" if self.model.currentIndex == 0 else self.model.currentText
+        self.apply.enabled, self.progress.visible = False, True
+        try:
+            nodes, sentences = self.logic.synthesise(
+                node, self.contrast.currentText, model, self.tell
+            )
+            self.said.plainText = "\n".join([NOTICE, *sentences])
+            self.logic.show(node, nodes)
+        except VoxlateError as error:
+            slicer.util.errorDisplay(str(error))
+        finally:
+            self.apply.enabled, self.progress.visible = True, False
+
+    def tell(self, stage, percent):
+        """Show how far the server is."""
+        self.progress.format = stage
+        self.progress.maximum = 0 if percent is None else 100
+        self.progress.value = percent or 0
+        slicer.app.processEvents()
+
+
+class VoxlateSynthesisLogic(ScriptedLoadableModuleLogic):
+    """From a volume node to the nodes of a result."""
+
+    client = None
+
+    def connect(self, address):
+        """Enter a server; returns the labels of its models."""
+        self.client = Client(address)
+        return self.client.models()
+
+    def synthesise(self, node, contrast, model="", tell=lambda stage, percent: None):
+        """The nodes of the synthesised images and of their intervals by name, and the sentences of the server on them.
+
+        Raises VoxlateError where the volume has a transform, and for every refusal of the server.
+        """
+        if self.client is None:
+            raise VoxlateError("address: expected a connection, found none. Press Connect first.")
+        if node.GetParentTransformNode() is not None:
+            raise VoxlateError(
+                f"{node.GetName()}: expected a volume without a transform, found one. Harden the transform first."
+            )
+        with tempfile.TemporaryDirectory() as folder:
+            scan = Path(folder) / f"{contrast.strip().lower() or 'mr'}.nii.gz"
+            if not slicer.util.saveNode(node, str(scan)):
+                raise VoxlateError(
+                    f"{node.GetName()}: expected a volume that can be saved, found another."
+                )
+            result = self.client.synthesise({scan.name: scan.read_bytes()}, model, tell)
+            nodes = {}
+            for name, url in result["images"].items():
+                path = Path(folder) / f"{name}.nii.gz"
+                path.write_bytes(self.client.read(url))
+                title = f"{node.GetName()}: {name} (synthetic)"
+                nodes[name] = slicer.util.loadVolume(str(path), {"name": title, "show": False})
+                nodes[name].SetDescription(NOTICE)
+        self.client.delete(result)
+        sentences = [result["use"], *result["expected"]]
+        sentences += [f"{said['grade']}: {said['text']}" for said in result["warnings"]]
+        return nodes, [sentence for sentence in sentences if sentence]
+
+    def show(self, source, nodes):
+        """The first image over its source, with the window of soft tissue where it is a CT."""
+        image = next(iter(nodes.values()))
+        for name, node in nodes.items():
+            display = node.GetDisplayNode()
+            if name.startswith("ct") and display is not None:
+                display.AutoWindowLevelOff()
+                display.SetWindowLevel(*WINDOW_HU)
+        slicer.util.setSliceViewerLayers(background=source, foreground=image, foregroundOpacity=0.5)
+
+
+class VoxlateSynthesisTest(ScriptedLoadableModuleTest):
+    """Slicer's own test of the module, without a server."""
+
+    def runTest(self):
+        """A wrong address is one sentence."""
+        slicer.mrmlScene.Clear()
+        said = ""
+        try:
+            VoxlateSynthesisLogic().connect("http://127.0.0.1:1")
+        except VoxlateError as error:
+            said = str(error)
+        assert said.startswith("address: expected what")
+        self.delayDisplay("Test passed")
