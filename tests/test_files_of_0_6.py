@@ -12,9 +12,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from voxlate.cases.prepared import open_cohort
+from voxlate.comparing.compare import compare
 from voxlate.formats.io import read_volume
 from voxlate.images.mask import foreground
-from voxlate.scoring.compare import compare
 from voxlate.synthesis.model import load
 from voxlate.system.files import read_json
 

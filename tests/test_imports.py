@@ -9,7 +9,7 @@ from sources import files, nodes, text_of
 # A folder may import folders of lower levels and itself; diffusion, images and nets do not know each other.
 LEVELS = {
     "system": 0, "options": 1, "items": 1, "batch": 2, "diffusion": 3, "images": 3, "nets": 3, "starters": 3, "formats": 4, "methods": 4,
-    "executors": 4, "pacs": 5, "phantoms": 5, "cohorts": 5, "consumers": 5, "cases": 6, "batches": 7, "recipe": 8, "scoring": 9,
+    "executors": 4, "pacs": 5, "phantoms": 5, "cohorts": 5, "consumers": 5, "cases": 6, "batches": 7, "recipe": 8, "scoring": 9, "comparing": 10,
     "training": 10, "planning": 11, "trust": 11, "synthesis": 12, "delivery": 13, "carry": 13, "reports": 14, "api": 15,
     "web": 16, "cli": 17, "__main__": 18,
 }  # fmt: skip

@@ -11,10 +11,10 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from test_report import Page
 
+from voxlate.comparing.compare import compare
 from voxlate.formats.io import write_volume
 from voxlate.images.grid import Volume
 from voxlate.reports.comparison import MOST_CASES, plane_charts, write_page
-from voxlate.scoring.compare import compare
 from voxlate.scoring.evaluate import evaluate
 from voxlate.system.messages import message
 

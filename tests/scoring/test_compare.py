@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from voxlate.scoring.compare import compare
+from voxlate.comparing.compare import compare
 from voxlate.system.errors import BadInput
 from voxlate.system.statistics import holm, least_p, wilcoxon_p
 

@@ -9,10 +9,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from voxlate.batches.slice_filter import SliceFilter
+from voxlate.comparing.compare import compare
 from voxlate.formats.io import write_volume
 from voxlate.images.grid import Volume
 from voxlate.reports.page import report
-from voxlate.scoring.compare import compare
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.metrics import psnr, ssim
 from voxlate.scoring.scopes import Cut, crop_place

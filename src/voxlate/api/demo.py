@@ -15,11 +15,11 @@ from voxlate.api.entry import command
 from voxlate.api.images import compare, evaluate, load, report, synthesise
 from voxlate.api.progress import Feedback, Reporter, report_to
 from voxlate.api.training import calibrate, train
+from voxlate.comparing.compare import Comparison
 from voxlate.formats.io import read_volume
 from voxlate.images.grid import canonical
 from voxlate.images.pictures import montage, palette, shades
 from voxlate.options.phantom import PhantomOptions
-from voxlate.scoring.compare import Comparison
 from voxlate.scoring.tables import Scores
 from voxlate.system.errors import BadInput
 from voxlate.system.files import HIGH, LOW

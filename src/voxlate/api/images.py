@@ -11,6 +11,8 @@ from rich.text import Text
 from voxlate.api.entry import command
 from voxlate.api.next_steps import after_completing, after_synthesis
 from voxlate.api.progress import Feedback, report_to
+from voxlate.comparing.compare import Comparison
+from voxlate.comparing.compare import compare as compare_scores
 from voxlate.delivery.archive import fetch_inputs, store_answers
 from voxlate.delivery.archive import serve as answer_studies
 from voxlate.delivery.consumers import Converted
@@ -30,8 +32,6 @@ from voxlate.reports.comparison import write_page
 from voxlate.reports.page import report as report_images
 from voxlate.reports.prepared import report_prepared
 from voxlate.scoring.captions import training_note, truth_messages
-from voxlate.scoring.compare import Comparison
-from voxlate.scoring.compare import compare as compare_scores
 from voxlate.scoring.evaluate import evaluate as score_images
 from voxlate.scoring.scored_images import images_in, is_map
 from voxlate.scoring.tables import Scores

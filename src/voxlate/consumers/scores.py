@@ -1,13 +1,10 @@
 """Errors of a CT in the units of its users as further scopes of an evaluation: `evaluate --for proton,pet,ultrasound`."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 from voxlate.consumers.errors import FROM, attenuation_errors, range_errors, skull_errors
 from voxlate.consumers.tissues import default_table
 from voxlate.images.grid import Volume
-from voxlate.system.arrays import Bool
-from voxlate.system.errors import BadInput
 
 RULES = {
     "proton": "water-equivalent depths at the plane through the body's centre, on rays 10 mm apart from 36 gantry angles, by the default table of stopping power",
@@ -49,50 +46,11 @@ ultrasound.unmatched_{side}       Rays without a pair, {side}    –     lower  
 TABLES: tuple[str, ...] = (_TABLE, *(_OF_A_SIDE.format(side=side) for side in FROM))
 
 
-@dataclass(frozen=True)
-class Consumer:
-    """A user of CTs; name: a key of RULES; pictures: it has none of its own."""
+Errors = Callable[[Volume, Volume, Mapping[str, Volume]], Mapping[str, float]]
 
-    name: str
-    pictures: str = ""
-
-    def rule(self, *_: object) -> str:
-        """A sentence for the caption and metrics.json."""
-        return RULES[self.name]
-
-    def score(
-        self,
-        truth: Volume,
-        image: Volume,
-        mask: Bool | None,
-        case: object,
-        ends: Mapping[str, Volume],
-    ) -> Mapping[str, float]:
-        """The errors of an image by key; truth, image: canonical, on one grid; ends: "low" and "high" of its intervals.
-
-        Raises BadInput for images in other units than HU.
-        """
-        if truth.unit != "HU":
-            raise BadInput(
-                f"--for {self.name}: expected a CT in HU, found {truth.modality} in {truth.unit}. Score the CT alone, or drop --for."
-            )
-        found = _ERRORS[self.name](truth, image, ends)
-        return {f"{self.name}.{key}": value for key, value in found.items()}
-
-
-_ERRORS = {
+# Of a true CT and an image on its grid, canonical and in HU, and of "low" and "high" of the image's intervals or none.
+ERRORS: dict[str, Errors] = {
     "proton": lambda truth, image, ends: range_errors(truth, image, default_table("rsp"), ends),
-    "pet": lambda truth, image, ends: attenuation_errors(truth, image, ends=ends),
+    "pet": attenuation_errors,
     "ultrasound": lambda truth, image, _: skull_errors(truth, image),
 }
-
-
-def consumers_from(names: str | None, regions: Collection[str]) -> list[Consumer]:
-    """The users of these names, with commas between, each once; raises BadInput for other names, and for those of regions."""
-    chosen = dict.fromkeys(filter(None, (names or "").split(",")))
-    for name in chosen:
-        if name not in RULES or name in regions:
-            raise BadInput(
-                f"--for: expected some of {','.join(RULES)}, and no region of that name, found {name!r}. Choose of these."
-            )
-    return [Consumer(name) for name in chosen]

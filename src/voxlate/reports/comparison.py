@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from voxlate.comparing.tables import comparison_tables
 from voxlate.reports.curves import Point, plane_chart
 from voxlate.reports.page import render, scores_in
 from voxlate.reports.pictures import sections_of
-from voxlate.scoring.comparison_tables import comparison_tables
 from voxlate.scoring.metrics import METRIC_OF
 from voxlate.system.files import write_text
 

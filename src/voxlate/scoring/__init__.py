@@ -1,4 +1,4 @@
-"""Scores of syntheses against the truth, their tables, and paired tests between methods.
+"""Scores of syntheses against the truth, and their tables.
 
 This folder neither runs models nor writes pages.
 """

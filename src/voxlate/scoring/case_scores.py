@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from voxlate.cases.naive import Baselines
-from voxlate.consumers.scores import Consumer
 from voxlate.formats.io import content_hash, is_there
 from voxlate.images.grid import Grid, Volume
 from voxlate.images.mask import foreground
@@ -55,7 +54,7 @@ class Rules:
 
     asked: EvaluateOptions
     regions: tuple[Region, ...]
-    scopes: tuple[Scope | Evaluator | Consumer, ...]
+    scopes: tuple[Scope | Evaluator, ...]
     cut: Cut
     window_hu: tuple[float, float]
     features: Features | None

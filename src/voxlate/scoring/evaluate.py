@@ -13,7 +13,6 @@ from voxlate.cohorts.case_files import CaseFiles
 from voxlate.cohorts.find import find_cohort
 from voxlate.cohorts.slice_lists import require_patients
 from voxlate.cohorts.split import check_known
-from voxlate.consumers.scores import Consumer
 from voxlate.executors.choose import choose_executor
 from voxlate.executors.job import Context, Executor, Progress, case_sentence, no_report, run_cases
 from voxlate.formats.io import content_hash, is_there, read_volume
@@ -164,7 +163,7 @@ def _rules(asked: EvaluateOptions, out: Path, items: Sequence[Item]) -> Rules:
 
 def rules_of(
     asked: EvaluateOptions,
-) -> tuple[tuple[Region, ...], tuple[Scope | Evaluator | Consumer, ...], SliceFilter | None]:
+) -> tuple[tuple[Region, ...], tuple[Scope | Evaluator, ...], SliceFilter | None]:
     """The regions, the scopes and the slices that count; raises BadInput for texts that name none."""
     if asked.align and NAME in (asked.regions or {}):
         raise BadInput(f"--align: expected no region named {NAME}, found one. Rename the region.")

@@ -1,4 +1,4 @@
-"""The metrics of public challenges as further scopes of an evaluation, on the voxels as they are in the truth's file."""
+"""The metrics of public challenges, and errors in the units of users of CTs, as further scopes of an evaluation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 
 from voxlate.cohorts.case_files import CaseFiles
+from voxlate.consumers import scores as consumers
 from voxlate.formats.io import read_volume
 from voxlate.images.challenges import CHALLENGES
 from voxlate.images.grid import Volume, orient
@@ -20,12 +21,12 @@ SYNTHRAD = (
 BRASYN = (
     "conventions of its published script: each image over its own percentiles, by the label map seg"
 )
-RULES = {"synthrad2023": SYNTHRAD, "synthrad2025": SYNTHRAD, "brasyn": BRASYN}
+RULES = {"synthrad2023": SYNTHRAD, "synthrad2025": SYNTHRAD, "brasyn": BRASYN, **consumers.RULES}
 
 
 @dataclass(frozen=True)
 class Evaluator:
-    """The evaluator of a challenge; name: a key of CHALLENGES; pictures: it has none of its own."""
+    """A challenge or a user of CTs; name: a key of RULES; pictures: it has none of its own."""
 
     name: str
     pictures: str = ""
@@ -42,16 +43,28 @@ class Evaluator:
         case: CaseFiles,
         ends: Mapping[str, Volume],
     ) -> Mapping[str, float]:
-        """The scores of an image by key; truth, image: canonical, in their own unit; mask: of the evaluation.
+        """The scores of an image by key; truth, image: canonical, on one grid, in their own unit.
 
-        Raises BadInput for an image in other units, and for a case without the mask or label map.
+        mask: of the evaluation; ends: "low" and "high" of the image's intervals, or none. Raises BadInput for an image
+        in other units, and for a case without the mask or label map.
         """
+        if truth.unit != "HU" and self.name != "brasyn":
+            option = "for" if self.name in consumers.ERRORS else "score"
+            raise BadInput(
+                f"--{option} {self.name}: expected a CT in HU, found {truth.modality} in {truth.unit}. Drop it for this modality."
+            )
+        if self.name in consumers.ERRORS:
+            scores = consumers.ERRORS[self.name](truth, image, ends)
+        else:
+            scores = self._challenge(truth, image, mask, case)
+        return {f"{self.name}.{key}": value for key, value in scores.items()}
+
+    def _challenge(
+        self, truth: Volume, image: Volume, mask: Bool | None, case: CaseFiles
+    ) -> Mapping[str, float]:
+        """The scores of a challenge, on the voxels as they are in the truth's file."""
         if self.name == "brasyn":
             mask = self._tumour(truth, case)
-        elif truth.unit != "HU":
-            raise BadInput(
-                f"--score {self.name}: expected a CT in HU, found {truth.modality} in {truth.unit}. Drop it for this modality."
-            )
         elif mask is None:
             mask = mask_of("cohort", truth, case)
         assert mask is not None
@@ -63,8 +76,7 @@ class Evaluator:
             return orient(replace(truth, data=values.astype(np.float32)[None]), axes).data[0]
 
         a, b = as_stored(truth.data[0]), as_stored(image.data[0])
-        scores = CHALLENGES[self.name](a, b, as_stored(mask) > 0)
-        return {f"{self.name}.{key}": value for key, value in scores.items()}
+        return CHALLENGES[self.name](a, b, as_stored(mask) > 0)
 
     def _tumour(self, truth: Volume, case: CaseFiles) -> Bool:
         if "seg" not in case.labels:

@@ -13,7 +13,7 @@ import numpy as np
 
 from voxlate.batches.slice_filter import SliceFilter, filter_slices
 from voxlate.cases.layout import CANONICAL, reorder_axes
-from voxlate.consumers.scores import Consumer, consumers_from
+from voxlate.consumers.scores import ERRORS
 from voxlate.images.challenges import CHALLENGES
 from voxlate.options.evaluate import CROP
 from voxlate.scoring.distances import RADIOLOGICAL
@@ -75,9 +75,7 @@ class Scope:
 
 
 EVERY = itertools.starmap(Scope, itertools.product(get_args(Area), get_args(Pictures)))
-SCOPES: dict[str, Scope | Evaluator | Consumer] = {
-    scope.name: scope for scope in EVERY if scope.name
-}
+SCOPES: dict[str, Scope | Evaluator] = {scope.name: scope for scope in EVERY if scope.name}
 SCOPES |= {name: Evaluator(name) for name in CHALLENGES}
 
 
@@ -138,9 +136,9 @@ def scopes_from(
     mask: object,
     regions: Collection[str] = (),
     consumers: str | None = None,
-) -> tuple[Scope | Evaluator | Consumer, ...]:
+) -> tuple[Scope | Evaluator, ...]:
     """The scopes of these names, each once, and those of --for; raises BadInput for other names, or if a mask is absent."""
-    scopes: list[Scope | Evaluator | Consumer] = []
+    scopes: list[Scope | Evaluator] = []
     for name in dict.fromkeys(names):
         if name not in SCOPES:
             raise BadInput(
@@ -155,11 +153,17 @@ def scopes_from(
                 f"--score {name}: expected no region of that name, found one. Rename the region."
             )
         scopes.append(SCOPES[name])
-    return (*scopes, *consumers_from(consumers, regions))
+    for name in dict.fromkeys(filter(None, (consumers or "").split(","))):
+        if name not in ERRORS or name in regions:
+            raise BadInput(
+                f"--for: expected some of {','.join(ERRORS)}, and no region of that name, found {name!r}. Choose of these."
+            )
+        scopes.append(Evaluator(name))
+    return tuple(scopes)
 
 
 def filter_from(
-    given: SliceFilter | str, mask: object, scopes: Iterable[Scope | Evaluator | Consumer]
+    given: SliceFilter | str, mask: object, scopes: Iterable[Scope | Evaluator]
 ) -> SliceFilter:
     """A slice filter, from the text of a TOML table as in a recipe's data.slices, with or without braces.
 
@@ -296,7 +300,7 @@ def _filter_text(chosen: SliceFilter) -> str:
 
 
 def check_pictures(
-    scopes: Iterable[Scope | Evaluator | Consumer], rows: Iterable[Mapping[str, Any]], cut: Cut
+    scopes: Iterable[Scope | Evaluator], rows: Iterable[Mapping[str, Any]], cut: Cut
 ) -> None:
     """Raise BadInput if a scope has no picture in any case; rows: all pictures."""
     pictured = {row["scope"] for row in rows}

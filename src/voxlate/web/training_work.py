@@ -11,12 +11,12 @@ from typing import Any
 from voxlate.api import cohorts, images, training
 from voxlate.api.next_steps import cohort_of
 from voxlate.api.progress import Reporter
+from voxlate.comparing.tables import comparison_tables
 from voxlate.options.layout import layout_of
 from voxlate.recipe import from_dict
 from voxlate.reports.comparison import write_page
 from voxlate.reports.page import report
 from voxlate.reports.prepared import report_prepared
-from voxlate.scoring.comparison_tables import comparison_tables
 from voxlate.scoring.tables import Tables, score_tables
 from voxlate.scoring.verdict import verdict_lines
 from voxlate.system.errors import BadInput

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from voxlate import __version__
+from voxlate.comparing.tables import comparison_tables
 from voxlate.recipe.provenance import provenance_of
-from voxlate.scoring.comparison_tables import comparison_tables
 from voxlate.scoring.documents import Document, Part, Row, Table, read_scores, rows_of
 from voxlate.scoring.metrics import Metric, metrics_of
 from voxlate.scoring.scored_images import check_unchanged

@@ -1,0 +1,1 @@
+"""Comparison of scored methods by paired tests."""
