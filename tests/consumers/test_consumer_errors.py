@@ -80,6 +80,29 @@ def test_a_thicker_skull_has_its_error_in_mm():
     assert found["thickness"] == pytest.approx(4, abs=0.5)
 
 
+def test_voxels_that_do_not_count_change_no_error():
+    truth, wrong = head(bone=0.0), shifted(head(bone=0.0), 20)
+    half = np.zeros(truth.grid.shape, bool)
+    half[:, :, :40] = True
+    mixed = Volume(np.where(half, wrong.data, -1000), truth.affine, "HU", "ct")  # covers one half
+    found = range_errors(truth, mixed, TABLE, {}, half)
+    share = float(TABLE(np.full((1, 1, 1), 20.0))[0, 0, 0]) - 1
+    assert found["bias"] == pytest.approx(share * found["range"], rel=1e-4)
+    assert range_errors(truth, mixed, TABLE, {})["bias"] < -10
+    assert attenuation_errors(truth, mixed, {}, half)["soft_error"] == pytest.approx(0.02, abs=1e-4)
+
+
+def test_a_crop_within_the_head_has_no_skull():
+    inner = (
+        slice(None),
+        *(slice(10, 40),) * 3,
+    )  # its corner is in air, its other sides in the brain
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    crop = Volume(head().data[inner], affine, "HU", "ct")
+    sides = {name.rpartition("_")[2] for name in skull_errors(crop, crop)}
+    assert sides.isdisjoint({"right", "front", "vertex"})  # where the crop ends in the brain
+
+
 @pytest.fixture
 def scored(tmp_path):
     """A synthesised head with 20 HU too much in all tissue, its interval of 30 HU on each side, and the cohort of the truth."""

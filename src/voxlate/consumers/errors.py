@@ -1,10 +1,11 @@
 """Errors of a synthesised CT in the units of its users: range in mm, attenuation in shares, thickness in mm.
 
-All compare a CT in HU with the true one on the same grid. The ends of its intervals are carried through: all voxels of a
+All compare a CT in HU with the true one on the same grid, where voxels count (counted: None for all). The ends of its intervals are carried through: all voxels of a
 ray are at the same end at once, because errors along a ray mostly have one sign (docs/guides/consumers.md).
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from voxlate.consumers.tables import Table
 from voxlate.consumers.ultrasound import skull_of, skull_rays
 from voxlate.images.grid import Grid, Volume
 from voxlate.images.mask import BODY_HU, foreground
+from voxlate.system.arrays import Bool
 
 GANTRY_STEP = 10  # degrees
 RAYS_MM = 10.0
@@ -25,14 +27,18 @@ FROM = {"left": "90", "right": "270", "front": "0", "back": "180", "vertex": "0,
 
 
 def range_errors(
-    truth: Volume, image: Volume, table: Table, ends: Mapping[str, Volume]
+    truth: Volume,
+    image: Volume,
+    table: Table,
+    ends: Mapping[str, Volume],
+    counted: Bool | None = None,
 ) -> dict[str, float]:
     """Errors of proton range over rays 10 mm apart from gantry angles 10 degrees apart, in mm of water.
 
     A range ends in the plane through the centre of the body that is perpendicular to the beam; its error is the
     difference of the water-equivalent depths there, with the skin of each CT. ends: "low" and "high", or none.
     """
-    body, own = foreground(truth), foreground(image)
+    body, own = _body(truth, counted), _body(image, counted)
     if not body.any():
         missed_body()
     rsp = {name: table(ct.data[0]) for name, ct in {"image": image, **ends}.items()}
@@ -91,15 +97,25 @@ def _depths_of_target(
     return found
 
 
+def _body(ct: Volume, counted: Bool | None) -> Bool:
+    """The body in a CT, as far as its voxels count."""
+    body: Bool = foreground(ct)
+    return body if counted is None else body & counted
+
+
 def attenuation_errors(
-    truth: Volume, image: Volume, ends: Mapping[str, Volume], kvp: float = 120
+    truth: Volume,
+    image: Volume,
+    ends: Mapping[str, Volume],
+    counted: Bool | None = None,
+    kvp: float = 120,
 ) -> dict[str, float]:
     """Errors of attenuation at 511 keV by tissue, as shares: air, soft tissue and bone by the HU of the truth.
 
     Inside the body. The error of soft tissue and bone is relative to the true attenuation, that of air, which has none,
     to that of water. ends: "low" and "high", or none.
     """
-    hu, inside = truth.data[0], foreground(truth)
+    hu, inside = truth.data[0], _body(truth, counted)
     true, mu = mu_511(hu, kvp), mu_511(image.data[0], kvp)
     bounds = {name: mu_511(volume.data[0], kvp) for name, volume in ends.items()}
     tissues = {
@@ -121,15 +137,22 @@ def attenuation_errors(
     return found
 
 
-def skull_errors(truth: Volume, image: Volume, aperture_mm: float = 60.0) -> dict[str, float]:
+def _head(ct: Volume, counted: Bool | None) -> Volume:
+    """The CT in air, with water where its body does not count: a ray that begins there begins within the head."""
+    body = foreground(ct)
+    head = clear_outside(ct, body)
+    return head if counted is None else replace(head, data=np.where(body & ~counted, 0, head.data))
+
+
+def skull_errors(
+    truth: Volume, image: Volume, counted: Bool | None = None, aperture_mm: float = 60.0
+) -> dict[str, float]:
     """Errors of the skull's thickness (mm) and density ratio on the same rays, by side and as means over sides.
 
     Rays that meet the skull in one CT alone are counted, and have no thickness. Sides where the scan is cut off before
     the skull are left out.
     """
-    cts = {
-        name: clear_outside(ct, foreground(ct)) for name, ct in (("truth", truth), ("image", image))
-    }
+    cts = {"truth": _head(truth, counted), "image": _head(image, counted)}
     skulls = {name: skull_of(ct) for name, ct in cts.items()}
     found = dict[str, float]()
     for side, beam in FROM.items():

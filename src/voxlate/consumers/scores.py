@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from voxlate.consumers.errors import FROM, attenuation_errors, range_errors, skull_errors
 from voxlate.consumers.tissues import default_table
 from voxlate.images.grid import Volume
+from voxlate.system.arrays import Bool
 
 RULES = {
     "proton": "water-equivalent depths at the plane through the body's centre, on rays 10 mm apart from 36 gantry angles, by the default table of stopping power",
@@ -46,11 +47,14 @@ ultrasound.unmatched_{side}       Rays without a pair, {side}    –     lower  
 TABLES: tuple[str, ...] = (_TABLE, *(_OF_A_SIDE.format(side=side) for side in FROM))
 
 
-Errors = Callable[[Volume, Volume, Mapping[str, Volume]], Mapping[str, float]]
+Errors = Callable[[Volume, Volume, Mapping[str, Volume], Bool | None], Mapping[str, float]]
 
-# Of a true CT and an image on its grid, canonical and in HU, and of "low" and "high" of the image's intervals or none.
+# Of a true CT and an image on its grid, canonical and in HU, of "low" and "high" of the image's intervals or none, and of
+# the voxels that count.
 ERRORS: dict[str, Errors] = {
-    "proton": lambda truth, image, ends: range_errors(truth, image, default_table("rsp"), ends),
+    "proton": lambda truth, image, ends, counted: range_errors(
+        truth, image, default_table("rsp"), ends, counted
+    ),
     "pet": attenuation_errors,
-    "ultrasound": lambda truth, image, _: skull_errors(truth, image),
+    "ultrasound": lambda truth, image, _, counted: skull_errors(truth, image, counted),
 }

@@ -177,7 +177,8 @@ def skull_rays(
     """Thickness and density ratio of the skull on parallel rays within a round aperture around the centre of its vault.
 
     around: the skull whose vault it is, by default the same. Thickness is along the ray, so that a skull that is met
-    obliquely is thicker; rays that run longer than MOST_RUN_MM in bone meet no skull.
+    obliquely is thicker; rays that run longer than MOST_RUN_MM in bone meet no skull, and none does where most begin inside
+    the body.
     """
     frame = frame_of(grid, direction)
     voxels = np.argwhere(skull if around is None else around)[:, ::-1]
@@ -190,15 +191,21 @@ def skull_rays(
     within = np.hypot(u, v) <= aperture_mm / 2 + 1e-6
     first = before_grid(grid, frame)
     starts = frame.ras(np.stack([u[within] + u0, v[within] + v0, 0 * u[within] + first], axis=1))
-    entry = np.full((len(starts), 3), np.nan)
+    entry, begin_inside = np.full((len(starts), 3), np.nan), 0
     thickness, ratio = np.full((2, len(starts)), np.nan)
     for part in walk(grid, starts, direction):
         values, inside = hu.reshape(-1)[part.voxels], skull.reshape(-1)[part.voxels]
+        first_voxels = values[np.arange(len(values)), (part.lengths_mm > 0).argmax(axis=1)]
+        begin_inside += int((first_voxels > BODY_HU).sum())
         for row, ray in enumerate(range(part.rays.start, part.rays.stop)):
             found = _first_bone(part.depths_mm[row], values[row], inside[row])
             if found is not None and found[1] <= MOST_RUN_MM:
                 entry[ray] = starts[ray] + found[0] * direction
                 thickness[ray], ratio[ray] = found[1:]
+    if 2 * begin_inside > len(
+        starts
+    ):  # the scan shows a part within the head, whose bone is not the vault
+        thickness[:] = np.nan
     return SkullRays(entry, thickness, ratio)
 
 

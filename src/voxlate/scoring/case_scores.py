@@ -358,7 +358,7 @@ def _score(truth: Truth, answer: str, image: Volume, pair: ImagePair, functions:
             scores |= score_scope(scope, pair, truth.voxels, functions, pictures)
         else:
             ends = truth.ends if answer == SYNTHESIS else {}
-            scores |= scope.score(truth.volume, image, truth.mask, case, ends)
+            scores |= scope.score(truth.volume, image, truth.mask, case, ends, truth.inside)
     return Row(case.case, case.patient, item.modality, answer, scores, len(values), pictures)
 
 

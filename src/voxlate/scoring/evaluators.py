@@ -31,9 +31,10 @@ class Evaluator:
     name: str
     pictures: str = ""
 
-    def rule(self, *_: object) -> str:
+    def rule(self, mask: str | None, _: object) -> str:
         """A sentence for the caption and metrics.json."""
-        return RULES[self.name]
+        in_mask = self.name in consumers.ERRORS and mask is not None
+        return f"{RULES[self.name]}{f'; all in the mask {mask}' if in_mask else ''}"
 
     def score(
         self,
@@ -42,10 +43,12 @@ class Evaluator:
         mask: Bool | None,
         case: CaseFiles,
         ends: Mapping[str, Volume],
+        counted: Bool | None,
     ) -> Mapping[str, float]:
         """The scores of an image by key; truth, image: canonical, on one grid, in their own unit.
 
-        mask: of the evaluation; ends: "low" and "high" of the image's intervals, or none. Raises BadInput for an image
+        mask: of the evaluation; ends: "low" and "high" of the image's intervals, or none; counted: the voxels of the mask
+        that the image covers, None for all. Raises BadInput for an image
         in other units, and for a case without the mask or label map.
         """
         if truth.unit != "HU" and self.name != "brasyn":
@@ -54,7 +57,7 @@ class Evaluator:
                 f"--{option} {self.name}: expected a CT in HU, found {truth.modality} in {truth.unit}. Drop it for this modality."
             )
         if self.name in consumers.ERRORS:
-            scores = consumers.ERRORS[self.name](truth, image, ends)
+            scores = consumers.ERRORS[self.name](truth, image, ends, counted)
         else:
             scores = self._challenge(truth, image, mask, case)
         return {f"{self.name}.{key}": value for key, value in scores.items()}
