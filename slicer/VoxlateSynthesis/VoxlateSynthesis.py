@@ -64,6 +64,9 @@ class VoxlateSynthesisWidget(ScriptedLoadableModuleWidget):
         self.apply = qt.QPushButton("Synthesise")
         self.apply.enabled = False
         form.addRow(self.apply)
+        self.cancel = qt.QPushButton("Cancel")
+        self.cancel.visible = False
+        form.addRow(self.cancel)
         self.progress = qt.QProgressBar()
         self.progress.visible = False
         form.addRow(self.progress)
@@ -73,6 +76,7 @@ class VoxlateSynthesisWidget(ScriptedLoadableModuleWidget):
         form.addRow(self.said)
         self.connect.connect("clicked()", self.onConnect)
         self.apply.connect("clicked()", self.onApply)
+        self.cancel.connect("clicked()", self.onCancel)
         self.layout.addStretch(1)
 
     def onConnect(self):
@@ -95,7 +99,8 @@ class VoxlateSynthesisWidget(ScriptedLoadableModuleWidget):
             slicer.util.errorDisplay("Volume: expected one, found none. Load and choose a volume.")
             return
         model = "" if self.model.currentIndex == 0 else self.model.currentText
-        self.apply.enabled, self.progress.visible = False, True
+        self.apply.enabled, self.cancelled = False, False
+        self.progress.visible = self.cancel.visible = True
         try:
             nodes, sentences = self.logic.synthesise(
                 node, self.contrast.currentText, model, self.tell
@@ -105,7 +110,12 @@ class VoxlateSynthesisWidget(ScriptedLoadableModuleWidget):
         except VoxlateError as error:
             slicer.util.errorDisplay(str(error))
         finally:
-            self.apply.enabled, self.progress.visible = True, False
+            self.apply.enabled = True
+            self.progress.visible = self.cancel.visible = False
+
+    def onCancel(self):
+        """End the job at the next look at it."""
+        self.cancelled = True
 
     def tell(self, stage, percent):
         """Show how far the server is."""
@@ -113,6 +123,8 @@ class VoxlateSynthesisWidget(ScriptedLoadableModuleWidget):
         self.progress.maximum = 0 if percent is None else 100
         self.progress.value = percent or 0
         slicer.app.processEvents()
+        if self.cancelled:
+            raise VoxlateError("The synthesis was cancelled.")
 
 
 class VoxlateSynthesisLogic(ScriptedLoadableModuleLogic):
@@ -138,7 +150,9 @@ class VoxlateSynthesisLogic(ScriptedLoadableModuleLogic):
             )
         with tempfile.TemporaryDirectory() as folder:
             scan = Path(folder) / f"{contrast.strip().lower() or 'mr'}.nii.gz"
-            if not slicer.util.saveNode(node, str(scan)):
+            # exportNode (Slicer 5) leaves the node's own file name as it is
+            write = getattr(slicer.util, "exportNode", slicer.util.saveNode)
+            if not write(node, str(scan)):
                 raise VoxlateError(
                     f"{node.GetName()}: expected a volume that can be saved, found another."
                 )

@@ -9,6 +9,7 @@ Research software, not a medical device. /openapi.json of the server states all 
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import http.cookiejar
 import json
@@ -41,7 +42,8 @@ class Client:
             )
         self.base = f"{parts.scheme}://{parts.netloc}"
         cookies = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
-        self._opener = urllib.request.build_opener(cookies)
+        # no proxy of the environment: scans and the token go to this server and nowhere else
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), cookies)
         self._ask("/enter?" + urllib.parse.urlencode({"token": token}))
 
     def models(self) -> list[str]:
@@ -78,27 +80,34 @@ class Client:
             fit = self._choose(checked, model)
             form = {"run": fit["label"], **options}
             asked = urllib.parse.urlencode(form).encode()
-            job = self._ask(f"{checked['url']}/synthesise", asked)
-            return self.wait(job, tell)
+            result = self.wait(self._ask(f"{checked['url']}/synthesise", asked), tell)
         finally:
-            self.delete(checked)
+            with contextlib.suppress(VoxlateError):  # the error before says more
+                self.delete(checked)
+        known = [said for said in fit["warnings"] if said not in result["warnings"]]
+        return {**result, "warnings": known + result["warnings"]}
 
     def wait(
         self, job: Mapping[str, Any], tell: Tell = lambda stage, percent: None
     ) -> dict[str, Any]:
         """The state of a job when it has ended; raises VoxlateError where it failed. tell: called with state and percent."""
-        while True:
+        try:
             state = self._ask(job["url"])
             tell(f"{state['kind']}: {state['state']}", state["percent"])
-            if state["state"] == "done":
-                return state
-            if state["state"] in ("failed", "cancelled"):
-                self.delete(state)
-                raise VoxlateError(
-                    state["why"]
-                    or f"{state['title']}: the job was cancelled on the page. Start it again."
-                )
-            time.sleep(WAIT_SECONDS)
+            while state["state"] in ("queued", "running"):
+                time.sleep(WAIT_SECONDS)
+                state = self._ask(job["url"])
+                tell(f"{state['kind']}: {state['state']}", state["percent"])
+        except BaseException:  # also Ctrl-C: nobody waits for the job any more
+            with contextlib.suppress(VoxlateError):
+                self.delete(job)
+            raise
+        if state["state"] == "done":
+            return state
+        self.delete(state)
+        raise VoxlateError(
+            state["why"] or f"{state['title']}: the job was cancelled on the page. Start it again."
+        )
 
     def read(self, url: str) -> bytes:
         """The content of a file of a result, such as result["images"]["ct"]."""
@@ -136,17 +145,23 @@ class Client:
             with self._opener.open(request, timeout=TIMEOUT_SECONDS) as answer:
                 return answer.read()
         except urllib.error.HTTPError as error:
-            raise VoxlateError(_sentence(error)) from error
+            raise VoxlateError(self._sentence(error)) from error
         except (OSError, http.client.HTTPException) as error:
+            if isinstance(getattr(error, "reason", error), ConnectionRefusedError):
+                raise VoxlateError(
+                    f"{self.base}: expected a running `voxlate serve`, found none. Start it, and give its new address."
+                ) from error
             raise VoxlateError(
-                f"{self.base}: expected a running `voxlate serve`, found none ({error}). Start it, and give its new address."
+                f"{self.base}: expected a whole answer within {TIMEOUT_SECONDS:g} s, found a connection that ended ({error}). Look at the terminal of the server, and try again."
             ) from error
 
-
-def _sentence(error: urllib.error.HTTPError) -> str:
-    """The sentence of a refusal, which is JSON or plain text."""
-    text = error.read().decode(errors="replace").strip()
-    try:
-        return json.loads(text)["error"]
-    except (ValueError, KeyError, TypeError):
-        return text or f"{error.url}: expected an answer, found the status {error.code}. Try again."
+    def _sentence(self, error: urllib.error.HTTPError) -> str:
+        """The sentence of a refusal, which is JSON or plain text; never the address, which may hold the token."""
+        text = error.read().decode(errors="replace").strip()
+        try:
+            return json.loads(text)["error"]
+        except (ValueError, KeyError, TypeError):
+            return (
+                text
+                or f"{self.base}: expected an answer, found the status {error.code}. Try again."
+            )

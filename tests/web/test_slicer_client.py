@@ -94,6 +94,42 @@ def test_a_script_gets_the_images_of_voxlate_synth_and_leaves_nothing_behind(
         client_file.Client(server)  # the token is spent
 
 
+def test_scans_and_token_go_to_no_proxy_of_the_environment(server, client_file, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert client_file.Client(server).models() == ["run"]
+
+
+def test_who_stops_to_wait_leaves_no_job_and_the_warnings_of_the_check_are_kept(
+    server, client_file, cohort
+):
+    client = client_file.Client(server)
+    scan = {"scan.nii.gz": (cohort / "case1" / "t1.nii.gz").read_bytes()}
+
+    def stop(stage, percent):
+        if stage.startswith("synthesise"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        client.synthesise(scan, tell=stop)
+    assert client._ask("/")["jobs"] == []
+    said = client.synthesise(scan, steps=1)["warnings"]
+    assert any("taken as t1" in one["text"] for one in said)
+
+
+def test_a_connection_that_ends_is_no_absent_server_and_names_no_token(client_file):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def hang_up():
+            listening.accept()[0].close()
+
+        threading.Thread(target=hang_up).start()
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}/enter?token=secret"
+        with pytest.raises(client_file.VoxlateError, match="expected a whole answer") as refused:
+            client_file.Client(address)
+    assert "secret" not in str(refused.value)
+
+
 def test_a_scan_that_no_model_takes_is_refused_with_its_reason(server, client_file, tmp_path):
     client = client_file.Client(server)
     odd = nib.Nifti1Image(np.full((4, 4, 4), np.nan, np.float32), np.eye(4))
