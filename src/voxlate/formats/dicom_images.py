@@ -237,8 +237,9 @@ def _derive(
     placement = place_volume(volume, like, slices)
     in_hu = volume.unit == "HU"
     values, slope = _store(placement.data, volume.unit, out)
-    peak = max(float(np.percentile(placement.data, 99.5)), slope)
-    low, high = WINDOW_HU if in_hu else (0.0, peak)
+    low, high = WINDOW_HU
+    if not in_hu:
+        low, high = 0.0, max(float(np.percentile(placement.data, 99.5)), slope)
     modality = "CT" if in_hu else "MR"
     _, rows, columns = values.shape
     series = fill(
