@@ -3,7 +3,8 @@
 Sources: composition and density: ICRU 44 and 46, Woodard and White 1986. CT number: Schneider, Pedroni and Lomax 1996
 (Phys. Med. Biol. 41:111), eq. 8; PHOTO and COHERENT are the ratios to its Klein-Nishina term that reproduce its CT
 numbers of fourteen tissues within 1 HU. Stopping power: Bethe's formula as in its eq. 1, with Bragg's rule; excitation energies of
-elements in compounds: ICRU 49.
+elements in compounds: ICRU 49. Adipose tissue, brain, blood, skin, cartilage and cortical bone have the composition,
+density and excitation energy of EGSnrc's density corrections; lung and air the composition of GATE's materials.
 """
 
 import math

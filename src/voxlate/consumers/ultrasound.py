@@ -1,6 +1,7 @@
 """Transcranial ultrasound: acoustic properties of the skull from HU, its thickness and its density ratio along a beam.
 
 Conversions by name, each with its source below. In all of them soft tissue and air are water: only the skull is converted.
+Coefficients are those of BabelBrain (k-Wave's density, Marsac, McDannold, the attenuation by porosity) and PRESTUS (k-Plan).
 Skull density ratio: Chang et al. 2016 (J. Neurosurg. 124:411): the mean over rays of the least HU (marrow) over the
 largest (cortical bone).
 """
