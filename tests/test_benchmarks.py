@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from voxlate.phantoms import write_cohort
+from voxlate.starters import names
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -134,3 +135,27 @@ def test_the_time_to_an_error_is_the_least_one_that_reaches_it():
     (missed,) = (line for line in lines if "ResEnc" in line)
     assert "2 min, 20%" in reached
     assert "%" not in missed
+
+
+def test_a_bragg_curve_falls_to_80_percent_at_its_range():
+    import dose_ranking
+
+    for range_mm in (30, 70, 150):
+        curve = dose_ranking.bragg(range_mm)
+        peak = int(curve.argmax())
+        falling = curve[peak:] / curve[peak]
+        at = np.interp(-0.8, -falling, dose_ranking.WATER_MM[peak:])
+        assert at == pytest.approx(range_mm, abs=0.05)  # Bortfeld 1997
+        assert 3 < curve[peak] / curve[0] < 5
+        # the two parts of the formula meet ten widths before the range
+        assert np.abs(np.diff(curve[: peak - 20])).max() < 0.04 * curve[0]
+
+
+@pytest.mark.slow
+def test_errors_of_range_rank_spoilt_cts_as_errors_of_proton_dose_do(
+    tmp_path, shipped_starters, monkeypatch
+):
+    import dose_ranking
+
+    monkeypatch.setattr(names, "FOLDER", shipped_starters)
+    assert dose_ranking.main(tmp_path, quick=True) > 0.8
