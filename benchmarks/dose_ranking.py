@@ -11,6 +11,7 @@ Bragg curve: Bortfeld 1997 (Med. Phys. 24:2024), eq. 29. Weights of ranges in a 
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.special import pbdv
@@ -65,7 +66,8 @@ def versions(ct: Volume, synthesised: Volume) -> dict[str, Volume]:
         "thicker skull": np.where(ndimage.binary_dilation(bone, cube) & body, thick, hu),
         "2 mm to the left": ndimage.shift(hu, (0, 0, -2 / voxel[2]), order=1, mode="nearest"),
     }
-    return {"truth": ct} | {n: replace(ct, data=np.float32(v)[None]) for n, v in spoilt.items()}
+    data = {name: np.array(hu[None], np.float32) for name, hu in spoilt.items()}
+    return {"truth": ct} | {name: replace(ct, data=one) for name, one in data.items()}
 
 
 def depths_of(stopping: Maps, grid: Grid, gantry: str, target_mm: np.ndarray) -> Maps:
@@ -89,7 +91,7 @@ def depths_of(stopping: Maps, grid: Grid, gantry: str, target_mm: np.ndarray) ->
 
 def field(depths: Maps) -> Maps:
     """Doses [U, V, Z] of a field that is planned on the truth: 1 on average in the target."""
-    distance, curves = depths.pop("distance"), np.array([bragg(one) for one in RANGES_MM])
+    distance, curves = depths.pop("distance"), np.array([bragg(float(one)) for one in RANGES_MM])
     inside, doses = distance <= BALL_MM + 2, {name: np.zeros(distance.shape) for name in depths}
     for at in map(tuple, np.argwhere(inside.any(axis=2))):
         target = depths["truth"][at][inside[at]]
@@ -103,8 +105,7 @@ def field(depths: Maps) -> Maps:
     for dose in doses.values():
         for z, sigma in enumerate(wide):
             dose[..., z] = ndimage.gaussian_filter(dose[..., z], sigma, mode="constant")
-    prescribed = doses["truth"][distance <= BALL_MM].mean()
-    return {name: dose / prescribed for name, dose in doses.items()}
+    return {n: dose / doses["truth"][distance <= BALL_MM].mean() for n, dose in doses.items()}
 
 
 def score(ct: Volume, synthesised: Volume) -> dict[str, tuple[float, float]]:
@@ -125,7 +126,7 @@ def score(ct: Volume, synthesised: Volume) -> dict[str, tuple[float, float]]:
 def main(work: Path, quick: bool) -> float:
     """Print the tables, and return Spearman's correlation over all versions of all phantoms."""
     cohort, scans, out = (work / name for name in ("cohort", "scans", "out"))
-    heads = {"modalities": ["t1", "ct"], "anatomy": 2, "lesion": "none", "seed": 48}
+    heads: dict[str, Any] = {"modalities": ["t1", "ct"], "anatomy": 2, "lesion": "none", "seed": 48}
     heads |= {"cases": 2, "size": (64, 72, 56)} if quick else {"cases": 4, "size": (160, 192, 144)}
     voxlate.phantom(cohort, **heads)
     for scan in cohort.glob("*/t1.nii.gz"):
