@@ -228,6 +228,12 @@ def test_a_plate_has_its_thickness_and_the_ratio_of_its_layers():
     rays = skull_rays(hu, skull, ct.grid, np.array([0.0, 0, -1]), 20)
     assert rays.summary["thickness_mm"] == pytest.approx(7)
     assert rays.summary["skull_density_ratio"] == pytest.approx(600 / 1500)
+    assert rays.summary["rays_with_marrow"] == rays.summary["rays"]
+    solid = skull_rays(
+        np.where(skull, 1500, hu).astype(np.float32), skull, ct.grid, np.array([0.0, 0, -1]), 10
+    )
+    assert "skull_density_ratio" not in solid.summary
+    assert solid.summary["rays_with_marrow"] == 0
     assert rays.entry_mm[:, 2] == pytest.approx(26.5)
     oblique = np.array([math.sin(0.5), 0, -math.cos(0.5)])
     thickness = skull_rays(hu, skull, ct.grid, oblique, 10).summary["thickness_mm"]

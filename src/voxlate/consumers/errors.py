@@ -149,7 +149,8 @@ def skull_errors(
 ) -> dict[str, float]:
     """Errors of the skull's thickness (mm) and density ratio on the same rays, by side and as means over sides.
 
-    Rays that meet the skull in one CT alone are counted, and have no thickness. Sides where the scan is cut off before
+    Rays that meet the skull in one CT alone are counted, and have no thickness. A ratio is that of the rays of each CT that show
+    marrow. Sides where the scan is cut off before
     the skull are left out.
     """
     cts = {"truth": _head(truth, counted), "image": _head(image, counted)}
@@ -173,12 +174,15 @@ def skull_errors(
                 f"thickness_{side}": float(np.abs(thickness).mean()),
                 f"bias_{side}": float(thickness.mean()),
                 f"true_thickness_{side}": float(true.thickness_mm[both].mean()),
-                f"ratio_{side}": float(abs(own.ratio[both].mean() - true.ratio[both].mean())),
-                f"true_ratio_{side}": float(true.ratio[both].mean()),
                 f"unmatched_{side}": float((met["truth"] ^ met["image"]).sum()),
             }
-    sides = [side for side in FROM if f"thickness_{side}" in found]
-    if sides:
-        for name in ("thickness", "ratio"):
-            found[name] = float(np.mean([found[f"{name}_{side}"] for side in sides]))
+            ratios = {name: one.ratio[np.isfinite(one.ratio)] for name, one in rays.items()}
+            if all(map(len, ratios.values())):
+                means = {name: float(of_rays.mean()) for name, of_rays in ratios.items()}
+                found[f"ratio_{side}"] = abs(means["image"] - means["truth"])
+                found[f"true_ratio_{side}"] = means["truth"]
+    for name in ("thickness", "ratio"):
+        of_sides = [found[f"{name}_{side}"] for side in FROM if f"{name}_{side}" in found]
+        if of_sides:
+            found[name] = float(np.mean(of_sides))
     return found

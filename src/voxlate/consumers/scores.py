@@ -10,7 +10,7 @@ from voxlate.system.arrays import Bool
 RULES = {
     "proton": "water-equivalent depths at the plane through the body's centre, on rays 10 mm apart from 36 gantry angles, by the default table of stopping power",
     "pet": "attenuation at 511 keV and 120 kVp in the body: air below -300 HU, soft tissue, bone from 300 HU of the truth",
-    "ultrasound": "thickness and density ratio of the skull on rays 2 mm apart within 60 mm from left, right, front, back and vertex; mean over these sides, without those on which a scan ends before the skull",
+    "ultrasound": "thickness and density ratio (on rays that show marrow) of the skull on rays 2 mm apart within 60 mm from left, right, front, back and vertex; mean over these sides, without those on which a scan ends before the skull",
 }
 
 # The scores, in the columns of scoring.metrics.

@@ -2,8 +2,8 @@
 
 Conversions by name, each with its source below. In all of them soft tissue and air are water: only the skull is converted.
 Coefficients are those of BabelBrain (k-Wave's density, Marsac, McDannold, the attenuation by porosity) and PRESTUS (k-Plan).
-Skull density ratio: Chang et al. 2016 (J. Neurosurg. 124:411): the mean over rays of the least HU (marrow) over the
-largest (cortical bone).
+Skull density ratio: Chang et al. 2016 (J. Neurosurg. 124:411): the mean over rays of the least HU between the outer and the
+inner table (marrow) over the largest (cortical bone).
 """
 
 from collections.abc import Callable, Mapping
@@ -105,17 +105,19 @@ CONVERSIONS: dict[str, Conversion] = {
 }
 
 
-def skull_of(ct: Volume) -> np.ndarray:
-    """The skull in a CT in HU, bool [D, H, W]: the largest bone above SKULL_HU with its marrow.
+def bone_of(ct: Volume) -> np.ndarray:
+    """The bone above SKULL_HU in a CT in HU, with marrow and sutures, bool [D, H, W]."""
+    return close_gaps(ct.data[0] > SKULL_HU, CLOSE_MM, ct.grid.spacing_mm)
 
-    Raises BadInput where there is none.
-    """
-    bone = ct.data[0] > SKULL_HU
+
+def skull_of(ct: Volume) -> np.ndarray:
+    """The skull in a CT in HU, bool [D, H, W]: the largest of its bones. Raises BadInput where there is none."""
+    bone = bone_of(ct)
     if not bone.any():
         raise BadInput(
             f"{ct.origin or ct.modality}: expected a skull above {SKULL_HU:g} HU, found none. Check the CT and its unit."
         )
-    return largest(close_gaps(bone, CLOSE_MM, ct.grid.spacing_mm))
+    return largest(bone)
 
 
 def acoustic_maps(
@@ -142,7 +144,7 @@ def acoustic_maps(
 
 @dataclass(frozen=True)
 class SkullRays:
-    """The skull on parallel rays: entry_mm: [R, 3] (RAS); thickness_mm and ratio: [R]; NaN where a ray meets no skull."""
+    """The skull on parallel rays: entry_mm: [R, 3] (RAS); thickness_mm and ratio: [R]; NaN where a ray meets no skull, the ratio also where it shows no marrow."""
 
     entry_mm: np.ndarray
     thickness_mm: np.ndarray
@@ -150,21 +152,24 @@ class SkullRays:
 
     @property
     def summary(self) -> Mapping[str, float]:
-        """Means over the rays that meet the skull: thickness in mm, skull density ratio, and the number of rays.
+        """Means over the rays that meet the skull: thickness in mm, and the density ratio of those that show its marrow.
 
-        Raises BadInput where none does.
+        Raises BadInput where none meets it.
         """
-        met = np.isfinite(self.thickness_mm)
+        met, marrow = np.isfinite(self.thickness_mm), np.isfinite(self.ratio)
         if not met.any():
             raise BadInput(
                 "--beam: expected a direction from which rays meet the skull, found none, or a scan that is cut off there. Choose another direction, or a wider --aperture."
             )
-        return {
+        found = {
             "rays": int(met.sum()),
             "thickness_mm": float(self.thickness_mm[met].mean()),
             "thickness_std_mm": float(self.thickness_mm[met].std()),
-            "skull_density_ratio": float(self.ratio[met].mean()),
+            "rays_with_marrow": int(marrow.sum()),
         }
+        if marrow.any():
+            found["skull_density_ratio"] = float(self.ratio[marrow].mean())
+        return found
 
 
 def skull_rays(
@@ -213,7 +218,10 @@ def skull_rays(
 def _first_bone(
     depths: np.ndarray, hu: np.ndarray, inside: np.ndarray
 ) -> tuple[float, float, float] | None:
-    """Depth, thickness and density ratio of the first bone on a ray; None without any, or where the scan is cut off before it."""
+    """Depth, thickness and density ratio of the first bone on a ray; None without any, or where the scan is cut off before it.
+
+    The ratio is NaN where no voxel between the two tables is darker than both: the marrow is not resolved.
+    """
     long = np.diff(depths) > 0
     start, end, hu, inside = depths[:-1][long], depths[1:][long], hu[long], inside[long]
     at = np.flatnonzero(inside)
@@ -228,8 +236,11 @@ def _first_bone(
     run = hu[at[0] : last + 1]
     # marrow lies between the outer and the inner table, not at the edge, where a voxel is partly skin
     middle = (start[at[0]] + end[last]) / 2
-    outer = end[at[0] : last + 1] <= middle
-    cut = int(outer.sum())
-    tables = (run[:cut].argmax(), cut + run[cut:].argmax()) if 0 < cut < len(run) else (0, 0)
-    marrow = max(run[tables[0] : tables[1] + 1].min(), 0) if tables[1] else run.max()
-    return float(start[at[0]]), float(end[last] - start[at[0]]), float(marrow / run.max())
+    outer = int((end[at[0] : last + 1] <= middle).sum())
+    ratio = float("nan")
+    if 0 < outer < len(run):
+        tables = int(run[:outer].argmax()), outer + int(run[outer:].argmax())
+        between = run[tables[0] + 1 : tables[1]]
+        if len(between) and between.min() < min(run[tables[0]], run[tables[1]]):
+            ratio = float(max(between.min(), 0) / run.max())
+    return float(start[at[0]]), float(end[last] - start[at[0]]), ratio

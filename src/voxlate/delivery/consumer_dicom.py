@@ -37,7 +37,8 @@ def find_source(
     except BadInput as error:
         if like is not None:
             raise
-        messages.append(message("consumer", f"no DICOM: {error}", case=folder.name))
+        text = f"no DICOM: the source of the synthesis is no DICOM series in its place ({error})"
+        messages.append(message("consumer", text, case=folder.name))
         return None
 
 

@@ -29,6 +29,7 @@ from voxlate.consumers.tissues import default_table
 from voxlate.consumers.ultrasound import (
     CONVERSIONS,
     acoustic_maps,
+    bone_of,
     skull_of,
     skull_rays,
 )
@@ -44,7 +45,7 @@ from voxlate.system.messages import Message, message
 
 SHARED_SECONDS = 1.0
 SUFFIX = {"": "", "low": LOW, "high": HIGH}
-NOTICE = "SYNTHETIC CT, research use only"
+NOTICE = "of a synthetic CT"
 
 
 @dataclass
@@ -68,6 +69,7 @@ class _Case:
     to: Path
     done: Converted
     facts: dict[str, Any] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
 
     @property
     def ct(self) -> Volume:
@@ -76,8 +78,9 @@ class _Case:
 
     def write(self, name: str, volume: Volume) -> None:
         """Write a map as NIfTI."""
-        notice = f"voxlate {self.done.consumer}: {NOTICE}"
+        notice = f" ({self.done.consumer}); {NOTICE}"  # after what every header says
         write_volume(self.to / f"{name}.nii.gz", volume, notice)
+        self.units[name] = volume.unit
 
     def map(self, name: str, data: np.ndarray, unit: str) -> None:
         """Write a map [D, H, W] on the grid of the CT."""
@@ -189,6 +192,7 @@ def _write_facts(case: _Case) -> None:
         "ct": case.files.files[""].name,
         "ct_hash": content_hash(case.files.files[""]),
         **case.facts,
+        "units": case.units,
         "files": sorted(path.name for path in case.to.iterdir()),
     }
     write_json(case.to / FACTS, json.loads(json.dumps(facts)))
@@ -280,20 +284,26 @@ def _ultrasound(case: _Case, options: ConsumerOptions) -> None:
     most = float(ct.data[0][skull].max())
     case.write("ct", ct)
     case.map("skull", skull, "1")
-    summary = {}
     units = {"density": "kg/m3", "sound_speed": "m/s", "alpha_coeff": "dB/(MHz cm)"}
+    columns = dict[str, np.ndarray]()
+    summary = dict[str, Mapping[str, float]]()
     for end, volume in case.volumes.items():
         maps = acoustic_maps(volume.data[0], skull, options.conversion, most)
         for name, values in maps.items():
             case.map(f"{name}{SUFFIX[end]}", values, units[name])
-        alone = clear_outside(volume, body).data[0]  # a head rest at the border is no head
-        rays = skull_rays(alone, skull, ct.grid, direction, options.aperture)
-        summary[end or "ct"] = rays.summary
+        alone = clear_outside(volume, body)  # a head rest at the border is no head
+        # each end has a skull of its own: with the threshold on the lower HU it is thinner
+        own = bone_of(alone) if end else skull
+        rays = skull_rays(alone.data[0], own, ct.grid, direction, options.aperture, skull)
         if not end:
-            met = np.isfinite(rays.thickness_mm)
+            met, summary["ct"] = np.isfinite(rays.thickness_mm), rays.summary
             columns = {f"{axis}_mm": rays.entry_mm[met, k] for k, axis in enumerate("xyz")}
-            columns |= {"thickness_mm": rays.thickness_mm[met], "density_ratio": rays.ratio[met]}
-            case.rows("rays.csv", columns)
+            columns["density_ratio"] = rays.ratio[met]
+        # without bone at this end, a ray has none
+        thickness = np.nan_to_num(rays.thickness_mm[met])
+        columns[f"thickness{SUFFIX[end]}_mm"] = thickness
+        summary.setdefault(end or "ct", {"thickness_mm": float(thickness.mean())})
+    case.rows("rays.csv", columns)
     case.facts = {
         "beam_ras": [*map(float, direction)],
         "conversion": options.conversion,
@@ -304,8 +314,16 @@ def _ultrasound(case: _Case, options: ConsumerOptions) -> None:
         "skull": summary,
     }
     found = summary["ct"]
+    ends = [of["thickness_mm"] for end, of in summary.items() if end != "ct"]
+    between = f" (interval {ends[0]:.1f} to {ends[1]:.1f} mm)" if ends else ""
     case.say(
-        f"skull {found['thickness_mm']:.1f} ± {found['thickness_std_mm']:.1f} mm thick along the beam, density ratio {found['skull_density_ratio']:.2f} ({found['rays']} rays)."
+        f"skull {found['thickness_mm']:.1f} ± {found['thickness_std_mm']:.1f} mm thick along the beam{between}, on {found['rays']} rays."
+    )
+    marrow = found["rays_with_marrow"]
+    ratio = f"{found['skull_density_ratio']:.2f}" if marrow else "unknown"
+    unresolved = "" if 2 * marrow > found["rays"] else ": too few to stand for the skull"
+    case.say(
+        f"density ratio {ratio}, from the {marrow} of {found['rays']} rays on which marrow is darker than both tables{unresolved}."
     )
     if CONVERSIONS[options.conversion].attenuation is None:
         case.say(f"no attenuation is written: {options.conversion} has none.")

@@ -475,7 +475,7 @@ class Viewer {
 
   savePicture() {
     const place = `${this.find("slice-name").textContent} ${this.find("slice-text").textContent}`;
-    pictureOf(this.shown(), `${place}. Synthesised by voxlate; not for diagnosis.`).toBlob((blob) => {
+    pictureOf(this.shown(), `Synthesised by voxlate; not for diagnosis. ${place}`).toBlob((blob) => {
       const link = document.createElement("a");
       link.href = URL.createObjectURL(blob);
       link.download = `voxlate_${this.mode}_${this.view}_${this.find("slice").value}.png`;
