@@ -310,3 +310,26 @@ def test_a_pet_of_another_patient_is_refused(sagittal, tmp_path):
     with pytest.raises(BadInput, match="--like: expected a series of the patient"):
         package.export_for(sagittal, tmp_path / "TO", consumer="pet", like=pet, progress=False)
     assert not (tmp_path / "TO" / "ann").exists()
+
+
+def test_what_no_table_was_made_for_is_said(tmp_path):
+    metal = head()
+    metal[20:22, 20:22, 20:22] = 9000
+    ct = save(tmp_path / "ct.nii.gz", metal)
+    short = tmp_path / "short.csv"
+    short.write_text("hu,rsp\n-1000,0\n100,1.1\n")
+    done = package.export_for(ct, tmp_path / "TO", consumer="proton", table=short, progress=False)
+    said = " ".join(one.text for one in done.messages)
+    assert "8 voxels are above 3071 HU, as metal is, up to 9000" in said
+    assert "beyond the rows of the table (-1000 to 100 HU) and get its last value" in said
+
+
+def test_ends_of_an_interval_on_the_wrong_side_are_refused(out, tmp_path):
+    low, high = (out / "ann" / f"ct_{end}.nii.gz" for end in ("low", "high"))
+    swapped = high.read_bytes(), low.read_bytes()
+    low.write_bytes(swapped[0])
+    high.write_bytes(swapped[1])
+    with pytest.raises(
+        BadInput, match="expected the low end of the interval on its side of the CT"
+    ):
+        package.export_for(out, tmp_path / "TO", consumer="pet", progress=False)

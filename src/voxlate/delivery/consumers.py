@@ -25,7 +25,7 @@ from voxlate.consumers.planning import (
 )
 from voxlate.consumers.proton import missed_body, ray_totals, wepl_map
 from voxlate.consumers.tables import Table, read_table
-from voxlate.consumers.tissues import default_table
+from voxlate.consumers.tissues import MOST_HU, default_table
 from voxlate.consumers.ultrasound import (
     CONVERSIONS,
     acoustic_maps,
@@ -34,7 +34,7 @@ from voxlate.consumers.ultrasound import (
     skull_rays,
 )
 from voxlate.delivery.consumer_dicom import find_source, write_attenuation, write_plan
-from voxlate.delivery.cts import CtFiles, find_cts, same_grids
+from voxlate.delivery.cts import CtFiles, check_ends, find_cts
 from voxlate.executors.job import Progress, no_report
 from voxlate.formats.io import content_hash, read_volume, write_volume
 from voxlate.images.grid import Volume, canonical, same_grid
@@ -129,11 +129,16 @@ def export_for(
 def _convert(files: CtFiles, to: Path, options: ConsumerOptions, done: Converted) -> None:
     """Write one case and its facts."""
     volumes = {end: files.read(end) for end in files.ends}
-    same_grids(volumes, files.case)
+    check_ends(volumes, files.case)
     folder = to / files.case
     _check_folder(folder, done.consumer)
     with whole_folder(folder) as new:
         case = _Case(files, volumes, new, done)
+        most = int((case.ct.data > MOST_HU).sum())
+        if most:
+            case.say(
+                f"{most} voxels are above {MOST_HU:g} HU, as metal is, up to {case.ct.data.max():g}: no conversion was made for them."
+            )
         _CONVERT[options.consumer or ""](case, options)
         _write_facts(case)
         if folder.exists():
@@ -199,6 +204,16 @@ def _write_facts(case: _Case) -> None:
     case.done.facts[case.files.case] = facts
 
 
+def _say_beyond(case: _Case, table: Table, body: np.ndarray) -> None:
+    """Say how much of a body is beyond the rows of a table."""
+    hu = case.ct.data[0][body]
+    beyond = float(((hu < table.hu[0]) | (hu > table.hu[-1])).mean()) if hu.size else 0.0
+    if beyond:
+        case.say(
+            f"{beyond:.2%} of the body are beyond the rows of the table ({table.hu[0]:g} to {table.hu[-1]:g} HU) and get its last value: extend it."
+        )
+
+
 def _table(options: ConsumerOptions) -> Table:
     """The user's table, or the default one."""
     column = COLUMNS[options.consumer or ""]
@@ -212,6 +227,7 @@ def _proton(case: _Case, options: ConsumerOptions) -> None:
     grid, body = case.ct.grid, body_of(case.ct)
     if not body.any():
         missed_body()
+    _say_beyond(case, table, body)
     maps = {end: table(volume.data[0]) for end, volume in case.volumes.items()}
     for end, rsp in maps.items():
         case.map(f"rsp{SUFFIX[end]}", rsp, "1")
@@ -236,7 +252,7 @@ def _proton(case: _Case, options: ConsumerOptions) -> None:
     if len(maps) == 3:
         width = (totals.wepl_mm["high"] - totals.wepl_mm["low"]).mean()
         case.say(
-            f"the interval of a path is {width:.1f} mm wide on average: all voxels of a ray at one end of their intervals, so that it is wider than stated for single voxels."
+            f"the interval of a path is {width:.1f} mm wide on average: all voxels of a ray are at the same end of their intervals at once."
         )
 
 
@@ -346,6 +362,7 @@ def _planning(case: _Case, options: ConsumerOptions) -> None:
             f"the scan cuts the body off in {cut} of {len(body)} slices: beyond it they show air where the patient is."
         )
     table = _table(options)
+    _say_beyond(case, table, body_of(case.ct))
     case.write("ct", ct)
     mask = with_data(ct, body, "1", "mask")
     case.write("body", mask)

@@ -15,6 +15,7 @@ from voxlate.system.files import HIGH, LOW, safe_name
 
 AIR_HU = -500.0  # every CT of a patient has air below, around the body or in it
 FAT_HU = -200.0  # and tissue above
+ROUNDING_HU = 1.0  # of images that are stored in whole numbers
 ENDS = {"": "", "low": LOW, "high": HIGH}
 
 
@@ -85,11 +86,17 @@ def _in_folders(out: Path) -> list[CtFiles]:
     return found
 
 
-def same_grids(volumes: Mapping[str, Volume], case: str) -> None:
-    """Raise BadInput unless the ends of an interval are on the grid of their CT."""
+def check_ends(volumes: Mapping[str, Volume], case: str) -> None:
+    """Raise BadInput unless the ends of an interval are on the grid of their CT, one below and one above it."""
     first = volumes[""]
     for end, volume in volumes.items():
         if not same_grid(first.grid, volume.grid):
             raise BadInput(
                 f"{case}: expected the {end} end of the interval on the grid of its CT ({first.grid}), found {volume.grid}. Synthesise it again."
+            )
+        sign = {"low": 1, "high": -1}.get(end, 0)
+        beyond = sign * (volume.data - first.data) > ROUNDING_HU
+        if beyond.any():
+            raise BadInput(
+                f"{case}: expected the {end} end of the interval on its side of the CT, found it on the other in {int(beyond.sum())} voxels. Synthesise it again."
             )
