@@ -217,12 +217,15 @@ def test_a_sagittal_series_gives_a_transverse_ct_series_with_the_body_as_contour
 ):
     import pydicom
 
-    package.export_for(sagittal, tmp_path / "TO", consumer="planning", progress=False)
+    source = pydicom.dcmread(tmp_path / "series" / "0000.dcm")
+    has_position = bool(source.get("PatientPosition"))
+    done = package.export_for(sagittal, tmp_path / "TO", consumer="planning", progress=False)
+    said = " ".join(one.text for one in done.messages)
+    assert ("states no patient position" in said) is not has_position
     folder = tmp_path / "TO" / "ann" / "dicom"
     files = sorted((folder / "ct").glob("*.dcm"))
     slices = {one.SOPInstanceUID: one for one in map(pydicom.dcmread, files)}
     first = next(iter(slices.values()))
-    source = pydicom.dcmread(tmp_path / "series" / "0000.dcm")
     assert len(files) == 64
     assert first.ImageOrientationPatient == [1, 0, 0, 0, 1, 0]
     assert list(first.ImageType) == ["DERIVED", "SECONDARY", "AXIAL"]

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from voxlate.delivery.dicom_out import check_patient, check_source, is_series, origin_of
+from voxlate.formats.dicom import headers_of
 from voxlate.formats.dicom_images import write_derived
 from voxlate.formats.dicom_objects import highdicom, quantity_of, write_map, write_mask
 from voxlate.formats.dicom_placement import SOURCE_IMAGE
@@ -48,6 +49,9 @@ def write_plan(
     """Write TO/ct, the derived series, and the body on its slices: TO/rtstruct, and TO/body as a Segmentation."""
     folder, source = found
     origin = origin_of(provenance_of(folder))
+    if not all(header.get("PatientPosition") for header in headers_of(source).values()):
+        text = "the source states no patient position, and neither does the series: a planning system may refuse it, or assume head first on the back. Compare the orientation there."
+        messages.append(message("consumer", text, case=folder.name))
     write_derived(ct, source, to / "ct", origin, slices="own")
     write_structure(body, "BODY", "EXTERNAL", to / "ct", to / "rtstruct", origin)
     if _has_highdicom("Segmentation of the body", messages):

@@ -46,6 +46,7 @@ from voxlate.system.messages import Message, message
 SHARED_SECONDS = 1.0
 SUFFIX = {"": "", "low": LOW, "high": HIGH}
 NOTICE = "of a synthetic CT"
+AIR_HU = -900.0  # a table that begins below knows air
 
 
 @dataclass
@@ -207,7 +208,8 @@ def _write_facts(case: _Case) -> None:
 def _say_beyond(case: _Case, table: Table, body: np.ndarray) -> None:
     """Say how much of a body is beyond the rows of a table."""
     hu = case.ct.data[0][body]
-    beyond = float(((hu < table.hu[0]) | (hu > table.hu[-1])).mean()) if hu.size else 0.0
+    below = table.hu[0] if table.hu[0] > AIR_HU else -np.inf  # air has the value of the first row
+    beyond = float(((hu < below) | (hu > table.hu[-1])).mean()) if hu.size else 0.0
     if beyond:
         case.say(
             f"{beyond:.2%} of the body are beyond the rows of the table ({table.hu[0]:g} to {table.hu[-1]:g} HU) and get its last value: extend it."
