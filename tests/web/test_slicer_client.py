@@ -82,6 +82,7 @@ def test_a_script_gets_the_images_of_voxlate_synth_and_leaves_nothing_behind(
     )
     assert told[-1] == "synthesise: done"
     assert "report.html" in result["files"]
+    assert isinstance(result["use"], str)
     options = ("--steps", 3, "--seed", 5, "--device", "cpu")
     voxlate("synth", diffusion, scan, "--out", tmp_path / "out", *options).done()
     (path,) = (tmp_path / "out").glob("*/t2.nii.gz")
@@ -217,6 +218,7 @@ def test_the_logic_of_slicers_module_loads_the_image_of_a_volume(
     assert nodes["t2"].path.shape == nib.load(scan).shape
     assert "not for diagnosis" in nodes["t2"].description
     assert sentences
+    assert all(isinstance(sentence, str) for sentence in sentences)
     assert logic.client._ask("/")["jobs"] == []
 
 

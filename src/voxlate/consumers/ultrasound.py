@@ -128,7 +128,7 @@ def acoustic_maps(
     most: the largest HU of the skull, to which Marsac et al. refer. Outside the skull all is water.
     """
     conversion = CONVERSIONS[name]
-    inside = hu[skull].astype(np.float64).clip(0, most)
+    inside = hu[skull].astype(np.float64).clip(0)
     properties: dict[str, tuple[float, Property | None]] = {
         "density": (WATER_DENSITY, conversion.density),
         "sound_speed": (WATER_SPEED, conversion.speed),

@@ -150,7 +150,7 @@ class Site:
             files if job.kind == "synthesise" else {},
             said_of(found.get("warnings", ())) if job.kind == "synthesise" else [],
             [*found.get("expected", ())],
-            found.get("use", "") if job.kind == "synthesise" else "",
+            found["use"][1] if "use" in found else "",
         )
 
     def error(self, request: Request, status: int, sentence: str) -> Response:
