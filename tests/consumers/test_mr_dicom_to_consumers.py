@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from dciodvfy import TOOL, errors_in
-from voxlate.consumers.planning import body_of
 from voxlate.consumers.tissues import default_table
 from voxlate.formats.io import read_volume
 from voxlate.images.challenges import synthrad2023
 from voxlate.images.grid import Volume, canonical, orient, return_to
+from voxlate.images.mask import foreground
 from voxlate.starters import names
 
 pydicom = pytest.importorskip("pydicom")
@@ -71,7 +71,7 @@ def test_an_mr_series_becomes_what_each_of_five_users_reads(
     assert (series.data[0][~body] == -1000).all()
     true_ct = read_volume(case / "ct.nii.gz", "ct")
     true_plan = return_to(true_ct, series.grid)
-    head = body_of(true_plan)
+    head = foreground(true_plan)
     assert 2 * (body & head).sum() / (body.sum() + head.sum()) > 0.95
     density = voxels(plan / "electron_density.nii.gz")[head]
     true_density = default_table("electron_density")(true_plan.data[0])[head]
@@ -115,7 +115,7 @@ def test_an_mr_series_becomes_what_each_of_five_users_reads(
     scores = json.loads((tmp_path / "OUT" / "metrics.json").read_text())
     found = scores["modalities"]["ct"]["answers"]["synthesis"]
     image = return_to(read_volume(tmp_path / "OUT" / case.name / "ct.nii.gz", "ct"), true_ct.grid)
-    expected = synthrad2023(true_ct.data[0], image.data[0], body_of(true_ct))
+    expected = synthrad2023(true_ct.data[0], image.data[0], foreground(true_ct))
     assert found["synthrad2023.mae"]["mean"] == pytest.approx(expected["mae"], rel=1e-4)
     assert 20 < expected["mae"] < 200  # HU in the body
     for file in [made["ct"][0], *made["body"], *made["rtstruct"], *(mu / "dicom" / "mu").iterdir()]:

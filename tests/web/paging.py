@@ -1,5 +1,10 @@
 """A page without a browser: a client that it has let in, and jobs that are done in this process."""
 
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +17,45 @@ pytest.importorskip(
 pytest.importorskip("python_multipart", reason="uploads need python-multipart (the extra serve)")
 pytest.importorskip("httpx", reason="starlette's test client needs httpx")
 
+import uvicorn
 from starlette.testclient import TestClient
 
+from voxlate.web import app
 from voxlate.web.jobs import Jobs
-from voxlate.web.settings import Settings
+from voxlate.web.settings import Sessions, Settings
 from voxlate.web.work import work
 
 BASE = "http://127.0.0.1:8765"
 TOKEN = "a token of the tests"
+
+
+def free_port() -> int:
+    """A port of this machine on which nothing listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def running(settings: Settings, sessions: Sessions, monkeypatch: Any) -> Iterator[None]:
+    """A server in a thread, until the block ends."""
+    servers = list[uvicorn.Server]()
+    run = uvicorn.Server.run
+
+    def run_here(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        servers.append(server)
+        run(server, sockets)
+
+    monkeypatch.setattr(uvicorn.Server, "run", run_here)
+    work = threading.Thread(target=app.run_server, args=(settings, sessions))
+    work.start()
+    over = time.monotonic() + 20
+    while not (servers and servers[0].started):
+        assert time.monotonic() < over
+        time.sleep(0.01)
+    yield
+    servers[0].should_exit = True
+    work.join(20)
 
 
 class Here:

@@ -1,14 +1,12 @@
 """The server under connections that never finish a request."""
 
 import socket
-import threading
 import time
 from contextlib import ExitStack
 
 import httpx
 import pytest
-import uvicorn
-from paging import TOKEN
+from paging import TOKEN, free_port, running
 
 from voxlate.web import app, connections
 from voxlate.web.settings import Sessions, Settings
@@ -20,30 +18,12 @@ MOST, WAITING, WAIT_SECONDS = 20, 10, 0.5
 @pytest.fixture
 def port(tmp_path, monkeypatch):
     """The port of a server in a thread, with low limits."""
-    with socket.socket() as free:
-        free.bind((HOST, 0))
-        number = free.getsockname()[1]
-    servers = list[uvicorn.Server]()
-    run = uvicorn.Server.run
-
-    def run_here(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
-        servers.append(server)
-        run(server, sockets)
-
-    monkeypatch.setattr(uvicorn.Server, "run", run_here)
     monkeypatch.setattr(app, "MOST_CONNECTIONS", MOST)
     monkeypatch.setattr(connections, "MOST_WAITING", WAITING)
     monkeypatch.setattr(connections, "WAIT_SECONDS", WAIT_SECONDS)
-    settings = Settings({}, tmp_path / "data", None, device="cpu", port=number)
-    work = threading.Thread(target=app.run_server, args=(settings, Sessions(TOKEN, True)))
-    work.start()
-    over = time.monotonic() + 20
-    while not (servers and servers[0].started):
-        assert time.monotonic() < over
-        time.sleep(0.01)
-    yield number
-    servers[0].should_exit = True
-    work.join(20)
+    settings = Settings({}, tmp_path / "data", None, device="cpu", port=free_port())
+    with running(settings, Sessions(TOKEN, True), monkeypatch):
+        yield settings.port
 
 
 def opened(port: int, sent: bytes) -> socket.socket:

@@ -1,25 +1,21 @@
 """The client of scripts and of 3D Slicer's module against a running server, and the addresses that openapi.json states."""
 
+import ast
 import importlib.util
 import json
 import socket
 import sys
 import threading
-import time
 import types
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from paging import TOKEN
+from paging import TOKEN, free_port, running
 
 from rows import every_row
-
-uvicorn = pytest.importorskip("uvicorn")
-
-from voxlate.web import app  # noqa: E402 - needs the extra serve
-from voxlate.web.settings import Sessions, Settings  # noqa: E402 - needs the extra serve
+from voxlate.web.settings import Sessions, Settings
 
 MODULE = Path(__file__).parents[2] / "slicer" / "VoxlateSynthesis"
 JSON = {"accept": "application/json"}
@@ -44,27 +40,10 @@ def client_file(monkeypatch):
 @pytest.fixture
 def server(tmp_path, diffusion, monkeypatch):
     """The address that a running server with one model prints."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    servers = []
-    run = uvicorn.Server.run
-
-    def run_here(own, sockets):
-        servers.append(own)
-        run(own, sockets)
-
-    monkeypatch.setattr(uvicorn.Server, "run", run_here)
+    port = free_port()
     settings = Settings({"run": str(diffusion)}, tmp_path / "data", None, device="cpu", port=port)
-    work = threading.Thread(target=app.run_server, args=(settings, Sessions(TOKEN)))
-    work.start()
-    over = time.monotonic() + 20
-    while not (servers and servers[0].started):
-        assert time.monotonic() < over
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{port}/enter?token={TOKEN.replace(' ', '%20')}"
-    servers[0].should_exit = True
-    work.join(20)
+    with running(settings, Sessions(TOKEN), monkeypatch):
+        yield f"http://127.0.0.1:{port}/enter?token={TOKEN.replace(' ', '%20')}"
 
 
 def test_a_script_gets_the_images_of_voxlate_synth_and_leaves_nothing_behind(
@@ -227,8 +206,6 @@ def test_the_module_is_short_and_python_of_slicer_reads_it():
         text = (MODULE / f"{name}.py").read_text()
         assert len(text.splitlines()) < 250
         compile(text, name, "exec", dont_inherit=True)
-        import ast
-
         ast.parse(text, feature_version=(3, 9))
 
 

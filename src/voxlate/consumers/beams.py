@@ -80,6 +80,12 @@ def rays_over(
     return u, v, depth
 
 
+def starts_of(frame: Frame, u: np.ndarray, v: np.ndarray, depth_mm: float) -> np.ndarray:
+    """The starts (RAS mm, [R, 3]) of rays at all positions along the two axes across a beam, at one depth."""
+    across = np.stack(np.meshgrid(u, v, indexing="ij"), axis=-1).reshape(-1, 2)
+    return frame.ras(np.column_stack([across, np.full(len(across), depth_mm)]))
+
+
 def before_grid(grid: Grid, frame: Frame) -> float:
     """A depth from which all rays of a beam begin outside a grid."""
     corners = np.array([*product(*((-0.5, length - 0.5) for length in grid.shape[::-1]))])

@@ -1,7 +1,8 @@
 """Errors of a synthesised CT in the units of its users: range in mm, attenuation in shares, thickness in mm.
 
-All compare a CT in HU with the true one on the same grid, where voxels count (counted: None for all). The ends of its intervals are carried through: all voxels of a
-ray are at the same end at once, because errors along a ray mostly have one sign (docs/guides/consumers.md).
+All compare a CT in HU with the true one on the same grid, where voxels count (counted: None for all). The ends of its
+intervals are carried through: all voxels of a ray are at the same end at once, because errors along a ray mostly have one
+sign (docs/guides/consumers.md).
 """
 
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from voxlate.consumers.beams import before_grid, frame_of, rays_over, read_beam, walk
+from voxlate.consumers.beams import before_grid, frame_of, rays_over, read_beam, starts_of, walk
 from voxlate.consumers.pet import WATER_MU, mu_511
 from voxlate.consumers.planning import clear_outside
 from voxlate.consumers.proton import missed_body
@@ -84,10 +85,9 @@ def _depths_of_target(
     """Water-equivalent depths of the plane of the target on parallel rays, for each map of stopping power (flat)."""
     frame = frame_of(grid, direction)
     u, v, _ = rays_over(body, grid, frame, RAYS_MM)
-    across = np.stack(np.meshgrid(u, v, indexing="ij"), axis=-1).reshape(-1, 2)
     # a ray begins before the grid, because the skin of the image may lie before that of the truth
     first = before_grid(grid, frame)
-    starts = frame.ras(np.column_stack([across, np.full(len(across), first)]))
+    starts = starts_of(frame, u, v, first)
     until = float(frame.place(target_mm[None])[0, 2]) - first
     found = {name: np.zeros(len(starts)) for name in stopping}
     for part in walk(grid, starts, direction):
@@ -149,9 +149,8 @@ def skull_errors(
 ) -> dict[str, float]:
     """Errors of the skull's thickness (mm) and density ratio on the same rays, by side and as means over sides.
 
-    Rays that meet the skull in one CT alone are counted, and have no thickness. A ratio is that of the rays of each CT that show
-    marrow. Sides where the scan is cut off before
-    the skull are left out.
+    Rays that meet the skull in one CT alone are counted, and have no thickness. A ratio is that of the rays of each CT
+    that show marrow. Sides where the scan is cut off before the skull are left out.
     """
     cts = {"truth": _head(truth, counted), "image": _head(image, counted)}
     skulls = {name: skull_of(ct) for name, ct in cts.items()}

@@ -7,7 +7,6 @@ import nibabel as nib
 import numpy as np
 
 from voxlate.images.grid import Grid, Volume, orient, resample
-from voxlate.images.mask import foreground
 
 AIR_HU = -1000.0
 STRAIGHT = 1e-3  # the largest cosine between an axis of the grid and another axis of the patient
@@ -61,11 +60,6 @@ def clear_outside(ct: Volume, body: np.ndarray) -> Volume:
     """The CT with air outside the body."""
     data = np.where(body, ct.data[0], AIR_HU).astype(np.float32)
     return Volume(data[None], ct.affine, ct.unit, ct.modality, ct.origin, codes=ct.codes)
-
-
-def body_of(ct: Volume) -> np.ndarray:
-    """The body in a CT without couch and head holder, bool [D, H, W]."""
-    return foreground(ct)
 
 
 def cut_slices(body: np.ndarray, scanned: np.ndarray, spacing_mm: float) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.consumers.beams import frame_of, rays_over, walk
+from voxlate.consumers.beams import frame_of, rays_over, starts_of, walk
 from voxlate.images.filters import ndimage
 from voxlate.images.grid import Grid
 from voxlate.system.errors import BadInput
@@ -39,8 +39,7 @@ def ray_totals(
     """
     frame = frame_of(grid, direction)
     u, v, depth = rays_over(body, grid, frame, apart_mm)
-    across = np.stack(np.meshgrid(u, v, indexing="ij"), axis=-1).reshape(-1, 2)
-    starts = frame.ras(np.column_stack([across, np.full(len(across), depth[0])]))
+    starts = starts_of(frame, u, v, depth[0])
     entry, length = np.zeros((len(starts), 3)), np.zeros(len(starts))
     wepl = {name: np.zeros(len(starts)) for name in rsp}
     for part in walk(grid, starts, direction):
@@ -71,8 +70,7 @@ def wepl_map(rsp: np.ndarray, body: np.ndarray, grid: Grid, direction: np.ndarra
     apart = min(grid.spacing_mm)
     frame = frame_of(grid, direction)
     u, v, depth = rays_over(body, grid, frame, apart)
-    across = np.stack(np.meshgrid(u, v, indexing="ij"), axis=-1).reshape(-1, 2)
-    starts = frame.ras(np.column_stack([across, np.full(len(across), depth[0])]))
+    starts = starts_of(frame, u, v, depth[0])
     stopping = np.where(body, rsp, 0).astype(np.float32).reshape(-1)
     table = np.zeros((len(starts), len(depth)), np.float32)
     for part in walk(grid, starts, direction):

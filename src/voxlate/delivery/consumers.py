@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +15,6 @@ from voxlate.consumers.beams import read_beam
 from voxlate.consumers.maps import with_data, within
 from voxlate.consumers.pet import add_couch, coefficients, mu_511, on_pet_grid
 from voxlate.consumers.planning import (
-    body_of,
     clear_outside,
     cut_slices,
     plane_of,
@@ -38,6 +36,7 @@ from voxlate.delivery.cts import CtFiles, check_ends, find_cts
 from voxlate.executors.job import Progress, no_report
 from voxlate.formats.io import content_hash, read_volume, write_volume
 from voxlate.images.grid import Volume, canonical, same_grid
+from voxlate.images.mask import foreground
 from voxlate.options.consumers import ConsumerOptions
 from voxlate.system.errors import BadInput, CannotWrite
 from voxlate.system.files import HIGH, LOW, lock, read_json, whole_folder, write_json, write_text
@@ -201,13 +200,12 @@ def _write_facts(case: _Case) -> None:
         "units": case.units,
         "files": sorted(path.name for path in case.to.iterdir()),
     }
-    write_json(case.to / FACTS, json.loads(json.dumps(facts)))
+    write_json(case.to / FACTS, facts)
     case.done.facts[case.files.case] = facts
 
 
-def _say_beyond(case: _Case, table: Table, body: np.ndarray) -> None:
-    """Say how much of a body is beyond the rows of a table."""
-    hu = case.ct.data[0][body]
+def _say_beyond(case: _Case, table: Table, hu: np.ndarray) -> None:
+    """Say how many of a body's voxels [N], in HU, are beyond the rows of a table."""
     below = table.hu[0] if table.hu[0] > AIR_HU else -np.inf  # air has the value of the first row
     beyond = float(((hu < below) | (hu > table.hu[-1])).mean()) if hu.size else 0.0
     if beyond:
@@ -226,10 +224,10 @@ def _proton(case: _Case, options: ConsumerOptions) -> None:
     """rsp and wepl with the ends of the interval, totals of rays 5 mm apart, and the table."""
     table = _table(options)
     direction = read_beam(options.beam or "0")
-    grid, body = case.ct.grid, body_of(case.ct)
+    grid, body = case.ct.grid, foreground(case.ct)
     if not body.any():
         missed_body()
-    _say_beyond(case, table, body)
+    _say_beyond(case, table, case.ct.data[0][body])
     maps = {end: table(volume.data[0]) for end, volume in case.volumes.items()}
     for end, rsp in maps.items():
         case.map(f"rsp{SUFFIX[end]}", rsp, "1")
@@ -297,7 +295,7 @@ def _ultrasound(case: _Case, options: ConsumerOptions) -> None:
     """density, sound_speed and alpha_coeff of the skull, its mask, and thickness and density ratio on rays."""
     ct = case.ct
     direction = read_beam(options.beam or "0,0,-1")
-    body = body_of(ct)
+    body = foreground(ct)
     skull = skull_of(clear_outside(ct, body))
     most = float(ct.data[0][skull].max())
     case.write("ct", ct)
@@ -353,7 +351,7 @@ def _planning(case: _Case, options: ConsumerOptions) -> None:
     if options.plane == "axial":
         turned = transverse(case.ct)
         ct, resampled = squared(turned), not _is_turned(case.ct, turned)
-    body = body_of(ct)
+    body = foreground(ct)
     if not body.any():
         missed_body()
     if options.clear_outside:
@@ -364,7 +362,7 @@ def _planning(case: _Case, options: ConsumerOptions) -> None:
             f"the scan cuts the body off in {cut} of {len(body)} slices: beyond it they show air where the patient is."
         )
     table = _table(options)
-    _say_beyond(case, table, body_of(case.ct))
+    _say_beyond(case, table, ct.data[0][body])
     case.write("ct", ct)
     mask = with_data(ct, body, "1", "mask")
     case.write("body", mask)

@@ -119,23 +119,18 @@ class Site:
     def job_page(self, request: Request, job: Job, **values: Any) -> Response:
         """The page of a job; where htmx asks for one that has ended since, the browser is told to load all of it."""
         if wants_json(request):
-            return JSONResponse(asdict(self.state_of(job)))
+            return JSONResponse(asdict(self.state_of(self.row_of(job))))
         found = self.jobs.read_file(job.name, FOUND) if job.state == "done" else {}
         page = self.page(f"{job.kind}.html", job=job, row=self.row_of(job), found=found, **values)
         if job.has_ended and "hx-request" in request.headers:
             page.headers["HX-Refresh"] = "true"
         return page
 
-    def state_of(self, job: Job) -> JobState:
+    def state_of(self, row: Row) -> JobState:
         """A job as programs read it."""
-        row, found = self.row_of(job), {}
-        if job.state == "done":
-            found = self.jobs.read_file(job.name, FOUND)
-        images = {
-            without_ending(file): f"{row.url}/images/{file}" for file in found.get("images", ())
-        }
-        folder = self.jobs.folder(job.name)
-        files = {file: f"{row.url}/{file}" for file in DOWNLOADS if (folder / file).is_file()}
+        job, folder = row.job, self.jobs.folder(row.job.name)
+        found = self.jobs.read_file(job.name, FOUND) if job.state == "done" else {}
+        made = found if job.kind == "synthesise" else {}  # others call other things by these keys
         return JobState(
             job.name,
             row.url,
@@ -146,11 +141,11 @@ class Site:
             row.left,
             for_page(job.why, {}),
             stated_fits(found),
-            images,
-            files if job.kind == "synthesise" else {},
-            said_of(found.get("warnings", ())) if job.kind == "synthesise" else [],
-            [*found.get("expected", ())],
-            found["use"][1] if "use" in found else "",
+            {without_ending(file): f"{row.url}/images/{file}" for file in made.get("images", ())},
+            {file: f"{row.url}/{file}" for file in DOWNLOADS if (folder / file).is_file()},
+            said_of(made.get("warnings", ())),
+            [*made.get("expected", ())],
+            made["use"][1] if made else "",
         )
 
     def error(self, request: Request, status: int, sentence: str) -> Response:
@@ -283,7 +278,7 @@ async def enter(request: Request, site: OfSite, token: str = "") -> Response:
 def index(request: Request, site: OfSite) -> Response:
     """The form of an upload, the models, and all jobs."""
     if wants_json(request):
-        jobs = [site.state_of(row.job) for row in site.rows() if row.job.kind in ADDRESSES]
+        jobs = [site.state_of(row) for row in site.rows() if row.job.kind in ADDRESSES]
         return JSONResponse(asdict(Listed([*site.runs], jobs)))
     return site.page(
         "index.html",
