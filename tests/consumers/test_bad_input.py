@@ -36,15 +36,23 @@ def files(tmp_path):
     hu = ball()
     hole = hu.copy()
     hole[4, 4, 4] = np.nan
+    noise = np.random.default_rng(0).normal(0, 10, hu.shape)
+    padded = np.where(hu > 0, hu, hu + noise) + 1024 + noise
+    padded[0] = -1000
     far = GRID.copy()
     far[:3, 3] = 900
     images = {
-        "ct": (hu, GRID), "mr": ((hu + 1000) / 3, GRID), "raised": (hu + 1024, GRID), "mu": ((hu + 1000) * 9.6e-5, GRID),
+        "ct": (hu, GRID), "mr": ((hu + 1000) / 3, GRID), "raised": (hu + 1024, GRID), "padded": (padded, GRID), "speck": (np.where(hu > 900, hu, -1000)[9:10, 9:10, 9:10], GRID), "mu": ((hu + 1000) * 9.6e-5, GRID),
         "nan": (hole, GRID), "thin": (np.where(hu > 0, -400, -1000), GRID), "far": (hu * 0, far),
     }  # fmt: skip
     for name, (data, affine) in images.items():
         save(folder / f"{name}.nii.gz", data, affine)
-    (folder / "falls.csv").write_text("hu,rsp\n0,1\n100,0.9\n")
+    tables = {
+        "falls": "hu,rsp\n0,1\n100,0.9\n", "commas": "hu,rsp\n-1000,0,0\n100,1,1\n", "twice": "hu,rsp,rsp\n-1000,0,0\n100,1.1,9\n",
+        "raised": "hu,rsp\n24,0\n1024,1\n", "thousand": "hu,rsp\n-1000,0\n100,1100\n",
+    }  # fmt: skip
+    for name, text in tables.items():
+        (folder / f"{name}.csv").write_text(text)
     (folder / "file").touch()
     return folder
 
@@ -55,6 +63,13 @@ def files(tmp_path):
         ("ct.nii.gz", "pet --kvp 90", "--kvp: expected a tube voltage with published coefficients"),
         ("mr.nii.gz", "proton", "mr.nii.gz: expected a CT in HU, with air below -500"),
         ("raised.nii.gz", "ultrasound", "raised.nii.gz: expected a CT in HU, with air below -500"),
+        ("padded.nii.gz", "ultrasound", "as in a CT to which 1000 or 1024 was added. Subtract it."),
+        ("ct.nii.gz", "proton --table bad/commas.csv", "a row of more fields than columns, or a column twice"),
+        ("ct.nii.gz", "proton --table bad/twice.csv", "a row of more fields than columns, or a column twice"),
+        ("ct.nii.gz", "proton --table bad/raised.csv", "about 1 at 0 HU, found 0 there"),
+        ("ct.nii.gz", "proton --table bad/thousand.csv", "about 1 at 0 HU, found 1000 there"),
+        ("ct.nii.gz", "proton --beam=1e999,0,0", "--beam: expected a gantry angle in degrees"),
+        ("ct.nii.gz", "ultrasound --aperture 1e6", "--aperture: expected at most 400, found 1e+06"),
         ("mu.nii.gz", "planning", "mu.nii.gz: expected a CT in HU, with air below -500"),
         ("nan.nii.gz", "planning", "nan.nii.gz: expected finite voxels, found 1 NaN"),
         ("thin.nii.gz", "proton", "thin.nii.gz: expected a CT in HU"),
@@ -88,6 +103,16 @@ def test_a_beam_that_misses_the_skull_is_refused(tmp_path, voxlate):
     assert answer.code == 2
     assert "--beam: expected a direction from which rays meet" in answer.err
     assert not (tmp_path / "TO" / "ct").exists()
+
+
+@every_row("consumer", ["planning", "proton", "pet", "ultrasound"])
+def test_a_speck_is_no_body_for_any_user(consumer, tmp_path, voxlate):
+    hu = np.full((16, 16, 16), -1000.0)
+    hu[8, 8, 8] = 500
+    save(tmp_path / "ct.nii.gz", hu, np.eye(4))
+    answer = voxlate("export", tmp_path / "ct.nii.gz", "--out", tmp_path / "TO", "--for", consumer)
+    assert answer.code == 2
+    assert "expected a body of 1 ml or more above -300 HU" in answer.err
 
 
 def test_a_synthesis_of_another_modality_is_no_ct(tmp_path, voxlate):
@@ -150,6 +175,13 @@ def test_files_of_another_user_are_kept_and_those_of_the_same_are_replaced(
     assert "expected a new folder, or one that export --for proton wrote" in refused.err
     assert (tmp_path / "TO" / "ct" / "mu.nii.gz").read_bytes() == before
     assert write("pet", "--kvp", "80").code == 0
+    replaced = (tmp_path / "TO" / "ct" / "mu.nii.gz").read_bytes()
+    save(files / "ct.nii.gz", np.roll(ball(), 1, axis=0))  # a CT of this name, of another patient
+    other = write("pet")
+    assert other.code == 2
+    assert "or an export of the same scan, found that of another one" in other.err
+    assert (tmp_path / "TO" / "ct" / "mu.nii.gz").read_bytes() == replaced
+    save(files / "ct.nii.gz", ball())
     assert (tmp_path / "TO" / "ct" / "mu.nii.gz").read_bytes() != before
     (tmp_path / "TO" / "ct" / "notes.txt").write_text("mine")
     assert write("pet").code == 2

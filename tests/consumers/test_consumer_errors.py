@@ -130,6 +130,14 @@ def test_evaluate_scores_a_ct_in_the_units_of_its_users_beside_hu(scored):
     assert names["synthesis"]["proton.error"]["unit"] == "mm"
 
 
+def test_an_interval_without_a_stated_coverage_is_not_scored_and_that_is_said(scored):
+    out, cohort, _ = scored
+    scores = package.evaluate(out, cohort, consumers="proton", progress=False)
+    assert "proton.coverage" not in scores.rows[0].scores
+    stated = json.loads((out / "metrics.json").read_text())["scan_warnings"]["ann"]
+    assert "no provenance states its coverage" in stated[0]["text"]
+
+
 @every_row("consumers", ["carbon", "proton,dose"])
 def test_other_users_are_refused_by_name(consumers, scored):
     with pytest.raises(BadInput, match="--for: expected some of proton,pet,ultrasound"):

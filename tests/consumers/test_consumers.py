@@ -70,7 +70,13 @@ def test_the_default_tables_have_water_at_one_and_grow():
 
 @every_row(
     ("text", "direction"),
-    [("0", (0, -1, 0)), ("90", (1, 0, 0)), ("180", (0, 1, 0)), ("0,0,-2", (0, 0, -1))],
+    [
+        ("0", (0, -1, 0)),
+        ("90", (1, 0, 0)),
+        ("180", (0, 1, 0)),
+        ("0,0,-2", (0, 0, -1)),
+        ("1e300,0,0", (1, 0, 0)),
+    ],
 )
 def test_a_beam_is_a_gantry_angle_or_a_direction(text, direction):
     np.testing.assert_allclose(read_beam(text), direction, atol=1e-12)
@@ -238,6 +244,13 @@ def test_a_plate_has_its_thickness_and_the_ratio_of_its_layers():
     oblique = np.array([math.sin(0.5), 0, -math.cos(0.5)])
     thickness = skull_rays(hu, skull, ct.grid, oblique, 10).summary["thickness_mm"]
     assert thickness == pytest.approx(7 / math.cos(0.5), rel=1e-6)
+
+
+@every_row(("aperture_mm", "rays"), [(2.0, 1), (4.0, 5), (60.0, 709)])
+def test_an_aperture_has_a_ray_at_its_centre_and_others_2_mm_apart(aperture_mm, rays):
+    hu, ct = layered_skull()
+    found = skull_rays(hu, skull_of(ct), ct.grid, np.array([0.0, 0, -1]), aperture_mm)
+    assert len(found.thickness_mm) == rays
 
 
 def test_without_bone_there_is_no_skull_and_beside_it_no_ray():

@@ -318,13 +318,52 @@ def test_a_pet_of_another_patient_is_refused(sagittal, tmp_path):
 def test_what_no_table_was_made_for_is_said(tmp_path):
     metal = head()
     metal[20:22, 20:22, 20:22] = 9000
+    metal[30:32, 30:32, 30] = -3000
+    metal[:, 4:12, :] = np.where(
+        metal[:, 4:12, :] > -900, metal[:, 4:12, :], 0
+    )  # a couch that the head touches
     ct = save(tmp_path / "ct.nii.gz", metal)
     short = tmp_path / "short.csv"
     short.write_text("hu,rsp\n-1000,0\n100,1.1\n")
     done = package.export_for(ct, tmp_path / "TO", consumer="proton", table=short, progress=False)
     said = " ".join(one.text for one in done.messages)
+    assert "4 voxels in the body are below air, down to -3000 HU" in said
+    assert "the same outline in all slices over 128 mm, as a couch" in said
     assert "8 voxels are above 3071 HU, as metal is, up to 9000" in said
     assert "beyond the rows of the table (-1000 to 100 HU) and get its last value" in said
+
+
+def test_a_couch_of_less_than_a_third_of_water_is_asked_about(out, tmp_path):
+    couch = save(tmp_path / "couch.nii.gz", np.full((8, 8, 8), 0.01), np.diag([16.0, 16, 16, 1]))
+    done = package.export_for(out, tmp_path / "TO", consumer="pet", couch=couch, progress=False)
+    assert "attenuates at most 0.01/cm" in " ".join(one.text for one in done.messages)
+
+
+def test_a_caution_of_the_synthesis_and_its_starter_are_repeated(tmp_path):
+    stated = [
+        {"code": "crown-missing", "grade": "caution", "text": "mr: the upper part is missing."},
+        {"code": "starter", "grade": "note", "text": "Synthesised by starter:x."},
+        {"code": "image-copies", "grade": "note", "text": "Nothing of interest."},
+    ]
+    ct = Volume(head()[None].astype(np.float32), np.diag([2.0, 2, 2, 1]), "HU", "ct")
+    provenance = {"model": {"title": "any"}, "inputs": {}, "warnings": stated}
+    Synthesised({"ct": ct}, {}, provenance).write(tmp_path / "OUT" / "ann")
+    done = package.export_for(tmp_path / "OUT", tmp_path / "TO", consumer="pet", progress=False)
+    said = [one.text for one in done.messages]
+    assert [text in said for text in (one["text"] for one in stated)] == [True, True, False]
+
+
+@every_row("conversion", ["aubry2003", "mcdannold2020", "kplan"])
+def test_the_ends_of_an_acoustic_map_are_below_and_above_it(conversion, out, tmp_path):
+    package.export_for(
+        out, tmp_path / "TO", consumer="ultrasound", conversion=conversion, progress=False
+    )
+    for name in ("density", "sound_speed", "alpha_coeff"):
+        low, middle, high = (
+            voxels(tmp_path / "TO" / "ann" / f"{name}{end}.nii.gz") for end in ("_low", "", "_high")
+        )
+        assert (low <= middle).all()
+        assert (middle <= high).all()
 
 
 def test_ends_of_an_interval_on_the_wrong_side_are_refused(out, tmp_path):

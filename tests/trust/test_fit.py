@@ -68,6 +68,22 @@ def test_the_narrowest_way_is_taken_and_holds_new_patients():
     assert np.mean(held) >= 0.8
 
 
+def test_images_without_any_error_have_scales_that_grow_with_coverage():
+    exact = [replace(patient(k), truth=patient(k).image) for k in range(20)]
+    target, _ = fit(exact, {}, COVERAGE, 0.9, "normal", 0, borders=(0.5,))
+    scales = [target.scales[level] for level in sorted(target.scales)]
+    assert scales == sorted(scales)
+
+
+def test_truths_without_a_body_teach_nothing():
+    none = [
+        replace(one, truth_parts={"body": np.zeros(len(one.truth), bool)})
+        for one in map(patient, range(8))
+    ]
+    with pytest.raises(BadInput, match="expected true images that show a body, found none in 8"):
+        fit(none, {}, COVERAGE, 0.9, "normal", 0)
+
+
 def test_five_patients_teach_no_quantiles_and_bound_no_error():
     few = [patient(k) for k in range(5)]
     target, _ = fit(few, {}, COVERAGE, 0.9, "normal", 0)

@@ -30,7 +30,7 @@ def read_beam(text: str) -> np.ndarray:
     if len(values) == 1 and math.isfinite(values[0]):
         angle = math.radians(values[0])
         return np.array([math.sin(angle), -math.cos(angle), 0.0])
-    length = float(np.linalg.norm(values)) if values else 0.0
+    length = math.hypot(*values)  # which does not overflow where the squares do
     if len(values) != 3 or not 0 < length < math.inf:
         raise BadInput(
             f"--beam: expected a gantry angle in degrees, or x,y,z of a direction (RAS), found {text!r}. Write 90, or 0,0,-1."

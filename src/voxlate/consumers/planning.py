@@ -10,6 +10,7 @@ from voxlate.images.grid import Grid, Volume, orient, resample
 
 AIR_HU = -1000.0
 STRAIGHT = 1e-3  # the largest cosine between an axis of the grid and another axis of the patient
+STRAIGHT_MM = (60.0, 60.0)  # across and along a patient; no part of a body is as straight
 CUT_MM = 20.0  # of the outline of a slice; a nose may touch the border
 AXES = "LPS"  # of transverse slices from feet to head, as planning systems store them
 
@@ -69,6 +70,25 @@ def cut_slices(body: np.ndarray, scanned: np.ndarray, spacing_mm: float) -> int:
     columns = beyond[:, 1:-1, :-2] | beyond[:, 1:-1, 2:]
     cut = np.count_nonzero((rows | columns) & body, axis=(1, 2))
     return int((cut * spacing_mm >= CUT_MM).sum())
+
+
+def straight_mm(body: np.ndarray, grid: Grid) -> float:
+    """The width in mm over which the back of a body [D, H, W] is the same in all slices, as that of a couch is; 0 if it is none.
+
+    Slices of the patient's ends are left out. The back is sought in the orientation LPS, where a body does not reach the border.
+    """
+    turned = orient(Volume(body[None].astype(np.float32), grid.affine, "1", "mask"), AXES)
+    inside = turned.data[0] > 0
+    inside = inside[inside.any(axis=(1, 2))]
+    along, _, across = turned.grid.spacing_mm
+    edge = len(inside) // 20
+    inside = inside[edge : len(inside) - edge]
+    last = inside.shape[1] - 1 - inside[:, ::-1].argmax(axis=1)
+    same = (np.ptp(last, axis=0) <= 1) & inside.any(axis=1).all(axis=0)
+    same &= last.max(axis=0) < inside.shape[1] - 1
+    width = float(same.sum() * across)
+    least_across, least_along = STRAIGHT_MM
+    return width if width >= least_across and len(inside) * along >= least_along else 0.0
 
 
 def plane_of(grid: Grid) -> str:

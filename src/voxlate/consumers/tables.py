@@ -10,6 +10,8 @@ from voxlate.system.errors import BadInput
 from voxlate.system.files import write_text
 from voxlate.system.slabs import in_slabs
 
+WATER_OFF = 0.1  # from 1 at 0 HU: tables of scanners are within a few percent
+
 
 @dataclass(frozen=True)
 class Table:
@@ -39,7 +41,11 @@ def read_table(path: Path, column: str) -> Table:
     """A CSV file with the columns hu and `column`; raises BadInput unless HU grow and values never fall."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [*csv.DictReader(file)]
+            reader = csv.DictReader(file)
+            rows = [*reader]
+        names = [*(reader.fieldnames or ())]
+        if None in {key for row in rows for key in row} or len({*names}) < len(names):
+            raise ValueError("a row of more fields than columns, or a column twice")
         hu = tuple(float(row["hu"]) for row in rows)
         values = tuple(float(row[column]) for row in rows)
     except FileNotFoundError as error:
@@ -57,4 +63,10 @@ def read_table(path: Path, column: str) -> Table:
             raise BadInput(
                 f"--table {path}: expected hu that grow and {column} that never falls, found {before:g} → {after:g} HU with {low:g} → {high:g}. Sort or fix the rows."
             )
-    return Table(column, hu, values, str(path.name))
+    table = Table(column, hu, values, str(path.name))
+    of_water = float(table(np.zeros(1))[0])
+    if abs(of_water - 1) > WATER_OFF:
+        raise BadInput(
+            f"--table {path}: expected {column} relative to water, about 1 at 0 HU, found {of_water:g} there. Divide by that of water, and give HU without an offset."
+        )
+    return table

@@ -192,7 +192,8 @@ def skull_rays(
     vault = places[:, 2] > places[:, 2].max() - VAULT_MM
     placed = frame.place(places[vault])
     u0, v0, _ = (placed.min(axis=0) + placed.max(axis=0)) / 2
-    steps = np.arange(-(aperture_mm / 2), aperture_mm / 2 + 1e-6, RAYS_MM)
+    reach = int(aperture_mm / 2 / RAYS_MM + 1e-6)
+    steps = np.arange(-reach, reach + 1) * RAYS_MM
     u, v = (part.ravel() for part in np.meshgrid(steps, steps, indexing="ij"))
     within = np.hypot(u, v) <= aperture_mm / 2 + 1e-6
     first = before_grid(grid, frame)

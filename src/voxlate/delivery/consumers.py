@@ -5,6 +5,7 @@ import io
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,16 @@ import numpy as np
 from voxlate import __version__
 from voxlate.consumers.beams import read_beam
 from voxlate.consumers.maps import with_data, within
-from voxlate.consumers.pet import add_couch, coefficients, mu_511, on_pet_grid
+from voxlate.consumers.pet import WATER_MU, add_couch, coefficients, mu_511, on_pet_grid
 from voxlate.consumers.planning import (
     clear_outside,
     cut_slices,
     plane_of,
     squared,
+    straight_mm,
     transverse,
 )
-from voxlate.consumers.proton import missed_body, ray_totals, wepl_map
+from voxlate.consumers.proton import ray_totals, wepl_map
 from voxlate.consumers.tables import Table, read_table
 from voxlate.consumers.tissues import MOST_HU, default_table
 from voxlate.consumers.ultrasound import (
@@ -36,16 +38,19 @@ from voxlate.delivery.cts import CtFiles, check_ends, find_cts
 from voxlate.executors.job import Progress, no_report
 from voxlate.formats.io import content_hash, read_volume, write_volume
 from voxlate.images.grid import Volume, canonical, same_grid
-from voxlate.images.mask import foreground
+from voxlate.images.mask import BODY_HU, foreground
 from voxlate.options.consumers import ConsumerOptions
+from voxlate.recipe.provenance import provenance_of
 from voxlate.system.errors import BadInput, CannotWrite
 from voxlate.system.files import HIGH, LOW, lock, read_json, whole_folder, write_json, write_text
-from voxlate.system.messages import Message, message
+from voxlate.system.messages import Message, message, read_messages
 
 SHARED_SECONDS = 1.0
 SUFFIX = {"": "", "low": LOW, "high": HIGH}
 NOTICE = "of a synthetic CT"
 AIR_HU = -900.0  # a table that begins below knows air
+LEAST_HU = -1100.0  # in a body; noise of air reaches a little below -1000
+LEAST_ML = 1.0  # of a body; less is a speck
 
 
 @dataclass
@@ -76,6 +81,16 @@ class _Case:
         """The CT itself."""
         return self.volumes[""]
 
+    @cached_property
+    def body(self) -> np.ndarray:
+        """The body in the CT, bool [D, H, W]; raises BadInput where it shows none."""
+        body = foreground(self.ct)
+        if body.sum() * np.prod(self.ct.grid.spacing_mm) < 1000 * LEAST_ML:
+            raise BadInput(
+                f"{self.ct.origin}: expected a body of {LEAST_ML:g} ml or more above {BODY_HU:g} HU, found none. Check the CT and its unit."
+            )
+        return body
+
     def write(self, name: str, volume: Volume) -> None:
         """Write a map as NIfTI."""
         notice = f" ({self.done.consumer}); {NOTICE}"  # after what every header says
@@ -91,7 +106,7 @@ class _Case:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows([f"{value:.4g}" for value in row] for row in zip(*columns.values()))
+        writer.writerows([f"{value:.4f}" for value in row] for row in zip(*columns.values()))
         write_text(self.to / name, text.getvalue())
 
     def say(self, text: str) -> None:
@@ -131,14 +146,11 @@ def _convert(files: CtFiles, to: Path, options: ConsumerOptions, done: Converted
     volumes = {end: files.read(end) for end in files.ends}
     check_ends(volumes, files.case)
     folder = to / files.case
-    _check_folder(folder, done.consumer)
+    _check_folder(folder, done.consumer, _scans(files))
     with whole_folder(folder) as new:
         case = _Case(files, volumes, new, done)
-        most = int((case.ct.data > MOST_HU).sum())
-        if most:
-            case.say(
-                f"{most} voxels are above {MOST_HU:g} HU, as metal is, up to {case.ct.data.max():g}: no conversion was made for them."
-            )
+        _say_of_synthesis(case)
+        _say_unusual(case)
         _CONVERT[options.consumer or ""](case, options)
         _write_facts(case)
         if folder.exists():
@@ -147,8 +159,43 @@ def _convert(files: CtFiles, to: Path, options: ConsumerOptions, done: Converted
     done.files += sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def _check_folder(folder: Path, consumer: str) -> None:
-    """Raise BadInput for a folder that holds anything but an earlier export for this consumer, which is replaced."""
+def _scans(files: CtFiles) -> dict[str, str]:
+    """The hashes of the scans of which a CT was synthesised, by name; of another CT, its own."""
+    inputs = {} if files.folder is None else provenance_of(files.folder).get("inputs", {})
+    hashes = {name: stated["sha256"] for name, stated in inputs.items() if "sha256" in stated}
+    return hashes or {"ct": content_hash(files.files[""])}
+
+
+def _say_of_synthesis(case: _Case) -> None:
+    """Repeat what the synthesis said with caution, and which starter made it."""
+    if case.files.folder is None:
+        return
+    for said in read_messages(provenance_of(case.files.folder).get("warnings", ())):
+        if said.code == "starter" or said.grade != "note":
+            case.done.messages.append(said.on(case.files.case))
+
+
+def _say_unusual(case: _Case) -> None:
+    """Say how many values no conversion was made for, and where a couch may count as body."""
+    hu = case.ct.data[0]
+    most, least = hu > MOST_HU, case.body & (hu < LEAST_HU)
+    if most.any():
+        case.say(
+            f"{most.sum()} voxels are above {MOST_HU:g} HU, as metal is, up to {hu.max():g}: no conversion was made for them."
+        )
+    if least.any():
+        case.say(
+            f"{least.sum()} voxels in the body are below air, down to {hu[least].min():g} HU, as where 12 bits of metal overflow: they count as air."
+        )
+    width = straight_mm(case.body, case.ct.grid)
+    if width:
+        case.say(
+            f"the body has the same outline in all slices over {width:.0f} mm, as a couch or head rest that touches it: it counts as body. Remove it from the CT."
+        )
+
+
+def _check_folder(folder: Path, consumer: str, scans: Mapping[str, str]) -> None:
+    """Raise BadInput for a folder that holds anything but an earlier export of the same scans for this consumer, which is replaced."""
     present = {path.name for path in folder.glob("*")}
     stated = read_json(folder / FACTS) if FACTS in present else None
     earlier = stated if isinstance(stated, dict) else {}
@@ -156,6 +203,10 @@ def _check_folder(folder: Path, consumer: str) -> None:
     if present - written:
         raise BadInput(
             f"{folder}: expected a new folder, or one that export --for {consumer} wrote, found other files in it. Choose another --out."
+        )
+    if written and earlier.get("scans") != scans:
+        raise BadInput(
+            f"{folder}: expected a new folder, or an export of the same scan, found that of another one. Choose another --out."
         )
 
 
@@ -196,6 +247,7 @@ def _write_facts(case: _Case) -> None:
         "notice": NOTICE,
         "ct": case.files.files[""].name,
         "ct_hash": content_hash(case.files.files[""]),
+        "scans": _scans(case.files),
         **case.facts,
         "units": case.units,
         "files": sorted(path.name for path in case.to.iterdir()),
@@ -224,9 +276,7 @@ def _proton(case: _Case, options: ConsumerOptions) -> None:
     """rsp and wepl with the ends of the interval, totals of rays 5 mm apart, and the table."""
     table = _table(options)
     direction = read_beam(options.beam or "0")
-    grid, body = case.ct.grid, foreground(case.ct)
-    if not body.any():
-        missed_body()
+    grid, body = case.ct.grid, case.body
     _say_beyond(case, table, case.ct.data[0][body])
     maps = {end: table(volume.data[0]) for end, volume in case.volumes.items()}
     for end, rsp in maps.items():
@@ -260,6 +310,10 @@ def _pet(case: _Case, options: ConsumerOptions) -> None:
     """mu in 1/cm with the ends of the interval, on the grid of the PET where one is given."""
     pet = None if options.like is None else read_volume(options.like)
     couch = None if options.couch is None else read_volume(options.couch)
+    if couch is not None and couch.data.max() < WATER_MU / 3:
+        case.say(
+            f"the couch attenuates at most {couch.data.max():.2g}/cm, a third of water or less: is its file in 1/mm?"
+        )
     share = 1.0
     maps = {}
     for end, ct in case.volumes.items():
@@ -295,7 +349,7 @@ def _ultrasound(case: _Case, options: ConsumerOptions) -> None:
     """density, sound_speed and alpha_coeff of the skull, its mask, and thickness and density ratio on rays."""
     ct = case.ct
     direction = read_beam(options.beam or "0,0,-1")
-    body = foreground(ct)
+    body = case.body
     skull = skull_of(clear_outside(ct, body))
     most = float(ct.data[0][skull].max())
     case.write("ct", ct)
@@ -303,10 +357,10 @@ def _ultrasound(case: _Case, options: ConsumerOptions) -> None:
     units = {"density": "kg/m3", "sound_speed": "m/s", "alpha_coeff": "dB/(MHz cm)"}
     columns = dict[str, np.ndarray]()
     summary = dict[str, Mapping[str, float]]()
-    for end, volume in case.volumes.items():
-        maps = acoustic_maps(volume.data[0], skull, options.conversion, most)
-        for name, values in maps.items():
+    for name, of_ends in _acoustic(case.volumes, skull, options.conversion, most).items():
+        for end, values in of_ends.items():
             case.map(f"{name}{SUFFIX[end]}", values, units[name])
+    for end, volume in case.volumes.items():
         alone = clear_outside(volume, body)  # a head rest at the border is no head
         # each end has a skull of its own: with the threshold on the lower HU it is thinner
         own = bone_of(alone) if end else skull
@@ -345,15 +399,30 @@ def _ultrasound(case: _Case, options: ConsumerOptions) -> None:
         case.say(f"no attenuation is written: {options.conversion} has none.")
 
 
+def _acoustic(
+    volumes: Mapping[str, Volume], skull: np.ndarray, conversion: str, most: float
+) -> dict[str, dict[str, np.ndarray]]:
+    """Each acoustic map of a CT, and the least and the largest of its values at the CT and the ends of its interval.
+
+    Attenuation falls with HU in some conversions, so that the ends of HU are not those of the map.
+    """
+    maps = {end: acoustic_maps(ct.data[0], skull, conversion, most) for end, ct in volumes.items()}
+    found = dict[str, dict[str, np.ndarray]]()
+    for name, values in maps[""].items():
+        found[name] = {"": values}
+        if len(maps) > 1:
+            of_ends = [of[name] for of in maps.values()]
+            found[name] |= {"low": np.minimum.reduce(of_ends), "high": np.maximum.reduce(of_ends)}
+    return found
+
+
 def _planning(case: _Case, options: ConsumerOptions) -> None:
     """A transverse CT, the body and electron densities; DICOM where the source is a DICOM series."""
     ct, resampled = case.ct, False
     if options.plane == "axial":
         turned = transverse(case.ct)
         ct, resampled = squared(turned), not _is_turned(case.ct, turned)
-    body = foreground(ct)
-    if not body.any():
-        missed_body()
+    body = case.body if ct is case.ct else foreground(ct)
     if options.clear_outside:
         ct = clear_outside(ct, body)
     cut = cut_slices(body, within(case.ct, ct.grid), ct.grid.spacing_mm[2])

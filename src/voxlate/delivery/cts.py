@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from voxlate.formats.dicom import is_dicom_folder
 from voxlate.formats.io import is_there, read_volume, without_ending
 from voxlate.images.grid import Volume, same_grid
@@ -15,6 +17,9 @@ from voxlate.system.files import HIGH, LOW, safe_name
 
 AIR_HU = -500.0  # every CT of a patient has air below, around the body or in it
 FAT_HU = -200.0  # and tissue above
+BONE_HU = (150.0, 900.0)  # more voxels of a head or trunk are in it
+RAISED_HU = (950.0, 1150.0)  # than here, where soft tissue is after 1000 or 1024 were added
+DRAWN = 10  # values; tissue of a scanner has noise
 ROUNDING_HU = 1.0  # of images that are stored in whole numbers
 ENDS = {"": "", "low": LOW, "high": HIGH}
 
@@ -38,12 +43,21 @@ class CtFiles:
 
 
 def read_ct(path: Path) -> Volume:
-    """An image that is named as a CT; raises BadInput for values that cannot be HU."""
+    """An image that is named as a CT; raises BadInput for values that cannot be HU, or are HU with an offset."""
     volume = read_volume(path, "ct")
     least, most = float(volume.data.min()), float(volume.data.max())
     if least > AIR_HU or most < FAT_HU:
         raise BadInput(
             f"{path}: expected a CT in HU, with air below {AIR_HU:g} and tissue above {FAT_HU:g}, found values from {least:g} to {most:g}. Convert it, or name the CT."
+        )
+    bone, raised = (
+        volume.data[(volume.data > low) & (volume.data < high)]
+        for low, high in (BONE_HU, RAISED_HU)
+    )
+    # padding below air hides an offset from the least value; drawn bone may be of one value
+    if len(raised) > len(bone) and len(np.unique(raised)) > DRAWN:
+        raise BadInput(
+            f"{path}: expected a CT in HU, with soft tissue at about 40, found {len(raised)} voxels from {RAISED_HU[0]:g} to {RAISED_HU[1]:g} and {len(bone)} of less dense bone, as in a CT to which 1000 or 1024 was added. Subtract it."
         )
     return volume
 

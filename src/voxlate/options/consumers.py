@@ -43,7 +43,12 @@ class ConsumerOptions:
     ] = "kplan"
     aperture: Annotated[
         float,
-        Option("Diameter in mm of the rays through the skull (ultrasound).", panel=OUTPUT, least=2),
+        Option(
+            "Diameter in mm of the rays through the skull (ultrasound).",
+            panel=OUTPUT,
+            least=2,
+            most=400,
+        ),
     ] = 60.0
     plane: Annotated[
         Literal["axial", "source"],

@@ -34,6 +34,7 @@ from voxlate.scoring.distances import RADIOLOGICAL, describe_features, distances
 from voxlate.scoring.documents import Table
 from voxlate.scoring.evaluators import Evaluator
 from voxlate.scoring.features import Vectors, features_for
+from voxlate.scoring.intervals import has_ends
 from voxlate.scoring.metrics import METRICS, ImagePair
 from voxlate.scoring.misregistered import NAME, RULE, count_moved, summarise_floors
 from voxlate.scoring.regions import Region, masks_of_several, regions_from
@@ -42,6 +43,7 @@ from voxlate.scoring.scored_images import (
     Item,
     add_run_files,
     find_items,
+    images_in,
     items_by_modality,
     not_scored,
 )
@@ -392,6 +394,9 @@ def _on_provenance(out: Path, items: Iterable[Item]) -> Table:
         for name in _find_changed(item):
             text = f"Its source {name} differs from the {name} next to its truth: is it the same patient?"
             said.append(message("other-sources", text))
+        if item.interval is None and has_ends(item.modality, images_in(item.synthesis.parent)):
+            text = f"The interval beside its {item.modality} is not scored, because no provenance states its coverage: synthesise it again with a calibrated model."
+            said.append(message("unstated-interval", text))
         if said:
             own_said = {warning: warning.table for warning in said}
             warnings.setdefault(case, {}).update(own_said)

@@ -1,7 +1,7 @@
 """Scores of prediction intervals: their coverage of the truth, and their width."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,15 +42,19 @@ def interval_of(
     images: Mapping[str, Path], modality: str, provenance: Mapping[str, Any]
 ) -> Interval | None:
     """The intervals of an image among its case's maps, as its provenance describes them; None if there are none."""
-    low = images.get(modality + LOW)
-    high = images.get(modality + HIGH)
     stated = provenance.get("calibration")
-    if low is None or high is None or not isinstance(stated, Mapping):
+    if not has_ends(modality, images) or not isinstance(stated, Mapping):
         return None
+    low, high = images[modality + LOW], images[modality + HIGH]
     bound = provenance.get("bounds", {}).get(modality, {}).get("mae")
     changed = any(is_changed(path, provenance) for path in (low, high))
     levels = stated.get("levels", {}).get(modality, {})
     return Interval(low, high, float(stated["coverage"]), levels, bound, changed)
+
+
+def has_ends(modality: str, images: Collection[str]) -> bool:
+    """Whether both ends of an interval of an image are among the images of its case."""
+    return {modality + LOW, modality + HIGH} <= {*images}
 
 
 def is_changed(image: Path, provenance: Mapping[str, Any]) -> bool:

@@ -152,6 +152,10 @@ def fit(
     narrowest; borders: values of the image in network units that separate groups, each of which is to hold the coverage, if
     enough voxels show it. Raises BadInput where the patients are too few for the coverage, or for the method.
     """
+    if not any(case.truth_parts[BODY].any() for case in cases):
+        raise BadInput(
+            f"calibrate: expected true images that show a body, found none in {len(cases)} cases. Check their units."
+        )
     alpha = 1 - coverage
     patients = sorted({case.patient for case in cases})
     candidates = _candidates(cases, patients, borders, alpha, seed, ends)
@@ -187,7 +191,9 @@ def fit(
         scale = least_scale(scores, 1 - level, confidence, bound)
         if np.isfinite(scale):
             scales[level] = scale
-    scales[coverage] = compared[best].scale
+    stated = scales[coverage] = compared[best].scale
+    for level, scale in scales.items():  # groups may need a larger one than their voxels together
+        scales[level] = max(scale, stated) if level > coverage else min(scale, stated)
     network = _learn(best, cases, borders, alpha, seed) if best in SETTINGS else None
     bounds = _bounds(candidates[best], regions, scales[coverage], coverage)
     target = Target(best, scales, compared, dict(regions), bounds, ends, kept, factors[best])
