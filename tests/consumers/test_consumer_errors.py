@@ -11,6 +11,7 @@ from voxlate.consumers.errors import attenuation_errors, range_errors, skull_err
 from voxlate.consumers.tissues import default_table
 from voxlate.formats.io import write_volume
 from voxlate.images.grid import Volume
+from voxlate.scoring.captions import caption
 from voxlate.system.errors import BadInput
 
 TABLE = default_table("rsp")
@@ -155,3 +156,15 @@ def test_images_of_another_unit_have_no_errors_of_these_users(tmp_path):
         package.evaluate(
             tmp_path / "OUT", tmp_path / "COHORT", consumers="pet", any_truth=True, progress=False
         )
+
+
+def test_tissues_whose_intervals_hold_less_than_stated_are_named_below_the_table(scored):
+    out, cohort, image = scored
+    calibration = {"patients": 9, "coverage": 0.9, "confidence": 0.9, "bound": "none"}
+    (out / "ann" / "provenance.json").write_text(json.dumps({"calibration": calibration}))
+    for half_width, missed in ((30, False), (5, True)):  # around an error of 20 HU
+        for end, shift in (("low", -half_width), ("high", half_width)):
+            write_volume(out / "ann" / f"ct_{end}.nii.gz", shifted(image, shift))
+        scores = package.evaluate(out, cohort, consumers="pet", progress=False)
+        said = " ".join(caption(scores.document()))
+        assert ("µ coverage, soft tissue (0%)" in said) is missed

@@ -118,6 +118,9 @@ def check_head(scan: Volume, trained: Literal["head", "brain"]) -> list[Message]
         messages.append(message("upside-down", text, lower=lower, upper=upper))
     else:
         messages += _check_turn(head, name) or _check_front(head, name)
+    if scan.grid.shape[0] > 1 and head.height_mm < LEAST_HEIGHT_MM:
+        text = f"{name}: expected a whole head, found {head.height_mm:.0f} mm of one: which part, and which way round, cannot be checked."
+        messages.append(message("slab", text, height_mm=head.height_mm))
     if not head.begins_as_dome and upper >= CROWNLESS:
         text = f"{name}: the upper part of the head is likely missing: {END_MM:g} mm from its upper end, the body has {upper:.0%} of its largest area."
         messages.append(message("crown-missing", text, share=upper))

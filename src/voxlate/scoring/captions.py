@@ -141,12 +141,24 @@ def _on_intervals(document: Document) -> Iterator[str]:
                 yield f"{name}: intervals are {share:.0%} of the scored range wide, so they carry hardly any information."
             if "peak" in part["unit"]:
                 yield f"{name}: coverage does not depend on each scan's gain, as all scores in arbitrary units."
+        if missed := [*_not_covered(document, part)]:
+            yield f"{name}: intervals hold less than they should in {', '.join(missed)}: do not rely on them there."
     rows = [row for row in document["cases"] if row["answer"] == "synthesis"]
     if calibrated_on := document.get("calibrated_on"):
         yield f"{len(calibrated_on)} of {len({row['case'] for row in rows})} cases were used for the calibration, so the coverage of their intervals and bounds is no test."
     lacking = sum(row.get("coverage") is None for row in rows)
     if 0 < lacking < len(rows):
         yield f"{lacking} of {len(rows)} images have no intervals and do not count in the coverage."
+
+
+def _not_covered(document: Document, part: Part) -> Iterator[str]:
+    """The coverages whose mean's interval is below what all calibrations state, such as "µ coverage, air (71%)"."""
+    stated = [calibration["coverage"] for calibration in document.get("calibrations", ())]
+    metrics = metrics_of(document)
+    for key, summary in part["answers"].get("synthesis", {}).items():
+        high = (summary.get("ci95") or (None, summary["mean"]))[1]
+        if stated and key.endswith("coverage") and high is not None and high < min(stated):
+            yield f"{metrics[key].label} ({summary['mean']:.0%})"
 
 
 def _on_metrics(document: Document) -> Iterator[str]:
