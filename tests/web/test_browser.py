@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from browsing import WEB, after_drawing, open_browser, open_page, pixels, render, small_server
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
 expect = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed: pip install playwright"
@@ -73,9 +74,19 @@ def base(volumes, tmp_path_factory):
         for image in _images()
         if image["role"] in ("source", "synthesis")
     ]
+    about = nib.affines.from_matvec(Rotation.from_euler("z", 30, degrees=True).as_matrix())
+    nib.save(
+        nib.Nifti1Image(volumes["source"], about @ np.diag([*SPACING_MM, 1.0])),
+        folder / "rotated-source.nii.gz",
+    )
+    rotated = [
+        {**image, "url": "/rotated-source.nii.gz"} if image["role"] == "source" else image
+        for image in _images()
+    ]
     pages = {
         "/several": render('{% include "viewer.html" %}', images=_images() + second),
         "/viewer": render('{% include "viewer.html" %}', images=_images()),
+        "/rotated": render('{% include "viewer.html" %}', images=rotated),
         "/turned": render('{% include "viewer.html" %}', images=_images("turned-")),
     }
 
@@ -395,6 +406,19 @@ def test_a_region_has_the_mean_and_deviation_of_numpy_and_a_distance_its_millime
         page.click("[data-clear]")
         expect(of).to_contain_text(f", {SHAPE[0] * SHAPE[1]} voxels")
         expect(page.locator("[data-measures-group]")).to_be_hidden()
+
+
+def test_a_region_is_not_measured_in_an_image_that_is_rotated_in_its_plane(
+    browser, base, volumes
+):
+    with open_page(browser, base) as watched:
+        page = _open_viewer(watched, "rotated")
+        page.check('[name="tool"][value="region"]')
+        _drag(page, _point(page, 5.2, 6.1), _point(page, 13.9, 17.4))
+        rows = page.locator("[data-measures] tr")
+        assert rows.count() == 3
+        assert "none on this grid" in rows.nth(1).inner_text()  # the source
+        assert "±" in rows.nth(2).inner_text()  # the synthesis, on which it was drawn
 
 
 def test_the_histogram_counts_as_numpy_does(browser, base, volumes):

@@ -13,16 +13,17 @@ export function distance(from, to) {
 
 /**
  * The values of a slice of a volume: [], or of the voxels whose centres are inside the ellipse that fills the rectangle
- * between two points in millimetres. Nothing where the slice is oblique in this volume.
+ * between two points in millimetres, with sides along the axes of the volume that they were drawn on. Nothing where the
+ * slice is oblique in this volume, or turned.
  */
-export function valuesIn(volume, axis, from, to = null) {
+export function valuesIn(volume, axis, from, to = null, drawnOn = volume) {
   const size = volume.dimsRAS.slice(1, 4);
   const slice = Math.round(voxelAt(volume, from, true)[axis]);
   if (slice < 0 || slice >= size[axis]) return [];
   let [low, high, middle, radius] = [[0, 0], IN_PLANE[axis].map((side) => size[side] - 1), null, null];
   if (to !== null) {
     const ends = [from, to].map((point) => voxelAt(volume, point, true));
-    if (Math.abs(ends[0][axis] - ends[1][axis]) > 0.5) return [];
+    if (Math.abs(ends[0][axis] - ends[1][axis]) > 0.5 || isTurned(volume, drawnOn, axis, from, to)) return [];
     const sides = IN_PLANE[axis].map((side) => ends.map((end) => end[side]).sort((a, b) => a - b));
     middle = sides.map(([first, last]) => (first + last) / 2);
     radius = sides.map(([first, last]) => Math.max((last - first) / 2, 1e-6));
@@ -42,6 +43,15 @@ export function valuesIn(volume, axis, from, to = null) {
     }
   }
   return found;
+}
+
+/** Whether the rectangle between two points on one volume has sides along other axes in another one. */
+function isTurned(volume, drawnOn, axis, from, to) {
+  const [across, down] = IN_PLANE[axis];
+  const corner = (of, first, last) => Object.assign(voxelAt(of, first, true), { [down]: voxelAt(of, last, true)[down] });
+  const drawn = voxelAt(volume, drawnOn.vox2mm(corner(drawnOn, from, to), drawnOn.matRAS), true);
+  const own = corner(volume, from, to);
+  return [across, down].some((side) => Math.abs(drawn[side] - own[side]) > 0.5);
 }
 
 /** Mean and standard deviation of all of them (divided by their number). */

@@ -49,7 +49,7 @@ function measuring(kind, viewer, { slices }, { fraction, axis }) {
   return (event) => {
     const place = slices.under(event);
     if (place === null || place.axis !== axis) return;
-    measure ??= viewer.addMeasure(kind, axis, from);
+    measure ??= viewer.addMeasure(kind, axis, from, slices.lower());
     viewer.endMeasure(measure, slices.millimetres(place.fraction));
   };
 }

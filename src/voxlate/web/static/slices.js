@@ -145,6 +145,7 @@ export async function openSlices(canvas, afterDrawing) {
     drawNow: () => nv.drawScene(),
     view: () => view,
     axis: () => VIEWS[view].axis,
+    lower: () => nv.volumes[0],
     count: (axis) => nv.volumes[0].dimsRAS[axis + 1],
     voxel: () => Array.from(nv.frac2vox(fraction())),
     millimetres,

@@ -400,8 +400,8 @@ class Viewer {
 
   // Measures
 
-  addMeasure(kind, axis, from) {
-    const measure = { kind, axis, from, to: from, number: (this.measures.at(-1)?.number ?? 0) + 1 };
+  addMeasure(kind, axis, from, drawnOn) {
+    const measure = { kind, axis, from, to: from, drawnOn, number: (this.measures.at(-1)?.number ?? 0) + 1 };
     this.measures.push(measure);
     return measure;
   }
@@ -412,16 +412,16 @@ class Viewer {
   }
 
   /** What a measure of an image says: a distance is the same in all. */
-  textOf({ kind, axis, from, to }, image) {
+  textOf({ kind, axis, from, to, drawnOn }, image) {
     if (kind === "distance") return `${distance(from, to).toFixed(1)} mm`;
-    return regionText(statistics(valuesIn(this.volumes.get(image), axis, from, to)), image.unit);
+    return regionText(statistics(valuesIn(this.volumes.get(image), axis, from, to, drawnOn)), image.unit);
   }
 
   rowsOf(measure) {
-    const { kind, number: count, axis, from, to } = measure;
+    const { kind, number: count, axis, from, to, drawnOn } = measure;
     if (kind === "distance") return [rowOf(`${count} distance`, this.textOf(measure))];
     const images = [this.source, this.synthesis].filter((image) => this.volumes.has(image));
-    const { length } = valuesIn(this.volumes.get(images.at(-1)), axis, from, to);
+    const { length } = valuesIn(drawnOn, axis, from, to);
     return [rowOf(`${count} region`, `${length} voxels`), ...images.map((image) => rowOf(image.label, this.textOf(measure, image)))];
   }
 
@@ -438,8 +438,7 @@ class Viewer {
   }
 
   onSlice({ axis, from }) {
-    const volume = this.volumes.get(this.panes[0].layers[0].image);
-    return voxelAt(volume, from)[axis] === this.slices.voxel()[axis];
+    return voxelAt(this.slices.lower(), from)[axis] === this.slices.voxel()[axis];
   }
 
   drawOver(pane) {
@@ -462,7 +461,7 @@ class Viewer {
     const region = this.measures.findLast((measure) => measure.kind === "region" && this.onSlice(measure));
     const volume = this.volumes.get(image);
     const values = region
-      ? valuesIn(volume, region.axis, region.from, region.to)
+      ? valuesIn(volume, region.axis, region.from, region.to, region.drawnOn)
       : valuesIn(volume, this.slices.axis(), this.millimetres());
     if (values.length === 0) return;
     const counts = histogram(values);
