@@ -23,6 +23,7 @@ from typing import Any
 
 WAIT_SECONDS = 0.5  # between two looks at a job
 TIMEOUT_SECONDS = 60.0
+DOING = {"check": "Comparing the scan with the models", "synthesise": "Synthesising"}
 Tell = Callable[[str, "int | None"], None]
 
 
@@ -34,7 +35,10 @@ class Client:
     """A session with a server; address: the URL with the token, which can be used once, as the server printed it."""
 
     def __init__(self, address: str) -> None:
-        parts = urllib.parse.urlsplit(address.strip())
+        try:
+            parts = urllib.parse.urlsplit(address.strip())
+        except ValueError:  # such as an opening bracket alone
+            parts = urllib.parse.SplitResult("", "", "", "", "")
         token = urllib.parse.parse_qs(parts.query).get("token", [""])[0]
         if parts.scheme not in ("http", "https") or not parts.netloc or not token:
             raise VoxlateError(
@@ -90,14 +94,15 @@ class Client:
     def wait(
         self, job: Mapping[str, Any], tell: Tell = lambda stage, percent: None
     ) -> dict[str, Any]:
-        """The state of a job when it has ended; raises VoxlateError where it failed. tell: called with state and percent."""
+        """The state of a job when it has ended; raises VoxlateError where it failed. tell: called with a sentence and percent."""
         try:
-            state = self._ask(job["url"])
-            tell(f"{state['kind']}: {state['state']}", state["percent"])
-            while state["state"] in ("queued", "running"):
-                time.sleep(WAIT_SECONDS)
+            while True:
                 state = self._ask(job["url"])
-                tell(f"{state['kind']}: {state['state']}", state["percent"])
+                left = f", {state['left']} left" if state["left"] else ""
+                tell(f"{DOING[state['kind']]}: {state['state']}{left}", state["percent"])
+                if state["state"] not in ("queued", "running"):
+                    break
+                time.sleep(WAIT_SECONDS)
         except BaseException:  # also Ctrl-C: nobody waits for the job any more
             with contextlib.suppress(VoxlateError):
                 self.delete(job)

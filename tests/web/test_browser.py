@@ -408,9 +408,7 @@ def test_a_region_has_the_mean_and_deviation_of_numpy_and_a_distance_its_millime
         expect(page.locator("[data-measures-group]")).to_be_hidden()
 
 
-def test_a_region_is_not_measured_in_an_image_that_is_rotated_in_its_plane(
-    browser, base, volumes
-):
+def test_a_region_is_not_measured_in_an_image_that_is_rotated_in_its_plane(browser, base, volumes):
     with open_page(browser, base) as watched:
         page = _open_viewer(watched, "rotated")
         page.check('[name="tool"][value="region"]')

@@ -146,11 +146,25 @@ def test_the_user_says_which_file_is_which_modality(page, run, cohort, tmp_path)
 def test_a_lone_scan_of_another_name_is_taken_as_by_the_command_with_a_caution(page, run, cohort):
     made = page({"run": str(run)}, start=Here)
     text = finished(made, made.upload(cohort / "case1" / "t2.nii.gz").headers["location"])
-    assert "t2.nii.gz is taken as t1 because it is the only scan" in text
+    assert "The scan (t2.nii.gz) is taken as t1 because it is the only one" in text
     assert "If it is another scan, name its modality." in text
     named = cohort / "case1" / "slab_t1.nii.gz"
     (cohort / "case1" / "t1.nii.gz").rename(named)
-    assert "the only scan" not in finished(made, made.upload(named).headers["location"])
+    assert "the only one" not in finished(made, made.upload(named).headers["location"])
+
+
+def test_a_lone_series_whose_description_names_its_contrast_is_taken_as_that(
+    page, run, datasets, series
+):
+    made = page({"run": str(run)}, start=Here)
+    files = {}
+    for path, header in zip(sorted(series.iterdir()), datasets):
+        header.SeriesDescription = "anat-T1"
+        header.save_as(path)
+        files[f"s/{path.name}"] = path.read_bytes()
+    text = finished(made, made.upload(**files).headers["location"])
+    assert "s is taken as t1" in text
+    assert "the only one" not in text
 
 
 def test_a_folder_of_the_machine_is_synthesised_in_its_place(page, run, cohort, tmp_path):

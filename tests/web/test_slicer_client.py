@@ -59,7 +59,7 @@ def test_a_script_gets_the_images_of_voxlate_synth_and_leaves_nothing_behind(
         steps=3,
         seed=5,
     )
-    assert told[-1] == "synthesise: done"
+    assert told[-1] == "Synthesising: done"
     assert "report.html" in result["files"]
     assert isinstance(result["use"], str)
     options = ("--steps", 3, "--seed", 5, "--device", "cpu")
@@ -87,12 +87,14 @@ def test_who_stops_to_wait_leaves_no_job_and_the_warnings_of_the_check_are_kept(
     scan = {"scan.nii.gz": (cohort / "case1" / "t1.nii.gz").read_bytes()}
 
     def stop(stage, percent):
-        if stage.startswith("synthesise"):
+        if stage.startswith("Synthesising"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         client.synthesise(scan, tell=stop)
     assert client._ask("/")["jobs"] == []
+    with pytest.raises(client_file.VoxlateError, match="found 'Seed'. Did you mean 'seed'?"):
+        client.synthesise(scan, Seed=3)
     said = client.synthesise(scan, steps=1)["warnings"]
     assert any("taken as t1" in one["text"] for one in said)
 
@@ -138,6 +140,7 @@ def test_the_script_of_the_guide_writes_the_images(
     ("address", "sentence"),
     [
         ("http://127.0.0.1:8765/", "address: expected what `voxlate serve` printed"),
+        ("http://[::1/enter?token=x", "address: expected what `voxlate serve` printed"),
         ("127.0.0.1:8765/enter?token=x", "address: expected what `voxlate serve` printed"),
         ("http://127.0.0.1:9/enter?token=x", "http://127.0.0.1:9: expected a running `voxlate serve`"),
     ],

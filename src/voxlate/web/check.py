@@ -178,7 +178,7 @@ def _fit(
             inputs=_inputs_for(model, entries, request.get("names", {})),
             card=card_of(model),
         )
-        return replace(found, **_try(model, found.inputs, scans), **_settings(models))
+        return replace(found, **_try(model, found.inputs, scans, entries), **_settings(models))
     except Exception as error:
         return replace(found, why_not=_reason(label, error))
 
@@ -234,10 +234,12 @@ def _inputs_for(
 ) -> tuple[str, ...]:
     """The inputs of `voxlate synth` for an upload: the scans that the user names, a lone scan, or the whole folder.
 
-    names: modalities by the place of an entry, as the user says them.
+    names: modalities by the place of an entry, as the user says them; a lone scan may say it itself.
     """
+    accepted = {name.lower() for name in (*names_for_scans(model), MASK)}
+    if not names and len(entries) == 1 and (stated := _modality_in(entries[0]["title"], accepted)):
+        names = {entries[0]["place"]: stated}
     if names:
-        accepted = {name.lower() for name in (*names_for_scans(model), MASK)}
         known = {place: name for place, name in names.items() if name.lower() in accepted}
         return tuple(f"{name}={place}" for place, name in (known or names).items())
     is_lone = len(entries) == len(model.recipe.data.source) == 1
@@ -253,7 +255,9 @@ def absolute_inputs(inputs: Sequence[str], scans: Path) -> list[str]:
     return found
 
 
-def _try(model: Model, inputs: Sequence[str], scans: Path) -> dict[str, Any]:
+def _try(
+    model: Model, inputs: Sequence[str], scans: Path, entries: Sequence[Entry]
+) -> dict[str, Any]:
     """What a synthesis of these inputs would read and warn of; raises BadInput where it would refuse them."""
     selected = select(model, absolute_inputs(inputs, scans), SynthOptions())
     if len(selected.scans) != 1:
@@ -263,8 +267,9 @@ def _try(model: Model, inputs: Sequence[str], scans: Path) -> dict[str, Any]:
     (found,) = selected.scans
     prepared = model.prepare(found.files, found.case)
     calibration = model.calibration()
-    warnings = [*found.notes, *prepared.warnings, *_warn_of_names(model, inputs, found.files)]
-    warnings += model.missing_checks
+    warnings = [*found.notes, *prepared.warnings, *model.missing_checks]
+    if len(entries) == 1 and not any("=" in text for text in inputs):
+        warnings += _warn_of_name(entries[0]["title"], found.files)
     if calibration is not None and calibration.references is not None:
         sources = sources_of(model.recipe, prepared.prepared)
         patches = patches_in(model.recipe, prepared.prepared, sources)
@@ -296,25 +301,17 @@ def _settings(models: Mapping[Answer, Model]) -> dict[str, Any]:
     }
 
 
-def _warn_of_names(model: Model, inputs: Sequence[str], files: Mapping[str, Path]) -> list[Message]:
-    """A message on each scan that the model takes although neither the user nor a name says what it is."""
-    if any("=" in text for text in inputs):
-        return []
-    accepted = {name.lower() for name in names_for_scans(model)}
-    return [
-        message(
-            "only-scan",
-            f"{path.name} is taken as {name} because it is the only scan; its name does not say so.",
-        )
-        for name, path in files.items()
-        if not _modality_in(path.name, accepted)
-    ]
+def _warn_of_name(title: str, files: Mapping[str, Path]) -> Iterator[Message]:
+    """A message on the lone scan that the model takes although neither the user nor its title says what it is."""
+    for name in files:
+        text = f"The scan ({title}) is taken as {name} because it is the only one; its name does not say so."
+        yield message("only-scan", text)
 
 
 def _modality_in(file: str, accepted: Collection[str]) -> str:
     """The modality that a file's name or its last part states: t1 of t1.nii.gz and of head_t1.nii.gz; "" for none."""
     stem = without_ending(file).lower()
-    return next((name for name in (stem, re.split("[_-]", stem)[-1]) if name in accepted), "")
+    return next((name for name in (stem, re.split(r"[_\s-]", stem)[-1]) if name in accepted), "")
 
 
 def _place(path: Path, scans: Path) -> str:

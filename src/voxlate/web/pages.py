@@ -23,7 +23,7 @@ from voxlate.formats.io import without_ending
 from voxlate.options.check import read_text
 from voxlate.options.synthesise import SynthOptions
 from voxlate.options.table import field_types, text_type
-from voxlate.system.errors import BadInput
+from voxlate.system.errors import BadInput, did_you_mean
 from voxlate.web.access import BROWSER, WRONG_TOKEN
 from voxlate.web.api import (
     Entered,
@@ -393,7 +393,11 @@ def synthesise(site: OfSite, form: Form, name: str) -> Response:
     fit = next((fit for fit in fits if fit["label"] == label and not fit["why_not"]), None)
     if fit is None or label not in runs:
         raise BadInput("model: expected one that fits the scan, found another. Choose one.")
-    options = read_options(SynthOptions, form, "answer", "samples", "steps", "sharpness", "seed")
+    names = ("answer", "samples", "steps", "sharpness", "seed")
+    for field in {*form} - {"run", *names}:
+        hint = did_you_mean(field, names) or "Leave it out."
+        raise BadInput(f"form: expected run, {', '.join(names)}, found '{field}'. {hint}")
+    options = read_options(SynthOptions, form, *names)
     limits = site.settings.limits
     check_most(options, samples=limits.samples, steps=limits.steps, seed=LARGEST_SEED)
     answers = fit["answers"]
