@@ -460,6 +460,30 @@ def test_the_saved_picture_shows_what_the_screen_shows_with_what_was_measured(
     assert saved[height:].max() > 200  # the line of text below
 
 
+def test_a_picture_saved_on_a_phone_has_its_whole_text_and_labels(browser, base, tmp_path):
+    with open_page(browser, base, viewport={"width": 320, "height": 700}) as watched:
+        page = _open_viewer(watched)
+        page.evaluate(
+            "() => document.querySelectorAll('[data-drawn]').forEach(c => { c.hidden = false; })"
+        )
+        page.check('[name="tool"][value="region"]')
+        _drag(
+            page, _point(page, 6, 6), _point(page, 1, 10)
+        )  # at the right border, whose label would be cut
+        height = pixels(page.locator(".stage")).shape[0]
+        with page.expect_download() as downloading:
+            page.click("[data-save]")
+        downloading.value.save_as(tmp_path / "picture.png")
+    saved = np.asarray(Image.open(tmp_path / "picture.png").convert("RGB")).astype(int)
+    text = saved[height:]
+    assert len(text) > 40  # two lines
+    assert text[:, -6:].max() < 60
+    assert text.max() > 200
+    yellow = (saved[..., 0] > 240) & (saved[..., 2] < 160)
+    assert np.count_nonzero(yellow[: height - 40, -40:]) > 0  # the label ends within the picture
+    assert np.count_nonzero(yellow[: height - 40, -3:]) == 0
+
+
 def test_on_a_phone_one_finger_goes_through_slices_and_two_enlarge(browser, base):
     with open_page(
         browser, base, viewport={"width": 390, "height": 844}, has_touch=True

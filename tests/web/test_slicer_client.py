@@ -93,7 +93,7 @@ def test_who_stops_to_wait_leaves_no_job_and_the_warnings_of_the_check_are_kept(
     with pytest.raises(KeyboardInterrupt):
         client.synthesise(scan, tell=stop)
     assert client._ask("/")["jobs"] == []
-    with pytest.raises(client_file.VoxlateError, match="found 'Seed'. Did you mean 'seed'?"):
+    with pytest.raises(client_file.VoxlateError, match=r"found 'Seed'\. Did you mean 'seed'\?"):
         client.synthesise(scan, Seed=3)
     said = client.synthesise(scan, steps=1)["warnings"]
     assert any("taken as t1" in one["text"] for one in said)

@@ -90,6 +90,22 @@ export function drawHistogram(canvas, { counts, low, high }, window) {
   for (const end of window) context.fillRect(((end - low) / (high - low)) * width - 1, 0, 2, height);
 }
 
+function widthOf(context, words, unit) {
+  context.font = `${Math.round(13 * unit)}px sans-serif`;
+  return context.measureText(words).width;
+}
+
+/** Words in as many lines as a width needs. */
+function linesOf(context, words, width, unit) {
+  const lines = [""];
+  for (const word of words.split(" ")) {
+    const longer = `${lines.at(-1)} ${word}`.trim();
+    if (widthOf(context, longer, unit) <= width) lines[lines.length - 1] = longer;
+    else lines.push(word);
+  }
+  return lines;
+}
+
 function text(context, words, x, y, unit) {
   context.font = `${Math.round(13 * unit)}px sans-serif`;
   context.lineWidth = 3 * unit;
@@ -119,7 +135,8 @@ function drawMeasure(context, { kind, from, to, label }, tile, unit) {
     context.lineTo(u, v);
   });
   context.fillStyle = LINE;
-  text(context, label, Math.max(x, u) + 5 * unit, Math.max(y, v), unit);
+  const last = tile.left + tile.width - widthOf(context, label, unit) - 5 * unit; // where the label still ends in the slice
+  text(context, label, Math.max(tile.left, Math.min(Math.max(x, u) + 5 * unit, last)), Math.max(y, v), unit);
 }
 
 /** A bar of the longest round length that takes at most a third of the slice. */
@@ -164,9 +181,10 @@ export function pictureOf(panes, line) {
   const [{ slices: { canvas: first } }] = panes;
   const unit = first.width / first.getBoundingClientRect().width;
   const picture = document.createElement("canvas");
-  picture.width = panes.reduce((sum, { slices }) => sum + slices.canvas.width, 0);
-  picture.height = first.height + Math.round(26 * unit);
+  const width = panes.reduce((sum, { slices }) => sum + slices.canvas.width, 0);
   const context = picture.getContext("2d");
+  const lines = linesOf(context, line, width - 16 * unit, unit);
+  [picture.width, picture.height] = [width, first.height + Math.round((9 + 17 * lines.length) * unit)];
   context.fillRect(0, 0, picture.width, picture.height);
   let left = 0;
   for (const { slices, drawn } of panes) {
@@ -176,7 +194,7 @@ export function pictureOf(panes, line) {
     left += slices.canvas.width;
   }
   context.fillStyle = "#ffffff";
-  text(context, line, 8 * unit, first.height + 18 * unit, unit);
+  lines.forEach((words, row) => text(context, words, 8 * unit, first.height + (18 + 17 * row) * unit, unit));
   return picture;
 }
 
