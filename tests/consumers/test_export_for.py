@@ -133,7 +133,7 @@ def test_planning_gets_transverse_slices_of_a_sagittal_ct_and_air_around_the_bod
     np.testing.assert_array_equal(found[body], hu[body])
     assert (found[~body] == -1000).all()
     assert voxels(folder / "electron_density.nii.gz").max() == pytest.approx(1.55, abs=0.15)
-    assert any("no DICOM: a CT that synth did not write" in told.text for told in done.messages)
+    assert any("no DICOM: it states which series" in told.text for told in done.messages)
     kept = package.export_for(
         path, tmp_path / "KEPT", consumer="planning", plane="source", progress=False
     )

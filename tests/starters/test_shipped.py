@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import voxlate
 from voxlate.images.grid import Volume
 from voxlate.phantoms import Label, image, make_head
 from voxlate.starters import names
@@ -104,3 +105,11 @@ def test_fluid_as_dark_as_air_is_warned_about_where_t2_or_pd_is_made(shipped):
     assert "may be black in t2, where" in of_t2
     assert not warned(model.with_only(["flair"]), t1=_brain(0))
     assert not warned(model, t1=_brain(300))
+
+
+def test_a_starter_has_the_licence_of_voxlate_where_none_is_stated(shipped, tmp_path):
+    for licence in ("Apache-2.0", "MIT"):
+        stated = {} if licence == "Apache-2.0" else {"licence": licence}
+        folder = tmp_path / licence
+        voxlate.push("starter:head-tof-to-cta", "me/model", dry_run=folder, onnx=False, **stated)
+        assert f'license: "{licence.lower()}"' in (folder / "README.md").read_text()

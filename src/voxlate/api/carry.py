@@ -11,7 +11,8 @@ from voxlate.carry.hub_card import scores_of
 from voxlate.carry.hub_folder import build_folder
 from voxlate.carry.model_file import Description
 from voxlate.options.check import check_options
-from voxlate.options.share import ModelOptions, PushOptions
+from voxlate.options.share import NOT_STATED, ModelOptions, PushOptions
+from voxlate.starters.names import is_starter
 from voxlate.synthesis.model import load
 from voxlate.system.messages import Message
 from voxlate.training.hub import PREFIX, check_repo, upload
@@ -32,7 +33,12 @@ def export_model(
         precision="float32", steps=asked.steps, samples=asked.samples, sharpness=asked.sharpness
     )
     model = model if asked.intervals else model.without_intervals()
-    return write_model(model, Path(out), asked.weights, asked.licence)
+    return write_model(model, Path(out), asked.weights, _licence(run, asked.licence))
+
+
+def _licence(run: Path | str, stated: str) -> str:
+    """The licence that is stated, or that of a starter, which is voxlate's own."""
+    return "Apache-2.0" if stated == NOT_STATED and is_starter(run) else stated
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,13 @@ def push(run: Path | str, repo: str, options: PushOptions | None = None, **chang
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(asked.dry_run or Path(temporary) / "model")
         messages = build_folder(
-            model, repo, folder, scores, asked.licence, asked.onnx, asked.allow_code
+            model,
+            repo,
+            folder,
+            scores,
+            _licence(run, asked.licence),
+            asked.onnx,
+            asked.allow_code,
         )
         places = sorted(path for path in folder.rglob("*") if path.is_file())
         files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in places}

@@ -28,9 +28,7 @@ def find_source(
     folder: that of the provenance, or None. Raises BadInput for a `like` that is not the source.
     """
     if folder is None:
-        text = (
-            "no DICOM: a CT that synth did not write has no provenance, which DICOM objects state."
-        )
+        text = "no DICOM: it states which series an image was synthesised of, which only folders that synth wrote say."
         messages.append(message("consumer", text))
         return None
     try:
@@ -38,8 +36,7 @@ def find_source(
     except BadInput as error:
         if like is not None:
             raise
-        text = f"no DICOM: the source of the synthesis is no DICOM series in its place ({error})"
-        messages.append(message("consumer", text, case=folder.name))
+        messages.append(message("consumer", f"no DICOM: {error}", case=folder.name))
         return None
 
 

@@ -8,7 +8,13 @@ from voxlate.options.option import MAIN, OUTPUT, AllowCode, Device, Option, opti
 
 ABSENT = "Names of cases and patients, digests of their scans, paths, images and the log of the training are not in these files."
 SHORTEST_TOKEN = 16  # characters; a token of the user's own stays valid, so it must not be guessed
-Licence = Annotated[str, Option("Licence of the model, as its users will read it.", panel=OUTPUT)]
+NOT_STATED = "not stated"
+Licence = Annotated[
+    str,
+    Option(
+        "Licence of the model, as its users will read it; of a starter, Apache-2.0.", panel=OUTPUT
+    ),
+]
 
 
 @options
@@ -56,7 +62,7 @@ class ModelOptions:
         bool,
         Option("Intervals of a calibrated run.", flag="--intervals/--no-intervals", panel=OUTPUT),
     ] = True
-    licence: Licence = "not stated"
+    licence: Licence = NOT_STATED
     allow_code: AllowCode = False
 
 
@@ -72,7 +78,7 @@ class PushOptions:
         Path | str | None,
         Option("Scored folder of the run's images, for the card.", panel=MAIN, metavar="OUT"),
     ] = None
-    licence: Licence = "not stated"
+    licence: Licence = NOT_STATED
     private: Annotated[bool, Option("A new repository is private.", panel=MAIN)] = False
     onnx: Annotated[
         bool,
