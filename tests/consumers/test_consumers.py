@@ -129,6 +129,17 @@ def test_slabs_add_up_and_each_voxel_has_the_depth_of_its_centre():
     np.testing.assert_allclose(totals.entry_mm[:, 0], 4.5)
 
 
+def test_along_an_axis_of_anisotropic_voxels_depths_are_exact_also_between_unlike_columns():
+    generator = np.random.default_rng(3)
+    rsp = generator.uniform(0, 2, (5, 7, 6)).astype(np.float32)
+    body = np.ones(rsp.shape, bool)
+    grid = Grid(rsp.shape, np.diag([1.7, 2.3, 1.1, 1.0]))
+    depth = wepl_map(rsp, body, grid, np.array([0.0, -1, 0]))  # from the front, the last row
+    steps = 2.3 * rsp[:, ::-1]
+    expected = (steps.cumsum(axis=1) - steps / 2)[:, ::-1]
+    np.testing.assert_allclose(depth, expected, atol=1e-4)
+
+
 def test_an_oblique_map_has_the_depth_below_an_inclined_skin():
     grid = Grid((30, 40, 40), np.eye(4))
     body = np.zeros(grid.shape, bool)

@@ -333,6 +333,14 @@ def test_what_no_table_was_made_for_is_said(tmp_path):
     assert "beyond the rows of the table (-1000 to 100 HU) and get its last value" in said
 
 
+def test_a_second_body_and_a_spacing_in_centimetres_are_said(tmp_path):
+    two = save(tmp_path / "two.nii.gz", np.concatenate([head(), head()]))
+    small = save(tmp_path / "small.nii.gz", head(), np.diag([0.25, 0.25, 0.25, 1]))
+    for ct, text in ((two, "lie beside the body of 662 ml"), (small, "at most 14 mm long")):
+        done = package.export_for(ct, tmp_path / "TO", consumer="pet", progress=False)
+        assert any(text in one.text for one in done.messages), [one.text for one in done.messages]
+
+
 def test_a_couch_of_less_than_a_third_of_water_is_asked_about(out, tmp_path):
     couch = save(tmp_path / "couch.nii.gz", np.full((8, 8, 8), 0.01), np.diag([16.0, 16, 16, 1]))
     done = package.export_for(out, tmp_path / "TO", consumer="pet", couch=couch, progress=False)

@@ -13,6 +13,7 @@ from voxlate.images.mask import box_around
 from voxlate.system.errors import BadInput
 
 CHUNK = 1000  # rays at a time
+ALONG = 1 - 1e-6  # cosine from which a beam's axis is one of the grid's
 PARALLEL = 1e-9  # voxels per mm along an axis, below which a ray has no way along it
 
 
@@ -64,19 +65,27 @@ def frame_of(grid: Grid, direction: np.ndarray) -> Frame:
     )
 
 
+def sides_along(grid: Grid, frame: Frame) -> np.ndarray:
+    """The distances in mm of voxels along the axes of a beam [3]; the least one for an axis that is none of the grid's."""
+    spacing = np.array(grid.spacing_mm[::-1])
+    along = np.abs(frame.axes.T @ (grid.affine[:3, :3] / spacing))
+    return np.where(along.max(axis=1) > ALONG, spacing[along.argmax(axis=1)], spacing.min())
+
+
 def rays_over(
-    mask: np.ndarray, grid: Grid, frame: Frame, apart_mm: float
+    mask: np.ndarray, grid: Grid, frame: Frame, apart_mm: np.ndarray | float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rays over the box of a mask [D, H, W]: positions along the two axes across, and depths, all `apart_mm` apart.
+    """Rays over the box of a mask [D, H, W]: positions along the two axes across, and depths, `apart_mm` (each) apart.
 
     They are multiples of the distance, and reach one distance or more beyond the box.
     """
+    apart_mm = np.broadcast_to(apart_mm, 3)
     edges = [(first - 0.5, end - 0.5) for first, end in reversed(box_around(mask))]
     corners = np.array([*product(*edges)]) @ grid.affine[:3, :3].T + grid.affine[:3, 3]
     placed = frame.place(corners) / apart_mm
     first = np.floor(placed.min(axis=0)).astype(int) - 1
     last = np.ceil(placed.max(axis=0)).astype(int) + 1
-    u, v, depth = (np.arange(a, b + 1) * apart_mm for a, b in zip(first, last))
+    u, v, depth = (np.arange(a, b + 1) * apart for a, b, apart in zip(first, last, apart_mm))
     return u, v, depth
 
 

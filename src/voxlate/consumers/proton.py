@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.consumers.beams import frame_of, rays_over, starts_of, walk
+from voxlate.consumers.beams import frame_of, rays_over, sides_along, starts_of, walk
 from voxlate.images.filters import ndimage
 from voxlate.images.grid import Grid
 from voxlate.system.errors import BadInput
@@ -65,10 +65,11 @@ def missed_body() -> None:
 def wepl_map(rsp: np.ndarray, body: np.ndarray, grid: Grid, direction: np.ndarray) -> np.ndarray:
     """The water-equivalent depth in mm of the centre of each voxel [D, H, W] from the skin, along parallel rays.
 
-    Rays are one voxel side apart; between them and along them the values are interpolated linearly. Before the skin the depth is 0.
+    Rays are one voxel side apart and go through the centres of voxels where the beam runs along an axis of the grid, so that
+    depths are exact; else the values are interpolated linearly between them. Before the skin the depth is 0.
     """
-    apart = min(grid.spacing_mm)
     frame = frame_of(grid, direction)
+    apart = sides_along(grid, frame)
     u, v, depth = rays_over(body, grid, frame, apart)
     starts = starts_of(frame, u, v, depth[0])
     stopping = np.where(body, rsp, 0).astype(np.float32).reshape(-1)
@@ -81,10 +82,9 @@ def wepl_map(rsp: np.ndarray, body: np.ndarray, grid: Grid, direction: np.ndarra
         ):
             table[row] = np.interp(depth - depth[0], borders, values)
     # from voxels (z, y, x) to positions in the table (u, v, depth)
-    to_beam = frame.axes.T @ grid.affine[:3, :3][:, ::-1] / apart
-    offset = (
-        frame.place(grid.affine[None, :3, 3])[0] / apart - np.array([u[0], v[0], depth[0]]) / apart
-    )
+    to_beam = frame.axes.T @ grid.affine[:3, :3][:, ::-1] / apart[:, None]
+    first = np.array([u[0], v[0], depth[0]])
+    offset = (frame.place(grid.affine[None, :3, 3])[0] - first) / apart
     found: np.ndarray = ndimage.affine_transform(
         table.reshape(len(u), len(v), len(depth)),
         to_beam,

@@ -38,7 +38,7 @@ from voxlate.delivery.cts import CtFiles, check_ends, find_cts
 from voxlate.executors.job import Progress, no_report
 from voxlate.formats.io import content_hash, read_volume, write_volume
 from voxlate.images.grid import Volume, canonical, same_grid
-from voxlate.images.mask import BODY_HU, foreground
+from voxlate.images.mask import BODY_HU, box_around, foreground
 from voxlate.options.consumers import ConsumerOptions
 from voxlate.recipe.provenance import provenance_of
 from voxlate.system.errors import BadInput, CannotWrite
@@ -51,6 +51,8 @@ NOTICE = "of a synthetic CT"
 AIR_HU = -900.0  # a table that begins below knows air
 LEAST_HU = -1100.0  # in a body; noise of air reaches a little below -1000
 LEAST_ML = 1.0  # of a body; less is a speck
+LEAST_LONG_MM = 30.0  # of a body; a head in cm has 20
+OUTSIDE = 0.05  # of a body's volume; head holders are smaller
 
 
 @dataclass
@@ -186,6 +188,20 @@ def _say_unusual(case: _Case) -> None:
     if least.any():
         case.say(
             f"{least.sum()} voxels in the body are below air, down to {hu[least].min():g} HU, as where 12 bits of metal overflow: they count as air."
+        )
+    voxel_ml = float(np.prod(case.ct.grid.spacing_mm)) / 1000
+    body_ml, outside_ml = (
+        voxel_ml * int(voxels.sum()) for voxels in (case.body, (hu > BODY_HU) & ~case.body)
+    )
+    if outside_ml > OUTSIDE * body_ml:
+        case.say(
+            f"{outside_ml:.3g} ml above {BODY_HU:g} HU lie beside the body of {body_ml:.3g} ml, as of a couch or a second body: they do not count as body."
+        )
+    sides = [last - first for first, last in box_around(case.body)]
+    longest = float(np.max(np.array(sides) * case.ct.grid.spacing_mm))
+    if longest < LEAST_LONG_MM:
+        case.say(
+            f"the body is at most {longest:.0f} mm long: check the unit of the spacing, which is mm."
         )
     width = straight_mm(case.body, case.ct.grid)
     if width:
