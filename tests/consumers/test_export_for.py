@@ -333,6 +333,16 @@ def test_what_no_table_was_made_for_is_said(tmp_path):
     assert "beyond the rows of the table (-1000 to 100 HU) and get its last value" in said
 
 
+def test_a_phantom_whose_skull_is_of_teflon_is_no_ct_with_an_offset(tmp_path):
+    hu = np.where(head() == 1100, 1000, head()) + np.random.default_rng(0).normal(
+        0, 20, head().shape
+    )
+    done = package.export_for(
+        save(tmp_path / "ct.nii.gz", hu), tmp_path / "TO", consumer="pet", progress=False
+    )
+    assert len(done.folders) == 1
+
+
 def test_a_second_body_and_a_spacing_in_centimetres_are_said(tmp_path):
     two = save(tmp_path / "two.nii.gz", np.concatenate([head(), head()]))
     small = save(tmp_path / "small.nii.gz", head(), np.diag([0.25, 0.25, 0.25, 1]))

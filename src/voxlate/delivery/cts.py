@@ -19,6 +19,7 @@ AIR_HU = -500.0  # every CT of a patient has air below, around the body or in it
 FAT_HU = -200.0  # and tissue above
 BONE_HU = (150.0, 900.0)  # more voxels of a head or trunk are in it
 RAISED_HU = (950.0, 1150.0)  # than here, where soft tissue is after 1000 or 1024 were added
+PADDING_HU = 50.0  # above the least value; noise of air reaches further
 DRAWN = 10  # values; tissue of a scanner has noise
 ROUNDING_HU = 1.0  # of images that are stored in whole numbers
 ENDS = {"": "", "low": LOW, "high": HIGH}
@@ -55,11 +56,20 @@ def read_ct(path: Path) -> Volume:
         for low, high in (BONE_HU, RAISED_HU)
     )
     # padding below air hides an offset from the least value; drawn bone may be of one value
-    if len(raised) > len(bone) and len(np.unique(raised)) > DRAWN:
+    is_raised = len(raised) > len(bone) and len(np.unique(raised)) > DRAWN
+    if is_raised and _beside_padding(volume) > FAT_HU:
         raise BadInput(
             f"{path}: expected a CT in HU, with soft tissue at about 40, found {len(raised)} voxels from {RAISED_HU[0]:g} to {RAISED_HU[1]:g} and {len(bone)} of less dense bone, as in a CT to which 1000 or 1024 was added. Subtract it."
         )
     return volume
+
+
+def _beside_padding(volume: Volume) -> float:
+    """The median of voxels beside those that have about the least value: of air, where this is padding."""
+    hu = volume.data[0]
+    padding = hu <= hu.min() + PADDING_HU
+    neighbours = np.roll(padding, 1, axis=-1) | np.roll(padding, -1, axis=-1)
+    return float(np.median(hu[neighbours & ~padding]))
 
 
 def find_cts(out: Path) -> list[CtFiles]:
