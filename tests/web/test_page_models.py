@@ -85,19 +85,26 @@ def test_a_slider_gives_the_bits_of_synth_between_the_mean_and_the_sample(
         ),
         ("both", {"sharpness": "1.5"}, "sharpness: expected a"),
         ("both", {"sharpness": "nan"}, "sharpness: expected a"),
+        (
+            "both",
+            {"answer": "mean", "steps": "3"},
+            "for a mean prediction, which draws none, found steps",
+        ),
         ("alone", {"sharpness": "0.5"}, "of a model with a mean prediction and samples, found 0.5"),
     ],
 )
-def test_a_sharpness_that_the_model_cannot_have_is_refused(
+def test_settings_that_the_model_cannot_have_are_refused(
     page, both, diffusion, cohort, label, settings, words
 ):
     made = page({"both": str(both), "alone": str(diffusion)}, start=Here)
     place = made.upload(cohort / "case1" / "t1.nii.gz").headers["location"]
     finished(made, place)
     asked = {"run": label, "answer": "sample", **settings}
-    answer = made.client.post(f"{place}/synthesise", data=asked)
-    assert answer.status_code == 422 or answer.status_code == 400
-    assert words in html.unescape(answer.text)
+    answer = made.client.post(
+        f"{place}/synthesise", data=asked, headers={"Accept": "application/json"}
+    )
+    assert answer.status_code == 400
+    assert words in answer.json()["error"]
 
 
 def calibrate(run, cohorts, small_head, **options) -> None:

@@ -385,7 +385,7 @@ def check_again(site: OfSite, form: Form, name: str) -> Response:
         seed={"type": "integer"},
     ),
 )
-def synthesise(site: OfSite, form: Form, name: str) -> Response:
+def synthesise(request: Request, site: OfSite, form: Form, name: str) -> Response:
     """Put a synthesis into the queue: of the inputs that the check found for this model."""
     job = site.find_job(name, ("check",), ("done",))
     runs, label = site.runs, text_in(form, "run")
@@ -405,6 +405,12 @@ def synthesise(site: OfSite, form: Form, name: str) -> Response:
     if answer not in answers:
         raise BadInput(
             f"prediction: expected {' or '.join(answers)}, found another. Choose one of these."
+        )
+    # a page hides the fields of a mean prediction, with what they hold
+    idle = options if wants_json(request) or fit["samples"] is None else {}
+    if answer == "mean" and idle:
+        raise BadInput(
+            f"form: expected no settings of samples for a mean prediction, which draws none, found {', '.join(idle)}. Leave them empty."
         )
     options = {} if answer == "mean" else _options_of_samples(options, fit)
     asked = {
