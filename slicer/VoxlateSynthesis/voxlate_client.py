@@ -119,7 +119,8 @@ class Client:
         return self._open(url)
 
     def delete(self, job: Mapping[str, Any]) -> None:
-        """Remove a job with its files from the server."""
+        """Remove a job with its files from the server, also one that waits or runs."""
+        self._ask(f"/jobs/{job['job']}/cancel", b"")  # of one that has ended nothing changes
         self._ask(f"/jobs/{job['job']}/delete", b"")
 
     @staticmethod

@@ -87,7 +87,7 @@ def test_who_stops_to_wait_leaves_no_job_and_the_warnings_of_the_check_are_kept(
     scan = {"scan.nii.gz": (cohort / "case1" / "t1.nii.gz").read_bytes()}
 
     def stop(stage, percent):
-        if stage.startswith("Synthesising"):
+        if stage == "Synthesising: running":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
