@@ -30,6 +30,7 @@ def voxels():
     return read
 
 
+@pytest.mark.slow
 def test_an_mr_series_becomes_what_each_of_five_users_reads(
     tmp_path, shipped_starters, monkeypatch, voxlate, voxels
 ):

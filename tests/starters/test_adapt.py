@@ -209,6 +209,7 @@ train = { steps = 2, batch = 2, precision = "float32", workers = 0, save_every =
 """
 
 
+@pytest.mark.slow
 def test_a_starter_of_drawn_contrasts_is_adapted_to_images_while_phantoms_are_replayed(
     tmp_path, monkeypatch
 ):

@@ -67,6 +67,7 @@ def test_an_image_that_is_flat_or_reaches_its_peak_is_left_as_it_is(values):
     assert find_peak(ball(*values), Percentile(high=99), SCALE) is None
 
 
+@pytest.mark.slow
 def test_a_run_does_so_where_it_is_asked_and_says_by_how_much(run, trained, tiny, cohort):
     text = tiny.read_text().replace('kind = "window", low = 0, high = 1400', 'kind = "percentile"')
     text = re.sub(r"_every = \d+", "_every = 150", text)

@@ -272,6 +272,7 @@ def test_too_few_cases_because_of_their_scans_are_not_to_be_held_back(run, other
     assert "Hold back more" not in answer
 
 
+@pytest.mark.slow
 def test_the_spread_of_three_planes_is_calibrated_as_that_of_samples_is(
     voxlate, tiny, prepared, others, out, tmp_path
 ):
