@@ -122,6 +122,12 @@ PROBLEMS = {
         "found something else",
     ),
     "fewer images than stated": (lambda d: write_series(d, ImagesInAcquisition=7), "state"),
+    "two names": (lambda d: write_slice(d, "9", 4, PatientName="Other^Q"), "names of patients"),
+    "two dates of birth": (
+        lambda d: write_slice(d, "9", 4, PatientBirthDate="19700101"),
+        "2 dates of birth",
+    ),
+    "two studies": (lambda d: write_slice(d, "9", 4, StudyInstanceUID="1.2.3"), "2 studies"),
     "two patients": (lambda d: write_slice(d, "9", 4, PatientID="other"), "2 patients"),
     "two frames of reference": (
         lambda d: write_slice(d, "9", 4, FrameOfReferenceUID="1.9"),

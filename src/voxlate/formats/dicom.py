@@ -67,6 +67,14 @@ DESCRIBING = {
     "uid": "SeriesInstanceUID",
     "study": "StudyInstanceUID",
 }
+# of which the images of a series have one
+ONE_OF_EACH = (
+    ("PatientID", "patients"),
+    ("PatientName", "names of patients"),
+    ("PatientBirthDate", "dates of birth"),
+    ("StudyInstanceUID", "studies"),
+    ("FrameOfReferenceUID", "frames of reference"),
+)
 # the tags that are read; whole headers, with private tags, would fill the memory for long series
 TAGS = [
     *GEOMETRY,
@@ -77,8 +85,8 @@ TAGS = [
     *[
         "SOPClassUID",
         "SOPInstanceUID",
-        "PatientID",
-        "FrameOfReferenceUID",
+        *(name for name, _ in ONE_OF_EACH),
+        "PatientPosition",
         "ImagesInAcquisition",
         "NumberOfSlices",
         "NumberOfFrames",
@@ -411,8 +419,8 @@ def _check_series(path: Path) -> Headers:
 
 
 def _check_whole(headers: Headers, path: Path) -> None:
-    """Raise BadInput where a series mixes patients or frames of reference, or has fewer images than it states."""
-    for name, words in (("PatientID", "patients"), ("FrameOfReferenceUID", "frames of reference")):
+    """Raise BadInput where a series mixes patients, studies or frames of reference, or has fewer images than it states."""
+    for name, words in ONE_OF_EACH:
         count = len(texts_of(headers, name))
         if count > 1:
             raise BadInput(

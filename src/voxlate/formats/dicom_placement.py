@@ -28,11 +28,11 @@ SOURCE_IMAGE: Code = ("121322", "DCM", "Source image for image processing operat
 
 
 class Source(NamedTuple):
-    """A slice of the source series; middle_mm: the centre of its plane (RAS)."""
+    """A slice of the source series; corners_mm: those of its plane (RAS, [4, 3])."""
 
     image: Image
     header: Any
-    middle_mm: np.ndarray
+    corners_mm: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,13 @@ class Placement:
         return abs(float(self._normal() @ self.grid.affine[:3, 2]))
 
     def nearby(self, level: int) -> Sequence[Source]:
-        """The source slices whose middle is within the thickness of a slice; at least the nearest slice."""
+        """The source slices that are within the thickness of a slice or cross it; at least the nearest slice."""
         if self.exact:
             return [self.sources[level]]
         normal = self._normal()
         here = float((self.grid.affine @ (0, 0, level, 1))[:3] @ normal)
-        away = np.array([abs(float(source.middle_mm @ normal) - here) for source in self.sources])
+        sides = np.array([source.corners_mm @ normal - here for source in self.sources])
+        away = np.maximum(0, np.maximum(sides.min(axis=1), -sides.max(axis=1)))
         near = max(self._thickness_mm() / 2, away.min() + 1e-6)
         return [source for source, gap in zip(self.sources, away) if gap <= near]
 
@@ -151,8 +152,8 @@ def place_volume(volume: Volume, like: Path, slices: Slices = "source") -> Place
     _, height, width = stack.grid.shape
     sources = []
     for level, (image, header) in enumerate(stack.headers.items()):
-        middle = stack.grid.affine @ ((width - 1) / 2, (height - 1) / 2, level, 1)
-        sources.append(Source(image, header, middle[:3]))
+        corners = [(x, y, level, 1) for x in (0, width - 1) for y in (0, height - 1)]
+        sources.append(Source(image, header, (np.array(corners) @ stack.grid.affine.T)[:, :3]))
     if flipped is None:
         return Placement(volume.data[0], sources, volume.grid, exact=False)
     return Placement(flipped.data[0], sources, stack.grid, exact=True)
