@@ -49,7 +49,7 @@ def files(tmp_path):
         save(folder / f"{name}.nii.gz", data, affine)
     tables = {
         "falls": "hu,rsp\n0,1\n100,0.9\n", "commas": "hu,rsp\n-1000,0,0\n100,1,1\n", "twice": "hu,rsp,rsp\n-1000,0,0\n100,1.1,9\n",
-        "raised": "hu,rsp\n24,0\n1024,1\n", "thousand": "hu,rsp\n-1000,0\n100,1100\n",
+        "metal": "hu,rsp\n-1000,0\n0,1\n3000,300\n", "raised": "hu,rsp\n24,0\n1024,1\n", "thousand": "hu,rsp\n-1000,0\n100,1100\n",
     }  # fmt: skip
     for name, text in tables.items():
         (folder / f"{name}.csv").write_text(text)
@@ -66,8 +66,9 @@ def files(tmp_path):
         ("padded.nii.gz", "ultrasound", "as in a CT to which 1000 or 1024 was added. Subtract it."),
         ("ct.nii.gz", "proton --table bad/commas.csv", "a row of more fields than columns, or a column twice"),
         ("ct.nii.gz", "proton --table bad/twice.csv", "a row of more fields than columns, or a column twice"),
-        ("ct.nii.gz", "proton --table bad/raised.csv", "about 1 at 0 HU, found 0 there"),
-        ("ct.nii.gz", "proton --table bad/thousand.csv", "about 1 at 0 HU, found 1000 there"),
+        ("ct.nii.gz", "proton --table bad/metal.csv", "0.9 to 2.2 at 1000 HU, found 100.667 there"),
+        ("ct.nii.gz", "proton --table bad/raised.csv", "0.9 to 1.1 at 0 HU, found 0 there"),
+        ("ct.nii.gz", "proton --table bad/thousand.csv", "0.9 to 1.1 at 0 HU, found 1000 there"),
         ("ct.nii.gz", "proton --beam=1e999,0,0", "--beam: expected a gantry angle in degrees"),
         ("ct.nii.gz", "ultrasound --aperture 1e6", "--aperture: expected at most 400, found 1e+06"),
         ("mu.nii.gz", "planning", "mu.nii.gz: expected a CT in HU, with air below -500"),

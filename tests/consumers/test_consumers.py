@@ -209,6 +209,19 @@ def test_attenuation_keeps_its_sum_on_the_wider_grid_of_a_pet():
     assert found.data[0, 5, 5, 5] == pytest.approx(0.096, rel=0.01)
 
 
+@every_row("side_mm", [2.5, 4.0, 7.3])
+def test_thin_plates_of_a_couch_keep_their_sum_wherever_they_lie_between_wider_voxels(side_mm):
+    plates = np.zeros((1, 60, 8, 8), np.float32)
+    plates[:, [20, 21, 34, 35]] = 0.2
+    couch = Volume(plates, np.eye(4), "1/cm", "couch")
+    for shift in np.linspace(0, side_mm, 6):
+        affine = np.diag([1, 1, side_mm, 1.0])
+        affine[2, 3] = shift
+        empty = Volume(np.zeros((1, int(55 / side_mm), 8, 8), np.float32), affine, "1/cm", "mu")
+        line = add_couch(empty, couch).data[0, :, 4, 4].sum() * side_mm
+        assert line == pytest.approx(0.8, rel=0.06)
+
+
 def test_a_pet_elsewhere_is_refused_and_one_that_reaches_further_is_zero_there():
     mu = Volume(np.full((1, 8, 8, 8), 0.1, np.float32), np.eye(4), "1/cm", "mu")
     far = np.eye(4)

@@ -364,6 +364,43 @@ def test_a_second_body_and_a_spacing_in_centimetres_are_said(tmp_path):
         assert any(text in one.text for one in done.messages), [one.text for one in done.messages]
 
 
+def test_padding_of_0_hu_a_patient_in_the_couch_and_a_lost_orientation_are_said(tmp_path):
+    padded = head()
+    padded[:, :, :8] = 0  # slices that were not scanned
+    image = nib.Nifti1Image(padded.astype(np.float32), np.diag([2.0, 2, 2, 1]))
+    image.set_sform(None, 0)
+    image.set_qform(None, 0)
+    (tmp_path / "IN").mkdir()
+    nib.save(image, tmp_path / "IN" / "ct.nii.gz")
+    save(tmp_path / "IN" / "ncct.nii.gz", head())
+    couch = save(tmp_path / "couch.nii.gz", np.full(head().shape, 0.09))
+    options = {"consumer": "pet", "couch": couch, "progress": False}
+    done = package.export_for(tmp_path / "IN", tmp_path / "TO", **options)
+    said = " ".join(one.text for one in done.messages)
+    assert "of the body are exactly 0 HU, as padding is" in said
+    assert "of the body are in attenuating voxels of the couch" in said
+    assert "orientation" in said
+    assert "ncct of the same folder is not read" in said
+
+
+def test_a_ray_that_runs_along_bone_at_an_end_has_no_number_there_and_none_is_out_of_order(
+    tmp_path,
+):
+    folder = tmp_path / "OUT" / "ann"
+    hu = head()
+    for name, shift in (("ct", 0), ("ct_low", -900), ("ct_high", 300)):  # all is bone at one end
+        save(folder / f"{name}.nii.gz", np.where(hu > -900, hu + shift, hu))
+    done = package.export_for(folder.parent, tmp_path / "TO", consumer="ultrasound", progress=False)
+    assert any("rays run along bone at the high end" in one.text for one in done.messages)
+    rows = np.genfromtxt(tmp_path / "TO" / "ann" / "rays.csv", delimiter=",", names=True)
+    assert np.isnan(rows["thickness_high_mm"]).any()
+    assert (rows["thickness_low_mm"] == 0).all()
+    known = np.isfinite(rows["thickness_high_mm"])
+    assert (rows["thickness_mm"] <= rows["thickness_high_mm"])[known].all()
+    facts = json.loads((tmp_path / "TO" / "ann" / "facts.json").read_text())
+    assert facts["skull"]["low"]["thickness_mm"] == 0
+
+
 def test_a_couch_of_less_than_a_third_of_water_is_asked_about(out, tmp_path):
     couch = save(tmp_path / "couch.nii.gz", np.full((8, 8, 8), 0.01), np.diag([16.0, 16, 16, 1]))
     done = package.export_for(out, tmp_path / "TO", consumer="pet", couch=couch, progress=False)

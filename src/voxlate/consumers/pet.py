@@ -4,6 +4,8 @@ Source: Carney, Townsend, Rappoport and Bendriem 2006 (Med. Phys. 33:976): below
 mu = 9.6e-5 (HU + 1000), above it mu = a (HU + 1000) + b, in 1/cm.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from voxlate.consumers.maps import within
@@ -23,7 +25,6 @@ CARNEY = {
     130: (5.51e-5, 4.24e-2, 1037.0),
     140: (5.64e-5, 4.08e-2, 1030.0),
 }
-FWHM = 2.3548  # of a Gaussian, in standard deviations
 
 
 def coefficients(kvp: float) -> tuple[float, float, float]:
@@ -55,23 +56,30 @@ def mu_511(hu: np.ndarray, kvp: float = 120) -> np.ndarray:
 def on_pet_grid(mu: Volume, pet: Grid, name: str) -> tuple[Volume, float]:
     """Attenuation on the grid of a PET, 0 outside the CT, and the share of the PET's grid within the CT.
 
-    Where voxels of the PET are wider, the map is smoothed first by a Gaussian, so that both have the width of the PET's
-    voxels. Raises BadInput where the grids do not overlap.
+    Raises BadInput where the grids do not overlap.
     """
     share = float(within(mu, pet).mean())
     if share == 0:
         raise BadInput(
             f"--like {name}: expected a PET whose grid overlaps the CT, found none of its voxels within the CT ({pet}; CT {mu.grid}). Register the two first."
         )
-    old = np.array(mu.grid.spacing_mm)
-    # spacing of the PET along the axes of the CT
-    along = np.abs(np.linalg.inv(mu.affine)[:3, :3] @ pet.affine[:3, :3]).max(axis=1)[::-1] * old
-    sigma = np.sqrt(np.maximum(along**2 - old**2, 0)) / FWHM / old
-    smooth = mu.data
-    if sigma.any():
-        smooth = np.asarray(ndimage.gaussian_filter(mu.data[0], sigma), np.float32)[None]
-    smoothed = Volume(smooth, mu.affine, mu.unit, mu.modality, codes=mu.codes)
-    return resample(smoothed, pet, fill=0.0), share
+    return _averaged(mu, pet), share
+
+
+def _averaged(mu: Volume, grid: Grid) -> Volume:
+    """A map on another grid, 0 outside its own; where voxels of the grid are wider, a mean over two of them.
+
+    The weights are those of linear interpolation the other way round, so that a thin plate keeps its sum wherever it lies
+    between the voxels.
+    """
+    # sides of the grid's voxels along the axes of the map, in voxels of it
+    widths = np.abs(np.linalg.inv(mu.affine)[:3, :3] @ grid.affine[:3, :3]).max(axis=1)[::-1]
+    data = mu.data[0]
+    for axis, width in enumerate(widths):
+        reach = int(width)
+        weights = np.maximum(0, 1 - np.abs(np.arange(-reach, reach + 1)) / max(width, 1))
+        data = ndimage.correlate1d(data, weights / weights.sum(), axis, mode="nearest")
+    return resample(replace(mu, data=data[None]), grid, fill=0.0)
 
 
 def add_couch(mu: Volume, couch: Volume) -> Volume:
@@ -85,5 +93,4 @@ def add_couch(mu: Volume, couch: Volume) -> Volume:
         raise BadInput(
             f"--couch: expected a map that overlaps the PET's grid, found {couch.grid} elsewhere. Register it first."
         )
-    added = mu.data + resample(couch, mu.grid, fill=0.0).data
-    return Volume(added, mu.affine, mu.unit, mu.modality, codes=mu.codes)
+    return replace(mu, data=mu.data + _averaged(couch, mu.grid).data)

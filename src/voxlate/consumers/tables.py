@@ -10,7 +10,8 @@ from voxlate.system.errors import BadInput
 from voxlate.system.files import write_text
 from voxlate.system.slabs import in_slabs
 
-WATER_OFF = 0.1  # from 1 at 0 HU: tables of scanners are within a few percent
+# By HU: the least and the largest value relative to water; tables of scanners are well within.
+PLAUSIBLE = {-1000.0: (0.0, 0.3), 0.0: (0.9, 1.1), 1000.0: (0.9, 2.2), 3000.0: (0.9, 5.0)}
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,10 @@ def read_table(path: Path, column: str) -> Table:
                 f"--table {path}: expected hu that grow and {column} that never falls, found {before:g} → {after:g} HU with {low:g} → {high:g}. Sort or fix the rows."
             )
     table = Table(column, hu, values, str(path.name))
-    of_water = float(table(np.zeros(1))[0])
-    if abs(of_water - 1) > WATER_OFF:
-        raise BadInput(
-            f"--table {path}: expected {column} relative to water, about 1 at 0 HU, found {of_water:g} there. Divide by that of water, and give HU without an offset."
-        )
+    for known, (least, most) in PLAUSIBLE.items():
+        found = float(table(np.full(1, known))[0])
+        if not least <= found <= most:
+            raise BadInput(
+                f"--table {path}: expected {column} relative to water, {least:g} to {most:g} at {known:g} HU, found {found:g} there. Divide by that of water, and give HU without an offset."
+            )
     return table

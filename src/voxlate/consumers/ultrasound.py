@@ -144,7 +144,10 @@ def acoustic_maps(
 
 @dataclass(frozen=True)
 class SkullRays:
-    """The skull on parallel rays: entry_mm: [R, 3] (RAS); thickness_mm and ratio: [R]; NaN where a ray meets no skull, the ratio also where it shows no marrow."""
+    """The skull on parallel rays: entry_mm: [R, 3] (RAS); thickness_mm and ratio: [R].
+
+    NaN where a ray meets no skull, the ratio also where it shows no marrow; thickness is infinite where a ray runs along bone.
+    """
 
     entry_mm: np.ndarray
     thickness_mm: np.ndarray
@@ -183,8 +186,7 @@ def skull_rays(
     """Thickness and density ratio of the skull on parallel rays within a round aperture around the centre of its vault.
 
     around: the skull whose vault it is, by default the same. Thickness is along the ray, so that a skull that is met
-    obliquely is thicker; rays that run longer than MOST_RUN_MM in bone meet no skull, and none does where most begin inside
-    the body.
+    obliquely is thicker; where most rays begin inside the body, none meets a skull.
     """
     frame = frame_of(grid, direction)
     voxels = np.argwhere(skull if around is None else around)[:, ::-1]
@@ -206,7 +208,10 @@ def skull_rays(
         begin_inside += int((first_voxels > BODY_HU).sum())
         for row, ray in enumerate(range(part.rays.start, part.rays.stop)):
             found = _first_bone(part.depths_mm[row], values[row], inside[row])
-            if found is not None and found[1] <= MOST_RUN_MM:
+            if found is None:
+                continue
+            thickness[ray] = np.inf
+            if found[1] <= MOST_RUN_MM:
                 entry[ray] = starts[ray] + found[0] * direction
                 thickness[ray], ratio[ray] = found[1:]
     if 2 * begin_inside > len(

@@ -37,7 +37,7 @@ from voxlate.delivery.consumer_dicom import find_source, write_attenuation, writ
 from voxlate.delivery.cts import CtFiles, check_ends, find_cts
 from voxlate.executors.job import Progress, no_report
 from voxlate.formats.io import content_hash, read_volume, write_volume
-from voxlate.images.grid import Volume, canonical, same_grid
+from voxlate.images.grid import Volume, canonical, resample, same_grid
 from voxlate.images.mask import BODY_HU, box_around, foreground
 from voxlate.options.consumers import ConsumerOptions
 from voxlate.recipe.provenance import provenance_of
@@ -52,6 +52,7 @@ AIR_HU = -900.0  # a table that begins below knows air
 LEAST_HU = -1100.0  # in a body; noise of air reaches a little below -1000
 LEAST_ML = 1.0  # of a body; less is a speck
 LEAST_LONG_MM = 30.0  # of a body; a head in cm has 20
+PADDED = 0.05  # of a body that is exactly 0 HU; of a scan's it is 0.02
 OUTSIDE = 0.05  # of a body's volume; head holders are smaller
 
 
@@ -108,7 +109,8 @@ class _Case:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows([f"{value:.4f}" for value in row] for row in zip(*columns.values()))
+        for row in zip(*columns.values()):  # without a number where there is none
+            writer.writerow([f"{value:.4f}" if np.isfinite(value) else "" for value in row])
         write_text(self.to / name, text.getvalue())
 
     def say(self, text: str) -> None:
@@ -180,6 +182,15 @@ def _say_of_synthesis(case: _Case) -> None:
 def _say_unusual(case: _Case) -> None:
     """Say how many values no conversion was made for, and where a couch may count as body."""
     hu = case.ct.data[0]
+    if case.files.others:
+        case.say(f"{', '.join(case.files.others)} of the same folder is not read: name its file.")
+    for guess in case.ct.guesses:
+        case.say(f"{guess.rstrip('.')}.")
+    padded = float((hu[case.body] == 0).mean())
+    if padded > PADDED:
+        case.say(
+            f"{padded:.0%} of the body are exactly 0 HU, as padding is: they count as water. Set what was not scanned to -1000."
+        )
     most, least = hu > MOST_HU, case.body & (hu < LEAST_HU)
     if most.any():
         case.say(
@@ -330,6 +341,13 @@ def _pet(case: _Case, options: ConsumerOptions) -> None:
         case.say(
             f"the couch attenuates at most {couch.data.max():.2g}/cm, a third of water or less: is its file in 1/mm?"
         )
+    if couch is not None:
+        inside = resample(couch, case.ct.grid, order=0, fill=0.0).data[0][case.body]
+        share = float((inside > WATER_MU / 3).mean())
+        if share > OUTSIDE:
+            case.say(
+                f"{share:.0%} of the body are in attenuating voxels of the couch, whose attenuation is added to theirs: does its map show a patient, or lie elsewhere?"
+            )
     share = 1.0
     maps = {}
     for end, ct in case.volumes.items():
@@ -371,7 +389,7 @@ def _ultrasound(case: _Case, options: ConsumerOptions) -> None:
     case.write("ct", ct)
     case.map("skull", skull, "1")
     units = {"density": "kg/m3", "sound_speed": "m/s", "alpha_coeff": "dB/(MHz cm)"}
-    columns = dict[str, np.ndarray]()
+    columns, own_mm = dict[str, np.ndarray](), np.empty(0)
     summary = dict[str, Mapping[str, float]]()
     for name, of_ends in _acoustic(case.volumes, skull, options.conversion, most).items():
         for end, values in of_ends.items():
@@ -385,10 +403,16 @@ def _ultrasound(case: _Case, options: ConsumerOptions) -> None:
             met, summary["ct"] = np.isfinite(rays.thickness_mm), rays.summary
             columns = {f"{axis}_mm": rays.entry_mm[met, k] for k, axis in enumerate("xyz")}
             columns["density_ratio"] = rays.ratio[met]
-        # without bone at this end, a ray has none
-        thickness = np.nan_to_num(rays.thickness_mm[met])
+        thickness = rays.thickness_mm[met]
+        if end == "low":  # without bone at this end, a ray has none; other gaps may join more of it
+            thickness = np.fmin(np.nan_to_num(thickness, posinf=np.inf), own_mm)
+        elif end == "high":  # no number where a ray runs along bone
+            thickness = np.fmax(np.where(np.isnan(thickness), np.inf, thickness), own_mm)
+        else:
+            own_mm = thickness
         columns[f"thickness{SUFFIX[end]}_mm"] = thickness
-        summary.setdefault(end or "ct", {"thickness_mm": float(thickness.mean())})
+        mean = {"thickness_mm": float(thickness.mean())} if np.isfinite(thickness).all() else {}
+        summary.setdefault(end or "ct", mean)
     case.rows("rays.csv", columns)
     case.facts = {
         "beam_ras": [*map(float, direction)],
@@ -399,9 +423,14 @@ def _ultrasound(case: _Case, options: ConsumerOptions) -> None:
         "aperture_mm": options.aperture,
         "skull": summary,
     }
+    endless = int(np.isinf(columns.get("thickness_high_mm", np.zeros(1))).sum())
+    if endless:
+        case.say(
+            f"{endless} rays run along bone at the high end of the interval, where their thickness has no number."
+        )
     found = summary["ct"]
-    ends = [of["thickness_mm"] for end, of in summary.items() if end != "ct"]
-    between = f" (interval {ends[0]:.1f} to {ends[1]:.1f} mm)" if ends else ""
+    ends = [f"{of['thickness_mm']:.1f} mm" if of else "no number" for of in summary.values()][1:]
+    between = f" (interval {' to '.join(ends)})" if ends else ""
     case.say(
         f"skull {found['thickness_mm']:.1f} ± {found['thickness_std_mm']:.1f} mm thick along the beam{between}, on {found['rays']} rays."
     )

@@ -27,11 +27,15 @@ ENDS = {"": "", "low": LOW, "high": HIGH}
 
 @dataclass(frozen=True)
 class CtFiles:
-    """A CT of a case: its file, and those of its interval, which may be absent; folder: that of its provenance, or None."""
+    """A CT of a case: its file, and those of its interval, which may be absent.
+
+    folder: that of its provenance, or None; others: names of further CTs in its folder, which are not read.
+    """
 
     case: str
     files: Mapping[str, Path]
     folder: Path | None = None
+    others: tuple[str, ...] = ()
 
     def read(self, end: str = "") -> Volume:
         """The CT, or the "low" or "high" end of its interval."""
@@ -95,18 +99,17 @@ def _in_folders(out: Path) -> list[CtFiles]:
     found = []
     for folder in stated or [*folders, out]:
         images = images_in(folder)
-        for name, path in images.items():
-            if is_map(name, images) or unit_of(name) != "HU":
-                continue
-            files = {
-                end: images[name + ending]
-                for end, ending in ENDS.items()
-                if name + ending in images
-            }
-            if len(files) == 2:  # one end alone is no interval
-                files = {"": path}
-            found.append(CtFiles(folder.name, files, folder if provenance_of(folder) else None))
-            break  # of several CTs of a case, the first by name
+        names = [name for name in images if not is_map(name, images) and unit_of(name) == "HU"]
+        if not names:
+            continue
+        name, *others = names
+        files = {
+            end: images[name + ending] for end, ending in ENDS.items() if name + ending in images
+        }
+        if len(files) == 2:  # one end alone is no interval
+            files = {"": images[name]}
+        stated_by = folder if provenance_of(folder) else None
+        found.append(CtFiles(folder.name, files, stated_by, tuple(others)))
     return found
 
 
