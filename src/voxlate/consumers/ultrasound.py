@@ -142,6 +142,35 @@ def acoustic_maps(
     return maps
 
 
+def acoustic_ends(
+    hu: Mapping[str, np.ndarray], skull: np.ndarray, name: str, most: float
+) -> dict[str, dict[str, np.ndarray]]:
+    """Each acoustic map of a CT, and the least and the largest of its values at the CT and the ends of its interval.
+
+    hu: the CT ("") and, if there are any, "low" and "high" [D, H, W]. Attenuation falls with HU in some conversions, so that
+    the ends of HU are not those of the map.
+    """
+    maps = {end: acoustic_maps(values, skull, name, most) for end, values in hu.items()}
+    found = dict[str, dict[str, np.ndarray]]()
+    for key, values in maps[""].items():
+        found[key] = {"": values}
+        if len(maps) > 1:
+            of_ends = [of[key] for of in maps.values()]
+            found[key] |= {"low": np.minimum.reduce(of_ends), "high": np.maximum.reduce(of_ends)}
+    return found
+
+
+def end_of_thickness(end: str, thickness_mm: np.ndarray, own_mm: np.ndarray) -> np.ndarray:
+    """The "low" or "high" thickness of rays, by that of the skull at this end of the interval and at the CT itself.
+
+    Without bone at the low end it is 0. It is never on the other side of the CT's, which gaps that close there would give.
+    Infinite where a ray runs along bone.
+    """
+    if end == "low":
+        return np.fmin(np.where(np.isnan(thickness_mm), 0.0, thickness_mm), own_mm)
+    return np.fmax(np.where(np.isnan(thickness_mm), np.inf, thickness_mm), own_mm)
+
+
 @dataclass(frozen=True)
 class SkullRays:
     """The skull on parallel rays: entry_mm: [R, 3] (RAS); thickness_mm and ratio: [R].

@@ -20,25 +20,26 @@ from voxlate.consumers.planning import (
     cut_slices,
     plane_of,
     squared,
-    straight_mm,
     transverse,
 )
 from voxlate.consumers.proton import ray_totals, wepl_map
 from voxlate.consumers.tables import Table, read_table
-from voxlate.consumers.tissues import MOST_HU, default_table
+from voxlate.consumers.tissues import default_table
 from voxlate.consumers.ultrasound import (
     CONVERSIONS,
-    acoustic_maps,
+    acoustic_ends,
     bone_of,
+    end_of_thickness,
     skull_of,
     skull_rays,
 )
 from voxlate.delivery.consumer_dicom import find_source, write_attenuation, write_plan
+from voxlate.delivery.ct_checks import body_of, unusual
 from voxlate.delivery.cts import CtFiles, check_ends, find_cts
 from voxlate.executors.job import Progress, no_report
 from voxlate.formats.io import content_hash, read_volume, write_volume
 from voxlate.images.grid import Volume, canonical, resample, same_grid
-from voxlate.images.mask import BODY_HU, box_around, foreground
+from voxlate.images.mask import foreground
 from voxlate.options.consumers import ConsumerOptions
 from voxlate.recipe.provenance import provenance_of
 from voxlate.system.errors import BadInput, CannotWrite
@@ -49,11 +50,7 @@ SHARED_SECONDS = 1.0
 SUFFIX = {"": "", "low": LOW, "high": HIGH}
 NOTICE = "of a synthetic CT"
 AIR_HU = -900.0  # a table that begins below knows air
-LEAST_HU = -1100.0  # in a body; noise of air reaches a little below -1000
-LEAST_ML = 1.0  # of a body; less is a speck
-LEAST_LONG_MM = 30.0  # of a body; a head in cm has 20
-PADDED = 0.05  # of a body that is exactly 0 HU; of a scan's it is 0.02
-OUTSIDE = 0.05  # of a body's volume; head holders are smaller
+IN_COUCH = 0.05  # of a body; voxels at its skin may be
 
 
 @dataclass
@@ -87,12 +84,7 @@ class _Case:
     @cached_property
     def body(self) -> np.ndarray:
         """The body in the CT, bool [D, H, W]; raises BadInput where it shows none."""
-        body = foreground(self.ct)
-        if body.sum() * np.prod(self.ct.grid.spacing_mm) < 1000 * LEAST_ML:
-            raise BadInput(
-                f"{self.ct.origin}: expected a body of {LEAST_ML:g} ml or more above {BODY_HU:g} HU, found none. Check the CT and its unit."
-            )
-        return body
+        return body_of(self.ct)
 
     def write(self, name: str, volume: Volume) -> None:
         """Write a map as NIfTI."""
@@ -154,7 +146,8 @@ def _convert(files: CtFiles, to: Path, options: ConsumerOptions, done: Converted
     with whole_folder(folder) as new:
         case = _Case(files, volumes, new, done)
         _say_of_synthesis(case)
-        _say_unusual(case)
+        for sentence in unusual(case.ct, case.body, files.others):
+            case.say(sentence)
         _CONVERT[options.consumer or ""](case, options)
         _write_facts(case)
         if folder.exists():
@@ -177,48 +170,6 @@ def _say_of_synthesis(case: _Case) -> None:
     for said in read_messages(provenance_of(case.files.folder).get("warnings", ())):
         if said.code == "starter" or said.grade != "note":
             case.done.messages.append(said.on(case.files.case))
-
-
-def _say_unusual(case: _Case) -> None:
-    """Say how many values no conversion was made for, and where a couch may count as body."""
-    hu = case.ct.data[0]
-    if case.files.others:
-        case.say(f"{', '.join(case.files.others)} of the same folder is not read: name its file.")
-    for guess in case.ct.guesses:
-        case.say(f"{guess.rstrip('.')}.")
-    padded = float((hu[case.body] == 0).mean())
-    if padded > PADDED:
-        case.say(
-            f"{padded:.0%} of the body are exactly 0 HU, as padding is: they count as water. Set what was not scanned to -1000."
-        )
-    most, least = hu > MOST_HU, case.body & (hu < LEAST_HU)
-    if most.any():
-        case.say(
-            f"{most.sum()} voxels are above {MOST_HU:g} HU, as metal is, up to {hu.max():g}: no conversion was made for them."
-        )
-    if least.any():
-        case.say(
-            f"{least.sum()} voxels in the body are below air, down to {hu[least].min():g} HU, as where 12 bits of metal overflow: they count as air."
-        )
-    voxel_ml = float(np.prod(case.ct.grid.spacing_mm)) / 1000
-    body_ml, outside_ml = (
-        voxel_ml * int(voxels.sum()) for voxels in (case.body, (hu > BODY_HU) & ~case.body)
-    )
-    if outside_ml > OUTSIDE * body_ml:
-        case.say(
-            f"{outside_ml:.3g} ml above {BODY_HU:g} HU lie beside the body of {body_ml:.3g} ml, as of a couch or a second body: they do not count as body."
-        )
-    sides = [last - first for first, last in box_around(case.body)]
-    longest = float(np.max(np.array(sides) * case.ct.grid.spacing_mm))
-    if longest < LEAST_LONG_MM:
-        case.say(
-            f"the body is at most {longest:.0f} mm long: check the unit of the spacing, which is mm."
-        )
-    width = straight_mm(case.body, case.ct.grid)
-    if width:
-        case.say(
-            f"the body has the same outline in all slices over {width:.0f} mm, as a couch or head rest that touches it: it counts as body. Remove it from the CT."
-        )
 
 
 def _check_folder(folder: Path, consumer: str, scans: Mapping[str, str]) -> None:
@@ -344,7 +295,7 @@ def _pet(case: _Case, options: ConsumerOptions) -> None:
     if couch is not None:
         inside = resample(couch, case.ct.grid, order=0, fill=0.0).data[0][case.body]
         share = float((inside > WATER_MU / 3).mean())
-        if share > OUTSIDE:
+        if share > IN_COUCH:
             case.say(
                 f"{share:.0%} of the body are in attenuating voxels of the couch, whose attenuation is added to theirs: does its map show a patient, or lie elsewhere?"
             )
@@ -389,9 +340,10 @@ def _ultrasound(case: _Case, options: ConsumerOptions) -> None:
     case.write("ct", ct)
     case.map("skull", skull, "1")
     units = {"density": "kg/m3", "sound_speed": "m/s", "alpha_coeff": "dB/(MHz cm)"}
-    columns, own_mm = dict[str, np.ndarray](), np.empty(0)
+    columns = dict[str, np.ndarray]()
     summary = dict[str, Mapping[str, float]]()
-    for name, of_ends in _acoustic(case.volumes, skull, options.conversion, most).items():
+    hu = {end: volume.data[0] for end, volume in case.volumes.items()}
+    for name, of_ends in acoustic_ends(hu, skull, options.conversion, most).items():
         for end, values in of_ends.items():
             case.map(f"{name}{SUFFIX[end]}", values, units[name])
     for end, volume in case.volumes.items():
@@ -404,12 +356,8 @@ def _ultrasound(case: _Case, options: ConsumerOptions) -> None:
             columns = {f"{axis}_mm": rays.entry_mm[met, k] for k, axis in enumerate("xyz")}
             columns["density_ratio"] = rays.ratio[met]
         thickness = rays.thickness_mm[met]
-        if end == "low":  # without bone at this end, a ray has none; other gaps may join more of it
-            thickness = np.fmin(np.nan_to_num(thickness, posinf=np.inf), own_mm)
-        elif end == "high":  # no number where a ray runs along bone
-            thickness = np.fmax(np.where(np.isnan(thickness), np.inf, thickness), own_mm)
-        else:
-            own_mm = thickness
+        if end:
+            thickness = end_of_thickness(end, thickness, columns["thickness_mm"])
         columns[f"thickness{SUFFIX[end]}_mm"] = thickness
         mean = {"thickness_mm": float(thickness.mean())} if np.isfinite(thickness).all() else {}
         summary.setdefault(end or "ct", mean)
@@ -424,12 +372,19 @@ def _ultrasound(case: _Case, options: ConsumerOptions) -> None:
         "skull": summary,
     }
     endless = int(np.isinf(columns.get("thickness_high_mm", np.zeros(1))).sum())
+    _say_skull(case, summary, endless, options.conversion)
+
+
+def _say_skull(
+    case: _Case, summary: Mapping[str, Mapping[str, float]], endless: int, conversion: str
+) -> None:
+    """Say thickness and density ratio; summary: of the CT, and of the ends of its interval; endless: rays along bone at the high end."""
     if endless:
         case.say(
             f"{endless} rays run along bone at the high end of the interval, where their thickness has no number."
         )
     found = summary["ct"]
-    ends = [f"{of['thickness_mm']:.1f} mm" if of else "no number" for of in summary.values()][1:]
+    ends = [f"{of['thickness_mm']:.1f} mm" if of else "unknown" for of in summary.values()][1:]
     between = f" (interval {' to '.join(ends)})" if ends else ""
     case.say(
         f"skull {found['thickness_mm']:.1f} ± {found['thickness_std_mm']:.1f} mm thick along the beam{between}, on {found['rays']} rays."
@@ -440,25 +395,8 @@ def _ultrasound(case: _Case, options: ConsumerOptions) -> None:
     case.say(
         f"density ratio {ratio}, from the {marrow} of {found['rays']} rays on which marrow is darker than both tables{unresolved}."
     )
-    if CONVERSIONS[options.conversion].attenuation is None:
-        case.say(f"no attenuation is written: {options.conversion} has none.")
-
-
-def _acoustic(
-    volumes: Mapping[str, Volume], skull: np.ndarray, conversion: str, most: float
-) -> dict[str, dict[str, np.ndarray]]:
-    """Each acoustic map of a CT, and the least and the largest of its values at the CT and the ends of its interval.
-
-    Attenuation falls with HU in some conversions, so that the ends of HU are not those of the map.
-    """
-    maps = {end: acoustic_maps(ct.data[0], skull, conversion, most) for end, ct in volumes.items()}
-    found = dict[str, dict[str, np.ndarray]]()
-    for name, values in maps[""].items():
-        found[name] = {"": values}
-        if len(maps) > 1:
-            of_ends = [of[name] for of in maps.values()]
-            found[name] |= {"low": np.minimum.reduce(of_ends), "high": np.maximum.reduce(of_ends)}
-    return found
+    if CONVERSIONS[conversion].attenuation is None:
+        case.say(f"no attenuation is written: {conversion} has none.")
 
 
 def _planning(case: _Case, options: ConsumerOptions) -> None:
