@@ -166,6 +166,7 @@ def test_a_recipe_for_scans_that_a_cohort_lacks_is_refused(cohort):
         with_any_source(cohort, ("pd", "swi"), "mr")
 
 
+@pytest.mark.slow
 def test_a_planned_model_takes_whichever_scan_is_given(voxlate, folders, tmp_path):
     prepared, run = folders / "prepared", tmp_path / "run"
     options = ("--any-source", "t1", "--any-source", "flair", "--target", "t2")

@@ -218,6 +218,7 @@ def test_a_step_shows_the_voxels_of_its_cubes_in_slices():
     )
 
 
+@pytest.mark.slow
 def test_a_planned_3d_network_trains_and_synthesises_alike_in_any_batch_and_order_of_patches(
     heads, machine, voxlate, tmp_path, monkeypatch
 ):

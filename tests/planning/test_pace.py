@@ -207,7 +207,10 @@ def test_a_corrected_recipe_trained_anew_gives_the_same_weights(corrected, prepa
 
 @pytest.mark.parametrize(
     "last",
-    [pytest.param(("regression", 6), marks=pytest.mark.slow), ("regression", 9), ("final", 3)],
+    [
+        *(pytest.param(("regression", step), marks=pytest.mark.slow) for step in (6, 9)),
+        ("final", 3),
+    ],
 )
 def test_a_training_that_is_stopped_and_resumed_gives_the_weights_of_its_recipe(
     planned, prepared, tmp_path, last

@@ -189,6 +189,7 @@ BAD_MODELS = {
 }
 
 
+@pytest.mark.slow
 @every_row("name", BAD_MODELS)
 def test_a_bad_model_is_no_fault_of_the_truth(heads, name):
     truths = {f"p{n}/ct": sketched(heads, n, model=BAD_MODELS[name]) for n in range(CASES)}

@@ -171,6 +171,7 @@ train = { steps = 4, batch = 2, precision = "float32", workers = 0, save_every =
 """
 
 
+@pytest.mark.slow
 def test_both_stages_of_a_run_are_adapted_and_the_last_holds_the_new_predictor(
     trained, prepared, tmp_path
 ):

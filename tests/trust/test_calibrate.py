@@ -101,6 +101,7 @@ def test_held_back_patients_give_a_regression_intervals_that_hold(voxlate, run, 
     assert "10 of 10 cases were synthesised before and are kept" in again.err
 
 
+@pytest.mark.slow
 def test_samples_without_calibration_say_so_in_name_and_header(
     voxlate, diffusion, others, tmp_path
 ):
@@ -204,6 +205,7 @@ def test_a_stopped_calibration_goes_on_and_ends_the_same(
     assert not list(run.glob("*.parts"))
 
 
+@pytest.mark.slow
 def test_any_whole_percent_holds_on_the_files_own_voxels_where_the_network_sees_coarser_ones(
     voxlate, run, others, out
 ):

@@ -87,6 +87,11 @@ def test_a_slider_gives_the_bits_of_synth_between_the_mean_and_the_sample(
         ("both", {"sharpness": "nan"}, "sharpness: expected a"),
         (
             "both",
+            {"Seed": "3"},
+            "found 'Seed'. Did you mean 'seed'?",
+        ),
+        (
+            "both",
             {"answer": "mean", "steps": "3"},
             "for a mean prediction, which draws none, found steps",
         ),
