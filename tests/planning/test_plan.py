@@ -286,7 +286,6 @@ class Clockwork:
     probe_seconds: float = 0.0
     most: float = 0.0
     last: Measured | None = None
-    elsewhere: None = None
     tried: ClassVar[list[Size]] = []
 
     @property

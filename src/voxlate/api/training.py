@@ -43,16 +43,7 @@ from voxlate.trust.summary import sentences, table
 AUTO = "auto"
 MINUTES = r"(\d+\.?\d*|\.\d+)"
 MORE = {"steps": r"\+[1-9]\d{0,7}", "minutes": rf"\+{MINUTES}"}
-OF_PLAN = (
-    "source",
-    "target",
-    "any_source",
-    "memory_bytes",
-    "mode",
-    "from_scratch",
-    "dims",
-    "plan_for",
-)
+OF_PLAN = ("source", "target", "any_source", "memory_bytes", "mode", "from_scratch")
 OF_RECIPE = ("changes", "start", "reuse", "fold", "small", *OF_PLAN)
 FLAGS = {"changes": "--set", "start": "--init", "memory_bytes": "--memory"}
 Publication = Literal[
@@ -226,7 +217,7 @@ def _read_recipe(recipe: Any, asked: TrainOptions) -> tuple[Recipe, str]:
 
 
 def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter) -> Run:
-    """Plan a training and train it, or train a folder that was planned before; for another machine only plan it."""
+    """Plan a training and train it, or train a folder that was planned before."""
     began = time.monotonic()
     changes = asked.changes or {}
 
@@ -239,9 +230,6 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
         report.plan(found.why, run / "recipe.toml")
         return found
 
-    if asked.plan_for is not None:
-        make_plan().write_run(run)
-        return Run(run)
     chosen, head, new_plan = plan_once(run, make_plan, asked.device, asked.allow_code)
     if new_plan is None:
         _say_resumed(run, chosen, asked, report)

@@ -30,7 +30,6 @@ DECISIONS = (
     "train.steps",
     "minutes",
     "by hand",
-    "planned for",
 )
 RANKED = "Methods for pairs come first on paired scans, then recipes whose patches are filled, which train on more cases, use more modalities, are the systems of a paper or of voxlate, and have measured results; then those that are quicker. The scores that a recipe reaches on the cohort are not predicted.\n"
 
@@ -179,12 +178,6 @@ def train(
         for key, reason in shown.items():
             say(f"  {key:{max(map(len, shown))}}  {reason}", err)
 
-    if options.plan_for is not None and recipe == AUTO:
-        run(recipe, data, to, options, progress=Reporter(say=note_briefly, plan=show_plan))
-        of_fold = "" if options.fold is None else f" --fold {options.fold}"
-        after = f"voxlate train auto --data {data} --out {to}{of_fold}"
-        say(f"{to} is planned. Next, after copying {data} and {to} to the other machine:  {after}")
-        return
     with keep_messages(to or Path(recipe), "train", verbose, wait=False) as take:
         reporter = Reporter(say=take, plan=show_plan)
         done = run(recipe, data, to, options, progress=reporter)

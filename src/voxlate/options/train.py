@@ -56,23 +56,6 @@ class PlanOptions:
     from_scratch: Annotated[
         bool, Option("Begin from random weights even where a starter fits.", panel=PLAN)
     ] = False
-    dims: Annotated[
-        int | None,
-        Option(
-            "Patches of the network: 2 (slices) or 3 (volumes, with --mode mean). Default: those of less predicted error.",
-            panel=PLAN,
-            least=2,
-            most=3,
-        ),
-    ] = None
-    plan_for: Annotated[
-        str | None,
-        Option(
-            "GPU for which a run is planned without training: '24GB, 80 TFLOPS' (memory, peak in bfloat16).",
-            panel=PLAN,
-            metavar="GPU",
-        ),
-    ] = None
     device: Device = "auto"
 
     def changed_options(self, *names: str) -> dict[str, Any]:

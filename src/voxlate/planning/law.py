@@ -6,10 +6,6 @@ reproduces to 9 % (root mean square):
     error = width^-GAIN · (1 + (late / steps)^DECAY)
     late  = LATE · (feature_mm / 2 mm)^COARSE · (32 / width)^NARROW · (4 / batch)^FEW
 
-A 3-D network of cubes of 48 voxels has late = CUBE_LATE · (32 / width)^NARROW · (2 / batch)^FEW and CUBE_DECAY, solved
-from two trainings of 90 and 171 steps at 2 mm. Its limit is assumed to be that of slices of three planes, which no training
-came near, and other voxel sizes were not measured.
-
 Only ratios of errors have a meaning, because the difficulty of a cohort is a factor that no choice changes.
 """
 
@@ -19,17 +15,9 @@ DECAY = 0.643
 COARSE = 1.69
 NARROW = 0.409
 FEW = 0.247
-CUBE_LATE = 155.0
-CUBE_DECAY = 0.348
 
 
 def relative_error(width: int, feature_mm: float, batch: int, steps: float) -> float:
     """Predicted error relative to an unlimited training of width 1; feature_mm: side of a feature after the stem."""
     late = LATE * (feature_mm / 2) ** COARSE * (32 / width) ** NARROW * (4 / batch) ** FEW
     return width**-GAIN * (1 + (late / steps) ** DECAY)
-
-
-def relative_error_of_cubes(width: int, batch: int, steps: float) -> float:
-    """Predicted error of a 3-D network on the scale of relative_error, there of slices of three planes."""
-    late = CUBE_LATE * (32 / width) ** NARROW * (2 / batch) ** FEW
-    return width**-GAIN * (1 + (late / steps) ** CUBE_DECAY)

@@ -19,19 +19,11 @@ from voxlate.options.option import merge
 from voxlate.options.train import PlanOptions
 from voxlate.planning import rules
 from voxlate.planning.facts import Facts, check_scales, facts_of
-from voxlate.planning.other_machine import Elsewhere, machine_of
 from voxlate.planning.pace import SPARE, PaceRecord
-from voxlate.planning.probe import FREE, Limits, Probe, free_memory
+from voxlate.planning.probe import Limits, Probe, free_memory
 from voxlate.planning.roles import ANY_SOURCE, Roles, refuse_maps, roles_of, roles_of_any
 from voxlate.planning.rules import LEAST_STEPS, PREDICTOR, Draft, Tables
-from voxlate.planning.search import (
-    FILLED,
-    Candidate,
-    Search,
-    describe_cubes,
-    reason,
-    useful_steps,
-)
+from voxlate.planning.search import FILLED, Candidate, Search, reason, useful_steps
 from voxlate.planning.starters import Starter, find_starter, plan_from_starter, without_training
 from voxlate.recipe import Recipe, from_dict, head_of, header, read
 from voxlate.recipe import text as recipe_text
@@ -60,9 +52,9 @@ DECIDES_LENGTH = r"train$|train\.(steps|epochs|more|stop|ema|optimiser)|opponent
 class Plan:
     """A recipe as plain tables, the reason for each of its keys, and its predicted seconds and bytes of memory.
 
-    pace: the speed by which the training corrects its steps, None if a length was set by hand; elsewhere: the machine
-    that will train, if it is another one; at_once: the command by which a starter needs no training, "" without one;
-    allow_code: import the code outside voxlate that changes of the recipe name.
+    pace: the speed by which the training corrects its steps, None if a length was set by hand; at_once: the command
+    by which a starter needs no training, "" without one; allow_code: import the code outside voxlate that changes of the
+    recipe name.
     """
 
     tables: Tables
@@ -72,7 +64,6 @@ class Plan:
     limits: Limits
     where: str
     pace: PaceRecord | None = None
-    elsewhere: Elsewhere | None = None
     at_once: str = ""
     allow_code: bool = False
 
@@ -84,16 +75,8 @@ class Plan:
             self.pace.write(run)
 
     def write_run(self, run: Path) -> None:
-        """Write the folder of a planned run, which `train auto` trains on any machine.
-
-        Raises BadInput if the folder is not empty.
-        """
+        """Write the folder of a planned run, which `train auto` trains."""
         with lock(run):
-            check_free(Run(run))
-            if Run(run).recipe.exists():
-                raise BadInput(
-                    f"{run}: expected an empty folder, found a plan there. Choose another --out, or remove it."
-                )
             self.keep_pace(run)
             write_text(Run(run).recipe, self.text)
 
@@ -160,12 +143,7 @@ class Plan:
     @property
     def prediction(self) -> str:
         """A sentence on the predicted minutes and memory, with their limits."""
-        source = (
-            f"for a machine with {self.elsewhere}"
-            if self.elsewhere
-            else "by a probe on this machine"
-        )
-        return f"Predicted {source}: {self.seconds / 60:.1f} of {self.limits.minutes:g} minutes, {self.memory / 2**30:.2f} of {self.limits.memory_bytes / 2**30:.1f} GiB."
+        return f"Predicted by a probe on this machine: {self.seconds / 60:.1f} of {self.limits.minutes:g} minutes, {self.memory / 2**30:.2f} of {self.limits.memory_bytes / 2**30:.1f} GiB."
 
     @property
     def text(self) -> str:
@@ -258,16 +236,14 @@ def plan_training(
     """Plan a training on a prepared cohort within limits of time and memory, by default 60 minutes and most of what is free.
 
     fold: plan for the training cases of this fold (see Cohort.in_fold); changes: fields of the options. from_scratch:
-    begin from random weights even where a starter fits; dims: 2 or 3, of the patches; plan_for: the machine that will
-    train, if it is another one.
+    begin from random weights even where a starter fits.
     Raises BadInput if the cohort does not suffice for a training, or if the limits are too narrow for the smallest
     network.
     """
     asked = merge(PlanOptions, options, changes)
     mode = asked.mode or "both"
     source, target = as_names(asked.source), as_names(asked.target)
-    elsewhere = None if asked.plan_for is None else machine_of(asked.plan_for)
-    limits = _limits(asked, elsewhere)
+    limits = _limits(asked)
     cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
     facts = facts_of(cohort)
     if any_source := as_names(asked.any_source):
@@ -282,11 +258,11 @@ def plan_training(
     if roles.pairing == "pairs":  # cases without a pair are not used
         facts = facts.of_cases_with([*roles.source, *roles.target])
     check_scales(facts, [*roles.source, *roles.target], roles.target)
-    probe = Probe(cohort, limits, asked.device, elsewhere=elsewhere)
+    probe = Probe(cohort, limits, asked.device)
     starter, about = None, ""
-    if not asked.from_scratch and asked.dims != 3:  # the network of a starter takes slices
+    if not asked.from_scratch:
         starter, about = find_starter(facts, roles, mode)
-    search = Search(facts, roles, probe, say, asked.dims)
+    search = Search(facts, roles, probe, say)
     if roles.pairing == "pairs" and mode != "mean":
         draft = _plan_samples(search, starter, mode, asked.mode is not None)
     else:
@@ -295,15 +271,10 @@ def plan_training(
     for key in draft.why.keys() & {"minutes", "starter"} if at_once else ():
         draft.why[key] += f", or synthesise without a training: {at_once}"
     why = {"start_from": about, **draft.why} if about else draft.why
-    if elsewhere is None:
-        precision = choose(find_device(asked.device))
-        for stage in (*draft.tables.get("stages", ()), draft.tables):
-            stage["train"]["precision"] = precision.precision
-        why["train.precision"] = precision.why
-    else:
-        why["planned for"] = (
-            f"{elsewhere}: its steps are predicted from counted operations, and corrected there while it trains"
-        )
+    precision = choose(find_device(asked.device))
+    for stage in (*draft.tables.get("stages", ()), draft.tables):
+        stage["train"]["precision"] = precision.precision
+    why["train.precision"] = precision.why
     return replace(_predict(draft, probe), why=why, at_once=at_once)
 
 
@@ -326,15 +297,12 @@ def _predict(draft: Draft, probe: Probe) -> Plan:
         limits=probe.limits,
         where=str(probe.cohort.folder),
         pace=pace,
-        elsewhere=probe.elsewhere,
     )
 
 
-def _limits(asked: PlanOptions, elsewhere: Elsewhere | None) -> Limits:
+def _limits(asked: PlanOptions) -> Limits:
     """The minutes and the memory of a training; the memory by default most of what is free on the machine."""
-    memory = asked.memory_bytes
-    if memory is None:
-        memory = elsewhere.memory_bytes * FREE if elsewhere else free_memory(asked.device)
+    memory = free_memory(asked.device) if asked.memory_bytes is None else asked.memory_bytes
     return Limits(60.0 if asked.minutes is None else float(asked.minutes), memory)
 
 
@@ -372,7 +340,7 @@ def _plan_stage(search: Search, starter: Starter | None, mode: str) -> Draft:
     elif pairing != "unpaired":
         synth |= rules.mirror(tables)
     draft.step_seconds = {"final": best.seconds}
-    draft.most_steps = {"final": most / rules.shown(facts, best.size)}
+    draft.most_steps = {"final": most / best.size.batch}
     return draft
 
 
@@ -433,12 +401,11 @@ def _plan_first(
 ) -> tuple[Candidate, Draft]:
     """The network of the first stage, with its draft; mean_alone: whether no second stage follows."""
     facts = search.facts
-    ranked = search.rank(share, most_items, mean_alone)
+    ranked = search.rank(share, most_items)
     best = ranked[0]
     _check_epoch(search, best, share)
     draft = rules.first_stage(facts, search.roles, best.size, best.steps, mean_alone)
     draft.why["net.width"] = reason(ranked)
-    draft.why["3-D"] = in_3d = describe_cubes(search, ranked)
     if best.steps < best.fitting:
         draft.why["net.width"] += (
             f"; {best.fitting:,} would fit, but overfit to {facts.patients} patients"
@@ -446,10 +413,9 @@ def _plan_first(
     if starter is not None:
         begun = plan_from_starter(starter, search, best, share)
         if not isinstance(begun, str):
-            begun[1].why["3-D"] = in_3d
             return begun
         draft.why["start_from"] = begun
-    passes = best.fitting * rules.shown(facts, best.size) / max(facts.slices, 1)
+    passes = best.fitting * best.size.batch / max(facts.slices, 1)
     if best.fitting < LEAST_STEPS or passes < FEW:
         # Images will be blurred and lack rare structures such as lesions.
         minutes = search.probe.limits.minutes * max(
@@ -470,7 +436,7 @@ def _check_epoch(search: Search, best: Candidate, share: float) -> None:
     A completion trains on a part of them, which the order of the batches draws at random.
     """
     facts, probe = search.facts, search.probe
-    wanted = facts.slices / rules.shown(facts, best.size)
+    wanted = facts.slices / best.size.batch
     wanted *= 0.5  # about half of the slices contain body
     if search.roles.pairing == "complete":
         wanted = min(wanted, FEWEST_OF_COMPLETION)
@@ -481,5 +447,5 @@ def _check_epoch(search: Search, best: Candidate, share: float) -> None:
     at_once = without_training(facts, search.roles, probe.cohort.scans)
     starter = f", or synthesise without a training: {at_once}" if at_once else "."
     raise BadInput(
-        f"--minutes: expected time for one pass over the {facts.slices:,} slices, found {probe.limits.minutes:g} minutes, which are {best.fitting:,} steps of {rules.shown(facts, best.size):.0f} slices. Give {math.ceil(10 * minutes) / 10:.1f} minutes or more{starter}"
+        f"--minutes: expected time for one pass over the {facts.slices:,} slices, found {probe.limits.minutes:g} minutes, which are {best.fitting:,} steps of {best.size.batch} slices. Give {math.ceil(10 * minutes) / 10:.1f} minutes or more{starter}"
     )

@@ -1,7 +1,4 @@
-"""The cost of a training step on this machine, measured by a few steps on real batches whose results are dropped.
-
-For another machine, one step is run here and its operations are counted (planning.other_machine).
-"""
+"""The cost of a training step on this machine, measured by a few steps on real batches whose results are dropped."""
 
 import itertools
 import math
@@ -15,8 +12,7 @@ import torch
 from voxlate.batch import Batch
 from voxlate.cases.prepared import Cohort
 from voxlate.methods.method import Method
-from voxlate.planning.other_machine import Cost, Elsewhere, count
-from voxlate.recipe import Recipe, from_dict, with_trainings
+from voxlate.recipe import Recipe, from_dict
 from voxlate.system import devices
 from voxlate.system.devices import find_device
 from voxlate.system.errors import BadInput
@@ -28,11 +24,6 @@ from voxlate.training.step import begin_learner, take_step
 PROBED = 0.05  # largest share of the time that probing takes
 STEPS = 3  # timed steps of each network that is tried
 MOST_STEPS = 30  # timed steps of the chosen network
-# Only so many networks are counted, because one step of a large network takes seconds on a CPU.
-COUNTED = 8
-COPIES = (
-    5  # float32 copies of the weights: weights, gradients, two moments, and the running average
-)
 FREE = 0.8  # default share of the free memory
 
 
@@ -60,16 +51,11 @@ class Measured:
 
 @dataclass
 class Probe:
-    """Runs steps of recipes on a cohort while its share of time and memory lasts.
-
-    elsewhere: the machine of the training, if it is another one; counted: number of networks whose operations were counted.
-    """
+    """Runs steps of recipes on a cohort while its share of time and memory lasts."""
 
     cohort: Cohort
     limits: Limits
     device_name: str = "auto"
-    elsewhere: Elsewhere | None = None
-    counted: int = 0
     most: float = 0.0
     last: Measured | None = None
     begun: float = field(default_factory=time.monotonic)
@@ -77,7 +63,7 @@ class Probe:
     @property
     def probe_seconds(self) -> float:
         """Seconds that probing has taken from the training's time."""
-        return 0.0 if self.elsewhere else time.monotonic() - self.begun
+        return time.monotonic() - self.begun
 
     @property
     def seconds(self) -> float:
@@ -85,22 +71,13 @@ class Probe:
         return max(self.limits.minutes * 60 - self.probe_seconds, 0.0)
 
     @property
-    def has_gpu(self) -> bool:
-        """Whether the training has a GPU; 3-D convolutions are not tested on MPS."""
-        return bool(self.elsewhere) or find_device(self.device_name).type in ("cuda", "xpu")
-
-    @property
     def has_time(self) -> bool:
         """Whether another network can be tried within the share of time that probing may take."""
-        if self.elsewhere:
-            return self.counted < COUNTED
         another = 2 * STEPS * self.last.seconds if self.last else 0
         return self.probe_seconds + another <= PROBED * self.limits.minutes * 60
 
     def again(self, tables: Mapping[str, Any], seconds: float) -> float:
         """Seconds of a step that took `seconds` in a first try, measured again over as many steps as time allows."""
-        if self.elsewhere:
-            return seconds
         left = PROBED * self.limits.minutes * 60 - self.probe_seconds
         steps = min(int(left / seconds) - 1, MOST_STEPS)
         measured = self.measure(tables, 0, steps=steps) if steps > STEPS else None
@@ -114,9 +91,7 @@ class Probe:
         steps: number of timed steps.
         """
         recipe = planned if isinstance(planned, Recipe) else from_dict(dict(planned), "the plan")
-        measured = (
-            self._predict(recipe, stage) if self.elsewhere else self._time(recipe, stage, steps)
-        )
+        measured = self._time(recipe, stage, steps)
         if measured is None or measured.memory > self.limits.memory_bytes:
             self.most = self.most or (measured.memory if measured else 0.0)
             return None
@@ -136,18 +111,10 @@ class Probe:
             return None
         return Measured(seconds, devices.peak_memory(device))
 
-    def _predict(self, recipe: Recipe, stage: int) -> Measured:
-        """A step, predicted for the other machine."""
-        assert self.elsewhere is not None
-        self.counted += 1
-        batch = recipe.all_stages[stage].train.batch
-        cost = _cost(recipe, self.cohort, stage).of_batch(batch)
-        return Measured(self.elsewhere.seconds(cost), self.elsewhere.memory(cost))
-
 
 def _seconds(recipe: Recipe, cohort: Cohort, stage: int, device: torch.device, steps: int) -> float:
     """The median time of steps after a first step, which also allocates memory."""
-    step, _ = _steps(recipe, cohort, stage, device, steps + 1)
+    step = _steps(recipe, cohort, stage, device, steps + 1)
     times = []
     for _ in range(steps + 1):
         begun = time.perf_counter()
@@ -157,20 +124,10 @@ def _seconds(recipe: Recipe, cohort: Cohort, stage: int, device: torch.device, s
     return sorted(times[1:])[steps // 2]
 
 
-def _cost(recipe: Recipe, cohort: Cohort, stage: int) -> Cost:
-    """The cost of a step with one item, counted on the CPU in float32."""
-    trainings = [
-        replace(trained.train, batch=1, accumulate=1, precision="float32")
-        for trained in recipe.all_stages
-    ]
-    step, method = _steps(with_trainings(recipe, trainings), cohort, stage, torch.device("cpu"), 1)
-    return count(step, sum(parameter.numel() for parameter in method.parameters()), COPIES)
-
-
 def _steps(
     recipe: Recipe, cohort: Cohort, stage: int, device: torch.device, steps: int
-) -> tuple[Callable[[], object], Method]:
-    """A function that runs a training step on real data, up to `steps` times, and the trained method."""
+) -> Callable[[], object]:
+    """A function that runs a training step on real data, up to `steps` times."""
     accelerator, _ = processes(str(device))
     earlier: dict[str, Method] = {}
     for trained in recipe.all_stages[: stage + 1]:
@@ -181,7 +138,7 @@ def _steps(
     options = job.stage.train
     learner = begin_learner(method, options, device, 0)
     batches = _batches(job, steps)
-    return lambda: take_step(learner, method, options, 0, batches, device), method
+    return lambda: take_step(learner, method, options, 0, batches, device)
 
 
 def _batches(job: Job, steps: int) -> Iterator[Batch]:

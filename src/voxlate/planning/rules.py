@@ -30,8 +30,6 @@ WHOLE = 0.7
 # volumes of at least so many slices in each plane; coarser ones differ too much between planes.
 CUBIC = 1.5
 DEEP = 32
-CUBE = 48  # voxels along a side of a 3-D patch
-CUBE_OVERLAP = 0.25  # of neighbouring 3-D patches in synthesis
 # From this tail of a modality on (see facts.Scan), its brightest voxels are the important ones.
 VESSELS = 1.5
 TORSO_MM = 300  # a wider body has organs on one side
@@ -138,20 +136,15 @@ STRENGTHS: tuple[tuple[float, str, Tables, Tables], ...] = (
 
 @dataclass(frozen=True)
 class Size:
-    """The size of a step: channels at full resolution, side of the stem in pixels, items per step.
-
-    cube: voxels along each side of a 3-D patch; 0 for slices.
-    """
+    """The size of a step: channels at full resolution, side of the stem in pixels, items per step."""
 
     width: int
     stem: int
     batch: int
-    cube: int = 0
 
     def __str__(self) -> str:
         stem = f"{self.stem} x {self.stem} stem, " if self.stem > 1 else ""
-        cubes = f"cubes of {self.cube} voxels, " if self.cube else ""
-        return f"width {self.width}, {stem}{cubes}batch {self.batch}"
+        return f"width {self.width}, {stem}batch {self.batch}"
 
 
 def empty_recipe() -> Tables:
@@ -197,7 +190,7 @@ class Draft:
         """Number of passes over the slices in the training."""
         depth, *plane = self.facts.shape
         planes = (depth + sum(plane)) / depth if self.data.get("planes") else 1
-        return self.steps * shown(self.facts, self.size) / max(planes * self.facts.slices, 1)
+        return self.steps * self.size.batch / max(planes * self.facts.slices, 1)
 
 
 def first_stage(
@@ -219,13 +212,12 @@ def first_stage(
 
 
 def choose_data(draft: Draft) -> None:
-    """Sides, patches of whole slices or of the bodies' box, and one neighbouring slice on each side for pairs; or cubes."""
+    """Sides, patches of whole slices or of the bodies' box, and one neighbouring slice on each side for pairs."""
     facts, roles, data, why = draft.facts, draft.roles, draft.data, draft.why
     data |= {"source": list(roles.source), "target": list(roles.target)}
     if roles.any_source:
         data["any_source"] = list(roles.any_source)
-    side = draft.size.cube
-    data["patch"] = [side] * 3 if side else [1, *patch_sides(facts, draft.size.stem)]
+    data["patch"] = [1, *patch_sides(facts, draft.size.stem)]
     why["data.source"] = roles.why
     why["data.patch"] = _reason_for_patch(facts, data["patch"])
     if roles.pairing == "unpaired":
@@ -235,11 +227,7 @@ def choose_data(draft: Draft) -> None:
             data["foreground"] = 0.05
         return
     data["foreground"] = share = 0.03 if facts.brain else 0.05
-    items = "cubes" if side else "slices"
-    why["data.foreground"] = f"{items} with less than {share:.0%} of body contribute little"
-    if side:
-        draft.tables["synth"] |= {"batch": draft.size.batch, "overlap": CUBE_OVERLAP}
-        return
+    why["data.foreground"] = f"slices with less than {share:.0%} of body contribute little"
     away = f"slices are {facts.spacing_mm[0]:.2g} mm apart, {facts.thickness:.1f} times the pixel"
     if roles.pairing == "pairs":
         data["stack"] = 1
@@ -252,39 +240,14 @@ def choose_data(draft: Draft) -> None:
 
 def choose_planes(draft: Draft) -> None:
     """Slices of all three planes for the mean prediction of nearly cubic voxels; the mean of samples would be blurred."""
-    ratio, shortest = _form(draft.facts)
+    cases = draft.facts.training
+    ratio = max(max(case.spacing_mm) / min(case.spacing_mm) for case in cases)
+    shortest = min(min(case.shape) for case in cases)
     if draft.mean_alone and ratio <= CUBIC and shortest >= DEEP:
         draft.data["planes"] = "all"
         draft.why["data.planes"] = (
             f"sides of voxels differ by a factor of {ratio:.2g}, at most {CUBIC:g}: the mean of three planes has 5 to 8 % less error than a mirrored average and fewer stripes between slices, at 3 times the synthesis cost of one plane"
         )
-
-
-def _form(facts: Facts) -> tuple[float, int]:
-    """The largest ratio of the sides of a training case's voxels, and the fewest slices in any plane of a case."""
-    ratio = max(max(case.spacing_mm) / min(case.spacing_mm) for case in facts.training)
-    return ratio, min(min(case.shape) for case in facts.training)
-
-
-def reason_against_cubes(facts: Facts, roles: Roles, mean_alone: bool) -> str:
-    """The reason why 3-D patches are no candidate for a cohort; "" if they are one."""
-    ratio, shortest = _form(facts)
-    if roles.pairing != "pairs":
-        return "a completion and CycleGAN take single slices"
-    if not mean_alone:
-        return "a second stage takes slices (--mode mean has none)"
-    if ratio > CUBIC:
-        return f"sides of voxels differ by a factor of {ratio:.2g}, more than {CUBIC:g}"
-    if shortest < CUBE:
-        return f"the shortest side of a case is {shortest} voxels, below the {CUBE} of a patch"
-    return ""
-
-
-def shown(facts: Facts, size: Size) -> float:
-    """The number of slices of which a step shows the voxels."""
-    if not size.cube:
-        return size.batch
-    return size.batch * size.cube**3 / math.prod(patch_sides(facts, size.stem))
 
 
 def patch_sides(facts: Facts, stem: int) -> list[int]:
@@ -307,9 +270,7 @@ def is_part(patch: list[int], facts: Facts) -> bool:
 
 def _reason_for_patch(facts: Facts, patch: list[int]) -> str:
     why = f"{patch[1]} x {patch[2]} pixels of {facts.pixel_mm:.2g} mm"
-    if patch[0] > 1:
-        why = f"cubes of {patch[0]} voxels, {patch[0] * facts.pixel_mm:.0f} mm, for a 3-D network"
-    elif is_part(patch, facts):
+    if is_part(patch, facts):
         tall, wide = facts.box[1:]
         why += f" hold the body ({tall} x {wide}); slices have {facts.shape[1]} x {facts.shape[2]}"
     else:
@@ -488,12 +449,10 @@ def choose_network(draft: Draft) -> None:
     net: Tables = {"kind": "unet", "width": size.width, "multipliers": multipliers, "blocks": 1}
     if size.stem > 1:
         net["patch"] = size.stem
-    if size.cube:
-        net |= {"kernel": "3x3x3", "depth_halvings": levels - 1}
     if size.width * multipliers[-1] % 32:
         net["head_width"] = 16
     # The cost of attention grows with the square of the number of features.
-    if least > 16 or size.cube:
+    if least > 16:
         net["middle_attention"] = False
     draft.tables["net"] = net
     pixels = f"pixels of {facts.pixel_mm:.2g} mm"
@@ -566,8 +525,8 @@ def move_peaks(draft: Draft) -> None:
 
 
 def tile(draft: Draft) -> None:
-    """Synthesise patches as in training where these are parts of slices; volumes are always cut into patches."""
-    if is_part(draft.data["patch"], draft.facts) and not draft.size.cube:
+    """Synthesise patches as in training where these are parts of slices."""
+    if is_part(draft.data["patch"], draft.facts):
         draft.tables["synth"] |= {"slices": {"kind": "tiled"}, "overlap": 0.2}
         draft.why["synth.slices"] = (
             "patches as in training, because whole slices contain more air, which changes the norms"

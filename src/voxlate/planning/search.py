@@ -16,9 +16,6 @@ from voxlate.system.messages import Say, message
 
 WIDTHS = (16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128)
 BATCHES = (2, 4, 8)
-CUBE_BATCHES = (1, 2)
-# Minutes of a CPU from which on a 3-D network is tried; measured in docs/guides/plans.md.
-CUBE_MINUTES = 120
 FASTER = 1.5  # least factor by which a coarser stem must make a step faster
 # The exponents extrapolate the seconds of a step from other networks.
 BY_WIDTH = 1.3
@@ -43,26 +40,20 @@ class Candidate:
 class Search:
     """Times steps of the network with the best prediction, until the best network has been timed.
 
-    say: receives a message on each timed network; dims: 2 or 3 for slices or 3-D patches alone, None for both; tried: seconds of a step by size, infinite if it needs too much
-    memory; memory: peak bytes by size; against_cubes: the reason why no 3-D network is a candidate.
+    say: receives a message on each timed network; tried: seconds of a step by size, infinite if it needs too much memory.
     """
 
     facts: Facts
     roles: Roles
     probe: Probe
     say: Say
-    dims: int | None = None
     tried: dict[Size, float] = field(default_factory=dict)
-    memory: dict[Size, float] = field(default_factory=dict)
-    against_cubes: str = ""
 
-    def rank(self, share: float, most_items: float, mean_alone: bool = False) -> list[Candidate]:
+    def rank(self, share: float, most_items: float) -> list[Candidate]:
         """The networks for a share of the time, the best first, whose step is timed again.
 
-        most_items: largest useful number of training slices; mean_alone: whether no second stage follows. Raises
-        BadInput if nothing fits in memory.
+        most_items: largest useful number of training slices. Raises BadInput if nothing fits in memory.
         """
-        self.against_cubes = self._reason_against_cubes(mean_alone)
         seconds = self.seconds(share)
         candidates = self._candidates(seconds, most_items)
         while candidates:
@@ -81,23 +72,6 @@ class Search:
         self.tried[best.size] = each
         return [self._candidate(best.size, each, self.seconds(share), most_items), *candidates]
 
-    def _reason_against_cubes(self, mean_alone: bool) -> str:
-        """The reason why no 3-D network is a candidate; "" if one is. Raises BadInput if --dims asks for one."""
-        reason = rules.reason_against_cubes(self.facts, self.roles, mean_alone)
-        if self.dims == 3:
-            if reason:
-                raise BadInput(
-                    f"--dims: expected a training that 3-D patches fit, found that {reason}. Drop --dims 3."
-                )
-            return ""
-        if self.dims == 2:
-            return "--dims 2 asks for slices"
-        if not reason and not self.probe.has_gpu and self.probe.limits.minutes < CUBE_MINUTES:
-            return (
-                f"without a GPU they are tried from --minutes {CUBE_MINUTES} on, or with --dims 3"
-            )
-        return reason
-
     def seconds(self, share: float = 1.0) -> float:
         """A share of the seconds that are left for training steps."""
         return self.probe.seconds * (1 - SPARE) * share
@@ -112,24 +86,18 @@ class Search:
     def _try(self, size: Size) -> None:
         measured = self.probe.measure(self._recipe(size), 0)
         self.tried[size] = math.inf if measured is None else measured.seconds
-        if measured is not None:
-            self.memory[size] = measured.memory
         cost = "too much memory" if measured is None else f"{measured.seconds:.3f} s a step"
         self.say(message("probe", f"probe: {size}: {cost}"))
 
     def _to_try(self, candidates: list[Candidate]) -> Size | None:
-        """The best candidate if it was not timed yet, otherwise the next finer stem if that decides about it.
-
-        If neither remains, the smallest 3-D network where one is a candidate.
-        """
+        """The best candidate if it was not timed yet, otherwise the next finer stem if that decides about it."""
         best = candidates[0].size
         if best not in self.tried:
             return self._halfway(best)
         finer = replace(best, stem=best.stem // 2)
         if finer.stem in rules.stems(self.facts) and finer not in self.tried:
             return finer
-        smallest = Size(WIDTHS[0], 1, CUBE_BATCHES[0], rules.CUBE)
-        return None if self.against_cubes or smallest in self.tried else smallest
+        return None
 
     def _halfway(self, size: Size) -> Size:
         """The size, or a narrower one between the largest that fits and the smallest that did not."""
@@ -143,11 +111,8 @@ class Search:
         return replace(size, width=min(max(between, default=size.width), size.width))
 
     def _candidates(self, seconds: float, most_items: float) -> list[Candidate]:
-        slices = product(rules.stems(self.facts), WIDTHS, BATCHES)
-        sizes = [Size(width, stem, batch) for stem, width, batch in slices if self.dims != 3]
-        if self.dims == 3 or (not self.against_cubes and any(size.cube for size in self._times)):
-            cubes = product(WIDTHS, CUBE_BATCHES)
-            sizes += [Size(width, 1, batch, rules.CUBE) for width, batch in cubes]
+        choices = product(rules.stems(self.facts), WIDTHS, BATCHES)
+        sizes = [Size(width, stem, batch) for stem, width, batch in choices]
         possible = [size for size in sizes if not self._is_too_large(size) and self._pays(size)]
         if not self._times:  # the smallest network is tried first
             return [Candidate(size, math.inf, 1, math.inf) for size in possible[:1]]
@@ -158,22 +123,16 @@ class Search:
 
     def _candidate(self, size: Size, each: float, seconds: float, most_items: float) -> Candidate:
         fitting = max(int(seconds / each), 1)
-        steps = useful_steps(fitting, math.ceil(most_items / rules.shown(self.facts, size)))
-        if size.cube:
-            error = law.relative_error_of_cubes(size.width, size.batch, steps)
-        else:
-            feature_mm = size.stem * self.facts.pixel_mm
-            error = law.relative_error(size.width, feature_mm, size.batch, steps)
+        steps = useful_steps(fitting, math.ceil(most_items / size.batch))
+        feature_mm = size.stem * self.facts.pixel_mm
+        error = law.relative_error(size.width, feature_mm, size.batch, steps)
         return Candidate(size, each, steps, error, fitting)
 
     def _is_too_large(self, size: Size) -> bool:
         """Whether this size, or one that needs less memory, did not fit."""
         refused = self.tried.keys() - self._times.keys()
         return any(
-            size.cube == other.cube
-            and size.width >= other.width
-            and size.stem <= other.stem
-            and size.batch >= other.batch
+            size.width >= other.width and size.stem <= other.stem and size.batch >= other.batch
             for other in refused
         )
 
@@ -188,7 +147,7 @@ class Search:
 
     def _seconds(self, size: Size) -> float:
         """Seconds of a step: measured, or extrapolated from the nearest networks that were timed."""
-        times = {other: each for other, each in self._times.items() if other.cube == size.cube}
+        times = self._times
         if size in times:
             return times[size]
         near, *others = sorted(times, key=lambda other: _distance(other, size))
@@ -231,26 +190,3 @@ def _compare(candidate: Candidate, best: Candidate) -> str:
     )
     difference = candidate.error / best.error - 1
     return f"{candidate.size} ({candidate.steps:,} steps of {candidate.seconds:.3f} s) {difference:+.1%}{untimed}"
-
-
-def describe_cubes(search: Search, ranked: list[Candidate]) -> str:
-    """The predicted error, time and memory of a 3-D network relative to the chosen one, or why none is a candidate."""
-    if search.against_cubes:
-        return f"left out, because {search.against_cubes}"
-    cubes = [found for found in ranked if found.size.cube]
-    timed = [size for size in search.memory if size.cube]
-    if cubes and timed:
-        best = cubes[0]
-        near = best.size if best.size in timed else timed[-1]
-        memory = f"{search.memory[near] / 2**30:.2f} GiB"
-        if best == ranked[0]:
-            asked = " by --dims 3, without a comparison" if search.dims == 3 else ""
-            return f"chosen{asked}; its step needs {memory}"
-        text = f"{_compare(best, ranked[0])} predicted error"
-        if near == best.size:
-            return f"{text}, {memory}"
-        return f"{text}; its time follows from that of {near}, which needs {memory}"
-    if any(size.cube for size in search.tried):
-        limit = search.probe.limits.memory_bytes / 2**30
-        return f"left out, because the smallest one needs more memory than {limit:.2f} GiB"
-    return "left out, because the time of the probe did not suffice to try one"

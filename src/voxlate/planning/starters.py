@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from voxlate.images.units import unit_of
@@ -206,7 +206,7 @@ def plan_from_starter(
     facts, roles = search.facts, search.roles
     net = starter.tables["net"]
     size = Size(net["width"], net.get("patch", 1), best.size.batch)
-    trial = first_stage(facts, roles, replace(best.size, cube=0), best.steps)
+    trial = first_stage(facts, roles, best.size, best.steps)
     windows = find_windows(starter.start_from, starter.card, trial)
     begin_from(starter, trial, windows)
     verdicts = measure_start(trial.tables, search.probe.cohort, search.probe.device_name)

@@ -58,8 +58,6 @@ def plan(folder: Path, request: Request, reporter: Reporter) -> Facts:
     """Plan a training; the plan is written as the folder of a planned run."""
     chosen = _call(training.plan, request, reporter).change(request["changes"])
     from_dict(dict(chosen.tables), "the plan")  # raises BadInput where a change names code
-    for earlier in (folder / PLANNED).glob("*"):  # of an attempt that was interrupted
-        earlier.unlink()
     chosen.write_run(folder / PLANNED)
     return {
         "title": chosen.tables["title"],
