@@ -10,7 +10,7 @@ from voxlate.options.option import merge
 from voxlate.options.train import AdaptOptions
 from voxlate.planning.facts import Scan, facts_of
 from voxlate.planning.probe import Limits, Probe, free_memory
-from voxlate.planning.rules import STARTED, Tables
+from voxlate.planning.rules import BATCH, STARTED, Tables, average_decay
 from voxlate.planning.site import (
     check_held_out,
     check_units,
@@ -19,9 +19,10 @@ from voxlate.planning.site import (
     validation_errors,
     watch,
 )
-from voxlate.planning.starters import lower_rate, rename
+from voxlate.planning.starters import rename
 from voxlate.recipe import Recipe, from_dict, to_dict, with_tables
 from voxlate.recipe.provenance import read_run
+from voxlate.recipe.training import BACKWARD
 from voxlate.starters.card import read_card
 from voxlate.starters.names import is_starter
 from voxlate.system.errors import BadInput
@@ -36,6 +37,11 @@ from voxlate.training.train import Beginning, train
 from voxlate.training.weights import read_header
 
 RATE = 0.25  # factor of the learning rate, so that the run is not forgotten
+VALIDATIONS = 8
+PATIENCE = 3  # validations without a lower error after which an adaptation ends
+# Items of each validation: as many as cost this share of the training's network evaluations, within bounds.
+VALIDATION_COST = 0.15
+FEWEST_ITEMS, MOST_ITEMS = 4, 32
 SPARE = 0.15  # share of the minutes for validations and saving
 
 
@@ -179,7 +185,7 @@ def _adapt_recipe(
     tables = to_dict(recipe)
     tables["title"] += ", adapted"
     for table, steps in zip([*tables.get("stages", []), tables], _steps(recipe, cohort, asked)):
-        table["train"] = lower_rate(table["train"], steps, RATE)
+        table["train"] = lower_rate(table["train"], steps)
         for key in STARTED:
             table.pop(key, None)
         if "data" in table and not draws:
@@ -188,6 +194,27 @@ def _adapt_recipe(
         if replayed is not None:
             table["train"]["replay"] = asked.share
     return with_tables(recipe, tables, "the adapted recipe")
+
+
+def lower_rate(train: Tables, steps: int) -> Tables:
+    """The table `train` of an adaptation: a lower rate, and the best validation's weights are kept."""
+    unfit = ("epochs", "more", "stop", "best", "replay")
+    kept = {key: value for key, value in train.items() if key not in unfit}
+    optimiser = train["optimiser"]
+    warm_up = min(optimiser.get("warm_up", 0), max(steps // 10, 0))
+    every = max(steps // VALIDATIONS, 1)
+    # Each item of a validation costs a loss and an image.
+    affordable = VALIDATION_COST * BACKWARD * train.get("batch", BATCH) * every / 2
+    return {
+        **kept,
+        "steps": steps,
+        "ema": average_decay(steps),
+        "optimiser": {**optimiser, "lr": RATE * optimiser["lr"], "warm_up": warm_up},
+        "validate_every": every,
+        "save_every": every,
+        "validation_items": min(max(int(affordable), FEWEST_ITEMS), MOST_ITEMS),
+        "best": {"patience": PATIENCE},
+    }
 
 
 def _steps(recipe: Recipe, cohort: Cohort, asked: AdaptOptions) -> list[int]:

@@ -21,10 +21,12 @@ from voxlate.planning import rules
 from voxlate.planning.facts import Facts, check_scales, facts_of
 from voxlate.planning.pace import SPARE, PaceRecord
 from voxlate.planning.probe import Limits, Probe, free_memory
+from voxlate.planning.race import SHARE as RACED
+from voxlate.planning.race import Entrant, Result, hold_out, run_race
 from voxlate.planning.roles import ANY_SOURCE, Roles, refuse_maps, roles_of, roles_of_any
 from voxlate.planning.rules import LEAST_STEPS, PREDICTOR, Draft, Tables
 from voxlate.planning.search import FILLED, Candidate, Search, reason, useful_steps
-from voxlate.planning.starters import Starter, find_starter, plan_from_starter, without_training
+from voxlate.planning.starters import Starter, entrant_from, find_starter, without_training
 from voxlate.recipe import Recipe, from_dict, head_of, header, read
 from voxlate.recipe import text as recipe_text
 from voxlate.recipe.provenance import read_run
@@ -36,6 +38,7 @@ from voxlate.training.log_file import append_line
 from voxlate.training.precision import choose
 from voxlate.training.processes import by_main, processes
 from voxlate.training.run import Run, check_free, repair_recipe_file
+from voxlate.training.state_file import save_state
 
 # With fewer steps of a second stage, its images are worse than a copy of the input.
 FEWEST_OF_SAMPLES = 300
@@ -54,7 +57,7 @@ class Plan:
 
     pace: the speed by which the training corrects its steps, None if a length was set by hand; at_once: the command
     by which a starter needs no training, "" without one; allow_code: import the code outside voxlate that changes of the
-    recipe name.
+    recipe name; state: of the first stage's training after a race, from which it goes on.
     """
 
     tables: Tables
@@ -66,13 +69,19 @@ class Plan:
     pace: PaceRecord | None = None
     at_once: str = ""
     allow_code: bool = False
+    state: Mapping[str, Any] | None = None
 
     def keep_pace(self, run: Path) -> None:
-        """Write RUN/plan.json, by which the training corrects its steps (see pace.read_pace); no file without a pace."""
+        """Write what the training continues from: RUN/plan.json with the speed by which it corrects its steps (see
+        pace.read_pace), and the state after a race; no file where there is none."""
         if self.pace is None:
             Run(run).pace.unlink(missing_ok=True)
         else:
             self.pace.write(run)
+        if self.state is None:
+            Run(run).state.unlink(missing_ok=True)
+        else:
+            save_state(Run(run).state, self.state)
 
     def write_run(self, run: Path) -> None:
         """Write the folder of a planned run, which `train auto` trains."""
@@ -110,6 +119,7 @@ class Plan:
             tables=recipe_text.apply_changes(self.tables, changes),
             why=why,
             pace=None if fixes_length else self.pace,
+            state=None,
             allow_code=allow_code or self.allow_code,
         )
 
@@ -268,14 +278,18 @@ def plan_training(
     else:
         draft = _plan_stage(search, starter, mode)
     at_once = without_training(facts, roles, cohort.scans)
-    for key in draft.why.keys() & {"minutes", "starter"} if at_once else ():
+    for key in draft.why.keys() & {"minutes", "start_from"} if at_once else ():
         draft.why[key] += f", or synthesise without a training: {at_once}"
-    why = {"start_from": about, **draft.why} if about else draft.why
+    why = {"starter": about, **draft.why} if about else draft.why
     precision = choose(find_device(asked.device))
     for stage in (*draft.tables.get("stages", ()), draft.tables):
         stage["train"]["precision"] = precision.precision
     why["train.precision"] = precision.why
-    return replace(_predict(draft, probe), why=why, at_once=at_once)
+    state = draft.state
+    if state is not None:
+        first = "final" if not draft.tables.get("stages") else draft.tables["stages"][0]["name"]
+        state = {**state, "stage": first}
+    return replace(_predict(draft, probe), why=why, at_once=at_once, state=state)
 
 
 def _predict(draft: Draft, probe: Probe) -> Plan:
@@ -283,6 +297,7 @@ def _predict(draft: Draft, probe: Probe) -> Plan:
     each = draft.step_seconds
     stages = [*draft.tables.get("stages", ()), {**draft.tables, "name": "final"}]
     seconds = sum(stage["train"]["steps"] * each[stage["name"]] for stage in stages)
+    seconds -= draft.done * each[stages[0]["name"]]
     pace = PaceRecord(
         minutes=probe.limits.minutes,
         probed_seconds=probe.probe_seconds,
@@ -354,17 +369,21 @@ def _plan_samples(search: Search, starter: Starter | None, mode: str, asked: boo
     share = SHARES[mode]
     most = rules.most_items(search.facts)
     most_drawn = math.ceil(rules.most_items(search.facts, times=2) / rules.BATCH)
-    best, draft = _plan_first(search, starter, share, most)
-    tried = rules.with_samples(draft.tables, best.size, LEAST_STEPS, second)
-    measured = probe.measure(tried, 1)
+    # The second stage begins from random weights, so its network does not depend on the start of the first one.
+    size = search.rank(share, most)[0].size
+    plain = rules.first_stage(search.facts, search.roles, size, LEAST_STEPS).tables
+    measured = probe.measure(rules.with_samples(plain, size, LEAST_STEPS, second), 1)
     if measured is None:
         raise BadInput(
             f"--memory: expected enough for the second stage too, found {probe.limits.memory_bytes / 2**30:.2f} GiB. Give more."
         )
-    left = search.seconds() - best.steps * best.seconds
-    drawn = useful_steps(max(int(left / measured.seconds), 1), most_drawn)
+
+    def drawn_in(seconds: float) -> int:
+        """The steps of the second stage that fit in these seconds and are useful."""
+        return useful_steps(max(int(seconds / measured.seconds), 1), most_drawn)
+
+    drawn = drawn_in(search.seconds(1 - share))
     if mode == "both" and drawn < min(FEWEST_OF_SAMPLES, most_drawn):
-        # with more time, a larger network may be chosen for the first stage
         minutes = math.ceil(ROOM * probe.limits.minutes * FEWEST_OF_SAMPLES / drawn)
         if asked:
             raise BadInput(
@@ -375,7 +394,9 @@ def _plan_samples(search: Search, starter: Starter | None, mode: str, asked: boo
             f"the mean prediction alone, because only {drawn:,} steps of a flow to sharp images would fit, which needs {FEWEST_OF_SAMPLES}: give about --minutes {minutes}"
         )
         return draft
-    draft.tables = rules.with_samples(draft.tables, best.size, drawn, second)
+    best, draft = _plan_first(search, starter, share, most)
+    drawn = drawn_in(search.seconds() - (best.steps - draft.done) * best.seconds)
+    draft.tables = rules.with_samples(draft.tables, size, drawn, second, plain["net"])
     why = draft.why
     why["stages.regression.method"] = why.pop("method")
     why["stages.regression.train.steps"] = f"{share:.0%} of the time: {why['net.width']}"
@@ -404,30 +425,78 @@ def _plan_first(
     ranked = search.rank(share, most_items)
     best = ranked[0]
     _check_epoch(search, best, share)
+    if starter is not None:
+        return _choose_start(search, starter, best, share, most_items, mean_alone)
     draft = rules.first_stage(facts, search.roles, best.size, best.steps, mean_alone)
     draft.why["net.width"] = reason(ranked)
     if best.steps < best.fitting:
         draft.why["net.width"] += (
             f"; {best.fitting:,} would fit, but overfit to {facts.patients} patients"
         )
-    if starter is not None:
-        begun = plan_from_starter(starter, search, best, share)
-        if not isinstance(begun, str):
-            return begun
-        draft.why["start_from"] = begun
-    passes = best.fitting * best.size.batch / max(facts.slices, 1)
-    if best.fitting < LEAST_STEPS or passes < FEW:
-        # Images will be blurred and lack rare structures such as lesions.
-        minutes = search.probe.limits.minutes * max(
-            2 * LEAST_STEPS / best.fitting, 2 * FEW / passes
-        )
-        shown = f"{best.fitting:,} steps show each slice {passes:.1f} times"
-        if passes < 0.5:  # about half of the slices contain body
-            shown = f"{best.fitting:,} steps train on about {2 * passes:.0%} of the slices, drawn at random, once each"
-        draft.why["minutes"] = (
-            f"{shown}: EXPECT BLUR, AND LESIONS THAT ARE MISSING; give {math.ceil(minutes)} minutes"
-        )
+    _warn_of_short(draft, best.fitting, search.probe.limits.minutes)
     return best, draft
+
+
+def _choose_start(
+    search: Search,
+    starter: Starter,
+    best: Candidate,
+    share: float,
+    most_items: int,
+    mean_alone: bool,
+) -> tuple[Candidate, Draft]:
+    """The first stage from a starter or from random weights, whichever is better after a race.
+
+    best: the best network from random weights. Without a patient who could be held out, the starter is chosen.
+    """
+    facts = search.facts
+    held_out = hold_out(facts.cohort)
+    seconds = search.seconds(share)
+    raced = RACED * seconds if held_out else 0.0
+    batch = best.size.batch
+
+    def length(step_seconds: float) -> int:
+        """The steps of an entrant, which keeps its own half of the race."""
+        fitting = max(int((seconds - raced / 2) / step_seconds), 1)
+        return useful_steps(fitting, math.ceil(most_items / batch))
+
+    started = entrant_from(starter, search, batch, length, mean_alone)
+    draft = rules.first_stage(facts, search.roles, best.size, length(best.seconds), mean_alone)
+    random = Entrant(f"{best.size} from random weights", best.size, best.seconds, draft)
+    if started is None or held_out is None:
+        chosen = started or random
+        result = Result(chosen, 0, math.nan, chosen.step_seconds, None)
+        why = (
+            "no patient can be held out to compare it with random weights"
+            if started
+            else "the starter's network needs too much memory"
+        )
+    else:
+        race = run_race([started, random], held_out, raced, search.probe.device_name)
+        result, why = race.best, race.reason
+    draft = result.entrant.draft
+    draft.why["net.width"] = (
+        f"{result.entrant.size} gets {draft.steps:,} steps of {result.step_seconds:.3f} s"
+    )
+    draft.why["start_from"] = f"{result.entrant.name}: {why}"
+    draft.state = result.state
+    _warn_of_short(draft, draft.steps, search.probe.limits.minutes)
+    return Candidate(result.entrant.size, result.step_seconds, draft.steps, math.nan), draft
+
+
+def _warn_of_short(draft: Draft, fitting: int, minutes: float) -> None:
+    """State in a draft that its training is too short; fitting: steps that fit in the minutes of the whole plan."""
+    passes = fitting * draft.size.batch / max(draft.facts.slices, 1)
+    if fitting >= LEAST_STEPS and passes >= FEW:
+        return
+    # Images will be blurred and lack rare structures such as lesions.
+    enough = minutes * max(2 * LEAST_STEPS / fitting, 2 * FEW / passes)
+    shown = f"{fitting:,} steps show each slice {passes:.1f} times"
+    if passes < 0.5:  # about half of the slices contain body
+        shown = f"{fitting:,} steps train on about {2 * passes:.0%} of the slices, drawn at random, once each"
+    draft.why["minutes"] = (
+        f"{shown}: EXPECT BLUR, AND LESIONS THAT ARE MISSING; give {math.ceil(enough)} minutes"
+    )
 
 
 def _check_epoch(search: Search, best: Candidate, share: float) -> None:

@@ -16,10 +16,11 @@ from voxlate.recipe import Recipe, from_dict
 from voxlate.system import devices
 from voxlate.system.devices import find_device
 from voxlate.system.errors import BadInput
+from voxlate.system.machine import keep_freed_memory
 from voxlate.training.job import Job
 from voxlate.training.precision import with_precision
 from voxlate.training.processes import processes
-from voxlate.training.step import begin_learner, take_step
+from voxlate.training.step import advance, begin_learner
 
 PROBED = 0.05  # largest share of the time that probing takes
 STEPS = 3  # timed steps of each network that is tried
@@ -114,6 +115,7 @@ class Probe:
 
 def _seconds(recipe: Recipe, cohort: Cohort, stage: int, device: torch.device, steps: int) -> float:
     """The median time of steps after a first step, which also allocates memory."""
+    keep_freed_memory()  # as a training does, which is faster
     step = _steps(recipe, cohort, stage, device, steps + 1)
     times = []
     for _ in range(steps + 1):
@@ -135,10 +137,9 @@ def _steps(
     chosen = recipe.all_stages[stage]
     chosen = replace(chosen, train=replace(chosen.train, steps=max(chosen.train.steps, steps)))
     job = Job(recipe, chosen, cohort, accelerator, device)
-    options = job.stage.train
-    learner = begin_learner(method, options, device, 0)
+    learner = begin_learner(method, job.stage.train, device, 0)
     batches = _batches(job, steps)
-    return lambda: take_step(learner, method, options, 0, batches, device)
+    return lambda: advance(learner, method, job, batches)
 
 
 def _batches(job: Job, steps: int) -> Iterator[Batch]:

@@ -157,7 +157,8 @@ class Draft:
     """A recipe while rules fill its tables, with the reason for each key.
 
     size, steps: of the first stage; mean_alone: whether no second stage draws samples from its images; step_seconds:
-    probed seconds of a step by stage; most_steps: largest useful number of steps by stage.
+    probed seconds of a step by stage; most_steps: largest useful number of steps by stage; state: of the first stage's
+    training after a race, from which it goes on.
     """
 
     facts: Facts
@@ -169,10 +170,16 @@ class Draft:
     why: dict[str, str] = field(default_factory=dict)
     step_seconds: dict[str, float] = field(default_factory=dict)
     most_steps: dict[str, float] = field(default_factory=dict)
+    state: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.tables["synth"] = {"batch": BATCH}
         self.tables["task"] = {"kind": "complete" if self.completes else "translate"}
+
+    @property
+    def done(self) -> int:
+        """Steps of the first stage that a race has trained."""
+        return self.state["step"] if self.state else 0
 
     @property
     def completes(self) -> bool:
@@ -542,8 +549,13 @@ def mirror(tables: Tables) -> Tables:
     return {"mirror": True} if "flip_lr" in data["augment"] and not data.get("planes") else {}
 
 
-def with_samples(tables: Tables, size: Size, steps: int, second: str = "diffusion") -> Tables:
-    """A regression's recipe, extended by one of SECOND_STAGES with this number of training steps."""
+def with_samples(
+    tables: Tables, size: Size, steps: int, second: str = "diffusion", net: Tables | None = None
+) -> Tables:
+    """A regression's recipe, extended by one of SECOND_STAGES with this number of training steps.
+
+    net: of the second stage, by default that of the regression.
+    """
     what, method, sampling = SECOND_STAGES[second]
     own = {key: tables[key] for key in ("method", "net", "train")}
     started = {key: tables[key] for key in STARTED if key in tables}
@@ -554,7 +566,7 @@ def with_samples(tables: Tables, size: Size, steps: int, second: str = "diffusio
         "title": f"{tables['title']}, and {what}",
         "task": {"kind": "residual", "predictor": PREDICTOR, "scale": RESIDUAL},
         "method": method,
-        "net": {**tables["net"], "modulation": "scale_shift"},
+        "net": {**(net or tables["net"]), "modulation": "scale_shift"},
         "synth": {**tables["synth"], **sampling},
         "train": training(steps, Size(size.width, size.stem, BATCH), "adamw"),
         "stages": [stage],

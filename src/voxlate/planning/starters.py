@@ -1,40 +1,24 @@
 """Starters for a plan: which one fits a cohort, and the tables of a training that begins from it."""
 
 import copy
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from voxlate.images.units import unit_of
-from voxlate.planning import law, rules
 from voxlate.planning.facts import Facts, Scan
 from voxlate.planning.pictures import Ends, find_windows
+from voxlate.planning.race import Entrant
 from voxlate.planning.roles import Roles
-from voxlate.planning.rules import Draft, Size, Tables, first_stage
-from voxlate.planning.search import Candidate, Search
-from voxlate.planning.zero_shot import measure_start
-from voxlate.recipe.training import BACKWARD
-from voxlate.scoring.verdict import Verdict
+from voxlate.planning.rules import LEAST_STEPS, Draft, Size, Tables, first_stage
+from voxlate.planning.search import Search
 from voxlate.starters.card import Card, read_card
 from voxlate.starters.names import PREFIX, starter_names
 from voxlate.training.run import Run
 from voxlate.training.starter import run_folder
 from voxlate.training.weights import read_header
 
-# Steps from random weights that a starter is worth: 250 steps from phantom weights reached what took 630 (one seed).
-WORTH_STEPS = 380
-# Training patients up to whom a starter is no worse than random weights, whatever the law predicts, which does not count
-# patients: 3 minutes (docs/guides/starters.md has the tables).
-FEW_PATIENTS = 3
-# Factor of the learning rate, so that the starter is not forgotten. With 0.25 one patient was learned by heart (MAE 0.105
-# of a held-out head; 0.078 with 0.05 or less), and six as well with either (0.067 and 0.068, 0.066 and 0.069; two seeds).
-# T1 to T2 of three brains, one seed: with 0.25 the validation error fell by 8.1 % in 225 steps and rose again, with 0.05 and
-# train.keep_start it fell by 9.6 % in 511 and was still falling (docs/guides/starters.md has the table).
-RATE_OF_PLAN = 0.05
 LEAK = 0.1  # slope beyond the range, in the unit of a starter
-VALIDATIONS = 8  # of a training that keeps its best weights
-PATIENCE = 3  # validations without a lower error after which an adaptation ends
 # Changes of shape, of which a training from a starter has the larger of its own and the starter's: a starter learns few
 # patients by heart within 200 steps (MAE 0.068 of held-out heads without the starter's, 0.065 with them; one seed).
 SHAPES = (
@@ -47,9 +31,6 @@ SHAPES = (
     "elastic_mm",
     "elastic_points",
 )
-# Items of each validation: as many as cost this share of the training's network evaluations, within bounds.
-VALIDATION_COST = 0.15
-FEWEST_ITEMS, MOST_ITEMS = 4, 32
 # Bodies below this width are brains without a skull: brains are 125 to 145 mm wide, heads with skin 150 mm or more.
 WIDEST_BRAIN_MM = 148
 MOST_SPACING_RATIO = 1.5  # beyond the pixels of a starter's training
@@ -161,86 +142,33 @@ def reason_against(card: Card, facts: Facts) -> str:
     return _other_scans(card, facts)
 
 
-def few_teach(patients: int) -> str:
-    """A sentence where so few patients teach that a starter is better, whatever the law predicts; else ''."""
-    if patients > FEW_PATIENTS:
-        return ""
-    taught = "one patient teaches" if patients == 1 else f"{patients} patients teach"
-    return f"{taught}, and a starter was measured to be no worse than random weights for up to {FEW_PATIENTS}"
+def entrant_from(
+    starter: Starter,
+    search: Search,
+    batch: int,
+    length: Callable[[float], int],
+    mean_alone: bool,
+) -> Entrant | None:
+    """The entrant of a race that begins from a starter's weights; None if its network needs too much memory.
 
-
-def relative_error(net: Tables, facts: Facts, batch: int, steps: int) -> float:
-    """The predicted relative error of a training with a starter's network; steps: with those that it is worth."""
-    pixel_mm = net.get("patch", 1) * facts.pixel_mm
-    return law.relative_error(net["width"], pixel_mm, batch, steps)
-
-
-def worth_steps(verdicts: Sequence[Verdict]) -> int:
-    """The steps from random weights that a starter is worth: none where its error is measured and no baseline's is larger."""
-    own = sum(verdict.synthesis or 0.0 for verdict in verdicts)
-    naive = sum(verdict.naive or 0.0 for verdict in verdicts)
-    return WORTH_STEPS if not verdicts or own < naive else 0
-
-
-def describe_start(start_from: str, verdicts: Sequence[Verdict]) -> str:
-    """A sentence on the measured errors of a starter without training and of the best naive baselines."""
-    errors = [
-        f"{verdict.modality} {verdict.synthesis:.3g} (best naive baseline, {verdict.baseline}: {verdict.naive:.3g})"
-        for verdict in verdicts
-        if verdict.synthesis is not None
-    ]
-    worth = worth_steps(verdicts)
-    judged = (
-        f"lower, so it is worth {worth} steps" if worth else "not lower, so it is worth no steps"
-    )
-    return f"{start_from} without training has a mean absolute error on validation cases, in network units, of {', '.join(errors)}: {judged}"
-
-
-def plan_from_starter(
-    starter: Starter, search: Search, best: Candidate, share: float
-) -> tuple[Candidate, Draft] | str:
-    """The first stage from a starter's weights if patients are few or its predicted error is not larger than the best's.
-
-    Otherwise the reason for random weights. best: the best network from these; share: of the time.
+    length: the steps of a training whose step takes a number of seconds; mean_alone: see Draft.
     """
     facts, roles = search.facts, search.roles
     net = starter.tables["net"]
-    size = Size(net["width"], net.get("patch", 1), best.size.batch)
-    trial = first_stage(facts, roles, best.size, best.steps)
-    windows = find_windows(starter.start_from, starter.card, trial)
-    begin_from(starter, trial, windows)
-    verdicts = measure_start(trial.tables, search.probe.cohort, search.probe.device_name)
-    measured = search.probe.measure(trial.tables, 0)
-    if measured is None:
-        return "random weights, because the network of the starter needs too much memory"
-    seconds = search.seconds(share) * (1 - VALIDATION_COST)
-    fitting = max(int(seconds / measured.seconds), 1)
-    steps = min(fitting, rules.most_items(facts) // size.batch)
-    error = relative_error(net, facts, size.batch, steps + worth_steps(verdicts))
-    why = few_teach(facts.patients)
-    tested = describe_start(starter.start_from, verdicts) if verdicts else ""
-    if error > best.error and not why:
-        reason = f"random weights, because {best.size} has a predicted error {1 - best.error / error:.1%} below that of the starter's network after {steps:,} steps"
-        return f"{reason}; {tested}" if tested else reason
-    draft = first_stage(facts, roles, size, steps)
+    size = Size(net["width"], net.get("patch", 1), batch)
+    draft = first_stage(facts, roles, size, LEAST_STEPS, mean_alone)
+    windows = find_windows(starter.start_from, starter.card, draft)
     begin_from(starter, draft, windows)
-    if tested:
-        draft.why["starter"] = tested
-    draft.why["net.width"] = (
-        f"{size} of the starter gets {steps:,} steps of {measured.seconds:.3f} s: {why or compare_with_random(error, best)}"
-    )
-    return Candidate(size, measured.seconds, steps, error), draft
-
-
-def compare_with_random(error: float, best: Candidate) -> str:
-    """The predicted error of a starter relative to the best network from random weights, where both are predicted."""
-    if not (math.isfinite(error) and math.isfinite(best.error)):
-        return f"its error is not predicted, so it is not compared with {best.size} from random weights"
-    return f"a predicted error {1 - error / best.error:.1%} below {best.size} from random weights"
+    measured = search.probe.measure(draft.tables, 0)
+    if measured is None:
+        return None
+    draft = first_stage(facts, roles, size, length(measured.seconds), mean_alone)
+    begin_from(starter, draft, windows)
+    return Entrant(starter.start_from, size, measured.seconds, draft)
 
 
 def begin_from(starter: Starter, draft: Draft, windows: Mapping[str, Ends]) -> None:
-    """Give the draft of a first stage the starter's network and intensities, a lower rate, and an early stop.
+    """Give the draft of a first stage the starter's network, intensities and at least its changes of shape.
 
     windows: those of `find_windows`.
     """
@@ -254,21 +182,6 @@ def begin_from(starter: Starter, draft: Draft, windows: Mapping[str, Ends]) -> N
             tables["intensity"][name] = own["intensity"][name]
     tables["net"] = own["net"]
     why["net"] = f"that of {starter.start_from}"
-    validation = 0 if facts.cohort.splits["val"] else None
-    train = lower_rate(tables["train"], draft.steps, RATE_OF_PLAN, validation)
-    if few_teach(facts.patients):
-        train |= {"ema": round(1 - 1 / draft.steps, 5), "keep_start": True}
-        why["train.ema"] = (
-            f"an average over all {draft.steps:,} steps and the starter's weights, because few patients are soon learned by heart"
-        )
-    tables["train"] = train
-    why["train.optimiser.lr"] = (
-        f"{train['optimiser']['lr']:g}, {RATE_OF_PLAN:g} of the rate from random weights, so that the starter is not forgotten"
-    )
-    if "best" in train:
-        why["train.best"] = (
-            "the weights of the least validation error are kept, those of the starter among them"
-        )
     augment, shapes = data["augment"], own["data"].get("augment", {})
     data["augment"] = augment | {
         name: max(augment.get(name, 0), shapes[name]) for name in SHAPES if shapes.get(name)
@@ -297,35 +210,6 @@ def _rescale(draft: Draft, own: Tables, name: str, ends: Ends) -> None:
     draft.why[f"start_window.{name}"] = (
         f"the grey levels are most like those of the starter's CT from {low:g} to {high:g} HU, to which its output is rescaled"
     )
-
-
-def lower_rate(train: Tables, steps: int, rate: float, patience: int | None = PATIENCE) -> Tables:
-    """The table `train` of a training from other weights: a lower rate, and the best validation's weights are kept.
-
-    rate: factor of the learning rate; patience: validations without a lower error after which the training ends, None
-    where no case validates.
-    """
-    unfit = ("epochs", "more", "stop", "best", "replay")
-    kept = {key: value for key, value in train.items() if key not in unfit}
-    optimiser = train["optimiser"]
-    warm_up = min(optimiser.get("warm_up", 0), max(steps // 10, 0))
-    table: Tables = {
-        **kept,
-        "steps": steps,
-        "ema": rules.average_decay(steps),
-        "optimiser": {**optimiser, "lr": rate * optimiser["lr"], "warm_up": warm_up},
-    }
-    if patience is not None:
-        every = max(steps // VALIDATIONS, 1)
-        # Each item of a validation costs a loss and an image.
-        affordable = VALIDATION_COST * BACKWARD * train.get("batch", rules.BATCH) * every / 2
-        table |= {
-            "validate_every": every,
-            "save_every": every,
-            "validation_items": min(max(int(affordable), FEWEST_ITEMS), MOST_ITEMS),
-            "best": {"patience": patience},
-        }
-    return table
 
 
 def _is_in_usual_unit(scan: Scan) -> bool:

@@ -165,7 +165,7 @@ def begin_run(
 def check_free(run: Run) -> None:
     """Raise BadInput if a folder that is no run yet holds other files than those of a plan."""
     folder = run.folder
-    of_plan = {run.recipe, run.pace, folder / LOCK, folder / MESSAGES}
+    of_plan = {run.recipe, run.pace, run.state, folder / LOCK, folder / MESSAGES}
     if not folder.exists() or (folder.is_dir() and set(folder.iterdir()) <= of_plan):
         return
     if run.has_begun or run.provenance.is_file():

@@ -26,7 +26,7 @@ from voxlate.training.log import Log
 from voxlate.training.processes import StopAgreement, by_main
 from voxlate.training.run import Run, change_recipe
 from voxlate.training.state_file import check_state, load_state, save_state
-from voxlate.training.step import Losses, begin_learner, take_step
+from voxlate.training.step import Losses, advance, begin_learner
 from voxlate.training.validate import (
     Measure,
     validate,
@@ -59,12 +59,7 @@ def train_stage(job: Job, session: Session, method: Method, started: str) -> Met
     if learner.step == 0:
         watch.begin(started)
     while not learner.is_done(options):
-        losses = take_step(learner, parallel, options, job.seed, batches, job.device)
-        learner.average.move(
-            options.decay(learner.step), options.part(learner.step)[0], options.keep_start
-        )
-        learner.step += 1
-        stops = watch.add_step(losses)
+        stops = watch.add_step(advance(learner, parallel, job, batches))
         if learner.is_done(options):
             watch.end()
         elif stops:

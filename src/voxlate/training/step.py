@@ -14,6 +14,7 @@ from voxlate.methods.method import Method
 from voxlate.nets.cpu import volumes_in_float32
 from voxlate.recipe.training import Training
 from voxlate.system.devices import can_compile
+from voxlate.training.job import Job
 from voxlate.training.learner import Epochs, Learner
 from voxlate.training.validate import autocast
 
@@ -73,6 +74,16 @@ def take_step(
             _clip(optimiser, options.clip_norm, device)
             optimiser.step()
         losses[turn] = {name: value.detach() for name, value in parts.items()}
+    return losses
+
+
+def advance(learner: Learner, parallel: Method, job: Job, batches: Iterator[Batch]) -> Losses:
+    """Take one step, and move the running average of the weights; returns the step's losses."""
+    options = job.stage.train
+    losses = take_step(learner, parallel, options, job.seed, batches, job.device)
+    decay = options.decay(learner.step)
+    learner.average.move(decay, options.part(learner.step)[0], options.keep_start)
+    learner.step += 1
     return losses
 
 
