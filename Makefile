@@ -5,6 +5,7 @@
 # make docs    the documentation as a site, in docs/_build/html
 # make check   ruff, formatting, types
 # make starters  the weights that come with the package, from synthetic heads (hours; resumable)
+# make evidence  train and score a fixed set on real scans and phantoms: docs/reference/evidence.tsv (40 minutes at most; resumable)
 # make chaos   kill commands, fill their disk, change their files: a table in docs/reliability.md (20 minutes at most; resumable)
 # make browser  the page that computes in a browser, in build/browser (MODELS="MODEL ..." puts models in it), and its test
 # make keep    files of this version for tests of later ones, in tests/kept_files; before a release
@@ -16,7 +17,7 @@ PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3 py
 USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 FOUND = $(shell for name in $(PYTHONS); do "$$name" -c '$(USABLE)' 2>/dev/null && echo "$$name" && break; done)
 
-.PHONY: install demo test dicom test-bare durations test-slow test-import check docs browser keep release fuzz chaos bench bench-gpu tables trust starters clean
+.PHONY: install demo test dicom test-bare durations test-slow test-import check docs browser keep release fuzz chaos bench bench-gpu tables trust evidence starters clean
 
 install: .venv/installed
 
@@ -100,6 +101,10 @@ bench-gpu: install
 # how far intervals and warnings hold; WORK/harvard_scans are the MR-CT slices
 trust: install
 	$(BIN)/python benchmarks/trust.py bench
+
+# what this commit reaches; SCANS: the folder of real scans, whose rows are skipped where it is absent; ROWS: names with *
+evidence: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/evidence.py $(if $(SCANS),--data $(SCANS)) $(if $(ROWS),--rows $(ROWS))
 
 # rows: TABLE, TABLE:ROW or TABLE:ROW:SEED, such as umm_csgm:mm_syn_small:0; all of them take some 14 hours of one core
 tables: install

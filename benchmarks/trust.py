@@ -17,7 +17,7 @@ uncalibrated  64 other heads of 40 slices; runs of one step on 20 of them, witho
 import argparse
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ import torch
 
 from rows import finished
 from voxlate.cases.prepare import prepare
+from voxlate.cohorts.case_files import CaseFiles
 from voxlate.cohorts.find import find_cohort
 from voxlate.formats.io import read_volume
 from voxlate.images.grid import Volume, canonical
@@ -80,13 +81,7 @@ def learned(
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         table = folder / "cases.csv"
-        lines = [
-            f"{one.case},{one.patient},{split[one.case]}," + ",".join(map(str, paths(one)))
-            for one in found
-        ]
-        table.write_text(
-            "\n".join(["case,patient,split," + ",".join(sorted(found[0].files)), *lines]) + "\n"
-        )
+        write_manifest(table, found, split, {name: name for name in sorted(found[0].files)})
         prepare(scans, folder / "prepared", manifest=table, audit=False, allow_outside=True)
         made = plan_training(folder / "prepared", minutes=minutes, mode="mean", device="cpu")
         train(made.recipe, folder / "prepared", run, device="cpu")
@@ -114,8 +109,19 @@ def learned(
     }
 
 
-def paths(case: Any) -> list[Path]:
-    return [case.files[name].resolve() for name in sorted(case.files)]
+def write_manifest(
+    table: Path, cases: Sequence[CaseFiles], split: Mapping[str, str], files: Mapping[str, str]
+) -> None:
+    """Write a cohort's table with the split of each case; cases without one are left out.
+
+    files: by modality, the name that the scan has in the cases.
+    """
+    lines = [",".join(["case,patient,split", *files])]
+    for one in cases:
+        if one.case in split:
+            paths = [f"{one.files[name].resolve()}" for name in files.values()]
+            lines.append(",".join([one.case, one.patient, split[one.case], *paths]))
+    table.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def means(rows: list[Any], key: str) -> float | None:
@@ -131,9 +137,14 @@ def means(rows: list[Any], key: str) -> float | None:
     )
 
 
-def harvard(head: str, work: Path) -> dict[str, Any]:
+def parts_of_intervals(head: str) -> dict[str, str]:
+    """The split of each head where one is left out: three heads calibrate and three train."""
     others = [one for one in HEADS if one != head]
-    part = {head: "test", **dict.fromkeys(others[:3], "val"), **dict.fromkeys(others[3:], "train")}
+    return {head: "test", **dict.fromkeys(others[:3], "val"), **dict.fromkeys(others[3:], "train")}
+
+
+def harvard(head: str, work: Path) -> dict[str, Any]:
+    part = parts_of_intervals(head)
     scans = work / "harvard_scans"
     split = {one.case: part[one.patient] for one in find_cohort(scans).cases}
     return learned(f"harvard:{head}", scans, split, 3, work)

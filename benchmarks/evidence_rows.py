@@ -1,0 +1,267 @@
+"""The rows of the evidence ledger: what each trains, on which scans, and how it is scored. See evidence.py."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import voxlate
+from trust import HEADS, means, parts_of_intervals, write_manifest
+from voxlate.cohorts.find import find_cohort
+from voxlate.phantoms import write_cohort
+from voxlate.recipe import read
+from voxlate.scoring.verdict import SYNTHESIS
+from voxlate.training.run import Run
+
+WORKERS = 2
+OVERHEAD = 1.0  # minutes of a row for the plan, the synthesis and the scores
+REPORTING = ("case37", "case41")
+BRAINS = ("openMS-cs-patient26", "TCGA-DU-7294", "openMS-cs-patient07", "BraTS-GLI-00001-000")
+STARTERS = ("head-mr-to-ct", "brain-mr-to-mr", "head-tof-to-cta")
+SEEDS = (0, 1, 2)
+FIXED_STEPS = 350  # about three minutes of one core in bfloat16
+# Fixed, because the window of a plan may change: that of today's plans of the phantoms.
+HU_RANGE = (-1000.0, 1300.0)
+BONE_GREY = f"ct>{0.9 * 255:g}"
+PHANTOMS: dict[str, Any] = {"cases": 24, "size": (72, 88, 14), "lesion": "mixed", "seed": 31}
+TRAINING, VALIDATING = 16, 2  # phantoms; the others report
+FILES = {"heads": {"mr": "mr", "ct": "ct"}, "brains": {"t1": "t1", "t2": "t2"}}
+TOPCOW = {"tof": "mra", "cta": "cta_on_mra"}
+Scores = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A training or a starter, and the patients on which it reports.
+
+    subject: the held-out patient, the task of phantoms, or the starter; minutes: of training, of a starter about those
+    that it takes; patients: number that train, all if None; answers: predictions that are results of their own.
+    """
+
+    kind: str
+    subject: str
+    minutes: float
+    seed: int = 0
+    mode: str | None = None
+    steps: int | None = None
+    patients: int | None = None
+    answers: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name in the ledger, without the answer and the seed."""
+        parts = [self.kind, self.subject]
+        if self.kind != "starter":
+            parts.append(f"{self.steps}steps" if self.steps else f"{self.minutes:g}min")
+        if self.patients:
+            parts.append(f"{self.patients}patients")
+        if self.answers:
+            parts.append(f"{self.mode}")
+        return "-".join(parts)
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """The names of the results that the row gives."""
+        return tuple(f"{self.name}-{answer}" for answer in self.answers) or (self.name,)
+
+    @property
+    def folder(self) -> str:
+        """The name of the row's folder."""
+        return f"{self.name}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the scans are, and the folder of a row."""
+
+    data: Path
+    folder: Path
+
+
+def default_rows() -> list[Row]:
+    """The set that every change ends with."""
+    return [
+        *(Row("heads", head, 3) for head in REPORTING),
+        Row("heads", "case37", 20, mode="both", answers=("mean", "sample")),
+        Row("heads", "case37", 3, mode="mean", steps=FIXED_STEPS),
+        *(Row("brain", patient, 6) for patient in BRAINS[:2]),
+        *(Row("phantoms", task, 3) for task in ("t1-ct", "tof-cta")),
+        *(Row("starter", name, 1) for name in STARTERS),
+        *(Row("intervals", head, 3, mode="mean") for head in REPORTING),
+    ]
+
+
+def full_rows() -> list[Row]:
+    """The default set, and what rules are chosen on; a seed is complete before the next one begins."""
+    rows = default_rows()
+    for seed, minutes, patients, head in product(SEEDS, (3, 10, 20), (1, 3, None), HEADS):
+        rows.append(Row("heads", head, minutes, seed, patients=patients))
+    rows += [Row("brain", patient, 6) for patient in BRAINS]
+    rows += [Row("intervals", head, 3, mode="mean") for head in HEADS]
+    return list(dict.fromkeys(rows))
+
+
+def shortened(row: Row, factor: float) -> Row:
+    """The row with a share of its minutes and steps, for trials of this script."""
+    steps = None if row.steps is None else max(round(row.steps * factor), 1)
+    return replace(row, minutes=row.minutes * factor, steps=steps)
+
+
+def planned_minutes(rows: Sequence[Row], workers: int = WORKERS) -> float:
+    """About how long the rows take, some of them side by side."""
+    return sum(row.minutes + OVERHEAD for row in rows) / workers
+
+
+def parts_of_heads(row: Row) -> dict[str, str]:
+    """The split of each head: the next one validates, and of case41 case37, so that equal heads train for both."""
+    first = HEADS.index(row.subject)
+    others = [*HEADS[first + 1 :], *HEADS[:first]]
+    validating = "case37" if row.subject == "case41" else others[0]
+    others.remove(validating)
+    training = dict.fromkeys(others[: row.patients], "train")
+    return {row.subject: "test", validating: "val", **training}
+
+
+def heads(row: Row, place: Place) -> Iterator[Scores]:
+    """Scores of a training on slices of heads."""
+    table = _table(place, "harvard_ct_mr", parts_of_heads(row), FILES["heads"])
+    run, facts = trained(row, place, table)
+    for answer in row.answers or (None,):
+        yield facts | scored(run.folder, table, place, answer=answer, regions={"bone": BONE_GREY})
+
+
+def intervals(row: Row, place: Place) -> Iterator[Scores]:
+    """Scores of a training on three heads, with intervals of three others."""
+    table = _table(place, "harvard_ct_mr", parts_of_intervals(row.subject), FILES["heads"])
+    run, facts = trained(row, place, table)
+    voxlate.calibrate(
+        run.folder, table, split="val", allow_outside=True, device="cpu", progress=False
+    )
+    yield facts | scored(run.folder, table, place, regions={"bone": BONE_GREY})
+
+
+def brain(row: Row, place: Place) -> Iterator[Scores]:
+    """Scores of a training on three brains."""
+    parts = {name: "test" if name == row.subject else "train" for name in BRAINS}
+    table = _table(place, "brats_like", parts, FILES["brains"])
+    run, facts = trained(row, place, table, {"source": "t1", "target": "t2"})
+    yield facts | scored(run.folder, table, place, mask="body")
+
+
+def phantoms(row: Row, place: Place) -> Iterator[Scores]:
+    """Scores of a training on synthetic heads."""
+    source, target = row.subject.split("-")
+    scans = place.folder / "scans"
+    names = [case.name for case in write_cohort(scans, modalities=[source, target], **PHANTOMS)]
+    testing = len(names) - TRAINING - VALIDATING
+    parts = ["train"] * TRAINING + ["val"] * VALIDATING + ["test"] * testing
+    table = place.folder / "cases.csv"
+    files = {source: source, target: target}
+    write_manifest(table, find_cohort(scans).cases, dict(zip(names, parts)), files)
+    run, facts = trained(row, place, table, {"source": source, "target": target})
+    # Contrast in vessels is as bright as thin bone.
+    scoring: Scores = {"regions": {"bone": "ct>250"}} if target == "ct" else {}
+    yield facts | scored(run.folder, table, place, value_range=HU_RANGE, **scoring)
+
+
+def starter(row: Row, place: Place) -> Iterator[Scores]:
+    """Scores of a starter without training."""
+    began = time.monotonic()
+    model = f"starter:{row.subject}"
+    if row.subject == "head-mr-to-ct":
+        table = _table(place, "harvard_ct_mr", dict.fromkeys(REPORTING, "test"), FILES["heads"])
+        scores = scored(model, table, place, regions={"bone": BONE_GREY})
+    elif row.subject == "brain-mr-to-mr":
+        table = _table(place, "brats_like", dict.fromkeys(BRAINS[:2], "test"), FILES["brains"])
+        scores = scored(model, table, place, missing=["t2"], mask="body")
+    else:
+        table = _table(place, "topcow_pair", {"topcow_pair": "test"}, TOPCOW)
+        valid = place.data / "topcow_pair" / "cta_on_mra_valid.nii.gz"
+        scores = scored(model, table, place, mask=valid, value_range=HU_RANGE)
+    yield {"minutes": (time.monotonic() - began) / 60, **scores}
+
+
+def trained(
+    row: Row, place: Place, table: Path, modalities: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[Run, Scores]:
+    """The run of `train auto` on the cases of a table, with its steps and minutes; a stopped one resumes."""
+    prepared, run = place.folder / "prepared", Run(place.folder / "run")
+    voxlate.prepare(table, prepared, allow_outside=True, audit=False, progress=False)
+    changes = {} if row.steps is None else {"train.steps": f"{row.steps}"}
+    if row.seed:
+        changes["train.seed"] = f"{row.seed}"
+    resumes, began = run.has_begun, time.monotonic()
+    voxlate.train(
+        "auto",
+        prepared,
+        run.folder,
+        minutes=row.minutes,
+        mode=row.mode,
+        changes=changes,
+        device="cpu",
+        progress=False,
+        **modalities,
+    )
+    minutes = None if resumes else (time.monotonic() - began) / 60
+    stages = read(str(run.recipe)).all_stages
+    return run, {"steps": "+".join(f"{stage.train.steps}" for stage in stages), "minutes": minutes}
+
+
+def scored(
+    model: Path | str,
+    table: Path,
+    place: Place,
+    answer: str | None = None,
+    missing: Sequence[str] | None = None,
+    **scoring: Any,
+) -> Scores:
+    """Mean scores over the held-out patients of a table, from images that are synthesised first."""
+    out = place.folder / f"out_{answer or 'default'}"
+    common: dict[str, Any] = {"split": "test", "allow_outside": True, "progress": False}
+    # "sample" is the default of a model of two stages
+    chosen = "mean" if answer == "mean" else None
+    voxlate.synthesise(model, table, out, answer=chosen, missing=missing, device="cpu", **common)
+    found = voxlate.evaluate(out, table, **common, **scoring).rows
+    rows = [one for one in found if one.answer == SYNTHESIS]
+    patients = sorted({one.patient for one in rows})
+    own = (means([one for one in rows if one.patient == name], "coverage") for name in patients)
+    several = [f"{value:.3f}" for value in own if value is not None]
+    return {
+        "mae": means(rows, "mae_rel"),
+        "ssim": means(rows, "ssim_2d"),
+        "gradient_ratio": means(rows, "gradient_strength"),
+        "bone_dice": means(rows, "bone.dice"),
+        "coverage": means(rows, "coverage"),
+        "coverages": " ".join(several) if len(several) > 1 else "",
+        "interval_r": means(rows, "interval_r"),
+    }
+
+
+KINDS: Mapping[str, Callable[[Row, Place], Iterator[Scores]]] = {
+    "heads": heads,
+    "intervals": intervals,
+    "brain": brain,
+    "phantoms": phantoms,
+    "starter": starter,
+}
+
+
+def scans_of(row: Row) -> str:
+    """The folder of DATA that a row needs; "" for phantoms."""
+    if row.kind == "starter":
+        return {"head-mr-to-ct": "harvard_ct_mr", "brain-mr-to-mr": "brats_like"}.get(
+            row.subject, "topcow_pair"
+        )
+    return {"brain": "brats_like", "phantoms": ""}.get(row.kind, "harvard_ct_mr")
+
+
+def _table(place: Place, scans: str, parts: Mapping[str, str], files: Mapping[str, str]) -> Path:
+    """Write the table of a cohort with the split of each patient; other patients are left out."""
+    cases = find_cohort(place.data / scans).cases
+    split = {case.case: parts[case.patient] for case in cases if case.patient in parts}
+    table = place.folder / "cases.csv"
+    write_manifest(table, cases, split, files)
+    return table

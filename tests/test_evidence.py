@@ -1,0 +1,214 @@
+"""The evidence ledger: what is measured again, what counts as worse, and whether the default set fits its time."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def ledger(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import ledger
+
+    return ledger
+
+
+@pytest.fixture
+def evidence(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import evidence
+
+    return evidence
+
+
+@pytest.fixture
+def rows(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import evidence_rows
+
+    return evidence_rows
+
+
+@pytest.fixture
+def result(ledger):
+    """A result that others are made from."""
+    return ledger.Result(
+        "aaaaaaaa",
+        "2026-01-01",
+        "AMD EPYC, bfloat16",
+        "heads-case37-3min",
+        0,
+        steps="220+130",
+        minutes=3.02,
+        mae=0.07,
+        ssim=0.68,
+        gradient_ratio=0.6,
+        bone_dice=0.8,
+        coverage=0.9,
+        coverages="0.910 0.890",
+        interval_r=0.4,
+    )
+
+
+def test_a_ledger_is_read_as_it_was_written(ledger, result, tmp_path):
+    path = tmp_path / "evidence.tsv"
+    bare = ledger.Result("bbbbbbbb+", "2026-01-02", "Intel Xeon, float32", "starter-x", 2)
+    ledger.append(path, [result])
+    ledger.append(path, [bare])
+    assert ledger.read(path) == [result, bare]
+    assert path.read_text().splitlines()[0].split("\t") == list(ledger.COLUMNS)
+
+
+def test_without_a_file_there_are_no_results(ledger, tmp_path):
+    assert ledger.read(tmp_path / "absent.tsv") == []
+
+
+def test_a_row_is_measured_once_by_commit_machine_and_seed(ledger, result):
+    known = [result]
+    asked = (result.machine, [result.row], result.seed)
+    assert ledger.is_measured(known, result.commit, *asked)
+    assert not ledger.is_measured(known, "bbbbbbbb", *asked)
+    assert not ledger.is_measured(known, result.commit, "other", [result.row], 0)
+    assert not ledger.is_measured(known, result.commit, result.machine, [result.row], 1)
+
+
+def test_a_row_with_two_answers_needs_both(ledger, result):
+    rows = [result.row, "another"]
+    assert not ledger.is_measured([result], result.commit, result.machine, rows, 0)
+
+
+def test_uncommitted_code_is_always_measured(ledger, result):
+    dirty = replace(result, commit="aaaaaaaa+")
+    assert not ledger.is_measured([dirty], "aaaaaaaa+", dirty.machine, [dirty.row], 0)
+
+
+@pytest.mark.parametrize(
+    ("score", "within", "beyond"),
+    [
+        ("mae", 0.0720, 0.0723),
+        ("ssim", 0.671, 0.669),
+        ("gradient_ratio", 0.561, 0.559),
+        ("gradient_ratio", 1.439, 1.441),
+        ("bone_dice", 0.771, 0.769),
+        ("coverage", 0.871, 0.869),
+        ("coverage", 0.929, 0.931),
+        ("interval_r", 0.351, 0.349),
+    ],
+)
+def test_a_score_is_worse_beyond_its_default_spread(ledger, result, score, within, beyond):
+    for value, count in ((within, 0), (beyond, 1)):
+        later = replace(result, commit="bbbbbbbb", **{score: value})
+        found = ledger.worse([result, later], "bbbbbbbb")
+        assert len(found) == count
+        assert all(score in sentence for sentence in found)
+
+
+def test_what_is_better_or_equal_is_not_worse(ledger, result):
+    better = replace(result, commit="bbbbbbbb", mae=0.05, ssim=0.8, interval_r=0.9)
+    assert ledger.worse([result, better], "bbbbbbbb") == []
+    assert ledger.worse([result, replace(result, commit="bbbbbbbb")], "bbbbbbbb") == []
+
+
+def test_the_best_earlier_result_counts_and_not_the_last(ledger, result):
+    last = replace(result, commit="bbbbbbbb", mae=0.09)
+    now = replace(result, commit="cccccccc", mae=0.08)
+    assert len(ledger.worse([result, last, now], "cccccccc")) == 1
+
+
+def test_the_range_over_seeds_replaces_the_default_spread(ledger, result):
+    seeds = [replace(result, seed=seed, mae=mae) for seed, mae in enumerate((0.065, 0.07, 0.075))]
+    now = replace(result, commit="bbbbbbbb", mae=0.079)
+    assert ledger.worse([*seeds, now], "bbbbbbbb") == []
+    assert len(ledger.worse([*seeds, replace(now, mae=0.081)], "bbbbbbbb")) == 1
+
+
+def test_other_machines_later_and_uncommitted_results_are_not_compared(ledger, result):
+    worse = replace(result, commit="bbbbbbbb", mae=0.1)
+    other = replace(result, machine="Intel Xeon, float32")
+    dirty = replace(result, commit="aaaaaaaa+")
+    assert ledger.worse([other, dirty, worse], "bbbbbbbb") == []
+    assert ledger.worse([worse, result], "bbbbbbbb") == []
+
+
+def test_of_uncommitted_code_the_last_result_counts(ledger, result):
+    tried = replace(result, commit="aaaaaaaa+", mae=0.1)
+    corrected = replace(tried, mae=0.07)
+    assert ledger.worse([result, tried, corrected], "aaaaaaaa+") == []
+    assert len(ledger.worse([result, corrected, tried], "aaaaaaaa+")) == 1
+
+
+def test_names_of_rows_are_unique(rows):
+    for several in (rows.default_rows(), rows.full_rows()):
+        folders = [row.folder for row in several]
+        assert len(set(folders)) == len(folders)
+        results = [(name, row.seed) for row in several for name in row.results]
+        assert len(set(results)) == len(results)
+
+
+def test_the_full_set_contains_the_default_set(rows):
+    assert set(rows.default_rows()) <= set(rows.full_rows())
+
+
+def test_the_default_set_fits_forty_minutes_of_two_cores(rows):
+    assert rows.planned_minutes(rows.default_rows()) <= 40
+
+
+def test_each_head_that_is_left_out_neither_trains_nor_validates(rows):
+    for row in rows.full_rows():
+        if row.kind == "heads":
+            parts = rows.parts_of_heads(row)
+            assert parts[row.subject] == "test"
+            assert list(parts.values()).count("val") == 1
+            assert list(parts.values()).count("train") == (row.patients or 5)
+
+
+def test_both_reporting_heads_have_the_same_training_heads(rows):
+    first, second = (
+        {
+            head
+            for head, part in rows.parts_of_heads(rows.Row("heads", name, 3)).items()
+            if part == "train"
+        }
+        for name in rows.REPORTING
+    )
+    assert first == second
+    assert not first & set(rows.REPORTING)
+
+
+def test_a_row_whose_scans_are_absent_is_skipped_and_named(evidence, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evidence, "kind_of_machine", lambda: "a machine")
+    monkeypatch.setattr(evidence, "RESULTS", tmp_path / "evidence.tsv")
+    arguments = ["evidence.py", "--rows", "heads-case41*", "--data", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", [*arguments, "--work", str(tmp_path / "work")])
+    assert evidence.main() == 0
+    assert "heads-case41-3min-seed0: skipped" in capsys.readouterr().out
+
+
+def test_a_row_that_fails_stops_no_other(evidence, ledger, tmp_path, monkeypatch, capsys):
+    def measured(row, options, folder):
+        if row.subject == "case37":
+            raise OSError("no space")
+        return [{"mae": 0.07, "steps": "3"}]
+
+    monkeypatch.setattr(evidence, "measure_in_process", measured)
+    options = evidence.parser().parse_args(["--work", str(tmp_path), "--minutes-factor", "0.1"])
+    rows = [row for row in evidence.default_rows() if row.kind == "intervals"]
+    assert evidence.measure_all(rows, options, "aaaaaaaa", "a machine") == 1
+    (found,) = ledger.read(tmp_path / "trial.tsv")
+    assert (found.row, found.mae) == ("intervals-case41-3min", 0.07)
+    assert "intervals-case37-3min-seed0: failed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("AMD EPYC, amx_bf16, 2 cores, AVX512", "AMD EPYC"),
+        ("Intel(R) Xeon(R) Platinum 8488C, bfloat16 not stated", "Intel Xeon"),
+        ("arm, bfloat16 not stated", "arm"),
+    ],
+)
+def test_a_kind_of_machine_is_vendor_and_family(evidence, name, family):
+    assert evidence.family_of(name) == family
