@@ -97,11 +97,13 @@ def write_recipes(
 
 def recipe_of(rival: str, tables: dict[str, Any], size: rules.Size, steps: int) -> dict[str, Any]:
     """The recipe of a rival after the mean of these tables."""
-    if rival != "adversarial":
-        return rules.with_samples(tables, size, steps, rival)
-    made = {**rules.with_samples(tables, size, steps, "flow"), **ADVERSARIAL}
+    made = rules.with_samples(tables, size, steps)
+    if rival == "diffusion":
+        return made
+    if rival == "flow":
+        return {**made, "method": {"kind": "flow"}, "synth": {**tables["synth"], "steps": 1}}
+    made |= {**ADVERSARIAL, "synth": tables["synth"]}
     made["net"].pop("modulation")
-    made["synth"].pop("steps")
     made["train"]["optimiser"] |= {"lr": 1e-3, "betas": [0.5, 0.99]}
     return made
 
@@ -172,7 +174,7 @@ def arguments(text: str | None, minutes: float) -> argparse.ArgumentParser:
 def main() -> None:
     parser = arguments(__doc__, minutes=20)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--rivals", nargs="+", default=[*rules.SECOND_STAGES, "adversarial"])
+    parser.add_argument("--rivals", nargs="+", default=["diffusion", "flow", "adversarial"])
     parser.add_argument("--features", default="texture", help="texture, vit or a ViT's folder")
     chosen = parser.parse_args()
     chosen.work.mkdir(parents=True, exist_ok=True)

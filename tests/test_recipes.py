@@ -121,6 +121,7 @@ REPRESENTATIVES = [
     "mr_to_ct_em",
     "mr_to_ct_em_small",
     "mr_to_ct_slices",
+    "mr_to_ct_slices_flow",
     "mr_to_ct_wgan_gp_small",
     "mrdpm",
     "mrdpm_bran_small",

@@ -38,7 +38,7 @@ class PlanOptions:
     mode: Annotated[
         Mode | None,
         Option(
-            "Prediction of the model: mean (a regression), both (a flow from it to sharp images too), or samples (a diffusion of its residual too).",
+            "Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).",
             panel=PLAN,
         ),
     ] = None

@@ -40,13 +40,14 @@ from voxlate.training.processes import by_main, processes
 from voxlate.training.run import Run, check_free, repair_recipe_file
 from voxlate.training.state_file import save_state
 
-# With fewer steps of a second stage, its images are worse than a copy of the input.
-FEWEST_OF_SAMPLES = 300
+# With fewer steps of a second stage, its samples are noise.
+FEWEST_OF_SAMPLES = 150
 ROOM = 1.5  # on the minutes that are advised for them
 FEW = 2  # passes over the slices below which a training is too short
 # A completion draws which images are missing, so that a part of the slices suffices to begin with.
 FEWEST_OF_COMPLETION = 100
-SHARES = {"both": 0.55, "samples": 0.4}  # share of the time for the regression
+# Share of the time for the regression: by the law, an image of both costs it 2 % of its error after 20 minutes.
+SHARES = {"both": 0.75, "samples": 0.4}
 # After changes of these keys, steps were set by hand, or a step takes another time than the probed one.
 DECIDES_LENGTH = r"train$|train\.(steps|epochs|more|stop|ema|optimiser)|opponent|task|method"
 
@@ -360,19 +361,15 @@ def _plan_stage(search: Search, starter: Starter | None, mode: str) -> Draft:
 
 
 def _plan_samples(search: Search, starter: Starter | None, mode: str, asked: bool) -> Draft:
-    """The plan of a regression and its second stage, or of the regression alone if time is short and nobody asked.
-
-    The second stage is a flow, or with the mode `samples` a diffusion, whose samples show what is uncertain.
-    """
+    """The plan of a regression and a diffusion of its residual, or of the regression alone if time is short and nobody asked."""
     probe = search.probe
-    second = "diffusion" if mode == "samples" else "flow"
     share = SHARES[mode]
     most = rules.most_items(search.facts)
     most_drawn = math.ceil(rules.most_items(search.facts, times=2) / rules.BATCH)
     # The second stage begins from random weights, so its network does not depend on the start of the first one.
     size = search.rank(share, most)[0].size
     plain = rules.first_stage(search.facts, search.roles, size, LEAST_STEPS).tables
-    measured = probe.measure(rules.with_samples(plain, size, LEAST_STEPS, second), 1)
+    measured = probe.measure(rules.with_samples(plain, size, LEAST_STEPS, mode), 1)
     if measured is None:
         raise BadInput(
             f"--memory: expected enough for the second stage too, found {probe.limits.memory_bytes / 2**30:.2f} GiB. Give more."
@@ -387,27 +384,30 @@ def _plan_samples(search: Search, starter: Starter | None, mode: str, asked: boo
         minutes = math.ceil(ROOM * probe.limits.minutes * FEWEST_OF_SAMPLES / drawn)
         if asked:
             raise BadInput(
-                f"--mode both: expected minutes for {FEWEST_OF_SAMPLES} steps of a flow after the mean prediction, found room for {drawn:,}. Give about --minutes {minutes}, or --mode mean."
+                f"--mode both: expected minutes for {FEWEST_OF_SAMPLES} steps of a diffusion after the mean prediction, found room for {drawn:,}. Give about --minutes {minutes}, or --mode mean."
             )
         draft = _plan_stage(search, starter, "mean")
         draft.why["stages"] = (
-            f"the mean prediction alone, because only {drawn:,} steps of a flow to sharp images would fit, which needs {FEWEST_OF_SAMPLES}: give about --minutes {minutes}"
+            f"the mean prediction alone, because only {drawn:,} steps of a diffusion to sharp images would fit, which needs {FEWEST_OF_SAMPLES}: give about --minutes {minutes}"
         )
         return draft
     best, draft = _plan_first(search, starter, share, most)
     drawn = drawn_in(search.seconds() - (best.steps - draft.done) * best.seconds)
-    draft.tables = rules.with_samples(draft.tables, size, drawn, second, plain["net"])
+    draft.tables = rules.with_samples(draft.tables, size, drawn, mode, plain["net"])
     why = draft.why
     why["stages.regression.method"] = why.pop("method")
     why["stages.regression.train.steps"] = f"{share:.0%} of the time: {why['net.width']}"
     why["train.steps"] = (
-        f"the remaining time, for a {second}: {drawn:,} steps of {measured.seconds:.3f} s"
+        f"the remaining time, for a diffusion of its residual: {drawn:,} steps of {measured.seconds:.3f} s"
     )
+    synth = draft.tables["synth"]
     why["synth.steps"] = (
-        f"{draft.tables['synth']['steps']} steps from log-SNR -3, because the regression suffices at higher noise"
-        if second == "diffusion"
-        else "one step is as good as more; --sharpness 0.5 has less error, and --mode samples shows what is uncertain"
+        f"{synth['steps']} steps from log-SNR -3, because the regression suffices at higher noise"
     )
+    if "gradient_ratio" in synth:
+        why["synth.gradient_ratio"] = (
+            f"one image between the mean and a sample, at a gradient ratio of {synth['gradient_ratio']:g} on validation cases; --mode samples shows what is uncertain"
+        )
     draft.step_seconds = {PREDICTOR: best.seconds, "final": measured.seconds}
     draft.most_steps = {PREDICTOR: most / best.size.batch, "final": most_drawn}
     return draft

@@ -47,6 +47,10 @@ def check_synthesis(recipe: Recipe) -> None:
         raise BadInput(
             f"synth.sharpness: expected samples of a model with a mean prediction, found '{recipe.title}'. Drop it, or --answer mean; {HOW_TO_SAMPLE}."
         )
+    if synth.gradient_ratio is not None and recipe.task.mean_stage is None:
+        raise BadInput(
+            f"synth.gradient_ratio: expected a model with a mean prediction and samples, found '{recipe.title}'. Drop it."
+        )
     if synth.sharpness < 1 and synth.samples > 1:
         raise BadInput(
             f"synth.sharpness: expected one sample, because the mean of several is blurred, found samples = {synth.samples}. Set samples to 1, or drop sharpness."

@@ -154,7 +154,9 @@ def stage_recipe(recipe: Recipe, name: str) -> Recipe:
     ]
     windows = recipe.synth.windows if stages[place].method.iterates else None
     mirror = recipe.synth.mirror or recipe.stages[place].mirror
-    synth = dataclasses.replace(recipe.synth, windows=windows, mirror=mirror, sharpness=1.0)
+    synth = dataclasses.replace(
+        recipe.synth, windows=windows, mirror=mirror, sharpness=1.0, gradient_ratio=None
+    )
     return dataclasses.replace(
         recipe, title=f"{recipe.title} ({name} alone)", stages=earlier, synth=synth, **own
     )

@@ -124,6 +124,12 @@ class Synthesis(SamplerSettings):
             exclude_if=partial(operator.eq, 1.0),
         ),
     ] = 1.0
+    gradient_ratio: Annotated[
+        float | None,
+        later_key(
+            "Gradient ratio of validation images to the truth at which the end of the training sets `sharpness`; unset: `sharpness` stays as stated.",
+        ),
+    ] = None
     batch: Annotated[
         int,
         setting(

@@ -149,6 +149,8 @@ class Model:
         stated = table({name: value for name, value in changes.items() if value is not None})
         chosen = {name: _as_table(name, value) for name, value in stated.items()}
         own = vars(self.recipe.synth)
+        if chosen.get("samples", 1) > 1:
+            own = {**own, "sharpness": 1.0}  # the mean of several is blurred without it
         if chosen.get("sampler", own["sampler"]) != own["sampler"]:
             own = {**own, "eta": 0.0}  # eta belongs to the recipe's sampler
         code = [own["sampler"], *([chosen.get("sampler")] if allow_code else [])]

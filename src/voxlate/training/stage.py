@@ -25,6 +25,7 @@ from voxlate.training.learner import Learner
 from voxlate.training.log import Log
 from voxlate.training.processes import StopAgreement, by_main
 from voxlate.training.run import Run, change_recipe
+from voxlate.training.sharpness import with_sharpness
 from voxlate.training.state_file import check_state, load_state, save_state
 from voxlate.training.step import Losses, advance, begin_learner
 from voxlate.training.validate import (
@@ -277,6 +278,8 @@ def finish(job: Job, run: Run, learner: Learner, notes: Mapping[str, Any] | None
     method.without_opponent.finish(batch.to(job.device) for batch in slices)
     if job.accelerator.is_main_process:
         recipe = stage_recipe(job.recipe, job.stage.name)
+        items = validation_items(job.recipe, job.stage, job.cohort)
+        recipe = with_sharpness(recipe, job.stage, method, items, job.device)
         header = make_header(recipe, method, job.cohort, learner.step, learner.seconds)
         header["training_voxels"] += read_run(run.provenance).get("inherited_voxels", [])
         if learner.best is not None:

@@ -1,0 +1,56 @@
+"""The sharpness of a model of mean and samples, chosen at the end of its training on validation items.
+
+A network that learned for minutes leaves too much variation in its samples, one that learned for hours too little. The
+place on the line from the mean to a sample (Freirich et al. 2021) at which images vary as much as true ones is
+therefore measured.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from voxlate.batch import Batch
+from voxlate.diffusion.noise import Noise
+from voxlate.methods.method import Method
+from voxlate.recipe import FullStage, Recipe
+from voxlate.training.validate import SEED, autocast
+
+LEAST = 0.05  # below it an image is the mean, whose texture is blurred
+PLACES = torch.linspace(LEAST, 1, 20)
+
+
+@torch.no_grad()
+def with_sharpness(
+    recipe: Recipe,
+    stage: FullStage,
+    method: Method,
+    items: Iterable[Batch],
+    device: torch.device,
+) -> Recipe:
+    """The recipe with the sharpness at which images have the gradient ratio that it asks for; unchanged if it asks for none."""
+    synth = recipe.synth
+    if synth.gradient_ratio is None or synth.samples > 1:
+        return recipe
+    found, wanted = torch.zeros(len(PLACES)), 0.0
+    for batch in items:
+        batch = batch.to(device)
+        given = method.as_at_inference(batch)
+        noise = Noise(SEED, batch.item)
+        with autocast(device, stage.train.precision):
+            mean = method.predictor.synthesise(given, noise, synth).float()
+            sample = method.synthesise(given, noise, synth).float()
+        assert batch.target is not None
+        wanted += _variation(batch.target)
+        found += torch.tensor([_variation(torch.lerp(mean, sample, float(s))) for s in PLACES])
+    if not wanted:
+        return recipe
+    reached = (found >= synth.gradient_ratio * wanted).nonzero()
+    place = PLACES[int(reached[0])] if len(reached) else PLACES[-1]
+    return replace(recipe, synth=replace(synth, sharpness=round(float(place), 2)))
+
+
+def _variation(image: Tensor) -> float:
+    """The sum of the differences between rows, as the score gradient_strength has it."""
+    return float(image.diff(dim=-2).abs().sum())
