@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -116,10 +117,19 @@ def test_the_running_average_forgets_its_start_and_then_decays(average):
     assert 1 - mean.item() == pytest.approx(0.1 * (2 / 11) * (3 / 12) * (4 / 13), rel=1e-4)
 
 
-def test_a_running_average_may_keep_its_share_of_the_start(average):
-    for step in range(100):
-        average.move(0.99, step, keep_start=True)
-    assert 1 - average.averaged[0].item() == pytest.approx(0.99**100, rel=1e-4)
+def test_the_kept_weights_hold_a_share_of_the_first_ones(prepared, tiny, tmp_path):
+    """A training of any length ends between its first weights and those that it would keep otherwise."""
+    made = recipe.read(str(tiny), {"train.steps": "3"})
+    shares = {"none": 0.0, "half": 0.5, "all": 0.999999}
+    kept = {}
+    for name, share in shares.items():
+        own = replace(made, train=replace(made.train, keep_start=share))
+        train(own, prepared, tmp_path / name, device="cpu")
+        kept[name] = weights_of(tmp_path / name)
+    for name, half in kept["half"].items():
+        middle = torch.lerp(kept["none"][name].double(), kept["all"][name].double(), 0.5)
+        torch.testing.assert_close(half.double(), middle, rtol=0, atol=1e-4)
+    assert not same_tensors(kept["none"], kept["all"])
 
 
 def test_a_first_stage_trained_alone_ends_with_the_same_weights(

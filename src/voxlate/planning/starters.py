@@ -18,6 +18,8 @@ from voxlate.training.run import Run
 from voxlate.training.starter import run_folder
 from voxlate.training.weights import read_header
 
+# Number of patients as which the starter counts in the weights that are kept (docs/guides/starters.md has the table).
+COUNTS_AS = 3
 LEAK = 0.1  # slope beyond the range, in the unit of a starter
 # Changes of shape, of which a training from a starter has the larger of its own and the starter's: a starter learns few
 # patients by heart within 200 steps (MAE 0.068 of held-out heads without the starter's, 0.065 with them; one seed).
@@ -198,6 +200,11 @@ def begin_from(starter: Starter, draft: Draft, windows: Mapping[str, Ends]) -> N
     for name, ends in windows.items():
         _rescale(draft, own, name, ends)
     tables["start_from"] = starter.start_from
+    kept = round(COUNTS_AS / (COUNTS_AS + facts.patients), 3)
+    tables["train"]["keep_start"] = kept
+    why["train.keep_start"] = (
+        f"{kept:.0%} of the starter's weights are kept: it counts as {COUNTS_AS} patients beside {facts.patients}, who alone would be learned by heart"
+    )
 
 
 def _rescale(draft: Draft, own: Tables, name: str, ends: Ends) -> None:

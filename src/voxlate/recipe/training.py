@@ -144,11 +144,13 @@ class Training:
         setting("Decay of the running average of weights; 0: no average.", ge=0, lt=1),
     ] = 0.999
     keep_start: Annotated[
-        bool,
+        float,
         later_key(
-            "Whether the running average keeps its share of the first weights, those of a starter, say, instead of forgetting them."
+            "Share of the first weights, those of a starter, say, in the weights that are kept at the end.",
+            ge=0,
+            lt=1,
         ),
-    ] = False
+    ] = 0.0
     only: Annotated[
         str | None,
         setting(

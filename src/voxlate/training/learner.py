@@ -60,12 +60,12 @@ class Average:
         self.buffers = list(zip(averaged.buffers(), model.buffers()))
 
     @torch.no_grad()
-    def move(self, decay: float, step: int, keep_start: bool = False) -> None:
-        """Update the average; without keep_start early steps have more weight, so that the start is forgotten.
+    def move(self, decay: float, step: int) -> None:
+        """Update the average; early steps have more weight, so that the start is forgotten.
 
         Buffers are copied. Source of the ramp (1 + n) / (10 + n): Abadi et al., TensorFlow's ExponentialMovingAverage.
         """
-        ramp = 1.0 if keep_start else (1 + step) / (10 + step)
+        ramp = (1 + step) / (10 + step)
         torch._foreach_lerp_(self.averaged, self.weights, 1 - min(decay, ramp))
         for old, new in self.buffers:
             old.copy_(new)
@@ -127,6 +127,11 @@ class Learner:
         self.step = state["step"]
         self.seconds = state["seconds"]
         self.best = BestWeights(**state["best"]) if "best" in state else None
+
+    @torch.no_grad()
+    def keep_share(self, start: Sequence[Tensor], share: float) -> None:
+        """Move the averaged weights towards those of the start by a share (Wortsman et al. 2022, WiSE-FT)."""
+        torch._foreach_lerp_(self.average.averaged, list(start), share)
 
     def compare(self, error: float) -> None:
         """Keep the averaged weights if this validation error is the least so far."""

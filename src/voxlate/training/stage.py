@@ -51,6 +51,7 @@ def train_stage(job: Job, session: Session, method: Method, started: str) -> Met
     """
     options = job.stage.train
     learner = begin_learner(method, options, job.device, job.epoch_steps if options.stop else 0)
+    start = [weights.clone() for weights in learner.average.averaged] if options.keep_start else []
     _resume(learner, job, session.run)
     parallel = method if job.alone else job.accelerator.prepare(method)
     loader = job.batches(learner.step, keep_moments(job, method, session))
@@ -60,7 +61,10 @@ def train_stage(job: Job, session: Session, method: Method, started: str) -> Met
     if learner.step == 0:
         watch.begin(started)
     while not learner.is_done(options):
-        stops = watch.add_step(advance(learner, parallel, job, batches))
+        losses = advance(learner, parallel, job, batches)
+        if start and learner.is_done(options):
+            learner.keep_share(start, options.keep_start)
+        stops = watch.add_step(losses)
         if learner.is_done(options):
             watch.end()
         elif stops:
@@ -272,7 +276,8 @@ def finish(job: Job, run: Run, learner: Learner, notes: Mapping[str, Any] | None
 
     notes: additional entries of the header. The state stays until the next stage writes its own.
     """
-    averages = job.stage.train.ema or learner.best is not None
+    options = job.stage.train
+    averages = options.ema or options.keep_start or learner.best is not None
     method = (learner.averaged if averages else learner.method).eval()
     slices = whole_slices(job.recipe, job.stage, job.cohort, "train", CALIBRATION_SLICES)
     method.without_opponent.finish(batch.to(job.device) for batch in slices)

@@ -82,7 +82,7 @@ def advance(learner: Learner, parallel: Method, job: Job, batches: Iterator[Batc
     options = job.stage.train
     losses = take_step(learner, parallel, options, job.seed, batches, job.device)
     decay = options.decay(learner.step)
-    learner.average.move(decay, options.part(learner.step)[0], options.keep_start)
+    learner.average.move(decay, options.part(learner.step)[0])
     learner.step += 1
     return losses
 
