@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rows import finished
+from json_lines import finished
 from voxlate.cases.prepare import prepare
 from voxlate.cohorts.case_files import CaseFiles
 from voxlate.cohorts.find import find_cohort
