@@ -248,8 +248,7 @@ def _candidates(
     if len(patients) < QUANTILES_FROM:
         methods.remove("learned")
     distances = {
-        method: _cross_fit(method, cases, patients, borders, alpha, seed)
-        for method in methods
+        method: _cross_fit(method, cases, patients, borders, alpha, seed) for method in methods
     }
     return {
         method: _Candidate(cases, own, ends, method != "learned")
