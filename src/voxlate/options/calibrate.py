@@ -40,7 +40,7 @@ class CalibrateOptions(Layout, ExecutorOptions):
     method: Annotated[
         Literal["learned", "difficulty", "constant"] | None,
         Option(
-            "Type of intervals: learned (quantiles of the error, from six patients on, similar coverage in all regions), difficulty (mean size of the error) or constant; the default is the narrowest."
+            "Type of intervals: learned (quantiles of the error, from six patients on, similar coverage in all regions), difficulty (mean size of the error) or constant; the default is the narrower one of the first two."
         ),
     ] = None
     regions: Annotated[

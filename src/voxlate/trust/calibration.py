@@ -36,7 +36,7 @@ IntervalMethod = Literal["learned", "difficulty", "sd", "constant"]
 
 INTERVAL_METHODS: dict[IntervalMethod, str] = {
     "learned": "learned distances below and above",
-    "difficulty": "learned mean size of the error, on both sides",
+    "difficulty": "square root of the learned mean size of the error, on both sides",
     "constant": "the same everywhere",
     "sd": "standard deviation of the samples, times a factor",  # of files of version 0.6 alone
 }
@@ -79,6 +79,7 @@ class Target:
     regions: rules by name; bounds: by region the largest ratio of a case's mean error to the mean half width, with
     `mae` for the body, inf for too few patients; ends: the limits of the truth, in network units. borders: the image's
     values in network units that separate groups of voxels (tissues), ascending; factors: of the groups' distances.
+    shifted: whether what the ends cut off an interval is added to its other side (`interval`).
     """
 
     way: IntervalMethod
@@ -89,6 +90,7 @@ class Target:
     ends: tuple[Number, Number]
     borders: tuple[Number, ...] = ()
     factors: tuple[Scaling, ...] = (1.0,)
+    shifted: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ class Calibration:
             distances = np.ones(shape, np.float32)
         scale = np.float32(target.scales[self.header.coverage] * self.header.factor(name))
         scales = scale * group_factors(prediction.values, target.borders, target.factors)
-        return interval(prediction.values, scales * distances, target.ends)
+        return interval(prediction.values, scales * distances, target.ends, target.shifted)
 
     def bounds(
         self, name: str, low: Array, high: Array, regions: Mapping[str, Bool]
@@ -231,9 +233,28 @@ def needed_scale(error: Array, below: Array, above: Array) -> Array:
     return np.where(error == 0, np.float32(0), needed)
 
 
-def interval(image: Array, distances: Array, ends: tuple[float, float]) -> tuple[Array, Array]:
-    """Intervals by their distances [2, …] below and above an image […], limited by the ends but for the image itself."""
+def shifted_error(error: Array, image: Array, ends: tuple[float, float]) -> Array:
+    """The errors that equal distances need to reach if they are shifted from the ends.
+
+    What of an error is larger than the room on the other side of the image counts half.
+    """
+    room = np.where(error < 0, ends[1] - image, image - ends[0]).clip(0)
+    size = np.abs(error)
+    return np.copysign(np.minimum(size, (size + room) / 2), error)
+
+
+def interval(
+    image: Array, distances: Array, ends: tuple[float, float], shifted: bool = False
+) -> tuple[Array, Array]:
+    """Intervals by their distances [2, …] below and above an image […], limited by the ends but for the image itself.
+
+    shifted: each distance is longer by what an end cuts off the other one. The width of intervals of equal distances then
+    grows with them up to the whole range, wherever the image is in it.
+    """
     below, above = distances
+    if shifted:
+        rooms = np.stack([image - ends[0], ends[1] - image]).clip(0)
+        below, above = distances + (distances - rooms).clip(0)[::-1]
     low = np.minimum(image, np.maximum(image - below, ends[0]))
     high = np.maximum(image, np.minimum(image + above, ends[1]))
     return low, high

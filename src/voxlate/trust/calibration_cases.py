@@ -20,7 +20,7 @@ from voxlate.trust.out_of_distribution import Patches
 from voxlate.trust.regions import region_masks
 
 BODY_VOXELS = 30_000  # of a case's body that are kept: they determine the share outside to 0.2 %
-AIR_VOXELS = 3_000  # of the surroundings that are kept, so that intervals of air are learned, too
+AIR_VOXELS = 500  # of the surroundings that are kept, so that intervals of air are learned, too
 PATCHES = ".patches"  # begins the names of a case's patches, as no modality does
 
 

@@ -1,4 +1,4 @@
-"""Fitting a calibration: methods of intervals are compared on held-out patients, and the narrowest one is scaled."""
+"""Fitting a calibration: methods of intervals are compared on held-out patients, and the narrower learned one is scaled."""
 
 import math
 from collections import Counter
@@ -19,6 +19,7 @@ from voxlate.trust.calibration import (
     group_factors,
     interval,
     needed_scale,
+    shifted_error,
 )
 from voxlate.trust.conformal import (
     Bound,
@@ -29,7 +30,7 @@ from voxlate.trust.conformal import (
     mean_interval,
     shares_outside,
 )
-from voxlate.trust.widths import SETTINGS, Widths, fit_widths
+from voxlate.trust.widths import LEAST, SETTINGS, Widths, fit_widths
 
 Array = NDArray[np.float32]
 
@@ -62,11 +63,15 @@ ALL = (-math.inf, math.inf)
 
 @dataclass(frozen=True)
 class _Candidate:
-    """The distances [2, N] of one method below and above each case's image; learned ones without the case's patient."""
+    """The distances [2, N] of one method below and above each case's image; learned ones without the case's patient.
+
+    shifted: as in `Target`, for methods of equal distances.
+    """
 
     cases: Sequence[CalibrationVoxels]
     distances: Sequence[Array]
     ends: tuple[float, float]
+    shifted: bool
 
     def scores(self, region: str = BODY, limits: tuple[float, float] = ALL) -> list[Array]:
         """For each patient, sorted: the factor that the interval of each voxel of a region needs to hold the truth.
@@ -83,7 +88,8 @@ class _Candidate:
                 continue
             truth = case.truth[inside]
             error = truth - case.image[inside]
-            needed = needed_scale(error, below[inside], above[inside])
+            reached = shifted_error(error, case.image[inside], self.ends) if self.shifted else error
+            needed = needed_scale(reached, below[inside], above[inside])
             too_low = (truth < self.ends[0]) & (error < 0)
             too_high = (truth > self.ends[1]) & (error > 0)
             needed[too_low | too_high] = np.inf
@@ -113,7 +119,7 @@ class _Candidate:
     def widths(self, scale: float) -> Iterator[tuple[CalibrationVoxels, Array]]:
         """Each case with the widths of its voxels' intervals."""
         for case, distances in zip(self.cases, self.distances):
-            low, high = interval(case.image, scale * distances, self.ends)
+            low, high = interval(case.image, scale * distances, self.ends, self.shifted)
             yield case, high - low
 
     def compare(self, scale: float, regions: Mapping[str, str]) -> Comparison:
@@ -149,8 +155,9 @@ def fit(
     """Compare the methods of intervals on held-out patients, scale one of them, and learn it again from all patients.
 
     regions: rules by name; ends: the limits of all intervals, in network units; chosen: the method, None for the
-    narrowest; borders: values of the image in network units that separate groups, each of which is to hold the coverage, if
-    enough voxels show it. Raises BadInput where the patients are too few for the coverage, or for the method.
+    narrower learned one; borders: values of the image in network units that separate groups, each of which is to hold
+    the coverage, if enough voxels show it. Raises BadInput where the patients are too few for the coverage, or for the
+    method.
     """
     if not any(case.truth_parts[BODY].any() for case in cases):
         raise BadInput(
@@ -183,8 +190,9 @@ def fit(
         raise BadInput(
             f"--method: expected enough patients for the method {chosen} ({QUANTILES_FROM} for learned), found {len(patients)}. Hold back more, or leave the choice of the method out."
         )
-    narrowest = min(finite, key=lambda method: compared[method].width)
-    best = narrowest if chosen is None else chosen
+    # a constant can be narrower, because the widest intervals have the largest errors, but shows nothing
+    narrowest = min(finite, key=lambda method: (method == "constant", compared[method].width))
+    best = chosen or narrowest
     scores = candidates[best].scores()
     scales = dict[float, float]()
     for level in sorted({*LEVELS, coverage}):
@@ -196,7 +204,8 @@ def fit(
         scales[level] = max(scale, stated) if level > coverage else min(scale, stated)
     network = _learn(best, cases, borders, alpha, seed) if best in SETTINGS else None
     bounds = _bounds(candidates[best], regions, scales[coverage], coverage)
-    target = Target(best, scales, compared, dict(regions), bounds, ends, kept, factors[best])
+    of_groups, shifted = factors[best], best != "learned"
+    target = Target(best, scales, compared, dict(regions), bounds, ends, kept, of_groups, shifted)
     return target, network
 
 
@@ -238,12 +247,13 @@ def _candidates(
     methods: list[IntervalMethod] = ["learned", "difficulty"]
     if len(patients) < QUANTILES_FROM:
         methods.remove("learned")
-    candidates: dict[IntervalMethod, _Candidate] = {
-        method: _Candidate(cases, _cross_fit(method, cases, patients, borders, alpha, seed), ends)
-        for method in methods
+    distances = {
+        method: _cross_fit(method, cases, patients, borders, alpha, seed) for method in methods
     }
-    candidates["constant"] = _Candidate(cases, ones, ends)
-    return candidates
+    return {
+        method: _Candidate(cases, own, ends, method != "learned")
+        for method, own in {**distances, "constant": ones}.items()
+    }
 
 
 def _cross_fit(
@@ -272,7 +282,10 @@ def _learn(
     alpha: float,
     seed: int,
 ) -> Widths:
-    """The network of distances, by which every tissue and region of the truth is covered; all patients have one weight."""
+    """The network of distances; all patients have one weight, and quantiles cover every tissue and region of the truth."""
+    if method == "difficulty":
+        shown = [case for case in cases if case.truth_parts[BODY].any()]
+        cases, borders = [_relative_errors(case) for case in shown] or cases, ()
     patients = Counter(case.patient for case in cases)
     named = sorted(set[str]().union(*(case.truth_parts for case in cases)))
     return fit_widths(
@@ -288,6 +301,24 @@ def _learn(
         np.concatenate([_regions(case, named, borders) for case in cases]),
         alpha,
         seed,
+    )
+
+
+def _relative_errors(case: CalibrationVoxels) -> CalibrationVoxels:
+    """Voxels of a case as one region, with errors relative to their mean in the true body.
+
+    Else a few cases with large errors, and voxels that only the image shows as body, would decide what seems difficult.
+    """
+    body = case.truth_parts[BODY]
+    kept = body | ~case.image_parts[BODY]
+    error = case.truth - case.image
+    relative = error / np.abs(error[body]).mean().clip(LEAST)
+    return replace(
+        case,
+        features=case.features[kept],
+        image=np.zeros_like(relative[kept]),
+        truth=relative[kept],
+        truth_parts={BODY: np.ones(kept.sum(), bool)},
     )
 
 

@@ -101,12 +101,13 @@ def fit_widths(
     alpha: float,
     seed: int = 0,
 ) -> Widths:
-    """Learn the quantiles alpha / 2 and 1 - alpha / 2 of errors (truth less image), or their mean size.
+    """Learn the quantiles alpha / 2 and 1 - alpha / 2 of errors (truth less image), or the square root of their mean size.
 
     features [N, F]; errors [N]; weights [N] of voxels; regions [N, R], of which each voxel has one or more. Quantile
     regression, `learned`: Koenker and Bassett 1978; as the shape of conformal intervals: Romano, Patterson and Candès
-    2019; here with the least mean width by which every region is covered. The mean size, `difficulty`, on both sides:
-    Lei et al. 2018, sec. 5.2 (locally weighted conformal inference).
+    2019; here with the least mean width by which every region is covered. Difficulty, `difficulty`, on both sides: the
+    mean size (Lei et al. 2018, sec. 5.2, locally weighted conformal inference), of which a root varies less between
+    patients.
     """
     settings = SETTINGS[method]
     all_features, all_errors, mass = (
@@ -135,8 +136,7 @@ def fit_widths(
             log_prices += PRICE_STEP * _lacking(outside == 0, inside * share[:, None], alpha)
             log_prices.clamp_(*LOG_PRICES)
         else:
-            size = error.abs() + settings.least
-            loss = (widths[:, 0] - size) ** 2 / unit
+            loss = (widths[:, 0] ** 2 - error.abs()) ** 2
         optimiser.zero_grad()
         (loss / unit).mean().backward()
         optimiser.step()
