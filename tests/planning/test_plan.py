@@ -422,7 +422,7 @@ def test_a_time_too_short_for_samples_plans_the_mean_alone_and_says_from_when_on
     assert short.tables["train"]["steps"] == pytest.approx(
         576, abs=1
     )  # all of the minute, less 4 %
-    with pytest.raises(BadInput, match=r"--mode both: expected minutes for 150 steps"):
+    with pytest.raises(BadInput, match=r"--mode both: expected minutes for 200 steps"):
         plan_training(prepared, minutes=1, memory_bytes=2**33, mode="both")
     minutes = int(short.why["stages"].split("--minutes ")[1].rstrip(")"))
     assert len(plan_training(prepared, minutes=minutes, memory_bytes=2**33).recipe.stages) == 1

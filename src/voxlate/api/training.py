@@ -227,6 +227,8 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
         found = plan_training(
             data, replace(asked, minutes=minutes), fold=asked.fold, say=report.say
         ).change(changes, asked.allow_code)
+        if asked.start is not None:
+            found = replace(found, state=None)  # a race would replace the weights of --init
         report.plan(found.why, run / "recipe.toml")
         return found
 

@@ -248,14 +248,22 @@ def choose_data(draft: Draft) -> None:
 
 def choose_planes(draft: Draft) -> None:
     """Slices of all three planes for the mean prediction of nearly cubic voxels; the mean of samples would be blurred."""
-    cases = draft.facts.training
-    ratio = max(max(case.spacing_mm) / min(case.spacing_mm) for case in cases)
-    shortest = min(min(case.shape) for case in cases)
-    if draft.mean_alone and ratio <= CUBIC and shortest >= DEEP:
+    if draft.mean_alone and takes_planes(draft.facts):
         draft.data["planes"] = "all"
         draft.why["data.planes"] = (
-            f"sides of voxels differ by a factor of {ratio:.2g}, at most {CUBIC:g}: the mean of three planes has 5 to 8 % less error than a mirrored average and fewer stripes between slices, at 3 times the synthesis cost of one plane"
+            f"sides of voxels differ by a factor of {_side_ratio(draft.facts):.2g}, at most {CUBIC:g}: the mean of three planes has 5 to 8 % less error than a mirrored average and fewer stripes between slices, at 3 times the synthesis cost of one plane"
         )
+
+
+def takes_planes(facts: Facts) -> bool:
+    """Whether voxels are nearly cubic, and each plane of a case has enough slices."""
+    shortest = min(min(case.shape) for case in facts.training)
+    return _side_ratio(facts) <= CUBIC and shortest >= DEEP
+
+
+def _side_ratio(facts: Facts) -> float:
+    """The largest ratio of the sides of a training case's voxels."""
+    return max(max(case.spacing_mm) / min(case.spacing_mm) for case in facts.training)
 
 
 def patch_sides(facts: Facts, stem: int) -> list[int]:
