@@ -122,9 +122,9 @@ OF_RESIDUAL, OF_IMAGE = (
 # Sampling starts at log-SNR -3, because the regression is close to the truth.
 FROM_REGRESSION: Tables = {**PARTS["sampling"], "start": 0.8605}
 # Keys of the sampling by mode: one sharp image, whose sharpness is chosen on held-out patients, or samples. Two steps have
-# the least error at a gradient ratio of 0.95 (docs/papers/dial.md).
+# the least error at a gradient ratio of 1 (docs/papers/dial.md).
 SAMPLING: dict[str, Tables] = {
-    "both": {**FROM_REGRESSION, "steps": 2, "gradient_ratio": 0.95},
+    "both": {**FROM_REGRESSION, "steps": 2, "gradient_ratio": 1.0},
     "samples": FROM_REGRESSION,
 }
 # Augmentation up to a number of passes over the slices: of shapes and of intensities.
