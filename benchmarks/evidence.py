@@ -226,7 +226,7 @@ def main() -> int:
     ]
     print(f"{commit} on {machine}: {len(left)} of {len(rows)} rows to measure", flush=True)
     failed = measure_all(left, options, commit, machine)
-    return min(show_worse(options, commit) + failed, 1)
+    return min(show_worse(options, commit) + failed + (not present), 1)
 
 
 if __name__ == "__main__":

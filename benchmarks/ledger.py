@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import mean
 
+from voxlate.system.errors import BadInput
+
 DIRTY = "+"  # at the end of a commit whose src/ has changes that are not committed
 NOMINAL_COVERAGE = 0.9
 # Earlier results count as equal up to this share of a spread, because the file has rounded numbers.
@@ -65,17 +67,28 @@ def read(path: Path) -> list[Result]:
     """The results of a file, in the order in which they were measured; none without a file."""
     if not path.exists():
         return []
+    found = []
     with path.open(encoding="utf-8", newline="") as file:
-        return [_parse(line) for line in csv.DictReader(file, delimiter="\t")]
+        for number, line in enumerate(csv.DictReader(file, delimiter="\t"), start=2):
+            try:
+                found.append(_parse(line))
+            except (KeyError, TypeError, ValueError) as error:
+                raise BadInput(
+                    f"{path}, line {number}: expected a result with the columns {', '.join(COLUMNS)}, found another line. Restore it, or remove it."
+                ) from error
+    return found
 
 
 def append(path: Path, results: Sequence[Result]) -> None:
     """Add results to a file, which begins with the names of the columns."""
     if not results:
         return
-    begins = not path.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
+    before = path.read_bytes() if path.exists() else b""
+    begins = not before
     with path.open("a", encoding="utf-8", newline="") as file:
+        if before and not before.endswith(b"\n"):  # an interrupted line
+            file.write("\n")
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         if begins:
             writer.writerow(COLUMNS)
@@ -155,14 +168,14 @@ def _is_earlier(group: Sequence[Result], name: str, commit: str) -> bool:
 
 
 def _spread(repeats: Iterable[Sequence[float]], least: float, measure: Measure) -> float:
-    """The largest range of losses within a commit that has repeats, or the default."""
+    """The largest range of losses within a commit that has repeats, but at least the default."""
     ranges = [
         max(map(measure.loss, values)) - min(map(measure.loss, values))
         for values in repeats
         if len(values) > 1
     ]
     default = measure.spread * least if measure.relative else measure.spread
-    return max(ranges, default=default)
+    return max([default, *ranges])
 
 
 def _mean_loss(values: Sequence[float], measure: Measure) -> float:

@@ -183,7 +183,7 @@ def test_a_row_whose_scans_are_absent_is_skipped_and_named(evidence, tmp_path, m
     monkeypatch.setattr(evidence, "RESULTS", tmp_path / "evidence.tsv")
     arguments = ["evidence.py", "--rows", "heads-case41*", "--data", str(tmp_path)]
     monkeypatch.setattr("sys.argv", [*arguments, "--work", str(tmp_path / "work")])
-    assert evidence.main() == 0
+    assert evidence.main() == 1, "nothing was measured"
     assert "heads-case41-3min-seed0: skipped" in capsys.readouterr().out
 
 

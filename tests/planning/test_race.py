@@ -81,9 +81,10 @@ def test_the_winner_goes_on_as_if_its_recipe_had_been_trained_at_once(entrant, p
     raced = replace(plan, tables=tables, state=state, pace=None)
     runs = {name: tmp_path / name for name in ("raced", "at once")}
     raced.keep_pace(runs["raced"])
-    assert Run(runs["raced"]).state.exists()
+    said = []
     for run in runs.values():
-        train(raced.recipe, prepared, run, device="cpu")
+        train(raced.recipe, prepared, run, device="cpu", say=lambda one: said.append(one.code))
+    assert "race-dropped" not in said
     first, second = (read_weights(Run(run).weights()) for run in runs.values())
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -92,5 +93,36 @@ def test_a_plan_whose_keys_are_changed_begins_anew(prepared, tmp_path):
     plan = replace(plan_training(prepared, **SHORT, from_scratch=True), state={"step": 1})
     changed = plan.change({"net.width": "8"})
     changed.keep_pace(tmp_path / "run")
-    assert not Run(tmp_path / "run").state.exists()
+    assert not Run(tmp_path / "run").race.exists()
     assert math.isfinite(changed.seconds)
+
+
+@pytest.mark.parametrize("change", ["recipe", "splits", "start"])
+def test_the_state_of_a_race_enters_no_other_training(change, entrant, prepared, tmp_path):
+    cohort = open_cohort(prepared)
+    race = run_race([entrant("one", 1e-3), entrant("two", 2e-3)], cohort, 0.0, "cpu")
+    plan = plan_training(prepared, **SHORT, from_scratch=True)
+    state = {**race.best.state, "stage": "final"}
+    tables = {**race.best.entrant.draft.tables}
+    raced = replace(plan, tables=tables, state=state, pace=None)
+    run = tmp_path / "run"
+    raced.keep_pace(run)
+    recipe, options = raced.recipe, {}
+    if change == "recipe":
+        optimiser = replace(recipe.train.optimiser, lr=1e-5)
+        recipe = replace(recipe, train=replace(recipe.train, optimiser=optimiser))
+    elif change == "splits":
+        options["fold"] = 0
+    else:
+        train(recipe, prepared, tmp_path / "other", device="cpu")
+        options["start"] = tmp_path / "other"
+    said = []
+    train(recipe, prepared, run, device="cpu", say=lambda one: said.append(one.code), **options)
+    assert "race-dropped" in said
+    assert not Run(run).race.exists()
+
+
+def test_a_diverged_entrant_never_wins(entrant, prepared):
+    cohort = open_cohort(prepared)
+    race = run_race([entrant("diverges", 1e30), entrant("learns", 1e-3)], cohort, 0.0, "cpu")
+    assert race.best.entrant.name == "learns"

@@ -264,7 +264,7 @@ def winner(monkeypatch):
         def race(entrants, *_):
             order = [entrants[place], entrants[1 - place]]
             results = [Result(entrant, 8, 0.1, entrant.step_seconds, None) for entrant in order]
-            return Race(tuple(results), 1.0, 1)
+            return Race(tuple(results), 1.0, "1 validation patient")
 
         monkeypatch.setattr(plan, "run_race", race)
 
@@ -301,7 +301,7 @@ def test_random_weights_that_win_the_race_are_trained(install, prepared, winner)
     winner(1)
     made = plan.plan_training(prepared, **SHORT, mode="mean")
     assert made.recipe.start_from is None
-    assert "starter:tiny has an error" in made.why["start_from"]
+    assert "starter:tiny: 0.100 after 8 steps" in made.why["start_from"]
 
 
 def test_without_a_patient_to_hold_out_the_starter_is_trained(install, prepared):

@@ -1,5 +1,6 @@
 """The sharpness that the end of a training chooses: images vary as much as it was asked for."""
 
+import json
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
@@ -7,7 +8,27 @@ import pytest
 import torch
 
 from voxlate.batch import Batch
-from voxlate.training.sharpness import LEAST, with_sharpness
+from voxlate.synthesis.model import load
+from voxlate.training.sharpness import LEAST, choose_sharpness
+
+NET = 'net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }'
+TRAIN = 'train = { steps = 2, batch = 2, precision = "float32", workers = 0, validate_every = 0 }'
+TWO_STAGES = f"""
+title = "a mean, and samples of its residual"
+task = {{ kind = "residual", predictor = "regression" }}
+data = {{ source = ["t1"], target = ["t2"], patch = [1, 24, 20] }}
+intensity = {{ t1 = {{ kind = "window", low = 0, high = 1200 }}, t2 = {{ kind = "window", low = 0, high = 1400 }} }}
+method = {{ kind = "diffusion" }}
+{NET}
+{TRAIN}
+"""
+PREDICTOR = f"""
+[[stages]]
+name = "regression"
+method = {{ kind = "regression" }}
+{NET}
+{TRAIN}
+"""
 
 
 @dataclass(frozen=True)
@@ -44,7 +65,8 @@ def chosen(factor, **asked):
     stage = SimpleNamespace(train=SimpleNamespace(precision="float32"))
     recipe = Stated(replace(Asked(), **asked))
     line = Line(truth, factor)
-    return with_sharpness(recipe, stage, line, [batch], torch.device("cpu")).synth.sharpness
+    found = choose_sharpness(recipe, stage, line, [batch], torch.device("cpu"))
+    return None if found is None else found.place
 
 
 @pytest.mark.parametrize(("factor", "sharpness"), [(1.0, 0.5), (0.6, 0.85), (2.0, 0.25)])
@@ -61,5 +83,27 @@ def test_a_mean_that_varies_enough_gets_the_least_sharpness():
 
 
 def test_nothing_is_chosen_for_several_samples_or_without_a_wanted_ratio():
-    assert chosen(2.0, samples=4) == 1
-    assert chosen(2.0, gradient_ratio=None, sharpness=0.3) == 0.3
+    assert chosen(2.0, samples=4) is None
+    assert chosen(2.0, gradient_ratio=None) is None
+    assert chosen(2.0, sharpness=0.3) is None, "a stated sharpness stays"
+    assert chosen(float("nan")) is None
+
+
+def test_a_run_states_the_sharpness_that_its_training_chose(voxlate, prepared, cohort, tmp_path):
+    text = (
+        TWO_STAGES + 'synth = { sampler = "ddim", steps = 2, gradient_ratio = 0.001 }\n' + PREDICTOR
+    )
+    (tmp_path / "two.toml").write_text(text)
+    run = tmp_path / "run"
+    answer = voxlate("train", tmp_path / "two.toml", "--data", prepared, "--out", run)
+    assert answer.code == 0, answer.err
+    made = load(run).recipe.synth
+    assert made.sharpness == pytest.approx(LEAST)
+    assert load(run).with_options(samples=2).recipe.synth.sharpness == 1
+    assert load(run).with_options(sharpness=0.5).recipe.synth.sharpness == 0.5
+    for extra in ((), ("--answer", "mean"), ("--samples", 2)):
+        out = tmp_path / f"out{len(extra)}{extra[-1] if extra else ''}"
+        answer = voxlate("synth", run, cohort / "case0", "--out", out, *extra)
+        assert answer.code == 0, answer.err
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [line["sharpness"]["place"] for line in lines if "sharpness" in line] == [made.sharpness]

@@ -220,15 +220,22 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
     """Plan a training and train it, or train a folder that was planned before."""
     began = time.monotonic()
     changes = asked.changes or {}
+    if asked.start is not None:
+        raise BadInput(
+            f"--init: expected a recipe whose start is chosen by you, found auto, which chooses it itself. Write the plan with voxlate plan, and train that file with --init {shlex.quote(str(asked.start))}."
+        )
 
     def make_plan() -> Plan:
         """A new plan with the changes of its keys."""
         minutes = None if asked.minutes is None else _minutes(f"{asked.minutes}")
-        found = plan_training(
-            data, replace(asked, minutes=minutes), fold=asked.fold, say=report.say
-        ).change(changes, asked.allow_code)
-        if asked.start is not None:
-            found = replace(found, state=None)  # a race would replace the weights of --init
+        # A starter has a network of its own.
+        scratch = asked.from_scratch or any(
+            re.match(r"(stages\.0\.)?net\b", key) for key in changes
+        )
+        wanted = replace(asked, minutes=minutes, from_scratch=scratch)
+        found = plan_training(data, wanted, fold=asked.fold, say=report.say).change(
+            changes, asked.allow_code
+        )
         report.plan(found.why, run / "recipe.toml")
         return found
 

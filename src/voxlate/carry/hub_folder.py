@@ -23,7 +23,7 @@ from voxlate.trust.calibration_file import read_calibration, write_calibration
 # Of the header of weights: all that is there but voxels and signatures of the training scans.
 KEPT = (
     *READ,
-    *("recipe", "imports", "adapted", "kept_step", "parameters", "seconds"),
+    *("recipe", "imports", "adapted", "kept_step", "sharpness", "parameters", "seconds"),
     *("training_cases", "made_by"),
 )
 ONNX = "onnx"  # the folder of the model that voxlate-run reads

@@ -13,13 +13,13 @@ from typing import Any
 import tomli_w
 
 from voxlate.batches.any_source import with_any_source
-from voxlate.cases.prepared import open_cohort
+from voxlate.cases.prepared import Cohort, open_cohort
 from voxlate.cohorts.choice import as_names
 from voxlate.options.option import merge
 from voxlate.options.train import PlanOptions
 from voxlate.planning import rules
 from voxlate.planning.facts import Facts, check_scales, facts_of
-from voxlate.planning.pace import SPARE, PaceRecord
+from voxlate.planning.pace import SPARE, TOLERANCE, PaceRecord
 from voxlate.planning.probe import Limits, Probe, free_memory
 from voxlate.planning.race import SHARE as RACED
 from voxlate.planning.race import Entrant, Result, hold_out, run_race
@@ -38,7 +38,8 @@ from voxlate.training.log_file import append_line
 from voxlate.training.precision import choose
 from voxlate.training.processes import by_main, processes
 from voxlate.training.run import Run, check_free, repair_recipe_file
-from voxlate.training.state_file import save_state
+from voxlate.training.state_file import keep_race
+from voxlate.training.train import owner_of
 
 # With fewer steps of a second stage, its samples are noise.
 FEWEST_OF_SAMPLES = 200
@@ -58,7 +59,7 @@ class Plan:
 
     pace: the speed by which the training corrects its steps, None if a length was set by hand; at_once: the command
     by which a starter needs no training, "" without one; allow_code: import the code outside voxlate that changes of the
-    recipe name; state: of the first stage's training after a race, from which it goes on.
+    recipe name; state: of the first stage's training after a race, from which it goes on; cohort: on which it was planned.
     """
 
     tables: Tables
@@ -71,6 +72,7 @@ class Plan:
     at_once: str = ""
     allow_code: bool = False
     state: Mapping[str, Any] | None = None
+    cohort: Cohort | None = None
 
     def keep_pace(self, run: Path) -> None:
         """Write what the training continues from: RUN/plan.json with the speed by which it corrects its steps (see
@@ -80,9 +82,9 @@ class Plan:
         else:
             self.pace.write(run)
         if self.state is None:
-            Run(run).state.unlink(missing_ok=True)
+            Run(run).race.unlink(missing_ok=True)
         else:
-            save_state(Run(run).state, self.state)
+            keep_race(Run(run), owner_of(self.recipe, self.cohort), self.state)
 
     def write_run(self, run: Path) -> None:
         """Write the folder of a planned run, which `train auto` trains."""
@@ -133,7 +135,7 @@ class Plan:
         most = peak_memory(find_device(device))
         planned = {"seconds": self.seconds, "memory_bytes": self.memory}
         took = {"seconds": seconds, "memory_bytes": most}
-        steps = self.tables["train"]["steps"]
+        steps = read_run(run.provenance)["recipe"]["train"]["steps"]
         append_line(run.log, {"stage": "final", "step": steps, "planned": planned, "took": took})
         wanted = f"of {self.limits.minutes:g} and {self.limits.memory_bytes / 2**30:.1f}"
         return f"predicted {self.seconds / 60:.1f} minutes and {self.memory / 2**30:.2f} GiB, {wanted}; took {seconds / 60:.1f} minutes and {most / 2**30:.2f} GiB."
@@ -279,7 +281,7 @@ def plan_training(
     else:
         draft = _plan_stage(search, starter, mode)
     at_once = without_training(facts, roles, cohort.scans)
-    for key in draft.why.keys() & {"minutes", "start_from"} if at_once else ():
+    for key in draft.why.keys() & {"minutes"} if at_once else ():
         draft.why[key] += f", or synthesise without a training: {at_once}"
     why = {"starter": about, **draft.why} if about else draft.why
     precision = choose(find_device(asked.device))
@@ -290,7 +292,7 @@ def plan_training(
     if state is not None:
         first = "final" if not draft.tables.get("stages") else draft.tables["stages"][0]["name"]
         state = {**state, "stage": first}
-    return replace(_predict(draft, probe), why=why, at_once=at_once, state=state)
+    return replace(_predict(draft, probe), why=why, at_once=at_once, state=state, cohort=cohort)
 
 
 def _predict(draft: Draft, probe: Probe) -> Plan:
@@ -455,16 +457,17 @@ def _choose_start(
 
     best: the best network from random weights. Without a patient who could be held out, the starter is chosen.
     """
-    facts = search.facts
+    facts, probe = search.facts, search.probe
     held_out = hold_out(facts.cohort)
+    goes_on = held_out is facts.cohort  # else the winner begins anew, because it saw fewer patients
     seconds = search.seconds(share)
     raced = RACED * seconds if held_out else 0.0
+    seconds -= raced / 2 if goes_on else raced  # a winner that goes on keeps its own half
     batch = best.size.batch
 
     def length(step_seconds: float) -> int:
-        """The steps of an entrant, which keeps its own half of the race."""
-        fitting = max(int((seconds - raced / 2) / step_seconds), 1)
-        return useful_steps(fitting, math.ceil(most_items / batch))
+        """The steps of a training whose step takes these seconds."""
+        return useful_steps(max(int(seconds / step_seconds), 1), math.ceil(most_items / batch))
 
     started = entrant_from(starter, search, batch, length, mean_alone)
     draft = rules.first_stage(facts, search.roles, best.size, length(best.seconds), mean_alone)
@@ -472,22 +475,32 @@ def _choose_start(
     if started is None or held_out is None:
         chosen = started or random
         result = Result(chosen, 0, math.nan, chosen.step_seconds, None)
-        why = (
-            "no patient can be held out to compare it with random weights"
-            if started
-            else "the starter's network needs too much memory"
-        )
+        why = "there is no patient who could be held out for a race with random weights"
+        if not started:
+            why = "the network of the starter needs too much memory"
+        why = f"{chosen.name}: {why}"
     else:
-        race = run_race([started, random], held_out, raced, search.probe.device_name)
+        race = run_race([started, random], held_out, raced, probe.device_name)
         result, why = race.best, race.reason
     draft = result.entrant.draft
+    draft.state = result.state
+    _correct_length(draft, length(result.step_seconds))
     draft.why["net.width"] = (
         f"{result.entrant.size} gets {draft.steps:,} steps of {result.step_seconds:.3f} s"
     )
-    draft.why["start_from"] = f"{result.entrant.name}: {why}"
-    draft.state = result.state
-    _warn_of_short(draft, draft.steps, search.probe.limits.minutes)
+    draft.why["start_from"] = why
+    _warn_of_short(draft, max(int(seconds / result.step_seconds), 1), probe.limits.minutes)
     return Candidate(result.entrant.size, result.step_seconds, draft.steps, math.nan), draft
+
+
+def _correct_length(draft: Draft, steps: int) -> None:
+    """Give a raced draft the steps that fit by the speed of the race; the steps that it has trained keep theirs."""
+    train = draft.tables["train"]
+    if abs(steps - draft.steps) <= TOLERANCE * draft.steps or steps <= draft.done:
+        return
+    if draft.done:
+        train["paced"] = [[draft.done, draft.steps]]
+    train["steps"] = draft.steps = steps
 
 
 def _warn_of_short(draft: Draft, fitting: int, minutes: float) -> None:

@@ -4,6 +4,7 @@ Each candidate trains its own recipe with its own rate and average from the firs
 its state. Their errors are shares of how much the truth varies, because candidates may scale a target differently.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from voxlate.cohorts.split import patient_order
 from voxlate.planning.rules import Draft, Size
 from voxlate.recipe import from_dict
 from voxlate.system.devices import wait_for
+from voxlate.system.errors import plural
 from voxlate.training.job import Job
 from voxlate.training.precision import with_precision
 from voxlate.training.processes import processes
@@ -56,11 +58,11 @@ class Result:
 
 @dataclass(frozen=True)
 class Race:
-    """The results, the best first, and the seconds that all entrants and their validations took."""
+    """The results, the best first, the seconds that all entrants and their validations took, and who judged them."""
 
     results: tuple[Result, ...]
     seconds: float
-    patients: int
+    judges: str
 
     @property
     def best(self) -> Result:
@@ -71,12 +73,12 @@ class Race:
     def reason(self) -> str:
         """A sentence on each entrant's steps and error."""
         first, *others = map(_describe, self.results)
-        held_out = "patient" if self.patients == 1 else "patients"
-        return f"{first}, {', '.join(others)}, in shares of the truth's deviation in {self.patients} held-out {held_out}; both trained side by side for {self.seconds:.0f} s in all, and the better one goes on"
+        goes_on = "which goes on" if self.best.state else "which is trained anew"
+        return f"{first}, {goes_on}; {', '.join(others)}. These are errors on {self.judges}, over the mean absolute deviation of the truth, after {self.seconds:.0f} s of training side by side"
 
 
 def _describe(result: Result) -> str:
-    return f"{result.entrant.name} has an error of {result.error:.3f} after {result.steps:,} steps"
+    return f"{result.entrant.name}: {result.error:.3f} after {result.steps:,} steps"
 
 
 @dataclass
@@ -109,7 +111,8 @@ class _Runner:
         job, learner = self.job, self.learner
         items = validation_items(job.recipe, job.stage, job.cohort)
         error = validate(learner.averaged, items, job.recipe, job.stage, job.device)["mae"]
-        deviation = sum(map(_deviation, items)) / len(items)
+        # A constant truth has no deviation.
+        deviation = sum(map(_deviation, items)) / len(items) or 1.0
         # The first step also allocates memory.
         step_seconds = median(self.times[1:] or self.times)
         state = {**learner.state(), "seconds": 0.0} if goes_on else None
@@ -151,9 +154,16 @@ def run_race(entrants: Sequence[Entrant], cohort: Cohort, seconds: float, device
         while runner.learner.step < FEWEST:
             runner.step()
     goes_on = cohort.splits == entrants[0].draft.facts.cohort.splits
-    results = sorted((runner.result(goes_on) for runner in runners), key=lambda one: one.error)
+    results = [runner.result(goes_on) for runner in runners]
+    # A diverged training, whose error is NaN, comes last.
+    results.sort(key=lambda one: (math.isnan(one.error), one.error))
     patients = {entry.patient for entry in cohort.cases if entry.split == "val"}
-    return Race(tuple(results), time.monotonic() - begun, len(patients))
+    judges = (
+        plural(len(patients), "validation patient")
+        if goes_on
+        else "a training patient held out for it"
+    )
+    return Race(tuple(results), time.monotonic() - begun, judges)
 
 
 def _job(entrant: Entrant, cohort: Cohort, device: str) -> Job:

@@ -51,6 +51,12 @@ def check_synthesis(recipe: Recipe) -> None:
         raise BadInput(
             f"synth.gradient_ratio: expected a model with a mean prediction and samples, found '{recipe.title}'. Drop it."
         )
+    for stage in recipe.all_stages:
+        options = stage.train
+        if options.keep_start and (options.best is not None or options.stop is not None):
+            raise BadInput(
+                f"train.keep_start: expected a training of a fixed length, at whose end the weights are mixed, found train.{'stop' if options.best is None else 'best'}. Drop one of the two."
+            )
     if synth.sharpness < 1 and synth.samples > 1:
         raise BadInput(
             f"synth.sharpness: expected one sample, because the mean of several is blurred, found samples = {synth.samples}. Set samples to 1, or drop sharpness."

@@ -90,6 +90,7 @@ class Header(TypedDict):
     starter: NotRequired[_Starter]
     adapted: NotRequired[Adapted]
     kept_step: NotRequired[Count]
+    sharpness: NotRequired[Annotated[Number, Field(ge=0, le=1)]]
     bound: NotRequired[dict[Text, NotNegative]]
     parameters: Count
     steps: Count

@@ -42,6 +42,7 @@ class Line(TypedDict):
     planned: NotRequired[dict[Text, Number | None]]
     took: NotRequired[dict[Text, Number | None]]
     verdict: NotRequired[dict[Text, Verdict]]
+    sharpness: NotRequired[dict[Text, Number]]
     started: NotRequired[Text]
     ended: NotRequired[Text]
 

@@ -98,6 +98,11 @@ class Run:
         return figure
 
     @property
+    def race(self) -> Path:
+        """The state of the winner of a plan's race, until the training begins with it."""
+        return self.folder / "race.pt"
+
+    @property
     def anatomy(self) -> Path:
         """The usual anatomy of the training cases."""
         return self.folder / "anatomy.safetensors"
@@ -165,7 +170,7 @@ def begin_run(
 def check_free(run: Run) -> None:
     """Raise BadInput if a folder that is no run yet holds other files than those of a plan."""
     folder = run.folder
-    of_plan = {run.recipe, run.pace, run.state, folder / LOCK, folder / MESSAGES}
+    of_plan = {run.recipe, run.pace, run.race, folder / LOCK, folder / MESSAGES}
     if not folder.exists() or (folder.is_dir() and set(folder.iterdir()) <= of_plan):
         return
     if run.has_begun or run.provenance.is_file():

@@ -6,7 +6,7 @@ therefore measured.
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,18 +21,29 @@ LEAST = 0.05  # below it an image is the mean, whose texture is blurred
 PLACES = torch.linspace(LEAST, 1, 20)
 
 
+@dataclass(frozen=True)
+class Sharpness:
+    """A place on the line from the mean (0) to the sample (1), and the gradient ratio of validation images there."""
+
+    place: float
+    ratio: float
+
+
 @torch.no_grad()
-def with_sharpness(
+def choose_sharpness(
     recipe: Recipe,
     stage: FullStage,
     method: Method,
     items: Iterable[Batch],
     device: torch.device,
-) -> Recipe:
-    """The recipe with the sharpness at which images have the gradient ratio that it asks for; unchanged if it asks for none."""
+) -> Sharpness | None:
+    """The least sharpness at which images have the gradient ratio that a recipe asks for, or 1 if none has.
+
+    None if the recipe asks for no ratio, or states a sharpness of its own.
+    """
     synth = recipe.synth
-    if synth.gradient_ratio is None or synth.samples > 1:
-        return recipe
+    if synth.gradient_ratio is None or synth.samples > 1 or synth.sharpness < 1:
+        return None
     found, wanted = torch.zeros(len(PLACES)), 0.0
     for batch in items:
         batch = batch.to(device)
@@ -44,11 +55,11 @@ def with_sharpness(
         assert batch.target is not None
         wanted += _variation(batch.target)
         found += torch.tensor([_variation(torch.lerp(mean, sample, float(s))) for s in PLACES])
-    if not wanted:
-        return recipe
+    if not wanted or not found.isfinite().all():
+        return None
     reached = (found >= synth.gradient_ratio * wanted).nonzero()
-    place = PLACES[int(reached[0])] if len(reached) else PLACES[-1]
-    return replace(recipe, synth=replace(synth, sharpness=round(float(place), 2)))
+    place = int(reached[0]) if len(reached) else len(PLACES) - 1
+    return Sharpness(round(float(PLACES[place]), 2), float(found[place]) / wanted)
 
 
 def _variation(image: Tensor) -> float:

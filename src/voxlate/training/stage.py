@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -25,7 +26,7 @@ from voxlate.training.learner import Learner
 from voxlate.training.log import Log
 from voxlate.training.processes import StopAgreement, by_main
 from voxlate.training.run import Run, change_recipe
-from voxlate.training.sharpness import with_sharpness
+from voxlate.training.sharpness import Sharpness, choose_sharpness
 from voxlate.training.state_file import check_state, load_state, save_state
 from voxlate.training.step import Losses, advance, begin_learner
 from voxlate.training.validate import (
@@ -178,18 +179,38 @@ class _Watch:
                 self._log_validation()
                 return
             errors = begin_errors(self.job.recipe, stage, cohort)
-            self._log_validation(errors.add)
+            self._log_validation(errors.add, self._say_sharpness())
             verdicts = verdicts_on(errors, stage, cohort)
             self.log.add(verdict={verdict.modality: verdict.document() for verdict in verdicts})
 
         by_main(self.job.accelerator, _log_verdicts)
 
-    def _log_validation(self, measure: Measure | None = None) -> float:
-        """Validate the averaged method; returns the mean absolute error in network units."""
+    def _say_sharpness(self) -> float | None:
+        """Say and log the sharpness that the weights will state; None if they state none."""
+        chosen = _sharpness(self.job, self.learner.averaged)
+        if chosen is None:
+            return None
+        wanted = self.job.recipe.synth.gradient_ratio or 0.0
+        items = "training" if validation_split(self.job.cohort) == "train" else "validation"
+        text = f"sharpness {chosen.place:g}: images of {items} items vary {chosen.ratio:.2f} times as much as the true ones, and {wanted:g} times was asked for."
+        self.session.say(message("sharpness", text, place=chosen.place, ratio=chosen.ratio))
+        self.log.add(sharpness={"place": chosen.place, "ratio": chosen.ratio})
+        return chosen.place
+
+    def _log_validation(
+        self, measure: Measure | None = None, sharpness: float | None = None
+    ) -> float:
+        """Validate the averaged method; returns the mean absolute error in network units.
+
+        sharpness: of the images, by default that of the recipe.
+        """
         job, learner = self.job, self.learner
+        recipe = job.recipe
+        if sharpness is not None:
+            recipe = replace(recipe, synth=replace(recipe.synth, sharpness=sharpness))
         path = self.run.folder / "validation" / f"{job.stage.name}_{learner.step:07d}.png"
         scores = validate(
-            learner.averaged, self.items, job.recipe, job.stage, job.device, path, measure
+            learner.averaged, self.items, recipe, job.stage, job.device, path, measure
         )
         prefix = "training_items_" if validation_split(job.cohort) == "train" else ""
         self.log.add_validation({f"{prefix}{name}": value for name, value in scores.items()})
@@ -283,17 +304,25 @@ def finish(job: Job, run: Run, learner: Learner, notes: Mapping[str, Any] | None
     method.without_opponent.finish(batch.to(job.device) for batch in slices)
     if job.accelerator.is_main_process:
         recipe = stage_recipe(job.recipe, job.stage.name)
-        items = validation_items(job.recipe, job.stage, job.cohort)
-        recipe = with_sharpness(recipe, job.stage, method, items, job.device)
         header = make_header(recipe, method, job.cohort, learner.step, learner.seconds)
         header["training_voxels"] += read_run(run.provenance).get("inherited_voxels", [])
         if learner.best is not None:
             header["kept_step"] = learner.best.step
+        if chosen := _sharpness(job, method):
+            header["sharpness"] = chosen.place
         if bound := _bound(job, method, run):
             header["bound"] = bound
         save_weights(run.weights(job.stage.name), method, header | dict(notes or {}))
     job.accelerator.wait_for_everyone()
     return method
+
+
+def _sharpness(job: Job, method: Method) -> Sharpness | None:
+    """The sharpness of a trained model, where its recipe leaves it to the end of the training."""
+    items = validation_items(job.recipe, job.stage, job.cohort)
+    return choose_sharpness(
+        stage_recipe(job.recipe, job.stage.name), job.stage, method.eval(), items, job.device
+    )
 
 
 def _bound(job: Job, method: Method, run: Run) -> dict[str, float]:

@@ -16,6 +16,7 @@ from voxlate.system.files import whole_file
 from voxlate.system.records import Count, NotNegative, Record, Several, Text
 from voxlate.training.changes import first_change
 from voxlate.training.learner import Learner
+from voxlate.training.run import Run
 
 # A tensor is checked by its outline, such as "torch.float32 (2, 3)"; texts are quoted in outlines.
 Outline = Annotated[str, StringConstraints(pattern=r"^torch\.\w+ \([\d, ]*\)$")]
@@ -60,6 +61,30 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write a state, which replaces the one before."""
     with whole_file(path) as temporary:
         torch.save(dict(state), temporary)
+
+
+def keep_race(run: Run, owner: str, state: Mapping[str, Any]) -> None:
+    """Write the state of a race's winner beside a plan; owner: digest of the training to which it belongs."""
+    with whole_file(run.race) as temporary:
+        torch.save({"owner": owner, "state": dict(state)}, temporary)
+
+
+def take_race(run: Run, owner: str) -> bool:
+    """Let a training go on from the state of a race if it is its own; returns whether one was dropped.
+
+    A state of another recipe, cohort, split or start would be wrong without a word.
+    """
+    if not run.race.exists():
+        return False
+    try:
+        kept = torch.load(run.race, map_location="cpu", weights_only=True)
+        own = kept["owner"] == owner and not run.has_begun
+    except Exception:  # the reader raises many types for a damaged file
+        own = False
+    if own:
+        save_state(run.state, kept["state"])
+    run.race.unlink()
+    return not own
 
 
 def load_state(path: Path) -> dict[str, Any]:

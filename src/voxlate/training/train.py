@@ -1,6 +1,7 @@
 """The training of all stages of a recipe into a run; the same command resumes a stopped run."""
 
 import contextlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +14,19 @@ from voxlate.batches.windows import check_windows
 from voxlate.cases import naive
 from voxlate.cases.anatomy import anatomy_of
 from voxlate.cases.prepared import Cohort, open_cohort
+from voxlate.items import stable_id
 from voxlate.methods.method import Method
 from voxlate.options.option import merge
 from voxlate.options.train import TrainOptions
-from voxlate.recipe import FullStage, Recipe, check_order, ranges_of, stage_recipe, with_steps
+from voxlate.recipe import (
+    FullStage,
+    Recipe,
+    check_order,
+    ranges_of,
+    stage_recipe,
+    to_dict,
+    with_steps,
+)
 from voxlate.recipe.provenance import read_run
 from voxlate.starters.names import is_starter
 from voxlate.system.errors import BadInput
@@ -32,6 +42,7 @@ from voxlate.training.processes import by_main, processes, stop_signal
 from voxlate.training.run import Run, begin_run, stage_steps, weights_of
 from voxlate.training.stage import finish, train_stage
 from voxlate.training.starter import run_folder, starter_for, starter_hash
+from voxlate.training.state_file import take_race
 from voxlate.training.validate import validation_items, validation_split
 from voxlate.training.weights import (
     file_hash,
@@ -98,6 +109,14 @@ def train(
         def _begin() -> None:
             held.enter_context(lock(out))
             _begin_run(run, jobs[-1], data, asked.fold, starts, beginning)
+            owner = "" if starts else owner_of(jobs[-1].recipe, jobs[-1].cohort)
+            if take_race(run, owner):
+                say(
+                    message(
+                        "race-dropped",
+                        f"{run.folder}: the training begins anew, and not from the state after the race of its plan, because the recipe, the cohort, its splits or the start differ.",
+                    )
+                )
             for note in _notes(run, jobs[-1], asked.fold, others):
                 say(note)
 
@@ -109,6 +128,15 @@ def train(
         while jobs:
             jobs = _train_stages(session, jobs)
     return run
+
+
+def owner_of(recipe: Recipe, cohort: Cohort | None) -> str:
+    """The digest of what the first steps of a training depend on: its recipe, cohort and splits."""
+    splits = (
+        {} if cohort is None else {name: sorted(cases) for name, cases in cohort.splits.items()}
+    )
+    whole = [to_dict(recipe), cohort and cohort.digest, splits]
+    return f"{stable_id(json.dumps(whole, sort_keys=True)):016x}"
 
 
 def _open_job(recipe: Recipe, data: Path, asked: TrainOptions, beginning: Beginning) -> Job:

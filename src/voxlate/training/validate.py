@@ -126,6 +126,9 @@ def validate(
         with autocast(device, drawn_in):
             given = method.as_at_inference(batch)
             image = method.synthesise(given, Noise(SEED, batch.item), sampling).float()
+            if recipe.synth.sharpness < 1 and stage.task.mean_stage is not None:
+                mean = method.predictor.synthesise(given, Noise(SEED, batch.item), sampling)
+                image = torch.lerp(mean.float(), image, recipe.synth.sharpness)
         assert batch.target is not None
         error = (image - batch.target).abs()
         errors.append(

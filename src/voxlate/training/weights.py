@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 from itertools import chain, product
 from pathlib import Path
@@ -198,6 +198,9 @@ def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, d
     recipe = from_dict(header["recipe"], f"{weights} (header)", allow_code)
     if path.is_dir() and Run(path).provenance.exists():
         _check_provenance(Run(path), header["recipe"])
+    if "sharpness" in header:
+        chosen = replace(recipe.synth, sharpness=header["sharpness"], gradient_ratio=None)
+        recipe = replace(recipe, synth=chosen)
     # A network of another size may be too large to build. External code may compute while it builds.
     with suppress(NotImplementedError, RuntimeError), torch.device("meta"):
         built = recipe.build()
