@@ -189,7 +189,7 @@ def trained(
 ) -> tuple[Run, Scores]:
     """The run of `train auto` on the cases of a table, with its steps and minutes; a stopped one resumes."""
     prepared, run = place.folder / "prepared", Run(place.folder / "run")
-    voxlate.prepare(table, prepared, allow_outside=True, audit=False, progress=False)
+    voxlate.prepare(table, prepared, allow_outside=True, progress=False)
     changes = {} if row.steps is None else {"train.steps": f"{row.steps}"}
     if row.seed:
         changes["train.seed"] = f"{row.seed}"

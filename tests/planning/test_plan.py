@@ -396,10 +396,11 @@ def test_few_patients_are_not_learned_by_heart(prepared, clockwork):
 
 
 def test_time_is_shared_between_the_two_answers(prepared, clockwork, any_length):
-    made = plan_training(prepared, minutes=1, memory_bytes=8 * 2**30).tables
-    of_first, of_second = made["stages"][0]["train"], made["train"]
-    first, second = (one["steps"] * one["batch"] for one in (of_first, of_second))
-    assert first / (first + 2 * second) == pytest.approx(0.75, abs=0.01)
+    made = plan_training(prepared, minutes=1, memory_bytes=8 * 2**30)
+    each = made.pace.step_seconds
+    first = made.tables["stages"][0]["train"]["steps"] * each["regression"]
+    second = made.tables["train"]["steps"] * each["final"]
+    assert first / (first + second) == pytest.approx(0.75, abs=0.01)
 
 
 def test_a_printed_plan_ends_with_its_cost_and_the_assumed_minutes(

@@ -374,8 +374,8 @@ def _plan_samples(search: Search, starter: Starter | None, mode: str, asked: boo
             "the mean prediction alone, because a second stage takes slices of one plane, which would cost the mean 5 to 8 % of its error; --mode both gives a sharp image too"
         )
         return draft
-    # The second stage begins from random weights, so its network does not depend on the start of the first one.
-    size = search.rank(share, most)[0].size
+    # The second stage begins from random weights, so its network is the best one for its own share of the time.
+    size = search.rank(1 - share, most)[0].size
     plain = rules.first_stage(search.facts, search.roles, size, LEAST_STEPS).tables
     measured = probe.measure(rules.with_samples(plain, size, LEAST_STEPS, mode), 1)
     if measured is None:
