@@ -24,7 +24,6 @@ TABLES = {
     "evaluate": ("OUT --truth COHORT", package.EvaluateOptions),
     "export": ("OUT --dicom TO", package.ExportOptions),
     "import": ("xmodality WEIGHTS --out OUT", package.ImportOptions),
-    "likelihood": ("RUN COHORT", package.LikelihoodOptions),
     "listen": ("RUN --out OUT", package.ListenOptions),
     "phantom": ("--out OUT", package.PhantomOptions),
     "plan": ("DATA", package.PlanOptions),

@@ -12,7 +12,6 @@ from voxlate.api.images import compare as compare
 from voxlate.api.images import evaluate as evaluate
 from voxlate.api.images import export as export
 from voxlate.api.images import export_for as export_for
-from voxlate.api.images import likelihood as likelihood
 from voxlate.api.images import listen as listen
 from voxlate.api.images import load as load
 from voxlate.api.images import report as report
@@ -28,7 +27,6 @@ from voxlate.options.calibrate import CalibrateOptions as CalibrateOptions
 from voxlate.options.consumers import ConsumerOptions as ConsumerOptions
 from voxlate.options.evaluate import CompareOptions as CompareOptions
 from voxlate.options.evaluate import EvaluateOptions as EvaluateOptions
-from voxlate.options.evaluate import LikelihoodOptions as LikelihoodOptions
 from voxlate.options.phantom import PhantomOptions as PhantomOptions
 from voxlate.options.prepare import PrepareOptions as PrepareOptions
 from voxlate.options.share import ExportOptions as ExportOptions

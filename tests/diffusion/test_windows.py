@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rows import every_row
-from voxlate.diffusion.likelihood import bits_per_dim
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SAMPLERS, SamplerSettings, sample
 from voxlate.diffusion.schedules import Cosine
@@ -91,17 +90,6 @@ def test_the_law_of_a_volume_whose_slices_depend_on_each_other_is_kept_within_wi
     count = blocks.mean(3).numel()
     assert float(blocks.mean()) == pytest.approx(0.4, abs=4 * 0.2 / count**0.5 + 0.003)
     assert float(blocks.mean(3).std()) == pytest.approx(0.2, rel=4 / (2 * count) ** 0.5 + 0.02)
-
-
-def test_a_likelihood_in_windows_is_that_of_the_whole_volume():
-    x0 = GAUSS.draw((1, 1, 5, 2, 2), torch.Generator().manual_seed(0)).double()
-
-    def bits(denoise) -> Tensor:
-        return bits_per_dim(denoise, Cosine(), x0, torch.ones_like, tolerance=1e-4)
-
-    whole = GAUSS.denoiser(Cosine())
-    parts = denoise_windows(lambda part: whole, 5, Windows(size=3, overlap=2))
-    torch.testing.assert_close(bits(parts), bits(whole))
 
 
 def test_an_overlap_of_a_whole_window_is_refused():

@@ -1,4 +1,4 @@
-"""The commands on images: load, synthesise, evaluate, compare, likelihood, report, export, listen."""
+"""The commands on images: load, synthesise, evaluate, compare, report, export, listen."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +23,7 @@ from voxlate.formats.dicom_images import write_derived, write_enhanced
 from voxlate.formats.io import read_volume, write_volume
 from voxlate.options.check import check_options
 from voxlate.options.consumers import ConsumerOptions
-from voxlate.options.evaluate import CompareOptions, EvaluateOptions, LikelihoodOptions
+from voxlate.options.evaluate import CompareOptions, EvaluateOptions
 from voxlate.options.share import ExportOptions, ListenOptions
 from voxlate.options.synthesise import SynthOptions
 from voxlate.options.table import field_types
@@ -39,8 +39,6 @@ from voxlate.scoring.verdict import colour_lines
 from voxlate.synthesis.cohort import warnings_in
 from voxlate.synthesis.ensemble import members_and_scans
 from voxlate.synthesis.inputs import as_volume
-from voxlate.synthesis.likelihood import Likelihood
-from voxlate.synthesis.likelihood import likelihood as compute_likelihood
 from voxlate.synthesis.missing import Summary, score_run
 from voxlate.synthesis.model import Model, Synthesised
 from voxlate.synthesis.model import load as load_model
@@ -358,28 +356,6 @@ def compare(
         found.write(asked.out)
     if asked.report:
         write_page(found.document, Path(asked.report))
-    return found
-
-
-@command
-def likelihood(
-    run: Path | str,
-    cohort: Path | str,
-    options: LikelihoodOptions | None = None,
-    *,
-    progress: Feedback = True,
-    **changes: Any,
-) -> Likelihood:
-    """Compute the likelihood of true images under a diffusion model (slow), in bits per dimension, case by case.
-
-    run: run folder or weights file of a diffusion model.
-    cohort: prepared cohort with the true targets.
-    """
-    asked = check_options(LikelihoodOptions, options, changes)
-    with report_to(progress) as report:
-        found = compute_likelihood(run, cohort, asked, progress=report.count("likelihood"))
-    if asked.out:
-        found.write(asked.out)
     return found
 
 

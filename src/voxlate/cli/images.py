@@ -1,4 +1,4 @@
-"""Commands on images: synth, evaluate, compare, likelihood, report, export, demo."""
+"""Commands on images: synth, evaluate, compare, report, export, demo."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from voxlate.cli.app import end
 from voxlate.cli.messages import Verbose, keep_messages
 from voxlate.cli.options import Everything, Json, Run, To, command
 from voxlate.options.consumers import ConsumerOptions
-from voxlate.options.evaluate import CompareOptions, EvaluateOptions, LikelihoodOptions
+from voxlate.options.evaluate import CompareOptions, EvaluateOptions
 from voxlate.options.option import MAIN, Option
 from voxlate.options.share import ExportOptions, ModelOptions
 from voxlate.options.synthesise import SynthOptions
@@ -123,27 +123,6 @@ def compare(
 
     found = run(folders, options)
     _print(found.document, found.table if everything else found.short_table, as_json)
-
-
-@command("likelihood RUN PREPARED --slices 4 --tolerance 1e-3")
-def likelihood(
-    run: Annotated[
-        Path, Argument(metavar="RUN", help="Run folder or weights file of a diffusion model.")
-    ],
-    cohort: Annotated[
-        Path, Argument(metavar="PREPARED", help="Prepared cohort with the true targets.")
-    ],
-    options: LikelihoodOptions,
-    as_json: Json = False,
-) -> None:
-    """Compute the likelihood of true images under a diffusion model (slow).
-
-    The result is in bits per dimension, case by case.
-    """
-    from voxlate.api.images import likelihood as compute
-
-    found = compute(run, cohort, options)
-    _print(found.document, found.table, as_json)
 
 
 def _print(document: Mapping[str, Any], table: Callable[[], Any], as_json: bool) -> None:

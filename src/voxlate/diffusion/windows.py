@@ -40,8 +40,8 @@ def denoise_windows(
 ) -> Denoise:
     """The denoiser of states [B, C, D, H, W] that averages the x0 of windows where they overlap, at every call.
 
-    denoise_for: the denoiser of some slices. All windows are at the same time t of one state, so every sampler, and the
-    ODE of a likelihood, works as on the whole volume, and seams cannot appear.
+    denoise_for: the denoiser of some slices. All windows are at the same time t of one state, so every sampler works
+    as on the whole volume, and seams cannot appear.
     """
     # of each slice, in how many windows it was up to this one
     counts = torch.zeros(depth, 1, 1)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from voxlate.batch import Batch
-from voxlate.diffusion.likelihood import bits_per_dim
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.objective import AnyWeight, MinSnr, mean_in_mask
 from voxlate.diffusion.prediction import Kind, denoiser, diffuse, per_item, target, to_x0
@@ -42,7 +41,6 @@ Reduction = Annotated[
 class DiffusionSettings(MethodSettings):
     """Denoises from pure noise to the target, given the source."""
 
-    has_density: ClassVar[bool] = True
     weighs: ClassVar[bool] = True
     iterates: ClassVar[bool] = True
     kind: Literal["diffusion"] = "diffusion"
@@ -155,26 +153,12 @@ class Diffusion(Sampled):
     @torch.no_grad()
     def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
         """One sample of each item."""
-        denoiser_of = partial(self._denoiser, clip=self.options.clip)
-        return self.draw(batch, denoiser_of, self.options.schedule, noise, sampling)
+        return self.draw(batch, self._denoiser, self.options.schedule, noise, sampling)
 
-    def bits_per_dim(self, batch: Batch, noise: Noise, tolerance: float = 1e-5) -> Tensor:
-        """−log2 density of what is to be synthesised, given the rest, over its voxels, [B]; see diffusion.likelihood.
-
-        Of the task's state in network units: the image itself, or its residual or latent. batch.target is needed.
-        """
-        problem = self.task.pose(batch)
-        x0 = require(self.task.pose(batch, noise).x0)
-        if problem.known is not None:
-            x0 = with_known(x0, problem.known, problem.mask)
-        denoise = self._denoiser(problem)
-        schedule = self.options.schedule
-        return bits_per_dim(denoise, schedule, x0, noise, problem.mask, tolerance)
-
-    def _denoiser(self, problem: Problem, clip: tuple[float, float] | None = None) -> Denoise:
-        return denoiser(
-            partial(self._run, problem), self.options.schedule, self.options.prediction, clip
-        )
+    def _denoiser(self, problem: Problem) -> Denoise:
+        options = self.options
+        network = partial(self._run, problem)
+        return denoiser(network, options.schedule, options.prediction, options.clip)
 
     def _run(self, problem: Problem, x_t: Tensor, log_snr: Tensor) -> Tensor:
         """The network's output, float32."""

@@ -172,10 +172,6 @@ class Method(nn.Module, ABC):
         task: Task | None = getattr(self.without_opponent, "task", None)
         return batch if task is None else task.as_at_inference(batch)
 
-    def bits_per_dim(self, batch: Batch, noise: Noise, tolerance: float = 1e-5) -> Tensor:
-        """−log2 density of what is to be synthesised, [B], of methods that have one (settings.has_density)."""
-        raise NotImplementedError
-
     def finish(self, batches: Iterable[Batch]) -> None:
         """Set what the weights are scaled by; called once, with the validation batches, before they are saved."""
 
@@ -288,19 +284,9 @@ class TaskSettings:
         return False
 
     @property
-    def state_scale(self) -> float | None:
-        """Network units of the state over those of the image; None where the state is no image (a latent)."""
-        return 1.0
-
-    @property
     def state_range(self) -> tuple[float, float]:
         """Where the state of an image begins and ends, for methods that know the range of images."""
         return -1.0, 1.0
-
-    @property
-    def state_name(self) -> str:
-        """What the state is, and what is given, for people."""
-        return "the true image, given the sources"
 
 
 def networks_in(method: nn.Module) -> list[Any]:
@@ -318,8 +304,6 @@ class MethodSettings(ABC):
     needs_pairs: ClassVar[bool] = True
     predicts: ClassVar[bool] = False
     """Whether the method has `predict` and `feature_channels` (see methods.regression)."""
-    has_density: ClassVar[bool] = False
-    """Whether the method has `bits_per_dim`."""
     takes_opponent: ClassVar[bool] = True
     """Whether the method has `attempt`, and one turn."""
     iterates: ClassVar[bool] = False

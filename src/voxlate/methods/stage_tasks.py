@@ -136,17 +136,6 @@ class Residual(TaskSettings):
         """Whether the mid-plane must be in the middle of slices."""
         return self.asymmetry
 
-    @property
-    def state_scale(self) -> float:
-        """Units of the residual over those of the image."""
-        return self.scale
-
-    @property
-    def state_name(self) -> str:
-        """What the state is."""
-        inside = " inside the mask" if self.inside else ""
-        return f"the residual{inside}: truth minus the predictor's image, times {self.scale:g}, given the sources"
-
 
 class ResidualTask(nn.Module, Task):
     """`Residual` with its predictor, a finished method whose settings say `predicts`."""
@@ -242,16 +231,6 @@ class Latent(TaskSettings):
     def needs(self) -> tuple[str, ...]:
         """The autoencoder's stage."""
         return (self.autoencoder,)
-
-    @property
-    def state_scale(self) -> None:
-        """None, because the state is no image."""
-        return None
-
-    @property
-    def state_name(self) -> str:
-        """What the state is."""
-        return "the latent that the autoencoder gives (drawn, once a piece), not the image; given the sources' latents"
 
 
 class LatentTask(nn.Module, Task):

@@ -77,7 +77,7 @@ class Translate(TaskSettings, Task):
     def restore(self, x0: Tensor, problem: Problem) -> Tensor:
         """The image in the unit of batches, background outside the mask."""
         x0 = x0 if problem.known is None else torch.where(problem.mask > 0, x0, problem.known)
-        return (x0 - self._middle) / self.state_scale
+        return (x0 - self._middle) / self._scale
 
     @property
     def state_range(self) -> tuple[float, float]:
@@ -85,7 +85,7 @@ class Translate(TaskSettings, Task):
         return self.range
 
     @property
-    def state_scale(self) -> float:
+    def _scale(self) -> float:
         """Network units over those of batches."""
         return (self.range[1] - self.range[0]) / 2
 
@@ -94,7 +94,7 @@ class Translate(TaskSettings, Task):
         return (self.range[1] + self.range[0]) / 2
 
     def _in_range(self, image: Tensor) -> Tensor:
-        return image * self.state_scale + self._middle
+        return image * self._scale + self._middle
 
 
 def strip_background(batch: Batch) -> Batch:
@@ -197,11 +197,6 @@ class Complete(TaskSettings, Task):
         place = batch.present.cumsum(dim=1) - 1
         hidden = (place == turn[:, None]) & (count > 1)[:, None]
         return replace(batch, present=batch.present & ~hidden)
-
-    @property
-    def state_name(self) -> str:
-        """What the state is."""
-        return "the true image of one modality, given all others"
 
 
 def draw_missing(present: Tensor, noise: Noise, share: float = 1.0) -> Tensor:

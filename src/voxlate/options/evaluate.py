@@ -1,4 +1,4 @@
-"""Options of `evaluate`, `compare` and `likelihood`."""
+"""Options of `evaluate` and `compare`."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -216,28 +216,3 @@ class CompareOptions:
         ),
     ] = "synthesis"
     out: Annotated[Path | str | None, Option("JSON file of the table.", panel=OUTPUT)] = None
-
-
-@options
-class LikelihoodOptions:
-    """Options of `voxlate likelihood` and voxlate.likelihood."""
-
-    split: Annotated[
-        str, Option("Split that is evaluated: train, val or test.", panel=MAIN, metavar="NAME")
-    ] = "val"
-    slices: Annotated[
-        int | None,
-        Option(
-            "Largest number of slices a case, evenly spaced. Default: all.", panel=MAIN, least=1
-        ),
-    ] = None
-    tolerance: Annotated[
-        float, Option("Error of a step of the ODE; a larger one is faster.", panel=SAMPLING)
-    ] = 1e-5
-    seed: Annotated[int, Option("Random seed of the probes.", panel=SAMPLING, least=0)] = 0
-    out: Annotated[Path | str | None, Option("JSON file of the result.", panel=OUTPUT)] = None
-    batch: Annotated[
-        int | None, Option("Number of slices at a time: changes memory alone.", least=1)
-    ] = None
-    device: Device = "auto"
-    allow_code: AllowCode = False

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from voxlate.cohorts.pseudonyms import without_names
 
 COMMANDS = (
-    "phantom", "prepare", "info", "synth", "evaluate", "compare", "likelihood", "report", "export", "demo", "pseudonym-key",
+    "phantom", "prepare", "info", "synth", "evaluate", "compare", "report", "export", "demo", "pseudonym-key",
     "pseudonymise", "push", "listen", "serve", "recipes", "plan", "train", "import", "starters", "adapt", "calibrate",
 )  # fmt: skip
 NAMED = re.compile(rf"(?<![\w-])--(?=[a-z])|\bvoxlate(?:-run| (?:{'|'.join(COMMANDS)}))\b")
