@@ -21,7 +21,6 @@ WINDOWS_HU = (
     *((-500, 1500), (-1000, 1000), (-1000, 2000), (-1024, 3071)),
 )
 SLICES = 12  # of the training cases that are synthesised
-QUANTILES = np.linspace(0.01, 0.99, 99)
 
 Ends = tuple[float, float]
 
@@ -37,10 +36,10 @@ def find_windows(start_from: str, card: Card, draft: Draft) -> dict[str, Ends]:
 
 
 def find_window(start_from: str, names: Mapping[str, str], draft: Draft, grey: Window) -> Ends:
-    """The usual window in which a starter's CT of the training cases has grey levels like those of their pictures.
+    """The usual window in which a starter's CT of the training cases is nearest to their pictures.
 
-    names: the cohort's name of each modality of the starter; grey: the pictures' range. Only the levels' quantiles in
-    the mask are compared, so that MR and CT need not be aligned.
+    names: the cohort's name of each modality of the starter; grey: the pictures' range. The mean absolute error in the mask
+    decides: of the levels alone a window that is half as wide can be as near.
     """
     method, recipe, _ = load_method(run_folder(start_from))
     (target,) = recipe.data.target
@@ -65,10 +64,10 @@ def find_window(start_from: str, names: Mapping[str, str], draft: Draft, grey: W
         assert batch.target is not None
         seen.append(batch.target[inside].numpy())
     hu = whole.low + (np.concatenate(made) + 1) / 2 * (whole.high - whole.low)
-    levels = np.quantile(np.clip((np.concatenate(seen) + 1) / 2, 0, 1), QUANTILES)
-    return min(WINDOWS_HU, key=lambda ends: _difference(np.quantile(hu, QUANTILES), levels, ends))
+    truth = np.clip((np.concatenate(seen) + 1) / 2, 0, 1)
+    return min(WINDOWS_HU, key=lambda ends: _difference(hu, truth, ends))
 
 
-def _difference(hu: np.ndarray, levels: np.ndarray, ends: Ends) -> float:
+def _difference(hu: np.ndarray, truth: np.ndarray, ends: Ends) -> float:
     low, high = ends
-    return float(np.abs(np.clip((hu - low) / (high - low), 0, 1) - levels).mean())
+    return float(np.abs(np.clip((hu - low) / (high - low), 0, 1) - truth).mean())

@@ -215,7 +215,7 @@ def _rescale(draft: Draft, own: Tables, name: str, ends: Ends) -> None:
     draft.tables["method"]["leak"] = round(LEAK * (high - low) / (whole["high"] - whole["low"]), 5)
     draft.tables["start_window"] = {name: [low, high]}
     draft.why[f"start_window.{name}"] = (
-        f"the grey levels are most like those of the starter's CT from {low:g} to {high:g} HU, to which its output is rescaled"
+        f"the pictures are nearest to the starter's CT from {low:g} to {high:g} HU, to which its output is rescaled"
     )
 
 
