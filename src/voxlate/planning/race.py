@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from voxlate.batch import Batch
 from voxlate.cases.prepared import Cohort
 from voxlate.cohorts.split import patient_order
 from voxlate.planning.rules import Draft, Size
@@ -119,8 +120,9 @@ class _Runner:
         return Result(self.entrant, learner.step, error / deviation, step_seconds, state)
 
 
-def _deviation(batch: Any) -> float:
+def _deviation(batch: Batch) -> float:
     """The mean absolute deviation of the targets of a batch from their median."""
+    assert batch.target is not None
     values = [
         batch.target[item, target]
         for item in range(len(batch))

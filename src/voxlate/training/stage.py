@@ -319,10 +319,11 @@ def finish(job: Job, run: Run, learner: Learner, notes: Mapping[str, Any] | None
 
 def _sharpness(job: Job, method: Method) -> Sharpness | None:
     """The sharpness of a trained model, where its recipe leaves it to the end of the training."""
+    recipe = stage_recipe(job.recipe, job.stage.name)
+    if recipe.synth.gradient_ratio is None:  # most trainings: their items are not read for it
+        return None
     items = validation_items(job.recipe, job.stage, job.cohort)
-    return choose_sharpness(
-        stage_recipe(job.recipe, job.stage.name), job.stage, method.eval(), items, job.device
-    )
+    return choose_sharpness(recipe, job.stage, method.eval(), items, job.device)
 
 
 def _bound(job: Job, method: Method, run: Run) -> dict[str, float]:
