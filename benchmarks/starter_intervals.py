@@ -24,10 +24,10 @@ from voxlate.anatomy.drawn import Drawn
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.files import HIGH, LOW
 from voxlate.base.items import stable_id
+from voxlate.checks.conformal import by_patient, least_scale, shares_outside
 from voxlate.evaluation.calibrate import calibrate
 from voxlate.evaluation.intervals.calibration import Array, needed_scale, widen
 from voxlate.evaluation.intervals.calibration_file import read_calibration, write_calibration
-from voxlate.evaluation.intervals.conformal import by_patient, least_scale, shares_outside
 from voxlate.evaluation.scoring.intervals import describe_widening
 from voxlate.evaluation.scoring.regions import read_canonical
 from voxlate.evaluation.scoring.units import BRAIN_HU, TOP, shows_a_window

@@ -27,8 +27,8 @@ from starter_pack import pack, with_measured
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.anatomy.head import FIELD_MM
 from voxlate.base.files import write_text
+from voxlate.checks.prepare import prepare
 from voxlate.evaluation.scoring.evaluate import evaluate
-from voxlate.scans.cases.prepare import prepare
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import load
 from voxlate.synthesis.scans import find_scans

@@ -39,9 +39,9 @@ from voxlate.checks.out_of_distribution import (
     patches_of,
     verdict_on,
 )
+from voxlate.checks.prepare import prepare
 from voxlate.evaluation.calibrate import calibrate
 from voxlate.evaluation.scoring.evaluate import evaluate
-from voxlate.scans.cases.prepare import prepare
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import read_volume

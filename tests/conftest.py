@@ -85,7 +85,7 @@ def _precision(tmp_path_factory):
 @pytest.fixture(scope="session", autouse=True)
 def _one_worker():
     """prepare works in this process where a test asks for no workers: tests run side by side already."""
-    from voxlate.scans.cases import prepare
+    from voxlate.checks import prepare
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prepare, "MOST_WORKERS", 1)
@@ -200,7 +200,7 @@ def tiny(tmp_path) -> Path:
 @pytest.fixture(scope="session")
 def prepared_once(cohort_once, tmp_path_factory) -> Path:
     """What `prepared` copies: the cases of `cohort`, prepared once in a process."""
-    from voxlate.scans.cases.prepare import prepare
+    from voxlate.checks.prepare import prepare
 
     folder = tmp_path_factory.mktemp("once")
     splits = (4, 1, 1)  # a test patient, too, whom so small a cohort has only where it is asked for

@@ -14,7 +14,7 @@ ANY = ("mm_gan", "mm_syn", "coca_gan", "ucd_gan")
 @pytest.fixture(scope="module")
 def tumours(tmp_path_factory, small_head):
     """Five small cases with four modalities and a label map of lesions; prepared, too."""
-    from voxlate.scans.cases.prepare import prepare
+    from voxlate.checks.prepare import prepare
 
     folder = tmp_path_factory.mktemp("tumours")
     for number in range(5):

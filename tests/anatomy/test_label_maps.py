@@ -23,7 +23,7 @@ from voxlate.anatomy.tissue import Label
 from voxlate.anatomy.variation import Places
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
-from voxlate.scans.cases.prepare import prepare
+from voxlate.checks.prepare import prepare
 from voxlate.scans.formats.io import read_volume
 
 SMALL = (24, 24, 12)

@@ -10,7 +10,7 @@ import pytest
 LOADED = [
     "__main__",
     "torch",
-    "voxlate.scans.cases.prepare",
+    "voxlate.checks.prepare",
     "voxlate.evaluation.scoring.evaluate",
     "voxlate.evaluation.calibrate",
 ]

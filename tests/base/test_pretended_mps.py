@@ -5,7 +5,7 @@ import torch
 from pretended import OnMps, pretended_mps
 
 from voxlate.base.errors import Stopped
-from voxlate.scans.cases.prepare import prepare
+from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import load

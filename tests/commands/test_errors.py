@@ -244,7 +244,7 @@ def test_a_full_disk_leaves_no_half_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", full)
-    monkeypatch.setattr("voxlate.scans.cases.prepare.cores", lambda: 1)  # in this process
+    monkeypatch.setattr("voxlate.checks.prepare.cores", lambda: 1)  # in this process
     new = tmp_path / "new"
     lines = {
         "prepare": ("prepare", cohort, "--out", new, "--seed", 1),

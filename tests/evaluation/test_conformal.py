@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from voxlate.evaluation.intervals.conformal import (
+from voxlate.checks.conformal import (
     conformal_quantile,
     least_patients,
     least_provable,

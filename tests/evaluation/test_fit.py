@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from voxlate.base.errors import BadInput
-from voxlate.checks.fit import CalibrationVoxels, fit
 from voxlate.evaluation.intervals.calibration import (
     Calibration,
     Header,
@@ -14,6 +13,7 @@ from voxlate.evaluation.intervals.calibration import (
     interval,
     shifted_error,
 )
+from voxlate.evaluation.intervals.fit import CalibrationVoxels, fit
 
 COVERAGE = 0.9
 

@@ -10,12 +10,12 @@ import scipy.ndimage
 from voxlate.anatomy.head import make_head
 from voxlate.anatomy.scanner import image
 from voxlate.base.errors import BadInput
+from voxlate.checks.prepare import prepare
 from voxlate.evaluation.options.evaluate import EvaluateOptions
 from voxlate.evaluation.scoring.evaluate import evaluate, rules_of
 from voxlate.evaluation.scoring.metrics import METRICS, ImagePair
 from voxlate.evaluation.scoring.misregistered import displacement_onto, floor_of, score_aligned
 from voxlate.scans.cases.case import PreparedCase, read_header, write_case
-from voxlate.scans.cases.prepare import prepare
 from voxlate.scans.cases.prepared import case_path, open_cohort
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Volume

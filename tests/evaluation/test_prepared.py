@@ -5,10 +5,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from voxlate.checks.prepare import prepare
 from voxlate.evaluation.reports.alignment import registration_lines
 from voxlate.evaluation.reports.pictures import CaseImage, ColourScale, chequerboard, scan_columns
 from voxlate.scans.cases.align import Registered
-from voxlate.scans.cases.prepare import prepare
 from voxlate.scans.cases.prepared import Entry
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.register import Similarity

@@ -12,11 +12,11 @@ from scipy.ndimage import convolve, gaussian_filter
 from rows import every_row
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.base.errors import BadInput
-from voxlate.checks.score_outliers import find_outliers
 from voxlate.checks.truth_sketches import SketchedTruth, sketch_of
 from voxlate.checks.truths import check_scale, faults_of
 from voxlate.evaluation.scoring.captions import caption, truth_messages
 from voxlate.evaluation.scoring.evaluate import evaluate
+from voxlate.evaluation.scoring.outliers import find_outliers
 from voxlate.scans.formats.io import content_hash, read_volume, write_volume
 from voxlate.scans.images.grid import Volume, canonical
 

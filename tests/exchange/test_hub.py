@@ -20,8 +20,8 @@ import voxlate as package
 from hub_server import Hub, running
 from rows import every_row
 from voxlate.base.errors import BadInput
+from voxlate.base.hub import address_of, is_on_hub
 from voxlate.base.messages import OwnWarning
-from voxlate.exchange.hub import address_of, is_on_hub
 from voxlate.exchange.hub_card import scores_of
 from voxlate.exchange.run import load as load_carried
 from voxlate.synthesis.model import load

@@ -14,11 +14,11 @@ from rows import every_row
 from voxlate.base import plain_schema
 from voxlate.base.errors import BadInput
 from voxlate.base.records import Name, Number
+from voxlate.base.streams import ArrayNoise, NormalStream, Tile
 from voxlate.evaluation.intervals.widths import Widths
 from voxlate.exchange.widths import ArrayWidths
 from voxlate.scans.images import numpy_filters
 from voxlate.science.diffusion.noise import Noise
-from voxlate.synthesis.streams import ArrayNoise, NormalStream, Tile
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "scipy", "pydantic", "pydantic_core", "safetensors", "PIL", "rich", "typer")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from voxlate.scans.cases.prepare import prepare
+from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Volume

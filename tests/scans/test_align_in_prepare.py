@@ -9,8 +9,8 @@ import torch
 from voxlate.anatomy.head import make_head
 from voxlate.anatomy.scanner import image
 from voxlate.base.errors import BadInput
+from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.align import Preparation, find_common_grid
-from voxlate.scans.cases.prepare import prepare
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Grid, Volume, resample
 from voxlate.scans.images.midline import Midline, find_midline

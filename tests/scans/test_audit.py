@@ -16,10 +16,10 @@ from voxlate.checks.audit import (
     misalignments,
     to_refine,
 )
+from voxlate.checks.prepare import prepare
 from voxlate.evaluation.reports.alignment import misalignment_lines
 from voxlate.evaluation.reports.prepared import report_prepared
 from voxlate.scans.cases.align import Preparation
-from voxlate.scans.cases.prepare import prepare
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import read_volume, write_volume
 

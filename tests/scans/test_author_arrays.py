@@ -13,9 +13,9 @@ import pytest
 
 from rows import every_row
 from voxlate.base.errors import BadInput
+from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.case import open_case
 from voxlate.scans.cases.layout import lay_out
-from voxlate.scans.cases.prepare import prepare
 from voxlate.scans.cases.prepared import Cohort, case_path
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import content_hash, read_volume

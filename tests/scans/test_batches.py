@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.base.items import stable_id
-from voxlate.scans.cases.prepare import prepare
+from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.intensity import Intensity, MinMax, Window
 from voxlate.science.batch import Batch

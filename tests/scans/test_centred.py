@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from voxlate.scans.cases.prepare import prepare
+from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.intensity import Window
 from voxlate.training import recipe as recipes

@@ -7,8 +7,8 @@ import pytest
 
 from rows import every_row
 from voxlate.base.errors import BadInput
+from voxlate.checks.prepare import prepare
 from voxlate.evaluation.scoring.evaluate import evaluate
-from voxlate.scans.cases.prepare import prepare
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.case_files import CohortFiles
 from voxlate.scans.cohorts.find import find_cohort

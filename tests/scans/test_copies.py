@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from voxlate.checks.prepare import prepare
 from voxlate.checks.same_scan import (
     LEAST,
     SAME,
@@ -19,7 +20,6 @@ from voxlate.checks.same_scan import (
 )
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import prepare_case
-from voxlate.scans.cases.prepare import prepare
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.inputs import is_in_training

@@ -13,7 +13,7 @@ from dciodvfy import errors_in, needs_dciodvfy
 from dicom_slices import mr_slice
 from voxlate.base.errors import BadInput
 from voxlate.clinic.deidentify import SYNTHETIC, actions_of_table, deidentify_folder
-from voxlate.clinic.pseudonyms import Pseudonyms
+from voxlate.scans.cohorts.pseudonyms import Pseudonyms
 from voxlate.scans.formats.io import read_volume
 
 KEY = Pseudonyms(bytes(range(32)))

@@ -9,7 +9,7 @@ import pytest
 
 from rows import every_row
 from voxlate.base.errors import BadInput
-from voxlate.scans.cases.prepare import prepare
+from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.dicom import list_series

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rows import every_row
 from voxlate.base.errors import BadInput
-from voxlate.scans.cases.prepare import prepare
+from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import Cohort, open_cohort
 from voxlate.scans.images.intensity import Intensity, Percentile, Window
 from voxlate.training.batches.augment import AugmentSettings

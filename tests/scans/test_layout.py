@@ -12,10 +12,10 @@ from torch import Tensor
 
 from rows import every_row
 from voxlate.base.errors import BadInput
+from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import MASK, PreparedCase, prepare_case
 from voxlate.scans.cases.layout import Axes, lay_out, reorder_axes
-from voxlate.scans.cases.prepare import prepare
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume

@@ -10,10 +10,10 @@ from scipy.spatial.transform import Rotation
 
 from voxlate.anatomy.head import Head, make_head
 from voxlate.anatomy.scanner import image
+from voxlate.base.similarity import class_of, information_of_rows
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.misalignment import displacement_field, misalignment
-from voxlate.scans.images.similarity import class_of, information_of_rows
 from voxlate.scans.images.units import unit_of
 
 SIZE = (80, 96, 68)  # 2.5 mm

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from voxlate.base.errors import BadInput
-from voxlate.scans.cases.prepare import prepare
+from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import case_path, open_cohort
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.presets import load_preset

@@ -25,9 +25,9 @@ from voxlate.anatomy.sequences import FULL_SCALE
 from voxlate.anatomy.tissue import INTRACRANIAL, Label
 from voxlate.base.errors import BadInput
 from voxlate.base.items import BACKGROUND, stable_id
+from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import prepare_case
-from voxlate.scans.cases.prepare import prepare
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume

@@ -17,8 +17,8 @@ from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.base.files import lock
 from voxlate.base.messages import Message
+from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.case import compact, open_case, read_header
-from voxlate.scans.cases.prepare import prepare
 from voxlate.scans.cases.prepared import open_cohort, write_cohort
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Volume, canonical
@@ -371,7 +371,7 @@ def test_killed_at_any_moment_it_leaves_only_whole_cases_and_can_go_on(tmp_path,
         save(tmp_path / "in" / f"case{k:02}" / "t1.nii.gz", values)
         save(tmp_path / "in" / f"case{k:02}" / "mask.nii.gz", np.ones(values.shape))
     out = tmp_path / "out"
-    line = "import sys; from voxlate.scans.cases.prepare import prepare; prepare(sys.argv[1], sys.argv[2], workers=1, audit=False)"
+    line = "import sys; from voxlate.checks.prepare import prepare; prepare(sys.argv[1], sys.argv[2], workers=1, audit=False)"
     process = subprocess.Popen(
         [sys.executable, "-c", line, str(tmp_path / "in"), str(out)], env=os.environ.copy()
     )

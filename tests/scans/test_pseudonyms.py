@@ -9,7 +9,13 @@ import pytest
 
 from rows import every_row
 from voxlate.base.errors import BadInput
-from voxlate.clinic.pseudonyms import Pseudonyms, check_outside, read_key, without_names, write_key
+from voxlate.scans.cohorts.pseudonyms import (
+    Pseudonyms,
+    check_outside,
+    read_key,
+    without_names,
+    write_key,
+)
 
 KEY = bytes(range(32))
 BY_KEY = Pseudonyms(KEY)

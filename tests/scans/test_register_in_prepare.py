@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from voxlate.base.errors import BadInput
+from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.case import prepare_case
-from voxlate.scans.cases.prepare import prepare
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images import register as module
 from voxlate.scans.images.grid import canonical

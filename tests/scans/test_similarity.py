@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from voxlate.scans.images.similarity import dice, mutual_information
+from voxlate.base.similarity import dice, mutual_information
 
 
 def test_mutual_information_is_two_for_a_function_and_one_for_independent_values() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from voxlate.base.config import fill
 from voxlate.base.errors import BadInput
 from voxlate.base.items import stable_id
-from voxlate.scans.cases.prepare import prepare
+from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.intensity import Intensity, MinMax, Window
 from voxlate.training.batches.batches import Batches, validation_batches

@@ -20,9 +20,9 @@ from voxlate.checks.anatomy import (
     check_extent,
     read_anatomy,
 )
+from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import prepare_case
-from voxlate.scans.cases.prepare import prepare
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Percentile

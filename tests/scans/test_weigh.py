@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from voxlate.base.errors import BadInput
-from voxlate.scans.cases.prepare import prepare
+from voxlate.checks.prepare import prepare
 from voxlate.science.batch import Batch
 from voxlate.science.methods.method import Problem
 from voxlate.science.nets.interface import NetworkInput

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voxlate.base.items import stable_id
+from voxlate.base.streams import Tile
 from voxlate.science.diffusion.noise import Noise
-from voxlate.synthesis.streams import Tile
 
 ITEMS = [stable_id("case", k) for k in range(5)]
 

@@ -12,10 +12,10 @@ from rows import every_row
 from voxlate.base.config import fill
 from voxlate.base.errors import BadInput
 from voxlate.base.items import stable_id
+from voxlate.base.streams import Correlated, Independent, Shared
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.diffusion.sample import SamplerSettings, sample
 from voxlate.science.diffusion.schedules import Cosine
-from voxlate.synthesis.streams import Correlated, Independent, Shared
 
 VOXELS = 40_000
 ERROR = 4.5 / VOXELS**0.5  # of a sample correlation; 4.5 standard errors

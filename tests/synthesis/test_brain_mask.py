@@ -14,8 +14,8 @@ from voxlate.anatomy.cohort import write_cohort
 from voxlate.anatomy.tissue import Label
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json
+from voxlate.checks.prepare import prepare
 from voxlate.evaluation.scoring.evaluate import evaluate
-from voxlate.scans.cases.prepare import prepare
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.mask import brain, clearest

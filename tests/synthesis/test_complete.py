@@ -9,7 +9,7 @@ import pytest
 
 from scans import change_scan, hold_out_the_last
 from voxlate.base.errors import BadInput
-from voxlate.scans.cases.prepare import prepare
+from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.synthesis.model import load

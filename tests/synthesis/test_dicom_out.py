@@ -15,8 +15,8 @@ from voxlate.clinic.archive import Fetched, store_answers, write_objects_of
 from voxlate.clinic.deidentify import deidentify_folder
 from voxlate.clinic.dicom_images import write_derived, write_enhanced
 from voxlate.clinic.dicom_out import export_dicom
-from voxlate.clinic.pseudonyms import Pseudonyms
 from voxlate.clinic.web import WebArchive
+from voxlate.scans.cohorts.pseudonyms import Pseudonyms
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import LPS_TO_RAS, Volume
 from voxlate.synthesis.result import Synthesised

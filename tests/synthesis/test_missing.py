@@ -12,8 +12,8 @@ import pytest
 from rows import every_row
 from scans import change_scan, contents_of, keep_cases
 from voxlate.base.files import read_json
+from voxlate.checks.prepare import prepare
 from voxlate.evaluation.scoring.evaluate import evaluate
-from voxlate.scans.cases.prepare import prepare
 from voxlate.synthesis.result import is_unchanged, write_images
 from voxlate.training import recipe
 from voxlate.training.train import train

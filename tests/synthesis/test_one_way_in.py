@@ -10,7 +10,7 @@ import torch
 
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.base.config import settings
-from voxlate.scans.cases.prepare import prepare
+from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import read_volume, write_volume

@@ -9,8 +9,8 @@ import torch
 
 from rows import every_row
 from voxlate.base.errors import BadInput
+from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.layout import lay_out
-from voxlate.scans.cases.prepare import prepare
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.model import Model

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from voxlate.base.files import read_json
-from voxlate.clinic.pseudonyms import read_key
+from voxlate.scans.cohorts.pseudonyms import read_key
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.face import may_show_face
 

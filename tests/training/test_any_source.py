@@ -14,7 +14,7 @@ from rows import every_row
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.anatomy.physics import Contrast, PhysicsSettings
 from voxlate.base.errors import BadInput
-from voxlate.scans.cases.prepare import prepare
+from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.images.intensity import Percentile
 from voxlate.training.batches.any_source import with_any_source

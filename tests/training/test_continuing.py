@@ -111,7 +111,7 @@ def test_minutes_are_steps_at_the_speed_of_the_run(voxlate, run):
 def test_a_cohort_that_moved_is_given_and_another_one_is_refused(
     prepared, run, cohort, small_head, tmp_path
 ):
-    from voxlate.scans.cases.prepare import prepare
+    from voxlate.checks.prepare import prepare
 
     moved = tmp_path / "elsewhere"
     shutil.move(prepared, moved)

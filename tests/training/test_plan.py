@@ -16,7 +16,7 @@ import voxlate as package
 from rows import every_row
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.base.errors import BadInput
-from voxlate.scans.cases.prepare import prepare
+from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training import recipe
 from voxlate.training.planning import rules

@@ -15,8 +15,8 @@ import pytest
 from trainings import log_lines
 from voxlate.base.errors import BadInput
 from voxlate.base.files import lock
+from voxlate.checks.prepare import prepare
 from voxlate.commands import cli
-from voxlate.scans.cases.prepare import prepare
 from voxlate.training import recipe
 from voxlate.training.run import Run
 from voxlate.training.train import train

@@ -15,8 +15,8 @@ from voxlate.base.codes import Grade
 from voxlate.base.errors import plural
 from voxlate.base.messages import Message, grade_of_distance, message
 from voxlate.base.records import Shape
+from voxlate.checks.conformal import by_patient, conformal_quantile, least_patients
 from voxlate.checks.patch_features import blur, gradient
-from voxlate.evaluation.intervals.conformal import by_patient, conformal_quantile, least_patients
 from voxlate.scans.images.filters import ndimage
 
 Array = NDArray[np.float32]

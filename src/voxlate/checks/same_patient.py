@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from voxlate.base.arrays import Bool, Float32
+from voxlate.base.similarity import class_of, information_of_rows
 from voxlate.checks.truth_sketches import SketchedTruth
-from voxlate.scans.images.similarity import class_of, information_of_rows
 
 Classes = NDArray[np.uint8]  # [D, H, W]
 Truths = Mapping[str, SketchedTruth]

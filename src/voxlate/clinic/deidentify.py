@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import lock, whole_file
-from voxlate.clinic.pseudonyms import Pseudonyms
+from voxlate.base.optional import optional_package
+from voxlate.scans.cohorts.pseudonyms import Pseudonyms
 from voxlate.scans.formats.dicom_series import PRIVATE_GROUP
 from voxlate.scans.formats.format import errors_as
-from voxlate.scans.images.optional import optional_package
 
 EDITION = "dicomfields_2026c"
 CODES = (

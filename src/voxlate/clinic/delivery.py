@@ -7,7 +7,7 @@ from voxlate.base.executors.job import NamedProgress
 from voxlate.base.messages import Say, message
 from voxlate.clinic.bids import check_bids, write_bids
 from voxlate.clinic.dicom_out import check_dicom, export_dicom
-from voxlate.clinic.pseudonyms import check_outside
+from voxlate.scans.cohorts.pseudonyms import check_outside
 from voxlate.scans.formats.itk import ITK, load_writer
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.options import SynthOptions

@@ -15,6 +15,7 @@ import numpy as np
 from voxlate import __version__
 from voxlate.base.errors import BadInput
 from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR
+from voxlate.base.optional import Package, pydicom
 from voxlate.clinic.dicom_images import (
     ANY_REGION,
     SERIAL_NUMBER,
@@ -38,7 +39,6 @@ from voxlate.scans.formats.dicom_series import (
     write_objects,
 )
 from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.optional import Package, pydicom
 
 highdicom = Package(
     "highdicom", "dicom-maps", "DICOM", "highdicom to write maps and masks as DICOM objects"

@@ -12,12 +12,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from voxlate.base.errors import BadInput
+from voxlate.base.optional import pydicom
 from voxlate.scans.formats.dicom import headers_of
 from voxlate.scans.formats.dicom_geometry import stack_of
 from voxlate.scans.formats.dicom_headers import Image
 from voxlate.scans.formats.dicom_series import Code, code, decimal_string, item, source_decimal
 from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, flip_onto, share_inside
-from voxlate.scans.images.optional import pydicom
 
 ON_GRID = 1e-3  # of a voxel
 RIGHT_ANGLE = 1e-3  # the largest cosine between rows and columns

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.groups import grouped
+from voxlate.base.optional import pydicom
 from voxlate.clinic.dicom_placement import refer
 from voxlate.scans.formats.dicom import headers_of
 from voxlate.scans.formats.dicom_series import (
@@ -21,7 +22,6 @@ from voxlate.scans.formats.dicom_series import (
     new_series,
     write_objects,
 )
-from voxlate.scans.images.optional import pydicom
 
 TITLE: Code = ("TRUST", PRIVATE_SCHEME, "Summary of trust in synthetic images")
 IMAGE: Code = ("IMAGE", PRIVATE_SCHEME, "Middle image of a series that the summary is about")

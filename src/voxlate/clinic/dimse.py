@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from voxlate.base.errors import BadInput
+from voxlate.base.optional import Package, pydicom
 from voxlate.clinic.address import Node
 from voxlate.clinic.sending import COMPANIONS, Lost, Refused
-from voxlate.scans.images.optional import Package, pydicom
 
 SUCCESS = 0x0000
 WARNINGS = range(0xB000, 0xC000)  # the image is stored, with a remark (PS3.4, B.2.3)

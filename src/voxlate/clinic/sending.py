@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Say, message
+from voxlate.base.optional import optional_package
 from voxlate.scans.formats.format import errors_as, first_line
-from voxlate.scans.images.optional import optional_package
 
 ATTEMPTS = 5  # to send one file
 FIRST_WAIT_SECONDS = 1.0  # before the second attempt; doubled before each further one

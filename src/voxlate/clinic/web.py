@@ -9,10 +9,10 @@ from typing import Any
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import whole_file
+from voxlate.base.optional import optional_package
 from voxlate.clinic.address import StudyAddress, check_uid
 from voxlate.clinic.sending import ATTEMPTS, FIRST_WAIT_SECONDS, Lost, Refused, Sleep
 from voxlate.scans.formats.format import first_line
-from voxlate.scans.images.optional import optional_package
 
 SERIES_UID, INSTANCE_UID, DESCRIPTION = "0020000E", "00080018", "0008103E"
 FAILED = "FailedSOPSequence"

@@ -10,9 +10,9 @@ from voxlate.base.errors import BadInput
 from voxlate.base.executors.choose import choose_executor
 from voxlate.base.executors.job import NamedProgress, no_report
 from voxlate.base.files import lock
+from voxlate.base.hub import address_of, is_on_hub
 from voxlate.base.messages import Say, message
 from voxlate.base.options.option import merge
-from voxlate.checks.fit import fit
 from voxlate.checks.out_of_distribution import Patches, fit_references
 from voxlate.evaluation.calibration_job import (
     PARTS,
@@ -23,10 +23,10 @@ from voxlate.evaluation.calibration_job import (
 from voxlate.evaluation.intervals.calibration import Calibration, Header, Target
 from voxlate.evaluation.intervals.calibration_cases import CaseData
 from voxlate.evaluation.intervals.calibration_file import write_calibration
+from voxlate.evaluation.intervals.fit import fit
 from voxlate.evaluation.intervals.regions import calibration_regions, tissue_borders
 from voxlate.evaluation.intervals.widths import Widths
 from voxlate.evaluation.options.calibrate import CalibrateOptions
-from voxlate.exchange.hub import address_of, is_on_hub
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.images.intensity import network_ends

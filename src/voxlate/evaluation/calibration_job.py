@@ -13,7 +13,6 @@ from voxlate.base.errors import BadInput, CannotWrite
 from voxlate.base.executors.job import Context, Executor, NamedProgress, case_sentence, run_cases
 from voxlate.base.messages import Say, message
 from voxlate.checks.out_of_distribution import Patches
-from voxlate.checks.score_outliers import find_outliers
 from voxlate.checks.truth_sketches import has_other_size
 from voxlate.checks.truths import KEPT, LEFT_OUT, fault_messages, faults_of
 from voxlate.evaluation.intervals.calibration_cases import (
@@ -25,6 +24,7 @@ from voxlate.evaluation.intervals.calibration_cases import (
     write_case,
 )
 from voxlate.evaluation.intervals.regions import LABEL_RULE
+from voxlate.evaluation.scoring.outliers import find_outliers
 from voxlate.scans.cases.case import LABEL, MASK, PreparedCase, prepare_case
 from voxlate.scans.cases.layout import lay_out
 from voxlate.scans.cohorts.case_files import CaseFiles

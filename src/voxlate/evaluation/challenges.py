@@ -12,8 +12,8 @@ import numpy as np
 
 from voxlate.base.arrays import AnyArray, Bool
 from voxlate.base.errors import BadInput
+from voxlate.base.similarity import K1, K2, RADIUS, SIGMA
 from voxlate.scans.images.filters import ndimage
-from voxlate.scans.images.similarity import K1, K2, RADIUS, SIGMA
 
 HU_2023 = (-1024.0, 3000.0)  # SynthRAD2023/metrics, fe7e385
 HU_2025 = (-1024.0, 3071.0)  # SynthRAD2025/evaluation, 17cac47; 3000 in its first versions

@@ -13,6 +13,7 @@ import torch
 from voxlate.base.config import adapter
 from voxlate.base.errors import BadInput
 from voxlate.base.files import sha256_of, whole_folder, write_json
+from voxlate.base.optional import optional_package
 from voxlate.base.records import checksum, write_tensors
 from voxlate.checks.anatomy import Stated
 from voxlate.evaluation.intervals.calibration import Header
@@ -36,7 +37,6 @@ from voxlate.exchange.model_file import (
     read_model,
 )
 from voxlate.exchange.onnx_network import open_network, open_session
-from voxlate.scans.images.optional import optional_package
 from voxlate.synthesis.model import Model
 from voxlate.training.recipe import Recipe
 from voxlate.training.run import software

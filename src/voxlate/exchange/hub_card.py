@@ -9,7 +9,6 @@ from typing import Any
 
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.files import write_text
-from voxlate.clinic.options.share import ABSENT
 from voxlate.evaluation.intervals.calibration import Calibration
 from voxlate.evaluation.intervals.summary import sentences
 from voxlate.evaluation.scoring.captions import training_note
@@ -33,6 +32,8 @@ LICENCES = frozenset(
     )
 )
 NAIVE = 3  # baselines of a table, those of the lowest error
+# What a card says of itself: nothing in it names a patient.
+ABSENT = "Names of cases and patients, digests of their scans, paths, images and the log of the training are not in these files."
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The folder of a model for a hub: weights, anatomy and calibrations without patients, the ONNX model, and a card.
 
-hf://NAME/REPO reads it (exchange/hub.py). Names of cases, digests of their scans and paths stay with the run, and so do
+hf://NAME/REPO reads it (base/hub.py). Names of cases, digests of their scans and paths stay with the run, and so do
 the naive baselines, because their mean of few scans shows these at full resolution.
 """
 

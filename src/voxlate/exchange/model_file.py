@@ -17,6 +17,7 @@ import numpy as np
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, sha256_of
 from voxlate.base.records import Digest, FileName, Name, Record, Several, Text
+from voxlate.base.streams import SliceNoise
 from voxlate.checks.anatomy import Anatomy, Stated
 from voxlate.checks.out_of_distribution import ReferencePatches, reference_shapes
 from voxlate.evaluation.intervals.calibration import Header
@@ -25,7 +26,6 @@ from voxlate.scans.cases.case import map_arrays
 from voxlate.scans.cases.layout import axis_of
 from voxlate.scans.images.intensity import Intensity
 from voxlate.scans.images.tiling import AnySlices
-from voxlate.synthesis.streams import SliceNoise
 
 FORMAT = 1
 DESCRIPTION = "model.json"

@@ -12,10 +12,10 @@ import numpy as np
 
 from voxlate.base.arrays import Float32
 from voxlate.base.errors import BadInput
+from voxlate.base.streams import ArrayNoise
 from voxlate.exchange.model_file import TOLERANCE, Carried, Graph, feeds
 from voxlate.synthesis.progress import Calls
 from voxlate.synthesis.sampling import NoiseOf
-from voxlate.synthesis.streams import ArrayNoise
 from voxlate.training.batches.reading import Patch
 
 

@@ -10,13 +10,13 @@ from typing import Any
 from markupsafe import Markup
 
 from voxlate.checks.audit import is_misaligned
+from voxlate.checks.survey import cohort_overview
 from voxlate.commands.api.next_steps import cohort_of
 from voxlate.evaluation.reports.alignment import misalignment_lines, registration_lines
 from voxlate.evaluation.reports.page import charts_of, newest_pictures
 from voxlate.evaluation.scoring.verdict import verdict_lines
 from voxlate.page.folders import find_runs, place_of
 from voxlate.scans.cases.prepared import open_cohort
-from voxlate.scans.cases.survey import cohort_overview
 from voxlate.training.log_file import read_verdicts
 from voxlate.training.recipe.provenance import read_run
 from voxlate.training.run import Run

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput, plural
+from voxlate.base.hub import download, is_on_hub
 from voxlate.base.machine import cache_folder
 from voxlate.base.messages import message
+from voxlate.base.optional import optional_package
 from voxlate.base.options.check import check_options
 from voxlate.base.options.option import bytes_of
 from voxlate.clinic.options.share import SHORTEST_TOKEN, ServeOptions
 from voxlate.commands.api.console import say
 from voxlate.commands.api.entry import command
 from voxlate.commands.api.progress import Feedback, report_to
-from voxlate.exchange.hub import download, is_on_hub
 from voxlate.page.settings import LOOPBACK, WILDCARDS, Limits, Sessions, Settings, label_runs
-from voxlate.scans.images.optional import optional_package
 from voxlate.training.starters.names import PREFIX, folder_of, is_starter, starter_names
 
 PACKAGES = ("fastapi", "uvicorn", "python_multipart", "jinja2")

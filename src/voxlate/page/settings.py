@@ -5,7 +5,7 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from voxlate.exchange.hub import address_of
+from voxlate.base.hub import address_of
 
 MB, GB = 2**20, 2**30
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

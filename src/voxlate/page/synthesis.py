@@ -8,11 +8,11 @@ from typing import Any
 
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import message, read_messages
-from voxlate.checks.usability import usability
 from voxlate.commands.api.images import export, synthesise
 from voxlate.commands.api.progress import Reporter
 from voxlate.evaluation.reports.page import report
 from voxlate.evaluation.scoring.metrics import METRIC_OF
+from voxlate.evaluation.usability import usability
 from voxlate.page.check import absolute_inputs, card_of, scans_of
 from voxlate.page.jobs import DICOM_ZIP, OUT, REPORT
 from voxlate.page.views import write_views

@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from voxlate.clinic.pseudonyms import without_names
+from voxlate.scans.cohorts.pseudonyms import without_names
 
 COMMANDS = (
     "phantom", "prepare", "info", "synth", "evaluate", "compare", "report", "export", "demo", "pseudonym-key",

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput
+from voxlate.base.hub import is_on_hub
 from voxlate.base.messages import Message, Say
 from voxlate.evaluation.intervals.calibration_file import Answer
-from voxlate.exchange.hub import is_on_hub
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.inputs import Scan
 from voxlate.synthesis.model import COST, Model, load

@@ -30,13 +30,13 @@ from voxlate.base.config import adapter, fill
 from voxlate.base.devices import find_device, name_of
 from voxlate.base.errors import BadInput, plural, system_refusal
 from voxlate.base.files import SYNTHETIC
+from voxlate.base.hub import address_of
 from voxlate.base.messages import Message, Say, message
 from voxlate.base.slabs import in_slabs
 from voxlate.checks.anatomy import FEWEST, Anatomy, read_anatomy
 from voxlate.evaluation.intervals.calibration import Calibration, Prediction
 from voxlate.evaluation.intervals.calibration_file import Answer, CalibrationPlace, find_calibration
 from voxlate.evaluation.scoring.units import state_units
-from voxlate.exchange.hub import address_of
 from voxlate.scans.cases.case import MASK, PreparedCase
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Scale

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 from voxlate.base.errors import BadInput
 from voxlate.base.files import lock, relative_to, safe_name, write_json
 from voxlate.base.messages import Message
-from voxlate.clinic.pseudonyms import without_names
+from voxlate.scans.cohorts.pseudonyms import without_names
 from voxlate.synthesis.inputs import contents_of
 from voxlate.synthesis.result import check_folder, read_synthesis
 from voxlate.training.recipe.provenance import difference, provenance_of, read_provenance

@@ -11,6 +11,7 @@ from voxlate.base.arrays import Bool, Float32
 from voxlate.base.errors import BadInput
 from voxlate.base.items import BACKGROUND, stable_id
 from voxlate.base.slabs import map_slabs, release
+from voxlate.base.streams import Stream, Tile
 from voxlate.evaluation.intervals.calibration import Prediction
 from voxlate.scans.cases.case import PreparedCase, resize_case
 from voxlate.scans.images.tiling import (
@@ -26,7 +27,6 @@ from voxlate.scans.images.tiling import (
 )
 from voxlate.synthesis.inputs import CaseInputs
 from voxlate.synthesis.progress import Calls, PatchProgress, no_report
-from voxlate.synthesis.streams import Stream, Tile
 from voxlate.training.batches.reading import Patch
 
 if TYPE_CHECKING:

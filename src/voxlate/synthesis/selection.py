@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from voxlate.base.errors import BadInput
-from voxlate.clinic.pseudonyms import Pseudonyms, read_key, without_names
+from voxlate.scans.cohorts.pseudonyms import Pseudonyms, read_key, without_names
 from voxlate.synthesis.ensemble import load_members
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.options import SynthOptions

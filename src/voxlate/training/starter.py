@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from voxlate.base.errors import BadInput
+from voxlate.base.hub import download, is_on_hub
 from voxlate.base.items import BACKGROUND, stable_id
 from voxlate.base.records import Record, Shape, checksum
-from voxlate.exchange.hub import download, is_on_hub
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise

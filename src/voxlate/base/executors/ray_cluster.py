@@ -19,7 +19,7 @@ from voxlate.base.executors.ray_resources import CPUS_WITH_NETWORK, nodes_of, re
 from voxlate.base.executors.schedule import Died, Event, event_of, schedule_cases
 from voxlate.base.executors.worker import CaseWorker, say_crowded, sendable, slots_of
 from voxlate.base.messages import Say
-from voxlate.scans.images.optional import optional_package
+from voxlate.base.optional import optional_package
 
 CONNECTING_SECONDS = 10.0
 LOCAL = "local"  # Ray's name for a new cluster of this machine

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 from voxlate.base.options.option import MAIN, OUTPUT, AllowCode, Device, Option, options
 
-ABSENT = "Names of cases and patients, digests of their scans, paths, images and the log of the training are not in these files."
 SHORTEST_TOKEN = 16  # characters; a token of the user's own stays valid, so it must not be guessed
 NOT_STATED = "not stated"
 Licence = Annotated[

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from voxlate.base.hub import PREFIX, check_repo, upload
 from voxlate.base.messages import Message
 from voxlate.base.options.check import check_options
 from voxlate.clinic.options.share import NOT_STATED, ModelOptions, PushOptions
 from voxlate.commands.api.entry import command
 from voxlate.exchange.export import export_model as write_model
-from voxlate.exchange.hub import PREFIX, check_repo, upload
 from voxlate.exchange.hub_card import scores_of
 from voxlate.exchange.hub_folder import build_folder
 from voxlate.exchange.model_file import Description

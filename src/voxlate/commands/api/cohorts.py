@@ -9,17 +9,17 @@ from voxlate.anatomy.cohort import write_cohort
 from voxlate.anatomy.options import PhantomOptions
 from voxlate.base.errors import BadInput
 from voxlate.base.options.check import check_options
+from voxlate.checks.prepare import prepare as prepare_cohort
+from voxlate.checks.survey import Survey, cohort_overview
+from voxlate.checks.survey import survey as survey_cohort
 from voxlate.clinic.deidentify import Deidentified, deidentify_folder
-from voxlate.clinic.pseudonyms import check_outside, read_key, write_key
 from voxlate.commands.api.entry import command
 from voxlate.commands.api.next_steps import after_prepare
 from voxlate.commands.api.progress import Feedback, report_to
 from voxlate.evaluation.reports.alignment import misalignment_lines, registration_lines
-from voxlate.scans.cases.prepare import prepare as prepare_cohort
 from voxlate.scans.cases.prepared import Cohort
-from voxlate.scans.cases.survey import Survey, cohort_overview
-from voxlate.scans.cases.survey import survey as survey_cohort
 from voxlate.scans.cohorts.manifest import root_and_manifest
+from voxlate.scans.cohorts.pseudonyms import check_outside, read_key, write_key
 from voxlate.scans.cohorts.split import describe_held_out, list_held_out
 from voxlate.scans.options.prepare import PrepareOptions
 

@@ -10,8 +10,8 @@ import nibabel as nib
 import numpy as np
 
 from voxlate.base.errors import BadInput
+from voxlate.base.hub import download, is_on_hub
 from voxlate.commands.api.entry import command
-from voxlate.exchange.hub import download, is_on_hub
 from voxlate.scans.formats.dicom import DICOM, SeriesInfo, is_dicom_folder, list_series
 from voxlate.scans.formats.io import format_of, is_there, read_volume, without_ending
 from voxlate.scans.images.units import unit_of

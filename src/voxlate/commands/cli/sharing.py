@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument
 
 from voxlate.base.options.option import MAIN, Option
-from voxlate.clinic.options.share import ABSENT, ListenOptions, PushOptions, ServeOptions
+from voxlate.clinic.options.share import ListenOptions, PushOptions, ServeOptions
 from voxlate.commands.api.console import note, say
 from voxlate.commands.cli.options import Run, To, command, complete_starter
 
@@ -65,6 +65,7 @@ def push(
     --dry-run writes the same files into a folder: look at them first.
     """
     from voxlate.commands.api.carry import push as run_push
+    from voxlate.exchange.hub_card import ABSENT
 
     done = run_push(run, repo, options)
     for said in done.messages:

@@ -22,9 +22,9 @@ from voxlate.base.records import (
     Widening,
 )
 from voxlate.base.schema import Field
+from voxlate.checks.conformal import WIDEST, Bound
 from voxlate.checks.out_of_distribution import ReferencePatches
 from voxlate.checks.patch_features import NARROWEST, features_in_slabs
-from voxlate.evaluation.intervals.conformal import WIDEST, Bound
 from voxlate.evaluation.scoring.metrics import LEVELS as PERCENTS
 from voxlate.scans.formats.io import content_hash, is_there
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from voxlate.checks.conformal import least_patients, least_provable
 from voxlate.evaluation.intervals.calibration import INTERVAL_METHODS, Header, Target
-from voxlate.evaluation.intervals.conformal import least_patients, least_provable
 from voxlate.evaluation.scoring.intervals import describe_bound, percent
 
 SKEWED = 3  # times the share that may be outside, from which a patient differs much from the others

@@ -15,8 +15,6 @@ from markupsafe import Markup
 from voxlate import __version__
 from voxlate.base.errors import BadInput
 from voxlate.base.files import lock_if_free, read_json, write_text
-from voxlate.checks.usability import usability
-from voxlate.clinic.pseudonyms import without_names
 from voxlate.evaluation.reports.curves import curve_chart
 from voxlate.evaluation.reports.pictures import sections_of, warnings_of
 from voxlate.evaluation.scoring.captions import training_note
@@ -25,6 +23,8 @@ from voxlate.evaluation.scoring.metrics import LEVELS, METRIC_OF
 from voxlate.evaluation.scoring.scored_images import check_unchanged
 from voxlate.evaluation.scoring.tables import score_tables
 from voxlate.evaluation.scoring.verdict import verdict_lines, verdicts
+from voxlate.evaluation.usability import usability
+from voxlate.scans.cohorts.pseudonyms import without_names
 from voxlate.training.log_file import curves_of, read_verdicts
 from voxlate.training.recipe import text as recipe_text
 from voxlate.training.recipe.provenance import provenance_of, run_folders

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
+from voxlate.base.similarity import RADIUS, SIGMA, mutual_information, ssim_map
 from voxlate.clinic.consumers import scores as consumers
 from voxlate.scans.cases.layout import CANONICAL
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.ranges import Range
-from voxlate.scans.images.similarity import RADIUS, SIGMA, mutual_information, ssim_map
 
 if TYPE_CHECKING:
     from voxlate.scans.images.pictures import Plane

@@ -11,17 +11,17 @@ import numpy as np
 
 from voxlate.base.arrays import Bool, Float32
 from voxlate.base.errors import BadInput
-from voxlate.checks.leakage import sentences_on_shared_masks
+from voxlate.base.similarity import RADIUS, dice
 from voxlate.evaluation.lesion_counts import count_lesions
 from voxlate.evaluation.scoring.metrics import ImagePair, mae, mae_z, psnr, ssim
 from voxlate.evaluation.surfaces import surface_distances
 from voxlate.evaluation.tissues import TISSUES_HU
 from voxlate.scans.cohorts.case_files import LABELS, CaseFiles
+from voxlate.scans.cohorts.leakage import sentences_on_shared_masks
 from voxlate.scans.formats.io import is_there, read_volume
 from voxlate.scans.images.grid import Volume, canonical, same_grid
 from voxlate.scans.images.mask import box_around, brain, clearest, foreground
 from voxlate.scans.images.ranges import Range, range_for
-from voxlate.scans.images.similarity import RADIUS, dice
 from voxlate.scans.images.units import unit_of
 
 NUMBER = r"[-+]?\d+(?:\.\d*)?"

@@ -21,10 +21,10 @@ from voxlate.base.files import lock_if_free, whole_file, write_json
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message
 from voxlate.base.statistics import RESAMPLES, bootstrap, mean_and_sd
-from voxlate.checks.score_outliers import outlier_messages
 from voxlate.evaluation.scoring.captions import caption, keys_of
 from voxlate.evaluation.scoring.documents import Document, Part, Table
 from voxlate.evaluation.scoring.metrics import SCOPE_METRICS, Metric, metrics_of
+from voxlate.evaluation.scoring.outliers import outlier_messages
 from voxlate.evaluation.scoring.verdict import SYNTHESIS, Verdict, colour_lines, verdicts
 from voxlate.scans.images.ranges import Range
 

@@ -30,12 +30,12 @@ from voxlate.base.records import (
     Text,
     close,
 )
-from voxlate.checks.leakage import refuse_leak
 from voxlate.scans.cases.align import Align, Mask, Preparation, Registered
 from voxlate.scans.cases.case import PreparedCase, open_case, read_header
 from voxlate.scans.cases.case_header import CaseHeader, Unit
 from voxlate.scans.cases.layout import CANONICAL, lay_out_header
 from voxlate.scans.cases.one_scan import OneScan
+from voxlate.scans.cohorts.leakage import refuse_leak
 from voxlate.scans.cohorts.split import FOLDS, SPLITS, fold_splits
 from voxlate.scans.images.intensity import IntensityMap, Scale, typical_scale
 from voxlate.scans.images.misalignment import Misalignment

@@ -13,9 +13,13 @@ from typing import Any
 from voxlate.base.errors import BadInput, did_you_mean, first_of, plural
 from voxlate.base.files import HIGH, LOW, STD, SYNTHETIC, UNCALIBRATED, UNFAMILIAR
 from voxlate.base.options.option import merge
-from voxlate.checks.leakage import refuse_leak, refuse_similar_names, sentences_on_shared_masks
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, cases_of, modality_name
 from voxlate.scans.cohorts.choice import Choice, Row, as_names, quote_some
+from voxlate.scans.cohorts.leakage import (
+    refuse_leak,
+    refuse_similar_names,
+    sentences_on_shared_masks,
+)
 from voxlate.scans.cohorts.manifest import check_stated, read_manifest, root_and_manifest
 from voxlate.scans.cohorts.patient_names import find_owners
 from voxlate.scans.cohorts.patterns import fits_any, path_expression, study_of

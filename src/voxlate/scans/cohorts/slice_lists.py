@@ -9,8 +9,8 @@ from pathlib import Path
 
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.files import safe_name
-from voxlate.checks.leakage import refuse_leak
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
+from voxlate.scans.cohorts.leakage import refuse_leak
 from voxlate.scans.cohorts.patient_names import EACH, find_owners, patient_in
 from voxlate.scans.cohorts.presets import Arrays
 from voxlate.scans.cohorts.split import patient_order

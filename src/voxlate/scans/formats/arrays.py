@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from voxlate.base.errors import BadInput, first_of
+from voxlate.base.optional import optional_package
 from voxlate.scans.formats.format import Format, Stored, check_numbers, errors_as, first_line
 from voxlate.scans.images.grid import directions
-from voxlate.scans.images.optional import optional_package
 
 DATASET = "data"  # of a stack, where the path does not name another
 MOST_BYTES = 1 << 28  # of a slice with its channels; a larger array is damaged, or no slice

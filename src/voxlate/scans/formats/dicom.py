@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from voxlate.base.errors import BadInput, first_of
+from voxlate.base.optional import optional_package, pydicom
 from voxlate.scans.formats.dicom_geometry import (
     TILT_DEGREES,
     Stack,
@@ -49,7 +50,6 @@ from voxlate.scans.formats.dicom_volumes import (
 from voxlate.scans.formats.format import DynamicScan, Format, Stored, errors_as
 from voxlate.scans.formats.limits import check_volume
 from voxlate.scans.images.grid import Grid, Volume, resample, same_grid
-from voxlate.scans.images.optional import optional_package, pydicom
 
 MOST_LISTED = 8
 ENDINGS = (".dcm", ".ima")

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from voxlate.base.errors import BadInput
+from voxlate.base.optional import pydicom
 from voxlate.scans.formats.format import errors_as
-from voxlate.scans.images.optional import pydicom
 
 SHARED = "SharedFunctionalGroupsSequence"
 PER_FRAME = "PerFrameFunctionalGroupsSequence"

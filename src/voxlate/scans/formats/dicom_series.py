@@ -14,8 +14,8 @@ from typing import Any
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import whole_folder
+from voxlate.base.optional import pydicom
 from voxlate.scans.formats.format import errors_as
-from voxlate.scans.images.optional import pydicom
 
 Code = tuple[str, str, str]  # value, scheme and meaning
 NOT_FOR_DIAGNOSIS = "NOT FOR DIAGNOSIS"

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from voxlate.base.errors import BadInput
+from voxlate.base.optional import optional_package
 from voxlate.scans.formats.format import Format, Stored, check_numbers, errors_as
 from voxlate.scans.formats.limits import check_expansion, check_volume
 from voxlate.scans.formats.nifti import describe, smallest_type
 from voxlate.scans.images.grid import LPS_TO_RAS, Volume, check_affine
-from voxlate.scans.images.optional import optional_package
 from voxlate.scans.images.simpleitk import to_image
 
 GZIP = 16  # added to zlib's wbits for gzip's header and checksum

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlate.base.arrays import AnyArray, Float32
+from voxlate.base.similarity import class_of, information_of_rows
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.motion import Field, Floats, Mask, Shifts
-from voxlate.scans.images.similarity import class_of, information_of_rows
 
 Image = NDArray[np.floating]
 Spacing = tuple[float, float, float]

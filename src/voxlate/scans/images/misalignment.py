@@ -11,6 +11,7 @@ import numpy as np
 
 from voxlate.base.records import Count, NotNegative, Number, Text
 from voxlate.base.schema import StringConstraints
+from voxlate.base.similarity import PERCENTILES, RANGE_HU, dice
 from voxlate.scans.images.matching import Image, Matching, MatchingLevel, Spacing
 from voxlate.scans.images.motion import (
     RIGID,
@@ -21,7 +22,6 @@ from voxlate.scans.images.motion import (
     fit_field,
     rigid_motion,
 )
-from voxlate.scans.images.similarity import PERCENTILES, RANGE_HU, dice
 
 SAMPLES = 200_000
 THICKEST_MM = 3.0  # across slices further apart a shift shows too roughly to be stated

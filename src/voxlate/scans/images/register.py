@@ -16,14 +16,14 @@ import numpy as np
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import whole_file
+from voxlate.base.optional import Package
 from voxlate.base.records import Number
+from voxlate.base.similarity import PERCENTILES, RANGE_HU, dice, mutual_information
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, resample, with_spacing
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.misalignment import displacement_field
 from voxlate.scans.images.motion import on_every_voxel
-from voxlate.scans.images.optional import Package
-from voxlate.scans.images.similarity import PERCENTILES, RANGE_HU, dice, mutual_information
 from voxlate.scans.images.simpleitk import itk, to_image
 
 ants = Package(

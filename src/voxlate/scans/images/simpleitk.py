@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from voxlate.base.optional import Package
 from voxlate.scans.images.grid import LPS_TO_RAS, Grid
-from voxlate.scans.images.optional import Package
 
 itk = Package(
     "SimpleITK",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from voxlate.base.devices import move_like
-from voxlate.synthesis.streams import Stream, Streams, Tile
+from voxlate.base.streams import Stream, Streams, Tile
 
 
 class Noise(Streams):

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from voxlate.scans.images.similarity import RADIUS, SIGMA, ssim_map
+from voxlate.base.similarity import RADIUS, SIGMA, ssim_map
 
 # windows overlap by 8 of 11 pixels, so every third is enough; network units span 2
 STRIDE = 3

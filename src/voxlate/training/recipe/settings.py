@@ -11,6 +11,7 @@ from pydantic import Field
 
 from voxlate.base.config import Importable, later_key, setting, settings
 from voxlate.base.errors import BadInput
+from voxlate.base.streams import Independent, SliceNoise
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.intensity import Intensity
 from voxlate.scans.images.tiling import AnySlices, Whole
@@ -41,7 +42,6 @@ from voxlate.science.nets.xmodality.adm import ADM
 from voxlate.science.nets.xmodality.dit import DiT
 from voxlate.science.nets.xmodality.unet import PlainUNet
 from voxlate.science.nets.xmodality.uvit import UViT
-from voxlate.synthesis.streams import Independent, SliceNoise
 from voxlate.training.batches.any_source import with_any_source
 from voxlate.training.batches.patches import DataSettings
 from voxlate.training.recipe.training import (

@@ -15,7 +15,7 @@ from pathlib import Path
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.files import sha256_of
 from voxlate.base.messages import OwnWarning
-from voxlate.scans.images.optional import Package
+from voxlate.base.optional import Package
 
 PREFIX = "hf://"
 FILES = ("weights*.safetensors", "anatomy.safetensors", "calibration.*.safetensors")

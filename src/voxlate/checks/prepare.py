@@ -45,6 +45,7 @@ from voxlate.checks.header_checks import (
     check_widths,
     grids_of,
 )
+from voxlate.checks.survey import Inputs, read_inputs
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import PreparedCase, map_arrays, prepare_case, read_header, write_case
 from voxlate.scans.cases.case_header import CaseHeader
@@ -58,7 +59,6 @@ from voxlate.scans.cases.prepared import (
     read_tables,
     write_cohort,
 )
-from voxlate.scans.cases.survey import Inputs, read_inputs
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.choice import as_names
 from voxlate.scans.cohorts.patient_names import EACH

@@ -10,6 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlate.base.errors import BadInput
+from voxlate.checks.conformal import (
+    Bound,
+    by_patient,
+    conformal_quantile,
+    least_provable,
+    least_scale,
+    mean_interval,
+    shares_outside,
+)
 from voxlate.evaluation.intervals.calibration import (
     BODY,
     LEVELS,
@@ -20,15 +29,6 @@ from voxlate.evaluation.intervals.calibration import (
     interval,
     needed_scale,
     shifted_error,
-)
-from voxlate.evaluation.intervals.conformal import (
-    Bound,
-    by_patient,
-    conformal_quantile,
-    least_provable,
-    least_scale,
-    mean_interval,
-    shares_outside,
 )
 from voxlate.evaluation.intervals.widths import LEAST, SETTINGS, Widths, fit_widths
 
