@@ -26,9 +26,7 @@ from voxlate.base.files import HIGH, LOW
 from voxlate.base.items import stable_id
 from voxlate.checks.conformal import by_patient, least_scale, shares_outside
 from voxlate.evaluation.calibrate import calibrate
-from voxlate.evaluation.intervals.calibration import Array, needed_scale, widen
 from voxlate.evaluation.intervals.calibration_file import read_calibration, write_calibration
-from voxlate.evaluation.scoring.intervals import describe_widening
 from voxlate.evaluation.scoring.regions import read_canonical
 from voxlate.evaluation.scoring.units import BRAIN_HU, TOP, shows_a_window
 from voxlate.scans.cases.case import PreparedCase
@@ -38,13 +36,15 @@ from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Volume, same_grid
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.slice_profile import margin, through_plane
+from voxlate.synthesis.calibration import Array, describe_widening, needed_scale, widen
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.inputs import sees_single_slices
 from voxlate.synthesis.model import Model, load
+from voxlate.synthesis.provenance import provenance_of
 from voxlate.synthesis.scans import by_accepted_names, find_scans
 from voxlate.synthesis.selection import Selection
 from voxlate.training.recipe import Recipe
-from voxlate.training.recipe.provenance import Widening, provenance_of
+from voxlate.training.recipe.provenance import Widening
 from voxlate.training.run import Run
 from voxlate.training.starter import copy_model
 from voxlate.training.starters.card import Card, Intervals

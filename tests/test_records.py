@@ -17,10 +17,11 @@ from voxlate.base.errors import BadInput
 from voxlate.base.records import Number, Record, Shape, checksum, write_tensors
 from voxlate.evaluation.scoring.documents import read_scores
 from voxlate.scans.images.ranges import Range
+from voxlate.synthesis.provenance import read_provenance
 from voxlate.training.continuing import train_further
 from voxlate.training.log_file import lines_of
 from voxlate.training.naive import Baselines
-from voxlate.training.recipe.provenance import read_provenance, read_run
+from voxlate.training.recipe.provenance import read_run
 from voxlate.training.state_file import check_outline
 
 RECORD = Record("file", "a table", "Make it again.")

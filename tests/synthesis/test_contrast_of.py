@@ -12,10 +12,10 @@ from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json
 from voxlate.evaluation.calibrate import calibrate
-from voxlate.evaluation.intervals.calibration import Prediction
 from voxlate.scans.formats.io import content_hash, read_volume, write_volume
 from voxlate.scans.images.tissue_levels import find_levels
 from voxlate.synthesis import model as synthesis
+from voxlate.synthesis.calibration import Prediction
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.progress import no_report
 from voxlate.training.run import Run

@@ -11,10 +11,10 @@ from scipy.ndimage import maximum_filter
 
 from rows import every_row
 from voxlate.base.files import read_json
-from voxlate.evaluation.intervals.calibration import widen
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Grid, Volume, canonical, directions
 from voxlate.scans.images.intensity import Scale
+from voxlate.synthesis.calibration import widen
 from voxlate.synthesis.empty import (
     background_of,
     empty_slices,

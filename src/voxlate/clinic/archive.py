@@ -22,8 +22,8 @@ from voxlate.scans.images.grid import Grid, Volume, same_grid
 from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.progress import no_report
+from voxlate.synthesis.provenance import provenance_of, source_paths
 from voxlate.synthesis.selection import select
-from voxlate.training.recipe.provenance import provenance_of, source_paths
 
 FETCHED = "dicom"  # the folder of fetched studies in OUT
 DERIVED, SENT = "derived", "sent.txt"

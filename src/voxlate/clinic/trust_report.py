@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from voxlate.base.messages import read_messages
-from voxlate.evaluation.scoring.intervals import describe_bound, describe_widening, percent
+from voxlate.evaluation.scoring.intervals import describe_bound, percent
+from voxlate.synthesis.calibration import describe_widening
 
 Heading = tuple[str, str, str]  # value, scheme and meaning of a code
 SCHEME = "99VOXLATE"

@@ -20,7 +20,6 @@ from voxlate.evaluation.calibration_job import (
     Rules,
     collect_cases,
 )
-from voxlate.evaluation.intervals.calibration import Calibration, Header, Target
 from voxlate.evaluation.intervals.calibration_cases import CaseData
 from voxlate.evaluation.intervals.calibration_file import write_calibration
 from voxlate.evaluation.intervals.fit import fit
@@ -30,6 +29,7 @@ from voxlate.evaluation.options.calibrate import CalibrateOptions
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.images.intensity import network_ends
+from voxlate.synthesis.calibration import Calibration, Header, Target
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.inputs import by_accepted_names
 from voxlate.synthesis.model import Model

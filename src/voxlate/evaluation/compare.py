@@ -19,7 +19,7 @@ from voxlate.evaluation.scoring.scored_images import check_unchanged
 from voxlate.evaluation.scoring.tables import Tables
 from voxlate.evaluation.scoring.verdict import SYNTHESIS
 from voxlate.evaluation.tables import comparison_tables
-from voxlate.training.recipe.provenance import provenance_of
+from voxlate.synthesis.provenance import provenance_of
 
 # Scores compare only if these entries agree.
 MUST_AGREE = ("unit", "range", "own_peak", "mask", "ssim_padding", "ssim_from")

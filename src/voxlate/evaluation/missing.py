@@ -25,6 +25,7 @@ from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.output_folder import place_from
 from voxlate.synthesis.progress import no_report
+from voxlate.synthesis.provenance import difference, provenance_of, source_paths
 from voxlate.synthesis.result import (
     Writer,
     check_folder,
@@ -34,7 +35,6 @@ from voxlate.synthesis.result import (
 )
 from voxlate.synthesis.scans import Scans, find_scans
 from voxlate.synthesis.selection import Selection
-from voxlate.training.recipe.provenance import difference, provenance_of, source_paths
 
 HowMany = Literal["one", "all"]
 METRICS = ("mae", "mae_rel", "psnr", "ssim_2d")  # of the summary; metrics.json has all

@@ -16,7 +16,6 @@ from voxlate.base.files import sha256_of, whole_folder, write_json
 from voxlate.base.optional import optional_package
 from voxlate.base.records import checksum, write_tensors
 from voxlate.checks.anatomy import Stated
-from voxlate.evaluation.intervals.calibration import Header
 from voxlate.exchange.graph import OPSET, Traced, write_graph
 from voxlate.exchange.model_file import (
     ARRAYS,
@@ -37,6 +36,7 @@ from voxlate.exchange.model_file import (
     read_model,
 )
 from voxlate.exchange.onnx_network import open_network, open_session
+from voxlate.synthesis.calibration import Header
 from voxlate.synthesis.model import Model
 from voxlate.training.recipe import Recipe
 from voxlate.training.run import software

@@ -9,16 +9,15 @@ from typing import Any
 
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.files import write_text
-from voxlate.evaluation.intervals.calibration import Calibration
 from voxlate.evaluation.intervals.summary import sentences
 from voxlate.evaluation.scoring.captions import training_note
 from voxlate.evaluation.scoring.documents import read_scores
-from voxlate.evaluation.scoring.intervals import describe_widening
 from voxlate.evaluation.scoring.metrics import METRIC_OF
 from voxlate.evaluation.scoring.verdict import SYNTHESIS, verdict_lines, verdicts
+from voxlate.synthesis.calibration import Calibration, describe_widening
 from voxlate.synthesis.inputs import scans_to_give
 from voxlate.synthesis.model import Model
-from voxlate.training.recipe.provenance import provenance_of
+from voxlate.synthesis.provenance import provenance_of
 from voxlate.training.run import NOTICE, Run, weights_of
 from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import folder_of

@@ -12,10 +12,10 @@ from pathlib import Path
 from voxlate.base.errors import BadInput
 from voxlate.base.files import whole_folder
 from voxlate.base.messages import Message, message
-from voxlate.evaluation.intervals.calibration import Calibration
 from voxlate.evaluation.intervals.calibration_file import read_calibration, write_calibration
 from voxlate.exchange.export import READ, export_model
 from voxlate.exchange.hub_card import Scores, write_card
+from voxlate.synthesis.calibration import Calibration
 from voxlate.synthesis.model import Model, load
 from voxlate.training.run import Run, weights_of
 from voxlate.training.weights import file_hash, read_header, read_weights, write_weights

@@ -20,12 +20,12 @@ from voxlate.base.records import Digest, FileName, Name, Record, Several, Text
 from voxlate.base.streams import SliceNoise
 from voxlate.checks.anatomy import Anatomy, Stated
 from voxlate.checks.out_of_distribution import ReferencePatches, reference_shapes
-from voxlate.evaluation.intervals.calibration import Header
 from voxlate.exchange.onnx_file import check_graph
 from voxlate.scans.cases.case import map_arrays
 from voxlate.scans.cases.layout import axis_of
 from voxlate.scans.images.intensity import Intensity
 from voxlate.scans.images.tiling import AnySlices
+from voxlate.synthesis.calibration import Header
 
 FORMAT = 1
 DESCRIPTION = "model.json"

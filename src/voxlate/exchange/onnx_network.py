@@ -14,9 +14,9 @@ from voxlate.base.arrays import Float32
 from voxlate.base.errors import BadInput
 from voxlate.base.streams import ArrayNoise
 from voxlate.exchange.model_file import TOLERANCE, Carried, Graph, feeds
+from voxlate.synthesis.patch import Patch
 from voxlate.synthesis.progress import Calls
 from voxlate.synthesis.sampling import NoiseOf
-from voxlate.training.batches.reading import Patch
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from voxlate.base.files import (
     write_json,
 )
 from voxlate.base.messages import Message, message
-from voxlate.evaluation.intervals.calibration import Calibration, Prediction
 from voxlate.exchange.model_file import Carried, read_model
 from voxlate.exchange.onnx_network import OnnxNetwork, open_network
 from voxlate.exchange.widths import ArrayWidths
@@ -31,6 +30,7 @@ from voxlate.scans.formats.nifti import description_of
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Scale
 from voxlate.synthesis.brightness import SynthesisedImage, in_physical_units, with_peak
+from voxlate.synthesis.calibration import Calibration, Prediction
 from voxlate.synthesis.empty import (
     empty_slices,
     find_empty_slices,

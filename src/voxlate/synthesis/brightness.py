@@ -8,12 +8,12 @@ import numpy as np
 
 from voxlate.base.messages import Message, message
 from voxlate.base.slabs import in_slabs, map_slabs
-from voxlate.evaluation.intervals.calibration import Prediction
 from voxlate.scans.images.curve import Curve
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import IntensityMap, Scale
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.statistics import intensity_statistics
+from voxlate.synthesis.calibration import Prediction
 
 if TYPE_CHECKING:
     from voxlate.training.recipe import Recipe

@@ -26,11 +26,11 @@ from voxlate.scans.images.face import may_show_face
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.output_folder import SHARED_SECONDS, OutputFolder, place_from
 from voxlate.synthesis.progress import no_report, warn_unless_note
+from voxlate.synthesis.provenance import provenance_of
 from voxlate.synthesis.result import Synthesised, check_folder, check_free, has_format, is_unchanged
 from voxlate.synthesis.scans import Scans, splits_of
 from voxlate.synthesis.selection import Selection
 from voxlate.training.model_transfer import SentModel
-from voxlate.training.recipe.provenance import provenance_of
 
 OTHER = "other"  # the split of a patient whose case has the name of a training case
 

@@ -22,13 +22,13 @@ from voxlate.base.errors import plural
 from voxlate.base.messages import Message, message
 from voxlate.base.slabs import by_plane, in_slabs, map_slabs, zeros
 from voxlate.checks.anatomy import Anatomy
-from voxlate.evaluation.intervals.calibration import Calibration
 from voxlate.scans.cases.case import PreparedCase
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Scale
 from voxlate.scans.images.mask import dilate, fill_holes, find_tissue
 from voxlate.synthesis.brightness import SynthesisedImage
+from voxlate.synthesis.calibration import Calibration
 from voxlate.synthesis.inputs import visible_sources
 from voxlate.synthesis.intervals import CaseIntervals, OutputGrid
 

@@ -10,13 +10,12 @@ from voxlate.base.arrays import Bool
 from voxlate.base.items import BACKGROUND
 from voxlate.base.messages import Message, message, worst_grade
 from voxlate.checks.out_of_distribution import Patches, Verdict, patches_of, verdict_on
-from voxlate.evaluation.intervals.calibration import Calibration, Prediction
-from voxlate.evaluation.intervals.regions import region_masks
-from voxlate.evaluation.scoring.intervals import describe_widening
 from voxlate.scans.cases.case import PreparedCase
 from voxlate.scans.images.grid import Grid, Volume, has_voxels_of, orient, return_to
 from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.regions import region_masks
 from voxlate.synthesis.brightness import SynthesisedImage
+from voxlate.synthesis.calibration import Calibration, Prediction, describe_widening
 from voxlate.synthesis.inputs import visible_sources
 from voxlate.training.starters.names import PREFIX
 

@@ -34,15 +34,14 @@ from voxlate.base.hub import address_of
 from voxlate.base.messages import Message, Say, message
 from voxlate.base.slabs import in_slabs
 from voxlate.checks.anatomy import FEWEST, Anatomy, read_anatomy
-from voxlate.evaluation.intervals.calibration import Calibration, Prediction
 from voxlate.evaluation.intervals.calibration_file import Answer, CalibrationPlace, find_calibration
-from voxlate.evaluation.scoring.units import state_units
 from voxlate.scans.cases.case import MASK, PreparedCase
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Scale
 from voxlate.science.diffusion.sample import SamplerSettings
 from voxlate.science.methods.method import Method
 from voxlate.synthesis.brightness import SynthesisedImage, in_physical_units, with_peak
+from voxlate.synthesis.calibration import Calibration, Prediction
 from voxlate.synthesis.contrast import check_stripped, find_contrast, read_contrasts
 from voxlate.synthesis.empty import (
     Empty,
@@ -79,6 +78,7 @@ from voxlate.synthesis.progress import (
     progress_function,
     warn_unless_note,
 )
+from voxlate.synthesis.provenance import TAUGHT, state_units
 from voxlate.synthesis.result import Synthesised
 from voxlate.training.network import networks_of
 from voxlate.training.precision import of_synthesis
@@ -91,7 +91,6 @@ from voxlate.training.recipe import (
     stage_recipe,
 )
 from voxlate.training.recipe.checks import HOW_TO_SAMPLE
-from voxlate.training.recipe.provenance import TAUGHT
 from voxlate.training.recipe.text import table
 from voxlate.training.recipe.training import Precision
 from voxlate.training.run import Run, software, weights_of

@@ -8,8 +8,8 @@ import numpy as np
 
 from voxlate.base.arrays import Bool, Float32
 from voxlate.base.slabs import in_slabs, zeros
-from voxlate.evaluation.intervals.calibration import Prediction
 from voxlate.scans.cases.layout import lay_out, reorder_axes
+from voxlate.synthesis.calibration import Prediction
 from voxlate.synthesis.inputs import CaseInputs
 from voxlate.synthesis.progress import PatchProgress, report_part
 from voxlate.synthesis.sampling import Networks, sample_targets

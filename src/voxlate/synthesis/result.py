@@ -33,7 +33,7 @@ from voxlate.scans.images.pictures import (
     square_pixels,
     with_lines,
 )
-from voxlate.training.recipe.provenance import provenance_of, read_provenance
+from voxlate.synthesis.provenance import provenance_of, read_provenance
 
 Writer = Callable[[Path], object]
 

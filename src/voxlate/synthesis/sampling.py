@@ -12,7 +12,6 @@ from voxlate.base.errors import BadInput
 from voxlate.base.items import BACKGROUND, stable_id
 from voxlate.base.slabs import map_slabs, release
 from voxlate.base.streams import Stream, Tile
-from voxlate.evaluation.intervals.calibration import Prediction
 from voxlate.scans.cases.case import PreparedCase, resize_case
 from voxlate.scans.images.tiling import (
     Blend,
@@ -25,9 +24,10 @@ from voxlate.scans.images.tiling import (
     whole_volume,
     zoom,
 )
+from voxlate.synthesis.calibration import Prediction
 from voxlate.synthesis.inputs import CaseInputs
+from voxlate.synthesis.patch import Patch
 from voxlate.synthesis.progress import Calls, PatchProgress, no_report
-from voxlate.training.batches.reading import Patch
 
 if TYPE_CHECKING:
     from voxlate.training.recipe import Recipe, Synthesis

@@ -9,11 +9,11 @@ import torch
 from voxlate.base.arrays import Float32
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.methods.method import Method, networks_in
+from voxlate.synthesis.patch import Patch
 from voxlate.synthesis.progress import Calls, count_calls
 from voxlate.synthesis.sampling import Networks, NoiseOf
 from voxlate.training.batches.batches import collate
 from voxlate.training.batches.patches import batch_of
-from voxlate.training.batches.reading import Patch
 from voxlate.training.precision import of_synthesis
 from voxlate.training.recipe import Recipe
 from voxlate.training.recipe.training import Precision

@@ -44,8 +44,8 @@ from voxlate.synthesis.inputs import as_volume
 from voxlate.synthesis.model import Model, Synthesised
 from voxlate.synthesis.model import load as load_model
 from voxlate.synthesis.options import SynthOptions
+from voxlate.synthesis.provenance import provenance_of
 from voxlate.synthesis.selection import Selection, select
-from voxlate.training.recipe.provenance import provenance_of
 
 __all__ = ["members_and_scans"]
 

@@ -23,9 +23,9 @@ from voxlate.checks.out_of_distribution import (
     reference_shapes,
 )
 from voxlate.checks.patch_features import number_of_features
-from voxlate.evaluation.intervals.calibration import BODY, Calibration, Header, Target
 from voxlate.evaluation.intervals.widths import SETTINGS, read_widths, widths_shapes
-from voxlate.evaluation.scoring.regions import regions_from
+from voxlate.scans.images.regions import BODY, regions_from
+from voxlate.synthesis.calibration import Calibration, Header, Target
 from voxlate.training.changes import first_change
 from voxlate.training.recipe import Recipe
 from voxlate.training.run import Run

@@ -25,9 +25,9 @@ from voxlate.evaluation.scoring.tables import score_tables
 from voxlate.evaluation.scoring.verdict import verdict_lines, verdicts
 from voxlate.evaluation.usability import usability
 from voxlate.scans.cohorts.pseudonyms import without_names
+from voxlate.synthesis.provenance import provenance_of, run_folders
 from voxlate.training.log_file import curves_of, read_verdicts
 from voxlate.training.recipe import text as recipe_text
-from voxlate.training.recipe.provenance import provenance_of, run_folders
 from voxlate.training.starter import run_folder
 from voxlate.training.starters.names import is_starter
 
