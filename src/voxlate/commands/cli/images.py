@@ -191,9 +191,9 @@ def export(
         written = export_model(path, to, model)
         loss = written.graph.largest_loss
         say(
-            f"{written.name} in {to}: at most {loss:.2g} network units from torch on its self-test."
+            f"{written.facts.title} in {to}: at most {loss:.2g} network units from torch on its self-test."
         )
-        scans = scans_to_give(written.recipe.data, written.recipe.task.completes)
+        scans = scans_to_give(written.facts.data, written.facts.completes)
         say(f"Next:  voxlate-run {to} {scans} --out OUT")
         return
     from voxlate.commands.api.images import export as run
