@@ -24,16 +24,16 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from voxlate import recipe as recipes
-from voxlate.batch import Batch
-from voxlate.diffusion.noise import Noise
-from voxlate.images.grid import Volume
-from voxlate.methods.method import Method
-from voxlate.recipe import Recipe
+from voxlate.base import machine
+from voxlate.base.files import write_json
+from voxlate.scans.images.grid import Volume
+from voxlate.science.batch import Batch
+from voxlate.science.diffusion.noise import Noise
+from voxlate.science.methods.method import Method
 from voxlate.synthesis.model import Model
-from voxlate.system import machine
-from voxlate.system.files import write_json
+from voxlate.training import recipe as recipes
 from voxlate.training.precision import with_precision
+from voxlate.training.recipe import Recipe
 
 XMODALITY = tuple(f"tof_to_cta_{name}" for name in ("unet", "adm", "uvit", "dit"))
 RECIPES = ("mr_to_ct_ddpm", "mrdpm", "cyclegan_tmax", *XMODALITY)

@@ -15,14 +15,14 @@ from rich.console import Console
 from rich.table import Table
 from scipy.integrate import solve_ivp
 
-from voxlate.batch import Batch
-from voxlate.batches.patches import read_patch
-from voxlate.diffusion.noise import Noise
-from voxlate.diffusion.ode import Slope, rk45, velocity
-from voxlate.methods.diffusion import Diffusion
+from voxlate.base.files import write_json
+from voxlate.science.batch import Batch
+from voxlate.science.diffusion.noise import Noise
+from voxlate.science.diffusion.ode import Slope, rk45, velocity
+from voxlate.science.methods.diffusion import Diffusion
 from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.scans import find_scans
-from voxlate.system.files import write_json
+from voxlate.training.batches.patches import read_patch
 
 
 def slices(model: Model, cohort: Path, split: str | None, count: int) -> list[Batch]:

@@ -19,14 +19,14 @@ from rich.console import Console
 from rich.table import Table
 
 from spectrum import power_db
-from voxlate.api.progress import progress_on
-from voxlate.cohorts.find import find_cohort
-from voxlate.scoring.evaluate import evaluate
+from voxlate.base.files import read_json, whole_file, write_json
+from voxlate.commands.api.progress import progress_on
+from voxlate.evaluation.scoring.evaluate import evaluate
+from voxlate.scans.cohorts.find import find_cohort
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.scans import find_scans
 from voxlate.synthesis.selection import Selection
-from voxlate.system.files import read_json, whole_file, write_json
 
 matplotlib.use("svg")
 from matplotlib import pyplot

@@ -21,17 +21,17 @@ import torch
 from rich.console import Console
 
 from voxlate import phantom, synthesise
-from voxlate.batch import Batch
-from voxlate.diffusion.noise import Noise
-from voxlate.recipe import from_dict
+from voxlate.base import machine
+from voxlate.base.files import write_json
+from voxlate.science.batch import Batch
+from voxlate.science.diffusion.noise import Noise
 from voxlate.synthesis import inputs, result, selection
 from voxlate.synthesis import model as model_of_case
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import Scans
 from voxlate.synthesis.selection import Selection
-from voxlate.system import machine
-from voxlate.system.files import write_json
+from voxlate.training.recipe import from_dict
 
 RECIPE = {
     "title": "benchmark",

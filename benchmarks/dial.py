@@ -20,13 +20,13 @@ from rich.table import Table
 
 import voxlate
 from bench_samplers import measure
-from voxlate.cases.prepared import open_cohort
-from voxlate.planning import rules
-from voxlate.planning.plan import plan_training
-from voxlate.planning.probe import Limits, Probe, free_memory
-from voxlate.recipe import values_of
+from voxlate.base.files import read_json, write_json, write_text
+from voxlate.scans.cases.prepared import open_cohort
 from voxlate.synthesis.model import load
-from voxlate.system.files import read_json, write_json, write_text
+from voxlate.training.planning import rules
+from voxlate.training.planning.plan import plan_training
+from voxlate.training.planning.probe import Limits, Probe, free_memory
+from voxlate.training.recipe import values_of
 
 STEPS = (1, 2, 4, 8)
 SHARPNESS = (0.25, 0.5, 0.75)  # of the sample in one step

@@ -21,13 +21,13 @@ from scipy.special import pbdv
 from scipy.stats import spearmanr
 
 import voxlate
-from voxlate.consumers.beams import before_grid, frame_of, read_beam, walk
-from voxlate.consumers.errors import range_errors
-from voxlate.consumers.tissues import default_table
-from voxlate.formats.io import read_volume
-from voxlate.images.filters import ndimage
-from voxlate.images.grid import Grid, Volume, canonical
-from voxlate.images.mask import foreground
+from voxlate.clinic.consumers.beams import before_grid, frame_of, read_beam, walk
+from voxlate.clinic.consumers.errors import range_errors
+from voxlate.clinic.consumers.tissues import default_table
+from voxlate.scans.formats.io import read_volume
+from voxlate.scans.images.filters import ndimage
+from voxlate.scans.images.grid import Grid, Volume, canonical
+from voxlate.scans.images.mask import foreground
 
 P, ALPHA = 1.77, 0.0022  # of the range in cm, ALPHA E^P in MeV
 SPREAD, TAIL = 0.01, 0.1  # of the beam's energy; share of fluence with less

@@ -20,35 +20,35 @@ import numpy as np
 import torch
 
 from starter_pack import with_intervals
-from voxlate.cases.case import PreparedCase
-from voxlate.cases.drawn import Drawn
-from voxlate.cases.prepared import open_cohort
-from voxlate.cohorts.find import find_cohort
-from voxlate.formats.io import write_volume
-from voxlate.images.grid import Volume, same_grid
-from voxlate.images.mask import foreground
-from voxlate.images.slice_profile import margin, through_plane
-from voxlate.items import stable_id
-from voxlate.recipe import Recipe
-from voxlate.recipe.provenance import Widening, provenance_of
-from voxlate.scoring.intervals import describe_widening
-from voxlate.scoring.regions import read_canonical
-from voxlate.scoring.units import BRAIN_HU, TOP, shows_a_window
-from voxlate.starters.card import Card, Intervals
-from voxlate.synthesis.calibrate import calibrate
+from voxlate.anatomy.drawn import Drawn
+from voxlate.base.errors import BadInput, plural
+from voxlate.base.files import HIGH, LOW
+from voxlate.base.items import stable_id
+from voxlate.checks.conformal import by_patient, least_scale, shares_outside
+from voxlate.evaluation.calibrate import calibrate
+from voxlate.evaluation.intervals.calibration import Array, needed_scale, widen
+from voxlate.evaluation.intervals.calibration_file import read_calibration, write_calibration
+from voxlate.evaluation.scoring.intervals import describe_widening
+from voxlate.evaluation.scoring.regions import read_canonical
+from voxlate.evaluation.scoring.units import BRAIN_HU, TOP, shows_a_window
+from voxlate.scans.cases.case import PreparedCase
+from voxlate.scans.cases.prepared import open_cohort
+from voxlate.scans.cohorts.find import find_cohort
+from voxlate.scans.formats.io import write_volume
+from voxlate.scans.images.grid import Volume, same_grid
+from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.slice_profile import margin, through_plane
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.inputs import sees_single_slices
 from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.scans import by_accepted_names, find_scans
 from voxlate.synthesis.selection import Selection
-from voxlate.system.errors import BadInput, plural
-from voxlate.system.files import HIGH, LOW
+from voxlate.training.recipe import Recipe
+from voxlate.training.recipe.provenance import Widening, provenance_of
 from voxlate.training.run import Run
 from voxlate.training.starter import copy_model
+from voxlate.training.starters.card import Card, Intervals
 from voxlate.training.weights import file_hash
-from voxlate.trust.calibration import Array, needed_scale, widen
-from voxlate.trust.calibration_file import read_calibration, write_calibration
-from voxlate.trust.conformal import by_patient, least_scale, shares_outside
 
 # Each head is drawn in these numbers of contrasts, of which one has every second slice, and so on: real scans have
 # slices of 1 to 8 mm, and features of a voxel compare neighbouring slices.

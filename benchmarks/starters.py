@@ -1,6 +1,6 @@
 """Makes the starters that come with the package: `make starters` (hours; resumable).
 
-Of each starter: synthetic heads are written, prepared, trained on, and the run is packed into src/voxlate/starters;
+Of each starter: synthetic heads are written, prepared, trained on, and the run is packed into src/voxlate/training/starters;
 then its intervals are fitted on other synthetic heads and widened on real ones (starter_intervals.py), real scans are
 synthesised and scored, and the numbers are written into the card. What is done is skipped, so the same command goes on
 after a stop.
@@ -24,19 +24,19 @@ import torch
 
 from starter_intervals import add_intervals, layout
 from starter_pack import pack, with_measured
-from voxlate.cases.prepare import prepare
-from voxlate.phantoms import write_cohort
-from voxlate.phantoms.head import FIELD_MM
-from voxlate.recipe import Recipe, head_of, read
-from voxlate.scoring.evaluate import evaluate
-from voxlate.starters.card import Card, Measured, read_card
-from voxlate.starters.names import CARD, FOLDER
+from voxlate.anatomy.cohort import write_cohort
+from voxlate.anatomy.head import FIELD_MM
+from voxlate.base.files import write_text
+from voxlate.checks.prepare import prepare
+from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import load
 from voxlate.synthesis.scans import find_scans
 from voxlate.synthesis.selection import Selection
-from voxlate.system.files import write_text
+from voxlate.training.recipe import Recipe, head_of, read
 from voxlate.training.starter import check_starter
+from voxlate.training.starters.card import Card, Measured, read_card
+from voxlate.training.starters.names import CARD, FOLDER
 from voxlate.training.train import Beginning, train
 from voxlate.training.weights import file_hash, is_finished
 

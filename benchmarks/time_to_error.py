@@ -18,13 +18,13 @@ from rich.table import Table
 import voxlate
 from bench_samplers import measure
 from dial import arguments
-from voxlate.cases.prepared import open_cohort
-from voxlate.planning import rules
-from voxlate.planning.plan import plan_training
-from voxlate.planning.probe import Limits, Probe, free_memory
-from voxlate.recipe import from_dict
+from voxlate.base.files import read_json, write_json, write_text
+from voxlate.scans.cases.prepared import open_cohort
 from voxlate.synthesis.model import load
-from voxlate.system.files import read_json, write_json, write_text
+from voxlate.training.planning import rules
+from voxlate.training.planning.plan import plan_training
+from voxlate.training.planning.probe import Limits, Probe, free_memory
+from voxlate.training.recipe import from_dict
 
 OURS = "train auto"
 OPTIMISER = {"kind": "adamw", "lr": 1e-3, "warm_up": 100, "hold": 0.2}  # of the peers

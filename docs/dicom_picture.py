@@ -11,9 +11,9 @@ import pydicom
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 import voxlate
-from voxlate.formats.io import read_volume
-from voxlate.images.grid import LPS_TO_RAS, Volume, canonical
-from voxlate.images.pictures import (
+from voxlate.scans.formats.io import read_volume
+from voxlate.scans.images.grid import LPS_TO_RAS, Volume, canonical
+from voxlate.scans.images.pictures import (
     Plane,
     pixel_mm,
     plane_of,

@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
-from voxlate import cli
+from voxlate.commands import cli
 
 RECIPE = """
 title = "tiny"

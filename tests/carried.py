@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from voxlate.images.grid import Volume
-from voxlate.recipe import from_dict
+from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.model import Model
+from voxlate.training.recipe import from_dict
 
 NET = {
     "kind": "unet",

@@ -21,7 +21,7 @@ SCRIPT = """
 import multiprocessing, os, signal, sys
 
 import voxlate
-from voxlate import cli
+from voxlate.commands import cli
 
 
 def run(*line):

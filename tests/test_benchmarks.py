@@ -11,8 +11,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from voxlate.phantoms import write_cohort
-from voxlate.starters import names
+from voxlate.anatomy.cohort import write_cohort
+from voxlate.training.starters import names
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from rows import every_row
-from voxlate.cohorts.find import find_cohort
-from voxlate.formats.io import read_volume, write_volume
-from voxlate.images.challenges import brasyn, synthrad2023, synthrad2025
-from voxlate.images.grid import Volume, directions
-from voxlate.scoring.evaluate import evaluate
-from voxlate.system.errors import BadInput
+from voxlate.base.errors import BadInput
+from voxlate.evaluation.challenges import brasyn, synthrad2023, synthrad2025
+from voxlate.evaluation.scoring.evaluate import evaluate
+from voxlate.scans.cohorts.find import find_cohort
+from voxlate.scans.formats.io import read_volume, write_volume
+from voxlate.scans.images.grid import Volume, directions
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = """

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from voxlate.recipe import Recipe
-from voxlate.scoring.metrics import METRICS
-from voxlate.system.config import key_types, members
+from voxlate.base.config import key_types, members
+from voxlate.evaluation.scoring.metrics import METRICS
+from voxlate.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from voxlate.cases.prepared import open_cohort
-from voxlate.comparing.compare import compare
-from voxlate.formats.io import read_volume
-from voxlate.images.mask import foreground
+from voxlate.base.files import read_json
+from voxlate.evaluation.compare import compare
+from voxlate.scans.cases.prepared import open_cohort
+from voxlate.scans.formats.io import read_volume
+from voxlate.scans.images.mask import foreground
 from voxlate.synthesis.model import load
-from voxlate.system.files import read_json
 
 OLD = ("version_0_6_0", "before_renames")
 RUNS = [("version_0_6_0", "diffusion"), ("version_0_6_0", "gan")]

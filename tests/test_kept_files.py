@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 
-from voxlate.carry.run import load as load_carried
+from voxlate.exchange.run import load as load_carried
 from voxlate.synthesis.model import load
 
 ROOT = Path(__file__).parents[1]

@@ -9,16 +9,16 @@ import torch
 from safetensors.torch import load_file
 
 from trainings import same_weights
-from voxlate import recipe as recipes
-from voxlate.batches.batches import Batches, validation_batches
-from voxlate.cases.prepared import open_cohort
-from voxlate.diffusion.noise import Noise
-from voxlate.formats.io import read_volume
-from voxlate.methods.stage_tasks import LatentTask
-from voxlate.nets.interface import Channels
+from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json
+from voxlate.scans.cases.prepared import open_cohort
+from voxlate.scans.formats.io import read_volume
+from voxlate.science.diffusion.noise import Noise
+from voxlate.science.methods.stage_tasks import LatentTask
+from voxlate.science.nets.interface import Channels
 from voxlate.synthesis.model import load
-from voxlate.system.errors import BadInput
-from voxlate.system.files import read_json
+from voxlate.training import recipe as recipes
+from voxlate.training.batches.batches import Batches, validation_batches
 from voxlate.training.weights import read_header, save_weights
 
 DATA = 'data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }'

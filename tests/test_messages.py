@@ -7,9 +7,9 @@ import re
 import pytest
 
 from sources import ROOT, files, nodes
-from voxlate.cli.messages import MOST, keep_messages, shorten
-from voxlate.system.codes import GRADES, codes
-from voxlate.system.messages import FILE, Message, message, read_messages, summarise, worst_grade
+from voxlate.base.codes import GRADES, codes
+from voxlate.base.messages import FILE, Message, message, read_messages, summarise, worst_grade
+from voxlate.commands.cli.messages import MOST, keep_messages, shorten
 
 DYNAMIC = "truth-"  # codes that are put together from the kind of a fault
 

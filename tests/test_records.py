@@ -13,14 +13,14 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from rows import every_row
-from voxlate.cases.naive import Baselines
-from voxlate.images.ranges import Range
-from voxlate.recipe.provenance import read_provenance, read_run
-from voxlate.scoring.documents import read_scores
-from voxlate.system.errors import BadInput
-from voxlate.system.records import Number, Record, Shape, checksum, write_tensors
+from voxlate.base.errors import BadInput
+from voxlate.base.records import Number, Record, Shape, checksum, write_tensors
+from voxlate.evaluation.scoring.documents import read_scores
+from voxlate.scans.images.ranges import Range
 from voxlate.training.continuing import train_further
 from voxlate.training.log_file import lines_of
+from voxlate.training.naive import Baselines
+from voxlate.training.recipe.provenance import read_provenance, read_run
 from voxlate.training.state_file import check_outline
 
 RECORD = Record("file", "a table", "Make it again.")

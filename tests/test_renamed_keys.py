@@ -6,10 +6,10 @@ import warnings
 
 import pytest
 
-from voxlate import recipe
-from voxlate.recipe import renamed
-from voxlate.system.errors import BadInput
-from voxlate.system.files import read_json, write_json
+from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json, write_json
+from voxlate.training import recipe
+from voxlate.training.recipe import renamed
 from voxlate.training.run import Run
 from voxlate.training.train import train
 from voxlate.training.weights import load_method, read_header, reuse_weights, save_weights

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 import voxlate
-from voxlate.formats.io import read_volume, write_volume
-from voxlate.images.grid import same_grid
+from voxlate.base.errors import BadInput
+from voxlate.scans.formats.io import read_volume, write_volume
+from voxlate.scans.images.grid import same_grid
 from voxlate.synthesis.model import Model
-from voxlate.system.errors import BadInput
 
 AIR_HU = -1024.0
 SUFFIXES = (".mha", ".nii.gz")

@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from voxlate.carry.run import CarriedModel, Result, load
-from voxlate.formats.io import read_volume, write_volume
-from voxlate.images.grid import Volume
-from voxlate.images.shown import top_of, window_of
-from voxlate.system.errors import BadInput
-from voxlate.system.files import HIGH, LOW, SYNTHETIC
+from voxlate.base.errors import BadInput
+from voxlate.base.files import HIGH, LOW, SYNTHETIC
+from voxlate.exchange.run import CarriedModel, Result, load
+from voxlate.scans.formats.io import read_volume, write_volume
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.shown import top_of, window_of
 
 MODEL, SCANS, OUT, VIEWS = (Path(f"/{name}") for name in ("model", "scans", "out", "views"))
 Report = Callable[[int, int], None]

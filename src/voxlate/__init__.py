@@ -2,7 +2,7 @@
 
 import os
 
-from voxlate.system.lazy import names_of_stub
+from voxlate.base.lazy import names_of_stub
 
 # torch reads this once, when it is imported
 os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")

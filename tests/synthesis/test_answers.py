@@ -5,10 +5,10 @@ import pytest
 
 import voxlate as package
 from scans import t1_of
-from voxlate.formats.io import read_volume
+from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json
+from voxlate.scans.formats.io import read_volume
 from voxlate.synthesis.model import load
-from voxlate.system.errors import BadInput
-from voxlate.system.files import read_json
 from voxlate.training.run import Run
 from voxlate.training.weights import file_hash
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from rows import every_row
-from voxlate.delivery.bids_names import case_entities, entities_of, image_name
-from voxlate.system.errors import BadInput
+from voxlate.base.errors import BadInput
+from voxlate.clinic.bids_names import case_entities, entities_of, image_name
 
 DERIVED = Path("derivatives", "voxlate")
 

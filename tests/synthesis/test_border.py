@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from rows import every_row
-from voxlate import recipe
-from voxlate.batches.batches import read_batch
-from voxlate.cases.prepared import open_cohort
-from voxlate.diffusion.noise import Noise
-from voxlate.formats.io import read_volume
-from voxlate.images.grid import canonical
-from voxlate.nets.blocks import BlockOptions, SliceConv, VolumeConv
+from voxlate.scans.cases.prepared import open_cohort
+from voxlate.scans.formats.io import read_volume
+from voxlate.scans.images.grid import canonical
+from voxlate.science.diffusion.noise import Noise
+from voxlate.science.nets.blocks import BlockOptions, SliceConv, VolumeConv
 from voxlate.synthesis.model import load
 from voxlate.synthesis.progress import no_report
+from voxlate.training import recipe
+from voxlate.training.batches.batches import read_batch
 from voxlate.training.train import train
 
 PLACE = 3  # the slice that is compared

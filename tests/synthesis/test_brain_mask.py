@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 
 from rows import every_row
-from voxlate import recipe as recipes
-from voxlate.cases.prepare import prepare
-from voxlate.cases.prepared import open_cohort
-from voxlate.formats.io import content_hash, read_volume
-from voxlate.images.mask import brain, clearest
-from voxlate.phantoms import write_cohort
-from voxlate.phantoms.tissue import Label
-from voxlate.scoring.evaluate import evaluate
+from voxlate.anatomy.cohort import write_cohort
+from voxlate.anatomy.tissue import Label
+from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json
+from voxlate.checks.prepare import prepare
+from voxlate.evaluation.scoring.evaluate import evaluate
+from voxlate.scans.cases.prepared import open_cohort
+from voxlate.scans.formats.io import content_hash, read_volume
+from voxlate.scans.images.mask import brain, clearest
 from voxlate.synthesis.model import load
-from voxlate.system.errors import BadInput
-from voxlate.system.files import read_json
+from voxlate.training import recipe as recipes
 from voxlate.training.train import train
 
 SIZE = (48, 52, 20)

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from scans import change_scan, hold_out_the_last
-from voxlate import recipe as recipes
-from voxlate.batches.patches import read_patch
-from voxlate.cases.prepare import prepare
-from voxlate.cases.prepared import open_cohort
-from voxlate.cohorts.find import find_cohort
+from voxlate.base.errors import BadInput
+from voxlate.checks.prepare import prepare
+from voxlate.scans.cases.prepared import open_cohort
+from voxlate.scans.cohorts.find import find_cohort
 from voxlate.synthesis.model import load
-from voxlate.system.errors import BadInput
+from voxlate.training import recipe as recipes
+from voxlate.training.batches.patches import read_patch
 
 THREE = """
 title = "tiny completion of three"

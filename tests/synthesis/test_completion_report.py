@@ -6,9 +6,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from voxlate.reports.pictures import read_case
-from voxlate.scoring.tables import score_tables
-from voxlate.system.files import read_json, write_json
+from voxlate.base.files import read_json, write_json
+from voxlate.evaluation.reports.pictures import read_case
+from voxlate.evaluation.scoring.tables import score_tables
 
 
 @pytest.fixture

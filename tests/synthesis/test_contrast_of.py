@@ -9,16 +9,16 @@ import pytest
 import voxlate as package
 from brains import brain, tissues
 from rows import every_row
-from voxlate.formats.io import content_hash, read_volume, write_volume
-from voxlate.images.tissue_levels import find_levels
+from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json
+from voxlate.evaluation.calibrate import calibrate
+from voxlate.evaluation.intervals.calibration import Prediction
+from voxlate.scans.formats.io import content_hash, read_volume, write_volume
+from voxlate.scans.images.tissue_levels import find_levels
 from voxlate.synthesis import model as synthesis
-from voxlate.synthesis.calibrate import calibrate
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.progress import no_report
-from voxlate.system.errors import BadInput
-from voxlate.system.files import read_json
 from voxlate.training.run import Run
-from voxlate.trust.calibration import Prediction
 
 T1 = (150, 550, 700)  # fluid, grey, white
 MADE = (900, 600, 450)  # in the synthesised T2
@@ -303,7 +303,7 @@ train = { steps = 1, batch = 2, validate_every = 0 }
 
 
 def test_a_model_with_the_contrast_of_a_site_cannot_run_without_torch(run, site, tmp_path):
-    from voxlate.carry.export import export_model
+    from voxlate.exchange.export import export_model
 
     pytest.importorskip("onnx")
     with pytest.raises(BadInput, match="expected a model without levels of a site's scans"):

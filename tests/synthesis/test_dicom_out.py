@@ -9,17 +9,17 @@ import pytest
 
 import voxlate as package
 from dciodvfy import errors_in, needs_dciodvfy
-from voxlate.cohorts.deidentify import deidentify_folder
-from voxlate.cohorts.pseudonyms import Pseudonyms
-from voxlate.delivery.archive import Fetched, store_answers, write_objects_of
-from voxlate.delivery.dicom_out import export_dicom
-from voxlate.formats.dicom_images import write_derived, write_enhanced
-from voxlate.formats.io import read_volume, write_volume
-from voxlate.images.grid import LPS_TO_RAS, Volume
-from voxlate.pacs.address import StudyAddress
-from voxlate.pacs.web import WebArchive
+from voxlate.base.errors import BadInput
+from voxlate.clinic.address import StudyAddress
+from voxlate.clinic.archive import Fetched, store_answers, write_objects_of
+from voxlate.clinic.deidentify import deidentify_folder
+from voxlate.clinic.dicom_images import write_derived, write_enhanced
+from voxlate.clinic.dicom_out import export_dicom
+from voxlate.clinic.web import WebArchive
+from voxlate.scans.cohorts.pseudonyms import Pseudonyms
+from voxlate.scans.formats.io import read_volume, write_volume
+from voxlate.scans.images.grid import LPS_TO_RAS, Volume
 from voxlate.synthesis.result import Synthesised
-from voxlate.system.errors import BadInput
 
 pydicom = pytest.importorskip("pydicom")
 from dicom_slices import image, save  # noqa: E402 - needs pydicom

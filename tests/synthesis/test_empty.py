@@ -10,9 +10,11 @@ from safetensors.numpy import load_file
 from scipy.ndimage import maximum_filter
 
 from rows import every_row
-from voxlate.formats.io import read_volume
-from voxlate.images.grid import Grid, Volume, canonical, directions
-from voxlate.images.intensity import Scale
+from voxlate.base.files import read_json
+from voxlate.evaluation.intervals.calibration import widen
+from voxlate.scans.formats.io import read_volume
+from voxlate.scans.images.grid import Grid, Volume, canonical, directions
+from voxlate.scans.images.intensity import Scale
 from voxlate.synthesis.empty import (
     background_of,
     empty_slices,
@@ -23,8 +25,6 @@ from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.intervals import OutputGrid
 from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.progress import no_report
-from voxlate.system.files import read_json
-from voxlate.trust.calibration import widen
 
 ABOVE = 4  # slices of air that are put above a head
 

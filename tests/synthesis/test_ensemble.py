@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from scans import t1_of
-from voxlate import recipe
-from voxlate.formats.io import read_volume
-from voxlate.images.grid import Volume
-from voxlate.images.intensity import Percentile
+from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json
+from voxlate.scans.formats.io import read_volume
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.intensity import Percentile
 from voxlate.synthesis.ensemble import Ensemble, _Pool
 from voxlate.synthesis.model import Synthesised, load
-from voxlate.system.errors import BadInput
-from voxlate.system.files import read_json
+from voxlate.training import recipe
 from voxlate.training.run import Run
 from voxlate.training.train import train
 from voxlate.training.weights import file_hash, load_method, save_weights

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from voxlate.images import mask
-from voxlate.recipe import from_dict
+from voxlate.base import slabs
+from voxlate.base.errors import BadInput
+from voxlate.base.slabs import scratch_in
+from voxlate.scans.images import mask
 from voxlate.synthesis import memory
 from voxlate.synthesis.memory import check_memory
 from voxlate.synthesis.model import Model
-from voxlate.system import slabs
-from voxlate.system.errors import BadInput
-from voxlate.system.slabs import scratch_in
+from voxlate.training.recipe import from_dict
 
 SHAPE = (80, 90, 64)  # x, y, z
 VOXELS = 80 * 90 * 64

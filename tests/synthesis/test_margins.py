@@ -11,15 +11,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rows import every_row
-from voxlate.diffusion.noise import Noise
-from voxlate.images.grid import Volume
-from voxlate.images.tiling import Whole, fit_to_mask
-from voxlate.nets.bran import Bran
-from voxlate.nets.interface import Channels
-from voxlate.recipe import from_dict, stage_recipe
-from voxlate.synthesis import inputs, network
+from voxlate.base.errors import BadInput
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.tiling import Whole, fit_to_mask
+from voxlate.science.diffusion.noise import Noise
+from voxlate.science.nets.bran import Bran
+from voxlate.science.nets.interface import Channels
+from voxlate.synthesis import inputs
 from voxlate.synthesis.model import Model
-from voxlate.system.errors import BadInput
+from voxlate.training import network
+from voxlate.training.recipe import from_dict, stage_recipe
 
 INSIDE = {"inside": True, "strip": True}
 RECIPE = {
@@ -183,7 +184,7 @@ def test_slices_without_mask_are_not_drawn_and_are_the_lowest_value() -> None:
 
 def test_an_empty_mask_gives_the_lowest_value_everywhere(monkeypatch) -> None:
     monkeypatch.setattr(
-        "voxlate.cases.case.foreground", lambda volume: np.zeros(volume.data.shape[1:], bool)
+        "voxlate.scans.cases.case.foreground", lambda volume: np.zeros(volume.data.shape[1:], bool)
     )
     for crop in (None, 4):
         result = made(head(64), model(slices={"kind": "whole", "crop": crop}))

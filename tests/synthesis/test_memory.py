@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from voxlate.system import machine
-from voxlate.images.grid import Volume
-from voxlate.recipe import from_dict
+from voxlate.base import machine
+from voxlate.scans.images.grid import Volume
+from voxlate.training.recipe import from_dict
 from voxlate.synthesis.model import Model
 
 

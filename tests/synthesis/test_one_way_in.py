@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from voxlate.batch import Batch
-from voxlate.batches.batches import Batches, batches_of
-from voxlate.cases.prepare import prepare
-from voxlate.cases.prepared import open_cohort
-from voxlate.cohorts.find import find_cohort
-from voxlate.formats.io import read_volume, write_volume
-from voxlate.images.grid import Volume
-from voxlate.images.intensity import IntensityMap, Scale
-from voxlate.images.statistics import Statistics
-from voxlate.phantoms import write_cohort
-from voxlate.recipe import from_dict
+from voxlate.anatomy.cohort import write_cohort
+from voxlate.base.config import settings
+from voxlate.checks.prepare import prepare
+from voxlate.scans.cases.prepared import open_cohort
+from voxlate.scans.cohorts.find import find_cohort
+from voxlate.scans.formats.io import read_volume, write_volume
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.intensity import IntensityMap, Scale
+from voxlate.scans.images.statistics import Statistics
+from voxlate.science.batch import Batch
 from voxlate.synthesis.model import Model, Synthesised
-from voxlate.system.config import settings
+from voxlate.training.batches.batches import Batches, batches_of
+from voxlate.training.recipe import from_dict
 from voxlate.training.weights import make_header
 
 SIZE = (32, 36, 12)  # x, y, z

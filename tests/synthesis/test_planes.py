@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from rows import every_row
-from voxlate.batches.batches import Planes, training_batches
-from voxlate.batches.patches import DataSettings
-from voxlate.cases.layout import lay_out
-from voxlate.cases.prepare import prepare
-from voxlate.cases.prepared import Cohort
-from voxlate.images.grid import Volume
-from voxlate.recipe import Recipe, from_dict
+from voxlate.base.errors import BadInput
+from voxlate.checks.prepare import prepare
+from voxlate.scans.cases.layout import lay_out
+from voxlate.scans.cases.prepared import Cohort
+from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.model import Model
-from voxlate.system.errors import BadInput
+from voxlate.training.batches.batches import Planes, training_batches
+from voxlate.training.batches.patches import DataSettings
+from voxlate.training.recipe import Recipe, from_dict
 
 SHAPE = (5, 9, 7)  # from below to above, from back to front, from left to right
 PLANES = ("SAR", "ASR", "RSA")

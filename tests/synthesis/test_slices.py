@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from rows import every_row
-from voxlate.diffusion.noise import Noise
-from voxlate.images.grid import Volume
-from voxlate.images.tiling import Tiled, Whole, range_of_varied_slices, resize_slices, zoom
-from voxlate.items import stable_id
-from voxlate.recipe import from_dict
+from voxlate.base.errors import BadInput
+from voxlate.base.items import stable_id
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.tiling import Tiled, Whole, range_of_varied_slices, resize_slices, zoom
+from voxlate.science.diffusion.noise import Noise
 from voxlate.synthesis.inputs import _voxels_key
 from voxlate.synthesis.model import Model
-from voxlate.system.errors import BadInput
+from voxlate.training.recipe import from_dict
 
 RECIPE = {
     "title": "stand-in",

@@ -13,10 +13,10 @@ from PIL import Image
 import voxlate as package
 from rows import every_row
 from scans import change_scan, t1_of
-from voxlate.formats.io import read_volume
+from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json, write_json
+from voxlate.scans.formats.io import read_volume
 from voxlate.synthesis.model import load
-from voxlate.system.errors import BadInput
-from voxlate.system.files import read_json, write_json
 from voxlate.training.run import Run
 from voxlate.training.weights import load_method, save_weights
 
@@ -76,7 +76,7 @@ def test_the_mean_and_spread_are_those_of_the_samples(diffusion, cohort):
 
 def _samples(model, cohort, count):
     """Each sample by itself: the sample's number is part of its noise stream's key."""
-    from voxlate.synthesis import network
+    from voxlate.training import network
 
     real = network.Noise
     for number in range(count):

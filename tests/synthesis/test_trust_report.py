@@ -1,6 +1,6 @@
 """The sentences of the summary of trust, by the provenance of a case."""
 
-from voxlate.delivery.trust_report import COVERAGE, ERROR, MODEL, NOTICE, WARNING, trust_summary
+from voxlate.clinic.trust_report import COVERAGE, ERROR, MODEL, NOTICE, WARNING, trust_summary
 
 CALIBRATED = {
     "voxlate": "0.7.0",

@@ -7,11 +7,11 @@ import torch
 
 from rows import every_row
 from trainings import same_weights, stop_at
-from voxlate import recipe
-from voxlate.methods.cycle import Cycle
-from voxlate.methods.opponent import Opponent
-from voxlate.methods.regression import Regression
-from voxlate.system.errors import Stopped
+from voxlate.base.errors import Stopped
+from voxlate.science.methods.cycle import Cycle
+from voxlate.science.methods.opponent import Opponent
+from voxlate.science.methods.regression import Regression
+from voxlate.training import recipe
 from voxlate.training import stage as loop
 from voxlate.training.job import Job
 from voxlate.training.run import Run

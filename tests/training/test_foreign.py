@@ -16,14 +16,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rows import every_row
-from voxlate import recipe as recipes
-from voxlate.diffusion.schedules import CosineBetas, LinearBetas
-from voxlate.nets.interface import NetworkInput
+from voxlate.base.errors import BadInput
+from voxlate.exchange.foreign import Stated
+from voxlate.exchange.foreign_formats import READERS, import_model
+from voxlate.exchange.pretrained import net_changes, unfit
+from voxlate.science.diffusion.schedules import CosineBetas, LinearBetas
+from voxlate.science.nets.interface import NetworkInput
 from voxlate.synthesis.model import load
-from voxlate.system.errors import BadInput
-from voxlate.training.foreign import Stated
-from voxlate.training.foreign_formats import READERS, import_model
-from voxlate.training.pretrained import net_changes, unfit
+from voxlate.training import recipe as recipes
 from voxlate.training.run import Run
 
 MOST = 1e-4
@@ -553,7 +553,7 @@ def test_an_imported_model_is_exported_and_runs_without_its_package(
     tmp_path, cohort, voxlate, source
 ):
     pytest.importorskip("onnxruntime")
-    from voxlate.carry.run import load as load_carried
+    from voxlate.exchange.run import load as load_carried
 
     if source == "nnunet":
         place, told = nnunet(tmp_path, "ResidualEncoderUNet", 2)[0], stated(tmp_path, RANGES)

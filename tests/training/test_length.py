@@ -5,10 +5,10 @@ import math
 import pytest
 
 from trainings import log_lines, same_weights
-from voxlate import recipe
-from voxlate.recipe.training import VALIDATION_SHARE
+from voxlate.base.errors import BadInput
 from voxlate.synthesis.progress import count_calls
-from voxlate.system.errors import BadInput
+from voxlate.training import recipe
+from voxlate.training.recipe.training import VALIDATION_SHARE
 from voxlate.training.train import train
 
 

@@ -13,10 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rows import every_row
-from voxlate import recipe
-from voxlate.nets.interface import Channels
-from voxlate.system.errors import BadInput
-from voxlate.training.pretrained import (
+from voxlate.base.errors import BadInput
+from voxlate.exchange.pretrained import (
     LEVELS,
     Source,
     import_autoencoder,
@@ -24,6 +22,8 @@ from voxlate.training.pretrained import (
     read_autoencoder,
     unfit,
 )
+from voxlate.science.nets.interface import Channels
+from voxlate.training import recipe
 from voxlate.training.run import Run
 from voxlate.training.weights import read_header
 

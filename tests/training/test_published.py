@@ -12,15 +12,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rows import every_row
-from voxlate.images.grid import Volume
-from voxlate.nets.interface import Channels, NetworkInput
-from voxlate.nets.xmodality.adm import ADM
-from voxlate.nets.xmodality.dit import DiT
-from voxlate.nets.xmodality.unet import PlainUNet
-from voxlate.nets.xmodality.uvit import UViT
+from voxlate.base.errors import BadInput
+from voxlate.exchange.published import detect, import_run, layout, read_weights
+from voxlate.scans.images.grid import Volume
+from voxlate.science.nets.interface import Channels, NetworkInput
+from voxlate.science.nets.xmodality.adm import ADM
+from voxlate.science.nets.xmodality.dit import DiT
+from voxlate.science.nets.xmodality.unet import PlainUNet
+from voxlate.science.nets.xmodality.uvit import UViT
 from voxlate.synthesis.model import load
-from voxlate.system.errors import BadInput
-from voxlate.training.published import detect, import_run, layout, read_weights
 
 NETS = ("unet", "unet_time", "adm", "uvit", "dit")
 SMALL = {

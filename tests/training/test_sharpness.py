@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from voxlate.batch import Batch
+from voxlate.science.batch import Batch
 from voxlate.synthesis.model import load
 from voxlate.training.sharpness import LEAST, choose_sharpness
 

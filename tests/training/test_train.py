@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import save_file
 
 from trainings import log_lines, same_tensors, same_weights, stop_at, weights_of
-from voxlate import recipe
-from voxlate.batches.batches import Batches
-from voxlate.recipe.optimiser import Optimiser
-from voxlate.system.errors import BadInput, Stopped
+from voxlate.base.errors import BadInput, Stopped
+from voxlate.training import recipe
+from voxlate.training.batches.batches import Batches
 from voxlate.training.learner import Average
 from voxlate.training.log_file import lines_of
+from voxlate.training.recipe.optimiser import Optimiser
 from voxlate.training.run import Run
 from voxlate.training.train import train
 from voxlate.training.weights import load_method, save_weights, weights_checksum

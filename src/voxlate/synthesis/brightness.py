@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
-from voxlate.images.curve import Curve
-from voxlate.images.grid import Volume
-from voxlate.images.intensity import IntensityMap, Scale
-from voxlate.images.mask import foreground
-from voxlate.images.statistics import intensity_statistics
-from voxlate.system.messages import Message, message
-from voxlate.system.slabs import in_slabs, map_slabs
-from voxlate.trust.calibration import Prediction
+from voxlate.base.messages import Message, message
+from voxlate.base.slabs import in_slabs, map_slabs
+from voxlate.evaluation.intervals.calibration import Prediction
+from voxlate.scans.images.curve import Curve
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.intensity import IntensityMap, Scale
+from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.statistics import intensity_statistics
 
 if TYPE_CHECKING:
-    from voxlate.recipe import Recipe
+    from voxlate.training.recipe import Recipe
 
 REACHED = 0.95  # of the range: predicted means end at 0.88 to 0.93 for scanners of the training, else at 0.56 to 0.9
 WHOLE = 0.6  # of the median body of the training: a part of a body may lack its bright tissue

@@ -7,8 +7,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from voxlate.executors.choose import choose_executor
-from voxlate.executors.job import (
+from voxlate.base.errors import BadInput, CannotWrite
+from voxlate.base.executors.choose import choose_executor
+from voxlate.base.executors.job import (
     Context,
     Executor,
     InProcess,
@@ -16,21 +17,20 @@ from voxlate.executors.job import (
     case_sentence,
     run_cases,
 )
-from voxlate.formats.io import is_picture
-from voxlate.images.face import may_show_face
-from voxlate.options.option import merge
-from voxlate.options.synthesise import SynthOptions
-from voxlate.recipe.provenance import provenance_of
-from voxlate.synthesis.model_transfer import SentModel
+from voxlate.base.files import lock
+from voxlate.base.messages import Message, Say, message, read_messages
+from voxlate.base.options.option import merge
+from voxlate.base.slabs import scratch_in
+from voxlate.scans.formats.io import is_picture
+from voxlate.scans.images.face import may_show_face
+from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.output_folder import SHARED_SECONDS, OutputFolder, place_from
 from voxlate.synthesis.progress import no_report, warn_unless_note
 from voxlate.synthesis.result import Synthesised, check_folder, check_free, has_format, is_unchanged
 from voxlate.synthesis.scans import Scans, splits_of
 from voxlate.synthesis.selection import Selection
-from voxlate.system.errors import BadInput, CannotWrite
-from voxlate.system.files import lock
-from voxlate.system.messages import Message, Say, message, read_messages
-from voxlate.system.slabs import scratch_in
+from voxlate.training.model_transfer import SentModel
+from voxlate.training.recipe.provenance import provenance_of
 
 OTHER = "other"  # the split of a patient whose case has the name of a training case
 

@@ -17,23 +17,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from voxlate.cases.anatomy import Anatomy
-from voxlate.cases.case import PreparedCase
-from voxlate.images.filters import ndimage
-from voxlate.images.grid import Volume
-from voxlate.images.intensity import Scale
-from voxlate.images.mask import dilate, fill_holes, find_tissue
+from voxlate.base.arrays import Bool
+from voxlate.base.errors import plural
+from voxlate.base.messages import Message, message
+from voxlate.base.slabs import by_plane, in_slabs, map_slabs, zeros
+from voxlate.checks.anatomy import Anatomy
+from voxlate.evaluation.intervals.calibration import Calibration
+from voxlate.scans.cases.case import PreparedCase
+from voxlate.scans.images.filters import ndimage
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.intensity import Scale
+from voxlate.scans.images.mask import dilate, fill_holes, find_tissue
 from voxlate.synthesis.brightness import SynthesisedImage
 from voxlate.synthesis.inputs import visible_sources
 from voxlate.synthesis.intervals import CaseIntervals, OutputGrid
-from voxlate.system.arrays import Bool
-from voxlate.system.errors import plural
-from voxlate.system.messages import Message, message
-from voxlate.system.slabs import by_plane, in_slabs, map_slabs, zeros
-from voxlate.trust.calibration import Calibration
 
 if TYPE_CHECKING:
-    from voxlate.recipe import Recipe
+    from voxlate.training.recipe import Recipe
 
 WHOLE = 1 - 1e-4  # share of an output voxel inside such slices, from which it counts as inside
 HU_AIR = -1000.0

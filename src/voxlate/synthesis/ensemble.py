@@ -9,9 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from voxlate.images.grid import Volume
-from voxlate.recipe import Recipe
-from voxlate.starters.names import is_starter
+from voxlate.base.errors import BadInput
+from voxlate.base.hub import is_on_hub
+from voxlate.base.messages import Message, Say
+from voxlate.evaluation.intervals.calibration_file import Answer
+from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.inputs import Scan
 from voxlate.synthesis.model import COST, Model, load
 from voxlate.synthesis.planes import Moments
@@ -23,11 +25,9 @@ from voxlate.synthesis.progress import (
     warn_unless_note,
 )
 from voxlate.synthesis.result import Synthesised
-from voxlate.system.errors import BadInput
-from voxlate.system.messages import Message, Say
-from voxlate.training.hub import is_on_hub
+from voxlate.training.recipe import Recipe
 from voxlate.training.run import Run
-from voxlate.trust.calibration_file import Answer
+from voxlate.training.starters.names import is_starter
 
 SHARED_IF_EQUAL = (
     "peaks",

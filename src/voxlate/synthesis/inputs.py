@@ -10,32 +10,32 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import nibabel as nib
 import numpy as np
 
-from voxlate.cases.align import Preparation
-from voxlate.cases.anatomy import Anatomy, body_of, check_body, check_content, check_extent
-from voxlate.cases.case import DIGITS, MASK, PreparedCase, digest, prepare_case
-from voxlate.cases.head_checks import black_pools_ml, check_head
-from voxlate.cases.intensity_checks import (
+from voxlate.base.codes import Grade
+from voxlate.base.config import adapter
+from voxlate.base.errors import BadInput, did_you_mean
+from voxlate.base.messages import Message, grade_of_distance, message, worst_grade
+from voxlate.base.slabs import chunks
+from voxlate.checks.anatomy import Anatomy, body_of, check_body, check_content, check_extent
+from voxlate.checks.head_checks import black_pools_ml, check_head
+from voxlate.checks.intensity_checks import (
     check_brightness,
     check_floor,
     check_kind,
     check_scales,
     check_vessels,
 )
-from voxlate.cases.layout import CANONICAL, lay_out
-from voxlate.cases.quality_checks import check_noise, check_quality, check_slices, quality_of
-from voxlate.formats.io import content_hash, is_there, read_volume
-from voxlate.images.grid import Volume, canonical_view, check_affine
-from voxlate.images.mask import clearest
-from voxlate.images.units import unit_of
+from voxlate.checks.quality_checks import check_noise, check_quality, check_slices, quality_of
+from voxlate.scans.cases.align import Preparation
+from voxlate.scans.cases.case import DIGITS, MASK, PreparedCase, digest, prepare_case
+from voxlate.scans.cases.layout import CANONICAL, lay_out
+from voxlate.scans.formats.io import content_hash, is_there, read_volume
+from voxlate.scans.images.grid import Volume, canonical_view, check_affine
+from voxlate.scans.images.mask import clearest
+from voxlate.scans.images.units import unit_of
 from voxlate.synthesis.memory import check_memory
-from voxlate.system.codes import Grade
-from voxlate.system.config import adapter
-from voxlate.system.errors import BadInput, did_you_mean
-from voxlate.system.messages import Message, grade_of_distance, message, worst_grade
-from voxlate.system.slabs import chunks
 
 if TYPE_CHECKING:
-    from voxlate.recipe import Recipe
+    from voxlate.training.recipe import Recipe
 
 T = TypeVar("T")
 Scan = Volume | Path | str | nib.spatialimages.SpatialImage | tuple[Any, Any]
@@ -130,7 +130,7 @@ def is_in_training(
     known = set(header.get("training_voxels", ()))
     if not known:
         return None
-    from voxlate.cases.copies import is_copy  # here, because it needs SciPy
+    from voxlate.checks.copies import is_copy  # here, because it needs SciPy
 
     names = list(names)
     if any(digest(prepared.arrays[name][:])[:DIGITS] in known for name in names):

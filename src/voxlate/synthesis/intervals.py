@@ -6,22 +6,22 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from voxlate.cases.case import PreparedCase
-from voxlate.images.grid import Grid, Volume, has_voxels_of, orient, return_to
-from voxlate.images.mask import foreground
-from voxlate.items import BACKGROUND
-from voxlate.scoring.intervals import describe_widening
-from voxlate.starters.names import PREFIX
+from voxlate.base.arrays import Bool
+from voxlate.base.items import BACKGROUND
+from voxlate.base.messages import Message, message, worst_grade
+from voxlate.checks.out_of_distribution import Patches, Verdict, patches_of, verdict_on
+from voxlate.evaluation.intervals.calibration import Calibration, Prediction
+from voxlate.evaluation.intervals.regions import region_masks
+from voxlate.evaluation.scoring.intervals import describe_widening
+from voxlate.scans.cases.case import PreparedCase
+from voxlate.scans.images.grid import Grid, Volume, has_voxels_of, orient, return_to
+from voxlate.scans.images.mask import foreground
 from voxlate.synthesis.brightness import SynthesisedImage
 from voxlate.synthesis.inputs import visible_sources
-from voxlate.system.arrays import Bool
-from voxlate.system.messages import Message, message, worst_grade
-from voxlate.trust.calibration import Calibration, Prediction
-from voxlate.trust.out_of_distribution import Patches, Verdict, patches_of, verdict_on
-from voxlate.trust.regions import region_masks
+from voxlate.training.starters.names import PREFIX
 
 if TYPE_CHECKING:
-    from voxlate.recipe import Recipe
+    from voxlate.training.recipe import Recipe
 
 PARALLEL = 1e-4  # step across slices, as a share of the step from slice to slice
 

@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voxlate.formats.io import shape_in_header
-from voxlate.images.grid import Volume
-from voxlate.system import slabs
-from voxlate.system.errors import BadInput
-from voxlate.system.machine import free_disk, free_memory
+from voxlate.base import slabs
+from voxlate.base.errors import BadInput
+from voxlate.base.machine import free_disk, free_memory
+from voxlate.scans.formats.io import shape_in_header
+from voxlate.scans.images.grid import Volume
 
 if TYPE_CHECKING:
-    from voxlate.recipe import Recipe
+    from voxlate.training.recipe import Recipe
 
 GIB = 2**30
 PROGRAM = 1.0 * GIB  # the program with its libraries, and a small network on a few slices

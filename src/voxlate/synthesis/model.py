@@ -25,25 +25,23 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from voxlate.cases.anatomy import FEWEST, Anatomy, read_anatomy
-from voxlate.cases.case import MASK, PreparedCase
-from voxlate.diffusion.sample import SamplerSettings
-from voxlate.images.grid import Volume
-from voxlate.images.intensity import Scale
-from voxlate.methods.method import Method
-from voxlate.recipe import (
-    Recipe,
-    Synthesis,
-    check_synthesis,
-    from_dict,
-    ranges_of,
-    stage_recipe,
-)
-from voxlate.recipe.checks import HOW_TO_SAMPLE
-from voxlate.recipe.provenance import TAUGHT
-from voxlate.recipe.text import table
-from voxlate.recipe.training import Precision
-from voxlate.scoring.units import state_units
+from voxlate.base.arrays import Bool
+from voxlate.base.config import adapter, fill
+from voxlate.base.devices import find_device, name_of
+from voxlate.base.errors import BadInput, plural, system_refusal
+from voxlate.base.files import SYNTHETIC
+from voxlate.base.hub import address_of
+from voxlate.base.messages import Message, Say, message
+from voxlate.base.slabs import in_slabs
+from voxlate.checks.anatomy import FEWEST, Anatomy, read_anatomy
+from voxlate.evaluation.intervals.calibration import Calibration, Prediction
+from voxlate.evaluation.intervals.calibration_file import Answer, CalibrationPlace, find_calibration
+from voxlate.evaluation.scoring.units import state_units
+from voxlate.scans.cases.case import MASK, PreparedCase
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.intensity import Scale
+from voxlate.science.diffusion.sample import SamplerSettings
+from voxlate.science.methods.method import Method
 from voxlate.synthesis.brightness import SynthesisedImage, in_physical_units, with_peak
 from voxlate.synthesis.contrast import check_stripped, find_contrast, read_contrasts
 from voxlate.synthesis.empty import (
@@ -74,7 +72,6 @@ from voxlate.synthesis.intervals import (
     may_have_intervals,
     notes_on_starter,
 )
-from voxlate.synthesis.network import networks_of
 from voxlate.synthesis.planes import sample_planes
 from voxlate.synthesis.progress import (
     PatchProgress,
@@ -83,20 +80,23 @@ from voxlate.synthesis.progress import (
     warn_unless_note,
 )
 from voxlate.synthesis.result import Synthesised
-from voxlate.system.arrays import Bool
-from voxlate.system.config import adapter, fill
-from voxlate.system.devices import find_device, name_of
-from voxlate.system.errors import BadInput, plural, system_refusal
-from voxlate.system.files import SYNTHETIC
-from voxlate.system.messages import Message, Say, message
-from voxlate.system.slabs import in_slabs
-from voxlate.training.hub import address_of
+from voxlate.training.network import networks_of
 from voxlate.training.precision import of_synthesis
+from voxlate.training.recipe import (
+    Recipe,
+    Synthesis,
+    check_synthesis,
+    from_dict,
+    ranges_of,
+    stage_recipe,
+)
+from voxlate.training.recipe.checks import HOW_TO_SAMPLE
+from voxlate.training.recipe.provenance import TAUGHT
+from voxlate.training.recipe.text import table
+from voxlate.training.recipe.training import Precision
 from voxlate.training.run import Run, software, weights_of
 from voxlate.training.starter import run_folder
 from voxlate.training.weights import file_hash, load_method, read_header
-from voxlate.trust.calibration import Calibration, Prediction
-from voxlate.trust.calibration_file import Answer, CalibrationPlace, find_calibration
 
 TABLES = ("noise", "slices", "schedule")  # keys that hold a table, whose kind may be named alone
 OF_NOISE = frozenset((*(field.name for field in fields(SamplerSettings)), "noise"))

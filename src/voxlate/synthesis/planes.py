@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from voxlate.cases.layout import lay_out, reorder_axes
+from voxlate.base.arrays import Bool, Float32
+from voxlate.base.slabs import in_slabs, zeros
+from voxlate.evaluation.intervals.calibration import Prediction
+from voxlate.scans.cases.layout import lay_out, reorder_axes
 from voxlate.synthesis.inputs import CaseInputs
 from voxlate.synthesis.progress import PatchProgress, report_part
 from voxlate.synthesis.sampling import Networks, sample_targets
-from voxlate.system.arrays import Bool, Float32
-from voxlate.system.slabs import in_slabs, zeros
-from voxlate.trust.calibration import Prediction
 
 if TYPE_CHECKING:
-    from voxlate.recipe import Recipe
+    from voxlate.training.recipe import Recipe
 
 
 def sample_planes(

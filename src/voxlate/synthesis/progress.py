@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from voxlate.executors.job import no_report as no_report
-from voxlate.system.messages import Message
+from voxlate.base.executors.job import no_report as no_report
+from voxlate.base.messages import Message
 
 if TYPE_CHECKING:
     from torch import nn

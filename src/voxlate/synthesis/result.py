@@ -11,10 +11,19 @@ import nibabel as nib
 import numpy as np
 from PIL import Image as Picture
 
-from voxlate.formats.io import content_hash, has_content, is_picture, is_synthetic, write_volume
-from voxlate.formats.nifti import description_of
-from voxlate.images.grid import Volume, canonical
-from voxlate.images.pictures import (
+from voxlate.base.errors import BadInput
+from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR, read_json, write_json
+from voxlate.base.messages import Message, read_messages
+from voxlate.scans.formats.io import (
+    content_hash,
+    has_content,
+    is_picture,
+    is_synthetic,
+    write_volume,
+)
+from voxlate.scans.formats.nifti import description_of
+from voxlate.scans.images.grid import Volume, canonical
+from voxlate.scans.images.pictures import (
     Plane,
     palette,
     pixel_mm,
@@ -24,10 +33,7 @@ from voxlate.images.pictures import (
     square_pixels,
     with_lines,
 )
-from voxlate.recipe.provenance import provenance_of, read_provenance
-from voxlate.system.errors import BadInput
-from voxlate.system.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR, read_json, write_json
-from voxlate.system.messages import Message, read_messages
+from voxlate.training.recipe.provenance import provenance_of, read_provenance
 
 Writer = Callable[[Path], object]
 

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from voxlate.batches.reading import Patch
-from voxlate.cases.case import PreparedCase, resize_case
-from voxlate.diffusion.streams import Stream, Tile
-from voxlate.images.tiling import (
+from voxlate.base.arrays import Bool, Float32
+from voxlate.base.errors import BadInput
+from voxlate.base.items import BACKGROUND, stable_id
+from voxlate.base.slabs import map_slabs, release
+from voxlate.base.streams import Stream, Tile
+from voxlate.evaluation.intervals.calibration import Prediction
+from voxlate.scans.cases.case import PreparedCase, resize_case
+from voxlate.scans.images.tiling import (
     Blend,
     SlicePlan,
     Triple,
@@ -21,16 +25,12 @@ from voxlate.images.tiling import (
     whole_volume,
     zoom,
 )
-from voxlate.items import BACKGROUND, stable_id
 from voxlate.synthesis.inputs import CaseInputs
 from voxlate.synthesis.progress import Calls, PatchProgress, no_report
-from voxlate.system.arrays import Bool, Float32
-from voxlate.system.errors import BadInput
-from voxlate.system.slabs import map_slabs, release
-from voxlate.trust.calibration import Prediction
+from voxlate.training.batches.reading import Patch
 
 if TYPE_CHECKING:
-    from voxlate.recipe import Recipe, Synthesis
+    from voxlate.training.recipe import Recipe, Synthesis
 
 
 class Network(Protocol):

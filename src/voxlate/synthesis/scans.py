@@ -7,21 +7,21 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from voxlate.cases.case import MASK
-from voxlate.cohorts.case_files import CaseFiles, CohortFiles
-from voxlate.cohorts.find import find_cohort
-from voxlate.cohorts.manifest import TABLES
-from voxlate.cohorts.presets import load_preset
-from voxlate.cohorts.split import check_known
-from voxlate.formats.dicom import SeriesInfo, is_dicom_folder
-from voxlate.formats.io import is_there, location_of
-from voxlate.images.units import TISSUE_MAPS, UNITS
-from voxlate.recipe.provenance import is_fold, splits_of_training
+from voxlate.base.errors import BadInput, did_you_mean
+from voxlate.base.messages import Message
+from voxlate.scans.cases.case import MASK
+from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
+from voxlate.scans.cohorts.find import find_cohort
+from voxlate.scans.cohorts.manifest import TABLES
+from voxlate.scans.cohorts.presets import load_preset
+from voxlate.scans.cohorts.split import check_known
+from voxlate.scans.formats.dicom import SeriesInfo, is_dicom_folder
+from voxlate.scans.formats.io import is_there, location_of
+from voxlate.scans.images.units import TISSUE_MAPS, UNITS
 from voxlate.synthesis.dicom_study import pick_series, study_series
 from voxlate.synthesis.inputs import by_accepted_names
 from voxlate.synthesis.model import Model
-from voxlate.system.errors import BadInput, did_you_mean
-from voxlate.system.messages import Message
+from voxlate.training.recipe.provenance import is_fold, splits_of_training
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from voxlate import recipe
-from voxlate.cohorts.pseudonyms import Pseudonyms, read_key, without_names
-from voxlate.options.synthesise import SynthOptions
+from voxlate.base.errors import BadInput
+from voxlate.scans.cohorts.pseudonyms import Pseudonyms, read_key, without_names
 from voxlate.synthesis.ensemble import load_members
 from voxlate.synthesis.model import Model
+from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.scans import Scans, find_scans
-from voxlate.system.errors import BadInput
+from voxlate.training import recipe
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,15 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
 
-from voxlate.batch import Batch
-from voxlate.batches.batches import Batches, Planes, training_batches
-from voxlate.batches.replay import Mixed
-from voxlate.cases.prepared import Cohort
-from voxlate.items import stable_id
-from voxlate.recipe import FullStage, Recipe
-from voxlate.system.errors import BadInput
-from voxlate.system.machine import begin_reader, cores
-from voxlate.system.messages import Say
+from voxlate.base.errors import BadInput
+from voxlate.base.items import stable_id
+from voxlate.base.machine import begin_reader, cores
+from voxlate.base.messages import Say
+from voxlate.scans.cases.prepared import Cohort
+from voxlate.science.batch import Batch
+from voxlate.training.batches.batches import Batches, Planes, training_batches
+from voxlate.training.batches.replay import Mixed
+from voxlate.training.recipe import FullStage, Recipe
 from voxlate.training.run import Run
 
 # With MPS, each reader has its own torch in the memory that the GPU shares.

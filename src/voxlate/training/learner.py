@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from voxlate.images.intensity import IntensityMap
-from voxlate.methods.method import Method
-from voxlate.nets.unet import ResidualUNet
-from voxlate.recipe.training import Training
-from voxlate.system.devices import has_doubles
-from voxlate.system.errors import BadInput
+from voxlate.base.devices import has_doubles
+from voxlate.base.errors import BadInput
+from voxlate.scans.images.intensity import IntensityMap
+from voxlate.science.methods.method import Method
+from voxlate.science.nets.unet import ResidualUNet
+from voxlate.training.recipe.training import Training
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 
-from voxlate.system.files import write_text
+from voxlate.base.files import write_text
 from voxlate.training.job import Job, Session
 from voxlate.training.learner import Learner
 from voxlate.training.log_file import append_line, lines_of

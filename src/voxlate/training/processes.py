@@ -11,8 +11,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 
-from voxlate.system.devices import find_device
-from voxlate.system.errors import BadInput
+from voxlate.base.devices import find_device
+from voxlate.base.errors import BadInput
 
 T = TypeVar("T")
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)

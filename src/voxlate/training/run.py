@@ -10,7 +10,14 @@ from typing import Any
 import tomli_w
 
 import voxlate
-from voxlate.recipe import (
+from voxlate.base.dataframe import dataframe
+from voxlate.base.errors import BadInput
+from voxlate.base.files import LOCK, write_json, write_text
+from voxlate.base.messages import FILE as MESSAGES
+from voxlate.evaluation.scoring.verdict import Verdict
+from voxlate.training.changes import first_change
+from voxlate.training.log_file import curves_of, lines_of, read_verdicts
+from voxlate.training.recipe import (
     Recipe,
     code_of,
     header,
@@ -19,14 +26,7 @@ from voxlate.recipe import (
     with_tables,
     with_trainings,
 )
-from voxlate.recipe.provenance import read_run
-from voxlate.scoring.verdict import Verdict
-from voxlate.system.dataframe import dataframe
-from voxlate.system.errors import BadInput
-from voxlate.system.files import LOCK, write_json, write_text
-from voxlate.system.messages import FILE as MESSAGES
-from voxlate.training.changes import first_change
-from voxlate.training.log_file import curves_of, lines_of, read_verdicts
+from voxlate.training.recipe.provenance import read_run
 
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
 PACKAGES = ("torch", "numpy", "nibabel", "safetensors")

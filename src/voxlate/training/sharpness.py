@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from voxlate.batch import Batch
-from voxlate.diffusion.noise import Noise
-from voxlate.methods.method import Method
-from voxlate.recipe import FullStage, Recipe
+from voxlate.science.batch import Batch
+from voxlate.science.diffusion.noise import Noise
+from voxlate.science.methods.method import Method
+from voxlate.training.recipe import FullStage, Recipe
 from voxlate.training.validate import SEED, autocast
 
 LEAST = 0.05  # below it an image is the mean, whose texture is blurred

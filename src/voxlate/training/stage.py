@@ -9,22 +9,22 @@ from typing import Any, cast
 import torch
 from accelerate.utils import gather_object
 
-from voxlate.batch import Batch
-from voxlate.batches.patches import note_on_cut
-from voxlate.methods.autoencoding import reconstruction_error
-from voxlate.methods.method import Method
-from voxlate.nets.autoencoder import AutoencoderNet
-from voxlate.recipe import Recipe, stage_recipe
-from voxlate.recipe.provenance import read_run
-from voxlate.system.errors import BadInput, Stopped
-from voxlate.system.machine import interrupts_held
-from voxlate.system.messages import message
+from voxlate.base.errors import BadInput, Stopped
+from voxlate.base.machine import interrupts_held
+from voxlate.base.messages import message
+from voxlate.science.batch import Batch
+from voxlate.science.methods.autoencoding import reconstruction_error
+from voxlate.science.methods.method import Method
+from voxlate.science.nets.autoencoder import AutoencoderNet
+from voxlate.training.batches.patches import note_on_cut
 from voxlate.training.item_baselines import begin_errors, verdicts_on
 from voxlate.training.job import Job, Session
 from voxlate.training.latents import keep_moments
 from voxlate.training.learner import Learner
 from voxlate.training.log import Log
 from voxlate.training.processes import StopAgreement, by_main
+from voxlate.training.recipe import Recipe, stage_recipe
+from voxlate.training.recipe.provenance import read_run
 from voxlate.training.run import Run, change_recipe
 from voxlate.training.sharpness import Sharpness, choose_sharpness
 from voxlate.training.state_file import check_state, load_state, save_state

@@ -11,9 +11,9 @@ from pydantic import StringConstraints
 from torch import Tensor
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
-from voxlate.system.errors import BadInput
-from voxlate.system.files import whole_file
-from voxlate.system.records import Count, NotNegative, Record, Several, Text
+from voxlate.base.errors import BadInput
+from voxlate.base.files import whole_file
+from voxlate.base.records import Count, NotNegative, Record, Several, Text
 from voxlate.training.changes import first_change
 from voxlate.training.learner import Learner
 from voxlate.training.run import Run

@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
-from voxlate.batch import Batch
-from voxlate.diffusion.noise import Noise
-from voxlate.items import stable_id
-from voxlate.methods.method import Method
-from voxlate.nets.cpu import volumes_in_float32
-from voxlate.recipe.training import Training
-from voxlate.system.devices import can_compile
+from voxlate.base.devices import can_compile
+from voxlate.base.items import stable_id
+from voxlate.science.batch import Batch
+from voxlate.science.diffusion.noise import Noise
+from voxlate.science.methods.method import Method
+from voxlate.science.nets.cpu import volumes_in_float32
 from voxlate.training.job import Job
 from voxlate.training.learner import Epochs, Learner
+from voxlate.training.recipe.training import Training
 from voxlate.training.validate import autocast
 
 Losses = Mapping[str, Mapping[str, torch.Tensor]]

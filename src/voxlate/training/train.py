@@ -9,16 +9,26 @@ from typing import Any
 
 import torch
 
-from voxlate.batches.patches import training_cases
-from voxlate.batches.windows import check_windows
-from voxlate.cases import naive
-from voxlate.cases.anatomy import anatomy_of
-from voxlate.cases.prepared import Cohort, open_cohort
-from voxlate.items import stable_id
-from voxlate.methods.method import Method
-from voxlate.options.option import merge
-from voxlate.options.train import TrainOptions
-from voxlate.recipe import (
+from voxlate.base.errors import BadInput
+from voxlate.base.files import lock, relative_to
+from voxlate.base.items import stable_id
+from voxlate.base.machine import keep_freed_memory
+from voxlate.base.messages import Message, Say, message
+from voxlate.base.options.option import merge
+from voxlate.checks.anatomy import anatomy_of
+from voxlate.exchange.pretrained import is_imported, unfit
+from voxlate.scans.cases.prepared import Cohort, open_cohort
+from voxlate.science.methods.method import Method
+from voxlate.training import naive
+from voxlate.training.batches.patches import training_cases
+from voxlate.training.batches.windows import check_windows
+from voxlate.training.job import Job, Pace, Session, StepCallback
+from voxlate.training.learner import Epochs, Learner, show_window, start_from, train_only
+from voxlate.training.messages import check_training, fold_note
+from voxlate.training.options import TrainOptions
+from voxlate.training.precision import choose, stage_precisions, with_precision
+from voxlate.training.processes import by_main, processes, stop_signal
+from voxlate.training.recipe import (
     FullStage,
     Recipe,
     check_order,
@@ -27,21 +37,11 @@ from voxlate.recipe import (
     to_dict,
     with_steps,
 )
-from voxlate.recipe.provenance import read_run
-from voxlate.starters.names import is_starter
-from voxlate.system.errors import BadInput
-from voxlate.system.files import lock, relative_to
-from voxlate.system.machine import keep_freed_memory
-from voxlate.system.messages import Message, Say, message
-from voxlate.training.job import Job, Pace, Session, StepCallback
-from voxlate.training.learner import Epochs, Learner, show_window, start_from, train_only
-from voxlate.training.messages import check_training, fold_note
-from voxlate.training.precision import choose, stage_precisions, with_precision
-from voxlate.training.pretrained import is_imported, unfit
-from voxlate.training.processes import by_main, processes, stop_signal
+from voxlate.training.recipe.provenance import read_run
 from voxlate.training.run import Run, begin_run, stage_steps, weights_of
 from voxlate.training.stage import finish, train_stage
 from voxlate.training.starter import run_folder, starter_for, starter_hash
+from voxlate.training.starters.names import is_starter
 from voxlate.training.state_file import take_race
 from voxlate.training.validate import validation_items, validation_split
 from voxlate.training.weights import (

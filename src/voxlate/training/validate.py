@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from voxlate.batch import Batch
-from voxlate.batches.batches import batches_of, even_places, validation_batches
-from voxlate.batches.patches import DataSettings
-from voxlate.cases.layout import CANONICAL, reorder_axes
-from voxlate.cases.prepared import Cohort
-from voxlate.diffusion.noise import Noise
-from voxlate.images.pictures import montage
-from voxlate.images.tiling import Triple
-from voxlate.items import BACKGROUND
-from voxlate.methods.method import Method
-from voxlate.recipe import FullStage, Recipe
+from voxlate.base.items import BACKGROUND
+from voxlate.scans.cases.layout import CANONICAL, reorder_axes
+from voxlate.scans.cases.prepared import Cohort
+from voxlate.scans.images.pictures import montage
+from voxlate.scans.images.tiling import Triple
+from voxlate.science.batch import Batch
+from voxlate.science.diffusion.noise import Noise
+from voxlate.science.methods.method import Method
+from voxlate.training.batches.batches import batches_of, even_places, validation_batches
+from voxlate.training.batches.patches import DataSettings
+from voxlate.training.recipe import FullStage, Recipe
 
 Measure = Callable[[Batch, Batch, Tensor], None]
 

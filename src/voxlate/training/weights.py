@@ -13,21 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from voxlate.batches.patches import training_cases
-from voxlate.cases.case import DIGITS
-from voxlate.cases.intensity_checks import training_ranges
-from voxlate.cases.prepared import Cohort
-from voxlate.methods.method import Method
-from voxlate.recipe import Recipe, code_of, from_dict, to_dict
-from voxlate.recipe.provenance import read_run
-from voxlate.recipe.renamed import with_new_names
-from voxlate.recipe.training import Training
-from voxlate.system.errors import BadInput
-from voxlate.system.files import sha256_of, whole_file
-from voxlate.system.messages import Message, message
-from voxlate.system.records import Record, checksum, write_tensors
+from voxlate.base.errors import BadInput
+from voxlate.base.files import sha256_of, whole_file
+from voxlate.base.messages import Message, message
+from voxlate.base.records import Record, checksum, write_tensors
+from voxlate.checks.intensity_checks import training_ranges
+from voxlate.scans.cases.case import DIGITS
+from voxlate.scans.cases.prepared import Cohort
+from voxlate.science.methods.method import Method
+from voxlate.training.batches.patches import training_cases
 from voxlate.training.changes import first_change
 from voxlate.training.header import header_of
+from voxlate.training.recipe import Recipe, code_of, from_dict, to_dict
+from voxlate.training.recipe.provenance import read_run
+from voxlate.training.recipe.renamed import with_new_names
+from voxlate.training.recipe.training import Training
 from voxlate.training.run import Run, software, weights_of
 
 DRAWS = 256  # of data.physics over all cases, from which the range of training intensities is taken

@@ -1,0 +1,124 @@
+"""A graph of ONNX as the network of a synthesis, run by onnxruntime."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxlate.base.arrays import Float32
+from voxlate.base.errors import BadInput
+from voxlate.base.streams import ArrayNoise
+from voxlate.exchange.model_file import TOLERANCE, Carried, Graph, feeds
+from voxlate.synthesis.progress import Calls
+from voxlate.synthesis.sampling import NoiseOf
+from voxlate.training.batches.reading import Patch
+
+
+@dataclass(frozen=True)
+class OnnxNetwork:
+    """An open graph."""
+
+    graph: Graph
+    session: Any
+    calls: Calls = field(default_factory=Calls)
+
+    @cached_property
+    def inputs(self) -> list[str]:
+        """The names of the inputs that the graph uses."""
+        return [wanted.name for wanted in self.session.get_inputs()]
+
+    def sample(self, patches: Sequence[Patch], noise: NoiseOf) -> Float32:
+        """One sample of each patch in network units, [B, T, D, H, W]."""
+        both = [patch.sources() for patch in patches]
+        source = np.stack([source for source, _ in both])
+        mask = np.stack([mask for _, mask in both])[:, None]
+        present = np.stack([patch.present for patch in patches])
+        drawn = None
+        if self.graph.draws:
+            height, width = (-(-side // self.graph.shrink) for side in source.shape[-2:])
+            stream = ArrayNoise(noise.seed, noise.items, noise.samples, noise.tiles)
+            shape = (self.graph.noise_channels, source.shape[2], height, width)
+            drawn = np.stack([stream.normal(shape) for _ in range(self.graph.draws)])
+        given = feeds(self.inputs, source, mask, present, drawn)
+        image = self._one_by_one(given) if self.graph.single else self.run(given)
+        self.calls.count += round(len(image) * self.graph.evaluations)
+        return image
+
+    def _one_by_one(self, given: Mapping[str, np.ndarray]) -> Float32:
+        images = []
+        for item in range(len(given["source"])):
+            one = slice(item, item + 1)
+            images.append(
+                self.run(
+                    {name: x[:, one] if name == "noise" else x[one] for name, x in given.items()}
+                )
+            )
+        return np.concatenate(images)
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Float32:
+        """The image of a graph's inputs."""
+        try:
+            (image,) = self.session.run(["image"], dict(inputs))
+        except Exception as error:  # of a kind of its own for each failure
+            shape = "×".join(map(str, inputs["source"].shape))
+            reason = str(error).splitlines()[0][:200]
+            raise BadInput(
+                f"{self.graph.file}: expected patches that the graph can run, found {shape} ({reason}). Synthesise with voxlate itself."
+            ) from error
+        return np.asarray(image, np.float32)
+
+    @contextlib.contextmanager
+    def count(self, report: Callable[[int], None]) -> Iterator[Calls]:
+        """Counts the evaluations of the network inside the block."""
+        self.calls.count = 0
+        yield self.calls
+
+
+def open_session(path: Path, threads: int | None = None) -> Any:
+    """A session of onnxruntime for a graph; its failures raise exceptions of its own kinds, and print nothing.
+
+    threads: of the computation; default: OMP_NUM_THREADS, else as onnxruntime chooses.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    asked = threads or int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
+    # each thread takes memory, whether a core is there for it or not
+    options.intra_op_num_threads = min(asked, os.cpu_count() or 1)
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(
+        path.read_bytes(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def open_network(carried: Carried, threads: int | None = None) -> OnnxNetwork:
+    """Open the graph of a model, and compare its self-test with torch's; raises BadInput where it differs.
+
+    threads: see open_session.
+    """
+    import onnxruntime
+
+    graph = carried.description.graph
+    path = carried.folder / graph.file
+    try:
+        network = OnnxNetwork(graph, open_session(path, threads))
+        own = carried.part("selftest")
+        given = own.pop("image")
+        image = network.run({name: own[name] for name in network.inputs})
+    except Exception as error:  # onnxruntime has an exception of its own for each kind of failure
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise BadInput(
+            f"{path}: expected a graph that onnxruntime {onnxruntime.__version__} can run, found none ({reason}). Install a newer onnxruntime, or export the run again."
+        ) from error
+    apart = float(np.abs(image - given).max()) if image.shape == given.shape else np.inf
+    most = 2 * TOLERANCE + graph.largest_loss
+    if not apart <= most:
+        raise BadInput(
+            f"{path}: expected the image of its self-test to within {most:.2g} network units, found it {apart:.2g} away. Do not use it on this machine: install another onnxruntime, or export the run again."
+        )
+    return network

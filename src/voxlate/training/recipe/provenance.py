@@ -1,0 +1,324 @@
+"""The schema of the provenance that `synth` and `train` write, and the facts that scores and reports take from it."""
+
+import functools
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Required
+
+from pydantic import Field, StringConstraints
+from typing_extensions import TypedDict
+
+from voxlate.base.config import fill
+from voxlate.base.files import read_json
+from voxlate.base.records import (
+    Count,
+    FileName,
+    Name,
+    NotNegative,
+    Number,
+    Place,
+    Positive,
+    Record,
+    Several,
+    Share,
+    ShortDigest,
+    Split,
+    StatedMessage,
+    Text,
+    Widening,
+)
+from voxlate.scans.cases.align import Align
+from voxlate.scans.cases.case import MASK
+from voxlate.scans.cases.layout import Axes
+from voxlate.scans.images.register import RegistrationMethod
+from voxlate.science.diffusion.windows import Windows
+from voxlate.training.recipe.renamed import with_new_names
+
+# What a calibration assumes of patients that it has not seen.
+Bound = Literal["none", "normal", "any"]
+Stated = Mapping[str, Any]
+Table = dict[str, Any]
+# All cases of one synthesis share these entries.
+SHARED_KEYS = ("model", "seed", "synth", "units", "axes", "range")
+# This key of a provenance states that the case was used for the calibration.
+TAUGHT = "taught_calibration"
+
+
+class _Input(TypedDict, total=False):
+    sha256: Text
+    path: Place
+
+
+class _Prepared(TypedDict, total=False):
+    """The keys of a case's preparation that are read, and the frame of the image."""
+
+    spacing_mm: tuple[Positive, Positive, Positive] | None
+    resample: bool
+    register: RegistrationMethod | None
+    align: Align | None
+    on_grid_of: Name
+
+
+class _Synth(TypedDict, total=False):
+    samples: Several
+    steps: Several
+    sampler: Text
+    precision: Text | None  # of version 0.6.0, which states none: that of the training
+    windows: Table | None
+
+
+class _Units(TypedDict):
+    map: Table
+    low: Number
+    high: Number
+
+
+class _Calibration(TypedDict, total=False):
+    sha256: Text
+    patients: Several
+    coverage: Required[Share]
+    confidence: Share
+    bound: Bound
+    widened: dict[Name, Widening]
+    levels: dict[
+        Name,
+        dict[
+            Annotated[str, StringConstraints(pattern=r"^0\.\d+$", max_length=20)],
+            NotNegative,
+        ],
+    ]
+
+
+class _Stated(TypedDict, total=False):
+    """The checked keys of a provenance; other keys are passed on."""
+
+    run: Place
+    runs: list[Place]
+    case: Name
+    inputs: dict[Name, _Input]
+    prepared: _Prepared
+    range: dict[Name, tuple[Number, Number]]
+    cases: list[Name]
+    failed: dict[Text, Text]
+    warnings: list[Text | StatedMessage]
+    split: Text
+    axes: Axes
+    images: dict[FileName, Text]
+    made_without: dict[Name, Table]
+    synth: _Synth
+    seed: Count
+    units: dict[Name, Text]
+    network_units: dict[Name, _Units]
+    network_calls: NotNegative
+    seconds_per_slice: NotNegative
+    device: Text
+    batch: Count
+    calibration: _Calibration
+    bounds: dict[Name, dict[Name, NotNegative]]
+    bound: dict[Name, NotNegative]
+    taught_calibration: bool
+
+
+class _Data(TypedDict, total=False):
+    cohort: Text
+    start: Text | None
+    splits: dict[Split, list[Name]]
+    replay: Text
+    fold: Annotated[int, Field(ge=0, le=4)]
+
+
+class ShownTraining(TypedDict, total=False):
+    """The keys of a stage's training that are read before it checks itself."""
+
+    more: list[Several] | None
+
+
+class ShownStage(TypedDict, total=False):
+    name: Text
+    train: ShownTraining
+
+
+class _Recipe(TypedDict, total=False):
+    train: ShownTraining
+    stages: list[ShownStage]
+
+
+class _Continued(TypedDict):
+    asked: Text
+    from_step: Count
+    steps: Several
+    voxlate: Text
+    torch: Text
+
+
+class _Correction(TypedDict):
+    """What the pace of a plan was told, and the steps of each stage before it corrected them."""
+
+    stage: Name
+    step: Several
+    seconds: Number
+    steps_before: dict[Name, Count]
+
+
+class Adapted(TypedDict):
+    """The weights that a run was adapted from, and whether these were calibrated."""
+
+    weights: ShortDigest
+    calibrated: bool
+
+
+class _Trained(TypedDict, total=False):
+    """The checked keys of the provenance of a run or an image; the recipe checks itself further."""
+
+    data: _Data
+    recipe: _Recipe
+    prepared: Place | Table  # a path in the provenance of a run, a table in that of an image
+    inherited_voxels: list[ShortDigest]
+    continuations: list[_Continued]
+    corrections: list[_Correction]
+    replayed: Place
+    adapted: Adapted
+    starters: dict[Text, Text]
+
+
+def read_provenance(path: Path) -> Table:
+    """The provenance.json of images; raises BadInput if its form is not that of `synth`."""
+    record = Record(
+        path,
+        "the provenance of a synthesis",
+        "Synthesise the image again, or remove this file.",
+    )
+    content: Table = read_json(path)
+    record.fill(_Stated, content, others=None)
+    pairs = [*content.get("range", {}).values()]
+    pairs += [(units["low"], units["high"]) for units in content.get("network_units", {}).values()]
+    record.check(all(low < high for low, high in pairs), "a range that ends before it begins")
+    for own in content.get("made_without", {}).values():
+        record.fill(_Stated, own, others=None)
+    return content
+
+
+def read_run(path: Path) -> Table:
+    """The provenance.json of a run; raises BadInput if its form is not that of `train`."""
+    advice = "Restore the file: it states which cases were used for training."
+    record = Record(path, "the provenance of a training", advice)
+    content: Table = read_json(path)
+    record.fill(_Trained, content, others=None)
+    if "recipe" in content:
+        content["recipe"] = with_new_names(content["recipe"])
+    return content
+
+
+def run_folders(provenance: Stated) -> list[Path]:
+    """Possible folders of a synthesis's run; its provenance names the folder, or a weights file in it."""
+    if "run" not in provenance:
+        return []
+    run = Path(provenance["run"])
+    return [run, run.parent]
+
+
+def splits_of_training(folders: Iterable[Path]) -> dict[str, list[str]]:
+    """The cases of each split in the training of the first of these folders that is a run; {} if there is none."""
+    return _data_of(folders).get("splits", {})
+
+
+def is_fold(folders: Iterable[Path]) -> bool:
+    """Whether the first of these folders that is a run was trained in a fold, so that its cohort has other splits."""
+    return "fold" in _data_of(folders)
+
+
+def _data_of(folders: Iterable[Path]) -> _Data:
+    for folder in folders:
+        if (path := folder / "provenance.json").is_file():
+            data: _Data = read_run(path).get("data", {})
+            if data.get("splits"):
+                return data
+    return {}
+
+
+def find_trained(images: Iterable[tuple[str, Stated]]) -> list[str]:
+    """The names of cases on which the models of their images were trained, by the provenance of image or run.
+
+    images: case and provenance of each image.
+    """
+    splits_of = functools.cache(splits_of_training)
+    names = dict[str, None]()
+    for case, provenance in images:
+        split = provenance.get("split")
+        if not split:
+            training = splits_of(tuple(run_folders(provenance))).get("train", ())
+            split = "train" if provenance.get("case", case) in training else ""
+        if split == "train":
+            names[case] = None
+    return list(names)
+
+
+def source_paths(provenance: Stated) -> dict[str, Path]:
+    """The source files that a provenance names, by modality, without the mask."""
+    inputs = provenance.get("inputs", {})
+    return {
+        name: Path(scan["path"]) for name, scan in inputs.items() if name != MASK and "path" in scan
+    }
+
+
+def window_borders(provenance: Stated, depth: int) -> list[int]:
+    """Slices of a canonical image with this depth at which a window of its synthesis begins or ends.
+
+    The list is empty if the image has no windows, or if it was prepared on a grid with other slices than its scan.
+    """
+    stated = provenance.get("synth", {}).get("windows")
+    prepared = provenance.get("prepared", {})
+    moved = any(prepared.get(key) for key in ("spacing_mm", "register", "align"))
+    moved |= bool(prepared.get("resample")) and len(source_paths(provenance)) > 1
+    if not stated or moved:
+        return []
+    # Slices run to Superior in every layout of a network, as in canonical images.
+    parts = fill(Windows, stated, "provenance.json: synth.windows").slices(depth)
+    borders = {part.start for part in parts} | {part.stop for part in parts}
+    return sorted(borders - {0, depth})
+
+
+def common_settings(provenance: Stated) -> Table:
+    """The settings of a synthesis without those of its case; images that are scored together must agree in them."""
+    return {key: provenance.get(key) for key in SHARED_KEYS}
+
+
+def difference(first: Stated, second: Stated) -> str:
+    """The first difference between the settings of two syntheses; "" if they are equal."""
+    for key in SHARED_KEYS:
+        a = first.get(key)
+        b = second.get(key)
+        if a == b:
+            continue
+        if isinstance(a, dict) and isinstance(b, dict):
+            names = [name for name in {**a, **b} if a.get(name) != b.get(name)]
+            pairs = [f"{name} {a.get(name)} and {b.get(name)}" for name in names]
+            return f"{key}: {', '.join(pairs)}"
+        return f"{key}: {a} and {b}"
+    return ""
+
+
+def provenance_of(out: Path, case: str = "", modality: str = "") -> Table:
+    """The provenance of a case's synthesis, or else that of the whole folder, with absolute paths.
+
+    modality: that of the image, if each image of a case has its own provenance (`made_without`).
+    """
+    for path in (out / case / "provenance.json", out / "provenance.json"):
+        if path.is_file():
+            stated = read_provenance(path)
+            return _with_paths(
+                {**stated, **stated.get("made_without", {}).get(modality, {})},
+                path.parent,
+            )
+    return {}
+
+
+def _with_paths(stated: Stated, folder: Path) -> Table:
+    """The provenance with absolute paths; its file states them relative to its own folder."""
+    inputs = {
+        name: {**scan, "path": os.path.normpath(folder / scan["path"])} if "path" in scan else scan
+        for name, scan in stated.get("inputs", {}).items()
+    }
+    run = {"run": os.path.normpath(folder / stated["run"])} if "run" in stated else {}
+    return {**stated, "inputs": inputs, **run}
