@@ -89,7 +89,7 @@ def listen(
 
     The queue survives a killed process: the same command goes on, and sends no image twice.
     """
-    from voxlate.commands.api.images import listen as answer_studies
+    from voxlate.commands.api.exports import listen as answer_studies
     from voxlate.commands.api.progress import Reporter
 
     say(
