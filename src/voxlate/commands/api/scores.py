@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
+import voxlate.clinic.consumers.scores  # noqa: F401  adds the users of CTs to the scores
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, message
 from voxlate.base.options.check import check_options
