@@ -112,9 +112,8 @@ class Stated:
 
     usual: dict[Name, Usual]
     backgrounds: dict[Name, Number]
-    # not in files before version 0.7
-    beyond: dict[Name, Number] = field(default_factory=dict)
-    quality: dict[Name, Quality] = field(default_factory=dict)
+    beyond: dict[Name, Number]
+    quality: dict[Name, Quality]
 
 
 @dataclass(frozen=True)

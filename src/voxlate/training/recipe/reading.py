@@ -7,7 +7,6 @@ from typing import Any
 from voxlate.base.config import fill, imports, needs_code, to_tables
 from voxlate.base.errors import BadInput
 from voxlate.training.recipe.checks import check
-from voxlate.training.recipe.renamed import with_new_names
 from voxlate.training.recipe.settings import SHARED, Recipe
 from voxlate.training.recipe.text import values_of
 from voxlate.training.recipe.training import Training
@@ -38,7 +37,7 @@ def with_tables(recipe: Recipe, values: dict[str, Any], where: str) -> Recipe:
 def _fill(values: dict[str, Any], where: str, code: Collection[str]) -> Recipe:
     if refused := [name for name in code_of(values) if name not in code]:
         raise BadInput(f"{where}: {needs_code(refused)}")
-    values = _with_implied(with_new_names(values))
+    values = _with_implied(values)
     recipe = fill(Recipe, values, where, code=code)
     if changed := _other_types(values, to_dict(recipe)):
         said = (
