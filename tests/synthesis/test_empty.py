@@ -302,7 +302,7 @@ def test_images_of_trainings_that_showed_more_than_their_sources_keep_what_is_ar
     assert (canonical(model.synthesise(scans).volume).data[0] != image).any()
 
 
-def test_the_same_train_command_adds_that_file_to_an_older_run_and_trains_nothing(
+def test_the_same_train_command_adds_that_file_where_it_is_absent_and_trains_nothing(
     voxlate, run, tiny, prepared
 ):
     path, weights = run / "anatomy.safetensors", (run / "weights.safetensors").read_bytes()
@@ -318,7 +318,7 @@ def test_the_same_train_command_adds_that_file_to_an_older_run_and_trains_nothin
     assert (run / "weights.safetensors").read_bytes() == weights
 
 
-def test_an_older_run_without_that_file_fills_air_as_well_and_says_once_that_it_checks_nothing(
+def test_a_run_without_that_file_fills_air_as_well_and_says_once_that_it_checks_nothing(
     voxlate, run, head, out, tmp_path
 ):
     (run / "anatomy.safetensors").unlink()

@@ -77,13 +77,14 @@ AXES = ("feet-head", "back-front", "left-right")
 
 @dataclass(frozen=True)
 class Usual:
-    """The distribution of the training patients' bodies in one source.
+    """The distribution of the training patients' bodies in one source; a body's box is compared with the mean box.
 
-    far, width: 1 - correlation with the mean box of the other patients, its median and how far training patients exceed
-    it; contrast, contrast_width: the same of the voxels inside the body, where shape counts for little; lean, spread:
-    for each of FLIPS, by how much the mean box is more similar to a patient than to the mirror image, its mean and
-    deviation; size, deviation: logarithm of the extents in mm along D, H, W; levels: least and largest LEVEL percentile
-    of a foreground.
+    far: the median of 1 - correlation of a patient's box with the mean box of the others; width: by how much the
+    farthest patient exceeds this median, with a margin. contrast, contrast_width: the same of the voxels inside the body alone, where
+    its shape matters little. lean, spread: for each of FLIPS, the correlation of the mean box with a patient's box less
+    that with the flipped one; mean and standard deviation over patients. size, deviation: mean and standard deviation
+    of the logarithms of the extents in mm along D, H, W. levels: the smallest and the largest LEVEL percentile of the
+    patients' foregrounds.
     """
 
     patients: Annotated[int, Field(ge=FEWEST, le=MOST)]

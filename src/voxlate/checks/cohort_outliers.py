@@ -31,11 +31,15 @@ Read = Callable[[str], Arrays]  # the arrays of a case by its name
 COMPARED = 12  # cases that every case is compared with
 FEWEST_PAIRS = 2  # other patients that a pair is compared with
 
-# Classes of 16 between two curves: half of the first to another modality's, or the second to all.
+# Distance of a scan's class curve from the median curve of its modality, in classes of 16, above which a scan is reported:
+# ALIKE where the curve of another modality is at most half as far away, UNLIKE where no other is.
 ALIKE, UNLIKE = 1.5, 1.5
-UNUSUAL_CONTRAST = 4.0  # times the median distance of the cohort; four scanners reached 2.8
-INVERTED = 0.3  # share of the background that a mask holds, above that of the body
-WHOLE, FULL = 0.99, 0.8  # share of all that such a mask holds, and of the image that may be body
+UNUSUAL_CONTRAST = 4.0  # least distance for UNLIKE in units of the cohort's median; scans of four scanners reached 2.8
+INVERTED = 0.3  # a mask is inverted where it holds this much more of the background than of the body, as shares
+WHOLE, FULL = (
+    0.99,
+    0.8,
+)  # share of the image in a mask of everything, and the largest share of a body in an image
 
 # Thresholds of similarity: a ratio. Measured on 16 phantoms and 7 real heads in 3-D: pairs of one head are at least 1.2
 # times as similar as the best of other heads, and 1.25 times as flipped ones. Slices (134 real) show less.
@@ -258,7 +262,7 @@ class _Cohort:
                 yield case
 
     def _other_contrast(self, name: str, pairs: Mapping[str, _Pair]) -> Iterator[_Finding]:
-        """The cases where the classes of the two scans go together as in no other case, or as with another modality."""
+        """The cases where the contrast of a scan differs from that of its modality in the cohort, or is another modality's."""
         if name == MASK or len(pairs) < FEWEST:
             return
         curves = grouped(

@@ -3,7 +3,7 @@
 The path of a scan, in the order in which Model.synthesise calls these functions:
 
 1. Read: inputs.prepare_inputs reads files and arrays as volumes.
-2. Prepare: data.case.prepare_case resamples, registers, aligns and masks as in training; inputs.prepare_inputs
+2. Prepare: cases.case.prepare_case resamples, registers, aligns and masks as in training; inputs.prepare_inputs
    compares the scans with the training data.
 3. Network units: batches.reading.Patch scales slices or patches to [-1, 1], called by sampling.sample_targets for each plane.
 4. Sample: sampling.sample_targets runs the network, and joins patches and samples to predictions; planes.sample_planes

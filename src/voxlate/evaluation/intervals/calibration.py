@@ -73,12 +73,13 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Target:
-    """The intervals of a target: their method, their scale for each coverage, and bounds.
+    """The intervals of a target: their method, and the scale of their distances for each coverage.
 
-    regions: rules by name; bounds: by region the largest ratio of a case's mean error to the mean half width, with
-    `mae` for the body, inf for too few patients; ends: the limits of the truth, in network units. borders: the image's
-    values in network units that separate groups of voxels (tissues), ascending; factors: of the groups' distances.
-    shifted: whether what the ends cut off an interval is added to its other side (`interval`).
+    regions: the rule of each region by its name. bounds: for each region, and for the body as `mae`, an upper bound of
+    the ratio of a case's mean error to its mean half width; inf where there are too few patients for one. ends: the
+    smallest and the largest value of a truth, in network units. borders: the image values in network units that
+    separate the groups of voxels (tissues), ascending; factors: the factor of each group's distances. shifted: whether
+    the part of an interval beyond an end is added on its other side (see `interval`).
     """
 
     method: IntervalMethod

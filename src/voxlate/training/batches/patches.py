@@ -82,7 +82,7 @@ class DataSettings:
     centred: Annotated[
         bool,
         setting(
-            "left and right are cut off, or filled, evenly: the mid-plane stays in the middle column"
+            "whether columns are cropped or padded by the same number on the left and on the right, so that the mid-plane stays in the middle column"
         ),
     ] = False
     allow_missing: Annotated[

@@ -84,19 +84,16 @@ def _with_implied(values: dict[str, Any], data: Any = None) -> dict[str, Any]:
     return values
 
 
-def with_steps(
-    recipe: Recipe, epoch_steps: Sequence[int], kept: Mapping[str, int] | None = None
-) -> Recipe:
+def with_steps(recipe: Recipe, epoch_steps: Sequence[int]) -> Recipe:
     """The recipe with the steps of trainings whose length is in epochs; epoch_steps: steps an epoch, by stage.
 
-    kept: the steps of stages whose run has begun, which stay. Raises BadInput where a recipe gives both and they
-    differ.
+    Raises BadInput where a recipe gives both and they differ.
     """
     trained = []
     for stage, steps in zip(recipe.all_stages, epoch_steps):
         options = stage.train
         if options.epochs is not None:
-            wanted = (kept or {}).get(stage.name, options.epochs * steps)
+            wanted = options.epochs * steps
             if options.steps not in (0, wanted):
                 raise BadInput(
                     f"train.epochs: expected train.epochs or train.steps, found both in the stage '{stage.name}', and {options.epochs} epochs of this cohort are {wanted} steps, not {options.steps}. Drop one."
