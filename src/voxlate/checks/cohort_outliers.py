@@ -36,17 +36,19 @@ FEWEST_PAIRS = 2  # other patients that a pair is compared with
 ALIKE, UNLIKE = 1.5, 1.5
 UNUSUAL_CONTRAST = 4.0  # least distance for UNLIKE in units of the cohort's median; scans of four scanners reached 2.8
 INVERTED = 0.3  # a mask is inverted where it holds this much more of the background than of the body, as shares
-WHOLE, FULL = (
-    0.99,
-    0.8,
-)  # share of the image in a mask of everything, and the largest share of a body in an image
+WHOLE = 0.99  # share of the body, and of the rest, from which a mask covers everything
+FULL = 0.8  # share of the image that a body fills, from which such a mask is no fault
 
-# Thresholds of similarity: a ratio. Measured on 16 phantoms and 7 real heads in 3-D: pairs of one head are at least 1.2
-# times as similar as the best of other heads, and 1.25 times as flipped ones. Slices (134 real) show less.
-ANOTHER = 1.05  # times the best of other patients
-UNUSUAL = 0.75  # of the typical ratio of a pair to other patients'
-TELLING = 1.3  # typical ratio, below which pairs of the cohort cannot be told apart
-BETTER, BETTER_FLAT = 1.15, 1.3  # times: of a flipped pair, or of exchanged ones
+# The ratio of a pair is the similarity of its two scans over the best similarity with a scan of another patient. Measured
+# on 16 phantoms and 7 real heads in 3-D: the ratio is at least 1.2, and a pair is at least 1.25 times as similar as the
+# same pair with one scan flipped. In slices (134 real ones) both are smaller.
+ANOTHER = 1.05  # ratio from which a pair is of one patient
+UNUSUAL = 0.75  # share of the cohort's typical ratio from which a pair is of one patient
+TELLING = 1.3  # typical ratio below which this cohort's pairs are not judged
+BETTER, BETTER_FLAT = (
+    1.15,
+    1.3,
+)  # least gain in similarity by a flip or an exchange; of volumes, and of slices
 MOST_SUSPECTS = 40
 
 SIDES = {"D": "upside down", "H": "front to back", "W": "left to right"}
