@@ -240,7 +240,7 @@ def _refuse_other(out: Path, provenance: dict[str, Any], inputs: Inputs) -> None
 
 def _differences(there: dict[str, Any], provenance: dict[str, Any], inputs: Inputs) -> list[str]:
     """The differences of a prepared cohort from the call, each in a few words."""
-    old = there.get("made", {})
+    old = there.get("provenance", {})
     differences = list[str]()
     for name, now in json.loads(json.dumps(provenance)).items():
         was = old.get(name)
@@ -337,9 +337,7 @@ class _Work:
         path = case_path(self.out, files.case)
         audit = files.case in self.examined
         hashes = [(name, content_hash(place)) for name, place in files.paths.items()]
-        how: Any = self.preparation
-        how = how if how.matrix is None else (how, how.matrix)
-        text = repr((VERSION, files.case, files.patient, how, hashes))
+        text = repr((VERSION, files.case, files.patient, self.preparation, hashes))
         inputs = hashlib.sha256(text.encode()).hexdigest()
         was_there = path.exists()
         if was_there and read_header(path).inputs == inputs:
