@@ -156,7 +156,7 @@ def _deep_tissue(canvas: Canvas, face: Face, points: Space, inside: AnyArray) ->
     """Small muscles with planes of fat between them fill what the named organs leave free."""
     assert points.straight is not None
     planes = face.planes.on(points.straight)
-    deep = inside + 5 * face.fat + 3 * planes
+    deep = overlap(inside + 5 * face.fat + 3 * planes, points.z - 45)
     buccal = points.half.ellipsoid("42 50 -72 | 11 17 17") - 2 * planes
     canvas.paint(Label.MUSCLE, overlap(deep, -buccal))
     canvas.paint(Label.FAT, overlap(np.abs(planes) - 0.28 * face.fat, deep))
