@@ -149,7 +149,7 @@ def score(
 def main(work: Path, quick: bool, gamma: bool = False) -> float:
     """Print the tables, and return Spearman's correlation over all versions of all phantoms."""
     cohort, scans, out = (work / name for name in ("cohort", "scans", "out"))
-    heads: dict[str, Any] = {"modalities": ["t1", "ct"], "anatomy": 2, "lesion": "none", "seed": 48}
+    heads: dict[str, Any] = {"modalities": ["t1", "ct"], "lesion": "none", "seed": 48}
     heads |= {"cases": 2, "size": (64, 72, 56)} if quick else {"cases": 4, "size": (160, 192, 144)}
     voxlate.phantom(cohort, **heads)
     for scan in cohort.glob("*/t1.nii.gz"):

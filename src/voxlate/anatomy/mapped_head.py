@@ -57,11 +57,11 @@ def make_mapped_head(
     case: int,
     spacing_mm: Triple | None = None,
     lesion: LesionKind = "none",
-    shape: LesionShape | None = None,
+    carried: LesionShape | None = None,
 ) -> Head:
     """One variation of a label map; the same map, name, seed and case give the same head.
 
-    spacing_mm: voxels along x, y, z, by default the map's; lesion: carried onto maps that show a brain; shape: that of a
+    spacing_mm: voxels along x, y, z, by default the map's; lesion: drawn into maps that show a brain; carried: that of a
     label map in its place.
     """
     rng = np.random.default_rng([seed, case, stable_id(body.name)])
@@ -70,7 +70,7 @@ def make_mapped_head(
         body,
         varying.draw(vary_rng),
         label_anatomy.draw(habitus_rng),
-        draw_shape(shape_rng, lesion, shape),
+        draw_shape(shape_rng, lesion, carried),
     )
     step = triple(spacing_mm or body.spacing_mm[::-1])
     axes = _axes(body.codes.shape, body.spacing_mm, step)
