@@ -2,7 +2,7 @@
 
 With --gamma, the share of points that fail gamma (2 %, 2 mm) of pymedphys, which must be installed, is the error of dose.
 
-Four detailed phantoms, the CT that head-mr-to-ct synthesises of their T1, and the true CT spoilt in ten ways. Plans on the
+Four phantoms, the CT that head-mr-to-ct synthesises of their T1, and the true CT spoilt in ten ways. Plans on the
 true CT, pencil beams onto two balls in the brain and one at the base of the skull, are computed again in each. Prints
 proton.error, the mean difference of dose where a tenth of the prescribed one reaches, and Spearman's correlation.
 
