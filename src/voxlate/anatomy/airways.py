@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.anatomy.canvas import Canvas
+from voxlate.anatomy.canvas import Canvas, within
 from voxlate.anatomy.shapes import (
     NoiseField,
     Rng,
@@ -76,10 +76,9 @@ def paint(
     outline: AnyArray,
 ) -> None:
     """Paint the air spaces of the face, with their bony walls and mucosa."""
-    box = points.box((-60, 0, -200), (60, 120, 30), canvas.voxel_mm)
-    canvas, points = canvas[box], points[box]
+    outside = (cavity > 1.2) & (outline < -3)
+    canvas, points, outside = within("-60 0 -200 | 60 120 30", canvas, points, outside)
     half = points.half
-    outside = (cavity[box] > 1.2) & (outline[box] < -3)
     right = points.x > 0
     _frontal(canvas, airways, half, right, outside)
     _ethmoid(canvas, airways, half, right, outside)
@@ -206,8 +205,7 @@ def _pharynx(canvas: Canvas, airways: Airways, points: Space) -> None:
 
 def paint_mastoid(canvas: Canvas, airways: Airways, points: Space) -> None:
     """Paint mastoid cells, the middle ear and the ear's canal into the temporal bone."""
-    box = points.box((-95, -60, -75), (95, 15, -15), canvas.voxel_mm)
-    canvas, points = canvas[box], points[box]
+    canvas, points = within("-95 -60 -75 | 95 15 -15", canvas, points)
     half = points.half
     right = points.x > 0
     size = _by_side(right, airways.size["mastoid"])

@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from voxlate.anatomy import eyes
 from voxlate.anatomy.anatomy import Anatomy
-from voxlate.anatomy.canvas import Canvas
+from voxlate.anatomy.canvas import Canvas, within
 from voxlate.anatomy.shapes import Rng, Space, Triple, Tube, ellipsoid, join, overlap, union
 from voxlate.anatomy.tissue import INTRACRANIAL, SKULL, Label
 from voxlate.anatomy.vessels import on_cerebrum
@@ -245,9 +245,8 @@ _RIDGES = """
 
 def paint_ridges(canvas: Canvas, points: Space) -> None:
     """Paint the ridges between the parts of the brain, each in a coat of fluid, over what is there."""
-    box = points.box((-65, -40, -48), (65, 90, 12), canvas.voxel_mm)
-    canvas = canvas[box]
-    ridges = points[box].half.tubes(_RIDGES, 6)
+    canvas, points = within("-65 -40 -48 | 65 90 12", canvas, points)
+    ridges = points.half.tubes(_RIDGES, 6)
     canvas.paint(Label.CSF, ridges - 1.0, np.isin(canvas.label, _SOFT))
     canvas.paint(Label.BONE, ridges)
 

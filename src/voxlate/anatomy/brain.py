@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from voxlate.anatomy.anatomy import Anatomy, deep_grey, ventricles
-from voxlate.anatomy.canvas import Canvas
+from voxlate.anatomy.canvas import Canvas, within
 from voxlate.anatomy.shapes import Box, Space, cut, ellipsoid, join, overlap, union
 from voxlate.anatomy.tissue import Label
 from voxlate.anatomy.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
@@ -140,10 +140,9 @@ def paint(canvas: Canvas, base: Anatomy, points: Space, outer: Envelope, gap_mm:
     cortex = cortex_depth(base, points, cerebrum(points) + gap_mm)
     canvas.paint(Label.GREY, -cortex)
     canvas.paint(Label.WHITE, base.cortex_mm - cortex)
-    box = points.box((-55, -85, -100), (55, 20, 8), canvas.voxel_mm)
-    _paint_hindbrain(canvas[box], points[box], outer[box], cortex[box])
-    box = points.box((-45, -20, -10), (45, 45, 25), canvas.voxel_mm)
-    canvas[box].paint(Label.DEEP_GREY, deep_grey(points[box]), cortex[box] > 1)
+    _paint_hindbrain(*within("-55 -85 -100 | 55 20 8", canvas, points, outer, cortex))
+    low, near, depth = within("-45 -20 -10 | 45 45 25", canvas, points, cortex)
+    low.paint(Label.DEEP_GREY, deep_grey(near), depth > 1)
     canvas.paint(Label.VENTRICLE, ventricles(base, points))
 
 

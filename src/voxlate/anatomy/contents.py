@@ -9,7 +9,7 @@ from voxlate.anatomy import anatomy as body
 from voxlate.anatomy.ageing import Ageing
 from voxlate.anatomy.anatomy import Anatomy
 from voxlate.anatomy.brain import Envelope
-from voxlate.anatomy.canvas import Canvas
+from voxlate.anatomy.canvas import Canvas, within
 from voxlate.anatomy.diseases import Carried, Diseases
 from voxlate.anatomy.shapes import Rng, Space, Tube, join, overlap, union
 from voxlate.anatomy.tissue import BRAIN, OTHER_BRAIN, TUMOUR, Label
@@ -43,8 +43,8 @@ def draw(rng: Rng, base: Anatomy) -> Contents:
 def paint(canvas: Canvas, contents: Contents, points: Space, outer: Envelope) -> AnyArray:
     """Paint all inside the cavity of the skull; returns the lesion map. points: upright coordinates in mm."""
     lesion_map = np.zeros(canvas.label.shape, np.uint8)
-    box = points.box((-74, -94, -110), (74, 94, 80), canvas.voxel_mm)
-    canvas, points, outer = canvas[box], points[box], outer[box]
+    corners = "-74 -94 -110 | 74 94 80"
+    canvas, points, outer, part = within(corners, canvas, points, outer, lesion_map)
     base = contents.base
     canvas.paint(Label.CSF, outer.cavity)
     inner = body.before_tumour(base.lesion, points, -outer.cavity)
@@ -56,7 +56,7 @@ def paint(canvas: Canvas, contents: Contents, points: Space, outer: Envelope) ->
     _deep_structures(canvas, inner)
     drawn = paint_findings(canvas, contents, points, inner)
     paint_vessels(canvas, base, inner)
-    lesion_map[box] = drawn * np.isin(canvas.label, _LESIONED)
+    part[...] = drawn * np.isin(canvas.label, _LESIONED)
     return lesion_map
 
 
@@ -92,8 +92,8 @@ def paint_spots(canvas: Canvas, age: Ageing, points: Space) -> None:
 
 def _basal_brain(canvas: Canvas, base: Anatomy, points: Space) -> None:
     """Uncus, hypothalamus and cerebral peduncles, which leave the cisterns the width that they have in scans."""
-    box = points.box((-40, -45, -35), (40, 40, 12), canvas.voxel_mm)
-    canvas, half = canvas[box], points[box].half
+    canvas, points = within("-40 -45 -35 | 40 40 12", canvas, points)
+    half = points.half
     uncus = half.ellipsoid("20 0 -13 | 10 14 12") + base.ventricle - 1
     parahippocampal = half.ellipsoid("21 -22 -12 | 8 16 9") + base.ventricle - 1
     free = np.isin(canvas.label, (Label.CSF, Label.GREY, Label.WHITE))
@@ -113,8 +113,7 @@ def _basal_brain(canvas: Canvas, base: Anatomy, points: Space) -> None:
 
 def _occipital_floor(canvas: Canvas, contents: Contents, points: Space, outer: Envelope) -> None:
     """The lower occipital and temporal lobes, which rest on the tentorium down to the cerebellum."""
-    box = points.box((-65, -95, -25), (65, -20, 12), canvas.voxel_mm)
-    canvas, points, outer = canvas[box], points[box], outer[box]
+    canvas, points, outer = within("-65 -95 -25 | 65 -20 12", canvas, points, outer)
     half = points.half
     lobe = half.ellipsoid("26 -58 -6 | 36 34 16")
     gap = 2.4 + contents.ageing.gap_mm
@@ -155,8 +154,7 @@ def _white_matter(canvas: Canvas, contents: Contents, points: Space) -> None:
 
 def _deep_structures(canvas: Canvas, points: Space) -> None:
     """Pallidum, dentate nucleus, choroid plexus, pineal gland and pituitary."""
-    box = points.box((-35, -50, -38), (35, 30, 30), canvas.voxel_mm)
-    canvas, points = canvas[box], points[box]
+    canvas, points = within("-35 -50 -38 | 35 30 30", canvas, points)
     half = points.half
     canvas.paint(Label.PALLIDUM, _pallidum(half), canvas.label == Label.DEEP_GREY)
     dentate = half.ellipsoid("14 -38 -32 | 6 8 4")

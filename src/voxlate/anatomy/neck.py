@@ -2,18 +2,15 @@
 
 import numpy as np
 
-from voxlate.anatomy.canvas import Canvas
+from voxlate.anatomy.canvas import Canvas, within
 from voxlate.anatomy.shapes import Space, overlap
 from voxlate.anatomy.tissue import Label
 from voxlate.base.arrays import AnyArray
 
-HIGHEST_MM = -46.0
-
 
 def paint(canvas: Canvas, points: Space, muscle: float, inside: AnyArray) -> None:
     """Paint muscles, vertebrae and spinal canal; inside: distance to the deep surface of the subcutaneous fat."""
-    box = points.box((-100, -130, -200), (100, 60, HIGHEST_MM), canvas.voxel_mm)
-    canvas, points, inside = canvas[box], points[box], inside[box]
+    canvas, points, inside = within("-100 -130 -200 | 100 60 -46", canvas, points, inside)
     half = points.half
     _muscles(canvas, half, muscle, inside)
     _vertebrae(canvas, half)
