@@ -46,8 +46,6 @@ def test_an_mr_series_becomes_what_each_of_five_users_reads(
         "1",
         "--size",
         *SIZE,
-        "--anatomy",
-        "2",
         "--lesion",
         "none",
         "--seed",
