@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Literal
 
 import numpy as np
 
 from voxlate.base.errors import first_of, plural
+from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, read_messages, worst_grade
 from voxlate.checks.truths import KEPT, LEFT_OUT, Fault, fault_messages
 from voxlate.evaluation.lesion_counts import lesion_sentence
@@ -22,11 +24,10 @@ OWN_PEAK = "Each image is divided by its own peak, so its overall brightness doe
 
 def keys_of(document: Document) -> set[str]:
     """Keys of all metrics that have at least one value."""
-    keys = set[str]()
-    for part in document["modalities"].values():
-        for scores in part["answers"].values():
-            keys |= {key for key, value in scores.items() if value["mean"] is not None}
-    return keys
+    parts = document["modalities"].values()
+    by_answer = chain.from_iterable(part["answers"].values() for part in parts)
+    summaries = chain.from_iterable(scores.items() for scores in by_answer)
+    return {key for key, summary in summaries if summary["mean"] is not None}
 
 
 def caption(document: Document, which: Literal["all", "main"] = "all") -> list[str]:
@@ -45,10 +46,15 @@ def caption(document: Document, which: Literal["all", "main"] = "all") -> list[s
         lines += [*_on_metrics(document), *_on_areas(document), *_on_origins(document)]
     else:
         lines += [*_on_areas(document), *_on_warnings(document)]
-    notes = _group_notes(document)
-    more = 0 if rules else len(notes[FEW:])
-    lines += notes[: len(notes) - more]
-    if more:
+    cases_of = grouped(
+        (note.removesuffix("."), case)
+        for key in ("moved", "naive_left_out")
+        for case, note in document.get(key, {}).items()
+    )
+    notes = [f"{', '.join(cases)}: {note}." for note, cases in cases_of.items()]
+    lines += notes if rules else notes[:FEW]
+    more = len(notes) - FEW
+    if more > 0 and not rules:
         lines.append(f"{plural(more, 'further note')} on grids and baselines: --all prints all.")
     return [*filter(None, lines)]
 
@@ -153,11 +159,11 @@ def _on_intervals(document: Document) -> Iterator[str]:
 
 def _not_covered(document: Document, part: Part) -> Iterator[str]:
     """The coverages whose mean's interval is below what all calibrations state, such as "µ coverage, air (71%)"."""
-    stated = [calibration["coverage"] for calibration in document.get("calibrations", ())]
+    nominal = [calibration["coverage"] for calibration in document.get("calibrations", ())]
     metrics = metrics_of(document)
     for key, summary in part["answers"].get("synthesis", {}).items():
         high = (summary.get("ci95") or (None, summary["mean"]))[1]
-        if stated and key.endswith("coverage") and high is not None and high < min(stated):
+        if nominal and key.endswith("coverage") and high is not None and high < min(nominal):
             yield f"{metrics[key].label} ({summary['mean']:.0%})"
 
 
@@ -204,15 +210,6 @@ def _on_origins(document: Document) -> Iterator[str]:
         yield f"Not scored: {'; '.join(f'{case} ({why})' for case, why in missing.items())}."
     for case, warnings in document.get("scan_warnings", {}).items():
         yield f"{case}: {' '.join(map(str, read_messages(warnings)))}"
-
-
-def _group_notes(document: Document) -> list[str]:
-    """Notes on the alignment of images and on absent baselines, each with all of its cases."""
-    cases = dict[str, list[str]]()
-    for key in ("moved", "naive_left_out"):
-        for case, note in document.get(key, {}).items():
-            cases.setdefault(note.removesuffix("."), []).append(case)
-    return [f"{', '.join(of_note)}: {note}." for note, of_note in cases.items()]
 
 
 def range_note(name: str, part: Part) -> str:
