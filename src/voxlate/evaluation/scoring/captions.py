@@ -139,6 +139,8 @@ def _on_intervals(document: Document) -> Iterator[str]:
             yield f"{aim}; they were {widening}, without a guarantee for patients."
         else:
             yield f"{aim}; they were calibrated on {calibration['patients']} patients, {describe_bound(calibration['bound'], calibration['confidence'])}."
+    nominal = [calibration["coverage"] for calibration in document.get("calibrations", ())]
+    metrics = metrics_of(document)
     for name, part in document["modalities"].items():
         summary = part["answers"].get("synthesis", {}).get("interval") or {}
         if (width := summary.get("mean")) is not None:
@@ -147,7 +149,12 @@ def _on_intervals(document: Document) -> Iterator[str]:
                 yield f"{name}: intervals are {share:.0%} of the scored range wide, so they carry hardly any information."
             if "peak" in part["unit"]:
                 yield f"{name}: coverage does not depend on each scan's gain, as all scores in arbitrary units."
-        if missed := [*_not_covered(document, part)]:
+        missed = []
+        for key, value in part["answers"].get("synthesis", {}).items():
+            high = (value.get("ci95") or (None, value["mean"]))[1]
+            if nominal and key.endswith("coverage") and high is not None and high < min(nominal):
+                missed.append(f"{metrics[key].label} ({value['mean']:.0%})")
+        if missed:
             yield f"{name}: intervals hold less than they should in {', '.join(missed)}: do not rely on them there."
     rows = [row for row in document["cases"] if row["answer"] == "synthesis"]
     if calibrated_on := document.get("calibrated_on"):
@@ -155,16 +162,6 @@ def _on_intervals(document: Document) -> Iterator[str]:
     lacking = sum(row.get("coverage") is None for row in rows)
     if 0 < lacking < len(rows):
         yield f"{lacking} of {len(rows)} images have no intervals and do not count in the coverage."
-
-
-def _not_covered(document: Document, part: Part) -> Iterator[str]:
-    """The coverages whose mean's interval is below what all calibrations state, such as "µ coverage, air (71%)"."""
-    nominal = [calibration["coverage"] for calibration in document.get("calibrations", ())]
-    metrics = metrics_of(document)
-    for key, summary in part["answers"].get("synthesis", {}).items():
-        high = (summary.get("ci95") or (None, summary["mean"]))[1]
-        if nominal and key.endswith("coverage") and high is not None and high < min(nominal):
-            yield f"{metrics[key].label} ({summary['mean']:.0%})"
 
 
 def _on_metrics(document: Document) -> Iterator[str]:

@@ -35,7 +35,7 @@ from voxlate.evaluation.scoring.evaluators import Evaluator
 from voxlate.evaluation.scoring.features import Vectors, features_for
 from voxlate.evaluation.scoring.intervals import has_ends
 from voxlate.evaluation.scoring.metrics import METRICS, ImagePair
-from voxlate.evaluation.scoring.misregistered import NAME, RULE, count_moved, summarise_floors
+from voxlate.evaluation.scoring.misregistered import NAME, RULE, summarise_floors
 from voxlate.evaluation.scoring.regions import Region, masks_of_several, regions_from
 from voxlate.evaluation.scoring.scopes import Cut, Scope, check_pictures, filter_from, scopes_from
 from voxlate.evaluation.scoring.scored_images import (
@@ -434,8 +434,8 @@ def _on_areas(rules: Rules, ranges: Mapping[str, Range], rows: Sequence[Row]) ->
     within = (mask or "body") if mask in (None, "body", "brain") else f"mask {mask}"
     scopes = dict[str, str]()
     if rules.asked.align:
-        moved = count_moved(row.scores for row in rows if row.answer == SYNTHESIS)
-        scopes[NAME] = f"{RULE}; {moved}"
+        moved = [f"{NAME}.mm" in row.scores for row in rows if row.answer == SYNTHESIS]
+        scopes[NAME] = f"{RULE}; {sum(moved)} of {len(moved)} images were moved"
     return {
         "regions": {region.name: region.rule(ranges, within) for region in rules.regions},
         "scopes": scopes | {scope.name: scope.rule(mask, rules.cut) for scope in rules.scopes},
@@ -451,8 +451,10 @@ def _on_windows(
         for item in items
         if shows_a_window(item.provenance, item.modality, ranges[item.modality].unit)
     }
-    if given is not None and not names:
+    if names:
+        return {"windows": [window_sentence(name, given) for name in sorted(names)]}
+    if given is not None:
         raise BadInput(
             "--window: expected pictures (PNG) of a true CT and synthesised images in HU, found none. Drop --window."
         )
-    return {"windows": [window_sentence(name, given) for name in sorted(names)]} if names else {}
+    return {}
