@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.base.statistics import holm, least_p, wilcoxon_p
 from voxlate.evaluation.compare import compare
@@ -157,7 +156,7 @@ def test_scores_made_in_another_way_are_refused(folders, tmp_path):
             compare([folders[0], odd])
 
 
-@every_row(("part", "key"), [("regions", "vessels"), ("scopes", "crops")])
+@pytest.mark.parametrize(("part", "key"), [("regions", "vessels"), ("scopes", "crops")])
 def test_regions_and_scopes_of_one_name_but_another_rule_are_refused(folders, part, key):
     for number, folder in enumerate(folders[:2]):
         document = json.loads((folder / "metrics.json").read_text())
