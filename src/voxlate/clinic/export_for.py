@@ -55,7 +55,23 @@ IN_COUCH = 0.05  # of a body; voxels at its skin may be
 
 @dataclass
 class Converted:
-    """The folders of cases, files in them, facts by case, cases that are left out with the reason, and messages."""
+    """What `voxlate.export_for` wrote for a user of CTs.
+
+    Args:
+        consumer: planning, proton, ultrasound or pet.
+        folders: one for each case.
+        files: all files in them: maps (NIfTI, in the units of `facts`), tables (CSV), facts.json and DICOM.
+        facts: by case what the maps are, and from which image.
+        left_out: the reason of each case that could not be converted.
+        messages: what is unusual in a CT.
+
+    Example:
+        >>> import voxlate
+        >>> (case,) = voxlate.phantom("COHORT", cases=1, size=(24, 32, 24), progress=False)
+        >>> converted = voxlate.export_for(case / "ct.nii.gz", "PET", consumer="pet", progress=False)
+        >>> converted.facts["ct"]["units"]
+        {'mu': '1/cm'}
+    """
 
     consumer: str
     folders: list[Path] = field(default_factory=list)

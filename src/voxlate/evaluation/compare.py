@@ -81,7 +81,23 @@ class Patients:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The comparison of methods as a document in plain tables; `table` prints it."""
+    """Methods compared on the same cases, as `voxlate.compare` returns them.
+
+    Args:
+        document: the comparison in plain tables: the conventions, means, standard deviations and tests of each modality
+            and metric, and time and settings of each method.
+
+    Example:
+        >>> import shutil, voxlate
+        >>> cases = voxlate.phantom("COHORT", cases=1, size=(24, 32, 24), progress=False)
+        >>> for method in ("UNET", "DDPM"):
+        ...     _ = shutil.copytree("COHORT", method)
+        ...     _ = voxlate.evaluate(method, "COHORT", mask="body", progress=False)
+        >>> comparison = voxlate.compare(["UNET", "DDPM"])
+        >>> mae = comparison.document["modalities"]["ct"]["metrics"]["mae"]
+        >>> {name: result["mean"] for name, result in mae["methods"].items()}
+        {'UNET': 0.0, 'DDPM': 0.0}
+    """
 
     document: Document
 

@@ -194,10 +194,28 @@ class Row:
 
 @dataclass(frozen=True)
 class Scores:
-    """All rows with the options of their evaluation.
+    """The scores of an evaluation, as `voxlate.evaluate` returns them.
 
-    header: facts of the whole evaluation; choices: mask, paddings and weights, which must agree for a comparison;
-    ranges, features: by modality; distances: pooled over all cases, by modality, answer and metric.
+    Args:
+        rows: one for each answer (the synthesis, or a naive baseline) to each modality of each case; `row.scores` has
+            the values by metric, in the units that `document` states.
+        header: facts of the whole evaluation, such as the images that could not be scored and why.
+        choices: mask, paddings and weights, which must agree for a comparison.
+        ranges: the scored range of each modality, with its unit.
+        seed: of crops and bootstrap intervals.
+        features: what distances of slices rest on, by modality.
+        distances: pooled over all cases, by modality, answer and metric.
+        messages: what is to be known of the truths.
+
+    Example:
+        >>> import shutil, voxlate
+        >>> cases = voxlate.phantom("COHORT", cases=1, size=(24, 32, 24), progress=False)
+        >>> _ = shutil.copytree("COHORT", "OUT")  # images without any error
+        >>> scores = voxlate.evaluate("OUT", "COHORT", mask="body", progress=False)
+        >>> {row.scores["mae"] for row in scores.rows}
+        {0.0}
+        >>> scores.document()["modalities"]["ct"]["unit"]
+        'HU'
     """
 
     rows: tuple[Row, ...]
