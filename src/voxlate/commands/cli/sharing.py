@@ -118,6 +118,8 @@ def serve(
 
     The printed URL has a token, which lets one browser in. No request leaves the machine.
     """
-    from voxlate import serve as run  # the stub of the package lists commands of wings above this one
+    from voxlate import (
+        serve as run,  # the stub of the package lists commands of wings above this one
+    )
 
     run(runs or (), options)

@@ -11,6 +11,7 @@ from voxlate.evaluation.scoring.metrics import METRIC_OF
 from voxlate.training.recipe.provenance import provenance_of
 
 MOST_CASES = 12  # of more, the lowest, the median and the highest bound are printed
+_text = METRIC_OF["mae"].text
 
 
 def bounds_of(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
@@ -71,7 +72,3 @@ def _summary(
             yield (
                 f"  {modality} MAE inside the body: {_text(values[low])} ({low}) to {_text(values[high])} ({high}), median {_text(middle)} {units.get(modality, '')}".rstrip()
             )
-
-
-def _text(value: float) -> str:
-    return METRIC_OF["mae"].text(value)

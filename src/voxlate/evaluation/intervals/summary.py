@@ -11,25 +11,22 @@ SKEWED = 3  # times the share that may be outside, from which a patient differs 
 
 def table(header: Header) -> list[dict[str, Any]]:
     """A row for each target and method: its mean width in physical units, and coverage by region with its interval."""
-    rows = []
-    for name, target in header.targets.items():
-        for method, comparison in target.compared.items():
-            coverage = {
+    return [
+        {
+            "target": name,
+            "method": method,
+            "chosen": method == target.method,
+            "scale": comparison.scale,
+            "width": comparison.width * header.halves[name],
+            "unit": header.units[name],
+            "coverage": {
                 region: {"mean": mean, "interval": [low, high]}
                 for region, (mean, low, high) in comparison.coverage.items()
-            }
-            rows.append(
-                {
-                    "target": name,
-                    "method": method,
-                    "chosen": method == target.method,
-                    "scale": comparison.scale,
-                    "width": comparison.width * header.halves[name],
-                    "unit": header.units[name],
-                    "coverage": coverage,
-                }
-            )
-    return rows
+            },
+        }
+        for name, target in header.targets.items()
+        for method, comparison in target.compared.items()
+    ]
 
 
 def sentences(header: Header) -> list[str]:

@@ -72,8 +72,11 @@ class Scope:
         return "; ".join(parts)
 
 
-EVERY = itertools.starmap(Scope, itertools.product(get_args(Area), get_args(Pictures)))
-SCOPES: dict[str, Scope | Evaluator] = {scope.name: scope for scope in EVERY if scope.name}
+SCOPES: dict[str, Scope | Evaluator] = {
+    scope.name: scope
+    for scope in itertools.starmap(Scope, itertools.product(get_args(Area), get_args(Pictures)))
+    if scope.name
+}
 SCOPES |= {name: Evaluator(name, rule) for name, rule in RULES.items()}
 
 
@@ -198,28 +201,23 @@ def score_scope(
     functions: scores by key, of which those that apply are computed; pictures: the place and the scores of each picture
     are added here. Pictures with a score that is not finite (the PSNR of equal images) are left out of its mean.
     """
-    pair = _in_area(scope.area, pair, truth)
+    if scope.area == "both_masked":
+        assert truth.inside is not None
+        low = np.float32(pair.scale.low)
+        a, b = (np.where(truth.inside, image, low) for image in (pair.truth, pair.synthesis))
+        pair = replace(pair, truth=a, synthesis=b)
+    if scope.area:
+        pair = replace(pair, inside=truth.covered)
     keys = [key for key in functions if key in (OF_PICTURES if scope.pictures else SCOPED)]
     if not scope.pictures:
         return {f"{scope.name}.{key}": functions[key](pair) for key in keys}
     values: dict[str, list[float]] = {key: [] for key in keys}
     for place, picture in _pictures(scope, pair, truth):
-        own = {key: functions[key](picture) for key in keys}
-        for key, value in own.items():
+        scores = {key: functions[key](picture) for key in keys}
+        for key, value in scores.items():
             values[key].append(value)
-        pictures.append(place | own)
+        pictures.append(place | scores)
     return {f"{scope.name}.{key}": _mean(values[key]) for key in keys}
-
-
-def _in_area(area: Area, pair: ImagePair, truth: CountedVoxels) -> ImagePair:
-    if not area:
-        return pair
-    if area == "both_masked":
-        assert truth.inside is not None
-        low = np.float32(pair.scale.low)
-        a, b = (np.where(truth.inside, image, low) for image in (pair.truth, pair.synthesis))
-        pair = replace(pair, truth=a, synthesis=b)
-    return replace(pair, inside=truth.covered)
 
 
 def _pictures(
