@@ -28,7 +28,8 @@ CASES = 4
 def heads(tmp_path_factory):
     """A cohort of phantoms with T1 and CT."""
     folder = tmp_path_factory.mktemp("heads")
-    write_cohort(folder, cases=CASES, size=SIZE, lesion="none", modalities=["t1", "ct"])
+    options = {"cases": CASES, "size": SIZE, "lesion": "none", "seed": 4}
+    write_cohort(folder, modalities=["t1", "ct"], **options)
     return folder
 
 
