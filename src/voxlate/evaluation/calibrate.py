@@ -108,7 +108,7 @@ def _fit(
             widths[name] = network
     patches = [part for case in data.values() for part in case.patches]
     owners = [case.patient for case in data.values() for _ in case.patches]
-    stated = Header(
+    fitted = Header(
         weights=header["weights_hash"],
         synth=model.synthesis_options,
         coverage=coverage,
@@ -123,7 +123,7 @@ def _fit(
         halves={name: (high - low) / 2 for name, (low, high) in header["target_scales"].items()},
         made_by=software(),
     )
-    return Calibration(stated, widths, fit_references(patches, owners, seed))
+    return Calibration(fitted, widths, fit_references(patches, owners, seed))
 
 
 def _check(model: Model, asked: CalibrateOptions) -> None:

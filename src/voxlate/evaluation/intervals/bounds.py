@@ -26,8 +26,8 @@ def bound_lines(folders: Sequence[Path]) -> Iterator[str]:
     by_case = bounds_of(folders)
     if not by_case:
         return
-    stated = provenance_of(next(folder for folder in folders if folder.name in by_case))
-    coverage, units = float(stated["calibration"]["coverage"]), stated.get("units", {})
+    provenance = provenance_of(next(folder for folder in folders if folder.name in by_case))
+    coverage, units = float(provenance["calibration"]["coverage"]), provenance.get("units", {})
     yield f"Bounds of a case's error, each exceeded with a probability of {1 - coverage:.0%} at most:"
     if len(by_case) > MOST_CASES:
         yield from _summary(by_case, units)

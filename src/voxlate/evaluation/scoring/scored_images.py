@@ -79,16 +79,16 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
     failed = provenance_of(out).get("failed", {})
     every = {path.name: images_in(path) for path in sorted(out.iterdir()) if path.is_dir()}
     folders = {name: images for name, images in every.items() if images}
-    stated = {name for name in folders if (out / name / "provenance.json").is_file()}
+    synthesised = {name for name in folders if (out / name / "provenance.json").is_file()}
     for name, images in folders.items():
         case = cases.get(name)
-        if case and name not in stated:
+        if case and name not in synthesised:
             scans = {*case.files.values(), *case.labels.values(), case.mask}
             if set(images.values()) <= scans:
                 continue  # OUT is the cohort itself, and this case has no synthesis
         if case and name in failed:
             scored.refused[name] = f"its image is of an earlier run; {failed[name]}"
-        elif case and stated and name not in stated:
+        elif case and synthesised and name not in synthesised:
             scored.refused[name] = "synth was stopped while it wrote this case: run it again"
         else:
             _add_items(scored, out / name, images, case)
@@ -98,7 +98,7 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
             f"{out}: expected <case>/<modality>.nii.gz with the names of the cases in {where}, found none that match{refused}. Check the two folders and the names of the modalities."
         )
     for items in items_by_modality(scored.items).values():
-        _check_one_method(out, [item for item in items if item.case.case in stated])
+        _check_one_method(out, [item for item in items if item.case.case in synthesised])
     _check_own_scans(out, {item.case.case for item in scored.items}, cases)
     return scored
 

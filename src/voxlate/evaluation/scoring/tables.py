@@ -82,13 +82,12 @@ class Tables:
         sections = []
         for modality, lines in self.lines.items():
             name = f"{modality} " if modality and len(self.modalities) > 1 else ""
-            sections.append(
-                [(Text(f"{name}{line.label}\n{line.unit}".rstrip()), line.cells) for line in lines]
-            )
+            heads = (Text(f"{name}{line.label}\n{line.unit}".rstrip()) for line in lines)
+            sections.append([(head, line.cells) for head, line in zip(heads, lines)])
         rows = list(chain.from_iterable(sections))
         head = max((console.measure(text).maximum for text, _ in rows), default=0)
-        cells = chain.from_iterable(cells for _, cells in rows)
-        width = max([NARROWEST, *(console.measure(cell).maximum for cell in cells)])
+        texts = chain.from_iterable(cells for _, cells in rows)
+        width = max([NARROWEST, *(console.measure(cell).maximum for cell in texts)])
         fitting = max(1, (options.max_width - head - 4) // (width + 3))
         yield Text(self.title, style="italic")
         for first in range(0, len(self.methods), fitting):
@@ -97,8 +96,8 @@ class Tables:
             for method in self.methods[columns]:
                 table.add_column(method, justify="right", width=width, overflow="fold")
             for section in sections:
-                for text, own in section:
-                    table.add_row(text, *own[columns])
+                for text, cells in section:
+                    table.add_row(text, *cells[columns])
                 table.add_section()
             yield table
         yield Text("\n".join(self.caption), style="dim")
