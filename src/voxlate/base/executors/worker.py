@@ -79,6 +79,7 @@ class CaseWorker:
         turn = Turn(self.lock)
         began = time.monotonic()
         result, error = None, None
+        assert self.work is not None  # it was opened before the first case
         try:
             result = self.work(case, Context(turn, warn=said.append))
         except Exception as raised:
