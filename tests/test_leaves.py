@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from sources import ROOT
 from test_imports import ALL_BUT_PAGE
 
