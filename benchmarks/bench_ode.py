@@ -104,12 +104,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench/ode.json"))
     chosen = parser.parse_args()
     model = load(chosen.run)
-    if not isinstance(network_of(model).method, Diffusion):
+    method = network_of(model).method
+    if not isinstance(method, Diffusion):
         raise SystemExit(f"{chosen.run}: expected a diffusion model, found another method.")
     batches = slices(model, chosen.cohort, chosen.split, chosen.slices)
-    rows = [
-        compare(network_of(model).method, batch, chosen.end, chosen.tolerance) for batch in batches
-    ]
+    rows = [compare(method, batch, chosen.end, chosen.tolerance) for batch in batches]
     table = Table("slice", *(name.replace("_", " ") for name in rows[0]))
     for number, row in enumerate(rows):
         table.add_row(str(number), *(f"{value:.3g}" for value in row.values()))

@@ -24,6 +24,7 @@ from voxlate.anatomy.drawn import Drawn
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.files import HIGH, LOW
 from voxlate.base.items import stable_id
+from voxlate.base.records import Widening
 from voxlate.checks.conformal import by_patient, least_scale, shares_outside
 from voxlate.evaluation.calibrate import calibrate
 from voxlate.evaluation.scoring.regions import read_canonical
@@ -41,11 +42,10 @@ from voxlate.synthesis.model import Model
 from voxlate.synthesis.provenance import provenance_of
 from voxlate.synthesis.scans import by_accepted_names, find_scans
 from voxlate.synthesis.selection import Selection
-from voxlate.training.calibration_file import read_calibration, write_calibration
+from voxlate.training.calibration_file import calibration_file, read_calibration, write_calibration
 from voxlate.training.facts import data_facts
 from voxlate.training.model import load, network_of
 from voxlate.training.recipe import Recipe
-from voxlate.training.recipe.provenance import Widening
 from voxlate.training.run import Run
 from voxlate.training.starter import copy_model
 from voxlate.training.starters.card import Card, Intervals
@@ -110,11 +110,11 @@ def add_intervals(starter: Path, prepared: Path, real: Path, work: Path, device:
     tried = dict[Path, RealHeads]()
     for method in METHODS:
         copied = load(_copy(starter, work / method), device)
-        if not copied.calibration_file.is_file():
+        if not calibration_file(copied).is_file():
             # Some contrasts share so little with CT that the truths of others look like those of another patient.
             cases = find_cohort(scans).cases
             calibrate(copied, cases, bound="none", method=method, any_truth=True, by_tissue=False)
-        tried[copied.calibration_file] = shown = compare(copied, real, work / f"{method}_images")
+        tried[calibration_file(copied)] = shown = compare(copied, real, work / f"{method}_images")
         print(f"{method}: {_table(shown)}", flush=True)
     best = min(tried, key=lambda file: tried[file].deviation)
     return _write(starter, best, recipe.data.target[0], tried[best])

@@ -78,7 +78,7 @@ def _check(model: Model) -> None:
     """Raise BadInput for models whose path needs torch or SimpleITK."""
     if model.models:
         raise BadInput(
-            "RUN: expected one run, found several: export each, and average their images."
+            "RUN: expected one run, found several. Export each, and average their images."
         )
     preparation = model.facts.preparation
     for key in ("register", "align"):
@@ -148,8 +148,8 @@ def _arrays(model: Model) -> dict[str, np.ndarray]:
         fields = vars(calibration.references)
         arrays |= {f"references.{name}": np.asarray(array) for name, array in fields.items()}
     for target, widths in calibration.widths.items():
-        for name, tensor in widths.state_dict().items():
-            arrays[f"widths.{target}.{name}"] = tensor.numpy().reshape(tensor.shape or (1,))
+        for name, array in widths.arrays().items():
+            arrays[f"widths.{target}.{name}"] = array.reshape(array.shape or (1,))
     return arrays
 
 

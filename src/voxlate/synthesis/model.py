@@ -38,7 +38,6 @@ from voxlate.synthesis.calibration import Answer, Calibration, Calibrations, Pre
 from voxlate.synthesis.contrast import check_stripped, find_contrast, read_contrasts
 from voxlate.synthesis.empty import (
     Empty,
-    begins_above,
     empty_slices,
     find_empty_slices,
     measures_all_slices,
@@ -177,8 +176,14 @@ class Model:
         Python warns of all that are more than notes. turn: is entered while the network computes. options: as in the
         recipe's [synth] (samples, steps, ...). Raises BadInput where a scan is missing, or scans do not fit together.
         """
-        model = self.with_options(**options) if options else self
-        return synthesise(model, scans, case, seed, progress_function(progress), warn, turn)
+        model, facts = self.with_options(**options) if options else self, self.facts
+        own, notes = by_accepted_names(by_name(scans, facts.data.source), facts.accepts)
+        for note in notes:
+            warn(note)
+        result = synthesise(model, own, case, seed, progress_function(progress), turn)
+        for note in result.warnings:
+            warn(note)
+        return result
 
     def prepare(self, scans: Mapping[str, Scan], case: str) -> CaseInputs:
         """The scans of a case as inputs of the network, with warnings of what differs from the training data."""
@@ -255,9 +260,6 @@ class Model:
             "model": {**stated, **self.network.entry},
             "seed": seed,
             "synth": self.synthesis_options,
-            # earlier versions did not write these entries; their images are synthesised again
-            "empty_slices": "background",
-            "air_at_borders": "background",
         }
         if (address := address_of(self.origin)) is not None:
             plan["model"]["hub"] = address
@@ -267,10 +269,6 @@ class Model:
             plan["calibration"] = calibration.entry
         if files and facts.targets_for(files) != self.targets_of(files):
             plan["only"] = list(self.only)
-        if begins_above(facts, facts.scales):
-            plan["around_stripped_brains"] = (
-                "background"  # earlier versions left the scale's low end
-            )
         windows = {name: facts.intensity[name].window for name in data.target}
         return {
             **plan,
@@ -283,19 +281,14 @@ class Model:
 
 def synthesise(
     model: Model,
-    scans: Mapping[str, Scan] | Scan,
+    scans: Mapping[str, Scan],
     case: str,
     seed: int,
     progress: PatchProgress,
-    warn: Say,
     turn: AbstractContextManager[None] | None = None,
 ) -> Synthesised:
     """The images of a case by the facts and the network of a model (see `Model.synthesise`)."""
-    facts = model.facts
-    own, notes = by_accepted_names(by_name(scans, facts.data.source), facts.accepts)
-    for note in notes:
-        warn(note)
-    inputs = model.prepare(own, case)
+    facts, inputs = model.facts, model.prepare(scans, case)
     prepared = inputs.prepared
     plan = model.plan(inputs.files, seed)  # refuses a calibration of other images
     if facts.synth.contrast:
@@ -318,10 +311,7 @@ def synthesise(
         **dict(zip(COST, (calls, seconds, model.network.device_name, batch))),
         **_provenance(model, inputs, images, ends, calibration, empty),
     }
-    result = _on_file_grid(model, images, ends, empty, grid, provenance)
-    for note in result.warnings:
-        warn(note)
-    return result
+    return _on_file_grid(model, images, ends, empty, grid, provenance)
 
 
 def sample(
