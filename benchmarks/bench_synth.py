@@ -31,6 +31,7 @@ from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import Scans
 from voxlate.synthesis.selection import Selection
+from voxlate.training.model import model_of
 from voxlate.training.recipe import from_dict
 
 RECIPE = {
@@ -80,7 +81,7 @@ def model(net: dict | None = None, intensity: dict | None = None, **synth: objec
         "steps": 0,
     }
     method = recipe.build().eval().requires_grad_(False)
-    return Model(method, recipe, header, torch.device("cpu"), Path("benchmark"))
+    return model_of(method, recipe, header, torch.device("cpu"), Path("benchmark"))
 
 
 def overhead(net: dict | None, steps: int = 8, repeats: int = 3) -> float:

@@ -26,7 +26,6 @@ from voxlate.base.files import HIGH, LOW
 from voxlate.base.items import stable_id
 from voxlate.checks.conformal import by_patient, least_scale, shares_outside
 from voxlate.evaluation.calibrate import calibrate
-from voxlate.evaluation.intervals.calibration_file import read_calibration, write_calibration
 from voxlate.evaluation.scoring.regions import read_canonical
 from voxlate.evaluation.scoring.units import BRAIN_HU, TOP, shows_a_window
 from voxlate.scans.cases.case import PreparedCase
@@ -39,10 +38,12 @@ from voxlate.scans.images.slice_profile import margin, through_plane
 from voxlate.synthesis.calibration import Array, describe_widening, needed_scale, widen
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.inputs import sees_single_slices
-from voxlate.synthesis.model import Model, load
+from voxlate.synthesis.model import Model
 from voxlate.synthesis.provenance import provenance_of
 from voxlate.synthesis.scans import by_accepted_names, find_scans
 from voxlate.synthesis.selection import Selection
+from voxlate.training.calibration_file import read_calibration, write_calibration
+from voxlate.training.model import load
 from voxlate.training.recipe import Recipe
 from voxlate.training.recipe.provenance import Widening
 from voxlate.training.run import Run
@@ -197,11 +198,11 @@ def compare(model: Model, real: Path, out: Path) -> RealHeads:
     assert calibration is not None
     scans = find_scans([str(real)], model, **layout(real))
     synthesise_cases(Selection(model, scans), out, say=lambda _: None)
-    (target,) = model.recipe.data.target
+    (target,) = model.network.recipe.data.target
     found = list[tuple[str, Array]]()
     for case in find_cohort(real, **layout(real)).cases:
-        files, _ = by_accepted_names(case.files, model.aliases)
-        of_case = _needed(out / case.case, model.recipe.data.source, target, files)
+        files, _ = by_accepted_names(case.files, model.facts.accepts)
+        of_case = _needed(out / case.case, model.network.recipe.data.source, target, files)
         found.append((case.patient or case.case, of_case))
     needed = {head: np.sort(np.concatenate(own)) for head, own in by_patient(found).items()}
     return RealHeads(needed, calibration.header.coverage)

@@ -16,7 +16,7 @@ from voxlate.evaluation.compare import compare
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.mask import foreground
-from voxlate.synthesis.model import load
+from voxlate.training.model import load
 
 OLD = ("version_0_6_0", "before_renames")
 RUNS = [("version_0_6_0", "diffusion"), ("version_0_6_0", "gan")]

@@ -16,9 +16,9 @@ from voxlate.scans.formats.io import read_volume
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.methods.stage_tasks import LatentTask
 from voxlate.science.nets.interface import Channels
-from voxlate.synthesis.model import load
 from voxlate.training import recipe as recipes
 from voxlate.training.batches.batches import Batches, validation_batches
+from voxlate.training.model import load
 from voxlate.training.weights import read_header, save_weights
 
 DATA = 'data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }'
@@ -96,9 +96,11 @@ def test_volumetric_layers_that_did_not_learn_give_the_slice_wise_images_in_any_
 
 def test_an_item_of_a_volume_has_one_time_for_all_its_slices(volume, prepared):
     model, seen = load(volume), []
-    model.method.net.register_forward_hook(lambda _, given, __: seen.append(given[0]))
-    items = Batches(open_cohort(prepared), model.recipe.data, model.recipe.intensity, batch=2)[0]
-    model.method.loss("net", items, Noise(3, items.item))
+    model.network.method.net.register_forward_hook(lambda _, given, __: seen.append(given[0]))
+    items = Batches(
+        open_cohort(prepared), model.network.recipe.data, model.network.recipe.intensity, batch=2
+    )[0]
+    model.network.method.loss("net", items, Noise(3, items.item))
     (given,) = seen
     assert given.log_snr.shape == (2,)
     assert given.state.shape == (2, 3, 4, 12, 10)
@@ -145,8 +147,8 @@ def test_another_autoencoder_in_the_folder_of_a_run_is_refused(voxlate, volume, 
     path = volume / "weights.autoencoder.safetensors"
     changed, header = {name: one * 1.5 for name, one in load_file(path).items()}, read_header(path)
     model = load(path)
-    model.method.load_state_dict(changed)
-    save_weights(path, model.method, header)
+    model.network.method.load_state_dict(changed)
+    save_weights(path, model.network.method, header)
     (volume / "weights.safetensors").unlink()
     line = ("train", tmp_path / "volume.toml", "--data", prepared, "--out", volume)
     said = (
@@ -219,10 +221,10 @@ def test_the_scale_makes_latents_of_whole_slices_as_later_stages_see_them_of_uni
     volume, prepared
 ):
     model = load(volume)
-    cohort, task = open_cohort(prepared), model.method.task
-    data = dataclasses.replace(model.recipe.data, patch=(1, 24, 20))
+    cohort, task = open_cohort(prepared), model.network.method.task
+    data = dataclasses.replace(model.network.recipe.data, patch=(1, 24, 20))
     spread = []
-    for batch in validation_batches(cohort, data, model.recipe.intensity, split="train"):
+    for batch in validation_batches(cohort, data, model.network.recipe.intensity, split="train"):
         mean, log_variance = task.autoencoder.encode(batch.target)
         spread.append(mean + torch.randn(50, *mean.shape) * (0.5 * log_variance).exp())
     assert (torch.cat(spread, dim=1) * task.autoencoder.scale).std().item() == pytest.approx(

@@ -8,10 +8,10 @@ from voxlate.base.errors import Stopped
 from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.synthesis.cohort import synthesise_cases
-from voxlate.synthesis.model import load
 from voxlate.synthesis.scans import find_scans
 from voxlate.synthesis.selection import Selection
 from voxlate.training import recipe
+from voxlate.training.model import load
 from voxlate.training.planning.probe import Limits, Probe
 from voxlate.training.recipe import to_dict
 from voxlate.training.run import Run
@@ -89,7 +89,7 @@ def test_a_model_is_trained_and_used_on_mps_as_on_a_cpu(way, ready, tmp_path, mo
     with pretended_mps(monkeypatch):
         run = train(made, ready / "ready", tmp_path / "mps", device="auto")
         model = load(run.folder, device="mps")
-        assert all(isinstance(one, OnMps) for one in model.method.state_dict().values())
+        assert all(isinstance(one, OnMps) for one in model.network.method.state_dict().values())
         scans = find_scans(
             [str(ready / "scans")], model, missing=["t2"] if way == "completion" else None
         )

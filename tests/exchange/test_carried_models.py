@@ -64,8 +64,10 @@ def test_a_graph_takes_any_number_of_patches_where_enlargements_are_fused(tmp_pa
 
 def test_a_graph_whose_number_of_patches_was_traced_takes_one_at_a_time(tmp_path, monkeypatch):
     model = tiny_model("three planes").with_options(batch=4)
-    once = model.method.net.forward
-    monkeypatch.setattr(model.method.net, "forward", lambda given: _with_constant(once(given)))
+    once = model.network.method.net.forward
+    monkeypatch.setattr(
+        model.network.method.net, "forward", lambda given: _with_constant(once(given))
+    )
     assert export_model(model, tmp_path / "MODEL").graph.single
     expected = model.synthesise({"t1": head()}).files["t2"].data
     found = load(tmp_path / "MODEL").synthesise({"t1": head()}).files["t2"].data

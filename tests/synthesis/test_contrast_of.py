@@ -66,11 +66,11 @@ def write(path: Path, levels, *, ventricle: float = 0.3, **changes) -> Path:
 def _network(monkeypatch):
     """All networks turn the levels of T1 into those of MADE, with a standard deviation where samples are several."""
 
-    def draw(networks, recipe, inputs, seed, progress, unused=None):
+    def draw(facts, network, inputs, seed, progress, unused=None):
         t1 = np.asarray(inputs.prepared.arrays["t1"], np.float32)
         made = np.interp(t1, [0, *T1, 1000], [1200, *MADE, 150])
         t2 = np.where(t1 < 50, 0, made).astype(np.float32)
-        sd = np.full_like(t2, SD / 700) if recipe.synth.samples > 1 else None
+        sd = np.full_like(t2, SD / 700) if facts.synth.samples > 1 else None
         return [Prediction(t2 / 700 - 1, sd)], 1.0  # the window is 0 to 1400
 
     monkeypatch.setattr(synthesis, "sample_planes", draw)
@@ -257,7 +257,7 @@ def test_a_whole_head_is_refused_as_the_scan_and_as_the_input(run, scan, site, t
 @every_row("unit", ["HU", "ml/100g/min", "s", "grey"])
 def test_targets_whose_values_mean_the_same_everywhere_are_refused(unit, run, site):
     model = package.load(run)
-    quantitative = replace(model, header={**model.header, "units": {"t1": "a.u.", "t2": unit}})
+    quantitative = replace(model, facts=replace(model.facts, units={"t1": "a.u.", "t2": unit}))
     with pytest.raises(BadInput, match=f"expected a target in arbitrary units.*found t2 in {unit}"):
         quantitative.with_contrast_of([site])
 
@@ -270,10 +270,10 @@ def test_the_target_must_be_named_where_there_are_several(trained, site):
         model.with_contrast_of([unnamed])
     with pytest.raises(BadInput, match="expected scans of t1, t2, found 't3'"):
         model.with_contrast_of([f"t3={site}"])
-    named = model.with_contrast_of([f"T2={unnamed}"]).recipe.synth.contrast
+    named = model.with_contrast_of([f"T2={unnamed}"]).facts.synth.contrast
     assert named.keys() == {"t2"}
-    assert model.with_contrast_of([site]).recipe.synth.contrast == named  # t2.nii.gz
-    assert model.with_only(["t2"]).with_contrast_of([unnamed]).recipe.synth.contrast == named
+    assert model.with_contrast_of([site]).facts.synth.contrast == named  # t2.nii.gz
+    assert model.with_only(["t2"]).with_contrast_of([unnamed]).facts.synth.contrast == named
 
 
 def test_a_calibration_for_other_images_is_refused_and_no_intervals_helps(

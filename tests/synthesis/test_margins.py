@@ -20,6 +20,7 @@ from voxlate.science.nets.interface import Channels
 from voxlate.synthesis import inputs
 from voxlate.synthesis.model import Model
 from voxlate.training import network
+from voxlate.training.model import model_of
 from voxlate.training.recipe import from_dict, stage_recipe
 
 INSIDE = {"inside": True, "strip": True}
@@ -78,7 +79,7 @@ def model(predictor_only: bool = False, symmetric: bool = True, **synth: object)
         "weights_hash": "",
         "steps": 0,
     }
-    return Model(method, recipe, header, torch.device("cpu"), Path("nowhere"))
+    return model_of(method, recipe, header, torch.device("cpu"), Path("nowhere"))
 
 
 def head(width: int, height: int = 56, symmetric: bool = False, half: int = 20) -> np.ndarray:

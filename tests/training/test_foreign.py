@@ -22,8 +22,8 @@ from voxlate.exchange.foreign_formats import READERS, import_model
 from voxlate.exchange.pretrained import net_changes, unfit
 from voxlate.science.diffusion.schedules import CosineBetas, LinearBetas
 from voxlate.science.nets.interface import NetworkInput
-from voxlate.synthesis.model import load
 from voxlate.training import recipe as recipes
+from voxlate.training.model import load
 from voxlate.training.run import Run
 
 MOST = 1e-4

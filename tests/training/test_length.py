@@ -6,8 +6,8 @@ import pytest
 
 from trainings import log_lines, same_weights
 from voxlate.base.errors import BadInput
-from voxlate.synthesis.progress import count_calls
 from voxlate.training import recipe
+from voxlate.training.network import count_calls
 from voxlate.training.recipe.training import VALIDATION_SHARE
 from voxlate.training.train import train
 

@@ -20,7 +20,7 @@ from voxlate.science.nets.xmodality.adm import ADM
 from voxlate.science.nets.xmodality.dit import DiT
 from voxlate.science.nets.xmodality.unet import PlainUNet
 from voxlate.science.nets.xmodality.uvit import UViT
-from voxlate.synthesis.model import load
+from voxlate.training.model import load
 
 NETS = ("unet", "unet_time", "adm", "uvit", "dit")
 SMALL = {

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from voxlate.science.batch import Batch
-from voxlate.synthesis.model import load
+from voxlate.training.model import load
 from voxlate.training.sharpness import LEAST, choose_sharpness
 
 NET = 'net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }'

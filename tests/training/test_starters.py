@@ -11,7 +11,7 @@ from PIL import Image
 from starter_pack import with_measured
 from voxlate.base.errors import BadInput
 from voxlate.synthesis.inputs import by_accepted_names
-from voxlate.synthesis.model import load
+from voxlate.training.model import load
 from voxlate.training.run import Run
 from voxlate.training.starter import check_starter, run_folder
 from voxlate.training.starters import names

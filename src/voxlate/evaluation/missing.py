@@ -22,7 +22,7 @@ from voxlate.evaluation.scoring.evaluate import evaluate, rules_of
 from voxlate.evaluation.scoring.regions import check_mask
 from voxlate.evaluation.scoring.tables import Scores
 from voxlate.synthesis.cohort import synthesise_cases
-from voxlate.synthesis.model import Model, load
+from voxlate.synthesis.model import Model
 from voxlate.synthesis.output_folder import place_from
 from voxlate.synthesis.progress import no_report
 from voxlate.synthesis.provenance import difference, provenance_of, source_paths
@@ -35,6 +35,7 @@ from voxlate.synthesis.result import (
 )
 from voxlate.synthesis.scans import Scans, find_scans
 from voxlate.synthesis.selection import Selection
+from voxlate.training.model import load
 
 HowMany = Literal["one", "all"]
 METRICS = ("mae", "mae_rel", "psnr", "ssim_2d")  # of the summary; metrics.json has all
@@ -104,7 +105,7 @@ def scenarios_of(models: Sequence[Model], how: HowMany) -> list[Scenario]:
 
     Scenarios with the fewest missing modalities come first. Raises BadInput where no model fits one of them.
     """
-    tables = [model.recipe.data for model in models]
+    tables = [model.facts.data for model in models]
     names = list(
         dict.fromkeys(chain.from_iterable([*data.source, *data.target] for data in tables))
     )
@@ -123,8 +124,8 @@ def scenarios_of(models: Sequence[Model], how: HowMany) -> list[Scenario]:
 
 def _can_synthesise(model: Model, missing: Sequence[str]) -> bool:
     """Whether the modalities are targets of the model, and no sources unless it completes."""
-    data = model.recipe.data
-    if model.recipe.task.completes:
+    data = model.facts.data
+    if model.facts.completes:
         return set(missing) < set(data.source)
     return set(missing) <= set(data.target) and not set(missing) & set(data.source)
 

@@ -4,12 +4,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 from voxlate.base.arrays import Bool, Float32
 from voxlate.base.errors import plural
+from voxlate.base.messages import Message
 from voxlate.base.records import (
     MOST,
     Count,
@@ -28,8 +29,10 @@ from voxlate.checks.out_of_distribution import ReferencePatches
 from voxlate.checks.patch_features import NARROWEST, features_in_slabs
 from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.regions import BODY
+from voxlate.synthesis.facts import Facts
 
 Array = Float32
+Answer = Literal["mean", "sample"]
 IntervalMethod = Literal["learned", "difficulty", "sd", "constant"]
 
 INTERVAL_METHODS: dict[IntervalMethod, str] = {
@@ -198,6 +201,19 @@ class Calibration:
             if inside is not None and inside.any() and math.isfinite(factor):
                 bounds[key] = float(half[inside].mean()) * factor
         return bounds
+
+
+@runtime_checkable  # as checks of options need it
+class Calibrations(Protocol):
+    """Where the calibration of a model's images is looked for."""
+
+    def find(self, facts: Facts) -> Calibration | None:
+        """The calibration of images by these facts; raises BadInput where it belongs to other images."""
+        ...
+
+    def messages(self, facts: Facts) -> list[Message]:
+        """A message where there is only one of other images."""
+        ...
 
 
 def widen(calibration: Calibration, widened: Mapping[str, Widening]) -> Calibration:

@@ -32,6 +32,10 @@ class Reading(Protocol):
         """The directions in which slices, rows and columns grow."""
 
     @property
+    def axis_lr(self) -> int:
+        """The axis, from the end, that grows to the left or right."""
+
+    @property
     def steps(self) -> Sequence[int]:
         """The slice offsets of the source channels."""
 

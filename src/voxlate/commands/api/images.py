@@ -39,13 +39,13 @@ from voxlate.evaluation.scoring.tables import Scores
 from voxlate.evaluation.scoring.verdict import colour_lines
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.synthesis.cohort import warnings_in
-from voxlate.synthesis.ensemble import members_and_scans
 from voxlate.synthesis.inputs import as_volume
 from voxlate.synthesis.model import Model, Synthesised
-from voxlate.synthesis.model import load as load_model
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.provenance import provenance_of
 from voxlate.synthesis.selection import Selection, select
+from voxlate.training.model import load as load_model
+from voxlate.training.model import load_members, members_and_scans
 
 __all__ = ["members_and_scans"]
 
@@ -183,8 +183,11 @@ def synthesise(
     to = Path(out)
     with report_to(progress) as report:
         fetched = fetch_inputs(_texts_of_inputs(inputs, to), to, asked)
-        runs = [run] if isinstance(run, Path | str) else run
-        selected = select(runs, fetched.inputs, asked)
+        model = run
+        if not isinstance(model, Model):
+            runs = [model] if isinstance(model, Path | str) else model
+            model = load_members(runs, asked.device, asked.allow_code, asked.answer)
+        selected = select(model, fetched.inputs, asked)
         if not selected.scans:
             return _describe(selected, to, [], {}, fetched.inputs)
         folders, failed = deliver(selected, to, asked, progress=report.step, say=report.say)
@@ -229,7 +232,7 @@ def _describe(
         out,
         cases,
         {**selected.lacking, **failed},
-        targets=tuple(selected.model.recipe.data.target),
+        targets=tuple(selected.model.facts.data.target),
         complete=tuple(selected.complete),
         with_truth=frozenset(with_truth & {*cases}),
         others=len(selected.others or ()),

@@ -26,9 +26,11 @@ from voxlate.exchange.foreign import Stated
 from voxlate.exchange.foreign_formats import READERS, import_model
 from voxlate.exchange.pretrained import Source, import_autoencoder, net_changes
 from voxlate.exchange.published import import_run
-from voxlate.synthesis.model import Model, load
+from voxlate.synthesis.model import Model
+from voxlate.training.calibration_file import calibration_file
 from voxlate.training.continuing import train_further
 from voxlate.training.log_file import read_verdicts
+from voxlate.training.model import load
 from voxlate.training.options import AdaptOptions, ImportOptions, PlanOptions, TrainOptions
 from voxlate.training.planning.adapt import adapt as adapt_run
 from voxlate.training.planning.pace import read_pace
@@ -419,5 +421,5 @@ def fit_calibration(
             shutil.rmtree(new, ignore_errors=True)
         raise
     header = fitted.header
-    samples = model.recipe.synth.samples
-    return Fitted(model.calibration_file, fitted.entry, table(header), sentences(header), samples)
+    samples = model.facts.synth.samples
+    return Fitted(calibration_file(model), fitted.entry, table(header), sentences(header), samples)
