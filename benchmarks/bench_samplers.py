@@ -53,7 +53,7 @@ def measure(
         effort = [read_json(one / "provenance.json") for one in made]
         document = evaluate(Path(folder), cohort, features=features).document()
         truths = {case.case: case.files for case in find_cohort(cohort).cases}
-        name = model.network.recipe.data.target[0]
+        name = model.facts.data.target[0]
         files = [(one / f"{name}.nii.gz", truths[one.name][name]) for one in made]
         apart = power_db(files)
     (part,) = document["modalities"].values()

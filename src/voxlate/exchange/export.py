@@ -32,6 +32,7 @@ from voxlate.exchange.onnx_network import open_network, open_session
 from voxlate.synthesis.calibration import Header
 from voxlate.synthesis.facts import Facts
 from voxlate.synthesis.model import Model
+from voxlate.training.calibration_file import width_networks
 from voxlate.training.model import network_of
 from voxlate.training.run import software
 
@@ -78,7 +79,7 @@ def _check(model: Model) -> None:
     """Raise BadInput for models whose path needs torch or SimpleITK."""
     if model.models:
         raise BadInput(
-            "RUN: expected one run, found several: export each, and average their images."
+            "RUN: expected one run, found several. Export each, and average their images."
         )
     preparation = model.facts.preparation
     for key in ("register", "align"):
@@ -147,7 +148,7 @@ def _arrays(model: Model) -> dict[str, np.ndarray]:
     if calibration.references is not None:
         fields = vars(calibration.references)
         arrays |= {f"references.{name}": np.asarray(array) for name, array in fields.items()}
-    for target, widths in calibration.widths.items():
+    for target, widths in width_networks(calibration).items():
         for name, tensor in widths.state_dict().items():
             arrays[f"widths.{target}.{name}"] = tensor.numpy().reshape(tensor.shape or (1,))
     return arrays

@@ -171,7 +171,7 @@ def _fit(
         model = next(iter(models.values()))
         found = replace(
             found,
-            title=models.get("sample", model).recipe.title,
+            title=models.get("sample", model).facts.title,
             source=tuple(model.facts.data.source),
             target=tuple(model.facts.data.target),
             names=names_for_scans(model),

@@ -38,7 +38,6 @@ from voxlate.synthesis.calibration import Answer, Calibration, Calibrations, Pre
 from voxlate.synthesis.contrast import check_stripped, find_contrast, read_contrasts
 from voxlate.synthesis.empty import (
     Empty,
-    begins_above,
     empty_slices,
     find_empty_slices,
     measures_all_slices,
@@ -255,9 +254,6 @@ class Model:
             "model": {**stated, **self.network.entry},
             "seed": seed,
             "synth": self.synthesis_options,
-            # earlier versions did not write these entries; their images are synthesised again
-            "empty_slices": "background",
-            "air_at_borders": "background",
         }
         if (address := address_of(self.origin)) is not None:
             plan["model"]["hub"] = address
@@ -267,10 +263,6 @@ class Model:
             plan["calibration"] = calibration.entry
         if files and facts.targets_for(files) != self.targets_of(files):
             plan["only"] = list(self.only)
-        if begins_above(facts, facts.scales):
-            plan["around_stripped_brains"] = (
-                "background"  # earlier versions left the scale's low end
-            )
         windows = {name: facts.intensity[name].window for name in data.target}
         return {
             **plan,

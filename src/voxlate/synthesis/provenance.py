@@ -56,7 +56,7 @@ class _Synth(TypedDict, total=False):
     samples: Several
     steps: Several
     sampler: Text
-    precision: Text | None  # of version 0.6.0, which states none: that of the training
+    precision: Text
     windows: Table | None
 
 
@@ -93,7 +93,7 @@ class _Stated(TypedDict, total=False):
     range: dict[Name, tuple[Number, Number]]
     cases: list[Name]
     failed: dict[Text, Text]
-    warnings: list[Text | StatedMessage]
+    warnings: list[StatedMessage]
     split: Text
     axes: Axes
     images: dict[FileName, Text]
@@ -130,6 +130,7 @@ def read_provenance(path: Path) -> Table:
         "Synthesise the image again, or remove this file.",
     )
     content: Table = read_json(path)
+    record.check_version(content, "voxlate")
     record.fill(_Stated, content, others=None)
     pairs = [*content.get("range", {}).values()]
     pairs += [(units["low"], units["high"]) for units in content.get("network_units", {}).values()]

@@ -30,7 +30,7 @@ from voxlate.synthesis.model import Model
 from voxlate.training.changes import first_change
 from voxlate.training.run import Run
 from voxlate.training.weights import file_hash
-from voxlate.training.widths import SETTINGS, read_widths, widths_shapes
+from voxlate.training.widths import SETTINGS, Widths, read_widths, widths_shapes
 
 MEMORY = ".memory"  # begins the names of the reference patches' tensors, as no modality does
 
@@ -98,7 +98,7 @@ class RunCalibrations:
     def _mismatch(self, difference: str) -> BadInput:
         """The error of a calibration that does not belong to the images."""
         return BadInput(
-            f"{self.folder}: expected a calibration of {difference}. Run voxlate calibrate again with the options of synth, change these, or go without intervals (--no-intervals)."
+            f"{self.folder}: expected a calibration of {difference}, found another. Run voxlate calibrate again with the options of synth, change these, or go without intervals (--no-intervals)."
         )
 
 
@@ -106,12 +106,17 @@ def _answer(facts: Facts) -> Answer:
     return "sample" if facts.is_stochastic else "mean"
 
 
+def width_networks(calibration: Calibration) -> dict[str, Widths]:
+    """The networks of torch of a calibration that was fitted or read here, by target."""
+    return {name: w for name, w in calibration.widths.items() if isinstance(w, Widths)}
+
+
 def _check_images(path: Path, calibration: Calibration, facts: Facts) -> None:
     """Raise BadInput unless a calibration is of the targets and the number of sources of a model."""
     stated, references = calibration.header, calibration.references
     targets, sources = facts.data.target, len(facts.data.source)
     has_spread = stated.synth["samples"] > 1 or bool(facts.data.planes)
-    sizes = {len(network.centre) for network in calibration.widths.values()}
+    sizes = {len(network.centre) for network in width_networks(calibration).values()}
     same = (
         stated.targets.keys() == set(targets)
         and stated.units == {name: facts.units[name] for name in targets}
@@ -155,7 +160,7 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
     references = calibration.references
     for name, array in ({} if references is None else vars(references)).items():
         tensors[f"{MEMORY}.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
-    for target, widths in calibration.widths.items():
+    for target, widths in width_networks(calibration).items():
         tensors |= widths.state_dict(prefix=f"{target}.")
     text = json.dumps(adapter(Header).dump_python(calibration.header, mode="json"))
     stated = json.dumps({"header": text, "sha256": checksum(text, tensors)})
@@ -168,6 +173,7 @@ def read_calibration(path: Path) -> Calibration:
     with record.tensors("pt") as file:
         stamped = record.parse(_Stamped, file.text("calibration"))
         text = stamped["header"]
+        record.check_version(record.table(text), "made_by", "voxlate")
         header: Header = record.parse(Header, text)
         _check(record, header)
         owners = _shapes(file, header)
@@ -185,7 +191,7 @@ def read_calibration(path: Path) -> Calibration:
         references = ReferencePatches(**arrays)
         same = references.patients == header.patients
         record.check(same, f"scans of {references.patients} patients, not of {header.patients}")
-    widths = {name: read_widths(header.targets[name].way, own) for name, own in parts.items()}
+    widths = {name: read_widths(header.targets[name].method, own) for name, own in parts.items()}
     return Calibration(header, widths, references, file_hash(path))
 
 
@@ -198,10 +204,10 @@ def _shapes(file: Tensors, header: Header) -> dict[str, dict[str, Shape]]:
         file.record.check(len(points) == 2, "no patches of known scans")
         shapes[MEMORY] = reference_shapes(points)
     for name, target in header.targets.items():
-        if target.way in SETTINGS:
+        if target.method in SETTINGS:
             features = lengths.get(f"{name}.centre", ())
             file.record.check(len(features) == 1, f"no network for {name}")
-            shapes[name] = widths_shapes(target.way, features[0])
+            shapes[name] = widths_shapes(target.method, features[0])
     return shapes
 
 
@@ -219,8 +225,6 @@ def _check(record: Record, header: Header) -> None:
     record.check(cases >= patients, f"{patients} patients of {cases} cases")
     record.check(type(samples) is int and samples >= 1, "options of no synthesis")
     for name, target in header.targets.items():
-        sampled = target.way != "sd" or samples > 1
-        record.check(sampled, f"intervals of {name} by samples, of images of one")
         _check_target(record, name, target, header.coverage)
 
 
@@ -229,7 +233,7 @@ def _check_target(record: Record, name: str, target: Target, coverage: float) ->
     low, high = target.ends
     scaled = target.scales.get(coverage, 0) > 0
     record.check(scaled, f"no scale of {name} for the coverage {coverage:g}")
-    record.check(target.way in target.compared, f"a way of {name} that was not compared")
+    record.check(target.method in target.compared, f"a method of {name} that was not compared")
     record.check(low < high, f"ends of {name} from {low:g} to {high:g}")
     ascending = list(target.borders) == sorted(set(target.borders))
     whole = ascending and len(target.factors) == len(target.borders) + 1

@@ -84,7 +84,7 @@ def _data_facts(data: DataSettings) -> DataFacts:
     heads = None
     if data.physics is not None:
         contrasts = data.physics.contrasts.items()
-        sequences = {name: contrast.sequence for name, contrast in contrasts}
+        sequences: dict[str, str] = {name: contrast.sequence for name, contrast in contrasts}
         heads = SyntheticHeads(data.physics.stripped, sequences)
     return DataFacts(
         list(data.source),

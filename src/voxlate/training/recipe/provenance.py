@@ -23,7 +23,6 @@ from voxlate.base.records import (
 )
 from voxlate.science.diffusion.windows import Windows
 from voxlate.synthesis.provenance import Stated, Table, run_folders, source_paths
-from voxlate.training.recipe.renamed import with_new_names
 
 
 class _Data(TypedDict, total=False):
@@ -93,9 +92,8 @@ def read_run(path: Path) -> Table:
     advice = "Restore the file: it states which cases were used for training."
     record = Record(path, "the provenance of a training", advice)
     content: Table = read_json(path)
+    record.check_version(content, "voxlate")
     record.fill(_Trained, content, others=None)
-    if "recipe" in content:
-        content["recipe"] = with_new_names(content["recipe"])
     return content
 
 
