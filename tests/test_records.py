@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
-from voxlate.evaluation.intervals.calibration_file import read_calibration
 
 from rows import every_row
 from voxlate.base.errors import BadInput
@@ -21,6 +20,7 @@ from voxlate.base.records import Number, Record, Shape, checksum, write_tensors
 from voxlate.evaluation.scoring.documents import read_scores
 from voxlate.scans.images.ranges import Range
 from voxlate.synthesis.provenance import read_provenance
+from voxlate.training.calibration_file import read_calibration
 from voxlate.training.continuing import train_further
 from voxlate.training.log_file import lines_of
 from voxlate.training.naive import Baselines, baselines_checksum
