@@ -28,9 +28,9 @@ from voxlate.science.methods.regression import RegressionSettings
 from voxlate.science.methods.tasks import Translate
 from voxlate.science.nets.interface import NetSettings
 from voxlate.science.nets.unet import UNet
+from voxlate.training.loop import begin_learner, take_step
 from voxlate.training.recipe.optimiser import Optimiser
 from voxlate.training.recipe.training import Training
-from voxlate.training.step import begin_learner, take_step
 
 Precision = Literal["float32", "bfloat16"]
 Stem = Literal[2, 4]

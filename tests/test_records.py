@@ -155,7 +155,7 @@ def test_a_line_of_another_form_is_refused_and_half_a_line_left_out(
 
 STATE = {"stage": "final", "step": 2, "seconds": 1.5}
 STATE |= {"method": {}, "averaged": {}, "optimisers": {}, "memory": {}}
-STATE |= {"epochs": {"losses": [], "running": None, "count": 0}}
+STATE |= {"epochs": {"steps": 0, "losses": [], "running": None, "count": 0}}
 OTHER_STATES = [{"step": -1}, {"step": torch.tensor(2)}, {"seconds": float("nan")}, {"more": 1}]
 
 

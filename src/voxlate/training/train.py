@@ -22,8 +22,10 @@ from voxlate.science.methods.method import Method
 from voxlate.training import naive
 from voxlate.training.batches.patches import training_cases
 from voxlate.training.batches.windows import check_windows
+from voxlate.training.initial import initial_method
 from voxlate.training.job import Job, Pace, Session, StepCallback
-from voxlate.training.learner import Epochs, Learner, show_window, start_from, train_only
+from voxlate.training.learner import Epochs, Learner
+from voxlate.training.loop import finish, train_stage
 from voxlate.training.messages import check_training, fold_note
 from voxlate.training.options import TrainOptions
 from voxlate.training.precision import choose, stage_precisions, with_precision
@@ -39,8 +41,7 @@ from voxlate.training.recipe import (
 )
 from voxlate.training.recipe.provenance import read_run
 from voxlate.training.run import Run, begin_run, stage_steps, weights_of
-from voxlate.training.stage import finish, train_stage
-from voxlate.training.starter import run_folder, starter_for, starter_hash
+from voxlate.training.starter import run_folder, starter_hash
 from voxlate.training.starters.names import is_starter
 from voxlate.training.state_file import take_race
 from voxlate.training.validate import validation_items, validation_split
@@ -343,19 +344,3 @@ def _check_stages(jobs: Sequence[Job], starts: Mapping[str, Path]) -> None:
         if start is not None:
             load_weights(earlier[stage.name], start)
             check_order(stage, read_header(start)["recipe"]["data"], f"{start}", "--init")
-
-
-def initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> tuple[Method, str]:
-    """The untrained method of a stage, and a sentence for the log if some of its weights are not random."""
-    method = stage.build(earlier)
-    started = ""
-    source = stage.start_from
-    if is_starter(source):
-        weights, maps = starter_for(source, stage)
-        started = start_from(method, weights, str(source))
-        started += show_window(method, stage.data.target, maps, stage.start_window)
-    elif source is not None:
-        started = start_from(method, earlier[source], source)
-    if stage.train.only is not None:
-        train_only(method, stage.train.only)
-    return method, started
