@@ -157,7 +157,7 @@ def _check(model: Model, asked: CalibrateOptions) -> None:
     if not model.recipe.method.makes_targets:
         targets = " and ".join(model.recipe.data.target)
         raise BadInput(
-            f"{model.origin}: expected a model that makes {targets} of other scans, found '{model.recipe.title}': autoencoders have no calibration."
+            f"{model.origin}: expected a model that makes {targets} of other scans, found '{model.recipe.title}': autoencoders have no calibration. Choose the run that uses it."
         )
 
 

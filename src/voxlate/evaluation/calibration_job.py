@@ -108,7 +108,7 @@ class CalibrationJob:
         missing = [name for name in wanted if name not in case.files]
         if missing:
             raise BadInput(
-                f"{case.case}: expected {' and '.join(wanted)}, found no {' and no '.join(missing)}."
+                f"{case.case}: expected {' and '.join(wanted)}, found no {' and no '.join(missing)}. Add it, or leave the case out."
             )
         files = {name: case.files[name] for name in wanted}
         if case.mask and MASK in self.model.scan_names:
@@ -187,7 +187,7 @@ class CalibrationJob:
             statistics = prepared.header.statistics[name]
             if statistics.blank:
                 raise BadInput(
-                    f"{case}: expected {name} to show something, found the same value everywhere."
+                    f"{case}: expected {name} to show something, found the same value everywhere. Leave the case out, or get the scan again."
                 )
             volume = write(scans[name], prepared.arrays[name][:], 1)
             spec = recipe.intensity[name]

@@ -415,7 +415,7 @@ def as_volume(scan: Scan, modality: str) -> Volume:
         affine = np.asarray(pair[1], np.float64)
     except (TypeError, ValueError) as error:
         raise BadInput(
-            f"{modality}: expected numbers for an array and its affine, found others ({error})."
+            f"{modality}: expected numbers for an array and its affine, found others ({error}). Pass (array, affine)."
         ) from error
     if affine.shape != (4, 4):
         raise BadInput(

@@ -193,7 +193,9 @@ def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, d
     if path.is_dir() and not weights.exists():
         unfinished = "a training that is not finished (run the same train command to resume)"
         state = unfinished if Run(path).state.exists() else "none"
-        raise BadInput(f"{path}: expected a run with weights.safetensors, found {state}.")
+        raise BadInput(
+            f"{path}: expected a run with weights.safetensors, found {state}. Train it to its end, or choose another."
+        )
     header = read_header(weights)
     recipe = from_dict(header["recipe"], f"{weights} (header)", allow_code)
     if path.is_dir() and Run(path).provenance.exists():

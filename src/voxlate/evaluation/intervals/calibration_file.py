@@ -74,7 +74,7 @@ class CalibrationPlace:
     def mismatch(self, difference: str) -> BadInput:
         """The error of a calibration that does not belong to the images."""
         return BadInput(
-            f"{self.folder}: expected a calibration of {difference}. Run voxlate calibrate again with the options of synth, change these, or go without intervals (--no-intervals)."
+            f"{self.folder}: expected a calibration of {difference}, found another. Run voxlate calibrate again with the options of synth, change these, or go without intervals (--no-intervals)."
         )
 
 

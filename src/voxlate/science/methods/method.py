@@ -250,7 +250,7 @@ class TaskSettings:
         """Raise BadInput where the task does not fit the rest of its stage, or the stages before it."""
         if missing := [name for name in self.needs if name not in earlier]:
             raise BadInput(
-                f"{where}: expected an earlier stage '{missing[0]}', found {sorted(earlier) or 'none'}."
+                f"{where}: expected an earlier stage '{missing[0]}', found {sorted(earlier) or 'none'}. Add the stage above it."
             )
 
     @property

@@ -162,7 +162,7 @@ def _update_stages(below: list[Any], above: dict[str, Any]) -> list[Any]:
     if unknown := [name for name in above if name not in names]:
         known = ", ".join(str(name) for name in names)
         raise BadInput(
-            f"stages.{unknown[0]}: expected a stage of the base ({known}). Change it, or list all stages."
+            f"stages.{unknown[0]}: expected a stage of the base ({known}), found another name. Change it, or list all stages."
         )
     return [
         over(stage, above[name]) if name in above else stage for stage, name in zip(below, names)
