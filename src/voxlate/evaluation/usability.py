@@ -7,7 +7,7 @@ from voxlate.base.codes import Grade
 from voxlate.base.errors import first_of, plural
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message
-from voxlate.evaluation.scoring.verdict import Outcome, Verdict
+from voxlate.training.verdict import Outcome, Verdict
 
 Warnings = Mapping[str, Sequence[Message]]  # by case
 

@@ -16,7 +16,6 @@ from voxlate.base.machine import keep_freed_memory
 from voxlate.base.messages import Message, Say, message
 from voxlate.base.options.option import merge
 from voxlate.checks.anatomy import anatomy_of
-from voxlate.exchange.pretrained import is_imported, unfit
 from voxlate.scans.cases.prepared import Cohort, open_cohort
 from voxlate.science.methods.method import Method
 from voxlate.training import naive
@@ -51,6 +50,7 @@ from voxlate.training.weights import (
     load_weights,
     read_header,
     reuse_weights,
+    unfit_network,
 )
 
 
@@ -102,7 +102,7 @@ def train(
     jobs = _plan_jobs(_open_job(recipe, data, asked, beginning), run, say)
     _check_stages(jobs, starts)
     reused = [Run(Path(other)) for other in asked.reuse]
-    pretrained = [other for other in reused if is_imported(other)]
+    pretrained = [other for other in reused if other.is_imported]
     others = [other for other in reused if other not in pretrained]
 
     with contextlib.ExitStack() as held:
@@ -284,7 +284,7 @@ def _import_autoencoder(job: Job, session: Session, method: Method) -> Method | 
     if stage.method.makes_targets:
         return None
     for run in session.pretrained:
-        change = unfit(run, stage)
+        change = unfit_network(run, stage)
         source = f"taken from {run.folder}, not trained"
         if change:
             source = f"not taken from {run.folder}: {change}"

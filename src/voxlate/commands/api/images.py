@@ -36,7 +36,6 @@ from voxlate.evaluation.scoring.captions import training_note, truth_messages
 from voxlate.evaluation.scoring.evaluate import evaluate as score_images
 from voxlate.evaluation.scoring.scored_images import images_in, is_map
 from voxlate.evaluation.scoring.tables import Scores
-from voxlate.evaluation.scoring.verdict import colour_lines
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.synthesis.cohort import warnings_in
 from voxlate.synthesis.ensemble import members_and_scans
@@ -46,6 +45,7 @@ from voxlate.synthesis.model import load as load_model
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.selection import Selection, select
 from voxlate.training.recipe.provenance import provenance_of
+from voxlate.training.verdict import colour_lines
 
 __all__ = ["members_and_scans"]
 
