@@ -59,7 +59,7 @@ SCORES = {
     "coverage": "coverage of the intervals",
 }
 # The best of three baselines (mean image, copy of T1, intensity table), trained on the real pairs of the other patients:
-# mean MAE over the same cases (docs/guides/starters.md has each). By cohort, source, target and score.
+# mean MAE over the same cases (docs/reference/measured.md has each). By cohort, source, target and score.
 BASELINES = {("brains", "t1", "t2", "mae"): 0.171, ("brains", "t1", "flair", "mae"): 0.197}
 ANY_MR = ["mr", "t1", "t1w", "t1n", "t1c", "t1ce", "t2", "t2w", "flair", "t2f", "pd", "swi"]
 RESEARCH = (
@@ -202,7 +202,7 @@ def _prepare_heads(
         return prepared
     common = {"lesion": wanted.lesion, "modalities": sorted(modalities(recipe))}
     common["seed"] = CALIBRATION_SEED if calibrates else 0
-    simulated = write_cohort(folder / "heads", cases=heads, size=wanted.size, anatomy=2, **common)
+    simulated = write_cohort(folder / "heads", cases=heads, size=wanted.size, **common)
     validating = len(simulated) if calibrates else max(1, heads // VALIDATION)
     split = {case: "val" if k < validating else "train" for k, case in enumerate(simulated)}
     patient = {case: case.name for case in simulated}

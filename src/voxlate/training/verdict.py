@@ -77,9 +77,9 @@ def verdict_on(
     errors: by answer ("synthesis", or a baseline's name) and case, all measured with the same conventions; patients: by
     case; where: words on the voxels or items of the errors; not_held_out: a clause if cases were in the training.
     """
-    own = errors.get(SYNTHESIS, {})
+    ours = errors.get(SYNTHESIS, {})
     others = [name for name in errors if name != SYNTHESIS]
-    pairs = [_pair(name, own, errors[name], patients) for name in others]
+    pairs = [_pair(name, ours, errors[name], patients) for name in others]
     shared = [pair for pair in pairs if pair.cases]
     if not shared:
         said = "no verdict: no naive baseline was scored, so it is unknown whether the model is worth its training; --naive RUN scores those of a training"
@@ -89,8 +89,8 @@ def verdict_on(
     if not_held_out:
         said += f"; {not_held_out}"
         outcome = "unclear" if outcome == "better" else outcome
-    if best.cases < len(own):
-        said += f"; over the {best.cases} of {len(own)} cases that this baseline has"
+    if best.cases < len(ours):
+        said += f"; over the {best.cases} of {len(ours)} cases that this baseline has"
     numbers = [str(number) for number in range(len(best.naive))]
     return Verdict(
         modality,
@@ -120,10 +120,10 @@ class _Pair:
     @property
     def share(self) -> float:
         """The relative reduction of the baseline's error; −∞ if the baseline has no error."""
-        own, other = float(self.synthesis.mean()), float(self.naive.mean())
-        if other > 0:
-            return 1 - own / other
-        return 0.0 if own == 0 else -np.inf
+        ours, theirs = float(self.synthesis.mean()), float(self.naive.mean())
+        if theirs > 0:
+            return 1 - ours / theirs
+        return 0.0 if ours == 0 else -np.inf
 
     @property
     def lower_on(self) -> int:
