@@ -108,8 +108,6 @@ class Trained:
 
     def step(self) -> None:
         take_step(self.learner, self.method, self.options, 0, self.batches, DEVICE)
-        self.learner.average.move(self.options.ema, self.learner.step)
-        self.learner.step += 1
 
     def gflop(self) -> float:
         """Of forward and backward."""

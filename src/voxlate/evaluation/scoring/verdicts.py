@@ -39,7 +39,7 @@ def _of_modality(name: str, part: Table, document: Table) -> Verdict:
     where = mask if mask == "whole image" else f"inside the mask {mask}"
     stated = verdict_on(name, own, patients, part["unit"], where, clause)
     # Training judges in network units, in which a wrong overall brightness is an error.
-    on_255 = _errors(rows, NETWORK_METRIC)
+    on_255 = _errors(rows, NETWORK_METRIC.key)
     other = verdict_on(name, on_255, patients, NETWORK_METRIC.unit, where, clause)
     if "unknown" in (stated.outcome, other.outcome) or stated.outcome == other.outcome:
         return stated
