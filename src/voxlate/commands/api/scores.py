@@ -23,7 +23,7 @@ from voxlate.evaluation.reports.prepared import report_prepared
 from voxlate.evaluation.scoring.captions import training_note, truth_messages
 from voxlate.evaluation.scoring.evaluate import evaluate as score_images
 from voxlate.evaluation.scoring.tables import Scores
-from voxlate.evaluation.scoring.verdict import colour_lines
+from voxlate.training.verdict import colour_lines
 
 
 @command
