@@ -176,7 +176,7 @@ def test_the_autoencoder_alone_gives_the_bound_of_the_row(voxlate, volume, cohor
 
 
 def test_slices_of_a_latent_are_decoded_a_few_at_a_time(volume):
-    task = load(volume).method.task
+    task = load(volume).network.method.task
     assert isinstance(task, LatentTask)
     autoencoder, x = task.autoencoder, torch.randn(1, 1, 11, 24, 20)
     with torch.no_grad():

@@ -97,7 +97,9 @@ def test_a_model_is_trained_and_used_on_mps_as_on_a_cpu(way, ready, tmp_path, mo
         assert len(folders) == 1
         assert not failed
     here = train(made, ready / "ready", tmp_path / "cpu", device="cpu")
-    ours, theirs = (load(one.folder, device="cpu").method.state_dict() for one in (here, run))
+    ours, theirs = (
+        load(one.folder, device="cpu").network.method.state_dict() for one in (here, run)
+    )
     for name, value in ours.items():
         assert torch.allclose(value, theirs[name], atol=1e-3), name
 

@@ -147,7 +147,7 @@ def test_a_calibration_of_other_weights_is_refused(voxlate, calibrated, others, 
     method, _, header = load_method(calibrated)
     method.net.head.bias.data += 0.1
     save_weights(calibrated / "weights.safetensors", method, header)
-    assert load(calibrated).header["weights_hash"] in (
+    assert load(calibrated).facts.weights_hash in (
         voxlate("synth", calibrated, others, "--out", out).refusal
     )
 

@@ -312,7 +312,7 @@ def test_a_kl_autoencoder_gives_the_moments_and_the_image_of_the_module(tmp_path
     place, module = autoencoder(tmp_path, package, colours)
     told = Stated(changes={"net.range": [0, 1]})
     run = import_model(package, place, told, tmp_path / "run")
-    ours = load(run.folder).method.net
+    ours = load(run.folder).network.method.net
     x = torch.rand(2, 1, 16, 12)
     z = torch.randn(2, 2, 8, 6)
     with torch.no_grad():
@@ -607,7 +607,7 @@ def test_the_spacing_that_is_stated_is_that_of_the_synthesis(tmp_path):
     torch.save(random(resnet(4, 1, False)).state_dict(), tmp_path / "g.pth")
     told = Stated(stated(tmp_path).recipe, spacing_mm=(3.0, 2.0, 1.0))
     run = import_model("pix2pix", tmp_path / "g.pth", told, tmp_path / "run")
-    assert load(run.folder).header["preparation"]["spacing_mm"] == [3.0, 2.0, 1.0]
+    assert load(run.folder).facts.preparation.spacing_mm == (3.0, 2.0, 1.0)
 
 
 def test_weights_that_would_have_to_be_unpickled_are_refused(tmp_path):

@@ -97,7 +97,7 @@ def test_a_run_states_the_sharpness_that_its_training_chose(voxlate, prepared, c
     run = tmp_path / "run"
     answer = voxlate("train", tmp_path / "two.toml", "--data", prepared, "--out", run)
     assert answer.code == 0, answer.err
-    made = load(run).recipe.synth
+    made = load(run).network.recipe.synth
     assert made.sharpness == pytest.approx(LEAST)
     assert load(run).with_options(samples=2).recipe.synth.sharpness == 1
     assert load(run).with_options(sharpness=0.5).recipe.synth.sharpness == 0.5

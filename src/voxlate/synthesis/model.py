@@ -177,7 +177,14 @@ class Model:
         recipe's [synth] (samples, steps, ...). Raises BadInput where a scan is missing, or scans do not fit together.
         """
         model = self.with_options(**options) if options else self
-        return synthesise(model, scans, case, seed, progress_function(progress), warn, turn)
+        said = list[Message]()
+        try:
+            return synthesise(
+                model, scans, case, seed, progress_function(progress), said.append, turn
+            )
+        finally:
+            for note in said:  # here, so that Python names the line that called this method
+                warn(note)
 
     def prepare(self, scans: Mapping[str, Scan], case: str) -> CaseInputs:
         """The scans of a case as inputs of the network, with warnings of what differs from the training data."""

@@ -144,7 +144,7 @@ class Synthesised:
         """
         from voxlate.synthesis.pictures import show_case  # here, because voxlate-run has no Pillow
 
-        return show_case(self, tile)
+        return show_case(self.volumes, self.std, self.mark, self.warnings, tile)
 
     def _repr_png_(self) -> bytes:
         return self.show()._repr_png_() or b""
