@@ -23,9 +23,10 @@ from rich.console import Console
 from voxlate import phantom, synthesise
 from voxlate.base import machine
 from voxlate.base.files import write_json
+from voxlate.commands.api import images
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
-from voxlate.synthesis import inputs, result, selection
+from voxlate.synthesis import inputs, result
 from voxlate.synthesis import model as model_of_case
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model
@@ -54,7 +55,7 @@ PARTS = (  # of a synthesis, and the functions that they consist of
     ("intervals", model_of_case, "case_intervals"),
     ("background", model_of_case, "find_empty_slices", "empty_slices"),
     ("write", result, "write_images"),
-    ("load", selection, "load_members"),
+    ("load", images, "load_members"),
 )
 
 TINY = {

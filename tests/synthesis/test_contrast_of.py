@@ -302,9 +302,15 @@ train = { steps = 1, batch = 2, validate_every = 0 }
 """
 
 
-def test_a_model_with_the_contrast_of_a_site_cannot_run_without_torch(run, site, tmp_path):
-    from voxlate.exchange.export import export_model
-
+def test_an_exported_model_keeps_the_contrast_of_a_site(run, scan, site, tmp_path):
     pytest.importorskip("onnx")
-    with pytest.raises(BadInput, match="expected a model without levels of a site's scans"):
-        export_model(package.load(run).with_contrast_of([site]), tmp_path / "MODEL")
+    from voxlate.exchange.export import export_model
+    from voxlate.exchange.run import load
+
+    model = package.load(run, "cpu").with_options(precision="float32").with_contrast_of([site])
+    export_model(model, tmp_path / "MODEL")
+    expected, found = (
+        one.synthesise({"t1": scan}, warn=no_report) for one in (model, load(tmp_path / "MODEL"))
+    )
+    np.testing.assert_array_equal(found.volume.data, expected.volume.data)
+    assert found.provenance["contrast"] == expected.provenance["contrast"]
