@@ -1,6 +1,5 @@
 """Pictures of scored cases: sources, synthesis, truth, error and standard deviation, on shared colour scales."""
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
