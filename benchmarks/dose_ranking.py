@@ -2,7 +2,7 @@
 
 With --gamma, the share of points that fail gamma (2 %, 2 mm) of pymedphys, which must be installed, is the error of dose.
 
-Four detailed phantoms, the CT that head-mr-to-ct synthesises of their T1, and the true CT spoilt in ten ways. Plans on the
+Four phantoms, the CT that head-mr-to-ct synthesises of their T1, and the true CT spoilt in ten ways. Plans on the
 true CT, pencil beams onto two balls in the brain and one at the base of the skull, are computed again in each. Prints
 proton.error, the mean difference of dose where a tenth of the prescribed one reaches, and Spearman's correlation.
 
@@ -149,7 +149,7 @@ def score(
 def main(work: Path, quick: bool, gamma: bool = False) -> float:
     """Print the tables, and return Spearman's correlation over all versions of all phantoms."""
     cohort, scans, out = (work / name for name in ("cohort", "scans", "out"))
-    heads: dict[str, Any] = {"modalities": ["t1", "ct"], "anatomy": 2, "lesion": "none", "seed": 48}
+    heads: dict[str, Any] = {"modalities": ["t1", "ct"], "lesion": "none", "seed": 48}
     heads |= {"cases": 2, "size": (64, 72, 56)} if quick else {"cases": 4, "size": (160, 192, 144)}
     voxlate.phantom(cohort, **heads)
     for scan in cohort.glob("*/t1.nii.gz"):

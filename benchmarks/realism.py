@@ -2,7 +2,7 @@
 
 python benchmarks/realism.py OUT --phantoms KIND=COHORT[:CASES] ... --real KIND=FILE ...
 
-A cohort is what `voxlate phantom --anatomy 2` wrote: with ct, with maps, or with cta. MR images are drawn from the maps as
+A cohort is what `voxlate phantom` wrote: with ct, with maps, or with cta. MR images are drawn from the maps as
 the starters' trainings draw them: the contrasts of benchmarks/starter_recipes, noise, resolution and slice thickness.
 A real scan is a NIfTI file, or a pattern in quotes that names the PNG slices of one patient, whose pixels count as 1 mm.
 Of all scans, only the means and quartiles over scans are written: OUT/realism.json, OUT/realism.png and a table. What one

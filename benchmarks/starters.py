@@ -202,7 +202,7 @@ def _prepare_heads(
         return prepared
     common = {"lesion": wanted.lesion, "modalities": sorted(modalities(recipe))}
     common["seed"] = CALIBRATION_SEED if calibrates else 0
-    simulated = write_cohort(folder / "heads", cases=heads, size=wanted.size, anatomy=2, **common)
+    simulated = write_cohort(folder / "heads", cases=heads, size=wanted.size, **common)
     validating = len(simulated) if calibrates else max(1, heads // VALIDATION)
     split = {case: "val" if k < validating else "train" for k, case in enumerate(simulated)}
     patient = {case: case.name for case in simulated}

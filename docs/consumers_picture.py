@@ -45,7 +45,6 @@ def main(folder: Path) -> None:
         cases=4,
         size=(160, 192, 144),
         modalities=["t1", "ct"],
-        anatomy=2,
         lesion="none",
         seed=48,
     )

@@ -81,7 +81,6 @@ def main(folder: Path) -> None:
         cases=1,
         size=(160, 176, 112),
         modalities=["t1"],
-        anatomy=2,
         lesion="none",
     )
     (scan,) = (folder / "cohort").glob("*/t1.nii.gz")

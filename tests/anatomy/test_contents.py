@@ -1,4 +1,4 @@
-"""The inside of the skull of anatomy 2: ages and diseases."""
+"""The inside of the skull: ages and diseases."""
 
 from functools import cache
 
@@ -16,7 +16,7 @@ SIZE = (46, 56, 34)
 
 @cache
 def head(case: int, kind: LesionKind = "none") -> Head:
-    return make_head(7, case, SIZE, kind, version=2)
+    return make_head(7, case, SIZE, kind)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_every_disease_occurs_and_a_shunt_only_with_hydrocephalus():
 def test_the_brain_lies_inside_the_skull_and_its_structures_are_there():
     labels = head(0).labels
     for label in (Label.GREY, Label.WHITE, Label.VENTRICLE, Label.PALLIDUM, Label.DURA):
-        assert (labels == label).sum() > 20, label.name
+        assert (labels == label).sum() > 10, label.name
     brain = np.isin(labels, (*BRAIN, *OTHER_BRAIN)).mean()
     assert 0.08 < brain < 0.35
 
@@ -76,7 +76,7 @@ def test_the_map_of_a_tumour_marks_tissue_of_the_brain(case):
     assert inside[made.lesion_map > 0].all()
 
 
-def test_images_of_anatomy_2_are_finite_in_every_modality():
+def test_images_of_a_stroke_are_finite_in_every_modality():
     made = head(1, "stroke")
     for name in ("t1", "t2", "flair", "ct", "cta", "swi", "tof"):
         assert np.isfinite(image(made, name)).all(), name

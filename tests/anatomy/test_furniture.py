@@ -1,11 +1,11 @@
-"""Table and head holder of anatomy 2: where they are, and what MR shows of them."""
+"""Table and head holder: where they are, and what MR shows of them."""
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from voxlate.anatomy import furniture
-from voxlate.anatomy.canvas import Canvas
+from voxlate.anatomy.canvas import Canvas, blank
 from voxlate.anatomy.contrast import Protocol, magnitude, maps_for
 from voxlate.anatomy.furniture import Furniture, Holder, Table
 from voxlate.anatomy.head import make_head
@@ -17,13 +17,13 @@ AVERAGE = np.ones(3)
 
 @pytest.fixture(scope="module")
 def head():
-    return make_head(5, 3, (50, 60, 24), version=2)
+    return make_head(5, 3, (50, 60, 24))
 
 
 def _painted(drawn: Furniture) -> Canvas:
     axis = np.arange(-140.0, 140.0, 2.0, dtype=np.float32)
     z, y, x = np.meshgrid(np.zeros(1, np.float32), axis, axis, indexing="ij")
-    canvas = Canvas(x.shape, 2.0)
+    canvas = blank(x.shape, 2.0)
     furniture.paint(canvas, drawn, (x, y, z))
     return canvas
 

@@ -11,7 +11,7 @@ import pytest
 from voxlate.anatomy import label_anatomy
 from voxlate.anatomy import variation as varying
 from voxlate.anatomy.bodies import label_bodies
-from voxlate.anatomy.canvas import Canvas
+from voxlate.anatomy.canvas import blank
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.anatomy.diseases import Carried, paint_carried
 from voxlate.anatomy.label_map import LabelMap, read_label_map, read_lesion
@@ -199,7 +199,7 @@ def test_what_a_map_does_not_tell_apart_is_drawn_where_it_was(head: LabelMap) ->
 def test_a_voxel_between_two_tissues_has_the_shares_of_linear_interpolation() -> None:
     tissues = np.full((3, 3, 4), Label.WHITE, np.uint8)
     tissues[..., 2:] = Label.GREY
-    canvas = Canvas((1, 1, 3), 1.0)
+    canvas = blank((1, 1, 3), 1.0)
     x = np.array([[[1.25, 1.5, 0.2]]], np.float32)
     one = np.ones_like(x)
     _take(canvas, tissues, [one, one, x])
@@ -226,7 +226,7 @@ def test_a_thicker_vault_moves_its_outer_surface_by_the_millimetres_drawn(
     wanted = np.linspace(-90, 90, 361, dtype=np.float32)[None, None]
     zero = np.zeros_like(wanted)
     x, y, z = places.at((wanted, zero, zero))
-    canvas = Canvas(wanted.shape, STEP_MM)
+    canvas = blank(wanted.shape, STEP_MM)
     _take(canvas, drawn, [p / np.float32(STEP_MM) for p in (z, y, x)])
     bone_mm = np.abs(wanted[0, 0])[canvas.label[0, 0] == Label.BONE]
     assert bone_mm.min() == pytest.approx(CAVITY_MM, abs=1.6)
@@ -303,10 +303,6 @@ def test_the_ct_of_a_map_shows_its_bone_and_air(cohort: Path) -> None:
             {"labels": "MAPS", "tissues": "synthseg", "size": (9, 9, 9)},
             "--size: expected no --size",
         ),
-        (
-            {"labels": "MAPS", "tissues": "synthseg", "anatomy": 2},
-            "--anatomy: expected no --anatomy",
-        ),
         ({"labels": "MAPS", "tissues": "synthseg", "spacing_mm": (1, 1, 99)}, "from 0.2 to 10 mm"),
         ({"labels": "NOTHING", "tissues": "synthseg"}, "expected label maps"),
         ({"tissues": "synthseg"}, "--tissues: expected --labels with it"),
@@ -351,25 +347,21 @@ def test_a_lesion_of_a_label_map_keeps_its_voxels_and_lies_in_the_brain(
     placed = Carried(shape, (0.0, 0.0, 0.0), mirror=True)
     axis = (np.arange(60, dtype=np.float32) - 29.5) * 3
     z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
-    canvas = Canvas(x.shape, 3.0)
+    canvas = blank(x.shape, 3.0)
     canvas.label[:, :, 30:] = Label.WHITE
     lesion_map = paint_carried(canvas, placed, Space(x, y, z))
     # Half of it lies outside the brain, which is the right half of the canvas.
     assert (canvas.label == Label.NECROSIS).sum() == 4 * 4 * 4 / 2
     assert (canvas.label == Label.OEDEMA).sum() == (1000 - 64) / 2
     assert np.array_equal(np.unique(lesion_map), [0, 1, 2])
-    made = make_mapped_head(head, 0, 0, (6, 6, 6), shape=shape)
+    made = make_mapped_head(head, 0, 0, (6, 6, 6), carried=shape)
     assert (made.lesion_map > 0).any()
 
 
-def test_a_map_without_a_lesion_and_lesions_of_plain_heads_are_refused(tmp_path: Path) -> None:
+def test_a_map_without_a_lesion_is_refused(tmp_path: Path) -> None:
     path = write_map(tmp_path / "seg.nii.gz", np.zeros((9, 9, 9), np.int16))
     with pytest.raises(BadInput, match=r"expected a lesion by the table 'brats'"):
-        write_cohort(
-            tmp_path / "out", cases=1, size=SMALL, anatomy=2, lesion="tumour", lesions=path
-        )
-    with pytest.raises(BadInput, match="expected --labels or --anatomy 2, found plain heads"):
-        write_cohort(tmp_path / "out", cases=1, size=SMALL, lesions=path)
+        write_cohort(tmp_path / "out", cases=1, size=SMALL, lesion="tumour", lesions=path)
 
 
 def test_parts_of_a_body_that_do_not_touch_are_kept(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_an_mr_series_becomes_what_each_of_five_users_reads(
 
     monkeypatch.setattr(names, "FOLDER", shipped_starters)
     monkeypatch.chdir(tmp_path)
-    phantom = ("--cases", 1, "--size", *SIZE, "--anatomy", 2, "--lesion", "none", "--seed", 48)
+    phantom = ("--cases", 1, "--size", *SIZE, "--lesion", "none", "--seed", 48)
     run("phantom", *phantom, "--modality", "t1", "--modality", "ct", "--out", "COHORT")
     (case,) = (tmp_path / "COHORT").glob("phantom_*")
     scan = orient(read_volume(case / "t1.nii.gz", "t1"), "PIR")

@@ -45,14 +45,14 @@ def test_a_constant_is_not_taken_although_it_is_narrower():
         patients.append(replace(one, truth=error))
     target, _ = fit(patients, {}, COVERAGE, 0.9, "none", 0)
     assert target.compared["constant"].width < target.compared["difficulty"].width
-    assert target.way == "difficulty"
+    assert target.method == "difficulty"
 
 
 def test_the_narrower_learned_way_is_taken_and_holds_new_patients():
     target, learned = fit(
         [patient(k) for k in range(20)], {"bright": "ct>0.8"}, COVERAGE, 0.9, "normal", 0
     )
-    assert target.way in ("learned", "difficulty")
+    assert target.method in ("learned", "difficulty")
     assert target.compared["learned"].width < 0.95 * target.compared["constant"].width
     of_ct = ({"ct": target}, {"ct": "HU"}, {"ct": 1.0})
     header = Header("w", {}, COVERAGE, 0.9, "normal", 20, {}, "val", 0, *of_ct)
@@ -113,7 +113,7 @@ def test_intervals_of_three_patients_follow_errors_that_a_feature_shows_in_each_
 ):
     shorten_widths(400, 1024)
     target, network = fit([windowed(k) for k in range(3)], {}, COVERAGE, 0.9, "none", 0)
-    assert (target.way, target.shifted) == ("difficulty", True)
+    assert (target.method, target.shifted) == ("difficulty", True)
     correlations, small, large = [], [], []
     for one in map(windowed, range(100, 120)):
         body, easy = one.truth_parts["body"], one.features[:, 0] < 0.5
@@ -158,7 +158,7 @@ def test_a_chosen_method_is_taken_though_another_is_narrower_and_refused_for_few
     target, network = fit(
         [patient(k) for k in range(8)], {}, COVERAGE, 0.9, "none", 0, chosen="constant"
     )
-    assert (target.way, network) == ("constant", None)
+    assert (target.method, network) == ("constant", None)
     assert target.compared["constant"].width > target.compared["difficulty"].width
     few = [patient(k) for k in range(5)]
     with pytest.raises(BadInput, match="learned"):

@@ -1,5 +1,7 @@
 """The midline of heads that were turned, tilted and shifted by known amounts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,7 @@ SIZE = (50, 60, 42)  # x, y, z: 4 mm each
 def head() -> Volume:
     """Left and right mirror each other exactly, but for noise."""
     made = make_head(3, 0, SIZE)
+    made = replace(made, exposure=replace(made.exposure, noise_hu=1.0, blur_mm=2.0, slice_mm=6.0))
     right = image(made, "ncct")[..., SIZE[0] // 2 :]
     ct = np.concatenate([right[..., ::-1], right], axis=-1)
     return Volume(ct[None], made.affine, "HU", "ncct")

@@ -46,7 +46,7 @@ def draw(rng: Rng, base: Anatomy) -> tuple[Ageing, Anatomy]:
     atrophy = float(old**1.5 * own[0])
     aged = replace(
         base,
-        sulcus_mm=float(np.clip(0.35 + 0.4 * rng.random() + 0.7 * atrophy, 0.3, 1.7)),
+        sulcus_mm=float(min(base.sulcus_mm + 0.7 * atrophy, 1.7)),
         cortex_mm=float(base.cortex_mm * (1 - 0.12 * min(atrophy, 1.2))),
         ventricle=float(np.clip(base.ventricle * (0.75 + 0.85 * old**1.5 * own[1]), 0.6, 2.6)),
     )

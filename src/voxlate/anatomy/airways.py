@@ -1,4 +1,4 @@
-"""The airways of anatomy 2: nose, paranasal sinuses, mastoid cells, ears' canals and pharynx.
+"""The airways of a head: nose, paranasal sinuses, mastoid cells, ears' canals and pharynx.
 
 How far sinuses are pneumatised, and how much mucosa or fluid they hold, differs between heads and between sides.
 """
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.anatomy.canvas import Canvas
+from voxlate.anatomy.canvas import Canvas, within
 from voxlate.anatomy.shapes import (
     NoiseField,
     Rng,
@@ -60,7 +60,7 @@ def draw(rng: Rng) -> Airways:
         size=size,
         mucosa_mm=mucosa,
         level=level,
-        cells=noise(rng, 13, 2.5, 64, narrow=True).distance_to_zero(),
+        cells=noise(rng, 13, 2.5, 64, narrow=True, distance=True),
         deviation_mm=float(rng.normal(0, 1.5)),
         cycle=rng.uniform(0.7, 1.25, 2),
         pharynx=float(rng.uniform(0.6, 1.3)),
@@ -76,8 +76,9 @@ def paint(
     outline: AnyArray,
 ) -> None:
     """Paint the air spaces of the face, with their bony walls and mucosa."""
-    half = points.half
     outside = (cavity > 1.2) & (outline < -3)
+    canvas, points, outside = within("-60 0 -200 | 60 120 30", canvas, points, outside)
+    half = points.half
     right = points.x > 0
     _frontal(canvas, airways, half, right, outside)
     _ethmoid(canvas, airways, half, right, outside)
@@ -135,7 +136,7 @@ def _frontal(
     canvas: Canvas, airways: Airways, half: Space, right: AnyArray, outside: AnyArray
 ) -> None:
     size = _by_side(right, airways.size["frontal"])
-    if size.max() == 0:
+    if size.max(initial=0) == 0:
         return
     x, y, z = half
     wide = np.maximum(size, 0.05)
@@ -204,6 +205,7 @@ def _pharynx(canvas: Canvas, airways: Airways, points: Space) -> None:
 
 def paint_mastoid(canvas: Canvas, airways: Airways, points: Space) -> None:
     """Paint mastoid cells, the middle ear and the ear's canal into the temporal bone."""
+    canvas, points = within("-95 -60 -75 | 95 15 -15", canvas, points)
     half = points.half
     right = points.x > 0
     size = _by_side(right, airways.size["mastoid"])

@@ -10,11 +10,13 @@ import numpy as np
 
 from voxlate.anatomy.shapes import (
     NoiseField,
+    Points,
     Rng,
     Space,
     Triple,
     Tube,
     ellipsoid,
+    interpolate,
     noise,
     overlap,
     tubes_of,
@@ -25,7 +27,10 @@ from voxlate.anatomy.vessels import vessels
 from voxlate.base.arrays import AnyArray
 
 LesionKind = Literal["none", "tumour", "stroke"]
-_TURN_DEGREES = np.array([3.0, 2.0, 2.5])  # standard deviations around x (nodding), y and z
+# Standard deviations: turns around x (nodding), y and z, and logarithms of sizes along them.
+_TURN_DEGREES = np.array([9.0, 3.5, 5.0])
+_SCALE = np.array([0.035, 0.04, 0.035])
+_PITCH_MM = 8.0  # of stored displacements, whose noise has wavelengths of 70 mm and more
 
 
 @dataclass(frozen=True)
@@ -65,20 +70,20 @@ class Anatomy:
 
 def anatomy(rng: Rng, kind: LesionKind) -> Anatomy:
     """Draw the shape of a head."""
-    rng, lesion_rng, vessel_rng, fold_rng = rng.spawn(4)
+    rng, lesion_rng, vessel_rng = rng.spawn(3)
     lesion = _lesion(lesion_rng, kind)
     return Anatomy(
-        scale=np.exp(0.025 * np.clip(rng.standard_normal(3), -2, 2)),
+        scale=np.exp(_SCALE * np.clip(rng.standard_normal(3), -2, 2)),
         tilt=np.radians(_TURN_DEGREES * np.clip(rng.standard_normal(3), -2, 2)),
         bend=tuple(noise(rng, 90, 10, 32) for _ in range(3)),
         sway=tuple(noise(rng, 70, 10, 32) for _ in range(3)),
-        folds=noise(fold_rng, 23, 3, 72, narrow=True).distance_to_zero(),
+        folds=noise(rng, 23, 3, 72, narrow=True, distance=True),
         rough=noise(rng, 16, 4, 64),
         texture=noise(rng, 9, 3, 84),
         fold_shift=30 * rng.standard_normal(3),
-        skull_mm=float(rng.uniform(5.5, 7.5)),
+        skull_mm=float(rng.uniform(4.5, 8.5)),
         cortex_mm=float(rng.uniform(2.7, 3.2)),
-        sulcus_mm=float(rng.uniform(0.5, 1.1)),
+        sulcus_mm=float(rng.uniform(0.35, 0.75)),
         ventricle=float(np.exp(0.2 * np.clip(rng.standard_normal(), -2, 2))),
         vessels=vessels(vessel_rng, lesion.side if kind == "stroke" else 0),
         lesion=lesion,
@@ -97,22 +102,51 @@ def _lesion(rng: Rng, kind: LesionKind) -> Lesion:
     return Lesion("none")
 
 
-def upright(head: Anatomy, points: Space) -> Space:
-    """Upright coordinates of scanner points [D, H, W], in which the head has the average shape."""
-    angle = head.tilt
-    turn = rotation(0, angle[0]) @ rotation(1, angle[1]) @ rotation(2, angle[2])
-    centred = [points.x, points.y + 6, points.z]
-    matrix = (turn / head.scale[:, None]).astype(np.float32)
-    turned = [row[0] * centred[0] + row[1] * centred[1] + row[2] * centred[2] for row in matrix]
+@dataclass(frozen=True)
+class Bending:
+    """How a head bends space: displacements in mm on a grid of points up to _PITCH_MM apart, [3, D, H, W] (x, y, z)."""
+
+    axes: Points
+    shifts: AnyArray
+
+
+def bending(head: Anatomy, axes: Points) -> Bending:
+    """The bending of the space over a grid; axes: x [W], y [H], z [D] in scanner coordinates."""
+    x, y, z = (_coarse(axis) for axis in axes)
+    turned = _turn(head, (x, y, z))
     # Both sides get the same noise; rounding |x| keeps the mid-plane free of a crease.
     half = (np.sqrt(turned[0] ** 2 + 400), turned[1], turned[2])
+    shifts = np.stack([1.9 * field.at(half) for field in head.bend])
     # A sideways bend must vanish in the mid-plane to stay symmetric.
-    across = np.tanh(turned[0] / 20)
-    shifts: list[AnyArray] = [1.9 * field.at(half) for field in head.bend]
-    shifts[0] *= across
-    sway = (0.9 * field.at(turned) for field in head.sway)
-    x, y, z = (t + (s + own) for t, s, own in zip(turned, shifts, sway))
-    return Space(x, y, z, points.straight)
+    shifts[0] *= np.tanh(turned[0] / 20)
+    shifts += [0.9 * field.on((x, y, z)) for field in head.sway]
+    return Bending((x, y, z), shifts)
+
+
+def _coarse(axis: AnyArray) -> AnyArray:
+    """An axis with points up to _PITCH_MM apart, or itself where its points are further apart."""
+    points = int(np.ceil((axis[-1] - axis[0]) / _PITCH_MM)) + 1
+    return axis if points >= len(axis) else np.linspace(axis[0], axis[-1], points, dtype=np.float32)
+
+
+def _turn(head: Anatomy, axes: Points) -> list[AnyArray]:
+    """The points of a grid, [D, H, W] each, turned and scaled to the average head."""
+    angle = head.tilt
+    turn = rotation(0, angle[0]) @ rotation(1, angle[1]) @ rotation(2, angle[2])
+    matrix = (turn / head.scale[:, None]).astype(np.float32)
+    z, y, x = np.meshgrid(*axes[::-1], indexing="ij", sparse=True)
+    return [row[0] * x + row[1] * (y + 6) + row[2] * z for row in matrix]
+
+
+def upright(head: Anatomy, bent: Bending, straight: Points) -> Space:
+    """Upright coordinates of a grid with axes x [W], y [H], z [D], in which the head has the average shape."""
+    places = [
+        (axis - coarse[0]) / np.float32(coarse[1] - coarse[0])
+        for axis, coarse in zip(straight, bent.axes)
+    ]
+    shifts = (interpolate(shift, places[::-1], "clip") for shift in bent.shifts)
+    x, y, z = (at + shift for at, shift in zip(_turn(head, straight), shifts))
+    return Space(x, y, z, straight)
 
 
 def rotation(axis: int, angle: float) -> AnyArray:

@@ -15,7 +15,7 @@ from voxlate.anatomy.label_map import LEAST_MM, MOST_MM, read_label_map, read_le
 from voxlate.anatomy.label_table import LabelTable, read_table
 from voxlate.anatomy.mapped_head import make_mapped_head
 from voxlate.anatomy.options import PhantomOptions, tables
-from voxlate.anatomy.tissue import ANATOMY_1, BRAIN, Label
+from voxlate.anatomy.tissue import BRAIN, Label
 from voxlate.base.errors import BadInput
 from voxlate.base.files import safe_name
 from voxlate.scans.formats.io import content_hash, is_picture, scan_endings, without_ending
@@ -61,24 +61,17 @@ def simulated(asked: PhantomOptions) -> Bodies:
             raise BadInput(
                 f"{name}: expected --labels with it, found none. Name the label maps, or remove {name}."
             )
-    if asked.anatomy == 1 and asked.lesions is not None:
-        raise BadInput(
-            "--lesions: expected --labels or --anatomy 2, found plain heads. Add one of them."
-        )
-    labels = ANATOMY_1 if asked.anatomy == 1 else Label
     lesions = _Lesions(asked)
     return Bodies(
-        lambda case, lesion: make_head(
-            asked.seed, case, size, lesion, version=asked.anatomy, shape=lesions.of(case, lesion)
-        ),
+        lambda case, lesion: make_head(asked.seed, case, size, lesion, lesions.of(case, lesion)),
         lambda case: f"phantom_{case:03d}",
         lambda case: MIXED[case % len(MIXED)],
-        {"size": list(size), "anatomy": asked.anatomy, **lesions.settings},
+        {"size": list(size), **lesions.settings},
         {
             "what": "Simulated heads, computed from equations without data of any patient.",
             "field_mm": list(FIELD_MM),
             "spacing_mm": [field / n for field, n in zip(FIELD_MM, size)],
-            "seg": {label.name.lower(): int(label) for label in labels},
+            "seg": {label.name.lower(): int(label) for label in Label},
             "lesion_map": LESION_MAP,
             "sources": _SOURCES,
         },
@@ -159,11 +152,10 @@ def _table(asked: PhantomOptions) -> LabelTable:
         raise BadInput(
             f"--labels: expected --tissues with the tissues of the labels, found none. Add --tissues with one of {', '.join(tables())}, or a TOML file."
         )
-    for name, unused in (("--size", asked.size is not None), ("--anatomy", asked.anatomy != 1)):
-        if unused:
-            raise BadInput(
-                f"{name}: expected no {name} with --labels, whose maps have a size and an anatomy, found it. Remove it; --spacing sets the voxels."
-            )
+    if asked.size is not None:
+        raise BadInput(
+            "--size: expected no --size with --labels, whose maps have a size, found it. Remove it; --spacing sets the voxels."
+        )
     spacing = asked.spacing_mm
     if spacing is not None and not (LEAST_MM <= min(spacing) <= max(spacing) <= MOST_MM):
         given = " ".join(f"{step:g}" for step in spacing)

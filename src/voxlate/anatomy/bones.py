@@ -1,4 +1,4 @@
-"""The bones of anatomy 2: vault, facial skeleton, skull base, jaws and teeth."""
+"""The bones of the head: vault, facial skeleton, skull base, jaws and teeth."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from voxlate.anatomy import eyes
 from voxlate.anatomy.anatomy import Anatomy
-from voxlate.anatomy.canvas import Canvas
+from voxlate.anatomy.canvas import Canvas, within
 from voxlate.anatomy.shapes import Rng, Space, Triple, Tube, ellipsoid, join, overlap, union
 from voxlate.anatomy.tissue import INTRACRANIAL, SKULL, Label
 from voxlate.anatomy.vessels import on_cerebrum
@@ -87,10 +87,12 @@ def paint_plates(canvas: Canvas, bones: Bones, points: Space) -> None:
 
 
 def paint_vault(
-    canvas: Canvas, bones: Bones, half: Space, cavity: AnyArray, thick: AnyArray, base: Anatomy
+    canvas: Canvas, bones: Bones, points: Space, cavity: AnyArray, thick: AnyArray, base: Anatomy
 ) -> None:
     """Paint the bone around the brain with its diploe; thick: mm of bone."""
-    x, y, z = half
+    assert points.straight is not None
+    half = points.half
+    _, y, z = half
     ends = LOWEST_VAULT_MM + 0.15 * np.maximum(-y - 20, 0) - z
     inward = bones.forehead_mm * np.exp(-(((y - 70) / 22) ** 2) - ((z - 22) / 26) ** 2)
     shell = overlap(cavity - thick, -cavity - 3 - inward, ends)
@@ -99,11 +101,13 @@ def paint_vault(
         Label.BONE,
         union(shell, overlap(protuberance, -cavity, cavity - thick - 2.5)),
     )
-    table = bones.table_mm * (1 + 0.35 * base.rough.at((z, x, y)))
+    table = bones.table_mm * (1 + 0.35 * base.rough.on(points.straight))
     diploe = overlap(table - cavity, cavity - thick + table, ends + 2)
     if bones.density > 0.6:
         # Sclerotic islands.
-        diploe = overlap(diploe, 3 * (base.texture.at((y, z, x)) - 2.2 * (1 - bones.density) - 0.4))
+        diploe = overlap(
+            diploe, 3 * (base.texture.on(points.straight) - 2.2 * (1 - bones.density) - 0.4)
+        )
     canvas.paint(Label.DIPLOE, diploe)
 
 
@@ -111,7 +115,6 @@ def paint_face(
     canvas: Canvas,
     bones: Bones,
     half: Space,
-    points: Space,
     cavity: AnyArray,
     inside: AnyArray,
 ) -> None:
@@ -203,8 +206,6 @@ def paint_teeth(
     canvas: Canvas, bones: Bones, points: Space, jaw_mm: float, where: AnyArray | None = None
 ) -> None:
     """Paint the teeth of both jaws, with their fillings and crowns; where: voxels that may be painted, by default all."""
-    if points.z.min() > _UPPER_MM + 12:
-        return
     kinds: dict[Label, list[Tube]] = {Label.TOOTH: [], Label.METAL: []}
     for quarter, teeth in enumerate(bones.teeth):
         side, upper = (1, 1, -1, -1)[quarter], quarter % 2 == 0
@@ -242,9 +243,10 @@ _RIDGES = """
 """
 
 
-def paint_ridges(canvas: Canvas, half: Space) -> None:
+def paint_ridges(canvas: Canvas, points: Space) -> None:
     """Paint the ridges between the parts of the brain, each in a coat of fluid, over what is there."""
-    ridges = half.tubes(_RIDGES, 6)
+    canvas, points = within("-65 -40 -48 | 65 90 12", canvas, points)
+    ridges = points.half.tubes(_RIDGES, 6)
     canvas.paint(Label.CSF, ridges - 1.0, np.isin(canvas.label, _SOFT))
     canvas.paint(Label.BONE, ridges)
 

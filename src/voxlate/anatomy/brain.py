@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.anatomy.anatomy import Anatomy
-from voxlate.anatomy.shapes import Space, cut, ellipsoid, join, overlap, union
+from voxlate.anatomy.anatomy import Anatomy, deep_grey, ventricles
+from voxlate.anatomy.canvas import Canvas, within
+from voxlate.anatomy.shapes import Box, Space, cut, ellipsoid, join, overlap, union
+from voxlate.anatomy.tissue import Label
 from voxlate.anatomy.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
 from voxlate.base.arrays import AnyArray
 
@@ -74,6 +76,9 @@ class Envelope:
     stem: AnyArray
     cavity: AnyArray
 
+    def __getitem__(self, box: Box) -> "Envelope":
+        return Envelope(self.cerebellum[box], self.stem[box], self.cavity[box])
+
 
 def envelope(points: Space) -> Envelope:
     """The outer shape of the brain at points."""
@@ -128,3 +133,23 @@ def folia_depth(points: Space, envelope: AnyArray) -> AnyArray:
     across = np.abs((angle / pitch + 0.5) % 1 - 0.5) * pitch * radius
     sheets = np.hypot(np.maximum(-envelope - 15, 0), across) - 0.25
     return union(-envelope, sheets)
+
+
+def paint(canvas: Canvas, base: Anatomy, points: Space, outer: Envelope, gap_mm: float) -> None:
+    """Paint the brain; gap_mm: by which its surface lies deeper than in the young."""
+    cortex = cortex_depth(base, points, cerebrum(points) + gap_mm)
+    canvas.paint(Label.GREY, -cortex)
+    canvas.paint(Label.WHITE, base.cortex_mm - cortex)
+    _paint_hindbrain(*within("-55 -85 -100 | 55 20 8", canvas, points, outer, cortex))
+    low, near, depth = within("-45 -20 -10 | 45 45 25", canvas, points, cortex)
+    low.paint(Label.DEEP_GREY, deep_grey(near), depth > 1)
+    canvas.paint(Label.VENTRICLE, ventricles(base, points))
+
+
+def _paint_hindbrain(canvas: Canvas, points: Space, outer: Envelope, cortex: AnyArray) -> None:
+    canvas.paint(Label.CSF, overlap(outer.cerebellum - 1.6, -cortex - 0.5), cortex < 1)
+    folia = folia_depth(points, outer.cerebellum)
+    canvas.paint(Label.GREY, -folia)
+    canvas.paint(Label.WHITE, 2.0 - folia)
+    canvas.paint(Label.WHITE, overlap(outer.stem, points.z - 2))
+    canvas.paint(Label.WHITE, points.half.ellipsoid("15 -22 -33 | 9 15 8"))

@@ -47,8 +47,8 @@ def write_cohort(
 
     changes: fields of the options. size: voxels in x, y, z. modalities: None stands for all images; maps of tissue
     parameters (maps.MAPS) are written where they are named, "maps" stands for all of them. stripped: set voxels outside the brain to 0, as BraTS
-    does. anatomy: 1, or 2 for detailed heads (phantoms.detailed). labels: label maps, each of which becomes several cases by
-    variation (phantoms.mapped_head); `cases.csv` states from which map each case is. progress is called with (cases done, cases), say with a message on what was not drawn. Cases that exist are kept. Returns the case folders.
+    does. labels: label maps, each of which becomes several cases by
+    variation (anatomy.mapped_head); `cases.csv` states from which map each case is. progress is called with (cases done, cases), say with a message on what was not drawn. Cases that exist are kept. Returns the case folders.
     Raises BadInput if `out` holds another cohort or a setting is wrong.
     """
     asked = merge(PhantomOptions, options, changes)
@@ -111,12 +111,10 @@ def _check(modalities: tuple[str, ...]) -> None:
 def _claim(out: Path, settings: dict[str, Any], description: dict[str, Any]) -> None:
     """Write `phantom.json`; raises BadInput if the file exists with other settings."""
     note = out / NOTE
-    # The note of anatomy 1 does not number it, like those of cohorts that are older than anatomy 2.
-    numbered = {name: value for name, value in settings.items() if (name, value) != ("anatomy", 1)}
     if not note.exists():
-        write_json(note, {**numbered, **description})
+        write_json(note, {**settings, **description})
         return
-    stated = {"anatomy": 1, "lesions": {}, "lesion_table": None, **read_json(note)}
+    stated = read_json(note)
     for name, value in settings.items():
         if stated.get(name) != value:
             raise BadInput(

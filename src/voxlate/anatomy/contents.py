@@ -1,17 +1,17 @@
-"""What the skull of anatomy 2 contains: brain, fluid, vessels, membranes and diseases."""
+"""What the skull contains: brain, fluid, vessels, membranes and diseases."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.anatomy import ageing, brain, diseases, simple
+from voxlate.anatomy import ageing, brain, diseases
 from voxlate.anatomy import anatomy as body
 from voxlate.anatomy.ageing import Ageing
 from voxlate.anatomy.anatomy import Anatomy
 from voxlate.anatomy.brain import Envelope
-from voxlate.anatomy.canvas import Canvas
+from voxlate.anatomy.canvas import Canvas, within
 from voxlate.anatomy.diseases import Carried, Diseases
-from voxlate.anatomy.shapes import Rng, Space, Tube, ellipsoid, join, overlap, union
+from voxlate.anatomy.shapes import Rng, Space, Tube, join, overlap, union
 from voxlate.anatomy.tissue import BRAIN, OTHER_BRAIN, TUMOUR, Label
 from voxlate.base.arrays import AnyArray
 
@@ -21,7 +21,7 @@ _LESIONED = (*BRAIN, *TUMOUR, *OTHER_BRAIN)
 
 @dataclass(frozen=True)
 class Contents:
-    """The random numbers of one brain; base: those of anatomy 1, changed by age and diseases.
+    """The random numbers of one brain; base: those of the head, changed by age and diseases.
 
     carried: a lesion of a label map, in place of the one that is drawn.
     """
@@ -42,18 +42,31 @@ def draw(rng: Rng, base: Anatomy) -> Contents:
 
 def paint(canvas: Canvas, contents: Contents, points: Space, outer: Envelope) -> AnyArray:
     """Paint all inside the cavity of the skull; returns the lesion map. points: upright coordinates in mm."""
+    lesion_map = np.zeros(canvas.label.shape, np.uint8)
+    corners = "-74 -94 -110 | 74 94 80"
+    canvas, points, outer, part = within(corners, canvas, points, outer, lesion_map)
     base = contents.base
     canvas.paint(Label.CSF, outer.cavity)
     inner = body.before_tumour(base.lesion, points, -outer.cavity)
-    simple.paint_brain(canvas, base, inner, outer, contents.ageing.gap_mm)
+    brain.paint(canvas, base, inner, outer, contents.ageing.gap_mm)
     _basal_brain(canvas, base, inner)
     _occipital_floor(canvas, contents, inner, outer)
     _membranes(canvas, points, outer)
     _white_matter(canvas, contents, inner)
     _deep_structures(canvas, inner)
-    lesion_map = paint_findings(canvas, contents, points, inner)
-    simple.paint_vessels(canvas, base, inner)
-    return np.asarray(lesion_map * np.isin(canvas.label, _LESIONED))
+    drawn = paint_findings(canvas, contents, points, inner)
+    paint_vessels(canvas, base, inner)
+    part[...] = drawn * np.isin(canvas.label, _LESIONED)
+    return lesion_map
+
+
+def paint_vessels(
+    canvas: Canvas, base: Anatomy, points: Space, where: AnyArray | None = None
+) -> None:
+    """Paint all vessels, each label over the ones before it; where: voxels that may be painted, by default all."""
+    for label, vessels in base.vessels.items():
+        if vessels:
+            canvas.paint(label, points.tubes(vessels, 4), where)
 
 
 def paint_findings(canvas: Canvas, contents: Contents, points: Space, inner: Space) -> AnyArray:
@@ -65,7 +78,7 @@ def paint_findings(canvas: Canvas, contents: Contents, points: Space, inner: Spa
     elif base.lesion.kind == "tumour":
         lesion_map = diseases.paint_tumour(canvas, base, contents.diseases, points)
     else:
-        lesion_map = simple.paint_lesions(canvas, base, points)
+        lesion_map = diseases.stroke_map(canvas, base, points)
     diseases.paint_remnant(canvas, base, contents.diseases, points)
     return lesion_map
 
@@ -74,11 +87,12 @@ def paint_spots(canvas: Canvas, age: Ageing, points: Space) -> None:
     """Paint leukoaraiosis in spots of white matter."""
     white = canvas.label == Label.WHITE
     for centre, radii in age.spots:
-        canvas.paint(Label.LEUKOARAIOSIS, ellipsoid(points, centre, radii), white)
+        canvas.paint_ball(Label.LEUKOARAIOSIS, points, centre, radii, white)
 
 
 def _basal_brain(canvas: Canvas, base: Anatomy, points: Space) -> None:
     """Uncus, hypothalamus and cerebral peduncles, which leave the cisterns the width that they have in scans."""
+    canvas, points = within("-40 -45 -35 | 40 40 12", canvas, points)
     half = points.half
     uncus = half.ellipsoid("20 0 -13 | 10 14 12") + base.ventricle - 1
     parahippocampal = half.ellipsoid("21 -22 -12 | 8 16 9") + base.ventricle - 1
@@ -99,8 +113,7 @@ def _basal_brain(canvas: Canvas, base: Anatomy, points: Space) -> None:
 
 def _occipital_floor(canvas: Canvas, contents: Contents, points: Space, outer: Envelope) -> None:
     """The lower occipital and temporal lobes, which rest on the tentorium down to the cerebellum."""
-    if points.z.min() > 30:
-        return  # The lobe ends at 10 mm, and the noise of the sulci is slow to compute.
+    canvas, points, outer = within("-65 -95 -25 | 65 -20 12", canvas, points, outer)
     half = points.half
     lobe = half.ellipsoid("26 -58 -6 | 36 34 16")
     gap = 2.4 + contents.ageing.gap_mm
@@ -141,6 +154,7 @@ def _white_matter(canvas: Canvas, contents: Contents, points: Space) -> None:
 
 def _deep_structures(canvas: Canvas, points: Space) -> None:
     """Pallidum, dentate nucleus, choroid plexus, pineal gland and pituitary."""
+    canvas, points = within("-35 -50 -38 | 35 30 30", canvas, points)
     half = points.half
     canvas.paint(Label.PALLIDUM, _pallidum(half), canvas.label == Label.DEEP_GREY)
     dentate = half.ellipsoid("14 -38 -32 | 6 8 4")
@@ -158,15 +172,13 @@ def _pallidum(half: Space) -> AnyArray:
 
 def _calcifications(canvas: Canvas, age: Ageing, points: Space) -> None:
     """Calcium in pallidum, pineal gland, choroid plexus and falx."""
-    half = points.half
     if age.pallidum:
-        canvas.paint(Label.CALCIFICATION, _pallidum(half) + 3.0)
+        canvas.paint(Label.CALCIFICATION, _pallidum(points.half) + 3.0)
     if age.pineal_mm:
-        size = age.pineal_mm
-        canvas.paint(Label.CALCIFICATION, points.ellipsoid(f"0 -27 1 | {size} {size} {size}"))
+        canvas.paint_ball(Label.CALCIFICATION, points, (0, -27, 1), (age.pineal_mm,) * 3)
     if max(age.choroid_mm) > 0:
         left, right = age.choroid_mm
         radius = np.where(points.x > 0, np.float32(right), np.float32(left))
-        canvas.paint(Label.CALCIFICATION, half.ellipsoid("23 -33 8 | 1 1 1") + 1 - radius)
+        canvas.paint(Label.CALCIFICATION, points.half.ellipsoid("23 -33 8 | 1 1 1") + 1 - radius)
     for centre, radii in age.falx:
-        canvas.paint(Label.CALCIFICATION, ellipsoid(points, centre, radii))
+        canvas.paint_ball(Label.CALCIFICATION, points, centre, radii)

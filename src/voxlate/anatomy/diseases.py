@@ -1,4 +1,4 @@
-"""Diseases of anatomy 2: tumours of several kinds, and what strokes, bleedings and operations leave behind."""
+"""Diseases: tumours of several kinds, and what strokes, bleedings and operations leave behind."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -73,6 +73,17 @@ def _place(rng: Rng, lesion: Lesion, tumour: Tumour) -> Lesion:
     length = np.sqrt(x * x + y * y + z * z) / 0.93
     centre = (64 * x / length, 83 * y / length, 18 + 54 * z / length)
     return replace(lesion, centre_mm=centre)
+
+
+def stroke_map(canvas: Canvas, base: Anatomy, points: Space) -> AnyArray:
+    """The lesion map of a stroke, whose tissue keeps its labels: 1 core, 2 penumbra; 0 without a stroke."""
+    lesion_map = np.zeros(canvas.label.shape, np.uint8)
+    if base.lesion.kind == "stroke":
+        core, whole = body.territory(base, points)
+        lesion_map[whole < 0] = 2
+        lesion_map[core < 0] = 1
+        lesion_map *= np.isin(canvas.label, BRAIN) & (points.z > -14)
+    return lesion_map
 
 
 def paint_tumour(canvas: Canvas, base: Anatomy, diseases: Diseases, points: Space) -> AnyArray:

@@ -1,4 +1,4 @@
-"""How one CT scanner exposes and reconstructs a head of anatomy 2: slices, kernel, noise, beam hardening, metal.
+"""How one CT scanner exposes and reconstructs a head: slices, kernel, noise, beam hardening, metal.
 
 The beam hardening and the streaks approximate the shapes and sizes of the artefacts, not the spectrum of a tube.
 """

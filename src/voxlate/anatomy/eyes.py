@@ -1,6 +1,6 @@
-"""The orbits of anatomy 2: fat, eye, lens, optic nerve, muscles and the lacrimal gland, in bony walls."""
+"""The orbits: fat, eye, lens, optic nerve, muscles and the lacrimal gland, in bony walls."""
 
-from voxlate.anatomy.canvas import Canvas
+from voxlate.anatomy.canvas import Canvas, within
 from voxlate.anatomy.shapes import Space, overlap
 from voxlate.anatomy.tissue import Label
 from voxlate.base.arrays import AnyArray
@@ -20,11 +20,10 @@ _RECTI = """
 """
 
 
-def paint(canvas: Canvas, half: Space, cavity: AnyArray) -> None:
+def paint(canvas: Canvas, points: Space, cavity: AnyArray) -> None:
     """Paint the contents of both orbits; their walls are there (bones.paint_face)."""
-    if half.z.min() > 0 or half.z.max() < -70:
-        return
-    outside = cavity > 1.5
+    canvas, points, cavity = within("-60 15 -60 | 60 95 -10", canvas, points, cavity)
+    half, outside = points.half, cavity > 1.5
     canvas.paint(Label.FAT, cone(half), outside)
     canvas.paint(Label.CSF, half.tubes("31 65 -37, 22 50 -33 | 2.6 2.6", 4), outside)
     canvas.paint(Label.WHITE, half.tubes("31 65 -37, 22 50 -33, 9 28 -25 | 1.7 1.9", 4), outside)

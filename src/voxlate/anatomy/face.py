@@ -1,4 +1,4 @@
-"""The head and neck of anatomy 2 outside the brain: outline, muscles and glands; bones and airways have their own files.
+"""The head and neck outside the brain: outline, muscles and glands; bones and airways have their own files.
 
 Positions are those of an average adult in any anatomical atlas, in upright coordinates (mm).
 """
@@ -12,12 +12,13 @@ from voxlate.anatomy.airways import Airways
 from voxlate.anatomy.anatomy import Anatomy
 from voxlate.anatomy.bones import Bones
 from voxlate.anatomy.canvas import Canvas
-from voxlate.anatomy.shapes import NoiseField, Rng, Space, join, noise, overlap, union
+from voxlate.anatomy.shapes import Box, NoiseField, Rng, Space, join, noise, overlap, union
 from voxlate.anatomy.tissue import Label
 from voxlate.base.arrays import AnyArray
 
-# Face and temples end below this height; slabs above it show the vault alone.
+# Face and temples end below this height, with the vault alone above it.
 HIGHEST_MM = 50.0
+_FAR_MM = 500.0
 
 
 @dataclass(frozen=True)
@@ -51,41 +52,46 @@ def draw(rng: Rng) -> Face:
 
 def paint(canvas: Canvas, base: Anatomy, face: Face, points: Space, cavity: AnyArray) -> None:
     """Paint all outside the cavity of the skull; points: upright coordinates in mm."""
+    assert points.straight is not None
     half = points.half
-    rough = base.rough.at(half)
+    rough = base.rough.on(points.straight)
     # Bone is thicker at the forehead and the back of the head, and thin at the temples.
     thick = base.skull_mm * (1 - 0.3 * _temple(half)) * (1 - 0.65 * _floor(half)) + 0.6 * rough
-    low = bool(points.z.min() < HIGHEST_MM)
     outline = cavity - thick - face.scalp_mm - 0.4 * rough
-    if low:
-        outline = join(outline, _outline(face, half, points), 10)
-        canvas.paint(Label.SKIN, union(outline, _ear(half, rough)))
-    else:
-        canvas.paint(Label.SKIN, outline)
-    skin_mm = 1.8 + 0.3 * rough
-    canvas.paint(Label.FAT, outline + skin_mm)
+    box = _below(points, HIGHEST_MM)
+    low = points[box].half
+    outline[box] = join(outline[box], _outline(face, low), 10)
+    skin = outline.copy()
+    skin[box] = union(outline[box], _ear(low, rough[box]))
+    canvas.paint(Label.SKIN, skin)
+    inside = outline + 1.8 + 0.3 * rough
+    canvas.paint(Label.FAT, inside)
     _scalp_muscle(canvas, face, half, outline, cavity - thick)
-    if low:
-        inside = outline + skin_mm + 1.5 * face.fat
-        _deep_tissue(canvas, face, half, inside)
-        _muscles(canvas, face, half, inside)
-        neck.paint(canvas, half, points, face.muscle, inside)
-        bones.paint_face(canvas, face.bones, half, points, cavity, inside)
-    bones.paint_vault(canvas, face.bones, half, cavity, thick, base)
-    if low:
-        lids = overlap(half.ellipsoid("31 80 -37 | 19 14 14"), outline + 1.6)
-        canvas.paint(Label.MUSCLE, lids)
-        eyes.paint(canvas, half, cavity)
-        airways.paint(canvas, face.airways, points, cavity, outline)
-        bones.paint_teeth(canvas, face.bones, points, face.jaw_mm)
+    inside += 1.5 * face.fat
+    _deep_tissue(canvas[box], face, points[box], inside[box])
+    box = _below(points, 0)
+    _muscles(canvas[box], face, points[box].half, inside[box])
+    neck.paint(canvas, points, face.muscle, inside)
+    bones.paint_face(canvas[box], face.bones, points[box].half, cavity[box], inside[box])
+    bones.paint_vault(canvas, face.bones, points, cavity, thick, base)
+    low = points[box].half
+    lids = overlap(low.ellipsoid("31 80 -37 | 19 14 14"), outline[box] + 1.6)
+    canvas[box].paint(Label.MUSCLE, lids)
+    eyes.paint(canvas, points, cavity)
+    airways.paint(canvas, face.airways, points, cavity, outline)
+    box = _below(points, -60)
+    bones.paint_teeth(canvas[box], face.bones, points[box], face.jaw_mm)
+
+
+def _below(points: Space, height_mm: float) -> Box:
+    """The voxels below a height."""
+    return points.box((-_FAR_MM,) * 3, (_FAR_MM, _FAR_MM, height_mm), 8.0)
 
 
 def paint_ridges(canvas: Canvas, face: Face, points: Space) -> None:
     """Paint the ridges of the skull base that stand between the parts of the brain, after the brain."""
-    if points.z.min() < HIGHEST_MM:
-        half = points.half
-        bones.paint_ridges(canvas, half)
-        airways.paint_mastoid(canvas, face.airways, points)
+    bones.paint_ridges(canvas, points)
+    airways.paint_mastoid(canvas, face.airways, points)
 
 
 def _temple(half: Space) -> AnyArray:
@@ -104,7 +110,7 @@ def _floor(half: Space) -> AnyArray:
     return below * front * middle
 
 
-def _outline(face: Face, half: Space, points: Space) -> AnyArray:
+def _outline(face: Face, half: Space) -> AnyArray:
     """Distance to the skin of face and neck."""
     wide = 2.5 * (face.fat - 1)
     whole = half.ellipsoid(f"0 34 -56 | {66 + wide} 59 60")
@@ -119,10 +125,8 @@ def _outline(face: Face, half: Space, points: Space) -> AnyArray:
     lips = half.ellipsoid("0 88 -82 | 24 9 12")
     whole = join(join(whole, lids, 8), lips, 8)
     length = face.nose
-    tip = points.ellipsoid(f"0 96 -58 | 12 {17 * length} 13")
-    bridge = Space(half.x, points.y + 0.3 * (points.z + 44), points.z).ellipsoid(
-        f"0 95 -44 | 7 {10 * length} 24"
-    )
+    tip = half.ellipsoid(f"0 96 -58 | 12 {17 * length} 13")
+    bridge = half.at(y=half.y + 0.3 * (half.z + 44)).ellipsoid(f"0 95 -44 | 7 {10 * length} 24")
     return join(whole, join(tip, bridge, 6), 8)
 
 
@@ -148,11 +152,12 @@ def _scalp_muscle(
     canvas.paint(Label.MUSCLE, overlap(temporal, outline + 3.2))
 
 
-def _deep_tissue(canvas: Canvas, face: Face, half: Space, inside: AnyArray) -> None:
+def _deep_tissue(canvas: Canvas, face: Face, points: Space, inside: AnyArray) -> None:
     """Small muscles with planes of fat between them fill what the named organs leave free."""
-    planes = face.planes.at(half)
-    deep = inside + 5 * face.fat + 3 * planes
-    buccal = half.ellipsoid("42 50 -72 | 11 17 17") - 2 * planes
+    assert points.straight is not None
+    planes = face.planes.on(points.straight)
+    deep = overlap(inside + 5 * face.fat + 3 * planes, points.z - 45)
+    buccal = points.half.ellipsoid("42 50 -72 | 11 17 17") - 2 * planes
     canvas.paint(Label.MUSCLE, overlap(deep, -buccal))
     canvas.paint(Label.FAT, overlap(np.abs(planes) - 0.28 * face.fat, deep))
 

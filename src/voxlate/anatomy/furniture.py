@@ -13,7 +13,7 @@ from voxlate.anatomy.shapes import Pair, Rng, Space, overlap
 from voxlate.anatomy.tissue import Label
 from voxlate.base.arrays import AnyArray
 
-# Half width and half length of the outline of a head of average size, and its centre: `anatomy.upright`.
+# Half width and half length of the outline of a head of average size, and its centre: `anatomy._turn`.
 HALF_WIDTH_MM = 79.0
 HALF_LENGTH_MM = 98.0
 CENTRE_Y_MM = -6.0

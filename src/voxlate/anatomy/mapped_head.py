@@ -7,19 +7,16 @@ import numpy as np
 from voxlate.anatomy import (
     bones,
     contents,
-    detailed,
     diseases,
     exposure,
     furniture,
     label_anatomy,
-    simple,
 )
 from voxlate.anatomy import variation as varying
 from voxlate.anatomy.anatomy import Lesion, LesionKind, before_tumour
-from voxlate.anatomy.canvas import Canvas
-from voxlate.anatomy.detailed import Detailed
+from voxlate.anatomy.canvas import Canvas, blank
 from voxlate.anatomy.diseases import LesionShape
-from voxlate.anatomy.head import Head
+from voxlate.anatomy.head import Head, Shape, draw_shape
 from voxlate.anatomy.label_anatomy import Habitus
 from voxlate.anatomy.label_map import PAD_MM, LabelMap
 from voxlate.anatomy.shapes import Points, Rng, Space, Triple, triple
@@ -60,11 +57,11 @@ def make_mapped_head(
     case: int,
     spacing_mm: Triple | None = None,
     lesion: LesionKind = "none",
-    shape: LesionShape | None = None,
+    carried: LesionShape | None = None,
 ) -> Head:
     """One variation of a label map; the same map, name, seed and case give the same head.
 
-    spacing_mm: voxels along x, y, z, by default the map's; lesion: carried onto maps that show a brain; shape: that of a
+    spacing_mm: voxels along x, y, z, by default the map's; lesion: drawn into maps that show a brain; carried: that of a
     label map in its place.
     """
     rng = np.random.default_rng([seed, case, stable_id(body.name)])
@@ -73,7 +70,7 @@ def make_mapped_head(
         body,
         varying.draw(vary_rng),
         label_anatomy.draw(habitus_rng),
-        detailed.draw(shape_rng, lesion, shape),
+        draw_shape(shape_rng, lesion, carried),
     )
     step = triple(spacing_mm or body.spacing_mm[::-1])
     axes = _axes(body.codes.shape, body.spacing_mm, step)
@@ -113,10 +110,10 @@ class _Scene:
     tissues: AnyArray
     places: Places
     frame: Frame | None
-    shape: Detailed
+    shape: Shape
 
 
-def _scene(body: LabelMap, drawn: Variation, habitus: Habitus, shape: Detailed) -> _Scene:
+def _scene(body: LabelMap, drawn: Variation, habitus: Habitus, shape: Shape) -> _Scene:
     """The tissues of a map, and where a variation places them."""
     if drawn.mirror:
         body = body.mirror()
@@ -174,7 +171,7 @@ def _slab(scene: _Scene, axes: Points) -> tuple[AnyArray, ...]:
     """The maps of a few slices; axes: x [W], y [H], z [D] in mm from the middle."""
     z, y, x = np.meshgrid(*axes[::-1], indexing="ij")
     at = scene.places.at((x, y, z))
-    canvas = Canvas(x.shape, float(axes[0][1] - axes[0][0]))
+    canvas = blank(x.shape, float(axes[0][1] - axes[0][0]))
     index = [p / np.float32(s) for p, s in zip(at[::-1], scene.body.spacing_mm)]
     _take(canvas, scene.tissues, index)
     lesion_map = np.zeros(x.shape, np.uint8)
@@ -184,7 +181,7 @@ def _slab(scene: _Scene, axes: Points) -> tuple[AnyArray, ...]:
         straight = scene.frame.upright((placed[0], placed[1], placed[2]))
         lesion_map = _paint_head(canvas, scene.shape, Space(*scene.frame.upright(at), straight))
     _paint_furniture(canvas, scene, (x, y, z))
-    texture = scene.shape.base.texture.at((x, y, z)).astype(np.float16)
+    texture = scene.shape.base.texture.on(axes).astype(np.float16)
     return canvas.label, canvas.second, canvas.share, lesion_map, texture
 
 
@@ -217,7 +214,7 @@ def _take(canvas: Canvas, tissues: AnyArray, index: list[AnyArray]) -> None:
     canvas.share[mixed] = np.where(alone, 1, most / (most + np.maximum(next_most, 0)))
 
 
-def _paint_head(canvas: Canvas, shape: Detailed, points: Space) -> AnyArray:
+def _paint_head(canvas: Canvas, shape: Shape, points: Space) -> AnyArray:
     """Paint findings, vessels, teeth with fillings, and plates; returns the lesion map."""
     base = shape.contents.base
     soft = np.isin(canvas.label, INTRACRANIAL)
@@ -226,7 +223,7 @@ def _paint_head(canvas: Canvas, shape: Detailed, points: Space) -> AnyArray:
     contents.paint_spots(canvas, shape.contents.ageing, inner)
     lesion_map = contents.paint_findings(canvas, shape.contents, points, inner)
     tumour = np.isin(canvas.label, TUMOUR)
-    simple.paint_vessels(canvas, base, inner, soft & ~tumour)
+    contents.paint_vessels(canvas, base, inner, soft & ~tumour)
     bone = np.isin(canvas.label, SKULL)
     bones.paint_teeth(canvas, shape.face.bones, points, shape.face.jaw_mm, bone)
     bones.paint_plates(canvas, shape.face.bones, points)
@@ -242,7 +239,7 @@ def _paint_furniture(canvas: Canvas, scene: _Scene, points: Points) -> None:
     length = scene.body.codes.shape[1] * scene.body.spacing_mm[1] / 2 - PAD_MM
     scale = scene.places.variation.scale[1]
     back = furniture.CENTRE_Y_MM - furniture.HALF_LENGTH_MM * scene.shape.base.scale[1]
-    under = Canvas(x.shape, canvas.voxel_mm)
+    under = blank(x.shape, canvas.voxel_mm)
     furniture.paint(under, drawn, Space(x, y + np.float32(length * scale + back), z))
     air = (canvas.label == Label.AIR) & (canvas.share == 1)
     canvas.label[air] = under.label[air]

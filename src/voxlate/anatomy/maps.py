@@ -4,7 +4,7 @@ A voxel of tissue and cerebrospinal fluid has two compartments, whose signals ad
 the protons, and all other maps are those of the tissue. Mean rates would make such voxels bright in FLAIR, where the
 fluid is dark. Of two tissues, rates (1/T1, 1/T2, 1/T2*), fat fraction, contrast agent and flow are means over protons,
 and the susceptibility over volume. Voxels without protons have 0. Values are rounded to float16, in which prepared
-cohorts store them without loss. Around metal, which anatomy 2 has, T2* is short (`metal_rate_per_ms`).
+cohorts store them without loss. Around metal, T2* is short (`metal_rate_per_ms`).
 """
 
 import numpy as np

@@ -1,19 +1,17 @@
-"""The neck of anatomy 2: the first three vertebrae, the spinal canal and the muscles around them."""
+"""The neck: the first three vertebrae, the spinal canal and the muscles around them."""
 
 import numpy as np
 
-from voxlate.anatomy.canvas import Canvas
+from voxlate.anatomy.canvas import Canvas, within
 from voxlate.anatomy.shapes import Space, overlap
 from voxlate.anatomy.tissue import Label
 from voxlate.base.arrays import AnyArray
 
-HIGHEST_MM = -46.0
 
-
-def paint(canvas: Canvas, half: Space, points: Space, muscle: float, inside: AnyArray) -> None:
+def paint(canvas: Canvas, points: Space, muscle: float, inside: AnyArray) -> None:
     """Paint muscles, vertebrae and spinal canal; inside: distance to the deep surface of the subcutaneous fat."""
-    if points.z.min() > HIGHEST_MM:
-        return
+    canvas, points, inside = within("-100 -130 -200 | 100 60 -46", canvas, points, inside)
+    half = points.half
     _muscles(canvas, half, muscle, inside)
     _vertebrae(canvas, half)
     canvas.paint(Label.SPINAL_FLUID, points.tubes("0 -16 -62, 0 -20 -92, 0 -21 -150 | 9.5 8.0", 6))

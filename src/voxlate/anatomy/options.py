@@ -49,7 +49,7 @@ class PhantomOptions:
     lesions: Annotated[
         Path | str | None,
         Option(
-            "Label map, or folder of label maps, whose lesions take the place of drawn tumours in heads with --labels or --anatomy 2.",
+            "Label map, or folder of label maps, whose lesions take the place of drawn tumours.",
             panel=MAIN,
             metavar="PATH",
         ),
@@ -87,13 +87,4 @@ class PhantomOptions:
         Option("Lesion of the heads: none, tumour, stroke or mixed.", panel=MAIN),
     ] = "mixed"
     stripped: Annotated[bool, Option("Write the brain alone, as after skull stripping.")] = False
-    anatomy: Annotated[
-        int,
-        Option(
-            "Anatomy of simulated heads: 1 plain; 2 with skull base, sinuses, jaw and neck, all ages and many diseases.",
-            panel=MAIN,
-            least=1,
-            most=2,
-        ),
-    ] = 1
     seed: Annotated[int, Option("Random seed of the heads.", least=0)] = 0

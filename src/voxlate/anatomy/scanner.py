@@ -11,35 +11,29 @@ from voxlate.anatomy.tissue import BRAIN, METAL, TUMOUR, VESSEL
 from voxlate.base.arrays import AnyArray
 
 # Standard deviations are in the modality's unit.
-_NOISE = {"ct": 9.0, "ncct": 2.5, "cbf": 1.5, "cbv": 0.12, "tmax": 0.2}
-_CTA_NOISE_HU = 6.0
+_NOISE = {"cbf": 1.5, "cbv": 0.12, "tmax": 0.2}
 _MR_NOISE = 0.012  # share of the signal's 99th percentile
-# Bone kernels are sharp and noisy, brain kernels are smooth.
-_BLUR_VOXELS = {"ct": 0.3, "ncct": 0.6, "tof": 0.35}
+_BLUR_VOXELS = {"tof": 0.35}
 
 
 def image(head: Head, modality: str) -> AnyArray:
     """One modality as a scanner gives it, [D, H, W] float32; MR (a.u.) and CT (HU) have whole numbers.
 
-    MR gets Rician noise and a smooth shading, CT and perfusion get Gaussian noise. The same head gives the same image.
+    MR gets Rician noise and a smooth shading, CT what `exposure` states, perfusion Gaussian noise. The same head gives the same image.
     """
     rng = np.random.default_rng([head.seed, head.case, 1 + MODALITIES.index(modality)])
     clean = signal(head, modality)
     if modality in PERFUSION:
         return _perfusion_map(head, modality, clean, rng)
-    if modality not in MR and head.exposure is not None:
+    if modality not in MR:
         metal = np.isin(head.labels, METAL)
         return expose(clean, head.exposure, modality, head.spacing_mm, metal, rng)
     clean = ndimage.gaussian_filter(clean, _BLUR_VOXELS.get(modality, 0.45))
-    if modality in MR:
-        clean *= _coil(head, rng)
-        level = np.float32(_MR_NOISE * np.percentile(clean, 99))
-        real = level * rng.standard_normal(clean.shape, dtype=np.float32)
-        imaginary = level * rng.standard_normal(clean.shape, dtype=np.float32)
-        return np.rint(np.hypot(clean + real, imaginary))
-    noise = rng.standard_normal(clean.shape, dtype=np.float32)
-    clean += _NOISE.get(modality, _CTA_NOISE_HU) * noise
-    return np.rint(np.clip(clean, -1024, 3071))
+    clean *= _coil(head, rng)
+    level = np.float32(_MR_NOISE * np.percentile(clean, 99))
+    real = level * rng.standard_normal(clean.shape, dtype=np.float32)
+    imaginary = level * rng.standard_normal(clean.shape, dtype=np.float32)
+    return np.rint(np.hypot(clean + real, imaginary))
 
 
 def _perfusion_map(head: Head, modality: str, clean: AnyArray, rng: Rng) -> AnyArray:

@@ -25,7 +25,7 @@ Susceptibility is in ppm (SI) relative to water at -9.05 ppm:
   calcification                       Schweser et al. 2010, Med Phys 37:5165 (diamagnetic; order of magnitude)
 Fat fraction (of protons): marrow of the spine grows from 0.3 to 0.6 with age: Griffith et al. 2012, J Magn Reson
 Imaging 36:225; marrow of the skull is fatter, and the parotid gland has 0.2 to 0.3 (orders of magnitude).
-Tissues from CARTILAGE on, which only anatomy 2 has:
+Tissues from CARTILAGE on:
   cartilage, disc, tooth, dura        Robson et al. 2003, J Comput Assist Tomogr 27:825 (short T2: hardly any signal)
   cord                                Smith et al. 2008, Magn Reson Med 60:213 (T1 about 900, T2 about 75)
   haemorrhage                         Bradley 1993, Radiology 189:15 (T1 and T2 by age); HU by Bergstroem et al. 1977,
@@ -42,7 +42,7 @@ import numpy as np
 
 from voxlate.base.arrays import AnyArray
 
-# The tissues in the order of their values in `seg.nii.gz`, from 0 on; those after OEDEMA are of anatomy 2 only.
+# The tissues in the order of their values in `seg.nii.gz`, from 0 on.
 Label = IntEnum(
     "Label",
     """
@@ -54,13 +54,12 @@ Label = IntEnum(
     """,
     start=0,
 )
-ANATOMY_1 = tuple(label for label in Label if label <= Label.OEDEMA)
 BRAIN = (Label.GREY, Label.WHITE, Label.DEEP_GREY)
 TUMOUR = (Label.NECROSIS, Label.OEDEMA, Label.ENHANCING)
 VESSEL = (Label.ARTERY, Label.VEIN, Label.ARTERY_BEYOND_CLOT, Label.CLOT)
 FLUID = (Label.CSF, Label.VENTRICLE, Label.EYE, Label.SPINAL_FLUID, Label.OLD_CAVITY)
 HAEMORRHAGE = (Label.HAEMORRHAGE_ACUTE, Label.HAEMORRHAGE_SUBACUTE, Label.HAEMOSIDERIN)
-# Tissues of the brain that only anatomy 2 has.
+# Further tissues of the brain.
 OTHER_BRAIN = (
     Label.PALLIDUM,
     Label.CHOROID,
@@ -160,30 +159,17 @@ class Tissue:
 
 
 def patient(rng: np.random.Generator) -> Tissue:
-    """Constants of one patient, which vary by 3-10 % between patients; free water and air do not vary.
-
-    The tissues of anatomy 1 are drawn first, so that the others do not change its cohorts.
-    """
-    first = _vary(rng, list(ANATOMY_1))
-    rest = _vary(rng, [label for label in Label if label not in ANATOMY_1])
-    table = np.concatenate([first, rest])
-    constant = np.array([_VALUES[label][_VARYING:] for label in Label], dtype=np.float32)
-    return Tissue(*(column.copy() for column in (*table.T, *constant.T)))
-
-
-def _vary(rng: np.random.Generator, labels: list[Label]) -> AnyArray:
-    """The rows of these labels, multiplied by the patient's factors."""
-    table = np.array([_VALUES[label][:_VARYING] for label in labels], dtype=np.float32)
+    """Constants of one patient, which vary by 3-10 % between patients; free water and air do not vary."""
+    table = np.array(list(_VALUES.values()), dtype=np.float32)
+    varying = table[:, :_VARYING]
     spread = np.array([0.01, 0.03, 0.04, 0.05, 0.0, 0.10, 0.05, 0.10, 0.10], dtype=np.float32)
-    factors = np.exp(spread * rng.standard_normal(table.shape)).astype(np.float32)
-    factors[np.isin(labels, FLUID)] = 1
-    if Label.GREY in labels:
-        # Age and cardiac output affect grey and white matter in the same way, so one draw keeps their contrast.
-        factors[list(BRAIN), 5:8] = factors[Label.GREY, 5:8]
-    shifts = rng.standard_normal(len(table)).astype(np.float32)
-    table *= factors
-    bone = np.isin(labels, (Label.BONE, Label.DIPLOE, Label.TOOTH, Label.MARROW))
-    spread_hu = np.where(bone, 60, 0.7).astype(np.float32)
-    spread_hu[np.isin(labels, (Label.AIR, Label.SINUS, *FLUID, *FURNITURE))] = 0
-    table[:, 4] += spread_hu * shifts
-    return table
+    factors = np.exp(spread * rng.standard_normal(varying.shape)).astype(np.float32)
+    factors[list(FLUID)] = 1
+    # Age and cardiac output affect grey and white matter in the same way, so one draw keeps their contrast.
+    factors[list(BRAIN), 5:8] = factors[Label.GREY, 5:8]
+    varying *= factors
+    spread_hu = np.full(len(table), 0.7, dtype=np.float32)
+    spread_hu[[Label.BONE, Label.DIPLOE, Label.TOOTH, Label.MARROW]] = 60
+    spread_hu[[Label.AIR, Label.SINUS, *FLUID, *FURNITURE]] = 0
+    varying[:, 4] += spread_hu * rng.standard_normal(len(table)).astype(np.float32)
+    return Tissue(*(column.copy() for column in table.T))

@@ -9,7 +9,6 @@ from pathlib import Path
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Say
 from voxlate.clinic.address import StudyAddress, ae_title, is_dicomweb, node, study_address
-from voxlate.clinic.delivery import deliver
 from voxlate.clinic.dicom_out import Exported, export_case
 from voxlate.clinic.dimse import NodeArchive
 from voxlate.clinic.listen import listen
@@ -19,6 +18,7 @@ from voxlate.clinic.sending import Ledger, send
 from voxlate.clinic.web import WebArchive, fetch_study
 from voxlate.scans.formats.io import location_of, read_volume
 from voxlate.scans.images.grid import Grid, Volume, same_grid
+from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.progress import no_report
@@ -142,7 +142,7 @@ def _answer_by(model: Model, options: SynthOptions, say: Say) -> Answer:
     def answer(scans: Path, images: Path) -> list[Path]:
         """The files of the images of a study."""
         selected = select(model, [str(scans)], options)
-        folders, _ = deliver(selected, images / "out", options, say=say)
+        folders, _ = synthesise_cases(selected, images / "out", options, say=say)
         return write_objects_of(folders, images / DERIVED, say).files
 
     return answer

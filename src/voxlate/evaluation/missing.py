@@ -75,10 +75,12 @@ class Summary:
 
     def table(self) -> Table:
         """A line for each scenario and modality, and then for each number of missing modalities."""
-        table = Table(title="What is missing, what is made of the rest: means over cases")
+        table = Table(title="Mean scores over cases, by missing and by synthesised modality")
         keys = [key for key in self.rows[0] if key in METRICS]
-        for heading in ("missing", "made", "cases", *keys):
-            table.add_column(heading, justify="left" if heading in ("missing", "made") else "right")
+        for heading in ("missing", "synthesised", "cases", *keys):
+            table.add_column(
+                heading, justify="left" if heading in ("missing", "synthesised") else "right"
+            )
         for row in self.rows:
             scores = [f"{row[key]:.4g}" for key in keys]
             table.add_row(row["missing"], row["modality"], str(row["cases"]), *scores)

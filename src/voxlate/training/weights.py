@@ -26,7 +26,6 @@ from voxlate.training.changes import first_change
 from voxlate.training.header import header_of
 from voxlate.training.recipe import Recipe, code_of, from_dict, to_dict
 from voxlate.training.recipe.provenance import read_run
-from voxlate.training.recipe.renamed import with_new_names
 from voxlate.training.recipe.training import Training
 from voxlate.training.run import Run, software, weights_of
 
@@ -108,7 +107,7 @@ def read_header(path: Path) -> dict[str, Any]:
     with _record(path).tensors("pt") as file:
         header = header_of(file)
     _check_once(path, path.stat().st_mtime_ns)
-    return {**header, "recipe": with_new_names(header["recipe"])}
+    return header
 
 
 @lru_cache(maxsize=64)

@@ -14,11 +14,9 @@ import numpy as np
 from voxlate.base.arrays import AnyArray, Bool, Float32
 from voxlate.base.config import fill
 from voxlate.base.errors import BadInput
-from voxlate.clinic.consumers.scores import ERRORS
-from voxlate.evaluation.challenges import CHALLENGES
 from voxlate.evaluation.options.evaluate import CROP
 from voxlate.evaluation.scoring.distances import RADIOLOGICAL
-from voxlate.evaluation.scoring.evaluators import Evaluator
+from voxlate.evaluation.scoring.evaluators import CONSUMERS, RULES, Evaluator
 from voxlate.evaluation.scoring.metrics import OF_PICTURES, SCOPED, ImagePair, Score
 from voxlate.scans.cases.layout import CANONICAL, reorder_axes
 from voxlate.training.batches.slice_filter import SliceFilter, filter_slices
@@ -79,7 +77,7 @@ SCOPES: dict[str, Scope | Evaluator] = {
     for scope in itertools.starmap(Scope, itertools.product(get_args(Area), get_args(Pictures)))
     if scope.name
 }
-SCOPES |= {name: Evaluator(name) for name in CHALLENGES}
+SCOPES |= {name: Evaluator(name, rule) for name, rule in RULES.items()}
 
 
 @dataclass(frozen=True)
@@ -157,11 +155,11 @@ def scopes_from(
             )
         scopes.append(SCOPES[name])
     for name in dict.fromkeys(filter(None, (consumers or "").split(","))):
-        if name not in ERRORS or name in regions:
+        if name not in CONSUMERS or name in regions:
             raise BadInput(
-                f"--for: expected some of {','.join(ERRORS)}, and no region of that name, found {name!r}. Choose of these."
+                f"--for: expected some of {','.join(CONSUMERS)}, and no region of that name, found {name!r}. Choose of these."
             )
-        scopes.append(Evaluator(name))
+        scopes.append(CONSUMERS[name])
     return tuple(scopes)
 
 
