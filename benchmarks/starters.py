@@ -59,7 +59,7 @@ SCORES = {
     "coverage": "coverage of the intervals",
 }
 # The best of three baselines (mean image, copy of T1, intensity table), trained on the real pairs of the other patients:
-# mean MAE over the same cases (docs/guides/starters.md has each). By cohort, source, target and score.
+# mean MAE over the same cases (docs/reference/measured.md has each). By cohort, source, target and score.
 BASELINES = {("brains", "t1", "t2", "mae"): 0.171, ("brains", "t1", "flair", "mae"): 0.197}
 ANY_MR = ["mr", "t1", "t1w", "t1n", "t1c", "t1ce", "t2", "t2w", "flair", "t2f", "pd", "swi"]
 RESEARCH = (

@@ -1,10 +1,9 @@
 """Imports point downward only."""
 
-import ast
 from collections import Counter
 from pathlib import Path
 
-from sources import files, nodes
+from sources import files, imported_files, imported_names
 
 # The wings that a wing may import beside itself, from the ground up.
 ALL_BUT_PAGE = (
@@ -27,31 +26,15 @@ MAY_IMPORT = {
     "page": ALL_BUT_PAGE,
 }
 # Imports that still point up, by wing: how many files.
-UPWARD = {"scans": 1, "synthesis": 14, "training": 7, "evaluation": 3, "commands": 1}
+UPWARD = {"scans": 1, "synthesis": 14, "training": 7}
 
 
 def _modules() -> list[Path]:
     return [path for path in files() if path.name != "__init__.py"]
 
 
-def _imported_names(path: Path) -> set[str]:
-    """The modules and names of voxlate that a file imports, also inside functions and `if TYPE_CHECKING:`."""
-    names = set[str]()
-    for node in nodes(path):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-    return {name.removeprefix("voxlate.") for name in names if name.startswith("voxlate.")}
-
-
 def _folders(path: Path) -> set[str]:
-    return {name.split(".")[0] for name in _imported_names(path)} - {"__version__"}
-
-
-def _files(path: Path) -> set[Path]:
-    found = {Path(*name.split(".")).with_suffix(".py") for name in _imported_names(path)}
-    return (found & set(files())) - {path}
+    return {name.split(".")[0] for name in imported_names(path)} - {"__version__"}
 
 
 def _upward() -> dict[Path, set[str]]:
@@ -75,7 +58,7 @@ def test_wings_import_only_what_lies_below_them():
 
 
 def test_no_modules_import_each_other_in_a_circle():
-    imports = {path: _files(path) for path in _modules()}
+    imports = {path: imported_files(path) for path in _modules()}
     while leaves := {path for path, others in imports.items() if not others & imports.keys()}:
         imports = {path: others for path, others in imports.items() if path not in leaves}
     assert not imports, f"in or above a circle: {sorted(map(str, imports))}"

@@ -1,6 +1,7 @@
 """What the tests of executors share: workers that find the jobs of the tests, and a Ray cluster."""
 
 import multiprocessing
+import multiprocessing.forkserver
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,11 +20,12 @@ LOADED = [
 @pytest.fixture(scope="session", autouse=True)
 def _found_by_workers() -> Iterator[None]:
     """Workers import the jobs of the tests by name; what takes long is imported once, by the process that they fork from."""
-    multiprocessing.set_forkserver_preload(LOADED)
     with pytest.MonkeyPatch.context() as patch:
         before = os.environ.get("PYTHONPATH", "")
         here = str(Path(__file__).parent)
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [here, before])))
+        multiprocessing.set_forkserver_preload(LOADED)
+        multiprocessing.forkserver.ensure_running()
         yield
 
 

@@ -1,5 +1,6 @@
 """The command `export --for`: what it writes for each user, and what it refuses."""
 
+import doctest
 import json
 
 import nibabel as nib
@@ -11,6 +12,7 @@ from dciodvfy import TOOL, errors_in
 from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.clinic.consumers.planning import transverse
+from voxlate.clinic.export_for import Converted
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import Volume, canonical, same_grid
 from voxlate.synthesis.result import Synthesised
@@ -50,8 +52,23 @@ def out(tmp_path):
     return folder.parent
 
 
-def test_protons_get_stopping_power_path_length_rays_and_the_table(out, tmp_path):
-    done = package.export_for(out, tmp_path / "TO", consumer="proton", beam="90", progress=False)
+@pytest.fixture
+def export(tmp_path):
+    """export(out, consumer, **options): the export of a CT into tmp_path/TO, or the folder `to`."""
+
+    def run(out, consumer, to="TO", **options):
+        return package.export_for(out, tmp_path / to, consumer=consumer, progress=False, **options)
+
+    return run
+
+
+def texts(done):
+    """The messages of an export."""
+    return " ".join(message.text for message in done.messages)
+
+
+def test_protons_get_stopping_power_path_length_rays_and_the_table(out, export, tmp_path):
+    done = export(out, "proton", beam="90")
     folder = tmp_path / "TO" / "ann"
     assert {path.name for path in folder.iterdir()} == {
         "rsp.nii.gz", "rsp_low.nii.gz", "rsp_high.nii.gz", "wepl.nii.gz", "wepl_low.nii.gz", "wepl_high.nii.gz",
@@ -68,62 +85,39 @@ def test_protons_get_stopping_power_path_length_rays_and_the_table(out, tmp_path
     # through the centre: 80 mm of brain, two walls of 8 mm, twice 6 mm of skin
     wall = rsp[32, 32, 32 + 22]
     assert middle == pytest.approx(80 * rsp[32, 32, 32] + 16 * wall + 12 * 1.031, abs=3)
-    again = package.export_for(
-        out,
-        tmp_path / "AGAIN",
-        consumer="proton",
-        beam="90",
-        table=folder / "table.csv",
-        progress=False,
-    )
-    assert again.facts["ann"]["wepl_mm"]["ct"] == pytest.approx(
-        done.facts["ann"]["wepl_mm"]["ct"], rel=1e-4
-    )
+    again = export(out, "proton", "AGAIN", beam="90", table=folder / "table.csv")
+    first, second = (one.facts["ann"]["wepl_mm"]["ct"] for one in (done, again))
+    assert second == pytest.approx(first, rel=1e-4)
 
 
-def test_ultrasound_gets_the_maps_of_k_wave_the_skull_and_its_rays(out, tmp_path):
-    done = package.export_for(
-        out, tmp_path / "TO", consumer="ultrasound", aperture=20, progress=False
-    )
+def test_ultrasound_gets_the_maps_of_k_wave_the_skull_and_its_rays(out, export, tmp_path):
+    done = export(out, "ultrasound", aperture=20)
     folder = tmp_path / "TO" / "ann"
-    for name in (
-        "ct",
-        "skull",
-        "density",
-        "sound_speed",
-        "alpha_coeff",
-        "density_low",
-        "density_high",
-    ):
-        assert (folder / f"{name}.nii.gz").is_file(), name
+    assert {"ct.nii.gz", "skull.nii.gz"} <= {path.name for path in folder.iterdir()}
     assert done.facts["ann"]["skull"]["ct"]["thickness_mm"] == pytest.approx(8, abs=0.6)
     assert done.facts["ann"]["alpha_power"] == 1
     assert voxels(folder / "density.nii.gz")[32, 32, 32] == 1000
 
 
-def test_pet_gets_attenuation_on_its_own_grid_with_the_couch(out, tmp_path):
+def test_pet_gets_attenuation_on_its_own_grid_with_the_couch(out, export, tmp_path):
     affine = np.diag([4.0, 4, 4, 1])
     affine[:3, 3] = 1
     pet = save(tmp_path / "pet.nii.gz", np.zeros((32, 32, 40)), affine)
     couch = save(tmp_path / "couch.nii.gz", np.full((32, 32, 40), 0.01), affine)
-    done = package.export_for(
-        out, tmp_path / "TO", consumer="pet", like=pet, couch=couch, kvp=100, progress=False
-    )
+    done = export(out, "pet", like=pet, couch=couch, kvp=100)
     mu = voxels(tmp_path / "TO" / "ann" / "mu.nii.gz")
     assert mu.shape == (32, 32, 40)
     assert mu[16, 16, 16] == pytest.approx(9.6e-5 * 1035 + 0.01, rel=1e-3)
     assert done.facts["ann"]["share_of_pet_in_ct"] < 1
-    assert any("lie within the CT" in told.text for told in done.messages)
+    assert "0.01/cm" in texts(done), "of less than a third of water, as in 1/mm"
 
 
-def test_planning_gets_transverse_slices_of_a_sagittal_ct_and_air_around_the_body(tmp_path):
+def test_planning_gets_transverse_slices_of_a_sagittal_ct_and_air_around_the_body(export, tmp_path):
     hu = head()
     hu[2:4] = 200  # a board beside the head
     sagittal = np.array([[0, 0, 2.0, 0], [2.0, 0, 0, 0], [0, 2.0, 0, 0], [0, 0, 0, 1]])
     path = save(tmp_path / "case.nii.gz", hu.transpose(1, 2, 0), sagittal)
-    done = package.export_for(
-        path, tmp_path / "TO", consumer="planning", clear_outside=True, progress=False
-    )
+    done = export(path, "planning", clear_outside=True)
     folder = tmp_path / "TO" / "case"
     image = nib.load(folder / "ct.nii.gz")
     assert nib.aff2axcodes(image.affine) == ("L", "P", "S")
@@ -133,23 +127,19 @@ def test_planning_gets_transverse_slices_of_a_sagittal_ct_and_air_around_the_bod
     np.testing.assert_array_equal(found[body], hu[body])
     assert (found[~body] == -1000).all()
     assert voxels(folder / "electron_density.nii.gz").max() == pytest.approx(1.55, abs=0.15)
-    assert any("no DICOM: it states which series" in told.text for told in done.messages)
-    kept = package.export_for(
-        path, tmp_path / "KEPT", consumer="planning", plane="source", progress=False
-    )
+    assert not done.facts["case"]["dicom"]
+    kept = export(path, "planning", "KEPT", plane="source")
     assert kept.facts["case"]["plane"] == "sagittal"
 
 
-def test_slices_are_square_and_those_where_the_scan_cuts_the_body_off_are_counted(tmp_path):
+def test_slices_are_square_and_those_where_the_scan_cuts_the_body_off_are_counted(export, tmp_path):
     path = save(tmp_path / "case.nii.gz", head()[20:])  # of a ball from voxel 5 to 58
-    done = package.export_for(path, tmp_path / "TO", consumer="planning", progress=False)
+    facts = export(path, "planning").facts["case"]
     folder = tmp_path / "TO" / "case"
-    facts = json.loads((folder / "facts.json").read_text())
     assert facts["grid"].startswith("64×64×64")
     # slices whose circle reaches the cut, over 20 mm or more: half chords of 10 mm at 23 mm from the centre
     assert facts["cut_slices"] == pytest.approx(2 * np.sqrt(54**2 - 23**2 - 10**2) / 2, abs=2)
     assert not facts["resampled"]
-    assert any("the scan cuts the body off in" in told.text for told in done.messages)
     back = canonical(read_volume(folder / "ct.nii.gz", "ct")).data[0]
     np.testing.assert_array_equal(back[..., 20:], head()[20:].transpose(2, 1, 0))
     assert (back[..., :20] == -1000).all()
@@ -166,29 +156,6 @@ def test_an_oblique_ct_of_thick_slices_gets_square_pixels_along_the_patient():
     found = transverse(Volume(data, affine, "HU", "ct"))
     assert found.grid.spacing_mm == pytest.approx((3, 1, 1))
     assert (found.data > -500).sum() * 3 == pytest.approx(data.size * 6, rel=0.05)
-
-
-@every_row(
-    ("change", "sentence"),
-    [
-        ({}, "--for: expected planning, proton, ultrasound or pet, found none"),
-        ({"consumer": "pet", "kvp": 90}, "--kvp: expected a tube voltage"),
-        ({"consumer": "proton", "beam": "left"}, "--beam: expected a gantry angle"),
-        ({"consumer": "proton", "kvp": 100}, "--kvp: expected it with --for pet, found --for proton"),
-        ({"consumer": "proton", "table": "none.csv"}, "--table none.csv: expected a file, found none"),
-    ],
-)  # fmt: skip
-def test_what_does_not_fit_is_refused_in_one_sentence(change, sentence, out, tmp_path):
-    with pytest.raises(BadInput) as refused:
-        package.export_for(out, tmp_path / "TO", progress=False, **change)
-    assert sentence in str(refused.value)
-
-
-@every_row("values", [(0, 1), (0, 4095), (-1000, -900)])
-def test_values_that_are_no_hu_are_refused(values, tmp_path):
-    path = save(tmp_path / "mr.nii.gz", np.linspace(*values, 4096).reshape(16, 16, 16))
-    with pytest.raises(BadInput, match="expected a CT in HU, with air below -500"):
-        package.export_for(path, tmp_path / "TO", consumer="proton", progress=False)
 
 
 @pytest.fixture
@@ -213,14 +180,12 @@ def sagittal(tmp_path):
 
 
 def test_a_sagittal_series_gives_a_transverse_ct_series_with_the_body_as_contours_and_voxels(
-    sagittal, tmp_path
+    sagittal, export, tmp_path
 ):
     import pydicom
 
     source = pydicom.dcmread(tmp_path / "series" / "0000.dcm")
-    done = package.export_for(sagittal, tmp_path / "TO", consumer="planning", progress=False)
-    said = " ".join(one.text for one in done.messages)
-    assert "states no patient position" in said
+    assert "patient position" in texts(export(sagittal, "planning"))
     folder = tmp_path / "TO" / "ann" / "dicom"
     files = sorted((folder / "ct").glob("*.dcm"))
     slices = {one.SOPInstanceUID: one for one in map(pydicom.dcmread, files)}
@@ -243,9 +208,12 @@ def test_a_sagittal_series_gives_a_transverse_ct_series_with_the_body_as_contour
     assert cubic_mm == pytest.approx(4 / 3 * np.pi * 54**3, rel=0.01)
     for file in (files[0], *(folder / "body").iterdir(), *(folder / "rtstruct").iterdir()):
         assert TOOL is None or errors_in(file) == []
-    package.export_for(
-        sagittal, tmp_path / "KEPT", consumer="planning", plane="source", progress=False
-    )
+    for path in (tmp_path / "series").iterdir():
+        header = pydicom.dcmread(path)
+        header.PatientPosition = "HFS"
+        header.save_as(path)
+    kept = export(sagittal, "planning", "KEPT", plane="source", like=tmp_path / "series")
+    assert "patient position" not in texts(kept)
     kept = pydicom.dcmread(tmp_path / "KEPT" / "ann" / "dicom" / "ct" / "0001.dcm")
     assert list(kept.ImageType) == ["DERIVED", "SECONDARY", "AXIAL", "SAGITTAL"]
 
@@ -265,29 +233,15 @@ def pet_series(folder, **tags):
     )
 
 
-def test_a_position_that_the_source_states_is_not_said_to_be_absent(sagittal, tmp_path):
-    import pydicom
-
-    like = tmp_path / "series"
-    for path in like.iterdir():
-        header = pydicom.dcmread(path)
-        header.PatientPosition = "HFS"
-        header.save_as(path)
-    done = package.export_for(
-        sagittal, tmp_path / "TO", consumer="planning", like=like, progress=False
-    )
-    assert not any("patient position" in one.text for one in done.messages)
-
-
-def test_pet_gets_attenuation_as_a_parametric_map_in_the_study_of_the_pet(sagittal, tmp_path):
+def test_pet_gets_attenuation_as_a_parametric_map_in_the_study_of_the_pet(
+    sagittal, export, tmp_path
+):
     import pydicom
 
     pet = pet_series(tmp_path / "pet")
     couch = tmp_path / "couch.nii.gz"
     save(couch, np.full((32, 32, 32), 0.01), PET)
-    done = package.export_for(
-        sagittal, tmp_path / "TO", consumer="pet", like=pet, couch=couch, progress=False
-    )
+    done = export(sagittal, "pet", like=pet, couch=couch)
     folder = tmp_path / "TO" / "ann"
     found = read_volume(folder / "dicom" / "mu", "mu_511kev")
     wanted = read_volume(folder / "mu.nii.gz", "mu")
@@ -303,32 +257,29 @@ def test_pet_gets_attenuation_as_a_parametric_map_in_the_study_of_the_pet(sagitt
     frame = one.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0]
     purpose = frame.SourceImageSequence[0].PurposeOfReferenceCodeSequence[0]
     assert purpose.CodeValue == "GRID"
-    assert (
-        "Carney et al. 2006, 120 kVp, couch added"
-        in one.private_block(0x0091, "VOXLATE")[0x03].value
-    )
+    assert "120 kVp" in one.private_block(0x0091, "VOXLATE")[0x03].value
     assert TOOL is None or errors_in(file) == []
-    assert any("in another frame of reference" in told.text for told in done.messages)
+    assert "other-source" in {message.code for message in done.messages}
 
 
-def test_attenuation_without_a_pet_is_in_the_study_of_the_source(sagittal, tmp_path):
+def test_attenuation_without_a_pet_is_in_the_study_of_the_source(sagittal, export, tmp_path):
     import pydicom
 
-    package.export_for(sagittal, tmp_path / "TO", consumer="pet", progress=False)
+    export(sagittal, "pet")
     one = pydicom.dcmread(tmp_path / "TO" / "ann" / "dicom" / "mu" / "0001.dcm")
     source = pydicom.dcmread(tmp_path / "series" / "0000.dcm")
     assert one.FrameOfReferenceUID == source.FrameOfReferenceUID
     assert one.NumberOfFrames == 64
 
 
-def test_a_pet_of_another_patient_is_refused(sagittal, tmp_path):
+def test_a_pet_of_another_patient_is_refused(sagittal, export, tmp_path):
     pet = pet_series(tmp_path / "pet", PatientID="P2")
-    with pytest.raises(BadInput, match="--like: expected a series of the patient"):
-        package.export_for(sagittal, tmp_path / "TO", consumer="pet", like=pet, progress=False)
+    with pytest.raises(BadInput, match="PatientID"):
+        export(sagittal, "pet", like=pet)
     assert not (tmp_path / "TO" / "ann").exists()
 
 
-def test_what_no_table_was_made_for_is_said(tmp_path):
+def test_what_no_table_was_made_for_is_said(export, tmp_path):
     metal = head()
     metal[20:22, 20:22, 20:22] = 9000
     metal[30:32, 30:32, 30] = -3000
@@ -338,33 +289,25 @@ def test_what_no_table_was_made_for_is_said(tmp_path):
     ct = save(tmp_path / "ct.nii.gz", metal)
     short = tmp_path / "short.csv"
     short.write_text("hu,rsp\n-1000,0\n100,1.1\n")
-    done = package.export_for(ct, tmp_path / "TO", consumer="proton", table=short, progress=False)
-    said = " ".join(one.text for one in done.messages)
-    assert "4 voxels in the body are below air, down to -3000 HU" in said
-    assert "the same outline in all slices over 128 mm, as a couch" in said
-    assert "8 voxels are above 3071 HU, as metal is, up to 9000" in said
-    assert "beyond the rows of the table (-1000 to 100 HU) and get its last value" in said
+    said = texts(export(ct, "proton", table=short))
+    numbers = ("4 voxels", "-3000 HU", "128 mm", "8 voxels", "3071 HU", "9000", "-1000 to 100 HU")
+    assert all(number in said for number in numbers)
 
 
-def test_a_phantom_whose_skull_is_of_teflon_is_no_ct_with_an_offset(tmp_path):
-    hu = np.where(head() == 1100, 1000, head()) + np.random.default_rng(0).normal(
-        0, 20, head().shape
-    )
-    done = package.export_for(
-        save(tmp_path / "ct.nii.gz", hu), tmp_path / "TO", consumer="pet", progress=False
-    )
-    assert len(done.folders) == 1
+def test_a_phantom_whose_skull_is_of_teflon_is_no_ct_with_an_offset(export, tmp_path):
+    noise = np.random.default_rng(0).normal(0, 20, head().shape)
+    hu = np.where(head() == 1100, 1000, head()) + noise
+    assert len(export(save(tmp_path / "ct.nii.gz", hu), "pet").folders) == 1
 
 
-def test_a_second_body_and_a_spacing_in_centimetres_are_said(tmp_path):
+def test_a_second_body_and_a_spacing_in_centimetres_are_said(export, tmp_path):
     two = save(tmp_path / "two.nii.gz", np.concatenate([head(), head()]))
     small = save(tmp_path / "small.nii.gz", head(), np.diag([0.25, 0.25, 0.25, 1]))
-    for ct, text in ((two, "lie beside the body of 662 ml"), (small, "at most 14 mm long")):
-        done = package.export_for(ct, tmp_path / "TO", consumer="pet", progress=False)
-        assert any(text in one.text for one in done.messages), [one.text for one in done.messages]
+    assert "662 ml" in texts(export(two, "pet"))
+    assert "14 mm" in texts(export(small, "pet"))
 
 
-def test_padding_of_0_hu_a_patient_in_the_couch_and_a_lost_orientation_are_said(tmp_path):
+def test_padding_of_0_hu_a_patient_in_the_couch_and_a_lost_orientation_are_said(export, tmp_path):
     padded = head()
     padded[:, :, :8] = 0  # slices that were not scanned
     image = nib.Nifti1Image(padded.astype(np.float32), np.diag([2.0, 2, 2, 1]))
@@ -374,40 +317,27 @@ def test_padding_of_0_hu_a_patient_in_the_couch_and_a_lost_orientation_are_said(
     nib.save(image, tmp_path / "IN" / "ct.nii.gz")
     save(tmp_path / "IN" / "ncct.nii.gz", head())
     couch = save(tmp_path / "couch.nii.gz", np.full(head().shape, 0.09))
-    options = {"consumer": "pet", "couch": couch, "progress": False}
-    done = package.export_for(tmp_path / "IN", tmp_path / "TO", **options)
-    said = " ".join(one.text for one in done.messages)
-    assert "of the body are exactly 0 HU, as padding is" in said
-    assert "of the body are in attenuating voxels of the couch" in said
-    assert "orientation" in said
-    assert "ncct of the same folder is not read" in said
+    said = texts(export(tmp_path / "IN", "pet", couch=couch))
+    assert all(part in said for part in ("exactly 0 HU", "couch", "orientation", "ncct"))
 
 
 def test_a_ray_that_runs_along_bone_at_an_end_has_no_number_there_and_none_is_out_of_order(
-    tmp_path,
+    export, tmp_path
 ):
     folder = tmp_path / "OUT" / "ann"
     hu = head()
     for name, shift in (("ct", 0), ("ct_low", -900), ("ct_high", 300)):  # all is bone at one end
         save(folder / f"{name}.nii.gz", np.where(hu > -900, hu + shift, hu))
-    done = package.export_for(folder.parent, tmp_path / "TO", consumer="ultrasound", progress=False)
-    assert any("rays run along bone at the high end" in one.text for one in done.messages)
+    facts = export(folder.parent, "ultrasound").facts["ann"]
     rows = np.genfromtxt(tmp_path / "TO" / "ann" / "rays.csv", delimiter=",", names=True)
     assert np.isnan(rows["thickness_high_mm"]).any()
     assert (rows["thickness_low_mm"] == 0).all()
     known = np.isfinite(rows["thickness_high_mm"])
     assert (rows["thickness_mm"] <= rows["thickness_high_mm"])[known].all()
-    facts = json.loads((tmp_path / "TO" / "ann" / "facts.json").read_text())
     assert facts["skull"]["low"]["thickness_mm"] == 0
 
 
-def test_a_couch_of_less_than_a_third_of_water_is_asked_about(out, tmp_path):
-    couch = save(tmp_path / "couch.nii.gz", np.full((8, 8, 8), 0.01), np.diag([16.0, 16, 16, 1]))
-    done = package.export_for(out, tmp_path / "TO", consumer="pet", couch=couch, progress=False)
-    assert "attenuates at most 0.01/cm" in " ".join(one.text for one in done.messages)
-
-
-def test_a_caution_of_the_synthesis_and_its_starter_are_repeated(tmp_path):
+def test_a_caution_of_the_synthesis_and_its_starter_are_repeated(export, tmp_path):
     stated = [
         {"code": "crown-missing", "grade": "caution", "text": "mr: the upper part is missing."},
         {"code": "starter", "grade": "note", "text": "Synthesised by starter:x."},
@@ -416,30 +346,31 @@ def test_a_caution_of_the_synthesis_and_its_starter_are_repeated(tmp_path):
     ct = Volume(head()[None].astype(np.float32), np.diag([2.0, 2, 2, 1]), "HU", "ct")
     provenance = {"model": {"title": "any"}, "inputs": {}, "warnings": stated}
     Synthesised({"ct": ct}, {}, provenance).write(tmp_path / "OUT" / "ann")
-    done = package.export_for(tmp_path / "OUT", tmp_path / "TO", consumer="pet", progress=False)
-    said = [one.text for one in done.messages]
-    assert [text in said for text in (one["text"] for one in stated)] == [True, True, False]
+    codes = {message.code for message in export(tmp_path / "OUT", "pet").messages}
+    assert [one["code"] in codes for one in stated] == [True, True, False]
 
 
 @every_row("conversion", ["aubry2003", "mcdannold2020", "kplan"])
-def test_the_ends_of_an_acoustic_map_are_below_and_above_it(conversion, out, tmp_path):
-    package.export_for(
-        out, tmp_path / "TO", consumer="ultrasound", conversion=conversion, progress=False
-    )
+def test_the_ends_of_an_acoustic_map_are_below_and_above_it(conversion, out, export):
+    (folder,) = export(out, "ultrasound", conversion=conversion).folders
     for name in ("density", "sound_speed", "alpha_coeff"):
         low, middle, high = (
-            voxels(tmp_path / "TO" / "ann" / f"{name}{end}.nii.gz") for end in ("_low", "", "_high")
+            voxels(folder / f"{name}{end}.nii.gz") for end in ("_low", "", "_high")
         )
         assert (low <= middle).all()
         assert (middle <= high).all()
 
 
-def test_ends_of_an_interval_on_the_wrong_side_are_refused(out, tmp_path):
+def test_the_example_of_an_export_gives_what_it_shows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (example,) = doctest.DocTestFinder(recurse=False).find(Converted)
+    assert doctest.DocTestRunner().run(example).failed == 0
+
+
+def test_ends_of_an_interval_on_the_wrong_side_are_refused(out, export):
     low, high = (out / "ann" / f"ct_{end}.nii.gz" for end in ("low", "high"))
     swapped = high.read_bytes(), low.read_bytes()
     low.write_bytes(swapped[0])
     high.write_bytes(swapped[1])
-    with pytest.raises(
-        BadInput, match="expected the low end of the interval on its side of the CT"
-    ):
-        package.export_for(out, tmp_path / "TO", consumer="pet", progress=False)
+    with pytest.raises(BadInput, match="low end"):
+        export(out, "pet")

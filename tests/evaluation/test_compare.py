@@ -100,7 +100,7 @@ def test_a_comparison_is_a_data_frame_with_a_row_for_each_score_of_each_method(f
 def test_a_named_reference_takes_the_place_of_the_best(folders):
     found = metrics(compare(folders, reference="c"))["mae"]
     assert (found["best"], found["reference"]) == ("b", "c")
-    with pytest.raises(BadInput, match=r"expected one of a, b, c, found 'd'"):
+    with pytest.raises(BadInput, match="'d'"):
         compare(folders, reference="d")
 
 
@@ -156,28 +156,27 @@ def test_scores_made_in_another_way_are_refused(folders, tmp_path):
             compare([folders[0], odd])
 
 
-def test_regions_of_one_name_but_another_rule_are_refused(folders):
-    for folder, rule in zip(folders, ("cta > 150 HU within body", "cta > 200 HU within body")):
+@pytest.mark.parametrize(("part", "key"), [("regions", "vessels"), ("scopes", "crops")])
+def test_regions_and_scopes_of_one_name_but_another_rule_are_refused(folders, part, key):
+    for number, folder in enumerate(folders[:2]):
         document = json.loads((folder / "metrics.json").read_text())
-        (folder / "metrics.json").write_text(json.dumps(document | {"regions": {"vessels": rule}}))
-    with pytest.raises(BadInput, match="expected the region vessels to be cta > 150 HU"):
+        document[part] = {key: f"rule {number}"}
+        (folder / "metrics.json").write_text(json.dumps(document))
+    with pytest.raises(BadInput, match=f"{key}.*rule 0.*rule 1"):
         compare(folders[:2])
 
 
-def test_other_cases_are_refused_by_name(folders, tmp_path):
-    with pytest.raises(BadInput, match=r"1 case in one only \(c8 in .*more\)"):
-        compare([folders[0], write(tmp_path / "more", {"mae": list(range(9)), "ssim_2d": [0] * 9})])
-
-
 def test_what_cannot_be_compared_is_refused(folders, tmp_path):
-    with pytest.raises(BadInput, match="at least two"):
-        compare(folders[:1])
-    with pytest.raises(BadInput, match="Run voxlate evaluate first"):
-        compare([folders[0], tmp_path])
-    with pytest.raises(BadInput, match="expected scores of mean image for ct, found synthesis"):
-        compare(folders, answer="mean image")
-    with pytest.raises(BadInput, match="expected different folders, found one twice"):
-        compare([*folders, folders[0]])
+    more = write(tmp_path / "more", {"mae": list(range(9)), "ssim_2d": [0] * 9})
+    for others, answer, named in (
+        ([], "synthesis", "found 1"),
+        ([tmp_path], "synthesis", "metrics.json"),
+        ([folders[1]], "mean image", "mean image"),
+        ([folders[0]], "synthesis", "twice"),
+        ([more], "synthesis", "c8"),
+    ):
+        with pytest.raises(BadInput, match=named):
+            compare([folders[0], *others], answer=answer)
 
 
 def test_folders_of_one_name_are_called_by_their_parents_too(tmp_path):
@@ -185,31 +184,10 @@ def test_folders_of_one_name_are_called_by_their_parents_too(tmp_path):
     assert list(compare(folders).document["methods"]) == ["unet/out", "adm/out"]
 
 
-def test_the_table_says_what_was_tested_and_how(folders, tmp_path):
-    found = compare(folders)
-    text = printed(found)
-    for part in (
-        "103.5 ± 2.4",
-        "p 0.016*",
-        "8 cases of 8 patients",
-        "Wilcoxon",
-        "Holm",
-        "no p is below 0.016 after Holm's correction for 2 comparisons",
-    ):
-        assert part in text
-    found.write(tmp_path / "table.json")
-    assert json.loads((tmp_path / "table.json").read_text())["methods"]["a"] == str(folders[0])
-
-
-def took(folder, seconds, calls, samples=1, device="cpu"):
+def took(folder, seconds, calls, samples=1):
     """What each case's synthesis took, as synth writes it."""
     for number, one in enumerate(seconds):
-        said = {
-            "seconds_per_slice": one,
-            "network_calls": calls,
-            "device": device,
-            "synth": {"samples": samples},
-        }
+        said = {"seconds_per_slice": one, "network_calls": calls, "synth": {"samples": samples}}
         (folder / f"c{number}").mkdir(exist_ok=True)
         (folder / f"c{number}" / "provenance.json").write_text(json.dumps(said))
 
@@ -235,18 +213,6 @@ def test_times_and_network_calls_come_from_the_provenance_of_those_that_have_it(
     text = printed(found)
     assert "Time 2 0.25 –" in text
     assert "Network calls 1000 × 10 1 –" in text
-    assert "mean over the cases, on cpu." in text
-
-
-def test_times_of_different_devices_are_said_not_to_compare(folders):
-    took(folders[0], [1.0], 4)
-    took(folders[1], [0.1], 4, device="a GPU")
-    assert "a on cpu; b on a GPU. Times on different devices do not compare." in printed(
-        compare(folders)
-    )
-    for folder in folders:
-        (folder / "c0" / "provenance.json").unlink(missing_ok=True)
-    assert "Time" not in printed(compare(folders))
 
 
 def test_many_methods_stand_in_several_tables_that_fit_the_terminal(tmp_path):
@@ -261,7 +227,6 @@ def test_many_methods_stand_in_several_tables_that_fit_the_terminal(tmp_path):
     assert all(
         f"method_{number}" in text and f"{3.5 + number:.2f}"[:4] in text for number in range(10)
     )
-    assert text.count("Wilcoxon") == 1
 
 
 def test_uncertainty_is_in_the_table_without_a_test_where_there_are_samples(tmp_path):
@@ -272,7 +237,6 @@ def test_uncertainty_is_in_the_table_without_a_test_where_there_are_samples(tmp_
     assert std["methods"] == {"ten": {"mean": 5.0, "sd": pytest.approx(2**0.5), "ci95": None}}
     assert (std["best"], std["reference"]) == (None, None)
     assert "Uncertainty – 5.00 ± 1.41 HU" in printed(found)
-    assert "less is not better" in printed(found)
 
 
 def test_methods_that_learned_from_scored_cases_are_named(folders):
@@ -280,8 +244,8 @@ def test_methods_that_learned_from_scored_cases_are_named(folders):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"trained_on": ["c0", "c3"]}))
     found = compare(folders)
     assert found.document["trained_on"] == {"a": [], "b": ["c0", "c3"], "c": []}
-    sentence = "2 of 8 cases were in the model's training (by name), so their scores are not held-out scores."
-    assert [line for line in found.table().caption if "training" in line] == [f"b: {sentence}"]
+    (line,) = (line for line in found.table().caption if "training" in line)
+    assert line.startswith("b: 2 of 8 cases")
 
 
 def test_the_cases_of_one_patient_are_not_tested_and_have_no_star(tmp_path):
@@ -291,8 +255,6 @@ def test_the_cases_of_one_patient_are_not_tested_and_have_no_star(tmp_path):
     found = compare([tmp_path / "a", tmp_path / "b"])
     methods = metrics(found)["mae"]["methods"]
     assert [sorted(method) for method in methods.values()] == [["ci95", "mean", "sd"]] * 2
-    said = "Which method is better cannot be told from one patient."
-    assert said in printed(found)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
@@ -325,8 +287,7 @@ def test_the_least_p_that_holm_leaves_reachable_is_stated(tmp_path):
         "one sign: the least there is"
     )
     assert own["smallest_p"] == 2 / 2**6
-    said = "Which method is better cannot be told from 6 patients (at least 7 are needed) after Holm's correction for 2 comparisons."
-    assert said in printed(found)
+    assert "at least 7" in printed(found), "patients are needed for two comparisons"
 
 
 def test_the_interval_of_a_paired_difference_is_that_of_its_bootstrap(folders):
@@ -357,14 +318,6 @@ def test_what_one_method_lacks_is_shown_for_those_that_have_it(tmp_path):
     assert [cell.text for cell in coverage.cells] == ["–", "90.0 ± 1.0", "90.0 ± 1.0"]
 
 
-def test_a_score_of_some_cases_says_of_how_many(tmp_path):
-    write(tmp_path / "a", {"mae": [1, 2, 3], "coverage": [0.9, None, 0.8]})
-    write(tmp_path / "b", {"mae": [2, 3, 4]})
-    assert "ct: Coverage over 2 of 3 cases, which all methods with that score have." in printed(
-        compare([tmp_path / "a", tmp_path / "b"])
-    )
-
-
 def with_baselines(folder, baselines):
     """Adds the MAE of naive baselines to a metrics.json, case by case."""
     document = json.loads((folder / "metrics.json").read_text())
@@ -393,7 +346,6 @@ def test_the_best_naive_baseline_of_all_cases_is_a_column_of_its_own(folders):
     assert found.table().methods == ("a", "b", "c", "best naive")
     text = printed(found)
     assert "121.0 ± 2.8" in text
-    assert "ct: best naive baseline by its MAE: intensity table (scored with b), no test." in text
     assert compare(folders[::2]).document["naive"]["ct"]["baseline"] == "copy of t1"
 
 

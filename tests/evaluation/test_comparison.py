@@ -76,13 +76,6 @@ def page(outs):
     return (outs[0].parent / "methods.html").read_text(encoding="utf-8")
 
 
-def test_the_page_needs_nothing_outside_itself(page):
-    links = Page(page).links
-    assert links
-    assert all(link.startswith(("data:image/png;base64,", "#")) for link in links)
-    assert not re.search(r"https?://|@import|url\(", page)
-
-
 def test_each_case_shows_source_truth_and_every_methods_image_error_and_spread_once_in_three_planes(
     page,
 ):
@@ -102,14 +95,9 @@ def test_the_page_has_the_table_with_uncertainty_time_and_network_calls(page, ou
     assert f"{scores['mae']['mean']:.1f} ± {scores['mae']['sd']:.1f}" in text
     assert "20.0 ± 0.0" in text, "the mean of the standard deviations inside the body, in HU"
     assert "50 × 10" in text
-    for part in (
-        "Uncertainty HU",
-        "Time s/slice",
-        "2 cases of 2 patients",
-        "Not a medical device",
-        "Wilcoxon",
-    ):
+    for part in ("Uncertainty HU", "Time s/slice", "Not a medical device"):
         assert part in text
+    assert 'aria-label="ct: Gradient over MAE (HU)"' in page
 
 
 def test_warnings_are_sentences_with_the_names_of_their_methods(page):
@@ -139,8 +127,7 @@ def test_a_method_whose_images_have_gone_keeps_its_line_in_the_table(voxlate, ou
     outs = [side / method for method in METHODS[:2]]
     for image in outs[1].glob("*/ct.nii.gz"):
         image.unlink()
-    answer = voxlate("compare", *outs, "--report", tmp_path / "methods.html")
-    assert answer.code == 0, answer.err
+    voxlate("compare", *outs, "--report", tmp_path / "methods.html").done()
     page = Page((tmp_path / "methods.html").read_text(encoding="utf-8"))
     assert "ddpm_m" in page.text
     assert not any(image["alt"].startswith("ddpm_m") for image in page.images)
@@ -178,9 +165,3 @@ def test_a_plane_needs_two_methods_with_both_scores(outs):
     for name in METHODS[1:]:
         document["modalities"]["ct"]["metrics"]["gradient_strength"]["methods"][name] = None
     assert not [*plane_charts(document)]
-
-
-def test_the_page_draws_the_plane_of_error_and_distribution(page):
-    assert "Error and distribution" in page
-    assert 'aria-label="ct: Gradient over MAE (HU)"' in page
-    assert "Over optimiser steps" not in page

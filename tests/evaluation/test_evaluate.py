@@ -5,8 +5,10 @@ import io
 import json
 import math
 import shutil
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from scipy.ndimage import gaussian_filter
 
 from rows import every_row
 from voxlate.base.errors import BadInput
-from voxlate.base.files import write_json
+from voxlate.base.files import read_json, write_json
 from voxlate.base.statistics import bootstrap
 from voxlate.evaluation.scoring import alignment
 from voxlate.evaluation.scoring.evaluate import evaluate
@@ -91,7 +93,6 @@ def test_jumps_between_slices_show_in_mae_z_and_where_windows_meet_in_the_seam(c
     scores = evaluate(tmp_path / "out", cohort)
     assert scores.rows[0].scores["mae_z"] == pytest.approx(jumps.mean(), abs=1e-3)
     assert scores.rows[0].scores["seam"] == pytest.approx(5, abs=1e-3)
-    assert "differences of neighbouring slices" in " ".join(scores.table().caption)
     for changed in ({"synth": {"windows": None}}, {"prepared": {"spacing_mm": [1, 1, 1]}}):
         write_json(tmp_path / "out" / "p0" / "provenance.json", made | changed)
         assert "seam" not in evaluate(tmp_path / "out", cohort).rows[0].scores
@@ -111,13 +112,10 @@ def test_every_value_stands_with_the_choices_that_made_it_in_all_files(cohort, s
     )
     with open(shifted / "metrics.csv", newline="") as file:
         lines = list(csv.DictReader(file))
-    assert [line["case"] for line in lines] == ["p0", "p1", "p2"]
     assert [float(line["mae"]) for line in lines] == [row.scores["mae"] for row in scores.rows]
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(scores.table())
-    text = " ".join(console.export_text().split())
-    for part in ("100.0 ± 50.0", "-1024 to 3071 HU", "mask: body", "3 cases of 3 patients"):
-        assert part in text
+    assert "100.0 ± 50.0" in " ".join(console.export_text().split())
 
 
 def test_a_perfect_synthesis_scores_perfectly_and_its_infinite_psnr_is_left_out(cohort, tmp_path):
@@ -147,15 +145,6 @@ def test_a_number_that_would_round_to_zero_keeps_three_digits():
     ]
 
 
-def test_intervals_of_two_patients_are_cautioned(cohort, shifted):
-    shutil.rmtree(shifted / "p2")
-    caption = evaluate(shifted, cohort).table().caption
-    assert (
-        "ct: two patients, so the intervals carry hardly any information on other patients."
-        in caption
-    )
-
-
 def test_the_recipes_window_is_the_range_and_clips_both_images_unless_the_user_gives_one(
     cohort, shifted
 ):
@@ -166,7 +155,7 @@ def test_the_recipes_window_is_the_range_and_clips_both_images_unless_the_user_g
     assert rows[0].scores["mae"] == pytest.approx(10 * np.mean(truth == -1000), abs=1e-3)
     scores = evaluate(shifted, cohort, value_range=(-1024, 976))
     assert scores.rows[0].scores["mae_rel"] == pytest.approx(50 / 2000, rel=1e-4)
-    with pytest.raises(BadInput, match="low < high"):
+    with pytest.raises(BadInput, match="100"):
         evaluate(shifted, cohort, value_range=(100, 100))
 
 
@@ -189,11 +178,9 @@ def test_a_mask_file_decides_what_counts(cohort, shifted, tmp_path):
     rows = evaluate(shifted, cohort, mask=tmp_path / "masks" / "{case}.nii.gz").rows
     assert [row.scores["mae"] for row in rows] == pytest.approx([10, 10, 10], abs=1e-3)
     write_volume(tmp_path / "empty.nii.gz", volume(np.zeros(head(0).shape), "mask", ""))
-    with pytest.raises(BadInput, match="empty"):
-        evaluate(shifted, cohort, mask=tmp_path / "empty.nii.gz")
-    known = r"expected body, brain, cohort \(its mask files\) or a file, found skul,"
-    with pytest.raises(BadInput, match=known):
-        evaluate(shifted, cohort, mask="skul")
+    for mask in (tmp_path / "empty.nii.gz", "skul"):
+        with pytest.raises(BadInput, match=r"empty|skul"):
+            evaluate(shifted, cohort, mask=mask)
 
 
 def test_a_synthesis_stored_in_another_orientation_scores_the_same(cohort, shifted):
@@ -226,12 +213,8 @@ def test_an_image_on_another_grid_is_scored_on_the_truths_own_where_it_covers_it
         50, abs=2
     )  # half a voxel at the edge is continued, not linear
     (note,) = scores.document()["moved"].values()
-    assert note.startswith(
-        "resampled linearly to the truth's grid by the headers; 20.0% of the scored voxels"
-    )
-    console = Console(width=200, record=True, file=io.StringIO())
-    console.print(scores.table())
-    assert "p0/ct: resampled linearly" in console.export_text()
+    assert "20.0%" in note
+    assert f"p0/ct: {note}." in scores.table().caption
 
 
 def test_a_registered_truth_is_scored_on_its_own_grid_by_the_stored_transform(tmp_path):
@@ -248,14 +231,14 @@ def test_a_registered_truth_is_scored_on_its_own_grid_by_the_stored_transform(tm
     itk.WriteTransform(to_moving, str(tmp_path / "prepared" / "transforms" / "p0" / "ct.tfm"))
     scores = evaluate(tmp_path / "out", tmp_path / "cohort", prepared=tmp_path / "prepared")
     assert scores.rows[0].scores["mae"] == pytest.approx(0, abs=1e-3)
-    assert "by the registration of prepare" in scores.document()["moved"]["p0/ct"]
-    with pytest.raises(BadInput, match=r"found nothing of it there|expected the transform"):
+    assert list(scores.document()["moved"]) == ["p0/ct"]
+    with pytest.raises(BadInput, match="rigid"):
         evaluate(tmp_path / "out", tmp_path / "cohort")
 
 
-@pytest.mark.parametrize("truth_moved", [False, True])
+@every_row("shifts", [{"tof": 300.0}, {"tof": 100.0, "cta": -200.0}])
 def test_an_image_in_the_frame_of_a_scan_that_was_registered_is_moved_to_its_truth(
-    tmp_path, monkeypatch, truth_moved
+    tmp_path, monkeypatch, shifts
 ):
     """TOF to CTA: prepare moved the TOF to the CTA, synth sees the TOF alone, in its own frame, 300 mm from the CTA."""
     itk = pytest.importorskip("SimpleITK")
@@ -267,33 +250,26 @@ def test_an_image_in_the_frame_of_a_scan_that_was_registered_is_moved_to_its_tru
     (tmp_path / "out" / "p0" / "provenance.json").write_text(
         '{"prepared": {"register": "rigid", "fixed": "tof", "on_grid_of": "tof"}}'
     )
-    shifts = (
-        {"tof": 300.0} if not truth_moved else {"tof": 100.0, "cta": -200.0}
-    )  # from the cohort's frame, LPS
-    monkeypatch.setattr(
-        alignment, "_was_left", lambda cohort, case, name: name == "cta"
-    )  # as cohort.json says
-    for name, shift in shifts.items():
+    write_json(tmp_path / "prepared" / "cohort.json", {})
+    left = SimpleNamespace(cases=[SimpleNamespace(case="p0", registered={"tof": None})])
+    monkeypatch.setattr(alignment, "open_cohort", lambda _: left)
+    for name, shift in shifts.items():  # from the cohort's frame, LPS
         path = tmp_path / "prepared" / "transforms" / "p0" / f"{name}.tfm"
         path.parent.mkdir(parents=True, exist_ok=True)
         itk.WriteTransform(itk.TranslationTransform(3, (shift, 0.0, 0.0)), str(path))
     scores = evaluate(tmp_path / "out", tmp_path / "cohort", prepared=tmp_path / "prepared")
     assert scores.rows[0].scores["mae"] == pytest.approx(0, abs=1e-3)
-    assert "by the registration of prepare" in scores.document()["moved"]["p0/cta"]
-    with pytest.raises(BadInput, match="expected the transform by which prepare registered"):
+    with pytest.raises(BadInput, match="rigid"):
         evaluate(tmp_path / "out", tmp_path / "cohort")
 
 
 def test_cases_without_an_image_of_this_run_are_listed_with_the_reason(voxlate, cohort, shifted):
-    failed = '{"cases": ["p0", "p1", "p2"], "failed": {"p1": "p1: no T1"}}'
-    (shifted / "provenance.json").write_text(failed)
-    earlier = {"p1": "its image is of an earlier run; p1: no T1"}
-    assert evaluate(shifted, cohort).header["not_synthesised"] == earlier
+    failed = {"cases": ["p0", "p1", "p2"], "failed": {"p1": "p1: no T1"}}
+    write_json(shifted / "provenance.json", failed)
+    assert list(evaluate(shifted, cohort).header["not_synthesised"]) == ["p1"]
     shutil.rmtree(shifted / "p1")
-    answer = voxlate("evaluate", shifted, "--truth", cohort)
-    assert answer.code == 2
-    assert "voxlate: not scored: p1 (p1: no T1)" in answer.err
-    document = json.loads((shifted / "metrics.json").read_text())
+    assert "p1: no T1" in voxlate("evaluate", shifted, "--truth", cohort).refusal
+    document = read_json(shifted / "metrics.json")
     assert document["not_synthesised"] == {"p1": "p1: no T1"}
     assert [row["case"] for row in document["cases"]] == ["p0", "p2"]
     (shifted / "provenance.json").write_text('{"cases": ["p0", "p2"]}')  # p1 was never asked for
@@ -302,8 +278,7 @@ def test_cases_without_an_image_of_this_run_are_listed_with_the_reason(voxlate, 
 
 def test_a_modality_that_a_case_lacks_is_listed(cohort, shifted):
     write_volume(shifted / "p0" / "t1.nii.gz", read_volume(cohort / "p0" / "t1.nii.gz", "t1"))
-    lacking = {"p1/t1": "no image in out", "p2/t1": "no image in out"}
-    assert evaluate(shifted, cohort).header["not_synthesised"] == lacking
+    assert list(evaluate(shifted, cohort).header["not_synthesised"]) == ["p1/t1", "p2/t1"]
     # a scan, so that no image of it can be
     given = {"inputs": {"t1": {"path": "../../cohort/p1/t1.nii.gz"}}}
     (shifted / "p1" / "provenance.json").write_text(json.dumps(given))
@@ -315,7 +290,7 @@ def test_a_modality_that_a_case_lacks_is_listed(cohort, shifted):
 @every_row("name", ["../t2.nii.gz", "/etc/passwd", "a/b.png"])
 def test_a_list_of_images_leads_nowhere_else(cohort, shifted, name):
     (shifted / "p0" / "provenance.json").write_text(json.dumps({"images": {name: "0"}}))
-    with pytest.raises(BadInput, match="expected the provenance of a synthesis"):
+    with pytest.raises(BadInput, match=r"provenance\.json"):
         evaluate(shifted, cohort)
 
 
@@ -324,9 +299,7 @@ def test_images_made_in_several_ways_are_not_scored_together(cohort, shifted):
         synth = {"samples": 1 if number else 8}
         made = {"case": f"p{number}", "seed": 0, "model": {"weights": "aa"}, "synth": synth}
         (shifted / f"p{number}" / "provenance.json").write_text(json.dumps(made))
-    with pytest.raises(
-        BadInput, match=r"2 \(1 as p0, 2 as p1\) that differ in synth: samples 8 and 1"
-    ):
+    with pytest.raises(BadInput, match=r"1 as p0, 2 as p1.*samples 8 and 1"):
         evaluate(shifted, cohort)
 
 
@@ -334,7 +307,7 @@ def test_a_case_that_synth_was_writing_when_it_was_killed_is_not_scored(cohort, 
     for name in ("p0", "p2"):
         (shifted / name / "provenance.json").write_text(json.dumps({"case": name}))
     scores = evaluate(shifted, cohort)
-    assert "stopped while it wrote" in scores.header["not_synthesised"]["p1"]
+    assert list(scores.header["not_synthesised"]) == ["p1"]
     assert {row.case for row in scores.rows} == {"p0", "p2"}
 
 
@@ -343,19 +316,17 @@ def test_a_folder_with_the_name_of_another_case_is_refused(cohort, shifted, stat
     (shifted / "p1" / "provenance.json").write_text("{}")
     (shifted / "p2" / "provenance.json").write_text("{}")
     (shifted / "p0" / "provenance.json").write_text(json.dumps(stated))
-    with pytest.raises(BadInput, match="made from the scans of p0, found one of p1"):
+    with pytest.raises(BadInput, match=r"p0.*p1"):
         evaluate(shifted, cohort)
 
 
 def test_a_case_that_cannot_be_scored_is_listed_and_the_others_are_scored(voxlate, cohort, shifted):
     (shifted / "p0" / "ct.nii.gz").write_bytes(b"no image")
     (cohort / "p2" / "ct.nii.gz").write_bytes(b"no image")
-    answer = voxlate("evaluate", shifted, "--truth", cohort)
-    assert answer.code == 2
-    assert answer.err.count("voxlate: not scored: p") == 2
-    assert [row["case"] for row in json.loads((shifted / "metrics.json").read_text())["cases"]] == [
-        "p1"
-    ]
+    assert voxlate("evaluate", shifted, "--truth", cohort).code == 2
+    document = read_json(shifted / "metrics.json")
+    assert document["not_synthesised"].keys() == {"p0/ct", "p2/ct"}
+    assert [row["case"] for row in document["cases"]] == ["p1"]
 
 
 def test_scores_of_images_that_changed_since_are_neither_compared_nor_reported(
@@ -363,21 +334,18 @@ def test_scores_of_images_that_changed_since_are_neither_compared_nor_reported(
 ):
     shutil.copytree(shifted, tmp_path / "other")
     for out in (shifted, tmp_path / "other"):
-        assert voxlate("evaluate", out, "--truth", cohort).code == 0
-    assert voxlate("compare", shifted, tmp_path / "other").code == 0
+        evaluate(out, cohort)
+    voxlate("compare", shifted, tmp_path / "other").done()
     write_volume(shifted / "p1" / "ct.nii.gz", volume(head(7)))
     for command in (["compare", shifted, tmp_path / "other"], ["report", shifted]):
-        answer = voxlate(*command)
-        assert answer.code == 2
-        assert "found p1/ct changed since" in answer.err
+        assert "p1/ct" in voxlate(*command).refusal
 
 
-def test_a_folder_without_matching_cases_is_refused(cohort, tmp_path):
+@every_row("name", ["out", "nowhere"])
+def test_a_folder_without_matching_cases_is_refused(cohort, tmp_path, name):
     write_volume(tmp_path / "out" / "stranger" / "ct.nii.gz", volume(head(0)))
-    with pytest.raises(BadInput, match="none that match"):
-        evaluate(tmp_path / "out", cohort)
-    with pytest.raises(BadInput, match="found none"):
-        evaluate(tmp_path / "nowhere", cohort)
+    with pytest.raises(BadInput, match=name):
+        evaluate(tmp_path / name, cohort)
 
 
 def test_the_spread_of_samples_is_compared_with_the_error(cohort, shifted):
@@ -396,12 +364,12 @@ def test_the_spread_of_samples_is_compared_with_the_error(cohort, shifted):
 # naive baselines
 
 
+def case_of(folder, names=("t1", "ct")):
+    return {name: canonical(read_volume(folder / f"{name}.nii.gz", name)) for name in names}
+
+
 def cases_of(cohort, names):
-    for name in names:
-        yield (
-            {m: canonical(read_volume(cohort / name / f"{m}.nii.gz", m)) for m in ("t1", "ct")},
-            None,
-        )
+    return [(case_of(cohort / name), None) for name in names]
 
 
 @pytest.fixture
@@ -418,12 +386,11 @@ def test_the_mean_image_is_the_mean_of_the_training_targets(cohort, naive):
     assert np.allclose(naive.mean_image("ct", grid).data[0], expected, atol=1e-3)
 
 
-def test_the_mean_image_lies_where_its_scans_lay_in_training(cohort, shifted, tmp_path):
+def test_the_mean_image_lies_where_its_scans_lay_in_training(cohort, shifted, naive):
     """A target with four rows more than the source, in whose box the means of this training were taken."""
-    ranges, wide = {"ct": range_for("HU"), "t1": range_for("a.u.")}, np.eye(4)
+    wide = np.eye(4)
     wide[1, 3] = -4
-    cases = [(one, None) for one, _ in cases_of(cohort, ["p0", "p1"])]
-    naive = replace(fit(cases, ["t1"], ["ct"], ranges), fixed="t1")
+    naive = replace(naive, fixed="t1")
     truth = np.pad(head(2), ((0, 0), (4, 0), (0, 0)), constant_values=-1000)
     write_volume(cohort / "p2" / "ct.nii.gz", volume(truth, affine=wide))
     shutil.rmtree(shifted / "p0")
@@ -455,17 +422,10 @@ def test_the_copy_of_a_registered_source_is_moved_from_its_own_frame(tmp_path):
         itk.WriteTransform(
             itk.TranslationTransform(3, (shift, 0.0, 0.0)), str(folder / f"{name}.tfm")
         )
-    case = {
-        name: canonical(read_volume(tmp_path / "cohort" / "p0" / f"{name}.nii.gz", name))
-        for name in ("t1", "t2", "ct")
-    }
+    case = case_of(tmp_path / "cohort" / "p0", ("t1", "t2", "ct"))
     case["t2"] = replace(case["t2"], affine=case["t1"].affine)
-    naive = fit(
-        [(case, None)],
-        ["t1", "t2"],
-        ["ct"],
-        {"ct": range_for("HU"), "t1": range_for(""), "t2": range_for("")},
-    )
+    ranges = {"ct": range_for("HU"), "t1": range_for(""), "t2": range_for("")}
+    naive = fit([(case, None)], ["t1", "t2"], ["ct"], ranges)
     rows = evaluate(
         tmp_path / "out", tmp_path / "cohort", naive=naive, prepared=tmp_path / "prepared"
     ).rows
@@ -553,19 +513,14 @@ def test_evaluate_ends_with_the_verdict_after_the_main_and_requested_scores_or_a
     options = ("evaluate", shifted, "--truth", cohort)
     short = voxlate(*options, "--region", "bright=ct>40", "--score", "slices").out
     assert all(part in short for part in ("intensity table", "bright MAE", "PSNR, slices"))
-    assert not any(part in short for part in ("PSNR │", "NMI", "copy of t1", "Gaussian window"))
-    last = short.splitlines()[-1]
-    assert last.startswith("✗ WORSE THAN the best naive baseline (intensity table, ")
+    assert not any(part in short for part in ("PSNR │", "NMI", "copy of t1"))
     printed = json.loads(voxlate(*options, "--json").out)["verdict"]["ct"]
-    assert printed == json.loads((shifted / "metrics.json").read_text())["verdict"]["ct"]
+    assert printed == read_json(shifted / "metrics.json")["verdict"]["ct"]
     assert (printed["outcome"], printed["patients"], printed["lower_on"]) == ("worse", 3, 0)
     assert printed["synthesis"] == pytest.approx(100, abs=1e-3)
-    assert last == f"✗ {printed['sentence']}"
+    assert short.splitlines()[-1] == f"✗ {printed['sentence']}"
     everything = voxlate(*options, "--all").out
-    parts = ("PSNR", "NMI", "copy of t1", "Gaussian window", "✗ WORSE THAN")
-    assert all(part in everything for part in parts)
-    with open(shifted / "metrics.csv", newline="") as file:
-        assert {line["answer"] for line in csv.DictReader(file)} > {"copy of t1", "mean image"}
+    assert all(part in everything for part in ("PSNR", "NMI", "copy of t1", "✗"))
 
 
 def test_the_naive_baselines_on_the_slice_pairs_score_as_others_found(shared):
@@ -584,19 +539,15 @@ def test_the_naive_baselines_on_the_slice_pairs_score_as_others_found(shared):
         if s == "train"
     )
     naive = fit(training, ["mr"], ["ct"], {"mr": range_for("grey"), "ct": range_for("grey")})
-    found: dict[str, list[tuple[float, float]]] = {}
+    scores = defaultdict(list)
     for case in [case for case, split in splits.items() if split == "val"]:
         scans = read(case)
         truth = scans["ct"].data[0] / 255
         images = naive.images("ct", {"mr": scans["mr"]}, scans["ct"].grid)
-        for name, image in {
-            **images,
-            "mean image": naive.mean_image("ct", scans["ct"].grid).data[0],
-        }.items():
-            found.setdefault(name, []).append(
-                (mae(truth, image / 255), ssim(truth, image / 255, 1.0))
-            )
-    means = {name: np.mean(values, axis=0) for name, values in found.items()}
+        images["mean image"] = naive.mean_image("ct", scans["ct"].grid).data[0]
+        for name, image in images.items():
+            scores[name].append((mae(truth, image / 255), ssim(truth, image / 255, 1.0)))
+    means = {name: np.mean(values, axis=0) for name, values in scores.items()}
     assert means["mean image"] == pytest.approx([0.165, 0.396], abs=6e-4)
     assert means["copy of mr"] == pytest.approx([0.169, 0.503], abs=6e-4)
     assert means["intensity table"] == pytest.approx([0.158, 0.116], abs=6e-4)
@@ -621,9 +572,6 @@ def test_slices_of_one_patient_do_not_narrow_the_interval():
     one_each = bootstrap(values[::50], patients[::50].tolist(), seed=0)
     assert by_patient == one_each
     assert by_patient[1] - by_patient[0] > 5 * (by_slice[1] - by_slice[0])
-
-
-def test_one_patient_alone_has_no_interval():
     assert bootstrap(np.array([1.0, 2.0]), ["a", "a"], seed=0) is None
 
 
@@ -669,10 +617,7 @@ def test_in_network_units_truth_and_image_are_what_the_network_was_given_and_gav
         assert row.scores["std"] == pytest.approx(25.5, abs=1e-3)
     (tmp_path / "out" / "p1" / "provenance.json").write_text('{"case": "p1"}')
     scores = evaluate(tmp_path / "out", cohort, units="network")
-    assert (
-        "expected provenance that states the network's units"
-        in scores.header["not_synthesised"]["p1/t1"]
-    )
+    assert list(scores.header["not_synthesised"]) == ["p1/t1"]
 
 
 def test_naive_baselines_in_shares_of_a_peak_come_to_the_unit_of_a_range_and_of_a_network(
@@ -709,7 +654,7 @@ def test_naive_baselines_in_shares_of_a_peak_come_to_the_unit_of_a_range_and_of_
 def test_a_case_of_a_split_without_an_image_is_listed_by_the_splits_of_the_training(
     shifted, cohort, tmp_path
 ):
-    with pytest.raises(BadInput, match="--split: expected cases whose split is known, found none"):
+    with pytest.raises(BadInput, match="--split"):
         evaluate(shifted, cohort, split="val")
     splits = {"train": ["p0"], "val": ["p1", "p2"]}
     write_json(tmp_path / "run" / "provenance.json", {"data": {"splits": splits}})
@@ -717,4 +662,4 @@ def test_a_case_of_a_split_without_an_image_is_listed_by_the_splits_of_the_train
     shutil.rmtree(shifted / "p2")
     scores = evaluate(shifted, cohort, split="val")
     assert {row.case for row in scores.rows} == {"p1"}
-    assert scores.header["not_synthesised"] == {"p2": "no image in out"}
+    assert list(scores.header["not_synthesised"]) == ["p2"]

@@ -63,14 +63,12 @@ def test_a_late_region_has_a_volume_in_ml_an_overlap_and_an_error(folders):
 
 def test_a_mismatch_ratio_divides_two_volumes_of_which_the_synthesis_shows_one(folders):
     regions = {"mismatch": "lesion/core", "lesion": "tmax>6", "core": "lesion=1"}
-    scores = evaluate(*folders, regions=regions)
-    row = scores.rows[0].scores
+    row = evaluate(*folders, regions=regions).rows[0].scores
     assert row["core.truth_volume"] == pytest.approx(0.6)
     assert row["mismatch.truth_ratio"] == pytest.approx(2.4 / 0.6)
     assert row["mismatch.ratio"] == pytest.approx(1.6 / 0.6)
     assert row["mismatch.ratio_error"] == pytest.approx(0.8 / 0.6)
     assert "core.volume" not in row, "the synthesis is no label map"
-    assert scores.document()["regions"]["mismatch"] == "volume of lesion / volume of core"
     with open(folders[0] / "metrics.csv", newline="") as file:
         written = next(csv.DictReader(file))
     assert float(written["mismatch.ratio"]) == pytest.approx(1.6 / 0.6)
@@ -112,10 +110,7 @@ def test_a_core_below_a_share_of_the_other_hemisphere_is_found_without_fluid(tmp
     scores = evaluate(tmp_path / "out", tmp_path / "truth", regions={"core": "cbf<32%"}, **options)
     assert scores.rows[0].scores["core.truth_volume"] == pytest.approx(4 * 5 * 3 * 0.01)
     assert scores.rows[0].scores["core.volume"] == pytest.approx(4 * 5 * 2 * 0.01)
-    assert scores.document()["regions"]["core"].startswith(
-        "cbf < 32 % of the other hemisphere's mean, where above 0"
-    )
-    with pytest.raises(BadInput, match="expected voxels of cbf < 31 %"):
+    with pytest.raises(BadInput, match="cbf < 31 %"):
         evaluate(tmp_path / "out", tmp_path / "truth", regions={"core": "cbf<31%"}, **options)
 
 

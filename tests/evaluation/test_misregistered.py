@@ -1,6 +1,5 @@
 """Misregistered pairs: what their distance costs, and scores after an image was moved onto its truth."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -15,8 +14,8 @@ from voxlate.evaluation.options.evaluate import EvaluateOptions
 from voxlate.evaluation.scoring.evaluate import evaluate, rules_of
 from voxlate.evaluation.scoring.metrics import METRICS, ImagePair
 from voxlate.evaluation.scoring.misregistered import displacement_onto, floor_of, score_aligned
-from voxlate.scans.cases.case import PreparedCase, read_header, write_case
-from voxlate.scans.cases.prepared import case_path, open_cohort
+from voxlate.scans.cases.case import PreparedCase, write_case
+from voxlate.scans.cases.prepared import case_path
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.misalignment import Misalignment
@@ -62,38 +61,27 @@ def prepared(tmp_path):
         draw = np.random.default_rng(number)
         ct = edge() + draw.normal(0, 1, edge().shape).astype(np.float32)
         for name, data, unit in (("ct", ct, "HU"), ("t1", 300 - ct, "a.u.")):
-            write_volume(
-                tmp_path / "in" / case / f"{name}.nii.gz",
-                Volume(data[None], np.diag([1, 1, 2, 1.0]), unit, name),
-            )
-            if name == "ct":
-                made = Volume(data[None] + 8, np.diag([1, 1, 2, 1.0]), unit, name)
-                write_volume(tmp_path / "out" / case / "ct.nii.gz", made)
+            scan = Volume(data[None], AFFINE, unit, name)
+            write_volume(tmp_path / "in" / case / f"{name}.nii.gz", scan)
+        brighter = Volume(ct[None] + 8, AFFINE, "HU", "ct")
+        write_volume(tmp_path / "out" / case / "ct.nii.gz", brighter)
     cohort = prepare(tmp_path / "in", tmp_path / "prepared", workers=1, audit=False)
     case = cohort.case("b")
     header = replace(case.header, misaligned={"t1": apart(3.0)})
     arrays = {name: np.array(values) for name, values in case.arrays.items()}
     del case  # its arrays are the file's, which Windows could not replace
     write_case(case_path(cohort.folder, "b"), PreparedCase(header, arrays))
-    assert read_header(case_path(cohort.folder, "b")).misaligned["t1"].median_mm == 3.0
-    return open_cohort(cohort.folder).folder
+    return cohort.folder
 
 
 def test_evaluate_says_how_much_of_the_error_comes_from_scans_that_lie_apart(prepared, tmp_path):
     scores = evaluate(tmp_path / "out", tmp_path / "in", prepared=prepared)
-    part = json.loads((tmp_path / "out" / "metrics.json").read_text())["misaligned"]["ct"]
+    part = scores.document()["misaligned"]["ct"]
     assert list(part["cases"]) == ["b"]
     assert part["mae"] == part["cases"]["b"]["mae"] == pytest.approx(5.0, abs=0.3)
-    line = next(one for one in scores.table().caption if "are misaligned with" in one)
-    assert line.startswith(
-        "ct: 1 of 2 cases are misaligned with t1, by 3.0 mm on average (estimate of prepare). Of their MAE of 8.00 HU, about 5."
-    )
-
-
-def test_without_an_estimate_nothing_is_said(prepared, tmp_path):
-    scores = evaluate(tmp_path / "out", tmp_path / "in")
-    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["misaligned"] == {}
-    assert not any("are misaligned with" in one for one in scores.table().caption)
+    (line,) = (line for line in scores.table().caption if "misaligned" in line)
+    assert all(number in line for number in ("1 of 2", "3.0 mm", "8.00 HU", "5."))
+    assert evaluate(tmp_path / "out", tmp_path / "in").document()["misaligned"] == {}
 
 
 # images moved onto their truth
@@ -147,5 +135,5 @@ def test_a_shift_over_10_mm_is_an_error_of_the_image_and_stays(head):
 
 
 def test_a_region_may_not_have_the_name_of_the_aligned_scores():
-    with pytest.raises(BadInput, match="--align: expected no region named aligned"):
+    with pytest.raises(BadInput, match="aligned"):
         rules_of(EvaluateOptions(align=True, regions={"aligned": "ct>100"}))

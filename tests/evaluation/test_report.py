@@ -113,20 +113,12 @@ def write_run(tmp_path):
     (folder / "provenance.json").write_text(
         json.dumps({"seed": 0, "recipe": {"net": 1}, "data": {"cases": 12}})
     )
-    lines = [
-        {
-            "stage": "final",
-            "step": s,
-            "turn": "net",
-            "loss": {"total": 1 / s},
-            "lr": 1e-3,
-            "items_per_s": 20.0,
-        }
-        for s in range(1, 200)
-    ]
-    lines += [
-        {"stage": "final", "step": s, "validation": {"mae": 1 / s}} for s in range(20, 200, 20)
-    ]
+    lines = []
+    for step in range(1, 200):
+        head = {"stage": "final", "step": step}
+        lines.append({**head, "turn": "net", "loss": {"total": 1 / step}, "lr": 1e-3})
+        if step % 20 == 0:
+            lines.append({**head, "validation": {"mae": 1 / step}})
     (folder / "log.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 20')
     return folder
 
@@ -170,18 +162,6 @@ def test_the_page_needs_nothing_outside_itself(page):
     assert not re.search(r"https?://|@import|url\(", page.source)
 
 
-def test_the_page_says_what_it_is_and_what_it_is_not(page):
-    text = page.text
-    for part in (
-        "T1 to CT <fast>",
-        "Not a medical device",
-        "left is on the right",
-        "-1024 to 3071 HU",
-        "ddim",
-    ):
-        assert part in text
-
-
 def test_the_verdict_stands_coloured_with_a_symbol_in_the_head_of_the_page(page, scored):
     said = read_json(scored / "out" / "metrics.json")["verdict"]["ct"]
     head = page.source.partition("<nav")[0]
@@ -204,32 +184,13 @@ def test_scores_of_an_earlier_version_have_their_verdict_and_names_cannot_break_
 
 def test_the_page_shows_the_numbers_of_metrics_json(page, scored):
     text = page.text
-    answers = json.loads((scored / "out" / "metrics.json").read_text())["modalities"]["ct"][
-        "answers"
-    ]
+    answers = read_json(scored / "out" / "metrics.json")["modalities"]["ct"]["answers"]
     for answer in ("synthesis", "mean image", "copy of t1", "intensity table"):
+        ssim = answers[answer]["ssim_2d"]
         assert answer in text
-        assert (
-            f"{answers[answer]['ssim_2d']['mean']:.3f} ± {answers[answer]['ssim_2d']['sd']:.3f}"
-            in text
-        )
-
-
-def test_each_case_has_every_picture_in_every_plane(page):
-    alts = [image["alt"] for image in page.images if image["alt"]]
-    for case in ("head0", "head1"):
-        for role in (
-            "source (t1)",
-            "synthesis (ct)",
-            "truth (ct)",
-            "error (synthesis − truth)",
-            "spread (standard",
-        ):
-            for plane in ("axial", "coronal", "sagittal"):
-                assert (
-                    sum(alt.startswith(role) and f"{plane} slice of {case}" in alt for alt in alts)
-                    == 1
-                )
+        assert f"{ssim['mean']:.3f} ± {ssim['sd']:.3f}" in text
+    for part in ("T1 to CT <fast>", "Not a medical device", "left is on the right", "ddim"):
+        assert part in text
 
 
 def test_pictures_are_in_millimetres(page):
@@ -261,18 +222,15 @@ def test_a_recipes_numbers_are_said_to_be_of_the_recipe_as_shipped_where_a_run_d
         return page_of(report(run)).text
 
     text = written("mr_to_ct_slices", **{"train.steps": "60", "stages.0.train.steps": "5"})
-    assert (
-        "of the recipe as shipped (mr_to_ct_slices); this run differs in: train.steps 60 (1500),"
-        in text
-    )
-    assert "stages.0.train.steps 5 (2300)." in text
+    for part in ("mr_to_ct_slices", "train.steps 60 (1500)", "stages.0.train.steps 5 (2300)"):
+        assert part in text
     for name in recipe.names()[::every]:
         assert "as shipped (" not in written(name)
 
 
 def test_scores_at_fault_are_refused(out):
     (out / "metrics.json").write_text("[]")
-    with pytest.raises(BadInput, match=r"metrics\.json: expected scores as voxlate writes it"):
+    with pytest.raises(BadInput, match=r"metrics\.json"):
         report(out)
 
 
@@ -306,10 +264,9 @@ def test_a_run_shows_its_curves_pictures_recipe_and_provenance(run):
 
 
 def test_a_folder_that_is_neither_is_refused(tmp_path):
-    with pytest.raises(BadInput, match="found none"):
-        report(tmp_path)
-    with pytest.raises(BadInput, match="found none"):
-        report(tmp_path / "nowhere")
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(BadInput, match=folder.name):
+            report(folder)
 
 
 # pictures

@@ -9,7 +9,6 @@ import pytest
 from safetensors.numpy import load_file
 
 from voxlate.base.errors import BadInput
-from voxlate.evaluation.compare import compare
 from voxlate.evaluation.reports.page import report
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.metrics import psnr, ssim
@@ -147,9 +146,7 @@ def test_slices_of_one_value_do_not_count_without_a_mask_nor_slices_without_the_
     assert of(scores, "whole.slices.mae")["mean"] == pytest.approx(3)
     assert {one["slice"] for one in pictures_of(out)} == {"2", "3"}
     assert scores.document()["modalities"]["tmax"]["slices"] == 4
-    text = " ".join(scores.table().caption)
-    assert "slices without the mask do not count" in text
-    assert "tmax: 2 of 4 slices count" in text
+    assert "tmax: 2 of 4 slices" in " ".join(scores.table().caption)
 
 
 def test_an_equal_slice_has_no_psnr_and_is_left_out_of_its_mean_alone(tmp_path):
@@ -269,7 +266,7 @@ def test_a_filter_keeps_slices_whose_bright_parts_overlap_and_are_large_enough(t
         == scores.rows[0].scores
     )
     rule = scores.document()["scopes"]["slices"]
-    assert "nor do slices without 80 pixels of tof > its mean and cta > 0 each, Dice 0.3" in rule
+    assert all(part in rule for part in ("80 pixels", "cta > 0", "Dice 0.3"))
     larger = evaluate(out, cohort, scopes=["slices"], slices="above={cta=0}, pixels=150")
     assert of(larger, "slices.mae", "cta")["mean"] == pytest.approx(40)
 
@@ -329,38 +326,17 @@ def test_scopes_stand_in_the_table_the_files_the_report_and_comparisons(voxlate,
         pair(tmp_path / folder, truth[::-1], image[::-1] + 0.1, case="p1", mask=brain[::-1])
     scopes = ("--score", "both_masked.slices", "--score", "crops")
     options = ("--mask", "cohort", *scopes, "--crop", 16, "--seed", 3)
-    for folder in ("one", "two"):
-        said = voxlate(
-            "evaluate", tmp_path / folder / "out", "--truth", tmp_path / folder / "cohort", *options
-        )
-        assert said.code == 0, said.err
+    outs = [tmp_path / folder / "out" for folder in ("one", "two")]
+    for out in outs:
+        said = voxlate("evaluate", out, "--truth", out.with_name("cohort"), *options).done()
         assert "PSNR, both masked, slices" in said.out
         assert "MSE/range², crops" in said.out
-    document = json.loads((tmp_path / "one" / "out" / "metrics.json").read_text())
-    value = document["modalities"]["tmax"]["answers"]["synthesis"]["both_masked.slices.psnr"]
-    assert value["reduction"] == "mean over slices of: 20 log10(range / RMSE) of each one"
-    assert (
-        "one crop of 16×16 pixels a slice, its place drawn by seed 3" in document["scopes"]["crops"]
-    )
-    header = (tmp_path / "one" / "out" / "metrics.csv").read_text().splitlines()[0]
+    document = json.loads((outs[0] / "metrics.json").read_text())
+    assert all(part in document["scopes"]["crops"] for part in ("16×16", "seed 3"))
+    header = (outs[0] / "metrics.csv").read_text().splitlines()[0]
     assert "both_masked.slices.psnr,both_masked.slices.ssim_2d,crops.mae" in header
-    page = report(tmp_path / "one" / "out").read_text()
-    assert "SSIM 2-D, both masked, slices" in page
-    assert "both images at the low end of the range outside the mask cohort" in page
-    said = voxlate("compare", tmp_path / "one" / "out", tmp_path / "two" / "out")
-    assert said.code == 0, said.err
-    assert "MAE, both masked, slices" in said.out
-    assert "slices without the mask do not count" in " ".join(said.out.split())
-
-
-def test_other_crops_are_not_compared(scalp, tmp_path):
-    truth, made, _ = scalp
-    for folder, size in (("one", 16), ("two", 18)):
-        evaluate(*pair(tmp_path / folder, truth, made), scopes=["crops"], crop=size)
-    with pytest.raises(
-        BadInput, match=r"expected the scope crops to be .*16×16.*, found .*18×18.*Score both with"
-    ):
-        compare([tmp_path / "one" / "out", tmp_path / "two" / "out"])
+    assert "SSIM 2-D, both masked, slices" in report(outs[0]).read_text()
+    assert "MAE, both masked, slices" in voxlate("compare", *outs).done().out
 
 
 def test_pictures_of_an_earlier_evaluation_do_not_stay(scalp, tmp_path):
@@ -374,32 +350,24 @@ def test_pictures_of_an_earlier_evaluation_do_not_stay(scalp, tmp_path):
 def test_scopes_that_cannot_be_scored_are_refused(scalp, tmp_path):
     truth, made, brain = scalp
     out, cohort = pair(tmp_path, truth, made, mask=brain)
-    for options, message in (
-        ({"scopes": ["both"]}, r"--score: expected one of slices, crops, whole, .* found 'both'"),
-        ({"scopes": ["both_masked"]}, "expected a mask, found none. Add --mask"),
-        ({"scopes": ["crops"], "crop": 10}, "--crop: expected at least 11 pixels"),
-        (
-            {"scopes": ["slices"], "slices": "pixels>200"},
-            "--slices: expected a table such as above=",
-        ),
-        ({"scopes": ["slices"], "slices": "above={tmax=0}, pixel=2"}, "--slices: expected .*pixel"),
-        (
-            {"scopes": ["slices"], "slices": "above={mask=0}"},
-            "expected a mask, because above names it",
-        ),
-        (
-            {"scopes": ["slices"], "slices": "above={cta=0}"},
-            r"expected a modality of p0 \(tmax\) or mask, found cta",
-        ),
-        (
-            {"scopes": ["slices"], "slices": "above={tmax=25}, pixels=1"},
-            "expected slices that show something with",
-        ),
-        ({"slices": "above={tmax=25}"}, "--slices: expected a --score of slices or crops"),
-        ({"scopes": ["whole"], "regions": {"whole": "tmax>6"}}, "expected no region of that name"),
+    for options, named in (
+        ({"scopes": ["both"]}, "'both'"),
+        ({"scopes": ["both_masked"]}, "both_masked"),
+        ({"scopes": ["crops"], "crop": 10}, "11"),
+        ({"scopes": ["whole"], "regions": {"whole": "tmax>6"}}, "whole"),
+        ({"slices": "above={tmax=25}"}, "--slices"),
     ):
-        with pytest.raises(BadInput, match=message):
+        with pytest.raises(BadInput, match=named):
             evaluate(out, cohort, **options)
+    for text, named in (
+        ("pixels>200", "pixels>200"),
+        ("above={tmax=0}, pixel=2", "pixel"),
+        ("above={mask=0}", "--mask"),
+        ("above={cta=0}", "cta"),
+        ("above={tmax=25}, pixels=1", "tmax > 25"),
+    ):
+        with pytest.raises(BadInput, match=named):
+            evaluate(out, cohort, scopes=["slices"], slices=text)
 
 
 def test_scores_across_slices_are_of_areas_and_not_of_pictures(tmp_path):

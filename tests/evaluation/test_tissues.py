@@ -80,11 +80,7 @@ def test_a_tissue_that_no_case_has_is_no_error_and_shows_what_an_image_invents(f
     image = head()
     image[5:9, 15:21, 10:18] = -800
     save(out / "p0" / "ct.nii.gz", image)
-    scores = evaluate(out, cohort, regions={"tissues": "ct"})
-    listed = scores.document()["regions"]
-    assert listed["fat"] == "-120 ≤ ct < -22 HU within body"
-    assert listed["bone"] == "120 ≤ ct HU within body"
-    row = scores.rows[0].scores
+    row = evaluate(out, cohort, regions={"tissues": "ct"}).rows[0].scores
     assert row["lung.truth_volume"] == 0
     assert row["lung.volume_error"] == pytest.approx(4 * 6 * 8 * 2 / 1000)
 
@@ -95,14 +91,7 @@ def test_the_surfaces_of_a_structure_with_one_threshold_are_scored_too(folders):
     assert "mid.surface" not in row
 
 
-@every_row(
-    ("regions", "message"),
-    [
-        ({"tissues": "t1"}, "tissues: expected a modality in HU, such as tissues=ct, found 't1'"),
-        ({"tissues": "ct>3"}, "tissues: expected a modality in HU, such as tissues=ct"),
-        ({"tissues": "ct", "bone": "ct>250"}, "region bone: expected another name beside tissues"),
-    ],
-)
-def test_tissues_of_no_ct_and_their_names_are_refused(regions, message):
-    with pytest.raises(BadInput, match=message):
+@every_row("regions", [{"tissues": "t1"}, {"tissues": "ct>3"}, {"tissues": "ct", "bone": "ct>250"}])
+def test_tissues_of_no_ct_and_their_names_are_refused(regions):
+    with pytest.raises(BadInput, match="tissues"):
         regions_from(regions)

@@ -22,33 +22,21 @@ def on(outcome, modality="ct"):
     return Verdict(modality, outcome, "", baseline="copy of t1")
 
 
-NO_USE = f"Not usable because the model does not take such scans. {TURNED}"
-CARE = "Usable with care: "
-UNSURE = f"{CARE}the images are not shown to be more accurate than a naive baseline."
-UNMEASURED = f"{CARE}the error was not measured, because no true image was compared."
-UNKNOWN = f"{CARE}it is unknown whether a naive baseline is as accurate, because none was scored."
-WORSE = "Not usable because the error of ct is higher than that of a naive baseline (copy of t1)."
-GOOD = "Usable in research: more accurate than each naive baseline."
-
-
 @every_row(
-    ("warnings", "verdicts", "colour", "said"),
+    ("warnings", "verdicts", "outcome", "reason"),
     [
-        ({"a": [NOTE, refused(), careful()]}, [on("better")], "worse", NO_USE),
-        ({"a": [refused()], "b": [refused("b.")]}, [], "worse", f"{NO_USE} 1 other reason below."),
-        (
-            {"a": [refused()], "b": [NOTE], "c": []},
-            [on("better")],
-            "unclear",
-            f"{CARE}1 case of 3 cannot be used (a). {TURNED}",
-        ),
-        ({"a": [careful()]}, [on("better")], "unclear", f"{CARE}{DARK}"),
-        ({"a": [careful()], "b": []}, [on("worse")], "worse", WORSE),
-        ({"a": [NOTE]}, [on("better"), on("unclear", "t2")], "unclear", UNSURE),
-        ({"a": []}, [], "unclear", UNMEASURED),
-        ({"a": []}, [on("unknown")], "unclear", UNKNOWN),
-        ({"a": []}, [on("better")], "better", GOOD),
+        ({"a": [NOTE, refused(), careful()]}, [on("better")], "worse", TURNED),
+        ({"a": [refused()], "b": [refused("b.")]}, [], "worse", f"{TURNED} 1 other"),
+        ({"a": [refused()], "b": [NOTE], "c": []}, [on("better")], "unclear", f"(a). {TURNED}"),
+        ({"a": [careful()]}, [on("better")], "unclear", DARK),
+        ({"a": [careful()], "b": []}, [on("worse")], "worse", "copy of t1"),
+        ({"a": [NOTE]}, [on("better"), on("unclear", "t2")], "unclear", "naive baseline"),
+        ({"a": []}, [], "unclear", "not measured"),
+        ({"a": []}, [on("unknown")], "unclear", "none was scored"),
+        ({"a": []}, [on("better")], "better", "research"),
     ],
 )
-def test_the_gravest_reason_comes_first(warnings, verdicts, colour, said):
-    assert usability(warnings, verdicts) == (colour, said)
+def test_the_gravest_reason_comes_first(warnings, verdicts, outcome, reason):
+    found, said = usability(warnings, verdicts)
+    assert found == outcome
+    assert reason in said

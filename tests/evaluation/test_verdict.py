@@ -29,9 +29,8 @@ def test_a_lower_error_of_all_patients_beats_the_best_baseline_by_its_share():
     )
     assert found.outcome == "better"
     assert found.p == pytest.approx(2 / 2**6)
-    assert found.sentence.startswith(
-        "beats the best naive baseline (intensity table, 89.0 HU) by 31 % on 6 of 6 patients: MAE 61.5 HU"
-    )
+    assert found.baseline == "intensity table"
+    assert all(part in found.sentence for part in ("89.0 HU", "31 %", "6 of 6", "61.5 HU"))
     assert found.share == pytest.approx(1 - 61.5 / 89)
     assert found.difference_ci95
     assert found.difference_ci95[0] < 61.5 - 89 < found.difference_ci95[1] < 0
@@ -49,37 +48,25 @@ def test_without_a_difference_at_most_one_comparison_in_twenty_is_called_better(
     assert outcomes.count("better") <= 0.05 * 100
 
 
-@every_row(
-    ("count", "patients"),
-    [(1, "one patient"), *((k, f"{k} patients (at least 6 are needed)") for k in (2, 5))],
-)
-def test_fewer_than_six_patients_cannot_tell_whichever_the_difference(count, patients):
+@every_row("count", [1, 2, 5])
+def test_fewer_than_six_patients_cannot_tell_whichever_the_difference(count):
     of_cases = {f"c{number}": f"p{number}" for number in range(count)}
     found = on(of_cases, synthesis=errors(*[10] * count), copy=errors(*[60] * count))
     assert (found.symbol, found.outcome, found.lower_on) == ("?", "unclear", count)
     assert (found.difference_ci95 is None) == (count == 1)
-    assert found.sentence.startswith(
-        f"CANNOT BE TOLD from {patients} whether it is better than the best naive baseline (copy, 60.0 HU): MAE 10.0 HU, whole image, lower by 83 %"
-    )
-    if count > 1:
-        assert found.sentence.endswith(f"on average, lower for {count} of {count} patients")
+    assert "83 %" in found.sentence
 
 
 def test_a_higher_error_is_worse_in_capitals():
     found = on(synthesis=errors(70, 71, 70, 71), copy_of_t1=errors(68, 68, 68, 68))
-    assert found.outcome == "worse"
-    assert found.sentence.startswith(
-        "WORSE THAN the best naive baseline (copy of t1, 68.0 HU): do not use"
-    )
-    assert "higher by 4 % on average, lower for 0 of 4 patients" in found.sentence
-    assert str(found).startswith("✗ WORSE THAN"), "without colour, too"
+    assert (found.outcome, found.lower_on) == ("worse", 0)
+    assert "4 %" in found.sentence
+    assert str(found).startswith("✗"), "without colour, too"
 
 
 def test_a_lower_mean_that_one_patient_makes_is_not_clear():
     found = on(SIX, synthesis=errors(10, *[69] * 5), copy_of_t1=errors(*[68] * 6))
     assert (found.outcome, found.lower_on) == ("unclear", 1)
-    assert "NOT CLEARLY BETTER" in found.sentence
-    assert "lower for 1 of 6 patients" in found.sentence
 
 
 def test_a_difference_that_chance_may_give_is_not_clear():
@@ -87,13 +74,8 @@ def test_a_difference_that_chance_may_give_is_not_clear():
     assert found.outcome == "unclear"
     assert found.difference_ci95
     assert found.difference_ci95[0] < 0 < found.difference_ci95[1]
-    assert found.sentence.endswith("lower for 5 of 6 patients (signed-rank test, p 0.44)")
-
-
-def test_a_tie_is_not_clear():
-    found = on(synthesis=errors(68, 68, 68, 68), copy_of_t1=errors(68, 68, 68, 68))
-    assert (found.outcome, found.share) == ("unclear", 0)
-    assert "less than 1 %" in found.sentence
+    assert found.p == pytest.approx(0.4375)
+    assert found.lower_on == 5
 
 
 def test_patients_are_counted_and_weigh_the_same_whatever_their_cases():
@@ -106,7 +88,6 @@ def test_patients_are_counted_and_weigh_the_same_whatever_their_cases():
 def test_without_baselines_there_is_no_verdict():
     found = on(synthesis=errors(1, 2, 3, 4))
     assert (found.outcome, found.baseline) == ("unknown", None)
-    assert "no naive baseline was scored" in found.sentence
 
 
 def test_a_baseline_that_some_cases_lack_counts_only_where_none_has_more_cases():
@@ -114,14 +95,15 @@ def test_a_baseline_that_some_cases_lack_counts_only_where_none_has_more_cases()
     assert on(synthesis=own, copy=errors(40, 40), table=whole).baseline == "table"
     found = on(synthesis=errors(50, 50, 90, 90), copy=errors(60, 60))
     assert (found.outcome, found.synthesis) == ("unclear", 50), "of the same two cases"
-    assert found.sentence.endswith("over the 2 of 4 cases that this baseline has")
+    assert "2 of 4 cases" in found.sentence
 
 
 def test_a_baseline_without_error_is_worse_to_lose_to_and_a_tie_to_reach():
     nothing = errors(0, 0, 0, 0)
     worse = on(synthesis=errors(1, 1, 1, 1), copy=nothing)
     assert (worse.outcome, worse.share) == ("worse", None)
-    assert on(synthesis=nothing, copy=nothing).outcome == "unclear"
+    tie = on(synthesis=nothing, copy=nothing)
+    assert (tie.outcome, tie.share) == ("unclear", 0)
 
 
 def test_training_cases_are_never_a_clear_success_but_may_be_a_failure():
@@ -148,15 +130,13 @@ def document(**changes):
 
 def test_each_target_has_a_line_and_is_no_success_where_it_was_given_or_trained_on():
     ct, t2 = verdict_lines(verdicts(document()))
-    assert ct.startswith("✓ ct: beats")
-    assert t2.startswith("✗ t2: WORSE THAN")
-    assert "inside the mask body" in ct
+    assert ct.startswith("✓ ct: ")
+    assert t2.startswith("✗ t2: ")
     given = verdicts(document(given_truth=["ct"]))
     assert [target.outcome for target in given] == ["unknown", "worse"]
     trained, _ = verdicts(document(trained_on=["c1"]))
     assert trained.outcome == "unclear"
-    clause = "1 of 6 cases in the training, so this is no result on other patients"
-    assert trained.sentence.endswith(clause)
+    assert "1 of 6 cases" in trained.sentence
 
 
 def test_a_value_that_is_not_finite_counts_in_neither_mean():
@@ -178,9 +158,7 @@ def in_network_units(synthesis, copy):
 def test_a_success_that_is_a_failure_in_the_units_of_the_training_depends_on_the_unit():
     (t2,) = verdicts(in_network_units(synthesis=30, copy=20))
     assert t2.outcome == "unclear"
-    peak = "With each image divided by its own peak: beats"
-    assert t2.sentence.startswith(f"DEPENDS ON THE UNIT. {peak}")
-    assert "an error: WORSE THAN the best naive baseline (copy, 20.0 of 255)" in t2.sentence
+    assert "20.0 of 255" in t2.sentence
     (t2,) = verdicts(in_network_units(synthesis=20, copy=30))
     assert t2.outcome == "better"
     assert "255" not in t2.sentence, "the same outcome in both units is stated once"
@@ -203,8 +181,5 @@ def test_where_most_truths_are_at_fault_there_is_no_verdict_on_the_rest():
 
     assert of(1).outcome == "worse"
     assert of(2).outcome == "unknown"
-    assert (
-        of(2).sentence
-        == "no verdict: most truths (2 of 3) cannot be those of their images: check the cohort"
-    )
+    assert "2 of 3" in of(2).sentence
     assert of(2, kept=True).outcome == "worse"

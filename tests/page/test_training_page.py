@@ -17,7 +17,7 @@ from voxlate.base.files import read_json
 from voxlate.page.facts import without_styles
 from voxlate.page.folders import find_runs, list_folder, new_folder
 from voxlate.page.jobs import Progress
-from voxlate.page.words import without_commands
+from voxlate.page.words import in_settings
 from voxlate.page.workers import start_process
 from voxlate.training.recipe import read, to_dict
 
@@ -229,7 +229,7 @@ def test_a_plan_is_that_of_plan_training_and_its_training_keeps_the_recipe(
     assert asked["mode"] == "mean"
     planned = made_by.change({"train.steps": "4"})
     reasons = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text)
-    assert dict(reasons) == {key: without_commands(why) for key, why in planned.why.items()}
+    assert dict(reasons) == {key: in_settings(why) for key, why in planned.why.items()}
     assert f"Predicted: {planned.seconds / 60:.1f} of 0.5 minutes" in text
     started = made.client.post(f"{answer.headers['location']}/start", data={"folder": "auto"})
     ended(made, started)

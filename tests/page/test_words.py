@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 import pytest
-import typer
 
 import voxlate
 from sources import files, nodes
@@ -13,12 +12,14 @@ from voxlate.base.codes import codes
 from voxlate.base.messages import message
 
 pytest.importorskip("markupsafe", reason="the page needs the extra serve")
-from voxlate.page.words import ADVICE, COMMANDS, LEAST_WORDS, for_page, without_commands
+from voxlate.commands.cli.commands import app
+from voxlate.page.words import ADVICE, LEAST_WORDS, SETTINGS, for_page, in_settings
 
 WEB = Path(voxlate.__file__).parent / "page"
 # Independent of the code that leaves them out: an option, or a command line.
 OPTION = re.compile(r"(?<![\w-])--[a-z]")
-COMMAND = re.compile(rf"\bvoxlate ({'|'.join(COMMANDS)})\b|\bvoxlate-run\b")
+NAMES = [command.name or command.callback.__name__ for command in app.registered_commands]
+COMMAND = re.compile(rf"\bvoxlate ({'|'.join(NAMES)})\b|\bvoxlate-run\b")
 
 
 def _names(text: str) -> bool:
@@ -44,10 +45,11 @@ def _literals(path: Path):
             yield node.value
 
 
-def test_the_commands_that_the_page_leaves_out_are_those_that_exist():
-    from voxlate.commands.cli.commands import app
-
-    assert set(typer.main.get_command(app).commands) == set(COMMANDS)
+def test_each_setting_that_a_fix_may_name_is_on_a_form():
+    forms = "".join(path.read_text() for path in sorted((WEB / "templates").glob("*.html")))
+    assert [
+        label for label in SETTINGS.values() if f">{label}" not in forms.replace("> ", ">")
+    ] == []
 
 
 def test_no_sentence_of_the_package_reaches_the_page_with_an_option_or_a_command():
@@ -58,7 +60,7 @@ def test_no_sentence_of_the_package_reaches_the_page_with_an_option_or_a_command
         if len(text.split()) >= LEAST_WORDS and _names(text)
     }
     assert len(sentences) > 200
-    left = [text for text in sorted(sentences) if _names(without_commands(text))]
+    left = [text for text in sorted(sentences) if _names(in_settings(text))]
     assert not left, "\n".join(left)
 
 
@@ -71,16 +73,12 @@ def test_every_message_has_words_for_the_page():
 
 def test_a_refusal_keeps_what_was_expected_and_found_and_what_can_be_done_on_the_page():
     refusal = "--fold: expected 0 to 4 (voxlate prepare --fold), found 7. Choose one of these with --fold N."
-    assert without_commands(refusal) == f"fold: expected 0 to 4, found 7. {ADVICE}"
-    other = (
-        "a.nii: expected the grid of b.nii, found another. Pass --resample. Or choose another scan."
-    )
-    assert (
-        without_commands(other)
-        == "a.nii: expected the grid of b.nii, found another. Or choose another scan."
-    )
+    assert in_settings(refusal) == f"fold: expected 0 to 4, found 7. {ADVICE}"
+    other = "a.nii: expected the grid of b.nii, found another. Pass --resample. Or pass --debug."
+    settings = f"Pass “{SETTINGS['--resample']}”."
+    assert in_settings(other) == f"a.nii: expected the grid of b.nii, found another. {settings}"
     name = "head --old t1.nii.gz"  # of a file, which must be found again
-    assert without_commands(name) == name
+    assert in_settings(name) == name
 
 
 @pytest.mark.parametrize(

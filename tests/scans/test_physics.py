@@ -564,8 +564,8 @@ def test_regions_do_not_change_the_draws_of_items_without_them(cohort):
     some = cohort.with_physics(_settings(Contrast(sequence="any", regions=0.5)), ["ct"]).drawn
     none = cohort.with_physics(_settings(Contrast(sequence="any")), ["ct"]).drawn
     for seed in range(20):
-        own, older = (d._acquire("mr", d.draw(seed), "source") for d in (some, none))
-        assert (own.protocol, own.effects.noise) == (older.protocol, older.effects.noise)
+        own, others = (d._acquire("mr", d.draw(seed), "source") for d in (some, none))
+        assert (own.protocol, own.effects.noise) == (others.protocol, others.effects.noise)
 
 
 def test_regions_of_a_named_sequence_are_refused():

@@ -128,9 +128,9 @@ def change_record(out: Path, **changes: object) -> None:
     (out / "cohort.json").write_text(json.dumps(value))
 
 
-def test_a_cohort_of_an_older_version_is_refused_and_can_be_prepared_again(patients, copied):
+def test_a_cohort_of_another_version_is_refused_and_can_be_prepared_again(patients, copied):
     change_record(copied, version=1)
-    with pytest.raises(BadInput, match=r"of version 3, found version 1\. Prepare it again"):
+    with pytest.raises(BadInput, match="found version 1"):
         open_cohort(copied)
     assert prepare(patients, copied, workers=1).splits
 

@@ -34,7 +34,7 @@ def outputs_of(net: torch.nn.Module, act) -> torch.Tensor:
 def test_a_slice_gives_the_same_output_through_trainings_path_and_through_that_of_synthesis(
     prepared, cohort, tiny, tmp_path, border, same
 ):
-    """Unset, as in the runs of version 0.6, training pads zeros and synthesis repeats the border."""
+    """Unset, training pads zeros and synthesis repeats the border."""
     changes = {
         "train.steps": "2",
         "train.validate_every": "0",

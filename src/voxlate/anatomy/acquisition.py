@@ -137,7 +137,7 @@ def draw_effects(rng: np.random.Generator, settings: PhysicsSettings, field_t: f
     cuts = np.sort(rng.random(segments - 1))
     moves_mm = rng.normal(0, settings.motion_mm, (segments, 2))
     noise = settings.noise * rng.random() ** 2
-    # Drawn where it is wanted alone, so that the other draws of older recipes stay.
+    # Drawn only where it is asked for, so that without it all other draws stay as they are.
     black = settings.black * max(2 * rng.random() - 1, 0) if settings.black else 0.0
     return Effects(
         b1,

@@ -53,7 +53,7 @@ class Canvas:
     ) -> None:
         """Paint an ellipsoid with this centre and these half axes in mm."""
         low, high = np.subtract(centre, axes), np.add(centre, axes)
-        box = points.box(low, high, self.voxel_mm)
+        box = points.box([*low], [*high], self.voxel_mm)
         inside = None if where is None else where[box]
         self[box].paint(label, ellipsoid(points[box], centre, axes), inside)
 

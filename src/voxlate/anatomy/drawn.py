@@ -277,7 +277,7 @@ class Drawn:
             return _Acquisition(contrast.centre(self.physics.target_field_t), None, rng)
         protocol = contrast.draw(rng, item.field_t)
         effects = draw_effects(rng, self.physics, item.field_t)
-        # Drawn where it is wanted alone, so that the other draws of older recipes stay.
+        # Drawn only where they are asked for, so that without them all other draws stay as they are.
         if contrast.regions == 0 or rng.random() >= contrast.regions:
             return _Acquisition(protocol, effects, rng)
         return _Acquisition(protocol, effects, rng, rng.random(LABELS).astype(np.float32))

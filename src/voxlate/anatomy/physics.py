@@ -10,7 +10,7 @@ import numpy as np
 
 from voxlate.anatomy.contrast import TRANSFER, Kind, Protocol, maps_for
 from voxlate.anatomy.sequences import FREE_WATER_T1_MS, inversion_recovery, null_time_ms
-from voxlate.base.config import later_key, setting, settings
+from voxlate.base.config import setting, settings
 from voxlate.base.errors import BadInput
 from voxlate.base.schema import Field
 
@@ -155,12 +155,11 @@ class Contrast(Ranges):
         tuple[Share, Share],
         setting(
             "signal that magnetisation transfer takes from the brain in TOF, as a share, least and most",
-            exclude_if=lambda range_: range_ == (TRANSFER, TRANSFER),  # as in older runs
         ),
     ] = (TRANSFER, TRANSFER)
     regions: Annotated[
         Share,
-        later_key(
+        setting(
             "share of items whose tissues have any signals, one for each label of the map seg, in place of the sequence's; of sequence 'any' only"
         ),
     ] = 0.0
@@ -209,7 +208,7 @@ class Contrast(Ranges):
         if kind == "flair" and chosen.ti_ms is None:
             ti = within(nulled, NULLED) * null_time_ms(FREE_WATER_T1_MS, tr)
         least, most = self.transfer
-        # Drawn where it varies alone, so that the other draws of older recipes stay.
+        # Drawn only where it varies, so that a fixed one leaves all other draws as they are.
         transfer = least + (most - least) * rng.random() if most > least else least
         return Protocol(
             kind,
@@ -266,7 +265,7 @@ class PhysicsSettings:
     slice_mm: Annotated[Millimetres, setting("largest slice thickness; 0: the cohort's")] = 6.0
     same_slices: Annotated[
         bool,
-        later_key(
+        setting(
             "whether stored images such as a CT have the slice thickness that is drawn for the first contrast"
         ),
     ] = False
@@ -289,7 +288,7 @@ class PhysicsSettings:
     ] = 0.06
     black: Annotated[
         Amount,
-        later_key(
+        setting(
             "largest signal that is subtracted, as a share of the brightest tissue, so that dark tissue becomes black; half of the items lose none"
         ),
     ] = 0.0

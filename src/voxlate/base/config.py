@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import importlib
 import json
-import operator
 import re
 import types
 import typing
@@ -58,14 +57,6 @@ def settings(cls: type[T]) -> type[T]:
 def setting(description: str, **bounds: Any) -> Any:
     """The annotation of a key: its meaning, and the bounds of its value as pydantic names them (gt, le, …)."""
     return Field(description=description, **bounds)
-
-
-def later_key(description: str, **bounds: Any) -> Any:
-    """The annotation of a key that older runs do not have: at its default it is not written, so that they resume.
-
-    Its default must be false, 0 or empty.
-    """
-    return setting(description, exclude_if=operator.not_, **bounds)
 
 
 def fill(

@@ -268,7 +268,9 @@ def read_json(path: Path | str) -> Any:
     except FileNotFoundError as error:
         raise BadInput(f"{path}: expected this file, found none. Check the path.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: expected JSON, found something else ({error}).") from error
+        raise BadInput(
+            f"{path}: expected JSON, found something else ({error}). Get or make the file again."
+        ) from error
 
 
 def _nearest(folder: Path) -> Path:

@@ -21,7 +21,6 @@ ADVICE: dict[Grade, str] = {
     "caution": "Caution: look at the scan and at the image.",
     "do not trust": "Do not trust the image.",
 }
-OLD = "version-0.6"  # the code of a sentence in a file of version 0.6
 
 
 class OwnWarning(FutureWarning):
@@ -88,16 +87,8 @@ def worst_grade(messages: Iterable[Message]) -> Grade | None:
 
 
 def read_messages(stated: Iterable[Any]) -> list[Message]:
-    """Messages from the plain values in a file; version 0.6 wrote sentences, whose grade is in their words."""
-    return [_of_sentence(entry) if isinstance(entry, str) else Message(**entry) for entry in stated]
-
-
-def _of_sentence(sentence: str) -> Message:
-    grade: Grade = "caution" if "Caution:" in sentence else "note"
-    if "o not trust the image" in sentence:
-        grade = "do not trust"
-    text = sentence.replace(ADVICE[grade], "").strip() if ADVICE[grade] else sentence
-    return Message(OLD, grade, text)
+    """Messages from the plain values in a file."""
+    return [Message(**entry) for entry in stated]
 
 
 def write_messages(folder: Path, command: str, messages: Iterable[Message]) -> Message | None:

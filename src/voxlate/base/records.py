@@ -7,6 +7,7 @@ the right types within stated bounds, finite, and arrays of the right shapes, so
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ LARGEST = 1e15  # of a number: squares of it are finite in float32, and no scan 
 MOST = (
     2**48
 )  # of a count: far above any number of voxels, far below where floats skip whole numbers
+OLDEST = (0, 7)  # the first version whose files are read
 DIGITS = 18  # of an integer, so that 64 bits hold it
 LONGEST_TEXT = 1 << 16
 LONGEST_SHOWN = 120  # characters of a value, in a message
@@ -94,6 +96,16 @@ class Record:
     def check_checksum(self, stated: str, computed: str) -> None:
         """Raise BadInput unless the checksum that a file states is that of its content."""
         self.check(stated == computed, "a changed file (its checksum differs)")
+
+    def check_version(self, stated: Any, *keys: str) -> None:
+        """Raise BadInput where the version of voxlate that a file states under these keys is before OLDEST."""
+        for key in keys:
+            stated = stated.get(key) if isinstance(stated, dict) else None
+        version = re.match(r"(\d{1,9})\.(\d{1,9})", str(stated))
+        if version and tuple(map(int, version.groups())) < OLDEST:
+            raise BadInput(
+                f"{self.path}: expected {self.what}, of version {'.'.join(map(str, OLDEST))} of voxlate or a later one, found one of version {version[0]}. {self.advice}"
+            )
 
     def table(self, text: str | bytes) -> Any:
         """The content of JSON without integers that overflow, and without NaN and infinity where these may not be in it."""

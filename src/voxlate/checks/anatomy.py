@@ -41,17 +41,17 @@ LogMm = Annotated[float, Field(ge=-10, le=10)]  # up to 22 m
 SIDE = 16  # voxels of a box along each axis
 COARSE_MM = 4.0
 MOST_CASES = 200  # a mean of more is the same
-FEWEST = 3  # patients, below which nobody can say what is usual
-# Times the farthest known patient; UNPROVED for fewer patients than ENOUGH.
+FEWEST = 3  # patients from whom a distribution is estimated
+# Factor of a distance of the farthest training patient; UNPROVED where there are fewer than ENOUGH patients.
 MARGIN, UNPROVED, ENOUGH = 1.2, 1.5, 19
-# Of 1 - correlation with the mean box, and inside its body.
+# Least values of Usual.width and Usual.contrast_width.
 LEAST_WIDTH, LEAST_CONTRAST = 0.05, 0.15
-# Of heads' extents, as a logarithm; it counts as much as so many patients.
+# Prior standard deviation of the logarithm of a head's extent, and the number of patients that it counts as.
 USUAL_SPREAD, WORTH = 0.05, 3
-FAR_SIZE = 3.0  # deviations of an extent, below which nothing is said
-# Deviation of a difference of correlations; it counts as much as so many patients.
+FAR_SIZE = 3.0  # standard deviations of an extent from which a message is given
+# Prior standard deviation of a difference of correlations, and the number of patients that it counts as.
 USUAL_LEAN, LEAN_WORTH = 0.02, 3
-TELLS = 4.0  # deviations by which known patients must differ from their mirror images, so that a flip can be seen
+TELLS = 4.0  # standard deviations by which training patients must differ from their flipped images to detect a flip
 OTHER_UNIT = 100.0  # times the largest or least level of the training
 LEVEL = 95  # percentile of the foreground
 SIDES = ("upside down", "front to back", "left to right")
@@ -77,13 +77,14 @@ AXES = ("feet-head", "back-front", "left-right")
 
 @dataclass(frozen=True)
 class Usual:
-    """The distribution of the training patients' bodies in one source.
+    """The distribution of the training patients' bodies in one source; a body's box is compared with the mean box.
 
-    far, width: 1 - correlation with the mean box of the other patients, its median and how far training patients exceed
-    it; contrast, contrast_width: the same of the voxels inside the body, where shape counts for little; lean, spread:
-    for each of FLIPS, by how much the mean box is more similar to a patient than to the mirror image, its mean and
-    deviation; size, deviation: logarithm of the extents in mm along D, H, W; levels: least and largest LEVEL percentile
-    of a foreground.
+    far: the median of 1 - correlation of a patient's box with the mean box of the others; width: by how much the
+    farthest patient exceeds this median, with a margin. contrast, contrast_width: the same of the voxels inside the body alone, where
+    its shape matters little. lean, spread: for each of FLIPS, the correlation of the mean box with a patient's box less
+    that with the flipped one; mean and standard deviation over patients. size, deviation: mean and standard deviation
+    of the logarithms of the extents in mm along D, H, W. levels: the smallest and the largest LEVEL percentile of the
+    patients' foregrounds.
     """
 
     patients: Annotated[int, Field(ge=FEWEST, le=MOST)]
@@ -112,9 +113,8 @@ class Stated:
 
     usual: dict[Name, Usual]
     backgrounds: dict[Name, Number]
-    # not in files before version 0.7
-    beyond: dict[Name, Number] = field(default_factory=dict)
-    quality: dict[Name, Quality] = field(default_factory=dict)
+    beyond: dict[Name, Number]
+    quality: dict[Name, Quality]
 
 
 @dataclass(frozen=True)

@@ -31,18 +31,24 @@ Read = Callable[[str], Arrays]  # the arrays of a case by its name
 COMPARED = 12  # cases that every case is compared with
 FEWEST_PAIRS = 2  # other patients that a pair is compared with
 
-# Classes of 16 between two curves: half of the first to another modality's, or the second to all.
+# Distance of a scan's class curve from the median curve of its modality, in classes of 16, above which a scan is reported:
+# ALIKE where the curve of another modality is at most half as far away, UNLIKE where no other is.
 ALIKE, UNLIKE = 1.5, 1.5
-UNUSUAL_CONTRAST = 4.0  # times the median distance of the cohort; four scanners reached 2.8
-INVERTED = 0.3  # share of the background that a mask holds, above that of the body
-WHOLE, FULL = 0.99, 0.8  # share of all that such a mask holds, and of the image that may be body
+UNUSUAL_CONTRAST = 4.0  # least distance for UNLIKE in units of the cohort's median; scans of four scanners reached 2.8
+INVERTED = 0.3  # a mask is inverted where it holds this much more of the background than of the body, as shares
+WHOLE = 0.99  # share of the body, and of the rest, from which a mask covers everything
+FULL = 0.8  # share of the image that a body fills, from which such a mask is no fault
 
-# Thresholds of similarity: a ratio. Measured on 16 phantoms and 7 real heads in 3-D: pairs of one head are at least 1.2
-# times as similar as the best of other heads, and 1.25 times as flipped ones. Slices (134 real) show less.
-ANOTHER = 1.05  # times the best of other patients
-UNUSUAL = 0.75  # of the typical ratio of a pair to other patients'
-TELLING = 1.3  # typical ratio, below which pairs of the cohort cannot be told apart
-BETTER, BETTER_FLAT = 1.15, 1.3  # times: of a flipped pair, or of exchanged ones
+# The ratio of a pair is the similarity of its two scans over the best similarity with a scan of another patient. Measured
+# on 16 phantoms and 7 real heads in 3-D: the ratio is at least 1.2, and a pair is at least 1.25 times as similar as the
+# same pair with one scan flipped. In slices (134 real ones) both are smaller.
+ANOTHER = 1.05  # ratio from which a pair is of one patient
+UNUSUAL = 0.75  # share of the cohort's typical ratio from which a pair is of one patient
+TELLING = 1.3  # typical ratio below which this cohort's pairs are not judged
+BETTER, BETTER_FLAT = (
+    1.15,
+    1.3,
+)  # least gain in similarity by a flip or an exchange; of volumes, and of slices
 MOST_SUSPECTS = 40
 
 SIDES = {"D": "upside down", "H": "front to back", "W": "left to right"}
@@ -258,7 +264,7 @@ class _Cohort:
                 yield case
 
     def _other_contrast(self, name: str, pairs: Mapping[str, _Pair]) -> Iterator[_Finding]:
-        """The cases where the classes of the two scans go together as in no other case, or as with another modality."""
+        """The cases where the contrast of a scan differs from that of its modality in the cohort, or is another modality's."""
         if name == MASK or len(pairs) < FEWEST:
             return
         curves = grouped(

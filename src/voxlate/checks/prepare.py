@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from safetensors.numpy import load_file
 
@@ -18,8 +17,8 @@ from voxlate.base.executors.choose import choose_named_executor
 from voxlate.base.executors.job import (
     Executor,
     InProcess,
-    Plain,
     Progress,
+    Work,
     case_sentence,
     no_report,
 )
@@ -114,7 +113,7 @@ def prepare(
     run = partial(_each, executor=executor, workers=asked.workers)
     again = list[str]()
     with lock(out):
-        for done, (case, was_there) in enumerate(run(work.prepare, cases), start=1):
+        for done, (case, was_there) in enumerate(run(work, cases), start=1):
             again += [case] if was_there else []
             progress(done, len(cases))
         if asked.audit:
@@ -131,7 +130,9 @@ def prepare(
 def _refine_worst(work: "_Work", cases: list[CaseFiles], run: Callable[..., Any]) -> None:
     """Estimate the misalignment of the worst pairs at the finest voxels, until the worst of all are estimated so."""
     while worst := to_refine(_headers(work.out, cases)):
-        for _ in run(work.examine, [case for case in cases if case.case in worst]):
+        for _ in run(
+            replace(work, resolution="fine"), [case for case in cases if case.case in worst]
+        ):
             pass
 
 
@@ -239,7 +240,7 @@ def _refuse_other(out: Path, provenance: dict[str, Any], inputs: Inputs) -> None
 
 def _differences(there: dict[str, Any], provenance: dict[str, Any], inputs: Inputs) -> list[str]:
     """The differences of a prepared cohort from the call, each in a few words."""
-    old = there.get("made", {})
+    old = there.get("provenance", {})
     differences = list[str]()
     for name, now in json.loads(json.dumps(provenance)).items():
         was = old.get(name)
@@ -276,7 +277,7 @@ def _remove_unused_transforms(out: Path, headers: list[CaseHeader]) -> None:
 
 
 def _each(
-    work: Callable[[CaseFiles], bool],
+    work: "_Work",
     cases: list[CaseFiles],
     executor: Executor | None,
     workers: int | None,
@@ -290,8 +291,8 @@ def _each(
     processes = min(workers or min(cores(), MOST_WORKERS), len(cases))
     by: Executor = executor or InProcess()
     if executor is None and processes > 1:
-        by = LocalExecutor(processes, method=multiprocessing.get_start_method())
-    with closing(by.run(Plain(work), cases)) as outcomes:
+        by = LocalExecutor(processes)
+    with closing(by.run(work, cases)) as outcomes:
         for number, outcome in outcomes:
             case = cases[number].case
             if outcome.error is None:
@@ -313,12 +314,20 @@ def _each(
 class _Work:
     """The work on the cases of a cohort, which is sent to each process.
 
-    examined: the cases whose misalignment is estimated.
+    examined: the cases whose misalignment is estimated; resolution: "fine" for prepared cases, whose misalignment is
+    estimated once more.
     """
 
     out: Path
     preparation: Preparation
     examined: frozenset[str]
+    resolution: Resolution = "coarse"
+    uses_network: ClassVar[bool] = False
+
+    def open(self) -> Work:
+        """See Job.open."""
+        work = self.prepare if self.resolution == "coarse" else self.examine
+        return lambda files, _: work(files)
 
     def prepare(self, files: CaseFiles) -> bool:
         """Prepare one case, unless its file exists and has the same inputs and options.
@@ -328,14 +337,12 @@ class _Work:
         path = case_path(self.out, files.case)
         audit = files.case in self.examined
         hashes = [(name, content_hash(place)) for name, place in files.paths.items()]
-        how: Any = self.preparation
-        how = how if how.matrix is None else (how, how.matrix)
-        text = repr((VERSION, files.case, files.patient, how, hashes))
+        text = repr((VERSION, files.case, files.patient, self.preparation, hashes))
         inputs = hashlib.sha256(text.encode()).hexdigest()
         was_there = path.exists()
         if was_there and read_header(path).inputs == inputs:
             if audit and not_examined(read_header(path)):
-                self.examine(files, "coarse")
+                self.examine(files)
             return False
         scans = {name: read_volume(place, name) for name, place in files.paths.items()}
         mask = None if files.mask is None else scans.pop("mask")
@@ -343,7 +350,7 @@ class _Work:
         case = prepare_case(files.case, scans, self.preparation, mask=mask, labels=labels)
         misaligned = dict[str, Misalignment]()
         if audit:
-            misaligned = misalignments(case, self.preparation.fixed, "coarse")
+            misaligned = misalignments(case, self.preparation.fixed, self.resolution)
         header = replace(
             case.header,
             patient=files.patient,
@@ -356,11 +363,11 @@ class _Work:
         write_case(path, replace(case, header=header))
         return was_there
 
-    def examine(self, files: CaseFiles, resolution: Resolution = "fine") -> bool:
+    def examine(self, files: CaseFiles) -> bool:
         """Write the misalignment of a prepared case's scans into its header."""
         path = case_path(self.out, files.case)
         # in memory: a mapped file cannot be replaced everywhere
         case = PreparedCase(read_header(path), load_file(path))
-        misaligned = misalignments(case, self.preparation.fixed, resolution)
+        misaligned = misalignments(case, self.preparation.fixed, self.resolution)
         write_case(path, replace(case, header=replace(case.header, misaligned=misaligned)))
         return True

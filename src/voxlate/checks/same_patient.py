@@ -30,17 +30,21 @@ PERCENTILES = (1.0, 99.0)  # of the values, the ends of the bins
 BODY_SHARE = 0.1  # of the way from the 5th to the 99th percentile
 LEAST = 0.03  # normalised mutual information beyond 1 that is not chance
 
-# Ratios of what a source (or an image) shares with its truth to what it shares with the most similar truth of another
-# patient. Volumes: sources of right pairs had 1.05 to 9 (four brains, T1 to T2, FLAIR and T1c; 14 phantoms, T1 to CT),
-# those of two patients 0.1 to 1.1. Pictures: one slice of two heads is often as similar as the pair of one head.
+# Thresholds of a ratio: the mutual information of a source (or an image) with its truth, over that with the most similar
+# truth of another patient. Volumes: pairs of one patient had 1.05 to 9 (four brains, T1 to T2, FLAIR and T1c; 14
+# phantoms, T1 to CT), pairs of two patients 0.1 to 1.1. In single slices, the two often have the same ratio.
 FOREIGN = 0.8
 NO_BETTER = 1.0
 DOUBTFUL = 1.2
-USUAL = 1.5  # of the other cases, where the pair of one patient is told from that of two
-ALL_FOREIGN = 0.5  # of the other pictures, where most have a truth of another patient
+USUAL = (
+    1.5  # median of the other cases from which pairs of one patient can be told from those of two
+)
+ALL_FOREIGN = (
+    0.5  # median of the other pictures below which most of them have a truth of another patient
+)
 
-# Of what a source shares with its truth flipped, to what it shares with it as it is: right pairs had 0.1 to 0.9
-# (20 phantoms, T1 to CT; 7 brains, T1 or FLAIR to T2, FLAIR or T1c).
+# Threshold of another ratio: the mutual information of a source with its truth mirrored, over that with its truth as it
+# is. Pairs that are not mirrored had 0.1 to 0.9 (20 phantoms, T1 to CT; 7 brains, T1 or FLAIR to T2, FLAIR or T1c).
 MIRRORED = 1.2
 FEWEST_MIRRORED = 3  # cases
 FLIPS = {-1: "left to right", -2: "front to back", -3: "upside down"}  # by axis of [D, H, W]
@@ -71,7 +75,7 @@ def find_mirrored(truths: Truths) -> dict[str, str]:
     for label, truth in truths.items():
         of_source = _flip_gains(truth, truth.sketch.source)
         of_image = _flip_gains(truth, truth.sketch.image)
-        # An image that fits the truth as it is shows that model and truth agree: the source lies otherwise in all cases.
+        # Where the image fits the truth better as it is, training had the same difference between source and truth.
         if of_source:
             agreed = {
                 axis: gain for axis, gain in of_source.items() if of_image.get(axis, 1.0) >= 1
@@ -124,9 +128,11 @@ def find_foreign(truths: Truths) -> dict[str, str]:
                     f"that it shares {ratio:.2f} times as much with its source as the truth of {nearest} does"
                 )
         named = [] if slices else [*found]
-        for label in named:  # which grows: an exchange may go round several cases
+        for (
+            label
+        ) in named:  # the list grows in the loop, because an exchange may involve several cases
             share = shares[label]
-            # it fits the source of a case with a foreign truth better than its own
+            # the nearest truth fits the source of this case better than its own source
             if share.nearest not in named and shares[share.nearest].own < share.most:
                 named.append(share.nearest)
                 found[share.nearest] = (

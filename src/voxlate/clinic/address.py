@@ -1,5 +1,6 @@
 """Addresses of studies on DICOMweb servers, and of DICOM nodes."""
 
+import contextlib
 import ipaddress
 import re
 from dataclasses import dataclass
@@ -43,34 +44,26 @@ def is_dicomweb(text: str) -> bool:
 def study_address(text: str) -> StudyAddress:
     """The study that an address names, such as dicomweb://HOST:8042/dicom-web/studies/UID[/series/UID]."""
     parts = urlsplit(text)
+    without_password = re.sub(r"//[^/@]*@", "//", text)
     match = re.fullmatch(r"(.*)/studies/([^/]+)(?:/series/([^/]+))?/?", parts.path)
     uids = [uid for uid in (match.groups()[1:] if match else ()) if uid]
     sound = all(UID.fullmatch(uid) and len(uid) <= 64 for uid in uids)
     if not (is_dicomweb(text) and parts.hostname and match and uids and sound):
         raise BadInput(
-            f"{_without_password(text)}: expected the address of a study, such as {EXAMPLE}, found another text. Check the address."
+            f"{without_password}: expected the address of a study, such as {EXAMPLE}, found another text. Check the address."
         )
     if parts.username or parts.password:
         raise BadInput(
-            f"{_without_password(text)}: expected an address without a password, found one in it. Put the name and password of {parts.hostname} into the file .netrc in your home folder."
+            f"{without_password}: expected an address without a password, found one in it. Put the name and password of {parts.hostname} into the file .netrc in your home folder."
         )
-    stated = parts.scheme.partition("+")[2]
-    scheme = stated or ("http" if _is_local(parts.hostname) else "https")
+    scheme = parts.scheme.partition("+")[2]
+    if not scheme:
+        host = "127.0.0.1" if parts.hostname == "localhost" else parts.hostname
+        is_local = False
+        with contextlib.suppress(ValueError):  # a name
+            is_local = ipaddress.ip_address(host).is_loopback
+        scheme = "http" if is_local else "https"
     return StudyAddress(f"{scheme}://{parts.netloc}{match[1]}", match[2], match[3] or "")
-
-
-def _without_password(text: str) -> str:
-    """An address without the name and password in it."""
-    return re.sub(r"//[^/@]*@", "//", text)
-
-
-def _is_local(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def check_uid(uid: str, where: object) -> str:

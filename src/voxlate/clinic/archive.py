@@ -9,7 +9,6 @@ from pathlib import Path
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Say
 from voxlate.clinic.address import StudyAddress, ae_title, is_dicomweb, node, study_address
-from voxlate.clinic.delivery import deliver
 from voxlate.clinic.dicom_out import Exported, export_case
 from voxlate.clinic.dimse import NodeArchive
 from voxlate.clinic.listen import listen
@@ -19,6 +18,7 @@ from voxlate.clinic.sending import Ledger, send
 from voxlate.clinic.web import WebArchive, fetch_study
 from voxlate.scans.formats.io import location_of, read_volume
 from voxlate.scans.images.grid import Grid, Volume, same_grid
+from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.progress import no_report
@@ -71,19 +71,17 @@ def store_answers(fetched: Fetched, folders: Sequence[Path], say: Say = no_repor
     count = 0
     stored = Exported()
     for study, address in fetched.studies.items():
-        own = study.parent
-        cases = [folder for folder in folders if _is_of(folder, study)]
-        written = write_objects_of(cases, own / DERIVED, say)
+        place = study.resolve()
+        cases = []
+        for folder in folders:
+            inputs = source_paths(provenance_of(folder)).values()
+            if any(location_of(path).resolve().is_relative_to(place) for path in inputs):
+                cases.append(folder)
+        written = write_objects_of(cases, study.parent / DERIVED, say)
         archive = WebArchive.connect(address.url)
-        count += send(written.files, archive, Ledger(own / SENT), address.url, say=say)
+        count += send(written.files, archive, Ledger(study.parent / SENT), address.url, say=say)
         stored.add(written)
     return f"{count} of {len(stored.files)} files stored in the study now: {stored.summary}."
-
-
-def _is_of(case: Path, study: Path) -> bool:
-    """Whether a case was computed from a fetched study."""
-    inputs = source_paths(provenance_of(case)).values()
-    return any(location_of(path).resolve().is_relative_to(study.resolve()) for path in inputs)
 
 
 def write_objects_of(folders: Sequence[Path], to: Path, say: Say) -> Exported:
@@ -115,15 +113,15 @@ def _source_on_grid(grids: Mapping[Path, Grid], volume: Volume) -> Path:
 def serve(run: Path | str, queue: Path, options: ListenOptions, say: Say = no_report) -> None:
     """Answer studies until the process ends. queue: the folder of the queue; say: is called with each message."""
     target = node(options.to)
-    own = ae_title(options.title, "--title")
+    title = ae_title(options.title, "--title")
     options = replace(
-        options, title=own, allow=[ae_title(sender, "--allow") for sender in options.allow]
+        options, title=title, allow=[ae_title(sender, "--allow") for sender in options.allow]
     )
     model = load(run, options.device)
 
     def send_files(files: list[Path], ledger: Ledger) -> int:
         """Send the files of an answer; returns the number of those that were sent now."""
-        archive = NodeArchive(target, own)
+        archive = NodeArchive(target, title)
         try:
             return send(files, archive, ledger, target, say=say)
         finally:
@@ -144,7 +142,7 @@ def _answer_by(model: Model, options: SynthOptions, say: Say) -> Answer:
     def answer(scans: Path, images: Path) -> list[Path]:
         """The files of the images of a study."""
         selected = select(model, [str(scans)], options)
-        folders, _ = deliver(selected, images / "out", options, say=say)
+        folders, _ = synthesise_cases(selected, images / "out", options, say=say)
         return write_objects_of(folders, images / DERIVED, say).files
 
     return answer

@@ -23,7 +23,6 @@ from voxlate.base.files import (
 from voxlate.clinic.bids_names import (
     IMAGE_LABEL,
     MAP_LABELS,
-    BidsName,
     Entities,
     entities_of,
     folder_of,
@@ -70,26 +69,19 @@ def check_bids(out: Path, cases: Mapping[str, Collection[Path]], ending: str) ->
             f"{out}: expected an output folder beside the BIDS dataset, found the dataset itself ({DATASET}). Choose another --out; its derivatives/voxlate can be copied into the dataset."
         )
     for case, entities in entities_of(cases).items():
-        _check_owner(out / PLACE, case, entities)
-
-
-def _check_owner(root: Path, case: str, entities: Entities) -> None:
-    """Raise BadInput where images of another case have these entities."""
-    for sidecar in _files_of(root, entities):
-        if sidecar.suffix != ".json":
-            continue
-        owner = json.loads(sidecar.read_text(encoding="utf-8")).get(CASE)
-        if owner != case:
-            raise BadInput(
-                f"{sidecar}: expected images of {case}, found those of {owner}, whose name has the same letters and digits. Rename one of the cases, or choose another --out."
-            )
+        for path in _files_of(out / PLACE, entities):
+            owner = _read_json(path).get(CASE) if path.suffix == ".json" else case
+            if owner != case:
+                raise BadInput(
+                    f"{path}: expected images of {case}, found those of {owner}, whose name has the same letters and digits. Rename one of the cases, or choose another --out."
+                )
 
 
 def _files_of(root: Path, entities: Entities) -> list[Path]:
     """The files of synthesised images with these entities."""
-    own = _entities_before(f"{prefix_of(entities)}_desc-")
+    wanted = _entities_before(f"{prefix_of(entities)}_desc-")
     files = (root / folder_of(entities)).glob(f"*desc-{IMAGE_LABEL}*")
-    return [path for path in files if _entities_before(path.name) == own]
+    return [path for path in files if _entities_before(path.name) == wanted]
 
 
 def _entities_before(name: str) -> list[str]:
@@ -109,7 +101,9 @@ def write_bids(
     outside = set[str]()
     entities = entities_of(cases)
     with lock(root, SHARED_SECONDS):
-        links = _links_of(root)
+        links: dict[str, str] = {}  # the datasets that earlier cases come from
+        if (root / DATASET).is_file():
+            links = _read_json(root / DATASET).get("DatasetLinks", {})
         for folder in folders:
             sources = _sources(folder, root, links)
             outside |= _write_case(folder, root, entities[folder.name], sources)
@@ -119,8 +113,8 @@ def write_bids(
 
 def _write_case(folder: Path, root: Path, entities: Entities, sources: Sequence[str]) -> set[str]:
     """Write the images of a case with their sidecars, and remove those of an earlier synthesis."""
-    stated = read_provenance(folder / "provenance.json")
-    images = {modality_of(file): file for file in stated["images"] if file.endswith(ENDINGS)}
+    provenance = read_provenance(folder / "provenance.json")
+    images = {modality_of(file): file for file in provenance["images"] if file.endswith(ENDINGS)}
     stripped = {
         image: is_stripped(read_volume(folder / file, image))
         for image, file in images.items()
@@ -138,10 +132,15 @@ def _write_case(folder: Path, root: Path, entities: Entities, sources: Sequence[
         with whole_file(path) as temporary:
             shutil.copyfile(folder / file, temporary)
         sidecar = path.with_name(f"{name.stem}.json")
-        facts = _sidecar(name, modality, end, folder.name, stated)
-        facts["SkullStripped"] = stripped[modality]
-        if sources:
-            facts["Sources"] = list(sources)
+        facts = {
+            "Description": f"{DESCRIPTIONS[end]} ({name.suffix}); computed from other scans, not measured; not for diagnosis.",
+            "Units": "1" if end == UNFAMILIAR else unit_of(modality),
+            CASE: folder.name,
+            "VoxlateVersion": __version__,
+            "VoxlateProvenance": {key: provenance[key] for key in STATED if key in provenance},
+            "SkullStripped": stripped[modality],
+            **({"Sources": list(sources)} if sources else {}),
+        }
         _write_json(sidecar, facts)
         written |= {path, sidecar}
         if not name.in_bids:
@@ -155,22 +154,6 @@ def _end_of_map(image: str, images: Collection[str]) -> str:
     """The end that makes a name that of a map of another image; "" for an image."""
     ends = (end for end in MAP_LABELS if image.endswith(end) and image.removesuffix(end) in images)
     return next(ends, "")
-
-
-def _sidecar(
-    name: BidsName,
-    modality: str,
-    end: str,
-    case: str,
-    stated: Mapping[str, Any],
-) -> dict[str, Any]:
-    return {
-        "Description": f"{DESCRIPTIONS[end]} ({name.suffix}); computed from other scans, not measured; not for diagnosis.",
-        "Units": "1" if end == UNFAMILIAR else unit_of(modality),
-        CASE: case,
-        "VoxlateVersion": __version__,
-        "VoxlateProvenance": {key: stated[key] for key in STATED if key in stated},
-    }
 
 
 def _sources(folder: Path, root: Path, links: dict[str, str]) -> list[str]:
@@ -187,14 +170,6 @@ def _sources(folder: Path, root: Path, links: dict[str, str]) -> list[str]:
         links[name] = place
         uris.append(f"bids:{name}:{file.relative_to(dataset).as_posix()}")
     return uris
-
-
-def _links_of(root: Path) -> dict[str, str]:
-    """The datasets that earlier cases of the derivative come from."""
-    path = root / DATASET
-    if not path.is_file():
-        return {}
-    return json.loads(path.read_text(encoding="utf-8")).get("DatasetLinks", {})
 
 
 def _write_dataset(root: Path, links: Mapping[str, str], outside: Collection[str]) -> None:
@@ -219,6 +194,12 @@ def _write_dataset(root: Path, links: Mapping[str, str], outside: Collection[str
     lines = ignored.read_text(encoding="utf-8").split() if ignored.is_file() else []
     new = [f"*_{suffix}.{ending}" for suffix, ending in product(sorted(outside), ("nii*", "json"))]
     write_text(ignored, "".join(f"{line}\n" for line in dict.fromkeys([*lines, *new])))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON file as it is in BIDS, without the checksum of our own."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -95,8 +95,7 @@ def case_entities(case: str, scans: Collection[Path]) -> dict[str, str]:
     """
     of_scans = [_entities_in(location_of(path).name) for path in scans]
     if not of_scans or not all(of_scans):
-        own = _entities_in(case)
-        of_scans = [own or {"sub": label(case)}]
+        of_scans = [_entities_in(case) or {"sub": label(case)}]
     shared = set.intersection(*(set(entities.items()) for entities in of_scans))
     subjects = sorted({entities["sub"] for entities in of_scans})
     if len(subjects) > 1:
@@ -116,14 +115,14 @@ def case_entities(case: str, scans: Collection[Path]) -> dict[str, str]:
 
 def entities_of(cases: Mapping[str, Collection[Path]]) -> dict[str, dict[str, str]]:
     """The entities of each case, given the paths of its scans; raises BadInput where two cases would have the same."""
-    found = dict[str, dict[str, str]]()
+    by_case = dict[str, dict[str, str]]()
     owners = dict[str, str]()
     for case, scans in cases.items():
-        found[case] = case_entities(case, scans)
-        prefix = prefix_of(found[case])
+        by_case[case] = case_entities(case, scans)
+        prefix = prefix_of(by_case[case])
         other = owners.setdefault(prefix, case)
         if other != case:
             raise BadInput(
                 f"--bids: expected cases whose names differ in letters and digits, found {other} and {case}, which would both be {prefix}. Rename one of them."
             )
-    return found
+    return by_case

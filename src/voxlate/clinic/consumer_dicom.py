@@ -20,10 +20,8 @@ BODY = "threshold of -300 HU, filled, without couch"
 GRID: Code = ("GRID", PRIVATE_SCHEME, "Image that gives the grid, patient and study")
 
 
-def find_source(
-    folder: Path | None, like: Path | None, messages: list[Message]
-) -> tuple[Path, Path] | None:
-    """The folder of a synthesis and the DICOM series of its source; where there is none, None and a message why.
+def find_source(folder: Path | None, like: Path | None, messages: list[Message]) -> Path | None:
+    """The DICOM series of the source of a synthesis; where there is none, None and a message why.
 
     folder: that of the provenance, or None. Raises BadInput for a `like` that is not the source.
     """
@@ -32,7 +30,7 @@ def find_source(
         messages.append(message("consumer", text))
         return None
     try:
-        return folder, check_source(folder, like, messages)
+        return check_source(folder, like, messages)
     except BadInput as error:
         if like is not None:
             raise
@@ -41,10 +39,12 @@ def find_source(
 
 
 def write_plan(
-    ct: Volume, body: Volume, found: tuple[Path, Path], to: Path, messages: list[Message]
+    ct: Volume, body: Volume, folder: Path, source: Path, to: Path, messages: list[Message]
 ) -> None:
-    """Write TO/ct, the derived series, and the body on its slices: TO/rtstruct, and TO/body as a Segmentation."""
-    folder, source = found
+    """Write TO/ct, the derived series, and the body on its slices: TO/rtstruct, and TO/body as a Segmentation.
+
+    folder, source: of the synthesis, and the DICOM series of its source.
+    """
     origin = origin_of(provenance_of(folder))
     if not all(header.get("PatientPosition") for header in headers_of(source).values()):
         text = "the source states no patient position, and neither does the series: a planning system may refuse it, or assume head first on the back. Compare the orientation there."
@@ -69,19 +69,20 @@ def write_attenuation(
     how the maps were computed. Raises BadInput for a PET of another patient.
     """
     series = None if pet is None or not is_series(Path(pet)) else Path(pet)
+    like = series
     if series is not None and folder is not None:
         check_patient(folder, series, messages)
-        found: tuple[Path, Path] | None = (folder, series)
     else:
-        found = find_source(folder, None, messages)
-    if found is None or not _has_highdicom("Parametric Map of the attenuation", messages):
+        like = find_source(folder, None, messages)
+    has_highdicom = like is None or _has_highdicom("Parametric Map of the attenuation", messages)
+    if folder is None or like is None or not has_highdicom:
         return False
-    origin = origin_of(provenance_of(found[0]))
+    origin = origin_of(provenance_of(folder))
     origin = replace(origin, facts=(*origin.facts, ("mu", statement)))
     purpose = SOURCE_IMAGE if series is None else GRID
     for name, volume in maps.items():
         quantity = quantity_of(name.replace("mu", "mu_511kev", 1), "1/cm")
-        write_map(volume, quantity, found[1], to / name, origin, purpose)
+        write_map(volume, quantity, like, to / name, origin, purpose)
     return True
 
 

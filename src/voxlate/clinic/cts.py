@@ -59,21 +59,16 @@ def read_ct(path: Path) -> Volume:
         volume.data[(volume.data > low) & (volume.data < high)]
         for low, high in (BONE_HU, RAISED_HU)
     )
-    # padding below air hides an offset from the least value; drawn bone may be of one value
-    is_raised = len(raised) > len(bone) and len(np.unique(raised)) > DRAWN
-    if is_raised and _beside_padding(volume) > FAT_HU:
-        raise BadInput(
-            f"{path}: expected a CT in HU, with soft tissue at about 40, found {len(raised)} voxels from {RAISED_HU[0]:g} to {RAISED_HU[1]:g} and {len(bone)} of less dense bone, as in a CT to which 1000 or 1024 was added. Subtract it."
-        )
+    if len(raised) > len(bone) and len(np.unique(raised)) > DRAWN:  # drawn bone may be of one value
+        # padding below air hides an offset from the least value, but is beside air
+        hu = volume.data[0]
+        padding = hu <= hu.min() + PADDING_HU
+        neighbours = np.roll(padding, 1, axis=-1) | np.roll(padding, -1, axis=-1)
+        if np.median(hu[neighbours & ~padding]) > FAT_HU:
+            raise BadInput(
+                f"{path}: expected a CT in HU, with soft tissue at about 40, found {len(raised)} voxels from {RAISED_HU[0]:g} to {RAISED_HU[1]:g} and {len(bone)} of less dense bone, as in a CT to which 1000 or 1024 was added. Subtract it."
+            )
     return volume
-
-
-def _beside_padding(volume: Volume) -> float:
-    """The median of voxels beside those that have about the least value: of air, where this is padding."""
-    hu = volume.data[0]
-    padding = hu <= hu.min() + PADDING_HU
-    neighbours = np.roll(padding, 1, axis=-1) | np.roll(padding, -1, axis=-1)
-    return float(np.median(hu[neighbours & ~padding]))
 
 
 def find_cts(out: Path) -> list[CtFiles]:
@@ -85,19 +80,10 @@ def find_cts(out: Path) -> list[CtFiles]:
     if not out.is_dir() or is_dicom_folder(out):
         case = safe_name(Path(without_ending(out.name)).name, out)
         return [CtFiles(case, {"": out})]
-    if found := _in_folders(out):
-        return found
-    raise BadInput(
-        f"{out}: expected a synthesised CT in HU, found none. Name the --out of synth, or a CT."
-    )
-
-
-def _in_folders(out: Path) -> list[CtFiles]:
-    """The CTs in a case's folder, or in those below."""
     folders = sorted(path for path in out.iterdir() if path.is_dir())
-    stated = [folder for folder in folders if (folder / "provenance.json").is_file()]
-    found = []
-    for folder in stated or [*folders, out]:
+    synthesised = [folder for folder in folders if (folder / "provenance.json").is_file()]
+    cts = []
+    for folder in synthesised or [*folders, out]:
         images = images_in(folder)
         names = [name for name in images if not is_map(name, images) and unit_of(name) == "HU"]
         if not names:
@@ -108,9 +94,13 @@ def _in_folders(out: Path) -> list[CtFiles]:
         }
         if len(files) == 2:  # one end alone is no interval
             files = {"": images[name]}
-        stated_by = folder if provenance_of(folder) else None
-        found.append(CtFiles(folder.name, files, stated_by, tuple(others)))
-    return found
+        described_by = folder if provenance_of(folder) else None
+        cts.append(CtFiles(folder.name, files, described_by, tuple(others)))
+    if not cts:
+        raise BadInput(
+            f"{out}: expected a synthesised CT in HU, found none. Name the --out of synth, or a CT."
+        )
+    return cts
 
 
 def check_ends(volumes: Mapping[str, Volume], case: str) -> None:

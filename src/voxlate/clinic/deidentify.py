@@ -159,7 +159,10 @@ def _deidentify(
         elif kind in ("DA", "DT") and key != BIRTH_DATE:
             element.value = _each(element.value, lambda date: pseudonyms.date(date[:8], patient))
         elif action == "uid" and kind == "UI":
-            element.value = _each(element.value, lambda uid: _uid(uid, pseudonyms))
+            element.value = _each(
+                element.value,
+                lambda uid: uid if uid.startswith(STANDARD_UIDS) else pseudonyms.uid(uid),
+            )
         # nobody knows what an attribute of an unknown type holds
         elif action == "delete" or kind == "UN":
             del part[tag]
@@ -185,9 +188,9 @@ def _deidentify(
 
 def _patient(dataset: Any, where: object) -> str:
     """The patient's id; without one, name and birth date, so that two patients never share a pseudonym."""
-    own = str(dataset.get("PatientID", "") or "")
-    if own:
-        return own
+    patient_id = str(dataset.get("PatientID", "") or "")
+    if patient_id:
+        return patient_id
     name = str(dataset.get("PatientName", "") or "")
     if not name:
         raise BadInput(
@@ -210,7 +213,3 @@ def _each(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [change(str(part)) for part in value]
     return change(str(value)) if value else value
-
-
-def _uid(uid: str, pseudonyms: Pseudonyms) -> str:
-    return uid if uid.startswith(STANDARD_UIDS) else pseudonyms.uid(uid)

@@ -47,7 +47,7 @@ SAME_PLACE_MM = 0.1  # converters round headers
 MOST_OF_MASK = 0.95  # share of a mask on its source, below which a note says how much it is
 Write = Callable[[Volume, Path, Path, Origin], list[Path]]
 # What the headers state of a provenance: no path, and no name of a case.
-_STATED = ("model", "seed", "synth", "units", "warnings", "notice")
+IN_HEADER = ("model", "seed", "synth", "units", "warnings", "notice")
 
 
 @dataclass
@@ -172,7 +172,14 @@ def _export_image(
         write(volume, source, folder, origin)
         exported.series.append(folder)
         return
-    reason = _reason_against(quantity)
+    reason = ""
+    if quantity.unit not in UNIT_CODES:
+        reason = f"DICOM has no code for the unit {quantity.unit!r}"
+    else:
+        try:
+            highdicom.load()
+        except BadInput as error:
+            reason = str(error).rstrip(".")
     label = f"{case.name}/{path.name}"
     if is_mask and not reason:
         share = share_on(volume, source)
@@ -192,25 +199,14 @@ def _export_image(
         exported.maps.append(folder)
 
 
-def _reason_against(quantity: Quantity) -> str:
-    """Why a map or mask cannot be written; '' where it can."""
-    if quantity.unit not in UNIT_CODES:
-        return f"DICOM has no code for the unit {quantity.unit!r}"
-    try:
-        highdicom.load()
-    except BadInput as error:
-        return str(error).rstrip(".")
-    return ""
-
-
 def _export_report(case: Path, source: Path, to: Path, exported: Exported) -> None:
     """Write the summary of trust of a case beside its images, if there are any."""
-    own = to / case.name
-    images = [file for file in exported.files if file.is_relative_to(own)]
+    images = [file for file in exported.files if file.is_relative_to(to / case.name)]
     if images:
         provenance = provenance_of(case)
-        write_report(trust_summary(provenance), images, source, own / REPORT, origin_of(provenance))
-        exported.reports.append(own / REPORT)
+        folder = to / case.name / REPORT
+        write_report(trust_summary(provenance), images, source, folder, origin_of(provenance))
+        exported.reports.append(folder)
 
 
 def check_dicom(files: Mapping[str, Sequence[Path]]) -> None:
@@ -238,15 +234,15 @@ def _case_folders(out: Path) -> list[Path]:
 
 def _images(case: Path) -> list[str]:
     """The names of a case's images, as its provenance records them; pictures are left out."""
-    stated: Mapping[str, Any] = provenance_of(case).get("images", {})
-    return [name for name in stated if not is_picture(Path(name)) and (case / name).is_file()]
+    listed: Mapping[str, Any] = provenance_of(case).get("images", {})
+    return [name for name in listed if not is_picture(Path(name)) and (case / name).is_file()]
 
 
 def _masks(case: Path) -> list[str]:
     """The names of masks and label maps that lie beside a case's images; synth itself writes none."""
-    stated = _images(case)
+    images = _images(case)
     names = map("".join, product(MASK_NAMES, scan_endings()))
-    return [name for name in names if name not in stated and (case / name).is_file()]
+    return [name for name in names if name not in images and (case / name).is_file()]
 
 
 def check_source(case: Path, like: Path | None, messages: list[Message]) -> Path:
@@ -296,15 +292,15 @@ def _patients(series: Path) -> set[tuple[str, str]]:
         raise BadInput(
             f"{series}: expected a DICOM series, found no image in it. Name the folder of the series."
         )
-    found = {
+    patients = {
         (str(header.get("PatientID", "")), str(header.get("FrameOfReferenceUID", "")))
         for header in headers
     }
-    if len(dict(found)) > 1:
+    if len(dict(patients)) > 1:
         raise BadInput(
             f"{series}: expected images of one patient, found several PatientIDs. Separate them."
         )
-    return found
+    return patients
 
 
 def check_patient(case: Path, series: Path, messages: list[Message]) -> None:
@@ -312,14 +308,14 @@ def check_patient(case: Path, series: Path, messages: list[Message]) -> None:
 
     Says where another frame of reference, or a source that is no series, leaves it to the user that the two agree.
     """
-    found = _patients(series)
+    patients = _patients(series)
     sources = filter(is_series, source_paths(provenance_of(case)).values())
     expected = set[tuple[str, str]]().union(*map(_patients, sources))
-    if expected and dict(found).keys() != dict(expected).keys():
+    if expected and dict(patients).keys() != dict(expected).keys():
         raise BadInput(
             f"--like: expected a series of the patient from which {case.name} was synthesised, found another PatientID in {series}. Name the right series."
         )
-    if found != expected:
+    if patients != expected:
         frame = "in another frame of reference" if expected else "compared with no DICOM source"
         text = f"{series} is {frame}: the map gets its patient and place on your word that it is registered to the scan."
         messages.append(message("other-source", text, case=case.name))
@@ -327,20 +323,20 @@ def check_patient(case: Path, series: Path, messages: list[Message]) -> None:
 
 def _source_of(case: Path) -> Path:
     """The DICOM series of the first scan from which a case was made."""
-    inputs = source_paths(provenance_of(case))
-    for path in inputs.values():
+    scans = source_paths(provenance_of(case)).values()
+    for path in scans:
         if is_series(path):
             return path
-    found = next(iter(inputs.values()), "no scan")
+    first = next(iter(scans), "no scan")
     raise BadInput(
-        f"{case}: expected a synthesis of a DICOM series that is still in its place, found one of {found}. Name the series by --like."
+        f"{case}: expected a synthesis of a DICOM series that is still in its place, found one of {first}. Name the series by --like."
     )
 
 
 def origin_of(provenance: Mapping[str, Any]) -> Origin:
     """The provenance as headers state it, and the hash of the whole."""
     model = provenance.get("model", {})
-    whole = json.dumps({key: provenance.get(key) for key in _STATED}, sort_keys=True, default=str)
+    whole = json.dumps({key: provenance.get(key) for key in IN_HEADER}, sort_keys=True, default=str)
     facts = [
         ("weights", str(model.get("weights", ""))),
         ("seed", str(provenance.get("seed", ""))),

@@ -79,20 +79,14 @@ def write_report(
     )
     if evidence:
         report.StudyInstanceUID = evidence[0].StudyInstanceUID
-        report.CurrentRequestedProcedureEvidenceSequence = [
-            _study(report.StudyInstanceUID, by_series)
+        series = [
+            item(SeriesInstanceUID=uid, ReferencedSOPSequence=[*map(refer, images)])
+            for uid, images in by_series.items()
         ]
+        study = item(StudyInstanceUID=report.StudyInstanceUID, ReferencedSeriesSequence=series)
+        report.CurrentRequestedProcedureEvidenceSequence = [study]
     as_file(report)
     return write_objects(out, report, 1, [report])
-
-
-def _study(uid: str, by_series: dict[str, list[Any]]) -> Any:
-    """The references to all images, by study and series."""
-    series = [
-        item(SeriesInstanceUID=key, ReferencedSOPSequence=[*map(refer, images)])
-        for key, images in by_series.items()
-    ]
-    return item(StudyInstanceUID=uid, ReferencedSeriesSequence=series)
 
 
 def _entry(kind: str, heading: Code, **content: Any) -> Any:

@@ -49,6 +49,14 @@ def write_structure(
     for keyword in OF_IMAGES:
         series.pop(keyword, None)
     frame = series.FrameOfReferenceUID
+    images = item(
+        SeriesInstanceUID=placement.series_uid(), ContourImageSequence=placement.evidence()
+    )
+    study = item(
+        ReferencedSOPClassUID=STUDY,
+        ReferencedSOPInstanceUID=series.StudyInstanceUID,
+        RTReferencedSeriesSequence=[images],
+    )
     fill(
         series,
         SOPClassUID=STRUCTURE_SET,
@@ -61,10 +69,7 @@ def write_structure(
         StructureSetDate=series.SeriesDate,
         StructureSetTime=series.SeriesTime,
         ReferencedFrameOfReferenceSequence=[
-            item(
-                FrameOfReferenceUID=frame,
-                RTReferencedStudySequence=[_study(series.StudyInstanceUID, placement)],
-            )
+            item(FrameOfReferenceUID=frame, RTReferencedStudySequence=[study])
         ],
         StructureSetROISequence=[
             item(
@@ -88,21 +93,9 @@ def write_structure(
     return write_objects(out, series, 1, [series])
 
 
-def _study(uid: str, placement: Placement) -> Any:
-    """The reference to a study and all images of the series with the contours."""
-    images = item(
-        SeriesInstanceUID=placement.series_uid(), ContourImageSequence=placement.evidence()
-    )
-    return item(
-        ReferencedSOPClassUID=STUDY,
-        ReferencedSOPInstanceUID=uid,
-        RTReferencedSeriesSequence=[images],
-    )
-
-
 def _contours(placement: Placement, out: Path) -> list[Any]:
     """The items of all contours, from the first slice to the last."""
-    found = []
+    contours = []
     lps = LPS_TO_RAS @ placement.grid.affine
     for level, plane in enumerate(placement.data):
         for points in _outlines(plane > 0):
@@ -112,17 +105,14 @@ def _contours(placement: Placement, out: Path) -> list[Any]:
                 raise BadInput(
                     f"{out}: expected contours of at most {MOST_BYTES} bytes, which DICOM holds as numbers (about 2,400 points), found {len(points)} points in slice {level + 1}. Smooth the outline of the body, or write the series alone by export --dicom."
                 )
-            found.append(
-                item(
-                    ContourImageSequence=[
-                        refer(source.header) for source in placement.nearby(level)
-                    ],
-                    ContourGeometricType="CLOSED_PLANAR",
-                    NumberOfContourPoints=len(points),
-                    ContourData=text,
-                )
+            contour = item(
+                ContourImageSequence=[refer(source.header) for source in placement.nearby(level)],
+                ContourGeometricType="CLOSED_PLANAR",
+                NumberOfContourPoints=len(points),
+                ContourData=text,
             )
-    return found
+            contours.append(contour)
+    return contours
 
 
 def _outlines(plane: np.ndarray) -> list[np.ndarray]:

@@ -55,7 +55,23 @@ IN_COUCH = 0.05  # of a body; voxels at its skin may be
 
 @dataclass
 class Converted:
-    """The folders of cases, files in them, facts by case, cases that are left out with the reason, and messages."""
+    """What `voxlate.export_for` wrote for a user of CTs.
+
+    Args:
+        consumer: planning, proton, ultrasound or pet.
+        folders: one for each case.
+        files: all files in them: maps (NIfTI, in the units of `facts`), tables (CSV), facts.json and DICOM.
+        facts: by case what the maps are, and from which image.
+        left_out: the reason of each case that could not be converted.
+        messages: what is unusual in a CT.
+
+    Example:
+        >>> import voxlate
+        >>> (case,) = voxlate.phantom("COHORT", cases=1, size=(24, 32, 24), progress=False)
+        >>> converted = voxlate.export_for(case / "ct.nii.gz", "PET", consumer="pet", progress=False)
+        >>> converted.facts["ct"]["units"]
+        {'mu': '1/cm'}
+    """
 
     consumer: str
     folders: list[Path] = field(default_factory=list)
@@ -145,7 +161,10 @@ def _convert(files: CtFiles, to: Path, options: ConsumerOptions, done: Converted
     _check_folder(folder, done.consumer, _scans(files))
     with whole_folder(folder) as new:
         case = _Case(files, volumes, new, done)
-        _say_of_synthesis(case)
+        warnings = () if files.folder is None else provenance_of(files.folder).get("warnings", ())
+        for said in read_messages(warnings):
+            if said.code == "starter" or said.grade != "note":
+                done.messages.append(said.on(files.case))
         for sentence in unusual(case.ct, case.body, files.others):
             case.say(sentence)
         _CONVERT[options.consumer or ""](case, options)
@@ -159,24 +178,15 @@ def _convert(files: CtFiles, to: Path, options: ConsumerOptions, done: Converted
 def _scans(files: CtFiles) -> dict[str, str]:
     """The hashes of the scans of which a CT was synthesised, by name; of another CT, its own."""
     inputs = {} if files.folder is None else provenance_of(files.folder).get("inputs", {})
-    hashes = {name: stated["sha256"] for name, stated in inputs.items() if "sha256" in stated}
+    hashes = {name: entry["sha256"] for name, entry in inputs.items() if "sha256" in entry}
     return hashes or {"ct": content_hash(files.files[""])}
-
-
-def _say_of_synthesis(case: _Case) -> None:
-    """Repeat what the synthesis said with caution, and which starter made it."""
-    if case.files.folder is None:
-        return
-    for said in read_messages(provenance_of(case.files.folder).get("warnings", ())):
-        if said.code == "starter" or said.grade != "note":
-            case.done.messages.append(said.on(case.files.case))
 
 
 def _check_folder(folder: Path, consumer: str, scans: Mapping[str, str]) -> None:
     """Raise BadInput for a folder that holds anything but an earlier export of the same scans for this consumer, which is replaced."""
     present = {path.name for path in folder.glob("*")}
-    stated = read_json(folder / FACTS) if FACTS in present else None
-    earlier = stated if isinstance(stated, dict) else {}
+    facts = read_json(folder / FACTS) if FACTS in present else None
+    earlier = facts if isinstance(facts, dict) else {}
     written = {FACTS, *earlier.get("files", ())} if earlier.get("consumer") == consumer else set()
     if present - written:
         raise BadInput(
@@ -188,7 +198,7 @@ def _check_folder(folder: Path, consumer: str, scans: Mapping[str, str]) -> None
         )
 
 
-_OWN = {  # the options of each consumer; those of others are refused, because they would have no effect
+_OPTIONS = {  # the options of each consumer; those of others are refused, because they would have no effect
     "planning": {"table", "plane", "clear_outside", "like"},
     "proton": {"table", "beam"},
     "ultrasound": {"beam", "conversion", "aperture"},
@@ -203,10 +213,10 @@ COLUMNS = {"proton": "rsp", "planning": "electron_density"}  # of the tables
 def _check(options: ConsumerOptions) -> None:
     """Raise BadInput for options that no case could be written with, before any is, and for those without any effect."""
     default = ConsumerOptions()
-    own = _OWN[options.consumer or ""] | {"consumer"}
+    used = _OPTIONS[options.consumer or ""] | {"consumer"}
     for name, value in vars(options).items():
-        if name not in own and value != getattr(default, name):
-            users = ", ".join(user for user, names in _OWN.items() if name in names)
+        if name not in used and value != getattr(default, name):
+            users = ", ".join(user for user, names in _OPTIONS.items() if name in names)
             raise BadInput(
                 f"--{name.replace('_', '-')}: expected it with --for {users}, found --for {options.consumer}. Leave it out."
             )
@@ -349,8 +359,8 @@ def _ultrasound(case: _Case, options: ConsumerOptions) -> None:
     for end, volume in case.volumes.items():
         alone = clear_outside(volume, body)  # a head rest at the border is no head
         # each end has a skull of its own: with the threshold on the lower HU it is thinner
-        own = bone_of(alone) if end else skull
-        rays = skull_rays(alone.data[0], own, ct.grid, direction, options.aperture, skull)
+        bone = bone_of(alone) if end else skull
+        rays = skull_rays(alone.data[0], bone, ct.grid, direction, options.aperture, skull)
         if not end:
             met, summary["ct"] = np.isfinite(rays.thickness_mm), rays.summary
             columns = {f"{axis}_mm": rays.entry_mm[met, k] for k, axis in enumerate("xyz")}
@@ -383,17 +393,17 @@ def _say_skull(
         case.say(
             f"{endless} rays run along bone at the high end of the interval, where their thickness has no number."
         )
-    found = summary["ct"]
+    rays = summary["ct"]
     ends = [f"{of['thickness_mm']:.1f} mm" if of else "unknown" for of in summary.values()][1:]
     between = f" (interval {' to '.join(ends)})" if ends else ""
     case.say(
-        f"skull {found['thickness_mm']:.1f} ± {found['thickness_std_mm']:.1f} mm thick along the beam{between}, on {found['rays']} rays."
+        f"skull {rays['thickness_mm']:.1f} ± {rays['thickness_std_mm']:.1f} mm thick along the beam{between}, on {rays['rays']} rays."
     )
-    marrow = found["rays_with_marrow"]
-    ratio = f"{found['skull_density_ratio']:.2f}" if marrow else "unknown"
-    unresolved = "" if 2 * marrow > found["rays"] else ": too few to stand for the skull"
+    marrow = rays["rays_with_marrow"]
+    ratio = f"{rays['skull_density_ratio']:.2f}" if marrow else "unknown"
+    unresolved = "" if 2 * marrow > rays["rays"] else ": too few to stand for the skull"
     case.say(
-        f"density ratio {ratio}, from the {marrow} of {found['rays']} rays on which marrow is darker than both tables{unresolved}."
+        f"density ratio {ratio}, from the {marrow} of {rays['rays']} rays on which marrow is darker than both tables{unresolved}."
     )
     if CONVERSIONS[conversion].attenuation is None:
         case.say(f"no attenuation is written: {conversion} has none.")
@@ -404,7 +414,9 @@ def _planning(case: _Case, options: ConsumerOptions) -> None:
     ct, resampled = case.ct, False
     if options.plane == "axial":
         turned = transverse(case.ct)
-        ct, resampled = squared(turned), not _is_turned(case.ct, turned)
+        # flips alone lead from one grid to the other, or it is resampled
+        resampled = not same_grid(canonical(case.ct).grid, canonical(turned).grid)
+        ct = squared(turned)
     body = case.body if ct is case.ct else foreground(ct)
     if options.clear_outside:
         ct = clear_outside(ct, body)
@@ -429,17 +441,13 @@ def _planning(case: _Case, options: ConsumerOptions) -> None:
         "table": table.source,
     }
     like = None if options.like is None else Path(options.like)
-    found = find_source(case.files.folder, like, case.done.messages)
-    if found is not None:
-        write_plan(ct, mask, found, case.to / "dicom", case.done.messages)
-    case.facts["dicom"] = found is not None
-    beside = "; DICOM series, body contours and Segmentation beside it" if found else ""
+    folder, messages = case.files.folder, case.done.messages
+    source = find_source(folder, like, messages)
+    if folder is not None and source is not None:
+        write_plan(ct, mask, folder, source, case.to / "dicom", messages)
+    case.facts["dicom"] = source is not None
+    beside = "; DICOM series, body contours and Segmentation beside it" if source else ""
     case.say(f"CT on {ct.grid}{beside}.")
-
-
-def _is_turned(before: Volume, after: Volume) -> bool:
-    """Whether flips alone lead from one grid to the other."""
-    return same_grid(canonical(before).grid, canonical(after).grid)
 
 
 _CONVERT: dict[str, Callable[[_Case, ConsumerOptions], None]] = {

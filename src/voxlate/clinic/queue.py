@@ -70,16 +70,12 @@ class Queue:
         complete = list[tuple[float, str]]()
         for folder in _folders(self.path / INCOMING):
             arrivals = [file.stat().st_mtime for file in folder.glob("*.dcm")]
-            last = max([self._heard(folder.name, at), *arrivals])
+            if any(sender.is_established for sender in tuple(self.senders.get(folder.name, ()))):
+                self.heard[folder.name] = at
+            last = max([self.heard.get(folder.name, 0.0), *arrivals])
             if arrivals and at - last >= self.idle_seconds:
                 complete.append((last, folder.name))
         return min(complete)[1] if complete else None
-
-    def _heard(self, study: str, at: float) -> float:
-        """When an association that sent images of a study was last open; 0 where none was."""
-        if any(sender.is_established for sender in tuple(self.senders.get(study, ()))):
-            self.heard[study] = at
-        return self.heard.get(study, 0.0)
 
     def take(self, study: str) -> Path:
         """The folder of a study's work, into which its images are moved unless they are there."""
@@ -115,11 +111,15 @@ class Queue:
             self._put_aside(study, why)
             return f"{study} is put aside. {why}"
         ledger = Ledger(work / SENT)
+        ever_sent = Ledger(self.path / DONE / study / SENT)
         # those of an earlier answer to the study, which the archive may have sent back
-        ledger.add_all(self._done(study))
+        ledger.add_all(ever_sent)
         before = len(ledger.instances())
         count = send(files, ledger)
-        self._finish(study)
+        ever_sent.add_all(ledger)
+        removed = work.with_name(f".{study}{REMOVED}")  # the images of patients do not stay
+        os.replace(work, removed)
+        shutil.rmtree(removed)
         return f"{study}: {count} files sent{f', {before} were sent before' if before else ''}."
 
     def _mend(self) -> None:
@@ -138,18 +138,6 @@ class Queue:
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(work, target)
-
-    def _done(self, study: str) -> Ledger:
-        """The record of all that was ever sent for a study."""
-        return Ledger(self.path / DONE / study / SENT)
-
-    def _finish(self, study: str) -> None:
-        """Keep the record of what was sent; the images of patients are removed."""
-        work = self.path / WORK / study
-        self._done(study).add_all(Ledger(work / SENT))
-        removed = work.with_name(f".{study}{REMOVED}")
-        os.replace(work, removed)
-        shutil.rmtree(removed)
 
 
 def study_name(uid: str) -> str:

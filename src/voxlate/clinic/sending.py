@@ -63,9 +63,9 @@ class Ledger:
     def add(self, instance: str) -> None:
         """Record an instance; returns when the disk has it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        cut = self.path.is_file() and not self.path.read_bytes().endswith(b"\n")
+        is_cut = self.path.is_file() and not self.path.read_bytes().endswith(b"\n")
         with self.path.open("a", encoding="ascii", newline="\n") as file:
-            file.write(f"{'' if not cut else chr(10)}{instance}\n")
+            file.write("\n" * is_cut + f"{instance}\n")
             file.flush()
             os.fsync(file.fileno())
 

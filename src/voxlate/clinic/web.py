@@ -9,6 +9,7 @@ from typing import Any
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import whole_file
+from voxlate.base.groups import grouped
 from voxlate.base.optional import optional_package
 from voxlate.clinic.address import StudyAddress, check_uid
 from voxlate.clinic.sending import ATTEMPTS, FIRST_WAIT_SECONDS, Lost, Refused, Sleep
@@ -54,12 +55,12 @@ class WebArchive:
         series = self.client.search_for_series(
             study, fields=["SeriesDescription"], get_remaining=True
         )
-        own = []
+        scanned = []
         for entry in series:
             description = entry.get(DESCRIPTION, {}).get("Value") or [""]
             if not str(description[0]).startswith(SYNTHETIC):
-                own.append(entry[SERIES_UID]["Value"][0])
-        return sorted(own)
+                scanned.append(entry[SERIES_UID]["Value"][0])
+        return sorted(scanned)
 
     def fetch(self, study: str, series: str) -> Iterator[Any]:
         """The images of a series, one after the other."""
@@ -70,24 +71,18 @@ class WebArchive:
         """Store one image; raises Lost and Refused."""
         with self._errors():
             answer = self.client.store_instances([dataset])
-        failed = answer.get(FAILED)
-        if failed:
-            reason = failed[0].get("FailureReason", 0)
-            raise Refused(f"FailureReason 0x{reason:04X}")
+        if failed := answer.get(FAILED):
+            raise Refused(f"FailureReason 0x{failed[0].get('FailureReason', 0):04X}")
 
     def has(self, dataset: Any) -> bool:
         """Whether the archive lists this image; raises Lost."""
+        series = (str(dataset.StudyInstanceUID), str(dataset.SeriesInstanceUID))
         uids = {"SOPInstanceUID": str(dataset.SOPInstanceUID)}
         try:
             with self._errors():
-                found = self.client.search_for_instances(
-                    str(dataset.StudyInstanceUID),
-                    str(dataset.SeriesInstanceUID),
-                    search_filters=uids,
-                )
+                return bool(self.client.search_for_instances(*series, search_filters=uids))
         except Refused:  # an archive without searches, or one that does not know the series
             return False
-        return bool(found)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -150,9 +145,8 @@ def _fetch_missing(
 ) -> None:
     """Fetch each series that lacks images; raises Lost where it lacks some afterwards."""
     wanted = {instance for _, instance in listed}
-    for series in sorted({series for series, _ in listed}):
-        own = [instance for uid, instance in listed if uid == series]
-        if all(_place(folder, instance).is_file() for instance in own):
+    for series, instances in sorted(grouped(listed).items()):
+        if all(_place(folder, instance).is_file() for instance in instances):
             continue
         for dataset in archive.fetch(study, series):
             instance = check_uid(str(dataset.SOPInstanceUID), archive.url)

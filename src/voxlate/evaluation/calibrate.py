@@ -13,7 +13,7 @@ from voxlate.base.files import lock
 from voxlate.base.hub import address_of, is_on_hub
 from voxlate.base.messages import Say, message
 from voxlate.base.options.option import merge
-from voxlate.checks.out_of_distribution import Patches, fit_references
+from voxlate.checks.out_of_distribution import fit_references
 from voxlate.evaluation.calibration_job import (
     PARTS,
     CalibrationJob,
@@ -93,36 +93,22 @@ def _fit(
     """The intervals of each target, and the reference patches, by the data of all cases."""
     header, seed = model.header, asked.seed
     coverage, confidence = asked.coverage, asked.confidence
-    patients = [case.patient for case in data.values()]
-    count = len(set(patients))
+    count = len({case.patient for case in data.values()})
     bound = asked.bound or ("normal" if count >= ENOUGH else "none")
     targets = dict[str, Target]()
     widths = dict[str, Widths]()
-    for name, own_rules in rules.items():
+    for name, of_target in rules.items():
         progress("fits", len(targets) + 1, len(rules))
         voxels = [case.voxels[name] for case in data.values()]
         ends = network_ends(model.recipe.intensity[name])
         borders = tissue_borders(header["units"][name], header["target_scales"][name])
-        target, network = fit(
-            voxels,
-            own_rules,
-            coverage,
-            confidence,
-            bound,
-            seed,
-            ends,
-            asked.method,
-            borders if by_tissue else (),
-        )
-        targets[name] = target
+        options = (coverage, confidence, bound, seed, ends, asked.method)
+        targets[name], network = fit(voxels, of_target, *options, borders if by_tissue else ())
         if network is not None:
             widths[name] = network
-    patches = list[Patches]()
-    owners = list[str]()
-    for case in data.values():
-        patches += case.patches
-        owners += [case.patient] * len(case.patches)
-    stated = Header(
+    patches = [part for case in data.values() for part in case.patches]
+    owners = [case.patient for case in data.values() for _ in case.patches]
+    fitted = Header(
         weights=header["weights_hash"],
         synth=model.synthesis_options,
         coverage=coverage,
@@ -137,7 +123,7 @@ def _fit(
         halves={name: (high - low) / 2 for name, (low, high) in header["target_scales"].items()},
         made_by=software(),
     )
-    return Calibration(stated, widths, fit_references(patches, owners, seed))
+    return Calibration(fitted, widths, fit_references(patches, owners, seed))
 
 
 def _check(model: Model, asked: CalibrateOptions) -> None:
@@ -157,7 +143,7 @@ def _check(model: Model, asked: CalibrateOptions) -> None:
     if not model.recipe.method.makes_targets:
         targets = " and ".join(model.recipe.data.target)
         raise BadInput(
-            f"{model.origin}: expected a model that makes {targets} of other scans, found '{model.recipe.title}': autoencoders have no calibration."
+            f"{model.origin}: expected a model that makes {targets} of other scans, found '{model.recipe.title}': autoencoders have no calibration. Choose the run that uses it."
         )
 
 

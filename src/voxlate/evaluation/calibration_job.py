@@ -39,7 +39,6 @@ from voxlate.training.recipe.provenance import splits_of_training
 
 FEWEST = 2  # patients of a calibration
 HOLD_BACK = "Hold back more: prepare with other --shares."
-CORRECT = "Correct the {} cases that are left out, or give others: the reason stands beside each."
 PARTS = ".parts"  # of the folder that keeps the data of cases until the calibration ends
 
 Rules = Mapping[str, Mapping[str, str]]
@@ -73,33 +72,34 @@ class CalibrationJob:
         return self.model.calibration_file.with_suffix(PARTS)
 
     def open(self) -> Callable[[CaseFiles, Context], dict[str, str]]:
-        """The work on one case."""
-        return self._keep
+        """The work on one case: its synthesis, unless its data are kept from a stopped calibration."""
+
+        def work(case: CaseFiles, context: Context) -> dict[str, str]:
+            """The hashes of the files of a case, whose data are kept then."""
+            files = self._files(case)
+            labels = {f"label {name}": path for name, path in case.labels.items()}
+            content = {
+                name: content_hash(path) for name, path in sorted({**files, **labels}.items())
+            }
+            if self.read(case, content) is None:
+                self._synthesise(case, files, content, context)
+            return content
+
+        return work
 
     def read(self, case: CaseFiles, content: Mapping[str, str]) -> CaseData | None:
         """The kept data of a case; content: the hashes of its files."""
-        digest = self._digest(content)
+        path, digest = self._place(case, content)
         patient, units = case.patient or case.case, self.model.header["units"]
-        return read_case(self._path(case, digest), digest, case.case, patient, content, units)
+        return read_case(path, digest, case.case, patient, content, units)
 
-    def _keep(self, case: CaseFiles, context: Context) -> dict[str, str]:
-        """Synthesise a case, unless its data are kept from a stopped calibration."""
-        files = self._files(case)
-        files |= {f"label {name}": path for name, path in case.labels.items()}
-        content = {name: content_hash(path) for name, path in sorted(files.items())}
-        if self.read(case, content) is None:
-            self._synthesise(case, self._digest(content), context)
-        return content
-
-    def _digest(self, content: Mapping[str, str]) -> str:
-        """A hash of all that decides the data of a case."""
+    def _place(self, case: CaseFiles, content: Mapping[str, str]) -> tuple[Path, str]:
+        """The file of a case's data, and a hash of all that decides them."""
         model = self.model
         weights, synth = model.header["weights_hash"], model.synthesis_options
         options = (weights, synth, self.seed, content, self.rules, BODY_VOXELS)
-        return hashlib.sha256(repr(options).encode()).hexdigest()[:16]
-
-    def _path(self, case: CaseFiles, digest: str) -> Path:
-        return self.folder / f"{case.case}.{digest}.safetensors"
+        digest = hashlib.sha256(repr(options).encode()).hexdigest()[:16]
+        return self.folder / f"{case.case}.{digest}.safetensors", digest
 
     def _files(self, case: CaseFiles) -> dict[str, Path]:
         """The sources and targets of a case, and its mask where the model uses one."""
@@ -108,18 +108,24 @@ class CalibrationJob:
         missing = [name for name in wanted if name not in case.files]
         if missing:
             raise BadInput(
-                f"{case.case}: expected {' and '.join(wanted)}, found no {' and no '.join(missing)}."
+                f"{case.case}: expected {' and '.join(wanted)}, found no {' and no '.join(missing)}. Add it, or leave the case out."
             )
         files = {name: case.files[name] for name in wanted}
         if case.mask and MASK in self.model.scan_names:
             files[MASK] = case.mask
         return files
 
-    def _synthesise(self, case: CaseFiles, digest: str, context: Context) -> None:
+    def _synthesise(
+        self,
+        case: CaseFiles,
+        files: Mapping[str, Path],
+        content: Mapping[str, str],
+        context: Context,
+    ) -> None:
         """Write the data of a case: of a completion, with each target left out in turn."""
         model = self.model
         recipe, header = model.recipe, model.header
-        scans = {name: read_volume(file, name) for name, file in self._files(case).items()}
+        scans = {name: read_volume(file, name) for name, file in files.items()}
         maps = {name: read_volume(file, name) for name, file in case.labels.items()}
         generator = np.random.default_rng([self.seed, *case.case.encode()])
         voxels = dict[str, Mapping[str, Any]]()
@@ -144,7 +150,7 @@ class CalibrationJob:
                     generator,
                 )
             patches.append(patches_in(recipe, prepared, sources))
-        write_case(self._path(case, digest), digest, voxels, patches)
+        write_case(*self._place(case, content), voxels, patches)
 
     def _truths(
         self,
@@ -169,27 +175,27 @@ class CalibrationJob:
                 f"{case}: expected the same grid whichever modality is missing, found another one. Calibrate on cases whose scans share a grid."
             )
 
-        def write(own: Volume, values: NDArray[np.generic], order: Literal[0, 1]) -> Volume:
+        def place(scan: Volume, values: NDArray[np.generic], order: Literal[0, 1]) -> Volume:
             """The file itself where it has the image's voxels, and registration did not move it."""
-            name = own.modality
+            name = scan.modality
             registration = prepared.header.registered.get(name)
             moved = registration is not None and registration.kept != "none"
-            from_file = orient(own, data.axes[::-1])
-            from_prepared = output_grid.reorient(output_grid.write(values, name, own.unit, order))
+            from_file = orient(scan, data.axes[::-1])
+            from_prepared = output_grid.reorient(output_grid.write(values, name, scan.unit, order))
             same = not moved and same_grid(from_file.grid, from_prepared.grid)
             return from_file if same else from_prepared
 
         labels = dict[str, NDArray[np.generic]]()
         for name, label in maps.items():
-            labels[name] = write(label, prepared.arrays[LABEL + name][:], 0).data[0]
+            labels[name] = place(label, prepared.arrays[LABEL + name][:], 0).data[0]
         truths = dict[str, TrueImage]()
         for name in data.target:
             statistics = prepared.header.statistics[name]
             if statistics.blank:
                 raise BadInput(
-                    f"{case}: expected {name} to show something, found the same value everywhere."
+                    f"{case}: expected {name} to show something, found the same value everywhere. Leave the case out, or get the scan again."
                 )
-            volume = write(scans[name], prepared.arrays[name][:], 1)
+            volume = place(scans[name], prepared.arrays[name][:], 1)
             spec = recipe.intensity[name]
             scale = spec.scale(statistics)
             physical = volume.data[0].astype(np.float32)
@@ -251,25 +257,27 @@ def collect_cases(
         elif twin is not None:
             text = f"It has the same scans as {twin}: it is left out, because it is not another patient."
             warn(message("same-patient", text, case=case))
-        elif (own := job.read(files, content)) is not None:
-            data[case] = own
+        elif (of_case := job.read(files, content)) is not None:
+            data[case] = of_case
         else:
             raise CannotWrite(
                 f"{job.folder}: expected the data of {case} that were written, found others. Check the disk."
             )
     wrong = set[str]()
     for name in job.rules:
-        faults = faults_of({case: own.truths[name] for case, own in data.items()})
+        faults = faults_of({case: of_case.truths[name] for case, of_case in data.items()})
         for fault in fault_messages(faults, len(data), KEPT if any_truth else LEFT_OUT):
             warn(replace(fault, text=f"{name}: {fault.text}"))
         wrong |= set() if any_truth else faults.keys()
-    kept = {case: own for case, own in data.items() if case not in wrong}
-    patients = len({own.patient for own in kept.values()})
+    kept = {case: of_case for case, of_case in data.items() if case not in wrong}
+    patients = len({of_case.patient for of_case in kept.values()})
     if patients < FEWEST:
         why = f": {failed[0]}" if failed else ""
         left_out = len(failed) + len(wrong)
-        found = f"{patients} ({len(kept)} of {len(cases)} cases{why})"
-        raise _too_few(job.rules, found, CORRECT.format(left_out) if left_out else HOLD_BACK)
+        advice = HOLD_BACK
+        if left_out:
+            advice = f"Correct the {left_out} cases that are left out, or give others: the reason stands beside each."
+        raise _too_few(job.rules, f"{patients} ({len(kept)} of {len(cases)} cases{why})", advice)
     for name, rules in job.rules.items():
         _check_voxels(name, kept, rules, warn)
     return kept

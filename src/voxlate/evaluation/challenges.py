@@ -6,7 +6,7 @@ of the evaluators at the commits below, and Wang et al. 2003 (MS-SSIM, Asilomar)
 
 import math
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import numpy as np
 
@@ -20,12 +20,8 @@ HU_2025 = (-1024.0, 3071.0)  # SynthRAD2025/evaluation, 17cac47; 3000 in its fir
 WINDOW = 7  # voxels a side of the uniform window of scikit-image
 EDGE = (WINDOW - 1) // 2  # voxels at each end that do not count
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, section 3.2
-LEAST_SIDE = (
-    97  # voxels to which smaller images are padded, so that the coarsest scale holds a window
-)
+LEAST_SIDE = 97  # voxels to which smaller images are padded: the coarsest scale holds a window
 PERCENTILES = (0.5, 99.5)  # hongweilibran/BraSyn, 4d9af6d
-
-Terms = tuple[AnyArray, AnyArray, AnyArray]
 
 
 def synthrad2023(truth: AnyArray, image: AnyArray, mask: Bool) -> dict[str, float]:
@@ -70,7 +66,12 @@ def brasyn(truth: AnyArray, image: AnyArray, mask: Bool) -> dict[str, float]:
     part that is scored; Gaussian window of 11 voxels in three directions, mirrored ends, range of the larger of both
     images, as SSIM of torchmetrics.
     """
-    a, b = (_between_percentiles(np.asarray(one, np.float64)) for one in (truth, image))
+    scaled = []
+    for values in (np.asarray(one, np.float64) for one in (truth, image)):
+        low, high = np.percentile(values, PERCENTILES)
+        low = max(low, 0.0)
+        scaled.append((np.clip(values, low, high) - low) / (high - low))
+    a, b = scaled
     parts = {"ssim_tumour": mask, "ssim_healthy": ~mask}
     return {key: _gaussian_ssim(a * part, b * part, part) for key, part in parts.items()}
 
@@ -101,7 +102,9 @@ def _above_low(
     return a, b
 
 
-def _terms(a: AnyArray, b: AnyArray, range_hu: tuple[float, float]) -> Terms:
+def _terms(
+    a: AnyArray, b: AnyArray, range_hu: tuple[float, float]
+) -> tuple[AnyArray, AnyArray, AnyArray]:
     """The luminance, contrast and structure of SSIM at each voxel, none below 0; their product is SSIM.
 
     Sample covariances as in scikit-image; C3 = C2 / 2. Source: Wang et al. 2004, eqs. 6, 9 and 10.
@@ -114,20 +117,16 @@ def _terms(a: AnyArray, b: AnyArray, range_hu: tuple[float, float]) -> Terms:
     width = range_hu[1] - range_hu[0]
     c1, c2 = (K1 * width) ** 2, (K2 * width) ** 2
     sample = WINDOW**3 / (WINDOW**3 - 1)
-    mean_a, mean_b = _uniform(a), _uniform(b)
-    variance_a = np.maximum(sample * (_uniform(a * a) - mean_a * mean_a), 0)
-    variance_b = np.maximum(sample * (_uniform(b * b) - mean_b * mean_b), 0)
-    covariance = sample * (_uniform(a * b) - mean_a * mean_b)
+    uniform = partial(ndimage.uniform_filter, size=WINDOW)
+    mean_a, mean_b = uniform(a), uniform(b)
+    variance_a = np.maximum(sample * (uniform(a * a) - mean_a * mean_a), 0)
+    variance_b = np.maximum(sample * (uniform(b * b) - mean_b * mean_b), 0)
+    covariance = sample * (uniform(a * b) - mean_a * mean_b)
     spread = np.sqrt(variance_a) * np.sqrt(variance_b)
     luminance = (2 * mean_a * mean_b + c1) / (mean_a * mean_a + mean_b * mean_b + c1)
     contrast = (2 * spread + c2) / (variance_a + variance_b + c2)
     structure = (covariance + c2 / 2) / (spread + c2 / 2)
     return luminance, contrast, structure
-
-
-def _uniform(image: AnyArray) -> AnyArray:
-    filtered: AnyArray = ndimage.uniform_filter(image, WINDOW)
-    return filtered
 
 
 def _inner_mean(similarity: AnyArray, mask: Bool) -> float:
@@ -145,27 +144,17 @@ def _halve(image: AnyArray) -> AnyArray:
     return mean[::2, ::2, ::2]
 
 
-def _between_percentiles(image: AnyArray) -> AnyArray:
-    low, high = np.percentile(image, PERCENTILES)
-    low = max(low, 0.0)
-    scaled: AnyArray = (np.clip(image, low, high) - low) / (high - low)
-    return scaled
-
-
 def _gaussian_ssim(a: AnyArray, b: AnyArray, mask: Bool) -> float:
     """The mean SSIM inside a mask, up to the ends of the image; NaN of an empty mask."""
     if not mask.any():
         return math.nan
     width = max(float(np.ptp(a)), float(np.ptp(b)))
     c1, c2 = (K1 * width) ** 2, (K2 * width) ** 2
-    mean_a, mean_b = _gaussian(a), _gaussian(b)
-    variances = np.maximum(_gaussian(a * a) - mean_a**2, 0)
-    variances += np.maximum(_gaussian(b * b) - mean_b**2, 0)
-    covariance = _gaussian(a * b) - mean_a * mean_b
+    gaussian = partial(ndimage.gaussian_filter, sigma=SIGMA, mode="mirror", radius=RADIUS)
+    mean_a, mean_b = gaussian(a), gaussian(b)
+    variances = np.maximum(gaussian(a * a) - mean_a**2, 0)
+    variances += np.maximum(gaussian(b * b) - mean_b**2, 0)
+    covariance = gaussian(a * b) - mean_a * mean_b
     above = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     below = (mean_a**2 + mean_b**2 + c1) * (variances + c2)
     return float((above / below)[mask].mean())
-
-
-def _gaussian(image: AnyArray) -> Any:
-    return ndimage.gaussian_filter(image, SIGMA, mode="mirror", radius=RADIUS)

@@ -1,6 +1,6 @@
 """Several methods scored on the same cases: one table, with paired tests of their differences."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,16 @@ class ScoredMethod:
         """Scores by case."""
         return rows_of(self.document, modality, self.answer)
 
+    @property
+    def provenances(self) -> list[tuple[str, Document]]:
+        """The case and the provenance of each synthesised image; none where naive baselines are compared."""
+        folder = self.path if self.path.is_dir() else self.path.parent
+        return [
+            (row["case"], provenance_of(folder, row["case"], row["modality"]))
+            for row in self.document["cases"]
+            if row["answer"] == self.answer == SYNTHESIS
+        ]
+
 
 @dataclass(frozen=True)
 class Patients:
@@ -71,7 +81,23 @@ class Patients:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The comparison of methods as a document in plain tables; `table` prints it."""
+    """Methods compared on the same cases, as `voxlate.compare` returns them.
+
+    Args:
+        document: the comparison in plain tables: the conventions, means, standard deviations and tests of each modality
+            and metric, and time and settings of each method.
+
+    Example:
+        >>> import shutil, voxlate
+        >>> cases = voxlate.phantom("COHORT", cases=1, size=(24, 32, 24), progress=False)
+        >>> for method in ("UNET", "DDPM"):
+        ...     _ = shutil.copytree("COHORT", method)
+        ...     _ = voxlate.evaluate(method, "COHORT", mask="body", progress=False)
+        >>> comparison = voxlate.compare(["UNET", "DDPM"])
+        >>> mae = comparison.document["modalities"]["ct"]["metrics"]["mae"]
+        >>> {name: result["mean"] for name, result in mae["methods"].items()}
+        {'UNET': 0.0, 'DDPM': 0.0}
+    """
 
     document: Document
 
@@ -84,8 +110,23 @@ class Comparison:
         return comparison_tables(self.document, "main")
 
     def to_frame(self) -> Any:
-        """A pandas DataFrame with a row for each score of each method and modality, with tests if there are any."""
-        return dataframe(_flat_rows(self.document))
+        """A pandas DataFrame with a row for each score of each method and modality, with tests if there are any.
+
+        An interval has two columns; n: number of compared patients (or cases).
+        """
+        rows = []
+        for modality, part in self.document["modalities"].items():
+            for score, metric in part["metrics"].items():
+                shared = {key: metric[key] for key in ("label", "better", "n", "best", "reference")}
+                for method, result in metric["methods"].items():
+                    row = {"modality": modality, "score": score, "method": method, **shared}
+                    for key, value in result.items():
+                        if not key.endswith("ci95"):
+                            row[key] = value
+                        elif value:
+                            row[f"{key}_low"], row[f"{key}_high"] = value
+                    rows.append(row)
+        return dataframe(rows)
 
     def _repr_html_(self) -> str:
         return self.table()._repr_html_()
@@ -93,21 +134,6 @@ class Comparison:
     def write(self, path: Path | str) -> None:
         """Write the document as JSON."""
         write_json(path, self.document)
-
-
-def _flat_rows(document: Document) -> Iterator[Table]:
-    """A row for each score of each method; an interval has two columns; n: number of compared patients (or cases)."""
-    for modality, part in document["modalities"].items():
-        for score, metric in part["metrics"].items():
-            shared = {key: metric[key] for key in ("label", "better", "n", "best", "reference")}
-            for method, result in metric["methods"].items():
-                row = {"modality": modality, "score": score, "method": method, **shared}
-                for key, value in result.items():
-                    if not key.endswith("ci95"):
-                        row[key] = value
-                    elif value:
-                        row[f"{key}_low"], row[f"{key}_high"] = value
-                yield row
 
 
 def compare(
@@ -132,12 +158,12 @@ def compare(
     modalities = list(first["modalities"])
     scopes = dict(first.get("scopes", {}))
     for method in methods[1:]:
-        own = method.document
-        if set(own["modalities"]) != set(modalities):
+        other = method.document
+        if set(other["modalities"]) != set(modalities):
             raise BadInput(
-                f"{method.path}: expected scores of {', '.join(modalities)} as in {methods[0].path}, found {', '.join(own['modalities'])}. Compare folders of the same targets."
+                f"{method.path}: expected scores of {', '.join(modalities)} as in {methods[0].path}, found {', '.join(other['modalities'])}. Compare folders of the same targets."
             )
-        scopes = {name: rule for name, rule in scopes.items() if name in own.get("scopes", {})}
+        scopes = {name: rule for name, rule in scopes.items() if name in other.get("scopes", {})}
     shared = {"regions": first.get("regions", {}), "scopes": scopes}
     known = metrics_of(shared)
     results = {name: _modality(name, methods, known, reference) for name in modalities}
@@ -165,7 +191,18 @@ def _methods(folders: Sequence[Path], answer: str) -> list[ScoredMethod]:
         )
     methods = []
     for name, folder in zip(_names(folders), folders):
-        document = _read(folder, answer)
+        path = folder / "metrics.json" if folder.is_dir() else folder
+        if not path.is_file():
+            raise BadInput(
+                f"{path}: expected the scores of a folder of syntheses, found none. Run voxlate evaluate first."
+            )
+        document = read_scores(path)
+        for modality, part in document["modalities"].items():
+            if answer not in part["answers"]:
+                raise BadInput(
+                    f"{path}: expected scores of {answer} for {modality}, found {', '.join(part['answers'])}. Choose one of these."
+                )
+        check_unchanged(folder, document)
         # Scores of images that were given the truth are a bound and not those of a synthesis.
         name += " (given the truth)" if document.get("given_truth") else ""
         methods.append(ScoredMethod(name, folder, document, answer))
@@ -182,22 +219,6 @@ def _names(folders: Sequence[Path]) -> list[str]:
     raise BadInput(
         f"compare: expected different folders, found one twice in {', '.join(map(str, folders))}. Drop it."
     )
-
-
-def _read(folder: Path, answer: str) -> Document:
-    path = folder / "metrics.json" if folder.is_dir() else folder
-    if not path.is_file():
-        raise BadInput(
-            f"{path}: expected the scores of a folder of syntheses, found none. Run voxlate evaluate first."
-        )
-    document = read_scores(path)
-    for name, part in document["modalities"].items():
-        if answer not in part["answers"]:
-            raise BadInput(
-                f"{path}: expected scores of {answer} for {name}, found {', '.join(part['answers'])}. Choose one of these."
-            )
-    check_unchanged(folder, document)
-    return document
 
 
 def _modality(
@@ -225,12 +246,13 @@ def _modality(
             metric = replace(metric, better="truth")
         elif not metric.in_table:
             continue
-        own = {}
-        for method, by_case in zip(methods, rows):
-            if any(key in row for row in by_case.values()):
-                own[method.name] = by_case
-        if own:
-            results[key] = _test(metric, own, patients, reference)
+        scored = {
+            method.name: by_case
+            for method, by_case in zip(methods, rows)
+            if any(key in row for row in by_case.values())
+        }
+        if scored:
+            results[key] = _test(metric, scored, patients, reference)
     return {
         **{key: parts[0][key] for key in MUST_AGREE},
         "cases": len(cases),
@@ -362,15 +384,15 @@ def _pool(metric: Metric, methods: Sequence[ScoredMethod], parts: Sequence[Part]
 
 def _settings(method: ScoredMethod) -> Table | None:
     """The run, the steps and the sharpness of a method's images; None where they are not stated, or differ."""
-    if method.answer != SYNTHESIS:
+    settings = set()
+    for _, provenance in method.provenances:
+        of_synthesis = provenance.get("synth", {})
+        keys = ("steps", "sharpness", "samples")
+        settings.add((provenance.get("run"), "runs" in provenance, *map(of_synthesis.get, keys)))
+    if len(settings) != 1:
         return None
-    folder = method.path if method.path.is_dir() else method.path.parent
-    rows = [row for row in method.document["cases"] if row["answer"] == SYNTHESIS]
-    stated = [provenance_of(folder, row["case"], row["modality"]) for row in rows]
-    keys = ("steps", "sharpness", "samples")
-    found = {(own.get("run"), *(own.get("synth", {}).get(key) for key in keys)) for own in stated}
-    run, steps, sharpness, samples = found.pop() if len(found) == 1 else (None,) * 4
-    if run is None or samples not in (None, 1) or any("runs" in own for own in stated):
+    ((run, is_ensemble, steps, sharpness, samples),) = settings
+    if run is None or is_ensemble or samples not in (None, 1):
         return None
     place = Path(run)
     if place.suffix == ".safetensors":
@@ -383,26 +405,18 @@ def _settings(method: ScoredMethod) -> Table | None:
 
 def _effort(method: ScoredMethod) -> Table | None:
     """Mean and sd of time and network calls over the cases whose provenance states them; None if there are none."""
-    if method.answer != SYNTHESIS:
-        return None
-    folder = method.path if method.path.is_dir() else method.path.parent
     # Images of one case that were synthesised together count once.
     by_run: dict[tuple[Any, ...], Document] = {}
-    for row in method.document["cases"]:
-        if row["answer"] == SYNTHESIS:
-            provenance = provenance_of(folder, row["case"], row["modality"])
-            numbers = [provenance.get(key) for key in EFFORT]
-            if None not in numbers:
-                by_run[row["case"], *numbers] = provenance
-    stated = list(by_run.values())
-    if not stated:
+    for case, provenance in method.provenances:
+        numbers = [provenance.get(key) for key in EFFORT]
+        if None not in numbers:
+            by_run[case, *numbers] = provenance
+    runs = list(by_run.values())
+    if not runs:
         return None
-    spent = {}
-    for key in EFFORT:
-        spent[key] = mean_and_sd(np.array([float(own[key]) for own in stated]))
     return {
-        **spent,
-        "samples": sorted({own.get("synth", {}).get("samples", 1) for own in stated}),
-        "devices": sorted({own.get("device", "an unknown device") for own in stated}),
-        "cases": len(stated),
+        **{key: mean_and_sd(np.array([float(run[key]) for run in runs])) for key in EFFORT},
+        "samples": sorted({run.get("synth", {}).get("samples", 1) for run in runs}),
+        "devices": sorted({run.get("device", "an unknown device") for run in runs}),
+        "cases": len(runs),
     }

@@ -47,7 +47,10 @@ def count_lesions(
         "unseen": len(shares) - len(visible),
     }
     if predicted is not None:
-        counts["invented"] = _count_invented(inside, predicted)
+        named, _ = ndimage.label(predicted, TOUCHING)
+        sizes = np.bincount(named.ravel())
+        sizes[np.unique(named[ndimage.binary_dilation(inside, TOUCHING)])] = 0
+        counts["invented"] = int((sizes[1:] >= SMALLEST).sum())
     return {name: float(value) for name, value in counts.items()}
 
 
@@ -74,18 +77,9 @@ def _share_of_contrast(piece: Bool, truth: Float32, image: Float32) -> float | N
     return float(image[piece].mean() - image[ring].mean()) / contrast
 
 
-def _count_invented(inside: Bool, predicted: Bool) -> int:
-    named, count = ndimage.label(predicted, TOUCHING)
-    sizes = ndimage.sum_labels(predicted, named, range(1, count + 1))
-    true = set(np.unique(named[ndimage.binary_dilation(inside, TOUCHING)]))
-    return sum(size >= SMALLEST and number not in true for number, size in enumerate(sizes, 1))
-
-
 def lesion_sentence(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """A sentence with the counts of a region over cases; empty if there is no piece."""
-    counts = {}
-    for key in COUNTS:
-        counts[key] = np.array([row.get(f"{name}.{key}") or 0.0 for row in rows])
+    counts = {key: np.array([row.get(f"{name}.{key}") or 0.0 for row in rows]) for key in COUNTS}
     totals = {key: float(values.sum()) for key, values in counts.items()}
     if not totals["pieces"]:
         return ""

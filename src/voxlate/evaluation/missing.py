@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import chain, combinations
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.executors.choose import choose_executor
 from voxlate.base.executors.job import NamedProgress
 from voxlate.base.files import lock, whole_file, write_json
+from voxlate.base.groups import grouped
 from voxlate.base.messages import Say
 from voxlate.evaluation.options.evaluate import EvaluateOptions
 from voxlate.evaluation.scoring.evaluate import evaluate, rules_of
@@ -36,7 +36,6 @@ from voxlate.synthesis.scans import Scans, find_scans
 from voxlate.synthesis.selection import Selection
 from voxlate.training.recipe.provenance import difference, provenance_of, source_paths
 
-HowMany = Literal["one", "all"]
 METRICS = ("mae", "mae_rel", "psnr", "ssim_2d")  # of the summary; metrics.json has all
 
 
@@ -67,23 +66,21 @@ class Summary:
 
     def by_number(self) -> dict[int, dict[str, float]]:
         """Means of all metrics over scenarios and modalities, by the number of missing modalities."""
-        grouped = dict[int, list[Mapping[str, Any]]]()
-        for row in self.rows:
-            grouped.setdefault(row["missing"].count("+") + 1, []).append(row)
+        by_number = grouped((row["missing"].count("+") + 1, row) for row in self.rows)
         keys = [key for key in self.rows[0] if key not in ("missing", "modality", "unit", "cases")]
-        means = dict[int, dict[str, float]]()
-        for number in sorted(grouped):
-            rows = grouped[number]
-            values = [np.mean(list(map(itemgetter(key), rows))) for key in keys]
-            means[number] = dict(zip(keys, map(float, values)))
-        return means
+        return {
+            number: {key: float(np.mean([row[key] for row in rows])) for key in keys}
+            for number, rows in sorted(by_number.items())
+        }
 
     def table(self) -> Table:
         """A line for each scenario and modality, and then for each number of missing modalities."""
-        table = Table(title="What is missing, what is made of the rest: means over cases")
+        table = Table(title="Mean scores over cases, by missing and by synthesised modality")
         keys = [key for key in self.rows[0] if key in METRICS]
-        for heading in ("missing", "made", "cases", *keys):
-            table.add_column(heading, justify="left" if heading in ("missing", "made") else "right")
+        for heading in ("missing", "synthesised", "cases", *keys):
+            table.add_column(
+                heading, justify="left" if heading in ("missing", "synthesised") else "right"
+            )
         for row in self.rows:
             scores = [f"{row[key]:.4g}" for key in keys]
             table.add_row(row["missing"], row["modality"], str(row["cases"]), *scores)
@@ -99,7 +96,7 @@ class Summary:
         write_json(path, {**document, "left_out": {**self.incomplete, **self.failed}})
 
 
-def scenarios_of(models: Sequence[Model], how: HowMany) -> list[Scenario]:
+def scenarios_of(models: Sequence[Model], how: Literal["one", "all"]) -> list[Scenario]:
     """A scenario for each non-empty proper subset of the modalities (how = "one": for each modality), with its model.
 
     Scenarios with the fewest missing modalities come first. Raises BadInput where no model fits one of them.
@@ -111,7 +108,7 @@ def scenarios_of(models: Sequence[Model], how: HowMany) -> list[Scenario]:
     sizes = (1,) if how == "one" else range(1, len(names))
     scenarios = []
     for missing in chain.from_iterable(combinations(names, size) for size in sizes):
-        model = next((model for model in models if _can_synthesise(model, missing)), None)
+        model = next((model for model in models if _can_synthesise(model, {*missing})), None)
         if model is None:
             runs = ", ".join(model.origin.name for model in models)
             raise BadInput(
@@ -121,12 +118,12 @@ def scenarios_of(models: Sequence[Model], how: HowMany) -> list[Scenario]:
     return scenarios
 
 
-def _can_synthesise(model: Model, missing: Sequence[str]) -> bool:
+def _can_synthesise(model: Model, missing: set[str]) -> bool:
     """Whether the modalities are targets of the model, and no sources unless it completes."""
-    data = model.recipe.data
+    sources = set(model.recipe.data.source)
     if model.recipe.task.completes:
-        return set(missing) < set(data.source)
-    return set(missing) <= set(data.target) and not set(missing) & set(data.source)
+        return missing < sources
+    return missing <= set(model.recipe.data.target) and not missing & sources
 
 
 def score_run(
@@ -145,9 +142,11 @@ def score_run(
     are kept, and only cases of the split are scored. Raises BadInput where no case is complete, and where OUT has
     images of another model, whose scores would be lost.
     """
-    models = _load_models(options)
+    runs = [options.run] if isinstance(options.run, Path | str) else options.run or []
+    loaded = [load(run, options.device, options.allow_code) for run in runs]
+    models = [model.with_options(options.allow_code, **options.keys) for model in loaded]
     scenarios = scenarios_of(models, options.missing or "one")
-    _check_own(out, models, options.seed)
+    _check_images(out, models, options.seed)
     scans_of = _find_cases(models, cohort, options)
     synthesise = partial(
         synthesise_cases,
@@ -181,13 +180,6 @@ def score_run(
     return summary
 
 
-def _load_models(options: EvaluateOptions) -> list[Model]:
-    """The models of the runs, with the options of the sampling."""
-    runs = [options.run] if isinstance(options.run, Path | str) else options.run or []
-    models = [load(run, options.device, options.allow_code) for run in runs]
-    return [model.with_options(options.allow_code, **options.keys) for model in models]
-
-
 def _find_cases(
     models: Sequence[Model], cohort: Path, options: EvaluateOptions
 ) -> dict[Path, list[Scans]]:
@@ -200,18 +192,18 @@ def _find_cases(
     return scans_of
 
 
-def _check_own(out: Path, models: Sequence[Model], seed: int) -> None:
+def _check_images(out: Path, models: Sequence[Model], seed: int) -> None:
     """Raise BadInput where OUT has images of other models, or images that synth wrote there."""
     check_folder(out)
     plans = [model.plan({}, seed) for model in models]
     for path in sorted([*out.glob("*/provenance.json"), *out.glob("without_*/*/provenance.json")]):
-        stated = read_synthesis(path)
-        if "images" not in stated:
+        synthesis = read_synthesis(path)
+        if "images" not in synthesis:
             continue
-        by_synth = path.parent.parent == out and "made_without" not in stated
-        by_others = "model" in stated and all(stated["model"] != plan["model"] for plan in plans)
-        if by_synth or by_others:
-            how = difference(stated, plans[0]) or "synth made them"
+        by_synth = path.parent.parent == out and "made_without" not in synthesis
+        model = synthesis.get("model")
+        if by_synth or (model is not None and all(model != plan["model"] for plan in plans)):
+            how = difference(synthesis, plans[0]) or "synth made them"
             raise BadInput(
                 f"{out}: expected a new folder, or one that this command wrote by the same run, found images of another ({path.parent.name}: {how}), whose scores would be lost. Choose another folder."
             )
@@ -253,9 +245,9 @@ def _gather(single: Mapping[str, Mapping[str, str]], out: Path) -> list[str]:
     cases = list(dict.fromkeys(chain.from_iterable(single.values())))
     failed = dict[str, str]()
     for case in cases:
-        own = {name: of_cases[case] for name, of_cases in single.items() if case in of_cases}
-        made = [name for name, why in own.items() if not why]
-        for name, why in own.items():
+        reasons = {name: of_cases[case] for name, of_cases in single.items() if case in of_cases}
+        made = [name for name, why in reasons.items() if not why]
+        for name, why in reasons.items():
             if why:
                 failed[f"{case}/{name}" if made else case] = why
         if made:
@@ -269,17 +261,17 @@ def _gather(single: Mapping[str, Mapping[str, str]], out: Path) -> list[str]:
 
 def _gather_case(folders: Mapping[str, Path], out: Path) -> None:
     """Copy a case's images of each modality, with a provenance of common entries and of entries by modality."""
-    stated = {name: _relocate(folder, out) for name, folder in folders.items()}
-    common = _common(list(stated.values()))
+    by_name = {name: _relocate(folder, out) for name, folder in folders.items()}
+    common = _common(list(by_name.values()))
     images = dict[str, Writer]()
     inputs = dict[str, Any]()
-    own = dict[str, dict[str, Any]]()
-    for name, entries in stated.items():
+    differing = dict[str, dict[str, Any]]()
+    for name, entries in by_name.items():
         for image in entries.pop("images"):
             images[image] = partial(_copy, folders[name] / image)
         inputs |= entries["inputs"]
-        own[name] = {key: value for key, value in entries.items() if key not in common}
-    write_images(out, images, {**common, "inputs": inputs, "made_without": own})
+        differing[name] = {key: value for key, value in entries.items() if key not in common}
+    write_images(out, images, {**common, "inputs": inputs, "made_without": differing})
 
 
 def _common(provenances: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -292,12 +284,12 @@ def _common(provenances: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _relocate(folder: Path, out: Path) -> dict[str, Any]:
     """The provenance of a folder, with paths relative to another folder."""
-    stated = provenance_of(folder)
-    inputs = dict(stated["inputs"])
-    for name, path in source_paths(stated).items():
+    provenance = provenance_of(folder)
+    inputs = dict(provenance["inputs"])
+    for name, path in source_paths(provenance).items():
         if name in inputs:
             inputs[name] = {**inputs[name], "path": place_from(path, out)}
-    return {**stated, "run": place_from(Path(stated["run"]), out), "inputs": inputs}
+    return {**provenance, "run": place_from(Path(provenance["run"]), out), "inputs": inputs}
 
 
 def _copy(image: Path, to: Path) -> None:
@@ -309,10 +301,10 @@ def _rows(scores: Scores, missing: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Means over cases for each missing modality of a scenario."""
     synthesised = [row for row in scores.rows if row.answer == "synthesis"]
     for name in missing:
-        own = [row.scores for row in synthesised if row.modality == name]
+        of_cases = [row.scores for row in synthesised if row.modality == name]
         means = dict[str, float]()
-        for key in own[0] if own else ():
-            known = [row[key] for row in own if not np.isnan(row.get(key, np.nan))]
+        for key in of_cases[0] if of_cases else ():
+            known = [row[key] for row in of_cases if not np.isnan(row.get(key, np.nan))]
             if known and (key in METRICS or "." in key):
                 means[key] = float(np.mean(known))
-        yield {"missing": "+".join(missing), "modality": name, "cases": len(own), **means}
+        yield {"missing": "+".join(missing), "modality": name, "cases": len(of_cases), **means}

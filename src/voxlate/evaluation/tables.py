@@ -35,8 +35,8 @@ def comparison_tables(document: Document, which: Literal["all", "main"] = "all")
 
     def effort(label: str, unit: str, text: Callable[[Part], str]) -> Line:
         """The time or the calls of each method."""
-        spent = [document["effort"][name] for name in names] + [None] * bool(naive)
-        return Line(label, unit, tuple(Cell(text(own) if own else "–") for own in spent))
+        efforts = [document["effort"][name] for name in names] + [None] * bool(naive)
+        return Line(label, unit, tuple(Cell(text(one) if one else "–") for one in efforts))
 
     lines = metric_lines(document, cells)
     if any(document["effort"].values()):
@@ -70,14 +70,13 @@ def _caption(document: Document) -> Iterator[str]:
         yield f"{scope_label(name)}: {rule}."
     if any("std" in part["metrics"] for part in parts.values()):
         yield "Uncertainty: mean over the mask of the samples' standard deviation; no test, less is not better."
-    devices = {
-        name: ", ".join(times["devices"]) for name, times in document["effort"].items() if times
-    }
+    efforts = {name: effort for name, effort in document["effort"].items() if effort}
+    devices = {name: ", ".join(effort["devices"]) for name, effort in efforts.items()}
     if devices:
-        differ = len(set(devices.values())) > 1
-        by_method = "; ".join(f"{name} on {device}" for name, device in devices.items())
-        on = by_method if differ else f"on {next(iter(devices.values()))}"
-        beware = " Times on different devices do not compare." if differ else ""
+        on, beware = f"on {next(iter(devices.values()))}", ""
+        if len(set(devices.values())) > 1:
+            on = "; ".join(f"{name} on {device}" for name, device in devices.items())
+            beware = " Times on different devices do not compare."
         yield f"Time: wall clock for a slice with all its samples, mean over the cases, {on}.{beware} Network calls: evaluations of the network for one sample of a slice or patch."
 
 

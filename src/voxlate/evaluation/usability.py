@@ -3,21 +3,28 @@
 from collections.abc import Mapping, Sequence
 from itertools import chain
 
-from voxlate.base.codes import Grade
 from voxlate.base.errors import first_of, plural
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message
 from voxlate.evaluation.scoring.verdict import Outcome, Verdict
 
-Warnings = Mapping[str, Sequence[Message]]  # by case
 
-
-def usability(warnings: Warnings, verdicts: Sequence[Verdict] = ()) -> tuple[Outcome, str]:
+def usability(
+    warnings: Mapping[str, Sequence[Message]], verdicts: Sequence[Verdict] = ()
+) -> tuple[Outcome, str]:
     """The outcome, and a sentence such as "Not usable because …" or "Usable with care: …".
 
     warnings: of the images by case, {} where there are no images; verdicts: on their scores.
     """
-    refused, careful = (_reasons(warnings, grade) for grade in ("do not trust", "caution"))
+    refused, careful = (
+        grouped(
+            (case, warning.text)
+            for case, of_case in warnings.items()
+            for warning in of_case
+            if warning.grade == grade
+        )
+        for grade in ("do not trust", "caution")
+    )
     if failed := [verdict for verdict in verdicts if verdict.outcome == "worse"]:
         names = ", ".join(verdict.modality for verdict in failed)
         return (
@@ -41,16 +48,6 @@ def usability(warnings: Warnings, verdicts: Sequence[Verdict] = ()) -> tuple[Out
     else:
         doubt = "the error was not measured, because no true image was compared"
     return "unclear", f"Usable with care: {doubt}."
-
-
-def _reasons(warnings: Warnings, grade: Grade) -> dict[str, list[str]]:
-    """By case, the texts of the warnings of a grade."""
-    return grouped(
-        (case, warning.text)
-        for case, own in warnings.items()
-        for warning in own
-        if warning.grade == grade
-    )
 
 
 def _join(reasons: Mapping[str, Sequence[str]]) -> str:

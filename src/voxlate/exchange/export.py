@@ -97,7 +97,7 @@ def _check(model: Model) -> None:
     """Raise BadInput for models whose path needs torch or SimpleITK."""
     if model.models:
         raise BadInput(
-            "RUN: expected one run, found several: export each, and average their images."
+            "RUN: expected one run, found several. Export each, and average their images."
         )
     preparation = model.header.get("preparation", {})
     for key in ("register", "align"):

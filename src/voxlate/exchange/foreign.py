@@ -200,7 +200,7 @@ def read_checkpoint(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of pickle, zip and torch, as the file decides
         raise BadInput(
-            f"{path}: expected weights that torch.load(weights_only=True) reads, found a file that it refuses ({str(error).splitlines()[0][:120]}). voxlate unpickles nothing: if you trust the file, save its weights alone in Python (docs/guides/importing.md has the line)."
+            f"{path}: expected weights that torch.load(weights_only=True) reads, found a file that it refuses ({str(error).splitlines()[0][:120]}). If you trust the file, which voxlate does not unpickle, save its weights alone in Python (docs/guides/importing.md has the line)."
         ) from error
 
 

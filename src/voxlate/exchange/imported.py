@@ -42,7 +42,7 @@ def write_imported(
 
 
 def _header(recipe: Recipe, method: nn.Module, steps: int) -> dict[str, Any]:
-    """The header as of run.weights_header; unknown entries (seconds, training cases) are 0."""
+    """The header as of weights.make_header; unknown entries (seconds, training cases) are 0."""
     scales = ranges_of(recipe)
     for name in recipe.data.target:
         if name not in scales:

@@ -233,6 +233,7 @@ def read_model(folder: Path | str) -> Carried:
             f"{path}: expected format {FORMAT}, found {found!r}. Take the version of voxlate-run that belongs to it, or export the run again."
         )
     record = Record(path, "a model", "Export the run again.")
+    record.check_version(stated, "made_by", "voxlate")
     description: Description = record.fill(Description, stated)
     record.check({NETWORK, ARRAYS} <= description.files.keys(), f"no hash of {NETWORK} or {ARRAYS}")
     for name, digest in description.files.items():

@@ -1,4 +1,4 @@
-"""The networks of intervals' widths without torch (trust.widths states what they are)."""
+"""The networks of intervals' widths without torch (evaluation/intervals/widths.py states what they are)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -34,7 +34,7 @@ REPORT, DICOM_ZIP = "report.html", "dicom.zip"
 NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{12}")
 HIDDEN = "."  # first letter of folders that are being filled or removed
 MOST_ATTEMPTS = 3  # of a job during which the server was killed
-LAYOUT = 2  # of requests and results; 1 is that of version 0.6
+LAYOUT = 2  # of requests and results; jobs with another one are refused
 
 
 class NoSuchJob(BadInput):

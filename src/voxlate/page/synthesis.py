@@ -8,7 +8,8 @@ from typing import Any
 
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import message, read_messages
-from voxlate.commands.api.images import export, synthesise
+from voxlate.commands.api.exports import export
+from voxlate.commands.api.images import synthesise
 from voxlate.commands.api.progress import Reporter
 from voxlate.evaluation.reports.page import report
 from voxlate.evaluation.scoring.metrics import METRIC_OF

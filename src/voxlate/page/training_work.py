@@ -10,7 +10,7 @@ from typing import Any
 
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import message
-from voxlate.commands.api import cohorts, images, training
+from voxlate.commands.api import cohorts, images, scores, training
 from voxlate.commands.api.next_steps import cohort_of
 from voxlate.commands.api.progress import Reporter
 from voxlate.evaluation.reports.comparison import write_page
@@ -98,13 +98,13 @@ def compare(folder: Path, request: Request, reporter: Reporter) -> Facts:
         for sentence in done.left_out.values():
             reporter.say(message("case-left-out", f"{label}: left out {sentence}"))
         split = options.get("split")
-        scores = images.evaluate(out, cohort, progress=False, split=split, **layout)
-        documents[out] = scores.document()
+        scored = scores.evaluate(out, cohort, progress=False, split=split, **layout)
+        documents[out] = scored.document()
     places = {run: label for label, run in runs.items()} | {request["root"]: ROOT}
     places |= {str(out): out.name for out in documents}
     first, *others = documents
     if others:
-        comparison = images.compare([*documents])
+        comparison = scores.compare([*documents])
         write_page(comparison.document, folder / REPORT, places)
         tables = comparison_tables(comparison.document, "main")
     else:

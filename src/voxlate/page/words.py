@@ -1,27 +1,55 @@
 """Texts of voxlate in the words of the page, which has no command line and states no absolute path.
 
-Refusals and messages are sentences: a finding ("expected …, found …"), then what to do. What to do by an option or a
-command is left out here; codes.toml has the page's own advice for codes that need one (Code.page).
+A refusal is a finding ("expected …, found …") and a fix. Where the fix names an option that the page has as a setting, it
+names the setting; what only a command line can do is left out. codes.toml has the page's own advice for codes that need
+one (Code.page).
 """
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from markupsafe import Markup
 
+from voxlate.base.errors import BadInput
 from voxlate.scans.cohorts.pseudonyms import without_names
 
-COMMANDS = (
-    "phantom", "prepare", "info", "synth", "evaluate", "compare", "report", "export", "demo", "pseudonym-key",
-    "pseudonymise", "push", "listen", "serve", "recipes", "plan", "train", "import", "starters", "adapt", "calibrate",
-)  # fmt: skip
-NAMED = re.compile(rf"(?<![\w-])--(?=[a-z])|\bvoxlate(?:-run| (?:{'|'.join(COMMANDS)}))\b")
-OPTION = re.compile(r"(?<![\w-])--(?=[a-z])")
+# Options by the settings of the page's forms.
+SETTINGS = {
+    "--preset": "Layout of a public data set",
+    "--pattern": "Path of each scan",
+    "--modalities": "Modalities to keep",
+    "--exclude": "Cases or patients to leave out",
+    "--register": "Register the scans of a case",
+    "--fixed": "Modality whose grid the others are resampled to",
+    "--resample": "Resample the scans of a case to one grid",
+    "--patients": "Every case is a patient of its own",
+    "--minutes": "Minutes of training",
+    "--source": "Input modalities",
+    "--target": "Modalities to synthesise",
+    "--mode": "Prediction",
+    "--memory": "Memory",
+    "--split": "Split",
+    "--samples": "Samples",
+}
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 PARENTHESIS = re.compile(r" ?\([^()]*\)")
 END = re.compile(r"(?<=[.!?]) (?=[A-Z])")
 LEAST_WORDS = 4  # fewer are a name, not a sentence
-ADVICE = "Choose other files or settings on the page."
+ADVICE = "Choose other files or settings."
+
+
+@cache
+def _of_command_line() -> re.Pattern[str]:
+    """An option, or a command line."""
+    from voxlate.commands.cli.commands import app
+
+    commands = "|".join(
+        command.name or str(getattr(command.callback, "__name__", ""))
+        for command in app.registered_commands
+    )
+    return re.compile(rf"{OPTION.pattern}|\bvoxlate(?:-run| (?:{commands}))\b")
 
 
 def for_page(value: Any, places: Mapping[str, str]) -> Any:
@@ -29,7 +57,7 @@ def for_page(value: Any, places: Mapping[str, str]) -> Any:
     if isinstance(value, Markup):  # a drawing
         return value
     if isinstance(value, str):
-        return without_commands(without_names(value, places))
+        return in_settings(without_names(value, places))
     if isinstance(value, list | tuple):
         return [for_page(inner, places) for inner in value]
     if isinstance(value, dict):
@@ -37,21 +65,29 @@ def for_page(value: Any, places: Mapping[str, str]) -> Any:
     return value
 
 
-def without_commands(text: str) -> str:
-    """A text without the sentences, clauses and parentheses that name an option or a command.
-
-    Where the finding itself names one, the dashes or the command are left out; a refusal keeps an advice.
-    """
-    if len(text.split()) < LEAST_WORDS or not NAMED.search(text):
+def in_settings(text: str) -> str:
+    """A text that names settings of the page in place of options, without what only a command line can do."""
+    named = _of_command_line()
+    if len(text.split()) < LEAST_WORDS or not named.search(text):
         return text
-    text = PARENTHESIS.sub(lambda found: "" if NAMED.search(found[0]) else found[0], text)
-    finding, *advice = END.split(text)
-    kept = [sentence for sentence in advice if not NAMED.search(sentence)]
+    text = PARENTHESIS.sub(lambda part: "" if named.search(part[0]) else part[0], text)
+    refusal = BadInput(text)
+    if refusal.fix:
+        finding, advice = refusal.finding, END.split(refusal.fix)
+    else:
+        finding, *advice = END.split(text)
+    advice = [OPTION.sub(_setting, sentence) for sentence in advice]
+    advice = [sentence for sentence in advice if not named.search(sentence)]
     clauses = finding.split("; ")
-    finding = "; ".join([clause for clause in clauses if not NAMED.search(clause)] or clauses)
-    finding = NAMED.sub("voxlate", OPTION.sub("", finding))
-    if not kept and "expected" in finding:
-        kept = [ADVICE]
-    if kept and not finding.endswith((".", "!", "?")):
+    finding = "; ".join([clause for clause in clauses if not named.search(clause)] or clauses)
+    finding = named.sub("voxlate", OPTION.sub(lambda part: part[0][2:], finding))
+    if not advice and "expected" in finding:
+        advice = [ADVICE]
+    if advice and not finding.endswith((".", "!", "?")):
         finding += "."
-    return " ".join([finding, *kept])
+    return " ".join([finding, *advice])
+
+
+def _setting(option: re.Match[str]) -> str:
+    """The setting of an option, or the option itself where the page has none."""
+    return f"“{SETTINGS[option[0]]}”" if option[0] in SETTINGS else option[0]

@@ -299,7 +299,8 @@ def _check_scans(
                 f"{case}: expected {name} to show something, found every voxel {statistics.all.at(0):g}. Check the scan."
             )
     of_kind = _check_synthetic_heads(recipe, prepared, targets, anatomy)
-    # What a whole head has in the place of a brain's anatomy says nothing about its orientation.
+    # A whole head given to a model of stripped brains differs from its training in every orientation, so that comparing
+    # the two says nothing about how the head is oriented.
     compared = None if worst_grade(of_kind) == "do not trust" else anatomy
     of_slices = "starter" in header and sees_single_slices(recipe)
     height: Literal["any", "whole"] = "any" if of_slices else "whole"
@@ -415,7 +416,7 @@ def as_volume(scan: Scan, modality: str) -> Volume:
         affine = np.asarray(pair[1], np.float64)
     except (TypeError, ValueError) as error:
         raise BadInput(
-            f"{modality}: expected numbers for an array and its affine, found others ({error})."
+            f"{modality}: expected numbers for an array and its affine, found others ({error}). Pass (array, affine)."
         ) from error
     if affine.shape != (4, 4):
         raise BadInput(

@@ -3,7 +3,7 @@
 The path of a scan, in the order in which Model.synthesise calls these functions:
 
 1. Read: inputs.prepare_inputs reads files and arrays as volumes.
-2. Prepare: data.case.prepare_case resamples, registers, aligns and masks as in training; inputs.prepare_inputs
+2. Prepare: cases.case.prepare_case resamples, registers, aligns and masks as in training; inputs.prepare_inputs
    compares the scans with the training data.
 3. Network units: batches.reading.Patch scales slices or patches to [-1, 1], called by sampling.sample_targets for each plane.
 4. Sample: sampling.sample_targets runs the network, and joins patches and samples to predictions; planes.sample_planes
@@ -46,7 +46,6 @@ from voxlate.synthesis.brightness import SynthesisedImage, in_physical_units, wi
 from voxlate.synthesis.contrast import check_stripped, find_contrast, read_contrasts
 from voxlate.synthesis.empty import (
     Empty,
-    begins_above,
     empty_slices,
     find_empty_slices,
     measures_all_slices,
@@ -446,7 +445,7 @@ class Model:
             text = f"{self.origin.name}: an imported model has no anatomy of its training: orientation and field of view of scans are not checked."
             return [message("unchecked", text)]
         if self.anatomy is None:
-            text = f"{self.origin.name}: expected anatomy.safetensors next to the weights, found none (an older run, or weights alone): orientation and field of view of scans are not checked. Give the train command of the run again, which adds it."
+            text = f"{self.origin.name}: expected anatomy.safetensors next to the weights, found none (weights alone): orientation and field of view of scans are not checked. Give the train command of the run again, which adds it."
             return [message("unchecked", text)]
         missing = [name for name in self.recipe.data.source if name not in self.anatomy.usual]
         text = f"{self.origin.name}: expected at least {FEWEST} training patients with {' and '.join(missing)}, found fewer: its orientation and field of view are not checked."
@@ -537,9 +536,6 @@ class Model:
             },
             "seed": seed,
             "synth": self.synthesis_options,
-            # earlier versions did not write these entries; their images are synthesised again
-            "empty_slices": "background",
-            "air_at_borders": "background",
         }
         if (address := address_of(self.origin)) is not None:
             plan["model"]["hub"] = address
@@ -549,11 +545,6 @@ class Model:
             plan["calibration"] = calibration.entry
         if files and self._further_targets(files):
             plan["only"] = list(self.only)
-        scales = {name: self._target_scale(name) for name in recipe.data.target}
-        if begins_above(recipe, scales):
-            plan["around_stripped_brains"] = (
-                "background"  # earlier versions left the scale's low end
-            )
         windows = ranges_of(recipe)
         return {
             **plan,

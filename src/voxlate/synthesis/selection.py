@@ -77,7 +77,7 @@ def part_of(text: str) -> slice:
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise BadInput(
-            f"--part: expected the number of a part and how many there are, such as 3/8, found {text!r}."
+            f"--part: expected the number of a part and how many there are, such as 3/8, found {text!r}. Write it so."
         )
     return slice(int(match[1]) - 1, None, int(match[2]))
 

@@ -111,8 +111,9 @@ def header_of(file: Tensors) -> dict[str, Any]:
             f"{record.path}: expected weights that voxlate saved, found a file without its header. Check the path."
         )
     text = file.metadata["voxlate"]
-    record.parse(Header, text)
     header: dict[str, Any] = record.table(text)
+    record.check_version(header, "made_by", "voxlate")
+    record.parse(Header, text)
     recipe = record.fill(_WithRecipe, {"recipe": header["recipe"]}, others=None)["recipe"]
     targets = set(recipe["data"]["target"])
     names = targets.union(recipe["data"]["source"])

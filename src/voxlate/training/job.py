@@ -79,16 +79,7 @@ class Job:
     @property
     def epoch_steps(self) -> int:
         """Steps in which the turn that synthesises images uses as many items as there are."""
-        *_, of_images = self.stage.turns.values()
-        return self._steps_of_pass(of_images)
-
-    @property
-    def epoch_steps_of_all_turns(self) -> int:
-        """Steps in which all turns together use as many items as there are: an epoch up to version 0.6."""
-        return self._steps_of_pass(sum(self.stage.turns.values()))
-
-    def _steps_of_pass(self, batches: int) -> int:
-        """Steps with this number of batches in which as many items are used as there are."""
+        *_, batches = self.stage.turns.values()
         items = len(training_batches(self.cohort, self.stage.data, self.recipe.intensity).items)
         return math.ceil(items / (self.stage.train.batch * batches))
 

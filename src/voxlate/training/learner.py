@@ -47,7 +47,7 @@ class Epochs:
         return {**vars(self), "losses": list(self.losses)}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state; in version 0.6 it may lack the steps of an epoch, which then stay as they are."""
+        """Continue from a state."""
         vars(self).update(state, losses=list(state["losses"]))
 
 

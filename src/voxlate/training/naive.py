@@ -48,7 +48,7 @@ class _Stated:
 
     ranges: dict[Name, Range]
     cases: Several
-    fixed: Text = ""  # version 0.6.0 wrote ranges and cases alone
+    fixed: Text = ""
     align: bool = False
     typical: dict[Name, tuple[Number, Number]] = field(default_factory=dict)
 
@@ -88,11 +88,11 @@ class Baselines(_Stated):
         )
         with record.tensors() as file:
             texts = dict(file.metadata)
-            digest = texts.pop(CHECKSUM, None)  # version 0.6 wrote none
+            digest = file.text(CHECKSUM)
+            del texts[CHECKSUM]
             stated = record.fill(_Stated, {key: record.table(text) for key, text in texts.items()})
             tensors = file.read(_shapes(record, stated, list(file.shapes)))
-        if digest is not None:
-            record.check_checksum(digest, baselines_checksum(texts, tensors))
+        record.check_checksum(digest, baselines_checksum(texts, tensors))
         means = dict[str, Float32]()
         tables = dict[tuple[str, str], Float32]()
         for key, values in tensors.items():

@@ -191,21 +191,6 @@ def stage_tables(run: Run) -> dict[str, dict[str, Any]]:
     return {table.get("name"): table.get("train", {}) for table in tables}
 
 
-def stage_steps(run: Run, recipe: Recipe) -> dict[str, int]:
-    """The steps of stages in a run that has begun, if their numbers of epochs are those of the recipe.
-
-    The definition of an epoch may have changed since then, and a run continues as it began.
-    """
-    steps = {}
-    tables = stage_tables(run)
-    for stage in recipe.all_stages:
-        table = tables.get(stage.name, {})
-        same = stage.train.epochs is not None and table.get("epochs") == stage.train.epochs
-        if same and table.get("steps"):
-            steps[stage.name] = table["steps"]
-    return steps
-
-
 def change_recipe(run: Run, recipe: Recipe, notes: Mapping[str, Any]) -> None:
     """Continue a run with another recipe, and add notes to its provenance, by which it resumes."""
     plain = to_dict(recipe)

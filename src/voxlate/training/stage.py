@@ -285,9 +285,6 @@ def _resume(learner: Learner, job: Job, run: Run) -> None:
         )
     if state["stage"] != job.stage.name:
         return
-    if job.stage.train.stop:
-        # A run of version 0.6 has no such entry.
-        state["epochs"].setdefault("steps", job.epoch_steps_of_all_turns)
     check_state(run.state, state, learner, job.stage.train.length, job.stage.data.patch)
     learner.load_state(state)
 

@@ -30,7 +30,7 @@ class _Optimiser(TypedDict):
 
 
 class _Epochs(TypedDict):
-    steps: NotRequired[Count]  # version 0.6 did not write them
+    steps: Count
     losses: list[float]
     running: Sum | None
     count: Count

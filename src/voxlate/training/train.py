@@ -38,7 +38,7 @@ from voxlate.training.recipe import (
     with_steps,
 )
 from voxlate.training.recipe.provenance import read_run
-from voxlate.training.run import Run, begin_run, stage_steps, weights_of
+from voxlate.training.run import Run, begin_run, weights_of
 from voxlate.training.stage import finish, train_stage
 from voxlate.training.starter import run_folder, starter_for, starter_hash
 from voxlate.training.starters.names import is_starter
@@ -160,9 +160,7 @@ def _plan_jobs(first: Job, run: Run, say: Say) -> list[Job]:
     processes may measure differently.
     """
     jobs = first.of_stages(first.recipe)
-    recipe = with_steps(
-        first.recipe, [job.epoch_steps for job in jobs], stage_steps(run, first.recipe)
-    )
+    recipe = with_steps(first.recipe, [job.epoch_steps for job in jobs])
 
     def _decide() -> Recipe:
         stated = stage_precisions(run)

@@ -26,7 +26,6 @@ from voxlate.training.changes import first_change
 from voxlate.training.header import header_of
 from voxlate.training.recipe import Recipe, code_of, from_dict, to_dict
 from voxlate.training.recipe.provenance import read_run
-from voxlate.training.recipe.renamed import with_new_names
 from voxlate.training.recipe.training import Training
 from voxlate.training.run import Run, software, weights_of
 
@@ -108,7 +107,7 @@ def read_header(path: Path) -> dict[str, Any]:
     with _record(path).tensors("pt") as file:
         header = header_of(file)
     _check_once(path, path.stat().st_mtime_ns)
-    return {**header, "recipe": with_new_names(header["recipe"])}
+    return header
 
 
 @lru_cache(maxsize=64)
@@ -193,7 +192,9 @@ def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, d
     if path.is_dir() and not weights.exists():
         unfinished = "a training that is not finished (run the same train command to resume)"
         state = unfinished if Run(path).state.exists() else "none"
-        raise BadInput(f"{path}: expected a run with weights.safetensors, found {state}.")
+        raise BadInput(
+            f"{path}: expected a run with weights.safetensors, found {state}. Train it to its end, or choose another."
+        )
     header = read_header(weights)
     recipe = from_dict(header["recipe"], f"{weights} (header)", allow_code)
     if path.is_dir() and Run(path).provenance.exists():

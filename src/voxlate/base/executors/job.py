@@ -70,21 +70,6 @@ class Job(Protocol):
 
 
 @dataclass(frozen=True)
-class Plain:
-    """A job that loads nothing and needs no context: a function of a case that can be sent between processes."""
-
-    function: Callable[[Any], Any]
-    uses_network: bool = False
-
-    def open(self) -> Work:
-        """The function itself."""
-        return self._work
-
-    def _work(self, case: Any, _: Context) -> Any:
-        return self.function(case)
-
-
-@dataclass(frozen=True)
 class Cost:
     """The time of a case: begin, end, and the times in which it used the network, on the clock of the machine.
 

@@ -9,15 +9,16 @@ import pickle
 import re
 import socket
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput
-from voxlate.base.executors.job import QUIET, Case, Context, Job, Outcome, Outcomes, no_report
+from voxlate.base.executors.job import QUIET, Case, Context, Job, Outcomes, no_report
 from voxlate.base.executors.ray_resources import CPUS_WITH_NETWORK, nodes_of, resources_for
-from voxlate.base.executors.schedule import Died, Event, event_of, schedule_cases
-from voxlate.base.executors.worker import CaseWorker, say_crowded, sendable, slots_of
+from voxlate.base.executors.schedule import Answer, Numbered, schedule_cases
+from voxlate.base.executors.worker import CaseWorker, say_crowded
 from voxlate.base.messages import Say
 from voxlate.base.optional import optional_package
 
@@ -44,8 +45,22 @@ class RayExecutor:
         """See Executor.run; progress within a case is not reported."""
         ray = _connect(self.address)
         try:
-            fleet = _Actors(ray, job, len(cases), self)
-            yield from schedule_cases(fleet, cases, len(cases), context.warn)
+            most = max(CPUS_WITH_NETWORK, self.threads) if job.uses_network else 1
+            gpu = job.uses_network and self.gpu
+            each = resources_for(nodes_of(ray.nodes()), len(cases), self.workers, most, gpu)
+            if job.uses_network and not each.gpus:
+                say_crowded(self.threads, each.cpus, self.say)
+            content = ray.put(ray.cloudpickle.dumps(job))
+            settings = (content, self.threads, os.getcwd(), each.gpus > 0)
+            actors = ray.remote(_RayWorker).options(
+                num_cpus=each.cpus, num_gpus=each.gpus, max_restarts=0
+            )
+
+            def hire(number: int) -> _Actor:
+                return _Actor(ray, actors.remote(number, *settings))
+
+            died = ray.exceptions.RayError
+            yield from schedule_cases(hire, each.workers, cases, context.warn, died)
         finally:
             ray.shutdown()
 
@@ -92,75 +107,30 @@ def _unreachable(address: str, error: Exception) -> BadInput:
     )
 
 
-class _Actors:
-    """The actors of one job."""
+@dataclass(frozen=True)
+class _Actor:
+    """A worker that is an actor."""
 
-    def __init__(self, ray: Any, job: Job, cases: int, options: RayExecutor):
-        self.ray = ray
-        self.slots = slots_of(job)
-        gpu = job.uses_network and options.gpu
-        most = max(CPUS_WITH_NETWORK, options.threads) if job.uses_network else 1
-        nodes = nodes_of(ray.nodes())
-        self.each = resources_for(nodes, cases, options.workers, most, gpu)
-        self.size = self.each.workers
-        if job.uses_network and not self.each.gpus:
-            say_crowded(options.threads, self.each.cpus, options.say)
-        content = ray.put(ray.cloudpickle.dumps(job))
-        self.arguments = (content, options.threads, os.getcwd(), self.each.gpus > 0)
-        self.actors = dict[int, Any]()
-        self.calls = dict[Any, tuple[int, int | None]]()  # worker and ticket; None: opening
+    ray: Any
+    actor: Any
 
-    def start(self, worker: int) -> None:
-        """Start an actor, and open the job in it."""
-        options = self.ray.remote(_RayWorker).options(
-            num_cpus=self.each.cpus,
-            num_gpus=self.each.gpus,
-            max_concurrency=self.slots,
-            max_restarts=0,
-        )
-        self.actors[worker] = options.remote(worker, *self.arguments)
-        self.calls[self.actors[worker].open.remote()] = (worker, None)
-
-    def send(self, worker: int, ticket: int, case: Any) -> None:
-        """Call the actor with a case."""
-        call = self.actors[worker].outcome.remote(self.ray.cloudpickle.dumps(case))
-        self.calls[call] = (worker, ticket)
-
-    def wait(self) -> list[Event]:
-        """The event of the first call that ends."""
-        (call, *_), _ = self.ray.wait(list(self.calls), num_returns=1)
-        worker, ticket = self.calls.pop(call)
-        try:
-            content = self.ray.get(call)
-        except self.ray.exceptions.RayError:
-            # all calls of an actor that has ended fail
-            self.ray.kill(self.actors.pop(worker))
-            self.calls = {call: other for call, other in self.calls.items() if other[0] != worker}
-            return [Died(worker)]
-        return [event_of(worker, ticket, content)]
+    def advance(self, numbered: Numbered | None) -> Future[Answer]:
+        """See Worker.advance."""
+        call = self.actor.advance.remote(self.ray.cloudpickle.dumps(numbered))
+        future: Future[Answer] = call.future()
+        return future
 
     def close(self) -> None:
-        """Kill all actors."""
-        for actor in self.actors.values():
-            self.ray.kill(actor)
+        """Kill the actor."""
+        self.ray.kill(self.actor)
 
 
 class _RayWorker:
-    """A worker as an actor; it opens its job in the first call, so that the error of that is a result."""
+    """The worker in the process of an actor."""
 
     def __init__(self, *settings: Any):
-        self.settings = settings
-        self.worker: CaseWorker | None = None
+        self.worker = CaseWorker(*settings)
 
-    def open(self) -> Exception | None:
-        """Open the job; returns the error of that."""
-        try:
-            self.worker = CaseWorker(*self.settings)
-        except Exception as error:
-            return sendable(error)
-        return None
-
-    def outcome(self, case: bytes) -> Outcome:
-        """Work on a case; Ray calls this in as many threads as the worker has slots."""
-        assert self.worker is not None
-        return self.worker.outcome(pickle.loads(case))
+    def advance(self, numbered: bytes) -> Answer:
+        """See Worker.advance."""
+        return self.worker.advance(pickle.loads(numbered))

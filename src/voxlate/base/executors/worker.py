@@ -5,19 +5,16 @@ import pickle
 import platform
 import threading
 import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput
-from voxlate.base.executors.job import Context, Cost, Job, Outcome, Turn
+from voxlate.base.executors.job import Context, Cost, Job, Outcome, Turn, Work
+from voxlate.base.executors.schedule import Answer, Numbered
 from voxlate.base.messages import Message, Say, message
 
 SLOTS_WITH_NETWORK = 3  # cases at a time: one is read, one is in the network, one is written
-
-
-def slots_of(job: Job) -> int:
-    """The number of cases on which a worker works at the same time."""
-    return SLOTS_WITH_NETWORK if job.uses_network else 1
 
 
 def say_crowded(threads: int, cores: int, say: Say) -> None:
@@ -43,6 +40,28 @@ class CaseWorker:
         place = f"GPU {os.environ.get('CUDA_VISIBLE_DEVICES')}" if on_gpu else f"worker {number}"
         self.device = f"{platform.node()}, {place}"
         self.lock = threading.Lock()
+        self.settings = (job, threads, folder)
+        self.work: Work | None = None
+        self.slots = 1
+        self.running = dict[Future[Outcome], int]()
+
+    def advance(self, numbered: Numbered | None) -> Answer:
+        """See Worker.advance."""
+        if self.work is None:
+            try:
+                self.work = self._open(*self.settings)
+            except Exception as error:
+                return sendable(error)
+            self.threads = ThreadPoolExecutor(self.slots)
+        if numbered is not None:
+            number, case = numbered
+            self.running[self.threads.submit(self.outcome, case)] = number
+        if not self.running or (numbered is not None and len(self.running) < self.slots):
+            return []
+        done = wait(self.running, return_when=FIRST_COMPLETED).done
+        return [(self.running.pop(future), future.result()) for future in done]
+
+    def _open(self, job: bytes, threads: int, folder: str) -> Work:
         _enter(folder)
         # Threads that wait leave the core to other workers; it is read when torch is imported.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -51,7 +70,8 @@ class CaseWorker:
             import torch  # heavy, and other jobs do not need it
 
             torch.set_num_threads(threads)
-        self.work = command_job.open()
+            self.slots = SLOTS_WITH_NETWORK
+        return command_job.open()
 
     def outcome(self, case: Any) -> Outcome:
         """The outcome of a case; an error of any kind is the error of this case alone."""
@@ -59,6 +79,7 @@ class CaseWorker:
         turn = Turn(self.lock)
         began = time.monotonic()
         result, error = None, None
+        assert self.work is not None  # it was opened before the first case
         try:
             result = self.work(case, Context(turn, warn=said.append))
         except Exception as raised:

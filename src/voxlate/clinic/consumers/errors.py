@@ -46,11 +46,13 @@ def range_errors(
     A range ends in the plane through the centre of the body that is perpendicular to the beam; its error is the
     difference of the water-equivalent depths there, with the skin of each CT. ends: "low" and "high", or none.
     """
-    body, own = _body(truth, counted), _body(image, counted)
+    body, of_image = _body(truth, counted), _body(image, counted)
     if not body.any():
         missed_body()
-    rsp = {name: table(ct.data[0]) for name, ct in {"image": image, **ends}.items()}
-    stopping = {name: np.where(own, values, 0).reshape(-1) for name, values in rsp.items()}
+    stopping = {
+        name: np.where(of_image, table(ct.data[0]), 0).reshape(-1)
+        for name, ct in {"image": image, **ends}.items()
+    }
     stopping["truth"] = np.where(body, table(truth.data[0]), 0).reshape(-1)
     middle = np.argwhere(body).mean(axis=0)[::-1]
     target = truth.affine[:3, :3] @ middle + truth.affine[:3, 3]
@@ -62,24 +64,20 @@ def range_errors(
     met = depths["truth"] > LEAST_MM
     if not met.any():
         missed_body()
-    return _summary({name: values[met] for name, values in depths.items()})
-
-
-def _summary(depths: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Mean and 95th percentile of the error over rays, and coverage and width of the intervals."""
-    truth, error = depths["truth"], depths["image"] - depths["truth"]
-    found = {
+    depths = {name: values[met] for name, values in depths.items()}
+    true, error = depths["truth"], depths["image"] - depths["truth"]
+    scores = {
         "error": float(np.abs(error).mean()),
         "error_95": float(np.percentile(np.abs(error), 95)),
         "bias": float(error.mean()),
-        "range": float(truth.mean()),
+        "range": float(true.mean()),
         "beams": float(len(error)),
     }
     if "low" in depths:
-        covered = (depths["low"] <= truth) & (truth <= depths["high"])
-        found["coverage"] = float(covered.mean())
-        found["interval"] = float((depths["high"] - depths["low"]).mean())
-    return found
+        covered = (depths["low"] <= true) & (true <= depths["high"])
+        scores["coverage"] = float(covered.mean())
+        scores["interval"] = float((depths["high"] - depths["low"]).mean())
+    return scores
 
 
 def _depths_of_target(
@@ -96,12 +94,12 @@ def _depths_of_target(
     first = before_grid(grid, frame)
     starts = starts_of(frame, u, v, first)
     until = float(frame.place(target_mm[None])[0, 2]) - first
-    found = {name: np.zeros(len(starts)) for name in stopping}
+    depths = {name: np.zeros(len(starts)) for name in stopping}
     for part in walk(grid, starts, direction):
         lengths = np.diff(np.minimum(part.depths_mm, until), axis=1)
         for name, values in stopping.items():
-            found[name][part.rays] = (lengths * values[part.voxels]).sum(axis=1)
-    return found
+            depths[name][part.rays] = (lengths * values[part.voxels]).sum(axis=1)
+    return depths
 
 
 def _body(ct: Volume, counted: Bool | None) -> Bool:
@@ -130,18 +128,18 @@ def attenuation_errors(
         "soft": inside & (hu >= BODY_HU) & (hu < BONE_HU),
         "bone": inside & (hu >= BONE_HU),
     }
-    found = dict[str, float]()
+    scores = dict[str, float]()
     for name, voxels in tissues.items():
         if not voxels.any():
             continue
         scale = WATER_MU if name == "air" else true[voxels]
         error = (mu[voxels] - true[voxels]) / scale
-        found[f"{name}_error"] = float(np.abs(error).mean())
-        found[f"{name}_bias"] = float(error.mean())
+        scores[f"{name}_error"] = float(np.abs(error).mean())
+        scores[f"{name}_bias"] = float(error.mean())
         if bounds:
             covered = (bounds["low"] <= true) & (true <= bounds["high"])
-            found[f"{name}_coverage"] = float(covered[voxels].mean())
-    return found
+            scores[f"{name}_coverage"] = float(covered[voxels].mean())
+    return scores
 
 
 def _head(ct: Volume, counted: Bool | None) -> Volume:
@@ -161,34 +159,28 @@ def skull_errors(
     """
     cts = {"truth": _head(truth, counted), "image": _head(image, counted)}
     skulls = {name: skull_of(ct) for name, ct in cts.items()}
-    found = dict[str, float]()
+    scores = dict[str, float]()
     for side, beam in FROM.items():
-        direction = read_beam(beam)
         # the rays of both are placed by the true skull
-        rays = {
-            name: skull_rays(
-                ct.data[0], skulls[name], truth.grid, direction, aperture_mm, skulls["truth"]
-            )
-            for name, ct in cts.items()
-        }
-        met = {name: np.isfinite(one.thickness_mm) for name, one in rays.items()}
-        both = met["truth"] & met["image"]
+        placed = (truth.grid, read_beam(beam), aperture_mm, skulls["truth"])
+        true, made = (skull_rays(ct.data[0], skulls[name], *placed) for name, ct in cts.items())
+        in_true, in_made = np.isfinite(true.thickness_mm), np.isfinite(made.thickness_mm)
+        both = in_true & in_made
         if both.any():
-            own, true = rays["image"], rays["truth"]
-            thickness = own.thickness_mm[both] - true.thickness_mm[both]
-            found |= {
+            thickness = made.thickness_mm[both] - true.thickness_mm[both]
+            scores |= {
                 f"thickness_{side}": float(np.abs(thickness).mean()),
                 f"bias_{side}": float(thickness.mean()),
                 f"true_thickness_{side}": float(true.thickness_mm[both].mean()),
-                f"unmatched_{side}": float((met["truth"] ^ met["image"]).sum()),
+                f"unmatched_{side}": float((in_true ^ in_made).sum()),
             }
-            ratios = {name: one.ratio[np.isfinite(one.ratio)] for name, one in rays.items()}
-            if all(map(len, ratios.values())):
-                means = {name: float(of_rays.mean()) for name, of_rays in ratios.items()}
-                found[f"ratio_{side}"] = abs(means["image"] - means["truth"])
-                found[f"true_ratio_{side}"] = means["truth"]
+            ratios = [rays.ratio[np.isfinite(rays.ratio)] for rays in (true, made)]
+            if all(map(len, ratios)):
+                true_ratio, ratio = (float(of_rays.mean()) for of_rays in ratios)
+                scores[f"ratio_{side}"] = abs(ratio - true_ratio)
+                scores[f"true_ratio_{side}"] = true_ratio
     for name in ("thickness", "ratio"):
-        of_sides = [found[f"{name}_{side}"] for side in FROM if f"{name}_{side}" in found]
+        of_sides = [scores[f"{name}_{side}"] for side in FROM if f"{name}_{side}" in scores]
         if of_sides:
-            found[name] = float(np.mean(of_sides))
-    return found
+            scores[name] = float(np.mean(of_sides))
+    return scores

@@ -1,20 +1,15 @@
 """Errors of a CT in the units of its users as further scopes of an evaluation: `evaluate --for proton,pet,ultrasound`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from voxlate.base.arrays import Bool
 from voxlate.clinic.consumers.errors import FROM, attenuation_errors, range_errors, skull_errors
 from voxlate.clinic.consumers.tissues import default_table
+from voxlate.evaluation.scoring.evaluators import add_consumer
 from voxlate.scans.images.grid import Volume
 
-RULES = {
-    "proton": "water-equivalent depths at the plane through the body's centre, on rays 10 mm apart from 36 gantry angles, by the default table of stopping power",
-    "pet": "attenuation at 511 keV and 120 kVp in the body: air below -300 HU, soft tissue, bone from 300 HU of the truth",
-    "ultrasound": "thickness and density ratio (on rays that show marrow) of the skull on rays 2 mm apart within 60 mm from left, right, front, back and vertex; mean over these sides, without those on which a scan ends before the skull",
-}
-
 # The scores, in the columns of scoring.metrics.
-_TABLE = """
+_PROTON = """
 key                   label                    unit  better  digits  where  reduction
 proton.error          Range error              mm    lower   2       table  mean |difference of water-equivalent depths| over beams
 proton.error_95       Range error, 95 %        mm    lower   2       table  95th percentile over beams
@@ -23,6 +18,9 @@ proton.coverage       Range coverage           %     truth   1       table  shar
 proton.interval       Range interval           mm    lower   2       table  mean width, all voxels of a beam at one end of their intervals at once
 proton.range          True range               mm    truth   1       file   mean over beams
 proton.beams          Beams                    –     truth   0       file   number of beams
+"""
+_PET = """
+key                   label                    unit  better  digits  where  reduction
 pet.air_error         µ error, air             %     lower   1       table  mean absolute error of attenuation, share of water's
 pet.air_bias          µ bias, air              %     truth   1       file   mean error of attenuation, share of water's
 pet.air_coverage      µ coverage, air          %     truth   1       table  share of voxels within their intervals
@@ -32,6 +30,9 @@ pet.soft_coverage     µ coverage, soft tissue  %     truth   1       table  sha
 pet.bone_error        µ error, bone            %     lower   1       table  mean absolute error of attenuation, share of the true one
 pet.bone_bias         µ bias, bone             %     truth   1       file   mean error of attenuation, share of the true one
 pet.bone_coverage     µ coverage, bone         %     truth   1       table  share of voxels within their intervals
+"""
+_ULTRASOUND = """
+key                   label                    unit  better  digits  where  reduction
 ultrasound.thickness  Skull thickness error    mm    lower   2       table  mean |difference along rays|, over sides
 ultrasound.ratio      Density ratio error      –     lower   2       table  |difference of the mean ratio of rays|, over sides
 """
@@ -44,17 +45,36 @@ ultrasound.ratio_{side}           Density ratio error, {side}    –     lower  
 ultrasound.true_ratio_{side}      True density ratio, {side}     –     truth   2       file   mean over rays
 ultrasound.unmatched_{side}       Rays without a pair, {side}    –     lower   0       file   number of rays that meet the skull in one CT alone
 """
-TABLES: tuple[str, ...] = (_TABLE, *(_OF_A_SIDE.format(side=side) for side in FROM))
 
 
-Errors = Callable[[Volume, Volume, Mapping[str, Volume], Bool | None], Mapping[str, float]]
+def _proton(
+    truth: Volume, image: Volume, ends: Mapping[str, Volume], counted: Bool | None
+) -> Mapping[str, float]:
+    return range_errors(truth, image, default_table("rsp"), ends, counted)
 
-# Of a true CT and an image on its grid, canonical and in HU, of "low" and "high" of the image's intervals or none, and of
-# the voxels that count.
-ERRORS: dict[str, Errors] = {
-    "proton": lambda truth, image, ends, counted: range_errors(
-        truth, image, default_table("rsp"), ends, counted
-    ),
-    "pet": attenuation_errors,
-    "ultrasound": lambda truth, image, _, counted: skull_errors(truth, image, counted),
-}
+
+def _ultrasound(
+    truth: Volume, image: Volume, _: Mapping[str, Volume], counted: Bool | None
+) -> Mapping[str, float]:
+    return skull_errors(truth, image, counted)
+
+
+add_consumer(
+    "proton",
+    "water-equivalent depths at the plane through the body's centre, on rays 10 mm apart from 36 gantry angles, by the default table of stopping power",
+    _proton,
+    _PROTON,
+)
+add_consumer(
+    "pet",
+    "attenuation at 511 keV and 120 kVp in the body: air below -300 HU, soft tissue, bone from 300 HU of the truth",
+    attenuation_errors,
+    _PET,
+)
+add_consumer(
+    "ultrasound",
+    "thickness and density ratio (on rays that show marrow) of the skull on rays 2 mm apart within 60 mm from left, right, front, back and vertex; mean over these sides, without those on which a scan ends before the skull",
+    _ultrasound,
+    _ULTRASOUND,
+    *(_OF_A_SIDE.format(side=side) for side in FROM),
+)

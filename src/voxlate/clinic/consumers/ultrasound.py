@@ -151,13 +151,13 @@ def acoustic_ends(
     the ends of HU are not those of the map.
     """
     maps = {end: acoustic_maps(values, skull, name, most) for end, values in hu.items()}
-    found = dict[str, dict[str, np.ndarray]]()
+    by_key = dict[str, dict[str, np.ndarray]]()
     for key, values in maps[""].items():
-        found[key] = {"": values}
+        by_key[key] = {"": values}
         if len(maps) > 1:
             of_ends = [of[key] for of in maps.values()]
-            found[key] |= {"low": np.minimum.reduce(of_ends), "high": np.maximum.reduce(of_ends)}
-    return found
+            by_key[key] |= {"low": np.minimum.reduce(of_ends), "high": np.maximum.reduce(of_ends)}
+    return by_key
 
 
 def end_of_thickness(end: str, thickness_mm: np.ndarray, own_mm: np.ndarray) -> np.ndarray:
@@ -193,15 +193,15 @@ class SkullRays:
             raise BadInput(
                 "--beam: expected a direction from which rays meet the skull, found none, or a scan that is cut off there. Choose another direction, or a wider --aperture."
             )
-        found = {
+        means = {
             "rays": int(met.sum()),
             "thickness_mm": float(self.thickness_mm[met].mean()),
             "thickness_std_mm": float(self.thickness_mm[met].std()),
             "rays_with_marrow": int(marrow.sum()),
         }
         if marrow.any():
-            found["skull_density_ratio"] = float(self.ratio[marrow].mean())
-        return found
+            means["skull_density_ratio"] = float(self.ratio[marrow].mean())
+        return means
 
 
 def skull_rays(
@@ -236,17 +236,16 @@ def skull_rays(
         first_voxels = values[np.arange(len(values)), (part.lengths_mm > 0).argmax(axis=1)]
         begin_inside += int((first_voxels > BODY_HU).sum())
         for row, ray in enumerate(range(part.rays.start, part.rays.stop)):
-            found = _first_bone(part.depths_mm[row], values[row], inside[row])
-            if found is None:
+            bone = _first_bone(part.depths_mm[row], values[row], inside[row])
+            if bone is None:
                 continue
+            depth, run_mm, ratio_there = bone
             thickness[ray] = np.inf
-            if found[1] <= MOST_RUN_MM:
-                entry[ray] = starts[ray] + found[0] * direction
-                thickness[ray], ratio[ray] = found[1:]
-    if 2 * begin_inside > len(
-        starts
-    ):  # the scan shows a part within the head, whose bone is not the vault
-        thickness[:] = np.nan
+            if run_mm <= MOST_RUN_MM:
+                entry[ray] = starts[ray] + depth * direction
+                thickness[ray], ratio[ray] = run_mm, ratio_there
+    if 2 * begin_inside > len(starts):
+        thickness[:] = np.nan  # the scan shows a part within the head, whose bone is not the vault
     return SkullRays(entry, thickness, ratio)
 
 

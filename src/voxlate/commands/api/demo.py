@@ -15,8 +15,9 @@ from voxlate.base.files import HIGH, LOW
 from voxlate.commands.api.cohorts import phantom, prepare
 from voxlate.commands.api.demo_scan import SHOWN_HU, RealDemo, demo_on_scan
 from voxlate.commands.api.entry import command
-from voxlate.commands.api.images import compare, evaluate, load, report, synthesise
+from voxlate.commands.api.images import load, synthesise
 from voxlate.commands.api.progress import Feedback, Reporter, report_to
+from voxlate.commands.api.scores import compare, evaluate, report
 from voxlate.commands.api.training import calibrate, train
 from voxlate.evaluation.compare import Comparison
 from voxlate.evaluation.scoring.tables import Scores

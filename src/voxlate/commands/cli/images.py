@@ -91,8 +91,8 @@ def evaluate(
     The scores are written into metrics.csv and metrics.json.
     The last line states whether the images are better than the best baseline.
     """
-    from voxlate.commands.api.images import score
     from voxlate.commands.api.progress import Reporter
+    from voxlate.commands.api.scores import score
 
     with keep_messages(to, "evaluate", verbose) as take:
         done = score(to, truth, options, progress=Reporter(say=take))
@@ -119,7 +119,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare scored methods by paired tests."""
-    from voxlate.commands.api.images import compare as run
+    from voxlate.commands.api.scores import compare as run
 
     found = run(folders, options)
     _print(found.document, found.table if everything else found.short_table, as_json)
@@ -143,7 +143,7 @@ def report(
     ] = None,
 ) -> None:
     """Write an offline HTML page with pictures, curves and tables."""
-    from voxlate.commands.api.images import report as run
+    from voxlate.commands.api.scores import report as run
 
     print(run(path, to))
 
@@ -196,7 +196,7 @@ def export(
         scans = scans_to_give(written.recipe.data, written.recipe.task.completes)
         say(f"Next:  voxlate-run {to} {scans} --out OUT")
         return
-    from voxlate.commands.api.images import export as run
+    from voxlate.commands.api.exports import export as run
 
     assert dicom is not None
     done = run(path, dicom, options)
@@ -207,7 +207,7 @@ def export(
 
 def _export_for(path: Path, to: Path | None, dicom: Path | None, options: ConsumerOptions) -> None:
     """Write CTs for their user."""
-    from voxlate.commands.api.images import export_for
+    from voxlate.commands.api.exports import export_for
 
     if to is None or dicom is not None:
         raise BadInput(

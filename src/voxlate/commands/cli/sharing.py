@@ -89,7 +89,7 @@ def listen(
 
     The queue survives a killed process: the same command goes on, and sends no image twice.
     """
-    from voxlate.commands.api.images import listen as answer_studies
+    from voxlate.commands.api.exports import listen as answer_studies
     from voxlate.commands.api.progress import Reporter
 
     say(
@@ -118,6 +118,8 @@ def serve(
 
     The printed URL has a token, which lets one browser in. No request leaves the machine.
     """
-    from voxlate.page.server import serve as serve_page
+    from voxlate import (
+        serve as run,  # the stub of the package lists commands of wings above this one
+    )
 
-    serve_page(runs or (), options)
+    run(runs or (), options)

@@ -11,6 +11,7 @@ from voxlate.evaluation.scoring.metrics import METRIC_OF
 from voxlate.training.recipe.provenance import provenance_of
 
 MOST_CASES = 12  # of more, the lowest, the median and the highest bound are printed
+_text = METRIC_OF["mae"].text
 
 
 def bounds_of(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
@@ -25,8 +26,8 @@ def bound_lines(folders: Sequence[Path]) -> Iterator[str]:
     by_case = bounds_of(folders)
     if not by_case:
         return
-    stated = provenance_of(next(folder for folder in folders if folder.name in by_case))
-    coverage, units = float(stated["calibration"]["coverage"]), stated.get("units", {})
+    provenance = provenance_of(next(folder for folder in folders if folder.name in by_case))
+    coverage, units = float(provenance["calibration"]["coverage"]), provenance.get("units", {})
     yield f"Bounds of a case's error, each exceeded with a probability of {1 - coverage:.0%} at most:"
     if len(by_case) > MOST_CASES:
         yield from _summary(by_case, units)
@@ -71,7 +72,3 @@ def _summary(
             yield (
                 f"  {modality} MAE inside the body: {_text(values[low])} ({low}) to {_text(values[high])} ({high}), median {_text(middle)} {units.get(modality, '')}".rstrip()
             )
-
-
-def _text(value: float) -> str:
-    return METRIC_OF["mae"].text(value)

@@ -24,7 +24,7 @@ from voxlate.base.records import (
 from voxlate.base.schema import Field
 from voxlate.checks.conformal import WIDEST, Bound
 from voxlate.checks.out_of_distribution import ReferencePatches
-from voxlate.checks.patch_features import NARROWEST, features_in_slabs
+from voxlate.checks.patch_features import features_in_slabs
 from voxlate.evaluation.scoring.metrics import LEVELS as PERCENTS
 from voxlate.scans.formats.io import content_hash, is_there
 
@@ -32,13 +32,12 @@ if TYPE_CHECKING:
     from voxlate.evaluation.intervals.widths import Widths
 
 Array = Float32
-IntervalMethod = Literal["learned", "difficulty", "sd", "constant"]
+IntervalMethod = Literal["learned", "difficulty", "constant"]
 
 INTERVAL_METHODS: dict[IntervalMethod, str] = {
     "learned": "learned distances below and above",
     "difficulty": "square root of the learned mean size of the error, on both sides",
     "constant": "the same everywhere",
-    "sd": "standard deviation of the samples, times a factor",  # of files of version 0.6 alone
 }
 LEVELS = tuple(percent / 100 for percent in PERCENTS)  # of the calibration curve
 CoverageLevel = Annotated[float, Field(ge=0.5, lt=1)]
@@ -74,15 +73,16 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Target:
-    """The intervals of a target: their method (`way`, as files call it), their scale for each coverage, and bounds.
+    """The intervals of a target: their method, and the scale of their distances for each coverage.
 
-    regions: rules by name; bounds: by region the largest ratio of a case's mean error to the mean half width, with
-    `mae` for the body, inf for too few patients; ends: the limits of the truth, in network units. borders: the image's
-    values in network units that separate groups of voxels (tissues), ascending; factors: of the groups' distances.
-    shifted: whether what the ends cut off an interval is added to its other side (`interval`).
+    regions: the rule of each region by its name. bounds: for each region, and for the body as `mae`, an upper bound of
+    the ratio of a case's mean error to its mean half width; inf where there are too few patients for one. ends: the
+    smallest and the largest value of a truth, in network units. borders: the image values in network units that
+    separate the groups of voxels (tissues), ascending; factors: the factor of each group's distances. shifted: whether
+    the part of an interval beyond an end is added on its other side (see `interval`).
     """
 
-    way: IntervalMethod
+    method: IntervalMethod
     scales: dict[CoverageLevel, Scaling]
     compared: dict[Name, Comparison]
     regions: dict[Name, Text]
@@ -147,7 +147,9 @@ class Calibration:
             "coverage": header.coverage,
             "confidence": header.confidence,
             "bound": header.bound,
-            "way": {name: INTERVAL_METHODS[target.way] for name, target in header.targets.items()},
+            "method": {
+                name: INTERVAL_METHODS[target.method] for name, target in header.targets.items()
+            },
             "levels": {
                 name: relative_widths(target, header.coverage)
                 for name, target in header.targets.items()
@@ -172,8 +174,6 @@ class Calibration:
             distances = np.empty(shape, np.float32)
             for planes, features in features_in_slabs(prediction.values, sources, prediction.sd):
                 distances[:, planes] = self.widths[name].predict(features)
-        elif target.way == "sd" and prediction.sd is not None:
-            distances = np.broadcast_to(prediction.sd + NARROWEST, shape)
         else:
             distances = np.ones(shape, np.float32)
         scale = np.float32(target.scales[self.header.coverage] * self.header.factor(name))

@@ -74,7 +74,7 @@ class CalibrationPlace:
     def mismatch(self, difference: str) -> BadInput:
         """The error of a calibration that does not belong to the images."""
         return BadInput(
-            f"{self.folder}: expected a calibration of {difference}. Run voxlate calibrate again with the options of synth, change these, or go without intervals (--no-intervals)."
+            f"{self.folder}: expected a calibration of {difference}, found another. Run voxlate calibrate again with the options of synth, change these, or go without intervals (--no-intervals)."
         )
 
 
@@ -158,6 +158,7 @@ def read_calibration(path: Path) -> Calibration:
     with record.tensors("pt") as file:
         stamped = record.parse(_Stamped, file.text("calibration"))
         text = stamped["header"]
+        record.check_version(record.table(text), "made_by", "voxlate")
         header: Header = record.parse(Header, text)
         _check(record, header)
         owners = _shapes(file, header)
@@ -175,7 +176,7 @@ def read_calibration(path: Path) -> Calibration:
         references = ReferencePatches(**arrays)
         same = references.patients == header.patients
         record.check(same, f"scans of {references.patients} patients, not of {header.patients}")
-    widths = {name: read_widths(header.targets[name].way, own) for name, own in parts.items()}
+    widths = {name: read_widths(header.targets[name].method, own) for name, own in parts.items()}
     return Calibration(header, widths, references, file_hash(path))
 
 
@@ -188,10 +189,10 @@ def _shapes(file: Tensors, header: Header) -> dict[str, dict[str, Shape]]:
         file.record.check(len(points) == 2, "no patches of known scans")
         shapes[MEMORY] = reference_shapes(points)
     for name, target in header.targets.items():
-        if target.way in SETTINGS:
+        if target.method in SETTINGS:
             features = lengths.get(f"{name}.centre", ())
             file.record.check(len(features) == 1, f"no network for {name}")
-            shapes[name] = widths_shapes(target.way, features[0])
+            shapes[name] = widths_shapes(target.method, features[0])
     return shapes
 
 
@@ -209,8 +210,6 @@ def _check(record: Record, header: Header) -> None:
     record.check(cases >= patients, f"{patients} patients of {cases} cases")
     record.check(type(samples) is int and samples >= 1, "options of no synthesis")
     for name, target in header.targets.items():
-        sampled = target.way != "sd" or samples > 1
-        record.check(sampled, f"intervals of {name} by samples, of images of one")
         _check_target(record, name, target, header.coverage)
 
 
@@ -219,7 +218,7 @@ def _check_target(record: Record, name: str, target: Target, coverage: float) ->
     low, high = target.ends
     scaled = target.scales.get(coverage, 0) > 0
     record.check(scaled, f"no scale of {name} for the coverage {coverage:g}")
-    record.check(target.way in target.compared, f"a way of {name} that was not compared")
+    record.check(target.method in target.compared, f"a method of {name} that was not compared")
     record.check(low < high, f"ends of {name} from {low:g} to {high:g}")
     ascending = list(target.borders) == sorted(set(target.borders))
     whole = ascending and len(target.factors) == len(target.borders) + 1

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -36,9 +36,8 @@ Array = NDArray[np.float32]
 
 # A few patients do not show the tails of a new patient's errors; their mean errors are more representative.
 QUANTILES_FROM = 6  # patients that are needed to learn quantiles of errors
-LEAST_OF_GROUP = (
-    30  # voxels of a patient's image, in most patients, that a group needs for factors of its own
-)
+# Voxels of a patient's image, in most patients, that a group needs for factors of its own.
+LEAST_OF_GROUP = 30
 FOLDS = 5  # of patients, so that nothing is tested on the patients from which it was learned
 
 
@@ -58,9 +57,6 @@ class CalibrationVoxels:
     image_parts: dict[str, NDArray[np.bool_]]
 
 
-ALL = (-math.inf, math.inf)
-
-
 @dataclass(frozen=True)
 class _Candidate:
     """The distances [2, N] of one method below and above each case's image; learned ones without the case's patient.
@@ -73,7 +69,9 @@ class _Candidate:
     ends: tuple[float, float]
     shifted: bool
 
-    def scores(self, region: str = BODY, limits: tuple[float, float] = ALL) -> list[Array]:
+    def scores(
+        self, region: str = BODY, limits: tuple[float, float] = (-math.inf, math.inf)
+    ) -> list[Array]:
         """For each patient, sorted: the factor that the interval of each voxel of a region needs to hold the truth.
 
         limits: of the image's values, from the first to below the second.
@@ -110,11 +108,11 @@ class _Candidate:
             for limits in pairwise(ends)
         ]
         factors = tuple(factor if 0 < factor < math.inf else 1.0 for factor in least)
-        distances = [
-            own * group_factors(case.image, borders, factors)
-            for case, own in zip(self.cases, self.distances)
+        scaled = [
+            distances * group_factors(case.image, borders, factors)
+            for case, distances in zip(self.cases, self.distances)
         ]
-        return replace(self, distances=distances), factors
+        return replace(self, distances=scaled), factors
 
     def widths(self, scale: float) -> Iterator[tuple[CalibrationVoxels, Array]]:
         """Each case with the widths of its voxels' intervals."""
@@ -164,23 +162,27 @@ def fit(
             f"calibrate: expected true images that show a body, found none in {len(cases)} cases. Check their units."
         )
     alpha = 1 - coverage
-    patients = sorted({case.patient for case in cases})
-    candidates = _candidates(cases, patients, borders, alpha, seed, ends)
+
+    def learn(method: str, shown: Sequence[CalibrationVoxels]) -> Widths:
+        """A network of distances from some of the cases."""
+        return _learn(method, shown, borders, alpha, seed)
+
+    candidates = _candidates(cases, learn, seed, ends)
     compared = dict[str, Comparison]()
     kept = _shown_borders(cases, borders)
     factors = dict[str, tuple[float, ...]]()
-    for method, ungrouped in candidates.items():
-        candidate, factors[method] = ungrouped, (1.0,)
+    for method, candidate in candidates.items():
+        factors[method] = (1.0,)
         if kept:
-            candidate, factors[method] = ungrouped.grouped(kept, alpha, confidence, bound)
+            candidate, factors[method] = candidate.grouped(kept, alpha, confidence, bound)
         candidates[method] = candidate
         scale = least_scale(candidate.scores(), alpha, confidence, bound)
         if kept:
             scale = max(scale, 1.0)  # below, groups would lose what their factors hold
         if np.isfinite(scale):
             compared[method] = candidate.compare(scale, regions)
+    count = len({case.patient for case in cases})
     if not compared:
-        count = len(patients)
         provable = 1 - least_provable(count, confidence)
         raise BadInput(
             f"calibrate: expected enough patients for a coverage of {coverage:.0%} with confidence {confidence:.0%}, found {count}, who can prove {provable:.0%} at best. Hold back more, ask for less (--coverage 0.8), or let shares of patients count as about normal (--bound normal)."
@@ -188,7 +190,7 @@ def fit(
     finite = [method for method in candidates if method in compared]
     if chosen is not None and chosen not in finite:
         raise BadInput(
-            f"--method: expected enough patients for the method {chosen} ({QUANTILES_FROM} for learned), found {len(patients)}. Hold back more, or leave the choice of the method out."
+            f"--method: expected enough patients for the method {chosen} ({QUANTILES_FROM} for learned), found {count}. Hold back more, or leave the choice of the method out."
         )
     # a constant can be narrower, because the widest intervals have the largest errors, but shows nothing
     narrowest = min(finite, key=lambda method: (method == "constant", compared[method].width))
@@ -199,11 +201,11 @@ def fit(
         scale = least_scale(scores, 1 - level, confidence, bound)
         if np.isfinite(scale):
             scales[level] = scale
-    stated = scales[coverage] = compared[best].scale
+    nominal = scales[coverage] = compared[best].scale
     for level, scale in scales.items():  # groups may need a larger one than their voxels together
-        scales[level] = max(scale, stated) if level > coverage else min(scale, stated)
-    network = _learn(best, cases, borders, alpha, seed) if best in SETTINGS else None
-    bounds = _bounds(candidates[best], regions, scales[coverage], coverage)
+        scales[level] = max(scale, nominal) if level > coverage else min(scale, nominal)
+    network = learn(best, cases) if best in SETTINGS else None
+    bounds = _bounds(candidates[best], regions, nominal, coverage)
     of_groups, shifted = factors[best], best != "learned"
     target = Target(best, scales, compared, dict(regions), bounds, ends, kept, of_groups, shifted)
     return target, network
@@ -215,14 +217,11 @@ def _shown_borders(
     """The borders between groups that most patients' images show; a group that they do not show joins the one below."""
 
     def is_shown(low: float, high: float) -> bool:
-        counts = by_patient(
-            (
-                case.patient,
-                float((case.truth_parts[BODY] & (case.image >= low) & (case.image < high)).sum()),
-            )
-            for case in cases
-        )
-        enough = [sum(values) >= LEAST_OF_GROUP for values in counts.values()]
+        counts = Counter[str]()
+        for case in cases:
+            group = case.truth_parts[BODY] & (case.image >= low) & (case.image < high)
+            counts[case.patient] += int(group.sum())
+        enough = [count >= LEAST_OF_GROUP for count in counts.values()]
         return len(enough) >= QUANTILES_FROM and 2 * sum(enough) > len(enough)
 
     kept: list[float] = []
@@ -236,43 +235,32 @@ def _shown_borders(
 
 def _candidates(
     cases: Sequence[CalibrationVoxels],
-    patients: Sequence[str],
-    borders: Sequence[float],
-    alpha: float,
+    learn: Callable[[str, Sequence[CalibrationVoxels]], Widths],
     seed: int,
     ends: tuple[float, float],
 ) -> dict[IntervalMethod, _Candidate]:
-    """The methods of intervals that so many patients allow."""
-    ones = [np.ones((2, len(case.image)), np.float32) for case in cases]
-    methods: list[IntervalMethod] = ["learned", "difficulty"]
-    if len(patients) < QUANTILES_FROM:
-        methods.remove("learned")
-    distances = {
-        method: _cross_fit(method, cases, patients, borders, alpha, seed) for method in methods
-    }
-    return {
-        method: _Candidate(cases, own, ends, method != "learned")
-        for method, own in {**distances, "constant": ones}.items()
-    }
+    """The methods of intervals that so many patients allow.
 
-
-def _cross_fit(
-    method: str,
-    cases: Sequence[CalibrationVoxels],
-    patients: Sequence[str],
-    borders: Sequence[float],
-    alpha: float,
-    seed: int,
-) -> list[Array]:
-    """Learned distances of each case, by a network whose training excluded the case's patient."""
+    Learned distances of a case are those of a network whose training excluded the case's patient.
+    """
+    patients = sorted({case.patient for case in cases})
     order = np.random.default_rng(seed).permutation(len(patients))
     folds = min(FOLDS, len(patients))
     fold = {patients[place]: number % folds for number, place in enumerate(order)}
-    networks = dict[int, Widths]()
-    for number in range(folds):
-        others = [case for case in cases if fold[case.patient] != number]
-        networks[number] = _learn(method, others, borders, alpha, seed)
-    return [networks[fold[case.patient]].predict(case.features) for case in cases]
+    methods: list[IntervalMethod] = ["learned", "difficulty"]
+    if len(patients) < QUANTILES_FROM:
+        methods.remove("learned")
+    candidates = dict[IntervalMethod, _Candidate]()
+    for method in methods:
+        networks = [
+            learn(method, [case for case in cases if fold[case.patient] != number])
+            for number in range(folds)
+        ]
+        distances = [networks[fold[case.patient]].predict(case.features) for case in cases]
+        candidates[method] = _Candidate(cases, distances, ends, method != "learned")
+    ones = [np.ones((2, len(case.image)), np.float32) for case in cases]
+    candidates["constant"] = _Candidate(cases, ones, ends, shifted=True)
+    return candidates
 
 
 def _learn(
@@ -288,16 +276,13 @@ def _learn(
         cases, borders = [_relative_errors(case) for case in shown] or cases, ()
     patients = Counter(case.patient for case in cases)
     named = sorted(set[str]().union(*(case.truth_parts for case in cases)))
+    sizes = [len(case.image) for case in cases]
+    weights = [1 / size / patients[case.patient] for case, size in zip(cases, sizes)]
     return fit_widths(
         method,
         np.concatenate([case.features for case in cases]),
         np.concatenate([case.truth - case.image for case in cases]),
-        np.concatenate(
-            [
-                np.full(len(case.image), 1 / len(case.image) / patients[case.patient])
-                for case in cases
-            ]
-        ),
+        np.repeat(weights, sizes),
         np.concatenate([_regions(case, named, borders) for case in cases]),
         alpha,
         seed,
@@ -327,11 +312,10 @@ def _regions(
 ) -> NDArray[np.bool_]:
     """The regions [N, R] of voxels by the truth: the surroundings, the body and others by name, and tissues in the body."""
     body, none = case.truth_parts[BODY], np.zeros(len(case.image), bool)
+    by_name = [case.truth_parts.get(name, none) for name in named]
     tissue = np.searchsorted(borders, case.truth, side="right")
     tissues = [body & (tissue == number) for number in range(len(borders) + 1)]
-    return np.stack(
-        [~body, *(case.truth_parts.get(name, none) for name in named), *tissues], axis=1
-    )
+    return np.stack([~body, *by_name, *tissues], axis=1)
 
 
 def _bounds(
@@ -342,7 +326,7 @@ def _bounds(
     Widths are averaged over the region that the image shows, because synthesis has no truth. The error of the body is
     averaged over the truth's body, as in scores, and that of a region over the region that the image shows.
     """
-    ratios: dict[str, list[tuple[str, float]]] = {}
+    ratios = dict[str, list[tuple[str, float]]]()
     for case, widths in candidate.widths(scale):
         error = case.truth - case.image
         body = case.truth_parts[BODY]
@@ -350,8 +334,8 @@ def _bounds(
             inside = case.image_parts.get(region)
             if inside is None or not inside.any() or (region == BODY and not body.any()):
                 continue
-            own = np.abs(error[body]).mean() if region == BODY else abs(error[inside].mean())
-            ratio = 2 * float(own / widths[inside].mean())
+            size = np.abs(error[body]).mean() if region == BODY else abs(error[inside].mean())
+            ratio = 2 * float(size / widths[inside].mean())
             key = "mae" if region == BODY else region
             ratios.setdefault(key, []).append((case.patient, ratio))
     return {

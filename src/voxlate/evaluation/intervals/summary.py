@@ -11,25 +11,22 @@ SKEWED = 3  # times the share that may be outside, from which a patient differs 
 
 def table(header: Header) -> list[dict[str, Any]]:
     """A row for each target and method: its mean width in physical units, and coverage by region with its interval."""
-    rows = []
-    for name, target in header.targets.items():
-        for method, comparison in target.compared.items():
-            coverage = {
+    return [
+        {
+            "target": name,
+            "method": method,
+            "chosen": method == target.method,
+            "scale": comparison.scale,
+            "width": comparison.width * header.halves[name],
+            "unit": header.units[name],
+            "coverage": {
                 region: {"mean": mean, "interval": [low, high]}
                 for region, (mean, low, high) in comparison.coverage.items()
-            }
-            rows.append(
-                {
-                    "target": name,
-                    "way": method,
-                    "chosen": method == target.way,
-                    "scale": comparison.scale,
-                    "width": comparison.width * header.halves[name],
-                    "unit": header.units[name],
-                    "coverage": coverage,
-                }
-            )
-    return rows
+            },
+        }
+        for name, target in header.targets.items()
+        for method, comparison in target.compared.items()
+    ]
 
 
 def sentences(header: Header) -> list[str]:
@@ -51,19 +48,19 @@ def sentences(header: Header) -> list[str]:
 
 def _comparison(name: str, target: Target, header: Header) -> list[str]:
     """A line for each method, narrowest first, with results of cross-validation over patients."""
-    regions = target.compared[target.way].coverage
+    regions = target.compared[target.method].coverage
     lines = [f"  {name:24}{'width':>12}" + "".join(f"{region:>22}" for region in regions)]
     for method, comparison in sorted(target.compared.items(), key=lambda pair: pair[1].width):
         cells = "".join(f"{_share(*comparison.coverage[region]):>22}" for region in regions)
-        mark = "*" if method == target.way else " "
+        mark = "*" if method == target.method else " "
         width = f"{comparison.width * header.halves[name]:.4g} {header.units[name]}"
         lines.append(f"{mark} {method:24}{width:>12}{cells}")
     if target.regions:
         lines.append(f"  Regions: {', '.join(target.regions.values())}.")
     lines.append(
-        f"  * taken: {INTERVAL_METHODS[target.way]}. Shares of voxels inside: mean over patients (its 95 % interval)."
+        f"  * taken: {INTERVAL_METHODS[target.method]}. Shares of voxels inside: mean over patients (its 95 % interval)."
     )
-    least = target.compared[target.way].least
+    least = target.compared[target.method].least
     lines.append(f"  Of the patient who has least, {least:.0%} of the voxels are inside.")
     if header.bound == "normal" and 1 - least > SKEWED * (1 - header.coverage):
         lines[-1] += (

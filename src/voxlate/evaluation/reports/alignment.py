@@ -39,30 +39,32 @@ def misalignment_lines(entries: Iterable[Entry]) -> dict[str, str]:
     have = Counter[str]()
     for entry in entries:
         have.update(entry.present if len(entry.present) > 1 else [])
-        for name, found in entry.misaligned.items():
+        for name, estimate in entry.misaligned.items():
             if name not in TISSUE_MAPS:  # computed from the same head: there is nothing to measure
-                by_name.setdefault(name, {})[entry.case] = found
-    farthest = {
-        name: max((found.median_mm or 0.0 for found in by_case.values()), default=0.0)
-        for name, by_case in sorted(by_name.items())
-    }
-    order = sorted(farthest, key=lambda name: -farthest[name])
+                by_name.setdefault(name, {})[entry.case] = estimate
+
+    def farthest(name: str) -> float:
+        return max(estimate.median_mm or 0.0 for estimate in by_name[name].values())
+
+    order = sorted(sorted(by_name), key=farthest, reverse=True)
     return {name: _line(by_name[name], have[name]) for name in order}
 
 
 def _line(by_case: dict[str, Misalignment], cases: int) -> str:
     known = {
-        case: found.median_mm for case, found in by_case.items() if found.median_mm is not None
+        case: estimate.median_mm
+        for case, estimate in by_case.items()
+        if estimate.median_mm is not None
     }
     to = next(iter(by_case.values())).to
     examined = f"; {len(by_case)} of {cases} cases were examined" if len(by_case) < cases else ""
     if not known:
-        reasons = Counter(found.reason or NOTHING_IN_COMMON for found in by_case.values())
+        reasons = Counter(one.reason or NOTHING_IN_COMMON for one in by_case.values())
         return f"against {to}: cannot be measured in any case ({reasons.most_common(1)[0][0]}){examined}"
     unmeasured = ""
     if len(known) < len(by_case):
         unmeasured = f"; not measurable in {len(by_case) - len(known)} of {len(by_case)} cases"
     worst = max(known, key=lambda case: known[case])
-    thick = any("D" in found.unseen for found in by_case.values())
+    thick = any("D" in estimate.unseen for estimate in by_case.values())
     plane = " in the plane of the slices" if thick else ""
     return f"lies {median(known.values()):.1f} mm from {to}{plane} (median of {plural(len(known), 'case')}), at most {known[worst]:.1f} ({worst}){unmeasured}{examined}"

@@ -1,11 +1,11 @@
 """The page of a comparison: the table of methods, and pictures of the same cases on the same colour scales."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from voxlate.base.files import write_text
+from voxlate.base.groups import grouped
 from voxlate.evaluation.reports.curves import Point, plane_chart
 from voxlate.evaluation.reports.page import render, scores_in
 from voxlate.evaluation.reports.pictures import sections_of
@@ -56,13 +56,13 @@ def plane_charts(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for modality, part in document["modalities"].items():
         scores = part["metrics"]
         for key, ideal in OF_DISTRIBUTION.items():
-            both = [scores[name]["methods"] for name in ("mae", key) if name in scores]
-            points = {
-                name: (both[0][name]["mean"], both[-1][name]["mean"])
-                for name in document["methods"]
-                if len(both) == 2
-                and all((own.get(name) or {}).get("mean") is not None for own in both)
-            }
+            points = dict[str, tuple[float, float]]()
+            for name in document["methods"] if {"mae", key} <= scores.keys() else ():
+                x, y = (
+                    (scores[one]["methods"].get(name) or {}).get("mean") for one in ("mae", key)
+                )
+                if x is not None and y is not None:
+                    points[name] = (x, y)
             if len(points) < 2:
                 continue
             curves = _curves(document.get("settings", {}), points)
@@ -76,26 +76,23 @@ def _curves(
     settings: Mapping[str, Any], points: Mapping[str, tuple[float, float]]
 ) -> dict[str, list[Point]]:
     """The points of each model in the order of its dial; methods whose settings are not stated stay alone."""
-    members = defaultdict[str, list[str]](list)
-    for name in points:
-        own = settings.get(name)
-        members[own["run"] if own else name].append(name)
+    members = grouped(((settings.get(name) or {"run": name})["run"], name) for name in points)
+    has_unique_names = len({Path(run).name for run in members}) == len(members)
+
+    def along_dial(name: str) -> tuple[float, int]:
+        """The place on the dial: from the mean to samples, then to fewer steps."""
+        return settings[name]["sharpness"], -(settings[name]["steps"] or 0)
+
     curves = {}
     for run, names in members.items():
         if len(names) == 1:
             curves[names[0]] = [Point(*points[names[0]])]
             continue
-        stated = {name: settings[name] for name in names}
-        order = sorted(names, key=lambda name: _along_dial(stated[name]))
-        label = (
-            Path(run).name if len({Path(other).name for other in members}) == len(members) else run
-        )
-        curves[label] = [Point(*points[name], _setting(stated[name])) for name in order]
+        label = Path(run).name if has_unique_names else run
+        curves[label] = [
+            Point(*points[name], _setting(settings[name])) for name in sorted(names, key=along_dial)
+        ]
     return curves
-
-
-def _along_dial(setting: Mapping[str, Any]) -> tuple[float, int]:
-    return setting["sharpness"], -(setting["steps"] or 0)
 
 
 def _setting(setting: Mapping[str, Any]) -> str:

@@ -28,14 +28,9 @@ def curve_chart(curves: Sequence[Curve], label: str) -> Markup:
 
     Long curves have the raw values in a faint colour, and their running mean over 1/40 of the points on top.
     """
-    from matplotlib.figure import Figure  # slow to import, and only needed where there are curves
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-    width, height = 560, 260  # pixels
-    chart = Figure(figsize=(width / 72, height / 72))
-    box = (58 / width, 34 / height, 1 - 72 / width, 1 - 48 / height)
-    axes = chart.add_axes(box, frame_on=False)
-    axes.tick_params(length=0, colors=FAINT, labelsize=12)
+    chart, axes = _empty_chart(560, 260, right=14)
     for number, curve in enumerate(curves):
         colour = f"#0000c{number % 6}"
         steps = _thin(np.array(curve.steps))
@@ -57,10 +52,7 @@ def curve_chart(curves: Sequence[Curve], label: str) -> Markup:
         if low >= 0:
             axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=STEPS))
-    axes.grid(axis="y", color=RULE, linewidth=1)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-    return _svg(chart, f"{label} over training steps")
+    return _svg(chart, axes, f"{label} over training steps")
 
 
 class Point(NamedTuple):
@@ -73,15 +65,9 @@ class Point(NamedTuple):
 
 def plane_chart(curves: Sequence[Sequence[Point]], label: str, ideal: float) -> Markup:
     """A chart with a point for each method, joined along a curve, and a dashed line at the score of the truth."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.ticker import MaxNLocator
 
-    width, height = 560, 300  # pixels
-    chart = Figure(figsize=(width / 72, height / 72))
-    axes = chart.add_axes(
-        (58 / width, 34 / height, 1 - 110 / width, 1 - 48 / height), frame_on=False
-    )
-    axes.tick_params(length=0, colors=FAINT, labelsize=12)
+    chart, axes = _empty_chart(560, 300, right=52)  # room for labels
     axes.tick_params(axis="y", pad=10)  # the ideal is at the left end
     for number, curve in enumerate(curves):
         colour = f"#0000c{number % 6}"
@@ -97,9 +83,18 @@ def plane_chart(curves: Sequence[Sequence[Point]], label: str, ideal: float) -> 
     _write_beside(axes, f"ideal: {ideal:g}", (left, ideal), FAINT)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(5, steps=STEPS))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-    axes.grid(axis="y", color=RULE, linewidth=1)
-    return _svg(chart, label)
+    return _svg(chart, axes, label)
+
+
+def _empty_chart(width: int, height: int, right: int) -> "tuple[Figure, Axes]":
+    """A chart of so many pixels without a frame, with this margin on the right."""
+    from matplotlib.figure import Figure  # slow to import, and only needed where there are curves
+
+    chart = Figure(figsize=(width / 72, height / 72))
+    box = (58 / width, 34 / height, 1 - (58 + right) / width, 1 - 48 / height)
+    axes = chart.add_axes(box, frame_on=False)
+    axes.tick_params(length=0, colors=FAINT, labelsize=12)
+    return chart, axes
 
 
 def _write_beside(axes: "Axes", text: str, place: tuple[float, float], colour: str) -> None:
@@ -113,13 +108,16 @@ def short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _svg(chart: "Figure", label: str) -> Markup:
-    """An SVG for the page, without style sheet and clip paths, in the page's colours."""
-    import matplotlib
+def _svg(chart: "Figure", axes: "Axes", label: str) -> Markup:
+    """An SVG for the page with a grid and short numbers, without style sheet and clip paths, in the page's colours."""
+    from matplotlib import rc_context, ticker
 
+    axes.grid(axis="y", color=RULE, linewidth=1)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: short(value)))
     file = io.StringIO()
     # names of markers are drawn at random without a salt, and one report would differ from the next
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
         chart.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()
     body = text[text.index(">", text.index("<svg")) + 1 :]

@@ -85,20 +85,25 @@ def report(
 
 def _on_training(folder: Path, is_run: bool, places: Mapping[str, str] | None) -> Table:
     """The sections on the run of a folder: its title, curves, pictures, recipe and provenance."""
-    provenance = json_in(folder / "provenance.json")
-    stated = {} if is_run else provenance_of(folder)  # its paths are absolute
-    runs = [own for own in run_folders(stated) if (own / "log.jsonl").is_file()]
+    path = folder / "provenance.json"
+    provenance = read_json(path) if path.is_file() else {}
+    provenance = provenance if isinstance(provenance, dict) else {}
+    absolute = {} if is_run else provenance_of(folder)  # with absolute paths
+    runs = [run for run in run_folders(absolute) if (run / "log.jsonl").is_file()]
     run = folder if is_run else next(iter(runs), None)
     recipe = ""
     if run and (run / "recipe.toml").is_file():
         recipe = (run / "recipe.toml").read_text(encoding="utf-8")
-    shown = provenance if is_run or places is None else stated
+    shown = provenance if is_run or places is None else absolute
     if recipe:
         shown.pop("recipe", None)  # the recipe is shown as its file
     return {
         "title": _toml(recipe).get("title"),
         "charts": charts_of(run / "log.jsonl") if run else [],
-        "validation": _validation(folder) if is_run else [],
+        "validation": [
+            (path.stem, f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}")
+            for path in (newest_pictures(folder) if is_run else ())
+        ],
         "recipe": recipe.strip(),
         "recipe_note": _unlike_shipped(recipe),
         "provenance": flat(shown),
@@ -108,15 +113,16 @@ def _on_training(folder: Path, is_run: bool, places: Mapping[str, str] | None) -
 def _on_scores(folder: Path, is_run: bool, scores: Table) -> Table:
     """The sections on scores, verdicts and the use of images."""
     if scores:
-        found = verdicts(scores)
+        judged = verdicts(scores)
     else:
-        found = read_verdicts(folder / "log.jsonl").get("final", []) if is_run else []
-    warned = {} if is_run else warnings_of(folder)
+        judged = read_verdicts(folder / "log.jsonl").get("final", []) if is_run else []
+    warnings = {} if is_run else warnings_of(folder)
     parts = scores.get("modalities", {}).items()
+    lines = zip(judged, verdict_lines(judged))
     return {
-        "use": usability(warned, found) if warned or found else None,
+        "use": usability(warnings, judged) if warnings or judged else None,
         "caution": training_note(scores),
-        "verdicts": [(verdict.outcome, line) for verdict, line in zip(found, verdict_lines(found))],
+        "verdicts": [(verdict.outcome, line) for verdict, line in lines],
         "uncertainty": [*filter(None, itertools.starmap(_on_uncertainty, parts))],
         "tables": score_tables(scores) if scores else None,
         "cases_total": len({row["case"] for row in scores.get("cases", ())}),
@@ -169,12 +175,6 @@ def render(context: Mapping[str, Any], places: Mapping[str, str] | None = None) 
     return environment.from_string(template).render({**always, **context})
 
 
-def json_in(path: Path) -> Table:
-    """A JSON object, or {} if there is none."""
-    content = read_json(path) if path.is_file() else {}
-    return content if isinstance(content, dict) else {}
-
-
 def scores_in(folder: Path) -> Table:
     """The scores of a folder; {} if there are none, or if they are from another tool. Raises BadInput if damaged."""
     path = folder / "metrics.json"
@@ -189,14 +189,12 @@ def _unlike_shipped(text: str) -> str:
     name = next((name for name, head in heads.items() if head and text.startswith(head)), None)
     if name is None:
         return ""
-    from voxlate.training import (
-        recipe as recipes,  # this import takes seconds, because it loads all networks
-    )
+    # this import takes seconds, because it loads all networks
+    from voxlate.training import recipe as recipes
 
-    own = dict(flat(_toml(text)))
     shipped = dict(flat(recipes.to_dict(recipes.read(name))))
     changed = []
-    for key, value in own.items():
+    for key, value in flat(_toml(text)):
         # A shipped recipe with steps 0 has a length in epochs, which a run converts to steps.
         in_epochs = key.endswith("train.steps") and shipped.get(key) == "0"
         if value != shipped.get(key) and not in_epochs:
@@ -256,15 +254,6 @@ def charts_of(log: Path) -> list[Table]:
                 svg = curve_chart(part, title)
                 charts.append({"title": title, "names": names, "svg": svg})
     return charts
-
-
-def _validation(run: Path) -> list[tuple[str, str]]:
-    """Names and data URIs of the newest pictures in RUN/validation."""
-    pictures = []
-    for path in newest_pictures(run):
-        encoded = base64.b64encode(path.read_bytes()).decode()
-        pictures.append((path.stem, f"data:image/png;base64,{encoded}"))
-    return pictures
 
 
 def newest_pictures(run: Path) -> list[Path]:

@@ -1,6 +1,5 @@
 """Pictures of scored cases: sources, synthesis, truth, error and standard deviation, on shared colour scales."""
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -47,7 +46,7 @@ LABELS = {"synthesis": "image", "error": "− truth", "spread": "sd"}  # of a me
 SHARED = (("error", -1.0, "error"), ("spread", 0.0, "magma"), ("outside", -1.0, "error"))
 
 Table = Mapping[str, Any]
-Methods = Mapping[str, tuple[Path, Table]]
+Methods = Mapping[str, tuple[Path, Table]]  # folder and metrics.json by name
 
 
 @dataclass(frozen=True)
@@ -71,9 +70,6 @@ class ColourScale:
         return [f"{self.low:g}".replace("-", "−", 1), f"{sign}{self.high:g}"]
 
 
-Scales = Mapping[str, ColourScale]  # the shared scales of a modality's cases by role
-
-
 @dataclass(frozen=True)
 class CaseImage:
     """One image of a case: the values of its slices by plane; scale: None if all cases share one scale."""
@@ -93,11 +89,13 @@ class CaseImages:
     images: Sequence[CaseImage]
     warnings: Sequence[Message] = ()
 
-    def column(self, image: CaseImage, scales: Scales, **words: Any) -> Table:
+    def column(
+        self, image: CaseImage, scales: Mapping[str, ColourScale], **words: Any
+    ) -> dict[str, Any]:
         """A column of pictures with a heading and a colour bar.
 
-        Each picture has a PNG (uri), a description (alt), and the letters of its left and right side (sides). words:
-        another role or title, notes, or another colour bar.
+        Each picture has a PNG (uri), a description (alt), and the letters of its left and right side (sides). scales: those
+        that all cases share, by role; words: another role or title, notes, or another colour bar.
         """
         scale = image.scale or scales[image.role]
         column = {"role": image.role, "title": image.name, "bars": [scale], **words}
@@ -121,15 +119,15 @@ def read_case(out: Path, scores: Table, case: str, modality: str) -> CaseImages 
     files = images_in(out / case)
     if modality not in files:
         return None
-    stated = provenance_of(out, case, modality)
+    provenance = provenance_of(out, case, modality)
     part = scores.get("modalities", {}).get(modality)
     of_network = part and part["unit"] == NETWORK_RANGE.unit
-    networks = stated.get("network_units", {}) if of_network else {}
-    units = {name: network_units(stated, name, out / case) for name in networks}
-    own = units.get(modality, OWN)
+    networks = provenance.get("network_units", {}) if of_network else {}
+    units_by_name = {name: network_units(provenance, name, out / case) for name in networks}
+    units = units_by_name.get(modality, OWN)
     image = read_canonical(files[modality], modality)
     # A CT may have grey values.
-    image = replace(image, unit=stated.get("units", {}).get(modality, image.unit))
+    image = replace(image, unit=provenance.get("units", {}).get(modality, image.unit))
     place = scores.get("truth_files", {}).get(f"{case}/{modality}")
     file = out.resolve() / place if place else None
     truth = read_canonical(file, modality) if file and is_there(file) else None
@@ -137,19 +135,23 @@ def read_case(out: Path, scores: Table, case: str, modality: str) -> CaseImages 
     body = foreground(main)
     images = []
     # The paths that the scores state are relative to OUT, and of all images of the case.
-    named = source_paths(stated)
+    named = source_paths(provenance)
     scored = scores.get("source_files", {}).get(case, {}).items()
     placed = {name: out.resolve() / path for name, path in scored if name in named or not named}
     for name, path in (placed or named).items():
         if is_there(path):
-            scan = return_to(units.get(name, OWN).truth(read_canonical(path, name)), main.grid)
-            scale = NETWORK_RANGE if name in units else None
+            convert = units_by_name.get(name, OWN).truth
+            scan = return_to(convert(read_canonical(path, name)), main.grid)
+            scale = NETWORK_RANGE if name in units_by_name else None
             images.append(_scan("source", name, scan, _centre(body), scale))
-    scale = _range(part) if part else range_for(main.unit, float(main.data.max()))
-    synthesis = return_to(own.synthesis(image), main.grid)
-    truth = None if truth is None else own.truth(truth)
-    images += _of_synthesis(synthesis, truth, own, scale, body, files, stated)
-    return CaseImages(case, main.grid, images, read_messages(stated.get("warnings", ())))
+    scale = range_for(main.unit, float(main.data.max()))
+    if part:
+        low, high = map(float, part["range"])
+        scale = Range(low, high, part["unit"], part["range_rule"], part["own_peak"])
+    synthesis = return_to(units.synthesis(image), main.grid)
+    truth = None if truth is None else units.truth(truth)
+    images += _of_synthesis(synthesis, truth, units, scale, body, files, provenance)
+    return CaseImages(case, main.grid, images, read_messages(provenance.get("warnings", ())))
 
 
 def _of_synthesis(
@@ -159,7 +161,7 @@ def _of_synthesis(
     scale: Range,
     body: Bool,
     files: Mapping[str, Path],
-    stated: Table,
+    provenance: Table,
 ) -> Iterator[CaseImage]:
     """A synthesis, its truth and error, and its maps, as far as they exist; files: of the case, by name."""
     modality = synthesis.modality
@@ -177,7 +179,7 @@ def _of_synthesis(
     if true is not None:
         yield CaseImage("truth", modality, _slices(true, at), shades)
         yield CaseImage("error", "synthesis − truth", _slices(ours - true, at))
-    if (interval := interval_of(files, modality, stated)) is not None:
+    if (interval := interval_of(files, modality, provenance)) is not None:
         ends = [read_map(path, units.synthesis) for path in (interval.low, interval.high)]
         low, high = (scale.normalise_map(end, values, body) for end in ends)
         name = f"{interval.coverage:.0%} interval"
@@ -188,7 +190,7 @@ def _of_synthesis(
             # Only voxels of the body count.
             beyond = np.where(body, beyond, 0)
             yield CaseImage("outside", "truth outside", _slices(beyond, at))
-    if modality + UNFAMILIAR in files and stated.get("familiar", {}).get("unfamiliar"):
+    if modality + UNFAMILIAR in files and provenance.get("familiar", {}).get("unfamiliar"):
         far = read_map(files[modality + UNFAMILIAR], OWN.synthesis)
         name = "distance from training scans (1: the farthest of them)"
         yield CaseImage("unfamiliar", name, _slices(far, at), ColourScale(0, 4, "magma", ""))
@@ -197,19 +199,16 @@ def _of_synthesis(
         yield CaseImage("spread", "standard deviation", _slices(spread, at))
 
 
-def share_scales(cases: Sequence[CaseImages]) -> Scales:
+def share_scales(cases: Sequence[CaseImages]) -> dict[str, ColourScale]:
     """One scale for all errors and one for all standard deviations of a modality, so that cases can be compared."""
-    values = dict[str, list[AnyArray]]()
-    unit = ""
-    for image in itertools.chain.from_iterable(case.images for case in cases):
-        if image.role == "synthesis" and image.scale:
-            unit = unit or image.scale.unit
-        values.setdefault(image.role, []).extend(map(np.ravel, image.slices.values()))
+    by_role = grouped((image.role, image) for case in cases for image in case.images)
+    units = (image.scale.unit for image in by_role.get("synthesis", ()) if image.scale)
+    unit = next(filter(None, units), "")
     scales = {}
     for role, low, colours in SHARED:
-        if role in values:
-            high = float(np.percentile(np.abs(np.concatenate(values[role])), 99))
-            high = nice(high)
+        if images := by_role.get(role):
+            values = [slices.ravel() for image in images for slices in image.slices.values()]
+            high = nice(float(np.percentile(np.abs(np.concatenate(values)), 99)))
             scales[role] = ColourScale(low * high, high, colours, unit)
     return scales
 
@@ -217,7 +216,7 @@ def share_scales(cases: Sequence[CaseImages]) -> Scales:
 def sections_of(methods: Methods, most: int) -> list[Table]:
     """The page's sections of at most `most` cases, evenly from the lowest to the highest error (mean of the methods).
 
-    methods: folder and metrics.json ({} if there is none) by name. A section has a column for each image of one method;
+    methods: a metrics.json is {} if there is none. A section has a column for each image of one method;
     of several methods it has the images, errors and standard deviations, after the sources and the truth.
     """
     folder, scores = next(iter(methods.values()))
@@ -241,49 +240,52 @@ def _sections(modality: str, cases: Sequence[str], methods: Methods, most: int) 
 
     def error(case: str) -> float:
         """The sum of the methods' errors."""
-        return sum(own.get(case, {}).get("mae") or 0.0 for own in rows.values())
+        return sum(by_case.get(case, {}).get("mae") or 0.0 for by_case in rows.values())
 
     ordered = sorted(cases, key=error)
     last = len(ordered) - 1
     extremes = {0: " (lowest)", last: " (highest)"} if last else {}
     shown = dict[int, dict[str, CaseImages]]()
     for rank in evenly(len(ordered), most):
-        every = {
-            name: read_case(folder, own, ordered[rank], modality)
-            for name, (folder, own) in methods.items()
+        images = {
+            name: case_images
+            for name, (folder, document) in methods.items()
+            if (case_images := read_case(folder, document, ordered[rank], modality))
         }
-        if images := {name: own for name, own in every.items() if own}:
+        if images:
             shown[rank] = images
-    scales = share_scales([*itertools.chain.from_iterable(own.values() for own in shown.values())])
+    scales = share_scales([one for images in shown.values() for one in images.values()])
     for rank, images in shown.items():
         case = ordered[rank]
         first = next(iter(images.values()))
         facts = [modality, str(first.grid)]
         if part:
             facts.append(f"error rank {rank + 1} of {len(ordered)}{extremes.get(rank, '')}")
-        said = grouped(
+        names_by_warning = grouped(
             (warning, name)
-            for name, own in images.items()
-            for warning in dict.fromkeys(own.warnings)
+            for name, one in images.items()
+            for warning in dict.fromkeys(one.warnings)
         )
-        named = len(methods) > 1
         warnings = [
-            (warning.grade, f"{', '.join(names)}: {warning}" if named else f"{warning}")
-            for warning, names in said.items()
+            (warning.grade, f"{', '.join(names)}: {warning}" if len(methods) > 1 else f"{warning}")
+            for warning, names in names_by_warning.items()
         ]
         unit = part["unit"] if part else ""
-        own_rows = {name: rows[name].get(case, {}) for name in images}
+        of_case = {name: rows[name].get(case, {}) for name in images}
         section = {"case": case, "facts": facts, "warnings": warnings}
         if len(methods) == 1:
-            (row,) = own_rows.values()
+            (row,) = of_case.values()
             columns = [first.column(image, scales) for image in first.images]
             yield {**section, "columns": columns, "scores": _score_texts(row, CASE_SCORES, unit)}
         else:
-            yield {**section, **_several(images, scales, own_rows, unit)}
+            yield {**section, **_several(images, scales, of_case, unit)}
 
 
 def _several(
-    methods: Mapping[str, CaseImages], scales: Scales, rows: Mapping[str, Table], unit: str
+    methods: Mapping[str, CaseImages],
+    scales: Mapping[str, ColourScale],
+    rows: Mapping[str, Table],
+    unit: str,
 ) -> Table:
     """Sources and truth, then the image, error and standard deviation of each method."""
     first = next(iter(methods.values()))
@@ -318,17 +320,12 @@ def scan_columns(
         image = _scan(role, name, scans[name], at)
         columns.append(about.column(image, {}))
         if first is not None:
-            board = {
-                plane: chequerboard(
-                    first, image, plane, pictures.pixel_mm(main.grid.spacing_mm, plane)
-                )
-                for plane in at
-            }
-            both = CaseImage(
-                "chequerboard", f"{fixed} and {name}", board, ColourScale(0, 1, "gray", "")
-            )
-            said = [notes[name]] if name in notes else []
-            columns.append(about.column(both, {}, bars=[], notes=said))
+            pixels = {plane: pictures.pixel_mm(main.grid.spacing_mm, plane) for plane in at}
+            board = {plane: chequerboard(first, image, plane, pixels[plane]) for plane in at}
+            shades = ColourScale(0, 1, "gray", "")
+            both = CaseImage("chequerboard", f"{fixed} and {name}", board, shades)
+            note = [notes[name]] if name in notes else []
+            columns.append(about.column(both, {}, bars=[], notes=note))
         elif fixed:
             first = image
     return columns
@@ -386,8 +383,8 @@ def warnings_of(out: Path) -> dict[str, list[Message]]:
     """The warnings of all syntheses in a folder, by case."""
     warnings = dict[str, list[Message]]()
     for case, name in _syntheses(out):
-        stated = read_messages(provenance_of(out, case, name).get("warnings", ()))
-        warnings[case] = list(dict.fromkeys([*warnings.get(case, ()), *stated]))
+        of_image = read_messages(provenance_of(out, case, name).get("warnings", ()))
+        warnings[case] = list(dict.fromkeys([*warnings.get(case, ()), *of_image]))
     return warnings
 
 
@@ -421,8 +418,3 @@ def display_scale(scale: Range, modality: str) -> ColourScale:
     """The colours in which images of a range are shown: of a CT a window, of a perfusion map the usual colours."""
     low, high = shown_range(scale, modality)
     return ColourScale(low, high, PERFUSION_COLOURS.get(scale.unit, "gray"), scale.unit)
-
-
-def _range(part: Table) -> Range:
-    low, high = part["range"]
-    return Range(float(low), float(high), part["unit"], part["range_rule"], part["own_peak"])

@@ -1,6 +1,6 @@
 """The page of a prepared cohort: the alignment of its scans, or the scans side by side, case by case."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,17 @@ def report_prepared(
     cohort = open_cohort(path)
     preparation = cohort.preparation
     moved = bool(cohort.provenance.get("resample") or cohort.provenance.get("register"))
-    known = any(map(_medians_mm, cohort.cases))
-    cases = sorted(cohort.cases, key=_similarity if preparation.register else _closeness)
-    if known and not preparation.register:
-        cases = [entry for entry in cases if entry.misaligned]
-    chosen = [cases[number] for number in evenly(len(cases), MOST_CASES)]
-    ordered = "from the most to the least out of register" if known else "in the order of the list"
+    known = any(_farthest_mm(entry) is not None for entry in cohort.cases)
+    cases: Sequence[Entry] = cohort.cases
+    ordered = "in the order of the list"
     if preparation.register:
+        cases = sorted(cases, key=_similarity)
         ordered = "from the least to the most similar"
+    elif known:
+        examined = [entry for entry in cases if entry.misaligned]
+        cases = sorted(examined, key=lambda entry: -(_farthest_mm(entry) or 0.0))
+        ordered = "from the most to the least out of register"
+    chosen = [cases[number] for number in evenly(len(cases), MOST_CASES)]
     of = f"{len(cases)} examined cases" if len(cases) < len(cohort.cases) else f"{len(cases)} cases"
     some = f"{len(chosen)} of {of}, evenly {ordered}. " if len(chosen) < len(cohort.cases) else ""
     sections = []
@@ -68,15 +71,10 @@ def _similarity(entry: Entry) -> float:
     return min(after, default=0.0)
 
 
-def _medians_mm(entry: Entry) -> list[float]:
-    """The misalignments of a case that were measured."""
-    estimates = entry.misaligned.values()
-    return [estimate.median_mm for estimate in estimates if estimate.median_mm is not None]
-
-
-def _closeness(entry: Entry) -> float:
-    """Sort key of the page: the largest misalignment comes first."""
-    return -max(_medians_mm(entry), default=0.0)
+def _farthest_mm(entry: Entry) -> float | None:
+    """The largest misalignment of a case that was measured; None without any."""
+    medians = [estimate.median_mm for estimate in entry.misaligned.values()]
+    return max((median for median in medians if median is not None), default=None)
 
 
 def _section(cohort: Cohort, entry: Entry, fixed: str | None, audited: bool) -> dict[str, Any]:

@@ -60,9 +60,9 @@ def find_alignment(
     Raises BadInput if the transform of a registered scan on another grid is absent, or if the truth's transform cannot
     be inverted.
     """
-    stated = provenance.get("prepared", {})
-    method = stated.get("register")
-    frame = frame or stated.get("on_grid_of")
+    prepared = provenance.get("prepared", {})
+    method = prepared.get("register")
+    frame = frame or prepared.get("on_grid_of")
     apart = not same_grid(image, truth.grid)
     by_headers = Alignment(
         truth.grid,
@@ -100,8 +100,8 @@ def check_prepared(cohort: Path, provenance: Mapping[str, Mapping[str, Any]]) ->
         )
     bare = [
         case
-        for case, stated in provenance.items()
-        if stated.get("prepared", {}).get("register") is None
+        for case, of_image in provenance.items()
+        if of_image.get("prepared", {}).get("register") is None
     ]
     if transforms and bare:
         raise BadInput(
@@ -110,11 +110,18 @@ def check_prepared(cohort: Path, provenance: Mapping[str, Mapping[str, Any]]) ->
 
 
 def _transform(cohort: Path | None, case: str, modality: str) -> Path | Literal[""] | None:
-    """The transform file from the cohort's frame to a scan's; "" if the scan was not moved, None if it is unknown."""
+    """The transform file from the cohort's frame to a scan's; None if it is unknown.
+
+    "" if the scan was not moved, because it is fixed or nothing was gained.
+    """
     if cohort is None:
         return None
     file = next((cohort / "transforms" / case).glob(f"{modality}.*"), None)
-    return file or ("" if _was_left(cohort, case, modality) else None)
+    if file is not None or not (cohort / "cohort.json").is_file():
+        return file
+    registered = [entry.registered for entry in open_cohort(cohort).cases if entry.case == case]
+    not_moved = any(modality not in scans or scans[modality].kept == "none" for scans in registered)
+    return "" if not_moved else None
 
 
 def _between(to_truth: Path | Literal[""], to_image: Path | Literal[""], method: str) -> Transform:
@@ -128,14 +135,3 @@ def _between(to_truth: Path | Literal[""], to_image: Path | Literal[""], method:
             f"{to_truth}: expected a rigid or affine transform, which can be inverted to score on the truth's own grid, found a {method} one. Score prepared truths, or prepare with --register affine."
         ) from error
     return itk.CompositeTransform(steps)  # the last one is applied first
-
-
-def _was_left(cohort: Path, case: str, modality: str) -> bool:
-    """Whether a prepared cohort states that a case's scan was not moved, because it is fixed or nothing was gained."""
-    if not (cohort / "cohort.json").is_file():
-        return False
-    return any(
-        entry.case == case
-        and (modality not in entry.registered or entry.registered[modality].kept == "none")
-        for entry in open_cohort(cohort).cases
-    )

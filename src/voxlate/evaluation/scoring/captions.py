@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Literal
 
 import numpy as np
 
 from voxlate.base.errors import first_of, plural
+from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, read_messages, worst_grade
 from voxlate.checks.truths import KEPT, LEFT_OUT, Fault, fault_messages
 from voxlate.evaluation.lesion_counts import lesion_sentence
@@ -22,11 +24,10 @@ OWN_PEAK = "Each image is divided by its own peak, so its overall brightness doe
 
 def keys_of(document: Document) -> set[str]:
     """Keys of all metrics that have at least one value."""
-    keys = set[str]()
-    for part in document["modalities"].values():
-        for scores in part["answers"].values():
-            keys |= {key for key, value in scores.items() if value["mean"] is not None}
-    return keys
+    parts = document["modalities"].values()
+    by_answer = chain.from_iterable(part["answers"].values() for part in parts)
+    summaries = chain.from_iterable(scores.items() for scores in by_answer)
+    return {key for key, summary in summaries if summary["mean"] is not None}
 
 
 def caption(document: Document, which: Literal["all", "main"] = "all") -> list[str]:
@@ -45,10 +46,15 @@ def caption(document: Document, which: Literal["all", "main"] = "all") -> list[s
         lines += [*_on_metrics(document), *_on_areas(document), *_on_origins(document)]
     else:
         lines += [*_on_areas(document), *_on_warnings(document)]
-    notes = _group_notes(document)
-    more = 0 if rules else len(notes[FEW:])
-    lines += notes[: len(notes) - more]
-    if more:
+    cases_of = grouped(
+        (note.removesuffix("."), case)
+        for key in ("moved", "naive_left_out")
+        for case, note in document.get(key, {}).items()
+    )
+    notes = [f"{', '.join(cases)}: {note}." for note, cases in cases_of.items()]
+    lines += notes if rules else notes[:FEW]
+    more = len(notes) - FEW
+    if more > 0 and not rules:
         lines.append(f"{plural(more, 'further note')} on grids and baselines: --all prints all.")
     return [*filter(None, lines)]
 
@@ -133,6 +139,8 @@ def _on_intervals(document: Document) -> Iterator[str]:
             yield f"{aim}; they were {widening}, without a guarantee for patients."
         else:
             yield f"{aim}; they were calibrated on {calibration['patients']} patients, {describe_bound(calibration['bound'], calibration['confidence'])}."
+    nominal = [calibration["coverage"] for calibration in document.get("calibrations", ())]
+    metrics = metrics_of(document)
     for name, part in document["modalities"].items():
         summary = part["answers"].get("synthesis", {}).get("interval") or {}
         if (width := summary.get("mean")) is not None:
@@ -141,7 +149,12 @@ def _on_intervals(document: Document) -> Iterator[str]:
                 yield f"{name}: intervals are {share:.0%} of the scored range wide, so they carry hardly any information."
             if "peak" in part["unit"]:
                 yield f"{name}: coverage does not depend on each scan's gain, as all scores in arbitrary units."
-        if missed := [*_not_covered(document, part)]:
+        missed = []
+        for key, value in part["answers"].get("synthesis", {}).items():
+            high = (value.get("ci95") or (None, value["mean"]))[1]
+            if nominal and key.endswith("coverage") and high is not None and high < min(nominal):
+                missed.append(f"{metrics[key].label} ({value['mean']:.0%})")
+        if missed:
             yield f"{name}: intervals hold less than they should in {', '.join(missed)}: do not rely on them there."
     rows = [row for row in document["cases"] if row["answer"] == "synthesis"]
     if calibrated_on := document.get("calibrated_on"):
@@ -149,16 +162,6 @@ def _on_intervals(document: Document) -> Iterator[str]:
     lacking = sum(row.get("coverage") is None for row in rows)
     if 0 < lacking < len(rows):
         yield f"{lacking} of {len(rows)} images have no intervals and do not count in the coverage."
-
-
-def _not_covered(document: Document, part: Part) -> Iterator[str]:
-    """The coverages whose mean's interval is below what all calibrations state, such as "µ coverage, air (71%)"."""
-    stated = [calibration["coverage"] for calibration in document.get("calibrations", ())]
-    metrics = metrics_of(document)
-    for key, summary in part["answers"].get("synthesis", {}).items():
-        high = (summary.get("ci95") or (None, summary["mean"]))[1]
-        if stated and key.endswith("coverage") and high is not None and high < min(stated):
-            yield f"{metrics[key].label} ({summary['mean']:.0%})"
 
 
 def _on_metrics(document: Document) -> Iterator[str]:
@@ -204,15 +207,6 @@ def _on_origins(document: Document) -> Iterator[str]:
         yield f"Not scored: {'; '.join(f'{case} ({why})' for case, why in missing.items())}."
     for case, warnings in document.get("scan_warnings", {}).items():
         yield f"{case}: {' '.join(map(str, read_messages(warnings)))}"
-
-
-def _group_notes(document: Document) -> list[str]:
-    """Notes on the alignment of images and on absent baselines, each with all of its cases."""
-    cases = dict[str, list[str]]()
-    for key in ("moved", "naive_left_out"):
-        for case, note in document.get(key, {}).items():
-            cases.setdefault(note.removesuffix("."), []).append(case)
-    return [f"{', '.join(of_note)}: {note}." for note, of_note in cases.items()]
 
 
 def range_note(name: str, part: Part) -> str:

@@ -240,11 +240,13 @@ def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> 
     left_out = list[str]()
     synthesis = truth.alignment.apply(image)
     naive = _naive_images(truth, left_out)
-    known = item.baselines
-    own = {name: known.in_own_unit(image) for name, image in naive.items() if known}
+    baselines = item.baselines
+    in_own_unit = {name: baselines.in_own_unit(one) for name, one in naive.items() if baselines}
     # In arbitrary units, baselines are stored in shares of a peak, as they are scored.
-    scored = naive if scale.own else {name: units.synthesis(image) for name, image in own.items()}
-    on_255 = _network_errors(truth, {SYNTHESIS: synthesis, **own})
+    scored = naive
+    if not scale.own:
+        scored = {name: units.synthesis(volume) for name, volume in in_own_unit.items()}
+    on_255 = _network_errors(truth, {SYNTHESIS: synthesis, **in_own_unit})
     rows = []
     vectors = dict[str, Vectors]()
     for answer, volume in {SYNTHESIS: synthesis, **scored}.items():
@@ -256,7 +258,12 @@ def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> 
     for row in rows:
         row.scores.update(on_255.get(row.answer, {}))
     rows[0].scores.update(_interval_scores(truth, synthesis) | _spread_scores(truth, synthesis))
-    return ScoredItem(rows, _note(truth), " ".join(left_out), _floor(truth), sketch, vectors)
+    sources = item.inputs or {name for name in item.case.files if name != item.modality}
+    estimate = estimate_for(item.prepared, item.case.case, item.modality, sources)
+    floor = None
+    if estimate is not None:
+        floor = floor_of(truth.values, truth.inside, truth.spacing_mm, estimate)
+    return ScoredItem(rows, _note(truth), " ".join(left_out), floor, sketch, vectors)
 
 
 def _sketch(truth: Truth, image: Volume) -> SketchedTruth:
@@ -276,9 +283,9 @@ def _sketch(truth: Truth, image: Volume) -> SketchedTruth:
 
 def _source_on(truth: Truth) -> Float32 | None:
     """The first source that the image was made of, on the truth's grid; None where it is not there any more."""
-    for name, stated in truth.item.provenance.get("inputs", {}).items():
+    for name, entry in truth.item.provenance.get("inputs", {}).items():
         path = truth.item.inputs.get(name)
-        if path is None or not is_there(path) or content_hash(path) != stated.get("sha256"):
+        if path is None or not is_there(path) or content_hash(path) != entry.get("sha256"):
             continue
         with contextlib.suppress(BadInput):  # of a registered scan whose transform is lost
             scan = read_canonical(path, name)
@@ -326,16 +333,6 @@ def _note(truth: Truth) -> str:
         if share:
             parts.append(f"{share:.1%} of the scored voxels are outside the image and do not count")
     return "; ".join(filter(None, [*parts, *truth.volume.guesses]))
-
-
-def _floor(truth: Truth) -> Floor | None:
-    """The effect of scans that prepare found misaligned."""
-    item = truth.item
-    sources = item.inputs or {name for name in item.case.files if name != item.modality}
-    estimate = estimate_for(item.prepared, item.case.case, item.modality, sources)
-    if estimate is None:
-        return None
-    return floor_of(truth.values, truth.inside, truth.spacing_mm, estimate)
 
 
 def _score(truth: Truth, answer: str, image: Volume, pair: ImagePair, functions: Functions) -> Row:

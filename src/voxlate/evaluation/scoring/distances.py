@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from voxlate.base.arrays import Float32, Float64
+from voxlate.base.groups import grouped
 from voxlate.evaluation.scoring.features import Features
 from voxlate.evaluation.scoring.metrics import ImagePair
 from voxlate.scans.cases.layout import reorder_axes
@@ -58,14 +59,20 @@ def distances(kind: str, truth: Cases, ours: Cases, seed: int) -> dict[str, Tabl
         return {}
     groups = _groups(ours)
     pooled, limit, each = KEYS[kind]
-    found = {
+    estimates = {
         pooled: with_error(frechet, a, b, groups),
         limit: with_error(lambda x, y: frechet_limit(x, y, seed), a, b, groups),
     }
-    if own := _of_patients(truth, ours):
-        spread = float(np.std(own, ddof=1)) if len(own) > 1 else math.nan
-        found[each] = Estimate(float(np.mean(own)), spread / math.sqrt(len(own)))
-    return {key: estimate.entry(len(a)) for key, estimate in found.items()}
+    of_patients = []
+    for cases in grouped((case[1], case) for case in ours).values():
+        mine = _gather(truth, cases)
+        if len(mine) > 1:  # a patient with a single slice has no distance
+            of_patients.append(frechet(mine, _gather(ours, cases)))
+    if of_patients:
+        spread = float(np.std(of_patients, ddof=1)) if len(of_patients) > 1 else math.nan
+        error = spread / math.sqrt(len(of_patients))
+        estimates[each] = Estimate(float(np.mean(of_patients)), error)
+    return {key: estimate.entry(len(a)) for key, estimate in estimates.items()}
 
 
 def describe_features(features: Features, axes: str, truth: Cases) -> Table:
@@ -96,17 +103,6 @@ def slices_of(values: Float32, pair: ImagePair, axes: str = RADIOLOGICAL) -> Flo
 def _gather(vectors: Cases, cases: Iterable[tuple[str, str]]) -> Vectors:
     """The vectors of some cases in one array."""
     return np.concatenate([vectors[case] for case in cases])
-
-
-def _of_patients(truth: Cases, ours: Cases) -> list[float]:
-    """The Fréchet distance between the slices of each patient; a patient with a single slice has none."""
-    distances = []
-    for patient in dict.fromkeys(name for _, name in ours):
-        own = [case for case in ours if case[1] == patient]
-        a = _gather(truth, own)
-        if len(a) > 1:
-            distances.append(frechet(a, _gather(ours, own)))
-    return distances
 
 
 def _groups(cases: Cases) -> list[str]:

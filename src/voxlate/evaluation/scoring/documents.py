@@ -112,7 +112,7 @@ class _Optional(TypedDict, total=False):
     naive_cases: Several | dict[Name, Several] | None
     moved: dict[Text, Text]
     naive_left_out: dict[Text, Text]
-    scan_warnings: dict[Name, list[Text | StatedMessage]]
+    scan_warnings: dict[Name, list[StatedMessage]]
     misaligned: dict[Name, _Floors]
     bounds: dict[Name, NotNegative]
     given_truth: list[Name]
@@ -136,6 +136,7 @@ def read_scores(path: Path) -> Table:
     """
     record = Record(path, "scores", "Run voxlate evaluate again.")
     document: Table = read_json(path)
+    record.check_version(document, "voxlate")
     record.fill(_Document, document, others=None)
     groups = dict[tuple[str, str], dict[str, Row]]()
     for row in document["cases"]:

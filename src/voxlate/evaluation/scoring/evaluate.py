@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from voxlate.base.executors.job import (
 from voxlate.base.files import relative_to
 from voxlate.base.messages import Message, message, read_messages
 from voxlate.base.options.option import merge
+from voxlate.checks.truth_sketches import SketchedTruth
 from voxlate.checks.truths import LEFT_OUT, Fault, check_scale, fault_messages, faults_of
 from voxlate.evaluation.options.evaluate import EvaluateOptions
 from voxlate.evaluation.scoring.alignment import check_prepared
@@ -35,7 +35,7 @@ from voxlate.evaluation.scoring.evaluators import Evaluator
 from voxlate.evaluation.scoring.features import Vectors, features_for
 from voxlate.evaluation.scoring.intervals import has_ends
 from voxlate.evaluation.scoring.metrics import METRICS, ImagePair
-from voxlate.evaluation.scoring.misregistered import NAME, RULE, count_moved, summarise_floors
+from voxlate.evaluation.scoring.misregistered import NAME, RULE, summarise_floors
 from voxlate.evaluation.scoring.regions import Region, masks_of_several, regions_from
 from voxlate.evaluation.scoring.scopes import Cut, Scope, check_pictures, filter_from, scopes_from
 from voxlate.evaluation.scoring.scored_images import (
@@ -92,19 +92,18 @@ def evaluate(
     """
     asked = merge(EvaluateOptions, options, changes)
     out, truth = Path(out), Path(truth)
-    found = find_cohort(truth, asked).cases
-    require_patients(found, truth)
-    chosen = _in_split(asked.split, found, out) if cases is None else cases
-    wanted = {case.case: case for case in found if case.case in chosen}
+    cohort = find_cohort(truth, asked).cases
+    require_patients(cohort, truth)
+    chosen = _in_split(asked.split, cohort, out) if cases is None else cases
+    wanted = {case.case: case for case in cohort if case.case in chosen}
     images = find_items(out, wanted, f"{truth}" + (f", split {asked.split}" if asked.split else ""))
     items = tuple(add_run_files(images.items, asked.naive, asked.prepared))
     ranges = _ranges(items, asked)
     rules = _rules(asked, out, items)
     weights = None if asked.lpips is None else load_lpips(asked.lpips)
-    failed = dict[str, str]()
     job = _ScoreJob(items, ranges, rules, weights)
-    every = _score_items(job, executor or choose_executor(asked), progress, failed)
-    faults = _faults(every, found)
+    every, failed = _score_items(job, executor or choose_executor(asked), progress)
+    faults = _faults(every, cohort)
     scored = _leave_out(every, faults, asked)
     rows = tuple(chain.from_iterable(result.rows for result in scored.values()))
     _check_areas(rules, rows)
@@ -119,22 +118,17 @@ def evaluate(
         **_on_areas(rules, ranges, rows),
         **_on_windows(scored, ranges, asked.window),
     }
-    said = check_scale({item.label: own.truth for item, own in scored.items()})
-    choices = _choices(asked, weights)
-    features, pooled = _distances(scored, rules)
-    scores = Scores(rows, header, choices, ranges, asked.seed, features, pooled, said)
-    scores.write(out)
-    return scores
-
-
-def _choices(asked: EvaluateOptions, weights: Lpips | None) -> Table:
-    """The choices that must agree for a comparison."""
-    return {
+    must_agree = {
         "mask": str(asked.mask or "whole image"),
         "ssim_padding": "valid",
         "ssim_from": asked.ssim_from,
         "lpips": weights.name if weights else None,
     }
+    messages = check_scale({item.label: result.truth for item, result in scored.items()})
+    features, pooled = _distances(scored, rules)
+    scores = Scores(rows, header, must_agree, ranges, asked.seed, features, pooled, messages)
+    scores.write(out)
+    return scores
 
 
 def _in_split(split: str | None, cases: Iterable[CaseFiles], out: Path) -> set[str]:
@@ -142,13 +136,12 @@ def _in_split(split: str | None, cases: Iterable[CaseFiles], out: Path) -> set[s
 
     Raises BadInput if no split is known.
     """
-    of_training = dict[str, str]()
-    for name, several in splits_of_training(run_folders(provenance_of(out))).items():
-        of_training |= dict.fromkeys(several, name)
     splits = dict[str, str | None]()
+    of_training = splits_of_training(run_folders(provenance_of(out)))
     for case in cases:
-        own = case.split or provenance_of(out, case.case).get("split")
-        splits[case.case] = own or of_training.get(case.case)
+        in_training = [name for name, several in of_training.items() if case.case in several]
+        of_image = provenance_of(out, case.case).get("split")
+        splits[case.case] = case.split or of_image or next(iter(in_training[::-1]), None)
     check_known(split, splits.values())
     return {case for case, known in splits.items() if split in (None, known)}
 
@@ -190,14 +183,15 @@ def rules_of(
 def _ranges(items: Sequence[Item], asked: EvaluateOptions) -> dict[str, Range]:
     """The scored range of each modality."""
     given = asked.value_range
-    if asked.units == "network" and given is not None:
+    in_network_units = asked.units == "network"
+    if in_network_units and given is not None:
         raise BadInput(
             "--units network: expected no --range, found one: the range is 0 to 255. Give one of the two."
         )
     ranges = {}
-    for name, own in items_by_modality(items).items():
-        stated = given.get(name) if isinstance(given, Mapping) else given
-        ranges[name] = RANGE if asked.units == "network" else _range(name, own, stated)
+    for name, of_modality in items_by_modality(items).items():
+        limits = given.get(name) if isinstance(given, Mapping) else given
+        ranges[name] = RANGE if in_network_units else _range(name, of_modality, limits)
     return ranges
 
 
@@ -218,17 +212,17 @@ def _range(modality: str, items: Sequence[Item], given: Sequence[float] | None) 
             break
     if not unit:
         raise unread[0]
-    stated = items[0].provenance
-    in_window = shows_a_window(stated, modality, unit)
+    provenance = items[0].provenance
+    in_window = shows_a_window(provenance, modality, unit)
     if in_window and given is not None:
         raise BadInput(
             f"--range: expected none for {modality}, whose truth is a picture that shows a window of HU, found one. Pass --window instead."
         )
     if given is not None:
         return range_for(unit, given=given, source="given by the user")
-    named = stated.get("range", {}).get(modality)
-    if named is not None and not in_window:
-        return range_for(unit, given=named, source="the recipe's window")
+    of_recipe = provenance.get("range", {}).get(modality)
+    if of_recipe is not None and not in_window:
+        return range_for(unit, given=of_recipe, source="the recipe's window")
     return range_for(unit, largest if unit == "grey" else 0.0)
 
 
@@ -254,25 +248,24 @@ def _check_areas(rules: Rules, rows: Sequence[Row]) -> None:
             )
 
 
-def _distances(scored: Scored, rules: Rules) -> list[Table]:
+def _distances(scored: Scored, rules: Rules) -> tuple[Table, Table]:
     """What metrics.json states on features, and the distances of features, both by modality."""
-    features: Table = {}
+    described: Table = {}
     pooled: Table = {}
-    if rules.features is None:
-        return [features, pooled]
-    kind = rules.features.kind
-    for name, items in items_by_modality(scored).items():
+    features = rules.features
+    for name, items in items_by_modality(scored if features else ()).items():
+        assert features is not None
         vectors = dict[str, dict[tuple[str, str], Vectors]]()
         for item in items:
             for answer, values in scored[item].vectors.items():
                 vectors.setdefault(answer, {})[item.case.case, item.case.patient] = values
         truth = vectors.pop("truth", {})
-        features[name] = describe_features(rules.features, rules.axes, truth)
-        seed = rules.asked.seed
+        described[name] = describe_features(features, rules.axes, truth)
         pooled[name] = {
-            answer: distances(kind, truth, own, seed) for answer, own in vectors.items()
+            answer: distances(features.kind, truth, by_case, rules.asked.seed)
+            for answer, by_case in vectors.items()
         }
-    return [features, pooled]
+    return described, pooled
 
 
 @dataclass(frozen=True)
@@ -288,8 +281,14 @@ class _ScoreJob:
     def open(self) -> Callable[[int, Context], ScoredItem]:
         """The work on one image; the metrics' functions are made here, because they cannot be sent to a worker."""
         functions = {metric.key: metric.compute for metric in METRICS if metric.compute}
-        if self.weights is not None:
-            functions["lpips"] = partial(_lpips, self.weights)
+        if (weights := self.weights) is not None:
+
+            def lpips(pair: ImagePair) -> float:
+                """Mean LPIPS over the slices that intersect the mask."""
+                a, b = (slices_of(image, pair) for image in (pair.truth, pair.synthesis))
+                return float(weights(a, b).mean())
+
+            functions["lpips"] = lpips
 
         def score(number: int, _: Context) -> ScoredItem:
             """The scores of an image, and the feature vectors of its slices."""
@@ -299,23 +298,19 @@ class _ScoreJob:
         return score
 
 
-def _lpips(weights: Lpips, pair: ImagePair) -> float:
-    """Mean LPIPS over the slices that intersect the mask."""
-    return float(weights(slices_of(pair.truth, pair), slices_of(pair.synthesis, pair)).mean())
-
-
 def _score_items(
-    job: _ScoreJob, executor: Executor, progress: Progress, failed: dict[str, str]
-) -> dict[Item, ScoredItem]:
-    """The scored images in their order; raises BadInput if no image can be scored.
+    job: _ScoreJob, executor: Executor, progress: Progress
+) -> tuple[dict[Item, ScoredItem], dict[str, str]]:
+    """The scored images in their order, and why others cannot be scored, by <case>/<modality>.
 
-    failed: the sentences on images that cannot be scored are added here, by <case>/<modality>.
+    Raises BadInput if no image can be scored.
     """
     numbers = range(len(job.items))
     outcomes = run_cases(
         executor, job, numbers, lambda _, *counts: progress(*counts), no_report, ()
     )
     scored = dict[Item, ScoredItem]()
+    failed = dict[str, str]()
     for item, outcome in zip(job.items, outcomes):
         if outcome.error is None:
             scored[item] = outcome.result
@@ -323,37 +318,34 @@ def _score_items(
             failed[item.label] = case_sentence(item.label, outcome.error)
     if not scored:
         raise next(outcome.error for outcome in outcomes if outcome.error)
-    return scored
+    return scored, failed
 
 
 def _faults(scored: Scored, cohort: Sequence[CaseFiles]) -> dict[str, Fault]:
-    """The images whose truth cannot be theirs, by <case>/<modality>."""
+    """The images whose truth cannot be theirs, by <case>/<modality>; of some, it is another case's of the cohort."""
     faults = dict[str, Fault]()
-    for items in items_by_modality([*scored]).values():
-        truths = {
-            item.label: replace(scored[item].truth, other=_owner(item, cohort)) for item in items
-        }
+    for items in items_by_modality(scored).values():
+        truths = dict[str, SketchedTruth]()
+        for item in items:
+            others = [case for case in cohort if case.case != item.case.case]
+            owners = (
+                case.case
+                for name, content in _find_changed(item).items()
+                for case in others
+                if name in case.files and content_hash(case.files[name]) == content
+            )
+            truths[item.label] = replace(scored[item].truth, other=next(owners, ""))
         faults |= faults_of(truths)
     return faults
 
 
-def _owner(item: Item, cohort: Sequence[CaseFiles]) -> str:
-    """The other case of the cohort from whose scan an image was made; "" if there is none."""
-    for name, content in _find_changed(item).items():
-        others = [case for case in cohort if name in case.files and case.case != item.case.case]
-        for case in others:
-            if content_hash(case.files[name]) == content:
-                return case.case
-    return ""
-
-
 def _state_faults(scored: Scored, faults: Mapping[str, Fault]) -> dict[str, Table]:
     """The faults as entries of metrics.json, each with the MAE of the image where it was scored."""
-    stated = {label: asdict(fault) for label, fault in faults.items()}
+    entries = {label: asdict(fault) for label, fault in faults.items()}
     for item, result in scored.items():
-        if item.label in stated and result.rows:
-            stated[item.label]["mae"] = result.rows[0].flat().get("mae")
-    return stated
+        if item.label in entries and result.rows:
+            entries[item.label]["mae"] = result.rows[0].flat().get("mae")
+    return entries
 
 
 def _on_images(out: Path, scored: Scored, rules: Rules) -> Table:
@@ -362,22 +354,28 @@ def _on_images(out: Path, scored: Scored, rules: Rules) -> Table:
     learned = [(item.case.case, item.provenance) for item in scored]
     given = {item.modality for item in scored if item.modality in source_paths(item.provenance)}
     left_out = {item.label: result.left_out for item, result in scored.items()}
-    if naive_cases := _naive_cases(scored):
+    counts = {item.modality: item.baselines.cases for item in scored if item.baselines is not None}
+    if counts:
         bare = [item.label for item in scored if item.baselines is None]
         left_out |= dict.fromkeys(bare, "No naive baselines: the run of this image has none.")
-    moved = {item.label: result.note for item, result in scored.items()}
-    floors = {(item.modality, item.case.case): result.floor for item, result in scored.items()}
-    truths = {item.label: item.case.files[item.modality] for item in scored}
+    floors = {
+        (item.modality, item.case.case): result.floor
+        for item, result in scored.items()
+        if result.floor
+    }
     return {
         "trained_on": find_trained(learned),
         "calibrated_on": sorted({case for case, stated in learned if stated.get(TAUGHT)}),
-        "naive_cases": naive_cases,
-        "moved": {label: note for label, note in moved.items() if note},
+        # by modality only where runs differ
+        "naive_cases": counts if len({*counts.values()}) > 1 else next(iter(counts.values()), None),
+        "moved": {item.label: result.note for item, result in scored.items() if result.note},
         "naive_left_out": {label: note for label, note in left_out.items() if note},
-        "misaligned": summarise_floors({key: floor for key, floor in floors.items() if floor}),
+        "misaligned": summarise_floors(floors),
         "given_truth": sorted(given),
         "images": {item.label: content_hash(item.synthesis) for item in scored},
-        "truth_files": {label: relative_to(out, path) for label, path in truths.items()},
+        "truth_files": {
+            item.label: relative_to(out, item.case.files[item.modality]) for item in scored
+        },
         "shared_masks": masks_of_several(rules.asked.mask, rules.regions, cases),
         **_on_provenance(out, scored),
     }
@@ -390,49 +388,42 @@ def _on_provenance(out: Path, items: Iterable[Item]) -> Table:
     sources = dict[str, dict[str, str]]()
     warnings = dict[str, dict[Message, Table]]()
     for item in items:
-        stated = item.provenance
+        provenance = item.provenance
         case = item.case.case
         if item.interval is not None:
-            known = stated["calibration"]
+            known = provenance["calibration"]
             calibration = {key: known[key] for key in CALIBRATION if key in known}
             if calibration not in calibrations:
                 calibrations.append(calibration)
         # The MAE of the autoencoder alone in 255 network units, if the model is a latent one.
-        if (bound := stated.get("bound", {}).get(item.modality)) is not None:
+        if (bound := provenance.get("bound", {}).get(item.modality)) is not None:
             bounds[item.modality] = bound
-        own = {name: relative_to(out, path) for name, path in item.inputs.items()}
-        sources.setdefault(case, {}).update(own)
-        said = read_messages(stated.get("warnings", ()))
+        of_case = sources.setdefault(case, {})
+        of_case |= {name: relative_to(out, path) for name, path in item.inputs.items()}
+        messages = read_messages(provenance.get("warnings", ()))
         for name in _find_changed(item):
             text = f"Its source {name} differs from the {name} next to its truth: is it the same patient?"
-            said.append(message("other-sources", text))
+            messages.append(message("other-sources", text))
         if item.interval is None and has_ends(item.modality, images_in(item.synthesis.parent)):
             text = f"The interval beside its {item.modality} is not scored, because no provenance states its coverage: synthesise it again with a calibrated model."
-            said.append(message("unstated-interval", text))
-        if said:
-            own_said = {warning: warning.table for warning in said}
-            warnings.setdefault(case, {}).update(own_said)
+            messages.append(message("unstated-interval", text))
+        if messages:
+            warnings.setdefault(case, {}).update({warning: warning.table for warning in messages})
     return {
         "calibrations": calibrations,
-        "scan_warnings": {case: [*said.values()] for case, said in warnings.items()},
+        "scan_warnings": {case: [*of_case.values()] for case, of_case in warnings.items()},
         "bounds": bounds,
         "source_files": sources,
     }
 
 
-def _naive_cases(items: Iterable[Item]) -> int | dict[str, int] | None:
-    """Number of training cases of the naive baselines, by modality if runs differ; None without baselines."""
-    counts = {item.modality: item.baselines.cases for item in items if item.baselines is not None}
-    return counts if len(set(counts.values())) > 1 else next(iter(counts.values()), None)
-
-
 def _find_changed(item: Item) -> dict[str, str]:
     """The content of each source scan of an image that differs from the scan of this name in the truth's case."""
     changed = dict[str, str]()
-    for name, stated in item.provenance.get("inputs", {}).items():
-        own = item.case.files.get(name)
-        content = stated.get("sha256")
-        if content and own is not None and is_there(own) and content_hash(own) != content:
+    for name, entry in item.provenance.get("inputs", {}).items():
+        path = item.case.files.get(name)
+        content = entry.get("sha256")
+        if content and path is not None and is_there(path) and content_hash(path) != content:
             changed[name] = content
     return changed
 
@@ -443,8 +434,8 @@ def _on_areas(rules: Rules, ranges: Mapping[str, Range], rows: Sequence[Row]) ->
     within = (mask or "body") if mask in (None, "body", "brain") else f"mask {mask}"
     scopes = dict[str, str]()
     if rules.asked.align:
-        moved = count_moved(row.scores for row in rows if row.answer == SYNTHESIS)
-        scopes[NAME] = f"{RULE}; {moved}"
+        moved = [f"{NAME}.mm" in row.scores for row in rows if row.answer == SYNTHESIS]
+        scopes[NAME] = f"{RULE}; {sum(moved)} of {len(moved)} images were moved"
     return {
         "regions": {region.name: region.rule(ranges, within) for region in rules.regions},
         "scopes": scopes | {scope.name: scope.rule(mask, rules.cut) for scope in rules.scopes},
@@ -460,8 +451,10 @@ def _on_windows(
         for item in items
         if shows_a_window(item.provenance, item.modality, ranges[item.modality].unit)
     }
-    if given is not None and not names:
+    if names:
+        return {"windows": [window_sentence(name, given) for name in sorted(names)]}
+    if given is not None:
         raise BadInput(
             "--window: expected pictures (PNG) of a true CT and synthesised images in HU, found none. Drop --window."
         )
-    return {"windows": [window_sentence(name, given) for name in sorted(names)]} if names else {}
+    return {}

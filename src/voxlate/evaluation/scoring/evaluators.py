@@ -1,6 +1,6 @@
 """The metrics of public challenges, and errors in the units of users of CTs, as further scopes of an evaluation."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import nibabel as nib
@@ -8,8 +8,8 @@ import numpy as np
 
 from voxlate.base.arrays import AnyArray, Bool
 from voxlate.base.errors import BadInput
-from voxlate.clinic.consumers import scores as consumers
 from voxlate.evaluation.challenges import CHALLENGES
+from voxlate.evaluation.scoring.metrics import add_scope_metrics
 from voxlate.evaluation.scoring.regions import mask_of, on_grid_of
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.io import read_volume
@@ -21,20 +21,29 @@ SYNTHRAD = (
 BRASYN = (
     "conventions of its published script: each image over its own percentiles, by the label map seg"
 )
-RULES = {"synthrad2023": SYNTHRAD, "synthrad2025": SYNTHRAD, "brasyn": BRASYN, **consumers.RULES}
+RULES = {"synthrad2023": SYNTHRAD, "synthrad2025": SYNTHRAD, "brasyn": BRASYN}
+
+Errors = Callable[[Volume, Volume, Mapping[str, Volume], Bool | None], Mapping[str, float]]
+"""Of a true CT and an image on its grid, canonical and in HU, of "low" and "high" of the image's intervals or none, and of
+the voxels that count, None for all: the scores by name. A function of a module, because workers receive it."""
 
 
 @dataclass(frozen=True)
 class Evaluator:
-    """A challenge or a user of CTs; name: a key of RULES; pictures: it has none of its own."""
+    """A challenge or a user of CTs.
+
+    stated: the conventions of its scores; errors: those of a user, None for a challenge; pictures: it has none of its own.
+    """
 
     name: str
+    stated: str
+    errors: Errors | None = None
     pictures: str = ""
 
     def rule(self, mask: str | None, _: object) -> str:
         """A sentence for the caption and metrics.json."""
-        in_mask = self.name in consumers.ERRORS and mask is not None
-        return f"{RULES[self.name]}{f'; all in the mask {mask}' if in_mask else ''}"
+        in_mask = self.errors is not None and mask is not None
+        return f"{self.stated}{f'; all in the mask {mask}' if in_mask else ''}"
 
     def score(
         self,
@@ -52,12 +61,12 @@ class Evaluator:
         in other units, and for a case without the mask or label map.
         """
         if truth.unit != "HU" and self.name != "brasyn":
-            option = "for" if self.name in consumers.ERRORS else "score"
+            option = "score" if self.errors is None else "for"
             raise BadInput(
                 f"--{option} {self.name}: expected a CT in HU, found {truth.modality} in {truth.unit}. Drop it for this modality."
             )
-        if self.name in consumers.ERRORS:
-            scores = consumers.ERRORS[self.name](truth, image, ends, counted)
+        if self.errors is not None:
+            scores = self.errors(truth, image, ends, counted)
         else:
             scores = self._challenge(truth, image, mask, case)
         return {f"{self.name}.{key}": value for key, value in scores.items()}
@@ -88,3 +97,13 @@ class Evaluator:
             )
         tumour: Bool = on_grid_of(truth, case.labels["seg"], "seg").data[0] > 0
         return tumour
+
+
+CONSUMERS = dict[str, Evaluator]()  # users of CTs by name
+
+
+def add_consumer(name: str, stated: str, errors: Errors, *tables: str) -> None:
+    """Add a user of CTs to those of `evaluate --for`, with the tables of its metrics (see `add_scope_metrics`)."""
+    CONSUMERS[name] = Evaluator(name, stated, errors)
+    for table in tables:
+        add_scope_metrics(table)

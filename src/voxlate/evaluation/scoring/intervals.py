@@ -42,14 +42,14 @@ def interval_of(
     images: Mapping[str, Path], modality: str, provenance: Mapping[str, Any]
 ) -> Interval | None:
     """The intervals of an image among its case's maps, as its provenance describes them; None if there are none."""
-    stated = provenance.get("calibration")
-    if not has_ends(modality, images) or not isinstance(stated, Mapping):
+    calibration = provenance.get("calibration")
+    if not has_ends(modality, images) or not isinstance(calibration, Mapping):
         return None
     low, high = images[modality + LOW], images[modality + HIGH]
     bound = provenance.get("bounds", {}).get(modality, {}).get("mae")
     changed = any(is_changed(path, provenance) for path in (low, high))
-    levels = stated.get("levels", {}).get(modality, {})
-    return Interval(low, high, float(stated["coverage"]), levels, bound, changed)
+    levels = calibration.get("levels", {}).get(modality, {})
+    return Interval(low, high, float(calibration["coverage"]), levels, bound, changed)
 
 
 def has_ends(modality: str, images: Collection[str]) -> bool:
@@ -59,8 +59,8 @@ def has_ends(modality: str, images: Collection[str]) -> bool:
 
 def is_changed(image: Path, provenance: Mapping[str, Any]) -> bool:
     """Whether the content of an image differs from the one that its provenance states; False if it states none."""
-    stated: str | None = provenance.get("images", {}).get(image.name)
-    return stated is not None and stated != content_hash(image)
+    written: str | None = provenance.get("images", {}).get(image.name)
+    return written is not None and written != content_hash(image)
 
 
 def percent(share: float) -> str:

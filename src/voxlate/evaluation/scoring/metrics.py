@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
 from voxlate.base.similarity import RADIUS, SIGMA, mutual_information, ssim_map
-from voxlate.clinic.consumers import scores as consumers
 from voxlate.scans.cases.layout import CANONICAL
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.ranges import Range
@@ -244,14 +243,16 @@ METRICS = _catalogue(_METRICS, _COMPUTED)
 # Of a named region: the key becomes NAME.mae, the label NAME MAE.
 REGION_METRICS = _catalogue(_REGION_METRICS, {})
 # Of challenges and of users of CTs; their scopes have the key's first part.
-SCOPE_METRICS = (
-    *_catalogue(_CHALLENGE_METRICS, {}),
-    *itertools.chain.from_iterable(_catalogue(table, {}) for table in consumers.TABLES),
-)
+SCOPE_METRICS = [*_catalogue(_CHALLENGE_METRICS, {})]
 METRIC_OF = {metric.key: metric for metric in METRICS}
 # Scores of a scope have keys such as NAME.mae; single slices and crops have no scores across slices.
 OF_PICTURES = ("mae", "mae_rel", "mse_rel", "psnr", "ssim_2d", "lpips")
 SCOPED = (*OF_PICTURES, "ssim_3d", "ssim_coronal", "ssim_sagittal", "mae_z")
+
+
+def add_scope_metrics(table: str) -> None:
+    """Add the metrics of a table, whose columns are those of the tables above, with keys such as proton.error."""
+    SCOPE_METRICS.extend(_catalogue(table, {}))
 
 
 def metrics_of(document: Mapping[str, Any]) -> dict[str, Metric]:

@@ -1,6 +1,6 @@
 """Misregistered pairs: the part of an error that is due to them, and the scores of an image moved onto its truth."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 import scipy.ndimage
 
 from voxlate.base.arrays import Bool, Float32
+from voxlate.base.groups import grouped
 from voxlate.checks.audit import is_misaligned
 from voxlate.evaluation.scoring.metrics import SCOPED, ImagePair, Score, mae
 from voxlate.scans.cases.case import read_header
@@ -71,15 +72,15 @@ def floor_of(
 
 def summarise_floors(floors: Mapping[tuple[str, str], Floor]) -> dict[str, Any]:
     """The entry of metrics.json from floors by (modality, case), with their means by modality; empty without any."""
-    parts = dict[str, Any]()
-    for (modality, case), floor in floors.items():
-        parts.setdefault(modality, {"mm": 0.0, "mae": 0.0, "cases": {}})["cases"][case] = floor
-    for part in parts.values():
-        own = part["cases"]
-        part["mm"] = float(np.mean([floor.mm for floor in own.values()]))
-        part["mae"] = float(np.mean([floor.mae for floor in own.values()]))
-        part["cases"] = {case: asdict(floor) for case, floor in own.items()}
-    return parts
+    by_modality = grouped((modality, (case, floor)) for (modality, case), floor in floors.items())
+    return {
+        modality: {
+            "mm": float(np.mean([floor.mm for _, floor in pairs])),
+            "mae": float(np.mean([floor.mae for _, floor in pairs])),
+            "cases": {case: asdict(floor) for case, floor in pairs},
+        }
+        for modality, pairs in by_modality.items()
+    }
 
 
 def score_aligned(
@@ -113,9 +114,3 @@ def displacement_onto(
 
 def _lengths(steps_mm: Float32, body: Bool) -> Float32:
     return np.sqrt((steps_mm[:, body] ** 2).sum(axis=0))
-
-
-def count_moved(scores: Iterable[Mapping[str, float]]) -> str:
-    """How many images were moved, by the scores of each."""
-    flags = [f"{NAME}.mm" in own for own in scores]
-    return f"{sum(flags)} of {len(flags)} images were moved"

@@ -166,8 +166,7 @@ def find_region(
             f"region {region.name}: expected a modality or label map of {case.case} ({known}), found {region.modality}. Choose one of these."
         )
     other = on_grid_of(truth, case.files[region.modality], region.modality)
-    own = range_for(other.unit)
-    return region.select(scale_to_peak(other, own, foreground(other) if own.own else None), frame)
+    return region.select(scale_to_peak(other, range_for(other.unit), foreground(other)), frame)
 
 
 def shares_of_other_side(values: Float32, frame: Bool) -> Float32:

@@ -14,11 +14,9 @@ import numpy as np
 from voxlate.base.arrays import AnyArray, Bool, Float32
 from voxlate.base.config import fill
 from voxlate.base.errors import BadInput
-from voxlate.clinic.consumers.scores import ERRORS
-from voxlate.evaluation.challenges import CHALLENGES
 from voxlate.evaluation.options.evaluate import CROP
 from voxlate.evaluation.scoring.distances import RADIOLOGICAL
-from voxlate.evaluation.scoring.evaluators import Evaluator
+from voxlate.evaluation.scoring.evaluators import CONSUMERS, RULES, Evaluator
 from voxlate.evaluation.scoring.metrics import OF_PICTURES, SCOPED, ImagePair, Score
 from voxlate.scans.cases.layout import CANONICAL, reorder_axes
 from voxlate.training.batches.slice_filter import SliceFilter, filter_slices
@@ -74,9 +72,12 @@ class Scope:
         return "; ".join(parts)
 
 
-EVERY = itertools.starmap(Scope, itertools.product(get_args(Area), get_args(Pictures)))
-SCOPES: dict[str, Scope | Evaluator] = {scope.name: scope for scope in EVERY if scope.name}
-SCOPES |= {name: Evaluator(name) for name in CHALLENGES}
+SCOPES: dict[str, Scope | Evaluator] = {
+    scope.name: scope
+    for scope in itertools.starmap(Scope, itertools.product(get_args(Area), get_args(Pictures)))
+    if scope.name
+}
+SCOPES |= {name: Evaluator(name, rule) for name, rule in RULES.items()}
 
 
 @dataclass(frozen=True)
@@ -154,11 +155,11 @@ def scopes_from(
             )
         scopes.append(SCOPES[name])
     for name in dict.fromkeys(filter(None, (consumers or "").split(","))):
-        if name not in ERRORS or name in regions:
+        if name not in CONSUMERS or name in regions:
             raise BadInput(
-                f"--for: expected some of {','.join(ERRORS)}, and no region of that name, found {name!r}. Choose of these."
+                f"--for: expected some of {','.join(CONSUMERS)}, and no region of that name, found {name!r}. Choose of these."
             )
-        scopes.append(Evaluator(name))
+        scopes.append(CONSUMERS[name])
     return tuple(scopes)
 
 
@@ -200,28 +201,23 @@ def score_scope(
     functions: scores by key, of which those that apply are computed; pictures: the place and the scores of each picture
     are added here. Pictures with a score that is not finite (the PSNR of equal images) are left out of its mean.
     """
-    pair = _in_area(scope.area, pair, truth)
+    if scope.area == "both_masked":
+        assert truth.inside is not None
+        low = np.float32(pair.scale.low)
+        a, b = (np.where(truth.inside, image, low) for image in (pair.truth, pair.synthesis))
+        pair = replace(pair, truth=a, synthesis=b)
+    if scope.area:
+        pair = replace(pair, inside=truth.covered)
     keys = [key for key in functions if key in (OF_PICTURES if scope.pictures else SCOPED)]
     if not scope.pictures:
         return {f"{scope.name}.{key}": functions[key](pair) for key in keys}
     values: dict[str, list[float]] = {key: [] for key in keys}
     for place, picture in _pictures(scope, pair, truth):
-        own = {key: functions[key](picture) for key in keys}
-        for key, value in own.items():
+        scores = {key: functions[key](picture) for key in keys}
+        for key, value in scores.items():
             values[key].append(value)
-        pictures.append(place | own)
+        pictures.append(place | scores)
     return {f"{scope.name}.{key}": _mean(values[key]) for key in keys}
-
-
-def _in_area(area: Area, pair: ImagePair, truth: CountedVoxels) -> ImagePair:
-    if not area:
-        return pair
-    if area == "both_masked":
-        assert truth.inside is not None
-        low = np.float32(pair.scale.low)
-        a, b = (np.where(truth.inside, image, low) for image in (pair.truth, pair.synthesis))
-        pair = replace(pair, truth=a, synthesis=b)
-    return replace(pair, inside=truth.covered)
 
 
 def _pictures(

@@ -79,38 +79,41 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
     failed = provenance_of(out).get("failed", {})
     every = {path.name: images_in(path) for path in sorted(out.iterdir()) if path.is_dir()}
     folders = {name: images for name, images in every.items() if images}
-    stated = {name for name in folders if (out / name / "provenance.json").is_file()}
+    synthesised = {name for name in folders if (out / name / "provenance.json").is_file()}
     for name, images in folders.items():
         case = cases.get(name)
-        if case and name not in stated and set(images.values()) <= _scans(case):
-            continue  # OUT is the cohort itself, and this case has no synthesis
+        if case and name not in synthesised:
+            scans = {*case.files.values(), *case.labels.values(), case.mask}
+            if set(images.values()) <= scans:
+                continue  # OUT is the cohort itself, and this case has no synthesis
         if case and name in failed:
             scored.refused[name] = f"its image is of an earlier run; {failed[name]}"
-        elif case and stated and name not in stated:
+        elif case and synthesised and name not in synthesised:
             scored.refused[name] = "synth was stopped while it wrote this case: run it again"
         else:
-            _add_items(scored, out, name, case)
+            _add_items(scored, out / name, images, case)
     if not scored.items:
         refused = next((f" ({case}: {why})" for case, why in scored.refused.items()), "")
         raise BadInput(
             f"{out}: expected <case>/<modality>.nii.gz with the names of the cases in {where}, found none that match{refused}. Check the two folders and the names of the modalities."
         )
     for items in items_by_modality(scored.items).values():
-        _check_one_way(out, [item for item in items if item.case.case in stated])
+        _check_one_method(out, [item for item in items if item.case.case in synthesised])
     _check_own_scans(out, {item.case.case for item in scored.items}, cases)
     return scored
 
 
-def _add_items(scored: ScoredImages, out: Path, name: str, case: CaseFiles | None) -> None:
+def _add_items(
+    scored: ScoredImages, folder: Path, images: Mapping[str, Path], case: CaseFiles | None
+) -> None:
     """Add the syntheses of one case."""
-    images = images_in(out / name)
     for modality, path in images.items():
         if is_map(modality, images):
             continue
         if case is None or modality not in case.files:
-            scored.without_truth.append(f"{name}/{modality}")
+            scored.without_truth.append(f"{folder.name}/{modality}")
             continue
-        provenance = provenance_of(out, name, modality)
+        provenance = provenance_of(folder.parent, folder.name, modality)
         std = spread_of(modality, images)
         interval = interval_of(images, modality, provenance)
         scored.items.append(Item(case, modality, path, std, interval, provenance))
@@ -118,10 +121,7 @@ def _add_items(scored: ScoredImages, out: Path, name: str, case: CaseFiles | Non
 
 def is_map(name: str, images: Collection[str]) -> bool:
     """Whether an image of a case is a map of another image of it, such as its standard deviation."""
-    ends = {
-        LOW: HIGH,
-        HIGH: LOW,
-    }  # a scan may be called ct_low, so an interval needs both of its ends
+    ends = {LOW: HIGH, HIGH: LOW}  # a scan may be called ct_low, so an interval needs both ends
     for suffix in MAPS:
         main = name.removesuffix(suffix)
         if main != name and main in images and main + ends.get(suffix, suffix) in images:
@@ -132,11 +132,6 @@ def is_map(name: str, images: Collection[str]) -> bool:
 def spread_of(modality: str, images: Mapping[str, Path]) -> Path | None:
     """The map of an image's standard deviation, if there is one."""
     return images.get(modality + STD) or images.get(modality + UNCALIBRATED)
-
-
-def _scans(case: CaseFiles) -> set[Path | None]:
-    """All files of a case."""
-    return {*case.files.values(), *case.labels.values(), case.mask}
 
 
 def not_scored(out: Path, images: ScoredImages, cases: Mapping[str, CaseFiles]) -> dict[str, str]:
@@ -151,9 +146,9 @@ def not_scored(out: Path, images: ScoredImages, cases: Mapping[str, CaseFiles]) 
     reasons = provenance.get("failed", {}) | images.refused
     absent = dict[str, str]()
     for case in provenance.get("cases") or cases:
-        own = provenance_of(out, case)
+        of_case = provenance_of(out, case)
         # Sources of all images of a case are no targets.
-        given = set() if "made_without" in own else source_paths(own).keys()
+        given = set() if "made_without" in of_case else source_paths(of_case).keys()
         expected = targets & cases[case].files.keys() - given if case in cases else set[str]()
         for name in sorted(expected):
             label = f"{case}/{name}"
@@ -163,16 +158,16 @@ def not_scored(out: Path, images: ScoredImages, cases: Mapping[str, CaseFiles]) 
     return absent | images.refused
 
 
-def _check_one_way(out: Path, items: Iterable[Item]) -> None:
+def _check_one_method(out: Path, items: Iterable[Item]) -> None:
     """Raise BadInput if images are from several models, seeds or options, because their scores describe no method."""
-    ways = grouped(
+    methods = grouped(
         (json.dumps(common_settings(item.provenance), sort_keys=True), item) for item in items
     )
-    if len(ways) > 1:
-        first, second, *_ = (own[0].provenance for own in ways.values())
-        groups = [f"{len(own)} as {own[0].case.case}" for own in ways.values()]
+    if len(methods) > 1:
+        first, second, *_ = (images[0].provenance for images in methods.values())
+        counts = [f"{len(images)} as {images[0].case.case}" for images in methods.values()]
         raise BadInput(
-            f"{out}: expected images made in one way, found {len(ways)} ({', '.join(groups)}) that differ in {difference(first, second)}. Run synth again over all cases, or into another folder."
+            f"{out}: expected images of one method, found {len(methods)} ({', '.join(counts)}) that differ in {difference(first, second)}. Run synth again over all cases, or into another folder."
         )
 
 
@@ -238,21 +233,22 @@ def add_run_files(
     read = functools.cache(Baselines.load)
     if isinstance(naive, Path | str):
         naive = read(Path(naive) / BASELINES if Path(naive).is_dir() else naive)
-    found = []
+    completed = []
     for item in items:
         folders = run_folders(item.provenance)
         stored = [path for folder in folders if (path := folder / BASELINES).is_file()]
         baselines = read(stored[0]) if stored and naive is None else naive
-        cohort = prepared or _find_cohort(tuple(folders))
-        found.append(replace(item, baselines=baselines, prepared=cohort))
-    return found
+        cohort = prepared or _find_cohort(folders)
+        completed.append(replace(item, baselines=baselines, prepared=cohort))
+    return completed
 
 
-def _find_cohort(folders: tuple[Path, ...]) -> Path | None:
-    for run in folders:
+def _find_cohort(runs: Iterable[Path]) -> Path | None:
+    """The prepared cohort that the first of the runs names, if it is still there."""
+    for run in runs:
         path = run / "provenance.json"
-        stated = read_run(path).get("prepared") if path.is_file() else None
-        if isinstance(stated, str):
-            folder = Path(os.path.normpath(run / stated))
+        place = read_run(path).get("prepared") if path.is_file() else None
+        if isinstance(place, str):
+            folder = Path(os.path.normpath(run / place))
             return folder if (folder / "cohort.json").is_file() else None
     return None

@@ -82,13 +82,12 @@ class Tables:
         sections = []
         for modality, lines in self.lines.items():
             name = f"{modality} " if modality and len(self.modalities) > 1 else ""
-            sections.append(
-                [(Text(f"{name}{line.label}\n{line.unit}".rstrip()), line.cells) for line in lines]
-            )
+            heads = (Text(f"{name}{line.label}\n{line.unit}".rstrip()) for line in lines)
+            sections.append([(head, line.cells) for head, line in zip(heads, lines)])
         rows = list(chain.from_iterable(sections))
         head = max((console.measure(text).maximum for text, _ in rows), default=0)
-        cells = chain.from_iterable(cells for _, cells in rows)
-        width = max([NARROWEST, *(console.measure(cell).maximum for cell in cells)])
+        texts = chain.from_iterable(cells for _, cells in rows)
+        width = max([NARROWEST, *(console.measure(cell).maximum for cell in texts)])
         fitting = max(1, (options.max_width - head - 4) // (width + 3))
         yield Text(self.title, style="italic")
         for first in range(0, len(self.methods), fitting):
@@ -97,8 +96,8 @@ class Tables:
             for method in self.methods[columns]:
                 table.add_column(method, justify="right", width=width, overflow="fold")
             for section in sections:
-                for text, own in section:
-                    table.add_row(text, *own[columns])
+                for text, cells in section:
+                    table.add_row(text, *cells[columns])
                 table.add_section()
             yield table
         yield Text("\n".join(self.caption), style="dim")
@@ -151,8 +150,15 @@ def score_tables(document: Document, which: Literal["all", "main"] = "all") -> T
         if metric.key in keys and metric.in_table and (which == "all" or is_main(metric)):
             for method in methods:
                 answer = best[name] if method == BEST else method
-                title = answer if method == BEST and metric.key == MAIN[0] else ""
-                yield _score_cell(part, answer, metric, title)
+                value = part["answers"].get(answer, {}).get(metric.key)
+                below = []
+                if value and value["mean"] is not None and value["ci95"]:
+                    low, high = (metric.text(end, like=value["mean"]) for end in value["ci95"])
+                    below.append(f"{low}{'…' if low.startswith('-') else '–'}{high}")
+                if method == BEST and metric.key == MAIN[0] and answer:
+                    below.append(answer)
+                text = metric.mean_text(value)
+                yield Cell(text, "\n".join(below), bold=answer == SYNTHESIS)
 
     return Tables(TITLE, methods, metric_lines(document, cells), caption(document, which))
 
@@ -160,16 +166,6 @@ def score_tables(document: Document, which: Literal["all", "main"] = "all") -> T
 def is_main(metric: Metric) -> bool:
     """Whether a metric is printed without --all: a main metric, or one that is computed only on request."""
     return metric.key in MAIN or "." in metric.key or metric.pooled or metric.key == "lpips"
-
-
-def _score_cell(part: Part, answer: str, metric: Metric, title: str) -> Cell:
-    value = part["answers"].get(answer, {}).get(metric.key)
-    interval = ""
-    if value and value["mean"] is not None and value["ci95"]:
-        low, high = (metric.text(end, like=value["mean"]) for end in value["ci95"])
-        interval = f"{low}{'…' if low.startswith('-') else '–'}{high}"
-    below = "\n".join(filter(None, (interval, title)))
-    return Cell(metric.mean_text(value), below, bold=answer == SYNTHESIS)
 
 
 @dataclass(frozen=True)
@@ -197,10 +193,28 @@ class Row:
 
 @dataclass(frozen=True)
 class Scores:
-    """All rows with the options of their evaluation.
+    """The scores of an evaluation, as `voxlate.evaluate` returns them.
 
-    header: facts of the whole evaluation; choices: mask, paddings and weights, which must agree for a comparison;
-    ranges, features: by modality; distances: pooled over all cases, by modality, answer and metric.
+    Args:
+        rows: one for each answer (the synthesis, or a naive baseline) to each modality of each case; `row.scores` has
+            the values by metric, in the units that `document` states.
+        header: facts of the whole evaluation, such as the images that could not be scored and why.
+        choices: mask, paddings and weights, which must agree for a comparison.
+        ranges: the scored range of each modality, with its unit.
+        seed: of crops and bootstrap intervals.
+        features: what distances of slices rest on, by modality.
+        distances: pooled over all cases, by modality, answer and metric.
+        messages: what is to be known of the truths.
+
+    Example:
+        >>> import shutil, voxlate
+        >>> cases = voxlate.phantom("COHORT", cases=1, size=(24, 32, 24), progress=False)
+        >>> _ = shutil.copytree("COHORT", "OUT")  # images without any error
+        >>> scores = voxlate.evaluate("OUT", "COHORT", mask="body", progress=False)
+        >>> {row.scores["mae"] for row in scores.rows}
+        {0.0}
+        >>> scores.document()["modalities"]["ct"]["unit"]
+        'HU'
     """
 
     rows: tuple[Row, ...]
@@ -218,12 +232,12 @@ class Scores:
 
     @cached_property
     def _document(self) -> Table:
-        modalities = dict.fromkeys(row.modality for row in self.rows)
+        by_modality = grouped((row.modality, row) for row in self.rows)
         document = {
             "voxlate": __version__,
             "note": "Research software, not a medical device.",
             **self.header,
-            "modalities": {name: self._modality(name) for name in modalities},
+            "modalities": {name: self._modality(name, rows) for name, rows in by_modality.items()},
             "cases": [row.flat() for row in self.rows],
         }
         messages = [*self.messages, *outlier_messages(document)]
@@ -241,13 +255,13 @@ class Scores:
         """A pandas DataFrame with a row for each answer to each modality of each case."""
         return dataframe(row.flat() for row in self.rows)
 
-    def _modality(self, name: str) -> Table:
-        rows = [row for row in self.rows if row.modality == name]
+    def _modality(self, name: str, rows: Sequence[Row]) -> Table:
+        """The conventions and the scores of a modality by answer and metric."""
         by_answer = grouped((row.answer, row) for row in rows)
         scale = self.ranges[name]
         patients = len({row.patient for row in rows})
         over = "patients" if patients > 1 else "cases"
-        stated = {
+        conventions = {
             "range": [scale.low, scale.high],
             "range_rule": scale.rule,
             "own_peak": scale.own,
@@ -259,17 +273,17 @@ class Scores:
             "bootstrap": f"95 % percentile interval, {RESAMPLES} resamples over {over}, seed {self.seed}",
         }
         answers: Table = {}
-        for answer, own in by_answer.items():
+        for answer, of_answer in by_answer.items():
             pooled = self.distances.get(name, {}).get(answer, {})
-            scored = set(pooled).union(*(row.scores for row in own))
+            scored = set(pooled).union(*(row.scores for row in of_answer))
             answers[answer] = {
-                key: (pooled.get(key) or _summarise(own, key, over, self.seed))
-                | _over_pictures(own, key)
-                | _conventions(metric, scale, stated)
+                key: (pooled.get(key) or _summarise(of_answer, key, over, self.seed))
+                | _over_pictures(of_answer, key)
+                | _conventions(metric, scale, conventions)
                 for key, metric in metrics_of(self.header).items()
                 if key in scored
             }
-        return {"unit": scale.unit, **stated, "answers": answers}
+        return {"unit": scale.unit, **conventions, "answers": answers}
 
     def table(self) -> Tables:
         """All scores of the synthesis and of every naive baseline."""
@@ -284,30 +298,29 @@ class Scores:
 
     def write(self, out: Path) -> None:
         """Write OUT/metrics.json, OUT/metrics.csv and, where scopes have pictures, OUT/pictures.csv."""
-        cases = [self._line(row) for row in self.rows]
+        cases = list[Table]()
         pictures = list[Table]()
         for row in self.rows:
-            pictures += [self._line(row, picture) for picture in row.pictures]
-        scored, shown = (set[str]().union(*lines) for lines in (cases, pictures))
+            scale = self.ranges[row.modality]
+            shared = {"unit": scale.unit, "range_low": scale.low, "range_high": scale.high}
+            shared["mask"] = self.choices["mask"]
+            cases.append(row.flat() | shared)
+            pictures += [row.flat(picture) | shared for picture in row.pictures]
+        in_cases, in_pictures = (set[str]().union(*lines) for lines in (cases, pictures))
         known = metrics_of(self.header)
         # Scores of a scope have a column only where there are some.
-        own = [key for key in known if not known[key].pooled and ("." not in key or key in scored)]
+        keys = [
+            key for key in known if not known[key].pooled and ("." not in key or key in in_cases)
+        ]
         with lock_if_free(out):
             write_json(out / "metrics.json", self.document())
-            _write_csv(out / "metrics.csv", [*COLUMNS, *own], cases)
+            _write_csv(out / "metrics.csv", [*COLUMNS, *keys], cases)
             if pictures:
-                keys = [*COLUMNS, *PLACE, *(key for key in known if key in shown)]
-                _write_csv(out / "pictures.csv", keys, pictures)
+                keys = [*PLACE, *(key for key in known if key in in_pictures)]
+                _write_csv(out / "pictures.csv", [*COLUMNS, *keys], pictures)
             else:
                 # The file may be from an earlier evaluation.
                 (out / "pictures.csv").unlink(missing_ok=True)
-
-    def _line(self, row: Row, scores: Document | None = None) -> Table:
-        """A line of a CSV file."""
-        scale = self.ranges[row.modality]
-        low, high = scale.low, scale.high
-        stated = {"unit": scale.unit, "range_low": low, "range_high": high}
-        return row.flat(scores) | stated | {"mask": self.choices["mask"]}
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Document]) -> None:
@@ -346,7 +359,7 @@ def _summarise(rows: Sequence[Row], key: str, over: str, seed: int) -> Table:
     }
 
 
-def _conventions(metric: Metric, scale: Range, stated: Document) -> Table:
+def _conventions(metric: Metric, scale: Range, conventions: Document) -> Table:
     """The conventions that metrics.json states with each value."""
     keys = ["range", "range_rule", "mask"]
     if metric in SCOPE_METRICS:
@@ -355,11 +368,11 @@ def _conventions(metric: Metric, scale: Range, stated: Document) -> Table:
         keys += ["ssim_padding", "ssim_from"]
     if metric.score == "lpips":
         keys.append("lpips")
-    features = {"features": stated["features"]["name"]} if metric.pooled else {}
+    features = {"features": conventions["features"]["name"]} if metric.pooled else {}
     return {
         "unit": "share" if metric.scale != 1 else metric.unit_for(scale.unit),
         "better": metric.better,
         "reduction": metric.reduction,
-        **{key: stated[key] for key in keys},
+        **{key: conventions[key] for key in keys},
         **features,
     }

@@ -49,9 +49,9 @@ def network_units(provenance: Mapping[str, Any], modality: str, where: object) -
     which gives the network's output.
     """
     try:
-        stated = provenance["network_units"][modality]
-        scaled_by: IntensityMap = adapter(Intensity).validate_python(stated["map"])
-        typical = Scale(float(stated["low"]), float(stated["high"]))
+        entry = provenance["network_units"][modality]
+        scaled_by: IntensityMap = adapter(Intensity).validate_python(entry["map"])
+        typical = Scale(float(entry["low"]), float(entry["high"]))
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise BadInput(
             f"{where}: expected provenance that states the network's units of {modality} for --units network, found none. Synthesise again, or score in the image's own units."
@@ -119,9 +119,7 @@ def picture_units(window_hu: tuple[float, float], scale: Range) -> Units:
 def window_sentence(modality: str, given: Sequence[float] | None) -> str:
     """The sentence on the window of the pictures."""
     low, high = window_of(given)
-    hint = (
-        "as given by --window"
-        if given is not None
-        else "a window of the brain; pass --window if it is another one"
-    )
+    hint = "a window of the brain; pass --window if it is another one"
+    if given is not None:
+        hint = "as given by --window"
     return f"pictures of {modality} show {low:g} to {high:g} HU as black to white ({hint}), and synthesised HU are clipped to it"

@@ -80,9 +80,9 @@ def verdict_on(
     errors: by answer ("synthesis", or a baseline's name) and case, all measured with the same conventions; patients: by
     case; where: words on the voxels or items of the errors; not_held_out: a clause if cases were in the training.
     """
-    own = errors.get(SYNTHESIS, {})
+    ours = errors.get(SYNTHESIS, {})
     others = [name for name in errors if name != SYNTHESIS]
-    pairs = [_pair(name, own, errors[name], patients) for name in others]
+    pairs = [_pair(name, ours, errors[name], patients) for name in others]
     shared = [pair for pair in pairs if pair.cases]
     if not shared:
         said = "no verdict: no naive baseline was scored, so it is unknown whether the model is worth its training; --naive RUN scores those of a training"
@@ -92,8 +92,8 @@ def verdict_on(
     if not_held_out:
         said += f"; {not_held_out}"
         outcome = "unclear" if outcome == "better" else outcome
-    if best.cases < len(own):
-        said += f"; over the {best.cases} of {len(own)} cases that this baseline has"
+    if best.cases < len(ours):
+        said += f"; over the {best.cases} of {len(ours)} cases that this baseline has"
     numbers = [str(number) for number in range(len(best.naive))]
     return Verdict(
         modality,
@@ -123,10 +123,10 @@ class _Pair:
     @property
     def share(self) -> float:
         """The relative reduction of the baseline's error; −∞ if the baseline has no error."""
-        own, other = float(self.synthesis.mean()), float(self.naive.mean())
-        if other > 0:
-            return 1 - own / other
-        return 0.0 if own == 0 else -np.inf
+        ours, theirs = float(self.synthesis.mean()), float(self.naive.mean())
+        if theirs > 0:
+            return 1 - ours / theirs
+        return 0.0 if ours == 0 else -np.inf
 
     @property
     def lower_on(self) -> int:
@@ -136,31 +136,31 @@ class _Pair:
 
 def _judge(pair: _Pair, unit: str, where: str) -> tuple[Outcome, str]:
     """The outcome and its sentence: better needs most patients and a significant difference; worse needs most patients."""
-    own, other = (
+    ours, theirs = (
         f"{METRIC.text(float(values.mean()))} {METRIC.unit_for(unit)}".rstrip()
         for values in (pair.synthesis, pair.naive)
     )
-    best = f"the best naive baseline ({pair.baseline}, {other})"
+    best = f"the best naive baseline ({pair.baseline}, {theirs})"
     size = len(pair.naive)
     share = pair.share
     by = _percent(share)
     patients = f"{pair.lower_on} of {plural(size, 'patient')}"
     side = "lower" if share > 0 else "higher"
-    means = f"MAE {own}, {where}, {side} by {by} on average, lower for {patients}"
+    means = f"MAE {ours}, {where}, {side} by {by} on average, lower for {patients}"
     if share <= -TIE and 2 * (pair.synthesis > pair.naive).sum() > size:
         alone = "; one patient does not represent others" if size == 1 else ""
         return "worse", f"WORSE THAN {best}: do not use; {means}{alone}"
     p = wilcoxon_p(pair.synthesis, pair.naive)
     if share >= TIE and p < SIGNIFICANT and 2 * pair.lower_on > size:
-        return "better", f"beats {best} by {by} on {patients}: MAE {own}, {where}"
+        return "better", f"beats {best} by {by} on {patients}: MAE {ours}, {where}"
     if few := too_few(size):
         return "unclear", f"CANNOT BE TOLD from {few} whether it is better than {best}: {means}"
     return "unclear", f"NOT CLEARLY BETTER than {best}: {means} (signed-rank test, p {p:.2g})"
 
 
-def _pair(baseline: str, own: Errors, other: Errors, patients: Mapping[str, str]) -> _Pair:
+def _pair(baseline: str, ours: Errors, theirs: Errors, patients: Mapping[str, str]) -> _Pair:
     """The mean errors of the patients with a case that both have, each patient once."""
-    errors = {case: [own[case], other.get(case, np.nan)] for case in own}
+    errors = {case: [ours[case], theirs.get(case, np.nan)] for case in ours}
     by_patient = grouped(
         (patients[case], both) for case, both in errors.items() if np.isfinite(both).all()
     )
@@ -193,22 +193,23 @@ def _of_modality(name: str, part: Table, document: Table) -> Verdict:
         said = f"most truths ({len(wrong)} of {len(every)}) cannot be those of their images: check the cohort"
     if said:
         return Verdict(name, "unknown", f"no verdict: {said}", unit=part["unit"])
-    own = _errors(rows, METRIC.key)
+    errors = _errors(rows, METRIC.key)
     patients = {row["case"]: row["patient"] for row in rows}
-    cases = own.get(SYNTHESIS, {}).keys()
+    cases = errors.get(SYNTHESIS, {}).keys()
     clause = ""
     if trained := len(cases & set(document.get("trained_on", ()))):
         clause = f"{trained} of {plural(len(cases), 'case')} in the training, so this is no result on other patients"
     mask = part["mask"]
     where = mask if mask == "whole image" else f"inside the mask {mask}"
-    stated = verdict_on(name, own, patients, part["unit"], where, clause)
+    in_unit = verdict_on(name, errors, patients, part["unit"], where, clause)
     # Training judges in network units, in which a wrong overall brightness is an error.
-    on_255 = _errors(rows, NETWORK_METRIC.key)
-    other = verdict_on(name, on_255, patients, NETWORK_METRIC.unit, where, clause)
-    if "unknown" in (stated.outcome, other.outcome) or stated.outcome == other.outcome:
-        return stated
-    sentence = f"DEPENDS ON THE UNIT. With each image divided by its own peak: {stated.sentence}. In network units (0 to 255, as in training; --units network), where a wrong brightness is an error: {other.sentence}"
-    return replace(stated, outcome="unclear", sentence=sentence)
+    on_255 = verdict_on(
+        name, _errors(rows, NETWORK_METRIC.key), patients, NETWORK_METRIC.unit, where, clause
+    )
+    if "unknown" in (in_unit.outcome, on_255.outcome) or in_unit.outcome == on_255.outcome:
+        return in_unit
+    sentence = f"DEPENDS ON THE UNIT. With each image divided by its own peak: {in_unit.sentence}. In network units (0 to 255, as in training; --units network), where a wrong brightness is an error: {on_255.sentence}"
+    return replace(in_unit, outcome="unclear", sentence=sentence)
 
 
 def _errors(rows: Iterable[Table], key: str) -> dict[str, dict[str, float]]:

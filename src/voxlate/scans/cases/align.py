@@ -53,9 +53,7 @@ class Preparation:
     align: Align | None = None
     mask: Mask = "body"
     mask_from: Name | None = None
-    matrix: tuple[int, int] | None = field(
-        default=None, repr=False
-    )  # no part of the digests of cases without one
+    matrix: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.spacing_mm is not None and not min(self.spacing_mm) > 0:

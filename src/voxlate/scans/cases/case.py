@@ -289,7 +289,7 @@ def write_case(path: Path, case: PreparedCase) -> None:
 
 
 def _header_digest(plain: dict[str, Any]) -> str:
-    """The checksum of a header as it is written, with an empty checksum; later versions may have more keys."""
+    """The checksum of a header as it is written, with an empty checksum."""
     text = json.dumps({**plain, "checksum": ""}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -45,7 +45,7 @@ from voxlate.scans.options.layout import layout_options, quote_path
 
 COHORT = "COHORT"  # stands for scans in a command whose folder is unknown
 FORMAT = "voxlate prepared cohort"
-VERSION = 3
+VERSION = 4
 SHARED = (
     "case",
     "patient",
@@ -54,7 +54,7 @@ SHARED = (
     "spacing_mm",
 )  # facts of a case that its file and the list of cases state
 Fold = Annotated[int, Field(ge=0, lt=FOLDS)]
-Patterns = list[Text] | Text | None
+Patterns = list[Text] | None
 ROUNDED = 2e-3  # a list of cases states volumes to three digits
 
 
@@ -296,25 +296,25 @@ def open_cohort(path: Path | str) -> Cohort:
         written.modalities,
         written.units,
         tuple(read_messages(written.warnings)),
-        value["made"],
+        value["provenance"],
     )
 
 
-class _Made(TypedDict):
+class _Provenance(TypedDict):
     """The provenance of a cohort: the inputs of `prepare`, and the keys of a Preparation."""
 
     root: Place
     pattern: Text | None
     preset: Text | None
     manifest: Place | None
-    patients: NotRequired[Place | None]  # version 0.6.0 wrote none
+    patients: Place | None
     allow_outside: NotRequired[bool]
     modalities: list[Name] | None
-    prefer: NotRequired[Patterns]
-    exclude: NotRequired[Patterns]
-    exclude_file: NotRequired[Patterns]
+    prefer: Patterns
+    exclude: Patterns
+    exclude_file: Patterns
     spacing_mm: tuple[Positive, Positive, Positive] | None
-    matrix: NotRequired[tuple[Length, Length] | None]
+    matrix: tuple[Length, Length] | None
     resample: bool
     register: RegistrationMethod | None
     fixed: Name | None
@@ -324,7 +324,6 @@ class _Made(TypedDict):
     unread: list[Text]
     left_out: list[Text]
     split_by: Text
-    through: NotRequired[Text]  # by version 0.6: a model whose images the scans were registered to
     voxlate: Text
 
 
@@ -333,13 +332,12 @@ class _Written:
     """cohort.json."""
 
     format: Literal["voxlate prepared cohort"]
-    version: Literal[3]
+    version: Literal[4]
     cases: tuple[Entry, ...]
     modalities: tuple[Name, ...]
     units: dict[Name, Unit]
-    warnings: tuple[Text | StatedMessage, ...]
-    made: _Made
-    fingerprint: Any = None  # version 0.6 wrote medians over the cases
+    warnings: tuple[StatedMessage, ...]
+    provenance: _Provenance
 
 
 def read_tables(folder: Path) -> dict[str, Any]:
@@ -357,7 +355,6 @@ def write_cohort(cohort: Cohort) -> None:
     value = asdict(replace(cohort, drawn=None))
     del value["folder"], value["drawn"], value["scans_of"]
     value["warnings"] = [warning.table for warning in cohort.warnings]
-    value["made"] = value.pop("provenance")  # the key of version 0.6
     for case in value["cases"]:
         if case["fold"] is None:
             del case["fold"]

@@ -161,7 +161,7 @@ def _from_npy(path: Path, part: Part) -> np.ndarray:
         )
     if values.ndim > 3 or part.channel >= values.shape[-1]:
         raise BadInput(
-            f"{path}: expected channel {part.channel}, from 0, of [H, W, C], found {_shape(values)}."
+            f"{path}: expected channel {part.channel}, from 0, of [H, W, C], found {_shape(values)}. Name one that it has."
         )
     return values[..., part.channel]
 

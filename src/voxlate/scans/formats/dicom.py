@@ -382,7 +382,7 @@ def read_frames(path: Path) -> DynamicScan:
     for number, frame in enumerate(frames, start=1):
         if not same_grid(frame.grid, grid, tolerance_mm=0.5):  # of a moving table
             raise BadInput(
-                f"{path}: expected all frames on one grid ({grid}), found frame {number} elsewhere."
+                f"{path}: expected all frames on one grid ({grid}), found frame {number} elsewhere. Export each grid as a series of its own."
             )
     times = None
     if places.seconds is not None:

@@ -23,12 +23,11 @@ from voxlate.scans.formats.freesurfer import FREESURFER
 from voxlate.scans.formats.itk import ITK
 from voxlate.scans.formats.nifti import NIFTI, SYNTHETIC, open_nifti
 from voxlate.scans.formats.picture import PICTURE
-from voxlate.scans.formats.rire import RIRE
 from voxlate.scans.images.grid import Volume, check_affine, orient
 from voxlate.scans.images.units import MR, unit_of
 
 # Where a folder holds an image in several formats, the first of them is read: pictures, which lose most, come last.
-FORMATS: tuple[Format, ...] = (NIFTI, FREESURFER, ITK, PICTURE, DICOM, ARRAY, RIRE)
+FORMATS: tuple[Format, ...] = (NIFTI, FREESURFER, ITK, PICTURE, DICOM, ARRAY)
 
 
 def scan_endings() -> tuple[str, ...]:

@@ -143,7 +143,6 @@ class Percentile(IntensityMap):
         setting(
             "largest value that becomes 1, in medians of these voxels: of vessels in TOF, whose share depends on the field of view; unset: no limit",
             gt=1,
-            exclude_if=lambda medians: medians is None,  # as in older runs
         ),
     ] = None
     kind: Literal["percentile"] = "percentile"

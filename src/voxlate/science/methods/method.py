@@ -211,7 +211,7 @@ class Method(nn.Module, ABC):
 
 
 class StageSettings(Protocol):
-    """One training of a recipe, as its settings see it when they check themselves; data: data.patches.DataSettings."""
+    """One training of a recipe, as its settings see it when they check themselves; data: training.batches.patches.DataSettings."""
 
     @property
     def name(self) -> str:
@@ -250,7 +250,7 @@ class TaskSettings:
         """Raise BadInput where the task does not fit the rest of its stage, or the stages before it."""
         if missing := [name for name in self.needs if name not in earlier]:
             raise BadInput(
-                f"{where}: expected an earlier stage '{missing[0]}', found {sorted(earlier) or 'none'}."
+                f"{where}: expected an earlier stage '{missing[0]}', found {sorted(earlier) or 'none'}. Add the stage above it."
             )
 
     @property

@@ -43,7 +43,7 @@ class Output:
     """The outputs of a network.
 
     image: [B, C, D, H, W]; extras: further results by name: "features" (a tuple of maps), and those of
-    methods.extras that the input asks for.
+    methods.auxiliary_losses that the input asks for.
     """
 
     image: Tensor
@@ -103,7 +103,7 @@ class NetSettings(ABC):
 
     @property
     def extras(self) -> tuple[str, ...]:
-        """Names of what the network can give besides its image, for losses (see methods.extras)."""
+        """Names of what the network can give besides its image, for losses (see methods.auxiliary_losses)."""
         return ()
 
     def takes_only_images(self, channels: Channels, noise: bool = False) -> None:

@@ -91,7 +91,6 @@ class Batches(Dataset[Batch]):
         batch = self._batch(items, generators, seeds)
         if not self.unpaired:
             return batch
-        # the word "stranger" seeds the pairs: another word would give other pairs than in earlier trainings
         generators = [_generator("stranger", self.seed, number) for number in numbers]
         drawn = [self._other_patient(item, generator) for item, generator in zip(items, generators)]
         seeds = [stable_id("physics of another patient", self.seed, number) for number in numbers]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from voxlate.anatomy.physics import PhysicsSettings
-from voxlate.base.config import later_key, setting, settings
+from voxlate.base.config import setting, settings
 from voxlate.base.errors import BadInput
 from voxlate.base.items import stable_id
 from voxlate.scans.cases.case import LABEL, MASK, PROTONS, PreparedCase
@@ -38,7 +38,7 @@ class DataSettings:
     target: Annotated[list[str], setting("modalities that the model synthesises", min_length=1)]
     any_source: Annotated[
         tuple[str, ...],
-        later_key(
+        setting(
             "MR scans that stand for the one source: a case is trained on once with each that it has, and synthesised from the one that is given"
         ),
     ] = ()
@@ -57,7 +57,7 @@ class DataSettings:
     ] = 0
     planes: Annotated[
         Literal["", "all"],
-        later_key(
+        setting(
             "'all': slices of all three planes, not of that of data.axes alone; a training takes a batch of each in turn, and a synthesised volume is the mean of three, at 3 times the cost; for patches of one slice of nearly cubic voxels"
         ),
     ] = ""
@@ -69,7 +69,7 @@ class DataSettings:
     ] = 0.0
     lift: Annotated[
         float,
-        later_key(
+        setting(
             "least value of a source inside the body, as a share of its range, so that tissue as dark as the surroundings is told from them",
             ge=0,
             lt=1,
@@ -82,7 +82,7 @@ class DataSettings:
     centred: Annotated[
         bool,
         setting(
-            "left and right are cut off, or filled, evenly: the mid-plane stays in the middle column"
+            "whether columns are cropped or padded by the same number on the left and on the right, so that the mid-plane stays in the middle column"
         ),
     ] = False
     allow_missing: Annotated[

@@ -60,7 +60,7 @@ def roles_of(facts: Facts, source: Sequence[str] = (), target: Sequence[str] = (
         )
     if both := set(source) & set(target):
         raise BadInput(
-            f"--source, --target: expected each modality in one of them, found {min(both)} in both."
+            f"--source, --target: expected each modality in one of them, found {min(both)} in both. Leave it out of one."
         )
     if len(set(source or target)) == len(facts.scans):
         known = ", ".join(facts.scans)

@@ -18,7 +18,7 @@ from voxlate.training.starters.card import Card, read_card
 from voxlate.training.starters.names import PREFIX, starter_names
 from voxlate.training.weights import read_header
 
-# Number of patients as which the starter counts in the weights that are kept (docs/guides/starters.md has the table).
+# Number of patients as which the starter counts in the weights that are kept (docs/reference/measured.md has the numbers).
 COUNTS_AS = 3
 LEAK = 0.1  # slope beyond the range, in the unit of a starter
 # Changes of shape, of which a training from a starter has the larger of its own and the starter's: a starter learns few

@@ -33,7 +33,6 @@ from voxlate.scans.cases.case import MASK
 from voxlate.scans.cases.layout import Axes
 from voxlate.scans.images.register import RegistrationMethod
 from voxlate.science.diffusion.windows import Windows
-from voxlate.training.recipe.renamed import with_new_names
 
 # What a calibration assumes of patients that it has not seen.
 Bound = Literal["none", "normal", "any"]
@@ -64,7 +63,7 @@ class _Synth(TypedDict, total=False):
     samples: Several
     steps: Several
     sampler: Text
-    precision: Text | None  # of version 0.6.0, which states none: that of the training
+    precision: Text
     windows: Table | None
 
 
@@ -101,7 +100,7 @@ class _Stated(TypedDict, total=False):
     range: dict[Name, tuple[Number, Number]]
     cases: list[Name]
     failed: dict[Text, Text]
-    warnings: list[Text | StatedMessage]
+    warnings: list[StatedMessage]
     split: Text
     axes: Axes
     images: dict[FileName, Text]
@@ -190,6 +189,7 @@ def read_provenance(path: Path) -> Table:
         "Synthesise the image again, or remove this file.",
     )
     content: Table = read_json(path)
+    record.check_version(content, "voxlate")
     record.fill(_Stated, content, others=None)
     pairs = [*content.get("range", {}).values()]
     pairs += [(units["low"], units["high"]) for units in content.get("network_units", {}).values()]
@@ -204,9 +204,8 @@ def read_run(path: Path) -> Table:
     advice = "Restore the file: it states which cases were used for training."
     record = Record(path, "the provenance of a training", advice)
     content: Table = read_json(path)
+    record.check_version(content, "voxlate")
     record.fill(_Trained, content, others=None)
-    if "recipe" in content:
-        content["recipe"] = with_new_names(content["recipe"])
     return content
 
 

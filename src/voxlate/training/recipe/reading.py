@@ -7,7 +7,6 @@ from typing import Any
 from voxlate.base.config import fill, imports, needs_code, to_tables
 from voxlate.base.errors import BadInput
 from voxlate.training.recipe.checks import check
-from voxlate.training.recipe.renamed import with_new_names
 from voxlate.training.recipe.settings import SHARED, Recipe
 from voxlate.training.recipe.text import values_of
 from voxlate.training.recipe.training import Training
@@ -38,7 +37,7 @@ def with_tables(recipe: Recipe, values: dict[str, Any], where: str) -> Recipe:
 def _fill(values: dict[str, Any], where: str, code: Collection[str]) -> Recipe:
     if refused := [name for name in code_of(values) if name not in code]:
         raise BadInput(f"{where}: {needs_code(refused)}")
-    values = _with_implied(with_new_names(values))
+    values = _with_implied(values)
     recipe = fill(Recipe, values, where, code=code)
     if changed := _other_types(values, to_dict(recipe)):
         said = (
@@ -85,19 +84,16 @@ def _with_implied(values: dict[str, Any], data: Any = None) -> dict[str, Any]:
     return values
 
 
-def with_steps(
-    recipe: Recipe, epoch_steps: Sequence[int], kept: Mapping[str, int] | None = None
-) -> Recipe:
+def with_steps(recipe: Recipe, epoch_steps: Sequence[int]) -> Recipe:
     """The recipe with the steps of trainings whose length is in epochs; epoch_steps: steps an epoch, by stage.
 
-    kept: the steps of stages whose run has begun, which stay. Raises BadInput where a recipe gives both and they
-    differ.
+    Raises BadInput where a recipe gives both and they differ.
     """
     trained = []
     for stage, steps in zip(recipe.all_stages, epoch_steps):
         options = stage.train
         if options.epochs is not None:
-            wanted = (kept or {}).get(stage.name, options.epochs * steps)
+            wanted = options.epochs * steps
             if options.steps not in (0, wanted):
                 raise BadInput(
                     f"train.epochs: expected train.epochs or train.steps, found both in the stage '{stage.name}', and {options.epochs} epochs of this cohort are {wanted} steps, not {options.steps}. Drop one."

@@ -1,15 +1,13 @@
 """The settings of a recipe: everything that a result depends on, in addition to the data."""
 
 import dataclasses
-import operator
 from collections.abc import Mapping
-from functools import partial
 from itertools import chain
 from typing import Annotated
 
 from pydantic import Field
 
-from voxlate.base.config import Importable, later_key, setting, settings
+from voxlate.base.config import Importable, setting, settings
 from voxlate.base.errors import BadInput
 from voxlate.base.streams import Independent, SliceNoise
 from voxlate.scans.cases.prepared import Cohort
@@ -96,7 +94,7 @@ StartFrom = Annotated[
 
 StartWindow = Annotated[
     dict[str, tuple[float, float]],
-    later_key(
+    setting(
         "By target of start_from, a starter: the ends of its range, in the starter's unit, where images show a part of the starter's range (pictures of a CT); its output is rescaled."
     ),
 ]
@@ -120,13 +118,11 @@ class Synthesis(SamplerSettings):
             "Place on the line from the mean prediction (0) to the sample (1), of a model that has both (Freirich et al. 2021).",
             ge=0,
             le=1,
-            # images of earlier versions, which have no such entry, are samples
-            exclude_if=partial(operator.eq, 1.0),
         ),
     ] = 1.0
     gradient_ratio: Annotated[
         float | None,
-        later_key(
+        setting(
             "Gradient ratio of validation images to the truth at which the end of the training sets `sharpness`; unset: `sharpness` stays as stated.",
         ),
     ] = None
@@ -173,13 +169,13 @@ class Synthesis(SamplerSettings):
     ] = False
     peak_shares: Annotated[
         dict[str, Annotated[float, Field(gt=0, le=3)]],
-        later_key(
+        setting(
             "By target, the share of the training scans' range to which `peaks` moves the upper percentile; 0.95 where none is given."
         ),
     ] = dataclasses.field(default_factory=dict)
     contrast: Annotated[
         dict[str, TissueLevels],
-        later_key(
+        setting(
             "By target, the levels of tissue to which those of the image are moved, in place of `peaks`; `synth --contrast-of` reads them from scans."
         ),
     ] = dataclasses.field(default_factory=dict)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput, did_you_mean
-from voxlate.training.recipe.renamed import with_new_names
 
 SHIPPED = resources.files("voxlate.training.recipe") / "shipped"
 SMALL = "_small"  # ends the name of the small variant of a recipe, which its table [small] states
@@ -92,7 +91,7 @@ def values_of(
         values = _values(recipe)
     else:
         values = _over_base(copy.deepcopy(dict(recipe)), "the recipe")
-    return apply_changes(with_new_names(values), changes or {})
+    return apply_changes(values, changes or {})
 
 
 def apply_changes(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,7 +101,6 @@ def apply_changes(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[st
         _change(values, key, value)
         if key == "train.steps":  # a new length, which is not one to which a run was corrected
             values["train"].pop("paced", None)
-        values = with_new_names(values)
     return values
 
 
@@ -134,7 +132,7 @@ def _values(name: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def _over_base(stated: dict[str, Any], name: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
     """Stated tables over those of their base."""
-    values = with_new_names(stated, name)
+    values = dict(stated)
     base = values.pop("base", None)
     return values if base is None else over(_values(str(base), (*before, name)), values)
 
@@ -162,7 +160,7 @@ def _update_stages(below: list[Any], above: dict[str, Any]) -> list[Any]:
     if unknown := [name for name in above if name not in names]:
         known = ", ".join(str(name) for name in names)
         raise BadInput(
-            f"stages.{unknown[0]}: expected a stage of the base ({known}). Change it, or list all stages."
+            f"stages.{unknown[0]}: expected a stage of the base ({known}), found another name. Change it, or list all stages."
         )
     return [
         over(stage, above[name]) if name in above else stage for stage, name in zip(below, names)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from voxlate.base.config import Counts, later_key, setting, settings
+from voxlate.base.config import Counts, setting, settings
 from voxlate.science.diffusion.sample import check_sampler_name
 from voxlate.training.recipe.optimiser import Optimiser
 
@@ -129,7 +129,7 @@ class Training:
     ] = None
     paced: Annotated[
         tuple[tuple[Positive, Positive], ...],
-        later_key(
+        setting(
             "Earlier values of `steps`, which the pace of a plan corrected: [[100, 1000]] states that up to step 100 they were 1000. Rate and average depend on the share of the training that is done, which has no jump."
         ),
     ] = ()
@@ -145,7 +145,7 @@ class Training:
     ] = 0.999
     keep_start: Annotated[
         float,
-        later_key(
+        setting(
             "Share of the first weights, those of a starter, say, in the weights that are kept at the end.",
             ge=0,
             lt=1,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from voxlate.base.config import later_key, setting, settings
+from voxlate.base.config import setting, settings
 from voxlate.science.nets.blocks import Multipliers, Width
 from voxlate.science.nets.interface import Channels, NetSettings
 from voxlate.science.nets.xmodality.parts import (
@@ -31,7 +31,7 @@ class ADM(NetSettings):
     ] = 4
     whole: Annotated[
         bool,
-        later_key(
+        setting(
             "Whether attention is among all pixels of a slice, as the paper describes it, instead of those of a row, as the published weights need it; its cost grows with the fourth power of the patch."
         ),
     ] = False
