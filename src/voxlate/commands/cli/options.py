@@ -20,7 +20,7 @@ from voxlate.base.options.option import (
     suggestions,
 )
 from voxlate.base.options.table import field_types, text_type
-from voxlate.commands.cli.app import app
+from voxlate.commands.cli.app import SuggestingCommand, app
 
 METAVARS = {Path: "PATH", int: "INT", float: "NUMBER", str: "TEXT", bool: ""}
 
@@ -56,7 +56,7 @@ def command(*examples: str, name: str | None = None) -> Callable[[Command], Comm
 
     def add(function: Command) -> Command:
         """Add the function, and return it as it is called by typer."""
-        app.command(name=name, epilog=epilog)(with_options(function))
+        app.command(name=name, epilog=epilog, cls=SuggestingCommand)(with_options(function))
         return function
 
     return add
