@@ -54,19 +54,6 @@ def test_a_folder_called_do_not_trust_changes_no_grade(tmp_path):
     assert read_messages([one.table]) == [one]
 
 
-@pytest.mark.parametrize(
-    ("sentence", "grade", "text"),
-    [
-        ("t1: turned. Do not trust the image.", "do not trust", "t1: turned."),
-        ("t1: dark. Caution: look at the scan and at the image.", "caution", "t1: dark."),
-        ("t1: bright.", "note", "t1: bright."),
-    ],
-)
-def test_a_sentence_of_version_0_6_keeps_its_grade(sentence, grade, text):
-    (one,) = read_messages([sentence])
-    assert (one.grade, one.text) == (grade, text)
-
-
 def test_the_highest_grade_counts():
     several = [Message("brightness", grade, "") for grade in ("caution", "do not trust", "note")]
     assert worst_grade(several) == "do not trust"

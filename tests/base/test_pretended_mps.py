@@ -40,7 +40,7 @@ WAYS = {
     "completion": [ALL, 'task = { kind = "complete" }', 'method = { kind = "diffusion" }', UNET],
     "cycle": [
         ONE,
-        'method = { kind = "cycle", critic = { widths = [4, 4], answer = "patches" } }',
+        'method = { kind = "cycle", critic = { widths = [4, 4], output = "patches" } }',
         RESNET,
     ],
     "latents": [

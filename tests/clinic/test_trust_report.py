@@ -11,7 +11,7 @@ CALIBRATED = {
     "inputs": {"mr": {"sha256": "b40f981e3a1da35a", "path": "/home/somebody/mr.nii.gz"}},
     "calibration": {"coverage": 0.9, "confidence": 0.95, "bound": "normal", "patients": 12},
     "bounds": {"ct": {"mae": 41.5, "bone": 96.25}},
-    "warnings": ["The scan ends inside the head."],
+    "warnings": [{"code": "cut-off", "grade": "caution", "text": "The scan ends inside the head."}],
 }
 
 
@@ -31,7 +31,8 @@ def test_recipe_hash_warnings_and_intended_use_are_stated_and_no_path():
     (model,) = texts(CALIBRATED, "MODEL")
     assert all(part in model for part in ("MR to CT", "0123456789abcdef", "Seed 3", "0.7.0"))
     assert texts(CALIBRATED, "NOTICE") == [CALIBRATED["notice"]]
-    assert texts(CALIBRATED, "WARNING") == CALIBRATED["warnings"]
+    (warning,) = texts(CALIBRATED, "WARNING")
+    assert warning.startswith(CALIBRATED["warnings"][0]["text"])
     assert len(texts({**CALIBRATED, "in_training": True}, "WARNING")) == 2
     assert not any("/" in text for _, text in trust_summary(CALIBRATED))
 

@@ -20,7 +20,7 @@ from voxlate.evaluation.scoring.outliers import find_outliers
 from voxlate.scans.formats.io import content_hash, read_volume, write_volume
 from voxlate.scans.images.grid import Volume, canonical
 
-SIZE = (48, 48, 24)
+SIZE = (56, 60, 40)
 CASES = 4
 
 
@@ -28,7 +28,7 @@ CASES = 4
 def heads(tmp_path_factory):
     """A cohort of phantoms with T1 and CT."""
     folder = tmp_path_factory.mktemp("heads")
-    options = {"cases": CASES, "size": SIZE, "lesion": "none", "seed": 4}
+    options = {"cases": CASES, "size": SIZE, "lesion": "none", "seed": 0}
     write_cohort(folder, modalities=["t1", "ct"], **options)
     return folder
 

@@ -23,7 +23,7 @@ from voxlate.training.batches.batches import Batches, batches_of
 from voxlate.training.recipe import from_dict
 from voxlate.training.weights import make_header
 
-SIZE = (32, 36, 12)  # x, y, z
+SIZE = (48, 56, 20)  # x, y, z
 WINDOW = {"kind": "window", "low": -100, "high": 1200}
 ZSCORE, MINMAX, PERCENTILE = {"kind": "zscore"}, {"kind": "minmax"}, {"kind": "percentile"}
 STRIPPED = {"kind": "translate", "inside": True, "strip": True}
@@ -136,10 +136,10 @@ def test_every_intensity_map_gives_the_same_network_input_both_ways(both_ways, t
         ({}, {}),
         ({}, {"mask": "brain"}),
         ({"stack": 2}, {}),
-        ({"patch": [16, 36, 32]}, {}),
-        ({"patch": [16, 36, 32], "stack": 1}, {}),
+        ({"patch": [24, 56, 48]}, {}),
+        ({"patch": [24, 56, 48], "stack": 1}, {}),
         ({"patch": [1, 27, 20]}, {"spacing_mm": (20.0, 9.0, 10.0)}),
-        ({"patch": [1, 24, 40]}, {"matrix": (24, 40)}),
+        ({"patch": [1, 44, 64]}, {"matrix": (44, 64)}),
         ({}, {"align": "midline"}),
     ],
 )
@@ -152,12 +152,12 @@ def test_every_preparation_is_repeated_at_synthesis(both_ways, data, preparation
 
 
 def test_images_of_resized_slices_come_back_on_the_scans_own_grid(both_ways, heads) -> None:
-    """The recorder answers with the CT, resized to 24 x 40 pixels and back."""
-    _, _, made = both_ways({"patch": [1, 24, 40]}, {"ncct": WINDOW, "t1": ZSCORE}, matrix=(24, 40))
+    """The recorder answers with the CT, resized to 44 x 64 pixels and back."""
+    _, _, made = both_ways({"patch": [1, 44, 64]}, {"ncct": WINDOW, "t1": ZSCORE}, matrix=(44, 64))
     scan, image = read_volume(heads / "phantom_000" / "ncct.nii.gz", "ncct"), made.volumes["t2"]
     assert image.grid == scan.grid
     clipped = np.clip(scan.data[0], -100, 1200)
-    assert np.corrcoef(clipped.ravel(), image.data[0].ravel())[0, 1] > 0.95
+    assert np.corrcoef(clipped.ravel(), image.data[0].ravel())[0, 1] > 0.94
 
 
 def copied(heads: Path, root: Path, change: Callable[[str, Volume], Volume]) -> Path:
