@@ -68,10 +68,11 @@ def with_options(function: Command) -> Command:
     The parameters are sorted by panel. A dataclass is filled with the values that the command line gives.
     """
     hints = get_type_hints(function, include_extras=True)
+    own = inspect.signature(function).parameters
     tables = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
     parameters = [
         parameter.replace(annotation=hints[name])
-        for name, parameter in inspect.signature(function).parameters.items()
+        for name, parameter in own.items()
         if name not in tables
     ]
     for table in tables.values():
@@ -88,7 +89,6 @@ def with_options(function: Command) -> Command:
         option = option_of(parameter.annotation)
         return -1 if option is None else PANELS.index(option.panel)
 
-    own = inspect.signature(function).parameters
     ordered = [
         _for_typer(parameter, parameter.name not in own)
         for parameter in sorted(parameters, key=panel)
