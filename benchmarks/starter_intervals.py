@@ -47,6 +47,7 @@ from voxlate.training.calibration_file import (
     read_calibration,
     write_calibration,
 )
+from voxlate.training.facts import data_facts
 from voxlate.training.model import load, network_of
 from voxlate.training.run import Run
 from voxlate.training.starter import copy_model
@@ -109,7 +110,7 @@ def add_intervals(starter: Path, prepared: Path, real: Path, work: Path, device:
         raise BadInput(
             f"{starter}: expected a starter that makes a target of other scans, found a completion, whose intervals hold where one modality is missing: real scans lack more. Leave it without intervals."
         )
-    scans = write_scans(prepared, model, work / "calibration_scans")
+    scans = write_scans(prepared, recipe, work / "calibration_scans")
     tried = dict[Path, RealHeads]()
     for method in METHODS:
         copied = load(_copy(starter, work / method), device)
@@ -150,15 +151,14 @@ def layout(cohort: Path) -> dict[str, Any]:
     return {"manifest": manifest} if manifest.exists() else {}
 
 
-def write_scans(prepared: Path, model: Model, out: Path) -> Path:
+def write_scans(prepared: Path, recipe: Recipe, out: Path) -> Path:
     """Write scans of the validation heads as a cohort: contrasts drawn as in training, and the true images.
 
     Each head is drawn several times; scans that are there are kept.
     """
-    recipe = network_of(model).recipe
     cohort = recipe.with_maps_of(open_cohort(prepared))
     names = [*recipe.data.source, *recipe.data.target]
-    steps = EVERY if model.facts.data.sees_single_slices else (1,)
+    steps = EVERY if data_facts(recipe.data).sees_single_slices else (1,)
     rows = list[dict[str, str]]()
     for head in cohort.splits["val"]:
         for number, step in enumerate(steps):

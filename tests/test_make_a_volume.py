@@ -82,11 +82,11 @@ def test_volumetric_layers_that_did_not_learn_give_the_slice_wise_images_in_any_
                 torch.nn.init.dirac_(one) if name.endswith("weight") else torch.zeros_like(one)
             )
     own = load(volume)
-    own.method.load_state_dict(tensors)
+    own.network.method.load_state_dict(tensors)
     header = read_header(volume / "weights.safetensors")
     del header["sha256"]
     identity = tmp_path / "identity.safetensors"
-    save_weights(identity, own.method, header)
+    save_weights(identity, own.network.method, header)
     wanted = made(voxlate, volume / "weights.slices.safetensors", cohort, tmp_path / "slices")
     for size in (2, 9):
         windows = f"--set=windows={{size={size},overlap=1}}"
@@ -303,5 +303,5 @@ def test_patches_that_do_not_fit_the_cohort_or_each_other_are_said(
 
 def test_another_sampler_leaves_the_eta_of_the_recipes_own(volume):
     model = load(volume).with_options(sampler="ddim", eta=1.0)
-    assert model.with_options(sampler="ddpm").recipe.synth.eta == 0
-    assert model.with_options(steps=3).recipe.synth.eta == 1
+    assert model.with_options(sampler="ddpm").network.recipe.synth.eta == 0
+    assert model.with_options(steps=3).network.recipe.synth.eta == 1

@@ -118,7 +118,7 @@ def test_the_estimated_disk_is_what_a_synthesis_takes_at_most(scan, out, tmp_pat
     with scratch_in(tmp_path, least=VOXELS // 4):
         synthesised(scan, out)
     gc.collect()
-    estimated = memory._bytes_a_voxel(1, stand_in().recipe)
+    estimated = memory._bytes_a_voxel(1, stand_in().facts)
     assert 0.5 * estimated < peak / VOXELS < estimated
     assert live == 0
 
@@ -127,7 +127,7 @@ def test_a_scan_that_needs_more_memory_or_disk_than_there_is_is_refused_before_i
     scan, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(slabs, "LEAST", VOXELS)
-    recipe = stand_in().recipe
+    recipe = stand_in().facts
     scans = {"t1": scan}
     monkeypatch.setattr(memory, "free_memory", lambda: 2**20)
     with pytest.raises(BadInput, match=r"expected 1.0 GB of free memory for a scan of 80×90×64"):

@@ -222,8 +222,8 @@ def test_tiles_of_large_slices_blend_to_what_whole_slices_give() -> None:
         whole.synthesise(scan_of(data)).volume.data,
         atol=1e-3,
     )
-    assert set(whole.method.seen) == {(1, 1, 300, 280)}
-    assert set(tiled.method.seen) == {(1, 1, 256, 256)}
+    assert set(whole.network.method.seen) == {(1, 1, 300, 280)}
+    assert set(tiled.network.method.seen) == {(1, 1, 256, 256)}
 
 
 @settings(deadline=None, max_examples=30)
@@ -267,6 +267,8 @@ def test_a_model_of_volumes_refuses_noise_that_slices_share(kind) -> None:
     values = {**RECIPE, "data": {**RECIPE["data"], "patch": [8, 64, 64]}}
     words = f"synth.noise: expected kind 'independent' for a model of volumes.*found '{kind}'. Drop synth.noise"
     with pytest.raises(BadInput, match=words):
-        replace(stand_in(None), recipe=from_dict(values, "deep")).with_options(noise={"kind": kind})
+        model = stand_in(None)
+        deep = replace(model.network, recipe=from_dict(values, "deep"))
+        replace(model, network=deep).with_options(noise={"kind": kind})
     with pytest.raises(BadInput, match=words):
         from_dict({**values, "synth": {"noise": {"kind": kind}}}, "deep")

@@ -81,7 +81,7 @@ def volumes(x: Tensor) -> Tensor:
 
 def network(source: str, place: Path, told: Stated) -> Callable[..., Tensor]:
     """The network inside an imported run, as a function of images by name."""
-    net = load(import_model(source, place, told, told_out(place)).folder).method.net
+    net = load(import_model(source, place, told, told_out(place)).folder).network.method.net
 
     def _run(log_snr: Tensor | None = None, state: Tensor | None = None, **images: Tensor):
         given = {name: volumes(image) for name, image in images.items()}

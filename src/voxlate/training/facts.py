@@ -26,7 +26,7 @@ def facts_of(
         title=recipe.title,
         weights_hash=header["weights_hash"],
         steps=header["steps"],
-        data=_data_facts(recipe.data),
+        data=data_facts(recipe.data),
         intensity=dict(recipe.intensity),
         synth=synth_facts(recipe.synth),
         options=options_of(recipe.synth),
@@ -80,7 +80,8 @@ def options_of(synth: Synthesis) -> dict[str, Any]:
     return {key: value for key, value in options.items() if key not in ("batch", "precision")}
 
 
-def _data_facts(data: DataSettings) -> DataFacts:
+def data_facts(data: DataSettings) -> DataFacts:
+    """Which scans a recipe reads, and how."""
     heads = None
     if data.physics is not None:
         contrasts = data.physics.contrasts.items()

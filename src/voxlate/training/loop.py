@@ -222,7 +222,9 @@ class Now:
 
     @property
     def shares_passed(self) -> int:
-        """How many of the shares PACED are done."""
+        """How many of the shares PACED are done; none without a pace."""
+        if self.session.pace is None:
+            return 0
         progress = self.options.progress(self.learner.step)
         return sum(progress >= share - 1e-9 for share in PACED)
 

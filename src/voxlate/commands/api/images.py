@@ -25,7 +25,7 @@ from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.provenance import provenance_of
 from voxlate.synthesis.selection import Selection, select
 from voxlate.training.model import load as load_model
-from voxlate.training.model import load_members, members_and_scans
+from voxlate.training.model import load_members
 
 
 @command
