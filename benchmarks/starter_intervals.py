@@ -49,6 +49,7 @@ from voxlate.training.calibration_file import (
 )
 from voxlate.training.facts import data_facts
 from voxlate.training.model import load, network_of
+from voxlate.training.recipe import Recipe
 from voxlate.training.run import Run
 from voxlate.training.starter import copy_model
 from voxlate.training.starters.card import Card, Intervals

@@ -405,9 +405,9 @@ def test_an_image_that_is_not_finite_is_not_written(run, cohort):
         def synthesise(self, batch, noise, sampling):
             return batch.source * float("nan")
 
+    model = load(run)
+    broken = replace(model, network=replace(model.network, method=Broken()))
     with pytest.raises(BadInput, match="expected an image of finite values, found 2880 of 2880"):
-        model = load(run)
-        broken = replace(model, network=replace(model.network, method=Broken()))
         broken.synthesise(t1_of(cohort))
 
 

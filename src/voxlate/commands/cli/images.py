@@ -47,7 +47,7 @@ def synth(
     """
     from voxlate.commands.api.images import synthesise
     from voxlate.commands.api.progress import Reporter
-    from voxlate.synthesis.ensemble import members_and_scans
+    from voxlate.training.model import members_and_scans
 
     members, scans = members_and_scans(inputs)
     with keep_messages(to, "synth", verbose) as take:
