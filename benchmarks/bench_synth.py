@@ -88,8 +88,7 @@ def model(net: dict | None = None, intensity: dict | None = None, **synth: objec
 def overhead(net: dict | None, steps: int = 8, repeats: int = 3) -> float:
     """Share of the sampling time at 256² that is not the network, median of repeats."""
     made = model(net, steps=steps)
-    network = network_of(made)
-    method, spent = network.method, 0.0
+    method, spent = network_of(made).method, 0.0
     inner = method.net.forward
 
     def timed(*arguments: object) -> torch.Tensor:
@@ -108,7 +107,7 @@ def overhead(net: dict | None, steps: int = 8, repeats: int = 3) -> float:
     for repeat in range(repeats + 1):
         spent, begun = 0.0, time.perf_counter()
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            method.synthesise(batch, Noise(repeat, batch.item), network.recipe.synth)
+            method.synthesise(batch, Noise(repeat, batch.item), network_of(made).recipe.synth)
         shares.append(1 - spent / (time.perf_counter() - begun))
     return sorted(shares[1:])[repeats // 2]
 

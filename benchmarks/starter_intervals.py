@@ -42,7 +42,11 @@ from voxlate.synthesis.model import Model
 from voxlate.synthesis.provenance import provenance_of
 from voxlate.synthesis.scans import by_accepted_names, find_scans
 from voxlate.synthesis.selection import Selection
-from voxlate.training.calibration_file import calibration_file, read_calibration, write_calibration
+from voxlate.training.calibration_file import (
+    RunCalibrations,
+    read_calibration,
+    write_calibration,
+)
 from voxlate.training.facts import data_facts
 from voxlate.training.model import load, network_of
 from voxlate.training.recipe import Recipe
@@ -101,7 +105,8 @@ def add_intervals(starter: Path, prepared: Path, real: Path, work: Path, device:
 
     Of the methods of intervals, that is taken whose coverage differs least between real heads. Raises BadInput where the starter cannot have intervals that real heads widen.
     """
-    recipe = network_of(load(starter, device)).recipe
+    model = load(starter, device)
+    recipe = network_of(model).recipe
     if recipe.task.completes:
         raise BadInput(
             f"{starter}: expected a starter that makes a target of other scans, found a completion, whose intervals hold where one modality is missing: real scans lack more. Leave it without intervals."
@@ -110,11 +115,12 @@ def add_intervals(starter: Path, prepared: Path, real: Path, work: Path, device:
     tried = dict[Path, RealHeads]()
     for method in METHODS:
         copied = load(_copy(starter, work / method), device)
-        if not calibration_file(copied).is_file():
+        file = RunCalibrations(copied.origin).file(copied.facts)
+        if not file.is_file():
             # Some contrasts share so little with CT that the truths of others look like those of another patient.
             cases = find_cohort(scans).cases
             calibrate(copied, cases, bound="none", method=method, any_truth=True, by_tissue=False)
-        tried[calibration_file(copied)] = shown = compare(copied, real, work / f"{method}_images")
+        tried[file] = shown = compare(copied, real, work / f"{method}_images")
         print(f"{method}: {_table(shown)}", flush=True)
     best = min(tried, key=lambda file: tried[file].deviation)
     return _write(starter, best, recipe.data.target[0], tried[best])

@@ -53,7 +53,7 @@ def train(
     measured = probe.measure(from_dict(tables, name, allow_code=True), 0, TIMED)
     assert measured is not None, f"too little memory for {name}"
     steps = max(round(minutes * 60 / measured.seconds), 1)
-    tables["train"] |= {"steps": steps, "ema": rules.average_decay(steps), "save_every": steps}
+    tables["train"] |= {"steps": steps, "ema": rules.average_decay(steps)}
     recipe = run.with_suffix(".toml")
     write_text(recipe, tomli_w.dumps(tables))
     voxlate.train(recipe, prepared, run, allow_code=True)

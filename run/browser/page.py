@@ -17,8 +17,7 @@ from voxlate.exchange.run import load
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.shown import top_of, window_of
-from voxlate.synthesis.model import Model
-from voxlate.synthesis.result import Synthesised
+from voxlate.synthesis.model import Model, Synthesised
 
 MODEL, SCANS, OUT, VIEWS = (Path(f"/{name}") for name in ("model", "scans", "out", "views"))
 Report = Callable[[int, int], None]
@@ -45,14 +44,14 @@ def _answer(work: Callable[[], dict[str, Any]]) -> str:
 def _open() -> dict[str, Any]:
     _models.clear()
     _models.append(load(MODEL))
-    stated, facts = read_model(MODEL).description, _models[0].facts
+    description, facts = read_model(MODEL).description, _models[0].facts
     return {
         "title": facts.title,
-        "notice": stated.notice,
-        "licence": stated.licence,
+        "notice": description.notice,
+        "licence": description.licence,
         "source": facts.data.source,
         "target": facts.data.target,
-        "card": stated.card,
+        "card": description.card,
     }
 
 

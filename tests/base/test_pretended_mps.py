@@ -52,7 +52,7 @@ WAYS = {
     ],
 }
 TOP = """title = "tiny"
-train = { steps = 2, batch = 2, precision = "float32", validate_every = 2, validation_items = 1, save_every = 1 }
+train = { steps = 2, batch = 2, precision = "float32", validate_every = 2, validation_items = 1 }
 synth = { sampler = "ddim", steps = 2, samples = SAMPLES }
 """
 BELOW = """
@@ -105,7 +105,9 @@ def test_a_model_is_trained_and_used_on_mps_as_on_a_cpu(way, ready, tmp_path, mo
 
 
 def test_a_training_that_stopped_on_a_cpu_resumes_on_mps(ready, tmp_path, monkeypatch):
-    stop = TOP.replace("save_every = 1", f"save_every = 1, {STOP}").replace("SAMPLES", "1")
+    stop = TOP.replace(
+        "validation_items = 1", f"validation_items = 1, save_every = 0, {STOP}"
+    ).replace("SAMPLES", "1")
     (tmp_path / "own.toml").write_text("\n".join([stop, *WAYS["cycle"], BELOW]))
     made = recipe.read(str(tmp_path / "own.toml"))
 

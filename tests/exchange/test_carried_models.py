@@ -226,8 +226,7 @@ def test_a_folder_of_patients_names_none(folder):
     stated = json.loads((folder / DESCRIPTION).read_text())
     assert stated["licence"] == "CC0"
     facts = stated["facts"]
-    private = ("seen_voxels", "seen_signatures", "splits")
-    assert not any(facts[name] for name in private)
+    assert not any(facts[name] for name in ("seen_voxels", "seen_signatures", "splits"))
 
 
 def test_an_exported_model_has_no_option_of_the_synthesis(folder):

@@ -326,7 +326,7 @@ def test_a_run_without_that_file_fills_air_as_well_and_says_once_that_it_checks_
         image = nib.Nifti1Image(scan.data[0].T, scan.affine)
         nib.save(image, tmp_path / "new" / name / "t1.nii.gz")
     answer = voxlate("synth", run, tmp_path / "new", "--out", out).done()
-    assert answer.err.count("orientation and field of view of scans are not checked") == 1
+    assert answer.err.count("expected the anatomy of its training patients") == 1
     assert answer.err.count("4 of 10 slices show only background") == 1  # for both cases
     for name in ("a", "b"):
         assert read_json(out / name / "provenance.json")["empty"]["slices"] == ABOVE

@@ -265,9 +265,9 @@ def test_a_model_of_volumes_refuses_options_for_slices(kind) -> None:
 @pytest.mark.parametrize("kind", ["shared", "correlated"])
 def test_a_model_of_volumes_refuses_noise_that_slices_share(kind) -> None:
     values = {**RECIPE, "data": {**RECIPE["data"], "patch": [8, 64, 64]}}
+    words = f"synth.noise: expected kind 'independent' for a model of volumes.*found '{kind}'. Drop synth.noise"
     model = stand_in(None)
     deep = replace(model, network=replace(model.network, recipe=from_dict(values, "deep")))
-    words = f"synth.noise: expected kind 'independent' for a model of volumes.*found '{kind}'. Drop synth.noise"
     with pytest.raises(BadInput, match=words):
         deep.with_options(noise={"kind": kind})
     with pytest.raises(BadInput, match=words):

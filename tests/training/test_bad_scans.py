@@ -23,7 +23,7 @@ data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }
 intensity = { t1 = { kind = "percentile", low = 0, high = 99.5, floor = 0 }, t2 = { kind = "percentile", floor = 0 } }
 method = { kind = "regression" }
 net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
-train = { steps = 2, batch = 2, precision = "float32", workers = 0, save_every = 2, validate_every = 0 }
+train = { steps = 2, batch = 2, precision = "float32", workers = 0, validate_every = 0 }
 """
 
 

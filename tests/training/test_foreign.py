@@ -19,12 +19,13 @@ from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.exchange.foreign import Stated
 from voxlate.exchange.foreign_formats import READERS, import_model
-from voxlate.exchange.pretrained import net_changes, unfit
+from voxlate.exchange.pretrained import net_changes
 from voxlate.science.diffusion.schedules import CosineBetas, LinearBetas
 from voxlate.science.nets.interface import NetworkInput
 from voxlate.training import recipe as recipes
 from voxlate.training.model import load
 from voxlate.training.run import Run
+from voxlate.training.weights import unfit_network
 
 MOST = 1e-4
 STATED = """
@@ -218,9 +219,7 @@ def test_a_scheduler_of_diffusers_is_ours_to_the_sixth_digit(
     method = READERS["diffusers"](place).tables["method"]
     assert method["prediction"] == ours
     assert method["clip"] == [-1, 1]
-    recipe = load(
-        import_model("diffusers", place, noisy(tmp_path), tmp_path / "r").folder
-    ).network.recipe
+    recipe = load(import_model("diffusers", place, noisy(tmp_path), tmp_path / "r").folder).recipe
     assert recipe.method.schedule == schedule
     count = schedule.count
     alpha, _ = schedule((torch.arange(count, dtype=torch.float64) + 1) / count)
@@ -340,7 +339,7 @@ def test_the_line_that_an_imported_autoencoder_prints_makes_a_recipe_take_it(tmp
     changes = dict(change.split("=", 1) for change in flags if change != "--set")
     recipe = recipes.read("make_a_volume_slices_swi_mra", changes)
     stage = next(stage for stage in recipe.all_stages if stage.name == "autoencoder")
-    assert unfit(run, stage) == ""
+    assert unfit_network(run, stage) == ""
 
 
 def unet_plus_plus(place: Path) -> nn.Module:

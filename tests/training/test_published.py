@@ -282,4 +282,4 @@ def test_an_import_for_other_modalities_needs_as_many_channels(tmp_path):
         import_run(weights, tmp_path / "run")
     changes = {"data.source": '["tof", "t1"]', "intensity.t1.kind": '"minmax"'}
     imported = load(import_run(weights, tmp_path / "run", changes).folder)
-    assert imported.recipe.data.source == ["tof", "t1"]
+    assert imported.facts.data.source == ["tof", "t1"]

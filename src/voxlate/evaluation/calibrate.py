@@ -23,6 +23,7 @@ from voxlate.evaluation.calibration_job import (
 from voxlate.evaluation.intervals.calibration_cases import CaseData
 from voxlate.evaluation.intervals.fit import fit
 from voxlate.evaluation.intervals.regions import calibration_regions, tissue_borders
+from voxlate.evaluation.intervals.widths import Widths
 from voxlate.evaluation.options.calibrate import CalibrateOptions
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.find import find_cohort
@@ -37,7 +38,6 @@ from voxlate.training.calibration_file import calibration_file, write_calibratio
 from voxlate.training.run import software
 from voxlate.training.starter import copy_model, run_folder
 from voxlate.training.starters.names import PREFIX, is_starter, name_of
-from voxlate.training.widths import Widths
 
 ENOUGH = 10  # patients for a margin by Student's t
 

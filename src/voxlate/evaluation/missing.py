@@ -121,10 +121,10 @@ def scenarios_of(models: Sequence[Model], how: Literal["one", "all"]) -> list[Sc
 
 def _can_synthesise(model: Model, missing: set[str]) -> bool:
     """Whether the modalities are targets of the model, and no sources unless it completes."""
-    sources = set(model.facts.data.source)
+    data = model.facts.data
     if model.facts.completes:
-        return missing < sources
-    return missing <= set(model.facts.data.target) and not missing & sources
+        return missing < {*data.source}
+    return missing <= {*data.target} and not missing & {*data.source}
 
 
 def score_run(

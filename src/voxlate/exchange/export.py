@@ -32,6 +32,7 @@ from voxlate.exchange.onnx_network import open_network, open_session
 from voxlate.synthesis.calibration import Header
 from voxlate.synthesis.facts import Facts
 from voxlate.synthesis.model import Model
+from voxlate.training.calibration_file import width_networks
 from voxlate.training.model import network_of
 from voxlate.training.run import software
 
@@ -147,9 +148,9 @@ def _arrays(model: Model) -> dict[str, np.ndarray]:
     if calibration.references is not None:
         fields = vars(calibration.references)
         arrays |= {f"references.{name}": np.asarray(array) for name, array in fields.items()}
-    for target, widths in calibration.widths.items():
-        for name, array in widths.arrays().items():
-            arrays[f"widths.{target}.{name}"] = array.reshape(array.shape or (1,))
+    for target, widths in width_networks(calibration).items():
+        for name, tensor in widths.state_dict().items():
+            arrays[f"widths.{target}.{name}"] = tensor.numpy().reshape(tensor.shape or (1,))
     return arrays
 
 

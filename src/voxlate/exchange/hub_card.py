@@ -13,7 +13,7 @@ from voxlate.evaluation.intervals.summary import sentences
 from voxlate.evaluation.scoring.captions import training_note
 from voxlate.evaluation.scoring.documents import read_scores
 from voxlate.evaluation.scoring.metrics import METRIC_OF
-from voxlate.evaluation.scoring.verdict import SYNTHESIS, verdict_lines, verdicts
+from voxlate.evaluation.scoring.verdicts import verdicts
 from voxlate.synthesis.calibration import Calibration, describe_widening
 from voxlate.synthesis.inputs import scans_to_give
 from voxlate.synthesis.model import Model
@@ -22,6 +22,7 @@ from voxlate.training.model import network_of
 from voxlate.training.run import NOTICE, Run, weights_of
 from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import folder_of
+from voxlate.training.verdict import SYNTHESIS, verdict_lines
 from voxlate.training.weights import file_hash
 
 # Identifiers of licences that hubs know; another is stated by its name.

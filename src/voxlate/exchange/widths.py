@@ -1,4 +1,4 @@
-"""The networks of intervals' widths without torch (training/widths.py states what they are)."""
+"""The networks of intervals' widths without torch (evaluation/intervals/widths.py states what they are)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,10 +15,6 @@ class ArrayWidths:
     """A network of widths by the names of its tensors in torch: "0.weight", "0.bias", "2.weight", …, "centre", …"""
 
     tensors: Mapping[str, np.ndarray]
-
-    def arrays(self) -> Mapping[str, np.ndarray]:
-        """Its arrays."""
-        return self.tensors
 
     def predict(self, features: Float32) -> Float32:
         """How far the truth may be below and above the image, [2, …] in network units; features: [..., F]."""

@@ -48,9 +48,6 @@ Scaling = Annotated[float, Field(ge=0, le=WIDEST)]
 class Widths(Protocol):
     """A network of the widths of intervals."""
 
-    def arrays(self) -> Mapping[str, np.ndarray]:
-        """Its arrays, by the names that torch gives them."""
-
     def predict(self, features: Array) -> Array:
         """How far the truth may be below and above the image, [2, …] in network units; features: [..., F]."""
 

@@ -236,7 +236,9 @@ def preparation_for(facts: Facts, scans: Mapping[str, Volume]) -> Preparation:
         return trained
     moved = trained.resample or trained.register
     if trained.fixed is not None and moved and spacing and not trained.changes_voxels:
-        trained = replace(trained, spacing_mm=spacing)  # the fixed scan's, in training
+        trained = replace(
+            trained, spacing_mm=(spacing[0], spacing[1], spacing[2])
+        )  # the fixed scan's, in training
     return replace(trained, fixed=next(iter(scans)))
 
 

@@ -176,14 +176,15 @@ class Model:
         Python warns of all that are more than notes. turn: is entered while the network computes. options: as in the
         recipe's [synth] (samples, steps, ...). Raises BadInput where a scan is missing, or scans do not fit together.
         """
-        model, facts = self.with_options(**options) if options else self, self.facts
-        own, notes = by_accepted_names(by_name(scans, facts.data.source), facts.accepts)
-        for note in notes:
-            warn(note)
-        result = synthesise(model, own, case, seed, progress_function(progress), turn)
-        for note in result.warnings:
-            warn(note)
-        return result
+        model = self.with_options(**options) if options else self
+        said = list[Message]()
+        try:
+            return synthesise(
+                model, scans, case, seed, progress_function(progress), said.append, turn
+            )
+        finally:
+            for note in said:  # here, so that Python names the line that called this method
+                warn(note)
 
     def prepare(self, scans: Mapping[str, Scan], case: str) -> CaseInputs:
         """The scans of a case as inputs of the network, with warnings of what differs from the training data."""
@@ -281,14 +282,19 @@ class Model:
 
 def synthesise(
     model: Model,
-    scans: Mapping[str, Scan],
+    scans: Mapping[str, Scan] | Scan,
     case: str,
     seed: int,
     progress: PatchProgress,
+    warn: Say,
     turn: AbstractContextManager[None] | None = None,
 ) -> Synthesised:
     """The images of a case by the facts and the network of a model (see `Model.synthesise`)."""
-    facts, inputs = model.facts, model.prepare(scans, case)
+    facts = model.facts
+    own, notes = by_accepted_names(by_name(scans, facts.data.source), facts.accepts)
+    for note in notes:
+        warn(note)
+    inputs = model.prepare(own, case)
     prepared = inputs.prepared
     plan = model.plan(inputs.files, seed)  # refuses a calibration of other images
     if facts.synth.contrast:
@@ -311,7 +317,10 @@ def synthesise(
         **dict(zip(COST, (calls, seconds, model.network.device_name, batch))),
         **_provenance(model, inputs, images, ends, calibration, empty),
     }
-    return _on_file_grid(model, images, ends, empty, grid, provenance)
+    result = _on_file_grid(model, images, ends, empty, grid, provenance)
+    for note in result.warnings:
+        warn(note)
+    return result
 
 
 def sample(

@@ -1,10 +1,11 @@
 """One picture of the images of a case, for notebooks and the command line."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from PIL import Image as Picture
 
+from voxlate.base.messages import Message
 from voxlate.scans.images.grid import Volume, canonical
 from voxlate.scans.images.pictures import (
     Plane,
@@ -22,27 +23,27 @@ PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 
 def show_case(
     volumes: Mapping[str, Volume],
-    spreads: Mapping[str, Volume],
-    notes: Sequence[str],
+    std: Mapping[str, Volume],
     mark: str,
+    warnings: Iterable[Message],
     tile: int,
 ) -> Picture.Image:
-    """The middle axial, coronal and sagittal slice of each image and of its spread, and notes below.
+    """The middle axial, coronal and sagittal slice of each image and of its spread, with what is more than a note.
 
-    mark: before the names of images; tile: pixels along each side of a slice.
+    mark: the beginning of the names; tile: pixels along each side of a slice.
     """
     rows = []
     for name, volume in volumes.items():
         low, high = np.percentile(volume.data, (0.5, 99.5))
         text = f"{mark}{name}, {low:.4g} to {high:.4g} {volume.unit}"
         rows.append((text, _three_planes(volume, low, high, "gray")))
-        if name in spreads:
-            spread = spreads[name]
+        if name in std:
+            spread = std[name]
             most = float(np.percentile(spread.data, 99.5))
             text = f"{mark}{name}: standard deviation of the samples, 0 to {most:.4g} {volume.unit}"
             rows.append((text, _three_planes(spread, 0, most, "inferno")))
     sheet = sheet_with_labels(rows, PLANES, tile)
-    return with_lines(sheet, notes)
+    return with_lines(sheet, [str(note) for note in warnings if note.grade != "note"])
 
 
 def _three_planes(

@@ -144,8 +144,7 @@ class Synthesised:
         """
         from voxlate.synthesis.pictures import show_case  # here, because voxlate-run has no Pillow
 
-        notes = [str(note) for note in self.warnings if note.grade != "note"]
-        return show_case(self.volumes, self.std, notes, self.mark, tile)
+        return show_case(self.volumes, self.std, self.mark, self.warnings, tile)
 
     def _repr_png_(self) -> bytes:
         return self.show()._repr_png_() or b""

@@ -30,7 +30,7 @@ from voxlate.synthesis.model import Model
 from voxlate.training.changes import first_change
 from voxlate.training.run import Run
 from voxlate.training.weights import file_hash
-from voxlate.training.widths import SETTINGS, read_widths, widths_shapes
+from voxlate.training.widths import SETTINGS, Widths, read_widths, widths_shapes
 
 MEMORY = ".memory"  # begins the names of the reference patches' tensors, as no modality does
 
@@ -106,12 +106,17 @@ def _answer(facts: Facts) -> Answer:
     return "sample" if facts.is_stochastic else "mean"
 
 
+def width_networks(calibration: Calibration) -> dict[str, Widths]:
+    """The networks of torch of a calibration that was fitted or read here, by target."""
+    return {name: w for name, w in calibration.widths.items() if isinstance(w, Widths)}
+
+
 def _check_images(path: Path, calibration: Calibration, facts: Facts) -> None:
     """Raise BadInput unless a calibration is of the targets and the number of sources of a model."""
     stated, references = calibration.header, calibration.references
     targets, sources = facts.data.target, len(facts.data.source)
     has_spread = stated.synth["samples"] > 1 or bool(facts.data.planes)
-    sizes = {len(network.arrays()["centre"]) for network in calibration.widths.values()}
+    sizes = {len(network.centre) for network in width_networks(calibration).values()}
     same = (
         stated.targets.keys() == set(targets)
         and stated.units == {name: facts.units[name] for name in targets}
@@ -155,9 +160,8 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
     references = calibration.references
     for name, array in ({} if references is None else vars(references)).items():
         tensors[f"{MEMORY}.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
-    for target, widths in calibration.widths.items():
-        for name, array in widths.arrays().items():
-            tensors[f"{target}.{name}"] = torch.from_numpy(array)
+    for target, widths in width_networks(calibration).items():
+        tensors |= widths.state_dict(prefix=f"{target}.")
     text = json.dumps(adapter(Header).dump_python(calibration.header, mode="json"))
     stated = json.dumps({"header": text, "sha256": checksum(text, tensors)})
     write_tensors(path, tensors, {"calibration": stated})

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -60,10 +59,6 @@ class Widths(nn.Sequential):
         """The outputs [N, 1 or 2] for features [N, F]."""
         standardised = (features - self.centre) / self.spread
         return F.softplus(super().forward(standardised)) * self.unit + self.least
-
-    def arrays(self) -> Mapping[str, np.ndarray]:
-        """Its arrays, by the names of the tensors."""
-        return {name: tensor.numpy() for name, tensor in self.state_dict().items()}
 
     def predict(self, features: Array) -> Array:
         """How far the truth may be below and above the image, [2, …] in network units; features: [..., F]."""

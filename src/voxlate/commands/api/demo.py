@@ -24,7 +24,6 @@ from voxlate.evaluation.scoring.tables import Scores
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import canonical
 from voxlate.scans.images.pictures import montage, palette, shades
-from voxlate.training.calibration_file import calibration_file
 
 SOURCE, TARGET = "t1", "ct"
 SYNTHESIS = "synthesis"  # the answer of rows that are no naive baseline
@@ -83,7 +82,7 @@ def _demo_on_phantoms(out: Path, reporter: Reporter) -> Demo:
     phantom(cohort, heads, progress=reporter)
     prepared = prepare(cohort, ready, modalities=[SOURCE, TARGET], progress=reporter)
     train(RECIPE, ready, run, progress=reporter)
-    if not calibration_file(load(run, answer="mean")).is_file():
+    if load(run, answer="mean").calibration() is None:
         further = replace(heads, cases=CALIBRATION_HEADS, seed=1)
         phantom(out / "further", further, progress=reporter)
         calibrate(run, out / "further", answer="mean", progress=reporter)

@@ -21,7 +21,6 @@ from voxlate.evaluation.calibrate import calibrate as fit_intervals
 from voxlate.evaluation.calibrate import find_calibration_cases, own_copy
 from voxlate.evaluation.intervals.summary import sentences, table
 from voxlate.evaluation.options.calibrate import CalibrateOptions
-from voxlate.evaluation.scoring.verdict import colour_lines
 from voxlate.exchange.foreign import Stated
 from voxlate.exchange.foreign_formats import READERS, import_model
 from voxlate.exchange.pretrained import Source, import_autoencoder, net_changes
@@ -40,6 +39,7 @@ from voxlate.training.recipe import text as recipe_text
 from voxlate.training.run import Run
 from voxlate.training.train import Beginning
 from voxlate.training.train import train as train_recipe
+from voxlate.training.verdict import colour_lines
 from voxlate.training.weights import read_header
 
 AUTO = "auto"

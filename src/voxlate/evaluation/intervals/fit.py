@@ -19,7 +19,7 @@ from voxlate.checks.conformal import (
     mean_interval,
     shares_outside,
 )
-from voxlate.evaluation.intervals.widths import fit_widths
+from voxlate.evaluation.intervals.widths import LEAST, SETTINGS, Widths, fit_widths
 from voxlate.scans.images.regions import BODY
 from voxlate.synthesis.calibration import (
     LEVELS,
@@ -31,7 +31,6 @@ from voxlate.synthesis.calibration import (
     needed_scale,
     shifted_error,
 )
-from voxlate.training.widths import LEAST, SETTINGS, Widths
 
 Array = NDArray[np.float32]
 

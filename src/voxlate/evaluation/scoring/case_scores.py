@@ -37,7 +37,6 @@ from voxlate.evaluation.scoring.units import (
     picture_units,
     shows_a_window,
 )
-from voxlate.evaluation.scoring.verdict import SYNTHESIS
 from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.grid import Grid, Volume
 from voxlate.scans.images.mask import foreground
@@ -46,6 +45,7 @@ from voxlate.scans.images.ranges import Range
 from voxlate.scans.images.regions import Region, scale_to_peak
 from voxlate.training.naive import Baselines
 from voxlate.training.recipe.provenance import window_borders
+from voxlate.training.verdict import SYNTHESIS
 
 Functions = Mapping[str, Score]
 

@@ -48,7 +48,6 @@ from voxlate.evaluation.scoring.scored_images import (
 )
 from voxlate.evaluation.scoring.tables import Row, Scores
 from voxlate.evaluation.scoring.units import RANGE, shows_a_window, window_of, window_sentence
-from voxlate.evaluation.scoring.verdict import SYNTHESIS
 from voxlate.scans.cases.layout import CANONICAL
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.find import find_cohort
@@ -61,6 +60,7 @@ from voxlate.science.nets.lpips import Lpips, load_lpips
 from voxlate.synthesis.provenance import TAUGHT, provenance_of, run_folders, source_paths
 from voxlate.training.batches.slice_filter import SliceFilter
 from voxlate.training.recipe.provenance import find_trained, splits_of_training
+from voxlate.training.verdict import SYNTHESIS
 
 Scored = Mapping[Item, ScoredItem]
 CALIBRATION = ("patients", "coverage", "confidence", "bound", "widened")

@@ -53,7 +53,9 @@ def find_region(
             f"region {region.name}: expected a modality or label map of {case.case} ({known}), found {region.modality}. Choose one of these."
         )
     other = on_grid_of(truth, case.files[region.modality], region.modality)
-    return region.select(scale_to_peak(other, range_for(other.unit), foreground(other)), frame)
+    other_scale = range_for(other.unit)
+    other_body = foreground(other) if other_scale.own else None
+    return region.select(scale_to_peak(other, other_scale, other_body), frame)
 
 
 def region_scores(
