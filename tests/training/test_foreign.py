@@ -219,7 +219,8 @@ def test_a_scheduler_of_diffusers_is_ours_to_the_sixth_digit(
     method = READERS["diffusers"](place).tables["method"]
     assert method["prediction"] == ours
     assert method["clip"] == [-1, 1]
-    recipe = load(import_model("diffusers", place, noisy(tmp_path), tmp_path / "r").folder).recipe
+    place = import_model("diffusers", place, noisy(tmp_path), tmp_path / "r").folder
+    recipe = load(place).network.recipe
     assert recipe.method.schedule == schedule
     count = schedule.count
     alpha, _ = schedule((torch.arange(count, dtype=torch.float64) + 1) / count)
