@@ -150,8 +150,9 @@ def synthesise(
     """
     known = field_types(SynthOptions)
     keys = {name: value for name, value in changes.items() if name not in known}
-    own = {name: value for name, value in changes.items() if name in known}
-    asked = check_options(SynthOptions, options, own)
+    asked = check_options(
+        SynthOptions, options, {name: changes[name] for name in changes if name in known}
+    )
     asked = replace(asked, synth={**(asked.synth or {}), **keys})
     if isinstance(run, Model):  # which is on a device already
         asked = replace(asked, device=f"{run.device}")
@@ -221,14 +222,15 @@ def _describe(
 ) -> Syntheses:
     """What was synthesised of the selected cases."""
     cases = tuple(folder.name for folder in folders)
-    with_truth = {scans.case for scans in selected.scans if scans.truths}
     return Syntheses(
         out,
         cases,
         {**selected.lacking, **failed},
         targets=tuple(selected.model.facts.data.target),
         complete=tuple(selected.complete),
-        with_truth=frozenset(with_truth & {*cases}),
+        with_truth=frozenset(
+            scans.case for scans in selected.scans if scans.truths and scans.case in cases
+        ),
         others=len(selected.others or ()),
         inputs=tuple(inputs),
     )
