@@ -222,15 +222,14 @@ def _describe(
 ) -> Syntheses:
     """What was synthesised of the selected cases."""
     cases = tuple(folder.name for folder in folders)
+    with_truth = {scans.case for scans in selected.scans if scans.truths}
     return Syntheses(
         out,
         cases,
         {**selected.lacking, **failed},
         targets=tuple(selected.model.facts.data.target),
         complete=tuple(selected.complete),
-        with_truth=frozenset(
-            scans.case for scans in selected.scans if scans.truths and scans.case in cases
-        ),
+        with_truth=frozenset(with_truth & {*cases}),
         others=len(selected.others or ()),
         inputs=tuple(inputs),
     )
