@@ -11,7 +11,6 @@ from voxlate.base.options.check import check_value
 from voxlate.base.options.option import describe_fields
 
 F = TypeVar("F", bound=Callable[..., Any])
-PROGRESS_LINE = "progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers)."
 
 
 def command(function: F) -> F:
@@ -36,7 +35,9 @@ def command(function: F) -> F:
 
     lines = [inspect.cleandoc(function.__doc__ or "")]
     if "progress" in signature.parameters:
-        lines.append(PROGRESS_LINE)
+        lines.append(
+            "progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers)."
+        )
     table: Any = next((kind for kind in get_args(hints.get("options")) if is_dataclass(kind)), None)
     if table is not None:
         lines.append(

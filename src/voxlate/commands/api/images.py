@@ -150,8 +150,9 @@ def synthesise(
     """
     known = field_types(SynthOptions)
     keys = {name: value for name, value in changes.items() if name not in known}
-    own = {name: value for name, value in changes.items() if name in known}
-    asked = check_options(SynthOptions, options, own)
+    asked = check_options(
+        SynthOptions, options, {name: changes[name] for name in changes if name in known}
+    )
     asked = replace(asked, synth={**(asked.synth or {}), **keys})
     if isinstance(run, Model):  # which is on a device already
         asked = replace(asked, device=f"{run.device}")

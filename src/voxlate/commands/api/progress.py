@@ -165,13 +165,10 @@ def report_to(progress: Feedback) -> Iterator[Reporter]:
             yield replace(reporter, step=bars)
     else:
         step = reporter.step
-
-        def with_numbers(
-            name: str, done: int, total: int, numbers: Mapping[str, float] | None = None
-        ) -> None:
-            step(name, done, total, numbers or {})
-
-        yield replace(reporter, step=with_numbers)
+        yield replace(
+            reporter,
+            step=lambda name, done, total, numbers=None: step(name, done, total, numbers or {}),
+        )
 
 
 def _note(numbers: Mapping[str, float] | None) -> str:

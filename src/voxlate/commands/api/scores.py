@@ -132,6 +132,6 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
     path: run, folder that synthesise wrote, or prepared cohort.
     out: HTML file; by default PATH/report.html.
     """
-    is_cohort = (Path(path) / "cohort.json").is_file()
-    write = report_prepared if is_cohort else report_images
-    return write(Path(path), None if out is None else Path(out))
+    path = Path(path)
+    write = report_prepared if (path / "cohort.json").is_file() else report_images
+    return write(path, None if out is None else Path(out))

@@ -10,8 +10,6 @@ from types import FrameType
 from voxlate.base import machine
 
 BUSY_CORES, LOOK_SECONDS = 0.5, 0.3
-SHOWING = ("info", "recipes", "starters", "--version")
-COMPLETING = "_VOXLATE_COMPLETE"  # set where a shell asks for completions
 
 
 def _wait_as_the_load_asks() -> None:
@@ -32,9 +30,9 @@ def _computes(words: list[str]) -> bool:
     """Whether a command line may import torch: what only shows something need not look at the cores first."""
     return (
         bool(words)
-        and words[0] not in SHOWING
+        and words[0] not in ("info", "recipes", "starters", "--version")
         and not {"--help", "-h"} & {*words}
-        and COMPLETING not in os.environ
+        and "_VOXLATE_COMPLETE" not in os.environ  # set where a shell asks for completions
     )
 
 

@@ -32,8 +32,9 @@ class SuggestingCommand(TyperCommand):
         except Exception as error:  # Typer keeps the class of that error to itself
             if hasattr(error, "possibilities") and hasattr(error, "option_name"):
                 names = chain.from_iterable(parameter.opts for parameter in self.params)
-                known = [name for name in names if name.startswith("--")]
-                error.possibilities = nearest(error.option_name, known)[:3]
+                error.possibilities = nearest(
+                    error.option_name, [name for name in names if name.startswith("--")]
+                )[:3]
             raise
 
 

@@ -15,7 +15,6 @@ from voxlate.commands.api.console import err, note, out, say
 from voxlate.commands.cli.app import end
 from voxlate.commands.cli.messages import Verbose, keep_messages
 from voxlate.commands.cli.options import Json, To, command
-from voxlate.commands.cli.overview import by_value, show, show_files
 from voxlate.scans.options.layout import MAX_VOLUME
 from voxlate.scans.options.prepare import PrepareOptions
 
@@ -101,6 +100,8 @@ def prepare(
 
 def _show_prepared(summary: Any, cases: str, to: Path, most: int | None) -> None:
     """Show the table of a prepared cohort, its alignment in at most so many lines, and the next command."""
+    from voxlate.commands.cli.overview import by_value, show
+
     if summary.manifest is not None:
         say(f"Cases and splits are read from {summary.manifest}.", err, "dim")
     show(summary.table)
@@ -122,6 +123,7 @@ def _show_prepared(summary: Any, cases: str, to: Path, most: int | None) -> None
 def _show_survey(cohort: Path, options: PrepareOptions, most: int | None, as_json: bool) -> None:
     """Show what `prepare` would do: each file, the cohort, and the problems. most: number of files that are listed."""
     from voxlate.commands.api.cohorts import held_out_line, survey
+    from voxlate.commands.cli.overview import show, show_files
 
     found = survey(cohort, options)
     if as_json:
