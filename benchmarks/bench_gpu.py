@@ -30,8 +30,8 @@ from voxlate.scans.images.grid import Volume
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.methods.method import Method
-from voxlate.synthesis.model import Model
 from voxlate.training import recipe as recipes
+from voxlate.training.model import model_of
 from voxlate.training.precision import with_precision
 from voxlate.training.recipe import Recipe
 
@@ -251,7 +251,7 @@ def volume_seconds(
         name: Volume(data, np.diag([0.5, 0.5, 1.0, 1.0]), "a.u.", name)
         for name in recipe.data.source
     }
-    model = Model(method, recipe, header, device, Path("benchmark"))
+    model = model_of(method, recipe, header, device, Path("benchmark"))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     begun = time.perf_counter()

@@ -30,7 +30,8 @@ from voxlate.anatomy.sequences import FREE_WATER_T1_MS, FULL_SCALE, null_time_ms
 from voxlate.anatomy.tissue import Label
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.slice_profile import margin, through_plane
-from voxlate.synthesis.model import Model, load
+from voxlate.synthesis.model import Model
+from voxlate.training.model import load
 
 PROTOCOLS = {
     "t1": Protocol("mprage", 2300, 3, 900, 9),

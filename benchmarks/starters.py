@@ -30,9 +30,9 @@ from voxlate.base.files import write_text
 from voxlate.checks.prepare import prepare
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.synthesis.cohort import synthesise_cases
-from voxlate.synthesis.model import load
 from voxlate.synthesis.scans import find_scans
 from voxlate.synthesis.selection import Selection
+from voxlate.training.model import load
 from voxlate.training.recipe import Recipe, head_of, read
 from voxlate.training.starter import check_starter
 from voxlate.training.starters.card import Card, Measured, read_card
@@ -267,8 +267,8 @@ def measured(name: str, wanted: Wanted, starter: Path, work: Path, device: str) 
         out = work / name / f"scored_{real}"
         model = load(starter, device)
         # A completion is measured where it has the first modality alone.
-        first, *others = model.recipe.data.source
-        missing = others if model.recipe.task.completes else None
+        first, *others = model.facts.data.source
+        missing = others if model.facts.completes else None
         scans = find_scans([str(cohort)], model, missing=missing, **layout(cohort))
         synthesise_cases(Selection(model, scans), out, say=lambda _: None)
         scores = evaluate(out, cohort, mask=mask, **layout(cohort))

@@ -50,9 +50,10 @@ from voxlate.scans.images.intensity import Percentile
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.statistics import intensity_statistics
 from voxlate.synthesis.cohort import synthesise_cases
-from voxlate.synthesis.model import Model, load
+from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import find_scans
 from voxlate.synthesis.selection import Selection
+from voxlate.training.model import load
 from voxlate.training.planning.plan import plan_training
 from voxlate.training.train import train
 

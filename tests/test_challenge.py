@@ -23,7 +23,7 @@ data = { source = ["t1"], target = ["ct"], patch = [1, 24, 20] }
 intensity = { t1 = { kind = "window", low = 0, high = 1200 }, ct = { kind = "window", low = -1000, high = 1500 } }
 method = { kind = "regression" }
 net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
-train = { steps = 4, batch = 2, precision = "float32", workers = 0, save_every = 2, validate_every = 2, log_every = 1 }
+train = { steps = 4, batch = 2, precision = "float32", workers = 0, validate_every = 2, log_every = 1 }
 """
 
 

@@ -72,7 +72,7 @@ def test_code_is_imported_only_where_it_is_allowed_and_found(
     assert "--allow-code" in refusal
     with pytest.raises(BadInput, match="allow_code=True"):
         package.load(tmp_path / "run")
-    assert package.load(tmp_path / "run", allow_code=True).recipe.title.startswith("T1 to T2")
+    assert package.load(tmp_path / "run", allow_code=True).facts.title.startswith("T1 to T2")
     with pytest.raises(BadInput, match="expected 'Large' in the module"):
         recipe.read(str(path), {"net.kind": "own_parts:Large"}, allow_code=True)
 

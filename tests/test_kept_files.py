@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("onnxruntime")
 
 from voxlate.exchange.run import load as load_carried
-from voxlate.synthesis.model import load
+from voxlate.training.model import load
 
 ROOT = Path(__file__).parents[1]
 ARCHIVES = sorted(ROOT.glob("tests/kept_files/*.tar.xz"))

@@ -4,8 +4,6 @@ import ast
 import json
 import re
 
-import pytest
-
 from sources import ROOT, files, nodes
 from voxlate.base.codes import GRADES, codes
 from voxlate.base.messages import FILE, Message, message, read_messages, summarise, worst_grade

@@ -17,13 +17,14 @@ from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.base.files import CHECKSUM
 from voxlate.base.records import Number, Record, Shape, checksum, write_tensors
-from voxlate.evaluation.intervals.calibration_file import read_calibration
 from voxlate.evaluation.scoring.documents import read_scores
 from voxlate.scans.images.ranges import Range
+from voxlate.synthesis.provenance import read_provenance
+from voxlate.training.calibration_file import read_calibration
 from voxlate.training.continuing import train_further
 from voxlate.training.log_file import lines_of
 from voxlate.training.naive import Baselines, baselines_checksum
-from voxlate.training.recipe.provenance import read_provenance, read_run
+from voxlate.training.recipe.provenance import read_run
 from voxlate.training.state_file import check_outline
 from voxlate.training.weights import read_header
 

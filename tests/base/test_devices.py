@@ -164,7 +164,7 @@ def test_a_network_for_which_memory_does_not_suffice_is_passed_over_on_every_dev
         raise errors[-1]
 
     assert is_out_of_memory(error)
-    monkeypatch.setattr(probe, "advance", raising)
+    monkeypatch.setattr(probe, "take_step", raising)
     tried = Probe(open_cohort(prepared), Limits(1, 1e12), "cpu")
     assert tried.measure(to_dict(read(str(tiny))), 0) is None
     del errors[-1]

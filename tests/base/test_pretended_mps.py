@@ -8,10 +8,10 @@ from voxlate.base.errors import Stopped
 from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.synthesis.cohort import synthesise_cases
-from voxlate.synthesis.model import load
 from voxlate.synthesis.scans import find_scans
 from voxlate.synthesis.selection import Selection
 from voxlate.training import recipe
+from voxlate.training.model import load
 from voxlate.training.planning.probe import Limits, Probe
 from voxlate.training.recipe import to_dict
 from voxlate.training.run import Run
@@ -52,7 +52,7 @@ WAYS = {
     ],
 }
 TOP = """title = "tiny"
-train = { steps = 2, batch = 2, precision = "float32", validate_every = 2, validation_items = 1, save_every = 1 }
+train = { steps = 2, batch = 2, precision = "float32", validate_every = 2, validation_items = 1 }
 synth = { sampler = "ddim", steps = 2, samples = SAMPLES }
 """
 BELOW = """
@@ -89,7 +89,7 @@ def test_a_model_is_trained_and_used_on_mps_as_on_a_cpu(way, ready, tmp_path, mo
     with pretended_mps(monkeypatch):
         run = train(made, ready / "ready", tmp_path / "mps", device="auto")
         model = load(run.folder, device="mps")
-        assert all(isinstance(one, OnMps) for one in model.method.state_dict().values())
+        assert all(isinstance(one, OnMps) for one in model.network.method.state_dict().values())
         scans = find_scans(
             [str(ready / "scans")], model, missing=["t2"] if way == "completion" else None
         )
@@ -97,13 +97,17 @@ def test_a_model_is_trained_and_used_on_mps_as_on_a_cpu(way, ready, tmp_path, mo
         assert len(folders) == 1
         assert not failed
     here = train(made, ready / "ready", tmp_path / "cpu", device="cpu")
-    ours, theirs = (load(one.folder, device="cpu").method.state_dict() for one in (here, run))
+    ours, theirs = (
+        load(one.folder, device="cpu").network.method.state_dict() for one in (here, run)
+    )
     for name, value in ours.items():
         assert torch.allclose(value, theirs[name], atol=1e-3), name
 
 
 def test_a_training_that_stopped_on_a_cpu_resumes_on_mps(ready, tmp_path, monkeypatch):
-    stop = TOP.replace("save_every = 1", f"save_every = 1, {STOP}").replace("SAMPLES", "1")
+    stop = TOP.replace(
+        "validation_items = 1", f"validation_items = 1, save_every = 0, {STOP}"
+    ).replace("SAMPLES", "1")
     (tmp_path / "own.toml").write_text("\n".join([stop, *WAYS["cycle"], BELOW]))
     made = recipe.read(str(tmp_path / "own.toml"))
 

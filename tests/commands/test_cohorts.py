@@ -17,9 +17,9 @@ from voxlate.evaluation.reports.page import report
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.options.layout import presets
-from voxlate.synthesis.model import load
 from voxlate.synthesis.options import SynthOptions
 from voxlate.training.changes import first_change
+from voxlate.training.model import load
 from voxlate.training.recipe import text as recipe_text
 
 
@@ -182,7 +182,8 @@ def test_values_complete_in_the_shell(table, name: str, begun: str, known: list[
 def test_models_and_syntheses_print_as_one_line(run, cohort) -> None:
     model = load(run)
     assert (
-        repr(model) == f"Model('{model.recipe.title}', t1 → t2, {model.header['steps']} steps, cpu)"
+        repr(model)
+        == f"Model('{model.network.recipe.title}', t1 → t2, {model.network.header['steps']} steps, cpu)"
     )
     made = model.synthesise({"t1": cohort / "case0" / "t1.nii.gz"})
     assert repr(made) == f"Synthesised(t2 {made.volume.grid} in a.u.)"

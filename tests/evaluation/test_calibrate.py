@@ -13,11 +13,12 @@ from rows import every_row
 from scans import change_scan, keep_cases
 from voxlate.base.files import read_json
 from voxlate.base.records import checksum
+from voxlate.evaluation import calibration_job
 from voxlate.evaluation.calibration_job import InTraining
 from voxlate.evaluation.reports.page import report
 from voxlate.evaluation.scoring.metrics import METRIC_OF
 from voxlate.scans.formats.io import read_volume
-from voxlate.synthesis.model import load
+from voxlate.training.model import load
 from voxlate.training.weights import load_method, save_weights
 
 
@@ -146,7 +147,7 @@ def test_a_calibration_of_other_weights_is_refused(voxlate, calibrated, others, 
     method, _, header = load_method(calibrated)
     method.net.head.bias.data += 0.1
     save_weights(calibrated / "weights.safetensors", method, header)
-    assert load(calibrated).header["weights_hash"] in (
+    assert load(calibrated).facts.weights_hash in (
         voxlate("synth", calibrated, others, "--out", out).refusal
     )
 
@@ -164,15 +165,15 @@ def test_a_stopped_calibration_goes_on_and_ends_the_same(
 ):
     whole = json.loads(voxlate("calibrate", run, others, "--json").out)
     (run / "calibration.mean.1.safetensors").unlink()
-    seen, draw = [], type(load(run)).sample
+    seen, draw = [], calibration_job.sample
 
-    def stopping(self, inputs, *rest, **named):
+    def stopping(model, inputs, *rest):
         seen.append(inputs.prepared.header.case)
         if len(seen) == 4:
             raise KeyboardInterrupt
-        return draw(self, inputs, *rest, **named)
+        return draw(model, inputs, *rest)
 
-    monkeypatch.setattr("voxlate.synthesis.model.Model.sample", stopping)
+    monkeypatch.setattr(calibration_job, "sample", stopping)
     assert voxlate("calibrate", run, others).code == 130
     (kept,) = run.glob("*.parts/new1.*")
     arrays = load_file(kept)

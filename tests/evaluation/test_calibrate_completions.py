@@ -8,7 +8,7 @@ import pytest
 from voxlate.base.files import read_json
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.scans.formats.io import read_volume
-from voxlate.synthesis.model import load
+from voxlate.training.model import load
 
 THREE = """
 title = "tiny completion"

@@ -22,13 +22,13 @@ from voxlate.base.statistics import bootstrap
 from voxlate.evaluation.scoring import alignment
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.metrics import METRICS, mae, ssim
-from voxlate.evaluation.scoring.units import state_units
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Grid, Volume, canonical
 from voxlate.scans.images.intensity import Percentile
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.ranges import range_for
 from voxlate.scans.images.statistics import intensity_statistics
+from voxlate.synthesis.provenance import state_units
 from voxlate.training.naive import Baselines, fit
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])

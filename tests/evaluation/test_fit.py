@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from voxlate.base.errors import BadInput
-from voxlate.evaluation.intervals.calibration import (
+from voxlate.evaluation.intervals.fit import CalibrationVoxels, fit
+from voxlate.synthesis.calibration import (
     Calibration,
     Header,
     group_factors,
     interval,
     shifted_error,
 )
-from voxlate.evaluation.intervals.fit import CalibrationVoxels, fit
 
 COVERAGE = 0.9
 

@@ -8,9 +8,9 @@ import pytest
 
 from voxlate.base.errors import BadInput
 from voxlate.evaluation.scoring.evaluate import evaluate
-from voxlate.evaluation.scoring.regions import regions_from, shares_of_other_side
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.regions import regions_from, shares_of_other_side
 
 SPACING_MM = (2.0, 1.0, 5.0)  # x, y, z: a voxel is 0.01 ml
 BOX = (slice(1, 5), slice(4, 24), slice(2, 22))  # the brain: 4 slices, 20 rows, 20 columns of 24

@@ -15,10 +15,11 @@ from voxlate.evaluation.scoring.distances import frechet, with_error
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.features import TEXTURE
 from voxlate.evaluation.scoring.metrics import ImagePair, ssim
-from voxlate.evaluation.scoring.regions import Region, region_scores, regions_from
+from voxlate.evaluation.scoring.regions import region_scores
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.ranges import range_for
+from voxlate.scans.images.regions import Region, regions_from
 
 
 def volume(data, modality="cta", unit="HU"):

@@ -2,8 +2,8 @@
 
 from rows import every_row
 from voxlate.base.messages import Message
-from voxlate.evaluation.scoring.verdict import Verdict
 from voxlate.evaluation.usability import usability
+from voxlate.training.verdict import Verdict
 
 TURNED = "t1: the scan is likely turned upside down."
 DARK = "t1: 2 ml are dark."

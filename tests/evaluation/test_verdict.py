@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from rows import every_row
-from voxlate.evaluation.scoring.verdict import verdict_lines, verdict_on, verdicts
+from voxlate.evaluation.scoring.verdicts import verdicts
+from voxlate.training.verdict import verdict_lines, verdict_on
 
 FOUR = {f"c{number}": f"p{number}" for number in range(4)}
 SIX = {f"c{number}": f"p{number}" for number in range(6)}

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from voxlate.evaluation.intervals.widths import NARROWEST, fit_widths, read_widths
+from voxlate.checks.patch_features import NARROWEST
+from voxlate.evaluation.intervals.widths import fit_widths
+from voxlate.training.widths import read_widths
 
 
 def errors_of(x, draw):

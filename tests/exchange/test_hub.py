@@ -24,7 +24,7 @@ from voxlate.base.hub import address_of, is_on_hub
 from voxlate.base.messages import OwnWarning
 from voxlate.exchange.hub_card import scores_of
 from voxlate.exchange.run import load as load_carried
-from voxlate.synthesis.model import load
+from voxlate.training.model import load
 from voxlate.training.run import Run
 from voxlate.training.weights import read_header
 
@@ -215,7 +215,7 @@ def test_a_pinned_model_is_read_from_the_cache_without_the_hub(hub, pushed, monk
     hub.asked.clear()
     model = load(address, "cpu")
     assert hub.asked == []
-    assert model.recipe.title == "tiny"
+    assert model.network.recipe.title == "tiny"
     with pytest.raises(BadInput, match="expected the model in the hub's cache or a connection"):
         load(f"hf://{REPO}@{'0' * 40}", "cpu")
 

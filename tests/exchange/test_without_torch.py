@@ -15,10 +15,10 @@ from voxlate.base import plain_schema
 from voxlate.base.errors import BadInput
 from voxlate.base.records import Name, Number
 from voxlate.base.streams import ArrayNoise, NormalStream, Tile
-from voxlate.evaluation.intervals.widths import Widths
 from voxlate.exchange.widths import ArrayWidths
 from voxlate.scans.images import numpy_filters
 from voxlate.science.diffusion.noise import Noise
+from voxlate.training.widths import Widths
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "scipy", "pydantic", "pydantic_core", "safetensors", "PIL", "rich", "typer")

@@ -340,7 +340,7 @@ def test_a_stopped_training_saves_resumes_and_ends_with_the_same_weights(
     page, voxlate, prepared, tiny, tmp_path
 ):
     made = page(root=tmp_path, start=start_process)
-    changes = "train.steps=1500\ntrain.save_every=1500\ntrain.validate_every=1500"
+    changes = "train.steps=1500\ntrain.validate_every=1500"
     form = {"place": "prepared", "recipe": "tiny.toml", "folder": "new", "changes": changes}
     address = made.client.post("/training/recipe", data=form).headers["location"]
     name = address.rpartition("/")[2]

@@ -14,7 +14,7 @@ from voxlate.scans.cases.align import Preparation, find_common_grid
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Grid, Volume, resample
 from voxlate.scans.images.midline import Midline, find_midline
-from voxlate.synthesis.model import Model
+from voxlate.training.model import model_of
 from voxlate.training.recipe import from_dict
 
 SIZE = (50, 60, 42)  # x, y, z: 4 mm each
@@ -89,7 +89,7 @@ def test_synthesis_works_on_the_straight_head_and_gives_images_on_the_scans_own_
         "steps": 0,
     }
     aligned = {"preparation": {"align": "midline", "fixed": "ncct"}}
-    model = Model(Method(), recipe, {**header, **aligned}, torch.device("cpu"), Path("run"))
+    model = model_of(Method(), recipe, {**header, **aligned}, torch.device("cpu"), Path("run"))
     made = model.synthesise({"cta1": blank, "ncct": askew}).volume
     shown = np.concatenate([batch[:, 0, 0] for batch in seen])
     assert find_midline(Volume(shown[None] * 200 + 100, askew.affine, "HU", "ncct")).move_mm < 1.5

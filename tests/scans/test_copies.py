@@ -3,6 +3,7 @@
 import time
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -120,10 +121,10 @@ def test_a_training_scan_that_was_changed_since_is_recognised_and_another_is_not
     trained = (
         prepare(heads, tmp_path / "out", workers=1, audit=False, exclude="c").header("a").signatures
     )
-    header = {"training_voxels": ["0" * 16], "training_signatures": [*trained.values()]}
+    facts = SimpleNamespace(seen_voxels=["0" * 16], seen_signatures=[*trained.values()])
     answers = {}
     for case in ("b", "c"):
         scan = read_volume(heads / case / "t1.nii.gz", "t1")
         prepared = prepare_case(case, {"t1": scan}, Preparation(), masked=case == "b")
-        answers[case] = is_in_training(header, prepared, prepared.arrays)
+        answers[case] = is_in_training(facts, prepared, prepared.arrays)
     assert answers == {"b": False, "c": True}

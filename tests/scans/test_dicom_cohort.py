@@ -396,7 +396,7 @@ data = { source = ["t2"], target = ["ct"], patch = [1, 16, 16] }
 intensity = { t2 = { kind = "window", low = 0, high = 600 }, ct = { kind = "window", low = -1000, high = 200 } }
 method = { kind = "regression" }
 net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
-train = { steps = 2, batch = 2, precision = "float32", workers = 0, save_every = 2, validate_every = 2, log_every = 1 }
+train = { steps = 2, batch = 2, precision = "float32", workers = 0, validate_every = 2, log_every = 1 }
 """
 
 

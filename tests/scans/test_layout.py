@@ -21,9 +21,9 @@ from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import MinMax
 from voxlate.science.batch import Batch
-from voxlate.synthesis.model import Model
 from voxlate.training.batches.batches import Batches, batches_of
 from voxlate.training.batches.patches import DataSettings, read_patch
+from voxlate.training.model import model_of
 from voxlate.training.recipe import Recipe, from_dict
 
 SLICEWISE = MinMax(per="slice")
@@ -212,5 +212,5 @@ def synthesised(recipe: Recipe, scan: Volume) -> tuple[Volume, list[Tensor]]:
     }
     method = Echo()
     recipe = replace(recipe, synth=replace(recipe.synth, batch=6))
-    model = Model(method, recipe, header, torch.device("cpu"), Path("run"))
+    model = model_of(method, recipe, header, torch.device("cpu"), Path("run"))
     return model.synthesise({"t1": scan}).volume, method.seen

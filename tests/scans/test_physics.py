@@ -450,7 +450,7 @@ title = "CT from any MR contrast, learned on phantoms"
 intensity = { mr = { kind = "percentile" }, ct = { kind = "window", low = -1000, high = 2000 } }
 method = { kind = "regression" }
 net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
-train = { steps = 4, batch = 2, precision = "float32", workers = 0, save_every = 2, validate_every = 2, log_every = 1 }
+train = { steps = 4, batch = 2, precision = "float32", workers = 0, validate_every = 2, log_every = 1 }
 
 [data]
 source = ["mr"]

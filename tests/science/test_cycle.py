@@ -245,7 +245,7 @@ intensity = { t1 = { kind = "window", low = 0, high = 1200 }, t2 = { kind = "win
 task = { kind = "translate", inside = true, strip = true }
 method = { kind = "cycle", history = 5, critic = { widths = [4, 8], norm = "instance", output = "patches" } }
 net = { kind = "resnet", width = 4, blocks = 1 }
-train = { steps = 7, batch = 2, workers = 0, ema = 0.9, save_every = 3, validate_every = 4, log_every = 1 }
+train = { steps = 7, batch = 2, workers = 0, ema = 0.9, validate_every = 4, log_every = 1 }
 """
 
 

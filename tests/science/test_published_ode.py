@@ -17,8 +17,8 @@ from voxlate.science.methods.diffusion import Diffusion
 from voxlate.science.methods.method import require
 from voxlate.science.methods.tasks import Translate
 from voxlate.science.nets.interface import NetworkInput, Output
-from voxlate.synthesis.model import Model
 from voxlate.training import recipe as recipes
+from voxlate.training.model import model_of
 
 MEAN, STD = 0.4, 0.2  # of the images, which are Gaussian in [0, 1]
 
@@ -105,7 +105,7 @@ def test_the_ode_row_draws_in_float32(name: str, expected: bool) -> None:
     header |= {"weights_hash": "", "steps": 1}
     keys = ("train.precision", "synth.precision") if expected else ("train.precision",)
     chosen = recipes.read(name, dict.fromkeys(keys, "bfloat16"))
-    model = Model(Drawn(), chosen, header, torch.device("cpu"), Path("run"))  # type: ignore[arg-type]
+    model = model_of(Drawn(), chosen, header, torch.device("cpu"), Path("run"))  # type: ignore[arg-type]
     values = np.random.default_rng(0).random((1, 1, 6, 6)).astype(np.float32)
     model.synthesise({"t2": Volume(values, np.eye(4), "a.u.", "t2")})
     assert found == [expected]

@@ -8,7 +8,7 @@ from scans import t1_of
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json
 from voxlate.scans.formats.io import read_volume
-from voxlate.synthesis.model import load
+from voxlate.training.model import load
 from voxlate.training.run import Run
 from voxlate.training.weights import file_hash
 

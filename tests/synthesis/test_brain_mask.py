@@ -19,8 +19,8 @@ from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.mask import brain, clearest
-from voxlate.synthesis.model import load
 from voxlate.training import recipe as recipes
+from voxlate.training.model import load
 from voxlate.training.train import train
 
 SIZE = (48, 52, 32)
@@ -205,8 +205,8 @@ def test_a_cut_head_is_refused_though_alignment_puts_air_around_it(
     heads: Path, run: Path, out: Path, tmp_path: Path
 ) -> None:
     model = load(run)
-    aligned = {**model.header["preparation"], "align": "midline"}
-    model = replace(model, header={**model.header, "preparation": aligned})
+    aligned = replace(model.facts.preparation, align="midline")
+    model = replace(model, facts=replace(model.facts, preparation=aligned))
     folder = tmp_path / "in" / "a"
     folder.mkdir(parents=True)
     cut = {name: folder / f"{name}.nii.gz" for name in ("ncct", "cta1")}

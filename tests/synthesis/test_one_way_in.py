@@ -18,8 +18,9 @@ from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import IntensityMap, Scale
 from voxlate.scans.images.statistics import Statistics
 from voxlate.science.batch import Batch
-from voxlate.synthesis.model import Model, Synthesised
+from voxlate.synthesis.model import Synthesised
 from voxlate.training.batches.batches import Batches, batches_of
+from voxlate.training.model import model_of
 from voxlate.training.recipe import from_dict
 from voxlate.training.weights import make_header
 
@@ -94,7 +95,7 @@ def both_ways(heads: Path, tmp_path: Path) -> Callable[..., tuple[Batch, list[Ba
         )
         cohort = prepare(root, tmp_path / "out", workers=1, shares=(1, 0, 0), **preparation)
         header = {**make_header(recipe, torch.nn.Identity(), cohort, 0, 0.0), "weights_hash": ""}
-        model = Model(Recorder(), recipe, header, torch.device("cpu"), tmp_path)
+        model = model_of(Recorder(), recipe, header, torch.device("cpu"), tmp_path)
         (files,) = [one for one in find_cohort(root).cases if one.case == case]
         scans = {**files.files, **({"mask": files.mask} if files.mask else {})}
         made = model.synthesise(
@@ -103,7 +104,7 @@ def both_ways(heads: Path, tmp_path: Path) -> Callable[..., tuple[Batch, list[Ba
         depth = cohort.header(case).shape[0] if recipe.data.patch[0] == 1 else 1
         places = [(case, (z, 0, 0)) for z in range(depth)]
         (trained,) = batches_of(cohort, recipe.data, recipe.intensity, places, len(places))
-        return trained, model.method.batches, made
+        return trained, model.network.method.batches, made
 
     return read
 

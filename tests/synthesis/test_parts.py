@@ -11,10 +11,10 @@ from voxlate.base.errors import BadInput
 from voxlate.base.files import lock, read_json
 from voxlate.synthesis import cohort as cohorts
 from voxlate.synthesis.cohort import synthesise_cases
-from voxlate.synthesis.ensemble import load_members
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import Scans, find_scans
 from voxlate.synthesis.selection import Selection, part_of
+from voxlate.training.model import load_members
 
 
 def names(scans):

@@ -9,7 +9,7 @@ import pytest
 from voxlate.base.files import read_json
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.synthesis.ensemble import Ensemble
-from voxlate.synthesis.model import load
+from voxlate.training.model import load
 
 
 @pytest.fixture

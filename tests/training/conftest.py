@@ -19,13 +19,13 @@ intensity = { t1 = { kind = "percentile" }, t2 = { kind = "percentile" } }
 task = { kind = "residual" }
 method = { kind = "diffusion" }
 net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, middle_attention = false, dropout = 0.1 }
-train = { steps = 8, batch = 2, ema = 0.9, workers = 0, save_every = 4, validate_every = 6, validation_items = 2, log_every = 1 }
+train = { steps = 8, batch = 2, ema = 0.9, workers = 0, validate_every = 6, validation_items = 2, log_every = 1 }
 synth = { sampler = "ddim", steps = 2 }
 [[stages]]
 name = "predictor"
 method = { kind = "regression", ssim = 0.2 }
 net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
-train = { steps = 5, batch = 2, workers = 0, save_every = 4, validate_every = 0, validation_items = 2, log_every = 1 }
+train = { steps = 5, batch = 2, workers = 0, validate_every = 0, validation_items = 2, log_every = 1 }
 """
 
 

@@ -67,7 +67,6 @@ def test_training_ends_when_validations_do_not_improve_and_a_restart_ends_alike(
         "train.optimiser.lr": "1",
         "train.optimiser.warm_up": "0",
         "train.validate_every": "1",
-        "train.save_every": "1",
         "train.best": "{ patience = 2 }",
     }
     made = recipe.read(str(tiny), changes)
@@ -160,14 +159,14 @@ intensity = { t1 = { kind = "window", low = 0, high = 1200 }, t2 = { kind = "win
 task = { kind = "residual", predictor = "mean" }
 method = { kind = "diffusion", prediction = "x0" }
 net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
-train = { steps = 4, batch = 2, precision = "float32", workers = 0, save_every = 2, validate_every = 0 }
+train = { steps = 4, batch = 2, precision = "float32", workers = 0, validate_every = 0 }
 synth = { sampler = "ddim", steps = 2 }
 
 [[stages]]
 name = "mean"
 method = { kind = "regression" }
 net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
-train = { steps = 4, batch = 2, precision = "float32", workers = 0, save_every = 2, validate_every = 0 }
+train = { steps = 4, batch = 2, precision = "float32", workers = 0, validate_every = 0 }
 """
 
 
@@ -206,7 +205,7 @@ data = { source = ["mr"], target = ["ct"], patch = [1, 32, 24], physics = { cont
 intensity = { mr = { kind = "percentile" }, ct = { kind = "window", low = -1000, high = 2000 } }
 method = { kind = "regression" }
 net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
-train = { steps = 2, batch = 2, precision = "float32", workers = 0, save_every = 2, validate_every = 0 }
+train = { steps = 2, batch = 2, precision = "float32", workers = 0, validate_every = 0 }
 """
 
 
@@ -244,7 +243,7 @@ data = { source = ["t1"], target = ["ct"], patch = [1, 24, 20] }
 intensity = { t1 = { kind = "percentile" }, ct = { kind = "window", low = -1000, high = 2000 } }
 method = { kind = "regression" }
 net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
-train = { steps = 30, batch = 4, precision = "float32", workers = 0, save_every = 30, validate_every = 0, optimiser = { lr = 1e-2, warm_up = 0 } }
+train = { steps = 30, batch = 4, precision = "float32", workers = 0, validate_every = 0, optimiser = { lr = 1e-2, warm_up = 0 } }
 """
 
 

@@ -1,16 +1,19 @@
 """Scans outside the field of a starter: refused before anything is written, or warned about."""
 
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import pytest
 
 from starter_pack import pack
 from voxlate.base.errors import BadInput
+from voxlate.scans.cases.align import Preparation
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume, canonical
 from voxlate.synthesis.inputs import preparation_for
-from voxlate.synthesis.model import load
 from voxlate.training import recipe
+from voxlate.training.model import load
 from voxlate.training.starters import names
 from voxlate.training.train import train
 
@@ -20,7 +23,7 @@ data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }
 intensity = { t1 = { kind = "percentile", low = 0, high = 99.5, floor = 0 }, t2 = { kind = "percentile", floor = 0 } }
 method = { kind = "regression" }
 net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
-train = { steps = 2, batch = 2, precision = "float32", workers = 0, save_every = 2, validate_every = 0 }
+train = { steps = 2, batch = 2, precision = "float32", workers = 0, validate_every = 0 }
 """
 
 
@@ -121,6 +124,7 @@ def test_a_refused_scan_writes_nothing_and_a_knee_is_synthesised_in_capitals(
 @pytest.mark.parametrize(("is_starter", "distance"), [(False, 4.0), (True, 2.4)])
 def test_a_starter_of_single_slices_keeps_their_distance(model, is_starter, distance):
     scan = Volume(np.ones((1, 4, 6, 8), np.float32), np.diag([1.0, 1.0, 2.4, 1.0]), "a.u.", "t1")
-    header = {"preparation": {"spacing_mm": (4.0, 2.0, 2.0)}}
-    header |= {"starter": {}} if is_starter else {}
-    assert preparation_for(header, model.recipe, {"t1": scan}).spacing_mm == (distance, 2.0, 2.0)
+    preparation = Preparation(spacing_mm=(4.0, 2.0, 2.0))
+    starter = {"name": "tiny"} if is_starter else None
+    facts = replace(model.facts, preparation=preparation, starter=starter)
+    assert preparation_for(facts, {"t1": scan}).spacing_mm == (distance, 2.0, 2.0)

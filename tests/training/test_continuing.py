@@ -9,9 +9,9 @@ from rows import every_row
 from trainings import log_lines, same_weights, stop_at
 from voxlate.base.errors import BadInput, Stopped
 from voxlate.base.files import read_json, write_json
-from voxlate.synthesis.model import load
 from voxlate.training import recipe
 from voxlate.training.continuing import train_further
+from voxlate.training.model import load
 from voxlate.training.recipe.optimiser import Optimiser
 from voxlate.training.recipe.training import Training
 from voxlate.training.run import Run

@@ -19,12 +19,13 @@ from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.exchange.foreign import Stated
 from voxlate.exchange.foreign_formats import READERS, import_model
-from voxlate.exchange.pretrained import net_changes, unfit
+from voxlate.exchange.pretrained import net_changes
 from voxlate.science.diffusion.schedules import CosineBetas, LinearBetas
 from voxlate.science.nets.interface import NetworkInput
-from voxlate.synthesis.model import load
 from voxlate.training import recipe as recipes
+from voxlate.training.model import load
 from voxlate.training.run import Run
+from voxlate.training.weights import unfit_network
 
 MOST = 1e-4
 STATED = """
@@ -80,7 +81,7 @@ def volumes(x: Tensor) -> Tensor:
 
 def network(source: str, place: Path, told: Stated) -> Callable[..., Tensor]:
     """The network inside an imported run, as a function of images by name."""
-    net = load(import_model(source, place, told, told_out(place)).folder).method.net
+    net = load(import_model(source, place, told, told_out(place)).folder).network.method.net
 
     def _run(log_snr: Tensor | None = None, state: Tensor | None = None, **images: Tensor):
         given = {name: volumes(image) for name, image in images.items()}
@@ -311,7 +312,7 @@ def test_a_kl_autoencoder_gives_the_moments_and_the_image_of_the_module(tmp_path
     place, module = autoencoder(tmp_path, package, colours)
     told = Stated(changes={"net.range": [0, 1]})
     run = import_model(package, place, told, tmp_path / "run")
-    ours = load(run.folder).method.net
+    ours = load(run.folder).network.method.net
     x = torch.rand(2, 1, 16, 12)
     z = torch.randn(2, 2, 8, 6)
     with torch.no_grad():
@@ -338,7 +339,7 @@ def test_the_line_that_an_imported_autoencoder_prints_makes_a_recipe_take_it(tmp
     changes = dict(change.split("=", 1) for change in flags if change != "--set")
     recipe = recipes.read("make_a_volume_slices_swi_mra", changes)
     stage = next(stage for stage in recipe.all_stages if stage.name == "autoencoder")
-    assert unfit(run, stage) == ""
+    assert unfit_network(run, stage) == ""
 
 
 def unet_plus_plus(place: Path) -> nn.Module:
@@ -606,7 +607,7 @@ def test_the_spacing_that_is_stated_is_that_of_the_synthesis(tmp_path):
     torch.save(random(resnet(4, 1, False)).state_dict(), tmp_path / "g.pth")
     told = Stated(stated(tmp_path).recipe, spacing_mm=(3.0, 2.0, 1.0))
     run = import_model("pix2pix", tmp_path / "g.pth", told, tmp_path / "run")
-    assert load(run.folder).header["preparation"]["spacing_mm"] == [3.0, 2.0, 1.0]
+    assert load(run.folder).facts.preparation.spacing_mm == (3.0, 2.0, 1.0)
 
 
 def test_weights_that_would_have_to_be_unpickled_are_refused(tmp_path):

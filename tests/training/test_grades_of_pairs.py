@@ -13,7 +13,8 @@ from voxlate.base.errors import BadInput
 from voxlate.base.messages import worst_grade
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume, canonical
-from voxlate.synthesis.model import Model, load
+from voxlate.synthesis.model import Model
+from voxlate.training.model import load
 
 PAGE = Path(__file__).parents[2] / "docs" / "guides" / "trust.md"
 QUICK = ("nothing", "noise alone", "quarter turn in the plane", "voxels three times as large")

@@ -25,7 +25,7 @@ from voxlate.training.run import Run
 from voxlate.training.train import Beginning, train
 
 STEPS = 20
-OF_STAGE = 'train = {{ steps = {0}, batch = 2, precision = "float32", workers = 0, save_every = 100, ema = 0.5, '
+OF_STAGE = 'train = {{ steps = {0}, batch = 2, precision = "float32", workers = 0, ema = 0.5, '
 OF_STAGE += "validate_every = 0, log_every = 5, optimiser = {{ warm_up = 2, hold = {1} }} }}"
 TWO = f"""
 title = "two stages, as a plan has them"

@@ -20,7 +20,7 @@ from voxlate.science.nets.xmodality.adm import ADM
 from voxlate.science.nets.xmodality.dit import DiT
 from voxlate.science.nets.xmodality.unet import PlainUNet
 from voxlate.science.nets.xmodality.uvit import UViT
-from voxlate.synthesis.model import load
+from voxlate.training.model import load
 
 NETS = ("unet", "unet_time", "adm", "uvit", "dit")
 SMALL = {
@@ -220,7 +220,7 @@ def test_an_imported_file_is_a_run_that_synthesises(name, tmp_path):
 
 def test_an_imported_network_gives_the_same_numbers_inside_its_run(tmp_path):
     weights = _file(tmp_path / "adm.safetensors", "adm")
-    inside = load(import_run(weights, tmp_path / "run").folder).method.net
+    inside = load(import_run(weights, tmp_path / "run").folder).network.method.net
     x, image = torch.randn(2, 2, 1, 1, 12, 12)
     log_snr = torch.tensor([0.5, -4.0])
     alone = load_network(weights)
@@ -282,4 +282,4 @@ def test_an_import_for_other_modalities_needs_as_many_channels(tmp_path):
         import_run(weights, tmp_path / "run")
     changes = {"data.source": '["tof", "t1"]', "intensity.t1.kind": '"minmax"'}
     imported = load(import_run(weights, tmp_path / "run", changes).folder)
-    assert imported.recipe.data.source == ["tof", "t1"]
+    assert imported.facts.data.source == ["tof", "t1"]

@@ -8,7 +8,8 @@ import pytest
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume, canonical
 from voxlate.scans.images.mask import foreground
-from voxlate.synthesis.model import Model, load
+from voxlate.synthesis.model import Model
+from voxlate.training.model import load
 
 pytestmark = pytest.mark.slow
 

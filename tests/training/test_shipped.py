@@ -10,7 +10,7 @@ from voxlate.anatomy.head import make_head
 from voxlate.anatomy.scanner import image
 from voxlate.anatomy.tissue import Label
 from voxlate.scans.images.grid import Volume
-from voxlate.synthesis.model import load
+from voxlate.training.model import load
 from voxlate.training.run import Run
 from voxlate.training.starter import check_starter
 from voxlate.training.starters import names
@@ -97,8 +97,8 @@ def test_fluid_as_dark_as_air_is_warned_about_where_t2_or_pd_is_made(shipped):
         return [one.text for one in warnings if one.code == "dark-fluid"]
 
     assert not warned(model, t1=_brain(0)), "data.lift tells the fluid from air"
-    recipe = replace(model.recipe, data=replace(model.recipe.data, lift=0.0))
-    model = replace(model, recipe=recipe)
+    facts = replace(model.facts, data=replace(model.facts.data, lift=0.0))
+    model = replace(model, facts=facts)
     (sentence,) = warned(model, t1=_brain(0))
     # of 3.5 ml, because the finer voxels of the starter blur its surface
     assert 2 < float(sentence.removeprefix("t1: ").split(" ml")[0]) < 3.5

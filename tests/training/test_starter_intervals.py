@@ -12,12 +12,12 @@ from voxlate.anatomy.cohort import write_cohort
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json
 from voxlate.checks.prepare import prepare
-from voxlate.evaluation.intervals.calibration import needed_scale, widen
-from voxlate.evaluation.intervals.calibration_file import read_calibration, write_calibration
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import read_volume
-from voxlate.synthesis.model import load
+from voxlate.synthesis.calibration import needed_scale, widen
 from voxlate.training import recipe
+from voxlate.training.calibration_file import read_calibration, write_calibration
+from voxlate.training.model import load
 from voxlate.training.starter import check_starter
 from voxlate.training.starters.card import Intervals, read_card
 from voxlate.training.weights import file_hash

@@ -11,7 +11,7 @@ from PIL import Image
 from starter_pack import with_measured
 from voxlate.base.errors import BadInput
 from voxlate.synthesis.inputs import by_accepted_names
-from voxlate.synthesis.model import load
+from voxlate.training.model import load
 from voxlate.training.run import Run
 from voxlate.training.starter import check_starter, run_folder
 from voxlate.training.starters import names
@@ -185,7 +185,7 @@ def test_a_training_initialised_from_a_starter_begins_with_its_weights_and_hash(
     names_before = names.starter_names()
     shutil.rmtree(starter)
     assert names_before == ["tiny"]
-    assert load(run.folder, "cpu").recipe.start_from == "starter:tiny"
+    assert load(run.folder, "cpu").network.recipe.start_from == "starter:tiny"
 
 
 def test_the_demo_shows_a_starter_on_a_scan_by_its_name(starter, voxlate, cohort, tmp_path):

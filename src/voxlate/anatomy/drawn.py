@@ -7,7 +7,7 @@ sample of the case's body voxels; blur by slice thickness and resolution is left
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from voxlate.anatomy.sequences import FULL_SCALE
 from voxlate.anatomy.tissue import INTRACRANIAL, VESSEL, Label
 from voxlate.base.errors import BadInput
 from voxlate.base.items import BACKGROUND, stable_id
-from voxlate.scans.cases.case import LABEL, MASK, PROTONS, PreparedCase
+from voxlate.scans.cases.case import LABEL, MASK, PROTONS, PreparedCase, Role
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.intensity import IntensityMap, MinMax, Percentile
@@ -55,7 +55,6 @@ FEW_PROTONS = np.float32(
 
 Slab = tuple[slice, slice, slice]
 Voxels = tuple[np.ndarray, ...]  # indices along D, H, W, which broadcast against each other
-Role = Literal["source", "target"]  # of a modality
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,19 @@ RESAMPLES = 2000  # the 2.5 % tail then rests on 50 resamples
 SIGNIFICANT = 0.05  # a difference counts as one where p of its test is below this
 
 
+def fixed_text(value: float, size: float, digits: int = 3, fits: bool = False) -> str:
+    """A value with digits that fit a size, its own or that of another value which is printed with it.
+
+    A size that would round to zero gives three significant digits; fits: fewer digits from 1, and from 10 on.
+    """
+    size = abs(size)
+    if fits and size >= 1:
+        digits = 2 if size < 10 else 1
+    if size > 0 and round(size, digits) == 0:
+        return f"{value:.3g}"
+    return f"{value:.{digits}f}"
+
+
 def mean_and_sd(values: AnyArray) -> dict[str, float | None]:
     """Mean and standard deviation of finite values; None if there are too few values."""
     return {

@@ -19,11 +19,12 @@ from voxlate.clinic.web import WebArchive, fetch_study
 from voxlate.scans.formats.io import location_of, read_volume
 from voxlate.scans.images.grid import Grid, Volume, same_grid
 from voxlate.synthesis.cohort import synthesise_cases
-from voxlate.synthesis.model import Model, load
+from voxlate.synthesis.model import Model
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.progress import no_report
+from voxlate.synthesis.provenance import provenance_of, source_paths
 from voxlate.synthesis.selection import select
-from voxlate.training.recipe.provenance import provenance_of, source_paths
+from voxlate.training.model import load
 
 FETCHED = "dicom"  # the folder of fetched studies in OUT
 DERIVED, SENT = "derived", "sent.txt"

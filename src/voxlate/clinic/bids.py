@@ -34,7 +34,7 @@ from voxlate.scans.formats.io import location_of, read_volume, without_ending
 from voxlate.scans.images.face import is_stripped
 from voxlate.scans.images.units import unit_of
 from voxlate.synthesis.output_folder import SHARED_SECONDS
-from voxlate.training.recipe.provenance import provenance_of, read_provenance, source_paths
+from voxlate.synthesis.provenance import provenance_of, read_provenance, source_paths
 
 PLACE = Path("derivatives", "voxlate")
 BIDS_VERSION = "1.10.0"

@@ -14,7 +14,7 @@ from voxlate.clinic.dicom_structure import write_structure
 from voxlate.scans.formats.dicom import headers_of
 from voxlate.scans.formats.dicom_series import PRIVATE_SCHEME, Code
 from voxlate.scans.images.grid import Volume
-from voxlate.training.recipe.provenance import provenance_of
+from voxlate.synthesis.provenance import provenance_of
 
 BODY = "threshold of -300 HU, filled, without couch"
 GRID: Code = ("GRID", PRIVATE_SCHEME, "Image that gives the grid, patient and study")

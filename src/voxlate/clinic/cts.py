@@ -13,7 +13,7 @@ from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import is_there, read_volume, without_ending
 from voxlate.scans.images.grid import Volume, same_grid
 from voxlate.scans.images.units import unit_of
-from voxlate.training.recipe.provenance import provenance_of
+from voxlate.synthesis.provenance import provenance_of
 
 AIR_HU = -500.0  # every CT of a patient has air below, around the body or in it
 FAT_HU = -200.0  # and tissue above

@@ -38,7 +38,7 @@ from voxlate.scans.formats.io import (
 )
 from voxlate.scans.images.grid import Volume, canonical, same_grid
 from voxlate.synthesis.output_folder import SHARED_SECONDS
-from voxlate.training.recipe.provenance import provenance_of, source_paths
+from voxlate.synthesis.provenance import provenance_of, source_paths
 
 PROVENANCE = "provenance.json"
 REPORT = "report"  # the folder of the summary of trust

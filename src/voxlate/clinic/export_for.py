@@ -44,7 +44,7 @@ from voxlate.clinic.options.consumers import ConsumerOptions
 from voxlate.scans.formats.io import content_hash, read_volume, write_volume
 from voxlate.scans.images.grid import Volume, canonical, resample, same_grid
 from voxlate.scans.images.mask import foreground
-from voxlate.training.recipe.provenance import provenance_of
+from voxlate.synthesis.provenance import provenance_of
 
 SHARED_SECONDS = 1.0
 SUFFIX = {"": "", "low": LOW, "high": HIGH}

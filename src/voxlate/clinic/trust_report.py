@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from voxlate.base.messages import read_messages
-from voxlate.evaluation.scoring.intervals import describe_bound, describe_widening, percent
+from voxlate.evaluation.scoring.intervals import describe_bound, percent
 from voxlate.scans.formats.dicom_series import PRIVATE_SCHEME, Code
+from voxlate.synthesis.calibration import describe_widening
 
 HEADINGS = {
     "NOTICE": "Intended use",

@@ -20,9 +20,7 @@ from voxlate.evaluation.calibration_job import (
     Rules,
     collect_cases,
 )
-from voxlate.evaluation.intervals.calibration import Calibration, Header, Target
 from voxlate.evaluation.intervals.calibration_cases import CaseData
-from voxlate.evaluation.intervals.calibration_file import write_calibration
 from voxlate.evaluation.intervals.fit import fit
 from voxlate.evaluation.intervals.regions import calibration_regions, tissue_borders
 from voxlate.evaluation.intervals.widths import Widths
@@ -30,12 +28,13 @@ from voxlate.evaluation.options.calibrate import CalibrateOptions
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.images.intensity import network_ends
+from voxlate.synthesis.calibration import Calibration, Header, Target
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.inputs import by_accepted_names
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.progress import warn_unless_note
 from voxlate.synthesis.scans import in_split
-from voxlate.training.model_transfer import SentModel
+from voxlate.training.calibration_file import calibration_file, write_calibration
 from voxlate.training.run import software
 from voxlate.training.starter import copy_model, run_folder
 from voxlate.training.starters.names import PREFIX, is_starter, name_of
@@ -66,13 +65,13 @@ def calibrate(
     asked = merge(CalibrateOptions, options, changes)
     _check(model, asked)
     labels = sorted(set[str]().union(*(case.labels for case in cases)))
-    units, names = model.header["units"], model.recipe.data.target
+    units, names = model.facts.units, model.facts.data.target
     rules = {
         name: calibration_regions(name, units[name], labels, asked.regions or {}) for name in names
     }
     path = _calibration_path(model, warn)
     with lock(path.parent):
-        job = CalibrationJob(SentModel(model, asked.device), rules, asked.seed)
+        job = CalibrationJob(model, path, rules, asked.seed)
         executor = choose_executor(asked, asked.device, warn)
         data = collect_cases(job, cases, executor, progress, warn, any_truth=asked.any_truth)
         write_calibration(path, _fit(model, data, rules, asked, progress, by_tissue))
@@ -91,7 +90,7 @@ def _fit(
     by_tissue: bool,
 ) -> Calibration:
     """The intervals of each target, and the reference patches, by the data of all cases."""
-    header, seed = model.header, asked.seed
+    facts, seed = model.facts, asked.seed
     coverage, confidence = asked.coverage, asked.confidence
     count = len({case.patient for case in data.values()})
     bound = asked.bound or ("normal" if count >= ENOUGH else "none")
@@ -100,8 +99,8 @@ def _fit(
     for name, of_target in rules.items():
         progress("fits", len(targets) + 1, len(rules))
         voxels = [case.voxels[name] for case in data.values()]
-        ends = network_ends(model.recipe.intensity[name])
-        borders = tissue_borders(header["units"][name], header["target_scales"][name])
+        ends = network_ends(facts.intensity[name])
+        borders = tissue_borders(facts.units[name], facts.target_scales[name])
         options = (coverage, confidence, bound, seed, ends, asked.method)
         targets[name], network = fit(voxels, of_target, *options, borders if by_tissue else ())
         if network is not None:
@@ -109,7 +108,7 @@ def _fit(
     patches = [part for case in data.values() for part in case.patches]
     owners = [case.patient for case in data.values() for _ in case.patches]
     fitted = Header(
-        weights=header["weights_hash"],
+        weights=facts.weights_hash,
         synth=model.synthesis_options,
         coverage=coverage,
         confidence=confidence,
@@ -119,8 +118,8 @@ def _fit(
         split=asked.split,
         seed=seed,
         targets=targets,
-        units={name: header["units"][name] for name in rules},
-        halves={name: (high - low) / 2 for name, (low, high) in header["target_scales"].items()},
+        units={name: facts.units[name] for name in rules},
+        halves={name: (high - low) / 2 for name, (low, high) in facts.target_scales.items()},
         made_by=software(),
     )
     return Calibration(fitted, widths, fit_references(patches, owners, seed))
@@ -136,20 +135,20 @@ def _check(model: Model, asked: CalibrateOptions) -> None:
         )
     if isinstance(model, Ensemble):
         raise BadInput("calibrate: expected one run, found an ensemble. Calibrate a single run.")
-    if model.recipe.synth.contrast:
+    if model.facts.synth.contrast:
         raise BadInput(
             f"{model.origin}: expected images in the unit of the training for a calibration, found synth.contrast, which moves them to another. Leave it out."
         )
-    if not model.recipe.method.makes_targets:
-        targets = " and ".join(model.recipe.data.target)
+    if not model.facts.makes_targets:
+        targets = " and ".join(model.facts.data.target)
         raise BadInput(
-            f"{model.origin}: expected a model that makes {targets} of other scans, found '{model.recipe.title}': autoencoders have no calibration. Choose the run that uses it."
+            f"{model.origin}: expected a model that makes {targets} of other scans, found '{model.facts.title}': autoencoders have no calibration. Choose the run that uses it."
         )
 
 
 def _calibration_path(model: Model, warn: Say) -> Path:
     """The file of the calibration, with a warning where it exists; raises BadInput for a starter and a model of a hub."""
-    path = model.calibration_file
+    path = calibration_file(model)
     starter = name_of(path.parent)
     given = address_of(path.parent) if starter is None else f"{PREFIX}{starter}"
     if given is not None:
@@ -179,7 +178,7 @@ def own_copy(run: Path | str, out: Path | str | None) -> Path | str:
 def find_calibration_cases(model: Model, cohort: Path, asked: CalibrateOptions) -> list[CaseFiles]:
     """The cases of a split of a cohort; the fold of the run's training has priority over the cohort's splits."""
     cases = [
-        replace(case, files=by_accepted_names(case.files, model.aliases)[0])
+        replace(case, files=by_accepted_names(case.files, model.facts.accepts)[0])
         for case in in_split(model, find_cohort(cohort, asked).cases, asked.split)
     ]
     if not cases:

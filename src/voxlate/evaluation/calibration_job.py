@@ -30,12 +30,9 @@ from voxlate.scans.cases.layout import lay_out
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import Volume, orient, same_grid
-from voxlate.scans.images.intensity import Scale
 from voxlate.synthesis.inputs import is_in_training, preparation_for
 from voxlate.synthesis.intervals import OutputGrid, find_output_grid, patches_in, sources_of
-from voxlate.synthesis.model import Model
-from voxlate.training.model_transfer import SentModel
-from voxlate.training.recipe.provenance import splits_of_training
+from voxlate.synthesis.model import Model, sample
 
 FEWEST = 2  # patients of a calibration
 HOLD_BACK = "Hold back more: prepare with other --shares."
@@ -53,23 +50,19 @@ class InTraining(BadInput):
 class CalibrationJob:
     """Synthesises held-out cases, and keeps what a calibration needs of each in a file.
 
-    The result of a case is the hashes of its files. rules: of regions, by target and name.
+    The result of a case is the hashes of its files. file: of the calibration; rules: of regions, by target and name.
     """
 
-    sent: SentModel
+    model: Model
+    file: Path
     rules: Rules
     seed: int
     uses_network: bool = True
 
     @property
-    def model(self) -> Model:
-        """The model, on the device of this process."""
-        return self.sent.model
-
-    @property
     def folder(self) -> Path:
         """The folder of the cases' files, until the calibration ends."""
-        return self.model.calibration_file.with_suffix(PARTS)
+        return self.file.with_suffix(PARTS)
 
     def open(self) -> Callable[[CaseFiles, Context], dict[str, str]]:
         """The work on one case: its synthesis, unless its data are kept from a stopped calibration."""
@@ -90,20 +83,20 @@ class CalibrationJob:
     def read(self, case: CaseFiles, content: Mapping[str, str]) -> CaseData | None:
         """The kept data of a case; content: the hashes of its files."""
         path, digest = self._place(case, content)
-        patient, units = case.patient or case.case, self.model.header["units"]
+        patient, units = case.patient or case.case, self.model.facts.units
         return read_case(path, digest, case.case, patient, content, units)
 
     def _place(self, case: CaseFiles, content: Mapping[str, str]) -> tuple[Path, str]:
         """The file of a case's data, and a hash of all that decides them."""
         model = self.model
-        weights, synth = model.header["weights_hash"], model.synthesis_options
+        weights, synth = model.facts.weights_hash, model.synthesis_options
         options = (weights, synth, self.seed, content, self.rules, BODY_VOXELS)
         digest = hashlib.sha256(repr(options).encode()).hexdigest()[:16]
         return self.folder / f"{case.case}.{digest}.safetensors", digest
 
     def _files(self, case: CaseFiles) -> dict[str, Path]:
         """The sources and targets of a case, and its mask where the model uses one."""
-        data = self.model.recipe.data
+        data = self.model.facts.data
         wanted = list(dict.fromkeys([*data.source, *data.target]))
         missing = [name for name in wanted if name not in case.files]
         if missing:
@@ -124,32 +117,32 @@ class CalibrationJob:
     ) -> None:
         """Write the data of a case: of a completion, with each target left out in turn."""
         model = self.model
-        recipe, header = model.recipe, model.header
+        facts = model.facts
         scans = {name: read_volume(file, name) for name, file in files.items()}
         maps = {name: read_volume(file, name) for name, file in case.labels.items()}
         generator = np.random.default_rng([self.seed, *case.case.encode()])
         voxels = dict[str, Mapping[str, Any]]()
         patches = list[Patches]()
-        for left_out in recipe.data.target if recipe.task.completes else [None]:
+        for left_out in facts.data.target if facts.completes else [None]:
             used = {name: scan for name, scan in scans.items() if name != left_out}
             inputs = model.prepare(used, case.case)
             prepared = inputs.prepared
-            output_grid = find_output_grid(prepared, recipe.data.axes, header["units"])
+            output_grid = find_output_grid(facts, prepared)
             truths = self._truths(case.case, scans, maps, output_grid, context.warn)
             with context.turn:
-                images, _ = model.sample(inputs, self.seed, context.progress)
-            sources = sources_of(recipe, prepared)
+                images, _ = sample(model, inputs, self.seed, context.progress)
+            sources = sources_of(facts, prepared)
             resampled = [output_grid.resample(source) for source in sources]
             for name, image in images.items():
                 voxels[name] = choose_voxels(
                     image.prediction.map(output_grid.resample),
-                    Scale(*header["target_scales"][name]),
+                    facts.scales[name],
                     truths[name],
                     resampled,
                     self.rules[name],
                     generator,
                 )
-            patches.append(patches_in(recipe, prepared, sources))
+            patches.append(patches_in(facts, prepared, sources))
         write_case(*self._place(case, content), voxels, patches)
 
     def _truths(
@@ -161,12 +154,12 @@ class CalibrationJob:
         warn: Say,
     ) -> dict[str, TrueImage]:
         """The truths as they are in their files, as in evaluate; resampled only where their grid is another."""
-        recipe, header = self.model.recipe, self.model.header
-        data = recipe.data
+        facts = self.model.facts
+        data = facts.data
         scans = {name: scan for name, scan in scans.items() if name != MASK}
         for name in data.target:
-            _check_truth(case, scans[name], header["units"][name], output_grid)
-        preparation = preparation_for(header, recipe, {name: scans[name] for name in data.source})
+            _check_truth(case, scans[name], facts.units[name], output_grid)
+        preparation = preparation_for(facts, {name: scans[name] for name in data.source})
         whole = prepare_case(case, scans, preparation, labels=maps, masked=False)
         self._check_training(case, whole, warn)
         prepared = lay_out(whole, data.axes)
@@ -196,7 +189,7 @@ class CalibrationJob:
                     f"{case}: expected {name} to show something, found the same value everywhere. Leave the case out, or get the scan again."
                 )
             volume = place(scans[name], prepared.arrays[name][:], 1)
-            spec = recipe.intensity[name]
+            spec = facts.intensity[name]
             scale = spec.scale(statistics)
             physical = volume.data[0].astype(np.float32)
             values = scale.forward(physical) if spec.window else scale.of(physical)
@@ -205,11 +198,11 @@ class CalibrationJob:
 
     def _check_training(self, case: str, prepared: PreparedCase, warn: Say) -> None:
         """Raise InTraining for a patient of the training, whatever it is called; warn of an equal name."""
-        if is_in_training(self.model.header, prepared, prepared.arrays):
+        if is_in_training(self.model.facts, prepared, prepared.arrays):
             raise InTraining(
                 f"calibrate: expected patients that training did not see, found {case}, which was in it (by the voxels of its scans): errors there are smaller than of a new patient. Give --split val, or another cohort."
             )
-        if case in splits_of_training([self.folder.parent]).get("train", []):
+        if self.model.facts.splits.get(case) == "train":
             text = (
                 "It has the name of a training case and other voxels: it counts as another patient."
             )

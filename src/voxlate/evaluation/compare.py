@@ -17,9 +17,9 @@ from voxlate.evaluation.scoring.documents import Document, Part, Row, Table, rea
 from voxlate.evaluation.scoring.metrics import Metric, metrics_of
 from voxlate.evaluation.scoring.scored_images import check_unchanged
 from voxlate.evaluation.scoring.tables import Tables
-from voxlate.evaluation.scoring.verdict import SYNTHESIS
 from voxlate.evaluation.tables import comparison_tables
-from voxlate.training.recipe.provenance import provenance_of
+from voxlate.synthesis.provenance import provenance_of
+from voxlate.training.verdict import SYNTHESIS
 
 # Scores compare only if these entries agree.
 MUST_AGREE = ("unit", "range", "own_peak", "mask", "ssim_padding", "ssim_from")

@@ -22,9 +22,10 @@ from voxlate.evaluation.scoring.evaluate import evaluate, rules_of
 from voxlate.evaluation.scoring.regions import check_mask
 from voxlate.evaluation.scoring.tables import Scores
 from voxlate.synthesis.cohort import synthesise_cases
-from voxlate.synthesis.model import Model, load
+from voxlate.synthesis.model import Model
 from voxlate.synthesis.output_folder import place_from
 from voxlate.synthesis.progress import no_report
+from voxlate.synthesis.provenance import difference, provenance_of, source_paths
 from voxlate.synthesis.result import (
     Writer,
     check_folder,
@@ -34,7 +35,7 @@ from voxlate.synthesis.result import (
 )
 from voxlate.synthesis.scans import Scans, find_scans
 from voxlate.synthesis.selection import Selection
-from voxlate.training.recipe.provenance import difference, provenance_of, source_paths
+from voxlate.training.model import load
 
 METRICS = ("mae", "mae_rel", "psnr", "ssim_2d")  # of the summary; metrics.json has all
 
@@ -101,7 +102,7 @@ def scenarios_of(models: Sequence[Model], how: Literal["one", "all"]) -> list[Sc
 
     Scenarios with the fewest missing modalities come first. Raises BadInput where no model fits one of them.
     """
-    tables = [model.recipe.data for model in models]
+    tables = [model.facts.data for model in models]
     names = list(
         dict.fromkeys(chain.from_iterable([*data.source, *data.target] for data in tables))
     )
@@ -120,10 +121,10 @@ def scenarios_of(models: Sequence[Model], how: Literal["one", "all"]) -> list[Sc
 
 def _can_synthesise(model: Model, missing: set[str]) -> bool:
     """Whether the modalities are targets of the model, and no sources unless it completes."""
-    sources = set(model.recipe.data.source)
-    if model.recipe.task.completes:
-        return missing < sources
-    return missing <= set(model.recipe.data.target) and not missing & sources
+    data = model.facts.data
+    if model.facts.completes:
+        return missing < {*data.source}
+    return missing <= {*data.target} and not missing & {*data.source}
 
 
 def score_run(
@@ -216,10 +217,10 @@ def _complete_cases(
 
     incomplete: receives why other cases are left out.
     """
-    recipe = scenario.model.recipe
-    names = {*recipe.data.source, *scenario.missing}
+    facts = scenario.model.facts
+    names = {*facts.data.source, *scenario.missing}
     # the scans of a translation do not include its targets
-    needed = names if recipe.task.completes else names - set(scenario.missing)
+    needed = names if facts.completes else names - set(scenario.missing)
     kept = []
     for case in scans:
         lacking = sorted(needed - set(case.files))

@@ -6,7 +6,7 @@ from itertools import chain
 from voxlate.base.errors import first_of, plural
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message
-from voxlate.evaluation.scoring.verdict import Outcome, Verdict
+from voxlate.training.verdict import Outcome, Verdict
 
 
 def usability(

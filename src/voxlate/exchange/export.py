@@ -16,7 +16,6 @@ from voxlate.base.files import sha256_of, whole_folder, write_json
 from voxlate.base.optional import optional_package
 from voxlate.base.records import checksum, write_tensors
 from voxlate.checks.anatomy import Stated
-from voxlate.evaluation.intervals.calibration import Header
 from voxlate.exchange.graph import OPSET, Traced, write_graph
 from voxlate.exchange.model_file import (
     ARRAYS,
@@ -24,37 +23,19 @@ from voxlate.exchange.model_file import (
     FORMAT,
     NETWORK,
     CarriedCalibration,
-    CarriedContrast,
-    CarriedData,
-    CarriedMethod,
-    CarriedPhysics,
-    CarriedRecipe,
-    CarriedSynthesis,
-    CarriedTask,
     Description,
     Graph,
     Weights,
     read_model,
 )
 from voxlate.exchange.onnx_network import open_network, open_session
+from voxlate.synthesis.calibration import Header
+from voxlate.synthesis.facts import Facts
 from voxlate.synthesis.model import Model
-from voxlate.training.recipe import Recipe
+from voxlate.training.calibration_file import width_networks
+from voxlate.training.model import network_of
 from voxlate.training.run import software
 
-# Of the header of weights: what synthesis reads. Digests of training scans stay behind.
-READ = (
-    "units",
-    "target_scales",
-    "target_widths",
-    "preparation",
-    "training_ranges",
-    "training_spacing_mm",
-    "training_ml",
-    "steps",
-    "starter",
-    "imported",
-    "bound",
-)
 ON_CARD = (
     "training_cases",
     "parameters",
@@ -86,11 +67,12 @@ def export_model(
 
 def _in_slices(model: Model) -> Model:
     """The model without windows of slices where its network sees each slice alone: they decide nothing then."""
-    recipe = model.recipe
-    if recipe.synth.windows is None or recipe.net.joins_slices or recipe.data.patch[0] > 1:
+    network = network_of(model)
+    recipe, synth = network.recipe, network.recipe.synth
+    if synth.windows is None or recipe.net.joins_slices or recipe.data.patch[0] > 1:
         return model
-    synth = dataclasses.replace(recipe.synth, windows=None)
-    return dataclasses.replace(model, recipe=dataclasses.replace(recipe, synth=synth))
+    facts, network = network.with_synth(model.facts, dataclasses.replace(synth, windows=None))
+    return dataclasses.replace(model, facts=facts, network=network)
 
 
 def _check(model: Model) -> None:
@@ -99,26 +81,23 @@ def _check(model: Model) -> None:
         raise BadInput(
             "RUN: expected one run, found several. Export each, and average their images."
         )
-    preparation = model.header.get("preparation", {})
+    preparation = model.facts.preparation
     for key in ("register", "align"):
-        if preparation.get(key):
+        if found := getattr(preparation, key):
             raise BadInput(
-                f"{model.origin}: expected scans that are prepared without --{key}, found {preparation[key]}, which voxlate-run cannot do. Export a run of a cohort that was prepared without it."
+                f"{model.origin}: expected scans that are prepared without --{key}, found {found}, which voxlate-run cannot do. Export a run of a cohort that was prepared without it."
             )
-    if model.recipe.synth.contrast:
-        raise BadInput(
-            "synth.contrast: expected a model without levels of a site's scans (--contrast-of), which voxlate-run cannot move, found some. Export the run without them."
-        )
 
 
 def _write(model: Model, folder: Path, weights: Weights, licence: str) -> Description:
-    recipe = model.recipe
+    network = network_of(model)
+    recipe = network.recipe
     plane = recipe.data.by_plane[0]
     own = dataclasses.replace(recipe, data=plane)
     single = recipe.method.is_stochastic  # constants of its steps have the shape of the batch
-    traced = write_graph(folder / NETWORK, model.method, own, single)
+    traced = write_graph(folder / NETWORK, network.method, own, single)
     if not (single or _runs(folder, traced)):
-        traced = write_graph(folder / NETWORK, model.method, own, single=True)
+        traced = write_graph(folder / NETWORK, network.method, own, single=True)
     if weights != "float32":
         from voxlate.exchange.smaller import shrink_weights
 
@@ -169,7 +148,7 @@ def _arrays(model: Model) -> dict[str, np.ndarray]:
     if calibration.references is not None:
         fields = vars(calibration.references)
         arrays |= {f"references.{name}": np.asarray(array) for name, array in fields.items()}
-    for target, widths in calibration.widths.items():
+    for target, widths in width_networks(calibration).items():
         for name, tensor in widths.state_dict().items():
             arrays[f"widths.{target}.{name}"] = tensor.numpy().reshape(tensor.shape or (1,))
     return arrays
@@ -178,8 +157,7 @@ def _arrays(model: Model) -> dict[str, np.ndarray]:
 def _describe(
     model: Model, traced: Traced, weights: Weights, licence: str, folder: Path
 ) -> Description:
-    header, calibration = model.header, model.calibration()
-    known = {key: header[key] for key in READ if header.get(key) is not None}
+    calibration = model.calibration()
     stated = None
     if calibration is not None:
         stated = CarriedCalibration(_without_cases(calibration.header), calibration.hash)
@@ -192,13 +170,10 @@ def _describe(
     made_by |= {"onnx": metadata.version("onnx"), "torch": torch.__version__}
     return Description(
         FORMAT,
-        model.recipe.title,
         made_by,
         notice,
         licence,
-        carried_recipe(model.recipe),
-        {name: list(names) for name, names in model.aliases.items()},
-        json.loads(json.dumps(known)),
+        _without_training(model.facts),
         Graph(
             NETWORK,
             OPSET,
@@ -217,6 +192,11 @@ def _describe(
     )
 
 
+def _without_training(facts: Facts) -> Facts:
+    """The facts without digests and names of the training's scans and patients."""
+    return dataclasses.replace(facts, seen_voxels=[], seen_signatures=[], splits={}, of_fold=False)
+
+
 def _without_cases(header: Header) -> Header:
     """A header without names of patients, comparisons of methods, and bounds that too few patients prove (inf)."""
     targets = {}
@@ -228,12 +208,12 @@ def _without_cases(header: Header) -> Header:
 
 def _card(model: Model) -> dict[str, Any]:
     """What a person should know: sources, targets, the training and its size, and what a starter states of itself."""
-    header, recipe = model.header, model.recipe
+    header, facts = network_of(model).header, model.facts
     card = {
-        "source": list(recipe.data.source),
-        "target": list(recipe.data.target),
+        "source": facts.data.source,
+        "target": facts.data.target,
         "synth": model.synthesis_options,
-        "weights_hash": header["weights_hash"],
+        "weights_hash": facts.weights_hash,
         **{key: header[key] for key in ON_CARD if header.get(key) is not None},
     }
     if "starter" in header:
@@ -244,52 +224,3 @@ def _card(model: Model) -> dict[str, Any]:
         card |= {"trained_on": own.trained_on, "limits": list(own.limits)}
     plain: dict[str, Any] = json.loads(json.dumps(card, default=str))
     return plain
-
-
-def carried_recipe(recipe: Recipe) -> CarriedRecipe:
-    """What synthesis needs of a recipe."""
-    data, synth = recipe.data, recipe.synth
-    physics = None
-    if data.physics is not None:
-        contrasts = {
-            name: CarriedContrast(contrast.sequence)
-            for name, contrast in data.physics.contrasts.items()
-        }
-        physics = CarriedPhysics(data.physics.stripped, contrasts)
-    return CarriedRecipe(
-        recipe.title,
-        CarriedData(
-            list(data.source),
-            list(data.target),
-            data.patch,
-            data.axes,
-            [plane.axes for plane in data.by_plane] if data.planes else [],
-            data.stack,
-            data.steps,
-            data.channels,
-            data.foreground,
-            data.lift,
-            data.centred,
-            data.allow_missing,
-            physics,
-            list(data.any_source),
-        ),
-        dict(recipe.intensity),
-        CarriedSynthesis(
-            synth.samples,
-            synth.batch,
-            synth.exact,
-            synth.overlap,
-            synth.slices,
-            synth.noise,
-            synth.peaks,
-            dict(synth.peak_shares),
-        ),
-        CarriedTask(recipe.task.completes),
-        CarriedMethod(
-            recipe.method.is_stochastic, recipe.method.shows_doubt, recipe.method.makes_targets
-        ),
-        recipe.needs_mask,
-        recipe.ignores_outside,
-        recipe.multiple,
-    )

@@ -15,7 +15,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.streams import NormalStream
 from voxlate.science.batch import Batch
 from voxlate.science.methods.method import Method, networks_in
-from voxlate.synthesis.progress import count_calls
+from voxlate.training.network import count_calls
 from voxlate.training.recipe import Recipe, stage_recipe
 
 OPSET = 17  # which onnxruntime-web runs in WASM and WebGPU, too

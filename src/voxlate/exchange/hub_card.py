@@ -9,19 +9,20 @@ from typing import Any
 
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.files import write_text
-from voxlate.evaluation.intervals.calibration import Calibration
 from voxlate.evaluation.intervals.summary import sentences
 from voxlate.evaluation.scoring.captions import training_note
 from voxlate.evaluation.scoring.documents import read_scores
-from voxlate.evaluation.scoring.intervals import describe_widening
 from voxlate.evaluation.scoring.metrics import METRIC_OF
-from voxlate.evaluation.scoring.verdict import SYNTHESIS, verdict_lines, verdicts
+from voxlate.evaluation.scoring.verdicts import verdicts
+from voxlate.synthesis.calibration import Calibration, describe_widening
 from voxlate.synthesis.inputs import scans_to_give
 from voxlate.synthesis.model import Model
-from voxlate.training.recipe.provenance import provenance_of
+from voxlate.synthesis.provenance import provenance_of
+from voxlate.training.model import network_of
 from voxlate.training.run import NOTICE, Run, weights_of
 from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import folder_of
+from voxlate.training.verdict import SYNTHESIS, verdict_lines
 from voxlate.training.weights import file_hash
 
 # Identifiers of licences that hubs know; another is stated by its name.
@@ -66,7 +67,7 @@ def scores_of(out: Path, model: Model) -> Scores:
             )
         options = stated.get("synth", {})
         drawn = plural(options.get("samples", 1), "sample")
-        if model.recipe.method.is_stochastic and own[found] == weights.name:
+        if model.facts.is_stochastic and own[found] == weights.name:
             drawn += f" of {plural(options.get('steps', 1), 'step')}"
         images.add(f"Images of {own[found]}, {drawn} a case.")
     return Scores(document, " ".join(sorted(images)))
@@ -96,7 +97,7 @@ def write_card(
             f"{licence}." if licence != "not stated" else "No licence was stated: ask the owner."
         ],
     }
-    lines = [*_header(model, scores, licence), f"# {model.recipe.title}"]
+    lines = [*_header(model, scores, licence), f"# {model.facts.title}"]
     for title, texts in sections.items():
         lines += ["", f"## {title}", "", *texts]
     write_text(path, "\n".join(lines) + "\n")
@@ -105,7 +106,7 @@ def write_card(
 def _header(model: Model, scores: Scores | None, licence: str) -> Iterator[str]:
     """The YAML at the head; its values are JSON, which YAML includes."""
     known = licence.lower() in LICENCES
-    data = model.recipe.data
+    data = model.facts.data
     table: dict[str, Any] = {"license": licence.lower() if known else "other"}
     if not known:
         table["license_name"] = re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-")
@@ -115,7 +116,7 @@ def _header(model: Model, scores: Scores | None, licence: str) -> Iterator[str]:
     table["tags"] = ["medical", "image-synthesis", "not-a-medical-device", *modalities]
     if scores is not None:
         results = [*map(_result, *zip(*scores.document["modalities"].items()))]
-        table["model-index"] = [{"name": model.recipe.title, "results": results}]
+        table["model-index"] = [{"name": model.facts.title, "results": results}]
     yield "---"
     for key, value in table.items():
         yield f"{key}: {json.dumps(value, ensure_ascii=False)}"
@@ -139,12 +140,12 @@ def _result(name: str, part: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _task(model: Model) -> list[str]:
-    data, header = model.recipe.data, model.header
+    data, header = model.facts.data, network_of(model).header
     units = {name: header["units"][name] for name in data.target}
     targets = " and ".join(f"{name} [{unit}]" for name, unit in units.items())
     sources = " and ".join(data.source)
     what = f"Synthesises {targets} from {sources}."
-    if model.recipe.task.completes:
+    if model.facts.completes:
         what = f"Synthesises the missing ones of {sources} from the others."
     size = f"{header['parameters']:,} parameters"
     if "imported" not in header:
@@ -157,7 +158,7 @@ def _task(model: Model) -> list[str]:
 
 
 def _use(model: Model, repo: str, has_onnx: bool) -> list[str]:
-    inputs = scans_to_give(model.recipe.data, model.recipe.task.completes)
+    inputs = scans_to_give(model.facts.data, model.facts.completes)
     lines = ["Replace COMMIT by the hash of a commit of this repository.", "", "```"]
     lines.append(f"voxlate synth hf://{repo}@COMMIT {inputs} --out OUT")
     if has_onnx:
@@ -167,7 +168,7 @@ def _use(model: Model, repo: str, has_onnx: bool) -> list[str]:
 
 
 def _training(model: Model) -> list[str]:
-    header = model.header
+    header = network_of(model).header
     lines = [f"{plural(header['training_cases'], 'case')} in the training split."]
     if "imported" in header:
         lines = ["Trained elsewhere and imported: what it was trained on is not known here."]
@@ -180,7 +181,7 @@ def _training(model: Model) -> list[str]:
         lines.append(f"Body of {volume:.4g} ml (median over cases).")
     if "adapted" in header:
         lines.append("The weights of another training were adapted to these cases.")
-    own = {*model.recipe.data.source, *model.recipe.data.target}
+    own = {*model.facts.data.source, *model.facts.data.target}
     done = header["preparation"].items()
     # the name of a scan that no image is made of says nothing to the model's users
     kept = [f"{key}: {value}" for key, value in done if value and (key != "fixed" or value in own)]
@@ -250,7 +251,7 @@ def _limits(
     yield "- A synthesised image may show structures that are not there, and lack some that are."
     yield "- Scans of other scanners, sequences, bodies or diseases may give wrong images; voxlate warns of some of them."
     yield "- Whether a scan was in the training cannot be checked, because its digests are not here."
-    if starter := model.header.get("starter"):
+    if starter := network_of(model).header.get("starter"):
         yield from (f"- {limit}" for limit in read_card(folder_of(starter["name"])).limits)
     if scores is None:
         yield "- No scores on test patients are stated."

@@ -12,17 +12,19 @@ from pathlib import Path
 from voxlate.base.errors import BadInput
 from voxlate.base.files import whole_folder
 from voxlate.base.messages import Message, message
-from voxlate.evaluation.intervals.calibration import Calibration
-from voxlate.evaluation.intervals.calibration_file import read_calibration, write_calibration
-from voxlate.exchange.export import READ, export_model
+from voxlate.exchange.export import export_model
 from voxlate.exchange.hub_card import Scores, write_card
-from voxlate.synthesis.model import Model, load
+from voxlate.synthesis.calibration import Calibration
+from voxlate.synthesis.model import Model
+from voxlate.training.calibration_file import read_calibration, write_calibration
+from voxlate.training.model import load, network_of
 from voxlate.training.run import Run, weights_of
 from voxlate.training.weights import file_hash, read_header, read_weights, write_weights
 
 # Of the header of weights: all that is there but voxels and signatures of the training scans.
 KEPT = (
-    *READ,
+    *("units", "target_scales", "target_widths", "preparation", "training_ranges"),
+    *("training_spacing_mm", "training_ml", "steps", "starter", "imported", "bound"),
     *("recipe", "imports", "adapted", "kept_step", "sharpness", "parameters", "seconds"),
     *("training_cases", "made_by"),
 )
@@ -67,7 +69,7 @@ def _copy(model: Model, folder: Path, calibrations: list[Calibration]) -> Iterat
     """Copy the files of a run without its patients; adds the calibrations that are copied to a list."""
     weights, new = weights_of(model.origin), Run(folder)
     old = Run(weights.parent)
-    stage = model.recipe.task.mean_stage
+    stage = network_of(model).recipe.task.mean_stage
     places = {weights: new.weights()}
     if stage is not None and old.weights(stage).is_file():
         places[old.weights(stage)] = new.weights(stage)

@@ -6,7 +6,6 @@ model.json states the SHA-256 of each other file and its own. network.onnx takes
 arrays.safetensors holds what is compared and what intervals are computed from (see `Carried`).
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,120 +15,21 @@ import numpy as np
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, sha256_of
-from voxlate.base.records import Digest, FileName, Name, Record, Several, Text
-from voxlate.base.streams import SliceNoise
+from voxlate.base.records import Digest, FileName, Record, Several, Text
 from voxlate.checks.anatomy import Anatomy, Stated
 from voxlate.checks.out_of_distribution import ReferencePatches, reference_shapes
-from voxlate.evaluation.intervals.calibration import Header
 from voxlate.exchange.onnx_file import check_graph
 from voxlate.scans.cases.case import map_arrays
-from voxlate.scans.cases.layout import axis_of
-from voxlate.scans.images.intensity import Intensity
-from voxlate.scans.images.tiling import AnySlices
+from voxlate.synthesis.calibration import Header
+from voxlate.synthesis.facts import Facts
 
-FORMAT = 1
+FORMAT = 2
 DESCRIPTION = "model.json"
 ARRAYS = "arrays.safetensors"
 NETWORK = "network.onnx"
 NEWEST_OPSET = 21  # of ONNX: newer graphs may mean something that this version does not know
 TOLERANCE = 1e-3  # of the range of network units, 2: how far a machine may be from torch
 Weights = Literal["float32", "float16", "int8"]
-
-
-@dataclass(frozen=True)
-class CarriedContrast:
-    """The sequence of a modality that was drawn from maps."""
-
-    sequence: Name
-
-
-@dataclass(frozen=True)
-class CarriedPhysics:
-    """Which synthetic heads a network was trained on: the share without a skull, and the sequences of modalities."""
-
-    stripped: float
-    contrasts: dict[Name, CarriedContrast]
-
-
-@dataclass(frozen=True)
-class CarriedData:
-    """Which scans are read, and how: what synthesis needs of the recipe's data; steps, channels: of source channels.
-
-    planes: the layouts whose images are averaged, the first of which is `axes`; none for one plane.
-    """
-
-    source: list[Name]
-    target: list[Name]
-    patch: tuple[int, int, int]
-    axes: Name
-    planes: list[Name]
-    stack: int
-    steps: list[int]
-    channels: list[tuple[Name, int]]
-    foreground: float
-    lift: float
-    centred: bool
-    allow_missing: bool
-    physics: CarriedPhysics | None = None
-    any_source: list[Name] = field(default_factory=list)
-
-    @property
-    def by_plane(self) -> tuple["CarriedData", ...]:
-        """The data of each plane."""
-        if not self.planes:
-            return (self,)
-        return tuple(dataclasses.replace(self, axes=axes, planes=[]) for axes in self.planes)
-
-    @property
-    def axis_lr(self) -> int:
-        """The axis, from the end, that grows to the left or right."""
-        return axis_of(self.axes, "LR")
-
-
-@dataclass(frozen=True)
-class CarriedSynthesis:
-    """How patches are sampled and joined; mirrored inputs and steps of a sampler are within the graph."""
-
-    samples: Several
-    batch: Several
-    exact: bool
-    overlap: float
-    slices: AnySlices
-    noise: SliceNoise
-    peaks: bool
-    peak_shares: dict[Name, float]
-    windows: None = None
-
-
-@dataclass(frozen=True)
-class CarriedTask:
-    """Whether the missing ones of a case's modalities are synthesised."""
-
-    completes: bool
-
-
-@dataclass(frozen=True)
-class CarriedMethod:
-    """What the images are: samples or not, whose spread shows doubt or not, of sources or of the targets themselves."""
-
-    is_stochastic: bool
-    shows_doubt: bool
-    makes_targets: bool
-
-
-@dataclass(frozen=True)
-class CarriedRecipe:
-    """What synthesis needs of a recipe, by the recipe's names (see recipe.settings.Recipe)."""
-
-    title: Text
-    data: CarriedData
-    intensity: dict[Name, Intensity]
-    synth: CarriedSynthesis
-    task: CarriedTask
-    method: CarriedMethod
-    needs_mask: bool
-    ignores_outside: bool
-    multiple: Several
 
 
 @dataclass(frozen=True)
@@ -165,18 +65,14 @@ class CarriedCalibration:
 class Description:
     """The content of model.json.
 
-    accepts: for modalities, the names of scans that they stand for; weights: of the header of the weights file, what synthesis reads; anatomy: of the training patients; card: what a
-    person should know; files: SHA-256 by name.
+    anatomy: of the training patients; card: what a person should know; files: SHA-256 by name.
     """
 
     format: int
-    name: Text
     made_by: dict[Text, Text]
     notice: Text
     licence: Text
-    recipe: CarriedRecipe
-    accepts: dict[Name, list[Name]]
-    weights: dict[str, Any]
+    facts: Facts
     graph: Graph
     anatomy: Stated | None
     calibration: CarriedCalibration | None

@@ -6,26 +6,64 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from voxlate import __version__
 from voxlate.base.arrays import Float32
 from voxlate.base.errors import BadInput
 from voxlate.base.streams import ArrayNoise
 from voxlate.exchange.model_file import TOLERANCE, Carried, Graph, feeds
-from voxlate.synthesis.progress import Calls
-from voxlate.synthesis.sampling import NoiseOf
-from voxlate.training.batches.reading import Patch
+from voxlate.synthesis.facts import Facts
+from voxlate.synthesis.network import Calls, NoiseOf
+from voxlate.synthesis.patch import Patch
 
 
 @dataclass(frozen=True)
 class OnnxNetwork:
-    """An open graph."""
+    """An open graph, whose file has this hash; made_by: the software that exported it."""
 
     graph: Graph
     session: Any
+    sha256: str
+    made_by: Mapping[str, str]
+    notice: str
     calls: Calls = field(default_factory=Calls)
+
+    device: ClassVar[str] = "cpu"
+    device_name: ClassVar[str] = "cpu"
+    precision: ClassVar[str] = "float32"
+
+    @property
+    def entry(self) -> Mapping[str, Any]:
+        """The graph, and the type of its weights."""
+        return {"graph": self.sha256, "precision": self.graph.weights}
+
+    @property
+    def software(self) -> Mapping[str, Any]:
+        """The version that computes, the software that exported the graph, and the notice that it is no medical device."""
+        return {"voxlate": __version__, "exported_by": self.made_by, "notice": self.notice}
+
+    def evaluations(self, depth: int) -> float:
+        """The number of evaluations for a sample."""
+        return self.graph.evaluations
+
+    def mean(self) -> None:
+        """The graph itself goes the way from the mean to the sample."""
+
+    def with_options(
+        self, facts: Facts, allow_code: bool, changes: Mapping[str, Any]
+    ) -> "tuple[Facts, OnnxNetwork]":
+        """The model itself; raises BadInput for any option."""
+        for name, value in changes.items():
+            if value is not None:
+                raise _fixed(f"synth.{name}")
+        return facts, self
+
+    def like(self, facts: Facts, recipe: str, allow_code: bool) -> "tuple[Facts, OnnxNetwork]":
+        """Raises BadInput."""
+        raise _fixed(recipe)
 
     @cached_property
     def inputs(self) -> list[str]:
@@ -79,6 +117,12 @@ class OnnxNetwork:
         yield self.calls
 
 
+def _fixed(option: str) -> BadInput:
+    return BadInput(
+        f"{option}: expected no option of the synthesis for an exported model, whose graph holds them, found one. Export the run again with it."
+    )
+
+
 def open_session(path: Path, threads: int | None = None) -> Any:
     """A session of onnxruntime for a graph; its failures raise exceptions of its own kinds, and print nothing.
 
@@ -106,7 +150,14 @@ def open_network(carried: Carried, threads: int | None = None) -> OnnxNetwork:
     graph = carried.description.graph
     path = carried.folder / graph.file
     try:
-        network = OnnxNetwork(graph, open_session(path, threads))
+        stated = carried.description
+        network = OnnxNetwork(
+            graph,
+            open_session(path, threads),
+            stated.files[graph.file],
+            stated.made_by,
+            stated.notice,
+        )
         own = carried.part("selftest")
         given = own.pop("image")
         image = network.run({name: own[name] for name in network.inputs})

@@ -17,14 +17,12 @@ from torch import Tensor
 
 from voxlate.base.config import to_tables
 from voxlate.base.errors import BadInput
-from voxlate.base.files import read_json
 from voxlate.base.records import Record
 from voxlate.exchange.imported import write_imported, wrong_weights
 from voxlate.science.nets.autoencoder import AutoencoderNet, KLAutoencoder
 from voxlate.science.nets.interface import Channels
 from voxlate.training import recipe as recipes
-from voxlate.training.changes import first_change
-from voxlate.training.recipe import FullStage, Recipe
+from voxlate.training.recipe import Recipe
 from voxlate.training.run import Run
 from voxlate.training.weights import read_header
 
@@ -197,18 +195,6 @@ def _recipe(source: Source, net: KLAutoencoder) -> Recipe:
         "train": {"precision": "float32"},
     }
     return recipes.from_dict(values, source)
-
-
-def is_imported(run: Run) -> bool:
-    """Whether a run holds a pretrained autoencoder."""
-    return run.provenance.is_file() and "imported" in read_json(run.provenance).get("data", {})
-
-
-def unfit(run: Run, stage: FullStage) -> str:
-    """The reason why a pretrained autoencoder cannot replace that of a stage; "" if it can."""
-    theirs = read_header(run.weights())["recipe"]
-    ours = {"kind": stage.net.kind, **to_tables(stage.net)}
-    return first_change(theirs["net"], ours, "net")
 
 
 def net_changes(run: Run) -> str:

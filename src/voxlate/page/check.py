@@ -20,11 +20,11 @@ from voxlate.page.jobs import SCANS
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.formats.dicom import is_dicom_folder, list_series
 from voxlate.scans.formats.io import format_by_ending, is_there, read_volume, without_ending
-from voxlate.synthesis.inputs import targets_for
 from voxlate.synthesis.intervals import patches_in, sources_of
-from voxlate.synthesis.model import Model, load
+from voxlate.synthesis.model import Model
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.selection import select
+from voxlate.training.model import load, network_of
 from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import name_of
 
@@ -171,9 +171,9 @@ def _fit(
         model = next(iter(models.values()))
         found = replace(
             found,
-            title=models.get("sample", model).recipe.title,
-            source=tuple(model.recipe.data.source),
-            target=tuple(model.recipe.data.target),
+            title=models.get("sample", model).facts.title,
+            source=tuple(model.facts.data.source),
+            target=tuple(model.facts.data.target),
             names=names_for_scans(model),
             inputs=_inputs_for(model, entries, request.get("names", {})),
             card=card_of(model),
@@ -199,7 +199,7 @@ def _models_by_answer(run: str, device: str) -> dict[Answer, Model]:
     """The models of a run by their answers, calibrated ones first, because their images have a map of the uncertainty."""
     model = load(run, device)
     models: dict[Answer, Model] = {model.answer: model}
-    if model.recipe.method.is_stochastic and model.recipe.task.mean_stage is not None:
+    if model.facts.is_stochastic and model.network.mean() is not None:
         with suppress(BadInput):  # weights alone come without those of their predictor
             models["mean"] = load(run, device, answer="mean")
     return dict(sorted(models.items(), key=lambda item: not _is_calibrated(item[1])))
@@ -215,8 +215,8 @@ def _is_calibrated(model: Model) -> bool:
 
 def card_of(model: Model) -> dict[str, Any]:
     """A starter's limits and intervals and, for each of its sources, the names of scans that it accepts; of other models none."""
-    sources = model.recipe.data.source
-    accepts = {name: [*scans] for name, scans in model.aliases.items() if name in sources}
+    sources = model.facts.data.source
+    accepts = {name: [*scans] for name, scans in model.facts.accepts.items() if name in sources}
     if name_of(model.origin) is None:
         return {"accepts": accepts, "limits": []}
     card = read_card(model.origin)
@@ -225,8 +225,8 @@ def card_of(model: Model) -> dict[str, Any]:
 
 def names_for_scans(model: Model) -> tuple[str, ...]:
     """The names of modalities that a model takes as scans, and those that a starter accepts in their place."""
-    aliases = chain.from_iterable(model.aliases.values())
-    return tuple(dict.fromkeys([*model.recipe.data.source, *aliases]))
+    aliases = chain.from_iterable(model.facts.accepts.values())
+    return tuple(dict.fromkeys([*model.facts.data.source, *aliases]))
 
 
 def _inputs_for(
@@ -242,7 +242,7 @@ def _inputs_for(
     if names:
         known = {place: name for place, name in names.items() if name.lower() in accepted}
         return tuple(f"{name}={place}" for place, name in (known or names).items())
-    is_lone = len(entries) == len(model.recipe.data.source) == 1
+    is_lone = len(entries) == len(model.facts.data.source) == 1
     return (entries[0]["place"] if is_lone else ".",)
 
 
@@ -271,12 +271,12 @@ def _try(
     if len(entries) == 1 and not any("=" in text for text in inputs):
         warnings += _warn_of_name(entries[0]["title"], found.files)
     if calibration is not None and calibration.references is not None:
-        sources = sources_of(model.recipe, prepared.prepared)
-        patches = patches_in(model.recipe, prepared.prepared, sources)
+        sources = sources_of(model.facts, prepared.prepared)
+        patches = patches_in(model.facts, prepared.prepared, sources)
         warnings += verdict_on(calibration.references, patches).messages
     return {
         "used": {name: _place(path, scans) for name, path in found.files.items()},
-        "targets": tuple(targets_for(model.recipe, found.files)),
+        "targets": tuple(model.targets_of(found.files)),
         "warnings": tuple((said.grade, said.on_page) for said in warnings),
         "worst": worst_grade(warnings),
     }
@@ -285,13 +285,14 @@ def _try(
 def _settings(models: Mapping[Answer, Model]) -> dict[str, Any]:
     """The settings that have an effect: of the sampling where noise is drawn, steps where the network is iterated."""
     drawn = models.get("sample")
-    synth = None if drawn is None else drawn.recipe.synth
+    recipe = None if drawn is None else network_of(drawn).recipe
+    synth = None if recipe is None else recipe.synth
     steps = sharpness = None
-    if drawn is not None and drawn.recipe.task.mean_stage is not None:
-        sharpness = drawn.recipe.synth.sharpness
-    if drawn is not None and drawn.recipe.method.iterates:
-        chosen_by_sampler = math.isinf(drawn.recipe.synth.evaluations)
-        steps = None if chosen_by_sampler else drawn.recipe.synth.steps
+    if recipe is not None and recipe.task.mean_stage is not None:
+        sharpness = recipe.synth.sharpness
+    if recipe is not None and recipe.method.iterates:
+        chosen_by_sampler = math.isinf(recipe.synth.evaluations)
+        steps = None if chosen_by_sampler else recipe.synth.steps
     return {
         "answers": tuple(models),
         "intervals": tuple(answer for answer, model in models.items() if _is_calibrated(model)),

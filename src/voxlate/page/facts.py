@@ -14,12 +14,12 @@ from voxlate.checks.survey import cohort_overview
 from voxlate.commands.api.next_steps import cohort_of
 from voxlate.evaluation.reports.alignment import misalignment_lines, registration_lines
 from voxlate.evaluation.reports.page import charts_of, newest_pictures
-from voxlate.evaluation.scoring.verdict import verdict_lines
 from voxlate.page.folders import find_runs, place_of
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training.log_file import read_verdicts
 from voxlate.training.recipe.provenance import read_run
 from voxlate.training.run import Run
+from voxlate.training.verdict import verdict_lines
 from voxlate.training.weights import read_header
 
 STYLE = re.compile(r' style="([^"]*)"| id="[^"]*"')

@@ -20,9 +20,9 @@ from voxlate.page.views import write_views
 from voxlate.page.words import for_page
 from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import location_of
-from voxlate.synthesis.model import load
 from voxlate.synthesis.options import SynthOptions
-from voxlate.training.recipe.provenance import provenance_of, source_paths
+from voxlate.synthesis.provenance import provenance_of, source_paths
+from voxlate.training.model import load
 
 NO_INTERVALS = "No intervals: the run is calibrated for other settings. Leave the numbers of samples and of steps empty, and the sharpness as it was, for those of the calibration."
 

@@ -17,12 +17,12 @@ from voxlate.evaluation.reports.comparison import write_page
 from voxlate.evaluation.reports.page import report
 from voxlate.evaluation.reports.prepared import report_prepared
 from voxlate.evaluation.scoring.tables import Tables, score_tables
-from voxlate.evaluation.scoring.verdict import verdict_lines
 from voxlate.evaluation.tables import comparison_tables
 from voxlate.page.folders import RECIPE, ROOT, check_links
 from voxlate.page.jobs import OUT, PLANNED, REPORT
 from voxlate.scans.options.layout import layout_of
 from voxlate.training.recipe import from_dict
+from voxlate.training.verdict import verdict_lines
 
 Facts = dict[str, Any]
 Request = Mapping[str, Any]

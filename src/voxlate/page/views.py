@@ -15,8 +15,8 @@ from voxlate.scans.formats.io import is_there, read_volume, write_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.shown import top_of, window_of
+from voxlate.synthesis.provenance import provenance_of
 from voxlate.synthesis.result import ENDINGS
-from voxlate.training.recipe.provenance import provenance_of
 
 Role = Literal["source", "synthesis", "lower", "upper", "width", "spread"]
 

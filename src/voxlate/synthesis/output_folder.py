@@ -11,8 +11,8 @@ from voxlate.base.files import lock, relative_to, safe_name, write_json
 from voxlate.base.messages import Message
 from voxlate.scans.cohorts.pseudonyms import without_names
 from voxlate.synthesis.inputs import contents_of
+from voxlate.synthesis.provenance import difference, provenance_of, read_provenance
 from voxlate.synthesis.result import check_folder, read_synthesis
-from voxlate.training.recipe.provenance import difference, provenance_of, read_provenance
 
 T = TypeVar("T")
 

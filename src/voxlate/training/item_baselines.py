@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from voxlate.evaluation.scoring.verdict import SYNTHESIS, Verdict, verdict_on
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.ranges import Range
@@ -21,6 +20,7 @@ from voxlate.training.validate import (
     validation_places,
     validation_split,
 )
+from voxlate.training.verdict import SYNTHESIS, Verdict, verdict_on
 
 ITEMS = 32  # training items for the fit of baselines
 UNIT = "network units"

@@ -14,7 +14,6 @@ from voxlate.base.dataframe import dataframe
 from voxlate.base.errors import BadInput
 from voxlate.base.files import LOCK, write_json, write_text
 from voxlate.base.messages import FILE as MESSAGES
-from voxlate.evaluation.scoring.verdict import Verdict
 from voxlate.training.changes import first_change
 from voxlate.training.log_file import curves_of, lines_of, read_verdicts
 from voxlate.training.recipe import (
@@ -27,6 +26,7 @@ from voxlate.training.recipe import (
     with_trainings,
 )
 from voxlate.training.recipe.provenance import read_run
+from voxlate.training.verdict import Verdict
 
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
 PACKAGES = ("torch", "numpy", "nibabel", "safetensors")
@@ -121,6 +121,11 @@ class Run:
     def verdicts(self) -> list[Verdict]:
         """The verdicts on the validation items, compared with naive baselines; empty if unknown."""
         return read_verdicts(self.log).get("final", [])
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether the run holds imported weights, that of a pretrained autoencoder, say."""
+        return self.provenance.is_file() and "imported" in read_run(self.provenance).get("data", {})
 
     @property
     def has_begun(self) -> bool:

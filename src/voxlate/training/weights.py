@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from voxlate.base.config import to_tables
 from voxlate.base.errors import BadInput
 from voxlate.base.files import sha256_of, whole_file
 from voxlate.base.messages import Message, message
@@ -24,7 +25,7 @@ from voxlate.science.methods.method import Method
 from voxlate.training.batches.patches import training_cases
 from voxlate.training.changes import first_change
 from voxlate.training.header import header_of
-from voxlate.training.recipe import Recipe, code_of, from_dict, to_dict
+from voxlate.training.recipe import FullStage, Recipe, code_of, from_dict, to_dict
 from voxlate.training.recipe.provenance import read_run
 from voxlate.training.recipe.training import Training
 from voxlate.training.run import Run, software, weights_of
@@ -272,6 +273,13 @@ def _why_not_reused(run: Run, other: Run, recipe: Recipe, stage: str) -> str:
         return f"it has no finished stage '{stage}'"
     trained = read_header(other.weights(stage))["recipe"]
     return first_change(_what_trains(trained), _what_trains(to_dict(recipe)))
+
+
+def unfit_network(run: Run, stage: FullStage) -> str:
+    """The reason why the network of a run with imported weights cannot replace that of a stage; "" if it can."""
+    theirs = read_header(run.weights())["recipe"]
+    ours = {"kind": stage.net.kind, **to_tables(stage.net)}
+    return first_change(theirs["net"], ours, "net")
 
 
 def _what_trains(recipe: Mapping[str, Any]) -> dict[str, Any]:

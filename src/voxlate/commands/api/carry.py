@@ -14,7 +14,7 @@ from voxlate.exchange.export import export_model as write_model
 from voxlate.exchange.hub_card import scores_of
 from voxlate.exchange.hub_folder import build_folder
 from voxlate.exchange.model_file import Description
-from voxlate.synthesis.model import load
+from voxlate.training.model import load
 from voxlate.training.starters.names import is_starter
 
 

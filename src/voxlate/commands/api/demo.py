@@ -82,7 +82,7 @@ def _demo_on_phantoms(out: Path, reporter: Reporter) -> Demo:
     phantom(cohort, heads, progress=reporter)
     prepared = prepare(cohort, ready, modalities=[SOURCE, TARGET], progress=reporter)
     train(RECIPE, ready, run, progress=reporter)
-    if not load(run, answer="mean").calibration_file.is_file():
+    if load(run, answer="mean").calibration() is None:
         further = replace(heads, cases=CALIBRATION_HEADS, seed=1)
         phantom(out / "further", further, progress=reporter)
         calibrate(run, out / "further", answer="mean", progress=reporter)

@@ -24,7 +24,7 @@ from voxlate.scans.images.pictures import (
     square_pixels,
 )
 from voxlate.scans.images.units import unit_of
-from voxlate.training.recipe.provenance import provenance_of, source_paths
+from voxlate.synthesis.provenance import provenance_of, source_paths
 from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import PREFIX, folder_of, starter_names
 

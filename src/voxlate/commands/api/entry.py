@@ -11,7 +11,6 @@ from voxlate.base.options.check import check_value
 from voxlate.base.options.option import describe_fields
 
 F = TypeVar("F", bound=Callable[..., Any])
-OPTIONS, CHANGES, PROGRESS = "options", "changes", "progress"
 PROGRESS_LINE = "progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers)."
 
 
@@ -21,7 +20,7 @@ def command(function: F) -> F:
     The options are left to check_options. Lines on the progress, and on each field of the options, are added to the docstring.
     """
     signature, hints = inspect.signature(function), get_type_hints(function, include_extras=True)
-    checked = [name for name in signature.parameters if name not in (OPTIONS, CHANGES)]
+    checked = [name for name in signature.parameters if name not in ("options", "changes")]
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -36,9 +35,9 @@ def command(function: F) -> F:
             raise system_refusal(error) from error
 
     lines = [inspect.cleandoc(function.__doc__ or "")]
-    if PROGRESS in signature.parameters:
+    if "progress" in signature.parameters:
         lines.append(PROGRESS_LINE)
-    table: Any = next((kind for kind in get_args(hints.get(OPTIONS)) if is_dataclass(kind)), None)
+    table: Any = next((kind for kind in get_args(hints.get("options")) if is_dataclass(kind)), None)
     if table is not None:
         lines.append(
             f"options: {table.__name__}, whose fields may also be given by name (changes):"

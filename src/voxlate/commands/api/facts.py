@@ -91,10 +91,8 @@ def _folder(path: Path) -> dict[str, Any]:
 
 
 def _synthesis(path: Path) -> dict[str, Any]:
+    from voxlate.synthesis.provenance import read_provenance
     from voxlate.synthesis.result import ENDINGS
-    from voxlate.training.recipe.provenance import (
-        read_provenance,  # imported where a folder asks for it
-    )
 
     files = (
         file

@@ -14,19 +14,18 @@ from voxlate.base.options.table import field_types
 from voxlate.clinic.address import is_dicomweb
 from voxlate.commands.api.entry import command
 from voxlate.commands.api.progress import Feedback, report_to
+from voxlate.evaluation.intervals.bounds import bound_lines, bounds_of
 from voxlate.scans.cohorts.pseudonyms import check_outside
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.formats.itk import ITK, load_writer
 from voxlate.synthesis.cohort import synthesise_cases, warnings_in
-from voxlate.synthesis.ensemble import members_and_scans
 from voxlate.synthesis.inputs import as_volume
 from voxlate.synthesis.model import Model, Synthesised
-from voxlate.synthesis.model import load as load_model
 from voxlate.synthesis.options import SynthOptions
+from voxlate.synthesis.provenance import provenance_of
 from voxlate.synthesis.selection import Selection, select
-from voxlate.training.recipe.provenance import provenance_of
-
-__all__ = ["members_and_scans"]
+from voxlate.training.model import load as load_model
+from voxlate.training.model import load_members
 
 
 @command
@@ -69,11 +68,6 @@ class Syntheses:
     inputs: tuple[str, ...] = ()
 
     @property
-    def is_empty_part(self) -> bool:
-        """Whether all cases belong to other parts."""
-        return bool(self.others) and not self.cases and not self.left_out
-
-    @property
     def folders(self) -> list[Path]:
         """The folder of each case."""
         return [self.folder / case for case in self.cases]
@@ -87,8 +81,6 @@ class Syntheses:
     @property
     def bounds(self) -> dict[str, Any]:
         """The bounds of the error of each case."""
-        from voxlate.evaluation.intervals.bounds import bounds_of
-
         return bounds_of(self.folders)
 
     @property
@@ -109,8 +101,6 @@ class Syntheses:
     @property
     def bound_lines(self) -> list[str]:
         """Sentences on the bounds of the error."""
-        from voxlate.evaluation.intervals.bounds import bound_lines
-
         return [*bound_lines(self.folders)]
 
     def __repr__(self) -> str:
@@ -174,8 +164,11 @@ def synthesise(
 
             fetched = fetch_inputs(texts, to, asked)
             texts = fetched.inputs
-        runs = [run] if isinstance(run, Path | str) else run
-        selected = select(runs, texts, asked)
+        model = run
+        if not isinstance(model, Model):
+            runs = [model] if isinstance(model, Path | str) else model
+            model = load_members(runs, asked.device, asked.allow_code, asked.answer)
+        selected = select(model, texts, asked)
         scans = selected.scans
         if not scans:
             return _describe(selected, to, [], {}, texts)
@@ -233,22 +226,9 @@ def _describe(
         out,
         cases,
         {**selected.lacking, **failed},
-        targets=tuple(selected.model.recipe.data.target),
+        targets=tuple(selected.model.facts.data.target),
         complete=tuple(selected.complete),
         with_truth=frozenset(with_truth & {*cases}),
         others=len(selected.others or ()),
         inputs=tuple(inputs),
     )
-
-
-def next_commands(done: Syntheses, run: Path | str, scans: str, asked: SynthOptions) -> list[str]:
-    """The commands that the command line proposes after a synthesis; scores need the names of cases."""
-    if not done.cases:
-        return []
-    from voxlate.commands.api.next_steps import after_completing, after_synthesis
-
-    can_score = bool(done.with_truth) and asked.pseudonymise is None
-    found = [after_synthesis(done.folder, scans, asked.layout, can_score)]
-    if done.complete and asked.pseudonymise is None:
-        found.append(after_completing(Path(run), scans, asked.layout, asked.split))
-    return found

@@ -1,16 +1,17 @@
 """The commands that a finished command proposes: each works as it is printed on the cohort at hand."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from voxlate.base.errors import BadInput
+from voxlate.commands.api.images import Syntheses
 from voxlate.scans.cases.prepared import COHORT, Cohort, open_cohort
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.options.layout import layout_of, layout_options, quote_path
 from voxlate.synthesis.inputs import scans_to_give
+from voxlate.synthesis.options import SynthOptions
 from voxlate.training.batches.patches import DataSettings
 from voxlate.training.continuing import training_cohort
 from voxlate.training.recipe.provenance import splits_of_training
@@ -69,18 +70,23 @@ def after_training(run: Path, data: DataSettings, completes: bool) -> str:
     return f"synth {quote_path(run)} {scans} --out OUT"
 
 
-def after_synthesis(out: Path, scans: str, layout: Mapping[str, Any], truths: bool) -> str:
-    """The scores of images if the scans include the true targets, else their report."""
-    if truths:
-        return f"evaluate {quote_path(out)} --truth {quote_path(scans)}{layout_options(layout)}"
-    return f"report {quote_path(out)}"
+def after_synthesis(done: Syntheses, run: str, asked: SynthOptions) -> list[str]:
+    """The scores of images if the scans include the true targets, else their report; then those on complete cases.
 
-
-def after_completing(run: Path, scans: str, layout: Mapping[str, Any], split: str | None) -> str:
-    """The scores of a model on cases that lack no modality."""
-    of_split = f" --split {split}" if split else ""
-    truth = f"{quote_path(scans)}{layout_options(layout)}{of_split}"
-    return f"evaluate NEW --truth {truth} --run {quote_path(run)} --missing one --units network"
+    Scores need the names of cases, which pseudonyms hide.
+    """
+    if not done.cases:
+        return []
+    truth = f"--truth {quote_path(done.inputs[0])}{layout_options(asked.layout)}"
+    if asked.pseudonymise is not None or not done.with_truth:
+        steps = [f"report {quote_path(done.folder)}"]
+    else:
+        steps = [f"evaluate {quote_path(done.folder)} {truth}"]
+    if done.complete and asked.pseudonymise is None:
+        of_split = f" --split {asked.split}" if asked.split else ""
+        model = f"--run {quote_path(Path(run))} --missing one --units network"
+        steps.append(f"evaluate NEW {truth}{of_split} {model}")
+    return steps
 
 
 def _cases(cohort: Cohort) -> Sequence[CaseFiles]:

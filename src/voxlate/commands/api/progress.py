@@ -164,19 +164,14 @@ def report_to(progress: Feedback) -> Iterator[Reporter]:
         with progress_on(err) as bars:
             yield replace(reporter, step=bars)
     else:
-        yield replace(reporter, step=_with_numbers(reporter.step))
+        step = reporter.step
 
+        def with_numbers(
+            name: str, done: int, total: int, numbers: Mapping[str, float] | None = None
+        ) -> None:
+            step(name, done, total, numbers or {})
 
-def _with_numbers(own: StepCallback) -> StepCallback:
-    """A caller's function, which is always given numbers."""
-
-    def report(
-        name: str, done: int, total: int, numbers: Mapping[str, float] | None = None
-    ) -> None:
-        """Call the function with numbers."""
-        own(name, done, total, numbers or {})
-
-    return report
+        yield replace(reporter, step=with_numbers)
 
 
 def _note(numbers: Mapping[str, float] | None) -> str:

@@ -20,10 +20,9 @@ from voxlate.evaluation.options.evaluate import CompareOptions, EvaluateOptions
 from voxlate.evaluation.reports.comparison import write_page
 from voxlate.evaluation.reports.page import report as report_images
 from voxlate.evaluation.reports.prepared import report_prepared
-from voxlate.evaluation.scoring.captions import training_note, truth_messages
 from voxlate.evaluation.scoring.evaluate import evaluate as score_images
 from voxlate.evaluation.scoring.tables import Scores
-from voxlate.evaluation.scoring.verdict import colour_lines
+from voxlate.training.verdict import colour_lines
 
 
 @command
@@ -75,17 +74,6 @@ class Evaluation:
             found.append(message("aligned", text))
         assumed = [*header["shared_masks"], *header.get("windows", ())]
         return [*found, *(message("assumed", f"assumed: {text}.") for text in assumed)]
-
-    @property
-    def training_notes(self) -> list[Message]:
-        """A message where scored cases were in the training."""
-        text = training_note(self.document)
-        return [message("trained-on", text)] if text else []
-
-    @property
-    def wrong_truths(self) -> list[Message]:
-        """Messages on truths that cannot be those of their images."""
-        return truth_messages(self.document)
 
     @property
     def undone(self) -> list[str]:

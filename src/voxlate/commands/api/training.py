@@ -21,14 +21,15 @@ from voxlate.evaluation.calibrate import calibrate as fit_intervals
 from voxlate.evaluation.calibrate import find_calibration_cases, own_copy
 from voxlate.evaluation.intervals.summary import sentences, table
 from voxlate.evaluation.options.calibrate import CalibrateOptions
-from voxlate.evaluation.scoring.verdict import colour_lines
 from voxlate.exchange.foreign import Stated
 from voxlate.exchange.foreign_formats import READERS, import_model
 from voxlate.exchange.pretrained import Source, import_autoencoder, net_changes
 from voxlate.exchange.published import import_run
-from voxlate.synthesis.model import Model, load
+from voxlate.synthesis.model import Model
+from voxlate.training.calibration_file import calibration_file
 from voxlate.training.continuing import train_further
 from voxlate.training.log_file import read_verdicts
+from voxlate.training.model import load
 from voxlate.training.options import AdaptOptions, ImportOptions, PlanOptions, TrainOptions
 from voxlate.training.planning.adapt import adapt as adapt_run
 from voxlate.training.planning.pace import read_pace
@@ -38,6 +39,7 @@ from voxlate.training.recipe import text as recipe_text
 from voxlate.training.run import Run
 from voxlate.training.train import Beginning
 from voxlate.training.train import train as train_recipe
+from voxlate.training.verdict import colour_lines
 from voxlate.training.weights import read_header
 
 AUTO = "auto"
@@ -419,5 +421,5 @@ def fit_calibration(
             shutil.rmtree(new, ignore_errors=True)
         raise
     header = fitted.header
-    samples = model.recipe.synth.samples
-    return Fitted(model.calibration_file, fitted.entry, table(header), sentences(header), samples)
+    samples = model.facts.synth.samples
+    return Fitted(calibration_file(model), fitted.entry, table(header), sentences(header), samples)

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand
 
 from voxlate import __version__
 from voxlate.base.errors import (
@@ -22,21 +22,16 @@ from voxlate.base.errors import (
 from voxlate.commands.api.console import main_process
 
 
-class Commands(TyperGroup):
-    """The commands; an option that is not there is answered with the nearest of those that are."""
+class SuggestingCommand(TyperCommand):
+    """A command; an option that is not there is answered with the nearest of those that are."""
 
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command; the error of an unknown option gets our suggestions."""
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the words; the error of an unknown option gets our suggestions."""
         try:
-            return super().invoke(ctx)
+            return super().parse_args(ctx, args)
         except Exception as error:  # Typer keeps the class of that error to itself
-            command = getattr(getattr(error, "ctx", None), "command", None)
-            if (
-                command is not None
-                and hasattr(error, "possibilities")
-                and hasattr(error, "option_name")
-            ):
-                names = chain.from_iterable(parameter.opts for parameter in command.params)
+            if hasattr(error, "possibilities") and hasattr(error, "option_name"):
+                names = chain.from_iterable(parameter.opts for parameter in self.params)
                 known = [name for name in names if name.startswith("--")]
                 error.possibilities = nearest(error.option_name, known)[:3]
             raise
@@ -44,7 +39,6 @@ class Commands(TyperGroup):
 
 app = typer.Typer(
     name="voxlate",
-    cls=Commands,
     help="Synthesise one kind of medical scan from another, and state the uncertainty of the images.\n\nResearch software, not a medical device.",
     no_args_is_help=True,
     rich_markup_mode="rich",

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from typer import Argument
 
 from voxlate.base.errors import BadInput, plural
+from voxlate.base.messages import message
 from voxlate.base.options.option import MAIN, Option
 from voxlate.clinic.options.consumers import ConsumerOptions
 from voxlate.clinic.options.share import ExportOptions, ModelOptions
@@ -44,15 +45,16 @@ def synth(
 
     The images are in physical units on the grid of the input.
     """
-    from voxlate.commands.api.images import members_and_scans, next_commands, synthesise
+    from voxlate.commands.api.images import synthesise
     from voxlate.commands.api.progress import Reporter
+    from voxlate.training.model import members_and_scans
 
     members, scans = members_and_scans(inputs)
     with keep_messages(to, "synth", verbose) as take:
         done = synthesise([run, *members], scans, to, options, progress=Reporter(say=take))
     if as_json:
         print(json.dumps({"out": str(to), **done.document}))
-    elif done.is_empty_part:
+    elif done.others and not (done.cases or done.left_out):
         say(f"--part {options.part} holds none of the {done.others} cases: nothing to do.")
         return
     else:
@@ -62,7 +64,9 @@ def synth(
             say(
                 f"{len(done.complete)} cases lack no modality and are not synthesised: {', '.join(done.complete)}"
             )
-        after = next_commands(done, run, done.inputs[0], options)
+        from voxlate.commands.api.next_steps import after_synthesis
+
+        after = after_synthesis(done, run, options)
         following = f" Next:  voxlate {after[0]}" if after else ""
         say(f"{plural(len(done.cases), 'case')} in {to}.{following}")
         for scoring in after[1:]:  # true scans exist of complete cases alone
@@ -93,12 +97,16 @@ def evaluate(
     """
     from voxlate.commands.api.progress import Reporter
     from voxlate.commands.api.scores import score
+    from voxlate.evaluation.scoring.captions import training_note, truth_messages
 
     with keep_messages(to, "evaluate", verbose) as take:
         done = score(to, truth, options, progress=Reporter(say=take))
-        faults = done.wrong_truths
-        trained = done.training_notes if as_json else []
-        for said in [*done.messages, *trained, *(faults if options.any_truth else ())]:
+        faults = truth_messages(done.document)
+        for said in done.messages:
+            take(said)
+        if as_json and (trained := training_note(done.document)):  # tables have it in their caption
+            take(message("trained-on", trained))
+        for said in faults if options.any_truth else ():
             take(said)
     _print(done.document, done.scores.table if everything else done.scores.short_table, as_json)
     if not as_json:
@@ -191,9 +199,9 @@ def export(
         written = export_model(path, to, model)
         loss = written.graph.largest_loss
         say(
-            f"{written.name} in {to}: at most {loss:.2g} network units from torch on its self-test."
+            f"{written.facts.title} in {to}: at most {loss:.2g} network units from torch on its self-test."
         )
-        scans = scans_to_give(written.recipe.data, written.recipe.task.completes)
+        scans = scans_to_give(written.facts.data, written.facts.completes)
         say(f"Next:  voxlate-run {to} {scans} --out OUT")
         return
     from voxlate.commands.api.exports import export as run

@@ -40,11 +40,11 @@ def keep_messages(folder: Path, command: str, verbose: bool, wait: bool = True) 
             note(lost)
 
 
-def shorten(messages: Sequence[Message], folder: Path, most: int = MOST) -> list[Message]:
+def shorten(messages: Sequence[Message], folder: Path) -> list[Message]:
     """The messages to print: one for each code without details, the gravest first, and the number of further notes."""
     shown = summarise(said for said in messages if not _is_detail(said))
     grave = sum(said.grade != "note" for said in shown)
-    kept = max(most - 1, grave)
+    kept = max(MOST - 1, grave)
     if len(shown) - kept <= 1:
         return shown
     text = f"{len(shown) - kept} further kinds of notes: see {folder / FILE}, or give --verbose."

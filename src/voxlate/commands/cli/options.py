@@ -20,7 +20,7 @@ from voxlate.base.options.option import (
     suggestions,
 )
 from voxlate.base.options.table import field_types, text_type
-from voxlate.commands.cli.app import app
+from voxlate.commands.cli.app import SuggestingCommand, app
 
 METAVARS = {Path: "PATH", int: "INT", float: "NUMBER", str: "TEXT", bool: ""}
 
@@ -56,7 +56,7 @@ def command(*examples: str, name: str | None = None) -> Callable[[Command], Comm
 
     def add(function: Command) -> Command:
         """Add the function, and return it as it is called by typer."""
-        app.command(name=name, epilog=epilog)(with_options(function))
+        app.command(name=name, epilog=epilog, cls=SuggestingCommand)(with_options(function))
         return function
 
     return add
@@ -68,10 +68,11 @@ def with_options(function: Command) -> Command:
     The parameters are sorted by panel. A dataclass is filled with the values that the command line gives.
     """
     hints = get_type_hints(function, include_extras=True)
+    own = inspect.signature(function).parameters
     tables = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
     parameters = [
         parameter.replace(annotation=hints[name])
-        for name, parameter in inspect.signature(function).parameters.items()
+        for name, parameter in own.items()
         if name not in tables
     ]
     for table in tables.values():
@@ -88,7 +89,6 @@ def with_options(function: Command) -> Command:
         option = option_of(parameter.annotation)
         return -1 if option is None else PANELS.index(option.panel)
 
-    own = inspect.signature(function).parameters
     ordered = [
         _for_typer(parameter, parameter.name not in own)
         for parameter in sorted(parameters, key=panel)

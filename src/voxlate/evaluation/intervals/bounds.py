@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from voxlate.evaluation.scoring.metrics import METRIC_OF
-from voxlate.training.recipe.provenance import provenance_of
+from voxlate.synthesis.provenance import provenance_of
 
 MOST_CASES = 12  # of more, the lowest, the median and the highest bound are printed
 _text = METRIC_OF["mae"].text

@@ -19,8 +19,9 @@ from voxlate.checks.conformal import (
     mean_interval,
     shares_outside,
 )
-from voxlate.evaluation.intervals.calibration import (
-    BODY,
+from voxlate.evaluation.intervals.widths import LEAST, SETTINGS, Widths, fit_widths
+from voxlate.scans.images.regions import BODY
+from voxlate.synthesis.calibration import (
     LEVELS,
     Comparison,
     IntervalMethod,
@@ -30,7 +31,6 @@ from voxlate.evaluation.intervals.calibration import (
     needed_scale,
     shifted_error,
 )
-from voxlate.evaluation.intervals.widths import LEAST, SETTINGS, Widths, fit_widths
 
 Array = NDArray[np.float32]
 

@@ -2,18 +2,10 @@
 
 from collections.abc import Collection, Mapping
 
-import numpy as np
-from numpy.typing import NDArray
-
 from voxlate.base.errors import BadInput
-from voxlate.evaluation.intervals.calibration import BODY
-from voxlate.evaluation.scoring.regions import regions_from, scale_to_peak
-from voxlate.evaluation.tissues import BORDERS_HU
-from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.mask import foreground
-from voxlate.scans.images.ranges import range_for
+from voxlate.scans.images.regions import BODY, regions_from
+from voxlate.scans.images.tissues_hu import BORDERS_HU
 
-Mask = NDArray[np.bool_]
 OWN_NAMES = (BODY, "mae")
 CT_REGIONS = {"soft_tissue": "-200<{0}<250", "bone": "{0}>250"}  # in HU
 LABEL_RULE = "{0}>0.5"
@@ -50,23 +42,3 @@ def tissue_borders(unit: str, scale: tuple[float, float]) -> list[float]:
     low, high = scale
     borders = BORDERS_HU if unit == "HU" else ()
     return [2 * (value - low) / (high - low) - 1 for value in borders if low < value < high]
-
-
-def region_masks(
-    rules: Mapping[str, str],
-    image: Volume,
-    labels: Mapping[str, NDArray[np.generic]] | None = None,
-) -> dict[str, Mask]:
-    """The masks [D, H, W] of the body and of regions in an image; those of label maps only where labels has them.
-
-    Thresholds of images without a unit are shares of their peak, as in evaluate.
-    """
-    body = foreground(image)
-    masks = {BODY: body}
-    for region in regions_from(rules):
-        values = (labels or {}).get(str(region.modality))
-        if region.modality == image.modality:
-            values = scale_to_peak(image, range_for(image.unit), body)
-        if values is not None:
-            masks[region.name] = region.select(values.astype(np.float32, copy=False), body)
-    return masks

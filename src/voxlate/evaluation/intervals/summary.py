@@ -3,8 +3,8 @@
 from typing import Any
 
 from voxlate.checks.conformal import least_patients, least_provable
-from voxlate.evaluation.intervals.calibration import INTERVAL_METHODS, Header, Target
 from voxlate.evaluation.scoring.intervals import describe_bound, percent
+from voxlate.synthesis.calibration import INTERVAL_METHODS, Header, Target
 
 SKEWED = 3  # times the share that may be outside, from which a patient differs much from the others
 

@@ -22,14 +22,15 @@ from voxlate.evaluation.scoring.documents import read_scores
 from voxlate.evaluation.scoring.metrics import LEVELS, METRIC_OF
 from voxlate.evaluation.scoring.scored_images import check_unchanged
 from voxlate.evaluation.scoring.tables import score_tables
-from voxlate.evaluation.scoring.verdict import verdict_lines, verdicts
+from voxlate.evaluation.scoring.verdicts import verdicts
 from voxlate.evaluation.usability import usability
 from voxlate.scans.cohorts.pseudonyms import without_names
+from voxlate.synthesis.provenance import provenance_of, run_folders
 from voxlate.training.log_file import curves_of, read_verdicts
 from voxlate.training.recipe import text as recipe_text
-from voxlate.training.recipe.provenance import provenance_of, run_folders
 from voxlate.training.starter import run_folder
 from voxlate.training.starters.names import is_starter
+from voxlate.training.verdict import verdict_lines
 
 MOST_CASES = 9
 MOST_PICTURES = 4  # of the validation

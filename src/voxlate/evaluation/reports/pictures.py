@@ -26,7 +26,7 @@ from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.pictures import Plane
 from voxlate.scans.images.ranges import Range, range_for
 from voxlate.scans.images.shown import nice, shown_range
-from voxlate.training.recipe.provenance import provenance_of, source_paths
+from voxlate.synthesis.provenance import provenance_of, source_paths
 
 SHORTEST_PIXELS = 160  # tiny volumes are enlarged here, because a browser would blur them
 PERFUSION_COLOURS = {"ml/100g/min": "cbf", "ml/100g": "cbv", "s": "tmax"}

@@ -13,8 +13,9 @@ from voxlate.base.messages import Message, read_messages, worst_grade
 from voxlate.checks.truths import KEPT, LEFT_OUT, Fault, fault_messages
 from voxlate.evaluation.lesion_counts import lesion_sentence
 from voxlate.evaluation.scoring.documents import Document, Part, Row, rows_of
-from voxlate.evaluation.scoring.intervals import describe_bound, describe_widening
+from voxlate.evaluation.scoring.intervals import describe_bound
 from voxlate.evaluation.scoring.metrics import LPIPS, METRIC_OF, SSIM, metrics_of, scope_label
+from voxlate.synthesis.calibration import describe_widening
 
 MAE = METRIC_OF["mae"]
 FEW = 4  # notes on cases that are printed without --all

@@ -21,13 +21,11 @@ from voxlate.evaluation.scoring.intervals import interval_scores, is_changed, re
 from voxlate.evaluation.scoring.metrics import ImagePair, Score, correlation, seam
 from voxlate.evaluation.scoring.misregistered import Floor, estimate_for, floor_of, score_aligned
 from voxlate.evaluation.scoring.regions import (
-    Region,
     find_region,
     mask_of,
     ratio_scores,
     read_canonical,
     region_scores,
-    scale_to_peak,
 )
 from voxlate.evaluation.scoring.scopes import MASK, CountedVoxels, Cut, Scope, score_scope
 from voxlate.evaluation.scoring.scored_images import Item
@@ -39,14 +37,15 @@ from voxlate.evaluation.scoring.units import (
     picture_units,
     shows_a_window,
 )
-from voxlate.evaluation.scoring.verdict import SYNTHESIS
 from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.grid import Grid, Volume
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.midline import midline_grid
 from voxlate.scans.images.ranges import Range
+from voxlate.scans.images.regions import Region, scale_to_peak
 from voxlate.training.naive import Baselines
 from voxlate.training.recipe.provenance import window_borders
+from voxlate.training.verdict import SYNTHESIS
 
 Functions = Mapping[str, Score]
 

@@ -23,8 +23,8 @@ from voxlate.base.records import (
     Widening,
     close,
 )
+from voxlate.checks.conformal import Bound
 from voxlate.checks.truths import Kind
-from voxlate.training.recipe.provenance import Bound
 
 # A label is CASE/MODALITY.
 Label = Annotated[str, StringConstraints(pattern=r"^[^\x00/\\]+/[^\x00/\\]+$", max_length=1000)]

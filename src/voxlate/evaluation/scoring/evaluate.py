@@ -36,7 +36,7 @@ from voxlate.evaluation.scoring.features import Vectors, features_for
 from voxlate.evaluation.scoring.intervals import has_ends
 from voxlate.evaluation.scoring.metrics import METRICS, ImagePair
 from voxlate.evaluation.scoring.misregistered import NAME, RULE, summarise_floors
-from voxlate.evaluation.scoring.regions import Region, masks_of_several, regions_from
+from voxlate.evaluation.scoring.regions import masks_of_several
 from voxlate.evaluation.scoring.scopes import Cut, Scope, check_pictures, filter_from, scopes_from
 from voxlate.evaluation.scoring.scored_images import (
     Item,
@@ -48,7 +48,6 @@ from voxlate.evaluation.scoring.scored_images import (
 )
 from voxlate.evaluation.scoring.tables import Row, Scores
 from voxlate.evaluation.scoring.units import RANGE, shows_a_window, window_of, window_sentence
-from voxlate.evaluation.scoring.verdict import SYNTHESIS
 from voxlate.scans.cases.layout import CANONICAL
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.find import find_cohort
@@ -56,16 +55,12 @@ from voxlate.scans.cohorts.slice_lists import require_patients
 from voxlate.scans.cohorts.split import check_known
 from voxlate.scans.formats.io import content_hash, is_there, read_volume
 from voxlate.scans.images.ranges import Range, range_for
+from voxlate.scans.images.regions import Region, regions_from
 from voxlate.science.nets.lpips import Lpips, load_lpips
+from voxlate.synthesis.provenance import TAUGHT, provenance_of, run_folders, source_paths
 from voxlate.training.batches.slice_filter import SliceFilter
-from voxlate.training.recipe.provenance import (
-    TAUGHT,
-    find_trained,
-    provenance_of,
-    run_folders,
-    source_paths,
-    splits_of_training,
-)
+from voxlate.training.recipe.provenance import find_trained, splits_of_training
+from voxlate.training.verdict import SYNTHESIS
 
 Scored = Mapping[Item, ScoredItem]
 CALIBRATION = ("patients", "coverage", "confidence", "bound", "widened")

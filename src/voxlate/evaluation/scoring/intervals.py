@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from voxlate.base.arrays import Bool, Float32
-from voxlate.base.errors import plural
 from voxlate.base.files import HIGH, LOW
 from voxlate.evaluation.scoring.metrics import LEVELS, correlation
 from voxlate.scans.formats.io import content_hash
@@ -71,24 +70,6 @@ def percent(share: float) -> str:
 def describe_bound(bound: str, confidence: float) -> str:
     """A clause on the confidence of a coverage."""
     return COUNTED[bound].format(percent(confidence))
-
-
-def describe_widening(calibration: Mapping[str, Any]) -> str:
-    """A clause on intervals that were fitted on synthetic heads and widened; "" for those of a calibration on patients.
-
-    calibration: its entry in a provenance.
-    """
-    widened: Mapping[str, Mapping[str, Any]] = calibration.get("widened", {})
-    if not widened:
-        return ""
-    factors = []
-    for name, by in widened.items():
-        heads = plural(by["heads"], "real head")
-        of_one = f" ({name})" if len(widened) > 1 else ""
-        wider = f"widened by a factor of {by['factor']:.3g}{of_one} from {heads}"
-        kept = f"not widened{of_one}, because {heads} did not make it necessary"
-        factors.append(kept if by["factor"] == 1 else wider)
-    return f"fitted on {plural(calibration['patients'], 'synthetic head')}, and {' and '.join(factors)}"
 
 
 def interval_scores(

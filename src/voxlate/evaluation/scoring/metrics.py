@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
 from voxlate.base.similarity import RADIUS, SIGMA, mutual_information, ssim_map
+from voxlate.base.statistics import fixed_text
 from voxlate.scans.cases.layout import CANONICAL
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.ranges import Range
@@ -91,17 +92,10 @@ class Metric:
         return images if self.unit == UNIT else self.unit
 
     def text(self, value: float, like: float | None = None) -> str:
-        """A value with digits that fit its size, or the size of another value that is printed with it.
-
-        A value that would round to zero gets three significant digits.
-        """
-        size = abs(value if like is None else like)
-        digits = self.digits
-        if self.unit == UNIT and size >= 1:
-            digits = 2 if size < 10 else 1
-        if size > 0 and round(size * self.scale, digits) == 0:
-            return f"{value * self.scale:.3g}"
-        return f"{value * self.scale:.{digits}f}"
+        """A value with digits that fit its size, or the size of another value that is printed with it."""
+        size = value if like is None else like
+        fits = self.unit == UNIT
+        return fixed_text(value * self.scale, size * self.scale, self.digits, fits)
 
     def mean_text(self, summary: Mapping[str, Any] | None) -> str:
         """A mean with its standard deviation, such as 0.068 ± 0.012; pooled values have the standard error."""

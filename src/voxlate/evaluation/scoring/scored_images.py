@@ -14,15 +14,15 @@ from voxlate.base.groups import grouped
 from voxlate.evaluation.scoring.intervals import Interval, interval_of
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.io import content_hash, is_there, scan_endings, without_ending
-from voxlate.training.naive import Baselines
-from voxlate.training.recipe.provenance import (
+from voxlate.synthesis.provenance import (
     common_settings,
     difference,
     provenance_of,
-    read_run,
     run_folders,
     source_paths,
 )
+from voxlate.training.naive import Baselines
+from voxlate.training.recipe.provenance import read_run
 
 BASELINES = "naive.safetensors"
 

@@ -25,8 +25,9 @@ from voxlate.evaluation.scoring.captions import caption, keys_of
 from voxlate.evaluation.scoring.documents import Document, Part, Table
 from voxlate.evaluation.scoring.metrics import SCOPE_METRICS, Metric, metrics_of
 from voxlate.evaluation.scoring.outliers import outlier_messages
-from voxlate.evaluation.scoring.verdict import SYNTHESIS, Verdict, colour_lines, verdicts
+from voxlate.evaluation.scoring.verdicts import verdicts
 from voxlate.scans.images.ranges import Range
+from voxlate.training.verdict import SYNTHESIS, Verdict, colour_lines
 
 NARROWEST = 13  # width of a method's column, which fits 0.994 ± 0.001
 # These metrics are printed without --all.

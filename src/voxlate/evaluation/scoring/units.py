@@ -75,16 +75,6 @@ def _times(gain: float) -> Conversion:
     return lambda volume: replace(volume, data=volume.data * np.float32(gain))
 
 
-def state_units(
-    maps: Mapping[str, IntensityMap], scales: Mapping[str, tuple[float, float]]
-) -> dict[str, Any]:
-    """The entry of provenance for each modality."""
-    return {
-        name: {"map": vars(maps[name]), "low": low, "high": high}
-        for name, (low, high) in scales.items()
-    }
-
-
 def window_of(given: Sequence[float] | None) -> tuple[float, float]:
     """The window of pictures of CT, by default that of the brain; raises BadInput if its ends are swapped."""
     low, high = given or BRAIN_HU

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from voxlate.base.slabs import by_plane, in_slabs, least_and_most, map_slabs
 from voxlate.scans.cases.align import Preparation, find_common_grid
 from voxlate.scans.cases.case_header import BRAIN_OF, FOREGROUND_OF, CaseHeader, Origin
 from voxlate.scans.images.grid import Grid, Volume, canonical, same_grid
+from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.mask import box_around, brain, foreground, user_mask
 from voxlate.scans.images.register import Transform
 from voxlate.scans.images.statistics import Statistics, intensity_statistics
@@ -43,6 +44,9 @@ DTYPES = {
 }
 
 
+Role = Literal["source", "target"]  # of a modality
+
+
 class Contrasts(Protocol):
     """Modalities that are computed from tissue-parameter maps (see drawn.py)."""
 
@@ -53,6 +57,33 @@ class Contrasts(Protocol):
 
     def whole(self, case: "PreparedCase", name: str) -> np.ndarray:
         """The image of a whole case, float32 [D, H, W]."""
+        ...
+
+    def draw(self, seed: int) -> Any:
+        """What is drawn for an item."""
+        ...
+
+    def read(
+        self,
+        case: "PreparedCase",
+        name: str,
+        spec: IntensityMap,
+        item: Any,
+        place: tuple[slice, slice, slice],
+        steps: Sequence[int],
+        role: Role,
+    ) -> list[np.ndarray]:
+        """A modality of a part of a case in network units, at each of `steps` slices away."""
+        ...
+
+    def slice_mm(self, item: Any) -> float:
+        """The slice thickness of the stored images of an item; 0: as they are stored."""
+        ...
+
+    def remainder(
+        self, case: "PreparedCase", item: Any, place: tuple[slice, slice, slice]
+    ) -> np.ndarray:
+        """Where the removal of skull and face leaves the image; broadcasts against the part."""
         ...
 
 

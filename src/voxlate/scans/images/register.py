@@ -8,7 +8,6 @@ import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,7 +39,9 @@ COARSE_VOXELS = 500_000  # a head at about 2.5 mm: finer takes longer and change
 FINE_VOXELS = 4_000_000  # for a smooth displacement, whose error is a part of a voxel
 SAMPLES = 60_000  # points at which mutual information is estimated
 BINS = 32
-KNOTS_MM = 30.0  # between the knots of the last stage: softer than any organ's border
+# Between the knots of splines: softer than any organ's border. Splines with knots every 30 mm after these raised the error
+# of each of the 4 of 9 bent phantoms in which they raised mutual information.
+KNOTS_MM = 60.0
 LEAST_SLICES = 4
 MOST_MM = 10.0  # 95 % of the lengths of a smooth displacement, beyond which it is not trusted
 PYRAMID_VOXELS = 16  # along an axis; with a coarser image the first steps go wrong
@@ -331,7 +332,7 @@ def _smooth_again(pair: CoarsePair, start: Transform) -> Transform | None:
     return _smooth(pair, start) if start.GetName() == "CompositeTransform" else None
 
 
-def _bspline(pair: CoarsePair, start: Transform, knots_mm: float, level: int) -> Transform | None:
+def _bspline(pair: CoarsePair, start: Transform) -> Transform | None:
     """A free-form deformation by cubic splines, applied before the transform so far. Source: Rueckert et al. 1999.
 
     The moving scan is resampled by `start` first, because ITK gives no derivative through an earlier spline. Optimising
@@ -340,8 +341,8 @@ def _bspline(pair: CoarsePair, start: Transform, knots_mm: float, level: int) ->
     moving, fixed = pair.images
     grid = pair.fixed.grid
     lengths_mm = [n * mm for n, mm in zip(grid.shape, grid.spacing_mm)]
-    cells = [max(1, round(length / knots_mm)) for length in reversed(lengths_mm)]
-    registration = _registration(pair, (level,))
+    cells = [max(1, round(length / KNOTS_MM)) for length in reversed(lengths_mm)]
+    registration = _registration(pair, (2,))
     registration.SetMetricMovingMask(
         to_image(cover(pair.moving.grid, grid, start).astype(np.uint8), grid)
     )
@@ -419,20 +420,16 @@ def _optimise(
 
 Stage = Callable[[CoarsePair, Transform], Transform | None]
 _LINEAR: tuple[tuple[RegistrationMethod, Stage], ...] = (("rigid", _rigid), ("affine", _affine))
-# Each repetition finds a part of what the one before left.
+# On 36 moved or bent phantoms the repetition lowered the mean error by 2.4 % and its 95th percentile by 3.1 %, a further
+# one by 0.1 and -0.2 %.
 _SMOOTH: tuple[tuple[RegistrationMethod, Stage], ...] = (
     ("smooth", _smooth),
-    ("smooth", _smooth_again),
     ("smooth", _smooth_again),
 )
 _STAGES: dict[RegistrationMethod, tuple[tuple[RegistrationMethod, Stage], ...]] = {
     "rigid": _LINEAR[:1],
     "affine": _LINEAR,
     "smooth": (*_LINEAR[:1], *_SMOOTH),
-    "bspline": (
-        *_LINEAR,
-        ("bspline", partial(_bspline, knots_mm=2 * KNOTS_MM, level=2)),
-        ("bspline", partial(_bspline, knots_mm=KNOTS_MM, level=1)),
-    ),
+    "bspline": (*_LINEAR, ("bspline", _bspline)),
     "ants": (*_LINEAR, ("ants", _ants)),
 }

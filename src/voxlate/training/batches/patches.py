@@ -21,8 +21,8 @@ from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.tiling import Triple
 from voxlate.science.batch import Batch
+from voxlate.synthesis.patch import Patch, overlap
 from voxlate.training.batches.augment import AugmentSettings
-from voxlate.training.batches.reading import Patch, overlap
 from voxlate.training.batches.slice_filter import SliceFilter
 
 COMPLETE_GAPS = "; a completion learns from cases with gaps by --set task.incomplete=true --set data.allow_missing=true"

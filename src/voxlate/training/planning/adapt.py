@@ -198,7 +198,7 @@ def _adapt_recipe(
 
 def lower_rate(train: Tables, steps: int) -> Tables:
     """The table `train` of an adaptation: a lower rate, and the best validation's weights are kept."""
-    unfit = ("epochs", "more", "stop", "best", "replay", "keep_start")
+    unfit = ("epochs", "more", "stop", "best", "replay", "keep_start", "save_every")
     kept = {key: value for key, value in train.items() if key not in unfit}
     optimiser = train["optimiser"]
     warm_up = min(optimiser.get("warm_up", 0), max(steps // 10, 0))
@@ -211,7 +211,6 @@ def lower_rate(train: Tables, steps: int) -> Tables:
         "ema": average_decay(steps),
         "optimiser": {**optimiser, "lr": RATE * optimiser["lr"], "warm_up": warm_up},
         "validate_every": every,
-        "save_every": every,
         "validation_items": min(max(int(affordable), FEWEST_ITEMS), MOST_ITEMS),
         "best": {"patience": PATIENCE},
     }

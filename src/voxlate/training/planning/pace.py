@@ -42,7 +42,7 @@ class PaceRecord:
 
 @dataclass(frozen=True)
 class Paced:
-    """Chooses the steps that still fit before a deadline; see training.stage.Pace.
+    """Chooses the steps that still fit before a deadline; see training.job.Pace.
 
     deadline: value of time.monotonic() by which the last step should end; step_seconds: probed seconds of a step by
     stage; most: largest useful number of steps by stage.

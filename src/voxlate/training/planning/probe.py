@@ -17,10 +17,10 @@ from voxlate.scans.cases.prepared import Cohort
 from voxlate.science.batch import Batch
 from voxlate.science.methods.method import Method
 from voxlate.training.job import Job
+from voxlate.training.loop import begin_learner, take_step
 from voxlate.training.precision import with_precision
 from voxlate.training.processes import processes
 from voxlate.training.recipe import Recipe, from_dict
-from voxlate.training.step import advance, begin_learner
 
 PROBED = 0.05  # largest share of the time that probing takes
 STEPS = 3  # timed steps of each network that is tried
@@ -139,7 +139,7 @@ def _steps(
     job = Job(recipe, chosen, cohort, accelerator, device)
     learner = begin_learner(method, job.stage.train, device, 0)
     batches = _batches(job, steps)
-    return lambda: advance(learner, method, job, batches)
+    return lambda: take_step(learner, method, chosen.train, job.seed, batches, device)
 
 
 def _batches(job: Job, steps: int) -> Iterator[Batch]:

@@ -18,13 +18,13 @@ from voxlate.base.errors import plural
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.cohorts.split import patient_order
 from voxlate.science.batch import Batch
+from voxlate.training.initial import initial_method
 from voxlate.training.job import Job
+from voxlate.training.loop import begin_learner, take_step
 from voxlate.training.planning.rules import Draft, Size
 from voxlate.training.precision import with_precision
 from voxlate.training.processes import processes
 from voxlate.training.recipe import from_dict
-from voxlate.training.step import advance, begin_learner
-from voxlate.training.train import initial_method
 from voxlate.training.validate import find_targets, validate, validation_items
 
 SHARE = 0.1  # of the first stage's seconds that a race takes
@@ -102,7 +102,9 @@ class _Runner:
     def step(self) -> None:
         """Train one step."""
         begun = time.perf_counter()
-        advance(self.learner, self.learner.method, self.job, self.batches)
+        job, learner = self.job, self.learner
+        options = job.stage.train
+        take_step(learner, learner.method, options, job.seed, self.batches, job.device)
         wait_for(self.job.device)
         self.times.append(time.perf_counter() - begun)
         self.spent += self.times[-1]

@@ -485,7 +485,6 @@ def training(steps: int, size: Size, optimiser: Literal["muon", "adamw"] = "muon
         "steps": steps,
         "batch": size.batch,
         "ema": average_decay(steps),
-        "save_every": max(min(steps // 4, 500), 1),
         "validate_every": steps // 4 if steps >= 4000 else 0,
         "optimiser": {
             "kind": optimiser,

@@ -183,7 +183,12 @@ class Training:
         int | None,
         setting("Number of processes that read data; unset: 4 with a GPU, 0 without.", ge=0),
     ] = None
-    save_every: Annotated[int, setting("Number of steps between saved states.", ge=1)] = 500
+    save_every: Annotated[
+        int,
+        setting(
+            "Age in seconds that a saved state may reach; 0: one is saved after every step.", ge=0
+        ),
+    ] = 120
     validate_every: Annotated[
         int,
         setting("Number of steps between validations; 0: one validation at the end.", ge=0),

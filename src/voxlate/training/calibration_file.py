@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,104 +23,119 @@ from voxlate.checks.out_of_distribution import (
     reference_shapes,
 )
 from voxlate.checks.patch_features import number_of_features
-from voxlate.evaluation.intervals.calibration import BODY, Calibration, Header, Target
-from voxlate.evaluation.intervals.widths import SETTINGS, read_widths, widths_shapes
-from voxlate.evaluation.scoring.regions import regions_from
+from voxlate.scans.images.regions import BODY, regions_from
+from voxlate.synthesis.calibration import Answer, Calibration, Header, Target
+from voxlate.synthesis.facts import Facts
+from voxlate.synthesis.model import Model
 from voxlate.training.changes import first_change
-from voxlate.training.recipe import Recipe
 from voxlate.training.run import Run
 from voxlate.training.weights import file_hash
+from voxlate.training.widths import SETTINGS, Widths, read_widths, widths_shapes
 
-Answer = Literal["mean", "sample"]
 MEMORY = ".memory"  # begins the names of the reference patches' tensors, as no modality does
 
 
 @dataclass(frozen=True)
-class CalibrationPlace:
-    """Where the calibration of images is: in a run's folder, by their type of answer and their number of samples."""
+class RunCalibrations:
+    """The calibrations in a run's folder, one for each type of answer and number of samples.
+
+    own_samples: with which the recipe samples.
+    """
 
     folder: Path
-    answer: Answer
-    samples: int
+    own_samples: int = 1
 
-    @property
-    def file(self) -> Path:
+    def file(self, facts: Facts) -> Path:
         """RUN/calibration.<answer>.<samples>.safetensors, whether it exists or not."""
-        return self.folder / f"calibration.{self.answer}.{self.samples}.safetensors"
+        return self.folder / f"calibration.{_answer(facts)}.{facts.synth.samples}.safetensors"
 
-    @property
-    def other_samples(self) -> str:
-        """The numbers of samples for which the run has a calibration of this answer, as text."""
-        files = self.folder.glob(f"calibration.{self.answer}.*.safetensors")
-        counts = {file.name.split(".")[2] for file in files}
-        numbers = sorted(int(count) for count in counts if count.isdecimal())
-        return " or ".join(map(str, numbers))
+    def find(self, facts: Facts) -> Calibration | None:
+        """The calibration of images by these facts; None where the run has none, or a starter's is of other options.
 
-    @property
-    def messages(self) -> list[Message]:
+        Raises BadInput where it belongs to other weights or other options, or to another number of samples than the
+        user asked for.
+        """
+        path, samples = self.file(facts), facts.synth.samples
+        if not path.is_file():
+            others = self._other_samples(facts)
+            if samples != self.own_samples and others:
+                raise self._mismatch(f"{samples} samples, found one of {others} samples")
+            return None
+        calibration = _read_once(path, path.stat().st_mtime_ns)
+        stated = calibration.header
+        if stated.weights != facts.weights_hash:
+            raise self._mismatch(
+                f"these weights ({facts.weights_hash}), found one of others ({stated.weights})"
+            )
+        change = first_change(without_precision(stated.synth), without_precision(facts.options))
+        if change and stated.widened is not None:
+            return None  # it came with the model: nobody fitted it for other images
+        if change:
+            raise self._mismatch(f"images drawn as these are, found one of others ({change})")
+        _check_images(path, calibration, facts)
+        return calibration
+
+    def messages(self, facts: Facts) -> list[Message]:
         """A message where the run is calibrated for another answer or number of samples only."""
-        if self.file.is_file():
+        if self.file(facts).is_file():
             return []
-        others = self.other_samples
-        if others:
+        if others := self._other_samples(facts):
             text = f"No intervals: the run is calibrated for {others} samples. Give --samples {others.split()[0]}, or run voxlate calibrate with the options of synth."
             return [message("no-intervals", text)]
         if Run(self.folder).calibrations:
-            other = next(answer for answer in get_args(Answer) if answer != self.answer)
+            other = "mean" if facts.is_stochastic else "sample"
             text = f"No intervals: the run is calibrated for its {other} answer. Give --answer {other}, or run voxlate calibrate with the options of synth."
             return [message("no-intervals", text)]
         return []
 
-    def mismatch(self, difference: str) -> BadInput:
+    def _other_samples(self, facts: Facts) -> str:
+        """The numbers of samples for which the run has a calibration of this answer, as text."""
+        files = self.folder.glob(f"calibration.{_answer(facts)}.*.safetensors")
+        counts = {file.name.split(".")[2] for file in files}
+        numbers = sorted(int(count) for count in counts if count.isdecimal())
+        return " or ".join(map(str, numbers))
+
+    def _mismatch(self, difference: str) -> BadInput:
         """The error of a calibration that does not belong to the images."""
         return BadInput(
             f"{self.folder}: expected a calibration of {difference}, found another. Run voxlate calibrate again with the options of synth, change these, or go without intervals (--no-intervals)."
         )
 
 
-def find_calibration(
-    place: CalibrationPlace, recipe: Recipe, header: Mapping[str, Any], options: Mapping[str, Any]
-) -> Calibration | None:
-    """The calibration of a run for images that are synthesised with these options; None where the run has none.
+def _answer(facts: Facts) -> Answer:
+    return "sample" if facts.is_stochastic else "mean"
 
-    None, too, where a starter's own belongs to other options. header: of the weights; options: as in
-    `Model.synthesis_options`. Raises BadInput where it belongs to other weights or other options, or to another number
-    of samples than the user asked for.
-    """
-    if not place.file.is_file():
-        own_samples = (header["recipe"].get("synth") or {}).get("samples", 1)
-        if place.samples != own_samples and place.other_samples:
-            raise place.mismatch(
-                f"{place.samples} samples, found one of {place.other_samples} samples"
-            )
-        return None
-    calibration = _read_once(place.file, place.file.stat().st_mtime_ns)
-    stated = calibration.header
-    if stated.weights != header["weights_hash"]:
-        raise place.mismatch(
-            f"these weights ({header['weights_hash']}), found one of others ({stated.weights})"
-        )
-    change = first_change(without_precision(stated.synth), without_precision(options))
-    if change and stated.widened is not None:
-        return None  # it came with the model: nobody fitted it for other images
-    if change:
-        raise place.mismatch(f"images drawn as these are, found one of others ({change})")
-    targets = recipe.data.target
-    sources = len(recipe.data.source)
-    references = calibration.references
-    has_spread = stated.synth["samples"] > 1 or recipe.data.planes != ""
-    sizes = {len(network.centre) for network in calibration.widths.values()}
+
+def width_networks(calibration: Calibration) -> dict[str, Widths]:
+    """The networks of torch of a calibration that was fitted or read here, by target."""
+    return {name: w for name, w in calibration.widths.items() if isinstance(w, Widths)}
+
+
+def _check_images(path: Path, calibration: Calibration, facts: Facts) -> None:
+    """Raise BadInput unless a calibration is of the targets and the number of sources of a model."""
+    stated, references = calibration.header, calibration.references
+    targets, sources = facts.data.target, len(facts.data.source)
+    has_spread = stated.synth["samples"] > 1 or bool(facts.data.planes)
+    sizes = {len(network.centre) for network in width_networks(calibration).values()}
     same = (
         stated.targets.keys() == set(targets)
-        and stated.units == {name: header["units"][name] for name in targets}
+        and stated.units == {name: facts.units[name] for name in targets}
         and sizes <= {number_of_features(sources, has_spread)}
         and (references is None or len(references.centre) == number_of_patch_features(sources))
     )
     if not same:
         raise BadInput(
-            f"{place.file}: expected a calibration of {' and '.join(targets)} made of {sources} scans, found one of other images. Remove it, and calibrate again."
+            f"{path}: expected a calibration of {' and '.join(targets)} made of {sources} scans, found one of other images. Remove it, and calibrate again."
         )
-    return calibration
+
+
+def calibration_file(model: Model) -> Path:
+    """The file of the calibration of a model's images, whether it exists or not; raises BadInput without a folder."""
+    if not isinstance(model.calibrations, RunCalibrations):
+        raise BadInput(
+            f"{model.origin}: expected a run that is read from a folder, found one without. Load it again."
+        )
+    return model.calibrations.file(model.facts)
 
 
 def without_precision(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,7 +160,7 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
     references = calibration.references
     for name, array in ({} if references is None else vars(references)).items():
         tensors[f"{MEMORY}.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
-    for target, widths in calibration.widths.items():
+    for target, widths in width_networks(calibration).items():
         tensors |= widths.state_dict(prefix=f"{target}.")
     text = json.dumps(adapter(Header).dump_python(calibration.header, mode="json"))
     stated = json.dumps({"header": text, "sha256": checksum(text, tensors)})

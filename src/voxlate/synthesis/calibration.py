@@ -4,11 +4,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 from voxlate.base.arrays import Bool, Float32
+from voxlate.base.errors import plural
+from voxlate.base.messages import Message
 from voxlate.base.records import (
     MOST,
     Count,
@@ -25,13 +27,12 @@ from voxlate.base.schema import Field
 from voxlate.checks.conformal import WIDEST, Bound
 from voxlate.checks.out_of_distribution import ReferencePatches
 from voxlate.checks.patch_features import features_in_slabs
-from voxlate.evaluation.scoring.metrics import LEVELS as PERCENTS
 from voxlate.scans.formats.io import content_hash, is_there
-
-if TYPE_CHECKING:
-    from voxlate.evaluation.intervals.widths import Widths
+from voxlate.scans.images.regions import BODY
+from voxlate.synthesis.facts import Facts
 
 Array = Float32
+Answer = Literal["mean", "sample"]
 IntervalMethod = Literal["learned", "difficulty", "constant"]
 
 INTERVAL_METHODS: dict[IntervalMethod, str] = {
@@ -39,10 +40,16 @@ INTERVAL_METHODS: dict[IntervalMethod, str] = {
     "difficulty": "square root of the learned mean size of the error, on both sides",
     "constant": "the same everywhere",
 }
-LEVELS = tuple(percent / 100 for percent in PERCENTS)  # of the calibration curve
+LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # of the calibration curve
 CoverageLevel = Annotated[float, Field(ge=0.5, lt=1)]
 Scaling = Annotated[float, Field(ge=0, le=WIDEST)]
-BODY = "body"
+
+
+class Widths(Protocol):
+    """A network of the widths of intervals."""
+
+    def predict(self, features: Array) -> Array:
+        """How far the truth may be below and above the image, [2, …] in network units; features: [..., F]."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +138,7 @@ class Calibration:
     """
 
     header: Header
-    widths: Mapping[str, "Widths"]
+    widths: Mapping[str, Widths]
     references: ReferencePatches | None
     hash: str = ""
 
@@ -196,6 +203,19 @@ class Calibration:
         return bounds
 
 
+@runtime_checkable  # as checks of options need it
+class Calibrations(Protocol):
+    """Where the calibration of a model's images is looked for."""
+
+    def find(self, facts: Facts) -> Calibration | None:
+        """The calibration of images by these facts; raises BadInput where it belongs to other images."""
+        ...
+
+    def messages(self, facts: Facts) -> list[Message]:
+        """A message where there is only one of other images."""
+        ...
+
+
 def widen(calibration: Calibration, widened: Mapping[str, Widening]) -> Calibration:
     """A calibration on synthetic heads with wider intervals, by target, as real heads showed to be necessary.
 
@@ -258,3 +278,21 @@ def interval(
     low = np.minimum(image, np.maximum(image - below, ends[0]))
     high = np.maximum(image, np.minimum(image + above, ends[1]))
     return low, high
+
+
+def describe_widening(calibration: Mapping[str, Any]) -> str:
+    """A clause on intervals that were fitted on synthetic heads and widened; "" for those of a calibration on patients.
+
+    calibration: its entry in a provenance.
+    """
+    widened: Mapping[str, Mapping[str, Any]] = calibration.get("widened", {})
+    if not widened:
+        return ""
+    factors = []
+    for name, by in widened.items():
+        heads = plural(by["heads"], "real head")
+        of_one = f" ({name})" if len(widened) > 1 else ""
+        wider = f"widened by a factor of {by['factor']:.3g}{of_one} from {heads}"
+        kept = f"not widened{of_one}, because {heads} did not make it necessary"
+        factors.append(kept if by["factor"] == 1 else wider)
+    return f"fitted on {plural(calibration['patients'], 'synthetic head')}, and {' and '.join(factors)}"

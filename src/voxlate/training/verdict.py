@@ -1,7 +1,7 @@
 """The verdict on syntheses: a sentence on whether their error is lower than that of the best naive baseline."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -10,16 +10,13 @@ from rich.text import Text
 from voxlate.base.arrays import Float64
 from voxlate.base.errors import plural
 from voxlate.base.groups import grouped
-from voxlate.base.statistics import SIGNIFICANT, bootstrap, too_few, wilcoxon_p
-from voxlate.evaluation.scoring.metrics import METRIC_OF
+from voxlate.base.statistics import SIGNIFICANT, bootstrap, fixed_text, too_few, wilcoxon_p
 
 Outcome = Literal["better", "unclear", "worse", "unknown"]
 Errors = Mapping[str, float]  # by case
-Table = Mapping[str, Any]
 
 SYNTHESIS = "synthesis"  # the answer of rows that are no naive baseline
-METRIC = METRIC_OF["mae"]
-NETWORK_METRIC = METRIC_OF["mae_network"]  # of MR that is scored in shares of its own peak
+METRIC = "mae"
 TIE = 0.005  # share of the baseline's error below which a difference prints as 0 %
 SYMBOLS: Mapping[Outcome, str] = {"better": "✓", "unclear": "?", "worse": "✗", "unknown": "–"}
 STYLES: Mapping[Outcome, str] = {
@@ -43,7 +40,7 @@ class Verdict:
     modality: str
     outcome: Outcome
     sentence: str
-    metric: str = METRIC.key
+    metric: str = METRIC
     unit: str = ""
     baseline: str | None = None
     synthesis: float | None = None
@@ -136,31 +133,31 @@ class _Pair:
 
 def _judge(pair: _Pair, unit: str, where: str) -> tuple[Outcome, str]:
     """The outcome and its sentence: better needs most patients and a significant difference; worse needs most patients."""
-    ours, theirs = (
-        f"{METRIC.text(float(values.mean()))} {METRIC.unit_for(unit)}".rstrip()
-        for values in (pair.synthesis, pair.naive)
+    own, other = (
+        f"{fixed_text(mean, mean, fits=True)} {unit}".rstrip()
+        for mean in (float(pair.synthesis.mean()), float(pair.naive.mean()))
     )
-    best = f"the best naive baseline ({pair.baseline}, {theirs})"
+    best = f"the best naive baseline ({pair.baseline}, {other})"
     size = len(pair.naive)
     share = pair.share
     by = _percent(share)
     patients = f"{pair.lower_on} of {plural(size, 'patient')}"
     side = "lower" if share > 0 else "higher"
-    means = f"MAE {ours}, {where}, {side} by {by} on average, lower for {patients}"
+    means = f"MAE {own}, {where}, {side} by {by} on average, lower for {patients}"
     if share <= -TIE and 2 * (pair.synthesis > pair.naive).sum() > size:
         alone = "; one patient does not represent others" if size == 1 else ""
         return "worse", f"WORSE THAN {best}: do not use; {means}{alone}"
     p = wilcoxon_p(pair.synthesis, pair.naive)
     if share >= TIE and p < SIGNIFICANT and 2 * pair.lower_on > size:
-        return "better", f"beats {best} by {by} on {patients}: MAE {ours}, {where}"
+        return "better", f"beats {best} by {by} on {patients}: MAE {own}, {where}"
     if few := too_few(size):
         return "unclear", f"CANNOT BE TOLD from {few} whether it is better than {best}: {means}"
     return "unclear", f"NOT CLEARLY BETTER than {best}: {means} (signed-rank test, p {p:.2g})"
 
 
-def _pair(baseline: str, ours: Errors, theirs: Errors, patients: Mapping[str, str]) -> _Pair:
+def _pair(baseline: str, own: Errors, other: Errors, patients: Mapping[str, str]) -> _Pair:
     """The mean errors of the patients with a case that both have, each patient once."""
-    errors = {case: [ours[case], theirs.get(case, np.nan)] for case in ours}
+    errors = {case: [own[case], other.get(case, np.nan)] for case in own}
     by_patient = grouped(
         (patients[case], both) for case, both in errors.items() if np.isfinite(both).all()
     )
@@ -175,50 +172,6 @@ def _percent(share: float) -> str:
     if share < -10:
         return f"a factor of {1 - share:.0f}"
     return f"{100 * abs(share):.0f} %" if abs(share) >= TIE else "less than 1 %"
-
-
-def verdicts(document: Table) -> list[Verdict]:
-    """The verdict on each modality of a metrics.json."""
-    return [_of_modality(name, part, document) for name, part in document["modalities"].items()]
-
-
-def _of_modality(name: str, part: Table, document: Table) -> Verdict:
-    rows = [row for row in document["cases"] if row["modality"] == name]
-    wrong = {label for label in document.get("wrong_truths", ()) if label.endswith(f"/{name}")}
-    every = wrong | {f"{row['case']}/{name}" for row in rows}
-    said = ""
-    if name in document.get("given_truth", ()):
-        said = "the truth itself was given to the model, so this is a bound and no synthesis"
-    elif 2 * len(wrong) > len(every) and not document.get("wrong_truths_scored"):
-        said = f"most truths ({len(wrong)} of {len(every)}) cannot be those of their images: check the cohort"
-    if said:
-        return Verdict(name, "unknown", f"no verdict: {said}", unit=part["unit"])
-    errors = _errors(rows, METRIC.key)
-    patients = {row["case"]: row["patient"] for row in rows}
-    cases = errors.get(SYNTHESIS, {}).keys()
-    clause = ""
-    if trained := len(cases & set(document.get("trained_on", ()))):
-        clause = f"{trained} of {plural(len(cases), 'case')} in the training, so this is no result on other patients"
-    mask = part["mask"]
-    where = mask if mask == "whole image" else f"inside the mask {mask}"
-    in_unit = verdict_on(name, errors, patients, part["unit"], where, clause)
-    # Training judges in network units, in which a wrong overall brightness is an error.
-    on_255 = verdict_on(
-        name, _errors(rows, NETWORK_METRIC.key), patients, NETWORK_METRIC.unit, where, clause
-    )
-    if "unknown" in (in_unit.outcome, on_255.outcome) or in_unit.outcome == on_255.outcome:
-        return in_unit
-    sentence = f"DEPENDS ON THE UNIT. With each image divided by its own peak: {in_unit.sentence}. In network units (0 to 255, as in training; --units network), where a wrong brightness is an error: {on_255.sentence}"
-    return replace(in_unit, outcome="unclear", sentence=sentence)
-
-
-def _errors(rows: Iterable[Table], key: str) -> dict[str, dict[str, float]]:
-    """A score by answer and case."""
-    errors = dict[str, dict[str, float]]()
-    for row in rows:
-        if row.get(key) is not None:
-            errors.setdefault(row["answer"], {})[row["case"]] = row[key]
-    return errors
 
 
 def verdict_lines(verdicts: Sequence[Verdict]) -> list[str]:

@@ -1,20 +1,17 @@
 """Patches of a prepared case in network units: the one function that reads scans for training and for synthesis."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 
 from voxlate.base.arrays import Bool, Float32
 from voxlate.base.items import BACKGROUND, stable_id
-from voxlate.scans.cases.case import MASK, PreparedCase
+from voxlate.scans.cases.case import MASK, PreparedCase, Role
 from voxlate.scans.cases.layout import lay_out
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.slice_profile import margin, through_plane
 from voxlate.scans.images.tiling import Triple
-
-if TYPE_CHECKING:
-    from voxlate.anatomy.drawn import Drawn, Role
 
 Box = tuple[slice, slice, slice]
 
@@ -33,6 +30,10 @@ class Reading(Protocol):
     @property
     def axes(self) -> Any:
         """The directions in which slices, rows and columns grow."""
+
+    @property
+    def axis_lr(self) -> int:
+        """The axis, from the end, that grows to the left or right."""
 
     @property
     def steps(self) -> Sequence[int]:
@@ -67,7 +68,7 @@ class Patch:
         self.data, self.intensity, self.start = data, intensity, start
         self.size = size or data.patch
         self.inside, self.place = overlap(start, self.size, self.case.header.shape)
-        self.drawn = cast("Drawn | None", case.contrasts)
+        self.drawn = case.contrasts
         if seed is None:
             seed = stable_id("physics", case.header.case, *start)
         self.item = None if self.drawn is None else self.drawn.draw(seed)
@@ -96,7 +97,7 @@ class Patch:
         visible = self.case.header.visible
         return np.array([name in visible for name, _ in self.data.channels])
 
-    def modality(self, name: str, role: "Role", steps: Sequence[int] = (0,)) -> np.ndarray:
+    def modality(self, name: str, role: Role, steps: Sequence[int] = (0,)) -> np.ndarray:
         """A modality in network units at each of `steps` slices away: float32 [steps, D, H, W]; background outside."""
         case, place, drawn, item = self.case, self.place, self.drawn, self.item
         out = np.full((len(steps), *self.size), BACKGROUND, np.float32)
