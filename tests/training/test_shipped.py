@@ -46,7 +46,7 @@ def test_the_starter_of_ct_alone_brings_intervals_that_few_bytes_hold(shipped):
 
 
 def test_the_intervals_of_a_head_that_no_training_saw_contain_most_of_its_ct(shipped):
-    head = make_head(987_654, 1, (100, 120, 9))
+    head = make_head(987_654, 4, (100, 120, 9))
     scan = Volume(image(head, "t2")[None], head.affine, "a.u.", "mr")
     made = load("starter:head-mr-to-ct", "cpu").synthesise({"mr": scan})
     truth, body = image(head, "ct"), head.labels != Label.AIR
