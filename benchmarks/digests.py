@@ -52,11 +52,11 @@ STEPS = {
     "phantom-simulated": "phantom --out {out} --cases 2 --size 40 48 24 --seed 3 {anatomy}",
     "phantom-stripped": "phantom --out {out} --cases 1 --size 40 48 24 --seed 4 --lesion tumour --stripped --modality maps --modality t1 {anatomy}",
     "phantom-labels": "phantom --out {out} --cases 2 --labels {in}/labels --tissues {in}/tissues.toml --spacing 4 4 6 --seed 5 --modality t1 --modality ct",
-    "prepare-heads": "prepare {in}/heads --out {out} --shares 5 6 1 --json",
+    "prepare-heads": "prepare {in}/heads --out {out} --shares 5 6 1 --audit-cases 2 --json",
     "prepare-strokes": "prepare {in}/heads --out {out} --shares 7 4 1 --mask brain --align midline --modality ncct --modality cta1 --modality cta2 --modality cta3 --modality tmax",
     "prepare-moved": "prepare {in}/moved --out {out} --shares 1 1 0 --register rigid --fixed ct --spacing 3 3 6 --modality t1 --modality ct --json",
     "prepare-resized": "prepare {in}/heads --out {out} --shares 9 2 1 --matrix 64 64 --modality swi --modality tof --no-audit",
-    "prepare-dicom": "prepare {in}/dicom --out {out} --shares 1 1 0 --json",
+    "prepare-dicom": "prepare {in}/dicom --out {out} --shares 1 1 0 --resample --json",
     "train-xmodality": f"train tof_to_cta_adm_small --data {{prepare-heads}} --out {{out}} {PATCH} {FLOAT32} --set stages.regression.train.precision=float32 --set train.steps=8 --set stages.regression.train.steps=8",
     "train-lyu-wang": f"train mr_to_ct_em_small --data {{prepare-heads}} --out {{out}} {PATCH} {FLOAT32} --set train.steps=15",
     "train-wgan-gp": f"train mr_to_ct_wgan_gp_small --data {{prepare-heads}} --out {{out}} {PATCH} {FLOAT32} --set train.steps=6",
@@ -68,43 +68,43 @@ STEPS = {
     "train-continued": "train {out} --steps +5",
     "adapt": "adapt {train-auto} --data {prepare-moved} --steps 8 --out {out}",
     "calibrate": "calibrate {out} {in}/heads --split val --json",
-    "calibrate-samples": "calibrate {out} {in}/heads --split val --samples 2 --bound none --json",
+    "calibrate-samples": "calibrate {out} {in}/heads --split val --samples 2 --set steps=3 --bound none --json",
     "synth-auto": "synth {calibrate} {in}/heads --split val --out {out} --json",
-    "synth-moved": "synth {calibrate} t1={in}/moved/phantom_000/t1.nii.gz --out {out} --exact --format mha --bids",
+    "synth-moved": "synth {calibrate} t1={in}/moved/phantom_000/t1.nii.gz --out {out} --exact --format mha",
     "synth-xmodality": f"synth {{train-xmodality}} {CASE} --out {{out}} --json",
-    "synth-xmodality-mean": f"synth {{train-xmodality}} {CASE} --out {{out}} --answer mean --set slices.kind=resized --set slices.size=[64,64]",
+    "synth-xmodality-mean": f"synth {{train-xmodality}} {CASE} --out {{out}} --answer mean --bids --set slices.kind=resized --set slices.size=[64,64]",
     "synth-lyu-wang": f"synth {{train-lyu-wang}} {CASE} --out {{out}} --like mr_to_ct_pc_small --steps 6",
-    "synth-lyu-wang-ode": f"synth {{train-lyu-wang}} {CASE} --out {{out}} --like mr_to_ct_ode_small --samples 2",
+    "synth-lyu-wang-ode": f"synth {{train-lyu-wang}} {CASE} --out {{out}} --like mr_to_ct_ode_small --set rtol=1e-3",
     "synth-umm-csgm": f"synth {{train-umm-csgm}} {CASE} --out {{out}} --missing flair --missing t1c --samples 2 --noise correlated",
     "synth-umm-csgm-dpm": f"synth {{train-umm-csgm}} {CASE} --out {{out}} --missing t2 --sampler dpmpp_2m --steps 6 --seed 3",
     "synth-mrdpm": "synth {train-mrdpm} {in}/heads --split test --out {out} --steps 4 --json",
-    "synth-mrdpm-samples": "synth {calibrate-samples} {in}/heads --split test --out {out} --samples 2",
+    "synth-mrdpm-samples": "synth {calibrate-samples} {in}/heads --split test --out {out} --samples 2 --steps 3",
     "synth-mrdpm-mean": "synth {train-mrdpm} {in}/heads --split test --out {out} --answer mean",
     "synth-mrdpm-between": "synth {train-mrdpm} {in}/heads --split test --out {out} --sharpness 0.5 --steps 4",
     "synth-cyclegan": "synth {train-cyclegan} {in}/heads --split test --out {out}",
     "synth-make-a-volume": f"synth {{train-make-a-volume}} {CASE} --out {{out}} --steps 2",
-    "synth-ensemble": f"synth {{train-lyu-wang}} {{train-wgan-gp}} {CASE} --out {{out}} --steps 3",
+    "synth-ensemble": f"synth {{train-lyu-wang}} {{train-wgan-gp}} {CASE} --out {{out}}",
     "starter-head-mr-to-ct": f"synth starter:head-mr-to-ct {SCAN}/t1.nii.gz --out {{out}} --json",
     "starter-head-mr-to-ct-exact": f"synth starter:head-mr-to-ct {SCAN}/t2.nii.gz --out {{out}} --exact --json",
     "starter-head-tof-to-cta": "synth starter:head-tof-to-cta {in}/slab/tof.nii.gz --out {out} --set precision=float32 --json",
     "starter-brain-mr-to-mr": f"synth starter:brain-mr-to-mr t1={SCAN}/t1.nii.gz t2={SCAN}/t2.nii.gz --out {{out}} --set precision=float32 --json",
-    "evaluate": f"evaluate {{out}} {EVALUATE} --mask body --region seg=seg --region bone=ct>250 --score slices --align --for proton,pet,ultrasound",
-    "evaluate-maps": f"evaluate {{out}} {EVALUATE} --mask brain --region 'lesion=tmax>6' --score both_masked --score crops --crop 32",
-    "evaluate-means": f"evaluate {{out}} {EVALUATE}",
+    "evaluate": f"evaluate {{out}} {EVALUATE} --mask body --region core=seg=1 --region bone=ct>250 --score slices --align --for proton,pet",
+    "evaluate-maps": f"evaluate {{out}} {EVALUATE} --mask brain --region 'high=tmax>3' --score slices",
+    "evaluate-means": f"evaluate {{out}} {EVALUATE} --mask brain --region 'high=tmax>3'",
     "evaluate-missing": f"evaluate {{out}} {EVALUATE} --run {{train-umm-csgm}} --split test --missing one --steps 2 --units network",
     "compare": "compare {evaluate-maps} {evaluate-means} --json",
     "info": "info {train-mrdpm} --json",
     "info-cohort": "info {in}/heads --json",
     "onnx-auto": "export {calibrate} --out {out}",
-    "onnx-mrdpm": "export {train-mrdpm} --out {out} --steps 3",
+    "onnx-xmodality": "export {train-xmodality} --out {out} --steps 3",
     "onnx-run-auto": f"voxlate-run {{onnx-auto}} t1={CASE}/t1.nii.gz --out {{out}}",
-    "onnx-run-mrdpm": f"voxlate-run {{onnx-mrdpm}} ncct={CASE}/ncct.nii.gz cta1={CASE}/cta1.nii.gz cta2={CASE}/cta2.nii.gz cta3={CASE}/cta3.nii.gz --out {{out}}",
+    "onnx-run-xmodality": f"voxlate-run {{onnx-xmodality}} tof={CASE}/tof.nii.gz --out {{out}}",
     "dicom-synth": "synth starter:head-mr-to-ct {in}/series --out {out} --dicom {out}/series --set precision=float32",
     "dicom-export": "export {dicom-synth} --dicom {out}/enhanced --enhanced",
     "dicom-pseudonyms": "pseudonymise {in}/series --key {in}/key --out {out}",
     "for-proton": "export {starter-head-mr-to-ct} --for proton --beam 90 --out {out}",
     "for-pet": "export {starter-head-mr-to-ct} --for pet --out {out}",
-    "for-ultrasound": "export {starter-head-mr-to-ct} --for ultrasound --out {out}",
+    "for-ultrasound": "export {starter-head-mr-to-ct} --for ultrasound --beam 90 --aperture 10 --out {out}",
 }  # fmt: skip
 # These steps extend a folder: a copy of that of another step.
 COPIES = {
@@ -191,10 +191,17 @@ def run_step(name: str, place: Place, anatomy: str) -> Items:
     items = {f"{name}/{key}": item for key, item in sorted(of_folder(out))}
     if "--json" in words:
         items |= {f"{name}#{key}": item for key, item in flat(json.loads(done.stdout))}
-    hidden = [str(place.work) + os.sep, rf"(\.\./)*[^ ]*\b{place.inputs.name}/"]
-    text = re.sub(hidden[1], "<inputs>/", json.dumps(items, indent=0).replace(hidden[0], ""))
-    stored.write_text(text)
-    return json.loads(text)
+    items = {key: _without_place(item, place) for key, item in items.items()}
+    stored.write_text(json.dumps(items, indent=0))
+    return items
+
+
+def _without_place(item: Any, place: Place) -> Any:
+    """A value whose text does not say where the folders are."""
+    if not isinstance(item, str):
+        return item
+    inputs = rf"[^\s\"',;:=|]*\b{re.escape(place.inputs.name)}/"
+    return re.sub(inputs, "<inputs>/", item).replace(f"{place.work}{os.sep}", "")
 
 
 def of_folder(folder: Path) -> Iterator[tuple[str, Any]]:
@@ -268,7 +275,10 @@ def of_dicom(path: Path) -> Iterator[tuple[str, Any]]:
         yield "pixels", of_array(data.pixel_array)
     for element in data.iterall():
         if element.VR not in VARYING_TAGS | {"SQ"} and element.keyword not in VARYING_KEYWORDS:
-            yield f"{element.tag}", HASH.sub("<hash>", UID.sub("<uid>", str(element.value)))
+            value = element.value
+            if isinstance(value, bytes):
+                value = hashlib.sha256(value).hexdigest()[:32]
+            yield f"{element.tag}", HASH.sub("<hash>", UID.sub("<uid>", str(value)))
 
 
 def flat(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -290,20 +300,25 @@ def flat(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 def compare(before: Items, after: Items, ignored: list[str]) -> int:
     """Print what differs by step; returns the number of differences."""
+    keys = before.keys() | after.keys()
+    steps = {key: re.split("[/#]", key)[0] for key in keys}
+    values = [Counter(steps[key] for key in side) for side in (before, after)]
     differing = Counter[str]()
-    for key in sorted(before.keys() | after.keys()):
-        step = re.split("[/#]", key)[0]
+    for key in sorted(keys):
+        step = steps[key]
+        if not all(side[step] for side in values):
+            continue
         difference = _difference(before.get(key), after.get(key), fnmatch(step, TOLERANT))
         if difference and not any(fnmatch(key, pattern) for pattern in ignored):
             print(f"{key}: {difference}")
             differing[step] += 1
-    for step in STEPS:
-        total = sum(re.split("[/#]", key)[0] == step for key in before)
-        print(
-            f"{step}: {differing[step]} of {total} values differ"
-            if differing[step]
-            else f"{step}: {total} values are equal"
-        )
+    for step in dict.fromkeys([*STEPS, *sorted(steps.values())]):
+        if not all(side[step] for side in values):
+            print(f"{step}: not run on both sides")
+        elif differing[step]:
+            print(f"{step}: {differing[step]} of {values[0][step]} values differ")
+        else:
+            print(f"{step}: {values[0][step]} values are equal")
     return differing.total()
 
 
@@ -342,11 +357,7 @@ def make_inputs(place: Place) -> None:
     labels.mkdir()
     shutil.copy(place.inputs / "map" / "phantom_000" / "seg.nii.gz", labels / "head.nii.gz")
     tissues = json.loads((place.inputs / "map" / "phantom.json").read_text())["seg"]
-    lines = [
-        f"{name} = [{number}]"
-        for name, number in tissues.items()
-        if name not in ("air", "table", "foam")
-    ]
+    lines = [f"{name} = [{number}]" for name, number in tissues.items() if name != "air"]
     (place.inputs / "tissues.toml").write_text("\n".join(["title = 'heads'", "[labels]", *lines]))
     write_series(starters / "t1.nii.gz", place.inputs / "series", "MR")
     for case in sorted(moved.glob("phantom_*")):
