@@ -53,7 +53,7 @@ test-import: install
 
 # the 48 orders of axes with dciodvfy, the speed of reading, and an Orthanc server where it is installed
 dicom: install
-	$(BIN)/python -m pytest -q -m "slow or pacs or not slow" tests/images/test_dicom_derived.py tests/images/test_dicom_maps.py tests/images/test_dicom_masks.py tests/images/test_dicom_report.py tests/images/test_dicom_speed.py tests/images/test_dicom_structure.py tests/images/test_dicom_study.py tests/consumers/test_mr_dicom_to_consumers.py tests/synthesis/test_dicom_out.py tests/synthesis/test_trust_report.py tests/pacs
+	$(BIN)/python -m pytest -q -m "slow or pacs or not slow" tests/clinic/test_dicom_derived.py tests/clinic/test_dicom_maps.py tests/clinic/test_dicom_masks.py tests/clinic/test_dicom_report.py tests/scans/test_dicom_speed.py tests/clinic/test_dicom_structure.py tests/clinic/test_dicom_study.py tests/clinic/test_mr_dicom_to_consumers.py tests/clinic/test_dicom_out.py tests/clinic/test_trust_report.py tests/clinic
 
 check: install
 	$(BIN)/ruff check
@@ -68,7 +68,7 @@ docs: install
 browser: install
 	rm -rf build/browser
 	$(BIN)/python run/browser/build.py --out build/browser $(foreach model,$(MODELS),--model $(model))
-	$(BIN)/python -m pytest -m browser tests/web/test_page_that_computes.py
+	$(BIN)/python -m pytest -m browser tests/page/test_page_that_computes.py
 
 keep: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[export]'

@@ -14,12 +14,12 @@ import scipy.ndimage
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from voxlate.images.grid import Volume
-from voxlate.images.mask import foreground
-from voxlate.images.misalignment import Spacing, misalignment
-from voxlate.images.units import unit_of
-from voxlate.phantoms.head import FIELD_MM, Head, make_head
-from voxlate.phantoms.scanner import image
+from voxlate.anatomy.head import FIELD_MM, Head, make_head
+from voxlate.anatomy.scanner import image
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.misalignment import Spacing, misalignment
+from voxlate.scans.images.units import unit_of
 
 Floats = NDArray[np.float64]
 PAIRS = (("t1", "ct"), ("t1", "t2"), ("tof", "cta"), ("pd", "t1"))

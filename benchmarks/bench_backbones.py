@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ceiling import convolution
-from voxlate.nets.interface import Channels, NetworkInput
-from voxlate.nets.xmodality.adm import ADM
-from voxlate.nets.xmodality.dit import DiT
-from voxlate.nets.xmodality.unet import PlainUNet
-from voxlate.nets.xmodality.uvit import UViT
-from voxlate.system.files import write_json
-from voxlate.system.machine import keep_freed_memory
+from voxlate.base.files import write_json
+from voxlate.base.machine import keep_freed_memory
+from voxlate.science.nets.interface import Channels, NetworkInput
+from voxlate.science.nets.xmodality.adm import ADM
+from voxlate.science.nets.xmodality.dit import DiT
+from voxlate.science.nets.xmodality.unet import PlainUNet
+from voxlate.science.nets.xmodality.uvit import UViT
 
 NETS = {"unet": PlainUNet(), "adm": ADM(), "uvit": UViT(), "dit": DiT()}
 TARGETS = {("adm", "forward", "float32"): 0.70, ("adm", "forward", "bfloat16"): 0.60}

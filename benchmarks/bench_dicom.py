@@ -16,10 +16,10 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 
-from voxlate.formats.dicom_images import write_derived
-from voxlate.formats.dicom_series import Origin
-from voxlate.formats.io import read_volume
-from voxlate.images.grid import Volume
+from voxlate.clinic.dicom_images import write_derived
+from voxlate.scans.formats.dicom_series import Origin
+from voxlate.scans.formats.io import read_volume
+from voxlate.scans.images.grid import Volume
 
 SLICES, SIZE = 200, 512
 REPEATS = 5

@@ -24,16 +24,16 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from voxlate import recipe as recipes
-from voxlate.batch import Batch
-from voxlate.diffusion.noise import Noise
-from voxlate.images.grid import Volume
-from voxlate.methods.method import Method
-from voxlate.recipe import Recipe
-from voxlate.synthesis.model import Model
-from voxlate.system import machine
-from voxlate.system.files import write_json
+from voxlate.base import machine
+from voxlate.base.files import write_json
+from voxlate.scans.images.grid import Volume
+from voxlate.science.batch import Batch
+from voxlate.science.diffusion.noise import Noise
+from voxlate.science.methods.method import Method
+from voxlate.training import recipe as recipes
+from voxlate.training.model import model_of
 from voxlate.training.precision import with_precision
+from voxlate.training.recipe import Recipe
 
 XMODALITY = tuple(f"tof_to_cta_{name}" for name in ("unet", "adm", "uvit", "dit"))
 RECIPES = ("mr_to_ct_ddpm", "mrdpm", "cyclegan_tmax", *XMODALITY)
@@ -251,7 +251,7 @@ def volume_seconds(
         name: Volume(data, np.diag([0.5, 0.5, 1.0, 1.0]), "a.u.", name)
         for name in recipe.data.source
     }
-    model = Model(method, recipe, header, device, Path("benchmark"))
+    model = model_of(method, recipe, header, device, Path("benchmark"))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     begun = time.perf_counter()

@@ -17,7 +17,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from voxlate.system.files import write_json
+from voxlate.base.files import write_json
 
 INTERVAL = 0.05
 FIELDS = ("VmRSS", "RssAnon", "RssFile")

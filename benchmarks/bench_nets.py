@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ceiling import convolution
-from voxlate.nets.interface import Channels, NetworkInput
-from voxlate.nets.unet import UNet
-from voxlate.system.files import write_json
-from voxlate.system.machine import keep_freed_memory
+from voxlate.base.files import write_json
+from voxlate.base.machine import keep_freed_memory
+from voxlate.science.nets.interface import Channels, NetworkInput
+from voxlate.science.nets.unet import UNet
 from voxlate.training.precision import choose
 
 Step = Callable[[], object]

@@ -15,19 +15,20 @@ from rich.console import Console
 from rich.table import Table
 from scipy.integrate import solve_ivp
 
-from voxlate.batch import Batch
-from voxlate.batches.patches import read_patch
-from voxlate.diffusion.noise import Noise
-from voxlate.diffusion.ode import Slope, rk45, velocity
-from voxlate.methods.diffusion import Diffusion
-from voxlate.synthesis.model import Model, load
+from voxlate.base.files import write_json
+from voxlate.science.batch import Batch
+from voxlate.science.diffusion.noise import Noise
+from voxlate.science.diffusion.ode import Slope, rk45, velocity
+from voxlate.science.methods.diffusion import Diffusion
+from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import find_scans
-from voxlate.system.files import write_json
+from voxlate.training.batches.patches import read_patch
+from voxlate.training.model import load, network_of
 
 
 def slices(model: Model, cohort: Path, split: str | None, count: int) -> list[Batch]:
     """The middle slice of the first cases."""
-    found, recipe = [], model.recipe
+    found, recipe = [], network_of(model).recipe
     for scans in find_scans([str(cohort)], model, split=split)[:count]:
         case = model.prepare(scans.files, scans.case).prepared
         depth, height, width = case.header.shape
@@ -103,10 +104,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench/ode.json"))
     chosen = parser.parse_args()
     model = load(chosen.run)
-    if not isinstance(model.method, Diffusion):
+    method = network_of(model).method
+    if not isinstance(method, Diffusion):
         raise SystemExit(f"{chosen.run}: expected a diffusion model, found another method.")
     batches = slices(model, chosen.cohort, chosen.split, chosen.slices)
-    rows = [compare(model.method, batch, chosen.end, chosen.tolerance) for batch in batches]
+    rows = [compare(method, batch, chosen.end, chosen.tolerance) for batch in batches]
     table = Table("slice", *(name.replace("_", " ") for name in rows[0]))
     for number, row in enumerate(rows):
         table.add_row(str(number), *(f"{value:.3g}" for value in row.values()))

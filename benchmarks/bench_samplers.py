@@ -19,14 +19,15 @@ from rich.console import Console
 from rich.table import Table
 
 from spectrum import power_db
-from voxlate.api.progress import progress_on
-from voxlate.cohorts.find import find_cohort
-from voxlate.scoring.evaluate import evaluate
+from voxlate.base.files import read_json, whole_file, write_json
+from voxlate.commands.api.progress import progress_on
+from voxlate.evaluation.scoring.evaluate import evaluate
+from voxlate.scans.cohorts.find import find_cohort
 from voxlate.synthesis.cohort import synthesise_cases
-from voxlate.synthesis.model import Model, load
+from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import find_scans
 from voxlate.synthesis.selection import Selection
-from voxlate.system.files import read_json, whole_file, write_json
+from voxlate.training.model import load
 
 matplotlib.use("svg")
 from matplotlib import pyplot
@@ -52,7 +53,7 @@ def measure(
         effort = [read_json(one / "provenance.json") for one in made]
         document = evaluate(Path(folder), cohort, features=features).document()
         truths = {case.case: case.files for case in find_cohort(cohort).cases}
-        name = model.recipe.data.target[0]
+        name = model.facts.data.target[0]
         files = [(one / f"{name}.nii.gz", truths[one.name][name]) for one in made]
         apart = power_db(files)
     (part,) = document["modalities"].values()

@@ -21,16 +21,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ceiling import convolution
 from peers import BasicUNet
-from voxlate.batch import Batch
-from voxlate.methods.regression import RegressionSettings
-from voxlate.methods.tasks import Translate
-from voxlate.nets.interface import NetSettings
-from voxlate.nets.unet import UNet
-from voxlate.recipe.optimiser import Optimiser
-from voxlate.recipe.training import Training
-from voxlate.system.files import write_json
-from voxlate.system.machine import keep_freed_memory
-from voxlate.training.step import begin_learner, take_step
+from voxlate.base.files import write_json
+from voxlate.base.machine import keep_freed_memory
+from voxlate.science.batch import Batch
+from voxlate.science.methods.regression import RegressionSettings
+from voxlate.science.methods.tasks import Translate
+from voxlate.science.nets.interface import NetSettings
+from voxlate.science.nets.unet import UNet
+from voxlate.training.loop import begin_learner, take_step
+from voxlate.training.recipe.optimiser import Optimiser
+from voxlate.training.recipe.training import Training
 
 Precision = Literal["float32", "bfloat16"]
 Stem = Literal[2, 4]
@@ -108,8 +108,6 @@ class Trained:
 
     def step(self) -> None:
         take_step(self.learner, self.method, self.options, 0, self.batches, DEVICE)
-        self.learner.average.move(self.options.ema, self.learner.step)
-        self.learner.step += 1
 
     def gflop(self) -> float:
         """Of forward and backward."""

@@ -21,17 +21,19 @@ import torch
 from rich.console import Console
 
 from voxlate import phantom, synthesise
-from voxlate.batch import Batch
-from voxlate.diffusion.noise import Noise
-from voxlate.recipe import from_dict
-from voxlate.synthesis import inputs, result, selection
+from voxlate.base import machine
+from voxlate.base.files import write_json
+from voxlate.commands.api import images
+from voxlate.science.batch import Batch
+from voxlate.science.diffusion.noise import Noise
+from voxlate.synthesis import inputs, result
 from voxlate.synthesis import model as model_of_case
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import Scans
 from voxlate.synthesis.selection import Selection
-from voxlate.system import machine
-from voxlate.system.files import write_json
+from voxlate.training.model import model_of, network_of
+from voxlate.training.recipe import from_dict
 
 RECIPE = {
     "title": "benchmark",
@@ -53,7 +55,7 @@ PARTS = (  # of a synthesis, and the functions that they consist of
     ("intervals", model_of_case, "case_intervals"),
     ("background", model_of_case, "find_empty_slices", "empty_slices"),
     ("write", result, "write_images"),
-    ("load", selection, "load_members"),
+    ("load", images, "load_members"),
 )
 
 TINY = {
@@ -80,13 +82,13 @@ def model(net: dict | None = None, intensity: dict | None = None, **synth: objec
         "steps": 0,
     }
     method = recipe.build().eval().requires_grad_(False)
-    return Model(method, recipe, header, torch.device("cpu"), Path("benchmark"))
+    return model_of(method, recipe, header, torch.device("cpu"), Path("benchmark"))
 
 
 def overhead(net: dict | None, steps: int = 8, repeats: int = 3) -> float:
     """Share of the sampling time at 256² that is not the network, median of repeats."""
     made = model(net, steps=steps)
-    method, spent = made.method, 0.0
+    method, spent = network_of(made).method, 0.0
     inner = method.net.forward
 
     def timed(*arguments: object) -> torch.Tensor:
@@ -105,7 +107,7 @@ def overhead(net: dict | None, steps: int = 8, repeats: int = 3) -> float:
     for repeat in range(repeats + 1):
         spent, begun = 0.0, time.perf_counter()
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            method.synthesise(batch, Noise(repeat, batch.item), made.recipe.synth)
+            method.synthesise(batch, Noise(repeat, batch.item), network_of(made).recipe.synth)
         shares.append(1 - spent / (time.perf_counter() - begun))
     return sorted(shares[1:])[repeats // 2]
 
@@ -211,9 +213,7 @@ def parts_of_head(size: tuple[int, int, int]) -> dict[str, Any]:
     """Wall and CPU seconds by part of a process that synthesises the CT of a head, and its peak memory in GiB."""
     with tempfile.TemporaryDirectory() as folder:
         cohort = Path(folder) / "cohort"
-        phantom(
-            cohort, cases=1, size=size, anatomy=2, modality=["t1"], lesion="none", progress=False
-        )
+        phantom(cohort, cases=1, size=size, modality=["t1"], lesion="none", progress=False)
         (scan,) = cohort.glob("*/t1.nii.gz")
         command = [sys.executable, __file__, "--head", str(scan), str(time.time())]
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout

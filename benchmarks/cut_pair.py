@@ -9,9 +9,9 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from voxlate.formats.io import read_volume, write_volume
-from voxlate.images.grid import Volume, canonical
-from voxlate.system.files import whole_file
+from voxlate.base.files import whole_file
+from voxlate.scans.formats.io import read_volume, write_volume
+from voxlate.scans.images.grid import Volume, canonical
 
 
 def block(volume: Volume, first: int, stop: int) -> Volume:

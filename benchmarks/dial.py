@@ -20,13 +20,13 @@ from rich.table import Table
 
 import voxlate
 from bench_samplers import measure
-from voxlate.cases.prepared import open_cohort
-from voxlate.planning import rules
-from voxlate.planning.plan import plan_training
-from voxlate.planning.probe import Limits, Probe, free_memory
-from voxlate.recipe import values_of
-from voxlate.synthesis.model import load
-from voxlate.system.files import read_json, write_json, write_text
+from voxlate.base.files import read_json, write_json, write_text
+from voxlate.scans.cases.prepared import open_cohort
+from voxlate.training.model import load, network_of
+from voxlate.training.planning import rules
+from voxlate.training.planning.plan import plan_training
+from voxlate.training.planning.probe import Limits, Probe, free_memory
+from voxlate.training.recipe import values_of
 
 STEPS = (1, 2, 4, 8)
 SHARPNESS = (0.25, 0.5, 0.75)  # of the sample in one step
@@ -126,7 +126,7 @@ def rows_of(runs: dict[str, Path]) -> list[dict[str, Any]]:
     """The rows of the table: a name, a rival, and its synthesis options."""
     rows: list[dict[str, Any]] = [{"rival": next(iter(runs)), "options": {"sharpness": 0}}]
     for rival, run in runs.items():
-        iterates = load(run).recipe.method.iterates
+        iterates = network_of(load(run)).recipe.method.iterates
         samples = [{"steps": steps} for steps in STEPS] if iterates else [{}]
         between = [{**samples[0], "sharpness": sharpness} for sharpness in SHARPNESS]
         rows += [{"rival": rival, "options": options} for options in (*samples, *between)]

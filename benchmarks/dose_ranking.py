@@ -2,7 +2,7 @@
 
 With --gamma, the share of points that fail gamma (2 %, 2 mm) of pymedphys, which must be installed, is the error of dose.
 
-Four detailed phantoms, the CT that head-mr-to-ct synthesises of their T1, and the true CT spoilt in ten ways. Plans on the
+Four phantoms, the CT that head-mr-to-ct synthesises of their T1, and the true CT spoilt in ten ways. Plans on the
 true CT, pencil beams onto two balls in the brain and one at the base of the skull, are computed again in each. Prints
 proton.error, the mean difference of dose where a tenth of the prescribed one reaches, and Spearman's correlation.
 
@@ -21,13 +21,13 @@ from scipy.special import pbdv
 from scipy.stats import spearmanr
 
 import voxlate
-from voxlate.consumers.beams import before_grid, frame_of, read_beam, walk
-from voxlate.consumers.errors import range_errors
-from voxlate.consumers.tissues import default_table
-from voxlate.formats.io import read_volume
-from voxlate.images.filters import ndimage
-from voxlate.images.grid import Grid, Volume, canonical
-from voxlate.images.mask import foreground
+from voxlate.clinic.consumers.beams import before_grid, frame_of, read_beam, walk
+from voxlate.clinic.consumers.errors import range_errors
+from voxlate.clinic.consumers.tissues import default_table
+from voxlate.scans.formats.io import read_volume
+from voxlate.scans.images.filters import ndimage
+from voxlate.scans.images.grid import Grid, Volume, canonical
+from voxlate.scans.images.mask import foreground
 
 P, ALPHA = 1.77, 0.0022  # of the range in cm, ALPHA E^P in MeV
 SPREAD, TAIL = 0.01, 0.1  # of the beam's energy; share of fluence with less
@@ -149,7 +149,7 @@ def score(
 def main(work: Path, quick: bool, gamma: bool = False) -> float:
     """Print the tables, and return Spearman's correlation over all versions of all phantoms."""
     cohort, scans, out = (work / name for name in ("cohort", "scans", "out"))
-    heads: dict[str, Any] = {"modalities": ["t1", "ct"], "anatomy": 2, "lesion": "none", "seed": 48}
+    heads: dict[str, Any] = {"modalities": ["t1", "ct"], "lesion": "none", "seed": 48}
     heads |= {"cases": 2, "size": (64, 72, 56)} if quick else {"cases": 4, "size": (160, 192, 144)}
     voxlate.phantom(cohort, **heads)
     for scan in cohort.glob("*/t1.nii.gz"):

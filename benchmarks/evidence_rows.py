@@ -10,11 +10,11 @@ from typing import Any
 
 import voxlate
 from trust import HEADS, means, parts_of_intervals, write_manifest
-from voxlate.cohorts.find import find_cohort
-from voxlate.phantoms import write_cohort
-from voxlate.recipe import read
-from voxlate.scoring.verdict import SYNTHESIS
+from voxlate.anatomy.cohort import write_cohort
+from voxlate.scans.cohorts.find import find_cohort
+from voxlate.training.recipe import read
 from voxlate.training.run import Run
+from voxlate.training.verdict import SYNTHESIS
 
 WORKERS = 2
 OVERHEAD = 1.0  # minutes of a row for the plan, the synthesis and the scores

@@ -16,10 +16,10 @@ from typing import Any
 
 import psutil
 
-from voxlate.executors.choose import choose_executor
-from voxlate.executors.job import Context
-from voxlate.options.executors import ExecutorOptions
-from voxlate.system.messages import message
+from voxlate.base.executors.choose import choose_executor
+from voxlate.base.executors.job import Context
+from voxlate.base.messages import message
+from voxlate.base.options.executors import ExecutorOptions
 
 MIB = 2**20
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import mean
 
-from voxlate.system.errors import BadInput
+from voxlate.base.errors import BadInput
 
 DIRTY = "+"  # at the end of a commit whose src/ has changes that are not committed
 NOMINAL_COVERAGE = 0.9

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from voxlate import recipe as recipes
-from voxlate.options.option import pairs
+from voxlate.base.options.option import pairs
+from voxlate.training import recipe as recipes
 
 console = Console(soft_wrap=True)
 

@@ -6,8 +6,8 @@ See bench_small.py and time_to_error.py. ResEnc needs `pip install --no-deps dyn
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
-from voxlate.system.config import settings
+from voxlate.base.config import settings
+from voxlate.science.nets.interface import Channels, NetSettings, NetworkInput, Output
 
 
 @settings

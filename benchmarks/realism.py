@@ -2,7 +2,7 @@
 
 python benchmarks/realism.py OUT --phantoms KIND=COHORT[:CASES] ... --real KIND=FILE ...
 
-A cohort is what `voxlate phantom --anatomy 2` wrote: with ct, with maps, or with cta. MR images are drawn from the maps as
+A cohort is what `voxlate phantom` wrote: with ct, with maps, or with cta. MR images are drawn from the maps as
 the starters' trainings draw them: the contrasts of benchmarks/starter_recipes, noise, resolution and slice thickness.
 A real scan is a NIfTI file, or a pattern in quotes that names the PNG slices of one patient, whose pixels count as 1 mm.
 Of all scans, only the means and quartiles over scans are written: OUT/realism.json, OUT/realism.png and a table. What one
@@ -22,14 +22,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import ndimage
 
-from voxlate.cases.acquisition import draw_effects, in_plane, rician
-from voxlate.cases.physics import PhysicsSettings
-from voxlate.formats.io import read_volume
-from voxlate.images.grid import Volume, canonical
-from voxlate.images.slice_profile import margin, through_plane
-from voxlate.phantoms.contrast import magnitude
-from voxlate.phantoms.tissue import FURNITURE, INTRACRANIAL, Label
-from voxlate.recipe.reading import read
+from voxlate.anatomy.acquisition import draw_effects, in_plane, rician
+from voxlate.anatomy.contrast import magnitude
+from voxlate.anatomy.physics import PhysicsSettings
+from voxlate.anatomy.tissue import FURNITURE, INTRACRANIAL, Label
+from voxlate.scans.formats.io import read_volume
+from voxlate.scans.images.grid import Volume, canonical
+from voxlate.scans.images.slice_profile import margin, through_plane
+from voxlate.training.recipe.reading import read
 
 RECIPES = Path(__file__).with_name("starter_recipes")
 SEED = 20

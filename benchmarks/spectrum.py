@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from voxlate.formats.io import read_volume
+from voxlate.scans.formats.io import read_volume
 
 # Frequencies in cycles per pixel: of structures below 16 pixels, up to half the Nyquist frequency.
 LOW, HIGH = 1 / 16, 1 / 4

@@ -18,17 +18,20 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.cases.acquisition import rician
-from voxlate.images.grid import Volume
-from voxlate.images.slice_profile import margin, through_plane
-from voxlate.phantoms import Head, Label, image
-from voxlate.phantoms.contrast import Protocol, magnitude
-from voxlate.phantoms.label_map import read_label_map
-from voxlate.phantoms.label_table import read_table
-from voxlate.phantoms.mapped_head import make_mapped_head
-from voxlate.phantoms.maps import MAPS, tissue_map
-from voxlate.phantoms.sequences import FREE_WATER_T1_MS, FULL_SCALE, null_time_ms
-from voxlate.synthesis.model import Model, load
+from voxlate.anatomy.acquisition import rician
+from voxlate.anatomy.contrast import Protocol, magnitude
+from voxlate.anatomy.head import Head
+from voxlate.anatomy.label_map import read_label_map
+from voxlate.anatomy.label_table import read_table
+from voxlate.anatomy.mapped_head import make_mapped_head
+from voxlate.anatomy.maps import MAPS, tissue_map
+from voxlate.anatomy.scanner import image
+from voxlate.anatomy.sequences import FREE_WATER_T1_MS, FULL_SCALE, null_time_ms
+from voxlate.anatomy.tissue import Label
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.slice_profile import margin, through_plane
+from voxlate.synthesis.model import Model
+from voxlate.training.model import load
 
 PROTOCOLS = {
     "t1": Protocol("mprage", 2300, 3, 900, 9),

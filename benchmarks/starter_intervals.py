@@ -20,35 +20,40 @@ import numpy as np
 import torch
 
 from starter_pack import with_intervals
-from voxlate.cases.case import PreparedCase
-from voxlate.cases.drawn import Drawn
-from voxlate.cases.prepared import open_cohort
-from voxlate.cohorts.find import find_cohort
-from voxlate.formats.io import write_volume
-from voxlate.images.grid import Volume, same_grid
-from voxlate.images.mask import foreground
-from voxlate.images.slice_profile import margin, through_plane
-from voxlate.items import stable_id
-from voxlate.recipe import Recipe
-from voxlate.recipe.provenance import Widening, provenance_of
-from voxlate.scoring.intervals import describe_widening
-from voxlate.scoring.regions import read_canonical
-from voxlate.scoring.units import BRAIN_HU, TOP, shows_a_window
-from voxlate.starters.card import Card, Intervals
-from voxlate.synthesis.calibrate import calibrate
+from voxlate.anatomy.drawn import Drawn
+from voxlate.base.errors import BadInput, plural
+from voxlate.base.files import HIGH, LOW
+from voxlate.base.items import stable_id
+from voxlate.base.records import Widening
+from voxlate.checks.conformal import by_patient, least_scale, shares_outside
+from voxlate.evaluation.calibrate import calibrate
+from voxlate.evaluation.scoring.regions import read_canonical
+from voxlate.evaluation.scoring.units import BRAIN_HU, TOP, shows_a_window
+from voxlate.scans.cases.case import PreparedCase
+from voxlate.scans.cases.prepared import open_cohort
+from voxlate.scans.cohorts.find import find_cohort
+from voxlate.scans.formats.io import write_volume
+from voxlate.scans.images.grid import Volume, same_grid
+from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.slice_profile import margin, through_plane
+from voxlate.synthesis.calibration import Array, describe_widening, needed_scale, widen
 from voxlate.synthesis.cohort import synthesise_cases
-from voxlate.synthesis.inputs import sees_single_slices
-from voxlate.synthesis.model import Model, load
+from voxlate.synthesis.model import Model
+from voxlate.synthesis.provenance import provenance_of
 from voxlate.synthesis.scans import by_accepted_names, find_scans
 from voxlate.synthesis.selection import Selection
-from voxlate.system.errors import BadInput, plural
-from voxlate.system.files import HIGH, LOW
+from voxlate.training.calibration_file import (
+    RunCalibrations,
+    read_calibration,
+    write_calibration,
+)
+from voxlate.training.facts import data_facts
+from voxlate.training.model import load, network_of
+from voxlate.training.recipe import Recipe
 from voxlate.training.run import Run
 from voxlate.training.starter import copy_model
+from voxlate.training.starters.card import Card, Intervals
 from voxlate.training.weights import file_hash
-from voxlate.trust.calibration import Array, needed_scale, widen
-from voxlate.trust.calibration_file import read_calibration, write_calibration
-from voxlate.trust.conformal import by_patient, least_scale, shares_outside
 
 # Each head is drawn in these numbers of contrasts, of which one has every second slice, and so on: real scans have
 # slices of 1 to 8 mm, and features of a voxel compare neighbouring slices.
@@ -100,7 +105,8 @@ def add_intervals(starter: Path, prepared: Path, real: Path, work: Path, device:
 
     Of the methods of intervals, that is taken whose coverage differs least between real heads. Raises BadInput where the starter cannot have intervals that real heads widen.
     """
-    recipe = load(starter, device).recipe
+    model = load(starter, device)
+    recipe = network_of(model).recipe
     if recipe.task.completes:
         raise BadInput(
             f"{starter}: expected a starter that makes a target of other scans, found a completion, whose intervals hold where one modality is missing: real scans lack more. Leave it without intervals."
@@ -109,11 +115,12 @@ def add_intervals(starter: Path, prepared: Path, real: Path, work: Path, device:
     tried = dict[Path, RealHeads]()
     for method in METHODS:
         copied = load(_copy(starter, work / method), device)
-        if not copied.calibration_file.is_file():
+        file = RunCalibrations(copied.origin).file(copied.facts)
+        if not file.is_file():
             # Some contrasts share so little with CT that the truths of others look like those of another patient.
             cases = find_cohort(scans).cases
             calibrate(copied, cases, bound="none", method=method, any_truth=True, by_tissue=False)
-        tried[copied.calibration_file] = shown = compare(copied, real, work / f"{method}_images")
+        tried[file] = shown = compare(copied, real, work / f"{method}_images")
         print(f"{method}: {_table(shown)}", flush=True)
     best = min(tried, key=lambda file: tried[file].deviation)
     return _write(starter, best, recipe.data.target[0], tried[best])
@@ -152,7 +159,7 @@ def write_scans(prepared: Path, recipe: Recipe, out: Path) -> Path:
     """
     cohort = recipe.with_maps_of(open_cohort(prepared))
     names = [*recipe.data.source, *recipe.data.target]
-    steps = EVERY if sees_single_slices(recipe) else (1,)
+    steps = EVERY if data_facts(recipe.data).sees_single_slices else (1,)
     rows = list[dict[str, str]]()
     for head in cohort.splits["val"]:
         for number, step in enumerate(steps):
@@ -197,11 +204,11 @@ def compare(model: Model, real: Path, out: Path) -> RealHeads:
     assert calibration is not None
     scans = find_scans([str(real)], model, **layout(real))
     synthesise_cases(Selection(model, scans), out, say=lambda _: None)
-    (target,) = model.recipe.data.target
+    (target,) = model.facts.data.target
     found = list[tuple[str, Array]]()
     for case in find_cohort(real, **layout(real)).cases:
-        files, _ = by_accepted_names(case.files, model.aliases)
-        of_case = _needed(out / case.case, model.recipe.data.source, target, files)
+        files, _ = by_accepted_names(case.files, model.facts.accepts)
+        of_case = _needed(out / case.case, model.facts.data.source, target, files)
         found.append((case.patient or case.case, of_case))
     needed = {head: np.sort(np.concatenate(own)) for head, own in by_patient(found).items()}
     return RealHeads(needed, calibration.header.coverage)

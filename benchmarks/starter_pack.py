@@ -9,15 +9,15 @@ import tomli_w
 import torch
 from torch import Tensor
 
-from voxlate.items import BACKGROUND
-from voxlate.recipe import Recipe, to_dict
-from voxlate.starters.card import MOST_BYTES, Card, Intervals, Measured, read_card
-from voxlate.starters.names import CARD, PREFIX
-from voxlate.system.errors import BadInput
-from voxlate.system.files import write_text
-from voxlate.system.records import checksum, write_tensors
+from voxlate.base.errors import BadInput
+from voxlate.base.files import write_text
+from voxlate.base.items import BACKGROUND
+from voxlate.base.records import checksum, write_tensors
+from voxlate.training.recipe import Recipe, to_dict
 from voxlate.training.run import Run, weights_of
 from voxlate.training.starter import SELF_TEST, SIDE, self_test_batch, self_test_output
+from voxlate.training.starters.card import MOST_BYTES, Card, Intervals, Measured, read_card
+from voxlate.training.starters.names import CARD, PREFIX
 from voxlate.training.weights import file_hash, load_method, write_weights
 
 

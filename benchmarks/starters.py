@@ -1,6 +1,6 @@
 """Makes the starters that come with the package: `make starters` (hours; resumable).
 
-Of each starter: synthetic heads are written, prepared, trained on, and the run is packed into src/voxlate/starters;
+Of each starter: synthetic heads are written, prepared, trained on, and the run is packed into src/voxlate/training/starters;
 then its intervals are fitted on other synthetic heads and widened on real ones (starter_intervals.py), real scans are
 synthesised and scored, and the numbers are written into the card. What is done is skipped, so the same command goes on
 after a stop.
@@ -24,19 +24,19 @@ import torch
 
 from starter_intervals import add_intervals, layout
 from starter_pack import pack, with_measured
-from voxlate.cases.prepare import prepare
-from voxlate.phantoms import write_cohort
-from voxlate.phantoms.head import FIELD_MM
-from voxlate.recipe import Recipe, head_of, read
-from voxlate.scoring.evaluate import evaluate
-from voxlate.starters.card import Card, Measured, read_card
-from voxlate.starters.names import CARD, FOLDER
+from voxlate.anatomy.cohort import write_cohort
+from voxlate.anatomy.head import FIELD_MM
+from voxlate.base.files import write_text
+from voxlate.checks.prepare import prepare
+from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.synthesis.cohort import synthesise_cases
-from voxlate.synthesis.model import load
 from voxlate.synthesis.scans import find_scans
 from voxlate.synthesis.selection import Selection
-from voxlate.system.files import write_text
+from voxlate.training.model import load
+from voxlate.training.recipe import Recipe, head_of, read
 from voxlate.training.starter import check_starter
+from voxlate.training.starters.card import Card, Measured, read_card
+from voxlate.training.starters.names import CARD, FOLDER
 from voxlate.training.train import Beginning, train
 from voxlate.training.weights import file_hash, is_finished
 
@@ -59,7 +59,7 @@ SCORES = {
     "coverage": "coverage of the intervals",
 }
 # The best of three baselines (mean image, copy of T1, intensity table), trained on the real pairs of the other patients:
-# mean MAE over the same cases (docs/guides/starters.md has each). By cohort, source, target and score.
+# mean MAE over the same cases (docs/reference/measured.md has each). By cohort, source, target and score.
 BASELINES = {("brains", "t1", "t2", "mae"): 0.171, ("brains", "t1", "flair", "mae"): 0.197}
 ANY_MR = ["mr", "t1", "t1w", "t1n", "t1c", "t1ce", "t2", "t2w", "flair", "t2f", "pd", "swi"]
 RESEARCH = (
@@ -202,7 +202,7 @@ def _prepare_heads(
         return prepared
     common = {"lesion": wanted.lesion, "modalities": sorted(modalities(recipe))}
     common["seed"] = CALIBRATION_SEED if calibrates else 0
-    simulated = write_cohort(folder / "heads", cases=heads, size=wanted.size, anatomy=2, **common)
+    simulated = write_cohort(folder / "heads", cases=heads, size=wanted.size, **common)
     validating = len(simulated) if calibrates else max(1, heads // VALIDATION)
     split = {case: "val" if k < validating else "train" for k, case in enumerate(simulated)}
     patient = {case: case.name for case in simulated}
@@ -267,8 +267,8 @@ def measured(name: str, wanted: Wanted, starter: Path, work: Path, device: str) 
         out = work / name / f"scored_{real}"
         model = load(starter, device)
         # A completion is measured where it has the first modality alone.
-        first, *others = model.recipe.data.source
-        missing = others if model.recipe.task.completes else None
+        first, *others = model.facts.data.source
+        missing = others if model.facts.completes else None
         scans = find_scans([str(cohort)], model, missing=missing, **layout(cohort))
         synthesise_cases(Selection(model, scans), out, say=lambda _: None)
         scores = evaluate(out, cohort, mask=mask, **layout(cohort))

@@ -26,9 +26,9 @@ from typing import Any, Literal
 import torch
 
 import voxlate
-from voxlate.cases.prepared import open_cohort
-from voxlate.planning.probe import Limits, Probe
-from voxlate.recipe import Recipe, from_dict, read, to_dict
+from voxlate.scans.cases.prepared import open_cohort
+from voxlate.training.planning.probe import Limits, Probe
+from voxlate.training.recipe import Recipe, from_dict, read, to_dict
 from voxlate.training.run import Run
 from voxlate.training.weights import read_header
 

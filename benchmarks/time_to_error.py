@@ -18,13 +18,13 @@ from rich.table import Table
 import voxlate
 from bench_samplers import measure
 from dial import arguments
-from voxlate.cases.prepared import open_cohort
-from voxlate.planning import rules
-from voxlate.planning.plan import plan_training
-from voxlate.planning.probe import Limits, Probe, free_memory
-from voxlate.recipe import from_dict
-from voxlate.synthesis.model import load
-from voxlate.system.files import read_json, write_json, write_text
+from voxlate.base.files import read_json, write_json, write_text
+from voxlate.scans.cases.prepared import open_cohort
+from voxlate.training.model import load
+from voxlate.training.planning import rules
+from voxlate.training.planning.plan import plan_training
+from voxlate.training.planning.probe import Limits, Probe, free_memory
+from voxlate.training.recipe import from_dict
 
 OURS = "train auto"
 OPTIMISER = {"kind": "adamw", "lr": 1e-3, "warm_up": 100, "hold": 0.2}  # of the peers
@@ -53,7 +53,7 @@ def train(
     measured = probe.measure(from_dict(tables, name, allow_code=True), 0, TIMED)
     assert measured is not None, f"too little memory for {name}"
     steps = max(round(minutes * 60 / measured.seconds), 1)
-    tables["train"] |= {"steps": steps, "ema": rules.average_decay(steps), "save_every": steps}
+    tables["train"] |= {"steps": steps, "ema": rules.average_decay(steps)}
     recipe = run.with_suffix(".toml")
     write_text(recipe, tomli_w.dumps(tables))
     voxlate.train(recipe, prepared, run, allow_code=True)

@@ -26,28 +26,12 @@ import numpy as np
 import torch
 
 from json_lines import finished
-from voxlate.cases.prepare import prepare
-from voxlate.cohorts.case_files import CaseFiles
-from voxlate.cohorts.find import find_cohort
-from voxlate.formats.io import read_volume
-from voxlate.images.grid import Volume, canonical
-from voxlate.images.intensity import Percentile
-from voxlate.images.mask import foreground
-from voxlate.images.statistics import intensity_statistics
-from voxlate.phantoms import write_cohort
-from voxlate.phantoms.tissue import INTRACRANIAL
-from voxlate.planning.plan import plan_training
-from voxlate.scoring.evaluate import evaluate
-from voxlate.synthesis.calibrate import calibrate
-from voxlate.synthesis.cohort import synthesise_cases
-from voxlate.synthesis.model import Model, load
-from voxlate.synthesis.scans import find_scans
-from voxlate.synthesis.selection import Selection
-from voxlate.system.codes import GRADES
-from voxlate.system.errors import BadInput
-from voxlate.system.messages import worst_grade
-from voxlate.training.train import train
-from voxlate.trust.out_of_distribution import (
+from voxlate.anatomy.cohort import write_cohort
+from voxlate.anatomy.tissue import INTRACRANIAL
+from voxlate.base.codes import GRADES
+from voxlate.base.errors import BadInput
+from voxlate.base.messages import worst_grade
+from voxlate.checks.out_of_distribution import (
     Patches,
     ReferencePatches,
     Verdict,
@@ -55,6 +39,23 @@ from voxlate.trust.out_of_distribution import (
     patches_of,
     verdict_on,
 )
+from voxlate.checks.prepare import prepare
+from voxlate.evaluation.calibrate import calibrate
+from voxlate.evaluation.scoring.evaluate import evaluate
+from voxlate.scans.cohorts.case_files import CaseFiles
+from voxlate.scans.cohorts.find import find_cohort
+from voxlate.scans.formats.io import read_volume
+from voxlate.scans.images.grid import Volume, canonical
+from voxlate.scans.images.intensity import Percentile
+from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.statistics import intensity_statistics
+from voxlate.synthesis.cohort import synthesise_cases
+from voxlate.synthesis.model import Model
+from voxlate.synthesis.scans import find_scans
+from voxlate.synthesis.selection import Selection
+from voxlate.training.model import load
+from voxlate.training.planning.plan import plan_training
+from voxlate.training.train import train
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 HEADS = ("case02", "case16", "case20", "case32", "case34", "case37", "case41")

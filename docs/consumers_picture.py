@@ -10,9 +10,15 @@ from pathlib import Path
 import numpy as np
 
 import voxlate
-from voxlate.formats.io import read_volume
-from voxlate.images.grid import canonical
-from voxlate.images.pictures import pixel_mm, plane_of, shades, sheet_with_labels, square_pixels
+from voxlate.scans.formats.io import read_volume
+from voxlate.scans.images.grid import canonical
+from voxlate.scans.images.pictures import (
+    pixel_mm,
+    plane_of,
+    shades,
+    sheet_with_labels,
+    square_pixels,
+)
 
 PICTURE = Path(__file__).parent / "guides" / "consumers.png"
 TILE = 200  # pixels along each side of a slice
@@ -39,7 +45,6 @@ def main(folder: Path) -> None:
         cases=4,
         size=(160, 192, 144),
         modalities=["t1", "ct"],
-        anatomy=2,
         lesion="none",
         seed=48,
     )

@@ -11,9 +11,9 @@ import pydicom
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 import voxlate
-from voxlate.formats.io import read_volume
-from voxlate.images.grid import LPS_TO_RAS, Volume, canonical
-from voxlate.images.pictures import (
+from voxlate.scans.formats.io import read_volume
+from voxlate.scans.images.grid import LPS_TO_RAS, Volume, canonical
+from voxlate.scans.images.pictures import (
     Plane,
     pixel_mm,
     plane_of,
@@ -81,7 +81,6 @@ def main(folder: Path) -> None:
         cases=1,
         size=(160, 176, 112),
         modalities=["t1"],
-        anatomy=2,
         lesion="none",
     )
     (scan,) = (folder / "cohort").glob("*/t1.nii.gz")

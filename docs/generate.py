@@ -12,13 +12,13 @@ from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
-from voxlate.cli.commands import app
-from voxlate.recipe import Recipe
-from voxlate.scoring.metrics import METRICS, REGION_METRICS, SCOPE_METRICS, Metric
-from voxlate.system.codes import codes
-from voxlate.system.config import key_types, members
-from voxlate.web.app import create_app
-from voxlate.web.settings import Sessions, Settings
+from voxlate.base.codes import codes
+from voxlate.base.config import key_types, members
+from voxlate.commands.cli.commands import app
+from voxlate.evaluation.scoring.metrics import METRICS, REGION_METRICS, SCOPE_METRICS, Metric
+from voxlate.page.app import create_app
+from voxlate.page.settings import Sessions, Settings
+from voxlate.training.recipe import Recipe
 
 DOCS = Path(__file__).parent
 MARKUP = re.compile(r"([\\*_\[\]<>|{}#$])")

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from voxlate import cli
-from voxlate.system.files import is_scaffold
+from voxlate.base.files import is_scaffold
+from voxlate.commands import cli
 
 LONGEST = 600.0  # seconds of a command that takes a few, also on a busy machine
 GONE = 10.0  # seconds after which the workers of a killed process must have ended

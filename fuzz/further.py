@@ -11,10 +11,10 @@ import nibabel as nib
 import numpy as np
 
 from kinds import RECIPE, Kind, done, keep, run
-from voxlate import recipe
-from voxlate.planning.pace import PaceRecord, read_pace
-from voxlate.system.errors import Stopped
-from voxlate.system.files import read_json
+from voxlate.base.errors import Stopped
+from voxlate.base.files import read_json
+from voxlate.training import recipe
+from voxlate.training.planning.pace import PaceRecord, read_pace
 from voxlate.training.train import Beginning, train
 
 NET = 'net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }'
@@ -111,7 +111,9 @@ def prepare_further() -> None:
         ("evaluate", "several", "--truth", "cohort"),
         ("evaluate", "missing", "--truth", "cohort", "--run", "complete"),
     )
-    with mock.patch("voxlate.synthesis.calibrate.write_calibration", side_effect=KeyboardInterrupt):
+    with mock.patch(
+        "voxlate.evaluation.calibrate.write_calibration", side_effect=KeyboardInterrupt
+    ):
         run(("calibrate", "begun", "others", "--samples", "2"))
     prepare_registered()
     keep(FURTHER)

@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
-from voxlate import cli
+from voxlate.commands import cli
 
 RECIPE = """
 title = "tiny"
@@ -20,7 +20,7 @@ data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }
 intensity = { t1 = { kind = "window", low = 0, high = 1200 }, t2 = { kind = "window", low = 0, high = 1400 } }
 method = { kind = "regression" }
 net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
-train = { steps = 1, batch = 1, precision = "float32", workers = 0, save_every = 1, validate_every = 0 }
+train = { steps = 1, batch = 1, precision = "float32", workers = 0, validate_every = 0 }
 """
 TRAIN = ("train", "tiny.toml", "--data", "prepared", "--out", "new")
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from children import Child, command_line, strays
 from scenarios import reset
-from voxlate.system.files import LOCK
+from voxlate.base.files import LOCK
 
 TOKEN = "a token of chaos tests"
 DATA = "served"

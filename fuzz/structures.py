@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from voxlate.batches import latents
-from voxlate.cases import case, naive
-from voxlate.system.records import checksum
-from voxlate.training import weights
+from voxlate.base.records import checksum
+from voxlate.scans.cases import case
+from voxlate.training import naive, weights
+from voxlate.training.batches import latents
 
 CHECKSUM = "checksum"
 Draw = np.random.Generator

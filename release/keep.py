@@ -14,7 +14,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from voxlate.system.files import read_json, write_json
+from voxlate.base.files import read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 LARGEST_BYTES = 300_000
@@ -63,7 +63,7 @@ def main() -> int:
         for command in COMMANDS:
             print(f"voxlate {command}", flush=True)
             _run(folder, "voxlate", command)
-        _run(folder, "voxlate.carry.command", f"hub/onnx t1={CASE}/t1.nii.gz --out carried")
+        _run(folder, "voxlate.exchange.command", f"hub/onnx t1={CASE}/t1.nii.gz --out carried")
         for path in folder.rglob("provenance.json"):
             content: dict[str, Any] = _without(folder, read_json(path))
             write_json(path, content)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from voxlate.images.grid import Volume
+from voxlate.scans.images.grid import Volume
 
 SHAPE = (36, 44, 36)  # D, H, W
 VOXEL_MM = 4.0

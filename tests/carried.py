@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from voxlate.images.grid import Volume
-from voxlate.recipe import from_dict
+from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.model import Model
+from voxlate.training.model import model_of
+from voxlate.training.recipe import from_dict
 
 NET = {
     "kind": "unet",
@@ -95,7 +96,7 @@ def tiny_model(kind: str) -> Model:
         "weights_hash": "0" * 16,
         "steps": 0,
     }
-    return Model(method, recipe, header, torch.device("cpu"), Path("run")).with_options(
+    return model_of(method, recipe, header, torch.device("cpu"), Path("run")).with_options(
         precision="float32"
     )
 

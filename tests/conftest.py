@@ -63,7 +63,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def shipped_starters(tmp_path_factory):
     """The folder of the starters that come with the package; no other test sees them, and no plan begins from one."""
-    from voxlate.starters import names
+    from voxlate.training.starters import names
 
     with pytest.MonkeyPatch.context() as patch:
         shipped = names.FOLDER
@@ -85,7 +85,7 @@ def _precision(tmp_path_factory):
 @pytest.fixture(scope="session", autouse=True)
 def _one_worker():
     """prepare works in this process where a test asks for no workers: tests run side by side already."""
-    from voxlate.cases import prepare
+    from voxlate.checks import prepare
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prepare, "MOST_WORKERS", 1)
@@ -115,7 +115,7 @@ class Answer:
 @pytest.fixture
 def voxlate(capfd, monkeypatch):
     """Run the command line in this process: voxlate("info", path) -> Answer."""
-    from voxlate import cli
+    from voxlate.commands import cli
 
     def run(*arguments) -> Answer:
         monkeypatch.setattr(sys, "argv", ["voxlate", *map(str, arguments)])
@@ -184,7 +184,7 @@ data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }
 intensity = { t1 = { kind = "window", low = 0, high = 1200 }, t2 = { kind = "window", low = 0, high = 1400 } }
 method = { kind = "regression" }
 net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
-train = { steps = 6, batch = 2, precision = "float32", workers = 0, save_every = 2, validate_every = 3, log_every = 1 }
+train = { steps = 6, batch = 2, precision = "float32", workers = 0, validate_every = 3, log_every = 1 }
 synth = { sampler = "ddim", steps = 2 }
 """
 
@@ -200,7 +200,7 @@ def tiny(tmp_path) -> Path:
 @pytest.fixture(scope="session")
 def prepared_once(cohort_once, tmp_path_factory) -> Path:
     """What `prepared` copies: the cases of `cohort`, prepared once in a process."""
-    from voxlate.cases.prepare import prepare
+    from voxlate.checks.prepare import prepare
 
     folder = tmp_path_factory.mktemp("once")
     splits = (4, 1, 1)  # a test patient, too, whom so small a cohort has only where it is asked for
@@ -274,7 +274,7 @@ def diffusion(once, prepared, tiny, tmp_path) -> Path:
 
 
 def _trained(once, recipe_path: Path, prepared: Path, out: Path) -> Path:
-    from voxlate import recipe
+    from voxlate.training import recipe
     from voxlate.training.train import train
 
     made = recipe.read(str(recipe_path))
@@ -286,7 +286,7 @@ def _trained(once, recipe_path: Path, prepared: Path, out: Path) -> Path:
 @pytest.fixture
 def shorten_widths(monkeypatch) -> Callable[[int, int], None]:
     """Let calibrations learn their widths in fewer steps of so many voxels."""
-    from voxlate.trust import widths
+    from voxlate.evaluation.intervals import widths
 
     def shorten(steps: int, batch: int) -> None:
         for method, settings in widths.SETTINGS.items():

@@ -13,7 +13,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from voxlate.images.grid import LPS_TO_RAS, Volume
+from voxlate.scans.images.grid import LPS_TO_RAS, Volume
 
 
 def image(pixels: np.ndarray, **tags: Any) -> Dataset:

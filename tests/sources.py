@@ -25,3 +25,22 @@ def text_of(path: Path) -> str:
 def nodes(path: Path) -> tuple[ast.AST, ...]:
     """All nodes of the syntax tree of a file."""
     return tuple(ast.walk(ast.parse(text_of(path))))
+
+
+@cache
+def imported_names(path: Path) -> frozenset[str]:
+    """The modules and names of voxlate that a file imports, also inside functions and `if TYPE_CHECKING:`."""
+    names = set[str]()
+    for node in nodes(path):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return frozenset(name.removeprefix("voxlate.") for name in names if name.startswith("voxlate."))
+
+
+@cache
+def imported_files(path: Path) -> frozenset[Path]:
+    """The other files of the package that a file imports."""
+    modules = {Path(*name.split(".")).with_suffix(".py") for name in imported_names(path)}
+    return frozenset((modules & {*files()}) - {path})

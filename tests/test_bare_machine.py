@@ -14,14 +14,14 @@ data = { source = ["t1"], target = ["ct"], patch = [1, 24, 24] }
 intensity = { t1 = { kind = "percentile" }, ct = { kind = "window", low = -1000, high = 1000 } }
 method = { kind = "regression" }
 net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
-train = { steps = 4, batch = 2, precision = "float32", workers = 1, save_every = 2, validation_items = 2 }
+train = { steps = 4, batch = 2, precision = "float32", workers = 1, validation_items = 2 }
 """
 # a script as a user would write it: what is spawned imports it again
 SCRIPT = """
 import multiprocessing, os, signal, sys
 
 import voxlate
-from voxlate import cli
+from voxlate.commands import cli
 
 
 def run(*line):

@@ -11,8 +11,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from voxlate.phantoms import write_cohort
-from voxlate.starters import names
+from voxlate.anatomy.cohort import write_cohort
+from voxlate.training.starters import names
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -83,7 +83,7 @@ def test_realism_compares_phantoms_with_scans_and_goes_on_where_it_stopped(
     realism, tmp_path, monkeypatch
 ):
     cohort = tmp_path / "heads"
-    write_cohort(cohort, cases=1, size=(32, 36, 12), modalities=["ct", "maps"], anatomy=2)
+    write_cohort(cohort, cases=1, size=(32, 36, 12), modalities=["ct", "maps"])
     scan = cohort / "phantom_000" / "ct.nii.gz"
     monkeypatch.setattr(realism, "RINGS", np.linspace(0, 0.08, 5))  # the pixels have 6.7 mm
     monkeypatch.setattr(realism, "STATED", (0.03, 0.06))

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from rows import every_row
-from voxlate.cohorts.find import find_cohort
-from voxlate.formats.io import read_volume, write_volume
-from voxlate.images.challenges import brasyn, synthrad2023, synthrad2025
-from voxlate.images.grid import Volume, directions
-from voxlate.scoring.evaluate import evaluate
-from voxlate.system.errors import BadInput
+from voxlate.base.errors import BadInput
+from voxlate.evaluation.challenges import brasyn, synthrad2023, synthrad2025
+from voxlate.evaluation.scoring.evaluate import evaluate
+from voxlate.scans.cohorts.find import find_cohort
+from voxlate.scans.formats.io import read_volume, write_volume
+from voxlate.scans.images.grid import Volume, directions
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = """
@@ -23,7 +23,7 @@ data = { source = ["t1"], target = ["ct"], patch = [1, 24, 20] }
 intensity = { t1 = { kind = "window", low = 0, high = 1200 }, ct = { kind = "window", low = -1000, high = 1500 } }
 method = { kind = "regression" }
 net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
-train = { steps = 4, batch = 2, precision = "float32", workers = 0, save_every = 2, validate_every = 2, log_every = 1 }
+train = { steps = 4, batch = 2, precision = "float32", workers = 0, validate_every = 2, log_every = 1 }
 """
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from voxlate.system.files import read_json
+from voxlate.base.files import read_json
 from voxlate.training.run import Run
 
 SCRIPTS = Path(__file__).parents[1] / "docs" / "slurm"

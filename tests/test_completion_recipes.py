@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from voxlate import recipe as recipes
+from voxlate.training import recipe as recipes
 
 MODALITIES = ("flair", "t1", "t1c", "t2")
 HI_NETS = {f"hi_net_{name}": name for name in MODALITIES}
@@ -14,7 +14,7 @@ ANY = ("mm_gan", "mm_syn", "coca_gan", "ucd_gan")
 @pytest.fixture(scope="module")
 def tumours(tmp_path_factory, small_head):
     """Five small cases with four modalities and a label map of lesions; prepared, too."""
-    from voxlate.cases.prepare import prepare
+    from voxlate.checks.prepare import prepare
 
     folder = tmp_path_factory.mktemp("tumours")
     for number in range(5):

@@ -12,13 +12,13 @@ from torch import nn
 
 import voxlate as package
 from rows import every_row
-from voxlate import recipe
-from voxlate.methods.method import Method, MethodSettings, channels_by_name
-from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
-from voxlate.planning.plan import Plan
-from voxlate.planning.probe import Limits
-from voxlate.system.config import settings
-from voxlate.system.errors import BadInput
+from voxlate.base.config import settings
+from voxlate.base.errors import BadInput
+from voxlate.science.methods.method import Method, MethodSettings, channels_by_name
+from voxlate.science.nets.interface import Channels, NetSettings, NetworkInput, Output
+from voxlate.training import recipe
+from voxlate.training.planning.plan import Plan
+from voxlate.training.planning.probe import Limits
 from voxlate.training.run import Run
 from voxlate.training.train import train
 from voxlate.training.weights import read_header
@@ -72,7 +72,7 @@ def test_code_is_imported_only_where_it_is_allowed_and_found(
     assert "--allow-code" in refusal
     with pytest.raises(BadInput, match="allow_code=True"):
         package.load(tmp_path / "run")
-    assert package.load(tmp_path / "run", allow_code=True).recipe.title.startswith("T1 to T2")
+    assert package.load(tmp_path / "run", allow_code=True).facts.title.startswith("T1 to T2")
     with pytest.raises(BadInput, match="expected 'Large' in the module"):
         recipe.read(str(path), {"net.kind": "own_parts:Large"}, allow_code=True)
 
@@ -189,7 +189,7 @@ def test_a_part_that_inherits_from_one_of_voxlates_is_written_under_its_own_name
     tmp_path, monkeypatch
 ):
     (tmp_path / "inheriting.py").write_text(
-        "from voxlate.system.config import settings\nfrom voxlate.methods.regression import RegressionSettings\n"
+        "from voxlate.base.config import settings\nfrom voxlate.science.methods.regression import RegressionSettings\n"
         "@settings\nclass Mine(RegressionSettings):\n    strength: float = 1.0\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))

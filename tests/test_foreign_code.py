@@ -12,14 +12,14 @@ import typer
 import voxlate as package
 from rows import every_row
 from sources import files, nodes, text_of
-from voxlate import recipe as recipes
-from voxlate.cli.app import app
-from voxlate.recipe.provenance import read_run
-from voxlate.system.errors import BadInput
-from voxlate.system.files import write_json
+from voxlate.base.errors import BadInput
+from voxlate.base.files import write_json
+from voxlate.commands.cli.app import app
+from voxlate.page.training_work import WORKS
+from voxlate.page.work import do_job
+from voxlate.training import recipe as recipes
+from voxlate.training.recipe.provenance import read_run
 from voxlate.training.train import train
-from voxlate.web.training_work import WORKS
-from voxlate.web.work import do_job
 
 MODULE = "strangers_parts"
 NETWORK = """
@@ -42,9 +42,7 @@ method = {{ kind = "regression" }}
 net = {{ kind = "{MODULE}:Layer" }}
 train = {{ steps = 1, batch = 2, precision = "float32", workers = 0 }}
 """
-MARKER = (
-    "from voxlate.system.errors import BadInput\nraise BadInput('expected no import, found one')"
-)
+MARKER = "from voxlate.base.errors import BadInput\nraise BadInput('expected no import, found one')"
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +157,7 @@ def takes_code(one) -> bool:
 
 @every_row("name, line", lines_of(LINES))
 def test_a_command_imports_no_code_of_a_stranger(voxlate, places, monkeypatch, name, line):
-    monkeypatch.setattr("voxlate.web.app.run_server", lambda *_: None)  # its work: tested below
+    monkeypatch.setattr("voxlate.page.app.run_server", lambda *_: None)  # its work: tested below
     said = voxlate(name, *words_of(places, line))
     assert MODULE not in sys.modules
     assert "expected no import" not in said.err + said.out
@@ -260,4 +258,4 @@ def test_nothing_in_the_package_allows_code_by_itself():
 
     named = [path for path in files() if "allow_code" in text_of(path)]
     places = {path.as_posix() for path in named if any(map(allows, nodes(path)))}
-    assert places == {"synthesis/model_transfer.py", "api/training.py"}
+    assert places == {"training/network.py", "commands/api/training.py"}

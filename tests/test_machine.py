@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from rows import every_row
-from voxlate.system import files, machine
-from voxlate.system.errors import BadInput, CannotWrite
-from voxlate.system.files import (
+from voxlate.base import files, machine
+from voxlate.base.errors import BadInput, CannotWrite
+from voxlate.base.files import (
     LOCK,
     WRITING,
     lock,
@@ -92,7 +92,7 @@ def _dead() -> int:
 
 
 def test_a_lock_goes_with_its_process_even_if_that_is_killed(tmp_path):
-    line = f"from voxlate.system.files import lock; held = lock({str(tmp_path)!r}); held.__enter__(); print(1, flush=True)"
+    line = f"from voxlate.base.files import lock; held = lock({str(tmp_path)!r}); held.__enter__(); print(1, flush=True)"
     holder = subprocess.Popen(
         [sys.executable, "-c", f"{line}; input()"],
         stdin=subprocess.PIPE,
@@ -214,7 +214,7 @@ def test_where_signals_cannot_be_held_processes_that_start_ignore_ctrl_c(monkeyp
 def test_a_worker_that_is_spawned_ends_with_its_parent(method):
     script = (
         "import multiprocessing, os, time\nfrom concurrent.futures import ProcessPoolExecutor\n"
-        "from voxlate.system.machine import begin_worker\n"
+        "from voxlate.base.machine import begin_worker\n"
         f"pool = ProcessPoolExecutor(1, multiprocessing.get_context({method!r}), begin_worker)\n"
         "print(pool.submit(os.getpid).result(), flush=True)\npool.submit(time.sleep, 60)\ntime.sleep(60)\n"
     )

@@ -9,16 +9,16 @@ import torch
 from safetensors.torch import load_file
 
 from trainings import same_weights
-from voxlate import recipe as recipes
-from voxlate.batches.batches import Batches, validation_batches
-from voxlate.cases.prepared import open_cohort
-from voxlate.diffusion.noise import Noise
-from voxlate.formats.io import read_volume
-from voxlate.methods.stage_tasks import LatentTask
-from voxlate.nets.interface import Channels
-from voxlate.synthesis.model import load
-from voxlate.system.errors import BadInput
-from voxlate.system.files import read_json
+from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json
+from voxlate.scans.cases.prepared import open_cohort
+from voxlate.scans.formats.io import read_volume
+from voxlate.science.diffusion.noise import Noise
+from voxlate.science.methods.stage_tasks import LatentTask
+from voxlate.science.nets.interface import Channels
+from voxlate.training import recipe as recipes
+from voxlate.training.batches.batches import Batches, validation_batches
+from voxlate.training.model import load
 from voxlate.training.weights import read_header, save_weights
 
 DATA = 'data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }'
@@ -82,11 +82,11 @@ def test_volumetric_layers_that_did_not_learn_give_the_slice_wise_images_in_any_
                 torch.nn.init.dirac_(one) if name.endswith("weight") else torch.zeros_like(one)
             )
     own = load(volume)
-    own.method.load_state_dict(tensors)
+    own.network.method.load_state_dict(tensors)
     header = read_header(volume / "weights.safetensors")
     del header["sha256"]
     identity = tmp_path / "identity.safetensors"
-    save_weights(identity, own.method, header)
+    save_weights(identity, own.network.method, header)
     wanted = made(voxlate, volume / "weights.slices.safetensors", cohort, tmp_path / "slices")
     for size in (2, 9):
         windows = f"--set=windows={{size={size},overlap=1}}"
@@ -96,9 +96,11 @@ def test_volumetric_layers_that_did_not_learn_give_the_slice_wise_images_in_any_
 
 def test_an_item_of_a_volume_has_one_time_for_all_its_slices(volume, prepared):
     model, seen = load(volume), []
-    model.method.net.register_forward_hook(lambda _, given, __: seen.append(given[0]))
-    items = Batches(open_cohort(prepared), model.recipe.data, model.recipe.intensity, batch=2)[0]
-    model.method.loss("net", items, Noise(3, items.item))
+    model.network.method.net.register_forward_hook(lambda _, given, __: seen.append(given[0]))
+    items = Batches(
+        open_cohort(prepared), model.network.recipe.data, model.network.recipe.intensity, batch=2
+    )[0]
+    model.network.method.loss("net", items, Noise(3, items.item))
     (given,) = seen
     assert given.log_snr.shape == (2,)
     assert given.state.shape == (2, 3, 4, 12, 10)
@@ -145,8 +147,8 @@ def test_another_autoencoder_in_the_folder_of_a_run_is_refused(voxlate, volume, 
     path = volume / "weights.autoencoder.safetensors"
     changed, header = {name: one * 1.5 for name, one in load_file(path).items()}, read_header(path)
     model = load(path)
-    model.method.load_state_dict(changed)
-    save_weights(path, model.method, header)
+    model.network.method.load_state_dict(changed)
+    save_weights(path, model.network.method, header)
     (volume / "weights.safetensors").unlink()
     line = ("train", tmp_path / "volume.toml", "--data", prepared, "--out", volume)
     said = (
@@ -174,7 +176,7 @@ def test_the_autoencoder_alone_gives_the_bound_of_the_row(voxlate, volume, cohor
 
 
 def test_slices_of_a_latent_are_decoded_a_few_at_a_time(volume):
-    task = load(volume).method.task
+    task = load(volume).network.method.task
     assert isinstance(task, LatentTask)
     autoencoder, x = task.autoencoder, torch.randn(1, 1, 11, 24, 20)
     with torch.no_grad():
@@ -219,10 +221,10 @@ def test_the_scale_makes_latents_of_whole_slices_as_later_stages_see_them_of_uni
     volume, prepared
 ):
     model = load(volume)
-    cohort, task = open_cohort(prepared), model.method.task
-    data = dataclasses.replace(model.recipe.data, patch=(1, 24, 20))
+    cohort, task = open_cohort(prepared), model.network.method.task
+    data = dataclasses.replace(model.network.recipe.data, patch=(1, 24, 20))
     spread = []
-    for batch in validation_batches(cohort, data, model.recipe.intensity, split="train"):
+    for batch in validation_batches(cohort, data, model.network.recipe.intensity, split="train"):
         mean, log_variance = task.autoencoder.encode(batch.target)
         spread.append(mean + torch.randn(50, *mean.shape) * (0.5 * log_variance).exp())
     assert (torch.cat(spread, dim=1) * task.autoencoder.scale).std().item() == pytest.approx(
@@ -301,5 +303,5 @@ def test_patches_that_do_not_fit_the_cohort_or_each_other_are_said(
 
 def test_another_sampler_leaves_the_eta_of_the_recipes_own(volume):
     model = load(volume).with_options(sampler="ddim", eta=1.0)
-    assert model.with_options(sampler="ddpm").recipe.synth.eta == 0
-    assert model.with_options(steps=3).recipe.synth.eta == 1
+    assert model.with_options(sampler="ddpm").network.recipe.synth.eta == 0
+    assert model.with_options(steps=3).network.recipe.synth.eta == 1

@@ -4,12 +4,10 @@ import ast
 import json
 import re
 
-import pytest
-
 from sources import ROOT, files, nodes
-from voxlate.cli.messages import MOST, keep_messages, shorten
-from voxlate.system.codes import GRADES, codes
-from voxlate.system.messages import FILE, Message, message, read_messages, summarise, worst_grade
+from voxlate.base.codes import GRADES, codes
+from voxlate.base.messages import FILE, Message, message, read_messages, summarise, worst_grade
+from voxlate.commands.cli.messages import MOST, keep_messages, shorten
 
 DYNAMIC = "truth-"  # codes that are put together from the kind of a fault
 
@@ -52,19 +50,6 @@ def test_a_folder_called_do_not_trust_changes_no_grade(tmp_path):
     assert one.grade == "note"
     assert str(one) == text
     assert read_messages([one.table]) == [one]
-
-
-@pytest.mark.parametrize(
-    ("sentence", "grade", "text"),
-    [
-        ("t1: turned. Do not trust the image.", "do not trust", "t1: turned."),
-        ("t1: dark. Caution: look at the scan and at the image.", "caution", "t1: dark."),
-        ("t1: bright.", "note", "t1: bright."),
-    ],
-)
-def test_a_sentence_of_version_0_6_keeps_its_grade(sentence, grade, text):
-    (one,) = read_messages([sentence])
-    assert (one.grade, one.text) == (grade, text)
 
 
 def test_the_highest_grade_counts():

@@ -19,15 +19,15 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from test_recipes import NARROW
-from voxlate import recipe as recipes
-from voxlate.formats.io import read_volume, write_volume
-from voxlate.nets.interface import Channels
-from voxlate.nets.lpips import shapes
-from voxlate.nets.xmodality.adm import ADM
-from voxlate.options.option import pairs
-from voxlate.phantoms import write_cohort
-from voxlate.recipe import FullStage, Recipe
-from voxlate.training.published import layout
+from voxlate.anatomy.cohort import write_cohort
+from voxlate.base.options.option import pairs
+from voxlate.exchange.published import layout
+from voxlate.scans.formats.io import read_volume, write_volume
+from voxlate.science.nets.interface import Channels
+from voxlate.science.nets.lpips import shapes
+from voxlate.science.nets.xmodality.adm import ADM
+from voxlate.training import recipe as recipes
+from voxlate.training.recipe import FullStage, Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^```\n(.*?)^```$", flags=re.M | re.S)
@@ -172,7 +172,7 @@ FILES = {
 def run(voxlate, tmp_path, monkeypatch) -> Callable[[str, list[str]], str]:
     """Runs the words of a page's command with small sizes, in an empty folder; gives what it said."""
     monkeypatch.chdir(tmp_path)
-    for folder in ("benchmarks", "tests/cases", "tests/training"):
+    for folder in ("benchmarks", "tests/scans", "tests/training"):
         monkeypatch.syspath_prepend(str(ROOT / folder))
 
     said: list[str] = []

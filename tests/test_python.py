@@ -13,7 +13,7 @@ import pytest
 
 import voxlate as package
 from rows import every_row
-from voxlate.system.errors import BadInput
+from voxlate.base.errors import BadInput
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ COMMANDS = {
 
 
 def test_every_command_has_its_function():
-    from voxlate.cli.commands import app
+    from voxlate.commands.cli.commands import app
 
     commands = [
         one.name or one.callback.__name__.removeprefix("list_") for one in app.registered_commands
@@ -80,8 +80,8 @@ def test_every_command_has_its_function():
 
 @every_row("name", sorted({*package.__all__} - {"__version__", "load"}))
 def test_a_function_stays_one_when_its_folder_is_imported(name):
-    import voxlate.phantoms
-    import voxlate.reports  # noqa: F401
+    import voxlate.anatomy
+    import voxlate.evaluation.reports  # noqa: F401
 
     assert callable(getattr(package, name))
 
@@ -108,7 +108,9 @@ def test_the_help_of_a_function_is_plain_and_has_a_line_for_each_parameter(name)
 
 
 def test_progress_goes_to_stderr_to_a_function_or_nowhere(cohort, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr("voxlate.api.progress.SECONDS", 0.0)  # a line, however quick the command is
+    monkeypatch.setattr(
+        "voxlate.commands.api.progress.SECONDS", 0.0
+    )  # a line, however quick the command is
     package.prepare(cohort, tmp_path / "loud", audit=False, workers=0)
     loud = capfd.readouterr().err
     assert "6 patients: 5 for training" in loud

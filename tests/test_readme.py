@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from voxlate import recipe as recipes
+from voxlate.training import recipe as recipes
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -22,7 +22,7 @@ COMMAND = re.compile(r"^(?:\S+/)?voxlate ([a-z].*)$", flags=re.M)
 @pytest.fixture(scope="module")
 def commands() -> dict[str, Any]:
     """The commands of the command line, by name."""
-    from voxlate.cli.commands import app
+    from voxlate.commands.cli.commands import app
 
     group: Any = typer.main.get_command(app)
     return dict(group.commands)

@@ -10,17 +10,17 @@ from torch import nn
 
 import voxlate as package
 from rows import every_row
-from voxlate import recipe
-from voxlate.recipe.text import SMALL, small_variant, table_of_recipes
-from voxlate.system.errors import BadInput
+from voxlate.base.errors import BadInput
+from voxlate.training import recipe
+from voxlate.training.recipe.text import SMALL, small_variant, table_of_recipes
 from voxlate.training.weights import read_header
 
-HEAVY = ("torch", "scipy", "voxlate.recipe.settings")
+HEAVY = ("torch", "scipy", "voxlate.training.recipe.settings")
 
 
 @every_row("line", [["recipes"], ["train", "--help"]])
 def test_what_needs_no_network_imports_none_and_is_instant(line):
-    script = f"import sys; sys.argv = ['voxlate', *{line!r}]\nfrom voxlate.cli import main\ntry: main()\n"
+    script = f"import sys; sys.argv = ['voxlate', *{line!r}]\nfrom voxlate.commands.cli import main\ntry: main()\n"
     script += f"except SystemExit: print([one for one in {HEAVY!r} if one in sys.modules], file=sys.stderr)"
     before = os.times()
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

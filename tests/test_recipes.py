@@ -8,11 +8,11 @@ import tomllib
 import pytest
 import torch
 
-from voxlate import recipe as recipes
-from voxlate.api.explain import explain
-from voxlate.batch import Batch
-from voxlate.diffusion.noise import Noise
-from voxlate.system.errors import BadInput
+from voxlate.base.errors import BadInput
+from voxlate.commands.api.explain import explain
+from voxlate.science.batch import Batch
+from voxlate.science.diffusion.noise import Noise
+from voxlate.training import recipe as recipes
 
 
 def test_every_recipe_says_what_to_expect_explains_its_keys_and_survives_being_written():

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,19 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from rows import every_row
-from voxlate.cases.naive import Baselines
-from voxlate.images.ranges import Range
-from voxlate.recipe.provenance import read_provenance, read_run
-from voxlate.scoring.documents import read_scores
-from voxlate.system.errors import BadInput
-from voxlate.system.records import Number, Record, Shape, checksum, write_tensors
+from voxlate.base.errors import BadInput
+from voxlate.base.files import CHECKSUM
+from voxlate.base.records import Number, Record, Shape, checksum, write_tensors
+from voxlate.evaluation.scoring.documents import read_scores
+from voxlate.scans.images.ranges import Range
+from voxlate.synthesis.provenance import read_provenance
+from voxlate.training.calibration_file import read_calibration
 from voxlate.training.continuing import train_further
 from voxlate.training.log_file import lines_of
+from voxlate.training.naive import Baselines, baselines_checksum
+from voxlate.training.recipe.provenance import read_run
 from voxlate.training.state_file import check_outline
+from voxlate.training.weights import read_header
 
 RECORD = Record("file", "a table", "Make it again.")
 
@@ -118,9 +123,8 @@ def test_baselines_of_another_header_are_refused(baselines: Path, key: str, valu
     stated = {"cases": 3, "fixed": "", "align": False, "typical": {}}
     stated["ranges"] = dict.fromkeys(("t1", "ct"), HU)
     header = {name: json.dumps(one) for name, one in stated.items()}
-    save_file(tensors, baselines, header)
-    assert Baselines.load(baselines).cases == 3, "as version 0.6 wrote it, without a checksum"
-    save_file(tensors, baselines, header | {key: json.dumps(value)})
+    changed = header | {key: json.dumps(value)}
+    save_file(tensors, baselines, changed | {CHECKSUM: baselines_checksum(changed, tensors)})
     said = "expected the naive baselines of a training as voxlate writes it"
     with pytest.raises(BadInput, match=said):
         Baselines.load(baselines)
@@ -132,6 +136,41 @@ def test_a_changed_baseline_differs_from_its_checksum(baselines: Path) -> None:
     baselines.write_bytes(whole)
     with pytest.raises(BadInput, match="found a changed file"):
         Baselines.load(baselines)
+
+
+def of_version(path: Path, kind: str, version: str) -> Path:
+    """A file of a kind that states nothing but the version of voxlate that wrote it."""
+    made = {"made_by": {"voxlate": version}}
+    if kind == "weights":
+        write_tensors(path, {}, {"voxlate": json.dumps(made)})
+    elif kind == "calibration":
+        stamped = {"header": json.dumps(made), "sha256": 64 * "0"}
+        write_tensors(path, {}, {"calibration": json.dumps(stamped)})
+    else:
+        path.write_text(json.dumps({"voxlate": version}))
+    return path
+
+
+@every_row(
+    ("kind", "read"),
+    [
+        ("weights", read_header),
+        ("calibration", read_calibration),
+        ("images", read_provenance),
+        ("run", read_run),
+        ("scores", read_scores),
+    ],
+)
+def test_files_of_versions_before_0_7_are_refused(
+    tmp_path: Path, kind: str, read: Callable[[Path], object]
+) -> None:
+    with pytest.raises(BadInput, match=r"version 0\.6\b"):
+        read(of_version(tmp_path / kind, kind, "0.6.0"))
+
+
+@every_row("version", ["0.7.0", "0.7.0.dev1", "0.10.2", "1.0", "local", ""])
+def test_files_of_other_versions_are_read(tmp_path: Path, version: str) -> None:
+    assert read_run(of_version(tmp_path / "run", "run", version)) == {"voxlate": version}
 
 
 LINE = {"stage": "final", "step": 1, "turn": "net", "loss": {"total": 0.5}}
@@ -155,7 +194,7 @@ def test_a_line_of_another_form_is_refused_and_half_a_line_left_out(
 
 STATE = {"stage": "final", "step": 2, "seconds": 1.5}
 STATE |= {"method": {}, "averaged": {}, "optimisers": {}, "memory": {}}
-STATE |= {"epochs": {"losses": [], "running": None, "count": 0}}
+STATE |= {"epochs": {"steps": 2, "losses": [], "running": None, "count": 0}}
 OTHER_STATES = [{"step": -1}, {"step": torch.tensor(2)}, {"seconds": float("nan")}, {"more": 1}]
 
 

@@ -34,7 +34,7 @@ def test_the_licences_of_the_runner_are_those_of_its_dependencies_alone(release,
 
 
 def test_a_version_is_not_released_without_its_kept_files(release, tmp_path, monkeypatch):
-    assert release.files_of_this_version_are_kept(tmp_path).startswith("0.6.tar.xz, ")
+    assert release.files_of_this_version_are_kept(tmp_path).startswith("0.7.tar.xz, ")
     monkeypatch.setattr(release, "_project", lambda _: {"version": "0.99.0"})
     with pytest.raises(AssertionError, match=r"0\.99\.tar\.xz: expected files of this version"):
         release.files_of_this_version_are_kept(tmp_path)

@@ -3,9 +3,9 @@
 import pytest
 
 from rows import every_row
-from voxlate import recipe
-from voxlate.recipe.text import names
-from voxlate.system.errors import BadInput, did_you_mean, nearest
+from voxlate.base.errors import BadInput, did_you_mean, nearest
+from voxlate.training import recipe
+from voxlate.training.recipe.text import names
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from voxlate import recipe as recipes
+from voxlate.training import recipe as recipes
 
 ROWS = ("pix2pix", "pix2pix_3d", "cyclegan_3d", "palette", "palette_tuned")
 

@@ -103,7 +103,7 @@ BELOW = [
 @pytest.fixture(scope="module")
 def cohorts(tmp_path_factory, small_head):
     """Six small cases with all modalities, and six of which some lack one; each as scans, a label map, and prepared."""
-    from voxlate.cases.prepare import prepare
+    from voxlate.checks.prepare import prepare
 
     folder = tmp_path_factory.mktemp("cohorts")
     for name in ("full", "gaps"):

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 import voxlate
-from voxlate.formats.io import read_volume, write_volume
-from voxlate.images.grid import same_grid
+from voxlate.base.errors import BadInput
+from voxlate.scans.formats.io import read_volume, write_volume
+from voxlate.scans.images.grid import same_grid
 from voxlate.synthesis.model import Model
-from voxlate.system.errors import BadInput
 
 AIR_HU = -1024.0
 SUFFIXES = (".mha", ".nii.gz")
@@ -55,7 +55,7 @@ def mask_for(scan: Path, masks: list[Path], scans: list[Path]) -> Path | None:
 
 def synthesise(model: Model, scan: Path, mask: Path | None, target: Path) -> None:
     """Write the synthetic CT of a scan on its grid, -1024 HU outside the mask."""
-    (source,), (name,) = model.recipe.data.source, model.recipe.data.target
+    (source,), (name,) = model.facts.data.source, model.facts.data.target
     with tempfile.TemporaryDirectory() as folder:
         made = voxlate.synthesise(model, {source: scan}, folder, progress=False)
         image = read_volume(made.folders[0] / f"{name}.nii.gz", name)

@@ -20,11 +20,11 @@ from pathlib import Path
 import jinja2
 import markupsafe
 
-from voxlate.web.access import BROWSER_POLICY
+from voxlate.page.access import BROWSER_POLICY
 
 OWN = Path(__file__).parent
 ROOT = OWN.parents[1]
-WEB = ROOT / "src" / "voxlate" / "web"
+WEB = ROOT / "src" / "voxlate" / "page"
 NPM = {
     "pyodide@0.27.7": (
         "pyodide.mjs",

@@ -10,16 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from voxlate.carry.run import CarriedModel, Result, load
-from voxlate.formats.io import read_volume, write_volume
-from voxlate.images.grid import Volume
-from voxlate.images.shown import top_of, window_of
-from voxlate.system.errors import BadInput
-from voxlate.system.files import HIGH, LOW, SYNTHETIC
+from voxlate.base.errors import BadInput
+from voxlate.base.files import HIGH, LOW, SYNTHETIC
+from voxlate.exchange.model_file import read_model
+from voxlate.exchange.run import load
+from voxlate.scans.formats.io import read_volume, write_volume
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.shown import top_of, window_of
+from voxlate.synthesis.model import Model, Synthesised
 
 MODEL, SCANS, OUT, VIEWS = (Path(f"/{name}") for name in ("model", "scans", "out", "views"))
 Report = Callable[[int, int], None]
-_models: list[CarriedModel] = []
+_models: list[Model] = []
 
 
 def open_model() -> str:
@@ -42,14 +44,14 @@ def _answer(work: Callable[[], dict[str, Any]]) -> str:
 def _open() -> dict[str, Any]:
     _models.clear()
     _models.append(load(MODEL))
-    stated = _models[0].carried.description
+    description, facts = read_model(MODEL).description, _models[0].facts
     return {
-        "title": stated.name,
-        "notice": stated.notice,
-        "licence": stated.licence,
-        "source": stated.recipe.data.source,
-        "target": stated.recipe.data.target,
-        "card": stated.card,
+        "title": facts.title,
+        "notice": description.notice,
+        "licence": description.licence,
+        "source": facts.data.source,
+        "target": facts.data.target,
+        "card": description.card,
     }
 
 
@@ -65,13 +67,13 @@ def _synthesise(seed: int, report: Report) -> dict[str, Any]:
 
 
 def _views(
-    scans: dict[str, Path], result: Result
+    scans: dict[str, Path], result: Synthesised
 ) -> Iterator[tuple[str, str, Volume, tuple[float, float]]]:
     """The images of the viewer: the role and the label of each, the image, and what is black and white."""
     for name, path in scans.items():
         volume = read_volume(path, name)
         yield "source", name, volume, window_of(volume)
-    targets = _models[0].carried.description.recipe.data.target
+    targets = _models[0].facts.data.target
     for name, image in result.files.items():
         target = name.removeprefix(SYNTHETIC)  # the mark of images that complete a case
         if target not in targets:

@@ -2,12 +2,12 @@
 
 import os
 
-from voxlate.system.lazy import names_of_stub
+from voxlate.base.lazy import names_of_stub
 
 # torch reads this once, when it is imported
 os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
-__version__ = "0.6.0"
+__version__ = "0.7.0"
 __getattr__, _names = names_of_stub(__name__, __file__)
 __all__ = ["__version__", *_names]
 

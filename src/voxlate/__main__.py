@@ -1,5 +1,5 @@
 """`python -m voxlate` is the voxlate command."""
 
-from voxlate.cli import main
+from voxlate.commands.cli import main
 
 main()

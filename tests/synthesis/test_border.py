@@ -7,15 +7,16 @@ import pytest
 import torch
 
 from rows import every_row
-from voxlate import recipe
-from voxlate.batches.batches import read_batch
-from voxlate.cases.prepared import open_cohort
-from voxlate.diffusion.noise import Noise
-from voxlate.formats.io import read_volume
-from voxlate.images.grid import canonical
-from voxlate.nets.blocks import BlockOptions, SliceConv, VolumeConv
-from voxlate.synthesis.model import load
+from voxlate.scans.cases.prepared import open_cohort
+from voxlate.scans.formats.io import read_volume
+from voxlate.scans.images.grid import canonical
+from voxlate.science.diffusion.noise import Noise
+from voxlate.science.nets.blocks import BlockOptions, SliceConv, VolumeConv
+from voxlate.synthesis.model import sample
 from voxlate.synthesis.progress import no_report
+from voxlate.training import recipe
+from voxlate.training.batches.batches import read_batch
+from voxlate.training.model import load
 from voxlate.training.train import train
 
 PLACE = 3  # the slice that is compared
@@ -34,7 +35,7 @@ def outputs_of(net: torch.nn.Module, act) -> torch.Tensor:
 def test_a_slice_gives_the_same_output_through_trainings_path_and_through_that_of_synthesis(
     prepared, cohort, tiny, tmp_path, border, same
 ):
-    """Unset, as in the runs of version 0.6, training pads zeros and synthesis repeats the border."""
+    """Unset, training pads zeros and synthesis repeats the border."""
     changes = {
         "train.steps": "2",
         "train.validate_every": "0",
@@ -46,13 +47,16 @@ def test_a_slice_gives_the_same_output_through_trainings_path_and_through_that_o
     model, opened = load(run.folder, device="cpu"), open_cohort(prepared)
     case = opened.splits["train"][0]
     synthesised = outputs_of(
-        model.method.net, lambda: model.synthesise({"t1": cohort / case / "t1.nii.gz"})
+        model.network.method.net, lambda: model.synthesise({"t1": cohort / case / "t1.nii.gz"})
     )
-    batch = read_batch(opened, model.recipe.data, model.recipe.intensity, [(case, (PLACE, 0, 0))])
-    (turn,) = model.method.turns
-    model.method.train()
+    batch = read_batch(
+        opened, model.network.recipe.data, model.network.recipe.intensity, [(case, (PLACE, 0, 0))]
+    )
+    (turn,) = model.network.method.turns
+    model.network.method.train()
     trained = outputs_of(
-        model.method.net, lambda: model.method.loss(turn, batch, Noise(0, batch.item))
+        model.network.method.net,
+        lambda: model.network.method.loss(turn, batch, Noise(0, batch.item)),
     )
     apart = (trained[0] - synthesised[PLACE]).abs()
     assert (apart.max() < 1e-5) == same
@@ -107,7 +111,7 @@ def untrained(request, trained, tiny, run, diffusion, completing, latent):
         folders[kind] = trained(kind.replace(" ", "_"), text)
     model = load(folders[kind])
     torch.manual_seed(0)
-    for values in model.method.parameters():
+    for values in model.network.method.parameters():
         torch.nn.init.normal_(values, 0.3, 0.3)
     return model
 
@@ -123,7 +127,7 @@ def test_air_at_the_border_is_background_with_any_weights_and_the_head_is_the_ne
     head = read_volume(cohort / "case0" / "t1.nii.gz", "t1")
     around = [(0, 0), (0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)]
     scans = {"t1": replace(head, data=np.pad(head.data, around))}
-    drawn, _ = untrained.sample(untrained.prepare(scans, "case"), 0, no_report)
+    drawn, _ = sample(untrained, untrained.prepare(scans, "case"), 0, no_report)
     raw = drawn["t2"].values
     made = untrained.synthesise(scans)
     image = canonical(made.volumes["t2"]).data[0]

@@ -8,9 +8,9 @@ import pytest
 from safetensors import safe_open
 
 import voxlate as package
-from voxlate.images.grid import Volume
-from voxlate.images.intensity import Percentile, Scale
-from voxlate.images.mask import foreground
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.intensity import Percentile, Scale
+from voxlate.scans.images.mask import foreground
 from voxlate.synthesis.brightness import MOST, Peak, find_peak
 from voxlate.training.run import Run
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from scans import change_scan, hold_out_the_last
-from voxlate import recipe as recipes
-from voxlate.batches.patches import read_patch
-from voxlate.cases.prepare import prepare
-from voxlate.cases.prepared import open_cohort
-from voxlate.cohorts.find import find_cohort
-from voxlate.synthesis.model import load
-from voxlate.system.errors import BadInput
+from voxlate.base.errors import BadInput
+from voxlate.checks.prepare import prepare
+from voxlate.scans.cases.prepared import open_cohort
+from voxlate.scans.cohorts.find import find_cohort
+from voxlate.training import recipe as recipes
+from voxlate.training.batches.patches import read_patch
+from voxlate.training.model import load
 
 THREE = """
 title = "tiny completion of three"
@@ -241,9 +241,16 @@ def test_a_validation_picture_shows_what_was_given_and_a_contrast_that_was_hidde
         module, "montage", lambda rows, titles, path, labels: drawn.append((rows, titles, labels))
     )
     model, cohort = load(completing), open_cohort(prepared)
-    (stage,) = model.recipe.all_stages
-    items = module.validation_items(model.recipe, stage, cohort)
-    module.validate(model.method, items, model.recipe, stage, model.device, completing / "none.png")
+    (stage,) = model.network.recipe.all_stages
+    items = module.validation_items(model.network.recipe, stage, cohort)
+    module.validate(
+        model.network.method,
+        items,
+        model.network.recipe,
+        stage,
+        model.device,
+        completing / "none.png",
+    )
     ((rows, titles, labels),) = drawn
     assert titles == ["t1", "t2", "synthesis", "truth"]
     assert labels[:2] == ["t1", "t2"], "hidden in turn"

@@ -6,9 +6,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from voxlate.reports.pictures import read_case
-from voxlate.scoring.tables import score_tables
-from voxlate.system.files import read_json, write_json
+from voxlate.base.files import read_json, write_json
+from voxlate.evaluation.reports.pictures import read_case
+from voxlate.evaluation.scoring.tables import score_tables
 
 
 @pytest.fixture
@@ -57,9 +57,8 @@ def test_what_synth_warned_of_stands_with_the_pictures_of_that_case(
         shutil.copytree(cohort / case, tmp_path / "two" / case)
     voxlate("synth", completing, tmp_path / "two", "--missing", "t2", "--out", out).done()
     path = out / "case1" / "provenance.json"
-    write_json(
-        path, read_json(path) | {"warnings": ["t1: another scanner? Do not trust the image."]}
-    )
+    warning = {"code": "other-content", "grade": "do not trust", "text": "t1: another scanner?"}
+    write_json(path, read_json(path) | {"warnings": [warning]})
     voxlate("report", out).done()
     page = (out / "report.html").read_text(encoding="utf-8")
     shown = page.split('<article class="case card">')

@@ -9,16 +9,16 @@ import pytest
 import voxlate as package
 from brains import brain, tissues
 from rows import every_row
-from voxlate.formats.io import content_hash, read_volume, write_volume
-from voxlate.images.tissue_levels import find_levels
+from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json
+from voxlate.evaluation.calibrate import calibrate
+from voxlate.scans.formats.io import content_hash, read_volume, write_volume
+from voxlate.scans.images.tissue_levels import find_levels
 from voxlate.synthesis import model as synthesis
-from voxlate.synthesis.calibrate import calibrate
+from voxlate.synthesis.calibration import Prediction
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.progress import no_report
-from voxlate.system.errors import BadInput
-from voxlate.system.files import read_json
 from voxlate.training.run import Run
-from voxlate.trust.calibration import Prediction
 
 T1 = (150, 550, 700)  # fluid, grey, white
 MADE = (900, 600, 450)  # in the synthesised T2
@@ -66,11 +66,11 @@ def write(path: Path, levels, *, ventricle: float = 0.3, **changes) -> Path:
 def _network(monkeypatch):
     """All networks turn the levels of T1 into those of MADE, with a standard deviation where samples are several."""
 
-    def draw(networks, recipe, inputs, seed, progress, unused=None):
+    def draw(facts, network, inputs, seed, progress, unused=None):
         t1 = np.asarray(inputs.prepared.arrays["t1"], np.float32)
         made = np.interp(t1, [0, *T1, 1000], [1200, *MADE, 150])
         t2 = np.where(t1 < 50, 0, made).astype(np.float32)
-        sd = np.full_like(t2, SD / 700) if recipe.synth.samples > 1 else None
+        sd = np.full_like(t2, SD / 700) if facts.synth.samples > 1 else None
         return [Prediction(t2 / 700 - 1, sd)], 1.0  # the window is 0 to 1400
 
     monkeypatch.setattr(synthesis, "sample_planes", draw)
@@ -257,7 +257,7 @@ def test_a_whole_head_is_refused_as_the_scan_and_as_the_input(run, scan, site, t
 @every_row("unit", ["HU", "ml/100g/min", "s", "grey"])
 def test_targets_whose_values_mean_the_same_everywhere_are_refused(unit, run, site):
     model = package.load(run)
-    quantitative = replace(model, header={**model.header, "units": {"t1": "a.u.", "t2": unit}})
+    quantitative = replace(model, facts=replace(model.facts, units={"t1": "a.u.", "t2": unit}))
     with pytest.raises(BadInput, match=f"expected a target in arbitrary units.*found t2 in {unit}"):
         quantitative.with_contrast_of([site])
 
@@ -270,10 +270,10 @@ def test_the_target_must_be_named_where_there_are_several(trained, site):
         model.with_contrast_of([unnamed])
     with pytest.raises(BadInput, match="expected scans of t1, t2, found 't3'"):
         model.with_contrast_of([f"t3={site}"])
-    named = model.with_contrast_of([f"T2={unnamed}"]).recipe.synth.contrast
+    named = model.with_contrast_of([f"T2={unnamed}"]).facts.synth.contrast
     assert named.keys() == {"t2"}
-    assert model.with_contrast_of([site]).recipe.synth.contrast == named  # t2.nii.gz
-    assert model.with_only(["t2"]).with_contrast_of([unnamed]).recipe.synth.contrast == named
+    assert model.with_contrast_of([site]).facts.synth.contrast == named  # t2.nii.gz
+    assert model.with_only(["t2"]).with_contrast_of([unnamed]).facts.synth.contrast == named
 
 
 def test_a_calibration_for_other_images_is_refused_and_no_intervals_helps(
@@ -302,9 +302,15 @@ train = { steps = 1, batch = 2, validate_every = 0 }
 """
 
 
-def test_a_model_with_the_contrast_of_a_site_cannot_run_without_torch(run, site, tmp_path):
-    from voxlate.carry.export import export_model
-
+def test_an_exported_model_keeps_the_contrast_of_a_site(run, scan, site, tmp_path):
     pytest.importorskip("onnx")
-    with pytest.raises(BadInput, match="expected a model without levels of a site's scans"):
-        export_model(package.load(run).with_contrast_of([site]), tmp_path / "MODEL")
+    from voxlate.exchange.export import export_model
+    from voxlate.exchange.run import load
+
+    model = package.load(run, "cpu").with_options(precision="float32").with_contrast_of([site])
+    export_model(model, tmp_path / "MODEL")
+    expected, found = (
+        one.synthesise({"t1": scan}, warn=no_report) for one in (model, load(tmp_path / "MODEL"))
+    )
+    np.testing.assert_array_equal(found.volume.data, expected.volume.data)
+    assert found.provenance["contrast"] == expected.provenance["contrast"]

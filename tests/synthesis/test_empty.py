@@ -10,9 +10,12 @@ from safetensors.numpy import load_file
 from scipy.ndimage import maximum_filter
 
 from rows import every_row
-from voxlate.formats.io import read_volume
-from voxlate.images.grid import Grid, Volume, canonical, directions
-from voxlate.images.intensity import Scale
+from voxlate.base.files import read_json
+from voxlate.scans.cases.align import Preparation
+from voxlate.scans.formats.io import read_volume
+from voxlate.scans.images.grid import Grid, Volume, canonical, directions
+from voxlate.scans.images.intensity import Scale
+from voxlate.synthesis.calibration import widen
 from voxlate.synthesis.empty import (
     background_of,
     empty_slices,
@@ -21,10 +24,9 @@ from voxlate.synthesis.empty import (
 )
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.intervals import OutputGrid
-from voxlate.synthesis.model import Model, load
+from voxlate.synthesis.model import Model, _unused_slices, sample
 from voxlate.synthesis.progress import no_report
-from voxlate.system.files import read_json
-from voxlate.trust.calibration import widen
+from voxlate.training.model import load
 
 ABOVE = 4  # slices of air that are put above a head
 
@@ -54,13 +56,13 @@ def near(scan: Volume) -> np.ndarray:
 
 def of_filled_slices(model):
     """The model, as if its training had left out slices of less than 5 % of body."""
-    data = replace(model.recipe.data, foreground=0.05)
-    return replace(model, recipe=replace(model.recipe, data=data))
+    data = replace(model.facts.data, foreground=0.05)
+    return replace(model, facts=replace(model.facts, data=data))
 
 
 def drawn(model, scans):
     """What the network says, of all slices."""
-    images, _ = model.sample(model.prepare(scans, "case"), 0, no_report)
+    images, _ = sample(model, model.prepare(scans, "case"), 0, no_report)
     return images["t2"].values
 
 
@@ -154,11 +156,9 @@ def test_samples_do_not_differ_where_there_is_nothing_and_neither_do_members_of_
 
 def test_air_is_filled_on_the_grid_of_a_file_that_was_resampled(run, head):
     model, scan = load(run), with_air(head)
-    header = {
-        **model.header,
-        "preparation": {"fixed": "t1", "resample": True, "spacing_mm": (2.0, 2.0, 2.0)},
-    }
-    made = replace(model, header=header).synthesise({"t1": scan})
+    preparation = Preparation(fixed="t1", resample=True, spacing_mm=(2.0, 2.0, 2.0))
+    facts = replace(model.facts, preparation=preparation)
+    made = replace(model, facts=facts).synthesise({"t1": scan})
     assert made.volume.grid == scan.grid
     assert (made.volume.data[0, 1 - ABOVE :] == 0).all()
     assert made.volume.data[0, :-ABOVE].max() > 100
@@ -189,8 +189,8 @@ def test_slices_that_decide_nothing_are_left_out_and_all_voxels_stay_as_they_are
     scan = with_air(with_air(with_air(scan)))
     model = load(run).with_options(exact=True)
     if spacing_mm is not None:
-        preparation = {"fixed": "t1", "resample": True, "spacing_mm": spacing_mm}
-        model = replace(model, header={**model.header, "preparation": preparation})
+        preparation = Preparation(fixed="t1", resample=True, spacing_mm=spacing_mm)
+        model = replace(model, facts=replace(model.facts, preparation=preparation))
     without_bounds = widen(load(run).calibration(), {"t2": {"factor": 1.0, "heads": 2}})
 
     monkeypatch.setattr(Model, "calibration", lambda self: without_bounds)
@@ -234,29 +234,27 @@ def test_no_slice_is_left_out_where_bounds_peaks_or_surroundings_are_measured_in
     model, empty = load(run), np.ones(20, bool)
     empty[0] = False
     grid = OutputGrid(np.eye(4), Grid((20, 4, 4), np.eye(4)), "SAR", {})
-    assert model._unused_slices(empty, grid, None).any()
+    assert _unused_slices(model.facts, empty, grid, None).any()
     bounded = SimpleNamespace(
         header=SimpleNamespace(targets={"t2": SimpleNamespace(bounds={"mae": 1.0})})
     )
-    assert not model._unused_slices(empty, grid, bounded).any()
-    assert not by_percentiles._unused_slices(empty, grid, None).any()
-    synth = replace(model.recipe.synth, peaks=True)
-    of_peaks = replace(model, recipe=replace(model.recipe, synth=synth))
-    assert not of_peaks._unused_slices(empty, grid, None).any()
+    assert not _unused_slices(model.facts, empty, grid, bounded).any()
+    assert not _unused_slices(by_percentiles.facts, empty, grid, None).any()
+    of_peaks = model.with_options(peaks=True).facts
+    assert not _unused_slices(of_peaks, empty, grid, None).any()
 
 
 def test_a_source_that_shows_something_keeps_a_slice_that_another_does_not(run, cohort):
     model = load(run)
-    recipe = replace(
-        model.recipe, data=replace(model.recipe.data, source=["t1", "t2"], target=["ct"])
-    )
+    data = replace(model.facts.data, source=["t1", "t2"], target=["ct"])
+    facts = replace(model.facts, data=data)
     t1, t2 = (read_volume(cohort / "case0" / f"{name}.nii.gz", name) for name in ("t1", "t2"))
     t1, t2 = with_air(t1), with_air(t2)
     t2.data[0, -ABOVE, 8:16, 8:14] = 700
     prepared = load(run).prepare({"t1": t1}, "case").prepared
     both = _two(prepared, t2)
-    found = find_empty_slices(recipe, both)
-    assert empty_slices(recipe, {}, both, None, {}, found).entry["slices"] == 3
+    found = find_empty_slices(facts, both)
+    assert empty_slices(facts, both, None, {}, found).entry["slices"] == 3
 
 
 def _two(prepared, t2):
@@ -302,7 +300,7 @@ def test_images_of_trainings_that_showed_more_than_their_sources_keep_what_is_ar
     assert (canonical(model.synthesise(scans).volume).data[0] != image).any()
 
 
-def test_the_same_train_command_adds_that_file_to_an_older_run_and_trains_nothing(
+def test_the_same_train_command_adds_that_file_where_it_is_absent_and_trains_nothing(
     voxlate, run, tiny, prepared
 ):
     path, weights = run / "anatomy.safetensors", (run / "weights.safetensors").read_bytes()
@@ -318,7 +316,7 @@ def test_the_same_train_command_adds_that_file_to_an_older_run_and_trains_nothin
     assert (run / "weights.safetensors").read_bytes() == weights
 
 
-def test_an_older_run_without_that_file_fills_air_as_well_and_says_once_that_it_checks_nothing(
+def test_a_run_without_that_file_fills_air_as_well_and_says_once_that_it_checks_nothing(
     voxlate, run, head, out, tmp_path
 ):
     (run / "anatomy.safetensors").unlink()
@@ -328,7 +326,7 @@ def test_an_older_run_without_that_file_fills_air_as_well_and_says_once_that_it_
         image = nib.Nifti1Image(scan.data[0].T, scan.affine)
         nib.save(image, tmp_path / "new" / name / "t1.nii.gz")
     answer = voxlate("synth", run, tmp_path / "new", "--out", out).done()
-    assert answer.err.count("expected anatomy.safetensors next to the weights") == 1
+    assert answer.err.count("expected the anatomy of its training patients") == 1
     assert answer.err.count("4 of 10 slices show only background") == 1  # for both cases
     for name in ("a", "b"):
         assert read_json(out / name / "provenance.json")["empty"]["slices"] == ABOVE
@@ -346,7 +344,7 @@ def by_percentiles(trained, tiny):
 
 
 def test_around_a_stripped_brain_the_image_is_0_and_not_its_darkest_tissue(by_percentiles, head):
-    low, _ = by_percentiles.header["target_scales"]["t2"]
+    low, _ = by_percentiles.facts.target_scales["t2"]
     assert low > 100
     raw = drawn(by_percentiles, {"t1": head})
     made = by_percentiles.synthesise({"t1": head})
@@ -358,7 +356,6 @@ def test_around_a_stripped_brain_the_image_is_0_and_not_its_darkest_tissue(by_pe
     assert made.provenance["empty"]["surroundings"] == {"t2": int(around.sum())}
     note = f"t1 are exactly 0 around the brain: t2 was set to 0 there, too, in place of {low:.4g}"
     assert note in made.warnings[-1].text
-    assert made.provenance["around_stripped_brains"] == "background"
 
 
 def test_a_hole_within_a_stripped_brain_stays_as_the_network_makes_it(by_percentiles, head):
@@ -385,20 +382,19 @@ def test_noise_in_the_air_a_skull_in_the_image_and_windows_leave_the_image_alone
     np.testing.assert_array_equal(
         canonical(made.volume).data[0][kept], drawn(by_percentiles, scans)[kept]
     )
-    raw, _ = by_percentiles.sample(by_percentiles.prepare({"t1": head}, "case"), 0, no_report)
+    raw, _ = sample(by_percentiles, by_percentiles.prepare({"t1": head}, "case"), 0, no_report)
     bright = raw["t2"].values.copy()
     bright[:, :8] = bright.max()  # as a scalp around the brain
     shown = {"t2": replace(raw["t2"], values=bright)}
     prepared = by_percentiles.prepare({"t1": head}, "case").prepared
     own = by_percentiles
     for images, filled in ((raw, True), (shown, False)):
-        found = find_empty_slices(own.recipe, prepared)
-        empty = empty_slices(own.recipe, own.header, prepared, own.anatomy, images, found)
+        found = find_empty_slices(own.facts, prepared)
+        empty = empty_slices(own.facts, prepared, own.anatomy, images, found)
         assert ("surroundings" in empty.entry) == filled
     windows = load(run)
     made = windows.synthesise({"t1": head})
     assert "surroundings" not in made.provenance["empty"]
-    assert "around_stripped_brains" not in made.provenance
     np.testing.assert_array_equal(
         canonical(made.volume).data[0][kept], drawn(windows, {"t1": head})[kept]
     )

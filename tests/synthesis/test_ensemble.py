@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from scans import t1_of
-from voxlate import recipe
-from voxlate.formats.io import read_volume
-from voxlate.images.grid import Volume
-from voxlate.images.intensity import Percentile
+from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json
+from voxlate.scans.formats.io import read_volume
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.intensity import Percentile
 from voxlate.synthesis.ensemble import Ensemble, _Pool
-from voxlate.synthesis.model import Synthesised, load
-from voxlate.system.errors import BadInput
-from voxlate.system.files import read_json
+from voxlate.synthesis.model import Synthesised
+from voxlate.training import recipe
+from voxlate.training.model import load
 from voxlate.training.run import Run
 from voxlate.training.train import train
 from voxlate.training.weights import file_hash, load_method, save_weights
@@ -67,17 +68,16 @@ def test_members_of_one_and_three_have_a_mean_of_two_and_their_spread(
 def test_members_of_another_brightness_are_refused(run):
     """A mean of an MR of 0 to 1 and one of 0 to 1,000 would be of neither; a window is the same in both."""
     one = load(run)
-    own = replace(one.recipe, intensity={**one.recipe.intensity, "t2": Percentile()})
+    facts = replace(one.facts, intensity={**one.facts.intensity, "t2": Percentile()})
     bright, dark = (
-        replace(one, recipe=own, header={**one.header, "target_scales": {"t2": (0, high)}})
-        for high in (1000, 1)
+        replace(one, facts=replace(facts, target_scales={"t2": (0, high)})) for high in (1000, 1)
     )
     with pytest.raises(BadInput, match="expected t2 as bright as"):
         Ensemble((bright, dark))
-    Ensemble((bright, replace(bright, header={**one.header, "target_scales": {"t2": (0, 990)}})))
-    window = {"target_scales": {"t2": (-200, 1400)}}  # air would be a mean of 0 and -200
+    Ensemble((bright, replace(bright, facts=replace(bright.facts, target_scales={"t2": (0, 990)}))))
+    window = {"t2": (-200, 1400)}  # air would be a mean of 0 and -200
     with pytest.raises(BadInput, match=r"expected the window of t2 that .* has"):
-        Ensemble((one, replace(one, header={**one.header, **window})))
+        Ensemble((one, replace(one, facts=replace(one.facts, target_scales=window))))
 
 
 def test_two_equal_members_give_the_single_runs_image(run, cohort):
@@ -142,7 +142,7 @@ def test_members_that_make_something_else_are_refused(
     assert "expected a model that makes t2 [a.u.] of t1 [a.u.], as" in answer.err
     assert "found one that makes t1 [a.u.] of t2 [a.u.]" in answer.err
     model = load(run)
-    in_hu = replace(model, header={**model.header, "units": {"t1": "a.u.", "t2": "HU"}})
+    in_hu = replace(model, facts=replace(model.facts, units={"t1": "a.u.", "t2": "HU"}))
     with pytest.raises(BadInput, match=r"found one that makes t2 \[HU\]"):
         Ensemble((model, in_hu))
 

@@ -5,10 +5,10 @@ import json
 import numpy as np
 
 from scans import t1_of
-from voxlate.formats.io import is_synthetic, read_volume
-from voxlate.synthesis.model import load
+from voxlate.base.files import read_json
+from voxlate.scans.formats.io import is_synthetic, read_volume
 from voxlate.synthesis.result import ENDINGS
-from voxlate.system.files import read_json
+from voxlate.training.model import load
 
 
 def test_every_format_holds_the_same_image(run, cohort, tmp_path):

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from voxlate.images import mask
-from voxlate.recipe import from_dict
+from voxlate.base import slabs
+from voxlate.base.errors import BadInput
+from voxlate.base.slabs import scratch_in
+from voxlate.scans.images import mask
 from voxlate.synthesis import memory
 from voxlate.synthesis.memory import check_memory
 from voxlate.synthesis.model import Model
-from voxlate.system import slabs
-from voxlate.system.errors import BadInput
-from voxlate.system.slabs import scratch_in
+from voxlate.training.model import model_of
+from voxlate.training.recipe import from_dict
 
 SHAPE = (80, 90, 64)  # x, y, z
 VOXELS = 80 * 90 * 64
@@ -32,7 +33,7 @@ class Method(torch.nn.Module):
         return batch.source
 
 
-def model_of(**data) -> Model:
+def stand_in(**data) -> Model:
     recipe = from_dict(
         {
             "title": "stand-in",
@@ -54,7 +55,7 @@ def model_of(**data) -> Model:
         "steps": 0,
         "training_voxels": ["0"],
     }
-    return Model(Method(), recipe, header, torch.device("cpu"), Path("nowhere"))
+    return model_of(Method(), recipe, header, torch.device("cpu"), Path("nowhere"))
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def scan(tmp_path) -> Path:
 
 def synthesised(scan: Path, out: Path) -> bytes:
     """The bytes of the image's file."""
-    model_of(foreground=0.05).synthesise({"t1": scan}, warn=lambda _: None).write(out, (".nii",))
+    stand_in(foreground=0.05).synthesise({"t1": scan}, warn=lambda _: None).write(out, (".nii",))
     return (out / "ct.nii").read_bytes()
 
 
@@ -117,7 +118,7 @@ def test_the_estimated_disk_is_what_a_synthesis_takes_at_most(scan, out, tmp_pat
     with scratch_in(tmp_path, least=VOXELS // 4):
         synthesised(scan, out)
     gc.collect()
-    estimated = memory._bytes_a_voxel(1, model_of().recipe)
+    estimated = memory._bytes_a_voxel(1, stand_in().facts)
     assert 0.5 * estimated < peak / VOXELS < estimated
     assert live == 0
 
@@ -126,7 +127,7 @@ def test_a_scan_that_needs_more_memory_or_disk_than_there_is_is_refused_before_i
     scan, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(slabs, "LEAST", VOXELS)
-    recipe = model_of().recipe
+    recipe = stand_in().facts
     scans = {"t1": scan}
     monkeypatch.setattr(memory, "free_memory", lambda: 2**20)
     with pytest.raises(BadInput, match=r"expected 1.0 GB of free memory for a scan of 80×90×64"):

@@ -11,15 +11,17 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rows import every_row
-from voxlate.diffusion.noise import Noise
-from voxlate.images.grid import Volume
-from voxlate.images.tiling import Whole, fit_to_mask
-from voxlate.nets.bran import Bran
-from voxlate.nets.interface import Channels
-from voxlate.recipe import from_dict, stage_recipe
-from voxlate.synthesis import inputs, network
+from voxlate.base.errors import BadInput
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.tiling import Whole, fit_to_mask
+from voxlate.science.diffusion.noise import Noise
+from voxlate.science.nets.bran import Bran
+from voxlate.science.nets.interface import Channels
+from voxlate.synthesis import inputs
 from voxlate.synthesis.model import Model
-from voxlate.system.errors import BadInput
+from voxlate.training import network
+from voxlate.training.model import model_of
+from voxlate.training.recipe import from_dict, stage_recipe
 
 INSIDE = {"inside": True, "strip": True}
 RECIPE = {
@@ -77,7 +79,7 @@ def model(predictor_only: bool = False, symmetric: bool = True, **synth: object)
         "weights_hash": "",
         "steps": 0,
     }
-    return Model(method, recipe, header, torch.device("cpu"), Path("nowhere"))
+    return model_of(method, recipe, header, torch.device("cpu"), Path("nowhere"))
 
 
 def head(width: int, height: int = 56, symmetric: bool = False, half: int = 20) -> np.ndarray:
@@ -149,7 +151,7 @@ def test_an_odd_width_is_drawn_as_if_it_had_one_more_column_on_the_left() -> Non
 @every_row("width", [48, 100])
 def test_both_halves_of_what_the_prior_compares_are_equal_for_a_symmetric_head(width) -> None:
     drawn, halves = model(), []
-    for stage in drawn.method.net.asymmetry.sampled.values():
+    for stage in drawn.network.method.net.asymmetry.sampled.values():
         stage.norm.register_forward_pre_hook(
             lambda _, inputs: halves.append(inputs[0].chunk(2, dim=1))
         )
@@ -173,7 +175,9 @@ def test_nothing_outside_the_mask_is_drawn_and_the_batch_changes_nothing(crop) -
 def test_slices_without_mask_are_not_drawn_and_are_the_lowest_value() -> None:
     drawn = model()
     asked = []
-    drawn.method.net.register_forward_hook(lambda _, inputs, out: asked.append(len(out.image)))
+    drawn.network.method.net.register_forward_hook(
+        lambda _, inputs, out: asked.append(len(out.image))
+    )
     result = drawn.synthesise(scan(head(64)), samples=2)
     assert sum(asked) == 3 * 3 * 2  # slices with a head, steps, samples
     assert (result.volume.data[0, [0, -1]] == 0).all()
@@ -183,7 +187,7 @@ def test_slices_without_mask_are_not_drawn_and_are_the_lowest_value() -> None:
 
 def test_an_empty_mask_gives_the_lowest_value_everywhere(monkeypatch) -> None:
     monkeypatch.setattr(
-        "voxlate.cases.case.foreground", lambda volume: np.zeros(volume.data.shape[1:], bool)
+        "voxlate.scans.cases.case.foreground", lambda volume: np.zeros(volume.data.shape[1:], bool)
     )
     for crop in (None, 4):
         result = made(head(64), model(slices={"kind": "whole", "crop": crop}))
@@ -194,7 +198,7 @@ def test_cropping_cuts_what_the_networks_see_and_is_in_the_plan() -> None:
     sizes = []
     for crop in (None, 0):
         drawn = model(slices={"kind": "whole", "crop": crop})
-        drawn.method.net.register_forward_hook(
+        drawn.network.method.net.register_forward_hook(
             lambda _, inputs, out: sizes.append(tuple(out.image.shape[-2:]))
         )
         plan = drawn.synthesise(scan(head(112, 96))).provenance
@@ -209,8 +213,8 @@ def test_far_from_its_box_a_crop_changes_nothing_that_sees_near_things_only() ->
         torch.manual_seed(1)
         drawn = model(predictor_only=True, slices={"kind": "whole", "crop": crop})
         near = Bran(width=4, stages=3, regions=0, tanh=False)
-        drawn.method.net = near.build(Channels(images={"t1": 1}, out=1)).eval()
-        for module in drawn.method.net.modules():
+        drawn.network.method.net = near.build(Channels(images={"t1": 1}, out=1)).eval()
+        for module in drawn.network.method.net.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
                 nn.init.normal_(module.weight, std=0.1)
         results.append(made(head(176, 144), drawn))

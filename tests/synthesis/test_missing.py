@@ -11,11 +11,11 @@ import pytest
 
 from rows import every_row
 from scans import change_scan, contents_of, keep_cases
-from voxlate import recipe
-from voxlate.cases.prepare import prepare
-from voxlate.scoring.evaluate import evaluate
+from voxlate.base.files import read_json
+from voxlate.checks.prepare import prepare
+from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.synthesis.result import is_unchanged, write_images
-from voxlate.system.files import read_json
+from voxlate.training import recipe
 from voxlate.training.train import train
 
 RUNS = {"t1": "back", "t2": "tiny"}  # the titles of the runs that make each modality

@@ -7,14 +7,14 @@ import pytest
 import voxlate as package
 from rows import every_row
 from scans import contents_of
+from voxlate.base.errors import BadInput
+from voxlate.base.files import lock, read_json
 from voxlate.synthesis import cohort as cohorts
 from voxlate.synthesis.cohort import synthesise_cases
-from voxlate.synthesis.ensemble import load_members
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import Scans, find_scans
 from voxlate.synthesis.selection import Selection, part_of
-from voxlate.system.errors import BadInput
-from voxlate.system.files import lock, read_json
+from voxlate.training.model import load_members
 
 
 def names(scans):

@@ -8,15 +8,16 @@ import pytest
 import torch
 
 from rows import every_row
-from voxlate.batches.batches import Planes, training_batches
-from voxlate.batches.patches import DataSettings
-from voxlate.cases.layout import lay_out
-from voxlate.cases.prepare import prepare
-from voxlate.cases.prepared import Cohort
-from voxlate.images.grid import Volume
-from voxlate.recipe import Recipe, from_dict
+from voxlate.base.errors import BadInput
+from voxlate.checks.prepare import prepare
+from voxlate.scans.cases.layout import lay_out
+from voxlate.scans.cases.prepared import Cohort
+from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.model import Model
-from voxlate.system.errors import BadInput
+from voxlate.training.batches.batches import Planes, training_batches
+from voxlate.training.batches.patches import DataSettings
+from voxlate.training.model import model_of
+from voxlate.training.recipe import Recipe, from_dict
 
 SHAPE = (5, 9, 7)  # from below to above, from back to front, from left to right
 PLANES = ("SAR", "ASR", "RSA")
@@ -58,7 +59,7 @@ def stand_in(function, recipe: Recipe) -> Model:
         "weights_hash": "",
         "steps": 0,
     }
-    return Model(Method(), recipe, header, torch.device("cpu"), Path("run"))
+    return model_of(Method(), recipe, header, torch.device("cpu"), Path("run"))
 
 
 def scan(affine=None) -> Volume:
@@ -68,7 +69,7 @@ def scan(affine=None) -> Volume:
 
 def made_by(function, recipe: Recipe | None = None, of: Volume | None = None, **options: Any):
     model = stand_in(function, recipe or tiny_recipe())
-    return model.synthesise({"t1": of or scan()}, **options), model.method.seen
+    return model.synthesise({"t1": of or scan()}, **options), model.network.method.seen
 
 
 @every_row("codes", ["RAS", "LPS", "ASL"])

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from voxlate.cohorts.pseudonyms import read_key
-from voxlate.formats.io import read_volume
-from voxlate.images.face import may_show_face
-from voxlate.system.files import read_json
+from voxlate.base.files import read_json
+from voxlate.scans.cohorts.pseudonyms import read_key
+from voxlate.scans.formats.io import read_volume
+from voxlate.scans.images.face import may_show_face
 
 NAMES = {"case0": "Anna_Meier", "case1": "Ben_Huber"}
 

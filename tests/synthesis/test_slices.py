@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from rows import every_row
-from voxlate.diffusion.noise import Noise
-from voxlate.images.grid import Volume
-from voxlate.images.tiling import Tiled, Whole, range_of_varied_slices, resize_slices, zoom
-from voxlate.items import stable_id
-from voxlate.recipe import from_dict
+from voxlate.base.errors import BadInput
+from voxlate.base.items import stable_id
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.tiling import Tiled, Whole, range_of_varied_slices, resize_slices, zoom
+from voxlate.science.diffusion.noise import Noise
 from voxlate.synthesis.inputs import _voxels_key
 from voxlate.synthesis.model import Model
-from voxlate.system.errors import BadInput
+from voxlate.training.model import model_of
+from voxlate.training.recipe import from_dict
 
 RECIPE = {
     "title": "stand-in",
@@ -57,7 +58,7 @@ def stand_in(function, **synth) -> Model:
     }
     recipe = from_dict({**RECIPE, "synth": synth}, "stand-in")
     recipe = replace(recipe, train=replace(recipe.train, precision="float32"))
-    return Model(Method(), recipe, header, torch.device("cpu"), Path("run"))
+    return model_of(Method(), recipe, header, torch.device("cpu"), Path("run"))
 
 
 def scan_of(data, affine=AFFINE) -> dict[str, Volume]:
@@ -154,7 +155,7 @@ def test_resized_synthesis_keeps_any_affine_exactly(axes) -> None:
     plain = model.synthesise(scan_of(data)).volume
     assert made.affine.tobytes() == affine.tobytes()
     np.testing.assert_allclose(made.data, plain.data, atol=1e-2)
-    assert set(model.method.seen) == {(1, 1, 64, 48)}
+    assert set(model.network.method.seen) == {(1, 1, 64, 48)}
 
 
 def test_samples_are_brought_back_and_clipped_one_by_one() -> None:
@@ -207,7 +208,7 @@ def test_windows_see_the_volume_as_one_item_that_starts_from_the_noise_of_its_sl
     volume = model.synthesise(scan, case="a", samples=2, windows={"size": 3, "overlap": 1})
     np.testing.assert_array_equal(volume.volume.data, slices.volume.data)
     np.testing.assert_array_equal(volume.std["cta"].data, slices.std["cta"].data)
-    assert model.method.seen[-2:] == [(1, 5, 20, 24)] * 2
+    assert model.network.method.seen[-2:] == [(1, 5, 20, 24)] * 2
     with pytest.raises(BadInput, match=r"expected synth\.slices of kind 'whole'"):
         model.synthesise(scan, windows={"size": 3, "overlap": 1}, slices={"kind": "tiled"})
 
@@ -221,8 +222,8 @@ def test_tiles_of_large_slices_blend_to_what_whole_slices_give() -> None:
         whole.synthesise(scan_of(data)).volume.data,
         atol=1e-3,
     )
-    assert set(whole.method.seen) == {(1, 1, 300, 280)}
-    assert set(tiled.method.seen) == {(1, 1, 256, 256)}
+    assert set(whole.network.method.seen) == {(1, 1, 300, 280)}
+    assert set(tiled.network.method.seen) == {(1, 1, 256, 256)}
 
 
 @settings(deadline=None, max_examples=30)
@@ -252,9 +253,9 @@ def test_an_unknown_type_of_slices_is_refused_in_one_sentence(slices, words) -> 
 @pytest.mark.parametrize("kind", ["tiled", "resized"])
 def test_a_model_of_volumes_refuses_options_for_slices(kind) -> None:
     model = stand_in(None)
-    deep = replace(
-        model, recipe=replace(model.recipe, data=replace(model.recipe.data, patch=(8, 64, 64)))
-    )
+    recipe = model.network.recipe
+    deep = replace(recipe, data=replace(recipe.data, patch=(8, 64, 64)))
+    deep = replace(model, network=replace(model.network, recipe=deep))
     with pytest.raises(
         BadInput, match=f"expected kind 'whole' for a model of volumes.*found '{kind}'"
     ):
@@ -265,7 +266,9 @@ def test_a_model_of_volumes_refuses_options_for_slices(kind) -> None:
 def test_a_model_of_volumes_refuses_noise_that_slices_share(kind) -> None:
     values = {**RECIPE, "data": {**RECIPE["data"], "patch": [8, 64, 64]}}
     words = f"synth.noise: expected kind 'independent' for a model of volumes.*found '{kind}'. Drop synth.noise"
+    model = stand_in(None)
+    deep = replace(model, network=replace(model.network, recipe=from_dict(values, "deep")))
     with pytest.raises(BadInput, match=words):
-        replace(stand_in(None), recipe=from_dict(values, "deep")).with_options(noise={"kind": kind})
+        deep.with_options(noise={"kind": kind})
     with pytest.raises(BadInput, match=words):
         from_dict({**values, "synth": {"noise": {"kind": kind}}}, "deep")

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from rows import every_row
-from voxlate.formats.dicom import SeriesInfo
+from voxlate.base.errors import BadInput
+from voxlate.scans.formats.dicom import SeriesInfo
 from voxlate.synthesis.dicom_study import pick_series, why_excluded
-from voxlate.system.errors import BadInput
 
 AXIAL = frozenset({"1.0 0.0 0.0 0.0 1.0 0.0"})
 THREE = AXIAL | {"0.0 1.0 0.0 0.0 0.0 -1.0", "1.0 0.0 0.0 0.0 0.0 -1.0"}

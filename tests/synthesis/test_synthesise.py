@@ -13,10 +13,10 @@ from PIL import Image
 import voxlate as package
 from rows import every_row
 from scans import change_scan, t1_of
-from voxlate.formats.io import read_volume
-from voxlate.synthesis.model import load
-from voxlate.system.errors import BadInput
-from voxlate.system.files import read_json, write_json
+from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json, write_json
+from voxlate.scans.formats.io import read_volume
+from voxlate.training.model import load
 from voxlate.training.run import Run
 from voxlate.training.weights import load_method, save_weights
 
@@ -65,7 +65,7 @@ def test_the_batch_size_changes_nothing(diffusion, cohort, size):
 def test_the_mean_and_spread_are_those_of_the_samples(diffusion, cohort):
     model = load(diffusion)
     together = model.synthesise(t1_of(cohort), samples=4)
-    scale = model.header["target_scales"]["t2"]
+    scale = model.network.header["target_scales"]["t2"]
     samples = torch.stack([torch.from_numpy(one) for one in _samples(model, cohort, 4)])
     expected = samples.mean(0).numpy() * 1.0
     np.testing.assert_allclose(together.volume.data[0], expected, atol=0.1)
@@ -76,7 +76,7 @@ def test_the_mean_and_spread_are_those_of_the_samples(diffusion, cohort):
 
 def _samples(model, cohort, count):
     """Each sample by itself: the sample's number is part of its noise stream's key."""
-    from voxlate.synthesis import network
+    from voxlate.training import network
 
     real = network.Noise
     for number in range(count):
@@ -112,10 +112,12 @@ def test_three_dimensional_patches_blend_to_what_the_whole_volume_gives(run, coh
         def synthesise(self, batch, noise, sampling):
             return -batch.source
 
-    model = replace(load(run), method=Negative())
+    model = load(run)
+    model = replace(model, network=replace(model.network, method=Negative()))
     whole = model.synthesise(t1_of(cohort)).volume.data
     tiled = replace(
-        model, recipe=replace(model.recipe, data=replace(model.recipe.data, patch=(4, 9, 8)))
+        model,
+        facts=replace(model.facts, data=replace(model.facts.data, patch=(4, 9, 8))),
     )
     np.testing.assert_allclose(tiled.synthesise(t1_of(cohort)).volume.data, whole, atol=1e-3)
 
@@ -234,7 +236,7 @@ def test_rk45s_evaluations_are_counted_as_they_happen_and_are_no_part_of_the_pla
 ):
     model = load(diffusion).with_options(sampler="rk45", rtol=0.1, atol=0.1)
     asked = []
-    hook = model.method.net.register_forward_pre_hook(
+    hook = model.network.method.net.register_forward_pre_hook(
         lambda _, given: asked.append(len(given[0].state))
     )
     made = model.synthesise(t1_of(cohort))
@@ -403,8 +405,10 @@ def test_an_image_that_is_not_finite_is_not_written(run, cohort):
         def synthesise(self, batch, noise, sampling):
             return batch.source * float("nan")
 
+    model = load(run)
+    broken = replace(model, network=replace(model.network, method=Broken()))
     with pytest.raises(BadInput, match="expected an image of finite values, found 2880 of 2880"):
-        replace(load(run), method=Broken()).synthesise(t1_of(cohort))
+        broken.synthesise(t1_of(cohort))
 
 
 def test_what_was_guessed_of_a_scan_is_said_of_its_image(run, cohort):

@@ -6,10 +6,10 @@ import warnings
 import numpy as np
 import pytest
 
-from voxlate.formats.io import read_volume, write_volume
+from voxlate.base.files import read_json
+from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.synthesis.ensemble import Ensemble
-from voxlate.synthesis.model import load
-from voxlate.system.files import read_json
+from voxlate.training.model import load
 
 
 @pytest.fixture

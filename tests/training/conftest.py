@@ -1,4 +1,4 @@
-"""A tiny recipe of two stages, and its training, for tests of stopping and of going on."""
+"""A tiny recipe of two stages and its training, for tests of stopping and going on, and a tiny starter."""
 
 import shutil
 from collections.abc import Callable
@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from voxlate import recipe
+from starter_pack import pack
+from voxlate.training import recipe
 from voxlate.training.run import Run
+from voxlate.training.starters import names
 from voxlate.training.train import train
 
 TWO_STAGES = """
@@ -17,13 +19,13 @@ intensity = { t1 = { kind = "percentile" }, t2 = { kind = "percentile" } }
 task = { kind = "residual" }
 method = { kind = "diffusion" }
 net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, middle_attention = false, dropout = 0.1 }
-train = { steps = 8, batch = 2, ema = 0.9, workers = 0, save_every = 4, validate_every = 6, validation_items = 2, log_every = 1 }
+train = { steps = 8, batch = 2, ema = 0.9, workers = 0, validate_every = 6, validation_items = 2, log_every = 1 }
 synth = { sampler = "ddim", steps = 2 }
 [[stages]]
 name = "predictor"
 method = { kind = "regression", ssim = 0.2 }
 net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
-train = { steps = 5, batch = 2, workers = 0, save_every = 4, validate_every = 0, validation_items = 2, log_every = 1 }
+train = { steps = 5, batch = 2, workers = 0, validate_every = 0, validation_items = 2, log_every = 1 }
 """
 
 
@@ -57,3 +59,29 @@ def two_staged_once(read_two, prepared_once, tmp_path_factory) -> Run:
 def two_staged(two_staged_once, prepared, tmp_path) -> Run:
     """The same training, next to its prepared cohort, for tests that change it."""
     return Run(shutil.copytree(two_staged_once.folder, tmp_path / "run"))
+
+
+@pytest.fixture
+def install(run, tmp_path, monkeypatch):
+    """Packs a training of seconds as the only installed starter; gives its folder."""
+    monkeypatch.setattr(names, "FOLDER", tmp_path / "installed")
+
+    def write(**options):
+        folder = tmp_path / "installed" / "tiny"
+        stated = {
+            "trained_on": "synthetic heads only",
+            "accepts": {"t1": ["t1", "t1w", "pd"]},
+            "stripped": False,
+            "spacing_mm": (1.0, 2.0),
+            "limits": ["It was trained for seconds."],
+        }
+        pack(run, folder, **(stated | options))
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def starter(install):
+    """The folder of the only installed starter."""
+    return install()

@@ -7,13 +7,13 @@ import torch
 
 from rows import every_row
 from trainings import log_lines, same_weights, stop_at
-from voxlate import recipe
-from voxlate.recipe.optimiser import Optimiser
-from voxlate.recipe.training import Training
-from voxlate.synthesis.model import load
-from voxlate.system.errors import BadInput, Stopped
-from voxlate.system.files import read_json, write_json
+from voxlate.base.errors import BadInput, Stopped
+from voxlate.base.files import read_json, write_json
+from voxlate.training import recipe
 from voxlate.training.continuing import train_further
+from voxlate.training.model import load
+from voxlate.training.recipe.optimiser import Optimiser
+from voxlate.training.recipe.training import Training
 from voxlate.training.run import Run
 from voxlate.training.state_file import load_state
 from voxlate.training.train import train
@@ -111,7 +111,7 @@ def test_minutes_are_steps_at_the_speed_of_the_run(voxlate, run):
 def test_a_cohort_that_moved_is_given_and_another_one_is_refused(
     prepared, run, cohort, small_head, tmp_path
 ):
-    from voxlate.cases.prepare import prepare
+    from voxlate.checks.prepare import prepare
 
     moved = tmp_path / "elsewhere"
     shutil.move(prepared, moved)

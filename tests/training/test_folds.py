@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from voxlate import recipe
-from voxlate.batches.batches import Batches
-from voxlate.cases.naive import fit_cohort
-from voxlate.cases.prepared import open_cohort
-from voxlate.system.errors import BadInput
-from voxlate.system.files import read_json
-from voxlate.system.messages import Message
+from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json
+from voxlate.base.messages import Message
+from voxlate.scans.cases.prepared import open_cohort
+from voxlate.training import recipe
+from voxlate.training.batches.batches import Batches
 from voxlate.training.continuing import train_further
+from voxlate.training.naive import fit_cohort
 from voxlate.training.run import Run
 from voxlate.training.train import train
 from voxlate.training.weights import read_header

@@ -16,15 +16,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rows import every_row
-from voxlate import recipe as recipes
-from voxlate.diffusion.schedules import CosineBetas, LinearBetas
-from voxlate.nets.interface import NetworkInput
-from voxlate.synthesis.model import load
-from voxlate.system.errors import BadInput
-from voxlate.training.foreign import Stated
-from voxlate.training.foreign_formats import READERS, import_model
-from voxlate.training.pretrained import net_changes, unfit
+from voxlate.base.errors import BadInput
+from voxlate.exchange.foreign import Stated
+from voxlate.exchange.foreign_formats import READERS, import_model
+from voxlate.exchange.pretrained import net_changes
+from voxlate.science.diffusion.schedules import CosineBetas, LinearBetas
+from voxlate.science.nets.interface import NetworkInput
+from voxlate.training import recipe as recipes
+from voxlate.training.model import load
 from voxlate.training.run import Run
+from voxlate.training.weights import unfit_network
 
 MOST = 1e-4
 STATED = """
@@ -80,7 +81,7 @@ def volumes(x: Tensor) -> Tensor:
 
 def network(source: str, place: Path, told: Stated) -> Callable[..., Tensor]:
     """The network inside an imported run, as a function of images by name."""
-    net = load(import_model(source, place, told, told_out(place)).folder).method.net
+    net = load(import_model(source, place, told, told_out(place)).folder).network.method.net
 
     def _run(log_snr: Tensor | None = None, state: Tensor | None = None, **images: Tensor):
         given = {name: volumes(image) for name, image in images.items()}
@@ -311,7 +312,7 @@ def test_a_kl_autoencoder_gives_the_moments_and_the_image_of_the_module(tmp_path
     place, module = autoencoder(tmp_path, package, colours)
     told = Stated(changes={"net.range": [0, 1]})
     run = import_model(package, place, told, tmp_path / "run")
-    ours = load(run.folder).method.net
+    ours = load(run.folder).network.method.net
     x = torch.rand(2, 1, 16, 12)
     z = torch.randn(2, 2, 8, 6)
     with torch.no_grad():
@@ -338,7 +339,7 @@ def test_the_line_that_an_imported_autoencoder_prints_makes_a_recipe_take_it(tmp
     changes = dict(change.split("=", 1) for change in flags if change != "--set")
     recipe = recipes.read("make_a_volume_slices_swi_mra", changes)
     stage = next(stage for stage in recipe.all_stages if stage.name == "autoencoder")
-    assert unfit(run, stage) == ""
+    assert unfit_network(run, stage) == ""
 
 
 def unet_plus_plus(place: Path) -> nn.Module:
@@ -553,7 +554,7 @@ def test_an_imported_model_is_exported_and_runs_without_its_package(
     tmp_path, cohort, voxlate, source
 ):
     pytest.importorskip("onnxruntime")
-    from voxlate.carry.run import load as load_carried
+    from voxlate.exchange.run import load as load_carried
 
     if source == "nnunet":
         place, told = nnunet(tmp_path, "ResidualEncoderUNet", 2)[0], stated(tmp_path, RANGES)
@@ -606,13 +607,13 @@ def test_the_spacing_that_is_stated_is_that_of_the_synthesis(tmp_path):
     torch.save(random(resnet(4, 1, False)).state_dict(), tmp_path / "g.pth")
     told = Stated(stated(tmp_path).recipe, spacing_mm=(3.0, 2.0, 1.0))
     run = import_model("pix2pix", tmp_path / "g.pth", told, tmp_path / "run")
-    assert load(run.folder).header["preparation"]["spacing_mm"] == [3.0, 2.0, 1.0]
+    assert load(run.folder).facts.preparation.spacing_mm == (3.0, 2.0, 1.0)
 
 
 def test_weights_that_would_have_to_be_unpickled_are_refused(tmp_path):
     torch.save({"net": random(resnet(4, 1, False))}, tmp_path / "whole.pth")
     said = refusal("pix2pix", tmp_path / "whole.pth")
-    assert "voxlate unpickles nothing" in said
+    assert "weights_only=True" in said
     assert "docs/guides/importing.md" in said
     torch.save({"epoch": 5}, tmp_path / "epoch.pth")
     assert "found 'epoch' (int)" in refusal("pix2pix", tmp_path / "epoch.pth")

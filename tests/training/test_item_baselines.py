@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from trainings import log_lines
-from voxlate.batch import Batch
-from voxlate.reports.page import report
-from voxlate.system.errors import BadInput
-from voxlate.system.files import read_json
+from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json
+from voxlate.evaluation.reports.page import report
+from voxlate.science.batch import Batch
 from voxlate.training.item_baselines import ItemErrors, fit_items
 from voxlate.training.log_file import read_verdicts
 from voxlate.training.run import Run

@@ -5,15 +5,15 @@ import math
 import pytest
 
 from trainings import log_lines, same_weights
-from voxlate import recipe
-from voxlate.recipe.training import VALIDATION_SHARE
-from voxlate.synthesis.progress import count_calls
-from voxlate.system.errors import BadInput
+from voxlate.base.errors import BadInput
+from voxlate.training import recipe
+from voxlate.training.network import count_calls
+from voxlate.training.recipe.training import VALIDATION_SHARE
 from voxlate.training.train import train
 
 
 def test_a_length_in_epochs_is_that_in_steps_once_the_cohort_is_known(prepared, tiny, tmp_path):
-    few = {"train.batch": "12", "train.save_every": "100", "train.validate_every": "0"}
+    few = {"train.batch": "12", "train.validate_every": "0"}
     by_epochs = recipe.read(str(tiny), few | {"train.epochs": "2"})
     run = train(by_epochs, prepared, tmp_path / "epochs", device="cpu")
     saved = recipe.read(str(run.recipe))
@@ -58,7 +58,7 @@ def test_validation_is_counted_as_it_is(prepared, tiny, tmp_path, monkeypatch):
     sampling, counted = stage.validation_sampling(made.synth), []
     assert (sampling.sampler, sampling.steps) == ("ddim", 1)
 
-    from voxlate.training import stage as module
+    from voxlate.training import loop as module
 
     validate = module.validate
 

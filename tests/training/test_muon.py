@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from voxlate.recipe.optimiser import COEFFICIENTS, MOMENTUM, RMS, ROUNDS, Optimiser, factors
+from voxlate.training.recipe.optimiser import (
+    COEFFICIENTS,
+    MOMENTUM,
+    RMS,
+    ROUNDS,
+    Optimiser,
+    factors,
+)
 
 
 def step(

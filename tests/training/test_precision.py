@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from rows import every_row
-from voxlate import recipe
-from voxlate.system.files import read_json
-from voxlate.training import precision
+from voxlate.base.files import read_json
+from voxlate.training import precision, recipe
 from voxlate.training.run import Run
 from voxlate.training.train import train
 from voxlate.training.weights import read_header

@@ -13,19 +13,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rows import every_row
-from voxlate import recipe
-from voxlate.nets.interface import Channels
-from voxlate.system.errors import BadInput
-from voxlate.training.pretrained import (
+from voxlate.base.errors import BadInput
+from voxlate.exchange.pretrained import (
     LEVELS,
     Source,
     import_autoencoder,
     net_changes,
     read_autoencoder,
-    unfit,
 )
+from voxlate.science.nets.interface import Channels
+from voxlate.training import recipe
 from voxlate.training.run import Run
-from voxlate.training.weights import read_header
+from voxlate.training.weights import read_header, unfit_network
 
 WIDTHS = {"kl-f4": (64, 64, 128), "kl-f8": (64, 64, 128, 128)}
 LATENT = {"kl-f4": 3, "kl-f8": 4}
@@ -244,4 +243,4 @@ def test_a_latent_recipe_takes_a_pretrained_autoencoder_in_place_of_training_its
     )
     assert json.loads(answer.out)["cases"] == ["case0"]
     autoencoder, _ = recipe.read(str(tmp_path / "latent.toml")).all_stages
-    assert unfit(Run(tmp_path / "kl"), autoencoder) == "net.blocks is 1 there and 2 here"
+    assert unfit_network(Run(tmp_path / "kl"), autoencoder) == "net.blocks is 1 there and 2 here"

@@ -12,15 +12,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rows import every_row
-from voxlate.images.grid import Volume
-from voxlate.nets.interface import Channels, NetworkInput
-from voxlate.nets.xmodality.adm import ADM
-from voxlate.nets.xmodality.dit import DiT
-from voxlate.nets.xmodality.unet import PlainUNet
-from voxlate.nets.xmodality.uvit import UViT
-from voxlate.synthesis.model import load
-from voxlate.system.errors import BadInput
-from voxlate.training.published import detect, import_run, layout, read_weights
+from voxlate.base.errors import BadInput
+from voxlate.exchange.published import detect, import_run, layout, read_weights
+from voxlate.scans.images.grid import Volume
+from voxlate.science.nets.interface import Channels, NetworkInput
+from voxlate.science.nets.xmodality.adm import ADM
+from voxlate.science.nets.xmodality.dit import DiT
+from voxlate.science.nets.xmodality.unet import PlainUNet
+from voxlate.science.nets.xmodality.uvit import UViT
+from voxlate.training.model import load
 
 NETS = ("unet", "unet_time", "adm", "uvit", "dit")
 SMALL = {
@@ -220,7 +220,7 @@ def test_an_imported_file_is_a_run_that_synthesises(name, tmp_path):
 
 def test_an_imported_network_gives_the_same_numbers_inside_its_run(tmp_path):
     weights = _file(tmp_path / "adm.safetensors", "adm")
-    inside = load(import_run(weights, tmp_path / "run").folder).method.net
+    inside = load(import_run(weights, tmp_path / "run").folder).network.method.net
     x, image = torch.randn(2, 2, 1, 1, 12, 12)
     log_snr = torch.tensor([0.5, -4.0])
     alone = load_network(weights)
@@ -282,4 +282,4 @@ def test_an_import_for_other_modalities_needs_as_many_channels(tmp_path):
         import_run(weights, tmp_path / "run")
     changes = {"data.source": '["tof", "t1"]', "intensity.t1.kind": '"minmax"'}
     imported = load(import_run(weights, tmp_path / "run", changes).folder)
-    assert imported.recipe.data.source == ["tof", "t1"]
+    assert imported.facts.data.source == ["tof", "t1"]

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from voxlate.batch import Batch
-from voxlate.synthesis.model import load
+from voxlate.science.batch import Batch
+from voxlate.training.model import load
 from voxlate.training.sharpness import LEAST, choose_sharpness
 
 NET = 'net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }'
@@ -97,10 +97,10 @@ def test_a_run_states_the_sharpness_that_its_training_chose(voxlate, prepared, c
     run = tmp_path / "run"
     answer = voxlate("train", tmp_path / "two.toml", "--data", prepared, "--out", run)
     assert answer.code == 0, answer.err
-    made = load(run).recipe.synth
+    made = load(run).network.recipe.synth
     assert made.sharpness == pytest.approx(LEAST)
-    assert load(run).with_options(samples=2).recipe.synth.sharpness == 1
-    assert load(run).with_options(sharpness=0.5).recipe.synth.sharpness == 0.5
+    assert load(run).with_options(samples=2).network.recipe.synth.sharpness == 1
+    assert load(run).with_options(sharpness=0.5).network.recipe.synth.sharpness == 0.5
     for extra in ((), ("--answer", "mean"), ("--samples", 2)):
         out = tmp_path / f"out{len(extra)}{extra[-1] if extra else ''}"
         answer = voxlate("synth", run, cohort / "case0", "--out", out, *extra)

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from trainings import same_tensors, same_weights, weights_of
-from voxlate import recipe as recipes
-from voxlate.recipe import from_dict, to_dict
-from voxlate.system.errors import BadInput
+from voxlate.base.errors import BadInput
+from voxlate.training import recipe as recipes
+from voxlate.training.recipe import from_dict, to_dict
 from voxlate.training.train import train
 
 

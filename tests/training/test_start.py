@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from trainings import log_lines
-from voxlate import cli, recipe
-from voxlate.cases.prepare import prepare
-from voxlate.system.errors import BadInput
-from voxlate.system.files import lock
+from voxlate.base.errors import BadInput
+from voxlate.base.files import lock
+from voxlate.checks.prepare import prepare
+from voxlate.commands import cli
+from voxlate.training import recipe
 from voxlate.training.run import Run
 from voxlate.training.train import train
 

@@ -9,10 +9,10 @@ import torch
 
 from rows import every_row
 from trainings import log_lines, same_weights, stop_at
-from voxlate import recipe
-from voxlate.recipe.training import Stop
-from voxlate.system.errors import Stopped
+from voxlate.base.errors import Stopped
+from voxlate.training import recipe
 from voxlate.training.learner import Epochs
+from voxlate.training.recipe.training import Stop
 from voxlate.training.train import train
 from voxlate.training.weights import read_header
 
@@ -111,7 +111,7 @@ def test_a_training_that_diverges_stops_with_the_step_and_keeps_the_last_good_st
     if by == "rate":
         keys += ["optimiser.lr=1e30", "optimiser.warm_up=5"]
     else:
-        from voxlate.methods import regression
+        from voxlate.science.methods import regression
 
         steps = iter(range(1000))
         bad = lambda image, truth: (image - truth).abs() * (float("inf") if next(steps) >= 7 else 1)  # noqa: E731

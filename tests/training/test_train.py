@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,13 +15,14 @@ import torch
 from safetensors.torch import save_file
 
 from trainings import log_lines, same_tensors, same_weights, stop_at, weights_of
-from voxlate import recipe
-from voxlate.batches.batches import Batches
-from voxlate.recipe.optimiser import Optimiser
-from voxlate.system.errors import BadInput, Stopped
-from voxlate.training.learner import Average
+from voxlate.base.errors import BadInput, Stopped
+from voxlate.training import log, recipe
+from voxlate.training.batches.batches import Batches
+from voxlate.training.learner import Epochs, Learner
 from voxlate.training.log_file import lines_of
+from voxlate.training.recipe.optimiser import Optimiser
 from voxlate.training.run import Run
+from voxlate.training.state_file import load_state
 from voxlate.training.train import train
 from voxlate.training.weights import load_method, save_weights, weights_checksum
 
@@ -39,11 +42,45 @@ def test_a_stopped_training_resumes_to_the_same_weights(
     assert same_weights(two_staged_once, parts)
 
 
+def test_a_training_goes_on_to_the_same_weights_wherever_its_state_was_saved(
+    prepared, read_two, two_staged_once, tmp_path
+):
+    parts = tmp_path / "parts"
+
+    def copy_at(stage: str, step: int, *_) -> None:
+        if stage == "final" and step in (3, 6):
+            shutil.copytree(parts, tmp_path / f"killed{step}")
+
+    made = read_two(save_every=0)
+    train(made, prepared, parts, device="cpu", progress=copy_at)
+    for step in (3, 6):  # the progress is reported before the state of its step is saved
+        killed = Run(tmp_path / f"killed{step}")
+        assert load_state(killed.state)["step"] == step - 1
+        train(made, prepared, killed.folder, device="cpu")
+        assert same_weights(two_staged_once, killed)
+
+
+def test_a_saved_state_is_at_most_two_minutes_old(prepared, tiny, tmp_path, monkeypatch):
+    """Steps of 35 s: after three of them one more would make the state 140 s old."""
+    seconds, saved, run = 0, [], Run(tmp_path / "run")
+    monkeypatch.setattr(log, "time", SimpleNamespace(monotonic=lambda: seconds))
+
+    def pass_time(*_) -> None:
+        nonlocal seconds
+        seconds += 35
+        saved.append(load_state(run.state)["step"] if run.state.exists() else 0)
+
+    made = recipe.read(str(tiny), {"train.steps": "9", "train.validate_every": "0"})
+    train(made, prepared, run.folder, device="cpu", progress=pass_time)
+    assert saved == [0, 0, 0, 0, 4, 4, 4, 4, 8]
+
+
 @pytest.mark.slow
 def test_a_training_killed_at_a_random_moment_resumes_to_the_same_weights(
     prepared, two_stages, tmp_path
 ):
-    line = ["train", two_stages, "--data", prepared, "--device", "cpu", "--set", "train.steps=60"]
+    line = ["train", two_stages, "--data", prepared, "--device", "cpu"]
+    line += ["--set", "train.steps=60", "train.save_every=0", "stages.0.train.save_every=0"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
 
     def start(to) -> subprocess.Popen:
@@ -83,7 +120,7 @@ def test_accumulated_parts_of_a_batch_count_as_the_whole(prepared, tiny, tmp_pat
 
 
 def test_a_training_learns_what_can_be_learned(prepared, tiny, tmp_path):
-    keys = {"steps": "80", "batch": "3", "validate_every": "0", "save_every": "80"}
+    keys = {"steps": "80", "batch": "3", "validate_every": "0"}
     keys["optimiser"] = '{ lr = 3e-3, warm_up = 5, decay = "linear" }'
     chosen = recipe.read(str(tiny), {f"train.{key}": value for key, value in keys.items()})
     run = train(chosen, prepared, tmp_path / "run", device="cpu")
@@ -100,20 +137,20 @@ def test_the_learning_rate_warms_up_holds_and_falls_to_its_last_share():
 
 
 @pytest.fixture
-def average() -> Average:
-    """A running average of 0 of a weight of 1."""
+def average() -> Learner:
+    """A training whose weight is 1, and whose averaged weight is 0."""
     model, mean = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
     torch.nn.init.constant_(model.weight, 1.0)
     torch.nn.init.constant_(mean.weight, 0.0)
-    return Average(mean, model)
+    return Learner(model, mean, {}, Epochs(0))
 
 
 def test_the_running_average_forgets_its_start_and_then_decays(average):
-    average.move(0.999, 0)
-    mean = average.averaged[0]
+    average.move_average(0.999, 0)
+    mean = average.averaged.weight
     assert mean.item() == pytest.approx(0.9)  # 1 − 1/10
     for step in range(1, 4):
-        average.move(0.999, step)
+        average.move_average(0.999, step)
     assert 1 - mean.item() == pytest.approx(0.1 * (2 / 11) * (3 / 12) * (4 / 13), rel=1e-4)
 
 

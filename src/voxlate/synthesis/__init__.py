@@ -1,4 +1,4 @@
-"""Synthesis with trained models, of a case or a folder of cases.
+"""Synthesis of a case or of a folder of cases: inputs, planes, samples, intervals, and the folder of outputs.
 
-Sampling belongs to diffusion, reading of scans to data; nothing here trains or computes a score.
+Nothing here trains or computes a score; networks come from `training` (torch) and `exchange` (ONNX).
 """

@@ -2,21 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from voxlate.images.curve import Curve
-from voxlate.images.grid import Volume
-from voxlate.images.intensity import IntensityMap, Scale
-from voxlate.images.mask import foreground
-from voxlate.images.statistics import intensity_statistics
-from voxlate.system.messages import Message, message
-from voxlate.system.slabs import in_slabs, map_slabs
-from voxlate.trust.calibration import Prediction
-
-if TYPE_CHECKING:
-    from voxlate.recipe import Recipe
+from voxlate.base.messages import Message, message
+from voxlate.base.slabs import in_slabs, map_slabs
+from voxlate.scans.images.curve import Curve
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.intensity import IntensityMap, Scale
+from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.statistics import intensity_statistics
+from voxlate.synthesis.calibration import Prediction
+from voxlate.synthesis.facts import Facts
 
 REACHED = 0.95  # of the range: predicted means end at 0.88 to 0.93 for scanners of the training, else at 0.56 to 0.9
 WHOLE = 0.6  # of the median body of the training: a part of a body may lack its bright tissue
@@ -128,13 +126,10 @@ def in_physical_units(prediction: Prediction, scale: Scale) -> SynthesisedImage:
     return SynthesisedImage(values, replace(prediction, values=rounded), scale)
 
 
-def with_peak(
-    image: SynthesisedImage, volume: Volume, recipe: "Recipe", header: Mapping[str, Any]
-) -> SynthesisedImage:
-    """The image with its bright end corrected; volume: the image with its grid; header: of the weights."""
-    training_ml = float(header.get("training_ml") or 0)
-    spec, share = recipe.intensity[volume.modality], recipe.synth.peak_shares.get(volume.modality)
-    peak = find_peak(volume, spec, image.scale, training_ml, share)
+def with_peak(image: SynthesisedImage, volume: Volume, facts: Facts) -> SynthesisedImage:
+    """The image with its bright end corrected; volume: the image with its grid."""
+    spec, share = facts.intensity[volume.modality], facts.synth.peak_shares.get(volume.modality)
+    peak = find_peak(volume, spec, image.scale, facts.training_ml, share)
     return image if peak is None else image.moved(peak)
 
 

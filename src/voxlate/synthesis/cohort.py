@@ -7,8 +7,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from voxlate.executors.choose import choose_executor
-from voxlate.executors.job import (
+from voxlate.base.errors import BadInput, CannotWrite
+from voxlate.base.executors.choose import choose_executor
+from voxlate.base.executors.job import (
     Context,
     Executor,
     InProcess,
@@ -16,21 +17,20 @@ from voxlate.executors.job import (
     case_sentence,
     run_cases,
 )
-from voxlate.formats.io import is_picture
-from voxlate.images.face import may_show_face
-from voxlate.options.option import merge
-from voxlate.options.synthesise import SynthOptions
-from voxlate.recipe.provenance import provenance_of
-from voxlate.synthesis.model_transfer import SentModel
+from voxlate.base.files import lock
+from voxlate.base.messages import Message, Say, message, read_messages
+from voxlate.base.options.option import merge
+from voxlate.base.slabs import scratch_in
+from voxlate.scans.formats.io import is_picture
+from voxlate.scans.images.face import may_show_face
+from voxlate.synthesis.model import Model
+from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.output_folder import SHARED_SECONDS, OutputFolder, place_from
 from voxlate.synthesis.progress import no_report, warn_unless_note
+from voxlate.synthesis.provenance import provenance_of
 from voxlate.synthesis.result import Synthesised, check_folder, check_free, has_format, is_unchanged
 from voxlate.synthesis.scans import Scans, splits_of
 from voxlate.synthesis.selection import Selection
-from voxlate.system.errors import BadInput, CannotWrite
-from voxlate.system.files import lock
-from voxlate.system.messages import Message, Say, message, read_messages
-from voxlate.system.slabs import scratch_in
 
 OTHER = "other"  # the split of a patient whose case has the name of a training case
 
@@ -67,8 +67,8 @@ def synthesise_cases(
     with lock(out) if others is None else nullcontext():
         _claim(output, cases, say)
         chosen = executor or choose_executor(asked, asked.device, say)
-        sent, apart = SentModel(model, asked.device), not isinstance(chosen, InProcess)
-        job = _SynthesisJob(sent, output, splits_of(model), asked.seed, apart)
+        apart = not isinstance(chosen, InProcess)
+        job = _SynthesisJob(model, output, splits_of(model), asked.seed, apart)
         outcomes = run_cases(chosen, job, scans, progress, say, CannotWrite)
         for case, outcome in zip(cases, outcomes):
             error = outcome.error
@@ -136,7 +136,7 @@ class _SynthesisJob:
     apart: whether a worker may end without this process, so that a case's folder is locked and cleared on its own.
     """
 
-    sent: SentModel
+    model: Model
     output: OutputFolder
     splits: Mapping[str, str]
     seed: int
@@ -149,33 +149,30 @@ class _SynthesisJob:
 
     def _work(self, scans: Scans, context: Context) -> _CaseFolder:
         """Synthesise a case, unless its images are there and unchanged; neither errors nor messages name hidden cases."""
-        try:
-            return self._synthesise_or_keep(scans, context)
-        except BadInput as error:
-            raise self.output.clean(error) from None
-
-    def _synthesise_or_keep(self, scans: Scans, context: Context) -> _CaseFolder:
         output = self.output
         folder = output.folder_of(scans.case)
-        recorded = output.has_images_of(scans.case, scans.files)
-        unchanged = recorded and is_unchanged(folder) and has_format(folder, output.ending)
-        if unchanged and self._has_all_and_no_other(scans, folder):
-            return _CaseFolder(folder, True, False, [])
-        hold = lock(folder, SHARED_SECONDS) if self.apart else output.lock(folder)
-        with hold, scratch_in(folder):
-            removed = self._synthesise(scans, folder, context)
+        try:
+            recorded = output.has_images_of(scans.case, scans.files)
+            unchanged = recorded and is_unchanged(folder) and has_format(folder, output.ending)
+            if unchanged and self._has_all_and_no_other(scans, folder):
+                return _CaseFolder(folder, True, False, [])
+            hold = lock(folder, SHARED_SECONDS) if self.apart else output.lock(folder)
+            with hold, scratch_in(folder):
+                removed = self._synthesise(scans, folder, context)
+        except BadInput as error:
+            raise output.clean(error) from None
         return _CaseFolder(folder, False, recorded, [f"{folder.name}/{name}" for name in removed])
 
     def _has_all_and_no_other(self, scans: Scans, folder: Path) -> bool:
         """Whether the folder has the images that are asked for, and none of those that --missing leaves out."""
-        model, ending = self.sent.model, self.output.ending
+        model, ending = self.model, self.output.ending
         wanted = set(model.names_of(scans.files))
         possible = model.with_only(()).names_of(scans.files)
         return all((folder / f"{name}{ending}").exists() == (name in wanted) for name in possible)
 
     def _synthesise(self, scans: Scans, folder: Path, context: Context) -> list[str]:
         """Synthesise the images of a case; returns the images of an earlier synthesis that are removed."""
-        model, output = self.sent.model, self.output
+        model, output = self.model, self.output
 
         def warn(warning: Message) -> None:
             """Report a warning on this case."""
@@ -192,7 +189,7 @@ class _SynthesisJob:
         )
         for note in scans.notes:
             warn(note)
-        if scans.others and model.recipe.task.completes:  # another name would count as missing
+        if scans.others and model.facts.completes:  # another name would count as missing
             text = (
                 f"{', '.join(scans.others)} was not used: no modality of this model has that name."
             )

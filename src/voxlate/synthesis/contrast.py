@@ -8,19 +8,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from voxlate.cases.head_checks import check_head
-from voxlate.cases.intensity_checks import check_kind
-from voxlate.cases.quality_checks import check_noise
-from voxlate.formats.io import is_there, location_of, read_volume
-from voxlate.images.curve import Curve
-from voxlate.images.grid import Volume, canonical
-from voxlate.images.intensity import Scale
-from voxlate.images.mask import background_value, find_tissue, foreground
-from voxlate.images.statistics import intensity_statistics
-from voxlate.images.tissue_levels import TissueLevels, find_levels, mean_levels
-from voxlate.system.arrays import Bool
-from voxlate.system.errors import BadInput, did_you_mean
-from voxlate.system.messages import Message, message
+from voxlate.base.arrays import Bool
+from voxlate.base.errors import BadInput, did_you_mean
+from voxlate.base.messages import Message, message
+from voxlate.checks.head_checks import check_head
+from voxlate.checks.intensity_checks import check_kind
+from voxlate.checks.quality_checks import check_noise
+from voxlate.scans.formats.io import is_there, location_of, read_volume
+from voxlate.scans.images.curve import Curve
+from voxlate.scans.images.grid import Volume, canonical
+from voxlate.scans.images.intensity import Scale
+from voxlate.scans.images.mask import background_value, find_tissue, foreground
+from voxlate.scans.images.statistics import intensity_statistics
+from voxlate.scans.images.tissue_levels import TissueLevels, find_levels, mean_levels
 
 ARBITRARY = "a.u."
 OPTION = "--contrast-of"

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxlate.formats.dicom import SeriesInfo, is_dicom_folder, list_series
-from voxlate.images.units import HOUNSFIELD, unit_of
-from voxlate.system.errors import BadInput, first_of
-from voxlate.system.messages import Message, message
+from voxlate.base.errors import BadInput, first_of
+from voxlate.base.messages import Message, message
+from voxlate.scans.formats.dicom import SeriesInfo, is_dicom_folder, list_series
+from voxlate.scans.images.units import HOUNSFIELD, unit_of
 
 FEWEST_IMAGES = 3  # of a volume
 SHARE_OF_LARGEST = (

@@ -13,27 +13,24 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from voxlate.cases.anatomy import Anatomy
-from voxlate.cases.case import PreparedCase
-from voxlate.images.filters import ndimage
-from voxlate.images.grid import Volume
-from voxlate.images.intensity import Scale
-from voxlate.images.mask import dilate, fill_holes, find_tissue
+from voxlate.base.arrays import Bool
+from voxlate.base.errors import plural
+from voxlate.base.messages import Message, message
+from voxlate.base.slabs import by_plane, in_slabs, map_slabs, zeros
+from voxlate.checks.anatomy import Anatomy
+from voxlate.scans.cases.case import PreparedCase
+from voxlate.scans.images.filters import ndimage
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.intensity import Scale
+from voxlate.scans.images.mask import dilate, fill_holes, find_tissue
 from voxlate.synthesis.brightness import SynthesisedImage
-from voxlate.synthesis.inputs import visible_sources
+from voxlate.synthesis.calibration import Calibration
+from voxlate.synthesis.facts import Facts
 from voxlate.synthesis.intervals import CaseIntervals, OutputGrid
-from voxlate.system.arrays import Bool
-from voxlate.system.errors import plural
-from voxlate.system.messages import Message, message
-from voxlate.system.slabs import by_plane, in_slabs, map_slabs, zeros
-from voxlate.trust.calibration import Calibration
-
-if TYPE_CHECKING:
-    from voxlate.recipe import Recipe
 
 WHOLE = 1 - 1e-4  # share of an output voxel inside such slices, from which it counts as inside
 HU_AIR = -1000.0
@@ -115,15 +112,15 @@ class EmptySlices(NamedTuple):
     noise: int
 
 
-def find_empty_slices(recipe: "Recipe", prepared: PreparedCase) -> EmptySlices:
+def find_empty_slices(facts: Facts, prepared: PreparedCase) -> EmptySlices:
     """The slices of a case in which no source shows anything.
 
     A slice shows nothing where no voxel is above the background. Where the background is noise and data.foreground
     excludes slices, a slice also shows nothing where no voxel belongs to the body, and less than that share of the slice
     is above the background.
     """
-    least = recipe.data.foreground
-    names = visible_sources(recipe, prepared)
+    least = facts.data.foreground
+    names = facts.visible_sources(prepared)
     found = np.array([_background_slices(prepared, name, least) for name in names])
     empty = np.asarray(found.any(axis=1).all(axis=0))
     return EmptySlices(empty, int((empty & ~found[:, 0].all(axis=0)).sum()))
@@ -142,8 +139,7 @@ def unused_slices(empty: Bool, slices_per_step: float) -> Bool:
 
 
 def empty_slices(
-    recipe: "Recipe",
-    header: Mapping[str, Any],
+    facts: Facts,
     prepared: PreparedCase,
     anatomy: Anatomy | None,
     images: Mapping[str, SynthesisedImage],
@@ -151,26 +147,26 @@ def empty_slices(
 ) -> Empty:
     """The background of a case on the network's grid: slices in which no source shows anything, and air in others.
 
-    header: of the weights file; images: as the network makes them.
+    images: as the network makes them.
     """
-    least = recipe.data.foreground
-    names = visible_sources(recipe, prepared)
+    least = facts.data.foreground
+    names = facts.visible_sources(prepared)
     shown = " and ".join(names)
     volumes = [prepared.volume(name) for name in names]
     empty, noise = found
     slices = np.broadcast_to(empty[:, None, None], prepared.header.shape)
     air, little = slices, np.zeros_like(empty)
-    if not recipe.ignores_outside:  # which makes background there itself
+    if not facts.ignores_outside:  # which makes background there itself
         # the share of one slice does not exclude patches of several slices
-        little_share = EDGE * least if recipe.data.patch[0] == 1 else 0.0
+        little_share = EDGE * least if facts.data.patch[0] == 1 else 0.0
         body = _any_of([prepared.outline(name) for name in names])
         outside, little = _away_from_the_body(volumes, body, little_share)
         air = in_slabs(np.logical_or, outside, slices)
     scales = {name: image.scale for name, image in images.items()}
-    above = begins_above(recipe, scales)
+    above = begins_above(facts, scales)
     surroundings = _around_a_stripped_brain(volumes) if above else slices
     trained, beyond = ({}, {}) if anatomy is None else (anatomy.backgrounds, anatomy.beyond)
-    if "imported" in header:  # what the targets of a published training show is not known
+    if facts.imported:  # what the targets of a published training show is not known
         beyond = dict.fromkeys(images, 1.0)
     voxels = dict[str, Bool]()
     values = dict[str, float]()
@@ -178,7 +174,7 @@ def empty_slices(
         voxels[name] = slices if beyond.get(name, 0) > MOST_BEYOND else air
         usual = trained.get(name)
         usual = None if usual is None else images[name].in_its_unit(usual)
-        values[name] = background_of(scale, header["units"][name], usual)
+        values[name] = background_of(scale, facts.units[name], usual)
         if name in above and _is_darkest(images[name], surroundings):
             voxels[name] = in_slabs(np.logical_or, voxels[name], surroundings)
             values[name] = 0.0
@@ -223,20 +219,18 @@ def _describe(
     return [message("empty-slices", text, slices=count, little=few)] if parts else []
 
 
-def measures_all_slices(
-    recipe: "Recipe", scales: Mapping[str, Scale], calibration: Calibration | None
-) -> bool:
+def measures_all_slices(facts: Facts, calibration: Calibration | None) -> bool:
     """Whether bright ends, bounds of errors or surroundings of brains are measured, for which no slice may be left out."""
     targets = {} if calibration is None else calibration.header.targets
     bounded = any(target.bounds for target in targets.values())
-    return bool(recipe.synth.peaks or bounded or begins_above(recipe, scales))
+    return bool(facts.synth.peaks or bounded or begins_above(facts, facts.scales))
 
 
-def begins_above(recipe: "Recipe", scales: Mapping[str, Scale]) -> dict[str, float]:
+def begins_above(facts: Facts, scales: Mapping[str, Scale]) -> dict[str, float]:
     """The beginning of each scale above 0, unless a window or a floor fixes it."""
     above = dict[str, float]()
     for name, scale in scales.items():
-        spec = recipe.intensity[name]
+        spec = facts.intensity[name]
         if spec.window is None and spec.floor is None and scale.low > 0:
             above[name] = scale.low
     return above

@@ -1,7 +1,6 @@
 """Several runs as one model: the mean of their images, and the standard deviation over all of them."""
 
 import hashlib
-import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -9,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from voxlate.images.grid import Volume
-from voxlate.recipe import Recipe
-from voxlate.starters.names import is_starter
+from voxlate.base.errors import BadInput
+from voxlate.base.messages import Message, Say
+from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.inputs import Scan
-from voxlate.synthesis.model import COST, Model, load
+from voxlate.synthesis.model import COST, Model
 from voxlate.synthesis.planes import Moments
 from voxlate.synthesis.progress import (
     PatchProgress,
@@ -23,11 +22,6 @@ from voxlate.synthesis.progress import (
     warn_unless_note,
 )
 from voxlate.synthesis.result import Synthesised
-from voxlate.system.errors import BadInput
-from voxlate.system.messages import Message, Say
-from voxlate.training.hub import is_on_hub
-from voxlate.training.run import Run
-from voxlate.trust.calibration_file import Answer
 
 SHARED_IF_EQUAL = (
     "peaks",
@@ -53,7 +47,7 @@ class Ensemble(Model):
     the mean.
     """
 
-    def __init__(self, members: tuple[Model, ...]):
+    def __init__(self, members: Sequence[Model]):
         first, *others = members
         for member in others:
             if _task(member) != _task(first):
@@ -61,7 +55,7 @@ class Ensemble(Model):
                     f"{member.origin}: expected a model that makes {_task(first)}, as {first.origin} does, found one that makes {_task(member)}. Leave it out, or run synth for each."
                 )
             _check_intensity(member, first)
-        super().__init__(**{**vars(first), "models": members, "calibrations": None})
+        super().__init__(**{**vars(first), "models": (*members,), "calibrations": None})
 
     def __repr__(self) -> str:
         return f"Ensemble({', '.join(map(repr, self.members))})"
@@ -89,9 +83,9 @@ class Ensemble(Model):
         """The same models, each of whose images gets the levels of some scans (see Model.with_contrast_of)."""
         return self._each(lambda member: member.with_contrast_of(scans))
 
-    def with_synthesis_of(self, other: Recipe) -> "Ensemble":
-        """The same models with the [synth] of another recipe (see Model.with_synthesis_of)."""
-        return self._each(lambda member: member.with_synthesis_of(other))
+    def like(self, recipe: str, allow_code: bool = False) -> "Ensemble":
+        """The same models with the [synth] of another recipe (see Model.like)."""
+        return self._each(lambda member: member.like(recipe, allow_code))
 
     def _each(self, change: Callable[[Model], Model]) -> "Ensemble":
         return Ensemble(tuple(map(change, self.members)))
@@ -127,7 +121,7 @@ class Ensemble(Model):
                 warn=no_report,
                 turn=turn,
             )
-            pool.add(image, member.recipe.synth.samples, case)
+            pool.add(image, member.facts.synth.samples, case)
             stated.append(image.provenance)
             warnings |= dict.fromkeys(image.warnings)
         for entry in warnings:
@@ -159,55 +153,25 @@ class Ensemble(Model):
         return {**plans[0], "model": {"title": title, "weights": weights}, "members": members}
 
 
-def load_members(
-    runs: Sequence[Path | str],
-    device: str = "auto",
-    allow_code: bool = False,
-    answer: Answer | None = None,
-) -> Model:
-    """Open a run or weights file, or several as an ensemble; raises BadInput (see model.load)."""
-    models = tuple(load(run, device, allow_code, answer) for run in runs)
-    return models[0] if len(models) == 1 else Ensemble(models).without_intervals()
-
-
-def members_and_scans(inputs: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """Split arguments into the runs and weights files at their beginning, and the rest, which names scans."""
-    models = [*itertools.takewhile(_is_model, map(Path, inputs))]
-    if len(models) == len(inputs):
-        raise BadInput(
-            f"INPUT: expected scans after the runs, found only runs ({', '.join(inputs)}). Add a cohort."
-        )
-    return models, list(inputs[len(models) :])
-
-
-def _is_model(path: Path) -> bool:
-    """Whether a path is a weights file, a starter, a model of a hub, or the folder of a run, finished or not."""
-    if is_starter(path) or is_on_hub(path):
-        return True
-    if path.is_dir():
-        return Run(path).recipe.is_file() or Run(path).weights().is_file()
-    return path.suffix == ".safetensors" and path.is_file()
-
-
 def _task(model: Model) -> str:
     """The targets and sources of a model with their units, in words."""
-    units, data = model.header["units"], model.recipe.data
+    units, data = model.facts.units, model.facts.data
 
     def _list(names: Sequence[str]) -> str:
         return " + ".join(f"{name} [{units.get(name, 'a.u.')}]" for name in names)
 
     target = _list(data.target)
-    if model.recipe.task.completes:
+    if model.facts.completes:
         return f"what is missing of {target}"
     return f"{target} of {_list(data.source)}"
 
 
 def _check_intensity(member: Model, first: Model) -> None:
     """Raise BadInput where the windows or ranges of targets differ, because a mean would have neither of them."""
-    for name, (low, high) in member.header["target_scales"].items():
-        least, most = first.header["target_scales"].get(name, (low, high))
+    for name, (low, high) in member.facts.target_scales.items():
+        least, most = first.facts.target_scales.get(name, (low, high))
         narrow, wide = sorted((high - low, most - least))
-        if member.recipe.intensity[name].window is None:
+        if member.facts.intensity[name].window is None:
             if wide > MOST_WIDTH_RATIO * narrow:
                 raise BadInput(
                     f"{member.origin}: expected {name} as bright as that of {first.origin} ({least:.4g} to {most:.4g} in the median training case), found {low:.4g} to {high:.4g}: a mean would be of neither. Leave it out, or run synth for each."

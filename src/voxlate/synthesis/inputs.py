@@ -5,37 +5,34 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import nibabel as nib
 import numpy as np
 
-from voxlate.cases.align import Preparation
-from voxlate.cases.anatomy import Anatomy, body_of, check_body, check_content, check_extent
-from voxlate.cases.case import DIGITS, MASK, PreparedCase, digest, prepare_case
-from voxlate.cases.head_checks import black_pools_ml, check_head
-from voxlate.cases.intensity_checks import (
+from voxlate.base.codes import Grade
+from voxlate.base.errors import BadInput, did_you_mean
+from voxlate.base.messages import Message, grade_of_distance, message, worst_grade
+from voxlate.base.slabs import chunks
+from voxlate.checks.anatomy import Anatomy, body_of, check_body, check_content, check_extent
+from voxlate.checks.head_checks import black_pools_ml, check_head
+from voxlate.checks.intensity_checks import (
     check_brightness,
     check_floor,
     check_kind,
     check_scales,
     check_vessels,
 )
-from voxlate.cases.layout import CANONICAL, lay_out
-from voxlate.cases.quality_checks import check_noise, check_quality, check_slices, quality_of
-from voxlate.formats.io import content_hash, is_there, read_volume
-from voxlate.images.grid import Volume, canonical_view, check_affine
-from voxlate.images.mask import clearest
-from voxlate.images.units import unit_of
+from voxlate.checks.quality_checks import check_noise, check_quality, check_slices, quality_of
+from voxlate.scans.cases.align import Preparation
+from voxlate.scans.cases.case import DIGITS, MASK, PreparedCase, digest, prepare_case
+from voxlate.scans.cases.layout import lay_out
+from voxlate.scans.formats.io import content_hash, is_there, read_volume
+from voxlate.scans.images.grid import Volume, canonical_view, check_affine
+from voxlate.scans.images.mask import clearest
+from voxlate.scans.images.units import unit_of
+from voxlate.synthesis.facts import Facts
 from voxlate.synthesis.memory import check_memory
-from voxlate.system.codes import Grade
-from voxlate.system.config import adapter
-from voxlate.system.errors import BadInput, did_you_mean
-from voxlate.system.messages import Message, grade_of_distance, message, worst_grade
-from voxlate.system.slabs import chunks
-
-if TYPE_CHECKING:
-    from voxlate.recipe import Recipe
 
 T = TypeVar("T")
 Scan = Volume | Path | str | nib.spatialimages.SpatialImage | tuple[Any, Any]
@@ -59,8 +56,7 @@ class CaseInputs:
 
 
 def prepare_inputs(
-    recipe: "Recipe",
-    header: Mapping[str, Any],
+    facts: Facts,
     scans: Mapping[str, Scan],
     case: str,
     anatomy: Anatomy | None,
@@ -68,10 +64,10 @@ def prepare_inputs(
 ) -> CaseInputs:
     """Prepare a case's scans as those of the training were.
 
-    header: of the weights file; anatomy: of the training patients, with which the scans are compared; targets: the
+    anatomy: of the training patients, with which the scans are compared; targets: the
     modalities that are synthesised. Raises BadInput where a scan shows nothing, or the scans do not fit together.
     """
-    check_memory(scans, recipe)
+    check_memory(scans, facts)
     volumes = {name: as_volume(scan, name) for name, scan in scans.items()}
     files = {name: volume.origin for name, volume in volumes.items()}
     mask = volumes.pop(MASK, None)
@@ -79,9 +75,9 @@ def prepare_inputs(
         for volume in volumes.values():
             check_extent(anatomy, volume, case)
     key = _voxels_key(volumes.values())
-    trained, used = preparation_of(header), preparation_for(header, recipe, volumes)
-    prepared = prepare_case(case, volumes, used, mask=mask, masked=recipe.needs_mask)
-    warnings = _check_scans(recipe, header, prepared, anatomy, targets)
+    trained, used = facts.preparation, preparation_for(facts, volumes)
+    prepared = prepare_case(case, volumes, used, mask=mask, masked=facts.needs_mask)
+    warnings = _check_scans(facts, prepared, anatomy, targets)
     if anatomy is not None and worst_grade(warnings) != "do not trust":
         for name, volume in volumes.items():  # before resampling, which hides noise
             scan = canonical_view(volume)
@@ -89,18 +85,17 @@ def prepare_inputs(
                 warnings += check_noise(scan)
                 warnings += check_quality(name, quality_of(scan), anatomy.quality.get(name))
             warnings += check_slices(scan)
-    if mask is None and recipe.needs_mask and used.mask_from != trained.mask_from:
+    if mask is None and facts.needs_mask and used.mask_from != trained.mask_from:
         text = f"The brain was found in {used.mask_from}, not in {trained.mask_from} as in training (missing)."
         warnings.append(message("brain-mask", text))
-    if not recipe.method.makes_targets:
-        target = " and ".join(recipe.data.target)
+    if not facts.makes_targets:
+        target = " and ".join(facts.data.target)
         text = f"{target} is reconstructed from itself: the bound of models with this autoencoder, no synthesis."
         warnings.append(message("reconstruction", text))
-    widths = header.get("target_widths", {})
     for name in targets:
-        warnings += check_scales(name, widths.get(name, ()))
+        warnings += check_scales(name, facts.target_widths.get(name, ()))
     return CaseInputs(
-        lay_out(prepared, recipe.data.axes),  # its affine leads the images back to the scans
+        lay_out(prepared, facts.data.axes),  # its affine leads the images back to the scans
         key,
         files,
         _preparation_entries(trained, used, prepared),
@@ -119,23 +114,23 @@ def contents_of(files: Mapping[str, Path | str]) -> dict[str, dict[str, str]]:
 
 
 def is_in_training(
-    header: Mapping[str, Any],
+    facts: Facts,
     prepared: PreparedCase,
     names: Iterable[str],
 ) -> bool | None:
     """Whether some arrays of a case, or scans of it that were changed since, were in the training.
 
-    header: of the weights file; names: of the arrays. None where the weights do not state what the training saw.
+    names: of the arrays. None where the weights do not state what the training saw.
     """
-    known = set(header.get("training_voxels", ()))
+    known = set(facts.seen_voxels)
     if not known:
         return None
-    from voxlate.cases.copies import is_copy  # here, because it needs SciPy
+    from voxlate.checks.copies import is_copy  # here, because it needs SciPy
 
     names = list(names)
     if any(digest(prepared.arrays[name][:])[:DIGITS] in known for name in names):
         return True
-    return is_copy(prepared, names, header.get("training_signatures", ()))
+    return is_copy(prepared, names, facts.seen_signatures)
 
 
 def by_name(scans: Any, sources: Sequence[str]) -> Mapping[str, Scan]:
@@ -164,7 +159,7 @@ def by_accepted_names(
 ) -> tuple[dict[str, T], list[Message]]:
     """Scans or files by the model's names of their modalities, and a message for each scan that has another name.
 
-    aliases: see Model.aliases; of several accepted scans the first of the list is taken.
+    aliases: see Facts.accepts; of several accepted scans the first of the list is taken.
     """
     own = dict(files)
     notes = []
@@ -186,22 +181,17 @@ def by_accepted_names(
     return own, notes
 
 
-def check_names(
-    recipe: "Recipe", accepts: Mapping[str, Sequence[str]], scans: Collection[str], case: str
-) -> None:
-    """Raise BadInput where modalities that a model needs are not among a case's scans.
-
-    accepts: for modalities, the names of scans that they stand for.
-    """
-    data, sources = recipe.data, recipe.data.source
-    known = (*sources, *chain.from_iterable(accepts.values()), *data.target, MASK)
+def check_names(facts: Facts, scans: Collection[str], case: str) -> None:
+    """Raise BadInput where modalities that a model needs are not among a case's scans."""
+    data, sources = facts.data, facts.data.source
+    known = (*sources, *chain.from_iterable(facts.accepts.values()), *data.target, MASK)
     if unknown := sorted(set(scans) - set(known)):
         hint = did_you_mean(unknown[0], known) or "Choose one of these names, or leave it out."
         raise BadInput(
             f"{case}: expected scans of {', '.join(dict.fromkeys(known))}, found '{unknown[0]}'. {hint}"
         )
     missing = [name for name in sources if name not in scans]
-    may_lack = recipe.task.completes or data.allow_missing
+    may_lack = facts.completes or data.allow_missing
     if len(missing) == len(sources) or (missing and not may_lack):
         found = ", ".join(sorted(scans)) or "none of them"
         either = " or ".join(data.any_source)
@@ -209,7 +199,7 @@ def check_names(
         raise BadInput(
             f"{case}: expected {expected}, found {found}. Add {lacking}, or use a model for other modalities."
         )
-    if recipe.task.completes and not missing:
+    if facts.completes and not missing:
         raise BadInput(
             f"{case}: expected a modality to be missing, found all of {', '.join(sources)}. Leave one out (voxlate synth: name it with --missing) to synthesise it anyway."
         )
@@ -218,40 +208,27 @@ def check_names(
 def scans_to_give(data: Any, completes: bool) -> str:
     """The scans in a suggested command, such as t1=SCAN t2=SCAN; one of a model that may or must lack some.
 
-    data: of a recipe, or of an exported one.
+    data: of a recipe, or of facts.
     """
     named = data.source[:1] if completes or data.allow_missing else data.source
     return " ".join(f"{name}=SCAN" for name in named)
 
 
-def targets_for(recipe: "Recipe", scans: Collection[str]) -> list[str]:
-    """The modalities to synthesise for a case with these scans: the targets; of a completion, the missing ones."""
-    return [name for name in recipe.data.target if not (recipe.task.completes and name in scans)]
-
-
-def visible_sources(recipe: "Recipe", prepared: PreparedCase) -> list[str]:
-    """The sources that a case has, and that show something."""
-    return [name for name in recipe.data.source if name in prepared.header.visible]
-
-
-def preparation_of(header: Mapping[str, Any]) -> Preparation:
-    """How the scans and masks of the training were prepared."""
-    return adapter(Preparation).validate_python(header.get("preparation", {}))
-
-
-def preparation_for(
-    header: Mapping[str, Any], recipe: "Recipe", scans: Mapping[str, Volume]
-) -> Preparation:
+def preparation_for(facts: Facts, scans: Mapping[str, Volume]) -> Preparation:
     """The preparation of the training, adapted to the scans of a case.
 
     A missing fixed scan is replaced by the first source, and a missing scan for the brain mask by the clearest one. A
     starter of single slices resizes pixels alone: slices keep their distance.
     """
-    trained = preparation_of(header)
-    if "starter" in header and sees_single_slices(recipe) and trained.spacing_mm is not None:
+    trained = facts.preparation
+    if (
+        facts.starter is not None
+        and facts.data.sees_single_slices
+        and trained.spacing_mm is not None
+    ):
         first = canonical_view(scans.get(trained.fixed or "", next(iter(scans.values()))))
         trained = replace(trained, spacing_mm=(first.grid.spacing_mm[0], *trained.spacing_mm[1:]))
-    spacing = header.get("training_spacing_mm")
+    spacing = facts.training_spacing_mm
     if trained.mask == "brain" and trained.mask_from not in scans:
         units = {name: scan.unit for name, scan in scans.items()}
         trained = replace(trained, mask_from=clearest(units))
@@ -259,7 +236,9 @@ def preparation_for(
         return trained
     moved = trained.resample or trained.register
     if trained.fixed is not None and moved and spacing and not trained.changes_voxels:
-        trained = replace(trained, spacing_mm=tuple(spacing))  # the fixed scan's, in training
+        trained = replace(
+            trained, spacing_mm=(spacing[0], spacing[1], spacing[2])
+        )  # the fixed scan's, in training
     return replace(trained, fixed=next(iter(scans)))
 
 
@@ -282,8 +261,7 @@ def _preparation_entries(
 
 
 def _check_scans(
-    recipe: "Recipe",
-    header: Mapping[str, Any],
+    facts: Facts,
     prepared: PreparedCase,
     anatomy: Anatomy | None,
     targets: Sequence[str],
@@ -291,87 +269,78 @@ def _check_scans(
     """Messages on guesses and on scans that differ from the training data; raises BadInput for an empty scan."""
     warnings = list[Message]()
     case = prepared.header.case
-    ranges = header.get("training_ranges", {})
     scans = prepared.header.statistics
     for name, statistics in scans.items():
         if statistics.blank:
             raise BadInput(
                 f"{case}: expected {name} to show something, found every voxel {statistics.all.at(0):g}. Check the scan."
             )
-    of_kind = _check_synthetic_heads(recipe, prepared, targets, anatomy)
-    # What a whole head has in the place of a brain's anatomy says nothing about its orientation.
+    of_kind = _check_synthetic_heads(facts, prepared, targets, anatomy)
+    # A whole head given to a model of stripped brains differs from its training in every orientation, so that comparing
+    # the two says nothing about how the head is oriented.
     compared = None if worst_grade(of_kind) == "do not trust" else anatomy
-    of_slices = "starter" in header and sees_single_slices(recipe)
+    of_slices = facts.starter is not None and facts.data.sees_single_slices
     height: Literal["any", "whole"] = "any" if of_slices else "whole"
     for name, statistics in scans.items():
-        spec = recipe.intensity[name]
+        spec = facts.intensity[name]
         check_floor(name, spec, prepared.header, case)
         guesses = prepared.header.origins[name].guesses
         warnings += [message("guess", f"{name}: {guess}") for guess in guesses]
         warnings += check_kind(name, prepared.header.units[name], statistics)
-        if _is_tof(recipe, name):
+        if _is_tof(facts, name):
             warnings += check_vessels(name, statistics)
-        warnings += check_brightness(name, statistics, spec, ranges)
+        warnings += check_brightness(name, statistics, spec, facts.training_ranges)
         if compared is not None:
             warnings += check_body(
                 compared, name, body_of(prepared.header, prepared.volume(name), spec), height
             )
-    return [*warnings, *_check_spacing(header, prepared, recipe), *of_kind]
+    return [*warnings, *_check_spacing(facts, prepared), *of_kind]
 
 
-def _is_tof(recipe: "Recipe", name: str) -> bool:
+def _is_tof(facts: Facts, name: str) -> bool:
     """Whether a network of synthetic heads knows a modality as a TOF; other trainings state the brightness of theirs."""
-    physics = recipe.data.physics
-    contrast = None if physics is None else physics.contrasts.get(name)
-    return contrast is not None and contrast.sequence == "tof"
+    heads = facts.data.heads
+    return heads is not None and heads.sequences.get(name) == "tof"
 
 
 def _check_synthetic_heads(
-    recipe: "Recipe", prepared: PreparedCase, targets: Sequence[str], anatomy: Anatomy | None
+    facts: Facts, prepared: PreparedCase, targets: Sequence[str], anatomy: Anatomy | None
 ) -> list[Message]:
     """Messages on scans that a network of synthetic heads was not trained for; none for other networks."""
-    physics = recipe.data.physics
-    sources = visible_sources(recipe, prepared)
-    if physics is None or not sources or 0 < physics.stripped < 1:
+    heads = facts.data.heads
+    sources = facts.visible_sources(prepared)
+    if heads is None or not sources or 0 < heads.stripped < 1:
         return []
-    stripped = physics.stripped == 1
+    stripped = heads.stripped == 1
     name = sources[0]
     volume = prepared.volume(name)
     if anatomy is not None and not stripped:
-        body = body_of(prepared.header, volume, recipe.intensity[name])
+        body = body_of(prepared.header, volume, facts.intensity[name])
         if check_content(anatomy, name, body):  # its ends are then not those of a head
             return []
     warnings = check_head(volume, "brain" if stripped else "head")
     made = " and ".join(name for name in targets if name in FLUID_IS_BRIGHT)
     # data.lift tells fluid from the background.
-    if warnings or not stripped or not made or recipe.data.lift > 0:
+    if warnings or not stripped or not made or facts.data.lift > 0:
         return warnings
     statistics = prepared.header.statistics
-    scales = [recipe.intensity[name].scale(statistics[name]) for name in sources]
+    scales = [facts.intensity[name].scale(statistics[name]) for name in sources]
     volume_ml = black_pools_ml([prepared.volume(name) for name in sources], scales)
     text = f"{' and '.join(sources)}: {volume_ml:.1f} ml inside the brain are as dark as the background, as fluid may be in T1 and FLAIR: ventricles may be black in {made}, where they should be bright."
     return [message("dark-fluid", text, volume_ml=volume_ml)] if volume_ml else []
 
 
-def sees_single_slices(recipe: "Recipe") -> bool:
-    """Whether a network sees axial slices without their neighbours."""
-    data = recipe.data
-    return data.patch[0] == 1 and data.stack == 0 and data.axes == CANONICAL and not data.planes
-
-
-def _check_spacing(
-    header: Mapping[str, Any], prepared: PreparedCase, recipe: "Recipe"
-) -> list[Message]:
+def _check_spacing(facts: Facts, prepared: PreparedCase) -> list[Message]:
     """A message where the size of voxels differs much from the training's, and nothing resamples them.
 
     The distance of slices does not count for a network of single slices.
     """
-    trained = header.get("training_spacing_mm")
+    trained = facts.training_spacing_mm
     here = prepared.header.spacing_mm
-    if not trained or preparation_of(header).changes_voxels:
+    if not trained or facts.preparation.changes_voxels:
         return []
     ratios = [max(a / b, b / a) for a, b in zip(trained, here)]
-    ratio = max(ratios[1:] if sees_single_slices(recipe) else ratios)
+    ratio = max(ratios[1:] if facts.data.sees_single_slices else ratios)
     if ratio <= MOST_SPACING_RATIO:
         return []
     sides = " x ".join(f"{side:.3g}" for side in here)
@@ -415,7 +384,7 @@ def as_volume(scan: Scan, modality: str) -> Volume:
         affine = np.asarray(pair[1], np.float64)
     except (TypeError, ValueError) as error:
         raise BadInput(
-            f"{modality}: expected numbers for an array and its affine, found others ({error})."
+            f"{modality}: expected numbers for an array and its affine, found others ({error}). Pass (array, affine)."
         ) from error
     if affine.shape != (4, 4):
         raise BadInput(

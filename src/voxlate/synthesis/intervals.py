@@ -1,27 +1,22 @@
 """Intervals and error bounds of a case's images by a calibration, and the grid on which images are written."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from voxlate.cases.case import PreparedCase
-from voxlate.images.grid import Grid, Volume, has_voxels_of, orient, return_to
-from voxlate.images.mask import foreground
-from voxlate.items import BACKGROUND
-from voxlate.scoring.intervals import describe_widening
-from voxlate.starters.names import PREFIX
+from voxlate.base.arrays import Bool
+from voxlate.base.items import BACKGROUND
+from voxlate.base.messages import Message, message, worst_grade
+from voxlate.checks.out_of_distribution import Patches, Verdict, patches_of, verdict_on
+from voxlate.scans.cases.case import PreparedCase
+from voxlate.scans.images.grid import Grid, Volume, has_voxels_of, orient, return_to
+from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.regions import region_masks
 from voxlate.synthesis.brightness import SynthesisedImage
-from voxlate.synthesis.inputs import visible_sources
-from voxlate.system.arrays import Bool
-from voxlate.system.messages import Message, message, worst_grade
-from voxlate.trust.calibration import Calibration, Prediction
-from voxlate.trust.out_of_distribution import Patches, Verdict, patches_of, verdict_on
-from voxlate.trust.regions import region_masks
-
-if TYPE_CHECKING:
-    from voxlate.recipe import Recipe
+from voxlate.synthesis.calibration import Calibration, Prediction, describe_widening
+from voxlate.synthesis.facts import Facts
 
 PARALLEL = 1e-4  # step across slices, as a share of the step from slice to slice
 
@@ -82,23 +77,23 @@ class OutputGrid:
         return self.reorient(return_to(same, self.file))
 
 
-def find_output_grid(prepared: PreparedCase, axes: str, units: Mapping[str, str]) -> OutputGrid:
+def find_output_grid(facts: Facts, prepared: PreparedCase) -> OutputGrid:
     """The grid on which the images of a prepared case are written."""
     origins = prepared.header.origins
     # where scans were registered, the image is in the frame of the fixed scan
     registered = prepared.header.registered.values()
     fixed = [registration.to for registration in registered if registration.kept != "none"]
     first = origins[fixed[0]] if fixed else next(iter(origins.values()))
-    return OutputGrid(np.array(prepared.header.affine), first.grid, axes, units)
+    return OutputGrid(np.array(prepared.header.affine), first.grid, facts.data.axes, facts.units)
 
 
-def sources_of(recipe: "Recipe", prepared: PreparedCase) -> list[np.ndarray]:
+def sources_of(facts: Facts, prepared: PreparedCase) -> list[np.ndarray]:
     """The sources [D, H, W] of a case in network units; a missing source is background."""
     sources = []
-    shown = visible_sources(recipe, prepared)
-    for name in recipe.data.source:
+    shown = facts.visible_sources(prepared)
+    for name in facts.data.source:
         if name in shown:
-            scale = recipe.intensity[name].scale(prepared.header.statistics[name])
+            scale = facts.intensity[name].scale(prepared.header.statistics[name])
             values = prepared.arrays[name][:].astype(np.float32)
             sources.append(scale.forward(values))
         else:
@@ -106,10 +101,10 @@ def sources_of(recipe: "Recipe", prepared: PreparedCase) -> list[np.ndarray]:
     return sources
 
 
-def patches_in(recipe: "Recipe", prepared: PreparedCase, sources: Sequence[np.ndarray]) -> Patches:
+def patches_in(facts: Facts, prepared: PreparedCase, sources: Sequence[np.ndarray]) -> Patches:
     """The patches of a case's scans, for the comparison with a calibration's; sources: in network units."""
     body = np.logical_or.reduce(
-        [foreground(prepared.volume(name)) for name in visible_sources(recipe, prepared)]
+        [foreground(prepared.volume(name)) for name in facts.visible_sources(prepared)]
     )
     return patches_of(sources, body, prepared.header.spacing_mm)
 
@@ -151,15 +146,9 @@ class CaseIntervals:
         return bounds, messages
 
 
-def may_have_intervals(recipe: "Recipe", scans: Collection[str]) -> bool:
-    """Whether a calibration holds for a case of these scans: that of a completion holds for one missing modality."""
-    missing = set(recipe.data.source) - set(scans)
-    return not recipe.task.completes or len(missing) < 2
-
-
 def case_intervals(
     calibration: Calibration | None,
-    recipe: "Recipe",
+    facts: Facts,
     prepared: PreparedCase,
     images: Mapping[str, SynthesisedImage],
     output_grid: OutputGrid,
@@ -174,7 +163,7 @@ def case_intervals(
     bounds = dict[str, dict[str, float]]()
     if calibration is None:
         return CaseIntervals(low, high, bounds)
-    sources = sources_of(recipe, prepared)
+    sources = sources_of(facts, prepared)
     resampled_sources = [output_grid.resample(source) for source in sources]
     for name, image in images.items():
         prediction = image.prediction.map(output_grid.resample)
@@ -198,7 +187,7 @@ def case_intervals(
         }
     verdict = None
     if calibration.references is not None:
-        verdict = verdict_on(calibration.references, patches_in(recipe, prepared, sources))
+        verdict = verdict_on(calibration.references, patches_in(facts, prepared, sources))
     return CaseIntervals(low, high, bounds, verdict)
 
 
@@ -206,7 +195,7 @@ def notes_on_starter(
     starter: Mapping[str, Any], calibration: Calibration | None
 ) -> Iterator[tuple[str, str]]:
     """The code and text of messages on a starter, and on what its intervals rest."""
-    name = f"{PREFIX}{starter['name']}"
+    name = f"starter:{starter['name']}"
     yield "starter", f"Synthesised by {name}, which was trained on {starter['trained_on']}."
     fit = f"Fit intervals on real cases: voxlate calibrate {name} COHORT --out RUN."
     if calibration is None:

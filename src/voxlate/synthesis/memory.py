@@ -3,16 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from voxlate.formats.io import shape_in_header
-from voxlate.images.grid import Volume
-from voxlate.system import slabs
-from voxlate.system.errors import BadInput
-from voxlate.system.machine import free_disk, free_memory
-
-if TYPE_CHECKING:
-    from voxlate.recipe import Recipe
+from voxlate.base import slabs
+from voxlate.base.errors import BadInput
+from voxlate.base.machine import free_disk, free_memory
+from voxlate.scans.formats.io import shape_in_header
+from voxlate.scans.images.grid import Volume
+from voxlate.synthesis.facts import Facts
 
 GIB = 2**30
 PROGRAM = 1.0 * GIB  # the program with its libraries, and a small network on a few slices
@@ -25,7 +23,7 @@ COMMON = 10  # masks, and the weights of blended patches
 MASKS = 6  # of one byte a voxel, which stay in memory longer than arrays of floats
 
 
-def check_memory(scans: Mapping[str, Any], recipe: "Recipe") -> None:
+def check_memory(scans: Mapping[str, Any], facts: Facts) -> None:
     """Raise BadInput where a large scan needs more memory or disk than there is; other scans are not checked.
 
     Scans whose header does not state a shape are not checked either: DICOM series and formats other than NIfTI.
@@ -39,7 +37,7 @@ def check_memory(scans: Mapping[str, Any], recipe: "Recipe") -> None:
         return
     size = "×".join(str(length) for length in reversed(shape))
     folder = slabs.scratch_folder()
-    arrays = voxels * _bytes_a_voxel(len(scans), recipe)
+    arrays = voxels * _bytes_a_voxel(len(scans), facts)
     memory = PROGRAM + min(slabs.SLAB, voxels) * SLAB_BYTES
     memory += arrays if folder is None else _masks_in_memory(voxels)
     free = free_memory()
@@ -59,11 +57,11 @@ def check_memory(scans: Mapping[str, Any], recipe: "Recipe") -> None:
         )
 
 
-def _bytes_a_voxel(sources: int, recipe: "Recipe") -> int:
+def _bytes_a_voxel(sources: int, facts: Facts) -> int:
     """The bytes of all arrays of a case that exist at the same time, divided by its voxels."""
-    has_spread = recipe.synth.samples > 1 or recipe.data.planes
+    has_spread = facts.synth.samples > 1 or facts.data.planes
     moments = 3 if has_spread else 0
-    targets = len(recipe.data.target)
+    targets = len(facts.data.target)
     return SOURCE * sources + (TARGET + MOMENT * moments) * targets + COMMON
 
 

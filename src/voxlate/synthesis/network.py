@@ -1,55 +1,78 @@
-"""A method of torch as the network of a synthesis."""
+"""What a network is to a synthesis: torch, a graph of ONNX, or whatever else gives images of patches."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
-import torch
+from voxlate.base.arrays import Float32
+from voxlate.base.streams import Stream, Tile
+from voxlate.synthesis.facts import Facts
+from voxlate.synthesis.patch import Patch
 
-from voxlate.batches.batches import collate
-from voxlate.batches.patches import batch_of
-from voxlate.batches.reading import Patch
-from voxlate.diffusion.noise import Noise
-from voxlate.methods.method import Method, networks_in
-from voxlate.recipe import Recipe
-from voxlate.recipe.training import Precision
-from voxlate.synthesis.progress import Calls, count_calls
-from voxlate.synthesis.sampling import Networks, NoiseOf
-from voxlate.system.arrays import Float32
-from voxlate.training.precision import of_synthesis
-from voxlate.training.validate import autocast
+
+@dataclass
+class Calls:
+    """The number of evaluations of a network; a batch of four counts four."""
+
+    count: int = 0
 
 
 @dataclass(frozen=True)
-class TorchNetwork:
-    """A method with what decides one sample of a patch."""
+class NoiseOf:
+    """The noise of a sample of some patches: the arguments of diffusion.streams.Streams."""
 
-    method: Method
-    recipe: Recipe
-    device: torch.device
-    precision: Precision
+    seed: int
+    items: Sequence[Sequence[Stream]]
+    samples: int
+    tiles: Sequence[Tile] | None
+
+
+@runtime_checkable  # as checks of options need it
+class Network(Protocol):
+    """What synthesises the images of patches, on which device and in which precision."""
+
+    @property
+    def device(self) -> Any: ...
+
+    @property
+    def device_name(self) -> str: ...
+
+    @property
+    def precision(self) -> str: ...
+
+    @property
+    def entry(self) -> Mapping[str, Any]:
+        """What decides its images beside the weights and the options, for the model's entry in a provenance."""
+        ...
+
+    @property
+    def software(self) -> Mapping[str, Any]:
+        """The entries of a provenance on the software that computes, and the notice that it is no medical device."""
+        ...
 
     def sample(self, patches: Sequence[Patch], noise: NoiseOf) -> Float32:
-        """One sample of each patch in network units, [B, T, D, H, W]; with synth.mirror the mean with the mirrored one."""
-        recipe = self.recipe
-        batch = collate([batch_of(patch, recipe.data) for patch in patches]).to(self.device)
-        drawn = Noise(noise.seed, noise.items, noise.samples, tiles=noise.tiles)
-        with torch.inference_mode(), autocast(self.device, self.precision):
-            image = self.method.synthesise(batch, drawn, recipe.synth).float()
-            axis = recipe.data.axis_lr
-            # a sagittal slice is its own mirror
-            if recipe.synth.mirror and batch.source.shape[axis] > 1:
-                flipped = replace(batch, source=batch.source.flip(axis), mask=batch.mask.flip(axis))
-                mirrored = self.method.synthesise(flipped, drawn, recipe.synth).float()
-                image = (image + mirrored.flip(axis)) / 2
-        array: Float32 = image.cpu().numpy()
-        return array
+        """One sample of each patch in network units, [B, T, D, H, W]."""
+        ...
 
     def count(self, report: Callable[[int], None]) -> AbstractContextManager[Calls]:
-        """Counts the evaluations of the network inside the block."""
-        return count_calls(*networks_in(self.method), report=report)
+        """Counts the evaluations of the network inside the block; report: is called with their number."""
+        ...
 
+    def evaluations(self, depth: int) -> float:
+        """The number of evaluations for a sample of a volume of slices that is denoised in windows."""
+        ...
 
-def networks_of(method: Method, device: torch.device) -> Networks:
-    """The network of a method on a device, for any recipe of its synthesis."""
-    return lambda recipe: TorchNetwork(method, recipe, device, of_synthesis(recipe, device))
+    def mean(self) -> "tuple[Facts, Network] | None":
+        """The model of the mean prediction, around which this one samples; None where there is none."""
+        ...
+
+    def with_options(
+        self, facts: Facts, allow_code: bool, changes: Mapping[str, Any]
+    ) -> "tuple[Facts, Network]":
+        """The model with other keys of synth; raises BadInput for those that it does not take."""
+        ...
+
+    def like(self, facts: Facts, recipe: str, allow_code: bool) -> "tuple[Facts, Network]":
+        """The model with the synth table of another recipe of the same method; raises BadInput for others."""
+        ...

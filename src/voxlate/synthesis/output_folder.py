@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from voxlate.cohorts.pseudonyms import without_names
-from voxlate.recipe.provenance import difference, provenance_of, read_provenance
+from voxlate.base.errors import BadInput
+from voxlate.base.files import lock, relative_to, safe_name, write_json
+from voxlate.base.messages import Message
+from voxlate.scans.cohorts.pseudonyms import without_names
 from voxlate.synthesis.inputs import contents_of
+from voxlate.synthesis.provenance import difference, provenance_of, read_provenance
 from voxlate.synthesis.result import check_folder, read_synthesis
-from voxlate.system.errors import BadInput
-from voxlate.system.files import lock, relative_to, safe_name, write_json
-from voxlate.system.messages import Message
 
 T = TypeVar("T")
 

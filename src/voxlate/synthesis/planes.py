@@ -2,25 +2,23 @@
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from voxlate.cases.layout import lay_out, reorder_axes
+from voxlate.base.arrays import Bool, Float32
+from voxlate.base.slabs import in_slabs, zeros
+from voxlate.scans.cases.layout import lay_out, reorder_axes
+from voxlate.synthesis.calibration import Prediction
+from voxlate.synthesis.facts import Facts
 from voxlate.synthesis.inputs import CaseInputs
+from voxlate.synthesis.network import Network
 from voxlate.synthesis.progress import PatchProgress, report_part
-from voxlate.synthesis.sampling import Networks, sample_targets
-from voxlate.system.arrays import Bool, Float32
-from voxlate.system.slabs import in_slabs, zeros
-from voxlate.trust.calibration import Prediction
-
-if TYPE_CHECKING:
-    from voxlate.recipe import Recipe
+from voxlate.synthesis.sampling import sample_targets
 
 
 def sample_planes(
-    networks: Networks,
-    recipe: "Recipe",
+    facts: Facts,
+    network: Network,
     inputs: CaseInputs,
     seed: int,
     progress: PatchProgress,
@@ -31,10 +29,10 @@ def sample_planes(
     Their standard deviation is then over planes and samples. The noise of the planes is independent. Evaluations of the
     network are those of a voxel: the sum over the planes.
     """
-    planes = recipe.data.by_plane
+    planes = facts.data.by_plane
     if len(planes) == 1:
-        return sample_targets(networks, recipe, inputs, seed, progress, unused)
-    moments = [Moments() for _ in recipe.data.target]
+        return sample_targets(facts, network, inputs, seed, progress, unused)
+    moments = [Moments() for _ in facts.data.target]
     evaluations = 0.0
     for number, data in enumerate(planes):
         of_plane = replace(
@@ -43,12 +41,12 @@ def sample_planes(
             key=f"{inputs.key} {data.axes}" if number else inputs.key,
         )
         part = partial(report_part, progress, number, len(planes))
-        own = replace(recipe, data=data)
-        predictions, calls = sample_targets(networks, own, of_plane, seed, part)
+        own = replace(facts, data=data)
+        predictions, calls = sample_targets(own, network, of_plane, seed, part)
         evaluations += calls
         for pool, prediction in zip(moments, predictions):
-            back = prediction.map(partial(reorder_axes, now=data.axes, axes=recipe.data.axes))
-            pool.add(back.values, back.sd, recipe.synth.samples)
+            back = prediction.map(partial(reorder_axes, now=data.axes, axes=facts.data.axes))
+            pool.add(back.values, back.sd, facts.synth.samples)
     return [Prediction(pool.mean, pool.sd()) for pool in moments], evaluations
 
 

@@ -1,16 +1,10 @@
-"""Reports of a synthesis: finished patches, evaluations of a network, and warnings."""
+"""Reports of a synthesis: finished patches, and warnings."""
 
-import contextlib
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
 
-from voxlate.executors.job import no_report as no_report
-from voxlate.system.messages import Message
-
-if TYPE_CHECKING:
-    from torch import nn
+from voxlate.base.executors.job import no_report as no_report
+from voxlate.base.messages import Message
 
 PatchProgress = Callable[[int, int], None]
 """Called with the number of finished patches and of all patches."""
@@ -30,31 +24,3 @@ def progress_function(progress: PatchProgress | bool) -> PatchProgress:
 def report_part(progress: PatchProgress, number: int, count: int, done: int, total: int) -> None:
     """Report the progress of one of `count` equal parts as part of the progress of all."""
     progress(number * total + done, count * total)
-
-
-@dataclass
-class Calls:
-    """The number of evaluations of a network; a batch of four counts four."""
-
-    count: int = 0
-
-
-@contextlib.contextmanager
-def count_calls(*nets: "nn.Module", report: Callable[[int], None] = no_report) -> Iterator[Calls]:
-    """Count the evaluations of networks inside the block, without changing their results. report: gets the count."""
-    calls = Calls()
-
-    def _count(
-        _: "nn.Module",
-        __: tuple[Any, ...],
-        output: Any,
-    ) -> None:
-        calls.count += len(output.image)
-        report(calls.count)
-
-    hooks = [net.register_forward_hook(_count) for net in nets]
-    try:
-        yield calls
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -1,33 +1,31 @@
 """The result of a synthesis: the images of a case with their intervals and provenance, and their files."""
 
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
-import numpy as np
-from PIL import Image as Picture
 
-from voxlate.formats.io import content_hash, has_content, is_picture, is_synthetic, write_volume
-from voxlate.formats.nifti import description_of
-from voxlate.images.grid import Volume, canonical
-from voxlate.images.pictures import (
-    Plane,
-    palette,
-    pixel_mm,
-    plane_of,
-    shades,
-    sheet_with_labels,
-    square_pixels,
-    with_lines,
+from voxlate.base.errors import BadInput
+from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR, read_json, write_json
+from voxlate.base.messages import Message, read_messages
+from voxlate.scans.formats.io import (
+    content_hash,
+    has_content,
+    is_picture,
+    is_synthetic,
+    write_volume,
 )
-from voxlate.recipe.provenance import provenance_of, read_provenance
-from voxlate.system.errors import BadInput
-from voxlate.system.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR, read_json, write_json
-from voxlate.system.messages import Message, read_messages
+from voxlate.scans.formats.nifti import description_of
+from voxlate.scans.images.grid import Volume
+from voxlate.synthesis.provenance import provenance_of, read_provenance
+
+if TYPE_CHECKING:
+    from PIL import Image as Picture
 
 Writer = Callable[[Path], object]
 
@@ -46,7 +44,6 @@ ENDINGS = (
 )  # of the formats in which images may be written
 WRITERS = 2  # files that are written at a time
 TILE = 320  # pixels along each side of a slice in a picture
-PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 
 
 @dataclass(frozen=True)
@@ -140,43 +137,17 @@ class Synthesised:
                 )
         return write_images(folder, images, self.provenance)
 
-    def show(self, tile: int = TILE) -> Picture.Image:
+    def show(self, tile: int = TILE) -> "Picture.Image":
         """One picture of the middle axial, coronal and sagittal slice of each image and of its spread, with captions.
 
         Notebooks show it without a call; the warnings are below. tile: pixels along each side of a slice.
         """
-        rows = []
-        for name, volume in self.volumes.items():
-            low, high = np.percentile(volume.data, (0.5, 99.5))
-            text = f"{self.mark}{name}, {low:.4g} to {high:.4g} {volume.unit}"
-            rows.append((text, _three_planes(volume, low, high, "gray")))
-            if name in self.std:
-                spread = self.std[name]
-                most = float(np.percentile(spread.data, 99.5))
-                text = f"{self.mark}{name}: standard deviation of the samples, 0 to {most:.4g} {volume.unit}"
-                rows.append((text, _three_planes(spread, 0, most, "inferno")))
-        sheet = sheet_with_labels(rows, PLANES, tile)
-        return with_lines(sheet, [str(note) for note in self.warnings if note.grade != "note"])
+        from voxlate.synthesis.pictures import show_case  # here, because voxlate-run has no Pillow
+
+        return show_case(self.volumes, self.std, self.mark, self.warnings, tile)
 
     def _repr_png_(self) -> bytes:
         return self.show()._repr_png_() or b""
-
-
-def _three_planes(
-    volume: Volume,
-    low: float,
-    high: float,
-    colours: str,
-) -> list[np.ndarray]:
-    """The middle slices of a volume in its three planes as pictures [H, W, 3], with square pixels."""
-    in_ras = canonical(volume)
-    pictures = []
-    for axis, plane in enumerate(PLANES):
-        middle = plane_of(in_ras.data[0], plane, in_ras.data.shape[1 + axis] // 2)
-        grey = shades(middle, low, max(high, low + 1e-6))
-        image = square_pixels(grey, pixel_mm(in_ras.grid.spacing_mm, plane))
-        pictures.append(palette(colours)[image])
-    return pictures
 
 
 def write_images(
@@ -191,9 +162,14 @@ def write_images(
     """
     check_free(folder, images)
     removed = remove_images(folder, keep=images)
-    with ThreadPoolExecutor(WRITERS) as pool:  # zlib compresses outside Python's lock
-        for _ in pool.map(lambda name: images[name](folder / name), images):
-            pass
+    places = {folder / name: write for name, write in images.items()}
+    if sys.platform == "emscripten":  # a browser has no threads
+        for path, write in places.items():
+            write(path)
+    else:
+        with ThreadPoolExecutor(WRITERS) as pool:  # zlib compresses outside Python's lock
+            for _ in pool.map(lambda path: places[path](path), places):
+                pass
     listed = {name: content_hash(folder / name) for name in images}
     write_json(folder / "provenance.json", {**provenance, "images": listed})
     return removed

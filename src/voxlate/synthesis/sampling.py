@@ -1,16 +1,17 @@
 """Sampling of the images of a prepared case: a few slices or one patch at a time, in network units."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import replace
 
 import numpy as np
 
-from voxlate.batches.reading import Patch
-from voxlate.cases.case import PreparedCase, resize_case
-from voxlate.diffusion.streams import Stream, Tile
-from voxlate.images.tiling import (
+from voxlate.base.arrays import Bool, Float32
+from voxlate.base.errors import BadInput
+from voxlate.base.items import BACKGROUND, stable_id
+from voxlate.base.slabs import map_slabs, release
+from voxlate.base.streams import Tile
+from voxlate.scans.cases.case import PreparedCase, resize_case
+from voxlate.scans.images.tiling import (
     Blend,
     SlicePlan,
     Triple,
@@ -21,45 +22,17 @@ from voxlate.images.tiling import (
     whole_volume,
     zoom,
 )
-from voxlate.items import BACKGROUND, stable_id
+from voxlate.synthesis.calibration import Prediction
+from voxlate.synthesis.facts import Facts, SynthFacts
 from voxlate.synthesis.inputs import CaseInputs
-from voxlate.synthesis.progress import Calls, PatchProgress, no_report
-from voxlate.system.arrays import Bool, Float32
-from voxlate.system.errors import BadInput
-from voxlate.system.slabs import map_slabs, release
-from voxlate.trust.calibration import Prediction
-
-if TYPE_CHECKING:
-    from voxlate.recipe import Recipe, Synthesis
-
-
-class Network(Protocol):
-    """What synthesises the images of patches: a method of torch, or a graph of ONNX."""
-
-    def sample(self, patches: Sequence[Patch], noise: "NoiseOf") -> Float32:
-        """One sample of each patch in network units, [B, T, D, H, W]."""
-
-    def count(self, report: Callable[[int], None]) -> AbstractContextManager[Calls]:
-        """Counts the evaluations of the network inside the block; report: is called with their number."""
-
-
-Networks = Callable[["Recipe"], Network]
-"""The network of a recipe; with data.planes, of that of one plane."""
-
-
-@dataclass(frozen=True)
-class NoiseOf:
-    """The noise of a sample of some patches: the arguments of diffusion.streams.Streams."""
-
-    seed: int
-    items: Sequence[Sequence[Stream]]
-    samples: int
-    tiles: Sequence[Tile] | None
+from voxlate.synthesis.network import Network, NoiseOf
+from voxlate.synthesis.patch import Patch
+from voxlate.synthesis.progress import PatchProgress, no_report
 
 
 def sample_targets(
-    networks: Networks,
-    recipe: "Recipe",
+    facts: Facts,
+    network: Network,
     inputs: CaseInputs,
     seed: int,
     progress: PatchProgress,
@@ -70,20 +43,19 @@ def sample_targets(
     The image is the mean over the samples. The seed and the key of the inputs decide the noise.
     unused: slices [D] that stay background where the network sees one slice at a time.
     """
-    synth = recipe.synth
-    plan, prepared = _plan_slices(recipe, inputs.prepared)
+    synth = facts.synth
+    plan, prepared = _plan_slices(facts, inputs.prepared)
     if unused is not None and plan.input_tiling.patch[0] == 1:
         left_out = (np.flatnonzero(unused) - plan.first).tolist()
         plan = replace(plan, empty=plan.empty.union(left_out))
-    network = networks(recipe)
     starts = plan.starts()
-    blend = Blend(plan.output_tiling, _background(recipe))
-    with network.count(_progress_in_windows(synth, plan, progress)) as calls:
+    blend = Blend(plan.output_tiling, _background(facts))
+    with network.count(_progress_in_windows(facts, network, plan, progress)) as calls:
         size = 1 if synth.exact else synth.batch
         for begin in range(0, len(starts), size):
             chosen = starts[begin : begin + size]
             patches = [
-                Patch(prepared, recipe.data, recipe.intensity, *plan.patch_at(start), None)
+                Patch(prepared, facts.data, facts.intensity, *plan.patch_at(start), None)
                 for start in chosen
             ]
             release(*prepared.arrays.values())
@@ -91,20 +63,20 @@ def sample_targets(
             images = _moments(network, patches, noise, synth.samples, plan)
             for start, image in zip(chosen, images):
                 blend.add(image, plan.place(start))
-            if synth.windows is None:
+            if not synth.in_windows:
                 progress(begin + len(chosen), len(starts))
     evaluations_each = calls.count / max(1, len(starts) * synth.samples)
     return _predictions(
-        prepared.header.case, blend.result(), len(recipe.data.target)
+        prepared.header.case, blend.result(), len(facts.data.target)
     ), evaluations_each
 
 
-def _background(recipe: "Recipe") -> list[float]:
+def _background(facts: Facts) -> list[float]:
     """The values of voxels that no patch holds, by channel, in the order of _moments."""
     values = [BACKGROUND]
-    if recipe.synth.samples > 1:
+    if facts.synth.samples > 1:
         values.append(0.0)
-    by_channel: list[float] = np.repeat(values, len(recipe.data.target)).tolist()
+    by_channel: list[float] = np.repeat(values, len(facts.data.target)).tolist()
     return by_channel
 
 
@@ -120,30 +92,30 @@ def _predictions(case: str, blended: np.ndarray, targets: int) -> list[Predictio
 
 
 def _progress_in_windows(
-    synth: "Synthesis",
+    facts: Facts,
+    network: Network,
     plan: SlicePlan,
     progress: PatchProgress,
 ) -> Callable[[int], None]:
     """Turns evaluations of the network into finished slices, where a whole volume is one item; nothing elsewhere."""
-    if synth.windows is None:
+    if not facts.synth.in_windows:
         return no_report
     depth = plan.input_tiling.shape[0]
-    mirrored = 2 if synth.mirror else 1
-    expected = synth.evaluations * len(synth.windows.slices(depth)) * synth.samples * mirrored
+    expected = network.evaluations(depth) * facts.synth.samples
     return lambda count: progress(min(depth, int(depth * count / expected)), depth)
 
 
-def _plan_slices(recipe: "Recipe", prepared: PreparedCase) -> tuple[SlicePlan, PreparedCase]:
+def _plan_slices(facts: Facts, prepared: PreparedCase) -> tuple[SlicePlan, PreparedCase]:
     """The patches for the network, and the case from which they are read, resized where the options require it."""
     shape = prepared.header.shape
-    slices = recipe.synth.slices
-    if recipe.synth.windows is not None:
+    slices = facts.synth.slices
+    if facts.synth.in_windows:
         if slices != Whole():
             raise BadInput(
                 f"synth.windows: expected synth.slices of kind 'whole' without a crop, found {slices}. Drop one of the two."
             )
         return whole_volume(shape), prepared
-    plan = slices.plan(shape, recipe.data.patch, recipe.synth.overlap)
+    plan = slices.plan(shape, facts.data.patch, facts.synth.overlap)
     if slices.resize_to is not None:
         first, last = range_of_varied_slices(
             [prepared.arrays[name][:] for name in prepared.header.units]
@@ -154,14 +126,14 @@ def _plan_slices(recipe: "Recipe", prepared: PreparedCase) -> tuple[SlicePlan, P
         if last == first:
             return plan, prepared
         prepared = resize_case(prepared, slices.resize_to, (first, last))
-    mask = prepared.mask(recipe.data.source) if recipe.ignores_outside else None
+    mask = prepared.mask(facts.data.source) if facts.ignores_outside else None
     return fit_to_mask(
-        plan, mask, recipe.multiple, recipe.data.centred, slices.crop, recipe.data.patch[1:]
+        plan, mask, facts.multiple, facts.data.centred, slices.crop, facts.data.patch[1:]
     ), prepared
 
 
 def _noise_of(
-    synth: "Synthesis",
+    synth: SynthFacts,
     plan: SlicePlan,
     starts: Sequence[Triple],
     spacing_mm: float,
@@ -187,7 +159,7 @@ def _noise_tiles(plan: SlicePlan, starts: Sequence[Triple]) -> list[Tile] | None
 
 
 def _streams(
-    synth: "Synthesis",
+    synth: SynthFacts,
     key: str,
     z: int,
     spacing_mm: float,

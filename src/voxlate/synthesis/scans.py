@@ -7,21 +7,20 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from voxlate.cases.case import MASK
-from voxlate.cohorts.case_files import CaseFiles, CohortFiles
-from voxlate.cohorts.find import find_cohort
-from voxlate.cohorts.manifest import TABLES
-from voxlate.cohorts.presets import load_preset
-from voxlate.cohorts.split import check_known
-from voxlate.formats.dicom import SeriesInfo, is_dicom_folder
-from voxlate.formats.io import is_there, location_of
-from voxlate.images.units import TISSUE_MAPS, UNITS
-from voxlate.recipe.provenance import is_fold, splits_of_training
+from voxlate.base.errors import BadInput, did_you_mean
+from voxlate.base.messages import Message
+from voxlate.scans.cases.case import MASK
+from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
+from voxlate.scans.cohorts.find import find_cohort
+from voxlate.scans.cohorts.manifest import TABLES
+from voxlate.scans.cohorts.presets import load_preset
+from voxlate.scans.cohorts.split import check_known
+from voxlate.scans.formats.dicom import SeriesInfo, is_dicom_folder
+from voxlate.scans.formats.io import is_there, location_of
+from voxlate.scans.images.units import TISSUE_MAPS, UNITS
 from voxlate.synthesis.dicom_study import pick_series, study_series
 from voxlate.synthesis.inputs import by_accepted_names
 from voxlate.synthesis.model import Model
-from voxlate.system.errors import BadInput, did_you_mean
-from voxlate.system.messages import Message
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def find_scans(
     missing: modalities that are ignored although their scans exist (to complete them). series: see study.py. Raises BadInput where no scan
     fits.
     """
-    data = model.recipe.data
+    data = model.facts.data
     ignored = {name.lower() for name in missing or ()}
     unknown = sorted(ignored - {name.lower() for name in data.source})
     if unknown:
@@ -68,7 +67,7 @@ def find_scans(
     known = {*model.scan_names, *data.source, *data.target, MASK}
     found = list[Scans]()
     for scans in _name_scans(inputs, model, split, series, layout):
-        own, notes = by_accepted_names(scans.files, model.aliases)
+        own, notes = by_accepted_names(scans.files, model.facts.accepts)
         used = {name: path for name, path in own.items() if name in wanted}
         others = sorted({*own, *scans.others} - known)
         truths = sorted(own.keys() & set(data.target) - wanted)
@@ -104,14 +103,14 @@ def _name_scans(
     layout: Mapping[str, Any],
 ) -> Iterator[Scans]:
     """All scans that the inputs name, whether the model uses them or not."""
-    sources = model.recipe.data.source
+    sources = model.facts.data.source
     # 'mr.h5#slice=3' is a scan, not a pair
     if all("=" in text and not is_there(Path(text)) for text in inputs):
         if series:
             raise BadInput(
                 f"--series: expected a folder with one DICOM study as input, found {' '.join(inputs)}. Give the folder, or a pair MODALITY=FOLDER#KEY alone."
             )
-        files = _pairs(inputs, [*sources, *chain.from_iterable(model.aliases.values())])
+        files = _pairs(inputs, [*sources, *chain.from_iterable(model.facts.accepts.values())])
         yield Scans(_case_of(files), files)
         return
     if len(inputs) != 1:
@@ -125,7 +124,7 @@ def _name_scans(
         )
     place = _cohort_or_study(path, model, series, layout)
     if isinstance(place, list):
-        wanted = {name: model.aliases.get(name, ()) for name in sources}
+        wanted = {name: model.facts.accepts.get(name, ()) for name in sources}
         picked = pick_series(path, place, wanted, series)
         yield Scans(_name_of(path.resolve().name), picked.files, notes=picked.notes)
         return
@@ -187,7 +186,7 @@ def in_split(model: Model, cases: Iterable[CaseFiles], split: str | None) -> lis
     if split is None:
         return cases
     recorded = splits_of(model)
-    in_fold = any(map(is_fold, _runs_of(model)))
+    in_fold = any(member.facts.of_fold for member in model.members)
     splits = list[str | None]()
     for case in cases:
         own, trained = case.split, recorded.get(case.case)
@@ -224,7 +223,7 @@ def _cohort_or_study(
         series = study_series(path)
         return series if len(series) > 1 or (named and series) else None
     if not named:
-        accepted = {*model.scan_names, *chain.from_iterable(model.aliases.values())}
+        accepted = {*model.scan_names, *chain.from_iterable(model.facts.accepts.values())}
         try:
             cohort = find_cohort(path, **layout)
         except BadInput:
@@ -243,15 +242,11 @@ def _is_one_scan(path: Path, layout: Mapping[str, Any]) -> bool:
     return is_dicom_folder(path) and not by_series
 
 
-def _runs_of(model: Model) -> list[list[Path]]:
-    """The folder of each member's run, as a list each; a weights file is in the folder of its run."""
-    return [[origin if origin.is_dir() else origin.parent] for origin in model.origins]
-
-
 def splits_of(model: Model) -> dict[str, str]:
     """The split of each case in the model's training; a training case of any member is not held out."""
     splits: dict[str, str] = {}
-    for run in _runs_of(model):
-        for split, cases in splits_of_training(run).items():
-            splits |= {case: split for case in cases if split == "train" or case not in splits}
+    for member in model.members:
+        for case, split in member.facts.splits.items():
+            if split == "train" or case not in splits:
+                splits[case] = split
     return splits

@@ -1,17 +1,14 @@
-"""From runs, inputs and options to the model and the cases that `synth` and voxlate.synthesise work on."""
+"""From a model, inputs and options to the cases that `synth` and voxlate.synthesise work on."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from voxlate import recipe
-from voxlate.cohorts.pseudonyms import Pseudonyms, read_key, without_names
-from voxlate.options.synthesise import SynthOptions
-from voxlate.synthesis.ensemble import load_members
+from voxlate.base.errors import BadInput
+from voxlate.scans.cohorts.pseudonyms import Pseudonyms, read_key, without_names
 from voxlate.synthesis.model import Model
+from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.scans import Scans, find_scans
-from voxlate.system.errors import BadInput
 
 
 @dataclass(frozen=True)
@@ -33,18 +30,12 @@ class Selection:
     hidden: dict[str, str] | None = None
 
 
-def select(
-    runs: Model | Sequence[Path | str], inputs: Sequence[str], options: SynthOptions
-) -> Selection:
-    """Open the runs, set the options of the sampling, and find the cases; raises BadInput if there are none."""
-    if isinstance(runs, Model):
-        model = runs
-    else:
-        model = load_members(runs, options.device, options.allow_code, options.answer)
+def select(model: Model, inputs: Sequence[str], options: SynthOptions) -> Selection:
+    """Set the options of the sampling, and find the cases; raises BadInput if there are none."""
     if not options.intervals:
         model = model.without_intervals()
     if options.like is not None:
-        model = model.with_synthesis_of(recipe.read(options.like, allow_code=options.allow_code))
+        model = model.like(options.like, options.allow_code)
     model = model.with_options(options.allow_code, **options.keys)
     found = find_scans(
         list(inputs),
@@ -54,7 +45,7 @@ def select(
         series=options.series,
         **options.layout,
     )
-    if options.missing is not None and model.recipe.task.completes:
+    if options.missing is not None and model.facts.completes:
         model = model.with_only(options.missing)
     if options.contrast_of:
         model = model.with_contrast_of(options.contrast_of)
@@ -77,7 +68,7 @@ def part_of(text: str) -> slice:
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise BadInput(
-            f"--part: expected the number of a part and how many there are, such as 3/8, found {text!r}."
+            f"--part: expected the number of a part and how many there are, such as 3/8, found {text!r}. Write it so."
         )
     return slice(int(match[1]) - 1, None, int(match[2]))
 
@@ -96,7 +87,7 @@ def sort_cases(model: Model, scans: list[Scans]) -> Selection:
         except BadInput as error:
             if len(scans) == 1:
                 raise
-            if model.recipe.task.completes and set(model.recipe.data.source) <= set(case.files):
+            if model.facts.completes and set(model.facts.data.source) <= set(case.files):
                 result.complete.append(case.case)
             else:
                 result.lacking[case.case] = str(error)

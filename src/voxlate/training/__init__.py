@@ -1,4 +1,4 @@
-"""The training loop of all methods, with its log, state and weights.
+"""Training: recipes, batches, the loop, weights, the network of a run, starters, and the planning of recipes.
 
-Losses are in methods/, and the reading of cases is in data/.
+Losses are in `science/methods`; nothing here scores whole images.
 """

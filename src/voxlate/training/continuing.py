@@ -5,15 +5,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from voxlate.cases.prepared import open_cohort
-from voxlate.recipe import Recipe, from_dict, to_dict, with_tables
-from voxlate.recipe.provenance import read_run
-from voxlate.system.errors import BadInput
-from voxlate.system.files import lock, relative_to
-from voxlate.system.messages import Say, message
+from voxlate.base.errors import BadInput
+from voxlate.base.files import lock, relative_to
+from voxlate.base.messages import Say, message
+from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training.changes import first_change
 from voxlate.training.job import StepCallback
 from voxlate.training.processes import by_main, processes
+from voxlate.training.recipe import Recipe, from_dict, to_dict, with_tables
+from voxlate.training.recipe.provenance import read_run
 from voxlate.training.run import Run, change_recipe, repair_recipe_file, software
 from voxlate.training.state_file import load_state
 from voxlate.training.train import Beginning, train

@@ -9,12 +9,8 @@ from typing import Annotated, Any, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
-from voxlate.cases.align import Preparation
-from voxlate.cases.case_header import Unit
-from voxlate.cases.intensity_checks import POINTS
-from voxlate.recipe.provenance import Adapted, ShownStage, ShownTraining
-from voxlate.system.errors import BadInput
-from voxlate.system.records import (
+from voxlate.base.errors import BadInput
+from voxlate.base.records import (
     Count,
     Digest,
     Name,
@@ -25,6 +21,10 @@ from voxlate.system.records import (
     Tensors,
     Text,
 )
+from voxlate.checks.intensity_checks import POINTS
+from voxlate.scans.cases.align import Preparation
+from voxlate.scans.cases.case_header import Unit
+from voxlate.training.recipe.provenance import Adapted, ShownStage, ShownTraining
 
 LEAST_SIZE = 4096  # numbers up to this one are allowed in all settings of a network
 NUMBERS = re.compile(r"\d+(?:\.\d+)?(?:e\+?\d+)?")
@@ -111,8 +111,9 @@ def header_of(file: Tensors) -> dict[str, Any]:
             f"{record.path}: expected weights that voxlate saved, found a file without its header. Check the path."
         )
     text = file.metadata["voxlate"]
-    record.parse(Header, text)
     header: dict[str, Any] = record.table(text)
+    record.check_version(header, "made_by", "voxlate")
+    record.parse(Header, text)
     recipe = record.fill(_WithRecipe, {"recipe": header["recipe"]}, others=None)["recipe"]
     targets = set(recipe["data"]["target"])
     names = targets.union(recipe["data"]["source"])

@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from voxlate.batch import Batch
-from voxlate.batches.batches import validation_batches
-from voxlate.cases.naive import Baselines, Sums
-from voxlate.cases.prepared import Cohort
-from voxlate.images.grid import Volume
-from voxlate.images.ranges import Range
-from voxlate.recipe import FullStage, Recipe
-from voxlate.scoring.verdict import SYNTHESIS, Verdict, verdict_on
+from voxlate.scans.cases.prepared import Cohort
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.ranges import Range
+from voxlate.science.batch import Batch
+from voxlate.training.batches.batches import validation_batches
+from voxlate.training.naive import Baselines, Sums
+from voxlate.training.recipe import FullStage, Recipe
 from voxlate.training.validate import (
     find_targets,
     has_pairs,
@@ -21,6 +20,7 @@ from voxlate.training.validate import (
     validation_places,
     validation_split,
 )
+from voxlate.training.verdict import SYNTHESIS, Verdict, verdict_on
 
 ITEMS = 32  # training items for the fit of baselines
 UNIT = "network units"

@@ -10,15 +10,15 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
 
-from voxlate.batch import Batch
-from voxlate.batches.batches import Batches, Planes, training_batches
-from voxlate.batches.replay import Mixed
-from voxlate.cases.prepared import Cohort
-from voxlate.items import stable_id
-from voxlate.recipe import FullStage, Recipe
-from voxlate.system.errors import BadInput
-from voxlate.system.machine import begin_reader, cores
-from voxlate.system.messages import Say
+from voxlate.base.errors import BadInput
+from voxlate.base.items import stable_id
+from voxlate.base.machine import begin_reader, cores
+from voxlate.base.messages import Say
+from voxlate.scans.cases.prepared import Cohort
+from voxlate.science.batch import Batch
+from voxlate.training.batches.batches import Batches, Planes, training_batches
+from voxlate.training.batches.replay import Mixed
+from voxlate.training.recipe import FullStage, Recipe
 from voxlate.training.run import Run
 
 # With MPS, each reader has its own torch in the memory that the GPU shares.
@@ -79,16 +79,7 @@ class Job:
     @property
     def epoch_steps(self) -> int:
         """Steps in which the turn that synthesises images uses as many items as there are."""
-        *_, of_images = self.stage.turns.values()
-        return self._steps_of_pass(of_images)
-
-    @property
-    def epoch_steps_of_all_turns(self) -> int:
-        """Steps in which all turns together use as many items as there are: an epoch up to version 0.6."""
-        return self._steps_of_pass(sum(self.stage.turns.values()))
-
-    def _steps_of_pass(self, batches: int) -> int:
-        """Steps with this number of batches in which as many items are used as there are."""
+        *_, batches = self.stage.turns.values()
         items = len(training_batches(self.cohort, self.stage.data, self.recipe.intensity).items)
         return math.ceil(items / (self.stage.train.batch * batches))
 

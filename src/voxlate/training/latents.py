@@ -5,15 +5,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from voxlate.batches.latents import cache_moments, uncacheable
-from voxlate.batches.patches import usable_cases
-from voxlate.cases.prepared import Cohort
-from voxlate.methods.method import Method
-from voxlate.nets.autoencoder import AutoencoderNet
-from voxlate.recipe import FullStage
-from voxlate.system.errors import Stopped
+from voxlate.base.errors import Stopped
+from voxlate.scans.cases.prepared import Cohort
+from voxlate.science.methods.method import Method
+from voxlate.science.nets.autoencoder import AutoencoderNet
+from voxlate.training.batches.latents import cache_moments, uncacheable
+from voxlate.training.batches.patches import usable_cases
 from voxlate.training.job import Job, Session
 from voxlate.training.processes import by_main
+from voxlate.training.recipe import FullStage
 from voxlate.training.validate import autocast
 from voxlate.training.weights import weights_checksum
 

@@ -6,14 +6,11 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from voxlate.images.intensity import IntensityMap
-from voxlate.methods.method import Method
-from voxlate.nets.unet import ResidualUNet
-from voxlate.recipe.training import Training
-from voxlate.system.devices import has_doubles
-from voxlate.system.errors import BadInput
+from voxlate.base.devices import has_doubles
+from voxlate.science.methods.method import Method
+from voxlate.training.recipe.training import Training
 
 
 @dataclass
@@ -47,28 +44,8 @@ class Epochs:
         return {**vars(self), "losses": list(self.losses)}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state; in version 0.6 it may lack the steps of an epoch, which then stay as they are."""
+        """Continue from a state."""
         vars(self).update(state, losses=list(state["losses"]))
-
-
-class Average:
-    """The running average of a model's weights; its tensors are listed once, because listing is slower than a step."""
-
-    def __init__(self, averaged: nn.Module, model: nn.Module) -> None:
-        self.averaged = [parameter.data for parameter in averaged.parameters()]
-        self.weights = [parameter.data for parameter in model.parameters()]
-        self.buffers = list(zip(averaged.buffers(), model.buffers()))
-
-    @torch.no_grad()
-    def move(self, decay: float, step: int) -> None:
-        """Update the average; early steps have more weight, so that the start is forgotten.
-
-        Buffers are copied. Source of the ramp (1 + n) / (10 + n): Abadi et al., TensorFlow's ExponentialMovingAverage.
-        """
-        ramp = (1 + step) / (10 + step)
-        torch._foreach_lerp_(self.averaged, self.weights, 1 - min(decay, ramp))
-        for old, new in self.buffers:
-            old.copy_(new)
 
 
 @dataclass
@@ -94,9 +71,27 @@ class Learner:
     best: BestWeights | None = None
 
     @cached_property
-    def average(self) -> Average:
-        """The running average, which moves `averaged` towards `method`."""
-        return Average(self.averaged, self.method)
+    def moving(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The averaged weights and the weights; they are listed once, because listing is slower than a step."""
+        models = (self.averaged, self.method)
+        averaged, own = ([weight.data for weight in model.parameters()] for model in models)
+        return averaged, own
+
+    @cached_property
+    def buffers(self) -> list[tuple[Tensor, Tensor]]:
+        """The other tensors of the averaged model, each with that of the model."""
+        return list(zip(self.averaged.buffers(), self.method.buffers()))
+
+    @torch.no_grad()
+    def move_average(self, decay: float, step: int) -> None:
+        """Update the average; early steps have more weight, so that the start is forgotten.
+
+        Buffers are copied. Source of the ramp (1 + n) / (10 + n): Abadi et al., TensorFlow's ExponentialMovingAverage.
+        """
+        ramp = (1 + step) / (10 + step)
+        torch._foreach_lerp_(*self.moving, 1 - min(decay, ramp))
+        for old, new in self.buffers:
+            old.copy_(new)
 
     def state(self) -> dict[str, Any]:
         """Tensors and plain values, from which `load_state` continues."""
@@ -131,7 +126,7 @@ class Learner:
     @torch.no_grad()
     def keep_share(self, start: Sequence[Tensor], share: float) -> None:
         """Move the averaged weights towards those of the start by a share (Wortsman et al. 2022, WiSE-FT)."""
-        torch._foreach_lerp_(self.average.averaged, list(start), share)
+        torch._foreach_lerp_(self.moving[0], list(start), share)
 
     def compare(self, error: float) -> None:
         """Keep the averaged weights if this validation error is the least so far."""
@@ -148,67 +143,3 @@ class Learner:
         if options.best is not None and self.best is not None:
             return 0 < options.best.patience <= self.best.since
         return options.stop is not None and options.stop.is_met(self.epochs.losses)
-
-
-def start_from(method: Method, earlier: Method, name: str) -> str:
-    """Copy the weights of an earlier stage's method, except for its opponent; returns a sentence for the log.
-
-    Raises BadInput if a weight has no counterpart with its name and shape.
-    """
-    here = method.without_opponent.state_dict()
-    there = earlier.without_opponent.state_dict()
-    for key, tensor in there.items():
-        if key not in here or here[key].shape != tensor.shape:
-            shape = tuple(here[key].shape) if key in here else "none"
-            raise BadInput(
-                f"start_from = '{name}': expected a weight for each of its weights, found {shape} for '{key}' of shape {tuple(tensor.shape)}. Use the same networks except for new parts."
-            )
-    method.without_opponent.load_state_dict({**here, **there})
-    fresh = len(here) - len(there)
-    return f"started from the weights of stage '{name}': {len(there)} tensors copied, {fresh} fresh"
-
-
-def show_window(
-    method: Method,
-    targets: Sequence[str],
-    of: Mapping[str, IntensityMap],
-    window: Mapping[str, tuple[float, float]],
-) -> str:
-    """Rescale the output of copied weights so that -1 to 1 are the ends of a window; returns a sentence for the log.
-
-    of: the intensity maps of the weights' training. Raises BadInput where that of a target is no fixed range.
-    """
-    sentence = ""
-    for name, (low, high) in window.items():
-        whole = of[name].window
-        if whole is None:
-            raise BadInput(
-                f"start_window.{name}: expected a starter whose range of {name} is a window, found an intensity map of each volume. Drop it."
-            )
-        factor = (whole[1] - whole[0]) / (high - low)
-        offset = (whole[0] + whole[1] - low - high) / (high - low)
-        net = method.without_opponent.net
-        assert isinstance(net, ResidualUNet)  # recipe.checks
-        net.rescale(targets.index(name), factor, offset)
-        sentence += (
-            f"; its {name} was rescaled from {whole[0]:g} to {whole[1]:g} to {low:g} to {high:g}"
-        )
-    return sentence
-
-
-def train_only(method: Method, part: str) -> None:
-    """Freeze all weights without this part in their dotted name, except for critics; raises BadInput if none remains."""
-    moving = 0
-    for name, parameter in method.without_opponent.named_parameters():
-        parameter.requires_grad_(parameter.requires_grad and f".{part}." in f".{name}.")
-        moving += parameter.requires_grad
-    for module in method.without_opponent.modules():
-        frozen = not any(parameter.requires_grad for parameter in module.parameters())
-        if frozen and isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.momentum = 0.0  # its statistics are no parameters, but would move
-    if not moving:
-        paths = [name.split(".")[:-1] for name, _ in method.without_opponent.named_parameters()]
-        names = sorted(set[str]().union(*paths))
-        raise BadInput(
-            f"train.only: expected a part of the weights' names ({', '.join(names[:12])}, …), found '{part}', which is in none that may move. Change it."
-        )

@@ -3,17 +3,18 @@
 import time
 from collections.abc import Mapping
 
-from voxlate.system.files import write_text
+from torch import Tensor
+
+from voxlate.base.files import write_text
 from voxlate.training.job import Job, Session
 from voxlate.training.learner import Learner
 from voxlate.training.log_file import append_line, lines_of
-from voxlate.training.step import Losses
 
 
 class Log:
-    """Writes a line every `log_every` steps and every validation; removes lines after the step from which it starts.
+    """Writes losses, validations and sentences; removes lines after the step from which it starts.
 
-    It sets the seconds of the learner. Only the main process writes.
+    It sets the seconds of the learner, and measures those of a step. Only the main process writes.
     """
 
     def __init__(self, job: Job, session: Session, learner: Learner):
@@ -37,17 +38,22 @@ class Log:
             folder = self.log.parent / "tensorboard" / self.stage
             self.board = SummaryWriter(str(folder), purge_step=learner.step)
 
-    def add_step(self, losses: Losses) -> None:
-        """Log the losses of a step if its turn has come."""
+    @property
+    def seconds(self) -> float:
+        """The seconds of training so far."""
+        return time.monotonic() - self.begun
+
+    def add_step(self, losses: Mapping[str, Mapping[str, Tensor]], writes: bool) -> None:
+        """Count the seconds of a step, and report it; writes: also log its losses."""
         step = self.learner.step
-        seconds = self._pass_time()
+        seconds = self.learner.seconds = self.seconds
         if self.warm is None:
             self.warm = (step, seconds)
         else:
             self.step_seconds = (seconds - self.warm[1]) / (step - self.warm[0])
         if not self.main:
             return
-        if step % self.options.log_every == 0 or step == self.options.length:
+        if writes:
             before, passed = self.previous
             rate = (step - before) * self.options.batch / max(seconds - passed, 1e-9)
             common = {"lr": self.options.rate(step - 1), "items_per_s": rate}
@@ -65,7 +71,7 @@ class Log:
 
     def add_validation(self, scores: Mapping[str, float]) -> None:
         """Log a validation."""
-        seconds = self._pass_time()
+        seconds = self.learner.seconds = self.seconds
         self.add(validation=dict(scores), seconds=seconds)
         self._plot({f"validation/{name}": value for name, value in scores.items()})
         self.latest = {**self.latest, **scores}
@@ -73,7 +79,7 @@ class Log:
 
     def add_time(self, waited: float) -> float:
         """Log the seconds since the training began or resumed, and those of waiting for data; returns the former."""
-        seconds = time.monotonic() - self.begun - self.resumed
+        seconds = self.seconds - self.resumed
         self.add(time={"data": waited, "all": seconds})
         return seconds
 
@@ -85,11 +91,6 @@ class Log:
     def add(self, **content: object) -> None:
         """Write a line; see log_file.Line."""
         append_line(self.log, {"stage": self.stage, "step": self.learner.step, **content})
-
-    def _pass_time(self) -> float:
-        """The seconds of training so far, which the learner takes."""
-        self.learner.seconds = time.monotonic() - self.begun
-        return self.learner.seconds
 
     def _plot(self, values: Mapping[str, float]) -> None:
         for name, value in values.items():

@@ -10,8 +10,8 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
-from voxlate.scoring.verdict import Verdict
-from voxlate.system.records import Count, NotNegative, Number, Record, Text
+from voxlate.base.records import Count, NotNegative, Number, Record, Text
+from voxlate.training.verdict import Verdict
 
 LARGEST_LOSS = 1e38  # limit of float32; infinite losses may be logged, too
 

@@ -5,7 +5,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from voxlate.batches.patches import (
+from voxlate.base.errors import first_of
+from voxlate.base.messages import Message, message
+from voxlate.checks.intensity_checks import check_scales
+from voxlate.scans.cases.case import LABEL, PreparedCase
+from voxlate.scans.cases.prepared import SPLITS, Cohort
+from voxlate.scans.cohorts.split import FOLDS
+from voxlate.training.batches.patches import (
     NO_LABEL,
     DataSettings,
     missing_modalities,
@@ -13,15 +19,9 @@ from voxlate.batches.patches import (
     note_on_padding,
     training_cases,
 )
-from voxlate.batches.windows import check_windows
-from voxlate.cases.case import LABEL, PreparedCase
-from voxlate.cases.intensity_checks import check_scales
-from voxlate.cases.prepared import SPLITS, Cohort
-from voxlate.cohorts.split import FOLDS
-from voxlate.recipe import FullStage, Recipe, Synthesis
-from voxlate.system.errors import first_of
-from voxlate.system.messages import Message, message
+from voxlate.training.batches.windows import check_windows
 from voxlate.training.latents import why_not_kept
+from voxlate.training.recipe import FullStage, Recipe, Synthesis
 from voxlate.training.validate import validation_split
 
 

@@ -23,15 +23,15 @@ from typing import Any
 import torch
 
 import voxlate
-from voxlate.items import stable_id
-from voxlate.nets.interface import Channels, NetworkInput
-from voxlate.nets.unet import UNet
-from voxlate.recipe import Recipe, with_trainings
-from voxlate.recipe.training import Precision
-from voxlate.system.devices import one_thread
-from voxlate.system.errors import BadInput
-from voxlate.system.files import read_json, write_json
-from voxlate.system.machine import cache_folder
+from voxlate.base.devices import one_thread
+from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json, write_json
+from voxlate.base.items import stable_id
+from voxlate.base.machine import cache_folder
+from voxlate.science.nets.interface import Channels, NetworkInput
+from voxlate.science.nets.unet import UNet
+from voxlate.training.recipe import Recipe, with_trainings
+from voxlate.training.recipe.training import Precision
 from voxlate.training.run import Run, stage_tables
 
 # bfloat16 may take at most this share of float32's time, so that noise of the clock does not decide.

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -11,12 +11,12 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 
-from voxlate.system.devices import find_device
-from voxlate.system.errors import BadInput
+from voxlate.base.devices import find_device
+from voxlate.base.errors import BadInput
 
 T = TypeVar("T")
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-ASKED_SECONDS = 3.0  # interval in which several processes exchange their signals
+ASKED_SECONDS = 3.0  # interval in which several processes exchange their decisions
 
 
 def processes(device: str) -> tuple[Accelerator, torch.device]:
@@ -53,26 +53,22 @@ def by_main(accelerator: Accelerator, do: Callable[[], T]) -> T:
 
 
 @dataclass
-class StopAgreement:
-    """The decision to stop after a step, which several processes take together every few seconds.
-
-    stop: signals that this process has received.
-    """
+class Agreement:
+    """Decisions after a step that several processes take together every few seconds."""
 
     accelerator: Accelerator
-    stop: Sequence[int]
     next_step: int = 0
 
-    def must_stop(self, step: int, step_seconds: float) -> bool:
-        """Whether this or another process has received a signal; step_seconds: seconds of a step so far."""
+    def ask(self, step: int, step_seconds: float, asked: tuple[bool, bool]) -> tuple[bool, bool]:
+        """Which of two decisions this or another process asked for; step_seconds: seconds of a step so far."""
         if self.accelerator.num_processes == 1:
-            return bool(self.stop)
+            return asked
         if step < self.next_step:
-            return False
-        answers = gather_object([(bool(self.stop), step_seconds)])
-        slowest = max(seconds for _, seconds in answers)
+            return False, False
+        answers = gather_object([(step_seconds, *asked)])
+        slowest = max(seconds for seconds, *_ in answers)
         self.next_step = step + (max(1, int(ASKED_SECONDS / slowest)) if slowest else 1)
-        return any(stopped for stopped, _ in answers)
+        return any(first for _, first, _ in answers), any(second for *_, second in answers)
 
 
 @contextlib.contextmanager

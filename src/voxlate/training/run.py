@@ -10,7 +10,13 @@ from typing import Any
 import tomli_w
 
 import voxlate
-from voxlate.recipe import (
+from voxlate.base.dataframe import dataframe
+from voxlate.base.errors import BadInput
+from voxlate.base.files import LOCK, write_json, write_text
+from voxlate.base.messages import FILE as MESSAGES
+from voxlate.training.changes import first_change
+from voxlate.training.log_file import curves_of, lines_of, read_verdicts
+from voxlate.training.recipe import (
     Recipe,
     code_of,
     header,
@@ -19,14 +25,8 @@ from voxlate.recipe import (
     with_tables,
     with_trainings,
 )
-from voxlate.recipe.provenance import read_run
-from voxlate.scoring.verdict import Verdict
-from voxlate.system.dataframe import dataframe
-from voxlate.system.errors import BadInput
-from voxlate.system.files import LOCK, write_json, write_text
-from voxlate.system.messages import FILE as MESSAGES
-from voxlate.training.changes import first_change
-from voxlate.training.log_file import curves_of, lines_of, read_verdicts
+from voxlate.training.recipe.provenance import read_run
+from voxlate.training.verdict import Verdict
 
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
 PACKAGES = ("torch", "numpy", "nibabel", "safetensors")
@@ -123,6 +123,11 @@ class Run:
         return read_verdicts(self.log).get("final", [])
 
     @property
+    def is_imported(self) -> bool:
+        """Whether the run holds imported weights, that of a pretrained autoencoder, say."""
+        return self.provenance.is_file() and "imported" in read_run(self.provenance).get("data", {})
+
+    @property
     def has_begun(self) -> bool:
         """Whether a state or weights have been saved."""
         return self.state.exists() or any(self.folder.glob("weights*.safetensors"))
@@ -189,21 +194,6 @@ def stage_tables(run: Run) -> dict[str, dict[str, Any]]:
     recipe = read_run(run.provenance).get("recipe", {})
     tables = [*recipe.get("stages", ()), {**recipe, "name": "final"}]
     return {table.get("name"): table.get("train", {}) for table in tables}
-
-
-def stage_steps(run: Run, recipe: Recipe) -> dict[str, int]:
-    """The steps of stages in a run that has begun, if their numbers of epochs are those of the recipe.
-
-    The definition of an epoch may have changed since then, and a run continues as it began.
-    """
-    steps = {}
-    tables = stage_tables(run)
-    for stage in recipe.all_stages:
-        table = tables.get(stage.name, {})
-        same = stage.train.epochs is not None and table.get("epochs") == stage.train.epochs
-        if same and table.get("steps"):
-            steps[stage.name] = table["steps"]
-    return steps
 
 
 def change_recipe(run: Run, recipe: Recipe, notes: Mapping[str, Any]) -> None:

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from voxlate.batch import Batch
-from voxlate.diffusion.noise import Noise
-from voxlate.methods.method import Method
-from voxlate.recipe import FullStage, Recipe
-from voxlate.training.validate import SEED, autocast
+from voxlate.science.batch import Batch
+from voxlate.science.methods.method import Method
+from voxlate.training.recipe import FullStage, Recipe
+from voxlate.training.validate import draw
 
 LEAST = 0.05  # below it an image is the mean, whose texture is blurred
-PLACES = torch.linspace(LEAST, 1, 20)
+PLACES = torch.linspace(LEAST, 1, 20).tolist()
 
 
 @dataclass(frozen=True)
@@ -46,20 +45,15 @@ def choose_sharpness(
         return None
     found, wanted = torch.zeros(len(PLACES)), 0.0
     for batch in items:
-        batch = batch.to(device)
-        given = method.as_at_inference(batch)
-        noise = Noise(SEED, batch.item)
-        with autocast(device, stage.train.precision):
-            mean = method.predictor.synthesise(given, noise, synth).float()
-            sample = method.synthesise(given, noise, synth).float()
+        _, images = draw(method, batch.to(device), synth, stage.train.precision, PLACES)
         assert batch.target is not None
         wanted += _variation(batch.target)
-        found += torch.tensor([_variation(torch.lerp(mean, sample, float(s))) for s in PLACES])
+        found += torch.tensor([_variation(image) for image in images])
     if not wanted or not found.isfinite().all():
         return None
     reached = (found >= synth.gradient_ratio * wanted).nonzero()
     place = int(reached[0]) if len(reached) else len(PLACES) - 1
-    return Sharpness(round(float(PLACES[place]), 2), float(found[place]) / wanted)
+    return Sharpness(round(PLACES[place], 2), float(found[place]) / wanted)
 
 
 def _variation(image: Tensor) -> float:

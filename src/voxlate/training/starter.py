@@ -8,20 +8,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from voxlate.batch import Batch
-from voxlate.diffusion.noise import Noise
-from voxlate.images.intensity import IntensityMap
-from voxlate.items import BACKGROUND, stable_id
-from voxlate.methods.method import Method
-from voxlate.nets.narrow import narrow
-from voxlate.nets.unet import ResidualUNet
-from voxlate.recipe import FullStage, Recipe
-from voxlate.starters.card import Card, read_card
-from voxlate.starters.names import PREFIX, folder_of, is_starter
-from voxlate.system.errors import BadInput
-from voxlate.system.records import Record, Shape, checksum
-from voxlate.training.hub import download, is_on_hub
+from voxlate.base.errors import BadInput
+from voxlate.base.hub import download, is_on_hub
+from voxlate.base.items import BACKGROUND, stable_id
+from voxlate.base.records import Record, Shape, checksum
+from voxlate.scans.images.intensity import IntensityMap
+from voxlate.science.batch import Batch
+from voxlate.science.diffusion.noise import Noise
+from voxlate.science.methods.method import Method
+from voxlate.science.nets.narrow import narrow
+from voxlate.science.nets.unet import ResidualUNet
+from voxlate.training.recipe import FullStage, Recipe
 from voxlate.training.run import Run, weights_of
+from voxlate.training.starters.card import Card, read_card
+from voxlate.training.starters.names import PREFIX, folder_of, is_starter
 from voxlate.training.weights import file_hash, load_method, read_header
 
 SELF_TEST = "selftest.safetensors"

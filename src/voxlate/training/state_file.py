@@ -11,10 +11,11 @@ from pydantic import StringConstraints
 from torch import Tensor
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
-from voxlate.system.errors import BadInput
-from voxlate.system.files import whole_file
-from voxlate.system.records import Count, NotNegative, Record, Several, Text
+from voxlate.base.errors import BadInput
+from voxlate.base.files import whole_file
+from voxlate.base.records import Count, NotNegative, Record, Several, Text
 from voxlate.training.changes import first_change
+from voxlate.training.job import Job
 from voxlate.training.learner import Learner
 from voxlate.training.run import Run
 
@@ -30,7 +31,7 @@ class _Optimiser(TypedDict):
 
 
 class _Epochs(TypedDict):
-    steps: NotRequired[Count]  # version 0.6 did not write them
+    steps: Count
     losses: list[float]
     running: Sum | None
     count: Count
@@ -63,10 +64,24 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
         torch.save(dict(state), temporary)
 
 
+def resume(learner: Learner, job: Job, run: Run) -> None:
+    """Continue from the saved state of a stage, if there is one; raises BadInput if it is of no stage of the recipe."""
+    if not run.state.exists():
+        return
+    state = load_state(run.state)
+    names = [stage.name for stage in job.recipe.all_stages]
+    if state["stage"] not in names:
+        raise BadInput(
+            f"{run.state}: expected a state of one of the stages {', '.join(names)}, found one of '{state['stage']:.80}'. Delete it to start again."
+        )
+    if state["stage"] == job.stage.name:
+        check_state(run.state, state, learner, job.stage.train.length, job.stage.data.patch)
+        learner.load_state(state)
+
+
 def keep_race(run: Run, owner: str, state: Mapping[str, Any]) -> None:
     """Write the state of a race's winner beside a plan; owner: digest of the training to which it belongs."""
-    with whole_file(run.race) as temporary:
-        torch.save({"owner": owner, "state": dict(state)}, temporary)
+    save_state(run.race, {"owner": owner, "state": dict(state)})
 
 
 def take_race(run: Run, owner: str) -> bool:

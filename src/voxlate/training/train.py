@@ -9,16 +9,27 @@ from typing import Any
 
 import torch
 
-from voxlate.batches.patches import training_cases
-from voxlate.batches.windows import check_windows
-from voxlate.cases import naive
-from voxlate.cases.anatomy import anatomy_of
-from voxlate.cases.prepared import Cohort, open_cohort
-from voxlate.items import stable_id
-from voxlate.methods.method import Method
-from voxlate.options.option import merge
-from voxlate.options.train import TrainOptions
-from voxlate.recipe import (
+from voxlate.base.errors import BadInput
+from voxlate.base.files import lock, relative_to
+from voxlate.base.items import stable_id
+from voxlate.base.machine import keep_freed_memory
+from voxlate.base.messages import Message, Say, message
+from voxlate.base.options.option import merge
+from voxlate.checks.anatomy import anatomy_of
+from voxlate.scans.cases.prepared import Cohort, open_cohort
+from voxlate.science.methods.method import Method
+from voxlate.training import naive
+from voxlate.training.batches.patches import training_cases
+from voxlate.training.batches.windows import check_windows
+from voxlate.training.initial import initial_method
+from voxlate.training.job import Job, Pace, Session, StepCallback
+from voxlate.training.learner import Epochs, Learner
+from voxlate.training.loop import finish, train_stage
+from voxlate.training.messages import check_training, fold_note
+from voxlate.training.options import TrainOptions
+from voxlate.training.precision import choose, stage_precisions, with_precision
+from voxlate.training.processes import by_main, processes, stop_signal
+from voxlate.training.recipe import (
     FullStage,
     Recipe,
     check_order,
@@ -27,21 +38,10 @@ from voxlate.recipe import (
     to_dict,
     with_steps,
 )
-from voxlate.recipe.provenance import read_run
-from voxlate.starters.names import is_starter
-from voxlate.system.errors import BadInput
-from voxlate.system.files import lock, relative_to
-from voxlate.system.machine import keep_freed_memory
-from voxlate.system.messages import Message, Say, message
-from voxlate.training.job import Job, Pace, Session, StepCallback
-from voxlate.training.learner import Epochs, Learner, show_window, start_from, train_only
-from voxlate.training.messages import check_training, fold_note
-from voxlate.training.precision import choose, stage_precisions, with_precision
-from voxlate.training.pretrained import is_imported, unfit
-from voxlate.training.processes import by_main, processes, stop_signal
-from voxlate.training.run import Run, begin_run, stage_steps, weights_of
-from voxlate.training.stage import finish, train_stage
-from voxlate.training.starter import run_folder, starter_for, starter_hash
+from voxlate.training.recipe.provenance import read_run
+from voxlate.training.run import Run, begin_run, weights_of
+from voxlate.training.starter import run_folder, starter_hash
+from voxlate.training.starters.names import is_starter
 from voxlate.training.state_file import take_race
 from voxlate.training.validate import validation_items, validation_split
 from voxlate.training.weights import (
@@ -50,6 +50,7 @@ from voxlate.training.weights import (
     load_weights,
     read_header,
     reuse_weights,
+    unfit_network,
 )
 
 
@@ -101,7 +102,7 @@ def train(
     jobs = _plan_jobs(_open_job(recipe, data, asked, beginning), run, say)
     _check_stages(jobs, starts)
     reused = [Run(Path(other)) for other in asked.reuse]
-    pretrained = [other for other in reused if is_imported(other)]
+    pretrained = [other for other in reused if other.is_imported]
     others = [other for other in reused if other not in pretrained]
 
     with contextlib.ExitStack() as held:
@@ -160,9 +161,7 @@ def _plan_jobs(first: Job, run: Run, say: Say) -> list[Job]:
     processes may measure differently.
     """
     jobs = first.of_stages(first.recipe)
-    recipe = with_steps(
-        first.recipe, [job.epoch_steps for job in jobs], stage_steps(run, first.recipe)
-    )
+    recipe = with_steps(first.recipe, [job.epoch_steps for job in jobs])
 
     def _decide() -> Recipe:
         stated = stage_precisions(run)
@@ -283,7 +282,7 @@ def _import_autoencoder(job: Job, session: Session, method: Method) -> Method | 
     if stage.method.makes_targets:
         return None
     for run in session.pretrained:
-        change = unfit(run, stage)
+        change = unfit_network(run, stage)
         source = f"taken from {run.folder}, not trained"
         if change:
             source = f"not taken from {run.folder}: {change}"
@@ -343,19 +342,3 @@ def _check_stages(jobs: Sequence[Job], starts: Mapping[str, Path]) -> None:
         if start is not None:
             load_weights(earlier[stage.name], start)
             check_order(stage, read_header(start)["recipe"]["data"], f"{start}", "--init")
-
-
-def initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> tuple[Method, str]:
-    """The untrained method of a stage, and a sentence for the log if some of its weights are not random."""
-    method = stage.build(earlier)
-    started = ""
-    source = stage.start_from
-    if is_starter(source):
-        weights, maps = starter_for(source, stage)
-        started = start_from(method, weights, str(source))
-        started += show_window(method, stage.data.target, maps, stage.start_window)
-    elif source is not None:
-        started = start_from(method, earlier[source], source)
-    if stage.train.only is not None:
-        train_only(method, stage.train.only)
-    return method, started

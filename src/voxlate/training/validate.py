@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from voxlate.batch import Batch
-from voxlate.batches.batches import batches_of, even_places, validation_batches
-from voxlate.batches.patches import DataSettings
-from voxlate.cases.layout import CANONICAL, reorder_axes
-from voxlate.cases.prepared import Cohort
-from voxlate.diffusion.noise import Noise
-from voxlate.images.pictures import montage
-from voxlate.images.tiling import Triple
-from voxlate.items import BACKGROUND
-from voxlate.methods.method import Method
-from voxlate.recipe import FullStage, Recipe
+from voxlate.base.items import BACKGROUND
+from voxlate.scans.cases.layout import CANONICAL, reorder_axes
+from voxlate.scans.cases.prepared import Cohort
+from voxlate.scans.images.pictures import montage
+from voxlate.scans.images.tiling import Triple
+from voxlate.science.batch import Batch
+from voxlate.science.diffusion.noise import Noise
+from voxlate.science.methods.method import Method
+from voxlate.training.batches.batches import batches_of, even_places, validation_batches
+from voxlate.training.batches.patches import DataSettings
+from voxlate.training.recipe import FullStage, Recipe, Synthesis
 
 Measure = Callable[[Batch, Batch, Tensor], None]
 
@@ -96,6 +96,28 @@ def whole_slices(
 
 
 @torch.no_grad()
+def draw(
+    method: Method,
+    batch: Batch,
+    sampling: Synthesis,
+    precision: str,
+    places: Sequence[float] = (1.0,),
+) -> tuple[Batch, list[Tensor]]:
+    """The input of the model, and its images at places on the line from the mean (0) to a sample (1).
+
+    The noise is the same every time. The mean is not computed for the sample alone.
+    """
+    with autocast(batch.source.device, precision):
+        given = method.as_at_inference(batch)
+        noise = Noise(SEED, batch.item)
+        sample = method.synthesise(given, noise, sampling).float()
+        if min(places) == 1:
+            return given, [sample for _ in places]
+        mean = method.predictor.synthesise(given, noise, sampling).float()
+    return given, [torch.lerp(mean, sample, place) for place in places]
+
+
+@torch.no_grad()
 def validate(
     method: Method,
     batches: Iterable[Batch],
@@ -115,6 +137,7 @@ def validate(
     rows = list[list[np.ndarray]]()
     labels = []
     sampling = stage.validation_sampling(recipe.synth)
+    place = recipe.synth.sharpness if stage.task.mean_stage is not None else 1.0
     drawn_in = recipe.synth.precision
     if drawn_in == "auto":
         drawn_in = stage.train.precision
@@ -123,12 +146,7 @@ def validate(
         with autocast(device, stage.train.precision):
             loss = method.loss([*method.turns][-1], batch, Noise(SEED, batch.item))
             losses.append(loss["total"].item())
-        with autocast(device, drawn_in):
-            given = method.as_at_inference(batch)
-            image = method.synthesise(given, Noise(SEED, batch.item), sampling).float()
-            if recipe.synth.sharpness < 1 and stage.task.mean_stage is not None:
-                mean = method.predictor.synthesise(given, Noise(SEED, batch.item), sampling)
-                image = torch.lerp(mean.float(), image, recipe.synth.sharpness)
+        given, (image,) = draw(method, batch, sampling, drawn_in, (place,))
         assert batch.target is not None
         error = (image - batch.target).abs()
         errors.append(

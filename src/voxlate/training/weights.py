@@ -13,21 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from voxlate.batches.patches import training_cases
-from voxlate.cases.case import DIGITS
-from voxlate.cases.intensity_checks import training_ranges
-from voxlate.cases.prepared import Cohort
-from voxlate.methods.method import Method
-from voxlate.recipe import Recipe, code_of, from_dict, to_dict
-from voxlate.recipe.provenance import read_run
-from voxlate.recipe.renamed import with_new_names
-from voxlate.recipe.training import Training
-from voxlate.system.errors import BadInput
-from voxlate.system.files import sha256_of, whole_file
-from voxlate.system.messages import Message, message
-from voxlate.system.records import Record, checksum, write_tensors
+from voxlate.base.config import to_tables
+from voxlate.base.errors import BadInput
+from voxlate.base.files import sha256_of, whole_file
+from voxlate.base.messages import Message, message
+from voxlate.base.records import Record, checksum, write_tensors
+from voxlate.checks.intensity_checks import training_ranges
+from voxlate.scans.cases.case import DIGITS
+from voxlate.scans.cases.prepared import Cohort
+from voxlate.science.methods.method import Method
+from voxlate.training.batches.patches import training_cases
 from voxlate.training.changes import first_change
 from voxlate.training.header import header_of
+from voxlate.training.recipe import FullStage, Recipe, code_of, from_dict, to_dict
+from voxlate.training.recipe.provenance import read_run
+from voxlate.training.recipe.training import Training
 from voxlate.training.run import Run, software, weights_of
 
 DRAWS = 256  # of data.physics over all cases, from which the range of training intensities is taken
@@ -108,7 +108,7 @@ def read_header(path: Path) -> dict[str, Any]:
     with _record(path).tensors("pt") as file:
         header = header_of(file)
     _check_once(path, path.stat().st_mtime_ns)
-    return {**header, "recipe": with_new_names(header["recipe"])}
+    return header
 
 
 @lru_cache(maxsize=64)
@@ -193,7 +193,9 @@ def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, d
     if path.is_dir() and not weights.exists():
         unfinished = "a training that is not finished (run the same train command to resume)"
         state = unfinished if Run(path).state.exists() else "none"
-        raise BadInput(f"{path}: expected a run with weights.safetensors, found {state}.")
+        raise BadInput(
+            f"{path}: expected a run with weights.safetensors, found {state}. Train it to its end, or choose another."
+        )
     header = read_header(weights)
     recipe = from_dict(header["recipe"], f"{weights} (header)", allow_code)
     if path.is_dir() and Run(path).provenance.exists():
@@ -271,6 +273,13 @@ def _why_not_reused(run: Run, other: Run, recipe: Recipe, stage: str) -> str:
         return f"it has no finished stage '{stage}'"
     trained = read_header(other.weights(stage))["recipe"]
     return first_change(_what_trains(trained), _what_trains(to_dict(recipe)))
+
+
+def unfit_network(run: Run, stage: FullStage) -> str:
+    """The reason why the network of a run with imported weights cannot replace that of a stage; "" if it can."""
+    theirs = read_header(run.weights())["recipe"]
+    ours = {"kind": stage.net.kind, **to_tables(stage.net)}
+    return first_change(theirs["net"], ours, "net")
 
 
 def _what_trains(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,416 @@
+"""Modalities of a case that are computed from its tissue-parameter maps when they are read, by `data.physics`.
+
+A network must see them as it will see a real scan at synthesis: the scale of a drawn image comes from its whole case, by
+the recipe's own intensity map. Its statistics are those of the same draw, noise and coils included, in a fixed random
+sample of the case's body voxels; blur by slice thickness and resolution is left out of them.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from voxlate.anatomy.acquisition import (
+    Effects,
+    Places,
+    TissueSpread,
+    draw_effects,
+    draw_spread,
+    in_plane,
+    rician,
+)
+from voxlate.anatomy.contrast import Maps, Protocol, magnitude, maps_for
+from voxlate.anatomy.physics import PhysicsSettings, within
+from voxlate.anatomy.sequences import FULL_SCALE
+from voxlate.anatomy.tissue import INTRACRANIAL, VESSEL, Label
+from voxlate.base.errors import BadInput
+from voxlate.base.items import BACKGROUND, stable_id
+from voxlate.scans.cases.case import LABEL, MASK, PROTONS, PreparedCase, Role
+from voxlate.scans.cases.case_header import CaseHeader
+from voxlate.scans.images.filters import ndimage
+from voxlate.scans.images.intensity import IntensityMap, MinMax, Percentile
+from voxlate.scans.images.slice_profile import margin, through_plane
+from voxlate.scans.images.statistics import Statistics, distribution
+
+# Sampled blocks of a case and their side in the plane: about 7000 voxels of the body count.
+BLOCKS, BLOCK = 64, 24
+EDGE = 4  # voxels at each side of a block that do not count, since k-space wraps around
+BRIGHTEST = 99.0  # percentile of the body's signal to which noise is relative
+TISSUES = LABEL + "seg"  # the phantom's label map, in which the brain is found
+UNIT = "a.u."
+EVERYTHING = (slice(None), slice(None), slice(None))
+CROSS = np.array(
+    [[[0, 1, 0], [1, 1, 1], [0, 1, 0]]], bool
+)  # a pixel and its neighbours in the slice
+SURFACE = (Label.CSF, Label.DURA, *VESSEL)  # what stripping removes around the brain
+LEAST_B1 = np.float32(
+    0.2
+)  # of the nominal flip angle: a draw at a strong field would turn it around
+
+LABELS = 256  # of the map of tissues
+FEW_PROTONS = np.float32(
+    0.6
+)  # relative to water: tissue has more, a voxel that it shares with air or bone has fewer
+
+Slab = tuple[slice, slice, slice]
+Voxels = tuple[np.ndarray, ...]  # indices along D, H, W, which broadcast against each other
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """The voxels of BLOCKS blocks of a case, each [BLOCK, BLOCK] of a slice, and the body in their middles."""
+
+    voxels: Voxels
+    body: np.ndarray
+
+    def inside(self, values: np.ndarray) -> np.ndarray:
+        """The body's values of blocks [BLOCKS, BLOCK, BLOCK]."""
+        return values[:, EDGE : BLOCK - EDGE, EDGE : BLOCK - EDGE][self.body]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What all modalities of an item share: the scanner's field, the patient's tissue, and the parts cut away."""
+
+    seed: int
+    field_t: float
+    spread: TissueSpread
+    stripped: bool
+    strip_mm: float  # depth of CSF that stripping removes from the brain's surface
+    face: (
+        float | None
+    )  # height of the plane that removes the face, in shares of the head; None: the face stays
+
+
+class _Acquisition(NamedTuple):
+    """The sequence of an image, the scanner's effects (None: without), and the generator of its noise.
+
+    signals: of each label, in place of the sequence's; None: those of the sequence.
+    """
+
+    protocol: Protocol
+    effects: Effects | None
+    rng: np.random.Generator
+    signals: np.ndarray | None = None
+
+    @property
+    def maps(self) -> Collection[str]:
+        """The tissue-parameter maps that the image needs."""
+        if self.signals is not None:
+            return (PROTONS,)
+        protocol = self.protocol
+        return maps_for(protocol.kind, protocol.dose > 0, protocol.fat_removed > 0)
+
+    def profile(self, case: PreparedCase) -> tuple[np.ndarray, int]:
+        """The slices that a slice of the image reaches into, from it, and the last slice of the case."""
+        thickness_mm = self.effects.thickness_mm if self.effects else 0.0
+        reach = margin(thickness_mm, case.header.spacing_mm[0])
+        return np.arange(-reach, reach + 1), case.header.shape[0] - 1
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The contrasts of `data.physics` for the cases of a cohort; targets: the modalities that are targets."""
+
+    physics: PhysicsSettings
+    targets: tuple[str, ...]
+    samples: dict[str, _Sample] = field(default_factory=dict, compare=False, repr=False)
+    headers: dict[str, CaseHeader] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The modalities that are drawn."""
+        return tuple(self.physics.contrasts)
+
+    def computes(self, header: CaseHeader) -> bool:
+        """Whether a stored case has the maps; raises BadInput where it has a modality that would be drawn, too."""
+        if not self.physics.needs <= header.units.keys():
+            return False
+        stored = sorted(header.units.keys() & set(self.names))
+        if stored:
+            raise BadInput(
+                f"case {header.case}: expected the modalities of data.physics ({', '.join(self.names)}) to be drawn from maps, found stored scans of {', '.join(stored)} as well. Prepare without them (--modality), or rename the contrast."
+            )
+        regions = any(contrast.regions for contrast in self.physics.contrasts.values())
+        for key, needed in (("stripped", self.physics.stripped > 0), ("regions", regions)):
+            if needed and "seg" not in header.labels:
+                raise BadInput(
+                    f"case {header.case}: expected the label map seg for {key} of data.physics, found {', '.join(header.labels) or 'none'}. Prepare the phantoms' folder as it was written, or set it to 0."
+                )
+        return True
+
+    def add_to_header(self, case: PreparedCase) -> CaseHeader:
+        """The header with the contrasts of the case's fixed draw; kept in memory."""
+        header = case.header
+        key = f"{header.case} {header.checksum}"
+        if key not in self.headers:
+            self.headers[key] = self.with_contrasts(case)
+        return self.headers[key]
+
+    def with_contrasts(self, case: PreparedCase, number: int | None = None) -> CaseHeader:
+        """The header with the contrasts of a draw by its number, None for the case's fixed draw."""
+        header = case.header
+        key = () if number is None else (number,)
+        item = self.draw(stable_id("physics", header.case, *key))
+        statistics = dict[str, Statistics]()
+        for name in self.names:
+            statistics[name], _ = self._statistics(case, item, self._acquire(name, item))
+        mask_ml = header.mask_ml
+        if item.stripped:  # the volume of a brain, with which scans are compared
+            left = case.mask([PROTONS]) & self.remainder(case, item, EVERYTHING)
+            mask_ml = float(left.sum() * np.prod(header.spacing_mm) / 1000)
+        return replace(
+            header,
+            units=header.units | dict.fromkeys(self.names, UNIT),
+            origins=header.origins | dict.fromkeys(self.names, header.origins[PROTONS]),
+            statistics=header.statistics | statistics,
+            voxels=header.voxels | dict.fromkeys(self.names, header.voxels.get(PROTONS, "")),
+            mask_ml=mask_ml,
+        )
+
+    def draw(self, seed: int) -> Draw:
+        """The draw of an item by its seed alone."""
+        rng = np.random.default_rng(seed)
+        field_t = within(rng.random(), self.physics.field_t)
+        spread = draw_spread(rng, self.physics.tissue_spread)
+        strips, defaces, height, depth = rng.random(4)
+        return Draw(
+            seed,
+            field_t,
+            spread,
+            bool(strips < self.physics.stripped),
+            self.physics.strip_mm * depth,
+            0.3 + 0.15 * height if defaces < self.physics.defaced else None,
+        )
+
+    def whole(self, case: PreparedCase, name: str) -> np.ndarray:
+        """The image of a whole case in its fixed draw, float32 [D, H, W]; 0 where skull or face are removed."""
+        item = self.draw(stable_id("physics", case.header.case))
+        image, _ = self._image(case, item, self._acquire(name, item), EVERYTHING)
+        return np.where(self.remainder(case, item, EVERYTHING), image, np.float32(0))
+
+    def read(
+        self,
+        case: PreparedCase,
+        name: str,
+        spec: IntensityMap,
+        item: Draw,
+        place: Slab,
+        steps: Sequence[int],
+        role: Role,
+    ) -> list[np.ndarray]:
+        """A part of a case in network units, [D, H, W], once for each of `steps` slices away from it."""
+        depth, rows, columns = place
+        last = case.header.shape[0] - 1
+        wanted = [np.clip(np.arange(depth.start, depth.stop) + step, 0, last) for step in steps]
+        first = min(int(slices[0]) for slices in wanted)
+        end = max(int(slices[-1]) for slices in wanted) + 1
+        slab = (slice(first, end), rows, columns)
+        image, statistics = self._image(case, item, self._acquire(name, item, role), slab)
+        scaled = spec.scale(statistics).forward(image)
+        scaled = np.where(self.remainder(case, item, slab), scaled, np.float32(BACKGROUND))
+        return [scaled[slices - first] for slices in wanted]
+
+    def slice_mm(self, item: Draw) -> float:
+        """The slice thickness of the stored images of an item; 0: as they are stored."""
+        if not self.physics.same_slices:
+            return 0.0
+        effects = self._acquire(self.names[0], item, "source").effects
+        return effects.thickness_mm if effects else 0.0
+
+    def remainder(self, case: PreparedCase, item: Draw, place: Slab | Voxels) -> np.ndarray:
+        """Where skull stripping and defacing leave the image; broadcasts against the part."""
+        inside: np.ndarray = np.ones((1, 1, 1), bool)
+        if item.stripped:
+            inside = inside & _brain(case, place, item.strip_mm)
+        if item.face is not None:
+            inside = inside & ~_in_face(case, _voxels(case, place), item.face)
+        return inside
+
+    def _simulate(
+        self,
+        case: PreparedCase,
+        item: Draw,
+        acquisition: _Acquisition,
+        place: tuple[Any, ...],
+    ) -> np.ndarray:
+        """The image at voxels of a case without noise; one slice for each from whose profile others are at `place`."""
+        maps = {key: case.arrays[key][place].astype(np.float32) for key in acquisition.maps}
+        shares = zip(_voxels(case, place), case.header.shape)
+        z, y, x = (((voxel + 0.5) / length).astype(np.float32) for voxel, length in shares)
+        if acquisition.signals is None:
+            image = _signal(acquisition, item.spread, maps, (z, y, x))
+        else:
+            image = _of_regions(acquisition, maps[PROTONS], case.arrays[TISSUES][place], (z, y, x))
+        effects = acquisition.effects
+        if effects is None:
+            return image
+        slice_mm, *pixel_mm = case.header.spacing_mm
+        image = through_plane(image, effects.thickness_mm, slice_mm)
+        return in_plane(image, effects, pixel_mm)
+
+    def _image(
+        self, case: PreparedCase, item: Draw, acquisition: _Acquisition, place: Slab
+    ) -> tuple[np.ndarray, Statistics]:
+        """The image of a part of a case, and the statistics of that of the whole case."""
+        effects, rng = acquisition.effects, acquisition.rng
+        statistics, brightest = self._statistics(case, item, acquisition)
+        profile, last = acquisition.profile(case)
+        first, end, _ = place[0].indices(last + 1)
+        slices = np.arange(first + profile[0], end + profile[-1]).clip(0, last)
+        image = self._simulate(case, item, acquisition, (slices, *place[1:]))
+        if effects is not None:
+            image = _receive(image, effects, brightest, rng)
+        return image, statistics
+
+    def _acquire(self, name: str, item: Draw, role: Role | None = None) -> _Acquisition:
+        """The acquisition of an item; a target has the middle of each range, and no effects.
+
+        role: by default that of the modality.
+        """
+        contrast = self.physics.contrasts[name]
+        rng = np.random.default_rng([item.seed, stable_id(name)])
+        role = role or ("target" if name in self.targets else "source")
+        if role == "target" and self.physics.target == "centre":
+            return _Acquisition(contrast.centre(self.physics.target_field_t), None, rng)
+        protocol = contrast.draw(rng, item.field_t)
+        effects = draw_effects(rng, self.physics, item.field_t)
+        # Drawn only where they are asked for, so that without them all other draws stay as they are.
+        if contrast.regions == 0 or rng.random() >= contrast.regions:
+            return _Acquisition(protocol, effects, rng)
+        return _Acquisition(protocol, effects, rng, rng.random(LABELS).astype(np.float32))
+
+    def _statistics(
+        self, case: PreparedCase, item: Draw, acquisition: _Acquisition
+    ) -> tuple[Statistics, float]:
+        """The statistics of the body in the sampled blocks, and the signal of its brightest tissue."""
+        effects, rng = acquisition.effects, acquisition.rng
+        key = f"{case.header.case} {case.axes} {case.header.checksum}"
+        if key not in self.samples:
+            self.samples[key] = _draw_sample(case)
+        sample = self.samples[key]
+        profile, last = acquisition.profile(case)
+        slices, *plane = sample.voxels
+        reached = (slices + profile[:, None, None, None]).clip(0, last)
+        (blocks,) = self._simulate(case, item, acquisition, (reached, *plane))
+        signal, brightest = np.abs(sample.inside(blocks)), 0.0
+        if effects is not None:
+            brightest = float(np.percentile(sample.inside(blocks), BRIGHTEST))
+            signal = _receive(sample.inside(blocks), effects, brightest, rng)
+        remainder = self.remainder(case, item, sample.voxels)
+        counted = sample.inside(np.broadcast_to(remainder, blocks.shape))
+        values = distribution(signal[counted] if counted.any() else signal)
+        return Statistics(values, values, (), ()), brightest
+
+
+def _draw_sample(case: PreparedCase) -> _Sample:
+    """Blocks that show some of the body; evenly placed, so that each of its voxels is equally likely."""
+    inside = np.ones(case.header.shape, bool)
+    if MASK in case.arrays:
+        inside = case.mask([PROTONS])
+    _, height, width = inside.shape
+    levels = np.flatnonzero(inside.any(axis=(1, 2)))
+    rng = np.random.default_rng(stable_id("sample", case.header.case))
+    middle = slice(EDGE, BLOCK - EDGE)
+    found = list[tuple[int, np.ndarray, np.ndarray]]()
+    body = list[np.ndarray]()
+    while len(found) < BLOCKS:
+        z = int(levels[rng.integers(len(levels))])
+        # A block may lie half outside, where it repeats the border: voxels there count as often as others.
+        y, x = (int(rng.integers(1 - BLOCK + EDGE, n - EDGE)) for n in (height, width))
+        rows, columns = y + np.arange(BLOCK), x + np.arange(BLOCK)
+        exists = ((rows >= 0) & (rows < height))[:, None] & (columns >= 0) & (columns < width)
+        rows, columns = rows.clip(0, height - 1), columns.clip(0, width - 1)
+        part = (inside[z][np.ix_(rows, columns)] & exists)[middle, middle]
+        if part.any():
+            found.append((z, rows, columns))
+            body.append(part)
+    slices, all_rows, all_columns = map(np.array, zip(*found))
+    voxels = slices[:, None, None], all_rows[:, :, None], all_columns[:, None, :]
+    return _Sample(voxels, np.stack(body))
+
+
+def _receive(
+    signal: np.ndarray, effects: Effects, brightest: float, rng: np.random.Generator
+) -> np.ndarray:
+    """The magnitude with noise, without what is subtracted from it."""
+    noisy = rician(signal, effects.noise * brightest, rng)
+    if effects.black == 0:
+        return noisy
+    return np.maximum(noisy - np.float32(effects.black * brightest), 0)
+
+
+def _signal(
+    acquisition: _Acquisition, spread: TissueSpread, maps: Maps, places: Places
+) -> np.ndarray:
+    """The signal of voxels at their places, before slice profile, k-space and noise; float32, shaped as the maps."""
+    protocol, effects = acquisition.protocol, acquisition.effects
+    out = np.zeros(maps["pd_map"].shape, np.float32)
+    there = maps["pd_map"] > 0  # half of a slice is air
+    tissue = spread.of({key: maps[key][there] for key in acquisition.maps})
+    if effects is None:
+        signal = magnitude(protocol, tissue)
+    else:
+        b1 = np.broadcast_to(effects.b1.at(places), out.shape)[there]
+        gain = np.broadcast_to(effects.gain.at(places), out.shape)[there]
+        signal = magnitude(protocol, tissue, np.maximum(1 + b1, LEAST_B1)) * np.exp(gain)
+    out[there] = np.float32(FULL_SCALE) * signal
+    return out
+
+
+def _of_regions(
+    acquisition: _Acquisition, protons: np.ndarray, labels: np.ndarray, places: Places
+) -> np.ndarray:
+    """One drawn signal for each label, float32; voxels with few protons, such as dense bone, stay dark.
+
+    Source of the idea: Billot et al. 2023, Med Image Anal 86:102789.
+    """
+    assert acquisition.signals is not None
+    signal = acquisition.signals[labels.astype(np.uint8)] * np.minimum(protons / FEW_PROTONS, 1)
+    if acquisition.effects is not None:
+        signal = signal * np.exp(acquisition.effects.gain.at(places))
+    return np.asarray(np.float32(FULL_SCALE) * signal, np.float32)
+
+
+def _voxels(case: PreparedCase, place: tuple[Any, ...]) -> Voxels:
+    """The indices of a part of a case, which may already be indices along some of its axes."""
+    if all(isinstance(part, np.ndarray) for part in place):
+        return place
+    return np.ix_(*(np.arange(n)[part] for n, part in zip(case.header.shape, place)))
+
+
+def _brain(case: PreparedCase, at: Slab | Voxels, strip_mm: float) -> np.ndarray:
+    """The content of the skull, without what surrounds the brain up to a depth below the surface of each slice, as strippers leave it.
+
+    at: indices of slices [N, H, W]; the border of the part is not a surface.
+    """
+    tissues = case.arrays[TISSUES][at]
+    inside: np.ndarray = np.isin(tissues, INTRACRANIAL)
+    steps = round(strip_mm / case.header.spacing_mm[1])
+    if steps == 0:
+        return inside
+    deep = ndimage.binary_erosion(inside, CROSS, iterations=steps, border_value=1)
+    return inside & (deep | ~np.isin(tissues, SURFACE))
+
+
+def _in_face(case: PreparedCase, voxels: Voxels, height: float) -> np.ndarray:
+    """Whether voxels are in the face: in front of a plane that leans forward, up to `height` in shares of the head."""
+    shares = []
+    for at, (first, end) in zip(voxels, case.header.mask_box):
+        shares.append((at - first) / max(end - first, 1))
+    front_axis = next(k for k, letter in enumerate(case.axes) if letter in "AP")
+    front = shares[front_axis]
+    if case.axes[front_axis] == "P":
+        front = 1 - front
+    up = shares[0] if case.axes[0] == "S" else 1 - shares[0]
+    return (front > 0.55 + 0.4 * up / height) & (up < height)
+
+
+def check_scale(spec: IntensityMap, name: str) -> None:
+    """Raise BadInput for an intensity map that needs other voxels than the sample of the body."""
+    of_all = isinstance(spec, MinMax) or (isinstance(spec, Percentile) and spec.inside == "all")
+    if of_all or spec.slicewise:
+        raise BadInput(
+            f"intensity.{name}: expected a map that is computed in the body (percentile with inside = 'foreground', zscore, or window) for a modality of data.physics, found one of all voxels. Change it."
+        )

@@ -1,0 +1,169 @@
+"""What a label map does not tell apart is drawn: fat and muscle, skin, dura, marrow, diploe, contents of hollow organs.
+
+Airways are widened or swollen, so that their mucosa differs between heads.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from voxlate.anatomy.label_map import LabelMap, enlarge
+from voxlate.anatomy.label_table import CODES
+from voxlate.anatomy.shapes import NoiseField, Rng, noise
+from voxlate.anatomy.tissue import BRAIN, OTHER_BRAIN, SKULL, Label
+from voxlate.base.arrays import AnyArray
+from voxlate.scans.images.mask import erode
+
+_CROSS = ndimage.generate_binary_structure(3, 1)
+_VAULT_MM = 14.0  # cancellous bone closer to the brain is diploe
+_ORBIT_MM = 11.0  # fat around the optic nerve and the eye's muscles
+_SPINE_MM = 12.0  # below the lowest brain, from where fluid is that of the spine
+_WALL_MM = 2.0  # of hollow organs
+LEAST_BRAIN_ML = 200.0
+_BRAIN = (*BRAIN, *OTHER_BRAIN, Label.VENTRICLE)
+
+
+@dataclass(frozen=True)
+class Habitus:
+    """The random numbers of one body.
+
+    skin_mm; fat_mm: depth of subcutaneous fat; muscle_mm: of the thin muscles on the skull; planes, lobes: noise whose zeros
+    are planes of fat between muscles, and whose peaks are lobes of fat; swelling_mm: by which mucosa narrows the airways,
+    negative where they are wide, modulated by `lobes`; wet: share of air cells that hold fluid; cortex_mm: of bones of one
+    label; dura: where it shows, 2.5 nearly everywhere; gas: share of hollow organs.
+    """
+
+    skin_mm: float
+    fat_mm: float
+    muscle_mm: float
+    planes: NoiseField
+    lobes: NoiseField
+    plane_mm: float
+    swelling_mm: float
+    wet: float
+    cortex_mm: float
+    dura: float
+    gas: float
+
+
+def draw(rng: Rng) -> Habitus:
+    """Draw the habitus of a body."""
+    lows = (1.2, 0.6, 0.8, 0.1, -1.8, 1.2, -0.5, 0.0)
+    highs = (2.4, 7.0, 2.6, 0.7, 2.6, 2.6, 2.5, 1.0)
+    skin, fat, muscle, plane, swelling, cortex, dura, gas = rng.uniform(lows, highs).tolist()
+    wet = float(rng.uniform(0.1, 0.9)) if rng.random() < 0.25 else 0.0
+    planes, lobes = noise(rng, 15, 3, 64), noise(rng, 34, 6, 48)
+    return Habitus(skin, fat, muscle, planes, lobes, plane, swelling, wet, cortex, dura, gas)
+
+
+def draw_tissues(body: LabelMap, habitus: Habitus) -> AnyArray:
+    """The tissues of a label map: numbers of `Label` and of its table's own ones, uint8 [D, H, W]."""
+    out = body.codes.copy()
+    lobes = _field(body, habitus.lobes)
+    brain = brain_of(body)
+    _vary_airways(out, body, habitus, lobes)
+    skull_mm = body.distance_mm(body.where(Label.BONE, "cancellous", "whole_bone"))
+    _draw_soft(out, body, habitus, lobes, skull_mm)
+    _draw_bones(out, body, habitus, brain)
+    _draw_hollow(out, body, habitus, lobes)
+    fluid = body.where("fluid")
+    out[fluid] = Label.CSF
+    if brain is not None:
+        _draw_membranes(out, habitus, lobes, fluid)
+        lowest = int(np.flatnonzero(brain.any((1, 2)))[0])
+        below = max(lowest - round(_SPINE_MM / body.spacing_mm[0]), 0)
+        spine = out[:below]
+        spine[np.isin(spine, (Label.CSF, Label.DURA))] = Label.SPINAL_FLUID
+    else:
+        out[fluid] = Label.SPINAL_FLUID  # FLUID of an organ, which is not in the skull
+    return out
+
+
+def brain_of(body: LabelMap) -> AnyArray | None:
+    """The brain of a map, bool [D, H, W]; None where it shows none."""
+    brain = body.where(*_BRAIN)
+    millilitres = brain.sum() * float(np.prod(body.spacing_mm)) / 1000
+    return brain if millilitres > LEAST_BRAIN_ML else None
+
+
+def _field(body: LabelMap, of: NoiseField) -> AnyArray:
+    """Noise at the voxels of a map, interpolated from coarse ones."""
+    steps = body.coarse_steps
+    axes = [
+        np.arange(0, length, step, dtype=np.float32) * np.float32(spacing)
+        for length, step, spacing in zip(body.codes.shape, steps, body.spacing_mm)
+    ]
+    z, y, x = np.meshgrid(*axes, indexing="ij")
+    return enlarge(of.at((x, y, z)), body.codes.shape, steps)
+
+
+def _vary_airways(out: AnyArray, body: LabelMap, habitus: Habitus, lobes: AnyArray) -> None:
+    """Swell or widen mucosa beside internal air, and fill some cells with fluid; bone stays."""
+    air = body.where(Label.SINUS)
+    if not air.any() or body.table.inside != "air":
+        return
+    swelling = habitus.swelling_mm + 0.8 * lobes
+    depth = body.distance_mm(~air)
+    swollen = air & (depth < swelling) & (swelling > 0)
+    out[swollen] = Label.MUCOSA
+    outside = body.distance_mm(air)
+    hull_mm = body.distance_mm(~body.hull)
+    soft = body.where("soft", Label.MUCOSA, Label.MUSCLE) & (hull_mm > 6)
+    out[soft & (outside < -0.7 * swelling)] = Label.SINUS
+    if habitus.wet:
+        # Cells beside each other fill together, and fluid rests on the back of the lying head.
+        back = np.linspace(0, 1, air.shape[1], dtype=np.float32)[None, :, None]
+        filled = air & (lobes > 0.6) & (back < habitus.wet) & (hull_mm > 8)
+        out[filled] = Label.SINUS_FLUID
+
+
+def _draw_soft(
+    out: AnyArray, body: LabelMap, habitus: Habitus, lobes: AnyArray, skull_mm: AnyArray
+) -> None:
+    """Muscle with planes and lobes of fat below the skin and its fat; fat in the orbits."""
+    soft = out == CODES["soft"]
+    depth = body.distance_mm(~body.hull)
+    has_skin = bool(body.where(Label.SKIN).any())
+    skin_mm = 2.0 if has_skin else habitus.skin_mm
+    planes = np.abs(_field(body, habitus.planes)) * 6  # mm: the noise's slope is about 1 in 6 mm
+    fat = depth < skin_mm + habitus.fat_mm * (1 + 0.35 * lobes)
+    # On the skull a thin muscle or its tendon lies below the fat.
+    fat &= (skull_mm > habitus.muscle_mm * (1 + 0.4 * lobes)) | (depth < skin_mm + 1)
+    fat |= planes < habitus.plane_mm * (1 + lobes)
+    fat |= lobes > 1.5
+    orbit = body.distance_mm(body.where(Label.EYE)) < _ORBIT_MM
+    fat |= orbit & (depth > 6)
+    out[soft] = np.where(fat[soft], np.uint8(Label.FAT), np.uint8(Label.MUSCLE))
+    if not has_skin:
+        out[soft & (depth < skin_mm)] = Label.SKIN
+
+
+def _draw_bones(out: AnyArray, body: LabelMap, habitus: Habitus, brain: AnyArray | None) -> None:
+    """Diploe around the brain, marrow elsewhere, both within a cortex of bone."""
+    near = False if brain is None else body.distance_mm(brain) < _VAULT_MM
+    inner = np.where(near, np.uint8(Label.DIPLOE), np.uint8(Label.MARROW))
+    cancellous = body.where("cancellous")
+    out[cancellous] = np.broadcast_to(inner, out.shape)[cancellous]
+    whole = body.where("whole_bone")
+    if whole.any():
+        deep = erode(whole, max(habitus.cortex_mm, min(body.spacing_mm)), body.spacing_mm)
+        out[whole] = Label.BONE
+        out[deep] = np.broadcast_to(inner, out.shape)[deep]
+
+
+def _draw_hollow(out: AnyArray, body: LabelMap, habitus: Habitus, lobes: AnyArray) -> None:
+    """A muscular wall around content, with gas where noise is high and above it in the lying body."""
+    hollow = body.where("hollow")
+    if not hollow.any():
+        return
+    lumen = erode(hollow, max(_WALL_MM, min(body.spacing_mm)), body.spacing_mm)
+    out[hollow] = Label.MUSCLE
+    out[lumen] = Label.SINUS_FLUID
+    out[lumen & (lobes > 1.5 - 2 * habitus.gas)] = Label.SINUS
+
+
+def _draw_membranes(out: AnyArray, habitus: Habitus, lobes: AnyArray, fluid: AnyArray) -> None:
+    """Dura: the fluid beside the skull, where it is thick enough to show."""
+    skull = ndimage.binary_dilation(np.isin(out, SKULL), _CROSS)
+    out[fluid & skull & (lobes < habitus.dura)] = Label.DURA

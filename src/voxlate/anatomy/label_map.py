@@ -1,0 +1,197 @@
+"""A label map as the anatomy of phantoms: its tissue codes, its hull, and the distances that drawing needs."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from voxlate.anatomy.diseases import OTHER_LESIONS, LesionShape
+from voxlate.anatomy.label_table import CODES, LabelTable
+from voxlate.anatomy.shapes import Triple, triple
+from voxlate.anatomy.tissue import BRAIN, FLUID, TUMOUR, Label
+from voxlate.base.arrays import AnyArray
+from voxlate.base.errors import BadInput
+from voxlate.scans.formats.io import read_volume
+from voxlate.scans.images.components import components_of
+from voxlate.scans.images.grid import Volume, canonical
+from voxlate.scans.images.mask import box_around, close_gaps, dilate, erode, fill_slices, largest
+
+PAD_MM = 6.0  # air around the hull
+_GAP_MM = 8.0  # half the width of openings, such as the mouth, that the hull closes
+_RIM_MM = 5.0  # depth below the closed hull from which air counts as internal
+_COARSE_MM = 2.0  # voxels of distances and noise
+_LEAST_LABELLED = 0.002  # of the volume
+_MOST_VOXELS = 2**28
+_LESION = (*TUMOUR, Label.LEUKOARAIOSIS, Label.LOW_GRADE, *OTHER_LESIONS)
+_LARGEST_LESION_MM = 170.0
+_RIGHT_ANGLE = 0.02  # cosine between axes, above which a grid is sheared
+LEAST_MM, MOST_MM = 0.2, 10.0  # voxels
+_MOST_LABEL = 10**6 - 1
+_SPECK_MM3 = 12.0  # smaller internal air is noise
+_HOLE_MM = 3.0  # half the width of holes in the brain, its fluid and the eyes
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """A label map [D, H, W] (z, y, x; growing to superior, anterior, right) around its body.
+
+    codes: uint8, see `LabelTable`; hull: the body with the air inside; spacing_mm: along D, H, W.
+    """
+
+    name: str
+    codes: AnyArray
+    hull: AnyArray
+    spacing_mm: Triple
+    table: LabelTable
+
+    def where(self, *names: str | Label) -> AnyArray:
+        """The voxels of tissues, or of what is to be drawn."""
+        wanted = [CODES[name] if isinstance(name, str) else int(name) for name in names]
+        return np.isin(self.codes, wanted)
+
+    def distance_mm(self, mask: AnyArray) -> AnyArray:
+        """Distance of each voxel to a mask, exact to about 1 mm; float32 [D, H, W]."""
+        steps = self.coarse_steps
+        coarse = mask[tuple(slice(None, None, step) for step in steps)]
+        if not coarse.any():
+            return np.full(mask.shape, 1e3, np.float32)
+        sampling = np.multiply(steps, self.spacing_mm)
+        found = ndimage.distance_transform_edt(~coarse, sampling=sampling).astype(np.float32)
+        return enlarge(found, mask.shape, steps)
+
+    def mirror(self) -> "LabelMap":
+        """The map with left and right exchanged."""
+        return replace(self, codes=self.codes[..., ::-1], hull=self.hull[..., ::-1])
+
+    @property
+    def coarse_steps(self) -> tuple[int, ...]:
+        """Voxels between those of coarse arrays, along D, H, W."""
+        return tuple(max(1, round(_COARSE_MM / spacing)) for spacing in self.spacing_mm)
+
+
+def enlarge(coarse: AnyArray, shape: tuple[int, ...], steps: tuple[int, ...]) -> AnyArray:
+    """Linear interpolation of every `steps`-th voxel of an array to all of them."""
+    for axis, (length, step) in enumerate(zip(shape, steps)):
+        at = np.minimum(np.arange(length) / step, coarse.shape[axis] - 1)
+        low = np.minimum(at.astype(int), max(coarse.shape[axis] - 2, 0))
+        share = (at - low).astype(np.float32)
+        share = share.reshape([-1 if k == axis else 1 for k in range(3)])
+        high = np.minimum(low + 1, coarse.shape[axis] - 1)
+        coarse = coarse.take(low, axis) * (1 - share) + coarse.take(high, axis) * share
+    return coarse
+
+
+def read_label_map(path: Path, table: LabelTable, name: str) -> LabelMap:
+    """Read a label map of any orientation; raises BadInput for what is none, or holds a single label.
+
+    name: of its cases, which decides their random numbers.
+    """
+    codes, spacing_mm = read_codes(path, table)
+    tissues = np.count_nonzero(np.unique(codes))
+    if tissues < 2:
+        raise BadInput(
+            f"{path}: expected a map of at least two tissues, found {tissues} by the table '{table.name}'. A mask of one organ is no anatomy."
+        )
+    if (codes > 0).mean() < _LEAST_LABELLED:
+        raise BadInput(
+            f"{path}: expected labels in at least {_LEAST_LABELLED:.1%} of the volume, found {(codes > 0).mean():.2%}. Crop the map to its body."
+        )
+    return _of_codes(name, codes, spacing_mm, table)
+
+
+def read_lesion(path: Path, table: LabelTable) -> LesionShape:
+    """Read the lesion of a label map, which other labels may surround; raises BadInput for a map without one."""
+    codes, spacing_mm = read_codes(path, table)
+    lesion = np.isin(codes, _LESION)
+    if not lesion.any():
+        raise BadInput(
+            f"{path}: expected a lesion by the table '{table.name}' ({', '.join(label.name.lower() for label in _LESION)}), found none. Leave the map out, or give its table with --lesion-tissues."
+        )
+    ends = box_around(lesion)
+    size_mm = max((end - first) * step for (first, end), step in zip(ends, spacing_mm))
+    if size_mm > _LARGEST_LESION_MM:
+        raise BadInput(
+            f"{path}: expected lesions within {_LARGEST_LESION_MM:g} mm, found {size_mm:.0f} mm. Leave the map out."
+        )
+    box = tuple(slice(first, end) for first, end in ends)
+    main = box_around(largest(lesion[box]))
+    middle = triple((first + end - 1) / 2 for first, end in main)
+    return LesionShape(np.where(lesion, codes, np.uint8(0))[box], spacing_mm, middle)
+
+
+def read_codes(path: Path, table: LabelTable) -> tuple[AnyArray, Triple]:
+    """The codes of a label map, turned to D, H, W (z, y, x; RAS), and its spacing along them in mm."""
+    volume = canonical(read_volume(path, modality="seg"))
+    values = volume.data[0]
+    if values.size > _MOST_VOXELS:
+        raise BadInput(
+            f"{path}: expected a label map of at most {_MOST_VOXELS:,} voxels, found {values.size:,}. Resample it to larger voxels."
+        )
+    _check_grid(path, volume)
+    labels = np.rint(values).astype(np.int64)
+    if np.abs(labels - values).max() > 1e-3 or labels.min() < 0:
+        raise BadInput(
+            f"{path}: expected whole numbers from 0 for a label map, found {values.min():g} to {values.max():g} with fractions or signs. Give the label map, not an image of shares, and resample it with nearest neighbours."
+        )
+    if labels.max() > _MOST_LABEL:
+        raise BadInput(
+            f"{path}: expected labels up to {_MOST_LABEL:,}, found {labels.max():,}. Give the label map, not an image."
+        )
+    return table.convert(labels, str(path)), volume.grid.spacing_mm
+
+
+def _check_grid(path: Path, volume: Volume) -> None:
+    """Raise BadInput for voxels of another size than those of bodies in mm, and for sheared grids."""
+    spacing_mm = volume.grid.spacing_mm
+    if not LEAST_MM <= min(spacing_mm) <= max(spacing_mm) <= MOST_MM:
+        given = " x ".join(f"{step:g}" for step in spacing_mm[::-1])
+        raise BadInput(
+            f"{path}: expected voxels from {LEAST_MM:g} to {MOST_MM:g} mm, found {given}. Correct the unit in its header."
+        )
+    axes = volume.affine[:3, :3] / np.linalg.norm(volume.affine[:3, :3], axis=0)
+    if np.abs(axes.T @ axes - np.eye(3)).max() > _RIGHT_ANGLE:
+        raise BadInput(
+            f"{path}: expected a grid with right angles, found a sheared one. Resample the map with nearest neighbours."
+        )
+
+
+def _of_codes(name: str, codes: AnyArray, spacing_mm: Triple, table: LabelTable) -> LabelMap:
+    """The map around its largest component, with its hull."""
+    room_mm = PAD_MM + _GAP_MM + table.coat_mm
+    pad = [(int(np.ceil(room_mm / step)),) * 2 for step in spacing_mm]
+    codes = np.pad(codes, pad)
+    # Specks lie outside some heads; parts of a body that are labelled need not touch each other.
+    body = largest(codes > 0) if table.inside == "air" else codes > 0
+    codes = np.where(body, codes, np.uint8(Label.AIR))
+    closed = fill_slices(close_gaps(body, _GAP_MM, spacing_mm))
+    if table.inside == "soft":
+        hull = dilate(closed, table.coat_mm, spacing_mm) if table.coat_mm else closed
+        codes[hull & (codes == Label.AIR)] = CODES["soft"]
+    else:
+        hull = fill_slices(body) | erode(closed, _RIM_MM, spacing_mm)
+        codes[hull & (codes == Label.AIR)] = Label.SINUS
+        _fill_specks(codes, spacing_mm)
+    margin = [int(np.ceil(PAD_MM / step)) for step in spacing_mm]
+    box = tuple(
+        slice(max(first - room, 0), end + room)
+        for (first, end), room in zip(box_around(hull), margin)
+    )
+    return LabelMap(name, codes[box].copy(), hull[box].copy(), spacing_mm, table)
+
+
+def _fill_specks(codes: AnyArray, spacing_mm: Triple) -> None:
+    """Give internal air that is noise of the segmentation, specks and holes of soft organs, the nearest tissue."""
+    air = codes == Label.SINUS
+    found = components_of(air)
+    least = _SPECK_MM3 / float(np.prod(spacing_mm))
+    sizes = found.sizes()
+    noise = found.choose((sizes < least) & (sizes > 0))
+    inner = np.isin(codes, (*FLUID, *BRAIN, Label.CORD, CODES["fluid"]))
+    noise |= air & close_gaps(inner, _HOLE_MM, spacing_mm)
+    if noise.any():
+        there = (codes > 0) & ~air
+        nearest = ndimage.distance_transform_edt(
+            ~there, sampling=spacing_mm, return_distances=False, return_indices=True
+        )
+        codes[noise] = codes[tuple(index[noise] for index in nearest)]

@@ -1,0 +1,247 @@
+"""A head, or any other body, on a grid, from a label map: varied, drawn out, with findings, metal and a scanner's table."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from voxlate.anatomy import (
+    bones,
+    contents,
+    diseases,
+    exposure,
+    furniture,
+    label_anatomy,
+)
+from voxlate.anatomy import variation as varying
+from voxlate.anatomy.anatomy import Lesion, LesionKind, before_tumour
+from voxlate.anatomy.canvas import Canvas, blank
+from voxlate.anatomy.diseases import LesionShape
+from voxlate.anatomy.head import Head, Shape, draw_shape
+from voxlate.anatomy.label_anatomy import Habitus
+from voxlate.anatomy.label_map import PAD_MM, LabelMap
+from voxlate.anatomy.shapes import Points, Rng, Space, Triple, triple
+from voxlate.anatomy.tissue import FURNITURE, INTRACRANIAL, SKULL, TUMOUR, Label
+from voxlate.anatomy.variation import Places, Variation
+from voxlate.anatomy.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
+from voxlate.base.arrays import AnyArray
+from voxlate.base.errors import BadInput
+from voxlate.base.items import stable_id
+from voxlate.scans.images.mask import box_around
+
+_MOST_VOXELS = 2**27
+_SLAB_VOXELS = 2**21  # bounds the memory of the coordinates
+_FIELD_Z_MM = 9.0  # upright coordinates of the phantoms' middle slice
+_CUT = 0.3  # share of heads whose lowest part the scan leaves out
+_ROOM = 1.2  # size of the grid on which a body is painted, relative to the map
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The phantoms' upright coordinates in a map: upright = (map - origin) * scale, in x, y, z."""
+
+    origin_mm: Triple
+    scale: Triple
+
+    def upright(self, points: Points) -> Points:
+        """Upright coordinates of points of the map."""
+        x, y, z = (
+            (p - np.float32(o)) * np.float32(s)
+            for p, o, s in zip(points, self.origin_mm, self.scale)
+        )
+        return x, y, z
+
+
+def make_mapped_head(
+    body: LabelMap,
+    seed: int,
+    case: int,
+    spacing_mm: Triple | None = None,
+    lesion: LesionKind = "none",
+    carried: LesionShape | None = None,
+) -> Head:
+    """One variation of a label map; the same map, name, seed and case give the same head.
+
+    spacing_mm: voxels along x, y, z, by default the map's; lesion: drawn into maps that show a brain; carried: that of a
+    label map in its place.
+    """
+    rng = np.random.default_rng([seed, case, stable_id(body.name)])
+    shape_rng, vary_rng, habitus_rng, tissue_rng, exposure_rng, cut_rng = rng.spawn(6)
+    scene = _scene(
+        body,
+        varying.draw(vary_rng),
+        label_anatomy.draw(habitus_rng),
+        draw_shape(shape_rng, lesion, carried),
+    )
+    step = triple(spacing_mm or body.spacing_mm[::-1])
+    axes = _axes(body.codes.shape, body.spacing_mm, step)
+    voxels = int(np.prod([len(axis) for axis in axes]))
+    if voxels > _MOST_VOXELS:
+        raise BadInput(
+            f"--spacing: expected a grid of at most {_MOST_VOXELS:,} voxels, found {voxels:,} for {body.name} at {' '.join(f'{s:g}' for s in step)} mm. Take larger voxels."
+        )
+    thick = max(1, _SLAB_VOXELS // (len(axes[0]) * len(axes[1])))
+    slabs = [
+        _slab(scene, (axes[0], axes[1], axes[2][start : start + thick]))
+        for start in range(0, len(axes[2]), thick)
+    ]
+    maps = [np.concatenate(arrays) for arrays in zip(*slabs)]
+    box = _box(maps[0], step, cut_rng)
+    labels, second, share, lesion_map, texture = (array[box] for array in maps)
+    return Head(
+        labels,
+        second,
+        share,
+        lesion_map,
+        texture,
+        _affine(scene, axes, box, step),
+        scene.shape.contents.base.lesion if scene.frame is not None else Lesion("none"),
+        body.table.tissue(tissue_rng),
+        seed,
+        case,
+        exposure.draw(exposure_rng),
+    )
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """All that is painted; frame: None where the map shows no brain."""
+
+    body: LabelMap
+    tissues: AnyArray
+    places: Places
+    frame: Frame | None
+    shape: Shape
+
+
+def _scene(body: LabelMap, drawn: Variation, habitus: Habitus, shape: Shape) -> _Scene:
+    """The tissues of a map, and where a variation places them."""
+    if drawn.mirror:
+        body = body.mirror()
+    tissues = label_anatomy.draw_tissues(body, habitus)
+    brain = label_anatomy.brain_of(body)
+    places = varying.places_of(body, tissues, brain, drawn)
+    return _Scene(body, tissues, places, None if brain is None else _frame(body, brain), shape)
+
+
+def _affine(scene: _Scene, axes: Points, box: tuple[slice, ...], step: Triple) -> AnyArray:
+    """From the index (x, y, z) in a box of the grid to mm; heights of heads are those of the phantoms."""
+    affine = np.diag([*step, 1.0])
+    affine[:3, 3] = [axis[part.start] for axis, part in zip(axes, box[::-1])]
+    if scene.frame is not None:
+        middle_z = scene.places.middle_mm[2] - scene.frame.origin_mm[2]
+        affine[2, 3] += middle_z * scene.frame.scale[2] - _FIELD_Z_MM
+    return affine
+
+
+def _axes(shape: tuple[int, ...], spacing_mm: Triple, step: Triple) -> Points:
+    """Coordinates x, y, z in mm from the middle of a grid that holds the turned and scaled body."""
+    lengths = [n * s * _ROOM for n, s in zip(shape, spacing_mm)][::-1]
+    counts = [int(np.ceil(length / s)) for length, s in zip(lengths, step)]
+    x, y, z = (((np.arange(n) - (n - 1) / 2) * s).astype(np.float32) for n, s in zip(counts, step))
+    return x, y, z
+
+
+def _box(labels: AnyArray, step: Triple, rng: Rng) -> tuple[slice, ...]:
+    """The part of the grid that a scan shows: the body with some air, and in some scans not its lowest part."""
+    there = ~np.isin(labels, (Label.AIR, *FURNITURE))
+    box = []
+    for (first, end), size, n in zip(box_around(there), step[::-1], labels.shape):
+        room = round(float(rng.uniform(2, 18)) / size)
+        box.append(slice(max(first - room, 0), min(end + room, n)))
+    if rng.random() < _CUT:
+        height = box[0].stop - box[0].start
+        box[0] = slice(box[0].start + int(height * rng.uniform(0.05, 0.5)), box[0].stop)
+    return tuple(box)
+
+
+def _frame(body: LabelMap, brain: AnyArray) -> Frame:
+    """The frame in which the brain's box is that of the phantoms' cerebrum."""
+    spacing = body.spacing_mm[::-1]
+    axes = [np.flatnonzero(brain.any(others)) for others in ((0, 1), (0, 2), (1, 2))]
+    ends = [(along[0] * step, along[-1] * step) for along, step in zip(axes, spacing)]
+    half = [(last - first) / 2 for first, last in ends]
+    x, y = CEREBRUM_AXES[0] / half[0], CEREBRUM_AXES[1] / half[1]
+    z = (x + y) / 2
+    top = CEREBRUM_CENTRE[2] + CEREBRUM_AXES[2]
+    origin = (sum(ends[0]) / 2, sum(ends[1]) / 2, ends[2][1] - top / z)
+    return Frame(triple(origin), triple((x, y, z)))
+
+
+def _slab(scene: _Scene, axes: Points) -> tuple[AnyArray, ...]:
+    """The maps of a few slices; axes: x [W], y [H], z [D] in mm from the middle."""
+    z, y, x = np.meshgrid(*axes[::-1], indexing="ij")
+    at = scene.places.at((x, y, z))
+    canvas = blank(x.shape, float(axes[0][1] - axes[0][0]))
+    index = [p / np.float32(s) for p, s in zip(at[::-1], scene.body.spacing_mm)]
+    _take(canvas, scene.tissues, index)
+    lesion_map = np.zeros(x.shape, np.uint8)
+    if scene.frame is not None:
+        middle = scene.places.middle_mm
+        placed = [axis + np.float32(m) for axis, m in zip(axes, middle)]
+        straight = scene.frame.upright((placed[0], placed[1], placed[2]))
+        lesion_map = _paint_head(canvas, scene.shape, Space(*scene.frame.upright(at), straight))
+    _paint_furniture(canvas, scene, (x, y, z))
+    texture = scene.shape.base.texture.on(axes).astype(np.float16)
+    return canvas.label, canvas.second, canvas.share, lesion_map, texture
+
+
+def _take(canvas: Canvas, tissues: AnyArray, index: list[AnyArray]) -> None:
+    """Fill a canvas with the tissues at fractional indices (z, y, x): the two with the largest shares of eight corners."""
+    low = [np.floor(i).astype(np.int32) for i in index]
+    label = np.full((8, *canvas.label.shape), Label.AIR, np.uint8)
+    corners = [(a, b, c) for a in (0, 1) for b in (0, 1) for c in (0, 1)]
+    for number, corner in enumerate(corners):
+        at = [i + step for i, step in zip(low, corner)]
+        inside = np.logical_and.reduce([(i >= 0) & (i < n) for i, n in zip(at, tissues.shape)])
+        label[number][inside] = tissues[tuple(i[inside] for i in at)]
+    canvas.label[...] = label[0]
+    canvas.second[...] = label[0]
+    mixed = (label != label[0]).any(0)
+    labels = label[:, mixed]
+    shares = [(i - f)[mixed] for i, f in zip(index, low)]
+    weights = np.stack(
+        [np.prod([s if c else 1 - s for s, c in zip(shares, corner)], axis=0) for corner in corners]
+    )
+    totals = np.stack([(weights * (labels == own)).sum(0) for own in labels])
+    first = totals.argmax(0)[None]
+    main, most = (np.take_along_axis(a, first, 0)[0] for a in (labels, totals))
+    totals[labels == main] = -1
+    second = totals.argmax(0)[None]
+    other, next_most = (np.take_along_axis(a, second, 0)[0] for a in (labels, totals))
+    alone = next_most < 0
+    canvas.label[mixed] = main
+    canvas.second[mixed] = np.where(alone, main, other)
+    canvas.share[mixed] = np.where(alone, 1, most / (most + np.maximum(next_most, 0)))
+
+
+def _paint_head(canvas: Canvas, shape: Shape, points: Space) -> AnyArray:
+    """Paint findings, vessels, teeth with fillings, and plates; returns the lesion map."""
+    base = shape.contents.base
+    soft = np.isin(canvas.label, INTRACRANIAL)
+    labelled = diseases.tumour_map(canvas)
+    inner = before_tumour(base.lesion, points, np.where(soft, np.float32(20), np.float32(0)))
+    contents.paint_spots(canvas, shape.contents.ageing, inner)
+    lesion_map = contents.paint_findings(canvas, shape.contents, points, inner)
+    tumour = np.isin(canvas.label, TUMOUR)
+    contents.paint_vessels(canvas, base, inner, soft & ~tumour)
+    bone = np.isin(canvas.label, SKULL)
+    bones.paint_teeth(canvas, shape.face.bones, points, shape.face.jaw_mm, bone)
+    bones.paint_plates(canvas, shape.face.bones, points)
+    return np.where(lesion_map > 0, lesion_map, labelled) * soft
+
+
+def _paint_furniture(canvas: Canvas, scene: _Scene, points: Points) -> None:
+    """Paint the table, and for heads their holder, into the air outside the body."""
+    drawn = scene.shape.furniture
+    if scene.frame is None:
+        drawn = replace(drawn, holder=None)
+    x, y, z = points
+    length = scene.body.codes.shape[1] * scene.body.spacing_mm[1] / 2 - PAD_MM
+    scale = scene.places.variation.scale[1]
+    back = furniture.CENTRE_Y_MM - furniture.HALF_LENGTH_MM * scene.shape.base.scale[1]
+    under = blank(x.shape, canvas.voxel_mm)
+    furniture.paint(under, drawn, Space(x, y + np.float32(length * scale + back), z))
+    air = (canvas.label == Label.AIR) & (canvas.share == 1)
+    canvas.label[air] = under.label[air]
+    canvas.second[air] = under.second[air]
+    canvas.share[air] = under.share[air]

@@ -1,0 +1,121 @@
+"""Maps of the phantom's tissue parameters at 3 T, from which the signal of any MR sequence can be computed.
+
+A voxel of tissue and cerebrospinal fluid has two compartments, whose signals add up: fluid_map is the fluid's share of
+the protons, and all other maps are those of the tissue. Mean rates would make such voxels bright in FLAIR, where the
+fluid is dark. Of two tissues, rates (1/T1, 1/T2, 1/T2*), fat fraction, contrast agent and flow are means over protons,
+and the susceptibility over volume. Voxels without protons have 0. Values are rounded to float16, in which prepared
+cohorts store them without loss. Around metal, T2* is short (`metal_rate_per_ms`).
+"""
+
+import numpy as np
+from scipy import ndimage
+
+from voxlate.anatomy import sequences as mr
+from voxlate.anatomy.head import Head
+from voxlate.anatomy.signal import PULSES_BEYOND_CLOT, Voxels, arterial_pulses, voxels_of
+from voxlate.anatomy.tissue import Label
+from voxlate.base.arrays import AnyArray
+from voxlate.scans.images.units import TISSUE_MAPS
+
+MAPS = tuple(TISSUE_MAPS)
+TIMES = ("t1_map", "t2_map", "t2star_map")  # in the order of Voxels.relaxation
+FREE_WATER = (Label.CSF, Label.VENTRICLE, Label.SPINAL_FLUID)
+# Mean speeds of blood: arteries by transcranial Doppler (Aaslid et al. 1982, J Neurosurg 57:769), dural sinuses.
+SPEED_CM_S = {Label.ARTERY: 40.0, Label.VEIN: 15.0, Label.ARTERY_BEYOND_CLOT: 5.0}
+# The extent of the field's disturbance by metal: that of a filling or screw is larger than that of a titanium plate.
+METAL_REACH_MM = {Label.METAL: 4.0, Label.PLATE: 1.5}
+METAL_T2STAR_MS = 0.2  # at the metal's surface
+# Where metal shortens T2* below this, fluid counts as tissue, because sequences give fluid a long T2*.
+LONG_T2STAR_MS = 50.0
+
+
+def tissue_map(head: Head, name: str) -> AnyArray:
+    """One of MAPS, [D, H, W] float32, in the unit that images.units states; inflow: see `inflow_rate`."""
+    out = np.empty(head.labels.shape, dtype=np.float32)
+    for level in range(len(out)):
+        share = head.share[level]
+        main = voxels_of(head, level, head.labels[level], slice(None))
+        second = voxels_of(head, level, head.second[level], slice(None))
+        out[level] = _mix(name, main, second, share)
+    if name in ("t2star_map", "fluid_map"):
+        _dephase(head, name, out)
+    return out.astype(np.float16).astype(np.float32)
+
+
+def _dephase(head: Head, name: str, out: AnyArray) -> None:
+    """Change T2* or the fluid's share around metal; nothing changes in a head without it."""
+    rate = metal_rate_per_ms(head)
+    if rate is None:
+        return
+    if name == "t2star_map":
+        out[...] = out / (1 + out * rate)
+    else:
+        out[rate > 1 / LONG_T2STAR_MS] = 0
+
+
+def metal_rate_per_ms(head: Head) -> AnyArray | None:
+    """The rate that metal adds to 1/T2*, [D, H, W], or None without metal.
+
+    The field of a dipole falls with the third power of the distance, and its gradient, which dephases, with the fourth.
+    """
+    rate = None
+    for label, reach_mm in METAL_REACH_MM.items():
+        there = head.labels == label
+        if not there.any():
+            continue
+        distance_mm = ndimage.distance_transform_edt(~there, sampling=head.spacing_mm)
+        added = (reach_mm / (reach_mm + distance_mm)) ** 4 / METAL_T2STAR_MS
+        rate = added if rate is None else rate + added
+    return rate
+
+
+def _mix(name: str, main: Voxels, second: Voxels, share: AnyArray) -> AnyArray:
+    protons = share * main.relaxation[0]
+    other_protons = (1 - share) * second.relaxation[0]
+    total = protons + other_protons
+    if name == "pd_map":
+        return total
+    if name == "chi_map":
+        chi = share * main.of(main.head.tissue.chi_ppm)
+        chi += (1 - share) * second.of(second.head.tissue.chi_ppm)
+        return chi
+    is_fluid, other_is_fluid = main.has(*FREE_WATER), second.has(*FREE_WATER)
+    there = total > 0
+    fluid = (protons * is_fluid + other_protons * other_is_fluid) / np.where(there, total, 1)
+    if name == "fluid_map":
+        return fluid
+    solid = protons * ~is_fluid
+    solid_total = solid + other_protons * ~other_is_fluid
+    has_solid = solid_total > 0
+    counted = np.where(has_solid, solid, protons)  # where all is fluid, the maps are those of fluid
+    weight = counted / np.where(has_solid, solid_total, np.where(there, total, 1))
+    mean = weight * _per_proton(name, main) + (1 - weight) * _per_proton(name, second)
+    if name in TIMES:
+        mean = 1 / mean
+    return np.where(there, mean, 0)
+
+
+def _per_proton(name: str, voxels: Voxels) -> AnyArray:
+    """The quantity whose mean over protons a voxel has: a rate for the relaxation times."""
+    tissue = voxels.head.tissue
+    if name in TIMES:
+        return 1 / voxels.relaxation[1 + TIMES.index(name)]
+    if name == "flow_map":
+        return sum(
+            (speed * voxels.has(label) for label, speed in SPEED_CM_S.items()),
+            start=np.zeros(voxels.label.shape, np.float32),
+        )
+    if name == "inflow_map":
+        return inflow_rate(voxels)
+    return voxels.of(tissue.fat if name == "fat_map" else tissue.gadolinium_mm)
+
+
+def inflow_rate(voxels: Voxels) -> AnyArray:
+    """1 / s: the inverse of the time since blood entered the imaged slab from below; 0 in veins and at rest.
+
+    Arterial blood has been in the slab for the pulses that the phantom's time of flight gives it.
+    """
+    tr_s = mr.TOF[0] / 1000
+    rate = voxels.has(Label.ARTERY) / (tr_s * arterial_pulses(voxels.height_mm))
+    rate = rate + voxels.has(Label.ARTERY_BEYOND_CLOT) / (tr_s * PULSES_BEYOND_CLOT)
+    return np.asarray(rate, np.float32)

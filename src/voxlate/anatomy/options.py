@@ -1,0 +1,90 @@
+"""Options of `phantom`."""
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal
+
+from voxlate.base.options.option import MAIN, Option, options, shipped_tables
+
+SHIPPED = resources.files("voxlate.anatomy") / "tables"
+
+
+def tables() -> list[str]:
+    """Names of the tables of labels' tissues that come with the package."""
+    return shipped_tables(SHIPPED)
+
+
+@options
+class PhantomOptions:
+    """Options of `voxlate phantom` and voxlate.phantom."""
+
+    cases: Annotated[int, Option("Number of cases.", panel=MAIN, least=1)] = 24
+    size: Annotated[
+        tuple[int, int, int] | None,
+        Option(
+            "Number of voxels in x, y and z. Default: 96 96 48. Not with --labels.",
+            panel=MAIN,
+            metavar="X Y Z",
+        ),
+    ] = None
+    labels: Annotated[
+        Path | str | None,
+        Option(
+            "Label map, or folder of label maps, whose anatomy is varied and drawn in place of simulated heads.",
+            panel=MAIN,
+            metavar="PATH",
+        ),
+    ] = None
+    tissues: Annotated[
+        Path | str | None,
+        Option(
+            f"Tissues of the labels: {', '.join(tables())}, or a TOML file.",
+            panel=MAIN,
+            metavar="TABLE",
+            takes=str,
+            complete="voxlate.anatomy.options:tables",
+        ),
+    ] = None
+    lesions: Annotated[
+        Path | str | None,
+        Option(
+            "Label map, or folder of label maps, whose lesions take the place of drawn tumours.",
+            panel=MAIN,
+            metavar="PATH",
+        ),
+    ] = None
+    lesion_tissues: Annotated[
+        Path | str,
+        Option(
+            "Tissues of the labels of --lesions, as for --tissues.",
+            metavar="TABLE",
+            takes=str,
+            complete="voxlate.anatomy.options:tables",
+        ),
+    ] = "brats"
+    spacing_mm: Annotated[
+        tuple[float, float, float] | None,
+        Option(
+            "Voxel size in mm with --labels. Default: that of the label map.",
+            flag="--spacing",
+            panel=MAIN,
+            metavar="X Y Z",
+        ),
+    ] = None
+    modalities: Annotated[
+        Sequence[str] | None,
+        Option(
+            "Modality that is written, such as t1, ct, a map of a tissue parameter such as t1_map, or maps for all of these. Repeatable. Default: all images and no map.",
+            flag="--modality",
+            panel=MAIN,
+            metavar="NAME",
+            takes=list[str],
+        ),
+    ] = None
+    lesion: Annotated[
+        Literal["none", "tumour", "stroke", "mixed"],
+        Option("Lesion of the heads: none, tumour, stroke or mixed.", panel=MAIN),
+    ] = "mixed"
+    stripped: Annotated[bool, Option("Write the brain alone, as after skull stripping.")] = False
+    seed: Annotated[int, Option("Random seed of the heads.", least=0)] = 0

@@ -1,0 +1,343 @@
+"""The settings of `data.physics`: MR contrasts that are drawn from tissue-parameter maps, and the drawing of one."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, product
+from typing import Annotated, Literal
+
+import numpy as np
+
+from voxlate.anatomy.contrast import TRANSFER, Kind, Protocol, maps_for
+from voxlate.anatomy.sequences import FREE_WATER_T1_MS, inversion_recovery, null_time_ms
+from voxlate.base.config import setting, settings
+from voxlate.base.errors import BadInput
+from voxlate.base.schema import Field
+
+# Bounds that no scanner of heads exceeds, so that a slip of the unit or of a digit is refused.
+Tr = Annotated[float, Field(ge=1, le=30000)]
+Te = Annotated[float, Field(ge=0.01, le=1000)]
+Ti = Annotated[float, Field(ge=1, le=10000)]
+Flip = Annotated[float, Field(ge=0.1, le=180)]
+Tesla = Annotated[float, Field(ge=0.05, le=12)]
+Range = tuple[float, float]
+Share = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(ge=0, lt=1)]
+Millimetres = Annotated[float, Field(ge=0, le=20)]
+
+USUAL_FIELD_T = 3.0
+DOSES = (0.6, 1.4)  # of the contrast agent: tissue differs in uptake, scans in delay
+FAT_REMOVED = (0.5, 1.0)  # by fat saturation, which is never even
+NULLED = (0.94, 1.06)  # inversion times of FLAIR as shares of the time that nulls free water
+# Half the pulse train of `sequences.mprage` and a little: shorter inversion times are impossible.
+LEAST_TI_MS = 490.0
+MOST_CSF = 0.5  # signal of CSF in FLAIR, as a share of the full one: beyond, it is no FLAIR
+
+
+@dataclass(frozen=True)
+class _Usual:
+    """Ranges of a sequence in protocols of heads at 0.5 to 7 T; None: it has no such parameter."""
+
+    tr_ms: Range
+    te_ms: Range
+    ti_ms: Range | None = None
+    flip_deg: Range | None = None
+
+    def at(self, shares: Iterable[float]) -> list[float]:
+        """TR, TE, TI and flip angle at shares of their ranges."""
+        return list(map(within, shares, (self.tr_ms, self.te_ms, self.ti_ms, self.flip_deg)))
+
+
+USUAL: dict[Kind, _Usual] = {
+    "spin_echo": _Usual((400, 8000), (8, 180)),
+    "gradient_echo": _Usual((8, 600), (1.5, 7.5), flip_deg=(5, 70)),
+    "inversion_recovery": _Usual((2000, 8000), (8, 60), (150, 1200)),
+    "mprage": _Usual((1600, 3000), (2, 5), (700, 1100), (7, 12)),
+    "flair": _Usual((6000, 11000), (80, 160)),
+    "swi": _Usual((22, 50), (10, 21), flip_deg=(10, 20)),
+    "tof": _Usual((18, 35), (2.5, 7), flip_deg=(15, 30)),
+}
+
+# What sequence = "any" draws from: spin echoes of all weightings would rarely be as heavily T2-weighted as most scans.
+Choice = tuple[Kind, _Usual]
+ANY: tuple[Choice, ...] = (
+    ("spin_echo", _Usual((400, 800), (8, 20))),
+    ("spin_echo", _Usual((2000, 6000), (8, 40))),
+    ("spin_echo", _Usual((3000, 10000), (80, 200))),
+    ("spin_echo", _Usual((3000, 10000), (80, 200))),
+    *USUAL.items(),
+)
+
+
+@settings
+class Ranges:
+    """A sequence and ranges of its parameters, each drawn evenly in its logarithm."""
+
+    sequence: Annotated[
+        Literal[Kind, "any"],
+        setting("sequence, or any: each item draws one of them"),
+    ]
+    tr_ms: Annotated[
+        tuple[Tr, Tr] | None,
+        setting("repetition time; unset: usual ones of the sequence"),
+    ] = None
+    te_ms: Annotated[
+        tuple[Te, Te] | None, setting("echo time; unset: usual ones of the sequence")
+    ] = None
+    ti_ms: Annotated[
+        tuple[Ti, Ti] | None,
+        setting(
+            "inversion time; unset: usual ones of the sequence, in FLAIR those that null CSF to 6 %"
+        ),
+    ] = None
+    flip_deg: Annotated[
+        tuple[Flip, Flip] | None, setting("flip angle; unset: usual ones of the sequence")
+    ] = None
+
+    def __post_init__(self) -> None:
+        for name in ("tr_ms", "te_ms", "ti_ms", "flip_deg"):
+            self._check_range(name)
+        for kind, chosen in self.choices:
+            tr, te, ti = chosen.tr_ms, chosen.te_ms, chosen.ti_ms
+            if te[1] >= tr[0]:
+                raise BadInput(
+                    f"data.physics.contrasts: expected echo times of {kind} below every repetition time, found te_ms up to {te[1]:g} with tr_ms from {tr[0]:g}. Change the ranges."
+                )
+            least = LEAST_TI_MS if kind == "mprage" else 0.0
+            if ti is not None and not (least < ti[0] and ti[1] + least < tr[0]):
+                raise BadInput(
+                    f"data.physics.contrasts: expected every ti_ms of {kind} to be above {least:g} and more than {least:g} below every tr_ms (the pulse train lies around it), found ti_ms {ti[0]:g} to {ti[1]:g} with tr_ms from {tr[0]:g}. Change the ranges."
+                )
+            for ti_ms, tr_ms in product(ti or (), tr) if kind == "flair" else ():
+                left = inversion_recovery(1.0, FREE_WATER_T1_MS, math.inf, tr_ms, 0.0, ti_ms)
+                if left > MOST_CSF:
+                    raise BadInput(
+                        f"data.physics.contrasts: expected every ti_ms of flair to leave at most {MOST_CSF:.0%} of the signal of CSF, found ti_ms {ti_ms:g}, which leaves {left:.0%} with tr_ms {tr_ms:g}. Leave ti_ms out, or choose times near {null_time_ms(FREE_WATER_T1_MS, tr_ms):.0f}."
+                    )
+
+    def _check_range(self, name: str) -> None:
+        given = getattr(self, name)
+        if given is None:
+            return
+        _check_rising(f"contrasts: expected {name}", given)
+        if self.sequence == "any":
+            raise BadInput(
+                f"data.physics.contrasts: expected no {name} with sequence = 'any', whose ranges are those of each sequence, found {list(given)}. Drop it, or name a sequence."
+            )
+        usual = USUAL[self.sequence]
+        if getattr(usual, name) is None and not (name == "ti_ms" and self.sequence == "flair"):
+            raise BadInput(
+                f"data.physics.contrasts: expected no {name} for the sequence {self.sequence}, which has none, found {list(given)}. Drop it."
+            )
+
+    @property
+    def choices(self) -> Sequence[Choice]:
+        """The sequences that are drawn, with their ranges."""
+        if self.sequence == "any":
+            return ANY
+        usual = USUAL[self.sequence]
+        given = _Usual(
+            self.tr_ms or usual.tr_ms,
+            self.te_ms or usual.te_ms,
+            self.ti_ms or usual.ti_ms,
+            self.flip_deg or usual.flip_deg,
+        )
+        return ((self.sequence, given),)
+
+
+@settings
+class Contrast(Ranges):
+    """One MR modality: its sequence, other sequences that scanners use for it, contrast agent and fat saturation."""
+
+    agent: Annotated[Share, setting("share of items with contrast agent")] = 0.0
+    fat_saturation: Annotated[Share, setting("share of items with fat saturation")] = 0.0
+    transfer: Annotated[
+        tuple[Share, Share],
+        setting(
+            "signal that magnetisation transfer takes from the brain in TOF, as a share, least and most",
+        ),
+    ] = (TRANSFER, TRANSFER)
+    regions: Annotated[
+        Share,
+        setting(
+            "share of items whose tissues have any signals, one for each label of the map seg, in place of the sequence's; of sequence 'any' only"
+        ),
+    ] = 0.0
+    also: Annotated[
+        list[Ranges],
+        setting(
+            "further sequences of the modality, with their own ranges: each item draws one of all; a target has the first"
+        ),
+    ] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.regions and self.sequence != "any":
+            raise BadInput(
+                f"data.physics.contrasts: expected no regions for the sequence {self.sequence}, whose tissues have its signals, found {self.regions:g}. Drop it, or take sequence = 'any'."
+            )
+        _check_rising("contrasts: expected transfer", self.transfer)
+        if self.transfer != (TRANSFER, TRANSFER) and all(
+            kind != "tof" for kind, _ in self.sequences
+        ):
+            raise BadInput(
+                f"data.physics.contrasts: expected no transfer for the sequence {self.sequence}, because it changes TOF alone, found {list(self.transfer)}. Drop it."
+            )
+
+    @property
+    def sequences(self) -> Sequence[Choice]:
+        """What an item draws from: the sequences of the modality and of `also`."""
+        return [*self.choices, *chain.from_iterable(ranges.choices for ranges in self.also)]
+
+    @property
+    def needs(self) -> set[str]:
+        """The maps that a draw may need."""
+        agent, saturation = self.agent > 0, self.fat_saturation > 0
+        return set(
+            chain.from_iterable(maps_for(kind, agent, saturation) for kind, _ in self.sequences)
+        )
+
+    def draw(self, rng: np.random.Generator, field_t: float) -> Protocol:
+        """A sequence with its parameters."""
+        number = int(rng.integers(len(self.sequences)))
+        kind, chosen = self.sequences[number]
+        tr, te, ti, flip = chosen.at(rng.random(4))
+        doses = within(rng.random(), DOSES)
+        removed = within(rng.random(), FAT_REMOVED)
+        has_agent, has_saturation, nulled = rng.random(3)
+        if kind == "flair" and chosen.ti_ms is None:
+            ti = within(nulled, NULLED) * null_time_ms(FREE_WATER_T1_MS, tr)
+        least, most = self.transfer
+        # Drawn only where it varies, so that a fixed one leaves all other draws as they are.
+        transfer = least + (most - least) * rng.random() if most > least else least
+        return Protocol(
+            kind,
+            tr,
+            te,
+            ti,
+            flip,
+            field_t,
+            dose=doses if has_agent < self.agent else 0.0,
+            fat_removed=removed if has_saturation < self.fat_saturation else 0.0,
+            transfer=transfer,
+        )
+
+    def centre(self, field_t: float) -> Protocol:
+        """The sequence with the median of each parameter, for a target."""
+        kind, chosen = self.choices[0]
+        tr, te, ti, flip = chosen.at([0.5] * 4)
+        if kind == "flair" and self.ti_ms is None:
+            ti = null_time_ms(FREE_WATER_T1_MS, tr)
+        dose = float(self.agent >= 0.5)
+        removed = within(0.5, FAT_REMOVED) if self.fat_saturation >= 0.5 else 0.0
+        return Protocol(kind, tr, te, ti, flip, field_t, dose, removed, sum(self.transfer) / 2)
+
+
+@settings
+class PhysicsSettings:
+    """MR modalities that are drawn for each item from a phantom's tissue-parameter maps, and the scanner's effects.
+
+    Effects change sources alone; a target has none of them.
+    """
+
+    contrasts: Annotated[
+        dict[str, Contrast],
+        setting("modalities that are drawn, by name", min_length=1),
+    ]
+    target: Annotated[
+        Literal["centre", "drawn"],
+        setting(
+            "image of a drawn modality as a target: of the median of each range at 3 T and without effects, or the item's own draw with them"
+        ),
+    ] = "centre"
+    field_t: Annotated[tuple[Tesla, Tesla], setting("field strength")] = (0.5, 7.0)
+    tissue_spread: Annotated[
+        Amount,
+        setting(
+            "standard deviation of the log factor on PD and relaxation rates of each tissue, beyond physics"
+        ),
+    ] = 0.1
+    b1: Annotated[
+        float,
+        setting("standard deviation of the flip angle over the head at 3 T", ge=0, le=0.5),
+    ] = 0.08
+    bias: Annotated[Amount, setting("largest standard deviation of the log coil gain")] = 0.3
+    slice_mm: Annotated[Millimetres, setting("largest slice thickness; 0: the cohort's")] = 6.0
+    same_slices: Annotated[
+        bool,
+        setting(
+            "whether stored images such as a CT have the slice thickness that is drawn for the first contrast"
+        ),
+    ] = False
+    resolution: Annotated[
+        float,
+        setting("least share of the cohort's resolution in the plane", ge=0.05, le=1),
+    ] = 0.5
+    ringing: Annotated[Share, setting("share of items with Gibbs ringing, others are filtered")] = (
+        0.5
+    )
+    motion: Annotated[Share, setting("share of items with motion")] = 0.15
+    motion_mm: Annotated[
+        Millimetres, setting("standard deviation of the displacement by motion")
+    ] = 1.5
+    noise: Annotated[
+        float,
+        setting(
+            "largest standard deviation of noise, as a share of the brightest tissue", ge=0, le=0.5
+        ),
+    ] = 0.06
+    black: Annotated[
+        Amount,
+        setting(
+            "largest signal that is subtracted, as a share of the brightest tissue, so that dark tissue becomes black; half of the items lose none"
+        ),
+    ] = 0.0
+    stripped: Annotated[Share, setting("share of items without skull: source, target and mask")] = (
+        0.0
+    )
+    strip_mm: Annotated[
+        Millimetres,
+        setting("largest depth below the surface to which stripping removes CSF, dura and vessels"),
+    ] = 0.0
+    defaced: Annotated[Share, setting("share of items without face: source, target and mask")] = 0.0
+
+    def __post_init__(self) -> None:
+        _check_rising("field_t: expected a range", self.field_t)
+
+    @property
+    def needs(self) -> set[str]:
+        """The maps that a cohort must have."""
+        return set(chain.from_iterable(contrast.needs for contrast in self.contrasts.values()))
+
+    @property
+    def target_field_t(self) -> float:
+        """3 T, or the nearest field in range."""
+        low, high = self.field_t
+        return min(max(USUAL_FIELD_T, low), high)
+
+
+def _check_rising(expected: str, ends: Range) -> None:
+    """Raise BadInput unless a range goes from low to high."""
+    low, high = ends
+    if low > high:
+        raise BadInput(
+            f"data.physics.{expected} from low to high, found {low:g} to {high:g}. Swap them."
+        )
+
+
+def check_targets(physics: PhysicsSettings, targets: Sequence[str]) -> None:
+    """Raise BadInput where a target has no sequence of its own."""
+    for name in targets:
+        contrast = physics.contrasts.get(name)
+        if contrast is not None and contrast.sequence == "any" and physics.target == "centre":
+            raise BadInput(
+                f"data.physics.contrasts.{name}: expected one sequence for a target, found 'any'. Name one, or set data.physics.target to 'drawn'."
+            )
+
+
+def within(share: float, ends: Range | None) -> float:
+    """The value at a share of a range, evenly in its logarithm; 0 for a parameter that a sequence does not have."""
+    if ends is None:
+        return 0.0
+    low, high = ends
+    return float(low * math.exp(share * math.log(high / low)))

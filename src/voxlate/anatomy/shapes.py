@@ -1,0 +1,288 @@
+"""Signed distances, tubes and smooth noise: the geometry of the phantom's organs.
+
+Points are three arrays (x, y, z) in mm (right, anterior, superior). A distance is negative inside a shape.
+"""
+
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from scipy import fft, ndimage
+
+from voxlate.base.arrays import AnyArray
+
+Rng = np.random.Generator
+Pair = tuple[float, float]
+Points = tuple[AnyArray, AnyArray, AnyArray]
+Triple = tuple[float, float, float]
+Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True)
+class Space:
+    """The coordinates of voxels in mm: right, anterior, superior, [D, H, W] each.
+
+    straight: the axes x [W], y [H], z [D] of the grid before its bending, which limit the search for tubes.
+    """
+
+    x: AnyArray
+    y: AnyArray
+    z: AnyArray
+    straight: Points | None = None
+
+    def __iter__(self) -> Iterator[AnyArray]:
+        return iter((self.x, self.y, self.z))
+
+    def __getitem__(self, box: Box) -> "Space":
+        assert self.straight is not None
+        x, y, z = (axis[part] for axis, part in zip(self.straight, box[::-1]))
+        return Space(self.x[box], self.y[box], self.z[box], (x, y, z))
+
+    @functools.cached_property
+    def half(self) -> "Space":
+        """The same with the left side mirrored to the right."""
+        assert self.straight is not None
+        x, y, z = self.straight
+        return Space(np.abs(self.x), self.y, self.z, (np.abs(x), y, z))
+
+    def at(self, **coordinates: Any) -> "Space":
+        """The same with other coordinates x, y or z."""
+        return replace(self, **coordinates)
+
+    def ellipsoid(self, text: str) -> AnyArray:
+        """Distance to the ellipsoid that a text states: its centre, a bar and its half axes, "x y z | a b c" in mm."""
+        centre, _, axes = text.partition("|")
+        return ellipsoid(self, numbers(centre), numbers(axes))
+
+    @functools.cached_property
+    def _bent_mm(self) -> AnyArray:
+        """Least and largest difference from the straight axes, [3, 2] (x, y, z)."""
+        assert self.straight is not None
+        shaped = np.meshgrid(*self.straight[::-1], indexing="ij", sparse=True)[::-1]
+        differences = [p - s for p, s in zip(self, shaped)]
+        return np.array([(d.min(initial=np.inf), d.max(initial=-np.inf)) for d in differences])
+
+    def boxes(self, low: AnyArray, high: AnyArray) -> tuple[AnyArray, AnyArray]:
+        """First and last + 1 of the voxels z, y, x that may lie between corners x, y, z in mm; all are [N, 3].
+
+        The straight axes limit the search, because bending moves a point by at most the largest difference from them.
+        """
+        assert self.straight is not None
+        first, end = np.zeros((2, len(low), 3), int)
+        if not self.x.size:
+            return first, end
+        for axis, (places, bent) in enumerate(zip(self.straight, self._bent_mm)):
+            inside = places >= low[:, axis, None] - bent[1]
+            inside &= places <= high[:, axis, None] - bent[0]
+            there = inside.any(1)
+            first[:, 2 - axis] = inside.argmax(1)
+            end[:, 2 - axis] = np.where(there, len(places) - inside[:, ::-1].argmax(1), 0)
+        return first, end
+
+    def box(self, low: Sequence[float], high: Sequence[float], margin_mm: float) -> Box:
+        """The voxels [D, H, W] that may lie between two corners x, y, z in mm, or within the margin around."""
+        first, end = self.boxes(np.array([low]) - margin_mm, np.array([high]) + margin_mm)
+        z, y, x = map(slice, first[0].tolist(), end[0].tolist())
+        return z, y, x
+
+    def tubes(self, parts: "str | Sequence[Tube]", reach_mm: float) -> AnyArray:
+        """Distance to the nearest tube, exact within `reach_mm` of a tube and `reach_mm` elsewhere.
+
+        parts: a text is read by `tubes_of`.
+        """
+        parts = tubes_of(parts) if isinstance(parts, str) else parts
+        out = np.full(self.x.shape, reach_mm, dtype=np.float32)
+        segments = np.concatenate([part.segments for part in parts])
+        margin = segments[:, :, 3:].max(1) + reach_mm
+        ends = segments[:, :, :3]
+        first, end = self.boxes(ends.min(1) - margin, ends.max(1) + margin)
+        for number in np.flatnonzero((first < end).all(1)):
+            inside = tuple(map(slice, first[number], end[number]))
+            near = _capsule([p[inside] for p in self], *segments[number])
+            np.minimum(out[inside], near, out=out[inside])
+        return out
+
+
+def ellipsoid(
+    points: Iterable[AnyArray], centre: Sequence[float], axes: Sequence[float]
+) -> AnyArray:
+    """Distance to an ellipsoid to first order, exact on its surface: k0 (k0 - 1) / k1.
+
+    Source: Taubin 1991, "Estimation of planar curves, surfaces ...": f / |grad f| with f = |p / a| - 1.
+    """
+    scaled = [np.subtract(p, c, dtype=np.float32) / a for p, c, a in zip(points, centre, axes)]
+    k0 = np.sqrt(scaled[0] ** 2 + scaled[1] ** 2 + scaled[2] ** 2)
+    k1 = np.sqrt(sum((s / a) ** 2 for s, a in zip(scaled, axes)))
+    return k0 * (k0 - 1) / np.maximum(k1, 1e-6)
+
+
+def union(*distances: AnyArray) -> AnyArray:
+    """Distance to the union of shapes."""
+    return functools.reduce(np.minimum, distances)
+
+
+def overlap(*distances: AnyArray) -> AnyArray:
+    """Distance to what lies in all of these shapes."""
+    return functools.reduce(np.maximum, distances)
+
+
+def join(a: AnyArray, b: AnyArray, blend_mm: float) -> AnyArray:
+    """Union of two distances whose crease is rounded over `blend_mm` (a quadratic blend)."""
+    near = np.maximum(blend_mm - np.abs(a - b), 0)
+    return np.minimum(a, b) - near * near * (0.25 / blend_mm)
+
+
+def cut(a: AnyArray, b: AnyArray, blend_mm: float) -> AnyArray:
+    """Intersection of two distances with a rounded crease."""
+    return -join(-a, -b, blend_mm)
+
+
+@dataclass(frozen=True)
+class Tube:
+    """A line through `path` (mm) whose radius changes linearly from `radius_mm[0]` to `radius_mm[1]`."""
+
+    path: tuple[Triple, ...]
+    radius_mm: Pair
+
+    @functools.cached_property
+    def segments(self) -> AnyArray:
+        """The straight parts of the tube: x, y, z and radius in mm of both ends, [N, 2, 4]."""
+        points = np.asarray(self.path, dtype=np.float64)
+        steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
+        lengths = np.concatenate([[0.0], np.cumsum(steps)])
+        radii = np.interp(lengths / max(lengths[-1], 1e-9), [0.0, 1.0], self.radius_mm)
+        ends = np.column_stack([points, radii])
+        return np.stack([ends[:-1], ends[1:]], axis=1)
+
+    def mirror(self) -> "Tube":
+        """The tube of the other side."""
+        return Tube(tuple((-x, y, z) for x, y, z in self.path), self.radius_mm)
+
+
+@functools.lru_cache(maxsize=256)
+def tubes_of(text: str) -> tuple[Tube, ...]:
+    """The tubes that the lines of a text state.
+
+    A line has the points of a path, as x y z in mm, a bar, the first and last radius in mm, and a comment after "#".
+    """
+    parts = []
+    for line in text.strip().splitlines():
+        course, _, radii = line.partition("#")[0].partition("|")
+        path = tuple(triple(numbers(point)) for point in course.split(","))
+        first, last = numbers(radii)
+        parts.append(Tube(path, (first, last)))
+    return tuple(parts)
+
+
+def numbers(text: str) -> list[float]:
+    """The numbers of a text, separated by spaces."""
+    return [float(number) for number in text.split()]
+
+
+def triple(numbers: Iterable[float]) -> Triple:
+    """Three numbers of any kind as Python's own, whose arithmetic keeps arrays in float32."""
+    x, y, z = map(float, numbers)
+    return x, y, z
+
+
+def _capsule(points: list[AnyArray], start: AnyArray, end: AnyArray) -> AnyArray:
+    """Distance to a line whose radius changes linearly; start, end: x, y, z and radius in mm."""
+    x, y, z = (p - np.float32(c) for p, c in zip(points, start))
+    dx, dy, dz, thicker = (end - start).astype(np.float32)
+    scale = 1 / max(dx * dx + dy * dy + dz * dz, np.float32(1e-9))
+    share = x * (dx * scale) + y * (dy * scale) + z * (dz * scale)
+    share = np.minimum(np.maximum(share, 0), 1)
+    x -= share * dx
+    y -= share * dy
+    z -= share * dz
+    return np.sqrt(x * x + y * y + z * z) - (np.float32(start[3]) + share * thicker)
+
+
+@dataclass(frozen=True)
+class NoiseField:
+    """Smooth periodic noise on a cube of points `pitch_mm` apart; it does not depend on the image's size.
+
+    shift_mm: by which it is shifted along x, y and z.
+    """
+
+    values: AnyArray
+    pitch_mm: float
+    shift_mm: Triple
+
+    def at(self, points: Iterable[AnyArray]) -> AnyArray:
+        """The noise at points, [D, H, W] each."""
+        index = np.stack(self._places(points)[::-1])
+        return ndimage.map_coordinates(
+            self.values, index, order=1, mode="grid-wrap", output=np.float32
+        )
+
+    def on(self, axes: Points) -> AnyArray:
+        """The same on a grid with axes x [W], y [H], z [D], [D, H, W], in less time."""
+        return interpolate(self.values, self._places(axes)[::-1], "wrap")
+
+    def _places(self, points: Iterable[AnyArray]) -> list[AnyArray]:
+        """Fractional indices of points."""
+        shifted = (p + np.float32(shift) for p, shift in zip(points, self.shift_mm))
+        return [p / np.float32(self.pitch_mm) for p in shifted]
+
+
+def interpolate(
+    values: AnyArray, places: Sequence[AnyArray], mode: Literal["wrap", "clip"]
+) -> AnyArray:
+    """Values [A, B, C] between their points, at fractional indices [D], [H] and [W]; mode: of indices outside."""
+    for axis, place in enumerate(places):
+        low = np.floor(place).astype(int)
+        share = (place - low).astype(np.float32).reshape(-1, *[1] * (2 - axis))
+        before, after = (values.take(low + step, axis, mode=mode) for step in (0, 1))
+        values = before + share * (after - before)
+    return values
+
+
+def noise(
+    rng: Rng,
+    wavelength_mm: float,
+    pitch_mm: float,
+    points: int,
+    narrow: bool = False,
+    distance: bool = False,
+) -> NoiseField:
+    """Gaussian noise of unit variance with this wavelength, and with all longer ones unless `narrow`.
+
+    distance: instead, the distance in mm to its zero surfaces. Fields of the same kind are shifts of one field, because
+    drawing another for each head takes longer than a small head.
+    """
+    values = _field(wavelength_mm, pitch_mm, points, narrow, distance)
+    return NoiseField(values, pitch_mm, triple(rng.uniform(0, points * pitch_mm, 3)))
+
+
+@functools.lru_cache
+def _field(
+    wavelength_mm: float, pitch_mm: float, points: int, narrow: bool, distance: bool
+) -> AnyArray:
+    """The noise of one kind, [points, points, points]."""
+    white = np.random.default_rng(0).standard_normal((points,) * 3).astype(np.float32)
+    axis = np.fft.fftfreq(points, pitch_mm)
+    half = np.fft.rfftfreq(points, pitch_mm)
+    squared = axis[:, None, None] ** 2 + axis[None, :, None] ** 2
+    frequency = np.sqrt(squared + half[None, None, :] ** 2)
+    relative = frequency * wavelength_mm
+    if narrow:
+        relative = (relative - 1) / 0.22
+    keep = np.exp(-0.5 * relative**2)
+    keep[0, 0, 0] = 0
+    smooth = fft.irfftn(fft.rfftn(white) * keep, white.shape)
+    values = (smooth / smooth.std()).astype(np.float32)
+    return _distance_to_zero(values, pitch_mm) if distance else values
+
+
+def _distance_to_zero(values: AnyArray, pitch_mm: float) -> AnyArray:
+    """The distance in mm to the zero surfaces of noise, f / |grad f|, bounded where the slope vanishes."""
+    slope = []
+    for axis in range(3):
+        difference = np.roll(values, -1, axis) - np.roll(values, 1, axis)
+        slope.append(difference / (2 * pitch_mm))
+    steep = np.sqrt(sum(s * s for s in slope))
+    floor = 0.3 * float(np.sqrt(np.mean(steep**2)))
+    return (values / np.sqrt(steep**2 + floor**2)).astype(np.float32)

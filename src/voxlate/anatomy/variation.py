@@ -1,0 +1,122 @@
+"""The variation of a label map: where each voxel of a new head lies in it.
+
+Turned, mirrored, scaled, bent by smooth noise; the vault of the skull is thicker or thinner, the ventricles wider or narrower.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from voxlate.anatomy.anatomy import rotation
+from voxlate.anatomy.label_map import LabelMap
+from voxlate.anatomy.shapes import NoiseField, Points, Rng, Triple, noise
+from voxlate.anatomy.tissue import Label
+from voxlate.base.arrays import AnyArray
+
+_TURN_DEGREES = np.array([9.0, 4.0, 5.0])  # standard deviations around x (nodding), y and z
+_VAULT_MM = 7.0  # average thickness, over which a displacement grows
+_SCALP_MM = 12.0  # beyond the vault, over which it fades
+_FADE_MM = 10.0  # around the ventricles
+_PITCH_MM = 4.0  # of stored displacements
+
+
+@dataclass(frozen=True)
+class Variation:
+    """The random numbers of one variation.
+
+    turn: 3 × 3; mirror: whether left and right change places; scale: of x, y, z; bend_mm: standard deviation of the
+    displacement by the noise `bend`; vault_mm: by which the vault is thicker, modulated by `bend`; ventricle_mm: by which the
+    ventricles' walls lie further out.
+    """
+
+    turn: AnyArray
+    mirror: bool
+    scale: AnyArray
+    bend: tuple[NoiseField, ...]
+    bend_mm: float
+    vault_mm: float
+    ventricle_mm: float
+
+
+def draw(rng: Rng) -> Variation:
+    """Draw a variation."""
+    angles = np.radians(_TURN_DEGREES * np.clip(rng.standard_normal(3), -2, 2))
+    mirror = bool(rng.random() < 0.5)
+    scale = np.exp(0.05 * np.clip(rng.standard_normal(3), -2, 2))
+    bend = tuple(noise(rng, 80, 10, 32) for _ in range(3))
+    bend_mm, vault_mm = rng.uniform((1.0, -2.4), (4.5, 2.6)).tolist()
+    ventricle_mm = float(rng.uniform(-1.5, 1.5) if rng.random() < 0.6 else rng.uniform(0, 5))
+    turn = rotation(0, angles[0]) @ rotation(1, angles[1]) @ rotation(2, angles[2])
+    return Variation(turn, mirror, scale, bend, bend_mm, vault_mm, ventricle_mm)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where voxels of the new head lie in the map; middle_mm: the point (x, y, z) of the map that stays in place.
+
+    inner: displacement of the map's points by vault and ventricles, [3, D, H, W] (x, y, z) on points _PITCH_MM apart.
+    """
+
+    variation: Variation
+    middle_mm: Triple
+    inner: AnyArray | None
+
+    def at(self, points: Points) -> Points:
+        """Coordinates in mm from the map's first voxel, of points (x, y, z) in mm from the middle."""
+        drawn = self.variation
+        bent = [p + drawn.bend_mm * field.at(points) for p, field in zip(points, drawn.bend)]
+        matrix = (drawn.turn / drawn.scale[:, None]).astype(np.float32)
+        turned = [sum(a * p for a, p in zip(row, bent)) for row in matrix]
+        placed = [p + np.float32(c) for p, c in zip(turned, self.middle_mm)]
+        if self.inner is None:
+            return placed[0], placed[1], placed[2]
+        index = np.stack(placed[::-1]) / np.float32(_PITCH_MM)
+        moved = [
+            p + ndimage.map_coordinates(field, index, order=1, mode="nearest", output=np.float32)
+            for p, field in zip(placed, self.inner)
+        ]
+        return moved[0], moved[1], moved[2]
+
+
+def places_of(
+    body: LabelMap, tissues: AnyArray, brain: AnyArray | None, drawn: Variation
+) -> Places:
+    """The places of a variation of a map; brain: None where it has none, and keeps its bones as they are."""
+    spacing = body.spacing_mm[::-1]
+    x, y, z = ((n - 1) / 2 * step for n, step in zip(tissues.shape[::-1], spacing))
+    inner = None if brain is None else _inner(body, tissues, brain, drawn)
+    return Places(drawn, (x, y, z), inner)
+
+
+def _inner(body: LabelMap, tissues: AnyArray, brain: AnyArray, drawn: Variation) -> AnyArray:
+    """Displacements that thicken the vault and widen the ventricles: of the map's points, so against the growth."""
+    lengths = list(zip(tissues.shape, body.spacing_mm))
+    axes = [np.arange(0, n * step, _PITCH_MM) for n, step in lengths]
+    index = [
+        np.minimum(np.rint(axis / step).astype(int), n - 1)
+        for axis, (n, step) in zip(axes, lengths)
+    ]
+    coarse = np.ix_(*index)
+    fluid = tissues[coarse] == Label.CSF
+    cavity = brain[coarse] | fluid | (tissues[coarse] == Label.DURA)
+    cavity = ndimage.binary_closing(np.pad(cavity, 2), iterations=2)[2:-2, 2:-2, 2:-2]
+    outside, away = _signed(cavity)
+    rise = np.clip(outside / _VAULT_MM, 0, 1) * np.clip(1 + (_VAULT_MM - outside) / _SCALP_MM, 0, 1)
+    z, y, x = np.meshgrid(*(axis.astype(np.float32) for axis in axes), indexing="ij")
+    thicker = drawn.vault_mm * (1 + 0.3 * drawn.bend[0].at((y, z, x)))
+    displacement = -rise * thicker * away
+    ventricles = tissues[coarse] == Label.VENTRICLE
+    if ventricles.any():
+        outside, away = _signed(ventricles)
+        fade = np.exp(-np.abs(outside) / _FADE_MM)
+        displacement = displacement - drawn.ventricle_mm * fade * away
+    return displacement.astype(np.float32)
+
+
+def _signed(mask: AnyArray) -> tuple[AnyArray, AnyArray]:
+    """Distance in mm to the surface of a mask, negative inside, and its direction [3, D, H, W] (x, y, z)."""
+    far = ndimage.distance_transform_edt(~mask) - ndimage.distance_transform_edt(mask)
+    far = ndimage.gaussian_filter(far * _PITCH_MM, 1)
+    slope = np.stack(np.gradient(far, _PITCH_MM)[::-1])
+    return far, slope / np.maximum(np.sqrt((slope**2).sum(0)), 0.3)

@@ -1,0 +1,194 @@
+"""Centrelines of the arteries and veins of the head, in the phantom's upright coordinates (mm).
+
+The courses follow any atlas of the circle of Willis (sources of radii: Kamath 1981, J Anat 133:419; Krejza et al. 2007,
+Stroke 38:1178: internal carotid 2.3 mm, middle cerebral 1.4-1.6, anterior 1.2, basilar 1.6).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from voxlate.anatomy.shapes import Rng, Triple, Tube, numbers, triple, tubes_of
+from voxlate.anatomy.tissue import Label
+from voxlate.base.arrays import AnyArray
+
+CEREBRUM_CENTRE: Triple = (0.0, 0.0, 18.0)
+CEREBRUM_AXES: Triple = (64.0, 83.0, 54.0)
+
+
+def vessels(rng: Rng, occluded: int) -> dict[Label, list[Tube]]:
+    """All vessels by label, in the order in which they are painted.
+
+    occluded: the side whose middle cerebral artery is closed by a clot (-1 left, 1 right, 0 neither).
+    """
+    shared = int(rng.integers(2**32))
+    own = {side: int(rng.integers(2**32)) for side in (-1, 1)}
+    parts_of = {
+        Label.VEIN: _midline_veins(),
+        Label.ARTERY_BEYOND_CLOT: [],
+        Label.ARTERY: list(_MIDLINE_ARTERIES),
+        Label.CLOT: [],
+    }
+    for side in (-1, 1):
+        walk = _Walk(np.random.default_rng(shared), np.random.default_rng(own[side]))
+        closed = side == occluded
+        near = [*(_BEFORE_CLOT if closed else _M1), *_anterior(walk)]
+        far = _middle(walk)
+        near += _posterior(walk)
+        sided = {
+            Label.VEIN: _drainage(walk),
+            Label.ARTERY_BEYOND_CLOT: far if closed else [],
+            Label.ARTERY: near if closed else near + far,
+            Label.CLOT: list(_CLOT) if closed else [],
+        }
+        for label, parts in sided.items():
+            parts_of[label] += parts if side == 1 else [part.mirror() for part in parts]
+    return parts_of
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """Random numbers of one side: those that both sides share, plus the side's own."""
+
+    shared: Rng
+    own: Rng
+
+    def jitter(self, size: int = 1) -> AnyArray:
+        """Normal numbers [size] of which both sides share a part."""
+        return self.shared.standard_normal(size) + self.own.standard_normal(size)
+
+
+def on_cerebrum(azimuth: float, height: float, scale: float = 1.0) -> Triple:
+    """A point of the cerebrum's envelope; azimuth 0 is lateral and pi/2 anterior, height -pi/2..pi/2 (radians)."""
+    y = CEREBRUM_AXES[1] * scale * np.cos(height) * np.sin(azimuth)
+    x = CEREBRUM_AXES[0] * scale * np.cos(height) * np.cos(azimuth) * (1 - 0.0008 * y)
+    return triple((x, y, CEREBRUM_CENTRE[2] + CEREBRUM_AXES[2] * scale * np.sin(height)))
+
+
+# The first part (M1) of the middle cerebral artery: open, or closed by a clot in its distal half.
+_M1 = tubes_of("11 16 -15, 17 17.5 -13.5, 24 17 -13.5, 32 14 -11 | 1.6 1.45")
+_BEFORE_CLOT = tubes_of("11 16 -15, 17 17.5 -13.5, 24 17 -13.5 | 1.6 1.5")
+_CLOT = tubes_of("24.5 17 -13.4, 32 14 -11 | 1.5 1.45")
+
+
+_CAROTID = tubes_of("""
+25 -4 -80, 24 2 -62, 22 3 -50, 13 12 -42, 11 22 -36, 11 27 -27, 11 16 -15 | 2.4 2.0
+11 16 -15, 7 21 -14, 2.6 25 -13 | 1.3 1.2
+""")
+
+
+def _anterior(walk: _Walk) -> list[Tube]:
+    """Internal carotid and anterior cerebral artery of one side, with branches on the medial surface."""
+    parts = list(_CAROTID)
+    arch = [(2.6, 25.0, -13.0), (2.4, 33.0, -6.0)]
+    arch += [(2.2, 47 * np.cos(a), 6 + 29 * np.sin(a)) for a in np.linspace(-0.1, 2.35, 9)]
+    parts.append(Tube(tuple(arch), (1.2, 0.6)))
+    for index in (2, 4, 6, 7, 8):
+        root = arch[index]
+        angle = np.arctan2(root[2] - 6, root[1]) + 0.1 * walk.jitter()[0]
+        steps = [
+            (
+                2.0,
+                root[1] + r * np.cos(angle + 0.006 * r),
+                root[2] + r * np.sin(angle + 0.006 * r),
+            )
+            for r in (9, 18)
+        ]
+        parts.append(Tube((root, *steps), (0.8, 0.5)))
+    return parts
+
+
+def _middle(walk: _Walk) -> list[Tube]:
+    """Branches of the middle cerebral artery: through the Sylvian fissure, then over the convexity."""
+    fork = (32.0, 14.0, -11.0)
+    upper = (37.0, 12.0, -5.0)
+    lower = (38.0, 6.0, -8.0)
+    parts = [Tube((fork, upper), (1.3, 1.2)), Tube((fork, lower), (1.3, 1.2))]
+    for root, courses in ((upper, _UPPER_BRANCHES), (lower, _LOWER_BRANCHES)):
+        for azimuth, rising in map(numbers, courses.split(",")):
+            parts += _convexity_branch(walk, root, azimuth, rising)
+    return parts
+
+
+# Azimuth and rise (radians) of each branch over the convexity.
+_UPPER_BRANCHES = "0.75 0.9, 0.42 1.0, 0.12 1.0, -0.2 0.95, -0.5 0.75"
+_LOWER_BRANCHES = "0.1 -0.35, -0.45 -0.25, -0.75 0.2"
+
+
+def _convexity_branch(walk: _Walk, root: Triple, azimuth: float, rising: float) -> list[Tube]:
+    azimuth += 0.06 * walk.jitter()[0]
+    start = -0.42 + 0.1 * abs(azimuth - 0.1)
+    surface = []
+    for step, wobble in zip(np.linspace(0, 1, 7), walk.jitter(7)):
+        height = start + rising * step
+        surface.append(on_cerebrum(azimuth * (1 + 0.35 * step) + 0.05 * wobble, height, 0.985))
+    depth = (
+        0.55 * root[0] + 0.45 * surface[0][0],
+        0.5 * (root[1] + surface[0][1]),
+        0.5 * (root[2] + surface[0][2]),
+    )
+    parts = [Tube((root, depth, *surface), (1.15, 0.5))]
+    for index in (2, 4):
+        turn = (1 if walk.jitter()[0] > 0 else -1) * 0.16
+        twig = [
+            on_cerebrum(
+                azimuth * (1 + 0.06 * index) + turn * k,
+                start + rising * (index / 6 + 0.13 * k),
+                0.985,
+            )
+            for k in (1, 2)
+        ]
+        parts.append(Tube((surface[index], *twig), (0.75, 0.45)))
+    return parts
+
+
+def _posterior(walk: _Walk) -> list[Tube]:
+    """Vertebral, posterior communicating and posterior cerebral artery of one side."""
+    sway = 1.5 * walk.jitter(3)
+    far = ((15 + sway[0], -44, -3), (13, -58 + sway[1], 2), (11, -72, 6 + sway[2]))
+    cerebral = Tube(((0, 3, -22), (9, 1, -19.5), (17, -10, -15), (18, -27, -9), *far), (1.3, 0.6))
+    return [cerebral, *_VERTEBRAL]
+
+
+_VERTEBRAL = tubes_of("""
+13 -14 -80, 11 -10 -66, 6 -1 -54, 0 1.5 -46 | 1.8 1.5
+11 17 -16.5, 10 8 -18, 9 1 -19.5 | 0.7 0.7
+18 -27 -9, 30 -42 -12, 38 -52 -8 | 0.8 0.5
+0 2 -27, 10 -5 -25, 19 -20 -20, 22 -40 -14 | 0.9 0.5
+""")
+_MIDLINE_ARTERIES = tubes_of("""
+0 1.5 -46, 0 2.5 -34, 0 3 -22 | 1.8 1.6
+-2.6 25 -13, 2.6 25 -13 | 0.9 0.9
+""")
+
+
+def _crest(angle: float) -> Triple:
+    """A point of the sinus along the mid-line, above the brain; 0 is anterior, pi/2 the vertex (radians)."""
+    y = (CEREBRUM_AXES[1] - 0.5) * np.cos(angle)
+    z = 18 + (CEREBRUM_AXES[2] - 0.5) * np.sin(angle)
+    return triple((0, y, z))
+
+
+def _midline_veins() -> list[Tube]:
+    arc = [_crest(angle) for angle in np.linspace(0.35, 3.5, 26)]
+    confluence = arc[-1]
+    straight = Tube(((0, -36, 9), (0, -50, 6), (0, -64, 0), confluence), (1.8, 2.3))
+    lower = Tube(
+        tuple((0.0, 44 * np.cos(a), 8 + 30 * np.sin(a)) for a in np.linspace(0.5, 2.6, 9)),
+        (0.7, 1.0),
+    )
+    return [Tube(tuple(arc), (2.0, 4.2)), straight, lower]
+
+
+def _drainage(walk: _Walk) -> list[Tube]:
+    """Veins of one side: deep, transverse and sigmoid sinus, bridging and Sylvian veins."""
+    confluence = _crest(3.5)
+    sinuses = f"{' '.join(map(str, confluence))}, 20 -74 -7, 40 -58 -12, 52 -38 -18, 50 -28 -32, 36 -22 -46, 29 -12 -80 | 3.4 3.0"
+    parts = [*tubes_of("2 18 12, 2.2 0 13.5, 2 -22 12, 0 -36 9 | 0.8 1.3"), *tubes_of(sinuses)]
+    for azimuth in (1.15, 0.75, 0.3, -0.2, -0.65, -1.1):
+        azimuth += 0.08 * walk.jitter()[0]
+        heights = np.linspace(0.45 + 0.1 * walk.jitter()[0], 1.42, 5)
+        path = [on_cerebrum(azimuth * (1 - 0.06 * k), float(h), 1.0) for k, h in enumerate(heights)]
+        top = np.arctan2((path[-1][2] - 18) / CEREBRUM_AXES[2], path[-1][1] / CEREBRUM_AXES[1])
+        parts.append(Tube((*path, _crest(top)), (0.6, 1.1)))
+    return parts

@@ -1,0 +1,325 @@
+"""Strict settings: frozen dataclasses that a TOML table fills, where an unknown key is an error with a hint."""
+
+import dataclasses
+import functools
+import importlib
+import json
+import re
+import types
+import typing
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    dataclass_transform,
+    get_args,
+    get_origin,
+)
+
+from voxlate.base.errors import BadInput, nearest
+from voxlate.base.schema import (
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    core_schema,
+)
+
+T = TypeVar("T")
+Counts = tuple[Annotated[int, Field(gt=0)], ...]  # channels of levels, and the like
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+UNSET = ("none", "unset")
+IN_RECIPE = "Change it in the recipe or with --set KEY=VALUE."
+UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # types of pydantic's errors
+NO_KEY = ("missing", "missing_argument")
+MOST_MEANT = 3  # keys that an error suggests
+MOST_WRONG = 8  # wrong keys that an error lists
+IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)  # "my_package.my_module:MyNet"
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def settings(cls: type[T]) -> type[T]:
+    """Make a class a frozen, keyword-only dataclass that refuses unknown keys when filled from a recipe.
+
+    Give each key its meaning with `Annotated[type, setting("…", gt=0)]`.
+    """
+    cls.__pydantic_config__ = STRICT  # type: ignore[attr-defined]
+    return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+
+def setting(description: str, **bounds: Any) -> Any:
+    """The annotation of a key: its meaning, and the bounds of its value as pydantic names them (gt, le, …)."""
+    return Field(description=description, **bounds)
+
+
+def fill(
+    kind: type[T],
+    values: dict[str, Any],
+    where: str,
+    change: str = IN_RECIPE,
+    code: Collection[str] = (),
+) -> T:
+    """Fill settings of the given kind from nested tables; raises BadInput naming the key, the value and the fix.
+
+    The text "none" or "unset" of an optional key leaves it unset. change: what to do about a wrong value, with KEY for
+    its name; code: every "my_package.my_module:MyNet" that may be imported (see `imports`).
+    """
+    try:
+        return adapter(kind).validate_python(_without_unset(kind, values), context=code)
+    except ValidationError as error:
+        raise BadInput(f"{where}: {_sentences(kind, error.errors(), change)}") from error
+
+
+# what fills settings of a kind and writes them; kept, for a recipe's takes 45 ms to make and is needed twice a reading
+adapter: "Callable[[Any], TypeAdapter[Any]]" = functools.cache(TypeAdapter)
+
+
+def to_tables(settings_object: Any) -> dict[str, Any]:
+    """Plain tables that `fill` reads back to equal settings."""
+    return adapter(type(settings_object)).dump_python(
+        settings_object, mode="json", exclude_none=True
+    )
+
+
+@dataclass(frozen=True)
+class Importable:
+    """Annotation of a union of settings, or of a list of names, that code outside the package may add to.
+
+    In a union, kind = "my_package.my_module:MyNet" names a settings class; in a list of names the whole value
+    "my_package.my_module:function" does a function (see `load_object`). settings_of: gives settings for a class that is
+    none itself, or None.
+    """
+
+    settings_of: Callable[[Any], type | None] = lambda _: None
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> "core_schema.CoreSchema":
+        inner = handler(source)
+        filled = functools.partial(_fill_importable, settings_of=self.settings_of)
+        written = core_schema.wrap_serializer_function_ser_schema(_plain, schema=inner)
+        return core_schema.with_info_wrap_validator_function(filled, inner, serialization=written)
+
+
+def _fill_importable(
+    value: Any, inner: Any, info: ValidationInfo, settings_of: Callable[[Any], type | None]
+) -> Any:
+    name = value.get("kind") if isinstance(value, dict) else value
+    if dataclasses.is_dataclass(value) and not _is_own(type(value)):
+        return value  # already filled
+    if not isinstance(name, str) or not IMPORT.fullmatch(name):
+        return inner(value)
+    code: Collection[str] = info.context or ()
+    if name not in code:
+        raise BadInput(needs_code([name]))
+    found = load_object(name)
+    if not isinstance(value, dict):
+        return name
+    kind = found if dataclasses.is_dataclass(found) else settings_of(found)
+    if kind is None:
+        raise BadInput(
+            f"expected a class made with voxlate.base.config.settings, found {name}. Decorate it with @settings."
+        )
+    rest = {key: entry for key, entry in value.items() if key != "kind"}
+    return fill(typing.cast(type, kind), rest, name, code=code)
+
+
+def _plain(value: Any, inner: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    if _is_own(type(value)):
+        return inner(value)
+    kind = {"kind": kind_of(value)}  # first, and not that of a class that it inherits
+    return kind | to_tables(value) | kind
+
+
+def load_object(name: str) -> Any:
+    """The object that "my_package.my_module:MyNet" names; raises BadInput where there is no such package or name."""
+    if not IMPORT.fullmatch(name):  # nothing is imported that `imports` does not list
+        raise BadInput(f'expected "module:name", in plain letters, found {name!r}. Change it.')
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise BadInput(
+            f"expected the Python module '{module}' for {name}, found none ('{error.name}' is not installed). Install it, or add its folder to PYTHONPATH."
+        ) from error
+    except AttributeError as error:
+        raise BadInput(
+            f"expected '{attribute}' in the module '{module}', found none. Check the name."
+        ) from error
+
+
+def needs_code(names: Collection[str]) -> str:
+    """The sentence by which settings are refused that need the code of these names."""
+    return f"expected a model of voxlate's own parts, found one that needs the code of {', '.join(names)}. If you trust it, pass --allow-code where the command has it (in Python: allow_code=True)."
+
+
+def look_up(name: str, known: Mapping[str, T]) -> T:
+    """The object of a name: the package's own, or the one that "module:name" imports."""
+    return load_object(name) if ":" in name else known[name]
+
+
+def imports(values: Any) -> list[str]:
+    """Every "module:name" in plain tables, sorted: the code that filling settings from them imports."""
+    return sorted(
+        set(re.findall(f'"({IMPORT.pattern})"', json.dumps(values, ensure_ascii=False), re.ASCII))
+    )
+
+
+def kind_of(settings_object: Any) -> str:
+    """The name of a settings class in recipes: its kind, or "module:Class" where it is not the package's own."""
+    cls = type(settings_object)
+    return str(cls.kind) if _is_own(cls) else f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _is_own(cls: Any) -> bool:
+    return str(cls.__module__).partition(".")[0] == __name__.partition(".")[0]
+
+
+def key_types(kind: Any) -> dict[str, Any]:
+    """The keys of a settings class with their types (annotations kept)."""
+    return typing.get_type_hints(kind, include_extras=True)
+
+
+def meaning_of(hint: Any) -> str:
+    """The meaning that the annotation of a key states; "" where it states none."""
+    notes = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    return next((note.description for note in notes if getattr(note, "description", None)), "")
+
+
+def members(kind: Any) -> tuple[Any, ...]:
+    """The settings classes that a type may stand for: itself, or the members of a union, or a list's elements."""
+    if get_origin(kind) is Annotated:
+        return members(get_args(kind)[0])
+    if get_origin(kind) in (Union, types.UnionType, list, tuple, dict):
+        return tuple(chain.from_iterable(map(members, get_args(kind))))
+    return (kind,) if dataclasses.is_dataclass(kind) else ()
+
+
+def _without_unset(kind: Any, value: Any) -> Any:
+    """Tables with None for the texts "none" and "unset", where a key is optional and they are no choice of its own."""
+    options = _options(kind)
+    if isinstance(value, str) and value in UNSET:
+        literals = [get_args(option) for option in options if get_origin(option) is Literal]
+        is_choice = value in chain.from_iterable(literals)
+        return None if type(None) in options and not is_choice else value
+    within = {get_origin(option): get_args(option) for option in options}
+    if isinstance(value, list) and list in within:
+        return [_without_unset(within[list][0], entry) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    if dict in within:
+        return {key: _without_unset(within[dict][1], entry) for key, entry in value.items()}
+    owners = [option for option in options if dataclasses.is_dataclass(option)]
+    if len(owners) > 1:
+        owners = [owner for owner in owners if _tag(owner) == value.get("kind")]
+    known = key_types(owners[0]) if owners else {}
+    return {
+        key: _without_unset(known[key], entry) if key in known else entry
+        for key, entry in value.items()
+    }
+
+
+def _options(kind: Any) -> list[Any]:
+    """The types that a type may stand for, without annotations."""
+    if get_origin(kind) is Annotated:
+        return _options(get_args(kind)[0])
+    if get_origin(kind) in (Union, types.UnionType):
+        return list(chain.from_iterable(map(_options, get_args(kind))))
+    return [kind]
+
+
+def _sentences(kind: Any, errors: Sequence[Any], change: str) -> str:
+    """A sentence for each wrong key, the first ones of many."""
+    sentences = list(dict.fromkeys(_sentence(kind, error, change) for error in errors))
+    listed = " Also ".join(sentences[:MOST_WRONG])
+    more = len(sentences) - MOST_WRONG
+    return listed if more <= 0 else f"{listed} {more} more keys are wrong."
+
+
+def _sentence(kind: Any, error: Any, change: str) -> str:
+    path = []
+    owner = kind
+    for part in error["loc"]:
+        owners = members(owner)
+        tagged = [member for member in owners if _tag(member) == part]
+        if tagged:  # pydantic puts a union's tag into the path; users never wrote it
+            owner = tagged[0]
+            continue
+        path.append(str(part))
+        known = key_types(owners[0]) if len(owners) == 1 else {}
+        if part in known:
+            owner = known[part]
+    name = ".".join(path)
+    found = error.get("input")
+    if isinstance(own := error.get("ctx", {}).get("error"), BadInput):
+        return str(own)  # the settings class states it more precisely
+    if error["type"] in UNKNOWN_KEY:
+        return _sentence_on_unknown(kind, name, path[-1], owner)
+    if error["type"] in NO_KEY:
+        keys = " (voxlate recipes NAME shows every key)" if change == IN_RECIPE else ""
+        return f"expected the key '{name}', found none. Add it{keys}."
+    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        tags = ", ".join(sorted(str(_tag(member)) for member in members(owner)))
+        kind_found = found.get("kind") if isinstance(found, dict) else found
+        return (
+            f"expected {name}.kind to be one of {tags}, found {kind_found!r}. Choose one of these."
+        )
+    return f"expected of '{name}': {what_is_wrong(error)}; found {found!r}. {change.replace('KEY', name)}"
+
+
+def what_is_wrong(error: Any) -> str:
+    """The text of one of pydantic's errors, such as "should be greater than 0"."""
+    return str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+
+
+def _sentence_on_unknown(kind: Any, name: str, key: str, owner: Any) -> str:
+    known = sorted(set(chain.from_iterable(map(key_types, members(owner)))))
+    near = _elsewhere(
+        key, kind, [name.removesuffix(key) + similar for similar in nearest(key, known)]
+    )
+    listed = f"Known keys here: {', '.join(known)}."
+    if name in near:
+        return (
+            f"expected a known key, found '{name}', which other kinds of this table have. {listed}"
+        )
+    hint = f"Did you mean {' or '.join(map(repr, near[:MOST_MEANT]))}?" if near else listed
+    return f"expected a known key, found '{name}'. {hint}"
+
+
+def _elsewhere(key: str, kind: Any, here: list[str]) -> list[str]:
+    """Keys that a name may mean: of the same name, near ones in its table, near ones elsewhere, by their meaning."""
+    everywhere = dict(sorted(_meanings(kind).items(), key=lambda entry: entry[0].count(".")))
+    last = {path: path.rpartition(".")[2] for path in everywhere}
+    if near := [*(path for path in everywhere if last[path] == key), *here]:
+        return list(dict.fromkeys(near))
+    if names := nearest(key, last.values()):
+        return sorted(
+            (path for path in everywhere if last[path] in names),
+            key=lambda path: names.index(last[path]),
+        )
+    words = re.compile(rf"\b{re.escape(key.lower().replace('_', ' '))}\b")
+    return [path for path, meaning in everywhere.items() if words.search(meaning.lower())]
+
+
+def _meanings(kind: Any, table: str = "") -> dict[str, str]:
+    """Every key below settings of a kind, as "train.optimiser.lr", with its meaning; lists and named tables apart."""
+    found = dict[str, str]()
+    for owner in _options(kind):
+        for name, hint in key_types(owner).items() if dataclasses.is_dataclass(owner) else ():
+            found.setdefault(f"{table}{name}", meaning_of(hint))
+            for path, inner in _meanings(hint, f"{table}{name}.").items():
+                found.setdefault(path, inner)
+    return found
+
+
+def _tag(kind: Any) -> Any:
+    return getattr(kind, "kind", None)

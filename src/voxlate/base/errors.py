@@ -1,0 +1,127 @@
+"""Errors that users can correct, suggestions of similar names, and the stop on request."""
+
+import difflib
+import errno
+import os
+import re
+from collections.abc import Iterable, Sequence
+from itertools import repeat
+
+MOST_NAMED = 6  # number of names in a sentence
+# Names are suggested from this similarity on, and at most SPREAD below the best.
+NEAR, SPREAD = 0.66, 0.12
+# Longer texts (in letters) are no typing errors, and comparing them takes long.
+LONGEST = 80
+FULL = (errno.ENOSPC, errno.EDQUOT)  # the system's errors of a full disk
+UNFIT = (errno.EROFS, errno.ENAMETOOLONG, errno.EIO)  # and of a place that takes no file
+
+
+# WHERE: expected WHAT, found WHAT. FIX.
+PARTS = re.compile(
+    r"(?:(?P<where>.*?): )?expected (?P<expected>.*?), found:? (?P<found>.*?)[.?](?: (?P<fix>[^a-z].*))?",
+    re.DOTALL,
+)
+
+
+class BadInput(ValueError):
+    """An error that states what was expected, what was found, where, and what to do (exit code 2).
+
+    The sentence stands where it is raised, as the command line says it; its parts are read from it, so that another
+    door can word the fix for its own user.
+    """
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """Its parts where, expected, found and fix, "" for one that it lacks; {} for a sentence of another form."""
+        read = PARTS.fullmatch(str(self))
+        return {} if read is None else {name: part or "" for name, part in read.groupdict().items()}
+
+    @property
+    def fix(self) -> str:
+        """What to do, in the words of the command line."""
+        return self.parts.get("fix", "")
+
+    @property
+    def finding(self) -> str:
+        """All but what to do."""
+        return str(self).removesuffix(self.fix).rstrip()
+
+
+class CannotWrite(BadInput):
+    """Results cannot be written, which holds for all cases."""
+
+
+def system_code(error: BaseException) -> int | None:
+    """The number of the operating system's error that an exception is, or quotes as those of other writers do."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    quoted = re.search(r"(?:\(os error |\[Errno )(\d+)[)\]]", str(error))
+    return None if quoted is None or isinstance(error, BadInput) else int(quoted[1])
+
+
+def system_refusal(error: BaseException) -> BadInput:
+    """The sentence for an error of the operating system."""
+    code = system_code(error)
+    place = getattr(error, "filename", None)
+    if code in FULL:
+        return CannotWrite(
+            f"{place or 'disk'}: expected room to write, found a full disk. Free some and run again."
+        )
+    why = str(error).partition("\n")[0] if code is None else os.strerror(code)
+    if place is None:
+        return BadInput(
+            f"system: expected files that can be read and written, found '{why}'. Check the disk and the rights of the folders."
+        )
+    return BadInput(
+        f"{place}: expected a path that can be used, found '{why}'. Check its name and rights."
+    )
+
+
+class Stopped(Exception):
+    """A long run has stopped on request and has saved its state (exit code 130)."""
+
+
+def first_of(names: Sequence[object], most: int = MOST_NAMED, separator: str = ", ") -> str:
+    """The first of many names for a sentence, such as "a, b, …"."""
+    return separator.join([*map(str, names[:most]), *(["…"] if len(names) > most else [])])
+
+
+def plural(number: int, name: str) -> str:
+    """A number with a noun, such as "1 case" or "2 cases"."""
+    return f"{number} {name}" + ("" if number == 1 else "s")
+
+
+def did_you_mean(name: str, known: Iterable[str], most: int = 3) -> str:
+    """A suggestion of similar names, such as "Did you mean 't1'?"; '' if there are none."""
+    near = nearest(name, known)[:most]
+    return f"Did you mean {' or '.join(repr(candidate) for candidate in near)}?" if near else ""
+
+
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """The known names with similar spelling or words, the most similar first."""
+    ranked = [
+        (_likeness(name[:LONGEST], candidate), candidate) for candidate in dict.fromkeys(known)
+    ]
+    best = max((likeness for likeness, _ in ranked), default=0.0)
+    near = [pair for pair in ranked if pair[0] >= max(NEAR, best - SPREAD)]
+    return [
+        candidate
+        for _, candidate in sorted(near, key=lambda pair: (-pair[0], len(pair[1]), pair[1]))
+    ]
+
+
+def _likeness(name: str, other: str) -> float:
+    """Similarity of two names: 1 for equal letters and digits in any case, else by the spelling of names and words."""
+    ours, theirs = (re.findall(r"[^\W_]+", candidate.casefold()) for candidate in (name, other))
+    if not ours or not theirs:
+        return 0.0
+    if "".join(ours) == "".join(theirs):
+        return 1.0
+    spelt = _ratio("".join(ours), "".join(theirs))
+    best = [max(map(_ratio, repeat(word), theirs)) for word in ours]
+    by_words = sum(best) / len(ours)
+    return max(spelt, 0.8 * by_words + 0.2 * spelt)
+
+
+def _ratio(name: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, name, other, autojunk=False).ratio()

@@ -1,0 +1,85 @@
+"""Workers that are processes of this machine."""
+
+import multiprocessing
+import os
+import pickle
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any
+
+from voxlate.base.executors.job import QUIET, Case, Context, Job, Outcomes
+from voxlate.base.executors.schedule import Answer, Numbered, schedule_cases
+from voxlate.base.executors.worker import CaseWorker
+from voxlate.base.machine import begin_worker, interrupts_held
+
+
+@dataclass(frozen=True)
+class LocalExecutor:
+    """Works on cases in processes of this machine.
+
+    workers: their number; threads: of torch in each; gpus: of this machine, which the workers share evenly.
+    """
+
+    workers: int
+    threads: int = 1
+    gpus: int = 0
+
+    def run(self, job: Job, cases: Sequence[Case], context: Context = QUIET) -> Outcomes:
+        """See Executor.run; progress within a case is not reported."""
+        # Processes start without the threads and GPU contexts of this one, which networks leave.
+        method = "forkserver" if os.name == "posix" else "spawn"
+        processes = multiprocessing.get_context(method)
+        if not job.uses_network:  # with a network, torch would start in the process that is forked
+            processes.set_forkserver_preload(["__main__", type(job).__module__])
+        settings = (pickle.dumps(job), self.threads, os.getcwd())
+
+        def hire(number: int) -> _Process:
+            gpu = number % self.gpus if self.gpus else None
+            return _Process(
+                ProcessPoolExecutor(1, processes, _begin, (gpu, number, *settings, gpu is not None))
+            )
+
+        yield from schedule_cases(hire, min(self.workers, len(cases)), cases, context.warn)
+
+
+@dataclass(frozen=True)
+class _Process:
+    """A worker that is a pool of one process, so that its end breaks no other worker."""
+
+    pool: ProcessPoolExecutor
+
+    def advance(self, numbered: Numbered | None) -> Future[Answer]:
+        """See Worker.advance."""
+        try:
+            with interrupts_held():  # the process starts here, and knows no handler yet
+                return self.pool.submit(_advance, numbered)
+        except OSError:  # of a process that was killed as it started, or as it waited
+            broken = Future[Answer]()
+            broken.set_exception(BrokenProcessPool())
+            return broken
+
+    def close(self) -> None:
+        """Kill the process, which `shutdown` alone would let finish its cases."""
+        for process in list((self.pool._processes or {}).values()):
+            process.kill()
+        self.pool.shutdown(cancel_futures=True)
+
+
+_worker: CaseWorker  # of this process
+
+
+def _begin(gpu: int | None, *settings: Any) -> None:
+    """Begin the process of a worker."""
+    global _worker
+    begin_worker()
+    if gpu is not None:
+        # the name of the GPU among those that the environment lets this process use
+        allowed = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+        os.environ["CUDA_VISIBLE_DEVICES"] = allowed[gpu] if gpu < len(allowed) else str(gpu)
+    _worker = CaseWorker(*settings)
+
+
+def _advance(numbered: Numbered | None) -> Answer:
+    return _worker.advance(numbered)

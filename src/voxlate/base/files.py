@@ -1,0 +1,291 @@
+"""Writing of files: they appear whole or not at all, and one process at a time writes in a folder."""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from voxlate.base.errors import FULL, UNFIT, BadInput, CannotWrite, system_code
+
+LONGEST_NAME = 100
+# Prefix of an image that completes a case, so that no scan has this name (BIDS).
+SYNTHETIC = "desc-synthetic_"
+# Suffixes of the maps of an image.
+STD = "_std"
+UNCALIBRATED = "_std_uncalibrated"
+LOW = "_low"
+HIGH = "_high"
+UNFAMILIAR = "_unfamiliar"
+MAPS = (UNCALIBRATED, STD, LOW, HIGH, UNFAMILIAR)
+CHECKSUM = "checksum"  # a key of tables that voxlate writes
+# This file exists while voxlate writes in a folder; after a crash it remains without effect.
+LOCK = ".lock"
+WRITING = ".writing-"  # prefix of an incomplete file or folder
+# Windows keeps these for devices, with any ending (Microsoft, "Naming Files, Paths, and Namespaces")
+DEVICES = {
+    "con",
+    "prn",
+    "aux",
+    "nul",
+    *map("".join, itertools.product(("com", "lpt"), "0123456789¹²³")),
+}
+
+
+def safe_name(name: str, where: object) -> str:
+    """The name if it is allowed for files and folders; raises BadInput otherwise.
+
+    Allowed are letters, digits, '-', '_' and '.', no '.' at either end, at most 100 characters, and no name that Windows
+    forbids. This rule holds for all names of cases, patients, modalities, label maps and stages, so that every machine
+    can read the files of others.
+    """
+    if name.partition(".")[0].lower() in DEVICES:
+        raise BadInput(
+            f"{where}: expected a name that may be a file's on any system, found '{name}', which Windows keeps for a device. Rename it."
+        )
+    short = len(name) <= LONGEST_NAME and len(name.encode()) <= 2 * LONGEST_NAME
+    if short and re.fullmatch(r"[\w-]([\w.-]*[\w-])?", name):
+        return name
+    shown = name if len(name) <= LONGEST_NAME else name[:20] + "…"
+    raise BadInput(
+        f"{where}: expected a name of letters, digits, '-', '_' and '.', with no '.' first or last and at most {LONGEST_NAME} characters, found {shown!r}. Rename it."
+    )
+
+
+def inside(root: Path, path: Path) -> bool:
+    """Whether a path is below a folder after '..' and symbolic links are resolved."""
+    return path.resolve().is_relative_to(root.resolve())
+
+
+@contextlib.contextmanager
+def whole_file(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path next to `path`, and rename it to `path` after the block has written it.
+
+    The temporary name ends with the name of `path`, so writers that depend on the suffix still work.
+    Raises BadInput if the disk is full or the folder cannot be written; no file remains then.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        with _refusals(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            new = _incomplete(path)
+            new.touch(exist_ok=False)
+            temporary = new
+            mode = stat.S_IMODE(temporary.stat().st_mode)
+            yield temporary
+            temporary.chmod(mode)  # safetensors writes files that their owner alone may read
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            _replace(temporary, path)
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder next to `path`, and rename it to `path` after the block has filled it.
+
+    Unlike whole_file, it does not wait until the disk has every file: a series has hundreds.
+    Raises BadInput if the disk is full or the folder cannot be written; no folder remains then.
+    """
+    temporary = _incomplete(path)
+    try:
+        with _refusals(path):
+            temporary.mkdir(parents=True)
+            yield temporary
+            temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _incomplete(path: Path) -> Path:
+    """A new name for an incomplete file or folder, which locked() removes after a kill."""
+    return path.with_name(f"{WRITING}{secrets.token_hex(4)}-{path.name[-LONGEST_NAME:]}")
+
+
+@contextlib.contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Turn errors of the system, met while `path` is written, into sentences."""
+    try:
+        yield
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise CannotWrite(
+            f"{path}: expected a folder to write in, found {error.strerror or 'none'}. Choose another folder."
+        ) from error
+    except Exception as error:
+        if _disk_is_full(error, path.parent):
+            raise CannotWrite(
+                f"{path}: expected room to write it, found a full disk. Free some and run again."
+            ) from error
+        if (code := system_code(error)) is not None and code in UNFIT:
+            raise CannotWrite(
+                f"{path}: expected a place to write, found: {os.strerror(code)}. Choose another."
+            ) from error
+        raise
+
+
+def _replace(new: Path, old: Path) -> None:
+    """Replace a file by another one, which Windows refuses while the old file is open."""
+    try:
+        os.replace(new, old)
+    except PermissionError as error:
+        if not old.is_file():
+            raise
+        raise CannotWrite(
+            f"{old}: expected a file that can be replaced, found {error.strerror or 'one that cannot'}. Close what has it open, or choose another folder."
+        ) from error
+
+
+@contextlib.contextmanager
+def lock(folder: Path | str, wait_seconds: float = 0) -> Iterator[None]:
+    """Lock a folder (created if necessary) against other voxlate processes, and remove files of killed processes.
+
+    Raises BadInput if another process still holds the lock after the wait. The lock ends with the process in any case.
+    """
+    # The import is here, because commands that write nothing do not need it.
+    from filelock import FileLock, Timeout
+
+    folder = Path(folder)
+    lock = FileLock(folder / LOCK, timeout=wait_seconds)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise BadInput(
+            f"{folder}: expected no other voxlate to write here, found one that does. Wait for it, or choose another folder."
+        ) from error
+    except OSError as error:
+        is_file = isinstance(error, FileExistsError | NotADirectoryError)
+        obstacle = "a file" if is_file else f"'{error.strerror}'"
+        raise BadInput(
+            f"{folder}: expected a folder to write in, found {obstacle}. Choose another name."
+        ) from error
+    try:
+        for stray in list(folder.rglob(f"{WRITING}*")):  # a killed process has left these
+            if not _has_own_lock(stray, folder):
+                _remove(stray)
+        yield
+    finally:
+        with contextlib.suppress(
+            OSError
+        ):  # the file is removed before the release, and filelock detects that it is gone
+            (folder / LOCK).unlink()
+        lock.release()
+
+
+@contextlib.contextmanager
+def lock_if_free(folder: Path | str) -> Iterator[None]:
+    """Lock a folder unless another process holds it, for a file that may be written beside that process.
+
+    The lock serves to remove the files of killed processes, which the other process has done already.
+    """
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(BadInput):
+            held.enter_context(lock(folder))
+        yield
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _has_own_lock(path: Path, folder: Path) -> bool:
+    """Whether a folder between a file and a locked folder has its own lock, whose process may be writing the file."""
+    between = itertools.takewhile(lambda parent: parent != folder, path.parents)
+    return any((parent / LOCK).exists() for parent in between)
+
+
+def is_scaffold(path: Path) -> bool:
+    """Whether a file is a lock or an incomplete file, which do not belong to the folder's content."""
+    return path.name == LOCK or path.name.startswith(WRITING)
+
+
+def relative_to(folder: Path, path: Path) -> str:
+    """A path relative to a folder, with '/', so that written paths stay valid when both are moved.
+
+    A path on another drive of Windows stays absolute, because it has no relative path.
+    """
+    try:
+        return Path(os.path.relpath(path, folder.resolve())).as_posix()
+    except ValueError:
+        return path.absolute().as_posix()
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write a text, which appears whole or not at all."""
+    with whole_file(path) as temporary:
+        # The bytes are the same on every system; names of files need not be valid text.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
+def write_json(path: Path | str, value: Mapping[str, Any]) -> None:
+    """Write a table with a checksum of its content, which `read_json` compares."""
+    plain = json.loads(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    text = json.dumps({**plain, CHECKSUM: _checksum(plain)}, indent=2, ensure_ascii=False)
+    write_text(path, text + "\n")
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _checksum(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def read_json(path: Path | str) -> Any:
+    """The content of a file; raises BadInput if it is absent, is not JSON, or was changed after voxlate wrote it."""
+    path = Path(path)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if (
+            isinstance(value, dict)
+            and CHECKSUM in value
+            and value.pop(CHECKSUM) != _checksum(value)
+        ):
+            raise BadInput(
+                f"{path}: expected what voxlate wrote, found a changed file (its checksum differs). Make it again."
+            )
+        return value
+    except RecursionError as error:
+        raise BadInput(
+            f"{path}: expected JSON of some levels, found too many. Check the file."
+        ) from error
+    except FileNotFoundError as error:
+        raise BadInput(f"{path}: expected this file, found none. Check the path.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(
+            f"{path}: expected JSON, found something else ({error}). Get or make the file again."
+        ) from error
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return next(
+        place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir()
+    )
+
+
+def _disk_is_full(error: Exception, folder: Path) -> bool:
+    """Whether the disk is full; writers in C++ and Rust wrap the system's error, so text and free space are checked."""
+    if isinstance(error, BadInput):
+        return False
+    return (
+        system_code(error) in FULL
+        or "No space left" in str(error)
+        or shutil.disk_usage(_nearest(folder)).free < 2**16
+    )

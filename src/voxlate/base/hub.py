@@ -1,0 +1,197 @@
+"""Models of a hub: hf://NAME/REPO@REVISION in place of a run means files of that repository, in the hub's own cache.
+
+Only the files that voxlate reads are downloaded: no code, no pickles, and nothing of them is executed.
+"""
+
+import hashlib
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from voxlate.base.errors import BadInput, first_of
+from voxlate.base.files import sha256_of
+from voxlate.base.messages import OwnWarning
+from voxlate.base.optional import Package
+
+PREFIX = "hf://"
+FILES = ("weights*.safetensors", "anatomy.safetensors", "calibration.*.safetensors")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+# A path has one slash where the address has two.
+ADDRESS = re.compile(r"hf:/{1,2}([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?/?")
+FORM = "hf://NAME/REPO@REVISION"
+
+huggingface_hub, errors, utils = (
+    Package(f"huggingface_hub{part}", "hub", PREFIX, "the package huggingface_hub")
+    for part in ("", ".errors", ".utils")
+)
+
+
+def is_on_hub(run: object) -> bool:
+    """Whether a run is named as hf://NAME/REPO."""
+    return isinstance(run, Path | str) and Path(run).as_posix().startswith("hf:/")
+
+
+def address_of(folder: Path) -> str | None:
+    """hf://NAME/REPO@COMMIT of a folder of the hub's cache (or a file in it); None for any other path."""
+    for commit in (folder, folder.parent):
+        owner, _, name = commit.parent.parent.name.removeprefix("models--").partition("--")
+        if commit.parent.name == "snapshots" and COMMIT.fullmatch(commit.name) and name:
+            return f"{PREFIX}{owner}/{name}@{commit.name}"
+    return None
+
+
+def server() -> str | None:
+    """The address of the hub where HF_ENDPOINT names another than the usual one."""
+    return os.environ.get("HF_ENDPOINT")
+
+
+def download(run: Path | str) -> Path:
+    """The folder of hf://NAME/REPO@REVISION in the hub's cache, which is filled first unless the hub is offline.
+
+    Warns where the revision is no commit's hash, with the hash. Raises BadInput where the repository, the revision, the
+    permission or voxlate's files are missing, and where a file's contents are not those that the hub stated.
+    """
+    matched = ADDRESS.fullmatch(Path(run).as_posix())
+    if matched is None:
+        raise BadInput(f"{run}: expected a model as {FORM}, found another form. Check the address.")
+    repo, revision = matched[1], matched[2] or "main"
+    address = f"{PREFIX}{repo}@{revision}"
+    with refusals(address):
+        with _progress_on_terminals():
+            folder = Path(
+                huggingface_hub.snapshot_download(
+                    repo,
+                    revision=revision,
+                    allow_patterns=list(FILES),
+                    library_name="voxlate",
+                    endpoint=server(),
+                )
+            )
+        if not (folder / "weights.safetensors").is_file():
+            raise _no_model(address, repo, folder.name)
+    _check_contents(address, folder)
+    if COMMIT.fullmatch(revision) and revision != folder.name:
+        raise BadInput(
+            f"{address}: expected the commit of this hash, found {folder.name}. Do not use it: the hub or its cache is not what it seems."
+        )
+    if revision != folder.name:
+        text = (
+            f"{address} is commit {folder.name} now, and may change. Pin it: {address_of(folder)}"
+        )
+        warnings.warn(text, OwnWarning, stacklevel=2)
+    return folder
+
+
+def check_repo(repo: str) -> None:
+    """Raise BadInput unless a name is NAME/REPO."""
+    matched = ADDRESS.fullmatch(f"{PREFIX}{repo}")
+    if matched is None or matched[1] != repo:
+        raise BadInput(f"{repo}: expected NAME/REPO, found another form. Check the name.")
+
+
+def upload(folder: Path, repo: str, private: bool) -> str:
+    """Make the files of a folder those of NAME/REPO, which is created if it is absent; returns the commit's hash.
+
+    Raises BadInput where the hub refuses, or is not reached.
+    """
+    with refusals(f"{PREFIX}{repo}"), _progress_on_terminals():
+        api = huggingface_hub.HfApi(server(), library_name="voxlate")
+        api.create_repo(repo, private=private or None, exist_ok=True)
+        if private and not api.model_info(repo).private:  # one that was there keeps its visibility
+            raise BadInput(
+                f"{PREFIX}{repo}: expected a private repository, found one that everybody may read. Make it private on the hub, or choose another name; nothing was uploaded."
+            )
+        done = api.upload_folder(
+            repo_id=repo,
+            folder_path=folder,
+            commit_message="A model of voxlate",
+            delete_patterns=[*FILES, "onnx/*"],  # of an earlier push
+        )
+    return str(done.oid)
+
+
+@contextmanager
+def refusals(address: str) -> Iterator[None]:
+    """Raise BadInput, in one sentence, for all that the hub's client raises."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except (
+        Exception
+    ) as error:  # its client for HTTP, and with it the types, differ between versions
+        raise BadInput(f"{address}: {_sentence(error)}") from error
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+        return "expected the model in the hub's cache or a connection to the hub, found neither. Check the network and HF_HUB_OFFLINE, or load it once where there is one."
+    if isinstance(error, errors.GatedRepoError):
+        return "expected a repository that you may read, found one whose owner must let you in first. Ask there, and log in (hf auth login)."
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "expected a branch, tag or commit of the repository, found none of this name. Check what follows @."
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "expected a repository, found none of this name that you may see. Check the name; for a private one log in (hf auth login)."
+    if isinstance(error, errors.HFValidationError):
+        return "expected the name of a repository, NAME/REPO, found one that the hub does not allow. Check the name."
+    if not isinstance(error, errors.HfHubHTTPError):
+        return f"expected an answer of the hub, found none ({type(error).__name__}). Check the network, and HF_ENDPOINT where it is set."
+    status = error.response.status_code
+    if status in (401, 403):
+        return f"expected permission for this, found none (status {status}). Log in with a token that has it (hf auth login)."
+    why = first_line(error.server_message)
+    return f"expected the hub to take the request, found a refusal (status {status}{why}). Try again later, or change what it names."
+
+
+def first_line(text: str | None) -> str:
+    """The first line of a server's message, without the user's token, which a server might repeat."""
+    line = (text or "").strip().partition("\n")[0][:200]
+    token = huggingface_hub.get_token()
+    shown = line.replace(token, "…") if token else line
+    return f": {shown}" if shown else ""
+
+
+def _no_model(address: str, repo: str, commit: str) -> BadInput:
+    """The error of a repository without weights of voxlate, which names what is there instead."""
+    names = sorted(huggingface_hub.HfApi(server()).list_repo_files(repo, revision=commit))
+    files = [name for name in names if not name.startswith(".")]
+    return BadInput(
+        f"{address}: expected a model that voxlate push wrote (weights.safetensors), found {first_of(files, 5) or 'no file'}, which voxlate does not read. Check the repository."
+    )
+
+
+def _check_contents(address: str, folder: Path) -> None:
+    """Raise BadInput for a file of the cache whose contents are not those whose hash the hub stated."""
+    for file in folder.glob("*.safetensors"):
+        if not file.is_symlink():
+            continue  # without links, the cache keeps no hash
+        stated = Path(os.readlink(file)).name
+        if stated not in (sha256_of(file), _git_hash(file)) and len(stated) in (40, 64):
+            raise BadInput(
+                f"{address}: expected {file.name} with the hash {stated[:16]}…, as the hub states, found other contents. Remove {folder.parent.parent}, and load it again."
+            )
+
+
+def _git_hash(file: Path) -> str:
+    """The hash by which git, and with it the hub, names the contents of a small file."""
+    contents = file.read_bytes()
+    digest = hashlib.sha1(b"blob %d\0" % len(contents), usedforsecurity=False)
+    digest.update(contents)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _progress_on_terminals() -> Iterator[None]:
+    """Let the hub show its bars on a terminal only."""
+    quiet = not sys.stderr.isatty() and not utils.are_progress_bars_disabled()
+    if quiet:
+        utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if quiet:
+            utils.enable_progress_bars()

@@ -1,0 +1,134 @@
+"""Messages to the user as values: a code, a grade, a text, a case and measured numbers.
+
+Programs read code and grade, never the text. codes.toml has one entry for each code, from which the reference page is made.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from voxlate.base.codes import GRADES, Grade, codes
+from voxlate.base.errors import first_of, plural
+from voxlate.base.files import write_text
+
+FILE = "messages.jsonl"
+CAREFUL = 1.5  # times the distance of the training scan that is farthest from their median
+REFUSED = 3.0  # no held-out head of the phantoms reaches it (docs/guides/trust.md)
+ADVICE: dict[Grade, str] = {
+    "note": "",
+    "caution": "Caution: look at the scan and at the image.",
+    "do not trust": "Do not trust the image.",
+}
+
+
+class OwnWarning(FutureWarning):
+    """A warning of Python whose text is a whole sentence of ours, which the command line prints as it is."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message; case: "" where it is on a whole cohort or run; numbers: what was measured, by name."""
+
+    code: str
+    grade: Grade
+    text: str
+    case: str = ""
+    numbers: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    def __str__(self) -> str:
+        """The text with its case, and the advice of its grade."""
+        case = f"{self.case}: " if self.case else ""
+        return f"{case}{self.text} {ADVICE[self.grade]}".rstrip()
+
+    @property
+    def on_page(self) -> str:
+        """The message with the action of its code on the page of `voxlate serve`."""
+        entry = codes().get(self.code)
+        if entry is None or not entry.page:
+            return str(self)
+        finding = self.text.removesuffix(entry.action).rstrip()
+        return str(replace(self, text=f"{finding} {entry.page}"))
+
+    @property
+    def table(self) -> dict[str, Any]:
+        """The message as a table of plain values; empty entries are left out."""
+        return {key: value for key, value in asdict(self).items() if value}
+
+    def on(self, case: str) -> "Message":
+        """The same message on a case."""
+        return replace(self, case=case)
+
+
+Say = Callable[[Message], None]
+"""Is called with each message."""
+
+
+def message(
+    code: str, text: str, *, grade: Grade | None = None, case: str = "", **numbers: float
+) -> Message:
+    """A message with the action of its code at the end of its text; grade: by default the usual one of the code."""
+    entry = codes()[code]
+    rounded = {name: float(f"{value:.4g}") for name, value in numbers.items()}
+    return Message(code, grade or entry.grades[0], f"{text} {entry.action}".rstrip(), case, rounded)
+
+
+def grade_of_distance(times: float) -> Grade:
+    """The grade of a scan by its distance from the training scans' median, in units of their farthest one's."""
+    if times > REFUSED:
+        return "do not trust"
+    return "caution" if times > CAREFUL else "note"
+
+
+def worst_grade(messages: Iterable[Message]) -> Grade | None:
+    """The highest grade among messages; None where there are none."""
+    return max((said.grade for said in messages), key=GRADES.index, default=None)
+
+
+def read_messages(stated: Iterable[Any]) -> list[Message]:
+    """Messages from the plain values in a file."""
+    return [Message(**entry) for entry in stated]
+
+
+def write_messages(folder: Path, command: str, messages: Iterable[Message]) -> Message | None:
+    """Write the messages of a command into FOLDER/messages.jsonl, in place of those of the same command and cases.
+
+    A file that cannot be read is begun anew, which the returned message states.
+    """
+    own = [{"command": command, **said.table} for said in messages]
+    cases = {line.get("case", "") for line in own}
+    path, kept, lost = folder / FILE, list[dict[str, Any]](), None
+    try:
+        for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+            line = json.loads(text)
+            if line["command"] != command or line.get("case", "") not in cases:
+                kept.append(line)
+    except (ValueError, KeyError, TypeError):
+        kept, text = [], f"{path} had lines that are no messages, and is begun anew."
+        lost = message("messages-lost", text)
+        own.append({"command": command, **lost.table})
+    lines = [json.dumps(line, ensure_ascii=False) for line in [*kept, *own]]
+    write_text(path, "".join(f"{line}\n" for line in dict.fromkeys(lines)))
+    return lost
+
+
+def summarise(messages: Iterable[Message]) -> list[Message]:
+    """One message for all of a code and grade, the gravest first; of several, the text counts and names the cases."""
+    groups = dict[tuple[str, Grade], list[Message]]()
+    for said in messages:
+        groups.setdefault((said.code, said.grade), []).append(said)
+    ordered = sorted(groups.values(), key=lambda group: -GRADES.index(group[0].grade))
+    return [_join(group) for group in ordered]
+
+
+def _join(group: list[Message]) -> Message:
+    first = group[0]
+    cases = list(dict.fromkeys(said.case for said in group if said.case))
+    others = len({said.text for said in group}) - 1
+    if len(cases) < 2:
+        more = f" ({plural(others, 'similar message')})" if others else ""
+        return replace(first, text=f"{first.text}{more}")
+    example = f", for example {first.case}" if others else ""
+    text = f"{len(cases)} cases ({first_of(cases, 3)}){example}: {first.text}"
+    return replace(first, case="", text=text)

@@ -1,0 +1,1 @@
+"""The declaration of an option, and the options that commands of several wings share."""

@@ -1,0 +1,176 @@
+"""Values of options and arguments, checked by their annotations: a wrong one is one sentence, whatever it is.
+
+The command line and the functions in Python both check here, so that they refuse the same values in the same sentence.
+"""
+
+import functools
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, fields
+from numbers import Real
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import ConfigDict, InstanceOf, TypeAdapter, ValidationError
+
+from voxlate.base.errors import BadInput, did_you_mean
+from voxlate.base.options.option import Option, option_of
+from voxlate.base.options.table import field_types, text_type
+
+T = TypeVar("T")
+WORDS = {
+    float: "a number",
+    int: "a whole number",
+    bool: "True or False",
+    str: "a text",
+    Path: "a path",
+    type(None): "None",
+}
+Reader = Callable[[Any, Any, Option | None], Any]
+LONGEST = 60  # characters of a value in a message
+CONFIG = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
+
+
+def check_options(table: type[T], options: T | None, changes: Mapping[str, Any]) -> T:
+    """The options of a command with changes of their fields, every value checked.
+
+    Raises BadInput for a name that is no field, a value of another type or out of its range, and for a field without a
+    default that has no value.
+    """
+    hints = field_types(table)  # type: ignore[arg-type]
+    if options is not None and not isinstance(options, table):
+        raise BadInput(
+            f"options: expected {table.__name__}, found {_show(options)}. Give its fields by name, or an object of it."
+        )
+    values = {} if options is None else dict(vars(options))
+    for name in changes:
+        if name not in hints:
+            hint = did_you_mean(name, hints) or f"They are {', '.join(hints)}."
+            raise BadInput(f"{name}: expected a known option, found another. {hint}")
+    values |= changes
+    for field in fields(table):  # type: ignore[arg-type]
+        if field.name in values and values[field.name] is not field.default:
+            values[field.name] = check_value(field.name, values[field.name], hints[field.name])
+    for field in fields(table):  # type: ignore[arg-type]
+        if field.default is MISSING and field.name not in values:
+            raise BadInput(f"{field.name}: expected a value, found none. Give it.")
+    return table(**values)
+
+
+def check_value(name: str, value: Any, hint: Any) -> Any:
+    """A value as its annotation states it; raises BadInput where it is of another type, or out of range.
+
+    A text, or one value of a repeatable option, is read as on the command line where the field takes no texts.
+    """
+    return _check(name, value, hint, (_as_stated, _as_on_command_line))
+
+
+def read_text(name: str, value: Any, hint: Any) -> Any:
+    """The value of an option from its text on the command line, or from several; raises BadInput as check_value does."""
+    return _check(name, value, hint, (_as_on_command_line,))
+
+
+def _check(name: str, value: Any, hint: Any, readers: Sequence[Reader]) -> Any:
+    option = option_of(hint)
+    for read in readers:
+        try:
+            found = read(_plain(value), hint, option)
+        except (ValidationError, TypeError):
+            continue
+        _check_range(name, found, option)
+        return found
+    if isinstance(value, tuple) and all(isinstance(part, str) for part in value):
+        value = " ".join(value)  # of an option with several values
+    expected = text_type(hint) if isinstance(value, str) else hint
+    raise BadInput(f"{name}: expected {_words(expected)}, found {_show(value)}. Change it.")
+
+
+def _as_stated(value: Any, hint: Any, option: Option | None) -> Any:
+    """The value as the annotation states it; for a field of any type a text, a path, or an object of a class."""
+    own = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    known = value is None or isinstance(value, str | Path)
+    if own is Any and option is not None and not known and type(value).__module__ == "builtins":
+        raise TypeError("no object of a class")
+    if isinstance(value, bytes):
+        raise TypeError("bytes are no text")
+    return adapter(own).validate_python(value)
+
+
+def _as_on_command_line(value: Any, hint: Any, option: Option | None) -> Any:
+    """The value as the command line reads it from texts."""
+    if not isinstance(value, str | Path | list | tuple):
+        raise TypeError("no text")
+    kind = text_type(hint)
+    several = get_origin(kind) is list and isinstance(value, str | Path)
+    taken = adapter(kind).validate_python([value] if several else value)
+    return taken if option is None or option.read is None else option.read(taken)
+
+
+@functools.cache
+def adapter(hint: Any) -> TypeAdapter[Any]:
+    """What checks values of a type; an object of a class of voxlate is taken as it is."""
+    return TypeAdapter(_without_own(hint), config=CONFIG)
+
+
+def _without_own(hint: Any) -> Any:
+    """A type in which classes of voxlate stand for their objects, because pydantic would look inside of these."""
+    if isinstance(hint, type) and hint.__module__.partition(".")[0] == "voxlate":
+        return InstanceOf[hint]  # type: ignore[misc, valid-type]
+    if get_origin(hint) in (Union, types.UnionType):
+        return Union[tuple(_without_own(member) for member in get_args(hint))]  # noqa: UP007
+    return hint
+
+
+def _plain(value: Any) -> Any:
+    """Python's own numbers and lists for those of NumPy; scans and other values as they are."""
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist") and value.ndim < 2:
+        return value.tolist()
+    return value
+
+
+def _check_range(name: str, value: Any, option: Option | None) -> None:
+    """Raise BadInput for a number out of the range that the option states."""
+    if option is None or isinstance(value, bool) or not isinstance(value, Real):
+        return
+    number = float(value)
+    if option.least is not None and number < option.least:
+        raise BadInput(f"{name}: expected at least {option.least:g}, found {number:g}. Change it.")
+    if option.most is not None and number > option.most:
+        raise BadInput(f"{name}: expected at most {option.most:g}, found {number:g}. Change it.")
+
+
+def _words(hint: Any) -> str:
+    """An annotated type in words, which may be a text of the annotation."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        option = option_of(hint)
+        if isinstance(inner[1], str):
+            return inner[1]
+        taken = None if option is None or option.takes is None else _words(option.takes)
+        plain = option.objects if option is not None and option.objects else _words(inner[0])
+        return plain if taken in (None, plain) else f"{taken} or {plain}"
+    if origin in (Union, types.UnionType):
+        members = (member for member in inner if member is not type(None))
+        return " or ".join(dict.fromkeys(_words(member) for member in members))
+    if origin is Literal:
+        return ", ".join(map(repr, inner))
+    if origin is tuple:
+        return f"{len(inner)} numbers" if Ellipsis not in inner else f"a list ({_words(inner[0])})"
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return f"a dict ({_words(inner[0])}: {_words(inner[1])})"
+    if isinstance(origin, type) and issubclass(origin, Iterable):
+        return f"a list ({_words(inner[0])})"
+    if origin is not None:
+        return "a function"
+    return WORDS.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def _show(value: Any) -> str:
+    """A value and its type, for a message; of arrays the shapes and types."""
+    if shape := getattr(value, "shape", ()):  # numbers of NumPy have an empty one
+        return f"{type(value).__name__} of the shape {tuple(shape)}"
+    if isinstance(value, tuple) and any(getattr(part, "shape", ()) for part in value):
+        return f"({', '.join(map(_show, value))})"
+    text = " ".join(repr(value).split())
+    kind = "" if isinstance(value, str) else f" ({type(value).__name__})"
+    return f"{text[:LONGEST]}{'…' if len(text) > LONGEST else ''}{kind}"

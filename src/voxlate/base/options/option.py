@@ -1,0 +1,199 @@
+"""How an option is declared: once, as the field of a frozen dataclass, with its type, default, range and help."""
+
+import importlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, replace
+from functools import partial
+from importlib.resources.abc import Traversable
+from inspect import Parameter, Signature, cleandoc
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, dataclass_transform, get_args, get_origin
+
+from voxlate.base.errors import BadInput, did_you_mean
+
+T = TypeVar("T")
+
+# Panels of --help, in their order. "Options" is the name under which typer shows --help itself.
+MAIN = "Options"
+INPUT = "Input"
+PREPARATION = "Preparation"
+TRAINING = "Training"
+PLAN = "Plan"
+SAMPLING = "Sampling"
+SCORES = "Scores"
+OUTPUT = "Output"
+ADVANCED = "Advanced"
+PANELS = (MAIN, INPUT, PREPARATION, TRAINING, PLAN, SAMPLING, SCORES, OUTPUT, ADVANCED)
+
+SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}  # bytes, by the letter before "B"
+
+
+@dataclass(frozen=True)
+class Option:
+    """How the command line shows and reads a parameter: `name: Annotated[type, Option("What it does.")] = default`.
+
+    A field of an options dataclass without an Option is a keyword of the Python function alone.
+    flag: the option's names where they are not the field's, such as "--out" or "--audit/--no-audit" or "--verbose -v".
+    metavar: the kind of value in --help; by default from the type. least, most: range of a number.
+    takes: type of the value on the command line, where the field takes other types too.
+    read: converts that value into the field's. objects: the class whose objects a field of any type takes in Python.
+    complete: the values that a shell suggests, or "module:name" of a collection of them, or of a function that returns
+    them; the module is imported when a shell asks.
+    """
+
+    help: str
+    flag: str = ""
+    panel: str = ADVANCED
+    metavar: str = ""
+    least: float | None = None
+    most: float | None = None
+    takes: Any = None
+    read: Callable[[Any], Any] | None = None
+    objects: str = ""
+    complete: str | Sequence[str] = ()
+
+
+def suggestions(option: Option, begun: str) -> list[str]:
+    """The values of an option that begin with the letters of a word that a shell completes."""
+    known: Any = option.complete
+    if isinstance(known, str):
+        module, _, name = known.partition(":")
+        known = getattr(importlib.import_module(module), name)
+    return [value for value in (known() if callable(known) else known) if value.startswith(begun)]
+
+
+def shipped_tables(folder: Traversable) -> list[str]:
+    """Names of the TOML files of a folder of the package."""
+    names = [path.name for path in folder.iterdir()]
+    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
+
+
+def option_of(annotation: Any) -> Option | None:
+    """The Option of an annotated parameter; None for an argument without a flag."""
+    parts = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    return next((part for part in parts if isinstance(part, Option)), None)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def options(cls: type[T]) -> type[T]:
+    """Make a class a frozen, keyword-only dataclass of options, whose help has plain types and a line for each field."""
+    made = dataclass(frozen=True, kw_only=True)(cls)
+    parameters = [
+        Parameter(
+            field.name,
+            Parameter.KEYWORD_ONLY,
+            default=Parameter.empty if field.default is MISSING else field.default,
+            annotation=_without_option(field.type),
+        )
+        for field in fields(made)  # type: ignore[arg-type]
+    ]
+    made.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    made.__doc__ = "\n".join([cleandoc(cls.__doc__ or ""), "", *describe_fields(made)])
+    return made
+
+
+def _without_option(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def describe_fields(table: Any) -> list[str]:
+    """A line for each field of an options dataclass: its name, what it does, its range and its default."""
+    lines = []
+    for field in fields(table):
+        option = option_of(field.type)
+        text = "" if option is None else f" {option.help}{range_of(option)}"
+        if field.default is not MISSING and field.default not in (None, ()):
+            text += f" Default: {field.default}."
+        lines.append(f"  {field.name}:{text or ' of the function in Python alone.'}")
+    return lines
+
+
+def range_of(option: Option) -> str:
+    """The range of an option as the end of its help; "" for counts, whose least value of 0 or 1 is plain."""
+    if option.least is None or (option.most is None and option.least in (0, 1)):
+        return ""
+    if option.most is None:
+        return f" At least {option.least:g}."
+    return f" From {option.least:g} to {option.most:g}."
+
+
+def merge(table: type[T], options: T | None, changes: Mapping[str, Any]) -> T:
+    """The options of a table, by default its defaults, with changes of their fields."""
+    return table(**changes) if options is None else replace(options, **changes)  # type: ignore[type-var]
+
+
+def read_shipped(folder: Traversable, name: Path | str, option: str) -> dict[str, Any]:
+    """A TOML file of a folder of the package by its name, or one of the user's by its path.
+
+    option: what messages begin with. Raises BadInput where there is neither, or no TOML in it.
+    """
+    import tomllib  # here, because --help needs none of it
+
+    known = shipped_tables(folder)
+    file: Path | Traversable = Path(name)
+    if str(name) in known:
+        file = folder / f"{name}.toml"
+    elif not file.is_file():
+        hint = did_you_mean(str(name), known) or "Choose one of these."
+        raise BadInput(
+            f"{option}: expected one of {', '.join(known)} or a TOML file, found '{name}'. {hint}"
+        )
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise BadInput(
+            f"{option} {name}: expected TOML, found something else ({error}). Fix the file."
+        ) from error
+
+
+def bytes_of(text: str, option: str) -> float:
+    """8GB, 500 MB or 2g as bytes; raises BadInput for a text that is no size above 0."""
+    size = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kmgt]?)i?b?\s*", text.lower())
+    if size is None or not float(size[1]):
+        raise BadInput(f"{option}: expected a size such as 8GB, found {text!r}. Write it so.")
+    return float(size[1]) * SIZES[size[2]]
+
+
+def pairs(texts: Sequence[str] | None, option: str = "--set") -> dict[str, str]:
+    """KEY=VALUE texts as a table; raises BadInput for a text without `=`, and for a key with two values."""
+    table = dict[str, str]()
+    for text in texts or []:
+        if "=" not in text:
+            raise BadInput(f"{option}: expected KEY=VALUE, found {text!r}. Add the value.")
+        key, _, value = text.partition("=")
+        if table.setdefault(key.strip(), value) != value:
+            raise BadInput(
+                f"{option}: expected each key once, found '{key.strip()}' twice. Remove one of the two."
+            )
+    return table
+
+
+Device = Annotated[
+    str,
+    Option("Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu.", metavar="NAME"),
+]
+AllowCode = Annotated[bool, Option("Import and run the model's own Python code.")]
+
+
+def in_array_order(sizes: Sequence[Any]) -> tuple[Any, ...]:
+    """Sizes in the order of arrays (z, y, x) from those in the order of the command line."""
+    return tuple(reversed(sizes))
+
+
+CHANGES = Option(
+    "Change of a key of the recipe, such as train.steps=500. Repeatable.",
+    flag="--set",
+    panel=MAIN,
+    metavar="KEY=…",
+    takes=list[str],
+    read=pairs,
+)
+MEMORY = Option(
+    "Memory of the training, such as 8GB. Default: most of the free memory.",
+    flag="--memory",
+    panel=PLAN,
+    metavar="SIZE",
+    takes=str,
+    read=partial(bytes_of, option="--memory"),
+)

@@ -1,0 +1,301 @@
+"""Files that voxlate wrote, checked against one strict schema each when they are opened, before anything is taken from.
+
+A checksum says that a file is as it was written, not that voxlate wrote it. What a schema lets through holds values of
+the right types within stated bounds, finite, and arrays of the right shapes, so that no reader behind it looks again.
+"""
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Required
+
+import numpy as np
+
+from voxlate.base.codes import Grade
+from voxlate.base.config import NO_KEY, UNKNOWN_KEY, adapter, what_is_wrong
+from voxlate.base.errors import BadInput
+from voxlate.base.files import whole_file
+from voxlate.base.schema import Field, StringConstraints, TypedDict, ValidationError
+from voxlate.base.slabs import chunks
+
+Others = Literal["forbid"] | None
+LARGEST = 1e15  # of a number: squares of it are finite in float32, and no scan holds such values
+MOST = (
+    2**48
+)  # of a count: far above any number of voxels, far below where floats skip whole numbers
+OLDEST = (0, 7)  # the first version whose files are read
+DIGITS = 18  # of an integer, so that 64 bits hold it
+LONGEST_TEXT = 1 << 16
+LONGEST_SHOWN = 120  # characters of a value, in a message
+FLOATS, WHOLES = ("F32",), ("U8", "I16", "F32")
+
+Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]  # bounds refuse NaN, too
+NotNegative = Annotated[float, Field(ge=0, le=LARGEST)]
+Positive = Annotated[float, Field(gt=1 / LARGEST, le=LARGEST)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, le=MOST)]
+Several = Annotated[int, Field(ge=1, le=MOST)]
+Length = Annotated[int, Field(ge=1, le=1 << 20)]
+Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=LONGEST_TEXT)]
+Name = Annotated[
+    str, StringConstraints(pattern=r"^[^\x00/\\]+$", max_length=1000)
+]  # of a case, a modality, a part
+FileName = Annotated[
+    str, StringConstraints(pattern=r"^[\w-][\w.-]*$", max_length=250)
+]  # no way out of its folder
+Place = Annotated[str, StringConstraints(pattern=r"^[^\x00]+$", max_length=4000)]
+Split = Annotated[str, StringConstraints(pattern="^(train|val|test)$")]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+ShortDigest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
+
+
+class StatedMessage(TypedDict, total=False):
+    """A message in a file; see messages.Message."""
+
+    code: Required[Name]
+    grade: Required[Grade]
+    text: Required[Text]
+    case: Text
+    numbers: dict[Name, Number]
+
+
+class Widening(TypedDict):
+    """The factor by which intervals that were fitted on synthetic heads are widened, and the number of real heads that showed it."""
+
+    factor: Positive
+    heads: Several
+
+
+@dataclass(frozen=True)
+class Record:
+    """A file that is read: its place, what it is, and what to do where it is not so; makes the sentences.
+
+    infinite: numbers in it may be NaN or infinite.
+    """
+
+    path: Path | str
+    what: str
+    advice: str
+    infinite: bool = False
+
+    def wrong(self, found: object) -> BadInput:
+        """The error of a file that is not as voxlate writes it."""
+        return BadInput(
+            f"{self.path}: expected {self.what} as voxlate writes it, found {found}. {self.advice}"
+        )
+
+    def check(self, sound: object, found: object) -> None:
+        """Raise BadInput unless something holds; found: what was found where it does not."""
+        if not sound:
+            raise self.wrong(found)
+
+    def check_checksum(self, stated: str, computed: str) -> None:
+        """Raise BadInput unless the checksum that a file states is that of its content."""
+        self.check(stated == computed, "a changed file (its checksum differs)")
+
+    def check_version(self, stated: Any, *keys: str) -> None:
+        """Raise BadInput where the version of voxlate that a file states under these keys is before OLDEST."""
+        for key in keys:
+            stated = stated.get(key) if isinstance(stated, dict) else None
+        version = re.match(r"(\d{1,9})\.(\d{1,9})", str(stated))
+        if version and tuple(map(int, version.groups())) < OLDEST:
+            raise BadInput(
+                f"{self.path}: expected {self.what}, of version {'.'.join(map(str, OLDEST))} of voxlate or a later one, found one of version {version[0]}. {self.advice}"
+            )
+
+    def table(self, text: str | bytes) -> Any:
+        """The content of JSON without integers that overflow, and without NaN and infinity where these may not be in it."""
+        try:
+            value = json.loads(text, parse_int=_read_int)
+            json.dumps(value, allow_nan=self.infinite)
+            return value
+        except (ValueError, RecursionError) as error:
+            raise self.wrong(f"none that can be read ({error})") from error
+
+    def parse(self, kind: Any, text: str | bytes, others: Others = "forbid") -> Any:
+        """JSON as an object of a kind: no value is converted, no key may lack or be one too many.
+
+        others: what becomes of other keys; None: as the kind states it. Raises BadInput.
+        """
+        self.table(text)
+        try:
+            return adapter(kind).validate_json(text, strict=True, extra=others)
+        except ValidationError as error:
+            raise self.wrong(_describe(error)) from error
+
+    def fill(self, kind: Any, value: Any, others: Others = "forbid") -> Any:
+        """`parse` of what was parsed before."""
+        return self.parse(kind, json.dumps(value), others)
+
+    @contextlib.contextmanager
+    def tensors(self, framework: str = "numpy") -> Iterator["Tensors"]:
+        """The file opened as safetensors; raises BadInput where it is absent, or damaged."""
+        import safetensors  # here, because voxlate-run reads no such file
+
+        try:
+            with safetensors.safe_open(self.path, framework) as file:
+                yield Tensors(self, file)
+        except FileNotFoundError as error:
+            raise BadInput(
+                f"{self.path}: expected {self.what}, found no such file. Check the path."
+            ) from error
+        except (safetensors.SafetensorError, OSError) as error:
+            raise BadInput(
+                f"{self.path}: expected {self.what} in a safetensors file, found something else or a part of one ({error}). {self.advice}"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What an array must be: its shape (None: any length above 0), its types as safetensors calls them, its bounds."""
+
+    lengths: Sequence[int | None]
+    types: Sequence[str] = FLOATS
+    low: float = -LARGEST
+    high: float = LARGEST
+
+    def __str__(self) -> str:
+        lengths = "×".join("any" if n is None else str(n) for n in self.lengths) or "a number"
+        return f"{lengths} of {' or '.join(self.types)}"
+
+    def fits(self, lengths: Sequence[int], kind: str) -> bool:
+        """Whether an array of these lengths and type is one."""
+        if kind not in self.types or len(lengths) != len(self.lengths):
+            return False
+        return all(
+            found > 0 and wanted in (None, found) for wanted, found in zip(self.lengths, lengths)
+        )
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """An open safetensors file; nothing is read of it but what is asked for."""
+
+    record: Record
+    file: Any
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The texts in the header."""
+        return self.file.metadata() or {}
+
+    @property
+    def shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Lengths and type of each array."""
+        slices = {name: self.file.get_slice(name) for name in self.file.keys()}  # noqa: SIM118 - no mapping
+        return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+
+    def text(self, key: str) -> str:
+        """An entry of the header; raises BadInput where there is none."""
+        if key not in self.metadata:
+            raise self.record.wrong(f"no '{key}' in its header")
+        return self.metadata[key]
+
+    def check(self, wanted: Mapping[str, Shape]) -> None:
+        """Raise BadInput unless the file has these arrays, of these shapes and types, and no others."""
+        found = self.shapes
+        for name in sorted(wanted.keys() | found.keys()):
+            if name not in found:
+                raise self.record.wrong(f"no array '{name}'")
+            if name not in wanted:
+                raise self.record.wrong(f"an array '{name:.{LONGEST_SHOWN}}' that none has")
+            if not wanted[name].fits(*found[name]):
+                lengths, kind = found[name]
+                raise self.record.wrong(
+                    f"'{name}' of {'×'.join(map(str, lengths))} {kind}, not {wanted[name]}"
+                )
+
+    def read(self, wanted: Mapping[str, Shape]) -> dict[str, Any]:
+        """The arrays, finite and within their bounds; raises BadInput where they are not as wanted."""
+        self.check(wanted)
+        found = {name: self.file.get_tensor(name) for name in wanted}
+        for name, array in found.items():
+            check_values(self.record, name, np.asarray(array), wanted[name])
+        return found
+
+
+def write_tensors(path: Path | str, arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
+    """Write arrays of numpy, or tensors of torch, and texts as a safetensors file, which appears whole or not at all.
+
+    Every safetensors file of voxlate is written here, read by `Record.tensors`, and holds a `checksum` in its metadata.
+    """
+    if all(isinstance(array, np.ndarray) for array in arrays.values()):
+        from safetensors.numpy import save_file
+
+        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    else:
+        from safetensors.torch import save_file  # type: ignore[assignment]  # here, because most readers of records need no torch
+
+        contiguous = {name: array.detach().cpu().contiguous() for name, array in arrays.items()}
+    with whole_file(path) as temporary:
+        save_file(contiguous, temporary, dict(metadata))
+
+
+def description(name: str, array: Any) -> str:
+    """What most checksums hold of an array in addition to its values; the types of torch have its name before them."""
+    return f"{name}{tuple(array.shape)}{array.dtype}"
+
+
+def checksum(
+    text: str, arrays: Mapping[str, Any], describe: Callable[[str, Any], str] = description
+) -> str:
+    """SHA-256 of a text, and of the descriptions and values of arrays in the order of their names."""
+    digest = hashlib.sha256(text.encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(describe(name, array).encode())
+        for values in _bytes(array):
+            digest.update(values)
+    return digest.hexdigest()
+
+
+def _bytes(array: Any) -> Iterator[memoryview]:
+    """The values of an array or tensor as they are in memory, a part of a large array at a time."""
+    if not isinstance(array, np.ndarray):
+        import torch  # here, because most readers of records need none of it
+
+        array = (
+            array.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        )  # numpy has no bfloat16
+    for values in chunks(array):
+        yield values.view(np.uint8).data
+
+
+def check_values(record: Record, name: str, values: np.ndarray, wanted: Shape) -> None:
+    """Raise BadInput unless all values are finite and within their bounds."""
+    if not values.size:
+        return
+    least, most = float(values.min()), float(values.max())  # of NaN both are NaN
+    if not wanted.low <= least <= most <= wanted.high:
+        raise record.wrong(f"values of '{name}' from {least:g} to {most:g}")
+
+
+def close(value: float, other: float, share: float = 1e-4) -> bool:
+    """Whether two numbers are the same but for rounding."""
+    return abs(value - other) <= share * max(abs(value), abs(other)) + 1e-6
+
+
+def _read_int(text: str) -> int:
+    """Beyond what any count is an integer would overflow as a float or as a tensor's."""
+    if len(text) > DIGITS:
+        raise ValueError(f"{text[:DIGITS]}… is too long")
+    return int(text)
+
+
+def _describe(error: ValidationError) -> str:
+    """The first thing that is wrong: where, and what."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    if first["type"] in UNKNOWN_KEY:
+        return f"a key '{place:.{LONGEST_SHOWN}}' that none has"
+    if first["type"] in NO_KEY:
+        return f"no '{place}'"
+    wrong = what_is_wrong(first)
+    if not place:
+        return f"another content ({wrong})"
+    value = repr(first.get("input"))
+    dots = "…" if len(value) > LONGEST_SHOWN else ""
+    return f"{value:.{LONGEST_SHOWN}}{dots} where '{place:.{LONGEST_SHOWN}}' {wrong}"

@@ -1,0 +1,153 @@
+"""The misalignment of the scans of prepared cases, and the pairs of a cohort that a user should look at."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Literal, NamedTuple
+
+from voxlate.base.errors import first_of
+from voxlate.base.groups import grouped
+from voxlate.base.messages import Message, message
+from voxlate.scans.cases.align import Preparation
+from voxlate.scans.cases.case import PreparedCase
+from voxlate.scans.cases.case_header import CaseHeader
+from voxlate.scans.cases.prepared import Cohort, Entry
+from voxlate.scans.images.misalignment import NOTHING_IN_COMMON, Misalignment, misalignment
+
+WORTH_A_WORD_MM = 1.5  # three times what phantoms show to be the estimate's error
+REFINED_MM = 1.0  # of a coarse estimate, whose error is below 0.7 mm
+MOST_PAIRS = 6
+LEAST_SLICES = 4  # along each axis, as registration asks for
+ALL_OF, ONE_OF = 12, 10  # so many cases are examined at least, and one in so many of the others
+MAPS = "a map shows no anatomy to compare"
+Resolution = Literal["coarse", "fine"]
+# Units of scans whose place can be seen: a map of seconds seemed 3 mm off.
+SHOW_ANATOMY = ("HU", "a.u.", "grey")
+
+
+def choose_cases(patients: Mapping[str, str], count: int | None = None) -> frozenset[str]:
+    """The cases to examine (patients: of all cases), spread over the patients; the names alone decide.
+
+    count: how many; default: all of a few cases, a tenth of many.
+    """
+
+    def place(name: str) -> str:
+        """A key whose order is unrelated to the alphabet, and the same on every machine."""
+        return hashlib.sha256(name.encode()).hexdigest()
+
+    wanted = ALL_OF + max(0, len(patients) - ALL_OF) // ONE_OF if count is None else count
+    taken = Counter[str]()
+    turns = list[tuple[int, str, str]]()
+    for case in sorted(patients, key=place):
+        turns.append((taken[patients[case]], place(patients[case]), case))
+        taken[patients[case]] += 1
+    return frozenset(case for _, _, case in sorted(turns)[:wanted])
+
+
+def misalignments(
+    case: PreparedCase, fixed: str | None = None, resolution: Resolution = "fine"
+) -> dict[str, Misalignment]:
+    """The misalignment of each scan of a case from `fixed`, by modality; coarse: without the finest voxels.
+
+    fixed: by default, or where it shows nothing, the first scan that shows anatomy.
+    """
+    header = case.header
+    if len(header.visible) < 2:
+        return {}
+    anatomy = [name for name in header.visible if header.units[name] in SHOW_ANATOMY]
+    to = fixed if fixed in header.visible else [*anatomy, header.visible[0]][0]
+    mask = case.mask([to])
+    reference = case.volume(to).data[0]
+    by_name = {}
+    for name in header.visible:
+        if name == to:
+            continue
+        if {to, name} <= {*anatomy}:
+            units = header.units[to], header.units[name]
+            moving = case.volume(name).data[0]
+            coarse = resolution == "coarse"
+            measured = misalignment(reference, moving, header.spacing_mm, mask, units, coarse)
+        else:
+            measured = Misalignment(None, None, None, None, 0, 0, reason=MAPS)
+        by_name[name] = replace(measured, to=to)
+    return by_name
+
+
+def not_examined(header: CaseHeader | Entry) -> bool:
+    """Whether a case has several scans whose misalignment was not estimated."""
+    shown = header.visible if isinstance(header, CaseHeader) else header.present
+    return len(shown) > 1 and not header.misaligned
+
+
+def to_refine(headers: Sequence[CaseHeader]) -> frozenset[str]:
+    """The cases of the worst pairs that have only a coarse estimate."""
+    far = [pair for pair in _worst_first(headers) if (pair.found.median_mm or 0.0) > REFINED_MM]
+    return frozenset(pair.header.case for pair in far[:MOST_PAIRS] if pair.found.coarse)
+
+
+def distances(cohort: Cohort, modalities: Sequence[str]) -> dict[str, float]:
+    """By case the largest median displacement (mm) of these modalities from the fixed scan, where one was estimated."""
+    largest = dict[str, float]()
+    for entry in cohort.cases:
+        medians = [
+            measured.median_mm for name, measured in entry.misaligned.items() if name in modalities
+        ]
+        estimated = [mm for mm in medians if mm is not None]
+        if estimated:
+            largest[entry.case] = max(estimated)
+    return largest
+
+
+def check_alignment(headers: Sequence[CaseHeader], preparation: Preparation) -> Iterator[Message]:
+    """A message on each of the worst pairs, on what cannot be measured, and on what was not examined."""
+    pairs = _worst_first(headers)
+    far = [pair for pair in pairs if is_misaligned(pair.header, pair.found)]
+    for header, name, found in far[:MOST_PAIRS]:
+        may_register = preparation.register is None and min(header.shape) >= LEAST_SLICES
+        advice = " Register (--register rigid)." if may_register else ""
+        text = f"{name} lies {found.median_mm:.1f} mm (95th percentile {found.p95_mm:.1f}) from {found.to}.{advice}"
+        yield message("misaligned", text, case=header.case, median_mm=found.median_mm or 0.0)
+    if more := len(far[MOST_PAIRS:]):
+        text = f"{more} more pairs lie more than {WORTH_A_WORD_MM} mm or a voxel from each other."
+        yield message("misaligned", text, pairs=more)
+    reasons = grouped(
+        (found.reason or NOTHING_IN_COMMON, f"{header.case}/{name}")
+        for header, name, found in pairs
+        if found.median_mm is None and found.reason != MAPS
+    )
+    for reason, lost in reasons.items():
+        look = ". Look at them." if reason == NOTHING_IN_COMMON else "."
+        text = f"How far {first_of(lost, 3)} ({len(lost)} of {len(pairs)} pairs) lie from the fixed scan cannot be measured: {reason}{look}"
+        yield message("not-measured", text, pairs=len(lost))
+    left = sum(not_examined(header) for header in headers)
+    several = sum(len(header.visible) > 1 for header in headers)
+    if 0 < left < several:
+        text = f"How far scans lie from each other was examined in {several - left} of {several} cases, spread over the patients; of the other {left} it is not known. --audit-cases {len(headers)} examines all of them."
+        yield message("not-examined", text, cases=left)
+
+
+class _Pair(NamedTuple):
+    """A scan of a case and its misalignment."""
+
+    header: CaseHeader
+    name: str
+    found: Misalignment
+
+
+def _worst_first(headers: Sequence[CaseHeader]) -> list[_Pair]:
+    pairs = list[_Pair]()
+    for header in headers:
+        pairs += [_Pair(header, name, found) for name, found in header.misaligned.items()]
+    return sorted(pairs, key=lambda pair: -(pair.found.median_mm or 0.0))
+
+
+def is_misaligned(header: CaseHeader, measured: Misalignment) -> bool:
+    """Whether a scan is more than 1.5 mm, or a voxel where that is more, from the scan it was compared with."""
+    if measured.median_mm is None:
+        return False
+    voxel_mm = max(
+        (mm for axis, mm in zip("DHW", header.spacing_mm) if axis not in measured.unseen),
+        default=0.0,
+    )
+    return measured.median_mm > max(WORTH_A_WORD_MM, voxel_mm)

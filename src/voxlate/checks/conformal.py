@@ -1,0 +1,152 @@
+"""Bounds for a new patient from held-out patients, who are the unit because voxels of a head are not independent.
+
+The share of a patient is that of the voxels outside their intervals. The score of a voxel is the factor by which its
+interval would have to be widened to contain the truth.
+"""
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxlate.base.groups import grouped
+
+Bound = Literal["none", "normal", "any"]
+Array = NDArray[np.floating]
+
+WIDEST = 1e4  # the largest factor by which an interval is widened
+HALVINGS = 60
+by_patient = grouped  # values of cases
+
+
+def least_patients(level: float) -> int:
+    """The number of patients that a one-sided conformal bound at this level needs: n / (n + 1) must reach it."""
+    return math.ceil(level / (1 - level) - 1e-9)
+
+
+def least_provable(patients: int, confidence: float) -> float:
+    """The least share outside that so many patients can prove without assumptions, if none of their voxels is outside.
+
+    Where the expected share outside is a or more, n shares of [0, 1] are all 0 with probability (1 - a)^n at most.
+    """
+    return float(1 - (1 - confidence) ** (1 / patients))
+
+
+def conformal_quantile(scores: Collection[Sequence[float] | Array], level: float) -> float:
+    """The value that a new patient's case exceeds with probability 1 - level at most; inf if patients are too few.
+
+    scores: of each patient's cases. Split conformal prediction with cases in patients: each patient has the weight
+    1 / (n + 1), shared by the patient's cases, and the new patient's weight is at infinity (Lee, Barber and Willett
+    2023, hierarchical conformal prediction; with one case each Vovk et al. 2005).
+    """
+    values = np.concatenate([np.asarray(cases, float) for cases in scores])
+    shares = np.concatenate([np.full(len(cases), 1 / len(cases)) for cases in scores])
+    weights = shares / (len(scores) + 1)
+    order = np.argsort(values)
+    reached = np.cumsum(weights[order]) >= level - 1e-9
+    if not reached.any():
+        return math.inf
+    return float(values[order][reached.argmax()])
+
+
+def upper_bound(
+    shares: Sequence[float] | Array,
+    confidence: float,
+    bound: Bound = "normal",
+) -> float:
+    """A bound that the expected share of a new patient exceeds with probability 1 - confidence at most.
+
+    none: the mean itself. normal: by Student's t, for shares that are about normal. any: for any shares in [0, 1], by
+    betting (Waudby-Smith and Ramdas 2024, as in Bates et al. 2021, "Distribution-free, risk-controlling prediction
+    sets").
+    """
+    shares = np.asarray(shares, float)
+    mean = float(shares.mean())
+    count = len(shares)
+    if bound == "none":
+        return mean
+    if bound == "any":
+        return _bound_by_betting(shares, 1 - confidence)
+    if count < 2:
+        return 1.0
+    quantile = _student(count - 1, confidence)
+    sd = float(shares.std(ddof=1))
+    return min(1.0, mean + quantile * sd / math.sqrt(count))
+
+
+def _bound_by_betting(shares: Array, delta: float) -> float:
+    """The least mean against which a bet turns 1 into 1 / delta at some patient."""
+    count = np.arange(1, len(shares) + 1)
+    means = (0.5 + np.cumsum(shares)) / (1 + count)
+    variances = (0.25 + np.cumsum((shares - means) ** 2)) / (1 + count)
+    before = np.concatenate([[0.25], variances[:-1]])
+    goal = math.log(1 / delta)
+    stakes = np.minimum(1.0, np.sqrt(2 * goal / (len(shares) * before)))
+
+    def _rejects(mean: float) -> bool:
+        factors = 1 - stakes * (shares - mean)
+        wealth = np.cumsum(np.log(np.maximum(factors, 1e-300)))
+        return bool(wealth.max() > goal)
+
+    return _least(_rejects, 0.0, 1.0)
+
+
+def least_scale(
+    scores: Sequence[Array],
+    alpha: float,
+    confidence: float,
+    bound: Bound = "normal",
+) -> float:
+    """The least factor for the intervals at which the bound (see upper_bound) of the share outside is at most alpha.
+
+    scores: of each patient's voxels, sorted. Shares fall as intervals grow, so that the least such width keeps the
+    bound's confidence (Bates et al. 2021, theorem 1). inf where WIDEST is not enough.
+    """
+
+    def _holds(scale: float) -> bool:
+        return upper_bound(shares_outside(scores, scale), confidence, bound) <= alpha
+
+    return _least(_holds, 0.0, WIDEST) if _holds(WIDEST) else math.inf
+
+
+def shares_outside(scores: Sequence[Array], scale: float) -> Array:
+    """The share of each patient's voxels whose score is above `scale`; scores are sorted."""
+    return np.array(
+        [1 - np.searchsorted(voxels, scale, side="right") / len(voxels) for voxels in scores]
+    )
+
+
+def mean_interval(values: Sequence[float] | Array, confidence: float = 0.95) -> tuple[float, float]:
+    """Student's interval for the mean over patients; (-inf, inf) for a single patient."""
+    values = np.asarray(values, float)
+    count = len(values)
+    if count < 2:
+        return -math.inf, math.inf
+    mean = float(values.mean())
+    quantile = _student(count - 1, (1 + confidence) / 2)
+    half = float(quantile * values.std(ddof=1) / math.sqrt(count))
+    return mean - half, mean + half
+
+
+def _least(
+    holds: Callable[[float], bool],
+    low: float,
+    high: float,
+) -> float:
+    """The least number between low and high at which a condition holds that holds for all larger ones as well."""
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def _student(freedom: int, confidence: float) -> float:
+    """The quantile of Student's t."""
+    from scipy.special import stdtrit  # scipy.stats is slow to import, and voxlate-run fits nothing
+
+    return float(stdtrit(freedom, confidence))

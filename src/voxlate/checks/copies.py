@@ -1,0 +1,168 @@
+"""Scans that several patients of a cohort share by mistake: the same voxels, or copies that were changed."""
+
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from voxlate.base.errors import first_of, plural
+from voxlate.base.groups import grouped
+from voxlate.base.messages import Message, message
+from voxlate.checks.same_scan import (
+    LEAST,
+    LEAST_FLAT,
+    SAME,
+    SAME_FLAT,
+    Field,
+    as_text,
+    correlation,
+    field_of,
+    from_text,
+    signature_of,
+    similar,
+)
+from voxlate.scans.cases.case import MASK, PreparedCase, open_case
+from voxlate.scans.cases.case_header import CaseHeader
+from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.units import TISSUE_MAPS
+
+MOST_VERIFIED = 500  # pairs of similar signatures whose voxels are compared, the most similar first
+KEPT_FIELDS = 64
+SEEN = 0.85  # correlation of signatures where no voxels are there to compare: other patients reached 0.71
+LARGEST = 1 << 26
+
+
+class _Scan(NamedTuple):
+    """A scan of a case."""
+
+    header: CaseHeader
+    name: str
+
+    def __str__(self) -> str:
+        """The case and the modality."""
+        return f"{self.header.case}/{self.name}"
+
+    @property
+    def voxels(self) -> str:
+        """The digest of its voxels."""
+        return self.header.voxels[self.name]
+
+
+def signatures(case: PreparedCase) -> dict[str, str]:
+    """The signatures (see checks/same_scan.py) of a case's scans, as text; those of blank scans are empty."""
+    shown = [name for name in case.header.visible if name not in TISSUE_MAPS]
+    return {name: as_text(signature_of(_field(case, name))) for name in shown}
+
+
+def is_copy(case: PreparedCase, names: Collection[str], known: Iterable[str]) -> bool:
+    """Whether the signature of a scan with one of these names is almost one of those that are known.
+
+    Scans of more than LARGEST voxels are not compared, because synthesis has little memory left beside them.
+    """
+    signatures = [from_text(text) for text in known]
+    if not signatures or math.prod(case.header.shape) > LARGEST:
+        return False
+    for name in set(names) & set(case.header.visible) - TISSUE_MAPS.keys():
+        own = signature_of(_field(case, name))
+        others = np.array([other for other in signatures if len(other) == len(own)])
+        if others.size and similar(own[None], others, SEEN):
+            return True
+    return False
+
+
+def _field(case: PreparedCase, name: str) -> Field:
+    """The field of a scan inside its mask, or inside its foreground where the case has no mask."""
+    inside = case.mask([name]) if MASK in case.arrays else foreground(case.volume(name))
+    return field_of(case.arrays[name], inside, case.header.spacing_mm)
+
+
+def check_copies(
+    headers: Sequence[CaseHeader],
+    splits: Mapping[str, str],
+    cases: Path,
+    masks: Mapping[str, Path],
+) -> Iterator[Message]:
+    """Messages on scans and masks with the same voxels, and on scans of several patients that are one scan, changed.
+
+    splits: of each patient; cases: the folder of the prepared cases; masks: the file of each case's mask.
+    """
+    yield from _check_voxels(headers, splits)
+    yield from _check_masks(headers, masks)
+    pairs = _find_changed(headers, cases)
+    if not pairs:
+        return
+    shown = [f"{scan} and {other}" for scan, other in pairs]
+    across = sum(
+        splits[scan.header.patient] != splits[other.header.patient] for scan, other in pairs
+    )
+    leak = ""
+    if across:
+        leak = f" {plural(across, 'pair')} in two splits: scores will be too good."
+    text = f"{plural(len(pairs), 'pair')} of scans of different patients show one scan, changed by noise, mirroring, a shift, a crop, resampling or its contrast: {first_of(shown, 3)}.{leak}"
+    yield message("changed-copy", text, pairs=len(pairs), across_splits=across)
+
+
+def _check_voxels(headers: Sequence[CaseHeader], splits: Mapping[str, str]) -> Iterator[Message]:
+    """A message for each array of voxels that several scans have."""
+    scans = (_Scan(header, name) for header in headers for name in header.units)
+    same = grouped((scan.voxels, scan) for scan in scans)
+    for group in same.values():
+        if len(group) == 1:
+            continue
+        patients = {scan.header.patient for scan in group}
+        across = {splits[patient] for patient in patients}
+        where = " of different patients" if len(patients) > 1 else ""
+        leak = ""
+        if len(across) > 1:
+            leak = f", in the splits {', '.join(sorted(across))}: scores will be too good"
+        text = f"The same voxels{where}: {', '.join(map(str, group))}{leak}."
+        yield message("same-voxels", text, scans=len(group), splits=len(across))
+
+
+def _check_masks(headers: Sequence[CaseHeader], masks: Mapping[str, Path]) -> Iterator[Message]:
+    """A message for each mask that lies in the folders of several patients; a box may be the field of view of all."""
+    same = grouped(
+        (header.voxels[MASK], header)
+        for header in headers
+        if header.case in masks and sum(header.mask_area) < np.ptp(header.mask_box, axis=1).prod()
+    )
+    for group in same.values():
+        patients = {header.patient for header in group}
+        files = {masks[header.case].resolve() for header in group}
+        if len(patients) > 1 and len(files) > 1:
+            names = first_of([header.case for header in group], 3)
+            text = f"One mask is that of {len(patients)} patients, in files of their own: {names}."
+            yield message("same-mask", text, patients=len(patients))
+
+
+def _find_changed(headers: Sequence[CaseHeader], cases: Path) -> list[tuple[_Scan, _Scan]]:
+    """Pairs of scans of different patients whose signatures and voxels agree."""
+    # those of volumes and of single slices have other lengths
+    signed = [
+        (_Scan(header, name), from_text(text))
+        for header in headers
+        for name, text in header.signatures.items()
+    ]
+    groups = grouped((len(signature), (scan, signature)) for scan, signature in signed)
+    groups.pop(0, None)
+    candidates = list[tuple[float, _Scan, _Scan]]()
+    for group in groups.values():
+        scans = [scan for scan, _ in group]
+        rows = np.array([signature for _, signature in group])
+        flat = scans[0].header.shape[0] == 1
+        for like, first, second in similar(rows, rows, LEAST_FLAT if flat else LEAST):
+            scan, other = scans[first], scans[second]
+            same_patient = scan.header.patient == other.header.patient
+            if first < second and not same_patient and scan.voxels != other.voxels:
+                candidates.append((like, scan, other))
+    candidates.sort(key=lambda pair: -pair[0])
+    fields = lru_cache(KEPT_FIELDS)(lambda case, name: _field(open_case(case), name))
+    found = list[tuple[_Scan, _Scan]]()
+    for like, *pair in candidates[:MOST_VERIFIED]:
+        a, b = (fields(cases / f"{scan.header.case}.safetensors", scan.name) for scan in pair)
+        if like + correlation(a, b) >= (SAME_FLAT if a.shape[0] == 1 else SAME):
+            found.append((pair[0], pair[1]))
+    return found

@@ -1,0 +1,92 @@
+"""What the headers of prepared cases show without their voxels: guesses, resampling that loses detail, exchanged axes."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from voxlate.base.arrays import Float64
+from voxlate.base.errors import BadInput
+from voxlate.base.messages import Message, message
+from voxlate.scans.cases.align import Preparation
+from voxlate.scans.cases.case_header import CaseHeader
+from voxlate.scans.images.grid import Grid, share_inside
+
+COARSER = 1.2  # times: a smaller difference of voxels is not reported
+LEAST_KEPT = 0.5  # of a scan's box inside the case's grid: less is reported
+Resampled = tuple[str, Grid, Mapping[str, Grid]]  # a case, its common grid, the grids of its scans
+
+
+def check_origins(headers: Sequence[CaseHeader]) -> Iterator[Message]:
+    """Messages on what was assumed of scans, and on registrations that failed."""
+    for header in headers:
+        for name, origin in header.origins.items():
+            for guess in origin.guesses:
+                yield message("guess", f"{name}: {guess}", case=header.case)
+        for name, scan in header.registered.items():
+            if scan.kept != scan.asked:
+                gain = f"{scan.before.mutual_information:.4f} before, {scan.after.mutual_information:.4f} after"
+                left = "resampled by its header" if scan.kept == "none" else f"kept {scan.kept}"
+                text = f"{name}: {scan.asked} registration did not make it more similar to {scan.to}, {left} (mutual information {gain})."
+                yield message("not-registered", text, case=header.case)
+
+
+def check_widths(headers: Sequence[CaseHeader]) -> list[Message]:
+    """A message where most masks are wider than deep, as no head is: rows and columns are likely exchanged."""
+    wide = 0
+    for header in headers:
+        _, depth, width = np.ptp(header.mask_box, axis=1) * header.spacing_mm
+        wide += int(width > depth)
+    if 2 * wide <= len(headers):
+        return []
+    text = f"{wide} of {len(headers)} heads are wider than deep: rows and columns are likely exchanged."
+    return [message("wide-heads", text, heads=wide)]
+
+
+def check_unit(name: str, unit: str, case: str, first: dict[str, tuple[str, str]]) -> None:
+    """Raise BadInput where a modality has another unit than in the case before; first: (unit, case) by modality."""
+    known, other = first.setdefault(name, (unit, case))
+    if unit != known:
+        raise BadInput(
+            f"{name}: expected one unit in all cases, found {known} in {other} and {unit} in {case}. Convert one of them, or leave those cases out by a manifest."
+        )
+
+
+def grids_of(headers: Sequence[CaseHeader]) -> list[Resampled]:
+    """The grids of prepared cases, and those that their scans had in their files."""
+    cases = list[Resampled]()
+    for header in headers:
+        origins = {name: origin.grid for name, origin in header.origins.items()}
+        cases.append((header.case, header.grid, origins))
+    return cases
+
+
+def check_resampling(cases: Sequence[Resampled], preparation: Preparation) -> Iterator[Message]:
+    """A message on each modality that resampling cuts or makes coarser, unless the user chose the voxels."""
+    if preparation.changes_voxels or not (preparation.resample or preparation.register):
+        return
+    cut = defaultdict[str, list[tuple[str, float]]](list)
+    lost = defaultdict[str, list[tuple[str, Grid, Grid]]](list)
+    for case, grid, origins in cases:
+        for name, origin in origins.items():
+            kept = share_inside(origin, grid) if preparation.register is None else 1.0
+            if kept < LEAST_KEPT:
+                cut[name].append((case, kept))
+            if (_along_the_body(grid) > COARSER * _along_the_body(origin)).any():
+                lost[name].append((case, origin, grid))
+    for name, found in cut.items():
+        case, kept = found[0]
+        text = f"{name} IS CUT to the case's grid in {len(found)} of {len(cases)} cases: in {case} {kept:.0%} of its volume lies on it."
+        yield message("is-cut", text, cases=len(found), kept=kept)
+    for name, coarser in lost.items():
+        case, before, after = coarser[0]
+        text = f"{name} LOSES DETAIL on the case's grid in {len(coarser)} of {len(cases)} cases: in {case} from {before} to {after}."
+        yield message("loses-detail", text, cases=len(coarser))
+
+
+def _along_the_body(grid: Grid) -> Float64:
+    """Distance of voxels to the left, the front and the top, whichever axes of the array have these directions."""
+    steps = np.abs(grid.affine[:3, :3])
+    spacing = np.zeros(3)
+    spacing[steps.argmax(axis=0)] = np.linalg.norm(steps, axis=0)
+    return spacing

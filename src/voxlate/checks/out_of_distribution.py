@@ -1,0 +1,338 @@
+"""Scans that are out of the distribution of a calibration: by their patches, their farthest patches, their body's size.
+
+Patches are compared with the nearest ones of the calibration's scans, as in PatchCore (Roth et al. 2022), by hand-made
+features of intensity in place of a network's; a case is flagged by conformal prediction over patients.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxlate.base.codes import Grade
+from voxlate.base.errors import plural
+from voxlate.base.messages import Message, grade_of_distance, message
+from voxlate.base.records import Shape
+from voxlate.checks.conformal import by_patient, conformal_quantile, least_patients
+from voxlate.checks.patch_features import blur, gradient
+from voxlate.scans.images.filters import ndimage
+
+Array = NDArray[np.float32]
+Spacing = tuple[float, float, float]
+
+APART_MM = 6.0  # distance between the centres of patches
+FINE_MM, COARSE_MM = 2.0, 6.0  # blurs
+AROUND_MM = 18.0  # distance at which the surroundings of a patch are measured
+MOST_PATCHES = 8000
+FARTHEST = 0.004  # share of a scan's patches over which the second statistic is averaged
+FALSE_ALARMS = 0.05  # share of scans in distribution that may be flagged, where each statistic can prove its part of it
+MARGIN = 1.2  # factor for the largest statistic of at least 19 patients
+UNPROVED_MARGIN = 1.5  # and of fewer patients
+FAR_SIZE = 3.5  # deviations of the body's size that are never flagged by few patients
+NEAR = 0.99  # share of the calibration's patches whose distance is below 1 in a map
+SIZE_SPREAD = 0.05  # prior deviation of the logarithms of heads' extents
+SIZE_PATIENTS = 3  # patients that this prior counts as
+FEWEST_MM = 1e-3
+AT_ONCE = 1024
+LEAST_SIZE = 1e-4  # deviation of an extent, below that of any calibration
+# Of features and of statistics that do not vary in the calibration.
+LEAST_SPREAD, LEAST_WIDTH = 1e-3, 1e-6
+EXTENTS = 4  # logarithms of a body's three extents, and of the cubic root of its volume
+LARGEST = 1e9  # of a stored value: features are some network units
+
+DOUBTFUL: dict[Grade, str] = {
+    "note": "",
+    "caution": " The intervals may not hold.",
+    "do not trust": " Do not trust its intervals.",
+}
+STATISTICS = {
+    "patches": "it looks different in most places",
+    "farthest": "parts of it look different from all of theirs (metal, motion, another contrast?)",
+    "size": "its body or field of view has another size",
+}
+
+
+PROVING = least_patients(
+    1 - FALSE_ALARMS / len(STATISTICS)
+)  # patients that can prove the rate of false alarms
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Features [N, F] of patches of a case, their places (z, y, x), and the logarithms of its body's extents (size).
+
+    voxel_size: the change of these logarithms by one more voxel.
+    """
+
+    features: Array
+    places: NDArray[np.int32]
+    size: Array
+    voxel_size: Array
+
+
+@dataclass(frozen=True)
+class ReferencePatches:
+    """Scaled patches of the calibration's cases, and the distribution of the distances between these cases.
+
+    The fields are arrays in files of calibrations, too. centre, spread: of features; usual, width: for each of
+    STATISTICS, the median over cases and the distance above it that a case in distribution rarely reaches; sizes: mean
+    and deviation of the extents; numbers: the distance below which a share of NEAR of the patches is, and the number of
+    patients.
+    """
+
+    points: Array
+    centre: Array
+    spread: Array
+    usual: Array
+    width: Array
+    sizes: Array
+    numbers: Array
+
+    @property
+    def patients(self) -> int:
+        """The number of patients of the calibration."""
+        return round(float(self.numbers[1]))
+
+
+def reference_shapes(points: Sequence[int]) -> dict[str, Shape]:
+    """The shapes of the fields of reference patches; points: number of patches, and of features of each."""
+    features, statistics = (points[-1],), (len(STATISTICS),)
+    bounded = partial(Shape, low=-LARGEST, high=LARGEST)
+    return {
+        "points": bounded(points),
+        "centre": bounded(features),
+        "spread": bounded(features, low=LEAST_SPREAD / 2),
+        "usual": bounded(statistics),
+        "width": bounded(statistics, low=LEAST_WIDTH / 2),
+        "sizes": bounded((2, EXTENTS)),
+        "numbers": bounded((2,), low=1e-30),
+    }
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How far a case is out of distribution: its statistics (1: rarely reached in distribution), distances of patches.
+
+    patients: of the calibration.
+    """
+
+    statistics: dict[str, float]
+    distances: Array
+    places: NDArray[np.int32]
+    patients: int
+
+    @property
+    def score(self) -> float:
+        """The largest statistic."""
+        return max(self.statistics.values())
+
+    @property
+    def is_flagged(self) -> bool:
+        """Whether the case is out of distribution."""
+        return self.score > 1
+
+    @property
+    def messages(self) -> list[Message]:
+        """The largest deviation, and how reliable that is with few patients; none for a case in distribution."""
+        if not self.is_flagged:
+            return []
+        worst = max(self.statistics, key=lambda name: self.statistics[name])
+        grade = grade_of_distance(self.score)
+        text = (
+            f"The scan differs from those of the calibration: {STATISTICS[worst]}.{DOUBTFUL[grade]}"
+        )
+        count = self.patients
+        if count < PROVING:
+            text += f" (The calibration had {plural(count, 'patient')}, so more than {FALSE_ALARMS:.0%} of ordinary scans may get this warning.)"
+        code = "calibration-distance"
+        return [message(code, text, grade=grade, score=self.score, patients=count)]
+
+    @property
+    def entry(self) -> dict[str, object]:
+        """The entry of a provenance."""
+        statistics = {name: round(value, 3) for name, value in self.statistics.items()}
+        return {"unfamiliar": self.is_flagged, "statistics": statistics, "patients": self.patients}
+
+    def map(self, shape: tuple[int, ...]) -> Array:
+        """The distance of the patch that is nearest to each voxel [D, H, W]; 1 is the limit of patches in distribution."""
+        distances = np.zeros(shape, np.float32)
+        is_patch = np.zeros(shape, bool)
+        at = tuple(self.places.T)
+        distances[at] = self.distances
+        is_patch[at] = True
+        nearest = ndimage.distance_transform_edt(
+            ~is_patch, return_distances=False, return_indices=True
+        )
+        return np.asarray(distances[tuple(nearest)])
+
+
+def patches_of(
+    sources: Sequence[Array],
+    body: NDArray[np.bool_],
+    spacing_mm: Spacing,
+) -> Patches:
+    """Patches of the sources [D, H, W] in network units, on a grid over the body."""
+    steps = [max(1, round(APART_MM / side)) for side in spacing_mm]
+    places = np.argwhere(body[:: steps[0], :: steps[1], :: steps[2]]) * steps
+    if not len(places):
+        places = np.array([[length // 2 for length in body.shape]])
+    voxels = np.argwhere(body)
+    if not len(voxels):
+        voxels = np.array([[0, 0, 0], [length - 1 for length in body.shape]])
+    low = voxels.min(axis=0)
+    high = voxels.max(axis=0) + 1
+    extents = np.maximum((high - low) * np.array(spacing_mm), FEWEST_MM)
+    volume = max(len(voxels) * float(np.prod(spacing_mm)), FEWEST_MM)
+    features = []
+    for source in sources:
+        features += _features(source, places, spacing_mm[1:])
+    features += list(((places - low) / np.maximum(high - low, 1)).T)
+    return Patches(
+        np.stack(features, 1).astype(np.float32),
+        places.astype(np.int32),
+        np.log([*extents, volume ** (1 / 3)]).astype(np.float32),
+        np.array([*np.log1p(np.array(spacing_mm) / extents), 0], np.float32),
+    )
+
+
+def number_of_patch_features(sources: int) -> int:
+    """The number of features that `patches_of` computes of each patch."""
+    image = np.zeros((1, 2, 2), np.float32)
+    return patches_of([image] * sources, image == 0, (1.0, 1.0, 1.0)).features.shape[1]
+
+
+def _features(
+    image: Array,
+    places: NDArray[np.int64],
+    pixel_mm: tuple[float, ...],
+) -> list[Array]:
+    """Features of patches at some places: values and gradient, variation at two scales, and the surroundings."""
+    fine = blur(image, FINE_MM, pixel_mm)
+    coarse = blur(image, COARSE_MM, pixel_mm)
+    variance = blur(image**2, COARSE_MM, pixel_mm) - coarse**2
+    sd = np.sqrt(np.maximum(variance, 0))
+    texture = blur(np.abs(image - fine), COARSE_MM, pixel_mm)
+    at = tuple(places.T)
+    features = [values[at] for values in (fine, coarse, gradient(fine, pixel_mm), sd, texture)]
+    for axis in (1, 2):
+        last = image.shape[axis] - 1
+        for sign in (-1, 1):
+            moved = places.copy()
+            moved[:, axis] += sign * round(AROUND_MM / pixel_mm[axis - 1])
+            beyond = (moved[:, axis] < 0) | (moved[:, axis] > last)
+            moved[:, axis] = moved[:, axis].clip(0, last)
+            features.append(np.where(beyond, np.float32(-1), coarse[tuple(moved.T)]))
+    return features
+
+
+def fit_references(
+    cases: Sequence[Patches],
+    patients: Sequence[str],
+    seed: int = 0,
+) -> ReferencePatches:
+    """The reference patches of cases, and the distances of each case from those of the other patients."""
+    generator = np.random.default_rng(seed)
+    most = max(1, MOST_PATCHES // len(cases))
+    kept = []
+    for case in cases:
+        count = len(case.features)
+        chosen = generator.choice(count, min(most, count), replace=False)
+        kept.append(case.features[chosen])
+    whole = np.concatenate(kept)
+    names = np.array(patients)
+    owners = np.repeat(names, [len(features) for features in kept])
+    centre = whole.mean(0)
+    spread = np.maximum(whole.std(0), LEAST_SPREAD)
+    points = (whole - centre) / spread
+    sizes = np.stack([case.size for case in cases])
+    voxel_size = np.mean([case.voxel_size for case in cases], axis=0)
+    statistics = list[list[float]]()
+    distances = list[Array]()
+    for case, patient in zip(cases, patients):
+        distances.append(_distances((case.features - centre) / spread, points[owners != patient]))
+        others = _size_distribution(sizes[names != patient], voxel_size)
+        statistics.append(_statistics(distances[-1], case.size, others))
+    usual = np.median(statistics, axis=0)
+    by_patients = by_patient(zip(patients, np.array(statistics) - usual))
+    width = _limits([np.array(rows) for rows in by_patients.values()], usual)
+    near = np.quantile(np.concatenate(distances), NEAR)
+    return ReferencePatches(
+        points,
+        centre,
+        spread,
+        usual.astype(np.float32),
+        width.astype(np.float32),
+        _size_distribution(sizes, voxel_size),
+        np.array([near, len(by_patients)], np.float32),
+    )
+
+
+def _limits(
+    deviations: Sequence[NDArray[np.float64]], median: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """For each of STATISTICS, the distance above the median beyond which a case is flagged.
+
+    deviations: from the median, [cases, statistics] of each patient.
+    """
+    patients = len(deviations)
+    proved = patients >= PROVING
+    level = 1 - FALSE_ALARMS / len(STATISTICS)
+    margin = 1.0
+    if not proved:
+        level = patients / (patients + 1)  # the largest of all is a bound at this level
+        margin = MARGIN if patients >= least_patients(1 - FALSE_ALARMS) else UNPROVED_MARGIN
+    widths = list[float]()
+    for k in range(len(STATISTICS)):
+        scores = [rows[:, k] for rows in deviations]
+        widths.append(margin * conformal_quantile(scores, level))
+    width: NDArray[np.float64] = np.maximum(widths, 0.02 * median + LEAST_WIDTH)
+    if not proved:
+        width[-1] = max(width[-1], FAR_SIZE - median[-1])
+    return width
+
+
+def _size_distribution(sizes: Array, voxel_size: Array) -> Array:
+    """Mean and deviation of bodies' extents; the fewer bodies, the closer the deviation is to SIZE_SPREAD."""
+    prior = SIZE_PATIENTS * SIZE_SPREAD**2
+    squares = (len(sizes) * sizes.var(0) + prior) / (len(sizes) + SIZE_PATIENTS)
+    return np.stack([sizes.mean(0), np.sqrt(squares) + voxel_size])
+
+
+def verdict_on(references: ReferencePatches, case: Patches) -> Verdict:
+    """How far a case is out of the distribution of the reference patches."""
+    distances = _distances(
+        (case.features - references.centre) / references.spread, references.points
+    )
+    statistics = np.array(_statistics(distances, case.size, references.sizes))
+    relative = (statistics - references.usual) / references.width
+    return Verdict(
+        dict(zip(STATISTICS, relative.tolist())),
+        distances / references.numbers[0],
+        case.places,
+        references.patients,
+    )
+
+
+def _statistics(distances: Array, size: Array, sizes: Array) -> list[float]:
+    """The values of STATISTICS for a case."""
+    count = max(1, round(FARTHEST * len(distances)))
+    farthest = np.sort(distances)[-count:]
+    deviations = np.abs((size - sizes[0]) / np.maximum(sizes[1], LEAST_SIZE))
+    return [float(distances.mean()), float(farthest.mean()), float(deviations.max())]
+
+
+def _distances(features: Array, points: Array) -> Array:
+    """The distance from each patch to its nearest reference, divided by the root of the number of features."""
+    references = np.asarray(points, np.float32)
+    lengths = np.square(references).sum(axis=1)
+    nearest = []
+    for first in range(0, len(features), AT_ONCE):
+        part = np.asarray(features[first : first + AT_ONCE], np.float32)
+        squares = lengths - 2 * (
+            part @ references.T
+        )  # and the square of the patch, which is the same in each row
+        nearest.append(squares.min(axis=1) + np.square(part).sum(axis=1))
+    squares = np.maximum(np.concatenate(nearest), 0)
+    return np.asarray(np.sqrt(squares / features.shape[1]), np.float32)

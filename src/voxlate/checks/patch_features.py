@@ -1,0 +1,138 @@
+"""Features of a voxel that predict, without the truth, how large the error of an image is there."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from voxlate.base.arrays import Float32
+from voxlate.scans.images.filters import ndimage
+
+Array = Float32
+
+NARROW, WIDE = 1.0, 3.0  # standard deviation of blurs, in pixels
+FAR = 12  # pixels from the background, beyond which the distance no longer matters
+LEAST_SD = 1e-3  # of the network's range of 2: smaller standard deviations count as this one
+BACKGROUND_BELOW = -0.98  # network units
+DISTANCES = (np.sqrt(np.arange(FAR**2 + 1)) / FAR).astype(np.float32)  # by their squares
+NARROWEST = 1e-3  # of the network's range of 2: no interval is narrower before it is scaled
+AT_ONCE = 1 << 17  # voxels of a slab, whose features fit into a CPU's cache
+
+
+def voxel_features(
+    image: Array,
+    sources: Sequence[Array],
+    sd: Array | None = None,
+) -> Array:
+    """Features [D, H, W, F] of an image, of its sources, and of its samples' standard deviation, in network units.
+
+    All but one are computed within a slice, because slices are thicker than pixels, and there may be only one.
+    """
+    return _features(image, _difference_to_neighbours(image), sources, sd)
+
+
+def _features(image: Array, difference: Array, sources: Sequence[Array], sd: Array | None) -> Array:
+    """The features of slices; difference: to their neighbours."""
+    features = _image_features(image)
+    features.append(difference)
+    features.append(_distance_to_background(image))
+    for source in sources:
+        features += _image_features(source)
+    if sd is not None:
+        for smoothed in (sd, blur(sd, NARROW), blur(sd, WIDE)):
+            features.append(np.log(np.maximum(smoothed, LEAST_SD)))
+    return np.moveaxis(np.stack(features).astype(np.float32, copy=False), 0, -1)
+
+
+def features_in_slabs(
+    image: Array,
+    sources: Sequence[Array],
+    sd: Array | None = None,
+) -> Iterator[tuple[slice, Array]]:
+    """The same features a few slices at a time, because those of a whole volume are larger than all its images."""
+    planes_at_once = max(1, AT_ONCE // max(1, image[0].size))
+    for start in range(0, len(image), planes_at_once):
+        planes = slice(start, min(start + planes_at_once, len(image)))
+        first = max(start - 1, 0)
+        difference = _difference_to_neighbours(image[first : planes.stop + 1])
+        yield (
+            planes,
+            _features(
+                image[planes],
+                difference[start - first : planes.stop - first],
+                [source[planes] for source in sources],
+                None if sd is None else sd[planes],
+            ),
+        )
+
+
+def number_of_features(sources: int, has_spread: bool) -> int:
+    """The number of features of `voxel_features`; has_spread: whether the image has a standard deviation."""
+    image = np.zeros((1, 2, 2), np.float32)
+    sd = image if has_spread else None
+    return voxel_features(image, [image] * sources, sd).shape[-1]
+
+
+def _image_features(image: Array) -> list[Array]:
+    """Value, blurs, gradients at two scales, and the range of the neighbourhood."""
+    narrow = blur(image, NARROW)
+    wide = blur(image, WIDE)
+    span = _extreme(image, np.maximum) - _extreme(image, np.minimum)
+    return [image, narrow, wide, gradient(narrow), gradient(wide), span]
+
+
+def _extreme(image: Array, choose: np.ufunc) -> Array:
+    """The largest or the least value of 3 x 3 pixels around each pixel of slices."""
+    for axis in (1, 2):
+        chosen = np.copy(image)
+        lines, before = np.moveaxis(chosen, axis, 0), np.moveaxis(image, axis, 0)
+        choose(lines[1:], before[:-1], out=lines[1:])
+        choose(lines[:-1], before[1:], out=lines[:-1])
+        image = chosen
+    return image
+
+
+def blur(
+    image: Array,
+    width: float,
+    pixel: Sequence[float] = (1.0, 1.0),
+) -> Array:
+    """Each slice of [D, H, W] blurred; width: standard deviation, in the unit of a pixel's sides (H, W)."""
+    widths = (0, *(width / side for side in pixel))
+    return ndimage.gaussian_filter(image, widths, truncate=3, mode="nearest")
+
+
+def gradient(image: Array, pixel: Sequence[float] = (1.0, 1.0)) -> Array:
+    """The size of the gradient within slices of [D, H, W]; 0 where they are one pixel wide."""
+    if min(image.shape[1:]) < 2:
+        return np.zeros_like(image)
+    down, across = np.gradient(image, *pixel, axis=(1, 2))
+    return np.hypot(down, across)
+
+
+def _difference_to_neighbours(image: Array) -> Array:
+    """The mean absolute difference between a slice and those below and above; 0 for a single slice."""
+    padded = np.pad(image, ((1, 1), (0, 0), (0, 0)), mode="edge")
+    above = np.abs(padded[2:] - image)
+    below = np.abs(padded[:-2] - image)
+    return (above + below) / 2
+
+
+def _distance_to_background(image: Array) -> Array:
+    """The distance to the nearest pixel of background within the slice, at most FAR, divided by FAR."""
+    # Squares of whole pixels: along H to the nearest background, then along W to the nearest of those.
+    shown = np.pad(image > BACKGROUND_BELOW, ((0, 0), (1, 1), (1, 1)))
+    squares = np.where(shown, np.uint16(FAR**2), np.uint16(0))
+    for axis in (1, 2):
+        squares = _least_sum(squares, axis)
+    return DISTANCES[squares[:, 1:-1, 1:-1]]
+
+
+def _least_sum(squares: np.ndarray, axis: int) -> np.ndarray:
+    """The least sum of a pixel's value along an axis and the squared distance to it, up to FAR pixels away."""
+    least = np.copy(squares)
+    lines, before = np.moveaxis(least, axis, 0), np.moveaxis(squares, axis, 0)
+    for away in range(1, FAR):
+        farther = before + np.uint16(away**2)
+        np.minimum(lines[away:], farther[:-away], out=lines[away:])
+        np.minimum(lines[:-away], farther[away:], out=lines[:-away])
+    return least

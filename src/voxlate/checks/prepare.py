@@ -1,0 +1,373 @@
+"""From a folder of scans to a prepared cohort: one grid a case, checked, masked, split by patient."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+from safetensors.numpy import load_file
+
+from voxlate import __version__
+from voxlate.base.errors import BadInput, CannotWrite, first_of
+from voxlate.base.executors.choose import choose_named_executor
+from voxlate.base.executors.job import (
+    Executor,
+    InProcess,
+    Progress,
+    Work,
+    case_sentence,
+    no_report,
+)
+from voxlate.base.executors.local import LocalExecutor
+from voxlate.base.files import is_scaffold, lock
+from voxlate.base.machine import cores
+from voxlate.base.messages import Say, message
+from voxlate.base.options.option import merge
+from voxlate.checks.audit import (
+    Resolution,
+    check_alignment,
+    choose_cases,
+    misalignments,
+    not_examined,
+    to_refine,
+)
+from voxlate.checks.cohort_outliers import check_outliers
+from voxlate.checks.copies import check_copies, signatures
+from voxlate.checks.header_checks import (
+    check_origins,
+    check_resampling,
+    check_unit,
+    check_widths,
+    grids_of,
+)
+from voxlate.checks.survey import Inputs, read_inputs
+from voxlate.scans.cases.align import Preparation
+from voxlate.scans.cases.case import PreparedCase, map_arrays, prepare_case, read_header, write_case
+from voxlate.scans.cases.case_header import CaseHeader
+from voxlate.scans.cases.prepared import (
+    SHARED,
+    VERSION,
+    Cohort,
+    Entry,
+    case_path,
+    open_cohort,
+    read_tables,
+    write_cohort,
+)
+from voxlate.scans.cohorts.case_files import CaseFiles
+from voxlate.scans.cohorts.choice import as_names
+from voxlate.scans.cohorts.patient_names import EACH
+from voxlate.scans.formats.io import content_hash, read_volume
+from voxlate.scans.images.misalignment import Misalignment
+from voxlate.scans.images.register import write_transform
+from voxlate.scans.options.prepare import PrepareOptions
+
+MOST_WORKERS = 8
+OWN_NAMES = (
+    "transforms",
+    "latents",
+    "report.html",
+    "messages.jsonl",
+)  # further entries of a cohort's folder
+NO_OPTIONS = ("unread", "left_out", "voxlate")  # of cohort.json's provenance; they may differ
+
+
+def prepare(
+    root: Path | str,
+    out: Path | str,
+    options: PrepareOptions | None = None,
+    *,
+    executor: Executor | None = None,
+    progress: Progress = no_report,
+    say: Say = lambda _: None,
+    **changes: Any,
+) -> Cohort:
+    """Prepare a cohort for training; the same call again resumes, and prepares cases again whose files have changed.
+
+    root: a folder, or a manifest (CSV, TSV) in one. changes: fields of the options; see find.find_cohort for those of
+    the layout. spacing_mm: (D, H, W), default as scanned; matrix: (H, W). resample takes the grid of the
+    modality `fixed`, by default the first one (in the order of `modalities`, else by name); register keeps its
+    transforms; align: "midline" turns and shifts heads until the mid-sagittal plane of the fixed scan (default: as for
+    mask_from) is the grid's middle column; the case's header keeps that grid with the files' own.
+    mask_from (default: plain CT, another CT, T1, else the first) must be a source of the models trained on this cohort,
+    since synthesis has sources only. shares: default see split.usual_shares.
+    workers: processes, each holding one case in memory. executor: works on the cases instead of these processes; it
+    prepares all cases that it can before it raises BadInput with the others, so that the next call has only those left.
+    progress(done, total) is called after each case, say: is called with messages.
+    Raises BadInput for bad cases, and for an `out` that holds anything else, such as a cohort of other options.
+    """
+    asked = merge(PrepareOptions, options, changes)
+    executor = executor or choose_named_executor(asked)
+    inputs, out = read_inputs(root, asked), Path(out)
+    cases, made = inputs.found.cases, _provenance(inputs, asked)
+    for warning in inputs.small:
+        say(warning)
+    _refuse_other(out, made, inputs)
+    patients = {case.case: case.patient for case in cases}
+    examined = choose_cases(patients, asked.audit_cases if asked.audit else 0)
+    work = _Work(out, inputs.preparation, examined)
+    run = partial(_each, executor=executor, workers=asked.workers)
+    again = list[str]()
+    with lock(out):
+        for done, (case, was_there) in enumerate(run(work, cases), start=1):
+            again += [case] if was_there else []
+            progress(done, len(cases))
+        if asked.audit:
+            _refine_worst(work, cases, run)
+    if again:
+        text = f"{len(again)} cases were prepared again, because their files or the options have changed: {first_of(sorted(again))}."
+        say(message("prepared-again", text, cases=len(again)))
+    headers = _headers(out, cases)
+    write_cohort(_cohort(out, inputs, headers, made))
+    _remove_unused_transforms(out, headers)
+    return open_cohort(out)
+
+
+def _refine_worst(work: "_Work", cases: list[CaseFiles], run: Callable[..., Any]) -> None:
+    """Estimate the misalignment of the worst pairs at the finest voxels, until the worst of all are estimated so."""
+    while worst := to_refine(_headers(work.out, cases)):
+        for _ in run(
+            replace(work, resolution="fine"), [case for case in cases if case.case in worst]
+        ):
+            pass
+
+
+def _headers(out: Path, cases: list[CaseFiles]) -> list[CaseHeader]:
+    return [read_header(case_path(out, case.case)) for case in cases]
+
+
+def _cohort(out: Path, inputs: Inputs, headers: list[CaseHeader], made: dict[str, Any]) -> Cohort:
+    """The prepared cohort, with warnings of all that is unusual in it.
+
+    Raises BadInput where a modality has one unit in one case and another in the next.
+    """
+    found, preparation = inputs.found, inputs.preparation
+    units = dict[str, str]()
+    first = dict[str, tuple[str, str]]()
+    entries = list[Entry]()
+    for header, case in zip(headers, found.cases):
+        units |= header.units
+        for name, unit in header.units.items():
+            check_unit(name, unit, header.case, first)
+        entries.append(
+            Entry(
+                **{name: getattr(header, name) for name in (*SHARED, "registered", "misaligned")},
+                split=inputs.splits[case.patient],
+                present=header.visible,
+                mask_ml=round(header.mask_ml, 3),
+                fold=case.fold,
+            )
+        )
+    masks = {case.case: case.mask for case in found.cases if case.mask is not None}
+    return Cohort(
+        folder=out,
+        cases=tuple(entries),
+        modalities=tuple(sorted(units)),
+        units=units,
+        warnings=(
+            *(message("unread", text) for text in found.unread),
+            *(message("left-out", f"Left out: {text}.") for text in found.unclaimed),
+            *(message("assumed", f"Assumed: {text}.") for text in found.guessed),
+            *(check_widths(headers) if found.heads else ()),
+            *check_copies(headers, inputs.splits, out / "cases", masks),
+            *check_origins(headers),
+            *check_outliers(headers, lambda case: map_arrays(case_path(out, case))),
+            *check_resampling(grids_of(headers), preparation),
+            *check_alignment(headers, preparation),
+        ),
+        provenance=made,
+    )
+
+
+def _provenance(inputs: Inputs, asked: PrepareOptions) -> dict[str, Any]:
+    """The inputs and options as cohort.json states them; paths are absolute, so that every folder reads them alike."""
+    found, manifest = inputs.found, inputs.manifest
+    split_by = f"patient, shares {asked.shares or 'by number of patients'}, seed {asked.seed}"
+    if found.cases[0].split is not None:
+        split_by = "manifest" if manifest else "lists"
+    names = {
+        name: None if getattr(asked, name) is None else list(as_names(getattr(asked, name)))
+        for name in ("prefer", "exclude", "exclude_file")
+    }
+    return {
+        "root": _place(inputs.root),
+        "pattern": asked.pattern,
+        "preset": None if asked.preset is None else str(asked.preset),
+        "manifest": _place(manifest),
+        "patients": EACH if asked.patients == EACH else _place(asked.patients),
+        **({"allow_outside": True} if asked.allow_outside else {}),
+        "modalities": asked.modalities,
+        **names,
+        **asdict(inputs.preparation),
+        "unread": found.unread,
+        "left_out": found.unclaimed,
+        "split_by": split_by,
+        "voxlate": __version__,
+    }
+
+
+def _place(path: Path | str | None) -> str | None:
+    return None if path is None else str(Path(path).resolve())
+
+
+def _refuse_other(out: Path, provenance: dict[str, Any], inputs: Inputs) -> None:
+    """Raise BadInput unless the folder is new, empty, unfinished or that of the same cohort."""
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"{out}: expected a folder to write to, found a file. Choose another name.")
+    entries = [path.name for path in out.iterdir() if not is_scaffold(path)] if out.exists() else []
+    others = sorted(set(entries) - {"cases", "cohort.json", *OWN_NAMES})
+    if "cohort.json" not in entries:
+        names = [path.name for path in out.glob("cases/*") if not is_scaffold(path)]
+        known = {f"{case.case}.safetensors" for case in inputs.found.cases}
+        others += sorted(set(names) - known)
+    if others:
+        raise BadInput(
+            f"{out}: expected an empty folder or this cohort's, found {others[0]}. Choose another folder."
+        )
+    if "cohort.json" not in entries:
+        return
+    there = read_tables(out)
+    differs = _differences(there, provenance, inputs)
+    if differs:
+        raise BadInput(
+            f"{out}: expected an empty folder, or the same cohort and options to resume, found a prepared cohort of {len(there.get('cases', []))} cases with other options (differs in: {'; '.join(differs)}). Choose another --out, or remove the folder."
+        )
+
+
+def _differences(there: dict[str, Any], provenance: dict[str, Any], inputs: Inputs) -> list[str]:
+    """The differences of a prepared cohort from the call, each in a few words."""
+    old = there.get("provenance", {})
+    differences = list[str]()
+    for name, now in json.loads(json.dumps(provenance)).items():
+        was = old.get(name)
+        if name not in NO_OPTIONS and was != now:
+            there_and_here = ["none" if value is None else value for value in (was, now)]
+            differences.append("{}, {} there and {} here".format(name, *there_and_here))
+    before = {
+        entry.get("case"): tuple(map(entry.get, ("patient", "split", "fold")))
+        for entry in there.get("cases", [])
+    }
+    cases = {
+        case.case: (case.patient, inputs.splits[case.patient], case.fold)
+        for case in inputs.found.cases
+    }
+    if before.keys() != cases.keys():
+        differences.append(
+            f"cases, {len(before)} there and {len(cases)} here, {len(before.keys() & cases.keys())} in both"
+        )
+    elif before != cases:
+        differences.append("patients, splits or folds")
+    return differences
+
+
+def _remove_unused_transforms(out: Path, headers: list[CaseHeader]) -> None:
+    """Remove the transforms that no case uses, since an unfinished preparation went on with other options."""
+    used = set[Path]()
+    for header in headers:
+        used |= {out / scan.transform for scan in header.registered.values() if scan.transform}
+    for path in set(out.glob("transforms/*/*")) - used:
+        path.unlink()
+    for folder in out.glob("transforms/*"):
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _each(
+    work: "_Work",
+    cases: list[CaseFiles],
+    executor: Executor | None,
+    workers: int | None,
+) -> Iterator[tuple[str, bool]]:
+    """The name of each case and the result of `work` on it, in the order in which they finish.
+
+    Without an executor, processes of this machine work, or this process alone where it would be a single one. Raises the
+    first error: at once, or with an executor after all other cases.
+    """
+    failed = dict[str, Exception]()
+    processes = min(workers or min(cores(), MOST_WORKERS), len(cases))
+    by: Executor = executor or InProcess()
+    if executor is None and processes > 1:
+        by = LocalExecutor(processes)
+    with closing(by.run(work, cases)) as outcomes:
+        for number, outcome in outcomes:
+            case = cases[number].case
+            if outcome.error is None:
+                yield case, outcome.result
+            elif executor is None or isinstance(outcome.error, CannotWrite):
+                raise outcome.error
+            else:
+                failed[case] = outcome.error
+    if failed:
+        sentences = [case_sentence(case, failed[case]) for case in sorted(failed)]
+        if len(cases) == 1:
+            raise BadInput(sentences[0])
+        raise BadInput(
+            f"prepare: expected {len(cases)} cases that can be prepared, found {len(failed)} that cannot; the others are prepared. Correct or exclude them, and run the same command again: {' '.join(sentences)}"
+        )
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The work on the cases of a cohort, which is sent to each process.
+
+    examined: the cases whose misalignment is estimated; resolution: "fine" for prepared cases, whose misalignment is
+    estimated once more.
+    """
+
+    out: Path
+    preparation: Preparation
+    examined: frozenset[str]
+    resolution: Resolution = "coarse"
+    uses_network: ClassVar[bool] = False
+
+    def open(self) -> Work:
+        """See Job.open."""
+        work = self.prepare if self.resolution == "coarse" else self.examine
+        return lambda files, _: work(files)
+
+    def prepare(self, files: CaseFiles) -> bool:
+        """Prepare one case, unless its file exists and has the same inputs and options.
+
+        Gives whether it replaced a file of other inputs or options.
+        """
+        path = case_path(self.out, files.case)
+        audit = files.case in self.examined
+        hashes = [(name, content_hash(place)) for name, place in files.paths.items()]
+        text = repr((VERSION, files.case, files.patient, self.preparation, hashes))
+        inputs = hashlib.sha256(text.encode()).hexdigest()
+        was_there = path.exists()
+        if was_there and read_header(path).inputs == inputs:
+            if audit and not_examined(read_header(path)):
+                self.examine(files)
+            return False
+        scans = {name: read_volume(place, name) for name, place in files.paths.items()}
+        mask = None if files.mask is None else scans.pop("mask")
+        labels = {name: scans.pop(name) for name in files.labels}
+        case = prepare_case(files.case, scans, self.preparation, mask=mask, labels=labels)
+        misaligned = dict[str, Misalignment]()
+        if audit:
+            misaligned = misalignments(case, self.preparation.fixed, self.resolution)
+        header = replace(
+            case.header,
+            patient=files.patient,
+            inputs=inputs,
+            misaligned=misaligned,
+            signatures=signatures(case),
+        )
+        for name, transform in case.transforms.items():
+            write_transform(self.out / header.registered[name].transform, transform)
+        write_case(path, replace(case, header=header))
+        return was_there
+
+    def examine(self, files: CaseFiles) -> bool:
+        """Write the misalignment of a prepared case's scans into its header."""
+        path = case_path(self.out, files.case)
+        # in memory: a mapped file cannot be replaced everywhere
+        case = PreparedCase(read_header(path), load_file(path))
+        misaligned = misalignments(case, self.preparation.fixed, self.resolution)
+        write_case(path, replace(case, header=replace(case.header, misaligned=misaligned)))
+        return True

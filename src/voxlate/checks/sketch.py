@@ -1,0 +1,173 @@
+"""A coarse picture of each scan of a prepared case, by which a case is compared with the others of its cohort."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain, combinations, product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
+from voxlate.base.similarity import mutual_information
+from voxlate.scans.images.components import components_of
+from voxlate.scans.images.mask import box_around, otsu
+
+Box = list[tuple[int, int]]  # first and end along D, H, W
+Classes = NDArray[np.uint8]
+
+BINS = 16  # classes of equal counts: they do not depend on the unit
+BODY_SIDE = 48  # voxels along an axis, in which the body is found
+LATTICE = (24, 32, 32)
+FLAT_LATTICE = (1, 64, 64)
+SMALLEST = 16  # rows and columns; fewer show no body
+MARGIN = 0.05  # of the body's box, around it
+BORDER_SHARE = 0.02  # of a scan that a constant at its border fills, if it pads the scan
+GAP = 0.5  # of the range of the other values, between these and the constant
+AXES = "DHW"
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """One scan: its values on a lattice over the whole grid, and its classes inside two boxes.
+
+    values: [d, h, w]; body: which of them the scan shows as body; own: inside the box of its own body; shared: inside
+    that of the case's reference scan; box_mm: sides of its own box; padding: the constant around the scan that is far
+    from all its other values, if there is one.
+    """
+
+    values: Float32
+    body: Bool
+    own: Classes
+    shared: Classes
+    box_mm: tuple[float, float, float]
+    padding: float | None
+
+
+def sketches(
+    arrays: Mapping[str, AnyArray],
+    reference: str,
+    spacing_mm: tuple[float, float, float],
+) -> dict[str, Sketch]:
+    """The sketch of each array [D, H, W] of one grid; none of a grid that is too small to show a body."""
+    _, height, width = arrays[reference].shape
+    if min(height, width) < SMALLEST:
+        return {}
+    box = _body_box(arrays[reference])
+    return {name: _sketch(array, box, spacing_mm) for name, array in arrays.items()}
+
+
+def _sketch(array: AnyArray, shared: Box, spacing_mm: tuple[float, float, float]) -> Sketch:
+    own = _body_box(array)
+    values = _on_lattice(array, [(0, length) for length in array.shape])
+    padding = _padding(values)
+    scanned = values if padding is None else values[values != np.float32(padding)]
+    depth, height, width = ((end - first) * mm for (first, end), mm in zip(own, spacing_mm))
+    return Sketch(
+        values,
+        values > otsu(scanned),
+        _classes(_on_lattice(array, _wider(own))),
+        _classes(_on_lattice(array, _wider(shared))),
+        (depth, height, width),
+        padding,
+    )
+
+
+def _body_box(array: AnyArray) -> Box:
+    """The box of the largest bright object, whatever the unit."""
+    steps = [max(1, length // BODY_SIDE) for length in array.shape]
+    coarse = array[:: steps[0], :: steps[1], :: steps[2]].astype(np.float32)
+    found = components_of(coarse > otsu(coarse))
+    if found.count < 1:
+        return [(0, length) for length in array.shape]
+    which = np.arange(found.count + 1) == found.sizes().argmax()
+    sides = zip(box_around(found.choose(which)), steps, array.shape)
+    return [(first * step, min(end * step, length)) for (first, end), step, length in sides]
+
+
+def _wider(box: Box) -> Box:
+    return [
+        (round(first - MARGIN * (end - first)), round(end + MARGIN * (end - first)))
+        for first, end in box
+    ]
+
+
+def _on_lattice(array: AnyArray, box: Box) -> Float32:
+    """The nearest voxels to the points of a regular lattice inside a box; beyond the array, those of its faces."""
+    counts = FLAT_LATTICE if len(array) == 1 else LATTICE
+    places = []
+    for (first, end), count, length in zip(box, counts, array.shape):
+        points = first + (np.arange(count) + 0.5) * ((end - first) / count)
+        places.append(np.floor(points).astype(np.intp).clip(0, length - 1))
+    return array[np.ix_(*places)].astype(np.float32)
+
+
+def _classes(values: Float32) -> Classes:
+    """Classes of equal counts; a value that is more frequent than that has one of its own."""
+    if not values.size:
+        return np.zeros(values.shape, np.uint8)
+    edges = np.percentile(values, np.linspace(0, 100, BINS + 1)[1:-1])
+    return np.searchsorted(edges, values, side="right").astype(np.uint8)
+
+
+def _padding(values: Float32) -> float | None:
+    """A constant at the border of the slices that is below or above all other values by far; 0 is ordinary air."""
+    border = np.concatenate([values[:, [0, -1]].ravel(), values[:, :, [0, -1]].ravel()])
+    some, counts = np.unique(border, return_counts=True)
+    constant = float(some[counts.argmax()])
+    others = values[values != np.float32(constant)]
+    if constant == 0 or len(others) < 2 or len(others) > (1 - BORDER_SHARE) * values.size:
+        return None
+    low, high = np.percentile(others, [0.1, 99.9])
+    gap = max(low - constant, constant - high)
+    return constant if gap > GAP * (high - low) else None
+
+
+def similarity(a: Classes, b: Classes) -> float:
+    """Normalised mutual information of two pictures on one lattice, from 0 (nothing in common) to 1."""
+    ends = (0.0, float(BINS))
+    return float(np.nan_to_num(mutual_information(a, b, ends, ends, BINS) - 1))
+
+
+def pair_similarity(a: Sketch, b: Sketch) -> float:
+    """That of two scans as they lie or box on box, so that a shift alone does not count; a: of a reference scan."""
+    return max(similarity(a.own, b.shared), similarity(a.own, b.own))
+
+
+def best_flip(a: Sketch, b: Sketch) -> tuple[float, str]:
+    """The largest similarity of two scans of a case after flips of the second, and the axes flipped ("DW")."""
+    similarities = list[tuple[float, str]]()
+    for axes, classes in product(_flips(a), (b.own, b.shared)):
+        named = "".join(AXES[axis] for axis in axes)
+        similarities.append((similarity(a.own, np.flip(classes, axes)), named))
+    return max(similarities)
+
+
+def _flips(sketch: Sketch) -> list[tuple[int, ...]]:
+    """The sets of axes along which a picture can be flipped."""
+    axes = [axis for axis, length in enumerate(sketch.own.shape) if length > 1]
+    return [*chain.from_iterable(combinations(axes, count) for count in (1, 2, 3))]
+
+
+def empty_share(body: Sketch, scan: Sketch, air: float) -> float:
+    """The share of a body where another scan of its case holds air (values below `air`) or its most frequent value.
+
+    The least one of all flips, so that a scan that is turned against the body is not empty.
+    """
+    shares = [1.0]
+    for axes in ((), *_flips(scan)):
+        inside = scan.values[np.flip(body.body, axes)]
+        _, counts = np.unique(inside[inside >= air], return_counts=True)
+        full = counts.sum() - counts.max(initial=0)
+        shares.append(1 - full / max(inside.size, 1))
+    return float(min(shares))
+
+
+def class_curve(a: Sketch, b: Sketch) -> tuple[Float64, NDArray[np.int64]]:
+    """The mean class of b for each class of a within the body of a, and the counts of these; both [BINS].
+
+    It tells one contrast from another, whatever the anatomy, the unit and the place of a slice are.
+    """
+    classes = _classes(a.values[a.body])
+    counts = np.bincount(classes, minlength=BINS)
+    sums = np.bincount(classes, _classes(b.values[a.body]), minlength=BINS)
+    return sums / np.maximum(counts, 1), counts

@@ -1,0 +1,227 @@
+"""A cohort before it is prepared: its cases, splits and preparation, and the use and the problems of each file."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from voxlate.base.errors import BadInput
+from voxlate.base.executors.job import Progress, no_report
+from voxlate.base.groups import grouped
+from voxlate.base.messages import Message
+from voxlate.checks.header_checks import Resampled, check_resampling, check_unit
+from voxlate.scans.cases.align import Preparation, find_common_grid
+from voxlate.scans.cases.prepared import Cohort, Entry
+from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
+from voxlate.scans.cohorts.find import find_cohort
+from voxlate.scans.cohorts.manifest import root_and_manifest
+from voxlate.scans.cohorts.slice_lists import require_patients
+from voxlate.scans.cohorts.split import SPLITS, check_size, list_held_out, split_patients
+from voxlate.scans.formats.io import read_volume
+from voxlate.scans.images.grid import Volume, canonical
+from voxlate.scans.images.mask import clearest
+from voxlate.scans.images.units import unit_of
+from voxlate.scans.options.prepare import PrepareOptions
+
+UNREAD = "cannot be read"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A cohort that was found, and how it is prepared.
+
+    root: its folder; manifest: where it has one; splits: by patient; preparation: with the modalities that
+    the options leave open; small: messages on too few patients.
+    """
+
+    root: Path
+    manifest: Path | None
+    found: CohortFiles
+    splits: dict[str, str]
+    preparation: Preparation
+    small: list[Message]
+
+
+@dataclass(frozen=True)
+class CheckedFile:
+    """One file or DICOM series of a case: its modality or label map, its grid ("512×512×80, …"), and its unit."""
+
+    case: str
+    name: str
+    path: str
+    grid: str
+    unit: str
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the file could be read."""
+        return self.grid != UNREAD
+
+
+@dataclass(frozen=True)
+class Survey(Inputs):
+    """A cohort whose scans were read and checked as `prepare` does.
+
+    problems: a sentence on each case that `prepare` would refuse; lost: messages on what resampling loses; table: see
+    overview.
+    """
+
+    files: list[CheckedFile]
+    problems: list[str]
+    lost: list[Message]
+    table: dict[str, Any]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The survey as a table of plain values."""
+        return {
+            **self.table,
+            "left_out": self.found.unclaimed,
+            "unread": self.found.unread,
+            "guessed": self.found.guessed,
+            "fixed": self.preparation.fixed,
+            "files": [vars(file) for file in self.files],
+            "lost": list(map(str, self.lost)),
+            "held_out": list_held_out(self.splits),
+            "problems": self.problems,
+        }
+
+
+def read_inputs(cohort: Path | str, options: PrepareOptions) -> Inputs:
+    """Find the cases of a cohort, split them and choose their preparation; raises BadInput where no case is found."""
+    root, manifest = root_and_manifest(cohort, options.manifest)
+    found = find_cohort(root, replace(options, manifest=manifest), options.modalities)
+    cases = found.cases
+    require_patients(cases, root)
+    stated = [(case.patient, case.split) for case in cases]
+    splits = split_patients(stated, options.seed, options.shares)
+    by_number = not options.shares and cases[0].split is None
+    small = check_size(splits) if by_number else []
+    return Inputs(root, manifest, found, dict(splits), _preparation(options, cases), small)
+
+
+def _preparation(options: PrepareOptions, cases: Sequence[CaseFiles]) -> Preparation:
+    """How cases are prepared, with the modalities that the options leave open: the fixed one, and that of the brain."""
+    asked = Preparation(
+        **{field.name: getattr(options, field.name) for field in fields(Preparation)}
+    )
+    fixed, mask_from = asked.fixed, asked.mask_from
+    shared = set(cases[0].files).intersection(*(case.files for case in cases))
+    everywhere = [name for name in cases[0].files if name in shared]
+    best = clearest({name: unit_of(name) for name in everywhere or cases[0].files})
+    if asked.align is not None:
+        fixed = fixed or best
+    elif asked.resample or asked.register is not None:
+        fixed = fixed or _finest(cases, everywhere)
+    if asked.mask == "brain":
+        mask_from = mask_from or best
+    return replace(asked, fixed=fixed, mask_from=mask_from)
+
+
+def _finest(cases: Sequence[CaseFiles], names: Sequence[str]) -> str | None:
+    """The modality on whose grid resampling loses least: the smallest distance of slices, then the smallest voxels.
+
+    Only these names are compared, in the first, middle and last case. None where there are no names.
+    """
+    losses = dict[str, tuple[float, float]]()
+    compared = {case.case: case for case in (cases[0], cases[len(cases) // 2], cases[-1])}
+    for name in names if len(names) > 1 else ():
+        sides = [read_volume(case.files[name], name).grid.spacing_mm for case in compared.values()]
+        widest = max(map(max, sides))
+        voxel = max(depth * height * width for depth, height, width in sides)
+        losses[name] = round(widest, 2), round(voxel, 2)
+    return min(names, key=losses.__getitem__) if losses else next(iter(names), None)
+
+
+def survey(cohort: Path, options: PrepareOptions, progress: Progress = no_report) -> Survey:
+    """Read every scan, mask and label map, and compare units and grids, as `prepare` does before it registers.
+
+    Raises BadInput where no case is found.
+    """
+    inputs = read_inputs(cohort, options)
+    cases = inputs.found.cases
+    files = list[CheckedFile]()
+    problems = list[str]()
+    resampled = list[Resampled]()
+    units = dict[str, tuple[str, str]]()
+    for done, case in enumerate(cases, start=1):
+        volumes = dict[str, Volume]()
+        for name, path in case.paths.items():
+            grid, unit = UNREAD, ""
+            try:
+                volumes[name] = read_volume(path, name)
+                grid, unit = str(volumes[name].grid), volumes[name].unit
+                if name in case.files:
+                    check_unit(name, unit, case.case, units)
+            except BadInput as error:
+                problems.append(str(error))
+            unit = unit if name in case.files else ""
+            files.append(CheckedFile(case.case, name, str(path), grid, unit))
+        try:
+            if volumes.keys() == case.paths.keys():
+                resampled.append(_resample(case, volumes, inputs.preparation))
+        except BadInput as error:
+            problems.append(str(error))
+        progress(done, len(cases))
+    found_units = {file.name: file.unit for file in files if file.unit}
+    masked = {case.case for case in cases if case.mask}
+    table = overview(cases, inputs.splits, found_units, masked)
+    lost = list(check_resampling(resampled, inputs.preparation))
+    return Survey(**vars(inputs), files=files, problems=problems, lost=lost, table=table)
+
+
+def _resample(
+    case: CaseFiles, volumes: Mapping[str, Volume], preparation: Preparation
+) -> Resampled:
+    """Resample a case's scans, mask and labels to one grid by their headers; raises BadInput where they do not fit."""
+    in_ras = {name: canonical(volume) for name, volume in volumes.items()}
+    scans = {name: in_ras[name] for name in case.files}
+    may_resample = preparation.resample or preparation.register is not None
+    by_headers = replace(preparation, register=None, resample=may_resample)
+    common = find_common_grid(case.case, scans, by_headers)
+    for name, volume in in_ras.items():
+        if name not in scans:
+            common.align_labels(volume)
+        elif preparation.register is None:
+            common.align(name, volume)
+    return case.case, common.grid, {name: volumes[name].grid for name in scans}
+
+
+def cohort_overview(cohort: Cohort) -> dict[str, Any]:
+    """The table of a prepared cohort; see overview."""
+    masked = {entry.case for entry in cohort.cases if cohort.header(entry.case).has_mask_file}
+    splits = {entry.patient: entry.split for entry in cohort.cases}
+    return overview(cohort.cases, splits, cohort.units, masked)
+
+
+def overview(
+    cases: Sequence[CaseFiles | Entry],
+    splits: Mapping[str, str],
+    units: Mapping[str, str],
+    masked: Collection[str],
+) -> dict[str, Any]:
+    """Cases and patients in all and by split, and the same for each modality and label map; grids once prepared.
+
+    masked: the cases that have a mask file.
+    """
+    groups = grouped(
+        (name, case)
+        for case in cases
+        for name in {*(case.present if isinstance(case, Entry) else case.files), *case.labels}
+    )
+    shapes = (case.shape for case in cases if isinstance(case, Entry))
+    grids = Counter("×".join(map(str, reversed(shape))) for shape in shapes)
+    rows = {
+        "cases": _by_split(cases, splits),
+        "patients": _by_split({case.patient: case for case in cases}.values(), splits),
+        **{name: _by_split(groups[name], splits) for name in sorted(groups)},
+    }
+    if masked:
+        rows["mask"] = _by_split([case for case in cases if case.case in masked], splits)
+    return {"rows": rows, "units": dict(units), "grids": dict(grids.most_common())}
+
+
+def _by_split(cases: Iterable[CaseFiles | Entry], splits: Mapping[str, str]) -> dict[str, int]:
+    counts = Counter(splits[case.patient] for case in cases)
+    return {"all": sum(counts.values()), **{name: counts[name] for name in SPLITS}}

@@ -1,0 +1,4 @@
+"""Images for those who use them: derived DICOM, picture archives, BIDS, pseudonyms, and the units of consumers.
+
+No wing but `commands` and `page` names this one; nothing here changes how an image is made.
+"""

@@ -1,0 +1,351 @@
+"""The images of a synthesis as derived DICOM series: OUT as `synth` wrote it, or an image of one case."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from voxlate.base.errors import BadInput, first_of, plural
+from voxlate.base.executors.job import Progress, no_report
+from voxlate.base.files import lock
+from voxlate.base.messages import Message, message, read_messages
+from voxlate.clinic.dicom_images import UNITS, write_derived
+from voxlate.clinic.dicom_objects import (
+    UNIT_CODES,
+    Quantity,
+    highdicom,
+    quantity_of,
+    write_map,
+    write_mask,
+)
+from voxlate.clinic.dicom_placement import share_on
+from voxlate.clinic.dicom_report import write_report
+from voxlate.clinic.trust_report import trust_summary
+from voxlate.evaluation.scoring.intervals import is_changed
+from voxlate.evaluation.scoring.scored_images import is_map, modality_of
+from voxlate.scans.cohorts.case_files import LABELS, MASKS
+from voxlate.scans.formats.dicom import folder_and_key, headers_of, is_dicom_folder
+from voxlate.scans.formats.dicom_series import Origin
+from voxlate.scans.formats.io import (
+    content_hash,
+    is_picture,
+    is_there,
+    read_volume,
+    scan_endings,
+)
+from voxlate.scans.images.grid import Volume, canonical, same_grid
+from voxlate.synthesis.output_folder import SHARED_SECONDS
+from voxlate.synthesis.provenance import provenance_of, source_paths
+
+PROVENANCE = "provenance.json"
+REPORT = "report"  # the folder of the summary of trust
+MASK_NAMES = (*MASKS, *LABELS)
+SAME_PLACE_MM = 0.1  # converters round headers
+MOST_OF_MASK = 0.95  # share of a mask on its source, below which a note says how much it is
+Write = Callable[[Volume, Path, Path, Origin], list[Path]]
+# What the headers state of a provenance: no path, and no name of a case.
+IN_HEADER = ("model", "seed", "synth", "units", "warnings", "notice")
+
+
+@dataclass
+class Exported:
+    """The folders of written series by their kind, and messages.
+
+    series: CT and MR; maps, masks and reports: Parametric Maps, Segmentations and summaries of trust. messages: why
+    images have no object, and what was taken on the user's word.
+    """
+
+    series: list[Path] = field(default_factory=list)
+    maps: list[Path] = field(default_factory=list)
+    masks: list[Path] = field(default_factory=list)
+    reports: list[Path] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+
+    @property
+    def folders(self) -> list[Path]:
+        """All images."""
+        return [*self.series, *self.maps, *self.masks]
+
+    @property
+    def files(self) -> list[Path]:
+        """All DICOM files, images first."""
+        files = list[Path]()
+        for folder in [*self.folders, *self.reports]:
+            files += sorted(folder.glob("*.dcm"))
+        return files
+
+    def add(self, other: "Exported") -> None:
+        """Add the objects of other cases."""
+        for name, values in vars(other).items():
+            getattr(self, name).extend(values)
+
+    @property
+    def summary(self) -> str:
+        """The number of folders of each kind, such as '2 series, 1 map, 1 report'."""
+        counts = {"map": len(self.maps), "mask": len(self.masks), "report": len(self.reports)}
+        parts = [f"{len(self.series)} series"] if self.series else []
+        parts += [plural(count, kind) for kind, count in counts.items() if count]
+        return ", ".join(parts)
+
+
+def export_dicom(
+    out: Path,
+    to: Path,
+    like: Path | None = None,
+    progress: Progress = no_report,
+    write: Write = write_derived,
+) -> Exported:
+    """Write TO/<case>/<image>/0001.dcm … for every image in a folder that synth wrote, or in one of its case folders.
+
+    Images in HU and of MR become CT and MR series; other images, spreads and interval bounds become Parametric Maps;
+    masks and label maps that lie beside them (mask, brainmask, seg, lesion, labels) become Segmentations; the summary of
+    trust of each case becomes a document, TO/<case>/report. Maps and masks need highdicom, and are left out without it.
+
+    like: the DICOM series of the source, where OUT holds one case; by default that from which each case was made, as
+    its provenance states it. progress is called with (images done, images). write: writes a CT or MR series, as classic
+    or enhanced objects. Images that no object can hold are left out and listed. Raises BadInput for a folder without images,
+    or without one that DICOM can hold, cases that were not made of DICOM, and a `like` for several cases. A series that
+    is there, of the same image and source, is kept.
+    """
+    cases = _case_folders(out)
+    if like is not None and len(cases) > 1:
+        raise BadInput(
+            f"--like: expected one case in {out}, of which {like} is the source, found {len(cases)}. Name the folder of one case."
+        )
+    names = {case: [*_images(case), *_masks(case)] for case in cases}
+    count = sum(map(len, names.values()))
+    if not any(map(_images, cases)):
+        raise BadInput(f"{out}: expected images that synth wrote, found none. Name its --out.")
+    for case in cases:
+        for name in _images(case):
+            if is_changed(case / name, provenance_of(case)):
+                raise BadInput(
+                    f"{case / name}: expected the image that synth wrote, found another content (its checksum differs). Synthesise it again."
+                )
+    exported = Exported()
+    done = 0
+    with lock(to, SHARED_SECONDS):
+        for case, files in names.items():
+            source = check_source(case, like, exported.messages)
+            for name in files:
+                progress(done, count)
+                done += 1
+                _export_image(case / name, source, to, exported, write)
+            _export_report(case, source, to, exported)
+    if not exported.folders:
+        raise BadInput(
+            f"{out}: expected an image that a DICOM object can carry, found none ({exported.messages[-1].text.rstrip('.')}). Keep the images in their own files."
+        )
+    progress(count, count)
+    return exported
+
+
+def export_case(case: Path, to: Path, source_of: Callable[[Volume], Path]) -> Exported:
+    """Write all that can be written of a case, as `export_dicom` does; source_of: the series on whose slices an image is."""
+    exported = Exported()
+    source = case
+    for name in [*_images(case), *_masks(case)]:
+        source = source_of(read_volume(case / name, modality_of(name)))
+        _export_image(case / name, source, to, exported)
+    _export_report(case, source, to, exported)
+    return exported
+
+
+def _export_image(
+    path: Path, source: Path, to: Path, exported: Exported, write: Write = write_derived
+) -> None:
+    """Write an image, map or mask as the object that can carry it, or note why there is none."""
+    case = path.parent
+    name = path.name.split(".")[0]
+    folder = to / case.name / name
+    origin = origin_of(provenance_of(case))
+    modality = modality_of(path.name)
+    volume = read_volume(path, modality)
+    quantity = Quantity(modality, volume.unit)  # a scan may be called ct_low
+    if is_map(modality, [modality_of(other) for other in _images(case)]):
+        quantity = quantity_of(modality, volume.unit)
+    is_mask = name in MASK_NAMES
+    if volume.unit in UNITS and not quantity.statistic and not is_mask:
+        write(volume, source, folder, origin)
+        exported.series.append(folder)
+        return
+    reason = ""
+    if quantity.unit not in UNIT_CODES:
+        reason = f"DICOM has no code for the unit {quantity.unit!r}"
+    else:
+        try:
+            highdicom.load()
+        except BadInput as error:
+            reason = str(error).rstrip(".")
+    label = f"{case.name}/{path.name}"
+    if is_mask and not reason:
+        share = share_on(volume, source)
+        if share == 0:
+            reason = f"no voxel of it lies within the source series {source}"
+        elif share < MOST_OF_MASK:
+            text = f"{label}: {share:.0%} of its voxels lie within the source series {source}."
+            exported.messages.append(message("mask-beyond-scan", text, share=share))
+    if reason:
+        text = f"{label} has no DICOM object: {reason}."
+        exported.messages.append(message("no-dicom", text))
+    elif is_mask:
+        write_mask(volume, name, source, folder, origin)
+        exported.masks.append(folder)
+    else:
+        write_map(volume, quantity, source, folder, origin)
+        exported.maps.append(folder)
+
+
+def _export_report(case: Path, source: Path, to: Path, exported: Exported) -> None:
+    """Write the summary of trust of a case beside its images, if there are any."""
+    images = [file for file in exported.files if file.is_relative_to(to / case.name)]
+    if images:
+        provenance = provenance_of(case)
+        folder = to / case.name / REPORT
+        write_report(trust_summary(provenance), images, source, folder, origin_of(provenance))
+        exported.reports.append(folder)
+
+
+def check_dicom(files: Mapping[str, Sequence[Path]]) -> None:
+    """Raise BadInput before a synthesis of cases that have no DICOM series, whose images could not be exported."""
+    for case, paths in files.items():
+        if not any(is_series(path) for path in paths):
+            raise BadInput(
+                f"--dicom: expected a DICOM series as the scan of every case, found {first_of(paths) or 'none'} of {case}. Leave --dicom out, and use voxlate export --like SERIES."
+            )
+
+
+def is_series(path: Path) -> bool:
+    """Whether a path is that of a DICOM series, a folder or 'FOLDER#key'."""
+    folder, _ = folder_and_key(path)
+    return folder.is_dir() and is_dicom_folder(folder)
+
+
+def _case_folders(out: Path) -> list[Path]:
+    """The case folders of a synthesis; of a case folder, itself."""
+    if not out.is_dir():
+        raise BadInput(f"{out}: expected a folder that synth wrote, found none. Name its --out.")
+    inside = sorted(path.parent for path in out.glob(f"*/{PROVENANCE}"))
+    return inside or [out]
+
+
+def _images(case: Path) -> list[str]:
+    """The names of a case's images, as its provenance records them; pictures are left out."""
+    listed: Mapping[str, Any] = provenance_of(case).get("images", {})
+    return [name for name in listed if not is_picture(Path(name)) and (case / name).is_file()]
+
+
+def _masks(case: Path) -> list[str]:
+    """The names of masks and label maps that lie beside a case's images; synth itself writes none."""
+    images = _images(case)
+    names = map("".join, product(MASK_NAMES, scan_endings()))
+    return [name for name in names if name not in images and (case / name).is_file()]
+
+
+def check_source(case: Path, like: Path | None, messages: list[Message]) -> Path:
+    """The series whose patient and study the images of a case get; raises BadInput where it is not that of the case."""
+    provenance = provenance_of(case)
+    if like is not None and not is_there(like):
+        raise BadInput(
+            f"--like: expected the DICOM series of the source, found nothing at {like}. Check the path."
+        )
+    source = like or _source_of(case)
+    patients = _patients(source)
+    hashes = {scan.get("sha256") for scan in provenance.get("inputs", {}).values()}
+    if content_hash(source) in hashes:
+        return source
+    if like is None:
+        raise BadInput(
+            f"{source}: expected the series from which {case.name} was synthesised, found other files in its place (their checksum differs). Put the series back, or name it by --like."
+        )
+    _check_grid(case, like)
+    for path in source_paths(provenance).values():
+        if is_series(path) and _patients(path) != patients:
+            raise BadInput(
+                f"--like: expected a series of the patient and frame of reference from which {case.name} was synthesised, found another in {like}. Name the right series, or leave --like out."
+            )
+    text = f"{like} is not the scan from which the images were synthesised (its files differ); they get its patient and study on your word."
+    messages.append(message("other-source", text, case=case.name))
+    return source
+
+
+def _check_grid(case: Path, like: Path) -> None:
+    """Raise BadInput unless the images of a case are on the slices of a series whose files they were not made from.
+
+    A file that was converted from the series has its grid; any other grid may be of another patient.
+    """
+    image = canonical(read_volume(case / _images(case)[0])).grid
+    series = canonical(read_volume(like)).grid
+    if not same_grid(image, series, SAME_PLACE_MM):
+        raise BadInput(
+            f"--like: expected the series from which the source of {case.name} was converted, on whose grid the images are ({image}), found {like} on another grid ({series}), as of another scan or patient. Name the right series, or synthesise from the series itself."
+        )
+
+
+def _patients(series: Path) -> set[tuple[str, str]]:
+    """Patient and frame of reference of a series; raises BadInput for no image, and for images of several patients."""
+    headers = headers_of(series).values()
+    if not headers:
+        raise BadInput(
+            f"{series}: expected a DICOM series, found no image in it. Name the folder of the series."
+        )
+    patients = {
+        (str(header.get("PatientID", "")), str(header.get("FrameOfReferenceUID", "")))
+        for header in headers
+    }
+    if len(dict(patients)) > 1:
+        raise BadInput(
+            f"{series}: expected images of one patient, found several PatientIDs. Separate them."
+        )
+    return patients
+
+
+def check_patient(case: Path, series: Path, messages: list[Message]) -> None:
+    """Raise BadInput for a series of another patient than the DICOM series from which a case was synthesised.
+
+    Says where another frame of reference, or a source that is no series, leaves it to the user that the two agree.
+    """
+    patients = _patients(series)
+    sources = filter(is_series, source_paths(provenance_of(case)).values())
+    expected = set[tuple[str, str]]().union(*map(_patients, sources))
+    if expected and dict(patients).keys() != dict(expected).keys():
+        raise BadInput(
+            f"--like: expected a series of the patient from which {case.name} was synthesised, found another PatientID in {series}. Name the right series."
+        )
+    if patients != expected:
+        frame = "in another frame of reference" if expected else "compared with no DICOM source"
+        text = f"{series} is {frame}: the map gets its patient and place on your word that it is registered to the scan."
+        messages.append(message("other-source", text, case=case.name))
+
+
+def _source_of(case: Path) -> Path:
+    """The DICOM series of the first scan from which a case was made."""
+    scans = source_paths(provenance_of(case)).values()
+    for path in scans:
+        if is_series(path):
+            return path
+    first = next(iter(scans), "no scan")
+    raise BadInput(
+        f"{case}: expected a synthesis of a DICOM series that is still in its place, found one of {first}. Name the series by --like."
+    )
+
+
+def origin_of(provenance: Mapping[str, Any]) -> Origin:
+    """The provenance as headers state it, and the hash of the whole."""
+    model = provenance.get("model", {})
+    whole = json.dumps({key: provenance.get(key) for key in IN_HEADER}, sort_keys=True, default=str)
+    facts = [
+        ("weights", str(model.get("weights", ""))),
+        ("seed", str(provenance.get("seed", ""))),
+        ("provenance", hashlib.sha256(whole.encode()).hexdigest()[:16]),
+        *(("warning", str(warning)) for warning in read_messages(provenance.get("warnings", ()))),
+        ("notice", str(provenance.get("notice", ""))),
+    ]
+    return Origin(
+        title=str(model.get("title", "")),
+        version=str(provenance.get("voxlate", "")),
+        facts=tuple(facts),
+    )

@@ -1,0 +1,42 @@
+"""Synthesised images as DICOM series or as a BIDS dataset, where the options of `synth` ask for these."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from voxlate.base.errors import BadInput, plural
+from voxlate.base.messages import Say, message
+from voxlate.clinic.bids import check_bids, write_bids
+from voxlate.clinic.dicom_out import check_dicom, export_dicom
+from voxlate.synthesis.options import SynthOptions
+from voxlate.synthesis.scans import Scans
+
+
+def check_layouts(scans: Sequence[Scans], out: Path, options: SynthOptions) -> None:
+    """Raise BadInput where images of these scans cannot have the layouts of the options."""
+    if options.dicom is not None:
+        if options.pseudonymise is not None:
+            raise BadInput(
+                "--dicom: expected it without --pseudonymise, found both: a derived series keeps the patient and study of its source. Run voxlate pseudonymise on the series first."
+            )
+        check_dicom({scan.case: [*scan.files.values()] for scan in scans})
+    if options.bids:
+        check_bids(out, _named_files(scans), f".{options.format}")
+
+
+def write_layouts(
+    folders: list[Path], scans: Sequence[Scans], out: Path, options: SynthOptions, say: Say
+) -> None:
+    """Write the images of synthesised cases in the layouts of the options. say: is called with each message."""
+    if options.dicom is not None:
+        exported = export_dicom(out, options.dicom)
+        written = f"{plural(len(exported.files), 'DICOM file')} ({exported.summary}) in {options.dicom}: derived, synthetic, not for diagnosis."
+        for told in (*exported.messages, message("exported", written)):
+            say(told)
+    if options.bids and (others := write_bids(folders, out, _named_files(scans))):
+        text = f"BIDS has no suffix for {', '.join(others)}: these images are named in .bidsignore, so that the dataset is valid."
+        say(message("outside-bids", text))
+
+
+def _named_files(scans: Sequence[Scans]) -> dict[str, list[Path]]:
+    """The files of each case, but none of cases with pseudonyms: names of their files name the subject."""
+    return {scan.case: [] if scan.known_as else [*scan.files.values()] for scan in scans}

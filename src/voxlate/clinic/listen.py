@@ -1,0 +1,52 @@
+"""Waiting for studies: they are received, answered one at a time, and the answers are sent."""
+
+import time
+from threading import Event
+
+from voxlate.base.errors import BadInput
+from voxlate.base.files import lock
+from voxlate.base.messages import Say, message
+from voxlate.clinic.dimse import receive_images
+from voxlate.clinic.options.share import ListenOptions
+from voxlate.clinic.queue import Answer, Queue, Send
+
+LOOK_SECONDS = 1.0  # between two looks for a complete study
+RETRY_SECONDS = 60.0  # after an answer that could not be sent
+
+
+def listen(
+    queue: Queue,
+    answer: Answer,
+    send: Send,
+    options: ListenOptions,
+    *,
+    say: Say,
+    stop: Event | None = None,
+    retry_seconds: float = RETRY_SECONDS,
+) -> None:
+    """Receive and answer studies until `stop` is set; see Queue for what is kept, and `receive_images` for the senders.
+
+    Images are received while another study is answered. An answer that cannot be sent is tried again later.
+    """
+    ended = stop or Event()
+    at = (options.title, options.port, options.allow, options.host)
+    with lock(queue.path), receive_images(queue.receive, *at):
+        while not ended.is_set():
+            try:
+                sentence = queue.run_next(answer, send)
+            except BadInput as error:
+                text = f"{error} The next attempt is in {retry_seconds:.0f} s."
+                say(message("not-sent", text))
+                _wait(ended, retry_seconds)
+                continue
+            if sentence is None:
+                _wait(ended, LOOK_SECONDS)
+            else:
+                say(message("answered", sentence))
+
+
+def _wait(ended: Event, seconds: float) -> None:
+    """Wait in short steps, so that a signal is noticed."""
+    until = time.monotonic() + seconds
+    while not ended.is_set() and time.monotonic() < until:
+        ended.wait(min(0.2, seconds))

@@ -1,0 +1,60 @@
+"""Options of `voxlate export --for`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from voxlate.base.options.option import MAIN, OUTPUT, Option, options
+
+
+@options
+class ConsumerOptions:
+    """Options of `voxlate export --for` and voxlate.export_for; like: a DICOM series of the source (planning), or the PET (pet)."""
+
+    consumer: Annotated[
+        Literal["planning", "proton", "ultrasound", "pet"] | None,
+        Option(
+            "User of a CT in HU, in whose units it is written to --out.", flag="--for", panel=MAIN
+        ),
+    ] = None
+    beam: Annotated[
+        str | None,
+        Option(
+            "Direction of protons or of a transducer: gantry angle, or x,y,z (RAS). Default: 0, from the front; ultrasound: 0,0,-1, from the vertex.",
+            panel=OUTPUT,
+            metavar="ANGLE",
+        ),
+    ] = None
+    table: Annotated[
+        Path | None,
+        Option(
+            "CSV of your scanner, hu,rsp (proton) or hu,electron_density (planning). Default: Schneider 1996.",
+            panel=OUTPUT,
+        ),
+    ] = None
+    kvp: Annotated[
+        float, Option("Tube voltage of the CT whose HU are synthesised (pet).", panel=OUTPUT)
+    ] = 120
+    couch: Annotated[
+        Path | None, Option("Attenuation of the table in 1/cm, which is added (pet).", panel=OUTPUT)
+    ] = None
+    conversion: Annotated[
+        Literal["kplan", "marsac2017", "aubry2003", "mcdannold2020"],
+        Option("Published conversion of HU in the skull (ultrasound).", panel=OUTPUT),
+    ] = "kplan"
+    aperture: Annotated[
+        float,
+        Option(
+            "Diameter in mm of the rays through the skull (ultrasound).",
+            panel=OUTPUT,
+            least=2,
+            most=400,
+        ),
+    ] = 60.0
+    plane: Annotated[
+        Literal["axial", "source"],
+        Option("Plane of the slices (planning).", panel=OUTPUT),
+    ] = "axial"
+    clear_outside: Annotated[
+        bool, Option("Set HU outside the body to -1000 (planning).", panel=OUTPUT)
+    ] = False
+    like: Path | str | None = None

@@ -1,0 +1,158 @@
+"""Options of the commands that give images and models to others: `export`, `push`, `listen` and `serve`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from voxlate.base.options.option import MAIN, OUTPUT, AllowCode, Device, Option, options
+
+SHORTEST_TOKEN = 16  # characters; a token of the user's own stays valid, so it must not be guessed
+NOT_STATED = "not stated"
+Licence = Annotated[
+    str,
+    Option(
+        "Licence of the model, as its users will read it; of a starter, Apache-2.0.", panel=OUTPUT
+    ),
+]
+
+
+@options
+class ExportOptions:
+    """Options of `voxlate export` and voxlate.export."""
+
+    like: Annotated[
+        Path | str | None,
+        Option(
+            "DICOM series of the source, for one case (default: as the provenance states it); with --for pet an image on the PET's grid.",
+            panel=MAIN,
+            metavar="SERIES",
+        ),
+    ] = None
+    enhanced: Annotated[
+        bool,
+        Option("One enhanced object of many frames for each CT or MR image.", panel=MAIN),
+    ] = False
+
+
+@options
+class ModelOptions:
+    """Options of `voxlate export RUN` and voxlate.export_model."""
+
+    weights: Annotated[
+        Literal["float32", "float16", "int8"],
+        Option("Numbers in which the weights are stored; the loss is measured.", panel=OUTPUT),
+    ] = "float32"
+    answer: Annotated[
+        Literal["mean", "sample"] | None,
+        Option("Prediction: mean or sample (default: of the last stage).", panel=OUTPUT),
+    ] = None
+    steps: Annotated[
+        int | None,
+        Option("Steps of the sampler, which are fixed in the model.", panel=OUTPUT, least=1),
+    ] = None
+    samples: Annotated[
+        int | None, Option("Images sampled for each case.", panel=OUTPUT, least=1)
+    ] = None
+    sharpness: Annotated[
+        float | None,
+        Option("Place between the mean prediction (0) and the sample (1).", panel=OUTPUT),
+    ] = None
+    intervals: Annotated[
+        bool,
+        Option("Intervals of a calibrated run.", flag="--intervals/--no-intervals", panel=OUTPUT),
+    ] = True
+    licence: Licence = NOT_STATED
+    allow_code: AllowCode = False
+
+
+@options
+class PushOptions:
+    """Options of `voxlate push` and voxlate.push."""
+
+    dry_run: Annotated[
+        Path | str | None,
+        Option("New folder that is written in place of the upload.", panel=MAIN, metavar="FOLDER"),
+    ] = None
+    scores: Annotated[
+        Path | str | None,
+        Option("Scored folder of the run's images, for the card.", panel=MAIN, metavar="OUT"),
+    ] = None
+    licence: Licence = NOT_STATED
+    private: Annotated[bool, Option("A new repository is private.", panel=MAIN)] = False
+    onnx: Annotated[
+        bool,
+        Option(
+            "The model that voxlate-run reads, too, if the run can be exported.",
+            flag="--onnx/--no-onnx",
+            panel=OUTPUT,
+        ),
+    ] = True
+    allow_code: AllowCode = False
+
+
+@options
+class ListenOptions:
+    """Options of `voxlate listen` and voxlate.listen."""
+
+    allow: Annotated[
+        Sequence[str],
+        Option("AE title of a sender that is allowed. Repeatable.", panel=MAIN, takes=list[str]),
+    ]
+    to: Annotated[str, Option("Node that takes the images.", panel=MAIN, metavar="TITLE@HOST:PORT")]
+    port: Annotated[int, Option("Port to listen on.", panel=MAIN, least=1, most=65535)] = 11112
+    title: Annotated[str, Option("Own AE title.", panel=MAIN, metavar="NAME")] = "VOXLATE"
+    host: Annotated[
+        str,
+        Option("Own address to listen on, which the senders reach; 0.0.0.0: all.", metavar="NAME"),
+    ] = "127.0.0.1"
+    idle: Annotated[
+        float,
+        Option(
+            "Seconds without a new image or an open association, after which a study is complete.",
+            least=1,
+        ),
+    ] = 10.0
+    device: Device = "auto"
+
+
+@options
+class ServeOptions:
+    """Options of `voxlate serve` and voxlate.serve."""
+
+    data: Annotated[
+        Path | str | None,
+        Option("Folder of uploads, queue and results (default: in the user's cache).", panel=MAIN),
+    ] = None
+    root: Annotated[
+        Path | str | None,
+        Option(
+            "Folder below which the page may read scans, and write prepared cohorts and runs.",
+            panel=MAIN,
+        ),
+    ] = None
+    port: Annotated[int, Option("Port of the page.", panel=MAIN, least=1, most=65535)] = 8765
+    host: Annotated[
+        str,
+        Option("Address to listen on; one that others reach needs --token-file.", metavar="NAME"),
+    ] = "127.0.0.1"
+    name: Annotated[
+        Sequence[str],
+        Option("Further host name by which browsers reach the page. Repeatable.", takes=list[str]),
+    ] = ()
+    token: str | None = None
+    token_file: Annotated[
+        Path | str | None,
+        Option(
+            f"File with an own token of at least {SHORTEST_TOKEN} characters, for several browsers.",
+        ),
+    ] = None
+    browser: Annotated[
+        Path | str | None,
+        Option("Folder with the built page that computes in the browser (make browser)."),
+    ] = None
+    keep: Annotated[
+        float, Option("Hours after which uploads and results are removed.", least=0.1)
+    ] = 24.0
+    max_upload: Annotated[str, Option("Size of the largest upload.", metavar="SIZE")] = "2GB"
+    max_disk: Annotated[str, Option("Size of all uploads and results.", metavar="SIZE")] = "20GB"
+    device: Device = "auto"

@@ -1,0 +1,76 @@
+"""The summary of trust in the images of a case: what the provenance states of their error, coverage and warnings."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from voxlate.base.messages import read_messages
+from voxlate.evaluation.scoring.intervals import describe_bound, percent
+from voxlate.scans.formats.dicom_series import PRIVATE_SCHEME, Code
+from voxlate.synthesis.calibration import describe_widening
+
+HEADINGS = {
+    "NOTICE": "Intended use",
+    "MODEL": "Recipe and weights of the model",
+    "SOURCE": "Source scans",
+    "ERROR": "Expected error",
+    "COVERAGE": "Coverage of the prediction intervals",
+    "WARNING": "Warning",
+}
+
+
+def trust_summary(provenance: Mapping[str, Any]) -> list[tuple[Code, str]]:
+    """Sentences on the images of a case, each under the code of its heading; provenance: that of the case."""
+    model = provenance.get("model", {})
+    inputs = provenance.get("inputs", {})
+    scans = [f"{name} (hash {scan.get('sha256', '')})" for name, scan in inputs.items()]
+    sentences = {
+        "NOTICE": [str(provenance.get("notice") or "Research software, not a medical device.")],
+        "MODEL": [
+            f"Recipe: {model.get('title', 'not stated')}. Hash of the weights: {model.get('weights', 'not stated')}. Seed {provenance.get('seed', 'not stated')}, voxlate {provenance.get('voxlate', 'not stated')}."
+        ],
+        "SOURCE": [f"{', '.join(scans)}."] if scans else [],
+        "ERROR": _errors(provenance),
+        "COVERAGE": [_coverage(provenance.get("calibration"))],
+        "WARNING": [*map(str, read_messages(provenance.get("warnings", ())))] or ["None."],
+    }
+    if provenance.get("in_training"):
+        sentences["WARNING"].append(
+            "The model was trained on this case, so its images look better than those of new cases."
+        )
+    return [
+        ((key, PRIVATE_SCHEME, HEADINGS[key]), text)
+        for key, texts in sentences.items()
+        for text in texts
+    ]
+
+
+def _errors(provenance: Mapping[str, Any]) -> list[str]:
+    """A sentence for each bound on the error of this case."""
+    units = provenance.get("units", {})
+    level = percent(1 - provenance.get("calibration", {}).get("coverage", 0))
+    sentences = []
+    for name, bounds in provenance.get("bounds", {}).items():
+        for key, value in bounds.items():
+            error = f"The error of the mean of {name} in {key}"
+            if key == "mae":
+                error = f"The mean absolute error of {name} inside the body"
+            sentences.append(
+                f"{error} exceeds {value:g} {units.get(name, '')} with a probability of at most {level}."
+            )
+    return sentences or [
+        "Not known: no bound of the error was computed for these images (voxlate calibrate)."
+    ]
+
+
+def _coverage(calibration: Mapping[str, Any] | None) -> str:
+    """A sentence on the coverage of the intervals; calibration: the entry of a provenance."""
+    if not calibration:
+        return "No prediction intervals: the model is not calibrated."
+    share = percent(calibration["coverage"])
+    if widening := describe_widening(calibration):
+        return f"Prediction intervals should hold {share} of a new patient's voxels inside the body, without a guarantee for patients. They were {widening}."
+    clause = ""
+    if {"bound", "confidence"} <= calibration.keys():
+        clause = f", {describe_bound(calibration['bound'], calibration['confidence'])}"
+    patients = f"{calibration['patients']} " if "patients" in calibration else ""
+    return f"Prediction intervals hold {share} of a new patient's voxels inside the body{clause}. They were fitted on {patients}held-out patients, and hold for patients and scanners like those."

@@ -1,0 +1,118 @@
+"""The demo on a scan of the user's own: a starter's synthesis, and a picture of it next to the scan."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from voxlate.base.arrays import Float32
+from voxlate.base.errors import BadInput
+from voxlate.base.files import SYNTHETIC, whole_file
+from voxlate.commands.api.images import synthesise
+from voxlate.commands.api.progress import Reporter
+from voxlate.evaluation.scoring.scored_images import images_in, is_map
+from voxlate.scans.formats.io import location_of, read_volume
+from voxlate.scans.images.grid import Volume, canonical
+from voxlate.scans.images.mask import box_around, foreground
+from voxlate.scans.images.pictures import (
+    Picture,
+    Plane,
+    pixel_mm,
+    plane_of,
+    shades,
+    sheet_with_labels,
+    square_pixels,
+)
+from voxlate.scans.images.units import unit_of
+from voxlate.synthesis.provenance import provenance_of, source_paths
+from voxlate.training.starters.card import read_card
+from voxlate.training.starters.names import PREFIX, folder_of, starter_names
+
+SHOWN_HU = (-200, 1200)
+TILE = 320  # pixels of a slice in the picture
+PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
+
+
+@dataclass(frozen=True)
+class RealDemo:
+    """The starter that was used, the folder of its images, and the picture."""
+
+    starter: str
+    folder: Path
+    picture: Path
+
+
+def demo_on_scan(scan: Path, out: Path, starter: str | None, reporter: Reporter) -> RealDemo:
+    """Synthesise what a starter makes of one scan, and write a picture of both in three planes.
+
+    starter: starter:NAME; None takes the one for the scan's name, or else the first that takes a single scan.
+    """
+    run = starter or starter_for(scan)
+    (folder,) = synthesise(run, scan, out, progress=reporter).folders
+    source = canonical(read_volume(next(iter(source_paths(provenance_of(folder)).values()))))
+    images = images_in(folder)
+    targets = {
+        name.removeprefix(SYNTHETIC): canonical(read_volume(path))
+        for name, path in images.items()
+        if not is_map(name, images)
+    }
+    picture = out / "picture.png"
+    _write_picture(source, targets, picture)
+    return RealDemo(run, folder, picture)
+
+
+def starter_for(scan: Path) -> str:
+    """The starter for a scan by its file's name, or else the first installed one that takes a single scan.
+
+    Raises BadInput if none is installed.
+    """
+    known = starter_names()
+    if not known:
+        raise BadInput(
+            "--real: expected an installed starter, found none with this copy of voxlate. Train a run (voxlate train auto)."
+        )
+    cards = {name: read_card(folder_of(name)) for name in known}
+    single = [name for name, card in cards.items() if len(card.source) == 1]
+    stem = location_of(scan).name.split(".")[0].lower()
+    for name in single:
+        card = cards[name]
+        if stem in {card.source[0], *card.accepts.get(card.source[0], ())}:
+            return f"{PREFIX}{name}"
+    if not single:
+        raise BadInput(
+            f"--real: expected a starter that takes one scan, found {', '.join(known)}. Name one and its scans: voxlate synth {PREFIX}{known[0]} t1=scan.nii.gz --out OUT"
+        )
+    return f"{PREFIX}{single[0]}"
+
+
+def _write_picture(source: Volume, targets: dict[str, Volume], path: Path) -> None:
+    """A row for each plane through the middle of the body: the scan, and each synthesised image."""
+    box = box_around(foreground(source))
+    middle = [(first + last) // 2 for first, last in box]
+    images = {"scan": source, **targets}
+    ranges = {name: _range(name, volume) for name, volume in images.items()}
+    rows = []
+    for index, plane in enumerate(PLANES):
+        tiles = [
+            _tile(volume, plane, middle[index], ranges[name]) for name, volume in images.items()
+        ]
+        rows.append((plane, tiles))
+    titles = ["scan", *(f"{name}, synthesised" for name in targets)]
+    sheet = sheet_with_labels(rows, titles, TILE)
+    with whole_file(path) as temporary:
+        sheet.save(temporary, "png")
+
+
+def _range(name: str, volume: Volume) -> tuple[float, float]:
+    """The values that are shown black and white."""
+    if name != "scan" and unit_of(name) == "HU":
+        return SHOWN_HU
+    values: Float32 = volume.data[np.isfinite(volume.data)]
+    low, high = np.percentile(values, [0.5, 99.7])
+    return float(low), float(high) if high > low else float(low) + 1
+
+
+def _tile(volume: Volume, plane: Plane, index: int, shown: tuple[float, float]) -> Picture:
+    image = plane_of(volume.data[0], plane, index)
+    pixel = pixel_mm(volume.grid.spacing_mm, plane)
+    return square_pixels(shades(image, *shown), pixel)

@@ -1,0 +1,225 @@
+"""The command info: facts about a file or folder. It imports no torch for a scan."""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from voxlate.base.errors import BadInput
+from voxlate.base.hub import download, is_on_hub
+from voxlate.commands.api.entry import command
+from voxlate.scans.formats.dicom import DICOM, SeriesInfo, is_dicom_folder, list_series
+from voxlate.scans.formats.io import format_of, is_there, read_volume, without_ending
+from voxlate.scans.images.units import unit_of
+from voxlate.scans.options.layout import allow_volumes
+from voxlate.training.starters.names import is_starter
+
+NO_AIR_HU = -500.0  # air is below, all tissue but lung above
+BIDS = "derivatives"  # the folder in which images of a synthesis are once more, under the names of BIDS
+
+
+@command
+def info(path: Path | str, *, max_volume: str | None = None) -> dict[str, Any]:
+    """Facts about a scan (grid, unit, range), a cohort, a synthesis, a run or weights.
+
+    path: scan, DICOM folder or FOLDER#series, cohort, output of synthesise, run or weights.
+    max_volume: largest scan that is read, such as "8GB".
+    """
+    if max_volume is not None:
+        allow_volumes(max_volume)
+    return describe_path(Path(path))
+
+
+def describe_path(path: Path) -> dict[str, Any]:
+    """Facts about a scan, a cohort (prepared or not), a synthesis, a run or weights; raises BadInput for others."""
+    if is_starter(path):
+        return _starter(path)
+    if is_on_hub(path):
+        return _model(download(path))
+    if not is_there(path):
+        raise BadInput(
+            f"{path}: expected a scan, a run or a prepared cohort, found nothing there. Check the path."
+        )
+    if (path / "cohort.json").is_file():
+        return _cohort(path)
+    if path.suffix == ".safetensors" or (path / "recipe.toml").is_file():
+        return _model(path)
+    if path.is_dir():
+        return _folder(path)
+    return _scan(path)
+
+
+def _starter(path: Path) -> dict[str, Any]:
+    from voxlate.training.starter import run_folder  # imports torch, which a scan does not need
+    from voxlate.training.starters.card import read_card
+
+    folder = run_folder(path)
+    return {**_model(folder), "starter": str(path), "card": read_card(folder).lines}
+
+
+def _folder(path: Path) -> dict[str, Any]:
+    """Facts about a folder that is neither prepared nor a run: synthesised images, DICOM series, or cases."""
+    from voxlate.scans.cohorts.find import find_cohort  # imported where a folder asks for it
+
+    if (path / "provenance.json").is_file():
+        return _synthesis(path)
+    if is_dicom_folder(path):
+        series = list_series(path)
+        return _series(path, series) if len(series) > 1 else _scan(path)
+    try:
+        cohort = find_cohort(path)
+    except BadInput:
+        folders = filter(is_dicom_folder, sorted(path.iterdir()))
+        series = [*chain.from_iterable(map(list_series, folders))]
+        if not series:
+            raise
+        return _series(path, series)
+    scans = Counter(chain.from_iterable(case.files for case in cohort.cases))
+    return {
+        "cohort": str(path),
+        "cases": len(cohort.cases),
+        "patients": len({case.patient or case.case for case in cohort.cases}),
+        "modalities": {name: scans[name] for name in sorted(scans)},
+        "left out": [*cohort.unread, *cohort.unclaimed],
+        **({"assumed": cohort.guessed} if cohort.guessed else {}),
+        "next": f"voxlate prepare {path} --out PREPARED",
+    }
+
+
+def _synthesis(path: Path) -> dict[str, Any]:
+    from voxlate.synthesis.provenance import read_provenance
+    from voxlate.synthesis.result import ENDINGS
+
+    files = (
+        file
+        for file in path.rglob("*")
+        if file.name.endswith(ENDINGS) and BIDS not in file.relative_to(path).parts
+    )
+    stated = read_provenance(path / "provenance.json")
+    model = stated.get("model", {})
+    return {
+        "synthesis": str(path),
+        "cases": stated.get("cases", [stated.get("case")]),
+        "images": sorted({without_ending(file.name) for file in files}),
+        "model": model.get("title") if isinstance(model, dict) else model,
+        "run": stated.get("run", ""),
+        "next": f"voxlate evaluate {path} --truth COHORT",
+    }
+
+
+def _series(path: Path, series: Sequence[SeriesInfo]) -> dict[str, Any]:
+    return {
+        "DICOM series": len(series),
+        **{str(found.path): _series_line(found) for found in series},
+        "next": f"voxlate info {series[0].path}, or for a cohort a file of [series] tables: docs/guides/dicom.md",
+    }
+
+
+def _series_line(series: SeriesInfo) -> str:
+    from voxlate.synthesis.dicom_study import why_excluded  # imported where a study asks for it
+
+    reason = why_excluded(series)
+    number = f", number {series.number}" if series.number else ""
+    choice = f"; {reason}: no candidate of a model" if reason else ""
+    return f"{series.modality}, {series.description or 'no description'}, {series.images} images{number}{choice}"
+
+
+def _scan(path: Path) -> dict[str, Any]:
+    """The voxels are read too: a header alone would not show that a file is cut short or full of NaN."""
+    named = (
+        "" if format_of(path) is DICOM else path.name.split(".")[0]
+    )  # DICOM headers name the modality
+    volume = read_volume(path, named, allow_nan=True)
+    values, finite = volume.data, np.isfinite(volume.data)
+    low, high = values.min(where=finite, initial=np.inf), values.max(where=finite, initial=-np.inf)
+    total, count = values.sum(where=finite, dtype=np.float64), int(finite.sum())
+    stated = _unit_in_provenance(path, named)
+    guesses = [
+        *volume.guesses,
+        *([] if stated else _guesses_of_unit(named, volume.unit, float(low))),
+    ]
+    depth, height, width = volume.grid.shape
+    spacing = [round(float(size), 4) for size in reversed(volume.grid.spacing_mm)]
+    return {
+        "file": str(path),
+        "grid": str(volume.grid),
+        "shape_xyz": [width, height, depth],
+        "spacing_mm_xyz": spacing,
+        "axes": "".join(nib.orientations.aff2axcodes(volume.affine)),
+        "unit": stated or volume.unit,
+        "range": [float(low), float(high)] if count else [None, None],
+        "mean": float(f"{total / count:.6g}") if count else None,
+        "not_finite": values.size - count,
+        **({"guessed": guesses} if guesses else {}),
+    }
+
+
+def _guesses_of_unit(named: str, unit: str, low: float) -> list[str]:
+    """A sentence on a unit that only the file's name states, and on values that speak against it."""
+    if not named or unit != unit_of(named) or unit == unit_of(""):
+        return []
+    contrary = ""
+    if unit == "HU" and low > NO_AIR_HU:
+        contrary = f"; its lowest value is {low:g}, while a CT has air at -1000: it may be no CT, or a windowed or masked one"
+    return [f"unit {unit}, by the file's name alone{contrary}"]
+
+
+def _unit_in_provenance(path: Path, modality: str) -> str | None:
+    """The unit in the provenance of a synthesised image: a CT may have grey values."""
+    provenance = path.parent / "provenance.json"
+    if not provenance.is_file():
+        return None
+    from voxlate.synthesis.result import (
+        read_synthesis,
+    )  # imports torch, which other scans are described without
+
+    units: dict[str, str] = read_synthesis(provenance).get("units", {})
+    return units.get(modality)
+
+
+def _cohort(path: Path) -> dict[str, Any]:
+    from voxlate.scans.cases.prepared import (
+        open_cohort,
+    )  # a scan is described without it, in half the time
+
+    cohort = open_cohort(path)
+    return {
+        "prepared cohort": str(path),
+        "cases": {name: len(cases) for name, cases in cohort.splits.items()},
+        "patients": len({entry.patient for entry in cohort.cases}),
+        "modalities": {name: cohort.units[name] for name in cohort.modalities},
+        "made from": cohort.provenance.get("root", ""),
+        "warnings": [*map(str, cohort.warnings)],
+    }
+
+
+def _model(path: Path) -> dict[str, Any]:
+    from voxlate.training.run import Run
+    from voxlate.training.weights import read_header
+
+    weights = Run(path).weights() if path.is_dir() else path
+    if path.is_dir() and not weights.exists():
+        state = (
+            "stopped; the same train command resumes it"
+            if Run(path).state.exists()
+            else "not begun"
+        )
+        return {"run": str(path), "state": state}
+    header = read_header(weights)
+    recipe = header["recipe"]
+    return {
+        "model": str(weights),
+        "title": recipe["title"],
+        "source": recipe["data"]["source"],
+        "target": recipe["data"]["target"],
+        **({"needs code": ", ".join(header["imports"])} if "imports" in header else {}),
+        "parameters": header["parameters"],
+        "steps": header["steps"],
+        "minutes": round(header["seconds"] / 60, 1),
+        "made by": f"voxlate {header['made_by']['voxlate']}, torch {header['made_by']['torch']}",
+        "notice": header["made_by"]["notice"],
+    }

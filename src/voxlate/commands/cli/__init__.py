@@ -1,0 +1,84 @@
+"""The command line. Heavy imports wait until a command needs them, so that --help is instant."""
+
+import io
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+
+from voxlate.base import machine
+
+BUSY_CORES, LOOK_SECONDS = 0.5, 0.3
+SHOWING = ("info", "recipes", "starters", "--version")
+COMPLETING = "_VOXLATE_COMPLETE"  # set where a shell asks for completions
+
+
+def _wait_as_the_load_asks() -> None:
+    """Let threads that wait for each other sleep where cores are busy already, and spin where they are free.
+
+    Spinning gains a quarter on a free machine; next to a busy process it makes steps ten times slower. OpenMP reads
+    this when torch is imported; a value that the user gave stays. The load average looks a minute back, to commands
+    that have ended: where it is high, a look at the cores decides.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ and machine.load() > BUSY_CORES:
+        import psutil
+
+        if psutil.cpu_percent(LOOK_SECONDS) / 100 * (os.cpu_count() or 1) > BUSY_CORES:
+            os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+def _computes(words: list[str]) -> bool:
+    """Whether a command line may import torch: what only shows something need not look at the cores first."""
+    return (
+        bool(words)
+        and words[0] not in SHOWING
+        and not {"--help", "-h"} & {*words}
+        and COMPLETING not in os.environ
+    )
+
+
+def _is_in_import(frame: FrameType | None) -> bool:
+    """Whether modules are being imported, whose code may swallow an exception or turn it into another."""
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
+
+
+def main() -> None:
+    """Run the command line: exit code 0 done, 2 bad use or bad input (one sentence), 130 stopped, 1 else."""
+    started, pressed = os.getpid(), list[int]()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        """End at Ctrl-C, in the middle of an import at once."""
+        if _is_in_import(frame):
+            if os.getpid() == started:  # not one of its workers
+                print("voxlate: stopped.", file=sys.stderr, flush=True)
+            os._exit(130)
+        pressed.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, stop)
+    if _computes(sys.argv[1:]):
+        _wait_as_the_load_asks()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be text
+    try:
+        from voxlate.commands.cli.app import thread_failed
+        from voxlate.commands.cli.warning_lines import in_sentences
+
+        threading.excepthook = thread_failed
+        with in_sentences():
+            from voxlate.commands.cli.commands import app
+
+            app()
+    except BaseException as error:
+        if pressed:  # code that is interrupted may end with any other error
+            print("voxlate: stopped.", file=sys.stderr)
+            raise SystemExit(130) from error
+        from voxlate.commands.cli.app import fail
+
+        fail(error)
+    finally:
+        signal.signal(signal.SIGINT, before)

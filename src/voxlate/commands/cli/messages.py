@@ -1,0 +1,61 @@
+"""How commands print messages: equal ones together, few of them, and all of them in OUT/messages.jsonl."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+from voxlate.base.codes import codes
+from voxlate.base.messages import FILE, Message, Say, message, summarise, write_messages
+from voxlate.base.options.option import OUTPUT, Option
+from voxlate.commands.api.console import note
+
+MOST = 4  # lines of messages, if no more of them are cautions
+Verbose = Annotated[bool, Option("Print every message.", flag="--verbose -v", panel=OUTPUT)]
+
+
+@contextmanager
+def keep_messages(folder: Path, command: str, verbose: bool, wait: bool = True) -> Iterator[Say]:
+    """Gives a function that takes messages, all of which are written into FOLDER/messages.jsonl.
+
+    verbose: print each message at once; wait: else print them together at the end, in MOST lines.
+    """
+    kept = list[Message]()
+
+    def take(said: Message) -> None:
+        """Keep a message, and print it where it does not wait."""
+        kept.append(said)
+        if verbose:
+            note(said)
+        elif not wait:
+            note_briefly(said)
+
+    try:
+        yield take
+    finally:
+        for said in [] if verbose or not wait else shorten(kept, folder):
+            note(said)
+        lost = write_messages(folder, command, kept) if kept and folder.is_dir() else None
+        if lost is not None:
+            note(lost)
+
+
+def shorten(messages: Sequence[Message], folder: Path) -> list[Message]:
+    """The messages to print: one for each code without details, the gravest first, and the number of further notes."""
+    shown = summarise(said for said in messages if not _is_detail(said))
+    grave = sum(said.grade != "note" for said in shown)
+    kept = max(MOST - 1, grave)
+    if len(shown) - kept <= 1:
+        return shown
+    text = f"{len(shown) - kept} further kinds of notes: see {folder / FILE}, or give --verbose."
+    return [*shown[:kept], message("more", text)]
+
+
+def note_briefly(said: Message) -> None:
+    """Print a message at once, unless it is a detail."""
+    if not _is_detail(said):
+        note(said)
+
+
+def _is_detail(said: Message) -> bool:
+    return said.code in codes() and codes()[said.code].detail

@@ -1,1 +1,0 @@
-"""Comparison of scored methods by paired tests."""

@@ -1,1 +1,0 @@
-"""Images in the layouts that others read: derived DICOM series, BIDS, and picture archives."""

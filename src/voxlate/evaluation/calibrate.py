@@ -1,0 +1,187 @@
+"""Calibration: prediction intervals of a run's images, fitted on held-out patients whose truth is available."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from voxlate.base.errors import BadInput
+from voxlate.base.executors.choose import choose_executor
+from voxlate.base.executors.job import NamedProgress, no_report
+from voxlate.base.files import lock
+from voxlate.base.hub import address_of, is_on_hub
+from voxlate.base.messages import Say, message
+from voxlate.base.options.option import merge
+from voxlate.checks.out_of_distribution import fit_references
+from voxlate.evaluation.calibration_job import (
+    PARTS,
+    CalibrationJob,
+    Rules,
+    collect_cases,
+)
+from voxlate.evaluation.intervals.calibration_cases import CaseData
+from voxlate.evaluation.intervals.fit import fit
+from voxlate.evaluation.intervals.regions import calibration_regions, tissue_borders
+from voxlate.evaluation.intervals.widths import Widths
+from voxlate.evaluation.options.calibrate import CalibrateOptions
+from voxlate.scans.cohorts.case_files import CaseFiles
+from voxlate.scans.cohorts.find import find_cohort
+from voxlate.scans.images.intensity import network_ends
+from voxlate.synthesis.calibration import Calibration, Header, Target
+from voxlate.synthesis.ensemble import Ensemble
+from voxlate.synthesis.inputs import by_accepted_names
+from voxlate.synthesis.model import Model
+from voxlate.synthesis.progress import warn_unless_note
+from voxlate.synthesis.scans import in_split
+from voxlate.training.calibration_file import calibration_file, write_calibration
+from voxlate.training.run import software
+from voxlate.training.starter import copy_model, run_folder
+from voxlate.training.starters.names import PREFIX, is_starter, name_of
+
+ENOUGH = 10  # patients for a margin by Student's t
+
+
+def calibrate(
+    model: Model,
+    cases: Sequence[CaseFiles],
+    options: CalibrateOptions | None = None,
+    *,
+    progress: NamedProgress = no_report,
+    warn: Say = warn_unless_note,
+    by_tissue: bool = True,
+    **changes: Any,
+) -> Calibration:
+    """Synthesise the images of cases with truth, compare methods of intervals, and write the best into the run.
+
+    changes: fields of the options. coverage: share of a new patient's voxels that the intervals are to contain, on average over patients, with this
+    confidence, counted as in conformal.upper_bound (unset: "normal" from ENOUGH patients on, else "none", because a
+    margin for fewer would be most of the range). regions: parts of the body by a rule ("vessels": "cta>150"), in
+    addition to those of the unit and of label maps. A completion is calibrated for one missing modality, each in turn
+    left out of cases that have all. A stopped calibration resumes. any_truth: cases whose truth cannot be that of their image count, too. by_tissue: whether each tissue of images in HU holds the
+    coverage, as patients show it; synthetic heads show too small errors in soft tissue. Raises
+    BadInput where the model is an ensemble or was trained on one of the cases, and where the cases are too few.
+    """
+    asked = merge(CalibrateOptions, options, changes)
+    _check(model, asked)
+    labels = sorted(set[str]().union(*(case.labels for case in cases)))
+    units, names = model.facts.units, model.facts.data.target
+    rules = {
+        name: calibration_regions(name, units[name], labels, asked.regions or {}) for name in names
+    }
+    path = _calibration_path(model, warn)
+    with lock(path.parent):
+        job = CalibrationJob(model, path, rules, asked.seed)
+        executor = choose_executor(asked, asked.device, warn)
+        data = collect_cases(job, cases, executor, progress, warn, any_truth=asked.any_truth)
+        write_calibration(path, _fit(model, data, rules, asked, progress, by_tissue))
+        shutil.rmtree(path.with_suffix(PARTS), ignore_errors=True)
+    calibration = model.calibration()
+    assert calibration is not None
+    return calibration
+
+
+def _fit(
+    model: Model,
+    data: Mapping[str, CaseData],
+    rules: Rules,
+    asked: CalibrateOptions,
+    progress: NamedProgress,
+    by_tissue: bool,
+) -> Calibration:
+    """The intervals of each target, and the reference patches, by the data of all cases."""
+    facts, seed = model.facts, asked.seed
+    coverage, confidence = asked.coverage, asked.confidence
+    count = len({case.patient for case in data.values()})
+    bound = asked.bound or ("normal" if count >= ENOUGH else "none")
+    targets = dict[str, Target]()
+    widths = dict[str, Widths]()
+    for name, of_target in rules.items():
+        progress("fits", len(targets) + 1, len(rules))
+        voxels = [case.voxels[name] for case in data.values()]
+        ends = network_ends(facts.intensity[name])
+        borders = tissue_borders(facts.units[name], facts.target_scales[name])
+        options = (coverage, confidence, bound, seed, ends, asked.method)
+        targets[name], network = fit(voxels, of_target, *options, borders if by_tissue else ())
+        if network is not None:
+            widths[name] = network
+    patches = [part for case in data.values() for part in case.patches]
+    owners = [case.patient for case in data.values() for _ in case.patches]
+    fitted = Header(
+        weights=facts.weights_hash,
+        synth=model.synthesis_options,
+        coverage=coverage,
+        confidence=confidence,
+        bound=bound,
+        patients=count,
+        cases={name: dict(case.content) for name, case in data.items()},
+        split=asked.split,
+        seed=seed,
+        targets=targets,
+        units={name: facts.units[name] for name in rules},
+        halves={name: (high - low) / 2 for name, (low, high) in facts.target_scales.items()},
+        made_by=software(),
+    )
+    return Calibration(fitted, widths, fit_references(patches, owners, seed))
+
+
+def _check(model: Model, asked: CalibrateOptions) -> None:
+    """Raise BadInput for levels that no calibration has, and for a model that has no calibration."""
+    coverage, confidence = asked.coverage, asked.confidence
+    whole_percent = abs(100 * coverage - round(100 * coverage)) <= 1e-6
+    if not 0.5 <= coverage < 1 or not 0.5 <= confidence < 1 or not whole_percent:
+        raise BadInput(
+            f"calibrate: expected a coverage in whole percents and a confidence, from 0.5 to below 1, found {coverage:g} and {confidence:g}. Change them."
+        )
+    if isinstance(model, Ensemble):
+        raise BadInput("calibrate: expected one run, found an ensemble. Calibrate a single run.")
+    if model.facts.synth.contrast:
+        raise BadInput(
+            f"{model.origin}: expected images in the unit of the training for a calibration, found synth.contrast, which moves them to another. Leave it out."
+        )
+    if not model.facts.makes_targets:
+        targets = " and ".join(model.facts.data.target)
+        raise BadInput(
+            f"{model.origin}: expected a model that makes {targets} of other scans, found '{model.facts.title}': autoencoders have no calibration. Choose the run that uses it."
+        )
+
+
+def _calibration_path(model: Model, warn: Say) -> Path:
+    """The file of the calibration, with a warning where it exists; raises BadInput for a starter and a model of a hub."""
+    path = calibration_file(model)
+    starter = name_of(path.parent)
+    given = address_of(path.parent) if starter is None else f"{PREFIX}{starter}"
+    if given is not None:
+        raise BadInput(
+            f"{given}: expected a folder of yours for the calibration, because what came with the package or from a hub stays as it is, found none. Add --out RUN, which becomes a copy of the model with its calibration."
+        )
+    if path.is_file():
+        text = f"{path.name} is there: it is replaced, and images of before name another calibration than the run has."
+        warn(message("calibration-replaced", text))
+    return path
+
+
+def own_copy(run: Path | str, out: Path | str | None) -> Path | str:
+    """The run to calibrate: with `out`, a copy of a starter or a model of a hub in that folder, whose calibration the copy keeps.
+
+    Raises BadInput if `out` is given with another run.
+    """
+    if out is None:
+        return run
+    if not is_starter(run) and not is_on_hub(run):
+        raise BadInput(
+            f"--out: expected starter:NAME or hf://NAME/REPO with it, found {run}, whose calibration is written into its own folder. Drop --out."
+        )
+    return copy_model(run_folder(run), Path(out), run)
+
+
+def find_calibration_cases(model: Model, cohort: Path, asked: CalibrateOptions) -> list[CaseFiles]:
+    """The cases of a split of a cohort; the fold of the run's training has priority over the cohort's splits."""
+    cases = [
+        replace(case, files=by_accepted_names(case.files, model.facts.accepts)[0])
+        for case in in_split(model, find_cohort(cohort, asked).cases, asked.split)
+    ]
+    if not cases:
+        of_split = f" of the split {asked.split}" if asked.split else ""
+        raise BadInput(f"{cohort}: expected cases{of_split}, found none. Check --split.")
+    return cases

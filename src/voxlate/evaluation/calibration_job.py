@@ -1,0 +1,298 @@
+"""The data of held-out cases for a calibration: synthesised by an executor, kept in files, and checked."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxlate.base.errors import BadInput, CannotWrite
+from voxlate.base.executors.job import Context, Executor, NamedProgress, case_sentence, run_cases
+from voxlate.base.messages import Say, message
+from voxlate.checks.out_of_distribution import Patches
+from voxlate.checks.truth_sketches import has_other_size
+from voxlate.checks.truths import KEPT, LEFT_OUT, fault_messages, faults_of
+from voxlate.evaluation.intervals.calibration_cases import (
+    BODY_VOXELS,
+    CaseData,
+    TrueImage,
+    choose_voxels,
+    read_case,
+    write_case,
+)
+from voxlate.evaluation.intervals.regions import LABEL_RULE
+from voxlate.evaluation.scoring.outliers import find_outliers
+from voxlate.scans.cases.case import LABEL, MASK, PreparedCase, prepare_case
+from voxlate.scans.cases.layout import lay_out
+from voxlate.scans.cohorts.case_files import CaseFiles
+from voxlate.scans.formats.io import content_hash, read_volume
+from voxlate.scans.images.grid import Volume, orient, same_grid
+from voxlate.synthesis.inputs import is_in_training, preparation_for
+from voxlate.synthesis.intervals import OutputGrid, find_output_grid, patches_in, sources_of
+from voxlate.synthesis.model import Model, sample
+
+FEWEST = 2  # patients of a calibration
+HOLD_BACK = "Hold back more: prepare with other --shares."
+PARTS = ".parts"  # of the folder that keeps the data of cases until the calibration ends
+
+Rules = Mapping[str, Mapping[str, str]]
+"""The rules of regions, by target and name."""
+
+
+class InTraining(BadInput):
+    """A patient of the training is among the held-out patients."""
+
+
+@dataclass(frozen=True)
+class CalibrationJob:
+    """Synthesises held-out cases, and keeps what a calibration needs of each in a file.
+
+    The result of a case is the hashes of its files. file: of the calibration; rules: of regions, by target and name.
+    """
+
+    model: Model
+    file: Path
+    rules: Rules
+    seed: int
+    uses_network: bool = True
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the cases' files, until the calibration ends."""
+        return self.file.with_suffix(PARTS)
+
+    def open(self) -> Callable[[CaseFiles, Context], dict[str, str]]:
+        """The work on one case: its synthesis, unless its data are kept from a stopped calibration."""
+
+        def work(case: CaseFiles, context: Context) -> dict[str, str]:
+            """The hashes of the files of a case, whose data are kept then."""
+            files = self._files(case)
+            labels = {f"label {name}": path for name, path in case.labels.items()}
+            content = {
+                name: content_hash(path) for name, path in sorted({**files, **labels}.items())
+            }
+            if self.read(case, content) is None:
+                self._synthesise(case, files, content, context)
+            return content
+
+        return work
+
+    def read(self, case: CaseFiles, content: Mapping[str, str]) -> CaseData | None:
+        """The kept data of a case; content: the hashes of its files."""
+        path, digest = self._place(case, content)
+        patient, units = case.patient or case.case, self.model.facts.units
+        return read_case(path, digest, case.case, patient, content, units)
+
+    def _place(self, case: CaseFiles, content: Mapping[str, str]) -> tuple[Path, str]:
+        """The file of a case's data, and a hash of all that decides them."""
+        model = self.model
+        weights, synth = model.facts.weights_hash, model.synthesis_options
+        options = (weights, synth, self.seed, content, self.rules, BODY_VOXELS)
+        digest = hashlib.sha256(repr(options).encode()).hexdigest()[:16]
+        return self.folder / f"{case.case}.{digest}.safetensors", digest
+
+    def _files(self, case: CaseFiles) -> dict[str, Path]:
+        """The sources and targets of a case, and its mask where the model uses one."""
+        data = self.model.facts.data
+        wanted = list(dict.fromkeys([*data.source, *data.target]))
+        missing = [name for name in wanted if name not in case.files]
+        if missing:
+            raise BadInput(
+                f"{case.case}: expected {' and '.join(wanted)}, found no {' and no '.join(missing)}. Add it, or leave the case out."
+            )
+        files = {name: case.files[name] for name in wanted}
+        if case.mask and MASK in self.model.scan_names:
+            files[MASK] = case.mask
+        return files
+
+    def _synthesise(
+        self,
+        case: CaseFiles,
+        files: Mapping[str, Path],
+        content: Mapping[str, str],
+        context: Context,
+    ) -> None:
+        """Write the data of a case: of a completion, with each target left out in turn."""
+        model = self.model
+        facts = model.facts
+        scans = {name: read_volume(file, name) for name, file in files.items()}
+        maps = {name: read_volume(file, name) for name, file in case.labels.items()}
+        generator = np.random.default_rng([self.seed, *case.case.encode()])
+        voxels = dict[str, Mapping[str, Any]]()
+        patches = list[Patches]()
+        for left_out in facts.data.target if facts.completes else [None]:
+            used = {name: scan for name, scan in scans.items() if name != left_out}
+            inputs = model.prepare(used, case.case)
+            prepared = inputs.prepared
+            output_grid = find_output_grid(facts, prepared)
+            truths = self._truths(case.case, scans, maps, output_grid, context.warn)
+            with context.turn:
+                images, _ = sample(model, inputs, self.seed, context.progress)
+            sources = sources_of(facts, prepared)
+            resampled = [output_grid.resample(source) for source in sources]
+            for name, image in images.items():
+                voxels[name] = choose_voxels(
+                    image.prediction.map(output_grid.resample),
+                    facts.scales[name],
+                    truths[name],
+                    resampled,
+                    self.rules[name],
+                    generator,
+                )
+            patches.append(patches_in(facts, prepared, sources))
+        write_case(*self._place(case, content), voxels, patches)
+
+    def _truths(
+        self,
+        case: str,
+        scans: Mapping[str, Volume],
+        maps: Mapping[str, Volume],
+        output_grid: OutputGrid,
+        warn: Say,
+    ) -> dict[str, TrueImage]:
+        """The truths as they are in their files, as in evaluate; resampled only where their grid is another."""
+        facts = self.model.facts
+        data = facts.data
+        scans = {name: scan for name, scan in scans.items() if name != MASK}
+        for name in data.target:
+            _check_truth(case, scans[name], facts.units[name], output_grid)
+        preparation = preparation_for(facts, {name: scans[name] for name in data.source})
+        whole = prepare_case(case, scans, preparation, labels=maps, masked=False)
+        self._check_training(case, whole, warn)
+        prepared = lay_out(whole, data.axes)
+        if not np.allclose(prepared.header.affine, output_grid.affine):
+            raise BadInput(
+                f"{case}: expected the same grid whichever modality is missing, found another one. Calibrate on cases whose scans share a grid."
+            )
+
+        def place(scan: Volume, values: NDArray[np.generic], order: Literal[0, 1]) -> Volume:
+            """The file itself where it has the image's voxels, and registration did not move it."""
+            name = scan.modality
+            registration = prepared.header.registered.get(name)
+            moved = registration is not None and registration.kept != "none"
+            from_file = orient(scan, data.axes[::-1])
+            from_prepared = output_grid.reorient(output_grid.write(values, name, scan.unit, order))
+            same = not moved and same_grid(from_file.grid, from_prepared.grid)
+            return from_file if same else from_prepared
+
+        labels = dict[str, NDArray[np.generic]]()
+        for name, label in maps.items():
+            labels[name] = place(label, prepared.arrays[LABEL + name][:], 0).data[0]
+        truths = dict[str, TrueImage]()
+        for name in data.target:
+            statistics = prepared.header.statistics[name]
+            if statistics.blank:
+                raise BadInput(
+                    f"{case}: expected {name} to show something, found the same value everywhere. Leave the case out, or get the scan again."
+                )
+            volume = place(scans[name], prepared.arrays[name][:], 1)
+            spec = facts.intensity[name]
+            scale = spec.scale(statistics)
+            physical = volume.data[0].astype(np.float32)
+            values = scale.forward(physical) if spec.window else scale.of(physical)
+            truths[name] = TrueImage(volume, values, labels)
+        return truths
+
+    def _check_training(self, case: str, prepared: PreparedCase, warn: Say) -> None:
+        """Raise InTraining for a patient of the training, whatever it is called; warn of an equal name."""
+        if is_in_training(self.model.facts, prepared, prepared.arrays):
+            raise InTraining(
+                f"calibrate: expected patients that training did not see, found {case}, which was in it (by the voxels of its scans): errors there are smaller than of a new patient. Give --split val, or another cohort."
+            )
+        if self.model.facts.splits.get(case) == "train":
+            text = (
+                "It has the name of a training case and other voxels: it counts as another patient."
+            )
+            warn(message("name-of-training-case", text, case=case))
+
+
+def _check_truth(case: str, truth: Volume, unit: str, output_grid: OutputGrid) -> None:
+    """Raise BadInput where a truth has another unit than the model's images, or voxels of another size."""
+    name = truth.modality
+    if truth.unit != unit:
+        raise BadInput(
+            f"{case}: expected {name} in the unit of the model's images ({unit}), found {truth.unit} in {truth.origin}. Convert it, or take the original scan."
+        )
+    if has_other_size(truth.grid, output_grid.file):
+        raise BadInput(
+            f"{case}: expected {name} to show the region of its image ({output_grid.file}), found voxels of another size in {truth.origin} ({truth.grid}). Write its spacing in mm."
+        )
+
+
+def collect_cases(
+    job: CalibrationJob,
+    cases: Sequence[CaseFiles],
+    executor: Executor,
+    progress: NamedProgress,
+    warn: Say,
+    *,
+    any_truth: bool,
+) -> dict[str, CaseData]:
+    """The data of cases by name; a case that cannot be synthesised, or whose truth is not its own, is left out.
+
+    Raises InTraining for a patient of the training, and BadInput where the patients are too few.
+    """
+    patients = len({case.patient or case.case for case in cases})
+    if patients < FEWEST:
+        raise _too_few(job.rules, f"{patients} ({len(cases)} cases)", HOLD_BACK)
+    outcomes = run_cases(executor, job, cases, progress, warn, (InTraining, CannotWrite))
+    failed = list[str]()
+    data = dict[str, CaseData]()
+    for files, outcome in zip(cases, outcomes):
+        case, content = files.case, outcome.result
+        twin = next((name for name, other in data.items() if other.content == content), None)
+        if outcome.error is not None:
+            failed.append(f"{case} is left out: {case_sentence(case, outcome.error)}")
+            warn(message("case-left-out", failed[-1]))
+        elif twin is not None:
+            text = f"It has the same scans as {twin}: it is left out, because it is not another patient."
+            warn(message("same-patient", text, case=case))
+        elif (of_case := job.read(files, content)) is not None:
+            data[case] = of_case
+        else:
+            raise CannotWrite(
+                f"{job.folder}: expected the data of {case} that were written, found others. Check the disk."
+            )
+    wrong = set[str]()
+    for name in job.rules:
+        faults = faults_of({case: of_case.truths[name] for case, of_case in data.items()})
+        for fault in fault_messages(faults, len(data), KEPT if any_truth else LEFT_OUT):
+            warn(replace(fault, text=f"{name}: {fault.text}"))
+        wrong |= set() if any_truth else faults.keys()
+    kept = {case: of_case for case, of_case in data.items() if case not in wrong}
+    patients = len({of_case.patient for of_case in kept.values()})
+    if patients < FEWEST:
+        why = f": {failed[0]}" if failed else ""
+        left_out = len(failed) + len(wrong)
+        advice = HOLD_BACK
+        if left_out:
+            advice = f"Correct the {left_out} cases that are left out, or give others: the reason stands beside each."
+        raise _too_few(job.rules, f"{patients} ({len(kept)} of {len(cases)} cases{why})", advice)
+    for name, rules in job.rules.items():
+        _check_voxels(name, kept, rules, warn)
+    return kept
+
+
+def _check_voxels(
+    name: str, data: Mapping[str, CaseData], rules: Mapping[str, str], warn: Say
+) -> None:
+    """Warn of outliers; raise BadInput where no case has voxels of a region. A label map may be empty."""
+    voxels = [case.voxels[name] for case in data.values()]
+    for region, rule in rules.items():
+        is_label = rule == LABEL_RULE.format(region)
+        if not is_label and not any(case.truth_parts[region].any() for case in voxels):
+            raise BadInput(
+                f"region {region}: expected voxels of {rule} in the {name} of at least one case, found none. Move the threshold."
+            )
+    errors = {case.case: float(np.abs(case.truth - case.image).mean()) for case in voxels}
+    for outlier in find_outliers(name, errors):
+        warn(outlier)
+
+
+def _too_few(targets: Rules, found: str, advice: str) -> BadInput:
+    return BadInput(
+        f"calibrate: expected at least {FEWEST} patients with {' and '.join(targets)} that training did not see, found {found}. {advice}"
+    )

@@ -1,0 +1,158 @@
+"""What held-out cases show of a run's errors: voxels of images and truths, kept in files until a calibration ends."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxlate.base.errors import BadInput
+from voxlate.base.records import Record, checksum, write_tensors
+from voxlate.checks.out_of_distribution import Patches
+from voxlate.checks.patch_features import voxel_features
+from voxlate.checks.truth_sketches import Sketch, SketchedTruth, sketch_of
+from voxlate.evaluation.intervals.fit import CalibrationVoxels
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.intensity import Scale
+from voxlate.scans.images.regions import BODY, region_masks
+from voxlate.synthesis.calibration import Array, Prediction
+
+BODY_VOXELS = 30_000  # of a case's body that are kept: they determine the share outside to 0.2 %
+AIR_VOXELS = 500  # of the surroundings that are kept, so that intervals of air are learned, too
+PATCHES = ".patches"  # begins the names of a case's patches, as no modality does
+
+
+@dataclass(frozen=True)
+class CaseData:
+    """What a held-out case contributes: the hashes of its files, voxels and truths by target, and patches of its scans.
+
+    A completion has patches for each modality that is left out in turn. truths: with what states whether each is that
+    of its image.
+    """
+
+    patient: str
+    content: Mapping[str, str]
+    voxels: dict[str, CalibrationVoxels]
+    patches: list[Patches]
+    truths: dict[str, SketchedTruth]
+
+
+@dataclass(frozen=True)
+class TrueImage:
+    """The true image of a case on the voxels of its prediction, with label maps [D, H, W] of the case there.
+
+    values: [D, H, W] in network units, by its own scale.
+    """
+
+    volume: Volume
+    values: Array
+    labels: Mapping[str, NDArray[np.generic]]
+
+
+def choose_voxels(
+    prediction: Prediction,
+    predicted_scale: Scale,
+    truth: TrueImage,
+    sources: Sequence[Array],
+    rules: Mapping[str, str],
+    generator: np.random.Generator,
+) -> dict[str, Any]:
+    """Random voxels of the body that the image or the truth shows, and a few of its surroundings, as nested tables.
+
+    sources: [D, H, W] in network units, on the voxels of the prediction; rules: of regions, by name.
+    """
+    volume = truth.volume
+    image = Volume(
+        predicted_scale.inverse(prediction.values)[None],
+        volume.affine,
+        volume.unit,
+        volume.modality,
+    )
+    truth_parts = region_masks(rules, volume, truth.labels)
+    image_parts = region_masks(rules, image)
+    body = (truth_parts[BODY] | image_parts[BODY]).ravel()
+    inside = generator.permutation(np.flatnonzero(body))[:BODY_VOXELS]
+    outside = generator.permutation(np.flatnonzero(~body))[:AIR_VOXELS]
+    places = np.sort(np.concatenate([inside, outside]))
+
+    def choose(values: np.ndarray) -> Any:
+        """The values of [D, H, W, …] at these places."""
+        return values.reshape(-1, *values.shape[3:])[places]
+
+    # a missing modality is background, whose likeness to a truth says nothing
+    shown = [source for source in sources if source.min() < source.max()]
+    sketch = sketch_of(volume, image.data[0], (shown or sources)[0], volume.grid)
+    features = voxel_features(prediction.values, sources, prediction.sd)
+    return {
+        "features": choose(features),
+        "image": choose(prediction.values),
+        "truth": choose(truth.values),
+        "sketch": vars(sketch),
+        "truth_parts": {region: choose(mask) for region, mask in truth_parts.items()},
+        "image_parts": {region: choose(mask) for region, mask in image_parts.items()},
+    }
+
+
+def write_case(
+    path: Path, digest: str, voxels: Mapping[str, Mapping[str, Any]], patches: Sequence[Patches]
+) -> None:
+    """Write the tables of a case; digest: of all that decides them, by which `read_case` knows the file."""
+    named = {f"{PATCHES}{number:03}": asdict(part) for number, part in enumerate(patches)}
+    arrays = dict(_flatten({**voxels, **named}))
+    write_tensors(path, arrays, {"sha256": checksum(digest, arrays)})
+
+
+def read_case(
+    path: Path,
+    digest: str,
+    case: str,
+    patient: str,
+    content: Mapping[str, str],
+    units: Mapping[str, str],
+) -> CaseData | None:
+    """The data of a case, also from a stopped calibration; None where there is no sound file of this digest.
+
+    content: the hashes of the case's files; units: by target.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with Record(path, "the data of a case", "They are computed again.").tensors() as file:
+            arrays = {name: file.file.get_tensor(name) for name in file.shapes}
+            if file.text("sha256") != checksum(digest, arrays):
+                return None
+    except BadInput:
+        return None
+    tables = _nest(arrays)
+    names = [name for name in tables if name.startswith(PATCHES)]
+    patches = [Patches(**tables.pop(name)) for name in sorted(names)]
+    truths = dict[str, SketchedTruth]()
+    voxels = dict[str, CalibrationVoxels]()
+    for name, table in tables.items():
+        sketch = Sketch(**table.pop("sketch"))
+        truths[name] = SketchedTruth(patient, units[name], units[name], sketch)
+        voxels[name] = CalibrationVoxels(case, patient, **table)
+    return CaseData(patient, content, voxels, patches, truths)
+
+
+def _flatten(tables: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    """The arrays of nested tables, each with its path."""
+    for name, value in tables.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{above}{name}/")
+        else:
+            yield f"{above}{name}", value
+
+
+def _nest(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The nested tables from the paths and arrays of `_flatten`."""
+    tables: dict[str, Any] = {}
+    for path, array in arrays.items():
+        *above, name = path.split("/")
+        inner = tables
+        for key in above:
+            inner = inner.setdefault(key, {})
+        inner[name] = array
+    return tables

@@ -1,0 +1,89 @@
+"""The summary of a calibration: sentences for the terminal, and a table for programs."""
+
+from typing import Any
+
+from voxlate.checks.conformal import least_patients, least_provable
+from voxlate.evaluation.scoring.intervals import describe_bound, percent
+from voxlate.synthesis.calibration import INTERVAL_METHODS, Header, Target
+
+SKEWED = 3  # times the share that may be outside, from which a patient differs much from the others
+
+
+def table(header: Header) -> list[dict[str, Any]]:
+    """A row for each target and method: its mean width in physical units, and coverage by region with its interval."""
+    return [
+        {
+            "target": name,
+            "method": method,
+            "chosen": method == target.method,
+            "scale": comparison.scale,
+            "width": comparison.width * header.halves[name],
+            "unit": header.units[name],
+            "coverage": {
+                region: {"mean": mean, "interval": [low, high]}
+                for region, (mean, low, high) in comparison.coverage.items()
+            },
+        }
+        for name, target in header.targets.items()
+        for method, comparison in target.compared.items()
+    ]
+
+
+def sentences(header: Header) -> list[str]:
+    """The coverage, a comparison of the methods of intervals, and what so many patients can prove."""
+    count = header.patients
+    counted = describe_bound(header.bound, header.confidence)
+    summary = [
+        f"{count} patients that training did not see ({len(header.cases)} cases). Intervals hold {header.coverage:.0%} of a new patient's voxels inside the body, {counted}. This holds for patients and scanners like these."
+    ]
+    for name, target in header.targets.items():
+        summary += ["", *_comparison(name, target, header), *_bounds(name, target, header)]
+    proved = least_provable(count, header.confidence)
+    summary.append("")
+    summary.append(
+        f"Without any assumption {count} patients can prove a coverage of {1 - proved:.0%} at best with confidence {percent(header.confidence)} (1 - {1 - header.confidence:g}^(1/{count}) may be outside: {proved:.1%})."
+    )
+    return summary
+
+
+def _comparison(name: str, target: Target, header: Header) -> list[str]:
+    """A line for each method, narrowest first, with results of cross-validation over patients."""
+    regions = target.compared[target.method].coverage
+    lines = [f"  {name:24}{'width':>12}" + "".join(f"{region:>22}" for region in regions)]
+    for method, comparison in sorted(target.compared.items(), key=lambda pair: pair[1].width):
+        cells = "".join(f"{_share(*comparison.coverage[region]):>22}" for region in regions)
+        mark = "*" if method == target.method else " "
+        width = f"{comparison.width * header.halves[name]:.4g} {header.units[name]}"
+        lines.append(f"{mark} {method:24}{width:>12}{cells}")
+    if target.regions:
+        lines.append(f"  Regions: {', '.join(target.regions.values())}.")
+    lines.append(
+        f"  * taken: {INTERVAL_METHODS[target.method]}. Shares of voxels inside: mean over patients (its 95 % interval)."
+    )
+    least = target.compared[target.method].least
+    lines.append(f"  Of the patient who has least, {least:.0%} of the voxels are inside.")
+    if header.bound == "normal" and 1 - least > SKEWED * (1 - header.coverage):
+        lines[-1] += (
+            " SHARES ARE FAR FROM NORMAL, and Student's t promises too much then: see --bound any."
+        )
+    return lines
+
+
+def _share(mean: float, low: float, high: float) -> str:
+    return f"{mean:.1%} ({max(low, 0):.0%}-{min(high, 1):.0%})"
+
+
+def _bounds(name: str, target: Target, header: Header) -> list[str]:
+    """A sentence on the bounds of a case's errors, or on why there are none."""
+    level = header.coverage
+    enough = least_patients(level)
+    finite = [key for key, factor in target.bounds.items() if factor < float("inf")]
+    if not finite:
+        return [
+            f"  No bound of a case's own error: a {level:.0%} bound needs at least {enough} patients (n / (n + 1) must reach {level:g}), found {header.patients}."
+        ]
+    means = [key for key in finite if key != "mae"]
+    also = f" and the error of its mean in {', '.join(means)}" if means else ""
+    return [
+        f"  Of each new case, synth writes into provenance.json (bounds) what its body's MAE{also} exceed with a probability of {1 - level:.0%} at most."
+    ]

@@ -1,0 +1,311 @@
+"""Evaluation of all subsets of missing modalities: their synthesis, their scores, and means by the number missing."""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from itertools import chain, combinations
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from rich.table import Table
+
+from voxlate.base.errors import BadInput
+from voxlate.base.executors.choose import choose_executor
+from voxlate.base.executors.job import NamedProgress
+from voxlate.base.files import lock, whole_file, write_json
+from voxlate.base.groups import grouped
+from voxlate.base.messages import Say
+from voxlate.evaluation.options.evaluate import EvaluateOptions
+from voxlate.evaluation.scoring.evaluate import evaluate, rules_of
+from voxlate.evaluation.scoring.regions import check_mask
+from voxlate.evaluation.scoring.tables import Scores
+from voxlate.synthesis.cohort import synthesise_cases
+from voxlate.synthesis.model import Model
+from voxlate.synthesis.output_folder import place_from
+from voxlate.synthesis.progress import no_report
+from voxlate.synthesis.provenance import difference, provenance_of, source_paths
+from voxlate.synthesis.result import (
+    Writer,
+    check_folder,
+    read_synthesis,
+    remove_images,
+    write_images,
+)
+from voxlate.synthesis.scans import Scans, find_scans
+from voxlate.synthesis.selection import Selection
+from voxlate.training.model import load
+
+METRICS = ("mae", "mae_rel", "psnr", "ssim_2d")  # of the summary; metrics.json has all
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Missing modalities, and the model that synthesises them."""
+
+    missing: tuple[str, ...]
+    model: Model
+
+    @property
+    def folder(self) -> str:
+        """The name of the folder of its images."""
+        return "without_" + "_".join(self.missing)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Scores of each missing modality in each scenario; `scores`: of the scenarios with one missing modality.
+
+    incomplete: a sentence for each case without one of the true scans; failed: for each case whose synthesis failed.
+    """
+
+    scores: Scores
+    rows: Sequence[Mapping[str, Any]]
+    incomplete: Mapping[str, str]
+    failed: Mapping[str, str]
+
+    def by_number(self) -> dict[int, dict[str, float]]:
+        """Means of all metrics over scenarios and modalities, by the number of missing modalities."""
+        by_number = grouped((row["missing"].count("+") + 1, row) for row in self.rows)
+        keys = [key for key in self.rows[0] if key not in ("missing", "modality", "unit", "cases")]
+        return {
+            number: {key: float(np.mean([row[key] for row in rows])) for key in keys}
+            for number, rows in sorted(by_number.items())
+        }
+
+    def table(self) -> Table:
+        """A line for each scenario and modality, and then for each number of missing modalities."""
+        table = Table(title="Mean scores over cases, by missing and by synthesised modality")
+        keys = [key for key in self.rows[0] if key in METRICS]
+        for heading in ("missing", "synthesised", "cases", *keys):
+            table.add_column(
+                heading, justify="left" if heading in ("missing", "synthesised") else "right"
+            )
+        for row in self.rows:
+            scores = [f"{row[key]:.4g}" for key in keys]
+            table.add_row(row["missing"], row["modality"], str(row["cases"]), *scores)
+        table.add_section()
+        for number, means in self.by_number().items():
+            table.add_row(f"{number} missing", "all", "", *(f"{means[key]:.4g}" for key in keys))
+        return table
+
+    def write(self, path: Path) -> None:
+        """Write a line for each scenario and modality, the means by number, and why cases are left out, as JSON."""
+        by_number = {str(number): means for number, means in self.by_number().items()}
+        document = {"scenarios": self.rows, "by_number": by_number}
+        write_json(path, {**document, "left_out": {**self.incomplete, **self.failed}})
+
+
+def scenarios_of(models: Sequence[Model], how: Literal["one", "all"]) -> list[Scenario]:
+    """A scenario for each non-empty proper subset of the modalities (how = "one": for each modality), with its model.
+
+    Scenarios with the fewest missing modalities come first. Raises BadInput where no model fits one of them.
+    """
+    tables = [model.facts.data for model in models]
+    names = list(
+        dict.fromkeys(chain.from_iterable([*data.source, *data.target] for data in tables))
+    )
+    sizes = (1,) if how == "one" else range(1, len(names))
+    scenarios = []
+    for missing in chain.from_iterable(combinations(names, size) for size in sizes):
+        model = next((model for model in models if _can_synthesise(model, {*missing})), None)
+        if model is None:
+            runs = ", ".join(model.origin.name for model in models)
+            raise BadInput(
+                f"--run: expected a model that makes {' and '.join(missing)} from the others, found none among {runs}. Add its run."
+            )
+        scenarios.append(Scenario(missing, model))
+    return scenarios
+
+
+def _can_synthesise(model: Model, missing: set[str]) -> bool:
+    """Whether the modalities are targets of the model, and no sources unless it completes."""
+    data = model.facts.data
+    if model.facts.completes:
+        return missing < {*data.source}
+    return missing <= {*data.target} and not missing & {*data.source}
+
+
+def score_run(
+    cohort: Path,
+    out: Path,
+    options: EvaluateOptions,
+    *,
+    progress: NamedProgress = no_report,
+    say: Say = no_report,
+) -> Summary:
+    """Synthesise and score OUT/without_<modalities>/<case>/<modality>.nii.gz for each scenario, from complete cases.
+
+    OUT itself then has each modality synthesised from all others, with scores: OUT/<case>/<modality>.nii.gz, as compare
+    and report read them; OUT/scenarios.json has a line for each scenario and modality. options: of `evaluate`, whose
+    seed is that of the synthesis, too; say: is called once with each message of `synthesise_cases`. Finished images
+    are kept, and only cases of the split are scored. Raises BadInput where no case is complete, and where OUT has
+    images of another model, whose scores would be lost.
+    """
+    runs = [options.run] if isinstance(options.run, Path | str) else options.run or []
+    loaded = [load(run, options.device, options.allow_code) for run in runs]
+    models = [model.with_options(options.allow_code, **options.keys) for model in loaded]
+    scenarios = scenarios_of(models, options.missing or "one")
+    _check_images(out, models, options.seed)
+    scans_of = _find_cases(models, cohort, options)
+    synthesise = partial(
+        synthesise_cases,
+        progress=progress,
+        say=cache(say),
+        executor=choose_executor(options, options.device, say),
+        seed=options.seed,
+        device=options.device,
+    )
+    rows = list[dict[str, Any]]()
+    incomplete = dict[str, str]()
+    all_failed = dict[str, str]()
+    single = dict[str, dict[str, str]]()
+    with lock(out):
+        for number, scenario in enumerate(scenarios):
+            progress("scenarios", number, len(scenarios))
+            folder = out / scenario.folder
+            scans = _complete_cases(scenario, scans_of[scenario.model.origin], cohort, incomplete)
+            cases = [case.case for case in scans]
+            _, failed = synthesise(Selection(scenario.model, scans), folder)
+            all_failed |= failed
+            if len(scenario.missing) > 1:
+                rows += _rows(evaluate(folder, cohort, options, cases=cases), scenario.missing)
+            else:
+                single[scenario.missing[0]] = {case: failed.get(case, "") for case in cases}
+        scores = evaluate(out, cohort, options, cases=_gather(single, out))
+        rows = [*chain.from_iterable(_rows(scores, (name,)) for name in single), *rows]
+        summary = Summary(scores, rows, incomplete, all_failed)
+        summary.write(out / "scenarios.json")
+    progress("scenarios", len(scenarios), len(scenarios))
+    return summary
+
+
+def _find_cases(
+    models: Sequence[Model], cohort: Path, options: EvaluateOptions
+) -> dict[Path, list[Scans]]:
+    """The cases for each model; a rule or mask that names nothing is refused before hours of synthesis."""
+    rules_of(options)
+    where = {"split": options.split, **options.layout}
+    scans_of = {model.origin: find_scans([str(cohort)], model, **where) for model in models}
+    for scans in scans_of.values():
+        check_mask(options.mask, scans[0].case)
+    return scans_of
+
+
+def _check_images(out: Path, models: Sequence[Model], seed: int) -> None:
+    """Raise BadInput where OUT has images of other models, or images that synth wrote there."""
+    check_folder(out)
+    plans = [model.plan({}, seed) for model in models]
+    for path in sorted([*out.glob("*/provenance.json"), *out.glob("without_*/*/provenance.json")]):
+        synthesis = read_synthesis(path)
+        if "images" not in synthesis:
+            continue
+        by_synth = path.parent.parent == out and "made_without" not in synthesis
+        model = synthesis.get("model")
+        if by_synth or (model is not None and all(model != plan["model"] for plan in plans)):
+            how = difference(synthesis, plans[0]) or "synth made them"
+            raise BadInput(
+                f"{out}: expected a new folder, or one that this command wrote by the same run, found images of another ({path.parent.name}: {how}), whose scores would be lost. Choose another folder."
+            )
+
+
+def _complete_cases(
+    scenario: Scenario, scans: Sequence[Scans], cohort: Path, incomplete: dict[str, str]
+) -> list[Scans]:
+    """The cases with all modalities, without the scans that are to be missing.
+
+    incomplete: receives why other cases are left out.
+    """
+    facts = scenario.model.facts
+    names = {*facts.data.source, *scenario.missing}
+    # the scans of a translation do not include its targets
+    needed = names if facts.completes else names - set(scenario.missing)
+    kept = []
+    for case in scans:
+        lacking = sorted(needed - set(case.files))
+        if lacking:
+            incomplete[case.case] = (
+                f"{case.case}: expected all of {', '.join(sorted(names))}, found no {lacking[0]}."
+            )
+            continue
+        files = {name: path for name, path in case.files.items() if name not in scenario.missing}
+        kept.append(replace(case, files=files))
+    if not kept:
+        raise BadInput(
+            f"{cohort}: expected cases that have all of {', '.join(sorted(names))}, to score what is made without one, found none among {len(scans)}. Check the cohort and --split."
+        )
+    return kept
+
+
+def _gather(single: Mapping[str, Mapping[str, str]], out: Path) -> list[str]:
+    """Copy the images of each scenario with one missing modality to OUT/<case>; returns the names of all cases.
+
+    single: by modality and case why the synthesis failed, "" where it did not.
+    """
+    cases = list(dict.fromkeys(chain.from_iterable(single.values())))
+    failed = dict[str, str]()
+    for case in cases:
+        reasons = {name: of_cases[case] for name, of_cases in single.items() if case in of_cases}
+        made = [name for name, why in reasons.items() if not why]
+        for name, why in reasons.items():
+            if why:
+                failed[f"{case}/{name}" if made else case] = why
+        if made:
+            _gather_case({name: out / f"without_{name}" / case for name in made}, out / case)
+        else:
+            remove_images(out / case)
+    common = _common([_relocate(out / f"without_{name}", out) for name in single])
+    write_json(out / "provenance.json", {**common, "cases": cases, "failed": failed})
+    return cases
+
+
+def _gather_case(folders: Mapping[str, Path], out: Path) -> None:
+    """Copy a case's images of each modality, with a provenance of common entries and of entries by modality."""
+    by_name = {name: _relocate(folder, out) for name, folder in folders.items()}
+    common = _common(list(by_name.values()))
+    images = dict[str, Writer]()
+    inputs = dict[str, Any]()
+    differing = dict[str, dict[str, Any]]()
+    for name, entries in by_name.items():
+        for image in entries.pop("images"):
+            images[image] = partial(_copy, folders[name] / image)
+        inputs |= entries["inputs"]
+        differing[name] = {key: value for key, value in entries.items() if key not in common}
+    write_images(out, images, {**common, "inputs": inputs, "made_without": differing})
+
+
+def _common(provenances: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The entries that are equal in all provenances."""
+    entries = dict(provenances[0])
+    for other in provenances[1:]:
+        entries = {key: value for key, value in entries.items() if other.get(key, ...) == value}
+    return entries
+
+
+def _relocate(folder: Path, out: Path) -> dict[str, Any]:
+    """The provenance of a folder, with paths relative to another folder."""
+    provenance = provenance_of(folder)
+    inputs = dict(provenance["inputs"])
+    for name, path in source_paths(provenance).items():
+        if name in inputs:
+            inputs[name] = {**inputs[name], "path": place_from(path, out)}
+    return {**provenance, "run": place_from(Path(provenance["run"]), out), "inputs": inputs}
+
+
+def _copy(image: Path, to: Path) -> None:
+    with whole_file(to) as temporary:
+        shutil.copyfile(image, temporary)
+
+
+def _rows(scores: Scores, missing: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Means over cases for each missing modality of a scenario."""
+    synthesised = [row for row in scores.rows if row.answer == "synthesis"]
+    for name in missing:
+        of_cases = [row.scores for row in synthesised if row.modality == name]
+        means = dict[str, float]()
+        for key in of_cases[0] if of_cases else ():
+            known = [row[key] for row in of_cases if not np.isnan(row.get(key, np.nan))]
+            if known and (key in METRICS or "." in key):
+                means[key] = float(np.mean(known))
+        yield {"missing": "+".join(missing), "modality": name, "cases": len(of_cases), **means}

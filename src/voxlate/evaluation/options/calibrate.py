@@ -1,0 +1,63 @@
+"""Options of `calibrate`."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+from voxlate.base.options.executors import ExecutorOptions
+from voxlate.base.options.option import MAIN, SAMPLING, AllowCode, Device, Option, options, pairs
+from voxlate.scans.options.layout import Layout
+from voxlate.synthesis.options import ANSWER, SAMPLES, SET_KEYS, Setting, Table
+
+
+@options
+class CalibrateOptions(Layout, ExecutorOptions):
+    """Options of `voxlate calibrate` and voxlate.calibrate."""
+
+    out: Annotated[
+        Path | str | None,
+        Option("Folder for a copy of a starter with the new calibration.", panel=MAIN),
+    ] = None
+    split: Annotated[
+        Literal["train", "val", "test"] | None,
+        Option("Split that calibrates: train, val or test.", panel=MAIN),
+    ] = None
+    answer: Annotated[Literal["mean", "sample"] | None, ANSWER] = None
+    samples: Annotated[int | None, SAMPLES] = None
+    coverage: Annotated[
+        float, Option("Share of a new patient's voxels that the intervals contain.", panel=MAIN)
+    ] = 0.9
+    confidence: Annotated[
+        float, Option("Confidence in the coverage, on average over patients.", panel=MAIN)
+    ] = 0.9
+    bound: Annotated[
+        Literal["normal", "any", "none"] | None,
+        Option(
+            "Margin for a limited number of patients: normal (Student's t; the default from 10 patients on), any (no assumption; needs 22 patients for 90 %) or none (the default below 10)."
+        ),
+    ] = None
+    method: Annotated[
+        Literal["learned", "difficulty", "constant"] | None,
+        Option(
+            "Type of intervals: learned (quantiles of the error, from six patients on, similar coverage in all regions), difficulty (mean size of the error) or constant; the default is the narrower one of the first two."
+        ),
+    ] = None
+    regions: Annotated[
+        Mapping[str, str] | None,
+        Option(
+            "Region that is calibrated in addition to bone, soft tissue and labels: vessels='cta>150'. Repeatable.",
+            flag="--region",
+            metavar="RULE",
+            takes=list[str],
+            read=partial(pairs, option="--region"),
+        ),
+    ] = None
+    seed: Annotated[int, Option("Random seed of the synthesis.", panel=SAMPLING, least=0)] = 0
+    synth: Annotated[Mapping[str, Setting | Table] | None, SET_KEYS] = None
+    any_truth: Annotated[
+        bool,
+        Option("Calibrate on truths that cannot be those of their images, too (see evaluate)."),
+    ] = False
+    device: Device = "auto"
+    allow_code: AllowCode = False

@@ -1,0 +1,218 @@
+"""Options of `evaluate` and `compare`."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from voxlate.base.errors import BadInput
+from voxlate.base.options.executors import ExecutorOptions
+from voxlate.base.options.option import (
+    ADVANCED,
+    MAIN,
+    OUTPUT,
+    SAMPLING,
+    SCORES,
+    AllowCode,
+    Device,
+    Option,
+    options,
+    pairs,
+)
+from voxlate.scans.options.layout import Layout
+from voxlate.synthesis.options import Sampling
+
+CROP = 256  # pixels a side: paper 001, table 1
+
+
+@options
+class EvaluateOptions(Layout, Sampling, ExecutorOptions):
+    """Options of `voxlate evaluate` and voxlate.evaluate; those of the sampling hold for images synthesised by `run`."""
+
+    mask: Annotated[
+        Path | str | None,
+        Option(
+            "Voxels to score: body, brain, cohort (its mask files) or a mask file. Default: the whole image.",
+            panel=MAIN,
+            metavar="NAME",
+            takes=str,
+            complete=("body", "brain", "cohort"),
+        ),
+    ] = None
+    regions: Annotated[
+        Mapping[str, str] | None,
+        Option(
+            "Region to score by itself: 'lesion=tmax>6', 'core=cbf<30%', core=seg=1, vessels=MASK_FILE, ratio=lesion/core or tissues=ct. Repeatable.",
+            flag="--region",
+            panel=MAIN,
+            metavar="RULE",
+            takes=list[str],
+            read=partial(pairs, option="--region"),
+        ),
+    ] = None
+    split: Annotated[
+        Literal["train", "val", "test"] | None,
+        Option("Split to score: train, val or test.", panel=MAIN),
+    ] = None
+    value_range: Annotated[
+        Mapping[str, Sequence[float]] | Sequence[float] | None,
+        Option(
+            "Range of PSNR and SSIM in the target's unit.",
+            flag="--range",
+            panel=SCORES,
+            metavar="A B",
+            takes=tuple[float, float],
+        ),
+    ] = None
+    any_truth: Annotated[
+        bool,
+        Option(
+            "Count truths of another unit or patient, too.",
+            panel=SCORES,
+        ),
+    ] = False
+    align: Annotated[
+        bool,
+        Option(
+            "Add scores of images moved onto the truth.",
+            panel=SCORES,
+        ),
+    ] = False
+    window: Annotated[
+        tuple[float, float] | None,
+        Option(
+            "HU range of PNG truths. Default: 0 80.",
+            panel=SCORES,
+            metavar="A B",
+        ),
+    ] = None
+    scopes: Annotated[
+        Sequence[str],
+        Option(
+            "Further scope: whole, both_masked, slices, crops, synthrad2025, brasyn, … Repeatable.",
+            flag="--score",
+            panel=SCORES,
+            metavar="NAME",
+            takes=list[str],
+            complete="voxlate.evaluation.scoring.scopes:SCOPES",
+        ),
+    ] = ()
+    consumers: Annotated[
+        str | None,
+        Option(
+            "Errors of a CT for users: proton,pet,ultrasound.",
+            flag="--for",
+            panel=SCORES,
+            metavar="NAMES",
+        ),
+    ] = None
+    slices: Annotated[
+        Any,
+        Option(
+            "Slices that count: 'above={tof=\"mean\",cta=0}, pixels=200, overlap=0.3'.",
+            panel=SCORES,
+            metavar="TABLE",
+            takes=str,
+            objects="SliceFilter",
+        ),
+    ] = None
+    crop: Annotated[int, Option("Side length of crops in pixels.", panel=SCORES)] = CROP
+    features: Annotated[
+        Any,
+        Option(
+            "Features of the distances between all slices: texture (built in), vit or a ViT's folder.",
+            panel=SCORES,
+            metavar="NAME",
+            takes=str,
+            objects="Features",
+        ),
+    ] = None
+    lpips: Annotated[
+        Path | str | None,
+        Option("AlexNet weights (safetensors) for LPIPS.", panel=SCORES),
+    ] = None
+    units: Annotated[
+        Literal["own", "network"],
+        Option(
+            "Unit of MR: own divides each image by its peak; network is 0 to 255 as the network sees it.",
+            panel=SCORES,
+        ),
+    ] = "own"
+    ssim_from: Annotated[
+        Literal["low", "zero"],
+        Option("Zero of the values in SSIM: low (the range's low end) or zero.", panel=SCORES),
+    ] = "low"
+    seed: Annotated[
+        int,
+        Option(
+            "Random seed of crops and --run.",
+            panel=SCORES,
+            least=0,
+        ),
+    ] = 0
+    prepared: Annotated[
+        Path | None,
+        Option(
+            "Prepared cohort with the transforms of registered scans. Default: that of the run.",
+            panel=ADVANCED,
+        ),
+    ] = None
+    naive: Annotated[
+        Any,
+        Option(
+            "Run or naive.safetensors. Default: that of OUT.",
+            panel=ADVANCED,
+            takes=Path,
+            objects="Baselines",
+        ),
+    ] = None
+    run: Annotated[
+        Sequence[Path | str] | Path | str | None,
+        Option(
+            "Run that synthesises the scored images, each modality from the others. Repeatable.",
+            panel=MAIN,
+            takes=list[Path],
+        ),
+    ] = None
+    missing: Annotated[
+        Literal["one", "all"] | None,
+        Option(
+            "Modalities missing at a time in --run: one (the default) or all subsets.",
+            panel=SAMPLING,
+        ),
+    ] = None
+    device: Device = "auto"
+    allow_code: AllowCode = False
+
+    def refuse_without_run(self) -> None:
+        """Raise BadInput for options of the synthesis, where no run synthesises anything."""
+        named = {"missing": self.missing, **self.own_keys, "set": self.synth}
+        given = [name for name, value in named.items() if value is not None]
+        if given:
+            raise BadInput(
+                f"--{given[0]}: expected --run with it, which synthesises the images, found none. Add --run RUN, or drop --{given[0]}."
+            )
+
+
+@options
+class CompareOptions:
+    """Options of `voxlate compare` and voxlate.compare."""
+
+    reference: Annotated[
+        str | None,
+        Option(
+            "Folder against which the others are tested. Default: the best one.",
+            panel=MAIN,
+            metavar="NAME",
+        ),
+    ] = None
+    report: Annotated[
+        Path | str | None, Option("HTML page with the table and pictures.", panel=MAIN)
+    ] = None
+    answer: Annotated[
+        str,
+        Option(
+            "Naive baseline that is compared instead of the synthesised images.", metavar="NAME"
+        ),
+    ] = "synthesis"
+    out: Annotated[Path | str | None, Option("JSON file of the table.", panel=OUTPUT)] = None

@@ -1,0 +1,70 @@
+"""How the scans of a prepared cohort are aligned, a line for each modality."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from statistics import median
+
+from voxlate.base.errors import first_of, plural
+from voxlate.scans.cases.align import Registered
+from voxlate.scans.cases.prepared import Entry
+from voxlate.scans.images.misalignment import NOTHING_IN_COMMON, Misalignment
+from voxlate.scans.images.units import TISSUE_MAPS
+
+
+def registration_lines(cases: Sequence[Entry]) -> dict[str, str]:
+    """A line on each modality that was registered: the steps kept, and how similar the scans were before and after."""
+    by_name = defaultdict[str, dict[str, Registered]](dict)
+    for case in cases:
+        for name, registration in case.registered.items():
+            by_name[name][case.case] = registration
+    lines = dict[str, str]()
+    for name, by_case in sorted(by_name.items()):
+        before = {case: scan.before.mutual_information for case, scan in by_case.items()}
+        after = {case: scan.after.mutual_information for case, scan in by_case.items()}
+        worst = min(after, key=after.__getitem__)
+        steps = Counter(scan.kept for scan in by_case.values())
+        kept = ", ".join(f"{step} kept in {count}" for step, count in steps.items())
+        unchanged = [case for case, scan in by_case.items() if scan.kept == "none"]
+        named = f" ({first_of(unchanged)})" if unchanged else ""
+        to = by_case[worst].to
+        lines[name] = (
+            f"registered to {to}: {kept}{named}; mutual information {median(before.values()):.3f} → {median(after.values()):.3f} (median), {before[worst]:.3f} → {after[worst]:.3f} (worst, {worst})"
+        )
+    return lines
+
+
+def misalignment_lines(entries: Iterable[Entry]) -> dict[str, str]:
+    """A line on each modality, the farthest first: its misalignment from the scan it was compared with, and in how many cases."""
+    by_name = dict[str, dict[str, Misalignment]]()
+    have = Counter[str]()
+    for entry in entries:
+        have.update(entry.present if len(entry.present) > 1 else [])
+        for name, estimate in entry.misaligned.items():
+            if name not in TISSUE_MAPS:  # computed from the same head: there is nothing to measure
+                by_name.setdefault(name, {})[entry.case] = estimate
+
+    def farthest(name: str) -> float:
+        return max(estimate.median_mm or 0.0 for estimate in by_name[name].values())
+
+    order = sorted(sorted(by_name), key=farthest, reverse=True)
+    return {name: _line(by_name[name], have[name]) for name in order}
+
+
+def _line(by_case: dict[str, Misalignment], cases: int) -> str:
+    known = {
+        case: estimate.median_mm
+        for case, estimate in by_case.items()
+        if estimate.median_mm is not None
+    }
+    to = next(iter(by_case.values())).to
+    examined = f"; {len(by_case)} of {cases} cases were examined" if len(by_case) < cases else ""
+    if not known:
+        reasons = Counter(one.reason or NOTHING_IN_COMMON for one in by_case.values())
+        return f"against {to}: cannot be measured in any case ({reasons.most_common(1)[0][0]}){examined}"
+    unmeasured = ""
+    if len(known) < len(by_case):
+        unmeasured = f"; not measurable in {len(by_case) - len(known)} of {len(by_case)} cases"
+    worst = max(known, key=lambda case: known[case])
+    thick = any("D" in estimate.unseen for estimate in by_case.values())
+    plane = " in the plane of the slices" if thick else ""
+    return f"lies {median(known.values()):.1f} mm from {to}{plane} (median of {plural(len(known), 'case')}), at most {known[worst]:.1f} ({worst}){unmeasured}{examined}"

@@ -1,0 +1,280 @@
+"""One offline HTML page about a run or a folder of syntheses: scores, pictures, curves, recipe, provenance."""
+
+import base64
+import datetime
+import itertools
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from voxlate import __version__
+from voxlate.base.errors import BadInput
+from voxlate.base.files import lock_if_free, read_json, write_text
+from voxlate.evaluation.reports.curves import curve_chart
+from voxlate.evaluation.reports.pictures import sections_of, warnings_of
+from voxlate.evaluation.scoring.captions import training_note
+from voxlate.evaluation.scoring.documents import read_scores
+from voxlate.evaluation.scoring.metrics import LEVELS, METRIC_OF
+from voxlate.evaluation.scoring.scored_images import check_unchanged
+from voxlate.evaluation.scoring.tables import score_tables
+from voxlate.evaluation.scoring.verdicts import verdicts
+from voxlate.evaluation.usability import usability
+from voxlate.scans.cohorts.pseudonyms import without_names
+from voxlate.synthesis.provenance import provenance_of, run_folders
+from voxlate.training.log_file import curves_of, read_verdicts
+from voxlate.training.recipe import text as recipe_text
+from voxlate.training.starter import run_folder
+from voxlate.training.starters.names import is_starter
+from voxlate.training.verdict import verdict_lines
+
+MOST_CASES = 9
+MOST_PICTURES = 4  # of the validation
+LONGEST_LIST = 12
+CURVES = {
+    "loss": "Training loss",
+    "validation": "Validation",
+    "lr": "Learning rate",
+    "items_per_s": "Speed, items per second",
+}
+Table = dict[str, Any]
+ALL_CASES = "Errors and standard deviations each have one colour scale for all cases."
+
+
+def report(
+    path: Path | str,
+    out: Path | str | None = None,
+    *,
+    places: Mapping[str, str] | None = None,
+) -> Path:
+    """Write the report of a RUN or an OUT folder (default: report.html inside it) and return its path.
+
+    The file contains everything and needs no network. places: labels of absolute paths, for a report that shows no path
+    of this machine. Raises BadInput if the folder is neither of both.
+    """
+    if is_starter(path) and out is None:
+        raise BadInput(
+            f"{path}: expected a file for the report, because the package stays as it is, found none. Add --out report.html."
+        )
+    folder = run_folder(path)
+    if not folder.is_dir():
+        raise BadInput(
+            f"{folder}: expected the folder of a run or of syntheses, found none. Check the path."
+        )
+    is_run = (folder / "recipe.toml").is_file() or (folder / "log.jsonl").is_file()
+    scores = scores_in(folder)
+    check_unchanged(folder, scores)
+    cases = [] if is_run else sections_of({folder.name: (folder, scores)}, MOST_CASES)
+    if not (is_run or cases or scores):
+        raise BadInput(
+            f"{folder}: expected a run (recipe.toml, log.jsonl) or syntheses (<case>/<modality>.nii.gz), found none. Name the folder that train or synth wrote."
+        )
+    context = {
+        "kind": "Training run" if is_run else "Synthesis",
+        "folder": folder.name,
+        "cases": cases,
+        **_on_training(folder, is_run, places),
+        **_on_scores(folder, is_run, scores),
+    }
+    context["title"] = context["title"] or _title(scores) or folder.name
+    return write_report(context, folder, out, places)
+
+
+def _on_training(folder: Path, is_run: bool, places: Mapping[str, str] | None) -> Table:
+    """The sections on the run of a folder: its title, curves, pictures, recipe and provenance."""
+    path = folder / "provenance.json"
+    provenance = read_json(path) if path.is_file() else {}
+    provenance = provenance if isinstance(provenance, dict) else {}
+    absolute = {} if is_run else provenance_of(folder)  # with absolute paths
+    runs = [run for run in run_folders(absolute) if (run / "log.jsonl").is_file()]
+    run = folder if is_run else next(iter(runs), None)
+    recipe = ""
+    if run and (run / "recipe.toml").is_file():
+        recipe = (run / "recipe.toml").read_text(encoding="utf-8")
+    shown = provenance if is_run or places is None else absolute
+    if recipe:
+        shown.pop("recipe", None)  # the recipe is shown as its file
+    return {
+        "title": _toml(recipe).get("title"),
+        "charts": charts_of(run / "log.jsonl") if run else [],
+        "validation": [
+            (path.stem, f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}")
+            for path in (newest_pictures(folder) if is_run else ())
+        ],
+        "recipe": recipe.strip(),
+        "recipe_note": _unlike_shipped(recipe),
+        "provenance": flat(shown),
+    }
+
+
+def _on_scores(folder: Path, is_run: bool, scores: Table) -> Table:
+    """The sections on scores, verdicts and the use of images."""
+    if scores:
+        judged = verdicts(scores)
+    else:
+        judged = read_verdicts(folder / "log.jsonl").get("final", []) if is_run else []
+    warnings = {} if is_run else warnings_of(folder)
+    parts = scores.get("modalities", {}).items()
+    lines = zip(judged, verdict_lines(judged))
+    return {
+        "use": usability(warnings, judged) if warnings or judged else None,
+        "caution": training_note(scores),
+        "verdicts": [(verdict.outcome, line) for verdict, line in lines],
+        "uncertainty": [*filter(None, itertools.starmap(_on_uncertainty, parts))],
+        "tables": score_tables(scores) if scores else None,
+        "cases_total": len({row["case"] for row in scores.get("cases", ())}),
+    }
+
+
+def write_report(
+    context: Mapping[str, Any],
+    folder: Path,
+    out: Path | str | None,
+    places: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a page to `out`, or to report.html in the folder that it is about; returns its path."""
+    page = render(context, places)
+    if out is not None:
+        write_text(out, page)
+        return Path(out)
+    with lock_if_free(folder):
+        write_text(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def render(context: Mapping[str, Any], places: Mapping[str, str] | None = None) -> str:
+    """Fill the page's template; sections without an entry in the context are left out.
+
+    places: labels of absolute paths. They replace these paths in each text before it becomes part of the page, so that
+    neither the page's markup nor its pictures can be changed.
+    """
+
+    def clean(value: Any) -> Any:
+        """A text without the paths; markup and pictures as they are."""
+        is_text = isinstance(value, str) and not isinstance(value, Markup)
+        if places is None or not is_text or value.startswith("data:"):
+            return value
+        return without_names(value, places)
+
+    template = (
+        resources.files("voxlate.evaluation.reports")
+        .joinpath("templates", "page.html")
+        .read_text(encoding="utf-8")
+    )
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=clean
+    )
+    always = {
+        "date": datetime.date.today().isoformat(),
+        "version": __version__,
+        "scales": ALL_CASES,
+    }
+    return environment.from_string(template).render({**always, **context})
+
+
+def scores_in(folder: Path) -> Table:
+    """The scores of a folder; {} if there are none, or if they are from another tool. Raises BadInput if damaged."""
+    path = folder / "metrics.json"
+    content = read_json(path) if path.is_file() else {}
+    other = isinstance(content, dict) and not content.get("modalities")
+    return {} if other else read_scores(path)
+
+
+def _unlike_shipped(text: str) -> str:
+    """A sentence on the differences between a recipe and the shipped recipe with the same head; "" if there are none."""
+    heads = {name: recipe_text.head_of(name) for name in recipe_text.names()}
+    name = next((name for name, head in heads.items() if head and text.startswith(head)), None)
+    if name is None:
+        return ""
+    # this import takes seconds, because it loads all networks
+    from voxlate.training import recipe as recipes
+
+    shipped = dict(flat(recipes.to_dict(recipes.read(name))))
+    changed = []
+    for key, value in flat(_toml(text)):
+        # A shipped recipe with steps 0 has a length in epochs, which a run converts to steps.
+        in_epochs = key.endswith("train.steps") and shipped.get(key) == "0"
+        if value != shipped.get(key) and not in_epochs:
+            changed.append(f"{key} {value} ({shipped.get(key, 'not set')})")
+    if not changed:
+        return ""
+    _, listed = flat(changed)[0]
+    return f"Numbers in this head are of the recipe as shipped ({name}); this run differs in: {listed}."
+
+
+def _toml(text: str) -> Table:
+    """The content of TOML; {} if it is none."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return {}
+
+
+def _title(scores: Table) -> str:
+    """The targets and sources of scored images."""
+    targets = ", ".join(scores.get("modalities", {}))
+    sources = set().union(*scores.get("source_files", {}).values())
+    return f"{targets} from {', '.join(sorted(sources))}" if targets and sources else targets
+
+
+def _on_uncertainty(modality: str, part: Mapping[str, Any]) -> str:
+    """Sentences on the differences between samples of one modality, and on the calibration of its intervals."""
+    scores = part["answers"].get("synthesis", {})
+    means = {key: value["mean"] for key, value in scores.items() if value["mean"] is not None}
+    said = []
+    if "std" in means:
+        spread = METRIC_OF["std"].text(means["std"])
+        text = f"The samples of a case differ by {spread} {part['unit']} on average (standard deviation)"
+        if "std_error_r" in means:
+            r = METRIC_OF["std_error_r"].text(means["std_error_r"])
+            text += f"; where they differ more, the error is larger with correlation {r}"
+        said.append(f"{text}.")
+    keys = {level: f"coverage_{level}" for level in LEVELS}
+    shares = [f"{level} %: {means[key]:.1%}" for level, key in keys.items() if key in means]
+    if shares:
+        said.append(f"Voxels inside intervals by the share asked for: {', '.join(shares)}.")
+    return f"{modality}: {' '.join(said)}" if said else ""
+
+
+def charts_of(log: Path) -> list[Table]:
+    """The curves of a training: the title, the names of the lines with their last values, and the chart of each."""
+    curves = curves_of(log)
+    stages = list(dict.fromkeys(stage for stage, _ in curves))
+    charts = []
+    for stage, (group, heading) in itertools.product(stages, CURVES.items()):
+        title = heading if len(stages) == 1 else f"{heading}, {stage}"
+        drawn = [curve for curve in curves.get((stage, group), []) if len(curve.steps) > 1]
+        # Validation scores have different units, so each has its own chart.
+        for part in [[curve] for curve in drawn] if group == "validation" else [drawn]:
+            if part:
+                names = [f"{curve.name}, last {curve.values[-1]:.4g}" for curve in part]
+                svg = curve_chart(part, title)
+                charts.append({"title": title, "names": names, "svg": svg})
+    return charts
+
+
+def newest_pictures(run: Path) -> list[Path]:
+    """The newest pictures in RUN/validation, the last one first."""
+    files = sorted(
+        (run / "validation").glob("*.png"),
+        key=lambda path: (path.stat().st_mtime, path.name),
+    )
+    return list(reversed(files[-MOST_PICTURES:]))
+
+
+def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """A nested table as pairs of dotted key and text."""
+    if isinstance(value, list) and not any(isinstance(part, dict | list) for part in value):
+        text = ", ".join(map(str, value[:LONGEST_LIST]))
+        more = f" … ({len(value)} in all)" if len(value) > LONGEST_LIST else ""
+        return [(prefix, text + more)]
+    if not isinstance(value, dict | list):
+        return [(prefix, "–" if value is None else str(value))]
+    pairs = list[tuple[str, str]]()
+    for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+        pairs += flat(part, f"{prefix}.{key}" if prefix else str(key))
+    return pairs

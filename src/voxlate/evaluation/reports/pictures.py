@@ -1,0 +1,420 @@
+"""Pictures of scored cases: sources, synthesis, truth, error and standard deviation, on shared colour scales."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxlate.base.arrays import AnyArray, Bool, Float32
+from voxlate.base.files import UNFAMILIAR
+from voxlate.base.groups import grouped
+from voxlate.base.messages import Message, read_messages
+from voxlate.evaluation.scoring.documents import rows_of
+from voxlate.evaluation.scoring.intervals import interval_of
+from voxlate.evaluation.scoring.metrics import METRICS
+from voxlate.evaluation.scoring.regions import read_canonical
+from voxlate.evaluation.scoring.scored_images import images_in, is_map, spread_of
+from voxlate.evaluation.scoring.units import OWN, Conversion, Units, network_units
+from voxlate.evaluation.scoring.units import RANGE as NETWORK_RANGE
+from voxlate.scans.formats.io import is_there
+from voxlate.scans.images import pictures
+from voxlate.scans.images.grid import Grid, Volume, return_to
+from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.pictures import Plane
+from voxlate.scans.images.ranges import Range, range_for
+from voxlate.scans.images.shown import nice, shown_range
+from voxlate.synthesis.provenance import provenance_of, source_paths
+
+SHORTEST_PIXELS = 160  # tiny volumes are enlarged here, because a browser would blur them
+PERFUSION_COLOURS = {"ml/100g/min": "cbf", "ml/100g": "cbv", "s": "tmax"}
+SIDES: dict[Plane, tuple[str, str]] = {
+    "axial": ("R", "L"),
+    "coronal": ("R", "L"),
+    "sagittal": ("A", "P"),
+}
+
+SQUARES = 8  # squares of a chequerboard along its shorter side
+WIDEST = 7  # columns of a row; more columns have rows of about equal length
+CASE_SCORES = ("mae", "psnr", "ssim_2d", "ssim_3d", "mae_z", "gradient_strength")
+METHOD_SCORES = ("mae", "ssim_2d")
+LABELS = {"synthesis": "image", "error": "− truth", "spread": "sd"}  # of a method's columns
+
+# Roles with a scale for all cases: the low end in units of the high one, and the colours.
+SHARED = (("error", -1.0, "error"), ("spread", 0.0, "magma"), ("outside", -1.0, "error"))
+
+Table = Mapping[str, Any]
+Methods = Mapping[str, tuple[Path, Table]]  # folder and metrics.json by name
+
+
+@dataclass(frozen=True)
+class ColourScale:
+    """A colour scale: lowest and highest value, colour map, unit."""
+
+    low: float
+    high: float
+    colours: str
+    unit: str
+
+    @property
+    def gradient(self) -> str:
+        """The colours as a CSS gradient."""
+        return pictures.gradient_css(self.colours)
+
+    @property
+    def limits(self) -> list[str]:
+        """The texts of both ends."""
+        sign = "+" if self.low < 0 < self.high and self.colours == "error" else ""
+        return [f"{self.low:g}".replace("-", "−", 1), f"{sign}{self.high:g}"]
+
+
+@dataclass(frozen=True)
+class CaseImage:
+    """One image of a case: the values of its slices by plane; scale: None if all cases share one scale."""
+
+    role: str
+    name: str
+    slices: dict[Plane, AnyArray]
+    scale: ColourScale | None = None
+
+
+@dataclass(frozen=True)
+class CaseImages:
+    """The images of one case on one grid; warnings: those of synth."""
+
+    case: str
+    grid: Grid
+    images: Sequence[CaseImage]
+    warnings: Sequence[Message] = ()
+
+    def column(
+        self, image: CaseImage, scales: Mapping[str, ColourScale], **words: Any
+    ) -> dict[str, Any]:
+        """A column of pictures with a heading and a colour bar.
+
+        Each picture has a PNG (uri), a description (alt), and the letters of its left and right side (sides). scales: those
+        that all cases share, by role; words: another role or title, notes, or another colour bar.
+        """
+        scale = image.scale or scales[image.role]
+        column = {"role": image.role, "title": image.name, "bars": [scale], **words}
+        about = f"{words.get('title', image.role)} ({image.name})"
+        cells = list[Table]()
+        for plane, values in image.slices.items():
+            shades = pictures.shades(values, scale.low, scale.high)
+            pixel = pictures.pixel_mm(self.grid.spacing_mm, plane)
+            square = pictures.square_pixels(shades, pixel, SHORTEST_PIXELS)
+            alt = f"{about}, {plane} slice of {self.case}"
+            uri = pictures.data_uri(square, scale.colours)
+            cells.append({"uri": uri, "alt": alt, "sides": SIDES[plane]})
+        return {**column, "pictures": cells}
+
+
+def read_case(out: Path, scores: Table, case: str, modality: str) -> CaseImages | None:
+    """The middle slices of one synthesis in OUT, its sources and its truth; None if the synthesis is absent.
+
+    scores: its metrics.json with the range and the files of truth and sources; {} if it was not scored.
+    """
+    files = images_in(out / case)
+    if modality not in files:
+        return None
+    provenance = provenance_of(out, case, modality)
+    part = scores.get("modalities", {}).get(modality)
+    of_network = part and part["unit"] == NETWORK_RANGE.unit
+    networks = provenance.get("network_units", {}) if of_network else {}
+    units_by_name = {name: network_units(provenance, name, out / case) for name in networks}
+    units = units_by_name.get(modality, OWN)
+    image = read_canonical(files[modality], modality)
+    # A CT may have grey values.
+    image = replace(image, unit=provenance.get("units", {}).get(modality, image.unit))
+    place = scores.get("truth_files", {}).get(f"{case}/{modality}")
+    file = out.resolve() / place if place else None
+    truth = read_canonical(file, modality) if file and is_there(file) else None
+    main = image if truth is None else truth
+    body = foreground(main)
+    images = []
+    # The paths that the scores state are relative to OUT, and of all images of the case.
+    named = source_paths(provenance)
+    scored = scores.get("source_files", {}).get(case, {}).items()
+    placed = {name: out.resolve() / path for name, path in scored if name in named or not named}
+    for name, path in (placed or named).items():
+        if is_there(path):
+            convert = units_by_name.get(name, OWN).truth
+            scan = return_to(convert(read_canonical(path, name)), main.grid)
+            scale = NETWORK_RANGE if name in units_by_name else None
+            images.append(_scan("source", name, scan, _centre(body), scale))
+    scale = range_for(main.unit, float(main.data.max()))
+    if part:
+        low, high = map(float, part["range"])
+        scale = Range(low, high, part["unit"], part["range_rule"], part["own_peak"])
+    synthesis = return_to(units.synthesis(image), main.grid)
+    truth = None if truth is None else units.truth(truth)
+    images += _of_synthesis(synthesis, truth, units, scale, body, files, provenance)
+    return CaseImages(case, main.grid, images, read_messages(provenance.get("warnings", ())))
+
+
+def _of_synthesis(
+    synthesis: Volume,
+    truth: Volume | None,
+    units: Units,
+    scale: Range,
+    body: Bool,
+    files: Mapping[str, Path],
+    provenance: Table,
+) -> Iterator[CaseImage]:
+    """A synthesis, its truth and error, and its maps, as far as they exist; files: of the case, by name."""
+    modality = synthesis.modality
+    values = synthesis.data[0]
+    at = _centre(body)
+    shades = display_scale(scale, modality)
+
+    def read_map(path: Path, convert: Conversion) -> Float32:
+        """The values of a map of the synthesis on its grid."""
+        return return_to(convert(read_canonical(path, modality)), synthesis.grid).data[0]
+
+    ours = scale.normalise(values, body)
+    yield CaseImage("synthesis", modality, _slices(ours, at), shades)
+    true = None if truth is None else scale.normalise(truth.data[0], body)
+    if true is not None:
+        yield CaseImage("truth", modality, _slices(true, at), shades)
+        yield CaseImage("error", "synthesis − truth", _slices(ours - true, at))
+    if (interval := interval_of(files, modality, provenance)) is not None:
+        ends = [read_map(path, units.synthesis) for path in (interval.low, interval.high)]
+        low, high = (scale.normalise_map(end, values, body) for end in ends)
+        name = f"{interval.coverage:.0%} interval"
+        yield CaseImage("low", name, _slices(low, at), shades)
+        yield CaseImage("high", name, _slices(high, at), shades)
+        if true is not None:
+            beyond = np.maximum(low - true, 0) - np.maximum(true - high, 0)
+            # Only voxels of the body count.
+            beyond = np.where(body, beyond, 0)
+            yield CaseImage("outside", "truth outside", _slices(beyond, at))
+    if modality + UNFAMILIAR in files and provenance.get("familiar", {}).get("unfamiliar"):
+        far = read_map(files[modality + UNFAMILIAR], OWN.synthesis)
+        name = "distance from training scans (1: the farthest of them)"
+        yield CaseImage("unfamiliar", name, _slices(far, at), ColourScale(0, 4, "magma", ""))
+    if (std := spread_of(modality, files)) is not None:
+        spread = read_map(std, units.spread) / scale.gain(values, body)
+        yield CaseImage("spread", "standard deviation", _slices(spread, at))
+
+
+def share_scales(cases: Sequence[CaseImages]) -> dict[str, ColourScale]:
+    """One scale for all errors and one for all standard deviations of a modality, so that cases can be compared."""
+    by_role = grouped((image.role, image) for case in cases for image in case.images)
+    units = (image.scale.unit for image in by_role.get("synthesis", ()) if image.scale)
+    unit = next(filter(None, units), "")
+    scales = {}
+    for role, low, colours in SHARED:
+        if images := by_role.get(role):
+            values = [slices.ravel() for image in images for slices in image.slices.values()]
+            high = nice(float(np.percentile(np.abs(np.concatenate(values)), 99)))
+            scales[role] = ColourScale(low * high, high, colours, unit)
+    return scales
+
+
+def sections_of(methods: Methods, most: int) -> list[Table]:
+    """The page's sections of at most `most` cases, evenly from the lowest to the highest error (mean of the methods).
+
+    methods: a metrics.json is {} if there is none. A section has a column for each image of one method;
+    of several methods it has the images, errors and standard deviations, after the sources and the truth.
+    """
+    folder, scores = next(iter(methods.values()))
+    syntheses = _syntheses(folder)
+    modalities = list(scores.get("modalities", ())) or sorted({name for _, name in syntheses})
+    each = max(1, most // max(1, len(modalities)))
+    sections = list[Table]()
+    for modality in modalities:
+        cases = list(rows_of(scores, modality)) or [
+            case for case, name in syntheses if name == modality
+        ]
+        sections += _sections(modality, cases, methods, each)
+    return sections
+
+
+def _sections(modality: str, cases: Sequence[str], methods: Methods, most: int) -> Iterator[Table]:
+    """The sections of one modality."""
+    rows = {name: rows_of(scores, modality) for name, (_, scores) in methods.items()}
+    _, scores = next(iter(methods.values()))
+    part = scores.get("modalities", {}).get(modality)
+
+    def error(case: str) -> float:
+        """The sum of the methods' errors."""
+        return sum(by_case.get(case, {}).get("mae") or 0.0 for by_case in rows.values())
+
+    ordered = sorted(cases, key=error)
+    last = len(ordered) - 1
+    extremes = {0: " (lowest)", last: " (highest)"} if last else {}
+    shown = dict[int, dict[str, CaseImages]]()
+    for rank in evenly(len(ordered), most):
+        images = {
+            name: case_images
+            for name, (folder, document) in methods.items()
+            if (case_images := read_case(folder, document, ordered[rank], modality))
+        }
+        if images:
+            shown[rank] = images
+    scales = share_scales([one for images in shown.values() for one in images.values()])
+    for rank, images in shown.items():
+        case = ordered[rank]
+        first = next(iter(images.values()))
+        facts = [modality, str(first.grid)]
+        if part:
+            facts.append(f"error rank {rank + 1} of {len(ordered)}{extremes.get(rank, '')}")
+        names_by_warning = grouped(
+            (warning, name)
+            for name, one in images.items()
+            for warning in dict.fromkeys(one.warnings)
+        )
+        warnings = [
+            (warning.grade, f"{', '.join(names)}: {warning}" if len(methods) > 1 else f"{warning}")
+            for warning, names in names_by_warning.items()
+        ]
+        unit = part["unit"] if part else ""
+        of_case = {name: rows[name].get(case, {}) for name in images}
+        section = {"case": case, "facts": facts, "warnings": warnings}
+        if len(methods) == 1:
+            (row,) = of_case.values()
+            columns = [first.column(image, scales) for image in first.images]
+            yield {**section, "columns": columns, "scores": _score_texts(row, CASE_SCORES, unit)}
+        else:
+            yield {**section, **_several(images, scales, of_case, unit)}
+
+
+def _several(
+    methods: Mapping[str, CaseImages],
+    scales: Mapping[str, ColourScale],
+    rows: Mapping[str, Table],
+    unit: str,
+) -> Table:
+    """Sources and truth, then the image, error and standard deviation of each method."""
+    first = next(iter(methods.values()))
+    columns = [
+        first.column(image, scales) for image in first.images if image.role in ("source", "truth")
+    ]
+    for name, case in methods.items():
+        notes = [" ".join(text) for text in _score_texts(rows[name], METHOD_SCORES, unit)]
+        for image in case.images:
+            if label := LABELS.get(image.role):
+                title = f"{name}, {label}"
+                columns.append(case.column(image, scales, role="", title=title, notes=notes))
+                notes = []
+    return {"columns": columns, "in_a_row": in_a_row(len(columns))}
+
+
+def scan_columns(
+    case: str, scans: Mapping[str, Volume], fixed: str | None, notes: Mapping[str, str]
+) -> list[Table]:
+    """The middle slices of scans on one grid in a column each, and chequerboards of `fixed` with each other scan.
+
+    notes: text below the heading of a scan's chequerboard.
+    """
+    names = sorted(scans, key=lambda name: name != fixed)
+    main = scans[names[0]]
+    about = CaseImages(case, main.grid, ())
+    at = _centre(foreground(main))
+    columns = list[Table]()
+    first = None
+    for name in names:
+        role = ("fixed" if name == fixed else "moving") if fixed else "scan"
+        image = _scan(role, name, scans[name], at)
+        columns.append(about.column(image, {}))
+        if first is not None:
+            pixels = {plane: pictures.pixel_mm(main.grid.spacing_mm, plane) for plane in at}
+            board = {plane: chequerboard(first, image, plane, pixels[plane]) for plane in at}
+            shades = ColourScale(0, 1, "gray", "")
+            both = CaseImage("chequerboard", f"{fixed} and {name}", board, shades)
+            note = [notes[name]] if name in notes else []
+            columns.append(about.column(both, {}, bars=[], notes=note))
+        elif fixed:
+            first = image
+    return columns
+
+
+def _scan(
+    role: str,
+    name: str,
+    scan: Volume,
+    at: Mapping[Plane, int],
+    scale: Range | None = None,
+) -> CaseImage:
+    """The image of a single scan; scale: by default that of its unit."""
+    scale = scale or range_for(scan.unit, float(scan.data.max()))
+    values = scale.normalise(scan.data[0], foreground(scan))
+    return CaseImage(role, name, _slices(values, at), display_scale(scale, name))
+
+
+def chequerboard(
+    first: CaseImage, second: CaseImage, plane: Plane, pixel: tuple[float, float]
+) -> AnyArray:
+    """Two slices of one plane in alternating squares, each in shades of its own scale from 0 to 1."""
+    shown = []
+    for image in (first, second):
+        low, high = (image.scale.low, image.scale.high) if image.scale else (0.0, 1.0)
+        shown.append((image.slices[plane] - low).clip(0, high - low) / (high - low))
+    rows, columns = shown[0].shape
+    side = min(rows * pixel[0], columns * pixel[1]) / SQUARES
+    row, column = (np.arange(count) * size // side for count, size in zip((rows, columns), pixel))
+    return np.where((row[:, None] + column) % 2 == 0, *shown)
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """At most `most` of `count` indices, evenly from the first to the last."""
+    chosen = min(count, most)
+    return [round(number * (count - 1) / max(1, chosen - 1)) for number in range(chosen)]
+
+
+def in_a_row(columns: int) -> int:
+    """The number of columns in a row, so that rows are about equally long."""
+    return math.ceil(columns / math.ceil(columns / WIDEST))
+
+
+def _score_texts(row: Table, keys: Sequence[str], unit: str) -> list[tuple[str, str]]:
+    """Labels and values of some scores of one case."""
+    texts = []
+    for metric in METRICS:
+        if metric.key in keys and row.get(metric.key) is not None:
+            value = f"{metric.text(row[metric.key])} {metric.unit_for(unit)}"
+            texts.append((metric.label, value.strip()))
+    return texts
+
+
+def warnings_of(out: Path) -> dict[str, list[Message]]:
+    """The warnings of all syntheses in a folder, by case."""
+    warnings = dict[str, list[Message]]()
+    for case, name in _syntheses(out):
+        of_image = read_messages(provenance_of(out, case, name).get("warnings", ()))
+        warnings[case] = list(dict.fromkeys([*warnings.get(case, ()), *of_image]))
+    return warnings
+
+
+def _syntheses(out: Path) -> list[tuple[str, str]]:
+    """Cases and modalities of the syntheses in a folder."""
+    syntheses = []
+    for case in sorted(out.iterdir()):
+        images = images_in(case) if case.is_dir() else {}
+        syntheses += [(case.name, name) for name in images if not is_map(name, images)]
+    return syntheses
+
+
+def _slices(values: AnyArray, at: Mapping[Plane, int]) -> dict[Plane, AnyArray]:
+    """Slices of a canonical volume [D, H, W] in radiological orientation."""
+    return {
+        plane: pictures.plane_of(values, plane, index).astype(np.float32)
+        for plane, index in at.items()
+    }
+
+
+def _centre(body: Bool) -> dict[Plane, int]:
+    """The slices through the middle of the foreground; a single slice has only itself."""
+    if len(body) == 1:
+        return {"axial": 0}
+    middle = [round(float(axis.mean())) for axis in np.nonzero(body)] if body.any() else None
+    depth, row, column = middle or [size // 2 for size in body.shape]
+    return {"axial": depth, "coronal": row, "sagittal": column}
+
+
+def display_scale(scale: Range, modality: str) -> ColourScale:
+    """The colours in which images of a range are shown: of a CT a window, of a perfusion map the usual colours."""
+    low, high = shown_range(scale, modality)
+    return ColourScale(low, high, PERFUSION_COLOURS.get(scale.unit, "gray"), scale.unit)

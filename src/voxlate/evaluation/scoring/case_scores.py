@@ -1,0 +1,451 @@
+"""The scores of one image: truth, image and naive baselines on the truth's grid, and all scores of each."""
+
+import contextlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from voxlate.base.arrays import AnyArray, Bool, Float32
+from voxlate.base.errors import BadInput
+from voxlate.checks.truth_sketches import SketchedTruth, has_other_size, sketch_of
+from voxlate.evaluation.options.evaluate import EvaluateOptions
+from voxlate.evaluation.scoring.alignment import Alignment, find_alignment
+from voxlate.evaluation.scoring.distances import slices_of
+from voxlate.evaluation.scoring.evaluators import Evaluator
+from voxlate.evaluation.scoring.features import Features, Vectors
+from voxlate.evaluation.scoring.intervals import interval_scores, is_changed, region_coverage
+from voxlate.evaluation.scoring.metrics import ImagePair, Score, correlation, seam
+from voxlate.evaluation.scoring.misregistered import Floor, estimate_for, floor_of, score_aligned
+from voxlate.evaluation.scoring.regions import (
+    find_region,
+    mask_of,
+    ratio_scores,
+    read_canonical,
+    region_scores,
+)
+from voxlate.evaluation.scoring.scopes import MASK, CountedVoxels, Cut, Scope, score_scope
+from voxlate.evaluation.scoring.scored_images import Item
+from voxlate.evaluation.scoring.tables import Row
+from voxlate.evaluation.scoring.units import (
+    OWN,
+    Units,
+    network_units,
+    picture_units,
+    shows_a_window,
+)
+from voxlate.scans.formats.io import content_hash, is_there
+from voxlate.scans.images.grid import Grid, Volume
+from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.midline import midline_grid
+from voxlate.scans.images.ranges import Range
+from voxlate.scans.images.regions import Region, scale_to_peak
+from voxlate.training.naive import Baselines
+from voxlate.training.recipe.provenance import window_borders
+from voxlate.training.verdict import SYNTHESIS
+
+Functions = Mapping[str, Score]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What an evaluation scores, and how, by its checked options.
+
+    features: of slices in the layout `axes`, for distances.
+    """
+
+    asked: EvaluateOptions
+    regions: tuple[Region, ...]
+    scopes: tuple[Scope | Evaluator, ...]
+    cut: Cut
+    window_hu: tuple[float, float]
+    features: Features | None
+    axes: str
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """The truth of one image on the scored range, and the voxels that count; grid: that of the scored image."""
+
+    item: Item
+    rules: Rules
+    scale: Range
+    units: Units
+    grid: Grid
+
+    @cached_property
+    def scan(self) -> Volume:
+        """The truth as it was scanned, in canonical orientation."""
+        return read_canonical(self.item.case.files[self.item.modality], self.item.modality)
+
+    @cached_property
+    def volume(self) -> Volume:
+        """The truth in the scored unit."""
+        return self.units.truth(self.scan)
+
+    @cached_property
+    def values(self) -> Float32:
+        """The truth's values [D, H, W] on the scored range."""
+        return self.on_range(self.volume)
+
+    def on_range(self, image: Volume) -> Float32:
+        """Values on the scored range of an image that is in the scored unit and on the truth's grid."""
+        return self.scale.normalise(image.data[0], self.body)
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """The spacing of the truth's voxels along (D, H, W)."""
+        return self.volume.grid.spacing_mm
+
+    @cached_property
+    def alignment(self) -> Alignment:
+        """The alignment of the image with the truth."""
+        return self.alignment_from(self.grid)
+
+    def alignment_from(self, grid: Grid, frame: str | None = None) -> Alignment:
+        """The alignment of an image on a grid, in the frame of a scan (default: that of the scored image)."""
+        item = self.item
+        cohort = item.prepared
+        return find_alignment(self.volume, grid, item.provenance, cohort, item.case.case, frame)
+
+    def read(self, path: Path, name: str) -> Volume:
+        """Another scan of the case on the truth's grid; raises BadInput if the transform of its registration is lost."""
+        scan = read_canonical(path, name)
+        return self.alignment_from(scan.grid, name).apply(scan)
+
+    @cached_property
+    def mask(self) -> Bool | None:
+        """The voxels of the evaluation's mask; None stands for all."""
+        return mask_of(self.rules.asked.mask, self.scan, self.item.case)
+
+    @cached_property
+    def coverage(self) -> Bool | None:
+        """The voxels that the image covers; None stands for all."""
+        return self.alignment.coverage(self.grid)
+
+    @cached_property
+    def inside(self) -> Bool | None:
+        """The voxels that count: those of the mask that the image covers; None stands for all."""
+        if self.coverage is None:
+            return self.mask
+        inside = self.coverage if self.mask is None else self.coverage & self.mask
+        if not inside.any():
+            raise BadInput(
+                f"{self.item.synthesis}: expected it to overlap {self.volume.origin} in space, found nothing of it there. Check that both are of one patient and one frame, or pass --prepared."
+            )
+        return inside
+
+    @cached_property
+    def outline(self) -> Bool:
+        """The foreground of the truth."""
+        return foreground(self.scan)
+
+    @property
+    def body(self) -> Bool | None:
+        """The foreground in which an image's own peak is measured, if images are divided by it."""
+        return self.outline if self.scale.own else None
+
+    @property
+    def frame(self) -> Bool:
+        """The voxels that limit regions and intervals."""
+        return self.outline if self.inside is None else self.inside
+
+    @cached_property
+    def regions(self) -> list[tuple[Region, Bool]]:
+        """The voxels of each named region; ratios of two regions have none."""
+        where = (self.volume, self.scale, self.body, self.item.case, self.frame)
+        placed = [region for region in self.rules.regions if region.over is None]
+        return [(region, find_region(region, *where)) for region in placed]
+
+    @cached_property
+    def ends(self) -> dict[str, Volume]:
+        """The ends of the synthesis's intervals, "low" and "high", in the scored unit on the truth's grid; none of changed ones."""
+        interval = self.item.interval
+        if interval is None or interval.changed:
+            return {}
+        files = {"low": interval.low, "high": interval.high}
+        stored = {end: read_canonical(path, self.item.modality) for end, path in files.items()}
+        return {
+            end: self.alignment.apply(self.units.synthesis(volume))
+            for end, volume in stored.items()
+        }
+
+    @cached_property
+    def voxels(self) -> CountedVoxels:
+        """The facts of the truth that scopes need."""
+        masked = self.rules.asked.mask is not None
+        values = self.volume.data[0]
+        return CountedVoxels(
+            values, self.inside, self.coverage, masked, self.rules.cut, self._image_of
+        )
+
+    def _image_of(self, name: str) -> AnyArray:
+        """An image of the case, or the mask, on the truth's grid, for a slice filter."""
+        if name == MASK and self.mask is not None:
+            return self.frame
+        if name == self.item.modality:
+            return self.volume.data[0]
+        files = {**self.item.inputs, **self.item.case.files}
+        if name not in files:
+            raise BadInput(
+                f"--slices: expected a modality of {self.item.case.case} ({', '.join(sorted(files))}) or mask, found {name}. Choose one of these."
+            )
+        return self.alignment.apply(read_canonical(files[name], name)).data[0]
+
+
+@dataclass(frozen=True)
+class ScoredItem:
+    """The rows of a synthesis and its naive baselines, with a note on the alignment and on absent baselines.
+
+    floor: the effect of misaligned scans, if they are misaligned; truth: what shows whether it is that of the image. There
+    are no rows where the truth is so large or small that it does not lie on the image. vectors: of the slices of the truth
+    and of each answer.
+    """
+
+    rows: list[Row]
+    note: str
+    left_out: str
+    floor: Floor | None
+    truth: SketchedTruth
+    vectors: Mapping[str, Vectors] = field(default_factory=dict)
+
+
+def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> ScoredItem:
+    """Score an image of a case and the naive baselines; raises BadInput if that is impossible.
+
+    functions: by key, of each metric that is computed from a pair of images.
+    """
+    asked = rules.asked
+    network = asked.units == "network"
+    if network:
+        units = network_units(item.provenance, item.modality, item.case.case)
+    elif shows_a_window(item.provenance, item.modality, scale.unit):
+        units = picture_units(rules.window_hu, scale)
+    else:
+        units = OWN
+    stored = read_canonical(item.synthesis, item.modality)
+    image = units.synthesis(stored)
+    truth = Truth(item, rules, scale, units, image.grid)
+    sketch = _sketch(truth, stored)
+    if not asked.any_truth and sketch.sketch.shows_nothing:
+        return ScoredItem([], "", "", None, sketch)
+    if network and shows_a_window(item.provenance, item.modality, truth.scan.unit):
+        raise BadInput(
+            f"--units network: expected a truth in HU, as the image is, found the picture {truth.scan.origin}. Drop --units, and pass --window."
+        )
+    left_out = list[str]()
+    synthesis = truth.alignment.apply(image)
+    naive = _naive_images(truth, left_out)
+    baselines = item.baselines
+    in_own_unit = {name: baselines.in_own_unit(one) for name, one in naive.items() if baselines}
+    # In arbitrary units, baselines are stored in shares of a peak, as they are scored.
+    scored = naive
+    if not scale.own:
+        scored = {name: units.synthesis(volume) for name, volume in in_own_unit.items()}
+    on_255 = _network_errors(truth, {SYNTHESIS: synthesis, **in_own_unit})
+    rows = []
+    vectors = dict[str, Vectors]()
+    for answer, volume in {SYNTHESIS: synthesis, **scored}.items():
+        pair = ImagePair(truth.values, truth.on_range(volume), scale, truth.inside, asked.ssim_from)
+        rows.append(_score(truth, answer, volume, pair, functions))
+        for name, values in ((answer, pair.synthesis), ("truth", pair.truth)):
+            if rules.features is not None and name not in vectors:
+                vectors[name] = rules.features(slices_of(values, pair, rules.axes))
+    for row in rows:
+        row.scores.update(on_255.get(row.answer, {}))
+    rows[0].scores.update(_interval_scores(truth, synthesis) | _spread_scores(truth, synthesis))
+    sources = item.inputs or {name for name in item.case.files if name != item.modality}
+    estimate = estimate_for(item.prepared, item.case.case, item.modality, sources)
+    floor = None
+    if estimate is not None:
+        floor = floor_of(truth.values, truth.inside, truth.spacing_mm, estimate)
+    return ScoredItem(rows, _note(truth), " ".join(left_out), floor, sketch, vectors)
+
+
+def _sketch(truth: Truth, image: Volume) -> SketchedTruth:
+    """What shows whether a truth is that of an image, which is as it was stored."""
+    item = truth.item
+    scan = truth.scan
+    unit = item.provenance.get("units", {}).get(item.modality, scan.unit)
+    if shows_a_window(item.provenance, item.modality, scan.unit):
+        unit = scan.unit
+    if has_other_size(scan.grid, image.grid):
+        sketch = sketch_of(scan, None, None, image.grid)
+    else:
+        on_truth = _where_covered(truth.alignment, image, truth.mask)
+        sketch = sketch_of(scan, on_truth, _source_on(truth), image.grid)
+    return SketchedTruth(item.case.patient or item.case.case, scan.unit, unit, sketch)
+
+
+def _source_on(truth: Truth) -> Float32 | None:
+    """The first source that the image was made of, on the truth's grid; None where it is not there any more."""
+    for name, entry in truth.item.provenance.get("inputs", {}).items():
+        path = truth.item.inputs.get(name)
+        if path is None or not is_there(path) or content_hash(path) != entry.get("sha256"):
+            continue
+        with contextlib.suppress(BadInput):  # of a registered scan whose transform is lost
+            scan = read_canonical(path, name)
+            return _where_covered(truth.alignment_from(scan.grid, name), scan)
+    return None
+
+
+def _where_covered(alignment: Alignment, image: Volume, mask: Bool | None = None) -> Float32:
+    """An image's values [D, H, W] on the truth's grid, NaN where it ends and outside a mask."""
+    values = alignment.apply(image).data[0]
+    for inside in (alignment.coverage(image.grid), mask):
+        if inside is not None:
+            values = np.where(inside, values, np.float32(np.nan))
+    return values
+
+
+def _network_errors(truth: Truth, images: Mapping[str, Volume]) -> dict[str, dict[str, float]]:
+    """MAE in network units of images in arbitrary units that are scored in shares of their own peaks, by answer.
+
+    A wrong overall brightness counts here and not in the other scores. No errors if no provenance states the units.
+    """
+    item = truth.item
+    if not truth.scale.own or item.modality not in item.provenance.get("network_units", {}):
+        return {}
+    units = network_units(item.provenance, item.modality, item.case.case)
+    true_values = units.truth(truth.scan).data[0]
+    errors = {}
+    for name, image in images.items():
+        difference = np.abs(units.synthesis(image).data[0] - true_values)
+        errors[name] = {"mae_network": _mean(difference, truth.inside)}
+    return errors
+
+
+def _note(truth: Truth) -> str:
+    """A note on the alignment of the image and on its faults."""
+    item = truth.item
+    parts = [truth.alignment.note]
+    if is_changed(item.synthesis, item.provenance):
+        parts.append("it was changed after synth wrote it")
+    if item.interval is not None and item.interval.changed:
+        parts.append("its intervals were changed after synth wrote them, and are not scored")
+    if truth.coverage is not None:
+        absent = ~truth.coverage
+        share = float(np.mean(absent if truth.mask is None else absent[truth.mask]))
+        if share:
+            parts.append(f"{share:.1%} of the scored voxels are outside the image and do not count")
+    return "; ".join(filter(None, [*parts, *truth.volume.guesses]))
+
+
+def _score(truth: Truth, answer: str, image: Volume, pair: ImagePair, functions: Functions) -> Row:
+    """All scores of one image of a case, and those of its pictures; pair: its values and the truth's on the range."""
+    rules = truth.rules
+    item = truth.item
+    case = item.case
+    values = pair.synthesis
+    scores = {key: score(pair) for key, score in functions.items()}
+    borders = window_borders(item.provenance, len(values))
+    if borders and truth.alignment.keeps(truth.grid):
+        scores["seam"] = seam(truth.values, values, borders, truth.inside)
+    if rules.asked.align:
+        scores |= score_aligned(pair, truth.outline, truth.spacing_mm, functions)
+    for region, inside in truth.regions:
+        overlap = None
+        if region.modality == item.modality:
+            overlap = region.select(scale_to_peak(image, truth.scale, truth.body), truth.frame)
+        scores |= region_scores(region, inside, pair, overlap, truth.spacing_mm)
+    for ratio in rules.regions:
+        if ratio.over is not None:
+            scores |= ratio_scores(ratio.name, ratio.over, scores)
+    pictures: list[dict[str, object]] = []
+    for scope in rules.scopes:
+        if isinstance(scope, Scope):
+            scores |= score_scope(scope, pair, truth.voxels, functions, pictures)
+        else:
+            ends = truth.ends if answer == SYNTHESIS else {}
+            scores |= scope.score(truth.volume, image, truth.mask, case, ends, truth.inside)
+    return Row(case.case, case.patient, item.modality, answer, scores, len(values), pictures)
+
+
+def _interval_scores(truth: Truth, synthesis: Volume) -> dict[str, float]:
+    """Scores of a synthesis's intervals, scaled as the synthesis."""
+    interval = truth.item.interval
+    scale = truth.scale
+    if interval is None or not truth.ends:
+        return {}
+    if truth.units is not OWN or scale.own or truth.rules.asked.mask not in (None, "body"):
+        # The bound is in physical units and applies to the error in the body.
+        interval = replace(interval, bound=None)
+    low, high = (
+        scale.normalise_map(end.data[0], synthesis.data[0], truth.body)
+        for end in truth.ends.values()
+    )
+    scores = interval_scores(
+        interval, low, high, truth.on_range(synthesis), truth.values, truth.frame
+    )
+    for region, part in truth.regions:
+        scores |= region_coverage(region.name, low, high, truth.values, part)
+    return scores
+
+
+def _spread_scores(truth: Truth, synthesis: Volume) -> dict[str, float]:
+    """Mean standard deviation of a synthesis's samples, and its correlation with the error."""
+    if truth.item.std is None:
+        return {}
+    stored = read_canonical(truth.item.std, truth.item.modality)
+    std = truth.alignment.apply(truth.units.spread(stored))
+    spread = std.data[0] / truth.scale.gain(synthesis.data[0], truth.body)
+    error = np.abs(truth.on_range(synthesis) - truth.values)
+    return {
+        "std": _mean(spread, truth.inside),
+        "std_error_r": correlation(spread, error, truth.inside),
+        **{f"{region.name}.std": _mean(spread, part) for region, part in truth.regions},
+    }
+
+
+def _mean(values: Float32, inside: Bool | None) -> float:
+    """The mean of the voxels inside, NaN if there are none."""
+    counted = values if inside is None else values[inside]
+    return float(np.mean(counted, dtype=np.float64)) if counted.size else math.nan
+
+
+def _naive_images(truth: Truth, left_out: list[str]) -> dict[str, Volume]:
+    """The images of the naive baselines by name, as they are stored; a sentence on each absent one is added to `left_out`."""
+    item = truth.item
+    target = item.modality
+    baselines = item.baselines
+    if baselines is None:
+        return {}
+    files = {name: path for name, path in item.case.files.items() if name != target}
+    inputs = item.inputs or files
+    images = dict[str, Volume]()
+    sources = dict[str, Volume]()
+    if target in baselines.means:
+        try:
+            images["mean image"] = _mean_image(truth, baselines, files | inputs)
+        except BadInput as error:
+            left_out.append(f"No mean image: {error}")
+    for name, path in inputs.items():
+        if (name, target) in baselines.tables and is_there(path):
+            try:
+                sources[name] = truth.read(path, name)
+            except BadInput as error:
+                left_out.append(f"No copy and no table of {name}: {error}")
+    for name, values in baselines.images(target, sources, truth.volume.grid).items():
+        images[name] = replace(truth.scan, data=values[None])
+    return images
+
+
+def _mean_image(truth: Truth, baselines: Baselines, files: Mapping[str, Path]) -> Volume:
+    """The mean image on the truth's grid; it fills the grid of the scan that defines the grid of prepared cases."""
+    target = truth.item.modality
+    fixed = baselines.fixed or target
+    if fixed == target:
+        scan = truth.volume
+        alignment = Alignment(scan.grid)
+    elif fixed in files and is_there(files[fixed]):
+        scan = read_canonical(files[fixed], fixed)
+        alignment = truth.alignment_from(scan.grid, fixed)
+    else:
+        raise BadInput(
+            f"expected {fixed}, whose grid it fills, found no such scan. Add it to the cohort."
+        )
+    box = midline_grid(scan) if baselines.align else scan.grid
+    return alignment.apply(baselines.mean_image(target, box))

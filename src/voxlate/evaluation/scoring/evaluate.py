@@ -1,0 +1,455 @@
+"""The evaluation of a folder of syntheses and of naive baselines against the truth, with all conventions stated."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from voxlate.base.errors import BadInput
+from voxlate.base.executors.choose import choose_executor
+from voxlate.base.executors.job import (
+    Context,
+    Executor,
+    Progress,
+    case_sentence,
+    no_report,
+    run_cases,
+)
+from voxlate.base.files import relative_to
+from voxlate.base.messages import Message, message, read_messages
+from voxlate.base.options.option import merge
+from voxlate.checks.truth_sketches import SketchedTruth
+from voxlate.checks.truths import LEFT_OUT, Fault, check_scale, fault_messages, faults_of
+from voxlate.evaluation.options.evaluate import EvaluateOptions
+from voxlate.evaluation.scoring.alignment import check_prepared
+from voxlate.evaluation.scoring.case_scores import Rules, ScoredItem, score_item
+from voxlate.evaluation.scoring.distances import (
+    RADIOLOGICAL,
+    describe_features,
+    distances,
+    slices_of,
+)
+from voxlate.evaluation.scoring.documents import Table
+from voxlate.evaluation.scoring.evaluators import Evaluator
+from voxlate.evaluation.scoring.features import Vectors, features_for
+from voxlate.evaluation.scoring.intervals import has_ends
+from voxlate.evaluation.scoring.metrics import METRICS, ImagePair
+from voxlate.evaluation.scoring.misregistered import NAME, RULE, summarise_floors
+from voxlate.evaluation.scoring.regions import masks_of_several
+from voxlate.evaluation.scoring.scopes import Cut, Scope, check_pictures, filter_from, scopes_from
+from voxlate.evaluation.scoring.scored_images import (
+    Item,
+    add_run_files,
+    find_items,
+    images_in,
+    items_by_modality,
+    not_scored,
+)
+from voxlate.evaluation.scoring.tables import Row, Scores
+from voxlate.evaluation.scoring.units import RANGE, shows_a_window, window_of, window_sentence
+from voxlate.scans.cases.layout import CANONICAL
+from voxlate.scans.cohorts.case_files import CaseFiles
+from voxlate.scans.cohorts.find import find_cohort
+from voxlate.scans.cohorts.slice_lists import require_patients
+from voxlate.scans.cohorts.split import check_known
+from voxlate.scans.formats.io import content_hash, is_there, read_volume
+from voxlate.scans.images.ranges import Range, range_for
+from voxlate.scans.images.regions import Region, regions_from
+from voxlate.science.nets.lpips import Lpips, load_lpips
+from voxlate.synthesis.provenance import TAUGHT, provenance_of, run_folders, source_paths
+from voxlate.training.batches.slice_filter import SliceFilter
+from voxlate.training.recipe.provenance import find_trained, splits_of_training
+from voxlate.training.verdict import SYNTHESIS
+
+Scored = Mapping[Item, ScoredItem]
+CALIBRATION = ("patients", "coverage", "confidence", "bound", "widened")
+
+
+def evaluate(
+    out: Path | str,
+    truth: Path | str,
+    options: EvaluateOptions | None = None,
+    *,
+    cases: Collection[str] | None = None,
+    executor: Executor | None = None,
+    progress: Progress = no_report,
+    **changes: Any,
+) -> Scores:
+    """Score OUT/<case>/<modality> against the same case of the cohort `truth`; write metrics.csv and metrics.json.
+
+    cases: the cases to score, instead of those of the split; executor: scores images, by default this process;
+    changes: fields of the options, of which some take objects or mappings in Python. value_range: (low, high),
+    for all or by modality; regions: rules by name, such as {"vessels": "cta>150"}, within the mask (the body without
+    one); naive, features, slices: Baselines, Features and SliceFilter, too.
+    Scores are taken in the truth's unit, on its own grid, to which images of another are resampled or moved back;
+    voxels that they do not cover do not count. Raises BadInput where nothing matches.
+    """
+    asked = merge(EvaluateOptions, options, changes)
+    out, truth = Path(out), Path(truth)
+    cohort = find_cohort(truth, asked).cases
+    require_patients(cohort, truth)
+    chosen = _in_split(asked.split, cohort, out) if cases is None else cases
+    wanted = {case.case: case for case in cohort if case.case in chosen}
+    images = find_items(out, wanted, f"{truth}" + (f", split {asked.split}" if asked.split else ""))
+    items = tuple(add_run_files(images.items, asked.naive, asked.prepared))
+    ranges = _ranges(items, asked)
+    rules = _rules(asked, out, items)
+    weights = None if asked.lpips is None else load_lpips(asked.lpips)
+    job = _ScoreJob(items, ranges, rules, weights)
+    every, failed = _score_items(job, executor or choose_executor(asked), progress)
+    faults = _faults(every, cohort)
+    scored = _leave_out(every, faults, asked)
+    rows = tuple(chain.from_iterable(result.rows for result in scored.values()))
+    _check_areas(rules, rows)
+    header = {
+        "truth": relative_to(out, truth),
+        "split": asked.split,
+        "without_truth": images.without_truth,
+        "not_synthesised": not_scored(out, images, wanted) | failed,
+        "wrong_truths": _state_faults(every, faults),
+        "wrong_truths_scored": asked.any_truth,
+        **_on_images(out, scored, rules),
+        **_on_areas(rules, ranges, rows),
+        **_on_windows(scored, ranges, asked.window),
+    }
+    must_agree = {
+        "mask": str(asked.mask or "whole image"),
+        "ssim_padding": "valid",
+        "ssim_from": asked.ssim_from,
+        "lpips": weights.name if weights else None,
+    }
+    messages = check_scale({item.label: result.truth for item, result in scored.items()})
+    features, pooled = _distances(scored, rules)
+    scores = Scores(rows, header, must_agree, ranges, asked.seed, features, pooled, messages)
+    scores.write(out)
+    return scores
+
+
+def _in_split(split: str | None, cases: Iterable[CaseFiles], out: Path) -> set[str]:
+    """The cases of a split by their cohort's table, or by the provenance of their image, or else by the training.
+
+    Raises BadInput if no split is known.
+    """
+    splits = dict[str, str | None]()
+    of_training = splits_of_training(run_folders(provenance_of(out)))
+    for case in cases:
+        in_training = [name for name, several in of_training.items() if case.case in several]
+        of_image = provenance_of(out, case.case).get("split")
+        splits[case.case] = case.split or of_image or next(iter(in_training[::-1]), None)
+    check_known(split, splits.values())
+    return {case for case, known in splits.items() if split in (None, known)}
+
+
+def _rules(asked: EvaluateOptions, out: Path, items: Sequence[Item]) -> Rules:
+    """The checked options of an evaluation."""
+    by_name = isinstance(asked.features, str | Path)
+    features = features_for(asked.features) if by_name else asked.features
+    # A model may see its slices in a layout of its own.
+    axes = provenance_of(out).get("axes", CANONICAL)
+    axes = RADIOLOGICAL if axes == CANONICAL else axes
+    if asked.prepared is not None:
+        check_prepared(asked.prepared, {item.label: item.provenance for item in items})
+    regions, scopes, slices = rules_of(asked)
+    return Rules(
+        # These two are part of the entries below.
+        replace(asked, naive=None, features=None),
+        regions,
+        scopes,
+        Cut(slices, asked.crop, asked.seed),
+        window_of(asked.window),
+        features,
+        axes,
+    )
+
+
+def rules_of(
+    asked: EvaluateOptions,
+) -> tuple[tuple[Region, ...], tuple[Scope | Evaluator, ...], SliceFilter | None]:
+    """The regions, the scopes and the slices that count; raises BadInput for texts that name none."""
+    if asked.align and NAME in (asked.regions or {}):
+        raise BadInput(f"--align: expected no region named {NAME}, found one. Rename the region.")
+    regions = regions_from(asked.regions)
+    scopes = scopes_from(asked.scopes, asked.mask, asked.regions or (), asked.consumers)
+    slices = None if asked.slices is None else filter_from(asked.slices, asked.mask, scopes)
+    return regions, scopes, slices
+
+
+def _ranges(items: Sequence[Item], asked: EvaluateOptions) -> dict[str, Range]:
+    """The scored range of each modality."""
+    given = asked.value_range
+    in_network_units = asked.units == "network"
+    if in_network_units and given is not None:
+        raise BadInput(
+            "--units network: expected no --range, found one: the range is 0 to 255. Give one of the two."
+        )
+    ranges = {}
+    for name, of_modality in items_by_modality(items).items():
+        limits = given.get(name) if isinstance(given, Mapping) else given
+        ranges[name] = RANGE if in_network_units else _range(name, of_modality, limits)
+    return ranges
+
+
+def _range(modality: str, items: Sequence[Item], given: Sequence[float] | None) -> Range:
+    """The range of one modality by the first readable truth; pictures need the largest value of all truths."""
+    unit = ""
+    largest = 0.0
+    unread = list[BadInput]()
+    for item in items:
+        try:
+            truth = read_volume(item.case.files[modality], modality)
+        except BadInput as error:  # raised again when this image is scored
+            unread.append(error)
+            continue
+        unit = truth.unit
+        largest = max(largest, float(truth.data.max()))
+        if unit != "grey":
+            break
+    if not unit:
+        raise unread[0]
+    provenance = items[0].provenance
+    in_window = shows_a_window(provenance, modality, unit)
+    if in_window and given is not None:
+        raise BadInput(
+            f"--range: expected none for {modality}, whose truth is a picture that shows a window of HU, found one. Pass --window instead."
+        )
+    if given is not None:
+        return range_for(unit, given=given, source="given by the user")
+    of_recipe = provenance.get("range", {}).get(modality)
+    if of_recipe is not None and not in_window:
+        return range_for(unit, given=of_recipe, source="the recipe's window")
+    return range_for(unit, largest if unit == "grey" else 0.0)
+
+
+def _leave_out(every: Scored, faults: Mapping[str, Fault], asked: EvaluateOptions) -> Scored:
+    """The images whose truths can be theirs, or all if the user counts any truth; raises BadInput if none is left."""
+    if asked.any_truth:
+        return every
+    scored = {item: result for item, result in every.items() if item.label not in faults}
+    if not scored:
+        raise BadInput(" ".join(map(str, fault_messages(faults, len(every), LEFT_OUT))))
+    return scored
+
+
+def _check_areas(rules: Rules, rows: Sequence[Row]) -> None:
+    """Raise BadInput for a region or scope that shows nothing in any case."""
+    check_pictures(rules.scopes, chain.from_iterable(row.pictures for row in rows), rules.cut)
+    for region in rules.regions:
+        if region.over is not None or region.tissue:
+            continue
+        if not any(row.scores[f"{region.name}.voxels"] for row in rows):
+            raise BadInput(
+                f"region {region.name}: expected voxels of {region.text} in at least one case, found none. Move the threshold, or check the mask."
+            )
+
+
+def _distances(scored: Scored, rules: Rules) -> tuple[Table, Table]:
+    """What metrics.json states on features, and the distances of features, both by modality."""
+    described: Table = {}
+    pooled: Table = {}
+    features = rules.features
+    for name, items in items_by_modality(scored if features else ()).items():
+        assert features is not None
+        vectors = dict[str, dict[tuple[str, str], Vectors]]()
+        for item in items:
+            for answer, values in scored[item].vectors.items():
+                vectors.setdefault(answer, {})[item.case.case, item.case.patient] = values
+        truth = vectors.pop("truth", {})
+        described[name] = describe_features(features, rules.axes, truth)
+        pooled[name] = {
+            answer: distances(features.kind, truth, by_case, rules.asked.seed)
+            for answer, by_case in vectors.items()
+        }
+    return described, pooled
+
+
+@dataclass(frozen=True)
+class _ScoreJob:
+    """The scores of images, each by its number in `items`; weights: of LPIPS."""
+
+    items: tuple[Item, ...]
+    ranges: Mapping[str, Range]
+    rules: Rules
+    weights: Lpips | None
+    uses_network: bool = False
+
+    def open(self) -> Callable[[int, Context], ScoredItem]:
+        """The work on one image; the metrics' functions are made here, because they cannot be sent to a worker."""
+        functions = {metric.key: metric.compute for metric in METRICS if metric.compute}
+        if (weights := self.weights) is not None:
+
+            def lpips(pair: ImagePair) -> float:
+                """Mean LPIPS over the slices that intersect the mask."""
+                a, b = (slices_of(image, pair) for image in (pair.truth, pair.synthesis))
+                return float(weights(a, b).mean())
+
+            functions["lpips"] = lpips
+
+        def score(number: int, _: Context) -> ScoredItem:
+            """The scores of an image, and the feature vectors of its slices."""
+            item = self.items[number]
+            return score_item(item, self.ranges[item.modality], self.rules, functions)
+
+        return score
+
+
+def _score_items(
+    job: _ScoreJob, executor: Executor, progress: Progress
+) -> tuple[dict[Item, ScoredItem], dict[str, str]]:
+    """The scored images in their order, and why others cannot be scored, by <case>/<modality>.
+
+    Raises BadInput if no image can be scored.
+    """
+    numbers = range(len(job.items))
+    outcomes = run_cases(
+        executor, job, numbers, lambda _, *counts: progress(*counts), no_report, ()
+    )
+    scored = dict[Item, ScoredItem]()
+    failed = dict[str, str]()
+    for item, outcome in zip(job.items, outcomes):
+        if outcome.error is None:
+            scored[item] = outcome.result
+        else:
+            failed[item.label] = case_sentence(item.label, outcome.error)
+    if not scored:
+        raise next(outcome.error for outcome in outcomes if outcome.error)
+    return scored, failed
+
+
+def _faults(scored: Scored, cohort: Sequence[CaseFiles]) -> dict[str, Fault]:
+    """The images whose truth cannot be theirs, by <case>/<modality>; of some, it is another case's of the cohort."""
+    faults = dict[str, Fault]()
+    for items in items_by_modality(scored).values():
+        truths = dict[str, SketchedTruth]()
+        for item in items:
+            others = [case for case in cohort if case.case != item.case.case]
+            owners = (
+                case.case
+                for name, content in _find_changed(item).items()
+                for case in others
+                if name in case.files and content_hash(case.files[name]) == content
+            )
+            truths[item.label] = replace(scored[item].truth, other=next(owners, ""))
+        faults |= faults_of(truths)
+    return faults
+
+
+def _state_faults(scored: Scored, faults: Mapping[str, Fault]) -> dict[str, Table]:
+    """The faults as entries of metrics.json, each with the MAE of the image where it was scored."""
+    entries = {label: asdict(fault) for label, fault in faults.items()}
+    for item, result in scored.items():
+        if item.label in entries and result.rows:
+            entries[item.label]["mae"] = result.rows[0].flat().get("mae")
+    return entries
+
+
+def _on_images(out: Path, scored: Scored, rules: Rules) -> Table:
+    """The entries of metrics.json on the scored images: their runs, files and scans."""
+    cases = [item.case for item in scored]
+    learned = [(item.case.case, item.provenance) for item in scored]
+    given = {item.modality for item in scored if item.modality in source_paths(item.provenance)}
+    left_out = {item.label: result.left_out for item, result in scored.items()}
+    counts = {item.modality: item.baselines.cases for item in scored if item.baselines is not None}
+    if counts:
+        bare = [item.label for item in scored if item.baselines is None]
+        left_out |= dict.fromkeys(bare, "No naive baselines: the run of this image has none.")
+    floors = {
+        (item.modality, item.case.case): result.floor
+        for item, result in scored.items()
+        if result.floor
+    }
+    return {
+        "trained_on": find_trained(learned),
+        "calibrated_on": sorted({case for case, stated in learned if stated.get(TAUGHT)}),
+        # by modality only where runs differ
+        "naive_cases": counts if len({*counts.values()}) > 1 else next(iter(counts.values()), None),
+        "moved": {item.label: result.note for item, result in scored.items() if result.note},
+        "naive_left_out": {label: note for label, note in left_out.items() if note},
+        "misaligned": summarise_floors(floors),
+        "given_truth": sorted(given),
+        "images": {item.label: content_hash(item.synthesis) for item in scored},
+        "truth_files": {
+            item.label: relative_to(out, item.case.files[item.modality]) for item in scored
+        },
+        "shared_masks": masks_of_several(rules.asked.mask, rules.regions, cases),
+        **_on_provenance(out, scored),
+    }
+
+
+def _on_provenance(out: Path, items: Iterable[Item]) -> Table:
+    """The entries of metrics.json that gather what the provenance of each image states."""
+    calibrations = list[Table]()
+    bounds = dict[str, float]()
+    sources = dict[str, dict[str, str]]()
+    warnings = dict[str, dict[Message, Table]]()
+    for item in items:
+        provenance = item.provenance
+        case = item.case.case
+        if item.interval is not None:
+            known = provenance["calibration"]
+            calibration = {key: known[key] for key in CALIBRATION if key in known}
+            if calibration not in calibrations:
+                calibrations.append(calibration)
+        # The MAE of the autoencoder alone in 255 network units, if the model is a latent one.
+        if (bound := provenance.get("bound", {}).get(item.modality)) is not None:
+            bounds[item.modality] = bound
+        of_case = sources.setdefault(case, {})
+        of_case |= {name: relative_to(out, path) for name, path in item.inputs.items()}
+        messages = read_messages(provenance.get("warnings", ()))
+        for name in _find_changed(item):
+            text = f"Its source {name} differs from the {name} next to its truth: is it the same patient?"
+            messages.append(message("other-sources", text))
+        if item.interval is None and has_ends(item.modality, images_in(item.synthesis.parent)):
+            text = f"The interval beside its {item.modality} is not scored, because no provenance states its coverage: synthesise it again with a calibrated model."
+            messages.append(message("unstated-interval", text))
+        if messages:
+            warnings.setdefault(case, {}).update({warning: warning.table for warning in messages})
+    return {
+        "calibrations": calibrations,
+        "scan_warnings": {case: [*of_case.values()] for case, of_case in warnings.items()},
+        "bounds": bounds,
+        "source_files": sources,
+    }
+
+
+def _find_changed(item: Item) -> dict[str, str]:
+    """The content of each source scan of an image that differs from the scan of this name in the truth's case."""
+    changed = dict[str, str]()
+    for name, entry in item.provenance.get("inputs", {}).items():
+        path = item.case.files.get(name)
+        content = entry.get("sha256")
+        if content and path is not None and is_there(path) and content_hash(path) != content:
+            changed[name] = content
+    return changed
+
+
+def _on_areas(rules: Rules, ranges: Mapping[str, Range], rows: Sequence[Row]) -> Table:
+    """Sentences on regions and scopes, and on how many images --align could move."""
+    mask = None if rules.asked.mask is None else str(rules.asked.mask)
+    within = (mask or "body") if mask in (None, "body", "brain") else f"mask {mask}"
+    scopes = dict[str, str]()
+    if rules.asked.align:
+        moved = [f"{NAME}.mm" in row.scores for row in rows if row.answer == SYNTHESIS]
+        scopes[NAME] = f"{RULE}; {sum(moved)} of {len(moved)} images were moved"
+    return {
+        "regions": {region.name: region.rule(ranges, within) for region in rules.regions},
+        "scopes": scopes | {scope.name: scope.rule(mask, rules.cut) for scope in rules.scopes},
+    }
+
+
+def _on_windows(
+    items: Iterable[Item], ranges: Mapping[str, Range], given: Sequence[float] | None
+) -> dict[str, list[str]]:
+    """The entry of a sentence for each modality whose truth is a picture and whose images are in HU, if any."""
+    names = {
+        item.modality
+        for item in items
+        if shows_a_window(item.provenance, item.modality, ranges[item.modality].unit)
+    }
+    if names:
+        return {"windows": [window_sentence(name, given) for name in sorted(names)]}
+    if given is not None:
+        raise BadInput(
+            "--window: expected pictures (PNG) of a true CT and synthesised images in HU, found none. Drop --window."
+        )
+    return {}

@@ -1,0 +1,120 @@
+"""Scores of prediction intervals: their coverage of the truth, and their width."""
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxlate.base.arrays import Bool, Float32
+from voxlate.base.files import HIGH, LOW
+from voxlate.evaluation.scoring.metrics import LEVELS, correlation
+from voxlate.scans.formats.io import content_hash
+
+# The meaning of a calibration's coverage by the bound that it uses over patients.
+COUNTED: dict[str, str] = {
+    "none": "on average over these patients, WITHOUT A MARGIN FOR CHANCE: other patients would give other intervals",
+    "normal": "with confidence {0} if patients' shares are about normal (Student's t)",
+    "any": "with confidence {0}, whatever the distribution of patients' shares",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Interval:
+    """The maps of the lower and upper ends of intervals.
+
+    coverage: nominal coverage; levels: for other coverages, the width relative to these intervals; bound: upper bound of
+    the mean absolute error inside the body in physical units; changed: whether the maps were changed after synthesis.
+    """
+
+    low: Path
+    high: Path
+    coverage: float
+    levels: Mapping[str, float]
+    bound: float | None
+    changed: bool = False
+
+
+def interval_of(
+    images: Mapping[str, Path], modality: str, provenance: Mapping[str, Any]
+) -> Interval | None:
+    """The intervals of an image among its case's maps, as its provenance describes them; None if there are none."""
+    calibration = provenance.get("calibration")
+    if not has_ends(modality, images) or not isinstance(calibration, Mapping):
+        return None
+    low, high = images[modality + LOW], images[modality + HIGH]
+    bound = provenance.get("bounds", {}).get(modality, {}).get("mae")
+    changed = any(is_changed(path, provenance) for path in (low, high))
+    levels = calibration.get("levels", {}).get(modality, {})
+    return Interval(low, high, float(calibration["coverage"]), levels, bound, changed)
+
+
+def has_ends(modality: str, images: Collection[str]) -> bool:
+    """Whether both ends of an interval of an image are among the images of its case."""
+    return {modality + LOW, modality + HIGH} <= {*images}
+
+
+def is_changed(image: Path, provenance: Mapping[str, Any]) -> bool:
+    """Whether the content of an image differs from the one that its provenance states; False if it states none."""
+    written: str | None = provenance.get("images", {}).get(image.name)
+    return written is not None and written != content_hash(image)
+
+
+def percent(share: float) -> str:
+    """A share in per cent such as 90% or 99.99%, which is never rounded to 100%."""
+    return f"{100 * share:.6g}%"
+
+
+def describe_bound(bound: str, confidence: float) -> str:
+    """A clause on the confidence of a coverage."""
+    return COUNTED[bound].format(percent(confidence))
+
+
+def interval_scores(
+    interval: Interval,
+    low: Float32,
+    high: Float32,
+    prediction: Float32,
+    truth: Float32,
+    inside: Bool,
+) -> dict[str, float]:
+    """Coverage, width, and the width's correlation with the error; arrays are [D, H, W] on the scored range."""
+    below = (prediction - low)[inside]
+    above = (high - prediction)[inside]
+    error = (truth - prediction)[inside]
+    if not error.size:
+        return {}
+
+    def share(scale: float) -> float:
+        """The share of the voxels within intervals that are `scale` times as wide."""
+        return float(np.mean((error >= -scale * below - 1e-6) & (error <= scale * above + 1e-6)))
+
+    mae = float(np.abs(error).mean())
+    scores = {
+        "coverage": share(1.0),
+        "interval": float((below + above).mean(dtype=np.float64)),
+        "interval_r": correlation(below + above, np.abs(error)),
+    }
+    for level, scale in interval.levels.items():
+        level_percent = round(100 * float(level))
+        if level_percent in LEVELS:
+            scores[f"coverage_{level_percent}"] = share(float(scale))
+    if (bound := interval.bound) is not None:
+        scores["mae_bound"] = bound
+        scores["mae_bound_held"] = float(mae <= bound)
+        scores["mae_bound_ratio"] = bound / mae if mae > 0 else math.nan
+    return scores
+
+
+def region_coverage(
+    name: str, low: Float32, high: Float32, truth: Float32, inside: Bool
+) -> dict[str, float]:
+    """Coverage of a region's voxels and mean width of their intervals; NaN if the region is empty."""
+    coverage = width = math.nan
+    if inside.any():
+        held = (truth[inside] >= low[inside] - 1e-6) & (truth[inside] <= high[inside] + 1e-6)
+        coverage = float(held.mean())
+        width = float((high - low)[inside].mean(dtype=np.float64))
+    return {f"{name}.coverage": coverage, f"{name}.interval": width}

@@ -1,0 +1,454 @@
+"""The catalogue of metrics (name, unit, direction, reduction, function) and their functions."""
+
+import itertools
+import math
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
+from voxlate.base.similarity import RADIUS, SIGMA, mutual_information, ssim_map
+from voxlate.base.statistics import fixed_text
+from voxlate.scans.cases.layout import CANONICAL
+from voxlate.scans.images.filters import ndimage
+from voxlate.scans.images.ranges import Range
+
+if TYPE_CHECKING:
+    from voxlate.scans.images.pictures import Plane
+
+LEVELS = (50, 60, 70, 80, 90, 95)  # levels of the calibration curve in per cent
+
+SsimOrigin = Literal["low", "zero"]
+Direction = Literal["lower", "higher", "one", "truth"]
+
+UNIT = "unit of the images"  # placeholder of the scored modality's unit
+UNITS = {"images": UNIT, "–": ""}  # of the tables below
+# Coronal and sagittal SSIM use every fourth slice, because all slices would take half of the evaluation's time again.
+SEVERAL = 4
+SLAB_VOXELS = 1 << 21  # a slab's ten temporary float32 maps then stay under 100 MiB
+
+
+@dataclass(frozen=True)
+class ImagePair:
+    """A truth and a synthesis [D, H, W] on the scored range; inside: the voxels that count; axes: their layout.
+
+    Volumes are canonical; single slices of a scope are in radiological orientation.
+    """
+
+    truth: Float32
+    synthesis: Float32
+    scale: Range
+    inside: Bool | None
+    ssim_from: SsimOrigin = "low"
+    axes: str = CANONICAL
+
+    def error(self, function: Callable[..., float]) -> float:
+        """A function of truth, synthesis and mask."""
+        return function(self.truth, self.synthesis, self.inside)
+
+    def ssim(self, dimensions: Literal[2, 3], plane: "Plane" = "axial") -> float:
+        """SSIM in a plane; NaN for other planes than axial and in 3-D if the volume is thinner than the window."""
+        if (dimensions == 3 or plane != "axial") and len(self.truth) < 2 * RADIUS + 1:
+            return math.nan
+        origin = np.float32(self.scale.low if self.ssim_from == "low" else 0)
+        a, b = (slices_along(image, plane) - origin for image in (self.truth, self.synthesis))
+        mask = None if self.inside is None else slices_along(self.inside, plane)
+        return ssim(a, b, self.scale.width, dimensions=dimensions, mask=mask)
+
+
+Score = Callable[[ImagePair], float]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric: name, unit, direction, reduction of many voxels to one number, and function.
+
+    scale: factor of printed values; compute: None if the score is not computed from a pair of images (samples, regions,
+    features); pooled: one value for all cases together, with a standard error; in_table: printed in tables.
+    """
+
+    key: str
+    label: str
+    unit: str
+    better: Direction
+    reduction: str
+    digits: int = 3
+    scale: float = 1.0
+    compute: Score | None = None
+    pooled: bool = False
+    in_table: bool = True
+
+    @property
+    def score(self) -> str:
+        """The score without its scope: psnr for the keys psnr and both_masked.psnr."""
+        return self.key.rpartition(".")[2]
+
+    def unit_for(self, images: str) -> str:
+        """The unit, if `images` is that of the voxels."""
+        return images if self.unit == UNIT else self.unit
+
+    def text(self, value: float, like: float | None = None) -> str:
+        """A value with digits that fit its size, or the size of another value that is printed with it."""
+        size = value if like is None else like
+        fits = self.unit == UNIT
+        return fixed_text(value * self.scale, size * self.scale, self.digits, fits)
+
+    def mean_text(self, summary: Mapping[str, Any] | None) -> str:
+        """A mean with its standard deviation, such as 0.068 ± 0.012; pooled values have the standard error."""
+        if not summary or summary["mean"] is None:
+            return "–"
+        spread = summary["sd"] if summary["sd"] is not None else summary.get("se")
+        text = self.text(summary["mean"])
+        return text if spread is None else f"{text} ± {self.text(spread, like=summary['mean'])}"
+
+
+SSIM = "Gaussian window 11, sigma 1.5, K1 0.01, K2 0.03; "
+LPIPS = "grey over the range, clipped, repeated to three channels; outside the mask the low end; mean over axial slices"
+# Columns are separated by two spaces or more. unit: "images" is that of the scored images; values in % are stored as shares.
+# where: in tables, in files alone, or in tables as one pooled value for all cases.
+_METRICS = """
+key                    label                             unit    better  digits  where   reduction
+mae                    MAE                               images  lower   3       table   mean over voxels
+mae_rel                MAE/range                         %       lower   2       table   mean over voxels, share of the range
+mae_network            MAE, network units                of 255  lower   3       file    mean over voxels of MR on 0 to 255, as with --units network
+rmse                   RMSE                              images  lower   3       table   root of the mean over voxels
+rmse_rel               RMSE/range                        %       lower   2       file    root of the mean over voxels, share of the range
+mse_rel                MSE/range²                        –       lower   4       file    mean over voxels of the squared error, in shares of the range
+psnr                   PSNR                              dB      higher  1       table   20 log10(range / RMSE) of each case
+ssim_2d                SSIM 2-D                          –       higher  3       table   {SSIM}mean over axial slices
+ssim_3d                SSIM 3-D                          –       higher  3       table   {SSIM}one window in three directions
+ssim_coronal           SSIM coronal                      –       higher  3       table   {SSIM}mean over every fourth coronal slice
+ssim_sagittal          SSIM sagittal                     –       higher  3       table   {SSIM}mean over every fourth sagittal slice
+mae_z                  MAE z                             images  lower   3       table   mean |difference of slices − the truth's|
+seam                   Seam                              –       one     2       table   MAE z where windows of slices begin or end, over MAE z elsewhere
+lpips                  LPIPS                             –       lower   3       table   AlexNet v0.1; {LPIPS}
+nmi                    NMI                               –       higher  3       table   64 bins over the range; 1 independent, 2 determined
+gradient_strength      Gradient                          –       one     2       table   mean |difference of rows| over the truth's
+gradient_z             Gradient z                        –       one     2       table   mean |difference of slices| over the truth's
+mm                     Displacement                      mm      lower   2       table   median length of the displacement that moves the image onto the truth
+std                    Uncertainty                       images  lower   3       file    mean standard deviation of the samples
+std_error_r            Uncertainty–error r               –       higher  2       file    correlation of standard deviation and |error|
+coverage               Coverage                          %       truth   1       table   share of the body's voxels within their intervals
+interval               Interval                          images  lower   3       table   mean width of the intervals inside the body
+interval_r             Interval–error r                  –       higher  2       table   correlation of the intervals' width and |error|
+coverage_50            Coverage, 50 % asked              %       truth   1       file    share of the body's voxels within intervals of that level
+coverage_60            Coverage, 60 % asked              %       truth   1       file    share of the body's voxels within intervals of that level
+coverage_70            Coverage, 70 % asked              %       truth   1       file    share of the body's voxels within intervals of that level
+coverage_80            Coverage, 80 % asked              %       truth   1       file    share of the body's voxels within intervals of that level
+coverage_90            Coverage, 90 % asked              %       truth   1       file    share of the body's voxels within intervals of that level
+coverage_95            Coverage, 95 % asked              %       truth   1       file    share of the body's voxels within intervals of that level
+mae_bound              Bound of body MAE                 images  lower   3       table   that a case's MAE inside the body is to exceed seldom
+mae_bound_held         Bound held                        %       truth   1       table   cases whose MAE inside the body is within it
+mae_bound_ratio        Bound/MAE                         –       lower   2       file    bound over the MAE inside the body
+fd                     FD                                –       lower   3       pooled  of the slices of all cases pooled; too high with few images
+fd_inf                 FD∞                               –       lower   3       pooled  of the slices of all cases pooled; extrapolated to infinitely many images
+fd_each                FD of each patient                –       lower   3       pooled  of the slices of each patient, averaged over patients, as paper 001 states it; compares only between equal numbers of slices
+texture_distance       Texture distance                  –       lower   3       pooled  of the slices of all cases pooled; too high with few images
+texture_distance_inf   Texture distance ∞                –       lower   3       pooled  of the slices of all cases pooled; extrapolated to infinitely many images
+texture_distance_each  Texture distance of each patient  –       lower   3       pooled  of the slices of each patient, averaged over patients, as paper 001 states it; compares only between equal numbers of slices
+"""
+_REGION_METRICS = """
+key           label            unit    better  digits  where  reduction
+mae           MAE              images  lower   3       table  mean over the region's voxels
+psnr          PSNR             dB      higher  2       table  20 log10(range / RMSE of the region)
+ssim_3d       SSIM 3-D         –       higher  3       table  {SSIM}mean of the map in the region; windows see its surroundings
+mean          mean             images  truth   3       table  mean over the region's voxels
+std           uncertainty      images  lower   3       table  mean standard deviation of the samples in the region
+coverage      coverage         %       truth   1       table  share of the region's voxels within their intervals
+interval      interval         images  lower   3       file   mean width of the region's intervals
+pieces        pieces           –       truth   1       file   number of connected pieces of the region (docs/guides/trust.md)
+kept          kept             –       higher  1       file   number of connected pieces of the region (docs/guides/trust.md)
+shrunk        shrunk           –       lower   1       file   number of connected pieces of the region (docs/guides/trust.md)
+erased        erased           –       lower   1       file   number of connected pieces of the region (docs/guides/trust.md)
+unseen        unseen           –       truth   1       file   number of connected pieces of the region (docs/guides/trust.md)
+invented      invented         –       lower   1       file   number of connected pieces of the region (docs/guides/trust.md)
+dice          Dice             –       higher  3       table  overlap of the same threshold on both images
+surface       surface          mm      lower   2       table  mean distance of the surfaces of the same threshold on both images
+surface_95    surface, 95 %    mm      lower   2       table  95th percentile of these distances, the larger one of both directions
+volume        volume           ml      truth   1       table  voxels that pass the threshold, times their size
+volume_error  volume error     ml      lower   1       table  |volume − volume of truth|
+ratio         ratio            –       truth   2       table  volumes of two regions divided
+ratio_error   ratio error      –       lower   2       table  |ratio − ratio of truth|
+truth_volume  volume of truth  ml      truth   1       file   voxels that pass the threshold, times their size
+truth_ratio   ratio of truth   –       truth   2       file   volumes of two regions divided
+truth_mean    mean of truth    images  truth   3       file   mean over the region's voxels
+mae_z         MAE z            images  lower   3       file   mean |difference of slices − the truth's| in the region
+voxels        voxels           –       truth   0       file   number of voxels in the region
+"""
+_CHALLENGE_METRICS = """
+key                   label                     unit  better  digits  where  reduction
+synthrad2023.mae      MAE, SynthRAD2023         HU    lower   1       table  mean over the mask, not clipped
+synthrad2023.psnr     PSNR, SynthRAD2023        dB    higher  2       table  inside the mask; range −1024 to 3000 HU
+synthrad2023.ssim     SSIM, SynthRAD2023        –     higher  4       table  uniform window 7 in three directions, mean inside the mask; −1024 HU outside it
+synthrad2025.mae      MAE, SynthRAD2025         HU    lower   1       table  mean over the mask, not clipped
+synthrad2025.psnr     PSNR, SynthRAD2025        dB    higher  2       table  inside the mask; range −1024 to 3071 HU
+synthrad2025.ms_ssim  MS-SSIM, SynthRAD2025     –     higher  4       table  five scales, luminance in each, mean inside the mask; padded to 97 voxels
+brasyn.ssim_tumour    SSIM of tumour, BraSyn    –     higher  4       table  where seg > 0; 0 elsewhere; {SSIM}percentiles 0.5 to 99.5 of each image
+brasyn.ssim_healthy   SSIM of the rest, BraSyn  –     higher  4       table  where seg = 0; 0 elsewhere; {SSIM}percentiles 0.5 to 99.5 of each image
+"""
+_COMPUTED: dict[str, Score] = {
+    "mae": lambda pair: pair.error(mae),
+    "mae_rel": lambda pair: pair.error(mae) / pair.scale.width,
+    "rmse": lambda pair: pair.error(rmse),
+    "rmse_rel": lambda pair: pair.error(rmse) / pair.scale.width,
+    "mse_rel": lambda pair: (pair.error(rmse) / pair.scale.width) ** 2,
+    "psnr": lambda pair: psnr(pair.truth, pair.synthesis, pair.scale.width, pair.inside),
+    "ssim_2d": lambda pair: pair.ssim(2),
+    "ssim_3d": lambda pair: pair.ssim(3),
+    "ssim_coronal": lambda pair: pair.ssim(2, "coronal"),
+    "ssim_sagittal": lambda pair: pair.ssim(2, "sagittal"),
+    "mae_z": lambda pair: pair.error(mae_z),
+    "nmi": lambda pair: nmi(
+        pair.truth, pair.synthesis, pair.scale.low, pair.scale.high, mask=pair.inside
+    ),
+    "gradient_strength": lambda pair: pair.error(gradient_strength),
+    "gradient_z": lambda pair: gradient_strength(
+        pair.truth, pair.synthesis, pair.inside, along="slices"
+    ),
+}
+
+
+def _catalogue(table: str, computed: Mapping[str, Score]) -> tuple[Metric, ...]:
+    """The metrics of a table above; computed: the functions of those that come from a pair of images."""
+    metrics = []
+    for line in table.strip().splitlines()[1:]:
+        key, label, unit, better, digits, where, reduction = re.split(" {2,}", line)
+        metric = Metric(
+            key,
+            label,
+            UNITS.get(unit, unit),
+            cast(Direction, better),
+            reduction.format(SSIM=SSIM, LPIPS=LPIPS),
+            int(digits),
+            100.0 if unit == "%" else 1.0,
+            computed.get(key),
+            where == "pooled",
+            where != "file",
+        )
+        metrics.append(metric)
+    return tuple(metrics)
+
+
+METRICS = _catalogue(_METRICS, _COMPUTED)
+# Of a named region: the key becomes NAME.mae, the label NAME MAE.
+REGION_METRICS = _catalogue(_REGION_METRICS, {})
+# Of challenges and of users of CTs; their scopes have the key's first part.
+SCOPE_METRICS = [*_catalogue(_CHALLENGE_METRICS, {})]
+METRIC_OF = {metric.key: metric for metric in METRICS}
+# Scores of a scope have keys such as NAME.mae; single slices and crops have no scores across slices.
+OF_PICTURES = ("mae", "mae_rel", "mse_rel", "psnr", "ssim_2d", "lpips")
+SCOPED = (*OF_PICTURES, "ssim_3d", "ssim_coronal", "ssim_sagittal", "mae_z")
+
+
+def add_scope_metrics(table: str) -> None:
+    """Add the metrics of a table, whose columns are those of the tables above, with keys such as proton.error."""
+    SCOPE_METRICS.extend(_catalogue(table, {}))
+
+
+def metrics_of(document: Mapping[str, Any]) -> dict[str, Metric]:
+    """All possible metrics of a metrics.json by key: those of the catalogue, of its scopes and of its regions."""
+    metrics = list(METRICS)
+    scoped = [METRIC_OF[key] for key in METRIC_OF if key in (*SCOPED, "gradient_strength", "mm")]
+    for scope, metric in itertools.product(document.get("scopes", {}), scoped):
+        metrics.append(_in_scope(metric, scope))
+    for region, metric in itertools.product(document.get("regions", {}), REGION_METRICS):
+        label = f"{region} {metric.label}"
+        metrics.append(replace(metric, key=f"{region}.{metric.key}", label=label))
+    scopes = document.get("scopes", {})
+    metrics += [metric for metric in SCOPE_METRICS if metric.key.partition(".")[0] in scopes]
+    return {metric.key: metric for metric in metrics}
+
+
+def _in_scope(metric: Metric, scope: str) -> Metric:
+    """The metric in a scope, whose label PSNR becomes "PSNR, both masked, slices"."""
+    pictures = scope.rpartition(".")[2]
+    reduction = metric.reduction
+    if pictures in ("slices", "crops"):
+        reduction = f"mean over {pictures} of: {reduction.replace('of each case', 'of each one')}"
+    return replace(
+        metric,
+        key=f"{scope}.{metric.key}",
+        label=f"{metric.label}, {scope_label(scope)}",
+        reduction=reduction,
+        in_table=metric.key != "mae_rel",
+    )
+
+
+def scope_label(scope: str) -> str:
+    """The printed name of a scope, such as "both masked, slices"."""
+    return scope.replace("_", " ").replace(".", ", ")
+
+
+def mae(truth: Any, synthesis: Any, mask: Any = None) -> float:
+    """Mean absolute error in the unit of the images, inside the mask if there is one."""
+    truth, synthesis = _pair(truth, synthesis, mask)
+    return float(np.mean(np.abs(synthesis - truth), dtype=np.float64))
+
+
+def rmse(truth: Any, synthesis: Any, mask: Any = None) -> float:
+    """Root of the mean squared error in the unit of the images, inside the mask if there is one."""
+    truth, synthesis = _pair(truth, synthesis, mask)
+    return float(np.sqrt(np.mean(np.square(synthesis - truth, dtype=np.float64))))
+
+
+def psnr(truth: Any, synthesis: Any, data_range: float, mask: Any = None) -> float:
+    """Peak signal-to-noise ratio in dB: 20 log10(range / RMSE); infinite if the images are equal."""
+    error = rmse(truth, synthesis, mask)
+    return float(20 * np.log10(data_range / error)) if error > 0 else math.inf
+
+
+def ssim(
+    truth: Any,
+    synthesis: Any,
+    data_range: float,
+    *,
+    dimensions: Literal[2, 3] = 2,
+    mask: Any = None,
+) -> float:
+    """Structural similarity with a Gaussian window of 11 (sigma 1.5), K1 = 0.01, K2 = 0.03.
+
+    truth, synthesis: [..., H, W] (2) or [D, H, W] (3), measured from the low end of the range, since the
+    luminance term depends on an offset. 2 is the mean over slices, 3 uses one window in three directions.
+    Windows count that are completely inside the image. With a mask: the mean of the similarity map inside it. NaN where no window fits, or the mask is empty.
+    Computed in slabs, so that memory stays bounded. Source: Wang et al. 2004, eq. 13.
+    """
+    a = _slices(truth)
+    b = _slices(synthesis)
+    inside = None if mask is None else _slices(mask).astype(bool)
+    halo = RADIUS if dimensions == 3 else 0
+    first, last = halo, len(a) - halo
+    crop = slice(RADIUS, -RADIUS)
+    step = max(1, SLAB_VOXELS // (a.shape[1] * a.shape[2]))
+    total = 0.0
+    count = 0
+    for start in range(first, last, step):
+        stop = min(start + step, last)
+        slab = slice(start - halo, stop + halo)
+        similarity = ssim_map(a[slab], b[slab], data_range, _window_mean(dimensions))
+        similarity = similarity[halo : halo + stop - start, crop, crop]
+        if inside is not None:
+            similarity = similarity[inside[start:stop, crop, crop]]
+        total += float(np.sum(similarity, dtype=np.float64))
+        count += similarity.size
+    return total / count if count else math.nan
+
+
+def nmi(truth: Any, synthesis: Any, low: float, high: float, mask: Any = None) -> float:
+    """Normalised mutual information on 64 bins over [low, high]: 1 independent, 2 each determines the other."""
+    return mutual_information(*_pair(truth, synthesis, mask), (low, high), (low, high), bins=64)
+
+
+def gradient_strength(
+    truth: Any,
+    synthesis: Any,
+    mask: Any = None,
+    *,
+    along: Literal["rows", "slices"] = "rows",
+) -> float:
+    """Mean |difference of neighbouring rows, or slices| of the synthesis over the truth's.
+
+    1 is ideal, below is blur, above is noise (between slices: flicker). Images are [..., H, W], or [..., D, H, W] along
+    slices; with a mask, both neighbours are inside it. NaN if the truth has no gradient, such as a single slice.
+    """
+    axis = -2 if along == "rows" else -3
+    pair: Any = ...
+    if mask is not None:
+        inside = np.moveaxis(_array(mask).astype(bool), axis, 0)
+        pair = inside[1:] & inside[:-1]
+    sums = []
+    for image in (truth, synthesis):
+        steps = np.abs(np.diff(np.moveaxis(_array(image), axis, 0), axis=0))
+        sums.append(float(np.sum(steps[pair], dtype=np.float64)))
+    return sums[1] / sums[0] if sums[0] > 0 else math.nan
+
+
+def mae_z(truth: Any, synthesis: Any, mask: Any = None) -> float:
+    """Mean |(b_k+1 − b_k) − (a_k+1 − a_k)| over neighbouring slices of truth a and synthesis b [D, H, W].
+
+    The value is 0 if all slices have the same error, and large if errors change from slice to slice. With a mask, both
+    neighbours are inside it. NaN if no slice has a neighbour.
+    """
+    total, count = _steps_of_error(truth, synthesis, mask)
+    return float(total.sum() / count.sum()) if count.sum() else math.nan
+
+
+def seam(truth: Any, synthesis: Any, borders: Collection[int], mask: Any = None) -> float:
+    """`mae_z` at the borders of windows over `mae_z` elsewhere; 1 means that there is no seam.
+
+    borders: k if a window of slices begins or ends between k − 1 and k. NaN if no slice or every slice is a border.
+    """
+    total, count = _steps_of_error(truth, synthesis, mask)
+    at = np.isin(np.arange(1, len(total) + 1), list(borders))
+    here = float(total[at].sum())
+    there = float(total[~at].sum())
+    voxels_here = int(count[at].sum())
+    voxels_there = int(count[~at].sum())
+    if not (voxels_here and voxels_there and there > 0):
+        return math.nan
+    return (here / voxels_here) / (there / voxels_there)
+
+
+def _steps_of_error(truth: Any, synthesis: Any, mask: Any) -> tuple[Float64, NDArray[np.int64]]:
+    """The sum of |steps of the error| and its number of voxels for each pair of neighbouring slices [D - 1]."""
+    a = _array(truth)
+    b = _array(synthesis)
+    if a.shape != b.shape or a.ndim != 3:
+        raise ValueError(
+            f"expected two volumes [D, H, W] of one shape, got {a.shape} and {b.shape}"
+        )
+    steps = np.abs(np.diff(b - a, axis=0))
+    counts = np.full(len(steps), a[0].size)
+    if mask is not None:
+        inside = _array(mask).astype(bool)
+        both = inside[1:] & inside[:-1]
+        steps = np.where(both, steps, 0)
+        counts = both.sum((1, 2))
+    return steps.sum((1, 2), dtype=np.float64), counts
+
+
+def slices_along(volume: AnyArray, plane: "Plane") -> AnyArray:
+    """A view of the slices [N, ., .] of a canonical volume [D, H, W]; only every fourth one in other planes than axial."""
+    if plane == "axial":
+        return volume
+    if plane == "coronal":
+        return volume[:, ::SEVERAL].swapaxes(0, 1)
+    return volume[..., ::SEVERAL].transpose(2, 0, 1)
+
+
+def correlation(a: Any, b: Any, mask: Any = None) -> float:
+    """Pearson's correlation of two images, such as uncertainty and error; NaN if one of them is constant."""
+    a, b = _pair(a, b, mask)
+    a, b = (image.astype(np.float64) for image in (a, b))
+    a, b = (image - np.mean(image, dtype=np.float64) for image in (a, b))
+    spread = float(np.sqrt(np.vdot(a, a) * np.vdot(b, b)))
+    return float(np.vdot(a, b)) / spread if spread > 0 else math.nan
+
+
+def _array(image: Any) -> AnyArray:
+    array: AnyArray = np.asarray(image)
+    return array if array.dtype in (np.float32, np.float64, np.bool_) else array.astype(np.float32)
+
+
+def _pair(a: Any, b: Any, mask: Any) -> tuple[AnyArray, AnyArray]:
+    a = _array(a)
+    b = _array(b)
+    if a.shape != b.shape:
+        raise ValueError(f"images to compare must have one shape, not {a.shape} and {b.shape}")
+    if mask is None:
+        return a, b
+    inside = _array(mask).astype(bool)
+    return a[inside], b[inside]
+
+
+def _slices(image: Any) -> AnyArray:
+    array = _array(image)
+    return array.reshape(-1, *array.shape[-2:])
+
+
+def _window_mean(dimensions: int) -> Callable[[AnyArray], AnyArray]:
+    sigma = (SIGMA if dimensions == 3 else 0, SIGMA, SIGMA)
+    return lambda image: ndimage.gaussian_filter(image, sigma, mode="constant", radius=RADIUS)

@@ -1,0 +1,116 @@
+"""Misregistered pairs: the part of an error that is due to them, and the scores of an image moved onto its truth."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.ndimage
+
+from voxlate.base.arrays import Bool, Float32
+from voxlate.base.groups import grouped
+from voxlate.checks.audit import is_misaligned
+from voxlate.evaluation.scoring.metrics import SCOPED, ImagePair, Score, mae
+from voxlate.scans.cases.case import read_header
+from voxlate.scans.cases.prepared import case_path
+from voxlate.scans.images.misalignment import Misalignment, displacement_field
+from voxlate.scans.images.motion import on_every_voxel
+
+NAME = "aligned"  # the beginning of the keys of scores after the image was moved
+KEYS = (*SCOPED, "gradient_strength")
+MOST_MM = 10.0  # 95 % of displacements are below; a longer one would hide an error of anatomy
+RULE = f"the image, and each naive baseline, moved onto the truth by the smooth displacement on which windows of both agree, as it is where none is found or 5 % of its lengths are over {MOST_MM:g} mm; interpolated linearly, which softens edges"
+# The standard deviation in voxels removes noise and keeps the mean error of a shifted edge.
+SMOOTHED = 1.0
+
+Spacing = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The effect of a misalignment: its length in mm to the scan `source`, and the MAE of the shifted truth."""
+
+    source: str
+    mm: float
+    mae: float
+
+
+def estimate_for(
+    cohort: Path | None, case: str, modality: str, sources: Collection[str]
+) -> Misalignment | None:
+    """The largest misalignment of a truth with one of its sources (`to`) above the threshold of prepare, or None."""
+    path = None if cohort is None else case_path(cohort, case)
+    if path is None or not path.is_file():
+        return None
+    header = read_header(path)
+    pairs = []
+    for name, estimate in header.misaligned.items():
+        if name == modality and estimate.to in sources:
+            pairs.append(estimate)
+        elif name in sources and estimate.to == modality:
+            pairs.append(replace(estimate, to=name))
+    far = [estimate for estimate in pairs if is_misaligned(header, estimate)]
+    return max(far, key=lambda estimate: estimate.median_mm or 0.0, default=None)
+
+
+def floor_of(
+    truth: Float32, inside: Bool | None, spacing_mm: Spacing, estimate: Misalignment
+) -> Floor:
+    """The error of the truth [D, H, W] on its scored range after a shift by the median length in the mean direction."""
+    assert estimate.median_mm is not None
+    assert estimate.translation_mm is not None
+    direction = np.array(estimate.translation_mm)
+    length = float(np.linalg.norm(direction))
+    # A pure rotation has no direction, so any direction serves.
+    direction = direction / length if length > 0 else np.array([0.0, 1.0, 0.0])
+    voxels = estimate.median_mm * direction / np.array(spacing_mm)
+    smooth = scipy.ndimage.gaussian_filter(truth, [SMOOTHED if n > 1 else 0.0 for n in truth.shape])
+    moved = scipy.ndimage.shift(smooth, voxels, order=1, mode="nearest")
+    return Floor(estimate.to, estimate.median_mm, mae(smooth, moved, inside))
+
+
+def summarise_floors(floors: Mapping[tuple[str, str], Floor]) -> dict[str, Any]:
+    """The entry of metrics.json from floors by (modality, case), with their means by modality; empty without any."""
+    by_modality = grouped((modality, (case, floor)) for (modality, case), floor in floors.items())
+    return {
+        modality: {
+            "mm": float(np.mean([floor.mm for _, floor in pairs])),
+            "mae": float(np.mean([floor.mae for _, floor in pairs])),
+            "cases": {case: asdict(floor) for case, floor in pairs},
+        }
+        for modality, pairs in by_modality.items()
+    }
+
+
+def score_aligned(
+    pair: ImagePair, body: Bool, spacing_mm: Spacing, functions: Mapping[str, Score]
+) -> dict[str, float]:
+    """The scores `aligned.KEY` of the image moved onto the truth, and `aligned.mm`, the median displacement.
+
+    body: the truth's foreground, in which windows are compared. `aligned.mm` is absent where nothing was moved.
+    """
+    steps_mm = displacement_onto(pair.truth, pair.synthesis, body, spacing_mm, pair.scale.unit)
+    scores = {}
+    if steps_mm is not None:
+        voxels = np.array(spacing_mm, np.float32)[:, None, None, None]
+        places = np.indices(body.shape, np.float32) + steps_mm / voxels
+        moved = scipy.ndimage.map_coordinates(pair.synthesis, places, order=1, mode="nearest")
+        pair = replace(pair, synthesis=moved.astype(np.float32))
+        scores[f"{NAME}.mm"] = float(np.median(_lengths(steps_mm, body)))
+    return {f"{NAME}.{key}": functions[key](pair) for key in KEYS if key in functions} | scores
+
+
+def displacement_onto(
+    truth: Float32, image: Float32, body: Bool, spacing_mm: Spacing, unit: str = ""
+) -> Float32 | None:
+    """The displacement [3, D, H, W] in mm that windows of an image follow onto the truth; None if it is not moved."""
+    field, _, _ = displacement_field(truth, image, spacing_mm, body, (unit, unit))
+    if field is None:
+        return None
+    steps_mm = on_every_voxel(field, truth.shape, spacing_mm)
+    return None if np.percentile(_lengths(steps_mm, body), 95) > MOST_MM else steps_mm
+
+
+def _lengths(steps_mm: Float32, body: Bool) -> Float32:
+    return np.sqrt((steps_mm[:, body] ** 2).sum(axis=0))

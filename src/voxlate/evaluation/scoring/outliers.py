@@ -1,0 +1,40 @@
+"""Cases whose error is far above that of the others."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from voxlate.base.errors import first_of
+from voxlate.base.messages import Message, message
+from voxlate.evaluation.scoring.documents import rows_of
+
+FEWEST = 4  # cases, below which a median says little
+TIMES = 3.0  # the median error: patients of one cohort differ by less
+DEVIATIONS = 5.0  # median absolute deviations above the median
+
+
+def outlier_messages(document: Mapping[str, Any]) -> list[Message]:
+    """A message for each modality of a metrics.json with syntheses whose MAE is far above the median."""
+    messages = list[Message]()
+    for name in document["modalities"]:
+        errors = {case: row.get("mae") for case, row in rows_of(document, name).items()}
+        known = {case: error for case, error in errors.items() if error is not None}
+        messages += find_outliers(name, known)
+    return messages
+
+
+def find_outliers(name: str, errors: Mapping[str, float]) -> list[Message]:
+    """A message on the cases whose error of the image `name` is far above the median; errors: by case."""
+    if len(errors) < FEWEST:
+        return []
+    values = np.array([*errors.values()])
+    median = float(np.median(values))
+    spread = float(np.median(np.abs(values - median)))
+    least = max(TIMES * median, median + DEVIATIONS * spread)
+    odd = {case: error / median for case, error in errors.items() if error > least > 0}
+    if not odd:
+        return []
+    worst = sorted(odd, key=lambda case: -odd[case])
+    text = f"{name}: {len(odd)} of {len(errors)} cases have an error of up to {odd[worst[0]]:.1f} times the median ({first_of(worst, 3)}): is the truth, the image or the patient wrong? They count all the same."
+    return [message("large-error", text, cases=len(odd), times=odd[worst[0]])]

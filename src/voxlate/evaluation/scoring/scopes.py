@@ -1,0 +1,308 @@
+"""Additional scopes of the same scores, by name: the whole image, both images masked, single slices, crops."""
+
+import hashlib
+import itertools
+import math
+import tomllib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from voxlate.base.arrays import AnyArray, Bool, Float32
+from voxlate.base.config import fill
+from voxlate.base.errors import BadInput
+from voxlate.evaluation.options.evaluate import CROP
+from voxlate.evaluation.scoring.distances import RADIOLOGICAL
+from voxlate.evaluation.scoring.evaluators import CONSUMERS, RULES, Evaluator
+from voxlate.evaluation.scoring.metrics import OF_PICTURES, SCOPED, ImagePair, Score
+from voxlate.scans.cases.layout import CANONICAL, reorder_axes
+from voxlate.training.batches.slice_filter import SliceFilter, filter_slices
+
+Area = Literal["", "whole", "both_masked"]
+Pictures = Literal["", "slices", "crops"]
+
+# of a slice's longer side: beyond it, a crop shows its own border and little else
+LARGEST_CROP = 2
+SMALLEST_CROP = 11  # SSIM's window
+MASK = "mask"  # the name of the evaluation's own mask in a slice filter
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The scope of a score: `area`, the voxels that count; `pictures`, the parts whose scores are averaged over a case.
+
+    area: "" is that of the other scores; "whole" is every voxel; "both_masked" is every voxel after truth and image were
+    set to the low end of the range outside the mask. pictures: "" scores the case as a whole.
+    """
+
+    area: Area
+    pictures: Pictures
+
+    @property
+    def name(self) -> str:
+        """The name on the command line, and the prefix of keys, such as both_masked.slices."""
+        return ".".join(filter(None, (self.area, self.pictures)))
+
+    def rule(self, mask: str | None, cut: "Cut") -> str:
+        """A sentence for the caption and metrics.json."""
+        where = f"voxels in the mask {mask}"
+        if self.area == "both_masked":
+            where = (
+                f"both images at the low end of the range outside the mask {mask}, then every voxel"
+            )
+        elif self.area == "whole" or mask is None:
+            where = "every voxel"
+        if not self.pictures:
+            return where
+        kept = "without the mask" if mask is not None else "where the truth has one value only"
+        parts = [
+            f"mean of each axial {self.pictures.removesuffix('s')}'s own score",
+            where,
+            f"{self.pictures} {kept} do not count",
+        ]
+        if cut.slices is not None:
+            parts.append(f"nor do slices without {_filter_text(cut.slices)}")
+        if self.pictures == "crops":
+            parts.append(
+                f"one crop of {cut.size}×{cut.size} pixels a slice, its place drawn by seed {cut.seed} and the truth's voxels; a shorter side is extended by the low end of the range"
+            )
+        return "; ".join(parts)
+
+
+SCOPES: dict[str, Scope | Evaluator] = {
+    scope.name: scope
+    for scope in itertools.starmap(Scope, itertools.product(get_args(Area), get_args(Pictures)))
+    if scope.name
+}
+SCOPES |= {name: Evaluator(name, rule) for name, rule in RULES.items()}
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A filter of slices (None: all slices with a foreground), and the side (pixels) and seed of crops."""
+
+    slices: SliceFilter | None = None
+    size: int = CROP
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size < SMALLEST_CROP:
+            raise BadInput(
+                f"--crop: expected at least {SMALLEST_CROP} pixels, the window of SSIM, found {self.size}. Choose a larger crop."
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class CountedVoxels:
+    """The facts of a canonical truth [D, H, W] that scopes need: its values, and the voxels and slices that count.
+
+    values: in the truth's unit; inside: voxels of the mask that the image covers; covered: voxels that the image covers;
+    None stands for all. masked: whether the evaluation has a mask; image_of: gives another image of the case that the
+    slice filter names.
+    """
+
+    values: Float32
+    inside: Bool | None
+    covered: Bool | None
+    masked: bool
+    cut: Cut
+    image_of: Callable[[str], AnyArray]
+
+    def counts(self, *place: slice) -> bool:
+        """Whether a slice or crop has a foreground: a pixel of the mask, or without a mask more than one value."""
+        values = self.values[place]
+        if self.inside is not None:
+            values = values[self.inside[place]]
+        return bool(values.size) and (self.masked or bool(values.min() != values.max()))
+
+    @cached_property
+    def slices(self) -> list[int]:
+        """The slices with a foreground that pass the filter."""
+        kept = np.array([self.counts(slice(k, k + 1)) for k in range(len(self.values))])
+        if (chosen := self.cut.slices) is not None:
+            kept &= filter_slices({name: self.image_of(name) for name in chosen.above}, chosen)
+        return np.flatnonzero(kept).tolist()
+
+    @cached_property
+    def content(self) -> str:
+        """A digest of the truth's voxels, so that crops do not depend on names or order."""
+        return hashlib.sha256(np.ascontiguousarray(self.values).tobytes()).hexdigest()
+
+
+def scopes_from(
+    names: Iterable[str],
+    mask: object,
+    regions: Collection[str] = (),
+    consumers: str | None = None,
+) -> tuple[Scope | Evaluator, ...]:
+    """The scopes of these names, each once, and those of --for; raises BadInput for other names, or if a mask is absent."""
+    scopes: list[Scope | Evaluator] = []
+    for name in dict.fromkeys(names):
+        if name not in SCOPES:
+            raise BadInput(
+                f"--score: expected one of {', '.join(SCOPES)}, found {name!r}. Choose one of these."
+            )
+        if name.startswith("both_masked") and mask is None:
+            raise BadInput(
+                f"--score {name}: expected a mask, found none. Add --mask body, brain, cohort or a file."
+            )
+        if name in regions:
+            raise BadInput(
+                f"--score {name}: expected no region of that name, found one. Rename the region."
+            )
+        scopes.append(SCOPES[name])
+    for name in dict.fromkeys(filter(None, (consumers or "").split(","))):
+        if name not in CONSUMERS or name in regions:
+            raise BadInput(
+                f"--for: expected some of {','.join(CONSUMERS)}, and no region of that name, found {name!r}. Choose of these."
+            )
+        scopes.append(CONSUMERS[name])
+    return tuple(scopes)
+
+
+def filter_from(
+    given: SliceFilter | str, mask: object, scopes: Iterable[Scope | Evaluator]
+) -> SliceFilter:
+    """A slice filter, from the text of a TOML table as in a recipe's data.slices, with or without braces.
+
+    "mask" names the evaluation's mask. Raises BadInput for other texts, or if the mask or such a scope is absent.
+    """
+    if not any(scope.pictures for scope in scopes):
+        raise BadInput(
+            "--slices: expected a --score of slices or crops, found none. Add --score slices."
+        )
+    if isinstance(given, SliceFilter):
+        return given
+    braced = given if given.strip().startswith("{") else "{" + given + "}"
+    try:
+        table = tomllib.loads(f"slices = {braced.strip()}")["slices"]
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise BadInput(
+            f'--slices: expected a table such as above={{tof="mean",cta=0}}, pixels=200, overlap=0.3, found {given!r}. Write it like this.'
+        ) from error
+    chosen = fill(SliceFilter, table, "--slices", "Change it in --slices.")
+    if MASK in chosen.above and mask is None:
+        raise BadInput("--slices: expected a mask, because above names it, found none. Add --mask.")
+    return chosen
+
+
+def score_scope(
+    scope: Scope,
+    pair: ImagePair,
+    truth: CountedVoxels,
+    functions: Mapping[str, Score],
+    pictures: list[dict[str, Any]],
+) -> dict[str, float]:
+    """The scores of an image in a scope by key; NaN if no picture counts.
+
+    functions: scores by key, of which those that apply are computed; pictures: the place and the scores of each picture
+    are added here. Pictures with a score that is not finite (the PSNR of equal images) are left out of its mean.
+    """
+    if scope.area == "both_masked":
+        assert truth.inside is not None
+        low = np.float32(pair.scale.low)
+        a, b = (np.where(truth.inside, image, low) for image in (pair.truth, pair.synthesis))
+        pair = replace(pair, truth=a, synthesis=b)
+    if scope.area:
+        pair = replace(pair, inside=truth.covered)
+    keys = [key for key in functions if key in (OF_PICTURES if scope.pictures else SCOPED)]
+    if not scope.pictures:
+        return {f"{scope.name}.{key}": functions[key](pair) for key in keys}
+    values: dict[str, list[float]] = {key: [] for key in keys}
+    for place, picture in _pictures(scope, pair, truth):
+        scores = {key: functions[key](picture) for key in keys}
+        for key, value in scores.items():
+            values[key].append(value)
+        pictures.append(place | scores)
+    return {f"{scope.name}.{key}": _mean(values[key]) for key in keys}
+
+
+def _pictures(
+    scope: Scope, pair: ImagePair, truth: CountedVoxels
+) -> Iterator[tuple[dict[str, Any], ImagePair]]:
+    """The slices or crops that count, in radiological orientation, with the place of their first pixels.
+
+    Raises BadInput for crops that are far larger than the case's slices.
+    """
+    (height, width), cut = truth.values.shape[1:], truth.cut
+    is_crop = scope.pictures == "crops"
+    most = max(CROP, LARGEST_CROP * height, LARGEST_CROP * width)
+    if is_crop and cut.size > most:
+        raise BadInput(
+            f"--crop: expected at most {most} pixels a side for slices of {width}×{height}, found {cut.size}. Choose a smaller crop."
+        )
+    turned = replace(
+        truth,
+        values=_turn(truth.values),
+        inside=None if truth.inside is None else _turn(truth.inside),
+    )
+    for number in truth.slices:
+        row = column = 0
+        box: tuple[slice, ...] = (slice(number, number + 1),)
+        if is_crop:
+            row, column = crop_place(cut, truth.content, number, turned.values.shape[1:])
+            box += (slice(row, row + cut.size), slice(column, column + cut.size))
+            if not turned.counts(*box):
+                continue
+        place = {"scope": scope.name, "slice": number, "row": row, "column": column}
+        a, b = (_cut(image, box, pair.scale.low) for image in (pair.truth, pair.synthesis))
+        within = None if pair.inside is None else _cut(pair.inside, box, False)
+        yield place, replace(pair, truth=a, synthesis=b, inside=within, axes=RADIOLOGICAL)
+
+
+def _cut(image: AnyArray, box: tuple[slice, ...], edge: float) -> AnyArray:
+    """A slice or crop [1, H, W]; a crop that ends outside the slice is extended by rows and columns of one value."""
+    part = _turn(image)[box]
+    if len(box) == 1:
+        return part
+    ends = [(0, side.stop - side.start - length) for side, length in zip(box, part.shape)]
+    return np.pad(part, ends, constant_values=edge)
+
+
+def _turn(values: AnyArray) -> AnyArray:
+    """A volume in radiological orientation; the lower right corner of its slices is that of the slices in paper 001."""
+    return reorder_axes(values, CANONICAL, RADIOLOGICAL)
+
+
+def crop_place(cut: Cut, content: str, number: int, shape: tuple[int, ...]) -> tuple[int, int]:
+    """First row and column of the crop of a slice [H, W], drawn uniformly.
+
+    They depend on the seed, the truth's content and the slice's number alone.
+    """
+    digest = hashlib.sha256(f"{cut.seed} {content} {number}".encode()).digest()
+    row, column = (
+        int.from_bytes(part) % (max(length - cut.size, 0) + 1)
+        for part, length in zip((digest[:8], digest[8:16]), shape)
+    )
+    return row, column
+
+
+def _mean(values: list[float]) -> float:
+    """The mean of the finite values, or of all values if none is finite."""
+    kept = [value for value in values if math.isfinite(value)] or values
+    return float(np.mean(kept)) if kept else math.nan
+
+
+def _filter_text(chosen: SliceFilter) -> str:
+    limits = [
+        f"{name} > {'its mean' if limit == 'mean' else f'{limit:g}'}"
+        for name, limit in chosen.above.items()
+    ]
+    overlap = f", Dice {chosen.overlap:g}" if chosen.overlap else ""
+    return f"{chosen.pixels} pixels of {' and '.join(limits)}{' each' if len(limits) > 1 else ''}{overlap}"
+
+
+def check_pictures(
+    scopes: Iterable[Scope | Evaluator], rows: Iterable[Mapping[str, Any]], cut: Cut
+) -> None:
+    """Raise BadInput if a scope has no picture in any case; rows: all pictures."""
+    pictured = {row["scope"] for row in rows}
+    for scope in scopes:
+        if scope.pictures and scope.name not in pictured:
+            rule = "" if cut.slices is None else f" with {_filter_text(cut.slices)}"
+            raise BadInput(
+                f"--score {scope.name}: expected {scope.pictures} that show something{rule} in at least one case, found none. Change --slices, or check the mask."
+            )

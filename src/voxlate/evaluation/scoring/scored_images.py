@@ -1,0 +1,254 @@
+"""The images of a folder that are scored: each has a truth, and all come from one synthesis of their own case's scans."""
+
+import functools
+import json
+import os
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from voxlate.base.errors import BadInput
+from voxlate.base.files import HIGH, LOW, MAPS, STD, SYNTHETIC, UNCALIBRATED
+from voxlate.base.groups import grouped
+from voxlate.evaluation.scoring.intervals import Interval, interval_of
+from voxlate.scans.cohorts.case_files import CaseFiles
+from voxlate.scans.formats.io import content_hash, is_there, scan_endings, without_ending
+from voxlate.synthesis.provenance import (
+    common_settings,
+    difference,
+    provenance_of,
+    run_folders,
+    source_paths,
+)
+from voxlate.training.naive import Baselines
+from voxlate.training.recipe.provenance import read_run
+
+BASELINES = "naive.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One synthesised image: its case, modality, files and provenance.
+
+    baselines, prepared: the naive baselines and the prepared cohort of its run, if they exist.
+    """
+
+    case: CaseFiles
+    modality: str
+    synthesis: Path
+    std: Path | None
+    interval: Interval | None
+    provenance: Mapping[str, Any]
+    baselines: Baselines | None = None
+    prepared: Path | None = None
+
+    @property
+    def label(self) -> str:
+        """The name of the image in messages and metrics.json: <case>/<modality>."""
+        return f"{self.case.case}/{self.modality}"
+
+    @property
+    def inputs(self) -> dict[str, Path]:
+        """The source scans by the image's provenance, or at their place in the cohort if they were moved."""
+        return {
+            name: path if is_there(path) else self.case.files.get(name, path)
+            for name, path in source_paths(self.provenance).items()
+        }
+
+
+@dataclass(frozen=True)
+class ScoredImages:
+    """The images to score, the names of images without a truth, and by case the reason against scoring an image."""
+
+    items: list[Item]
+    without_truth: list[str]
+    refused: dict[str, str]
+
+
+def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredImages:
+    """The syntheses of OUT/<case> whose case has a truth; where: name of the cohort in messages.
+
+    Raises BadInput if there are none, if they are from syntheses with different settings, or from another case's scans.
+    """
+    if not out.is_dir():
+        raise BadInput(
+            f"{out}: expected the folder that `voxlate synth` wrote, found none. Check the path."
+        )
+    scored = ScoredImages([], [], {})
+    failed = provenance_of(out).get("failed", {})
+    every = {path.name: images_in(path) for path in sorted(out.iterdir()) if path.is_dir()}
+    folders = {name: images for name, images in every.items() if images}
+    synthesised = {name for name in folders if (out / name / "provenance.json").is_file()}
+    for name, images in folders.items():
+        case = cases.get(name)
+        if case and name not in synthesised:
+            scans = {*case.files.values(), *case.labels.values(), case.mask}
+            if set(images.values()) <= scans:
+                continue  # OUT is the cohort itself, and this case has no synthesis
+        if case and name in failed:
+            scored.refused[name] = f"its image is of an earlier run; {failed[name]}"
+        elif case and synthesised and name not in synthesised:
+            scored.refused[name] = "synth was stopped while it wrote this case: run it again"
+        else:
+            _add_items(scored, out / name, images, case)
+    if not scored.items:
+        refused = next((f" ({case}: {why})" for case, why in scored.refused.items()), "")
+        raise BadInput(
+            f"{out}: expected <case>/<modality>.nii.gz with the names of the cases in {where}, found none that match{refused}. Check the two folders and the names of the modalities."
+        )
+    for items in items_by_modality(scored.items).values():
+        _check_one_method(out, [item for item in items if item.case.case in synthesised])
+    _check_own_scans(out, {item.case.case for item in scored.items}, cases)
+    return scored
+
+
+def _add_items(
+    scored: ScoredImages, folder: Path, images: Mapping[str, Path], case: CaseFiles | None
+) -> None:
+    """Add the syntheses of one case."""
+    for modality, path in images.items():
+        if is_map(modality, images):
+            continue
+        if case is None or modality not in case.files:
+            scored.without_truth.append(f"{folder.name}/{modality}")
+            continue
+        provenance = provenance_of(folder.parent, folder.name, modality)
+        std = spread_of(modality, images)
+        interval = interval_of(images, modality, provenance)
+        scored.items.append(Item(case, modality, path, std, interval, provenance))
+
+
+def is_map(name: str, images: Collection[str]) -> bool:
+    """Whether an image of a case is a map of another image of it, such as its standard deviation."""
+    ends = {LOW: HIGH, HIGH: LOW}  # a scan may be called ct_low, so an interval needs both ends
+    for suffix in MAPS:
+        main = name.removesuffix(suffix)
+        if main != name and main in images and main + ends.get(suffix, suffix) in images:
+            return True
+    return False
+
+
+def spread_of(modality: str, images: Mapping[str, Path]) -> Path | None:
+    """The map of an image's standard deviation, if there is one."""
+    return images.get(modality + STD) or images.get(modality + UNCALIBRATED)
+
+
+def not_scored(out: Path, images: ScoredImages, cases: Mapping[str, CaseFiles]) -> dict[str, str]:
+    """The reasons why images with a truth are absent, by <case>/<modality>, or by case if it has no image at all.
+
+    The cases are those that synth was asked for, or else all.
+    """
+    provenance = provenance_of(out)
+    labels = {item.label for item in images.items}
+    scored = {item.case.case for item in images.items}
+    targets = set(items_by_modality(images.items))
+    reasons = provenance.get("failed", {}) | images.refused
+    absent = dict[str, str]()
+    for case in provenance.get("cases") or cases:
+        of_case = provenance_of(out, case)
+        # Sources of all images of a case are no targets.
+        given = set() if "made_without" in of_case else source_paths(of_case).keys()
+        expected = targets & cases[case].files.keys() - given if case in cases else set[str]()
+        for name in sorted(expected):
+            label = f"{case}/{name}"
+            if label not in labels:
+                label = label if case in scored else case
+                absent[label] = reasons.get(label, f"no image in {out.name}")
+    return absent | images.refused
+
+
+def _check_one_method(out: Path, items: Iterable[Item]) -> None:
+    """Raise BadInput if images are from several models, seeds or options, because their scores describe no method."""
+    methods = grouped(
+        (json.dumps(common_settings(item.provenance), sort_keys=True), item) for item in items
+    )
+    if len(methods) > 1:
+        first, second, *_ = (images[0].provenance for images in methods.values())
+        counts = [f"{len(images)} as {images[0].case.case}" for images in methods.values()]
+        raise BadInput(
+            f"{out}: expected images of one method, found {len(methods)} ({', '.join(counts)}) that differ in {difference(first, second)}. Run synth again over all cases, or into another folder."
+        )
+
+
+def _check_own_scans(out: Path, scored: Collection[str], cases: Mapping[str, CaseFiles]) -> None:
+    """Raise BadInput if the provenance of an image names another case of the cohort, or a scan of another case."""
+    owners = dict[Path, str]()
+    for name, case in cases.items():
+        owners |= {path.resolve(): name for path in case.files.values()}
+    for name in sorted(scored):
+        provenance = provenance_of(out, name)
+        places = [path.resolve() for path in source_paths(provenance).values()]
+        named = {provenance.get("case", name)} & cases.keys()
+        if others := named.union(owners.get(place, name) for place in places) - {name}:
+            raise BadInput(
+                f"{out / name}: expected an image made from the scans of {name}, found one of {', '.join(sorted(others))} by its provenance. Give the folder its case's name again."
+            )
+
+
+def images_in(folder: Path) -> dict[str, Path]:
+    """Image files by modality: those that the provenance lists, if it does, in the format with the least loss."""
+    listed = provenance_of(folder).get("images")
+    images = dict[str, Path]()
+    for ending in reversed(scan_endings()):
+        for path in sorted(folder.glob(f"*{ending}")):
+            if listed is None or path.name in listed:
+                images[modality_of(path.name)] = path
+    return dict(sorted(images.items()))
+
+
+def modality_of(file: str) -> str:
+    """The modality that the name of an image file says, also where the image completes a case."""
+    return without_ending(file).removeprefix(SYNTHETIC)
+
+
+def items_by_modality(items: Iterable[Item]) -> dict[str, list[Item]]:
+    """The images of each modality, sorted by the modalities' names."""
+    return dict(sorted(grouped((item.modality, item) for item in items).items()))
+
+
+def check_unchanged(out: Path, document: Mapping[str, Any]) -> None:
+    """Raise BadInput if images of OUT have changed since the scores in `document`.
+
+    Scores without their images pass, unless the provenance of the case lists other images now.
+    """
+    for name, content in document.get("images", {}).items():
+        case, modality = name.split("/")
+        folder = out / case
+        if not folder.is_dir():
+            continue
+        listed = provenance_of(folder).get("images")
+        path = images_in(folder).get(modality)
+        is_gone = listed and modality not in map(modality_of, listed)
+        if is_gone or (path is not None and content_hash(path) != content):
+            raise BadInput(
+                f"{out}: expected scores of the images in this folder, found {name} changed since. Run voxlate evaluate again."
+            )
+
+
+def add_run_files(
+    items: Iterable[Item], naive: Baselines | Path | str | None, prepared: Path | None
+) -> list[Item]:
+    """The images with the files of their runs; naive, prepared: for all images instead, `naive` also by its run."""
+    read = functools.cache(Baselines.load)
+    if isinstance(naive, Path | str):
+        naive = read(Path(naive) / BASELINES if Path(naive).is_dir() else naive)
+    completed = []
+    for item in items:
+        folders = run_folders(item.provenance)
+        stored = [path for folder in folders if (path := folder / BASELINES).is_file()]
+        baselines = read(stored[0]) if stored and naive is None else naive
+        cohort = prepared or _find_cohort(folders)
+        completed.append(replace(item, baselines=baselines, prepared=cohort))
+    return completed
+
+
+def _find_cohort(runs: Iterable[Path]) -> Path | None:
+    """The prepared cohort that the first of the runs names, if it is still there."""
+    for run in runs:
+        path = run / "provenance.json"
+        place = read_run(path).get("prepared") if path.is_file() else None
+        if isinstance(place, str):
+            folder = Path(os.path.normpath(run / place))
+            return folder if (folder / "cohort.json").is_file() else None
+    return None

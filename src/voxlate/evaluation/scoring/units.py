@@ -1,0 +1,115 @@
+"""The units of scores other than those of the images: network units, and grey values of pictures that show a window."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from voxlate.base.config import adapter
+from voxlate.base.errors import BadInput
+from voxlate.base.schema import ValidationError
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.intensity import Intensity, IntensityMap, Scale
+from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.ranges import Range
+from voxlate.scans.images.statistics import intensity_statistics
+
+TOP = 255.0
+RULE = "network units: the truth by its own statistics, the image by the training's typical scale; clipped"
+# Network outputs and targets on the range 0 to 255, as some papers score them.
+RANGE = Range(0.0, TOP, "of 255", RULE)
+# The usual window of the brain, of width 80 and level 40: Osborn 2012, "Osborn's Brain".
+BRAIN_HU = (0.0, 80.0)
+
+Conversion = Callable[[Volume], Volume]
+
+
+def _same(volume: Volume) -> Volume:
+    return volume
+
+
+@dataclass(frozen=True)
+class Units:
+    """The conversions of a truth, an image and an image's standard deviation to the scored units."""
+
+    truth: Conversion = _same
+    synthesis: Conversion = _same
+    spread: Conversion = _same
+
+
+OWN = Units()
+
+
+def network_units(provenance: Mapping[str, Any], modality: str, where: object) -> Units:
+    """The units that a case's provenance states for a modality; raises BadInput if it states none.
+
+    The truth is scaled by its own statistics, as a target in training; the image by the typical scale of the training,
+    which gives the network's output.
+    """
+    try:
+        entry = provenance["network_units"][modality]
+        scaled_by: IntensityMap = adapter(Intensity).validate_python(entry["map"])
+        typical = Scale(float(entry["low"]), float(entry["high"]))
+    except (KeyError, TypeError, ValueError, ValidationError) as error:
+        raise BadInput(
+            f"{where}: expected provenance that states the network's units of {modality} for --units network, found none. Synthesise again, or score in the image's own units."
+        ) from error
+
+    def on_255(volume: Volume, scale: Scale) -> Volume:
+        """A volume whose scale ends at 0 and 255."""
+        values = (scale.forward(volume.data) + 1) * (TOP / 2)
+        return replace(volume, data=values.astype(np.float32), unit=RANGE.unit)
+
+    def of_truth(volume: Volume) -> Volume:
+        """A truth, scaled by its own statistics."""
+        statistics = intensity_statistics(volume.data[0], foreground(volume))
+        return on_255(volume, scaled_by.scale(statistics))
+
+    gain = TOP / (typical.high - typical.low)
+    return Units(of_truth, lambda volume: on_255(volume, typical), _times(gain))
+
+
+def _times(gain: float) -> Conversion:
+    return lambda volume: replace(volume, data=volume.data * np.float32(gain))
+
+
+def window_of(given: Sequence[float] | None) -> tuple[float, float]:
+    """The window of pictures of CT, by default that of the brain; raises BadInput if its ends are swapped."""
+    low, high = given or BRAIN_HU
+    if not -math.inf < low < high < math.inf:
+        raise BadInput(
+            f"--window: expected the HU of black below those of white, both finite, found {low:g} {high:g}. Change them."
+        )
+    return low, high
+
+
+def shows_a_window(provenance: Mapping[str, Any], modality: str, truth_unit: str) -> bool:
+    """Whether an image is in HU and its truth is a picture."""
+    return truth_unit == "grey" and provenance.get("units", {}).get(modality) == "HU"
+
+
+def picture_units(window_hu: tuple[float, float], scale: Range) -> Units:
+    """The conversions of an image in HU to the grey values of a picture; the truth stays as it is.
+
+    window_hu: the values that are black and white.
+    """
+    low, high = window_hu
+    gain = scale.width / (high - low)
+
+    def to_grey(volume: Volume) -> Volume:
+        """A volume in HU, clipped to the window, as grey values."""
+        values = (np.clip(volume.data, low, high) - low) * np.float32(gain) + scale.low
+        return replace(volume, data=values.astype(np.float32), unit="grey")
+
+    return Units(synthesis=to_grey, spread=_times(gain))
+
+
+def window_sentence(modality: str, given: Sequence[float] | None) -> str:
+    """The sentence on the window of the pictures."""
+    low, high = window_of(given)
+    hint = "a window of the brain; pass --window if it is another one"
+    if given is not None:
+        hint = "as given by --window"
+    return f"pictures of {modality} show {low:g} to {high:g} HU as black to white ({hint}), and synthesised HU are clipped to it"

@@ -1,0 +1,226 @@
+"""Export of a trained model as a folder that runs without torch (see model_file)."""
+
+import dataclasses
+import json
+import math
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from voxlate.base.config import adapter
+from voxlate.base.errors import BadInput
+from voxlate.base.files import sha256_of, whole_folder, write_json
+from voxlate.base.optional import optional_package
+from voxlate.base.records import checksum, write_tensors
+from voxlate.checks.anatomy import Stated
+from voxlate.exchange.graph import OPSET, Traced, write_graph
+from voxlate.exchange.model_file import (
+    ARRAYS,
+    DESCRIPTION,
+    FORMAT,
+    NETWORK,
+    CarriedCalibration,
+    Description,
+    Graph,
+    Weights,
+    read_model,
+)
+from voxlate.exchange.onnx_network import open_network, open_session
+from voxlate.synthesis.calibration import Header
+from voxlate.synthesis.facts import Facts
+from voxlate.synthesis.model import Model
+from voxlate.training.calibration_file import width_networks
+from voxlate.training.model import network_of
+from voxlate.training.run import software
+
+ON_CARD = (
+    "training_cases",
+    "parameters",
+    "steps",
+    "seconds",
+    "adapted",
+)  # of the header
+
+
+def export_model(
+    model: Model, folder: Path, weights: Weights = "float32", licence: str = "not stated"
+) -> Description:
+    """Write a model to a new folder MODEL/ and run its self-test with onnxruntime.
+
+    weights: their type in the file; the loss against torch's float32 is measured and stated. Raises BadInput for what
+    cannot run without torch, and where the folder exists.
+    """
+    for package in ("onnx", "onnxruntime"):
+        optional_package(package, "export", folder, f"{package} to export a model")
+    model = _in_slices(model)
+    _check(model)
+    model.calibration()  # refuses one of other images, before the graph is traced
+    if folder.exists():
+        raise BadInput(f"{folder}: expected a new folder, found one. Choose another --out.")
+    with whole_folder(folder) as new:
+        description = _write(model, new, weights, licence)
+    return description
+
+
+def _in_slices(model: Model) -> Model:
+    """The model without windows of slices where its network sees each slice alone: they decide nothing then."""
+    network = network_of(model)
+    recipe, synth = network.recipe, network.recipe.synth
+    if synth.windows is None or recipe.net.joins_slices or recipe.data.patch[0] > 1:
+        return model
+    facts, network = network.with_synth(model.facts, dataclasses.replace(synth, windows=None))
+    return dataclasses.replace(model, facts=facts, network=network)
+
+
+def _check(model: Model) -> None:
+    """Raise BadInput for models whose path needs torch or SimpleITK."""
+    if model.models:
+        raise BadInput(
+            "RUN: expected one run, found several. Export each, and average their images."
+        )
+    preparation = model.facts.preparation
+    for key in ("register", "align"):
+        if found := getattr(preparation, key):
+            raise BadInput(
+                f"{model.origin}: expected scans that are prepared without --{key}, found {found}, which voxlate-run cannot do. Export a run of a cohort that was prepared without it."
+            )
+
+
+def _write(model: Model, folder: Path, weights: Weights, licence: str) -> Description:
+    network = network_of(model)
+    recipe = network.recipe
+    plane = recipe.data.by_plane[0]
+    own = dataclasses.replace(recipe, data=plane)
+    single = recipe.method.is_stochastic  # constants of its steps have the shape of the batch
+    traced = write_graph(folder / NETWORK, network.method, own, single)
+    if not (single or _runs(folder, traced)):
+        traced = write_graph(folder / NETWORK, network.method, own, single=True)
+    if weights != "float32":
+        from voxlate.exchange.smaller import shrink_weights
+
+        shrink_weights(folder / NETWORK, weights)
+    arrays = {f"selftest.{name}": array for name, array in traced.arrays.items()}
+    arrays |= _arrays(model)
+    text = json.dumps({"format": FORMAT})
+    write_tensors(folder / ARRAYS, arrays, {"model": text, "sha256": checksum(text, arrays)})
+    description = _describe(model, traced, weights, licence, folder)
+    _write_description(folder, description)
+    open_network(read_model(folder))
+    return description
+
+
+def _write_description(folder: Path, description: Description) -> None:
+    write_json(folder / DESCRIPTION, adapter(Description).dump_python(description, mode="json"))
+
+
+def _runs(folder: Path, traced: Traced) -> bool:
+    """Whether a graph takes patches in another number and size than those by which it was traced."""
+    try:
+        _loss(folder, traced)
+    except Exception:  # onnxruntime has an exception of its own for each kind of failure
+        return False
+    return True
+
+
+def _loss(folder: Path, traced: Traced) -> tuple[float, float]:
+    """The largest and the mean distance of the graph's image from torch's, on the self-test."""
+    session = open_session(folder / NETWORK)
+    names = [wanted.name for wanted in session.get_inputs()]
+    apart = []
+    for given in (traced.arrays, traced.check):
+        (image,) = session.run(["image"], {name: given[name] for name in names})
+        apart.append(np.abs(image - given["image"]).ravel())
+    both = np.concatenate(apart)
+    return float(both.max()), float(both.mean())
+
+
+def _arrays(model: Model) -> dict[str, np.ndarray]:
+    """The arrays of the anatomy and of the calibration."""
+    arrays = dict[str, np.ndarray]()
+    if model.anatomy is not None:
+        arrays |= {f"anatomy.{name}": box for name, box in model.anatomy.means.items()}
+    calibration = model.calibration()
+    if calibration is None:
+        return arrays
+    if calibration.references is not None:
+        fields = vars(calibration.references)
+        arrays |= {f"references.{name}": np.asarray(array) for name, array in fields.items()}
+    for target, widths in width_networks(calibration).items():
+        for name, tensor in widths.state_dict().items():
+            arrays[f"widths.{target}.{name}"] = tensor.numpy().reshape(tensor.shape or (1,))
+    return arrays
+
+
+def _describe(
+    model: Model, traced: Traced, weights: Weights, licence: str, folder: Path
+) -> Description:
+    calibration = model.calibration()
+    stated = None
+    if calibration is not None:
+        stated = CarriedCalibration(_without_cases(calibration.header), calibration.hash)
+    anatomy = None
+    if model.anatomy is not None:
+        names = [field.name for field in dataclasses.fields(Stated)]
+        anatomy = Stated(**{name: getattr(model.anatomy, name) for name in names})
+    made_by = software()
+    notice = made_by.pop("notice")
+    made_by |= {"onnx": metadata.version("onnx"), "torch": torch.__version__}
+    return Description(
+        FORMAT,
+        made_by,
+        notice,
+        licence,
+        _without_training(model.facts),
+        Graph(
+            NETWORK,
+            OPSET,
+            weights,
+            traced.single,
+            traced.draws,
+            traced.noise_channels,
+            traced.shrink,
+            traced.evaluations,
+            *_loss(folder, traced),
+        ),
+        anatomy,
+        stated,
+        _card(model),
+        {name: sha256_of(folder / name) for name in (NETWORK, ARRAYS)},
+    )
+
+
+def _without_training(facts: Facts) -> Facts:
+    """The facts without digests and names of the training's scans and patients."""
+    return dataclasses.replace(facts, seen_voxels=[], seen_signatures=[], splits={}, of_fold=False)
+
+
+def _without_cases(header: Header) -> Header:
+    """A header without names of patients, comparisons of methods, and bounds that too few patients prove (inf)."""
+    targets = {}
+    for name, target in header.targets.items():
+        bounds = {key: bound for key, bound in target.bounds.items() if math.isfinite(bound)}
+        targets[name] = dataclasses.replace(target, compared={}, bounds=bounds)
+    return dataclasses.replace(header, cases={}, made_by={}, targets=targets)
+
+
+def _card(model: Model) -> dict[str, Any]:
+    """What a person should know: sources, targets, the training and its size, and what a starter states of itself."""
+    header, facts = network_of(model).header, model.facts
+    card = {
+        "source": facts.data.source,
+        "target": facts.data.target,
+        "synth": model.synthesis_options,
+        "weights_hash": facts.weights_hash,
+        **{key: header[key] for key in ON_CARD if header.get(key) is not None},
+    }
+    if "starter" in header:
+        from voxlate.training.starters.card import read_card
+        from voxlate.training.starters.names import folder_of
+
+        own = read_card(folder_of(header["starter"]["name"]))
+        card |= {"trained_on": own.trained_on, "limits": list(own.limits)}
+    plain: dict[str, Any] = json.loads(json.dumps(card, default=str))
+    return plain

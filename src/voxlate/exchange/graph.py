@@ -1,0 +1,254 @@
+"""A method's synthesis of one sample as a graph of ONNX: network, mean stage and all steps of its sampler."""
+
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from voxlate.base.errors import BadInput
+from voxlate.base.streams import NormalStream
+from voxlate.science.batch import Batch
+from voxlate.science.methods.method import Method, networks_in
+from voxlate.training.network import count_calls
+from voxlate.training.recipe import Recipe, stage_recipe
+
+OPSET = 17  # which onnxruntime-web runs in WASM and WebGPU, too
+SIDES = (
+    158,
+    106,
+)  # largest of the slices that are traced, and of those that show whether sizes stayed free
+UNEVEN = 16  # sides are one more than a multiple: halved four times, each is uneven
+ITEMS = 2, 3  # that are traced, and that show whether their number stayed free
+FOLDED = 1 << 12  # numbers of the largest result that is computed at export
+
+
+class GivenNoise:
+    """Noise that is an input: the draws of one sample, in their order, [draws, B, C, D, H, W]."""
+
+    def __init__(self, draws: Tensor) -> None:
+        self.draws = draws
+        self.count = 0
+
+    def normal_like(self, x: Tensor) -> Tensor:
+        """The next draw."""
+        self.count += 1
+        return self.draws[self.count - 1]
+
+    __call__ = normal_like
+
+
+class CountedNoise:
+    """Noise of zeros, which counts its draws and keeps their shape."""
+
+    def __init__(self) -> None:
+        self.shapes = list[torch.Size]()
+
+    def normal_like(self, x: Tensor) -> Tensor:
+        """Zeros."""
+        self.shapes.append(x.shape)
+        return torch.zeros_like(x)
+
+    __call__ = normal_like
+
+
+class Sample(nn.Module):
+    """One sample of patches as a function of arrays."""
+
+    def __init__(self, method: Method, recipe: Recipe) -> None:
+        super().__init__()
+        self.method = method.without_opponent
+        self.recipe = recipe
+        self.mean: Sample | None = None
+        stage = recipe.task.mean_stage
+        if stage is not None and recipe.synth.sharpness < 1:
+            self.mean = Sample(self.method.predictor, stage_recipe(recipe, stage))
+
+    def forward(self, source: Tensor, mask: Tensor, present: Tensor, noise: Tensor) -> Tensor:
+        """The images [B, T, D, H, W]; noise: [draws, B, C, D, H, W]."""
+        return self.of(source, mask, present, GivenNoise(noise))
+
+    def of(self, source: Tensor, mask: Tensor, present: Tensor, noise: Any) -> Tensor:
+        """The images of patches, with synth.mirror their mean with the mirrored ones, and with synth.sharpness on the way from the mean."""
+        data, synth = self.recipe.data, self.recipe.synth
+        nothing = torch.zeros(1, 1, dtype=torch.int64)  # synthesis reads no ids: its noise is given
+        names = data.source_names, tuple(data.target)
+        batch = Batch(source, mask, present, nothing, source_names=names[0], target_names=names[1])
+        image = self.method.synthesise(batch, noise, synth).float()
+        axis = data.axis_lr
+        if synth.mirror and source.shape[axis] > 1:
+            flipped = replace(batch, source=source.flip(axis), mask=mask.flip(axis))
+            mirrored = self.method.synthesise(flipped, noise, synth).float()
+            image = (image + mirrored.flip(axis)) / 2
+        if self.mean is not None:
+            mean, image = (
+                each.clamp(-1, 1) for each in (self.mean.of(source, mask, present, noise), image)
+            )  # as synthesis clips each
+            image = mean + synth.sharpness * (image - mean)
+        return image
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A written graph: the inputs and the image of its self-test, its draws and their channels and factor of size.
+
+    check: the same of other patches, in another number and size; single: whether it takes one item at a time.
+    """
+
+    arrays: dict[str, np.ndarray]
+    check: dict[str, np.ndarray]
+    single: bool
+    draws: int
+    noise_channels: int
+    shrink: int
+    evaluations: float
+
+
+def write_graph(path: Path, method: Method, recipe: Recipe, single: bool) -> Traced:
+    """Trace a method's synthesis by a small example, and write it as ONNX.
+
+    single: for one patch at a time. Raises BadInput for what no graph of fixed steps does.
+    """
+    synth = recipe.synth
+    if math.isinf(synth.evaluations) and recipe.method.iterates:
+        raise BadInput(
+            f"synth.sampler: expected a sampler of a fixed number of steps, found {synth.sampler}, which chooses its own. Train with another one in [synth], such as ddim, or take voxlate itself."
+        )
+    if synth.windows is not None:
+        raise BadInput(
+            "synth.windows: expected none in a model that runs without torch, found windows of slices, which the layers along depth of this network join. Synthesise with voxlate itself."
+        )
+    sample = Sample(method, recipe).eval()
+    with torch.no_grad():
+        inputs = _example(recipe, SIDES[0], 1 if single else ITEMS[0])
+        counted = CountedNoise()
+        with count_calls(*networks_in(sample.method)) as calls:
+            sample.of(*inputs, counted)
+        shape = counted.shapes[0] if counted.shapes else torch.Size((1, 1, 1, 1, 1))
+        noise = _normal(3, (len(counted.shapes), *shape))
+        _trace(path, sample, (*inputs, noise), recipe, single)
+        _fold_constants(path)
+        arrays = _arrays_of(sample, inputs, noise)
+        further = _example(recipe, SIDES[1], 1 if single else ITEMS[1], uneven=False)
+        shrink = 1  # noise of latents, whose sides are rounded up
+        while counted.shapes and shrink * shape[-1] < inputs[0].shape[-1]:
+            shrink *= 2
+        sides = (-(-side // shrink) for side in further[0].shape[-2:])
+        other = (len(further[0]), *shape[1:-2], *sides)
+        check = _arrays_of(sample, further, _normal(4, (len(counted.shapes), *other)))
+    evaluations = calls.count / len(inputs[0])
+    return Traced(arrays, check, single, len(counted.shapes), shape[1], shrink, evaluations)
+
+
+def _arrays_of(
+    sample: Sample, inputs: tuple[Tensor, Tensor, Tensor], noise: Tensor
+) -> dict[str, np.ndarray]:
+    """The inputs and torch's image by the graph's names; arrays without numbers are left out."""
+    tensors = (*inputs, noise, sample(*inputs, noise))
+    named = zip(("source", "mask", "present", "noise", "image"), tensors)
+    return {name: tensor.numpy() for name, tensor in named if tensor.numel()}
+
+
+def _example(
+    recipe: Recipe, most: int, items: int, uneven: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sources, mask and presence of patches; free slices may have uneven sides, also of their latents, so that padding is traced."""
+    data = recipe.data
+    depth, height, width = data.patch
+    if recipe.synth.slices.resize_to is not None:
+        height, width = recipe.synth.slices.resize_to
+    elif depth == 1:
+        height, width = min(height, most), min(width, most - 16)
+        height, width = (
+            max(side - 1, UNEVEN) // UNEVEN * UNEVEN + uneven for side in (height, width)
+        )
+    shape = (items, len(data.channels), depth, height, width)
+    source = _normal(1, shape).mul_(0.4).clamp_(-1, 1)
+    mask = torch.ones(items, 1, depth, height, width)
+    mask[..., : width // 8] = 0
+    if recipe.needs_mask:
+        source = torch.where(mask > 0, source, torch.full((), -1.0))
+    present = torch.ones(items, len(data.channels), dtype=torch.bool)
+    if recipe.task.completes:
+        present[-1, 0] = False
+        present[0, -1] = False
+        source = torch.where(present[:, :, None, None, None], source, torch.full((), -1.0))
+    return source, mask, present
+
+
+def _normal(seed: int, shape: tuple[int, ...]) -> Tensor:
+    count = math.prod(shape)
+    return torch.from_numpy(NormalStream(seed)(max(16, count))[:count].reshape(shape))
+
+
+def _trace(
+    path: Path, sample: Sample, inputs: tuple[Tensor, ...], recipe: Recipe, single: bool
+) -> None:
+    names = ["source", "mask", "present", "noise"]
+    free = {} if single else {0: "batch"}
+    if recipe.data.patch[0] == 1 and recipe.synth.slices.resize_to is None:
+        free |= {3: "height", 4: "width"}
+    axes = {name: dict(free) for name in ("source", "mask", "image")}
+    axes["present"] = {} if single else {0: "batch"}
+    axes["noise"] = {axis + 1: f"noise_{name}" for axis, name in free.items()}
+    with warnings.catch_warnings(
+        action="ignore"
+    ):  # of sizes that are constants, which tests compare
+        torch.onnx.export(
+            sample,
+            inputs,
+            str(path),
+            dynamo=False,  # it keeps sizes free where torch.export makes guards of them
+            opset_version=OPSET,
+            input_names=names,
+            output_names=["image"],
+            dynamic_axes=axes,
+            do_constant_folding=True,
+        )
+
+
+def _fold_constants(path: Path) -> None:
+    """Compute what depends on no input: schedules are float64, which not every runtime has operators for."""
+    import onnx
+    from onnx import helper, numpy_helper
+    from onnx.reference import ReferenceEvaluator
+
+    model = onnx.load(path)
+    graph = model.graph
+    small = [one for one in graph.initializer if math.prod(one.dims) <= FOLDED]
+    known = {initialiser.name for initialiser in small}
+    constant = list[Any]()
+    kept = list[Any]()
+    for node in graph.node:
+        has_graph = any(attribute.HasField("g") for attribute in node.attribute)
+        is_constant = not has_graph and all(name in known for name in node.input if name)
+        (constant if is_constant else kept).append(node)
+        known.update(node.output if is_constant else ())
+    used = {name for node in kept for name in node.input}
+    used |= {name for node in kept for a in node.attribute for name in _names_in(a.g)}
+    wanted = [name for node in constant for name in node.output if name in used]
+    outputs = [helper.make_empty_tensor_value_info(name) for name in wanted]
+    alone = helper.make_graph(constant, "constants", [], outputs, small)
+    evaluator = ReferenceEvaluator(helper.make_model(alone, opset_imports=model.opset_import))
+    results = evaluator.run(None, {}) if wanted else []
+    del graph.node[:]
+    graph.node.extend(kept)
+    for name, result in zip(wanted, results):
+        graph.initializer.append(numpy_helper.from_array(np.asarray(result), name))
+    for initialiser in small:
+        if initialiser.name not in used:
+            graph.initializer.remove(initialiser)
+    onnx.save(model, str(path))
+
+
+def _names_in(graph: Any) -> Iterator[str]:
+    """The names that the nodes of a graph inside a node read."""
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            yield from _names_in(attribute.g)

@@ -1,0 +1,261 @@
+"""The card of a model on a hub: README.md, written from the run, its calibrations and its scores, without patients."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from voxlate.base.errors import BadInput, plural
+from voxlate.base.files import write_text
+from voxlate.evaluation.intervals.summary import sentences
+from voxlate.evaluation.scoring.captions import training_note
+from voxlate.evaluation.scoring.documents import read_scores
+from voxlate.evaluation.scoring.metrics import METRIC_OF
+from voxlate.evaluation.scoring.verdicts import verdicts
+from voxlate.synthesis.calibration import Calibration, describe_widening
+from voxlate.synthesis.inputs import scans_to_give
+from voxlate.synthesis.model import Model
+from voxlate.synthesis.provenance import provenance_of
+from voxlate.training.model import network_of
+from voxlate.training.run import NOTICE, Run, weights_of
+from voxlate.training.starters.card import read_card
+from voxlate.training.starters.names import folder_of
+from voxlate.training.verdict import SYNTHESIS, verdict_lines
+from voxlate.training.weights import file_hash
+
+# Identifiers of licences that hubs know; another is stated by its name.
+LICENCES = frozenset(
+    (
+        *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0"),
+        *("cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "gpl-3.0", "agpl-3.0", "mpl-2.0"),
+    )
+)
+NAIVE = 3  # baselines of a table, those of the lowest error
+# What a card says of itself: nothing in it names a patient.
+ABSENT = "Names of cases and patients, digests of their scans, paths, images and the log of the training are not in these files."
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The metrics.json of an evaluation of the model's images, and a sentence on how these were made."""
+
+    document: Mapping[str, Any]
+    images: str
+
+
+def scores_of(out: Path, model: Model) -> Scores:
+    """The scores in OUT; raises BadInput where there are none, and where another model made the images."""
+    path = out / "metrics.json"
+    if not path.is_file():
+        raise BadInput(
+            f"{out}: expected a folder that voxlate evaluate scored (metrics.json), found none. Run voxlate evaluate {out} --truth COHORT first."
+        )
+    document = read_scores(path)
+    weights = weights_of(model.origin)
+    files = (weights, *weights.parent.glob("weights.*.safetensors"))
+    own = {file_hash(file): file.name for file in files}
+    images = set[str]()
+    for case in {row["case"] for row in document["cases"]}:
+        stated = provenance_of(out, case)
+        made_by = stated.get("model")
+        found = made_by.get("weights") if isinstance(made_by, dict) else None
+        if found not in own:
+            raise BadInput(
+                f"{path}: expected scores of images of {model.origin.name}, found images of {found or 'an unknown model'}. Run synth and evaluate with this run."
+            )
+        options = stated.get("synth", {})
+        drawn = plural(options.get("samples", 1), "sample")
+        if model.facts.is_stochastic and own[found] == weights.name:
+            drawn += f" of {plural(options.get('steps', 1), 'step')}"
+        images.add(f"Images of {own[found]}, {drawn} a case.")
+    return Scores(document, " ".join(sorted(images)))
+
+
+def write_card(
+    path: Path,
+    model: Model,
+    repo: str,
+    calibrations: Sequence[Calibration],
+    scores: Scores | None,
+    licence: str,
+    has_onnx: bool,
+) -> None:
+    """Write README.md: a header that the hub reads, and sections for people."""
+    sections = {
+        "What it does": _task(model),
+        "How to use it": _use(model, repo, has_onnx),
+        "Training data": _training(model),
+        "Scores": _scores(model, scores),
+        "Calibration": _calibration(calibrations),
+        "Intended use": [
+            f"{NOTICE} It is meant for research on image synthesis, on scans like those of its training.",
+        ],
+        "Limits": _limits(model, calibrations, scores),
+        "Licence": [
+            f"{licence}." if licence != "not stated" else "No licence was stated: ask the owner."
+        ],
+    }
+    lines = [*_header(model, scores, licence), f"# {model.facts.title}"]
+    for title, texts in sections.items():
+        lines += ["", f"## {title}", "", *texts]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def _header(model: Model, scores: Scores | None, licence: str) -> Iterator[str]:
+    """The YAML at the head; its values are JSON, which YAML includes."""
+    known = licence.lower() in LICENCES
+    data = model.facts.data
+    table: dict[str, Any] = {"license": licence.lower() if known else "other"}
+    if not known:
+        table["license_name"] = re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-")
+    table["library_name"] = "voxlate"
+    table["pipeline_tag"] = "image-to-image"
+    modalities = dict.fromkeys([*data.source, *data.target])
+    table["tags"] = ["medical", "image-synthesis", "not-a-medical-device", *modalities]
+    if scores is not None:
+        results = [*map(_result, *zip(*scores.document["modalities"].items()))]
+        table["model-index"] = [{"name": model.facts.title, "results": results}]
+    yield "---"
+    for key, value in table.items():
+        yield f"{key}: {json.dumps(value, ensure_ascii=False)}"
+    yield "---"
+
+
+def _result(name: str, part: Mapping[str, Any]) -> dict[str, Any]:
+    """The scores of a modality as a result of the hub's model index."""
+    measured = part["answers"].get(SYNTHESIS, {})
+    metrics = []
+    for key, summary in measured.items():
+        if (metric := METRIC_OF.get(key)) and summary["mean"] is not None:
+            label = f"{metric.label} of {name} [{metric.unit_for(part['unit'])}]"
+            metrics.append({"type": key, "value": summary["mean"], "name": label})
+    patients = plural(part["patients"], "patient")
+    return {
+        "task": {"type": "image-to-image", "name": "image synthesis"},
+        "dataset": {"type": "private", "name": f"{name} of {patients}"},
+        "metrics": metrics,
+    }
+
+
+def _task(model: Model) -> list[str]:
+    data, header = model.facts.data, network_of(model).header
+    units = {name: header["units"][name] for name in data.target}
+    targets = " and ".join(f"{name} [{unit}]" for name, unit in units.items())
+    sources = " and ".join(data.source)
+    what = f"Synthesises {targets} from {sources}."
+    if model.facts.completes:
+        what = f"Synthesises the missing ones of {sources} from the others."
+    size = f"{header['parameters']:,} parameters"
+    if "imported" not in header:
+        size += f", {plural(header['steps'], 'step')} of training in {header['seconds'] / 60:.3g} minutes"
+    made = header["made_by"]
+    by = f"Made by voxlate {made['voxlate']} with torch {made['torch']}."
+    needs = header.get("imports", [])
+    code = [f"It needs code that is no part of voxlate: {', '.join(needs)}."] if needs else []
+    return [what, f"{size}.", by, *code]
+
+
+def _use(model: Model, repo: str, has_onnx: bool) -> list[str]:
+    inputs = scans_to_give(model.facts.data, model.facts.completes)
+    lines = ["Replace COMMIT by the hash of a commit of this repository.", "", "```"]
+    lines.append(f"voxlate synth hf://{repo}@COMMIT {inputs} --out OUT")
+    if has_onnx:
+        lines.append(f"hf download {repo} --revision COMMIT --local-dir FOLDER")
+        lines.append(f"voxlate-run FOLDER/onnx {inputs} --out OUT      # without torch")
+    return [*lines, "```"]
+
+
+def _training(model: Model) -> list[str]:
+    header = network_of(model).header
+    lines = [f"{plural(header['training_cases'], 'case')} in the training split."]
+    if "imported" in header:
+        lines = ["Trained elsewhere and imported: what it was trained on is not known here."]
+    elif starter := header.get("starter"):
+        lines = [f"Trained on {starter['trained_on']}."]
+    if spacing := header.get("training_spacing_mm"):
+        sizes = " x ".join(f"{size:.3g}" for size in spacing)
+        lines.append(f"Voxels of {sizes} mm (slice, row, column; median over cases).")
+    if volume := header.get("training_ml"):
+        lines.append(f"Body of {volume:.4g} ml (median over cases).")
+    if "adapted" in header:
+        lines.append("The weights of another training were adapted to these cases.")
+    own = {*model.facts.data.source, *model.facts.data.target}
+    done = header["preparation"].items()
+    # the name of a scan that no image is made of says nothing to the model's users
+    kept = [f"{key}: {value}" for key, value in done if value and (key != "fixed" or value in own)]
+    lines.append(f"Preparation: {', '.join(kept) or 'none'}.")
+    return [*lines, ABSENT]
+
+
+def _scores(model: Model, scores: Scores | None) -> list[str]:
+    """Tables of scores with their intervals beside naive baselines, or what the training measured."""
+    if scores is None:
+        found = Run(weights_of(model.origin).parent).verdicts
+        said = ["On validation cases of the training:", "", *verdict_lines(found)] if found else []
+        return ["Not scored on test cases.", *said]
+    lines = [scores.images, ""]
+    for name, part in scores.document["modalities"].items():
+        lines += [*_table(name, part), ""]
+    note = training_note(scores.document)
+    return [*lines, *verdict_lines(verdicts(scores.document)), *([note] if note else [])]
+
+
+def _table(name: str, part: Mapping[str, Any]) -> Iterator[str]:
+    """The means of a modality with their 95 % intervals; the baselines of the lowest error stand beside the synthesis."""
+    answers = part["answers"]
+    errors = {
+        naive: rows["mae"]["mean"]
+        for naive, rows in answers.items()
+        if naive != SYNTHESIS and rows.get("mae", {}).get("mean") is not None
+    }
+    columns = [SYNTHESIS, *sorted(errors, key=lambda naive: errors[naive])[:NAIVE]]
+    patients = plural(part["patients"], "patient")
+    yield f"{name}, {patients}, {plural(part['cases'], 'case')}; mean (95 % interval), naive baselines beside it."
+    yield ""
+    yield f"| score | {' | '.join(columns)} |"
+    yield f"|---|{'---|' * len(columns)}"
+    for key in answers[SYNTHESIS]:
+        metric = METRIC_OF.get(key)
+        if metric is None or not metric.in_table:
+            continue
+        cells = []
+        for column in columns:
+            summary = answers[column].get(key) or {"mean": None}
+            if summary["mean"] is None:
+                cells.append("–")
+                continue
+            ends = summary["ci95"] and " to ".join(metric.text(end) for end in summary["ci95"])
+            cells.append(metric.text(summary["mean"]) + (f" ({ends})" if ends else ""))
+        unit = metric.unit_for(part["unit"])
+        yield f"| {metric.label} [{unit}] | {' | '.join(cells)} |"
+
+
+def _calibration(calibrations: Sequence[Calibration]) -> list[str]:
+    lines = list[str]()
+    for calibration in calibrations:
+        header = calibration.header
+        what = f"Images of {plural(header.synth['samples'], 'sample')}:"
+        if widening := describe_widening(calibration.entry):
+            lines.append(f"{what} intervals {widening}, without a guarantee for patients.")
+            continue
+        lines += [what, "", "```", *sentences(header), "```", ""]
+    return lines or ["None: images have no prediction intervals."]
+
+
+def _limits(
+    model: Model, calibrations: Sequence[Calibration], scores: Scores | None
+) -> Iterator[str]:
+    """Sentences on what is not known of the model, or does not hold."""
+    yield "- A synthesised image may show structures that are not there, and lack some that are."
+    yield "- Scans of other scanners, sequences, bodies or diseases may give wrong images; voxlate warns of some of them."
+    yield "- Whether a scan was in the training cannot be checked, because its digests are not here."
+    if starter := network_of(model).header.get("starter"):
+        yield from (f"- {limit}" for limit in read_card(folder_of(starter["name"])).limits)
+    if scores is None:
+        yield "- No scores on test patients are stated."
+    if not calibrations:
+        yield "- How far a voxel may be wrong is not stated."
+    if model.anatomy is None:
+        yield "- Orientation and field of view of scans are not checked."

@@ -1,0 +1,179 @@
+"""MODEL/: a trained model as ONNX graphs, arrays, and model.json with everything around them; its strict reading.
+
+model.json states the SHA-256 of each other file and its own. network.onnx takes float32 arrays `source`
+[B, channels, D, H, W] and, where the graph uses them, `mask` [B, 1, D, H, W], `present` [B, channels] (bool) and
+`noise` [draws, B, noise channels, D, H, W]; it gives `image` [B, targets, D, H, W], all in network units.
+arrays.safetensors holds what is compared and what intervals are computed from (see `Carried`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json, sha256_of
+from voxlate.base.records import Digest, FileName, Record, Several, Text
+from voxlate.checks.anatomy import Anatomy, Stated
+from voxlate.checks.out_of_distribution import ReferencePatches, reference_shapes
+from voxlate.exchange.onnx_file import check_graph
+from voxlate.scans.cases.case import map_arrays
+from voxlate.synthesis.calibration import Header
+from voxlate.synthesis.facts import Facts
+
+FORMAT = 2
+DESCRIPTION = "model.json"
+ARRAYS = "arrays.safetensors"
+NETWORK = "network.onnx"
+NEWEST_OPSET = 21  # of ONNX: newer graphs may mean something that this version does not know
+TOLERANCE = 1e-3  # of the range of network units, 2: how far a machine may be from torch
+Weights = Literal["float32", "float16", "int8"]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The graph of one sample of a patch; opset, weights: of its file.
+
+    single: whether it takes one item at a time; draws: arrays of noise of a sample, each of `noise_channels`, at height and width divided by `shrink`; loss: by
+    measurement the largest and the mean distance from torch's float32 on the self-test, in network units; evaluations: of
+    the network, in one sample.
+    """
+
+    file: FileName
+    opset: int
+    weights: Weights
+    single: bool
+    draws: int
+    noise_channels: int
+    shrink: Several
+    evaluations: float
+    largest_loss: float
+    mean_loss: float
+
+
+@dataclass(frozen=True)
+class CarriedCalibration:
+    """The intervals of a calibration: its header without its cases, and the hash of the calibration's file."""
+
+    header: Header
+    hash: Text
+
+
+@dataclass(frozen=True)
+class Description:
+    """The content of model.json.
+
+    anatomy: of the training patients; card: what a person should know; files: SHA-256 by name.
+    """
+
+    format: int
+    made_by: dict[Text, Text]
+    notice: Text
+    licence: Text
+    facts: Facts
+    graph: Graph
+    anatomy: Stated | None
+    calibration: CarriedCalibration | None
+    card: dict[str, Any]
+    files: dict[FileName, Digest]
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A model folder whose files agree with model.json.
+
+    arrays: by name: "selftest.source", ".mask", ".present", ".noise", ".image"; "anatomy.NAME"; "references.FIELD";
+    "widths.TARGET.TENSOR".
+    """
+
+    folder: Path
+    description: Description
+    arrays: Mapping[str, np.ndarray] = field(repr=False)
+
+    def part(self, prefix: str) -> dict[str, np.ndarray]:
+        """The arrays whose names begin with a prefix, without it."""
+        start = f"{prefix}."
+        return {
+            name.removeprefix(start): array
+            for name, array in self.arrays.items()
+            if name.startswith(start)
+        }
+
+    @property
+    def anatomy(self) -> Anatomy | None:
+        """The bodies of the training, with which scans are compared."""
+        stated = self.description.anatomy
+        return None if stated is None else Anatomy(**vars(stated), means=self.part("anatomy"))
+
+    @property
+    def references(self) -> ReferencePatches | None:
+        """The patches of the calibration's scans; None without any."""
+        arrays = self.part("references")
+        return ReferencePatches(**arrays) if arrays else None
+
+
+def read_model(folder: Path | str) -> Carried:
+    """Read MODEL/ and compare its files with their hashes; raises BadInput, and nothing of it has been run then."""
+    folder = Path(folder)
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise BadInput(
+            f"{folder}: expected a model that voxlate export wrote, found no {DESCRIPTION} in it. Check the path."
+        )
+    stated = read_json(path)
+    found = stated.get("format") if isinstance(stated, dict) else None
+    if found != FORMAT:
+        raise BadInput(
+            f"{path}: expected format {FORMAT}, found {found!r}. Take the version of voxlate-run that belongs to it, or export the run again."
+        )
+    record = Record(path, "a model", "Export the run again.")
+    record.check_version(stated, "made_by", "voxlate")
+    description: Description = record.fill(Description, stated)
+    record.check({NETWORK, ARRAYS} <= description.files.keys(), f"no hash of {NETWORK} or {ARRAYS}")
+    for name, digest in description.files.items():
+        _check_file(folder, name, digest)
+    check_graph(folder / description.graph.file, description.graph.opset, NEWEST_OPSET)
+    arrays = map_arrays(folder / ARRAYS)
+    _check_arrays(record, description, arrays)
+    return Carried(folder, description, arrays)
+
+
+def _check_file(folder: Path, name: str, digest: str) -> None:
+    path = folder / name
+    if path.is_symlink() or not path.is_file():
+        raise BadInput(
+            f"{path}: expected a file of the model, found none. Copy the whole folder again."
+        )
+    if sha256_of(path) != digest:
+        raise BadInput(
+            f"{path}: expected the file that {DESCRIPTION} states, found another one (its hash differs). Copy the folder again."
+        )
+
+
+def _check_arrays(
+    record: Record, description: Description, arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Raise BadInput unless the arrays are finite, and those that belong together fit."""
+    for name, array in arrays.items():
+        record.check(bool(np.isfinite(array).all()), f"values of {name} that are not finite")
+    points = arrays.get("references.points")
+    if points is not None:
+        for name, shape in reference_shapes(points.shape).items():
+            found = arrays.get(f"references.{name}", np.zeros(0)).shape
+            record.check(found == tuple(shape.lengths), f"another shape of references.{name}")
+    for name in ("source", "image"):
+        record.check(f"selftest.{name}" in arrays, f"no array selftest.{name}")
+
+
+def feeds(
+    names: Sequence[str],
+    source: np.ndarray,
+    mask: np.ndarray,
+    present: np.ndarray,
+    noise: np.ndarray | None,
+) -> dict[str, np.ndarray]:
+    """The inputs of a graph that takes some of these by name."""
+    known = {"source": source, "mask": mask, "present": present, "noise": noise}
+    return {name: np.ascontiguousarray(known[name]) for name in names}

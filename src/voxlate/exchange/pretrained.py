@@ -1,0 +1,214 @@
+"""Pretrained autoencoders of latent diffusion (kl-f4, kl-f8) as runs, from CompVis' layout and from diffusers'.
+
+They take colour pictures in [-1, 1]. A grey image would be repeated to three channels, and the three outputs averaged.
+This equals the sum over the first kernel's input channels and the mean over the last kernel's outputs, which are stored
+here, so that the network has one channel. Sources: Rombach et al. 2022, app. G; diffusers.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from voxlate.base.config import to_tables
+from voxlate.base.errors import BadInput
+from voxlate.base.records import Record
+from voxlate.exchange.imported import write_imported, wrong_weights
+from voxlate.science.nets.autoencoder import AutoencoderNet, KLAutoencoder
+from voxlate.science.nets.interface import Channels
+from voxlate.training import recipe as recipes
+from voxlate.training.recipe import Recipe
+from voxlate.training.run import Run
+from voxlate.training.weights import read_header
+
+Source = Literal["kl-f4", "kl-f8"]
+LEVELS = {"kl-f4": 3, "kl-f8": 4}
+PREFIX = "first_stage_model."  # prefix of the autoencoder in a file of a whole latent diffusion
+LEAST_WIDTH = 64  # norms of 32 groups then have at least two channels in each, as ours
+FIRST_BLOCKS = r"encoder\.down\.0\.block\.\d+\.conv1\.weight"
+UP_BLOCK = re.compile(r"up_blocks\.(\d+)\.")
+# Parts of diffusers' names by CompVis' ones, replaced in this order; attention has other names before diffusers 0.17.
+DIFFUSERS = {
+    "down_blocks": "down",
+    "resnets": "block",
+    "downsamplers.0": "downsample",
+    "upsamplers.0": "upsample",
+    "mid_block.block.0": "mid.block_1",
+    "mid_block.block.1": "mid.block_2",
+    "mid_block.attentions.0": "mid.attn_1",
+    "conv_shortcut": "nin_shortcut",
+    "conv_norm_out": "norm_out",
+    "group_norm": "norm",
+    "to_out.0": "proj_out",
+    "proj_attn": "proj_out",
+    "query": "q",
+    "key": "k",
+    "value": "v",
+    "to_": "",
+}
+# Keys of the network in which pretrained autoencoders differ from ours.
+OWN_KEYS = ["width", "multipliers", "blocks", "latent", "middle_attention", "border", "norm_eps"]
+GROUPS = 32
+NORM_EPS = 1e-6
+
+
+def import_autoencoder(source: Source, weights: Path | str, out: Path | str) -> Run:
+    """Write a pretrained autoencoder as a run folder, which `train --reuse` uses instead of training that stage.
+
+    Raises BadInput if the file is no such autoencoder, or if keys are unknown, absent or of another shape.
+    """
+    weights = Path(weights)
+    net, state = read_autoencoder(source, weights)
+    recipe = _recipe(source, net)
+    method = recipe.build()
+    method.load_state_dict({f"net.{name}": tensor for name, tensor in state.items()})
+    return write_imported(
+        Path(out), weights, f"{source} (latent diffusion)", recipe, method, steps=0
+    )
+
+
+def read_autoencoder(source: Source, path: Path) -> tuple[KLAutoencoder, dict[str, Tensor]]:
+    """The settings of a pretrained autoencoder with three channels, and its tensors for our network with one channel."""
+    with Record(path, "a pretrained autoencoder", "Download it again.").tensors("pt") as file:
+        places = _places(list(file.shapes))
+        theirs = {name: file.file.get_tensor(place).float() for name, place in places.items()}
+    net = _detect(source, {name: tuple(tensor.shape) for name, tensor in theirs.items()}, path)
+    with torch.device("meta"):
+        built = net.build(Channels(images={"image": 1}, out=1))
+    wanted = _names_in_file(net, built)
+    names = list(chain.from_iterable(wanted.values()))
+    where = f"{path}: expected the weights of {source}"
+    if unknown := sorted(places[name] for name in theirs.keys() - names):
+        raise wrong_weights(f"{where}, found the unknown key '{unknown[0]}'")
+    if missing := [name for name in names if name not in theirs]:
+        raise wrong_weights(f"{where}, found no key '{missing[0]}'")
+    # The scale is set from a cohort's latents later (see Autoencoding.finish).
+    state = {"scale": torch.ones(())}
+    for ours, parameter in built.named_parameters():
+        first = wanted[ours][0]
+        values = torch.cat([theirs[name] for name in wanted[ours]])
+        if first == "encoder.conv_in.weight":
+            values = values.sum(1, keepdim=True)
+        elif first.startswith("decoder.conv_out."):
+            values = values.mean(0, keepdim=True)
+        # Published attention has kernels of one pixel.
+        values = values.flatten(1) if parameter.ndim == 2 else values
+        if values.shape != parameter.shape:
+            found = tuple(theirs[first].shape)
+            raise wrong_weights(
+                f"{path}: expected '{places[first]}' of the size of its neighbours, found {found}"
+            )
+        state[ours] = values.contiguous()
+    return net, state
+
+
+def _places(keys: Sequence[str]) -> dict[str, str]:
+    """The keys of an autoencoder in a file, by their names in CompVis' layout."""
+    prefix = PREFIX if any(key.startswith(PREFIX) for key in keys) else ""
+    last = max([0, *map(int, UP_BLOCK.findall(" ".join(keys)))])
+    places = {}
+    for key in keys:
+        # diffusers numbers levels in running order, CompVis by size.
+        name = UP_BLOCK.sub(lambda found: f"up.{last - int(found[1])}.", key.removeprefix(prefix))
+        for theirs, compvis in DIFFUSERS.items():
+            name = name.replace(theirs, compvis)
+        # The loss contains its critic and LPIPS.
+        if key.startswith(prefix) and not name.startswith("loss."):
+            places[name] = key
+    return places
+
+
+def _detect(source: Source, shapes: Mapping[str, tuple[int, ...]], where: Path) -> KLAutoencoder:
+    """The settings of an autoencoder; raises BadInput if they cannot be read, or are not those of the source."""
+    firsts = list[int]()
+    while (key := f"encoder.down.{len(firsts)}.block.0.conv1.weight") in shapes:
+        firsts.append(shapes[key][0])
+    stem = shapes.get("encoder.conv_in.weight", ())
+    latent = shapes.get("post_quant_conv.weight", ())
+    if len(stem) != 4 or len(latent) != 4 or not firsts:
+        raise BadInput(
+            f"{where}: expected an autoencoder in the layout of latent diffusion or of diffusers' AutoencoderKL, found other weights ({', '.join(list(shapes)[:2]) or 'none'}, …). Choose another file."
+        )
+    if len(firsts) != LEVELS[source]:
+        right = {levels: name for name, levels in LEVELS.items()}.get(len(firsts))
+        raise BadInput(
+            f"{where}: expected {source}, which halves the sides {LEVELS[source] - 1} times, found {len(firsts) - 1} halvings ({right or 'none that can be imported'}). Name that one, or choose another file."
+        )
+    width, colours = stem[:2]
+    uneven = width % GROUPS or width < LEAST_WIDTH or any(count % width for count in firsts)
+    if uneven or colours != 3:
+        raise wrong_weights(
+            f"{where}: expected channels in multiples of {GROUPS} from {LEAST_WIDTH} and three colours, found {firsts} and {colours}"
+        )
+    return KLAutoencoder(
+        width=width,
+        multipliers=tuple(channels // width for channels in firsts),
+        blocks=sum(re.fullmatch(FIRST_BLOCKS, name) is not None for name in shapes),
+        latent=latent[1],
+        border="zeros",
+        norm_eps=NORM_EPS,
+    )
+
+
+def _names_in_file(net: KLAutoencoder, built: AutoencoderNet) -> dict[str, list[str]]:
+    """CompVis' names of each of our parameters; ours of queries, keys and values has three of them."""
+    last = len(net.multipliers) - 1
+    down, up = list[str](), list[str]()
+    for level in range(last + 1):
+        down += [f"down.{level}.block.{number}" for number in range(net.blocks)]
+        down += [f"down.{level}.downsample"] if level < last else []
+        larger = [f"up.{level}.block.{number}" for number in range(net.blocks + 1)]
+        up = [*larger, *([f"up.{level}.upsample"] if level else []), *up]
+    middle = ["mid.block_1", "mid.attn_1", "mid.block_2"]
+    ends = ["norm_out", "conv_out"]
+    scopes = {
+        "encoder": ["conv_in", *down, *middle, *ends],
+        "decoder": ["conv_in", *middle, *up, *ends],
+    }
+    published = {}
+    for ours, _ in built.named_parameters():
+        part, number, *leaf = ours.split(".", 2)
+        if leaf:
+            name = f"{part}.{scopes[part][int(number)]}.{leaf[0]}"
+            name = name.replace(".skip.", ".nin_shortcut.").replace(".out.", ".proj_out.")
+        else:
+            name = f"{part}_conv.{number}"
+        published[ours] = [name]
+        if ".qkv." in name:
+            published[ours] = [name.replace("qkv", role) for role in "qkv"]
+    return published
+
+
+def _recipe(source: Source, net: KLAutoencoder) -> Recipe:
+    """A recipe of the autoencoder alone, of images whose values are those of the network."""
+    values = {
+        "title": f"{source}, imported",
+        "data": {"source": ["image"], "target": ["image"], "patch": [1, 256, 256]},
+        "intensity": {"image": {"kind": "window", "low": -1, "high": 1}},
+        "method": {"kind": "autoencoding"},
+        "net": {"kind": net.kind, **to_tables(net)},
+        "train": {"precision": "float32"},
+    }
+    return recipes.from_dict(values, source)
+
+
+def net_changes(run: Run) -> str:
+    """The options that set a latent recipe's autoencoder to the network of a pretrained one."""
+    net = read_header(run.weights())["recipe"]["net"]
+    if net["kind"] != KLAutoencoder.kind:
+        return f"--set 'stages.autoencoder.net={_inline(net)}'"
+    return " ".join(
+        f"--set 'stages.autoencoder.net.{key}={json.dumps(net[key])}'" for key in OWN_KEYS
+    )
+
+
+def _inline(value: Any) -> str:
+    """A value as TOML in one line."""
+    if not isinstance(value, dict):
+        return json.dumps(value)
+    return "{ " + ", ".join(f"{key} = {_inline(inner)}" for key, inner in value.items()) + " }"

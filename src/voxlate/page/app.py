@@ -1,0 +1,180 @@
+"""The application: the pages with their access checks, the workers on jobs, and the server that runs them."""
+
+import math
+import socket
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from voxlate import __version__
+from voxlate.base.errors import BadInput, CannotWrite
+from voxlate.base.files import lock
+from voxlate.page import api, pages, training_pages
+from voxlate.page.access import BROWSER, Access
+from voxlate.page.api import OPENAPI
+from voxlate.page.jobs import Jobs, Kind, NoSuchJob
+from voxlate.page.pages import NO_PAGE, Site, site_of
+from voxlate.page.settings import Sessions, Settings
+from voxlate.page.uploads import Space
+from voxlate.page.workers import Start, Worker, clean_regularly, start_process
+
+JOIN_SECONDS = 10.0
+GRACE_SECONDS = 3  # for requests in progress when the server ends
+MOST_CONNECTIONS = 200
+# A check takes seconds, and does not wait for a synthesis; a training takes hours, and neither waits for it.
+KINDS: tuple[tuple[Kind, ...], ...] = (
+    ("check",),
+    ("synthesise",),
+    ("survey",),
+    ("prepare", "plan", "train", "calibrate", "compare"),
+)
+FULL = 507  # the status of a request for which the disk has no room
+
+
+def create_app(
+    settings: Settings, sessions: Sessions, start: Start | None = start_process
+) -> Access:
+    """The application of a server. start: starts the process of a job; None where no job is worked on (in tests)."""
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("voxlate.page", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    jobs = Jobs(settings.data)
+    site = Site(settings, sessions, jobs, Space(settings.limits), templates)
+    longest = {"check": settings.limits.check_minutes * 60}
+    stop, works = threading.Event(), list[Callable[[], None]]()
+    works.append(lambda: clean_regularly(jobs, settings.limits.keep_hours * 3600, stop))
+    if start is not None:
+        for kinds in KINDS:
+            works.append(Worker(jobs, kinds, start, longest.get(kinds[0], math.inf), stop).run)
+
+    @asynccontextmanager
+    async def run_threads(_: FastAPI) -> AsyncIterator[None]:
+        """Run workers, and the removal of old jobs; at the end they stop, and running jobs return to the queue."""
+        jobs.mend()
+        threads = [threading.Thread(target=work, daemon=True) for work in works]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(JOIN_SECONDS)
+
+    app = FastAPI(
+        lifespan=run_threads,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=OPENAPI,
+        title="voxlate",
+        version=__version__,
+        description=f"Research software, not a medical device.{(api.__doc__ or '').partition('.')[2]}",
+    )
+    app.state.site = site
+    app.include_router(pages.router)
+    app.include_router(training_pages.router, include_in_schema=False)
+    app.mount("/static", StaticFiles(packages=[("voxlate.page", "static")]), name="static")
+    if settings.browser is not None:
+        app.mount(BROWSER.rstrip("/"), StaticFiles(directory=settings.browser, html=True))
+    _add_errors(app)
+    return Access(app, settings, sessions)
+
+
+def _add_errors(app: FastAPI) -> None:
+    """Errors as pages with one sentence."""
+
+    @app.exception_handler(BadInput)
+    def bad_input(request: Request, error: BadInput) -> Response:
+        """400, or the status of the kind of a refusal."""
+        status = 404 if isinstance(error, NoSuchJob) else 400
+        return site_of(request).error(
+            request, FULL if isinstance(error, CannotWrite) else status, f"{error}"
+        )
+
+    @app.exception_handler(RequestValidationError)
+    def bad_form(request: Request, error: RequestValidationError) -> Response:
+        """A form or an address without a field that it must have."""
+        return site_of(request).error(
+            request,
+            422,
+            "form: expected the fields of the page, found others. Use the page itself.",
+        )
+
+    @app.exception_handler(HTTPException)
+    def http_error(request: Request, error: HTTPException) -> Response:
+        """An address that does not exist, or that does not take the method."""
+        sentence = NO_PAGE
+        if error.status_code != 404:
+            sentence = f"request: expected one that this page offers, found another ({error.detail}). Go to the list."
+        return site_of(request).error(request, error.status_code, sentence)
+
+    @app.exception_handler(Exception)
+    def fault(request: Request, error: Exception) -> Response:
+        """A fault of voxlate."""
+        name = type(error).__name__
+        return site_of(request).error(
+            request, 500, f"This should not happen: {name}. The terminal of the server shows where."
+        )
+
+
+def run_server(settings: Settings, sessions: Sessions) -> None:
+    """Serve the page until the process is asked to end; raises BadInput where the port is in use."""
+    import uvicorn
+
+    from voxlate.page.connections import Connection
+
+    listening = _listen(settings.host, settings.port)
+    with lock(settings.data), listening, _temporary_files_in(settings.data):
+        options: dict[str, Any] = {
+            "http": Connection,
+            "log_level": "warning",
+            "access_log": False,  # addresses hold names of jobs, and the token
+            "server_header": False,
+            "proxy_headers": False,
+            "timeout_graceful_shutdown": GRACE_SECONDS,
+            "limit_concurrency": MOST_CONNECTIONS,
+        }
+        config = uvicorn.Config(create_app(settings, sessions), **options)
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+@contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """Keep the forms of uploads on the disk whose room is checked."""
+    former, tempfile.tempdir = tempfile.tempdir, f"{folder}"
+    try:
+        yield
+    finally:
+        tempfile.tempdir = former
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens on the port."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen()
+    except OSError as error:
+        raise BadInput(
+            f"{host}:{port}: expected a free port of this machine, found '{error.strerror}'. Choose another --port or --host."
+        ) from error
+    return listening

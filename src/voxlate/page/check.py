@@ -1,0 +1,320 @@
+"""The work of a check: which models fit uploaded scans, and why, by the functions with which `voxlate synth` opens them."""
+
+import math
+import re
+import traceback
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+from voxlate.base.codes import Grade
+from voxlate.base.devices import is_out_of_memory, one_thread
+from voxlate.base.errors import BadInput, first_of, plural
+from voxlate.base.messages import Message, message, worst_grade
+from voxlate.checks.out_of_distribution import verdict_on
+from voxlate.commands.api.progress import Reporter
+from voxlate.page.jobs import SCANS
+from voxlate.scans.cases.case import MASK
+from voxlate.scans.formats.dicom import is_dicom_folder, list_series
+from voxlate.scans.formats.io import format_by_ending, is_there, read_volume, without_ending
+from voxlate.synthesis.intervals import patches_in, sources_of
+from voxlate.synthesis.model import Model
+from voxlate.synthesis.options import SynthOptions
+from voxlate.synthesis.selection import select
+from voxlate.training.model import load, network_of
+from voxlate.training.starters.card import read_card
+from voxlate.training.starters.names import name_of
+
+MOST_ENTRIES = 200  # files and series that are listed
+ORDER = (None, "note", "caution", "do not trust")  # of the worst warning
+Answer = Literal["mean", "sample"]
+Entry = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Whether a model can synthesise images from scans, and why not.
+
+    inputs: as `voxlate synth RUN` takes them, relative to the upload's folder; used: places of the scans by modality;
+    warnings: with their grades, of which `worst` is the highest; answers: "mean" and "sample", as far as the model has
+    them, those with intervals first; intervals: the answers that are calibrated; samples, steps, sharpness: of its recipe,
+    None where they have no effect; names: modalities by which its scans may be called; card: of a starter.
+    """
+
+    label: str
+    title: str = ""
+    source: tuple[str, ...] = ()
+    target: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    why_not: str = ""
+    inputs: tuple[str, ...] = ()
+    used: Mapping[str, str] = field(default_factory=dict)
+    targets: tuple[str, ...] = ()
+    warnings: tuple[tuple[Grade, str], ...] = ()
+    worst: Grade | None = None
+    answers: tuple[Answer, ...] = ()
+    samples: int | None = None
+    steps: int | None = None
+    sharpness: float | None = None
+    intervals: tuple[Answer, ...] = ()
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+
+def scans_of(folder: Path, request: Mapping[str, Any]) -> Path:
+    """The folder of a job's scans: uploaded ones are in the folder of the check, others stay where they are."""
+    if request.get("place"):
+        return Path(request["place"])
+    return folder.parent / request.get("check", folder.name) / SCANS
+
+
+def check(folder: Path, request: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
+    """Find which files an upload has, and which models fit them, the best first.
+
+    The networks compute one small slice each, for their self-tests: in one thread, because several on a busy machine wait
+    for each other while they hold the processors.
+    """
+    with one_thread():
+        return _check(folder, request, reporter)
+
+
+def _check(folder: Path, request: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
+    scans, runs = scans_of(folder, request), request["runs"]
+    entries = list_entries(scans)
+    fits = list[Fit]()
+    for number, (label, run) in enumerate(runs.items()):
+        reporter.step("models", number, len(runs))
+        fits.append(_fit(label, run, scans, entries, request))
+    fits.sort(key=lambda fit: (bool(fit.why_not), ORDER.index(fit.worst)))
+    names = [*dict.fromkeys(chain.from_iterable(fit.names for fit in fits)), MASK]
+    by_file = {entry["place"]: _modality_in(entry["title"], names) for entry in entries}
+    return {
+        "entries": entries,
+        "fits": [asdict(fit) for fit in fits],
+        "others": [*_others(scans, request)],
+        "names": names,
+        "by_file": {place: name for place, name in by_file.items() if name},
+    }
+
+
+def _others(scans: Path, request: Mapping[str, Any]) -> Iterator[str]:
+    """Sentences on the files of an upload that are not used; those among DICOM files are left to the series."""
+    others = list[str]()
+    for path in sorted(scans.rglob("*")):
+        if path.is_file() and not format_by_ending(path.name) and not is_dicom_folder(path.parent):
+            others.append(path.relative_to(scans).as_posix())
+    if others:
+        are = "is no scan and is" if len(others) == 1 else "are no scans and are"
+        yield f"{plural(len(others), 'file')} {are} not used: {first_of(others)}."
+    if hidden := request.get("hidden", 0):
+        yield f"{plural(hidden, 'hidden file')} {'was' if hidden == 1 else 'were'} left out."
+
+
+def list_entries(scans: Path) -> list[Entry]:
+    """The files and series of an upload, in the order of their places; raises BadInput for none and for too many.
+
+    Each has its place below the upload's folder, a title, grid and unit; why: the reason where it cannot be read.
+    """
+    found = list[Entry]()
+    for folder in [scans, *sorted(path for path in scans.rglob("*") if path.is_dir())]:
+        if is_dicom_folder(folder):
+            found += _series_in(folder, scans)
+            continue
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        found += [_describe(path, scans) for path in files if format_by_ending(path.name)]
+        if len(found) > MOST_ENTRIES:
+            raise BadInput(
+                f"upload: expected the scans of one case, found more than {MOST_ENTRIES} files and series. Choose one case."
+            )
+    if not found:
+        raise BadInput(
+            "upload: expected a scan (NIfTI, DICOM or another format that voxlate reads), found none. Choose other files."
+        )
+    return found
+
+
+def _entry(place: str, title: str, grid: str = "", unit: str = "", why: str = "") -> Entry:
+    return {"place": place, "title": title, "grid": grid, "unit": unit, "why": why}
+
+
+def _series_in(folder: Path, scans: Path) -> list[Entry]:
+    try:
+        series = list_series(folder)
+    except BadInput as error:
+        return [_entry(_place(folder, scans), "DICOM", why=str(error))]
+    entries = list[Entry]()
+    for found in series:
+        place = _place(found.path if len(series) > 1 else folder, scans)
+        title = f"{found.modality} {found.description}".strip()
+        entries.append(_entry(place, title, plural(found.images, "image")))
+    return entries
+
+
+def _describe(path: Path, scans: Path) -> Entry:
+    place = _place(path, scans)
+    try:
+        volume = read_volume(path, without_ending(path.name))
+    except BadInput as error:
+        return _entry(place, path.name, why=str(error))
+    return _entry(place, path.name, f"{volume.grid}", volume.unit)
+
+
+def _fit(
+    label: str, run: str, scans: Path, entries: Sequence[Entry], request: Mapping[str, Any]
+) -> Fit:
+    """The fit of one run; one that cannot be opened or compared is listed with the reason, and the others are checked."""
+    found = Fit(label)
+    try:
+        models = _models_by_answer(run, request["device"])
+        model = next(iter(models.values()))
+        found = replace(
+            found,
+            title=models.get("sample", model).facts.title,
+            source=tuple(model.facts.data.source),
+            target=tuple(model.facts.data.target),
+            names=names_for_scans(model),
+            inputs=_inputs_for(model, entries, request.get("names", {})),
+            card=card_of(model),
+        )
+        return replace(found, **_try(model, found.inputs, scans, entries), **_settings(models))
+    except Exception as error:
+        return replace(found, why_not=_reason(label, error))
+
+
+def _reason(label: str, error: Exception) -> str:
+    """Why a run cannot be used; of an error that is not foreseen, the place is printed."""
+    if isinstance(error, BadInput):
+        return str(error)
+    if is_out_of_memory(error):
+        return f"{label}: expected enough memory for this model and the scan, found too little. Choose a smaller scan, or close other programs."
+    if isinstance(error, OSError):
+        return f"{label}: expected a model that can be read, found '{error.strerror}'. Check its folder."
+    traceback.print_exception(error)
+    return f"{label}: This should not happen: {type(error).__name__}. The messages of this job on the server show where."
+
+
+def _models_by_answer(run: str, device: str) -> dict[Answer, Model]:
+    """The models of a run by their answers, calibrated ones first, because their images have a map of the uncertainty."""
+    model = load(run, device)
+    models: dict[Answer, Model] = {model.answer: model}
+    if model.facts.is_stochastic and model.network.mean() is not None:
+        with suppress(BadInput):  # weights alone come without those of their predictor
+            models["mean"] = load(run, device, answer="mean")
+    return dict(sorted(models.items(), key=lambda item: not _is_calibrated(item[1])))
+
+
+def _is_calibrated(model: Model) -> bool:
+    """Whether a model has intervals; False for a calibration of other weights, of which a synthesis says what to do."""
+    try:
+        return model.calibration() is not None
+    except BadInput:
+        return False
+
+
+def card_of(model: Model) -> dict[str, Any]:
+    """A starter's limits and intervals and, for each of its sources, the names of scans that it accepts; of other models none."""
+    sources = model.facts.data.source
+    accepts = {name: [*scans] for name, scans in model.facts.accepts.items() if name in sources}
+    if name_of(model.origin) is None:
+        return {"accepts": accepts, "limits": []}
+    card = read_card(model.origin)
+    return {"accepts": accepts, "limits": [*card.limits, card.on_intervals]}
+
+
+def names_for_scans(model: Model) -> tuple[str, ...]:
+    """The names of modalities that a model takes as scans, and those that a starter accepts in their place."""
+    aliases = chain.from_iterable(model.facts.accepts.values())
+    return tuple(dict.fromkeys([*model.facts.data.source, *aliases]))
+
+
+def _inputs_for(
+    model: Model, entries: Sequence[Entry], names: Mapping[str, str]
+) -> tuple[str, ...]:
+    """The inputs of `voxlate synth` for an upload: the scans that the user names, a lone scan, or the whole folder.
+
+    names: modalities by the place of an entry, as the user says them; a lone scan may say it itself.
+    """
+    accepted = {name.lower() for name in (*names_for_scans(model), MASK)}
+    if not names and len(entries) == 1 and (stated := _modality_in(entries[0]["title"], accepted)):
+        names = {entries[0]["place"]: stated}
+    if names:
+        known = {place: name for place, name in names.items() if name.lower() in accepted}
+        return tuple(f"{name}={place}" for place, name in (known or names).items())
+    is_lone = len(entries) == len(model.facts.data.source) == 1
+    return (entries[0]["place"] if is_lone else ".",)
+
+
+def absolute_inputs(inputs: Sequence[str], scans: Path) -> list[str]:
+    """Inputs with the upload's folder, as `voxlate synth` takes them."""
+    found = list[str]()
+    for text in inputs:
+        name, mark, place = ("", "", text) if is_there(scans / text) else text.partition("=")
+        found.append(f"{name}{mark}{scans / place}")
+    return found
+
+
+def _try(
+    model: Model, inputs: Sequence[str], scans: Path, entries: Sequence[Entry]
+) -> dict[str, Any]:
+    """What a synthesis of these inputs would read and warn of; raises BadInput where it would refuse them."""
+    selected = select(model, absolute_inputs(inputs, scans), SynthOptions())
+    if len(selected.scans) != 1:
+        raise BadInput(
+            f"upload: expected the scans of one case, found {len(selected.scans)} cases. Choose one."
+        )
+    (found,) = selected.scans
+    prepared = model.prepare(found.files, found.case)
+    calibration = model.calibration()
+    warnings = [*found.notes, *prepared.warnings, *model.missing_checks]
+    if len(entries) == 1 and not any("=" in text for text in inputs):
+        warnings += _warn_of_name(entries[0]["title"], found.files)
+    if calibration is not None and calibration.references is not None:
+        sources = sources_of(model.facts, prepared.prepared)
+        patches = patches_in(model.facts, prepared.prepared, sources)
+        warnings += verdict_on(calibration.references, patches).messages
+    return {
+        "used": {name: _place(path, scans) for name, path in found.files.items()},
+        "targets": tuple(model.targets_of(found.files)),
+        "warnings": tuple((said.grade, said.on_page) for said in warnings),
+        "worst": worst_grade(warnings),
+    }
+
+
+def _settings(models: Mapping[Answer, Model]) -> dict[str, Any]:
+    """The settings that have an effect: of the sampling where noise is drawn, steps where the network is iterated."""
+    drawn = models.get("sample")
+    recipe = None if drawn is None else network_of(drawn).recipe
+    synth = None if recipe is None else recipe.synth
+    steps = sharpness = None
+    if recipe is not None and recipe.task.mean_stage is not None:
+        sharpness = recipe.synth.sharpness
+    if recipe is not None and recipe.method.iterates:
+        chosen_by_sampler = math.isinf(recipe.synth.evaluations)
+        steps = None if chosen_by_sampler else recipe.synth.steps
+    return {
+        "answers": tuple(models),
+        "intervals": tuple(answer for answer, model in models.items() if _is_calibrated(model)),
+        "samples": None if synth is None else synth.samples,
+        "steps": steps,
+        "sharpness": sharpness,
+    }
+
+
+def _warn_of_name(title: str, files: Mapping[str, Path]) -> Iterator[Message]:
+    """A message on the lone scan that the model takes although neither the user nor its title says what it is."""
+    for name in files:
+        text = f"The scan ({title}) is taken as {name} because it is the only one; its name does not say so."
+        yield message("only-scan", text)
+
+
+def _modality_in(file: str, accepted: Collection[str]) -> str:
+    """The modality that a file's name or its last part states: t1 of t1.nii.gz and of head_t1.nii.gz; "" for none."""
+    stem = without_ending(file).lower()
+    return next((name for name in (stem, re.split(r"[_\s-]", stem)[-1]) if name in accepted), "")
+
+
+def _place(path: Path, scans: Path) -> str:
+    """A scan's place below the upload's folder."""
+    return path.relative_to(scans).as_posix() if path.is_relative_to(scans) else path.name

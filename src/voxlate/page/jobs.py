@@ -1,0 +1,264 @@
+"""The jobs of the page: in the memory of the server, and in folders on disk, which survive a killed server.
+
+DATA/jobs/<job>/job.json      what is asked for and the state; the server alone writes it
+DATA/jobs/<job>/progress.json how far the work is; the job's own process alone writes this file and all below
+DATA/jobs/<job>/outcome.json  how the work ended
+DATA/jobs/<job>/found.json    what the page shows of a finished job
+DATA/jobs/<job>/scans, out    uploaded scans of a check; images of a synthesis
+
+A check finds which models fit uploaded scans; a synthesis refers to the check whose scans it takes. The other kinds read
+cohorts and write prepared cohorts and runs below the root folder of the server; those stay when the job is removed.
+"""
+
+import os
+import re
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json, write_json
+from voxlate.page.private import FILE, FOLDER, make_folders
+
+State = Literal["queued", "running", "done", "failed", "cancelled"]
+Kind = Literal["check", "synthesise", "survey", "prepare", "plan", "train", "calibrate", "compare"]
+ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
+JOB, PROGRESS, OUTCOME, FOUND = "job.json", "progress.json", "outcome.json", "found.json"
+SCANS, OUT, VIEWS, PLANNED = "scans", "out", "views", "planned"  # folders of a job
+REPORT, DICOM_ZIP = "report.html", "dicom.zip"
+NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{12}")
+HIDDEN = "."  # first letter of folders that are being filled or removed
+MOST_ATTEMPTS = 3  # of a job during which the server was killed
+LAYOUT = 2  # of requests and results; jobs with another one are refused
+
+
+class NoSuchJob(BadInput):
+    """There is no job of this name."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job: what is asked for, and how far it is. Times are in seconds since 1970.
+
+    title: what people call it; request: the arguments of its work; why: the reason of a failure, one sentence;
+    attempts: number of times that its work was started; layout: of the request and the results.
+    """
+
+    name: str
+    kind: Kind
+    title: str
+    request: dict[str, Any] = field(default_factory=dict)
+    state: State = "queued"
+    created: float = 0.0
+    started: float = 0.0
+    ended: float = 0.0
+    why: str = ""
+    attempts: int = 0
+    layout: int = 1
+
+    @property
+    def refusal(self) -> str:
+        """Why this version of voxlate can neither do nor show the job; "" where it can."""
+        if self.layout == LAYOUT:
+            return ""
+        return f"job {self.name}: expected a job of this version of voxlate, found one of another. Delete it, and start it again."
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the job neither waits nor runs."""
+        return self.state in ENDED
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the work of a job is: finished parts of all parts, and when that was.
+
+    begun: parts that were finished at the time `since`, as those of a training that was resumed.
+    """
+
+    stage: str
+    done: int
+    total: int
+    since: float
+    at: float
+    begun: int = 0
+
+    def seconds_left(self, now: float) -> float | None:
+        """The time that the other parts take at the pace of the finished ones; None before the first of them."""
+        if not self.begun < self.done < self.total:
+            return None
+        each = (self.at - self.since) / (self.done - self.begun)
+        return max(0.0, each * (self.total - self.done) - (now - self.at))
+
+
+class Jobs:
+    """The jobs below a data folder. One process at a time may hold a folder (see files.lock)."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.root = data / "jobs"
+        self._lock = threading.RLock()
+        self._jobs = dict[str, Job]()
+        for path in sorted(self.root.glob(f"*/{JOB}")):
+            try:
+                self._jobs[path.parent.name] = Job(**read_json(path))
+            except (BadInput, TypeError):
+                continue  # damaged: it remains on disk until its time is over
+
+    def folder(self, name: str) -> Path:
+        """The folder of a job; raises NoSuchJob where there is none of this name."""
+        return self.root / self.read(name).name
+
+    def reserve(self) -> Path:
+        """A new hidden folder, into which an upload is written before it becomes a job."""
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+        folder = self.root / f"{HIDDEN}{stamp}-{secrets.token_hex(6)}"
+        make_folders(folder)
+        return folder
+
+    def _write(self, folder: Path, job: Job) -> Job:
+        write_json(folder / JOB, asdict(job))
+        # no umask: it would be that of all threads, and of the trainings they start
+        (folder / JOB).chmod(FILE)
+        self._jobs[job.name] = job
+        return job
+
+    def add(
+        self,
+        kind: Kind,
+        title: str,
+        request: Mapping[str, Any],
+        most: int,
+        reserved: Path | None = None,
+    ) -> Job:
+        """Put a job into the queue; raises BadInput where `most` jobs wait or run already."""
+        with self._lock:
+            waiting = sum(not job.has_ended for job in self._jobs.values())
+            if waiting >= most:
+                raise BadInput(
+                    f"queue: expected fewer than {most} jobs that wait or run, found {waiting}. Wait until one has ended, or cancel one."
+                )
+            folder = reserved or self.reserve()
+            name = folder.name.removeprefix(HIDDEN)
+            job = Job(name, kind, title, {**request}, created=time.time(), layout=LAYOUT)
+            self._write(folder, job)
+            os.replace(folder, self.root / name)
+            return job
+
+    def read(self, name: str) -> Job:
+        """A job; raises NoSuchJob where there is none of this name."""
+        if name not in self._jobs:
+            raise NoSuchJob(
+                f"job {name if NAME.fullmatch(name) else ''}: expected a job that exists, found none: it was removed, or its time is over. Go to the list."
+            )
+        return self._jobs[name]
+
+    def all(self) -> list[Job]:
+        """All jobs in the order in which they were made."""
+        with self._lock:
+            return sorted(self._jobs.values(), key=lambda job: (job.created, job.name))
+
+    def change(self, name: str, unless: Sequence[State] = (), **changes: Any) -> Job:
+        """Write changes of a job, unless it is in one of some states; returns the job as it is then."""
+        with self._lock:
+            job = self.read(name)
+            return (
+                job
+                if job.state in unless
+                else self._write(self.root / name, replace(job, **changes))
+            )
+
+    def take(self, kinds: Collection[Kind]) -> Job | None:
+        """The job of these kinds that waits longest, as running; None where none waits."""
+        with self._lock:
+            for job in self.all():
+                if job.state == "queued" and job.kind in kinds:
+                    for name in (PROGRESS, OUTCOME):
+                        (self.root / job.name / name).unlink(missing_ok=True)
+                    attempts = job.attempts + 1
+                    return self.change(
+                        job.name, state="running", started=time.time(), attempts=attempts
+                    )
+        return None
+
+    def end(self, name: str, state: State, why: str = "") -> Job:
+        """Note that a job has ended in this state, unless it has ended already; of one that was cancelled nothing changes."""
+        return self.change(name, unless=ENDED, state=state, ended=time.time(), why=why)
+
+    def mend(self) -> None:
+        """Go on after a server that was killed: running jobs return to the queue, half-written folders are removed.
+
+        Jobs of another version fail.
+        The owner alone may enter the folder of all jobs, also one that an earlier version left open.
+        """
+        make_folders(self.root)
+        self.root.chmod(FOLDER)
+        for folder in self.root.glob(f"{HIDDEN}*"):
+            shutil.rmtree(folder, ignore_errors=True)
+        for job in self.all():
+            if job.refusal:
+                self.end(job.name, "failed", job.refusal)
+            elif job.state == "running" and job.attempts < MOST_ATTEMPTS:
+                self.change(job.name, state="queued")
+            elif job.state == "running":
+                why = f"The server ended {job.attempts} times while it worked on this job. Ask for it again with a smaller scan or fewer samples."
+                self.end(job.name, "failed", why)
+
+    def remove(self, name: str) -> None:
+        """Remove a job with its files; raises BadInput while it runs, or while another job needs its scans."""
+        if self.read(name).state == "running" or self._is_used(name):
+            raise BadInput(
+                "job: expected one that neither runs nor is needed by another job, found one that is. Cancel first."
+            )
+        self._remove(name)
+
+    def _is_used(self, name: str) -> bool:
+        """Whether a job that has not ended takes its scans from another one."""
+        return any(not job.has_ended and job.request.get("check") == name for job in self.all())
+
+    def _remove(self, name: str) -> None:
+        hidden = self.root / f"{HIDDEN}{name}"
+        with self._lock:
+            self._jobs.pop(name, None)
+            os.replace(self.root / name, hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
+
+    def remove_old(self, seconds: float, now: float) -> list[str]:
+        """Remove the jobs that ended so long ago, and damaged ones; returns their names."""
+        removed = list[str]()
+        for folder in sorted(self.root.glob(f"[!{HIDDEN}]*")):
+            job = self._jobs.get(folder.name)
+            since = folder.stat().st_mtime if job is None else job.ended if job.has_ended else now
+            if now - since >= seconds and not self._is_used(folder.name):
+                self._remove(folder.name)
+                removed.append(folder.name)
+        return removed
+
+    def progress(self, name: str) -> Progress | None:
+        """How far the work of a job is; None before it has said so."""
+        stated = self.read_file(name, PROGRESS)
+        return Progress(**stated) if stated else None
+
+    def read_file(self, name: str, file: str) -> dict[str, Any]:
+        """The content of a file that the process of a job wrote; {} before it has."""
+        try:
+            content: dict[str, Any] = read_json(self.folder(name) / file)
+        except BadInput:
+            return {}
+        return content
+
+    def bytes(self) -> int:
+        """The size of all files below the data folder."""
+        total = 0
+        for place, _, files in os.walk(self.data):
+            for file in files:
+                try:
+                    total += os.lstat(os.path.join(place, file)).st_size
+                except FileNotFoundError:
+                    continue  # removed in the meantime
+        return total

@@ -1,0 +1,150 @@
+"""From the options of `voxlate serve` to a server: its settings, its token, and the URL that lets a browser in."""
+
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from voxlate.base.errors import BadInput, plural
+from voxlate.base.hub import download, is_on_hub
+from voxlate.base.machine import cache_folder
+from voxlate.base.messages import message
+from voxlate.base.optional import optional_package
+from voxlate.base.options.check import check_options
+from voxlate.base.options.option import bytes_of
+from voxlate.clinic.options.share import SHORTEST_TOKEN, ServeOptions
+from voxlate.commands.api.console import say
+from voxlate.commands.api.entry import command
+from voxlate.commands.api.progress import Feedback, report_to
+from voxlate.page.settings import LOOPBACK, WILDCARDS, Limits, Sessions, Settings, label_runs
+from voxlate.training.starters.names import PREFIX, folder_of, is_starter, starter_names
+
+PACKAGES = ("fastapi", "uvicorn", "python_multipart", "jinja2")
+OTHERS = 0o077  # the permissions of all but the owner
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that is not running yet. address: the URL with the token."""
+
+    settings: Settings
+    sessions: Sessions
+    address: str
+
+
+def check_server(runs: Sequence[Path | str], options: ServeOptions) -> Server:
+    """Check the options of a server; raises BadInput where a run is absent, or where others could get in."""
+    if options.token is not None and options.token_file is not None:
+        raise BadInput("token: expected a token or a file with one, found both. Drop one.")
+    token = options.token
+    if options.token_file is not None:
+        token = read_token(Path(options.token_file))
+    host, names = options.host, options.name
+    _check_host(host, names, token)
+    limits = Limits(
+        upload_bytes=int(bytes_of(options.max_upload, "--max-upload")),
+        disk_bytes=int(bytes_of(options.max_disk, "--max-disk")),
+        keep_hours=options.keep,
+    )
+    settings = Settings(
+        label_runs(_check_runs([str(run) for run in runs])),
+        Path(options.data or cache_folder() / "serve").absolute(),
+        None if options.root is None else _check_root(Path(options.root)),
+        options.device,
+        host,
+        options.port,
+        tuple(names),
+        limits,
+        None if options.browser is None else _check_page(Path(options.browser)),
+    )
+    sessions = Sessions(token or secrets.token_urlsafe(32), reusable=token is not None)
+    shown = next(iter(names), host)
+    place = f"[{shown}]" if ":" in shown else shown
+    return Server(settings, sessions, f"http://{place}:{options.port}/enter?token={sessions.token}")
+
+
+def read_token(file: Path) -> str:
+    """The token in a file, because other users of a machine see its command lines; raises BadInput where they may read it."""
+    if os.name == "posix" and file.is_file() and file.stat().st_mode & OTHERS:
+        raise BadInput(
+            f"{file}: expected a token that its owner alone may read, found a file that others may read. Run chmod 600 {file}."
+        )
+    return file.read_text(encoding="utf-8", errors="replace").strip()
+
+
+@command
+def serve(
+    runs: Sequence[Path | str] | Path | str = (),
+    options: ServeOptions | None = None,
+    *,
+    progress: Feedback = True,
+    **changes: Any,
+) -> None:
+    """Serve a page on this machine: choose a scan, see which model fits, synthesise, view, download; until interrupted.
+
+    runs: run folders, weights files, starter:NAME or hf://NAME/REPO; without any, the installed starters.
+    """
+    asked = check_options(ServeOptions, options, changes)
+    server = check_server([runs] if isinstance(runs, Path | str) else runs, asked)
+    for package in PACKAGES:
+        optional_package(package, "serve", "voxlate serve", f"the package {package}")
+    from voxlate.page.app import run_server
+
+    settings = server.settings
+    with report_to(progress) as report:
+        if settings.host not in LOOPBACK:
+            report.say(message("not-encrypted", "The connection is not encrypted."))
+    say(f"{plural(len(settings.runs), 'model')}: {', '.join(settings.runs)}.")
+    say(f"Open this page in a browser; Ctrl-C ends the server:  {server.address}")
+    run_server(settings, server.sessions)
+
+
+def _check_runs(runs: Sequence[str]) -> list[str]:
+    """The runs, or else the installed starters; raises BadInput for one that is not there, and where there is none."""
+    found = list(runs) or [f"{PREFIX}{name}" for name in starter_names()]
+    if not found:
+        raise BadInput(
+            "RUN: expected a run to serve, found none: no starter is installed with this copy of voxlate. Name a run."
+        )
+    # once, because no request leaves the machine while the page is served
+    found = [str(download(run)) if is_on_hub(run) else run for run in found]
+    for run in found:
+        if is_starter(run):
+            folder_of(run)
+        elif not Path(run).exists():
+            raise BadInput(
+                f"{run}: expected a run folder, a weights file or starter:NAME, found nothing there. Check the path."
+            )
+    return found
+
+
+def _check_root(root: Path) -> Path:
+    if not root.is_dir():
+        raise BadInput(f"{root}: expected a folder of scans (--root), found none. Check the path.")
+    return root.resolve()
+
+
+def _check_page(folder: Path) -> Path:
+    if not (folder / "worker.js").is_file():
+        raise BadInput(
+            f"{folder}: expected the page that make browser builds (--browser), found none. Check the path."
+        )
+    return folder.resolve()
+
+
+def _check_host(host: str, names: Sequence[str], token: str | None) -> None:
+    """Raise BadInput where others could get in: an open address without a token, a short token, no name to check."""
+    if token is not None and len(token) < SHORTEST_TOKEN:
+        raise BadInput(
+            f"token: expected at least {SHORTEST_TOKEN} characters, found {len(token)}. Take a longer one, such as that of openssl rand -hex 16."
+        )
+    if host not in LOOPBACK and token is None:
+        raise BadInput(
+            f"--host {host}: expected a token with an address that other machines reach, found none. Add --token-file FILE (in Python: token=...)."
+        )
+    if host in WILDCARDS and not names:
+        raise BadInput(
+            f"--host {host}: expected --name with the host name by which browsers reach the page, found none. Add --name NAME, or listen on one address."
+        )

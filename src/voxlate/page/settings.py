@@ -1,0 +1,113 @@
+"""Settings and limits of the page, and the sessions of the browsers that it lets in."""
+
+import hmac
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from voxlate.base.hub import address_of
+
+MB, GB = 2**20, 2**30
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+WILDCARDS = ("0.0.0.0", "::", "")
+MOST_SESSIONS = 1000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the page accepts at most.
+
+    upload_bytes: of one upload, and of the files that its archives unpack to; files: of one upload; ratio: of unpacked
+    to packed bytes of an archive; disk_bytes: of the whole data folder; queue: jobs that wait or run; requests: a minute
+    and a browser's address; entries: wrong tokens a minute and address; form_bytes: of a form without files;
+    keep_hours: after which uploads and results are removed; check_minutes: after which a check fails; samples, steps: of a synthesis.
+    """
+
+    upload_bytes: int = 2 * GB
+    files: int = 5000
+    ratio: float = 200.0
+    disk_bytes: int = 20 * GB
+    queue: int = 20
+    requests: int = 1200
+    entries: int = 10
+    form_bytes: int = 64 * 2**10
+    keep_hours: float = 24.0
+    check_minutes: float = 10.0
+    samples: int = 100
+    steps: int = 1000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a server offers, and to whom.
+
+    runs: folders, weights files or starter:NAME by the label that the page shows; data: folder of uploads, jobs and
+    results; root: the folder below which folders of this machine may be chosen, and prepared cohorts and runs are written,
+    None where none may; names: further host names by which browsers reach the page; browser: the built page that
+    computes in the browser (run/browser).
+    """
+
+    runs: dict[str, str]
+    data: Path
+    root: Path | None = None
+    device: str = "auto"
+    host: str = "127.0.0.1"
+    port: int = 8765
+    names: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    browser: Path | None = None
+
+    @property
+    def host_names(self) -> frozenset[str]:
+        """The names that a request may have as its host, in lower case."""
+        own = LOOPBACK if self.host in LOOPBACK else (self.host,)
+        return frozenset(name.lower() for name in (*own, *self.names) if name not in WILDCARDS)
+
+    @property
+    def cookie(self) -> str:
+        """The name of the session's cookie; browsers send a cookie to every port of a host."""
+        return f"voxlate_{self.port}"
+
+
+@dataclass
+class Sessions:
+    """The token that lets a browser in, and the sessions of the browsers that it let in.
+
+    reusable: whether the token stays valid, because the user chose it for several people; else the first use spends it.
+    """
+
+    token: str
+    reusable: bool = False
+    _open: dict[str, None] = field(default_factory=dict)
+
+    def enter(self, token: str) -> str | None:
+        """A new session for the right token; None for any other, and for one that is spent."""
+        if not self.token or not hmac.compare_digest(token.encode(), self.token.encode()):
+            return None
+        if not self.reusable:
+            self.token = ""
+        session = secrets.token_urlsafe(32)
+        self._open[session] = None
+        if len(self._open) > MOST_SESSIONS:
+            del self._open[next(iter(self._open))]
+        return session
+
+    def has(self, session: str) -> bool:
+        """Whether a browser was given this session."""
+        return session in self._open
+
+
+def label_runs(runs: list[str]) -> dict[str, str]:
+    """Runs by a label without their place: starter:NAME, the address on a hub or the folder's name, with a number where names are equal."""
+    found = dict[str, str]()
+    for run in runs:
+        place = run if run.startswith("starter:") else str(Path(run).absolute())
+        if place in found.values():
+            continue
+        name = run if run.startswith("starter:") else address_of(Path(place)) or Path(place).name
+        label, number = name, 1
+        while label in found:
+            number += 1
+            label = f"{name} ({number})"
+        found[label] = place
+    return found

@@ -1,0 +1,125 @@
+"""The work of a synthesis: its images, their DICOM series, the report and what the page shows."""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from voxlate.base.errors import BadInput
+from voxlate.base.messages import message, read_messages
+from voxlate.commands.api.exports import export
+from voxlate.commands.api.images import synthesise
+from voxlate.commands.api.progress import Reporter
+from voxlate.evaluation.reports.page import report
+from voxlate.evaluation.scoring.metrics import METRIC_OF
+from voxlate.evaluation.usability import usability
+from voxlate.page.check import absolute_inputs, card_of, scans_of
+from voxlate.page.jobs import DICOM_ZIP, OUT, REPORT
+from voxlate.page.views import write_views
+from voxlate.page.words import for_page
+from voxlate.scans.formats.dicom import is_dicom_folder
+from voxlate.scans.formats.io import location_of
+from voxlate.synthesis.options import SynthOptions
+from voxlate.synthesis.provenance import provenance_of, source_paths
+from voxlate.training.model import load
+
+NO_INTERVALS = "No intervals: the run is calibrated for other settings. Leave the numbers of samples and of steps empty, and the sharpness as it was, for those of the calibration."
+
+
+def synthesise_case(
+    folder: Path, request: Mapping[str, Any], reporter: Reporter, places: Mapping[str, str]
+) -> dict[str, Any]:
+    """Synthesise the images of a case, then write the DICOM series and the report. places: see work.places_of."""
+    options = SynthOptions(**request["options"])
+    model = load(request["run"], options.device, answer=options.answer)
+    try:
+        model.with_options(**options.keys).calibration()
+    except BadInput as error:  # intervals hold for the settings of their calibration alone
+        chosen = (options.samples, options.steps, options.sharpness)
+        text = (
+            NO_INTERVALS if any(value is not None for value in chosen) else f"No intervals: {error}"
+        )
+        reporter.say(message("no-intervals", text))
+        options = replace(options, intervals=False)
+    inputs = absolute_inputs(request["inputs"], scans_of(folder, request))
+    done = synthesise(model, inputs, folder / OUT, options, progress=reporter)
+    for sentence in done.left_out.values():
+        raise BadInput(sentence)
+    (case,) = done.folders
+    stated = provenance_of(case)
+    warnings = read_messages(stated.get("warnings", ()))
+    files = source_paths(stated)
+    reporter.step("views", 0, 3)
+    views = write_views(case, files, folder)
+    reporter.step("views", 1, 3)
+    missing = _write_dicom(folder, files)
+    reporter.step("views", 2, 3)
+    places = {**places, **dict.fromkeys(map(str, model.origins), request["label"])}
+    report(folder / OUT, folder / REPORT, places=places)
+    found = {
+        "case": case.name,
+        "images": [*stated["images"]],
+        "views": views,
+        "warnings": [[warning.grade, warning.on_page] for warning in warnings],
+        "expected": [*_expected(views, stated)],
+        "missing": missing,
+        "settings": [*_settings(request, stated)],
+        "card": card_of(model),
+        "use": usability({case.name: warnings}),
+    }
+    return {key: for_page(value, places) for key, value in found.items()}
+
+
+def _expected(views: Sequence[Mapping[str, Any]], stated: Mapping[str, Any]) -> Iterator[str]:
+    """Sentences on the error to expect: by the intervals, and by the bounds of a calibration on enough patients."""
+    yield from filter(None, (view["expected"] for view in views))
+    for name, bounds in stated.get("bounds", {}).items():
+        odds = f"{100 * float(stated['calibration']['coverage']):g} of 100 patients like those of the calibration"
+        for region, bound in bounds.items():
+            of = (
+                "the average error inside the body"
+                if region == "mae"
+                else f"the error of the mean of {region}"
+            )
+            yield f"In {odds}, {of} in {name} is at most {METRIC_OF['mae'].text(bound)} {stated['units'][name]}."
+
+
+def _write_dicom(folder: Path, files: Mapping[str, Path]) -> list[str]:
+    """Write the derived series of a result, where its source is a series; returns sentences on images without one."""
+    made = (folder / DICOM_ZIP).with_suffix("")
+    places = [location_of(path) for path in files.values()]
+    if not any(place.is_dir() and is_dicom_folder(place) for place in places):
+        return []
+    try:
+        exported = export(folder / OUT, made, progress=False)
+    except BadInput as error:  # the images are there, and only their DICOM objects are not
+        return [f"No DICOM: {error}"]
+    shutil.make_archive(str(made), "zip", made)
+    shutil.rmtree(made)
+    return [told.text for told in exported.messages]
+
+
+def _settings(request: Mapping[str, Any], stated: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The settings with which images were synthesised, as their provenance states them."""
+    synth, model = stated.get("synth", {}), stated.get("model", {})
+    samples, sharpness = synth.get("samples", 1), synth.get("sharpness", 1.0)
+    prediction = "sharp (one sample)" if samples == 1 else f"mean of {samples} samples"
+    if sharpness < 1:
+        prediction = f"sharpness {sharpness:g}, between the mean (0) and a sample (1)"
+    drawn = {
+        "prediction": prediction,
+        "samples": samples,
+        "steps": synth.get("steps") if request.get("has_steps", True) else None,
+        "seed": stated.get("seed"),
+    }
+    facts = {
+        "model": f"{request['label']}: {model.get('title', '')}",
+        **({"prediction": "mean"} if request["answer"] == "mean" or not sharpness else drawn),
+        "weights": model.get("weights"),
+        "voxlate": stated.get("voxlate"),
+        "computed on": stated.get("device"),
+    }
+    for name, value in facts.items():
+        if value is not None:
+            yield name, str(value)

@@ -1,0 +1,109 @@
+"""The images of a result as the page's viewer reads them: NIfTI files, each with its role and its display window."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from voxlate.evaluation.intervals.bounds import mean_error
+from voxlate.evaluation.scoring.intervals import Interval, interval_of, percent
+from voxlate.evaluation.scoring.scored_images import images_in, spread_of
+from voxlate.page.jobs import VIEWS
+from voxlate.scans.formats.io import is_there, read_volume, write_volume
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.shown import top_of, window_of
+from voxlate.synthesis.provenance import provenance_of
+from voxlate.synthesis.result import ENDINGS
+
+Role = Literal["source", "synthesis", "lower", "upper", "width", "spread"]
+
+
+@dataclass(frozen=True)
+class View:
+    """An image of the viewer: its role, and the values shown as black and white.
+
+    expected: of the width of an interval, a sentence on the error that the intervals let expect.
+    """
+
+    name: str
+    label: str
+    role: Role
+    unit: str
+    low: float
+    high: float
+    expected: str = ""
+
+
+def write_views(case: Path, sources: Mapping[str, Path], folder: Path) -> list[dict[str, Any]]:
+    """Write the viewer's images of a synthesised case into a job's folder; returns their list, each with its file.
+
+    sources: the scans from which it was synthesised, by modality.
+    """
+    target = folder / VIEWS
+    target.mkdir(exist_ok=True)
+    views = list[dict[str, Any]]()
+    for number, (view, volume) in enumerate(_volumes(case, sources)):
+        file = f"{number}_{view.role}{ENDINGS[0]}"
+        write_volume(target / file, volume, f"voxlate: {view.role}")
+        views.append({**asdict(view), "file": file})
+    return views
+
+
+def _volumes(case: Path, sources: Mapping[str, Path]) -> Iterator[tuple[View, Volume]]:
+    """The sources of a case, then each synthesised image with its maps."""
+    for name, path in sources.items():
+        if is_there(path):
+            volume = read_volume(path, name)
+            yield _view("source", name, volume, *window_of(volume)), volume
+    stated = provenance_of(case)
+    images = images_in(case)
+    units = stated.get("units", {})
+    for name in filter(units.__contains__, images):
+        image = replace(read_volume(images[name], name), unit=units[name])
+        low, high = window_of(image)
+        yield _view("synthesis", f"{name}, synthesised", image, low, high), image
+        interval = interval_of(images, name, stated)
+        if interval is not None:
+            lower, upper = (
+                replace(read_volume(path, name), unit=units[name])
+                for path in (interval.low, interval.high)
+            )
+            share = percent(interval.coverage)
+            yield _view("lower", f"lower end of the {share} interval", lower, low, high), lower
+            yield _view("upper", f"upper end of the {share} interval", upper, low, high), upper
+            width = replace(upper, data=upper.data - lower.data)
+            top = top_of(width, image)
+            view = _view("width", f"width of the {share} interval", width, 0.0, top)
+            yield replace(view, expected=expected_error(width, image, interval)), width
+        spread = spread_of(name, images)
+        if spread is not None:
+            volume = replace(read_volume(spread, name), unit=units[name])
+            label = "standard deviation of the samples"
+            yield _view("spread", label, volume, 0.0, top_of(volume, image)), volume
+
+
+def _view(role: Role, label: str, volume: Volume, low: float, high: float) -> View:
+    return View(volume.modality, label, role, volume.unit, low, high)
+
+
+def expected_error(width: Volume, image: Volume, interval: Interval) -> str:
+    """A sentence on the error of an image that its intervals let expect inside the body; "" without a body.
+
+    The mean error is that of the distribution whose quantiles are the intervals' half widths at their levels of coverage.
+    """
+    half = width.data[0][foreground(image)] / 2
+    if not half.size:
+        return ""
+    mean = mean_error({float(level): by for level, by in interval.levels.items()})
+    about = f"Expected error of {image.modality}: about {_round(mean * float(half.mean()))} {image.unit} on average in the body."
+    middle, most = (_round(float(np.percentile(half, share))) for share in (50, 90))
+    widths = f"For half of its voxels, the interval that has {percent(interval.coverage)} of the true values is ±{middle} {image.unit} or narrower; for the most uncertain tenth, ±{most} {image.unit} or wider."
+    return f"{about} {widths}" if mean else f"Expected error of {image.modality}: {widths}"
+
+
+def _round(value: float) -> str:
+    """Two significant digits, which is what such an expectation is worth."""
+    return np.format_float_positional(float(f"{value:.2g}"), trim="-")

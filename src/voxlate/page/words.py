@@ -1,0 +1,93 @@
+"""Texts of voxlate in the words of the page, which has no command line and states no absolute path.
+
+A refusal is a finding ("expected …, found …") and a fix. Where the fix names an option that the page has as a setting, it
+names the setting; what only a command line can do is left out. codes.toml has the page's own advice for codes that need
+one (Code.page).
+"""
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from markupsafe import Markup
+
+from voxlate.base.errors import BadInput
+from voxlate.scans.cohorts.pseudonyms import without_names
+
+# Options by the settings of the page's forms.
+SETTINGS = {
+    "--preset": "Layout of a public data set",
+    "--pattern": "Path of each scan",
+    "--modalities": "Modalities to keep",
+    "--exclude": "Cases or patients to leave out",
+    "--register": "Register the scans of a case",
+    "--fixed": "Modality whose grid the others are resampled to",
+    "--resample": "Resample the scans of a case to one grid",
+    "--patients": "Every case is a patient of its own",
+    "--minutes": "Minutes of training",
+    "--source": "Input modalities",
+    "--target": "Modalities to synthesise",
+    "--mode": "Prediction",
+    "--memory": "Memory",
+    "--split": "Split",
+    "--samples": "Samples",
+}
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+PARENTHESIS = re.compile(r" ?\([^()]*\)")
+END = re.compile(r"(?<=[.!?]) (?=[A-Z])")
+LEAST_WORDS = 4  # fewer are a name, not a sentence
+ADVICE = "Choose other files or settings."
+
+
+@cache
+def _of_command_line() -> re.Pattern[str]:
+    """An option, or a command line."""
+    from voxlate.commands.cli.commands import app
+
+    commands = "|".join(
+        command.name or str(getattr(command.callback, "__name__", ""))
+        for command in app.registered_commands
+    )
+    return re.compile(rf"{OPTION.pattern}|\bvoxlate(?:-run| (?:{commands}))\b")
+
+
+def for_page(value: Any, places: Mapping[str, str]) -> Any:
+    """A value whose texts name no absolute path, option or command. places: what stands for some of the paths."""
+    if isinstance(value, Markup):  # a drawing
+        return value
+    if isinstance(value, str):
+        return in_settings(without_names(value, places))
+    if isinstance(value, list | tuple):
+        return [for_page(inner, places) for inner in value]
+    if isinstance(value, dict):
+        return {key: for_page(inner, places) for key, inner in value.items()}
+    return value
+
+
+def in_settings(text: str) -> str:
+    """A text that names settings of the page in place of options, without what only a command line can do."""
+    named = _of_command_line()
+    if len(text.split()) < LEAST_WORDS or not named.search(text):
+        return text
+    text = PARENTHESIS.sub(lambda part: "" if named.search(part[0]) else part[0], text)
+    refusal = BadInput(text)
+    if refusal.fix:
+        finding, advice = refusal.finding, END.split(refusal.fix)
+    else:
+        finding, *advice = END.split(text)
+    advice = [OPTION.sub(_setting, sentence) for sentence in advice]
+    advice = [sentence for sentence in advice if not named.search(sentence)]
+    clauses = finding.split("; ")
+    finding = "; ".join([clause for clause in clauses if not named.search(clause)] or clauses)
+    finding = named.sub("voxlate", OPTION.sub(lambda part: part[0][2:], finding))
+    if not advice and "expected" in finding:
+        advice = [ADVICE]
+    if advice and not finding.endswith((".", "!", "?")):
+        finding += "."
+    return " ".join([finding, *advice])
+
+
+def _setting(option: re.Match[str]) -> str:
+    """The setting of an option, or the option itself where the page has none."""
+    return f"“{SETTINGS[option[0]]}”" if option[0] in SETTINGS else option[0]

@@ -1,0 +1,133 @@
+"""The work of a job, in a process of its own: `python -m voxlate.page.work FOLDER`.
+
+A crash, a lack of memory or a cancelled job ends this process and not the server. The process is asked to end (SIGTERM)
+when its standard input is closed, which the system does when the server is killed; a training saves its state then.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from voxlate.base.errors import BadInput, Stopped
+from voxlate.base.files import lock, read_json, write_json
+from voxlate.base.messages import Message
+from voxlate.commands.api.progress import Reporter
+from voxlate.page.check import check, scans_of
+from voxlate.page.folders import ROOT
+from voxlate.page.jobs import FOUND, JOB, OUTCOME, PROGRESS, Kind, Progress
+from voxlate.page.private import for_owner
+from voxlate.page.words import for_page
+
+EVERY_SECONDS = 0.5  # between two writings of the progress
+STDIN = 0  # file descriptor
+WAIT_SECONDS = 60.0  # for the process of a killed server to end
+SCANS_ALONE: tuple[Kind, ...] = (
+    "check",
+    "synthesise",
+)  # the other kinds work below the root folder
+
+
+@dataclass
+class ProgressFile:
+    """Writes how far the work of a job is, at most twice a second."""
+
+    folder: Path
+    stage: str = ""
+    since: float = 0.0
+    written: float = 0.0
+    begun: int = 0
+
+    def __call__(self, stage: str, done: int, total: int, *_: object) -> None:
+        """Write the progress of a stage."""
+        now = time.time()
+        if stage != self.stage or done == 0:
+            self.stage, self.since, self.written, self.begun = stage, now, 0.0, done
+        if now - self.written < EVERY_SECONDS and done < total:
+            return
+        self.written = now
+        found = Progress(stage, done, total, self.since, now, self.begun)
+        write_json(self.folder / PROGRESS, asdict(found))
+
+
+def do_job(
+    kind: str, folder: Path, request: Mapping[str, Any], progress: Callable[..., None]
+) -> None:
+    """Do the work of a job, and write what it has found and said for the page, without places of this machine."""
+    said = list[Message]()
+    places, reporter = places_of(folder, request), Reporter(progress, said.append)
+    if kind == "check":
+        found = check(folder, request, reporter)
+    elif kind == "synthesise":
+        from voxlate.page.synthesis import (
+            synthesise_case,
+        )  # takes half a second, which a check saves
+
+        found = synthesise_case(folder, request, reporter, places)
+    else:
+        from voxlate.page.training_work import WORKS
+
+        progress(kind, 0, 1)
+        found = WORKS[kind](folder, request, reporter)
+    sentences = [line.on_page for line in said if not line.case or kind not in SCANS_ALONE]
+    write_json(folder / FOUND, for_page({"said": sentences, **found}, places))
+
+
+def work(folder: Path) -> None:
+    """Do the work of a job and write its outcome: {"why": ""} where it is done, else one sentence."""
+    job = read_json(folder / JOB)
+    places = places_of(folder, job["request"])
+    try:
+        with lock(folder, WAIT_SECONDS), _files_of(job["kind"]):
+            do_job(job["kind"], folder, job["request"], ProgressFile(folder))
+        outcome = {"why": ""}
+    except (BadInput, Stopped) as error:
+        outcome = {"why": str(error)}
+    except MemoryError:
+        outcome = {
+            "why": "memory: expected enough for this scan, found too little. Choose a smaller scan, or fewer samples."
+        }
+    with _files_of(job["kind"]):
+        write_json(folder / OUTCOME, for_page(outcome, places))
+
+
+def _files_of(kind: str) -> AbstractContextManager[None]:
+    """Who may read the files of a job: uploads and results the owner alone; prepared cohorts and runs as the umask says."""
+    return for_owner() if kind in SCANS_ALONE else nullcontext()
+
+
+def places_of(folder: Path, request: Mapping[str, Any]) -> dict[str, str]:
+    """What stands for the absolute places in the sentences of a job."""
+    if "root" in request:
+        return {request["root"]: ROOT, str(folder): "the job"}
+    places = {str(scans_of(folder, request)): "the upload", str(folder): "the job"}
+    runs = dict(request.get("runs", {}))
+    if "run" in request:
+        runs[request["label"]] = request["run"]
+    return places | {run: label for label, run in runs.items()}
+
+
+def _end_with_the_server() -> None:
+    """Ask this process to end when its standard input is closed.
+
+    It is read without sys.stdin: a process that is forked during its read would wait for its lock for ever.
+    """
+    while os.read(STDIN, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> None:
+    """Do the job whose folder is the argument."""
+    threading.Thread(target=_end_with_the_server, daemon=True).start()
+    work(Path(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""The common grid of a case's scans: as they are, resampled by their headers, or registered."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from voxlate.base.errors import BadInput, did_you_mean
+from voxlate.base.records import Name, Positive, Text
+from voxlate.scans.images.grid import (
+    Box,
+    Grid,
+    Volume,
+    resample,
+    same_grid,
+    share_inside,
+    with_matrix,
+    with_spacing,
+)
+from voxlate.scans.images.mask import body_box_mm
+from voxlate.scans.images.midline import midline_grid
+from voxlate.scans.images.register import (
+    RegistrationMethod,
+    Similarity,
+    Transform,
+    apply_transform,
+    cover,
+    register,
+)
+
+SHARED_FRAME = 0.1  # least share of the smaller of two scans, or bodies, inside the other, if headers share a frame
+MOST_PIXELS = 4096  # a side of a slice; more is a typing error
+LONGEST_MM = 3000.0  # a body; a longer scan has another unit in its header
+Align = Literal["midline"]
+Mask = Literal["body", "brain"]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a case is resampled to one grid and masked: chosen for a cohort, repeated at synthesis.
+
+    spacing_mm: (D, H, W) or as scanned; resample: whether scans are resampled to the fixed one's grid by their headers;
+    register: align every scan to the fixed one by its content; fixed: the modality whose grid is that of the case
+    (default: the first). align: "midline" turns and shifts that grid until the head's mid-sagittal plane is its middle
+    column. mask: the region of the mask where no mask file is given; mask_from: the modality in which a brain is found.
+    matrix: (H, W), to which the slices of every case are resized, in place of a spacing.
+    """
+
+    spacing_mm: tuple[Positive, Positive, Positive] | None = None
+    resample: bool = False
+    register: RegistrationMethod | None = None
+    fixed: Name | None = None
+    align: Align | None = None
+    mask: Mask = "body"
+    mask_from: Name | None = None
+    matrix: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.spacing_mm is not None and not min(self.spacing_mm) > 0:
+            found = " ".join(f"{length:g}" for length in reversed(self.spacing_mm))
+            raise BadInput(
+                f"--spacing: expected three lengths above 0 mm (x y z), found {found}. Change it."
+            )
+        if self.matrix is None:
+            return
+        if self.spacing_mm is not None:
+            raise BadInput("--matrix: expected --matrix or --spacing, found both. Drop one.")
+        if not all(1 < size <= MOST_PIXELS for size in self.matrix):
+            height, width = self.matrix
+            raise BadInput(
+                f"--matrix: expected from 2 to {MOST_PIXELS} columns and rows, found {width} and {height}. Change it."
+            )
+
+    @property
+    def changes_voxels(self) -> bool:
+        """Whether the size of voxels is asked for, directly or by the number of pixels."""
+        return self.spacing_mm is not None or self.matrix is not None
+
+
+@dataclass(frozen=True)
+class Registered:
+    """How a scan was registered to another: the method asked for, the one kept, and the similarity of the two.
+
+    kept: the last step that increased the similarity, "none" where no step did; transform: its ITK file in the cohort.
+    """
+
+    to: Name
+    asked: RegistrationMethod
+    kept: RegistrationMethod | Literal["none"]
+    before: Similarity
+    after: Similarity
+    transform: Text
+
+
+@dataclass(frozen=True, eq=False)
+class CommonGrid:
+    """The common grid of a case's scans, their own grids (canonical), and the transforms between them.
+
+    fixed: the name and the file of the scan that determines the grid.
+    """
+
+    grid: Grid
+    grids: dict[str, Grid]
+    fixed: tuple[str, str]
+    resample: bool
+    registered: dict[str, Registered] = field(default_factory=dict)
+    transforms: dict[str, Transform] = field(default_factory=dict)
+
+    def align(self, name: str, volume: Volume) -> Volume:
+        """A scan on the grid; raises BadInput where it has another grid and may not be resampled."""
+        return self._resample(volume, self.transforms.get(name), 1)
+
+    def align_labels(self, labels: Volume) -> Volume:
+        """A mask or label map on the grid, moved with the scan whose grid it was drawn on."""
+        names = (self.fixed[0], *self.transforms)
+        drawn_on = next((name for name in names if same_grid(labels.grid, self.grids[name])), "")
+        return self._resample(labels, self.transforms.get(drawn_on), 0)
+
+    def cover(self) -> np.ndarray:
+        """Where every scan that was registered has voxels: bool [D, H, W]."""
+        covered = np.ones(self.grid.shape, bool)
+        for name, transform in self.transforms.items():
+            covered &= cover(self.grids[name], self.grid, transform)
+        return covered
+
+    def _resample(
+        self, volume: Volume, transform: Transform | None, order: Literal[0, 1]
+    ) -> Volume:
+        if transform is not None:
+            return apply_transform(volume, self.grid, transform, order, None if order else 0.0)
+        name, file = self.fixed
+        fixed_grid = self.grids[name]
+        differs = not same_grid(volume.grid, fixed_grid)
+        if differs and not self.resample:
+            raise _other_grid(volume, fixed_grid, file, None)
+        if same_grid(volume.grid, self.grid):
+            return volume
+        resampled = resample(volume, self.grid, order=order)
+        if differs and np.ptp(resampled.data) == 0 < np.ptp(volume.data):
+            raise BadInput(
+                f"{volume.origin}: expected it to overlap {file} in space, found nothing of it there. Pass --register rigid: their headers do not share a frame."
+            )
+        return resampled
+
+
+def find_common_grid(case: str, scans: dict[str, Volume], preparation: Preparation) -> CommonGrid:
+    """Choose the grid of a case and register its scans to it where that is asked for."""
+    name = preparation.fixed or next(iter(scans))
+    if name not in scans:
+        advice = f"Name another one by --fixed, or leave the case out (--exclude {case})."
+        raise BadInput(
+            f"case {case}: expected the modality {name}, to whose grid the others are resampled, found {', '.join(scans)}. {did_you_mean(name, scans) or advice}"
+        )
+    fixed = scans[name]
+    grid = midline_grid(fixed) if preparation.align == "midline" else fixed.grid
+    grid = _resize(grid, preparation, f"{case}: {name}")
+    grids = {other: volume.grid for other, volume in scans.items()}
+    may_resample = preparation.resample or preparation.register is not None
+    common = CommonGrid(grid, grids, (name, fixed.origin or name), may_resample)
+    if preparation.register is None:
+        others = [volume for volume in scans.values() if not same_grid(volume.grid, fixed.grid)]
+        if others and not may_resample:
+            raise _other_grid(others[0], fixed.grid, common.fixed[1], fixed)
+        return common
+    for other in [other for other in scans if other != name]:
+        registration = register(scans[other], fixed, preparation.register)
+        kept = registration.kept
+        file = "" if kept == "none" else transform_name(case, other, kept)
+        common.registered[other] = Registered(
+            name, preparation.register, kept, registration.before, registration.after, file
+        )
+        if kept != "none":
+            common.transforms[other] = registration.transform
+    return common
+
+
+def _resize(grid: Grid, preparation: Preparation, scan: str) -> Grid:
+    """The grid in the size of voxels that is asked for; raises BadInput where that of the scan cannot be in mm."""
+    if preparation.matrix is not None:
+        return with_matrix(grid, preparation.matrix)
+    if preparation.spacing_mm is None:
+        return grid
+    longest_mm = max(length * side for length, side in zip(grid.shape, grid.spacing_mm))
+    if longest_mm > LONGEST_MM:
+        raise BadInput(
+            f"{scan}: expected a scan of at most {LONGEST_MM / 1000:g} m, as a body is, found {longest_mm / 1000:.3g} m of {max(grid.shape)} voxels. Check the unit of the voxel size in its header, which is mm."
+        )
+    return with_spacing(grid, preparation.spacing_mm)
+
+
+def transform_name(case: str, modality: str, kind: str) -> str:
+    """The path of a transform below a prepared cohort; dense fields are stored as HDF5, others as text."""
+    return f"transforms/{case}/{modality}{'.h5' if kind in ('ants', 'smooth') else '.tfm'}"
+
+
+def _other_grid(volume: Volume, fixed_grid: Grid, file: str, fixed: Volume | None) -> BadInput:
+    """The error of a scan on another grid than the fixed one (None: that scan is not available), with the remedy."""
+    name = volume.origin or volume.modality
+    shared = max(share_inside(volume.grid, fixed_grid), share_inside(fixed_grid, volume.grid))
+    if fixed is not None:
+        shared = min(shared, _box_overlap(body_box_mm(volume), body_box_mm(fixed)))
+    if shared < SHARED_FRAME:
+        apart = float(np.linalg.norm(volume.grid.centre_mm - fixed_grid.centre_mm))
+        return BadInput(
+            f"{name}: expected it to overlap {file}, found by their headers {shared:.0%} of the smaller one inside the other, and their centres {apart:.0f} mm apart: the headers share no frame. Pass --register rigid, which aligns the two by their content, and look at the result."
+        )
+    return BadInput(
+        f"{name}: expected the grid of {file} ({fixed_grid}), found {volume.grid}{_offset(volume.grid, fixed_grid)}. Pass --resample to resample it by its header, or --register to align it by its content (prepare; synth repeats what prepare did)."
+    )
+
+
+def _box_overlap(a: Box, b: Box) -> float:
+    """The share of the smaller of two boxes that is inside the other."""
+    sides = np.minimum(a[1], b[1]) - np.maximum(a[0], b[0])
+    smaller = min((a[1] - a[0]).prod(), (b[1] - b[0]).prod())
+    return float(np.maximum(0, sides).prod() / max(smaller, 1e-6))
+
+
+def _offset(found: Grid, expected: Grid) -> str:
+    """The difference of two grids whose texts are the same; '' for others."""
+    if str(found) != str(expected):
+        return ""
+    apart = np.abs(found.affine - expected.affine)[:3, 3].max()
+    return f" in another place or direction (first voxels {apart:.2f} mm apart)"

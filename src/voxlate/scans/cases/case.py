@@ -1,0 +1,414 @@
+"""The prepared case: a patient's scans on one grid with mask and statistics, in memory for synthesis or on disk."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from voxlate.base.errors import BadInput
+from voxlate.base.records import Record, Shape, check_values, checksum, write_tensors
+from voxlate.base.slabs import by_plane, in_slabs, least_and_most, map_slabs
+from voxlate.scans.cases.align import Preparation, find_common_grid
+from voxlate.scans.cases.case_header import BRAIN_OF, FOREGROUND_OF, CaseHeader, Origin
+from voxlate.scans.images.grid import Grid, Volume, canonical, same_grid
+from voxlate.scans.images.intensity import IntensityMap
+from voxlate.scans.images.mask import box_around, brain, foreground, user_mask
+from voxlate.scans.images.register import Transform
+from voxlate.scans.images.statistics import Statistics, intensity_statistics
+from voxlate.scans.images.tiling import Size, resize_slices, zoom
+from voxlate.scans.images.units import TISSUE_MAPS
+
+MASK = "mask"
+PROTONS = "pd_map"  # the tissue-parameter map that shows the outline of the body
+LABEL = "label."  # before a label map's name among the arrays of a case
+MOST_MODALITIES = 64  # the mask has a bit for each
+SCANS = ("F32", "I16")  # how the voxels of scans and label maps are stored
+MAPS = (*SCANS, "F16")  # how those of tissue-parameter maps are
+DIGITS = 16  # of a digest that identifies a scan
+OPEN_FILES = 256  # mapped at a time in each process: each holds a descriptor, of which many systems give 1,024
+DTYPES = {
+    "F32": np.float32,
+    "F16": np.float16,
+    "I16": np.int16,
+    "BOOL": np.bool_,
+    "U8": np.uint8,
+    "U16": np.uint16,
+    "U32": np.uint32,
+    "U64": np.uint64,
+}
+
+
+Role = Literal["source", "target"]  # of a modality
+
+
+class Contrasts(Protocol):
+    """Modalities that are computed from tissue-parameter maps (see drawn.py)."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The modalities."""
+        ...
+
+    def whole(self, case: "PreparedCase", name: str) -> np.ndarray:
+        """The image of a whole case, float32 [D, H, W]."""
+        ...
+
+    def draw(self, seed: int) -> Any:
+        """What is drawn for an item."""
+        ...
+
+    def read(
+        self,
+        case: "PreparedCase",
+        name: str,
+        spec: IntensityMap,
+        item: Any,
+        place: tuple[slice, slice, slice],
+        steps: Sequence[int],
+        role: Role,
+    ) -> list[np.ndarray]:
+        """A modality of a part of a case in network units, at each of `steps` slices away."""
+        ...
+
+    def slice_mm(self, item: Any) -> float:
+        """The slice thickness of the stored images of an item; 0: as they are stored."""
+        ...
+
+    def remainder(
+        self, case: "PreparedCase", item: Any, place: tuple[slice, slice, slice]
+    ) -> np.ndarray:
+        """Where the removal of skull and face leaves the image; broadcasts against the part."""
+        ...
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """One patient's scans on one grid, in one orientation, with mask, label maps and statistics.
+
+    arrays: each modality, each label map by LABEL + name, and MASK, whose bit k is set where the modality k of the
+    header shows something (all bits, where the mask comes from a file or a brain); no MASK where none was needed. The
+    arrays of a case on disk are mapped, so that a part of one can be read alone. transforms: of the scans that were
+    registered, in memory only. axes: the directions in which D, H, W grow; other layouts are those of scans/cases/layout.py.
+    contrasts: of a phantom's tissue-parameter maps, the modalities that are computed when they are read; the header
+    lists them last, and they share the mask of the proton density. outlines: foregrounds of scans, where they are known.
+    """
+
+    header: CaseHeader
+    arrays: Mapping[str, np.ndarray]
+    transforms: Mapping[str, Transform] = field(default_factory=dict)
+    axes: str = "SAR"
+    contrasts: Contrasts | None = None
+    outlines: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def outline(self, modality: str) -> np.ndarray:
+        """The foreground of a scan, bool [D, H, W]."""
+        known = self.outlines.get(modality)
+        return foreground(self.volume(modality)) if known is None else known
+
+    def volume(self, modality: str) -> Volume:
+        """A whole volume in physical units, float32 [1, D, H, W]."""
+        header = self.header
+        if modality not in header.units:
+            known = ", ".join(header.units)
+            raise BadInput(
+                f"case {header.case}: expected the modality {modality}, found {known}. Name one of these."
+            )
+        if self.contrasts is not None and modality in self.contrasts.names:
+            data = self.contrasts.whole(self, modality)[None]
+        else:
+            stored = self.arrays[modality]
+            data = in_slabs(lambda slab: slab.astype(np.float32, order="C"), stored)[None]
+        return Volume(
+            data,
+            np.array(header.affine),
+            header.units[modality],
+            modality,
+            header.origins[modality].file,
+        )
+
+    def mask(self, modalities: Iterable[str] | None = None) -> np.ndarray:
+        """Where the body or brain is, as far as these modalities show it (None: all of them); bool [D, H, W]."""
+        return in_slabs(lambda slab: self.inside(slab, modalities), self.arrays[MASK])
+
+    def inside(self, bits: np.ndarray, modalities: Iterable[str] | None = None) -> np.ndarray:
+        """Which voxels of (a part of) the mask are set for some of these modalities."""
+        chosen = self.header.units if modalities is None else modalities
+        computed = () if self.contrasts is None else self.contrasts.names
+        shown = {PROTONS if name in computed else name for name in chosen}
+        stored = (name for name in self.header.units if name not in computed)
+        wanted = sum(1 << k for k, name in enumerate(stored) if name in shown)
+        return bits & bits.dtype.type(wanted) != 0
+
+
+def prepare_case(
+    case: str,
+    scans: Mapping[str, Volume],
+    preparation: Preparation,
+    *,
+    mask: Volume | None = None,
+    labels: Mapping[str, Volume] | None = None,
+    masked: bool = True,
+) -> PreparedCase:
+    """Resample a patient's scans to one grid, in canonical orientation, and compute their mask and statistics.
+
+    scans, mask, labels: as read; a mask from the user replaces the computed one. masked: whether a mask is needed.
+    Raises BadInput where scans do not fit together, and where no brain is found or a head is cut off.
+    """
+    in_ras = _orient(case, scans)
+    common = find_common_grid(case, in_ras, preparation)
+    by_brain = masked and mask is None and preparation.mask == "brain"
+    # refuses a head that is cut off, before resampling adds air around it
+    if by_brain and not same_grid(_brain_scan(case, in_ras, preparation).grid, common.grid):
+        brain(_brain_scan(case, in_ras, preparation))
+    volumes = {name: common.align(name, in_ras.pop(name)) for name in scans}
+    arrays, statistics, outlines = _store_and_measure(volumes)
+    own = {name: found for name, found in zip(volumes, outlines) if name not in TISSUE_MAPS}
+    source = ""
+    if masked:
+        source = FOREGROUND_OF + ", ".join(volumes)
+        if mask is not None:
+            source = Path(mask.origin).name
+            outlines = [user_mask(common.align_labels(canonical(mask)))] * len(volumes)
+        elif by_brain:
+            source = f"{BRAIN_OF}{preparation.mask_from}"
+            outlines = [brain(_brain_scan(case, volumes, preparation))] * len(volumes)
+        arrays[MASK] = _join_bits(outlines)
+        if common.transforms:  # outside its field of view, a scan holds only the fill value
+            arrays[MASK][~common.cover()] = 0
+            source += ", where all were scanned"
+    labels = labels or {}
+    for name, label_map in labels.items():
+        arrays[LABEL + name] = compact(common.align_labels(canonical(label_map)).data[0])
+    header = CaseHeader(
+        case=case,
+        patient=case,
+        units={name: volume.unit for name, volume in volumes.items()},
+        origins={name: Origin.of(scan) for name, scan in scans.items()},
+        labels=[*labels],
+        statistics=statistics,
+        mask_from=source,
+        **_geometry(common.grid, arrays.get(MASK)),
+        registered=common.registered,
+    )
+    return PreparedCase(header, arrays, common.transforms, outlines=own)
+
+
+def _orient(case: str, scans: Mapping[str, Volume]) -> dict[str, Volume]:
+    """The scans of a case in canonical orientation; raises BadInput where there are too many for the mask's bits."""
+    if len(scans) > MOST_MODALITIES:
+        raise BadInput(
+            f"case {case}: expected at most {MOST_MODALITIES} modalities, found {len(scans)}. Name those to prepare (--modality), or split the case."
+        )
+    return {name: canonical(scan) for name, scan in scans.items()}
+
+
+def resize_case(case: PreparedCase, size: Size, slices: tuple[int, int]) -> PreparedCase:
+    """A case in memory with its slices (first, last + 1) resized to `size`, and the statistics of these."""
+    first, last = slices
+    volumes = resize_slices({k: case.volume(k) for k in case.header.units}, size, first, last)
+    arrays, statistics, _ = _store_and_measure(volumes)
+    grid = next(iter(volumes.values())).grid
+    if MASK in case.arrays:
+        planes = []
+        for name in case.header.units:
+            mask = case.mask([name])[first:last].astype(np.float32)
+            planes.append(zoom(mask, size) > 0.5)  # cubic splines overshoot and undershoot
+        arrays[MASK] = _join_bits(planes)
+    geometry = _geometry(grid, arrays.get(MASK))
+    header = dataclasses.replace(case.header, statistics=statistics, **geometry)
+    return PreparedCase(header, arrays, axes=case.axes)
+
+
+def _store_and_measure(
+    volumes: Mapping[str, Volume],
+) -> tuple[dict[str, np.ndarray], dict[str, Statistics], list[np.ndarray]]:
+    """The voxels as they are stored, their statistics inside each scan's own foreground, and these foregrounds.
+
+    Each scan has its own foreground because synthesis has no target and, as a rule, no mask file. Maps of tissue
+    parameters have that of the proton density, since some of them show a few vessels and nothing else.
+    """
+    arrays = dict[str, np.ndarray]()
+    statistics = dict[str, Statistics]()
+    outlines = list[np.ndarray]()
+    for name, volume in volumes.items():
+        outline = foreground(volumes.get(PROTONS, volume) if name in TISSUE_MAPS else volume)
+        values = volume.data[0]
+        with np.errstate(over="ignore"):
+            stored = _as_type(values, np.float16) if name in TISSUE_MAPS else compact(values)
+        is_half = stored.dtype == np.float16  # too coarse for means and percentiles
+        statistics[name] = intensity_statistics(values if is_half else stored, outline)
+        arrays[name] = stored
+        outlines.append(outline)
+    return arrays, statistics, outlines
+
+
+def _brain_scan(case: str, scans: Mapping[str, Volume], preparation: Preparation) -> Volume:
+    name = preparation.mask_from
+    if name is None or name not in scans:
+        raise BadInput(
+            f"case {case}: expected {name}, in which the brain is found, found {', '.join(scans)}. Name another scan by --mask-from, or give this case a mask file."
+        )
+    return scans[name]
+
+
+def _join_bits(planes: list[np.ndarray]) -> np.ndarray:
+    """The masks as one array, whose bit k is set inside the k-th mask."""
+    dtype = np.min_scalar_type((1 << len(planes)) - 1)
+
+    def join(*parts: np.ndarray) -> np.ndarray:
+        """The bits of a part of the masks."""
+        bits = np.zeros(parts[0].shape, dtype)
+        for k, part in enumerate(parts):
+            bits[part] |= dtype.type(1 << k)
+        return bits
+
+    return in_slabs(join, *planes)
+
+
+def _geometry(grid: Grid, bits: np.ndarray | None) -> dict[str, Any]:
+    """The header's entries on the grid and on the mask; without a mask, all voxels count as inside."""
+    inside = np.broadcast_to(np.True_, grid.shape)
+    if bits is not None:
+        inside = in_slabs(lambda slab: slab != 0, bits)
+    area = by_plane(lambda slab: slab.sum(axis=(1, 2)), inside)
+    return {
+        "shape": grid.shape,
+        "spacing_mm": grid.spacing_mm,
+        "affine": grid.affine.tolist(),
+        "mask_area": area.tolist(),
+        "mask_box": box_around(inside),
+        "mask_ml": float(area.sum() * np.prod(grid.spacing_mm) / 1000),
+    }
+
+
+def compact(values: np.ndarray) -> np.ndarray:
+    """The values as int16 where that loses nothing, else as float32."""
+    limits = np.iinfo(np.int16)
+    low, high = least_and_most(values)
+    if low < limits.min or high > limits.max:
+        return in_slabs(lambda slab: slab.astype(np.float32), values)
+    return _as_type(values, np.int16)
+
+
+def _as_type(values: np.ndarray, dtype: type[np.float16] | type[np.int16]) -> np.ndarray:
+    """The values as this type where that loses nothing, else as float32."""
+    small = in_slabs(lambda slab: slab.astype(dtype), values)
+    if all(map_slabs(np.array_equal, small, values)):
+        return small
+    return in_slabs(lambda slab: slab.astype(np.float32), values)
+
+
+def write_case(path: Path, case: PreparedCase) -> None:
+    """Write a case uncompressed, so that readers map it and copy only the slices that they need."""
+    arrays = {name: np.ascontiguousarray(values) for name, values in case.arrays.items()}
+    for name, values in arrays.items():
+        if not all(map_slabs(lambda slab: np.isfinite(slab).all(), values)):
+            raise BadInput(
+                f"{path}: expected finite voxels, found others in {name} after resampling. Check the scan."
+            )
+    digests = {name: digest(values) for name, values in arrays.items()}
+    header = dataclasses.replace(case.header, voxels=digests)
+    header = dataclasses.replace(header, checksum=_header_digest(asdict(header)))
+    _arrays.cache_clear()  # Windows replaces no file that is mapped
+    write_tensors(path, arrays, {"voxlate": json.dumps(asdict(header), allow_nan=False)})
+
+
+def _header_digest(plain: dict[str, Any]) -> str:
+    """The checksum of a header as it is written, with an empty checksum."""
+    text = json.dumps({**plain, "checksum": ""}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest(values: np.ndarray) -> str:
+    """SHA-256 of an array as a case file holds it."""
+    return checksum("", {"": values}, lambda _, array: repr((array.shape, array.dtype.str)))
+
+
+def open_case(path: Path) -> PreparedCase:
+    """A case on disk; each process opens its file once, unless the file changes."""
+    header = read_header(path)
+    changed = path.stat().st_mtime_ns
+    _check_arrays(path, changed)
+    return PreparedCase(header, _arrays(path, changed))
+
+
+def read_header(path: Path) -> CaseHeader:
+    """The header of a case file; each process reads it once, unless the file changes."""
+    try:
+        changed = path.stat().st_mtime_ns
+    except OSError as error:
+        raise BadInput(
+            f"{path}: expected a prepared case, found none. Prepare the cohort again."
+        ) from error
+    return _read_header(path, changed)
+
+
+@functools.lru_cache(maxsize=OPEN_FILES)
+def _arrays(path: Path, mtime_ns: int) -> dict[str, np.ndarray]:
+    """The arrays of a file, cached; a newly prepared file has another time stamp and so another entry."""
+    return map_arrays(path)
+
+
+@functools.cache
+def _check_arrays(path: Path, mtime_ns: int) -> None:
+    """Compare all arrays with their digests and the header, once in each process; raises BadInput where one differs."""
+    arrays = _arrays(path, mtime_ns)
+    header = _read_header(path, mtime_ns)
+    for name in sorted(arrays):
+        if digest(arrays[name]) != header.voxels[name]:
+            raise BadInput(
+                f"{path}: expected the voxels that prepare wrote, found others ('{name}' has another checksum). Remove the file and prepare again."
+            )
+        check_values(_record(path), name, arrays[name], Shape(arrays[name].shape))
+    highest = int(arrays[MASK].max())
+    _record(path).check(highest < 1 << len(header.units), "a mask of more scans than it has")
+
+
+def map_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a sound safetensors file, as views of the file: a part is read when it is accessed."""
+    whole = np.asarray(np.memmap(path, np.uint8, mode="r"))
+    begin = 8 + int(whole[:8].view("<u8")[0])  # a header in JSON and its length come first
+    entries = json.loads(whole[8:begin].tobytes())
+    entries.pop("__metadata__", None)
+    arrays = {}
+    for name, entry in entries.items():
+        first, end = (begin + offset for offset in entry["data_offsets"])
+        arrays[name] = whole[first:end].view(DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    return arrays
+
+
+@functools.lru_cache(maxsize=4096)
+def _read_header(path: Path, mtime_ns: int) -> CaseHeader:
+    record = _record(path)
+    with record.tensors() as file:
+        text = file.text("voxlate")
+        header: CaseHeader = record.parse(CaseHeader, text)
+        record.check(
+            header.checksum == _header_digest(json.loads(text)),
+            "another header (its checksum differs)",
+        )
+        header.check(record)
+        shapes = _shapes(header)
+        record.check(header.voxels.keys() == shapes.keys(), "digests of other arrays")
+        file.check(shapes)
+    return header
+
+
+def _record(path: Path) -> Record:
+    return Record(path, "a prepared case", "Remove it and prepare again.")
+
+
+def _shapes(header: CaseHeader) -> dict[str, Shape]:
+    """The shapes and types that the arrays of a case have by its header."""
+    bits = np.min_scalar_type((1 << len(header.units)) - 1)
+    shapes = {LABEL + name: Shape(header.shape, SCANS) for name in header.labels}
+    for name in header.units:
+        shapes[name] = Shape(header.shape, MAPS if name in TISSUE_MAPS else SCANS)
+    of_mask = [name for name, dtype in DTYPES.items() if dtype == bits]
+    return {**shapes, MASK: Shape(header.shape, of_mask)}

@@ -1,0 +1,366 @@
+"""The prepared cohort on disk: a file for each case, and cohort.json, which lists them."""
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, NotRequired
+
+import numpy as np
+from pydantic import Field
+from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
+
+from voxlate.anatomy.drawn import UNIT, Drawn
+from voxlate.anatomy.physics import PhysicsSettings, check_targets
+from voxlate.base.config import adapter
+from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json, write_json
+from voxlate.base.messages import Message, read_messages
+from voxlate.base.records import (
+    FileName,
+    Length,
+    Name,
+    NotNegative,
+    Place,
+    Positive,
+    Record,
+    Split,
+    StatedMessage,
+    Text,
+    close,
+)
+from voxlate.scans.cases.align import Align, Mask, Preparation, Registered
+from voxlate.scans.cases.case import PreparedCase, open_case, read_header
+from voxlate.scans.cases.case_header import CaseHeader, Unit
+from voxlate.scans.cases.layout import CANONICAL, lay_out_header
+from voxlate.scans.cases.one_scan import OneScan
+from voxlate.scans.cohorts.leakage import refuse_leak
+from voxlate.scans.cohorts.split import FOLDS, SPLITS, fold_splits
+from voxlate.scans.images.intensity import IntensityMap, Scale, typical_scale
+from voxlate.scans.images.misalignment import Misalignment
+from voxlate.scans.images.register import RegistrationMethod
+from voxlate.scans.images.statistics import Statistics
+from voxlate.scans.options.layout import layout_options, quote_path
+
+COHORT = "COHORT"  # stands for scans in a command whose folder is unknown
+FORMAT = "voxlate prepared cohort"
+VERSION = 4
+SHARED = (
+    "case",
+    "patient",
+    "labels",
+    "shape",
+    "spacing_mm",
+)  # facts of a case that its file and the list of cases state
+Fold = Annotated[int, Field(ge=0, lt=FOLDS)]
+Patterns = list[Text] | None
+ROUNDED = 2e-3  # a list of cases states volumes to three digits
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of cohort.json's list of cases."""
+
+    case: FileName
+    patient: Name
+    split: Split
+    present: list[Name]
+    labels: list[Name]
+    shape: tuple[Length, Length, Length]
+    spacing_mm: tuple[Positive, Positive, Positive]
+    mask_ml: NotNegative
+    registered: dict[Name, Registered] = field(default_factory=dict)
+    misaligned: dict[Name, Misalignment] = field(default_factory=dict)
+    fold: Fold | None = None  # in which a manifest says that the patient validates
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """A prepared cohort: its cases with their splits, the modalities and units, and its provenance.
+
+    drawn: modalities that are computed from tissue-parameter maps when they are read; scans_of: cases of which one scan
+    stands for the source (see training/batches/any_source.py); neither is part of cohort.json.
+    """
+
+    folder: Path
+    cases: tuple[Entry, ...]
+    modalities: tuple[str, ...]
+    units: dict[str, str]
+    warnings: tuple[Message, ...]
+    provenance: dict[str, Any]
+    drawn: Drawn | None = None
+    scans_of: dict[str, OneScan] = field(default_factory=dict)
+
+    @property
+    def splits(self) -> dict[str, list[str]]:
+        """The names of the cases in each split."""
+        splits: dict[str, list[str]] = {name: [] for name in SPLITS}
+        for case in self.cases:
+            splits[case.split].append(case.case)
+        return splits
+
+    @property
+    def root(self) -> Path | None:
+        """The folder of the scans; None if it does not exist any more."""
+        stated = self.provenance.get("root")
+        return Path(stated) if stated and Path(stated).exists() else None
+
+    @property
+    def scans(self) -> str:
+        """The folder of the scans and its layout in a command; COHORT if it does not exist any more."""
+        return (quote_path(self.root) if self.root else COHORT) + layout_options(self.provenance)
+
+    @property
+    def preparation(self) -> Preparation:
+        """How its cases came to one grid; the fixed modality by name, also where it is the first of a case."""
+        options = {
+            field.name: self.provenance.get(field.name, field.default)
+            for field in fields(Preparation)
+        }
+        first, *_ = self.provenance.get("modalities") or self.modalities
+        options["fixed"] = options["fixed"] or first
+        return adapter(Preparation).validate_python(options)
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits of cohort.json and of the inputs of every case, which change with any voxel."""
+        inputs = [self._header(case).inputs for case in self.on_disk(self._entries)]
+        record = (self.folder / "cohort.json").read_bytes()
+        return hashlib.sha256(record + repr(inputs).encode()).hexdigest()[:16]
+
+    def in_fold(self, fold: int) -> "Cohort":
+        """The cohort with the splits of a fold, 0 to 4 (see split.fold_splits)."""
+        stated = {case.patient: case.fold for case in self.cases if case.fold is not None}
+        splits = fold_splits(
+            {case.patient: case.split for case in self.cases},
+            fold,
+            self.folder,
+            stated,
+        )
+        return self.with_splits({case.case: splits[case.patient] for case in self.cases})
+
+    def with_splits(self, splits: Mapping[str, str]) -> "Cohort":
+        """The cohort with other splits of the cases that are named."""
+        cases = tuple(replace(case, split=splits.get(case.case, case.split)) for case in self.cases)
+        return replace(self, cases=cases)
+
+    def median(self, name: Literal["spacing_mm", "mask_ml"]) -> Any:
+        """The median over all cases of a number, or of each of several, of their headers."""
+        values = [getattr(self.header(entry.case), name) for entry in self.cases]
+        return np.round(np.median(np.array(values, np.float64), axis=0), 4).tolist()
+
+    def with_physics(
+        self, physics: PhysicsSettings | None, targets: Sequence[str], must_draw: bool = True
+    ) -> "Cohort":
+        """The cohort with the modalities that `data.physics` draws from its maps.
+
+        targets: of the model; must_draw: raise BadInput where no case has the maps, instead of leaving it as it is.
+        """
+        if physics is None:
+            return self
+        check_targets(physics, targets)
+        drawn = Drawn(physics, tuple(targets))
+        having = {entry.case for entry in self.cases if drawn.computes(self.header(entry.case))}
+        if not having:
+            if not must_draw:
+                return self
+            maps = sorted(physics.needs)
+            raise BadInput(
+                f"{self.folder}: expected cases with the tissue-parameter maps of data.physics ({', '.join(maps)}), found {', '.join(self.modalities)}. Write phantoms with these (voxlate phantom --modality ct --modality maps) and prepare them, or drop data.physics."
+            )
+        cases = list[Entry]()
+        for entry in self.cases:
+            names = drawn.names if entry.case in having else ()
+            cases.append(replace(entry, present=[*entry.present, *names]))
+        units = self.units | {name: UNIT for name in drawn.names if name not in self.units}
+        modalities = tuple(dict.fromkeys((*self.modalities, *drawn.names)))
+        return replace(self, cases=tuple(cases), modalities=modalities, units=units, drawn=drawn)
+
+    def on_disk(self, cases: Iterable[str]) -> list[str]:
+        """The cases on disk, each once, that these are, or of which they show one scan."""
+        scans = self.scans_of
+        return [*dict.fromkeys(scans[case].case if case in scans else case for case in cases)]
+
+    def header(self, case: str, axes: str = CANONICAL) -> CaseHeader:
+        """The header of a case with these axes (see scans/cases/layout.py)."""
+        (header,) = self.headers_of_draws(case, None)
+        return lay_out_header(header, axes)
+
+    def headers_of_draws(self, case: str, draws: int | None) -> list[CaseHeader]:
+        """Headers with the statistics of several draws of data.physics; the header alone where nothing is drawn.
+
+        draws: None for the header of the case's fixed draw alone.
+        """
+        header = self._header(case)
+        if self.drawn is None or not self.drawn.computes(header):
+            return [header]
+        if draws is None:
+            return [self.drawn.add_to_header(self._open(case))]
+        stored = self._open(case)
+        return [self.drawn.with_contrasts(stored, number) for number in range(draws)]
+
+    def case(self, case: str) -> PreparedCase:
+        """A case, with the contrasts of data.physics where they are drawn."""
+        prepared = self._open(case)
+        if self.drawn is None or not self.drawn.computes(prepared.header):
+            return prepared
+        return replace(prepared, header=self.drawn.add_to_header(prepared), contrasts=self.drawn)
+
+    def _header(self, case: str) -> CaseHeader:
+        """The header of a case on disk, or of one with a scan as the source."""
+        if case in self.scans_of:
+            return self.scans_of[case].header(self._header(self.scans_of[case].case))
+        return self._check_listed(read_header(case_path(self.folder, case)), case)
+
+    def _open(self, case: str) -> PreparedCase:
+        """A case on disk, or with a scan as the source."""
+        if case in self.scans_of:
+            return self.scans_of[case].of(self._open(self.scans_of[case].case))
+        prepared = open_case(case_path(self.folder, case))
+        self._check_listed(prepared.header, case)
+        return prepared
+
+    @cached_property
+    def _entries(self) -> dict[str, Entry]:
+        return {case.case: case for case in self.cases}
+
+    def _check_listed(self, header: CaseHeader, case: str) -> CaseHeader:
+        """The header of a case; raises BadInput where it is not the one that the list of cases describes."""
+        entry = self._entries.get(case)
+        if entry is None:
+            return header
+        computed = set() if self.drawn is None else {*self.drawn.names} - header.units.keys()
+        same = [
+            *(getattr(entry, name) == getattr(header, name) for name in SHARED),
+            {*entry.present} - computed == {*header.visible},
+            all(self.units.get(name) == unit for name, unit in header.units.items()),
+            close(header.mask_ml, entry.mask_ml, ROUNDED),
+        ]
+        if not all(same):
+            raise BadInput(
+                f"{case_path(self.folder, case)}: expected the case that cohort.json describes, found another one. Prepare the cohort again."
+            )
+        return header
+
+    def target_scale(self, spec: IntensityMap, modality: str, cases: Collection[str]) -> Scale:
+        """The typical scale of a modality over training cases (see intensity.typical_scale)."""
+        return typical_scale(spec, self._statistics(modality, cases))
+
+    def target_widths(
+        self, spec: IntensityMap, modality: str, cases: Collection[str]
+    ) -> list[float]:
+        """Width of the narrowest and of the widest scale of a modality over training cases, in its unit."""
+        scales = map(spec.scale, self._statistics(modality, cases))
+        widths = [scale.high - scale.low for scale in scales]
+        return [min(widths), max(widths)]
+
+    def _statistics(self, modality: str, cases: Collection[str]) -> list[Statistics]:
+        found = [
+            self.header(entry.case).statistics[modality]
+            for entry in self.cases
+            if entry.case in cases and modality in entry.present
+        ]
+        if not found:
+            raise BadInput(
+                f"{self.folder}: expected a training case with {modality}, found none. Prepare one."
+            )
+        return found
+
+
+def open_cohort(path: Path | str) -> Cohort:
+    """Open a folder that `prepare` wrote; raises BadInput where it is none, is damaged or leaks a patient."""
+    folder = Path(path)
+    if not (folder / "cohort.json").is_file():
+        raise BadInput(
+            f"{folder}: expected a prepared cohort, found no cohort.json in it. Run voxlate prepare first."
+        )
+    value = read_tables(folder)
+    if value.get("version") != VERSION:
+        raise BadInput(
+            f"{folder}/cohort.json: expected a {FORMAT} of version {VERSION}, found version {value.get('version')}. Prepare it again."
+        )
+    record = Record(folder / "cohort.json", "the record of a prepared cohort", "Prepare it again.")
+    written = record.fill(_Written, value)
+    cases, modalities = written.cases, set(written.modalities)
+    names = {case.case for case in cases}
+    record.check(bool(cases) and len(names) == len(cases), "no cases, or one twice")
+    record.check(bool(modalities) and written.units.keys() == modalities, "units of other scans")
+    for case in cases:
+        scans = {*case.present, *case.registered, *case.misaligned}
+        record.check(scans <= modalities, f"{case.case} with scans that it does not list")
+    refuse_leak(((case.patient, case.split) for case in cases), folder)
+    return Cohort(
+        folder,
+        cases,
+        written.modalities,
+        written.units,
+        tuple(read_messages(written.warnings)),
+        value["provenance"],
+    )
+
+
+class _Provenance(TypedDict):
+    """The provenance of a cohort: the inputs of `prepare`, and the keys of a Preparation."""
+
+    root: Place
+    pattern: Text | None
+    preset: Text | None
+    manifest: Place | None
+    patients: Place | None
+    allow_outside: NotRequired[bool]
+    modalities: list[Name] | None
+    prefer: Patterns
+    exclude: Patterns
+    exclude_file: Patterns
+    spacing_mm: tuple[Positive, Positive, Positive] | None
+    matrix: tuple[Length, Length] | None
+    resample: bool
+    register: RegistrationMethod | None
+    fixed: Name | None
+    align: Align | None
+    mask: Mask
+    mask_from: Name | None
+    unread: list[Text]
+    left_out: list[Text]
+    split_by: Text
+    voxlate: Text
+
+
+@dataclass(frozen=True)
+class _Written:
+    """cohort.json."""
+
+    format: Literal["voxlate prepared cohort"]
+    version: Literal[4]
+    cases: tuple[Entry, ...]
+    modalities: tuple[Name, ...]
+    units: dict[Name, Unit]
+    warnings: tuple[StatedMessage, ...]
+    provenance: _Provenance
+
+
+def read_tables(folder: Path) -> dict[str, Any]:
+    """The tables of cohort.json, of any version and not checked; raises BadInput where it has another format."""
+    value = read_json(folder / "cohort.json")
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise BadInput(
+            f"{folder}/cohort.json: expected a {FORMAT}, found something else. Choose another folder."
+        )
+    return value
+
+
+def write_cohort(cohort: Cohort) -> None:
+    """Write cohort.json, the last step of prepare: a folder without it is unfinished."""
+    value = asdict(replace(cohort, drawn=None))
+    del value["folder"], value["drawn"], value["scans_of"]
+    value["warnings"] = [warning.table for warning in cohort.warnings]
+    for case in value["cases"]:
+        if case["fold"] is None:
+            del case["fold"]
+    write_json(cohort.folder / "cohort.json", {"format": FORMAT, "version": VERSION, **value})
+
+
+def case_path(folder: Path, case: str) -> Path:
+    """The file of a case of the cohort in a folder."""
+    return folder / "cases" / f"{case}.safetensors"

@@ -1,0 +1,131 @@
+"""The cases that the rows of a cohort's manifest make: each with its patient and a file for each modality."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+
+from voxlate.base.errors import BadInput
+from voxlate.base.files import safe_name
+from voxlate.base.groups import grouped
+from voxlate.scans.cohorts.choice import Choice, Row, several_files
+
+MASKS = ("mask", "brainmask")
+LABELS = ("seg", "lesion", "labels")
+ENTITY = re.compile(r"_(run|acq|rec)-[a-z0-9]+")  # of BIDS, in the name of a modality
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """One study of a patient: a file for each modality, a label map for each name, and a mask.
+
+    A file may also be a DICOM folder, 'FOLDER#key' for one series of it, or either with '#peak+8s' for one frame, or
+    'FILE.npy#channel=0' for a slice of an array file. patient: '' while nothing has stated it (see patient_names.py).
+    fold: in which a manifest says that the patient validates.
+    """
+
+    case: str
+    patient: str
+    split: str | None
+    files: dict[str, Path]
+    mask: Path | None = None
+    labels: dict[str, Path] = field(default_factory=dict)
+    fold: int | None = None
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """All its files: scans and label maps by their names, and "mask"."""
+        mask = {} if self.mask is None else {"mask": self.mask}
+        return {**self.files, **self.labels, **mask}
+
+
+@dataclass
+class CohortFiles:
+    """The cases of a cohort, with sentences on files that belong to no case, cannot be read, or needed a guess.
+
+    without_scan: names of cases with label maps or a mask, and no scan; heads: whether slices are of heads, whose
+    proportions show a wrong orientation.
+    """
+
+    cases: list[CaseFiles] = field(default_factory=list)
+    unclaimed: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    guessed: list[str] = field(default_factory=list)
+    without_scan: list[str] = field(default_factory=list)
+    heads: bool = False
+
+
+def cases_of(
+    rows: Iterable[Row],
+    choice: Choice,
+    patient: str = "",
+    unclear: Callable[[Sequence[Row]], BadInput] = several_files,
+) -> list[CaseFiles]:
+    """The cases of all rows that the choice keeps.
+
+    patient: a regular expression whose first group, in the name of a case, is the patient; unclear: the error for
+    several files of a modality of which none is chosen.
+    """
+    by_case = grouped(((row.patient, row.case), row) for row in rows)
+    plain_names = _merge_runs(by_case.values(), choice)
+    # Studies often have one name in every patient ('baseline'): then only patient and study together name a case.
+    is_ambiguous = max(Counter(study for _, study in by_case).values(), default=1) > 1
+    cases = []
+    for (owner, study), of_case in by_case.items():
+        case = f"{owner}_{study}" if is_ambiguous and owner is not None else study
+        if owner is None:
+            match = re.search(patient, case) if patient else None
+            owner = match[1] if match else ""
+        if not choice.keep_case(case, owner):
+            continue
+        named = (
+            replace(row, case=case, modality=plain_names.get(row.modality, row.modality))
+            for row in of_case
+        )
+        candidates = grouped((row.modality, row) for row in named)
+        files = dict[str, Path]()
+        for name, of_modality in candidates.items():
+            chosen = choice.choose(of_modality)
+            if chosen is None:
+                raise unclear(of_modality)
+            files[name] = chosen.path
+        cases.append(_case(case, owner, files))
+    return cases
+
+
+def _merge_runs(cases: Collection[Sequence[Row]], choice: Choice) -> dict[str, str]:
+    """t1 for t1_run-2, where --prefer fits a file of one of them and a case has both.
+
+    Without --prefer they are two modalities, since their voxels may differ in more than noise.
+    """
+    plain_names = dict[str, str]()
+    for rows in cases:
+        runs = grouped((ENTITY.sub("", row.modality), row) for row in rows)
+        for plain, group in runs.items():
+            names = {row.modality for row in group}
+            fits = any(row.fits(pattern) for row, pattern in product(group, choice.prefer))
+            if len(names) > 1 and fits:
+                plain_names |= dict.fromkeys(names, plain)
+    return plain_names
+
+
+def _case(case: str, patient: str, paths: Mapping[str, Path]) -> CaseFiles:
+    """A case from all its files: images, the mask and label maps go by their names."""
+    for name in (case, *paths):
+        safe_name(name, f"case {case}")
+    return CaseFiles(
+        case,
+        patient,
+        None,
+        {name: paths[name] for name in sorted(paths.keys() - {*MASKS, *LABELS})},
+        next((paths[name] for name in MASKS if name in paths), None),
+        {name: paths[name] for name in LABELS if name in paths},
+    )
+
+
+def modality_name(name: str, aliases: Mapping[str, str]) -> str:
+    """A file's modality name in lower case, or the preset's alias of it."""
+    lower = {key.lower(): value for key, value in aliases.items()}
+    return lower.get(name.lower(), name.lower())

@@ -1,0 +1,435 @@
+"""The cases of a cohort, found by the default layout, a pattern, a preset for a public data set, or a manifest."""
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from voxlate.base.errors import BadInput, did_you_mean, first_of, plural
+from voxlate.base.files import HIGH, LOW, STD, SYNTHETIC, UNCALIBRATED, UNFAMILIAR
+from voxlate.base.options.option import merge
+from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, cases_of, modality_name
+from voxlate.scans.cohorts.choice import Choice, Row, as_names, quote_some
+from voxlate.scans.cohorts.leakage import (
+    refuse_leak,
+    refuse_similar_names,
+    sentences_on_shared_masks,
+)
+from voxlate.scans.cohorts.manifest import check_stated, read_manifest, root_and_manifest
+from voxlate.scans.cohorts.patient_names import find_owners
+from voxlate.scans.cohorts.patterns import fits_any, path_expression, study_of
+from voxlate.scans.cohorts.presets import NOTES, Arrays, Preset, load_preset, split_part
+from voxlate.scans.cohorts.recognise import flat_pattern, recognise, states_study
+from voxlate.scans.cohorts.series import cases_by_series
+from voxlate.scans.cohorts.slice_lists import (
+    arrange,
+    assumptions,
+    refuse_unfit,
+    slices_of,
+    take_patients,
+)
+from voxlate.scans.formats.dicom import is_dicom_folder
+from voxlate.scans.formats.io import (
+    endings_by_name,
+    holds_slices,
+    is_synthetic,
+    scan_endings,
+    without_ending,
+)
+from voxlate.scans.options.layout import Layout
+
+# '<case>/<case>_t1.nii.gz' must be tried before '<case>/<anything>.nii.gz', which also matches it.
+DEFAULT_PATTERNS = ["{case}/{case}_{modality}", "{case}/{case}-{modality}", "{case}/{modality}"]
+STUDY_PATTERNS = ["{patient}/{case}_{modality}", "{patient}/{case}-{modality}"]
+AS_PICTURES = "rows run to the back and columns to the left (axes=PL)"  # assumed for arrays of unknown orientation
+Folders = list[tuple[Path, list[str]]]  # each with the names of its files
+
+
+def find_cohort(
+    root: Path | str,
+    options: Layout | None = None,
+    modalities: Sequence[str] | None = None,
+    **changes: Any,
+) -> CohortFiles:
+    """The cases below a folder, sorted by name, and sentences on what was left out.
+
+    changes: fields of the options. pattern: a path below root with {patient}, {case}, {modality}, * and **; without a file suffix it takes any that
+    can be read, DICOM folders too. Without any option: BIDS, nnU-Net, trainA/trainB and folders called as modalities by what marks them, else
+    <root>/<case>/<modality>.<suffix> (the file name may begin with the case), <root>/<case>_<modality>.<suffix>, or,
+    where root is itself one case, <root>/<modality>.<suffix>. A manifest (see manifest.py) is taken from
+    root/cases.csv or root/cohort.csv when none is named; allow_outside: its paths may lead out of its folder and root.
+    With a preset that has [series] tables, patterns are those of the folders with DICOM files, and their series are
+    chosen by tags; [frames] makes modalities of frames of a dynamic scan; with [arrays] files hold slices.
+    patients: a text file with the patient of each case (see slice_lists.py; for [arrays] by default
+    root/patients.txt), or "each", by which every case is a patient of its own. By default paths and manifests state the
+    patients, and where they do not, the names of the cases (see patient_names.py).
+    modalities: every case must have these; only they are kept.
+    prefer, exclude, exclude_file: see choice.py. root may also be a manifest, whose folder is then the root.
+    Raises BadInput for an empty cohort, a pattern that matches nothing, two files of one name.
+    """
+    asked = merge(Layout, options, changes)
+    root, table = root_and_manifest(root, asked.manifest)
+    if not root.is_dir():
+        raise BadInput(
+            f"{root}: expected a folder of cases, found {'a file' if root.exists() else 'nothing'}. Check the path."
+        )
+    choice = Choice(as_names(asked.prefer), as_names(asked.exclude), as_names(asked.exclude_file))
+    found = CohortFiles()
+    layout = _layout(root, asked.pattern, asked.preset)
+    on_disk = partial(_on_disk, root, layout, asked.patients, found, choice)
+    if table is None:
+        cases = _leave_out(on_disk(), layout, found)
+    else:
+        cases = read_manifest(table, root, layout, on_disk, choice, found, asked.allow_outside)
+    cases = _take_owners(cases, asked.patients, table, layout, found)
+    refuse_leak(((case.patient, case.split) for case in cases), table or asked.patients or root)
+    # lists and names have stated the patients only now
+    cases = [case for case in cases if choice.keep_case(case.case, case.patient)]
+    choice.refuse_unused(root)
+    found.unclaimed += choice.sentences()
+    _check_names(cases, root, table or root, asked.patients or table or root)
+    cases = sorted(cases, key=lambda case: case.case)
+    found.cases = _unify_spelling([_take_frames(case, layout.frames) for case in cases], found)
+    if modalities is not None:
+        found.cases = _take_modalities(modalities, layout, root, found)
+    _state_assumptions(found, layout, root)
+    return found
+
+
+def _take_owners(
+    cases: list[CaseFiles],
+    patients: Path | str | None,
+    table: Path | None,
+    layout: Preset,
+    found: CohortFiles,
+) -> list[CaseFiles]:
+    """The cases with their patients, by a list or by their names; those of a manifest are checked."""
+    if patients is not None:
+        cases = take_patients(cases, patients)
+    elif layout.arrays is None:
+        cases = find_owners(cases, found)
+    if table is not None:
+        check_stated(cases, table)
+    return cases
+
+
+def _check_names(
+    cases: Sequence[CaseFiles], root: Path, cases_in: Path, patients_in: Path | str
+) -> None:
+    """Raise BadInput where no case is left, or where two names of cases or of patients differ by their spelling."""
+    if not cases:
+        raise BadInput(
+            f"{root}: expected at least one case with an image, found none: an empty cohort. Check the path."
+        )
+    refuse_similar_names((case.case for case in cases), "case", cases_in)
+    refuse_similar_names((case.patient for case in cases), "patient", patients_in)
+
+
+def _state_assumptions(found: CohortFiles, layout: Preset, root: Path) -> None:
+    """Note what is assumed of the cases; raises BadInput where slices of arrays do not fit together."""
+    if layout.arrays is not None:
+        refuse_unfit(found.cases, root)
+        found.guessed += layout.arrays.guessed
+        found.heads = layout.arrays.heads
+    found.guessed += assumptions(found.cases)
+    found.guessed += sentences_on_shared_masks(
+        (case.patient, case.mask) for case in found.cases if case.mask
+    )
+
+
+def _layout(root: Path, pattern: str | None, preset: str | Path | None) -> Preset:
+    """The layout that the user names, or that the folder states, or the default one."""
+    if preset is not None:
+        layout = load_preset(preset)
+    else:
+        known = recognise(root) if pattern is None else None
+        layout = known or Preset(patterns=DEFAULT_PATTERNS)
+    if pattern is not None:
+        layout = replace(layout, patterns=[pattern], files={})
+    if layout.arrays is None and any(holds_slices(place) for place in layout.places):
+        layout = replace(layout, arrays=Arrays(guessed=[AS_PICTURES]))
+    return layout
+
+
+def _on_disk(
+    root: Path,
+    layout: Preset,
+    patients: Path | str | None,
+    found: CohortFiles,
+    choice: Choice,
+) -> list[CaseFiles]:
+    """The cases of the layout below root; other files, and files that cannot be read, are noted in `found`."""
+    folders = _folders(root, found)
+    if layout.series:
+        return cases_by_series(root, layout, [folder for folder, files in folders if files], choice)
+    cases = _cases_by_path(root, layout, folders, found, choice)
+    if layout.arrays is None:
+        return cases
+    return arrange(cases, layout.arrays, root, patients, found)
+
+
+def _take_modalities(
+    modalities: Sequence[str], layout: Preset, root: Path, found: CohortFiles
+) -> list[CaseFiles]:
+    """The cases with these modalities alone; a layout with gaps leaves out those that lack one, if some have all."""
+    cases = found.cases
+    whole = [case for case in cases if case.files.keys() >= {*modalities}]
+    if layout.gaps and 0 < len(whole) < len(cases):
+        lacking = list[str]()
+        for case in cases:
+            absent = [name for name in modalities if name not in case.files]
+            lacking += [f"{case.case} has no {' and no '.join(absent)}"] if absent else []
+        lack = f"{len(lacking)} of {len(cases)} cases that lack a modality which is asked for"
+        found.unclaimed.append(f"{lack} ({first_of(lacking, 3)})")
+        cases = whole
+    known = sorted(set(chain.from_iterable(case.files for case in cases)))
+    for wanted in modalities:
+        without = [case for case in cases if wanted not in case.files]
+        if len(without) == len(cases):
+            hint = did_you_mean(wanted, known) or "Name one of these."
+            raise BadInput(
+                f"{root}: expected cases with the modality {wanted}, found none, only {', '.join(known)}. {hint}"
+            )
+        if without:
+            first = without[0]
+            raise BadInput(
+                f"case {first.case}: expected the modality {wanted}, found {', '.join(first.files)} ({len(without)} of {len(cases)} cases lack it). Add the file, leave the case out (--exclude {first.case}), or do not name this modality."
+            )
+    taken = list[CaseFiles]()
+    for case in cases:
+        taken.append(replace(case, files={name: case.files[name] for name in modalities}))
+    return taken
+
+
+def _unify_spelling(cases: list[CaseFiles], found: CohortFiles) -> list[CaseFiles]:
+    """The cases with t1 for T1w where some have the one and some the other, and none has both."""
+    counts = Counter(chain.from_iterable(case.files for case in cases))
+    renamed = dict[str, str]()
+    for name, plain in sorted(load_preset("bids").aliases.items()):
+        in_one_case = any({name, plain} <= case.files.keys() for case in cases)
+        if {name, plain} <= counts.keys() and not in_one_case:
+            renamed[name] = plain
+            found.guessed.append(
+                f"{name} in {plural(counts[name], 'case')} is {plain}, as others call it"
+            )
+    unified = list[CaseFiles]()
+    for case in cases:
+        files = {renamed.get(name, name): path for name, path in case.files.items()}
+        unified.append(replace(case, files=dict(sorted(files.items()))))
+    return unified
+
+
+def _leave_out(cases: list[CaseFiles], layout: Preset, found: CohortFiles) -> list[CaseFiles]:
+    """The cases that the layout does not leave out; the others are noted. A cohort of such cases alone stays whole."""
+    kept = [case for case in cases if case.case not in layout.leave_out]
+    if not kept:
+        return cases
+    for case in cases:
+        if case.case in layout.leave_out:
+            found.unclaimed.append(f"{case.case} ({layout.leave_out[case.case]})")
+    return kept
+
+
+def _take_frames(case: CaseFiles, frames: Mapping[str, str]) -> CaseFiles:
+    """The case with frames of a dynamic scan, each a modality, in place of that scan; frames: see Preset."""
+    files = dict(case.files)
+    for name, value in frames.items():
+        source, _, frame = value.partition("#")
+        if source in case.files:
+            files[name] = Path(f"{case.files[source]}#{frame}")
+            files.pop(source, None)
+    return replace(case, files=files)
+
+
+def _cases_by_path(
+    root: Path, layout: Preset, folders: Folders, found: CohortFiles, choice: Choice
+) -> list[CaseFiles]:
+    """The cases below root whose paths have the layout's form; by default root may itself be one case, or flat.
+
+    A path belongs to the first pattern that it matches; paths that match none, and cases without a scan, are noted.
+    """
+    named = [ending for ending in endings_by_name() if ending in " ".join(layout.places).lower()]
+    kinds = (*scan_endings(), *named)
+    skip = [path_expression(pattern) for pattern in layout.skip]
+    images = [
+        path for path in sorted(_image_paths(root, folders, kinds)) if not fits_any(path, skip)
+    ]
+    synthetic = [path for path in images if Path(path).name.startswith(SYNTHETIC)]
+    paths = [path for path in images if path not in synthetic and choice.keep_file(path)]
+    if not paths:
+        raise _no_images(root, folders, kinds)
+    unmatched = list[str]()
+
+    def match(patterns: list[str]) -> list[CaseFiles]:
+        """The cases whose paths have one of these patterns."""
+        unmatched.clear()
+        rows = _rows_of(root, paths, replace(layout, patterns=patterns), unmatched)
+        return cases_of(rows, choice, layout.patient)
+
+    cases = match(layout.patterns)
+    if layout.patterns == DEFAULT_PATTERNS:
+        modalities = set(chain.from_iterable(case.files for case in cases))
+        if modalities and all(map(states_study, modalities)):
+            cases = match(STUDY_PATTERNS)
+            found.guessed.append(
+                f"{paths[0]} is a study of a patient (--pattern '{STUDY_PATTERNS[0]}')"
+            )
+        elif not cases and not any("/" in path for path in paths):
+            cases = match([flat_pattern(root, paths)])
+    if not cases:
+        expected = "{case}/{modality}"
+        if layout.patterns != DEFAULT_PATTERNS:
+            expected = "' or '".join(pattern for _, pattern in layout.forms)
+        raise BadInput(
+            f"{root}: expected paths like '{expected}', found {len(paths)} of another form ({quote_some(paths)}). Pass --pattern with {{patient}}, {{case}} and {{modality}} where they stand in the path."
+        )
+    found.without_scan += [case.case for case in cases if not case.files]
+    _note(found, unmatched, "scans that no pattern claims")
+    _note(found, synthetic, "images that were synthesised")
+    _note(found, found.without_scan, "cases of label maps or a mask without a scan")
+    found.unclaimed += _folders_without_images(root, cases, folders, kinds)
+    return [case for case in cases if case.files]
+
+
+def _note(found: CohortFiles, names: Sequence[str], what: str) -> None:
+    if names:
+        found.unclaimed.append(f"{len(names)} {what} ({quote_some(names)})")
+
+
+def _no_images(root: Path, folders: Folders, kinds: Sequence[str]) -> BadInput:
+    are_arrays = any(map(holds_slices, chain.from_iterable(names for _, names in folders)))
+    arrays = "Name the layout of such arrays by --preset or --pattern."
+    return BadInput(
+        f"{root}: expected images ({', '.join(kinds)}) or DICOM folders, found none: an empty cohort. {arrays if are_arrays else 'Check the path.'}"
+    )
+
+
+def _folders_without_images(
+    root: Path, cases: list[CaseFiles], folders: Folders, kinds: tuple[str, ...]
+) -> list[str]:
+    """Sentences on folders beside those of cases that hold files but no image of a known format."""
+    paths = [*chain.from_iterable(case.paths.values() for case in cases)]
+    levels = {path.parent.parent for path in paths if path.parent != root}
+    with_cases = set(chain.from_iterable(path.parents for path in paths))
+    sentences = list[str]()
+    for folder, files in folders:
+        data = sorted(name for name in files if not name.lower().endswith(NOTES))
+        has_images = any(name.lower().endswith(kinds) for name in data)
+        if data and not has_images and folder.parent in levels and folder not in with_cases:
+            place = folder.relative_to(root)
+            sentences.append(f"{place}: no image of a kind that is read ({quote_some(data)})")
+    return sentences
+
+
+def _folders(root: Path, found: CohortFiles) -> Folders:
+    """All folders from root down with the names of their files; hidden ones are left out.
+
+    A folder is read once, under its own name where that is below root: links are followed last.
+    """
+
+    def note(error: OSError) -> None:
+        """State a folder that may not be read."""
+        found.unread.append(
+            f"{error.filename}: expected a folder that may be read, found '{error.strerror}'"
+        )
+
+    visited = set[Path]()
+    folders = list[tuple[Path, list[str]]]()
+    twice = list[str]()
+    starts = [root]
+    for start in starts:  # grows by the links that are found
+        for place, names, files in os.walk(start, onerror=note):
+            folder, real = Path(place), Path(place).resolve()
+            if real in visited:
+                names.clear()
+                if not folder.parent.resolve().is_relative_to(real):  # no link to a parent
+                    twice.append(folder.relative_to(root).as_posix())
+                continue
+            visited.add(real)
+            visible = sorted(name for name in names if not name.startswith("."))
+            links = [name for name in visible if (folder / name).is_symlink()]
+            names[:] = [name for name in visible if name not in links]
+            starts += [folder / name for name in links]
+            folders.append((folder, [name for name in files if not name.startswith(".")]))
+            found.unread += filter(None, map(_broken_link, (folder / name for name in files)))
+    if twice:
+        found.unclaimed.append(
+            f"{plural(len(twice), 'link')} to folders that are read under other names ({quote_some(twice)})"
+        )
+    return folders
+
+
+def _broken_link(path: Path) -> str:
+    """A sentence on a link that leads nowhere, else ""; links to scans are refused when the scans are read."""
+    name = path.name.lower()
+    if name.startswith(".") or name.endswith((*scan_endings(), *NOTES)):
+        return ""
+    if not path.is_symlink() or path.exists():
+        return ""
+    return f"{path}: expected a folder or file, found a link that leads nowhere"
+
+
+def _image_paths(root: Path, folders: Folders, kinds: tuple[str, ...]) -> Iterator[str]:
+    """Paths of image files and DICOM folders below root, relative, with '/'."""
+    for folder, files in folders:
+        place = folder.relative_to(root)
+        images = [name for name in files if name.lower().endswith(kinds)]
+        yield from ((place / name).as_posix() for name in images)
+        if files and not images and folder != root and is_dicom_folder(folder):
+            yield place.as_posix()
+
+
+def _rows_of(root: Path, paths: list[str], layout: Preset, unmatched: list[str]) -> Iterator[Row]:
+    """The rows of paths that match a pattern of the layout; the other paths are added to `unmatched`.
+
+    Every path goes to the first pattern that it matches, and to others that name further parts of that file.
+    """
+    parts_of = defaultdict[str, list[tuple[str, str]]](list)  # of a place: names and parts
+    expressions = dict[str, re.Pattern[str]]()
+    for modality, pattern in layout.forms:
+        place, part = split_part(pattern)
+        expressions[place] = path_expression(place)
+        if not modality and "modality" not in expressions[place].groupindex:
+            raise BadInput(
+                f"pattern '{pattern}': expected {{modality}} in it, found none. Put it where the modality stands."
+            )
+        if part or not parts_of[place]:
+            parts_of[place].append((modality, part))
+    common = layout.arrays.part if layout.arrays else ""
+    for path in paths:
+        place, match = _first_match(path, expressions)
+        if match is None:
+            unmatched.append(path)
+            continue
+        for modality, part in parts_of[place]:
+            name = modality or modality_name(match["modality"], layout.aliases)
+            if _is_map(name, root / path):
+                continue
+            for case, file in slices_of(root / path, part, common):
+                patient, study = (None, case) if case else study_of(match, root)
+                yield Row(patient, study, name, file)
+
+
+def _first_match(
+    path: str, expressions: Mapping[str, re.Pattern[str]]
+) -> tuple[str, re.Match[str] | None]:
+    """The first place that a path matches; a place without an ending takes a scan of any format."""
+    bare = without_ending(path)
+    for place, expression in expressions.items():
+        takes_any = without_ending(place) == place and not holds_slices(place)
+        match = expression.fullmatch(bare if takes_any else path)
+        if match is not None:
+            return place, match
+    return "", None
+
+
+def _is_map(name: str, path: Path) -> bool:
+    """Whether `voxlate synth` wrote a file beside its images; a scan may be called ct_low."""
+    if name.endswith((LOW, HIGH)):
+        return is_synthetic(path)
+    return name.endswith((STD, UNCALIBRATED, UNFAMILIAR))

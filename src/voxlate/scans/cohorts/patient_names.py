@@ -1,0 +1,167 @@
+"""The patients in the names of cases: 'pat07_tp1' and 'pat07_tp2' are two sessions of pat07.
+
+A name is read as a patient and a part: a session, time point, slice, run, side, date or copy. A part counts only where
+the rest of the name identifies a patient, and where several cases share that rest.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from voxlate.base.errors import first_of, plural
+from voxlate.base.groups import grouped
+from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
+
+EACH = "each"  # in place of a file of patients
+SEPARATOR = "[-_. ]"
+END = rf"(?={SEPARATOR}|$)"
+
+# Words before the number of a patient.
+PERSON = (
+    "(?:patientid|patient|patid|pat|pt|p|subjectid|subject|subj|sub|case|id|participant|volunteer"
+    "|person|control|head|brain|phantom|training|train|mouse|rat|dog)"
+)
+# Numbers by which nobody is identified: of a group of patients, a year, a date, a field strength.
+DATE = r"(?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])[-_.]?(?:0[1-9]|[12]\d|3[01])(?!\d)"
+OF_NOBODY = re.compile(
+    rf"(?:sites?|cent(?:er|re)|hospital|group|cohort|batch|fold|study|dataset|data|set|scanner|task|arm|exp|part)[-_]?\d+"
+    rf"|{DATE}|(?<=[a-z])(?:19|20)\d\d(?!\d)|\d(?:[.]\d)?t(?![a-z])",
+    re.IGNORECASE,
+)
+# Prefixes that are whole patients in the conventions of BIDS, ADNI, TCGA, BraTS 2023 and UK Biobank.
+WHOLE = re.compile(
+    r"sub-[A-Za-z0-9]+(?=_|$)|(?:ADNI_)?\d{3}_S_\d{4}(?!\d)|TCGA-\w\w-\w{4}(?!\w)|BraTS-[A-Za-z]+-\d+(?=-)|\d{7}(?=_\d{5}_\d_\d)"
+)
+TIMES = "session|sess|ses|visit|vis|timepoint|time|tp|scan|run|slice|slc|sl|day|week|month|followup|fu|repeat|rep|image|img"
+PLANES = "axial|ax|coronal|cor|sagittal|sag"
+PIECES = "patch|crop|tile|block|slab|layer|section|sect|sec"
+OTHERS = f"{PLANES}|{PIECES}|study|exam|series|acq|rec|echo|days|weeks|wk|months|mon|year|yr|fup|baseline|bl|frame|phase|dir|fraction|fx|im|vol"
+OCCASIONS = (
+    r"baseline\w*|bl|followup|follow-up|fu|preop|postop|intraop|pre|post|before|after|vor|nach|vorher|nachher"
+    "|test|retest|rescan|admission|discharge|acute|subacute|chronic|first|second|third|last|early|late"
+)
+COPIES = (
+    "copy|copie|copia|kopie|dup|bak|backup|orig|defaced|aug|augmented|flip|flipped|mirror|mirrored"
+    "|rot|rotated|noise|noisy|blur|blurred|elastic|warped"
+)
+REGIONS = "left|right|l|r|lh|rh|upper|lower|top|bottom"
+ALONE = rf"{OCCASIONS}|{REGIONS}|{PLANES}|(?:{COPIES}){SEPARATOR}?\d*|[37]t|1[.]?5t"
+COUNTED = r"\d+(?:st|nd|rd|th|h|hrs?|d|days?|w|wk|weeks?|m|mo|months?|y|yr|years?)"  # 24h, 2nd
+PART = re.compile(
+    rf"{SEPARATOR}+(?:(?:ses|acq|run|rec|ce|dir|echo|part|space|desc|task)-[a-z0-9]+"
+    rf"|(?:{TIMES}|{OTHERS}){SEPARATOR}?\d+[a-z]?|(?:mri?|ct|pet|[stvdmwyzf])\d+[a-z]?"
+    rf"|{ALONE}|[a-f]|{COUNTED}|(?P<date>{DATE}(?:[-_t]?\d{{4,6}})?)){END}"
+    rf"|{SEPARATOR}*\(\d+\){END}"
+    rf"|(?<=\d)(?:{TIMES}){SEPARATOR}?\d+{END}"
+    rf"|(?<=\d\d)[a-e]$",
+    re.IGNORECASE,
+)
+# Of Meier_Anna_20190101. UKE_MR_20190101 and brain_scan_20190101 may be anybody's.
+MODALITIES = "mri?|cta?|pet|t[12]w?|flair"
+ORGANS = "neck|chest|lungs?|thorax|abdomen|liver|pelvis|prostate|spine|knee|hip|heart"
+PLACES = "hospital|clinic|klinikum|cent(?:er|re)|university|site|siemens|philips|ge|toshiba|canon"
+NO_NAME = rf"(?:{MODALITIES}|{ORGANS}|{PLACES}|{PERSON}|{TIMES}|{OTHERS}){END}"
+FULL_NAME = re.compile(
+    rf"(?!{NO_NAME})[^\W\d_]{{2,}}(?:{SEPARATOR}(?!{NO_NAME})[^\W\d_]{{2,}})+", re.IGNORECASE
+)
+# Of case21s004. Elsewhere a letter has another meaning: r001s002 is subject 2 of region 1 in ATLAS.
+LETTERED = re.compile(rf"((?:^|.*{SEPARATOR}){PERSON}[-_]?\d+)[stvd]\d+", re.IGNORECASE)
+LEADING = re.compile(
+    rf"(?:(?:{MODALITIES}){SEPARATOR})?(?:(?:{TIMES}){SEPARATOR}?\d+|{ALONE}|{DATE}){SEPARATOR}(?=(?:sub-|{PERSON}[-_]?\d))",
+    re.IGNORECASE,
+)
+BARE = re.compile(rf"(.+)({SEPARATOR})(\d+)")  # case21_004
+YEAR = re.compile(r"(?:19|20)\d\d")
+LONGEST_SITE = 3  # digits: 01_001 is a patient of site 01, 10001_1000001 a study of patient 10001
+NUMBERED_PERSON = re.compile(rf"(?:^|.*{SEPARATOR}){PERSON}[-_]?\d+", re.IGNORECASE)
+SESSION = re.compile(rf"(?:{TIMES}|{OTHERS}){SEPARATOR}?\d+", re.IGNORECASE)
+UNOWNED = re.compile(
+    rf"(?:\D*{SEPARATOR})?(?:session|sess|ses|visit|timepoint|tp|slice|slc|frame|run){SEPARATOR}?\d+",
+    re.IGNORECASE,
+)
+
+
+def patient_in(name: str) -> str | None:
+    """The patient in a name that states a part, too; None where the name is not read so."""
+    whole = WHOLE.match(name)
+    if whole:
+        return whole.group()
+    for part in PART.finditer(name):
+        patient, rest = name[: part.start()], PART.sub("", name[part.end() :])
+        others = re.search(rf"{PERSON}[-_]?\d", rest, re.IGNORECASE)
+        numbered = re.search(r"\d", rest) and not NUMBERED_PERSON.fullmatch(patient)
+        named = part["date"] and FULL_NAME.fullmatch(patient)
+        if (named or _identifies(patient)) and not others and not numbered:
+            return patient
+    lettered = LETTERED.fullmatch(name)
+    if lettered:
+        return lettered[1]
+    leading = LEADING.match(name)
+    if leading:
+        rest = name[leading.end() :]
+        return patient_in(rest) or rest
+    return _before_bare_number(name)
+
+
+def _before_bare_number(name: str) -> str | None:
+    """The patient in 'case21_004', 'Pat01.1', '00012_11' and '00012-003'.
+
+    TCGA-02-0001, C3L-00016, site1_001, 01_001 and 2019_001 are patients: their first number is that of a place or year.
+    """
+    split = BARE.fullmatch(name)
+    if split is None or not _identifies(split[1]):
+        return None
+    patient, mark, number = split.groups()
+    if NUMBERED_PERSON.fullmatch(patient):
+        return patient
+    before = re.split(SEPARATOR, patient)[-1]
+    if not before.isdigit() or YEAR.fullmatch(before) or mark not in "-_":
+        return None
+    longer = len(before) >= len(number) + (mark == "-")
+    whole = mark == "_" and patient.isdigit() and len(patient) > LONGEST_SITE
+    return patient if longer or whole else None
+
+
+def _identifies(patient: str) -> bool:
+    """Whether a text holds a number that may be a patient's."""
+    if NUMBERED_PERSON.fullmatch(patient):
+        return True
+    return re.search(r"\d", OF_NOBODY.sub("", patient)) is not None
+
+
+def find_owners(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseFiles]:
+    """The cases, those without a patient with the one in their names or as patients of their own.
+
+    What was read from names or remained separate is noted in `found`.
+    """
+    unowned = sorted(case.case for case in cases if not case.patient)
+    owners, sentence = group_by_patient(unowned)
+    found.guessed += [sentence] if sentence else []
+    return [
+        replace(case, patient=case.patient or owners.get(case.case, case.case)) for case in cases
+    ]
+
+
+def group_by_patient(names: Sequence[str]) -> tuple[dict[str, str], str]:
+    """The patient of each name that shares one with another name, and a sentence on names that were read or kept separate."""
+    groups = grouped((patient_in(name) or name, name) for name in names)
+    shared = {patient: group for patient, group in groups.items() if len(group) > 1}
+    alone = "so that each counts as a patient; --patients FILE states whose they are"
+    parts = [name for name in names if UNOWNED.fullmatch(name)]
+    if shared:
+        patient, group = next(iter(shared.items()))
+        if len(groups) == 1:
+            return {}, (
+                f"the names of all {len(names)} cases would be those of one patient, {patient} ({first_of(names, 3)}), {alone}"
+            )
+        owners = dict[str, str]()
+        for owner, own in shared.items():
+            owners |= dict.fromkeys(own, owner)
+        return owners, (
+            f"{len(owners)} of {len(names)} cases are sessions, slices or copies of {plural(len(shared), 'patient')} by their names ({first_of(group, 3)} are of {patient}); --patients {EACH} makes every case a patient of its own"
+        )
+    if len(parts) > 1:
+        return {}, (
+            f"the names of {len(parts)} cases state a session or slice and no patient ({first_of(parts, 3)}), {alone}"
+        )
+    return {}, ""

@@ -1,0 +1,79 @@
+"""The cases of a cohort of DICOM series, each series chosen by its tags."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+from voxlate.base.errors import BadInput
+from voxlate.scans.cohorts.case_files import CaseFiles, cases_of
+from voxlate.scans.cohorts.choice import Choice, Row, quote_some
+from voxlate.scans.cohorts.patterns import fits_any, path_expression, study_of
+from voxlate.scans.cohorts.presets import Preset, Tags
+from voxlate.scans.formats.dicom import describe_series, is_dicom_folder, list_series
+
+
+def cases_by_series(
+    root: Path, layout: Preset, folders: Sequence[Path], choice: Choice
+) -> list[CaseFiles]:
+    """The cases whose series are in folders of the layout's form, each series chosen by its tags.
+
+    A case may have one folder or many; root may itself be one. A modality that no series fits is missing. Raises
+    BadInput where no folder has the form, several series fit one modality of a case, or none fits in any case.
+    """
+    skip = [path_expression(pattern) for pattern in layout.skip]
+    places = dict[str, Path]()  # by their paths below root
+    for folder in filter(is_dicom_folder, folders):
+        name = folder.relative_to(root).as_posix() if folder != root else root.resolve().name
+        if not fits_any(name, skip):
+            places[name] = folder
+    for pattern in layout.patterns:
+        expression = path_expression(pattern)
+        matches = {name: match for name in places if (match := expression.fullmatch(name))}
+        if not matches:
+            continue
+        listed = list[Row]()
+        for name, match in matches.items():
+            for series in list_series(places[name]):
+                shown = series.path.as_posix().removeprefix(f"{root.as_posix()}/")
+                if choice.keep_file(series.path, series.description, shown):
+                    listed.append(Row(*study_of(match, root), "", series.path, series))
+        rows = [
+            replace(row, modality=name.lower())
+            for (name, tags), row in product(layout.series.items(), listed)
+            if row.series and tags.fits(row.series)
+        ]
+        if not rows:
+            raise _none_fits(root, listed, layout.series)
+        return cases_of(rows, choice, layout.patient, partial(_several_series, layout.series))
+    others = f"{len(places)} of another form ({quote_some([*places])})" if places else "none"
+    expected = "' or '".join(layout.patterns)
+    raise BadInput(
+        f"{root}: expected folders of DICOM files like '{expected}', found {others}. Check the path, or pass --pattern with {{patient}} and {{case}} where they stand in a folder's path."
+    )
+
+
+def _several_series(tables: Mapping[str, Tags], rows: Sequence[Row]) -> BadInput:
+    """The error of a case with several series that fit the tags of one modality."""
+    modality = rows[0].modality
+    name, tags = next((name, tags) for name, tags in tables.items() if name.lower() == modality)
+    found = [row.series for row in rows if row.series]
+    folders = " and ".join(dict.fromkeys(str(series.folder) for series in found))
+    differ = len({row.description for row in rows}) == len(rows)
+    choice = rows[0].description if differ else rows[0].path.name
+    return BadInput(
+        f"{folders}: expected one series with {tags} to be {modality} of case {rows[0].case}, found {describe_series(found)}. Choose one (--prefer '{choice}'), leave others out (--exclude-file, by description or path), or narrow [series.{name}] in a TOML file of your own (--preset)."
+    )
+
+
+def _none_fits(root: Path, listed: Sequence[Row], tables: Mapping[str, Tags]) -> BadInput:
+    cases = [(row.patient, row.case) for row in listed]
+    found = [row.series for row, case in zip(listed, cases) if case == cases[0] and row.series]
+    wanted = " or ".join(f"{tags} ({name})" for name, tags in tables.items())
+    shown = (
+        f"{listed[0].case} has {describe_series(found)}" if listed else "--exclude-file leaves none"
+    )
+    return BadInput(
+        f"{root}: expected DICOM series with {wanted}, found none in {len({*cases})} cases; {shown}. Check the path, or name the tags in a preset file of your own."
+    )

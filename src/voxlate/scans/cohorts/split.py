@@ -1,0 +1,158 @@
+"""The split of each patient."""
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+
+from voxlate.base.errors import BadInput, first_of
+from voxlate.base.messages import Message, message
+
+Shares = tuple[float, float, float]
+
+SPLITS = ("train", "val", "test")
+FOLDS = 5
+USUAL: Shares = (0.7, 0.15, 0.15)
+WITHOUT_TEST: Shares = (0.8, 0.2, 0.0)
+SMALL = 10  # patients; with fewer, a test patient is more useful in training
+LEAST_SHARE = 0.1  # of a patient; a smaller share is a typing error
+SMALLEST = 6  # patients below which one validates, whatever the shares
+
+
+def usual_shares(patients: int) -> Shares:
+    """The shares of train, val and test for a cohort of so many patients, where nobody states them."""
+    if patients >= SMALL:
+        return USUAL
+    if patients >= SMALLEST:
+        return WITHOUT_TEST
+    return (patients - 1, 1, 0) if patients > 1 else (1, 0, 0)
+
+
+def check_size(splits: Mapping[str, str]) -> list[Message]:
+    """How the patients of a small cohort were split by default, and how to hold out a test patient; [] for others."""
+    count, placed = len(splits), [*splits.values()]
+    if not 1 < count < SMALL or "test" in placed:
+        return []
+    validation = placed.count("val")
+    train = count - validation - 1
+    advice = f" For a test patient:  --shares {train} {validation} 1" if train else ""
+    text = f"{count} patients: {count - validation} for training, {validation} for validation, none for test, because there are fewer than {SMALL}.{advice}"
+    return [message("few-patients", text, patients=count)]
+
+
+def check_known(split: str | None, splits: Collection[str | None]) -> None:
+    """Raise BadInput if cases of a split are asked for where no split is known; splits: of each case."""
+    if split is not None and splits and not any(splits):
+        raise BadInput(
+            f"--split: expected cases whose split is known, found none: neither the cohort nor the training of the model states a split of these cases ({len(splits)}). Leave out --split and choose cases by --exclude, or give a manifest with a column split."
+        )
+
+
+def list_held_out(splits: Mapping[str, str]) -> dict[str, list[str]]:
+    """The patients of the splits val and test; splits: of each patient."""
+    held_out: dict[str, list[str]] = {"val": [], "test": []}
+    for patient, split in sorted(splits.items()):
+        if split in held_out:
+            held_out[split].append(patient)
+    return held_out
+
+
+def describe_held_out(splits: Mapping[str, str]) -> str:
+    """Which patients are held out from training, in a line; "" where none is."""
+    parts = [
+        f"{'validation' if split == 'val' else split} {first_of(patients)} ({len(patients)})"
+        for split, patients in list_held_out(splits).items()
+        if patients
+    ]
+    return f"held out from training: {'; '.join(parts)}" if parts else ""
+
+
+def split_patients(
+    cases: Sequence[tuple[str, str | None]],
+    seed: int = 0,
+    shares: Shares | None = None,
+) -> dict[str, str]:
+    """The split of each patient: the stated one, else by shares of train, val and test patients.
+
+    cases: patient and stated split of each. Patients are ordered by a hash of seed and name, so the order of files does
+    not matter. Two patients or more leave
+    at least one for validation, four or more at least one for test; shares of 0 leave none. Training gets its share or
+    more where another split has two patients to give. Shares of whole numbers
+    above 1 are counts of patients, which must add up to all. shares: by default as `usual_shares` states.
+    """
+    stated = {patient: split for patient, split in cases if split is not None}
+    patients = sorted({patient for patient, _ in cases}, key=lambda name: patient_order(seed, name))
+    count = len(patients)
+    wanted = usual_shares(count) if shares is None else shares
+    are_counts = sum(wanted) > 1 + 1e-6
+    fits = abs(sum(wanted) - (count if are_counts else 1)) <= 1e-6  # never of a sum that is NaN
+    whole = not are_counts or all(share % 1 == 0 for share in wanted)
+    if not (fits and whole and min(wanted) >= 0 < wanted[0]):
+        shown = " ".join(f"{share:g}" for share in wanted)
+        raise BadInput(
+            f"--shares: expected shares for train, val and test that add up to 1, or whole counts that add up to the {count} patients, with some for train, found {shown}. Change them."
+        )
+    if stated:
+        return stated
+    numbers = [round(share) for share in wanted] if are_counts else _numbers(wanted, count)
+    for name, share, number in zip(SPLITS, shares or (), numbers):
+        if share > 0 and (number == 0 or share * count < LEAST_SHARE):
+            raise BadInput(
+                f"--shares: expected 0 for a split, or a share that gets a patient, found {share:g} of {count} patients for {name}. Write 0, or numbers of patients."
+            )
+    train, val, test = numbers
+    return dict(zip(patients, ["val"] * val + ["test"] * test + ["train"] * train))
+
+
+def _numbers(shares: Shares, count: int) -> list[int]:
+    """How many of so many patients train, validate and test: the nearest numbers.
+
+    Rounding up both leaves training below its share (6 of 10 for 0.7): the larger set, or test, then gives one.
+    """
+    val = max(1, round(shares[1] * count)) if shares[1] > 0 and count >= 2 else 0
+    test = max(1, round(shares[2] * count)) if shares[2] > 0 and count >= 4 else 0
+    val = min(val, count - 1)
+    test = min(test, count - 1 - val)
+    if val + test > count * (1 - shares[0]) + 1e-6:
+        if 1 < test >= val:
+            test -= 1
+        elif val > test > 0:
+            val -= 1
+    return [count - val - test, val, test]
+
+
+def fold_splits(
+    splits: Mapping[str, str],
+    fold: int,
+    where: object,
+    stated: Mapping[str, int] | None = None,
+) -> dict[str, str]:
+    """The split of each patient in a fold, 0 to 4: one part in five validates, the rest trains, test stays test.
+
+    splits: of each patient without folds. The parts are as equal as can be, and depend on the patients' names alone.
+    stated: the fold in which each patient validates, where a manifest states it.
+    """
+    if not 0 <= fold < FOLDS:
+        raise BadInput(f"--fold: expected 0 to {FOLDS - 1}, found {fold}. Choose one of these.")
+    folds = stated
+    if not folds:
+        patients = [patient for patient, split in splits.items() if split != "test"]
+        if len(patients) < FOLDS:
+            raise BadInput(
+                f"{where}: expected {FOLDS} patients or more outside the test split for --fold, found {len(patients)}. Prepare more, or train without --fold."
+            )
+        patients.sort(key=lambda patient: patient_order(0, patient))
+        folds = {patient: number % FOLDS for number, patient in enumerate(patients)}
+    in_fold = dict(splits)
+    for patient, split in splits.items():
+        if split != "test":
+            in_fold[patient] = "val" if folds.get(patient) == fold else "train"
+    for name, does in (("val", "validate"), ("train", "train")):
+        if name not in in_fold.values():
+            raise BadInput(
+                f"{where}: expected patients who {does} in fold {fold} of the manifest's column 'fold', found none. Choose another --fold, or prepare with other folds."
+            )
+    return in_fold
+
+
+def patient_order(seed: int, name: str) -> bytes:
+    """The key by which patients are sorted, so that the order of their files does not matter."""
+    return hashlib.blake2b(f"{seed}\x1f{name}".encode(), digest_size=8).digest()

@@ -1,0 +1,468 @@
+"""DICOM: the series in a folder, a series as a volume, and the frames of a dynamic series."""
+
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxlate.base.errors import BadInput, first_of
+from voxlate.base.optional import optional_package, pydicom
+from voxlate.scans.formats.dicom_geometry import (
+    TILT_DEGREES,
+    Stack,
+    stack_of,
+    tilt_of,
+    upright,
+)
+from voxlate.scans.formats.dicom_headers import (
+    PER_FRAME,
+    SHARED,
+    Headers,
+    Image,
+    images_in,
+    number_of,
+    tag_errors,
+    text_of,
+    texts_of,
+)
+from voxlate.scans.formats.dicom_pixels import (
+    GREY,
+    VALUE_TAGS,
+    Meaning,
+    check_deflated,
+    find_meaning,
+    read_slice,
+)
+from voxlate.scans.formats.dicom_volumes import (
+    ORDERS,
+    SEPARATING,
+    check_single_volume,
+    digits_of,
+    find_copies,
+    keys_of_parts,
+    order_in_time,
+)
+from voxlate.scans.formats.format import DynamicScan, Format, Stored, errors_as
+from voxlate.scans.formats.limits import check_volume
+from voxlate.scans.images.grid import Grid, Volume, resample, same_grid
+
+MOST_LISTED = 8
+ENDINGS = (".dcm", ".ima")
+OTHER_FILES = ("version", "lockfile", "readme", "license", "notice", "changes")
+CLEARLY_HU = -500.0  # no other scale of a CT goes so far below 0; air is -1000
+NO_SCALE = "neither RescaleSlope nor RescaleIntercept"
+GEOMETRY = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
+# the tags that describe a series, by the fields of SeriesInfo
+DESCRIBING = {
+    "modality": "Modality",
+    "description": "SeriesDescription",
+    "protocol": "ProtocolName",
+    "image_type": "ImageType",
+    "number": "SeriesNumber",
+    "uid": "SeriesInstanceUID",
+    "study": "StudyInstanceUID",
+}
+# of which the images of a series have one
+ONE_OF_EACH = (
+    ("PatientID", "patients"),
+    ("PatientName", "names of patients"),
+    ("PatientBirthDate", "dates of birth"),
+    ("StudyInstanceUID", "studies"),
+    ("FrameOfReferenceUID", "frames of reference"),
+)
+# the tags that are read; whole headers, with private tags, would fill the memory for long series
+TAGS = [
+    *GEOMETRY,
+    *VALUE_TAGS,
+    *DESCRIBING.values(),
+    *ORDERS,
+    *SEPARATING,
+    *[
+        "SOPClassUID",
+        "SOPInstanceUID",
+        *(name for name, _ in ONE_OF_EACH),
+        "PatientPosition",
+        "ImagesInAcquisition",
+        "NumberOfSlices",
+        "NumberOfFrames",
+        "SamplesPerPixel",
+        "SpacingBetweenSlices",
+        "SliceThickness",
+        "BitsAllocated",
+        "BitsStored",
+        "PixelRepresentation",
+    ],
+    SHARED,
+    PER_FRAME,
+]
+
+
+@dataclass(frozen=True)
+class SeriesInfo:
+    """A series as the first of its headers describes it."""
+
+    folder: Path
+    key: str
+    modality: str
+    description: str
+    protocol: str
+    image_type: str
+    number: str = ""
+    uid: str = field(default="", repr=False)  # identifies the patient's record: for comparison only
+    study: str = field(default="", repr=False)
+    images: int = 0
+    directions: frozenset[str] = frozenset()
+
+    @property
+    def path(self) -> Path:
+        """'FOLDER#key', which names this series alone."""
+        return Path(f"{self.folder}#{self.key}")
+
+    def __str__(self) -> str:
+        return f'{self.modality} "{self.description}", {self.images} images: {self.path.name}'
+
+
+def looks_like_dicom(path: Path) -> bool:
+    """Whether a file has the mark of DICOM."""
+    with open(path, "rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def is_dicom_folder(folder: Path) -> bool:
+    """Whether a folder holds DICOM files: a name ends with .dcm or .ima, or the first file has the DICM mark."""
+    entries = [entry for entry in entries_in(folder) if not entry.is_dir()]
+    if any(entry.suffix.lower() in ENDINGS for entry in entries):
+        return True
+    first = next((entry for entry in entries if entry.is_file()), None)
+    return first is not None and looks_like_dicom(first)
+
+
+def folder_and_key(path: Path) -> tuple[Path, str]:
+    """The folder and the key of a path 'FOLDER#key' that names one of its series; the path and '' for any other."""
+    folder, mark, key = str(path).rpartition("#")
+    if (
+        not mark
+        or not re.fullmatch("[0-9a-f]{8}", key)
+        or path.exists()
+        or not Path(folder).is_dir()
+    ):
+        return path, ""
+    return Path(folder), key
+
+
+def headers_of(path: Path) -> Headers:
+    """The headers of the images in a folder, of one file, or of the series that 'FOLDER#key' names.
+
+    Raises BadInput for damaged files, a file that is no image, and a key that no series has.
+    """
+    place, key = folder_and_key(path)
+    with _no_warnings():
+        headers = Headers()
+        for image, header in _read_headers(place):
+            whole = key and _key(header, image.file)
+            if not key or key in (whole, *keys_of_parts(whole, header, image)):
+                headers[image] = header
+    if key and not headers:
+        # a second pass, so that the first keeps no other series' headers
+        others = describe_series(list_series(place))
+        raise BadInput(f"{path}: expected a series of that key, found only {others}. Name another.")
+    return headers
+
+
+def _no_warnings() -> warnings.catch_warnings:
+    """No warnings about values outside the standard; the tags that are used are checked."""
+    return warnings.catch_warnings(action="ignore")
+
+
+def list_series(folder: Path) -> list[SeriesInfo]:
+    """The image series in a folder, by one pass over its headers; contours, reports and notes are skipped."""
+    with _no_warnings():
+        return _group_by_series(_read_headers(folder))
+
+
+def _group_by_series(headers: Iterable[tuple[Image, Any]]) -> list[SeriesInfo]:
+    """The series that files belong to: files of one series share its UID, number, modality and description."""
+    by_key: dict[str, SeriesInfo] = {}
+    for image, header in headers:
+        file = image.file
+        key = _key(header, file)
+        if key not in by_key:
+            texts: dict[str, Any] = {
+                name: text_of(header, tag, file) for name, tag in DESCRIBING.items()
+            }
+            by_key[key] = SeriesInfo(file.parent, key, **texts)
+        series = by_key[key]
+        directions = series.directions | _directions(header)
+        by_key[key] = replace(series, images=series.images + 1, directions=directions)
+    return sorted(
+        by_key.values(), key=lambda series: (series.modality, series.description, series.key)
+    )
+
+
+def _directions(header: Any) -> frozenset[str]:
+    """The direction of an image's rows and columns, roughly; none where its header states none that can be read."""
+    try:
+        values = [round(float(value), 1) + 0.0 for value in header.ImageOrientationPatient]
+    except Exception:
+        return frozenset()
+    return frozenset([" ".join(map(str, values))])
+
+
+def describe_series(series: list[SeriesInfo]) -> str:
+    """Series as a part of a sentence: their descriptions, and the paths that name them."""
+    if not series:
+        return "none"
+    return f"{len(series)} ({first_of(series, MOST_LISTED, '; ')})"
+
+
+def _read_headers(place: Path) -> Iterator[tuple[Image, Any]]:
+    """Every image below a place with its header; files that are clearly something else are skipped.
+
+    Raises BadInput for an entry that is named like the images or has the mark of DICOM, and cannot be read as an image:
+    if it were skipped, the volume would lack a slice and nobody would notice.
+    """
+    optional_package("pydicom", "dicom", place, "pydicom to read DICOM files")
+    suffixes = set(ENDINGS)
+    unreadable = dict[Path, BadInput]()
+    for file in entries_in(place):
+        try:
+            header = _read_header(file)
+        except BadInput as error:
+            unreadable[file] = error
+            continue
+        if header is not None:
+            suffixes.add(_suffix_of_images(file))
+            yield from images_in(header, file)
+    for file, fault in unreadable.items():
+        is_named_so = _suffix_of_images(file) in suffixes and file.stem.lower() not in OTHER_FILES
+        if file == place or is_named_so or (file.is_file() and looks_like_dicom(file)):
+            raise fault
+
+
+def _suffix_of_images(file: Path) -> str:
+    """The suffix of a file, '' where it is a number: 'IM.0001' and 'IM.0002' are images of one series."""
+    suffix = file.suffix.lower()
+    return "" if suffix[1:].isdigit() else suffix
+
+
+def entries_in(place: Path) -> list[Path]:
+    """All entries of a folder except hidden ones and folders without a suffix; of a file, the file itself.
+
+    Links that lead nowhere, pipes and folders named '0007.dcm' are among them: each may stand where a slice was.
+    """
+    if not place.is_dir():
+        return [place]
+    visible = (entry for entry in place.iterdir() if not entry.name.startswith("."))
+    return sorted(entry for entry in visible if not entry.is_dir() or _suffix_of_images(entry))
+
+
+def _read_header(file: Path) -> Any:
+    """The header of a DICOM image, None for an object that is no image; raises BadInput for anything else."""
+    expected = f"{file}: expected a DICOM image, found"
+    advice = "Get the file again, or move it elsewhere."
+    if file.is_dir():
+        raise BadInput(f"{expected} a folder. {advice}")
+    if not file.exists() and not file.is_symlink():
+        raise BadInput(f"{expected} nothing there. Check the path.")
+    if not file.is_file():
+        found = "no ordinary file" if file.exists() else "a link that leads nowhere"
+        raise BadInput(f"{expected} {found}. {advice}")
+    with errors_as(f"{expected} something else, or a damaged file", advice):
+        with file.open("rb") as stream:
+            check_deflated(stream, file)
+            header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=TAGS)
+            if "Rows" in header and "Columns" in header:
+                return header
+        uid = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID", "")
+        kind = pydicom.uid.UID(str(uid))
+        # contours, reports, registrations, vendors' own; a file cut short in its UID has no modality
+        whole = "Modality" in header or kind == pydicom.uid.MediaStorageDirectoryStorage
+        known = kind.is_private or kind.name != kind
+        if whole and known and "Image" not in kind.name:
+            return None
+    raise BadInput(f"{expected} one without the size of its pixels (cut short?). {advice}")
+
+
+def _key(header: Any, file: Path) -> str:
+    """Eight digits for a series. The UID itself would identify the patient's record in our files."""
+    names = ("SeriesInstanceUID", "SeriesNumber", "Modality", "SeriesDescription")
+    return digits_of(text_of(header, name, file) for name in names)
+
+
+def read_series(path: Path) -> Stored:
+    """The only series in a folder, the one that 'FOLDER#key' names, or one file; rescaled slice by slice.
+
+    Raises BadInput for several series or volumes, missing slices, colour, damaged files, and scales
+    that the headers do not state.
+    """
+    with _no_warnings():
+        headers = _check_series(path)
+        copies = find_copies(headers)
+        for copy in copies:
+            del headers[copy]
+        first = next(iter(headers))
+        check_single_volume(headers, _key(headers[first], first.file), path)
+        stack = stack_of(headers, path)
+        meaning = find_meaning(headers, path)
+    stored = _straighten(_read_stack(stack, meaning), path)
+    if not copies:
+        return stored
+    note = f"{len(copies)} images repeat another at the same place exactly and are left out (the first: {copies[0].name})."
+    return replace(stored, guesses=(note, *stored.guesses))
+
+
+def _straighten(stored: Stored, path: Path) -> Stored:
+    """The image, resampled within its planes where a gantry tilt shears its grid."""
+    grid = Grid(stored.data.shape, stored.affine)
+    tilt = tilt_of(grid)
+    if tilt <= TILT_DEGREES:
+        return stored
+    target = upright(grid)
+    check_volume(target.shape, path)
+    sheared = Volume(stored.data[None], grid.affine, stored.unit, stored.modality)
+    note = f"Its gantry was tilted by {tilt:.1f} degrees; its slices are resampled to an upright grid ({target})."
+    return replace(
+        stored,
+        data=resample(sheared, target).data[0],
+        affine=target.affine,
+        guesses=(*stored.guesses, note),
+    )
+
+
+def _read_stack(stack: Stack, meaning: Meaning) -> Stored:
+    check_volume(stack.grid.shape, next(iter(stack.headers)).file.parent)
+    first, header = next(iter(stack.headers.items()))
+    read_slice(first, header, stack.grid.shape[1:])  # before memory is allocated for all slices
+    data = np.empty(stack.grid.shape, np.float32)
+    for plane, (image, header) in zip(data, stack.headers.items(), strict=True):
+        plane[:] = read_slice(image, header, plane.shape)
+    not_hu, as_hu = meaning.not_hu, ""
+    if not not_hu and not meaning.scaled:
+        lowest = float(data.min())
+        as_hu = (
+            f"It states {NO_SCALE}; its values, from {lowest:g} on, are taken as Hounsfield units."
+        )
+        if lowest > CLEARLY_HU:
+            not_hu, as_hu = f"{NO_SCALE}, and no value below {CLEARLY_HU:g}", ""
+    return Stored(
+        data,
+        stack.grid.affine,
+        "",
+        stack.modality,
+        guesses=stack.guesses + meaning.guesses,
+        not_hu=not_hu,
+        as_hu=as_hu,
+    )
+
+
+def read_frames(path: Path) -> DynamicScan:
+    """The frames of a series with several images at each place: the k-th images of all places are frame k.
+
+    Raises BadInput as `read_series` does, where places have unequal numbers of images, and where no tag orders them.
+    """
+    with _no_warnings():
+        headers = _check_series(path)
+        places = order_in_time(headers, path)
+        rows = list(zip(*places.images, strict=True))
+        frames = []
+        for row in rows:
+            frames.append(stack_of({image: headers[image] for image in row}, path, numbered=False))
+        meaning = find_meaning(headers, path)
+    grid = frames[0].grid
+    tilt = tilt_of(grid)
+    if tilt > TILT_DEGREES:
+        raise BadInput(
+            f"{path}: expected slices stacked along their normal, found them sheared by {tilt:.1f} degrees (gantry tilt), which is resampled for a series of one frame only. Convert the series with dcm2niix."
+        )
+    for number, frame in enumerate(frames, start=1):
+        if not same_grid(frame.grid, grid, tolerance_mm=0.5):  # of a moving table
+            raise BadInput(
+                f"{path}: expected all frames on one grid ({grid}), found frame {number} elsewhere. Export each grid as a series of its own."
+            )
+    times = None
+    if places.seconds is not None:
+        seconds = np.array([itemgetter(*row)(places.seconds) for row in rows])
+        means = seconds.reshape(len(rows), -1).mean(axis=1)
+        times = means - means[0]
+
+    def planes() -> Iterator[np.ndarray]:
+        """All planes, frame by frame."""
+        for frame in frames:
+            for image, header in frame.headers.items():
+                yield read_slice(image, header, grid.shape[1:])
+
+    return DynamicScan(grid, len(frames), times, planes, lambda k: _read_stack(frames[k], meaning))
+
+
+def _check_series(path: Path) -> Headers:
+    """The checked headers of the only series at a path."""
+    headers = headers_of(path)
+    if not headers:
+        raise BadInput(
+            f"{path}: expected a DICOM series, found no DICOM image here. Name the folder of its files; 'voxlate prepare FOLDER --dry-run' lists the series of a cohort."
+        )
+    series = _group_by_series(headers.items())
+    if len(series) > 1:
+        raise BadInput(
+            f"{path}: expected one DICOM series, found {describe_series(series)}. Name one of them by such a path, put it in its own folder, or choose the series of a cohort by tags (--preset FILE.toml: docs/guides/dicom.md)."
+        )
+    for image, header in headers.items():
+        _check_image(header, image)
+    if folder_and_key(path)[1] in ("", series[0].key):
+        _check_whole(headers, path)
+    return headers
+
+
+def _check_whole(headers: Headers, path: Path) -> None:
+    """Raise BadInput where a series mixes patients, studies or frames of reference, or has fewer images than it states."""
+    for name, words in ONE_OF_EACH:
+        count = len(texts_of(headers, name))
+        if count > 1:
+            raise BadInput(
+                f"{path}: expected one series to be of one patient in one frame of reference, found {count} {words} in it. Sort the files."
+            )
+    for name in ("ImagesInAcquisition", "NumberOfSlices"):
+        stated = {number_of(header, name) or 0 for header in headers.values()}
+        if len(stated) == 1 and len(headers) < max(stated):
+            raise BadInput(
+                f"{path}: expected the {max(stated):g} images that their headers state ({name}), found {len(headers)}. Copy the missing ones, or convert what there is with dcm2niix."
+            )
+
+
+def _check_image(header: Any, file: Image) -> None:
+    kind = text_of(header, "PhotometricInterpretation", file) or "no PhotometricInterpretation"
+    with tag_errors("value in it", file):
+        frames = int(header.get("NumberOfFrames") or 1)
+        samples = int(header.get("SamplesPerPixel") or 1)
+        missing = [key for key in GEOMETRY if header.get(key) is None]
+    if samples != 1 or kind not in GREY:
+        raise BadInput(
+            f"{file}: expected grey values ({' or '.join(GREY)}), found {kind} with {samples} samples a pixel. Save it as grey values, not in colour, or move it elsewhere."
+        )
+    if "MOSAIC" in text_of(header, "ImageType", file):
+        raise BadInput(
+            f"{file}: expected one slice in an image, found the slices of a volume side by side (a Siemens mosaic). Convert the series with dcm2niix to NIfTI."
+        )
+    if frames != 1:
+        raise BadInput(
+            f"{file}: expected one slice a file or an enhanced object, found {frames} frames. Convert it with dcm2niix to NIfTI."
+        )
+    if missing:
+        raise BadInput(
+            f"{file}: expected the image's place in the patient, found no {missing[0]}. Convert it to NIfTI or PNG."
+        )
+    check_volume((1, int(header.Rows), int(header.Columns)), file)
+
+
+DICOM = Format(
+    "DICOM",
+    read_series,
+    named_endings=ENDINGS,
+    read_frames=read_frames,
+    recognises=looks_like_dicom,
+)  # a folder without an ending holds a series too

@@ -1,0 +1,231 @@
+"""DICOM: the positions of a series' slices in the patient, and the grid of the series."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxlate.base.errors import BadInput
+from voxlate.scans.formats.dicom_headers import Headers, Image, number_of, text_of
+from voxlate.scans.formats.format import errors_as
+from voxlate.scans.images.grid import LPS_TO_RAS, Grid, check_affine
+
+TILT_DEGREES = 0.5  # positions are rounded in headers; a real gantry tilt is degrees
+BENT_MM = 0.3  # of a slice beside the line of the others: less than a pixel
+STRAIGHT = 1e-3  # directions are unit vectors at right angles to so much
+ROUNDING = 0.05  # of a length: headers round spacings (0.6 for 0.625 mm)
+LOOK = "Look whether some are missing."
+FAR_APART = 1.9  # times the thickness: gaps of whole slices are rare, of up to a half usual
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The headers of one series in the order of its slices, its grid, and the assumptions behind it."""
+
+    headers: Headers
+    grid: Grid
+    modality: str
+    guesses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Planes:
+    """The plane that all images of a series have in common, and the position of each.
+
+    columns, rows, normal: unit vectors in which column and row numbers and slices grow (LPS); spacing: of rows and
+    columns in mm; shape: their numbers; places: [N, 3].
+    """
+
+    columns: np.ndarray
+    rows: np.ndarray
+    normal: np.ndarray
+    spacing: np.ndarray
+    shape: tuple[int, int]
+    places: np.ndarray
+
+
+def planes_of(headers: Headers, path: Path) -> Planes:
+    """The planes of a series; raises BadInput where they differ in direction, spacing or size, or are no planes."""
+    images = list(headers)
+    with errors_as(
+        f"{path}: expected sound geometry in every header, found a bad value",
+        "Get the series again.",
+    ):
+        rows_of_numbers = [
+            [*header.ImageOrientationPatient, *header.PixelSpacing, header.Rows, header.Columns]
+            for header in headers.values()
+        ]
+        planes = np.array(rows_of_numbers).astype(np.float64)
+        places = np.array(
+            [header.ImagePositionPatient for header in headers.values()], dtype=np.float64
+        )
+    columns, rows, spacing = planes[:, :3], planes[:, 3:6], planes[:, 6:8]
+    slant = np.abs((columns * rows).sum(1))
+    for k, image in enumerate(images):
+        lengths = np.linalg.norm(columns[k]), np.linalg.norm(rows[k])
+        if not np.isfinite(places[k]).all() or not (spacing[k] > 0).all():
+            raise BadInput(
+                f"{image}: expected a place and spacings above 0, found PixelSpacing {spacing[k, 0]:g}\\{spacing[k, 1]:g}. Get the file again."
+            )
+        if not (slant[k] < STRAIGHT and np.allclose(lengths, 1, atol=STRAIGHT)):
+            raise BadInput(
+                f"{image}: expected ImageOrientationPatient to be two unit vectors at right angles, found lengths {lengths[0]:.3f} and {lengths[1]:.3f}, product {slant[k]:.3f}. Convert the series with dcm2niix."
+            )
+    apart = np.abs(planes - planes[0]).max(axis=1)
+    if apart.max() > 1e-3:
+        raise BadInput(
+            f"{images[int(apart.argmax())]}: expected the direction, spacing and size of {images[0].name}, found others (a localiser?). Remove it from the folder."
+        )
+    normal = np.cross(columns[0], rows[0])
+    height, width = (int(length) for length in planes[0, 8:])
+    return Planes(
+        columns[0], rows[0], normal / np.linalg.norm(normal), spacing[0], (height, width), places
+    )
+
+
+def stack_of(headers: Headers, path: Path, numbered: bool = True) -> Stack:
+    """Sort the slices along their normal and compute their grid.
+
+    numbered: whether InstanceNumber counts slices alone, not frames too.
+    """
+    planes = planes_of(headers, path)
+    order = np.argsort(planes.places @ planes.normal, kind="stable")
+    places = planes.places[order]
+    images = [list(headers)[k] for k in order]
+    first = next(iter(headers.values()))
+    step = _step(places, planes.normal, images, first)
+    lps = np.eye(4)
+    lps[:3, 0] = planes.columns * planes.spacing[1]
+    lps[:3, 1] = planes.rows * planes.spacing[0]
+    lps[:3, 2] = step
+    lps[:3, 3] = places[0]
+    grid = Grid((len(images), *planes.shape), check_affine(LPS_TO_RAS @ lps, path))
+    stacked = {image: headers[image] for image in images}
+    numbers_apart = _numbers_apart(stacked) if numbered else 1
+    guess = _guess_of_step(float(np.linalg.norm(step)), stacked, path, numbers_apart)
+    return Stack(stacked, grid, str(first.get("Modality", "")).lower(), (guess,) if guess else ())
+
+
+def _step(places: np.ndarray, normal: np.ndarray, images: list[Image], header: Any) -> np.ndarray:
+    """The vector from one slice to the next. Raises BadInput for doubled and missing slices."""
+    folder = images[0].file.parent
+    if len(images) == 1:
+        return normal * (_thickness(header, images[0]) or 1.0)
+    steps = np.diff(places @ normal)
+    usual = float(np.median(steps))
+    if steps.min() < 1e-3:
+        k = int(steps.argmin())
+        raise BadInput(
+            f"{folder}: expected one image at each place, found {images[k].name} and {images[k + 1].name} at one (several echoes or times?). Put one of them in its own folder, or name a time by #frame=1 or #peak."
+        )
+    if np.abs(steps - usual).max() > max(0.05, 0.03 * usual):
+        k = int(np.abs(steps - usual).argmax())
+        before, after = (places @ normal)[k : k + 2]
+        raise BadInput(
+            f"{folder}: expected slices {usual:.2f} mm apart, found {steps[k]:.2f} mm between {images[k].name} and {images[k + 1].name} (at {before:.2f} and {after:.2f} mm along their normal). Add the missing slices; if the scan changes its spacing there, convert it with dcm2niix, which also writes it with equal slices (*_Eq_1.nii.gz)."
+        )
+    step: np.ndarray = (places[-1] - places[0]) / (len(images) - 1)
+    straight = places[0] + np.arange(len(images))[:, None] * step
+    bent = np.linalg.norm(places - straight, axis=1)
+    if bent.max() > BENT_MM:
+        k = int(bent.argmax())
+        raise BadInput(
+            f"{folder}: expected slices in a straight line, found {images[k].name} {bent[k]:.2f} mm beside it. Convert the series with dcm2niix."
+        )
+    return step
+
+
+def tilt_of(grid: Grid) -> float:
+    """The angle in degrees by which the line of a grid's slices differs from their normal (gantry tilt)."""
+    column_way, row_way, step = grid.affine[:3, :3].T
+    normal = np.cross(column_way, row_way)
+    along = abs(float(step @ normal)) / float(np.linalg.norm(step) * np.linalg.norm(normal))
+    return float(np.degrees(np.arccos(min(1.0, along))))
+
+
+def upright(grid: Grid) -> Grid:
+    """The grid of the same planes and pixels whose slices are stacked along their normal, and which covers the grid.
+
+    In each plane it is larger than the grid, by as much as its slices are shifted against each other.
+    """
+    depth, height, width = grid.shape
+    directions = grid.affine[:3, :3]
+    normal = np.cross(directions[:, 0], directions[:, 1])
+    normal *= float(directions[:, 2] @ normal) / float(normal @ normal)
+    in_plane, *_ = np.linalg.lstsq(directions[:, :2], directions[:, 2] - normal, rcond=None)
+    shift = in_plane * (depth - 1)  # of the last slice against the first, in pixels (x, y)
+    before = np.ceil(np.maximum(-shift, 0) - 1e-6)
+    after = np.ceil(np.maximum(shift, 0) - 1e-6)
+    affine = grid.affine.copy()
+    affine[:3, 2] = normal
+    affine[:3, 3] -= directions[:, :2] @ before
+    wider, higher = (int(n) for n in before + after)
+    return Grid((depth, height + higher, width + wider), affine)
+
+
+def _guess_of_step(step_mm: float, headers: Headers, path: Path, numbers_apart: int) -> str:
+    """A sentence where slices may be missing at regular steps, else ''; headers: in order.
+
+    Raises BadInput where headers and positions differ as they do when every second file is missing.
+    """
+    if len(headers) == 1:
+        (header,) = headers.values()
+        known = _thickness(header, path)
+        return "" if known else f"The slice states no thickness: 1 mm is assumed. {LOOK}"
+    spacing = _median_mm(headers, "SpacingBetweenSlices")
+    thickness = _median_mm(headers, "SliceThickness")
+    advice = "Copy the missing ones, or, if none are, convert the series with dcm2niix."
+    if spacing:
+        times = round(step_mm / spacing)
+        multiple = times > 1 and abs(step_mm / spacing - times) < ROUNDING * times
+        # some scanners write the gap between slices instead
+        gap = (
+            spacing < (1 - ROUNDING) * thickness
+            and abs(thickness + spacing - step_mm) < ROUNDING * step_mm
+        )
+        if multiple and (not gap or numbers_apart == times):
+            raise BadInput(
+                f"{path}: expected slices {spacing:g} mm apart, as their SpacingBetweenSlices states, found every step {step_mm:.2f} mm: only one of {times} is here. {advice}"
+            )
+        if gap or abs(spacing - step_mm) < ROUNDING * step_mm:
+            return ""
+    if 0 < FAR_APART * thickness <= step_mm:
+        if numbers_apart > 1 and 0.5 <= step_mm / (numbers_apart * thickness) <= 1.5:
+            # with an overlap or gap of half a slice at most
+            raise BadInput(
+                f"{path}: expected slices {thickness:g} mm thick to follow each other, found them {step_mm:.2f} mm apart and numbered by {numbers_apart} (InstanceNumber): only one of {numbers_apart} is here. {advice}"
+            )
+        return f"Slices {thickness:g} mm thick are {step_mm:.2f} mm apart; it is assumed that none is missing. {LOOK}"
+    if numbers_apart > 1:
+        return f"InstanceNumber counts by {numbers_apart} from slice to slice; it is assumed that none is missing. {LOOK}"
+    return ""
+
+
+def _thickness(header: Any, file: object) -> float | None:
+    """The thickness in mm that a header states; None where it states none, BadInput where it is no length."""
+    for name in ("SpacingBetweenSlices", "SliceThickness"):
+        text = text_of(header, name, file)
+        if text and (thickness := number_of(header, name)) != 0:
+            if thickness is None or thickness < 0:
+                raise BadInput(
+                    f"{file}: expected a slice thickness above 0, found {text} ({name}). Get the file again."
+                )
+            return thickness
+    return None
+
+
+def _median_mm(headers: Headers, name: str) -> float:
+    """The median of a length that headers state, without its sign; 0 where none does."""
+    values = [number_of(header, name) for header in headers.values()]
+    stated = [abs(value) for value in values if value]
+    return float(np.median(stated)) if stated else 0.0
+
+
+def _numbers_apart(headers: Headers) -> int:
+    """By how much InstanceNumber rises or falls with every slice; 1 where it has no rule, or slices are too few."""
+    numbers = [number_of(header, "InstanceNumber") for header in headers.values()]
+    if len(numbers) < 3 or None in numbers:
+        return 1
+    steps = np.diff(np.array(numbers, np.float64))
+    return int(abs(steps[0])) if steps[0] and (steps == steps[0]).all() else 1

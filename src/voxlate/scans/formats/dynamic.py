@@ -1,0 +1,193 @@
+"""One frame of a dynamic scan: by its number, or by the arterial peak of a bolus of contrast and the time after it."""
+
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from voxlate.base.errors import BadInput
+from voxlate.scans.formats.format import DynamicScan, Stored
+
+# '#frame=12' (from 1), '#peak' or '#peak+8s' after a path; '@1.5s' after these: seconds from one frame to the next
+FRAME = re.compile(
+    r"(?:frame=(?P<number>\d+)|peak(?:(?P<after>[+-]\d+(?:\.\d+)?)s)?)(?:@(?P<step>\d+(?:\.\d+)?)s)?"
+)
+MOST_BLOCKS = (
+    32,
+    128,
+    128,
+)  # along D, H, W, in which the peak is searched: about 2 mm, less noise, little memory
+FEWEST_FRAMES = 6
+BASELINE_FRAMES = 3  # before the bolus comes
+BRIGHTEST = 0.001  # share of the blocks whose mean says how much vessels enhance; a single block may be a fault
+VESSEL = (
+    0.3  # of that: far above tissue, and small arteries that fill a part of a block still count
+)
+EARLIEST = (
+    0.05  # share of the vessels that has filled by the time until which vessels count as arteries
+)
+WASHED_OUT = (
+    0.7  # of a curve's height; a curve that stays above this after its top has moved, not enhanced
+)
+STANDS_OUT = 2.0  # times the noise of the baseline
+
+Reader = Callable[[Path], DynamicScan]
+
+
+def is_frame(text: str) -> bool:
+    """Whether a text after '#' names a frame: 'frame=12', 'peak' or 'peak+8s'."""
+    return FRAME.fullmatch(text) is not None
+
+
+def read_frame(path: Path, frame: str, read_frames: Reader) -> Stored:
+    """A frame of a dynamic scan, with a note of which one it is; read_frames: opens the scan behind the path.
+
+    Frames count from 1. 'peak' is the arterial peak (see `peak_frame`), 'peak+8s' the frame nearest to 8 s after it, by
+    the header's times or, with '@1.5s' at the end, by frames 1.5 s apart.
+    Raises BadInput for a file of one frame, a frame that does not exist, and a time that nothing states.
+    """
+    scan = _scan(path, read_frames)
+    number, note = _number(path, frame, scan, read_frames)
+    return replace(scan.read(number), note=note)
+
+
+def _scan(path: Path, read_frames: Reader) -> DynamicScan:
+    scan = read_frames(path)
+    if scan.count == 1:
+        raise BadInput(
+            f"{path}: expected several frames, found one volume ({scan.grid}). Name it without '#' and what follows."
+        )
+    return scan
+
+
+def _number(path: Path, frame: str, scan: DynamicScan, read_frames: Reader) -> tuple[int, str]:
+    """Which frame is meant, from 0, and the note on it."""
+    wanted = FRAME.fullmatch(frame)
+    assert wanted is not None
+    if wanted["number"]:
+        number = int(wanted["number"]) - 1
+        if not 0 <= number < scan.count:
+            raise BadInput(
+                f"{path}: expected a frame from 1 to {scan.count}, found #{frame}. Name one of these."
+            )
+        return number, f"frame {number + 1} of {scan.count}"
+    changed = path.stat().st_mtime_ns if path.exists() else 0
+    peak = _peak(path, changed, read_frames)
+    if wanted["after"] is None:
+        return peak, f"pseudo: CTP frame {peak + 1} of {scan.count}, arterial peak"
+    after_s = float(wanted["after"])
+    times = np.arange(scan.count) * float(wanted["step"]) if wanted["step"] else scan.times_s
+    if times is None:
+        raise BadInput(
+            f"{path}: expected the times of its frames in the header, found none. Say how far they are apart: #peak{wanted['after']}s@1.5s, for instance."
+        )
+    number = _nearest(times, times[peak] + after_s, f"{path}#{frame}", peak)
+    apart_s = float(times[number] - times[peak])
+    nearest = "" if abs(apart_s - after_s) < 0.05 else f" (nearest: {apart_s:+.1f} s)"
+    sign = "+" if after_s >= 0 else "-"
+    return (
+        number,
+        f"pseudo: CTP frame {number + 1} of {scan.count}, peak {sign} {abs(after_s):g} s{nearest}",
+    )
+
+
+def _nearest(times: np.ndarray, moment: float, where: str, peak: int) -> int:
+    """The frame nearest to a time in seconds; raises BadInput where the scan ends more than half a step before it."""
+    first = times[0] - (times[1] - times[0]) / 2
+    last = times[-1] + (times[-1] - times[-2]) / 2
+    if not first <= moment <= last:
+        raise BadInput(
+            f"{where}: expected frames until then, found the peak at {times[peak]:.1f} s (frame {peak + 1}) of {times[-1]:.1f} s. Leave the case out by a manifest, or name another time."
+        )
+    return int(
+        np.abs(times - moment).round(3).argmin()
+    )  # of two that are equally near, the earlier
+
+
+@functools.lru_cache(maxsize=64)
+def _peak(path: Path, mtime_ns: int, read_frames: Reader) -> int:
+    """The peak, computed once for the three frames of a pseudo-multiphase CTA; a changed file is read again."""
+    scan = _scan(path, read_frames)
+    try:
+        return peak_frame(_blocks(scan))
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from error
+
+
+def _blocks(scan: DynamicScan) -> np.ndarray:
+    """Means over blocks of voxels, [frame, D', H', W'], at most MOST_BLOCKS, in one pass over the planes."""
+    depth, height, width = scan.grid.shape
+    z_step, y_step, x_step = (
+        -(-length // most) for length, most in zip(scan.grid.shape, MOST_BLOCKS)
+    )
+    rows, columns = height // y_step, width // x_step
+    blocks = np.zeros((scan.count, -(-depth // z_step), rows, columns), np.float32)
+    for k, plane in enumerate(scan.planes()):
+        strips = plane[: rows * y_step].reshape(rows, y_step, width).sum(axis=1, dtype=np.float64)
+        sums = strips[:, : columns * x_step].reshape(rows, columns, x_step).sum(axis=2)
+        blocks[k // depth, k % depth // z_step] += sums / (x_step * y_step * z_step)
+    return blocks
+
+
+def peak_frame(frames: np.ndarray) -> int:
+    """The frame, from 0, of a bolus' arterial peak; frames: [T, ...] in any unit that grows with contrast.
+
+    Large vessels are the voxels that enhance, over the mean of the first 3 frames, to at least 30 % of the brightest
+    0.1 %, for two frames, and wash out again. Arteries are the vessels that reach half their height no later than the
+    earliest twentieth: veins are more and brighter, but seconds later. The peak is that of the arteries' median curve.
+    Raises BadInput for fewer than 6 frames, and where no enhancement exceeds the baseline's noise and washes out.
+    """
+    count = len(frames)
+    if count < FEWEST_FRAMES:
+        raise BadInput(
+            f"expected at least {FEWEST_FRAMES} frames to find a peak, found {count}. Name it: #frame=N."
+        )
+    curves = frames.reshape(count, -1)
+    curves = curves[:, np.isfinite(curves).all(axis=0)]
+    vessels = _vessels(curves - curves[:BASELINE_FRAMES].mean(axis=0))
+    if vessels.size == 0:
+        raise BadInput(
+            f"expected a bolus of contrast in {count} frames, found nothing that brightens and washes out. Name the frame you want: #frame=N."
+        )
+    arrival = _arrival(vessels)
+    first = arrival <= np.quantile(arrival, EARLIEST, method="higher")
+    return int(np.median(vessels[:, first], axis=1).argmax())
+
+
+def _vessels(curves: np.ndarray) -> np.ndarray:
+    """The enhancement [T, N] of the large vessels among all curves; none where they do not exceed the noise."""
+    if curves.size == 0:
+        return curves
+    lasting = np.minimum(curves[1:], curves[:-1]).max(
+        axis=0
+    )  # for two frames: a single bright one is noise
+    heights = np.where(_washes_out(curves), lasting, 0)
+    level = _mean_of_brightest(heights)
+    noise = max(_mean_of_brightest(frame) for frame in curves[:BASELINE_FRAMES])
+    if level <= STANDS_OUT * max(noise, 0.0):
+        return curves[:, :0]
+    return curves[:, heights >= VESSEL * level]
+
+
+def _mean_of_brightest(values: np.ndarray) -> float:
+    many = max(1, round(values.size * BRIGHTEST))
+    return float(np.partition(values, -many)[-many:].mean(dtype=np.float64))
+
+
+def _washes_out(curves: np.ndarray) -> np.ndarray:
+    """Which curves fall after their top, in the mean of two frames: bool [N]; curves of moved tissue do not."""
+    curves = (curves[1:] + curves[:-1]) / 2
+    top = curves.argmax(axis=0)
+    lowest_from = np.minimum.accumulate(curves[::-1], axis=0)[::-1]
+    columns = np.arange(curves.shape[1])
+    return lowest_from[top, columns] <= WASHED_OUT * curves[top, columns]
+
+
+def _arrival(curves: np.ndarray) -> np.ndarray:
+    """The frame from which each curve is above half its height until its top; noise long before does not count."""
+    frames = np.arange(len(curves))[:, None]
+    before = (frames < curves.argmax(axis=0)) & (curves < curves.max(axis=0) / 2)
+    return np.where(before, frames + 1, 0).max(axis=0)

@@ -1,0 +1,114 @@
+"""What a file format of images states of itself, what its reader returns, and errors that its readers share."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from voxlate.base.errors import BadInput
+from voxlate.scans.images.grid import Codes, Grid, Volume
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The image in a file: data [D, H, W] float32, affine to RAS millimetres, unit and modality where stated.
+
+    note: which part of the file was read; guesses: a sentence on each assumption about what the file does not state;
+    codes: as those of Grid; not_hu: why the values cannot be Hounsfield units; as_hu: the assumption behind reading them as Hounsfield units.
+    """
+
+    data: np.ndarray
+    affine: np.ndarray
+    unit: str = ""
+    modality: str = ""
+    note: str = ""
+    guesses: tuple[str, ...] = ()
+    codes: Codes = (1, 1)
+    not_hu: str = ""
+    as_hu: str = ""
+
+
+@dataclass(frozen=True)
+class DynamicScan:
+    """A scan of several frames on one grid.
+
+    times_s: [count], seconds since the first frame; None where the file does not state them. planes(): all planes
+    [H, W], frame by frame. read(k): frame k, counted from 0.
+    """
+
+    grid: Grid
+    count: int
+    times_s: np.ndarray | None
+    planes: Callable[[], Iterator[np.ndarray]]
+    read: Callable[[int], Stored]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format. To add one, write its file in this folder and name it in FORMATS of voxlate/scans/formats/io.py.
+
+    Endings are in lower case and begin with '.'; '.nii.gz' is one ending. `read` and the others raise BadInput.
+
+    endings: of files that count as scans wherever a cohort's folder holds them.
+    named_endings: of files that are read only where a path or a pattern names them.
+    read(path): the image in a file of one volume.
+    read_part(path, part), is_part(part): for files of many slices, the slice that the text after '#' in a path names
+        (all parts have a default, so that part may be ""), and whether a text is such a name.
+    read_frames(path): for files of several frames, the dynamic scan.
+    recognises(path): whether a file without a known ending has this format, by its content.
+    written_endings, write(path, volume, description): for formats that voxlate writes; volumes have one channel.
+    description(path): for formats whose files state one, the description with which a file was written; b"" for files
+        of others. It may raise any error for files that are damaged.
+    is_picture: a file holds one slice of grey values without a position.
+    partners: patterns of further files of the same image by its ending; '*' is the file's name without the ending.
+    """
+
+    name: str
+    read: Callable[[Path], Stored]
+    endings: tuple[str, ...] = ()
+    named_endings: tuple[str, ...] = ()
+    read_part: Callable[[Path, str], Stored] | None = None
+    is_part: Callable[[str], bool] | None = None
+    read_frames: Callable[[Path], DynamicScan] | None = None
+    recognises: Callable[[Path], bool] | None = None
+    written_endings: tuple[str, ...] = ()
+    write: Callable[[Path, Volume, str], None] | None = None
+    description: Callable[[Path], bytes] | None = None
+    is_picture: bool = False
+    partners: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def all_endings(self) -> tuple[str, ...]:
+        """The endings of all files that are read."""
+        return self.endings + self.named_endings
+
+
+def check_numbers(dtype: np.dtype, where: object) -> None:
+    """Raise BadInput unless each voxel is one real number."""
+    if dtype.kind not in "biuf":
+        raise BadInput(
+            f"{where}: expected real numbers, found {dtype}. Save the magnitude of complex voxels, and colour as grey."
+        )
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error, to be quoted in a sentence."""
+    lines = str(error).strip().splitlines()
+    line = lines[0][:160] if lines else type(error).__name__
+    return line.rstrip(".")
+
+
+@contextlib.contextmanager
+def errors_as(sentence: str, advice: str) -> Iterator[None]:
+    """Turn any error that a library raises inside into BadInput: the sentence, the error's first line, the advice.
+
+    Libraries raise many types of errors for damaged files; PIL even raises a SyntaxError.
+    """
+    try:
+        yield
+    except BadInput:
+        raise
+    except Exception as error:
+        raise BadInput(f"{sentence} ({first_line(error)}). {advice}") from error

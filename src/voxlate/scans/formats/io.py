@@ -1,0 +1,260 @@
+"""Reading and writing volumes of any file format; FORMATS is the registry of formats.
+
+A path may end with '#' and the part of a file or folder that is meant: the key of a DICOM series ('FOLDER#1a2b3c4d'),
+a frame ('FILE#frame=12', see dynamic.py), or a slice of an array file ('FILE.npy#channel=0').
+"""
+
+import functools
+import hashlib
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from voxlate.base.errors import BadInput
+from voxlate.base.files import sha256_of, whole_file
+from voxlate.base.records import LARGEST
+from voxlate.base.slabs import map_slabs
+from voxlate.scans.formats.arrays import ARRAY
+from voxlate.scans.formats.dicom import DICOM, entries_in, folder_and_key, headers_of
+from voxlate.scans.formats.dynamic import is_frame, read_frame
+from voxlate.scans.formats.format import Format, Stored
+from voxlate.scans.formats.freesurfer import FREESURFER
+from voxlate.scans.formats.itk import ITK
+from voxlate.scans.formats.nifti import NIFTI, SYNTHETIC, open_nifti
+from voxlate.scans.formats.picture import PICTURE
+from voxlate.scans.images.grid import Volume, check_affine, orient
+from voxlate.scans.images.units import MR, unit_of
+
+# Where a folder holds an image in several formats, the first of them is read: pictures, which lose most, come last.
+FORMATS: tuple[Format, ...] = (NIFTI, FREESURFER, ITK, PICTURE, DICOM, ARRAY)
+
+
+def scan_endings() -> tuple[str, ...]:
+    """The endings of files that count as scans wherever a cohort's folder holds them."""
+    return tuple(chain.from_iterable(kind.endings for kind in FORMATS))
+
+
+def endings_by_name() -> tuple[str, ...]:
+    """The endings of files that are read only where a path or a pattern names them."""
+    return tuple(chain.from_iterable(kind.named_endings for kind in FORMATS))
+
+
+def without_ending(path: str) -> str:
+    """A path without the ending of a scan's file; any other path as it is."""
+    known = (ending for ending in scan_endings() if path.lower().endswith(ending))
+    return path[: len(path) - len(next(known, ""))]
+
+
+def format_by_ending(name: str) -> Format | None:
+    """The format of a file's name; None for an ending that no format has."""
+    lower = name.lower()
+    return next((kind for kind in FORMATS if lower.endswith(kind.all_endings)), None)
+
+
+def format_of(path: Path) -> Format:
+    """The format of the file or DICOM folder behind a path; raises BadInput where it is absent, empty or unknown."""
+    file, _ = file_and_part(path)
+    if location_of(file).is_dir():
+        return DICOM
+    if not file.exists():
+        whole, mark, _ = str(file).rpartition("#")
+        advice = "Check the path."
+        if mark and is_there(Path(whole)):
+            advice = "After '#' goes a series' key, frame=N, peak or peak+8s; of arrays channel=N, slice=N or array=NAME."
+        raise BadInput(
+            f"{file}: expected an image file or a DICOM folder, found nothing there. {advice}"
+        )
+    if file.stat().st_size == 0:
+        raise BadInput(
+            f"{file}: expected an image, found an empty file. Copy or download it again."
+        )
+    by_ending = format_by_ending(file.name)
+    if by_ending is not None:
+        return by_ending
+    for kind in FORMATS:
+        if kind.recognises is not None and kind.recognises(file):
+            return kind
+    known = ", ".join(scan_endings() + endings_by_name())
+    found = file.suffix.lower() or file.name
+    raise BadInput(
+        f"{file}: expected an image ({known} or a DICOM folder), found '{found}'. Convert it."
+    )
+
+
+def file_and_part(path: Path) -> tuple[Path, str]:
+    """The file or series behind a path, and the frame or slice of it that the path names; '' where it names none."""
+    whole, mark, part = str(path).rpartition("#")
+    if not mark or path.exists() or not folder_and_key(Path(whole))[0].exists():
+        return path, ""
+    by_ending = format_by_ending(whole)
+    is_part = (by_ending and by_ending.is_part) or is_frame
+    return (Path(whole), part) if is_part(part) else (path, "")
+
+
+def location_of(path: Path) -> Path:
+    """The file or folder on disk behind a path, without the part or the series that the path names."""
+    return folder_and_key(file_and_part(path)[0])[0]
+
+
+def is_there(path: Path) -> bool:
+    """Whether the file or folder on disk behind a path exists."""
+    return location_of(path).exists()
+
+
+def holds_slices(path: Path | str) -> bool:
+    """Whether a file's name is one of an array file, which holds many slices."""
+    by_ending = format_by_ending(Path(path).name)
+    return by_ending is not None and by_ending.read_part is not None
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file's name is one of a picture, which holds one slice of grey values."""
+    by_ending = format_by_ending(path.name)
+    return by_ending is not None and by_ending.is_picture
+
+
+def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -> Volume:
+    """Read an image file of any format, a DICOM series (a folder, or 'FOLDER#key'), or the part that a path names.
+
+    allow_nan: NaN and infinite voxels are read as they are. Raises BadInput for every file that is not one real, finite
+    3-D volume.
+    """
+    path = Path(path)
+    stored = _read(path)
+    if not allow_nan:
+        _check_finite(stored.data, path)
+    modality = modality or stored.modality
+    unit = stored.unit or unit_of(modality)
+    guesses = stored.guesses
+    if stored.modality.lower() == "ct" and modality.lower() in MR:
+        raise BadInput(
+            f"{path}: expected an MR scan as {modality}, found a CT series (DICOM's Modality is CT). Name the MR series, or name this one ct."
+        )
+    if unit == "HU" and stored.not_hu:
+        raise BadInput(
+            f"{path}: expected Hounsfield units, found {stored.not_hu}. Get the series again as the scanner made it, or name it by what else it shows (cbf=PATH)."
+        )
+    if unit == "HU" and stored.as_hu:
+        guesses = (*guesses, stored.as_hu)
+    return Volume(
+        stored.data[None],
+        stored.affine,
+        unit,
+        modality,
+        str(path),
+        stored.note,
+        guesses,
+        stored.codes,
+    )
+
+
+def _read(path: Path) -> Stored:
+    kind = format_of(path)
+    file, part = file_and_part(path)
+    if kind.read_part is not None:
+        return kind.read_part(file, part)
+    if not part:
+        return kind.read(file)
+    if kind.read_frames is None:
+        raise BadInput(
+            f"{file}: expected a NIfTI file or a DICOM series to take a frame from, found '{file.suffix}'. Convert it."
+        )
+    return read_frame(file, part, kind.read_frames)
+
+
+def shape_in_header(path: Path) -> tuple[int, int, int] | None:
+    """The shape [D, H, W] that the header of a NIfTI file states; None for any other path, and for frames of a file."""
+    if not path.is_file() or format_by_ending(path.name) is not NIFTI:
+        return None
+    return open_nifti(path).grid.shape
+
+
+def write_volume(path: Path | str, volume: Volume, description: str = "") -> None:
+    """Write a volume of one channel in the format of the path's ending; the file appears whole or not at all.
+
+    description: of the image, for formats that hold one. Raises BadInput for endings that are not written, and where a
+    picture is asked for and the volume has several slices.
+    """
+    path = Path(path)
+    kind = next(
+        (kind for kind in FORMATS if path.name.lower().endswith(kind.written_endings)), None
+    )
+    if kind is None or kind.write is None:
+        endings = chain.from_iterable(kind.written_endings for kind in FORMATS)
+        raise BadInput(
+            f"{path}: expected a file name that ends with {' or '.join(endings)}, found '{path.suffix.lower()}'. Rename it."
+        )
+    if len(volume.data) != 1:
+        raise ValueError(f"{path}: a file holds one channel, got {len(volume.data)}")
+    check_affine(volume.affine, path)
+    _check_finite(volume.data, path)
+    if kind.is_picture and orient(volume, "LPS").grid.shape[0] != 1:
+        raise BadInput(
+            f"{path}: expected one slice for a picture, found {volume.grid}. Write .nii.gz instead."
+        )
+    with whole_file(path) as temporary:
+        kind.write(temporary, volume, description)
+
+
+def is_synthetic(path: Path) -> bool:
+    """Whether a file states that voxlate synthesised the image, even where the provenance was not written."""
+    by_ending = format_by_ending(path.name)
+    if by_ending is None or by_ending.description is None or not path.is_file():
+        return False
+    try:
+        return SYNTHETIC.encode() in by_ending.description(path)
+    except Exception:  # of a damaged file, or of another format, of which nibabel raises many types
+        return False
+
+
+def _check_finite(data: np.ndarray, path: Path) -> None:
+    """Raise BadInput for NaN and infinity: NaN spreads through every sum, and viewers show it as black.
+
+    Values whose squares are infinite are refused as well.
+    """
+    slabs = data[0] if len(data) == 1 else data
+    if all(map_slabs(lambda slab: (np.abs(slab) <= LARGEST).all(), slabs)):
+        return
+    if np.isfinite(data).all():
+        raise BadInput(
+            f"{path}: expected voxels below {LARGEST:g}, found up to {np.abs(data).max():.2g}. Scale them, and save the file again."
+        )
+    raise BadInput(
+        f"{path}: expected finite voxels, found {np.isnan(data).sum()} NaN and {np.isinf(data).sum()} infinite ones of {data.size}. Replace them, by the background value for instance, and save the file again."
+    )
+
+
+def files_of(path: Path) -> list[Path]:
+    """All files of the image behind a path: a file and its partners, all in a folder, or those of one series."""
+    file, _ = file_and_part(path)
+    location, key = folder_and_key(file)
+    if key:
+        return list(dict.fromkeys(image.file for image in headers_of(file)))
+    by_ending = format_by_ending(location.name)
+    patterns = by_ending.partners.get(location.suffix.lower(), ()) if by_ending else ()
+    partners = [location.with_name(pattern.replace("*", location.stem)) for pattern in patterns]
+    return [*entries_in(location), *(partner for partner in partners if partner.is_file())]
+
+
+def content_hash(path: Path) -> str:
+    """16 hexadecimal digits of the content of all files behind a path, whatever their names, and of its part."""
+    hashes = sorted(
+        _sha256(file, file.stat().st_size, file.stat().st_mtime_ns)
+        if file.is_file()
+        else f"no file: {file.name}"
+        for file in files_of(path)
+    )
+    text = " ".join([*hashes, file_and_part(path)[1]])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def has_content(path: Path, content: str) -> bool:
+    """Whether a file is there, and has the content of this hash."""
+    return path.is_file() and content_hash(path) == content
+
+
+@functools.lru_cache(maxsize=4096)
+def _sha256(file: Path, size: int, mtime_ns: int) -> str:
+    """The hash of a file, which is computed once for all frames of it; a changed file is hashed again."""
+    return sha256_of(file)

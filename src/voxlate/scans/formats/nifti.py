@@ -1,0 +1,344 @@
+"""NIfTI and FreeSurfer files, read frame by frame and written so that every viewer shows them at the same place."""
+
+import gzip
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import nibabel as nib
+import numpy as np
+
+from voxlate.base.errors import BadInput
+from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR
+from voxlate.base.slabs import empty, least_and_most, map_slabs, release
+from voxlate.scans.formats.format import DynamicScan, Format, Stored, check_numbers, errors_as
+from voxlate.scans.formats.limits import check_volume, most_bytes
+from voxlate.scans.images.grid import Grid, Volume, check_affine, same_grid
+
+SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # xyzt_units; an unknown unit is not guessed
+MILLIMETRES = {
+    "meter": 1000.0,
+    "micron": 0.001,
+}  # xyzt_units; "mm" and "unknown" are taken as millimetres
+PACKED = (".gz", ".mgz")
+READ_BYTES = 1 << 20
+MAGIC = (b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0")
+LARGEST_HEADER = 64 << 20  # bytes, with its extensions, of which the largest are a few MB
+NIFTI2 = (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")  # its header's size, 540, in both byte orders
+DESCRIPTION = "voxlate; research use only"  # in the header, which has room for 80 characters
+SYNTHETIC = "; a synthetic image"
+SYNTHETIC_SCAN = f"{SYNTHETIC}, see provenance.json"
+MAP_DESCRIPTIONS = {  # in the header of a map's file, by the end of its name
+    LOW: "lower end of intervals",
+    HIGH: "upper end of intervals",
+    STD: "spread, not calibrated",
+    UNCALIBRATED: "spread, not calibrated",
+    UNFAMILIAR: "how unlike known scans",
+}
+AGAIN = "Copy or download it again."
+DEFLATE_MOST = (
+    1032  # bytes that gzip can make of one: its longest match, 258 bytes, takes at least two bits
+)
+
+SCANNER = 1
+ALIGNED = 2  # code of an affine that leads to the space of another file
+APART_MM = 0.1  # of a corner by two affines: float32 headers differ by less
+
+NiftiImage = nib.nifti1.Nifti1Pair
+Stored16or32 = type[np.int16] | type[np.float32]
+
+
+def description_of(file: str) -> str:
+    """The description in the header of a synthesised file of this name, of at most 80 characters."""
+    name = file.partition(".")[0]
+    for end, description in MAP_DESCRIPTIONS.items():
+        if name.endswith(end):
+            return f"{SYNTHETIC}: {description}"
+    return SYNTHETIC_SCAN
+
+
+def _load(path: Path) -> Any:
+    """The nibabel image behind a path, of which only the header has been read and checked."""
+    with open(path, "rb") as file:
+        start = file.read(2)
+    packed = path.suffix.lower() in PACKED
+    if packed and start != b"\x1f\x8b":
+        name = path.stem if path.suffix.lower() == ".gz" else f"{path.stem}.mgh"
+        raise BadInput(
+            f"{path}: expected gzip data, found a file that is not compressed. Compress it, or rename it to {name}."
+        )
+    _check_start(path)
+    sentence = f"{path}: expected a NIfTI or FreeSurfer volume, found none"
+    with errors_as(sentence, AGAIN), warnings.catch_warnings(action="ignore"):
+        image = nib.load(path)
+    if not isinstance(image, NiftiImage | nib.freesurfer.mghformat.MGHImage):
+        raise BadInput(
+            f"{path}: expected a NIfTI or FreeSurfer volume, found {type(image).__name__}, which does not state which side is left. Convert it to NIfTI."
+        )
+    return image
+
+
+def _grid(image: Any, path: Path) -> tuple[Grid, str]:
+    """The grid of a loaded header, and a sentence where it states no orientation, or two.
+
+    The affine is the sform where its code is set, else the qform, else the header's sizes; in millimetres. Raises
+    BadInput for colour, complex voxels and bad affines.
+    """
+    sizes = tuple(int(n) for n in image.shape)
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise BadInput(
+            f"{path}: expected a volume, found an image of size {_size(sizes)}. Check the file."
+        )
+    check_numbers(image.get_data_dtype(), path)
+    width, height, depth = (*sizes, 1)[:3]
+    shape = depth, height, width
+    if not isinstance(image, NiftiImage):
+        return Grid(shape, check_affine(image.affine, path)), ""
+    header = image.header
+    scale = np.diag([*[MILLIMETRES.get(_units(image)[0], 1.0)] * 3, 1.0])
+    codes = (int(header[key]) for key in ("qform_code", "sform_code"))
+    # of a code that the standard lacks it is known that the file states a place
+    q, s = (code if code in nib.nifti1.xform_codes.code else SCANNER for code in codes)
+    try:
+        affine = check_affine(scale @ image.affine, path)
+    except BadInput:
+        if not q:
+            raise
+        # a set sform may be all zero
+        affine = check_affine(scale @ header.get_qform(), path)
+    if not q and not s:
+        guess = "its header states no orientation (the codes of qform and sform are 0), so rows were taken to run from right to left, columns to the front and slices to the top. Check left and right."
+        return Grid(shape, affine, (0, 0)), guess
+    grid = Grid(shape, affine, (q, s))
+    of_q, of_s = (_is_place(read, scale, grid) for read in (header.get_qform, header.get_sform))
+    if not (q and s) or (of_q and of_s):
+        return grid, ""
+    guess = f"its qform and sform give voxels different places; the {'sform' if of_s else 'qform'} was taken. Check its orientation, and write one of them into both."
+    return Grid(shape, affine, (q * of_q, s * of_s)), guess
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "×".join(str(n) for n in shape) or "nothing"
+
+
+def _is_place(read: Callable[[], np.ndarray], scale: np.ndarray, grid: Grid) -> bool:
+    """Whether an affine of a header leads to the places of a grid; some headers have a qform that is no rotation."""
+    try:
+        return same_grid(Grid(grid.shape, scale @ read()), grid, APART_MM)
+    except (ValueError, nib.spatialimages.HeaderDataError):
+        return False
+
+
+def _units(image: Any) -> tuple[str, str]:
+    """The units of space and time in a header; "unknown" where it has a code that the standard does not define."""
+    try:
+        return image.header.get_xyzt_units()
+    except KeyError:
+        return "unknown", "unknown"
+
+
+def open_nifti(path: Path) -> DynamicScan:
+    """The frames of a .nii, .nii.gz, .mgh or .mgz file, read lazily; a 3-D file has one.
+
+    Raises BadInput for damaged files, colour, complex voxels and singular affines.
+    """
+    image = _load(path)
+    grid, guess = _grid(image, path)
+    _check_size(image, grid, path)
+    check_volume(grid.shape, path)
+    count = math.prod(image.shape[3:])
+
+    def read(number: int) -> Stored:
+        """A frame, counted from 0."""
+        data = empty(grid.shape, np.float32)
+        planes = _planes(image, grid, path, range(number, number + 1))
+        # beyond float32 becomes infinite, which the reader of volumes reports
+        with np.errstate(over="ignore"):
+            for z, plane in enumerate(planes):  # to its end
+                data[z] = plane
+                release(data)
+        return Stored(data, grid.affine, guesses=(guess,) if guess else (), codes=grid.codes)
+
+    return DynamicScan(
+        grid,
+        count,
+        _times(image, count),
+        lambda: _planes(image, grid, path, range(count)),
+        read,
+    )
+
+
+def read_nifti(path: Path) -> Stored:
+    """The voxels of a 3-D file with its scaling applied. Raises BadInput as `open_nifti`, and for several frames."""
+    scan = open_nifti(path)
+    if scan.count > 1:
+        size = _size((*scan.grid.shape[::-1], scan.count))
+        raise BadInput(
+            f"{path}: expected one 3-D volume, found {scan.count} frames ({size}). Name one of them: {path.name}#frame=1, or #peak for a bolus' arterial peak."
+        )
+    return scan.read(0)
+
+
+def _times(image: Any, count: int) -> np.ndarray | None:
+    """Seconds of the frames, where the header states the unit and the step of the fourth axis."""
+    if not isinstance(image, NiftiImage) or len(image.shape) < 4 or image.shape[3] != count:
+        return None
+    step = float(image.header["pixdim"][4]) * SECONDS.get(_units(image)[1], 0.0)
+    return np.arange(count) * step if 0 < step < math.inf else None
+
+
+def _planes(image: Any, grid: Grid, path: Path, frames: range) -> Iterator[np.ndarray]:
+    """The planes [H, W] of frames, scaled, read one by one: x grows fastest in these files, then y, z and time."""
+    stored = image.dataobj
+    depth, height, width = grid.shape
+    size = height * width * stored.dtype.itemsize
+    slope, intercept = np.float64(stored.slope), float(stored.inter)
+    scaled = (slope, intercept) != (1.0, 0.0)
+    with (
+        errors_as(
+            f"{path}: expected voxels for {grid}, found the file damaged or cut short", AGAIN
+        ),
+        open_packed(Path(stored.file_like)) as file,
+    ):
+        file.seek(stored.offset + frames.start * depth * size)
+        for z in range(depth * len(frames)):
+            raw = file.read(size)
+            if len(raw) < size:
+                raise ValueError(f"it ends in slice {z % depth + 1} of {depth}")
+            plane = np.frombuffer(raw, stored.dtype).reshape(height, width)
+            yield plane * slope + intercept if scaled else plane
+        # to the trailer, which has a checksum; a small file may expand without end
+        beyond = 0
+        while isinstance(file, gzip.GzipFile) and (block := file.read(READ_BYTES)):
+            beyond += len(block)
+            if beyond > most_bytes():
+                raise BadInput(
+                    f"{path}: expected the file to end after its voxels, found more than {most_bytes() / 2**30:.3g} GB behind them. {AGAIN}"
+                )
+
+
+def _check_start(path: Path) -> None:
+    """Raise BadInput where voxels begin so far from the start of a file that its extensions would fill the memory."""
+    if path.suffix.lower() in (".mgz", ".mgh"):
+        return
+    with (
+        errors_as(f"{path}: expected a NIfTI header, found none", AGAIN),
+        open_packed(path) as file,
+    ):
+        start = file.read(544)
+        kind = nib.nifti2.Nifti2Header if start[:4] in NIFTI2 else nib.nifti1.Nifti1Header
+        size = kind.template_dtype.itemsize
+        if len(start) < size or not any(magic in start[:size] for magic in MAGIC):
+            return
+        offset = float(kind(start[:size], check=False)["vox_offset"])
+    if not offset <= LARGEST_HEADER:
+        raise BadInput(
+            f"{path}: expected voxels within {LARGEST_HEADER >> 20} MB of the file's start, found them stated at byte {offset:.4g}. {AGAIN}"
+        )
+
+
+def open_packed(path: Path) -> BinaryIO | gzip.GzipFile:
+    """A file, decompressed by a reader that compares checksums."""
+    return gzip.open(path) if path.suffix.lower() in PACKED else path.open("rb")
+
+
+def _check_size(image: Any, grid: Grid, path: Path) -> None:
+    """Raise BadInput where a file is too small for its header's shape, before memory is allocated."""
+    file = Path(image.dataobj.file_like)
+    if not file.exists():
+        raise BadInput(
+            f"{path}: expected the voxels of this header in {file.name}, found no such file. Copy both."
+        )
+    most = file.stat().st_size * (DEFLATE_MOST if file.suffix.lower() in PACKED else 1)
+    if math.prod(image.shape) * image.dataobj.dtype.itemsize > most:
+        raise BadInput(
+            f"{path}: expected voxels for {grid}, found the file damaged or cut short (too small for them). {AGAIN}"
+        )
+
+
+def write_nifti(path: Path, volume: Volume, description: str = "") -> None:
+    """Write a volume with the codes of its qform and sform, in millimetres; int16 where that loses nothing, else float32.
+
+    description: is appended to the header's. The bytes depend on nothing but voxels, affine and description: the file
+    holds no time and no name.
+    """
+    data = volume.data[0]
+    stored = smallest_type(data)
+    shape = data.shape[::-1]
+    image = nib.nifti1.Nifti1Image(np.broadcast_to(stored(0), shape), volume.affine)
+    image.header.set_xyzt_units("mm")
+    _place(image, volume)
+    image.header["descrip"] = describe(description)
+    with open(path, "wb") as file:
+        if path.suffix.lower() == ".gz":
+            with compress(file) as packed:
+                _write_planes(packed, image, data, stored)
+        else:
+            _write_planes(file, image, data, stored)
+
+
+def compress(file: BinaryIO) -> gzip.GzipFile:
+    """A stream that compresses into a file without its name and the time."""
+    return gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=1, mtime=0)
+
+
+def _place(image: nib.nifti1.Nifti1Image, volume: Volume) -> None:
+    """Set the affine with the volume's codes; a grid that a header without codes cannot state is that of another file."""
+    q, s = volume.codes
+    for code_q, code_s in ((q, s), (ALIGNED, ALIGNED)):
+        image.set_sform(volume.affine, code=code_s)
+        image.set_qform(volume.affine, code=code_q)
+        if same_grid(Grid(volume.grid.shape, image.header.get_best_affine()), volume.grid):
+            return
+
+
+def _write_planes(
+    file: BinaryIO | gzip.GzipFile,
+    image: nib.nifti1.Nifti1Image,
+    data: np.ndarray,
+    stored: Stored16or32,
+) -> None:
+    """Write the header of an image, and the planes [H, W] of `data` one by one: nibabel would copy all of them."""
+    image.update_header()
+    image.header.set_slope_inter(1.0, 0.0)
+    image.header.write_to(file)
+    file.write(bytes(image.header.get_data_offset() - file.tell()))
+    for plane in data:
+        file.write(np.ascontiguousarray(plane, stored).data)
+        release(data)
+
+
+def smallest_type(data: np.ndarray) -> Stored16or32:
+    """int16 where it loses nothing of the voxels, else float32."""
+    limits = np.iinfo(np.int16)
+    low, high = least_and_most(data)
+    if low < limits.min or high > limits.max:
+        return np.float32
+    whole = all(map_slabs(lambda slab: (slab == np.rint(slab)).all(), data))
+    return np.int16 if whole else np.float32
+
+
+def describe(description: str) -> bytes:
+    """The description that a written file states, of at most 79 bytes."""
+    return f"{DESCRIPTION}{description}".encode()[:79]
+
+
+def nifti_description(path: Path) -> bytes:
+    """The description in the header of a NIfTI file."""
+    text: bytes = nib.nifti1.load(path).header["descrip"].item()
+    return text
+
+
+NIFTI = Format(
+    "NIfTI",
+    read_nifti,
+    endings=(".nii.gz", ".nii"),
+    named_endings=(".hdr", ".img"),  # a pair of files; searching a folder would find both as scans
+    read_frames=open_nifti,
+    written_endings=(".nii", ".nii.gz"),
+    write=write_nifti,
+    description=nifti_description,
+    partners={".hdr": ("*.img",), ".img": ("*.hdr",)},
+)

@@ -1,0 +1,270 @@
+"""Volumes and their grids: orientation, spacing and resampling, all in millimetres."""
+
+import dataclasses
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+import nibabel as nib
+import numpy as np
+
+from voxlate.base.errors import BadInput
+from voxlate.base.slabs import empty, in_slabs, least_and_most, release
+from voxlate.scans.images.filters import ndimage
+
+Order = Literal[0, 1, 3]  # of an interpolating spline: 0 for labels, 1 is linear, 3 is cubic
+Codes = tuple[int, int]  # of the qform and the sform of a NIfTI header
+Box = tuple[np.ndarray, np.ndarray]  # the least and the largest (x, y, z) in RAS mm
+
+
+def directions(letters: str) -> np.ndarray:
+    """4x4 matrix to RAS of voxel axes (x, y, z) that grow towards `letters`, three of R L A P S I: "LPS", say."""
+    matrix = np.diag([0.0, 0.0, 0.0, 1.0])
+    for column, (axis, sign) in enumerate(nib.orientations.axcodes2ornt(tuple(letters))):
+        matrix[int(axis), column] = sign
+    return matrix
+
+
+LPS_TO_RAS = directions("LPS")
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The positions of a volume's voxels.
+
+    shape: (D, H, W); affine: 4x4, maps voxel indices (x, y, z) = (W, H, D) to RAS millimetres, as in NIfTI; codes: which
+    space the affine leads to by a NIfTI file, (0, 0) where it states none, the scanner's for all other files.
+    """
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+    codes: Codes = (1, 1)
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between neighbouring voxels along (D, H, W)."""
+        lengths = np.linalg.norm(self.affine[:3, :3], axis=0)
+        x, y, z = (float(length) for length in lengths)
+        return z, y, x
+
+    @property
+    def centre_mm(self) -> np.ndarray:
+        """The position (x, y, z) of the grid's centre, RAS."""
+        middle = (np.array(self.shape[::-1]) - 1) / 2
+        return np.asarray(self.affine[:3, :3] @ middle + self.affine[:3, 3])
+
+    def __str__(self) -> str:
+        size = "×".join(str(n) for n in reversed(self.shape))
+        spacing = "×".join(f"{length:.2f}" for length in reversed(self.spacing_mm))
+        return f"{size}, {spacing} mm"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Grid):
+            return False
+        return self.shape == other.shape and np.array_equal(self.affine, other.affine)
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """Voxels in physical units, with their grid.
+
+    data: [C, D, H, W] float32; affine: as that of Grid; unit: a value of units.UNITS, or "grey" for 2-D pictures,
+    whose values stay as stored; origin: the file that was read, for messages; note: which part of the file was read
+    (a frame, say); guesses: a sentence on each assumption about what the file does not state; codes: as those of Grid.
+    """
+
+    data: np.ndarray
+    affine: np.ndarray
+    unit: str
+    modality: str
+    origin: str = ""
+    note: str = ""
+    guesses: tuple[str, ...] = ()
+    codes: Codes = (1, 1)
+
+    def __post_init__(self) -> None:
+        if self.data.ndim != 4 or self.data.dtype != np.float32:
+            raise ValueError(
+                f"a volume is [C, D, H, W] float32, got {self.data.shape} {self.data.dtype}"
+            )
+
+    @property
+    def grid(self) -> Grid:
+        """The positions of the voxels."""
+        _, depth, height, width = self.data.shape
+        return Grid((depth, height, width), self.affine, self.codes)
+
+
+def check_affine(affine: np.ndarray, where: object) -> np.ndarray:
+    """The affine in float64. Raises BadInput where it is singular or not finite."""
+    affine = np.asarray(affine, dtype=np.float64)
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    finite = bool(np.isfinite(affine).all() and (lengths > 0).all())
+    if not finite or abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-4:
+        rows = np.array2string(affine[:3], precision=3, separator=", ").replace("\n", "")
+        raise BadInput(
+            f"{where}: expected an affine that gives every voxel a place, found a singular one (rows {rows}). Write the header's sform or qform again, for instance from the original DICOM files."
+        )
+    return affine
+
+
+def same_grid(a: Grid, b: Grid, tolerance_mm: float = 0.01) -> bool:
+    """Whether no corner voxel differs by more than `tolerance_mm` in position (headers round to float32)."""
+    if a.shape != b.shape:
+        return False
+    ends = [(0, length - 1) for length in reversed(a.shape)]
+    corners = np.array([*product(*ends, (1,))])  # homogeneous: x, y, z, 1
+    apart = (a.affine - b.affine) @ corners.T
+    return bool(np.linalg.norm(apart[:3], axis=0).max() <= tolerance_mm)
+
+
+def share_inside(a: Grid, b: Grid, voxels: np.ndarray | None = None) -> float:
+    """The share of voxels (x, y, z) of `a`, [N, 3], that are inside the box of `b`; default: 729 voxels all over `a`."""
+    if voxels is None:
+        along = (np.linspace(0, length - 1, 9) for length in a.shape[::-1])
+        voxels = np.stack(np.meshgrid(*along, indexing="ij"), axis=-1).reshape(-1, 3)
+    to_b = np.linalg.inv(b.affine) @ a.affine
+    there = voxels @ to_b[:3, :3].T + to_b[:3, 3]
+    inside = (there > -0.5) & (there < np.array(b.shape[::-1]) - 0.5)
+    return float(inside.all(axis=1).mean())
+
+
+def with_spacing(grid: Grid, spacing_mm: tuple[float, float, float]) -> Grid:
+    """The grid of the same centre and directions with spacing (D, H, W) that covers the same box.
+
+    The box reaches half a voxel beyond the outermost centres. Where it is no whole number of new voxels, it grows
+    by less than one voxel, equally on both sides.
+    """
+    if not all(length > 0 for length in spacing_mm):
+        raise ValueError(f"spacing_mm must be positive, got {spacing_mm}")
+    old = np.array(grid.spacing_mm)
+    new = np.array(spacing_mm, dtype=np.float64)
+    voxels = np.array(grid.shape) * old / new
+    shape = np.maximum(1, np.ceil(voxels - 1e-3)).astype(int)
+    return _same_centre(grid, shape, new / old)
+
+
+def with_matrix(grid: Grid, matrix: tuple[int, int]) -> Grid:
+    """The grid of the same box and directions whose slices have (H, W) pixels, which need not stay square."""
+    shape = np.array([grid.shape[0], *matrix])
+    return _same_centre(grid, shape, np.array(grid.shape) / shape)
+
+
+def _same_centre(grid: Grid, shape: np.ndarray, factor: np.ndarray) -> Grid:
+    """The grid of another shape (D, H, W) around the same centre, whose spacing is multiplied by `factor`."""
+    affine = np.eye(4)
+    affine[:3, :3] = grid.affine[:3, :3] * factor[::-1]
+    middle = np.array(grid.shape[::-1]) - 1
+    centre = grid.affine[:3, :3] @ middle / 2 + grid.affine[:3, 3]
+    affine[:3, 3] = centre - affine[:3, :3] @ (shape[::-1] - 1) / 2
+    depth, height, width = (int(length) for length in shape)
+    return Grid((depth, height, width), affine)
+
+
+def orient(volume: Volume, axes: str) -> Volume:
+    """Flip and permute a volume until its (x, y, z) indices grow towards `axes`, say "RAS" or "LPS"; exact."""
+    view = _view_along(volume, axes)
+    if view is volume:
+        return volume
+    if len(view.data) == 1:
+        return dataclasses.replace(view, data=in_slabs(np.ascontiguousarray, view.data[0])[None])
+    return dataclasses.replace(view, data=np.ascontiguousarray(view.data))
+
+
+def _view_along(volume: Volume, axes: str) -> Volume:
+    """As `orient`, but the voxels are a view of the old ones."""
+    current = nib.orientations.io_orientation(volume.affine)
+    wanted = nib.orientations.axcodes2ornt(tuple(axes))
+    change = nib.orientations.ornt_transform(current, wanted)
+    if np.array_equal(change, [[0, 1], [1, 1], [2, 1]]):
+        return volume
+    # x, y, z, then channels, which the orientation leaves alone
+    data = nib.orientations.apply_orientation(volume.data.T, change).T
+    affine = volume.affine @ nib.orientations.inv_ornt_aff(change, volume.grid.shape[::-1])
+    return dataclasses.replace(volume, data=data, affine=affine)
+
+
+def canonical(volume: Volume) -> Volume:
+    """The volume with D growing to Superior, H to Anterior and W to Right, by flips and permutations alone."""
+    return orient(volume, "RAS")
+
+
+def canonical_view(volume: Volume) -> Volume:
+    """As `canonical`, but the voxels are a view of the old ones, and not contiguous."""
+    return _view_along(volume, "RAS")
+
+
+def flip_onto(volume: Volume, grid: Grid, tolerance_mm: float = 0.01) -> Volume | None:
+    """The volume on `grid` where flips and permutations, which are exact, suffice; else None."""
+    flipped = orient(volume, "".join(nib.orientations.aff2axcodes(grid.affine)))
+    if not same_grid(flipped.grid, grid, tolerance_mm):
+        return None
+    return dataclasses.replace(flipped, affine=grid.affine, codes=grid.codes)
+
+
+def has_voxels_of(grid: Grid, other: Grid, tolerance_mm: float = 0.01) -> bool:
+    """Whether flips and permutations lead from the voxels of a grid to those of another, as `flip_onto` needs."""
+    nothing = np.broadcast_to(np.float32(0), (1, *grid.shape))
+    axes = "".join(nib.orientations.aff2axcodes(other.affine))
+    flipped = _view_along(Volume(nothing, grid.affine, "", ""), axes)
+    return same_grid(flipped.grid, other, tolerance_mm)
+
+
+def return_to(volume: Volume, grid: Grid, order: Order = 1) -> Volume:
+    """The volume on `grid`: bit-exact where flips and permutations suffice (undoing `canonical`), else resampled."""
+    flipped = flip_onto(volume, grid)
+    return flipped or dataclasses.replace(resample(volume, grid, order), codes=grid.codes)
+
+
+def resample(volume: Volume, grid: Grid, order: Order = 1, fill: float | None = None) -> Volume:
+    """Interpolate a volume on `grid` by splines of order 0 (labels), 1 or 3.
+
+    Points outside the volume's box get `fill` (default: its lowest value). Between the outermost centres and the box,
+    half a voxel, the edge is continued. Nothing is smoothed: where the new spacing is much wider, smooth first.
+    """
+    if same_grid(volume.grid, grid, tolerance_mm=1e-6):
+        return dataclasses.replace(volume, affine=grid.affine)
+    to_index = np.linalg.inv(volume.affine) @ grid.affine
+    # scipy indexes (D, H, W), affines map (W, H, D)
+    matrix = to_index[:3, :3][::-1, ::-1]
+    offset = to_index[:3, 3][::-1]
+    data = empty((len(volume.data), *grid.shape), np.float32)
+    for channel, out in zip(volume.data, data):
+        spline = channel
+        if order > 1:
+            # mirror is the boundary that scipy's spline evaluation assumes beyond the edge for "nearest"
+            spline = ndimage.spline_filter(channel, order, np.float32, mode="mirror")
+        ndimage.affine_transform(
+            spline,
+            matrix,
+            offset,
+            output=out,
+            output_shape=grid.shape,
+            order=order,
+            mode="nearest",
+            prefilter=False,
+        )
+    release(volume.data, data)
+    lowest = float(least_and_most(volume.data)[0]) if fill is None else fill
+    for z in range(
+        grid.shape[0]
+    ):  # slice by slice: the coordinates of all voxels would need six times their memory
+        outside = _outside(volume.grid.shape, grid.shape[1:], matrix, offset + z * matrix[:, 0])
+        data[:, z, outside] = lowest
+        release(data)
+    return dataclasses.replace(volume, data=data, affine=grid.affine)
+
+
+def _outside(
+    shape: tuple[int, ...],
+    plane: tuple[int, ...],
+    matrix: np.ndarray,
+    offset: np.ndarray,
+) -> np.ndarray:
+    """Which points of a slice [H, W] are beyond the box of `shape`, half a voxel around the outermost centres."""
+    beyond = np.zeros(plane, dtype=bool)
+    y, x = np.ogrid[: plane[0], : plane[1]]
+    for row, first, length in zip(matrix, offset, shape):
+        from_centre = row[1] * y + row[2] * x + first - (length - 1) / 2
+        beyond |= np.abs(from_centre) > length / 2 + 1e-4
+    return beyond

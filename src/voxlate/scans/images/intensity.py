@@ -1,0 +1,229 @@
+"""Invertible maps between physical units and the [-1, 1] of networks."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+import numpy as np
+
+from voxlate.base.config import Importable, setting, settings
+from voxlate.base.errors import BadInput
+from voxlate.base.schema import Field
+from voxlate.scans.images.statistics import Statistics
+
+Array = TypeVar("Array", np.ndarray, Any)  # numpy arrays and torch tensors share what is used here
+
+NARROWEST = 1e-37  # a range below this is a constant: its inverse would overflow float32
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The affine map that takes low to -1 and high to 1, in the volume's unit."""
+
+    low: float
+    high: float
+
+    def forward(self, x: Array) -> Array:
+        """Network units of physical values; values beyond low and high are clipped, a constant (low = high) is -1."""
+        y = self.of(x)
+        return np.clip(y, -1, 1, out=y) if isinstance(y, np.ndarray) else y.clip(-1, 1)
+
+    def of(self, x: Array) -> Array:
+        """As `forward`, not clipped."""
+        y = _as_floats(x) - self.low
+        y *= 2 / (self.high - self.low) if self.high - self.low > NARROWEST else 0.0
+        y -= 1
+        return y
+
+    def inverse(self, y: Array) -> Array:
+        """Physical values of network units; not clipped, so that a prediction beyond the range stays visible."""
+        x = _as_floats(y) + 1
+        x *= (self.high - self.low) / 2
+        x += self.low
+        return x
+
+
+def _as_floats(x: Array) -> Array:
+    """Integers as float32 (numpy would go to float64), floats as they are."""
+    if isinstance(x, np.ndarray | np.generic):
+        return x if np.issubdtype(x.dtype, np.floating) else x.astype(np.float32)
+    return x if x.is_floating_point() else x.float()
+
+
+class IntensityMap(ABC):
+    """How the scale of a modality is chosen: the settings compute it, so that users may add maps of their own."""
+
+    clips: float = 1.0
+    """The largest share of a body's voxels that may be outside `window`."""
+    floor: float | None = None
+    """The value that becomes -1 in every volume, such as 0 for air; None where each volume has its own."""
+
+    @property
+    def upper_percentile(self) -> float | None:
+        """The percentile of a volume's foreground that becomes 1; None where the upper end is no percentile."""
+        return None
+
+    @property
+    def slicewise(self) -> bool:
+        """Whether each slice has a scale of its own."""
+        return False
+
+    @property
+    def window(self) -> tuple[float, float] | None:
+        """Low and high where they are the same for every volume."""
+        return None
+
+    @abstractmethod
+    def scale(self, statistics: Statistics | None, slice_index: int | None = None) -> Scale:
+        """The scale of a volume with these statistics, None only if none are needed.
+
+        slice_index: along D, for maps that work slice by slice; without it these take the whole volume.
+        """
+
+
+def _require(statistics: Statistics | None) -> Statistics:
+    if statistics is None:
+        raise ValueError("this intensity map needs the statistics of the volume")
+    return statistics
+
+
+def _check_order(kind: str, low: float, high: float) -> None:
+    if not low < high:
+        raise BadInput(
+            f"intensity {kind}: expected low < high, found low = {low}, high = {high}. Swap or change them."
+        )
+
+
+@settings
+class Window(IntensityMap):
+    """A fixed range in the volume's unit, the same for every volume: for Hounsfield units and maps."""
+
+    low: Annotated[
+        float, setting("value that becomes -1, in the volume's unit", allow_inf_nan=False)
+    ]
+    high: Annotated[
+        float, setting("value that becomes 1, in the volume's unit", allow_inf_nan=False)
+    ]
+    clips: Annotated[
+        float,
+        setting("largest share of bodies' voxels outside it that training accepts", ge=0, le=1),
+    ] = 0.2
+    kind: Literal["window"] = "window"
+
+    def __post_init__(self) -> None:
+        _check_order("window", self.low, self.high)
+
+    @property
+    def window(self) -> tuple[float, float]:
+        """Low and high."""
+        return self.low, self.high
+
+    def scale(self, statistics: Statistics | None = None, slice_index: int | None = None) -> Scale:
+        """The scale of the window."""
+        return Scale(self.low, self.high)
+
+
+@settings
+class Percentile(IntensityMap):
+    """The range between two percentiles of each volume: for MR, whose unit is arbitrary."""
+
+    low: Annotated[float, setting("percentile that becomes -1", ge=0, le=100)] = 0.5
+    high: Annotated[float, setting("percentile that becomes 1", ge=0, le=100)] = 99.5
+    floor: Annotated[
+        float | None,
+        setting("value that becomes -1 in place of the low percentile, such as 0 for air"),
+    ] = None
+    inside: Annotated[
+        Literal["foreground", "all"],
+        setting("whether the percentiles are of the mask or of all voxels"),
+    ] = "foreground"
+    medians: Annotated[
+        float | None,
+        setting(
+            "largest value that becomes 1, in medians of these voxels: of vessels in TOF, whose share depends on the field of view; unset: no limit",
+            gt=1,
+        ),
+    ] = None
+    kind: Literal["percentile"] = "percentile"
+
+    def __post_init__(self) -> None:
+        _check_order("percentile", self.low, self.high)
+
+    @property
+    def upper_percentile(self) -> float:
+        """The percentile that becomes 1."""
+        return self.high
+
+    def scale(self, statistics: Statistics | None, slice_index: int | None = None) -> Scale:
+        """The scale between the percentiles of a volume."""
+        known = _require(statistics)
+        inside = known.foreground if self.inside == "foreground" else known.all
+        low = inside.at(self.low) if self.floor is None else self.floor
+        high = inside.at(self.high)
+        limit = np.inf if self.medians is None else self.medians * inside.at(50)
+        # a median at low, as where most of a scan was set to 0, is of no tissue
+        return Scale(low, min(high, limit) if limit > low else high)
+
+
+@settings
+class ZScore(IntensityMap):
+    """Mean ± clip standard deviations of each volume, inside the mask, spread over -1 to 1."""
+
+    clip: Annotated[
+        float, setting("standard deviations from the mean that become -1 and 1", gt=0)
+    ] = 5.0
+    kind: Literal["zscore"] = "zscore"
+
+    def scale(self, statistics: Statistics | None, slice_index: int | None = None) -> Scale:
+        """The scale around the mean of a volume's foreground."""
+        inside = _require(statistics).foreground
+        reach = self.clip * inside.sd
+        return Scale(inside.mean - reach, inside.mean + reach)
+
+
+@settings
+class MinMax(IntensityMap):
+    """The full range of each slice or of each volume."""
+
+    per: Annotated[Literal["slice", "volume"], setting("what has a range of its own")] = "slice"
+    kind: Literal["minmax"] = "minmax"
+
+    @property
+    def slicewise(self) -> bool:
+        """Whether each slice has a scale of its own."""
+        return self.per == "slice"
+
+    def scale(self, statistics: Statistics | None, slice_index: int | None = None) -> Scale:
+        """The scale between the extremes of a slice or a volume."""
+        known = _require(statistics)
+        if self.slicewise and slice_index is not None:
+            return Scale(known.slice_low[slice_index], known.slice_high[slice_index])
+        return Scale(known.all.at(0), known.all.at(100))
+
+
+UNREACHED = 1e4  # network units: no value reaches it
+
+
+def network_ends(spec: IntensityMap) -> tuple[float, float]:
+    """The network units that any truth is between: the ends of a window, which clips; else no limit."""
+    if spec.window is not None:
+        return -1.0, 1.0
+    return -1.0 if spec.floor is not None else -UNREACHED, UNREACHED
+
+
+Intensity = Annotated[
+    Window | Percentile | ZScore | MinMax, Field(discriminator="kind"), Importable()
+]
+
+
+def typical_scale(spec: IntensityMap, cases: Sequence[Statistics]) -> Scale:
+    """The map from a synthesis to physical units, for which the truth's own statistics cannot be known.
+
+    For a window it is the window itself. Otherwise it is the median over training cases of each case's low and high
+    end: MR units are arbitrary, so no better scale exists for a patient whose target was never scanned.
+    """
+    scales = [spec.scale(case) for case in cases]
+    low = np.median([scale.low for scale in scales])
+    high = np.median([scale.high for scale in scales])
+    return Scale(float(low), float(high))

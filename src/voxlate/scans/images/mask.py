@@ -1,0 +1,370 @@
+"""Masks of the body and the brain, by thresholds and binary morphology."""
+
+from collections.abc import Mapping
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+
+from voxlate.base.errors import BadInput
+from voxlate.base.slabs import (
+    SLAB,
+    by_plane,
+    empty,
+    in_slabs,
+    least_and_most,
+    map_slabs,
+    release,
+    spread_values,
+)
+from voxlate.scans.images.components import components_of
+from voxlate.scans.images.filters import ndimage
+from voxlate.scans.images.grid import Box, Volume
+
+Spacing = tuple[float, float, float]
+
+SAMPLES = 1_000_000  # voxels that thresholds are estimated from
+BODY_HU = -300.0  # between lung or foam (below -400) and fat (-100)
+BONE_HU = 180.0  # above enhanced vessels at their edges, below the thin bone of the temple
+BRAIN_HU = (0.0, 80.0)  # cerebrospinal fluid to fresh blood
+TABLE_MM = 3.0  # table tops and head holders are thinner than twice this
+SCALP_MM = 4.0  # gaps in the scalp's signal that are closed before the head is filled
+SCALP_DEPTH_MM = 6.0  # skin and fat, which are as bright as the brain or brighter
+SUTURE_MM = 3.0  # gaps in the bone that are closed
+FORAMEN_MM = 2.0  # half the width of the bridges (nerves, vessels) that are cut
+SULCUS_MM = 5.0  # half the width of the furrows that are filled
+NOISE_HU = 20.0
+RIM_HU = 500.0  # half way from brain to the bone of the inner table: a voxel at the rim is mostly brain below it
+CUT_MM2 = 100.0  # of brain in a side face of the volume; less is a stray voxel
+STRIPPED = (
+    0.8  # of the body; with more tissue it has no skull, the volume holds nothing but the brain
+)
+SPECK = 0.01  # of the largest component
+LEAST_BODY = 0.01  # of the image; less is no body
+LEAST_BRAIN = 0.05  # of the body; less is no brain
+
+
+class _Background(NamedTuple):
+    """The value of a background, a threshold above it (None: there is no background), and whether it is one clean constant."""
+
+    value: float
+    threshold: float | None
+    clean: bool
+
+
+def foreground(volume: Volume) -> np.ndarray:
+    """The body or head of a volume, without table and noise: bool [D, H, W].
+
+    Hounsfield units are thresholded between foam and fat. Other units: above the background, which is estimated from
+    the in-plane border (a constant, also a negative one, or noise); where there is none, everything is body.
+    """
+    image = volume.data[0]
+    spacing = volume.grid.spacing_mm
+    if volume.unit == "HU":
+        return _body(_above(image, BODY_HU), spacing, gap_mm=0.0)
+    air = _background(image)
+    if air.threshold is not None:
+        tissue = _away_from(image, air, air.threshold, volume.unit)
+        if _is_constant(air, volume.unit):
+            body = fill_slices(largest(tissue))
+        else:
+            body = _body(tissue, spacing, gap_mm=SCALP_MM)
+        # a few vessels above a threshold (some MRA files) draw no outline
+        if sum(map_slabs(np.count_nonzero, body)) / body.size > LEAST_BODY:
+            return body
+    everywhere = empty(image.shape, bool)
+    everywhere[:] = True
+    return everywhere
+
+
+def _above(image: np.ndarray, threshold: float) -> np.ndarray:
+    """Where an image is above a threshold."""
+    return in_slabs(lambda slab: slab > threshold, image)
+
+
+def _is_constant(air: _Background, unit: str) -> bool:
+    """Whether the background is a clean constant; a windowed picture has clean air around a whole head."""
+    return air.clean and unit != "grey"
+
+
+def _away_from(image: np.ndarray, air: _Background, threshold: float, unit: str) -> np.ndarray:
+    """Where an image is above a threshold, or differs by as much from a constant background."""
+    if not _is_constant(air, unit):
+        return _above(image, threshold)
+    return in_slabs(lambda slab: np.abs(slab - air.value) > threshold - air.value, image)
+
+
+def find_tissue(volume: Volume) -> tuple[np.ndarray, bool]:
+    """Voxels above the background, inside a body or not (bool [D, H, W]), and whether the background is one constant.
+
+    Where no background can be estimated, it is the lowest value.
+    """
+    image = volume.data[0]
+    if volume.unit == "HU":
+        return _above(image, BODY_HU), False
+    air = _background(image)
+    if air.threshold is None:
+        return _above(image, least_and_most(image)[0]), True
+    return _away_from(image, air, air.threshold, volume.unit), _is_constant(air, volume.unit)
+
+
+def background_value(volume: Volume) -> float:
+    """The value of the air around the body, in the volume's unit: where it is noise of magnitude images, that is 0.
+
+    Where no background can be estimated, it is the lowest value.
+    """
+    air = _background(volume.data[0])
+    lowest = float(least_and_most(volume.data[0])[0])
+    if air.threshold is None:
+        return lowest
+    if air.clean or volume.unit == "HU":
+        return air.value
+    return lowest if air.value < 0 else max(lowest, 0.0)
+
+
+def _body(tissue: np.ndarray, spacing: Spacing, gap_mm: float) -> np.ndarray:
+    """The filled outline of the body: gaps in its skin closed (in MR, bone is as dark as air), thin objects removed.
+
+    The component with the most tissue is the body: a table top is large too, but hollow.
+    """
+    tissue = without_specks(tissue)
+    shut = fill_slices(close_gaps(tissue, gap_mm, spacing))
+    core = dilate(erode(shut, TABLE_MM, spacing), TABLE_MM, spacing)
+    core = largest(core if any(map_slabs(np.any, core)) else shut, tissue)
+    outline = in_slabs(np.logical_and, shut, dilate(core, TABLE_MM, spacing))
+    inner = in_slabs(np.logical_or, tissue, erode(shut, gap_mm, spacing))
+    return fill_slices(largest(in_slabs(np.logical_and, outline, inner)))
+
+
+def _background(image: np.ndarray) -> _Background:
+    """The background of an image, estimated from the in-plane border."""
+    values = _sample(image)
+    rows = by_plane(lambda slab: slab[:, [0, -1]], image).reshape(-1)
+    columns = by_plane(lambda slab: slab[:, :, [0, -1]], image).reshape(-1)
+    border = _sample(np.concatenate([rows, columns]))
+    # A head may touch most of the border (neck, nose, a tight crop): the lower quarter still is air.
+    lowest, background = (float(v) for v in np.percentile(border, [5, 25]))
+    spread = (
+        background - lowest
+    ) / 0.97  # standard deviation, from two quantiles of the normal law
+    floor, bright = (float(v) for v in np.percentile(values, [0.1, 90]))
+    constant = float((border == background).mean()) > 0.25
+    if not constant and background - floor > 0.5 * (bright - floor):
+        return _Background(background, None, clean=False)
+    signal = background
+    if values.max() > values.min():
+        signal = float(values[values > otsu(values)].mean())
+    away = np.abs(values - background)
+    faint = (away > 0) & (away < 0.05 * (signal - background))
+    # next to no voxel is just above it: skull-stripped or masked, not noise cut at zero
+    if constant and faint.sum() < 0.05 * (away > 0).sum():
+        return _Background(background, background + 1e-3 * (signal - background), clean=True)
+    above = max(6 * spread, 0.1 * (signal - background))
+    return _Background(background, background + above, clean=False)
+
+
+def _sample(array: np.ndarray) -> np.ndarray:
+    """Evenly spread values, at most about SAMPLES of them."""
+    return spread_values(array, max(1, array.size // SAMPLES))
+
+
+def otsu(values: np.ndarray) -> float:
+    """The threshold between two classes of least variance within. Source: Otsu 1979, eq. 18."""
+    low, high = np.percentile(values, [0.5, 99.5])
+    counts, edges = np.histogram(values.clip(low, high), bins=256)
+    middle = (edges[:-1] + edges[1:]) / 2
+    below = counts.cumsum().astype(np.float64)
+    above = below[-1] - below
+    sum_below = (counts * middle).cumsum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sum_above = sum_below[-1] - sum_below
+        between = below * above * (sum_below / below - sum_above / above) ** 2
+    return float(edges[1 + int(np.nan_to_num(between).argmax())])
+
+
+def brain(volume: Volume) -> np.ndarray:
+    """The brain by morphology: bool [D, H, W].
+
+    Hounsfield units: soft tissue inside the bone. Others (T1-like): the tissue that erosion separates from the scalp;
+    in a skull-stripped volume, all tissue. Raises BadInput where no brain is found, and where a CT's field of view
+    cuts the head off at a side (slices may begin and end anywhere).
+    """
+    body = foreground(volume)
+    inside = _brain_in_ct(volume, body) if volume.unit == "HU" else _brain_in_mr(volume, body)
+    none = inside.sum() < LEAST_BRAIN * max(1, body.sum())
+    if volume.unit == "HU":
+        _refuse_cut(volume, (volume.data[0] > BONE_HU) & body if none else inside)
+    if none:
+        raise BadInput(
+            f"{volume.origin or volume.modality}: expected a head, found no brain in it. Use the body mask, or give a mask file."
+        )
+    return inside
+
+
+def user_mask(mask: Volume) -> np.ndarray:
+    """Where a user's mask is above 0, bool [D, H, W]; raises BadInput where it is nowhere."""
+    inside: np.ndarray = mask.data[0] > 0
+    if not inside.any():
+        raise BadInput(
+            f"{mask.origin}: expected a mask with voxels above 0, found none. Fix or remove the file."
+        )
+    return inside
+
+
+def clearest(units: Mapping[str, str]) -> str:
+    """The modality (given with its unit) in which a brain is found best: plain CT, other CT, T1, else the first."""
+    ct = [name for name, unit in units.items() if unit == "HU"]
+    plain_ct = [name for name in ("ncct", "ct") if name in ct]
+    t1 = [name for name in ("t1", "t1c") if name in units]
+    return [*plain_ct, *ct, *t1, *units][0]
+
+
+def _refuse_cut(volume: Volume, part: np.ndarray) -> None:
+    """Raise BadInput where the brain, or the skull of a head without one, reaches a side face of the volume."""
+    depth, height, width = volume.grid.spacing_mm
+    rows = part[:, [0, -1]].sum() * depth * width
+    columns = part[:, :, [0, -1]].sum() * depth * height
+    if max(rows, columns) > CUT_MM2:
+        side = "left or right" if columns > rows else "front or back"
+        raise BadInput(
+            f"{volume.origin or volume.modality}: expected a whole head in each slice, found one that the field of view cuts off at the {side}. Reconstruct it wider, or give a mask file."
+        )
+
+
+def _brain_in_ct(volume: Volume, body: np.ndarray) -> np.ndarray:
+    """Soft tissue that bone encloses in some plane; erosion separates it from tissue in the foramina."""
+    image = volume.data[0]
+    spacing = volume.grid.spacing_mm
+    bone = (image > BONE_HU) & body
+    vault = _enclose(close_gaps(bone, SUTURE_MM, spacing)) & ~bone
+    low, high = BRAIN_HU
+    soft = vault & (image > low - NOISE_HU) & (image < high + NOISE_HU)
+    core = largest(erode(soft, FORAMEN_MM, spacing))
+    grown = dilate(core, FORAMEN_MM + max(spacing), spacing) & soft
+    filled = fill_slices(close_gaps(grown, SUTURE_MM, spacing) & vault)
+    # voxels at the rim are partly bone, and blur brightens them: each goes to the tissue that it has more of
+    rim = dilate(filled, 1, (1, 1, 1)) & body
+    rim &= (image > BRAIN_HU[0] - NOISE_HU) & (image < RIM_HU)
+    return fill_slices(filled | rim)
+
+
+def _enclose(bone: np.ndarray) -> np.ndarray:
+    """Filled in axial, coronal or sagittal planes: where a sinus or orbit opens one ring, another is closed."""
+    filled = fill_slices(bone)
+    if len(bone) > 2:
+        for axis in (1, 2):
+            filled |= fill_slices(bone.swapaxes(0, axis)).swapaxes(0, axis)
+    return filled
+
+
+def _brain_in_mr(volume: Volume, body: np.ndarray) -> np.ndarray:
+    """The largest tissue below the scalp that erosion leaves in one piece."""
+    image = volume.data[0]
+    spacing = volume.grid.spacing_mm
+    air = _background(image)
+    # half way to the median: above bone and fluid, below grey matter
+    median = float(np.median(_sample(image[body])))
+    tissue = body & (image > air.value + 0.5 * (median - air.value))
+    if air.clean and tissue.sum() > STRIPPED * body.sum():
+        return body
+    if len(body) > 2:
+        inner = erode(np.pad(body, 1), SCALP_DEPTH_MM, spacing)
+        tissue &= inner[1:-1, 1:-1, 1:-1]
+    core = largest(erode(tissue, FORAMEN_MM, spacing))
+    grown = dilate(core, FORAMEN_MM + max(spacing), spacing) & tissue
+    return fill_slices(close_gaps(grown, SULCUS_MM, spacing) & body)
+
+
+# Boxes instead of balls: they are separable and thus fast on any size.
+
+
+def dilate(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.ndarray:
+    """Grow a mask by a box of half-width `radius_mm`; axes with wider spacing or one voxel stay as they are."""
+    for axis, (length, size) in enumerate(zip(spacing_mm, mask.shape)):
+        reach = int(radius_mm / length + 1e-6) if size > 1 else 0
+        if reach:
+            mask = _spread(mask, reach, axis)
+    return mask
+
+
+def erode(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.ndarray:
+    """Shrink a mask by a box, as `dilate` grows it.
+
+    Voxels beyond the edge of the image have the value of the edge: a head that is cut off keeps its cut.
+    """
+    outside = in_slabs(np.logical_not, mask)
+    return in_slabs(np.logical_not, dilate(outside, radius_mm, spacing_mm))
+
+
+def _spread(mask: np.ndarray, reach: int, axis: int) -> np.ndarray:
+    """Where a voxel of a mask is set at most `reach` voxels away along an axis, by a few shifts of all voxels."""
+    spread = empty(mask.shape, bool)
+    across = 1 if axis == 0 else 0
+    planes = max(1, SLAB * mask.shape[across] // mask.size)  # a shift copies its voxels
+    for first in range(0, mask.shape[across], planes):
+        part = (slice(None),) * across + (slice(first, first + planes),)
+        spread[part] = mask[part]
+        lines = np.moveaxis(spread[part], axis, 0)
+        done = 0
+        while done < reach:
+            step = min(2 * done + 1, reach - done)
+            lines[step:] |= lines[:-step]
+            lines[:-step] |= lines[step:]
+            done += step
+        release(mask, spread)
+    return spread
+
+
+def box_around(mask: np.ndarray) -> list[tuple[int, int]]:
+    """First and end of the smallest box around a mask along each axis; the whole image around an empty one."""
+    (box,) = ndimage.find_objects(mask.view(np.uint8), 1)
+    release(mask)
+    if box is None:
+        return [(0, length) for length in mask.shape]
+    return [(along.start, along.stop) for along in box]
+
+
+def body_box_mm(volume: Volume) -> Box:
+    """The smallest box along the axes of RAS mm around the body that a volume shows."""
+    edges = [(first - 0.5, end - 0.5) for first, end in reversed(box_around(foreground(volume)))]
+    in_voxels = np.array([*product(*edges)])
+    corners = in_voxels @ volume.affine[:3, :3].T + volume.affine[:3, 3]
+    return corners.min(axis=0), corners.max(axis=0)
+
+
+def close_gaps(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.ndarray:
+    """Close the gaps of a mask [D, H, W] that are at most twice the radius wide."""
+    return erode(dilate(mask, radius_mm, spacing_mm), radius_mm, spacing_mm)
+
+
+def largest(mask: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
+    """The face-connected component with the most voxels (inside `weight`, if given); an empty mask stays empty."""
+    found = components_of(mask)
+    if found.count < 2:
+        return mask
+    number = 1 + found.sizes(weight)[1:].argmax()
+    return found.choose(np.arange(found.count + 1) == number)
+
+
+def without_specks(mask: np.ndarray) -> np.ndarray:
+    """Drop the components that are smaller than SPECK of the largest: noise and ghosts."""
+    found = components_of(mask)
+    if found.count < 2:
+        return mask
+    sizes = found.sizes()
+    return found.choose((sizes >= SPECK * sizes.max()) & (sizes > 0))
+
+
+def fill_holes(mask: np.ndarray) -> np.ndarray:
+    """Fill the holes, which do not reach the border of [D, H, W] or [H, W].
+
+    The complement is labelled, because scipy's own binary_fill_holes takes minutes on large volumes.
+    """
+    found = components_of(in_slabs(np.logical_not, mask))
+    return found.choose(~found.at_border())
+
+
+def fill_slices(mask: np.ndarray) -> np.ndarray:
+    """Fill the holes of each axial slice, then those of the volume."""
+    filled = in_slabs(lambda planes: np.stack([fill_holes(plane) for plane in planes]), mask)
+    return fill_holes(filled) if len(mask) > 2 else filled

@@ -1,0 +1,178 @@
+"""The mid-sagittal plane of a head, found as the plane about which it is most similar to its mirror image."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from voxlate.base.errors import BadInput
+from voxlate.scans.images.filters import ndimage
+from voxlate.scans.images.grid import Grid, Volume, resample, with_spacing
+from voxlate.scans.images.mask import foreground
+
+COARSE_MM = 4.0  # spacing of the search; interpolation between smooth voxels resolves a tenth of it
+MOST_POINTS = 20_000
+TURNS_DEG = np.arange(-24.0, 25.0, 4.0)  # where the search begins
+STEPS = np.array([3.0, 3.0, 4.0])  # degrees, degrees, mm: of the simplex
+RIM_MM = 80.0  # half the width of a head, where a turn moves most
+LEAST_MOVE = 0.25  # voxels at the rim; less is not worth the blur of an interpolation
+LEAST_HEIGHT_MM = 40.0  # below it a tilt cannot be estimated
+LEAST_CORRELATION = (
+    0.3  # correlation of a head with its mirror image: 0.7 to 0.9, with a large tumour down to 0.3
+)
+WINDOW_HU = (
+    -100.0,
+    300.0,
+)  # fat to bone; denser bone, metal and contrast agent have no stable value
+
+
+Plane = Sequence[float] | np.ndarray  # turn, tilt and shift
+
+
+@dataclass(frozen=True)
+class Midline:
+    """The plane n · p = shift_mm, of points p = (right, anterior, superior) in mm from the grid's centre.
+
+    n = (cos turn cos tilt, sin turn cos tilt, sin tilt): a positive turn rotates the right side to the front, a
+    positive tilt upwards. correlation: of the head with its mirror image.
+    """
+
+    turn_deg: float
+    tilt_deg: float
+    shift_mm: float
+    correlation: float
+
+    @property
+    def rotation(self) -> np.ndarray:
+        """The 3x3 rotation of (x, y, z) that turns the x axis into the plane's normal."""
+        from scipy.spatial.transform import Rotation  # slow to import, here and below
+
+        turns = [self.turn_deg, -self.tilt_deg]
+        return Rotation.from_euler("ZY", turns, degrees=True).as_matrix()
+
+    @property
+    def move_mm(self) -> float:
+        """The largest displacement of the head's rim from the symmetric position."""
+        return abs(self.shift_mm) + RIM_MM * math.radians(math.hypot(self.turn_deg, self.tilt_deg))
+
+
+def find_midline(volume: Volume) -> Midline:
+    """The mid-sagittal plane of a canonical volume of a head.
+
+    Raises BadInput where no plane makes it similar to its mirror image.
+    """
+    simple = _simplify(volume)
+    search = _Search(simple.data[0], simple.grid.spacing_mm)
+    best = search.best()
+    correlation = search.correlation(best)
+    if not correlation >= LEAST_CORRELATION:
+        raise BadInput(
+            f"{volume.origin or volume.modality}: expected a head whose sides mirror each other, found a correlation of {correlation:.2f} at best. Align this case by another scan (--fixed), or leave --align out."
+        )
+    turn, tilt, shift = best.tolist()
+    return Midline(turn, tilt, shift, correlation)
+
+
+def midline_grid(volume: Volume) -> Grid:
+    """The grid of a canonical volume, turned, tilted and shifted sideways until the midline is its middle column.
+
+    A head whose midline is there already (within a quarter of a voxel at its rim) keeps its grid.
+    """
+    grid = volume.grid
+    midline = find_midline(volume)
+    if midline.move_mm < LEAST_MOVE * grid.spacing_mm[2]:
+        return grid
+    spacing = np.diag([*grid.spacing_mm[::-1], 1.0])
+    centre = spacing[:3, :3] @ (np.array(grid.shape[::-1]) - 1) / 2
+    move = np.eye(4)
+    move[:3, :3] = midline.rotation
+    shift = midline.shift_mm * midline.rotation[:, 0]
+    move[:3, 3] = shift + centre - midline.rotation @ centre
+    return Grid(grid.shape, grid.affine @ np.linalg.inv(spacing) @ move @ spacing)
+
+
+class _Search:
+    """The search for the plane of symmetry of an image [D, H, W] in [0, 1], 0 in the air."""
+
+    def __init__(self, image: np.ndarray, spacing_mm: tuple[float, float, float]):
+        self.image = image
+        self.spacing = np.array(spacing_mm)
+        self.centre = (np.array(image.shape) - 1) / 2
+        inside = np.argwhere(image > 0)
+        step = max(1, round(len(inside) / MOST_POINTS))
+        self.index = inside[::step]
+        self.points = ((self.index - self.centre) * self.spacing)[:, ::-1]  # x, y, z in mm
+        self.values = image[tuple(self.index.T)]
+        self.tilts = image.shape[0] * spacing_mm[0] >= LEAST_HEIGHT_MM
+
+    def mirror(self, plane: Plane) -> np.ndarray:
+        """The values at the mirror images of all points; beyond the top and bottom slices these are repeated."""
+        normal = Midline(plane[0], plane[1], plane[2], 1.0).rotation[:, 0]
+        across = 2 * (self.points @ normal - plane[2])
+        mirror = self.points - across[:, None] * normal
+        places = (mirror[:, ::-1] / self.spacing + self.centre).T
+        places[0] = places[0].clip(0, len(self.image) - 1)
+        return ndimage.map_coordinates(self.image, places, order=1, mode="constant")
+
+    def cost(self, plane: Plane) -> float:
+        """The mean squared difference of the head and its mirror image."""
+        return float(np.mean((self.mirror(plane) - self.values) ** 2))
+
+    def correlation(self, plane: Plane) -> float:
+        """The correlation of the head and its mirror image."""
+        other = self.mirror(plane)
+        if not len(other) or other.std() == 0 or self.values.std() == 0:
+            return 0.0
+        return float(np.corrcoef(other, self.values)[0, 1])
+
+    def best(self) -> np.ndarray:
+        """Turn, tilt and shift of the plane with the least cost."""
+        if not len(self.points):
+            return np.zeros(3)
+        middle = self.points.mean(axis=0)
+        starts = []
+        for turn, aside in product(TURNS_DEG, (-8.0, 0.0, 8.0)):
+            normal = Midline(turn, 0.0, 0.0, 1.0).rotation[:, 0]
+            starts.append(np.array([turn, 0.0, middle @ normal + aside]))
+        start = min(starts, key=self.cost)
+        from scipy.optimize import minimize
+
+        free = np.array([0, 1, 2] if self.tilts else [0, 2])
+
+        def plane(free_values: np.ndarray) -> np.ndarray:
+            """The plane of the free parameters."""
+            at = start.copy()
+            at[free] = free_values
+            return at
+
+        simplex = start[free] + np.vstack([np.zeros(len(free)), np.diag(STEPS[free])])
+        options = {"initial_simplex": simplex, "xatol": 0.02, "fatol": 1e-9, "maxfev": 300}
+        optimum = minimize(
+            lambda at: self.cost(plane(at)),
+            start[free],
+            method="Nelder-Mead",
+            options=options,
+        )
+        return plane(optimum.x)
+
+
+def _simplify(volume: Volume) -> Volume:
+    """The head alone, windowed to [0, 1] and smoothed, with voxels of about COARSE_MM."""
+    inside = foreground(volume)
+    image = volume.data[0]
+    low, high = WINDOW_HU
+    if volume.unit != "HU":
+        low, high = (float(value) for value in np.percentile(image[inside], [1, 99]))
+    scaled = np.clip((image - low) / max(high - low, 1e-9), 0, 1)
+    shades = np.where(inside, scaled + 1e-3, 0).astype(np.float32)
+    spacing = volume.grid.spacing_mm
+    least = (0.0, COARSE_MM / 2, COARSE_MM / 2) if len(shades) == 1 else (COARSE_MM,) * 3
+    depth, height, width = map(max, spacing, least)
+    blur = [0.5 * new / old for new, old in zip((depth, height, width), spacing)]
+    blur = [sigma if size > 1 else 0 for sigma, size in zip(blur, shades.shape)]
+    smooth = ndimage.gaussian_filter(shades, blur)
+    smooth[~inside] = 0
+    straight = Volume(smooth[None], np.diag([*spacing[::-1], 1.0]), "", "")
+    return resample(straight, with_spacing(straight.grid, (depth, height, width)), fill=0.0)

@@ -1,0 +1,311 @@
+"""The filters of scipy.ndimage that a synthesis needs, with its arguments, in NumPy: SciPy alone is larger than voxlate-run.
+
+Each gives SciPy's result (labels to the bit, other values to the rounding of float32) and takes only the options that
+are used here. What is linear and separable is a product with a matrix along each axis.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from voxlate.base.errors import BadInput
+
+Array = np.ndarray
+
+
+def label(mask: Array, output: Array) -> int:
+    """Number the face-connected components of a mask in `output`, in the order of their first voxels; their count.
+
+    Runs along the last axis are numbered, and joined where they touch (Shiloach and Vishkin 1982, by minima).
+    """
+    mask = np.asarray(mask, bool)
+    starts = mask.copy()
+    starts[..., 1:] &= ~mask[..., :-1]
+    np.cumsum(starts.reshape(-1), out=output.reshape(-1), dtype=output.dtype)
+    output[~mask] = 0
+    runs = int(starts.sum())
+    root = np.arange(runs + 1)
+    first, second = _touching(output)
+    while True:
+        least = np.minimum(root[first], root[second])
+        before = root.copy()
+        np.minimum.at(root, root[first], least)
+        np.minimum.at(root, root[second], least)
+        while not np.array_equal(jumped := root[root], root):
+            root = jumped
+        if np.array_equal(before, root):
+            break
+    kept, numbers = np.unique(root, return_inverse=True)
+    output[:] = numbers.astype(output.dtype)[output]
+    return len(kept) - 1
+
+
+def _touching(runs: Array) -> tuple[Array, Array]:
+    """The pairs of numbers above 0 that are neighbours along all axes but the last, each run of equal pairs once."""
+    pairs = [np.zeros((0, 2), runs.dtype)]
+    for axis in range(runs.ndim - 1):
+        lines = np.moveaxis(runs, axis, 0)
+        for before, after in pairwise(lines):
+            both = (before > 0) & (after > 0)
+            found = np.stack([before[both], after[both]], axis=1)
+            new = np.ones(len(found), bool)
+            new[1:] = (found[1:] != found[:-1]).any(axis=1)
+            pairs.append(found[new])
+    joined = np.concatenate(pairs)
+    return joined[:, 0], joined[:, 1]
+
+
+def find_objects(labels: Array, count: int) -> list[tuple[slice, ...] | None]:
+    """The smallest box around the voxels of the label 1; None where there is none."""
+    inside = labels == count
+    box = []
+    for axis in range(labels.ndim):
+        others = tuple(other for other in range(labels.ndim) if other != axis)
+        filled = np.flatnonzero(inside.any(axis=others))
+        if not len(filled):
+            return [None]
+        box.append(slice(int(filled[0]), int(filled[-1]) + 1))
+    return [tuple(box)]
+
+
+def distance_transform_edt(
+    image: Array,
+    sampling: Sequence[float] | None = None,
+    return_distances: bool = True,
+    return_indices: bool = False,
+) -> Array:
+    """The distance of each voxel to the nearest one that is 0, or the place of that one [axes, …].
+
+    The least sum of squares along one axis after the other (Saito and Toriwaki 1994).
+    """
+    shown = np.asarray(image, bool)
+    steps = [1.0] * shown.ndim if sampling is None else [float(step) for step in sampling]
+    nearest = _nearest_along(shown)
+    known = nearest >= 0
+    away = (nearest - np.arange(len(shown)).reshape(-1, *[1] * (shown.ndim - 1))) * steps[0]
+    squares = np.where(known, np.square(away), np.inf).astype(np.float32)
+    places = [nearest] if return_indices else []
+    for axis in range(1, shown.ndim):
+        squares, chosen = _least_sums(squares, axis, steps[axis], return_indices)
+        if chosen is not None:
+            places = [np.take_along_axis(place, chosen, axis) for place in places]
+            places.append(chosen)
+    return np.stack(places) if return_indices else np.sqrt(squares)
+
+
+def _nearest_along(shown: Array) -> Array:
+    """The index along the first axis of the nearest voxel that is not shown, -1 where the line has none."""
+    length = len(shown)
+    index = np.arange(length, dtype=np.int32).reshape(-1, *[1] * (shown.ndim - 1))
+    far = 2 * length
+    below = np.maximum.accumulate(np.where(shown, -far, index))
+    above = np.minimum.accumulate(np.where(shown, far, index)[::-1])[::-1]
+    nearest = np.where(index - below <= above - index, below, above)
+    return np.where((nearest < 0) | (nearest >= length), -1, nearest).astype(np.int32)
+
+
+def _least_sums(
+    squares: Array, axis: int, step: float, with_index: bool
+) -> tuple[Array, Array | None]:
+    """The least sum of a voxel's value along an axis and the squared distance to it, and the index of that voxel."""
+    length = squares.shape[axis]
+    least = squares.copy()
+    now, before = np.moveaxis(least, axis, 0), np.moveaxis(squares, axis, 0)
+    index = np.arange(length, dtype=np.int32).reshape(-1, *[1] * (squares.ndim - 1))
+    places = np.broadcast_to(index, now.shape).copy() if with_index else None
+    for away in range(1, length):
+        square = np.float32((away * step) ** 2)
+        if square >= now.max():  # no voxel so far away is nearer
+            break
+        for to, of in ((slice(away, None), slice(-away)), (slice(-away), slice(away, None))):
+            sums = before[of] + square
+            if places is not None:
+                nearer = sums < now[to]
+                np.copyto(places[to], np.broadcast_to(index[of], sums.shape), where=nearer)
+            np.minimum(now[to], sums, out=now[to])
+    return least, None if places is None else np.moveaxis(places, 0, axis)
+
+
+def gaussian_filter(
+    image: Array, sigma: Sequence[float], truncate: float = 4.0, mode: str = "nearest"
+) -> Array:
+    """The image blurred along each axis; beyond its edge, the edge is repeated."""
+    for axis, width in enumerate(sigma):
+        if width > 0:
+            image = _along(image, _blur_matrix(image.shape[axis], float(width), truncate), axis)
+    return image
+
+
+@cache
+def _blur_matrix(length: int, sigma: float, truncate: float) -> Array:
+    reach = int(truncate * sigma + 0.5)
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    return _band(length, weights / weights.sum(), lambda places: places.clip(0, length - 1))
+
+
+def uniform_filter(image: Array, size: Sequence[int]) -> Array:
+    """The means over boxes; beyond its edge, the image is mirrored, the edge included."""
+    for axis, width in enumerate(size):
+        length = image.shape[axis]
+        weights = np.full(width, 1 / width)
+        matrix = _band(length, weights, partial(_mirrored, length))
+        image = _along(image, matrix, axis)
+    return image
+
+
+def _mirrored(length: int, places: Array) -> Array:
+    """Indices of an axis for places beyond it, where the image is mirrored, the edge included."""
+    places = places % (2 * length)
+    return np.minimum(places, 2 * length - 1 - places)
+
+
+def _band(length: int, weights: Array, inside: Callable[[Array], Array]) -> Array:
+    """The matrix [length, length] of a filter; inside: the index that stands for one beyond the edge."""
+    matrix = np.zeros((length, length))
+    rows = np.arange(length)
+    for offset, weight in enumerate(weights, -(len(weights) // 2)):
+        np.add.at(matrix, (rows, inside(rows + offset)), weight)
+    return matrix.astype(np.float32)
+
+
+def _along(image: Array, matrix: Array, axis: int) -> Array:
+    """The product of a matrix [new, old] with each line along an axis."""
+    return np.moveaxis(np.moveaxis(image, axis, -1) @ matrix.T, -1, axis)
+
+
+def convolve(image: Array, weights: Array) -> Array:
+    """The convolution with weights of odd lengths; beyond its edge, the image is mirrored, the edge included."""
+    reach = [length // 2 for length in weights.shape]
+    padded = np.pad(image, [(side, side) for side in reach], mode="symmetric")
+    total = np.zeros_like(image)
+    for place in np.argwhere(weights):
+        start = [2 * side - at for side, at in zip(reach, place)]
+        part = tuple(slice(at, at + length) for at, length in zip(start, image.shape))
+        total += image.dtype.type(weights[tuple(place)]) * padded[part]
+    return total
+
+
+def affine_transform(
+    image: Array,
+    matrix: Array,
+    offset: Array,
+    output: Array,
+    output_shape: Sequence[int],
+    order: int = 1,
+    mode: str = "nearest",
+    prefilter: bool = False,
+) -> None:
+    """Write the image [D, H, W] at the places matrix · index + offset, order 0 or 1; beyond its edge, it is repeated."""
+    if order > 1:
+        raise _without_scipy("cubic resampling")
+    matrix = np.where(np.abs(matrix) < 1e-9, 0.0, matrix)
+    if np.count_nonzero(matrix - np.diag(np.diag(matrix))) == 0:
+        for axis, length in enumerate(output_shape):
+            places = matrix[axis, axis] * np.arange(length) + offset[axis]
+            image = _along(image, _linear(places, image.shape[axis], order), axis)
+        output[:] = image
+        return
+    y, x = np.mgrid[: output_shape[1], : output_shape[2]]
+    for z, plane in enumerate(output):
+        places = [
+            row[0] * z + row[1] * y + row[2] * x + first for row, first in zip(matrix, offset)
+        ]
+        plane[:] = _interpolate(image, places, order)
+
+
+def _linear(places: Array, length: int, order: int = 1) -> Array:
+    """The matrix [places, length] of linear interpolation, or of the nearest (order 0), between indices of an axis."""
+    places = np.clip(places, 0, length - 1)
+    if order == 0:
+        places = np.floor(places + 0.5)
+    below = np.minimum(np.floor(places).astype(int), max(length - 2, 0))
+    share = places - below
+    rows = np.arange(len(places))
+    matrix = np.zeros((len(places), length))
+    matrix[rows, below] = 1 - share
+    matrix[rows, np.minimum(below + 1, length - 1)] += share
+    return matrix.astype(np.float32)
+
+
+def _interpolate(image: Array, places: Sequence[Array], order: int) -> Array:
+    """The image [D, H, W] at places, by weights of the eight voxels around each."""
+    inside = [np.clip(at, 0, length - 1) for at, length in zip(places, image.shape)]
+    if order == 0:
+        return image[tuple(np.floor(at + 0.5).astype(int) for at in inside)]
+    below = [
+        np.minimum(np.floor(at).astype(int), max(length - 2, 0))
+        for at, length in zip(inside, image.shape)
+    ]
+    shares = [(at - first).astype(np.float32) for at, first in zip(inside, below)]
+    total = np.zeros(places[0].shape, np.float32)
+    for corner in np.ndindex(2, 2, 2):
+        weight = np.ones((), np.float32)
+        index = []
+        for side, first, share, length in zip(corner, below, shares, image.shape):
+            weight = weight * (share if side else 1 - share)
+            index.append(np.minimum(first + side, length - 1))
+        total += weight * image[tuple(index)]
+    return total
+
+
+def zoom(
+    image: Array,
+    factors: Sequence[float],
+    order: int = 3,
+    mode: str = "mirror",
+    grid_mode: bool = False,
+) -> Array:
+    """The image at other lengths: linear between the centres of boxes (grid_mode), or cubic splines, corner on corner."""
+    for axis, factor in enumerate(factors):
+        old = image.shape[axis]
+        new = round(old * factor)
+        if new == old:
+            continue
+        if grid_mode:
+            matrix = _linear((np.arange(new) + 0.5) * (old / new) - 0.5, old, order)
+        else:
+            matrix = _cubic(old, new)
+        image = _along(image, matrix, axis)
+    return image
+
+
+@cache
+def _cubic(old: int, new: int) -> Array:
+    """The matrix [new, old] of cubic splines through the values at indices, mirrored about the first and the last."""
+
+    def at(places: Array) -> Array:
+        """The B-splines of all indices at some places."""
+        matrix = np.zeros((len(places), old))
+        first = np.floor(places).astype(int) - 1
+        rows = np.arange(len(places))
+        for index in (first + offset for offset in range(4)):
+            distance = np.abs(places - index)
+            near = 2 / 3 - distance**2 + distance**3 / 2
+            spline = np.where(distance < 1, near, (2 - distance).clip(0) ** 3 / 6)
+            around = index % max(2 * old - 2, 1)
+            np.add.at(matrix, (rows, np.minimum(around, 2 * old - 2 - around)), spline)
+        return matrix
+
+    knots = at(np.arange(old, dtype=float))
+    return (at(np.linspace(0, old - 1, new)) @ np.linalg.inv(knots)).astype(np.float32)
+
+
+def _without_scipy(what: str) -> BadInput:
+    """The error of what SciPy is needed for."""
+    return BadInput(
+        f"{what}: expected SciPy, found none, as voxlate-run leaves it out. Install voxlate, or pip install scipy."
+    )
+
+
+def __getattr__(name: str) -> Any:
+    """A filter that is not here, which raises BadInput when it is called."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+
+    def missing(*arguments: Any, **options: Any) -> Any:
+        raise _without_scipy(f"scipy.ndimage.{name}")
+
+    return missing

@@ -1,0 +1,180 @@
+"""Named parts of an image by rules: thresholds of its values, tissues of a CT, label maps."""
+
+import math
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from voxlate.base.arrays import Bool, Float32
+from voxlate.base.errors import BadInput
+from voxlate.scans.cohorts.case_files import LABELS
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.ranges import Range, range_for
+from voxlate.scans.images.tissues_hu import TISSUES_HU
+from voxlate.scans.images.units import unit_of
+
+NUMBER = r"[-+]?\d+(?:\.\d*)?"
+# LOW < MODALITY < VALUE %
+RULE = re.compile(rf"(?:({NUMBER})\s*<\s*)?([\w-]+)\s*(<|>|==?)\s*({NUMBER})\s*(%)?")
+RATIO = re.compile(r"([\w-]+)\s*/\s*([\w-]+)")
+TISSUES = "tissues"  # the name that stands for a region of each tissue
+BODY = "body"  # the region of all voxels of the body
+
+
+@dataclass(frozen=True)
+class Region:
+    """A named part of each case: a modality or label map of the truth between two values, or a mask file.
+
+    low, high: in the modality's unit, in shares of the image's own peak if the unit is arbitrary, or labels; mirrored:
+    in shares of the other hemisphere's mean; over: this region is the ratio of the volumes of these two regions; tissue:
+    of the tissues of CT, of which a body may lack some, and which are no structures with pieces.
+    """
+
+    name: str
+    text: str
+    modality: str | None = None
+    low: float = -math.inf
+    high: float = math.inf
+    path: str | None = None
+    mirrored: bool = False
+    over: tuple[str, str] | None = None
+    tissue: bool = False
+
+    def select(self, values: Float32, frame: Bool) -> Bool:
+        """The part of `frame` with values between low and high; values, frame: [D, H, W], canonical."""
+        if self.mirrored:
+            values = shares_of_other_side(values, frame)
+        return (values > self.low) & (values < self.high) & frame
+
+    def rule(self, ranges: Mapping[str, Range], within: str) -> str:
+        """The rule for the caption, such as `cta > 150 HU within body`."""
+        if self.over is not None:
+            return f"volume of {self.over[0]} / volume of {self.over[1]}"
+        if self.mirrored:
+            return f"{self.text} of the other hemisphere's mean, where above 0, within {within}"
+        if self.modality is None or self.modality in LABELS:
+            return f"{self.text} within {within}"
+        known = ranges.get(self.modality) or range_for(unit_of(self.modality))
+        return f"{self.text} {known.unit} within {within}"
+
+
+def regions_from(texts: Mapping[str, str] | None) -> tuple[Region, ...]:
+    """Regions by name: "cta>150", "ct<-300", "150<cta<600", "seg=4", or a mask file ("masks/{case}.nii.gz").
+
+    "cbf<30%" compares with the mean of the other hemisphere; "lesion/core", the names of two regions, is a mismatch
+    ratio; {"tissues": "ct"} is a region of each tissue by the values of a CT. Raises BadInput for other texts.
+    """
+    given = {name: str(text) for name, text in (texts or {}).items()}
+    tissues = _tissues_of(given.pop(TISSUES), given) if TISSUES in given else ()
+    pairs: dict[str, tuple[str, str]] = {}
+    for name, text in given.items():
+        match = RATIO.fullmatch(text.strip())
+        if match and {match[1], match[2]} <= given.keys():  # other texts with a slash are paths
+            pairs[name] = (match[1], match[2])
+    # A ratio of ratios is none.
+    ratios = {name: pair for name, pair in pairs.items() if not pairs.keys() & pair}
+    plain = [_region(name, text) for name, text in given.items() if name not in ratios]
+    over = [Region(name, given[name], over=pair) for name, pair in ratios.items()]
+    return (*tissues, *plain, *over)
+
+
+def _tissues_of(modality: str, others: Collection[str]) -> list[Region]:
+    """A region of each tissue by the values of a CT; others: the names of the other regions."""
+    if not re.fullmatch(r"[\w-]+", modality) or unit_of(modality) != "HU":
+        raise BadInput(
+            f"region {TISSUES}: expected a modality in HU, such as {TISSUES}=ct, found {modality!r}. Name the CT, or write thresholds of your own."
+        )
+    if taken := TISSUES_HU.keys() & others:
+        raise BadInput(
+            f"region {min(taken)}: expected another name beside {TISSUES}, which has a region of that name, found {min(taken)}. Rename it."
+        )
+    regions = []
+    for name, (low, high) in TISSUES_HU.items():
+        above = f"{low:g} ≤ " if math.isfinite(low) else ""
+        below = f" < {high:g}" if math.isfinite(high) else ""
+        # `select` leaves out its lower end, which belongs to the tissue.
+        first = float(np.nextafter(np.float32(low), np.float32(-math.inf)))
+        regions.append(
+            Region(name, f"{above}{modality}{below}", modality, first, high, tissue=True)
+        )
+    return regions
+
+
+def _region(name: str, text: str) -> Region:
+    if not re.fullmatch(r"[\w-]+", name):
+        raise BadInput(
+            f"region: expected a name of letters, digits, _ and -, found {name!r}. Write it as vessels=cta>150."
+        )
+    rule = RULE.fullmatch(text.strip())
+    if rule is None and not set(text) & set("<>"):
+        if not text:
+            raise BadInput(
+                f"region {name}: expected a threshold or a mask file, found nothing. Write {name}=cta>150."
+            )
+        return Region(name, text, path=text)
+    below, modality, sign, number, percent = rule.groups() if rule else ("", "", "", "0", "")
+    value = float(number)
+    said = f"{modality} {sign[:1]} {value:g}"
+    if percent and sign == "<" and not below:
+        return Region(name, f"{said} %", modality, 0.0, value / 100, mirrored=True)
+    if below and sign == "<" and not percent and float(below) < value:
+        return Region(name, f"{below} < {modality} < {number}", modality, float(below), value)
+    if rule and not below and not percent:
+        ends = {"<": (-math.inf, value), ">": (value, math.inf)}
+        low, high = ends.get(sign, (value - 0.5, value + 0.5))
+        return Region(name, said, modality, low, high)
+    raise BadInput(
+        f"region {name}: expected MODALITY>NUMBER, MODALITY<NUMBER, LOW<MODALITY<HIGH, LABELS=NUMBER or a mask file, found {text!r}. Write it as {name}=cta>150."
+    )
+
+
+def shares_of_other_side(values: Float32, frame: Bool) -> Float32:
+    """Values over the mean of the other half of the frame: [D, H, W], canonical, so W runs from left to right.
+
+    The halves meet in the middle of the frame's box. Only values above 0 count, because fluid is not perfused. A half
+    becomes NaN if the other half has no such value. Source of the threshold: Campbell et al. 2011 (Stroke 42), relative
+    CBF of a core.
+    """
+    shares = np.full(values.shape, np.nan, np.float32)
+    columns = np.flatnonzero(frame.any(axis=(0, 1)))
+    if not len(columns):
+        return shares
+    first = int(columns[0])
+    last = int(columns[-1]) + 1
+    left = slice(0, (first + last) // 2)
+    right = slice((first + last + 1) // 2, None)
+    middle = slice(left.stop, right.start)  # an odd width has a column of no side
+    perfused = frame & (values > 0)
+    for here, others in ((left, (right,)), (right, (left,)), (middle, (left, right))):
+        known = np.concatenate([values[..., other][perfused[..., other]] for other in others])
+        if len(known):
+            shares[..., here] = values[..., here] / np.mean(known, dtype=np.float64)
+    return shares
+
+
+def scale_to_peak(volume: Volume, scale: Range, body: Bool | None) -> Float32:
+    """The values for a threshold, [D, H, W], not clipped; in arbitrary units they are shares of the peak."""
+    return scale.normalise(volume.data[0], body) if scale.own else volume.data[0]
+
+
+def region_masks(
+    rules: Mapping[str, str],
+    image: Volume,
+    labels: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, Bool]:
+    """The masks [D, H, W] of the body and of regions in an image; those of label maps only where labels has them.
+
+    Thresholds of images without a unit are shares of their peak, as in evaluate.
+    """
+    body = foreground(image)
+    masks = {BODY: body}
+    for region in regions_from(rules):
+        values = (labels or {}).get(str(region.modality))
+        if region.modality == image.modality:
+            values = scale_to_peak(image, range_for(image.unit), body)
+        if values is not None:
+            masks[region.name] = region.select(values.astype(np.float32, copy=False), body)
+    return masks

@@ -1,0 +1,435 @@
+"""Registration of two scans of a patient: rigid, affine, smooth or free-form, as far as each stage makes them more similar.
+
+SimpleITK's transforms take points of the fixed scan (LPS, mm) to points of the moving one.
+"""
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from voxlate.base.errors import BadInput
+from voxlate.base.files import whole_file
+from voxlate.base.optional import Package
+from voxlate.base.records import Number
+from voxlate.base.similarity import PERCENTILES, RANGE_HU, dice, mutual_information
+from voxlate.scans.images.filters import ndimage
+from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, resample, with_spacing
+from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.misalignment import displacement_field
+from voxlate.scans.images.motion import on_every_voxel
+from voxlate.scans.images.simpleitk import itk, to_image
+
+ants = Package(
+    "ants",
+    "ants",
+    "registration",
+    "antspyx for --register ants",
+    ", or use --register bspline",
+)
+RegistrationMethod = Literal["rigid", "affine", "smooth", "bspline", "ants"]
+Transform = Any  # a SimpleITK transform
+
+COARSE_VOXELS = 500_000  # a head at about 2.5 mm: finer takes longer and changes the result by less than a voxel
+FINE_VOXELS = 4_000_000  # for a smooth displacement, whose error is a part of a voxel
+SAMPLES = 60_000  # points at which mutual information is estimated
+BINS = 32
+# Between the knots of splines: softer than any organ's border. Splines with knots every 30 mm after these raised the error
+# of each of the 4 of 9 bent phantoms in which they raised mutual information.
+KNOTS_MM = 60.0
+LEAST_SLICES = 4
+MOST_MM = 10.0  # 95 % of the lengths of a smooth displacement, beyond which it is not trusted
+PYRAMID_VOXELS = 16  # along an axis; with a coarser image the first steps go wrong
+LEAST_VOLUME = 0.1  # of a voxel, after a transform; less is a fold
+LEAST_SHARED = 0.25  # of the smaller scan's box; with less in common, similarity says nothing
+SEED = 1
+NO_OVERLAP = (
+    "map outside moving image",
+    "outside the image",
+    "No valid points",
+    "VirtualSampledPointSet",
+)  # ITK says
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """How similar two scans are where both have voxels: mutual_information from 1 (unrelated) to 2 (the same picture).
+
+    mutual_information: normalised, (H(a) + H(b)) / H(a, b) on 32 bins (Studholme et al. 1999, eq. 4); bodies: Dice
+    overlap of the two outlines; covered: share of the fixed scan's voxels that the moving one reaches.
+    """
+
+    mutual_information: Number
+    bodies: Number
+    covered: Number
+
+
+@dataclass(frozen=True, eq=False)
+class Registration:
+    """The transform that was kept and what it gained.
+
+    kept: the last stage that made the scans more similar; "none" where no stage did (the transform is the identity).
+    """
+
+    kept: RegistrationMethod | Literal["none"]
+    transform: Transform
+    before: Similarity
+    after: Similarity
+
+
+def register(moving: Volume, fixed: Volume, method: RegistrationMethod) -> Registration:
+    """Register `moving` to `fixed` by mutual information on coarse copies of both; the same call gives the same result.
+
+    Each stage (rigid, affine, then splines or SyN) is kept only if it makes the two more similar and does not fold
+    space. Raises BadInput where a scan has too few slices, a library is missing, or nothing makes the two overlap.
+    """
+    stages = _STAGES[method]
+    flat = [scan for scan in (moving, fixed) if min(scan.grid.shape) < LEAST_SLICES]
+    if len(flat) == 2 and method == "smooth":
+        stages = _SMOOTH  # within the plane
+    elif flat:
+        raise BadInput(
+            f"{flat[0].origin}: expected at least {LEAST_SLICES} voxels along each axis to register, found {flat[0].grid}. Prepare without --register, or single slices with --register smooth."
+        )
+    with _one_thread():
+        pair = CoarsePair(coarse(moving), coarse(fixed))
+        transform: Transform = itk.Euler3DTransform(pair.centre.tolist())
+        kept: RegistrationMethod | Literal["none"] = "none"
+        after = before = pair.compare(transform)
+        for name, stage in stages:
+            if stage is _smooth:
+                pair = CoarsePair(coarse(moving, FINE_VOXELS), coarse(fixed, FINE_VOXELS))
+                after = pair.compare(transform)
+            new = stage(pair, transform)
+            if new is None:
+                continue
+            similarity = pair.compare(new)
+            if similarity.mutual_information > after.mutual_information and not pair.folds(new):
+                kept = name
+                transform = new
+                after = similarity
+    if kept == "none" and before.covered == 0:
+        raise BadInput(
+            f"{moving.origin}: expected a scan of the same part of the body as {fixed.origin}, found no transform that makes them overlap. Look at the two, or leave the case out by a manifest."
+        )
+    return Registration(kept, transform, before, after)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums over threads would differ in the last digit from run to run; cases run in parallel anyway."""
+    process = itk.ProcessObject
+    threads = process.GetGlobalDefaultNumberOfThreads()
+    process.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        process.SetGlobalDefaultNumberOfThreads(threads)
+
+
+def centre_mm(grid: Grid, mask: np.ndarray | None = None) -> np.ndarray:
+    """The middle of a grid, or of the voxels of a mask [D, H, W], in LPS millimetres."""
+    index = (np.array(grid.shape) - 1) / 2
+    if mask is not None and mask.any():
+        index = np.array(ndimage.center_of_mass(mask))
+    point: np.ndarray = LPS_TO_RAS @ grid.affine @ np.array([*index[::-1], 1.0])
+    return point[:3]
+
+
+def apply_transform(
+    volume: Volume,
+    grid: Grid,
+    transform: Transform,
+    order: Literal[0, 1, 3] = 1,
+    fill: float | None = None,
+) -> Volume:
+    """The volume on `grid` through a transform, by splines of order 0 (labels), 1 or 3.
+
+    Voxels outside the volume get `fill` (default: its lowest value).
+    """
+    interpolator = {0: itk.sitkNearestNeighbor, 1: itk.sitkLinear, 3: itk.sitkBSpline}[order]
+    lowest = float(volume.data.min()) if fill is None else fill
+    like = to_image(np.zeros(grid.shape, np.uint8), grid)
+    channels = []
+    for channel in volume.data:
+        image = to_image(channel, volume.grid)
+        moved = itk.Resample(image, like, transform, interpolator, lowest, itk.sitkFloat32)
+        channels.append(itk.GetArrayFromImage(moved))
+    return dataclasses.replace(volume, data=np.stack(channels), affine=grid.affine)
+
+
+def cover(moving: Grid, fixed: Grid, transform: Transform) -> np.ndarray:
+    """Which voxels of the fixed grid a transform takes into the moving grid's box: bool [D, H, W]."""
+    box = Volume(np.ones((1, *moving.shape), np.float32), moving.affine, "", "")
+    return apply_transform(box, fixed, transform, order=0, fill=0.0).data[0] > 0
+
+
+def write_transform(path: Path, transform: Transform) -> None:
+    """Write an ITK transform by the suffix of the path: .tfm (text) or .h5."""
+    with whole_file(path) as temporary:
+        itk.WriteTransform(transform, str(temporary))
+
+
+def coarse(volume: Volume, voxels: int = COARSE_VOXELS) -> Volume:
+    """The volume with about so many voxels, smoothed before it is thinned out."""
+    grid = volume.grid
+    volume_mm3 = np.prod(grid.shape) * np.prod(grid.spacing_mm)
+    wide = float((volume_mm3 / voxels) ** (1 / 3))
+    if wide <= min(grid.spacing_mm):
+        return volume
+    old = np.array(grid.spacing_mm)
+    new = np.maximum(wide, old)
+    sigma = np.where(new > old, 0.5 * new / old, 0.0)
+    smooth = ndimage.gaussian_filter(volume.data, [0.0, *sigma])
+    return resample(dataclasses.replace(volume, data=smooth), with_spacing(grid, tuple(new)))
+
+
+class CoarsePair:
+    """Two coarse scans with their outlines and intensity ranges, as all stages need them."""
+
+    def __init__(self, moving: Volume, fixed: Volume) -> None:
+        self.moving = moving
+        self.fixed = fixed
+        self.bodies = foreground(moving), foreground(fixed)
+        self.centre = centre_mm(fixed.grid, self.bodies[1])
+        self.ranges = _range(moving), _range(fixed)
+        self.images = tuple(
+            to_image(volume.data[0].clip(*ends).astype(np.float32), volume.grid)
+            for volume, ends in zip((moving, fixed), self.ranges)
+        )
+
+    def compare(self, transform: Transform) -> Similarity:
+        """How similar the scans are through a transform."""
+        grid = self.fixed.grid
+        shared = cover(self.moving.grid, grid, transform)
+        grids = (self.moving.grid, grid)
+        boxes = [np.prod(box.shape) * np.prod(box.spacing_mm) for box in grids]
+        if shared.mean() * boxes[1] < LEAST_SHARED * min(boxes):
+            return Similarity(1.0, 0.0, float(shared.mean()))
+        moving = apply_transform(self.moving, grid, transform).data[0]
+        outline = dataclasses.replace(self.moving, data=self.bodies[0][None].astype(np.float32))
+        body = apply_transform(outline, grid, transform, order=0, fill=0.0).data[0] > 0
+        information = mutual_information(
+            moving[shared],
+            self.fixed.data[0][shared],
+            *self.ranges,
+            BINS,
+        )
+        information = np.nan_to_num(information, nan=1.0)
+        bodies = np.nan_to_num(dice(body, self.bodies[1]))
+        return Similarity(float(information), float(bodies), float(shared.mean()))
+
+    def folds(self, transform: Transform) -> bool:
+        """Whether a transform folds space somewhere, or changes a voxel's volume more than tenfold."""
+        make_field = itk.TransformToDisplacementFieldFilter()
+        make_field.SetReferenceImage(self.images[1])
+        field = make_field.Execute(transform)
+        # ITK's own determinant assumes that the image's axes are those of the patient
+        displacement = itk.GetArrayViewFromImage(field)
+        steps = np.stack([_differences(displacement, axis) for axis in range(3)], axis=-1)
+        across = (LPS_TO_RAS @ self.fixed.affine)[:3, :3][
+            :, ::-1
+        ]  # the same steps without the transform: D, H, W
+        volumes = np.linalg.det(steps + across) / np.linalg.det(across)
+        return bool(volumes.min() < LEAST_VOLUME or volumes.max() > 1 / LEAST_VOLUME)
+
+
+def _differences(displacement: np.ndarray, axis: int) -> np.ndarray:
+    """Differences between neighbours along an axis of [D, H, W, 3]; none across a single slice."""
+    if displacement.shape[axis] == 1:
+        return np.zeros_like(displacement)
+    return np.asarray(np.gradient(displacement, axis=axis))
+
+
+def _range(volume: Volume) -> tuple[float, float]:
+    if volume.unit == "HU":
+        return RANGE_HU
+    low, high = (float(value) for value in np.percentile(volume.data, PERCENTILES))
+    if low < high:
+        return (low, high)
+    return (float(volume.data.min()), float(volume.data.max()))
+
+
+def _rigid(pair: CoarsePair, start: Transform) -> Transform | None:
+    """The best of several starts: the headers', the boxes' centres, the bodies' centres."""
+    fixed = pair.fixed.grid
+    moving = pair.moving.grid
+    by_boxes = centre_mm(moving) - centre_mm(fixed)
+    by_bodies = centre_mm(moving, pair.bodies[0]) - pair.centre
+    shifts = np.zeros(3), by_boxes, by_bodies
+    results: list[tuple[float, int, Transform]] = []
+    for shift in shifts:
+        begin = itk.Euler3DTransform(pair.centre.tolist(), 0.0, 0.0, 0.0, shift.tolist())
+        rough = _linear(pair, begin, (4,))
+        if rough is not None:
+            similarity = pair.compare(rough)
+            results.append((similarity.mutual_information, len(results), rough))
+    if not results:
+        return None
+    _, _, best = max(results)
+    return _linear(pair, best, (2, 1))
+
+
+def _affine(pair: CoarsePair, start: Transform) -> Transform | None:
+    begin = itk.AffineTransform(3)
+    begin.SetCenter(start.GetCenter())
+    begin.SetMatrix(start.GetMatrix())
+    begin.SetTranslation(start.GetTranslation())
+    return _linear(pair, begin, (2, 1))
+
+
+def _linear(pair: CoarsePair, begin: Transform, levels: tuple[int, ...]) -> Transform | None:
+    """Optimise `begin`, which keeps its kind (rigid or affine)."""
+    registration = _registration(pair, levels)
+    # a line search: steps of a fixed length stop early or leave for another optimum
+    registration.SetOptimizerAsGradientDescentLineSearch(
+        1.0,
+        60,
+        convergenceMinimumValue=1e-6,
+        convergenceWindowSize=5,
+        lineSearchMaximumIterations=10,
+    )
+    registration.SetOptimizerScalesFromPhysicalShift()
+    return _optimise(registration, begin, *pair.images)
+
+
+def _smooth(pair: CoarsePair, start: Transform) -> Transform | None:
+    """The smooth displacement that windows of both scans follow, applied before the transform so far.
+
+    Single slices are displaced within their plane. None where windows do not agree, or 5 % of the displacements in the
+    body are longer than MOST_MM.
+    """
+    grid = pair.fixed.grid
+    moved = apply_transform(pair.moving, grid, start).data[0]
+    units = pair.fixed.unit, pair.moving.unit
+    field, _, _ = displacement_field(
+        pair.fixed.data[0], moved, grid.spacing_mm, pair.bodies[1], units
+    )
+    if field is None:
+        return None
+    displacement = on_every_voxel(field, grid.shape, grid.spacing_mm)
+    lengths = np.linalg.norm(displacement[:, pair.bodies[1]], axis=0)
+    if np.percentile(lengths, 95) > MOST_MM:
+        return None
+    columns = (LPS_TO_RAS @ grid.affine)[:3, :3]
+    directions = columns / np.linalg.norm(columns, axis=0)
+    vectors = np.einsum("adhw,ca->dhwc", displacement[::-1], directions)
+    image = itk.GetImageFromArray(np.ascontiguousarray(vectors, dtype=np.float64), isVector=True)
+    like = to_image(np.zeros(grid.shape, np.uint8), grid)
+    image.CopyInformation(like)
+    both = itk.CompositeTransform([start, itk.DisplacementFieldTransform(image)])
+    both.FlattenTransform()  # a file holds no composite within another
+    return both
+
+
+def _smooth_again(pair: CoarsePair, start: Transform) -> Transform | None:
+    """A further smooth displacement where an earlier one was kept."""
+    return _smooth(pair, start) if start.GetName() == "CompositeTransform" else None
+
+
+def _bspline(pair: CoarsePair, start: Transform) -> Transform | None:
+    """A free-form deformation by cubic splines, applied before the transform so far. Source: Rueckert et al. 1999.
+
+    The moving scan is resampled by `start` first, because ITK gives no derivative through an earlier spline. Optimising
+    a spline before a moving initial transform deforms more where scans end, until it folds, and is then lost.
+    """
+    moving, fixed = pair.images
+    grid = pair.fixed.grid
+    lengths_mm = [n * mm for n, mm in zip(grid.shape, grid.spacing_mm)]
+    cells = [max(1, round(length / KNOTS_MM)) for length in reversed(lengths_mm)]
+    registration = _registration(pair, (2,))
+    registration.SetMetricMovingMask(
+        to_image(cover(pair.moving.grid, grid, start).astype(np.uint8), grid)
+    )
+    registration.SetOptimizerAsLBFGSB(numberOfIterations=30, maximumNumberOfFunctionEvaluations=40)
+    moved = itk.Resample(moving, fixed, start, itk.sitkLinear, pair.ranges[0][0])
+    spline = _optimise(
+        registration,
+        itk.BSplineTransformInitializer(fixed, cells, order=3),
+        moved,
+        fixed,
+    )
+    if spline is None:
+        return None
+    return itk.CompositeTransform([start, spline])
+
+
+def _ants(pair: CoarsePair, start: Transform) -> Transform | None:
+    """Symmetric diffeomorphic registration of ANTs after the transform so far. Source: Avants et al. 2008."""
+    with tempfile.TemporaryDirectory() as folder:
+        names = [f"{folder}/{name}" for name in ("moving.nii.gz", "fixed.nii.gz", "start.tfm")]
+        for image, name in zip(pair.images, names):
+            itk.WriteImage(image, name)
+        itk.WriteTransform(start, names[2])
+        files = ants.registration(
+            fixed=ants.image_read(names[1]),
+            moving=ants.image_read(names[0]),
+            type_of_transform="SyNOnly",
+            initial_transform=names[2],
+            syn_metric="mattes",
+            random_seed=SEED,
+            outprefix=f"{folder}/",
+        )["fwdtransforms"]
+        warp = itk.ReadImage(files[0], itk.sitkVectorFloat64)
+        linear = itk.ReadTransform(files[1])
+        return itk.CompositeTransform([linear, itk.DisplacementFieldTransform(warp)])
+
+
+def _registration(pair: CoarsePair, levels: tuple[int, ...]) -> Any:
+    """A registration by Mattes' mutual information at SAMPLES points of each level.
+
+    Shrinking leaves PYRAMID_VOXELS along each axis.
+    """
+    registration = itk.ImageRegistrationMethod()
+    registration.SetMetricAsMattesMutualInformation(BINS)
+    shortest = min(min(pair.fixed.grid.shape), min(pair.moving.grid.shape))
+    shrink = [min(level, max(1, shortest // PYRAMID_VOXELS)) for level in levels]
+    voxels = int(np.prod(pair.fixed.grid.shape))
+    registration.SetMetricSamplingStrategy(registration.RANDOM)
+    registration.SetMetricSamplingPercentagePerLevel(
+        [min(1.0, SAMPLES * k**3 / voxels) for k in shrink], SEED
+    )
+    registration.SetInterpolator(itk.sitkLinear)
+    registration.SetShrinkFactorsPerLevel(shrink)
+    registration.SetSmoothingSigmasPerLevel([k / 2 if k > 1 else 0.0 for k in shrink])
+    registration.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
+    return registration
+
+
+def _optimise(
+    registration: Any,
+    transform: Transform,
+    moving: Any,
+    fixed: Any,
+) -> Transform | None:
+    """The transform after its optimisation, in place; None where the two no longer overlap."""
+    registration.SetInitialTransform(transform)
+    try:
+        registration.Execute(fixed, moving)
+    except RuntimeError as error:
+        if any(words in str(error) for words in NO_OVERLAP):
+            return None
+        raise
+    return transform
+
+
+Stage = Callable[[CoarsePair, Transform], Transform | None]
+_LINEAR: tuple[tuple[RegistrationMethod, Stage], ...] = (("rigid", _rigid), ("affine", _affine))
+# On 36 moved or bent phantoms the repetition lowered the mean error by 2.4 % and its 95th percentile by 3.1 %, a further
+# one by 0.1 and -0.2 %.
+_SMOOTH: tuple[tuple[RegistrationMethod, Stage], ...] = (
+    ("smooth", _smooth),
+    ("smooth", _smooth_again),
+)
+_STAGES: dict[RegistrationMethod, tuple[tuple[RegistrationMethod, Stage], ...]] = {
+    "rigid": _LINEAR[:1],
+    "affine": _LINEAR,
+    "smooth": (*_LINEAR[:1], *_SMOOTH),
+    "bspline": (*_LINEAR, ("bspline", _bspline)),
+    "ants": (*_LINEAR, ("ants", _ants)),
+}

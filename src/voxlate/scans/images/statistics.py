@@ -1,0 +1,116 @@
+"""Statistics of a volume's intensities, from which intensity maps take their scales."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from voxlate.base import slabs
+from voxlate.base.records import NotNegative, Number
+from voxlate.base.slabs import by_plane, empty, map_slabs, release
+
+# The tails are dense because intensity maps are stated there; others are interpolated linearly between these.
+PERCENTILES = (
+    *(0, 0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 25, 50),
+    *(75, 90, 95, 97, 98, 99, 99.5, 99.8, 99.9, 99.95, 100),
+)
+
+SIGNED = 0.02  # of the range: values so far below 0 are no rounding
+CONSTANT = 0.5  # of the first percentile that the lower quartile reaches in air below 0; noise around 0 reaches 0.3
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """How a set of voxels is distributed: mean, standard deviation and the values at PERCENTILES."""
+
+    mean: Number
+    sd: NotNegative
+    percentiles: tuple[Number, ...]
+
+    def at(self, percentile: float) -> float:
+        """The value at a percentile (0 to 100), exact at PERCENTILES and interpolated between them."""
+        if percentile in PERCENTILES:  # without numpy, because reading asks for each patch anew
+            return float(self.percentiles[PERCENTILES.index(percentile)])
+        return float(np.interp(percentile, PERCENTILES, self.percentiles))
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of a volume: its foreground, all of it, and the extremes of each slice along D."""
+
+    foreground: Distribution
+    all: Distribution
+    slice_low: tuple[Number, ...]
+    slice_high: tuple[Number, ...]
+
+    @property
+    def blank(self) -> bool:
+        """Whether every voxel has the same value."""
+        return self.all.at(0) == self.all.at(100)
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether its mean was subtracted: much of the body, or air without its noise, is below 0."""
+        limit = -SIGNED * (self.all.at(99.9) - self.all.at(0.1))
+        return self.foreground.at(25) < limit or self.all.at(25) < min(
+            limit, CONSTANT * self.all.at(1)
+        )
+
+
+def intensity_statistics(values: np.ndarray, mask: np.ndarray | None = None) -> Statistics:
+    """Statistics of a volume; values, mask: [D, H, W]. Without a mask, or with an empty one, all is foreground."""
+    everything = distribution(values)
+    has_mask = mask is not None and any(map_slabs(np.any, mask))
+    return Statistics(
+        foreground=distribution(values, mask) if has_mask else everything,
+        all=everything,
+        slice_low=_of_slices(np.min, values),
+        slice_high=_of_slices(np.max, values),
+    )
+
+
+def _of_slices(reduce: Callable[..., np.ndarray], values: np.ndarray) -> tuple[float, ...]:
+    return tuple(by_plane(lambda slab: reduce(slab, axis=(1, 2)), values).astype(float).tolist())
+
+
+def distribution(values: np.ndarray, mask: np.ndarray | None = None) -> Distribution:
+    """The distribution of an array of any shape, or of its values inside a mask, which must not be empty.
+
+    The same bits as by numpy; what is kept in memory does not grow with an array in a file.
+    """
+    inside = _copy_inside(values, mask)
+    mean = inside.mean(dtype=np.float64)
+    squares = _sum_squares(inside, mean)
+    percentiles = np.percentile(inside, PERCENTILES, overwrite_input=True)
+    return Distribution(
+        mean=float(mean),
+        sd=float(np.sqrt(squares / inside.size)),
+        percentiles=tuple(float(point) for point in percentiles),
+    )
+
+
+def _copy_inside(values: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """A flat copy of an array, or of its values inside a mask."""
+    whole = values if values.ndim else values[None]
+    count = whole.size
+    if mask is not None:
+        count = sum(map_slabs(lambda slab: np.count_nonzero(slab > 0), mask))
+    inside = empty((count,), values.dtype)
+    end = 0
+    for piece in slabs.slabs(whole.shape):
+        chosen = whole[piece].reshape(-1) if mask is None else whole[piece][mask[piece] > 0]
+        inside[end : end + len(chosen)] = chosen
+        end += len(chosen)
+        release(inside, whole)
+    return inside
+
+
+def _sum_squares(values: np.ndarray, mean: np.float64) -> np.float64:
+    """The sum of squared distances from a mean by numpy's pairwise summation, which halves an array until it is short."""
+    if len(values) <= max(1, slabs.SLAB // 4):
+        away = values - mean
+        release(values)
+        return np.add.reduce(np.multiply(away, away, out=away))
+    half = len(values) // 2
+    half -= half % 8
+    return _sum_squares(values[:half], mean) + _sum_squares(values[half:], mean)

@@ -1,0 +1,351 @@
+"""Cuts volumes into patches for a network, and blends the images that it synthesises into volumes."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+
+from voxlate.base.config import settings
+from voxlate.base.schema import Field
+from voxlate.base.slabs import empty, release, slabs, zeros
+from voxlate.scans.images.filters import ndimage
+from voxlate.scans.images.grid import Volume
+
+Triple = tuple[int, int, int]
+Size = tuple[int, int]
+Margins = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Tiles of size `patch` that cover a volume of `shape`, neighbours sharing at least `overlap` voxels.
+
+    All are (D, H, W). Where the volume is smaller than a tile, the tile reaches beyond it.
+    """
+
+    shape: Triple
+    patch: Triple
+    overlap: Triple = (0, 0, 0)
+
+    def __post_init__(self) -> None:
+        if not all(0 <= o < p for o, p in zip(self.overlap, self.patch)):
+            raise ValueError(
+                f"overlap must be from 0 to below the patch, got {self.overlap} and {self.patch}"
+            )
+
+    def starts(self) -> list[Triple]:
+        """The first voxel of every tile, in the order of D, H, W."""
+        along = [_starts(n, p, o) for n, p, o in zip(self.shape, self.patch, self.overlap)]
+        return [(d, h, w) for d, h, w in product(*along)]
+
+    def weight(self) -> np.ndarray:
+        """The blending weight of a tile: [D, H, W] float32, positive, falling off smoothly where tiles overlap."""
+        d, h, w = (_ramp(p, o) for p, o in zip(self.patch, self.overlap))
+        return (d[:, None, None] * h[:, None] * w).astype(np.float32)
+
+
+def _starts(length: int, patch: int, overlap: int) -> list[int]:
+    """As few tiles as possible, evenly spread; the last one ends with the volume."""
+    if length <= patch:
+        return [0]
+    count = 1 + -(-(length - patch) // (patch - overlap))
+    return [round(k * (length - patch) / (count - 1)) for k in range(count)]
+
+
+def _ramp(patch: int, overlap: int) -> np.ndarray:
+    """sin² over the overlap at both ends, 1 between: opposite ramps add up to 1, and no weight is 0."""
+    distance = np.minimum(np.arange(patch), np.arange(patch)[::-1]) + 0.5
+    return np.sin(np.pi / 2 * np.minimum(1.0, distance / max(overlap, 0.5))) ** 2
+
+
+class Blend:
+    """The weighted mean of tiles that are added one by one; it holds one [C, D, H, W] and one [D, H, W] of weights.
+
+    background: the value of each channel where there is no tile.
+    """
+
+    def __init__(self, tiling: Tiling, background: Sequence[float]) -> None:
+        self.tiling = tiling
+        self._tile_weight = tiling.weight()
+        self._background = np.array(background, np.float32)[:, None, None, None]
+        self._total = zeros((len(background), *tiling.shape), np.float32)
+        self._weight = zeros(tiling.shape, np.float32)
+
+    def add(self, tile: np.ndarray, start: Triple) -> None:
+        """Add a tile [C, D, H, W] at `start`; its voxels outside the volume are dropped."""
+        size = [min(p, n - s) for p, n, s in zip(self.tiling.patch, self.tiling.shape, start)]
+        inside = tuple(slice(0, n) for n in size)
+        place = tuple(slice(s, s + n) for s, n in zip(start, size))
+        weight = self._tile_weight[inside]
+        self._total[(slice(None), *place)] += tile[(slice(None), *inside)] * weight
+        self._weight[place] += weight
+        release(self._total, self._weight)
+
+    def result(self) -> np.ndarray:
+        """The blended volume [C, D, H, W] in float32. The sum is divided in place: add no tile afterwards."""
+        for piece in slabs(self._weight.shape):
+            total = self._total[:, piece]
+            weight = self._weight[piece]
+            np.divide(total, weight, out=total, where=weight > 0)
+            np.copyto(total, self._background, where=weight == 0)
+            release(self._total, self._weight)
+        return self._total
+
+
+@dataclass(frozen=True)
+class SlicePlan:
+    """The patches of a case that a network reads, and the places of its images in the volumes of `shape`.
+
+    input_tiling: of the case that is read; output_tiling: of the volumes that are synthesised. first: the index of the
+    case's first slice in these volumes; resized: whether images must be resized to the volumes' own slices.
+    margins: voxels at the left, right, top and bottom of a patch that are read beyond the tile, or (below 0) left out.
+    empty: slices of the case in which nothing is synthesised.
+    """
+
+    input_tiling: Tiling
+    output_tiling: Tiling
+    first: int = 0
+    resized: bool = False
+    margins: Margins = (0, 0, 0, 0)
+    empty: frozenset[int] = frozenset()
+
+    def starts(self) -> list[Triple]:
+        """The tiles of the case; none where every slice is left out."""
+        starts = self.input_tiling.starts() if self.input_tiling.shape[0] else []
+        return [start for start in starts if start[0] not in self.empty]
+
+    def place(self, start: Triple) -> Triple:
+        """The first voxel of a tile in the volumes that are synthesised."""
+        return (start[0] + self.first, *start[1:])
+
+    def patch_at(self, start: Triple) -> tuple[Triple, Triple]:
+        """The first voxel and the size of the patch that is read for a tile, its margins included."""
+        left, right, top, bottom = self.margins
+        depth, height, width = self.input_tiling.patch
+        z, y, x = start
+        size = (depth, height + top + bottom, width + left + right)
+        return (z, y - top, x - left), size
+
+
+class SliceOption(ABC):
+    """How the slices of a volume are cut for a network; each class of settings builds its plan."""
+
+    for_volumes: ClassVar[bool] = False
+    """Whether it serves models whose patches are several slices thick."""
+    keeps_middle: ClassVar[bool] = True
+    """Whether the middle column of a slice stays the middle of what the network sees."""
+
+    @property
+    def crop(self) -> int | None:
+        """Margin in voxels around the mask's box, where only the box is synthesised."""
+        return None
+
+    @property
+    def resize_to(self) -> Size | None:
+        """The height and width that every slice is resized to."""
+        return None
+
+    @abstractmethod
+    def plan(self, shape: Triple, patch: Triple, overlap: float) -> SlicePlan:
+        """The patches of a case of `shape`; patch: of the training; overlap: the share of neighbouring ones."""
+
+
+def whole_slices(shape: Triple) -> Tiling:
+    """Tiles of a slice each."""
+    return Tiling(shape, (1, *shape[1:]))
+
+
+def whole_volume(shape: Triple) -> SlicePlan:
+    """The volume as one item, for a denoiser that reads windows of its slices at every step (synth.windows)."""
+    return SlicePlan(Tiling(shape, shape), Tiling(shape, shape))
+
+
+def _overlap(shape: Triple, size: Triple, overlap: float) -> SlicePlan:
+    shared = [min(round(overlap * length), length - 1) for length in size]
+    d, h, w = (voxels if n > length else 0 for voxels, n, length in zip(shared, shape, size))
+    tiling = Tiling(shape, size, (d, h, w))
+    return SlicePlan(tiling, tiling)
+
+
+@settings
+class Whole(SliceOption):
+    """Slices as they are, of any size: nothing is resampled. Models of volumes see overlapping patches."""
+
+    for_volumes: ClassVar[bool] = True
+    kind: Literal["whole"] = "whole"
+    crop: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            description="draw only in the box of the volume's mask and so many voxels around it, never in less than a patch of the training; for methods that work inside a mask; unset: everywhere",
+        ),
+    ] = None
+
+    def plan(self, shape: Triple, patch: Triple, overlap: float) -> SlicePlan:
+        """Whole slices, or overlapping patches of volumes."""
+        if patch[0] > 1:
+            return _overlap(shape, patch, overlap)
+        return SlicePlan(whole_slices(shape), whole_slices(shape))
+
+
+@settings
+class Tiled(SliceOption):
+    """Tiles of the recipe's patch, blended where they overlap: for slices that are larger than memory or training."""
+
+    keeps_middle: ClassVar[bool] = False
+    kind: Literal["tiled"] = "tiled"
+
+    def plan(self, shape: Triple, patch: Triple, overlap: float) -> SlicePlan:
+        """Overlapping tiles of each slice."""
+        _, height, width = shape
+        size = (1, min(patch[1], height), min(patch[2], width))
+        return _overlap(shape, size, overlap)
+
+
+@settings
+class Resized(SliceOption):
+    """Slices resized to one size by cubic splines before they are scaled, and the images resized back (paper 001)."""
+
+    kind: Literal["resized"] = "resized"
+    size: Annotated[
+        tuple[Annotated[int, Field(ge=2)], Annotated[int, Field(ge=2)]],
+        Field(
+            description="height and width that the network sees, whatever the shape of the slice"
+        ),
+    ] = (256, 256)
+
+    @property
+    def resize_to(self) -> Size:
+        """The height and width that every slice is resized to."""
+        return self.size
+
+    def plan(self, shape: Triple, patch: Triple, overlap: float) -> SlicePlan:
+        """Whole slices, whose images are resized."""
+        return SlicePlan(whole_slices(shape), whole_slices(shape), resized=True)
+
+
+AnySlices = Annotated[Whole | Tiled | Resized, Field(discriminator="kind")]
+
+
+def fit_to_mask(
+    plan: SlicePlan,
+    mask: np.ndarray | None,
+    multiple: int,
+    centred: bool,
+    crop: int | None,
+    least: Size,
+) -> SlicePlan:
+    """A plan of whole slices, without those that the mask [D, H, W] leaves empty, with the margins of a method.
+
+    centred: the middle column stays in the middle (or half a voxel right of it, where widths are odd). crop: cut to the
+    box of the whole mask and so many voxels around it, but not below `least`: norms over a slice should see as much
+    background as in training. Sides that change become multiples of `multiple`.
+    """
+    _, height, width = plan.input_tiling.shape
+    if plan.input_tiling.patch != (1, height, width):
+        return plan
+    rows = (0, height)
+    columns = (0, width)
+    empty = frozenset[int]()
+    if mask is not None:
+        _, height_of_mask, width_of_mask = mask.shape
+        empty = frozenset(np.flatnonzero(~mask.any(axis=(1, 2))).tolist())
+        if crop is not None:
+            rows = _box(np.flatnonzero(mask.any(axis=(0, 2))), height_of_mask, crop)
+            columns = _box(np.flatnonzero(mask.any(axis=(0, 1))), width_of_mask, crop)
+    sides = _centre if centred else _round_out
+    left, right = sides(columns, width, multiple, min(least[1], width))
+    top, bottom = _round_out(rows, height, multiple, min(least[0], height))
+    return replace(plan, margins=(left, right, top, bottom), empty=empty)
+
+
+def _box(filled: np.ndarray, length: int, margin: int) -> Size:
+    """First and end of the filled rows, with a margin inside the axis; its middle where no row is filled."""
+    if not len(filled):
+        return length // 2, length // 2
+    first = int(filled[0]) - margin
+    end = int(filled[-1]) + 1 + margin
+    return max(0, first), min(length, end)
+
+
+def _round_out(box: Size, length: int, multiple: int, least: int) -> Size:
+    """The margins on both sides of an axis, so that a multiple of voxels with `box` inside remains; 0 for all.
+
+    least: voxels that remain. They begin at a multiple, so that a network halves them where it halves the whole axis.
+    """
+    if box == (0, length):
+        return 0, 0
+    more = max(0, least - (box[1] - box[0]))
+    first = box[0]
+    if more:
+        first = min(max(0, first - more // 2), length - least)
+    first = first // multiple * multiple
+    side = _up(max(least, box[1] - first), multiple)
+    return -first, first + side - length
+
+
+def _centre(box: Size, length: int, multiple: int, least: int) -> Size:
+    """The margins of `_round_out`, but symmetric about the middle of the axis, even for the whole axis."""
+    odd = length % 2  # then the column right of the middle of an even side is the axis' middle
+    before = length - 2 * box[0] - odd
+    after = 2 * box[1] - length + odd
+    side = _up(max(least, before, after), multiple)
+    first = (length - side) // 2
+    return -first, first + side - length
+
+
+def _up(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple
+
+
+def range_of_varied_slices(arrays: Sequence[np.ndarray]) -> tuple[int, int]:
+    """The first slice of [D, H, W] that differs within itself in any array, and the one after the last.
+
+    Values count as equal up to rounding (numpy.isclose's). Both are equal where no slice differs.
+    """
+    varied = np.zeros(len(arrays[0]), bool)
+    for array in arrays:
+        varied |= [not np.isclose(plane, plane.min()).all() for plane in array]
+    slices = np.flatnonzero(varied)
+    if not len(slices):
+        return 0, 0
+    return int(slices[0]), int(slices[-1]) + 1
+
+
+def resize_slices(
+    volumes: Mapping[str, Volume],
+    size: Size,
+    first: int,
+    last: int,
+) -> dict[str, Volume]:
+    """The slices from first to last - 1 of volumes, resized to `size`; the corner voxels keep their places."""
+    resized = {}
+    for name, volume in volumes.items():
+        affine = volume.affine.copy()
+        affine[:3, 3] += first * affine[:3, 2]
+        _, height, width = volume.grid.shape
+        for column, (old, new) in enumerate(((width, size[1]), (height, size[0]))):
+            affine[:3, column] *= (old - 1) / (new - 1) if old > 1 else 1 / new
+        data = zoom(volume.data[:, first:last], size)
+        resized[name] = replace(volume, data=data, affine=affine)
+    return resized
+
+
+def zoom(images: np.ndarray, size: Size) -> np.ndarray:
+    """Planes [..., H, W] at another size by cubic splines, corner on corner; constant planes stay exactly constant.
+
+    scipy's default mode gives the same bits, except where rounding puts the last row or column beyond the edge (256 to
+    45 voxels, say): there it leaves zeros.
+    """
+    planes = images.reshape(-1, *images.shape[-2:])
+    factors = (size[0] / planes.shape[1], size[1] / planes.shape[2])
+    out = empty((len(planes), *size), np.float32)
+    for plane, zoomed_plane in zip(planes, out):
+        if plane.min() == plane.max():
+            zoomed_plane[:] = plane.min()
+        else:
+            zoomed_plane[:] = ndimage.zoom(plane, factors, order=3, mode="mirror")
+    return out.reshape(*images.shape[:-2], *size)

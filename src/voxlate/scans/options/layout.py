@@ -1,0 +1,130 @@
+"""Options that state where the files of a cohort are; prepare, synth, evaluate and calibrate have them."""
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+from voxlate.base.options.option import INPUT, Option, bytes_of, options, shipped_tables
+
+LARGEST_VOLUME = (
+    "VOXLATE_MAX_VOLUME"  # of the environment, which processes that a command starts inherit
+)
+SHIPPED = resources.files("voxlate.scans") / "presets"
+
+
+def presets() -> list[str]:
+    """Names of the presets that come with the package."""
+    return shipped_tables(SHIPPED)
+
+
+MAX_VOLUME = Option(
+    "Largest scan that is read. Default: 4GB.",
+    panel=INPUT,
+    metavar="SIZE",
+)
+
+
+def allow_volumes(size: str) -> None:
+    """Read volumes of up to this size ("4GB") from now on; raises BadInput for a text that is no size."""
+    bytes_of(size, "--max-volume")
+    os.environ[LARGEST_VOLUME] = size
+
+
+@options
+class Layout:
+    """Where the files of a cohort are, and to which patients they belong; see find.find_cohort."""
+
+    pattern: Annotated[
+        str | None,
+        Option("Path of scans, with {patient}, {case}, {modality}.", panel=INPUT),
+    ] = None
+    manifest: Annotated[
+        Path | str | None,
+        Option("Table (CSV, TSV) of cases, patients and paths.", panel=INPUT),
+    ] = None
+    preset: Annotated[
+        Path | str | None,
+        Option(
+            f"Public data set ({', '.join(presets())}) or a TOML file.",
+            panel=INPUT,
+            metavar="NAME",
+            takes=str,
+            complete="voxlate.scans.options.layout:presets",
+        ),
+    ] = None
+    patients: Annotated[
+        Path | str | None,
+        Option(
+            "'CASE PATIENT' a line, or each (a patient a case).",
+            panel=INPUT,
+            metavar="FILE",
+        ),
+    ] = None
+    allow_outside: Annotated[
+        bool,
+        Option("Allow a manifest's paths to leave its folder.", panel=INPUT),
+    ] = False
+    prefer: Annotated[
+        Sequence[str] | str | None,
+        Option(
+            "File to take if a case has several of a modality, such as '*_run-2_*'. Repeatable.",
+            panel=INPUT,
+            takes=list[str],
+        ),
+    ] = None
+    exclude: Annotated[
+        Sequence[str] | str | None,
+        Option(
+            "Case or patient to leave out (*, ?). Repeatable.",
+            panel=INPUT,
+            takes=list[str],
+        ),
+    ] = None
+    exclude_file: Annotated[
+        Sequence[str] | str | None,
+        Option(
+            "Name, path or series description of files to leave out: '*_defaced*'. Repeatable.",
+            panel=INPUT,
+            takes=list[str],
+        ),
+    ] = None
+
+    max_volume: Annotated[str | None, MAX_VOLUME] = None
+
+    def __post_init__(self) -> None:
+        if self.max_volume is not None:  # here, because every reader of scans has these options
+            allow_volumes(self.max_volume)
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """These options alone, as keyword arguments of find_cohort."""
+        return layout_of(vars(self))
+
+
+def layout_of(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """The layout among options or in the provenance of a prepared cohort, as keyword arguments of find_cohort."""
+    names = (field.name for field in fields(Layout) if field.name != "max_volume")
+    return {name: stated[name] for name in names if stated.get(name)}
+
+
+def quote_path(path: Path | str) -> str:
+    """A path quoted for a shell, relative to the current folder if it is below it."""
+    here = os.path.relpath(path) if Path(path).is_absolute() else str(path)
+    return shlex.quote(str(path) if here.startswith("..") else here)
+
+
+def layout_options(layout: Mapping[str, Any]) -> str:
+    """The layout of a cohort as options of a command."""
+    named = ""
+    for key, value in layout_of(layout).items():
+        option = f" --{key.replace('_', '-')}"
+        if value is True:
+            named += option
+            continue
+        values = value if isinstance(value, list | tuple) else [value]
+        named += "".join(f"{option} {shlex.quote(str(text))}" for text in values)
+    return named

@@ -1,0 +1,112 @@
+"""Options of `prepare`."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from voxlate.base.options.executors import ExecutorOptions
+from voxlate.base.options.option import (
+    ADVANCED,
+    MAIN,
+    PREPARATION,
+    Option,
+    in_array_order,
+    options,
+)
+from voxlate.scans.options.layout import Layout
+
+
+@options
+class PrepareOptions(Layout, ExecutorOptions):
+    """Options of `voxlate prepare` and voxlate.prepare."""
+
+    modalities: Annotated[
+        Sequence[str] | None,
+        Option(
+            "Modality to keep; every case must have it. Repeatable. Default: all.",
+            flag="--modality",
+            panel=MAIN,
+            metavar="NAME",
+            takes=list[str],
+        ),
+    ] = None
+    resample: Annotated[
+        bool,
+        Option("Resample the scans of a case to the grid with the thinnest slices.", panel=MAIN),
+    ] = False
+    register: Annotated[
+        Literal["rigid", "affine", "smooth", "bspline", "ants"] | None,
+        Option("Register the scans of a case: rigid, affine, smooth, bspline or ants.", panel=MAIN),
+    ] = None
+    spacing_mm: Annotated[
+        tuple[float, float, float] | None,
+        Option(
+            "Voxel size in mm to which all scans are resampled.",
+            flag="--spacing",
+            panel=PREPARATION,
+            metavar="X Y Z",
+            read=in_array_order,
+        ),
+    ] = None
+    matrix: Annotated[
+        tuple[int, int] | None,
+        Option(
+            "Columns and rows to which every slice is resized, instead of --spacing.",
+            panel=PREPARATION,
+            metavar="X Y",
+            read=in_array_order,
+        ),
+    ] = None
+    fixed: Annotated[
+        str | None,
+        Option(
+            "Modality whose grid the other scans are resampled to.",
+            panel=PREPARATION,
+            metavar="NAME",
+        ),
+    ] = None
+    align: Annotated[
+        Literal["midline"] | None,
+        Option(
+            "Align heads: midline turns and shifts them until left and right mirror each other.",
+            panel=PREPARATION,
+        ),
+    ] = None
+    mask: Annotated[
+        Literal["body", "brain"],
+        Option("Mask of a case that has no mask file: body or brain.", panel=PREPARATION),
+    ] = "body"
+    mask_from: Annotated[
+        str | None,
+        Option(
+            "Modality in which the brain is segmented. Default: plain CT if there is one.",
+            panel=PREPARATION,
+            metavar="NAME",
+        ),
+    ] = None
+    shares: Annotated[
+        tuple[float, float, float] | None,
+        Option(
+            "Shares or numbers of patients for train, val and test. Default: 0.7 0.15 0.15, and no test patients if there are fewer than 10. The splits of a manifest take precedence.",
+            panel=PREPARATION,
+            metavar="A B C",
+        ),
+    ] = None
+    seed: Annotated[
+        int, Option("Random seed of the split by patient.", panel=PREPARATION, least=0)
+    ] = 0
+    audit: Annotated[
+        bool,
+        Option(
+            "Estimate how far the scans of a case are misaligned.",
+            flag="--audit/--no-audit",
+            panel=ADVANCED,
+        ),
+    ] = True
+    audit_cases: Annotated[
+        int | None,
+        Option(
+            "Number of cases whose alignment is estimated. Default: all of a small cohort, a tenth of a large one.",
+            panel=ADVANCED,
+            least=1,
+        ),
+    ] = None

@@ -1,0 +1,243 @@
+"""Sampling from noise to image: its settings, and the one function that runs a sampler."""
+
+import math
+from functools import partial
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from voxlate.base.config import Importable, look_up, setting, settings
+from voxlate.base.errors import BadInput
+from voxlate.science.diffusion import higher_order, ode, samplers
+from voxlate.science.diffusion.prediction import reschedule
+from voxlate.science.diffusion.samplers import Denoise, Draw, Sampler, Traits, traits_of
+from voxlate.science.diffusion.schedules import AnySchedule, Schedule
+from voxlate.science.diffusion.times import GridName, grid
+from voxlate.science.diffusion.windows import Windows
+
+# every function of these modules that states its traits is a sampler by its own name
+SAMPLERS: dict[str, Sampler] = {
+    name: function
+    for name, function in (vars(samplers) | vars(higher_order) | vars(ode)).items()
+    if hasattr(function, "traits")
+}
+
+# Noise of this sigma/alpha is half a grey level of 256 when data are in [−1, 1]. More of it must be denoised, and
+# stepping must come down to it first: one denoising of more flattens what the data leave open (by 4 % of the spread
+# of the data in the tests, for a schedule as steep at 0 as a sigmoid from 0).
+FAINT = 0.005
+
+
+@settings
+class SamplerSettings:
+    """How images are sampled: `synth = { sampler = "ddim", steps = 32, eta = 0.0 }`.
+
+    `steps` counts the times at which the network denoises. Some samplers denoise more than once at each of them, and
+    some choose their own times: see `evaluations`.
+    """
+
+    sampler: Annotated[
+        str,
+        Importable(),
+        setting(
+            "Sampler that steps from noise to image: a name of the package, or 'module:function' for one of your own."
+        ),
+    ] = "ddim"
+    steps: Annotated[int, setting("Number of times at which the network denoises.", ge=1)] = 32
+    eta: Annotated[
+        float, setting("DDIM noise level: 0 is deterministic, 1 equals DDPM.", ge=0, le=1)
+    ] = 0.0
+    r: Annotated[
+        float,
+        setting(
+            "Length of the Langevin steps of predictor_corrector, twice the 'snr' of Song et al. 2021.",
+            gt=0,
+            lt=1,
+        ),
+    ] = 0.32
+    correctors: Annotated[
+        int,
+        setting("Number of Langevin steps of predictor_corrector at each time.", ge=1),
+    ] = 1
+    rtol: Annotated[float, setting("Largest relative error of one step of rk45.", gt=0)] = 1e-5
+    atol: Annotated[float, setting("Largest absolute error of one step of rk45.", gt=0)] = 1e-5
+    temperature: Annotated[
+        float,
+        setting(
+            "Factor on all noise; a factor above 1 restores spread that a short training has lost.",
+            gt=0,
+        ),
+    ] = 1.0
+    schedule: Annotated[
+        AnySchedule | None,
+        setting("Noise schedule of sampling; unset: the schedule of the training."),
+    ] = None
+    grid: Annotated[
+        GridName | None,
+        setting(
+            "Spacing of the times; unset: the sampler's own ('log_snr' for dpm2, dpm3, dpmpp_2s and dpmpp_2m, 't' for others). A schedule that is steep at time 0 needs 'log_snr'."
+        ),
+    ] = None
+    windows: Annotated[
+        Windows | None,
+        setting(
+            "Overlapping windows of slices in which a volume is denoised; unset: the whole volume."
+        ),
+    ] = None
+    start: Annotated[
+        float,
+        setting(
+            "Time at which sampling starts; below 1 it keeps part of an initial image.", gt=0, le=1
+        ),
+    ] = 1.0
+    end: Annotated[
+        float | None,
+        setting(
+            "Time at which stepping ends; unset: the sampler's own (0 for ddim, ddpm, dpm1 and adjusted_ddim, start/steps for euler_maruyama and predictor_corrector, at most 0.001 for others).",
+            ge=0,
+            lt=1,
+        ),
+    ] = None
+    close: Annotated[
+        bool | None,
+        setting(
+            "Whether the network denoises the last state once more; unset: where noise is left in it. With false the result is x(end) itself, as in the ODE of paper 002."
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        check_sampler_name(self.sampler, "synth.sampler")
+        if self.eta and "eta" not in self.traits.options:
+            raise BadInput(
+                f'synth.eta: expected 0 for a sampler without this option, found {self.eta} with "{self.sampler}". Drop eta, or choose ddim.'
+            )
+
+    @property
+    def function(self) -> Sampler:
+        """The sampler; raises BadInput where one of the user's own cannot be imported."""
+        return look_up(self.sampler, SAMPLERS)
+
+    @property
+    def traits(self) -> Traits:
+        """What the sampler states about itself."""
+        return traits_of(self.function)
+
+    @property
+    def options(self) -> dict[str, float]:
+        """The settings that are arguments of the sampler."""
+        return {name: getattr(self, name) for name in self.traits.options}
+
+    @property
+    def evaluations(self) -> float:
+        """Network evaluations for one image; infinite where the sampler chooses its own steps."""
+        each = self.traits.evaluations
+        return self.steps * (each(self.options) if callable(each) else each)
+
+    def times(self, schedule: Schedule) -> Tensor:
+        """The falling times to step through; a closing denoising, where there is one, is the last of `steps`."""
+        steps = self.steps - self.closes(schedule)
+        if steps == 0 and self.evaluations < math.inf:
+            return torch.tensor([self.start], dtype=torch.float64)
+        return grid(
+            self.grid or self.traits.grid, schedule, max(1, steps), self.start, self._end(schedule)
+        )
+
+    def closes(self, schedule: Schedule) -> bool:
+        """Whether the network denoises the last state once more: as asked, else where noise is left in it."""
+        if self.close is not None:
+            return self.close
+        end = self._end(schedule)
+        alpha, sigma = schedule(torch.tensor(end))
+        return end > 0 or float(sigma / alpha) > FAINT
+
+    def _end(self, schedule: Schedule) -> float:
+        if self.end is not None:
+            return self.end
+        if self.traits.end == "image":
+            return 0.0
+        if (
+            self.traits.end == "one_step_early"
+        ):  # a shorter closing step lets g²·dt/sigma² grow above 2, which diverges
+            return self.start / self.steps
+        return min(1e-3, max(0.0, float(schedule.t(torch.tensor(-2 * math.log(FAINT))))))
+
+
+def check_sampler_name(name: str, key: str) -> None:
+    """Raise BadInput where a recipe's key names neither a sampler of the package nor a function."""
+    if name not in SAMPLERS and ":" not in name:
+        raise BadInput(
+            f'{key}: expected one of {", ".join(SAMPLERS)}, or "module:function", found {name!r}. Change it.'
+        )
+
+
+def with_known(x: Tensor, known: Tensor, mask: Tensor) -> Tensor:
+    """x where the mask is 1, `known`, bit for bit, where it is 0; mask broadcasts to x."""
+    return torch.where(mask > 0, x, known)
+
+
+def denoiser_in_mask(denoise: Denoise, known: Tensor, mask: Tensor) -> Denoise:
+    """A denoiser of a state that is 0 outside the mask, whose network sees `known` there.
+
+    With x, x0 and noise all 0 outside, every sampler's update leaves 0 there, and norms over a state count the inside
+    only; so no sampler needs to know of masks.
+    """
+    nothing = torch.zeros_like(known)
+
+    def _denoise(x: Tensor, t: Tensor) -> Tensor:
+        return with_known(denoise(with_known(x, known, mask), t), nothing, mask)
+
+    return _denoise
+
+
+def sample(
+    sampling: SamplerSettings,
+    denoise: Denoise,
+    trained: Schedule,
+    noise: Draw,
+    known: Tensor,
+    mask: Tensor | None = None,
+    initial: Tensor | None = None,
+) -> Tensor:
+    """Draw images [B, C, D, H, W] like `known`, which they equal bit for bit where the mask is 0.
+
+    denoise, trained: what was trained, and its schedule; `sampling.schedule` may differ.
+    initial: the image that sampling starts from, noised to `sampling.start`; without it the start is noise alone.
+    mask: 1 where to synthesise, broadcasts to known; None: everywhere, and only the shape of known matters.
+    """
+    mask = torch.ones_like(known) if mask is None else mask
+    check_sampler_fits(sampling, trained)
+    denoise = denoiser_in_mask(denoise, known, mask)
+    schedule = trained
+    if sampling.schedule is not None:
+        denoise = reschedule(denoise, trained, sampling.schedule)
+        schedule = sampling.schedule
+    nothing = torch.zeros_like(known)
+    times = sampling.times(schedule)
+    alpha, sigma = schedule(times[0])
+
+    def _draw(x: Tensor) -> Tensor:
+        return sampling.temperature * with_known(noise(x), nothing, mask)
+
+    if initial is None:
+        x = float(schedule.start_std(times[0])) * _draw(known)
+    else:
+        x = float(alpha) * with_known(initial, nothing, mask) + float(sigma) * _draw(known)
+    x = partial(sampling.function, **sampling.options)(denoise, schedule, x, times, _draw)
+    x = denoise(x, times[-1].expand(len(x))) if sampling.closes(schedule) else x
+    return with_known(x, known, mask)
+
+
+def check_sampler_fits(sampling: SamplerSettings, trained: Schedule) -> None:
+    """Raise BadInput where the last explicit step turns the noise that is left into over 3 times as much, negated."""
+    if sampling.traits.end != "one_step_early":
+        return
+    schedule = sampling.schedule or trained
+    last = sampling.times(schedule)[-2:]
+    _, sigma = schedule(last)
+    share = -last.diff() * (schedule.g2(last) / sigma**2 - schedule.log_alpha_drift(last))[:-1]
+    if (share > 4).any():
+        kind = getattr(schedule, "kind", type(schedule).__name__)
+        raise BadInput(
+            f"synth.sampler: expected one that fits the {kind} schedule, found {sampling.sampler}, whose {sampling.steps} steps to time {float(last[-1]):g} overshoot. Raise steps or end, or choose another one."
+        )

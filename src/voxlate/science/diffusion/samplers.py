@@ -1,0 +1,191 @@
+"""Samplers: from the state at times[0] to the state at times[-1], each a pure function that follows its paper's algorithm.
+
+denoise(x, t) -> x0 wraps the network, its prediction type, the conditioning and the clipping; t: [B] float64, CPU.
+times: [N + 1] falling. noise(x): fresh normal draws like x. With t now and s < t next, x = alpha·x0 + sigma·eps.
+Coefficients are plain floats made before the loop, so a loop never waits for the device.
+
+DDIM, its variants and the reverse SDE are here; higher_order.py has solvers of higher order, ode.py the adaptive one.
+Each sampler declares its `Traits` with a decorator, so that a new sampler is one function in one file.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Literal, NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from voxlate.science.diffusion.schedules import Schedule
+from voxlate.science.diffusion.times import GridName
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+Draw = Callable[[Tensor], Tensor]
+F = TypeVar("F", bound=Callable[..., Tensor])
+
+
+class Node(NamedTuple):
+    """A time with the coefficients of x = alpha·x0 + sigma·eps at this time."""
+
+    t: float
+    alpha: float
+    sigma: float
+
+
+class Sampler(Protocol):
+    def __call__(
+        self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw, /
+    ) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Traits:
+    """The properties of a sampler that its settings depend on.
+
+    evaluations: network evaluations of a step, or a function of the options that returns them; infinite where the
+    sampler chooses its own steps. grid: spacing of the times. end: the last time. "image": 0.
+    "faint": little noise is left. "one_step_early": one step before the image, for explicit steps, which diverge where
+    the closing step is shorter than the others. options: the keys of SamplerSettings that
+    are arguments of the sampler; a sampler without "eta" refuses that key.
+    """
+
+    evaluations: float | Callable[[Mapping[str, float]], float] = 1
+    grid: GridName = "t"
+    end: Literal["image", "faint", "one_step_early"] = "faint"
+    options: tuple[str, ...] = ()
+
+
+def with_traits(traits: Traits) -> Callable[[F], F]:
+    """A decorator that attaches traits to a sampler; a sampler without it has the default traits."""
+
+    def _mark(sampler: F) -> F:
+        vars(sampler)["traits"] = traits
+        return sampler
+
+    return _mark
+
+
+def traits_of(sampler: Sampler) -> Traits:
+    """The traits that `with_traits` gave a sampler."""
+    traits: Traits = getattr(sampler, "traits", Traits())
+    return traits
+
+
+@with_traits(Traits(end="image", options=("eta",)))
+def ddim(
+    denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw, eta: float = 0.0
+) -> Tensor:
+    """DDIM (Song, Meng & Ermon 2021, eq. 12 and 16); eta = 1 is ancestral sampling with the posterior variance.
+
+    The step that ends at time 0 adds no noise. First order for eta = 0, and then DPM-Solver-1 as well (Lu et al. 2022).
+    """
+    for (t, alpha, sigma), (s, alpha_s, sigma_s) in steps_of(schedule, times):
+        x0 = denoise(x, at(t, x))
+        eps = (x - alpha * x0) / sigma
+        ratio = alpha * sigma_s / (sigma * alpha_s)  # root of SNR_t / SNR_s
+        std = eta * sigma_s * math.sqrt(max(0.0, 1 - ratio**2))
+        x = alpha_s * x0 + math.sqrt(sigma_s**2 - std**2) * eps
+        if std > 0 and s > 0:
+            x = x + std * noise(x)
+    return x
+
+
+# Ancestral sampling (Ho et al. 2020, algorithm 2, with the posterior variance), and DPM-Solver-1 (Lu et al. 2022).
+ddpm = with_traits(Traits(end="image"))(partial(ddim, eta=1.0))
+dpm1 = with_traits(Traits(end="image"))(partial(ddim, eta=0.0))
+
+
+@with_traits(Traits(end="image"))
+def adjusted_ddim(
+    denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw
+) -> Tensor:
+    """DDIM with eps rescaled per item to restore the variance lost with few steps; first order.
+
+    Source: Heek, Hoogeboom & Salimans 2024 (aDDIM), which takes 0.1 / (2 + SNR) for the variance of x0 given x.
+    """
+    for (t, alpha, sigma), (_, alpha_s, sigma_s) in steps_of(schedule, times):
+        x0 = denoise(x, at(t, x))
+        eps = (x - alpha * x0) / sigma
+        lost = (alpha_s - alpha * sigma_s / sigma) ** 2 * 0.1 / (2 + (alpha / sigma) ** 2)
+        x = alpha_s * x0 + (sigma_s**2 + lost / mean_square(eps)).sqrt() * eps
+    return x
+
+
+@with_traits(Traits(end="one_step_early"))
+def euler_maruyama(
+    denoise: Denoise,
+    schedule: Schedule,
+    x: Tensor,
+    times: Tensor,
+    noise: Draw,
+    correctors: int = 0,
+    r: float = 0.32,
+) -> Tensor:
+    """Euler–Maruyama on the reverse SDE dx = (f·x − g²·score)·dt + g·dw (Song et al. 2021, eq. 6).
+
+    The step that ends at time 0 adds no noise and no corrector follows it. correctors: Langevin steps after each step,
+    with r for twice the drift of a Langevin step over its noise, as paper 002 has it; Song et al. call the ratio "snr".
+    """
+    drifts = schedule.log_alpha_drift(times).tolist()
+    g2s = schedule.g2(times).tolist()
+    for ((t, alpha, sigma), (s, alpha_s, sigma_s)), f, g2 in zip(
+        steps_of(schedule, times), drifts, g2s
+    ):
+        score = (alpha * denoise(x, at(t, x)) - x) / sigma**2
+        x = x + (t - s) * (g2 * score - f * x)
+        if s == 0:
+            return x
+        x = x + math.sqrt(g2 * (t - s)) * noise(x)
+        for _ in range(correctors):
+            score = (alpha_s * denoise(x, at(s, x)) - x) / sigma_s**2
+            x = langevin(
+                x, score, noise(x), r * alpha / alpha_s
+            )  # alpha/alpha_s: 1 for VE, sqrt(1 − beta) for VP
+    return x
+
+
+# Euler–Maruyama with Langevin steps after each of its own (Song et al. 2021, algorithms 4 and 5; paper 002).
+predictor_corrector = with_traits(
+    Traits(
+        evaluations=lambda options: 1 + options["correctors"],
+        end="one_step_early",
+        options=("correctors", "r"),
+    )
+)(partial(euler_maruyama, correctors=1))
+
+
+def langevin(x: Tensor, score: Tensor, z: Tensor, r: float) -> Tensor:
+    """One Langevin step per item along its score, sized so that the drift is r/2 times the noise.
+
+    z: standard normal. Source: paper 002, eq. 16 and 31, with the norms of that item alone.
+    """
+    gamma = r**2 * mean_square(z) / mean_square(score)
+    return x + gamma / 2 * score + gamma.sqrt() * z
+
+
+def mean_square(x: Tensor) -> Tensor:
+    """Mean square of each item over its voxels that are not 0, shaped to multiply x: [B, 1, ...].
+
+    What is exactly 0 is outside the mask.
+    """
+    square = x.square().flatten(1)
+    mean = square.sum(1) / (square > 0).sum(1).clamp(min=1)
+    return mean.clamp(min=1e-30).reshape(-1, *[1] * (x.ndim - 1))
+
+
+def steps_of(schedule: Schedule, times: Tensor) -> Iterator[tuple[Node, Node]]:
+    """Consecutive pairs of nodes, one per step."""
+    return pairwise(nodes(schedule, times))
+
+
+def nodes(schedule: Schedule, times: Tensor) -> Iterator[Node]:
+    """The node of each time."""
+    alpha, sigma = schedule(times)
+    return map(Node, times.tolist(), alpha.tolist(), sigma.tolist())
+
+
+def at(t: float, x: Tensor) -> Tensor:
+    """The time t for every item of x."""
+    return torch.full((len(x),), t, dtype=torch.float64)

@@ -1,0 +1,198 @@
+"""One forward pass from source to target: the reference for every diffusion model."""
+
+from dataclasses import field, replace
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from voxlate.base.config import Importable, look_up, setting, settings
+from voxlate.base.errors import BadInput
+from voxlate.science.batch import Batch
+from voxlate.science.diffusion.noise import Noise
+from voxlate.science.diffusion.objective import mean_in_mask
+from voxlate.science.diffusion.sample import SamplerSettings
+from voxlate.science.methods.auxiliary_losses import LOSSES as EXTRA_LOSSES
+from voxlate.science.methods.losses import dissimilarity
+from voxlate.science.methods.method import (
+    Attempt,
+    Losses,
+    Method,
+    MethodSettings,
+    Problem,
+    StageSettings,
+    Task,
+    pair_of,
+    require,
+    with_total,
+)
+from voxlate.science.nets.interface import Channels, NetSettings, Output
+
+
+def _absolute(image: Tensor, truth: Tensor) -> Tensor:
+    return (image - truth).abs()
+
+
+def _square(image: Tensor, truth: Tensor) -> Tensor:
+    return (image - truth).square()
+
+
+# Functions with names, because a method is pickled where cases run in other processes.
+LOSSES = {"l1": _absolute, "mse": _square}
+
+
+@settings
+class RegressionSettings(MethodSettings):
+    """Predicts the target (or the missing channels) directly."""
+
+    predicts: ClassVar[bool] = True
+    weighs: ClassVar[bool] = True
+    is_stochastic: ClassVar[bool] = False
+    kind: Literal["regression"] = "regression"
+    loss: Annotated[
+        Literal["l1", "mse"],
+        Importable(),
+        setting(
+            "Loss inside the mask, or 'module:function', which takes image and truth and returns a value for each voxel."
+        ),
+    ] = "l1"
+    ssim: Annotated[
+        float,
+        setting("Weight of an additional loss 1 - SSIM, with windows of 11 pixels.", ge=0),
+    ] = 0.0
+    windows: Annotated[
+        dict[str, tuple[float, float]],
+        setting(
+            "Additional losses within windows of network units, by name, each in shares of its width: { brain = [-0.333, -0.28] } counts a grey value of brain like one of bone."
+        ),
+    ] = field(default_factory=dict)
+    leak: Annotated[
+        float,
+        setting(
+            "Slope of the output outside of [-1, 1], the range of images; below 1 the network's own values may overshoot.",
+            ge=0,
+            le=1,
+        ),
+    ] = 1.0
+    reduction: Annotated[
+        Literal["mask", "all"],
+        setting("Voxels over which the loss is averaged: the mask, or all voxels."),
+    ] = "mask"
+    extras: Annotated[
+        dict[str, Annotated[float, Field(ge=0)]],
+        setting("Weight of the loss of each auxiliary output of the network, by its name."),
+    ] = field(default_factory=dict)
+
+    def check(self, stage: StageSettings, where: str) -> None:
+        """Raise BadInput where the loss does not fit the stage."""
+        super().check(stage, where)
+        if (self.ssim or self.leak < 1) and stage.task.state_range != (-1, 1):
+            raise BadInput(
+                f"{where}: expected task.range = [-1, 1] for method.ssim and method.leak, found {list(stage.task.state_range)}. Drop one of the two."
+            )
+        for name, (low, high) in self.windows.items():
+            if not -1 <= low < high <= 1:
+                raise BadInput(
+                    f"{where}: expected method.windows.{name} as [low, high] with low < high in network units (-1 to 1, the ends of the target's intensity map), found {[low, high]}. Change it."
+                )
+        if unknown := [
+            name for name in self.extras if name not in stage.net.extras or name not in EXTRA_LOSSES
+        ]:
+            raise BadInput(
+                f"{where}: expected method.extras of {', '.join(stage.net.extras) or 'none'}, which the network gives, found '{unknown[0]}'. Drop it."
+            )
+        if "segmentation" in self.extras and len(stage.data.labels) != 1:
+            raise BadInput(
+                f"{where}: expected one label map in data.labels for method.extras.segmentation, found {stage.data.labels or 'none'}. Set data.labels, or drop it."
+            )
+
+    def build(self, net: NetSettings, task: Task, channels: Channels) -> "Regression":
+        """The method with fresh weights."""
+        state = channels.state if task.known_in_state else 0
+        method = Regression(self, net.build(replace(channels, state=state, noisy=False)), task)
+        method.pair_channels = (channels.out, sum(channels.images.values()))
+        method.feature_channels = net.feature_channels
+        return method
+
+
+class Regression(Method):
+    """A network that is evaluated once, without noise and time."""
+
+    task: Task
+    feature_channels: tuple[int, ...] = ()
+
+    def __init__(self, options: RegressionSettings, net: nn.Module, task: Task):
+        super().__init__()
+        self.turns = options.turns
+        self.options = options
+        self.net = net
+        self.task = task
+        self.error = look_up(options.loss, LOSSES)
+
+    def attempt(self, batch: Batch, noise: Noise, progress: float = 1.0) -> Attempt:
+        """The predicted image of a batch, and its losses."""
+        problem = self.task.pose(batch, noise, progress).with_weight(batch.weight)
+        output = self.run(problem, tuple(self.options.extras))
+        image = output.image
+
+        def _losses() -> Losses:
+            terms = self.compare(image, problem)
+            for name, weight in self.options.extras.items():
+                loss = EXTRA_LOSSES[name](
+                    output.extras[name], problem, batch.labels, self.options.reduction
+                )
+                terms[name] = weight * loss.mean()
+                terms["total"] = terms["total"] + terms[name]
+            return terms
+
+        return Attempt(_losses, lambda: pair_of(problem, image, self.task))
+
+    def compare(self, image: Tensor, problem: Problem) -> Losses:
+        """How far an image [B, C, D, H, W] is from the truth."""
+        x0 = require(problem.x0)
+        errors = {self.options.loss: self.error(image, x0), **problem.errors}
+        mean = {
+            name: mean_in_mask(error, problem.loss_mask, self.options.reduction)
+            for name, error in errors.items()
+        }
+        terms: dict[str, Tensor] = {name: error.mean() for name, error in mean.items()}
+        if self.options.ssim:
+            terms["ssim"] = (
+                self.options.ssim * dissimilarity(problem.where_present(image), x0).mean()
+            )
+        for name, (low, high) in self.options.windows.items():
+            error = self.error(in_window(image, low, high), in_window(x0, low, high))
+            reduced = mean_in_mask(error, problem.loss_mask, self.options.reduction)
+            terms[f"windows.{name}"] = reduced.mean()
+        return with_total(terms)
+
+    def predict(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Images [B, T, D, H, W] in network units and the network's feature maps, with gradients where enabled."""
+        problem = self.task.pose(batch)
+        output = self.run(problem)
+        return self.task.restore(output.image, problem), tuple(output.extras.get("features", ()))
+
+    @torch.no_grad()
+    def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
+        """The predicted image of each item."""
+        return self.predict(batch)[0]
+
+    def run(self, problem: Problem, extras: tuple[str, ...] = ()) -> Output:
+        """The network's output, its image in float32; extras: names of further results that are asked for."""
+        state = problem.known if self.task.known_in_state else None
+        output: Output = self.net(replace(problem.inputs, state=state, extras=extras))
+        image = output.image.float()
+        return replace(
+            output, image=image if self.options.leak == 1 else leaky(image, self.options.leak)
+        )
+
+
+def in_window(x: Tensor, low: float, high: float) -> Tensor:
+    """x clipped to a window, which becomes [-1, 1]."""
+    return (x.clamp(low, high) - low) * (2 / (high - low)) - 1
+
+
+def leaky(x: Tensor, slope: float) -> Tensor:
+    """x within [-1, 1]; beyond it the slope is `slope`."""
+    return torch.lerp(x.clamp(-1, 1), x, slope)

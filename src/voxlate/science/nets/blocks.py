@@ -1,0 +1,499 @@
+"""The layers of networks: norms, one residual block, its resampling, attention, and embeddings of numbers.
+
+A slice-wise network hands its blocks 4-D channels-last maps `[B*D, C, H, W]`, so that norms are per slice; a network
+with (3, 3, 3) kernels hands them `[B, C, D, H, W]`. `depth` (D) is passed with the map, because a folded batch no
+longer says where one volume ends.
+"""
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import chain
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from voxlate.base.config import Counts, setting, settings
+from voxlate.science.nets import cpu
+from voxlate.science.nets.interface import Channels
+
+FEWEST_PRODUCTS = (
+    1 << 22
+)  # a tap, for cpu.enlarge_conv: with fewer, its small operations cost more than it saves
+NORM_EPS = 1e-5  # added to a variance; as torch has it
+MAX_PERIOD = 10_000.0  # of the sinusoids: Vaswani et al. 2017, sec. 3.5
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Conv3d, nn.ConvTranspose3d)
+LOG_SNR_LIMIT = 40.0  # float32 cannot tell sigma from 0 beyond it, and infinity (flow matching's limits) has no sine
+
+# keys of the networks that are made of these layers
+Width = Annotated[int, setting("Number of channels at full resolution.", gt=0)]
+Blocks = Annotated[
+    int,
+    setting(
+        "Number of residual blocks at each level of the encoder; the decoder has one more.", gt=0
+    ),
+]
+Multipliers = Annotated[
+    Counts,
+    setting("Channels of each level over width; each level halves the size.", min_length=1),
+]
+Groups = Annotated[
+    int,
+    setting(
+        "Number of groups of a norm; fewer where a group would have less than two channels.", gt=0
+    ),
+]
+Kernel = Annotated[
+    Literal["1x3x3", "3x3x3"],
+    setting("Size of kernels, D x H x W; with 1x3x3 convolutions and norms work slice by slice."),
+]
+
+
+Stride = tuple[int, int, int]  # along D, H, W
+Repeat = Literal["never", "synthesis", "always"]
+
+
+@dataclass(frozen=True)
+class BlockOptions:
+    """What all blocks of one network share.
+
+    dims: 2 (slices folded into the batch) or 3; embedding: length of the embedding, 0 for none;
+    volumetric: a (3, 1, 1) convolution after every spatial one (dims 2 only); repeat: when convolutions see the border
+    repeated beyond it, not zeros.
+    """
+
+    dims: Literal[2, 3] = 2
+    groups: int = 32
+    embedding: int = 0
+    modulation: Literal["add", "scale_shift"] = "add"
+    dropout: float = 0.0
+    volumetric: bool = False
+    zero_init: bool = True
+    repeat: Repeat = "synthesis"
+    norm_eps: float = NORM_EPS
+
+
+def to_slices(volume: Tensor) -> Tensor:
+    """[B, C, D, H, W] -> [B*D, C, H, W]."""
+    return volume.transpose(1, 2).flatten(0, 1)
+
+
+def to_volumes(slices: Tensor, depth: int) -> Tensor:
+    """[B*D, C, H, W] -> [B, C, D, H, W]."""
+    return slices.reshape(-1, depth, *slices.shape[1:]).transpose(1, 2)
+
+
+def pad_far(image: Tensor, multiples: Sequence[int]) -> Tensor:
+    """Mirror the far sides of [B, C, D, H, W] up to the next multiples (repeat the border of a very small image)."""
+    missing = [-size % multiple for size, multiple in zip(image.shape[2:], multiples)]
+    if not any(missing):
+        return image
+    mirror = all(extra < size for extra, size in zip(missing, image.shape[2:]))
+    return F.pad(
+        image,
+        (0, missing[2], 0, missing[1], 0, missing[0]),
+        mode="reflect" if mirror else "replicate",
+    )
+
+
+def repeat_border(h: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Repeat the outermost pixels (voxels) of a map so often along each axis, as convolutions pad in synthesis.
+
+    Zeros beyond the border are grey to a network whose background is not 0: it draws that into corners of air. In
+    training zeros are better, and in synthesis, too, where corners are not synthesised or the training's patches were
+    whole slices (docs/design/decisions.md).
+    """
+    around = list(chain.from_iterable((size, size) for size in reversed(sizes)))
+    return F.pad(h, around, mode="replicate") if any(sizes) else h
+
+
+def start_normal(module: nn.Module) -> None:
+    """Draw all kernels from N(0, 0.02²), batch norms' factors about 1, and set biases to 0 (Isola et al. 2017, 6.2)."""
+    for part in module.modules():
+        if isinstance(part, CONVOLUTIONS):
+            nn.init.normal_(part.weight, std=0.02)
+        elif isinstance(part, (nn.BatchNorm2d, nn.BatchNorm3d)):
+            nn.init.normal_(part.weight, mean=1.0, std=0.02)
+        if isinstance(bias := getattr(part, "bias", None), nn.Parameter):
+            nn.init.zeros_(bias)
+
+
+def zero_weights(module: nn.Module) -> None:
+    """Set the weights of a layer, not those of its parts, to zero."""
+    for parameter in module.parameters(recurse=False):
+        nn.init.zeros_(parameter)
+
+
+def group_count(channels: int, most: int) -> int:
+    """The largest number of groups up to `most` that divides the channels and leaves two in each."""
+    limit = max(1, min(most, channels // 2))
+    return next(groups for groups in range(limit, 0, -1) if channels % groups == 0)
+
+
+class Norm(nn.GroupNorm):
+    """Group normalisation (and SiLU, where asked) in the precision of its input, with float32 statistics."""
+
+    def __init__(
+        self, channels: int, groups: int, silu: bool = False, eps: float = NORM_EPS
+    ) -> None:
+        super().__init__(group_count(channels, groups), channels, eps)
+        self.silu = silu
+
+    def forward(self, h: Tensor) -> Tensor:
+        """The normalised map; any shape [N, C, ...]."""
+        if cpu.usable(h):
+            return cpu.group_norm(h, self.weight, self.bias, self.num_groups, self.eps, self.silu)
+        with exact(h.device):  # autocast would cast the whole map to float32 and back
+            weight = self.weight.to(h.dtype)
+            bias = self.bias.to(h.dtype)
+            h = F.group_norm(h, self.num_groups, weight, bias, self.eps)
+            return F.silu(h) if self.silu else h
+
+
+def exact(device: torch.device) -> AbstractContextManager[object]:
+    """Outside autocast, on devices that have it."""
+    known = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()
+
+
+class Volumetric(nn.Module):
+    """A convolution along depth that starts as the identity (Zhu et al. 2023, eq. 5-7)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(nn.init.dirac_(torch.empty(channels, channels, 3)))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, h: Tensor, depth: int) -> Tensor:
+        """Slices [B*D, C, H, W], convolved along their depth D; same shape."""
+        slices, channels, height, width = h.shape
+        # channels-last memory [B, D, H*W, C] is a picture D high and H*W wide, so that no line along D is ever copied
+        volume = (
+            h.permute(0, 2, 3, 1).reshape(-1, depth, height * width, channels).permute(0, 3, 1, 2)
+        )
+        volume = F.conv2d(volume, self.weight[..., None], self.bias, padding=(1, 0))
+        return (
+            volume.permute(0, 2, 3, 1).reshape(slices, height, width, channels).permute(0, 3, 1, 2)
+        )
+
+
+def repeats(conv: "SliceConv | VolumeConv") -> bool:
+    """Whether a convolution sees its map's border repeated now."""
+    return conv.repeat == "always" or (conv.repeat == "synthesis" and not conv.training)
+
+
+class SliceConv(nn.Conv2d):
+    """A convolution within slices, followed by one along depth where `volumetric` asks for it."""
+
+    def __init__(
+        self, ins: int, outs: int, size: int, options: BlockOptions, stride: int = 1
+    ) -> None:
+        super().__init__(ins, outs, size, stride=stride, padding=size // 2)
+        self.repeat = options.repeat
+        self.volumetric = Volumetric(outs) if options.volumetric else None
+
+    def forward(self, h: Tensor, depth: int) -> Tensor:  # type: ignore[override]
+        """Slices [B*D, C, H, W] of volumes of this depth, convolved."""
+        if repeats(self):
+            h = F.conv2d(
+                repeat_border(h, (self.kernel_size[0] // 2,) * 2),
+                self.weight,
+                self.bias,
+                self.stride,
+            )
+        else:
+            h = super().forward(h)
+        return h if self.volumetric is None else self.volumetric(h, depth)
+
+
+class VolumeConv(nn.Conv3d):
+    """A convolution over (3, 3, 3) voxels; `depth` is in the shape of its input."""
+
+    def __init__(self, ins: int, outs: int, options: BlockOptions, stride: Stride) -> None:
+        super().__init__(ins, outs, 3, stride=stride, padding=1)
+        self.repeat = options.repeat
+
+    def forward(self, h: Tensor, depth: int) -> Tensor:  # type: ignore[override]
+        """Volumes [B, C, D, H, W], convolved; depth is not used."""
+        if repeats(self):
+            return F.conv3d(repeat_border(h, (1, 1, 1)), self.weight, self.bias, self.stride)
+        if h.shape[2] == 2 and h.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            # where it pads two slices itself, torch 2.13 (oneDNN) gives wrong bfloat16 gradients of its weights
+            return F.conv3d(
+                F.pad(h, (0, 0, 0, 0, 1, 1)), self.weight, self.bias, self.stride, (0, 1, 1)
+            )
+        return super().forward(h)
+
+
+def conv3(ins: int, outs: int, options: BlockOptions, stride: Stride = (1, 1, 1)) -> nn.Module:
+    """A 3x3 (or 3x3x3) convolution that keeps the size, or divides it by `stride` along D, H, W."""
+    if options.dims == 2:
+        return SliceConv(ins, outs, 3, options, stride=stride[-1])
+    return VolumeConv(ins, outs, options, stride)
+
+
+def conv1(ins: int, outs: int, options: BlockOptions) -> nn.Module:
+    """A 1x1 (or 1x1x1) convolution."""
+    return nn.Conv2d(ins, outs, 1) if options.dims == 2 else nn.Conv3d(ins, outs, 1)
+
+
+def shrink(h: Tensor, stride: Stride) -> Tensor:
+    """Average over blocks of `stride` voxels."""
+    return F.avg_pool2d(h, stride[1:]) if h.ndim == 4 else F.avg_pool3d(h, stride)
+
+
+def enlarge(h: Tensor, stride: Stride) -> Tensor:
+    """Repeat every voxel `stride` times."""
+    factors = [float(factor) for factor in (stride[1:] if h.ndim == 4 else stride)]
+    return F.interpolate(h, scale_factor=factors, mode="nearest")
+
+
+class Down(nn.Module):
+    """Strided convolution."""
+
+    def __init__(self, channels: int, stride: Stride, options: BlockOptions) -> None:
+        super().__init__()
+        self.conv = conv3(channels, channels, options, stride)
+
+    def forward(self, h: Tensor, embedding: Tensor | None, depth: int) -> Tensor:
+        """A map divided by the stride; embedding is not used."""
+        return self.conv(h, depth)
+
+
+class Up(nn.Module):
+    """Nearest enlargement, then a convolution."""
+
+    def __init__(self, channels: int, stride: Stride, options: BlockOptions) -> None:
+        super().__init__()
+        self.stride = stride
+        self.conv = conv3(channels, channels, options)
+
+    def forward(self, h: Tensor, embedding: Tensor | None, depth: int) -> Tensor:
+        """A map multiplied by the stride; embedding is not used."""
+        conv = self.conv
+        if (
+            isinstance(conv, SliceConv)
+            and h.device.type == "cpu"
+            and h.numel() * len(conv.weight) >= FEWEST_PRODUCTS
+        ):
+            h = repeat_border(h, (1, 1)) if repeats(conv) else F.pad(h, (1, 1, 1, 1))
+            h = cpu.enlarge_conv(h, conv.weight, conv.bias)
+            return h if conv.volumetric is None else conv.volumetric(h, depth)
+        return self.conv(enlarge(h, self.stride), depth)
+
+
+class ResBlock(nn.Module):
+    """Norm, SiLU, convolution, twice, and a skip; the embedding enters between them.
+
+    modulation "add": added before the second norm (Ho et al. 2020); "scale_shift": scales and shifts after it
+    (Dhariwal and Nichol 2021, sec. 3.1). resample: "down" (average) or "up" (nearest) on both branches, after the
+    first norm and SiLU and before the convolution.
+    """
+
+    def __init__(
+        self,
+        ins: int,
+        outs: int,
+        options: BlockOptions,
+        resample: Literal["down", "up"] | None = None,
+        stride: Stride = (1, 2, 2),
+    ) -> None:
+        super().__init__()
+        self.resample = resample
+        self.stride = stride
+        self.scale_shift = options.modulation == "scale_shift"
+        self.norm1 = Norm(ins, options.groups, True, options.norm_eps)
+        self.conv1 = conv3(ins, outs, options)
+        self.embed = (
+            nn.Linear(options.embedding, outs * (1 + self.scale_shift))
+            if options.embedding
+            else None
+        )
+        self.norm2 = Norm(outs, options.groups, not self.scale_shift, options.norm_eps)
+        self.dropout = nn.Dropout(options.dropout)
+        self.conv2 = conv3(outs, outs, options)
+        if options.zero_init:
+            zero_weights(self.conv2)
+        self.skip = conv1(ins, outs, options) if ins != outs else nn.Identity()
+
+    def forward(self, h: Tensor, embedding: Tensor | None, depth: int) -> Tensor:
+        """A map [N, ins, ...] to [N, outs, ...]; embedding: [N, size]."""
+        inner = self.norm1(h)
+        if self.resample is not None:
+            resample = shrink if self.resample == "down" else enlarge
+            inner = resample(inner, self.stride)
+            h = resample(h, self.stride)
+        inner = self.conv1(inner, depth)
+        inner = self.modulate(inner, embedding)
+        return self.skip(h) + self.conv2(self.dropout(inner), depth)
+
+    def modulate(self, h: Tensor, embedding: Tensor | None) -> Tensor:
+        """The second norm and SiLU, with what the block makes of the embedding."""
+        own = None
+        if self.embed is not None and embedding is not None:
+            own = self.embed(embedding).to(h.dtype)
+            own = own.reshape(*own.shape, *(1 for _ in h.shape[2:]))
+        if not self.scale_shift:
+            return self.norm2(h if own is None else h + own)
+        h = self.norm2(h)
+        if own is not None:
+            scale, shift = own.chunk(2, dim=1)
+            h = torch.addcmul(shift, h, 1 + scale)
+        return F.silu(h, inplace=not h.requires_grad)
+
+
+class Attention(nn.Module):
+    """Self-attention over all pixels of a slice (all voxels, for 3-D maps), with a zero-initialised output layer."""
+
+    def __init__(self, channels: int, heads: int, options: BlockOptions) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = Norm(channels, options.groups, eps=options.norm_eps)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = nn.Linear(channels, channels)
+        if options.zero_init:
+            zero_weights(self.out)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """The map [N, C, ...] plus its attention; same shape."""
+        tokens = (
+            self.norm(h).flatten(2).transpose(1, 2)
+        )  # [N, pixels, C], a view of channels-last memory
+        query, key, value = (
+            self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        )
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = self.out(mixed.transpose(1, 2).flatten(2)).to(h.dtype)
+        return h + mixed.transpose(1, 2).reshape(h.shape)
+
+
+Of = Annotated[
+    Literal["log_snr", "gamma"],
+    setting(
+        "Noise level that is embedded: log_snr, or gamma = alpha^2 = sigmoid(log_snr) of a VP schedule."
+    ),
+]
+Size = Annotated[
+    int | None,
+    setting("Number of features; absent: the network's width.", gt=0, multiple_of=2),
+]
+Mlp = Annotated[
+    int | None,
+    setting(
+        "Width of the two layers after the features; 0: no such layers; absent: 4 times the network's width.",
+        ge=0,
+    ),
+]
+
+
+@settings
+class Sinusoidal:
+    """Sinusoids with periods up to 10000 (Ho et al. 2020)."""
+
+    kind: Literal["sinusoidal"] = "sinusoidal"
+    of: Of = "log_snr"
+    scale: Annotated[
+        float,
+        setting(
+            "Factor on the noise level before the sinusoids; 25 spreads log_snr from -20 to 20 over 1000 steps.",
+            gt=0,
+        ),
+    ] = 25.0
+    size: Size = None
+    mlp: Mlp = None
+
+
+@settings
+class Fourier:
+    """Sines and cosines of fixed random frequencies (Song et al. 2021)."""
+
+    kind: Literal["fourier"] = "fourier"
+    of: Of = "log_snr"
+    scale: Annotated[
+        float,
+        setting(
+            "Factor on the noise level before the features; 0.05 scales log_snr from -20 to 20 to -1 to 1.",
+            gt=0,
+        ),
+    ] = 0.05
+    size: Size = 256
+    std: Annotated[float, setting("Standard deviation of the frequencies.", gt=0)] = 30.0
+    mlp: Mlp = 0
+
+
+def sinusoids(value: Tensor, size: int) -> Tensor:
+    """Cosines, then sines, of value * 10000^(-i / half): [B] -> [B, size]."""
+    half = size // 2
+    frequency = torch.exp(
+        torch.arange(half, device=value.device, dtype=torch.float32)
+        * (-math.log(MAX_PERIOD) / half)
+    )
+    phase = value.float()[:, None] * frequency
+    return torch.cat([phase.cos(), phase.sin()], dim=1)
+
+
+class FourierFeatures(nn.Module):
+    """Sines, then cosines, of 2 pi W value with fixed W ~ N(0, std^2) (Tancik et al. 2020, eq. 5): [B] -> [B, size]."""
+
+    def __init__(self, size: int, std: float) -> None:
+        super().__init__()
+        self.frequency: Tensor
+        self.register_buffer(
+            "frequency", torch.randn(size // 2) * std
+        )  # fixed, but saved with the weights
+
+    def forward(self, value: Tensor) -> Tensor:
+        """Features [B, size] of values [B]."""
+        phase = 2 * math.pi * value.float()[:, None] * self.frequency.float()
+        return torch.cat([phase.sin(), phase.cos()], dim=1)
+
+
+def noise_level(log_snr: Tensor | None) -> Tensor:
+    """The log-SNR as networks take it, float32 and finite; raises ValueError where there is none."""
+    if log_snr is None:
+        raise ValueError("this network needs the noise level: give it log_snr")
+    return log_snr.float().clamp(-LOG_SNR_LIMIT, LOG_SNR_LIMIT)
+
+
+class Embedding(nn.Module):
+    """The embedding that conditions every block: of noise level and configuration code, [B] and [B, K] -> [B, size]."""
+
+    def __init__(self, time: Sinusoidal | Fourier, width: int, channels: Channels) -> None:
+        super().__init__()
+        self.time = time
+        self.features = width if time.size is None else time.size
+        hidden = 4 * width if time.mlp is None else time.mlp
+        self.size = (hidden or self.features) if channels.noisy or channels.code else 0
+        self.fourier = (
+            FourierFeatures(self.features, time.std)
+            if channels.noisy and isinstance(time, Fourier)
+            else None
+        )
+        self.level = _mlp(self.features, self.size) if channels.noisy and hidden else None
+        self.code = _mlp(channels.code, self.size) if channels.code else None
+        self.noisy = channels.noisy
+
+    def forward(self, log_snr: Tensor | None, code: Tensor | None) -> Tensor | None:
+        """The embedding [B, size]; None where there is nothing to embed."""
+        parts: list[Tensor] = []
+        if self.noisy:
+            value = noise_level(log_snr)
+            value = (value if self.time.of == "log_snr" else value.sigmoid()) * self.time.scale
+            features = (
+                sinusoids(value, self.features) if self.fourier is None else self.fourier(value)
+            )
+            parts.append(features if self.level is None else self.level(features))
+        if self.code is not None:
+            if code is None:
+                raise ValueError("this network needs a configuration: give it a code")
+            parts.append(self.code(code.float()))
+        return (
+            F.silu(sum(parts[1:], parts[0])) if parts else None
+        )  # every block would start with this SiLU
+
+
+def _mlp(ins: int, outs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(ins, outs), nn.SiLU(), nn.Linear(outs, outs))

@@ -1,0 +1,118 @@
+"""Inputs and outputs of networks, and the settings that build them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from voxlate.base.config import kind_of
+from voxlate.base.errors import BadInput
+
+
+@dataclass(frozen=True)
+class NetworkInput:
+    """The inputs of a network.
+
+    images: by modality, in the order of `Channels.images`, each [B, C, D, H, W]; state: the noisy or incomplete image
+    [B, C, D, H, W]; features: one [B, C_l, D, H_l, W_l] a level; code: [B, K], a configuration (which modalities to
+    synthesise, say); log_snr: [B], the noise level; extras: names of `Output.extras` that are asked for.
+    """
+
+    images: Mapping[str, Tensor] = field(default_factory=dict)
+    state: Tensor | None = None
+    features: tuple[Tensor, ...] = ()
+    code: Tensor | None = None
+    log_snr: Tensor | None = None
+    extras: tuple[str, ...] = ()
+
+    @property
+    def joined(self) -> Tensor:
+        """The state, then the images in their order, concatenated: [B, C, D, H, W]."""
+        parts = [*([] if self.state is None else [self.state]), *self.images.values()]
+        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+
+
+Extras = dict[str, Tensor | tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Output:
+    """The outputs of a network.
+
+    image: [B, C, D, H, W]; extras: further results by name: "features" (a tuple of maps), and those of
+    methods.auxiliary_losses that the input asks for.
+    """
+
+    image: Tensor
+    extras: Mapping[str, Tensor | tuple[Tensor, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Channels:
+    """The channels of a network's inputs and outputs.
+
+    images: of each image, by name and in order; state: 0 where there is none; out: of the image that it returns; code:
+    length of the configuration code; noisy: whether the noise level is an input; levels: the log-SNR of each index of a
+    discrete schedule; features: of each feature map; masked: whether all is background outside a mask, so that nothing is synthesised at an image's border.
+    """
+
+    images: Mapping[str, int]
+    out: int
+    state: int = 0
+    code: int = 0
+    noisy: bool = False
+    levels: tuple[float, ...] = ()
+    features: tuple[int, ...] = ()
+    masked: bool = False
+
+    @property
+    def joined(self) -> int:
+        """Channels of the state and the images together."""
+        return self.state + sum(self.images.values())
+
+
+class NetSettings(ABC):
+    """Settings of a network."""
+
+    autoencodes: ClassVar[bool] = False
+    """Whether the network has a latent: `encode`, `decode` and `scale` (see nets.autoencoder)."""
+    compares_sides: ClassVar[bool] = False
+    """Whether the network takes feature maps and compares them with their left-right mirror images."""
+
+    @abstractmethod
+    def build(self, channels: Channels) -> nn.Module:
+        """The network, with fresh weights from torch's global generator; raises BadInput where channels do not fit."""
+
+    @property
+    def multiple(self) -> int:
+        """Height and width are best a multiple of this; others are padded by the network."""
+        return 1
+
+    @property
+    def joins_slices(self) -> bool:
+        """Whether the network has layers along depth alone, which learn nothing from single slices."""
+        return False
+
+    @property
+    def feature_channels(self) -> tuple[int, ...]:
+        """Channels of the maps in the output's extras["features"], none for most networks."""
+        return ()
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """Names of what the network can give besides its image, for losses (see methods.auxiliary_losses)."""
+        return ()
+
+    def takes_only_images(self, channels: Channels, noise: bool = False) -> None:
+        """Raise BadInput where a task gives more than images (and with `noise` their noise level)."""
+        more = {"a configuration code": channels.code, "feature maps": channels.features}
+        if not noise:
+            more["the noise level"] = channels.noisy
+        if found := next((name for name, there in more.items() if there), None):
+            also = " and their noise level" if noise else ""
+            raise BadInput(
+                f"net.kind: expected a network that takes {found}, found '{kind_of(self)}', which takes images{also} alone. Set net.kind to 'unet'."
+            )

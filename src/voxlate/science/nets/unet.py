@@ -1,0 +1,358 @@
+"""One residual U-Net whose settings reach the networks of four papers (see docs/design/decisions.md)."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Annotated, ClassVar, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from voxlate.base.config import setting, settings
+from voxlate.base.errors import BadInput
+from voxlate.science.nets.asymmetry import AsymmetryPrior, Pyramid
+from voxlate.science.nets.blocks import (
+    Attention,
+    BlockOptions,
+    Blocks,
+    Down,
+    Embedding,
+    Fourier,
+    Groups,
+    Kernel,
+    Multipliers,
+    Norm,
+    Repeat,
+    ResBlock,
+    Sinusoidal,
+    Stride,
+    Up,
+    Width,
+    conv3,
+    pad_far,
+    to_slices,
+    to_volumes,
+    zero_weights,
+)
+from voxlate.science.nets.interface import Channels, NetSettings, NetworkInput, Output
+
+
+@settings
+class UNet(NetSettings):
+    """Residual U-Net over slices, stacks of slices or volumes of any size."""
+
+    compares_sides: ClassVar[bool] = True
+    kind: Literal["unet"] = "unet"
+    width: Width = 64
+    multipliers: Multipliers = (1, 2, 3, 4)
+    blocks: Blocks = 2
+    patch: Annotated[
+        Literal[1, 2, 4],
+        setting(
+            "Factor of a pixel-unshuffle before the first convolution, which is undone after the last one."
+        ),
+    ] = 1
+    attention: Annotated[
+        tuple[int, ...],
+        setting("Levels with self-attention after each block; level 0 has full size."),
+    ] = ()
+    middle_attention: Annotated[
+        bool, setting("Whether self-attention is between the two middle blocks.")
+    ] = True
+    head_width: Annotated[int, setting("Number of channels of an attention head.", gt=0)] = 32
+    heads: Annotated[
+        int | None, setting("Number of attention heads, in place of head_width.", gt=0)
+    ] = None
+    resampling: Annotated[
+        Literal["conv", "block"],
+        setting(
+            "Change of resolution: conv has a strided convolution, and nearest-neighbour interpolation with a convolution; block has an average, and nearest-neighbour interpolation within a block."
+        ),
+    ] = "conv"
+    modulation: Annotated[
+        Literal["add", "scale_shift"],
+        setting("Effect of the embedding on a block: it is added, or it scales and shifts."),
+    ] = "add"
+    time: Annotated[
+        Sinusoidal | Fourier,
+        setting("Embedding of the noise level.", discriminator="kind"),
+    ] = Sinusoidal()
+    inject: Annotated[
+        Literal["all", "decoder"],
+        setting("Blocks that get the embedding: all, or those of the middle and the decoder."),
+    ] = "all"
+    groups: Groups = 32
+    dropout: Annotated[float, setting("Share of features dropped in each block.", ge=0, lt=1)] = 0.0
+    kernel: Kernel = "1x3x3"
+    volumetric: Annotated[
+        bool,
+        setting(
+            "Whether convolutions along depth follow those of slices; they start as the identity."
+        ),
+    ] = False
+    depth_halvings: Annotated[
+        int,
+        setting(
+            "Number of the deepest halvings that also halve depth; needs kernel = '3x3x3'.", ge=0
+        ),
+    ] = 0
+    border: Annotated[
+        Literal["zeros", "repeat"] | None,
+        setting(
+            "Padding of convolutions in training and synthesis (zeros where data.patch is the whole slice); unset: zeros in training, and in synthesis the repeated border, except where everything outside the mask is background."
+        ),
+    ] = None
+    zero_init: Annotated[
+        bool,
+        setting("Whether the last convolution of every block and of the network starts at zero."),
+    ] = True
+
+    @property
+    def multiple(self) -> int:
+        """Of what height and width must be, for nothing to be padded."""
+        return self.patch * 2 ** (len(self.multipliers) - 1)
+
+    @property
+    def joins_slices(self) -> bool:
+        """Whether convolutions along depth follow those of slices."""
+        return self.volumetric
+
+    def build(self, channels: Channels) -> "ResidualUNet":
+        """Feature maps go to the encoder levels of their sizes, after the first block.
+
+        Raises BadInput where the settings contradict each other.
+        """
+        _check(self, channels)
+        return ResidualUNet(self, channels)
+
+
+def _check(net: UNet, channels: Channels) -> None:
+    last = len(net.multipliers) - 1
+    if any(not 0 <= level <= last for level in net.attention):
+        raise BadInput(
+            f"net.attention: expected levels from 0 to {last}, found {list(net.attention)}. Leave the others out."
+        )
+    if net.volumetric and net.kernel == "3x3x3":
+        raise BadInput(
+            "net.volumetric: expected kernel 1x3x3, found 3x3x3, which joins slices already. Set one of the two."
+        )
+    if channels.features and net.kernel == "3x3x3":
+        raise BadInput(
+            "net.kernel: expected 1x3x3 with feature maps of slices, found 3x3x3. Set it to 1x3x3."
+        )
+    if net.depth_halvings and net.kernel == "1x3x3":
+        raise BadInput(
+            "net.depth_halvings: expected 0 with kernel 1x3x3, found more. Set kernel to 3x3x3."
+        )
+    if net.depth_halvings > last:
+        raise BadInput(
+            f"net.depth_halvings: expected at most {last}, found {net.depth_halvings}. Lower it."
+        )
+    attending = {*net.attention, *([last] if net.middle_attention else [])}
+    for width in (net.width * net.multipliers[level] for level in attending):
+        if width % (net.heads or net.head_width):
+            name = "heads" if net.heads else "head_width"
+            raise BadInput(
+                f"net.{name}: expected a divisor of {width} channels, found {net.heads or net.head_width}. Change it."
+            )
+
+
+def _repeat(net: UNet, channels: Channels) -> Repeat:
+    if net.border is None:
+        return "never" if channels.masked else "synthesis"
+    return "always" if net.border == "repeat" else "never"
+
+
+class LevelStage(nn.Module):
+    """A residual block and, at some levels, attention."""
+
+    def __init__(self, ins: int, outs: int, heads: int, options: BlockOptions) -> None:
+        super().__init__()
+        self.block = ResBlock(ins, outs, options)
+        self.attention = Attention(outs, heads, options) if heads else None
+
+    def forward(self, h: Tensor, embedding: Tensor | None, depth: int) -> Tensor:
+        """A map [N, ins, ...] to [N, outs, ...]; embedding: [N, size]."""
+        h = self.block(h, embedding, depth)
+        return h if self.attention is None else self.attention(h)
+
+
+class UNetLevel(nn.Module):
+    """The blocks of one resolution, then the resampling to the next one, if there is one."""
+
+    def __init__(self, stages: list[LevelStage], resample: nn.Module | None) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+        self.resample = resample
+
+
+class ResidualUNet(nn.Module):
+    """Takes images of any size; see `UNet` for its settings. Its first convolution sees the state, then the images."""
+
+    def __init__(self, net: UNet, channels: Channels) -> None:
+        super().__init__()
+        self.net = net
+        self.dims: Literal[2, 3] = 2 if net.kernel == "1x3x3" else 3
+        self.embedding = Embedding(net.time, net.width, channels)
+        conditioned = BlockOptions(
+            self.dims,
+            net.groups,
+            self.embedding.size,
+            net.modulation,
+            net.dropout,
+            net.volumetric,
+            net.zero_init,
+            repeat=_repeat(net, channels),
+        )
+        plain = replace(conditioned, embedding=0)
+        widths = [net.width * factor for factor in net.multipliers]
+        last = len(widths) - 1
+        self.strides = [
+            (2 if level >= last - net.depth_halvings else 1, 2, 2) for level in range(last)
+        ]
+        self.stem = conv3(channels.joined * net.patch**2, net.width, conditioned)
+        self.encoder, skips = self._encoder(widths, conditioned if net.inject == "all" else plain)
+        middle = [
+            LevelStage(
+                widths[-1],
+                widths[-1],
+                self._heads(widths[-1]) if net.middle_attention else 0,
+                conditioned,
+            )
+        ]
+        self.middle = UNetLevel([*middle, LevelStage(widths[-1], widths[-1], 0, conditioned)], None)
+        self.decoder = self._decoder(widths, skips, conditioned)
+        self.norm = Norm(widths[0], net.groups, silu=True)
+        self.head = conv3(widths[0], channels.out * net.patch**2, conditioned)
+        prior = (widths, channels.features, net.patch, conditioned)
+        self.asymmetry = AsymmetryPrior(*prior) if channels.features else None
+        if net.zero_init:
+            zero_weights(self.head)
+        if self.dims == 2:
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _heads(self, channels: int) -> int:
+        return self.net.heads or channels // self.net.head_width
+
+    def _encoder(self, widths: list[int], options: BlockOptions) -> tuple[nn.ModuleList, list[int]]:
+        skips = [widths[0]]
+        levels = nn.ModuleList()
+        ins = widths[0]
+        for level, outs in enumerate(widths):
+            heads = self._heads(outs) if level in self.net.attention else 0
+            stages = [
+                LevelStage(ins if block == 0 else outs, outs, heads, options)
+                for block in range(self.net.blocks)
+            ]
+            last = level == len(widths) - 1
+            levels.append(
+                UNetLevel(
+                    stages,
+                    None if last else self._resample("down", outs, self.strides[level], options),
+                )
+            )
+            skips += [outs] * (self.net.blocks + (not last))
+            ins = outs
+        return levels, skips
+
+    def _decoder(self, widths: list[int], skips: list[int], options: BlockOptions) -> nn.ModuleList:
+        levels = nn.ModuleList()
+        ins = widths[-1]
+        for level, outs in reversed(list(enumerate(widths))):
+            heads = self._heads(outs) if level in self.net.attention else 0
+            stages = []
+            for _ in range(self.net.blocks + 1):
+                stages.append(LevelStage(ins + skips.pop(), outs, heads, options))
+                ins = outs
+            levels.append(
+                UNetLevel(
+                    stages,
+                    self._resample("up", outs, self.strides[level - 1], options) if level else None,
+                )
+            )
+        return levels
+
+    def _resample(
+        self,
+        way: Literal["down", "up"],
+        channels: int,
+        stride: Stride,
+        options: BlockOptions,
+    ) -> nn.Module:
+        if self.net.resampling == "block":
+            return ResBlock(channels, channels, options, resample=way, stride=stride)
+        return (Down if way == "down" else Up)(channels, stride, options)
+
+    def forward(self, inputs: NetworkInput) -> Output:
+        """The image."""
+        image = inputs.joined
+        h, depth = self._fold(
+            pad_far(image, (2**self.net.depth_halvings, self.net.multiple, self.net.multiple))
+        )
+        embedding = self.embedding(inputs.log_snr, inputs.code)
+        if embedding is not None and self.dims == 2:
+            embedding = embedding.repeat_interleave(depth, dim=0)
+        pyramid = (
+            self.asymmetry(inputs.features, h.shape[2:], image.shape[-1])
+            if self.asymmetry is not None
+            else {}
+        )
+        out = self._unfold(self._blocks(h, embedding, depth, pyramid), depth)
+        return Output(
+            out[..., : image.shape[2], : image.shape[3], : image.shape[4]].to(image.dtype)
+        )
+
+    def _blocks(self, h: Tensor, embedding: Tensor | None, depth: int, pyramid: Pyramid) -> Tensor:
+        h = self.stem(h, depth)
+        skips = [h]
+        for index, level in enumerate(_levels(self.encoder)):
+            for position, stage in enumerate(level.stages):
+                h = stage(h, embedding, depth)
+                skips.append(h)
+                if (
+                    position == 0 and self.asymmetry is not None
+                ):  # the decoder sees the map without it, as published
+                    h = self.asymmetry.fuse(index, h, pyramid)
+            if level.resample is not None:
+                h = level.resample(h, embedding, depth)
+                skips.append(h)
+        for stage in self.middle.stages:
+            h = stage(h, embedding, depth)
+        for level in _levels(self.decoder):
+            for stage in level.stages:
+                h = stage(torch.cat([h, skips.pop()], dim=1), embedding, depth)
+            if level.resample is not None:
+                h = level.resample(h, embedding, depth)
+        return self.head(self.norm(h), depth)
+
+    @torch.no_grad()
+    def rescale(self, channel: int, factor: float, offset: float) -> None:
+        """Let the network give factor · y + offset where its output channel gave y."""
+        pixels = self.net.patch**2  # of a patch; those of a channel follow each other
+        rows = slice(channel * pixels, (channel + 1) * pixels)
+        for parameter in self.head.parameters():
+            parameter[rows] *= factor
+        bias = self.head.bias
+        assert isinstance(bias, Tensor)
+        bias[rows] += offset
+
+    def _fold(self, image: Tensor) -> tuple[Tensor, int]:
+        """To patches, and to channels-last slices in a slice-wise network."""
+        depth = image.shape[2]
+        h = to_slices(image)
+        if self.net.patch > 1:
+            h = F.pixel_unshuffle(h, self.net.patch)
+        if self.dims == 2:
+            return h.contiguous(memory_format=torch.channels_last), depth
+        volumes = to_volumes(h, depth)
+        if torch.jit.is_tracing():  # ONNX has no such layout
+            return volumes, depth
+        return volumes.contiguous(memory_format=torch.channels_last_3d), depth
+
+    def _unfold(self, h: Tensor, depth: int) -> Tensor:
+        h = h if self.dims == 2 else to_slices(h)
+        return to_volumes(F.pixel_shuffle(h, self.net.patch) if self.net.patch > 1 else h, depth)
+
+
+def _levels(modules: nn.ModuleList) -> Iterable[UNetLevel]:
+    return cast(Iterable[UNetLevel], modules)

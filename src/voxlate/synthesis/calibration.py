@@ -1,0 +1,298 @@
+"""A calibration: what held-out patients show about the errors of a run's images, and the intervals of a new image."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+from voxlate.base.arrays import Bool, Float32
+from voxlate.base.errors import plural
+from voxlate.base.messages import Message
+from voxlate.base.records import (
+    MOST,
+    Count,
+    Name,
+    NotNegative,
+    Number,
+    Positive,
+    Share,
+    ShortDigest,
+    Text,
+    Widening,
+)
+from voxlate.base.schema import Field
+from voxlate.checks.conformal import WIDEST, Bound
+from voxlate.checks.out_of_distribution import ReferencePatches
+from voxlate.checks.patch_features import features_in_slabs
+from voxlate.scans.formats.io import content_hash, is_there
+from voxlate.scans.images.regions import BODY
+from voxlate.synthesis.facts import Facts
+
+Array = Float32
+Answer = Literal["mean", "sample"]
+IntervalMethod = Literal["learned", "difficulty", "constant"]
+
+INTERVAL_METHODS: dict[IntervalMethod, str] = {
+    "learned": "learned distances below and above",
+    "difficulty": "square root of the learned mean size of the error, on both sides",
+    "constant": "the same everywhere",
+}
+LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # of the calibration curve
+CoverageLevel = Annotated[float, Field(ge=0.5, lt=1)]
+Scaling = Annotated[float, Field(ge=0, le=WIDEST)]
+
+
+class Widths(Protocol):
+    """A network of the widths of intervals."""
+
+    def predict(self, features: Array) -> Array:
+        """How far the truth may be below and above the image, [2, …] in network units; features: [..., F]."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """An image [D, H, W] in network units, and the standard deviation of its samples, if there are several."""
+
+    values: Array
+    sd: Array | None = None
+
+    def map(self, change: Callable[[Array], Array]) -> "Prediction":
+        """The prediction after the same change of its arrays."""
+        return Prediction(change(self.values), None if self.sd is None else change(self.sd))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The results of a method of intervals on the held-out patients, by cross-validation.
+
+    width: mean in network units, inside the body; coverage by region: mean over patients, and its 95 % interval; least:
+    the lowest coverage of the body in a patient.
+    """
+
+    scale: Scaling
+    width: NotNegative
+    coverage: dict[Name, tuple[Share, float, float]]
+    least: Share
+
+
+@dataclass(frozen=True)
+class Target:
+    """The intervals of a target: their method, and the scale of their distances for each coverage.
+
+    regions: the rule of each region by its name. bounds: for each region, and for the body as `mae`, an upper bound of
+    the ratio of a case's mean error to its mean half width; inf where there are too few patients for one. ends: the
+    smallest and the largest value of a truth, in network units. borders: the image values in network units that
+    separate the groups of voxels (tissues), ascending; factors: the factor of each group's distances. shifted: whether
+    the part of an interval beyond an end is added on its other side (see `interval`).
+    """
+
+    method: IntervalMethod
+    scales: dict[CoverageLevel, Scaling]
+    compared: dict[Name, Comparison]
+    regions: dict[Name, Text]
+    bounds: dict[Name, Annotated[float, Field(ge=0)]]
+    ends: tuple[Number, Number]
+    borders: tuple[Number, ...] = ()
+    factors: tuple[Scaling, ...] = (1.0,)
+    shifted: bool = False
+
+
+@dataclass(frozen=True)
+class Header:
+    """The content of a calibration without its networks and reference patches.
+
+    weights: hash of the weights file; synth: the synthesis options of the images; confidence: with which the share
+    outside is below 1 - coverage, as `bound` counts; cases: content hashes of each case's files; split: of the cases;
+    units, halves: of each target, with the size of one network unit in physical units; widened: by target, where
+    `patients` counts synthetic heads instead.
+    """
+
+    weights: ShortDigest
+    synth: dict[str, Any]
+    coverage: CoverageLevel
+    confidence: CoverageLevel
+    bound: Bound
+    patients: Annotated[int, Field(ge=2, le=MOST)]
+    cases: dict[Name, dict[Text, Text]]
+    split: Text | None
+    seed: Count
+    targets: dict[Name, Target]
+    units: dict[Name, Text]
+    halves: dict[Name, Positive]
+    made_by: dict[Text, Text] = field(default_factory=dict)
+    widened: dict[Name, Widening] | None = None
+
+    def factor(self, target: str) -> float:
+        """The factor by which the intervals of a target are widened; 1 for those of patients."""
+        return 1.0 if self.widened is None else self.widened[target]["factor"]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A header, the networks of targets with a learned method, reference patches, and the hash of the file.
+
+    references: None of synthetic heads, because every real scan is far from them.
+    """
+
+    header: Header
+    widths: Mapping[str, Widths]
+    references: ReferencePatches | None
+    hash: str = ""
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """The entry of a provenance."""
+        header = self.header
+        widened = {} if header.widened is None else {"widened": header.widened}
+        return {
+            "sha256": self.hash,
+            **widened,
+            "patients": header.patients,
+            "coverage": header.coverage,
+            "confidence": header.confidence,
+            "bound": header.bound,
+            "method": {
+                name: INTERVAL_METHODS[target.method] for name, target in header.targets.items()
+            },
+            "levels": {
+                name: relative_widths(target, header.coverage)
+                for name, target in header.targets.items()
+            },
+        }
+
+    def has_case(self, files: Mapping[str, str | Path]) -> bool:
+        """Whether these scans, by their content, are those of a case of the calibration."""
+        paths = {name: Path(path) for name, path in files.items()}
+        contents = {name: content_hash(path) for name, path in paths.items() if is_there(path)}
+        if not contents:
+            return False
+        return any(contents.items() <= case.items() for case in self.header.cases.values())
+
+    def interval(
+        self, name: str, prediction: Prediction, sources: Sequence[Array]
+    ) -> tuple[Array, Array]:
+        """The ends of the intervals [D, H, W] of a target's voxels in network units; the image lies between them."""
+        target = self.header.targets[name]
+        shape = (2, *prediction.values.shape)
+        if name in self.widths:
+            distances = np.empty(shape, np.float32)
+            for planes, features in features_in_slabs(prediction.values, sources, prediction.sd):
+                distances[:, planes] = self.widths[name].predict(features)
+        else:
+            distances = np.ones(shape, np.float32)
+        scale = np.float32(target.scales[self.header.coverage] * self.header.factor(name))
+        scales = scale * group_factors(prediction.values, target.borders, target.factors)
+        return interval(prediction.values, scales * distances, target.ends, target.shifted)
+
+    def bounds(
+        self, name: str, low: Array, high: Array, regions: Mapping[str, Bool]
+    ) -> dict[str, float]:
+        """Upper bounds of the errors of a case in network units: of `mae`, and of the means of regions.
+
+        regions: their masks in the image, [D, H, W]; empty regions have no bound.
+        """
+        half = (high - low) / 2
+        bounds = {}
+        for key, factor in self.header.targets[name].bounds.items():
+            inside = regions.get(BODY if key == "mae" else key)
+            if inside is not None and inside.any() and math.isfinite(factor):
+                bounds[key] = float(half[inside].mean()) * factor
+        return bounds
+
+
+@runtime_checkable  # as checks of options need it
+class Calibrations(Protocol):
+    """Where the calibration of a model's images is looked for."""
+
+    def find(self, facts: Facts) -> Calibration | None:
+        """The calibration of images by these facts; raises BadInput where it belongs to other images."""
+        ...
+
+    def messages(self, facts: Facts) -> list[Message]:
+        """A message where there is only one of other images."""
+        ...
+
+
+def widen(calibration: Calibration, widened: Mapping[str, Widening]) -> Calibration:
+    """A calibration on synthetic heads with wider intervals, by target, as real heads showed to be necessary.
+
+    It has neither bounds of errors nor reference patches, which hold only for patients like those of the calibration.
+    """
+    header = calibration.header
+    targets = {name: replace(target, bounds={}) for name, target in header.targets.items()}
+    stated = replace(header, targets=targets, widened=dict(widened))
+    return replace(calibration, header=stated, references=None)
+
+
+def relative_widths(target: Target, coverage: float) -> dict[str, float]:
+    """The widths of intervals of other levels, relative to that of the coverage."""
+    own = target.scales[coverage]
+    return {
+        f"{level:g}": round(scale / own, 5) for level, scale in target.scales.items() if own > 0
+    }
+
+
+def group_factors(image: Array, borders: Sequence[float], factors: Sequence[float]) -> Array:
+    """The factor of each voxel's group, by the image's values […]; one factor more than borders."""
+    of_voxels = np.full(image.shape, factors[0], np.float32)
+    for border, factor in zip(borders, factors[1:]):
+        of_voxels[image >= np.float32(border)] = factor
+    return of_voxels
+
+
+def needed_scale(error: Array, below: Array, above: Array) -> Array:
+    """The factor for the distances of each voxel's interval at which the interval contains the truth.
+
+    error: truth less image; inf where an error meets a distance of 0.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        needed = np.abs(error) / np.where(error < 0, below, above)
+    return np.where(error == 0, np.float32(0), needed)
+
+
+def shifted_error(error: Array, image: Array, ends: tuple[float, float]) -> Array:
+    """The errors that equal distances need to reach if they are shifted from the ends.
+
+    What of an error is larger than the room on the other side of the image counts half.
+    """
+    room = np.where(error < 0, ends[1] - image, image - ends[0]).clip(0)
+    size = np.abs(error)
+    return np.copysign(np.minimum(size, (size + room) / 2), error)
+
+
+def interval(
+    image: Array, distances: Array, ends: tuple[float, float], shifted: bool = False
+) -> tuple[Array, Array]:
+    """Intervals by their distances [2, …] below and above an image […], limited by the ends but for the image itself.
+
+    shifted: each distance is longer by what an end cuts off the other one. The width of intervals of equal distances then
+    grows with them up to the whole range, wherever the image is in it.
+    """
+    below, above = distances
+    if shifted:
+        rooms = np.stack([image - ends[0], ends[1] - image]).clip(0)
+        below, above = distances + (distances - rooms).clip(0)[::-1]
+    low = np.minimum(image, np.maximum(image - below, ends[0]))
+    high = np.maximum(image, np.minimum(image + above, ends[1]))
+    return low, high
+
+
+def describe_widening(calibration: Mapping[str, Any]) -> str:
+    """A clause on intervals that were fitted on synthetic heads and widened; "" for those of a calibration on patients.
+
+    calibration: its entry in a provenance.
+    """
+    widened: Mapping[str, Mapping[str, Any]] = calibration.get("widened", {})
+    if not widened:
+        return ""
+    factors = []
+    for name, by in widened.items():
+        heads = plural(by["heads"], "real head")
+        of_one = f" ({name})" if len(widened) > 1 else ""
+        wider = f"widened by a factor of {by['factor']:.3g}{of_one} from {heads}"
+        kept = f"not widened{of_one}, because {heads} did not make it necessary"
+        factors.append(kept if by["factor"] == 1 else wider)
+    return f"fitted on {plural(calibration['patients'], 'synthetic head')}, and {' and '.join(factors)}"

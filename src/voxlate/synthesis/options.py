@@ -1,0 +1,240 @@
+"""Options of `synth`, and of `evaluate --run`. Settings of the sampling that are unset keep the recipe's values."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from voxlate.base.options.executors import ExecutorOptions
+from voxlate.base.options.option import (
+    INPUT,
+    MAIN,
+    OUTPUT,
+    SAMPLING,
+    AllowCode,
+    Device,
+    Option,
+    options,
+    pairs,
+)
+from voxlate.scans.options.layout import Layout
+
+Setting = str | float | bool | Sequence[float] | None
+Table = Mapping[str, Setting]
+SAMPLES = Option(
+    "Number of samples a case, of which mean and standard deviation are written.",
+    panel=SAMPLING,
+    least=1,
+)
+SPLIT = Option("Split to synthesise: train, val or test.", panel=MAIN)
+ANSWER = Option(
+    "Model of two stages: mean (least error) or sample (sharp). Default: sample.",
+    panel=MAIN,
+)
+
+
+def _of_kind(kind: str) -> dict[str, Any]:
+    """The settings of a kind with its defaults, as a recipe's table."""
+    return {"kind": kind}
+
+
+def synth_keys(texts: Sequence[str] | None) -> dict[str, str]:
+    """KEY=VALUE texts as keys of a recipe's synth table; they may be written as in a recipe, synth.KEY."""
+    return pairs([text.strip().removeprefix("synth.") for text in texts or []])
+
+
+SET_KEYS = Option(
+    "Change of a key of the recipe's synth table, such as overlap=0.25. Repeatable.",
+    flag="--set",
+    panel=SAMPLING,
+    metavar="KEY=…",
+    takes=list[str],
+    read=synth_keys,
+)
+
+
+@options
+class Sampling:
+    """Keys of a recipe's synth table; `synth` holds keys that have no option of their own."""
+
+    samples: Annotated[int | None, SAMPLES] = None
+    steps: Annotated[
+        int | None,
+        Option(
+            "Number of steps (evaluations of the network).",
+            panel=SAMPLING,
+            least=1,
+        ),
+    ] = None
+    noise: Annotated[
+        Table | None,
+        Option(
+            "Noise of slices: independent, shared, correlated.",
+            panel=SAMPLING,
+            takes=Literal["independent", "shared", "correlated"],
+            read=_of_kind,
+        ),
+    ] = None
+    synth: Annotated[Mapping[str, Setting | Table] | None, SET_KEYS] = None
+
+    @property
+    def keys(self) -> dict[str, Any]:
+        """The keys, as Model.with_options takes them; None keeps the recipe's value."""
+        return {**self.own_keys, **(self.synth or {})}
+
+    @property
+    def own_keys(self) -> dict[str, Any]:
+        """The keys that have a field of their own."""
+        return {name: getattr(self, name) for name in ("samples", "steps", "noise")}
+
+
+@options
+class SynthKeys(Sampling):
+    """Further keys of the synth table; crop is a key of its slices."""
+
+    sharpness: Annotated[
+        float | None,
+        Option("Mean at 0, sample at 1.", panel=SAMPLING, least=0, most=1),
+    ] = None
+    sampler: Annotated[
+        str | None,
+        Option(
+            "Sampler, instead of the recipe's.",
+            panel=SAMPLING,
+            metavar="NAME",
+            complete="voxlate.science.diffusion.sample:SAMPLERS",
+        ),
+    ] = None
+    eta: Annotated[
+        float | None,
+        Option(
+            "DDIM noise level: 0 is deterministic, 1 equals DDPM.", panel=SAMPLING, least=0, most=1
+        ),
+    ] = None
+    schedule: Annotated[
+        Table | None,
+        Option(
+            "Noise schedule (cosine, …).",
+            panel=SAMPLING,
+            metavar="NAME",
+            takes=str,
+            read=_of_kind,
+        ),
+    ] = None
+    slices: Annotated[
+        Table | None,
+        Option(
+            "Input of each slice: whole, tiled or resized.",
+            panel=SAMPLING,
+            takes=Literal["whole", "tiled", "resized"],
+            read=_of_kind,
+        ),
+    ] = None
+    crop: Annotated[
+        int | None,
+        Option(
+            "Margin in voxels around the mask, beyond which nothing is synthesised.",
+            panel=SAMPLING,
+            least=0,
+        ),
+    ] = None
+    batch: Annotated[
+        int | None,
+        Option("Number of slices at a time: changes memory, and rounding unless --exact.", least=1),
+    ] = None
+    exact: Annotated[
+        bool | None,
+        Option("Compute in float32, one slice at a time: bit-identical for every --batch, slower."),
+    ] = None
+
+    @property
+    def own_keys(self) -> dict[str, Any]:
+        """The keys that have a field of their own; crop is part of the table of slices."""
+        own = ("sharpness", "sampler", "eta", "schedule", "slices", "batch", "exact")
+        named = super().own_keys | {name: getattr(self, name) for name in own}
+        if self.crop is not None:
+            named["slices"] = {**(self.slices or {"kind": "whole"}), "crop": self.crop}
+        return named
+
+
+@options
+class SynthOptions(SynthKeys, Layout, ExecutorOptions):
+    """Options of `voxlate synth` and voxlate.synthesise."""
+
+    split: Annotated[Literal["train", "val", "test"] | None, SPLIT] = None
+    answer: Annotated[Literal["mean", "sample"] | None, ANSWER] = None
+    samples: Annotated[int | None, replace(SAMPLES, panel=MAIN)] = None
+    missing: Annotated[
+        Sequence[str] | None,
+        Option(
+            "Modality to leave out of the input and synthesise. Repeatable.",
+            panel=MAIN,
+            metavar="NAME",
+            takes=list[str],
+        ),
+    ] = None
+    contrast_of: Annotated[
+        Sequence[str | Path] | None,
+        Option(
+            "MR scan of the same site, whose contrast the image gets (TARGET=SCAN). Repeatable.",
+            panel=MAIN,
+            metavar="SCAN",
+            takes=list[str],
+        ),
+    ] = None
+    series: Annotated[
+        Sequence[str] | None,
+        Option(
+            "Series of a DICOM study: t1=NUMBER or UID.",
+            panel=INPUT,
+            metavar="NAME=…",
+            takes=list[str],
+        ),
+    ] = None
+    part: Annotated[
+        str | None,
+        Option(
+            "Part of the cases: every N-th from the I-th on, so that N jobs share one --out.",
+            panel=INPUT,
+            metavar="I/N",
+        ),
+    ] = None
+    like: Annotated[
+        str | None,
+        Option(
+            "Recipe whose synth table replaces the model's.",
+            panel=SAMPLING,
+            metavar="RECIPE",
+        ),
+    ] = None
+    seed: Annotated[int, Option("Random seed.", panel=SAMPLING, least=0)] = 0
+    intervals: Annotated[
+        bool,
+        Option(
+            "Write bounds of calibrated runs.",
+            flag="--intervals/--no-intervals",
+            panel=OUTPUT,
+        ),
+    ] = True
+    format: Annotated[
+        Literal["nii.gz", "nii", "nrrd", "mha", "mgz"],
+        Option("File format.", panel=OUTPUT),
+    ] = "nii.gz"
+    bids: Annotated[
+        bool,
+        Option("Copy as BIDS (voxlate).", panel=OUTPUT),
+    ] = False
+    dicom: Annotated[
+        Path | None,
+        Option("Folder for derived DICOM series.", panel=OUTPUT),
+    ] = None
+    pseudonymise: Annotated[
+        Path | None,
+        Option(
+            "Key file of the pseudonyms.",
+            panel=OUTPUT,
+        ),
+    ] = None
+    store: Annotated[bool, Option("Store images in INPUT's study.", panel=OUTPUT)] = False
+    device: Device = "auto"
+    allow_code: AllowCode = False

@@ -1,0 +1,155 @@
+"""Patches of a prepared case in network units: the one function that reads scans for training and for synthesis."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+from voxlate.base.arrays import Bool, Float32
+from voxlate.base.items import BACKGROUND, stable_id
+from voxlate.scans.cases.case import MASK, PreparedCase, Role
+from voxlate.scans.cases.layout import lay_out
+from voxlate.scans.images.intensity import IntensityMap
+from voxlate.scans.images.slice_profile import margin, through_plane
+from voxlate.scans.images.tiling import Triple
+
+Box = tuple[slice, slice, slice]
+
+
+class Reading(Protocol):
+    """What of the settings of data decides how a patch is read (see patches.DataSettings)."""
+
+    @property
+    def source(self) -> Sequence[str]:
+        """The input modalities."""
+
+    @property
+    def patch(self) -> Triple:
+        """The size of a patch."""
+
+    @property
+    def axes(self) -> Any:
+        """The directions in which slices, rows and columns grow."""
+
+    @property
+    def axis_lr(self) -> int:
+        """The axis, from the end, that grows to the left or right."""
+
+    @property
+    def steps(self) -> Sequence[int]:
+        """The slice offsets of the source channels."""
+
+    @property
+    def channels(self) -> Sequence[tuple[str, int]]:
+        """Modality and slice offset of each source channel."""
+
+    @property
+    def lift(self) -> float:
+        """The least value of a source inside the body, as a share of its range."""
+
+
+class Patch:
+    """A patch of a case in the axes of the settings.
+
+    inside, place: the part of it that is in the volume, in its own indices and in the volume's; drawn, item: the
+    modalities of data.physics, and what is drawn for the patch; None where the case has no maps to draw from.
+    """
+
+    def __init__(
+        self,
+        case: PreparedCase,
+        data: Reading,
+        intensity: Mapping[str, IntensityMap],
+        start: Triple,
+        size: Triple | None,
+        seed: int | None,
+    ) -> None:
+        self.case = lay_out(case, data.axes)
+        self.data, self.intensity, self.start = data, intensity, start
+        self.size = size or data.patch
+        self.inside, self.place = overlap(start, self.size, self.case.header.shape)
+        self.drawn = case.contrasts
+        if seed is None:
+            seed = stable_id("physics", case.header.case, *start)
+        self.item = None if self.drawn is None else self.drawn.draw(seed)
+
+    def sources(self) -> tuple[Float32, Float32]:
+        """The sources [channels, D, H, W], and the mask [D, H, W], 1 inside."""
+        case, data, size = self.case, self.data, self.size
+        by_name = {name: self.modality(name, "source", data.steps) for name in data.source}
+        source = [by_name[name][data.steps.index(step)] for name, step in data.channels]
+        mask = np.ones(size, np.float32)
+        if MASK in case.arrays:
+            mask[:] = 0
+            mask[self.inside] = case.inside(case.arrays[MASK][self.place], data.source)
+            if self.drawn is not None and self.item is not None:
+                mask[self.inside] *= self.drawn.remainder(case, self.item, self.place)
+        # The body of the slices themselves, not of their neighbours, is raised to the least value of data.lift.
+        least = np.float32(BACKGROUND + data.lift * (1 - BACKGROUND))
+        for channel, (name, step) in zip(source, data.channels):
+            if data.lift and step == 0 and name in case.header.visible:
+                np.maximum(channel, least, out=channel, where=mask > 0)
+        return np.stack(source), mask
+
+    @property
+    def present(self) -> Bool:
+        """Whether each source channel shows something."""
+        visible = self.case.header.visible
+        return np.array([name in visible for name, _ in self.data.channels])
+
+    def modality(self, name: str, role: Role, steps: Sequence[int] = (0,)) -> np.ndarray:
+        """A modality in network units at each of `steps` slices away: float32 [steps, D, H, W]; background outside."""
+        case, place, drawn, item = self.case, self.place, self.drawn, self.item
+        out = np.full((len(steps), *self.size), BACKGROUND, np.float32)
+        images: Iterable[np.ndarray] = ()
+        if name not in case.header.units:
+            return out
+        if drawn is None or item is None:
+            images = (self._scale(name, step) for step in steps)
+        elif name in drawn.names:
+            images = drawn.read(case, name, self.intensity[name], item, place, steps, role)
+        else:
+            remains = drawn.remainder(case, item, place)
+            slice_mm = drawn.slice_mm(item)
+            stored = (self._scale(name, step, slice_mm) for step in steps)
+            images = (np.where(remains, image, np.float32(BACKGROUND)) for image in stored)
+        for plane, image in zip(out, images):
+            plane[self.inside] = image
+        return out
+
+    def _scale(self, name: str, step: int, slice_mm: float = 0.0) -> np.ndarray:
+        """A stored modality in network units, `step` slices away; slice_mm: means over slices of this thickness."""
+        header = self.case.header
+        depth, rows, columns = self.place
+        length, spacing_mm = header.shape[0], header.spacing_mm[0]
+        reach = margin(slice_mm, spacing_mm)
+        first, end = depth.start + step - reach, depth.stop + step + reach
+        inside = first >= 0 and end <= length
+        slices = slice(first, end) if inside else _repeat_ends(first, end, length)
+        values = np.asarray(self.case.arrays[name][slices, rows, columns])
+        if values.dtype == np.float16:
+            values = values.astype(np.float32)
+        values = through_plane(values, slice_mm, spacing_mm)
+        spec, statistics = self.intensity[name], header.statistics.get(name)
+        if not spec.slicewise:
+            return spec.scale(statistics).forward(values)
+        numbers = _repeat_ends(first + reach, end - reach, length)
+        scaled = [spec.scale(statistics, int(z)).forward(part) for z, part in zip(numbers, values)]
+        return np.stack(scaled) if scaled else values.astype(np.float32)
+
+
+def _repeat_ends(first: int, end: int, length: int) -> np.ndarray:
+    """Indices of slices, where the outermost ones of a volume stand for those beyond it."""
+    return np.clip(np.arange(first, end), 0, length - 1)
+
+
+def overlap(start: Triple, size: Triple, shape: Triple) -> tuple[Box, Box]:
+    """The part of a patch inside the volume, in the patch's own indices and in the volume's."""
+    in_patch = list[slice]()
+    in_volume = list[slice]()
+    for first, length, whole in zip(start, size, shape):
+        begin = min(max(0, -first), length)
+        end = max(begin, min(length, whole - first))
+        in_patch.append(slice(begin, end))
+        in_volume.append(slice(first + begin, first + end))
+    return cast(Box, tuple(in_patch)), cast(Box, tuple(in_volume))

@@ -1,1 +1,0 @@
-"""What every room needs: errors, settings, files, stored schemas, large arrays, the machine and its devices."""

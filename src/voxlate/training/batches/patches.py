@@ -1,0 +1,441 @@
+"""The items of a prepared cohort, slices or patches, and the one function that reads them in network units."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import field, replace
+from itertools import chain, product
+from typing import Annotated, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from voxlate.anatomy.physics import PhysicsSettings
+from voxlate.base.config import setting, settings
+from voxlate.base.errors import BadInput
+from voxlate.base.items import stable_id
+from voxlate.scans.cases.case import LABEL, MASK, PROTONS, PreparedCase
+from voxlate.scans.cases.case_header import CaseHeader
+from voxlate.scans.cases.layout import CANONICAL, Axes, axis_of, lay_out
+from voxlate.scans.cases.prepared import Cohort
+from voxlate.scans.images.intensity import IntensityMap
+from voxlate.scans.images.tiling import Triple
+from voxlate.science.batch import Batch
+from voxlate.synthesis.patch import Patch, overlap
+from voxlate.training.batches.augment import AugmentSettings
+from voxlate.training.batches.slice_filter import SliceFilter
+
+COMPLETE_GAPS = "; a completion learns from cases with gaps by --set task.incomplete=true --set data.allow_missing=true"
+FILLED = 0.6  # share of a patch that the largest slice fills, below which a message states it
+NO_LABEL = -1  # in place of a label map that a case lacks
+
+
+@settings
+class DataSettings:
+    """Which modalities are read, and in which patches."""
+
+    source: Annotated[list[str], setting("input modalities of the model", min_length=1)]
+    target: Annotated[list[str], setting("modalities that the model synthesises", min_length=1)]
+    any_source: Annotated[
+        tuple[str, ...],
+        setting(
+            "MR scans that stand for the one source: a case is trained on once with each that it has, and synthesised from the one that is given"
+        ),
+    ] = ()
+    patch: Annotated[
+        tuple[int, int, int],
+        setting("size of a patch in voxels, D, H, W; a slice has D = 1"),
+    ] = (1, 256, 256)
+    axes: Annotated[
+        Axes,
+        setting(
+            "directions in which slices, rows and columns grow; SLP are slices of arrays stored as LPS, [:, :, k], as paper 001 reads them: rows to the left, columns to the back"
+        ),
+    ] = CANONICAL
+    stack: Annotated[
+        int, setting("neighbouring slices on each side as more source channels", ge=0)
+    ] = 0
+    planes: Annotated[
+        Literal["", "all"],
+        setting(
+            "'all': slices of all three planes, not of that of data.axes alone; a training takes a batch of each in turn, and a synthesised volume is the mean of three, at 3 times the cost; for patches of one slice of nearly cubic voxels"
+        ),
+    ] = ""
+    foreground: Annotated[
+        float,
+        setting(
+            "least share of a patch that the body must cover; emptier ones are skipped", ge=0, lt=1
+        ),
+    ] = 0.0
+    lift: Annotated[
+        float,
+        setting(
+            "least value of a source inside the body, as a share of its range, so that tissue as dark as the surroundings is told from them",
+            ge=0,
+            lt=1,
+        ),
+    ] = 0.0
+    slices: Annotated[
+        SliceFilter | None,
+        setting("keep only slices whose bright parts overlap; unset: all"),
+    ] = None
+    centred: Annotated[
+        bool,
+        setting(
+            "whether columns are cropped or padded by the same number on the left and on the right, so that the mid-plane stays in the middle column"
+        ),
+    ] = False
+    allow_missing: Annotated[
+        bool,
+        setting("keep cases with some source and some target (channels of others are background)"),
+    ] = False
+    apart: Annotated[
+        bool,
+        setting(
+            "take cases with sources or with targets alone, too: for a method that needs no pairs"
+        ),
+    ] = False
+    labels: Annotated[
+        list[str], setting("label maps that are read in addition: of lesions, say")
+    ] = field(default_factory=list)
+    weigh: Annotated[
+        dict[str, float],
+        setting(
+            "how often voxels that a label map marks count in training's loss: { lesion = 10 }, or of one value { 'seg=13' = 5 }; where several do, their product"
+        ),
+    ] = field(default_factory=dict)
+    physics: Annotated[
+        PhysicsSettings | None,
+        setting(
+            "draw MR modalities from a phantom's tissue-parameter maps, a sequence for each item; unset: scans as they are"
+        ),
+    ] = None
+    augment: Annotated[AugmentSettings, setting("random changes in training")] = field(
+        default_factory=AugmentSettings
+    )
+
+    @property
+    def channels(self) -> list[tuple[str, int]]:
+        """Modality and slice offset of each source channel: the slice itself, then below, above, two below, …"""
+        return [(name, step) for step, name in product(self.steps, self.source)]
+
+    @property
+    def steps(self) -> list[int]:
+        """The slice offsets of the source channels."""
+        steps = [0]
+        for k in range(1, self.stack + 1):
+            steps += [-k, k]
+        return steps
+
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        """A name for each source channel: "t1", and with `stack` "t1[-1]", "t1[+1]", …"""
+        return tuple(f"{name}[{step:+d}]" if step else name for name, step in self.channels)
+
+    @property
+    def by_plane(self) -> tuple["DataSettings", ...]:
+        """The settings of each plane: that of data.axes, and with `planes` those whose slices grow along its rows and columns."""
+        if not self.planes:
+            return (self,)
+        d, h, w = self.axes
+        layouts = (self.axes, f"{h}{d}{w}", f"{w}{d}{h}")
+        # recipes have axes whose slices grow upward alone, so that these layouts are not of the type Axes
+        return tuple(replace(self, axes=cast(Axes, axes), planes="") for axes in layouts)
+
+    @property
+    def axis_lr(self) -> int:
+        """The axis, from the end, that grows to the left or right."""
+        return axis_of(self.axes, "LR")
+
+    def weight(self, labels: Tensor | None) -> Tensor | None:
+        """How often voxels count in the loss, [B, 1, D, H, W], by label maps [B, K, D, H, W]; None: all once."""
+        if labels is None or not self.weigh:
+            return None
+        weight = torch.ones_like(labels[:, :1])
+        for key, times in self.weigh.items():
+            name, _, value = key.partition("=")
+            values = labels[:, self.labels.index(name)][:, None]
+            marked = values == float(value) if value else values > 0
+            weight = torch.where(marked, times * weight, weight)
+        return weight
+
+    def __post_init__(self) -> None:
+        self._check_weigh()
+        if min(self.patch) < 1:
+            raise BadInput(
+                f"data.patch: expected three sizes of at least 1 voxel, found {self.patch}. Change the recipe."
+            )
+        for name in ("source", "target"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise BadInput(
+                    f"data.{name}: expected each modality once, found {getattr(self, name)}. Change the recipe."
+                )
+        if self.centred and self.axis_lr != -1:
+            raise BadInput(
+                f"data.axes: expected columns from right to left or back (…R or …L) with data.centred, found {self.axes}. Change it."
+            )
+        moving = self.augment.off_centre if self.centred else []
+        if moving:
+            raise BadInput(
+                f"data.augment.{moving[0]}: expected 0 with data.centred, found {getattr(self.augment, moving[0]):g}, which moves the mid-plane away from the middle. Set it to 0."
+            )
+
+        self._check_any_source()
+        self._check_planes()
+
+    def _check_any_source(self) -> None:
+        """Raise BadInput where several scans cannot stand for the source."""
+        names = self.any_source
+        for wrong, expected, found in (
+            (len({*names}) < len(names), "each modality once", f"{list(names)}"),
+            (len(self.source) > 1, "one source, for which they stand", f"{self.source}"),
+            (
+                {*names} & {*self.source, *self.target},
+                "names other than those of data.source and data.target",
+                f"{list(names)}",
+            ),
+            (self.apart, "pairs", "data.apart"),
+            (self.slices is not None, "none with a filter of slices", "data.slices"),
+        ):
+            if names and wrong:
+                raise BadInput(
+                    f"data.any_source: expected {expected}, found {found}. Change one of the two."
+                )
+
+    def _check_planes(self) -> None:
+        """Raise BadInput where slices of three planes do not fit the other keys."""
+        if not self.planes:
+            return
+        for key, other in (
+            ("patch", self.patch[0] > 1),
+            ("slices", self.slices is not None),
+            ("centred", self.centred),
+            ("apart", self.apart),
+            ("physics", self.physics is not None),
+        ):
+            if other:
+                raise BadInput(
+                    f"data.planes: expected pairs of single slices of scans as they are, found data.{key} = {getattr(self, key)}, which knows the slices of one plane alone. Drop one of the two."
+                )
+
+    def _check_weigh(self) -> None:
+        for key, times in self.weigh.items():
+            name, equals, value = key.partition("=")
+            if name not in self.labels:
+                raise BadInput(
+                    f"data.weigh: expected label maps of data.labels ({', '.join(self.labels) or 'none'}), found {name!r}. Add --set 'data.labels=[\"{name}\"]', or change it."
+                )
+            if equals and not value.isdecimal():
+                raise BadInput(
+                    f'data.weigh: expected NAME or NAME=NUMBER, found {key!r}. Write "{name}=3" = 5.'
+                )
+            if not 0 < times < math.inf:
+                raise BadInput(
+                    f"data.weigh.{key}: expected a number above 0, found {times:g}. Change it."
+                )
+
+
+def usable_cases(cohort: Cohort, data: DataSettings, split: str) -> list[str]:
+    """The cases of a split that have the modalities of the settings.
+
+    With data.apart, the sources suffice. Raises BadInput where the cohort has no case with some modality, or the split
+    no usable case.
+    """
+    _check_names(cohort, data)
+    lacking = missing_modalities(cohort, data, split)
+    usable = [case for case in cohort.splits[split] if case not in lacking]
+    if not usable:
+        first = "".join(
+            f" ({case} has no {', no '.join(names)})" for case, names in list(lacking.items())[:1]
+        )
+        gaps = "" if data.allow_missing or data.source != data.target else COMPLETE_GAPS
+        wanted = ", ".join(dict.fromkeys([*data.source, *data.target]))
+        raise BadInput(
+            f"{cohort.folder}: expected a case with {wanted} in the split {split}, found none among its {len(lacking)} cases{first}. Prepare the cohort with other shares, or choose other modalities{gaps}."
+        )
+    return usable
+
+
+def _check_names(cohort: Cohort, data: DataSettings) -> None:
+    """Raise BadInput where the cohort has no case with some modality or label map of the settings."""
+    labels = set(chain.from_iterable(case.labels for case in cohort.cases))
+    for name in data.labels:
+        if name not in labels:
+            raise BadInput(
+                f"{cohort.folder}: expected the label map {name}, found {', '.join(sorted(labels)) or 'none'} in the cohort. Change data.labels."
+            )
+    wanted = list(dict.fromkeys([*data.source, *data.target]))
+    unknown = ", ".join(name for name in wanted if name not in cohort.modalities)
+    if not unknown:
+        return
+    found = ", ".join(cohort.modalities)
+    expected = f"{cohort.folder}: expected the recipe's modalities {', '.join(wanted)}, found"
+    if data.physics is None and PROTONS in cohort.modalities:
+        raise BadInput(
+            f"{expected} tissue-parameter maps ({found}) and no {unknown}. Draw them from the maps with a [data.physics] table."
+        )
+    raise BadInput(
+        f"{expected} {found} in the cohort (no {unknown}). Choose a recipe for these, or set data.source and data.target."
+    )
+
+
+def missing_modalities(cohort: Cohort, data: DataSettings, split: str) -> dict[str, list[str]]:
+    """The cases of a split that the settings cannot use, with the modalities that each lacks."""
+    lacking = dict[str, list[str]]()
+    sides = [data.source] if data.apart else [data.source, data.target]
+    for entry in cohort.cases:
+        if entry.split != split:
+            continue
+        absent = dict[str, None]()
+        for names in sides:
+            if not (data.allow_missing and {*names} & {*entry.present}):
+                absent |= dict.fromkeys(name for name in names if name not in entry.present)
+        if absent:
+            lacking[entry.case] = list(absent)
+    return lacking
+
+
+def training_cases(cohort: Cohort, data: DataSettings) -> list[str]:
+    """The cases that a training uses: the usable ones; with data.apart all, since each side has cases of its own."""
+    return cohort.splits["train"] if data.apart else usable_cases(cohort, data, "train")
+
+
+def starts_of(header: CaseHeader, data: DataSettings, kept: np.ndarray | None = None) -> list[int]:
+    """Starts along D whose slab holds enough mask, and kept slices only; a volume thinner than the patch has one."""
+    depth, height, width = (min(a, b) for a, b in zip(header.shape, data.patch))
+    # divided by the patch's own area: a narrow patch can be full of body in a slice that is mostly air
+    enough = _sums(header.mask_area, depth) / (depth * height * width) >= data.foreground
+    if kept is not None:
+        enough &= _sums(kept, depth) == depth
+    return np.flatnonzero(enough).tolist()
+
+
+def note_on_cut(cohort: Cohort, data: DataSettings) -> str:
+    """A sentence on the case of whose mask a patch shows least in the plane; "" where patches hold every mask."""
+    cases = usable_cases(cohort, data, "train")
+    shares = {case: _shares_of_mask(cohort.header(case, data.axes), data) for case in cases}
+    cut = [case for case in cases if shares[case][0] < 1]
+    if not cut:
+        return ""
+    worst = min(cut, key=shares.__getitem__)
+    shown, reached = shares[worst]
+    height, width = np.ptp(cohort.header(worst, data.axes).mask_box[1:], axis=1)
+    beyond = (
+        f", and {1 - reached:.0%} of it is in columns that no patch reaches" if reached < 1 else ""
+    )
+    return f"{cohort.folder}: in {len(cut)} of {len(cases)} cases the mask is larger than a patch of {data.patch[1]}×{data.patch[2]} voxels. Of {worst} ({height}×{width}) a patch shows at most {shown:.0%}{beyond}. To show it whole, set data.patch, or prepare with a wider --spacing."
+
+
+def _shares_of_mask(header: CaseHeader, data: DataSettings) -> tuple[float, float]:
+    """The largest share of the mask's box in the plane that a patch holds, and that of its columns that some patch reaches."""
+    (top, bottom), (first, end) = header.mask_box[1:]
+    rows, columns = data.patch[1:]
+    reached, held = 1.0, min(columns / (end - first), 1.0)
+    if data.centred:  # there is one place along this axis
+        start = even_start(header.shape[2], columns)
+        held = reached = max(0, min(end, start + columns) - max(first, start)) / (end - first)
+    return min(rows / (bottom - top), 1.0) * held, reached
+
+
+def share_of_patch(cohort: Cohort, data: DataSettings) -> float:
+    """The share of a patch in the plane that the largest slice of the training can fill."""
+    sides = zip(_largest_slice(cohort, data), data.patch[1:])
+    return math.prod(min(1.0, length / patch) for length, patch in sides)
+
+
+def _largest_slice(cohort: Cohort, data: DataSettings) -> list[int]:
+    """Rows and columns of the largest slice of the training."""
+    cases = usable_cases(cohort, data, "train")
+    shapes = [cohort.header(case, data.axes).shape for case in cases]
+    return np.max(shapes, axis=0)[1:].tolist()
+
+
+def note_on_padding(cohort: Cohort, data: DataSettings) -> str:
+    """A sentence where patches reach far beyond every slice, and mostly hold filled-in background; else ""."""
+    share = share_of_patch(cohort, data)
+    if share > FILLED:
+        return ""
+    height, width = _largest_slice(cohort, data)
+    return f"{cohort.folder}: patches of {data.patch[1]}×{data.patch[2]} voxels reach beyond the largest slice ({height}×{width}): {1 - share:.0%} of them is filled in, which costs time and quality. Set the patch to [{data.patch[0]}, {height}, {width}]."
+
+
+def _sums(values: Sequence[int] | np.ndarray, width: int) -> np.ndarray:
+    """The sum of each run of `width` neighbours."""
+    total = np.cumsum([0, *values])
+    return total[width:] - total[: len(total) - width]
+
+
+def even_start(length: int, patch: int) -> int:
+    """The start that centres a patch on an axis, below 0 where the patch is the longer one.
+
+    Where length and patch are not both even or both odd, the middle of the axis is half a voxel above the patch's.
+    """
+    return (length - patch) // 2
+
+
+def read_patch(
+    case: PreparedCase,
+    data: DataSettings,
+    intensity: Mapping[str, IntensityMap],
+    start: Triple,
+    size: Triple | None = None,
+    seed: int | None = None,
+) -> Batch:
+    """Read the sources of a patch at `start` (D, H, W; it may be partly outside, where background is filled in).
+
+    All axes are those of data.axes. size: of the patch (default: of the settings). Source channels: the modalities in
+    order, then with `stack` the same for the slice below, above, two below, …; beyond the first and last slice, that
+    slice is repeated. Mask: as far as the case's source modalities show it. seed: of what data.physics draws (default:
+    a fixed one for each place).
+    """
+    return batch_of(Patch(case, data, intensity, start, size, seed), data)
+
+
+def read_pair(
+    case: PreparedCase,
+    data: DataSettings,
+    intensity: Mapping[str, IntensityMap],
+    start: Triple,
+    size: Triple | None = None,
+    seed: int | None = None,
+) -> Batch:
+    """Read a patch as `read_patch` does, with its targets and label maps.
+
+    An absent target is background, an absent label map NO_LABEL.
+    """
+    patch = Patch(case, data, intensity, start, size, seed)
+    case = patch.case
+    labels = np.full((len(data.labels), *patch.size), NO_LABEL, np.float32)
+    for name, out in zip(data.labels, labels):
+        if name in case.header.labels:
+            out[:] = 0
+            out[patch.inside] = case.arrays[LABEL + name][patch.place]
+    target = [patch.modality(name, "target")[0] for name in data.target]
+    return replace(
+        batch_of(patch, data),
+        target=torch.from_numpy(np.stack(target))[None],
+        target_present=torch.tensor([[name in case.header.visible for name in data.target]]),
+        labels=torch.from_numpy(labels)[None] if data.labels else None,
+    )
+
+
+def batch_of(patch: Patch, data: DataSettings) -> Batch:
+    """The sources and the mask of a patch."""
+    source, mask = patch.sources()
+    header = patch.case.header
+    z, y, x = patch.start
+    return Batch(
+        source=torch.from_numpy(source)[None],
+        mask=torch.from_numpy(mask)[None, None],
+        present=torch.from_numpy(patch.present)[None],
+        item=torch.tensor([[stable_id(header.case, z + d, y, x) for d in range(patch.size[0])]]),
+        source_names=data.source_names,
+        target_names=tuple(data.target),
+    )
+
+
+def mask_share(case: PreparedCase, data: DataSettings, start: Triple) -> float:
+    """The share of a patch at `start` that the mask covers, whatever modality shows it."""
+    case = lay_out(case, data.axes)
+    _, place = overlap(start, data.patch, case.header.shape)
+    return float((case.arrays[MASK][place] != 0).sum()) / float(np.prod(data.patch))

@@ -1,0 +1,253 @@
+"""The file of a calibration, RUN/calibration.<answer>.<samples>.safetensors: its place, its writing, its strict reading."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import StrictStr
+from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
+
+from voxlate.base.config import adapter
+from voxlate.base.errors import BadInput
+from voxlate.base.messages import Message, message
+from voxlate.base.records import Digest, Record, Shape, Tensors, checksum, write_tensors
+from voxlate.checks.out_of_distribution import (
+    ReferencePatches,
+    number_of_patch_features,
+    reference_shapes,
+)
+from voxlate.checks.patch_features import number_of_features
+from voxlate.scans.images.regions import BODY, regions_from
+from voxlate.synthesis.calibration import Answer, Calibration, Header, Target
+from voxlate.synthesis.facts import Facts
+from voxlate.synthesis.model import Model
+from voxlate.training.changes import first_change
+from voxlate.training.run import Run
+from voxlate.training.weights import file_hash
+from voxlate.training.widths import SETTINGS, Widths, read_widths, widths_shapes
+
+MEMORY = ".memory"  # begins the names of the reference patches' tensors, as no modality does
+
+
+@dataclass(frozen=True)
+class RunCalibrations:
+    """The calibrations in a run's folder, one for each type of answer and number of samples.
+
+    own_samples: with which the recipe samples.
+    """
+
+    folder: Path
+    own_samples: int = 1
+
+    def file(self, facts: Facts) -> Path:
+        """RUN/calibration.<answer>.<samples>.safetensors, whether it exists or not."""
+        return self.folder / f"calibration.{_answer(facts)}.{facts.synth.samples}.safetensors"
+
+    def find(self, facts: Facts) -> Calibration | None:
+        """The calibration of images by these facts; None where the run has none, or a starter's is of other options.
+
+        Raises BadInput where it belongs to other weights or other options, or to another number of samples than the
+        user asked for.
+        """
+        path, samples = self.file(facts), facts.synth.samples
+        if not path.is_file():
+            others = self._other_samples(facts)
+            if samples != self.own_samples and others:
+                raise self._mismatch(f"{samples} samples, found one of {others} samples")
+            return None
+        calibration = _read_once(path, path.stat().st_mtime_ns)
+        stated = calibration.header
+        if stated.weights != facts.weights_hash:
+            raise self._mismatch(
+                f"these weights ({facts.weights_hash}), found one of others ({stated.weights})"
+            )
+        change = first_change(without_precision(stated.synth), without_precision(facts.options))
+        if change and stated.widened is not None:
+            return None  # it came with the model: nobody fitted it for other images
+        if change:
+            raise self._mismatch(f"images drawn as these are, found one of others ({change})")
+        _check_images(path, calibration, facts)
+        return calibration
+
+    def messages(self, facts: Facts) -> list[Message]:
+        """A message where the run is calibrated for another answer or number of samples only."""
+        if self.file(facts).is_file():
+            return []
+        if others := self._other_samples(facts):
+            text = f"No intervals: the run is calibrated for {others} samples. Give --samples {others.split()[0]}, or run voxlate calibrate with the options of synth."
+            return [message("no-intervals", text)]
+        if Run(self.folder).calibrations:
+            other = "mean" if facts.is_stochastic else "sample"
+            text = f"No intervals: the run is calibrated for its {other} answer. Give --answer {other}, or run voxlate calibrate with the options of synth."
+            return [message("no-intervals", text)]
+        return []
+
+    def _other_samples(self, facts: Facts) -> str:
+        """The numbers of samples for which the run has a calibration of this answer, as text."""
+        files = self.folder.glob(f"calibration.{_answer(facts)}.*.safetensors")
+        counts = {file.name.split(".")[2] for file in files}
+        numbers = sorted(int(count) for count in counts if count.isdecimal())
+        return " or ".join(map(str, numbers))
+
+    def _mismatch(self, difference: str) -> BadInput:
+        """The error of a calibration that does not belong to the images."""
+        return BadInput(
+            f"{self.folder}: expected a calibration of {difference}, found another. Run voxlate calibrate again with the options of synth, change these, or go without intervals (--no-intervals)."
+        )
+
+
+def _answer(facts: Facts) -> Answer:
+    return "sample" if facts.is_stochastic else "mean"
+
+
+def width_networks(calibration: Calibration) -> dict[str, Widths]:
+    """The networks of torch of a calibration that was fitted or read here, by target."""
+    return {name: w for name, w in calibration.widths.items() if isinstance(w, Widths)}
+
+
+def _check_images(path: Path, calibration: Calibration, facts: Facts) -> None:
+    """Raise BadInput unless a calibration is of the targets and the number of sources of a model."""
+    stated, references = calibration.header, calibration.references
+    targets, sources = facts.data.target, len(facts.data.source)
+    has_spread = stated.synth["samples"] > 1 or bool(facts.data.planes)
+    sizes = {len(network.centre) for network in width_networks(calibration).values()}
+    same = (
+        stated.targets.keys() == set(targets)
+        and stated.units == {name: facts.units[name] for name in targets}
+        and sizes <= {number_of_features(sources, has_spread)}
+        and (references is None or len(references.centre) == number_of_patch_features(sources))
+    )
+    if not same:
+        raise BadInput(
+            f"{path}: expected a calibration of {' and '.join(targets)} made of {sources} scans, found one of other images. Remove it, and calibrate again."
+        )
+
+
+def calibration_file(model: Model) -> Path:
+    """The file of the calibration of a model's images, whether it exists or not; raises BadInput without a folder."""
+    if not isinstance(model.calibrations, RunCalibrations):
+        raise BadInput(
+            f"{model.origin}: expected a run that is read from a folder, found one without. Load it again."
+        )
+    return model.calibrations.file(model.facts)
+
+
+def without_precision(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Synthesis options without those of rounding, whose errors are far below what a calibration states."""
+    return {key: value for key, value in options.items() if key not in ("precision", "exact")}
+
+
+@lru_cache(maxsize=8)
+def _read_once(path: Path, mtime_ns: int) -> Calibration:
+    """The calibration in a file; the time stamp makes a new file a new entry of the cache."""
+    return read_calibration(path)
+
+
+class _Stamped(TypedDict):
+    header: StrictStr
+    sha256: Digest
+
+
+def write_calibration(path: Path, calibration: Calibration) -> None:
+    """Write a calibration with a checksum of its whole content."""
+    tensors = dict[str, torch.Tensor]()
+    references = calibration.references
+    for name, array in ({} if references is None else vars(references)).items():
+        tensors[f"{MEMORY}.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
+    for target, widths in width_networks(calibration).items():
+        tensors |= widths.state_dict(prefix=f"{target}.")
+    text = json.dumps(adapter(Header).dump_python(calibration.header, mode="json"))
+    stated = json.dumps({"header": text, "sha256": checksum(text, tensors)})
+    write_tensors(path, tensors, {"calibration": stated})
+
+
+def read_calibration(path: Path) -> Calibration:
+    """The calibration in a file; raises BadInput where it is damaged, was changed, or is another file."""
+    record = Record(path, "a calibration", "Remove it, and calibrate again.", True)
+    with record.tensors("pt") as file:
+        stamped = record.parse(_Stamped, file.text("calibration"))
+        text = stamped["header"]
+        record.check_version(record.table(text), "made_by", "voxlate")
+        header: Header = record.parse(Header, text)
+        _check(record, header)
+        owners = _shapes(file, header)
+        wanted = dict[str, Shape]()
+        for owner, shapes in owners.items():
+            wanted |= {f"{owner}.{name}": shape for name, shape in shapes.items()}
+        tensors = {name: tensor.clone() for name, tensor in file.read(wanted).items()}
+    record.check_checksum(stamped["sha256"], checksum(text, tensors))
+    parts = dict[str, dict[str, torch.Tensor]]()
+    for owner, shapes in owners.items():
+        parts[owner] = {name: tensors[f"{owner}.{name}"] for name in shapes}
+    references = None
+    if header.widened is None:
+        arrays = {name: tensor.numpy() for name, tensor in parts.pop(MEMORY).items()}
+        references = ReferencePatches(**arrays)
+        same = references.patients == header.patients
+        record.check(same, f"scans of {references.patients} patients, not of {header.patients}")
+    widths = {name: read_widths(header.targets[name].method, own) for name, own in parts.items()}
+    return Calibration(header, widths, references, file_hash(path))
+
+
+def _shapes(file: Tensors, header: Header) -> dict[str, dict[str, Shape]]:
+    """The shapes of the tensors, by what they belong to: the reference patches, and each target with a learned method."""
+    lengths = {name: shape for name, (shape, _) in file.shapes.items()}
+    shapes = dict[str, dict[str, Shape]]()
+    if header.widened is None:
+        points = lengths.get(f"{MEMORY}.points", ())
+        file.record.check(len(points) == 2, "no patches of known scans")
+        shapes[MEMORY] = reference_shapes(points)
+    for name, target in header.targets.items():
+        if target.method in SETTINGS:
+            features = lengths.get(f"{name}.centre", ())
+            file.record.check(len(features) == 1, f"no network for {name}")
+            shapes[name] = widths_shapes(target.method, features[0])
+    return shapes
+
+
+def _check(record: Record, header: Header) -> None:
+    """Raise BadInput unless the entries of a header agree with each other."""
+    names = header.targets.keys()
+    kinds: dict[str, Mapping[str, Any]] = {"units": header.units, "scales": header.halves}
+    if header.widened is not None:
+        kinds["factors"] = header.widened
+    for kind, entries in kinds.items():
+        same = bool(names) and entries.keys() == names
+        record.check(same, f"{kind} of {', '.join(entries) or 'nothing'}")
+    patients, cases = header.patients, len(header.cases)
+    samples: Any = header.synth.get("samples")
+    record.check(cases >= patients, f"{patients} patients of {cases} cases")
+    record.check(type(samples) is int and samples >= 1, "options of no synthesis")
+    for name, target in header.targets.items():
+        _check_target(record, name, target, header.coverage)
+
+
+def _check_target(record: Record, name: str, target: Target, coverage: float) -> None:
+    """Raise BadInput unless the entries of a target agree with each other."""
+    low, high = target.ends
+    scaled = target.scales.get(coverage, 0) > 0
+    record.check(scaled, f"no scale of {name} for the coverage {coverage:g}")
+    record.check(target.method in target.compared, f"a method of {name} that was not compared")
+    record.check(low < high, f"ends of {name} from {low:g} to {high:g}")
+    ascending = list(target.borders) == sorted(set(target.borders))
+    whole = ascending and len(target.factors) == len(target.borders) + 1
+    record.check(whole, f"groups of {name} that do not fit together")
+    try:
+        regions = regions_from(target.regions)
+    except BadInput as error:
+        raise record.wrong(f"regions of {name} that are none ({error})") from error
+    plain = all(region.modality and not region.mirrored for region in regions)
+    record.check(plain, f"regions of {name} that are no thresholds")
+    known = {BODY, "mae", *target.regions}
+    record.check(target.bounds.keys() <= known, f"bounds of {name} for other regions")
+    for comparison in target.compared.values():
+        record.check(comparison.coverage.keys() <= known, f"a coverage of {name} in other regions")
+        for mean, low, high in comparison.coverage.values():
+            sound = low <= mean <= high and not math.isnan(low)
+            record.check(sound, f"a coverage of {name} outside its interval")

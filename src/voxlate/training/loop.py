@@ -1,0 +1,454 @@
+"""The training of one stage, to be read from top to bottom: its steps, what follows them regularly, and its weights."""
+
+import copy
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+
+from voxlate.base.devices import can_compile
+from voxlate.base.errors import BadInput, Stopped
+from voxlate.base.items import stable_id
+from voxlate.base.machine import interrupts_held
+from voxlate.base.messages import message
+from voxlate.science.batch import Batch
+from voxlate.science.diffusion.noise import Noise
+from voxlate.science.methods.autoencoding import reconstruction_error
+from voxlate.science.methods.method import Method
+from voxlate.science.nets.autoencoder import AutoencoderNet
+from voxlate.science.nets.cpu import volumes_in_float32
+from voxlate.training.batches.patches import note_on_cut
+from voxlate.training.item_baselines import begin_errors, verdicts_on
+from voxlate.training.job import Job, Session
+from voxlate.training.latents import keep_moments
+from voxlate.training.learner import Epochs, Learner
+from voxlate.training.log import Log
+from voxlate.training.processes import Agreement, by_main
+from voxlate.training.recipe import Recipe, stage_recipe
+from voxlate.training.recipe.provenance import read_run
+from voxlate.training.recipe.training import Training
+from voxlate.training.run import Run, change_recipe
+from voxlate.training.sharpness import Sharpness, choose_sharpness
+from voxlate.training.state_file import resume, save_state
+from voxlate.training.validate import (
+    Measure,
+    autocast,
+    validate,
+    validation_items,
+    validation_split,
+    whole_slices,
+)
+from voxlate.training.weights import make_header, read_header, save_weights
+
+# Shares of a stage after which its steps are corrected to the speed since the share before.
+PACED = (0.1, 0.3, 0.6, 0.85)
+# These slices suffice for a standard deviation to 1 % (paper 004's system uses at least 200).
+CALIBRATION_SLICES = 256
+BOUND_SLICES = 64
+
+Losses = Mapping[str, Mapping[str, Tensor]]
+"""The losses of each turn by their names."""
+
+
+def train_stage(job: Job, session: Session, method: Method, started: str) -> Method | Recipe:
+    """Train a stage to its end, or until its pace changes the recipe, which continues from the saved state.
+
+    started: a sentence for the log if some of the weights are not random. Raises Stopped after a signal.
+    """
+    options = job.stage.train
+    learner = begin_learner(method, options, job.device, job.epoch_steps if options.stop else 0)
+    first = [tensor.clone() for tensor in learner.moving[0]] if options.keep_start else []
+    resume(learner, job, session.run)
+    now = Now(job, session, learner, first)
+    parallel = method if job.alone else job.accelerator.prepare(method)
+    loader = job.batches(learner.step, keep_moments(job, method, session))
+    with interrupts_held():  # readers that start must not receive Ctrl-C
+        batches = now.time_waits(iter(loader))
+    if learner.step == 0:
+        begin_log(now, started)
+    while not now.done and now.changed is None:
+        now.losses = take_step(learner, parallel, options, job.seed, batches, job.device)
+        for when, what in AFTER_STEP:
+            if when(now):
+                what(now)
+    if now.changed is not None:
+        return now.changed
+    if learner.best is not None:
+        learner.averaged.load_state_dict(learner.best.weights)
+        compare(now)
+    chosen = {} if now.sharpness is None else {"sharpness": now.sharpness.place}
+    return finish(job, session.run, learner, chosen | dict(session.notes))
+
+
+def begin_learner(
+    method: Method, options: Training, device: torch.device, epoch_steps: int
+) -> Learner:
+    """The state of a training before its first step; epoch_steps: 0 if the losses of epochs are not needed."""
+    method.to(device).train()
+    averaged = copy.deepcopy(method).requires_grad_(False).eval()
+    optimisers = {
+        turn: options.optimiser.build(method.parameters_of(turn)) for turn in method.turns
+    }
+    # Compiling takes half a minute on a CPU and gains 4-20 %. Later steps do not count, because it changes roundings.
+    long = device.type in ("cuda", "xpu") or options.planned > 20_000
+    if (long and can_compile(device)) if options.compile is None else options.compile:
+        method.net.compile()
+    return Learner(method, averaged, optimisers, Epochs(epoch_steps))
+
+
+def take_step(
+    learner: Learner,
+    parallel: Method,
+    options: Training,
+    seed: int,
+    batches: Iterator[Batch],
+    device: torch.device,
+) -> Losses:
+    """Run every turn of the method as often as it states, and move the running average of the weights.
+
+    Returns each turn's last losses, still on the device.
+    """
+    losses = {}
+    progress = options.progress(learner.step)
+    calls = itertools.count()
+    for turn, repeats in learner.method.turns.items():
+        # The batches of a turn that is not taken are skipped, because batches depend on the step alone.
+        if not learner.method.takes_turn(turn, progress):
+            for _ in range(repeats * options.accumulate):
+                next(batches)
+                next(calls)
+            continue
+        optimiser = learner.optimisers[turn]
+        for group in optimiser.param_groups:
+            group["lr"] = options.rate(learner.step)
+        for _ in range(repeats):
+            optimiser.zero_grad(set_to_none=True)
+            for _ in range(options.accumulate):
+                batch = next(batches)
+                noise = Noise(stable_id(seed, learner.step, next(calls)), batch.item)
+                _seed_dropout(device, stable_id(noise.seed, int(batch.item.flatten()[0])))
+                # This is around the backward pass, too, which may compute layers again.
+                with volumes_in_float32(device):
+                    with autocast(device, options.precision):
+                        parts = parallel(turn, batch.to(device), noise, progress)
+                    (parts["total"] / options.accumulate).backward()
+            if options.clip_norm:
+                groups = (group["params"] for group in optimiser.param_groups)
+                # On other devices torch processes all tensors together by default.
+                on_cpu = True if device.type == "cpu" else None
+                weights = itertools.chain.from_iterable(groups)
+                nn.utils.clip_grad_norm_(weights, options.clip_norm, foreach=on_cpu)
+            optimiser.step()
+        losses[turn] = {name: value.detach() for name, value in parts.items()}
+    learner.move_average(options.decay(learner.step), options.part(learner.step)[0])
+    learner.step += 1
+    return losses
+
+
+def _seed_dropout(device: torch.device, seed: int) -> None:
+    """Seed the random numbers of layers, so that they are the same after a restart."""
+    # torch.manual_seed looks for GPUs, which takes 1 ms.
+    seeded = torch.default_generator if device.type == "cpu" else torch
+    seeded.manual_seed(seed)
+
+
+@dataclass
+class Now:
+    """A training between two steps, as the functions of AFTER_STEP read and change it.
+
+    first: the weights before the first step, with train.keep_start; losses: of the last step; stops: whether a signal
+    ends the training; is_old: whether the saved state would be older than train.save_every; changed: the recipe of a pace.
+    """
+
+    job: Job
+    session: Session
+    learner: Learner
+    first: list[Tensor]
+    losses: Losses = field(default_factory=dict)
+    stops: bool = False
+    is_old: bool = False
+    changed: Recipe | None = None
+    waited: float = 0.0  # seconds in which the training waited for data
+
+    def __post_init__(self) -> None:
+        self.options = self.job.stage.train
+        self.is_main = self.job.accelerator.is_main_process
+        self.log = Log(self.job, self.session, self.learner)
+        self.items = validation_items(self.job.recipe, self.job.stage, self.job.cohort)
+        self.agreement = Agreement(self.job.accelerator)
+        self.saved = self.log.seconds
+        self.passed = self.shares_passed
+
+    def time_waits(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches; the seconds in which the training waits for them are added up."""
+        while True:
+            begun = time.monotonic()
+            batch = next(batches, None)
+            self.waited += time.monotonic() - begun
+            if batch is None:
+                return
+            yield batch
+
+    @property
+    def done(self) -> bool:
+        """Whether the training has its length, or ends early."""
+        return self.learner.is_done(self.options)
+
+    @property
+    def saves(self) -> bool:
+        """Whether a state is written after this step."""
+        return self.done or self.stops or self.is_old
+
+    @property
+    def logs(self) -> bool:
+        """Whether the losses of this step are logged."""
+        step = self.learner.step
+        return step % self.options.log_every == 0 or step == self.options.length
+
+    @property
+    def validates(self) -> bool:
+        """Whether the weights are validated after this step; those of the end without train.best see `compare`."""
+        if self.done:
+            return self.options.best is not None
+        every = self.options.validate_every
+        return every > 0 and self.learner.step % every == 0
+
+    @property
+    def shares_passed(self) -> int:
+        """How many of the shares PACED are done; none without a pace."""
+        if self.session.pace is None:
+            return 0
+        progress = self.options.progress(self.learner.step)
+        return sum(progress >= share - 1e-9 for share in PACED)
+
+    @property
+    def is_paced(self) -> bool:
+        """Whether the steps are corrected now; steps that a killed run repeats keep their lengths."""
+        paced = self.options.paced
+        repeats = paced and self.learner.step <= paced[-1][0]
+        passed = self.session.pace is not None and self.shares_passed != self.passed
+        return passed and not repeats and not self.done and self.log.step_seconds > 0
+
+    @cached_property
+    def sharpness(self) -> Sharpness | None:
+        """The sharpness of the trained model, where its recipe leaves it to the end; the main process chooses it."""
+        recipe = stage_recipe(self.job.recipe, self.job.stage.name)
+        if recipe.synth.gradient_ratio is None or not self.is_main:
+            return None
+        learner = self.learner
+        return choose_sharpness(
+            recipe, self.job.stage, learner.averaged, self.items, self.job.device
+        )
+
+
+def begin_log(now: Now, started: str) -> None:
+    """Log the start of a training; with train.best, validate the weights before the first step."""
+    for sentence in (started, note_on_cut(now.job.cohort, now.job.stage.data)):
+        if now.is_main and sentence:
+            now.log.add(started=sentence)
+    if now.options.best is not None:
+        validate_now(now)
+
+
+def add_losses(now: Now) -> None:
+    """Add the loss of the turn that synthesises images to its epoch, with the same mean in all processes."""
+    *_, of_images = now.losses.values()
+    epochs = now.learner.epochs
+    if epochs.add(of_images["total"]) and not now.job.alone:
+        loss = torch.tensor(epochs.losses[-1], device=now.job.accelerator.device)
+        epochs.losses[-1] = now.job.accelerator.reduce(loss, "mean").item()
+
+
+def keep_first(now: Now) -> None:
+    """Move the averaged weights towards those before the first step by train.keep_start."""
+    now.learner.keep_share(now.first, now.options.keep_start)
+
+
+def decide(now: Now) -> None:
+    """Decide in all processes whether a signal stops the training after this step, and whether a state is saved."""
+    after_next_step = now.log.seconds + now.log.step_seconds
+    is_old = after_next_step - now.saved >= now.options.save_every
+    asked = (bool(now.session.stop), is_old)
+    now.stops, now.is_old = now.agreement.ask(now.learner.step, now.log.step_seconds, asked)
+
+
+def check_finite(now: Now) -> None:
+    """Raise BadInput in all processes if a loss, or before saving a weight, is not finite; the previous state stays."""
+    faults = [
+        f"{turn}.{name} of {float(value):g}"
+        for turn, parts in now.losses.items()
+        for name, value in parts.items()
+        if not math.isfinite(float(value))
+    ]
+    if now.saves and not faults:
+        weights = now.learner.method.named_parameters()
+        faults += [f"weights '{name}'" for name, weight in weights if not weight.isfinite().all()]
+    if not now.job.alone:
+        faults = gather_object(faults)
+    if not faults:
+        return
+    run, options = now.session.run, now.options
+    kept = "the last state before it is kept" if run.state.exists() else "no state was saved yet"
+    exact = " or in train.precision float32" if options.precision == "bfloat16" else ""
+    raise BadInput(
+        f"{run.folder}: expected finite losses and weights, found a {faults[0]} at step {now.learner.step} of stage '{now.job.stage.name}': the training diverged; {kept}. Train into another --out with a lower train.optimiser.lr (now {options.optimiser.lr:g}){exact}."
+    )
+
+
+def validate_now(now: Now) -> None:
+    """Validate in the main process; with train.best, all processes keep the weights if their error is the least."""
+    error = by_main(now.job.accelerator, lambda: _log_validation(now))
+    if now.options.best is not None:
+        now.learner.compare(error)
+
+
+def compare(now: Now) -> None:
+    """Validate the final weights, and compare them with naive baselines."""
+    by_main(now.job.accelerator, lambda: _log_verdicts(now))
+
+
+def _log_verdicts(now: Now) -> None:
+    stage, cohort = now.job.stage, now.job.cohort
+    if not now.items or not stage.method.makes_targets:
+        _log_validation(now)
+        return
+    errors = begin_errors(now.job.recipe, stage, cohort)
+    if chosen := now.sharpness:
+        wanted = now.job.recipe.synth.gradient_ratio or 0.0
+        items = "training" if validation_split(cohort) == "train" else "validation"
+        text = f"sharpness {chosen.place:g}: images of {items} items vary {chosen.ratio:.2f} times as much as the true ones, and {wanted:g} times was asked for."
+        now.session.say(message("sharpness", text, place=chosen.place, ratio=chosen.ratio))
+        now.log.add(sharpness={"place": chosen.place, "ratio": chosen.ratio})
+    _log_validation(now, errors.add, chosen)
+    verdicts = verdicts_on(errors, stage, cohort)
+    now.log.add(verdict={verdict.modality: verdict.document() for verdict in verdicts})
+
+
+def _log_validation(
+    now: Now, measure: Measure | None = None, chosen: Sharpness | None = None
+) -> float:
+    """Validate the averaged method; returns the mean absolute error in network units.
+
+    chosen: the sharpness of the images, by default that of the recipe.
+    """
+    job, recipe = now.job, now.job.recipe
+    if chosen is not None:
+        recipe = replace(recipe, synth=replace(recipe.synth, sharpness=chosen.place))
+    picture = f"{job.stage.name}_{now.learner.step:07d}.png"
+    path = now.session.run.folder / "validation" / picture
+    averaged = now.learner.averaged
+    scores = validate(averaged, now.items, recipe, job.stage, job.device, path, measure)
+    prefix = "training_items_" if validation_split(job.cohort) == "train" else ""
+    now.log.add_validation({f"{prefix}{name}": value for name, value in scores.items()})
+    return scores.get("mae", math.nan)
+
+
+def say_end(now: Now) -> None:
+    """Say how long the training waited for data, and log why it ended before its last step."""
+    if not now.is_main:
+        return
+    learner, stage = now.learner, now.job.stage
+    seconds = now.log.add_time(now.waited)
+    text = f"stage '{stage.name}': of {seconds:.3g} s, {now.waited / seconds:.0%} waiting for data."
+    now.session.say(message("time", text))
+    if now.options.stop and learner.step < now.options.length:
+        now.log.add_end(now.options.stop.sentence(learner.epochs.losses, learner.step))
+    if best := learner.best:
+        of_step = f"those of step {best.step}" if best.step else "those before the first step"
+        now.log.add_end(
+            f"ended at step {learner.step}; by train.best, the kept weights are {of_step}, whose validation error {best.error:.4g} is the least."
+        )
+
+
+def save(now: Now) -> None:
+    """Write the state from which the training continues."""
+    if now.is_main:
+        state = {**now.learner.state(), "stage": now.job.stage.name}
+        save_state(now.session.run.state, state)
+    now.saved = now.log.seconds
+
+
+def stop(now: Now) -> None:
+    """Raise Stopped after the state was saved."""
+    learner, name = now.learner, now.job.stage.name
+    raise Stopped(f"stopped at step {learner.step} of {now.options.length} ({name})")
+
+
+def change_pace(now: Now) -> None:
+    """Ask the pace for other lengths, by which the recipe of the run goes on from the saved state."""
+    now.passed = now.shares_passed
+    now.changed = by_main(now.job.accelerator, lambda: _ask_pace(now))
+    now.log.time_anew()
+
+
+def _ask_pace(now: Now) -> Recipe | None:
+    job, run, step, pace = now.job, now.session.run, now.learner.step, now.session.pace
+    seconds = now.log.step_seconds
+    recipe = pace(job.recipe, job.stage.name, step, seconds) if pace else None
+    if recipe:
+        before = {stage.name: stage.train.steps for stage in job.recipe.all_stages}
+        note = {"stage": job.stage.name, "step": step, "seconds": seconds, "steps_before": before}
+        noted = read_run(run.provenance).get("corrections", [])
+        change_recipe(run, recipe, {"corrections": [*noted, note]})
+        save(now)
+    return recipe
+
+
+# What follows a step, in this order, and when.
+AFTER_STEP: tuple[tuple[Callable[[Now], bool], Callable[[Now], None]], ...] = (
+    (lambda now: True, add_losses),
+    (lambda now: now.done and bool(now.first), keep_first),
+    (lambda now: True, decide),
+    (lambda now: now.logs or now.saves, check_finite),  # a check waits for the device
+    (lambda now: True, lambda now: now.log.add_step(now.losses, now.logs)),
+    (lambda now: now.done and now.options.best is None, compare),
+    (lambda now: now.validates, validate_now),
+    (lambda now: now.done, say_end),
+    (lambda now: now.saves, save),
+    (lambda now: now.stops and not now.done, stop),
+    (lambda now: now.is_paced, change_pace),
+)
+
+
+def finish(job: Job, run: Run, learner: Learner, notes: Mapping[str, Any]) -> Method:
+    """The trained method for later stages; the main process writes its weights, which are a whole model.
+
+    notes: additional entries of the header. The state stays until the next stage writes its own.
+    """
+    options = job.stage.train
+    averages = options.ema or options.keep_start or learner.best is not None
+    method = (learner.averaged if averages else learner.method).eval()
+    slices = whole_slices(job.recipe, job.stage, job.cohort, "train", CALIBRATION_SLICES)
+    method.without_opponent.finish(batch.to(job.device) for batch in slices)
+    if job.accelerator.is_main_process:
+        recipe = stage_recipe(job.recipe, job.stage.name)
+        header = make_header(recipe, method, job.cohort, learner.step, learner.seconds)
+        header["training_voxels"] += read_run(run.provenance).get("inherited_voxels", [])
+        if learner.best is not None:
+            header["kept_step"] = learner.best.step
+        if bound := _bound(job, method, run):
+            header["bound"] = bound
+        save_weights(run.weights(job.stage.name), method, header | dict(notes))
+    job.accelerator.wait_for_everyone()
+    return method
+
+
+def _bound(job: Job, method: Method, run: Run) -> dict[str, float]:
+    """The reconstruction error of an autoencoder on held-out slices, by modality."""
+    stage = job.stage
+    if stage.method.makes_targets:
+        errors = dict[str, float]()
+        for name in stage.task.needs:
+            errors |= read_header(run.weights(name)).get("bound", {})
+        return {name: error for name, error in errors.items() if name in stage.data.target}
+    split = validation_split(job.cohort)
+    batches = whole_slices(job.recipe, stage, job.cohort, split, BOUND_SLICES)
+    net = cast(AutoencoderNet, method.net)  # such methods have this network
+    return reconstruction_error(net, (batch.to(job.device) for batch in batches))

@@ -1,0 +1,178 @@
+"""Options of `plan`, `train`, `adapt` and `import`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from voxlate.base.options.option import (
+    CHANGES,
+    MAIN,
+    MEMORY,
+    PLAN,
+    TRAINING,
+    AllowCode,
+    Device,
+    Option,
+    in_array_order,
+    options,
+)
+
+# A value of a recipe's key; a class or function stands for its name, "module:name".
+Value = (
+    str | int | float | bool | Sequence[Any] | Mapping[str, Any] | type | Callable[..., Any] | None
+)
+Mode = Literal["both", "mean", "samples"]
+MODALITY = Option("Input modality. Repeatable.", panel=PLAN, metavar="NAME", takes=list[str])
+
+
+@options
+class PlanOptions:
+    """Options of `voxlate plan` and voxlate.plan; None leaves the choice to the plan."""
+
+    minutes: Annotated[
+        float | None,
+        Option("Training time on this machine. Default: 60.", panel=MAIN, least=0),
+    ] = None
+    memory_bytes: Annotated[float | None, MEMORY] = None
+    mode: Annotated[
+        Mode | None,
+        Option(
+            "Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).",
+            panel=PLAN,
+        ),
+    ] = None
+    source: Annotated[Sequence[str] | str, MODALITY] = ()
+    target: Annotated[
+        Sequence[str] | str, replace(MODALITY, help="Modality to synthesise. Repeatable.")
+    ] = ()
+    any_source: Annotated[
+        Sequence[str] | str,
+        replace(
+            MODALITY,
+            help="MR contrast that may be the input, in place of --source: the model takes any one of them. Repeatable, or with commas.",
+        ),
+    ] = ()
+    from_scratch: Annotated[
+        bool, Option("Begin from random weights even where a starter fits.", panel=PLAN)
+    ] = False
+    device: Device = "auto"
+
+    def changed_options(self, *names: str) -> dict[str, Any]:
+        """The options of these names, by default of all, that differ from their defaults."""
+        values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
+        return {
+            name: value
+            for name, (value, default) in values.items()
+            if value != default and value not in ([], ()) and (not names or name in names)
+        }
+
+
+@options
+class TrainOptions(PlanOptions):
+    """Options of `voxlate train` and voxlate.train; those of a plan hold for the recipe auto."""
+
+    minutes: Annotated[
+        float | str | None,
+        Option(
+            "Training time of auto (default: 60), or additional time of a finished run (+30).",
+            panel=MAIN,
+            takes=str,
+            metavar="TEXT",
+        ),
+    ] = None  # type: ignore[assignment]
+    steps: Annotated[
+        str | None, Option("Additional steps of a finished run (+2000).", panel=MAIN)
+    ] = None
+    changes: Annotated[Mapping[str, Value] | None, CHANGES] = None
+    small: Annotated[
+        bool,
+        Option(
+            "Train the small variant of the recipe, which its table [small] states.", panel=MAIN
+        ),
+    ] = False
+    start: Annotated[
+        Path | str | None,
+        Option(
+            "Run, weights, starter:NAME or hf://NAME/REPO from which the network is initialised.",
+            flag="--init",
+            panel=TRAINING,
+            complete="voxlate.training.starters.names:starters_to_run",
+        ),
+    ] = None
+    reuse: Annotated[
+        Sequence[Path | str],
+        Option(
+            "Run whose earlier stages are reused if they are identical. Repeatable.",
+            panel=TRAINING,
+            takes=list[Path],
+        ),
+    ] = ()
+    fold: Annotated[
+        int | None,
+        Option(
+            "Fifth of the patients that validates; the others train, except the test patients.",
+            panel=TRAINING,
+            least=0,
+            most=4,
+        ),
+    ] = None
+    allow_code: AllowCode = False
+
+
+@options
+class AdaptOptions:
+    """Options of `voxlate adapt` and voxlate.adapt."""
+
+    minutes: Annotated[float, Option("Training time on this machine.", panel=MAIN)] = 5
+    steps: Annotated[
+        int | None, Option("Number of steps instead of minutes.", panel=MAIN, least=1)
+    ] = None
+    replay: Annotated[
+        Path | str | None,
+        Option(
+            "Prepared cohort of the old site, which is replayed. Default: that of the run.",
+            panel=TRAINING,
+        ),
+    ] = None
+    share: Annotated[
+        float,
+        Option(
+            "Share of the items that is of the old site; 0: none.",
+            flag="--replay-share",
+            panel=TRAINING,
+            least=0,
+            most=0.9,
+        ),
+    ] = 0.25
+    device: Device = "auto"
+    allow_code: AllowCode = False
+
+
+@options
+class ImportOptions:
+    """Options of `voxlate import` and voxlate.import_weights."""
+
+    changes: Annotated[Mapping[str, Value] | None, CHANGES] = None
+    recipe: Annotated[
+        Path | str | None,
+        Option(
+            "Recipe that states the inputs and the preprocessing of another package's model.",
+            panel=MAIN,
+            metavar="FILE",
+        ),
+    ] = None
+    spacing_mm: Annotated[
+        tuple[float, float, float] | None,
+        Option(
+            "Voxel size in mm of another package's model, to which scans are resampled.",
+            flag="--spacing",
+            panel=MAIN,
+            metavar="X Y Z",
+            read=in_array_order,
+        ),
+    ] = None
+    any_spacing: Annotated[
+        bool,
+        Option("Take scans as they are: the model was trained on several voxel sizes.", panel=MAIN),
+    ] = False

@@ -1,0 +1,251 @@
+"""Adaptation: a run or starter that continues on a few cases of another site, without forgetting the old ones."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from voxlate.base.errors import BadInput
+from voxlate.base.messages import Say, message
+from voxlate.base.options.option import merge
+from voxlate.scans.cases.case import PROTONS
+from voxlate.scans.cases.prepared import Cohort, open_cohort
+from voxlate.training.changes import first_change
+from voxlate.training.continuing import training_cohort
+from voxlate.training.job import StepCallback
+from voxlate.training.log_file import lines_of
+from voxlate.training.options import AdaptOptions
+from voxlate.training.planning.facts import Scan, facts_of
+from voxlate.training.planning.probe import Limits, Probe, free_memory
+from voxlate.training.planning.rules import BATCH, STARTED, Tables, average_decay
+from voxlate.training.planning.site import (
+    check_held_out,
+    check_units,
+    check_values,
+    compare_truths,
+    validation_errors,
+    watch,
+)
+from voxlate.training.planning.starters import rename
+from voxlate.training.recipe import Recipe, from_dict, to_dict, with_tables
+from voxlate.training.recipe.provenance import read_run
+from voxlate.training.recipe.training import BACKWARD
+from voxlate.training.run import Run, weights_of
+from voxlate.training.starter import run_folder
+from voxlate.training.starters.card import read_card
+from voxlate.training.starters.names import is_starter
+from voxlate.training.train import Beginning, train
+from voxlate.training.weights import read_header
+
+RATE = 0.25  # factor of the learning rate, so that the run is not forgotten
+VALIDATIONS = 8
+PATIENCE = 3  # validations without a lower error after which an adaptation ends
+# Items of each validation: as many as cost this share of the training's network evaluations, within bounds.
+VALIDATION_COST = 0.15
+FEWEST_ITEMS, MOST_ITEMS = 4, 32
+SPARE = 0.15  # share of the minutes for validations and saving
+
+
+def adapt(
+    run: Path | str,
+    data: Path | str,
+    out: Path | str,
+    options: AdaptOptions | None = None,
+    *,
+    progress: StepCallback = lambda *_: None,
+    say: Say = lambda _: None,
+    **changes: Any,
+) -> Run:
+    """Continue a run, weights file or starter on a prepared cohort of another site, in a run of its own.
+
+    The learning rate is a quarter of the run's. After every eighth of the steps the held-out cases of `data` are
+    validated, and the weights of the least error are kept, those of the run itself among them. changes: fields of the
+    options. steps: instead of minutes, of the last stage; replay: the old prepared cohort, by default that of the run
+    where it is still there; share: of the items that are of it, 0 for none. The same call resumes. Raises BadInput if the run has an
+    autoencoder, and if the cohort does not fit or holds no validation case.
+    """
+    asked = merge(AdaptOptions, options, changes)
+    data, out = Path(data), Path(out)
+    weights = weights_of(run_folder(run))
+    own = Run(weights.parent)
+    header = read_header(weights)
+    cohort = open_cohort(data)
+    renamed = is_starter(run) and _rename_modalities(header["recipe"], own.folder, cohort)
+    recipe = from_dict(renamed or header["recipe"], f"{weights} (header)", asked.allow_code)
+    cohort = recipe.with_scans_of(cohort)
+    scans = _check_site(recipe, header, cohort, say)
+    old = _find_replay(own, asked, say)
+    adapted = _begun_recipe(out, asked, say) or _adapt_recipe(recipe, cohort, old, asked)
+    origin = Beginning(
+        head=f"# Adapted from {recipe.title}.\n",
+        starts=_starts(recipe, own, weights),
+        calibrated=bool(own.calibrations),
+        replay=old,
+    )
+    done = train(
+        adapted,
+        data,
+        out,
+        device=asked.device,
+        beginning=origin,
+        progress=watch(progress, validation_errors(own), scans, say),
+        say=say,
+    )
+    say(message("adapted", _outcome(done, adapted)))
+    if origin.calibrated:
+        text = f"the calibration of {run} does not hold for {out}"
+        say(message("not-calibrated", f"{text}: run voxlate calibrate {out} COHORT."))
+    return done
+
+
+def _check_site(
+    recipe: Recipe, header: Mapping[str, Any], cohort: Cohort, say: Say
+) -> dict[str, Scan]:
+    """The scans of the new site; raises BadInput if the run cannot learn from them, and states what may be wrong."""
+    if any(stage.task.encodes or not stage.method.makes_targets for stage in recipe.all_stages):
+        raise BadInput(
+            f"adapt: expected a run without an autoencoder, found '{recipe.title}'. Train its stages on the new cohort with --reuse."
+        )
+    theirs = header["recipe"]["data"]
+    pairs = zip([*recipe.data.source, *recipe.data.target], [*theirs["source"], *theirs["target"]])
+    units = {name: header["units"][other] for name, other in pairs}
+    check_held_out(cohort)
+    check_units(recipe, units, cohort)
+    scans = facts_of(cohort).scans
+    check_values(recipe, units, scans, cohort.folder)
+    for caution in compare_truths(recipe, units, cohort):
+        say(caution)
+    preparation = vars(cohort.preparation)
+    earlier = header.get("preparation", {})
+    before = {key: earlier.get(key) for key in preparation}
+    if change := first_change(_as_lists(before), _as_lists(preparation)):
+        text = f"the cohort was prepared in another way than the scans of the run ({change}); prepare it in the same way, if the scans allow it."
+        say(message("other-preparation", text))
+    return {name: scan for name, scan in scans.items() if name in units}
+
+
+def _rename_modalities(tables: Tables, folder: Path, cohort: Cohort) -> Tables:
+    """A starter's tables with the cohort's names of its modalities, where the cohort has one for each."""
+    card = read_card(folder)
+    if {*card.source, *card.target} <= {*cohort.modalities}:
+        return tables
+
+    def own_name(modality: str) -> str:
+        """The cohort's first scan that stands for a modality; the modality itself if it has none."""
+        known = (name for name in card.names_of(modality) if name in cohort.modalities)
+        return next(known, modality)
+
+    sources, targets = map(own_name, card.source), map(own_name, card.target)
+    return rename(tables, card.match([*sources], [*targets]) or {})
+
+
+def _as_lists(table: dict[str, Any]) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in table.items()}
+
+
+def _find_replay(own: Run, asked: AdaptOptions, say: Say) -> Path | None:
+    """The cohort that is replayed; None if there is none, which is said."""
+    if asked.share == 0:
+        return None
+    old = training_cohort(own) if asked.replay is None else Path(asked.replay)
+    if old is None:
+        text = "no replay: the cohort that the run was trained on is not here, so that the run may forget it (--replay PREPARED names it)."
+        say(message("no-replay", text))
+    else:
+        text = f"replay: {asked.share:.0%} of the items are of {old}, so that the run does not forget it."
+        say(message("replay", text, share=asked.share))
+    return old
+
+
+def _starts(recipe: Recipe, own: Run, weights: Path) -> dict[str, Path]:
+    """The weights of each stage of the run."""
+    starts = {stage.name: own.weights(stage.name) for stage in recipe.stages}
+    for name, path in starts.items():
+        if not path.is_file():
+            raise BadInput(
+                f"{own.folder}: expected the weights of the stage '{name}', found none. Name the run's folder, in which they are."
+            )
+    return {**starts, "final": weights}
+
+
+def _begun_recipe(out: Path, asked: AdaptOptions, say: Say) -> Recipe | None:
+    """The recipe of an adaptation that has begun in this folder; None if there is none."""
+    place = Run(out).provenance
+    if not place.exists():
+        return None
+    text = f"{out} is continued as it was begun: minutes, steps and the share of replay stay as they were. Another --out adapts anew."
+    say(message("resumed", text))
+    return from_dict(read_run(place)["recipe"], f"{out}", asked.allow_code)
+
+
+def _adapt_recipe(
+    recipe: Recipe, cohort: Cohort, replayed: Path | None, asked: AdaptOptions
+) -> Recipe:
+    """The run's recipe with a lower rate, as many steps as fit, and the best validation's weights kept, in all stages."""
+    draws = replayed is not None and PROTONS in open_cohort(replayed).modalities
+    tables = to_dict(recipe)
+    tables["title"] += ", adapted"
+    for table, steps in zip([*tables.get("stages", []), tables], _steps(recipe, cohort, asked)):
+        table["train"] = lower_rate(table["train"], steps)
+        for key in STARTED:
+            table.pop(key, None)
+        if "data" in table and not draws:
+            # Without replay of phantoms, only images are read, whatever the run's contrasts were drawn from.
+            table["data"].pop("physics", None)
+        if replayed is not None:
+            table["train"]["replay"] = asked.share
+    return with_tables(recipe, tables, "the adapted recipe")
+
+
+def lower_rate(train: Tables, steps: int) -> Tables:
+    """The table `train` of an adaptation: a lower rate, and the best validation's weights are kept."""
+    unfit = ("epochs", "more", "stop", "best", "replay", "keep_start", "save_every")
+    kept = {key: value for key, value in train.items() if key not in unfit}
+    optimiser = train["optimiser"]
+    warm_up = min(optimiser.get("warm_up", 0), max(steps // 10, 0))
+    every = max(steps // VALIDATIONS, 1)
+    # Each item of a validation costs a loss and an image.
+    affordable = VALIDATION_COST * BACKWARD * train.get("batch", BATCH) * every / 2
+    return {
+        **kept,
+        "steps": steps,
+        "ema": average_decay(steps),
+        "optimiser": {**optimiser, "lr": RATE * optimiser["lr"], "warm_up": warm_up},
+        "validate_every": every,
+        "validation_items": min(max(int(affordable), FEWEST_ITEMS), MOST_ITEMS),
+        "best": {"patience": PATIENCE},
+    }
+
+
+def _steps(recipe: Recipe, cohort: Cohort, asked: AdaptOptions) -> list[int]:
+    """Steps of each stage in the proportions of the run's own steps: as asked for, or those that fit in the minutes."""
+    own = [stage.train.steps for stage in recipe.all_stages]
+    if asked.steps is not None:
+        return [round(asked.steps * count / own[-1]) for count in own]
+    probe = Probe(cohort, Limits(asked.minutes, free_memory(asked.device)), asked.device)
+    whole = 0.0
+    for stage, count in enumerate(own):
+        measured = probe.measure(recipe, stage)
+        if measured is None:
+            raise BadInput(
+                f"adapt: expected enough free memory for a step of the run, found {probe.limits.memory_bytes / 2**30:.2f} GiB. Free some memory."
+            )
+        whole += count * measured.seconds
+    factor = probe.seconds * (1 - SPARE) / whole
+    return [max(int(count * factor), 1) for count in own]
+
+
+def _outcome(run: Run, recipe: Recipe) -> str:
+    """The validation error before and after, and which weights are kept."""
+    header = read_header(run.weights())
+    errors = {
+        line["step"]: line.get("validation", {}).get("mae")
+        for _, line in lines_of(run.log)
+        if line["stage"] == "final"
+    }
+    kept = header.get("kept_step", header["steps"])
+    before, after = errors.get(0), errors.get(kept)
+    if before is None or after is None:
+        return f"the weights of step {kept} are kept."
+    if kept == 0:
+        return f"no step lowered the error on held-out cases ({before:.4g} in network units): the weights of the run are kept as they are."
+    return f"held-out cases: mean absolute error {before:.4g} before, {after:.4g} after (network units); the weights of step {kept} of {recipe.train.steps} are kept."

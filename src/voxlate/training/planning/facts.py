@@ -1,0 +1,236 @@
+"""The numbers of a prepared cohort that decide about a plan, read from its headers alone."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from statistics import median
+
+import numpy as np
+
+from voxlate.base.errors import BadInput, first_of
+from voxlate.checks.audit import SHOW_ANATOMY, distances
+from voxlate.checks.intensity_checks import check_one_scale
+from voxlate.scans.cases.case_header import CaseHeader
+from voxlate.scans.cases.prepared import Cohort, Entry
+from voxlate.scans.images.statistics import PERCENTILES, Distribution
+
+GREY_LEVELS = 255  # largest value of pictures with 8 bits
+LEVELS = (10, 75, 90)  # percentiles of all voxels, in air and in the body
+OFFSET_HU = 600  # difference of percentiles above which a scan lacks the offset of 1024
+# The minimum of a scan with air is below the first value; above the second there is no air.
+AIR_HU = (-800, -200)
+NARROWEST_HU = 50  # a body contains fat, water and bone, so it varies by more
+EDGE = PERCENTILES.index(10)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A modality over the training cases.
+
+    inside: the median distribution of the foregrounds; least, most: the extremes of all voxels.
+    reach: the largest 99.9th percentile of a foreground, in the case `farthest`, because rare structures such as a
+    stroke are in few cases; depth: the smallest 0.1st percentile.
+    empty: whether at least a tenth of every scan is exactly 0, as air or a stripped skull is.
+    contrast: how much the cases differ on one scale. It is the largest standard deviation over cases of the positions
+    of the 5th, 25th, 50th and 75th percentile between the dark end of a foreground and its 99.5th percentile.
+    """
+
+    name: str
+    unit: str
+    cases: int
+    inside: Distribution
+    least: float
+    most: float
+    reach: float
+    empty: bool
+    contrast: float = 0.0
+    depth: float = 0.0
+    farthest: str = ""
+
+    @property
+    def pictures(self) -> bool:
+        """Whether the modality holds grey values of 8 bits, whatever its name suggests."""
+        return self.least >= 0 and GREY_LEVELS / 2 < self.most <= GREY_LEVELS
+
+    @property
+    def tail(self) -> float:
+        """Distance of the brightest 0.05 % above the 99.5th percentile, relative to the range below it."""
+        low = self.inside.at(0.5)
+        reach = self.inside.at(99.5) - low
+        return (self.inside.at(99.95) - low) / reach if reach > 0 else 1.0
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A prepared cohort in numbers; sizes are along D, H, W.
+
+    training: the entries of training cases; box: size in voxels that holds the foreground of 95 % of them; shape: size
+    of the largest; wide_mm: 95th percentile of the bodies' widths; pixel_ratio: largest over smallest pixel of cases;
+    apart_mm: median distance between the scans of a case, without maps, over the cases where it could be estimated (0
+    if there are none).
+    """
+
+    cohort: Cohort
+    training: tuple[Entry, ...]
+    scans: dict[str, Scan]
+    spacing_mm: tuple[float, ...]
+    shape: tuple[int, ...]
+    box: tuple[int, ...]
+    brain: bool
+    apart_mm: float = 0.0
+    wide_mm: float = 0.0
+    pixel_ratio: float = 1.0
+
+    @property
+    def slices(self) -> int:
+        """The number of training slices."""
+        return sum(entry.shape[0] for entry in self.training)
+
+    @property
+    def patients(self) -> int:
+        """The number of training patients."""
+        return len({entry.patient for entry in self.training})
+
+    @property
+    def pixel_mm(self) -> float:
+        """The side of a pixel in the plane."""
+        return float(np.mean(self.spacing_mm[1:]))
+
+    @property
+    def thickness(self) -> float:
+        """Distance between slices over the pixel's side."""
+        return self.spacing_mm[0] / self.pixel_mm
+
+    @property
+    def gaps(self) -> dict[str, int]:
+        """The number of training cases that lack a modality, for each modality that some lack."""
+        have = Counter(chain.from_iterable(entry.present for entry in self.training))
+        lacking = {name: len(self.training) - have[name] for name in self.scans}
+        return {name: count for name, count in lacking.items() if count > 0}
+
+    def of_cases_with(self, names: Sequence[str]) -> "Facts":
+        """The facts of the training cases alone that have all of these modalities."""
+        chosen = tuple(self.with_all(names))
+        return self if chosen == self.training else _facts(self.cohort, chosen)
+
+    def with_all(self, names: Iterable[str]) -> list[Entry]:
+        """The training cases that have all of these modalities."""
+        return [entry for entry in self.training if set(names) <= set(entry.present)]
+
+
+def facts_of(cohort: Cohort) -> Facts:
+    """Read the headers and no voxel, so a thousand cases take seconds; raises BadInput for fewer than two patients."""
+    training = tuple(entry for entry in cohort.cases if entry.split == "train")
+    patients = len({entry.patient for entry in cohort.cases})
+    if patients < 2 or not training:
+        raise BadInput(
+            f"{cohort.folder}: expected two patients or more, one to train on and one to test on, found {patients} ({len(training)} training cases). Prepare more cases."
+        )
+    return _facts(cohort, training)
+
+
+def _facts(cohort: Cohort, training: tuple[Entry, ...]) -> Facts:
+    headers = [cohort.header(entry.case) for entry in training]
+    boxes = np.diff([header.mask_box for header in headers])[..., 0]
+    shapes = np.array([header.shape for header in headers])
+    spacings = np.array([header.spacing_mm for header in headers])
+    named = set[str]().union(*(header.statistics for header in headers))
+    scans = {name: _scan(name, headers) for name in cohort.modalities if name in named}
+    return Facts(
+        cohort=cohort,
+        training=training,
+        scans=scans,
+        spacing_mm=tuple(map(float, np.median(spacings, axis=0))),
+        shape=tuple(map(int, shapes.max(axis=0))),
+        wide_mm=float(np.percentile(boxes[:, 2] * spacings[:, 2], 95)),
+        pixel_ratio=float((spacings[:, 1:].max(axis=0) / spacings[:, 1:].min(axis=0)).max()),
+        box=tuple(map(int, np.ceil(np.percentile(boxes, 95, axis=0)))),
+        brain=cohort.provenance.get("mask") == "brain",
+        apart_mm=_apart(
+            cohort,
+            training,
+            [name for name, scan in scans.items() if scan.unit in SHOW_ANATOMY],
+        ),
+    )
+
+
+def _apart(cohort: Cohort, training: Sequence[Entry], names: Sequence[str]) -> float:
+    by_case = distances(cohort, names)
+    known = [by_case[entry.case] for entry in training if entry.case in by_case]
+    return median(known or [0.0])
+
+
+def _scan(name: str, everyone: Sequence[CaseHeader]) -> Scan:
+    headers = [header for header in everyone if name in header.visible]
+    statistics = [header.statistics[name] for header in headers]
+    if not statistics:
+        raise BadInput(
+            f"{name}: expected a training case where it is not blank, found none. Prepare other cases."
+        )
+    points = np.median([case.foreground.percentiles for case in statistics], axis=0)
+    inside = Distribution(
+        mean=median(case.foreground.mean for case in statistics),
+        sd=median(case.foreground.sd for case in statistics),
+        percentiles=tuple(float(point) for point in points),
+    )
+    return Scan(
+        name=name,
+        unit=headers[0].units[name],
+        cases=len(statistics),
+        inside=inside,
+        least=min(case.all.at(PERCENTILES[0]) for case in statistics),
+        most=max(case.all.at(PERCENTILES[-1]) for case in statistics),
+        reach=max(case.foreground.at(99.9) for case in statistics),
+        depth=min(case.foreground.at(0.1) for case in statistics),
+        farthest=max(headers, key=lambda header: header.statistics[name].foreground.at(99.9)).case,
+        empty=all(0 in case.all.percentiles[EDGE:] for case in statistics),
+        contrast=float(np.std([_shape(case.foreground) for case in statistics], axis=0).max()),
+    )
+
+
+def _shape(inside: Distribution) -> list[float]:
+    """Positions of percentiles between the dark end, which is at most 0, and the bright end."""
+    low = min(inside.at(0.5), 0.0)
+    high = inside.at(99.5)
+    return [(inside.at(percent) - low) / max(high - low, 1e-6) for percent in (5, 25, 50, 75)]
+
+
+def check_scales(facts: Facts, names: Sequence[str], targets: Sequence[str] = ()) -> None:
+    """Raise BadInput if one of these modalities is on several scales in the training cases; MR only as a target."""
+    headers = [facts.cohort.header(entry.case) for entry in facts.training]
+    check_one_scale(headers, targets, facts.cohort.folder)
+    for name in names:
+        _check_scale(name, [header for header in headers if name in header.visible])
+
+
+def _check_scale(name: str, headers: Sequence[CaseHeader]) -> None:
+    """Raise BadInput if scans in Hounsfield units are on several scales, or on a scale that bodies do not have."""
+    if headers[0].units[name] != "HU":
+        return
+    inside = [header.statistics[name].foreground for header in headers]
+    ends = {header.case: header.statistics[name].all for header in headers}
+    grey = [
+        case for case, values in ends.items() if values.at(0) >= 0 and values.at(100) <= GREY_LEVELS
+    ]
+    widest = max(values.at(99.9) - values.at(0.1) for values in inside)
+    # Air and body differ from the usual values; the minimum alone may be padding.
+    points = {case: [*map(values.at, LEVELS)] for case, values in ends.items()}
+    usual = np.median([*points.values()], axis=0)
+    shifted = [case for case, values in points.items() if np.abs(values - usual).min() > OFFSET_HU]
+    low = min(ends, key=lambda case: ends[case].at(0))
+    high = max(ends, key=lambda case: ends[case].at(0))
+    if 0 < len(grey) < len(headers):
+        other = next(case for case in ends if case not in grey)
+        contradiction = f"0 to {GREY_LEVELS} in {first_of(grey, 3)} and {ends[other].at(0):g} to {ends[other].at(100):g} in {other}"
+    elif ends[low].at(0) < AIR_HU[0] and ends[high].at(0) > AIR_HU[1]:
+        contradiction = f"air of {ends[low].at(0):.0f} in {low} and nothing below {ends[high].at(0):.0f} in {high}"
+    elif shifted:
+        contradiction = f"{points[shifted[0]][1]:.0f} as the upper quartile of {first_of(shifted, 3)} and {usual[1]:.0f} in others"
+    elif widest < NARROWEST_HU:
+        contradiction = f"bodies that vary by {widest:.3g} at most"
+    else:
+        return
+    raise BadInput(
+        f"{name}: expected Hounsfield units in every scan, found {contradiction}. Convert all to one scale, leave those cases out, or give the modality another name."
+    )

@@ -1,0 +1,198 @@
+"""The fit of each shipped recipe and starter to a prepared cohort: its rank, or the reason against it."""
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from voxlate.base.errors import BadInput
+from voxlate.scans.cases.prepared import Cohort, open_cohort
+from voxlate.training.batches.patches import (
+    note_on_padding,
+    share_of_patch,
+    training_cases,
+    usable_cases,
+)
+from voxlate.training.batches.windows import check_windows
+from voxlate.training.planning.facts import facts_of
+from voxlate.training.planning.roles import refuse_maps, roles_of
+from voxlate.training.planning.starters import reason_against, reason_against_training
+from voxlate.training.recipe import Recipe, head_of, read
+from voxlate.training.recipe.text import SMALL, names
+from voxlate.training.starters.card import Card, read_card
+from voxlate.training.starters.names import PREFIX, folder_of, starter_names
+
+# The systems that the papers propose, and the recipes of this project; all others are baselines and ablations.
+SYSTEMS = (
+    "make_a_volume_swi_mra",
+    "make_a_volume_t1_t2",
+    "mr_to_ct_ddpm",
+    "mr_to_ct_slices",
+    "mrdpm",
+    "mrdpm_cbf",
+    "mrdpm_cbv",
+    "phantom_t1_to_ct",
+    "t1_to_t2_brain",
+    "tof_to_cta_adm",
+    "umm_csgm",
+)
+MEASURED = re.compile(
+    "Measured(?: in| on|: see)"
+)  # in a head: numbers of this project, not of a paper
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The fit of a shipped recipe or starter to a cohort.
+
+    against: the reason why it cannot be used on the cohort; notes: sentences on unusual facts; why: the reasons for its
+    rank in one line; unpaired: whether it learns without pairs from a cohort that has pairs; filled: share of its
+    patches that slices do NOT fill (0 is best); cases: number of its training cases; measured: whether its head has
+    numbers of this project; samples: whether synthesis runs a sampler; steps: sum over all its stages (0: epochs).
+    """
+
+    name: str
+    title: str
+    against: str = ""
+    notes: tuple[str, ...] = ()
+    why: str = ""
+    unpaired: bool = False
+    filled: float = 0.0
+    unused: tuple[str, ...] = ()
+    cases: int = 0
+    measured: bool = False
+    samples: bool = False
+    steps: int = 0
+
+    @property
+    def rank(self) -> tuple[object, ...]:
+        """Sort key: paired methods, filled patches, many cases, all modalities, systems and short trainings come first."""
+        return (
+            bool(self.against),
+            self.name.startswith(PREFIX),
+            self.unpaired,
+            round(self.filled, 1),
+            -self.cases,
+            len(self.unused),
+            self.name.removesuffix(SMALL) not in SYSTEMS,
+            not self.measured,
+            self.samples,
+            len(self.notes),
+            self.steps or math.inf,
+            self.name,
+        )
+
+
+def fits(data: Path | str) -> list[Fit]:
+    """All shipped recipes and starters: the best fit first, then starters that fit, then those that do not fit.
+
+    No voxel is read, except for recipes with data.physics.
+    """
+    cohort = open_cohort(data)
+    recipes = [_fit(name, cohort) for name in names()]
+    return sorted([*recipes, *_starters(cohort)], key=lambda fit: fit.rank)
+
+
+def _fit(name: str, cohort: Cohort) -> Fit:
+    recipe = read(name)
+    try:
+        cohort = recipe.with_maps_of(cohort)
+        if reason := _lacks(recipe, cohort):
+            return Fit(name, recipe.title, reason)
+        for stage in recipe.all_stages:
+            usable_cases(cohort, stage.data, "train")
+        notes = tuple(dict.fromkeys(_notes(recipe, cohort)))
+    except BadInput as error:
+        return Fit(name, recipe.title, _reason(str(error)))
+    stages = recipe.all_stages
+    in_training = set().union(*(training_cases(cohort, stage.data) for stage in stages))
+    empty = max(1 - share_of_patch(cohort, stage.data) for stage in stages)
+    unused = tuple(sorted(set(cohort.modalities) - recipe.modalities))
+    steps = sum(stage.train.steps for stage in stages)
+    facts = (
+        f"patches filled to {1 - empty:.0%}",
+        f"{len(in_training)} of {len(cohort.splits['train'])} training cases",
+        f"{', '.join(unused)} not used" if unused else "every modality used",
+        f"{steps} steps" if steps else "a length in epochs",
+    )
+    return Fit(
+        name,
+        recipe.title,
+        notes=notes,
+        why="; ".join(facts),
+        unpaired=_wastes_pairs(recipe, cohort),
+        filled=empty,
+        unused=unused,
+        cases=len(in_training),
+        measured=MEASURED.search(head_of(name)) is not None,
+        samples=recipe.method.iterates,
+        steps=steps,
+    )
+
+
+def _lacks(recipe: Recipe, cohort: Cohort) -> str:
+    """The reason why a recipe cannot be trained on the modalities and the mask of a cohort; "" if it can."""
+    if missing := sorted(recipe.modalities - set(cohort.modalities)):
+        return f"needs {', '.join(missing)}, which the cohort lacks"
+    brain_of = cohort.provenance.get("mask_from")
+    if not recipe.finds_mask_of(brain_of):
+        return f"needs a mask that is computed from its sources; the cohort's mask is of {brain_of}"
+    return ""
+
+
+def _wastes_pairs(recipe: Recipe, cohort: Cohort) -> bool:
+    """Whether a recipe learns without pairs although a training case has all of its modalities."""
+    return not recipe.method.needs_pairs and any(
+        case.split == "train" and recipe.modalities <= set(case.present) for case in cohort.cases
+    )
+
+
+def _starters(cohort: Cohort) -> list[Fit]:
+    """The fit of each installed starter, which synthesises without training."""
+    found = []
+    for name in starter_names():
+        card = read_card(folder_of(name))
+        try:
+            against = reason_against(card, facts_of(cohort))
+        except BadInput as error:
+            against = _reason(str(error))
+        why = f"trained on {card.trained_on}; no training needed"
+        if not against:
+            why += f"; {_in_training(card, cohort)}"
+        found.append(Fit(f"{PREFIX}{name}", card.title, against, why=why))
+    return found
+
+
+def _in_training(card: Card, cohort: Cohort) -> str:
+    """Whether a training that is planned without further options may start from a starter."""
+    try:
+        facts = facts_of(cohort)
+        refuse_maps(facts)
+        against = reason_against_training(card, facts, roles_of(facts), "both")
+    except BadInput as error:
+        against = _reason(str(error))
+    if against:
+        return f"train auto does not initialise from it ({against})"
+    return "train auto tests it and may initialise from it"
+
+
+def _reason(sentence: str) -> str:
+    """The part of an error that states what was expected and found, without its place and advice."""
+    at = sentence.find("expected")
+    return sentence[max(at, 0) :].split(". ")[0].removesuffix(".")
+
+
+def _notes(recipe: Recipe, cohort: Cohort) -> list[str]:
+    depth = max(stage.data.patch[0] for stage in recipe.all_stages)
+    deepest = max(entry.shape[0] for entry in cohort.cases)
+    notes = [note_on_padding(cohort, stage.data) for stage in recipe.all_stages]
+    notes += [
+        check_windows(cohort, stage.data, recipe.intensity, not recipe.ignores_outside)
+        for stage in recipe.all_stages
+    ]
+    if depth > deepest:
+        notes.insert(
+            0,
+            f"needs {depth} slices at once, and the cohort's deepest scan has {deepest}",
+        )
+    return [note for note in notes if note]

@@ -1,0 +1,119 @@
+"""The pace of a planned training: its steps are corrected several times in each stage by the real speed.
+
+The recipe keeps each earlier length and the step up to which it held (`train.paced`), and batches depend on the step
+alone. A corrected recipe therefore gives the same weights bit for bit when it is trained again.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from voxlate.base.files import read_json, write_json
+from voxlate.base.messages import Say, message
+from voxlate.base.records import Name, NotNegative, Positive, Record, Several
+from voxlate.training.log_file import seconds_of
+from voxlate.training.recipe import Recipe, with_trainings
+from voxlate.training.run import Run
+
+TOLERANCE = 0.04  # share of the steps; smaller changes are not made
+LEAST, MOST = 0.25, 4.0  # factors of the remaining steps in one correction
+SPARE = 0.04  # share of the time that is reserved for starting, validating, saving
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaceRecord:
+    """RUN/plan.json: the numbers by which a run, also a resumed one, corrects the steps of its plan.
+
+    minutes: time of the whole training; probed_seconds: part of it that planning took; step_seconds, most_steps: see
+    Paced.
+    """
+
+    minutes: Positive
+    probed_seconds: NotNegative
+    step_seconds: dict[Name, Positive]
+    most_steps: dict[Name, Several]
+
+    def write(self, run: Path) -> None:
+        """Write the record into the folder of a run."""
+        write_json(Run(run).pace, asdict(self))
+
+
+@dataclass(frozen=True)
+class Paced:
+    """Chooses the steps that still fit before a deadline; see training.job.Pace.
+
+    deadline: value of time.monotonic() by which the last step should end; step_seconds: probed seconds of a step by
+    stage; most: largest useful number of steps by stage.
+    """
+
+    deadline: float
+    step_seconds: Mapping[str, float]
+    most: Mapping[str, int]
+    say: Say = lambda _: None
+    now: Callable[[], float] = field(default=time.monotonic)
+
+    def __call__(self, recipe: Recipe, stage: str, step: int, seconds: float) -> Recipe | None:
+        """The recipe with steps of this and later stages that fit; None if they stay as planned."""
+        names = [planned.name for planned in recipe.all_stages]
+        remaining = recipe.all_stages[names.index(stage) :]
+        ahead = {planned.name: planned.train.steps for planned in remaining}
+        slower = seconds / self.step_seconds[stage]
+        each = {name: slower * self.step_seconds[name] for name in ahead}
+        each[stage] = seconds
+        cost = sum(steps * each[name] for name, steps in ahead.items()) - step * seconds
+        left = max(self.deadline - self.now(), 0.0)
+        factor = left / max(cost, 1e-9)
+        begun = {stage: step}
+        lengths = {
+            name: self._length(name, begun.get(name, 0), steps, factor)
+            for name, steps in ahead.items()
+        }
+        if all(abs(lengths[name] - steps) <= TOLERANCE * steps for name, steps in ahead.items()):
+            return None
+        needed = sum(steps * each[name] for name, steps in lengths.items()) - step * seconds
+        changed = ", ".join(f"{name} {ahead[name]:,} → {lengths[name]:,}" for name in lengths)
+        text = f"a step of stage '{stage}' takes {seconds:.3f} s, the probe measured {self.step_seconds[stage]:.3f} s; steps are corrected so that the training ends in its minutes: {changed}."
+        self.say(message("paced", text))
+        if needed > (1 + TOLERANCE) * left + 1:  # with the smallest allowed number of steps
+            minutes = math.ceil(needed / 60)
+            text = f"THIS MACHINE IS TOO SLOW FOR THE PLAN: a quarter of the remaining steps, the fewest, takes {minutes:,} more minutes, and {left / 60:.1f} are left."
+            self.say(message("too-slow", text, minutes=minutes))
+        trainings = [
+            replace(planned.train, steps=lengths.get(planned.name, planned.train.steps))
+            for planned in recipe.all_stages
+        ]
+        own = trainings[names.index(stage)]
+        own = replace(own, paced=(*own.paced, (step, ahead[stage])))
+        trainings[names.index(stage)] = own
+        return with_trainings(recipe, trainings)
+
+    def _length(self, name: str, done: int, steps: int, factor: float) -> int:
+        """The length of a stage whose remaining steps are multiplied by a factor within LEAST and MOST."""
+        remaining = min(max(factor, LEAST), MOST) * (steps - done)
+        least = done + LEAST * (steps - done)
+        wanted = min(done + remaining, max(self.most[name], least))
+        return max(math.floor(wanted), done + 1)
+
+
+def read_pace(run: Path, recipe: Recipe, say: Say = lambda _: None) -> Paced | None:
+    """The pace of a planned run when it starts or resumes; None if its lengths were set by hand.
+
+    recipe: that of the run. Raises BadInput if RUN/plan.json has another form or names other stages.
+    """
+    path = Run(run).pace
+    if not path.exists():
+        return None
+    record = Record(
+        path,
+        "the speed and steps of a plan",
+        "Remove it: the run then keeps the steps of its recipe.",
+    )
+    kept: PaceRecord = record.fill(PaceRecord, read_json(path))
+    stages = {stage.name for stage in recipe.all_stages}
+    same = kept.step_seconds.keys() == kept.most_steps.keys() == stages
+    named = sorted(kept.step_seconds.keys() | kept.most_steps.keys())
+    record.check(same, f"steps of {', '.join(named) or 'no stage'}")
+    left = kept.minutes * 60 * (1 - SPARE / 2) - kept.probed_seconds - seconds_of(Run(run).log)
+    return Paced(time.monotonic() + left, kept.step_seconds, kept.most_steps, say)

@@ -1,0 +1,156 @@
+"""The cost of a training step on this machine, measured by a few steps on real batches whose results are dropped."""
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from voxlate.base import devices
+from voxlate.base.devices import find_device
+from voxlate.base.errors import BadInput
+from voxlate.base.machine import keep_freed_memory
+from voxlate.scans.cases.prepared import Cohort
+from voxlate.science.batch import Batch
+from voxlate.science.methods.method import Method
+from voxlate.training.job import Job
+from voxlate.training.loop import begin_learner, take_step
+from voxlate.training.precision import with_precision
+from voxlate.training.processes import processes
+from voxlate.training.recipe import Recipe, from_dict
+
+PROBED = 0.05  # largest share of the time that probing takes
+STEPS = 3  # timed steps of each network that is tried
+MOST_STEPS = 30  # timed steps of the chosen network
+FREE = 0.8  # default share of the free memory
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of a training: minutes in total, and bytes of memory (that of the GPU if there is one)."""
+
+    minutes: float
+    memory_bytes: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.minutes < math.inf:
+            raise BadInput(
+                f"--minutes: expected a number above 0, found {self.minutes:g}. Give a number such as 60."
+            )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The seconds of a step, and the peak memory of the process or GPU in bytes."""
+
+    seconds: float
+    memory: float
+
+
+@dataclass
+class Probe:
+    """Runs steps of recipes on a cohort while its share of time and memory lasts."""
+
+    cohort: Cohort
+    limits: Limits
+    device_name: str = "auto"
+    most: float = 0.0
+    last: Measured | None = None
+    begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def probe_seconds(self) -> float:
+        """Seconds that probing has taken from the training's time."""
+        return time.monotonic() - self.begun
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that remain for the training."""
+        return max(self.limits.minutes * 60 - self.probe_seconds, 0.0)
+
+    @property
+    def has_time(self) -> bool:
+        """Whether another network can be tried within the share of time that probing may take."""
+        another = 2 * STEPS * self.last.seconds if self.last else 0
+        return self.probe_seconds + another <= PROBED * self.limits.minutes * 60
+
+    def again(self, tables: Mapping[str, Any], seconds: float) -> float:
+        """Seconds of a step that took `seconds` in a first try, measured again over as many steps as time allows."""
+        left = PROBED * self.limits.minutes * 60 - self.probe_seconds
+        steps = min(int(left / seconds) - 1, MOST_STEPS)
+        measured = self.measure(tables, 0, steps=steps) if steps > STEPS else None
+        return measured.seconds if measured else seconds
+
+    def measure(
+        self, planned: Mapping[str, Any] | Recipe, stage: int, steps: int = STEPS
+    ) -> Measured | None:
+        """Seconds and memory of a step of the recipe's stage with this index; None if it needs too much memory.
+
+        steps: number of timed steps.
+        """
+        recipe = planned if isinstance(planned, Recipe) else from_dict(dict(planned), "the plan")
+        measured = self._time(recipe, stage, steps)
+        if measured is None or measured.memory > self.limits.memory_bytes:
+            self.most = self.most or (measured.memory if measured else 0.0)
+            return None
+        self.most = max(self.most, measured.memory)
+        self.last = measured
+        return measured
+
+    def _time(self, recipe: Recipe, stage: int, steps: int) -> Measured | None:
+        """A step, measured on this machine; None if memory does not suffice."""
+        device = find_device(self.device_name)
+        devices.forget_peak_memory(device)
+        try:
+            seconds = _seconds(with_precision(recipe, device), self.cohort, stage, device, steps)
+        except (RuntimeError, MemoryError) as error:
+            if not devices.is_out_of_memory(error):
+                raise
+            return None
+        return Measured(seconds, devices.peak_memory(device))
+
+
+def _seconds(recipe: Recipe, cohort: Cohort, stage: int, device: torch.device, steps: int) -> float:
+    """The median time of steps after a first step, which also allocates memory."""
+    keep_freed_memory()  # as a training does, which is faster
+    step = _steps(recipe, cohort, stage, device, steps + 1)
+    times = []
+    for _ in range(steps + 1):
+        begun = time.perf_counter()
+        step()
+        devices.wait_for(device)
+        times.append(time.perf_counter() - begun)
+    return sorted(times[1:])[steps // 2]
+
+
+def _steps(
+    recipe: Recipe, cohort: Cohort, stage: int, device: torch.device, steps: int
+) -> Callable[[], object]:
+    """A function that runs a training step on real data, up to `steps` times."""
+    accelerator, _ = processes(str(device))
+    earlier: dict[str, Method] = {}
+    for trained in recipe.all_stages[: stage + 1]:
+        earlier[trained.name] = method = trained.build(earlier).to(device)
+    chosen = recipe.all_stages[stage]
+    chosen = replace(chosen, train=replace(chosen.train, steps=max(chosen.train.steps, steps)))
+    job = Job(recipe, chosen, cohort, accelerator, device)
+    learner = begin_learner(method, job.stage.train, device, 0)
+    batches = _batches(job, steps)
+    return lambda: take_step(learner, method, chosen.train, job.seed, batches, device)
+
+
+def _batches(job: Job, steps: int) -> Iterator[Batch]:
+    """The batches of this number of steps; for a GPU they are read in advance, because readers take seconds to start."""
+    if job.device.type == "cpu":
+        return iter(job.batches())
+    stage = replace(job.stage, train=replace(job.stage.train, workers=0))
+    count = steps * stage.train.accumulate * sum(stage.turns.values())
+    return iter(list(itertools.islice(replace(job, stage=stage).batches(), count)))
+
+
+def free_memory(device: str) -> float:
+    """The default limit of a training's memory in bytes: most of the memory that is free on the device now."""
+    return FREE * devices.free_memory(find_device(device))

@@ -1,0 +1,179 @@
+"""A race of a plan's candidates: they train side by side for a part of the minutes, and held-out patients decide.
+
+Each candidate trains its own recipe with its own rate and average from the first step, so that the winner goes on from
+its state. Their errors are shares of how much the truth varies, because candidates may scale a target differently.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import torch
+
+from voxlate.base.devices import wait_for
+from voxlate.base.errors import plural
+from voxlate.scans.cases.prepared import Cohort
+from voxlate.scans.cohorts.split import patient_order
+from voxlate.science.batch import Batch
+from voxlate.training.initial import initial_method
+from voxlate.training.job import Job
+from voxlate.training.loop import begin_learner, take_step
+from voxlate.training.planning.rules import Draft, Size
+from voxlate.training.precision import with_precision
+from voxlate.training.processes import processes
+from voxlate.training.recipe import from_dict
+from voxlate.training.validate import find_targets, validate, validation_items
+
+SHARE = 0.1  # of the first stage's seconds that a race takes
+ITEMS = 16  # validation items, spread over all validation cases
+FEWEST = 8  # steps of each entrant, before which its error says nothing
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A candidate: its name in messages, its size, the seconds of its step by a probe, and its draft."""
+
+    name: str
+    size: Size
+    step_seconds: float
+    draft: Draft
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a race showed of an entrant.
+
+    error: mean absolute error on held-out items as a share of the truth's mean absolute deviation; step_seconds: median
+    of a step; state: from which its training goes on, None where the race held out training patients.
+    """
+
+    entrant: Entrant
+    steps: int
+    error: float
+    step_seconds: float
+    state: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Race:
+    """The results, the best first, the seconds that all entrants and their validations took, and who judged them."""
+
+    results: tuple[Result, ...]
+    seconds: float
+    judges: str
+
+    @property
+    def best(self) -> Result:
+        """The entrant of the least error."""
+        return self.results[0]
+
+    @property
+    def reason(self) -> str:
+        """A sentence on each entrant's steps and error."""
+        first, *others = map(_describe, self.results)
+        goes_on = "which goes on" if self.best.state else "which is trained anew"
+        return f"{first}, {goes_on}; {', '.join(others)}. These are errors on {self.judges}, over the mean absolute deviation of the truth, after {self.seconds:.0f} s of training side by side"
+
+
+def _describe(result: Result) -> str:
+    return f"{result.entrant.name}: {result.error:.3f} after {result.steps:,} steps"
+
+
+@dataclass
+class _Runner:
+    """An entrant while it trains."""
+
+    entrant: Entrant
+    job: Job
+    spent: float = 0.0
+    times: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        begun = time.perf_counter()
+        torch.manual_seed(self.job.seed)
+        method, _ = initial_method(self.job.stage, {})
+        self.learner = begin_learner(method, self.job.stage.train, self.job.device, 0)
+        self.batches = iter(self.job.batches())
+        self.spent = time.perf_counter() - begun
+
+    def step(self) -> None:
+        """Train one step."""
+        begun = time.perf_counter()
+        job, learner = self.job, self.learner
+        options = job.stage.train
+        take_step(learner, learner.method, options, job.seed, self.batches, job.device)
+        wait_for(self.job.device)
+        self.times.append(time.perf_counter() - begun)
+        self.spent += self.times[-1]
+
+    def result(self, goes_on: bool) -> Result:
+        """Its error on the held-out items."""
+        job, learner = self.job, self.learner
+        items = validation_items(job.recipe, job.stage, job.cohort)
+        error = validate(learner.averaged, items, job.recipe, job.stage, job.device)["mae"]
+        # A constant truth has no deviation.
+        deviation = sum(map(_deviation, items)) / len(items) or 1.0
+        # The first step also allocates memory.
+        step_seconds = median(self.times[1:] or self.times)
+        state = {**learner.state(), "seconds": 0.0} if goes_on else None
+        return Result(self.entrant, learner.step, error / deviation, step_seconds, state)
+
+
+def _deviation(batch: Batch) -> float:
+    """The mean absolute deviation of the targets of a batch from their median."""
+    assert batch.target is not None
+    values = [
+        batch.target[item, target]
+        for item in range(len(batch))
+        for target in find_targets(batch, item)
+    ]
+    return float(torch.stack([(each - each.median()).abs().mean() for each in values]).mean())
+
+
+def hold_out(cohort: Cohort) -> Cohort | None:
+    """The cohort whose validation patients judge a race: its own, or one of several training patients; else None."""
+    if cohort.splits["val"]:
+        return cohort
+    training = {entry.patient for entry in cohort.cases if entry.split == "train"}
+    if len(training) < 2:
+        return None
+    held_out = min(training, key=lambda patient: patient_order(0, patient))
+    chosen = (entry for entry in cohort.cases if entry.patient == held_out)
+    return cohort.with_splits({entry.case: "val" for entry in chosen if entry.split == "train"})
+
+
+def run_race(entrants: Sequence[Entrant], cohort: Cohort, seconds: float, device: str) -> Race:
+    """Train the entrants in turns until they took these seconds in all, and validate each on the same patients.
+
+    cohort: has validation patients (see hold_out).
+    """
+    begun = time.monotonic()
+    runners = [_Runner(entrant, _job(entrant, cohort, device)) for entrant in entrants]
+    while (behind := min(runners, key=lambda runner: runner.spent)).spent < seconds / len(runners):
+        behind.step()
+    for runner in runners:
+        while runner.learner.step < FEWEST:
+            runner.step()
+    goes_on = cohort.splits == entrants[0].draft.facts.cohort.splits
+    results = [runner.result(goes_on) for runner in runners]
+    # A diverged training, whose error is NaN, comes last.
+    results.sort(key=lambda one: (math.isnan(one.error), one.error))
+    patients = {entry.patient for entry in cohort.cases if entry.split == "val"}
+    judges = (
+        plural(len(patients), "validation patient")
+        if goes_on
+        else "a training patient held out for it"
+    )
+    return Race(tuple(results), time.monotonic() - begun, judges)
+
+
+def _job(entrant: Entrant, cohort: Cohort, device: str) -> Job:
+    """The training of an entrant's first stage."""
+    tables = entrant.draft.tables
+    train = {**tables["train"], "validation_items": ITEMS}
+    accelerator, place = processes(device)
+    recipe = with_precision(from_dict({**tables, "train": train}, "the plan"), place)
+    return Job(recipe, recipe.all_stages[0], cohort, accelerator, place)

@@ -1,0 +1,192 @@
+"""The roles of modalities: sources and targets of a model, as the user asks or as a guess."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from voxlate.base.errors import BadInput, did_you_mean, first_of
+from voxlate.scans.images.units import HOUNSFIELD, TISSUE_MAPS
+from voxlate.training.planning.facts import SHOW_ANATOMY, Facts, Scan
+
+# Later modalities take longer to scan, or need contrast agent or radiation, so they are synthesised from earlier ones.
+RISING = (
+    "mr",
+    "t1",
+    "t1n",
+    "t1w",
+    "pd",
+    "t2",
+    "t2w",
+    "t2f",
+    "flair",
+    "swi",
+    "tof",
+    "t1c",
+    "t1ce",
+    "mra",
+    "ncct",
+    "ct",
+)
+ANY_SOURCE = "mr"  # the source for which any of several contrasts stands, as in starters
+CONTRASTS = 3  # from this number of contrasts on, any of them may be missing
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Sources and targets; pairing: "pairs", "complete" (any missing modality from the others) or "unpaired".
+
+    any_source: the scans that stand for the one source (see training/batches/any_source.py).
+    """
+
+    source: tuple[str, ...]
+    target: tuple[str, ...]
+    why: str
+    pairing: Literal["pairs", "complete", "unpaired"] = "pairs"
+    any_source: tuple[str, ...] = ()
+
+
+def roles_of(facts: Facts, source: Sequence[str] = (), target: Sequence[str] = ()) -> Roles:
+    """The roles as asked for, or a guess with its reason; raises BadInput for unknown names and impossible roles."""
+    for name in (*source, *target):
+        if name not in facts.scans:
+            known = ", ".join(facts.scans)
+            hint = did_you_mean(name, facts.scans) or "Name one of these."
+            raise BadInput(
+                f"--source, --target: expected modalities of the cohort ({known}), found '{name}'. {hint}"
+            )
+    if len(facts.scans) < 2:
+        raise BadInput(
+            f"{facts.cohort.folder}: expected two modalities, a source and a target, found {', '.join(facts.scans)} alone. Prepare the cohort with both."
+        )
+    if both := set(source) & set(target):
+        raise BadInput(
+            f"--source, --target: expected each modality in one of them, found {min(both)} in both. Leave it out of one."
+        )
+    if len(set(source or target)) == len(facts.scans):
+        known = ", ".join(facts.scans)
+        raise BadInput(
+            f"--source, --target: expected a modality for each of them, found all ({known}) in one. Drop both options for a model of any missing modality."
+        )
+    guess = _rest(facts, source, target) if source or target else _guess(facts)
+    if guess.pairing == "complete":
+        return guess
+    pairs = len(facts.with_all([*guess.source, *guess.target]))
+    if pairs:
+        return replace(
+            guess,
+            why=f"{guess.why}; {pairs} of {len(facts.training)} training cases have all of them",
+        )
+    has_source = any(facts.with_all([name]) for name in guess.source)
+    has_target = any(facts.with_all([name]) for name in guess.target)
+    if has_source and has_target:
+        return replace(
+            guess,
+            pairing="unpaired",
+            why=f"{guess.why}; no training case has both: unpaired",
+        )
+    raise BadInput(
+        f"{facts.cohort.folder}: expected training cases with {' and '.join(guess.source)} and with {' and '.join(guess.target)}, found none. Name others with --source and --target."
+    )
+
+
+def roles_of_any(facts: Facts, scans: Sequence[str], target: Sequence[str]) -> Roles:
+    """The roles where any of these scans is the source; facts: of the cohort on disk.
+
+    Raises BadInput for unknown names, without a target, and where no training case has a scan and the targets.
+    """
+    for name in (*scans, *target):
+        if name not in facts.scans:
+            known = ", ".join(facts.scans)
+            hint = did_you_mean(name, facts.scans) or "Name one of these."
+            raise BadInput(
+                f"--any-source, --target: expected modalities of the training cases ({known}), found '{name}'. {hint}"
+            )
+    if not target:
+        raise BadInput(
+            "--any-source: expected the modality to synthesise with it, found none. Add --target NAME."
+        )
+    if ANY_SOURCE in (*scans, *target):
+        raise BadInput(
+            f"--any-source: expected modalities of other names than {ANY_SOURCE}, as which they are taken, found it. Prepare the cohort with another name for it."
+        )
+    pairs = facts.with_all(target)
+    having = {name: sum(name in entry.present for entry in pairs) for name in scans}
+    if not any(having.values()):
+        raise BadInput(
+            f"{facts.cohort.folder}: expected training cases with {' and '.join(target)} and any of {', '.join(scans)}, found none. Name others."
+        )
+    counts = ", ".join(f"{name} in {count}" for name, count in having.items())
+    lacking = [entry.case for entry in pairs if not {*scans} & {*entry.present}]
+    without = f"; {first_of(lacking)} has none of them and is left out" if lacking else ""
+    why = f"any one of {' or '.join(scans)}, which each item shows under the name {ANY_SOURCE} ({counts} of {len(pairs)} training cases with {' and '.join(target)}); each scan of a case is an item of its own, and its validation too{without}"
+    return Roles((ANY_SOURCE,), tuple(target), why, any_source=tuple(scans))
+
+
+def refuse_maps(facts: Facts, source: Sequence[str] = (), target: Sequence[str] = ()) -> None:
+    """Raise BadInput for a cohort of tissue-parameter maps where the user has not named sources and targets."""
+    maps = [name for name in facts.scans if name in TISSUE_MAPS]
+    if maps and not (source and target):
+        raise BadInput(
+            f"{facts.cohort.folder}: expected scans to plan a training for, found tissue-parameter maps ({', '.join(maps)}). Train a recipe that has a [data.physics] table on them, or name both --source and --target."
+        )
+
+
+def _rest(facts: Facts, source: Sequence[str], target: Sequence[str]) -> Roles:
+    """Sources or targets as asked for; the other side consists of the modalities that most cases have."""
+    if source and target:
+        return Roles(tuple(source), tuple(target), "as asked for")
+    given = target or source
+    others = [name for name, scan in facts.scans.items() if name not in given]
+    most = max(facts.scans[name].cases for name in others)
+    others = [name for name in others if facts.scans[name].cases >= most / 2]
+    if source:
+        first = max(others, key=_rank)
+        return Roles(tuple(source), (first,), f"{first} is the target, a guess (--target)")
+    return Roles(
+        tuple(others),
+        tuple(target),
+        f"{', '.join(others)} are the sources (--source for fewer)",
+    )
+
+
+def _guess(facts: Facts) -> Roles:
+    maps = [name for name, scan in facts.scans.items() if _is_map(scan)]
+    tomograms = [name for name in facts.scans if _is_ct(name)]
+    rest = [name for name in facts.scans if name not in maps and name not in tomograms]
+    others = [*tomograms, *rest]
+    if maps and others:
+        return Roles(
+            tuple(others),
+            tuple(maps),
+            "maps with a unit are synthesised from the scans",
+        )
+    if tomograms and rest:
+        target = (
+            min(tomograms, key=HOUNSFIELD.index)
+            if set(tomograms) <= set(HOUNSFIELD)
+            else tomograms[0]
+        )
+        why = (
+            f"{target} is synthesised from {', '.join(rest)} (change it with --source and --target)"
+        )
+        return Roles(tuple(rest), (target,), why)
+    names = tuple(facts.scans)
+    if len(names) >= CONTRASTS:
+        why = f"{len(names)} contrasts: any missing contrast is synthesised from the others"
+        return Roles(names, names, why, "complete")
+    first, second = sorted(names, key=_rank)
+    why = f"{second} is synthesised from {first}, a guess (--source {second} --target {first} for the reverse)"
+    return Roles((first,), (second,), why)
+
+
+def _is_map(scan: Scan) -> bool:
+    return scan.unit not in SHOW_ANATOMY
+
+
+def _is_ct(name: str) -> bool:
+    return name.lower().startswith(HOUNSFIELD)
+
+
+def _rank(name: str) -> int:
+    """Index in RISING; other modalities come last."""
+    return RISING.index(name.lower()) if name.lower() in RISING else len(RISING)

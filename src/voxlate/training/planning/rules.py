@@ -1,0 +1,580 @@
+"""The rules of a plan, which turn facts of a cohort into settings of a recipe, each with a sentence that states its number."""
+
+import math
+import tomllib
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from voxlate.base.errors import plural
+from voxlate.training.planning.facts import AIR_HU, Facts, Scan
+from voxlate.training.planning.roles import Roles
+
+Tables = dict[str, Any]
+Setting = tuple[Tables, str]  # a table of the recipe and the reason for it
+
+# Features of a patch stem are at most this wide, because small structures are lost otherwise.
+FINEST_MM = 2.1
+STEMS = (1, 2, 4)
+# Misalignment of scans in pixels: below EXACT they are in register, below ALMOST they may be.
+EXACT = 0.2
+ALMOST = 0.5
+SSIM = 0.4  # weight in a loss
+# Factor of the misalignment: a regression blurs smaller features anyway.
+BLURRED = 2.5
+LONGEST = 160  # features along a side of a patch after the stem
+FEWEST = 32
+MARGIN = 8  # voxels around the body
+# Whole slices are used if the body's box covers at least this share of them.
+WHOLE = 0.7
+# Slices of all three planes are taken of voxels whose longest side is at most this many times the shortest, and of
+# volumes of at least so many slices in each plane; coarser ones differ too much between planes.
+CUBIC = 1.5
+DEEP = 32
+# From this tail of a modality on (see facts.Scan), its brightest voxels are the important ones.
+VESSELS = 1.5
+TORSO_MM = 300  # a wider body has organs on one side
+# Passes over the slices: below FEW no augmentation helps except flips, above MANY all of it does.
+FEW = 5
+MANY = 30
+# Standard deviation of the contrast of cases (see facts.Scan): 0.03 on one scanner, 0.1 on several.
+SCANNER_CONTRAST = 0.05
+# Trainings with fewer steps take twice the learning rate.
+SHORT = {"muon": 1500, "adamw": 800}
+RESIDUAL = 4.0  # one over the usual standard deviation of a regression's residual, in network units
+BATCH = 4  # of diffusions and of synthesis
+# Share of the steps with the highest rate.
+HELD = 0.2
+# Passes over the slices per patient; a longer training overfits to few patients.
+PASSES = 5
+LEAST_PASSES = 25
+LEAST_STEPS = 300  # below which a training is too short
+
+LARGEST_PIXEL_RATIO = 1.3  # largest over smallest pixel of cases
+NEGATIVE = 0.02  # share of a map's range: lower values are more than noise
+# Factor of the median case's range from which a case may have another unit; strokes reach 4.
+OUTLYING = 6.0
+# Tukey's fence in quartile ranges above the upper quartile: vessels end and bone begins there.
+REACH = 1.5
+
+PREDICTOR = "regression"  # the name of the first of two stages
+STARTED = ("start_from", "start_window")  # keys of the stage that begins from a starter
+# Parts of planned recipes, as recipes are written.
+PARTS: dict[str, Tables] = tomllib.loads("""
+[light]
+flip_lr = 0.5
+
+[medium]
+rotate_degrees = 7
+scale = 0.08
+translate = 0.03
+elastic_mm = 2
+
+[full]
+rotate_degrees = 12
+scale = 0.12
+stretch = 0.06
+shear = 0.08
+translate = 0.05
+elastic_mm = 5
+elastic_points = 8
+
+[medium_grey]
+gamma = 0.2
+contrast = 0.1
+bias = 0.1
+noise = 0.01
+
+[full_grey]
+gamma = 0.4
+contrast = 0.15
+remap = 0.8
+bias = 0.1
+blur_mm = 0.4
+noise = 0.03
+
+[cycle]
+kind = "cycle"
+critic = { widths = [32, 64, 128], norm = "instance", output = "patches" }
+distance = { kind = "regression", loss = "l1" }
+
+[cycle_training]
+ema = 0
+clip_norm = 0
+optimiser = { kind = "adam", lr = 5e-4, betas = [0.5, 0.999], weight_decay = 0, warm_up = 0, decay = "linear", hold = 0.5 }
+
+[diffusion]
+kind = "diffusion"
+prediction = "x0"
+schedule = { kind = "cosine" }
+weight = { kind = "table", of = "x0", log_snr = [-4, -2, -1, 0, 1, 1.61, 6], weight = [1.02, 1.14, 1.37, 2, 3.72, 6, 6] }
+
+[sampling]
+sampler = "ddim"
+steps = 8
+eta = 1.0
+grid = "log_snr"
+end = 0.0518
+""")
+OF_RESIDUAL, OF_IMAGE = (
+    {**PARTS["diffusion"], "times": {"kind": "uniform_log_snr", "low": low, "high": 5.5}}
+    for low in (-3.5, -6)
+)
+# Sampling starts at log-SNR -3, because the regression is close to the truth.
+FROM_REGRESSION: Tables = {**PARTS["sampling"], "start": 0.8605}
+# Keys of the sampling by mode: one sharp image, whose sharpness is chosen on held-out patients, or samples. Two steps have
+# the least error at a gradient ratio of 1 (docs/papers/dial.md).
+SAMPLING: dict[str, Tables] = {
+    "both": {**FROM_REGRESSION, "steps": 2, "gradient_ratio": 1.0},
+    "samples": FROM_REGRESSION,
+}
+# Augmentation up to a number of passes over the slices: of shapes and of intensities.
+STRENGTHS: tuple[tuple[float, str, Tables, Tables], ...] = (
+    (FEW, "no other augmentation", {}, {}),
+    (MANY, "moderate changes", PARTS["medium"], PARTS["medium_grey"]),
+    (math.inf, "all changes", PARTS["full"], PARTS["full_grey"]),
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """The size of a step: channels at full resolution, side of the stem in pixels, items per step."""
+
+    width: int
+    stem: int
+    batch: int
+
+    def __str__(self) -> str:
+        stem = f"{self.stem} x {self.stem} stem, " if self.stem > 1 else ""
+        return f"width {self.width}, {stem}batch {self.batch}"
+
+
+def empty_recipe() -> Tables:
+    """The tables of a recipe without keys, in the order in which plans state them."""
+    return {name: {} for name in ("title", "task", "method", "net", "train", "data", "intensity")}
+
+
+@dataclass
+class Draft:
+    """A recipe while rules fill its tables, with the reason for each key.
+
+    size, steps: of the first stage; mean_alone: whether no second stage draws samples from its images; step_seconds:
+    probed seconds of a step by stage; most_steps: largest useful number of steps by stage; state: of the first stage's
+    training after a race, from which it goes on.
+    """
+
+    facts: Facts
+    roles: Roles
+    size: Size
+    steps: int
+    mean_alone: bool = False
+    tables: Tables = field(default_factory=empty_recipe)
+    why: dict[str, str] = field(default_factory=dict)
+    step_seconds: dict[str, float] = field(default_factory=dict)
+    most_steps: dict[str, float] = field(default_factory=dict)
+    state: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        self.tables["synth"] = {"batch": BATCH}
+        self.tables["task"] = {"kind": "complete" if self.completes else "translate"}
+
+    @property
+    def done(self) -> int:
+        """Steps of the first stage that a race has trained."""
+        return self.state["step"] if self.state else 0
+
+    @property
+    def completes(self) -> bool:
+        """Whether any missing image is synthesised from the others."""
+        return self.roles.pairing == "complete"
+
+    @property
+    def data(self) -> Tables:
+        """The table `data`."""
+        data: Tables = self.tables["data"]
+        return data
+
+    @property
+    def passes(self) -> float:
+        """Number of passes over the slices in the training."""
+        depth, *plane = self.facts.shape
+        planes = (depth + sum(plane)) / depth if self.data.get("planes") else 1
+        return self.steps * self.size.batch / max(planes * self.facts.slices, 1)
+
+
+def first_stage(
+    facts: Facts, roles: Roles, size: Size, steps: int, mean_alone: bool = False
+) -> Draft:
+    """The first stage of every plan, which is a whole recipe: a regression, or cycles if there are no pairs."""
+    draft = Draft(facts, roles, size, steps, mean_alone)
+    choose_data(draft)
+    augment(draft)
+    state_gaps(draft)
+    choose_intensities(draft)
+    if roles.pairing == "unpaired":
+        plan_cycles(draft)
+    else:
+        plan_regression(draft)
+    move_peaks(draft)
+    tile(draft)
+    return draft
+
+
+def choose_data(draft: Draft) -> None:
+    """Sides, patches of whole slices or of the bodies' box, and one neighbouring slice on each side for pairs."""
+    facts, roles, data, why = draft.facts, draft.roles, draft.data, draft.why
+    data |= {"source": list(roles.source), "target": list(roles.target)}
+    if roles.any_source:
+        data["any_source"] = list(roles.any_source)
+    data["patch"] = [1, *patch_sides(facts, draft.size.stem)]
+    why["data.source"] = roles.why
+    why["data.patch"] = _reason_for_patch(facts, data["patch"])
+    if roles.pairing == "unpaired":
+        data["apart"] = True
+    if facts.shape[0] == 1:
+        if is_part(data["patch"], facts):
+            data["foreground"] = 0.05
+        return
+    data["foreground"] = share = 0.03 if facts.brain else 0.05
+    why["data.foreground"] = f"slices with less than {share:.0%} of body contribute little"
+    away = f"slices are {facts.spacing_mm[0]:.2g} mm apart, {facts.thickness:.1f} times the pixel"
+    if roles.pairing == "pairs":
+        data["stack"] = 1
+        why["data.stack"] = f"{away}: slice-wise, with 1 neighbour on each side"
+        choose_planes(draft)
+    else:
+        method = "a completion" if draft.completes else "CycleGAN"
+        why["data.stack"] = f"{away}; {method} takes single slices"
+
+
+def choose_planes(draft: Draft) -> None:
+    """Slices of all three planes for the mean prediction of nearly cubic voxels; the mean of samples would be blurred."""
+    if draft.mean_alone and takes_planes(draft.facts):
+        draft.data["planes"] = "all"
+        draft.why["data.planes"] = (
+            f"sides of voxels differ by a factor of {_side_ratio(draft.facts):.2g}, at most {CUBIC:g}: the mean of three planes has 5 to 8 % less error than a mirrored average and fewer stripes between slices, at 3 times the synthesis cost of one plane"
+        )
+
+
+def takes_planes(facts: Facts) -> bool:
+    """Whether voxels are nearly cubic, and each plane of a case has enough slices."""
+    shortest = min(min(case.shape) for case in facts.training)
+    return _side_ratio(facts) <= CUBIC and shortest >= DEEP
+
+
+def _side_ratio(facts: Facts) -> float:
+    """The largest ratio of the sides of a training case's voxels."""
+    return max(max(case.spacing_mm) / min(case.spacing_mm) for case in facts.training)
+
+
+def patch_sides(facts: Facts, stem: int) -> list[int]:
+    """Height and width of a patch: of slices, or of the bodies' box where it is much smaller."""
+    slices = facts.shape[1:]
+    sides = [min(side + MARGIN, full) for side, full in zip(facts.box[1:], slices)]
+    if math.prod(sides) >= WHOLE * math.prod(slices):
+        sides = [*slices]
+    sides = [min(side, LONGEST * stem) for side in sides]
+    if sides != [*slices]:
+        fitting = zip(sides, slices)
+        sides = [min(8 * math.ceil(side / 8), 8 * (full // 8) or full) for side, full in fitting]
+    return sides
+
+
+def is_part(patch: list[int], facts: Facts) -> bool:
+    """Whether a patch is smaller than slices."""
+    return patch[1] < facts.shape[1] or patch[2] < facts.shape[2]
+
+
+def _reason_for_patch(facts: Facts, patch: list[int]) -> str:
+    why = f"{patch[1]} x {patch[2]} pixels of {facts.pixel_mm:.2g} mm"
+    if is_part(patch, facts):
+        tall, wide = facts.box[1:]
+        why += f" hold the body ({tall} x {wide}); slices have {facts.shape[1]} x {facts.shape[2]}"
+    else:
+        why = f"whole slices, {why}"
+    if facts.pixel_ratio > LARGEST_PIXEL_RATIO:
+        why += f"; PIXELS OF ONE CASE ARE {facts.pixel_ratio:.1f} TIMES THOSE OF ANOTHER: prepare with --spacing"
+    return why
+
+
+def stems(facts: Facts) -> list[int]:
+    """Patch stems from the one that fits pixels of this size to the coarsest with enough features per side."""
+    most_mm = max(FINEST_MM, BLURRED * facts.apart_mm)
+    finest = max((stem for stem in STEMS if stem * facts.pixel_mm <= most_mm), default=1)
+    coarsest = max(min(patch_sides(facts, finest)) / FEWEST, finest)
+    return [stem for stem in STEMS if finest <= stem <= coarsest]
+
+
+def most_items(facts: Facts, times: int = 1) -> int:
+    """Largest useful number of items, beyond which a training overfits; times: 2 for samples, due to noise."""
+    return max(PASSES * facts.patients, LEAST_PASSES) * times * facts.slices
+
+
+def augment(draft: Draft) -> None:
+    """Augmentation in training, by the number of passes over the slices and by the anatomy."""
+    facts = draft.facts
+    wide_mm = facts.wide_mm
+    flips = PARTS["light"] if wide_mm < TORSO_MM else {}
+    sides = f"no flips: {wide_mm:.0f} mm wide, with organs on one side"
+    if flips:
+        sides = f"flips: {wide_mm:.0f} mm wide, a head"
+    how, spatial, intensities = next(row[1:] for row in STRENGTHS if draft.passes < row[0])
+    patients, times = plural(facts.patients, "patient"), plural(round(draft.passes), "time")
+    why = f"{sides}; {how}, because training uses each slice of {patients} about {times}"
+    sources = [facts.scans[name] for name in draft.roles.source]
+    varied = max(sources, key=lambda scan: scan.contrast)
+    if not all(scan.unit in ("a.u.", "grey") or scan.pictures for scan in sources):
+        intensities = {}
+        if spatial:
+            why += "; intensities stay, because they have a unit"
+    elif varied.contrast >= SCANNER_CONTRAST:
+        intensities = PARTS["full_grey"]
+        why += f"; all changes of intensities, because cases differ in {varied.name} by {varied.contrast:.0%} of its range, as between scanners"
+    draft.data["augment"] = {**flips, **spatial, **intensities}
+    draft.why["data.augment"] = why
+
+
+def state_gaps(draft: Draft) -> None:
+    """A completion also learns from cases that lack some of the modalities."""
+    facts = draft.facts
+    if not facts.gaps or not draft.completes:
+        return
+    draft.data["allow_missing"] = draft.tables["task"]["incomplete"] = True
+    lack = len(facts.training) - len(facts.with_all(facts.scans))
+    which = ", ".join(f"{name} in {count}" for name, count in facts.gaps.items())
+    draft.why["data.allow_missing"] = (
+        f"{lack} of {len(facts.training)} training cases lack some ({which})"
+    )
+
+
+def choose_intensities(draft: Draft) -> None:
+    """The intensity map of each modality."""
+    target = draft.roles.target
+    for name in dict.fromkeys([*draft.roles.source, *target]):
+        table, why = intensity(draft.facts.scans[name], "target" if name in target else "source")
+        draft.tables["intensity"][name] = table
+        draft.why[f"intensity.{name}"] = why
+
+
+def intensity(scan: Scan, side: Literal["source", "target"]) -> Setting:
+    """The intensity map of a modality, and its reason."""
+    if scan.unit == "grey" or (scan.pictures and scan.unit == "HU"):
+        named = f", not the {scan.unit} that its name suggests" if scan.unit == "HU" else ""
+        why = f"values are in {scan.least:g} to {scan.most:g}: pictures of 8 bits{named}"
+        return {"kind": "window", "low": 0, "high": 255}, why
+    if scan.unit == "HU":
+        table, why = _whole_body(scan) if side == "target" else _soft_tissue(scan)
+        if scan.least >= AIR_HU[1]:
+            why += f"; NO VOXEL IS BELOW {scan.least:g}: air is -1000, was an offset forgotten?"
+        return table, why
+    return _percentiles(scan) if scan.unit == "a.u." else _map_window(scan)
+
+
+def _soft_tissue(scan: Scan) -> Setting:
+    """The window of a source in HU, which need not contain bone."""
+    third = scan.inside.at(75)
+    fence = third + REACH * (third - scan.inside.at(25))
+    table = _window(scan.inside.at(5), min(fence, scan.inside.at(99.9)), 10)
+    why = f"HU of a source: soft tissue and vessels, from the 5th percentile to {REACH:g} quartile ranges over the 75th, {table['low']:g} to {table['high']:g}; bone beyond is clipped"
+    return {**table, "clips": 1.0}, why
+
+
+def _whole_body(scan: Scan) -> Setting:
+    """The window of a target in HU."""
+    low, high = scan.inside.at(0.1), scan.inside.at(99.9)
+    why = f"HU; bodies span {low:.0f} to {high:.0f} (0.1st to 99.9th percentile)"
+    return _window(low, high, 50), why
+
+
+def _map_window(scan: Scan) -> Setting:
+    """The window of a map with a physical unit, such as perfusion."""
+    step = 10.0 ** math.floor(math.log10(max(scan.reach, -scan.depth, 1e-6))) / 2
+    table = _window(scan.depth, scan.reach, step)
+    table["high"] = max(table["high"], 0.0)
+    if scan.depth >= -NEGATIVE * table["high"]:
+        table["low"] = 0.0
+    usual = scan.inside.at(99.9)
+    why = f"{scan.unit}, the same in every scan; the largest 99.9th percentile of a case is {scan.reach:.3g} (of the median case {usual:.3g})"
+    if table["low"]:
+        why += f"; the lowest 0.1st percentile is {scan.depth:.3g}"
+    if scan.reach > OUTLYING * usual:
+        why += f"; IS {scan.farthest} IN ANOTHER UNIT? It alone sets the range"
+    return table, why
+
+
+def _window(low: float, high: float, step: float) -> Tables:
+    """The window whose ends are rounded outward to multiples of a step."""
+    ends = {"low": math.floor(low / step), "high": math.ceil(high / step)}
+    rounded = {name: float(f"{end * step:.6g}") for name, end in ends.items()}
+    return {"kind": "window", **rounded}
+
+
+def _percentiles(scan: Scan) -> Setting:
+    """The percentiles of each scan in arbitrary units."""
+    low, high = scan.inside.at(0.5), scan.inside.at(99.5)
+    bright = 99.9 if scan.tail > VESSELS else 99.5
+    table: Tables = {"kind": "percentile", "low": 0.5, "high": bright}
+    why = f"the unit is unknown, so images are correct up to a factor: each scan's own {bright}th percentile ({scan.inside.at(bright):.4g} in the median)"
+    if bright > 99.5:
+        why += f", because the brightest 0.05 % reach {scan.tail:.1f} times the 99.5th"
+    has_air = scan.least >= 0 or scan.empty
+    if has_air and low >= -0.05 * (high - low):
+        return {**table, "low": 0, "floor": 0}, f"{why}; air is 0"
+    return (
+        table,
+        f"{why}; values begin at {low:.3g}, no air of 0, so the floor is the 0.5th percentile",
+    )
+
+
+def plan_regression(draft: Draft) -> None:
+    """Title, network, training and loss of a regression of target images or of missing images."""
+    targets = ", ".join(draft.roles.target)
+    title = f"{_sides(draft)}, planned: a regression"
+    draft.tables["title"] = f"Any missing of {targets}, planned" if draft.completes else title
+    choose_network(draft)
+    draft.tables["train"] = training(draft.steps, draft.size)
+    draft.why |= reasons_for_training(draft.tables["train"], draft.size.width)
+    choose_loss(draft)
+
+
+def plan_cycles(draft: Draft) -> None:
+    """Title, networks and training of a CycleGAN, which has its generator and the width of the plan."""
+    draft.tables |= {
+        "title": f"{_sides(draft)}, planned: CycleGAN, without pairs",
+        "method": PARTS["cycle"],
+        "net": {"kind": "resnet", "width": draft.size.width, "blocks": 6},
+        "train": {**training(draft.steps, draft.size), **PARTS["cycle_training"]},
+    }
+    draft.why["method"] = (
+        "no case has both sides: CycleGAN, which may invent structures where a regression predicts the mean"
+    )
+
+
+def _sides(draft: Draft) -> str:
+    roles = draft.roles
+    source = " or ".join(roles.any_source) or " + ".join(roles.source)
+    return f"{source} to {' + '.join(roles.target)}"
+
+
+def choose_network(draft: Draft) -> None:
+    """The network, whose levels leave at least 8 features per side."""
+    facts, size = draft.facts, draft.size
+    features = min(draft.data["patch"][1:]) / size.stem
+    levels = min(max(int(math.log2(max(features / 8, 1))) + 1, 2), 4)
+    least = features / 2 ** (levels - 1)
+    multipliers = [1, 2, 4, 4][:levels]
+    net: Tables = {"kind": "unet", "width": size.width, "multipliers": multipliers, "blocks": 1}
+    if size.stem > 1:
+        net["patch"] = size.stem
+    if size.width * multipliers[-1] % 32:
+        net["head_width"] = 16
+    # The cost of attention grows with the square of the number of features.
+    if least > 16:
+        net["middle_attention"] = False
+    draft.tables["net"] = net
+    pixels = f"pixels of {facts.pixel_mm:.2g} mm"
+    stem = f"a stem of {size.stem} makes features of {size.stem * facts.pixel_mm:.2g} mm"
+    why = f"{levels} levels leave {least:.0f} features a side; {pixels}: {stem}"
+    if facts.apart_mm * BLURRED > FINEST_MM:
+        why += f", and scans are misaligned by {facts.apart_mm:.1f} mm"
+    draft.why["net"] = why
+
+
+def training(steps: int, size: Size, optimiser: Literal["muon", "adamw"] = "muon") -> Tables:
+    """The table `train` of a stage; optimiser: muon of a regression, adamw of a diffusion."""
+    return {
+        "steps": steps,
+        "batch": size.batch,
+        "ema": average_decay(steps),
+        "validate_every": steps // 4 if steps >= 4000 else 0,
+        "optimiser": {
+            "kind": optimiser,
+            "lr": 2e-3 if steps < SHORT[optimiser] else 1e-3 if size.width < 96 else 5e-4,
+            "betas": [0.9, 0.99],
+            "warm_up": min(100, max(steps // 10, 1)),
+            "hold": HELD,
+        },
+    }
+
+
+def average_decay(steps: int) -> float:
+    """The decay of the average of weights, over the last tenth of the steps."""
+    return round(min(max(1 - 10 / max(steps, 1), 0.9), 0.9995), 4)
+
+
+def reasons_for_training(train: Tables, width: int) -> dict[str, str]:
+    """The reasons for the keys of a table `train`."""
+    steps, rate = train["steps"], train["optimiser"]["lr"]
+    return {
+        "train.ema": f"an average over the last {1 / (1 - train['ema']):.0f} of {steps:,} steps",
+        "train.optimiser.kind": "muon for regressions, adamw for diffusions: measured in docs/reference/measured.md",
+        "train.optimiser.lr": f"{rate:g} for {steps:,} steps at width {width}, held over {HELD:.0%}, then falling to 0",
+    }
+
+
+def choose_loss(draft: Draft) -> None:
+    """The loss of a regression: SSIM tolerates small shifts, but costs error without any."""
+    facts = draft.facts
+    pixels = facts.apart_mm / facts.pixel_mm
+    apart = f"scans are misaligned by {facts.apart_mm:.1f} mm, {pixels:.1f} times the pixel"
+    ssim, why = SSIM, f"L1 and SSIM, because {apart}"
+    if not facts.apart_mm:
+        ssim, why = SSIM / 4, "L1 and a little SSIM, because the misalignment of scans is unknown"
+    elif pixels < EXACT:
+        ssim, why = 0.0, f"L1 alone, because {apart}"
+    elif pixels < ALMOST:
+        why = f"L1 and a little SSIM, because {apart}, which can be an error of the estimate"
+        ssim = SSIM / 4
+    method: Tables = {"kind": "regression", "loss": "l1", "leak": 0.1}
+    draft.tables["method"] = method | ({"ssim": ssim} if ssim else {})
+    draft.why["method"] = why
+
+
+def move_peaks(draft: Draft) -> None:
+    """Correct the bright end of synthesised images whose scale is each scan's own percentile."""
+    maps = draft.tables["intensity"]
+    own = [name for name in draft.roles.target if maps[name]["kind"] == "percentile"]
+    if own:
+        draft.tables["synth"]["peaks"] = True
+        high = f"{' and '.join(own)}: the {maps[own[0]]['high']}th percentile"
+        draft.why["synth.peaks"] = f"{high} is moved near to its value in training scans"
+
+
+def tile(draft: Draft) -> None:
+    """Synthesise patches as in training where these are parts of slices."""
+    if is_part(draft.data["patch"], draft.facts):
+        draft.tables["synth"] |= {"slices": {"kind": "tiled"}, "overlap": 0.2}
+        draft.why["synth.slices"] = (
+            "patches as in training, because whole slices contain more air, which changes the norms"
+        )
+
+
+def mirror(tables: Tables) -> Tables:
+    """The key that averages a prediction with that of the flipped head: 1 % less error in twice the time.
+
+    Not with three planes, whose mean gains more and costs more.
+    """
+    data = tables["data"]
+    return {"mirror": True} if "flip_lr" in data["augment"] and not data.get("planes") else {}
+
+
+def with_samples(
+    tables: Tables, size: Size, steps: int, mode: str = "samples", net: Tables | None = None
+) -> Tables:
+    """A regression's recipe, extended by a diffusion of its residual with this number of training steps.
+
+    mode: a key of SAMPLING; net: of the diffusion, by default that of the regression.
+    """
+    own = {key: tables[key] for key in ("method", "net", "train")}
+    started = {key: tables[key] for key in STARTED if key in tables}
+    stage = {"name": PREDICTOR, **own, **mirror(tables), **started}
+    shared = {key: value for key, value in tables.items() if key not in STARTED}
+    return {
+        **shared,
+        "title": f"{tables['title']}, and samples of its residual",
+        "task": {"kind": "residual", "predictor": PREDICTOR, "scale": RESIDUAL},
+        "method": OF_RESIDUAL,
+        "net": {**(net or tables["net"]), "modulation": "scale_shift"},
+        "synth": {**tables["synth"], **SAMPLING[mode]},
+        "train": training(steps, Size(size.width, size.stem, BATCH), "adamw"),
+        "stages": [stage],
+    }

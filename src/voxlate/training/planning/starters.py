@@ -1,0 +1,230 @@
+"""Starters for a plan: which one fits a cohort, and the tables of a training that begins from it."""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from voxlate.scans.images.units import unit_of
+from voxlate.training.planning.facts import Facts, Scan
+from voxlate.training.planning.pictures import Ends, find_windows
+from voxlate.training.planning.race import Entrant
+from voxlate.training.planning.roles import Roles
+from voxlate.training.planning.rules import LEAST_STEPS, Draft, Size, Tables, first_stage
+from voxlate.training.planning.search import Search
+from voxlate.training.run import Run
+from voxlate.training.starter import run_folder
+from voxlate.training.starters.card import Card, read_card
+from voxlate.training.starters.names import PREFIX, starter_names
+from voxlate.training.weights import read_header
+
+# Number of patients as which the starter counts in the weights that are kept (docs/reference/measured.md has the numbers).
+COUNTS_AS = 3
+LEAK = 0.1  # slope beyond the range, in the unit of a starter
+# Changes of shape, of which a training from a starter has the larger of its own and the starter's: a starter learns few
+# patients by heart within 200 steps (MAE 0.068 of held-out heads without the starter's, 0.065 with them; one seed).
+SHAPES = (
+    "rotate_degrees",
+    "tilt_degrees",
+    "scale",
+    "stretch",
+    "shear",
+    "translate",
+    "elastic_mm",
+    "elastic_points",
+)
+# Bodies below this width are brains without a skull: brains are 125 to 145 mm wide, heads with skin 150 mm or more.
+WIDEST_BRAIN_MM = 148
+MOST_SPACING_RATIO = 1.5  # beyond the pixels of a starter's training
+
+
+@dataclass(frozen=True)
+class Starter:
+    """A starter that fits a cohort: starter:NAME, its card, and its recipe with the cohort's names of modalities."""
+
+    start_from: str
+    card: Card
+    tables: Tables
+
+
+def rename(tables: Tables, names: Mapping[str, str]) -> Tables:
+    """A recipe's tables with other names of its modalities; names: by the recipe's own."""
+
+    def by_new_name(table: Mapping[str, Any]) -> dict[str, Any]:
+        """A table by the new names."""
+        return {names.get(name, name): value for name, value in table.items()}
+
+    changed = copy.deepcopy(tables)
+    for stage in (changed, *changed.get("stages", ())):
+        data = stage.get("data", {})
+        for side in data.keys() & {"source", "target"}:
+            data[side] = [names.get(name, name) for name in data[side]]
+        if data.get("physics"):
+            data["physics"]["contrasts"] = by_new_name(data["physics"]["contrasts"])
+    changed["intensity"] = by_new_name(changed["intensity"])
+    if "peak_shares" in changed.get("synth", {}):
+        changed["synth"]["peak_shares"] = by_new_name(changed["synth"]["peak_shares"])
+    return changed
+
+
+def find_starter(facts: Facts, roles: Roles, mode: str) -> tuple[Starter | None, str]:
+    """The starter that fits a cohort and its roles, and the reason for it or against all; "" if none is installed.
+
+    mode: of the plan, whose first stage is a regression, as starters are, unless it draws missing images.
+    """
+    against = []
+    for name in map(f"{PREFIX}{{}}".format, starter_names()):
+        folder = run_folder(name)
+        recipe = read_header(Run(folder).weights())["recipe"]
+        card = read_card(folder)
+        reason = reason_against_training(card, facts, roles, mode)
+        if not reason and recipe["net"].get("kind") != "unet":
+            reason = "its network is of another kind than those of plans"
+        if reason:
+            against.append(f"{name} does not fit ({reason})")
+            continue
+        body = "stripped brains" if card.stripped else "heads with their skull"
+        why = f"{name}, because it makes {' and '.join(roles.target)} of {' and '.join(roles.source)} of {body} with pixels of {facts.pixel_mm:.2g} mm; it was trained on {card.trained_on} (--from-scratch for random weights)"
+        names = card.match(roles.source, roles.target)
+        return Starter(name, card, rename(recipe, names or {})), why
+    return None, f"random weights: {'; '.join(against)}" if against else ""
+
+
+def reason_against_training(card: Card, facts: Facts, roles: Roles, mode: str) -> str:
+    """The reason why a plan cannot start from a starter; "" if it can. mode: see find_starter."""
+    if roles.pairing == "unpaired":
+        return "the plan is for scans without pairs"
+    if roles.pairing == "complete" and not card.completes:
+        return "it translates pairs, and the plan is for any missing contrast"
+    if roles.pairing == "complete" and facts.gaps:
+        return "it knows no cases that lack contrasts"
+    if card.match(roles.source, roles.target) is None:
+        return f"it makes {' and '.join(card.target)} of {' and '.join(card.source)}"
+    if reason := _other_scans(card, facts):
+        return reason
+    if roles.pairing == "complete" and mode != "mean":
+        return "it is a regression, which --mode mean plans"
+    return ""
+
+
+def _other_scans(card: Card, facts: Facts) -> str:
+    """The reason why a cohort's bodies or pixels are not those of a starter; "" if they are."""
+    stripped = facts.brain or facts.wide_mm < WIDEST_BRAIN_MM
+    if stripped != card.stripped:
+        trained = "brains without a skull" if card.stripped else "heads with their skull"
+        return f"it knows {trained}, and bodies here are {facts.wide_mm:.0f} mm wide{', in brain masks' if facts.brain else ''}"
+    finest, coarsest = card.spacing_mm
+    if not finest / MOST_SPACING_RATIO <= facts.pixel_mm <= coarsest * MOST_SPACING_RATIO:
+        return f"its pixels are {finest:.2g} to {coarsest:.2g} mm, and pixels here are {facts.pixel_mm:.2g} mm"
+    return ""
+
+
+def without_training(facts: Facts, roles: Roles, scans: str) -> str:
+    """The command by which a starter synthesises the targets at once; "" if none takes these scans.
+
+    scans: their folder in the command.
+    """
+    for name in starter_names():
+        card = read_card(run_folder(f"{PREFIX}{name}"))
+        fits = card.match(roles.source, roles.target) is not None
+        if fits and not _other_scans(card, facts):
+            wanted = "".join(f" --missing {target}" for target in roles.target if card.completes)
+            return f"voxlate synth {PREFIX}{name} {scans}{wanted} --out OUT"
+    return ""
+
+
+def reason_against(card: Card, facts: Facts) -> str:
+    """The reason why a starter does not take the scans of a cohort; "" if it takes them."""
+    names = dict.fromkeys((*card.source, *card.target))
+    missing = [name for name in names if not facts.scans.keys() & {*card.names_of(name)}]
+    if card.completes and len(missing) > len(card.source) - 2:
+        return f"needs two of {', '.join(card.source)}, which the cohort lacks"
+    if missing and not card.completes:
+        return f"needs {', '.join(missing)}, which the cohort lacks"
+    return _other_scans(card, facts)
+
+
+def entrant_from(
+    starter: Starter,
+    search: Search,
+    batch: int,
+    length: Callable[[float], int],
+    mean_alone: bool,
+) -> Entrant | None:
+    """The entrant of a race that begins from a starter's weights; None if its network needs too much memory.
+
+    length: the steps of a training whose step takes a number of seconds; mean_alone: see Draft.
+    """
+    facts, roles = search.facts, search.roles
+    net = starter.tables["net"]
+    size = Size(net["width"], net.get("patch", 1), batch)
+    draft = first_stage(facts, roles, size, LEAST_STEPS, mean_alone)
+    windows = find_windows(starter.start_from, starter.card, draft)
+    begin_from(starter, draft, windows)
+    measured = search.probe.measure(draft.tables, 0)
+    if measured is None:
+        return None
+    draft = first_stage(facts, roles, size, length(measured.seconds), mean_alone)
+    begin_from(starter, draft, windows)
+    return Entrant(starter.start_from, size, measured.seconds, draft)
+
+
+def begin_from(starter: Starter, draft: Draft, windows: Mapping[str, Ends]) -> None:
+    """Give the draft of a first stage the starter's network, intensities and at least its changes of shape.
+
+    windows: those of `find_windows`.
+    """
+    own, tables, facts, why = starter.tables, draft.tables, draft.facts, draft.why
+    data = draft.data
+    data.pop("stack", None)
+    why.pop("data.stack", None)
+    data |= {key: own["data"][key] for key in ("stack", "lift") if own["data"].get(key)}
+    for name in tables["intensity"]:
+        if _is_in_usual_unit(facts.scans[name]):
+            tables["intensity"][name] = own["intensity"][name]
+    tables["net"] = own["net"]
+    why["net"] = f"that of {starter.start_from}"
+    augment, shapes = data["augment"], own["data"].get("augment", {})
+    data["augment"] = augment | {
+        name: max(augment.get(name, 0), shapes[name]) for name in SHAPES if shapes.get(name)
+    }
+    if data["augment"] != augment:
+        why["data.augment"] = (
+            f"changes of shape as strong as those of {starter.start_from}, because its network learns few patients by heart"
+        )
+    if tuple(data["patch"][1:]) == tuple(facts.shape[1:]):
+        tables["net"] = {**own["net"], "border": "zeros"}
+        why["net.border"] = (
+            "zeros also in synthesis, because patches are whole slices, and a starter keeps its response to another border"
+        )
+    for name, ends in windows.items():
+        _rescale(draft, own, name, ends)
+    tables["start_from"] = starter.start_from
+    kept = round(COUNTS_AS / (COUNTS_AS + facts.patients), 3)
+    tables["train"]["keep_start"] = kept
+    why["train.keep_start"] = (
+        f"{kept:.0%} of the starter's weights are kept: it counts as {COUNTS_AS} patients beside {facts.patients}, who alone would be learned by heart"
+    )
+
+
+def _rescale(draft: Draft, own: Tables, name: str, ends: Ends) -> None:
+    """Rescale a starter's output to a window of its range; own: the starter's tables; name: the target."""
+    low, high = ends
+    (whole,) = (own["intensity"][target] for target in own["data"]["target"])
+    # What the starter puts beyond the window is right: it is hardly pulled back.
+    draft.tables["method"]["leak"] = round(LEAK * (high - low) / (whole["high"] - whole["low"]), 5)
+    draft.tables["start_window"] = {name: [low, high]}
+    draft.why[f"start_window.{name}"] = (
+        f"the pictures are nearest to the starter's CT from {low:g} to {high:g} HU, to which its output is rescaled"
+    )
+
+
+def _is_in_usual_unit(scan: Scan) -> bool:
+    """Whether a modality's values are in the unit that its name suggests, as those of a starter's training were.
+
+    Grey levels of an MR are as arbitrary as its own unit.
+    """
+    wanted = unit_of(scan.name)
+    if wanted == "a.u.":
+        return scan.unit in (wanted, "grey")
+    return scan.unit == wanted and not scan.pictures

@@ -1,0 +1,150 @@
+"""The schema of the provenance that `train` writes, and what scores and reports read in it."""
+
+import functools
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from voxlate.base.config import fill
+from voxlate.base.files import read_json
+from voxlate.base.records import (
+    Count,
+    Name,
+    Number,
+    Place,
+    Record,
+    Several,
+    ShortDigest,
+    Split,
+    Text,
+)
+from voxlate.science.diffusion.windows import Windows
+from voxlate.synthesis.provenance import Stated, Table, run_folders, source_paths
+
+
+class _Data(TypedDict, total=False):
+    cohort: Text
+    start: Text | None
+    splits: dict[Split, list[Name]]
+    replay: Text
+    fold: Annotated[int, Field(ge=0, le=4)]
+
+
+class ShownTraining(TypedDict, total=False):
+    """The keys of a stage's training that are read before it checks itself."""
+
+    more: list[Several] | None
+
+
+class ShownStage(TypedDict, total=False):
+    name: Text
+    train: ShownTraining
+
+
+class _Recipe(TypedDict, total=False):
+    train: ShownTraining
+    stages: list[ShownStage]
+
+
+class _Continued(TypedDict):
+    asked: Text
+    from_step: Count
+    steps: Several
+    voxlate: Text
+    torch: Text
+
+
+class _Correction(TypedDict):
+    """What the pace of a plan was told, and the steps of each stage before it corrected them."""
+
+    stage: Name
+    step: Several
+    seconds: Number
+    steps_before: dict[Name, Count]
+
+
+class Adapted(TypedDict):
+    """The weights that a run was adapted from, and whether these were calibrated."""
+
+    weights: ShortDigest
+    calibrated: bool
+
+
+class _Trained(TypedDict, total=False):
+    """The checked keys of the provenance of a run or an image; the recipe checks itself further."""
+
+    data: _Data
+    recipe: _Recipe
+    prepared: Place | Table  # a path in the provenance of a run, a table in that of an image
+    inherited_voxels: list[ShortDigest]
+    continuations: list[_Continued]
+    corrections: list[_Correction]
+    replayed: Place
+    adapted: Adapted
+    starters: dict[Text, Text]
+
+
+def read_run(path: Path) -> Table:
+    """The provenance.json of a run; raises BadInput if its form is not that of `train`."""
+    advice = "Restore the file: it states which cases were used for training."
+    record = Record(path, "the provenance of a training", advice)
+    content: Table = read_json(path)
+    record.check_version(content, "voxlate")
+    record.fill(_Trained, content, others=None)
+    return content
+
+
+def splits_of_training(folders: Iterable[Path]) -> dict[str, list[str]]:
+    """The cases of each split in the training of the first of these folders that is a run; {} if there is none."""
+    return _data_of(folders).get("splits", {})
+
+
+def is_fold(folders: Iterable[Path]) -> bool:
+    """Whether the first of these folders that is a run was trained in a fold, so that its cohort has other splits."""
+    return "fold" in _data_of(folders)
+
+
+def _data_of(folders: Iterable[Path]) -> _Data:
+    for folder in folders:
+        if (path := folder / "provenance.json").is_file():
+            data: _Data = read_run(path).get("data", {})
+            if data.get("splits"):
+                return data
+    return {}
+
+
+def find_trained(images: Iterable[tuple[str, Stated]]) -> list[str]:
+    """The names of cases on which the models of their images were trained, by the provenance of image or run.
+
+    images: case and provenance of each image.
+    """
+    splits_of = functools.cache(splits_of_training)
+    names = dict[str, None]()
+    for case, provenance in images:
+        split = provenance.get("split")
+        if not split:
+            training = splits_of(tuple(run_folders(provenance))).get("train", ())
+            split = "train" if provenance.get("case", case) in training else ""
+        if split == "train":
+            names[case] = None
+    return list(names)
+
+
+def window_borders(provenance: Stated, depth: int) -> list[int]:
+    """Slices of a canonical image with this depth at which a window of its synthesis begins or ends.
+
+    The list is empty if the image has no windows, or if it was prepared on a grid with other slices than its scan.
+    """
+    stated = provenance.get("synth", {}).get("windows")
+    prepared = provenance.get("prepared", {})
+    moved = any(prepared.get(key) for key in ("spacing_mm", "register", "align"))
+    moved |= bool(prepared.get("resample")) and len(source_paths(provenance)) > 1
+    if not stated or moved:
+        return []
+    # Slices run to Superior in every layout of a network, as in canonical images.
+    parts = fill(Windows, stated, "provenance.json: synth.windows").slices(depth)
+    borders = {part.start for part in parts} | {part.stop for part in parts}
+    return sorted(borders - {0, depth})

@@ -1,0 +1,158 @@
+"""Reading of recipes: from text or plain tables to checked settings, and back."""
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from voxlate.base.config import fill, imports, needs_code, to_tables
+from voxlate.base.errors import BadInput
+from voxlate.training.recipe.checks import check
+from voxlate.training.recipe.settings import SHARED, Recipe
+from voxlate.training.recipe.text import values_of
+from voxlate.training.recipe.training import Training
+
+
+def read(name: str, changes: Mapping[str, Any] | None = None, allow_code: bool = False) -> Recipe:
+    """Read a recipe by shipped name or path, with `changes` such as {'train.steps': '500'} (values as in TOML).
+
+    `base = "NAME"` in a recipe takes all keys of another that it does not give itself. Raises BadInput that names an
+    unknown key with the nearest known one, or a value out of range, or code that is not allowed.
+    """
+    return from_dict(values_of(name, changes), name, allow_code)
+
+
+def from_dict(values: dict[str, Any], where: str, allow_code: bool = False) -> Recipe:
+    """Fill and check a recipe from plain tables; raises BadInput, also where it needs code that is not allowed.
+
+    allow_code: import, and thereby run, the code outside voxlate that the recipe names.
+    """
+    return _fill(values, where, code_of(values) if allow_code else ())
+
+
+def with_tables(recipe: Recipe, values: dict[str, Any], where: str) -> Recipe:
+    """A recipe of these tables, which may name the code that `recipe` uses already, and no other."""
+    return _fill(values, where, code_of(to_dict(recipe)))
+
+
+def _fill(values: dict[str, Any], where: str, code: Collection[str]) -> Recipe:
+    if refused := [name for name in code_of(values) if name not in code]:
+        raise BadInput(f"{where}: {needs_code(refused)}")
+    values = _with_implied(values)
+    recipe = fill(Recipe, values, where, code=code)
+    if changed := _other_types(values, to_dict(recipe)):
+        said = (
+            f"expected of '{key}' a value such as {taken!r}, found {found!r}. Write it so."
+            for key, found, taken in changed
+        )
+        raise BadInput(f"{where}: {' Also '.join(said)}")
+    check(recipe, where)
+    return recipe
+
+
+def _other_types(given: Any, held: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+    """The keys whose text or truth value was taken for something else ("12" for 12), what they were, and became."""
+    if isinstance(given, dict) and isinstance(held, dict):
+        inner = [(given[name], held.get(name, given[name]), name) for name in given]
+    elif isinstance(given, list | tuple) and isinstance(held, list):
+        inner = [(*pair, str(place)) for place, pair in enumerate(zip(given, held))]
+    else:
+        is_same_type = all(
+            isinstance(given, kind) == isinstance(held, kind) for kind in (str, bool)
+        )
+        return [] if is_same_type else [(key, given, held)]
+    wrong = list[tuple[str, Any, Any]]()
+    for before, after, name in inner:
+        wrong += _other_types(before, after, f"{key}.{name}" if key else name)
+    return wrong
+
+
+def _with_implied(values: dict[str, Any], data: Any = None) -> dict[str, Any]:
+    """Tables with what they imply: a stage has the recipe's data but for the keys that it gives, epochs alone 0 steps.
+
+    The steps of so many epochs are known once there is a cohort (see `with_steps`).
+    """
+    values = dict(values)
+    if isinstance(data, dict) and isinstance(values.get("data"), dict):
+        values["data"] = data | values["data"]
+    if isinstance(train := values.get("train"), dict) and "epochs" in train:
+        values["train"] = {"steps": 0} | train
+    if isinstance(stages := values.get("stages"), list):
+        values["stages"] = [
+            _with_implied(stage, values.get("data")) if isinstance(stage, dict) else stage
+            for stage in stages
+        ]
+    return values
+
+
+def with_steps(recipe: Recipe, epoch_steps: Sequence[int]) -> Recipe:
+    """The recipe with the steps of trainings whose length is in epochs; epoch_steps: steps an epoch, by stage.
+
+    Raises BadInput where a recipe gives both and they differ.
+    """
+    trained = []
+    for stage, steps in zip(recipe.all_stages, epoch_steps):
+        options = stage.train
+        if options.epochs is not None:
+            wanted = options.epochs * steps
+            if options.steps not in (0, wanted):
+                raise BadInput(
+                    f"train.epochs: expected train.epochs or train.steps, found both in the stage '{stage.name}', and {options.epochs} epochs of this cohort are {wanted} steps, not {options.steps}. Drop one."
+                )
+            options = dataclasses.replace(options, steps=wanted)
+        trained.append(options)
+    return with_trainings(recipe, trained)
+
+
+def with_trainings(recipe: Recipe, trainings: Sequence[Training]) -> Recipe:
+    """The recipe with other trainings of its stages, in the order of `all_stages`."""
+    *earlier, own = trainings
+    stages = [
+        dataclasses.replace(stage, train=options) for stage, options in zip(recipe.stages, earlier)
+    ]
+    return dataclasses.replace(recipe, train=own, stages=stages)
+
+
+def code_of(values: Mapping[str, Any]) -> list[str]:
+    """The "module:name"s outside the package that a recipe's plain tables import; start_from names weights, no code."""
+    plain = {**values, "title": "", "start_from": ""}
+    stages = values.get("stages")
+    if isinstance(stages, list):
+        plain["stages"] = [
+            {**stage, "start_from": ""} if isinstance(stage, dict) else stage for stage in stages
+        ]
+    return imports(plain)
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """Plain tables that from_dict reads back to an equal recipe."""
+    return to_tables(recipe)
+
+
+def ranges_of(recipe: Recipe) -> dict[str, list[float]]:
+    """The ranges that the recipe fixes in physical units; other modalities have a range for each volume."""
+    return {
+        name: list(intensity.window)
+        for name, intensity in recipe.intensity.items()
+        if intensity.window is not None
+    }
+
+
+def stage_recipe(recipe: Recipe, name: str) -> Recipe:
+    """The recipe whose last stage is `name`; the weights file of that stage holds it, and so is a model of its own."""
+    stages = recipe.all_stages
+    place = [stage.name for stage in stages].index(name)
+    if name == "final":
+        return recipe
+    own = {key: getattr(stages[place], key) for key in SHARED}
+    earlier = [
+        dataclasses.replace(stage, data=stage.data or recipe.data)
+        for stage in recipe.stages[:place]
+    ]
+    windows = recipe.synth.windows if stages[place].method.iterates else None
+    mirror = recipe.synth.mirror or recipe.stages[place].mirror
+    synth = dataclasses.replace(
+        recipe.synth, windows=windows, mirror=mirror, sharpness=1.0, gradient_ratio=None
+    )
+    return dataclasses.replace(
+        recipe, title=f"{recipe.title} ({name} alone)", stages=earlier, synth=synth, **own
+    )

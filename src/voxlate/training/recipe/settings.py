@@ -1,0 +1,361 @@
+"""The settings of a recipe: everything that a result depends on, in addition to the data."""
+
+import dataclasses
+from collections.abc import Mapping
+from itertools import chain
+from typing import Annotated
+
+from pydantic import Field
+
+from voxlate.base.config import Importable, setting, settings
+from voxlate.base.errors import BadInput
+from voxlate.base.streams import Independent, SliceNoise
+from voxlate.scans.cases.prepared import Cohort
+from voxlate.scans.images.intensity import Intensity
+from voxlate.scans.images.tiling import AnySlices, Whole
+from voxlate.scans.images.tissue_levels import TissueLevels
+from voxlate.science.diffusion.sample import SamplerSettings
+from voxlate.science.methods.autoencoding import AutoencodingSettings
+from voxlate.science.methods.cycle import CycleSettings
+from voxlate.science.methods.diffusion import DiffusionSettings
+from voxlate.science.methods.flow import FlowSettings
+from voxlate.science.methods.method import Method
+from voxlate.science.methods.opponent import OpponentSettings
+from voxlate.science.methods.regression import RegressionSettings
+from voxlate.science.methods.stage_tasks import AnyTask
+from voxlate.science.methods.tasks import Translate
+from voxlate.science.nets.autoencoder import KLAutoencoder
+from voxlate.science.nets.bran import Bran
+from voxlate.science.nets.completion.coca_gan import CocaGAN
+from voxlate.science.nets.completion.hi_net import HiNet
+from voxlate.science.nets.completion.mm_gan import MMGAN
+from voxlate.science.nets.completion.mm_syn import MMSYN
+from voxlate.science.nets.completion.ucd_gan import UcDGAN
+from voxlate.science.nets.foreign import ForeignAutoencoder, ForeignNetwork
+from voxlate.science.nets.pix2pix import Pix2PixUNet
+from voxlate.science.nets.plain import settings_of_module
+from voxlate.science.nets.resnet import ResNet
+from voxlate.science.nets.unet import UNet
+from voxlate.science.nets.xmodality.adm import ADM
+from voxlate.science.nets.xmodality.dit import DiT
+from voxlate.science.nets.xmodality.unet import PlainUNet
+from voxlate.science.nets.xmodality.uvit import UViT
+from voxlate.training.batches.any_source import with_any_source
+from voxlate.training.batches.patches import DataSettings
+from voxlate.training.recipe.training import (
+    BACKWARD,
+    VALIDATION_SHARE,
+    VALIDATION_STEPS,
+    Precision,
+    Training,
+)
+
+MOST_SAMPLES = 10_000  # a standard deviation is then known to 1 %; more is a slip of the keyboard
+
+AnyMethod = Annotated[
+    DiffusionSettings | FlowSettings | RegressionSettings | CycleSettings | AutoencodingSettings,
+    Field(discriminator="kind"),
+    Importable(),
+]
+AnyNet = Annotated[
+    UNet
+    | Bran
+    | ResNet
+    | KLAutoencoder
+    | PlainUNet
+    | ADM
+    | UViT
+    | DiT
+    | HiNet
+    | MMGAN
+    | MMSYN
+    | CocaGAN
+    | UcDGAN
+    | Pix2PixUNet
+    | ForeignNetwork
+    | ForeignAutoencoder,
+    Field(discriminator="kind"),
+    Importable(settings_of_module),
+]
+AnyIntensity = Annotated[Intensity, Importable()]
+StageTask = Annotated[AnyTask, setting("Task: how a batch becomes a problem for the network.")]
+StageMethod = Annotated[AnyMethod, setting("Method: the model that is trained, and its loss.")]
+Critic = Annotated[
+    OpponentSettings | None, setting("Critic of the images, for an adversarial loss; unset: none.")
+]
+StageNet = Annotated[AnyNet, setting("Network of the method.")]
+StageTraining = Annotated[Training, setting("Training: steps, batches and the optimiser.")]
+StartFrom = Annotated[
+    str | None,
+    setting(
+        "Earlier stage, or starter:NAME, whose weights initialise this one; weights that it lacks are initialised at random."
+    ),
+]
+
+StartWindow = Annotated[
+    dict[str, tuple[float, float]],
+    setting(
+        "By target of start_from, a starter: the ends of its range, in the starter's unit, where images show a part of the starter's range (pictures of a CT); its output is rescaled."
+    ),
+]
+
+
+@settings
+class Synthesis(SamplerSettings):
+    """How images are sampled from the trained model."""
+
+    samples: Annotated[
+        int,
+        setting(
+            "Number of images sampled for each case; more than 1 give a mean and a standard deviation.",
+            ge=1,
+            le=MOST_SAMPLES,
+        ),
+    ] = 1
+    sharpness: Annotated[
+        float,
+        setting(
+            "Place on the line from the mean prediction (0) to the sample (1), of a model that has both (Freirich et al. 2021).",
+            ge=0,
+            le=1,
+        ),
+    ] = 1.0
+    gradient_ratio: Annotated[
+        float | None,
+        setting(
+            "Gradient ratio of validation images to the truth at which the end of the training sets `sharpness`; unset: `sharpness` stays as stated.",
+        ),
+    ] = None
+    batch: Annotated[
+        int,
+        setting(
+            "Number of slices or patches computed at a time; it changes memory, and rounding unless `exact` is set.",
+            ge=1,
+        ),
+    ] = 4
+    exact: Annotated[
+        bool,
+        setting(
+            "Whether synthesis is bit-identical for every batch: float32, and one slice or patch at a time, which is slower."
+        ),
+    ] = False
+    overlap: Annotated[
+        float,
+        setting("Share by which neighbouring patches or tiles overlap.", ge=0, lt=1),
+    ] = 0.5
+    slices: Annotated[
+        AnySlices, setting("Input of a model of slices: whole slices, or parts of them.")
+    ] = Whole()
+    noise: Annotated[SliceNoise, setting("Correlation between the noise of a volume's slices.")] = (
+        Independent()
+    )
+    precision: Annotated[
+        Precision,
+        setting(
+            "Precision of convolutions and products in synthesis; auto: bfloat16 where the training used it and it is measured to be faster on this machine, else float32."
+        ),
+    ] = "auto"
+    mirror: Annotated[
+        bool,
+        setting(
+            "Whether images are averaged with those of the left-right mirrored input, which doubles the time."
+        ),
+    ] = False
+    peaks: Annotated[
+        bool,
+        setting(
+            "Whether values above the median are stretched until the upper percentile of the intensity map is almost where it is in training scans."
+        ),
+    ] = False
+    peak_shares: Annotated[
+        dict[str, Annotated[float, Field(gt=0, le=3)]],
+        setting(
+            "By target, the share of the training scans' range to which `peaks` moves the upper percentile; 0.95 where none is given."
+        ),
+    ] = dataclasses.field(default_factory=dict)
+    contrast: Annotated[
+        dict[str, TissueLevels],
+        setting(
+            "By target, the levels of tissue to which those of the image are moved, in place of `peaks`; `synth --contrast-of` reads them from scans."
+        ),
+    ] = dataclasses.field(default_factory=dict)
+
+
+@settings
+class Stage:
+    """One training; earlier ones are listed in `stages`, the last one is the recipe itself, called 'final'."""
+
+    name: Annotated[
+        str,
+        setting("Name by which later stages refer to this one.", pattern=r"^[a-z][a-z0-9_]*$"),
+    ]
+    task: StageTask = Translate()
+    method: StageMethod
+    opponent: Critic = None
+    net: StageNet
+    train: StageTraining
+    data: Annotated[
+        DataSettings | None,
+        setting("Data of this stage, where they differ from the recipe's."),
+    ] = None
+    start_from: StartFrom = None
+    start_window: StartWindow = dataclasses.field(default_factory=dict)
+    mirror: Annotated[
+        bool,
+        setting("Value of synth.mirror where this stage predicts the image (--answer mean)."),
+    ] = False
+
+    @property
+    def turns(self) -> Mapping[str, int]:
+        """The training's turns, in order, with the steps of each."""
+        return self.method.turns if self.opponent is None else self.opponent.turns
+
+
+@settings
+class Recipe:
+    """Everything that a result depends on, in addition to the data."""
+
+    title: Annotated[str, setting("Title of the recipe in one line.")]
+    data: Annotated[DataSettings, setting("Modalities and patches that the method is trained on.")]
+    intensity: Annotated[
+        dict[str, AnyIntensity], setting("Map to network units for each modality.")
+    ]
+    task: StageTask = Translate()
+    method: StageMethod
+    opponent: Critic = None
+    net: StageNet = UNet()
+    train: StageTraining = Training()
+    synth: Annotated[Synthesis, setting("Synthesis: how images are sampled.")] = Synthesis()
+    start_from: StartFrom = None
+    start_window: StartWindow = dataclasses.field(default_factory=dict)
+    stages: Annotated[list[Stage], setting("Earlier trainings, in their order.")] = (
+        dataclasses.field(default_factory=list)
+    )
+
+    @property
+    def all_stages(self) -> tuple["FullStage", ...]:
+        """The earlier stages and the recipe's own training, which is called 'final'; each with its data."""
+        own = {name: getattr(self, name) for name in SHARED}
+        earlier = [{**vars(stage), "data": stage.data or self.data} for stage in self.stages]
+        return tuple(FullStage(**values) for values in (*earlier, {**own, "name": "final"}))
+
+    @property
+    def multiple(self) -> int:
+        """Of what height and width are best, for the networks of all stages."""
+        return max(stage.net.multiple for stage in self.all_stages)
+
+    @property
+    def targets(self) -> list[str]:
+        """What the stages make, each modality once."""
+        targets = chain.from_iterable(stage.data.target for stage in self.all_stages)
+        return list(dict.fromkeys(targets))
+
+    @property
+    def modalities(self) -> set[str]:
+        """All that some stage is given or makes."""
+        sources = (stage.data.source for stage in self.all_stages)
+        return set(self.targets).union(*sources)
+
+    def with_maps_of(self, cohort: Cohort, must_draw: bool = True) -> Cohort:
+        """The cohort with the modalities that data.physics draws, and with the scans of data.any_source as the source.
+
+        must_draw: raise BadInput where the cohort has no maps; else it stays as it is, since weights that were trained
+        on phantoms may be trained further on real scans.
+        """
+        return self.with_scans_of(cohort.with_physics(self.data.physics, self.targets, must_draw))
+
+    def with_scans_of(self, cohort: Cohort) -> Cohort:
+        """The cohort with each scan of data.any_source as the source of a case of its own."""
+        data = self.data
+        return (
+            with_any_source(cohort, data.any_source, data.source[0]) if data.any_source else cohort
+        )
+
+    @property
+    def needs_mask(self) -> bool:
+        """Whether a task or an earlier one works inside a mask, which must then be found in the sources."""
+        return any(stage.task.needs_mask or stage.data.lift > 0 for stage in self.all_stages)
+
+    def finds_mask_of(self, modality: str | None) -> bool:
+        """Whether a mask that was found in this modality (None: in none, or in any) can be found in the sources."""
+        known = {None, *self.data.source, *self.data.any_source}
+        return not self.needs_mask or modality in known
+
+    @property
+    def ignores_outside(self) -> bool:
+        """Whether voxels outside the mask are neither read nor made: images are background there."""
+        tasks = [self.task, *(stage.task for stage in self.stages if stage.name in self.task.needs)]
+        return all(task.inside and task.strip for task in tasks)
+
+    def build(self) -> Method:
+        """The method of the last stage, with every earlier one inside it where its task needs it; fresh weights."""
+        earlier: dict[str, Method] = {}
+        for stage in self.all_stages:
+            earlier[stage.name] = stage.build(earlier)
+        return earlier["final"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FullStage(Stage):
+    """A stage of a recipe, with the data of the recipe where it has none of its own."""
+
+    data: DataSettings
+
+    def build(self, earlier: Mapping[str, Method]) -> Method:
+        """The method with fresh weights; earlier: the finished methods of the stages before it."""
+        task = self.task.build(earlier)
+        sources = [f"{name}[{step:+d}]" if step else name for name, step in self.data.channels]
+        try:
+            method = self.method.build(self.net, task, task.channels(sources, self.data.target))
+        except (RuntimeError, ZeroDivisionError, TypeError) as error:
+            raise BadInput(
+                f"stage '{self.name}': expected a network that can be built, found settings that do not fit together ({str(error).splitlines()[0]}). Change its net table."
+            ) from error
+        return method if self.opponent is None else self.opponent.build(method)
+
+    def evaluations(self, sampling: SamplerSettings) -> float:
+        """Network evaluations for an item of a validation: its loss, and its image."""
+        return 1 + (sampling.evaluations if self.method.iterates else 1)
+
+    def validation_share(self, sampling: SamplerSettings) -> float:
+        """Cost of validations with a sampler as a share of the training's, in network evaluations."""
+        # forward and backward, of a step
+        train = self.train
+        passes = sum(self.turns.values())
+        known = (
+            number for number in (train.validate_every, train.steps) if number
+        )  # epochs are no steps yet
+        cost = BACKWARD * passes * train.batch * min(known, default=1)
+        return train.validation_items * self.evaluations(sampling) / cost
+
+    def validation_sampling(self, synth: Synthesis) -> Synthesis:
+        """How images are drawn during training: as the recipe says, else as synth does where that costs little."""
+        chosen = self.train.validation
+        if chosen is not None:
+            return _with_sampler(synth, chosen.sampler, chosen.steps)
+        if not self.method.iterates or self.validation_share(synth) <= VALIDATION_SHARE:
+            return synth
+        fewer = (_with_sampler(synth, "ddim", steps) for steps in range(VALIDATION_STEPS, 1, -1))
+        cheap = (
+            sampling for sampling in fewer if self.validation_share(sampling) <= VALIDATION_SHARE
+        )
+        return next(
+            cheap, _with_sampler(synth, "ddim", 2 if synth.grid == "index" else 1)
+        )  # whose ends are two
+
+
+def _with_sampler(synth: Synthesis, sampler: str, steps: int) -> Synthesis:
+    """The same synthesis by another sampler, without what belongs to the one it had."""
+    return dataclasses.replace(synth, sampler=sampler, steps=steps, eta=0.0, end=None, close=None)
+
+
+SHARED = (
+    "task",
+    "method",
+    "opponent",
+    "net",
+    "train",
+    "data",
+    "start_from",
+    "start_window",
+)  # keys of a stage that a recipe has too

@@ -1,0 +1,218 @@
+"""Recipes as text: those that come with the package, their bases, their heads, and changes from the command line."""
+
+import copy
+import functools
+import re
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from voxlate.base.errors import BadInput, did_you_mean
+
+SHIPPED = resources.files("voxlate.training.recipe") / "shipped"
+SMALL = "_small"  # ends the name of the small variant of a recipe, which its table [small] states
+
+
+@functools.cache
+def names() -> tuple[str, ...]:
+    """Names of the shipped recipes and of their small variants, sorted."""
+    found = []
+    for file in SHIPPED.iterdir():
+        name, _, suffix = file.name.rpartition(".")
+        if suffix == "toml":
+            has_small = "\n[small]\n" in file.read_text(encoding="utf-8")
+            found += [name, f"{name}{SMALL}"] if has_small else [name]
+    return tuple(sorted(found))
+
+
+def small_variant(name: str) -> str:
+    """The name of the small variant of a recipe: mrdpm_small of mrdpm, and own_small.toml of own.toml."""
+    stem = name.removesuffix(".toml")
+    return f"{stem}{SMALL}{name.removeprefix(stem)}"
+
+
+def _full_recipe(name: str) -> str:
+    """The recipe that states a small variant; the same name for every other recipe."""
+    stem = name.removesuffix(".toml")
+    is_small = stem.lower().endswith(SMALL) and not Path(name).is_file()
+    return f"{stem[: -len(SMALL)]}{name.removeprefix(stem)}" if is_small else name
+
+
+def text_of(name: str) -> str:
+    """The TOML text of a shipped recipe (by name) or of a file; raises BadInput where there is neither.
+
+    The text of a small variant is that of its recipe.
+    """
+    full = _full_recipe(name)
+    path = Path(full)
+    if full in names() or (full.lower() in names() and not path.is_file()):
+        return (SHIPPED / f"{full.lower()}.toml").read_text(encoding="utf-8")
+    if not path.is_file():
+        hint = did_you_mean(Path(name).name.removesuffix(".toml"), names(), most=4)
+        raise BadInput(
+            f"{name}: expected a recipe file or the name of one that comes with voxlate, found neither. {hint or 'See voxlate recipes, or begin with phantom_t1_to_ct.'}"
+        )
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            f"{full}: expected a TOML text, found bytes that are no text. Check the path."
+        ) from error
+
+
+def table_of_recipes() -> list[dict[str, Any]]:
+    """Name, title, source and target of each recipe that comes with the package."""
+    rows = []
+    for name in names():
+        values = values_of(name)
+        sides = {side: values["data"][side] for side in ("source", "target")}
+        rows.append({"name": name, "title": values["title"], **sides})
+    return rows
+
+
+def head_of(name: str) -> str:
+    """The comment lines at the head of a recipe, or of its small variant."""
+    text = text_of(name)
+    return header(text if _full_recipe(name) == name else text.partition("\n[small]\n")[2])
+
+
+def header(text: str) -> str:
+    """The comment lines at the head of a text: what it reproduces, the command, the number to expect."""
+    return re.match(r"(?:#[^\n]*\n)*", text)[0]  # type: ignore[index]
+
+
+def values_of(
+    recipe: str | Mapping[str, Any], changes: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The tables of a recipe by shipped name, path or tables, over those of its base, with `changes` as in `table`."""
+    if isinstance(recipe, str):
+        values = _values(recipe)
+    else:
+        values = _over_base(copy.deepcopy(dict(recipe)), "the recipe")
+    return apply_changes(values, changes or {})
+
+
+def apply_changes(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables with `changes` such as {'train.steps': '500'}, values as in TOML; what is given stays as it is."""
+    values = copy.deepcopy(values)
+    for key, value in changes.items():
+        _change(values, key, value)
+        if key == "train.steps":  # a new length, which is not one to which a run was corrected
+            values["train"].pop("paced", None)
+    return values
+
+
+def table(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`changes` such as {'slices.kind': 'tiled'} as a table of tables, texts as in TOML."""
+    return apply_changes({}, changes)
+
+
+def _values(name: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The tables of a recipe, over those of its base."""
+    if name in before:
+        raise BadInput(
+            f"{name}: expected bases that end, found {' → '.join((*before, name))}. Change base."
+        )
+    full = _full_recipe(name)
+    try:
+        stated = tomllib.loads(text_of(name))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise BadInput(f"{name}: expected TOML, found an error: {error}. Fix that line.") from error
+    small = stated.pop("small", None)
+    if full != name:
+        if not isinstance(small, dict):
+            raise BadInput(
+                f"{full}: expected a recipe with a table [small] for its small variant, found none. Train {full} itself, or add the table."
+            )
+        stated = {"base": full} | small
+    return _over_base(stated, name, before)
+
+
+def _over_base(stated: dict[str, Any], name: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Stated tables over those of their base."""
+    values = dict(stated)
+    base = values.pop("base", None)
+    return values if base is None else over(_values(str(base), (*before, name)), values)
+
+
+def over(below: Any, above: Any) -> Any:
+    """What is below, updated with what is above: tables key by key, a list of stages by a table of their names.
+
+    All else is replaced, and so is a table by one of another `kind`.
+    """
+    if isinstance(below, list) and isinstance(above, dict):
+        return _update_stages(below, above)
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    if above.get("kind", below.get("kind")) != below.get("kind"):
+        return above
+    merged = below | {key: over(below.get(key), value) for key, value in above.items()}
+    if len(given := {"steps", "epochs"} & above.keys()) == 1:
+        _drop_other_length(merged, *given)
+    return merged
+
+
+def _update_stages(below: list[Any], above: dict[str, Any]) -> list[Any]:
+    """Stages, of which those that `above` names are updated; raises BadInput for a name that none has."""
+    names = [stage.get("name") if isinstance(stage, dict) else None for stage in below]
+    if unknown := [name for name in above if name not in names]:
+        known = ", ".join(str(name) for name in names)
+        raise BadInput(
+            f"stages.{unknown[0]}: expected a stage of the base ({known}), found another name. Change it, or list all stages."
+        )
+    return [
+        over(stage, above[name]) if name in above else stage for stage, name in zip(below, names)
+    ]
+
+
+def _drop_other_length(table: dict[str, Any], key: str) -> None:
+    """Steps replace epochs, and epochs steps: a training has one length."""
+    table.pop({"steps": "epochs", "epochs": "steps"}.get(key, ""), None)
+
+
+def _change(values: dict[str, Any], key: str, value: Any) -> None:
+    *tables, last = key.split(".")
+    for part in tables:
+        values = (
+            values[_place(values, part, key)]
+            if isinstance(values, list)
+            else values.setdefault(part, {})
+        )
+        if not isinstance(values, (dict, list)):
+            raise BadInput(
+                f"--set {key}: expected '{part}' to be a table, found a value. Check the key."
+            )
+    value = "none" if value is None else value
+    parsed = _parse(value) if isinstance(value, str) else value
+    if isinstance(parsed, float) and parsed.is_integer():
+        parsed = int(parsed)  # --set train.steps=1e5
+    if isinstance(values, list):
+        values[_place(values, last, key)] = parsed
+    else:
+        values[last] = parsed
+        _drop_other_length(values, last)
+
+
+def _parse(text: str) -> Any:
+    """A text as a TOML value; a bare word is text: --set train.precision=float32."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return text
+
+
+def _place(values: list[Any], part: str, key: str) -> int:
+    """Where a list's entry is, by its number or, of tables such as stages, its name."""
+    called = [entry.get("name") for entry in values if isinstance(entry, dict)]
+    if part in called:
+        return called.index(part)
+    if part.isdigit() and int(part) < len(values):
+        return int(part)
+    known = (
+        f"one of {', '.join(map(str, called))}"
+        if any(called)
+        else f"a number from 0 to {len(values) - 1}"
+    )
+    raise BadInput(f"--set {key}: expected {known}, of a list's entry, found '{part}'. Change it.")

@@ -1,0 +1,187 @@
+"""The verdict on syntheses: a sentence on whether their error is lower than that of the best naive baseline."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from rich.text import Text
+
+from voxlate.base.arrays import Float64
+from voxlate.base.errors import plural
+from voxlate.base.groups import grouped
+from voxlate.base.statistics import SIGNIFICANT, bootstrap, fixed_text, too_few, wilcoxon_p
+
+Outcome = Literal["better", "unclear", "worse", "unknown"]
+Errors = Mapping[str, float]  # by case
+
+SYNTHESIS = "synthesis"  # the answer of rows that are no naive baseline
+METRIC = "mae"
+TIE = 0.005  # share of the baseline's error below which a difference prints as 0 %
+SYMBOLS: Mapping[Outcome, str] = {"better": "✓", "unclear": "?", "worse": "✗", "unknown": "–"}
+STYLES: Mapping[Outcome, str] = {
+    "better": "bold green",
+    "unclear": "yellow",
+    "worse": "bold white on red",
+    "unknown": "",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether syntheses of a modality are better than the best naive baseline on the same patients, voxels and range.
+
+    synthesis, naive: mean absolute error of both in `unit`, where each patient counts once; share: relative reduction of
+    the baseline's error; lower_on: number of `patients` with a lower error; difference_ci95: interval of the paired
+    difference (synthesis − baseline), None below two patients; p: of the test of this difference. Numbers are None if no
+    baseline was scored.
+    """
+
+    modality: str
+    outcome: Outcome
+    sentence: str
+    metric: str = METRIC
+    unit: str = ""
+    baseline: str | None = None
+    synthesis: float | None = None
+    naive: float | None = None
+    share: float | None = None
+    lower_on: int | None = None
+    patients: int | None = None
+    difference_ci95: tuple[float, float] | None = None
+    p: float | None = None
+
+    @property
+    def symbol(self) -> str:
+        """The sign of the outcome, which needs no colour."""
+        return SYMBOLS[self.outcome]
+
+    def document(self) -> dict[str, Any]:
+        """The verdict as JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.symbol} {self.sentence}"
+
+
+def verdict_on(
+    modality: str,
+    errors: Mapping[str, Errors],
+    patients: Mapping[str, str],
+    unit: str,
+    where: str,
+    not_held_out: str = "",
+) -> Verdict:
+    """The verdict on syntheses by their mean absolute errors and those of the naive baselines.
+
+    errors: by answer ("synthesis", or a baseline's name) and case, all measured with the same conventions; patients: by
+    case; where: words on the voxels or items of the errors; not_held_out: a clause if cases were in the training.
+    """
+    ours = errors.get(SYNTHESIS, {})
+    others = [name for name in errors if name != SYNTHESIS]
+    pairs = [_pair(name, ours, errors[name], patients) for name in others]
+    shared = [pair for pair in pairs if pair.cases]
+    if not shared:
+        said = "no verdict: no naive baseline was scored, so it is unknown whether the model is worth its training; --naive RUN scores those of a training"
+        return Verdict(modality, "unknown", said, unit=unit)
+    best = min(shared, key=lambda pair: (-pair.cases, pair.naive.mean()))
+    outcome, said = _judge(best, unit, where)
+    if not_held_out:
+        said += f"; {not_held_out}"
+        outcome = "unclear" if outcome == "better" else outcome
+    if best.cases < len(ours):
+        said += f"; over the {best.cases} of {len(ours)} cases that this baseline has"
+    numbers = [str(number) for number in range(len(best.naive))]
+    return Verdict(
+        modality,
+        outcome,
+        said,
+        unit=unit,
+        baseline=best.baseline,
+        synthesis=float(best.synthesis.mean()),
+        naive=float(best.naive.mean()),
+        share=best.share if np.isfinite(best.share) else None,
+        lower_on=best.lower_on,
+        patients=len(numbers),
+        difference_ci95=bootstrap(best.synthesis - best.naive, numbers, seed=0),
+        p=wilcoxon_p(best.synthesis, best.naive),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """Mean errors by patient of the synthesis and one baseline, on the cases that both have."""
+
+    baseline: str
+    synthesis: Float64
+    naive: Float64
+    cases: int
+
+    @property
+    def share(self) -> float:
+        """The relative reduction of the baseline's error; −∞ if the baseline has no error."""
+        ours, theirs = float(self.synthesis.mean()), float(self.naive.mean())
+        if theirs > 0:
+            return 1 - ours / theirs
+        return 0.0 if ours == 0 else -np.inf
+
+    @property
+    def lower_on(self) -> int:
+        """Number of patients on whom the synthesis has the lower error."""
+        return int((self.synthesis < self.naive).sum())
+
+
+def _judge(pair: _Pair, unit: str, where: str) -> tuple[Outcome, str]:
+    """The outcome and its sentence: better needs most patients and a significant difference; worse needs most patients."""
+    own, other = (
+        f"{fixed_text(mean, mean, fits=True)} {unit}".rstrip()
+        for mean in (float(pair.synthesis.mean()), float(pair.naive.mean()))
+    )
+    best = f"the best naive baseline ({pair.baseline}, {other})"
+    size = len(pair.naive)
+    share = pair.share
+    by = _percent(share)
+    patients = f"{pair.lower_on} of {plural(size, 'patient')}"
+    side = "lower" if share > 0 else "higher"
+    means = f"MAE {own}, {where}, {side} by {by} on average, lower for {patients}"
+    if share <= -TIE and 2 * (pair.synthesis > pair.naive).sum() > size:
+        alone = "; one patient does not represent others" if size == 1 else ""
+        return "worse", f"WORSE THAN {best}: do not use; {means}{alone}"
+    p = wilcoxon_p(pair.synthesis, pair.naive)
+    if share >= TIE and p < SIGNIFICANT and 2 * pair.lower_on > size:
+        return "better", f"beats {best} by {by} on {patients}: MAE {own}, {where}"
+    if few := too_few(size):
+        return "unclear", f"CANNOT BE TOLD from {few} whether it is better than {best}: {means}"
+    return "unclear", f"NOT CLEARLY BETTER than {best}: {means} (signed-rank test, p {p:.2g})"
+
+
+def _pair(baseline: str, own: Errors, other: Errors, patients: Mapping[str, str]) -> _Pair:
+    """The mean errors of the patients with a case that both have, each patient once."""
+    errors = {case: [own[case], other.get(case, np.nan)] for case in own}
+    by_patient = grouped(
+        (patients[case], both) for case, both in errors.items() if np.isfinite(both).all()
+    )
+    means = [np.mean(pairs, axis=0) for pairs in by_patient.values()]
+    synthesis, naive = np.reshape(means, (-1, 2)).T
+    return _Pair(baseline, synthesis, naive, sum(map(len, by_patient.values())))
+
+
+def _percent(share: float) -> str:
+    if not np.isfinite(share):
+        return "any share of a baseline without error"
+    if share < -10:
+        return f"a factor of {1 - share:.0f}"
+    return f"{100 * abs(share):.0f} %" if abs(share) >= TIE else "less than 1 %"
+
+
+def verdict_lines(verdicts: Sequence[Verdict]) -> list[str]:
+    """A line for each verdict with its symbol, and with the modality if there are several."""
+    if len(verdicts) < 2:
+        return list(map(str, verdicts))
+    return [f"{verdict.symbol} {verdict.modality}: {verdict.sentence}" for verdict in verdicts]
+
+
+def colour_lines(verdicts: Sequence[Verdict]) -> Text:
+    """The same lines, coloured for a terminal."""
+    lines = zip(verdict_lines(verdicts), verdicts)
+    return Text("\n").join([Text(line, STYLES[verdict.outcome]) for line, verdict in lines])

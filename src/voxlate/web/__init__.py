@@ -1,1 +1,0 @@
-"""The page of `voxlate serve`: a web server on this machine, and the processes that work on its jobs."""

@@ -1,0 +1,111 @@
+"""The inside of the skull: ages and diseases."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from voxlate.anatomy import ageing, diseases
+from voxlate.anatomy.anatomy import LesionKind, anatomy
+from voxlate.anatomy.head import Head, make_head
+from voxlate.anatomy.scanner import image
+from voxlate.anatomy.tissue import BRAIN, OTHER_BRAIN, Label
+
+SIZE = (46, 56, 34)
+
+
+@cache
+def head(case: int, kind: LesionKind = "none") -> Head:
+    return make_head(7, case, SIZE, kind)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Four hundred brains' ages and their shapes."""
+    base = anatomy(np.random.default_rng(0), "none")
+    return [ageing.draw(np.random.default_rng(seed), base) for seed in range(400)]
+
+
+def test_the_fluid_spaces_of_the_old_are_wider_than_those_of_the_young(drawn):
+    young = [shape for age, shape in drawn if age.years < 40]
+    old = [shape for age, shape in drawn if age.years > 75]
+    for of in (lambda shape: shape.sulcus_mm, lambda shape: shape.ventricle):
+        assert np.mean([of(one) for one in old]) > 1.4 * np.mean([of(one) for one in young])
+    assert 20 <= min(age.years for age, _ in drawn) < max(age.years for age, _ in drawn) <= 90
+
+
+def test_calcifications_and_white_matter_lesions_become_more_frequent_with_age(drawn):
+    def share(has, least, most):
+        return np.mean([has(age) for age, _ in drawn if least <= age.years < most])
+
+    for has in (lambda age: age.pineal_mm > 0, lambda age: max(age.choroid_mm) > 0):
+        assert share(has, 70, 90) > share(has, 20, 40) + 0.2
+    assert share(lambda age: len(age.spots) > 8, 70, 90) > share(
+        lambda age: len(age.spots) > 8, 20, 40
+    )
+
+
+def test_every_disease_occurs_and_a_shunt_only_with_hydrocephalus():
+    base = anatomy(np.random.default_rng(0), "none")
+    made = [diseases.draw(np.random.default_rng(seed), base)[0] for seed in range(300)]
+    assert {one.remnant for one in made} == {
+        *("none", "infarct", "haemorrhage", "resection", "hydrocephalus")
+    }
+    assert {one.tumour for one in made} == {
+        *("glioblastoma", "low grade", "meningioma", "metastases")
+    }
+    assert np.mean([one.remnant == "none" for one in made]) == pytest.approx(0.75, abs=0.08)
+    assert all(one.remnant == "hydrocephalus" for one in made if one.has_shunt)
+    assert any(one.has_shunt for one in made)
+
+
+def test_the_brain_lies_inside_the_skull_and_its_structures_are_there():
+    labels = head(0).labels
+    for label in (Label.GREY, Label.WHITE, Label.VENTRICLE, Label.PALLIDUM, Label.DURA):
+        assert (labels == label).sum() > 10, label.name
+    brain = np.isin(labels, (*BRAIN, *OTHER_BRAIN)).mean()
+    assert 0.08 < brain < 0.35
+
+
+@pytest.mark.parametrize("case", [0, 8])  # metastases, and a tumour of low grade
+def test_the_map_of_a_tumour_marks_tissue_of_the_brain(case):
+    made = head(case, "tumour")
+    assert made.lesion_map.max() >= 2
+    diseased = (Label.NECROSIS, Label.ENHANCING, Label.OEDEMA, Label.LOW_GRADE)
+    inside = np.isin(made.labels, (*BRAIN, *OTHER_BRAIN, *diseased))
+    assert inside[made.lesion_map > 0].all()
+
+
+def test_images_of_a_stroke_are_finite_in_every_modality():
+    made = head(1, "stroke")
+    for name in ("t1", "t2", "flair", "ct", "cta", "swi", "tof"):
+        assert np.isfinite(image(made, name)).all(), name
+
+
+@pytest.mark.parametrize(
+    ("case", "kind", "labels"),
+    [
+        (0, "none", (Label.RESECTION, Label.GLIOSIS)),
+        (11, "none", (Label.OLD_CAVITY, Label.GLIOSIS)),
+        (17, "none", (Label.HAEMORRHAGE_ACUTE, Label.OEDEMA)),
+        (35, "none", (Label.HAEMORRHAGE_SUBACUTE, Label.HAEMOSIDERIN)),
+        (30, "none", (Label.HAEMOSIDERIN, Label.OLD_CAVITY)),
+        (27, "none", (Label.SHUNT, Label.LEUKOARAIOSIS)),
+        (0, "tumour", (Label.ENHANCING, Label.OEDEMA)),  # metastases
+        (8, "tumour", (Label.LOW_GRADE,)),
+    ],
+)
+def test_a_disease_paints_its_tissues(case, kind, labels):
+    made = head(case, kind)
+    sizes = {label.name: int((made.labels == label).sum()) for label in labels}
+    assert min(sizes.values()) > 0, sizes
+
+
+def test_an_old_brain_holds_more_fluid_than_a_young_one():
+    def fluid(case):
+        labels = head(case).labels
+        wet = np.isin(labels, (Label.CSF, Label.VENTRICLE)).sum()
+        return wet / np.isin(labels, (*BRAIN, *OTHER_BRAIN)).sum()
+
+    # Aged 76 and 26 years, without remnants of a disease.
+    assert fluid(5) > 1.5 * fluid(4)

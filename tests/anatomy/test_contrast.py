@@ -1,0 +1,161 @@
+"""The signal of tissue-parameter maps in any sequence and at any field, against known answers."""
+
+import numpy as np
+import pytest
+
+from rows import every_row
+from voxlate.anatomy import sequences as mr
+from voxlate.anatomy.contrast import Protocol, magnitude
+from voxlate.anatomy.head import make_head
+from voxlate.anatomy.maps import MAPS, tissue_map
+from voxlate.anatomy.signal import MODALITIES, signal
+from voxlate.anatomy.tissue import Label
+
+FIELDS_T = (0.5, 1.5, 3.0, 7.0)
+
+
+@pytest.fixture(scope="module")
+def head():
+    return make_head(3, 0, (40, 48, 24), "tumour")
+
+
+@pytest.fixture(scope="module")
+def maps(head):
+    return {name: tissue_map(head, name) for name in MAPS}
+
+
+def _one(**values: float) -> dict[str, np.ndarray]:
+    """Maps of one voxel: water of 1 s and 100 ms unless the values say otherwise."""
+    usual = dict.fromkeys(MAPS, 0.0)
+    usual |= {"pd_map": 1.0, "t1_map": 1000.0, "t2_map": 100.0, "t2star_map": 50.0}
+    return {name: np.array([value], np.float32) for name, value in {**usual, **values}.items()}
+
+
+@every_row(("t1_ms", "power"), [(1331.0, 0.376), (832.0, 0.382)])
+@every_row("field_t", FIELDS_T)
+def test_t1_changes_with_the_field_as_measured_in_grey_and_white_matter(t1_ms, power, field_t):
+    measured = (field_t / 3) ** power
+    assert mr.t1_at_field(t1_ms, field_t) / t1_ms == pytest.approx(measured, rel=0.06)
+
+
+def test_relaxation_at_three_tesla_is_that_of_the_maps():
+    assert mr.t1_at_field(832.0, 3.0) == pytest.approx(832)
+    assert mr.t2_at_field(80.0, 3.0) == pytest.approx(80)
+    assert mr.t2star_at_field(47.0, 80.0, 3.0) == pytest.approx(47)
+    assert mr.t2_at_field(110.0, 7.0) == pytest.approx(55)  # grey matter: half of that at 3 tesla
+
+
+def test_dephasing_is_proportional_to_the_field():
+    rates = [1 / mr.t2star_at_field(47.0, 80.0, b) - 1 / mr.t2_at_field(80.0, b) for b in (1.5, 6)]
+    assert rates[1] / rates[0] == pytest.approx(4)
+
+
+def test_mprage_is_the_steady_state_of_its_pulses():
+    t1_ms, tr_ms, ti_ms, flip_deg, pulses, spacing_ms = 900.0, 2300.0, 950.0, 9.0, 160, 6.0
+    magnetisation = 1.0
+    for _ in range(30):  # cycles
+        magnetisation = _relaxed(-magnetisation, ti_ms - pulses * spacing_ms / 2, t1_ms)
+        for pulse in range(pulses):
+            if pulse == pulses // 2:
+                at_centre = abs(magnetisation) * np.sin(np.radians(flip_deg))
+            magnetisation *= np.cos(np.radians(flip_deg))
+            magnetisation = _relaxed(magnetisation, spacing_ms, t1_ms)
+        magnetisation = _relaxed(magnetisation, tr_ms - ti_ms - pulses * spacing_ms / 2, t1_ms)
+    closed = mr.mprage(1.0, t1_ms, 1e9, tr_ms, 3.0, ti_ms, flip_deg)
+    assert closed == pytest.approx(at_centre, rel=1e-6)
+
+
+def _relaxed(magnetisation: float, ms: float, t1_ms: float) -> float:
+    return 1 - (1 - magnetisation) * np.exp(-ms / t1_ms)
+
+
+@every_row("field_t", (0.5, 7.0))
+def test_csf_is_null_in_flair_at_its_nulling_time_at_every_field(head, maps, field_t):
+    csf = (head.labels == Label.CSF) & (head.share == 1)
+    null_ms = mr.null_time_ms(mr.FREE_WATER_T1_MS, 9000)
+    flair = Protocol("flair", 9000, 110, null_ms, 0, field_t)
+    image = magnitude(flair, maps)
+    white = (head.labels == Label.WHITE) & (head.share == 1)
+    assert image[csf].max() < 1e-3 * image[white].mean()
+
+
+def test_fat_saturation_removes_its_share_of_the_fat_signal():
+    voxel = _one(fat_map=0.9)
+    plain = magnitude(Protocol("spin_echo", 500, 15, 0, 0), voxel)
+    saturated = magnitude(Protocol("spin_echo", 500, 15, 0, 0, fat_removed=0.8), voxel)
+    assert saturated / plain == pytest.approx(1 - 0.8 * 0.9)
+
+
+def test_contrast_agent_shortens_t1_by_its_relaxivity():
+    voxel = _one(gd_map=0.5)
+    shortened = 1 / (1 / 1000 + 4.5e-3 * 2 * 0.5)
+    agent = magnitude(Protocol("gradient_echo", 20, 3, 0, 25, dose=2.0), voxel)
+    assert agent == pytest.approx(mr.gradient_echo(1.0, shortened, 50.0, 20, 3, 25), rel=1e-5)
+
+
+def test_spin_echo_falls_with_the_cube_of_the_sine_of_weak_pulses():
+    echo = Protocol("spin_echo", 500, 15, 0, 0)
+    ratio = magnitude(echo, _one(), b1=2 / 3) / magnitude(echo, _one())
+    assert ratio == pytest.approx(np.sin(np.radians(60)) ** 3, rel=1e-5)
+
+
+def test_fast_blood_is_dark_in_spin_echo_and_bright_in_time_of_flight():
+    still = _one(t1_map=1932.0)
+    moving = _one(t1_map=1932.0, flow_map=40.0, inflow_map=8.0)
+    echo, tof = Protocol("spin_echo", 3000, 90, 0, 0), Protocol("tof", 22, 3.5, 0, 20)
+    assert magnitude(echo, moving) == pytest.approx(0.05 * magnitude(echo, still), rel=1e-4)
+    assert magnitude(tof, moving) > 2 * magnitude(tof, still)
+
+
+def test_veins_are_dark_in_swi():
+    swi = Protocol("swi", 28, 20, 0, 15)
+    assert magnitude(swi, _one(chi_map=0.64)) < 0.05 * magnitude(swi, _one())
+
+
+@every_row(("name", "protocol"), [("t2", mr.T2), ("pd", mr.PD)])
+def test_a_spin_echo_of_the_maps_is_the_phantom_s_own_image(head, maps, name, protocol):
+    own = signal(head, name) / mr.FULL_SCALE
+    drawn = magnitude(Protocol("spin_echo", *protocol, 0, 0), maps)
+    still = maps["flow_map"] == 0
+    alone = still & (head.share == 1)
+    np.testing.assert_allclose(drawn[alone], own[alone], rtol=5e-3, atol=1e-4)
+    mixed = still & np.isin(head.labels, [Label.GREY, Label.WHITE]) & (head.second == Label.CSF)
+    assert mixed.sum() > 100
+    np.testing.assert_allclose(drawn[mixed], own[mixed], rtol=0.01)
+
+
+def test_a_voxel_of_two_tissues_has_the_rates_of_its_protons(head, maps):
+    z, y, x = np.argwhere(
+        (head.labels == Label.WHITE) & (head.second == Label.GREY) & (head.share < 0.8)
+    )[0]
+    share = head.share[z, y, x]
+    pd, t1 = head.tissue.pd, head.tissue.t1_ms
+    parts = [share * pd[Label.WHITE], (1 - share) * pd[Label.GREY]]
+    rate = (parts[0] / t1[Label.WHITE] + parts[1] / t1[Label.GREY]) / sum(parts)
+    assert maps["pd_map"][z, y, x] == pytest.approx(sum(parts), rel=0.03)  # texture
+    assert maps["t1_map"][z, y, x] == pytest.approx(1 / rate, rel=0.08)
+
+
+def test_a_voxel_of_fluid_and_tissue_has_the_sum_of_both_signals(head, maps):
+    """In FLAIR, the fluid's part of such a voxel is dark; mean relaxation rates would make it brighter than tissue."""
+    z, y, x = np.argwhere(
+        (head.labels == Label.GREY) & (head.second == Label.CSF) & (head.share < 0.8)
+    )[0]
+    null_ms = mr.null_time_ms(mr.FREE_WATER_T1_MS, 9000)
+    flair = magnitude(Protocol("flair", 9000, 110, null_ms, 0), maps)
+    tissue = head.tissue
+    constants = (values[Label.GREY] for values in (tissue.pd, tissue.t1_ms, tissue.t2_ms))
+    grey = mr.inversion_recovery(*constants, 9000, 110, null_ms)
+    assert flair[z, y, x] == pytest.approx(head.share[z, y, x] * grey, rel=0.15)  # texture
+
+
+def test_air_has_no_protons_and_values_are_whole_in_float16(head, maps):
+    air = head.labels == Label.AIR
+    alone = air & (head.share == 1)
+    for name in set(MAPS) - {"chi_map"}:
+        assert not maps[name][alone].any()
+        assert np.array_equal(maps[name], maps[name].astype(np.float16))
+
+
+def test_no_map_is_among_the_modalities_that_are_written_by_default():
+    assert not set(MAPS) & set(MODALITIES)

@@ -1,0 +1,503 @@
+"""Label maps as the anatomy of phantoms: tables, drawing, variation, and the cohort on disk."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from voxlate.anatomy import label_anatomy
+from voxlate.anatomy import variation as varying
+from voxlate.anatomy.bodies import label_bodies
+from voxlate.anatomy.canvas import blank
+from voxlate.anatomy.cohort import write_cohort
+from voxlate.anatomy.diseases import Carried, paint_carried
+from voxlate.anatomy.label_map import LabelMap, read_label_map, read_lesion
+from voxlate.anatomy.label_table import LabelTable, read_table
+from voxlate.anatomy.mapped_head import _take, make_mapped_head
+from voxlate.anatomy.options import PhantomOptions, tables
+from voxlate.anatomy.shapes import Space
+from voxlate.anatomy.tissue import Label
+from voxlate.anatomy.variation import Places
+from voxlate.base.errors import BadInput
+from voxlate.base.messages import Message
+from voxlate.checks.prepare import prepare
+from voxlate.scans.formats.io import read_volume
+
+SMALL = (24, 24, 12)
+STEP_MM = 3.0
+BRAIN_MM, CAVITY_MM, SKULL_MM, SKIN_MM = 60.0, 66.0, 75.0, 87.0  # radii of a head of spheres
+SYNTHSEG = {"white": 2, "fluid": 24, "bone": 515, "soft": 507}
+
+
+def radius_mm(shape: tuple[int, ...]) -> np.ndarray:
+    axes = [(np.arange(n) - (n - 1) / 2) * STEP_MM for n in shape]
+    z, y, x = np.meshgrid(*axes, indexing="ij")
+    return np.sqrt(x**2 + y**2 + z**2)
+
+
+def ball_head(size: int = 68) -> np.ndarray:
+    """A brain in fluid, skull and soft tissue: spheres around the middle."""
+    radius = radius_mm((size,) * 3)
+    radii = (BRAIN_MM, CAVITY_MM, SKULL_MM, SKIN_MM)
+    labels = np.zeros(radius.shape, np.int16)
+    for limit, value in reversed([*zip(radii, SYNTHSEG.values())]):
+        labels[radius < limit] = value
+    return labels
+
+
+def write_map(path: Path, labels: np.ndarray, affine: np.ndarray | None = None) -> Path:
+    """Write labels [z, y, x] as NIfTI; affine: by default RAS with STEP_MM."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    given = np.diag([STEP_MM, STEP_MM, STEP_MM, 1]) if affine is None else affine
+    nibabel.save(nibabel.Nifti1Image(labels.transpose(2, 1, 0), given), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def table() -> LabelTable:
+    return read_table("synthseg")
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory, table: LabelTable) -> LabelMap:
+    return read_label_map(
+        write_map(tmp_path_factory.mktemp("maps") / "a.nii.gz", ball_head()), table, "a"
+    )
+
+
+def still(**changes: object) -> varying.Variation:
+    """A variation that moves nothing but what is asked for."""
+    drawn = varying.draw(np.random.default_rng(0))
+    quiet = replace(
+        drawn,
+        turn=np.eye(3),
+        mirror=False,
+        scale=np.ones(3),
+        bend_mm=0.0,
+        vault_mm=0.0,
+        ventricle_mm=0.0,
+    )
+    return replace(quiet, **changes)
+
+
+def test_every_table_that_comes_with_the_package_names_known_tissues_once() -> None:
+    assert tables() == ["brats", "charm", "synthseg", "totalsegmentator"]
+    codes = {name: read_table(name).codes for name in tables()}
+    assert codes["synthseg"][1035] == codes["synthseg"][3] == Label.GREY
+    assert codes["charm"][7] == codes["synthseg"][515] == Label.BONE
+    assert codes["brats"] == {0: 0, 1: Label.NECROSIS, 2: Label.OEDEMA, 3: Label.ENHANCING, 4: 18}
+    body = read_table("totalsegmentator")
+    assert sorted(body.codes) == list(range(118))
+    assert list(body.own) == ["liver", "kidney", "spleen", "pancreas", "prostate", "heart", "lung"]
+
+
+def test_a_tissue_of_a_table_has_the_constants_that_it_states() -> None:
+    body = read_table("totalsegmentator")
+    tissue = body.tissue(np.random.default_rng(1))
+    liver = body.names["liver"]
+    assert tissue.hu[liver] == pytest.approx(58, abs=6)
+    assert tissue.t1_ms[liver] == pytest.approx(812, rel=0.15)
+    assert tissue.t1_ms[Label.WHITE] == pytest.approx(832, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("title = 'x'\n[labels]\nwhiet = [1]", r"tissues in \[labels\], found 'whiet'.*'white'"),
+        ("title = 'x'\n[labels]\nwhite = [1]\ngrey = ['1-3']", "each label in one tissue, found 1"),
+        ("title = 'x'\n[labels]\nwhite = ['3-1']", "numbers or ranges"),
+        ("title = 'x'\n[labels", "expected TOML"),
+        (
+            "title = 'x'\n[tissues.fat]\npd=1\nt1_ms=1\nt2_ms=1\nt2star_ms=1\nhu=1\n[labels]",
+            "fat, which exists",
+        ),
+        ("title = 'x'\ncolour = 1\n[labels]\nwhite = [1]", "colour"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_refused_in_a_sentence(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(text)
+    with pytest.raises(BadInput, match=message):
+        read_table(path)
+
+
+def test_a_name_that_is_no_table_is_refused_with_a_similar_one() -> None:
+    with pytest.raises(BadInput, match=r"found 'syntseg'\..*'synthseg'"):
+        read_table("syntseg")
+
+
+def test_a_label_that_the_table_leaves_out_is_named(tmp_path: Path, table: LabelTable) -> None:
+    labels = ball_head(40)
+    labels[20, 20, 20] = 9999
+    with pytest.raises(BadInput, match="found 9999, which it does not have"):
+        read_label_map(write_map(tmp_path / "a.nii.gz", labels), table, "a")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda labels: (labels > 0) * 2,
+            "at least two tissues, found 1 by",
+        ),
+        (lambda labels: labels + 0.5, "whole numbers from 0"),
+        (lambda labels: labels - 1, "whole numbers from 0"),
+        (lambda labels: labels * 10**6, "labels up to 999,999"),
+    ],
+)
+def test_what_is_no_label_map_is_refused_in_a_sentence(
+    tmp_path: Path, table: LabelTable, change, message: str
+) -> None:
+    labels = np.asarray(change(ball_head(40).astype(np.float32)), np.float32)
+    with pytest.raises(BadInput, match=message):
+        read_label_map(write_map(tmp_path / "a.nii.gz", labels), table, "a")
+
+
+def test_a_map_of_another_orientation_gives_the_same_tissues(
+    tmp_path: Path, table: LabelTable, head: LabelMap
+) -> None:
+    labels = ball_head()
+    labels[30:36, 20:24, 44:48] = SYNTHSEG["bone"]  # so that no side equals another
+    upright = read_label_map(write_map(tmp_path / "ras.nii.gz", labels), table, "a")
+    turned = np.array([[-STEP_MM, 0, 0, 0], [0, 0, STEP_MM, 0], [0, -STEP_MM, 0, 0], [0, 0, 0, 1]])
+    stored = labels[::-1, :, ::-1].transpose(1, 0, 2)
+    same = read_label_map(write_map(tmp_path / "lia.nii.gz", stored, turned), table, "a")
+    assert np.array_equal(upright.codes, same.codes)
+    assert not np.array_equal(upright.codes, head.codes)
+
+
+def test_air_in_the_closed_hull_is_internal_and_specks_are_filled(
+    tmp_path: Path, table: LabelTable
+) -> None:
+    labels = ball_head()
+    radius = radius_mm(labels.shape)
+    z, y, x = np.mgrid[:68, :68, :68] - 33.5
+    sinus = (radius > 70) & (radius < 80) & (np.abs(z) < 4) & (np.abs(x) < 4) & (y > 0)
+    labels[sinus] = 0
+    labels[34, 34, 34] = 0  # a hole in the brain
+    body = read_label_map(write_map(tmp_path / "a.nii.gz", labels), table, "a")
+    assert (body.codes == Label.SINUS).sum() == sinus.sum()
+    assert body.where(Label.WHITE).sum() == (radius < BRAIN_MM).sum()
+    assert body.hull.sum() >= (radius < SKIN_MM).sum()
+
+
+def test_what_a_map_does_not_tell_apart_is_drawn_where_it_was(head: LabelMap) -> None:
+    habitus = replace(label_anatomy.draw(np.random.default_rng(2)), skin_mm=4.0)
+    drawn = label_anatomy.draw_tissues(head, habitus)
+    soft = head.where("soft")
+    assert set(np.unique(drawn[soft])) == {Label.SKIN, Label.FAT, Label.MUSCLE}
+    assert set(np.unique(drawn[head.where("fluid")])) <= {Label.CSF, Label.DURA, Label.SPINAL_FLUID}
+    kept = head.where(Label.WHITE, Label.BONE)
+    assert np.array_equal(drawn[kept], head.codes[kept])
+
+
+def test_a_voxel_between_two_tissues_has_the_shares_of_linear_interpolation() -> None:
+    tissues = np.full((3, 3, 4), Label.WHITE, np.uint8)
+    tissues[..., 2:] = Label.GREY
+    canvas = blank((1, 1, 3), 1.0)
+    x = np.array([[[1.25, 1.5, 0.2]]], np.float32)
+    one = np.ones_like(x)
+    _take(canvas, tissues, [one, one, x])
+    assert canvas.label[0, 0].tolist()[::2] == [Label.WHITE, Label.WHITE]
+    assert canvas.second[0, 0, 0] == Label.GREY
+    np.testing.assert_allclose(canvas.share[0, 0], [0.75, 0.5, 1.0])
+
+
+def test_a_still_variation_leaves_every_voxel_in_its_place(head: LabelMap) -> None:
+    places = varying.places_of(head, head.codes, head.where(Label.WHITE), still())
+    middle = np.array(places.middle_mm, np.float32)[:, None, None, None]
+    points = np.random.default_rng(0).uniform(-80, 80, (3, 2, 2, 2)).astype(np.float32)
+    np.testing.assert_allclose(np.stack(places.at(tuple(points))), points + middle, atol=1e-3)
+
+
+@pytest.mark.parametrize("vault_mm", [-2.0, 2.0])
+def test_a_thicker_vault_moves_its_outer_surface_by_the_millimetres_drawn(
+    head: LabelMap, vault_mm: float
+) -> None:
+    drawn = label_anatomy.draw_tissues(head, label_anatomy.draw(np.random.default_rng(2)))
+    flat = replace(still().bend[0], values=np.zeros_like(still().bend[0].values))
+    variation = still(vault_mm=vault_mm, bend=(flat,) * 3)
+    places = varying.places_of(head, drawn, head.where(Label.WHITE), variation)
+    wanted = np.linspace(-90, 90, 361, dtype=np.float32)[None, None]
+    zero = np.zeros_like(wanted)
+    x, y, z = places.at((wanted, zero, zero))
+    canvas = blank(wanted.shape, STEP_MM)
+    _take(canvas, drawn, [p / np.float32(STEP_MM) for p in (z, y, x)])
+    bone_mm = np.abs(wanted[0, 0])[canvas.label[0, 0] == Label.BONE]
+    assert bone_mm.min() == pytest.approx(CAVITY_MM, abs=1.6)
+    assert bone_mm.max() == pytest.approx(SKULL_MM + vault_mm, abs=1.6)
+
+
+def test_the_same_number_gives_the_same_head_and_another_number_another_one(head: LabelMap) -> None:
+    first, again, other = (make_mapped_head(head, 0, number, (6, 6, 6)) for number in (1, 1, 2))
+    assert np.array_equal(first.labels, again.labels)
+    assert np.array_equal(first.share, again.share)
+    assert first.labels.shape != other.labels.shape or (first.labels != other.labels).any()
+
+
+def test_a_body_without_a_brain_has_its_organs_in_fat_and_muscle(tmp_path: Path) -> None:
+    radius = radius_mm((60, 60, 60))
+    labels = np.zeros(radius.shape, np.int16)
+    labels[radius < 60] = 5  # liver
+    labels[radius < 20] = 69  # bone
+    body = read_label_map(
+        write_map(tmp_path / "a.nii.gz", labels), read_table("totalsegmentator"), "a"
+    )
+    made = make_mapped_head(body, 0, 0, (4, 4, 4))
+    present = set(np.unique(made.labels).tolist())
+    liver = body.table.names["liver"]
+    assert {liver, Label.BONE, Label.MARROW, Label.FAT} <= present
+    assert not present & {Label.CSF, Label.WHITE, Label.ARTERY}
+    pure = (made.labels == liver) & (made.share == 1)
+    assert pure.any()
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cohort")
+    for name in ("a", "b"):
+        write_map(folder / "maps" / f"{name}.nii.gz", ball_head())
+    write_cohort(
+        folder / "scans",
+        cases=4,
+        labels=folder / "maps",
+        tissues="synthseg",
+        spacing_mm=(6, 6, 6),
+        modalities=["ct", "t1", "pd_map"],
+        lesion="none",
+    )
+    return folder
+
+
+def test_a_cohort_names_cases_after_maps_and_keeps_variations_of_a_map_in_one_split(
+    cohort: Path,
+) -> None:
+    rows = list(csv.DictReader((cohort / "scans" / "cases.csv").open()))
+    assert [row["case"] for row in rows] == ["a_000", "b_000", "a_001", "b_001"]
+    assert [row["patient"] for row in rows] == ["a", "b", "a", "b"]
+    prepared = prepare(cohort / "scans", cohort / "prepared", audit=False, shares=(1, 1, 0))
+    splits = {entry.case: entry.split for entry in prepared.cases}
+    assert splits["a_000"] == splits["a_001"] != splits["b_000"] == splits["b_001"]
+
+
+def test_the_ct_of_a_map_shows_its_bone_and_air(cohort: Path) -> None:
+    ct = read_volume(cohort / "scans" / "a_000" / "ct.nii.gz", "ct")
+    seg = read_volume(cohort / "scans" / "a_000" / "seg.nii.gz", "seg").data[0]
+    hu = ct.data[0]
+    assert np.median(hu[seg == Label.BONE]) > 500
+    assert np.median(hu[seg == Label.AIR]) < -900
+    assert 10 < np.median(hu[seg == Label.WHITE]) < 50
+    assert ct.grid.spacing_mm == (6, 6, 6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": "MAPS"}, "expected --tissues"),
+        (
+            {"labels": "MAPS", "tissues": "synthseg", "size": (9, 9, 9)},
+            "--size: expected no --size",
+        ),
+        ({"labels": "MAPS", "tissues": "synthseg", "spacing_mm": (1, 1, 99)}, "from 0.2 to 10 mm"),
+        ({"labels": "NOTHING", "tissues": "synthseg"}, "expected label maps"),
+        ({"tissues": "synthseg"}, "--tissues: expected --labels with it"),
+        ({"spacing_mm": (1, 1, 1)}, "--spacing: expected --labels with it"),
+    ],
+)
+def test_options_that_do_not_fit_together_are_refused_in_a_sentence(
+    cohort: Path, tmp_path: Path, options: dict, message: str
+) -> None:
+    if "labels" in options:
+        folder = cohort / "maps" if options["labels"] == "MAPS" else tmp_path
+        options = {**options, "labels": folder}
+    with pytest.raises(BadInput, match=message):
+        write_cohort(tmp_path / "out", cases=1, **options)
+
+
+def test_a_folder_that_holds_the_cohort_of_other_maps_is_refused(cohort: Path) -> None:
+    with pytest.raises(BadInput, match="expected a cohort with label_maps"):
+        write_cohort(
+            cohort / "scans",
+            cases=1,
+            lesion="none",
+            labels=cohort / "maps" / "a.nii.gz",
+            tissues="synthseg",
+        )
+
+
+def test_places_of_a_map_without_a_brain_have_no_inner_displacement(head: LabelMap) -> None:
+    places: Places = varying.places_of(head, head.codes, None, still())
+    assert places.inner is None
+
+
+def test_a_lesion_of_a_label_map_keeps_its_voxels_and_lies_in_the_brain(
+    tmp_path: Path, head: LabelMap
+) -> None:
+    labels = np.zeros((20, 20, 20), np.int16)
+    labels[5:15, 5:15, 5:15] = 2
+    labels[8:12, 8:12, 8:12] = 1
+    path = write_map(tmp_path / "seg.nii.gz", labels)
+    shape = read_lesion(path, read_table("brats"))
+    assert shape.tissues.shape == (10, 10, 10)
+    placed = Carried(shape, (0.0, 0.0, 0.0), mirror=True)
+    axis = (np.arange(60, dtype=np.float32) - 29.5) * 3
+    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+    canvas = blank(x.shape, 3.0)
+    canvas.label[:, :, 30:] = Label.WHITE
+    lesion_map = paint_carried(canvas, placed, Space(x, y, z))
+    # Half of it lies outside the brain, which is the right half of the canvas.
+    assert (canvas.label == Label.NECROSIS).sum() == 4 * 4 * 4 / 2
+    assert (canvas.label == Label.OEDEMA).sum() == (1000 - 64) / 2
+    assert np.array_equal(np.unique(lesion_map), [0, 1, 2])
+    made = make_mapped_head(head, 0, 0, (6, 6, 6), carried=shape)
+    assert (made.lesion_map > 0).any()
+
+
+def test_a_map_without_a_lesion_is_refused(tmp_path: Path) -> None:
+    path = write_map(tmp_path / "seg.nii.gz", np.zeros((9, 9, 9), np.int16))
+    with pytest.raises(BadInput, match=r"expected a lesion by the table 'brats'"):
+        write_cohort(tmp_path / "out", cases=1, size=SMALL, lesion="tumour", lesions=path)
+
+
+def test_parts_of_a_body_that_do_not_touch_are_kept(tmp_path: Path) -> None:
+    labels = np.zeros((40, 40, 60), np.int16)
+    labels[10:30, 10:30, 5:25] = 5  # liver
+    labels[10:30, 10:30, 40:45] = 1  # spleen
+    body = read_label_map(
+        write_map(tmp_path / "a.nii.gz", labels), read_table("totalsegmentator"), "a"
+    )
+    spleen = body.table.names["spleen"]
+    assert (body.codes == spleen).sum() == (labels == 1).sum()
+
+
+@pytest.mark.parametrize("spacing_mm", [(2.0, 2.0, 2.0), (2.0, 2.0, 6.0), (0.75, 0.75, 6.0)])
+def test_the_cortex_of_a_bone_has_its_millimetres_in_anisotropic_voxels(
+    tmp_path: Path, spacing_mm: tuple[float, float, float]
+) -> None:
+    counts = [round(72 / step) for step in spacing_mm[::-1]]
+    labels = np.full(counts, 80, np.int16)
+    half = slice(counts[2] // 4, 3 * counts[2] // 4)
+    labels[:, :, half] = 75  # a slab of bone, 36 mm in x
+    path = write_map(tmp_path / "a.nii.gz", labels, np.diag([*spacing_mm, 1]))
+    body = read_label_map(path, read_table("totalsegmentator"), "a")
+    habitus = replace(label_anatomy.draw(np.random.default_rng(0)), cortex_mm=4.0)
+    drawn = label_anatomy.draw_tissues(body, habitus)
+    middle = drawn[drawn.shape[0] // 2, drawn.shape[1] // 2]
+    cortex_mm = (middle == Label.BONE).sum() * spacing_mm[0]
+    assert cortex_mm == pytest.approx(8, abs=2 * spacing_mm[0])
+
+
+def test_a_label_of_air_is_gas_where_unlabelled_voxels_are_soft_tissue(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(
+        "title = 'x'\ninside = 'soft'\n[labels]\nmuscle = [80]\nfluid = [4]\nair = [200]"
+    )
+    labels = np.full((20, 20, 20), 80, np.int16)
+    labels[8:12, 8:12, 8:12] = 200
+    labels[2:4, 2:4, 2:4] = 4
+    body = read_label_map(
+        write_map(tmp_path / "a.nii.gz", labels), read_table(tmp_path / "own.toml"), "a"
+    )
+    assert (body.codes == Label.SINUS).sum() == 64
+
+
+@pytest.mark.parametrize(
+    ("affine", "message"),
+    [
+        (
+            np.diag([0.003, 0.003, 0.003, 1]),
+            "voxels from 0.2 to 10 mm, found 0.003 x 0.003 x 0.003",
+        ),
+        (
+            np.array([[3.0, 1.5, 0, 0], [0, 3, 0, 0], [0, 0, 3, 0], [0, 0, 0, 1]]),
+            "right angles, found a sheared",
+        ),
+    ],
+)
+def test_a_grid_in_metres_or_sheared_is_refused(
+    tmp_path: Path, table: LabelTable, affine: np.ndarray, message: str
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        read_label_map(write_map(tmp_path / "a.nii.gz", ball_head(40), affine), table, "a")
+
+
+def options(cohort: Path, **changes: object) -> dict:
+    return {
+        "cases": 1,
+        "labels": cohort / "maps",
+        "tissues": "synthseg",
+        "spacing_mm": (9, 9, 9),
+        "modalities": ["ct"],
+        **changes,
+    }
+
+
+def test_a_cohort_is_not_continued_with_a_changed_map_or_table(tmp_path: Path) -> None:
+    write_map(tmp_path / "maps" / "a.nii.gz", ball_head())
+    own = tmp_path / "own.toml"
+    text = "title = 'x'\n[labels]\nwhite = [2]\nfluid = [24]\nbone = [515]\nsoft = [507]"
+    own.write_text(text)
+    write_cohort(tmp_path / "out", **options(tmp_path, tissues=own))
+    own.write_text(text.replace("white", "grey"))
+    with pytest.raises(BadInput, match="expected a cohort with table"):
+        write_cohort(tmp_path / "out", **options(tmp_path, tissues=own))
+    own.write_text(text)
+    write_map(tmp_path / "maps" / "a.nii.gz", ball_head(64))
+    with pytest.raises(BadInput, match="expected a cohort with label_maps"):
+        write_cohort(tmp_path / "out", **options(tmp_path, tissues=own))
+
+
+def test_the_table_of_cases_is_written_first_and_keeps_its_rows(tmp_path: Path) -> None:
+    write_map(tmp_path / "maps" / "a.nii.gz", ball_head())
+    write_map(tmp_path / "maps" / "b.nii.gz", np.zeros((9, 9, 9), np.int16))
+    with pytest.raises(BadInput):
+        write_cohort(tmp_path / "out", **options(tmp_path, cases=4))
+    rows = (tmp_path / "out" / "cases.csv").read_text().splitlines()
+    assert rows == ["case,patient", "a_000,a", "b_000,b", "a_001,a", "b_001,b"]
+    write_cohort(tmp_path / "out", **options(tmp_path, cases=1))
+    assert (tmp_path / "out" / "cases.csv").read_text().splitlines() == rows
+
+
+def test_each_map_has_each_kind_of_lesion_in_turn_also_with_three_maps(tmp_path: Path) -> None:
+    for name in "abc":
+        write_map(tmp_path / "maps" / f"{name}.nii.gz", ball_head(40))
+    bodies = label_bodies(PhantomOptions(labels=tmp_path / "maps", tissues="synthseg"))
+    kinds = [{bodies.kind(case) for case in range(k, 9, 3)} for k in range(3)]
+    assert kinds == [{"tumour", "stroke", "none"}] * 3
+
+
+def test_maps_of_one_file_name_have_their_own_names_and_random_numbers(tmp_path: Path) -> None:
+    for folder in ("s1", "s2"):
+        write_map(tmp_path / "maps" / folder / "seg.nii.gz", ball_head())
+    (tmp_path / "maps" / "._seg.nii.gz").write_bytes(b"hidden")
+    first, second = write_cohort(tmp_path / "out", **options(tmp_path, cases=2))
+    assert [first.name, second.name] == ["s1_seg_000", "s2_seg_000"]
+    volumes = [read_volume(folder / "seg.nii.gz", "seg").data for folder in (first, second)]
+    assert volumes[0].shape != volumes[1].shape or (volumes[0] != volumes[1]).any()
+
+
+def test_two_maps_that_would_share_a_name_are_refused(tmp_path: Path) -> None:
+    write_map(tmp_path / "maps" / "a_b.nii.gz", ball_head(40))
+    write_map(tmp_path / "maps" / "a" / "b.nii.gz", ball_head(40))
+    with pytest.raises(BadInput, match="a name of its own for each label map"):
+        write_cohort(tmp_path / "out", **options(tmp_path))
+
+
+def test_a_body_without_a_brain_is_told_for_lesions_and_refused_for_stripping(
+    tmp_path: Path,
+) -> None:
+    labels = np.full((30, 30, 30), 80, np.int16)
+    labels[10:20, 10:20, 10:20] = 5
+    write_map(tmp_path / "maps" / "a.nii.gz", labels)
+    told = list[Message]()
+    body = options(tmp_path, tissues="totalsegmentator", lesion="stroke")
+    write_cohort(tmp_path / "out", **body, say=told.append)
+    (told_once,) = told
+    assert told_once.code == "no-brain"
+    assert told_once.text.startswith("a_000: no lesion was drawn")
+    with pytest.raises(BadInput, match="expected a brain for --stripped"):
+        write_cohort(tmp_path / "other", **body, stripped=True)

@@ -1,0 +1,110 @@
+"""The guide on label maps, end to end on a small pelvis: its commands, its recipe and its table of tissues."""
+
+import re
+import shlex
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from voxlate.anatomy.label_table import read_table
+from voxlate.anatomy.tissue import Label
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "guides" / "label_maps.md").read_text()
+RECIPE, TABLE = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
+COMMANDS = re.findall(r"```\n(.*?)```", GUIDE, re.DOTALL)[0]
+SMALL = {
+    "patch = [1, 192, 192]": "patch = [1, 32, 32]",
+    "width = 32": "width = 32, multipliers = [1]",
+    "steps = 4000": "steps = 4",
+    "batch = 4": "batch = 2",
+}
+
+
+def pelvis() -> np.ndarray:
+    """Two hips, two gluteal muscles, sacrum, bladder, prostate and colon: ellipsoids in voxels of 6 mm."""
+    z, y, x = np.mgrid[:30, :28, :40].astype(float)
+    labels = np.zeros(z.shape, np.int16)
+    organs = [
+        (80, (15, 9, 10), (11, 6, 7)),
+        (81, (15, 9, 30), (11, 6, 7)),
+        (77, (15, 14, 11), (9, 5, 3)),
+        (78, (15, 14, 29), (9, 5, 3)),
+        (25, (17, 7, 20), (8, 3, 4)),
+        (21, (15, 18, 20), (4, 4, 5)),
+        (22, (12, 13, 20), (3, 3, 3)),
+        (20, (21, 12, 20), (4, 4, 5)),
+    ]
+    for value, centre, axes in organs:
+        squares = [((a - c) / b) ** 2 for a, c, b in zip((z, y, x), centre, axes)]
+        labels[sum(squares) < 1] = value
+    return labels
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "maps").mkdir()
+    affine = np.diag([6.0, 6, 6, 1])
+    for name in ("a", "b", "c"):
+        image = nibabel.Nifti1Image(pelvis().transpose(2, 1, 0), affine)
+        nibabel.save(image, tmp_path / "maps" / f"{name}.nii.gz")
+    recipe = RECIPE
+    for text, short in SMALL.items():
+        assert text in recipe
+        recipe = recipe.replace(text, short)
+    (tmp_path / "body_mr_to_ct.toml").write_text(recipe)
+    return tmp_path
+
+
+def test_the_commands_of_the_guide_train_on_a_pelvis_and_synthesise_its_ct(
+    voxlate, folder: Path
+) -> None:
+    names = {"MAPS": "maps", "BODIES": "bodies", "PREPARED": "prepared", "RUN": "run", "OUT": "out"}
+    names["body_mr_to_ct.toml"] = "body_mr_to_ct.toml"
+    small = {"--cases 40": "--cases 3", "--spacing 2 2 2": "--spacing 6 6 6"}
+    lines = COMMANDS
+    for text, short in small.items():
+        assert text in lines
+        lines = lines.replace(text, short)
+    *making, synthesis = lines.strip().splitlines()
+    for line in making:
+        words = [
+            str(folder / names[word]) if word in names else word for word in shlex.split(line)[1:]
+        ]
+        voxlate(*words).done()
+    scan = folder / "scan"
+    voxlate(
+        "phantom",
+        "--labels",
+        folder / "maps" / "a.nii.gz",
+        "--tissues",
+        "totalsegmentator",
+        "--cases",
+        "1",
+        "--spacing",
+        "6",
+        "6",
+        "6",
+        "--modality",
+        "t1",
+        "--out",
+        scan,
+    ).done()
+    words = synthesis.replace("scan.nii.gz", str(scan / "a_000" / "t1.nii.gz"))
+    words = [
+        str(folder / names[word]) if word in names else word for word in shlex.split(words)[1:]
+    ]
+    voxlate(*words).done()
+    made = list((folder / "out").rglob("ct.nii.gz"))
+    assert len(made) == 1
+    assert np.isfinite(nibabel.load(made[0]).get_fdata()).all()
+
+
+def test_the_table_of_the_guide_names_the_tissues_of_a_pelvis(tmp_path: Path) -> None:
+    (tmp_path / "pelvis.toml").write_text(TABLE)
+    table = read_table(tmp_path / "pelvis.toml")
+    assert table.inside == "soft"
+    assert table.codes[82] == Label.MUSCLE
+    assert table.names["prostate"] == len(Label)
+    table.convert(pelvis().astype(np.int64), "pelvis")

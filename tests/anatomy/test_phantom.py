@@ -1,0 +1,283 @@
+"""The phantom against closed forms, symmetry and the laws that tie its pictures together."""
+
+import dataclasses
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from rows import every_row
+from voxlate.anatomy.cohort import write_cohort
+from voxlate.anatomy.exposure import Exposure
+from voxlate.anatomy.head import Head, make_head
+from voxlate.anatomy.scanner import image
+from voxlate.anatomy.sequences import bolus, null_time_ms
+from voxlate.anatomy.shapes import Space, ellipsoid, noise
+from voxlate.anatomy.signal import MODALITIES, signal
+from voxlate.anatomy.tissue import Label, patient
+from voxlate.base.errors import BadInput
+
+SIZE = (60, 72, 48)
+SMALL = (24, 24, 12)
+of_the_phantom = pytest.mark.slow  # physics and anatomy that no other code depends on
+
+
+@pytest.fixture(scope="module")
+def stroke() -> Head:
+    return make_head(3, 1, SIZE, "stroke")
+
+
+@pytest.fixture(scope="module")
+def tumour() -> Head:
+    return make_head(3, 0, (80, 96, 64), "tumour")  # so fine that voxels hold grey matter alone
+
+
+def average(head: Head) -> Head:
+    """The same head with textbook constants and no texture, so that every tissue has one value."""
+    textbook = patient(SimpleNamespace(standard_normal=np.zeros))
+    return dataclasses.replace(head, tissue=textbook, texture=np.zeros_like(head.texture))
+
+
+def fraction(head: Head, *labels: Label) -> np.ndarray:
+    """The share of each voxel that these tissues fill, 0..1."""
+    first, second = np.isin(head.labels, labels), np.isin(head.second, labels)
+    return first * head.share + second * (1 - head.share)
+
+
+def pure(head: Head, label: Label) -> np.ndarray:
+    """Voxels of one tissue whose neighbours are of that tissue too, away from lesions."""
+    return ndimage.binary_erosion((head.labels == label) & (head.share == 1)) & (
+        head.lesion_map == 0
+    )
+
+
+@of_the_phantom
+def test_white_over_grey_on_t1_is_what_the_ernst_equation_says(tumour: Head) -> None:
+    picture = signal(average(tumour), "t1")
+    tr, te, sine, cosine = 18.0, 3.0, 0.42261826, 0.90630779  # flip 25 degrees
+
+    def ernst(pd: float, t1: float, t2star: float) -> float:
+        recovered = (1 - np.exp(-tr / t1)) / (1 - cosine * np.exp(-tr / t1))
+        return float(pd * sine * recovered * np.exp(-te / t2star))
+
+    white, grey = (
+        picture[(tumour.labels == label) & (tumour.share == 1)]
+        for label in (Label.WHITE, Label.GREY)
+    )
+    assert np.median(white) / np.median(grey) == pytest.approx(
+        ernst(0.70, 832, 47) / ernst(0.82, 1331, 47), rel=1e-4
+    )
+
+
+@of_the_phantom
+def test_the_nulling_time_of_an_infinite_repetition_is_t1_ln_2() -> None:
+    assert null_time_ms(1000.0, 1e9) == pytest.approx(1000 * np.log(2))
+
+
+def test_tissue_plateaus_on_ct_have_their_hounsfield_units_within_the_noise(tumour: Head) -> None:
+    noise_hu = 2.5
+    # The smooth kernel of a brain's CT divides the noise of the scanner by 1.6 squared.
+    scanner = Exposure(0.01, 0.0, 2.56 * noise_hu, 1e-3, 0.0, 0.0, 0.0, 0.0, 0.6)
+    picture = image(dataclasses.replace(average(tumour), exposure=scanner), "ncct")
+    for label, units in ((Label.WHITE, 30), (Label.MUSCLE, 55), (Label.AIR, -1000)):
+        inside = ndimage.binary_erosion((tumour.labels == label) & (tumour.share == 1))
+        inside &= tumour.lesion_map == 0
+        assert inside.sum() > 200
+        # Whole Hounsfield units and 99.99 % of a normal law.
+        assert picture[inside].mean() == pytest.approx(
+            units, abs=4 * noise_hu / np.sqrt(inside.sum()) + 0.3
+        )
+        assert picture[inside].std() == pytest.approx(np.sqrt(noise_hu**2 + 1 / 12), rel=0.15)
+
+
+@of_the_phantom
+def test_air_on_mr_has_the_rayleigh_law_of_magnitude_noise(tumour: Head) -> None:
+    picture = image(tumour, "pd")
+    air = ndimage.binary_erosion(tumour.labels == Label.AIR, iterations=3, border_value=1)
+    air &= np.indices(air.shape)[2] < 6
+    assert air.sum() > 1000
+    assert picture[air].mean() / picture[air].std() == pytest.approx(
+        np.sqrt(np.pi / (4 - np.pi)), rel=0.05
+    )
+
+
+def test_tmax_exceeds_six_seconds_in_core_and_penumbra_and_nowhere_else(stroke: Head) -> None:
+    assert {1, 2} <= set(np.unique(stroke.lesion_map))
+    assert np.array_equal(image(stroke, "tmax") > 6, stroke.lesion_map > 0)
+
+
+@of_the_phantom
+def test_core_has_under_thirty_percent_of_the_normal_flow_and_the_penumbra_more(
+    stroke: Head,
+) -> None:
+    cbf = signal(average(stroke), "cbf")
+    whole = (stroke.labels == Label.WHITE) & (stroke.share == 1)
+    normal, core, penumbra = (
+        np.median(cbf[whole & (stroke.lesion_map == value)]) for value in (0, 1, 2)
+    )
+    assert core < 0.3 * normal < penumbra < normal
+
+
+@of_the_phantom
+def test_volume_is_flow_times_transit_time(stroke: Head) -> None:
+    head = average(stroke)
+    cbf, cbv = signal(head, "cbf"), signal(head, "cbv")
+    for label, transit_s in ((Label.GREY, 4.9), (Label.WHITE, 6.0), (Label.DEEP_GREY, 4.9)):
+        inside = (head.labels == label) & (head.share == 1) & (head.lesion_map == 0)
+        assert np.allclose(60 * cbv[inside] / cbf[inside], transit_s, rtol=1e-5)
+
+
+@of_the_phantom
+def test_the_bolus_is_one_at_its_peak_and_nothing_before_it_arrives() -> None:
+    seconds = np.linspace(0, 30, 3001)
+    curve = bolus(seconds, 2.0, 8.0)
+    assert curve.max() == pytest.approx(1)
+    assert seconds[curve.argmax()] == pytest.approx(10)
+    assert not curve[seconds <= 2].any()
+
+
+def test_heads_of_different_cases_differ_and_the_same_case_does_not() -> None:
+    first, again, other = make_head(1, 0, SMALL), make_head(1, 0, SMALL), make_head(1, 1, SMALL)
+    assert np.array_equal(first.labels, again.labels)
+    assert (first.labels != other.labels).mean() > 0.02
+    assert np.array_equal(image(first, "t1"), image(again, "t1"))
+    assert not np.array_equal(image(first, "t1"), image(make_head(2, 0, SMALL), "t1"))
+
+
+@of_the_phantom
+def test_volumes_of_the_brain_are_those_of_adults(tumour: Head) -> None:
+    """Intracranial volume 1.2-1.8 l, brain over 1 l: Rushton and Ankney 2009, Int J Neurosci 119:692."""
+    litre = np.prod(tumour.spacing_mm) / 1e6
+    solid = (Label.GREY, Label.WHITE, Label.DEEP_GREY, Label.OEDEMA, Label.NECROSIS)
+    tissue = fraction(tumour, *solid).sum() * litre
+    fluid = fraction(tumour, Label.CSF, Label.VENTRICLE).sum() * litre
+    assert 1.0 < tissue < 1.6
+    assert 1.2 < tissue + fluid < 1.9
+
+
+def test_every_modality_is_finite_and_within_its_unit(stroke: Head) -> None:
+    for name in MODALITIES:
+        picture = image(stroke, name)
+        low, high = {"cbf": (0, 200), "cbv": (0, 20), "tmax": (0, 30)}.get(name, (-1024, 3071))
+        assert picture.dtype == np.float32
+        assert picture.shape == SIZE[::-1]
+        assert np.isfinite(picture).all()
+        assert low <= picture.min() < picture.max() <= high, name
+
+
+@of_the_phantom
+def test_an_ellipsoid_with_equal_axes_has_the_distance_of_a_ball() -> None:
+    points = tuple(np.random.default_rng(0).uniform(-40, 40, (3, 500)).astype(np.float32))
+    exact = np.sqrt(sum((p - c) ** 2 for p, c in zip(points, (1, 2, 3)))) - 10
+    assert np.allclose(
+        ellipsoid((points[0], points[1], points[2]), (1, 2, 3), (10, 10, 10)), exact, atol=1e-4
+    )
+
+
+@of_the_phantom
+def test_tubes_have_the_distance_of_a_cylinder_between_their_ends() -> None:
+    axis = np.linspace(-12, 12, 25, dtype=np.float32)
+    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+    distance = Space(x, y, z, (axis, axis, axis)).tubes("0 0 -30, 0 0 30 | 3 3  # upright", 5)
+    assert np.allclose(distance, np.minimum(np.hypot(x, y) - 3, 5), atol=1e-5)
+
+
+@of_the_phantom
+def test_noise_has_unit_variance_and_repeats_after_its_period() -> None:
+    field = noise(np.random.default_rng(0), 20, 5, 24)
+    point = np.linspace(0, 50, 20, dtype=np.float32)
+    assert field.values.std() == pytest.approx(1, rel=1e-5)
+    assert np.allclose(
+        field.at((point, point, point)), field.at((point + 120, point - 120, point)), atol=1e-4
+    )
+    z, y, x = np.meshgrid(point[:4], point[:5], point, indexing="ij")
+    assert np.allclose(field.on((point, point[:5], point[:4])), field.at((x, y, z)), atol=1e-4)
+    other = noise(np.random.default_rng(1), 20, 5, 24)
+    grids = [one.on((np.arange(0, 120, 5.0),) * 3).ravel() for one in (field, other)]
+    assert abs(np.corrcoef(grids)[0, 1]) < 0.2
+
+
+def test_a_cohort_has_its_files_units_and_note_and_case_k_whatever_the_number_of_cases(
+    tmp_path: Path,
+) -> None:
+    wanted = ["t1", "ct", "tmax"]
+    calls: list[tuple[int, int]] = []
+    options = {"size": SMALL, "seed": 4, "modalities": wanted}
+    folders = write_cohort(
+        tmp_path / "two", cases=2, progress=lambda *at: calls.append(at), **options
+    )
+    write_cohort(tmp_path / "three", cases=3, **options)
+    assert calls == [(1, 2), (2, 2)]
+    assert [folder.name for folder in folders] == ["phantom_000", "phantom_001"]
+    assert sorted(file.name for file in folders[1].iterdir()) == sorted(
+        f"{n}.nii.gz" for n in [*wanted, "seg", "lesion"]
+    )
+    one, other = (
+        nibabel.load(tmp_path / name / "phantom_001" / "ct.nii.gz") for name in ("two", "three")
+    )
+    assert np.array_equal(one.get_fdata(), other.get_fdata())
+    assert nibabel.aff2axcodes(one.affine) == ("R", "A", "S")
+    assert one.shape == SMALL
+    assert one.header.get_zooms() == pytest.approx((200 / 24, 240 / 24, 168 / 12))
+    note = json.loads((tmp_path / "two" / "phantom.json").read_text())
+    assert note["seed"] == 4
+    assert note["seg"]["white"] == int(Label.WHITE)
+
+
+def test_writing_a_cohort_again_keeps_what_is_there_and_adds_what_is_missing(
+    tmp_path: Path,
+) -> None:
+    write_cohort(tmp_path, cases=1, size=SMALL, modalities=["t1", "t2"])
+    kept, lost = tmp_path / "phantom_000" / "t1.nii.gz", tmp_path / "phantom_000" / "t2.nii.gz"
+    before, then = nibabel.load(lost).get_fdata(), kept.stat().st_mtime_ns
+    lost.unlink()
+    write_cohort(tmp_path, cases=2, size=SMALL, modalities=["t1", "t2"])
+    assert kept.stat().st_mtime_ns == then
+    assert np.array_equal(nibabel.load(lost).get_fdata(), before)
+    assert (tmp_path / "phantom_001" / "t1.nii.gz").exists()
+
+
+def test_a_folder_with_another_cohort_is_refused(tmp_path: Path) -> None:
+    write_cohort(tmp_path, cases=1, size=SMALL, seed=1, modalities=["t1"])
+    with pytest.raises(BadInput, match="expected a cohort with seed 2, found seed 1"):
+        write_cohort(tmp_path, cases=1, size=SMALL, seed=2, modalities=["t1"])
+
+
+@every_row(
+    ("wrong", "sentence"),
+    [
+        ({"size": (4, 32, 16)}, "from 8 to 1024, found 4 32 16"),
+        ({"modalities": ["t1", "pet"]}, "found pet"),
+    ],
+)
+def test_wrong_settings_are_named_and_leave_no_folder(
+    tmp_path: Path, wrong: dict, sentence: str
+) -> None:
+    with pytest.raises(BadInput, match=sentence):
+        write_cohort(tmp_path / "out", **{"cases": 1, "size": SMALL, **wrong})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_stripped_head_holds_the_brain_as_the_whole_one_does_and_nothing_around_it(tmp_path):
+    options = {"cases": 1, "size": (40, 48, 20), "lesion": "tumour", "modalities": ["t1", "ct"]}
+    for name, stripped in (("whole", False), ("stripped", True)):
+        write_cohort(tmp_path / name, stripped=stripped, **options)
+    seg = nibabel.load(tmp_path / "whole/phantom_000/seg.nii.gz").get_fdata()
+    brain = np.isin(
+        seg,
+        [Label.GREY, Label.WHITE, Label.DEEP_GREY, Label.VENTRICLE, Label.NECROSIS, Label.OEDEMA],
+    )
+    outer = np.isin(seg, [Label.AIR, Label.SKIN, Label.FAT, Label.BONE, Label.DIPLOE, Label.EYE])
+    for name, empty in (("t1", 0), ("ct", -1000)):
+        whole, left = (
+            nibabel.load(tmp_path / f"{one}/phantom_000/{name}.nii.gz").get_fdata()
+            for one in ("whole", "stripped")
+        )
+        assert np.mean(left[brain] == whole[brain]) > 0.999, "all but specks that hang on nothing"
+        assert (left[outer] == empty).all()
+    with pytest.raises(BadInput, match="a cohort with stripped True, found stripped False"):
+        write_cohort(tmp_path / "whole", stripped=True, **options)

@@ -1,0 +1,71 @@
+"""Jobs of the tests of executors; workers import them by name, so that they have a module of their own."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from voxlate.base.errors import BadInput
+from voxlate.base.executors.job import Context
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Doubles numbers; 13 is bad input, 14 an unexpected error, 666 ends every worker, 77 ends the first one.
+
+    folder: where marks are left, of each opened worker and of each try.
+    """
+
+    folder: Path
+    uses_network: bool = False
+
+    def open(self) -> Callable[[int, Context], Any]:
+        (self.folder / f"opened-{os.getpid()}").touch()
+        return self._double
+
+    def _double(self, number: int, context: Context) -> int:
+        mark = self.folder / f"tried-{number}-{time.monotonic_ns()}"
+        mark.touch()
+        if number == 13:
+            raise BadInput("13: expected a lucky number, found 13. Take another.")
+        if number == 14:
+            raise ZeroDivisionError("of 14")
+        tries = len(list(self.folder.glob(f"tried-{number}-*")))
+        if number == 666 or (number == 77 and tries == 1):
+            os._exit(9)
+        context.warn(f"{number} is doubled")
+        return 2 * number
+
+
+@dataclass(frozen=True)
+class Unopened:
+    """A job that cannot be opened: with an error, or with the end of the worker."""
+
+    dies: bool
+    uses_network: bool = False
+
+    def open(self) -> Callable[[int, Context], Any]:
+        if self.dies:
+            os._exit(9)
+        raise BadInput("weights: expected a file, found none. Restore it.")
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Reads, computes and writes for so many seconds, as a synthesis on a GPU does; only computing needs its turn."""
+
+    reading: float
+    computing: float
+    uses_network: bool = True
+
+    def open(self) -> Callable[[int, Context], Any]:
+        return self._work
+
+    def _work(self, number: int, context: Context) -> int:
+        time.sleep(self.reading)
+        with context.turn:
+            time.sleep(self.computing)
+        time.sleep(self.reading)
+        return number

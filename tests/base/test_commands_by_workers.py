@@ -1,0 +1,113 @@
+"""prepare, synth, evaluate and calibrate give the same files by one process, by workers and by Ray."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from voxlate.base.files import read_json
+
+MEASURED = ("seconds_per_slice", "checksum")
+
+
+def contents(folder: Path) -> dict[str, object]:
+    """The bytes of each file by its path, and of JSON its values without what is measured."""
+    found = dict[str, object]()
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.suffix == ".json":
+            values = read_json(path)
+            found[name] = {key: value for key, value in values.items() if key not in MEASURED}
+        elif path.is_file() and path.name != "messages.jsonl":  # which states the workers
+            found[name] = path.read_bytes()
+    return found
+
+
+def test_prepared_cohorts_are_the_same_by_workers(voxlate, cohort, tmp_path):
+    for name, options in (("one", []), ("local", ["--executor", "local", "--workers", 2])):
+        voxlate("prepare", cohort, "--out", tmp_path / name, *options).done()
+    assert contents(tmp_path / "one") == contents(tmp_path / "local")
+
+
+def times_in(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_prepare_lists_bad_cases_after_the_others_and_resumes(voxlate, cohort, tmp_path):
+    whole = {}
+    for case in ("case2", "case4"):
+        scan = cohort / case / "t2.nii.gz"
+        whole[scan] = scan.read_bytes()
+        scan.write_bytes(b"no scan")
+    options = ("prepare", cohort, "--out", tmp_path / "p", "--executor", "local", "--workers", 2)
+    refusal = voxlate(*options).refusal
+    assert "expected 6 cases that can be prepared, found 2 that cannot" in refusal
+    assert all(f"{scan}" in refusal for scan in whole)
+    made = times_in(tmp_path / "p" / "cases")
+    assert len(made) == 4
+    for scan, content in whole.items():
+        scan.write_bytes(content)
+    voxlate(*options).done()
+    now = times_in(tmp_path / "p" / "cases")
+    assert len(now) == 6
+    assert made.items() <= now.items()
+
+
+@pytest.fixture
+def heads(small_head, tmp_path) -> Path:
+    """Four heads that no training saw; the scan of the third one is damaged."""
+    for number in range(4):
+        small_head(tmp_path / "heads" / f"new{number}", 50 + number)
+    (tmp_path / "heads" / "new2" / "t1.nii.gz").write_bytes(b"no scan")
+    return tmp_path / "heads"
+
+
+@pytest.fixture
+def made_by(voxlate, diffusion, heads, tmp_path, quick_widths):
+    """The files of a synthesis, its scores and a calibration by the options of an executor, and the notes of synth."""
+
+    def make(name: str, *options: object) -> tuple[dict[str, object], str]:
+        folder = tmp_path / name
+        run = shutil.copytree(diffusion, folder / "run")
+        out = folder / "out"
+        synthesised = voxlate("synth", run, heads, "--out", out, "--samples", 2, "-v", *options)
+        assert synthesised.refusal.count("left out") == 1
+        scoring = ("evaluate", out, "--truth", heads, "--features", "texture", "--align")
+        assert "not scored: new2" in voxlate(*scoring, *options).refusal
+        assert "new2 is left out" in voxlate("calibrate", run, heads, *options).done().err
+        return contents(folder), synthesised.err
+
+    return make
+
+
+def test_images_scores_and_intervals_have_the_same_bits_by_workers(made_by):
+    alone, _ = made_by("alone")
+    images = [name for name in alone if name.endswith(".nii.gz")]
+    assert len(images) == 6  # t2 and its spread of three heads
+    files, said = made_by("by_workers", "--executor", "local", "--workers", 2)
+    assert files == alone
+    # The first worker may have finished all of these small cases before the second one is ready.
+    assert re.search(r"of the time of [12] workers? \(cases: 3\)", said)
+
+
+def test_a_restart_synthesises_only_the_cases_that_are_not_done(
+    voxlate, diffusion, heads, tmp_path
+):
+    command = ("synth", diffusion, heads, "--out", tmp_path / "out", "--workers", 2)
+    assert voxlate(*command).code == 2
+    shutil.rmtree(tmp_path / "out" / "new1")
+    kept = tmp_path / "out" / "new0" / "t2.nii.gz"
+    before = kept.stat().st_mtime_ns
+    again = voxlate(*command, "-v")
+    assert "2 of 4 cases were synthesised before and are kept" in again.err
+    assert "(cases: 1)" in again.err
+    assert kept.stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_images_scores_and_intervals_have_the_same_bits_by_ray(made_by, ray_address):
+    alone, _ = made_by("alone")
+    files, said = made_by("ray", "--executor", "ray", "--address", ray_address, "--workers", 2)
+    assert files == alone
+    assert re.search(r"of the time of [12] workers? \(cases: 3\)", said)

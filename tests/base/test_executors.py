@@ -1,0 +1,255 @@
+"""Executors: every case is worked on once, by processes or by Ray, whatever fails on the way."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import BrokenExecutor, Future
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import psutil
+import pytest
+from jobs import Numbers, Stages, Unopened
+
+from voxlate.base.errors import BadInput
+from voxlate.base.executors.choose import choose_executor
+from voxlate.base.executors.job import (
+    Context,
+    Cost,
+    InProcess,
+    Outcome,
+    WorkerDied,
+    busy_line,
+)
+from voxlate.base.executors.local import LocalExecutor
+from voxlate.base.executors.schedule import schedule_cases
+from voxlate.base.options.executors import ExecutorOptions
+
+
+def in_case_order(outcomes: Iterable[tuple[int, Outcome]]) -> list[Outcome]:
+    """All outcomes in the order of the cases, so that no result depends on which case finishes first."""
+    by_number = dict(outcomes)
+    return [by_number[number] for number in sorted(by_number)]
+
+
+class Imitated:
+    """A worker without a process, which finishes the newest of its cases first.
+
+    begun: numbers of the cases that it was given; held: those that it has not finished.
+    """
+
+    def __init__(self, slots: int, deadly: tuple[int, ...]):
+        self.slots = slots
+        self.deadly = deadly
+        self.begun = list[int]()
+        self.held = list[int]()
+        self.closed = False
+
+    def advance(self, numbered):
+        answer = Future()
+        if numbered is not None:
+            number, case = numbered
+            assert case == number + 100
+            self.held.append(number)
+            self.begun.append(number)
+        if set(self.held) & set(self.deadly):
+            answer.set_exception(BrokenExecutor())
+        elif self.held and (numbered is None or len(self.held) == self.slots):
+            answer.set_result([(self.held.pop(), Outcome("done"))])
+        else:
+            answer.set_result([])
+        return answer
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def hired():
+    """The imitated workers that a test hired; all are closed at its end."""
+    workers = list[Imitated]()
+    yield workers
+    assert all(worker.closed for worker in workers)
+
+
+def finish(hired, count, size, slots, deadly=()):
+    """The outcomes of cases by imitated workers."""
+
+    def hire(_: int) -> Imitated:
+        hired.append(Imitated(slots, deadly))
+        return hired[-1]
+
+    return schedule_cases(hire, size, range(100, 100 + count))
+
+
+def test_workers_have_a_bounded_number_of_cases_and_no_case_is_begun_early(hired):
+    finished = list[int]()
+    for number, outcome in finish(hired, 1000, size=3, slots=2):
+        finished.append(number)
+        assert outcome.result == "done"
+        assert sum(len(worker.begun) for worker in hired) - len(finished) < 3 * 2
+    assert sorted(finished) == list(range(1000))
+    assert finished != sorted(finished)
+
+
+def test_a_few_cases_are_shared_by_all_workers_and_closing_the_outcomes_ends_them(hired):
+    running = finish(hired, 4, size=3, slots=3)
+    next(running)
+    assert sorted(len(worker.begun) for worker in hired) == [1, 1, 2]
+    running.close()
+
+
+def test_a_case_that_ends_two_workers_fails_and_its_neighbours_do_not(hired):
+    outcomes = dict(finish(hired, 40, size=2, slots=3, deadly=(5, 17)))
+    assert sorted(outcomes) == list(range(40))
+    failed = {number: one.error for number, one in outcomes.items() if one.error is not None}
+    assert failed.keys() == {5, 17}
+    assert all(isinstance(error, WorkerDied) for error in failed.values())
+    tries = Counter(number for worker in hired for number in worker.begun)
+    assert (tries[5], tries[17], max(tries.values())) == (2, 2, 2)
+
+
+def check_failures(executor, folder: Path) -> None:
+    """Executors must agree on these cases; two of the twelve fail, one ends every worker, one ends the first."""
+    numbers = [*range(8), 13, 14, 77, 666]
+    said = list[str]()
+    outcomes = in_case_order(executor.run(Numbers(folder), numbers, Context(warn=said.append)))
+    results = dict(zip(numbers, outcomes))
+    doubled = {number: one.result for number, one in results.items() if one.error is None}
+    assert doubled == {number: 2 * number for number in [*range(8), 77]}
+    assert isinstance(results[13].error, BadInput)
+    assert isinstance(results[14].error, ZeroDivisionError)
+    assert isinstance(results[666].error, WorkerDied)
+    assert sorted(said) == sorted(f"{number} is doubled" for number in doubled)
+    assert len(list(folder.glob("tried-666-*"))) == 2
+
+
+def test_processes_list_failures_and_survive_killed_workers(tmp_path):
+    check_failures(LocalExecutor(2), tmp_path)
+    opened = list(tmp_path.glob("opened-*"))
+    assert 3 <= len(opened) <= 5  # those that ended need not be replaced
+
+
+def test_a_job_that_cannot_be_opened_is_one_sentence():
+    with pytest.raises(BadInput, match="weights"):
+        list(LocalExecutor(2).run(Unopened(dies=False), [1, 2]))
+    with pytest.raises(BadInput, match="--executor"):
+        list(LocalExecutor(2).run(Unopened(dies=True), [1, 2]))
+
+
+def test_a_worker_that_is_killed_as_it_starts_is_replaced(monkeypatch):
+    begun = BaseProcess.start
+    starts = list[BaseProcess]()
+
+    def start(process: BaseProcess) -> None:
+        starts.append(process)
+        if len(starts) == 1:
+            raise BrokenPipeError
+        begun(process)
+
+    monkeypatch.setattr(BaseProcess, "start", start)
+    outcomes = in_case_order(LocalExecutor(1).run(Stages(0, 0), [0, 1]))
+    assert [outcome.result for outcome in outcomes] == [0, 1]
+    assert len(starts) == 2
+
+
+def test_reading_and_writing_overlap_with_the_network():
+    outcomes = in_case_order(LocalExecutor(1).run(Stages(0.05, 0.1), list(range(24))))
+    assert [outcome.result for outcome in outcomes] == list(range(24))
+    (share,) = re.findall(r"(\d+)%", busy_line([outcome.cost for outcome in outcomes]))
+    assert 75 <= int(share) <= 100  # 50 one case after the other; a busy machine delays sleepers
+
+
+def test_the_busy_share_counts_each_worker_from_its_first_to_its_last_case():
+    def cost(worker, began, ended, *network):
+        return Cost(worker, f"worker {worker}", False, began, ended, network)
+
+    first = [cost(0, 0, 4, (0, 1), (2, 4)), cost(0, 2, 10, (5, 10))]
+    second = [cost(1, 100, 110, (101, 109)), cost(1, 90, 91)]
+    said = "The network computed during 80% of the time of 2 workers (cases: 3)."
+    assert busy_line([*first, *second, None]) == said
+    assert busy_line([None, cost(1, 90, 91)]) == ""
+
+
+def test_a_gpu_is_busy_while_any_of_its_workers_computes():
+    def cost(worker, began, ended, *network):
+        return Cost(worker, "node, GPU 0", True, began, ended, network)
+
+    half = [cost(0, 0, 6, (1, 3)), cost(1, 0, 10, (2, 4), (7, 9))]
+    said = "The network computed during 50% of the time of 1 GPU (2 workers, cases: 2). More --workers keep a GPU busier."
+    assert busy_line(half) == said
+    full = [*half, cost(0, 0, 10, (0.5, 9.5)), Cost(2, "node, GPU 1", True, 50, 60, ((50, 60),))]
+    said = "The network computed during 95% of the time of 2 GPUs (3 workers, cases: 4)."
+    assert busy_line(full) == said
+
+
+def test_in_this_process_bad_input_is_an_outcome_and_another_error_is_raised(tmp_path):
+    outcomes = in_case_order(InProcess().run(Numbers(tmp_path), [1, 13, 2]))
+    assert [outcome.result for outcome in outcomes] == [2, None, 4]
+    with pytest.raises(ZeroDivisionError):
+        list(InProcess().run(Numbers(tmp_path), [14]))
+
+
+def test_the_options_state_the_executor_and_its_threads():
+    assert isinstance(choose_executor(ExecutorOptions()), InProcess)
+    said = list[str]()
+    chosen = choose_executor(ExecutorOptions(workers=3), "cpu", said.append)
+    assert isinstance(chosen, LocalExecutor)
+    assert (chosen.workers, chosen.threads, said) == (3, 1, [])  # the tests have one thread
+    with pytest.raises(BadInput, match="--address: expected --executor ray with it, found local"):
+        choose_executor(ExecutorOptions(executor="local", address="auto"))
+
+
+def test_without_ray_a_sentence_names_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(
+        BadInput, match=r"the package ray, found it not installed. Run pip install '\.\[ray\]'"
+    ):
+        list(choose_executor(ExecutorOptions(executor="ray")).run(Unopened(dies=False), [1]))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+def test_ctrl_c_ends_the_workers_within_seconds():
+    script = (
+        "import signal\nfrom jobs import Stages\nfrom voxlate.base.executors.local import LocalExecutor\n"
+        "if __name__ == '__main__':\n"
+        # Tests that run in the background of a shell hand down that interrupts are ignored.
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "    for number, _ in LocalExecutor(2).run(Stages(0, 0.2), range(10**6)):\n"
+        "        print(number, flush=True)\n"
+    )
+    command = [sys.executable, "-c", script]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout is not None
+    process.stdout.readline()
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) >= 2
+    process.send_signal(2)
+    began = time.monotonic()
+    process.wait(20)
+    assert time.monotonic() - began < 10
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.slow
+def test_ray_lists_failures_and_survives_killed_workers(ray_address, tmp_path):
+    check_failures(choose_executor(ExecutorOptions(executor="ray", address=ray_address)), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "auto"])
+def test_a_ray_cluster_that_is_not_there_is_one_sentence(address, tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")  # it has ended
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    executor = choose_executor(ExecutorOptions(executor="ray", address=address))
+    with pytest.raises(
+        BadInput, match=rf"--address: expected a Ray cluster at {address}, found none"
+    ):
+        list(executor.run(Unopened(dies=False), [1]))

@@ -1,0 +1,62 @@
+"""Addresses of studies and nodes; what is none is one sentence."""
+
+import pytest
+
+from rows import every_row
+from voxlate.base.errors import BadInput
+from voxlate.clinic.address import Node, StudyAddress, is_dicomweb, node, study_address
+
+
+@every_row(
+    "text, address",
+    [
+        ("dicomweb://pacs.org/studies/1.2", StudyAddress("https://pacs.org", "1.2")),
+        (
+            "dicomweb://localhost:8042/dicom-web/studies/1.2",
+            StudyAddress("http://localhost:8042/dicom-web", "1.2"),
+        ),
+        (
+            "dicomweb+http://pacs/a/b/studies/1.2/series/3.4/",
+            StudyAddress("http://pacs/a/b", "1.2", "3.4"),
+        ),
+        ("dicomweb://127.0.0.1/studies/1", StudyAddress("http://127.0.0.1", "1")),
+        ("dicomweb://[::1]:80/studies/1", StudyAddress("http://[::1]:80", "1")),
+    ],
+)
+def test_an_address_names_a_server_and_a_study(text, address):
+    assert is_dicomweb(text)
+    assert study_address(text) == address
+
+
+@every_row(
+    "text",
+    [
+        "dicomweb://pacs.org",
+        "dicomweb://pacs.org/studies/",
+        "dicomweb://pacs.org/studies/1.2/..",
+        "dicomweb://pacs.org/studies/" + "1" * 65,
+        "dicomweb:///studies/1.2",
+        "http://pacs.org/studies/1.2",
+    ],
+)
+def test_other_texts_are_refused(text):
+    with pytest.raises(BadInput, match="address"):
+        study_address(text)
+
+
+def test_a_password_in_an_address_is_refused_and_not_repeated():
+    with pytest.raises(BadInput, match="netrc") as refused:
+        study_address("dicomweb://anna:secret@pacs.org/studies/1.2")
+    assert "secret" not in str(refused.value)
+
+
+def test_a_node_has_a_title_a_host_and_a_port():
+    assert node("PACS_1@10.0.0.1:104") == Node("PACS_1", "10.0.0.1", 104)
+
+
+@every_row(
+    "text", ["PACS", "@host:1", "A@host", "A@host:0", "A@host:99999", "A B@h:1", "A" * 17 + "@h:1"]
+)
+def test_other_nodes_are_refused(text):
+    with pytest.raises(BadInput, match="expected"):
+        node(text)

@@ -1,0 +1,168 @@
+"""`synth --bids`: the images as a BIDS derivative, with the names and files that its validator asks for."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rows import every_row
+from voxlate.base.errors import BadInput
+from voxlate.clinic.bids_names import case_entities, entities_of, image_name
+
+DERIVED = Path("derivatives", "voxlate")
+
+
+@pytest.fixture
+def dataset(cohort, tmp_path):
+    """A BIDS dataset of two subjects, one with two sessions."""
+    root = tmp_path / "dataset"
+    names = {"case0": "sub-01", "case1": "sub-02/ses-pre", "case2": "sub-02/ses-post"}
+    for case, name in names.items():
+        folder = root / name / "anat"
+        folder.mkdir(parents=True)
+        prefix = name.replace("/", "_")
+        shutil.copy(cohort / case / "t1.nii.gz", folder / f"{prefix}_acq-mprage_T1w.nii.gz")
+    description = {"Name": "Made-up heads", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
+    (root / "dataset_description.json").write_text(json.dumps(description))
+    return root
+
+
+def files_below(root: Path) -> list[str]:
+    return sorted(str(one.relative_to(root)) for one in root.rglob("*") if one.is_file())
+
+
+def test_a_bids_dataset_gives_a_bids_derivative(voxlate, run, dataset, out):
+    voxlate("synth", run, dataset, "--out", out, "--bids").done()
+    root = out / DERIVED
+    images = [
+        f"{folder}/{prefix}_acq-mprage_desc-synthetic_T2w"
+        for folder, prefix in (
+            ("sub-01/anat", "sub-01"),
+            ("sub-02/ses-post/anat", "sub-02_ses-post"),
+            ("sub-02/ses-pre/anat", "sub-02_ses-pre"),
+        )
+    ]
+    expected = [f"{image}{ending}" for image in images for ending in (".json", ".nii.gz")]
+    assert files_below(root) == sorted(
+        [".bidsignore", "README", "dataset_description.json", *expected]
+    )
+    description = json.loads((root / "dataset_description.json").read_text())
+    assert description["DatasetType"] == "derivative"
+    assert description["GeneratedBy"][0]["Name"] == "voxlate"
+    assert (root / description["DatasetLinks"]["raw"]).resolve() == dataset.resolve()
+    sidecar = json.loads((root / f"{images[0]}.json").read_text())
+    assert sidecar["Sources"] == ["bids:raw:sub-01/anat/sub-01_acq-mprage_T1w.nii.gz"]
+    assert sidecar["VoxlateProvenance"]["model"]["title"] == "tiny"
+    assert json.loads(voxlate("info", out, "--json").out)["images"] == ["t2"]
+    copy = (root / f"{images[0]}.nii.gz").read_bytes()
+    assert copy == (out / "sub-01" / "t2.nii.gz").read_bytes()
+
+
+def test_cases_of_other_names_are_subjects_and_a_second_run_removes_older_maps(
+    voxlate, diffusion, cohort, out
+):
+    command = ("synth", diffusion, cohort / "case0", "--out", out, "--bids")
+    voxlate(*command, "--samples", 2).done()
+    folder = out / DERIVED / "sub-case0" / "anat"
+    prefix = "sub-case0_desc-synthetic"
+    both = [f"{prefix}StdUncalibrated_T2w", f"{prefix}_T2w"]
+    assert files_below(folder) == [f"{one}{end}" for one in both for end in (".json", ".nii.gz")]
+    sidecar = json.loads((folder / f"{both[0]}.json").read_text())
+    assert sidecar["Description"].startswith("Standard deviation of the samples, not calibrated")
+    assert "Sources" not in sidecar
+    voxlate(*command, "--samples", 1).done()
+    assert files_below(folder) == [f"{prefix}_T2w.json", f"{prefix}_T2w.nii.gz"]
+
+
+def test_a_case_with_the_label_of_another_one_is_refused_before_the_synthesis(
+    voxlate, run, cohort, out
+):
+    (cohort / "case0").rename(cohort / "case_1")
+    refused = voxlate("synth", run, cohort, "--out", out, "--bids").refusal
+    assert "which would both be sub-case1. Rename one of them." in refused
+    assert not out.exists()
+
+
+def test_a_later_case_with_the_label_of_an_earlier_one_is_refused(voxlate, run, cohort, out):
+    voxlate("synth", run, cohort / "case1", "--out", out, "--bids").done()
+    (cohort / "case0").rename(cohort / "case_1")
+    refused = voxlate("synth", run, cohort / "case_1", "--out", out, "--bids").refusal
+    assert "expected images of case_1, found those of case1" in refused
+
+
+def test_formats_that_bids_does_not_have_are_refused(voxlate, run, cohort, out):
+    refused = voxlate("synth", run, cohort / "case0", "--out", out, "--bids", "--format", "mha")
+    assert "expected --format nii.gz or nii, which BIDS allows, found mha" in refused.refusal
+
+
+def test_the_dataset_itself_is_no_output_folder(voxlate, run, dataset):
+    refused = voxlate("synth", run, dataset, "--out", dataset, "--bids").refusal
+    assert "expected an output folder beside the BIDS dataset" in refused
+
+
+@every_row(
+    "case, scans, entities",
+    [
+        ("anna_b-3", [], {"sub": "annab3"}),
+        ("sub-01_ses-2", [Path("t1.nii.gz")], {"sub": "01", "ses": "2"}),
+        ("x", [Path("sub-7_run-1_T1w.nii"), Path("sub-7_run-1_T2w.nii")], {"sub": "7", "run": "1"}),
+        ("x", [Path("sub-7_run-1_T1w.nii"), Path("sub-7_run-2_T2w.nii")], {"sub": "7"}),
+        ("x", [Path("sub-7_ce-gd_T1w.nii.gz")], {"sub": "7"}),
+        ("case9", [Path("sub-7_T1w.nii.gz"), Path("other.nii.gz")], {"sub": "case9"}),
+    ],
+)
+def test_entities_come_from_scans_with_bids_names_else_from_the_case(case, scans, entities):
+    assert case_entities(case, scans) == entities
+
+
+@every_row(
+    "modality, end, name",
+    [
+        ("t1c", "", "sub-1_ses-2_ce-gadolinium_desc-synthetic_T1w"),
+        ("flair", "_low", "sub-1_ses-2_desc-syntheticLow_FLAIR"),
+        ("ct", "", "sub-1_ses-2_desc-synthetic_CT"),
+        ("tof", "", "sub-1_ses-2_desc-synthetic_angio"),
+    ],
+)
+def test_a_modality_has_the_suffix_of_the_specification(modality, end, name):
+    found = image_name({"ses": "2", "sub": "1"}, modality, end)
+    assert found.stem == name
+    assert found.path == Path("sub-1", "ses-2", "anat", f"{name}.nii.gz")
+    assert found.in_bids == (modality != "ct")
+
+
+def test_scans_of_two_subjects_are_refused():
+    with pytest.raises(BadInput, match="expected scans of one subject in x, found sub-1 and sub-2"):
+        entities_of({"x": [Path("sub-1_T1w.nii"), Path("sub-2_T2w.nii")]})
+
+
+def _validator() -> str:
+    beside = Path(sys.executable).parent / "bids-validator-deno"
+    found = shutil.which("bids-validator-deno") or (str(beside) if beside.is_file() else "")
+    if not found:
+        pytest.skip("the BIDS validator is not installed: pip install bids-validator-deno")
+    return found
+
+
+def errors_of(root: Path) -> list[tuple[str, str]]:
+    """Code and place of each error that the validator reports."""
+    said = subprocess.run(
+        [_validator(), str(root), "--format", "json"], capture_output=True, text=True, timeout=300
+    )
+    found = json.loads(re.sub(r"\x1b\[[0-9;]*m", "", said.stdout))["issues"]["issues"]
+    return [
+        (one["code"], one.get("location", "")) for one in found if one.get("severity") == "error"
+    ]
+
+
+@pytest.mark.slow
+def test_the_bids_validator_finds_no_error(voxlate, run, diffusion, dataset, cohort, out):
+    voxlate("synth", diffusion, dataset, "--out", out, "--bids", "--samples", 2).done()
+    assert errors_of(out / DERIVED) == []
+    wrong = out / DERIVED / "sub-01" / "anat" / "sub-01_synthetic.nii.gz"
+    wrong.write_bytes(b"")
+    assert errors_of(out / DERIVED) != []  # the validator sees names that are wrong

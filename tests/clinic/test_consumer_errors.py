@@ -1,0 +1,168 @@
+"""Errors of a synthesised CT in mm and percent, for images whose errors are known."""
+
+import json
+
+import numpy as np
+import pytest
+
+import voxlate as package
+from rows import every_row
+from voxlate.base.errors import BadInput
+from voxlate.clinic.consumers.errors import attenuation_errors, range_errors, skull_errors
+from voxlate.clinic.consumers.tissues import default_table
+from voxlate.evaluation.scoring.captions import caption
+from voxlate.scans.formats.io import write_volume
+from voxlate.scans.images.grid import Volume
+
+TABLE = default_table("rsp")
+
+
+def head(tissue=0.0, bone=1000.0, thickness=6.0):
+    """A ball of water, radius 50 mm, around it a shell of bone and 8 mm of skin, in air: 2 mm voxels."""
+    axis = (np.arange(80) - 39.5) * 2.0
+    radius = np.sqrt(sum(part**2 for part in np.meshgrid(axis, axis, axis, indexing="ij")))
+    hu = np.full(radius.shape, -1000.0, np.float32)
+    hu[radius < 50 + thickness + 8] = tissue
+    hu[radius < 50 + thickness] = bone
+    hu[radius < 50] = tissue
+    return Volume(hu[None], np.diag([2.0, 2.0, 2.0, 1.0]), "HU", "ct")
+
+
+def shifted(volume, hu):
+    """The CT with all tissue brighter by some HU."""
+    data = np.where(volume.data > -900, volume.data + np.float32(hu), volume.data)
+    return Volume(data, volume.affine, "HU", "ct")
+
+
+def test_a_ct_has_no_error_against_itself():
+    ct = head()
+    found = range_errors(ct, ct, TABLE, {"low": ct, "high": ct})
+    assert found["error"] == found["error_95"] == found["interval"] == 0
+    assert found["coverage"] == 1
+    assert found["beams"] > 1000
+    assert attenuation_errors(ct, ct, {})["soft_error"] == 0
+    skull = skull_errors(ct, ct)
+    assert skull["thickness"] == 0
+    assert "ratio" not in skull, "the bone of this head has no marrow"
+
+
+def test_an_error_of_stopping_power_becomes_its_share_of_the_range():
+    truth = head(bone=0.0)
+    wrong = shifted(truth, 20)
+    share = float(TABLE(np.full((1, 1, 1), 20.0))[0, 0, 0]) - 1
+    found = range_errors(truth, wrong, TABLE, {})
+    assert found["bias"] == pytest.approx(share * found["range"], rel=1e-4)
+    assert found["error"] == pytest.approx(found["bias"])
+    assert "coverage" not in found
+
+
+def test_intervals_cover_a_range_where_they_hold_the_truth_and_not_elsewhere():
+    truth = head()
+    near = {"low": shifted(truth, -30), "high": shifted(truth, 30)}
+    assert range_errors(truth, shifted(truth, 20), TABLE, near)["coverage"] == 1
+    above = {"low": shifted(truth, 10), "high": shifted(truth, 30)}
+    assert range_errors(truth, shifted(truth, 20), TABLE, above)["coverage"] == 0
+
+
+def test_attenuation_errors_are_shares_by_the_tissue_of_the_truth():
+    truth, wrong = head(tissue=0.0, bone=1000.0), head(tissue=20.0, bone=900.0)
+    found = attenuation_errors(truth, wrong, {})
+    assert found["soft_bias"] == pytest.approx(0.02, abs=1e-4)  # (HU + 1000) / 1000
+    assert found["bone_bias"] == pytest.approx(-5.1e-3 / 0.1491, rel=1e-3)
+    assert "air_bias" not in found
+    ends = {"low": head(0.0, 800.0), "high": head(0.0, 950.0)}
+    assert attenuation_errors(truth, wrong, ends)["bone_coverage"] == 0
+
+
+def test_a_thicker_skull_has_its_error_in_mm():
+    found = skull_errors(head(thickness=6.0), head(thickness=10.0), aperture_mm=12)
+    for side in ("left", "right", "front", "back", "vertex"):
+        assert found[f"bias_{side}"] == pytest.approx(4, abs=0.5)
+        assert found[f"true_thickness_{side}"] == pytest.approx(6, abs=1)
+    assert found["thickness"] == pytest.approx(4, abs=0.5)
+
+
+def test_voxels_that_do_not_count_change_no_error():
+    truth, wrong = head(bone=0.0), shifted(head(bone=0.0), 20)
+    half = np.zeros(truth.grid.shape, bool)
+    half[:, :, :40] = True
+    mixed = Volume(np.where(half, wrong.data, -1000), truth.affine, "HU", "ct")  # covers one half
+    found = range_errors(truth, mixed, TABLE, {}, half)
+    share = float(TABLE(np.full((1, 1, 1), 20.0))[0, 0, 0]) - 1
+    assert found["bias"] == pytest.approx(share * found["range"], rel=1e-4)
+    assert range_errors(truth, mixed, TABLE, {})["bias"] < -10
+    assert attenuation_errors(truth, mixed, {}, half)["soft_error"] == pytest.approx(0.02, abs=1e-4)
+
+
+def test_a_crop_within_the_head_has_no_skull():
+    inner = (
+        slice(None),
+        *(slice(10, 40),) * 3,
+    )  # its corner is in air, its other sides in the brain
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    crop = Volume(head().data[inner], affine, "HU", "ct")
+    sides = {name.rpartition("_")[2] for name in skull_errors(crop, crop)}
+    assert sides.isdisjoint({"right", "front", "vertex"})  # where the crop ends in the brain
+
+
+@pytest.fixture
+def scored(tmp_path):
+    """A synthesised head with 20 HU too much in all tissue, its interval of 30 HU on each side, and the cohort of the truth."""
+    truth = head()
+    image = shifted(truth, 20)
+    ends = {"ct_low": shifted(image, -30), "ct_high": shifted(image, 30)}
+    write_volume(tmp_path / "COHORT" / "ann" / "ct.nii.gz", truth)
+    for name, volume in {"ct": image, **ends}.items():
+        write_volume(tmp_path / "OUT" / "ann" / f"{name}.nii.gz", volume)
+    return tmp_path / "OUT", tmp_path / "COHORT", image
+
+
+def test_evaluate_scores_a_ct_in_the_units_of_its_users_beside_hu(scored):
+    out, cohort, image = scored
+    row = package.evaluate(
+        out, cohort, consumers="proton,pet,ultrasound", mask="body", progress=False
+    ).rows[0]
+    expected = range_errors(head(), image, TABLE, {})
+    assert row.scores["proton.error"] == pytest.approx(expected["error"], rel=1e-4)
+    assert row.scores["pet.soft_error"] == pytest.approx(0.02, abs=1e-3)
+    assert row.scores["ultrasound.thickness"] == pytest.approx(0, abs=0.3)
+    assert row.scores["mae"] == pytest.approx(20, abs=1)
+
+
+def test_an_interval_without_a_stated_coverage_is_not_scored_and_that_is_said(scored):
+    out, cohort, _ = scored
+    scores = package.evaluate(out, cohort, consumers="proton", progress=False)
+    assert "proton.coverage" not in scores.rows[0].scores
+    (warning,) = scores.document()["scan_warnings"]["ann"]
+    assert warning["code"] == "unstated-interval"
+
+
+@every_row("consumers", ["carbon", "proton,dose"])
+def test_other_users_are_refused_by_name(consumers, scored):
+    with pytest.raises(BadInput, match="--for"):
+        package.evaluate(*scored[:2], consumers=consumers, progress=False)
+
+
+def test_images_of_another_unit_have_no_errors_of_these_users(tmp_path):
+    draw = np.random.default_rng(0)
+    for folder in ("OUT", "COHORT"):
+        scan = Volume(
+            draw.uniform(0, 900, (1, 12, 16, 16)).astype(np.float32), np.eye(4), "a.u.", "t1"
+        )
+        write_volume(tmp_path / folder / "ann" / "t1.nii.gz", scan)
+    with pytest.raises(BadInput, match="--for pet"):
+        package.evaluate(
+            tmp_path / "OUT", tmp_path / "COHORT", consumers="pet", any_truth=True, progress=False
+        )
+
+
+def test_tissues_whose_intervals_hold_less_than_stated_are_named_below_the_table(scored):
+    out, cohort, image = scored
+    calibration = {"patients": 9, "coverage": 0.9, "confidence": 0.9, "bound": "none"}
+    (out / "ann" / "provenance.json").write_text(json.dumps({"calibration": calibration}))
+    for half_width, missed in ((30, False), (5, True)):  # around an error of 20 HU
+        for end, shift in (("low", -half_width), ("high", half_width)):
+            write_volume(out / "ann" / f"ct_{end}.nii.gz", shifted(image, shift))
+        scores = package.evaluate(out, cohort, consumers="pet", progress=False)
+        said = " ".join(caption(scores.document()))
+        assert ("µ coverage, soft tissue (0%)" in said) is missed

@@ -1,0 +1,364 @@
+"""Synthesised images as derived DICOM series, through the command line and Python."""
+
+import shutil
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import voxlate as package
+from dciodvfy import errors_in, needs_dciodvfy
+from voxlate.base.errors import BadInput
+from voxlate.clinic.address import StudyAddress
+from voxlate.clinic.archive import Fetched, store_answers, write_objects_of
+from voxlate.clinic.deidentify import deidentify_folder
+from voxlate.clinic.dicom_images import write_derived, write_enhanced
+from voxlate.clinic.dicom_out import export_dicom
+from voxlate.clinic.web import WebArchive
+from voxlate.scans.cohorts.pseudonyms import Pseudonyms
+from voxlate.scans.formats.io import read_volume, write_volume
+from voxlate.scans.images.grid import LPS_TO_RAS, Volume
+from voxlate.synthesis.result import Synthesised
+
+pydicom = pytest.importorskip("pydicom")
+from dicom_slices import image, save  # noqa: E402 - needs pydicom
+
+
+@pytest.fixture
+def series(cohort, tmp_path):
+    """The T1 of a small head as a DICOM series of axial slices."""
+    scan = read_volume(next(iter(sorted(cohort.glob("*/t1.nii.gz")))))
+    lps = LPS_TO_RAS @ scan.affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    folder = tmp_path / "head"
+    for level, plane in enumerate(np.rint(scan.data[0])):
+        directions = (lps[:3, :2] / spacing[:2]).T.ravel()
+        one = image(
+            plane.astype(np.uint16),
+            Modality="MR",
+            SOPInstanceUID=f"1.2.3.4.{level + 1}",
+            StudyInstanceUID="1.2.3",
+            SeriesInstanceUID="1.2.3.4",
+            FrameOfReferenceUID="1.2.9",
+            SeriesNumber=2,
+            SeriesDescription="t1",
+            PatientName="Nobody^Test",
+            PatientID="ID7",
+            ImageOrientationPatient=[f"{value:.8f}" for value in directions],
+            ImagePositionPatient=[f"{v:.6f}" for v in lps[:3, 3] + level * lps[:3, 2]],
+            PixelSpacing=[f"{spacing[1]:.8g}", f"{spacing[0]:.8g}"],
+            SliceThickness=f"{spacing[2]:.8g}",
+        )
+        save(one, folder / f"{level:03d}.dcm")
+    return folder
+
+
+@pytest.fixture
+def out(run, series, voxlate, tmp_path):
+    """The synthesis of the series."""
+    voxlate("synth", run, series, "--out", tmp_path / "out").done()
+    return tmp_path / "out"
+
+
+def change_headers(folder, **values):
+    """Write a value into the header of each file of a series."""
+    for file in folder.iterdir():
+        header = pydicom.dcmread(file)
+        header.update(values)
+        header.save_as(file)
+
+
+def test_synth_writes_a_derived_series_with_the_voxels_of_the_image(run, series, voxlate, tmp_path):
+    out, to = tmp_path / "out", tmp_path / "dicom"
+    answer = voxlate("synth", run, f"t1={series}", "--out", out, "--dicom", to).done()
+    assert f"7 DICOM files (1 series, 1 report) in {to}: derived" in " ".join(answer.err.split())
+    image = read_volume(next(out.glob("*/t2.nii.gz")))
+    back = read_volume(to / "head" / "t2")
+    assert np.allclose(back.affine, image.affine, atol=1e-3)
+    assert np.abs(back.data - image.data).max() <= np.abs(image.data).max() / 4095
+    first = pydicom.dcmread(to / "head" / "t2" / "0001.dcm")
+    assert (first.StudyInstanceUID, first.FrameOfReferenceUID) == ("1.2.3", "1.2.9")
+    assert first.PatientID == "ID7"
+    # The same command again keeps both.
+    voxlate("synth", run, f"t1={series}", "--out", out, "--dicom", to).done()
+
+
+def test_export_finds_the_source_by_the_provenance_and_python_does_the_same(out, voxlate, tmp_path):
+    answer = voxlate("export", out, "--dicom", tmp_path / "first").done()
+    assert "1 series" in answer.out
+    assert "not for diagnosis" in answer.out
+    done = package.export(out, tmp_path / "second", progress=False)
+    assert [path.relative_to(tmp_path / "second").as_posix() for path in done.series] == ["head/t2"]
+    first, second = (
+        pydicom.dcmread(tmp_path / name / "head" / "t2" / "0003.dcm")
+        for name in ("first", "second")
+    )
+    assert first.SOPInstanceUID == second.SOPInstanceUID
+    assert first.PixelData == second.PixelData
+
+
+def test_a_disk_that_fails_while_a_series_is_written_is_one_sentence(
+    out, voxlate, tmp_path, monkeypatch
+):
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(pydicom.filewriter, "write_data_element", fail)
+    to = tmp_path / "dicom"
+    failed = voxlate("export", out, "--dicom", to)
+    assert failed.code == 2
+    assert failed.err.splitlines()[-1] == (
+        f"voxlate: {to / 'head' / 't2'}: expected a place to write, found: Input/output error. Choose another."
+    )
+    with pytest.raises(BadInput, match="found: Input/output error"):
+        package.export(out, to, progress=False)
+    assert not [path for path in to.rglob("*") if path.name.endswith(".dcm")]
+
+
+def test_a_scan_that_is_no_series_is_refused_before_the_synthesis(run, cohort, voxlate, tmp_path):
+    scan = next(iter(sorted(cohort.glob("*/t1.nii.gz"))))
+    out = tmp_path / "out"
+    answer = voxlate(
+        "synth", run, f"t1={scan}", "--out", out, "--dicom", tmp_path / "dicom"
+    ).refusal
+    assert "expected a DICOM series as the scan of every case" in answer
+    assert not out.exists()
+    voxlate("synth", run, f"t1={scan}", "--out", out).done()
+    with pytest.raises(BadInput, match="expected a synthesis of a DICOM series"):
+        package.export(out, tmp_path / "dicom", progress=False)
+
+
+def test_a_series_named_by_like_takes_an_image_of_its_converted_file_and_none_on_another_grid(
+    run, cohort, series, tmp_path, voxlate
+):
+    converted = tmp_path / "converted.nii.gz"
+    write_volume(converted, read_volume(series))
+    made = tmp_path / "of_converted"
+    voxlate("synth", run, f"t1={converted}", "--out", made).done()
+    voxlate("export", made, "--dicom", tmp_path / "dicom", "--like", series).done()
+    image = read_volume(next(made.glob("*/t2.nii.gz")))
+    (back,) = (read_volume(path) for path in (tmp_path / "dicom").glob("*/t2"))
+    assert np.allclose(np.abs(back.data).sum(), np.abs(image.data).sum(), rtol=1e-3)
+    moved = read_volume(sorted(cohort.glob("*/t1.nii.gz"))[1])
+    moved.affine[:3, 3] += 5
+    write_volume(tmp_path / "moved.nii.gz", moved)
+    out = tmp_path / "out"
+    voxlate("synth", run, f"t1={tmp_path}/moved.nii.gz", "--out", out).done()
+    case = next(path.parent for path in out.glob("*/provenance.json"))
+    answer = voxlate("export", case, "--dicom", tmp_path / "other", "--like", series).refusal
+    assert f"found {series} on another grid" in answer
+    assert not [*(tmp_path / "other").rglob("*.dcm")]
+
+
+@pytest.fixture
+def case(series, tmp_path):
+    """A case with a CT, its interval, a perfusion map, and a mask beside them."""
+    scan = read_volume(series)
+    image = Volume(scan.data - 900, scan.affine, "HU", "ct")
+    spread = Volume(scan.data / np.float32(7), scan.affine, "HU", "ct")
+    tmax = Volume(scan.data / np.float32(100), scan.affine, "s", "tmax")
+    folder = tmp_path / "case"
+    Synthesised(
+        {"ct": image, "tmax": tmax},
+        {"ct": spread},
+        {"model": {"title": "any"}},
+        low={"ct": Volume(image.data - 50, scan.affine, "HU", "ct")},
+        high={"ct": Volume(image.data + 50, scan.affine, "HU", "ct")},
+        unfamiliar={"ct": Volume(spread.data, scan.affine, "", "ct")},
+    ).write(folder)
+    mask = Volume((scan.data > scan.data.mean()).astype(np.float32), scan.affine, "", "mask")
+    write_volume(folder / "mask.nii.gz", mask)
+    return folder
+
+
+def test_maps_masks_and_the_summary_of_trust_go_beside_the_series(case, series, tmp_path):
+    pytest.importorskip("highdicom")
+    to = tmp_path / "dicom"
+    done = export_dicom(case, to, series)
+    assert [path.name for path in done.series] == ["ct"]
+    back = read_volume(to / "case" / "ct")
+    assert (back.modality, back.unit) == ("ct", "HU")
+    assert np.array_equal(back.data, read_volume(case / "ct.nii.gz").data)
+    assert {path.name for path in done.maps} == {
+        *("ct_high", "ct_low", "ct_std", "ct_unfamiliar", "tmax")
+    }
+    assert [path.name for path in done.masks] == ["mask"]
+    assert [path.name for path in done.reports] == ["report"]
+    assert not any(told.code == "no-dicom" for told in done.messages)
+    assert done.summary == "1 series, 5 maps, 1 mask, 1 report"
+    units = {"ct_low": "[hnsf'U]", "ct_unfamiliar": "1", "tmax": "s"}
+    for name, unit in units.items():
+        one = pydicom.dcmread(to / "case" / name / "0001.dcm")
+        (mapping,) = one.SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence
+        assert mapping.MeasurementUnitsCodeSequence[0].CodeValue == unit
+        values = np.frombuffer(one.FloatPixelData, "<f4")
+        stored = read_volume(case / f"{name}.nii.gz").data
+        assert np.array_equal(np.sort(values), np.sort(stored.ravel()))
+    report = pydicom.dcmread(to / "case" / "report" / "0001.dcm")
+    (evidence,) = report.CurrentRequestedProcedureEvidenceSequence
+    assert len(evidence.ReferencedSeriesSequence) == 7
+    # The same command again keeps everything.
+    assert export_dicom(case, to, series).summary == done.summary
+
+
+@needs_dciodvfy
+def test_the_standard_s_checker_finds_no_error_in_any_exported_object(case, series, tmp_path):
+    pytest.importorskip("highdicom")
+    export_dicom(case, tmp_path / "dicom", series)
+    export_dicom(case, tmp_path / "enhanced", series, write=write_enhanced)
+    first = [*sorted(tmp_path.glob("dicom/*/*/0001.dcm")), *tmp_path.glob("enhanced/*/ct/*.dcm")]
+    assert len(first) == 9
+    assert {file: errors for file in first if (errors := errors_in(file))} == {}
+
+
+def test_without_highdicom_maps_are_left_out_and_the_command_that_installs_it_is_named(
+    case, series, tmp_path, monkeypatch, voxlate
+):
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    answer = voxlate("export", case, "--dicom", tmp_path / "dicom", "--like", series).done()
+    assert "1 series, 1 report" in answer.out
+    assert "tmax.nii.gz has no DICOM object" in answer.err
+    assert "pip install '.[dicom-maps]'" in answer.err
+
+
+def test_enhanced_gives_one_object_with_the_voxels_of_the_image(case, series, tmp_path, voxlate):
+    to = tmp_path / "dicom"
+    voxlate("export", case, "--dicom", to, "--like", series, "--enhanced").done()
+    (file,) = (to / "case" / "ct").iterdir()
+    assert pydicom.dcmread(file).SOPClassUID.name == "Enhanced CT Image Storage"
+    back = read_volume(to / "case" / "ct")
+    assert np.array_equal(back.data, read_volume(case / "ct.nii.gz").data)
+
+
+def test_an_export_of_which_no_object_can_carry_an_image_is_refused(series, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    scan = read_volume(series)
+    tmax = Volume(scan.data, scan.affine, "s", "tmax")
+    Synthesised({"tmax": tmax}, {}, {"model": {"title": "any"}}).write(tmp_path / "case")
+    with pytest.raises(BadInput, match="expected an image that a DICOM object can carry"):
+        export_dicom(tmp_path / "case", tmp_path / "dicom", series)
+    assert not [*(tmp_path / "dicom").rglob("*.dcm")]
+
+
+def test_a_series_that_was_replaced_by_another_patients_is_refused(out, series, tmp_path, voxlate):
+    change_headers(series, PatientID="99")
+    answer = voxlate("export", out, "--dicom", tmp_path / "dicom").refusal
+    assert "found other files in its place" in answer
+    assert not [*(tmp_path / "dicom").rglob("*.dcm")]
+
+
+def test_an_image_that_was_changed_after_the_synthesis_is_not_exported(case, series, tmp_path):
+    image = read_volume(case / "ct.nii.gz")
+    write_volume(case / "ct.nii.gz", replace(image, data=image.data + 100))
+    with pytest.raises(
+        BadInput, match=r"ct.nii.gz: expected the image that synth wrote, found another"
+    ):
+        export_dicom(case, tmp_path / "dicom", series)
+    assert not (tmp_path / "dicom").exists()
+
+
+def test_like_refuses_another_patient_and_says_what_it_takes_on_trust(
+    out, series, tmp_path, voxlate
+):
+    other = shutil.copytree(series, tmp_path / "other")
+    change_headers(other, StationName="CHANGED")
+    trusted = voxlate("export", out, "--dicom", tmp_path / "trusted", "--like", other).done()
+    assert "is not the scan from which the images were synthesised" in trusted.err
+    change_headers(other, PatientID="99")
+    refused = voxlate("export", out, "--dicom", tmp_path / "refused", "--like", other)
+    assert refused.code == 2
+    assert "expected a series of the patient and frame of reference" in refused.err
+    (tmp_path / "empty").mkdir()
+    empty = voxlate("export", out, "--dicom", tmp_path / "refused", "--like", tmp_path / "empty")
+    assert "found no image in it" in empty.err or "expected a DICOM series" in empty.err
+
+
+def test_a_mask_elsewhere_is_left_out_and_one_that_lies_half_outside_is_named(
+    case, series, tmp_path
+):
+    pytest.importorskip("highdicom")
+    mask = read_volume(case / "mask.nii.gz", "mask")
+    half, away = mask.affine.copy(), mask.affine.copy()
+    half[:3, 3] += mask.affine[:3, 0] * mask.data.shape[3] / 2
+    away[:3, 3] += 500
+    write_volume(case / "brainmask.nii.gz", Volume(mask.data, half, "", "brainmask"))
+    write_volume(case / "lesion.nii.gz", Volume(mask.data, away, "", "lesion"))
+    done = export_dicom(case, tmp_path / "dicom", series)
+    assert {path.name for path in done.masks} == {"mask", "brainmask"}
+    (reason,) = (told.text for told in done.messages if told.code == "no-dicom")
+    assert "no voxel of it lies within the source series" in reason
+    (note,) = (told.text for told in done.messages if "voxels lie within" in told.text)
+    assert "case/brainmask.nii.gz: " in note
+
+
+def test_a_like_that_does_not_exist_is_named_as_such(case, series, tmp_path, voxlate):
+    for absent in (tmp_path / "absent", f"{tmp_path / 'absent'}#3"):
+        refused = voxlate("export", case, "--dicom", tmp_path / "to", "--like", absent).refusal
+        assert f"found nothing at {absent}" in refused
+    assert not any((tmp_path / "to").glob("[!.]*"))
+
+
+def test_what_goes_to_an_archive_is_what_export_writes_with_images_first(out, tmp_path):
+    pytest.importorskip("highdicom")
+    case = next(path.parent for path in out.glob("*/provenance.json"))
+    image = read_volume(case / "t2.nii.gz", "t2")
+    mask = Volume((image.data > image.data.mean()).astype(np.float32), image.affine, "", "mask")
+    write_volume(case / "mask.nii.gz", mask)
+    empty = Volume(np.zeros_like(mask.data), image.affine, "", "lesion")
+    write_volume(case / "lesion.nii.gz", empty)
+    said = []
+    sent = write_objects_of([case], tmp_path / "derived", said.append)
+    assert sent.summary == "1 series, 1 mask, 1 report"
+    assert [pydicom.dcmread(file).Modality for file in sent.files[-2:]] == ["SEG", "SR"]
+    assert all("lesion.nii.gz has no DICOM object" in told.text for told in said)
+    assert len(said) == 1
+    exported = export_dicom(out, tmp_path / "exported")
+    uids = [
+        {pydicom.dcmread(file).SOPInstanceUID for file in one.files} for one in (sent, exported)
+    ]
+    assert uids[0] == uids[1]
+
+
+def test_each_study_gets_the_images_of_its_own_scans(run, series, voxlate, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    studies = {}
+    for name in ("first", "second"):
+        study = out / "dicom" / name / name
+        shutil.copytree(series, study)
+        change_headers(study, StudyInstanceUID=f"1.2.{len(name)}")
+        voxlate("synth", run, f"t1={study}", "--out", out / name).done()
+        studies[study] = StudyAddress(f"http://{name}", f"1.2.{len(name)}")
+    stored = {}
+
+    class Archive:
+        def __init__(self, url):
+            self.url = url
+
+        def has(self, dataset):
+            return False
+
+        def store(self, dataset):
+            stored.setdefault(self.url, set()).add(dataset.StudyInstanceUID)
+
+    monkeypatch.setattr(WebArchive, "connect", Archive)
+    cases = sorted(path.parent for path in out.glob("*/*/provenance.json"))
+    sentence = store_answers(Fetched([], studies), cases)
+    assert stored == {"http://first": {"1.2.5"}, "http://second": {"1.2.6"}}
+    assert sentence.endswith("files stored in the study now: 2 series, 2 reports.")
+
+
+@needs_dciodvfy
+@pytest.mark.parametrize("enhanced", [False, True])
+def test_pseudonyms_add_no_error_of_the_standard_s_checker(case, series, tmp_path, enhanced):
+    pytest.importorskip("highdicom")
+    pytest.importorskip("dicomanonymizer")
+    export_dicom(
+        case, tmp_path / "dicom", series, write=write_enhanced if enhanced else write_derived
+    )
+    files = deidentify_folder(
+        tmp_path / "dicom", tmp_path / "out", Pseudonyms(bytes(range(32)))
+    ).files
+    kinds = {pydicom.dcmread(file, stop_before_pixels=True).SOPClassUID: file for file in files}
+    assert len(kinds) >= 3
+    assert {kind.name: errors for kind, file in kinds.items() if (errors := errors_in(file))} == {}

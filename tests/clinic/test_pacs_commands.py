@@ -1,0 +1,93 @@
+"""`synth dicomweb://… --store` and `listen` with a small model: the images are in the study, on the source's slices."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from orthanc_steps import listens, push, until
+from pydicom.uid import generate_uid
+
+from voxlate.clinic.address import StudyAddress
+from voxlate.clinic.queue import FAILED, study_name
+from voxlate.clinic.sending import Ledger, send
+from voxlate.clinic.web import WebArchive, fetch_study
+from voxlate.scans.formats.io import read_volume
+from voxlate.scans.images.grid import same_grid
+
+SYNTHETIC = "SYNTHETIC T2 - NOT FOR DIAGNOSIS"
+
+
+def derived(orthanc, study, folder):
+    """The derived series of a study, fetched into a folder of its own."""
+    archive = WebArchive.connect(orthanc.url)
+    found = archive.client.search_for_series(study)
+    (uid,) = {
+        one["0020000E"]["Value"][0] for one in found if one["0008103E"]["Value"] == [SYNTHETIC]
+    }
+    fetch_study(archive, StudyAddress(orthanc.url, study, uid), folder / "derived")
+    return folder / "derived"
+
+
+@pytest.mark.pacs
+@pytest.mark.slow
+def test_a_study_is_fetched_synthesised_and_its_images_are_stored_once(
+    voxlate, orthanc, stored, series, run, tmp_path
+):
+    address = f"dicomweb://127.0.0.1:{orthanc.http}/dicom-web/studies/{stored}"
+    command = ("synth", run, address, "--out", tmp_path / "out", "--store")
+    assert "7 of 7 files" in voxlate(*command).done().err
+    assert "0 of 7 files" in voxlate(*command).done().err
+    assert len(orthanc.instances()) == 13
+    folder = derived(orthanc, stored, tmp_path)
+    image, source = read_volume(folder, "t2"), read_volume(series, "t1")
+    assert same_grid(image.grid, source.grid, 1e-3)
+    (case,) = (one for one in (tmp_path / "out").glob("study-*") if one.is_dir())
+    nifti = read_volume(case / "t2.nii.gz", "t2")
+    assert np.abs(image.data - nifti.data).max() <= nifti.data.max() / 4095
+
+
+@pytest.mark.pacs
+@pytest.mark.slow
+def test_a_listener_answers_a_study_and_puts_another_aside(
+    orthanc, stored, run, tmp_path, datasets
+):
+    queue = tmp_path / "queue"
+    to = f"ORTHANC@127.0.0.1:{orthanc.dicom}"
+    options = ["--port", str(orthanc.voxlate), "--allow", "ORTHANC", "--to", to, "--idle", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "voxlate", "listen", str(run), "--out", str(queue), *options]
+    )
+    try:
+        until(lambda: listens(orthanc), "listening")
+        push(orthanc, stored)
+        until(lambda: len(orthanc.instances()) == 13, "the answer")
+        dataset = datasets[0]  # as a single slice of another study, without its place
+        dataset.StudyInstanceUID, dataset.SeriesInstanceUID = generate_uid(), generate_uid()
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        del dataset.ImagePositionPatient
+        dataset.save_as(tmp_path / "other.dcm", enforce_file_format=True)
+        other = Ledger(tmp_path / "other.txt")
+        send([tmp_path / "other.dcm"], WebArchive.connect(orthanc.url), other, "archive")
+        push(orthanc, dataset.StudyInstanceUID)
+        why = queue / FAILED / study_name(str(dataset.StudyInstanceUID)) / "why.txt"
+        until(why.is_file, "the refusal")
+        assert "expected" in why.read_text()
+    finally:
+        process.kill()
+        process.wait()
+    folder = derived(orthanc, stored, tmp_path)
+    assert len([*folder.iterdir()]) == 6
+
+
+def test_a_study_to_store_in_needs_an_address_and_no_pseudonyms(voxlate, cohort, tmp_path):
+    command = ("synth", tmp_path / "run", "--out", tmp_path / "out", "--store")
+    assert "--store" in voxlate(*command, cohort / "case0").refusal
+    options = ("dicomweb://localhost/studies/1.2", "--pseudonymise", tmp_path / "key")
+    assert "--pseudonymise" in voxlate(*command, *options).refusal
+
+
+def test_a_listener_needs_senders_and_a_node(voxlate, tmp_path):
+    command = ("listen", tmp_path / "run", "--out", tmp_path / "queue", "--to")
+    assert "--allow" in voxlate(*command, "PACS@localhost:104").refusal
+    assert "'PACS'" in voxlate(*command, "PACS", "--allow", "A").refusal

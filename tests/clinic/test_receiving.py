@@ -1,0 +1,76 @@
+"""Receiving by C-STORE, on this machine: when a study is complete, and who is let in."""
+
+import socket
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from voxlate.clinic import dimse
+from voxlate.clinic.address import Node
+from voxlate.clinic.dimse import NodeArchive, receive_images
+from voxlate.clinic.queue import Queue, study_name
+
+pytest.importorskip("pynetdicom")
+IDLE_SECONDS = 0.3
+HOST = "127.0.0.1"
+
+
+@pytest.fixture
+def queue(tmp_path) -> Queue:
+    return Queue(tmp_path / "queue", IDLE_SECONDS)
+
+
+@pytest.fixture
+def sender(queue, free_port):
+    """A sender whose title is allowed, and which has no association yet."""
+    port = free_port()
+    with receive_images(queue.receive, "VOXLATE", port, ["SCANNER"], HOST):
+        archive = NodeArchive(Node("VOXLATE", HOST, port), "SCANNER")
+        yield archive
+        archive.close()
+
+
+def complete(queue: Queue) -> str:
+    over = time.monotonic() + 10
+    while (study := queue.next_study()) is None:
+        assert time.monotonic() < over
+        time.sleep(0.02)
+    return study
+
+
+def test_a_study_is_complete_when_its_association_has_ended_and_nothing_came(
+    queue, sender, datasets
+):
+    study = study_name(str(datasets[0].StudyInstanceUID))
+    sender.store(datasets[0])
+    for _ in range(3):
+        time.sleep(IDLE_SECONDS / 2)
+        assert queue.next_study() is None
+    sender.store(datasets[1])
+    time.sleep(1.5 * IDLE_SECONDS)
+    assert queue.next_study() is None
+    ended = time.monotonic()
+    sender.close()
+    assert complete(queue) == study
+    assert time.monotonic() - ended > 0.9 * IDLE_SECONDS
+    assert len([*(queue.take(study) / "scans").iterdir()]) == 2
+
+
+def test_a_sender_that_is_cut_off_does_not_keep_its_study_open(queue, sender, datasets):
+    sender.store(datasets[0])
+    sender.association.abort()
+    assert complete(queue) == study_name(str(datasets[0].StudyInstanceUID))
+
+
+def test_connections_that_ask_for_nothing_lock_no_sender_out(queue, sender, datasets, monkeypatch):
+    monkeypatch.setattr(dimse, "MOST_WAITING", 4)
+    with ExitStack() as held:
+        place = (HOST, sender.node.port)
+        for number in range(8):
+            idle = held.enter_context(socket.create_connection(place, timeout=5))
+            if number % 2:
+                idle.sendall(b"\x01\x00\x00\x00\x10")  # the beginning of a request
+        sender.store(datasets[0])
+    sender.close()
+    assert complete(queue) == study_name(str(datasets[0].StudyInstanceUID))

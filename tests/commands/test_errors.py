@@ -1,0 +1,431 @@
+"""Every bad input gives one sentence that says what was expected, what was found and where; exit 2; no half file."""
+
+import gzip
+import json
+import shutil
+import subprocess
+import sys
+import threading
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+import voxlate as package
+from rows import every_row
+from voxlate.base import files
+from voxlate.base.errors import BadInput
+from voxlate.commands.cli.app import thread_failed
+from voxlate.training.run import Run
+from voxlate.training.weights import load_method, save_weights
+
+SPEAKS = ("expected", "found")
+
+
+def refused(answer, *words) -> None:
+    assert answer.code == 2, answer
+    lines = [line for line in answer.err.splitlines() if line.startswith("voxlate: ")]
+    assert len(lines) == 1, answer.err
+    assert "Traceback" not in answer.err
+    for word in (*SPEAKS, *words):
+        assert word in lines[0], f"{word!r} is not in: {lines[0]}"
+
+
+def nothing_half_written(folder) -> None:
+    assert not [path for path in folder.rglob("*") if ".writing-" in path.name]
+
+
+def prepare(voxlate, cohort, tmp_path, *options):
+    answer = voxlate("prepare", cohort, "--out", tmp_path / "new", *options)
+    nothing_half_written(tmp_path)
+    if answer.code:
+        assert not (tmp_path / "new" / "cohort.json").exists()
+    return answer
+
+
+def test_a_missing_modality(voxlate, cohort, tmp_path):
+    (cohort / "case3" / "t2.nii.gz").unlink()
+    refused(
+        prepare(voxlate, cohort, tmp_path, "--modality", "t1", "--modality", "t2"), "case3", "t2"
+    )
+
+
+def test_a_scan_without_the_modality_that_the_model_needs(voxlate, run, cohort, tmp_path):
+    (cohort / "case3" / "t1.nii.gz").unlink()
+    refused(voxlate("synth", run, cohort / "case3", "--out", tmp_path / "new"), "t1", "case3")
+    assert not list((tmp_path / "new").rglob("*.nii.gz"))
+
+
+def not_a_number(image):
+    data = image.get_fdata(dtype=np.float32).copy()
+    data[3, 4, 2] = np.nan
+    data[3, 4, 3] = np.inf
+    return nib.Nifti1Image(data, image.affine)
+
+
+def in_4d(image):
+    return nib.Nifti1Image(np.stack([image.get_fdata(dtype=np.float32)] * 3, axis=-1), image.affine)
+
+
+@every_row(
+    ("change", "words"),
+    [
+        (lambda image: image.slicer[:-2], ["case0", "20×24×6", "18×24×6", "--resample"]),
+        (not_a_number, ["t2.nii.gz", "2"]),
+        (in_4d, ["t2.nii.gz", "3"]),
+        (lambda _: b"not an image", ["t2.nii.gz"]),
+        (lambda _: gzip.compress(b"nor this", mtime=0), ["t2.nii.gz"]),
+        (lambda image: gzip.compress(image.to_bytes())[:-200], ["t2.nii.gz", "cut short"]),
+    ],
+)
+def test_a_scan_that_cannot_be_prepared(voxlate, cohort_once, tmp_path, change, words):
+    cohort = tmp_path / "cohort"
+    shutil.copytree(cohort_once / "case0", cohort / "case0")
+    path = cohort / "case0" / "t2.nii.gz"
+    spoilt = change(nib.load(path))
+    if isinstance(spoilt, bytes):
+        path.write_bytes(spoilt)
+    else:
+        nib.save(spoilt, path)
+    refused(prepare(voxlate, cohort, tmp_path), *words)
+
+
+def test_a_cohort_that_is_empty_or_not_there(voxlate, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "nowhere"):
+        refused(prepare(voxlate, tmp_path / name, tmp_path), name)
+
+
+def test_the_same_patient_in_two_splits(voxlate, cohort, tmp_path):
+    rows = ["case,patient,split"] + [
+        f"case{k},{'anna' if k in (0, 5) else k},{'val' if k == 5 else 'train'}" for k in range(6)
+    ]
+    (tmp_path / "cases.csv").write_text("\n".join(rows))
+    refused(
+        prepare(voxlate, cohort, tmp_path, "--manifest", tmp_path / "cases.csv"),
+        "anna",
+        "train",
+        "val",
+    )
+
+
+@every_row(
+    ("change", "words"),
+    [
+        ("train.stepz=3", ["train.stepz", "Did you mean 'train.steps'"]),
+        ("train.steps=0", ["train.steps", "0"]),
+        ("train.optimiser.lr=-1", ["train.optimiser.lr", "-1"]),
+        ("synth.eta=2", ["synth.eta", "2"]),
+        ("synth.sampler=dimm", ["synth.sampler", "dimm"]),
+        ("method.kind=wizard", ["method.kind", "diffusion", "wizard"]),
+        ("data.patch=[1, 2]", ["data.patch"]),
+        ("data.source.9=t2", ["data.source"]),
+        ("train.steps", ["KEY=VALUE"]),
+    ],
+)
+def test_a_change_of_the_recipe_is_refused_with_its_key(
+    voxlate, prepared, tiny, tmp_path, change, words
+):
+    answer = voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "r", "--set", change)
+    refused(answer, *words)
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_recipe_that_cannot_be_used(voxlate, prepared, tiny, tmp_path):
+    (tmp_path / "bad.toml").write_text("title = [")
+    (tmp_path / "other.toml").write_text(tiny.read_text().replace("t2", "ct"))
+    for recipe, words in (
+        (tmp_path / "bad.toml", ("TOML", "line")),
+        (tmp_path / "other.toml", ("ct", "t1, t2")),  # modalities that the cohort lacks
+        ("nonesuch", ("nonesuch", "phantom_t1_to_ct")),
+    ):
+        refused(voxlate("train", recipe, "--data", prepared, "--out", tmp_path / "r"), *words)
+        assert not (tmp_path / "r").exists()
+
+
+def test_an_output_folder_that_holds_another_run(voxlate, run, prepared, tiny):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    answer = voxlate(
+        "train", tiny, "--data", prepared, "--out", run, "--set", "train.optimiser.lr=0.5"
+    )
+    refused(answer, "another run", "lr")
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def test_an_output_folder_that_holds_something_else(voxlate, prepared, tiny, cohort):
+    refused(voxlate("train", tiny, "--data", prepared, "--out", cohort), "other files")
+
+
+def test_weights_from_a_wrong_recipe(voxlate, run, prepared, tiny, tmp_path):
+    line = ("train", tiny, "--data", prepared, "--out", tmp_path / "r")
+    answer = voxlate(*line, "--init", Run(run).weights(), "--set", "net.width=16")
+    refused(answer, "weights.safetensors", "expected 32, found 16")
+
+
+def test_a_run_whose_weights_are_cut_short_missing_or_another_runs(
+    voxlate, run, prepared, tiny, cohort, tmp_path
+):
+    weights = Run(run).weights()
+    synth = ("synth", run, cohort, "--out", tmp_path / "o")
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-100])
+    refused(voxlate(*synth), "weights.safetensors")
+    weights.unlink()
+    refused(voxlate(*synth), "resume")
+    other = ("--out", tmp_path / "other", "--set", "net.width=16", "--set", "train.steps=1")
+    assert voxlate("train", tiny, "--data", prepared, *other).code == 0
+    shutil.copy(Run(tmp_path / "other").weights(), weights)
+    refused(voxlate(*synth), "weights.safetensors", "width")
+
+
+def test_a_disk_that_is_full_as_a_line_is_logged_is_one_sentence(
+    voxlate, prepared, tiny, tmp_path, monkeypatch
+):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("voxlate.training.log.append_line", full)
+    refused(voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "run"), "full disk")
+
+
+def test_a_thread_that_meets_a_full_disk_prints_no_traceback(capsys, monkeypatch):
+    def failing(error):
+        def fail():
+            raise error
+
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+        return capsys.readouterr().err
+
+    monkeypatch.setattr(threading, "excepthook", thread_failed)
+    assert failing(OSError(28, "No space left on device")) == ""
+    assert "KeyError" in failing(KeyError("a"))
+
+
+@every_row(
+    "error, words",
+    [
+        (OSError(5, "Input/output error"), ["system: ", "Input/output error"]),
+        (PermissionError(13, "Permission denied", "/there"), ["/there: ", "Permission denied"]),
+        (
+            OSError("With tag (0010,0010): [Errno 5] Input/output error\nTraceback"),
+            ["output error"],
+        ),
+        (OSError("24 requested and 0 written"), ["24 requested and 0 written"]),
+        (RuntimeError("writing failed (os error 30)"), ["Read-only file system"]),
+        (RuntimeError("writing failed (os error 28)"), ["full disk"]),
+    ],
+)
+def test_an_error_of_the_system_is_one_sentence_whatever_it_is_met_by(
+    voxlate, tmp_path, monkeypatch, error, words
+):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("voxlate.commands.api.facts.describe_path", fail)
+    refused(voxlate("info", tmp_path), *words)
+
+
+def test_a_function_in_python_raises_the_same_sentence(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("voxlate.commands.api.facts.describe_path", fail)
+    with pytest.raises(BadInput, match="found 'Input/output error'"):
+        package.info(tmp_path)
+
+
+@pytest.mark.parametrize("command", ["prepare", "train", "synth"])
+def test_a_full_disk_leaves_no_half_file(
+    voxlate, run, prepared, cohort, tiny, tmp_path, monkeypatch, command
+):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr("voxlate.checks.prepare.cores", lambda: 1)  # in this process
+    new = tmp_path / "new"
+    lines = {
+        "prepare": ("prepare", cohort, "--out", new, "--seed", 1),
+        "train": ("train", tiny, "--data", prepared, "--out", new),
+        "synth": ("synth", run, cohort, "--out", new),
+    }
+    refused(voxlate(*lines[command]), "full disk")
+    assert not [path for path in new.rglob("*") if path.is_file() and path.stat().st_size]
+
+
+@every_row(
+    ("options", "words"),
+    [
+        (("--sampler", "dimm"), ["sampler", "ddim", "dimm"]),
+        (("--sampler", "heun", "--eta", "0.5"), ["eta", "heun"]),
+        (("--device", "abacus"), ["--device", "abacus"]),
+        (("--crop", "4"), ["synth.slices.crop", "task.inside"]),
+        (("--slices", "tiled", "--crop", "4"), ["slices.crop"]),
+        (("--schedule", "cosines"), ["schedule"]),
+        (("--set", "rr=0.1"), ["rr"]),
+        (("--set", "synth.rr=0.1"), ["rr"]),
+        (("--set", "steps=3", "--set", "synth.steps=4"), ["steps"]),
+        (("--samples", 0), ["--samples: expected at least 1, found 0"]),
+        (("--samples", 10**9), ["samples", "10000", "1000000000"]),
+        (("--set", "samples=1000000000"), ["samples", "10000", "1000000000"]),
+        (("--set", "samples=0"), ["'samples'", "found 0", "--set samples=VALUE"]),
+        (("--sampler", "rk45", "--set", "rtol=0"), ["'rtol'", "found 0", "--set rtol=VALUE"]),
+        (("--sampler", "rk45", "--set", "atol=0"), ["'atol'", "found 0"]),
+        (("--sampler", "predictor_corrector", "--set", "r=0"), ["'r'", "found 0"]),
+        (("--sampler", "predictor_corrector", "--set", "r=1"), ["'r'", "found 1"]),
+        (
+            ("--sampler", "predictor_corrector", "--set", "correctors=0"),
+            ["'correctors'", "found 0"],
+        ),
+    ],
+)
+def test_invalid_synthesis_options_are_refused_with_their_names(
+    voxlate, run, cohort, tmp_path, options, words
+):
+    refused(voxlate("synth", run, cohort, "--out", tmp_path / "o", *options), *words)
+    assert not (tmp_path / "o").exists()
+
+
+OVERSHOOTING = [
+    "--set",
+    "method.kind=diffusion",
+    "--set",
+    "synth.sampler=euler_maruyama",
+    "--set",
+    "synth.steps=4",
+]
+GEOMETRIC = ["--set", "method.schedule={ kind = 'geometric_ve' }"]
+
+
+def test_a_sampler_that_does_not_fit_the_schedule_is_refused_before_training(
+    voxlate, prepared, tiny, tmp_path
+):
+    answer = voxlate(
+        "train", tiny, "--data", prepared, "--out", tmp_path / "r", *OVERSHOOTING, *GEOMETRIC
+    )
+    refused(answer, "synth.sampler", "geometric_ve", "euler_maruyama", "overshoot", "Raise steps")
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_sampler_that_does_not_fit_another_schedule_is_refused_before_synthesis(
+    voxlate, prepared, tiny, cohort, tmp_path
+):
+    quick = ["--set", "train.steps=1", "--set", "train.validate_every=0"]
+    assert (
+        voxlate(
+            "train", tiny, "--data", prepared, "--out", tmp_path / "r", *OVERSHOOTING, *quick
+        ).code
+        == 0
+    )
+    answer = voxlate(
+        "synth", tmp_path / "r", cohort, "--out", tmp_path / "o", "--schedule", "geometric_ve"
+    )
+    refused(answer, "geometric_ve", "euler_maruyama", "overshoot")
+    assert not (tmp_path / "o").exists()
+
+
+def test_our_own_fault_is_exit_1_and_one_line(voxlate, monkeypatch, tmp_path):
+    monkeypatch.setattr("voxlate.commands.api.facts.describe_path", lambda _: 1 / 0)
+    answer = voxlate("info", tmp_path)
+    assert answer.code == 1
+    assert "ZeroDivisionError" in answer.err
+    assert "Traceback" not in answer.err
+
+
+PLACES = (
+    "output below a file",
+    "file as output",
+    "a name of 300 letters",
+    "no voxels",
+    "only masks",
+)
+
+
+@every_row("name", PLACES)
+def test_a_place_or_a_manifest_that_cannot_be_used(voxlate, cohort, tmp_path, name):
+    file = tmp_path / "file"
+    file.write_text("x")
+    header = nib.Nifti1Pair(np.zeros((4, 4, 4), np.float32), np.eye(4))
+    nib.save(header, tmp_path / "t1.img")
+    (tmp_path / "t1.img").unlink()
+    (tmp_path / "masks.csv").write_text("case,mask\na,t1.hdr\n")
+    lines = {
+        "output below a file": ("prepare", cohort, "--out", file / "ready"),
+        "file as output": ("phantom", "--cases", 1, "--out", file),
+        "a name of 300 letters": ("prepare", cohort, "--out", tmp_path / ("n" * 300)),
+        "no voxels": ("info", tmp_path / "t1.hdr"),
+        "only masks": (
+            "prepare",
+            tmp_path,
+            "--manifest",
+            tmp_path / "masks.csv",
+            "--out",
+            tmp_path / "ready",
+        ),
+    }
+    refused(voxlate(*lines[name]))
+    assert file.read_text() == "x"
+    nothing_half_written(tmp_path)
+
+
+def test_markup_in_a_path_is_no_markup(voxlate, tmp_path):
+    refused(voxlate("info", tmp_path / "[/] [bold]:x:"), "[/] [bold]:x:")
+
+
+@pytest.mark.parametrize("file", ["recipe", "preset", "series"])
+def test_a_file_nested_beyond_reason(voxlate, cohort, run, tmp_path, file):
+    deep = "[" * 3000 + "]" * 3000
+    (tmp_path / "deep.toml").write_text(f"a = {deep}")
+    lines = {
+        "recipe": ("recipes", tmp_path / "deep.toml"),
+        "preset": ("prepare", cohort, "--preset", tmp_path / "deep.toml", "--out", tmp_path / "o"),
+        "series": ("synth", run, cohort, "--set", f"synth.steps={deep}", "--out", tmp_path / "o"),
+    }
+    refused(voxlate(*lines[file]))
+
+
+@every_row(
+    ("place", "value"),
+    [
+        (("units",), 3),
+        (("units",), {}),
+        (("target_scales",), {"t2": "wide"}),
+        (("target_scales",), {"t1": [0, 1]}),
+        (("recipe",), 5),
+        (("recipe", "data"), []),
+        (("recipe", "data", "target"), "t2"),
+        (("training_ranges",), {"t1": 1}),
+        (("training_spacing_mm",), [1, 1]),
+        (("made_by",), None),
+        (("seconds",), "long"),
+    ],
+)
+def test_a_weights_header_with_a_wrong_value_is_refused(voxlate, run, tmp_path, place, value):
+    method, _, header = load_method(run)
+    inner = header = json.loads(json.dumps(header))
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    save_weights(tmp_path / "w.safetensors", method, header)
+    refused(voxlate("info", tmp_path / "w.safetensors"), place[0])
+
+
+def test_info_of_a_large_scan_holds_it_once(tmp_path):
+    """A scan of 23 MB as floats is looked at within its own size and a third beyond what a small one takes."""
+    peaks = {}
+    for size in (8, 180):
+        nib.save(
+            nib.Nifti1Image(np.ones((size, size, size), np.int16), np.eye(4)),
+            tmp_path / f"{size}.nii",
+        )
+        look = (
+            "import sys; from voxlate.commands import cli; from voxlate.base import machine; sys.argv[0] = 'voxlate'\n"
+            "try: cli.main()\nexcept SystemExit: print(machine.peak_memory())"
+        )
+        line = [sys.executable, "-c", look, "info", str(tmp_path / f"{size}.nii")]
+        peaks[size] = float(
+            subprocess.run(line, capture_output=True, text=True, check=True).stdout.split()[-1]
+        )
+    assert peaks[180] - peaks[8] < 4 / 3 * 4 * 180**3

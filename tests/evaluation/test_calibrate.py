@@ -1,0 +1,254 @@
+"""`voxlate calibrate`, and what synth, evaluate and report make of it."""
+
+import json
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import voxlate as package
+from rows import every_row
+from scans import change_scan, keep_cases
+from voxlate.base.files import read_json
+from voxlate.base.records import checksum
+from voxlate.evaluation import calibration_job
+from voxlate.evaluation.calibration_job import InTraining
+from voxlate.evaluation.reports.page import report
+from voxlate.evaluation.scoring.metrics import METRIC_OF
+from voxlate.scans.formats.io import read_volume
+from voxlate.training.model import load
+from voxlate.training.weights import load_method, save_weights
+
+
+@pytest.fixture(autouse=True)
+def _short(shorten_widths):
+    shorten_widths(60, 512)
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory, small_head):
+    """Ten heads that no training saw."""
+    folder = tmp_path_factory.mktemp("heads")
+    for number in range(10):
+        small_head(folder / f"new{number}", 100 + number)
+    return folder
+
+
+@pytest.fixture
+def others(heads, tmp_path):
+    """A copy of the ten heads."""
+    return shutil.copytree(heads, tmp_path / "others")
+
+
+@pytest.fixture(scope="module")
+def calibrations(tmp_path_factory):
+    """The calibration of the run that `calibrated` copies, once a test has made it."""
+    return tmp_path_factory.mktemp("calibrations")
+
+
+@pytest.fixture
+def calibrated(calibrations, run, others):
+    """The run, calibrated on the ten heads."""
+    if not any(calibrations.iterdir()):
+        package.calibrate(run, others, progress=False)
+        for path in run.glob("calibration.*"):
+            shutil.copy(path, calibrations)
+    return shutil.copytree(calibrations, run, dirs_exist_ok=True)
+
+
+def scores_of(out):
+    """The scores of the synthesis in the metrics.json of a folder."""
+    return [row for row in read_json(out / "metrics.json")["cases"] if row["answer"] == "synthesis"]
+
+
+def test_held_back_patients_give_a_regression_intervals_that_hold(voxlate, run, others, out):
+    assert "79%" in voxlate("calibrate", run, others).done().out, "what ten patients can prove"
+    said = voxlate("synth", run, others, "--out", out).done()
+    ends = ("", "_low", "_high")
+    images = [out / "new0" / f"t2{end}.nii.gz" for end in ends]
+    made = {path.name for path in (out / "new0").iterdir()}
+    assert made == {path.name for path in images} | {"t2_unfamiliar.nii.gz", "provenance.json"}
+    image, low, high = (read_volume(path).data for path in images)
+    assert (low <= image + 1e-3).all()
+    assert (high >= image - 1e-3).all()
+    assert low.min() >= 0 and high.max() <= 1400  # noqa: PT018 - the window
+    stated = read_json(out / "new0" / "provenance.json")
+    assert stated["calibration"]["patients"] == 10
+    assert stated["bounds"]["t2"]["mae"] > 0
+    assert METRIC_OF["mae"].text(stated["bounds"]["t2"]["mae"]) in said.out
+    voxlate("evaluate", out, "--truth", others).done()
+    ours = scores_of(out)
+    # Of the patients that it learned from.
+    assert np.mean([row["coverage"] for row in ours]) >= 0.89
+    assert np.mean([row["mae_bound_held"] for row in ours]) >= 0.9
+    (row,) = [row for row in ours if row["case"] == "new0"]
+    assert row["coverage_50"] < row["coverage_90"] == pytest.approx(row["coverage"])
+    truth = read_volume(others / "new0" / "t2.nii.gz").data
+    inside, body = (truth >= low) & (truth <= high), truth > 0
+    assert row["coverage"] == pytest.approx(np.mean(inside, where=body), abs=0.03)
+    assert row["interval"] == pytest.approx((high - low)[body].mean(), rel=0.02)
+    assert "truth outside" in report(out).read_text()
+    assert "10 of 10" in voxlate("synth", run, others, "--out", out, "-v").err
+
+
+@pytest.mark.slow
+def test_samples_without_calibration_say_so_in_name_and_header(
+    voxlate, diffusion, others, tmp_path
+):
+    out = tmp_path / "out"
+
+    def synth(samples, *options, to=out):
+        command = ("synth", diffusion, others / "new0", "--out", to, "--samples", samples)
+        return voxlate(*command, *options)
+
+    synth(2).done()
+    spread = out / "new0" / "t2_std_uncalibrated.nii.gz"
+    assert b"not calibrated" in nib.load(spread).header["descrip"].item()
+    voxlate("calibrate", diffusion, others, "--samples", "2").done()
+    synth(2).done()
+    assert not spread.exists()
+    assert (out / "new0" / "t2_std.nii.gz").is_file()
+    assert "2 samples" in synth(3, to=tmp_path / "o3").refusal
+    assert "2 samples" in synth(1, to=tmp_path / "o1").done().err
+    synth(3, "--no-intervals", to=tmp_path / "o3").done()
+
+
+def test_patients_of_the_training_are_refused_whatever_they_are_called(
+    voxlate, run, cohort, others, tmp_path
+):
+    trained = read_json(run / "provenance.json")["data"]["splits"]["train"]
+    assert trained[0] in voxlate("calibrate", run, cohort).refusal
+    shutil.copytree(cohort / trained[0], others / "stranger")
+    assert "stranger" in voxlate("calibrate", run, others).refusal
+    change_scan(others / "stranger" / "t1.nii.gz", lambda data: data * 1.001)
+    with pytest.raises(InTraining, match="stranger"):  # by its truth
+        package.calibrate(run, others)
+
+
+def test_a_truth_that_cannot_be_that_of_its_image_is_left_out_of_a_calibration(
+    voxlate, run, others
+):
+    change_scan(others / "new3" / "t2.nii.gz", lambda data: np.full_like(data, 7))
+    path = others / "new5" / "t2.nii.gz"
+    scan = nib.load(path)
+    shown = np.diag([1000, 1000, 1000, 1]) @ scan.affine
+    nib.save(nib.Nifti1Image(scan.get_fdata(), shown), path)
+    shutil.copytree(others / "new0", others / "twin")
+    said = voxlate("calibrate", run, others).done().err
+    assert all(case in said for case in ("new3", "new5", "twin"))
+    header = load(run).calibration().header
+    assert header.patients == 8
+    assert not {"new3", "new5", "twin"} & header.cases.keys()
+
+
+def test_a_calibration_of_other_weights_is_refused(voxlate, calibrated, others, out):
+    method, _, header = load_method(calibrated)
+    method.net.head.bias.data += 0.1
+    save_weights(calibrated / "weights.safetensors", method, header)
+    assert load(calibrated).facts.weights_hash in (
+        voxlate("synth", calibrated, others, "--out", out).refusal
+    )
+
+
+def test_a_damaged_calibration_and_a_lone_patient_are_refused(voxlate, run, others, out):
+    alone = voxlate("calibrate", run, others / "new0").refusal
+    assert "cases 0/" not in alone, "it is refused before any image is drawn"
+    damaged = run / "calibration.mean.1.safetensors"
+    damaged.write_bytes(b"nothing")
+    assert damaged.name in voxlate("synth", run, others, "--out", out).refusal
+
+
+def test_a_stopped_calibration_goes_on_and_ends_the_same(
+    voxlate, run, others, tmp_path, monkeypatch
+):
+    whole = json.loads(voxlate("calibrate", run, others, "--json").out)
+    (run / "calibration.mean.1.safetensors").unlink()
+    seen, draw = [], calibration_job.sample
+
+    def stopping(model, inputs, *rest):
+        seen.append(inputs.prepared.header.case)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return draw(model, inputs, *rest)
+
+    monkeypatch.setattr(calibration_job, "sample", stopping)
+    assert voxlate("calibrate", run, others).code == 130
+    (kept,) = run.glob("*.parts/new1.*")
+    arrays = load_file(kept)
+    shorter = {
+        name: values[1:] if name.endswith("/image") else values for name, values in arrays.items()
+    }
+    save_file(shorter, kept, {"sha256": checksum("", shorter)})
+    again = json.loads(voxlate("calibrate", run, others, "--json").out)
+    assert seen == [f"new{k}" for k in (0, 1, 2, 3, 1, *range(3, 10))], (
+        "what was kept of new1 is none of a case"
+    )
+    assert again == whole
+    assert not list(run.glob("*.parts"))
+
+
+@pytest.mark.slow
+def test_any_whole_percent_holds_on_the_files_own_voxels_where_the_network_sees_coarser_ones(
+    voxlate, run, others, out
+):
+    method, _, header = load_method(run)
+    spacing = [2 * size for size in header["training_spacing_mm"]]
+    coarse = {**header["preparation"], "spacing_mm": spacing}
+    changed = {**header, "preparation": coarse, "training_voxels": ["0" * 16]}
+    save_weights(run / "weights.safetensors", method, changed)
+    assert voxlate("calibrate", run, others, "--coverage", "0.855").code == 2
+    voxlate("calibrate", run, others, "--coverage", "0.85", "--bound", "none").done()
+    voxlate("synth", run, others, "--out", out).done()
+    voxlate("evaluate", out, "--truth", others).done()
+    assert len(read_json(out / "metrics.json")["calibrated_on"]) == 10
+    shares = [row["coverage"] for row in scores_of(out)]
+    assert np.mean(shares) == pytest.approx(0.85, abs=0.01)
+
+
+def test_maps_that_were_changed_after_synthesis_are_not_scored_and_changed_images_are_named(
+    voxlate, calibrated, others, out
+):
+    keep_cases(others, *(f"new{k}" for k in range(5)))
+    voxlate("synth", calibrated, others, "--out", out).done()
+    shutil.copy(out / "new1" / "t2_low.nii.gz", out / "new2" / "t2_low.nii.gz")
+    shutil.copy(out / "new4" / "t2.nii.gz", out / "new3" / "t2.nii.gz")
+    voxlate("evaluate", out, "--truth", others).done()
+    assert read_json(out / "metrics.json")["moved"].keys() == {"new2/t2", "new3/t2"}
+    held = {row["case"]: row.get("coverage") for row in scores_of(out)}
+    assert [case for case, coverage in held.items() if coverage is None] == ["new2"]
+
+
+@every_row("rule", ["body=t2>100", "mae=t2>100", "dark=t2<30%", "none=t2>90000", "none"])
+def test_regions_that_cannot_be_calibrated_are_refused(voxlate, run, others, rule):
+    assert rule.partition("=")[0] in voxlate("calibrate", run, others, "--region", rule).refusal
+
+
+def test_patients_of_the_run_that_another_began_from_are_refused(
+    voxlate, run, prepared, cohort, small_head, tmp_path
+):
+    for number in range(4):
+        small_head(tmp_path / "more" / f"more{number}", 50 + number)
+    voxlate("prepare", tmp_path / "more", "--out", tmp_path / "p2", "--no-audit").done()
+    tuned = tmp_path / "tuned"
+    voxlate(
+        "train", run / "recipe.toml", "--data", tmp_path / "p2", "--out", tuned, "--init", run
+    ).done()
+    with pytest.raises(InTraining):
+        package.calibrate(tuned, cohort)
+
+
+@pytest.mark.slow
+def test_the_spread_of_three_planes_is_calibrated_as_that_of_samples_is(
+    voxlate, tiny, prepared, others, out, tmp_path
+):
+    run = tmp_path / "planes"
+    planes = ("--set", "data.planes=all", "--set", "data.stack=1")
+    voxlate("train", tiny, "--data", prepared, "--out", run, *planes).done()
+    voxlate("synth", run, others, "--out", out, "--no-intervals").done()
+    assert (out / "new0" / "t2_std_uncalibrated.nii.gz").is_file()
+    voxlate("calibrate", run, others).done()
+    voxlate("synth", run, others, "--out", tmp_path / "calibrated").done()
+    written = {file.name for file in (tmp_path / "calibrated" / "new0").iterdir()}
+    assert {"t2_low.nii.gz", "t2_high.nii.gz", "t2_std.nii.gz"} <= written

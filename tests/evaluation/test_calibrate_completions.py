@@ -1,0 +1,87 @@
+"""Calibration of models that complete missing modalities: intervals for each modality that may be missing."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from voxlate.base.files import read_json
+from voxlate.evaluation.scoring.evaluate import evaluate
+from voxlate.scans.formats.io import read_volume
+from voxlate.training.model import load
+
+THREE = """
+title = "tiny completion"
+data = { source = ["t1", "t2", "pd"], target = ["t1", "t2", "pd"], patch = [1, 24, 20] }
+intensity = { t1 = { kind = "window", low = 0, high = 1200 }, t2 = { kind = "window", low = 0, high = 1400 }, pd = { kind = "window", low = 0, high = 1400 } }
+task = { kind = "complete" }
+method = { kind = "regression" }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
+train = { steps = 4, batch = 2, precision = "float32", workers = 0, validate_every = 0 }
+"""
+
+
+@pytest.fixture(autouse=True)
+def _short(shorten_widths):
+    shorten_widths(20, 512)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """The folder that `calibrated` fills once."""
+    return tmp_path_factory.mktemp("completions")
+
+
+@pytest.fixture
+def calibrated(voxlate, small_head, place):
+    """A completion of three modalities, calibrated on four heads that its training did not see; gives (run, heads)."""
+    run, heads = place / "run", place / "others"
+    if run.exists():
+        return run, heads
+    seeds = {f"cohort/case{number}": number for number in range(3)}
+    seeds |= {f"others/new{number}": 100 + number for number in range(4)}
+    for folder, seed in seeds.items():
+        small_head(place / folder, seed)
+        shutil.copy(place / folder / "t2.nii.gz", place / folder / "pd.nii.gz")
+    options = ("--shares", 2, 1, 0, "--no-audit")
+    voxlate("prepare", place / "cohort", "--out", place / "prepared", *options).done()
+    (place / "three.toml").write_text(THREE)
+    voxlate("train", place / "three.toml", "--data", place / "prepared", "--out", run).done()
+    voxlate("calibrate", run, heads).done()
+    return run, heads
+
+
+def test_each_missing_modality_has_its_own_intervals_which_hold_the_truth(
+    calibrated, voxlate, tmp_path
+):
+    run, heads = calibrated
+    header = load(run, "cpu").calibration().header
+    assert set(header.targets) == {"t1", "t2", "pd"}
+    assert header.patients == 4
+    for name in ("t1", "t2", "pd"):
+        out = tmp_path / name
+        voxlate("synth", run, heads, "--out", out, "--missing", name).done()
+        inside = []
+        for case in sorted(heads.iterdir()):
+            made = out / case.name / f"desc-synthetic_{name}"
+            low, high = (read_volume(f"{made}_{end}.nii.gz").data for end in ("low", "high"))
+            truth = read_volume(case / f"{name}.nii.gz").data
+            body = read_volume(case / "t1.nii.gz").data > 0
+            inside.append(((low <= truth + 1e-3) & (truth <= high + 1e-3))[body].mean())
+        assert np.mean(inside) >= 0.89, name  # of the patients that it learned from
+        scored = [row.scores for row in evaluate(out, heads).rows if row.answer == "synthesis"]
+        coverage = np.mean([one["coverage"] for one in scored])
+        assert coverage == pytest.approx(np.mean(inside), abs=0.01), name
+
+
+def test_a_case_that_lacks_two_modalities_has_no_intervals_and_says_so(calibrated, voxlate, out):
+    run, heads = calibrated
+    scan = heads / "new0" / "t1.nii.gz"
+    voxlate("synth", run, f"t1={scan}", "--out", out).done()
+    (folder,) = (path.parent for path in out.glob("*/provenance.json"))
+    assert {path.name for path in folder.glob("*.nii.gz")} == {
+        "desc-synthetic_t2.nii.gz",
+        "desc-synthetic_pd.nii.gz",
+    }
+    warnings = " ".join(one["text"] for one in read_json(folder / "provenance.json")["warnings"])
+    assert "t2 and pd" in warnings

@@ -1,0 +1,359 @@
+"""Methods compared: a hand-made example, Holm's and Wilcoxon's own numbers, and what is refused."""
+
+import itertools
+import json
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from voxlate.base.errors import BadInput
+from voxlate.base.statistics import holm, least_p, wilcoxon_p
+from voxlate.evaluation.compare import compare
+
+FEATURES = {"name": "texture", "kind": "texture", "dimensions": 44, "resize": "none"}
+FEATURES |= {"images": 80, "images_for_limit": 176, "errors": ""}
+
+
+def write(folder, values, patients=None, pooled=MappingProxyType({}), **changes):
+    """A metrics.json with the MAE, SSIM and gradient strength of each case."""
+    patients = patients or [f"p{number}" for number in range(len(values["mae"]))]
+    rows = [
+        {"case": f"c{number}", "patient": patient, "modality": "ct", "answer": "synthesis"}
+        | {key: column[number] for key, column in values.items()}
+        for number, patient in enumerate(patients)
+    ]
+    conventions = {"range": [-1024, 3071], "range_rule": "", "mask": "body"}
+    pooled = {key: {"sd": None, "ci95": None, **conventions, **own} for key, own in pooled.items()}
+    part = {
+        **conventions,
+        "unit": "HU",
+        "own_peak": False,
+        "ssim_padding": "valid",
+        "ssim_from": "low",
+        "lpips": None,
+        "features": FEATURES,
+        "bootstrap": "",
+        "cases": len(patients),
+        "patients": len(set(patients)),
+        "answers": {"synthesis": pooled},
+    }
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text(
+        json.dumps({"modalities": {"ct": part | changes}, "cases": rows})
+    )
+    return folder
+
+
+def metrics(comparison):
+    """The results by score."""
+    return comparison.document["modalities"]["ct"]["metrics"]
+
+
+EIGHT = np.arange(8.0)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """b is always 1 HU below a, c lies around a: by hand, p of a against b is 2 / 2⁸, that of c against b is larger."""
+    c = 100 + EIGHT + np.array([3, -3, 2, -2.5, 4, -4, 1, -1.5])
+    write(tmp_path / "a", {"mae": list(100 + EIGHT), "ssim_2d": list(0.8 + EIGHT / 100)})
+    write(tmp_path / "b", {"mae": list(99 + EIGHT), "ssim_2d": list(0.8 + EIGHT / 100)})
+    write(tmp_path / "c", {"mae": list(c), "ssim_2d": list(0.9 + EIGHT / 100)})
+    return [tmp_path / name for name in "abc"]
+
+
+def test_the_best_method_is_the_reference_and_the_others_are_tested_against_it(folders):
+    mae = metrics(compare(folders))["mae"]
+    assert mae["best"] == mae["reference"] == "b"
+    assert mae["methods"]["a"]["mean"] == pytest.approx(103.5)
+    assert mae["methods"]["a"]["sd"] == pytest.approx(np.std(EIGHT, ddof=1))
+    assert mae["methods"]["a"]["difference"] == pytest.approx(1)
+    assert mae["methods"]["a"]["p"] == pytest.approx(2 / 2**8), (
+        "all eight differences have one sign"
+    )
+    assert mae["methods"]["a"]["p_holm"] == pytest.approx(4 / 2**8), (
+        "the smaller of two p counts twice"
+    )
+    assert mae["methods"]["c"]["p_holm"] == mae["methods"]["c"]["p"] > 0.05
+    assert "p" not in mae["methods"]["b"]
+
+
+def test_a_comparison_is_a_data_frame_with_a_row_for_each_score_of_each_method(folders):
+    pytest.importorskip("pandas")
+    frame = compare(folders).to_frame()
+    assert list(zip(frame["modality"], frame["score"], frame["method"])) == [
+        ("ct", score, method) for score in ("mae", "ssim_2d") for method in "abc"
+    ]
+    mae = frame[frame["score"] == "mae"].set_index("method")
+    assert mae["mean"]["a"] == pytest.approx(103.5)
+    assert mae["n"]["a"] == 8
+    assert mae["p"]["a"] == pytest.approx(2 / 2**8)
+    assert np.isnan(mae["p"]["b"]), "the reference is not tested against itself"
+    assert mae["difference_ci95_low"]["a"] == pytest.approx(1)
+    assert set(mae["reference"]) == {"b"}
+
+
+def test_a_named_reference_takes_the_place_of_the_best(folders):
+    found = metrics(compare(folders, reference="c"))["mae"]
+    assert (found["best"], found["reference"]) == ("b", "c")
+    with pytest.raises(BadInput, match="'d'"):
+        compare(folders, reference="d")
+
+
+def test_one_is_right_for_gradients_and_both_sides_are_equally_wrong(tmp_path):
+    write(tmp_path / "blur", {"mae": list(EIGHT), "gradient_strength": list(0.5 + EIGHT / 100)})
+    write(tmp_path / "noise", {"mae": list(EIGHT), "gradient_strength": list(1.2 + EIGHT / 100)})
+    found = metrics(compare([tmp_path / "blur", tmp_path / "noise"]))
+    assert found["gradient_strength"]["best"] == "noise"
+
+
+def test_slices_of_a_patient_are_one_value(tmp_path):
+    patients = [f"p{number // 10}" for number in range(60)]
+    values = np.random.default_rng(0).normal(50, 5, 60)
+    write(tmp_path / "a", {"mae": list(values + 1)}, patients)
+    write(tmp_path / "b", {"mae": list(values)}, patients)
+    part = compare([tmp_path / "a", tmp_path / "b"]).document["modalities"]["ct"]
+    assert (part["over"], part["cases"], part["patients"]) == ("patients", 60, 6)
+    assert part["metrics"]["mae"]["methods"]["a"]["p"] == pytest.approx(2 / 2**6), (
+        "sixty slices are not sixty heads"
+    )
+    assert part["metrics"]["mae"]["methods"]["b"]["sd"] == pytest.approx(
+        values.reshape(6, 10).mean(1).std(ddof=1)
+    )
+
+
+def test_a_case_without_a_value_is_left_out_of_all_methods(tmp_path):
+    write(tmp_path / "a", {"mae": [1, 2, 3, 4], "psnr": [30, None, 32, 33]})
+    write(tmp_path / "b", {"mae": [2, 3, 4, 5], "psnr": [29, 35, 31, 32]})
+    psnr = metrics(compare([tmp_path / "a", tmp_path / "b"]))["psnr"]
+    assert psnr["cases_used"] == 3
+    assert psnr["methods"]["b"]["mean"] == pytest.approx(92 / 3)
+
+
+def test_pooled_distances_are_in_the_table_without_a_test_where_they_compare(tmp_path):
+    one = {"texture_distance": {"mean": 0.5, "se": 0.1, "n": 80}}
+    other = {"texture_distance": {"mean": 0.7, "se": 0.1, "n": 80}}
+    fewer = {"texture_distance": {"mean": 0.7, "se": 0.1, "n": 20}}
+    folders = [
+        write(tmp_path / name, {"mae": [1, 2]}, None, p)
+        for name, p in zip("abc", (one, other, fewer))
+    ]
+    found = metrics(compare(folders[:2]))["texture_distance"]
+    assert found["best"] == "a"
+    assert found["methods"]["b"] == {"mean": 0.7, "sd": None, "se": 0.1, "ci95": None}
+    assert "texture_distance" not in metrics(compare(folders[1:]))
+
+
+def test_scores_made_in_another_way_are_refused(folders, tmp_path):
+    changes = {"range": [-50, 350], "mask": "whole image", "ssim_padding": "same", "unit": "a.u."}
+    for key, value in changes.items():
+        odd = write(tmp_path / key, {"mae": list(EIGHT)}, **{key: value})
+        with pytest.raises(BadInput, match=key):
+            compare([folders[0], odd])
+
+
+@pytest.mark.parametrize(("part", "key"), [("regions", "vessels"), ("scopes", "crops")])
+def test_regions_and_scopes_of_one_name_but_another_rule_are_refused(folders, part, key):
+    for number, folder in enumerate(folders[:2]):
+        document = json.loads((folder / "metrics.json").read_text())
+        document[part] = {key: f"rule {number}"}
+        (folder / "metrics.json").write_text(json.dumps(document))
+    with pytest.raises(BadInput, match=f"{key}.*rule 0.*rule 1"):
+        compare(folders[:2])
+
+
+def test_what_cannot_be_compared_is_refused(folders, tmp_path):
+    more = write(tmp_path / "more", {"mae": list(range(9)), "ssim_2d": [0] * 9})
+    for others, answer, named in (
+        ([], "synthesis", "found 1"),
+        ([tmp_path], "synthesis", "metrics.json"),
+        ([folders[1]], "mean image", "mean image"),
+        ([folders[0]], "synthesis", "twice"),
+        ([more], "synthesis", "c8"),
+    ):
+        with pytest.raises(BadInput, match=named):
+            compare([folders[0], *others], answer=answer)
+
+
+def test_folders_of_one_name_are_called_by_their_parents_too(tmp_path):
+    folders = [write(tmp_path / run / "out", {"mae": [1, 2]}) for run in ("unet", "adm")]
+    assert list(compare(folders).document["methods"]) == ["unet/out", "adm/out"]
+
+
+def took(folder, seconds, calls, samples=1):
+    """What each case's synthesis took, as synth writes it."""
+    for number, one in enumerate(seconds):
+        said = {"seconds_per_slice": one, "network_calls": calls, "synth": {"samples": samples}}
+        (folder / f"c{number}").mkdir(exist_ok=True)
+        (folder / f"c{number}" / "provenance.json").write_text(json.dumps(said))
+
+
+def printed(comparison, width=140):
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(comparison.table())
+    return " ".join(console.export_text().replace("│", " ").split())
+
+
+def test_times_and_network_calls_come_from_the_provenance_of_those_that_have_it(folders):
+    took(folders[0], [1.0, 2.0, 3.0], 1000, samples=10)
+    took(folders[1], [0.25], 1)
+    found = compare(folders)
+    effort = found.document["effort"]
+    assert effort["a"]["seconds_per_slice"] == {"mean": 2.0, "sd": 1.0}
+    assert (effort["a"]["network_calls"]["mean"], effort["a"]["samples"], effort["a"]["cases"]) == (
+        1000,
+        [10],
+        3,
+    )
+    assert effort["c"] is None
+    text = printed(found)
+    assert "Time 2 0.25 –" in text
+    assert "Network calls 1000 × 10 1 –" in text
+
+
+def test_many_methods_stand_in_several_tables_that_fit_the_terminal(tmp_path):
+    folders = [
+        write(tmp_path / f"method_{number}", {"mae": list(EIGHT + number)}) for number in range(10)
+    ]
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(compare(folders).table())
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= 80
+    text = "\n".join(lines)
+    assert all(
+        f"method_{number}" in text and f"{3.5 + number:.2f}"[:4] in text for number in range(10)
+    )
+
+
+def test_uncertainty_is_in_the_table_without_a_test_where_there_are_samples(tmp_path):
+    write(tmp_path / "one", {"mae": [10, 20]})
+    write(tmp_path / "ten", {"mae": [9, 19], "std": [4.0, 6.0]})
+    found = compare([tmp_path / "one", tmp_path / "ten"])
+    std = metrics(found)["std"]
+    assert std["methods"] == {"ten": {"mean": 5.0, "sd": pytest.approx(2**0.5), "ci95": None}}
+    assert (std["best"], std["reference"]) == (None, None)
+    assert "Uncertainty – 5.00 ± 1.41 HU" in printed(found)
+
+
+def test_methods_that_learned_from_scored_cases_are_named(folders):
+    path = folders[1] / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"trained_on": ["c0", "c3"]}))
+    found = compare(folders)
+    assert found.document["trained_on"] == {"a": [], "b": ["c0", "c3"], "c": []}
+    (line,) = (line for line in found.table().caption if "training" in line)
+    assert line.startswith("b: 2 of 8 cases")
+
+
+def test_the_cases_of_one_patient_are_not_tested_and_have_no_star(tmp_path):
+    for name, offset in (("a", 0.0), ("b", 5.0)):
+        values = {"mae": [40.0 + offset + number for number in range(9)]}
+        write(tmp_path / name, values, ["p0"] * 9)
+    found = compare([tmp_path / "a", tmp_path / "b"])
+    methods = metrics(found)["mae"]["methods"]
+    assert [sorted(method) for method in methods.values()] == [["ci95", "mean", "sd"]] * 2
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_keeps_the_order_and_lies_between_no_correction_and_bonferronis(p_values):
+    corrected = holm(p_values)
+    for before, after in zip(p_values, corrected):
+        assert before <= after <= min(1, before * len(p_values)) + 1e-12
+    ranked = [corrected[number] for number in np.argsort(p_values, kind="stable")]
+    assert all(earlier <= later for earlier, later in itertools.pairwise(ranked))
+
+
+def test_the_exact_p_counts_the_signs_that_are_as_extreme():
+    """Enumerated: the sums of positive ranks over all 2⁶ signs."""
+    a, b = np.array([1.0, 2.5, 3.1, 4.7, 5.9, 6.2]), np.array([0.8, 2.0, 3.9, 3.6, 4.4, 4.0])
+    ranks = np.argsort(np.argsort(np.abs(a - b))) + 1
+    observed = abs(ranks[a > b].sum() - 10.5)
+    sums = [ranks[list(signs)].sum() for signs in itertools.product([True, False], repeat=6)]
+    assert wilcoxon_p(a, b) == pytest.approx(
+        np.mean([abs(total - 10.5) >= observed for total in sums])
+    )
+
+
+def test_the_least_p_that_holm_leaves_reachable_is_stated(tmp_path):
+    names = ("a", "b", "c")
+    for number, name in enumerate(names):
+        write(tmp_path / name, {"mae": [10.0 * (case + 1) + number for case in range(6)]})
+    found = compare([tmp_path / name for name in names])
+    own = metrics(found)["mae"]["methods"]["c"]
+    assert own["p_holm"] == own["smallest_p_holm"] == least_p(6, 2) == 2 * 2 / 2**6, (
+        "one sign: the least there is"
+    )
+    assert own["smallest_p"] == 2 / 2**6
+    assert "at least 7" in printed(found), "patients are needed for two comparisons"
+
+
+def test_the_interval_of_a_paired_difference_is_that_of_its_bootstrap(folders):
+    found = compare(folders)
+    mae = metrics(found)["mae"]["methods"]
+    assert mae["a"]["difference_ci95"] == pytest.approx([1, 1]), "always 1 HU above"
+    low, high = mae["c"]["difference_ci95"]
+    assert low < mae["c"]["difference"] < high
+    assert found.table().lines["ct"][0].cells[0].below == "+1.0 (1.0…1.0)\np 0.016*"
+
+
+def test_what_one_method_lacks_is_shown_for_those_that_have_it(tmp_path):
+    calibrated = {
+        "coverage": [0.9, 0.91, 0.89],
+        "interval": [80, 90, 100],
+        "mae_bound_held": [1, 1, 0],
+    }
+    write(tmp_path / "a", {"mae": [1, 2, 3], **calibrated})
+    write(tmp_path / "b", {"mae": [2, 3, 4], **calibrated})
+    write(tmp_path / "plain", {"mae": [3, 4, 5]})
+    found = compare([tmp_path / name for name in ("plain", "a", "b")], reference="plain")
+    scored = metrics(found)
+    assert scored["coverage"]["methods"]["a"]["mean"] == pytest.approx(0.9)
+    assert set(scored["interval"]["methods"]) == {"a", "b"}
+    assert scored["interval"]["reference"] is None, "the reference has no intervals"
+    assert set(scored["mae"]["methods"]) == {"plain", "a", "b"}
+    coverage = next(line for line in found.table().lines["ct"] if line.label == "Coverage")
+    assert [cell.text for cell in coverage.cells] == ["–", "90.0 ± 1.0", "90.0 ± 1.0"]
+
+
+def with_baselines(folder, baselines):
+    """Adds the MAE of naive baselines to a metrics.json, case by case."""
+    document = json.loads((folder / "metrics.json").read_text())
+    for answer, values in baselines.items():
+        document["modalities"]["ct"]["answers"][answer] = {}
+        document["cases"] += [
+            {
+                "case": f"c{number}",
+                "patient": f"p{number}",
+                "modality": "ct",
+                "answer": answer,
+                "mae": value,
+            }
+            for number, value in enumerate(values)
+        ]
+    (folder / "metrics.json").write_text(json.dumps(document))
+
+
+def test_the_best_naive_baseline_of_all_cases_is_a_column_of_its_own(folders):
+    with_baselines(folders[0], {"copy of t1": [130.0] * 8, "of few cases": [1.0] * 3})
+    with_baselines(folders[1], {"intensity table": [120.0] * 7 + [128.0]})
+    found = compare(folders)
+    naive = found.document["naive"]["ct"]
+    assert (naive["baseline"], naive["of"]) == ("intensity table", "b")
+    assert naive["metrics"]["mae"] == {"mean": 121, "sd": pytest.approx(8 / 8**0.5)}
+    assert found.table().methods == ("a", "b", "c", "best naive")
+    text = printed(found)
+    assert "121.0 ± 2.8" in text
+    assert compare(folders[::2]).document["naive"]["ct"]["baseline"] == "copy of t1"
+
+
+def test_the_short_table_has_the_main_scores_alone(folders):
+    found = compare(folders)
+    assert [line.label for line in found.short_table().lines["ct"]] == ["MAE", "SSIM 2-D"]
+    write(folders[0].parent / "d", {"mae": list(EIGHT), "psnr": list(EIGHT)})
+    write(folders[0].parent / "e", {"mae": list(EIGHT), "psnr": list(EIGHT)})
+    both = compare([folders[0].parent / "d", folders[0].parent / "e"])
+    assert [line.label for line in both.short_table().lines["ct"]] == ["MAE"]
+    assert [line.label for line in both.table().lines["ct"]] == ["MAE", "PSNR"]

@@ -1,0 +1,167 @@
+"""The page of a comparison: one offline file with the table and the pictures of every method, case by case."""
+
+import html
+import itertools
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+from test_report import Page
+
+from voxlate.base.messages import message
+from voxlate.evaluation.compare import compare
+from voxlate.evaluation.reports.comparison import MOST_CASES, plane_charts, write_page
+from voxlate.evaluation.scoring.evaluate import evaluate
+from voxlate.scans.formats.io import write_volume
+from voxlate.scans.images.grid import Volume
+
+SHAPE = (9, 40, 32)
+
+
+def scan(data, modality):
+    unit = {"ct": "HU", "t1": "a.u."}[modality]
+    return Volume(np.asarray(data, np.float32)[None], np.diag([1.0, 1.0, 3.0, 1.0]), unit, modality)
+
+
+METHODS = ("unet", "ddpm_m", "oracle")
+
+
+def make(folder, cases=2, methods=METHODS):
+    """Scored syntheses of made-up heads: one blurs, one adds noise and has a spread, one is the truth itself."""
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, size) for size in SHAPE), indexing="ij")
+    for number in range(cases):
+        draw = np.random.default_rng(number)
+        inside = z**2 + (y / 0.9) ** 2 + (x / 0.8) ** 2 < 0.8
+        tissue, noise = (
+            40 + 200 * gaussian_filter(draw.normal(0, 1, SHAPE), 1),
+            draw.normal(0, 20, SHAPE),
+        )
+        images = {"unet": gaussian_filter(tissue, 1), "ddpm_m": tissue + noise, "oracle": tissue}
+        source = folder / "cohort" / f"head{number}" / "t1.nii.gz"
+        write_volume(source, scan(np.sqrt(np.abs(tissue) + 300) * inside, "t1"))
+        write_volume(source.with_name("ct.nii.gz"), scan(np.where(inside, tissue, -1000), "ct"))
+        for method in methods:
+            made, samples = folder / method / f"head{number}", 10 if method == "ddpm_m" else 1
+            write_volume(
+                made / "ct.nii.gz",
+                scan(np.where(inside, images.get(method, tissue + 0.5 * noise), -1000), "ct"),
+            )
+            if samples > 1:
+                write_volume(made / "ct_std.nii.gz", scan(np.where(inside, 20.0, 0), "ct"))
+            took = {
+                "seconds_per_slice": 0.2 * samples**2,
+                "network_calls": 5 * samples,
+                "device": "cpu",
+            }
+            warned = [message("starter", "A starter.").table, message("threads", method).table]
+            inputs = {"inputs": {"t1": {"path": str(source)}}, "synth": {"samples": samples}}
+            stated = {**took, **inputs, "warnings": warned}
+            (made / "provenance.json").write_text(json.dumps(stated))
+    for method in methods:
+        evaluate(folder / method, folder / "cohort", mask="body")
+    return [folder / method for method in methods]
+
+
+@pytest.fixture(scope="module")
+def outs(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("side"))
+
+
+@pytest.fixture(scope="module")
+def page(outs):
+    write_page(compare(outs).document, outs[0].parent / "methods.html")
+    return (outs[0].parent / "methods.html").read_text(encoding="utf-8")
+
+
+def test_each_case_shows_source_truth_and_every_methods_image_error_and_spread_once_in_three_planes(
+    page,
+):
+    alts = [image["alt"] for image in Page(page).images if image["alt"]]
+    for case, plane in itertools.product(("head0", "head1"), ("axial", "coronal", "sagittal")):
+        mine = [alt for alt in alts if alt.endswith(f"{plane} slice of {case}")]
+        expected = ["source", "truth", *["unet"] * 2, *["ddpm_m"] * 3, *["oracle"] * 2]
+        assert [re.split(r",| \(", alt)[0] for alt in mine] == expected
+    assert sum("sd" in alt for alt in alts) == 2 * 3, "only one method has a spread, in two cases"
+
+
+def test_the_page_has_the_table_with_uncertainty_time_and_network_calls(page, outs):
+    text = Page(page).text
+    scores = json.loads((outs[1] / "metrics.json").read_text())["modalities"]["ct"]["answers"][
+        "synthesis"
+    ]
+    assert f"{scores['mae']['mean']:.1f} ± {scores['mae']['sd']:.1f}" in text
+    assert "20.0 ± 0.0" in text, "the mean of the standard deviations inside the body, in HU"
+    assert "50 × 10" in text
+    for part in ("Uncertainty HU", "Time s/slice", "Not a medical device"):
+        assert part in text
+    assert 'aria-label="ct: Gradient over MAE (HU)"' in page
+
+
+def test_warnings_are_sentences_with_the_names_of_their_methods(page):
+    assert "{'code'" not in html.unescape(page)
+    assert page.count("unet: unet</p>") == page.count("ddpm_m: ddpm_m</p>") == 2
+    assert page.count("unet, ddpm_m, oracle: A starter.") == 2
+
+
+def test_the_same_window_serves_all_methods_and_the_truth(page):
+    images = {image["alt"]: image["src"] for image in Page(page).images if image["alt"]}
+    truth = images["truth (ct), axial slice of head0"]
+    assert images["oracle, image (ct), axial slice of head0"] == truth
+    assert images["ddpm_m, image (ct), axial slice of head0"] != truth
+
+
+def test_of_many_cases_a_few_are_shown_from_the_lowest_to_the_highest_error(tmp_path):
+    outs = make(tmp_path, cases=MOST_CASES + 1, methods=METHODS[:2])
+    write_page(compare(outs).document, tmp_path / "methods.html")
+    text = Page((tmp_path / "methods.html").read_text(encoding="utf-8")).text
+    assert f"{MOST_CASES} of {MOST_CASES + 1} cases" in text
+    assert "error rank 1 of 5 (lowest)" in text
+    assert "error rank 5 of 5 (highest)" in text
+
+
+def test_a_method_whose_images_have_gone_keeps_its_line_in_the_table(voxlate, outs, tmp_path):
+    side = shutil.copytree(outs[0].parent, tmp_path / "side")
+    outs = [side / method for method in METHODS[:2]]
+    for image in outs[1].glob("*/ct.nii.gz"):
+        image.unlink()
+    voxlate("compare", *outs, "--report", tmp_path / "methods.html").done()
+    page = Page((tmp_path / "methods.html").read_text(encoding="utf-8"))
+    assert "ddpm_m" in page.text
+    assert not any(image["alt"].startswith("ddpm_m") for image in page.images)
+
+
+def made_by(folder, run, **synth):
+    """State that the images of a scored folder were synthesised by this run."""
+    for path in folder.glob("*/provenance.json"):
+        stated = json.loads(path.read_text())
+        stated |= {"run": str(run), "synth": {**stated["synth"], "samples": 1, **synth}}
+        path.write_text(json.dumps(stated))
+
+
+def test_images_of_one_model_are_joined_from_its_mean_to_its_fewest_steps(tmp_path):
+    outs = make(tmp_path, methods=("one", "half", "oracle", "unet", "other"))
+    run = tmp_path / "runs" / "dial"
+    made_by(outs[0], run, steps=1)
+    made_by(outs[1], run, steps=8, sharpness=0.5)
+    made_by(outs[2], run, steps=8)
+    made_by(outs[3], run / "weights.regression.safetensors", steps=8)
+    document = compare(outs).document
+    assert document["settings"]["half"] == {"run": str(run), "sharpness": 0.5, "steps": 8}
+    assert document["settings"]["other"] is None
+    chart, *more = plane_charts(document)
+    assert not more, "the scores have no distance of pooled slices"
+    assert chart["title"] == "ct: Gradient over MAE (HU)"
+    assert chart["names"] == ["dial", "other"]
+    labels = re.findall(r"<text[^>]*>(mean|0\.5|8 steps|1 step|ideal: 1)</text>", chart["svg"])
+    assert labels == ["mean", "0.5", "8 steps", "1 step", "ideal: 1"]
+
+
+def test_a_plane_needs_two_methods_with_both_scores(outs):
+    document = compare(outs).document
+    assert [chart["names"] for chart in plane_charts(document)] == [list(METHODS)]
+    for name in METHODS[1:]:
+        document["modalities"]["ct"]["metrics"]["gradient_strength"]["methods"][name] = None
+    assert not [*plane_charts(document)]

@@ -1,0 +1,70 @@
+"""What patients prove: against counted orders, and against shares whose mean is known."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from voxlate.checks.conformal import (
+    conformal_quantile,
+    least_patients,
+    least_provable,
+    least_scale,
+    mean_interval,
+    shares_outside,
+    upper_bound,
+)
+
+
+def test_nine_patients_are_enough_for_a_bound_of_ninety_per_cent_and_eight_are_not():
+    assert least_patients(0.9) == 9
+    assert least_patients(0.95) == 19
+    scores = [np.array([float(k)]) for k in range(9)]
+    assert conformal_quantile(scores, 0.9) == 8  # the largest
+    assert conformal_quantile(scores[:8], 0.9) == np.inf
+    assert conformal_quantile(scores, 0.5) == 4  # the fifth of nine: 5 / 10
+
+
+def test_the_cases_of_a_patient_share_his_weight():
+    """Three patients weigh a quarter each: 0.5 is reached by the first and half of the second's two cases, and …"""
+    scores = [np.array([1.0]), np.array([2.0, 3.0]), np.array([10.0])]
+    assert conformal_quantile(scores, 0.375) == 2
+    assert conformal_quantile(scores, 0.5) == 3
+    assert conformal_quantile(scores, 0.75) == 10
+
+
+@pytest.mark.parametrize(
+    ("bound", "shares"), [("normal", stats.norm(0.1, 0.03)), ("any", stats.beta(0.5, 4.5))]
+)
+def test_a_bound_fails_as_seldom_as_it_says(bound, shares):
+    draw = np.random.default_rng(0)
+    below = [upper_bound(shares.rvs(20, random_state=draw), 0.9, bound) < 0.1 for _ in range(2000)]
+    if bound == "normal":
+        assert np.mean(below) == pytest.approx(0.1, abs=0.02)  # exact for normal shares
+    else:
+        assert np.mean(below) <= 0.1
+
+
+def test_betting_proves_nearly_what_can_be_proved_where_nothing_is_outside():
+    for patients in (20, 40, 200):
+        best = least_provable(patients, 0.9)
+        assert best <= upper_bound(np.zeros(patients), 0.9, "any") <= 2 * best
+    assert least_provable(22, 0.9) < 0.1 < least_provable(21, 0.9)
+    assert upper_bound(np.array([0.2, 0.4]), 0.9, "none") == pytest.approx(0.3)
+    assert upper_bound(np.array([0.3]), 0.9, "normal") == 1
+
+
+def test_normal_errors_need_intervals_of_1_645_standard_deviations():
+    draw = np.random.default_rng(1)
+    scores = [np.sort(np.abs(draw.normal(size=20_000))) for _ in range(10)]
+    scale = least_scale(scores, 0.1, 0.9, "none")
+    assert scale == pytest.approx(1.645, abs=0.01)
+    assert shares_outside(scores, scale).mean() == pytest.approx(0.1, abs=1e-3)
+    assert scale < least_scale(scores, 0.1, 0.9, "normal") < least_scale(scores, 0.1, 0.9, "any")
+    assert least_scale(scores, 0.001, 0.9, "any") == np.inf  # ten patients cannot prove it
+
+
+def test_an_interval_of_a_mean_is_students():
+    values = np.array([0.8, 0.9, 1.0])
+    low, high = mean_interval(values)
+    assert (low, high) == pytest.approx(stats.t.interval(0.95, 2, 0.9, 0.1 / np.sqrt(3)))
+    assert mean_interval([0.9]) == (-np.inf, np.inf)

@@ -1,0 +1,665 @@
+"""Scoring folders: known errors, naive baselines, ranges, masks, intervals, and what is refused."""
+
+import csv
+import io
+import json
+import math
+import shutil
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy.ndimage import gaussian_filter
+
+from rows import every_row
+from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json, write_json
+from voxlate.base.statistics import bootstrap
+from voxlate.evaluation.scoring import alignment
+from voxlate.evaluation.scoring.evaluate import evaluate
+from voxlate.evaluation.scoring.metrics import METRICS, mae, ssim
+from voxlate.scans.formats.io import read_volume, write_volume
+from voxlate.scans.images.grid import Grid, Volume, canonical
+from voxlate.scans.images.intensity import Percentile
+from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.ranges import range_for
+from voxlate.scans.images.statistics import intensity_statistics
+from voxlate.synthesis.provenance import state_units
+from voxlate.training.naive import Baselines, fit
+
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def volume(data, modality="ct", unit="HU", affine=None):
+    data = np.asarray(data, np.float32)
+    return Volume(data[None], np.eye(4) if affine is None else affine, unit, modality)
+
+
+def head(seed, shape=(12, 24, 20)):
+    """A made-up head in HU: air, and a ball of soft tissue with some texture."""
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, size) for size in shape), indexing="ij")
+    noise = gaussian_filter(np.random.default_rng(seed).normal(0, 1, shape), 1)
+    return np.where(z**2 + y**2 + x**2 < 0.8, 40 + 100 * noise, -1000).astype(np.float32)
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    """Three cases of CT and T1, whose T1 is a monotonic function of the CT."""
+    for number in range(3):
+        folder = tmp_path / "cohort" / f"p{number}"
+        ct = head(number)
+        write_volume(folder / "ct.nii.gz", volume(ct))
+        write_volume(folder / "t1.nii.gz", volume(np.sqrt(ct + 1100), "t1", "a.u."))
+    return tmp_path / "cohort"
+
+
+@pytest.fixture
+def shifted(cohort, tmp_path):
+    """Syntheses that are 50, 100 and 150 HU too bright."""
+    for number in range(3):
+        truth = read_volume(cohort / f"p{number}" / "ct.nii.gz", "ct")
+        write_volume(
+            tmp_path / "out" / f"p{number}" / "ct.nii.gz", volume(truth.data[0] + 50 * (number + 1))
+        )
+    return tmp_path / "out"
+
+
+def test_a_constant_shift_is_the_mean_error_in_the_unit_of_the_truth(cohort, shifted):
+    scores = evaluate(shifted, cohort)
+    assert [row.scores["mae"] for row in scores.rows] == pytest.approx([50, 100, 150], abs=1e-3)
+    assert [row.scores["rmse"] for row in scores.rows] == pytest.approx([50, 100, 150], abs=1e-3)
+    assert scores.rows[0].scores["mae_rel"] == pytest.approx(50 / 4095, rel=1e-5)
+    assert scores.rows[0].scores["psnr"] == pytest.approx(20 * math.log10(4095 / 50), abs=1e-3)
+    assert scores.rows[0].scores["gradient_strength"] == pytest.approx(1.0, abs=1e-4)
+    assert scores.rows[0].scores["gradient_z"] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_jumps_between_slices_show_in_mae_z_and_where_windows_meet_in_the_seam(cohort, tmp_path):
+    truth = read_volume(cohort / "p0" / "ct.nii.gz", "ct")
+    jumps = np.array(
+        [4, 4, 20, 4, 4, 20, 4, 4, 20, 4, 4]
+    )  # windows of 6 that share 2 begin or end at 3, 6 and 9
+    offsets = np.concatenate([[0], jumps.cumsum()]).astype(np.float32)[:, None, None]
+    write_volume(tmp_path / "out" / "p0" / "ct.nii.gz", volume(truth.data[0] + offsets))
+    made = {
+        "synth": {"windows": {"size": 6, "overlap": 2}},
+        "prepared": {"spacing_mm": None, "resample": False},
+    }
+    write_json(tmp_path / "out" / "p0" / "provenance.json", made)
+    scores = evaluate(tmp_path / "out", cohort)
+    assert scores.rows[0].scores["mae_z"] == pytest.approx(jumps.mean(), abs=1e-3)
+    assert scores.rows[0].scores["seam"] == pytest.approx(5, abs=1e-3)
+    for changed in ({"synth": {"windows": None}}, {"prepared": {"spacing_mm": [1, 1, 1]}}):
+        write_json(tmp_path / "out" / "p0" / "provenance.json", made | changed)
+        assert "seam" not in evaluate(tmp_path / "out", cohort).rows[0].scores
+
+
+def test_every_value_stands_with_the_choices_that_made_it_in_all_files(cohort, shifted):
+    scores = evaluate(shifted, cohort, mask="body")
+    document = json.loads((shifted / "metrics.json").read_text())
+    value = document["modalities"]["ct"]["answers"]["synthesis"]["ssim_2d"]
+    chosen = {"range": [-1024, 3071], "mask": "body", "ssim_padding": "valid", "n": 3}
+    assert chosen.items() <= value.items()
+    mean = document["modalities"]["ct"]["answers"]["synthesis"]["mae"]
+    assert mean["unit"] == "HU"
+    assert (mean["mean"], mean["sd"]) == pytest.approx((100, 50), abs=1e-3)
+    assert mean["ci95"][0] == pytest.approx(50, abs=1e-3), (
+        "three patients: one draw in 27 takes the best one thrice"
+    )
+    with open(shifted / "metrics.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [float(line["mae"]) for line in lines] == [row.scores["mae"] for row in scores.rows]
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(scores.table())
+    assert "100.0 ± 50.0" in " ".join(console.export_text().split())
+
+
+def test_a_perfect_synthesis_scores_perfectly_and_its_infinite_psnr_is_left_out(cohort, tmp_path):
+    write_volume(
+        tmp_path / "out" / "p0" / "ct.nii.gz", read_volume(cohort / "p0" / "ct.nii.gz", "ct")
+    )
+    (row,) = evaluate(tmp_path / "out", cohort).rows
+    assert row.scores["mae"] == 0
+    assert row.scores["ssim_2d"] == pytest.approx(1, abs=1e-6)
+    assert row.scores["ssim_3d"] == pytest.approx(1, abs=1e-6)
+    assert row.scores["nmi"] == pytest.approx(2)
+    document = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    psnr = document["modalities"]["ct"]["answers"]["synthesis"]["psnr"]
+    assert (psnr["mean"], psnr["n"], psnr["not_finite"]) == (None, 0, 1)
+
+
+def test_a_number_that_would_round_to_zero_keeps_three_digits():
+    metric = next(one for one in METRICS if one.key == "mse_rel")
+    assert metric.mean_text({"mean": 3.214e-5, "sd": 1.05e-5}) == "3.21e-05 ± 1.05e-05"
+    assert metric.mean_text({"mean": 0.0123, "sd": 0.00001}) == "0.0123 ± 0.0000"
+    assert metric.mean_text({"mean": 0.0, "sd": 0.0}) == "0.0000 ± 0.0000"
+    mae = next(one for one in METRICS if one.key == "mae")
+    assert [mae.text(value) for value in (0.000412, 0.0006, -0.00025)] == [
+        "0.000412",
+        "0.001",
+        "-0.00025",
+    ]
+
+
+def test_the_recipes_window_is_the_range_and_clips_both_images_unless_the_user_gives_one(
+    cohort, shifted
+):
+    (shifted / "provenance.json").write_text(json.dumps({"range": {"ct": [-1000, -990]}}))
+    rows = evaluate(shifted, cohort).rows
+    assert all(row.scores["mae"] < 10 for row in rows)
+    truth = read_volume(cohort / "p0" / "ct.nii.gz").data[0]
+    assert rows[0].scores["mae"] == pytest.approx(10 * np.mean(truth == -1000), abs=1e-3)
+    scores = evaluate(shifted, cohort, value_range=(-1024, 976))
+    assert scores.rows[0].scores["mae_rel"] == pytest.approx(50 / 2000, rel=1e-4)
+    with pytest.raises(BadInput, match="100"):
+        evaluate(shifted, cohort, value_range=(100, 100))
+
+
+def test_arbitrary_units_are_scored_up_to_each_images_own_peak(cohort, tmp_path):
+    truth = read_volume(cohort / "p0" / "t1.nii.gz", "t1")
+    write_volume(tmp_path / "out" / "p0" / "t1.nii.gz", volume(truth.data[0] * 37, "t1", "a.u."))
+    scores = evaluate(tmp_path / "out", cohort)
+    assert scores.rows[0].scores["mae"] == pytest.approx(0, abs=1e-5)
+    assert "own 99.5 percentile" in scores.document()["modalities"]["t1"]["range_rule"]
+
+
+def test_a_mask_file_decides_what_counts(cohort, shifted, tmp_path):
+    inside = np.zeros(head(0).shape)
+    inside[5:8, 10:14, 8:12] = 1
+    for number in range(3):
+        truth = read_volume(cohort / f"p{number}" / "ct.nii.gz").data[0]
+        wrong = np.where(inside > 0, truth + 10, truth + 500)
+        write_volume(shifted / f"p{number}" / "ct.nii.gz", volume(wrong))
+        write_volume(tmp_path / "masks" / f"p{number}.nii.gz", volume(inside, "mask", ""))
+    rows = evaluate(shifted, cohort, mask=tmp_path / "masks" / "{case}.nii.gz").rows
+    assert [row.scores["mae"] for row in rows] == pytest.approx([10, 10, 10], abs=1e-3)
+    write_volume(tmp_path / "empty.nii.gz", volume(np.zeros(head(0).shape), "mask", ""))
+    for mask in (tmp_path / "empty.nii.gz", "skul"):
+        with pytest.raises(BadInput, match=r"empty|skul"):
+            evaluate(shifted, cohort, mask=mask)
+
+
+def test_a_synthesis_stored_in_another_orientation_scores_the_same(cohort, shifted):
+    before = evaluate(shifted, cohort).rows[0].scores
+    made = read_volume(shifted / "p0" / "ct.nii.gz")
+    flipped = made.affine @ np.diag([-1.0, 1, 1, 1])
+    flipped[:3, 3] = made.affine[:3] @ [made.data.shape[3] - 1, 0, 0, 1]
+    write_volume(shifted / "p0" / "ct.nii.gz", volume(made.data[0][..., ::-1], affine=flipped))
+    assert evaluate(shifted, cohort).rows[0].scores == before
+
+
+def ramp(shape, affine):
+    """Values that grow along x and z in millimetres: linear interpolation of it is exact on any grid."""
+    z, _, x = np.meshgrid(*(np.arange(size) for size in shape), indexing="ij")
+    return (10 * (affine[0, 0] * x + affine[0, 3]) + 4 * (affine[2, 2] * z + affine[2, 3])).astype(
+        np.float32
+    )
+
+
+def test_an_image_on_another_grid_is_scored_on_the_truths_own_where_it_covers_it(tmp_path):
+    fine, coarse = np.diag([1.0, 1, 1, 1]), np.diag([2.0, 2, 2, 1])
+    coarse[:3, 3] = 0.5
+    write_volume(
+        tmp_path / "cohort" / "p0" / "ct.nii.gz", volume(ramp((8, 24, 20), fine), affine=fine)
+    )
+    image = ramp((4, 12, 8), coarse) + 50  # 16 of the 20 columns
+    write_volume(tmp_path / "out" / "p0" / "ct.nii.gz", volume(image, affine=coarse))
+    scores = evaluate(tmp_path / "out", tmp_path / "cohort")
+    assert scores.rows[0].scores["mae"] == pytest.approx(
+        50, abs=2
+    )  # half a voxel at the edge is continued, not linear
+    (note,) = scores.document()["moved"].values()
+    assert "20.0%" in note
+    assert f"p0/ct: {note}." in scores.table().caption
+
+
+def test_a_registered_truth_is_scored_on_its_own_grid_by_the_stored_transform(tmp_path):
+    itk = pytest.importorskip("SimpleITK")
+    grid, away = np.diag([1.0, 1, 1, 1]), np.diag([1.0, 1, 1, 1])
+    away[0, 3] = 300  # the truth's header lies elsewhere: by headers nothing overlaps
+    data = head(1, (12, 24, 20))
+    write_volume(tmp_path / "cohort" / "p0" / "ct.nii.gz", volume(data, affine=away))
+    write_volume(tmp_path / "out" / "p0" / "ct.nii.gz", volume(data, affine=grid))
+    (tmp_path / "out" / "p0" / "provenance.json").write_text('{"prepared": {"register": "rigid"}}')
+    write_volume(tmp_path / "prepared" / "x.nii.gz", volume(data))
+    to_moving = itk.TranslationTransform(3, (-300.0, 0.0, 0.0))  # ITK's points are LPS
+    (tmp_path / "prepared" / "transforms" / "p0").mkdir(parents=True)
+    itk.WriteTransform(to_moving, str(tmp_path / "prepared" / "transforms" / "p0" / "ct.tfm"))
+    scores = evaluate(tmp_path / "out", tmp_path / "cohort", prepared=tmp_path / "prepared")
+    assert scores.rows[0].scores["mae"] == pytest.approx(0, abs=1e-3)
+    assert list(scores.document()["moved"]) == ["p0/ct"]
+    with pytest.raises(BadInput, match="rigid"):
+        evaluate(tmp_path / "out", tmp_path / "cohort")
+
+
+@every_row("shifts", [{"tof": 300.0}, {"tof": 100.0, "cta": -200.0}])
+def test_an_image_in_the_frame_of_a_scan_that_was_registered_is_moved_to_its_truth(
+    tmp_path, monkeypatch, shifts
+):
+    """TOF to CTA: prepare moved the TOF to the CTA, synth sees the TOF alone, in its own frame, 300 mm from the CTA."""
+    itk = pytest.importorskip("SimpleITK")
+    away = np.diag([1.0, 1, 1, 1])
+    away[0, 3] = 300
+    data = head(1, (12, 24, 20))
+    write_volume(tmp_path / "cohort" / "p0" / "cta.nii.gz", volume(data, affine=away))
+    write_volume(tmp_path / "out" / "p0" / "cta.nii.gz", volume(data))
+    (tmp_path / "out" / "p0" / "provenance.json").write_text(
+        '{"prepared": {"register": "rigid", "fixed": "tof", "on_grid_of": "tof"}}'
+    )
+    write_json(tmp_path / "prepared" / "cohort.json", {})
+    left = SimpleNamespace(cases=[SimpleNamespace(case="p0", registered={"tof": None})])
+    monkeypatch.setattr(alignment, "open_cohort", lambda _: left)
+    for name, shift in shifts.items():  # from the cohort's frame, LPS
+        path = tmp_path / "prepared" / "transforms" / "p0" / f"{name}.tfm"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        itk.WriteTransform(itk.TranslationTransform(3, (shift, 0.0, 0.0)), str(path))
+    scores = evaluate(tmp_path / "out", tmp_path / "cohort", prepared=tmp_path / "prepared")
+    assert scores.rows[0].scores["mae"] == pytest.approx(0, abs=1e-3)
+    with pytest.raises(BadInput, match="rigid"):
+        evaluate(tmp_path / "out", tmp_path / "cohort")
+
+
+def test_cases_without_an_image_of_this_run_are_listed_with_the_reason(voxlate, cohort, shifted):
+    failed = {"cases": ["p0", "p1", "p2"], "failed": {"p1": "p1: no T1"}}
+    write_json(shifted / "provenance.json", failed)
+    assert list(evaluate(shifted, cohort).header["not_synthesised"]) == ["p1"]
+    shutil.rmtree(shifted / "p1")
+    assert "p1: no T1" in voxlate("evaluate", shifted, "--truth", cohort).refusal
+    document = read_json(shifted / "metrics.json")
+    assert document["not_synthesised"] == {"p1": "p1: no T1"}
+    assert [row["case"] for row in document["cases"]] == ["p0", "p2"]
+    (shifted / "provenance.json").write_text('{"cases": ["p0", "p2"]}')  # p1 was never asked for
+    assert not evaluate(shifted, cohort).header["not_synthesised"]
+
+
+def test_a_modality_that_a_case_lacks_is_listed(cohort, shifted):
+    write_volume(shifted / "p0" / "t1.nii.gz", read_volume(cohort / "p0" / "t1.nii.gz", "t1"))
+    assert list(evaluate(shifted, cohort).header["not_synthesised"]) == ["p1/t1", "p2/t1"]
+    # a scan, so that no image of it can be
+    given = {"inputs": {"t1": {"path": "../../cohort/p1/t1.nii.gz"}}}
+    (shifted / "p1" / "provenance.json").write_text(json.dumps(given))
+    for name in ("p0", "p2"):
+        (shifted / name / "provenance.json").write_text("{}")
+    assert list(evaluate(shifted, cohort).header["not_synthesised"]) == ["p2/t1"]
+
+
+@every_row("name", ["../t2.nii.gz", "/etc/passwd", "a/b.png"])
+def test_a_list_of_images_leads_nowhere_else(cohort, shifted, name):
+    (shifted / "p0" / "provenance.json").write_text(json.dumps({"images": {name: "0"}}))
+    with pytest.raises(BadInput, match=r"provenance\.json"):
+        evaluate(shifted, cohort)
+
+
+def test_images_made_in_several_ways_are_not_scored_together(cohort, shifted):
+    for number in range(3):
+        synth = {"samples": 1 if number else 8}
+        made = {"case": f"p{number}", "seed": 0, "model": {"weights": "aa"}, "synth": synth}
+        (shifted / f"p{number}" / "provenance.json").write_text(json.dumps(made))
+    with pytest.raises(BadInput, match=r"1 as p0, 2 as p1.*samples 8 and 1"):
+        evaluate(shifted, cohort)
+
+
+def test_a_case_that_synth_was_writing_when_it_was_killed_is_not_scored(cohort, shifted):
+    for name in ("p0", "p2"):
+        (shifted / name / "provenance.json").write_text(json.dumps({"case": name}))
+    scores = evaluate(shifted, cohort)
+    assert list(scores.header["not_synthesised"]) == ["p1"]
+    assert {row.case for row in scores.rows} == {"p0", "p2"}
+
+
+@every_row("stated", [{"case": "p1"}, {"inputs": {"t1": {"path": "../../cohort/p1/t1.nii.gz"}}}])
+def test_a_folder_with_the_name_of_another_case_is_refused(cohort, shifted, stated):
+    (shifted / "p1" / "provenance.json").write_text("{}")
+    (shifted / "p2" / "provenance.json").write_text("{}")
+    (shifted / "p0" / "provenance.json").write_text(json.dumps(stated))
+    with pytest.raises(BadInput, match=r"p0.*p1"):
+        evaluate(shifted, cohort)
+
+
+def test_a_case_that_cannot_be_scored_is_listed_and_the_others_are_scored(voxlate, cohort, shifted):
+    (shifted / "p0" / "ct.nii.gz").write_bytes(b"no image")
+    (cohort / "p2" / "ct.nii.gz").write_bytes(b"no image")
+    assert voxlate("evaluate", shifted, "--truth", cohort).code == 2
+    document = read_json(shifted / "metrics.json")
+    assert document["not_synthesised"].keys() == {"p0/ct", "p2/ct"}
+    assert [row["case"] for row in document["cases"]] == ["p1"]
+
+
+def test_scores_of_images_that_changed_since_are_neither_compared_nor_reported(
+    voxlate, cohort, shifted, tmp_path
+):
+    shutil.copytree(shifted, tmp_path / "other")
+    for out in (shifted, tmp_path / "other"):
+        evaluate(out, cohort)
+    voxlate("compare", shifted, tmp_path / "other").done()
+    write_volume(shifted / "p1" / "ct.nii.gz", volume(head(7)))
+    for command in (["compare", shifted, tmp_path / "other"], ["report", shifted]):
+        assert "p1/ct" in voxlate(*command).refusal
+
+
+@every_row("name", ["out", "nowhere"])
+def test_a_folder_without_matching_cases_is_refused(cohort, tmp_path, name):
+    write_volume(tmp_path / "out" / "stranger" / "ct.nii.gz", volume(head(0)))
+    with pytest.raises(BadInput, match=name):
+        evaluate(tmp_path / name, cohort)
+
+
+def test_the_spread_of_samples_is_compared_with_the_error(cohort, shifted):
+    truth = read_volume(cohort / "p0" / "ct.nii.gz").data[0]
+    error = np.abs(np.random.default_rng(0).normal(0, 30, truth.shape)).astype(np.float32)
+    write_volume(shifted / "p0" / "ct.nii.gz", volume(np.where(truth > 0, truth + error, truth)))
+    write_volume(shifted / "p0" / "ct_std.nii.gz", volume(np.where(truth > 0, error / 2, 0)))
+    row = evaluate(shifted, cohort).rows[0]
+    assert row.scores["std_error_r"] == pytest.approx(1, abs=1e-4)
+    assert row.scores["std"] == pytest.approx(row.scores["mae"] / 2, rel=1e-3)
+    row = evaluate(shifted, cohort, regions={"body": "ct>-500", "most": "ct>-2000"}).rows[0]
+    assert row.scores["body.std"] == pytest.approx(np.mean(error[truth > 0]) / 2, rel=0.02)
+    assert row.scores["most.std"] <= row.scores["body.std"]
+
+
+# naive baselines
+
+
+def case_of(folder, names=("t1", "ct")):
+    return {name: canonical(read_volume(folder / f"{name}.nii.gz", name)) for name in names}
+
+
+def cases_of(cohort, names):
+    return [(case_of(cohort / name), None) for name in names]
+
+
+@pytest.fixture
+def naive(cohort):
+    ranges = {"ct": range_for("HU"), "t1": range_for("a.u.")}
+    return fit(cases_of(cohort, ["p0", "p1"]), ["t1"], ["ct"], ranges)
+
+
+def test_the_mean_image_is_the_mean_of_the_training_targets(cohort, naive):
+    expected = np.mean(
+        [read_volume(cohort / name / "ct.nii.gz").data[0] for name in ("p0", "p1")], axis=0
+    )
+    grid = Grid((12, 24, 20), np.eye(4))
+    assert np.allclose(naive.mean_image("ct", grid).data[0], expected, atol=1e-3)
+
+
+def test_the_mean_image_lies_where_its_scans_lay_in_training(cohort, shifted, naive):
+    """A target with four rows more than the source, in whose box the means of this training were taken."""
+    wide = np.eye(4)
+    wide[1, 3] = -4
+    naive = replace(naive, fixed="t1")
+    truth = np.pad(head(2), ((0, 0), (4, 0), (0, 0)), constant_values=-1000)
+    write_volume(cohort / "p2" / "ct.nii.gz", volume(truth, affine=wide))
+    shutil.rmtree(shifted / "p0")
+    shutil.rmtree(shifted / "p1")
+    expected = np.mean([head(0), head(1)], axis=0)
+    row = next(
+        row for row in evaluate(shifted, cohort, naive=naive).rows if row.answer == "mean image"
+    )
+    assert row.scores["mae"] == pytest.approx(np.abs(expected - head(2)).mean(), abs=0.01)
+
+
+def test_the_copy_of_a_registered_source_is_moved_from_its_own_frame(tmp_path):
+    """Prepare moved the T2 onto the T1, 300 mm from it; a copy of each lies where the truth does."""
+    itk = pytest.importorskip("SimpleITK")
+    away, data = np.diag([1.0, 1, 1, 1]), head(1)
+    away[0, 3] = 300
+    for name, affine in (("t1", np.eye(4)), ("t2", away), ("ct", np.eye(4))):
+        unit = "HU" if name == "ct" else "a.u."
+        write_volume(
+            tmp_path / "cohort" / "p0" / f"{name}.nii.gz", volume(data + 1024, name, unit, affine)
+        )
+    write_volume(tmp_path / "out" / "p0" / "ct.nii.gz", volume(data + 1024))
+    inputs = {name: {"path": f"../../cohort/p0/{name}.nii.gz"} for name in ("t1", "t2")}
+    made = {"prepared": {"register": "rigid", "fixed": "t1", "on_grid_of": "t1"}, "inputs": inputs}
+    (tmp_path / "out" / "p0" / "provenance.json").write_text(json.dumps(made))
+    folder = tmp_path / "prepared" / "transforms" / "p0"
+    folder.mkdir(parents=True)
+    for name, shift in (("t1", 0.0), ("t2", -300.0), ("ct", 0.0)):  # ITK's points are LPS
+        itk.WriteTransform(
+            itk.TranslationTransform(3, (shift, 0.0, 0.0)), str(folder / f"{name}.tfm")
+        )
+    case = case_of(tmp_path / "cohort" / "p0", ("t1", "t2", "ct"))
+    case["t2"] = replace(case["t2"], affine=case["t1"].affine)
+    ranges = {"ct": range_for("HU"), "t1": range_for(""), "t2": range_for("")}
+    naive = fit([(case, None)], ["t1", "t2"], ["ct"], ranges)
+    rows = evaluate(
+        tmp_path / "out", tmp_path / "cohort", naive=naive, prepared=tmp_path / "prepared"
+    ).rows
+    by_answer = {row.answer: row.scores["mae"] for row in rows}
+    assert by_answer["copy of t2"] == pytest.approx(by_answer["copy of t1"], abs=0.01)
+
+
+def test_the_table_is_the_least_squares_fit_among_functions_of_the_bin():
+    rng = np.random.default_rng(0)
+    levels = rng.integers(0, 8, (1, 32, 32)) * 30.0
+    target = levels + rng.normal(0, 20, levels.shape)
+    case = {"mr": volume(levels, "mr", "grey"), "ct": volume(np.clip(target, 0, 255), "ct", "grey")}
+    ranges = {"mr": range_for("grey"), "ct": range_for("grey")}
+    images = fit([(case, None)], ["mr"], ["ct"], ranges).images(
+        "ct", {"mr": case["mr"]}, case["mr"].grid
+    )
+    for level in np.unique(levels):
+        there = levels == level
+        mean = case["ct"].data[0][there].mean()
+        assert images["intensity table"][there] == pytest.approx(mean, abs=1e-3)
+
+
+def test_of_several_sources_the_linear_map_and_the_mean_are_baselines_too(tmp_path):
+    """ct = 0.5 a − 0.25 b + 0.3 in shares of the range, in a third of the slice; outside all is background."""
+    draw, ranges = np.random.default_rng(3), {name: range_for("grey") for name in ("a", "b", "ct")}
+    inside = np.zeros((1, 48, 48), bool)
+    inside[:, 10:40, 8:30] = True
+    a, b = (
+        np.where(inside, draw.uniform(20, 250, inside.shape), 0).astype(np.float32) for _ in "ab"
+    )
+    ct = np.where(inside, 0.5 * a - 0.25 * b + 0.3 * 255, 0)
+    case = {name: volume(data, name, "grey") for name, data in (("a", a), ("b", b), ("ct", ct))}
+    fit(
+        [({name: canonical(one) for name, one in case.items()}, None)], ["a", "b"], ["ct"], ranges
+    ).save(tmp_path / "n")
+    images = Baselines.load(tmp_path / "n").images(
+        "ct", {name: case[name] for name in "ab"}, case["ct"].grid
+    )
+    np.testing.assert_allclose(images["least squares"], ct, atol=1e-3)
+    np.testing.assert_allclose(images["mean of the sources"], (a + b) / 2, atol=1e-3)
+    alone = Baselines.load(tmp_path / "n").images("ct", {"a": case["a"]}, case["ct"].grid)
+    assert set(alone) == {"copy of a", "intensity table of a"}, (
+        "one source has a table, which is no worse"
+    )
+
+
+def test_the_copy_of_a_picture_is_the_picture_itself():
+    picture = volume(np.arange(256.0).reshape(1, 16, 16), "mr", "grey", LPS)
+    ranges = {"mr": range_for("grey"), "ct": range_for("grey")}
+    case = {"mr": canonical(picture), "ct": canonical(picture)}
+    naive = fit([(case, None)], ["mr"], ["ct"], ranges)
+    images = naive.images("ct", {"mr": picture}, picture.grid)
+    mean = naive.mean_image("ct", picture.grid).data[0]
+    assert np.array_equal(images["copy of mr"], picture.data[0])
+    assert np.array_equal(mean, picture.data[0]), (
+        "fitted canonical, returned to the picture's own axes"
+    )
+
+
+def test_naive_baselines_of_the_run_are_scored_with_the_synthesis(cohort, shifted, naive, tmp_path):
+    naive.save(tmp_path / "run" / "naive.safetensors")
+    (shifted / "provenance.json").write_text(json.dumps({"run": str(tmp_path / "run")}))
+    scores = evaluate(shifted, cohort)
+    assert scores.document()["naive_cases"] == 2
+    assert {row.answer for row in scores.rows} == {
+        "synthesis",
+        "mean image",
+        "copy of t1",
+        "intensity table",
+    }
+    by_answer = scores.document()["modalities"]["ct"]["answers"]
+    assert by_answer["intensity table"]["mae"]["mean"] < by_answer["mean image"]["mae"]["mean"], (
+        "ct is a function of t1"
+    )
+    (shifted / "provenance.json").write_text("{}")
+    assert evaluate(shifted, cohort, naive=tmp_path / "run").document()["naive_cases"] == 2
+
+
+def test_evaluate_ends_with_the_verdict_after_the_main_and_requested_scores_or_all_of_them(
+    voxlate, cohort, shifted, naive, tmp_path
+):
+    """Images that are 50 to 150 HU too bright are worse than a table that is nearly right."""
+    naive.save(tmp_path / "run" / "naive.safetensors")
+    (shifted / "provenance.json").write_text(json.dumps({"run": str(tmp_path / "run")}))
+    options = ("evaluate", shifted, "--truth", cohort)
+    short = voxlate(*options, "--region", "bright=ct>40", "--score", "slices").out
+    assert all(part in short for part in ("intensity table", "bright MAE", "PSNR, slices"))
+    assert not any(part in short for part in ("PSNR │", "NMI", "copy of t1"))
+    printed = json.loads(voxlate(*options, "--json").out)["verdict"]["ct"]
+    assert printed == read_json(shifted / "metrics.json")["verdict"]["ct"]
+    assert (printed["outcome"], printed["patients"], printed["lower_on"]) == ("worse", 3, 0)
+    assert printed["synthesis"] == pytest.approx(100, abs=1e-3)
+    assert short.splitlines()[-1] == f"✗ {printed['sentence']}"
+    everything = voxlate(*options, "--all").out
+    assert all(part in everything for part in ("PSNR", "NMI", "copy of t1", "✗"))
+
+
+def test_the_naive_baselines_on_the_slice_pairs_score_as_others_found(shared):
+    folder = shared / "data" / "harvard_ct_mr"
+    with open(folder / "cases.csv", newline="") as file:
+        splits = {row["case"]: row["split"] for row in csv.DictReader(file)}
+
+    def read(case: str) -> dict[str, Volume]:
+        return {
+            name: read_volume(Path(folder) / case / f"{name}.png", name) for name in ("mr", "ct")
+        }
+
+    training = (
+        ({k: canonical(v) for k, v in read(case).items()}, None)
+        for case, s in splits.items()
+        if s == "train"
+    )
+    naive = fit(training, ["mr"], ["ct"], {"mr": range_for("grey"), "ct": range_for("grey")})
+    scores = defaultdict(list)
+    for case in [case for case, split in splits.items() if split == "val"]:
+        scans = read(case)
+        truth = scans["ct"].data[0] / 255
+        images = naive.images("ct", {"mr": scans["mr"]}, scans["ct"].grid)
+        images["mean image"] = naive.mean_image("ct", scans["ct"].grid).data[0]
+        for name, image in images.items():
+            scores[name].append((mae(truth, image / 255), ssim(truth, image / 255, 1.0)))
+    means = {name: np.mean(values, axis=0) for name, values in scores.items()}
+    assert means["mean image"] == pytest.approx([0.165, 0.396], abs=6e-4)
+    assert means["copy of mr"] == pytest.approx([0.169, 0.503], abs=6e-4)
+    assert means["intensity table"] == pytest.approx([0.158, 0.116], abs=6e-4)
+
+
+# intervals
+
+
+def test_the_interval_of_a_mean_of_many_is_the_normal_one():
+    values = np.random.default_rng(0).normal(10, 2, 400)
+    low, high = bootstrap(values, [str(number) for number in range(400)], seed=0)
+    half = 1.96 * values.std() / 20
+    assert low == pytest.approx(values.mean() - half, abs=0.03)
+    assert high == pytest.approx(values.mean() + half, abs=0.03)
+
+
+def test_slices_of_one_patient_do_not_narrow_the_interval():
+    values = np.repeat([1.0, 2.0, 3.0, 4.0, 5.0], 50)
+    patients = np.repeat(list("abcde"), 50)
+    by_patient = bootstrap(values, patients.tolist(), seed=0)
+    by_slice = bootstrap(values, [str(number) for number in range(250)], seed=0)
+    one_each = bootstrap(values[::50], patients[::50].tolist(), seed=0)
+    assert by_patient == one_each
+    assert by_patient[1] - by_patient[0] > 5 * (by_slice[1] - by_slice[0])
+    assert bootstrap(np.array([1.0, 2.0]), ["a", "a"], seed=0) is None
+
+
+def test_pictures_for_distances_lie_as_the_model_saw_its_slices(cohort, shifted):
+    """The paper's FD is one of slices as its networks see them; without a layout of its own, as radiologists look."""
+    shown = {}
+
+    class Kept:
+        name, kind, resize, dimensions = "kept", "texture", "none", 3
+
+        def __call__(self, pictures):
+            shown[axes] = pictures
+            return np.ones((len(pictures), 3)) * np.arange(len(pictures))[:, None]
+
+    for axes in ("SAR", "SLP"):
+        (shifted / "provenance.json").write_text(json.dumps({"axes": axes}))
+        scores = evaluate(shifted, cohort, features=Kept(), value_range=(-1000, 1000))
+        assert scores.features["ct"]["axes"] == ("SPL" if axes == "SAR" else "SLP")
+    assert shown["SAR"].shape == (12, 24, 20)
+    np.testing.assert_array_equal(shown["SLP"], shown["SAR"].transpose(0, 2, 1))
+
+
+def test_in_network_units_truth_and_image_are_what_the_network_was_given_and_gave(cohort, tmp_path):
+    """Scans of other gains than the training's median: the network's own answer is right, only its unit is a guess."""
+    spec, typical = Percentile(floor=0, high=99.5), 40.0
+    for name in ("p0", "p1", "p2"):
+        truth = read_volume(cohort / name / "t1.nii.gz", "t1")
+        peak = spec.scale(intensity_statistics(truth.data[0], foreground(truth))).high
+        answer = (
+            truth.data[0].clip(0, peak) / peak * typical - typical * 0.1
+        )  # a tenth of the range too dark
+        write_volume(tmp_path / "out" / name / "t1.nii.gz", volume(answer, "t1", "a.u."))
+        write_volume(
+            tmp_path / "out" / name / "t1_std.nii.gz",
+            volume(np.full_like(answer, 4.0), "t1", "a.u."),
+        )
+        stated = {"case": name, "network_units": state_units({"t1": spec}, {"t1": (0.0, typical)})}
+        write_json(tmp_path / "out" / name / "provenance.json", stated)
+    scores = evaluate(tmp_path / "out", cohort, units="network")
+    assert scores.ranges["t1"].high == 255
+    for row in scores.rows:
+        assert row.scores["mae"] == pytest.approx(25.5, abs=1e-3)
+        assert row.scores["std"] == pytest.approx(25.5, abs=1e-3)
+    (tmp_path / "out" / "p1" / "provenance.json").write_text('{"case": "p1"}')
+    scores = evaluate(tmp_path / "out", cohort, units="network")
+    assert list(scores.header["not_synthesised"]) == ["p1/t1"]
+
+
+def test_naive_baselines_in_shares_of_a_peak_come_to_the_unit_of_a_range_and_of_a_network(
+    cohort, tmp_path
+):
+    ranges = {"ct": range_for("HU"), "t1": range_for("a.u.")}
+    learned = fit(cases_of(cohort, ["p0", "p1", "p2"]), ["ct"], ["t1"], ranges)
+    learned.save(tmp_path / "naive.safetensors")
+    assert learned.typical == Baselines.load(tmp_path / "naive.safetensors").typical
+    spec = Percentile(floor=0, high=90)
+    for name in ("p0", "p1", "p2"):
+        truth = read_volume(cohort / name / "t1.nii.gz", "t1")
+        write_volume(tmp_path / "out" / name / "t1.nii.gz", truth)
+        stated = {"case": name, "network_units": state_units({"t1": spec}, {"t1": (0.0, 34.0)})}
+        write_json(tmp_path / "out" / name / "provenance.json", stated)
+    options = {"naive": tmp_path / "naive.safetensors"}
+    own, ranged, network = (
+        {
+            row.answer: row.scores
+            for row in evaluate(tmp_path / "out", cohort, **options, **more).rows
+        }
+        for more in ({}, {"value_range": (0, 50)}, {"units": "network"})
+    )
+    assert own["intensity table"]["mae"] < 0.02, "T1 is a function of the CT"
+    assert ranged["intensity table"]["mae"] < 0.02 * 50
+    for answer, scores in own.items():
+        assert scores["mae_network"] == network[answer]["mae"], "which --units network gives"
+    assert "mae_network" not in ranged["synthesis"], "a given range already counts brightness"
+    assert network["intensity table"]["mae"] < 0.04 * 255, (
+        "p90 and 34 stand for one another up to the cases' spread"
+    )
+
+
+def test_a_case_of_a_split_without_an_image_is_listed_by_the_splits_of_the_training(
+    shifted, cohort, tmp_path
+):
+    with pytest.raises(BadInput, match="--split"):
+        evaluate(shifted, cohort, split="val")
+    splits = {"train": ["p0"], "val": ["p1", "p2"]}
+    write_json(tmp_path / "run" / "provenance.json", {"data": {"splits": splits}})
+    write_json(shifted / "provenance.json", {"run": "../run", "cases": ["p0", "p1", "p2"]})
+    shutil.rmtree(shifted / "p2")
+    scores = evaluate(shifted, cohort, split="val")
+    assert {row.case for row in scores.rows} == {"p1"}
+    assert list(scores.header["not_synthesised"]) == ["p2"]

@@ -1,0 +1,190 @@
+"""Scores against closed forms, against scikit-image and against the laws they must keep."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.ndimage import gaussian_filter
+from skimage.metrics import normalized_mutual_information, structural_similarity
+
+from voxlate.evaluation.scoring import metrics
+from voxlate.evaluation.scoring.metrics import (
+    ImagePair,
+    correlation,
+    gradient_strength,
+    mae,
+    mae_z,
+    nmi,
+    psnr,
+    rmse,
+    seam,
+    ssim,
+)
+from voxlate.scans.images.ranges import Range
+from voxlate.science.methods.losses import dissimilarity
+
+ORACLE = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+# a busy machine is slow to draw images
+LAW = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+images = arrays(np.float64, (2, 13, 12), elements=st.floats(0, 1, width=32))
+
+
+@pytest.fixture
+def pair():
+    rng = np.random.default_rng(0)
+    truth = gaussian_filter(rng.uniform(0, 4, (17, 30, 26)), 1.2).astype(np.float32)
+    return truth, (truth + rng.normal(0, 0.2, truth.shape)).astype(np.float32)
+
+
+def test_errors_of_a_known_difference():
+    truth = np.zeros((1, 2, 2))
+    synthesis = np.array([[[3.0, -1.0], [0.0, 0.0]]])
+    assert mae(truth, synthesis) == 1.0
+    assert rmse(truth, synthesis) == pytest.approx(math.sqrt(2.5))
+    assert psnr(truth, synthesis, 10.0) == pytest.approx(10 * math.log10(100 / 2.5))
+    assert mae(truth, synthesis, mask=[[[1, 0], [0, 0]]]) == 3.0
+
+
+def test_whole_numbers_do_not_wrap_around():
+    assert mae(np.array([0, 250], np.uint8), np.array([250, 0], np.uint8)) == 250.0
+
+
+def test_images_of_different_shapes_are_refused():
+    with pytest.raises(ValueError, match="one shape"):
+        mae(np.zeros((3, 1)), np.zeros((1, 3)))
+
+
+def test_ssim_is_that_of_scikit_image_whole_over_slices_and_in_a_mask(pair):
+    truth, synthesis = pair
+    slices = [
+        structural_similarity(a, b, data_range=4.0, **ORACLE) for a, b in zip(truth, synthesis)
+    ]
+    assert ssim(truth, synthesis, 4.0, dimensions=2) == pytest.approx(np.mean(slices), abs=1e-6)
+    expected, full = structural_similarity(truth, synthesis, data_range=4.0, full=True, **ORACLE)
+    assert ssim(truth, synthesis, 4.0, dimensions=3) == pytest.approx(expected, abs=1e-6)
+    mask = np.zeros(truth.shape, bool)
+    mask[6:9, 10:20, 8:14] = True
+    found = ssim(truth, synthesis, 4.0, dimensions=3, mask=mask)
+    assert found == pytest.approx(full[mask].mean(), abs=1e-6)
+
+
+def test_coronal_and_sagittal_ssim_are_the_mean_of_scikit_image_over_every_fourth_of_those_slices(
+    pair,
+):
+    truth, synthesis = pair
+    synthesis[:, 10:, :9] = 0
+    images = ImagePair(truth, synthesis, Range(0.0, 4.0, "a.u.", ""), None)
+    for plane, axis in (("coronal", 1), ("sagittal", 2)):
+        slices = [np.moveaxis(image, axis, 0)[::4] for image in (truth, synthesis)]
+        expected = np.mean(
+            [structural_similarity(a, b, data_range=4.0, **ORACLE) for a, b in zip(*slices)]
+        )
+        assert images.ssim(2, plane) == pytest.approx(expected, abs=1e-6)
+    assert abs(images.ssim(2, "coronal") - images.ssim(2, "sagittal")) > 0.01, (
+        "the planes differ here"
+    )
+
+
+def test_coronal_ssim_in_a_mask_is_the_mean_of_the_map_inside_it(pair):
+    truth, synthesis = pair
+    mask = np.zeros(truth.shape, bool)
+    mask[6:9, 12, 8:14] = True
+    images = ImagePair(truth, synthesis, Range(0.0, 4.0, "a.u.", ""), mask)
+    _, full = structural_similarity(
+        truth[:, 12], synthesis[:, 12], data_range=4.0, full=True, **ORACLE
+    )
+    assert images.ssim(2, "coronal") == pytest.approx(full[mask[:, 12]].mean(), abs=1e-5)
+
+
+def offset(truth, offsets):
+    return truth + np.array(offsets, np.float32)[:, None, None]
+
+
+def test_mae_z_is_the_mean_jump_of_the_error_from_slice_to_slice(pair):
+    truth = pair[0][:4].astype(np.float64)
+    assert mae_z(truth, offset(truth, [0, 1, 3, 3])) == pytest.approx((1 + 2 + 0) / 3)
+    assert mae_z(truth, offset(truth, [7, 7, 7, 7])) == pytest.approx(0, abs=1e-6), (
+        "each slice is off by as much"
+    )
+    assert mae_z(truth, np.zeros_like(truth)) == pytest.approx(
+        np.abs(np.diff(truth, axis=0)).mean()
+    )
+    assert math.isnan(mae_z(truth[:1], truth[:1]))
+    # in a mask, both neighbours are inside it
+    inside = np.zeros(truth.shape, bool)
+    inside[1:3, 5, 5] = inside[3, 8, 8] = True
+    assert mae_z(truth, offset(truth, [0, 1, 3, 9]), inside) == pytest.approx(2)
+
+
+def test_seam_is_how_much_larger_the_jump_is_where_windows_begin_or_end(pair):
+    truth = pair[0][:6].astype(np.float64)
+    assert seam(truth, offset(truth, [0, 1, 2, 5, 6, 7]), [3]) == pytest.approx(3)
+    assert seam(truth, offset(truth, [0, 1, 2, 3, 4, 5]), [3]) == pytest.approx(1)
+    assert seam(truth, offset(truth, [0, 2, 2.5, 4.5, 5, 7]), [1, 3, 5]) == pytest.approx(4)
+    assert math.isnan(seam(truth, truth + 1, []))
+
+
+def test_ssim_does_not_depend_on_the_slabs_it_is_computed_in(pair, monkeypatch):
+    mask = np.random.default_rng(1).random(pair[0].shape) > 0.5
+    whole = [ssim(*pair, 4.0, mask=mask, dimensions=dimensions) for dimensions in (2, 3)]
+    monkeypatch.setattr(metrics, "SLAB_VOXELS", 2 * 30 * 26)
+    slabs = [ssim(*pair, 4.0, mask=mask, dimensions=dimensions) for dimensions in (2, 3)]
+    assert slabs == pytest.approx(whole, abs=1e-7)
+
+
+def test_the_ssim_loss_of_one_window_is_one_minus_the_metric(pair):
+    a, b = (image[:, :11, :11] / 4 for image in pair)
+    expected = [1 - ssim(x[None], y[None], 1.0) for x, y in zip(a, b)]
+    found = dissimilarity(*(torch.from_numpy(2 * image[:, None, None] - 1) for image in (a, b)))
+    assert found.numpy() == pytest.approx(expected, abs=5e-5)  # variances of float32
+
+
+def test_ssim_is_nan_where_no_window_fits_or_the_mask_is_empty(pair):
+    assert math.isnan(ssim(pair[0][:10], pair[1][:10], 1.0, dimensions=3))
+    assert math.isnan(ssim(pair[0][:, :8], pair[1][:, :8], 1.0))
+    assert math.isnan(ssim(*pair, 1.0, mask=np.zeros(pair[0].shape)))
+
+
+@LAW
+@given(images, images, st.floats(0.5, 5000))
+def test_ssim_and_psnr_do_not_depend_on_the_unit(a, b, scale):
+    assert ssim(a * scale, b * scale, scale) == pytest.approx(ssim(a, b, 1.0), abs=1e-6)
+    if rmse(a, b) > 1e-6:
+        assert psnr(a * scale, b * scale, scale) == pytest.approx(psnr(a, b, 1.0), abs=1e-6)
+
+
+def test_nmi_is_that_of_scikit_image_and_two_of_an_image_with_itself_or_its_negative(pair):
+    truth, synthesis = (np.clip(image, 0, 4) for image in pair)
+    truth.flat[:2] = synthesis.flat[:2] = 0, 4  # scikit-image bins from smallest to largest
+    expected = normalized_mutual_information(truth, synthesis, bins=64)
+    assert nmi(truth, synthesis, 0.0, 4.0) == pytest.approx(expected, abs=1e-4)
+    assert nmi(truth, truth, 0.0, 4.0) == pytest.approx(2.0)
+    levels = np.arange(64.0).reshape(8, 8) + 0.5
+    assert nmi(levels, 64 - levels, 0.0, 64.0) == pytest.approx(2.0)
+
+
+def test_gradient_strength_in_a_mask_sees_only_pairs_of_rows_inside_it():
+    truth = np.array([[0.0, 1.0, 2.0, 50.0]]).T[None]
+    synthesis = np.array([[0.0, 2.0, 4.0, 4.0]]).T[None]
+    assert gradient_strength(truth, synthesis, mask=np.array([[[1], [1], [1], [0]]])) == 2.0
+    assert math.isnan(gradient_strength(np.ones((1, 4, 4)), np.eye(4)[None])), "a flat truth"
+
+
+@LAW
+@given(images, st.floats(0.125, 8))
+def test_gradient_along_slices_is_the_factor_of_the_contrast(truth, factor):
+    assume(np.ptp(truth, axis=0).max() > 1e-3)
+    assert gradient_strength(truth, truth, along="slices") == 1.0
+    assert gradient_strength(truth, 3 - factor * truth, along="slices") == pytest.approx(
+        factor, rel=1e-6
+    )
+
+
+def test_correlation_is_that_of_numpy(pair):
+    a, b = pair
+    assert correlation(a, b) == pytest.approx(np.corrcoef(a.ravel(), b.ravel())[0, 1], abs=1e-6)
+    assert math.isnan(correlation(a, np.ones_like(a)))

@@ -1,0 +1,139 @@
+"""Misregistered pairs: what their distance costs, and scores after an image was moved onto its truth."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.ndimage
+
+from voxlate.anatomy.head import make_head
+from voxlate.anatomy.scanner import image
+from voxlate.base.errors import BadInput
+from voxlate.checks.prepare import prepare
+from voxlate.evaluation.options.evaluate import EvaluateOptions
+from voxlate.evaluation.scoring.evaluate import evaluate, rules_of
+from voxlate.evaluation.scoring.metrics import METRICS, ImagePair
+from voxlate.evaluation.scoring.misregistered import displacement_onto, floor_of, score_aligned
+from voxlate.scans.cases.case import PreparedCase, write_case
+from voxlate.scans.cases.prepared import case_path
+from voxlate.scans.formats.io import write_volume
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.misalignment import Misalignment
+from voxlate.scans.images.ranges import Range
+
+SPACING_MM = (2.0, 1.0, 1.0)
+AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
+WIDTH = 60
+
+
+def apart(mm: float, translation_mm=(0.0, 0.0, 1.0)) -> Misalignment:
+    return Misalignment(mm, mm, translation_mm, 0.0, 30, 2, "", "ct")
+
+
+def edge() -> np.ndarray:
+    """Voxels of 0 on the left and 100 on the right."""
+    return np.broadcast_to(
+        np.where(np.arange(WIDTH) < WIDTH // 2, 0.0, 100.0), (12, 20, WIDTH)
+    ).astype(np.float32)
+
+
+def test_a_moved_edge_costs_its_height_times_the_share_of_voxels_it_passes():
+    floor = floor_of(edge(), None, SPACING_MM, apart(3.0))
+    assert floor.mae == pytest.approx(100 * 3.0 / WIDTH, rel=1e-3)
+    assert (floor.mm, floor.source) == (3.0, "ct")
+    assert floor_of(edge(), None, SPACING_MM, apart(3.0, (0.0, 0.0, -0.2))).mae == pytest.approx(
+        floor.mae, rel=1e-3
+    )
+    assert floor_of(edge(), None, SPACING_MM, apart(3.0, (1.0, 0.0, 0.0))).mae == pytest.approx(
+        0, abs=1e-4
+    )
+
+
+def test_noise_is_next_to_nothing_of_the_cost():
+    noise = np.random.default_rng(0).normal(0, 10, (24, 40, WIDTH)).astype(np.float32)
+    assert floor_of(noise, None, (1.0, 1.0, 1.0), apart(3.0)).mae < 2.5  # 11.3 without smoothing
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """Two cases; the estimate of the second, 3 mm along the rows, is written into its header."""
+    for number, case in enumerate("ab"):
+        draw = np.random.default_rng(number)
+        ct = edge() + draw.normal(0, 1, edge().shape).astype(np.float32)
+        for name, data, unit in (("ct", ct, "HU"), ("t1", 300 - ct, "a.u.")):
+            scan = Volume(data[None], AFFINE, unit, name)
+            write_volume(tmp_path / "in" / case / f"{name}.nii.gz", scan)
+        brighter = Volume(ct[None] + 8, AFFINE, "HU", "ct")
+        write_volume(tmp_path / "out" / case / "ct.nii.gz", brighter)
+    cohort = prepare(tmp_path / "in", tmp_path / "prepared", workers=1, audit=False)
+    case = cohort.case("b")
+    header = replace(case.header, misaligned={"t1": apart(3.0)})
+    arrays = {name: np.array(values) for name, values in case.arrays.items()}
+    del case  # its arrays are the file's, which Windows could not replace
+    write_case(case_path(cohort.folder, "b"), PreparedCase(header, arrays))
+    return cohort.folder
+
+
+def test_evaluate_says_how_much_of_the_error_comes_from_scans_that_lie_apart(prepared, tmp_path):
+    scores = evaluate(tmp_path / "out", tmp_path / "in", prepared=prepared)
+    part = scores.document()["misaligned"]["ct"]
+    assert list(part["cases"]) == ["b"]
+    assert part["mae"] == part["cases"]["b"]["mae"] == pytest.approx(5.0, abs=0.3)
+    (line,) = (line for line in scores.table().caption if "misaligned" in line)
+    assert all(number in line for number in ("1 of 2", "3.0 mm", "8.00 HU", "5."))
+    assert evaluate(tmp_path / "out", tmp_path / "in").document()["misaligned"] == {}
+
+
+# images moved onto their truth
+
+HEAD_MM = (200 / 72, 240 / 80, 200 / 72)
+FUNCTIONS = {
+    metric.key: metric.compute for metric in METRICS if metric.key in ("mae", "gradient_strength")
+}
+
+
+@pytest.fixture(scope="module")
+def head():
+    """A CT [D, H, W] in HU, and its body."""
+    ct = image(make_head(5, 0, (72, 80, 60)), "ct")
+    return ct, ct > -300
+
+
+def scores(truth, synthesis, body):
+    pair = ImagePair(truth, synthesis, Range(-1000.0, 2000.0, "HU", ""), None)
+    return score_aligned(pair, body, HEAD_MM, FUNCTIONS) | {"mae": FUNCTIONS["mae"](pair)}
+
+
+def test_an_image_that_is_shifted_by_5_mm_is_moved_back(head):
+    truth, body = head
+    shift_mm = np.array([0.0, 4.0, -3.0])
+    shifted = scipy.ndimage.shift(truth, shift_mm / HEAD_MM, order=1, mode="nearest")
+    found = scores(truth, shifted, body)
+    assert found["aligned.mm"] == pytest.approx(5.0, abs=0.4)
+    assert found["aligned.mae"] < 0.5 * found["mae"], "interpolated twice, it keeps a part"
+
+
+def test_an_image_in_its_place_keeps_its_scores(head):
+    truth, body = head
+    noisy = truth + 20 * np.random.default_rng(0).standard_normal(truth.shape).astype(np.float32)
+    found = scores(truth, noisy, body)
+    assert found["aligned.mm"] < 0.2
+    assert found["aligned.mae"] == pytest.approx(found["mae"], rel=0.15)
+
+
+def test_a_slice_is_moved_within_its_plane(head):
+    truth, body = (volume[32:33] for volume in head)
+    shifted = scipy.ndimage.shift(truth, (0, 1.0, 1.0), order=1, mode="nearest")
+    steps_mm = displacement_onto(truth, shifted, body, (3.0, 3.0, 3.0), "HU")
+    assert np.median(np.linalg.norm(steps_mm, axis=0)[body]) == pytest.approx(3 * 2**0.5, abs=0.6)
+
+
+def test_a_shift_over_10_mm_is_an_error_of_the_image_and_stays(head):
+    truth, body = head
+    shifted = scipy.ndimage.shift(truth, (0, 5, 0), order=1, mode="nearest")
+    assert displacement_onto(truth, shifted, body, HEAD_MM, "HU") is None
+
+
+def test_a_region_may_not_have_the_name_of_the_aligned_scores():
+    with pytest.raises(BadInput, match="aligned"):
+        rules_of(EvaluateOptions(align=True, regions={"aligned": "ct>100"}))

@@ -1,0 +1,88 @@
+"""The page of a prepared cohort: are its scans in register, or what do they show."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from voxlate.checks.prepare import prepare
+from voxlate.evaluation.reports.alignment import registration_lines
+from voxlate.evaluation.reports.pictures import CaseImage, ColourScale, chequerboard, scan_columns
+from voxlate.scans.cases.align import Registered
+from voxlate.scans.cases.prepared import Entry
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.register import Similarity
+
+
+def write(path: Path, shape: tuple[int, int, int], mm: float, seed: int) -> None:
+    values = np.zeros(shape, np.float32)
+    values[2:-2, 2:-2, 2:-2] = np.random.default_rng(seed).uniform(100, 900, [n - 4 for n in shape])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(values, np.diag([mm, mm, mm, 1.0])), path)
+
+
+def entry(case: str, kept: str, before: float, after: float) -> Entry:
+    likeness = [Similarity(value, 0.5, 1.0) for value in (before, after)]
+    registered = Registered("ct", "affine", kept, *likeness, "")
+    return Entry(
+        case, case, "train", ["ct", "t1"], [], (9, 9, 9), (1.0, 1.0, 1.0), 1.0, {"t1": registered}
+    )
+
+
+def test_one_line_says_how_a_modality_was_registered() -> None:
+    cases = [
+        entry("a", "rigid", 1.1, 1.3),
+        entry("b", "none", 1.05, 1.05),
+        entry("c", "rigid", 1.2, 1.4),
+    ]
+    ((name, line),) = registration_lines(cases).items()
+    assert name == "t1"
+    assert all(part in line for part in ("1.100 → 1.300", "1.050 → 1.050", "(b)"))
+
+
+def test_a_chequerboard_has_eight_squares_along_the_shorter_side_each_scan_in_its_own_shades() -> (
+    None
+):
+    bright = CaseImage(
+        "fixed", "ct", {"axial": np.full((16, 32), 300.0)}, ColourScale(-100, 300, "gray", "HU")
+    )
+    dark = CaseImage(
+        "moving", "t1", {"axial": np.full((16, 32), 2.0)}, ColourScale(0, 8, "gray", "")
+    )
+    board = chequerboard(bright, dark, "axial", (2.0, 1.0))  # squares of 4 mm: 2 rows, 4 columns
+    assert (board[:2, :4] == 1).all()
+    assert (board[:2, 4:8] == 0.25).all()
+    assert (board[2:4, :4] == 0.25).all()
+    assert np.unique(board, return_counts=True)[1].tolist() == [256, 256]
+
+
+def test_scans_that_are_not_registered_have_no_chequerboard() -> None:
+    scans = {
+        name: Volume(np.ones((1, 6, 6, 6), np.float32), np.eye(4), "a.u.", name)
+        for name in ("t1", "t2")
+    }
+    assert [column["role"] for column in scan_columns("a", scans, None, {})] == ["scan", "scan"]
+    columns = scan_columns("a", scans, "t2", {"t1": "rigid"})
+    assert [(column["role"], column["title"]) for column in columns] == [
+        ("fixed", "t2"),
+        ("moving", "t1"),
+        ("chequerboard", "t2 and t1"),
+    ]
+    assert columns[2]["notes"] == ["rigid"]
+
+
+def test_report_shows_at_most_twelve_cases_of_a_prepared_cohort_and_prepare_accepts_its_page(
+    voxlate, tmp_path: Path
+) -> None:
+    for number in range(14):
+        write(tmp_path / "in" / f"case{number:02}" / "t1.nii.gz", (12, 12, 12), 1.0, number)
+        write(tmp_path / "in" / f"case{number:02}" / "t2.nii.gz", (6, 6, 6), 2.0, number)
+    prepare(tmp_path / "in", tmp_path / "ready", resample=True, workers=1)
+    answer = voxlate("report", tmp_path / "ready").done()
+    assert answer.out.strip() == str(tmp_path / "ready" / "report.html")
+    text = (tmp_path / "ready" / "report.html").read_text()
+    assert text.count('<article class="case card">') == 12
+    assert "<h3>case00</h3>" in text
+    assert "<h3>case13</h3>" in text
+    assert text.count("data:image/png") == 12 * 3 * 3
+    prepare(tmp_path / "in", tmp_path / "ready", resample=True, workers=1)

@@ -1,0 +1,337 @@
+"""The report page: whole, offline, in the right orientation, honest in words, tolerant of half a run."""
+
+import base64
+import html
+import io
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import tomli_w
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from voxlate.base.errors import BadInput
+from voxlate.base.files import WRITING, read_json
+from voxlate.base.messages import message
+from voxlate.evaluation.reports import curves
+from voxlate.evaluation.reports.page import report
+from voxlate.evaluation.scoring.evaluate import evaluate
+from voxlate.scans.formats.io import write_volume
+from voxlate.scans.images import pictures
+from voxlate.scans.images.grid import Volume, canonical
+from voxlate.scans.images.ranges import range_for
+from voxlate.scans.images.shown import nice
+from voxlate.training import recipe
+from voxlate.training.log_file import Curve, curves_of
+from voxlate.training.naive import fit
+
+RECIPE = """# T1 to CT. voxlate train t1_to_ct --data PREPARED --out RUN
+title = "T1 to CT <fast>"
+net = { kind = "unet", width = 32 }
+[intensity]
+ct = { kind = "window", low = -1000, high = 1000 }
+"""
+VOID = {"meta", "link", "img", "br", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Collects links and text, and checks that tags close in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.source = text
+        self.links, self.images, self.words, self.open = [], [], [], []
+        self.feed(text)
+        assert not self.open, f"unclosed {self.open}"
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.links += [value for key in ("href", "src") if (value := found.get(key))]
+        if tag == "img":
+            self.images.append(found)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def scan(data, modality, unit):
+    return Volume(np.asarray(data, np.float32)[None], np.diag([1.0, 1.0, 3.0, 1.0]), unit, modality)
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    """A run, and scored syntheses of two made-up heads with spread, naive baselines and provenance."""
+    folder = tmp_path_factory.mktemp("scored")
+    write_out(folder, write_run(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(scored):
+    """The page of the syntheses."""
+    return Page(report(scored / "out", scored / "page.html").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def run(scored, tmp_path):
+    """A run that a test may change."""
+    return shutil.copytree(scored / "run", tmp_path / "run")
+
+
+@pytest.fixture
+def out(scored, run, tmp_path):
+    """Syntheses that a test may change."""
+    shutil.copytree(scored / "cohort", tmp_path / "cohort")
+    return shutil.copytree(scored / "out", tmp_path / "out")
+
+
+def write_run(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "recipe.toml").write_text(RECIPE)
+    (folder / "provenance.json").write_text(
+        json.dumps({"seed": 0, "recipe": {"net": 1}, "data": {"cases": 12}})
+    )
+    lines = []
+    for step in range(1, 200):
+        head = {"stage": "final", "step": step}
+        lines.append({**head, "turn": "net", "loss": {"total": 1 / step}, "lr": 1e-3})
+        if step % 20 == 0:
+            lines.append({**head, "validation": {"mae": 1 / step}})
+    (folder / "log.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 20')
+    return folder
+
+
+def write_out(tmp_path, run):
+    shape = (12, 40, 32)
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, size) for size in shape), indexing="ij")
+    cases = []
+    for number in range(2):
+        noise = gaussian_filter(np.random.default_rng(number).normal(0, 1, shape), 1)
+        ct = np.where(z**2 + y**2 + x**2 < 0.8, 40 + 200 * noise, -1000)
+        case = {"ct": scan(ct, "ct", "HU"), "t1": scan(np.sqrt(ct + 1300), "t1", "a.u.")}
+        for name, volume in case.items():
+            write_volume(tmp_path / "cohort" / f"head{number}" / f"{name}.nii.gz", volume)
+        made = tmp_path / "out" / f"head{number}"
+        write_volume(made / "ct.nii.gz", scan(gaussian_filter(ct, 1), "ct", "HU"))
+        write_volume(
+            made / "ct_std.nii.gz", scan(np.abs(gaussian_filter(ct, 1) - ct) / 2, "ct", "HU")
+        )
+        source = f"../../cohort/head{number}/t1.nii.gz"
+        warned = [message("starter", "By a starter."), message("face", "A face.")]
+        inputs = {"t1": {"path": source}}
+        (made / "provenance.json").write_text(
+            json.dumps({"inputs": inputs, "warnings": [said.table for said in warned]})
+        )
+        cases.append(({name: canonical(volume) for name, volume in case.items()}, None))
+    (tmp_path / "out" / "provenance.json").write_text(
+        json.dumps({"run": "../run", "sampler": "ddim", "steps": 16})
+    )
+    naive = fit(cases[:1], ["t1"], ["ct"], {"ct": range_for("HU"), "t1": range_for("a.u.")})
+    evaluate(tmp_path / "out", tmp_path / "cohort", naive=naive)
+
+
+def page_of(path):
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def test_the_page_needs_nothing_outside_itself(page):
+    assert page.links
+    assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.links)
+    assert not re.search(r"https?://|@import|url\(", page.source)
+
+
+def test_the_verdict_stands_coloured_with_a_symbol_in_the_head_of_the_page(page, scored):
+    said = read_json(scored / "out" / "metrics.json")["verdict"]["ct"]
+    head = page.source.partition("<nav")[0]
+    symbol = {"better": "✓", "unclear": "?", "worse": "✗"}[said["outcome"]]
+    shown = re.search(rf'<p class="verdict {said["outcome"]}">{re.escape(symbol)} (.*)</p>', head)
+    assert shown
+    assert html.unescape(shown[1]) == said["sentence"]
+
+
+def test_scores_of_an_earlier_version_have_their_verdict_and_names_cannot_break_the_page(out):
+    found = read_json(out / "metrics.json")
+    sentence = found.pop("verdict")["ct"]["sentence"]
+    found["without_truth"] = ["</li><script>x</script>"]
+    (out / "metrics.json").write_text(json.dumps(found))
+    page = page_of(report(out))
+    assert sentence in page.text
+    assert "<script>x" not in page.source
+    assert "&lt;script&gt;x" in page.source
+
+
+def test_the_page_shows_the_numbers_of_metrics_json(page, scored):
+    text = page.text
+    answers = read_json(scored / "out" / "metrics.json")["modalities"]["ct"]["answers"]
+    for answer in ("synthesis", "mean image", "copy of t1", "intensity table"):
+        ssim = answers[answer]["ssim_2d"]
+        assert answer in text
+        assert f"{ssim['mean']:.3f} ± {ssim['sd']:.3f}" in text
+    for part in ("T1 to CT <fast>", "Not a medical device", "left is on the right", "ddim"):
+        assert part in text
+
+
+def test_pictures_are_in_millimetres(page):
+    images = {image["alt"]: image["src"] for image in page.images if image["alt"]}
+    axial, coronal = (
+        opened(images[f"truth (ct), {plane} slice of head0"]) for plane in ("axial", "coronal")
+    )
+    assert axial.width / axial.height == pytest.approx(32 / 40, abs=0.02)
+    assert coronal.width / coronal.height == pytest.approx(32 / (3 * 12), abs=0.02)
+
+
+def opened(uri):
+    return Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
+
+
+def test_warnings_are_sentences_with_the_colour_of_their_grade(page):
+    assert "{'code'" not in html.unescape(page.source)
+    assert page.source.count('<p class="warning note">By a starter.') == 2
+    assert page.source.count('<p class="warning caution">A face.') == 2
+
+
+@pytest.mark.parametrize("every", [1000, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_recipes_numbers_are_said_to_be_of_the_recipe_as_shipped_where_a_run_differs(run, every):
+    def written(name, **changes):
+        head = recipe.head_of(name)
+        (run / "recipe.toml").write_text(
+            head + tomli_w.dumps(recipe.to_dict(recipe.read(name, changes)))
+        )
+        return page_of(report(run)).text
+
+    text = written("mr_to_ct_slices", **{"train.steps": "60", "stages.0.train.steps": "5"})
+    for part in ("mr_to_ct_slices", "train.steps 60 (1500)", "stages.0.train.steps 5 (2300)"):
+        assert part in text
+    for name in recipe.names()[::every]:
+        assert "as shipped (" not in written(name)
+
+
+def test_scores_at_fault_are_refused(out):
+    (out / "metrics.json").write_text("[]")
+    with pytest.raises(BadInput, match=r"metrics\.json"):
+        report(out)
+
+
+def test_syntheses_without_scores_are_shown_too_with_the_source_that_the_provenance_names(
+    out, tmp_path
+):
+    source = tmp_path / "cohort" / "head0" / "t1.nii.gz"
+    moved = source.rename(tmp_path / "elsewhere.nii.gz")
+    inputs = {"inputs": {"t1": {"path": str(moved)}}}
+    (out / "head0" / "provenance.json").write_text(json.dumps(inputs))
+    (out / "metrics.json").unlink()
+    stray = out / f"{WRITING}1234-report.html"  # half written by a killed process
+    stray.touch()
+    alts = [image["alt"] for image in page_of(report(out)).images]
+    assert any(alt.startswith("source (t1), axial slice of head0") for alt in alts)
+    assert any(alt.startswith("synthesis (ct)") for alt in alts)
+    assert not any(alt.startswith("error") for alt in alts)
+    assert not stray.exists()
+
+
+def test_a_run_shows_its_curves_pictures_recipe_and_provenance(run):
+    tiles = [[np.eye(8), np.zeros((8, 4))]]
+    picture = run / "validation" / "step_100.png"
+    pictures.montage(tiles, ["source", "synthesis"], picture)
+    page = page_of(report(run))
+    for part in ("Training loss", "Validation", "last 0.005556", 'kind = "unet"', "data.cases 12"):
+        assert part in page.text
+    assert "recipe.net" not in page.text, "the recipe is shown once, as its file"
+    (shown,) = [image for image in page.images if image["alt"] == "step_100"]
+    assert shown["src"].startswith("data:image/png")
+
+
+def test_a_folder_that_is_neither_is_refused(tmp_path):
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(BadInput, match=folder.name):
+            report(folder)
+
+
+# pictures
+
+
+def test_radiological_convention_puts_the_patients_left_on_the_right():
+    volume = np.zeros((3, 4, 5))
+    volume[2, 3, 0] = 1  # superior, anterior, and left: index W grows to the right
+    axial = pictures.plane_of(volume, "axial", 2)
+    assert axial[0, -1] == 1, "anterior on top, left on the right"
+    coronal = pictures.plane_of(volume, "coronal", 3)
+    assert coronal[0, -1] == 1, "superior on top, left on the right"
+    sagittal = pictures.plane_of(volume, "sagittal", 0)
+    assert sagittal[0, 0] == 1, "superior on top, anterior on the left"
+
+
+def test_data_uris_hold_the_picture_exactly():
+    picture = np.random.default_rng(0).integers(0, 256, (9, 7), dtype=np.uint8)
+    assert np.array_equal(np.asarray(opened(pictures.data_uri(picture))), picture)
+    coloured = np.asarray(opened(pictures.data_uri(picture, "magma")).convert("RGB"))
+    assert np.array_equal(coloured, pictures.palette("magma")[picture])
+
+
+def test_a_montage_has_a_tile_for_each_picture_the_right_way_up(tmp_path):
+    half = np.zeros((10, 10))
+    half[5:] = 1  # anterior half of an axial slice
+    pictures.montage([[half, half], [half, half]], ["one", "two"], tmp_path / "m.png", tile=32)
+    sheet = np.asarray(Image.open(tmp_path / "m.png"))
+    assert sheet.shape == (2 * 16 + 2 * (32 + 16), 2 * 36 - 4, 3)
+    assert sheet[2 * 16 + 4, 16].tolist() == [255, 255, 255]
+    assert sheet[2 * 16 + 28, 16].tolist() == [0, 0, 0]
+
+
+@given(st.floats(1e-6, 1e6))
+def test_nice_ends_are_round_and_at_most_half_as_much_again(value):
+    end = nice(value)
+    assert value * (1 - 1e-6) <= end <= value * 1.5 * (1 + 1e-6)
+    assert f"{end:.1e}"[:3] in ("1.0", "1.5", "2.0", "2.5", "3.0", "4.0", "5.0", "6.0", "8.0")
+
+
+# charts and words
+
+
+def test_later_lines_of_a_resumed_run_count(tmp_path):
+    log = tmp_path / "log.jsonl"
+    log.write_text(
+        '{"stage": "", "step": 1, "loss": {"total": 5.0}}\n{"stage": "", "step": 1, "loss": {"total": 3}}\n'
+        '{"stage": "", "step": 2, "loss": {"total": 2}}\n'
+    )
+    (curve,) = curves_of(log)["", "loss"]
+    assert (curve.steps, curve.values) == ((1, 2), (3, 2))
+
+
+def drawn(svg):
+    """The points of the longest line in a chart."""
+    lines = re.findall(r'd="(M [^"]*)"[^>]*stroke: var\(--(?:c0|accent)\)', svg)
+    return np.array(
+        [float(number) for number in re.findall(r"[\d.]+", max(lines, key=len))]
+    ).reshape(-1, 2)
+
+
+def test_a_falling_curve_is_drawn_falling_in_the_pages_colours():
+    points = drawn(
+        curves.curve_chart([Curve("loss", (0.0, 50.0, 100.0), (3.0, 2.0, 1.0))], "loss <b>")
+    )
+    assert np.diff(points[:, 0]) == pytest.approx([244, 244], abs=1)
+    assert (np.diff(points[:, 1]) > 0).all(), "y grows downwards in SVG"
+    assert points.max() <= 560

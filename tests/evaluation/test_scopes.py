@@ -1,0 +1,393 @@
+"""Scopes of scores: whole, both masked, slice by slice, on crops, of filtered slices; all through `evaluate`."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from voxlate.base.errors import BadInput
+from voxlate.evaluation.reports.page import report
+from voxlate.evaluation.scoring.evaluate import evaluate
+from voxlate.evaluation.scoring.metrics import psnr, ssim
+from voxlate.evaluation.scoring.scopes import Cut, crop_place
+from voxlate.scans.formats.io import write_volume
+from voxlate.scans.images.grid import Volume
+from voxlate.training.batches.slice_filter import SliceFilter
+
+AXES = np.diag(
+    [-1.0, -1.0, 1.0, 1.0]
+)  # stored as radiologists look: array rows to posterior, columns to left
+
+
+def write(path, data, modality="tmax", unit="s"):
+    write_volume(path, Volume(np.asarray(data, np.float32)[None], AXES, unit, modality))
+
+
+def pair(folder, truth, made, case="p0", mask=None, modality="tmax", unit="s"):
+    """One case: its truth, its synthesis, and perhaps a mask of the cohort."""
+    write(folder / "cohort" / case / f"{modality}.nii.gz", truth, modality, unit)
+    write(folder / "out" / case / f"{modality}.nii.gz", made, modality, unit)
+    if mask is not None:
+        write(folder / "cohort" / case / "mask.nii.gz", mask, "mask", "")
+    return folder / "out", folder / "cohort"
+
+
+def of(scores, key, modality="tmax"):
+    return scores.document()["modalities"][modality]["answers"]["synthesis"][key]
+
+
+def pictures_of(out):
+    with open(out / "pictures.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def scalp():
+    """A brain of 10 s (240 of 2,400 voxels) in a scalp of 20 s that a skull-stripping model leaves black."""
+    brain, skin = np.zeros((6, 20, 20), bool), np.zeros((6, 20, 20), bool)
+    skin[1:5, 2:18, 2:18] = True
+    brain[1:5, 5:11, 5:15] = True
+    truth = np.where(brain, 10.0, np.where(skin, 20.0, 0.0))
+    return truth, np.where(brain, 11.0, 0.0), brain
+
+
+def test_a_scalp_in_the_truth_counts_in_the_whole_image_but_not_where_both_are_masked(
+    scalp, tmp_path
+):
+    truth, made, brain = scalp
+    out, cohort = pair(tmp_path, truth, made, mask=brain)
+    scores = evaluate(out, cohort, mask="cohort", scopes=["whole", "both_masked"])
+    share, skin = brain.mean(), 1024 / 2400 - brain.mean()
+    assert share == 0.1
+    assert of(scores, "mae")["mean"] == pytest.approx(1)
+    assert of(scores, "whole.mae")["mean"] == pytest.approx(share + 20 * skin)
+    assert of(scores, "both_masked.mae")["mean"] == pytest.approx(share)
+    assert of(scores, "both_masked.mse_rel")["mean"] == pytest.approx(share / 900)
+    assert of(scores, "both_masked.psnr")["mean"] == pytest.approx(
+        20 * math.log10(30 / math.sqrt(share))
+    )
+    masked = [np.where(brain, image, 0) for image in (truth, made)]
+    assert of(scores, "both_masked.ssim_2d")["mean"] == pytest.approx(ssim(*masked, 30.0), abs=1e-6)
+    plain = evaluate(out, cohort).rows[0].scores
+    for key in ("mae", "psnr", "ssim_2d"):
+        assert of(scores, f"whole.{key}")["mean"] == pytest.approx(plain[key]), "as without a mask"
+
+
+def test_both_masked_is_the_low_end_of_the_range_outside(tmp_path):
+    """The truth has water around the mask: 0 HU; the image has air. Masked, both are -1024 HU there."""
+    mask = np.zeros((4, 16, 16), bool)
+    mask[:, 4:12, 4:12] = True
+    out, cohort = pair(
+        tmp_path,
+        np.zeros(mask.shape),
+        np.where(mask, 100, -900),
+        mask=mask,
+        modality="ct",
+        unit="HU",
+    )
+    scores = evaluate(out, cohort, mask="cohort", scopes=["both_masked"], any_truth=True)
+    assert of(scores, "both_masked.mae", "ct")["mean"] == pytest.approx(100 * mask.mean())
+    low = [np.where(mask, image, -1024) + 1024 for image in (0, 100)]
+    assert of(scores, "both_masked.ssim_2d", "ct")["mean"] == pytest.approx(
+        ssim(*low, 4095.0), abs=1e-6
+    )
+
+
+def checks(errors, shape=(16, 16)):
+    """Truth and synthesis whose slices differ by these constants."""
+    truth = np.indices((len(errors), *shape)).sum(0) % 2 * 10.0
+    return truth, truth + np.array(errors)[:, None, None]
+
+
+def test_the_psnr_of_slices_is_the_mean_of_their_own(tmp_path):
+    truth, made = checks([3.0, 0.3])
+    scores = evaluate(*pair(tmp_path, truth, made), scopes=["slices"])
+    assert of(scores, "slices.psnr")["mean"] == pytest.approx((20 + 40) / 2, abs=1e-4)
+    assert of(scores, "psnr")["mean"] == pytest.approx(
+        10 * math.log10(900 / ((9 + 0.09) / 2)), abs=1e-4
+    )
+    assert of(scores, "slices.mse_rel")["mean"] == pytest.approx((1e-2 + 1e-4) / 2, rel=1e-4)
+    assert of(scores, "slices.mae")["mean"] == pytest.approx(1.65, rel=1e-5)
+    own = [ssim(a, b, 30.0) for a, b in zip(truth, np.clip(made, 0, 30))]
+    assert of(scores, "slices.ssim_2d")["mean"] == pytest.approx(np.mean(own), abs=1e-6)
+
+
+def test_all_slices_weigh_the_same_in_the_mean_over_pictures_and_all_cases_in_the_mean(tmp_path):
+    pair(tmp_path, *checks([3.0]), case="a")
+    out, cohort = pair(tmp_path, *checks([0.3, 0.3, 0.3]), case="b")
+    found = of(evaluate(out, cohort, scopes=["slices"]), "slices.psnr")
+    assert (found["mean"], found["n"]) == (pytest.approx(30, abs=1e-4), 2)
+    assert found["pictures"]["mean"] == pytest.approx((20 + 3 * 40) / 4, abs=1e-4)
+    assert found["pictures"]["sd"] == pytest.approx(np.std([20, 40, 40, 40], ddof=1), abs=1e-4)
+    assert found["pictures"]["n"] == 4
+    assert [(one["case"], one["slice"], round(float(one["psnr"]))) for one in pictures_of(out)] == [
+        ("a", "0", 20),
+        ("b", "0", 40),
+        ("b", "1", 40),
+        ("b", "2", 40),
+    ]
+
+
+def test_slices_of_one_value_do_not_count_without_a_mask_nor_slices_without_the_mask(tmp_path):
+    truth, made = checks([3.0, 3.0, 3.0, 3.0])
+    truth[0] = 0
+    mask = np.zeros(truth.shape, bool)
+    mask[2, 4:8] = mask[3, 0:2] = True
+    out, cohort = pair(tmp_path, truth, made, mask=mask)
+    assert of(evaluate(out, cohort, scopes=["slices"]), "slices.mae")["pictures"]["n"] == 3
+    scores = evaluate(
+        out, cohort, mask="cohort", scopes=["both_masked.slices", "slices", "whole.slices"]
+    )
+    assert of(scores, "both_masked.slices.mae")["mean"] == pytest.approx(3 * (4 / 16 + 2 / 16) / 2)
+    assert of(scores, "slices.mae")["mean"] == pytest.approx(3)
+    assert of(scores, "whole.slices.mae")["mean"] == pytest.approx(3)
+    assert {one["slice"] for one in pictures_of(out)} == {"2", "3"}
+    assert scores.document()["modalities"]["tmax"]["slices"] == 4
+    assert "tmax: 2 of 4 slices" in " ".join(scores.table().caption)
+
+
+def test_an_equal_slice_has_no_psnr_and_is_left_out_of_its_mean_alone(tmp_path):
+    scores = evaluate(*pair(tmp_path, *checks([3.0, 0.0])), scopes=["slices"])
+    assert of(scores, "slices.psnr")["mean"] == pytest.approx(20, abs=1e-4)
+    assert of(scores, "slices.psnr")["pictures"]["not_finite"] == 1
+    assert of(scores, "slices.mae")["mean"] == pytest.approx(1.5)
+
+
+def test_slices_score_as_paper_001_scores_its_images(shared, tmp_path):
+    folder = shared / "reference" / "xmodality" / "dev"
+    arrays, wanted = (
+        load_file(folder / "pipeline_io.safetensors"),
+        json.loads((folder / "pipeline.json").read_text()),
+    )
+    truth, made = (arrays[key][..., 0] for key in ("img2d_true", "img2d_pred"))
+    out, cohort = pair(tmp_path, truth, made, modality="cta", unit="HU")
+    scores = evaluate(out, cohort, value_range=(0, 1), scopes=["slices"])
+    expected = wanted["metrics2d"]
+    assert of(scores, "slices.psnr", "cta")["mean"] == pytest.approx(
+        np.mean(expected["psnr_per_image"]), abs=1e-4
+    )
+    assert of(scores, "slices.ssim_2d", "cta")["mean"] == pytest.approx(
+        np.mean(expected["ssim_per_image"]), abs=1e-5
+    )
+    assert of(scores, "slices.mse_rel", "cta")["mean"] == pytest.approx(expected["mse"], rel=1e-4)
+    assert of(scores, "slices.mae", "cta")["mean"] == pytest.approx(expected["mae"], rel=1e-4)
+
+
+def noise(seed, shape=(3, 40, 34)):
+    return np.random.default_rng(seed).uniform(0, 30, shape)
+
+
+def test_a_crop_is_scored_where_its_row_and_column_say(tmp_path):
+    truth, made = noise(0), noise(1)
+    out, cohort = pair(tmp_path, truth, made)
+    evaluate(out, cohort, scopes=["crops"], crop=16)
+    found = pictures_of(out)
+    assert len({(one["row"], one["column"]) for one in found}) == 3, "another place in each slice"
+    for one in found:
+        k, row, column = (int(one[key]) for key in ("slice", "row", "column"))
+        a, b = (image[k, row : row + 16, column : column + 16] for image in (truth, made))
+        assert float(one["mae"]) == pytest.approx(np.abs(a - b).mean(), rel=1e-4)
+        assert float(one["psnr"]) == pytest.approx(psnr(a, b, 30.0), abs=1e-3)
+        assert float(one["ssim_2d"]) == pytest.approx(ssim(a, b, 30.0), abs=1e-4)
+
+
+def test_crops_are_the_same_in_every_run_for_every_method_name_and_order(tmp_path):
+    def places(out):
+        return {(one["slice"], one["row"], one["column"]) for one in pictures_of(out)}
+
+    for folder, case, others in (
+        ("first", "p0", ["p1"]),
+        ("second", "renamed", ["a", "b"]),
+        ("third", "p0", []),
+    ):
+        pair(tmp_path / folder, noise(0), noise(ord(folder[0])), case=case)
+        for number, other in enumerate(others):
+            pair(tmp_path / folder, noise(10 + number), noise(2), case=other)
+        out = tmp_path / folder / "out"
+        evaluate(out, tmp_path / folder / "cohort", scopes=["crops"], crop=16)
+        mine = {
+            (one["slice"], one["row"], one["column"])
+            for one in pictures_of(out)
+            if one["case"] == case
+        }
+        assert mine == {("0", "7", "3"), ("1", "18", "0"), ("2", "4", "15")}
+    evaluate(out, tmp_path / "third" / "cohort", scopes=["crops"], crop=16, seed=1)
+    assert places(out) != mine, "another seed"
+
+
+def test_every_place_of_a_crop_is_as_likely_as_another():
+    places = [crop_place(Cut(size=16), "truth", number, (19, 17)) for number in range(4000)]
+    counts = np.zeros((4, 2))
+    for row, column in places:
+        counts[row, column] += 1
+    assert counts.min() > 500 - 5 * math.sqrt(500), "the last offsets, too"
+    assert counts.max() < 500 + 5 * math.sqrt(500)
+
+
+def test_a_slice_smaller_than_the_crop_is_extended_by_the_low_end(tmp_path):
+    truth, made = checks([3.0])
+    scores = evaluate(*pair(tmp_path, truth, made), scopes=["crops"], crop=32)
+    assert of(scores, "crops.mae")["mean"] == pytest.approx(3 / 4)
+    a, b = (np.pad(image[0], [(0, 16), (0, 16)]) for image in (truth, np.clip(made, 0, 30)))
+    assert of(scores, "crops.ssim_2d")["mean"] == pytest.approx(ssim(a, b, 30.0), abs=1e-5)
+
+
+def test_a_crop_without_foreground_does_not_count(tmp_path):
+    truth = np.zeros((40, 40, 40))
+    truth[:, :, 39] = 10
+    out, cohort = pair(tmp_path, truth, truth + 1)
+    evaluate(out, cohort, scopes=["crops", "slices"], crop=16)
+    crops = [one for one in pictures_of(out) if one["scope"] == "crops"]
+    assert 0 < len(crops) < 40
+    assert {one["column"] for one in crops} == {"24"}
+
+
+def test_a_filter_keeps_slices_whose_bright_parts_overlap_and_are_large_enough(tmp_path):
+    """By paper 001's rule: slice 0 overlaps, 1 is too small, 2 lies elsewhere, 3 has no bright part of one."""
+    cta, tof = np.full((4, 20, 20), -100.0), np.zeros((4, 20, 20))
+    for image, value in ((cta, 50), (tof, 900)):
+        image[:3, :10, :10] = value
+        image[1] = np.where(np.arange(20) < 3, value, image[3])
+    tof[2] = np.roll(tof[2], 10, 1)
+    cta[3, 5:15] = 50
+    write(tmp_path / "cohort" / "p0" / "tof.nii.gz", tof, "tof", "a.u.")
+    out, cohort = pair(
+        tmp_path, cta, cta + np.reshape([10, 20, 30, 40], (4, 1, 1)), modality="cta", unit="HU"
+    )
+    text = 'above={tof="mean", cta=0}, pixels=80, overlap=0.3'
+    scores = evaluate(out, cohort, scopes=["slices"], slices=text)
+    assert of(scores, "slices.mae", "cta")["mean"] == pytest.approx(10)
+    same = SliceFilter(above={"tof": "mean", "cta": 0}, pixels=80, overlap=0.3)
+    assert (
+        evaluate(out, cohort, scopes=["slices"], slices=same).rows[0].scores
+        == scores.rows[0].scores
+    )
+    rule = scores.document()["scopes"]["slices"]
+    assert all(part in rule for part in ("80 pixels", "cta > 0", "Dice 0.3"))
+    larger = evaluate(out, cohort, scopes=["slices"], slices="above={cta=0}, pixels=150")
+    assert of(larger, "slices.mae", "cta")["mean"] == pytest.approx(40)
+
+
+def test_a_filter_by_the_masks_area_keeps_slices_that_the_mask_fills(tmp_path):
+    truth, made = checks([1.0, 2.0, 3.0])
+    mask = np.ones(truth.shape, bool)
+    mask[0, 1:] = False
+    out, cohort = pair(tmp_path, truth, made, mask=mask)
+    scores = evaluate(
+        out, cohort, mask="cohort", scopes=["slices"], slices="above={mask=0}, pixels=200"
+    )
+    assert of(scores, "slices.mae")["mean"] == pytest.approx(2.5)
+
+
+def test_lpips_of_slices_is_that_of_each_masked_slice(made_up_lpips, tmp_path):
+    truth, made = noise(3, (4, 36, 36)), noise(4, (4, 36, 36))
+    mask = np.zeros(truth.shape, bool)
+    mask[1, 8:30, 8:30] = mask[3, 4:20, 10:20] = True
+    out, cohort = pair(tmp_path, truth, made, mask=mask)
+    scopes = ["both_masked.slices", "whole.slices", "both_masked"]
+    scores = evaluate(out, cohort, mask="cohort", scopes=scopes, lpips=made_up_lpips)
+    from voxlate.science.nets.lpips import load_lpips
+
+    grey = [(np.where(mask, image, 0) / 30).astype(np.float32) for image in (truth, made)]
+    expected = load_lpips(made_up_lpips)(*grey)
+    assert of(scores, "both_masked.slices.lpips")["mean"] == pytest.approx(
+        expected[[1, 3]].mean(), rel=1e-4
+    )
+    assert of(scores, "both_masked.lpips")["mean"] == pytest.approx(expected.mean(), rel=1e-4)
+    plain = load_lpips(made_up_lpips)(*((image / 30).astype(np.float32) for image in (truth, made)))
+    assert of(scores, "whole.slices.lpips")["mean"] == pytest.approx(plain[[1, 3]].mean(), rel=1e-4)
+    assert float(pictures_of(out)[0]["lpips"]) == pytest.approx(expected[1], rel=1e-4)
+
+
+@pytest.fixture
+def made_up_lpips(tmp_path):
+    """LPIPS with weights of our own, since the published ones are not part of the package."""
+    import torch
+    from safetensors.torch import save_file
+
+    from voxlate.science.nets.lpips import shapes
+
+    draw = torch.Generator().manual_seed(0)
+    state = {
+        name: torch.randn(shape, generator=draw).abs() / max(1, np.prod(shape[1:]))
+        for name, shape in shapes().items()
+    }
+    save_file(state, tmp_path / "alex.safetensors")
+    return tmp_path / "alex.safetensors"
+
+
+def test_scopes_stand_in_the_table_the_files_the_report_and_comparisons(voxlate, scalp, tmp_path):
+    truth, made, brain = scalp
+    for folder, image in (("one", made), ("two", made * 1.1)):
+        pair(tmp_path / folder, truth, image, mask=brain)
+        pair(tmp_path / folder, truth[::-1], image[::-1] + 0.1, case="p1", mask=brain[::-1])
+    scopes = ("--score", "both_masked.slices", "--score", "crops")
+    options = ("--mask", "cohort", *scopes, "--crop", 16, "--seed", 3)
+    outs = [tmp_path / folder / "out" for folder in ("one", "two")]
+    for out in outs:
+        said = voxlate("evaluate", out, "--truth", out.with_name("cohort"), *options).done()
+        assert "PSNR, both masked, slices" in said.out
+        assert "MSE/range², crops" in said.out
+    document = json.loads((outs[0] / "metrics.json").read_text())
+    assert all(part in document["scopes"]["crops"] for part in ("16×16", "seed 3"))
+    header = (outs[0] / "metrics.csv").read_text().splitlines()[0]
+    assert "both_masked.slices.psnr,both_masked.slices.ssim_2d,crops.mae" in header
+    assert "SSIM 2-D, both masked, slices" in report(outs[0]).read_text()
+    assert "MAE, both masked, slices" in voxlate("compare", *outs).done().out
+
+
+def test_pictures_of_an_earlier_evaluation_do_not_stay(scalp, tmp_path):
+    out, cohort = pair(tmp_path, *scalp[:2])
+    evaluate(out, cohort, scopes=["slices"])
+    assert (out / "pictures.csv").is_file()
+    evaluate(out, cohort)
+    assert not (out / "pictures.csv").exists()
+
+
+def test_scopes_that_cannot_be_scored_are_refused(scalp, tmp_path):
+    truth, made, brain = scalp
+    out, cohort = pair(tmp_path, truth, made, mask=brain)
+    for options, named in (
+        ({"scopes": ["both"]}, "'both'"),
+        ({"scopes": ["both_masked"]}, "both_masked"),
+        ({"scopes": ["crops"], "crop": 10}, "11"),
+        ({"scopes": ["whole"], "regions": {"whole": "tmax>6"}}, "whole"),
+        ({"slices": "above={tmax=25}"}, "--slices"),
+    ):
+        with pytest.raises(BadInput, match=named):
+            evaluate(out, cohort, **options)
+    for text, named in (
+        ("pixels>200", "pixels>200"),
+        ("above={tmax=0}, pixel=2", "pixel"),
+        ("above={mask=0}", "--mask"),
+        ("above={cta=0}", "cta"),
+        ("above={tmax=25}, pixels=1", "tmax > 25"),
+    ):
+        with pytest.raises(BadInput, match=named):
+            evaluate(out, cohort, scopes=["slices"], slices=text)
+
+
+def test_scores_across_slices_are_of_areas_and_not_of_pictures(tmp_path):
+    truth, made = checks([3.0, 0.0, 3.0])
+    mask = np.ones(truth.shape, bool)
+    mask[:, :, :8] = False
+    scores = evaluate(
+        *pair(tmp_path, truth, made, mask=mask),
+        mask="cohort",
+        scopes=["whole", "both_masked.slices"],
+    )
+    row = scores.rows[0].scores
+    assert row["mae_z"] == pytest.approx(row["whole.mae_z"], rel=1e-5), (
+        "the error jumps by 3 in every voxel"
+    )
+    assert row["whole.mae_z"] == pytest.approx(
+        np.abs(np.diff(made - truth, axis=0)).mean(), rel=1e-5
+    )
+    assert not [
+        key
+        for key in row
+        if key.startswith("both_masked.slices") and key.endswith(("_z", "al", "3d"))
+    ]

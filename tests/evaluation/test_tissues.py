@@ -1,0 +1,97 @@
+"""Tissues of a CT by ranges of HU, scored without a label map."""
+
+import numpy as np
+import pytest
+
+from rows import every_row
+from voxlate.base.errors import BadInput
+from voxlate.evaluation.scoring.evaluate import evaluate
+from voxlate.scans.formats.io import write_volume
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.regions import regions_from
+from voxlate.scans.images.tissues_hu import BORDERS_HU, TISSUES_HU
+
+SPACING = np.diag([1.0, 1.0, 2.0, 1.0])  # x, y, z
+
+
+def head(sinus=-1000.0, skull=1200.0, marrow=300.0, fat=-80.0, first=8):
+    """Soft tissue of 40 HU in air with fat, a sinus, a plate of bone from row `first`, and its marrow."""
+    data = np.full((14, 30, 28), -1000.0, np.float32)
+    data[1:-1, 3:27, 3:25] = 40
+    data[1:-1, 4:6, 4:24] = fat
+    data[1:-1, first : first + 2, 4:24] = skull
+    data[1:-1, 10:11, 4:24] = marrow
+    data[5:9, 15:21, 10:18] = sinus
+    return data
+
+
+def save(path, data, modality="ct"):
+    write_volume(path, Volume(data[None], SPACING, "HU", modality))
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """The truth, and a synthesis whose bone lies one row too far up and whose sinus is half as deep."""
+    image = head(first=7)
+    image[5:7, 15:21, 10:18] = 40
+    save(tmp_path / "cohort" / "p0" / "ct.nii.gz", head())
+    save(tmp_path / "out" / "p0" / "ct.nii.gz", image)
+    return tmp_path / "out", tmp_path / "cohort"
+
+
+def test_each_value_belongs_to_one_tissue_and_bone_is_its_two_parts():
+    regions = {region.name: region for region in regions_from({"tissues": "ct"})}
+    assert regions.keys() == TISSUES_HU.keys()
+    values = np.concatenate([np.arange(-1100, 3000), np.array(BORDERS_HU) - 0.01]).astype(
+        np.float32
+    )
+    everywhere = np.ones(values.shape, bool)
+    inside = {name: region.select(values, everywhere) for name, region in regions.items()}
+    bone = inside.pop("bone")
+    assert (sum(part.astype(int) for part in inside.values()) == 1).all()
+    np.testing.assert_array_equal(bone, inside["trabecular"] | inside["cortical"])
+    for border in BORDERS_HU:
+        at, below = (inside_at(inside, values == value) for value in (border, border - 1))
+        assert [*inside].index(at) == [*inside].index(below) + 1
+
+
+def inside_at(inside, where):
+    (name,) = (name for name, mask in inside.items() if mask[where].all())
+    return name
+
+
+def test_tissues_are_scored_by_the_truths_values_with_the_surfaces_of_air_and_bone(folders):
+    scores = evaluate(*folders, regions={"tissues": "ct"})
+    row = scores.rows[0].scores
+    assert row["air.voxels"] == 4 * 6 * 8
+    assert row["air.dice"] == pytest.approx(2 * 0.5 / 1.5)
+    assert row["fat.truth_mean"] == pytest.approx(-80, abs=0.01)
+    assert row["cortical.voxels"] == 12 * 2 * 20
+    assert row["cortical.mae"] == pytest.approx((1200 - 40) / 2, abs=0.1), "one of two rows is gone"
+    assert 0 < row["bone.surface"] < 1
+    assert row["bone.surface_95"] == 1, "a row is 1 mm high"
+    assert row["air.surface_95"] == 4, "two slices of 2 mm are missing"
+    assert "fat.surface" not in row, "fat has two thresholds"
+    assert not {"bone.pieces", "bone.psnr"} & row.keys()
+
+
+def test_a_tissue_that_no_case_has_is_no_error_and_shows_what_an_image_invents(folders):
+    out, cohort = folders
+    image = head()
+    image[5:9, 15:21, 10:18] = -800
+    save(out / "p0" / "ct.nii.gz", image)
+    row = evaluate(out, cohort, regions={"tissues": "ct"}).rows[0].scores
+    assert row["lung.truth_volume"] == 0
+    assert row["lung.volume_error"] == pytest.approx(4 * 6 * 8 * 2 / 1000)
+
+
+def test_the_surfaces_of_a_structure_with_one_threshold_are_scored_too(folders):
+    row = evaluate(*folders, regions={"skull": "ct>700", "mid": "-20<ct<200"}).rows[0].scores
+    assert row["skull.surface_95"] == 1
+    assert "mid.surface" not in row
+
+
+@every_row("regions", [{"tissues": "t1"}, {"tissues": "ct>3"}, {"tissues": "ct", "bone": "ct>250"}])
+def test_tissues_of_no_ct_and_their_names_are_refused(regions):
+    with pytest.raises(BadInput, match="tissues"):
+        regions_from(regions)

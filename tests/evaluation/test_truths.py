@@ -1,0 +1,314 @@
+"""Truths that cannot be those of their images are told from images of a bad model."""
+
+import json
+import shutil
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.ndimage import convolve, gaussian_filter
+
+from rows import every_row
+from voxlate.anatomy.cohort import write_cohort
+from voxlate.base.errors import BadInput
+from voxlate.checks.truth_sketches import SketchedTruth, sketch_of
+from voxlate.checks.truths import check_scale, faults_of
+from voxlate.evaluation.scoring.captions import caption, truth_messages
+from voxlate.evaluation.scoring.evaluate import evaluate
+from voxlate.evaluation.scoring.outliers import find_outliers
+from voxlate.scans.formats.io import content_hash, read_volume, write_volume
+from voxlate.scans.images.grid import Volume, canonical
+
+SIZE = (56, 60, 40)
+CASES = 4
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory):
+    """A cohort of phantoms with T1 and CT."""
+    folder = tmp_path_factory.mktemp("heads")
+    options = {"cases": CASES, "size": SIZE, "lesion": "none", "seed": 0}
+    write_cohort(folder, modalities=["t1", "ct"], **options)
+    return folder
+
+
+@cache
+def scan(heads, number, name):
+    return canonical(read_volume(heads / f"phantom_{number:03d}" / f"{name}.nii.gz", name))
+
+
+def good(ct):
+    noise = np.random.default_rng(0).normal(0, 30, ct.shape)
+    return (gaussian_filter(ct, 0.7) + noise).clip(-1000, 2000).astype(np.float32)
+
+
+@cache
+def sketched(heads, number, change=None, model=good, affine=None, unit="HU", seen=None):
+    """The sketch of a case whose truth and source are changed, and whose image is what `model` makes of the true CT."""
+    ct = scan(heads, number, "ct")
+    data = ct.data[0] if change is None else np.asarray(change(ct.data[0]), np.float32)
+    truth = Volume(data[None], ct.affine if affine is None else affine, unit, "ct")
+    image = model(ct.data[0])
+    source = scan(heads, number, "t1").data[0]
+    source = source if seen is None else seen(source)
+    if affine is not None:
+        image = source = None
+    sketch = sketch_of(truth, image, source, ct.grid)
+    return SketchedTruth(f"p{number}", unit, "HU", sketch)
+
+
+def kinds_of(truths):
+    return {label: fault.kind for label, fault in faults_of(truths).items()}
+
+
+def found(heads, change=None, first=None, **kept):
+    """The kind of fault of each case where the truth of the first is changed, or is the sketch `first`."""
+    truths = {f"p{n}/ct": sketched(heads, n) for n in (1, 2)}
+    return kinds_of(truths | {"p0/ct": first or sketched(heads, 0, change, **kept)})
+
+
+def windowed(low, high, white=255):
+    return lambda ct: np.round((ct.clip(low, high) - low) / (high - low) * white)
+
+
+def padded(ct):
+    cut = ct.copy()
+    cut[: len(cut) // 2] = -3024
+    return cut
+
+
+WRONG = {
+    "1024 too high": (lambda ct: ct + 1024, "offset"),
+    "1000 too high": (lambda ct: ct + 1000, "offset"),
+    "1024 too low": (lambda ct: ct - 1024, "offset"),
+    "inverted": (lambda ct: -ct, "offset"),
+    "0 to 255 by a wide window": (windowed(-160, 240), "window"),
+    "0 to 255 by a brain window": (windowed(0, 80), "window"),
+    "0 to 1": (windowed(0, 80, 1), "window"),
+    "cut to 0 to 80 HU": (lambda ct: ct.clip(0, 80), "window"),
+    "the brain alone": (lambda ct: np.where((ct > 0) & (ct < 80), ct, 0), "window"),
+    "half of it padded": (padded, "padding"),
+    "one value": (np.zeros_like, "blank"),
+    "upside down": (lambda ct: ct[::-1], "patient"),
+}
+
+
+@every_row("name", WRONG)
+def test_a_truth_with_wrong_values_is_at_fault_alone(heads, name):
+    change, kind = WRONG[name]
+    assert found(heads, change) == {"p0/ct": kind}
+
+
+def test_ordinary_truths_have_no_fault(heads):
+    assert found(heads) == {}
+
+
+def test_a_truth_in_micrometres_or_metres_or_in_another_unit_is_at_fault(heads):
+    affine = scan(heads, 0, "ct").affine
+
+    for factor in (1000, 0.001):
+        scaled = sketched.__wrapped__(heads, 0, affine=np.diag([factor] * 3 + [1]) @ affine)
+        assert found(heads, first=scaled) == {"p0/ct": "spacing"}
+    assert found(heads, unit="grey") == {"p0/ct": "unit"}
+
+
+def test_two_swapped_truths_are_both_at_fault_whatever_the_model(heads):
+    truths = {}
+    for model in (good, np.zeros_like):
+        for n in range(2):
+            swapped = scan(heads, 1 - n, "ct").data[0]
+            truths[f"p{n}/ct"] = sketched(heads, n, lambda _, new=swapped: new, model)
+        assert kinds_of(truths) == {"p0/ct": "patient", "p1/ct": "patient"}
+
+
+FLIPS = {"left to right": -1, "front to back": -2, "upside down": -3}
+
+
+@every_row("name", FLIPS)
+def test_truths_that_all_lie_mirrored_are_all_at_fault_whatever_the_model(heads, name):
+    truths = {
+        f"p{n}/ct": sketched(heads, n, lambda ct: np.flip(ct, FLIPS[name]), untrained)
+        for n in range(CASES)
+    }
+    faults = faults_of(truths)
+
+    assert {label: fault.kind for label, fault in faults.items()} == dict.fromkeys(
+        truths, "mirrored"
+    )
+    assert all(fault.found.endswith(f"after a flip: {name}") for fault in faults.values())
+
+
+def test_a_symmetric_head_is_not_mirrored(heads):
+    def symmetric(values):
+        return (values + values[:, :, ::-1]) / 2
+
+    for model in (good, np.zeros_like, untrained):
+        truths = {
+            f"p{n}/ct": sketched(heads, n, symmetric, model, seen=symmetric) for n in range(CASES)
+        }
+        assert "mirrored" not in kinds_of(truths).values()
+
+
+def test_a_model_that_was_trained_on_mirrored_truths_finds_them_right(heads):
+    def mirrored(ct):
+        return ct[:, :, ::-1]
+
+    truths = {f"p{n}/ct": sketched(heads, n, mirrored, mirrored) for n in range(CASES)}
+
+    assert "mirrored" not in kinds_of(truths).values()
+
+
+def test_exchanged_truths_are_all_at_fault_though_one_source_shows_hardly_anything(heads):
+    def noisy(t1):
+        return np.random.default_rng(2).normal(0, 1, t1.shape).astype(np.float32)
+
+    for owners in ({0: 1, 1: 0}, {0: 1, 1: 2, 2: 3, 3: 0}):
+        truths = {}
+        for n in range(CASES):
+            other = scan(heads, owners.get(n, n), "ct").data[0]
+            blurred = noisy if n == 0 else None
+            truths[f"p{n}/ct"] = sketched(
+                heads, n, lambda _, new=other: new, np.zeros_like, seen=blurred
+            )
+        assert kinds_of(truths) == {f"p{n}/ct": "patient" for n in owners}
+
+
+def untrained(ct):
+    kernel = np.random.default_rng(3).normal(0, 1, (3, 5, 5))
+    return np.tanh(convolve(ct / 1000, kernel)).astype(np.float32) * 1500 + 500
+
+
+BAD_MODELS = {
+    "a constant image of air": lambda ct: np.full_like(ct, -1000),
+    "a constant image of tissue": lambda ct: np.full_like(ct, 40),
+    "bone and air inverted": lambda ct: -ct,
+    "1024 too high": lambda ct: ct + 1024,
+    "an untrained network": untrained,
+    "noise": lambda ct: np.random.default_rng(1).normal(500, 500, ct.shape).astype(np.float32),
+    "upside down": lambda ct: ct[::-1],
+}
+
+
+@pytest.mark.slow
+@every_row("name", BAD_MODELS)
+def test_a_bad_model_is_no_fault_of_the_truth(heads, name):
+    truths = {f"p{n}/ct": sketched(heads, n, model=BAD_MODELS[name]) for n in range(CASES)}
+    assert faults_of(truths) == {}
+
+
+def test_a_model_that_was_trained_on_other_values_finds_them_right(heads):
+    for change in (lambda ct: ct + 1024, windowed(-160, 240), lambda ct: ct.clip(0, 80)):
+        truths = {f"p{n}/ct": sketched(heads, n, change, model=change) for n in range(CASES)}
+        assert faults_of(truths) == {}
+
+
+def test_images_on_another_scale_than_their_truths_are_named(heads):
+    t1 = scan(heads, 0, "t1")
+
+    def truth(image):
+        sketch = sketch_of(t1, image, None, t1.grid)
+        return SketchedTruth("p0", "a.u.", "a.u.", sketch)
+
+    truths = {
+        "a/t1": truth(t1.data[0]),
+        "b/t1": truth(t1.data[0] / 50),
+        "c/t1": truth(t1.data[0] / 4),
+    }
+    assert "1 of 3 images (b/t1)" in check_scale(truths)[0].text
+    assert check_scale({name: truths[name] for name in ("a/t1", "c/t1")}) == []
+
+
+@pytest.fixture
+def synthesised(heads, tmp_path):
+    """A copy of the cohort, and good images with their provenance."""
+    cohort = shutil.copytree(heads, tmp_path / "cohort")
+    for number in range(CASES):
+        case = f"phantom_{number:03d}"
+        ct = read_volume(cohort / case / "ct.nii.gz", "ct")
+        image = Volume(good(ct.data[0])[None], ct.affine, "HU", "ct")
+        write_volume(tmp_path / "out" / case / "ct.nii.gz", image)
+        source = cohort / case / "t1.nii.gz"
+        inputs = {"t1": {"sha256": content_hash(source), "path": f"../../cohort/{case}/t1.nii.gz"}}
+        provenance = {"inputs": inputs, "units": {"ct": "HU"}}
+        (tmp_path / "out" / case / "provenance.json").write_text(json.dumps(provenance))
+    return tmp_path / "out", cohort
+
+
+def raise_by(path: Path, hu: float = 1024) -> None:
+    ct = read_volume(path, "ct")
+    write_volume(path, Volume(ct.data + hu, ct.affine, "HU", "ct"))
+
+
+def test_evaluate_scores_a_wrong_truth_apart_from_the_means_and_says_so(synthesised):
+    out, cohort = synthesised
+    right = evaluate(out, cohort).document()
+    raise_by(cohort / "phantom_000" / "ct.nii.gz")
+
+    document = evaluate(out, cohort).document()
+    kept = evaluate(out, cohort, any_truth=True).document()
+
+    assert right["wrong_truths"] == {}
+    wrong = document["wrong_truths"]["phantom_000/ct"]
+    assert wrong["kind"] == "offset"
+    assert wrong["mae"] == pytest.approx(1024, rel=0.05)
+    assert {row["case"] for row in document["cases"]} == {f"phantom_{n:03d}" for n in (1, 2, 3)}
+    assert document["modalities"]["ct"]["answers"]["synthesis"]["mae"]["mean"] < 100
+    (line,) = truth_messages(document)
+    assert "1 of 4 images (phantom_000/ct)" in line.text
+    assert kept["modalities"]["ct"]["cases"] == CASES
+
+
+def test_evaluate_names_a_case_whose_error_is_far_above_the_others_and_counts_it(synthesised):
+    out, cohort = synthesised
+    ordinary = evaluate(out, cohort).document()
+    raise_by(cohort / "phantom_003" / "ct.nii.gz", 350)
+
+    document = evaluate(out, cohort).document()
+
+    assert ordinary["messages"] == []
+    (said,) = document["messages"]
+    assert said["code"] == "large-error"
+    assert said["numbers"]["cases"] == 1
+    assert "phantom_003" in said["text"]
+    assert said["text"] in caption(document)
+    assert said["text"] in caption(document, "main")
+    assert document["modalities"]["ct"]["cases"] == CASES
+
+
+def test_the_errors_of_ordinary_patients_are_no_outliers():
+    generator = np.random.default_rng(0)
+    cohorts = 60 * np.exp(generator.normal(0, 0.3, (200, 10)))
+
+    named = [find_outliers("ct", dict(enumerate(errors))) for errors in cohorts]
+
+    assert sum(map(bool, named)) <= 2
+    odd = find_outliers("ct", {**dict.fromkeys("abcdef", 50.0), **dict.fromkeys("wxyz", 200.0)})
+    assert odd[0].numbers == {"cases": 4, "times": 4}
+    assert find_outliers("ct", {"a": 50.0, "b": 50.0, "c": 500.0}) == []
+    assert find_outliers("ct", dict.fromkeys("abcd", 0.0)) == []
+
+
+def test_evaluate_refuses_truths_of_which_none_can_be_scored(synthesised):
+    out, cohort = synthesised
+    for path in cohort.glob("*/ct.nii.gz"):
+        raise_by(path)
+
+    with pytest.raises(BadInput, match="4 of 4"):
+        evaluate(out, cohort)
+
+
+def test_evaluate_names_the_patient_whose_scan_an_image_was_made_of(synthesised):
+    out, cohort = synthesised
+    first, second, place = (cohort / name for name in ("phantom_000", "phantom_001", "place"))
+    first.rename(place)
+    second.rename(first)
+    place.rename(second)
+
+    wrong = evaluate(out, cohort).document()["wrong_truths"]
+
+    assert {label: one["kind"] for label, one in wrong.items()} == {
+        "phantom_000/ct": "patient",
+        "phantom_001/ct": "patient",
+    }
+    assert "of phantom_001" in wrong["phantom_000/ct"]["found"]

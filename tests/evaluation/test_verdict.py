@@ -1,0 +1,186 @@
+"""The verdict on syntheses: made-up errors whose answer is known by hand."""
+
+import numpy as np
+import pytest
+
+from rows import every_row
+from voxlate.evaluation.scoring.verdicts import verdicts
+from voxlate.training.verdict import verdict_lines, verdict_on
+
+FOUR = {f"c{number}": f"p{number}" for number in range(4)}
+SIX = {f"c{number}": f"p{number}" for number in range(6)}
+
+
+def errors(*values):
+    """The errors of cases c0, c1, …"""
+    return {f"c{number}": value for number, value in enumerate(values)}
+
+
+def on(patients=FOUR, not_held_out="", **answers):
+    named = {name.replace("_", " "): mine for name, mine in answers.items()}
+    return verdict_on("ct", named, patients, "HU", "whole image", not_held_out)
+
+
+def test_a_lower_error_of_all_patients_beats_the_best_baseline_by_its_share():
+    found = on(
+        SIX,
+        synthesis=errors(60, 61, 62, 63, 61, 62),
+        mean_image=errors(*[200] * 6),
+        intensity_table=errors(*[89] * 6),
+    )
+    assert found.outcome == "better"
+    assert found.p == pytest.approx(2 / 2**6)
+    assert found.baseline == "intensity table"
+    assert all(part in found.sentence for part in ("89.0 HU", "31 %", "6 of 6", "61.5 HU"))
+    assert found.share == pytest.approx(1 - 61.5 / 89)
+    assert found.difference_ci95
+    assert found.difference_ci95[0] < 61.5 - 89 < found.difference_ci95[1] < 0
+
+
+@pytest.mark.parametrize("count", [1, 5, 6, 10])
+def test_without_a_difference_at_most_one_comparison_in_twenty_is_called_better(count):
+    generator = np.random.default_rng(count)
+    patients = {f"c{number}": f"p{number}" for number in range(count)}
+    outcomes = []
+    for _ in range(100):
+        ours, theirs = 60 * np.exp(generator.normal(0, 0.3, (2, count)))
+        outcomes.append(on(patients, synthesis=errors(*ours), copy=errors(*theirs)).outcome)
+    assert {"unclear", "worse"} <= set(outcomes)
+    assert outcomes.count("better") <= 0.05 * 100
+
+
+@every_row("count", [1, 2, 5])
+def test_fewer_than_six_patients_cannot_tell_whichever_the_difference(count):
+    of_cases = {f"c{number}": f"p{number}" for number in range(count)}
+    found = on(of_cases, synthesis=errors(*[10] * count), copy=errors(*[60] * count))
+    assert (found.symbol, found.outcome, found.lower_on) == ("?", "unclear", count)
+    assert (found.difference_ci95 is None) == (count == 1)
+    assert "83 %" in found.sentence
+
+
+def test_a_higher_error_is_worse_in_capitals():
+    found = on(synthesis=errors(70, 71, 70, 71), copy_of_t1=errors(68, 68, 68, 68))
+    assert (found.outcome, found.lower_on) == ("worse", 0)
+    assert "4 %" in found.sentence
+    assert str(found).startswith("✗"), "without colour, too"
+
+
+def test_a_lower_mean_that_one_patient_makes_is_not_clear():
+    found = on(SIX, synthesis=errors(10, *[69] * 5), copy_of_t1=errors(*[68] * 6))
+    assert (found.outcome, found.lower_on) == ("unclear", 1)
+
+
+def test_a_difference_that_chance_may_give_is_not_clear():
+    found = on(SIX, synthesis=errors(60, 66, 66, 66, 65, 80), copy_of_t1=errors(*[68] * 6))
+    assert found.outcome == "unclear"
+    assert found.difference_ci95
+    assert found.difference_ci95[0] < 0 < found.difference_ci95[1]
+    assert found.p == pytest.approx(0.4375)
+    assert found.lower_on == 5
+
+
+def test_patients_are_counted_and_weigh_the_same_whatever_their_cases():
+    patients = {"c0": "a", "c1": "a", "c2": "a", "c3": "b"}
+    found = on(patients, synthesis=errors(10, 10, 10, 90), copy=errors(60, 60, 60, 60))
+    assert found.patients == 2
+    assert found.synthesis == pytest.approx(50), "not 30, the mean over cases"
+
+
+def test_without_baselines_there_is_no_verdict():
+    found = on(synthesis=errors(1, 2, 3, 4))
+    assert (found.outcome, found.baseline) == ("unknown", None)
+
+
+def test_a_baseline_that_some_cases_lack_counts_only_where_none_has_more_cases():
+    own, whole = errors(50, 50, 50, 50), errors(60, 60, 60, 60)
+    assert on(synthesis=own, copy=errors(40, 40), table=whole).baseline == "table"
+    found = on(synthesis=errors(50, 50, 90, 90), copy=errors(60, 60))
+    assert (found.outcome, found.synthesis) == ("unclear", 50), "of the same two cases"
+    assert "2 of 4 cases" in found.sentence
+
+
+def test_a_baseline_without_error_is_worse_to_lose_to_and_a_tie_to_reach():
+    nothing = errors(0, 0, 0, 0)
+    worse = on(synthesis=errors(1, 1, 1, 1), copy=nothing)
+    assert (worse.outcome, worse.share) == ("worse", None)
+    tie = on(synthesis=nothing, copy=nothing)
+    assert (tie.outcome, tie.share) == ("unclear", 0)
+
+
+def test_training_cases_are_never_a_clear_success_but_may_be_a_failure():
+    clause = "4 of 4 cases in the training"
+    better = on(SIX, not_held_out=clause, synthesis=errors(*[1] * 6), copy=errors(*[9] * 6))
+    worse = on(not_held_out=clause, synthesis=errors(9, 9, 9, 9), copy=errors(1, 1, 1, 1))
+    assert (better.outcome, worse.outcome) == ("unclear", "worse")
+    assert better.sentence.endswith(clause)
+
+
+def document(**changes):
+    """A metrics.json of two targets: a good CT and a bad T2 of the same six cases."""
+    rows = []
+    for modality, values in {
+        "ct": {"synthesis": 5, "copy": 9},
+        "t2": {"synthesis": 9, "copy": 5},
+    }.items():
+        for answer, value in values.items():
+            own = {"modality": modality, "answer": answer, "mae": value}
+            rows += [{"case": f"c{number}", "patient": f"p{number}", **own} for number in range(6)]
+    part = {"unit": "HU", "mask": "body"}
+    return {"modalities": {"ct": part, "t2": part}, "cases": rows, **changes}
+
+
+def test_each_target_has_a_line_and_is_no_success_where_it_was_given_or_trained_on():
+    ct, t2 = verdict_lines(verdicts(document()))
+    assert ct.startswith("✓ ct: ")
+    assert t2.startswith("✗ t2: ")
+    given = verdicts(document(given_truth=["ct"]))
+    assert [target.outcome for target in given] == ["unknown", "worse"]
+    trained, _ = verdicts(document(trained_on=["c1"]))
+    assert trained.outcome == "unclear"
+    assert "1 of 6 cases" in trained.sentence
+
+
+def test_a_value_that_is_not_finite_counts_in_neither_mean():
+    changed = document()
+    changed["cases"][0]["mae"] = None
+    ct = verdicts(changed)[0]
+    assert (ct.patients, ct.synthesis) == (5, 5)
+
+
+def in_network_units(synthesis, copy):
+    """A metrics.json in which a T2 is better than its copy of T1, divided by its own peak."""
+    rows = []
+    for answer, mae, mae_network in (("synthesis", 5, synthesis), ("copy", 9, copy)):
+        own = {"modality": "t2", "answer": answer, "mae": mae, "mae_network": mae_network}
+        rows += [{"case": f"c{number}", "patient": f"p{number}", **own} for number in range(6)]
+    return {"modalities": {"t2": {"unit": "% of peak", "mask": "body"}}, "cases": rows}
+
+
+def test_a_success_that_is_a_failure_in_the_units_of_the_training_depends_on_the_unit():
+    (t2,) = verdicts(in_network_units(synthesis=30, copy=20))
+    assert t2.outcome == "unclear"
+    assert "20.0 of 255" in t2.sentence
+    (t2,) = verdicts(in_network_units(synthesis=20, copy=30))
+    assert t2.outcome == "better"
+    assert "255" not in t2.sentence, "the same outcome in both units is stated once"
+
+
+def test_where_most_truths_are_at_fault_there_is_no_verdict_on_the_rest():
+    def of(wrong, kept=False):
+        rows = [
+            {"case": "c9", "patient": "p9", "modality": "ct", "answer": answer, "mae": mae}
+            for answer, mae in (("synthesis", 90.0), ("copy", 60.0))
+        ]
+        document = {
+            "modalities": {"ct": {"unit": "HU", "mask": "whole image"}},
+            "cases": rows,
+            "wrong_truths": {f"c{n}/ct": {} for n in range(wrong)} | {"c0/t1": {}},
+            "wrong_truths_scored": kept,
+        }
+        (found,) = verdicts(document)
+        return found
+
+    assert of(1).outcome == "worse"
+    assert of(2).outcome == "unknown"
+    assert "2 of 3" in of(2).sentence
+    assert of(2, kept=True).outcome == "worse"

@@ -1,0 +1,73 @@
+"""A synthesised CT in HU against pictures of CT slices: known answers of a ramp of HU."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rows import every_row
+from voxlate.base.errors import BadInput
+from voxlate.base.files import write_json
+from voxlate.evaluation.scoring.evaluate import evaluate
+from voxlate.scans.formats.io import read_volume, write_volume
+from voxlate.scans.images.grid import Volume
+
+RAMP_HU = np.linspace(-40, 120, 33 * 32).reshape(32, 33)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """A picture that shows -10 to 90 HU of a ramp, and the ramp itself as it is synthesised in HU."""
+    grey = np.rint(np.clip((RAMP_HU + 10) / 100, 0, 1) * 255).astype(np.uint8)
+    truth, out = tmp_path / "truth" / "a", tmp_path / "out" / "a"
+    for folder in (truth, out):
+        folder.mkdir(parents=True)
+    Image.fromarray(grey).save(truth / "ct.png")
+    Image.fromarray(grey).save(truth / "mr.png")
+    picture = read_volume(truth / "ct.png", "ct")
+    ramp = Volume(RAMP_HU[None, None].astype(np.float32), picture.affine, "HU", "ct")
+    write_volume(out / "ct.nii.gz", ramp)
+    network = {"map": {"kind": "window", "low": -1000, "high": 2000}, "low": -1000, "high": 2000}
+    stated = {"case": "a", "units": {"ct": "HU"}, "range": {"ct": [-1000, 2000]}}
+    write_json(out / "provenance.json", {**stated, "network_units": {"ct": network}})
+    return tmp_path / "out", tmp_path / "truth"
+
+
+def test_hounsfield_units_in_the_window_of_the_picture_have_no_error(folders):
+    scores = evaluate(*folders, window=(-10, 90))
+    assert (scores.ranges["ct"].low, scores.ranges["ct"].high) == (0, 255)
+    assert scores.rows[0].scores["mae"] < 0.3, "the rounding of grey values"
+    assert "-10 to 90 HU" in scores.header["windows"][0]
+
+
+def test_without_a_window_one_of_the_brain_is_assumed_and_said(folders):
+    scores = evaluate(*folders)
+    shown, assumed = (
+        np.clip((RAMP_HU - low) / (high - low), 0, 1) for low, high in ((-10, 90), (0, 80))
+    )
+    assert scores.rows[0].scores["mae_rel"] == pytest.approx(
+        np.abs(shown - assumed).mean(), abs=0.002
+    )
+    assert "0 to 80 HU" in scores.header["windows"][0]
+
+
+def test_an_image_in_grey_values_is_scored_as_it_is(folders):
+    write_json(folders[0] / "a" / "provenance.json", {"case": "a", "units": {"ct": "grey"}})
+    scores = evaluate(*folders)
+    assert "windows" not in scores.header
+    assert scores.rows[0].scores["mae"] > 50
+    with pytest.raises(BadInput, match="--window"):
+        evaluate(*folders, window=(0, 80))
+
+
+@every_row(
+    ("options", "named"),
+    [
+        ({"value_range": (0, 80)}, "--range"),
+        ({"units": "network"}, "--units network"),
+        ({"window": (0, float("inf"))}, "0 inf"),
+        ({"window": (80, 0)}, "80 0"),
+    ],
+)
+def test_other_ranges_and_units_than_the_windows_are_refused(folders, options, named):
+    with pytest.raises(BadInput, match=named):
+        evaluate(*folders, **options)

@@ -1,0 +1,167 @@
+"""The page that computes in a browser: the runner's own code, whose graph onnxruntime-web computes (run/browser)."""
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+import onnxruntime
+
+from carried import head, tiny_model
+from voxlate.exchange.command import main
+from voxlate.exchange.export import export_model
+from voxlate.scans.formats.io import read_volume, write_volume
+
+ROOT = Path(__file__).parents[2]
+OWN = ROOT / "run" / "browser"
+FLOW = "a flow from the mean"
+
+
+def _module(name: str) -> ModuleType:
+    """A file of run/browser as a module, which nothing else sees."""
+    spec = importlib.util.spec_from_file_location(name, OWN / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+class Proxy:
+    """A value of JavaScript: its fields, and itself as a value of Python."""
+
+    def __init__(self, value: Any, **fields: Any) -> None:
+        self.value = value
+        vars(self).update(fields)
+
+    def to_py(self) -> Any:
+        return self.value
+
+
+def _scripts() -> dict[str, ModuleType]:
+    """The modules that the worker gives to Python, with onnxruntime in the place of onnxruntime-web."""
+
+    def open_graph(model: bytes) -> Proxy:
+        session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        names = [wanted.name for wanted in session.get_inputs()]
+        return Proxy(session, inputNames=Proxy(names))
+
+    def compute(session: Proxy, given: list[Any], names: list[str]) -> list[Proxy]:
+        kinds = {"float32": np.float32, "bool": bool}
+        inputs = {
+            name: np.asarray(values).view(kinds[kind]).reshape(shape)
+            for name, kind, values, shape in given
+        }
+        outputs = session.value.run(names, inputs)
+        return [Proxy(None, data=Proxy(x.ravel()), dims=Proxy(list(x.shape))) for x in outputs]
+
+    def as_is(value: Any) -> Any:
+        return value
+
+    js = SimpleNamespace(ort_version="1", open_graph=open_graph, compute=compute)
+    ffi = SimpleNamespace(run_sync=as_is, to_js=as_is)
+    return {"js": js, "pyodide": SimpleNamespace(ffi=ffi), "pyodide.ffi": ffi}  # type: ignore[dict-item]
+
+
+def _page(folder: Path, monkeypatch) -> ModuleType:
+    """The page's own module of Python, with its places in a folder."""
+    for name, module in _scripts().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    page = _module("page")
+    for name in ("MODEL", "SCANS", "OUT", "VIEWS"):
+        monkeypatch.setattr(page, name, folder / name)
+    return page
+
+
+@pytest.fixture
+def scan(tmp_path) -> Path:
+    write_volume(tmp_path / "scan.nii.gz", head("LPS"))
+    return tmp_path / "scan.nii.gz"
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """The folder of a flow, which draws noise."""
+    export_model(tiny_model(FLOW), tmp_path / "MODEL", licence="CC0")
+    return tmp_path / "MODEL"
+
+
+def test_the_page_gives_the_image_of_the_command_bit_for_bit(folder, scan, tmp_path, monkeypatch):
+    assert main([str(folder), f"t1={scan}", "--seed", "3", "--out", str(tmp_path / "cli")]) == 0
+    page = _page(tmp_path, monkeypatch)
+    monkeypatch.delitem(sys.modules, "onnxruntime")
+    monkeypatch.setitem(sys.modules, "onnxruntime", _module("onnxruntime"))
+    stated = json.loads(page.open_model())
+    assert (stated["title"], stated["source"], stated["licence"]) == (FLOW, ["t1"], "CC0")
+    (tmp_path / "SCANS" / "t1").mkdir(parents=True)
+    scan.rename(tmp_path / "SCANS" / "t1" / "scan.nii.gz")
+    steps = []
+    done = json.loads(page.synthesise(3, lambda *step: steps.append(step)))
+    assert steps[-1][0] == steps[-1][1]
+    assert [Path(file).name for file in done["files"]] == ["t2.nii.gz", "provenance.json"]
+    assert [view["role"] for view in done["views"]] == ["source", "synthesis"]
+    expected, found = (
+        read_volume(tmp_path / place / "t2.nii.gz", "t2").data for place in ("cli", "OUT")
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_the_page_shows_each_image_that_completes_a_case(scan, tmp_path, monkeypatch):
+    export_model(tiny_model("a completion"), tmp_path / "MODEL")
+    page = _page(tmp_path, monkeypatch)
+    assert json.loads(page.open_model())["target"] == ["t1", "t2"]
+    (tmp_path / "SCANS" / "t1").mkdir(parents=True)
+    scan.rename(tmp_path / "SCANS" / "t1" / "scan.nii.gz")
+    done = json.loads(page.synthesise(0, lambda *_: None))
+    assert Path(done["files"][0]).name == "desc-synthetic_t2.nii.gz"
+    found = [(view["role"], view["label"]) for view in done["views"]]
+    assert found == [("source", "t1"), ("synthesis", "t2, synthesised")]
+
+
+def test_the_page_passes_the_runners_refusal_on(tmp_path, monkeypatch):
+    page = _page(tmp_path, monkeypatch)
+    assert "found no model.json" in json.loads(page.open_model())["error"]
+
+
+@pytest.fixture
+def written(folder, tmp_path, monkeypatch) -> Path:
+    """The page's own files, with a model, without the packages of others."""
+    build = _module("build")
+    page = tmp_path / "page"
+    (page / "models").mkdir(parents=True)
+    build.write_page(page)
+    build.add_models(page, [folder])
+    return page
+
+
+def test_the_built_page_holds_each_file_that_it_asks_for(written):
+    names = re.findall(r'(?:href|src)="([^"#]+)"', (written / "index.html").read_text())
+    for script in written.glob("*.js"):
+        names += re.findall(r'^import .*?"\./([^"]+)";', script.read_text(), re.MULTILINE)
+    packages = {"pyodide/pyodide.mjs", "onnxruntime-web/ort.jspi.min.mjs"}
+    assert packages <= {*names}
+    assert "viewer.js" in names
+    for name in {*names} - packages:
+        assert (written / name).is_file(), name
+    models = json.loads((written / "models.json").read_text())
+    assert set(models["MODEL"]) == {"arrays.safetensors", "model.json", "network.onnx"}
+
+
+def test_the_page_allows_webassembly_but_no_other_origin_and_no_inline_script(written):
+    text = (written / "index.html").read_text()
+    (policy,) = re.findall(r'content-security-policy" content="([^"]+)"', text)
+    allowed = dict(part.split(" ", 1) for part in policy.replace("&#39;", "'").split("; "))
+    assert allowed["default-src"] == "'self'"
+    assert allowed["connect-src"] == "'self' blob:"
+    assert allowed["script-src"] == "'self' 'wasm-unsafe-eval'"
+    assert not re.search(r"<script(?![^>]* src=)|<style| style=| on[a-z]+=", text)

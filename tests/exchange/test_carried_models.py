@@ -1,0 +1,234 @@
+"""A model folder gives torch's images without torch, and is refused where anything in it differs."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from carried import KINDS, head, tiny_model
+from rows import every_row
+from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json, write_json
+from voxlate.exchange.command import main
+from voxlate.exchange.export import export_model
+from voxlate.exchange.model_file import DESCRIPTION, NETWORK, read_model
+from voxlate.exchange.onnx_file import check_graph
+from voxlate.exchange.run import load
+from voxlate.scans.formats.io import content_hash, is_synthetic, read_volume, write_volume
+from voxlate.science.nets import blocks
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """The folder of a regression."""
+    path = tmp_path_factory.mktemp("carried") / "MODEL"
+    export_model(tiny_model("slices, their neighbours and the mirror image"), path, licence="CC0")
+    return path
+
+
+@pytest.fixture
+def copy(folder, tmp_path) -> Path:
+    """A copy of the folder, which may be changed."""
+    return Path(shutil.copytree(folder, tmp_path / "MODEL"))
+
+
+@every_row("kind", [*KINDS])
+def test_the_images_without_torch_are_those_of_torch(kind, tmp_path):
+    model = tiny_model(kind)
+    description = export_model(model, tmp_path / "MODEL")
+    assert description.graph.largest_loss < 1e-4
+    expected = model.synthesise({"t1": head("LPS")}, seed=5).files
+    found = load(tmp_path / "MODEL").synthesise({"t1": head("LPS")}, seed=5).files
+    assert found.keys() == expected.keys()
+    for name, volume in expected.items():
+        assert np.ptp(volume.data) > 1, name
+        apart = np.abs(found[name].data - volume.data)
+        assert apart.max() < 1e-3 * 1000, name
+        assert apart.mean() < 1e-4 * 1000, name
+
+
+def test_a_graph_takes_any_number_of_patches_where_enlargements_are_fused(tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "FEWEST_PRODUCTS", 0)
+    model = tiny_model("a completion").with_options(batch=4)
+    export_model(model, tmp_path / "MODEL")
+    expected = model.synthesise({"t1": head()}).files["desc-synthetic_t2"].data
+    found = load(tmp_path / "MODEL").synthesise({"t1": head()}).files["desc-synthetic_t2"].data
+    np.testing.assert_allclose(found, expected, atol=1e-3 * np.ptp(expected))
+
+
+def test_a_graph_whose_number_of_patches_was_traced_takes_one_at_a_time(tmp_path, monkeypatch):
+    model = tiny_model("three planes").with_options(batch=4)
+    once = model.network.method.net.forward
+    monkeypatch.setattr(
+        model.network.method.net, "forward", lambda given: _with_constant(once(given))
+    )
+    assert export_model(model, tmp_path / "MODEL").graph.single
+    expected = model.synthesise({"t1": head()}).files["t2"].data
+    found = load(tmp_path / "MODEL").synthesise({"t1": head()}).files["t2"].data
+    np.testing.assert_allclose(found, expected, atol=1e-3 * np.ptp(expected))
+
+
+def _with_constant(output):
+    """The same output, whose first axis is a constant of a trace."""
+    image = output.image
+    return dataclasses.replace(output, image=image.reshape(len(image), *image.shape[1:]))
+
+
+@every_row(("weights", "share", "loss"), [("float16", 0.7, 5e-3), ("int8", 0.5, 0.2)])
+def test_smaller_weights_make_a_smaller_file_and_state_their_loss(
+    weights, share, loss, folder, tmp_path
+):
+    kind = "slices, their neighbours and the mirror image"
+    stated = export_model(tiny_model(kind), tmp_path / "MODEL", weights).graph
+    assert 1e-6 < stated.mean_loss <= stated.largest_loss < loss
+    sizes = [(path / NETWORK).stat().st_size for path in (tmp_path / "MODEL", folder)]
+    weights_alone = 8 * 8 * 9 * 4  # of one convolution: a tiny graph is mostly nodes
+    assert sizes[0] < sizes[1] - (1 - share) * weights_alone
+    load(tmp_path / "MODEL")
+
+
+def test_the_command_writes_the_image_and_its_provenance(folder, tmp_path, capsys):
+    write_volume(tmp_path / "scan.nii.gz", head())
+    assert (
+        main([str(folder), f"t1={tmp_path / 'scan.nii.gz'}", "--out", str(tmp_path / "out")]) == 0
+    )
+    image = read_volume(tmp_path / "out" / "t2.nii.gz", "t2")
+    assert image.grid.shape == (7, 26, 22)
+    assert is_synthetic(tmp_path / "out" / "t2.nii.gz")
+    stated = json.loads((tmp_path / "out" / "provenance.json").read_text())
+    assert stated["model"]["title"] == "slices, their neighbours and the mirror image"
+    assert "not a medical device" in stated["notice"]
+
+
+def test_a_scan_of_another_modality_is_refused_in_one_sentence(folder, tmp_path, capsys):
+    assert main([str(folder), "flair=scan.nii.gz", "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("voxlate-run: scan: expected scans of t1, t2, mask, found 'flair'.")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_removes_only_its_own_older_files_of_the_same_scans(folder, tmp_path, capsys):
+    out, scan = tmp_path / "out", tmp_path / "scan.nii.gz"
+    write_volume(scan, head())
+    command = [str(folder), f"t1={scan}", "--out", str(out)]
+    assert main(command) == 0
+    stated = read_json(out / "provenance.json")
+    assert stated["inputs"] == {"t1": {"sha256": content_hash(scan)}}
+    stated["images"]["t2_low.nii.gz"] = stated["images"]["t2.nii.gz"]
+    stated["images"]["t2_high.nii.gz"] = stated["images"]["t2.nii.gz"]
+    write_json(out / "provenance.json", stated)
+    shutil.copyfile(out / "t2.nii.gz", out / "t2_low.nii.gz")
+    (out / "t2_high.nii.gz").write_bytes(b"of somebody else")
+    assert main(command) == 0
+    found = {path.name for path in out.iterdir()}
+    assert found == {"t2.nii.gz", "t2_high.nii.gz", "provenance.json"}
+    write_volume(scan, head("LPS"))
+    assert main(command) == 2
+    assert {path.name for path in out.iterdir()} == found
+
+
+def test_the_command_replaces_no_file_that_it_did_not_write(folder, tmp_path, capsys):
+    scan = tmp_path / "t2.nii.gz"
+    write_volume(scan, head())
+    before = scan.read_bytes()
+    assert main([str(folder), f"t1={scan}", "--out", str(tmp_path)]) == 2
+    assert scan.read_bytes() == before
+
+
+@every_row("option", [["--seed", "-1"], ["--threads", "-3"], ["--seed", "1.5"]])
+def test_a_number_that_is_not_whole_is_refused(option, folder, tmp_path):
+    with pytest.raises(SystemExit, match="2"):
+        main([str(folder), "t1=scan.nii.gz", "--out", str(tmp_path / "out"), *option])
+
+
+def test_an_output_folder_that_cannot_be_made_is_one_sentence(folder, tmp_path, capsys):
+    write_volume(tmp_path / "scan.nii.gz", head())
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "new" / "out"
+    assert main([str(folder), f"t1={tmp_path / 'scan.nii.gz'}", "--out", str(out)]) == 2
+    assert "expected a folder to write in" in capsys.readouterr().err
+
+
+def test_a_graph_of_another_hash_is_refused(copy):
+    (copy / NETWORK).write_bytes((copy / NETWORK).read_bytes() + b"\0")
+    with pytest.raises(BadInput, match="its hash differs"):
+        load(copy)
+
+
+def test_an_edited_description_is_refused(copy):
+    text = (copy / DESCRIPTION).read_text()
+    (copy / DESCRIPTION).write_text(text.replace('"CC0"', '"MIT"'))
+    with pytest.raises(BadInput, match="checksum differs"):
+        load(copy)
+
+
+def _with(copy: Path, change) -> None:
+    """Write a changed graph with hashes that agree with it."""
+    import onnx
+
+    from voxlate.base.files import sha256_of
+    from voxlate.exchange.export import _write_description
+
+    carried = read_model(copy)
+    graph = onnx.load(copy / NETWORK)
+    change(graph)
+    (copy / NETWORK).write_bytes(graph.SerializeToString())
+    files = {**carried.description.files, NETWORK: sha256_of(copy / NETWORK)}
+    _write_description(copy, dataclasses.replace(carried.description, files=files))
+
+
+def test_a_self_test_that_differs_is_refused(copy):
+    def change(graph):
+        import onnx.numpy_helper as helper
+
+        largest = max(graph.graph.initializer, key=lambda one: len(one.raw_data))
+        array = helper.to_array(largest) * 1.5
+        largest.CopyFrom(helper.from_array(array.astype(np.float32), largest.name))
+
+    _with(copy, change)
+    with pytest.raises(BadInput, match="expected the image of its self-test"):
+        load(copy)
+
+
+def test_an_opset_that_is_too_new_is_refused(copy):
+    def change(graph):
+        graph.opset_import[0].version = 99
+
+    _with(copy, change)
+    with pytest.raises(BadInput, match="expected opset 21 or an older one, found 99"):
+        read_model(copy)
+
+
+def test_weights_in_another_file_are_refused(copy):
+    def change(graph):
+        largest = max(graph.graph.initializer, key=lambda one: len(one.raw_data))
+        largest.data_location = 1
+        largest.external_data.add(key="location", value="../elsewhere")
+
+    _with(copy, change)
+    with pytest.raises(BadInput, match="expected all weights inside the file"):
+        read_model(copy)
+
+
+def test_a_file_that_is_no_graph_is_refused(tmp_path):
+    (tmp_path / "x.onnx").write_bytes(b"\xff" * 40)
+    with pytest.raises(BadInput, match="expected a graph of ONNX"):
+        check_graph(tmp_path / "x.onnx", 17, 21)
+
+
+def test_a_folder_of_patients_names_none(folder):
+    stated = json.loads((folder / DESCRIPTION).read_text())
+    assert stated["licence"] == "CC0"
+    facts = stated["facts"]
+    assert not any(facts[name] for name in ("seen_voxels", "seen_signatures", "splits"))
+
+
+def test_an_exported_model_has_no_option_of_the_synthesis(folder):
+    with pytest.raises(BadInput):
+        load(folder).synthesise({"t1": head()}, samples=2)

@@ -1,0 +1,369 @@
+"""A model goes to a hub and back with the same images, without its patients, and nothing of a repository is executed."""
+
+import json
+import shutil
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("huggingface_hub")
+pytest.importorskip("onnxruntime")
+
+import huggingface_hub
+from huggingface_hub import constants
+
+import voxlate as package
+from hub_server import Hub, running
+from rows import every_row
+from voxlate.base.errors import BadInput
+from voxlate.base.hub import address_of, is_on_hub
+from voxlate.base.messages import OwnWarning
+from voxlate.exchange.hub_card import scores_of
+from voxlate.exchange.run import load as load_carried
+from voxlate.training.model import load
+from voxlate.training.run import Run
+from voxlate.training.weights import read_header
+
+TOKEN = "hf_a_secret_of_tests"
+REPO = "clinic/t1-to-t2"
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A hub on this machine, with an empty cache."""
+    own = Hub(TOKEN)
+    with running(own) as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        yield own
+
+
+@pytest.fixture
+def others(small_head, tmp_path) -> Path:
+    """Three cases that the training did not see."""
+    for number in range(3):
+        small_head(tmp_path / "others" / f"person{number}", 10 + number)
+    return tmp_path / "others"
+
+
+@pytest.fixture
+def calibrated(run, others, quick_widths) -> Path:
+    """The tiny run with a calibration."""
+    package.calibrate(run, others, device="cpu", progress=False)
+    return run
+
+
+def test_what_is_pushed_gives_the_same_image_bit_for_bit(hub, calibrated, cohort, voxlate, out):
+    said = voxlate("push", calibrated, REPO, "--licence", "Apache-2.0").done()
+    commit = hub.repositories[REPO][-1][0]
+    address = f"hf://{REPO}@{commit}"
+    assert f"voxlate synth {address} COHORT" in said.err + said.out
+    case = cohort / "case0"
+    voxlate("synth", address, case, "--out", out, "--device", "cpu").done()
+    voxlate("synth", calibrated, case, "--out", out.parent / "own", "--device", "cpu").done()
+    names = sorted(path.name for path in (out / "case0").glob("*.nii.gz"))
+    assert {"t2.nii.gz", "t2_low.nii.gz", "t2_high.nii.gz"} <= {*names}
+    for name in names:
+        own = (out.parent / "own" / "case0" / name).read_bytes()
+        assert (out / "case0" / name).read_bytes() == own
+    stated = json.loads((out / "case0" / "provenance.json").read_text())
+    assert stated["model"]["hub"] == address
+
+
+def test_the_model_for_voxlate_run_is_beside_the_weights(calibrated, cohort, tmp_path):
+    package.push(calibrated, REPO, dry_run=tmp_path / "pushed")
+    carried = load_carried(tmp_path / "pushed" / "onnx")
+    scan = {"t1": cohort / "case0" / "t1.nii.gz"}
+    own = load(tmp_path / "pushed", "cpu").synthesise(scan).volumes["t2"].data
+    found = carried.synthesise(scan).files
+    np.testing.assert_allclose(found["t2"].data, own, rtol=0, atol=0.5)  # of 1400
+    assert {"t2_low", "t2_high"} <= found.keys()
+
+
+def test_no_byte_of_the_folder_names_a_patient_a_scan_or_a_place(
+    calibrated, cohort, others, tmp_path
+):
+    done = package.push(calibrated, REPO, dry_run=tmp_path / "pushed")
+    names = [path.name for folder in (cohort, others) for path in folder.iterdir()]
+    header = read_header(Run(calibrated).weights())
+    digests = header["training_voxels"]
+    assert len(names) == 9
+    assert len(digests) == 8
+    hidden = [*names, *digests, *header["training_signatures"], str(tmp_path), cohort.name]
+    own = b"".join(path.read_bytes() for path in calibrated.rglob("*") if path.is_file())
+    assert all(word.encode() in own for word in (*names, *digests))  # the run does name them
+    assert {"README.md", "weights.safetensors", "anatomy.safetensors"} <= done.files.keys()
+    for file in done.files:
+        held = (tmp_path / "pushed" / file).read_bytes()
+        assert [word for word in hidden if word.encode() in held] == [], file
+    assert all(word.isascii() for word in hidden)
+
+
+def test_the_card_states_scores_with_intervals_beside_baselines_and_the_calibration(
+    calibrated, cohort, voxlate, out, tmp_path
+):
+    voxlate("synth", calibrated, cohort, "--out", out, "--device", "cpu").done()
+    scored = voxlate("evaluate", out, "--truth", cohort, "--mask", "body", "--json").done()
+    done = package.push(calibrated, REPO, dry_run=tmp_path / "pushed", scores=out, licence="MIT")
+    card = (tmp_path / "pushed" / "README.md").read_text()
+    head, body = card.removeprefix("---\n").split("\n---\n")
+    yaml = {
+        line.partition(": ")[0]: json.loads(line.partition(": ")[2]) for line in head.split("\n")
+    }
+    assert yaml["license"] == "mit"
+    assert yaml["library_name"] == "voxlate"
+    assert yaml["pipeline_tag"] == "image-to-image"
+    own = json.loads(scored.out)["modalities"]["t2"]["answers"]["synthesis"]["mae"]
+    metrics = {one["type"]: one["value"] for one in yaml["model-index"][0]["results"][0]["metrics"]}
+    assert metrics["mae"] == own["mean"]
+    low, high = own["ci95"]
+    assert f"| MAE [a.u.] | {own['mean']:.1f} ({low:.1f} to {high:.1f}) |" in body
+    assert "Images of weights.safetensors, 1 sample a case." in body
+    assert "| score | synthesis | " in body  # a baseline is beside it
+    assert "in the model's training" in body
+    assert "3 patients that training did not see" in body  # of the calibration
+    for heading in ("Training data", "Calibration", "Intended use", "Limits", "Licence"):
+        assert f"\n## {heading}\n" in body
+    assert "case0" not in card
+    assert huggingface_hub.ModelCard(card).data.model_name == "tiny"
+    assert done.commit == ""
+
+
+def test_the_card_of_a_starter_claims_no_patients_for_intervals_of_synthetic_heads(
+    shipped_starters, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("voxlate.training.starters.names.FOLDER", shipped_starters)
+    starter = "starter:head-mr-to-ct"
+    package.push(starter, REPO, dry_run=tmp_path / "pushed", onnx=False)
+    card = (tmp_path / "pushed" / "README.md").read_text()
+    calibration = card.partition("## Calibration")[2].partition("## ")[0]
+    assert "without a guarantee for patients" in calibration
+    assert "patients that training did not see" not in card
+    assert "Trained on synthetic heads only" in card
+    limits = package.info(starter)["card"]
+    assert all(line.removeprefix("Limit: ") in card for line in limits if line.startswith("Limit"))
+    assert load(tmp_path / "pushed", "cpu").calibration() is not None
+
+
+def test_scores_of_another_model_are_refused(run, diffusion, cohort, voxlate, out):
+    voxlate("synth", diffusion, cohort, "--out", out, "--device", "cpu").done()
+    voxlate("evaluate", out, "--truth", cohort).done()
+    with pytest.raises(BadInput, match="expected scores of images of run, found images of"):
+        scores_of(out, load(run, "cpu"))
+    with pytest.raises(BadInput, match="expected a folder that voxlate evaluate scored"):
+        scores_of(cohort, load(run, "cpu"))
+
+
+def test_a_calibration_of_other_weights_is_left_out_and_said(calibrated, diffusion, tmp_path):
+    (calibration,) = Run(calibrated).calibrations
+    shutil.copy(calibration, diffusion / calibration.name)
+    done = package.push(diffusion, REPO, dry_run=tmp_path / "pushed", onnx=False)
+    assert [said.code for said in done.messages] == ["not-pushed"]
+    assert {*done.files} == {"README.md", "weights.safetensors", "anatomy.safetensors"}
+
+
+def test_what_cannot_be_exported_is_pushed_without_onnx_which_is_said(run, tmp_path, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise BadInput("the reason")
+
+    monkeypatch.setattr("voxlate.exchange.hub_folder.export_model", refuse)
+    done = package.push(run, REPO, dry_run=tmp_path / "pushed")
+    assert [str(said) for said in done.messages] == ["No ONNX model is in the folder: the reason"]
+    assert "voxlate-run" not in (tmp_path / "pushed" / "README.md").read_text()
+
+
+def test_a_second_push_replaces_the_files_of_the_first(hub, calibrated, tmp_path):
+    first = package.push(calibrated, REPO)
+    assert "onnx/model.json" in hub.repositories[REPO][-1][1]
+    assert "calibration.mean.1.safetensors" in hub.repositories[REPO][-1][1]
+    (calibration,) = Run(calibrated).calibrations
+    calibration.unlink()
+    second = package.push(calibrated, REPO, onnx=False)
+    files = {*hub.repositories[REPO][-1][1]} - {".gitattributes"}
+    assert files == {"README.md", "weights.safetensors", "anatomy.safetensors"}
+    assert first.commit != second.commit
+    assert load(first.address, "cpu").calibration() is not None
+    assert load(second.address, "cpu").calibration() is None
+
+
+@pytest.fixture
+def pushed(hub, run) -> str:
+    """The commit of a model on the hub."""
+    return package.push(run, REPO, onnx=False).commit
+
+
+def test_a_branch_is_resolved_and_the_hash_to_pin_is_stated(hub, pushed):
+    with pytest.warns(OwnWarning) as said:
+        model = load(f"hf://{REPO}", "cpu")
+    (text,) = [str(one.message) for one in said]
+    assert f"is commit {pushed} now, and may change. Pin it: hf://{REPO}@{pushed}" in text
+    assert address_of(model.origin) == f"hf://{REPO}@{pushed}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(f"hf://{REPO}@{pushed}", "cpu")
+
+
+def test_a_pinned_model_is_read_from_the_cache_without_the_hub(hub, pushed, monkeypatch):
+    address = f"hf://{REPO}@{pushed}"
+    load(address, "cpu")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    hub.asked.clear()
+    model = load(address, "cpu")
+    assert hub.asked == []
+    assert model.network.recipe.title == "tiny"
+    with pytest.raises(BadInput, match="expected the model in the hub's cache or a connection"):
+        load(f"hf://{REPO}@{'0' * 40}", "cpu")
+
+
+def test_the_answer_of_an_earlier_stage_finds_the_anatomy_beside_it(hub, trained, tiny):
+    text = tiny.read_text().replace('"regression"', '"diffusion"').replace("steps = 6", "steps = 2")
+    net = next(line for line in text.splitlines() if line.startswith("net"))
+    mean = f'[[stages]]\nname = "mean"\nmethod = {{ kind = "regression" }}\n{net}\ntrain = {{ steps = 2, batch = 2, precision = "float32", workers = 0 }}\n'
+    run = trained("two", f'{text}task = {{ kind = "residual", predictor = "mean" }}\n{mean}')
+    done = package.push(run, REPO, onnx=False)
+    assert "weights.mean.safetensors" in done.files
+    assert load(done.address, "cpu", answer="mean").anatomy is not None
+
+
+def test_commands_that_take_a_run_take_a_model_of_a_hub(
+    hub, pushed, cohort, voxlate, tmp_path, quick_widths
+):
+    address = f"hf://{REPO}@{pushed}"
+    assert "tiny" in voxlate("info", address).done().out
+    voxlate("export", address, "--out", tmp_path / "MODEL").done()
+    assert (tmp_path / "MODEL" / "model.json").is_file()
+    refused = voxlate("calibrate", address, cohort, "--device", "cpu").refusal
+    assert f"{address}: expected a folder of yours for the calibration" in refused
+    voxlate("calibrate", address, cohort, "--out", tmp_path / "mine", "--device", "cpu").done()
+    assert len(Run(tmp_path / "mine").calibrations) == 1
+    listed = package.push(tmp_path / "mine", REPO, dry_run=tmp_path / "again", onnx=False).files
+    assert "calibration.mean.1.safetensors" in listed
+
+
+@every_row(
+    ("address", "said"),
+    [
+        ("hf://clinic/other", "expected a repository, found none of this name that you may see"),
+        (f"hf://{REPO}@v9", "expected a branch, tag or commit of the repository, found none"),
+        (
+            f"hf://{REPO}@{'1' * 40}",
+            "expected a branch, tag or commit of the repository, found none",
+        ),
+        ("hf://one", "expected a model as hf://NAME/REPO@REVISION, found another form"),
+        ("hf://a--b/c..d", "expected the name of a repository, NAME/REPO, found one that the hub"),
+    ],
+)
+def test_an_address_without_a_model_is_refused_in_one_sentence(
+    hub, pushed, voxlate, cohort, address, said
+):
+    refused = voxlate("synth", address, cohort, "--out", cohort / "out").refusal
+    assert said in refused
+    assert TOKEN not in refused
+
+
+def test_a_hub_that_is_not_reached_is_said(monkeypatch, hub, run):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(BadInput, match="expected the model in the hub's cache or a connection"):
+        load(f"hf://{REPO}", "cpu")
+    with pytest.raises(
+        BadInput, match=r"expected an answer of the hub, found none \(ConnectError\)"
+    ):
+        package.push(run, REPO, onnx=False)
+
+
+def test_without_the_package_of_the_hub_the_extra_is_named(monkeypatch, run):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    for use in (lambda: load(f"hf://{REPO}"), lambda: package.push(run, REPO, onnx=False)):
+        with pytest.raises(BadInput, match=r"found it not installed. Run pip install '\.\[hub\]'"):
+            use()
+
+
+def test_a_refused_push_says_so_and_never_shows_the_token(monkeypatch, hub, voxlate, run):
+    monkeypatch.setenv("HF_TOKEN", "hf_another_token_of_tests")
+    answer = voxlate("push", run, REPO, "--no-onnx")
+    assert "expected permission for this, found none (status 403)" in answer.refusal
+    assert "hf_another" not in answer.out + answer.err
+
+
+def test_a_repository_that_is_public_is_not_taken_for_a_private_one(hub, pushed, run):
+    done = package.push(run, "clinic/hidden", onnx=False, private=True)
+    assert hub.private == {"clinic/hidden"}
+    assert hub.repositories["clinic/hidden"][-1][0] == done.commit
+    with pytest.raises(BadInput, match="expected a private repository, found one that everybody"):
+        package.push(run, REPO, onnx=False, private=True)
+    assert len(hub.repositories[REPO]) == 1
+
+
+MARKER = "raise SystemExit('executed')"
+
+
+def test_code_and_pickles_of_a_repository_are_neither_downloaded_nor_read(hub, pushed, tmp_path):
+    files = hub.repositories[REPO][-1][1]
+    torch.save({"weights": torch.zeros(1)}, tmp_path / "state.pt")
+    others = {"modeling.py": MARKER.encode(), "state.pt": (tmp_path / "state.pt").read_bytes()}
+    commit = hub.commit(REPO, {**files, **others})
+    folder = load(f"hf://{REPO}@{commit}", "cpu").origin
+    assert {path.name for path in folder.iterdir()} == {
+        "weights.safetensors",
+        "anatomy.safetensors",
+    }
+    commit = hub.commit(REPO, others)
+    with pytest.raises(
+        BadInput, match=r"found modeling\.py, state\.pt, which voxlate does not read"
+    ):
+        load(f"hf://{REPO}@{commit}", "cpu")
+
+
+def test_a_model_that_names_foreign_code_is_refused_without_allow_code(
+    hub, pushed, monkeypatch, tmp_path
+):
+    from safetensors.torch import load as read
+
+    from voxlate.training.weights import write_weights
+
+    files = dict(hub.repositories[REPO][-1][1])
+    own = tmp_path / "weights.safetensors"
+    own.write_bytes(files["weights.safetensors"])
+    header = {key: value for key, value in read_header(own).items() if key != "sha256"}
+    header["recipe"] = {**header["recipe"], "net": {"kind": "strangers_hub:Layer"}}
+    write_weights(own, read(files["weights.safetensors"]), {**header, "imports": ["strangers_hub"]})
+    commit = hub.commit(REPO, {**files, "weights.safetensors": own.read_bytes()})
+    (tmp_path / "strangers_hub.py").write_text(
+        "from voxlate.base.errors import BadInput\nraise BadInput('imported')"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(BadInput, match="needs the code of strangers_hub"):
+        load(f"hf://{REPO}@{commit}", "cpu")
+    with pytest.raises(BadInput, match="imported"):
+        load(f"hf://{REPO}@{commit}", "cpu", allow_code=True)
+
+
+def test_a_file_whose_contents_are_not_those_of_its_hash_is_refused(hub, pushed, run):
+    """The hub states the hash of one file and sends another one of the same length."""
+    held = hub.repositories[REPO][-1][1]["anatomy.safetensors"]
+    hub.changed["anatomy.safetensors"] = held[:-1] + bytes([held[-1] ^ 1])
+    with pytest.raises(BadInput, match=r"expected anatomy\.safetensors with the hash"):
+        load(f"hf://{REPO}@{pushed}", "cpu")
+
+
+@every_row(
+    ("run", "is_one"),
+    [("hf://a/b", True), (Path("hf://a/b@c"), True), ("run", False), ("starter:x", False)],
+)
+def test_addresses_of_a_hub_are_told_from_folders(run, is_one):
+    assert is_on_hub(run) == is_one
+
+
+def test_a_page_is_served_from_the_commit_that_it_began_with(hub, pushed, tmp_path):
+    from voxlate.clinic.options.share import ServeOptions
+    from voxlate.page.server import check_server
+
+    server = check_server([f"hf://{REPO}@{pushed}"], ServeOptions(data=tmp_path / "data"))
+    ((label, place),) = server.settings.runs.items()
+    assert label == f"hf://{REPO}@{pushed}"
+    assert Run(Path(place)).weights().is_file()

@@ -1,0 +1,45 @@
+"""A page without a browser."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def page(tmp_path) -> Iterator[Callable[..., Any]]:
+    """page(runs, start=None, **limits): a page that works on no job; start=Here does jobs in this process."""
+    from paging import BASE, TOKEN, Page, TestClient
+
+    from voxlate.page.app import create_app
+    from voxlate.page.settings import Limits, Sessions, Settings
+
+    with ExitStack() as open_pages:
+
+        def make(
+            runs: dict[str, str] | None = None,
+            start: Any = None,
+            folder: str = "data",
+            root: Path | None = None,
+            reusable: bool = True,
+            names: tuple[str, ...] = (),
+            browser: Path | None = None,
+            **limits: Any,
+        ) -> Any:
+            settings = Settings(
+                runs or {}, tmp_path / folder, root, device="cpu", names=names, browser=browser
+            )
+            settings = replace(settings, limits=replace(Limits(), **limits))
+            app = create_app(settings, Sessions(TOKEN, reusable), start)
+            options: dict[str, Any] = {"base_url": BASE, "follow_redirects": False}
+            client = open_pages.enter_context(
+                TestClient(app, headers={"origin": BASE}, raise_server_exceptions=False, **options)
+            )
+            if reusable:
+                client.get("/enter", params={"token": TOKEN})
+            return Page(client, app.app.state.site.jobs, settings, app)
+
+        yield make

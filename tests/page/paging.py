@@ -1,0 +1,90 @@
+"""A page without a browser: a client that it has let in, and jobs that are done in this process."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip(
+    "fastapi", reason="the page needs the extra serve: pip install 'voxlate[serve]'"
+)
+pytest.importorskip("python_multipart", reason="uploads need python-multipart (the extra serve)")
+pytest.importorskip("httpx", reason="starlette's test client needs httpx")
+
+import uvicorn
+from starlette.testclient import TestClient
+
+from voxlate.page import app
+from voxlate.page.jobs import Jobs
+from voxlate.page.settings import Sessions, Settings
+from voxlate.page.work import work
+
+BASE = "http://127.0.0.1:8765"
+TOKEN = "a token of the tests"
+
+
+def free_port() -> int:
+    """A port of this machine on which nothing listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def running(settings: Settings, sessions: Sessions, monkeypatch: Any) -> Iterator[None]:
+    """A server in a thread, until the block ends."""
+    servers = list[uvicorn.Server]()
+    run = uvicorn.Server.run
+
+    def run_here(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        servers.append(server)
+        run(server, sockets)
+
+    monkeypatch.setattr(uvicorn.Server, "run", run_here)
+    work = threading.Thread(target=app.run_server, args=(settings, sessions))
+    work.start()
+    over = time.monotonic() + 20
+    while not (servers and servers[0].started):
+        assert time.monotonic() < over
+        time.sleep(0.01)
+    yield
+    servers[0].should_exit = True
+    work.join(20)
+
+
+class Here:
+    """A process of a job that does its work at once, in this process."""
+
+    stdin = None
+
+    def __init__(self, folder: Path) -> None:
+        work(folder)
+
+    def poll(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True)
+class Page:
+    """A running page: a client that is in, its jobs and settings."""
+
+    client: TestClient
+    jobs: Jobs
+    settings: Settings
+    app: Any
+
+    def stranger(self, **options: Any) -> TestClient:
+        """A client without a session."""
+        return TestClient(self.app, base_url=BASE, follow_redirects=False, **options)
+
+    def upload(self, *paths: Path, **names: bytes) -> Any:
+        """Upload files with their own names, and contents by name; returns the response of the form."""
+        files = [("files", (path.name, path.read_bytes())) for path in paths]
+        files += [("files", (name, content)) for name, content in names.items()]
+        return self.client.post("/uploads", files=files)

@@ -1,0 +1,334 @@
+"""The queue: one job at a time, cancelled and failed jobs, old ones, and a server that is killed."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from paging import BASE, TOKEN, Here
+
+from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json, write_json
+from voxlate.page.jobs import MOST_ATTEMPTS, PROGRESS, Job, Jobs, NoSuchJob, Progress
+from voxlate.page.workers import Worker
+
+
+@pytest.fixture
+def jobs(tmp_path) -> Jobs:
+    return Jobs(tmp_path / "data")
+
+
+def waiting(jobs: Jobs, count: int = 1) -> list[str]:
+    """The names of new jobs that wait."""
+    return [jobs.add("synthesise", f"job {number}", {}, 100).name for number in range(count)]
+
+
+def script(text: str):
+    """Starts a process that runs a Python text in place of a job's work; FOLDER is the job's folder."""
+
+    def start(folder: Path) -> "subprocess.Popen[bytes]":
+        code = f"FOLDER = {str(folder)!r}\n{text}"
+        return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+
+    return start
+
+
+def worked(jobs: Jobs, start, until) -> Worker:
+    """A lane that works until a condition holds, in at most 20 seconds."""
+    lane = Worker(jobs, ("synthesise",), start)
+    thread = threading.Thread(target=lane.run, daemon=True)
+    thread.start()
+    over = time.monotonic() + 20
+    while not until() and time.monotonic() < over:
+        time.sleep(0.02)
+    lane.stop.set()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert until()
+    return lane
+
+
+DONE = "import json; open(FOLDER + '/outcome.json', 'w').write(json.dumps({'why': ''}))"
+
+
+def test_jobs_are_worked_on_one_at_a_time_in_their_order(jobs):
+    names = waiting(jobs, 3)
+    most = 0
+
+    def finished() -> bool:
+        nonlocal most
+        states = [job.state for job in jobs.all()]
+        most = max(most, states.count("running"))
+        return states.count("done") == 3
+
+    worked(jobs, script(DONE), finished)
+    assert most == 1
+    starts = [jobs.read(name).started for name in names]
+    assert starts == sorted(starts)
+
+
+def test_a_process_that_dies_fails_its_job_and_the_next_one_is_done(jobs):
+    first, second = waiting(jobs, 2)
+    text = (
+        f"import os, signal\nif {first!r} in FOLDER: os.kill(os.getpid(), signal.SIGKILL)\n{DONE}"
+    )
+    worked(jobs, script(text), lambda: jobs.read(second).state == "done")
+    assert jobs.read(first).state == "failed"
+    assert "ended without a result (exit code -9)" in jobs.read(first).why
+
+
+def test_a_cancelled_job_ends_its_process(jobs, tmp_path):
+    (name,) = waiting(jobs)
+    mark = tmp_path / "pid"
+    text = f"import os, time; open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    lane = Worker(jobs, ("synthesise",), script(text))
+    thread = threading.Thread(target=lane.run, daemon=True)
+    thread.start()
+    while not (mark.is_file() and mark.read_text()):
+        time.sleep(0.02)
+    jobs.end(name, "cancelled")
+    lane.stop.wait(0.5)
+    lane.stop.set()
+    thread.join(10)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(mark.read_text()), 0)
+    assert jobs.read(name).state == "cancelled"
+
+
+def test_a_job_that_runs_when_the_server_ends_returns_to_the_queue(jobs):
+    (name,) = waiting(jobs)
+    start = script("import time; time.sleep(60)")
+    lane = Worker(jobs, ("synthesise",), start)
+    thread = threading.Thread(target=lane.run, daemon=True)
+    thread.start()
+    while jobs.read(name).state != "running":
+        time.sleep(0.02)
+    lane.stop.set()
+    thread.join(10)
+    assert (jobs.read(name).state, jobs.read(name).attempts) == ("queued", 0)
+
+
+def test_after_a_killed_server_running_jobs_wait_again_and_half_uploads_are_gone(jobs):
+    running, done, cancelled = waiting(jobs, 3)
+    assert jobs.take(("synthesise",)) == jobs.read(running)
+    jobs.change(done, state="done")
+    jobs.end(cancelled, "cancelled")
+    half = jobs.reserve()
+    (half / "scans").mkdir()
+    again = Jobs(jobs.data)
+    again.mend()
+    assert [job.state for job in again.all()] == ["queued", "done", "cancelled"]
+    assert not half.exists()
+
+
+def test_a_job_during_which_the_server_ends_again_and_again_fails(jobs):
+    (name,) = waiting(jobs)
+    for _ in range(MOST_ATTEMPTS):
+        assert jobs.take(("synthesise",)) is not None
+        jobs.mend()
+    assert jobs.read(name).state == "failed"
+    assert jobs.take(("synthesise",)) is None
+
+
+def test_old_jobs_are_removed_and_those_in_use_are_kept(jobs):
+    old, used, new, waits = waiting(jobs, 4)
+    now = time.time()
+    for name, ended in ((old, now - 100), (used, now - 100), (new, now - 1)):
+        jobs.change(name, state="done", ended=ended)
+    jobs.change(waits, request={"check": used})
+    assert jobs.remove_old(50, now) == [old]
+    assert [job.name for job in jobs.all()] == [used, new, waits]
+    with pytest.raises(BadInput, match="needed by another"):
+        jobs.remove(used)
+    jobs.end(waits, "cancelled")
+    jobs.remove(used)
+    assert not (jobs.root / used).exists()
+
+
+def test_a_lane_goes_on_after_a_fault_of_the_disk(jobs, monkeypatch):
+    (name,) = waiting(jobs)
+    monkeypatch.setattr("voxlate.page.workers.RETRY_SECONDS", 0.05)
+    whole, faults = Jobs.take, [OSError(28, "No space left on device")]
+
+    def take(self, kinds):
+        if faults:
+            raise faults.pop()
+        return whole(self, kinds)
+
+    monkeypatch.setattr(Jobs, "take", take)
+    worked(jobs, script(DONE), lambda: jobs.read(name).state == "done")
+
+
+def test_a_damaged_job_stops_nothing_and_is_removed_in_time(jobs):
+    damaged, whole = waiting(jobs, 2)
+    (jobs.folder(damaged) / "job.json").write_text('{"name": ')
+    again = Jobs(jobs.data)
+    assert [job.name for job in again.all()] == [whole]
+    assert again.take(("synthesise",)).name == whole
+    assert again.remove_old(50, time.time() + 100) == [damaged]
+
+
+@pytest.mark.parametrize("name", ["", "..", "../../etc", "x" * 99, "20260101-000000-0123456789AB"])
+def test_a_text_that_is_no_name_of_a_job_is_refused(jobs, name):
+    with pytest.raises(NoSuchJob):
+        jobs.read(name)
+
+
+def test_the_time_left_is_that_of_the_other_parts_at_the_pace_of_the_finished_ones():
+    progress = Progress("slices", 20, 100, since=1000.0, at=1010.0)
+    assert progress.seconds_left(1010.0) == pytest.approx(40.0)
+    assert progress.seconds_left(1020.0) == pytest.approx(30.0)
+    assert progress.seconds_left(2000.0) == 0.0
+    assert replace(progress, done=0).seconds_left(1010.0) is None
+
+
+def test_the_page_shows_progress_time_left_and_a_way_to_cancel(page):
+    made = page()
+    name = made.jobs.add("synthesise", "ct of scan", {"check": "gone"}, 100).name
+    made.jobs.take(("synthesise",))
+    now = time.time()
+    facts = {"stage": "slices", "done": 25, "total": 100, "since": now - 10, "at": now}
+    write_json(made.jobs.folder(name) / PROGRESS, facts)
+    for place in ("/", "/queue", f"/jobs/{name}"):
+        text = made.client.get(place).text
+        assert "Synthesising, 25 %, about 30 s left" in text.replace("29 s", "30 s")
+        assert f'action="/jobs/{name}/cancel"' in text
+    assert made.client.post(f"/jobs/{name}/cancel").headers["location"] == "/"
+    assert made.jobs.read(name).state == "cancelled"
+    assert "HX-Refresh" not in made.client.get(f"/jobs/{name}").headers
+    ended = made.client.get(f"/jobs/{name}", headers={"hx-request": "true"})
+    assert ended.headers["HX-Refresh"] == "true"
+    assert made.client.post(f"/jobs/{name}/delete").status_code == 303
+    assert made.client.get(f"/jobs/{name}").status_code == 404
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def test_a_data_folder_and_a_port_belong_to_one_server(tmp_path):
+    from voxlate.base.files import lock
+    from voxlate.page.app import run_server
+    from voxlate.page.settings import Sessions, Settings
+
+    settings = Settings({}, tmp_path / "data", port=free_port())
+    with lock(settings.data), pytest.raises(BadInput, match="no other voxlate"):
+        run_server(settings, Sessions(TOKEN))
+    with (
+        socket.create_server(("127.0.0.1", settings.port)),
+        pytest.raises(BadInput, match="a free port"),
+    ):
+        run_server(settings, Sessions(TOKEN))
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_in_the_middle_of_a_synthesis_finishes_it_after_a_restart(
+    diffusion, cohort, tmp_path
+):
+    import httpx
+
+    port, data = free_port(), tmp_path / "data"
+    base = BASE.replace("8765", str(port))
+    client = httpx.Client(base_url=base, headers={"origin": base}, timeout=30)
+
+    token = tmp_path / "token"
+    token.touch(0o600)
+    token.write_text(f"{TOKEN}\n")
+
+    def serve() -> "subprocess.Popen[bytes]":
+        options = (
+            "--port",
+            str(port),
+            "--data",
+            str(data),
+            "--token-file",
+            str(token),
+            "--device",
+            "cpu",
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-m", "voxlate", "serve", str(diffusion), *options]
+        )
+        for _ in range(600):
+            try:
+                client.get("/enter", params={"token": TOKEN})
+                return process
+            except httpx.HTTPError:
+                time.sleep(0.1)
+        raise AssertionError("the server does not answer")
+
+    def until(done) -> None:
+        over = time.monotonic() + 120
+        while not done() and time.monotonic() < over:
+            time.sleep(0.05)
+        assert done()
+
+    def read(name: str) -> Job:
+        return Jobs(data).read(name)
+
+    process = serve()
+    path = cohort / "case1" / "t1.nii.gz"
+    answer = client.post("/uploads", files=[("files", (path.name, path.read_bytes()))])
+    check = answer.headers["location"]
+    until(lambda: read(check.split("/")[-1]).state == "done")
+    asked = {"run": diffusion.name, "samples": "100", "steps": "40"}
+    name = client.post(f"{check}/synthesise", data=asked).headers["location"].split("/")[-1]
+    until(lambda: (found := Jobs(data).progress(name)) is not None and found.stage == "slices")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert read(name).state == "running"
+    options = {"samples": 1, "steps": 2, "device": "cpu"}
+    Jobs(data).change(name, request={**read(name).request, "options": options})
+    process = serve()
+    until(lambda: read(name).state == "done")
+    assert read(name).attempts == 2
+    assert client.get(f"/jobs/{name}/images/t2.nii.gz").status_code == 200
+    process.terminate()
+    process.wait(20)
+    assert read_json(data / "jobs" / name / "outcome.json")["why"] == ""
+
+
+def test_work_that_is_refused_is_a_failed_job_with_one_sentence(page, run):
+    made = page({"run": str(run)}, start=Here)
+    place = made.upload(**{"notes.txt": b"no scan"}).headers["location"]
+    over = time.monotonic() + 20
+    while "hx-trigger" in (text := made.client.get(place).text) and time.monotonic() < over:
+        time.sleep(0.05)
+    assert "expected a scan" in text
+    assert made.jobs.all()[0].state == "failed"
+
+
+@pytest.mark.parametrize("state", ["queued", "running", "done"])
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [("check", "/uploads"), ("synthesise", "/jobs"), ("train", "/training/jobs")],
+)
+def test_a_job_of_another_version_is_refused(page, tmp_path, kind, place, state):
+    name = "20260101-000000-0123456789ab"
+    folder = tmp_path / "data" / "jobs" / name
+    folder.mkdir(parents=True)
+    old = {
+        "name": name,
+        "kind": kind,
+        "title": "scan",
+        "request": {},
+        "state": state,
+        "ended": time.time(),
+    }
+    write_json(folder / "job.json", old)
+    made = page(start=Here)
+    answer = made.client.get(f"{place}/{name}")
+    assert answer.status_code == 400
+    assert name in answer.text
+    assert made.jobs.read(name).state == ("done" if state == "done" else "failed")
+    assert made.client.get("/").status_code == 200
+    assert made.client.post(f"/jobs/{name}/delete").status_code == 303
+    assert not folder.exists()

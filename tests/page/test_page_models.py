@@ -1,0 +1,213 @@
+"""What the page says of models: their settings that have an effect, their limits, and those that cannot be used."""
+
+import html
+import re
+
+import numpy as np
+import pytest
+from paging import Here
+from test_page_results import finished, synthesised
+
+import voxlate as package
+from voxlate.training.starters import names
+
+RESIDUAL = """
+title = "both"
+data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }
+intensity = { t1 = { kind = "window", low = 0, high = 1200 }, t2 = { kind = "window", low = 0, high = 1400 } }
+task = { kind = "residual", predictor = "first" }
+method = { kind = "diffusion" }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
+train = { steps = 4, batch = 2, precision = "float32", workers = 0 }
+synth = { sampler = "ddim", steps = 2 }
+
+[[stages]]
+name = "first"
+method = { kind = "regression" }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
+train = { steps = 4, batch = 2, precision = "float32", workers = 0 }
+"""
+
+
+@pytest.fixture
+def both(trained):
+    """A tiny run with two answers: the mean of its regression, and samples of its residual."""
+    return trained("both", RESIDUAL)
+
+
+def facts(text: str) -> dict[str, str]:
+    """The settings that a result's page states."""
+    return dict(re.findall(r"<dt>([^<]+)</dt><dd>([^<]+)</dd>", text))
+
+
+def test_a_regression_has_no_settings_of_the_sampling(page, run, cohort):
+    made = page({"run": str(run)}, start=Here)
+    place = made.upload(cohort / "case1" / "t1.nii.gz").headers["location"]
+    text = finished(made, place)
+    assert "<summary>Settings</summary>" not in text
+    stated = facts(synthesised(made, place, "run")[1])
+    assert stated["Prediction"] == "mean"
+    assert not {"Samples", "Steps", "Seed"} & set(stated)
+
+
+def test_a_slider_gives_the_bits_of_synth_between_the_mean_and_the_sample(
+    page, voxlate, both, diffusion, cohort, tmp_path
+):
+    scan = cohort / "case1" / "t1.nii.gz"
+    made = page({"both": str(both), "alone": str(diffusion)}, start=Here)
+    place = made.upload(scan).headers["location"]
+    text = finished(made, place)
+    assert text.count('type="range"') == 1, "a diffusion without a mean prediction has no slider"
+    chosen = {"answer": "sample", "steps": 3, "seed": 2}
+    for sharpness, said in (
+        ("0.5", "sharpness 0.5, between the mean (0) and a sample (1)"),
+        ("0", "mean"),
+    ):
+        address, text = synthesised(made, place, "both", **chosen, sharpness=sharpness)
+        assert html.unescape(facts(text)["Prediction"]) == said
+        drawn = ("--steps", 3, "--seed", 2) if float(sharpness) else ()
+        out = tmp_path / sharpness
+        options = ("--sharpness", sharpness, *drawn, "--out", out, "--device", "cpu")
+        assert voxlate("synth", both, scan, *options).code == 0
+        (image,) = out.glob("*/t2.nii.gz")
+        assert made.client.get(f"{address}/images/t2.nii.gz").content == image.read_bytes()
+    _, text = synthesised(made, place, "both", **chosen, sharpness="1")
+    assert facts(text)["Prediction"] == "sharp (one sample)"
+
+
+@pytest.mark.parametrize(
+    ("label", "settings", "words"),
+    [
+        (
+            "both",
+            {"sharpness": "0.5", "samples": "2"},
+            "samples: expected 1 with a sharpness below 1",
+        ),
+        ("both", {"sharpness": "1.5"}, "sharpness: expected a"),
+        ("both", {"sharpness": "nan"}, "sharpness: expected a"),
+        (
+            "both",
+            {"Seed": "3"},
+            "found 'Seed'. Did you mean 'seed'?",
+        ),
+        (
+            "both",
+            {"answer": "mean", "steps": "3"},
+            "for a mean prediction, which draws none, found steps",
+        ),
+        ("alone", {"sharpness": "0.5"}, "of a model with a mean prediction and samples, found 0.5"),
+    ],
+)
+def test_settings_that_the_model_cannot_have_are_refused(
+    page, both, diffusion, cohort, label, settings, words
+):
+    made = page({"both": str(both), "alone": str(diffusion)}, start=Here)
+    place = made.upload(cohort / "case1" / "t1.nii.gz").headers["location"]
+    finished(made, place)
+    asked = {"run": label, "answer": "sample", **settings}
+    answer = made.client.post(
+        f"{place}/synthesise", data=asked, headers={"Accept": "application/json"}
+    )
+    assert answer.status_code == 400
+    assert words in answer.json()["error"]
+
+
+def calibrate(run, cohorts, small_head, **options) -> None:
+    """Fit intervals of a run on heads that its training did not see."""
+    for number in range(4):
+        small_head(cohorts / f"new{number}", 100 + number)
+    package.calibrate(run, cohorts, progress=False, **options)
+
+
+def test_a_residual_diffusion_offers_the_answer_with_intervals_first_and_shows_its_map(
+    page, both, small_head, cohort, tmp_path, quick_widths
+):
+    calibrate(both, tmp_path / "others", small_head, answer="mean")
+    made = page({"both": str(both)}, start=Here)
+    place = made.upload(cohort / "case1" / "t1.nii.gz").headers["location"]
+    text = finished(made, place)
+    assert re.findall(r'<option value="(\w+)">([^<]+)</option>', text)[-2:] == [
+        ("mean", "mean, with intervals: least error, smoother"),
+        ("sample", "sharp: a plausible image"),
+    ]
+    _, text = synthesised(made, place, "both")
+    assert facts(text)["Prediction"] == "mean"
+    assert not {"Samples", "Steps", "Seed"} & set(facts(text))
+    assert 'data-role="width"' in text
+    _, text = synthesised(made, place, "both", answer="sample", seed="3")
+    assert facts(text)["Prediction"] == "sharp (one sample)"
+    assert (facts(text)["Steps"], facts(text)["Seed"]) == ("2", "3")
+    assert 'data-role="width"' not in text
+
+
+def test_other_numbers_than_those_of_the_calibration_give_an_image_without_intervals_and_say_so(
+    page, diffusion, small_head, cohort, tmp_path, quick_widths
+):
+    calibrate(diffusion, tmp_path / "others", small_head)
+    made = page({"run": str(diffusion)}, start=Here)
+    place = made.upload(cohort / "case1" / "t1.nii.gz").headers["location"]
+    assert "The intervals hold for 1 sample of 2 steps; other numbers" in finished(made, place)
+    _, text = synthesised(made, place, "run", steps="3")
+    assert "No intervals: the run is calibrated for other settings." in text
+    assert facts(text)["Steps"] == "3"
+    assert 'data-role="width"' not in text
+    _, text = synthesised(made, place, "run", seed="4")
+    assert "No intervals" not in text
+    assert 'data-role="width"' in text
+
+
+def test_a_model_that_cannot_be_used_is_listed_with_its_sentence_and_the_others_are_checked(
+    page, run, cohort, tmp_path, monkeypatch
+):
+    from voxlate.page import check
+
+    faults = {
+        "large": MemoryError(),
+        "locked": PermissionError(13, "Permission denied"),
+        "odd": ZeroDivisionError("secret"),
+    }
+    whole = check.load
+
+    def load(place, *options, **more):
+        if place in faults:
+            raise faults[place]
+        return whole(place, *options, **more)
+
+    monkeypatch.setattr(check, "load", load)
+    made = page({**{name: name for name in faults}, "run": str(run)}, start=Here)
+    text = finished(made, made.upload(cohort / "case1" / "t1.nii.gz").headers["location"])
+    assert text.count("<strong>Does not fit.</strong>") == 3
+    assert "large: expected enough memory for this model and the scan" in text
+    assert "locked: expected a model that can be read, found &#39;Permission denied&#39;." in text
+    assert "odd: This should not happen: ZeroDivisionError." in text
+    assert "secret" not in text
+    assert text.count("<strong>Fits.</strong>") == 1
+
+
+@pytest.mark.slow
+def test_a_starter_says_what_it_accepts_and_its_limits_before_and_after_the_synthesis(
+    page, cohort, shipped_starters, monkeypatch
+):
+    monkeypatch.setattr(names, "FOLDER", shipped_starters)
+    made = page({"starter:head-mr-to-ct": "starter:head-mr-to-ct"}, start=Here)
+    place = made.upload(cohort / "case1" / "t1.nii.gz").headers["location"]
+    before = finished(made, place)
+    _, after = synthesised(made, place, "starter:head-mr-to-ct")
+    for text in (before, after):
+        assert "As mr it accepts scans called mr, t1, t1w," in text
+        assert "<li>It takes whole heads with their skull;" in text
+
+
+@pytest.mark.parametrize(
+    ("widest", "top"), [(735.0, 800.0), (1000.0, 1000.0), (0.0042, 0.005), (0.0, 1.0)]
+)
+def test_the_colours_of_a_map_end_at_a_round_value_that_the_widest_intervals_reach(widest, top):
+    from voxlate.scans.images.grid import Volume
+    from voxlate.scans.images.shown import top_of
+
+    ball = sum(np.square(axis) for axis in np.ogrid[-1:1:20j, -1:1:20j, -1:1:20j]) < 0.5
+    image = Volume(np.where(ball, 40.0, -1000.0)[None].astype(np.float32), np.eye(4), "HU", "ct")
+    width = np.where(ball, widest, 2 * widest).astype(
+        np.float32
+    )  # wider in the air, which does not count
+    assert top_of(Volume(width[None], np.eye(4), "HU", "ct"), image) == pytest.approx(top)

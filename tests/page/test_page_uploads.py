@@ -1,0 +1,233 @@
+"""Uploads: what an upload and its archives may be, and that a refused one leaves nothing."""
+
+import io
+import stat
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from paging import BASE
+
+from voxlate.base.errors import BadInput
+from voxlate.page.folders import below_root
+from voxlate.page.uploads import safe_parts
+
+KB = 1024
+
+
+def archive(**files: bytes) -> bytes:
+    """A zip with these files."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as opened:
+        for name, content in files.items():
+            opened.writestr(name, content)
+    return made.getvalue()
+
+
+def of_entry(name: str, mode: int) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as opened:
+        entry = zipfile.ZipInfo(name)
+        entry.external_attr = mode << 16
+        opened.writestr(entry, "/etc/passwd")
+    return made.getvalue()
+
+
+def stored(made) -> list[str]:
+    """The files of all uploads, by their paths below the folders of the scans."""
+    found = made.jobs.root.glob("*/scans/**/*")
+    return sorted(
+        "/".join(path.parts[path.parts.index("scans") + 1 :]) for path in found if path.is_file()
+    )
+
+
+def test_an_upload_becomes_a_check_with_its_files_in_their_folders(page):
+    made = page()
+    answer = made.upload(**{"study/a/1.dcm": b"1", "study/a/2.dcm": b"2", "Ö x.nii": b"3"})
+    assert answer.status_code == 303
+    (job,) = made.jobs.all()
+    assert answer.headers["location"] == f"/uploads/{job.name}"
+    assert (job.kind, job.state) == ("check", "queued")
+    assert stored(made) == ["study/a/1.dcm", "study/a/2.dcm", "Ö_x.nii"]
+
+
+def test_the_files_of_an_archive_are_unpacked_and_clutter_is_left_out(page):
+    made = page()
+    names = ("study/1", "study/sub/2", "__MACOSX/1", "study/.DS_Store")
+    content = archive(**dict.fromkeys(names, b"x"))
+    nested = archive(**{"inner.zip": archive(a=b"1")})
+    made.upload(**{"my.zip": content, "a/other.ZIP": nested})
+    assert stored(made) == ["a/other/inner.zip", "my/study/1", "my/study/sub/2"]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damaged_data_in_an_archive_is_called_damaged_whatever_its_compression(page, method):
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", method) as opened:
+        opened.writestr("scan.nii", bytes(range(256)) * 64)
+    content = bytearray(made.getvalue())
+    for place in range(48, 80):
+        content[place] ^= 0x5A
+    answer = page().upload(**{"my.zip": bytes(content)})
+    assert answer.status_code == 400
+    assert "found a damaged or another one" in answer.text
+
+
+@pytest.mark.parametrize(
+    "name", ["../up.nii", "/etc/up.nii", "C:\\up.nii", "a/../../up.nii", "a/" * 20 + "b"]
+)
+def test_a_name_that_leads_out_of_its_folder_is_refused(name):
+    with pytest.raises(BadInput, match="inside a folder"):
+        safe_parts(name)
+
+
+@pytest.mark.parametrize("name", [".hidden", "a/.git/b", "__MACOSX/x.dcm", "Thumbs.db", "", "..."])
+def test_hidden_files_and_clutter_are_left_out(name):
+    assert safe_parts(name) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("T1 (1).nii.gz", ["T1_1_.nii.gz"]),
+        ("a\\b.dcm", ["a", "b.dcm"]),
+        ("con.dcm", ["_con.dcm"]),
+        ("t1=x#y.nii", ["t1_x_y.nii"]),
+        ("x" * 300 + ".nii.gz", ["x" * 93 + ".nii.gz"]),
+    ],
+)
+def test_names_become_names_that_any_system_takes(name, safe):
+    assert safe_parts(name) == safe
+
+
+REFUSED = {
+    "too many files": ({f"{number}.dcm": b"x" for number in range(6)}, "at most 5 files"),
+    "too large": ({"a.nii": b"x" * 70 * KB}, "at most 65536 bytes"),
+    "two of a name": ({"a b.nii": b"x", "a_b.nii": b"x"}, "twice"),
+    "a file as a folder": ({"a": b"x", "a/b": b"x"}, "a folder where"),
+    "no zip": ({"a.zip": b"no zip"}, "zip archive"),
+    "a cut zip": ({"a.zip": archive(a=b"x" * 500)[:-30]}, "zip archive"),
+    "a zip that leads out": ({"a.zip": archive(**{"../up": b"x"})}, "inside a folder"),
+    "a zip with a link": ({"a.zip": of_entry("link", stat.S_IFLNK | 0o777)}, "a link"),
+    "a zip with a device": (
+        {"a.zip": of_entry("null", stat.S_IFCHR | 0o777)},
+        "a link or a device",
+    ),
+    "a zip with many files": (
+        {"a.zip": archive(**{str(number): b"x" for number in range(6)})},
+        "at most 5 files",
+    ),
+    "a zip that expands": ({"a.zip": archive(a=bytes(200 * KB))}, "files of at most"),
+    "a zip with a name twice": ({"a.zip": archive(**{"a b": b"x", "a_b": b"x"})}, "twice"),
+    "nothing": ({}, "found"),
+    "clutter alone": ({".DS_Store": b"x"}, "found none"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_refused_upload_is_answered_with_a_sentence_and_leaves_nothing(page, case):
+    files, sentence = REFUSED[case]
+    made = page(files=5, upload_bytes=64 * KB)
+    answer = made.upload(**files)
+    assert answer.status_code in (400, 413)
+    assert sentence in answer.text
+    assert not [*made.jobs.root.iterdir()] if made.jobs.root.is_dir() else True
+    assert not made.jobs.all()
+
+
+def test_an_archive_that_expands_far_is_refused_even_within_the_limit(page):
+    made = page()
+    answer = made.upload(**{"bomb.zip": archive(a=bytes(20 * KB * KB))})
+    assert "200 times" in answer.text
+    assert answer.status_code == 400
+
+
+def test_the_stated_sizes_of_an_archive_are_not_trusted(page):
+    content = bytearray(archive(a=bytes(range(256)) * 400))
+    for at in (content.find(b"PK\x01\x02") + 24, 22):  # the uncompressed size, in both headers
+        content[at : at + 4] = (10).to_bytes(4, "little")
+    made = page(upload_bytes=64 * KB)
+    answer = made.upload(**{"liar.zip": bytes(content)})
+    assert answer.status_code == 400
+    assert not [*made.jobs.root.iterdir()]
+
+
+PART = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.nii"\r\n\r\nhalf'
+MULTIPART = "multipart/form-data; boundary=b"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("text/plain", b"x"),
+        ("multipart/form-data", b"x"),
+        (f"multipart/form-data; boundary={'x' * 300}", b"--"),
+        (MULTIPART, b"nothing of it"),
+        (MULTIPART, PART),
+        (MULTIPART, PART + b"\r\n" + PART),  # the first file is whole
+        (MULTIPART, PART + b"\r\n--b\r\n"),
+        (MULTIPART, b"--b\r\n" + b"x" * 9000 + b": y\r\n\r\nz\r\n--b--\r\n"),
+    ],
+)
+def test_a_damaged_form_is_refused_in_one_sentence_and_leaves_nothing(page, kind, body):
+    made = page()
+    answer = made.client.post("/uploads", content=body, headers={"content-type": kind})
+    assert answer.status_code == 400
+    assert "upload: expected a whole form" in answer.text
+    assert not [*made.jobs.root.iterdir()]
+
+
+def test_the_disk_and_the_queue_have_limits(page):
+    made = page(disk_bytes=40 * KB, queue=2)
+    answer = made.upload(**{"a.nii": b"x" * 50 * KB})
+    assert (answer.status_code, "room for" in answer.text) == (400, True)
+    codes = [made.upload(**{"a.nii": b"x"}).status_code for _ in range(3)]
+    assert codes == [303, 303, 400]
+    made.jobs.end(made.jobs.all()[0].name, "cancelled")
+    assert made.upload(**{"a.nii": b"x"}).status_code == 303
+    assert len(made.jobs.all()) == 3
+
+
+def test_twenty_parallel_uploads_are_all_kept_apart(page):
+    made = page(queue=40)
+    with ThreadPoolExecutor(20) as pool:
+        answers = [*pool.map(lambda number: made.upload(**{"scan.nii": b"%d" % number}), range(20))]
+    assert {answer.status_code for answer in answers} == {303}
+    places = {answer.headers["location"] for answer in answers}
+    assert len(places) == 20
+    contents = {
+        int((made.jobs.folder(place.split("/")[-1]) / "scans" / "scan.nii").read_bytes())
+        for place in places
+    }
+    assert contents == set(range(20))
+
+
+@pytest.mark.parametrize("place", ["..", "../other", "a/../../other", "link/..", "a\0b"])
+def test_a_folder_outside_of_the_root_is_refused(tmp_path, place):
+    root, other = tmp_path / "root", tmp_path / "other"
+    (root / "a").mkdir(parents=True)
+    other.mkdir()
+    (root / "link").symlink_to(other)
+    with pytest.raises(BadInput, match="below the root"):
+        below_root(root, place)
+    with pytest.raises(BadInput, match="below the root"):
+        below_root(root, "link")
+    assert below_root(root, "/a") == (root / "a").resolve()
+
+
+def test_a_folder_of_the_machine_is_taken_below_the_root_alone(page, tmp_path):
+    root = tmp_path / "root"
+    (root / "case").mkdir(parents=True)
+    made = page(root=root)
+    assert made.client.post("/folders", data={"place": "case"}).status_code == 303
+    for place in ("..", str(tmp_path), "nowhere"):
+        answer = made.client.post("/folders", data={"place": place})
+        assert answer.status_code == 400
+        assert str(tmp_path) not in answer.text
+    (tmp_path / "outside").mkdir()
+    (root / "case" / "link").symlink_to(tmp_path / "outside")
+    answer = made.client.post("/folders", data={"place": "case"})
+    assert "case/link: expected a link to a place below the root folder" in answer.text
+    without = page(folder="other").client.post("/folders", data={"place": "case"})
+    assert "without" in without.text
+    assert BASE not in without.text

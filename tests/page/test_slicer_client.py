@@ -1,0 +1,244 @@
+"""The client of scripts and of 3D Slicer's module against a running server, and the addresses that openapi.json states."""
+
+import ast
+import importlib.util
+import json
+import socket
+import sys
+import threading
+import types
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from paging import TOKEN, free_port, running
+
+from rows import every_row
+from voxlate.page.settings import Sessions, Settings
+
+MODULE = Path(__file__).parents[2] / "slicer" / "VoxlateSynthesis"
+JSON = {"accept": "application/json"}
+
+
+def loaded(name: str) -> types.ModuleType:
+    """A file of the module's folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, MODULE / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def client_file(monkeypatch):
+    """voxlate_client.py."""
+    monkeypatch.setitem(sys.modules, "voxlate_client", types.ModuleType("voxlate_client"))
+    return loaded("voxlate_client")
+
+
+@pytest.fixture
+def server(tmp_path, diffusion, monkeypatch):
+    """The address that a running server with one model prints."""
+    port = free_port()
+    settings = Settings({"run": str(diffusion)}, tmp_path / "data", None, device="cpu", port=port)
+    with running(settings, Sessions(TOKEN), monkeypatch):
+        yield f"http://127.0.0.1:{port}/enter?token={TOKEN.replace(' ', '%20')}"
+
+
+def test_a_script_gets_the_images_of_voxlate_synth_and_leaves_nothing_behind(
+    server, client_file, cohort, voxlate, diffusion, tmp_path
+):
+    client = client_file.Client(server)
+    assert client.models() == ["run"]
+    told = []
+    scan = cohort / "case1" / "t1.nii.gz"
+    result = client.synthesise(
+        {"t1.nii.gz": scan.read_bytes()},
+        tell=lambda stage, percent: told.append(stage),
+        steps=3,
+        seed=5,
+    )
+    assert told[-1] == "Synthesising: done"
+    assert "report.html" in result["files"]
+    assert isinstance(result["use"], str)
+    options = ("--steps", 3, "--seed", 5, "--device", "cpu")
+    voxlate("synth", diffusion, scan, "--out", tmp_path / "out", *options).done()
+    (path,) = (tmp_path / "out").glob("*/t2.nii.gz")
+    assert client.read(result["images"]["t2"]) == path.read_bytes()
+    client.delete(result)
+    assert client._ask("/")["jobs"] == []
+    with pytest.raises(client_file.VoxlateError, match="expected a job that exists, found none"):
+        client.wait(result)
+    with pytest.raises(client_file.VoxlateError, match="token: expected the one that the server"):
+        client_file.Client(server)  # the token is spent
+
+
+def test_scans_and_token_go_to_no_proxy_of_the_environment(server, client_file, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert client_file.Client(server).models() == ["run"]
+
+
+def test_who_stops_to_wait_leaves_no_job_and_the_warnings_of_the_check_are_kept(
+    server, client_file, cohort
+):
+    client = client_file.Client(server)
+    scan = {"scan.nii.gz": (cohort / "case1" / "t1.nii.gz").read_bytes()}
+
+    def stop(stage, percent):
+        if stage == "Synthesising: running":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        client.synthesise(scan, tell=stop)
+    assert client._ask("/")["jobs"] == []
+    said = client.synthesise(scan, steps=1)["warnings"]
+    assert any("taken as t1" in one["text"] for one in said)
+
+
+def test_a_connection_that_ends_is_no_absent_server_and_names_no_token(client_file):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def hang_up():
+            listening.accept()[0].close()
+
+        threading.Thread(target=hang_up).start()
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}/enter?token=secret"
+        with pytest.raises(client_file.VoxlateError, match="expected a whole answer") as refused:
+            client_file.Client(address)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.slow
+def test_a_scan_that_no_model_takes_is_refused_with_its_reason(server, client_file, tmp_path):
+    client = client_file.Client(server)
+    odd = nib.Nifti1Image(np.full((4, 4, 4), np.nan, np.float32), np.eye(4))
+    nib.save(odd, tmp_path / "t1.nii.gz")
+    with pytest.raises(client_file.VoxlateError, match=r"run: .*t1"):
+        client.synthesise({"t1.nii.gz": (tmp_path / "t1.nii.gz").read_bytes()})
+    with pytest.raises(client_file.VoxlateError, match="found none"):
+        client.check({"notes.txt": b"no scan"})
+    assert client._ask("/")["jobs"] == [], "failed checks are removed"
+
+
+def test_the_script_of_the_guide_writes_the_images(
+    server, client_file, cohort, tmp_path, monkeypatch
+):
+    guide = (MODULE.parents[1] / "docs" / "guides" / "slicer.md").read_text()
+    script = guide.split("```python\n")[1].split("```")[0]
+    printed = "http://127.0.0.1:8765/enter?token=TOKEN"
+    assert printed in script
+    (tmp_path / "t1.nii.gz").write_bytes((cohort / "case1" / "t1.nii.gz").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    exec(script.replace(printed, server), {})
+    assert nib.load(tmp_path / "t2.nii.gz").shape == nib.load(tmp_path / "t1.nii.gz").shape
+
+
+@every_row(
+    ("address", "sentence"),
+    [
+        ("http://127.0.0.1:8765/", "address: expected what `voxlate serve` printed"),
+        ("http://[::1/enter?token=x", "address: expected what `voxlate serve` printed"),
+        ("127.0.0.1:8765/enter?token=x", "address: expected what `voxlate serve` printed"),
+        ("http://127.0.0.1:9/enter?token=x", "http://127.0.0.1:9: expected a running `voxlate serve`"),
+    ],
+)  # fmt: skip
+def test_a_wrong_address_is_one_sentence(address, sentence, client_file):
+    with pytest.raises(client_file.VoxlateError) as refused:
+        client_file.Client(address)
+    assert sentence in str(refused.value)
+
+
+class Node:
+    """A volume of the scene: a file."""
+
+    def __init__(self, path, name="head", transform=None):
+        self.path, self.name, self.transform, self.description = path, name, transform, ""
+
+    def GetName(self):
+        return self.name
+
+    def GetParentTransformNode(self):
+        return self.transform
+
+    def SetDescription(self, text):
+        self.description = text
+
+
+@pytest.fixture
+def slicer_module(client_file, monkeypatch):
+    """VoxlateSynthesis.py between stand-ins of Slicer's modules, whose volumes are files."""
+    slicer, qt = types.ModuleType("slicer"), types.ModuleType("qt")
+    base = types.ModuleType("slicer.ScriptedLoadableModule")
+    for name in ("", "Logic", "Test", "Widget"):
+        setattr(base, f"ScriptedLoadableModule{name}", type(f"Base{name}", (), {}))
+    slicer.util = types.SimpleNamespace(
+        saveNode=lambda node, path: bool(Path(path).write_bytes(node.path.read_bytes())),
+        loadVolume=lambda path, properties: Node(
+            nib.Nifti1Image.from_bytes(nib.load(path).to_bytes()), properties["name"]
+        ),
+    )
+    for name, module in {"slicer": slicer, "qt": qt, base.__name__: base}.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    return loaded("VoxlateSynthesis")
+
+
+def test_the_logic_of_slicers_module_loads_the_image_of_a_volume(
+    server, slicer_module, cohort, client_file
+):
+    logic = slicer_module.VoxlateSynthesisLogic()
+    scan = cohort / "case1" / "t1.nii.gz"
+    with pytest.raises(client_file.VoxlateError, match="Press Connect first"):
+        logic.synthesise(Node(scan), "t1")
+    assert logic.connect(server) == ["run"]
+    with pytest.raises(client_file.VoxlateError, match="Harden the transform first"):
+        logic.synthesise(Node(scan, transform=object()), "t1")
+    nodes, sentences = logic.synthesise(Node(scan), "T1")
+    assert nodes["t2"].name == "head: t2 (synthetic)"
+    assert nodes["t2"].path.shape == nib.load(scan).shape
+    assert "not for diagnosis" in nodes["t2"].description
+    assert sentences
+    assert all(isinstance(sentence, str) for sentence in sentences)
+    assert logic.client._ask("/")["jobs"] == []
+
+
+def test_the_module_is_short_and_python_of_slicer_reads_it():
+    for name in ("VoxlateSynthesis", "voxlate_client"):
+        text = (MODULE / f"{name}.py").read_text()
+        assert len(text.splitlines()) < 250
+        compile(text, name, "exec", dont_inherit=True)
+        ast.parse(text, feature_version=(3, 9))
+
+
+def test_each_documented_address_answers_as_openapi_states(page, cohort):
+    made = page({"run": "nowhere"})
+    stated = made.client.get("/openapi.json").json()
+    assert stated["openapi"].startswith("3.1")
+    assert {*stated["paths"]} == {
+        "/", "/enter", "/uploads", "/uploads/{name}", "/uploads/{name}/synthesise", "/jobs/{name}",
+        "/jobs/{name}/cancel", "/jobs/{name}/delete", "/jobs/{name}/{kind}/{file}", "/jobs/{name}/{file}",
+    }  # fmt: skip
+    schemas = stated["components"]["schemas"]
+    listed = made.client.get("/", headers=JSON).json()
+    assert listed == {"models": ["run"], "jobs": []}
+    place = made.upload(cohort / "case1" / "t1.nii.gz").headers["location"]
+    job = made.client.get(place, headers=JSON).json()
+    assert {*job} == {*schemas["JobState"]["properties"]}
+    assert (job["url"], job["state"], job["kind"]) == (place, "queued", "check")
+    early = made.client.post(f"{place}/synthesise", data={"run": "run"}, headers=JSON)
+    assert early.status_code == 400
+    assert {*early.json()} == {*schemas["Refused"]["properties"]}
+    gone = made.client.get("/jobs/20200101-000000-000000000000", headers=JSON)
+    assert (gone.status_code, {*gone.json()}) == (404, {"error"})
+    answer = made.client.post(f"/jobs/{job['job']}/delete", headers=JSON)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    entered = made.client.get("/enter", params={"token": TOKEN}, headers=JSON)
+    assert entered.json() == {"entered": True}
+    assert "HttpOnly" in entered.headers["set-cookie"]
+    wrong = made.stranger().get("/enter", params={"token": "x"}, headers=JSON)
+    assert wrong.status_code == 403
+    assert json.loads(wrong.text)["error"].startswith("token: expected")
+    for path in ("/", place, "/openapi.json"):
+        assert made.stranger().get(path, headers=JSON).status_code == 401, path
+    assert made.stranger().post("/uploads", headers=JSON).status_code == 403, "no origin"

@@ -1,0 +1,94 @@
+"""What the page says names no option and no command, whatever the message was written for."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import voxlate
+from sources import files, nodes
+from voxlate.base.codes import codes
+from voxlate.base.messages import message
+
+pytest.importorskip("markupsafe", reason="the page needs the extra serve")
+from voxlate.commands.cli.commands import app
+from voxlate.page.words import ADVICE, LEAST_WORDS, SETTINGS, for_page, in_settings
+
+WEB = Path(voxlate.__file__).parent / "page"
+# Independent of the code that leaves them out: an option, or a command line.
+OPTION = re.compile(r"(?<![\w-])--[a-z]")
+NAMES = [command.name or command.callback.__name__ for command in app.registered_commands]
+COMMAND = re.compile(rf"\bvoxlate ({'|'.join(NAMES)})\b|\bvoxlate-run\b")
+
+
+def _names(text: str) -> bool:
+    return bool(OPTION.search(text) or COMMAND.search(text))
+
+
+def _literals(path: Path):
+    """The texts in a file's code, without docstrings; a value in a text is an x."""
+    inner = set[int]()
+    for node in nodes(path):
+        if isinstance(node, ast.JoinedStr):
+            inner |= {id(part) for part in ast.walk(node) if part is not node}
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            inner.add(id(node.value))
+    for node in nodes(path):
+        if id(node) in inner:
+            continue
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(
+                part.value if isinstance(part, ast.Constant) else "x" for part in node.values
+            )
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_each_setting_that_a_fix_may_name_is_on_a_form():
+    forms = "".join(path.read_text() for path in sorted((WEB / "templates").glob("*.html")))
+    assert [
+        label for label in SETTINGS.values() if f">{label}" not in forms.replace("> ", ">")
+    ] == []
+
+
+def test_no_sentence_of_the_package_reaches_the_page_with_an_option_or_a_command():
+    sentences = {
+        text
+        for path in files()
+        for text in _literals(path)
+        if len(text.split()) >= LEAST_WORDS and _names(text)
+    }
+    assert len(sentences) > 200
+    left = [text for text in sorted(sentences) if _names(in_settings(text))]
+    assert not left, "\n".join(left)
+
+
+def test_every_message_has_words_for_the_page():
+    for code in codes():
+        said = for_page(message(code, "The finding of the message.").on_page, {})
+        assert said.startswith("The finding of the message.")
+        assert not _names(said), said
+
+
+def test_a_refusal_keeps_what_was_expected_and_found_and_what_can_be_done_on_the_page():
+    refusal = "--fold: expected 0 to 4 (voxlate prepare --fold), found 7. Choose one of these with --fold N."
+    assert in_settings(refusal) == f"fold: expected 0 to 4, found 7. {ADVICE}"
+    other = "a.nii: expected the grid of b.nii, found another. Pass --resample. Or pass --debug."
+    settings = f"Pass “{SETTINGS['--resample']}”."
+    assert in_settings(other) == f"a.nii: expected the grid of b.nii, found another. {settings}"
+    name = "head --old t1.nii.gz"  # of a file, which must be found again
+    assert in_settings(name) == name
+
+
+@pytest.mark.parametrize(
+    "template", sorted(path.name for path in (WEB / "templates").glob("*.html"))
+)
+def test_no_template_names_an_option_or_a_command(template):
+    text = (WEB / "templates" / template).read_text(encoding="utf-8")
+    assert not _names(re.sub(r"\{#.*?#\}", "", text, flags=re.DOTALL))
+
+
+@pytest.mark.parametrize("script", ["viewer.js", "upload.js", "picture.js", "measure.js"])
+def test_no_script_names_an_option_or_a_command(script):
+    assert not _names((WEB / "static" / script).read_text(encoding="utf-8"))

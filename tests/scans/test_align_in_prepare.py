@@ -1,0 +1,106 @@
+"""Heads that lie askew: straight in the prepared cohort and before the network, and back where they were after it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from voxlate.anatomy.head import make_head
+from voxlate.anatomy.scanner import image
+from voxlate.base.errors import BadInput
+from voxlate.checks.prepare import prepare
+from voxlate.scans.cases.align import Preparation, find_common_grid
+from voxlate.scans.formats.io import write_volume
+from voxlate.scans.images.grid import Grid, Volume, resample
+from voxlate.scans.images.midline import Midline, find_midline
+from voxlate.training.model import model_of
+from voxlate.training.recipe import from_dict
+
+SIZE = (50, 60, 42)  # x, y, z: 4 mm each
+
+
+@pytest.fixture(scope="module")
+def askew() -> Volume:
+    """A symmetric head, turned by 9 degrees and 6 mm off."""
+    made = make_head(3, 0, SIZE)
+    right = image(made, "ncct")[..., SIZE[0] // 2 :]
+    ct = np.concatenate([right[..., ::-1], right], axis=-1)
+    rotation = Midline(9.0, 0.0, 0.0, 1.0).rotation.T
+    move = np.eye(4)
+    move[:3, :3], move[0, 3] = rotation, -6.0
+    grid = Grid(made.labels.shape, move @ made.affine)
+    seen = resample(Volume(ct[None], made.affine, "HU", "ncct"), grid, fill=-1000.0)
+    return Volume(np.rint(seen.data), made.affine, "HU", "ncct")
+
+
+def test_prepare_aligns_a_case_and_its_labels_with_the_midline_and_keeps_both_grids(
+    askew, tmp_path
+):
+    folder = tmp_path / "in" / "a"
+    write_volume(folder / "ncct.nii.gz", askew)
+    level = Volume(np.zeros_like(askew.data), askew.affine, "ml/100g/min", "cbf")  # has no midline
+    write_volume(folder / "cbf.nii.gz", level)
+    write_volume(
+        folder / "seg.nii.gz",
+        Volume((askew.data > 300).astype(np.float32), askew.affine, "", "seg"),
+    )
+    cohort = prepare(tmp_path / "in", tmp_path / "out", align="midline", workers=1, audit=False)
+    straight = cohort.case("a").volume("ncct")
+    assert (cohort.provenance["align"], cohort.provenance["fixed"]) == ("midline", "ncct")
+    assert find_midline(straight).move_mm < 1.5 < 15 < find_midline(askew).move_mm
+    header = cohort.header("a")
+    np.testing.assert_allclose(header.origins["ncct"].affine, askew.affine, atol=1e-4)
+    to_head = np.linalg.inv(np.array(header.affine)) @ askew.affine
+    assert np.degrees(np.arctan2(-to_head[1, 0], to_head[0, 0])) == pytest.approx(9, abs=0.5)
+    bone = cohort.case("a").arrays["label.seg"][:] > 0
+    assert straight.data[0][bone].mean() > 300, "the label moved with the scan"
+
+
+def test_synthesis_works_on_the_straight_head_and_gives_images_on_the_scans_own_grid(askew):
+    """The network gives its source back, so the answer is the scan but for two interpolations."""
+
+    seen = []
+    noise = np.random.default_rng(0).normal(0, 1, askew.data.shape).astype(np.float32)
+    blank = Volume(noise, askew.affine, "HU", "cta1")  # by which no head can be aligned
+
+    class Method(torch.nn.Module):
+        net = torch.nn.Identity()
+
+        def synthesise(self, batch, noise, sampling):
+            seen.append(batch.source[:, -1:].numpy().copy())
+            return batch.source[:, -1:]
+
+    window = {"kind": "window", "low": -100, "high": 300}
+    recipe = from_dict(
+        {
+            "title": "stand-in",
+            "data": {"source": ["cta1", "ncct"], "target": ["ct"], "patch": [1, 60, 50]},
+            "intensity": {"ncct": window, "cta1": window, "ct": window},
+            "method": {"kind": "regression"},
+            "train": {"precision": "float32"},
+        },
+        "stand-in",
+    )
+    header = {
+        "target_scales": {"ct": [-100, 300]},
+        "units": {"ct": "HU"},
+        "weights_hash": "",
+        "steps": 0,
+    }
+    aligned = {"preparation": {"align": "midline", "fixed": "ncct"}}
+    model = model_of(Method(), recipe, {**header, **aligned}, torch.device("cpu"), Path("run"))
+    made = model.synthesise({"cta1": blank, "ncct": askew}).volume
+    shown = np.concatenate([batch[:, 0, 0] for batch in seen])
+    assert find_midline(Volume(shown[None] * 200 + 100, askew.affine, "HU", "ncct")).move_mm < 1.5
+    assert made.data.shape == askew.data.shape
+    assert made.affine.tobytes() == askew.affine.tobytes()
+    wanted = askew.data.clip(-100, 300)
+    inner = (0, slice(6, 36), slice(10, 50), slice(10, 40))
+    assert np.corrcoef(made.data[inner].ravel(), wanted[inner].ravel())[0, 1] > 0.9
+
+
+def test_a_scan_of_a_voxel_size_in_another_unit_is_refused_before_memory_is_taken():
+    scan = Volume(np.ones((1, 20, 30, 40), np.float32), np.diag([1000.0, 1000, 1000, 1]), "", "t1")
+    with pytest.raises(BadInput, match=r"found 40 m of 40 voxels. Check the unit"):
+        find_common_grid("case", {"t1": scan}, Preparation(spacing_mm=(2.0, 2.0, 2.0)))

@@ -1,0 +1,181 @@
+"""The audit of a cohort: how far the scans of each case lie from each other, and which pairs prepare names."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.ndimage
+
+from voxlate.anatomy.cohort import write_cohort
+from voxlate.base.files import read_json, write_json
+from voxlate.checks.audit import (
+    MOST_PAIRS,
+    check_alignment,
+    choose_cases,
+    misalignments,
+    to_refine,
+)
+from voxlate.checks.prepare import prepare
+from voxlate.evaluation.reports.alignment import misalignment_lines
+from voxlate.evaluation.reports.prepared import report_prepared
+from voxlate.scans.cases.align import Preparation
+from voxlate.scans.cases.prepared import open_cohort
+from voxlate.scans.formats.io import read_volume, write_volume
+
+SHIFT_MM = 5.0
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two heads with t1 and t2; the t2 of the second lies 5 mm further to the front."""
+    folder = tmp_path_factory.mktemp("audit") / "heads"
+    write_cohort(folder, cases=2, size=(64, 80, 56), lesion="none", modalities=["t1", "t2"])
+    path = folder / "phantom_001" / "t2.nii.gz"
+    scan = read_volume(path, "t2")
+    scan.data[0] = scipy.ndimage.shift(
+        scan.data[0], (0, SHIFT_MM / scan.grid.spacing_mm[1], 0), order=3, mode="nearest"
+    )
+    write_volume(path, scan)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prepared(heads: Path) -> Path:
+    out = heads.parent / "prepared"
+    prepare(heads, out, fixed="t1", resample=True, workers=1)
+    return out
+
+
+def test_prepare_measures_how_far_scans_lie_apart_and_the_worst_at_the_finest_voxels(prepared):
+    near, far = (entry.misaligned["t2"] for entry in open_cohort(prepared).cases)
+    assert near.median_mm < 0.6
+    assert far.median_mm == pytest.approx(SHIFT_MM, abs=0.5)
+    assert far.to == "t1"
+    assert (near.coarse, far.coarse) == (True, False)
+    assert open_cohort(prepared).header("phantom_001").misaligned == {"t2": far}
+
+
+def test_the_pair_that_is_out_of_register_is_named_and_a_line_tells_the_median(prepared):
+    cohort = open_cohort(prepared)
+    (named,) = [str(warning) for warning in cohort.warnings if warning.code == "misaligned"]
+    assert named.startswith("phantom_001: t2 lies 5.")
+    assert named.endswith(
+        "from t1. Register (--register rigid). Look at it (voxlate report PREPARED), or leave the case out (--exclude)."
+    )
+    line = misalignment_lines(cohort.cases)["t2"]
+    assert line.startswith("lies 2.")
+    assert line.endswith("mm from t1 (median of 2 cases), at most 5.0 (phantom_001)")
+
+
+def test_the_report_shows_the_worst_pair_first_with_its_distance(prepared, tmp_path):
+    text = report_prepared(prepared, tmp_path / "report.html").read_text()
+    assert text.index("phantom_001") < text.index("phantom_000")
+    assert "mm from t1 (95th percentile" in text
+    assert "A chequerboard shows" in text
+
+
+def test_without_the_audit_nothing_is_stated(heads, tmp_path, voxlate):
+    said = voxlate("prepare", heads, "--out", tmp_path / "out", "--no-audit")
+    assert said.code == 0
+    assert " lies " not in said.out + said.err
+    assert open_cohort(tmp_path / "out").cases[0].misaligned == {}
+
+
+def test_a_cohort_of_before_opens_without_the_numbers(prepared, tmp_path):
+    record = read_json(prepared / "cohort.json")
+    for entry in record["cases"]:
+        del entry["misaligned"]
+    write_json(tmp_path / "cohort.json", record)
+    assert open_cohort(tmp_path).cases[0].misaligned == {}
+
+
+def test_a_blank_scan_and_a_case_of_one_scan_are_not_compared(tmp_path, save):
+    rng = np.random.default_rng(0)
+    for case in "ab":
+        save(tmp_path / "in" / case / "t1.nii.gz", rng.integers(1, 1000, (4, 6, 8)))
+    save(tmp_path / "in" / "b" / "t2.nii.gz", np.full((4, 6, 8), 7))
+    cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1)
+    assert [entry.misaligned for entry in cohort.cases] == [{}, {}]
+
+
+def test_all_of_few_cases_are_examined_and_a_tenth_of_many():
+    few = {f"case{k}": f"case{k}" for k in range(12)}
+    many = {f"case{k}": f"case{k}" for k in range(1000)}
+    assert choose_cases(few) == few.keys()
+    assert len(choose_cases(many)) == 12 + 98
+    assert choose_cases(many, 1000) == many.keys()
+    assert choose_cases(many, 0) == frozenset()
+
+
+def test_the_examined_slices_are_of_all_patients_and_do_not_depend_on_the_order_of_the_cases():
+    patients = {f"p{k % 8}_s{k}": f"p{k % 8}" for k in range(134)}
+    chosen = choose_cases(patients)
+    counts = [
+        sum(patients[case] == patient for case in chosen)
+        for patient in sorted({*patients.values()})
+    ]
+    assert counts == [3] * 8
+    assert choose_cases(dict(reversed(patients.items()))) == chosen
+
+
+def test_a_cohort_of_which_a_part_was_examined_says_so_and_the_rest_can_follow(heads, tmp_path):
+    def again(**how):
+        return prepare(heads, tmp_path / "out", fixed="t1", resample=True, workers=1, **how)
+
+    cohort = again(audit_cases=1)
+    assert sorted(bool(one.misaligned) for one in cohort.cases) == [False, True]
+    assert misalignment_lines(cohort.cases)["t2"].endswith("; 1 of 2 cases were examined")
+    said = [one for one in cohort.warnings if "was examined in 1 of 2 cases" in one.text]
+    assert len(said) == 1
+    assert said[0].text.endswith(
+        "of the other 1 it is not known. --audit-cases 2 examines all of them."
+    )
+    times = {one.case: cohort.header(one.case).inputs for one in cohort.cases}
+    cohort = again(audit_cases=2)
+    assert all(one.misaligned for one in cohort.cases)
+    assert not any("examined" in one.text for one in cohort.warnings)
+    assert {one.case: cohort.header(one.case).inputs for one in cohort.cases} == times
+
+
+def test_only_the_worst_pairs_are_refined(prepared):
+    header = open_cohort(prepared).header("phantom_001")
+    far = header.misaligned["t2"]
+
+    def at(k: int, mm: float, coarse: bool):
+        return replace(
+            header, case=f"c{k}", misaligned={"t2": replace(far, median_mm=mm, coarse=coarse)}
+        )
+
+    headers = [at(k, 9.0 - k, coarse=True) for k in range(8)]
+    assert to_refine(headers) == {f"c{k}" for k in range(MOST_PAIRS)}
+    assert to_refine([at(9, 12.0, coarse=False), *headers]) == {
+        f"c{k}" for k in range(MOST_PAIRS - 1)
+    }
+    assert to_refine([at(0, 0.9, coarse=True)]) == frozenset()
+
+
+def test_scans_of_too_large_voxels_cannot_be_measured_and_are_said_to_be_so(prepared):
+    case = open_cohort(prepared).case("phantom_000")
+    coarse = replace(case, header=replace(case.header, spacing_mm=(7.0, 3.0, 3.125)))
+    found = misalignments(coarse, "t1")
+    assert found["t2"].median_mm is None
+    said = [
+        str(one)
+        for one in check_alignment([replace(coarse.header, misaligned=found)], Preparation())
+    ]
+    assert said == [
+        "How far phantom_000/t2 (1 of 1 pairs) lie from the fixed scan cannot be measured: 64×80×56 voxels of "
+        "3.1×3.0×7.0 mm are too few or too large (at least two directions need 8 voxels of at most 3 mm)."
+    ]
+
+
+def test_a_map_is_neither_compared_nor_what_others_are_compared_with(prepared):
+    case = open_cohort(prepared).case("phantom_000")
+    units = {"t1": "s", "t2": "a.u."}
+    found = misalignments(replace(case, header=replace(case.header, units=units)))
+    assert list(found) == ["t1"]
+    assert (found["t1"].to, found["t1"].median_mm) == ("t2", None)
+    assert found["t1"].reason == "a map shows no anatomy to compare"
+    header = replace(case.header, misaligned=found)
+    assert [*check_alignment([header], Preparation())] == []

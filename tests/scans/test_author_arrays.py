@@ -1,0 +1,527 @@
+"""The authors' own arrays: paper 000's .npy, paper 001's .npz, paper 002's HDF5."""
+
+import csv
+import os
+import shutil
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from rows import every_row
+from voxlate.base.errors import BadInput
+from voxlate.checks.prepare import prepare
+from voxlate.scans.cases.case import open_case
+from voxlate.scans.cases.layout import lay_out
+from voxlate.scans.cases.prepared import Cohort, case_path
+from voxlate.scans.cohorts.find import find_cohort
+from voxlate.scans.formats.io import content_hash, read_volume
+
+SIZE = (24, 20)
+MCTA = "mCTA/p07.npy"
+IDS = [f"p{k:02d}" for k in range(46)]
+TRAIN, TEST = IDS[:40], IDS[40:]
+ROWS, COLUMNS = np.meshgrid(np.linspace(-1, 1, SIZE[0]), np.linspace(-1, 1, SIZE[1]), indexing="ij")
+HEAD = (ROWS / 0.9) ** 2 + (COLUMNS / 0.7) ** 2 < 1  # rows run from front to back: deeper than wide
+
+
+def values(seed: int, low: float, high: float) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(low, high, SIZE).astype(np.float32)
+
+
+def save(path: Path, array: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, array)
+    return path
+
+
+def write_000(root: Path, train: list[str], test: list[str]) -> Path:
+    """{Tmax,mCTA,mask}/ID.npy, the lists above them, and patients.txt: each ID is its own patient."""
+    for k, name in enumerate([*train, *test]):
+        phases = [HEAD * values(4 * k + c, 100 * c, 100 * c + 50) for c in range(4)]
+        save(root / "mCTA" / f"{name}.npy", np.stack(phases, axis=-1))
+        save(root / "Tmax" / f"{name}.npy", (HEAD * values(1000 + k, 1, 20)).astype(np.float64))
+        save(root / "mask" / f"{name}.npy", HEAD.astype(np.uint8))
+    (root.parent / "train_list.txt").write_text("\n".join(train) + "\n")
+    (root.parent / "test_list.txt").write_text("\r\n".join(test) + "\r\n")
+    (root / "patients.txt").write_text("\n".join([*train, *test]))
+    return root
+
+
+@pytest.fixture(scope="module")
+def written_000(tmp_path_factory) -> Path:
+    """A data set of 46 patients, which no test changes."""
+    return write_000(tmp_path_factory.mktemp("written_000") / "dataset", TRAIN, TEST)
+
+
+@pytest.fixture
+def arrays_000(written_000: Path, tmp_path: Path) -> Path:
+    """`written_000`, which a test may change."""
+    shutil.copytree(written_000.parent, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "dataset"
+
+
+@pytest.fixture
+def few_000(tmp_path: Path) -> Path:
+    """A data set of four patients, which is prepared quickly."""
+    return write_000(tmp_path / "few" / "dataset", TRAIN[5:8], TEST[:1])
+
+
+@pytest.fixture
+def arrays_001(tmp_path: Path) -> Path:
+    """Four slices of each of four patients, whose ids are not the names."""
+    root = tmp_path / "slices"
+    root.mkdir()
+    for k in range(16):
+        np.savez_compressed(
+            root / f"s{k:02d}.npz", src=values(k, -1, 3), tgt=values(100 + k, -900, 900)
+        )
+    (root / "patients.txt").write_text("".join(f"s{k:02d} sub{k // 4}\n" for k in range(16)))
+    return root
+
+
+@pytest.fixture
+def arrays_002(tmp_path: Path) -> Path:
+    """Twelve slices of MR and CT of four patients."""
+    root = tmp_path / "stacks"
+    root.mkdir()
+    for name, low, high in (("mr", 0, 500), ("ct", -1000, 900)):
+        with h5py.File(root / f"{name}.h5", "w") as file:
+            file["data"] = np.stack([values(k, low, high) for k in range(12)])
+    (root / "patients.txt").write_text("".join(f"pelvis{k // 3}\n" for k in range(12)))
+    return root
+
+
+def case_in(cohort: Cohort, name: str):
+    return open_case(case_path(cohort.folder, name))
+
+
+def splits_of(cohort: Cohort) -> dict[str, list[str]]:
+    return {split: list(cases) for split, cases in cohort.splits.items()}
+
+
+def test_channels_of_paper_000_become_four_scans_with_the_map_and_the_file_s_mask(
+    few_000, tmp_path
+):
+    cohort = prepare(few_000, tmp_path / "out", preset="mrdpm", audit=False, workers=1)
+    assert not any("wider than deep" in message.text for message in cohort.warnings)
+    assert any("channels of mCTA are plain CT" in message.text for message in cohort.warnings)
+    assert cohort.provenance["split_by"] == "lists"
+    assert cohort.modalities == ("cta1", "cta2", "cta3", "ncct", "tmax")
+    assert cohort.units == {"ncct": "HU", "cta1": "HU", "cta2": "HU", "cta3": "HU", "tmax": "s"}
+    case, stored = case_in(cohort, "p07"), np.load(few_000 / "mCTA" / "p07.npy")
+    for channel, name in enumerate(("ncct", "cta1", "cta2", "cta3")):
+        as_seen = case.volume(name).data[0, 0][
+            ::-1, ::-1
+        ]  # canonical rows run to the front, columns to the right
+        np.testing.assert_array_equal(as_seen, stored[..., channel])
+    np.testing.assert_array_equal(case.mask()[0][::-1, ::-1], HEAD)
+    assert case.header.spacing_mm == pytest.approx((1, 0.625, 0.625))
+    assert case.header.mask_from == "p07.npy#axes=PL,mm=0.625"
+    assert case.header.origins["cta2"].file == "p07.npy#channel=2,axes=PL,mm=0.625"
+
+
+def test_the_lists_of_paper_000_are_its_splits_and_ten_training_items_are_held_back(arrays_000):
+    first, again = (find_cohort(arrays_000, preset="mrdpm").cases for _ in range(2))
+    splits = {case.case: case.split for case in first}
+    assert [name for name, split in splits.items() if split == "test"] == TEST
+    held_back = [name for name, split in splits.items() if split == "val"]
+    assert len(held_back) == 10
+    assert set(held_back) <= set(TRAIN)
+    assert again == first
+
+
+def test_items_are_held_back_by_whole_patients(arrays_000, tmp_path):
+    owners = {name: f"pat{k // 4}" for k, name in enumerate(IDS)}
+    (tmp_path / "owners.txt").write_text(
+        "".join(f"{name}\t{patient}\n" for name, patient in owners.items())
+    )
+    cases = find_cohort(arrays_000, preset="mrdpm", patients=tmp_path / "owners.txt").cases
+    held = Counter(one.patient for one in cases if one.split == "val")
+    assert sum(held.values()) == 12  # the fewest patients that make ten
+    assert set(held.values()) == {4}
+
+
+def test_lists_that_put_slices_of_one_patient_into_two_splits_are_refused(arrays_000, tmp_path):
+    (tmp_path / "owners.txt").write_text(
+        "\n".join(f"{name} {'same' if name in ('p00', 'p45') else name}" for name in IDS)
+    )
+    with pytest.raises(
+        BadInput, match="expected each patient in one split, found same in train and test"
+    ):
+        find_cohort(arrays_000, preset="mrdpm", patients=tmp_path / "owners.txt")
+
+
+def test_a_preset_of_one_s_own_says_the_spacing_and_how_slices_lie(arrays_002, tmp_path):
+    own = tmp_path / "own.toml"
+    own.write_text('base = "lyu_wang"\narrays = { part = "axes=LP,mm=0.9x0.8x2.5" }\n')
+    cohort = prepare(arrays_002, tmp_path / "out", preset=own, audit=False, workers=1)
+    header = case_in(cohort, "slice0004").header
+    assert header.spacing_mm == pytest.approx(
+        (2.5, 0.8, 0.9)
+    )  # rows run to the left: along columns of a canonical slice
+    assert header.shape == (1, SIZE[1], SIZE[0])
+    assert not any("spacing is" in one.text for one in cohort.warnings)
+
+
+def test_heads_that_are_wider_than_deep_are_said_to_lie_wrongly(few_000, tmp_path):
+    own = tmp_path / "own.toml"
+    own.write_text('base = "mrdpm"\narrays = { part = "axes=LP,mm=0.625" }\n')
+    warnings = prepare(few_000, tmp_path / "wrong", preset=own, audit=False, workers=1).warnings
+    assert any("4 of 4 heads are wider than deep" in one.text for one in warnings)
+
+
+def test_networks_of_paper_001_see_its_slices_as_they_are_stored(arrays_001, tmp_path):
+    cohort = prepare(arrays_001, tmp_path / "out", preset="xmodality", audit=False, workers=1)
+    stored = np.load(arrays_001 / "s05.npz")
+    case = lay_out(case_in(cohort, "s05"), "SLP")  # data.axes of its recipes
+    np.testing.assert_array_equal(case.volume("tof").data[0, 0], stored["src"])
+    np.testing.assert_array_equal(case.volume("cta").data[0, 0], stored["tgt"])
+    assert cohort.units == {"cta": "HU", "tof": "a.u."}
+    assert any("spacing is 1 mm: nothing states it" in one.text for one in cohort.warnings)
+    assert case.header.patient == "sub1"
+
+
+def test_slices_of_paper_002_are_paired_by_index_and_split_by_patient(arrays_002, tmp_path):
+    cohort = prepare(
+        arrays_002, tmp_path / "out", preset="lyu_wang", shares=(2, 1, 1), audit=False, workers=1
+    )
+    assert [len(cases) for cases in splits_of(cohort).values()] == [6, 3, 3]
+    assert {one.patient: one.split for one in cohort.cases}.keys() == {
+        f"pelvis{k}" for k in range(4)
+    }
+    assert any("spacing is 1 mm: nothing states it" in one.text for one in cohort.warnings)
+    case = case_in(cohort, "slice0010")
+    assert case.header.patient == "pelvis3"
+    np.testing.assert_array_equal(case.volume("t2").data[0, 0][::-1, ::-1], values(10, 0, 500))
+    np.testing.assert_array_equal(case.volume("ct").data[0, 0][::-1, ::-1], values(10, -1000, 900))
+
+
+PRESETS = {"arrays_000": "mrdpm", "arrays_001": "xmodality", "arrays_002": "lyu_wang"}
+
+
+@pytest.mark.parametrize("fixture", PRESETS)
+def test_without_a_list_of_patients_prepare_and_evaluate_ask_for_one_and_synth_need_not(
+    fixture, request, voxlate, tmp_path
+):
+    root, preset = request.getfixturevalue(fixture), PRESETS[fixture]
+    (root / "patients.txt").unlink()
+    for arguments in (
+        ("prepare", root, "--out", tmp_path / "out"),
+        ("prepare", root, "--dry-run", "--out", tmp_path / "out"),
+        ("evaluate", tmp_path, "--truth", root),
+    ):
+        answer = voxlate(*arguments, "--preset", preset)
+        assert answer.code == 2
+        said = " ".join(answer.err.split())
+        assert "expected a list of patients" in said
+        assert "Pass --patients FILE" in said
+    assert not (tmp_path / "out").exists()
+    assert len(find_cohort(root, preset=preset).cases) > 0
+
+
+RECIPE = """
+title = "tiny"
+data = { source = ["t2"], target = ["ct"], patch = [1, 24, 20] }
+intensity = { t2 = { kind = "window", low = 0, high = 500 }, ct = { kind = "window", low = -1000, high = 1000 } }
+method = { kind = "regression" }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
+train = { steps = 1, batch = 1, precision = "float32", workers = 0, validate_every = 0 }
+"""
+
+
+def test_slices_of_stacks_go_the_whole_way_and_one_by_one(arrays_002, voxlate, tmp_path):
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    prepared, run, out = (tmp_path / name for name in ("prepared", "run", "out"))
+    preset = ("--preset", "lyu_wang")
+    for arguments in (
+        ("prepare", arrays_002, *preset, "--shares", 2, 1, 1, "--no-audit", "--out", prepared),
+        ("train", tmp_path / "tiny.toml", "--data", prepared, "--out", run),
+        ("synth", run, arrays_002, *preset, "--split", "test", "--out", out),
+        ("evaluate", out, "--truth", arrays_002, *preset),
+        ("synth", run, f"{arrays_002}/mr.h5#slice=2,axes=PL", "--out", tmp_path / "one"),
+        ("synth", run, f"t2={arrays_002}/mr.h5#slice=2,axes=PL", "--out", tmp_path / "pair"),
+    ):
+        answer = voxlate(*arguments)
+        assert answer.code == 0, answer.err
+    with open(out / "metrics.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["answer"] == "synthesis"]
+    assert len(rows) == 3
+    assert len({row["patient"] for row in rows}) == 1
+    (one,), (pair,) = ((tmp_path / name).glob("*/ct.nii.gz") for name in ("one", "pair"))
+    np.testing.assert_array_equal(read_volume(one).data, read_volume(pair).data)
+
+
+def test_a_manifest_may_say_the_patients_instead(arrays_002, tmp_path):
+    (arrays_002 / "patients.txt").unlink()
+    rows = "".join(f"slice{k:04d},a{k // 6}\n" for k in range(12))
+    (tmp_path / "whose.csv").write_text("case,patient\n" + rows)
+    cohort = prepare(
+        arrays_002,
+        tmp_path / "out",
+        preset="lyu_wang",
+        manifest=tmp_path / "whose.csv",
+        audit=False,
+    )
+    assert {one.patient for one in cohort.cases} == {"a0", "a1"}
+
+
+def test_of_a_stack_only_the_slices_that_are_named_are_read_and_those_packed_as_one_once(
+    arrays_002, monkeypatch
+):
+    stack = np.stack([values(k, 0, 9) for k in range(12)])
+    with h5py.File(arrays_002 / "mr.h5", "w") as file:
+        file.create_dataset("data", data=stack, chunks=(5, *SIZE), compression="gzip")
+    asked = []
+    original = h5py.Dataset.__getitem__
+    monkeypatch.setattr(
+        h5py.Dataset,
+        "__getitem__",
+        lambda self, key, **kw: asked.append(key) or original(self, key, **kw),
+    )
+    cases = find_cohort(arrays_002, preset="lyu_wang").cases
+    assert not asked
+    read_volume(cases[3].files["ct"])
+    assert asked == [3]
+    for k in range(12):
+        again = read_volume(f"{arrays_002}/mr.h5#slice={k}").data[0, 0]
+        np.testing.assert_array_equal(again, stack[k])
+    assert asked[1:] == [slice(0, 5), slice(5, 10), slice(10, 15)]
+
+
+def test_a_pattern_finds_arrays_and_asks_for_patients_as_presets_do(tmp_path):
+    for name in ("a_mr", "a_ct", "b_mr", "b_ct"):
+        save(tmp_path / "set" / f"{name}.npy", values(len(name), 0, 9))
+    with pytest.raises(BadInput, match="expected a list of patients"):
+        prepare(tmp_path / "set", tmp_path / "out", pattern="{case}_{modality}.npy")
+    found = find_cohort(tmp_path / "set", pattern="{patient}_{modality}.npy")
+    assert [one.patient for one in found.cases] == ["a", "b"]
+    assert [one.split(" (")[0].split(":")[0] for one in found.guessed] == [
+        "rows run to the back and columns to the left",
+        "spacing is 1 mm",
+    ]
+
+
+def test_the_hash_of_a_slice_goes_by_its_file_and_by_what_the_path_says(arrays_002):
+    stack = arrays_002 / "mr.h5"
+    names = [f"{stack}#slice={k},{rest}" for k in (3, 4) for rest in ("mm=1", "mm=2")]
+    before = [content_hash(Path(name)) for name in names]
+    assert len(set(before)) == 4
+    with h5py.File(stack, "r+") as file:
+        file["data"][0] = 7
+    assert not set(before) & {content_hash(Path(name)) for name in names}
+
+
+def append(path: Path, more: bytes) -> None:
+    path.write_bytes(path.read_bytes() + more)
+
+
+TRAIN_LIST, TEST_LIST = "../train_list.txt", "../test_list.txt"
+DAMAGED = {
+    "both": (
+        lambda root: append(root / TEST_LIST, b"p07\n"),
+        "test_list.txt: expected each ID once in all lists, found 'p07' again, after that of train",
+    ),
+    "twice": (
+        lambda root: append(root / TRAIN_LIST, b"p07\n"),
+        "train_list.txt: expected each ID once in all lists, found 'p07' again",
+    ),
+    "missing id": (
+        lambda root: append(root / TRAIN_LIST, b"p99\n"),
+        "train_list.txt: expected files of every ID, found none of 'p99'",
+    ),
+    "no list": (lambda root: (root / TRAIN_LIST).unlink(), "train_list.txt: expected a text file"),
+    "empty list": (
+        lambda root: (root / TEST_LIST).write_text("\n\n"),
+        "test_list.txt: expected a line for each slice, found an empty file",
+    ),
+    "no map": (
+        lambda root: (root / "Tmax/p07.npy").unlink(),
+        "expected cta1, cta2, cta3, mask, ncct and tmax of p07, found no tmax",
+    ),
+    "truncated": (
+        lambda root: os.truncate(root / MCTA, 1000),
+        "p07.npy: expected an array as numpy saves it, found a damaged file",
+    ),
+    "longer": (
+        lambda root: append(root / MCTA, bytes(4)),
+        "p07.npy: expected an array alone, found more bytes than its header states",
+    ),
+    "nan": (
+        lambda root: save(root / MCTA, np.full((*SIZE, 4), np.nan, np.float32)),
+        "expected finite voxels, found 480 NaN",
+    ),
+    "channels": (
+        lambda root: save(root / MCTA, np.zeros((*SIZE, 3), np.float32)),
+        "expected channel 3, from 0, of .H, W, C., found shape .24, 20, 3.",
+    ),
+    "size": (
+        lambda root: save(root / "Tmax/p07.npy", np.ones((25, 20), np.float32)),
+        "p07.npy#axes=PL,mm=0.625: expected the height and width of p07.npy#channel=1.* found 25×20",
+    ),
+    "mask's size": (
+        lambda root: save(root / "mask/p07.npy", np.ones(SIZE[::-1], np.uint8)),
+        "mask/p07.npy.*expected the height and width of .* .24×20., found 20×24",
+    ),
+    "objects": (
+        lambda root: save(root / MCTA, np.array([{"a": 1}], dtype=object)),
+        "found Python objects, which may run code and are not read",
+    ),
+    "complex": (
+        lambda root: save(root / MCTA, np.zeros((*SIZE, 4), np.complex64)),
+        "expected real numbers, found complex64",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGED)
+def test_damaged_or_mismatched_files_of_paper_000_give_one_sentence(how, few_000, tmp_path):
+    damage, sentence = DAMAGED[how]
+    damage(few_000)
+    with pytest.raises(BadInput, match=sentence):
+        prepare(few_000, tmp_path / "out", preset="mrdpm", workers=1)
+
+
+def test_files_that_no_list_names_are_said(arrays_000):
+    save(arrays_000 / "Tmax" / "z.npy", np.ones(SIZE))
+    found = find_cohort(arrays_000, preset="mrdpm")
+    assert found.unclaimed == ["1 slices that no list names ('z', …)"]
+    assert len(found.cases) == 46
+
+
+def test_an_npz_without_a_key_or_with_flipped_bits_gives_one_sentence(arrays_001, tmp_path):
+    path = arrays_001 / "s03.npz"
+    whole = path.read_bytes()
+    for place in np.random.default_rng(0).integers(
+        0, len(whole), 30
+    ):  # its checksum covers every value
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        try:
+            again = read_volume(f"{path}#array=src").data[0, 0]
+        except BadInput:
+            continue
+        np.testing.assert_array_equal(again, values(3, -1, 3))
+    np.savez(path, src=values(3, -1, 3), target=values(3, -1, 3))
+    with pytest.raises(BadInput, match="expected an array 'tgt', found 'src', 'target'"):
+        prepare(arrays_001, tmp_path / "out", preset="xmodality", workers=1)
+    np.savez(path, src=values(3, -1, 3)[None], tgt=values(3, -1, 3))
+    with pytest.raises(
+        BadInput, match=r"expected a slice .H, W., found an array of shape .1, 24, 20."
+    ):
+        prepare(arrays_001, tmp_path / "out", preset="xmodality", workers=1)
+
+
+def test_an_npz_that_unpacks_to_more_than_a_slice_is_refused_before_it_is_unpacked(tmp_path):
+    with (
+        zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file,
+        file.open("src.npy", "w") as member,
+    ):
+        for _ in range(257):
+            member.write(bytes(1 << 20))
+    with pytest.raises(BadInput, match="expected a slice in 'src', found 269484032 bytes"):
+        read_volume(tmp_path / "a.npz")
+
+
+@every_row(
+    ("fixture", "text", "sentence"),
+    [
+        (
+            "arrays_001",
+            "s00 a\ns01 a b\n",
+            "line 2: expected 'ID PATIENT', each ID once, found 's01 a b'",
+        ),
+        (
+            "arrays_001",
+            "s00 a\n",
+            "expected 'ID PATIENT' for every case, found none for s01 .15 of 16",
+        ),
+        (
+            "arrays_002",
+            "a\n" * 11,
+            "expected a patient for each of 12 slices, one a line, found 11 lines",
+        ),
+        ("arrays_002", "a\n" * 5 + "\n" + "b\n" * 6, "found line 6 empty"),
+    ],
+)
+def test_a_list_of_patients_that_does_not_fit_gives_one_sentence(fixture, text, sentence, request):
+    root = request.getfixturevalue(fixture)
+    (root / "patients.txt").write_text(text)
+    with pytest.raises(BadInput, match=sentence):
+        find_cohort(root, preset=PRESETS[fixture])
+
+
+@every_row(
+    ("data", "sentence"),
+    [
+        (
+            {"data": np.zeros((11, *SIZE))},
+            r"paired by index \(12×24×20\), found 11×24×20|11×24×20\), found 12×24×20",
+        ),
+        ({"data": np.zeros((12, *SIZE[::-1]))}, "paired by index"),
+        (
+            {"images": np.zeros((12, *SIZE))},
+            "expected a dataset 'data' in the file itself, found 'images'",
+        ),
+        ({"data": np.zeros((12, *SIZE, 1))}, r"expected slices \[slices, H, W\] in 'data'"),
+        ({"data": h5py.ExternalLink("mr.h5", "data")}, "in the file itself"),
+    ],
+)
+def test_stacks_that_are_no_pairs_of_slices_give_one_sentence(data, sentence, arrays_002):
+    with h5py.File(arrays_002 / "ct.h5", "w") as file:
+        for name, value in data.items():
+            file[name] = value
+    with pytest.raises(BadInput, match=sentence):
+        find_cohort(arrays_002, preset="lyu_wang")
+
+
+def test_a_stack_that_is_damaged_or_absent_gives_one_sentence(arrays_002):
+    whole = (arrays_002 / "ct.h5").read_bytes()
+    (arrays_002 / "ct.h5").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(BadInput, match="expected a whole HDF5 file, found none"):
+        find_cohort(arrays_002, preset="lyu_wang")
+    (arrays_002 / "ct.h5").unlink()
+    (case, *_) = find_cohort(arrays_002, preset="lyu_wang").cases
+    assert list(case.files) == ["t2"]
+    with pytest.raises(BadInput, match="expected cases with the modality ct, found none, only t2"):
+        find_cohort(arrays_002, preset="lyu_wang", modalities=["t2", "ct"])
+
+
+def test_arrays_without_a_preset_are_refused_with_what_to_pass(arrays_001):
+    with pytest.raises(BadInput, match="Name the layout of such arrays by --preset or --pattern"):
+        find_cohort(arrays_001)
+
+
+def test_a_manifest_names_slices_as_presets_do(arrays_000, tmp_path):
+    rows = [
+        f"{name},{split},dataset/mCTA/{name}.npy#channel=1,dataset/Tmax/{name}.npy"
+        for name, split in (("p01", "train"), ("p02", "val"))
+    ]
+    (tmp_path / "cases.csv").write_text("\n".join(["case,split,cta1,tmax", *rows]))
+    cases = find_cohort(tmp_path).cases
+    assert [one.split for one in cases] == ["train", "val"]
+    assert cases[0].files["cta1"].name == "p01.npy#channel=1"
+    stored = np.load(arrays_000 / "mCTA" / "p01.npy")[..., 1]
+    np.testing.assert_array_equal(read_volume(cases[0].files["cta1"]).data[0, 0], stored)
+
+
+def test_a_base_that_is_no_preset_and_a_part_that_is_none_are_refused(arrays_001, tmp_path):
+    bad = {
+        'base = "no"': "expected a base of",
+        'base = "xmodality"\narrays = {part = "mm"}': "arrays.part",
+        'base = "xmodality"\nfiles = {tof = "{case}.npz#src"}': "files.tof",
+    }
+    for text, sentence in bad.items():
+        (tmp_path / "own.toml").write_text(text)
+        with pytest.raises(BadInput, match=sentence):
+            find_cohort(arrays_001, preset=tmp_path / "own.toml")
+
+
+@every_row(
+    "part", ["mm=0", "mm=1x1", "mm=1.2.3", "slice=1", "channel=1,channel=2", "axes=LR", "frame=1"]
+)
+def test_what_stands_after_the_mark_is_checked(part, arrays_000):
+    with pytest.raises(BadInput):
+        read_volume(f"{arrays_000}/mCTA/p00.npy#channel=0,{part}")

@@ -1,0 +1,39 @@
+"""What a prepared case can hold."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from voxlate.base.errors import BadInput
+from voxlate.scans.cases.align import Preparation
+from voxlate.scans.cases.case import MOST_MODALITIES, OPEN_FILES, open_case, prepare_case
+from voxlate.scans.images.grid import Volume
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+def test_a_mask_has_room_for_64_modalities_and_more_are_refused(extra):
+    data = np.zeros((1, 4, 8, 8), np.float32)
+    data[:, 1:3, 2:6, 2:6] = 100
+    names = [f"m{k}" for k in range(MOST_MODALITIES + extra)]
+    scans = {name: Volume(data, np.eye(4), "a.u.", name, f"{name}.nii.gz") for name in names}
+    if extra:
+        with pytest.raises(BadInput, match="expected at most 64 modalities, found 65"):
+            prepare_case("case0", scans, Preparation())
+    else:
+        case = prepare_case("case0", scans, Preparation())
+        assert (case.mask([names[-1]]) == (data[0] > 0)).all()
+
+
+def test_opened_cases_hold_fewer_files_than_a_process_may_open(prepared, tmp_path):
+    one, here = min((prepared / "cases").iterdir()), Path("/proc/self/fd")
+    if not here.is_dir():
+        pytest.skip("this system does not list a process's open files")
+    before = len(list(here.iterdir()))
+    opened = [
+        open_case(shutil.copy(one, tmp_path / f"{number}.safetensors")).header
+        for number in range(300)
+    ]
+    assert len(opened) == 300
+    assert len(list(here.iterdir())) - before <= OPEN_FILES

@@ -1,0 +1,78 @@
+"""The metrics of challenges equal those of the public evaluators on the same arrays.
+
+The numbers of SynthRAD2025 and BraSyn were computed once by the evaluators' algorithm (SynthRAD2025/evaluation 17cac47 on
+int16 arrays; hongweilibran/BraSyn 4d9af6d with the SSIM of torchmetrics in float64).
+"""
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from voxlate.base.errors import BadInput
+from voxlate.evaluation.challenges import brasyn, synthrad2023, synthrad2025
+
+
+def arrays(shape=(24, 40, 36)):
+    """Smooth noise from -2000 to 2200, the same with errors, and an ellipsoid."""
+    random = np.random.default_rng(5)
+    truth = np.round(gaussian_filter(random.normal(0, 1, shape), 2) * 9000)
+    image = np.round(truth + gaussian_filter(random.normal(0, 1, shape), 1) * 900)
+    places = (np.indices(shape).T / np.array(shape) - 0.5).T
+    return truth, image, (places**2).sum(0) < 0.16
+
+
+def test_synthrad2023_is_scikit_images_similarity_inside_the_mask():
+    truth, image, mask = arrays()
+    low, high = -1024.0, 3000.0
+    a, b = (np.clip(one, low, high).astype(np.float32) for one in (truth, image))
+    psnr = peak_signal_noise_ratio(a[mask], b[mask], data_range=high - low)
+    a, b = (np.where(mask, one, np.float32(low)) - np.float32(low) for one in (a, b))
+    _, similarity = structural_similarity(a, b, data_range=high - low, full=True)
+    inner = (slice(3, -3),) * 3
+    scores = synthrad2023(truth, image, mask)
+    assert scores["mae"] == pytest.approx(np.abs(truth - image)[mask].mean(), abs=1e-9)
+    assert scores["psnr"] == pytest.approx(psnr, abs=1e-6)
+    assert scores["ssim"] == pytest.approx(similarity[inner][mask[inner]].mean(), abs=1e-6)
+    # of the evaluator (SynthRAD2023/metrics fe7e385)
+    assert scores["ssim"] == pytest.approx(0.9649226459916592, abs=1e-6)
+
+
+def test_synthrad2025_has_the_evaluators_values_of_small_and_large_images():
+    scores = synthrad2025(*arrays())
+    assert scores == pytest.approx(
+        {"mae": 103.76878301174949, "psnr": 30.126706191665008, "ms_ssim": 0.9942752632069978},
+        abs=1e-6,
+    )
+    larger = synthrad2025(*arrays((100, 99, 104)))
+    assert larger == pytest.approx(
+        {"mae": 107.09016934162644, "psnr": 29.804199237874343, "ms_ssim": 0.9882053626831244},
+        abs=1e-6,
+    )
+
+
+def test_brasyn_has_the_values_of_the_published_script_in_tumour_and_rest():
+    truth, image, mask = arrays()
+    scores = brasyn(np.abs(truth), np.abs(image), mask & (truth > 300))
+    assert scores == pytest.approx(
+        {"ssim_tumour": 0.9513151821378225, "ssim_healthy": 0.8647549572215585}, abs=1e-6
+    )
+
+
+def test_equal_images_are_as_similar_as_can_be():
+    truth, _, mask = arrays()
+    assert synthrad2023(truth, truth, mask) == {"mae": 0, "psnr": np.inf, "ssim": 1}
+    assert synthrad2025(truth, truth, mask)["ms_ssim"] == pytest.approx(1, abs=1e-9)
+
+
+def test_a_case_without_tumour_has_no_similarity_of_one():
+    truth, image, mask = arrays()
+    scores = brasyn(np.abs(truth), np.abs(image), np.zeros_like(mask))
+    assert np.isnan(scores["ssim_tumour"])
+    assert 0 < scores["ssim_healthy"] < 1
+
+
+def test_images_thinner_than_the_window_are_refused():
+    truth, image, mask = (one[:5] for one in arrays())
+    with pytest.raises(BadInput, match=r"at least 7 voxels along each axis .* found 36×40×5"):
+        synthrad2023(truth, image, mask)

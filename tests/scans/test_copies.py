@@ -1,0 +1,130 @@
+"""Copies of a scan among other patients are named, whatever was done to them, and other patients are not."""
+
+import time
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from voxlate.checks.prepare import prepare
+from voxlate.checks.same_scan import (
+    LEAST,
+    SAME,
+    SAME_FLAT,
+    correlation,
+    field_of,
+    signature_of,
+    similar,
+)
+from voxlate.scans.cases.align import Preparation
+from voxlate.scans.cases.case import prepare_case
+from voxlate.scans.formats.io import read_volume, write_volume
+from voxlate.scans.images.grid import Volume
+from voxlate.synthesis.inputs import is_in_training
+
+MM = (4.0, 3.0, 3.0)
+SHAPE = (32, 56, 52)
+
+
+@cache
+def head(seed: int) -> np.ndarray:
+    """An ellipsoid with structures of its own, [D, H, W]."""
+    rng = np.random.default_rng(seed)
+    grid = np.meshgrid(*(np.linspace(-1.2, 1.2, n) for n in SHAPE), indexing="ij")
+    inside = sum(axis**2 for axis in grid) < 1
+    texture = ndimage.gaussian_filter(rng.normal(size=SHAPE), 1.6)
+    return np.where(inside, 100 + 300 * texture / texture.std() / 4, 0).clip(0).astype(np.float32)
+
+
+def likeness(first: np.ndarray, second: np.ndarray, mm: tuple[float, ...] = MM) -> float:
+    fields = [field_of(first, first > 0, MM), field_of(second, second > 0, mm)]
+    signatures = [signature_of(field)[None] for field in fields]
+    return similar(*signatures, least=-1)[0][0] + correlation(*fields)
+
+
+def changes(scan: np.ndarray) -> dict[str, tuple[np.ndarray, tuple[float, ...]]]:
+    noise = np.random.default_rng(9).normal(0, 0.01 * scan.max(), scan.shape)
+    smaller = ndimage.zoom(scan, 0.8, order=1)
+    return {
+        "noise of 1 %": (np.where(scan > 0, scan + noise, 0), MM),
+        "mirrored": (scan[:, :, ::-1], MM),
+        "turned": (np.rot90(scan, 1, (1, 2)), MM),
+        "shifted": (np.roll(scan, (2, 2), (1, 2)), MM),
+        "cropped": (scan[3:, 6:, 4:], MM),
+        "resampled": (smaller, tuple(mm * n / m for mm, n, m in zip(MM, SHAPE, smaller.shape))),
+        "gamma": (400 * (scan / 400) ** 0.7, MM),
+        "scaled": (1.001 * scan, MM),
+    }
+
+
+def test_a_changed_copy_is_like_its_scan_and_another_head_is_not():
+    scan, other = head(0), head(1)
+    assert likeness(scan, other) < SAME - 0.4
+    for name, (copy, mm) in changes(scan).items():
+        assert likeness(scan, copy, mm) > SAME + 0.05, name
+
+
+def test_a_slice_is_like_its_copy_and_not_like_another():
+    scan, other = head(0)[16:17], head(1)[16:17]
+    assert likeness(scan, scan[:, :, ::-1] ** 0.8) > SAME_FLAT + 0.2
+    assert likeness(scan, other) < SAME_FLAT - 0.2
+
+
+def test_ten_thousand_signatures_are_compared_in_a_minute():
+    signatures = np.random.default_rng(0).integers(-90, 90, (1000, 1061)).astype(np.int8)
+    signatures[834] = signatures[77]
+    begun = time.process_time()
+    pairs = [pair for pair in similar(signatures, signatures, LEAST) if pair[1] < pair[2]]
+    assert [pair[1:] for pair in pairs] == [(77, 834)]
+    assert (time.process_time() - begun) * 100 < 60  # of 1,000; the time grows by the square
+
+
+@pytest.fixture
+def heads(tmp_path: Path) -> Path:
+    """Three patients; the scan of c is that of a, mirrored and brighter."""
+    scans = {"a": head(0), "b": head(1), "c": 1.5 * head(0)[:, :, ::-1]}
+    for case, scan in scans.items():
+        volume = Volume(np.ascontiguousarray(scan)[None], np.diag([3.0, 3, 4, 1]), "a.u.", "", "")
+        write_volume(tmp_path / "in" / case / "t1.nii.gz", volume)
+    (tmp_path / "in" / "cases.csv").write_text("case,split\na,train\nb,train\nc,val\n")
+    return tmp_path / "in"
+
+
+def test_prepare_names_a_changed_copy_in_another_split(heads, tmp_path):
+    (said,) = prepare(heads, tmp_path / "out", workers=1, audit=False).warnings
+    sentence = said.text
+    assert sentence.startswith("1 pair of scans of different patients show one scan, changed by")
+    assert "a/t1 and c/t1. 1 pair in two splits: scores will be too good." in sentence
+
+
+def test_two_scans_of_one_patient_may_be_alike(heads, tmp_path):
+    (heads / "cases.csv").write_text("case,patient,split\na,x,train\nb,y,val\nc,x,train\n")
+    assert prepare(heads, tmp_path / "out", workers=1, audit=False).warnings == ()
+
+
+def test_one_mask_in_the_folders_of_two_patients_is_named(heads, tmp_path):
+    for case, seed in (("a", 0), ("b", 0), ("c", 1)):
+        mask = (head(seed) > 90).astype(np.float32)[None]
+        write_volume(
+            heads / case / "mask.nii.gz", Volume(mask, np.diag([3.0, 3, 4, 1]), "a.u.", "", "")
+        )
+    warnings = prepare(heads, tmp_path / "out", workers=1, audit=False).warnings
+    named = [one for one in warnings if "One mask is that of 2 patients" in one.text]
+    assert len(named) == 1
+    assert ": a, b. Replace" in named[0].text
+
+
+def test_a_training_scan_that_was_changed_since_is_recognised_and_another_is_not(heads, tmp_path):
+    trained = (
+        prepare(heads, tmp_path / "out", workers=1, audit=False, exclude="c").header("a").signatures
+    )
+    facts = SimpleNamespace(seen_voxels=["0" * 16], seen_signatures=[*trained.values()])
+    answers = {}
+    for case in ("b", "c"):
+        scan = read_volume(heads / case / "t1.nii.gz", "t1")
+        prepared = prepare_case(case, {"t1": scan}, Preparation(), masked=case == "b")
+        answers[case] = is_in_training(facts, prepared, prepared.arrays)
+    assert answers == {"b": False, "c": True}

@@ -1,0 +1,211 @@
+"""DICOM: what stored values mean, where headers differ, are silent or name another scale."""
+
+import numpy as np
+import pytest
+
+from rows import every_row
+from voxlate.base.errors import BadInput
+from voxlate.scans.formats.io import read_volume
+
+pydicom = pytest.importorskip("pydicom")
+from test_dicom import write_series  # noqa: E402 - needs pydicom
+
+from dicom_slices import item  # noqa: E402 - needs pydicom
+
+K, ROW, COLUMN = np.meshgrid(np.arange(5), np.arange(3), np.arange(4), indexing="ij")
+STORED = 100 * K + 10 * ROW + COLUMN
+NO_RESCALE = {"RescaleSlope": None, "RescaleIntercept": None}
+
+
+def table(values, first=0, kind="US"):
+    """A lookup table for stored values from `first` on."""
+    one = item(LUTDescriptor=[len(values), first, 16], ModalityLUTType=kind)
+    one.add_new("LUTData", "US", list(values))
+    return [one]
+
+
+def write(folder, only=range(5), **tags):
+    """The series of test_dicom.py; slices in `only` have other tags, and lack those that are None."""
+    stated = {key: value for key, value in tags.items() if value is not None}
+    for k in range(5):
+        write_series(folder, [k], **(stated if k in only else {}))
+        if k in only and len(stated) < len(tags):
+            file = folder / f"{(k * 7 + 3) % 11}.dcm"
+            header = pydicom.dcmread(file)
+            for key in tags.keys() - stated.keys():
+                delattr(header, key)
+            header.save_as(file)
+    return folder
+
+
+TWELVE_BITS = [item(LUTDescriptor=[2, 0, 12], LUTData=b"0000")]
+REFUSED = {
+    "no rescale in one slice": (
+        {"only": [2], **NO_RESCALE},
+        r"6.dcm: .* by RescaleSlope and RescaleIntercept, as those of \d+.dcm are, found neither",
+    ),
+    "empty rescale in one slice": (
+        {"only": [0], "RescaleSlope": "", "RescaleIntercept": ""},
+        "found neither",
+    ),
+    "rescale in one slice alone": ({"only": [0, 1, 3, 4], **NO_RESCALE}, "found neither"),
+    "a table in one slice": (
+        {"only": [3], **NO_RESCALE, "ModalityLUTSequence": table([1, 2])},
+        r"2.dcm: .* by RescaleSlope and RescaleIntercept, as those of \d+.dcm are, found a ModalityLUTSequence in it",
+    ),
+    "a table and a slope": (
+        {"ModalityLUTSequence": table([1, 2])},
+        "a lookup table or a slope, found both",
+    ),
+    "a table of 12 bits": (
+        {**NO_RESCALE, "ModalityLUTSequence": TWELVE_BITS},
+        "expected a whole lookup table",
+    ),
+    "negative slope": ({"RescaleSlope": "-2"}, "slope above 0, found -2"),
+    "negative slope in one slice": ({"only": [3], "RescaleSlope": "-2"}, "slope above 0, found -2"),
+    "slopes apart": (
+        {"only": [0], "RescaleSlope": "0.015"},
+        r"found 0.015 in 3.dcm and 2 in \d+.dcm",
+    ),
+    "palette": ({"PhotometricInterpretation": "PALETTE COLOR"}, "found PALETTE COLOR"),
+    "YBR of one sample": ({"only": [1], "PhotometricInterpretation": "YBR_FULL"}, "found YBR_FULL"),
+    "no interpretation": (
+        {"only": [1], "PhotometricInterpretation": ""},
+        "found no PhotometricInterpretation",
+    ),
+    "enhanced": (
+        {
+            "SharedFunctionalGroupsSequence": [
+                item(PixelValueTransformationSequence=[item(RescaleSlope="3")])
+            ]
+        },
+        "found an enhanced .* Convert it with dcm2niix",
+    ),
+    "enhanced by frames": (
+        {"only": [4], "PerFrameFunctionalGroupsSequence": [item(), item()]},
+        "each of 1 frames, found an enhanced object with 2",
+    ),
+}
+
+
+@every_row("case", REFUSED)
+def test_values_that_headers_leave_open_are_refused_in_one_sentence(tmp_path, case) -> None:
+    how, sentence = REFUSED[case]
+    folder = write(tmp_path, **how)
+    for modality in ("ct", "t1"):
+        with pytest.raises(BadInput, match=sentence) as caught:
+            read_volume(folder, modality)
+        assert str(caught.value).startswith(str(tmp_path))
+        assert str(caught.value).count(". ") >= 1  # what to do
+        assert "\n" not in str(caught.value)
+
+
+NO_HU = {
+    "no rescale": (
+        NO_RESCALE,
+        "found neither RescaleSlope nor RescaleIntercept, and no value below -500",
+    ),
+    "empty rescale": ({"RescaleSlope": "", "RescaleIntercept": ""}, "found neither"),
+    "a table": ({**NO_RESCALE, "ModalityLUTSequence": table(range(500))}, "found a lookup table"),
+    "optical density": ({"RescaleType": "OD"}, "found RescaleType OD"),
+    "atomic numbers in one slice": (
+        {"only": [2], "RescaleType": "Z_EFF"},
+        "found RescaleType Z_EFF",
+    ),
+}
+
+
+@every_row("case", NO_HU)
+def test_a_ct_that_is_not_in_hounsfield_units_is_refused_and_may_be_named_otherwise(
+    tmp_path, case
+) -> None:
+    how, sentence = NO_HU[case]
+    folder = write(tmp_path, **how)
+    for modality in ("", "ct", "cta2"):
+        with pytest.raises(
+            BadInput, match=f"expected Hounsfield units, {sentence}.* Get the series"
+        ):
+            read_volume(folder, modality)
+    assert read_volume(folder, "cbf").unit == "ml/100g/min"
+
+
+@every_row("kind", ["HU", "US", "hu", None])
+def test_usual_rescale_types_of_a_ct_pass(tmp_path, kind) -> None:
+    volume = read_volume(write(tmp_path, **({"RescaleType": kind} if kind else {})))
+    np.testing.assert_array_equal(volume.data[0], 2 * STORED - 1024)
+    assert (volume.unit, volume.guesses) == ("HU", ())
+
+
+def test_a_ct_without_rescale_whose_values_are_plainly_hounsfield_units_is_read_and_said(
+    tmp_path,
+) -> None:
+    folder = write(tmp_path, **NO_RESCALE)
+    for file in folder.iterdir():
+        header = pydicom.dcmread(file)
+        header.PixelData = (header.pixel_array - 1000).astype(np.int16).tobytes()
+        header.save_as(file)
+    volume = read_volume(folder)
+    np.testing.assert_array_equal(volume.data[0], STORED - 1000)
+    assert volume.guesses == (
+        "It states neither RescaleSlope nor RescaleIntercept; its values, from -1000 on, are taken as Hounsfield "
+        "units.",
+    )
+    assert read_volume(folder, "cbf").guesses == ()
+
+
+def test_an_mr_without_rescale_is_read_as_stored(tmp_path) -> None:
+    volume = read_volume(write(tmp_path, Modality="MR", **NO_RESCALE))
+    np.testing.assert_array_equal(volume.data[0], STORED)
+    assert volume.guesses == ()
+
+
+@every_row("count, first", [(433, 0), (300, 100)])
+def test_a_lookup_table_is_applied_and_values_beyond_it_take_its_ends(
+    tmp_path, count, first
+) -> None:
+    values = np.random.default_rng(0).integers(0, 60000, count)
+    tags = {**NO_RESCALE, "ModalityLUTSequence": table(values.tolist(), first), "Modality": "MR"}
+    expected = values[np.clip(STORED - first, 0, count - 1)]
+    np.testing.assert_array_equal(read_volume(write(tmp_path, **tags)).data[0], expected)
+
+
+def test_slices_of_different_slopes_are_each_scaled_by_their_own(tmp_path) -> None:
+    tags = {"Modality": "PT", "RescaleIntercept": "0"}
+    for k in range(5):
+        write_series(tmp_path, [k], RescaleSlope=str(0.5 + 10 * k), **tags)
+    np.testing.assert_allclose(read_volume(tmp_path).data[0], STORED * (0.5 + 10 * K), rtol=1e-6)
+
+
+@every_row("modality, said", [("CT", 0), ("MR", 1)])
+def test_values_stored_for_inverted_display_are_taken_as_they_are_and_said_but_of_a_ct(
+    tmp_path, modality, said
+) -> None:
+    folder = write(tmp_path, Modality=modality, PhotometricInterpretation="MONOCHROME1")
+    volume = read_volume(folder)
+    np.testing.assert_array_equal(volume.data[0], 2 * STORED - 1024)
+    assert len(volume.guesses) == said
+    assert all("MONOCHROME1); its values are taken as stored" in one for one in volume.guesses)
+
+
+def test_real_scans_pass_without_a_guess(shared) -> None:
+    odd = shared / "data" / "odd"
+    for path in (
+        odd / "dicom_ct_small_ok.dcm",
+        odd / "dicom_mr_rle.dcm",
+        *(shared / "data" / "dicom").iterdir(),
+    ):
+        assert read_volume(path).guesses == ()
+
+
+@every_row("name", ["PhotometricInterpretation", "RescaleSlope", "RescaleType"])
+@every_row("kind", [b"KS", b"SQ"])
+def test_a_damaged_value_is_refused_in_one_sentence(tmp_path, name, kind) -> None:
+    file = write(tmp_path, RescaleType="HU") / "3.dcm"
+    tag = pydicom.datadict.tag_for_keyword(name)
+    mark = (tag >> 16).to_bytes(2, "little") + (tag & 0xFFFF).to_bytes(2, "little")
+    whole = file.read_bytes()
+    start = whole.index(mark) + 4
+    file.write_bytes(whole[:start] + kind + whole[start + 2 :])
+    with pytest.raises(BadInput) as caught:
+        read_volume(tmp_path)
+    assert "\n" not in str(caught.value)

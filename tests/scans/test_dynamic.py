@@ -1,0 +1,217 @@
+"""Frames of dynamic scans: their numbers, the arterial peak of a made-up bolus, and what cannot be had."""
+
+import gzip
+import tracemalloc
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from rows import every_row
+from voxlate.base.errors import BadInput
+from voxlate.scans.formats.dynamic import peak_frame
+from voxlate.scans.formats.io import files_of, is_there, read_volume
+
+AFFINE = np.array([[-2.0, 0, 0, 20], [0, 2, 0, -30], [0, 0, 5, 7], [0, 0, 0, 1]])
+
+
+def gamma_variate(seconds: np.ndarray, arrival: float, peak: float) -> np.ndarray:
+    """A bolus that arrives at `arrival` and is at its height, 1, at `peak` (Madsen 1992, eq. 3, with alpha = 3)."""
+    since = np.clip((seconds - arrival) / (peak - arrival), 0, None)
+    return since**3 * np.exp(3 * (1 - since))
+
+
+def bolus(
+    count: int = 45,
+    step: float = 1.0,
+    peak: float = 18.0,
+    noise: float = 0.0,
+    seed: int = 0,
+    vein: float = 250.0,
+) -> np.ndarray:
+    """CT perfusion in HU, [T, D, H, W]: tissue, bone, small arteries and a large vein that is brighter, 7 s later."""
+    seconds = np.arange(count) * step
+    frames = np.full((count, 6, 32, 32), 35.0)
+    frames[:, :, 2:30, 2:30] += 4 * gamma_variate(seconds, 10, 24)[:, None, None, None]
+    frames[:, :, :2] = 1000.0  # bone, which does not enhance
+    frames[:, 2:5, 10:12, 10:12] += (
+        120 * gamma_variate(seconds, peak - 7, peak)[:, None, None, None]
+    )
+    frames[:, 1:6, 27:29, 14:17] += (
+        vein * gamma_variate(seconds, peak, peak + 7)[:, None, None, None]
+    )
+    return frames + np.random.default_rng(seed).normal(size=frames.shape) * noise
+
+
+def stored(
+    path: Path,
+    frames: np.ndarray,
+    step: float | None = 1.0,
+    unit: str = "sec",
+    middle: bool = False,
+) -> Path:
+    """frames [T, D, H, W] as NIfTI x, y, z, t (or x, y, z, 1, t), int16 with a slope of 2."""
+    voxels = np.rint(frames.transpose(3, 2, 1, 0) / 2).astype(np.int16)
+    image = nib.Nifti1Image(voxels[..., None, :] if middle else voxels, AFFINE)
+    image.header.set_xyzt_units("mm", unit if step is not None else None)
+    if step is not None:
+        image.header["pixdim"][4] = step
+    image.header.set_slope_inter(2, 0)
+    nib.save(image, path)
+    return path
+
+
+def test_the_peak_of_a_gamma_variate_bolus_is_found_among_bone_a_brighter_vein_and_noise() -> None:
+    for step, noise, most in ((0.5, 8.0, 0.5), (1.5, 0.0, 0.75), (3.0, 8.0, 3.0)):
+        frames = bolus(count=int(60 / step), step=step, noise=noise)
+        assert abs(peak_frame(frames) * step - 18) <= most, step
+
+
+def test_an_early_artery_of_few_voxels_is_not_outvoted_by_tissue() -> None:
+    for seed in range(2):
+        assert abs(peak_frame(bolus(noise=6.0, seed=seed, vein=0.0)) - 18) <= 1, seed
+
+
+def test_a_vein_of_many_more_voxels_and_a_skull_that_moves_early_do_not_count_as_arteries() -> None:
+    frames = bolus(count=25, step=2.0, noise=6.0)
+    frames[:, :, 20:25, 20:25] += (
+        280 * gamma_variate(np.arange(25) * 2.0, 16, 25)[:, None, None, None]
+    )  # 150 voxels, arteries 12
+    frames[4:, :, 2] += 250  # of bone, which lies there from now on
+    assert abs(peak_frame(frames) * 2 - 18) <= 2
+
+
+def test_a_single_bright_frame_a_late_step_and_voxels_that_are_not_finite_are_no_bolus() -> None:
+    frames = bolus()
+    frames[5, :, 15:25, 15:25] += 3000  # a frame gone wrong
+    frames[30:, :, 20:24, 4:8] += 900  # the head has moved
+    frames[:, 0, 3, 3] = np.nan
+    frames[7, 0, 4, 4] = np.inf
+    assert peak_frame(frames) == 18
+
+
+@every_row(
+    ("frames", "sentence"),
+    [
+        (bolus(count=5), "expected at least 6 frames"),
+        (np.full((20, 2, 4, 4), 7.0), "found nothing that brightens and washes out"),
+        (np.full((20, 2, 4, 4), np.nan), "found nothing that brightens and washes out"),
+        (
+            np.random.default_rng(1).normal(size=(40, 8, 24, 24)),
+            "found nothing that brightens and washes out",
+        ),
+        (bolus()[:13], "found nothing that brightens and washes out"),  # it ends before the peak
+    ],
+)
+def test_where_no_bolus_passes_no_peak_is_made_up(frames: np.ndarray, sentence: str) -> None:
+    with pytest.raises(BadInput, match=sentence):
+        peak_frame(frames)
+
+
+@every_row("name", ["ctp.nii", "ctp.nii.gz"])
+def test_a_frame_is_read_by_its_number_from_one_as_if_it_were_a_file_of_its_own(
+    tmp_path: Path, name: str
+) -> None:
+    frames = np.random.default_rng(0).integers(-500, 500, (4, 3, 5, 7)) * 2.0
+    path = stored(tmp_path / name, frames)
+    for k in range(4):
+        volume = read_volume(Path(f"{path}#frame={k + 1}"), "cta1")
+        np.testing.assert_array_equal(volume.data[0], frames[k])
+        np.testing.assert_array_equal(volume.affine, AFFINE)
+        assert (volume.unit, volume.note) == ("HU", f"frame {k + 1} of 4")
+    assert is_there(Path(f"{path}#frame=1"))
+    assert files_of(Path(f"{path}#peak+8s")) == [path]
+
+
+@every_row("step, unit", [(1.5, "sec"), (1500.0, "msec")])
+def test_the_time_after_the_peak_goes_by_the_header_or_by_what_the_path_says(
+    tmp_path: Path, step: float, unit: str
+) -> None:
+    frames = bolus(count=40, step=1.5)
+    path = stored(tmp_path / "ctp.nii.gz", frames, step, unit)
+    for frame, number, note in (
+        ("peak", 12, "pseudo: CTP frame 13 of 40, arterial peak"),
+        ("peak+8s", 17, "pseudo: CTP frame 18 of 40, peak + 8 s (nearest: +7.5 s)"),
+        ("peak+16.5s", 23, "pseudo: CTP frame 24 of 40, peak + 16.5 s"),
+        ("peak-6s", 8, "pseudo: CTP frame 9 of 40, peak - 6 s"),
+        ("peak+8s@1s", 20, "pseudo: CTP frame 21 of 40, peak + 8 s"),
+    ):
+        volume = read_volume(f"{path}#{frame}", "cta2")
+        np.testing.assert_allclose(volume.data[0], frames[number], atol=1.01)
+        assert volume.note == note
+
+
+def test_time_on_the_fifth_axis_is_read_with_the_step_that_the_path_says(tmp_path: Path) -> None:
+    frames = bolus()
+    path = stored(tmp_path / "a.nii", frames, middle=True)
+    np.testing.assert_allclose(read_volume(f"{path}#peak+8s@1s").data[0], frames[26], atol=1.01)
+    with pytest.raises(
+        BadInput, match="expected the times of its frames in the header, found none"
+    ):
+        read_volume(f"{path}#peak+8s")
+
+
+def test_large_planes_are_averaged_on_the_way_to_the_peak_so_that_memory_stays_small(
+    tmp_path: Path,
+) -> None:
+    frames = (
+        bolus(count=16, step=2.5, peak=17.5)[:, 2:3].repeat(9, axis=2).repeat(9, axis=3)
+    )  # 3 x 3 voxels a block
+    noise = np.random.default_rng(0).normal(size=frames.shape[1:]) * 20
+    path = stored(tmp_path / "a.nii", frames + np.array([np.roll(noise, 7 * k) for k in range(16)]))
+    tracemalloc.start()
+    volume = read_volume(f"{path}#peak")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert volume.note.startswith("pseudo: CTP frame 8 of 16")
+    assert most < frames.astype(np.float32).nbytes
+
+
+def no_time(folder: Path) -> str:
+    return f"{stored(folder / 'a.nii', bolus(), step=None)}#peak+8s"
+
+
+def cut(folder: Path) -> str:
+    path = stored(folder / "a.nii", bolus())
+    path.write_bytes(path.read_bytes()[:-5000])
+    return f"{path}#frame=45"
+
+
+def cut_gzip(folder: Path) -> str:
+    whole = stored(folder / "b.nii", bolus(count=9, noise=9)).read_bytes()
+    (folder / "a.nii.gz").write_bytes(gzip.compress(whole, 1)[:-5000])
+    return f"{folder / 'a.nii.gz'}#peak"
+
+
+BAD = {
+    "beyond the end": (lambda d: f"{stored(d / 'a.nii', bolus(count=30))}#peak+16s", r"peak at 18\.0 s \(frame 19"),
+    "before the start": (lambda d: f"{stored(d / 'a.nii', bolus())}#peak-30s", r"found the peak at 18\.0 s"),
+    "no time": (no_time, r"expected the times of its frames in the header, found none.*#peak\+8s@1\.5s"),
+    "one volume": (lambda d: f"{stored(d / 'a.nii', bolus()[:1])}#peak", "expected several frames, found one volume"),
+    "no such frame": (lambda d: f"{stored(d / 'a.nii', bolus())}#frame=46", "from 1 to 45, found #frame=46"),
+    "frame nought": (lambda d: f"{stored(d / 'a.nii', bolus())}#frame=0", "from 1 to 45, found #frame=0"),
+    "no bolus": (lambda d: f"{stored(d / 'a.nii', bolus() * 0)}#peak", "expected a bolus of contrast in 45 frames"),
+    "misspelt": (lambda d: f"{stored(d / 'a.nii', bolus())}#peek", r"found nothing there. After '#' goes"),
+    "cut": (cut, "damaged or cut short"),
+    "cut gzip": (cut_gzip, "cut short"),
+    "all of it": (lambda d: str(stored(d / "a.nii", bolus())), r"found 45 frames .*a\.nii#frame=1, or #peak"),
+}  # fmt: skip
+
+
+@every_row("case", BAD)
+def test_an_unavailable_frame_is_refused_in_one_sentence(tmp_path: Path, case: str) -> None:
+    make, sentence = BAD[case]
+    with pytest.raises(BadInput, match=sentence) as error:
+        read_volume(make(tmp_path))
+    assert str(error.value).startswith(str(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def test_pictures_have_no_frames(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"x")
+    with pytest.raises(
+        BadInput,
+        match=r"expected a NIfTI file or a DICOM series to take a frame from, found '\.png'",
+    ):
+        read_volume(tmp_path / "a.png#frame=1")

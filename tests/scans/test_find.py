@@ -1,0 +1,410 @@
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from rows import every_row
+from voxlate.base.errors import BadInput
+from voxlate.scans.cohorts.case_files import CaseFiles
+from voxlate.scans.cohorts.find import find_cohort
+from voxlate.scans.cohorts.presets import load_preset
+from voxlate.scans.formats.io import read_volume
+from voxlate.scans.options.layout import presets
+
+
+def touch(root: Path, *paths: str) -> Path:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"")
+    return root
+
+
+def names(cases: list[CaseFiles]) -> dict[str, list[str]]:
+    return {one.case: list(one.files) for one in cases}
+
+
+STUDIES = "{patient}/{case}/{modality}.nii.gz"
+LAYOUTS = {
+    "a folder a case": (
+        [
+            *("b/t1.nii.gz", "b/ct.mha", "a/t1.NII", "a/ct.png"),
+            *("a/notes.txt", "a/.hidden.nii.gz", "a/ct_std.png"),
+        ],
+        {},
+        {("a", "a"): ["ct", "t1"], ("b", "b"): ["ct", "t1"]},
+    ),
+    "the case's name before the modality": (
+        ["p_1/p_1_t1.nii.gz", "p_1/p_1_t1_gd.nii.gz"],
+        {},
+        {("p_1", "p_1"): ["t1", "t1_gd"]},
+    ),
+    "a pattern of patient, case and modality": (
+        ["p1/day1/T1.nii.gz", "p1/day2/T1.nii.gz", "p2/day3/T1.nii.gz"],
+        {"pattern": STUDIES},
+        {("day1", "p1"): ["t1"], ("day2", "p1"): ["t1"], ("day3", "p2"): ["t1"]},
+    ),
+    "studies called alike in two patients": (
+        ["p1/baseline/t1.nii.gz", "p2/baseline/t1.nii.gz"],
+        {"pattern": STUDIES},
+        {("p1_baseline", "p1"): ["t1"], ("p2_baseline", "p2"): ["t1"]},
+    ),
+    "a pattern of wildcards that leaves the suffix open": (
+        ["site/x/p1-scan-t1.nii.gz", "site/x/p1-scan-t2.png", "site/x/other.png"],
+        {"pattern": "**/{patient}-*-{modality}"},
+        {("p1", "p1"): ["t1", "t2"]},
+    ),
+    "named modalities in their order": (
+        ["a/t1.png", "a/t2.png", "a/ct.png"],
+        {"modalities": ["t2", "ct"]},
+        {("a", "a"): ["t2", "ct"]},
+    ),
+    "flat": (
+        ["p1_t1.png", "p1_flair.png", "p2_t1.png"],
+        {},
+        {("p1", "p1"): ["flair", "t1"], ("p2", "p2"): ["t1"]},
+    ),
+    "two unpaired folders": (
+        ["trainA/1.png", "trainA/2.png", "trainB/1.png", "trainB/2.png"],
+        {},
+        {("1", "1"): ["a", "b"], ("2", "2"): ["a", "b"]},
+    ),
+    "a folder a modality": (
+        ["MR/p1.png", "CT/p1.png", "MR/p2.png", "CT/p2.png"],
+        {},
+        {("p1", "p1"): ["ct", "mr"], ("p2", "p2"): ["ct", "mr"]},
+    ),
+    "a folder a modality, which the files name again": (
+        ["MR/p1_mr.png", "CT/p1_ct.png", "MR/p2-mr.png", "CT/p2-ct.png"],
+        {},
+        {("p1", "p1"): ["ct", "mr"], ("p2", "p2"): ["ct", "mr"]},
+    ),
+    "cases called as modalities": (
+        ["ct1/t1.nii.gz", "ct1/ct.nii.gz", "ct2/t1.nii.gz"],
+        {},
+        {("ct1", "ct1"): ["ct", "t1"], ("ct2", "ct2"): ["t1"]},
+    ),
+    "one spelling of a modality alone": (["a/T1W.nii.gz"], {}, {("a", "a"): ["t1w"]}),
+    "two spellings in one case": (
+        ["a/T1W.nii.gz", "a/t1.nii.gz", "b/t1.nii.gz"],
+        {},
+        {("a", "a"): ["t1", "t1w"], ("b", "b"): ["t1"]},
+    ),
+    "synthrad": (
+        [
+            *(f"Task1/brain/1BA001/{name}.nii.gz" for name in ("mr", "ct", "mask")),
+            *(f"Task1/brain/overview/{name}" for name in ("1BA001_train.png", "ct.nii.gz")),
+        ],
+        {"preset": "synthrad"},
+        {("1BA001", "1BA001"): ["ct", "mr"]},
+    ),
+    "ixi": (
+        [
+            "IXI-T1/IXI002-Guys-0828-T1.nii.gz",
+            "IXI-T2/IXI002-Guys-0828-T2.nii.gz",
+            "IXI-DTI/IXI002-Guys-0828-DTI-00.nii.gz",
+        ],
+        {"preset": "ixi"},
+        {("IXI002-Guys-0828", "IXI002"): ["t1", "t2"]},
+    ),
+    "bids": (
+        [f"sub-1/ses-{k}/anat/sub-1_ses-{k}_acq-hi_T1w.nii.gz" for k in (1, 2)],
+        {"preset": "bids"},
+        {("ses-1", "sub-1"): ["t1"], ("ses-2", "sub-1"): ["t1"]},
+    ),
+    "topcow": (
+        ["imagesTr/topcow_ct_001_0000.nii.gz", "imagesTr/topcow_mr_001_0000.nii.gz"],
+        {"preset": "topcow"},
+        {("001", "001"): ["cta", "tof"]},
+    ),
+}
+
+
+@every_row("layout", LAYOUTS)
+def test_every_layout_has_its_cases_patients_and_modalities(tmp_path, layout):
+    paths, options, expected = LAYOUTS[layout]
+    cases = find_cohort(touch(tmp_path, *paths), **options).cases
+    assert {(one.case, one.patient): list(one.files) for one in cases} == expected
+    assert all((one.mask is not None) == (layout == "synthrad") for one in cases)
+    assert all(path.is_relative_to(tmp_path) for one in cases for path in one.files.values())
+
+
+def test_masks_and_label_maps_are_no_modalities(tmp_path):
+    touch(
+        tmp_path,
+        *(f"a/{name}.nii.gz" for name in ("t1", "seg", "lesion", "labels", "brainmask", "mask")),
+    )
+    (case,) = find_cohort(tmp_path).cases
+    assert list(case.files) == ["t1"]
+    assert sorted(case.labels) == ["labels", "lesion", "seg"]
+    assert case.mask == tmp_path / "a" / "mask.nii.gz"
+
+
+def test_a_folder_that_is_itself_a_case_is_one(tmp_path):
+    touch(tmp_path / "anna", "t1.nii.gz", "ct.nii.gz")
+    assert names(find_cohort(tmp_path / "anna").cases) == {"anna": ["ct", "t1"]}
+
+
+def test_a_dicom_folder_is_a_modality(tmp_path):
+    touch(tmp_path, "a/ct/0001.dcm", "a/ct/0002.dcm")
+    (tmp_path / "a" / "mr").mkdir()
+    (tmp_path / "a" / "mr" / "IM0001").write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "a" / "notes").mkdir()
+    (tmp_path / "a" / "notes" / "text").write_text("no image")
+    (case,) = find_cohort(tmp_path).cases
+    assert case.files == {"ct": tmp_path / "a" / "ct", "mr": tmp_path / "a" / "mr"}
+
+
+def test_every_preset_loads_and_says_where_its_layout_is_from():
+    assert {"bids", "brats", "gold_atlas", "ixi", "synthrad", "topcow"} <= set(presets())
+    assert all("http" in load_preset(name).source for name in presets())
+
+
+def test_brats_spellings_of_2019_and_2023_mean_the_same(tmp_path):
+    old, new = "HGG/BraTS19_2013_10_1/BraTS19_2013_10_1", "BraTS-GLI-00008-001/BraTS-GLI-00008-001"
+    touch(
+        tmp_path / "old", *(f"{old}_{name}.nii.gz" for name in ("t1", "t1ce", "t2", "flair", "seg"))
+    )
+    touch(
+        tmp_path / "new", *(f"{new}-{name}.nii.gz" for name in ("t1n", "t1c", "t2w", "t2f", "seg"))
+    )
+    presets_of = {"old": ("brats", "brats2019"), "new": ("brats", "brats2023")}
+    for year, preset in ((year, one) for year, both in presets_of.items() for one in both):
+        (case,) = find_cohort(tmp_path / year, preset=preset).cases
+        assert sorted(case.files) == ["flair", "t1", "t1c", "t2"]
+        assert list(case.labels) == ["seg"]
+        assert case.patient == {"old": "BraTS19_2013_10_1", "new": "BraTS-GLI-00008"}[year]
+
+
+def test_the_decathlon_s_volumes_are_flair_t1_t1c_and_t2(tmp_path):
+    for name in ("imagesTr/BRATS_001", "imagesTs/BRATS_485", "labelsTr/BRATS_001"):
+        path = tmp_path / f"{name}.nii.gz"
+        path.parent.mkdir(exist_ok=True)
+        volumes = np.ones((8, 8, 4, 4)) * [1, 2, 3, 4] if "images" in name else np.ones((8, 8, 4))
+        nib.save(nib.Nifti1Image(volumes.astype(np.float32), np.eye(4)), path)
+    touch(tmp_path, "imagesTr/._BRATS_001.nii.gz")
+    (case,) = find_cohort(tmp_path, preset="msd_brain_tumour").cases
+    assert (case.case, list(case.labels)) == ("BRATS_001", ["seg"])
+    means = {name: read_volume(path, name).data.mean() for name, path in case.files.items()}
+    assert means == {"flair": 1, "t1": 2, "t1c": 3, "t2": 4}
+
+
+def test_open_ms_scans_are_found_in_both_spellings_with_mask_and_lesions(tmp_path):
+    scans = ("FLAIR", "T1W", "T1WKS", "T2W", "consensus_gt", "brainmask")
+    touch(tmp_path, *(f"coregistered/patient01/{name}.nii.gz" for name in scans))
+    touch(
+        tmp_path,
+        *(f"coregistered/patient10/patient10_{name}.nii.gz" for name in scans),
+        "raw/patient01/T1W.nii.gz",
+    )
+    for case in find_cohort(tmp_path, preset="open_ms").cases:
+        assert (sorted(case.files), list(case.labels)) == (["flair", "t1", "t1c", "t2"], ["lesion"])
+        assert case.mask is not None
+
+
+def test_ixi_leaves_out_and_names_who_lacks_a_contrast_that_is_asked_for(tmp_path):
+    for subject in ("IXI002-Guys-0828", "IXI013-HH-1212", "IXI014-HH-1236"):
+        touch(tmp_path, *(f"IXI-{name}/{subject}-{name}.nii.gz" for name in ("T1", "T2", "PD")))
+    touch(tmp_path, "IXI-MRA/IXI002-Guys-0828-MRA.nii.gz", "IXI-MRA/IXI014-HH-1236-MRA.nii.gz")
+    found = find_cohort(tmp_path, preset="ixi", modalities=["t2", "mra"])
+    assert [(one.patient, list(one.files)) for one in found.cases] == [
+        ("IXI002", ["t2", "mra"]),
+        ("IXI014", ["t2", "mra"]),
+    ]
+    assert found.unclaimed == [
+        "1 of 3 cases that lack a modality which is asked for (IXI013-HH-1212 has no mra)"
+    ]
+    assert len(find_cohort(tmp_path, preset="ixi", modalities=["t1", "pd"]).cases) == 3
+
+
+@every_row(
+    ("paths", "options", "sentence"),
+    [
+        (["readme.txt"], {}, "an empty cohort"),
+        (["a/seg.png"], {}, "an empty cohort"),
+        (["deep/a/t1.png"], {}, "found 1 of another form ('deep/a/t1.png'). Pass --pattern"),
+        (
+            ["a/t1.png"],
+            {"pattern": "{case}-{modality}.png"},
+            "expected paths like '{case}-{modality}.png', found 1",
+        ),
+        (["a/t1.png"], {"pattern": "{case}/{contrast}.png"}, "found {contrast}. Use these names."),
+        (["a/t1.png"], {"pattern": "{case}/t1.png"}, "expected {modality} in it"),
+        (
+            ["a/t1.png", "b/t2.png"],
+            {"modalities": ["t1"]},
+            "case b: expected the modality t1, found t2 (1 of 2 cases",
+        ),
+        (
+            ["a/t1.png"],
+            {"modalities": ["ct"]},
+            "expected cases with the modality ct, found none, only t1",
+        ),
+    ],
+)
+def test_a_folder_that_is_not_a_cohort_is_refused_in_one_sentence(
+    tmp_path, paths, options, sentence
+):
+    touch(tmp_path, *paths)
+    with pytest.raises(BadInput) as error:
+        find_cohort(tmp_path, **options)
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_in_place_of_a_folder_is_refused(tmp_path):
+    touch(tmp_path, "t1.png")
+    with pytest.raises(BadInput, match="found a file"):
+        find_cohort(tmp_path / "t1.png")
+    with pytest.raises(BadInput, match="found nothing"):
+        find_cohort(tmp_path / "absent")
+
+
+def test_the_development_scans_are_found_without_an_option(shared):
+    pairs = find_cohort(shared / "data" / "harvard_ct_mr").cases
+    assert len(pairs) == 134
+    assert sum(one.split == "train" for one in pairs) == 114
+    assert {one.patient for one in pairs if one.split == "val"} == {"case41"}
+    tumours = find_cohort(shared / "data" / "brats_like").cases
+    assert sum("t1" not in one.files for one in tumours) == 3
+    assert all((one.mask is not None) == one.case.startswith("BraTS2013") for one in tumours)
+
+
+def test_a_scan_goes_to_the_first_pattern_it_matches_and_none_is_lost(tmp_path):
+    """Once, the first pattern that matched any file won for the whole cohort: one ce-gd hid all other scans."""
+    contrasts = ("T1w", "T2w", "FLAIR")
+    touch(tmp_path, *(f"sub-{k}/anat/sub-{k}_{one}.nii.gz" for k in (1, 2) for one in contrasts))
+    touch(
+        tmp_path,
+        "sub-1/anat/sub-1_ce-gd_T1w.nii.gz",
+        "sub-2/func/sub-2_task-rest_bold.nii.gz",
+        "dataset_description.json",
+    )
+    found = find_cohort(tmp_path)
+    assert names(found.cases) == {
+        "sub-1": ["flair", "t1", "t1c", "t2"],
+        "sub-2": ["flair", "t1", "t2"],
+    }
+    assert found.unclaimed == [
+        "1 scans that no pattern claims ('sub-2/func/sub-2_task-rest_bold.nii.gz')"
+    ]
+
+
+def test_scans_right_in_the_folder_are_refused_and_never_glued_together(tmp_path):
+    touch(tmp_path / "heads", "anna.nii.gz", "bert.nii.gz")
+    with pytest.raises(
+        BadInput, match=r"found 2 scans of another form .* Pass --pattern '\{case\}_\{modality\}'"
+    ):
+        find_cohort(tmp_path / "heads")
+    touch(tmp_path / "dicom", "scan_a/1.dcm", "scan_b/1.dcm")
+    with pytest.raises(
+        BadInput, match=r"found DICOM files right in 'scan_a', 'scan_b'. Pass --preset FILE.toml"
+    ):
+        find_cohort(tmp_path / "dicom")
+
+
+def test_nnunets_folders_are_read_by_their_dataset_json(tmp_path):
+    touch(
+        tmp_path,
+        *(f"imagesTr/BRATS_{k:03}_{c:04}.nii.gz" for k in (1, 2) for c in (0, 1)),
+        "labelsTr/BRATS_001.nii.gz",
+    )
+    (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "FLAIR", "1": "T1w"}}')
+    one, two = find_cohort(tmp_path).cases
+    assert (one.case, list(one.files), list(one.labels)) == ("BRATS_001", ["flair", "t1"], ["seg"])
+    assert (two.case, list(two.files), two.labels) == ("BRATS_002", ["flair", "t1"], {})
+
+
+def test_a_linked_case_is_read_once_under_its_own_name_and_said(tmp_path):
+    touch(tmp_path, "zeta/t1.nii.gz", "other/t1.nii.gz")
+    (tmp_path / "alpha").symlink_to(tmp_path / "zeta")
+    found = find_cohort(tmp_path)
+    assert names(found.cases) == {"other": ["t1"], "zeta": ["t1"]}
+    assert found.unclaimed == ["1 link to folders that are read under other names ('alpha')"]
+
+
+def test_one_modality_in_two_spellings_is_one_and_said(tmp_path):
+    touch(tmp_path, "a/t1.nii.gz", "a/ct.nii.gz", "b/T1W.nii.gz", "b/ct.nii.gz")
+    found = find_cohort(tmp_path)
+    assert names(found.cases) == {"a": ["ct", "t1"], "b": ["ct", "t1"]}
+    assert found.guessed == ["t1w in 1 case is t1, as others call it"]
+
+
+def test_studies_in_the_folder_of_a_patient_are_cases(tmp_path):
+    for patient in ("patient01", "patient02"):
+        touch(
+            tmp_path,
+            *(f"{patient}/study{k}_{name}.nii.gz" for k in (1, 2) for name in ("T1W", "CT")),
+        )
+    found = find_cohort(tmp_path)
+    assert names(found.cases) == {
+        f"patient0{p}_study{k}": ["ct", "t1w"] for p in (1, 2) for k in (1, 2)
+    }
+    assert {one.patient for one in found.cases} == {"patient01", "patient02"}
+    assert "--pattern '{patient}/{case}_{modality}'" in found.guessed[0]
+
+
+def test_a_case_without_a_modality_is_left_out_by_the_option_that_is_named(tmp_path):
+    touch(tmp_path, "a/t1.nii.gz", "a/ct.nii.gz", "b/t1.nii.gz")
+    with pytest.raises(BadInput, match=r"\(--exclude b\)"):
+        find_cohort(tmp_path, modalities=["t1", "ct"])
+    assert names(find_cohort(tmp_path, modalities=["t1", "ct"], exclude="b").cases) == {
+        "a": ["t1", "ct"]
+    }
+
+
+@every_row(
+    ("lost", "said"),
+    [
+        ("c/scan.mat", "c: no image of a kind that is read ('scan.mat')"),
+        ("c/seg.nii.gz", "1 cases of label maps or a mask without a scan ('c')"),
+    ],
+)
+def test_what_is_lost_is_listed(tmp_path, lost, said):
+    touch(tmp_path, "a/t1.nii.gz", "b/t1.nii.gz", "docs/read.txt", lost)
+    found = find_cohort(tmp_path)
+    assert names(found.cases) == {"a": ["t1"], "b": ["t1"]}
+    assert found.unclaimed == [said]
+
+
+def test_a_folder_that_may_not_be_read_is_listed(tmp_path, monkeypatch):
+    touch(tmp_path, "a/t1.nii.gz", "b/t1.nii.gz")
+    real = os.scandir
+
+    def closed(path):
+        if str(path).endswith("/b"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    found = find_cohort(tmp_path)
+    assert names(found.cases) == {"a": ["t1"]}
+    assert "b: expected a folder that may be read, found 'Permission denied'" in found.unread[0]
+
+
+def test_a_folder_that_is_a_link_to_nothing_is_listed(tmp_path):
+    touch(tmp_path, "a/t1.nii.gz", "b/t1.nii.gz")
+    (tmp_path / "b" / "ct").symlink_to("/lost/ct")
+    (tmp_path / "b" / "notes.txt").symlink_to("/lost/notes.txt")
+    found = find_cohort(tmp_path)
+    assert names(found.cases) == {"a": ["t1"], "b": ["t1"]}
+    assert found.unread == [
+        f"{tmp_path}/b/ct: expected a folder or file, found a link that leads nowhere"
+    ]
+
+
+def test_links_to_a_parent_do_not_go_round_without_end(tmp_path):
+    touch(tmp_path, *(f"c{k}/t1.nii.gz" for k in range(4)))
+    for k in range(4):
+        (tmp_path / f"c{k}" / "up").symlink_to(tmp_path)
+        (tmp_path / f"c{k}" / "up2").symlink_to(tmp_path)
+    assert len(find_cohort(tmp_path).cases) == 4
+
+
+@every_row("name", ["a b", "x" * 101, "-a/.b", ".."])
+def test_names_that_could_leave_their_folder_are_refused(tmp_path, name):
+    touch(tmp_path, "ok/t1.nii.gz")
+    (tmp_path / "m.csv").write_text(f"case,modality,path\nc,{name},ok/t1.nii.gz\n")
+    with pytest.raises(BadInput, match="expected a name of letters"):
+        find_cohort(tmp_path, manifest=tmp_path / "m.csv")

@@ -1,0 +1,126 @@
+"""Scans that are not the kind of head that a network of synthetic heads was trained on: told on made bodies of known size."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rows import every_row
+from voxlate.checks.head_checks import TURNED, black_pools_ml, check_head
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.intensity import Scale
+
+SHAPE = (60, 80, 70)  # voxels of 3 mm
+SPACING_MM = 3.0
+
+
+def _scan(values: np.ndarray) -> Volume:
+    return Volume(values[None].astype(np.float32), np.diag([3.0, 3.0, 3.0, 1.0]), "a.u.", "t1")
+
+
+def _ellipsoid(centre: tuple[float, ...], radii_mm: tuple[float, ...]) -> np.ndarray:
+    places = np.indices(SHAPE) * SPACING_MM
+    return sum(((p - c) / r) ** 2 for p, c, r in zip(places, centre, radii_mm)) < 1
+
+
+@pytest.fixture
+def head() -> np.ndarray:
+    """A dome 210 mm deep and 160 mm wide on a neck that the field of view cuts, with air in the front half."""
+    crown = _ellipsoid((80, 120, 105), (90, 105, 80))
+    neck = _ellipsoid((80, 120, 105), (1e6, 85, 70))
+    neck[27:] = False
+    values = 500.0 * (crown | neck)
+    values[_ellipsoid((20, 160, 105), (50, 20, 20))] = 0
+    values[_ellipsoid((70, 160, 105), (30, 20, 20))] = 0
+    return values
+
+
+@pytest.fixture
+def brain() -> np.ndarray:
+    """A body 160 mm deep and 130 mm wide in a constant background."""
+    return 500.0 * _ellipsoid((90, 120, 105), (65, 80, 65))
+
+
+def test_whole_heads_and_brains_of_the_trainings_kind_are_not_warned_about(head, brain):
+    assert check_head(_scan(head), trained="head") == []
+    assert check_head(_scan(brain), trained="brain") == []
+
+
+def test_a_brain_without_skull_is_no_head(brain):
+    (sentence,) = check_head(_scan(brain), trained="head")
+    assert sentence.text.startswith("t1: expected a whole head, found a body that is 14")
+    assert sentence.grade == "do not trust"
+
+
+def test_a_whole_head_is_no_brain(head):
+    (sentence,) = check_head(_scan(head), trained="brain")
+    assert sentence.text.startswith("t1: expected a brain without skull, found a body that is 18")
+    assert sentence.grade == "do not trust"
+
+
+def test_one_slice_of_a_head_is_no_brain_and_is_a_head(head):
+    slices = _scan(head[30:31])
+    assert check_head(slices, trained="head") == []
+    assert len(check_head(slices, trained="brain")) == 1
+
+
+@pytest.mark.parametrize(
+    ("axes", "how"), [(0, "upside down"), (1, "turned front to back"), ((0, 1), "upside down")]
+)
+def test_a_head_that_lies_the_wrong_way_round_is_told(head, axes, how):
+    (sentence,) = check_head(_scan(np.flip(head, axes)), trained="head")
+    assert f"the scan is likely {how}" in sentence.text
+    assert sentence.grade == "caution"
+
+
+def test_a_head_without_crown_is_a_caution_and_does_not_show_its_orientation(head):
+    for slab in (head[20:41], head[20:41][::-1]):
+        (sentence,) = check_head(_scan(slab), trained="head")
+        assert "the upper part of the head is likely missing" in sentence.text
+        assert sentence.grade == "caution"
+    (sentence,) = check_head(_scan(head[26:39]), trained="head")  # a few slices
+    assert sentence.text.startswith("t1: expected a whole head, found 39 mm of one")
+    assert sentence.grade == "caution"
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_head_after_a_quarter_turn_in_the_plane_is_a_caution_on_its_axes(head, sign):
+    shaded = (
+        head * np.linspace(0.5, 1.5, head.shape[1])[:, None]
+    )  # front and back differ, left and right do not
+    assert check_head(_scan(shaded), trained="head") == []
+    (sentence,) = check_head(_scan(np.rot90(shaded, sign, (1, 2))), trained="head")
+    assert "its back-front and left-right axes are likely exchanged" in sentence.text
+    assert sentence.grade == "caution"
+    assert sentence.numbers["front_back"] > sentence.numbers["left_right"] + TURNED
+
+
+def test_a_head_at_the_border_of_its_slices_is_a_caution_with_the_side(head):
+    touching = head[:, :, 10:]  # the neck is 140 mm wide, the head 160 mm: 25 mm of air become none
+    (sentence,) = check_head(_scan(touching), trained="head")
+    assert sentence.text.startswith("t1: the head reaches the left border of the scan (over ")
+    assert sentence.grade == "caution"
+
+
+@every_row(("slice_mm", "grade"), [(0.6, "do not trust"), (1.35, "caution")])
+def test_a_head_whose_slices_are_too_close_is_flattened(head, slice_mm, grade):
+    flattened = replace(_scan(head), affine=np.diag([3.0, 3.0, slice_mm, 1.0]))
+    (sentence,) = check_head(flattened, trained="head")
+    assert "the scan is likely flattened" in sentence.text
+    assert sentence.grade == grade
+
+
+def test_fluid_as_dark_as_air_is_measured_away_from_the_rim(brain):
+    scale = Scale(0.0, 1000.0)
+    assert black_pools_ml([_scan(brain)], [scale]) == 0
+    ventricle = np.s_[28:32, 38:46, 30:34]  # 4 x 8 x 4 voxels of 0.027 ml
+    dark = brain.copy()
+    dark[ventricle] = 15
+    assert black_pools_ml([_scan(dark)], [scale]) == pytest.approx(128 * 0.027)
+    dim = brain.copy()
+    dim[ventricle] = 50
+    assert black_pools_ml([_scan(dim)], [scale]) == 0
+    at_rim = brain.copy()
+    at_rim[28:32, 38:46, 14:17] = 0
+    assert black_pools_ml([_scan(at_rim)], [scale]) == 0
+    assert black_pools_ml([_scan(dark), _scan(brain)], [scale, scale]) == 0

@@ -1,0 +1,186 @@
+"""Intensity maps: closed forms, and round trips as laws."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from pydantic import TypeAdapter, ValidationError
+
+from rows import every_row
+from voxlate.scans.images.intensity import (
+    Intensity,
+    MinMax,
+    Percentile,
+    Scale,
+    Window,
+    ZScore,
+    typical_scale,
+)
+from voxlate.scans.images.statistics import PERCENTILES, distribution, intensity_statistics
+
+VALUES = arrays(np.float32, st.integers(1, 40), elements=st.floats(-3000, 3000, width=32))
+
+
+QUICK = settings(  # a busy machine is no fault of the strategies
+    deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
+
+
+def whole(spec: Intensity, values: np.ndarray, mask: np.ndarray | None = None) -> Scale:
+    """The scale of a volume that holds these values."""
+    mask = None if mask is None else mask.reshape(1, 1, -1)
+    return spec.scale(intensity_statistics(values.reshape(1, 1, -1), mask))
+
+
+RANGES = st.tuples(st.floats(-2000, 2000), st.floats(1, 4000)).map(
+    lambda r: Scale(r[0], r[0] + r[1])
+)
+
+
+@QUICK
+@given(VALUES, RANGES)
+def test_forward_and_its_inverse_follow_their_laws_for_arrays_and_tensors(x, scale) -> None:
+    clipped, before = x.clip(scale.low, scale.high), x.copy()
+    np.testing.assert_allclose(scale.inverse(scale.forward(x)), clipped, atol=2e-3)
+    np.testing.assert_array_equal(x, before)
+    y = scale.forward(np.sort(x))
+    assert y.dtype == np.float32
+    assert y.min() >= -1
+    assert y.max() <= 1
+    assert (np.diff(y) >= 0).all()
+    tensor = torch.from_numpy(x)
+    np.testing.assert_allclose(scale.forward(tensor).numpy(), scale.forward(x), atol=1e-6)
+    np.testing.assert_allclose(
+        scale.inverse(tensor).numpy(), scale.inverse(x), rtol=1e-5, atol=1e-2
+    )
+
+
+@QUICK
+@given(VALUES)
+def test_minmax_clips_nothing_and_reaches_both_ends(x) -> None:
+    scale = whole(MinMax(), x)
+    assert scale.low <= x.min() <= x.max() <= scale.high
+    assert scale.forward(x).min() == -1
+    if x.max() - x.min() > 1e-30:
+        assert scale.forward(x).max() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_window_of_hounsfield_units() -> None:
+    scale = Window(low=-50, high=350).scale(None)
+    np.testing.assert_allclose(
+        scale.forward(np.array([-1000, -50, 150, 350, 900], np.int16)), [-1, -1, 0, 1, 1]
+    )
+    assert scale.forward(np.array([1], np.int16)).dtype == np.float32
+    assert scale.inverse(np.array([1.5])) == pytest.approx(450)  # beyond the range stays visible
+
+
+def test_a_constant_maps_to_minus_one_and_back_to_itself() -> None:
+    scale = whole(MinMax(), np.full((3, 3), 7.0, np.float32))
+    np.testing.assert_array_equal(scale.forward(np.full(3, 7.0, np.float32)), -1)
+    np.testing.assert_array_equal(scale.inverse(np.array([-1.0, 0.3, 1.0])), 7)
+    narrow = np.array([0.0, 1e-40], np.float32)  # too narrow for float32
+    np.testing.assert_array_equal(whole(MinMax(), narrow).forward(narrow), -1)
+
+
+def test_zscore_spreads_mean_and_clip_deviations_of_the_mask() -> None:
+    inside = np.random.default_rng(0).normal(100, 20, 100_000).astype(np.float32)
+    values, mask = (
+        np.concatenate([inside, np.zeros(100_000, np.float32)]),
+        np.arange(200_000) < 100_000,
+    )
+    scale = whole(ZScore(clip=4), values, mask)
+    assert (scale.low, scale.high) == pytest.approx((20, 180), abs=1)
+    assert scale.forward(np.array([100.0]))[0] == pytest.approx(0, abs=0.01)
+
+
+def test_percentiles_are_of_the_foreground_by_default() -> None:
+    values = np.concatenate([np.arange(101, dtype=np.float32), np.full(900, -5, np.float32)])
+    mask = values >= 0
+    assert whole(Percentile(low=10, high=90), values, mask) == Scale(10, 90)
+    assert whole(Percentile(low=10, high=99, inside="all"), values, mask).low == -5
+    assert whole(Percentile(low=0, high=100), values, np.zeros_like(mask)) == Scale(
+        -5, 100
+    )  # an empty mask: all
+
+
+def test_bright_vessels_of_a_small_field_of_view_do_not_widen_a_range_in_medians() -> None:
+    tissue, vessels = np.full(9000, 100, np.float32), np.linspace(200, 900, 1000, dtype=np.float32)
+    crop = np.concatenate([tissue, vessels])
+    mask = np.ones(crop.shape, bool)
+    assert whole(Percentile(low=0, high=99.9, floor=0), crop, mask).high == pytest.approx(
+        893, abs=8
+    )
+    assert whole(Percentile(low=0, high=99.9, floor=0, medians=3.5), crop, mask) == Scale(0, 350)
+    wide = np.concatenate([np.full(99_900, 100, np.float32), np.full(100, 250, np.float32)])
+    assert whole(Percentile(high=100, floor=0, medians=3.5), wide, wide > 0) == Scale(0, 250)
+    thresholded = np.where(crop > 100, crop, np.float32(0))
+    assert whole(Percentile(high=100, floor=0, medians=3.5), thresholded, mask) == Scale(0, 900)
+
+
+def test_a_recipe_table_chooses_the_map_by_its_kind() -> None:
+    adapter = TypeAdapter(Intensity)
+    assert adapter.validate_python({"kind": "window", "low": -50, "high": 350}) == Window(
+        low=-50.0, high=350.0
+    )
+    assert adapter.validate_python({"kind": "zscore"}) == ZScore(clip=5.0)
+
+
+@every_row(
+    "table",
+    [
+        {"kind": "window", "low": 350, "high": -50},
+        {"kind": "window", "low": float("-inf"), "high": 0},
+        {"kind": "percentile", "low": 90, "high": 10},
+        {"kind": "percentile", "low": -1},
+        {"kind": "zscore", "clip": 0},
+        {"kind": "minmax", "per": "patient"},
+        {"kind": "minmax", "pre": "slice"},
+    ],
+)
+def test_a_table_that_makes_no_sense_is_refused(table) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(Intensity).validate_python(table)
+
+
+@pytest.fixture
+def volume() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    values = rng.gamma(3.0, 100.0, (5, 20, 30)).astype(np.float32)
+    mask = rng.random((5, 20, 30)) < 0.4
+    values[~mask] = 0
+    return values, mask
+
+
+def test_minmax_by_slice_is_each_slices_own_range(volume) -> None:
+    values, mask = volume
+    statistics = intensity_statistics(values, mask)
+    for d, one in enumerate(values):
+        scale = MinMax(per="slice").scale(statistics, d)
+        assert (scale.low, scale.high) == (one.min(), one.max())
+    assert MinMax(per="slice").scale(statistics) == MinMax(per="volume").scale(statistics, 2)
+
+
+def test_percentiles_between_stored_ones_are_interpolated() -> None:
+    ramp = distribution(np.arange(10001, dtype=np.float32))  # percentile p of a ramp is 100 p
+    assert [ramp.at(p) for p in PERCENTILES] == pytest.approx(
+        [100 * p for p in PERCENTILES], abs=1e-3
+    )
+    assert ramp.at(37.25) == pytest.approx(3725, abs=1e-2)
+
+
+def test_without_a_mask_or_with_an_empty_one_all_is_foreground(volume) -> None:
+    values, _ = volume
+    plain = intensity_statistics(values)
+    assert plain.foreground == plain.all
+    assert intensity_statistics(values, np.zeros(values.shape, bool)) == plain
+
+
+def test_the_typical_scale_is_the_median_over_cases_and_a_window_is_itself() -> None:
+    cases = [
+        intensity_statistics(np.linspace(0, top, 1000).reshape(10, 10, 10))
+        for top in (1.0, 3.0, 100.0)
+    ]
+    assert typical_scale(MinMax(per="volume"), cases) == Scale(0, 3)
+    assert typical_scale(Window(low=-5, high=7), cases) == Scale(-5, 7)

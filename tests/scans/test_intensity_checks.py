@@ -1,0 +1,87 @@
+"""Percentiles of a scan outside those of the training's cases: how far, and in which words."""
+
+import numpy as np
+import pytest
+
+from rows import every_row
+from voxlate.base.messages import worst_grade
+from voxlate.checks.intensity_checks import check_brightness, check_kind, check_vessels
+from voxlate.scans.images.intensity import Window
+from voxlate.scans.images.statistics import intensity_statistics
+
+WINDOW = Window(low=0, high=1000)
+KNOWN = {"t1": {"low": [-0.8, -0.5, 0.0, 0.4, 1.6], "high": [-0.7, -0.4, 0.1, 0.9, 1.7]}}
+
+
+def body(median: float, bright: float):
+    """Values whose percentiles lie in the known range, but for the median and the bright end."""
+    points = {
+        0: 90,
+        5: 130,
+        25: 270,
+        50: median,
+        75: max(720, median + 20),
+        95: bright,
+        100: bright,
+    }
+    values = np.interp(np.linspace(0, 100, 10_001), list(points), list(points.values()))
+    return intensity_statistics(values.reshape(1, 1, -1).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("median", "grade"), [(660, "note"), (720, "caution"), (870, "do not trust")]
+)
+def test_the_farther_a_scan_lies_outside_the_training_the_graver_is_the_warning(median, grade):
+    (said,) = check_brightness("t1", body(median, 1320), WINDOW, KNOWN)
+    assert said.text.startswith("t1: its brightness is outside that of the training's scans: ")
+    assert f"is {median}, theirs 500 to 550 on the same scale" in said.text
+    assert said.grade == grade
+
+
+def test_values_beyond_the_window_do_not_count_for_networks_do_not_see_them():
+    assert check_brightness("t1", body(520, 2500), WINDOW, KNOWN) == []
+
+
+def test_a_ct_or_a_mask_in_the_place_of_an_mr_is_not_to_be_trusted():
+    rng = np.random.default_rng(0)
+    head = np.zeros((8, 20, 20), np.float32)
+    head[:, 5:15, 5:15] = rng.uniform(200, 900, (8, 10, 10))
+    in_hu = np.where(head > 0, head - 300, -1000).astype(np.float32)
+    (said,) = check_kind("mr", "a.u.", intensity_statistics(in_hu))
+    assert "5 % of the voxels are at -1000 or below, as air is in a CT" in said.text
+    assert said.grade == "do not trust"
+    (mask,) = check_kind("mr", "a.u.", intensity_statistics((head > 0).astype(np.float32)))
+    assert "almost all voxels have one of the values 0, " in mask.text
+    assert mask.grade == "do not trust"
+    assert check_kind("ct", "HU", intensity_statistics(in_hu)) == []
+    assert check_kind("mr", "a.u.", intensity_statistics(head)) == []
+    z_scored = (head - head.mean()) / head.std()
+    assert check_kind("mr", "a.u.", intensity_statistics(z_scored)) == []
+
+
+def test_a_ct_without_negative_values_in_the_place_of_an_mr_is_not_to_be_trusted():
+    rng = np.random.default_rng(0)
+    head = np.zeros((8, 20, 20), np.float32)
+    head[:, 3:17, 3:17] = rng.normal(1060, 20, (8, 14, 14))
+    head[:, 4:6, 3:17] = 2200
+    for scan in (head, head / 12):  # with an offset, and scaled to 8 bits
+        (said,) = check_kind("mr", "a.u.", intensity_statistics(scan, scan > 0))
+        assert "as soft tissue and bone in a shifted or scaled CT" in said.text
+        assert said.grade == "do not trust"
+
+
+@every_row(
+    ("brightness", "grade"),
+    [(3.0, None), (1.97, "caution"), (1.5, "do not trust"), (0, "do not trust")],
+)
+def test_a_scan_without_vessels_far_brighter_than_its_tissue_is_no_tof(brightness, grade):
+    head = np.zeros((8, 20, 20), np.float32)
+    head[:, 3:17, 3:17] = np.random.default_rng(0).uniform(50, 100, (8, 14, 14))
+    head[3, 8, 8:12] = 97.5 * brightness  # 97.5 is the 95th percentile of its tissue
+    assert worst_grade(check_vessels("tof", intensity_statistics(head, head > 0))) == grade
+
+
+def test_a_tof_of_which_a_threshold_left_the_vessels_alone_is_a_tof():
+    vessels = np.zeros((8, 20, 20), np.float32)
+    vessels[3, 8, 8:12] = 200
+    assert check_vessels("tof", intensity_statistics(vessels)) == []

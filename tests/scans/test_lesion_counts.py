@@ -1,0 +1,79 @@
+"""Pieces of a region that an image keeps, shrinks, erases and invents: boxes whose fate is known."""
+
+import numpy as np
+
+from voxlate.evaluation.lesion_counts import count_lesions, lesion_sentence
+
+SHAPE = (8, 40, 40)
+
+
+def at(y: int, x: int, size: int = 6) -> tuple[slice, slice, slice]:
+    return slice(2, 6), slice(y, y + size), slice(x, x + size)
+
+
+def test_pieces_of_a_threshold_are_kept_shrunk_erased_and_invented():
+    truth, image = np.zeros(SHAPE, np.float32), np.zeros(SHAPE, np.float32)
+    for place in ((2, 2), (2, 20), (20, 2)):
+        truth[at(*place)] = 100
+    image[at(2, 2)] = 100  # kept
+    image[at(2, 20, 3)] = 100  # a quarter
+    image[at(30, 30)] = 100  # nothing there in truth
+    truth[0, 39, 39] = 100  # one voxel is no piece
+    counts = count_lesions(truth > 50, truth, image, image > 50)
+    assert counts == {"pieces": 3, "kept": 1, "shrunk": 1, "erased": 1, "unseen": 0, "invented": 1}
+
+
+def test_pieces_of_a_label_map_are_compared_by_their_contrast():
+    noise = np.random.default_rng(0).normal(0, 1, SHAPE).astype(np.float32)
+    truth, image, label = noise.copy(), noise.copy(), np.zeros(SHAPE, bool)
+    for (y, x), there, made in [
+        ((2, 2), 20, 19),
+        ((2, 20), -20, -6),
+        ((20, 2), 20, 0),
+        ((20, 20), 0, 20),
+    ]:
+        label[at(y, x)] = True
+        truth[at(y, x)] += there
+        image[at(y, x)] += made
+    counts = count_lesions(label, truth, image)
+    assert counts == {"pieces": 4, "kept": 1, "shrunk": 1, "erased": 1, "unseen": 1}
+
+
+def test_a_lesion_of_the_wrong_sign_is_erased():
+    label = np.zeros(SHAPE, bool)
+    label[at(10, 10)] = True
+    assert count_lesions(label, label * 10.0, label * -10.0)["erased"] == 1
+
+
+def test_the_ledger_is_one_sentence_over_all_cases():
+    rows = [
+        {
+            "tumour.pieces": 2.0,
+            "tumour.kept": 1.0,
+            "tumour.erased": 1.0,
+            "tumour.shrunk": 0.0,
+            "tumour.invented": 3.0,
+        },
+        {
+            "tumour.pieces": 1.0,
+            "tumour.kept": 0.0,
+            "tumour.erased": 0.0,
+            "tumour.shrunk": 1.0,
+            "tumour.invented": None,
+        },
+    ]
+    assert lesion_sentence("tumour", rows) == (
+        "tumour, piece by piece: of 3 in 2 cases 1 kept, 1 shrunk, 1 erased; 3 invented where there is none. "
+        "Kept of those it shows: 33% (5%-84%)."
+    )
+    assert lesion_sentence("bone", rows) == ""
+
+
+def test_the_interval_of_what_is_kept_is_wilsons_over_patients():
+    rows = [
+        {"patient": f"p{k // 2}", "tumour.pieces": 1.0, "tumour.kept": float(k < 18)}
+        for k in range(20)
+    ]
+    assert lesion_sentence("tumour", rows).endswith(
+        "Kept of those it shows: 90% (60%-98%)."
+    )  # 9 of 10: 0.596 to 0.982

@@ -1,0 +1,133 @@
+"""Hostile files: headers that claim more than there is, and small files that expand without end."""
+
+import gzip
+import zlib
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from rows import every_row
+from voxlate.base.errors import BadInput
+from voxlate.base.options.option import bytes_of
+from voxlate.scans.formats.io import read_volume
+from voxlate.scans.formats.limits import check_expansion, check_volume
+from voxlate.scans.options.layout import LARGEST_VOLUME, Layout
+
+pydicom = pytest.importorskip("pydicom")
+from test_dicom import write_slice  # noqa: E402 - needs pydicom
+
+
+@pytest.fixture(autouse=True)
+def one_megabyte(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(LARGEST_VOLUME, "1MB")
+
+
+def test_a_size_is_read_with_its_unit() -> None:
+    assert [bytes_of(text, "") for text in ("4GB", "500 MB", "2g", "10")] == [
+        4 * 2**30,
+        500 * 2**20,
+        2 * 2**30,
+        10,
+    ]
+    with pytest.raises(BadInput, match="--max-volume: expected a size such as 8GB, found 'big'"):
+        Layout(max_volume="big")
+
+
+def test_the_largest_volume_that_fits_passes_and_one_slice_more_does_not() -> None:
+    check_volume((4, 256, 256), "a.nii")
+    with pytest.raises(BadInput, match=r"a.nii: .* found 256×256×5 voxels .* --max-volume 1GB"):
+        check_volume((5, 256, 256), "a.nii")
+
+
+def test_the_option_holds_for_the_scans_that_are_read_afterwards() -> None:
+    Layout(max_volume="2MB")
+    check_volume((8, 256, 256), "a.nii")
+    assert "max_volume" not in Layout().layout
+
+
+def test_data_that_expand_beyond_the_limit_are_refused_and_others_are_counted() -> None:
+    packed = zlib.compress(bytes(2**20))
+    assert check_expansion([packed[:100], packed[100:]], zlib.MAX_WBITS, "a") == 2**20
+    with pytest.raises(BadInput, match="found more"):
+        check_expansion([zlib.compress(bytes(2**20 + 1))], zlib.MAX_WBITS, "a")
+    with pytest.raises(EOFError):
+        check_expansion([packed[:-9]], zlib.MAX_WBITS, "a")
+
+
+@every_row("ending", [".nii", ".nii.gz", ".mha", ".nrrd"])
+def test_a_large_volume_is_refused_before_its_voxels_are_read(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a{ending}"
+    if ending.startswith(".nii"):
+        nib.save(nib.nifti1.Nifti1Image(np.zeros((100, 100, 100), np.int16), np.eye(4)), path)
+    else:
+        itk = pytest.importorskip("SimpleITK")
+        itk.WriteImage(itk.Image(100, 100, 100, itk.sitkInt16), str(path), True)
+    with pytest.raises(BadInput, match=r"at most .* found 100×100×100 voxels"):
+        read_volume(path)
+
+
+def test_a_large_picture_is_refused_before_its_pixels_are_read(tmp_path: Path) -> None:
+    Image.new("L", (1000, 1000)).save(tmp_path / "a.png")
+    with pytest.raises(BadInput, match="found 1000×1000×1 voxels"):
+        read_volume(tmp_path / "a.png")
+
+
+def test_a_gzip_bomb_behind_the_voxels_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii.gz"
+    nib.save(nib.nifti1.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)), path)
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + bytes(3 * 2**20)))
+    with pytest.raises(BadInput, match="expected the file to end after its voxels"):
+        read_volume(path)
+
+
+def test_a_header_whose_extensions_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii.gz"
+    image = nib.nifti1.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4))
+    whole = bytearray(image.to_bytes())
+    whole[108:112] = np.float32(2**31).tobytes()
+    path.write_bytes(gzip.compress(bytes(whole)))
+    with pytest.raises(BadInput, match="expected voxels within 64 MB"):
+        read_volume(path)
+
+
+def test_a_deflated_series_is_read_and_a_deflate_bomb_is_refused(tmp_path: Path) -> None:
+    write_slice(tmp_path, "a", 0)
+    plain = read_volume(tmp_path / "a.dcm")
+    header = pydicom.dcmread(tmp_path / "a.dcm")
+    header.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    header.save_as(tmp_path / "a.dcm")
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.dcm").data, plain.data)
+    header.add_new(0x00091001, "OB", bytes(3 * 2**20))
+    header.save_as(tmp_path / "a.dcm")
+    assert (tmp_path / "a.dcm").stat().st_size < 8000
+    with pytest.raises(BadInput, match=r"a.dcm: expected data that expand to at most"):
+        read_volume(tmp_path / "a.dcm")
+
+
+def test_a_compressed_image_that_claims_a_huge_size_is_refused(tmp_path: Path) -> None:
+    write_slice(tmp_path, "a", 0)
+    header = pydicom.dcmread(tmp_path / "a.dcm")
+    header.compress(pydicom.uid.RLELossless)
+    header.Rows = header.Columns = 65535
+    header.save_as(tmp_path / "a.dcm")
+    with pytest.raises(BadInput, match="found 65535×65535×1 voxels"):
+        read_volume(tmp_path)
+
+
+def test_deep_sequences_and_huge_private_elements_end_in_a_volume_or_a_sentence(
+    tmp_path: Path,
+) -> None:
+    write_slice(tmp_path, "a", 0)
+    whole = (tmp_path / "a.dcm").read_bytes()
+    at = whole.index(b"\x20\x00\x11\x00")
+    opening = b"\x09\x00\x02\x10SQ\x00\x00\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
+    (tmp_path / "a.dcm").write_bytes(whole[:at] + opening * 20000 + whole[at:])
+    with pytest.raises(BadInput, match=r"a.dcm: expected"):
+        read_volume(tmp_path)
+    claim = b"\x09\x00\x01\x10OB\x00\x00" + (2**32 - 2).to_bytes(4, "little")
+    (tmp_path / "a.dcm").write_bytes(whole[:at] + claim + whole[at:])
+    with pytest.raises(BadInput, match=r"a.dcm: expected"):
+        read_volume(tmp_path)

@@ -1,0 +1,273 @@
+from pathlib import Path
+
+import pytest
+
+from rows import every_row
+from voxlate.base.errors import BadInput
+from voxlate.scans.cohorts.case_files import CaseFiles
+from voxlate.scans.cohorts.find import find_cohort
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for case in "abc":
+        for name in ("mr", "ct"):
+            path = tmp_path / "scans" / case / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"")
+    return tmp_path / "scans"
+
+
+def stated(cases: list[CaseFiles]) -> dict[str, tuple[str, str | None]]:
+    """The patient and the split of each case."""
+    return {one.case: (one.patient, one.split) for one in cases}
+
+
+def manifest(root: Path, text: str, name: str = "table.csv") -> Path:
+    path = root.parent / name
+    path.write_text(text)
+    return path
+
+
+def test_notes_alone_add_patient_and_split_to_files_found_by_layout(root):
+    (root / "cases.csv").write_text(
+        "case,patient,slice,split\nb,p1,4,Training\na,p1,5,train\nc,p2,1,Validation\n"
+    )
+    cases = find_cohort(root).cases
+    assert stated(cases) == {"a": ("p1", "train"), "b": ("p1", "train"), "c": ("p2", "val")}
+    assert cases[0].files["mr"] == root / "a" / "mr.png"
+
+
+def test_a_wide_table_holds_a_path_a_modality_and_may_leave_one_empty(root):
+    text = "Case\tPatient\tAge\tT1\tCT\nx\tp\t61\tscans/a/mr.png\tscans/a/ct.png\ny\tq\t50\tscans/b/mr.png\t\n"
+    cases = find_cohort(root, manifest=manifest(root, text, "wide.tsv")).cases
+    assert [(one.case, one.patient, list(one.files)) for one in cases] == [
+        ("x", "p", ["ct", "t1"]),
+        ("y", "q", ["t1"]),
+    ]
+    assert cases[0].files["t1"].samefile(root / "a" / "mr.png")
+
+
+def test_a_long_table_holds_a_row_a_file(root):
+    text = "case,modality,path,split\nx,t1,a/mr.png,test\nx,seg,a/ct.png,test\n"
+    (case,) = find_cohort(root, manifest=manifest(root, text)).cases
+    assert (list(case.files), list(case.labels), case.split) == (["t1"], ["seg"], "test")
+
+
+def test_a_table_by_patient_takes_all_cases_of_each(root):
+    for case in "ab":
+        (root / case).rename(root / f"p1-{case}")
+    text = "patient,split\np1,train\nc,val\n"
+    preset = root.parent / "ours.toml"
+    preset.write_text(
+        'title = "x"\nsource = "y"\npatterns = ["{case}/{modality}.png"]\npatient = "^(p1)-"\n'
+    )
+    cases = find_cohort(root, preset=preset, manifest=manifest(root, text)).cases
+    assert stated(cases) == {"c": ("c", "val"), "p1-a": ("p1", "train"), "p1-b": ("p1", "train")}
+
+
+REFUSED = [
+    (
+        "case,patient,split\na,p,train\nb,p,val\n",
+        "expected each patient in one split, found p in train and val",
+    ),
+    ("case,split\na,train\nb,exam\n", "expected a split train, val or test, found 'exam'"),
+    ("case,split\na,train\nb,\n", "expected a split for every case or for none, found none for b"),
+    ("case,split\na,train\na,train\n", "expected each case in one row, found a twice"),
+    (
+        "case,split\na,train\nz,train\n",
+        "expected files of the case z, found only others (a, b, c, …)",
+    ),
+    (
+        "case,mr\na,a/mr.png\nb,b/gone.png\n",
+        "expected the file b/gone.png for mr of case b, found none",
+    ),
+    ("case,modality,path\na,mr,a/mr.png\na,MR,b/mr.png\n", "expected one mr of case a, found also"),
+    (
+        "case,modality,path,split\na,mr,a/mr.png,val\na,ct,a/ct.png,test\n",
+        "expected one patient and split of case a",
+    ),
+    ("case,split\n../../etc,train\n", "expected a name of letters"),
+    ("name,split\na,train\n", "expected a column 'case' or 'patient', found name, split"),
+    ("case,split\n", "an empty cohort"),
+    (
+        "case,patient,split\na,p0,train\nb,P0,test\n",
+        "expected one spelling of a patient, found 'P0' and 'p0'",
+    ),
+    ("case,patient,split\na,p 0,train\nb,p0,test\n", "line 2, patient: expected a name of letters"),
+    ("case,mr\nA,a/mr.png\na,b/mr.png\n", "expected one spelling of a case, found 'A' and 'a'"),
+    (
+        "case,patient,split\na,p0,train\nb,,test\n",
+        "line 3: expected a patient in every row or in none",
+    ),
+    (
+        "case,patient,split\na,p0,train\n,p1,test\n",
+        "line 3: expected a case in every row or in none",
+    ),
+    (f"case,mr\na,{'x' * 300}.png\n", "expected the file xxx"),
+    ("case,Split,split \na,train,test\n", "expected each column once, found 'split' twice"),
+    ("case,split\na,train,p1\n", "line 2: expected 2 cells, as in the first line, found 3"),
+    (
+        "case,age,split\na,61,train\n\nb,train\n",
+        "line 4: expected 3 cells, as in the first line, found 2",
+    ),
+    (
+        'case,patient,split\na,"p0,train\nb,"p0,test\nc,p2,val\n',
+        "table.csv, line 2: expected quotes in pairs",
+    ),
+    ('case,patient,split\na,"p\n0",train\n', "table.csv, line 2: expected quotes in pairs"),
+    ('case,patient,split\na,"p0"0,train\n', "table.csv, line 2: expected quotes in pairs"),
+    ("case,mask\na,a/mr.png\n", "found none but masks"),
+    ("case,modality,path,mask\na,mr,a/mr.png,a/ct.png\n", "found scans in the column 'mask', too"),
+    (
+        "case,path\na,a/mr.png\n",
+        "expected the columns modality and path together, found path alone",
+    ),
+]
+
+
+@every_row(("text", "sentence"), REFUSED)
+def test_a_manifest_that_cannot_be_meant_is_refused_in_one_sentence(root, text, sentence):
+    with pytest.raises(BadInput) as error:
+        find_cohort(root, manifest=manifest(root, text))
+    assert sentence in str(error.value)
+
+
+@every_row(
+    "way",
+    ["{root}/../outside/t1.nii.gz", "../outside/t1.nii.gz", "link.nii.gz", "linked/t1.nii.gz"],
+)
+def test_paths_that_leave_the_cohort_are_read_only_where_that_is_allowed(tmp_path, way):
+    root = tmp_path / "root"
+    for folder in (root / "a", tmp_path / "outside"):
+        folder.mkdir(parents=True)
+        (folder / "t1.nii.gz").write_bytes(b"")
+    (root / "link.nii.gz").symlink_to(tmp_path / "outside" / "t1.nii.gz")
+    (root / "linked").symlink_to(tmp_path / "outside")
+    (root / "cases.csv").write_text(f"case,t1\nc,{way.format(root=root)}\n")
+    with pytest.raises(BadInput, match=r"which leads out of them\. Pass --allow-outside"):
+        find_cohort(root)
+    assert [one.case for one in find_cohort(root, allow_outside=True).cases] == ["c"]
+
+
+@every_row("form", ["semicolon", "utf-16", "backslash", "na"])
+def test_tables_that_spreadsheets_export_are_read(tmp_path, form):
+    (tmp_path / "a").mkdir()
+    for name in ("t1", "t2", "t3"):
+        (tmp_path / "a" / f"{name}.nii.gz").write_bytes(b"")
+    text = "case,t1,t2\np1,a/t1.nii.gz,a/t2.nii.gz\np2,a/t3.nii.gz,\n"
+    changed = {
+        "semicolon": text.replace(",", ";"),
+        "backslash": text.replace("a/", "a\\"),
+        "na": text.replace("gz,\n", "gz,NA\n"),
+    }
+    (tmp_path / "m.csv").write_text(
+        changed.get(form, text), encoding="utf-16" if form == "utf-16" else "utf-8"
+    )
+    cases = find_cohort(tmp_path, manifest=tmp_path / "m.csv").cases
+    assert [(one.case, list(one.files)) for one in cases] == [("p1", ["t1", "t2"]), ("p2", ["t1"])]
+
+
+def test_quotes_hold_separators_and_may_follow_a_blank(root):
+    text = (
+        'case, patient, note, split\na, "p1", "old, but good", train\n\n,,,\nb,p2,"say ""a""",val\n'
+    )
+    cases = find_cohort(root, manifest=manifest(root, text)).cases
+    assert stated(cases) == {"a": ("p1", "train"), "b": ("p2", "val")}
+
+
+@pytest.mark.parametrize("value", ["scans/{}/mr.png.bak", "scans/{}/mr.xyz", "gone/{}.nii.bak"])
+def test_a_column_of_files_that_are_not_read_is_refused(root, value):
+    for case in "ab":
+        for name in ("mr.png.bak", "mr.xyz"):
+            (root / case / name).write_bytes(b"x")
+    rows = "".join(f"{case},scans/{case}/ct.png,{value.format(case)}\n" for case in "ab")
+    with pytest.raises(
+        BadInput, match=r"expected scans of a known format .* in the column 't1', found '"
+    ):
+        find_cohort(root, manifest=manifest(root, "case,ct,t1\n" + rows))
+
+
+def test_columns_that_name_no_scan_are_said_in_one_line(root):
+    (root / "a" / "about.json").write_text("{}")
+    text = (
+        "case,age,,about,seen,said\na,61,0,scans/a/about.json,01/02/2020,no/rest\nb,,1,,02/02/2020,"
+    )
+    text += "#/" + 100 * "long " + "\n"
+    found = find_cohort(root, manifest=manifest(root, text))
+    assert [one.case for one in found.cases] == ["a", "b"]
+    assert found.unclaimed == [
+        "columns of table.csv that name no scans ('about', 'age', 'column 3', 'said', 'seen')"
+    ]
+    assert (
+        find_cohort(root, manifest=manifest(root, "case,split,\na,train,\nb,val,\n")).unclaimed
+        == []
+    )
+
+
+def test_cases_without_any_file_are_said(root):
+    found = find_cohort(root, manifest=manifest(root, "case,mr\na,a/mr.png\nb,\nc,NA\n"))
+    assert [one.case for one in found.cases] == ["a"]
+    assert found.unclaimed == ["2 cases of table.csv that have no scan in it ('b', …)"]
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".hdr", ".dcm"])
+def test_a_wide_table_takes_every_kind_that_is_read(root, suffix):
+    (root / f"one{suffix}").write_bytes(b"")
+    (case,) = find_cohort(root, manifest=manifest(root, f"case,t1\na,one{suffix}\n")).cases
+    assert case.files["t1"].samefile(root / f"one{suffix}")
+
+
+@every_row(
+    ("columns", "found", "meant"),
+    [
+        ("case,PatientID,split", "patientid", "patient"),
+        ("case,Subjects,split", "subjects", "patient"),
+        ("case,participant_id,split", "participant_id", "patient"),
+        ("case,pateint,split", "pateint", "patient"),
+        ("case,patient,splits", "splits", "split"),
+        ("case,patient,Fold", "fold", "split"),
+        ("case,patient,group", "group", "split"),
+        ("case_id,patient,split", "case_id", "case"),
+        ("case,modality,file", "file", "path"),
+        ("cse,patient,split", "cse", "case"),
+        ("case,modalty,path", "modalty", "modality"),
+    ],
+)
+def test_a_column_that_looks_like_one_of_ours_is_refused(root, columns, found, meant):
+    first = "train" if meant != "split" or found == "group" else "0"
+    with pytest.raises(BadInput) as error:
+        find_cohort(root, manifest=manifest(root, f"{columns}\na,p1,{first}\nb,p1,test\n"))
+    assert f"expected a column '{meant}', found '{found}'" in str(error.value)
+
+
+def test_columns_like_ours_are_notes_where_ours_are_there(root):
+    text = "case,patient,subject,fold,split\na,p1,x,0,train\nb,p2,x,1,test\n"
+    found = find_cohort(root, manifest=manifest(root, text))
+    assert stated(found.cases) == {"a": ("p1", "train"), "b": ("p2", "test")}
+
+
+def test_a_list_of_patients_with_two_spellings_is_refused(root):
+    (root.parent / "whose.txt").write_text("a p0\nb P0\nc\n")
+    with pytest.raises(BadInput, match="expected one spelling of a patient, found 'P0' and 'p0'"):
+        find_cohort(root, patients=root.parent / "whose.txt")
+
+
+@pytest.mark.parametrize("value", ["a/mr.png", "scans/b/../a/mr.png", "link.png"])
+@pytest.mark.parametrize("text", ["case,mr\na,a/mr.png\nb,{}\n", "case,mr,ct\na,a/mr.png,{}\n"])
+def test_a_file_that_is_listed_twice_is_refused(root, text, value):
+    (root / "link.png").symlink_to(root / "a" / "mr.png")
+    with pytest.raises(
+        BadInput, match=r"expected each scan once, found it as .* of case a and as "
+    ):
+        find_cohort(root, manifest=manifest(root, text.format(value)))
+
+
+def test_one_mask_for_several_patients_is_a_guess_that_is_said(root):
+    text = "case,patient,mr,mask\na,p,a/mr.png,{0}\nb,{1},b/mr.png,{0}\n"
+    found = find_cohort(root, manifest=manifest(root, text.format("c/mr.png", "q")))
+    pictures, mask = found.guessed
+    assert pictures.startswith("2 cases have pictures, which state neither voxel size nor orient")
+    assert mask == "the mask mr.png fits all 2 patients for whom it is used"
+    own = find_cohort(root, manifest=manifest(root, text.format("c/mr.png", "p")))
+    assert own.guessed == [pictures]

@@ -1,0 +1,82 @@
+"""The midline of heads that were turned, tilted and shifted by known amounts."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from voxlate.anatomy.head import make_head
+from voxlate.anatomy.scanner import image
+from voxlate.base.errors import BadInput
+from voxlate.scans.images.grid import Grid, Volume, canonical, resample, return_to, same_grid
+from voxlate.scans.images.midline import Midline, find_midline, midline_grid
+
+SIZE = (50, 60, 42)  # x, y, z: 4 mm each
+
+
+@pytest.fixture(scope="module")
+def head() -> Volume:
+    """Left and right mirror each other exactly, but for noise."""
+    made = make_head(3, 0, SIZE)
+    made = replace(made, exposure=replace(made.exposure, noise_hu=1.0, blur_mm=2.0, slice_mm=6.0))
+    right = image(made, "ncct")[..., SIZE[0] // 2 :]
+    ct = np.concatenate([right[..., ::-1], right], axis=-1)
+    return Volume(ct[None], made.affine, "HU", "ncct")
+
+
+def turned(head: Volume, turn: float, tilt: float, shift: float) -> Volume:
+    """The head as a scanner sees it whose own axes are turned the other way."""
+    grid = head.grid
+    centre = grid.affine[:3, :3] @ (np.array(grid.shape[::-1]) - 1) / 2 + grid.affine[:3, 3]
+    rotation = Midline(turn, tilt, 0.0, 1.0).rotation.T
+    move = np.eye(4)
+    move[:3, :3] = rotation
+    move[:3, 3] = centre - rotation @ centre - [shift, 0, 0]
+    scan = resample(head, Grid(grid.shape, move @ grid.affine), order=3, fill=-1000.0)
+    return Volume(scan.data, head.affine, "HU", "ncct")
+
+
+def test_a_turn_a_tilt_and_a_shift_are_found(head):
+    found = find_midline(turned(head, -13.0, 4.0, 9.0))
+    assert found.turn_deg == pytest.approx(-13.0, abs=0.5)
+    assert found.tilt_deg == pytest.approx(4.0, abs=0.5)
+    assert found.shift_mm == pytest.approx(9.0, abs=1.0)
+    assert found.correlation > 0.9
+
+
+def test_a_head_aligned_to_its_midline_is_its_own_mirror_image_and_goes_back_to_its_grid(head):
+    askew = turned(head, -10.0, 3.0, 6.0)
+    before = find_midline(askew)
+    aligned = resample(askew, midline_grid(askew), fill=-1000.0)
+    after = find_midline(aligned)
+    assert before.move_mm > 15
+    assert after.move_mm < 1.5
+    assert (canonical(aligned).data == aligned.data).all(), (
+        "its axes are still right, anterior and superior"
+    )
+    back = return_to(aligned, askew.grid)
+    assert same_grid(back.grid, askew.grid)
+    inner = (0, slice(10, 32), slice(15, 45), slice(15, 35))
+    soft = askew.data[inner].clip(0, 80)
+    assert np.corrcoef(back.data[inner].clip(0, 80).ravel(), soft.ravel())[0, 1] > 0.9
+
+
+def test_a_head_that_is_straight_stays_where_it_is(head):
+    assert midline_grid(head) == head.grid
+    found = find_midline(head)
+    assert abs(found.turn_deg) < 0.5
+    assert abs(found.shift_mm) < 1.0
+
+
+def test_what_is_unlike_its_mirror_image_is_refused():
+    noise = np.random.default_rng(0).normal(50, 40, (10, 30, 30)).clip(1).astype(np.float32)
+    noise[:, :, :15] = 0
+    with pytest.raises(BadInput, match="expected a head whose sides mirror each other"):
+        find_midline(
+            Volume(
+                noise[None] * np.linspace(0, 1, 30, dtype=np.float32),
+                np.diag([4, 4, 6, 1.0]),
+                "a.u.",
+                "x",
+            )
+        )

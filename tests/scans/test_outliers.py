@@ -1,0 +1,262 @@
+"""Cases of a cohort that differ from the others, named by `prepare`: hand-made heads, of which one is spoilt."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from voxlate.checks.cohort_outliers import check_outliers
+from voxlate.scans.cases.align import Preparation
+from voxlate.scans.cases.case import PreparedCase, prepare_case
+from voxlate.scans.images.grid import Volume
+
+CASES = 5
+SHAPES = {"1 mm": (40, 48, 48), "thick": (10, 64, 64)}
+SPACING_MM = {"1 mm": (4.0, 4.0, 4.0), "thick": (16.0, 3.0, 3.0)}
+Spoil = Callable[[dict[str, np.ndarray]], None]
+
+
+@cache
+def head(patient: int, grid: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """T1 and CT of a head with ventricles and lesions of its own, and where it is, [D, H, W]."""
+    rng = np.random.default_rng(patient)
+    shape = SHAPES[grid]
+    z, y, x = (np.linspace(-1, 1, length) for length in shape)
+    sides = rng.uniform(0.65, 0.85, 3)
+    radius = np.sqrt(
+        (z[:, None, None] / sides[0]) ** 2
+        + ((y[:, None] + 0.3 * z[:, None, None] ** 2) / sides[1]) ** 2
+        + (x / sides[2] * (1 + 0.15 * y[:, None] + 0.3 * z[:, None, None])) ** 2
+    )
+    body = radius < 1
+    bone = (radius > 0.88) & (radius < 0.95)
+    brain = radius <= 0.88
+    field = gaussian_filter(rng.normal(size=shape), np.array(shape) / 12)
+    field = (field - field[brain].mean()) / field[brain].std()
+    fluid = brain & (field > np.quantile(field[brain], 0.85))
+    ct = np.full(shape, -1000.0)
+    t1 = np.zeros(shape)
+    ct[body], t1[body] = 30, 120
+    ct[bone], t1[bone] = 700, 15
+    ct[brain], t1[brain] = 35 + 15 * field[brain], 90 - 15 * field[brain]
+    ct[fluid], t1[fluid] = 5, 30
+    return np.abs(t1 + rng.normal(0, 2, shape)), ct + rng.normal(0, 3, shape), body
+
+
+def prepared(patient: int, grid: str, masks: bool, spoil: Spoil | None = None) -> PreparedCase:
+    t1, ct, body = head(patient, grid)
+    arrays = {"t1": t1, "ct": ct, "mask": body.astype(float)}
+    if spoil is not None:
+        spoil(arrays)
+    affine = np.diag([*SPACING_MM[grid][::-1], 1.0])
+    volumes = {
+        name: Volume(np.float32(values)[None], affine, unit, name, f"{name}.nii.gz")
+        for (name, values), unit in zip(arrays.items(), ("a.u.", "HU", ""))
+    }
+    mask = volumes.pop("mask")
+    return prepare_case("abcde"[patient], volumes, Preparation(), mask=mask if masks else None)
+
+
+ordinary = cache(prepared)
+
+
+def cohort(grid: str, spoil: Spoil | None = None, masks: bool = False) -> list[PreparedCase]:
+    """Heads of which `spoil` changes the arrays of case b."""
+    cases = [ordinary(patient, grid, masks) for patient in range(CASES)]
+    if spoil is not None:
+        cases[1] = prepared(1, grid, masks, spoil)
+    return cases
+
+
+def named(cases: list[PreparedCase]) -> list[str]:
+    by_name = {case.header.case: case.arrays for case in cases}
+    return [
+        one.text for one in check_outliers([case.header for case in cases], by_name.__getitem__)
+    ]
+
+
+def change(name: str, function: Callable[[np.ndarray], np.ndarray]) -> Spoil:
+    return lambda arrays: arrays.update({name: function(arrays[name])})
+
+
+def of_another_head(name: str, grid: str) -> Spoil:
+    foreign = dict(zip(("t1", "ct", "mask"), head(99, grid)))
+    return change(name, lambda _: foreign[name].astype(float))
+
+
+def z_scored(values: np.ndarray) -> np.ndarray:
+    return (values - values.mean()) / values.std()
+
+
+def padded(value: float) -> Callable[[np.ndarray], np.ndarray]:
+    def pad(values: np.ndarray) -> np.ndarray:
+        values = values.copy()
+        values[:, :4] = values[:, -4:] = value
+        return values
+
+    return pad
+
+
+def half_empty(air: float) -> Callable[[np.ndarray], np.ndarray]:
+    def empty(values: np.ndarray) -> np.ndarray:
+        values = values.copy()
+        values[: len(values) // 2] = air
+        return values
+
+    return empty
+
+
+def as_t2(values: np.ndarray) -> np.ndarray:
+    return np.where(values > 25, 160 - values, values)
+
+
+KINDS = {
+    "mirrored left to right": ("ct", lambda values: values[:, :, ::-1], "left to right"),
+    "front to back": ("ct", lambda values: values[:, ::-1], "front to back"),
+    "upside down": ("ct", lambda values: values[::-1], "upside down"),
+    "+1024": (
+        "ct",
+        lambda values: values + 1024,
+        "ct of b (1 of 5 cases) is shifted by about 1024 HU (soft tissue at 1",
+    ),
+    "-1024": (
+        "ct",
+        lambda values: values - 1024,
+        "ct of b (1 of 5 cases) is shifted by about 1024 HU (soft tissue at -9",
+    ),
+    "ct z-scored": ("ct", z_scored, "ct of b (1 of 5 cases) is not in Hounsfield units"),
+    "ct grey": ("ct", lambda values: (values.clip(-100, 155) + 100).round(), "windowed to grey"),
+    "ct cut": ("ct", lambda values: values.clip(-160, 240), "is cut to a window (-160 to 240)"),
+    "65535": ("ct", padded(65535), "is padded with a value that no tissue has (65535 HU)"),
+    "-3024": ("ct", padded(-3024), "is padded with a value that no tissue has (-3024 HU)"),
+    "ct of 0 outside": ("ct", lambda values: np.where(values < -500, 0, values), "around the body"),
+    "half ct": ("ct", half_empty(-1024), "ct of b (1 of 5 cases) holds air or one value in much"),
+    "half ct of 0": ("ct", half_empty(0), "ct of b (1 of 5 cases) holds air or one value in much"),
+    "t1 z-scored": ("t1", z_scored, "t1 of b (1 of 5 cases) is z-scored"),
+    "t1 less its mean": ("t1", lambda values: 100 * z_scored(values), "(1 of 5 cases) is z-scored"),
+    "t1 scaled": ("t1", lambda values: values / 200, "t1 of b (1 of 5 cases) has another scale"),
+    "t2 as t1": ("t1", as_t2, "t1 of b (1 of 5 cases) has another contrast to its ct"),
+    "t1 blank": ("t1", np.zeros_like, "t1 of b (1 of 5 cases) is blank"),
+}
+
+
+OF_PLACES = (
+    *("mirrored left to right", "front to back", "upside down", "half ct", "half ct of 0"),
+    *("ct of 0 outside", "t2 as t1"),
+)
+
+
+@pytest.mark.parametrize("grid", SHAPES)
+def test_an_ordinary_cohort_names_no_case(grid):
+    assert named(cohort(grid)) == []
+    assert named(cohort(grid, masks=True)) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "grid"), [*product(KINDS, ["thick"]), *product(OF_PLACES, ["1 mm"])]
+)
+def test_a_spoilt_scan_is_named_in_one_line(kind, grid):
+    name, function, expected = KINDS[kind]
+    (line,) = named(cohort(grid, change(name, function)))
+    assert expected in line
+    assert " of b (1 of 5 cases) " in line
+
+
+@pytest.mark.parametrize("grid", SHAPES)
+def test_noise_below_zero_in_mr_is_no_z_score_and_no_other_patient(grid):
+    noise = np.random.default_rng(0).normal(0, 12, SHAPES[grid])
+    cases = cohort(grid, change("t1", lambda values: values + noise))
+    assert cases[1].header.statistics["t1"].all.at(5) < -10
+    assert named(cases) == []
+
+
+def with_t2(cases: list[PreparedCase]) -> list[PreparedCase]:
+    """The cases with a T2; in case b the files of T1 and T2 are exchanged."""
+    made = []
+    for number, case in enumerate(cases):
+        t1, ct = case.arrays["t1"], case.arrays["ct"]
+        volumes = {"t1": t1, "t2": as_t2(t1), "ct": ct}
+        if number == 1:
+            volumes.update(t1=volumes["t2"], t2=t1)
+        affine = np.diag([*SPACING_MM["1 mm"][::-1], 1.0])
+        scans = {
+            name: Volume(np.float32(values)[None], affine, unit, name, f"{name}.nii.gz")
+            for (name, values), unit in zip(volumes.items(), ("a.u.", "a.u.", "HU"))
+        }
+        made.append(prepare_case(case.header.case, scans, Preparation()))
+    return made
+
+
+def test_exchanged_files_of_two_contrasts_are_named_and_not_the_ct():
+    lines = named(with_t2(cohort("1 mm")))
+    assert [line.split(". ")[0] for line in lines] == [
+        "t1 of b (1 of 5 cases) has the contrast to its ct that another modality of the other cases has (that of t2)",
+        "t2 of b (1 of 5 cases) has the contrast to its ct that another modality of the other cases has (that of t1)",
+    ]
+
+
+@pytest.mark.parametrize("grid", SHAPES)
+def test_a_ct_of_another_patient_is_named(grid):
+    (line,) = named(cohort(grid, of_another_head("ct", grid)))
+    assert line.startswith("t1 of b (1 of 5 cases) fits its ct no better than those of other")
+
+
+@pytest.mark.parametrize("grid", SHAPES)
+def test_exchanged_cts_are_named_with_their_patients(grid):
+    cases = cohort(grid)
+    b, c = cases[1].arrays, cases[2].arrays
+    cases[1] = PreparedCase(cases[1].header, {**b, "ct": c["ct"]})
+    cases[2] = PreparedCase(cases[2].header, {**c, "ct": b["ct"]})
+    (line,) = named(cases)
+    assert "(2 of 5 cases) fits the ct of another patient better than its own" in line
+    assert "b that of c" in line or "c that of b" in line
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda mask: 1 - mask, "mask of b (1 of 5 cases) is inverted"),
+        (np.ones_like, "mask of b (1 of 5 cases) is the whole image"),
+        (
+            lambda mask: mask[:, ::-1],
+            "mask of b (1 of 5 cases) is turned or mirrored against its ct (front to back",
+        ),
+    ],
+)
+def test_a_wrong_mask_is_named(function, expected):
+    (line,) = named(cohort("1 mm", change("mask", function), masks=True))
+    assert expected in line
+
+
+def test_a_scan_without_spacing_is_named():
+    cases = cohort("thick")
+    header = cases[1].header
+    origin = replace(header.origins["ct"], affine=np.eye(4).tolist())
+    header = replace(header, origins={**header.origins, "ct": origin})
+    cases[1] = PreparedCase(header, cases[1].arrays)
+    (line,) = named(cases)
+    assert "ct of b (1 of 5 cases) has voxels of 1×1×1 mm" in line
+    assert "the others 3×3×16 mm" in line
+
+
+def test_two_cases_are_judged_by_their_unit_alone():
+    lines = named(cohort("1 mm", change("ct", lambda values: values + 1024))[:2])
+    assert [line.split(" (")[0] for line in lines] == ["ct of b"]
+    assert named(cohort("1 mm")[:2]) == []
+
+
+def test_many_cases_of_one_kind_are_one_line():
+    cases = cohort("1 mm")
+    blank = cohort("1 mm", change("t1", np.zeros_like))[1]
+    several = [
+        PreparedCase(replace(blank.header, case=name, patient=name), blank.arrays)
+        for name in ("f", "g", "h", "i")
+    ]
+    lines = named([*cases, *several])
+    assert lines == [
+        "t1 of f, g, h, … (4 of 9 cases) is blank, and counts as missing (every voxel is 0). Check the file."
+    ]

@@ -1,0 +1,250 @@
+"""Which names of cases are those of one patient: conventions of public data sets and of folders met in practice."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rows import every_row
+from voxlate.base.errors import BadInput
+from voxlate.scans.cohorts.case_files import CaseFiles
+from voxlate.scans.cohorts.find import find_cohort
+from voxlate.scans.cohorts.patient_names import group_by_patient, patient_in
+
+TOGETHER = """
+case21 = case21_s004 case21_s005
+pat00 = pat00_tp1 pat00_tp2
+pat00 = pat00tp1 pat00tp2
+sub-00 = sub-00_ses-1 sub-00_ses-2
+sub-00 = sub-00_ses-pre_run-1 sub-00_ses-post_acq-x_run-2
+patient01 = patient01_study1 patient01_study2
+Case01 = Case01Visit1 Case01Visit2
+p01 = p01_20190102 p01_20200304
+p01 = p01_2019-01-02 p01_2020-03-04
+knee07 = knee07_left knee07_right
+OAS1_0001 = OAS1_0001_MR1 OAS1_0001_MR2
+OAS30001_MR = OAS30001_MR_d0129 OAS30001_MR_d0757
+002_S_0295 = 002_S_0295_m06 002_S_0295_bl
+BraTS-GLI-00005 = BraTS-GLI-00005-000 BraTS-GLI-00005-001
+UPENN-GBM-00001 = UPENN-GBM-00001_11 UPENN-GBM-00001_21
+10001 = 10001_1000001 10001_1000002
+100101 = 100101A 100101B
+100307 = 100307_3T 100307_7T
+Patient-001 = Patient-001_week-012-2 Patient-001_week-044
+PatientID_0003 = PatientID_0003_Timepoint_1 PatientID_0003_Timepoint_2
+HCA6002236 = HCA6002236_V1_MR HCA6002236_V2_MR
+1000001 = 1000001_20252_2_0 1000001_20252_3_0
+case21 = case21s004 case21s005
+case21 = case21_004 case21_005
+case01 = case01_copy case01_copy2
+pat03 = visit1_pat03 visit2_pat03
+sub-04 = ses-1_sub-04 ses-2_sub-04
+P01 = P01_baseline P01_fu1
+case21 = case21_s004_007 case21_s004_008
+001 = 001-01 001-02
+IXI002-Guys-0828 = IXI002-Guys-0828_run1 IXI002-Guys-0828_run2
+abc123 = abc123.visit.1 abc123.visit.2
+P01 = P01_axial P01_sag
+P01 = P01_0h P01_24h
+P01 = P01_1st P01_2nd
+P01 = MR_20190304_P01 MR_20200304_P01
+P01 = P01_patch003 P01_patch004
+P01 = P01_a P01_b
+Pat01 = Pat01.1 Pat01.2
+Meier_Anna = Meier_Anna_20190101 Meier_Anna_2020-01-01
+P01 = P01_admission P01_discharge
+P01 = P01_flip P01_mirror
+P01 = P01_rot_90 P01_aug_3
+"""
+# As systems of files name copies.
+COPIES = ["P01 - Kopie", "P01 - Copy", "P01 - Copy (2)", "P01 (1)", "P01(1)", "P01 - Kopie.2"]
+APART = """
+case_01 case_02
+IXI002-Guys-0828 IXI012-HH-1211
+IXI002-Guys-0828 IXI002-HH-0829
+BraTS-GLI-00001-000 BraTS-GLI-00002-000
+BraTS2013-pat0003 BraTS2013-pat0004
+TCGA-DU-7294 TCGA-DU-7295
+TCGA-02-0001 TCGA-02-0003
+openMS-cs-patient07 openMS-cs-patient26
+BraTS20_Training_001 BraTS20_Training_002
+Brats17_2013_0_1 Brats17_2013_10_1
+BraTS19_TCIA01_131_1 BraTS19_TCIA01_147_1
+Prostate3T-01-0001 Prostate3T-01-0002
+QIN-HEADNECK-01-0003 QIN-HEADNECK-01-0004
+site1_001 site1_002
+site1_s001 site1_s002
+sub-r001s001 sub-r001s002
+r001s001 r001s002
+002_S_0295 002_S_0413
+CQ500CT0 CQ500CT1
+CC0001_philips_15_55_M CC0002_philips_15_56_M
+1BA001 1BA002
+sub-strokecase0001 sub-strokecase0002
+file_brain_AXT1_202_2020098 file_brain_AXT1_202_2020120
+study2020_001 study2020_002
+ID_0002cd41 ID_0002cd42
+scan01 scan02
+s00 s01
+1.2.840.113619.2.1 1.2.840.113619.2.2
+550e8400-e29b-41d4-a716-446655440000 550e8400-e29b-41d4-a716-446655440001
+mr_train_1001 mr_train_1002
+HN-CHUM-001 HN-CHUM-002
+A00028185 A00028186
+NDARINV003RTV85 NDARINV005V6D2C
+volume-0 volume-1
+slice0000 slice0001
+20200101_001 20200101_002
+BraTS2020_001 BraTS2021_001
+group1_patient2 group1_patient3
+visit1_001 visit1_002
+3d12 3d13
+case_0001_ct case_0002_ct
+P1 P2
+a b
+c0 c1
+2019_001 2019_002
+hosp_2019_001 hosp_2019_002
+01_001 01_002
+1_01 1_02
+A_patient1 B_patient1
+UKE_MR_20190101 UKE_MR_20200102
+brain_scan_20190101 brain_scan_20200102
+GE_Signa_20190101 GE_Signa_20200102
+Meier_Anna_20190101 Meier_Ida_20190101
+MR_20190304_P01 MR_20190304_P02
+P01_a P02_a
+P01_24h P02_24h
+site1_a site1_b
+"""
+
+
+def lines(table: str) -> list[str]:
+    return table.strip().splitlines()
+
+
+@every_row("line", lines(TOGETHER))
+def test_sessions_slices_sides_dates_and_copies_are_read_as_parts_of_a_patient(line):
+    patient, names = line.split(" = ")
+    assert {patient_in(name) for name in names.split()} == {patient}
+
+
+def test_copies_made_by_a_system_of_files_are_of_the_patient_of_the_original():
+    assert {patient_in(name) for name in COPIES} == {"P01"}
+    owners, _ = group_by_patient(["P01", "P01 (1)", "P02"])
+    assert owners == {"P01": "P01", "P01 (1)": "P01"}
+
+
+def test_years_and_sites_before_numbers_are_no_patients():
+    assert group_by_patient(["2019_001", "2019_002", "2020_001"]) == ({}, "")
+    sites = [f"{site}_{number}" for site in ("01", "02") for number in ("001", "002", "004")]
+    assert group_by_patient(sites) == ({}, "")
+    assert patient_in("00012_11") == "00012"
+    assert patient_in("case21_004") == "case21"
+
+
+@every_row("line", lines(APART))
+def test_names_of_different_patients_are_not_read_as_one(line):
+    first, second = line.split()
+    assert (patient_in(first) or first) != (patient_in(second) or second)
+    if line not in ("slice0000 slice0001", "visit1_001 visit1_002"):
+        assert group_by_patient([first, second]) == ({}, "")
+
+
+def test_a_case_named_as_the_patient_of_another_is_one_of_that_patient():
+    owners, _ = group_by_patient(["pat1", "pat1_tp2", "pat2"])
+    assert owners == {"pat1": "pat1", "pat1_tp2": "pat1"}
+
+
+def test_a_name_that_all_cases_share_is_no_patient_and_is_said():
+    owners, sentence = group_by_patient(["p1_s1", "p1_s2", "p1_s3"])
+    assert owners == {}
+    assert "would be those of one patient, p1 (p1_s1, p1_s2, p1_s3)" in sentence
+
+
+def test_slices_without_a_patient_are_said_and_left_apart():
+    owners, sentence = group_by_patient(["slice_001", "slice_002"])
+    assert owners == {}
+    assert "state a session or slice and no patient (slice_001, slice_002)" in sentence
+
+
+def touch(root: Path, *paths: str) -> Path:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"")
+    return root
+
+
+def owners(cases: list[CaseFiles]) -> dict[str, str]:
+    return {one.case: one.patient for one in cases}
+
+
+TWO_PATIENTS = {"pat00_tp1": "pat00", "pat00_tp2": "pat00", "pat01_tp1": "pat01_tp1"}
+
+
+@every_row(
+    "paths, options",
+    [
+        (("{}/t1.nii.gz", "{}/ct.nii.gz"), {}),
+        (("{}_t1.nii.gz", "{}_ct.nii.gz"), {}),
+        (("T1/{}.nii.gz", "CT/{}.nii.gz"), {"pattern": "{modality}/{case}.nii.gz"}),
+        (("all/{0}/{0}-t1n.nii.gz", "all/{0}/{0}-t2f.nii.gz"), {"preset": "brats2023"}),
+        (("trainA/{}.png", "trainB/{}.png"), {}),
+    ],
+)
+def test_two_time_points_are_one_patient_in_every_layout(tmp_path, paths, options):
+    for case in TWO_PATIENTS:
+        touch(tmp_path, *(path.format(case) for path in paths))
+    found = find_cohort(tmp_path, **options)
+    assert owners(found.cases) == TWO_PATIENTS
+    (sentence,) = [one for one in found.guessed if "patient" in one]
+    assert "2 of 3 cases are sessions, slices or copies of 1 patient by their names" in sentence
+    assert "--patients each" in sentence
+    each = find_cohort(tmp_path, patients="each", **options)
+    assert all(one.patient == one.case for one in each.cases)
+    assert not any("patient" in one for one in each.guessed)
+
+
+def test_array_files_need_no_list_where_all_names_tell_patients(tmp_path):
+    for case in ("case02_s010", "case02_s011", "case16_s009"):
+        for name in ("mr", "ct"):
+            np.save(tmp_path / f"{case}_{name}.npy", np.zeros((4, 4), np.float32))
+    cases = find_cohort(tmp_path, pattern="{case}_{modality}.npy").cases
+    assert [one.patient for one in cases] == ["case02", "case02", "case16_s009"]
+    np.save(tmp_path / "0007_mr.npy", np.zeros((4, 4), np.float32))
+    np.save(tmp_path / "0007_ct.npy", np.zeros((4, 4), np.float32))
+    unnamed = find_cohort(tmp_path, pattern="{case}_{modality}.npy").cases
+    assert {one.patient for one in unnamed} == {""}  # prepare then asks for a list
+
+
+def test_a_manifest_without_patients_is_read_by_its_names_and_one_with_them_is_believed(tmp_path):
+    touch(tmp_path, *(f"{case}.nii.gz" for case in TWO_PATIENTS))
+    rows = "".join(f"{case},{case}.nii.gz\n" for case in TWO_PATIENTS)
+    (tmp_path / "m.csv").write_text(f"case,t1\n{rows}")
+    assert owners(find_cohort(tmp_path / "m.csv").cases) == TWO_PATIENTS
+    stated = "".join(f"{case},{case}.nii.gz,{case}\n" for case in TWO_PATIENTS)
+    (tmp_path / "m.csv").write_text(f"case,t1,patient\n{stated}")
+    assert owners(find_cohort(tmp_path / "m.csv").cases) == {case: case for case in TWO_PATIENTS}
+
+
+def test_a_table_of_notes_may_name_cases_or_the_patients_that_names_tell(tmp_path):
+    touch(tmp_path, *(f"{case}/t1.nii.gz" for case in TWO_PATIENTS))
+    (tmp_path / "cases.csv").write_text("patient,split\npat00,train\npat01_tp1,val\n")
+    found = find_cohort(tmp_path).cases
+    assert [one.patient for one in found] == ["pat00", "pat00", "pat01_tp1"]
+    assert [one.split for one in found] == ["train", "train", "val"]
+
+
+def test_a_split_that_parts_two_sessions_is_refused(tmp_path):
+    touch(tmp_path, *(f"{case}/t1.nii.gz" for case in TWO_PATIENTS))
+    (tmp_path / "cases.csv").write_text(
+        "case,split\npat00_tp1,train\npat00_tp2,val\npat01_tp1,val\n"
+    )
+    with pytest.raises(BadInput, match=r"found pat00 in train and val\..*--patients each"):
+        find_cohort(tmp_path)
+    assert len(find_cohort(tmp_path, patients="each").cases) == 3
+
+
+def test_a_patient_whom_names_tell_may_be_excluded(tmp_path):
+    touch(tmp_path, *(f"{case}/t1.nii.gz" for case in TWO_PATIENTS))
+    assert owners(find_cohort(tmp_path, exclude="pat00").cases) == {"pat01_tp1": "pat01_tp1"}

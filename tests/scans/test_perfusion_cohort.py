@@ -1,0 +1,202 @@
+"""Public perfusion sets by their presets: made-up files in their layouts, and each case's pseudo-multiphase CTA."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from voxlate.base.errors import BadInput
+from voxlate.checks.prepare import prepare
+from voxlate.scans.cases.prepared import case_path, open_cohort
+from voxlate.scans.cohorts.find import find_cohort
+from voxlate.scans.cohorts.presets import load_preset
+from voxlate.scans.options.layout import presets
+
+AFFINE = np.diag([-2.0, 2.0, 5.0, 1.0])
+SHAPE = (4, 16, 20)  # D, H, W
+PEAK = 9  # of the artery, in frames
+PHASES = ("cta1", "cta2", "cta3")
+
+
+def head() -> np.ndarray:
+    values = np.full(SHAPE, -1000.0)
+    values[:, 3:13, 3:17] = 40.0
+    return values
+
+
+def passage(count: int = 30, step: float = 1.0) -> np.ndarray:
+    """CT perfusion [T, D, H, W], an artery highest in frame PEAK; frame k is k HU brighter in one corner."""
+    frames = np.repeat(head()[None], count, axis=0)
+    since = np.clip((np.arange(count) - PEAK) * step + 6, 0, None) / 6
+    frames[:, 1:3, 6:8, 5:7] += (160 * since**3 * np.exp(3 * (1 - since)))[:, None, None, None]
+    frames[:, 0, 4, 4] += np.arange(count)
+    return frames.round()
+
+
+def write(path: Path, values: np.ndarray, step: float | None = 1.0, middle: bool = False) -> None:
+    """[D, H, W] or [T, D, H, W] as NIfTI."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    voxels = values.T.astype(np.int16)
+    image = nib.Nifti1Image(voxels[:, :, :, None] if middle else voxels, AFFINE)
+    image.header.set_xyzt_units("mm", "sec" if step else None)
+    if values.ndim == 4 and step:
+        image.header["pixdim"][4] = step
+    nib.save(image, path)
+
+
+def isles24(
+    root: Path, subject: str, session: str, raw: str = "raw_data", step: float = 1.0
+) -> None:
+    """A case of ISLES'24 with all that lies around what is wanted."""
+    name, folder = f"{subject}_{session}1", f"{subject}/{session}1"
+    write(root / raw / folder / f"{name}_ncct.nii.gz", head())
+    for kind in ("cta", "ctp"):
+        write(root / raw / folder / f"{name}_{kind}.nii.gz", head()[:2])
+    write(root / raw / folder / "perfusion-maps" / f"{name}_tmax.nii.gz", head()[:2])
+    write(root / raw / f"{subject}/{session}2" / f"{subject}_{session}2_dwi.nii.gz", head()[:2])
+    there = root / "derivatives" / folder
+    write(there / f"{name}_space-ncct_cta.nii.gz", head() + 1)
+    write(there / f"{name}_space-ncct_ctp.nii.gz", passage(step=step), step)
+    for kind in ("lvo-msk", "cow-msk"):
+        write(there / f"{name}_space-ncct_{kind}.nii.gz", head() * 0)
+    for k, kind in enumerate(("tmax", "mtt", "cbf", "cbv")):
+        write(
+            there / "perfusion-maps" / f"{name}_space-ncct_{kind}.nii.gz", (head() > 0) * (k + 2.0)
+        )
+    later = root / "derivatives" / subject / f"{session}2"
+    write(later / f"{subject}_{session}2_space-ncct_lesion-msk.nii.gz", head() > 0)
+    write(later / f"{subject}_{session}2_space-ncct_adc.nii.gz", head())
+
+
+def test_isles24_in_both_spellings_becomes_maps_ncct_cta_and_a_labelled_pseudo_multiphase_cta(
+    tmp_path,
+):
+    root = tmp_path / "ISLES24"
+    isles24(root, "sub-stroke0001", "ses-0")
+    isles24(root, "sub-strokecase0007", "ses-000", step=2.0)
+    stray = root / "derivatives/sub-stroke0001/ses-02/sub-stroke0001_ses-02_lesion-msk.nii"
+    write(stray, head()[:2])
+    prepare(root, tmp_path / "out", preset="isles24", fixed="ncct", workers=1, audit=False)
+    cohort = open_cohort(tmp_path / "out")
+    assert cohort.modalities == ("cbf", "cbv", "cta", "cta1", "cta2", "cta3", "mtt", "ncct", "tmax")
+    assert [cohort.units[name] for name in ("cbf", "cbv", "mtt", "tmax", "cta2")] == [
+        "ml/100g/min", "ml/100g", "s", "s", "HU",
+    ]  # fmt: skip
+    for case, step, numbers in (
+        ("sub-stroke0001", 1.0, (9, 17, 25)),
+        ("sub-strokecase0007", 2.0, (9, 13, 17)),
+    ):
+        header = cohort.header(case)
+        assert header.labels == ["lesion"]
+        frames = passage(step=step)
+        for name, number, after in zip(
+            PHASES, numbers, ("arterial peak", "peak + 8 s", "peak + 16 s")
+        ):
+            assert header.origins[name].note == f"pseudo: CTP frame {number + 1} of 30, {after}"
+            stored = cohort.case(case).volume(name).data[0]
+            np.testing.assert_array_equal(
+                stored[:, :, ::-1], frames[number]
+            )  # x grows to Left in the files
+        assert header.origins["cta"].note == ""
+        np.testing.assert_array_equal(
+            cohort.case(case).volume("cta").data[0][:, :, ::-1], head() + 1
+        )
+
+
+def test_the_folder_above_and_a_plain_rawdata_do_as_well(tmp_path):
+    isles24(tmp_path / "train", "sub-stroke0003", "ses-0", raw="rawdata")
+    (case,) = find_cohort(tmp_path, preset="isles24").cases
+    assert case.case == case.patient == "sub-stroke0003"
+    assert list(case.files) == ["cbf", "cbv", "cta", "cta1", "cta2", "cta3", "mtt", "ncct", "tmax"]
+    assert case.files["cta3"].name == "sub-stroke0003_ses-01_space-ncct_ctp.nii.gz#peak+16s"
+
+
+def test_a_scan_too_short_for_the_third_phase_is_refused_by_its_file(tmp_path):
+    isles24(tmp_path, "sub-stroke0001", "ses-0", step=0.5)
+    with pytest.raises(
+        BadInput,
+        match=r"space-ncct_ctp\.nii\.gz#peak\+16s: expected frames until then, found the peak",
+    ):
+        prepare(
+            tmp_path,
+            tmp_path.parent / f"{tmp_path.name}_out",
+            preset="isles24",
+            workers=1,
+            audit=False,
+        )
+
+
+def isles18(root: Path, case: str) -> None:
+    for number, kind in enumerate(("CT", "CT_CBF", "CT_CBV", "CT_MTT", "CT_Tmax", "OT")):
+        name = f"SMIR.Brain.XX.O.{kind}.{345562 + number}"
+        write(root / case / name / f"{name}.nii", head() if kind == "CT" else (head() > 0) * 1.0)
+    name = "SMIR.Brain.XX.O.CT_4DPWI.345561"
+    write(root / case / name / f"{name}.nii", passage(), step=None, middle=True)
+    (root / case / name / "License.txt").write_text("")
+
+
+def test_isles18_has_the_lesion_the_maps_and_frames_a_second_apart_without_a_word_in_the_header(
+    tmp_path,
+):
+    for case in ("case_1", "case_12"):
+        isles18(tmp_path / "TRAINING", case)
+    cohort = prepare(
+        tmp_path / "TRAINING", tmp_path / "out", preset="isles18", workers=1, audit=False
+    )
+    assert [one.case for one in cohort.cases] == ["case_1", "case_12"]
+    assert cohort.modalities == ("cbf", "cbv", "cta1", "cta2", "cta3", "mtt", "ncct", "tmax")
+    header = cohort.header("case_12")
+    assert header.labels == ["lesion"]
+    notes = [header.origins[name].note.partition(" of ")[0] for name in PHASES]
+    assert notes == ["pseudo: CTP frame 10", "pseudo: CTP frame 18", "pseudo: CTP frame 26"]
+
+
+def test_a_manifest_names_frames_of_its_own_and_the_same_call_again_keeps_the_case(tmp_path):
+    write(tmp_path / "a" / "ctp.nii.gz", passage(), step=None)
+    (tmp_path / "cases.csv").write_text(
+        "case,before,cta2\nanna,a/ctp.nii.gz#frame=1,a/ctp.nii.gz#peak+8s@1s\n"
+    )
+    cohort = prepare(tmp_path, tmp_path.parent / f"{tmp_path.name}_out", workers=1, audit=False)
+    np.testing.assert_array_equal(
+        cohort.case("anna").volume("before").data[0][:, :, ::-1], passage()[0]
+    )
+    np.testing.assert_array_equal(
+        cohort.case("anna").volume("cta2").data[0][:, :, ::-1], passage()[17]
+    )
+    made = case_path(cohort.folder, "anna").stat().st_mtime_ns
+    prepare(tmp_path, cohort.folder, workers=1, audit=False)
+    assert case_path(cohort.folder, "anna").stat().st_mtime_ns == made
+    (tmp_path / "cases.csv").write_text(
+        "case,before,cta2\nanna,a/ctp.nii.gz#frame=1,a/ctp.nii.gz#peak+9s@1s\n"
+    )
+    again = prepare(tmp_path, cohort.folder, workers=1, audit=False)
+    assert (
+        again.header("anna")
+        .origins["cta2"]
+        .note.startswith("pseudo: CTP frame 19 of 30, peak + 9 s")
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            '[frames]\ncta2 = "ctp#pique"',
+            r"expected of frames\.cta2 a modality with #frame=N, #peak or #peak\+8s",
+        ),
+        ("", "expected patterns, or files, to find the cases by, found neither"),
+    ],
+)
+def test_a_preset_that_cannot_work_is_refused(tmp_path, text, sentence):
+    patterns = 'patterns = ["{case}/{modality}"]\n' if text else ""
+    (tmp_path / "own.toml").write_text(f'title = "x"\nsource = "y"\n{patterns}{text}')
+    with pytest.raises(BadInput, match=sentence):
+        load_preset(tmp_path / "own.toml")
+
+
+def test_a_wrong_preset_is_answered_with_all_presets(tmp_path):
+    with pytest.raises(
+        BadInput, match=f"preset: expected one of {', '.join(presets())} or a TOML file"
+    ):
+        find_cohort(tmp_path, preset="of_nobody")

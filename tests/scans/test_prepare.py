@@ -1,0 +1,506 @@
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from rows import every_row
+from voxlate.base.errors import BadInput
+from voxlate.base.files import lock
+from voxlate.base.messages import Message
+from voxlate.checks.prepare import prepare
+from voxlate.scans.cases.case import compact, open_case, read_header
+from voxlate.scans.cases.prepared import open_cohort, write_cohort
+from voxlate.scans.formats.io import read_volume, write_volume
+from voxlate.scans.images.grid import Volume, canonical
+from voxlate.scans.images.mask import foreground
+
+
+def stamps(out: Path) -> dict[str, tuple[int, int]]:
+    return {
+        path.name: (path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in (out / "cases").iterdir()
+    }
+
+
+def stored(out: Path, case: str) -> dict[str, np.ndarray]:
+    with safe_open(out / "cases" / f"{case}.safetensors", framework="numpy") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+@pytest.fixture(scope="module")
+def by_default(patients: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The six patients, prepared without options."""
+    return prepare(patients, tmp_path_factory.mktemp("by_default") / "out", workers=1).folder
+
+
+@pytest.fixture
+def copied(by_default: Path, tmp_path: Path) -> Path:
+    """`by_default`, which a test may change."""
+    return shutil.copytree(by_default, tmp_path / "out")
+
+
+def test_voxels_affine_labels_and_given_masks_come_through_unchanged(patients, six):
+    original = read_volume(patients / "case0" / "t1.nii.gz", "t1")
+    volume = six.case("case0").volume("t1")
+    assert np.array_equal(volume.data, original.data)
+    assert np.array_equal(volume.affine, original.affine)
+    assert (volume.unit, volume.modality) == ("a.u.", "t1")
+    seg = read_volume(patients / "case0" / "seg.nii.gz").data[0]
+    assert np.array_equal(six.case("case0").arrays["label.seg"][:], seg)
+    assert six.modalities == ("t1", "t2")
+    header = six.header("case1")
+    assert six.case("case1").mask().sum() == 3 * 3 * 6
+    assert header.mask_area == [0, 18, 18, 18]
+    assert header.mask_box == [(1, 4), (2, 5), (1, 7)]
+    assert header.mask_ml == pytest.approx(0.054)
+    # scaled by what it shows itself, mask or not
+    t1 = canonical(read_volume(patients / "case1" / "t1.nii.gz"))
+    mean = t1.data[0][foreground(t1)].mean()
+    assert header.statistics["t1"].foreground.mean == pytest.approx(mean)
+
+
+def test_volumes_are_reoriented_to_ras_and_the_files_own_grid_is_remembered(tmp_path, save):
+    values = np.arange(2 * 3 * 4).reshape(2, 3, 4)
+    lps = np.diag([-2.0, -1.0, 3.0, 1.0])
+    save(tmp_path / "in" / "a" / "t1.nii.gz", values, affine=lps)
+    save(tmp_path / "in" / "a" / "mask.nii.gz", values > 3, affine=lps)
+    cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1)
+    assert np.array_equal(cohort.case("a").volume("t1").data[0], values[:, ::-1, ::-1])
+    header = cohort.header("a")
+    assert header.affine == [[2, 0, 0, -6], [0, 1, 0, -2], [0, 0, 3, 0], [0, 0, 0, 1]]
+    assert header.spacing_mm == (3, 1, 2)
+    assert header.origins["t1"].affine == lps.tolist()
+    assert header.origins["t1"].shape == (2, 3, 4)
+
+
+@every_row(
+    ("values", "dtype"),
+    [
+        ([-32768, 0, 32767], "int16"),
+        ([0.5, 1, 2], "float32"),
+        ([0, 1, 32768], "float32"),
+        ([-0.0, 7, 8], "int16"),
+    ],
+)
+def test_int16_is_used_only_where_it_loses_nothing(values, dtype):
+    array = np.array(values, dtype=np.float32)
+    assert compact(array).dtype == dtype
+    assert np.array_equal(compact(array).astype(np.float32), array)
+
+
+def test_a_mask_on_another_grid_is_refused(tmp_path, save):
+    save(tmp_path / "in" / "a" / "t1.nii.gz", np.mgrid[:4, :4, :4][0])
+    save(tmp_path / "in" / "a" / "mask.nii.gz", np.ones((4, 4, 5)))
+    with pytest.raises(
+        BadInput, match=r"mask\.nii\.gz: expected the grid of .*t1\.nii\.gz .*found 5×4×4"
+    ):
+        prepare(tmp_path / "in", tmp_path / "out", workers=1)
+
+
+def test_the_mask_says_which_modality_shows_what(tmp_path, save):
+    """One bit a modality; 16 bits for more than eight of them."""
+    disc = np.hypot(*np.mgrid[-16:16, -16:16]) < 10
+    for k in range(9):
+        part = disc & (np.mgrid[:32, :32][0] < 14 + k)
+        save(tmp_path / "in" / "a" / f"mr{k}.nii.gz", np.repeat(part[None], 8, axis=0) * 500.0)
+    case = prepare(tmp_path / "in", tmp_path / "out", workers=1).case("a")
+    assert case.arrays["mask"][:].dtype == np.uint16
+    for k in (0, 4, 8):
+        assert np.array_equal(case.mask([f"mr{k}"]), foreground(case.volume(f"mr{k}")))
+    assert np.array_equal(case.mask(["mr0", "mr4"]), case.mask(["mr4"]))
+    assert np.array_equal(case.mask(), case.mask(["mr8"]))
+
+
+def change_record(out: Path, **changes: object) -> None:
+    """Change values of cohort.json, which then has no checksum."""
+    value = json.loads((out / "cohort.json").read_text()) | changes
+    del value["checksum"]
+    (out / "cohort.json").write_text(json.dumps(value))
+
+
+def test_a_cohort_of_another_version_is_refused_and_can_be_prepared_again(patients, copied):
+    change_record(copied, version=1)
+    with pytest.raises(BadInput, match="found version 1"):
+        open_cohort(copied)
+    assert prepare(patients, copied, workers=1).splits
+
+
+def test_a_patient_moved_by_hand_into_two_splits_is_refused(copied):
+    first, second, *others = json.loads((copied / "cohort.json").read_text())["cases"]
+    split = "val" if second["split"] == "train" else "train"
+    first |= {"patient": second["patient"], "split": split}
+    change_record(copied, cases=[first, second, *others])
+    with pytest.raises(BadInput, match="expected each patient in one split, found case1 in"):
+        open_cohort(copied)
+
+
+def test_unequal_grids_are_refused_unless_they_may_be_resampled(tmp_path, save):
+    z, y, x = np.mgrid[:8, :8, :8].astype(float)
+    save(tmp_path / "in" / "a" / "ct.nii.gz", z + 10 * y + 100 * x)
+    # every second voxel of the same linear field, shifted by half of a fine voxel
+    coarse = np.mgrid[:4, :4, :4] * 2 + 0.5
+    save(
+        tmp_path / "in" / "a" / "t1.nii.gz",
+        coarse[0] + 10 * coarse[1] + 100 * coarse[2],
+        spacing_mm=(2, 2, 2),
+        origin_mm=(0.5, 0.5, 0.5),
+    )
+    save(tmp_path / "in" / "a" / "mask.nii.gz", np.ones((8, 8, 8)))
+    with pytest.raises(BadInput) as error:
+        prepare(tmp_path / "in", tmp_path / "out", workers=1)
+    assert "t1.nii.gz: expected the grid of" in str(error.value)
+    assert "(8×8×8, 1.00×1.00×1.00 mm), found 4×4×4, 2.00×2.00×2.00 mm. Pass --resample" in str(
+        error.value
+    )
+    assert not list((tmp_path / "out").rglob("*.*"))
+    cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1, resample=True)
+    ct, t1 = (cohort.case("a").volume(name).data[0] for name in ("ct", "t1"))
+    assert np.allclose(t1[1:-1, 1:-1, 1:-1], ct[1:-1, 1:-1, 1:-1], atol=1e-3)
+    assert cohort.header("a").origins["t1"].shape == (4, 4, 4)
+
+
+@every_row(
+    ("apart_mm", "resample", "sentence"),
+    [
+        (3, False, r"in another place or direction \(first voxels 3.00 mm apart\)"),
+        (900, True, "expected it to overlap"),
+    ],
+)
+def test_grids_in_different_places_are_refused(tmp_path, save, apart_mm, resample, sentence):
+    save(tmp_path / "in" / "a" / "ct.nii.gz", np.mgrid[:4, :4, :4][0])
+    save(tmp_path / "in" / "a" / "t1.nii.gz", np.mgrid[:4, :4, :4][1], origin_mm=(apart_mm, 0, 0))
+    with pytest.raises(BadInput, match=sentence):
+        prepare(tmp_path / "in", tmp_path / "out", workers=1, resample=resample)
+
+
+def test_slices_of_every_case_are_resized_to_a_matrix(tmp_path, save):
+    save(
+        tmp_path / "in" / "a" / "t1.nii.gz", np.ones((4, 8, 8)) * np.arange(8), spacing_mm=(4, 1, 1)
+    )
+    save(
+        tmp_path / "in" / "b" / "t1.nii.gz",
+        np.ones((3, 6, 12)) * np.arange(12),
+        spacing_mm=(2, 3, 1),
+    )
+    cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1, matrix=(6, 4))
+    assert [(one.shape, one.spacing_mm) for one in cohort.cases] == [
+        ((4, 6, 4), (4, pytest.approx(8 / 6), 2)),
+        ((3, 6, 4), (2, 3, 3)),
+    ]
+    assert np.allclose(
+        cohort.case("a").volume("t1").data[0], np.array([0.5, 2.5, 4.5, 6.5]), atol=1e-4
+    )
+    assert cohort.preparation.matrix == (6, 4)
+    with pytest.raises(BadInput, match=r"matrix, \[6, 4\] there and none here"):
+        prepare(tmp_path / "in", tmp_path / "out", workers=1)
+    with pytest.raises(BadInput, match="expected --matrix or --spacing, found both"):
+        prepare(tmp_path / "in", tmp_path / "new", workers=1, matrix=(6, 4), spacing_mm=(1, 1, 1))
+    with pytest.raises(BadInput, match="found 4 and 0"):
+        prepare(tmp_path / "in", tmp_path / "new", workers=1, matrix=(0, 4))
+    with pytest.raises(BadInput, match=r"--spacing: expected three lengths .* found 1 -1 2"):
+        prepare(tmp_path / "in", tmp_path / "new", workers=1, spacing_mm=(2, -1, 1))
+
+
+def test_all_cases_are_resampled_to_a_spacing(tmp_path, save):
+    ramp = np.ones((4, 8, 8)) * np.arange(8)
+    save(tmp_path / "in" / "a" / "t1.nii.gz", ramp, spacing_mm=(4, 1, 1))
+    save(tmp_path / "in" / "a" / "mask.nii.gz", np.ones((4, 8, 8)), spacing_mm=(4, 1, 1))
+    cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1, spacing_mm=(2, 2, 2))
+    assert cohort.cases[0].shape == (8, 4, 4)
+    assert cohort.cases[0].spacing_mm == (2, 2, 2)
+    assert np.allclose(cohort.case("a").volume("t1").data[0], [0.5, 2.5, 4.5, 6.5], atol=1e-4)
+    assert cohort.header("a").mask_ml == pytest.approx(4 * 8 * 8 * 4 / 1000)
+
+
+def test_nan_voxels_are_refused_and_leave_no_file(cohort_folder, tmp_path, save):
+    nib.save(
+        nib.Nifti1Image(np.full((8, 6, 4), np.nan), np.eye(4)),
+        cohort_folder / "case0" / "t1.nii.gz",
+    )
+    with pytest.raises(BadInput, match="NaN"):
+        prepare(cohort_folder, tmp_path / "out", modalities=["t1", "t2"], workers=1)
+    assert not list((tmp_path / "out").rglob("*.*"))
+
+
+def test_one_modality_in_two_units_is_refused(tmp_path, save):
+    save(tmp_path / "in" / "a" / "ct.nii.gz", np.mgrid[:1, :8, :8][1])
+    save(tmp_path / "in" / "b" / "ct.png", np.mgrid[:1, :8, :8][1])
+    with pytest.raises(
+        BadInput, match="ct: expected one unit in all cases, found HU in a and grey in b"
+    ):
+        prepare(tmp_path / "in", tmp_path / "out", workers=1)
+
+
+def test_blank_and_windowed_images_are_warned_of(tmp_path, save):
+    save(tmp_path / "in" / "a" / "t1.nii.gz", np.full((2, 4, 4), 7))
+    save(tmp_path / "in" / "a" / "ct.nii.gz", np.arange(32).reshape(2, 4, 4))
+    save(tmp_path / "in" / "a" / "cta.nii.gz", np.arange(32).reshape(2, 4, 4) - 3024)
+    save(tmp_path / "in" / "a" / "mask.nii.gz", np.ones((2, 4, 4)))
+    cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1, audit=False)
+    blank, windowed, padded = sorted(
+        map(str, cohort.warnings), key=lambda line: ["t1", "ct", "cta"].index(line.split()[0])
+    )
+    assert blank == (
+        "t1 of a (1 of 1 case) is blank, and counts as missing (every voxel is 7). Check the file."
+    )
+    assert "ct of a (1 of 1 case) is windowed to grey values" in windowed
+    assert "cta of a (1 of 1 case) has values below air" in padded
+
+
+def test_prepared_again_nothing_is_rewritten_but_what_changed(cohort_folder, tmp_path, save):
+    out = tmp_path / "out"
+    messages: list[Message] = []
+    first = prepare(cohort_folder, out, workers=1, say=messages.append)
+    before, text = stamps(out), (out / "cohort.json").read_text()
+    assert prepare(cohort_folder, out, workers=1) == first
+    assert stamps(out) == before
+    assert (out / "cohort.json").read_text() == text
+    save(cohort_folder / "case2" / "t1.nii.gz", np.ones((4, 6, 8)) * 3)
+    cohort = prepare(cohort_folder, out, workers=1, say=messages.append)
+    split, *_, again = messages
+    assert split.text.startswith("6 patients: 5 for training, 1 for validation, none for test")
+    assert again.text == (
+        "1 cases were prepared again, because their files or the options have changed: case2."
+    )
+    assert {name for name, stamp in stamps(out).items() if stamp != before[name]} == {
+        "case2.safetensors"
+    }
+    assert (cohort.case("case2").volume("t1").data == 3).all()
+
+
+@every_row(
+    ("options", "found"),
+    [
+        ({"spacing_mm": (2, 2, 2)}, r"spacing_mm, none there and \[2, 2, 2\] here\)"),
+        ({"exclude": "case1"}, r"exclude, none there and \['case1'\] here; cases"),
+        ({"modalities": ["t1"]}, r"modalities, none there and \['t1'\] here\)"),
+        (
+            {"manifest": "other.csv"},
+            r"manifest, none there and .*other.csv here; cases, \d there and 2 here, 2 in both",
+        ),
+        ({"seed": 7}, "split_by, patient, .* seed 0 there and patient, .* seed 7 here"),
+    ],
+)
+def test_a_whole_cohort_prepared_in_another_way_is_kept(
+    patients, copied, tmp_path, options, found, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    out = copied
+    before, text = stamps(out), (out / "cohort.json").read_text()
+    Path("other.csv").write_text("case\ncase1\ncase2\n")
+    with pytest.raises(
+        BadInput,
+        match=rf"found a prepared cohort of \d cases with other options \(differs in: {found}",
+    ):
+        prepare(patients, out, workers=1, **options)
+    assert stamps(out) == before
+    assert (out / "cohort.json").read_text() == text
+
+
+def test_a_manifest_changed_since_is_no_reason_to_lose_cases_or_splits(cohort_folder, tmp_path):
+    table = cohort_folder / "cases.csv"
+    table.write_text("case,split\ncase1,train\ncase2,val\n")
+    cohort = prepare(cohort_folder, tmp_path / "out", workers=1)
+    assert cohort.splits == {"train": ["case1"], "val": ["case2"], "test": []}
+    assert cohort.provenance["split_by"] == "manifest"
+    table.write_text("case,split\ncase1,train\ncase2,test\n")
+    with pytest.raises(BadInput, match="differs in: patients, splits or folds"):
+        prepare(cohort_folder, tmp_path / "out", workers=1)
+    table.write_text("case,split\ncase1,train\n")
+    with pytest.raises(BadInput, match="differs in: cases, 2 there and 1 here, 1 in both"):
+        prepare(cohort_folder, tmp_path / "out", workers=1)
+
+
+def test_a_manifest_named_from_another_folder_is_the_same(cohort_folder, tmp_path, monkeypatch):
+    (tmp_path / "mine.csv").write_text("case\ncase1\ncase2\n")
+    prepare(cohort_folder, tmp_path / "out", manifest=tmp_path / "mine.csv", workers=1)
+    text = (tmp_path / "out" / "cohort.json").read_text()
+    monkeypatch.chdir(tmp_path)
+    prepare(cohort_folder, tmp_path / "out", manifest="mine.csv", workers=1)
+    assert (tmp_path / "out" / "cohort.json").read_text() == text
+
+
+def test_an_unfinished_preparation_may_go_on_with_other_options(patients, copied):
+    (copied / "cohort.json").unlink()
+    cohort = prepare(patients, copied, workers=1, spacing_mm=(2, 2, 2))
+    assert {one.spacing_mm for one in cohort.cases} == {(2, 2, 2)}
+
+
+def test_several_workers_write_the_same_bytes_as_one(patients, by_default, tmp_path):
+    done: list[tuple[int, int]] = []
+    two = tmp_path / "two"
+    prepare(patients, two, workers=2, progress=lambda k, n: done.append((k, n)))
+    assert done == [(k, 6) for k in range(1, 7)]
+    for path in (*by_default.glob("cases/*"), by_default / "cohort.json"):
+        assert path.read_bytes() == (two / path.relative_to(by_default)).read_bytes()
+
+
+@pytest.mark.parametrize("what", ["notes.txt", "cohort.json", "cases/other.safetensors"])
+def test_a_folder_that_holds_something_else_is_refused(cohort_folder, tmp_path, what):
+    (tmp_path / "out" / "cases").mkdir(parents=True)
+    (tmp_path / "out" / what).write_text('{"format": "other"}')
+    with pytest.raises(BadInput):
+        prepare(cohort_folder, tmp_path / "out", workers=1)
+    assert (tmp_path / "out" / what).read_text() == '{"format": "other"}'
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_no_half_file(cohort_folder, tmp_path, monkeypatch):
+    def full(tensors: object, path: Path, metadata: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("safetensors.numpy.save_file", full)
+    with pytest.raises(BadInput, match="found a full disk"):
+        prepare(cohort_folder, tmp_path / "out", workers=1)
+    assert list((tmp_path / "out" / "cases").iterdir()) == []
+
+
+def test_killed_at_any_moment_it_leaves_only_whole_cases_and_can_go_on(tmp_path, save):
+    for k in range(6):
+        values = np.random.default_rng(k).integers(0, 999, (20, 40, 40))
+        save(tmp_path / "in" / f"case{k:02}" / "t1.nii.gz", values)
+        save(tmp_path / "in" / f"case{k:02}" / "mask.nii.gz", np.ones(values.shape))
+    out = tmp_path / "out"
+    line = "import sys; from voxlate.checks.prepare import prepare; prepare(sys.argv[1], sys.argv[2], workers=1, audit=False)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", line, str(tmp_path / "in"), str(out)], env=os.environ.copy()
+    )
+    while process.poll() is None and len(list(out.glob("cases/case*"))) < 2:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / "cohort.json").exists()
+    for path in out.glob("cases/case*"):
+        assert read_header(path).shape == (20, 40, 40)
+        assert stored(out, path.stem).keys() == {"t1", "mask"}
+    (out / "cases" / ".writing-x").write_bytes(b"what a killed writer leaves")
+    kept = stamps(out)
+    assert len(prepare(tmp_path / "in", out, workers=1, audit=False).cases) == 6
+    after = stamps(out)
+    assert all(after[name] == stamp for name, stamp in kept.items() if not name.startswith("."))
+    assert not list(out.rglob(".writing-*"))
+
+
+def test_what_is_not_prepared_or_damaged_is_refused(patients, copied):
+    with pytest.raises(BadInput, match="Run voxlate prepare first"):
+        open_cohort(patients)
+    cohort = open_cohort(copied)
+    (copied / "cases" / "case0.safetensors").write_bytes(b"damaged")
+    with pytest.raises(BadInput, match="found something else or a part of one"):
+        cohort.header("case0")
+    with pytest.raises(BadInput, match="expected the modality ct, found t1, t2"):
+        cohort.case("case1").volume("ct")
+    write_cohort(cohort)
+    assert open_cohort(copied) == cohort
+
+
+def test_pictures_are_prepared_as_single_slices(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 1, 20, 30)).astype(np.float32)
+    path = tmp_path / "in" / "a" / "mr.png"
+    write_volume(path, Volume(pixels, np.diag([-1.0, -1, 1, 1]), "grey", "mr", ""))
+    write_volume(
+        path.with_name("mask.png"),
+        Volume(pixels * 0 + 255, np.diag([-1.0, -1, 1, 1]), "grey", "", ""),
+    )
+    cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1)
+    assert np.array_equal(cohort.case("a").volume("mr").data, pixels[..., ::-1, ::-1])
+    assert cohort.units == {"mr": "grey"}
+
+
+def test_a_flipped_bit_in_a_prepared_case_is_refused(by_default, tmp_path):
+    path = shutil.copy(by_default / "cases" / "case0.safetensors", tmp_path)
+    whole, draw = Path(path).read_bytes(), np.random.default_rng(0)
+    for place in draw.integers(8, len(whole), 30):
+        spoiled = bytearray(whole)
+        spoiled[place] ^= 1 << draw.integers(8)
+        Path(path).write_bytes(spoiled)
+        os.utime(
+            path, ns=(int(place), int(place))
+        )  # a file changed twice within a tick of the clock
+        with pytest.raises(BadInput, match="prepare again"):
+            open_case(Path(path))
+
+
+def test_a_folder_that_another_process_writes_is_refused(cohort_folder, tmp_path):
+    with (
+        lock(tmp_path / "out"),
+        pytest.raises(BadInput, match="expected no other voxlate to write here"),
+    ):
+        prepare(cohort_folder, tmp_path / "out", workers=1)
+    assert prepare(cohort_folder, tmp_path / "out", workers=1).splits
+
+
+def two_grids(save, folder: Path, unit: str = "t1") -> Path:
+    """Two cases with a flair in thick slices, and another scan in thin ones."""
+    draw = np.random.default_rng(0)
+    for case in ("a", "b"):
+        save(folder / case / "flair.nii.gz", draw.integers(1, 900, (4, 24, 24)), (6, 1, 1))
+        save(folder / case / f"{unit}.nii.gz", draw.integers(1, 900, (24, 24, 24)))
+    return folder
+
+
+def test_a_dry_run_refuses_the_grids_that_prepare_refuses_and_writes_nothing(
+    voxlate, save, tmp_path
+):
+    folder = two_grids(save, tmp_path / "in")
+    plan = voxlate("prepare", folder, "--out", tmp_path / "out", "--dry-run")
+    real = voxlate("prepare", folder, "--out", tmp_path / "real", "--no-audit")
+    assert (plan.code, real.code) == (2, 2)
+    (sentence,) = [one for one in real.err.splitlines() if one.startswith("voxlate: ")]
+    said = [one for one in plan.err.splitlines() if one.startswith("voxlate: ")]
+    assert sentence in said  # of the first case that ends; several are prepared at a time
+    assert "expected the grid of" in sentence
+    assert len(said) == 2  # of every case, where prepare stops at the first
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_shows_which_file_becomes_what_on_which_grid_and_in_which_unit(
+    voxlate, save, tmp_path
+):
+    folder = two_grids(save, tmp_path / "in", "ct")
+    answer = voxlate(
+        "prepare", folder, "--out", tmp_path / "out", "--dry-run", "--resample", "--json"
+    )
+    assert answer.code == 0, answer.err
+    said = json.loads(answer.out)
+    assert said["rows"]["cases"]["all"] == said["rows"]["ct"]["all"] == 2
+    assert said["fixed"] == "ct"
+    assert said["files"][0] == {
+        "case": "a",
+        "name": "ct",
+        "path": str(folder / "a" / "ct.nii.gz"),
+        "grid": "24×24×24, 1.00×1.00×1.00 mm",
+        "unit": "HU",
+    }
+    drawn = voxlate("prepare", folder, "--out", tmp_path / "out", "--dry-run", "--resample").err
+    assert "a/ct.nii.gz" in drawn
+    assert "The grid of each case is that of its ct." in drawn
+    assert "patients" in drawn
+    assert not (tmp_path / "out").exists()
+
+
+def test_resample_takes_the_finest_grid_and_says_what_a_chosen_one_loses(save, tmp_path):
+    folder = two_grids(save, tmp_path / "in")
+    finest, thick = (
+        prepare(
+            folder, tmp_path / f"of_{fixed}", resample=True, fixed=fixed, workers=1, audit=False
+        )
+        for fixed in (None, "flair")
+    )
+    assert finest.provenance["fixed"] == "t1"
+    assert [one.shape for one in finest.cases] == [(24, 24, 24)] * 2
+    assert not any("LOSES DETAIL" in one.text for one in finest.warnings)
+    assert [one.text for one in thick.warnings if "LOSES" in one.text] == [
+        "t1 LOSES DETAIL on the case's grid in 2 of 2 cases: in a from 24×24×24, 1.00×1.00×1.00 mm to "
+        "24×24×4, 1.00×1.00×6.00 mm. Name another scan by --fixed, or voxels by --spacing."
+    ]

@@ -1,0 +1,114 @@
+"""Pseudonyms depend on the key and on the name, and nothing else; the key must be random and private."""
+
+import hashlib
+import hmac
+import os
+import re
+
+import pytest
+
+from rows import every_row
+from voxlate.base.errors import BadInput
+from voxlate.scans.cohorts.pseudonyms import (
+    Pseudonyms,
+    check_outside,
+    read_key,
+    without_names,
+    write_key,
+)
+
+KEY = bytes(range(32))
+BY_KEY = Pseudonyms(KEY)
+
+
+def test_the_pseudonym_is_the_beginning_of_hmac_sha256():
+    whole = hmac.new(KEY, b"patient\0Anna", hashlib.sha256).hexdigest()
+    assert BY_KEY.patient("Anna") == whole[:12]
+    assert BY_KEY.case("Anna") == f"sub-{whole[:12]}"
+
+
+def test_studies_of_a_patient_share_its_pseudonym_and_other_keys_give_others():
+    first, second = BY_KEY.case("2019", "Anna"), BY_KEY.case("2020", "Anna")
+    assert first.partition("_")[0] == second.partition("_")[0] == BY_KEY.case("Anna", "Anna")
+    assert first != second
+    assert Pseudonyms(KEY[::-1]).patient("Anna") != BY_KEY.patient("Anna")
+    assert "0001020304" not in repr(BY_KEY)
+    assert str(KEY) not in repr(BY_KEY)
+
+
+def test_a_uid_is_valid_and_always_the_same():
+    for uid in ("", "1.2.840", "ü", 64 * "7", *map(str, range(100))):
+        pseudonym = BY_KEY.uid(uid)
+        assert re.fullmatch(r"2\.25\.(0|[1-9]\d{0,38})", pseudonym)
+        assert pseudonym == BY_KEY.uid(uid)
+
+
+def test_dates_of_a_patient_keep_their_distances_and_times():
+    days = BY_KEY.days("Anna")
+    assert 1 <= days <= 3650
+    assert BY_KEY.date("20200301", "Anna") != "20200301"
+    first, second = (BY_KEY.date(day, "Anna") for day in ("20200228", "20200301"))
+    apart = [int(first), int(second)]
+    assert apart[1] > apart[0]
+    assert BY_KEY.date("20200228101112.5+0100", "Anna") == f"{first}101112.5+0100"
+    assert BY_KEY.days("Ben") != days
+
+
+@every_row("text", ["", "2020", "20201301", "yesterday", "00010101"])
+def test_what_is_no_date_that_can_be_moved_becomes_empty(text):
+    assert BY_KEY.date(text, "Anna") == ""
+
+
+def test_a_written_key_is_private_random_and_read_back(tmp_path):
+    for name in ("a", "b"):
+        write_key(tmp_path / name)
+    keys = [read_key(tmp_path / name) for name in ("a", "b")]
+    assert len(keys[0].key) == 32
+    assert keys[0] != keys[1]
+    if os.name == "posix":
+        assert (tmp_path / "a").stat().st_mode & 0o077 == 0
+    with pytest.raises(BadInput, match="a key that is overwritten is lost"):
+        write_key(tmp_path / "a")
+    assert read_key(tmp_path / "a") == keys[0]
+
+
+@every_row("content", [b"secret", b"", bytes(64), b"ab" * 32, b"ab" * 8])
+def test_a_key_that_is_short_or_not_random_is_refused(tmp_path, content):
+    (tmp_path / "key").write_bytes(content)
+    with pytest.raises(
+        BadInput, match=r"expected a key of at least 32 random bytes.*pseudonym-key"
+    ):
+        read_key(tmp_path / "key")
+
+
+def test_a_missing_key_is_refused_with_the_command_that_makes_one(tmp_path):
+    with pytest.raises(BadInput, match=r"Make one: voxlate pseudonym-key .*key"):
+        read_key(tmp_path / "key")
+
+
+def test_raw_bytes_are_a_key(tmp_path):
+    (tmp_path / "key").write_bytes(KEY)
+    assert read_key(tmp_path / "key") == BY_KEY
+
+
+def test_a_key_among_the_images_is_refused(tmp_path):
+    check_outside(tmp_path / "key", tmp_path / "out")
+    with pytest.raises(BadInput, match="whoever has the key can compute the pseudonyms"):
+        check_outside(tmp_path / "out" / "key", tmp_path / "out")
+
+
+@every_row(
+    "text, clean",
+    [
+        ("Anna: no brain in Anna/t1.nii.gz", "sub-1: no brain in sub-1/t1.nii.gz"),
+        ("/data/Anna Meier/t1.nii.gz: damaged", "SCAN: damaged"),
+        ("see /home/meier/runs/a.toml, please", "see PATH, please"),
+        (r"see C:\Users\meier\a.toml", "see PATH"),
+        ("Annabel is another", "Annabel is another"),
+        ("Anna_t1.nii.gz", "sub-1_t1.nii.gz"),
+        ("5 mm/s and 1/2 of t1/t2", "5 mm/s and 1/2 of t1/t2"),
+    ],
+)
+def test_names_and_absolute_paths_are_replaced(text, clean):
+    names = {"Anna": "sub-1", "/data/Anna Meier/t1.nii.gz": "SCAN"}
+    assert without_names(text, names) == clean

@@ -1,0 +1,127 @@
+"""Heavy noise, ghosts and regions without signal are measured; ordinary scans have little of them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rows import every_row
+from voxlate.checks.quality_checks import (
+    Quality,
+    check_noise,
+    check_quality,
+    check_slices,
+    quality_of,
+)
+from voxlate.scans.images.grid import Volume
+
+
+@pytest.fixture
+def scan() -> Volume:
+    """A body 152 mm long and 112 mm wide, with folds, in air with noise of 2 % of its signal."""
+    draw = np.random.default_rng(0)
+    _, y, x = np.meshgrid(np.arange(10), np.arange(100) - 50, np.arange(80) - 40, indexing="ij")
+    body = (y / 38) ** 2 + (x / 28) ** 2 < 1
+    folds = np.sin(0.7 * x + 0.2 * np.sin(y)) * np.cos(0.5 * y + 0.02 * x**2)
+    data = np.abs(500.0 * body + 60 * body * folds + draw.normal(0, 10, body.shape))
+    return Volume(data[None].astype(np.float32), np.diag([2.0, 2.0, 3.0, 1.0]), "a.u.", "t1")
+
+
+def changed(scan: Volume, kind: str) -> Volume:
+    data = scan.data.copy()
+    if kind == "noise":
+        data += np.random.default_rng(1).normal(0, 125, data.shape)
+    if kind == "ghosts":
+        data += 0.5 * np.roll(data, 50, axis=2)
+    if kind == "dark_mm":
+        rows, columns = np.arange(100)[:, None] - 55, np.arange(80) - 42
+        data[..., 4 * (rows**2 + columns**2) < 24**2] = 0
+    return replace(scan, data=np.abs(data).astype(np.float32))
+
+
+@every_row(("kind", "value"), [("noise", 0.25), ("ghosts", 0.75), ("dark_mm", 23.0)])
+def test_what_is_wrong_with_a_scan_is_measured_and_said(scan, kind, value):
+    assert check_quality("t1", quality_of(scan), None) == []
+    found = quality_of(changed(scan, kind))
+    assert getattr(found, kind) == pytest.approx(value, rel=0.25)
+    (sentence,) = check_quality("t1", found, None)
+    assert sentence.text.startswith("t1: it has ")
+    assert " and " not in sentence.text.partition(".")[0]
+    assert sentence.grade == "caution"
+
+
+def test_scans_as_bad_as_those_of_the_training_are_ordinary():
+    noisy = Quality(noise=0.25, ghosts=0.0, dark_mm=0.0)
+    assert "noise of 25% of its median signal" in check_quality("t1", noisy, None)[0].text
+    assert check_quality("t1", noisy, noisy) == []
+
+
+@pytest.fixture
+def cone() -> Volume:
+    """A body of 24 slices that shrink towards the upper end, in air with noise of 2 % of its signal."""
+    draw = np.random.default_rng(0)
+    z, y, x = np.meshgrid(
+        np.arange(24), np.arange(80) - 40, np.arange(64) - 32, indexing="ij", sparse=True
+    )
+    body = np.hypot(y, x) < 30 - 0.8 * z
+    data = np.abs(500.0 * body + draw.normal(0, 10, body.shape))
+    return Volume(data[None].astype(np.float32), np.diag([2.0, 2.0, 5.0, 1.0]), "a.u.", "t1")
+
+
+EVEN_THEN_ODD = np.r_[0:24:2, 1:24:2]
+DARKER = np.where(np.arange(24) % 2, 0.5, 1.0)[:, None, None]
+EMPTIED = ~np.isin(np.arange(24), [8, 9, 10, 11])[:, None, None]
+
+
+@every_row(
+    ("change", "words"),
+    [
+        (lambda image: image[np.arange(24) ^ 1], "its slices are in a wrong order ("),
+        (lambda image: image * EMPTIED, "include 4 empty ones (between slices 7 and 12, counted"),
+        (lambda image: image * DARKER, "its slices are alternately darker by 50%. "),
+    ],
+)
+def test_broken_slices_are_said(cone, change, words):
+    (sentence,) = check_slices(replace(cone, data=change(cone.data[0])[None].astype(np.float32)))
+    assert words in sentence.text
+    assert sentence.grade == "caution"
+
+
+@every_row(
+    "change",
+    [
+        lambda image: image,
+        lambda image: image[::-1],
+        lambda image: image[:7],
+        lambda image: np.concatenate([0 * image[:5], image, 0 * image[:9]]),
+        lambda image: 0 * image,
+    ],
+)
+def test_nothing_is_said_of_slices_that_continue_each_other(cone, change):
+    assert check_slices(replace(cone, data=change(cone.data[0])[None])) == []
+
+
+@every_row("order", [EVEN_THEN_ODD, np.random.default_rng(0).permutation(24)])
+def test_slices_of_which_no_order_is_left_are_not_to_be_trusted(cone, order):
+    (sentence,) = check_slices(replace(cone, data=cone.data[:, order]))
+    assert "its slices are in a wrong order (" in sentence.text
+    assert sentence.grade == "do not trust"
+
+
+@every_row("strength", [0.05, 0.5])
+def test_white_noise_inside_the_outline_of_a_body_is_no_anatomy_whatever_its_strength(
+    scan, strength
+):
+    inside = scan.data > 250
+    noise = np.random.default_rng(0).uniform(1 - strength, 1 + strength, inside.shape)
+    alone = replace(scan, data=(500 * inside * noise).astype(np.float32))
+    (sentence,) = check_noise(alone)
+    assert sentence.code == "other-content"
+    assert sentence.grade == "do not trust"
+    assert sentence.numbers["noise"] == pytest.approx(1, abs=0.15)
+
+
+def test_a_scan_with_much_noise_still_shows_anatomy(scan):
+    assert check_noise(scan) == []
+    noisy = scan.data + np.random.default_rng(1).normal(0, 20, scan.data.shape)
+    assert check_noise(replace(scan, data=noisy.astype(np.float32))) == []

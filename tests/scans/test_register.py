@@ -1,0 +1,264 @@
+"""Registration of scans whose true relation is a formula: no interpolation stands between the test and the answer."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from rows import every_row
+from voxlate.base.errors import BadInput
+from voxlate.scans.images import register as module
+from voxlate.scans.images.grid import Grid, Volume
+from voxlate.scans.images.register import (
+    Similarity,
+    apply_transform,
+    centre_mm,
+    cover,
+    register,
+    write_transform,
+)
+from voxlate.scans.images.transforms import read_transform
+
+itk = pytest.importorskip("SimpleITK", reason="registration needs the extra 'registration'")
+
+Points = np.ndarray  # [..., 3] in RAS mm
+FIXED = Grid(
+    (24, 28, 26), np.array([[6.0, 0, 0, -75], [0, 6, 0, -81], [0, 0, 6, -69], [0, 0, 0, 1]])
+)
+MOVING = Grid(
+    (30, 30, 30), np.array([[-6.0, 0, 0, 90], [0, 5.5, 0, -80], [0, 0, 5, -70], [0, 0, 0, 1]])
+)
+
+
+@pytest.fixture(autouse=True)
+def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small scans need fewer, and the tests shall be quick."""
+    monkeypatch.setattr(module, "SAMPLES", 8000)
+
+
+def points(grid: Grid) -> Points:
+    """The place of every voxel, [D, H, W, 3] in RAS mm."""
+    z, y, x = np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij")
+    return np.stack([x, y, z, np.ones_like(x)], axis=-1) @ grid.affine[:3].T
+
+
+def head(place: Points, contrast: str) -> np.ndarray:
+    """A soft ellipsoid with lumps, seen by two contrasts: what is dark in one is, by and large, bright in the other."""
+    x, y, z = np.moveaxis(place, -1, 0)
+    edge = 1 / (1 + np.exp(-(60 - np.sqrt(x**2 + (y / 1.15) ** 2 + (z / 0.9) ** 2)) / 3))
+    lumps = (
+        np.sin(x / 13) * np.cos(y / 17 + 1)
+        + np.sin(z / 15 + x / 40)
+        + 0.8 * np.cos(x / 8 + 1) * np.cos(y / 8) * np.cos(z / 7)
+    )
+    grey = edge * (300 + 100 * lumps)
+    bright = edge * (600 - 180 * np.tanh(lumps) + 60 * np.cos(2 * lumps))
+    return (grey if contrast == "a" else bright).astype(np.float32)
+
+
+def scan(grid: Grid, to_head: Callable[[Points], Points], contrast: str) -> Volume:
+    return Volume(
+        head(to_head(points(grid)), contrast)[None], grid.affine, "a.u.", contrast, contrast
+    )
+
+
+def error_mm(transform: object, to_head: Callable[[Points], Points]) -> np.ndarray:
+    """How far from home a point inside the fixed head comes that goes to the moving scan and back by the formula."""
+    place = points(FIXED)
+    inside = place[head(place, "a") > 150][::7]
+    lps = inside * [-1, -1, 1]
+    there = np.array([transform.TransformPoint(point.tolist()) for point in lps]) * [-1, -1, 1]  # type: ignore[attr-defined]
+    return np.linalg.norm(to_head(there) - inside, axis=-1)
+
+
+TURN = Rotation.from_euler("xyz", [6, -9, 12], degrees=True).as_matrix()
+
+
+def turned(place: Points) -> Points:
+    return (place - [9.0, -14.0, 11.0]) @ TURN
+
+
+def same(place: Points) -> Points:
+    return place
+
+
+def bent(place: Points) -> Points:
+    """A smooth bend of up to about 7 mm."""
+    x, y, z = np.moveaxis(place, -1, 0)
+    return place + 7 * np.stack([np.sin(y / 30), np.cos(z / 32) - 0.7, np.sin(x / 28)], axis=-1)
+
+
+def test_a_turned_head_in_another_contrast_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SAMPLES", 4000)  # a turn needs fewer than a bend
+    found = register(scan(MOVING, turned, "b"), scan(FIXED, same, "a"), "rigid")
+    assert found.kept == "rigid"
+    assert error_mm(found.transform, turned).max() < 1.5  # a quarter of a voxel
+    assert found.after.mutual_information > found.before.mutual_information + 0.03
+    assert found.after.bodies > 0.93 > found.before.bodies
+
+
+def test_headers_of_two_frames_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SAMPLES", 2000)
+    far = Grid(
+        MOVING.shape,
+        MOVING.affine + np.array([[0, 0, 0, 900], [0, 0, 0, -700], [0, 0, 0, 400], [0, 0, 0, 0]]),
+    )
+
+    def from_far(place: Points) -> Points:
+        return turned(place - [900.0, -700.0, 400.0])
+
+    found = register(scan(far, from_far, "b"), scan(FIXED, same, "a"), "rigid")
+    assert found.before == Similarity(1.0, 0.0, 0.0)
+    assert error_mm(found.transform, from_far).max() < 3  # half a voxel
+
+
+@pytest.mark.slow
+def test_splines_follow_a_bend_that_no_linear_map_follows() -> None:
+    moving, fixed = scan(MOVING, bent, "b"), scan(FIXED, same, "a")
+    found = register(moving, fixed, "bspline")
+    assert found.kept == "bspline"
+    affine = found.transform.GetNthTransform(0)  # SimpleITK applies the last of a composite first
+    assert error_mm(found.transform, bent).mean() < 0.6 * error_mm(affine, bent).mean()
+    pair = module.CoarsePair(moving, fixed)
+    assert pair.compare(found.transform) == found.after
+    assert pair.compare(affine).mutual_information < found.after.mutual_information
+
+
+def test_the_same_call_gives_the_same_transform(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SAMPLES", 300)  # a worse transform, and the same one
+    moving, fixed = scan(MOVING, turned, "b"), scan(FIXED, same, "a")
+    first, again = (register(moving, fixed, "rigid").transform.GetParameters() for _ in range(2))
+    assert first == again
+
+
+def test_a_step_that_makes_the_scans_less_alike_or_folds_them_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not even where the mirror image is more alike: no transform may turn a patient inside out."""
+    mirror = itk.ScaleTransform(3, (-1.0, 1.0, 1.0))
+    fixed, moving = scan(FIXED, same, "a"), scan(FIXED, same, "b")
+    mirrored = scan(FIXED, lambda place: place * [-1, 1, 1], "b")
+    before, after = (
+        module.CoarsePair(mirrored, fixed).compare(by) for by in (itk.Transform(), mirror)
+    )
+    assert after.mutual_information > before.mutual_information
+    away = itk.TranslationTransform(3, (25.0, 0.0, 0.0))
+    for scanned, wrong in ((moving, away), (moving, mirror), (moving, None), (mirrored, mirror)):
+        stage = ("rigid", lambda pair, start, wrong=wrong: wrong)
+        monkeypatch.setitem(module._STAGES, "rigid", (stage,))
+        found = register(scanned, fixed, "rigid")
+        assert found.kept == "none"
+        assert found.after == found.before
+        assert np.array_equal(apply_transform(fixed, FIXED, found.transform).data, fixed.data)
+
+
+def test_moving_by_a_transform_takes_values_from_where_it_points() -> None:
+    grid = Grid((4, 5, 6), np.array([[-2.0, 0, 0, 3], [0, 3, 0, 1], [0, 0, 4, -2], [0, 0, 0, 1]]))
+    values = np.arange(120, dtype=np.float32).reshape(1, 4, 5, 6)
+    volume = Volume(values, grid.affine, "a.u.", "t1")
+    shift = itk.TranslationTransform(
+        3, (2.0, 0.0, 4.0)
+    )  # LPS: one voxel along x (which grows to L), one along z
+    moved = apply_transform(volume, grid, shift).data[0]
+    assert np.allclose(moved[:3, :, :5], values[0, 1:, :, 1:])
+    assert (moved[3] == 0).all()
+    assert (moved[:, :, 5] == 0).all()
+    inside = cover(grid, grid, shift)
+    assert inside[:3, :, :5].all()
+    assert inside.sum() == 3 * 5 * 5
+
+
+def test_the_centre_of_a_mask_is_in_patient_space() -> None:
+    mask = np.zeros(FIXED.shape, bool)
+    mask[3, 4, 5:8] = True
+    assert np.allclose(centre_mm(FIXED, mask), [-(-75 + 6 * 6), -(-81 + 6 * 4), -69 + 6 * 3])
+    assert np.allclose(centre_mm(FIXED), [-(-75 + 6 * 12.5), -(-81 + 6 * 13.5), -69 + 6 * 11.5])
+
+
+def test_a_written_transform_is_read_by_other_tools(tmp_path: Path) -> None:
+    turn = itk.Euler3DTransform((1.0, 2.0, 3.0), 0.1, 0.2, 0.3, (4.0, 5.0, 6.0))
+    spline = itk.BSplineTransform(3)
+    spline.SetTransformDomainPhysicalDimensions([50.0] * 3)
+    spline.SetParameters(np.random.default_rng(0).normal(size=len(spline.GetParameters())).tolist())
+    whole = itk.CompositeTransform([turn, spline])
+    for name in ("moved.tfm", "moved.h5"):
+        write_transform(tmp_path / name, whole)
+        read = itk.ReadTransform(str(tmp_path / name))
+        assert read_transform(tmp_path / name).TransformPoint(
+            (7.0, 8.0, 9.0)
+        ) == read.TransformPoint((7.0, 8.0, 9.0))
+        assert read.TransformPoint((7.0, 8.0, 9.0)) == pytest.approx(
+            whole.TransformPoint((7.0, 8.0, 9.0))
+        )
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@every_row(
+    ("change", "found"),
+    [
+        (("Parameters: 0.9", "Parameters: nan"), "no numbers"),
+        (("Parameters: 0.9", "Parameters: 1e30"), "far too large"),
+        (("AffineTransform_double_3_3", "AffineTransform_double_2_2"), "2_2"),
+        (("Parameters: 0.9", "Parameters: 90"), "changes volumes by"),
+        (("Parameters: 0.9", "Parameters:"), "11 and 3 numbers of a AffineTransform"),
+    ],
+)
+def test_a_transform_that_aligns_nothing_is_refused(
+    tmp_path: Path, change: tuple[str, str], found: str
+) -> None:
+    path = tmp_path / "t1.tfm"
+    affine = itk.AffineTransform(3)
+    affine.SetMatrix((0.9, 0.1, 0.0, -0.1, 1.0, 0.0, 0.0, 0.0, 1.0))
+    write_transform(path, affine)
+    assert read_transform(path).TransformPoint((1.0, 0.0, 0.0)) == pytest.approx((0.9, -0.1, 0.0))
+    path.write_text(path.read_text().replace(*change))
+    with pytest.raises(
+        BadInput, match=f"expected a transform between two scans as voxlate writes it, .*({found})"
+    ):
+        read_transform(path)
+
+
+def test_what_cannot_be_registered_gets_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    flat = Grid((1, 28, 26), FIXED.affine)
+    with pytest.raises(BadInput, match="a: expected at least 4 voxels along each axis"):
+        register(scan(flat, same, "a"), scan(FIXED, same, "b"), "rigid")
+    monkeypatch.setitem(sys.modules, "ants", None)
+    monkeypatch.setitem(module._STAGES, "ants", module._STAGES["ants"][-1:])
+    with pytest.raises(BadInput, match="expected antspyx for --register ants"):
+        register(scan(FIXED, turned, "a"), scan(FIXED, same, "b"), "ants")
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    with pytest.raises(BadInput, match="expected SimpleITK, found it not installed"):
+        register(scan(FIXED, same, "a"), scan(FIXED, same, "b"), "rigid")
+
+
+def test_scans_that_nothing_aligns_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    far = Grid(FIXED.shape, FIXED.affine + np.array([[0, 0, 0, 900]] + [[0, 0, 0, 0]] * 3))
+    monkeypatch.setitem(module._STAGES, "rigid", ())
+    with pytest.raises(
+        BadInput, match="expected a scan of the same part of the body as a, found no transform"
+    ):
+        register(scan(far, same, "b"), scan(FIXED, same, "a"), "rigid")
+
+
+def test_the_rigid_transform_of_the_real_pair_is_found(shared: Path) -> None:
+    from voxlate.scans.formats.io import read_volume
+    from voxlate.scans.images.grid import canonical
+
+    folder = shared / "data" / "topcow_pair"
+    moving, fixed = (
+        canonical(read_volume(folder / f"{name}.nii.gz", kind))
+        for name, kind in (("cta", "cta"), ("mra", "tof"))
+    )
+    found = register(moving, fixed, "rigid")
+    given = itk.ReadTransform(
+        str(folder / "cta_to_mra_rigid.tfm")
+    )  # found by others from four random starts
+    corners = points(fixed.grid)[::33, ::61, ::69].reshape(-1, 3) * [-1, -1, 1]
+    apart = [
+        np.subtract(given.TransformPoint(one), found.transform.TransformPoint(one))
+        for one in corners.tolist()
+    ]
+    assert np.linalg.norm(apart, axis=-1).max() < 0.3  # voxels of the scans are 0.3 to 0.7 mm wide

@@ -1,0 +1,120 @@
+"""Arrays that are processed in slabs and kept in files give the same bits as whole arrays in memory."""
+
+import errno
+import hashlib
+
+import numpy as np
+import pytest
+import scipy.ndimage
+
+from voxlate.base import slabs
+from voxlate.base.errors import CannotWrite
+from voxlate.base.slabs import (
+    chunks,
+    empty,
+    in_slabs,
+    map_slabs,
+    scratch_in,
+    spread_values,
+    zeros,
+)
+from voxlate.scans.images import mask as masks
+from voxlate.scans.images.components import components_of
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.statistics import PERCENTILES, distribution
+
+SHAPE = (23, 30, 41)
+
+
+@pytest.fixture
+def small_slabs(monkeypatch):
+    """Slabs of two planes."""
+    monkeypatch.setattr(slabs, "SLAB", 2500)
+
+
+def noise(seed=0, sigma=1.0) -> np.ndarray:
+    return scipy.ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=SHAPE), sigma)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+@pytest.mark.parametrize("masked", [False, True])
+def test_statistics_of_large_sets_are_numpys_to_the_bit(small_slabs, dtype, masked):
+    values = (noise(sigma=0.4) * 900).astype(dtype)
+    values[values < -300] = -300  # many equal values, as of a background
+    inside = noise(1) > 0 if masked else None
+    flat = values.reshape(-1) if inside is None else values[inside]
+    found = distribution(values, inside)
+    assert (found.mean, found.sd) == (flat.mean(dtype=np.float64), flat.std(dtype=np.float64))
+    assert found.percentiles == tuple(np.percentile(flat, PERCENTILES))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.6])
+def test_components_across_slabs_are_those_of_scipy(small_slabs, share):
+    mask = noise(2) > np.quantile(noise(2), 1 - share)
+    labels, count = scipy.ndimage.label(mask)
+    found = components_of(mask)
+    assert found.count == count > 3
+    assert found.sizes()[1:].tolist() == np.bincount(labels.ravel())[1:].tolist()
+    for number in (1, count // 2, count):
+        which = np.arange(count + 1) == number
+        assert np.array_equal(found.choose(which), labels == number)
+
+
+def test_holes_are_filled_across_slabs_as_scipy_fills_them(small_slabs):
+    shell = noise(3) > -0.02
+    expected = scipy.ndimage.binary_fill_holes(shell)
+    assert (expected & ~shell).any()
+    assert np.array_equal(masks.fill_holes(shell), expected)
+
+
+@pytest.mark.parametrize("unit", ["HU", "a.u."])
+def test_the_foreground_is_the_same_in_slabs_and_in_files(tmp_path, monkeypatch, unit):
+    z, y, x = np.ogrid[:23, :30, :41]
+    head = ((z - 11) / 9) ** 2 + ((y - 15) / 10) ** 2 + ((x - 20) / 13) ** 2 < 1
+    image = np.where(head, 400, -1000 if unit == "HU" else 20) + 15 * noise(4, 0.5)
+    volume = Volume(image[None].astype(np.float32), np.diag([4, 4, 4, 1.0]), unit, "x")
+    whole = masks.foreground(volume)
+    box = masks.box_around(whole)
+    assert 0.1 < whole.mean() < 0.5
+    monkeypatch.setattr(slabs, "SLAB", 2500)
+    with scratch_in(tmp_path, least=1):
+        in_slabs = masks.foreground(volume)
+        assert np.array_equal(in_slabs, whole)
+        assert masks.box_around(in_slabs) == box
+
+
+def test_large_arrays_are_in_files_that_vanish(tmp_path):
+    with scratch_in(tmp_path / "new", least=1000):
+        array = zeros((10, 10, 10), np.int16)
+        array[:] = 7
+        assert empty((3, 3), np.int16).base is None
+    slabs.release(array)
+    assert (array == 7).all()
+    assert array.base is not None
+    assert not list((tmp_path / "new").iterdir())
+    assert empty((10, 10, 10), np.int16).base is None
+
+
+def test_a_full_disk_is_said_before_the_file_is_used(tmp_path, monkeypatch):
+    def no_room(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(slabs.os, "posix_fallocate", no_room, raising=False)
+    with (
+        scratch_in(tmp_path, least=1),
+        pytest.raises(CannotWrite, match=r"expected 0.931 GB of disk .* found the disk full"),
+    ):
+        empty((1000, 1000, 1000), np.uint8)
+
+
+def test_passes_over_slabs_give_the_values_of_whole_arrays(small_slabs):
+    values = noise(5).astype(np.float32)
+    assert len(slabs.slabs(SHAPE)) > 5
+    assert np.array_equal(in_slabs(np.sin, values), np.sin(values))
+    assert sum(map_slabs(np.count_nonzero, values > 0)) == (values > 0).sum()
+    for step in (1, 7, 2600):
+        assert np.array_equal(spread_values(values, step), values.reshape(-1)[::step])
+    digest = hashlib.sha256()
+    for chunk in chunks(values[None, ::-1]):
+        digest.update(chunk.data)
+    assert digest.digest() == hashlib.sha256(values[::-1].tobytes()).digest()

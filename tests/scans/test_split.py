@@ -1,0 +1,118 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rows import every_row
+from voxlate.base.errors import BadInput
+from voxlate.scans.cohorts.split import FOLDS, SMALL, USUAL, check_size, fold_splits, split_patients
+
+patients = st.lists(st.text("abcdefgh", min_size=1, max_size=4), min_size=1, max_size=40)
+
+
+@given(patients, st.integers(0, 5))
+def test_the_order_of_files_does_not_matter_and_training_is_never_empty(names, seed):
+    splits = split_patients([(name, None) for name in names], seed)
+    assert splits == split_patients([(name, None) for name in reversed(names)], seed)
+    assert set(splits) == set(names)
+    assert "train" in splits.values()
+    assert ("val" in splits.values()) == (len(set(names)) >= 2)
+    assert ("test" in splits.values()) == (len(set(names)) >= SMALL)
+
+
+@every_row(
+    "count, shares, val, test",
+    [
+        *((1, None, 0, 0), (2, None, 1, 0), (4, None, 1, 0), (6, None, 1, 0)),
+        *((8, None, 2, 0), (9, None, 2, 0), (10, None, 2, 1), (11, None, 2, 1)),
+        *((4, USUAL, 1, 1), (20, USUAL, 3, 3), (24, USUAL, 4, 3), (100, USUAL, 15, 15)),
+        (10, (1.0, 0.0, 0.0), 0, 0),
+    ],
+)
+def test_shares_are_of_patients_and_small_cohorts_hold_out_none_for_the_test(
+    count, shares, val, test
+):
+    cases = [(f"p{k}", None) for k in range(count) for _ in range(k % 3 + 1)]
+    splits = split_patients(cases, shares=shares)
+    placed = [*splits.values()]
+    assert (placed.count("val"), placed.count("test"), len(placed)) == (val, test, count)
+    assert shares is not None or bool(check_size(splits)) == (1 < count < SMALL)
+
+
+def test_the_note_on_a_small_cohort_names_shares_that_prepare_accepts():
+    splits = split_patients([(f"p{k}", None) for k in range(4)])
+    *_, train, val, test = check_size(splits)[0].text.split()
+    asked = (float(train), float(val), float(test))
+    held_out = [*split_patients([(f"p{k}", None) for k in range(4)], shares=asked).values()]
+    assert (held_out.count("train"), held_out.count("val"), held_out.count("test")) == (2, 1, 1)
+
+
+def test_another_seed_gives_another_split():
+    patients = [(f"p{k}", None) for k in range(30)]
+    assert split_patients(patients, 0) != split_patients(patients, 1)
+
+
+def test_stated_splits_win():
+    assert split_patients([("a", "test"), ("b", "train"), ("a", "test")]) == {
+        "a": "test",
+        "b": "train",
+    }
+
+
+@every_row("count", range(SMALL, 60))
+def test_training_gets_its_share_of_the_patients(count):
+    for shares in (None, (0.7, 0.15, 0.15), (0.6, 0.2, 0.2), (0.7, 0.2, 0.1)):
+        placed = [*split_patients([(f"p{k}", None) for k in range(count)], shares=shares).values()]
+        assert placed.count("train") >= (shares or USUAL)[0] * count - 1e-6
+        assert placed.count("val") >= placed.count("test") >= 1
+
+
+@every_row(
+    ("count", "shares", "found"),
+    [
+        (10, (1e-9, 0.5, 0.5 - 1e-9), "1e-09 of 10 patients for train"),
+        (10, (0.5, 1e-9, 0.5 - 1e-9), "1e-09 of 10 patients for val"),
+        (3, (0.7, 0.15, 0.15), "0.15 of 3 patients for test"),
+        (1, (0.5, 0.5, 0.0), "0.5 of 1 patients for val"),
+    ],
+)
+def test_a_share_that_gets_no_patient_is_refused(count, shares, found):
+    with pytest.raises(
+        BadInput, match=f"expected 0 for a split, or a share that gets a patient, found {found}"
+    ):
+        split_patients([(f"p{k}", None) for k in range(count)], shares=shares)
+
+
+def test_shares_that_do_not_add_up_are_refused():
+    for shares in ((0.5, 0.5, 0.5), (0.0, 0.5, 0.5), (1.2, -0.2, 0.0)):
+        with pytest.raises(BadInput, match="add up to 1"):
+            split_patients([("a", None), ("b", None)], shares=shares)
+
+
+@given(
+    st.dictionaries(
+        st.text("abcdefgh", min_size=1, max_size=4), st.sampled_from(["train", "val", "test"])
+    )
+)
+def test_over_the_folds_each_patient_validates_once_and_the_test_patients_never(splits):
+    learning = {name for name, split in splits.items() if split != "test"}
+    if len(learning) < FOLDS:
+        with pytest.raises(
+            BadInput,
+            match=f"expected 5 patients or more outside the test split.*found {len(learning)}",
+        ):
+            fold_splits(splits, 0, "cohort")
+        return
+    folds = [fold_splits(splits, fold, "cohort") for fold in range(FOLDS)]
+    parts = [{name for name, split in one.items() if split == "val"} for one in folds]
+    assert sorted(name for part in parts for name in part) == sorted(learning)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    for one, part in zip(folds, parts):
+        assert {name for name, split in one.items() if split == "train"} == learning - part
+        assert {name for name, split in one.items() if split == "test"} == set(splits) - learning
+    assert folds[2] == fold_splits(dict(reversed(splits.items())), 2, "cohort")
+
+
+@pytest.mark.parametrize("fold", [-1, 5])
+def test_there_are_five_folds(fold):
+    with pytest.raises(BadInput, match=f"expected 0 to 4, found {fold}"):
+        fold_splits(dict.fromkeys("abcdef", "train"), fold, "cohort")

@@ -1,0 +1,274 @@
+"""Scans that are turned, cut off or of another modality are told from those of the training, without a calibration."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.ndimage import binary_erosion
+
+from rows import every_row
+from voxlate.base.errors import BadInput
+from voxlate.base.messages import worst_grade
+from voxlate.checks.anatomy import (
+    FLIPS,
+    LEFT_RIGHT,
+    Anatomy,
+    Usual,
+    anatomy_of,
+    body_of,
+    check_body,
+    check_extent,
+    read_anatomy,
+)
+from voxlate.checks.prepare import prepare
+from voxlate.scans.cases.align import Preparation
+from voxlate.scans.cases.case import prepare_case
+from voxlate.scans.formats.io import write_volume
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.intensity import Percentile
+
+MODALITIES = ("t1", "t2")
+MAP = Percentile(low=0, high=99.5, floor=0.0)
+
+
+def head(seed: int, *, one_sided: bool = False) -> Volume:
+    """A head of 128 x 160 x 120 mm: narrow below, a nose in front, bright above, and dark on one side or on both."""
+    draw = np.random.default_rng(seed)
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, size) for size in (30, 40, 32)), indexing="ij")
+    wide, deep = draw.normal(0.7, 0.02), draw.normal(0.75, 0.02)
+    skull = (x / (wide * (1 + 0.25 * z))) ** 2 + (y / deep) ** 2 + (z / 0.85) ** 2 < 1
+    nose = (np.abs(x) < 0.15) & (y > 0) & (y < 0.95) & (np.abs(z + 0.3) < 0.15)
+    centres, size = ((0.3,), 0.16) if one_sided else ((0.3, -0.3), 0.05)
+    dark = np.any([(x - c) ** 2 + (y + 0.2) ** 2 + (z - 0.2) ** 2 < size for c in centres], axis=0)
+    values = (skull | nose) * (600 + 300 * z + draw.normal(0, 20, z.shape)) - 300 * (dark & skull)
+    data = np.maximum(values, 0).astype(np.float32)
+    return Volume(data[None], np.diag([4.0, 4.0, 4.0, 1.0]), "a.u.", "t1", f"{seed}.nii.gz")
+
+
+def found(anatomy: Anatomy, scan: Volume) -> list[str]:
+    case = prepare_case("case", {"t1": scan}, Preparation(fixed="t1"), masked=False)
+    return check_body(anatomy, "t1", body_of(case.header, case.volume("t1"), MAP))
+
+
+@pytest.fixture(scope="module")
+def learn(tmp_path_factory):
+    """What is usual in so many heads."""
+
+    def from_heads(count: int, **kind: bool) -> Anatomy:
+        folder = tmp_path_factory.mktemp("heads")
+        for number in range(count):
+            (folder / "scans" / f"head{number:02d}").mkdir(parents=True)
+            for name in ("t1", "t2"):
+                scan = head(number, **kind)
+                scan = (
+                    scan
+                    if name == "t1"
+                    else replace(scan, data=np.where(scan.data > 0, 1000 - scan.data, 0))
+                )
+                write_volume(folder / "scans" / f"head{number:02d}" / f"{name}.nii.gz", scan)
+        cohort = prepare(
+            folder / "scans", folder / "prepared", workers=0, audit=False, shares=(1, 0, 0)
+        )
+        return anatomy_of(cohort, cohort.splits["train"], {"t1": MAP}, {"t2": MAP})
+
+    return from_heads
+
+
+@pytest.fixture(scope="module")
+def known(learn) -> Anatomy:
+    return learn(5)
+
+
+def flipped(scan: Volume, *axes: int) -> Volume:
+    return replace(scan, data=np.flip(scan.data, axes).copy())
+
+
+def test_other_heads_of_the_same_kind_are_familiar(known):
+    for seed in range(100, 105):
+        assert worst_grade(found(known, head(seed))) in (None, "note")
+
+
+@pytest.mark.parametrize(
+    ("axes", "words"),
+    [((1,), "upside down"), ((2,), "front to back"), ((1, 2), "upside down and front to back")],
+)
+def test_a_head_that_is_upside_down_or_looks_back_is_not_to_be_trusted(known, axes, words):
+    for seed in (100, 101):
+        said = found(known, flipped(head(seed), *axes))
+        assert f"t1: the scan is likely turned {words}: mirrored so, it resembles" in said[0].text
+        assert said[0].grade == "do not trust"
+
+
+def test_left_and_right_are_told_apart_where_anatomy_has_sides_and_nothing_is_said_where_it_has_none(
+    known, learn
+):
+    sided = learn(5, one_sided=True)
+    turn = FLIPS.index(LEFT_RIGHT)
+    assert (sided.usual["t1"].shows_flip(turn), known.usual["t1"].shows_flip(turn)) == (True, False)
+    assert "turned left to right" in found(sided, flipped(head(100, one_sided=True), 3))[0].text
+    assert found(sided, head(100, one_sided=True)) == []
+    assert found(known, flipped(head(100), 3)) == found(known, head(100)) == []
+
+
+def test_a_field_of_view_that_ends_within_the_head_is_said_in_millimetres(known):
+    whole = head(100)
+    for part in (whole.data[:, 10:], whole.data[:, :20]):
+        said = found(known, replace(whole, data=part.copy()))
+        assert "body-size" in {one.code for one in said}
+        assert worst_grade(said) == "do not trust"
+
+
+def test_the_content_of_a_crop_inside_a_head_is_said_to_be_beyond_judgement(known):
+    whole = head(100)
+    crop = replace(whole, data=whole.data[:, 11:19, 14:26, 11:21])
+    assert [(said.code, said.grade) for said in found(known, crop)] == [("crop", "caution")]
+    assert "it shows 32 x 48 x 40 mm" in found(known, crop)[0].text
+    tiny = replace(crop, affine=np.diag([0.4, 0.4, 0.4, 1.0]))
+    assert [(said.code, said.grade) for said in found(known, tiny)] == [("crop", "do not trust")]
+    small_voxels = replace(whole, affine=np.diag([2.0, 2.0, 2.0, 1.0]))  # with air around the head
+    assert "crop" not in [said.code for said in found(known, small_voxels)]
+
+
+def test_another_modality_is_not_to_be_trusted(known):
+    scan = head(100)
+    assert (
+        worst_grade(found(known, replace(scan, data=np.where(scan.data > 0, 1000 - scan.data, 0))))
+        == "do not trust"
+    )
+
+
+def test_a_head_whose_inside_is_inverted_shows_something_else(known):
+    scan = head(100)
+    steep = np.where(scan.data > 0, (1 - scan.data / 1000) ** 4, 0)  # so that no mirror image fits
+    inverted = (1000 * steep / steep.max()).astype(np.float32)
+    said, *_ = found(known, replace(scan, data=inverted))
+    assert said.code == "other-content"
+    assert said.grade == "do not trust"
+    assert said.numbers["inside"] < 0 < said.numbers["usual"]
+    slab = found(
+        known, replace(scan, data=inverted[:, 12:16].copy())
+    )  # the inside of few slices varies
+    assert "other-content" not in {one.code for one in slab}
+
+
+@pytest.mark.parametrize(
+    ("axes", "words", "told"),
+    [
+        ((0, 1, 3, 2), "back-front and left-right axes", "caution"),
+        ((0, 3, 2, 1), "feet-head and left-right axes", "do not trust"),
+    ],
+)
+def test_a_head_whose_axes_are_exchanged_is_told_so_and_nothing_else_is(known, axes, words, told):
+    for seed in (100, 101):
+        scan = head(seed)
+        (said,) = found(known, replace(scan, data=scan.data.transpose(axes).copy()))
+        assert f"its {words} are likely exchanged" in said.text
+        assert said.grade == told
+
+
+def test_noise_and_stripes_show_nothing_of_the_training_and_are_not_to_be_trusted(known):
+    scan = head(100)
+    noise = np.abs(np.random.default_rng(0).normal(0, 0.01, scan.data.shape))
+    stripes = np.broadcast_to(100.0 * (np.arange(scan.data.shape[-1]) % 2), scan.data.shape)
+    for data in (noise, stripes):
+        (said,) = found(known, replace(scan, data=data.astype(np.float32)))
+        assert "it does not show what the training showed" in said.text
+        assert said.grade == "do not trust"
+
+
+def test_a_body_with_voxels_of_another_size_is_refused_before_anything_is_computed(known):
+    check_extent(known, head(100), "case")
+    larger = replace(head(100), affine=np.diag([14.0, 14.0, 14.0, 1.0]))
+    with pytest.raises(BadInput, match=r"case: expected a body of at most \d+ mm in t1, 2.3 times"):
+        check_extent(known, larger, "case")
+
+
+@pytest.mark.parametrize("factor", [1000.0, 0.001])
+def test_another_unit_is_a_caution_for_a_scale_of_each_scans_own_takes_it_away(known, factor):
+    scan = head(100)
+    (said,) = found(known, replace(scan, data=scan.data * np.float32(factor)))
+    assert "Check its unit." in said.text
+    assert said.grade == "caution"
+
+
+def test_two_patients_cannot_say_what_is_usual(learn):
+    few = learn(2)
+    assert few.usual == few.means == {}
+    assert found(few, flipped(head(100), 1)) == []
+    assert few.backgrounds == {"t2": 0.0}
+
+
+def test_the_share_of_a_target_that_no_source_shows_is_of_a_head_to_a_stripped_brain(tmp_path):
+    shares = []
+    for name, margin in (("same", 0), ("stripped", 6)):
+        for number in range(2):
+            scan = head(number)
+            brain = binary_erosion(scan.data[0] > 0, iterations=margin) if margin else 1
+            for modality, data in (("t1", scan.data * brain), ("t2", scan.data)):
+                path = tmp_path / name / "scans" / f"head{number}" / f"{modality}.nii.gz"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_volume(path, replace(scan, data=data.astype(np.float32)))
+        folder = tmp_path / name
+        cohort = prepare(folder / "scans", folder / "prepared", workers=0, audit=False)
+        names = [entry.case for entry in cohort.cases]
+        anatomy = anatomy_of(cohort, names, {"t1": MAP}, {"t2": MAP})
+        shares.append(anatomy.beyond["t2"])
+    assert shares[0] == 0
+    assert shares[1] > 0.3
+
+
+def test_a_file_gives_back_what_was_saved_and_any_change_in_it_is_refused(known, tmp_path):
+    path = tmp_path / "anatomy.safetensors"
+    known.save(path)
+    again = read_anatomy(path, MODALITIES)
+    assert again.usual == known.usual
+    assert again.backgrounds == known.backgrounds
+    np.testing.assert_array_equal(again.means["t1"], known.means["t1"])
+    assert path.stat().st_size < 20_000
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 997):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(BadInput, match="expected what is usual in a training"):
+            read_anatomy(path, MODALITIES)
+
+
+@every_row(
+    "change",
+    [
+        {"lean": (0.1,)},
+        {"width": float("inf")},
+        {"patients": "many"},
+        {"size": (1.0, 2.0)},
+        {"levels": (1.0, "x")},
+        {"width": 0.0},
+        {"deviation": (0.1, 0.0, 0.1)},
+        {"levels": (2.0, 1.0)},
+        {"far": 3.0},
+        {"patients": True},
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_even_with_the_right_checksum(known, tmp_path, change):
+    odd = replace(known, usual={"t1": Usual(**{**vars(known.usual["t1"]), **change})})
+    try:
+        odd.save(tmp_path / "anatomy.safetensors")
+    except ValueError:
+        return  # JSON has no infinity
+    with pytest.raises(BadInput, match="expected what is usual in a training"):
+        read_anatomy(tmp_path / "anatomy.safetensors", MODALITIES)
+
+
+def test_a_file_of_a_training_on_other_modalities_is_refused(known, tmp_path):
+    known.save(tmp_path / "anatomy.safetensors")
+    with pytest.raises(BadInput, match=r"modalities that its recipe has not \(t2\)"):
+        read_anatomy(tmp_path / "anatomy.safetensors", {"t1", "ct"})
+
+
+def test_mean_boxes_that_cannot_be_are_refused_even_with_the_right_checksum(known, tmp_path):
+    for box in (
+        known.means["t1"] * 99,
+        known.means["t1"][1:],
+        known.means["t1"].astype(np.float64),
+    ):
+        replace(known, means={"t1": box}).save(tmp_path / "anatomy.safetensors")
+        with pytest.raises(BadInput, match="expected what is usual in a training"):
+            read_anatomy(tmp_path / "anatomy.safetensors", MODALITIES)

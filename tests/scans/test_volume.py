@@ -1,0 +1,391 @@
+"""Files in and out: voxels, places and units as written, and one sentence for each bad file."""
+
+import contextlib
+import errno
+import gzip
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from rows import every_row
+from voxlate.base.errors import BadInput
+from voxlate.scans.formats.io import content_hash, read_volume, write_volume
+from voxlate.scans.images.grid import Volume, canonical, return_to
+from voxlate.scans.images.units import unit_of
+
+RANDOM = np.random.default_rng(0)
+AFFINE = np.array([[-0.7, 0.1, 0, 90], [0.1, 0.7, 0.2, -126], [0, -0.1, 3, -72], [0, 0, 0, 1]])
+
+
+def stored(path, array, affine=AFFINE, kind=nib.Nifti1Image, **header):
+    """Write an array as it is indexed in NIfTI, (x, y, z), and return the path."""
+    image = kind(array, affine)
+    for key, value in header.items():
+        image.header[key] = value
+    nib.save(image, path)
+    return path
+
+
+def overwrite(path, place, content: bytes):
+    """Put other bytes at a place of a file."""
+    raw = bytearray(path.read_bytes())
+    raw[place : place + len(content)] = content
+    path.write_bytes(raw)
+
+
+def volume_of(array, affine=AFFINE, unit="a.u.") -> Volume:
+    return Volume(np.asarray(array, np.float32), affine, unit, "t1")
+
+
+def test_values_beyond_int16_are_kept_as_float(tmp_path) -> None:
+    write_volume(tmp_path / "a.nii.gz", volume_of(np.full((1, 1, 2, 2), 40000.0)))
+    assert read_volume(tmp_path / "a.nii.gz").data.max() == 40000
+
+
+def test_slope_and_intercept_are_applied(tmp_path) -> None:
+    raw = RANDOM.integers(-1000, 1000, (4, 5, 6)).astype(np.int16)
+    path = stored(tmp_path / "a.nii", raw)
+    # scl_slope and scl_inter, which nibabel resets
+    overwrite(path, 112, np.array([0.25, 7.5], np.float32).tobytes())
+    np.testing.assert_allclose(read_volume(path).data[0].transpose(2, 1, 0), raw * 0.25 + 7.5)
+
+
+@every_row(("unit", "factor"), [("mm", 1), ("unknown", 1), ("meter", 1000), ("micron", 0.001)])
+def test_spacing_comes_in_millimetres(tmp_path, unit, factor) -> None:
+    image = nib.Nifti1Image(np.ones((2, 2, 2), np.int16), np.diag([1.0, 2.0, 3.0, 1.0]))
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "a.nii")
+    np.testing.assert_allclose(
+        read_volume(tmp_path / "a.nii").grid.spacing_mm, np.array([3, 2, 1]) * factor, rtol=1e-6
+    )
+
+
+@every_row("sform, qform, mm", [(1, 1, 3), (0, 1, 2), (2, 0, 3)])
+def test_the_sform_rules_where_it_is_set_then_the_qform(tmp_path, sform, qform, mm) -> None:
+    image = nib.Nifti1Image(np.ones((2, 2, 2), np.int16), None)
+    image.set_qform(np.diag([2.0, 2, 2, 1]), qform)
+    image.set_sform(np.diag([3.0, 3, 3, 1]), sform)
+    nib.save(image, tmp_path / "a.nii")
+    assert read_volume(tmp_path / "a.nii").grid.spacing_mm == pytest.approx((mm, mm, mm))
+
+
+def test_a_set_but_empty_sform_yields_to_a_set_qform(tmp_path) -> None:
+    image = nib.Nifti1Image(np.ones((2, 2, 2), np.int16), None)
+    image.set_qform(np.diag([2.0, 2, 2, 1]), 1)
+    nib.save(image, tmp_path / "a.nii")
+    overwrite(tmp_path / "a.nii", 254, (1).to_bytes(2, sys.byteorder))  # sform_code
+    overwrite(tmp_path / "a.nii", 280, bytes(48))  # its rows: srow_x, y, z
+    assert read_volume(tmp_path / "a.nii").grid.spacing_mm == pytest.approx((2.0, 2.0, 2.0))
+
+
+@every_row("shape", [(5, 4, 3, 1), (5, 4, 3, 1, 1), (5, 4)])
+def test_last_axes_of_one_and_single_slices_are_volumes(tmp_path, shape) -> None:
+    array = RANDOM.integers(0, 99, shape).astype(np.int16)
+    volume = read_volume(stored(tmp_path / "a.nii.gz", array))
+    np.testing.assert_array_equal(volume.data[0].transpose(2, 1, 0), array.reshape(5, 4, -1))
+
+
+def test_freesurfer_and_nifti2_files_are_read(tmp_path) -> None:
+    array = RANDOM.normal(size=(3, 4, 5)).astype(np.float32)
+    for path, kind in (
+        (tmp_path / "a.mgz", nib.MGHImage),
+        (tmp_path / "b.nii.gz", nib.Nifti2Image),
+    ):
+        volume = read_volume(stored(path, array, kind=kind))
+        np.testing.assert_array_equal(volume.data[0].transpose(2, 1, 0), array)
+        np.testing.assert_allclose(volume.affine, AFFINE, atol=1e-5)
+
+
+@every_row("suffix", ["mha", "nrrd"])
+def test_itk_files_lie_where_their_nifti_twin_lies(tmp_path, suffix) -> None:
+    itk = pytest.importorskip("SimpleITK", exc_type=ImportError)
+    path = stored(
+        tmp_path / "a.nii",
+        RANDOM.normal(size=(3, 4, 5)).astype(np.float32),
+        np.diag([-1, 0.5, 2, 1.0]),
+    )
+    itk.WriteImage(itk.ReadImage(str(path)), str(tmp_path / f"a.{suffix}"))
+    ours, twin = read_volume(tmp_path / f"a.{suffix}"), read_volume(path)
+    np.testing.assert_array_equal(ours.data, twin.data)
+    np.testing.assert_allclose(ours.affine, twin.affine, atol=1e-6)
+
+
+@every_row("module, name", [("SimpleITK", "a.mha"), ("pydicom", "a.dcm")])
+def test_an_absent_extra_names_the_command_that_installs_it(
+    tmp_path, monkeypatch, module, name
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    (tmp_path / name).write_bytes(b"anything")
+    with pytest.raises(BadInput, match=r"pip install '\.\[(registration|dicom)\]'"):
+        read_volume(tmp_path / name)
+
+
+@every_row("dtype", [np.uint8, np.uint16])
+@every_row("suffix", ["png", "tif"])
+def test_pictures_keep_their_values_and_return_from_canonical(tmp_path, dtype, suffix) -> None:
+    pixels = RANDOM.integers(0, np.iinfo(dtype).max, (7, 9), endpoint=True).astype(dtype)
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "tif":
+        tifffile.imwrite(path, pixels)
+    else:
+        Image.fromarray(pixels).save(path)
+    picture = read_volume(path, "mr")
+    assert (picture.unit, picture.modality, str(picture.grid)) == (
+        "grey",
+        "mr",
+        "9×7×1, 1.00×1.00×1.00 mm",
+    )
+    np.testing.assert_array_equal(picture.data[0, 0], pixels)
+    ras = canonical(picture)
+    np.testing.assert_array_equal(ras.data[0, 0], pixels[::-1, ::-1])
+    np.testing.assert_array_equal(return_to(ras, picture.grid).data[0, 0], pixels)
+    # written from either orientation, the pixels are where they were
+    for version in (picture, ras):
+        write_volume(tmp_path / f"b.{suffix}", version)
+        if dtype == np.uint8 or suffix == "tif":
+            np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"b.{suffix}")), pixels)
+
+
+def test_a_png_is_rounded_and_clipped_to_eight_bit(tmp_path) -> None:
+    values = np.array([[[[-3.0, 0.4, 0.6, 254.7, 300.0]]]])
+    write_volume(tmp_path / "a.png", volume_of(values, np.diag([-1.0, -1, 1, 1]), "grey"))
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), [[0, 0, 1, 255, 255]])
+
+
+def test_a_grey_picture_stored_as_colour_is_grey(tmp_path) -> None:
+    pixels = RANDOM.integers(0, 256, (4, 5)).astype(np.uint8)
+    Image.fromarray(np.stack([pixels] * 3, axis=-1)).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.png").data[0, 0], pixels)
+
+
+def test_modalities_have_their_units() -> None:
+    known = {
+        "ct": "HU",
+        "cta2": "HU",
+        "CTA_venous": "HU",
+        "cbf": "ml/100g/min",
+        "cbv": "ml/100g",
+        "Tmax": "s",
+    }
+    assert {name: unit_of(name) for name in known} == known
+    assert {unit_of(name) for name in ("t1", "t1c", "flair", "swi", "tof", "", "anything")} == {
+        "a.u."
+    }
+
+
+def cut(path, keep):
+    path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
+    return path
+
+
+def colour_png(path):
+    Image.fromarray(RANDOM.integers(0, 256, (8, 8, 3)).astype(np.uint8)).save(path)
+    return path
+
+
+def rgb_nifti(path):
+    return stored(path, np.zeros((2, 2, 2), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")]))
+
+
+def two_pages(path):
+    tifffile.imwrite(path, np.zeros((2, 8, 8), np.uint8))
+    return path
+
+
+def written(path, content: bytes):
+    path.write_bytes(content)
+    return path
+
+
+NOISE = RANDOM.normal(size=(9, 9, 9)).astype(np.float32)
+BAD = {
+    "missing": (lambda d: d / "none.nii.gz", "found nothing there"),
+    "empty file": (lambda d: written(d / "a.nii", b""), "found an empty file"),
+    "unknown suffix": (lambda d: written(d / "a.xyz", b"x" * 500), r"found '\.xyz'"),
+    "no image": (lambda d: written(d / "a.nii.gz", gzip.compress(b"hello" * 200)), "found none"),
+    "not gzip": (
+        lambda d: written(d / "a.nii.gz", b"x" * 400),
+        "not compressed.*rename it to a.nii",
+    ),
+    "cut gzip": (lambda d: cut(stored(d / "a.nii.gz", NOISE), 0.6), "cut short"),
+    "cut nifti": (lambda d: cut(stored(d / "a.nii", NOISE), 0.6), "damaged or cut short"),
+    "cut header": (lambda d: cut(stored(d / "a.nii", NOISE), 0.05), "found none"),
+    "frames": (
+        lambda d: stored(d / "a.nii", np.zeros((2, 2, 2, 20), np.int16)),
+        r"found 20 frames \(2×2×2×20\)",
+    ),
+    "colour": (lambda d: rgb_nifti(d / "a.nii"), "colour"),
+    "complex": (lambda d: stored(d / "a.nii", NOISE.astype(np.complex64)), "complex.*magnitude"),
+    "overflow": (
+        lambda d: stored(d / "a.nii", np.full((2, 2, 2), 1e300)),
+        "found 0 NaN and 8 infinite ones of 8",
+    ),
+    "huge": (lambda d: stored(d / "a.nii", np.full((2, 2, 2), 1e30)), "found up to 1e.30"),
+    "colour png": (lambda d: colour_png(d / "a.png"), "colour"),
+    "cut png": (lambda d: cut(colour_png(d / "a.png"), 0.6), "damaged"),
+    "no png": (lambda d: written(d / "a.png", b"hello" * 20), "found something else"),
+    "pages": (lambda d: two_pages(d / "a.tif"), "found 2 pages"),
+    "no mha": (lambda d: written(d / "a.mha", b"hello" * 20), "found something else|not installed"),
+    "empty folder": (lambda d: d, "found no DICOM image"),
+}
+
+
+@every_row("case", BAD)
+def test_a_bad_file_gives_one_sentence_that_names_it(tmp_path, case) -> None:
+    make, sentence = BAD[case]
+    path = make(tmp_path)
+    with pytest.raises(BadInput, match=sentence) as caught:
+        read_volume(path)
+    assert str(caught.value).startswith(f"{path}: expected ")
+    assert "\n" not in str(caught.value)
+
+
+def test_nan_and_infinity_are_counted_or_let_through(tmp_path) -> None:
+    array = np.zeros((3, 3, 3), np.float32)
+    array[0, 0, :2], array[1, 1, 1] = np.nan, -np.inf
+    path = stored(tmp_path / "a.nii.gz", array)
+    with pytest.raises(BadInput, match="found 2 NaN and 1 infinite ones of 27"):
+        read_volume(path)
+    assert np.isnan(read_volume(path, allow_nan=True).data).sum() == 2
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.tuples(st.integers(0, 351), st.integers(0, 255)), min_size=1, max_size=6))
+def test_a_header_of_garbage_is_read_or_refused_but_never_crashes(tmp_path, changes) -> None:
+    path = stored(tmp_path / "a.nii", NOISE)
+    for place, value in changes:
+        overwrite(path, place, bytes([value]))
+    with contextlib.suppress(BadInput):
+        assert np.isfinite(read_volume(path, allow_nan=True).affine).all()
+
+
+def test_a_header_that_promises_more_than_the_file_holds_is_refused_before_memory_is_taken(
+    tmp_path,
+) -> None:
+    path = stored(tmp_path / "a.nii", NOISE)
+    overwrite(path, 42, np.array([30000, 30000, 30000], np.int16).tobytes())
+    with pytest.raises(BadInput, match="damaged or cut short"):
+        read_volume(path)
+
+
+def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch) -> None:
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(nib.nifti1.Nifti1Header, "write_to", full)
+    with pytest.raises(BadInput, match="full disk"):
+        write_volume(tmp_path / "a.nii.gz", volume_of(np.zeros((1, 2, 2, 2))))
+    assert list(tmp_path.iterdir()) == []
+
+
+@every_row("name, sentence", [("a.jpg", "file name that ends"), ("a.png", "expected one slice")])
+def test_what_cannot_be_written_is_refused(tmp_path, name, sentence) -> None:
+    with pytest.raises(BadInput, match=sentence):
+        write_volume(tmp_path / name, volume_of(np.zeros((1, 2, 3, 4))))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_volume_is_float32_with_channels() -> None:
+    with pytest.raises(ValueError, match="float32"):
+        Volume(np.zeros((2, 3, 4), np.float32), AFFINE, "HU", "ct")
+
+
+@every_row("suffix", [".nii.gz", ".mgz", ".mha", ".nrrd", ".png"])
+def test_a_flipped_bit_in_compressed_voxels_is_never_read_as_voxels(tmp_path, suffix) -> None:
+    draw = np.random.default_rng(0)
+    voxels = draw.integers(0, 200, (6, 20, 24)).astype(np.int16 if suffix != ".png" else np.uint8)
+    good, bad = tmp_path / f"good{suffix}", tmp_path / f"bad{suffix}"
+    if suffix == ".png":
+        Image.fromarray(voxels[0]).save(good)
+    else:
+        write_volume(good, volume_of(voxels[None], np.eye(4)))
+    whole, true = good.read_bytes(), read_volume(good).data
+    plain = 600 if suffix in (".mha", ".nrrd") else 0  # text, which has no checksum
+    refused = 0
+    for place in draw.integers(plain, len(whole), 20):
+        bad.write_bytes(whole)
+        overwrite(bad, place, bytes([whole[place] ^ 1 << draw.integers(8)]))
+        try:
+            np.testing.assert_array_equal(read_volume(bad).data, true)
+        except BadInput:
+            refused += 1
+    assert refused > 15  # a few bits of gzip's header mean nothing
+
+
+def test_the_hash_of_an_image_is_that_of_all_its_files_whatever_they_are_called(tmp_path) -> None:
+    pair = nib.Nifti1Pair(np.zeros((4, 5, 6), np.int16), AFFINE)
+    nib.save(pair, tmp_path / "a.img")
+    nib.save(pair, tmp_path / "b.img")
+    (before,) = {content_hash(tmp_path / name) for name in ("a.hdr", "a.img", "b.hdr")}
+    overwrite(tmp_path / "a.img", 0, b"\1")
+    assert content_hash(tmp_path / "a.hdr") != before
+    folder = tmp_path / "series"
+    folder.mkdir()
+    for k in range(3):
+        (folder / f"{k}.dcm").write_bytes(bytes([k]) * 200)
+    before = content_hash(folder)
+    (folder / "1.dcm").write_bytes(b"\7" * 200)
+    assert content_hash(folder) != before
+
+
+def nifti_with(path: Path, qform: tuple[float, int], sform: tuple[float, int]) -> Path:
+    """A NIfTI file with two affines of 2 mm, each with an x of its first voxel and a code."""
+    image = nib.Nifti1Image(np.arange(60, dtype=np.int16).reshape(3, 4, 5), None)
+    image.header.set_zooms((2, 2, 2))
+    for (origin, code), put in ((qform, image.set_qform), (sform, image.set_sform)):
+        affine = np.diag([2.0, 2.0, 2.0, 1.0])
+        affine[0, 3] = origin
+        put(affine, code=code)
+    nib.save(image, path)
+    return path
+
+
+@every_row(
+    "qform, sform, codes, said",
+    [
+        ((5, 1), (5, 4), (1, 4), ""),
+        ((5, 1), (0, 0), (1, 0), ""),
+        ((0, 0), (5, 2), (0, 2), ""),
+        ((9, 1), (5, 1), (0, 1), "its qform and sform give voxels different places; the sform"),
+        ((0, 0), (0, 0), (0, 0), "its header states no orientation"),
+    ],
+)
+def test_an_image_states_no_orientation_that_its_source_did_not(
+    tmp_path: Path, qform, sform, codes, said
+) -> None:
+    scan = read_volume(nifti_with(tmp_path / "t1.nii.gz", qform, sform), "t1")
+    assert [guess.startswith(said) for guess in scan.guesses] == [True] * bool(said)
+    image = return_to(canonical(scan), scan.grid)
+    write_volume(tmp_path / "image.nii.gz", image)
+    written = nib.load(tmp_path / "image.nii.gz")
+    assert (int(written.header["qform_code"]), int(written.header["sform_code"])) == codes
+    np.testing.assert_allclose(written.affine, nib.load(tmp_path / "t1.nii.gz").affine)
+    np.testing.assert_array_equal(written.get_fdata(), nib.load(tmp_path / "t1.nii.gz").get_fdata())
+
+
+def test_a_grid_that_a_header_without_codes_cannot_state_is_written_as_that_of_another_file(
+    tmp_path: Path,
+) -> None:
+    scan = read_volume(nifti_with(tmp_path / "t1.nii.gz", (0, 0), (0, 0)), "t1")
+    write_volume(tmp_path / "turned.nii.gz", canonical(scan))
+    written = nib.load(tmp_path / "turned.nii.gz")
+    assert int(written.header["sform_code"]) == 2
+    np.testing.assert_allclose(written.affine, canonical(scan).affine)
+
+
+def test_a_qform_that_is_no_rotation_yields_to_the_sform(tmp_path: Path) -> None:
+    path = nifti_with(tmp_path / "t1.nii", (5, 1), (5, 1))
+    image = nib.load(path, mmap=False)
+    values, header = image.get_fdata(), image.header
+    header["quatern_b"] = 5
+    nib.save(nib.Nifti1Image(values, None, header), path)
+    assert read_volume(path, "t1").codes == (0, 1)

@@ -1,0 +1,78 @@
+"""Every format that is written has the voxels and the place of the volume, as other programs read them."""
+
+import nibabel as nib
+import numpy as np
+import SimpleITK as sitk
+
+from rows import every_row
+from voxlate.scans.formats.io import content_hash, is_synthetic, read_volume, write_volume
+from voxlate.scans.formats.nifti import SYNTHETIC_SCAN
+from voxlate.scans.images.grid import LPS_TO_RAS, Volume
+
+RANDOM = np.random.default_rng(0)
+TURNED = np.linalg.qr(RANDOM.normal(size=(3, 3)))[0]
+OBLIQUE = np.eye(4)
+OBLIQUE[:3, :3] = TURNED * [0.7, 1.1, 3.3]
+OBLIQUE[:3, 3] = [90.123456789, -126.7, 1 / 3]
+SHEARED = np.array([[-0.7, 0.1, 0, 90], [0.1, 0.7, 0.2, -126], [0, -0.1, 3, -72], [0, 0, 0, 1]])
+ENDINGS = [".nii.gz", ".nii", ".nrrd", ".mha", ".mgz"]
+EXACT = {".nrrd": 1e-12, ".mha": 1e-12}  # the others have float32 headers
+
+
+def volume(whole: bool, affine=OBLIQUE) -> Volume:
+    data = RANDOM.normal(size=(1, 4, 5, 6)) * 1000
+    return Volume(np.float32(np.rint(data) if whole else data), affine, "a.u.", "t1")
+
+
+@every_row("ending", ENDINGS)
+@every_row("whole, affine", [(True, OBLIQUE), (False, SHEARED)])
+def test_a_written_volume_is_read_with_its_voxels_and_its_affine(
+    tmp_path, ending, whole, affine
+) -> None:
+    written = volume(whole, affine)
+    path = tmp_path / f"t1{ending}"
+    write_volume(path, written)
+    back = read_volume(path, "t1")
+    np.testing.assert_array_equal(back.data, written.data)
+    np.testing.assert_allclose(back.affine, affine, rtol=0, atol=EXACT.get(ending, 1e-5))
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
+@every_row("ending", [".nii.gz", ".nrrd", ".mha"])
+def test_simpleitk_reads_the_same_positions(tmp_path, ending) -> None:
+    written = volume(False)
+    write_volume(tmp_path / f"t1{ending}", written)
+    image = sitk.ReadImage(str(tmp_path / f"t1{ending}"))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), written.data[0])
+    for index in [(0, 0, 0), (5, 0, 0), (0, 4, 0), (2, 1, 3)]:
+        place = OBLIQUE @ [*index, 1]
+        lps = image.TransformIndexToPhysicalPoint(index)
+        np.testing.assert_allclose(LPS_TO_RAS @ [*lps, 1], place, atol=1e-4)
+
+
+@every_row("ending", [".nii.gz", ".nii", ".mgz"])
+@every_row("whole", [True, False])
+def test_nibabel_reads_the_same_voxels_and_affine(tmp_path, ending, whole) -> None:
+    written = volume(whole)
+    write_volume(tmp_path / f"t1{ending}", written)
+    image = nib.load(tmp_path / f"t1{ending}")
+    np.testing.assert_array_equal(image.get_fdata(), written.data[0].transpose(2, 1, 0))
+    np.testing.assert_allclose(image.affine, OBLIQUE, atol=1e-5)
+    assert image.get_data_dtype().newbyteorder("=") == (np.int16 if whole else np.float32)
+    if ending != ".mgz":
+        assert (int(image.header["sform_code"]), int(image.header["qform_code"])) == (1, 1)
+        assert image.header.get_xyzt_units()[0] == "mm"
+        assert bytes(image.header["descrip"]).rstrip(b"\0") == b"voxlate; research use only"
+
+
+@every_row("ending", ENDINGS)
+def test_a_file_states_that_it_is_synthetic_and_its_bytes_depend_on_its_content_alone(
+    tmp_path, ending
+) -> None:
+    written = volume(True)
+    write_volume(tmp_path / f"a{ending}", written, SYNTHETIC_SCAN)
+    write_volume(tmp_path / f"b{ending}", written, SYNTHETIC_SCAN)
+    write_volume(tmp_path / f"scan{ending}", written)
+    assert content_hash(tmp_path / f"a{ending}") == content_hash(tmp_path / f"b{ending}")
+    assert is_synthetic(tmp_path / f"a{ending}")
+    assert not is_synthetic(tmp_path / f"scan{ending}")

@@ -1,0 +1,41 @@
+"""Short forms of what networks are built from and asked with, for tests."""
+
+import torch
+from torch import Tensor, nn
+
+from voxlate.science.nets.interface import Channels, NetSettings, NetworkInput
+
+
+def channels(state: int, images: int, out: int, noisy: bool = True, **more) -> Channels:
+    """Of a network that sees a state and one image, of so many channels each."""
+    return Channels(
+        images={"image": images} if images else {}, out=out, state=state, noisy=noisy, **more
+    )
+
+
+def ask(
+    net: nn.Module, x: Tensor | None, image: Tensor | None, log_snr: Tensor | None = None, **more
+) -> Tensor:
+    """The image that a network gives for a state, an image and a noise level."""
+    return net(
+        NetworkInput({} if image is None else {"image": image}, x, log_snr=log_snr, **more)
+    ).image
+
+
+def count(net: nn.Module) -> int:
+    """The number of its parameters."""
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+def count_of(settings: NetSettings, channels: Channels) -> int:
+    """The number of a network's parameters, which get no values."""
+    with torch.device("meta"):
+        return count(settings.build(channels))
+
+
+def make_symmetric(*nets: nn.Module) -> None:
+    """Make every kernel its own mirror image."""
+    for module in (module for net in nets for module in net.modules()):
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            with torch.no_grad():
+                module.weight.copy_((module.weight + module.weight.flip(-1)) / 2)

@@ -1,0 +1,140 @@
+"""MAP: its published size, the mirror about the patient's own middle, the pyramid, and a start that changes nothing."""
+
+import dataclasses
+
+import pytest
+import torch
+from calling import ask, channels, count, make_symmetric
+from torch import Tensor, nn
+
+from voxlate.science.nets.asymmetry import AsymmetryPrior, Sampling, mirror, on_grid
+from voxlate.science.nets.blocks import BlockOptions, Sinusoidal
+from voxlate.science.nets.bran import Bran
+from voxlate.science.nets.interface import NetworkInput
+from voxlate.science.nets.unet import ResidualUNet, UNet
+
+PUBLISHED = UNet(
+    width=64,
+    multipliers=(1, 2, 4, 8),
+    resampling="block",
+    modulation="scale_shift",
+    dropout=0.2,
+    time=Sinusoidal(of="gamma", scale=1.0, mlp=256),
+)
+SMALL = UNet(width=8, multipliers=(1, 2, 2), blocks=1, groups=4, head_width=4, resampling="block")
+
+
+def small(features: tuple[int, ...], **changes: object) -> ResidualUNet:
+    torch.manual_seed(0)
+    net = dataclasses.replace(SMALL, **changes)  # type: ignore[arg-type]
+    return net.build(channels(1, 2, 1, features=features)).eval()
+
+
+def shaken(net: nn.Module) -> None:
+    """Weights that are zero at first would hide everything."""
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+
+
+def test_the_published_prior_has_5855424_parameters_and_62639617_of_the_denoiser() -> None:
+    with torch.device("meta"):
+        net = PUBLISHED.build(channels(1, 4, 1, features=Bran().feature_channels))
+    assert net.asymmetry is not None
+    assert count(net.asymmetry) == 5_855_424
+    assert count(net) - count(net.asymmetry) == 62_639_617
+
+
+def test_at_first_the_prior_changes_nothing_and_then_it_does() -> None:
+    net, plain = small((4, 6)), small(())
+    own = {
+        name: value for name, value in net.state_dict().items() if not name.startswith("asymmetry.")
+    }
+    plain.load_state_dict(own)
+    x, images, log_snr = torch.randn(2, 1, 1, 16, 16), torch.randn(2, 2, 1, 16, 16), torch.zeros(2)
+    features = (torch.randn(2, 4, 1, 8, 8), torch.randn(2, 6, 1, 4, 4))
+    with torch.no_grad():
+        for parameter in (*net.head.parameters(), *plain.head.parameters()):
+            parameter.fill_(0.1)
+    given = ask(net, x, images, log_snr, features=features)
+    assert torch.equal(given, ask(plain, x, images, log_snr))
+    shaken(net.asymmetry)  # type: ignore[arg-type]
+    given = ask(net, x, images, log_snr, features=features)
+    assert not torch.allclose(given, ask(plain, x, images, log_snr))
+
+
+def test_a_symmetric_head_has_no_asymmetry() -> None:
+    """A sampling that takes the difference of its halves answers 0 for symmetric features, and only for those."""
+    torch.manual_seed(0)
+    sampling, feature = Sampling(4, groups=4), torch.randn(2, 4, 6, 8)
+    with torch.no_grad():
+        sampling.conv.weight[:, 4:] = -sampling.conv.weight[:, :4]
+        sampling.conv.bias.zero_()  # type: ignore[union-attr]
+    symmetric = feature + feature.flip(-1)
+    assert sampling(symmetric, 8).abs().max() < 1e-6
+    assert sampling(feature, 8).abs().max() > 0.1
+
+
+def test_the_mirror_stands_in_the_middle_of_the_image_not_of_what_was_padded() -> None:
+    row = torch.arange(8.0).reshape(1, 1, 1, 8)
+    assert mirror(row, 5).flatten().tolist() == [4, 3, 2, 1, 0, 5, 6, 7]
+    assert mirror(row, 8).flatten().tolist() == [7, 6, 5, 4, 3, 2, 1, 0]
+
+
+def test_maps_of_another_padding_are_cut_or_their_border_repeated() -> None:
+    feature = torch.arange(6.0).reshape(1, 1, 2, 3)
+    assert on_grid(feature, 1, 2).flatten().tolist() == [0, 1]
+    assert on_grid(feature, 2, 5)[0, 0].tolist() == [[0, 1, 2, 2, 2], [3, 4, 5, 5, 5]]
+
+
+def pyramid(
+    channels: tuple[int, ...], features: tuple[Tensor, ...], patch: int = 1, width: int = 16
+):
+    torch.manual_seed(0)
+    prior = AsymmetryPrior([8, 12, 16, 16], channels, patch, BlockOptions(groups=4))
+    return prior, prior(features, (16 // patch, 16 // patch), width)
+
+
+def test_each_level_gets_its_own_map_and_the_averages_of_those_before() -> None:
+    features = (torch.randn(2, 4, 1, 8, 8), torch.randn(2, 6, 1, 4, 4), torch.randn(2, 6, 1, 2, 2))
+    prior, maps = pyramid((4, 6, 6), features)
+    assert list(maps) == [1, 2, 3]
+    for level, feature in zip(maps, features):
+        own = prior.sampled[str(level)](feature[:, :, 0], feature.shape[-1])
+        assert torch.equal(maps[level][0], own)
+    assert [one.shape[1] for one in maps[3]] == [6, 6, 4]
+    first = maps[1][0].unflatten(-1, (4, 2)).unflatten(-3, (4, 2)).mean(dim=(-1, -3))
+    torch.testing.assert_close(maps[2][1], first)
+    torch.testing.assert_close(
+        maps[3][2], first.unflatten(-1, (2, 2)).unflatten(-3, (2, 2)).mean(dim=(-1, -3))
+    )
+
+
+@pytest.mark.parametrize(("patch", "levels"), [(1, [1, 2]), (2, [0, 1]), (4, [0])])
+def test_features_go_to_the_levels_of_their_sizes_whatever_the_stem(
+    patch: int, levels: list[int]
+) -> None:
+    features = (torch.randn(1, 4, 1, 8, 8), torch.randn(1, 6, 1, 4, 4))
+    _, maps = pyramid((4, 6), features, patch)
+    assert list(maps) == levels
+    assert all(maps[level][0].shape[-1] == 16 // patch >> level for level in levels)
+
+
+def test_predictor_prior_and_denoiser_mirror_their_output_with_the_patient_if_kernels_are_symmetric() -> (
+    None
+):
+    torch.manual_seed(0)
+    predictor = Bran(width=4, stages=3, hidden=4).build(channels(0, 2, 1, noisy=False))
+    net = small(predictor.net.feature_channels)
+    shaken(net)
+    make_symmetric(predictor.eval(), net)
+    x, images, log_snr = torch.randn(2, 1, 1, 16, 16), torch.randn(2, 2, 1, 16, 16), torch.zeros(2)
+
+    def answer(x: Tensor, images: Tensor) -> Tensor:
+        features = predictor(NetworkInput({"image": images})).extras["features"]
+        return ask(net, x, images, log_snr, features=features)
+
+    with torch.no_grad():
+        straight, turned = answer(x, images), answer(x.flip(-1), images.flip(-1)).flip(-1)
+    assert straight.std() > 1e-3
+    torch.testing.assert_close(turned, straight, rtol=1e-3, atol=1e-5)

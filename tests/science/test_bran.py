@@ -1,0 +1,149 @@
+"""BRAN: its published size, what its regions and its dropped squares do, and that it treats left as right."""
+
+from itertools import product
+
+import pytest
+import torch
+from calling import ask, channels, count, make_symmetric
+from torch import nn
+
+from rows import every_row
+from voxlate.base.errors import BadInput
+from voxlate.science.nets.bran import Bran, BranNet, DropBlock, RegionalFilters, one_hot
+from voxlate.science.nets.interface import NetworkInput
+
+
+def built(net: Bran, sources: int = 2, targets: int = 1) -> BranNet:
+    return net.build(channels(0, sources, targets, noisy=False))
+
+
+def test_the_published_network_has_29885296_parameters_11394096_of_them_for_regions() -> None:
+    with torch.device("meta"):
+        net = built(Bran(), sources=4)
+    regional = [module for module in net.modules() if isinstance(module, RegionalFilters)]
+    assert count(net) == 29_885_296
+    assert sum(count(module) for module in regional) == 11_394_096
+
+
+def test_without_regions_it_has_the_size_of_the_generator_of_pix2pix() -> None:
+    """54.414 million, as Isola's code prints for its U-Net of 256 pixels; that one has three biases more."""
+    with torch.device("meta"):
+        net = built(Bran(regions=0, width=64, drop_block=1), sources=3, targets=3)
+    assert count(net) + 3 == 54_413_955
+
+
+def test_in_three_dimensions_the_generator_of_paper_004_has_its_parameters() -> None:
+    """4x4x4 kernels, widths 32, 64, 128, 256, 256; the decoder sees the encoder's maps, too; norms have none."""
+    encoder = 1 * 32 + 32 * 64 + 64 * 128 + 128 * 256 + 256 * 256
+    decoder = 256 * 256 + 512 * 128 + 256 * 64 + 128 * 32 + 64 * 1
+    with torch.device("meta"):
+        net = built(Bran(width=32, stages=5, regions=0, norm="instance", dimensions=3), sources=1)
+    assert net.net.widths == (32, 64, 128, 256, 256)
+    assert count(net) == 64 * (encoder + decoder) == 16_652_288
+
+
+@every_row("norm", ["batch", "instance"])
+@every_row("size", [(1, 16, 16), (3, 20, 12), (6, 16, 24), (13, 16, 16)])
+def test_a_volume_comes_back_in_its_own_size_and_its_slices_depend_on_each_other(
+    size, norm
+) -> None:
+    torch.manual_seed(0)
+    net = built(Bran(width=4, stages=3, regions=0, norm=norm, dimensions=3)).eval()
+    images = torch.randn(2, 2, *size)
+    before = ask(net, None, images, None)
+    assert before.shape == (2, 1, *size)
+    images[:, :, -1] += 1
+    assert ((ask(net, None, images, None) - before).abs() > 0).flatten(3).any(3).all()
+
+
+def test_dropped_features_of_a_volume_are_dropped_in_training_alone() -> None:
+    torch.manual_seed(0)
+    net = built(Bran(width=2, stages=6, regions=0, drop_block=1, dimensions=3))
+    images = torch.randn(1, 2, 4, 64, 64)
+    assert not torch.equal(ask(net.train(), None, images, None), ask(net, None, images, None))
+    assert torch.equal(ask(net.eval(), None, images, None), ask(net, None, images, None))
+
+
+def test_every_pixel_is_filtered_by_its_own_region() -> None:
+    torch.manual_seed(0)
+    layer = RegionalFilters(channels=3, regions=4, hidden=8)
+    h = torch.randn(2, 3, 5, 4)
+    out, filters, region = layer(h), layer.filters(h), layer.guide(h).argmax(1)
+    assert len(region.unique()) > 2
+    places = product(range(2), range(5), range(4))
+    expected = torch.stack([filters[n, region[n, y, x]] @ h[n, :, y, x] for n, y, x in places])
+    torch.testing.assert_close(out.permute(0, 2, 3, 1).reshape(-1, 3), expected)
+
+
+def test_the_guide_decides_hard_and_learns_as_if_soft() -> None:
+    guide = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    weight = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(1))
+    hard = one_hot(guide)
+    assert torch.equal(hard.detach(), one_hot(guide.detach()).float())
+    assert torch.equal(hard.sum(1).detach(), torch.ones(2, 3, 3))
+    (gradient,) = torch.autograd.grad((hard * weight).sum(), guide)
+    (expected,) = torch.autograd.grad((guide.softmax(1) * weight).sum(), guide)
+    torch.testing.assert_close(gradient, expected)
+    assert gradient.abs().max() > 0.01
+
+
+def test_the_mirrored_patient_has_the_mirrored_output_and_features_if_kernels_are_symmetric() -> (
+    None
+):
+    torch.manual_seed(0)
+    net = built(Bran(width=4, stages=3, hidden=4)).eval()
+    make_symmetric(net)
+    images = torch.randn(2, 2, 1, 16, 24)
+    straight, turned = (net(NetworkInput({"image": one})) for one in (images, images.flip(-1)))
+    assert straight.image.std() > 1e-5
+    pairs = zip(
+        [straight.image, *straight.extras["features"]],
+        [turned.image, *turned.extras["features"]],
+        strict=True,
+    )
+    for own, mirrored in pairs:
+        torch.testing.assert_close(mirrored.flip(-1), own, rtol=1e-4, atol=1e-6)
+
+
+def test_features_have_a_half_a_quarter_and_an_eighth_of_the_size() -> None:
+    net = built(Bran(width=4, stages=4, hidden=4)).eval()
+    answer = net(NetworkInput({"image": torch.randn(1, 2, 3, 20, 16)}))  # padded to 32 x 16
+    out, features = answer.image, answer.extras["features"]
+    assert out.shape == (1, 1, 3, 20, 16)
+    assert [tuple(one.shape) for one in features] == [
+        (1, 8, 3, 16, 8),
+        (1, 16, 3, 8, 4),
+        (1, 32, 3, 4, 2),
+    ]
+
+
+@pytest.mark.parametrize("side", [1, 3])
+def test_dropped_squares_leave_the_wanted_share_and_the_mean(side: int) -> None:
+    torch.manual_seed(0)
+    drop, ones = DropBlock(0.5, side).train(), torch.ones(4, 16, 40, 40)
+    out = drop(ones)
+    kept = out > 0
+    inner = kept[..., 1:-1, 1:-1].float().mean()
+    assert inner == pytest.approx(0.5, abs=0.02)
+    torch.testing.assert_close(out.mean(dim=(1, 2, 3)), torch.ones(4))
+    alone = (
+        nn.functional.max_pool2d(kept.float(), 3, stride=1, padding=1) == 0
+    )  # centres of whole dropped squares
+    covered = nn.functional.max_pool2d(alone.float(), 3, stride=1, padding=1) > 0
+    if side == 3:  # every dropped feature away from the border lies in a whole square
+        assert (kept | covered)[..., 2:-2, 2:-2].all()
+    assert torch.equal(drop.eval()(ones), ones)
+
+
+def test_it_refuses_to_denoise() -> None:
+    with pytest.raises(BadInput, match="takes the noise level"):
+        Bran().build(channels(1, 1, 1))
+
+
+def test_settings_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(BadInput, match="multiple of 3 regions"):
+        Bran(regions=3)
+    with pytest.raises(BadInput, match="odd side"):
+        Bran(drop_block=2)
+    with pytest.raises(BadInput, match=r"expected 0 with net\.dimensions = 3, found 4"):
+        Bran(dimensions=3)

@@ -1,0 +1,192 @@
+"""What every method must keep, on a tiny network: it learns, synthesises, and does not mix items or leak targets."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from voxlate.science.batch import Batch
+from voxlate.science.diffusion.noise import Noise
+from voxlate.training.recipe import from_dict
+
+SIZES = {"width": 8, "multipliers": [1, 2], "blocks": 1, "groups": 4}
+TINY = {"kind": "unet", **SIZES, "middle_attention": False}
+TRAIN = {"steps": 1, "batch": 2, "precision": "float32"}
+AUTOENCODER = {
+    "name": "autoencoder",
+    "method": {"kind": "autoencoding"},
+    "net": {"kind": "kl_autoencoder", **SIZES, "latent": 3},
+    "train": TRAIN,
+}
+PREDICTOR = {"name": "predictor", "method": {"kind": "regression"}, "net": TINY, "train": TRAIN}
+BRAN = {
+    "name": "predictor",
+    "task": {"kind": "translate", "inside": True, "strip": True},
+    "method": {"kind": "regression"},
+    "net": {"kind": "bran", "width": 4, "stages": 3, "hidden": 4},
+    "train": TRAIN,
+}
+CRITIC = {"critic": {"widths": [8, 8]}}
+METHODS = {  # what is learned, and its opponent
+    "diffusion": ({"kind": "diffusion"}, None),
+    "flow": ({"kind": "flow", "shortcuts": 0.5}, None),
+    "regression": ({"kind": "regression"}, None),
+    "regression_opponent": ({"kind": "regression"}, CRITIC),
+    "diffusion_opponent": ({"kind": "diffusion"}, CRITIC | {"gan_loss": "least_squares"}),
+    "cycle": (
+        {"kind": "cycle", "critic": {"widths": [8, 8], "norm": "instance", "output": "patches"}},
+        None,
+    ),
+}
+ASYMMETRY = {"kind": "residual", "inside": True, "strip": True, "asymmetry": True}
+ASYMMETRY["predictor_weight"] = 0.1
+TASKS = {
+    "translate": ({"kind": "translate"}, []),
+    "complete": ({"kind": "complete"}, []),
+    "residual": ({"kind": "residual", "scale": 2.0}, [PREDICTOR]),
+    "residual_inside": ({"kind": "residual", "inside": True, "predictor_weight": 0.1}, [PREDICTOR]),
+    "translate_inside": ({"kind": "translate", "inside": True, "strip": True}, []),
+    "asymmetry": (ASYMMETRY, [BRAN]),
+    "latent": ({"kind": "latent"}, [AUTOENCODER]),
+}
+FEW = {
+    "cycle": ("translate", "translate_inside"),
+    "flow": ("residual", "residual_inside", "asymmetry"),
+    "regression_opponent": ("translate", "complete", "asymmetry"),
+    "diffusion_opponent": ("translate", "complete", "latent"),
+}
+CASES = [(method, task) for method in METHODS for task in FEW.get(method, TASKS)]
+every_method_and_task = pytest.mark.parametrize(("method_name", "task"), CASES)
+
+
+def recipe(method: str, task: str):
+    modalities = ["a", "b", "c"] if task == "complete" else ["a"]
+    posed, stages = TASKS[task]
+    return from_dict(
+        {
+            "title": "tiny",
+            "data": {
+                "source": modalities,
+                "target": modalities if task == "complete" else ["b"],
+                "patch": [1, 16, 16],
+                "centred": task == "asymmetry",
+            },
+            "intensity": {name: {"kind": "window", "low": 0, "high": 1} for name in "abc"},
+            "task": posed,
+            "method": METHODS[method][0],
+            **({"opponent": METHODS[method][1]} if METHODS[method][1] else {}),
+            "net": TINY,
+            "train": TRAIN,
+            "synth": {"sampler": "ddim", "steps": 3},
+            "stages": stages,
+        },
+        "tiny",
+    )
+
+
+def batch(task: str, items: int = 2, size: int = 16) -> Batch:
+    draw = torch.Generator().manual_seed(7)
+    channels = 3 if task == "complete" else 1
+    images = torch.rand(items, channels, 1, size, size, generator=draw) * 2 - 1
+    target = images if task == "complete" else -images
+    present = torch.ones(items, channels, dtype=torch.bool)
+    mask = torch.zeros(items, 1, 1, size, size)
+    mask[..., 4:12, 4:12] = 1
+    return Batch(images, mask, present, torch.arange(items)[:, None] + 100, target)
+
+
+def asked(task: str, full: Batch) -> Batch:
+    """The batch as at inference: no target, and one modality missing where there are several."""
+    present = full.present.clone()
+    if task == "complete":
+        present[:, 1] = False
+    return Batch(source=full.source, mask=full.mask, present=present, item=full.item)
+
+
+def part(full: Batch, index: int) -> Batch:
+    one = slice(index, index + 1)
+    target = None if full.target is None else full.target[one]
+    return Batch(full.source[one], full.mask[one], full.present[one], full.item[one], target)
+
+
+def noise(full: Batch, seed: int = 0) -> Noise:
+    return Noise(seed, full.item)
+
+
+def trained(method_name: str, task: str):
+    torch.manual_seed(0)
+    made = recipe(method_name, task)
+    method = made.build()
+    with torch.no_grad():  # zero-initialised layers would make every answer the same
+        for parameter in method.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return method.eval(), made
+
+
+@every_method_and_task
+def test_a_step_against_the_gradient_lowers_the_loss_and_a_batch_counts_the_mean_of_its_items(
+    method_name, task
+):
+    method, _ = trained(method_name, task)
+    full = batch(task)
+    *_, last = method.turns
+    together = method.loss(last, full, noise(full))["total"]
+    alone = [method.loss(last, part(full, k), noise(part(full, k)))["total"] for k in range(2)]
+    torch.testing.assert_close(together, sum(alone) / 2, rtol=1e-4, atol=1e-6)
+    for turn in method.turns:
+        parameters = list(method.parameters_of(turn))
+        before = method.loss(turn, full, noise(full))["total"]
+        gradients = torch.autograd.grad(before, parameters, allow_unused=True)
+        norm = sum(float(g.square().sum()) for g in gradients if g is not None)
+        assert norm > 0
+        with torch.no_grad():
+            for parameter, gradient in zip(parameters, gradients):
+                if gradient is not None:
+                    parameter -= 1e-3 / norm**0.5 * gradient
+        assert method.loss(turn, full, noise(full))["total"] < before
+
+
+@every_method_and_task
+def test_synthesis_depends_on_the_item_its_seed_and_the_weights_alone(method_name, task):
+    """Not on the other items of a batch, nor on the target; a loaded twin draws the same."""
+    method, made = trained(method_name, task)
+    full = batch(task, items=2)
+    given = asked(task, full)
+    together = method.synthesise(given, noise(given), made.synth)
+    assert together.shape == (2, len(made.data.target), 1, 16, 16)
+    assert together.isfinite().all()
+    for index in range(2):
+        one = part(given, index)
+        alone = method.synthesise(one, noise(one), made.synth)[0]
+        torch.testing.assert_close(alone, together[index], rtol=0, atol=2e-5)
+    other_seed = method.synthesise(given, noise(given, 1), made.synth)
+    assert torch.equal(together, other_seed) != made.method.iterates
+    cheating = replace(given, target=torch.full_like(full.target, torch.nan))
+    twin = made.build().eval()
+    twin.load_state_dict(copy.deepcopy(method.state_dict()))
+    for same in (
+        method.synthesise(cheating, noise(given), made.synth),
+        twin.synthesise(given, noise(given), made.synth),
+    ):
+        assert torch.equal(together, same)
+
+
+def test_the_autoencoder_lowers_its_loss_and_scales_its_latents_to_unit_spread():
+    torch.manual_seed(0)
+    made = recipe("diffusion", "latent")
+    method = made.all_stages[0].build({})
+    full = batch("latent", items=4)
+    optimiser = torch.optim.Adam(method.parameters_of("net"), lr=3e-3)
+    losses = []
+    for _ in range(20):
+        optimiser.zero_grad()
+        losses.append(method.loss("net", full, noise(full))["total"])
+        losses[-1].backward()
+        optimiser.step()
+    assert losses[-1] < 0.8 * losses[0]
+    method.finish([full])
+    mean, log_variance = method.net.encode(full.target.flatten(0, 1).unsqueeze(1))
+    # training sees draws, not means; the scale comes from 768 of them
+    drawn = mean + torch.randn(400, *mean.shape) * (0.5 * log_variance).exp()
+    assert (drawn * method.net.scale).std().item() == pytest.approx(1, rel=0.06)

@@ -1,0 +1,147 @@
+"""Critics of slices and of volumes: their shapes, what each answer depends on, and sums with known answers."""
+
+import pytest
+import torch
+from calling import count
+from torch import nn
+
+from rows import every_row
+from voxlate.science.nets.critic import Critic
+
+
+@every_row(
+    ("options", "expected"),
+    [
+        ({}, (2, 1, 6)),
+        ({"maps": 3}, (2, 3, 6)),
+        ({"maps": 3, "output": "patches"}, (2, 3, 6, 6, 10)),
+        ({"maps": 3, "dimensions": 3}, (2, 3, 1)),
+        ({"maps": 3, "dimensions": 3, "output": "patches"}, (2, 3, 3, 6, 10)),
+        (
+            {"dimensions": 3, "output": "patches", "kernel": 3, "all_halve": True},
+            (2, 1, 3, 4, 6),
+        ),
+    ],
+)
+@every_row("norm", ["none", "instance", "batch"])
+def test_outputs_have_a_map_for_each_label_and_one_place_a_slice_or_patch(options, expected, norm):
+    critic = Critic(widths=(4, 6, 6), norm=norm, **options).build(channels=2)
+    assert critic(torch.randn(2, 2, 6, 32, 48)).shape == expected
+
+
+def test_a_critic_of_slices_sees_each_slice_alone_and_one_of_volumes_does_not():
+    torch.manual_seed(0)
+    images = torch.randn(1, 1, 6, 16, 16)
+    changed = images.clone()
+    changed[:, :, 4] += 1
+    for dimensions in (2, 3):
+        critic = Critic(widths=(4, 8), dimensions=dimensions).build(channels=1)
+        moved = (critic(changed) - critic(images)).abs() > 1e-6
+        assert moved.flatten().tolist() == (
+            [False] * 4 + [True, False] if dimensions == 2 else [True]
+        )
+
+
+def test_the_first_layer_of_a_volume_keeps_its_depth_and_later_ones_halve_it_while_four_slices_are_left():
+    critic = Critic(widths=(2, 2, 2, 2), dimensions=3).build(channels=1)
+
+    def depths(depth: int) -> list[int]:
+        h, found = torch.zeros(1, 1, depth, 32, 32), []
+        for layer in critic.layers:
+            h = layer(h)
+            if isinstance(layer, nn.Conv3d):
+                found.append(h.shape[2])
+        assert h.shape[3:] == (2, 2)
+        return found
+
+    assert depths(16) == [16, 8, 4, 2]
+    assert depths(6) == [6, 3, 3, 3]
+    assert depths(1) == [1, 1, 1, 1]
+
+
+def test_the_sum_of_a_volume_of_ones_is_known():
+    """A first layer sees 4x4x4 ones but for what lies outside; its middle answers are 64, those of 2 channels 128."""
+    critic = Critic(widths=(2,), dimensions=3).build(channels=1)
+    for name, parameter in critic.named_parameters():
+        nn.init.constant_(parameter, float(name.endswith("weight")))
+    first = critic.layers[0](torch.ones(1, 1, 8, 8, 8))
+    assert first.shape == (1, 2, 8, 4, 4)
+    assert first[0, 0, 3, 1, 1] == 64
+    assert (
+        first[0, 0, 0, 0, 0] == 3 * 3 * 3
+    )  # one slice, row and column before the first are outside
+    assert first[0, 0, -1, -1, -1] == 2 * 3 * 3  # two slices after the last one are
+    answers = critic(torch.ones(1, 1, 8, 8, 8))
+    assert answers.item() == pytest.approx(2 * first.mean().item())
+
+
+def test_a_volume_of_equal_slices_gets_the_patch_outputs_of_its_slices_times_the_depth_of_the_kernels():
+    """Away from the first and last slices, kernels that are the same in all four slices sum four equal slices."""
+    torch.manual_seed(0)
+    slices, volumes = (
+        Critic(widths=(3,), output="patches", dimensions=d).build(channels=1) for d in (2, 3)
+    )
+    with torch.no_grad():
+        for flat, deep in zip(slices.parameters(), volumes.parameters()):
+            deep.copy_(flat[:, :, None].expand_as(deep) / 4 if flat.ndim == 4 else flat)
+    image = torch.randn(1, 1, 1, 16, 16)
+    deep = volumes(image.expand(1, 1, 12, 16, 16))
+    torch.testing.assert_close(deep[:, :, 5:6], slices(image), rtol=1e-4, atol=1e-5)
+
+
+def test_the_gradient_of_a_volume_critic_can_be_differentiated_again():
+    """A gradient penalty needs it."""
+    critic = Critic(widths=(4, 4), dimensions=3).build(channels=1)
+    images = torch.randn(2, 1, 5, 8, 8, requires_grad=True)
+    (gradient,) = torch.autograd.grad(critic(images).sum(), images, create_graph=True)
+    (gradient.flatten(1).norm(dim=1) - 1).square().mean().backward()
+    assert all(
+        parameter.grad is not None
+        for name, parameter in critic.named_parameters()
+        if name.endswith("weight")
+    )
+
+
+@pytest.mark.parametrize(
+    "options", [{"output": "patches"}, {"output": "image"}, {"output": "patches", "kernel": 3}]
+)
+def test_a_critic_of_each_channel_scores_it_by_itself_and_by_its_place(options):
+    torch.manual_seed(0)
+    critic = Critic(widths=(4, 8), maps=3, separate=True, norm="instance", **options).build(
+        channels=5
+    )
+    images = torch.randn(2, 5, 2, 16, 16)
+    outputs = critic(images)
+    assert outputs.shape[:3] == (2, 3, 2)
+    other = images.clone()
+    other[:, 3] += torch.randn(2, 2, 16, 16)  # the second of the last three channels
+    changed = (critic(other) != outputs).reshape(2, 3, 2, -1).any(3).all(2).all(0)
+    assert changed.tolist() == [False, True, False]
+    context = images.clone()
+    context[:, 0] += torch.randn(2, 2, 16, 16)
+    assert (critic(context) != outputs).reshape(2, 3, 2, -1).any(3).all()
+    equal = critic(torch.cat([images[:, :2], images[:, 2:3].expand(2, 3, 2, 16, 16)], dim=1))
+    assert not torch.equal(
+        equal[:, 0], equal[:, 1]
+    )  # the same image, said to be of another modality
+
+
+def test_mm_gans_critic_has_a_map_of_16_pixels_and_its_published_size():
+    """Kernels of 4x4 pixels: 8 -> 64 -> 128 -> 256 -> 512 -> 4, with biases."""
+    critic = Critic(
+        widths=(64, 128, 256, 512), norm="instance", output="patches", all_halve=True, maps=4
+    )
+    net = critic.build(channels=8)
+    assert net(torch.zeros(1, 8, 1, 256, 256)).shape == (1, 4, 1, 16, 16)
+    kernels = 16 * (8 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512 * 4)
+    assert count(net) == kernels + 64 + 128 + 256 + 512 + 4
+
+
+def test_hi_nets_critic_halves_four_times_with_kernels_of_three():
+    critic = Critic(
+        widths=(32, 64, 128, 256), norm="batch", output="patches", kernel=3, all_halve=True
+    )
+    net = critic.build(channels=1)
+    assert net(torch.zeros(1, 1, 1, 128, 128)).shape == (1, 1, 1, 8, 8)
+    kernels = 9 * (32 + 32 * 64 + 64 * 128 + 128 * 256 + 256)
+    assert count(net) == kernels + 32 + 2 * (64 + 128 + 256) + 1

@@ -1,0 +1,195 @@
+"""The flow against a Gaussian, whose velocity, steps of any size and probability flow are known in closed form."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from voxlate.base.errors import BadInput
+from voxlate.science.batch import Batch
+from voxlate.science.diffusion.noise import Noise
+from voxlate.science.diffusion.prediction import per_item
+from voxlate.science.diffusion.sample import SamplerSettings
+from voxlate.science.methods.flow import Flow, FlowSettings
+from voxlate.science.methods.stage_tasks import Residual, ResidualTask
+from voxlate.science.methods.tasks import Translate
+from voxlate.science.nets.interface import NetworkInput, Output
+from voxlate.training.recipe import from_dict
+
+MEAN, STD, SIGMA_S = 0.3, 0.5, 0.8  # of x0, and of the noise at the start of the paths
+SMALLEST = 1 / 8
+Velocity = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def spread(t: Tensor) -> Tensor:
+    """The standard deviation of x_t."""
+    return torch.hypot((1 - t) * STD, t * SIGMA_S)
+
+
+def shortcut(x: Tensor, t: Tensor, step: Tensor) -> Tensor:
+    """The mean velocity of the probability flow from t to t - step, which keeps standard scores."""
+    score = (x - (1 - t) * MEAN) / spread(t)
+    end = t - step
+    return (x - (1 - end) * MEAN - spread(end) * score) / step
+
+
+def velocity(x: Tensor, t: Tensor, step: Tensor) -> Tensor:
+    """E[sigma_s eps - x0 | x_t = x], whatever the step."""
+    covariance = t * SIGMA_S**2 - (1 - t) * STD**2
+    return covariance / spread(t) ** 2 * (x - (1 - t) * MEAN) - MEAN
+
+
+class Known(nn.Module):
+    """A network of known velocity, which records its times and steps."""
+
+    def __init__(self, function: Velocity):
+        super().__init__()
+        self.function = function
+        self.seen: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, inputs: NetworkInput) -> Output:
+        t = torch.sigmoid(-inputs.log_snr.double() / 2)
+        step = 0.5 ** (inputs.code.double() @ torch.arange(4).double())
+        self.seen.append((t, step))
+        x = inputs.state.double()
+        return Output(self.function(x, per_item(t, x), per_item(step, x)))
+
+
+def flow(function: Velocity, shortcuts: float = 0.25) -> Flow:
+    options = FlowSettings(sigma_s=SIGMA_S, halvings=3, shortcuts=shortcuts)
+    return Flow(options, Known(function), Translate(), 1)
+
+
+def gaussian(items: int = 64) -> tuple[Batch, Noise]:
+    """Items with targets of the Gaussian, and their noise."""
+    draw = torch.Generator().manual_seed(1)
+    target = MEAN + STD * torch.randn(items, 1, 1, 16, 16, generator=draw)
+    ones = torch.ones_like(target)
+    item = torch.arange(items)[:, None]
+    batch = Batch(torch.zeros_like(target), ones, ones[:, :, 0, 0, 0] > 0, item, target)
+    return batch, Noise(0, item)
+
+
+def loss(method: Flow, items: int = 64) -> float:
+    return float(method.loss("net", *gaussian(items))["total"])
+
+
+def test_the_exact_steps_of_a_gaussian_agree_with_their_halves_so_that_their_loss_is_0():
+    assert loss(flow(shortcut, 1)) < 1e-6
+    assert loss(flow(velocity, 1)) > 1e-3
+
+
+def test_the_exact_velocity_has_the_least_loss_which_is_its_conditional_variance():
+    _, noise = gaussian()
+    noise.uniform()  # decides the step
+    t = noise.uniform()
+    variance = (STD * SIGMA_S / spread(t)).square().mean()
+    least, off = (
+        loss(flow(lambda *state, error=error: velocity(*state) + error, 0)) for error in (0.0, 0.1)
+    )
+    assert least == pytest.approx(float(variance), rel=0.02)
+    assert off - least == pytest.approx(0.1**2, abs=2e-3)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 8])
+def test_the_same_exact_network_carries_noise_to_the_same_image_in_any_number_of_steps(steps):
+    batch, noise = gaussian(4)
+    image = flow(shortcut).synthesise(batch, noise, SamplerSettings(steps=steps))
+    eps = Noise(0, batch.item).normal_like(batch.target)
+    torch.testing.assert_close(image.float(), MEAN + STD * eps, rtol=0, atol=1e-3)
+
+
+def test_many_steps_of_the_exact_velocity_follow_the_probability_flow():
+    batch, noise = gaussian(4)
+    image = flow(velocity).synthesise(batch, noise, SamplerSettings(steps=256))
+    eps = Noise(0, batch.item).normal_like(batch.target)
+    torch.testing.assert_close(image.float(), MEAN + STD * eps, rtol=0, atol=0.02)
+
+
+def test_a_share_of_the_items_learns_larger_steps_which_begin_at_multiples_of_their_size():
+    method = flow(velocity)
+    method.loss("net", *gaussian(400))
+    (t, step), first, second = method.net.seen
+    larger = step > SMALLEST
+    assert float(larger.double().mean()) == pytest.approx(0.25, abs=0.06)
+    assert {*step[larger].tolist()} == {1, 1 / 2, 1 / 4}
+    times = t[larger] / step[larger]
+    torch.testing.assert_close(times, times.round(), rtol=0, atol=1e-3)
+    for half, offset in ((first, 0), (second, 1)):
+        torch.testing.assert_close(half[1], step[larger] / 2)
+        wanted = t[larger] - offset * step[larger] / 2
+        torch.testing.assert_close(half[0], wanted, rtol=0, atol=1e-4)
+
+
+def test_two_half_steps_are_a_target_without_a_gradient():
+    method = flow(shortcut, shortcuts=1)
+    gain = nn.Parameter(torch.ones(()))
+    outputs: list[Tensor] = []
+
+    def scaled(x: Tensor, t: Tensor, step: Tensor) -> Tensor:
+        outputs.append(gain * shortcut(x, t, step))
+        return outputs[-1]
+
+    method.net = Known(scaled)
+    method.loss("net", *gaussian(4))
+    assert [output.requires_grad for output in outputs] == [True, False, False]
+
+
+def test_half_steps_without_a_gradient_take_none_from_the_network_in_bfloat16():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(16, 16)
+
+        def forward(self, inputs: NetworkInput) -> Output:
+            return Output(self.layer(inputs.state))
+
+    method = flow(shortcut, shortcuts=1)
+    method.net = Scaled()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = method.loss("net", *gaussian(4))["total"]
+    loss.backward()
+    assert float(method.net.layer.weight.grad.abs().sum()) > 0
+
+
+def test_keys_of_the_sampling_that_even_steps_do_not_have_are_refused():
+    with pytest.raises(BadInput, match=r"synth\.eta: expected no other key .* found 1\.0"):
+        FlowSettings().check_sampler(SamplerSettings(eta=1.0))
+    FlowSettings().check_sampler(SamplerSettings(steps=3, temperature=1.1))
+
+
+def test_the_network_sees_the_image_on_its_path_and_nothing_else():
+    class Mean(nn.Module):
+        """A predictor whose image is 0.5 everywhere."""
+
+        def predict(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
+            return torch.full_like(batch.source, 0.5), ()
+
+    seen: list[NetworkInput] = []
+
+    class Watch(nn.Module):
+        def forward(self, inputs: NetworkInput) -> Output:
+            seen.append(inputs)
+            return Output(torch.zeros_like(inputs.state))
+
+    options = FlowSettings(sigma_s=SIGMA_S)
+    method = Flow(options, Watch(), ResidualTask(Residual(scale=4.0), Mean()), 1)
+    batch, noise = gaussian(2)
+    image = method.synthesise(batch, noise, SamplerSettings(steps=1))
+    eps = Noise(0, batch.item).normal_like(batch.target)
+    assert [dict(inputs.images) for inputs in seen] == [{}]
+    torch.testing.assert_close(seen[0].state, 0.5 + SIGMA_S * eps / 4, rtol=0, atol=1e-3)
+    torch.testing.assert_close(image, seen[0].state, rtol=0, atol=1e-3)  # its velocity is 0
+
+
+def test_a_flow_without_a_mean_is_refused():
+    recipe = {
+        "title": "without a mean",
+        "data": {"source": ["a"], "target": ["b"], "patch": [1, 16, 16]},
+        "intensity": {name: {"kind": "window", "low": 0, "high": 1} for name in "ab"},
+        "net": {"kind": "unet", "width": 8, "multipliers": [1, 2], "groups": 4},
+        "method": {"kind": "flow"},
+    }
+    with pytest.raises(BadInput, match=r"expected task\.kind = 'residual' .* found 'translate'"):
+        from_dict(recipe, "recipe")

@@ -1,0 +1,80 @@
+"""The norm against torch's own, in value and in gradient."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from rows import every_row
+from voxlate.science.nets import cpu
+from voxlate.science.nets.blocks import Norm, group_count
+
+
+def _case(dtype: torch.dtype, shape: tuple[int, ...]) -> tuple[Norm, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    norm = Norm(shape[1], 4, silu=True)
+    torch.nn.init.normal_(norm.weight, 1, 0.3, generator=generator)
+    torch.nn.init.normal_(norm.bias, 0, 0.3, generator=generator)
+    x = 1.5 * torch.randn(shape, generator=generator) + 0.7
+    grad = torch.randn(shape, generator=generator)
+    form = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
+    return norm, x.to(dtype).contiguous(memory_format=form).requires_grad_(), grad.to(dtype)
+
+
+@every_row(
+    "shape", [(3, 12, 7, 5), (2, 12, 33, 32), (2, 12, 3, 5, 4)]
+)  # small maps, large ones, volumes
+@every_row(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+@every_row("silu", [True, False])
+def test_norm_and_its_gradients_are_those_of_the_reference(
+    dtype: torch.dtype, tolerance: float, shape: tuple[int, ...], silu: bool
+) -> None:
+    norm, x, grad = _case(dtype, shape)
+    norm.silu = silu
+    out = norm(x)
+    assert out.dtype == dtype
+    found = torch.autograd.grad(out, (x, norm.weight, norm.bias), grad)
+    wide = x.detach().double().requires_grad_()
+    weight, bias = (p.detach().double().requires_grad_() for p in (norm.weight, norm.bias))
+    reference = F.group_norm(wide, 4, weight, bias, norm.eps)
+    reference = F.silu(reference) if silu else reference
+    expected = torch.autograd.grad(reference, (wide, weight, bias), grad.double())
+    for mine, theirs in zip((out, *found), (reference, *expected)):
+        assert (mine.double() - theirs).abs().max() <= tolerance * theirs.abs().max()
+
+
+def test_the_eager_and_the_compiled_form_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    norm, x, _ = _case(torch.float32, (2, 12, 6, 6))
+    eager = norm(x)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    torch.testing.assert_close(norm(x), eager, atol=1e-6, rtol=1e-5)
+
+
+@every_row(
+    ("channels", "groups"), [(512, 32), (64, 32), (48, 24), (16, 8), (20, 10), (2, 1), (1, 1)]
+)
+def test_groups_divide_the_channels_and_leave_two_in_each(channels: int, groups: int) -> None:
+    assert group_count(channels, 32) == groups
+
+
+def test_a_map_that_is_not_channels_last_gives_the_same() -> None:
+    norm, x, grad = _case(torch.float32, (2, 12, 9, 7))
+    plain = x.detach().contiguous().requires_grad_()
+    found = torch.autograd.grad(norm(plain), (plain, norm.weight, norm.bias), grad)
+    expected = torch.autograd.grad(norm(x), (x, norm.weight, norm.bias), grad)
+    for mine, theirs in zip(found, expected):
+        assert (mine - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+
+
+def test_a_large_map_that_hardly_varies_keeps_its_digits():
+    """As in a slice with little body; the other item of the batch is an ordinary one."""
+    generator = torch.Generator().manual_seed(0)
+    texture = torch.randn(2, 16, 64, 64, generator=generator)
+    h = torch.stack([texture[0], 5 + 1e-3 * texture[1]])
+    h = h.contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight, bias = torch.ones(16), torch.zeros(16)
+    found = cpu.group_norm(h, weight, bias, 4, 1e-12, silu=False)
+    exact = F.group_norm(h.detach().double().requires_grad_(), 4, eps=1e-12)
+    assert (found[0] - exact[0]).abs().max() < 1e-4
+    assert (found[1] - exact[1]).abs().max() < 1e-3  # the difference of sums is wrong by far
+    (found.square() * texture).sum().backward()
+    assert torch.isfinite(h.grad).all()

@@ -1,0 +1,82 @@
+"""Langevin steps and the predictor–corrector: step lengths, laws and the settings of paper 002."""
+
+import math
+
+import pytest
+import torch
+from exact import GAUSS, run
+from torch import Tensor
+
+from voxlate.science.diffusion.noise import Noise
+from voxlate.science.diffusion.sample import SamplerSettings
+from voxlate.science.diffusion.samplers import euler_maruyama, langevin, predictor_corrector
+from voxlate.science.diffusion.schedules import ExponentialVE, LinearBetas
+
+
+def draws() -> tuple[Tensor, Tensor, Tensor]:
+    x, score, z = torch.randn(
+        3, 4, 2, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    return x, score * torch.tensor([0.1, 1, 5, 30]).reshape(4, 1, 1, 1, 1), z
+
+
+def test_a_step_is_that_of_song_item_by_item():
+    """snr·sqrt(2) of eps = 2·(snr·|z|/|s|)², with r = 2·snr (spec 002, section 4 and fact 6)."""
+    x, score, z = draws()
+    noise_norm, score_norm = (value.flatten(1).norm(dim=1) for value in (z, score))
+    eps = 2 * (0.16 * noise_norm / score_norm).reshape(4, 1, 1, 1, 1) ** 2
+    song = x + eps * score + (2 * eps).sqrt() * z
+    torch.testing.assert_close(langevin(x, score, z, 0.32), song, rtol=0, atol=1e-12)
+
+
+def test_norms_are_of_the_item_and_of_what_its_mask_leaves_free():
+    x, score, z = draws()
+    mask = torch.zeros(4, 1, 1, 8, 8, dtype=torch.float64)
+    mask[..., 2:5, 1:4] = 1
+    masked = langevin(x * mask, score * mask, z * mask, 0.3)
+    cut = langevin(*(value[1:2, ..., 2:5, 1:4] for value in (x, score, z)), 0.3)
+    torch.testing.assert_close(masked[1:2, ..., 2:5, 1:4], cut, rtol=0, atol=1e-12)
+    assert (masked[mask.expand_as(masked) == 0] == 0).all()
+
+
+def test_langevin_steps_keep_a_gaussian_up_to_their_length():
+    """x′ = (1 − r²/2)·x + r·width·z has the variance width² / (1 − r²/4): 2.6 % too much for r = 0.32."""
+    stream, width, r = torch.Generator().manual_seed(0), 0.5, 0.32
+    x = 0.5 + 0.7 * torch.randn(1, 1, 1, 128, 128, generator=stream)
+    for _ in range(120):
+        x = langevin(x, (0.4 - x) / width**2, torch.randn(x.shape, generator=stream), r)
+    assert float(x.mean()) == pytest.approx(0.4, abs=4 * width / 128)
+    assert float(x.std()) == pytest.approx(
+        width / math.sqrt(1 - r**2 / 4), rel=4 / 128 / math.sqrt(2)
+    )
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factor"), [(ExponentialVE(), 1.0), (LinearBetas(), 1 - 0.02)]
+)
+def test_a_corrector_after_a_step_is_one_minus_beta_as_long_under_vp_and_whole_under_ve(
+    schedule, factor
+):
+    """alpha_i of algorithm 5 of Song et al. 2021; the last of the betas is 0.02."""
+    times = torch.tensor([1.0, 0.999], dtype=torch.float64)
+    x = torch.randn(1, 1, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    (_, alpha), (_, sigma) = schedule(times)
+    predicted = euler_maruyama(GAUSS.denoiser(schedule), schedule, x, times, Noise(3, [1]))
+    noise = Noise(3, [1])
+    corrected = predictor_corrector(GAUSS.denoiser(schedule), schedule, x, times, noise, r=0.3)
+    again = Noise(3, [1])
+    again(x)
+    score = (
+        alpha * GAUSS.denoise(predicted, alpha.reshape(1), sigma.reshape(1)) - predicted
+    ) / sigma**2
+    expected = langevin(predicted, score, again(x), 0.3 * math.sqrt(factor))
+    torch.testing.assert_close(corrected, expected, rtol=0, atol=1e-9)
+
+
+def test_the_settings_of_paper_002_reach_two_percent():
+    """500 predictors and 499 correctors (spec 002, section 4 and fact 3: spread 0.1976)."""
+    schedule = ExponentialVE()
+    sampling = SamplerSettings(sampler="predictor_corrector", steps=500)
+    x = run(sampling, GAUSS.denoiser(schedule), schedule, side=64)
+    assert float(x.mean()) == pytest.approx(0.4, abs=0.002 + 4 * 0.2 / 64)
+    assert float(x.std()) == pytest.approx(0.2, rel=0.02 + 4 / 64 / math.sqrt(2))

@@ -1,0 +1,116 @@
+"""Noise belongs to items: no batch mate, order or shape of a batch may change it."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voxlate.base.items import stable_id
+from voxlate.base.streams import Tile
+from voxlate.science.diffusion.noise import Noise
+
+ITEMS = [stable_id("case", k) for k in range(5)]
+
+
+@given(seed=st.integers(0, 2**63 - 1), chosen=st.permutations(range(5)), count=st.integers(1, 5))
+def test_draws_do_not_depend_on_batch_mates_or_order(seed, chosen, count):
+    chosen = chosen[:count]
+    whole, part = Noise(seed, ITEMS), Noise(seed, torch.tensor([ITEMS[k] for k in chosen]))
+    for draw in (
+        lambda noise: noise.normal((1, 1, 5, 7)),
+        lambda noise: noise.uniform(),
+        lambda noise: noise.integers(1000),
+        lambda noise: noise.normal((3,)),
+    ):
+        assert torch.equal(draw(whole)[list(chosen)], draw(part))
+
+
+def test_items_seeds_and_samples_have_streams_of_their_own():
+    draws = [
+        Noise(seed, [item], samples).normal((1000,))[0]
+        for seed in (0, 1)
+        for item in ITEMS[:3]
+        for samples in (0, 1, 2)
+    ]
+    correlation = torch.corrcoef(torch.stack(draws)) - torch.eye(len(draws))
+    assert correlation.abs().max() < 0.15  # 4.7 standard errors of 1/sqrt(1000)
+    noise, first = Noise(3, ITEMS), Noise(3, ITEMS, 0)
+    assert torch.equal(noise.normal((4,)), first.normal((4,)))
+    assert not torch.equal(noise.normal((4,)), Noise(3, ITEMS).normal((4,)))  # a stream goes on
+
+
+def test_samples_may_share_a_batch():
+    together = Noise(3, [ITEMS[0]] * 2, samples=[0, 1]).normal((4,))
+    apart = torch.cat([Noise(3, ITEMS[:1], k).normal((4,)) for k in (0, 1)])
+    assert torch.equal(together, apart)
+
+
+def test_uniform_draws_are_uniform_and_never_touch_the_ends():
+    u = Noise(0, list(range(4000))).uniform()
+    assert u.dtype == torch.float64
+    assert u.min() > 0
+    assert u.max() < 1
+    assert abs(float(u.mean()) - 0.5) < 4 * (1 / 12 / 4000) ** 0.5
+
+
+def test_integers_take_every_value_below_the_bound():
+    assert Noise(0, list(range(400))).integers(14).unique().tolist() == list(range(14))
+
+
+def test_noise_like_a_state_has_its_shape_and_type():
+    x = torch.zeros(5, 2, 1, 3, 3, dtype=torch.float64)
+    drawn = Noise(0, ITEMS)(x)
+    assert drawn.shape == x.shape
+    assert drawn.dtype == x.dtype
+    assert torch.equal(drawn.float(), Noise(0, ITEMS).normal((2, 1, 3, 3)))
+
+
+# Slices
+
+
+def volumes(*shape: int) -> torch.Tensor:
+    """Ids of the slices of some volumes."""
+    return torch.arange(math.prod(shape)).reshape(shape) + 100
+
+
+def test_a_slab_of_slices_draws_what_the_slices_alone_draw():
+    items = volumes(2, 5)
+    slab, alone = Noise(3, items), Noise(3, items.flatten())
+    for _ in range(2):
+        slices = alone.normal((2, 1, 4, 3)).unflatten(0, (2, 5))
+        assert torch.equal(slab.normal((2, 5, 4, 3)), slices[:, :, :, 0].transpose(1, 2))
+
+
+def test_one_slice_an_item_draws_what_plain_ids_draw():
+    plain, one = Noise(3, volumes(4)), Noise(3, volumes(4)[:, None])
+    assert torch.equal(plain.normal((2, 1, 4, 3)), one.normal((2, 1, 4, 3)))
+    assert torch.equal(plain.uniform(), one.uniform())
+    assert torch.equal(plain.integers(9), one.integers(9))
+
+
+def test_windows_and_slabs_of_a_volume_start_from_the_same_noise():
+    items = volumes(1, 7)
+    whole = Noise(0, items).normal((1, 7, 4, 3))
+    for start, stop in ((0, 3), (2, 5), (4, 7), (6, 7)):
+        part = Noise(0, items[:, start:stop])
+        assert torch.equal(part.normal((1, stop - start, 4, 3)), whole[:, :, start:stop])
+
+
+def test_noise_of_another_number_of_slices_is_refused():
+    with pytest.raises(ValueError, match="noise for 3 slices an item cannot fill"):
+        Noise(0, volumes(2, 3)).normal((1, 4, 5, 5))
+
+
+def test_tiles_of_a_slice_have_the_noise_of_the_slice_in_their_places():
+    whole = Noise(3, [[7]]).normal((2, 1, 12, 10))[0]
+    corners = [(0, 0), (0, 4), (5, 4)]
+    tiles = [Tile(corner, (7, 6), (12, 10)) for corner in corners]
+    draws = Noise(3, [[7]] * 3, tiles=tiles).normal((2, 1, 7, 6))
+    for (y, x), draw in zip(corners, draws):
+        assert torch.equal(draw, whole[..., y : y + 7, x : x + 6])
+    latent = Noise(3, [[7]], tiles=[Tile((4, 4), (8, 4), (12, 8))]).normal((3, 1, 4, 2))[
+        0
+    ]  # half the size
+    assert torch.equal(latent, Noise(3, [[7]]).normal((3, 1, 6, 4))[0][..., 2:, 2:])

@@ -1,0 +1,141 @@
+"""Loss weights against their published forms, and masked means."""
+
+import pytest
+import torch
+from exact import KINDS, SCHEDULES, for_every
+from pydantic import TypeAdapter
+
+from voxlate.base.errors import BadInput
+from voxlate.science.diffusion.objective import (
+    AnyWeight,
+    MinSnr,
+    Snr,
+    Table,
+    Uniform,
+    from_x0_weight,
+    mean_in_mask,
+    snr,
+)
+from voxlate.science.diffusion.prediction import diffuse, target, to_x0
+from voxlate.science.diffusion.schedules import Cosine, ExponentialVE, FlowMatching
+
+T = torch.linspace(0.001, 0.999, 41, dtype=torch.float64)
+
+
+@for_every(name=SCHEDULES, kind=KINDS)
+def test_a_weighted_output_error_is_the_weighted_error_of_the_image(name, kind):
+    """Whatever the output, its squared error times its weight is 3 times the squared error of its x0."""
+    alpha, sigma = SCHEDULES[name](T)
+    stream = torch.Generator().manual_seed(0)
+    x0, eps, error = torch.randn(3, len(T), 5, generator=stream, dtype=torch.float64)
+    x_t, right = diffuse(x0, eps, alpha, sigma), target(x0, eps, alpha, sigma, kind)
+    image_error = to_x0(right + error, x_t, alpha, sigma, kind) - to_x0(
+        right, x_t, alpha, sigma, kind
+    )
+    weight = from_x0_weight(torch.full_like(T, 3.0), alpha, sigma, kind)
+    torch.testing.assert_close(weight[:, None] * error**2, 3 * image_error**2, rtol=1e-4, atol=1e-9)
+
+
+def test_min_snr_has_the_published_form_of_each_prediction():
+    alpha, sigma = Cosine()(T)
+    ratio = alpha**2 / sigma**2
+    capped = ratio.clamp(max=5)
+    weight = MinSnr(gamma=5.0)
+    torch.testing.assert_close(weight(alpha, sigma, "x0"), capped)
+    torch.testing.assert_close(weight(alpha, sigma, "eps"), capped / ratio)
+    torch.testing.assert_close(weight(alpha, sigma, "v"), capped / (ratio + 1))
+    torch.testing.assert_close(weight(alpha, sigma, "score"), capped / ratio * sigma**2)
+
+
+def test_the_snr_weight_is_one_for_eps_and_the_variance_for_the_score():
+    """The second is lambda(t) = s(t)² of papers 002 and 003."""
+    alpha, sigma = ExponentialVE()(T)
+    torch.testing.assert_close(Snr()(alpha, sigma, "eps"), torch.ones_like(T))
+    torch.testing.assert_close(Snr()(alpha, sigma, "score"), sigma**2)
+
+
+def test_uniform_on_velocity_is_the_image_loss_over_t_squared():
+    alpha, sigma = FlowMatching()(T)
+    torch.testing.assert_close(
+        from_x0_weight(1 / T**2, alpha, sigma, "velocity"), Uniform()(alpha, sigma, "velocity")
+    )
+
+
+@for_every(weight=[Uniform(), Snr(), MinSnr()], kind=KINDS)
+def test_weights_are_finite_at_both_ends(weight, kind):
+    for schedule in SCHEDULES.values():
+        found = weight(*schedule(torch.tensor([0.0, 1.0])), kind)
+        assert found.isfinite().all()
+        assert (found >= 0).all()
+
+
+def test_a_table_is_linear_between_its_entries_and_constant_beyond():
+    table = Table(log_snr=(-2.0, 0.0, 4.0), weight=(1.0, 3.0, 1.0))
+    log_snr = torch.tensor([-9.0, -2.0, -1.0, 0.0, 1.0, 4.0, 9.0], dtype=torch.float64)
+    alpha, sigma = torch.sigmoid(log_snr).sqrt(), torch.sigmoid(-log_snr).sqrt()
+    assert table(alpha, sigma, "v").tolist() == pytest.approx([1, 1, 2, 3, 2.5, 1, 1])
+
+
+def test_a_table_of_x0_weights_is_turned_into_those_of_the_output():
+    table = Table(log_snr=(-2.0, 2.0), weight=(1.0, 1.0), of="x0")
+    alpha, sigma = Cosine()(T)
+    torch.testing.assert_close(table(alpha, sigma, "eps"), 1 / snr(alpha, sigma))
+
+
+@pytest.mark.parametrize(
+    ("log_snr", "weight"), [((1.0, 0.0), (1.0, 1.0)), ((0.0, 1.0), (1.0, 1.0, 1.0))]
+)
+def test_a_table_out_of_order_is_refused(log_snr, weight):
+    with pytest.raises(BadInput, match="rising log_snr"):
+        Table(log_snr=log_snr, weight=weight)
+
+
+def test_a_recipe_names_a_weight_by_its_kind():
+    table = {"kind": "table", "log_snr": [0, 1], "weight": [1, 2]}
+    assert TypeAdapter(AnyWeight).validate_python(table) == Table(
+        log_snr=(0.0, 1.0), weight=(1.0, 2.0)
+    )
+
+
+def brain() -> torch.Tensor:
+    mask = torch.zeros(2, 1, 1, 4, 4)
+    mask[0, ..., :2, :] = 1
+    mask[1, ..., 0, 0] = 1
+    return mask
+
+
+def test_the_mean_over_the_mask_counts_only_what_is_inside():
+    error = torch.arange(64.0).reshape(2, 2, 1, 4, 4)
+    expected = [error[0, :, :, :2].mean(), error[1, :, :, 0, 0].mean()]
+    assert mean_in_mask(error, brain()).tolist() == pytest.approx(
+        [float(value) for value in expected]
+    )
+
+
+def test_the_mean_over_all_voxels_falls_with_the_size_of_the_brain():
+    error = torch.ones(2, 2, 1, 4, 4)
+    assert mean_in_mask(error, brain(), "mask").tolist() == [1, 1]
+    assert mean_in_mask(error, brain(), "all").tolist() == [8 / 16, 1 / 16]
+
+
+@pytest.mark.parametrize("reduction", ["mask", "all"])
+def test_errors_outside_the_mask_have_no_value_and_no_gradient(reduction):
+    out = torch.zeros(2, 1, 1, 4, 4, requires_grad=True)
+    truth = torch.where(brain() > 0, 0.5, 100.0)
+    loss = mean_in_mask((out - truth) ** 2, brain(), reduction)
+    assert loss.tolist() == mean_in_mask((out - 0.5) ** 2, brain(), reduction).tolist()
+    (gradient,) = torch.autograd.grad(loss.sum(), out)
+    assert torch.equal(gradient != 0, brain() > 0)
+
+
+def test_a_mask_of_channels_weighs_configurations_alike():
+    """Paper 003: a mean over the missing channels, whether one is missing or three."""
+    error = torch.tensor([2.0, 5.0, 5.0, 5.0]).reshape(1, 4, 1, 1, 1).expand(2, 4, 1, 3, 3)
+    missing = torch.tensor([[1.0, 0, 0, 0], [0, 1, 1, 1]]).reshape(2, 4, 1, 1, 1)
+    assert mean_in_mask(error, missing).tolist() == [2, 5]
+
+
+def test_an_empty_mask_gives_no_loss_and_a_single_value_its_own():
+    mask = torch.zeros(2, 1, 1, 2, 2)
+    mask[1, ..., 0, 0] = 1
+    assert mean_in_mask(torch.full((2, 1, 1, 2, 2), 3.0), mask).tolist() == [0, 3]

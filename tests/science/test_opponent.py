@@ -1,0 +1,259 @@
+"""Adversarial training: the parts of its losses have known values."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from voxlate.base.errors import BadInput
+from voxlate.science.batch import Batch
+from voxlate.science.diffusion.noise import Noise
+from voxlate.science.methods.opponent import (
+    Opponent,
+    OpponentSettings,
+    discriminator_loss,
+    gan_loss,
+    gradient_penalty,
+)
+from voxlate.science.methods.regression import Regression, RegressionSettings
+from voxlate.science.methods.tasks import Complete, Translate
+from voxlate.science.nets.completion.mm_gan import MMGAN
+from voxlate.science.nets.critic import Critic
+from voxlate.science.nets.interface import Output
+
+
+class Constant(nn.Module):
+    """A generator that answers one learned grey."""
+
+    def __init__(self, grey: float) -> None:
+        super().__init__()
+        self.grey = nn.Parameter(torch.tensor(grey))
+
+    def forward(self, inputs):
+        return Output(self.grey.expand_as(inputs.joined))
+
+
+class Slope(nn.Module):
+    """A critic whose answer is a factor times the sum of the made image, so that its gradient is known."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(factor))
+
+    def forward(self, images):
+        return self.factor * images[:, 1:].flatten(1).sum(1, keepdim=True)
+
+
+def opponents(factor: float = 0.5, grey: float = -0.25, **options) -> Opponent:
+    generator = Regression(RegressionSettings(loss="mse"), Constant(grey), Translate())
+    return Opponent(OpponentSettings(**options), generator, Slope(factor))
+
+
+def batch(items: int = 3) -> Batch:
+    ones = torch.ones(items, 1, 1, 4, 4)
+    return Batch(
+        ones * 0.1, ones, ones[:, :, 0, 0, 0].bool(), torch.arange(items), target=ones * 0.75
+    )
+
+
+def test_the_wasserstein_critic_loss_is_the_distance_and_a_penalty_of_its_slope() -> None:
+    full = batch()
+    method = opponents(factor=0.5)
+    parts = method.loss("critic", full, Noise(0, full.item))
+    distance = 0.5 * 16 * (0.75 - -0.25)
+    # the slope counts the condition too, whose gradient is 0: norm = 0.5 * sqrt(16 pixels)
+    penalty = 10 * (0.5 * math.sqrt(16) - 1) ** 2
+    assert parts["apart"].item() == pytest.approx(distance)
+    assert parts["penalty"].item() == pytest.approx(penalty)
+    assert parts["total"].item() == pytest.approx(penalty - distance)
+    parts["total"].backward()
+    assert method.generator.net.grey.grad is None
+    assert method.critic.factor.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("game", "loss"), [("cross_entropy", math.log(2)), ("least_squares", 0.5), ("hinge", 1)]
+)
+def test_a_critic_that_always_gives_zero_has_the_known_loss(game: str, loss: float) -> None:
+    full = batch()
+    parts = opponents(factor=0.0, gan_loss=game, penalty=0).loss(
+        "critic", full, Noise(0, full.item)
+    )
+    assert parts["total"].item() == pytest.approx(loss)
+
+
+def test_the_generator_moves_towards_what_the_critic_likes_and_leaves_the_critic_alone() -> None:
+    full, method = batch(), opponents(factor=0.5, weight=0.1)
+    method.loss("generator", full, Noise(0, full.item))["total"].backward()
+    # d/dgrey of (grey - 0.75)^2 - 0.1 * 0.5 * 16 * grey
+    assert method.generator.net.grey.grad.item() == pytest.approx(
+        2 * (-0.25 - 0.75) - 0.1 * 0.5 * 16
+    )
+    assert method.critic.factor.grad is None
+
+
+def test_the_hinge_loss_has_a_margin_for_the_critic_and_none_for_the_generator() -> None:
+    full, method = batch(), opponents(factor=0.05, gan_loss="hinge", penalty=0, weight=0.1)
+    true, made = 0.05 * 16 * 0.75, 0.05 * 16 * -0.25  # what the critic gives
+    critic = method.loss("critic", full, Noise(0, full.item))["total"]
+    assert critic.item() == pytest.approx(0.5 * ((1 - true) + (1 + made)))
+    assert method.loss("generator", full, Noise(0, full.item))["gan"].item() == pytest.approx(
+        -0.1 * made
+    )
+
+
+def test_an_adaptive_weight_is_a_share_of_the_gradient_of_the_methods_own_loss() -> None:
+    """Of d(grey - 0.75)^2 = -2 and d(0.5 * 16 * grey) = 8, whatever the critic's factor."""
+    full = batch()
+    for factor in (0.5, 5.0):
+        method = opponents(factor=factor, gan_loss="hinge", penalty=0, weight=0.25, adaptive=True)
+        method.generator.net.grey = nn.Parameter(torch.tensor([[-0.25]]))
+        method.loss("generator", full, Noise(0, full.item))["total"].backward()
+        assert method.generator.net.grey.grad.item() == pytest.approx(-2 - 0.25 * 2, rel=1e-3)
+
+
+def test_the_gradient_penalty_is_second_order_for_the_critics_weights() -> None:
+    critic = Slope(0.5)
+    gradient_penalty(critic, torch.randn(2, 2, 1, 4, 4)).backward()
+    norm = 0.5 * 4
+    assert critic.factor.grad.item() == pytest.approx(2 * (norm - 1) * 4)
+
+
+def test_a_critic_has_an_output_for_each_slice_by_itself() -> None:
+    torch.manual_seed(0)
+    critic = Critic(widths=(8, 16)).build(channels=2)
+    images = torch.randn(2, 2, 3, 32, 32)
+    together = critic(images)
+    assert together.shape == (2, 1, 3)
+    torch.testing.assert_close(critic(images[1:, :, 2:]), together[1:, :, 2:])
+
+
+def test_the_patch_critic_is_pix2pixs_70_pixel_one() -> None:
+    critic = Critic(widths=(64, 128, 256, 512), norm="instance", output="patches").build(channels=2)
+    assert critic(torch.zeros(1, 2, 1, 256, 256)).shape == (1, 1, 1, 30, 30)
+    image = torch.zeros(1, 2, 1, 256, 256, requires_grad=True)
+    plain = Critic(widths=(8, 8, 8, 8), output="patches").build(channels=2)
+    plain(image)[0, 0, 0, 15, 15].backward()
+    rows = image.grad[0].abs().sum(dim=(0, 1, 3)).nonzero().flatten()
+    assert int(rows[-1] - rows[0]) + 1 == 70  # Isola et al. 2017, appendix 6.1.2
+
+
+def test_the_patch_critic_has_the_published_parameters_of_pix2pix_and_cyclegan() -> None:
+    """2.769 million for 3 + 3 channels and 2.765 million for 3, as the code of Isola and Zhu prints."""
+    for norm, channels, count in (("batch", 6, 2_768_705), ("instance", 3, 2_764_737)):
+        with torch.device("meta"):
+            critic = Critic(widths=(64, 128, 256, 512), norm=norm, output="patches").build(
+                channels=channels
+            )
+        assert sum(parameter.numel() for parameter in critic.parameters()) == count
+
+
+def test_the_patch_critic_starts_with_kernels_of_the_published_spread() -> None:
+    torch.manual_seed(0)
+    critic = Critic(widths=(64, 128, 256), norm="batch", output="patches").build(channels=2)
+    for module in critic.modules():
+        if isinstance(module, nn.Conv2d) and module.weight.numel() > 10_000:
+            assert module.weight.std().item() == pytest.approx(0.02, rel=0.02)
+            assert module.weight.mean().item() == pytest.approx(0, abs=2e-4)
+
+
+def test_batch_norms_of_the_critic_see_true_and_made_images_apart() -> None:
+    """A batch norm makes 0 of any grey, but 1 and -1 of two greys that it sees at once."""
+    shape = (2, 1, 1, 4, 4)
+    true, made = torch.full(shape, 0.3), torch.full(shape, -0.8)
+    parts = discriminator_loss(nn.BatchNorm3d(1, affine=False), "least_squares", true, made)
+    assert parts["apart"].item() == pytest.approx(0, abs=1e-3)
+    assert parts["gan"].item() == pytest.approx(0.5, abs=1e-3)
+
+
+def test_a_map_for_each_channel_counts_scanned_channels_as_true() -> None:
+    """Two maps that answer 0.25: of least squares, 0.75² where the channel was scanned and 0.25² where it was made."""
+    answers, scanned = torch.full((1, 2, 1, 3, 3), 0.25), torch.tensor([[True, False]])
+    assert gan_loss("least_squares", answers, scanned).item() == pytest.approx(
+        (0.75**2 + 0.25**2) / 2
+    )
+    assert gan_loss("wasserstein", answers, scanned).item() == pytest.approx(0)
+    critic = Critic(widths=(4, 4), output="patches", maps=2).build(channels=2)
+    assert critic(torch.zeros(3, 2, 1, 16, 16)).shape[:3] == (3, 2, 1)
+
+
+class Halves(nn.Module):
+    """A generator of four channels that answers one learned grey."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grey = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, inputs):
+        return Output(self.grey * torch.ones_like(inputs.state))
+
+
+class Keeps(nn.Module):
+    """A critic that answers the last four channels it sees, and remembers all."""
+
+    def forward(self, images):
+        self.seen = images.detach()
+        return images[:, -4:]
+
+
+def completion(**options) -> tuple[Opponent, Batch]:
+    """Least squares over four maps, of a batch whose images are 0.1, 0.2, 0.3, 0.4 and lack the first two channels."""
+    greys = torch.tensor([0.1, 0.2, 0.3, 0.4]).view(1, 4, 1, 1, 1)
+    images = greys.expand(1, 4, 1, 4, 4).contiguous()
+    present = torch.ones(1, 4, dtype=torch.bool)
+    full = Batch(images, images[:, :1] * 0 + 1, present, torch.arange(1)[:, None], target=images)
+    generator = Regression(RegressionSettings(), Halves(), Complete())
+    options |= {"gan_loss": "least_squares", "penalty": 0, "weight": 1.0}
+    settings = OpponentSettings(critic=Critic(maps=4), **options)
+    return Opponent(settings, generator, Keeps()), full
+
+
+def test_scanned_channels_count_as_true_for_the_critic_and_not_at_all_for_the_generator() -> None:
+    method, full = completion()
+    seed = next(seed for seed in range(99) if missing(full, Noise(seed, full.item)) == [1, 1, 0, 0])
+    parts = method.loss("generator", full, Noise(seed, full.item))
+    assert parts["gan"].item() == pytest.approx(0.25)  # (0.5 - 1)², over the two made channels
+    assert parts["l1"].item() == pytest.approx((0.4 + 0.3) / 2)
+    true = sum((1 - value) ** 2 for value in (0.1, 0.2, 0.3, 0.4)) / 4
+    made = (0.5**2 + 0.5**2 + (1 - 0.3) ** 2 + (1 - 0.4) ** 2) / 4
+    assert method.loss("critic", full, Noise(seed, full.item))["gan"].item() == pytest.approx(
+        (true + made) / 2
+    )
+
+
+def missing(full: Batch, noise: Noise) -> list[int]:
+    return Complete().pose(full, noise).inputs.code[0].int().tolist()
+
+
+@pytest.mark.parametrize(("context", "channels"), [("given", 4), ("none", 4), ("true", 8)])
+def test_the_critic_sees_with_an_image_what_its_context_says(context: str, channels: int) -> None:
+    method, full = completion(context=context)
+    method.loss("generator", full, Noise(0, full.item))
+    assert method.critic.seen.shape[1] == channels
+    if context == "true":
+        assert torch.equal(method.critic.seen[:, :4], full.target)
+    generator = RegressionSettings().build(
+        MMGAN(widths=(4, 4)), Complete(), Complete().channels("abcd", "abcd")
+    )
+    critic = Critic(widths=(4,), maps=4)
+    built = OpponentSettings(context=context, critic=critic).build(generator)
+    assert built.critic.layers[0].in_channels == channels
+
+
+def test_a_critic_of_each_channel_needs_a_map_for_each() -> None:
+    generator = RegressionSettings().build(
+        MMGAN(widths=(4, 4)), Complete(), Complete().channels("abcd", "abcd")
+    )
+    with pytest.raises(BadInput, match=r"opponent\.critic\.maps: expected"):
+        OpponentSettings(critic=Critic(separate=True)).build(generator)
+
+
+def test_an_opponent_that_begins_late_leaves_the_generator_alone_until_then() -> None:
+    full, method = batch(), opponents(factor=0.5, weight=0.1, start=0.5)
+    turns = [method.takes_turn("critic", progress) for progress in (0.0, 0.49, 0.5, 1.0)]
+    assert turns == [False, False, True, True]
+    assert method.takes_turn("generator", 0.0)
+    alone = method.generator.loss("net", full, Noise(0, full.item))["total"]
+    assert method.loss("generator", full, Noise(0, full.item), 0.49)["total"] == alone
+    assert method.loss("generator", full, Noise(0, full.item), 0.5)["total"] != alone

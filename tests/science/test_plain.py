@@ -1,0 +1,165 @@
+"""A plain torch module, with or without options, as the network of a recipe."""
+
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from voxlate.base.errors import BadInput
+from voxlate.science.nets.interface import Channels, NetworkInput
+from voxlate.science.nets.plain import PlainNet, settings_of
+from voxlate.training import recipe
+from voxlate.training.weights import load_method
+
+HERE = __name__
+
+
+class TwoLayers(nn.Module):
+    def __init__(self, in_channels, out_channels, width: int = 4):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(in_channels, width, 3, padding=1), nn.Conv2d(width, out_channels, 1)
+        )
+
+    def forward(self, image):
+        return self.layers(image)
+
+
+class HeldTwice(nn.Module):
+    """The decoder of nnU-Net's networks holds their encoder in this way."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.first = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.again = nn.ModuleList([self.first])
+
+    def forward(self, image):
+        return self.again[0](image)
+
+
+class Noisy(nn.Module):
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.layer = nn.Conv3d(in_channels, out_channels, 1)
+
+    def forward(self, image, log_snr):
+        return self.layer(image) + log_snr[:, None, None, None, None]
+
+
+class Halving(nn.Module):
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.layer = nn.Conv3d(in_channels, out_channels, 2, stride=2)
+
+    def forward(self, image):
+        return self.layer(image)
+
+
+class Anything(nn.Module):
+    def __init__(self, *sizes):
+        super().__init__()
+
+
+CHANNELS = Channels(images={"t1": 2, "flair": 1}, out=1)
+
+
+def test_a_two_dimensional_module_sees_every_slice_and_a_volume_comes_back():
+    made = settings_of(TwoLayers)(width=6).build(CHANNELS)
+    images = {"t1": torch.randn(2, 2, 3, 8, 8), "flair": torch.randn(2, 1, 3, 8, 8)}
+    volume = made(NetworkInput(images)).image
+    assert volume.shape == (2, 1, 3, 8, 8)
+    middle = torch.cat([one[1:2, :, 1] for one in images.values()], dim=1)
+    assert torch.allclose(volume[1, :, 1], made.module(middle)[0], atol=1e-5)
+    assert made.module.layers[0].out_channels == 6
+
+
+def test_a_module_that_asks_for_the_noise_level_gets_it():
+    channels = Channels(images={"t1": 1}, out=1, state=1, noisy=True)
+    made = settings_of(Noisy)().build(channels)
+    state, image = torch.randn(2, 1, 1, 4, 4), torch.randn(2, 1, 1, 4, 4)
+    given = NetworkInput({"t1": image}, state, log_snr=torch.tensor([0.0, 5.0]))
+    lifted = made(given).image - made.module.layer(given.joined)
+    assert torch.allclose(lifted.mean((1, 2, 3, 4)), torch.tensor([0.0, 5.0]), atol=1e-5)
+
+
+def test_a_module_without_a_noise_level_is_refused_for_a_diffusion():
+    with pytest.raises(BadInput, match="expected a network that takes the noise level"):
+        settings_of(TwoLayers)().build(Channels(images={"t1": 1}, out=1, state=1, noisy=True))
+
+
+def test_an_image_of_another_size_is_one_sentence():
+    made = settings_of(Halving)().build(Channels(images={"t1": 1}, out=1))
+    with pytest.raises(
+        BadInput, match=r"expected an image of shape \(1, 1, 2, 4, 4\), found \(1, 1, 1, 2, 2\)"
+    ):
+        made(NetworkInput({"t1": torch.randn(1, 1, 2, 4, 4)}))
+
+
+def test_arguments_without_names_are_refused():
+    with pytest.raises(
+        BadInput, match="expected a constructor whose arguments have names, found 'sizes'"
+    ):
+        settings_of(Anything)
+
+
+def test_a_recipe_names_the_class_and_its_options_and_is_written_as_it_was_read(tiny):
+    changes = {"net": f'{{ kind = "{HERE}:TwoLayers", width = 5 }}'}
+    made = recipe.read(str(tiny), changes, allow_code=True)
+    plain = recipe.to_dict(made)
+    assert plain["net"] == {"kind": f"{HERE}:TwoLayers", "width": 5}
+    assert recipe.from_dict(plain, "again", allow_code=True) == made
+    assert isinstance(made.net.build(Channels(images={"t1": 1}, out=1)), PlainNet)
+    with pytest.raises(BadInput, match="expected a known key, found 'depth'"):
+        recipe.read(
+            str(tiny), {"net": f'{{ kind = "{HERE}:TwoLayers", depth = 5 }}'}, allow_code=True
+        )
+
+
+def test_settings_of_a_plain_module_are_the_same_after_pickle():
+    made = settings_of(TwoLayers)(width=5)
+    again = pickle.loads(pickle.dumps(made))
+    assert again == made
+    assert type(again) is type(made)
+
+
+@pytest.fixture
+def images_by(voxlate, cohort, prepared, tiny, tmp_path):
+    """images_by(options): the image that a run with a plain module gives, by options of synth."""
+    net = f'net={{ kind = "{HERE}:TwoLayers" }}'
+    run = tmp_path / "run"
+    trained = voxlate("train", tiny, "--data", prepared, "--out", run, "--set", net, "--allow-code")
+    assert trained.code == 0, trained.err
+
+    def image(*options: object) -> bytes:
+        out = tmp_path / f"out{len(options)}"
+        made = voxlate("synth", run, cohort / "case0", "--out", out, "--allow-code", *options)
+        assert made.code == 0, made.err
+        return (out / "case0" / "t2.nii.gz").read_bytes()
+
+    return image
+
+
+def test_a_plain_module_trains_and_synthesises(images_by):
+    assert images_by()
+
+
+@pytest.mark.slow
+def test_a_plain_module_gives_the_same_image_by_local_workers(images_by):
+    assert images_by("--executor", "local", "--workers", 2) == images_by()
+
+
+def test_a_layer_that_a_module_holds_twice_is_saved_once_and_loaded_by_both_names(
+    voxlate, prepared, cohort, tiny, tmp_path
+):
+    run = tmp_path / "run"
+    line = [tiny, "--data", prepared, "--out", run, "--set", f'net={{ kind = "{HERE}:HeldTwice" }}']
+    voxlate("train", *line, "--allow-code").done()
+    stored = load_file(run / "weights.safetensors")
+    assert sorted(stored) == ["net.module.first.bias", "net.module.first.weight"]
+    net = load_method(run, allow_code=True)[0].net.module
+    assert torch.equal(net.first.weight, stored["net.module.first.weight"])
+    assert net.again[0].weight is net.first.weight
+    voxlate("train", run, "--steps", "+2", "--allow-code").done()
+    voxlate("synth", run, cohort, "--out", tmp_path / "out", "--allow-code").done()

@@ -1,0 +1,114 @@
+"""Every kind of output against its own definition, and back to the image."""
+
+import pytest
+import torch
+from exact import KINDS, SCHEDULES, for_every
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from voxlate.science.diffusion.prediction import denoiser, diffuse, per_item, target, to_eps, to_x0
+from voxlate.science.diffusion.schedules import Cosine, FlowMatching, LinearBetas
+
+every_kind = for_every(kind=KINDS)
+
+
+def pair(count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    stream = torch.Generator().manual_seed(1)
+    x0, eps = torch.randn(2, count, 2, 1, 4, 4, generator=stream, dtype=torch.float64)
+    return x0.clamp(-1, 1), eps
+
+
+@settings(max_examples=100)
+@given(
+    st.sampled_from(list(SCHEDULES)),
+    st.sampled_from(KINDS),
+    st.lists(st.floats(1e-4, 1), min_size=3, max_size=3),
+)
+def test_the_image_comes_back_from_every_kind_of_output(name, kind, t):
+    x0, eps = pair()
+    alpha, sigma = SCHEDULES[name](torch.tensor(t, dtype=torch.float64))
+    x_t = diffuse(x0, eps, alpha, sigma)
+    out = target(x0, eps, alpha, sigma, kind)
+    torch.testing.assert_close(to_x0(out, x_t, alpha, sigma, kind), x0, rtol=0, atol=1e-6)
+
+
+@for_every(name=SCHEDULES)
+def test_the_noise_comes_back_from_the_image(name):
+    x0, eps = pair()
+    alpha, sigma = SCHEDULES[name](torch.tensor([0.01, 0.4, 1.0]))
+    torch.testing.assert_close(
+        to_eps(x0, diffuse(x0, eps, alpha, sigma), alpha, sigma), eps, rtol=0, atol=1e-6
+    )
+
+
+@every_kind
+def test_a_clean_state_gives_itself(kind):
+    """At sigma = 0 nothing divides by 0: x0 = x_t, whatever the network says."""
+    x0, out = pair()
+    alpha, sigma = torch.ones(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    found = to_x0(x0 if kind == "x0" else out, x0, alpha, sigma, kind)
+    assert torch.equal(found, x0)
+
+
+@pytest.mark.parametrize("kind", ["x0", "v", "velocity"])
+def test_pure_noise_gives_the_image_where_the_algebra_allows(kind):
+    x0, eps = pair()
+    alpha, sigma = torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
+    out = target(x0, eps, alpha, sigma, kind)
+    torch.testing.assert_close(to_x0(out, eps, alpha, sigma, kind), x0)
+
+
+@for_every(name=SCHEDULES)
+def test_the_score_is_the_gradient_of_the_log_density(name):
+    """Of N(alpha·x0, sigma²) at x_t; found here by automatic differentiation."""
+    x0, eps = pair()
+    alpha, sigma = SCHEDULES[name](torch.tensor([0.01, 0.4, 0.9]))
+    x_t = diffuse(x0, eps, alpha, sigma).requires_grad_()
+    normal = torch.distributions.Normal(per_item(alpha, x0) * x0, per_item(sigma, x0).expand_as(x0))
+    (score,) = torch.autograd.grad(normal.log_prob(x_t).sum(), x_t)
+    torch.testing.assert_close(target(x0, eps, alpha, sigma, "score"), score, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        target(x0, eps, alpha, sigma, "x_plus_score"), x_t + score, rtol=1e-9, atol=1e-9
+    )
+
+
+def test_the_velocity_is_the_speed_of_the_state_under_flow_matching():
+    x0, eps = pair()
+    t, h = torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64), 1e-5
+    ahead, behind = (diffuse(x0, eps, *FlowMatching()(t + step)) for step in (h, -h))
+    speed = (ahead - behind) / (2 * h)
+    torch.testing.assert_close(
+        target(x0, eps, *FlowMatching()(t), "velocity"), speed, rtol=0, atol=1e-9
+    )
+
+
+def test_v_turns_the_pair_of_state_and_output_by_the_angle_of_the_schedule():
+    """x = cos·x0 + sin·eps and v = cos·eps − sin·x0 have the length of (x0, eps) together."""
+    x0, eps = pair()
+    alpha, sigma = Cosine()(torch.tensor([0.1, 0.5, 0.9]))
+    x_t, v = diffuse(x0, eps, alpha, sigma), target(x0, eps, alpha, sigma, "v")
+    torch.testing.assert_close(x_t**2 + v**2, x0**2 + eps**2)
+
+
+@every_kind
+def test_a_denoiser_of_a_perfect_network_returns_the_image(kind):
+    x0, eps = pair()
+    schedule, t = LinearBetas(), torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    alpha, sigma = schedule(t)
+    seen = []
+
+    def predict(x_t, log_snr):
+        seen.append(log_snr)
+        return target(x0, eps, alpha, sigma, kind)
+
+    denoise = denoiser(predict, schedule, kind)
+    torch.testing.assert_close(denoise(diffuse(x0, eps, alpha, sigma), t), x0)
+    torch.testing.assert_close(seen[0], schedule.log_snr(t))
+
+
+def test_a_denoiser_clips_the_image_and_keeps_the_type_of_the_state():
+    x_t = torch.full((1, 1, 1, 2, 2), 7.0)
+    denoise = denoiser(lambda x, log_snr: torch.zeros_like(x), Cosine(), "eps", clip=(-1.0, 0.5))
+    x0 = denoise(x_t, torch.tensor([0.5], dtype=torch.float64))
+    assert torch.equal(x0, torch.full_like(x_t, 0.5))
+    assert x0.dtype == torch.float32

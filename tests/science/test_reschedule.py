@@ -1,0 +1,114 @@
+"""A model may be sampled under another schedule than it was trained with: its network goes by the log-SNR."""
+
+import torch
+from exact import SCHEDULES, SHAPE, TWO_TISSUES, for_every, image, odd_network
+from torch import Tensor, nn
+
+from rows import every_row
+from voxlate.base.config import fill
+from voxlate.science.batch import Batch
+from voxlate.science.diffusion.noise import Noise
+from voxlate.science.diffusion.prediction import diffuse, reschedule, target, to_eps
+from voxlate.science.diffusion.sample import SamplerSettings, sample
+from voxlate.science.diffusion.schedules import (
+    Cosine,
+    ExponentialVE,
+    LinearVP,
+    ShiftedCosine,
+    Sigmoid,
+    variance_preserving,
+)
+from voxlate.science.methods.diffusion import Diffusion, DiffusionSettings
+from voxlate.science.methods.tasks import Translate
+from voxlate.science.nets.interface import NetworkInput, Output
+
+SWAPPED = {
+    name: SCHEDULES[name]
+    for name in ("cosine", "sigmoid", "betas_of_002", "exponential_ve", "flow")
+}
+
+
+@for_every(trained=["betas_of_000", "flow", "exponential_ve"], schedule=SWAPPED.values())
+def test_a_network_sees_states_as_in_training_under_another_schedule(trained, schedule):
+    """alpha·x0 + sigma·eps at the same log-SNR, where training reached it; else a state of the size at the end."""
+    trained, t = SCHEDULES[trained], torch.linspace(0.02, 1, 30, dtype=torch.float64)
+    x0, eps = torch.randn(
+        2, 30, 1, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    seen = {}
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        seen.update(x=x, t=t)
+        return x
+
+    reschedule(denoise, trained, schedule)(diffuse(x0, eps, *schedule(t)), t)
+    reached = schedule.log_snr(t) >= trained.log_snr(torch.tensor(1.0))
+    assert reached.sum() > 0
+    expected = diffuse(x0, eps, *trained(seen["t"]))
+    torch.testing.assert_close(
+        trained.log_snr(seen["t"])[reached], schedule.log_snr(t)[reached], rtol=0, atol=1e-8
+    )
+    torch.testing.assert_close(seen["x"][reached], expected[reached], rtol=0, atol=1e-8)
+    if not reached.all():
+        size = seen["x"][~reached].square().mean() / eps[~reached].square().mean()
+        assert 0.8 < float(size / trained.start_std(torch.tensor(1.0)) ** 2) < 1.25
+
+
+def test_known_channels_keep_their_values_under_another_schedule():
+    """They are in the state as they are, not times alpha: the network must see them so under VE and VP alike."""
+    known, mask = image(), torch.tensor([1.0, 0, 0, 1]).reshape(1, 4, 1, 1, 1)
+    scanned = mask.expand(SHAPE) == 0
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        assert torch.equal(x[scanned], known[scanned])
+        return odd_network(x, t)
+
+    sampling = SamplerSettings(steps=5, schedule=LinearVP())
+    assert torch.equal(
+        sample(sampling, denoise, ExponentialVE(), Noise(0, [1, 2]), known, mask)[scanned],
+        known[scanned],
+    )
+
+
+def test_a_recipe_names_the_schedule_of_a_synthesis_by_its_kind():
+    sampling = fill(SamplerSettings, {"schedule": {"kind": "sigmoid", "tau": 0.5}}, "synth")
+    assert sampling.schedule == Sigmoid(tau=0.5)
+    assert fill(SamplerSettings, {**vars(sampling), "steps": 3}, "synth").schedule == Sigmoid(
+        tau=0.5
+    )
+
+
+# The whole method, with a network that knows two tissues by the log-SNR alone
+
+
+class PerfectNet(nn.Module):
+    """Says v of E[x0 | x] of two tissues that the source image moves up or down."""
+
+    def forward(self, inputs: NetworkInput) -> Output:
+        x, (offset,) = inputs.state, inputs.images.values()
+        alpha, sigma = variance_preserving(inputs.log_snr)
+        x0 = offset + TWO_TISSUES.denoise(x - alpha.reshape(-1, 1, 1, 1, 1) * offset, alpha, sigma)
+        return Output(target(x0, to_eps(x0, x, alpha, sigma), alpha, sigma, "v"))
+
+
+def perfect(offset: float, side: int) -> tuple[Diffusion, Batch]:
+    shape = (2, 1, 1, side, side)
+    batch = Batch(
+        source=torch.full(shape, offset),
+        mask=torch.ones(shape),
+        present=torch.ones(2, 1, dtype=torch.bool),
+        item=torch.tensor([1, 2]),
+    )
+    return Diffusion(
+        DiffusionSettings(schedule=ShiftedCosine()), PerfectNet(), Translate(), 1
+    ), batch
+
+
+@every_row("schedule", [None, Cosine(), Sigmoid(), ExponentialVE()])
+def test_a_trained_method_draws_the_same_law_under_another_schedule(schedule):
+    method, batch = perfect(0.25, side=64)
+    sampling = SamplerSettings(sampler="dpmpp_2m", steps=40, schedule=schedule)
+    x = method.synthesise(batch, Noise(0, batch.item), sampling)
+    chance = 4 * TWO_TISSUES.std / x.numel() ** 0.5
+    assert abs(float(x.mean()) - 0.25 - TWO_TISSUES.mean) < chance + 0.01
+    assert abs(float(x.std()) - TWO_TISSUES.std) < chance / 2**0.5 + 0.01

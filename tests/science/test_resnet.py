@@ -1,0 +1,86 @@
+"""The generator of CycleGAN: its published size and order, and what it treats alike."""
+
+from typing import Literal
+
+import pytest
+import torch
+from calling import ask, channels, count_of
+from torch import nn
+
+from rows import every_row
+from voxlate.base.errors import BadInput
+from voxlate.science.nets.resnet import ResNet, ResNetNet
+
+
+def built(net: ResNet, sources: int = 1, targets: int = 1) -> ResNetNet:
+    return net.build(channels(0, sources, targets, noisy=False))
+
+
+@pytest.mark.parametrize(("sides", "count"), [(3, 11_378_179), (1, 11_365_633)])
+def test_nine_blocks_have_the_published_parameters(sides: int, count: int) -> None:
+    """11.378 million for 3 channels, as Zhu's code prints."""
+    assert count_of(ResNet(), channels(0, sides, sides, noisy=False)) == count
+
+
+def test_in_three_dimensions_the_network_of_paper_004_has_its_parameters() -> None:
+    """c7 x 7 x 3 slices, two halvings, six blocks, two doublings, base 32: products of kernel, inputs and outputs."""
+    ends = (3 * 7 * 7 * 1 * 32 + 32) + (3 * 7 * 7 * 32 * 1 + 1)
+    halvings = (27 * 32 * 64 + 64) + (27 * 64 * 128 + 128)
+    doublings = (27 * 128 * 64 + 64) + (27 * 64 * 32 + 32)
+    count = count_of(ResNet(width=32, blocks=6, dimensions=3), channels(0, 1, 1, noisy=False))
+    assert count == ends + halvings + doublings + 6 * 2 * (27 * 128 * 128 + 128) == 5_872_641
+
+
+def test_its_kernels_start_with_the_published_spread_and_its_biases_at_0() -> None:
+    torch.manual_seed(0)
+    for module in built(ResNet(blocks=1)).modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            assert module.weight.std().item() == pytest.approx(0.02, rel=0.05)
+            assert module.bias is not None
+            assert not module.bias.any()
+
+
+@every_row("size", [(1, 8, 8), (3, 17, 22), (5, 16, 9), (8, 8, 8)])
+@every_row("dimensions", [2, 3])
+def test_every_size_comes_back(size: tuple[int, int, int], dimensions: Literal[2, 3]) -> None:
+    torch.manual_seed(0)
+    net = built(ResNet(width=4, blocks=1, dimensions=dimensions), 2, 3)
+    out = ask(net, None, torch.randn(2, 2, *size), None)
+    assert out.shape == (2, 3, *size)
+    assert out.abs().max() <= 1
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_a_slice_is_translated_by_itself_but_in_three_dimensions(
+    dimensions: Literal[2, 3],
+) -> None:
+    torch.manual_seed(0)
+    net = built(ResNet(width=4, blocks=1, dimensions=dimensions)).double()
+    images = torch.randn(2, 1, 6, 16, 16, dtype=torch.double)
+    changed = images.clone()
+    changed[1, :, 4] *= torch.randn(16, 16)  # not by a number, which the norms take away
+    moved = (ask(net, None, changed, None) - ask(net, None, images, None)).abs() > 1e-9
+    alone = [False] * 4 + [True, False]
+    assert moved.flatten(3).any(3)[:, 0].tolist() == [
+        [False] * 6,
+        alone if dimensions == 2 else [True] * 6,
+    ]
+
+
+@pytest.mark.parametrize(("dimensions", "depth"), [(2, 1), (3, 4)])
+def test_brightness_and_contrast_of_a_whole_image_are_normalised_away(
+    dimensions: Literal[2, 3], depth: int
+) -> None:
+    """Reflection keeps a constant constant to the border, so instance norms remove any line of grey values."""
+    torch.manual_seed(0)
+    net = built(ResNet(width=4, blocks=2, dimensions=dimensions)).double()
+    images = (
+        torch.randn(1, 1, depth, 16, 16, dtype=torch.double) * 100
+    )  # large against the norm's epsilon
+    a, b = (ask(net, None, x, None) for x in (images, 3 * images + 70))
+    torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
+
+
+def test_more_than_images_is_refused() -> None:
+    with pytest.raises(BadInput, match="takes the noise level, found 'resnet'"):
+        ResNet().build(channels(1, 1, 1))

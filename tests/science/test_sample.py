@@ -1,0 +1,323 @@
+"""From noise to image: steps, masks, starts and batches."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+from exact import (
+    GAUSS,
+    SCHEDULES,
+    SHAPE,
+    TWO_TISSUES,
+    for_every,
+    image,
+    odd_network,
+    run,
+    some_of,
+    zeros,
+)
+from torch import Tensor
+
+from rows import every_row
+from voxlate.base.config import fill
+from voxlate.base.errors import BadInput
+from voxlate.science.diffusion.noise import Noise
+from voxlate.science.diffusion.sample import SAMPLERS, SamplerSettings, sample
+from voxlate.science.diffusion.samplers import Traits, at, with_traits
+from voxlate.science.diffusion.schedules import (
+    Cosine,
+    ExponentialVE,
+    FlowMatching,
+    GeometricVE,
+    LinearBetas,
+    LinearVP,
+)
+from voxlate.science.diffusion.times import grid
+from voxlate.training import recipe
+
+ONCE = [name for name in SAMPLERS if name != "dpm1"]  # which is ddim
+every_sampler = for_every(name=ONCE)
+STARTED_LATE = [name for name in ONCE if name not in ("rk45", "heun", "dpm2", "dpm3", "dpmpp_2s")]
+CALLS_A_STEP = {"heun": 2, "dpm2": 2, "dpmpp_2s": 2, "dpm3": 3, "predictor_corrector": 2}
+
+
+def quick(name: str, **options) -> SamplerSettings:
+    """Tolerances that keep rk45 short, where its accuracy is not asked for."""
+    return SamplerSettings(sampler=name, rtol=0.1, atol=0.1, **options)
+
+
+# Steps
+
+
+def times_asked(sampling: SamplerSettings, schedule, denoise=zeros) -> list[float]:
+    seen = []
+
+    def listen(x: Tensor, t: Tensor) -> Tensor:
+        seen.append(float(t[0]))
+        return denoise(x, t)
+
+    run(sampling, listen, schedule)
+    return seen
+
+
+@for_every(
+    name=[name for name in ONCE if name != "rk45"],
+    schedule=[SCHEDULES[name] for name in ("cosine", "geometric_ve")],
+    steps=[1, 2, 5],
+)
+def test_steps_are_the_times_at_which_the_network_denoises(name, schedule, steps):
+    sampling = quick(name, steps=steps)
+    if steps == 2 and name in ("euler_maruyama", "predictor_corrector"):
+        sampling = replace(sampling, steps=9)  # two steps overshoot, which is refused
+    seen = times_asked(sampling, schedule)
+    assert len(seen) == 1 + (sampling.steps - 1) * CALLS_A_STEP.get(name, 1)
+    assert seen[0] == 1
+    assert min(seen) > 0 or schedule.kind == "geometric_ve"  # which leaves noise at time 0
+
+
+def test_more_correctors_denoise_more_often():
+    sampling = SamplerSettings(sampler="predictor_corrector", steps=4, correctors=3)
+    seen = times_asked(sampling, ExponentialVE())
+    assert seen == pytest.approx([1] + 4 * [0.75] + 4 * [0.5] + 4 * [0.25])
+
+
+def test_the_tolerances_of_rk45_set_its_steps_and_not_the_number_asked_for():
+    def calls(**options) -> int:
+        sampling = SamplerSettings(sampler="rk45", **options)
+        return len(times_asked(sampling, Cosine(), GAUSS.denoiser(Cosine())))
+
+    assert calls(rtol=1e-3, atol=1e-3) < 0.7 * calls(rtol=1e-6, atol=1e-6)
+    assert abs(calls(steps=1) - calls(steps=1000)) < 40
+
+
+@every_row(
+    ("name", "steps", "end"),
+    [("ddim", 32, 0), ("euler_maruyama", 1000, 1e-3), ("euler_maruyama", 50, 0.02)],
+)
+def test_euler_maruyama_stops_one_step_before_the_image_and_denoises_once_more(name, steps, end):
+    """So that g²·dt/sigma² stays near 1 at the end, however few the steps (spec 002, section 4b)."""
+    sampling = SamplerSettings(sampler=name, steps=steps)
+    times = torch.linspace(1, end, steps + (end == 0), dtype=torch.float64)
+    torch.testing.assert_close(sampling.times(ExponentialVE()), times)
+    assert sampling.closes(ExponentialVE()) == (end > 0)
+
+
+def test_noise_that_a_schedule_leaves_at_time_zero_is_denoised_once_more():
+    sampling = SamplerSettings(sampler="ddim", steps=10)
+    assert sampling.closes(GeometricVE(sigma_min=0.01, sigma_max=50))
+    assert not any(
+        sampling.closes(schedule)
+        for schedule in (Cosine(), FlowMatching(), LinearBetas(), ExponentialVE())
+    )
+
+
+@for_every(name=[name for name in SAMPLERS if name != "ddim"])
+def test_eta_is_refused_where_it_means_nothing(name):
+    with pytest.raises(BadInput, match="eta"):
+        quick(name, eta=0.5)
+
+
+@every_row(
+    "table",
+    [
+        {"r": 0},
+        {"r": 1},
+        {"rtol": 0},
+        {"atol": -1e-5},
+        {"correctors": 0},
+        {"sampler": "dpm4"},
+        {"schedule": "cosine"},
+    ],
+)
+def test_impossible_options_are_refused_in_one_sentence(table):
+    with pytest.raises(BadInput, match=f"^synth: .*{next(iter(table))}.* found"):
+        fill(SamplerSettings, table, "synth")
+
+
+@pytest.mark.parametrize("name", ["euler_maruyama", "predictor_corrector"])
+def test_a_sampler_whose_steps_overshoot_under_a_schedule_is_refused(name):
+    """g²·dt/sigma² = 2·log(5000)/4 = 4.3: each step would leave 3.3 times the noise that it finds."""
+    with pytest.raises(BadInput, match=r"fits the geometric_ve schedule.*overshoot"):
+        run(quick(name, steps=4), zeros, GeometricVE())
+    run(quick(name, steps=9), zeros, GeometricVE())
+
+
+# Masks
+
+CONFIGURATIONS = [code for code in itertools.product((0.0, 1.0), repeat=4) if 0 < sum(code) < 4]
+
+
+@for_every(
+    case=[(name, code) for name in ONCE for code in CONFIGURATIONS[:: 1 if name == "ddim" else 7]]
+)
+def test_known_channels_are_bit_identical_at_every_step_and_in_the_result(case):
+    """All 14 configurations of four modalities (spec 003, fact 1)."""
+    name, code = case
+    known, mask = image(), torch.tensor(code).reshape(1, 4, 1, 1, 1)
+    scanned = mask.expand(SHAPE) == 0
+    seen = []
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        seen.append(torch.equal(x[scanned], known[scanned]))
+        return odd_network(x, t)
+
+    out = sample(quick(name, steps=4), denoise, Cosine(), Noise(0, [1, 2]), known, mask)
+    assert seen
+    assert all(seen)
+    assert torch.equal(out[scanned], known[scanned])
+    assert not torch.equal(out[~scanned], known[~scanned])
+
+
+@every_sampler
+def test_the_truth_inside_the_mask_has_no_influence(name):
+    """What is to be synthesised may be NaN in `known` (spec 003, fact 8)."""
+    mask = torch.tensor([0.0, 1, 0, 1]).reshape(1, 4, 1, 1, 1)
+    plain, wrong = (
+        sample(quick(name, steps=4), odd_network, Cosine(), Noise(0, [1, 2]), known, mask)
+        for known in (torch.where(mask > 0, inside, image()) for inside in (0.0, float("nan")))
+    )
+    assert torch.equal(plain, wrong)
+
+
+@every_sampler
+def test_a_state_is_exactly_zero_outside_the_brain(name):
+    """Spec 000, fact 2: for any network, and whatever it says outside."""
+    mask = torch.zeros(2, 1, 1, 6, 5)
+    mask[..., 1:4, 1:4] = 1
+    outside = mask.expand(SHAPE) == 0
+    sampling, known = quick(name, steps=4), torch.zeros(SHAPE)
+
+    def run_with(said_outside: float) -> Tensor:
+        def denoise(x: Tensor, t: Tensor) -> Tensor:
+            assert (x[outside] == 0).all()
+            return torch.where(mask > 0, odd_network(x, t), said_outside)
+
+        return sample(sampling, denoise, Cosine(), Noise(0, [1, 2]), known, mask)
+
+    plain = run_with(0.0)
+    assert (plain[outside] == 0).all()
+    assert torch.equal(plain, run_with(1e30))
+
+
+@every_sampler
+def test_a_mask_of_ones_changes_nothing(name):
+    sampling, known = quick(name, steps=4), torch.zeros(SHAPE)
+    plain = sample(sampling, odd_network, LinearVP(), Noise(0, [1, 2]), known)
+    masked = sample(
+        sampling, odd_network, LinearVP(), Noise(0, [1, 2]), known, torch.ones(2, 1, 1, 6, 5)
+    )
+    assert torch.equal(plain, masked)
+
+
+# Batches, seeds and starts
+
+
+@every_sampler
+def test_an_item_is_the_same_alone_and_among_others(name):
+    sampling, denoise = quick(name, steps=6), TWO_TISSUES.denoiser(Cosine())
+
+    def draw(*items: int) -> Tensor:
+        like = torch.zeros(len(items), 1, 1, 8, 8)
+        return sample(sampling, denoise, Cosine(), Noise(5, list(items)), like)
+
+    apart = torch.cat([draw(11), draw(22)])
+    torch.testing.assert_close(draw(11, 22), apart, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule"), some_of(5, itertools.product(STARTED_LATE, SCHEDULES.values()))
+)
+def test_sampling_from_a_noised_initial_image_keeps_the_law_of_the_data(name, schedule):
+    """Where the initial image is drawn from the data, noising and denoising it gives the data again.
+
+    Mean 0.4 and spread 0.2, within 4 standard errors and 6 % of the spread for 50 steps.
+    """
+    count = 4096
+    initial = GAUSS.draw((1, 1, 1, 64, 64), torch.Generator().manual_seed(3))
+    sampling = SamplerSettings(sampler=name, steps=50, start=0.5, grid="log_snr", end=1e-4)
+    like = torch.zeros_like(initial)
+    denoise = GAUSS.denoiser(schedule)
+    x = sample(sampling, denoise, schedule, Noise(0, [1]), like, initial=initial)
+    assert abs(float(x.mean()) - 0.4) < 4 * 0.2 / count**0.5 + 0.005
+    assert float(x.std()) == pytest.approx(0.2, rel=4 / (2 * count) ** 0.5 + 0.06)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@every_row("name", [name for name in ONCE if name != "rk45"])  # which must know its errors
+def test_samplers_never_wait_for_the_gpu(name):
+    known = torch.zeros(SHAPE, device="cuda")
+    mask = torch.ones(2, 1, 1, 6, 5, device="cuda")
+    sample(quick(name, steps=2), odd_network, Cosine(), Noise(0, [1, 2]), known, mask)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        sample(quick(name, steps=4), odd_network, Cosine(), Noise(0, [1, 2]), known, mask)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@for_every(name=[name for name in ONCE if name != "adjusted_ddim"])  # whose spread is of data alone
+def test_temperature_multiplies_the_spread_and_leaves_the_mean(name):
+    """For Gaussian data every sampler is affine in its noise, so the deviation from the mean grows in proportion."""
+
+    def draw(temperature: float) -> Tensor:
+        sampling = quick(name, steps=8, temperature=temperature)
+        return run(sampling, GAUSS.denoiser(Cosine()), Cosine(), side=8)
+
+    one, middle, two = draw(1.0), draw(1.5), draw(2.0)
+    torch.testing.assert_close(one + two, 2 * middle, rtol=0, atol=1e-3 if name == "rk45" else 1e-5)
+    assert float((two - one).std()) > 0.05
+
+
+# A sampler of the user's own
+
+
+def test_a_recipe_may_name_a_function_of_the_users_own_as_sampler():
+    own = "own_sampler:halving"
+    sampling = fill(SamplerSettings, {"sampler": own, "end": 0.0}, "recipe", code=[own])
+    assert torch.equal(run(sampling, zeros, Cosine()), Noise(0, [1]).normal((1, 1, 4, 4)) / 2)
+
+
+@with_traits(Traits(evaluations=2, grid="log_snr", end="one_step_early", options=("eta",)))
+def twice(denoise, schedule, x, times, noise, eta):
+    """Denoises twice in each step, and adds eta times the noise."""
+    for s in times[1:].tolist():
+        x0 = denoise(denoise(x, at(s, x)), at(s, x))
+        x = x0 + eta * noise(x)
+    return x
+
+
+@with_traits(Traits(end="image"))
+def still(denoise, schedule, x, times, noise):
+    return x
+
+
+def test_a_sampler_of_ones_own_states_its_evaluations_grid_end_and_options():
+    values = {"title": "own", "data": {"source": ["a"], "target": ["b"], "patch": [1, 8, 8]}}
+    values |= {"intensity": {key: {"kind": "zscore"} for key in "ab"}}
+    values |= {"method": {"kind": "diffusion"}, "net": {"kind": "unet", "width": 8, "groups": 4}}
+    synth = {"sampler": f"{__name__}:twice", "steps": 9, "eta": 0.5}
+    own = recipe.from_dict({**values, "synth": synth}, "own", allow_code=True)
+    assert own.synth.evaluations == 18
+    assert own.all_stages[-1].evaluations(own.synth) == 19
+    schedule = ExponentialVE()
+    torch.testing.assert_close(
+        own.synth.times(schedule), grid("log_snr", schedule, 8, end=1 / 9), rtol=0, atol=0
+    )
+    open_end = replace(own.synth, close=False)
+    assert len(times_asked(open_end, schedule)) == 18
+    assert float(run(open_end, zeros, schedule).std()) > 0.2
+    assert len(times_asked(own.synth, schedule)) == 17  # 8 steps and the closing evaluation
+    synth |= {"schedule": {"kind": "geometric_ve"}, "steps": 4}
+    with pytest.raises(BadInput, match="overshoot"):
+        recipe.from_dict({**values, "synth": synth}, "own", allow_code=True)
+    plain = SamplerSettings(sampler=f"{__name__}:still", steps=5)
+    assert (plain.evaluations, float(plain.times(Cosine())[-1])) == (5, 0.0)
+    with pytest.raises(BadInput, match=r"synth.eta: expected 0 for a sampler without this option"):
+        SamplerSettings(sampler=f"{__name__}:still", eta=0.5)
+
+
+@pytest.mark.parametrize("name", ["no_such_module:f", "own_sampler:no_such_function"])
+def test_a_sampler_that_cannot_be_imported_is_refused_in_one_sentence(name):
+    with pytest.raises(BadInput, match=r"^expected .* found none"):
+        run(SamplerSettings(sampler=name), zeros, Cosine())

@@ -1,0 +1,271 @@
+"""Schedules against closed forms, published numbers and their own laws."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from exact import SCHEDULES, every_schedule
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mpmath import mp, mpf
+from pydantic import TypeAdapter, ValidationError
+
+from rows import every_row
+from voxlate.science.diffusion.schedules import (
+    LOG_SNR_LIMIT,
+    AnySchedule,
+    Cosine,
+    CosineBetas,
+    ExponentialVE,
+    FlowMatching,
+    GeometricVE,
+    LinearBetas,
+    LinearVP,
+    ShiftedCosine,
+    Sigmoid,
+)
+
+INSIDE = (
+    torch.arange(13, 987, 16, dtype=torch.float64) / 1000 + 0.0005
+)  # between the nodes of a table of 1000
+FINE = torch.linspace(0, 1, 4001, dtype=torch.float64)
+
+
+def times(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+# Laws of every schedule
+
+
+@every_schedule
+def test_the_log_snr_falls_within_its_limit_and_is_that_of_alpha_and_sigma(schedule):
+    log_snr = schedule.log_snr(FINE)
+    assert (log_snr.diff() <= 0).all()
+    assert log_snr.abs().max() <= LOG_SNR_LIMIT
+    alpha, sigma = schedule(FINE[1:])
+    limited = (2 * torch.log(alpha / sigma)).clamp(max=LOG_SNR_LIMIT)
+    torch.testing.assert_close(log_snr[1:], limited, rtol=0, atol=1e-9)
+
+
+@every_schedule
+def test_each_path_keeps_its_sum(schedule):
+    alpha, sigma = schedule(FINE)
+    total = {"preserving": alpha**2 + sigma**2, "exploding": alpha, "straight": alpha + sigma}[
+        schedule.path
+    ]
+    torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-15)
+
+
+@every_schedule
+def test_time_zero_is_the_image_and_the_end_can_still_be_divided_by_alpha(schedule):
+    alpha, sigma = schedule(times(0, 1))
+    assert alpha[0] == pytest.approx(1, abs=5e-5)
+    assert sigma[0] < 0.0101
+    assert alpha[1] >= 4.5e-5
+
+
+@settings(max_examples=60)
+@given(schedule=st.sampled_from(list(SCHEDULES.values())), share=st.floats(0, 1))
+def test_the_inverse_finds_the_log_snr_again(schedule, share):
+    high, low = schedule.log_snr(times(0, 1)).tolist()
+    log_snr = times(low + share * (high - low))
+    t = schedule.t(log_snr)
+    assert 0 <= t <= 1
+    # 1e-7: near t = 1 the log-SNR is as steep as 1/(1 − t), and t has 16 digits
+    torch.testing.assert_close(schedule.log_snr(t), log_snr, rtol=0, atol=1e-7)
+
+
+@every_schedule
+def test_drift_and_g2_are_finite_and_those_of_the_equation_of_alpha_and_sigma(schedule):
+    """d sigma² = 2·f·sigma²·dt + g²·dt, the variance of dx = f·x·dt + g·dw, where f is the slope of log alpha."""
+    h = 1e-6
+    (alpha_behind, behind), (alpha_ahead, ahead) = (schedule(INSIDE + step) for step in (-h, h))
+    drift, slope = schedule.log_alpha_drift(INSIDE), (alpha_ahead.log() - alpha_behind.log())
+    torch.testing.assert_close(drift, slope / (2 * h), rtol=1e-6, atol=1e-7)
+    growth = (ahead**2 - behind**2) / (2 * h) - 2 * drift * schedule(INSIDE)[1] ** 2
+    torch.testing.assert_close(schedule.g2(INSIDE), growth, rtol=1e-6, atol=1e-7)
+    assert schedule.log_alpha_drift(FINE).isfinite().all()
+    assert schedule.g2(FINE).isfinite().all()
+    assert (schedule.g2(FINE) >= 0).all()
+
+
+@every_schedule
+def test_schedules_work_in_inference_mode_on_float32_times(schedule):
+    expected = schedule.g2(torch.tensor([0.25, 0.5]))
+    with torch.inference_mode():
+        assert torch.equal(schedule.g2(torch.tensor([0.25, 0.5])), expected)
+    assert schedule(torch.tensor([0.25]))[0].dtype == torch.float64
+
+
+# Closed forms
+
+
+def test_the_cosine_schedule_is_tangent_and_reaches_its_ends():
+    schedule = Cosine(log_snr_max=12.0)
+    assert schedule.log_snr(times(0, 0.5, 1)).tolist() == pytest.approx([12, 0, -12], abs=1e-12)
+    with mp.workdps(40):
+        a, b = mp.atan(mp.exp(-6)), mp.atan(mp.exp(6))
+        expected = [float(-2 * mp.log(mp.tan(a + mpf(t) * (b - a)))) for t in INSIDE.tolist()]
+    assert schedule.log_snr(INSIDE).tolist() == pytest.approx(expected, abs=1e-12)
+
+
+def test_shifting_the_cosine_schedule_halves_alpha_over_sigma_when_the_side_doubles():
+    small, large = ShiftedCosine(size=64, reference=64), ShiftedCosine(size=128, reference=64)
+    torch.testing.assert_close(small.log_snr(INSIDE), Cosine().log_snr(INSIDE), rtol=0, atol=1e-12)
+    ratio = [alpha / sigma for alpha, sigma in (small(INSIDE), large(INSIDE))]
+    torch.testing.assert_close(ratio[1] * 2, ratio[0], rtol=1e-12, atol=0)
+
+
+@given(
+    start=st.floats(-6, 6),
+    span=st.floats(0.1, 8),
+    backwards=st.booleans(),
+    tau=st.floats(0.05, 2),
+    t=st.floats(0.001, 0.999),
+    power=st.sampled_from(["alpha2", "alpha"]),
+)
+def test_the_sigmoid_schedule_is_right_for_every_start_and_end(
+    start, span, backwards, tau, t, power
+):
+    end = start - span if backwards else start + span
+    with mp.workdps(400):
+
+        def sigmoid(x: float):
+            return 1 / (1 + mp.exp(-mpf(x) / mpf(tau)))
+
+        g = (sigmoid(end) - sigmoid(mpf(start) + mpf(t) * (mpf(end) - mpf(start)))) / (
+            sigmoid(end) - sigmoid(start)
+        )
+        alpha2 = g if power == "alpha2" else g**2
+        expected = float(mp.log(alpha2 / (1 - alpha2)))
+    found = float(Sigmoid(start=start, end=end, tau=tau, power=power).log_snr(times(t)))
+    assert found == pytest.approx(min(max(expected, -LOG_SNR_LIMIT), LOG_SNR_LIMIT), abs=1e-8)
+
+
+@every_row(
+    ("t", "std"),
+    [(0, 0), (1e-5, 0.0031623), (1e-3, 0.0316737), (0.1, 0.374657), (0.5, 1.930805), (1, 9.845215)],
+)
+def test_the_exponential_ve_has_the_published_standard_deviations(t, std):
+    assert float(ExponentialVE(base=25.0)(times(t))[1]) == pytest.approx(std, rel=2e-5)
+
+
+def test_the_exponential_ve_has_g_equal_to_base_to_the_t():
+    torch.testing.assert_close(
+        ExponentialVE(base=25.0).g2(INSIDE), 25.0 ** (2 * INSIDE), rtol=1e-10, atol=0
+    )
+    assert float(ExponentialVE(base=25.0).g2(times(1))) == pytest.approx(625)
+    assert float(ExponentialVE(base=25.0).g2(times(0))) == pytest.approx(1, rel=1e-6)
+
+
+def test_the_geometric_ve_grows_evenly_in_the_logarithm():
+    _, sigma = GeometricVE(sigma_min=0.01, sigma_max=50.0)(times(0, 0.5, 1))
+    assert sigma.tolist() == pytest.approx([0.01, math.sqrt(0.5), 50])
+
+
+def test_the_linear_vp_has_the_published_means_and_its_beta():
+    schedule = LinearVP(first=0.1, last=20.0)
+    alpha, sigma = schedule(times(0.5, 1, 0.01, 1e-3, 1e-5))
+    assert alpha[:2].tolist() == pytest.approx([0.2811829, 0.0065716], abs=5e-8)
+    assert sigma.tolist() == pytest.approx(
+        [0.9596542, 0.9999784, 0.0446432, 0.0104854, 0.0010005], abs=5e-8
+    )
+    beta = 0.1 + 19.9 * INSIDE
+    torch.testing.assert_close(schedule.g2(INSIDE), beta, rtol=1e-10, atol=0)
+    torch.testing.assert_close(schedule.log_alpha_drift(INSIDE), -beta / 2, rtol=1e-10, atol=0)
+
+
+def test_flow_matching_is_a_straight_line():
+    alpha, sigma = FlowMatching()(INSIDE)
+    torch.testing.assert_close(alpha, 1 - INSIDE, rtol=1e-14, atol=0)
+    torch.testing.assert_close(sigma, INSIDE, rtol=1e-14, atol=0)
+    torch.testing.assert_close(
+        FlowMatching().g2(INSIDE), 2 * INSIDE / (1 - INSIDE), rtol=1e-9, atol=0
+    )
+    assert FlowMatching()(times(0))[1] == 0
+
+
+def test_variance_preserving_sampling_starts_from_unit_noise_and_exploding_from_sigma():
+    assert float(SCHEDULES["betas_of_000"].start_std(times(1))) == pytest.approx(1, abs=1e-15)
+    assert float(ExponentialVE().start_std(times(1))) == pytest.approx(9.845215, rel=1e-6)
+    assert float(FlowMatching().start_std(times(1))) == pytest.approx(1, abs=1e-4)
+
+
+# Tables of betas
+
+
+def test_cosine_betas_follow_the_cosine_up_to_their_largest_beta():
+    count = 1000
+    schedule = CosineBetas(count=count)
+    index = torch.arange(1, count, dtype=torch.float64)  # the last beta is cut to 0.999
+
+    def cosine(share):
+        return torch.cos((share + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    alpha, _ = schedule(index / count)
+    wanted = cosine(index / count) / cosine(torch.zeros(()))
+    torch.testing.assert_close(alpha**2, wanted.double(), rtol=1e-6, atol=0)
+    last = schedule(torch.ones(1))[0] ** 2
+    assert float(last / alpha[-1] ** 2) == pytest.approx(0.001, rel=1e-6)
+
+
+TABLES = [
+    (LinearBetas(first=1e-6, last=1e-2, count=1000), 0.00662264, 372),
+    (LinearBetas(first=1e-4, last=0.02, count=1000), 4.0358e-5, 259),
+    (LinearBetas(first=0.0015, last=0.0195, count=1000, spacing="sqrt"), 1.4230e-4, None),
+    (LinearBetas(first=0.00085, last=0.012, count=1000, spacing="sqrt"), 4.6601e-3, None),
+]
+
+
+@every_row(("schedule", "last", "half"), TABLES)
+def test_tables_hit_every_index_and_the_published_products_from_exactly_the_image(
+    schedule, last, half
+):
+    power = 2 if schedule.spacing == "sqrt" else 1
+    betas = np.linspace(schedule.first ** (1 / power), schedule.last ** (1 / power), 1000) ** power
+    abar = np.cumprod(1 - betas)
+    alpha, sigma = schedule(torch.arange(1001, dtype=torch.float64) / 1000)
+    assert (float(alpha[0]), float(sigma[0])) == (1, 0)
+    np.testing.assert_allclose(alpha[1:].numpy() ** 2, abar, rtol=1e-10)
+    np.testing.assert_allclose(sigma[1:].numpy() ** 2, 1 - abar, rtol=1e-9)
+    assert abar[-1] == pytest.approx(last, rel=5e-5)
+    assert half is None or np.flatnonzero(abar < 0.5)[0] == half
+
+
+# In a recipe
+
+
+@every_schedule
+def test_a_recipe_table_names_the_schedule_by_its_kind(schedule):
+    assert (
+        TypeAdapter(AnySchedule).validate_python(dict(vars(schedule), kind=schedule.kind))
+        == schedule
+    )
+
+
+@every_row(
+    "table",
+    [
+        {"kind": "sigmoid", "start": 1, "end": 1},
+        {"kind": "geometric_ve", "sigma_min": 2, "sigma_max": 1},
+        {"kind": "cosine", "log_snr_max": -1},
+        {"kind": "linear_betas", "count": 1},
+        {"kind": "exponential_ve", "base": 1},
+        {"kind": "flow", "speed": 2},
+    ],
+)
+def test_a_recipe_with_an_impossible_schedule_is_refused(table):
+    with pytest.raises(ValidationError):
+        TypeAdapter(AnySchedule).validate_python(table)
+
+
+def test_a_table_of_betas_has_values_where_a_network_is_built_without_its_own():
+    from voxlate.science.diffusion import schedules
+
+    schedule = schedules.LinearBetas(count=7)
+    expected = schedule.levels
+    schedules._table.cache_clear()
+    with torch.device("meta"):
+        assert schedule.levels == expected

@@ -1,0 +1,153 @@
+"""How alike the noise of neighbouring slices is: correlations with closed forms, and what must not matter."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rows import every_row
+from voxlate.base.config import fill
+from voxlate.base.errors import BadInput
+from voxlate.base.items import stable_id
+from voxlate.base.streams import Correlated, Independent, Shared
+from voxlate.science.diffusion.noise import Noise
+from voxlate.science.diffusion.sample import SamplerSettings, sample
+from voxlate.science.diffusion.schedules import Cosine
+
+VOXELS = 40_000
+ERROR = 4.5 / VOXELS**0.5  # of a sample correlation; 4.5 standard errors
+
+
+def items(kind, depth=12, spacing_mm=3.0, case="case", place=(0, 0)):
+    """The slices of a volume as synthesis names them."""
+    return [
+        {
+            stable_id(case, other, *place): weight
+            for other, weight in kind.streams(z, spacing_mm).items()
+        }
+        for z in range(depth)
+    ]
+
+
+def expected(kind, distance, spacing_mm=3.0):
+    one, other = kind.streams(0, spacing_mm), kind.streams(distance, spacing_mm)
+    return sum(weight * other.get(z, 0.0) for z, weight in one.items())
+
+
+@given(st.integers(-20, 20), st.floats(0.2, 12), st.floats(1e-300, 60))
+def test_weights_of_every_strategy_leave_the_noise_standard_normal(z, spacing_mm, length_mm):
+    for kind in (Independent(), Shared(), Correlated(length_mm=length_mm)):
+        assert sum(weight**2 for weight in kind.streams(z, spacing_mm).values()) == pytest.approx(
+            1, abs=1e-12
+        )
+
+
+@every_row("n", [1, 3, 5, 9])
+def test_neighbours_correlate_by_the_most_that_a_sum_over_so_many_slices_can(n):
+    """cos(pi / (n + 1)) is the largest eigenvalue of the path of n slices, half its adjacency matrix."""
+    path = (np.eye(n, k=1) + np.eye(n, k=-1)) / 2
+    found = expected(Correlated(length_mm=3.0 * (n + 1) * (1 - 1e-12)), 1)
+    assert found == pytest.approx(np.linalg.eigvalsh(path).max(), abs=1e-9)
+    assert found == pytest.approx(math.cos(math.pi / (n + 1)), abs=1e-9)
+
+
+@given(st.floats(0.05, 1.2))
+def test_correlation_over_fine_slices_is_that_of_half_a_cosine_with_itself(share):
+    """Its overlap with itself at u lengths: (1 - u) cos(pi u) + sin(pi u) / pi, and 0 from one length on."""
+    spacing_mm, length_mm = 0.02, 20.0
+    distance = round(share * length_mm / spacing_mm)
+    u = distance * spacing_mm / length_mm
+    curve = (1 - u) * math.cos(math.pi * u) + math.sin(math.pi * u) / math.pi if u < 1 else 0.0
+    assert expected(Correlated(length_mm=length_mm), distance, spacing_mm) == pytest.approx(
+        curve, abs=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    "kind", [Independent(), Shared(), Correlated(length_mm=12.0)], ids=lambda kind: kind.kind
+)
+def test_draws_have_the_correlation_that_the_weights_say_at_every_draw(kind):
+    noise = Noise(0, items(kind))
+    wanted = torch.tensor([[expected(kind, abs(i - j)) for i in range(12)] for j in range(12)])
+    draws = [noise.normal((1, 1, 200, 200)).flatten(1) for _ in range(3)]
+    for draw in draws:
+        assert (draw.mean(1).abs() < ERROR).all()
+        assert ((draw.std(1) - 1).abs() < ERROR / 2**0.5).all()
+        assert ((draw**4).mean(1) - 3).abs().max() < ERROR * 96**0.5
+        assert (torch.corrcoef(draw) - wanted).abs().max() < ERROR
+    assert torch.corrcoef(torch.cat([draw[:1] for draw in draws])).triu(1).abs().max() < ERROR
+
+
+@every_row("sampler", ["ddpm", "predictor_corrector", "heun"])
+def test_what_samplers_draw_correlates_as_the_noise_does(sampler):
+    """Of independent normal voxels the best denoiser is linear: so is the sampler, start and steps alike."""
+    schedule, kind = Cosine(), Correlated(length_mm=12.0)
+
+    def denoise(x, t):
+        alpha, sigma = (part.view(-1, 1, 1, 1, 1).float() for part in schedule(t))
+        return alpha * 0.25 / (0.25 * alpha**2 + sigma**2) * x
+
+    def draw(noise: Noise) -> torch.Tensor:
+        settings = SamplerSettings(sampler=sampler, steps=8)
+        return sample(settings, denoise, schedule, noise, torch.zeros(5, 1, 1, 200, 200))
+
+    x = draw(Noise(1, items(kind, 5)))
+    wanted = torch.tensor([[expected(kind, abs(i - j)) for i in range(5)] for j in range(5)])
+    assert (torch.corrcoef(x.flatten(1)) - wanted).abs().max() < ERROR
+    shared = draw(Noise(1, items(Shared(), 5)))
+    assert torch.equal(shared, shared[:1].expand_as(shared))
+
+
+def test_the_correlation_is_the_same_anywhere_in_the_volume():
+    kind = Correlated(length_mm=14.0)
+    first = [weight for _, weight in sorted(kind.streams(0, 2.5).items())]
+    for z in (-4, 1, 300):
+        assert [weight for _, weight in sorted(kind.streams(z, 2.5).items())] == first
+        assert sum(kind.streams(z, 2.5)) == z * len(first)  # centred on the slice
+
+
+@given(chosen=st.permutations(range(8)), count=st.integers(1, 8), length_mm=st.floats(1, 40))
+def test_correlated_draws_do_not_depend_on_batch_mates_or_order(chosen, count, length_mm):
+    whole = items(Correlated(length_mm=length_mm), depth=8)
+    chosen = list(chosen[:count])
+    together, apart = Noise(5, whole), Noise(5, [whole[k] for k in chosen])
+    for _ in range(2):
+        assert torch.equal(together.normal((1, 1, 5, 7))[chosen], apart.normal((1, 1, 5, 7)))
+    assert torch.equal(together.uniform()[chosen], apart.uniform())
+
+
+def test_shared_slices_are_equal_and_other_cases_places_and_samples_are_not():
+    slices = (
+        items(Shared(), depth=3)
+        + items(Shared(), 1, case="other")
+        + items(Shared(), 1, place=(0, 64))
+    )
+    noise = Noise(0, slices)
+    draw = noise.normal((VOXELS,))
+    assert torch.equal(draw[0], draw[1])
+    assert torch.equal(draw[0], draw[2])
+    others = torch.cat([draw[2:], Noise(0, slices, 1).normal((VOXELS,))[:1]])
+    assert torch.corrcoef(others).triu(1).abs().max() < ERROR
+
+
+def test_independent_slices_draw_the_streams_that_plain_ids_start():
+    """So a recipe without the key gives the images it always gave."""
+    plain = Noise(3, [stable_id("case", z, 0, 0) for z in range(12)], 2)
+    assert torch.equal(Noise(3, items(Independent()), 2).normal((4, 50)), plain.normal((4, 50)))
+
+
+def test_a_stream_by_itself_is_what_torch_draws_for_its_key():
+    draw = Noise(7, [11, 12]).normal((1, 3, 33))
+    alone = torch.empty(2, 1, 3, 33)
+    for row, seed in zip(alone, (873980362, 425233270)):
+        row.normal_(generator=torch.Generator().manual_seed(seed))
+    assert torch.equal(draw, alone)
+
+
+@every_row("length_mm", [0, -3, math.inf, 1e9])
+def test_an_invalid_correlation_length_is_refused(length_mm):
+    with pytest.raises(BadInput, match="length_mm"):
+        fill(Correlated, {"length_mm": length_mm}, "synthesis options")

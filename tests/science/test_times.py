@@ -1,0 +1,164 @@
+"""Training times against their laws, sampling grids against their formulas."""
+
+import numpy as np
+import pytest
+import torch
+from exact import SCHEDULES, for_every
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from rows import every_row
+from voxlate.base.errors import BadInput
+from voxlate.science.diffusion.schedules import Cosine, GeometricVE, LinearBetas, Sigmoid
+from voxlate.science.diffusion.times import (
+    EarlyHeavyTimes,
+    LogitNormalTimes,
+    NormalLogSnrTimes,
+    UniformLogSnrTimes,
+    UniformTimes,
+    grid,
+)
+
+EVEN = (
+    torch.arange(200_000, dtype=torch.float64) + 0.5
+) / 200_000  # u at even quantiles: means are integrals
+TABLE = LinearBetas(first=1e-6, last=1e-2, count=1000)
+
+
+# Training
+
+
+def test_early_heavy_times_invert_their_distribution_function():
+    t = EarlyHeavyTimes()(EVEN, TABLE)
+    torch.testing.assert_close((4 * t - t**2) / 3, EVEN, rtol=0, atol=1e-12)
+    assert float(t.mean()) == pytest.approx(4 / 9, abs=1e-5)
+
+
+def test_early_heavy_indices_have_the_published_probabilities():
+    """p(i) = (2T − i) / (T·(3T + 1)/2): p(0) = 0.00133289, p(999) = 0.00066711, mean 443.963, P(i < 500) = 0.583306."""
+    index = EarlyHeavyTimes(count=1000)(EVEN, TABLE).mul(1000).round().long() - 1
+    share = torch.bincount(index, minlength=1000).double() / len(EVEN)
+    expected = (2000 - torch.arange(1000, dtype=torch.float64)) / 1_500_500
+    torch.testing.assert_close(share, expected, rtol=0, atol=1.01 / len(EVEN))
+    assert float(index.double().mean()) == pytest.approx(443.963, abs=0.005)
+    assert float((index < 500).double().mean()) == pytest.approx(0.583306, abs=1e-5)
+
+
+@every_row(
+    ("times", "turned", "law"),
+    [
+        (UniformTimes(low=0.001, high=0.5), torch.clone, stats.uniform(0.001, 0.499)),
+        (LogitNormalTimes(mean=-0.3, std=0.8), torch.logit, stats.norm(-0.3, 0.8)),
+    ],
+)
+def test_uniform_times_fill_their_range_and_logit_normal_ones_have_normal_logits(
+    times, turned, law
+):
+    assert stats.kstest(turned(times(EVEN, TABLE)).numpy(), law.cdf).statistic < 1e-5
+
+
+def test_uniform_times_of_a_table_are_its_indices():
+    t = UniformTimes(count=1000)(EVEN, TABLE)
+    values, counts = torch.unique(t, return_counts=True)
+    torch.testing.assert_close(
+        values, torch.arange(1, 1001, dtype=torch.float64) / 1000, rtol=0, atol=1e-15
+    )
+    assert counts.unique().tolist() == [200]
+
+
+@for_every(name=SCHEDULES)
+def test_log_snr_laws_hold_under_every_schedule(name):
+    schedule, u = SCHEDULES[name], EVEN[50::100]
+    normal = schedule.log_snr(NormalLogSnrTimes(mean=1.0, std=0.7)(u, schedule))
+    assert stats.kstest(normal.numpy(), stats.norm(1.0, 0.7).cdf).statistic < 2e-3
+    uniform = schedule.log_snr(UniformLogSnrTimes(low=-2.0, high=3.0)(u, schedule))
+    assert stats.kstest(uniform.numpy(), stats.uniform(-2.0, 5.0).cdf).statistic < 2e-3
+
+
+def test_log_snr_laws_stay_within_the_schedule():
+    schedule = GeometricVE(sigma_min=0.01, sigma_max=50.0)
+    for law in (UniformLogSnrTimes(), NormalLogSnrTimes(std=30.0)):
+        t = law(EVEN, schedule)
+        assert t.min() >= 0
+        assert t.max() <= 1
+
+
+# Sampling
+
+GRIDS = ["t", "log_snr", "early_heavy", "karras"]
+
+
+@settings(max_examples=60)
+@given(
+    st.sampled_from(GRIDS),
+    st.sampled_from(list(SCHEDULES.values())),
+    st.integers(1, 70),
+    st.floats(0.5, 1),
+    st.sampled_from([0, 1e-3, 0.1]),
+)
+def test_grids_fall_from_start_to_end(name, schedule, steps, start, end):
+    times = grid(name, schedule, steps, start, end)
+    assert len(times) == steps + 1
+    assert times[0] == start
+    assert times[-1] == end
+    assert (times.diff() < 0).all()
+    assert times.dtype == torch.float64
+
+
+def test_the_even_grid_is_linspace():
+    torch.testing.assert_close(
+        grid("t", Cosine(), 128), torch.linspace(1, 0, 129, dtype=torch.float64)
+    )
+
+
+def test_the_log_snr_grid_is_even_in_log_snr():
+    log_snr = Cosine().log_snr(grid("log_snr", Cosine(), 10, 0.95, 0.02))
+    torch.testing.assert_close(log_snr.diff(), log_snr.diff()[:1].expand(10), rtol=0, atol=1e-9)
+
+
+def test_the_karras_grid_has_the_published_sigmas():
+    sigma = GeometricVE(sigma_min=0.002, sigma_max=80.0)(
+        grid("karras", GeometricVE(sigma_min=0.002, sigma_max=80.0), 9)
+    )
+    i = np.arange(10)
+    expected = (80 ** (1 / 7) + i / 9 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+    np.testing.assert_allclose(sigma[1].numpy(), expected, rtol=1e-9)
+
+
+def test_the_early_heavy_grid_steps_finer_near_the_image():
+    steps = -grid("early_heavy", Cosine(), 50).diff()
+    assert (steps.diff() < 0).all()
+    assert float(steps[0] / steps[-1]) == pytest.approx(
+        2, rel=0.05
+    )  # density 2 − t: twice as dense at 0 as at 1
+
+
+@every_row("steps", [2, 50, 200, 999, 1000])
+def test_the_index_grid_visits_the_published_indices_and_ends_at_the_image(steps):
+    times = grid("index", TABLE, steps)
+    index = np.round(np.linspace(999, 0, steps))
+    np.testing.assert_allclose(times[:-1].numpy() * 1000 - 1, index, atol=1e-9)
+    assert times[-1] == 0
+
+
+def test_the_index_grid_can_start_in_the_middle():
+    times = grid("index", TABLE, 5, start=0.5)
+    assert times.tolist() == pytest.approx([0.5, 0.375, 0.251, 0.126, 0.001, 0], abs=1e-9)
+
+
+@every_row(
+    ("arguments", "sentence"),
+    [
+        (("index", Cosine(), 10), "linear_betas"),
+        (("index", TABLE, 1001), "2 to 1000 steps"),
+        (("t", Cosine(), 10, 0.2, 0.3), "end < start"),
+        (
+            ("log_snr", Sigmoid(start=0, end=3, tau=0.008, power="alpha"), 10, 1.0, 0.5),
+            "held at its limit",
+        ),
+    ],
+)
+def test_impossible_grids_are_refused_in_one_sentence(arguments, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        grid(*arguments)

@@ -1,0 +1,309 @@
+"""The one U-Net: the four papers' parameter counts, and what may and may not reach its output."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from calling import ask, channels, count
+from torch import Tensor, nn
+
+from rows import every_row
+from voxlate.base.errors import BadInput
+from voxlate.science.nets.blocks import Fourier, Sinusoidal
+from voxlate.science.nets.unet import ResidualUNet, UNet
+
+TINY = UNet(width=8, multipliers=(1, 2), blocks=1, head_width=8, groups=4, zero_init=False)
+LATENT = UNet(width=128, multipliers=(1, 2, 3, 4), attention=(1, 2, 3))
+SMALL_LATENT = UNet(width=64, multipliers=(1, 2, 3, 4), attention=(2, 3))
+
+
+def _volumetric(net: nn.Module) -> dict[str, nn.Parameter]:
+    """What a slice-wise network lacks: train.only = "volumetric"."""
+    return {
+        name: parameter
+        for name, parameter in net.named_parameters()
+        if ".volumetric." in f".{name}"
+    }
+
+
+def _tiny(code: int = 0, feature_channels: tuple[int, ...] = (), **changes: Any) -> ResidualUNet:
+    torch.manual_seed(1)
+    net = dataclasses.replace(TINY, **changes)
+    return net.build(channels(1, 1, 1, code=code, features=feature_channels)).eval()
+
+
+def _inputs(*size: int, batch: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    x, image = torch.randn(2, batch, 1, *size, generator=generator)
+    return x, image, torch.linspace(-3, 4, batch)
+
+
+@pytest.mark.parametrize(
+    ("net", "state", "condition", "out", "expected"),
+    [
+        pytest.param(
+            UNet(
+                width=64,
+                multipliers=(1, 2, 4, 8),
+                resampling="block",
+                modulation="scale_shift",
+                time=Sinusoidal(of="gamma", scale=1.0, mlp=256),
+            ),
+            *(1, 4, 1, 62_639_617),
+            id="masked residual diffusion, sec. 3 of its specification",
+        ),
+        pytest.param(
+            UNet(width=64, multipliers=(1, 2, 2, 4, 4), middle_attention=False, time=Fourier()),
+            *(1, 1, 1, 26_118_721),
+            id="mr to ct, with 128 fixed frequencies",
+        ),
+        pytest.param(LATENT, *(3, 3, 3, 89_539_075), id="latent"),
+        pytest.param(SMALL_LATENT, *(3, 3, 3, 22_082_051), id="small latent"),
+    ],
+)
+def test_published_networks_have_their_parameter_counts(
+    net: UNet, state: int, condition: int, out: int, expected: int
+) -> None:
+    with torch.device("meta"):
+        built = net.build(channels(state, condition, out))
+    assert sum(tensor.numel() for tensor in built.state_dict().values()) == expected
+
+
+@pytest.mark.parametrize(("net", "expected"), [(LATENT, 20_070_942), (SMALL_LATENT, 5_021_982)])
+def test_volumetric_layers_have_their_parameter_counts(net: UNet, expected: int) -> None:
+    with torch.device("meta"):
+        built = dataclasses.replace(net, volumetric=True).build(channels(3, 3, 3))
+    assert sum(p.numel() for p in _volumetric(built).values()) == expected
+
+
+def test_decoder_injection_leaves_the_encoder_without_embedding_layers() -> None:
+    net = UNet(
+        attention=(3,),
+        inject="decoder",
+        time=Sinusoidal(of="gamma", scale=1000.0, size=64, mlp=256),
+    )  # mm-CSN: 4 -> 4 channels, a code of 4 bits
+    with torch.device("meta"):
+        whole = dataclasses.replace(net, inject="all").build(channels(4, 0, 4, code=4))
+        part = net.build(channels(4, 0, 4, code=4))
+    encoder = sum((256 + 1) * width * 2 for width in (64, 128, 192, 256))  # two blocks a level
+    assert count(whole) - count(part) == encoder
+    assert count(part.embedding) == (64 + 1) * 256 + (4 + 1) * 256 + 2 * (256 + 1) * 256
+
+
+def test_a_slice_wise_checkpoint_lacks_only_volumetric_keys_and_gives_the_same_output() -> None:
+    flat, deep = _tiny(attention=(1,)), _tiny(attention=(1,), volumetric=True)
+    missing, unexpected = deep.load_state_dict(flat.state_dict(), strict=False)
+    assert not unexpected
+    assert set(missing) == set(_volumetric(deep))
+    for depth in (1, 3):
+        inputs = _inputs(depth, 8, 8)
+        assert (ask(flat, *inputs) - ask(deep, *inputs)).abs().max() <= 1e-6
+
+
+def test_a_slice_reaches_as_far_along_depth_as_there_are_volumetric_layers() -> None:
+    net = _tiny(multipliers=(1,), volumetric=True, middle_attention=True)
+    for name, parameter in _volumetric(net).items():
+        if name.endswith("weight"):
+            nn.init.normal_(parameter, std=0.3)
+    reach = sum(name.endswith("weight") for name in _volumetric(net))
+    assert reach == 2 * 5 + 2  # 5 residual blocks, stem and head
+    x, condition, log_snr = _inputs(2 * reach + 3, 4, 4, batch=1)
+    x = x.requires_grad_()
+    out = ask(net, x, condition, log_snr)[0, 0, 0].sum()
+    touched = torch.autograd.grad(out, x)[0].abs().amax(dim=(0, 1, 3, 4)) > 0
+    assert touched[: reach + 1].all()
+    assert not touched[reach + 1 :].any()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"volumetric": True, "attention": (0, 1)},
+        {"kernel": "3x3x3", "depth_halvings": 1},
+        {"resampling": "block", "modulation": "scale_shift", "patch": 2},
+    ],
+)
+def test_a_batch_of_many_equals_batches_of_one(changes: dict[str, Any]) -> None:
+    net = _tiny(**changes)
+    x, condition, log_snr = _inputs(2, 8, 8, batch=3)
+    many = ask(net, x, condition, log_snr)
+    for item in range(3):
+        one = ask(net, x[item : item + 1], condition[item : item + 1], log_snr[item : item + 1])
+        torch.testing.assert_close(many[item : item + 1], one, atol=1e-5, rtol=1e-4)
+    assert (many[0] - many[1]).abs().max() > 1e-3
+
+
+@every_row(
+    ("changes", "joined"),
+    [({"attention": (1,)}, False), ({"kernel": "3x3x3", "depth_halvings": 1}, True)],
+)
+def test_slices_see_each_other_through_volume_kernels_alone(
+    changes: dict[str, Any], joined: bool
+) -> None:
+    net = _tiny(**changes)
+    x, condition, log_snr = _inputs(3, 8, 8)
+    x = x.requires_grad_()
+    (touched,) = torch.autograd.grad(ask(net, x, condition, log_snr)[:, :, 0].sum(), x)
+    assert touched[:, :, 0].abs().max() > 0
+    assert bool(touched[:, :, 1].abs().max() > 0) is joined
+
+
+def test_a_fresh_network_gives_zero() -> None:
+    x, condition, log_snr = _inputs(1, 8, 8)
+    assert torch.equal(ask(_tiny(zero_init=True), x, condition, log_snr), torch.zeros_like(x))
+
+
+@pytest.mark.parametrize("size", [(1, 9, 14), (2, 3, 2)])
+def test_any_size_equals_the_padded_image_cropped(size: tuple[int, int, int]) -> None:
+    net = _tiny(patch=2)
+    x, condition, log_snr = _inputs(*size)
+    out = ask(net, x, condition, log_snr)
+    assert out.shape == x.shape
+    mode = "reflect" if size[2] > 2 else "replicate"
+    pad = (0, -size[2] % 4, 0, -size[1] % 4, 0, 0)
+    wide = [nn.functional.pad(part, pad, mode=mode) for part in (x, condition)]
+    whole = ask(net, wide[0], wide[1], log_snr)
+    torch.testing.assert_close(out, whole[..., : size[1], : size[2]], atol=1e-6, rtol=1e-5)
+
+
+def test_bfloat16_stays_within_a_hundredth_of_float32() -> None:
+    net = _tiny(attention=(1,))
+    x, condition, log_snr = _inputs(1, 16, 16)
+    exact = ask(net, x, condition, log_snr)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = ask(net, x, condition, log_snr)
+    assert rough.dtype == torch.float32
+    assert exact.std() > 0.3
+    assert (rough - exact).square().mean().sqrt() <= 1e-2
+
+
+def test_inner_maps_stay_bfloat16_and_channels_last_under_autocast() -> None:
+    net = _tiny(attention=(1,), resampling="block", modulation="scale_shift")
+    seen: list[Tensor] = []
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.GroupNorm):
+            module.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    with torch.autocast("cpu", torch.bfloat16):
+        ask(net, *_inputs(1, 16, 16))
+    assert all(h.is_contiguous(memory_format=torch.channels_last) for h in seen)
+    assert all(h.dtype == torch.bfloat16 for h in seen[1:])  # the first is the input itself
+
+
+def test_a_regressor_sees_images_only() -> None:
+    net = dataclasses.replace(TINY).build(channels(0, 1, 1, noisy=False)).eval()
+    _, condition, log_snr = _inputs(1, 8, 8)
+    assert not any("embed" in name for name in net.state_dict())
+    assert torch.equal(ask(net, None, condition, log_snr), ask(net, None, condition, None))
+
+
+def test_a_denoiser_hears_the_noise_level_and_outlives_infinite_ones() -> None:
+    for time in (Sinusoidal(), Sinusoidal(of="gamma", scale=1000.0), Fourier()):
+        net = _tiny(time=time)
+        x, condition, _ = _inputs(1, 8, 8)
+        low, high = (
+            ask(net, x, condition, torch.full((2,), level)) for level in (-torch.inf, torch.inf)
+        )
+        assert torch.isfinite(low).all()
+        assert (low - high).abs().max() > 1e-3
+
+
+def test_the_state_comes_before_the_condition_images() -> None:
+    net = _tiny()
+    with torch.no_grad():
+        net.stem.weight[:, 0].zero_()
+    x, condition, log_snr = _inputs(1, 8, 8)
+    assert torch.equal(
+        ask(net, x, condition, log_snr), ask(net, torch.zeros_like(x), condition, log_snr)
+    )
+
+
+@pytest.mark.parametrize(("inject", "heard"), [("all", True), ("decoder", False)])
+def test_the_code_changes_the_encoder_only_where_it_is_injected_there(
+    inject: str, heard: bool
+) -> None:
+    net = _tiny(code=4, inject=inject)
+    x, condition, log_snr = _inputs(1, 8, 8)
+    encoded: list[Tensor] = []
+    net.encoder[-1].stages[-1].register_forward_hook(lambda *call: encoded.append(call[-1]))
+    codes = (torch.zeros(2, 4), torch.ones(2, 4))
+    first, second = (ask(net, x, condition, log_snr, code=code) for code in codes)
+    assert torch.equal(*encoded) is not heard
+    assert (first - second).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_the_decoder_is_handed_the_map_from_before_features_entered_it(blocks: int) -> None:
+    """As published: the next block sees the enhanced map, the skip keeps the plain one."""
+    net = _tiny(feature_channels=(6,), blocks=blocks)
+    assert net.asymmetry is not None
+    torch.nn.init.normal_(net.asymmetry.fused["1"].conv.weight)
+    x, condition, log_snr = _inputs(2, 8, 8)
+    plain, enhanced, handed = list[Tensor](), list[Tensor](), list[Tensor]()
+    net.encoder[1].stages[0].register_forward_hook(lambda *call: plain.append(call[-1]))
+    net.asymmetry.fused["1"].register_forward_hook(lambda *call: enhanced.append(call[-1]))
+    # skips come back last one first: that of the level's first block is the last of the level but for its resampling
+    net.decoder[0].stages[blocks - 1].register_forward_pre_hook(
+        lambda _, given: handed.append(given[0])
+    )
+    ask(net, x, condition, log_snr, features=(torch.randn(2, 6, 2, 4, 4),))
+    skip = handed[0][:, -plain[0].shape[1] :]
+    assert torch.equal(skip, plain[0])
+    assert not torch.allclose(skip, enhanced[0])
+
+
+@every_row(
+    ("changes", "sentence"),
+    [
+        ({"attention": (2,)}, "expected levels from 0 to 1"),
+        ({"volumetric": True, "kernel": "3x3x3"}, "joins slices already"),
+        ({"depth_halvings": 1}, "Set kernel to 3x3x3"),
+        ({"kernel": "3x3x3", "depth_halvings": 2}, "expected at most 1"),
+        ({"kernel": "3x3x3", "feature_channels": (4,)}, "feature maps of slices"),
+        ({"head_width": 5}, "expected a divisor of 16 channels, found 5"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(
+    changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(BadInput, match=sentence):
+        _tiny(**changes)
+
+
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_the_network_compiles_into_one_graph(backend: str) -> None:
+    net = _tiny(attention=(1,), volumetric=True, code=4)
+    x, condition, log_snr = _inputs(2, 9, 8)
+    compiled, code = torch.compile(net, fullgraph=True, backend=backend), torch.ones(2, 4)
+    one, other = (ask(each, x, condition, log_snr, code=code) for each in (compiled, net))
+    torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+
+
+@every_row(
+    "changes", [{}, {"patch": 2}, {"resampling": "block"}, {"kernel": "3x3x3", "depth_halvings": 1}]
+)
+def test_a_constant_image_stays_constant_up_to_its_corners(changes: dict[str, Any]) -> None:
+    net = UNet(
+        width=8, multipliers=(1, 2, 4), blocks=1, head_width=8, groups=4, zero_init=False, **changes
+    )
+    torch.manual_seed(0)
+    out = ask(
+        net.build(channels(0, 1, 1, noisy=False)).eval(), None, torch.full((1, 1, 4, 20, 28), -1.0)
+    )
+    # a pixel-shuffled head may draw a pattern of two pixels; with zeros around, corners were off by about 1
+    assert (out[..., 2:, 2:] - out[..., :-2, :-2]).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("changes", [{}, {"resampling": "block"}, {"kernel": "3x3x3"}], ids=str)
+def test_with_background_all_around_convolutions_pad_in_synthesis_as_in_training(
+    changes: dict[str, Any],
+) -> None:
+    net = UNet(
+        width=8, multipliers=(1, 2, 4), blocks=1, head_width=8, groups=4, zero_init=False, **changes
+    )
+    image = torch.full((1, 1, 4, 20, 28), -1.0).index_fill(3, torch.arange(8, 14), 0.5)
+    for masked in (True, False):
+        torch.manual_seed(0)
+        made = net.build(dataclasses.replace(channels(0, 1, 1, noisy=False), masked=masked))
+        training, synthesis = (ask(made.train(mode), None, image) for mode in (True, False))
+        assert torch.equal(training, synthesis) == masked

@@ -1,0 +1,207 @@
+"""The parts of paper 001's networks: each against the reference numbers, and against plain formulas."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor
+
+from rows import every_row
+from voxlate.science.nets.cpu import gelu_
+from voxlate.science.nets.xmodality import wavelet
+from voxlate.science.nets.xmodality.parts import (
+    EPS,
+    Attention,
+    AttentionLayer,
+    Down,
+    GroupNorm,
+    RMSNorm,
+    Up,
+    attend,
+    position_embedding,
+    rms_norm,
+    sinusoids,
+)
+
+
+@pytest.fixture(scope="module")
+def units(shared: Path) -> dict[str, Tensor]:
+    return load_file(shared / "reference" / "xmodality" / "dev" / "units_io.safetensors")
+
+
+@pytest.fixture(scope="module")
+def waves(shared: Path) -> dict[str, Tensor]:
+    return load_file(shared / "reference" / "xmodality" / "dev" / "wavelet_io.safetensors")
+
+
+def _near(ours: Tensor, theirs: Tensor, most: float = 2e-6) -> None:
+    assert ours.shape == theirs.shape
+    assert (ours.detach() - theirs).abs().max() < most
+
+
+def test_norms_of_small_numbers_show_the_published_epsilon(units):
+    x, scale, bias = units["norm_x"], units["norm_scale"], units["norm_bias"]
+    rms, group = RMSNorm(64), GroupNorm(64, 32)
+    rms.weight.data, group.weight.data, group.bias.data = scale, scale, bias
+    _near(rms(x), units["rmsnorm"], 1e-5)
+    _near(group(x), units["groupnorm32"], 2e-5)
+    assert (
+        F.rms_norm(x, (64,), scale, 1e-5) - units["rmsnorm"]
+    ).abs().max() > 1e-3  # so the vectors decide
+
+
+def test_time_features_of_both_kinds(units):
+    sines, cosines = sinusoids(units["log_snr"], 32, 15)
+    _near(torch.cat([sines, cosines], -1), units["time_embed_dim32_unet_adm_uvit"], 1e-5)
+    sines, cosines = sinusoids(units["log_snr"], 256, 128)
+    _near(torch.cat([cosines, sines], -1), units["time_embed_dim256_dit"], 1e-5)
+
+
+def testgelu_is_the_tanh_form(units):
+    x = units["act_x"]
+    _near(gelu_(x.clone()), units["gelu_tanh"])
+    assert (F.gelu(x) - units["gelu_tanh"]).abs().max() > 1e-4  # so the vectors decide
+
+
+def test_positions_have_the_column_first(units):
+    _near(position_embedding(3, 5, 24, torch.device("cpu"))[None], units["pos_embed_h3_w5_dim24"])
+
+
+def test_attention_of_a_map_is_along_its_rows(units):
+    attention = Attention(12, 3)
+    kernels = [units[f"mha/{role}/kernel"].flatten(1).t() for role in ("query", "key", "value")]
+    biases = [units[f"mha/{role}/bias"].flatten() for role in ("query", "key", "value")]
+    attention.qkv.weight.data, attention.qkv.bias.data = torch.cat(kernels), torch.cat(biases)
+    attention.out.weight.data = units["mha/out/kernel"].flatten(0, 1).t()
+    attention.out.bias.data = units["mha/out/bias"]
+    _near(attention(units["mha_x"]), units["mha_out"])
+
+
+def test_down_is_a_product_over_unshuffled_pixels(units):
+    down = Down(3)
+    _near(down(units["shuffle_x"]), down.dense(units["pixel_unshuffle2"]).detach())
+
+
+def test_up_is_pixel_shuffle_after_product_and_gelu():
+    torch.manual_seed(0)
+    up, x = Up(5), torch.randn(2, 3, 4, 5)
+    torch.nn.init.normal_(up.dense.bias)
+    plain = F.pixel_shuffle(F.gelu(up.dense(x), approximate="tanh").permute(0, 3, 1, 2), 2)
+    _near(up(x), plain.permute(0, 2, 3, 1).detach())
+
+
+def test_wavelet_bands_and_their_inverse(waves):
+    _near(wavelet.analyse(waves["x"]), waves["coeffs"])
+    _near(wavelet.synthesise(waves["coeffs"]), waves["reconstructed"])
+    _near(wavelet.synthesise(waves["coeffs2"]), waves["decoded2"])
+
+
+@every_row(("height", "width"), [(1, 1), (1, 12), (7, 4)])
+def test_wavelet_loses_nothing_of_any_even_size(height, width):
+    image = torch.randn(1, 2 * height, 2 * width, 3, generator=torch.Generator().manual_seed(0))
+    _near(wavelet.synthesise(wavelet.analyse(image)), image, 1e-5)
+
+
+def test_wavelet_of_a_constant_is_all_in_the_low_band():
+    bands = wavelet.analyse(torch.ones(1, 8, 12, 1))
+    _near(
+        bands[..., 0], torch.full((1, 4, 6), 2.0), 1e-5
+    )  # each low filter sums to the square root of 2
+    _near(bands[..., 1:], torch.zeros(1, 4, 6, 3), 1e-5)
+
+
+def _plain_norm(h: Tensor, gain: Tensor, shift: Tensor | None, gelu: bool) -> Tensor:
+    gain = gain[:, None, None]
+    y = h / (h.square().mean(-1, keepdim=True) + EPS).sqrt() * gain
+    y = y if shift is None else y + shift[:, None, None]
+    return F.gelu(y, approximate="tanh") if gelu else y
+
+
+@every_row("gelu", [False, True])
+@every_row("rows", [1, 3])
+@every_row("shifted", [False, True])
+def test_the_fused_norm_and_its_gradients_are_those_of_the_formula(
+    gelu, rows, shifted, monkeypatch
+):
+    monkeypatch.setattr(
+        "voxlate.science.nets.cpu.SLAB", 64
+    )  # several slabs an item, the last one shorter
+    torch.manual_seed(rows)
+    h = torch.randn(3, 5, 7, 8)
+    leaves = [h, torch.randn(rows, 8), *([torch.randn(rows, 8)] if shifted else [])]
+    leaves = [leaf.requires_grad_() for leaf in leaves]
+    weight, found = torch.randn(3, 5, 7, 8), []
+    for function in (rms_norm, _plain_norm):
+        out = function(leaves[0], leaves[1], leaves[2] if shifted else None, gelu)
+        found.append([out, *torch.autograd.grad((out * weight).sum(), leaves)])
+    for ours, plain in zip(*found):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            rms_norm(h.detach().clone(), leaves[1], leaves[2] if shifted else None, gelu),
+            found[1][0],
+            rtol=1e-4,
+            atol=1e-5,
+        )
+
+
+@every_row("gelu", [False, True])
+@every_row("modulated", [False, True])
+def test_the_fused_group_norm_and_its_gradients_are_those_of_torch(gelu, modulated, monkeypatch):
+    monkeypatch.setattr("voxlate.science.nets.cpu.SLAB", 64)
+    torch.manual_seed(4)
+    norm, h = GroupNorm(8, 4), torch.randn(3, 5, 7, 8, requires_grad=True)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    modulation = torch.randn(3, 16, requires_grad=True) if modulated else None
+    leaves = [h, norm.weight, norm.bias, *([modulation] if modulated else [])]
+    y = F.group_norm(h.permute(0, 3, 1, 2), 4, norm.weight, norm.bias, EPS).permute(0, 2, 3, 1)
+    if modulated:
+        scale, shift = modulation[:, None, None].chunk(2, -1)
+        y = y * (1 + scale) + shift
+    y = F.gelu(y, approximate="tanh") if gelu else y
+    weight, found = torch.randn(3, 5, 7, 8), []
+    for out in (norm(h, modulation, gelu), y):
+        found.append([out, *torch.autograd.grad((out * weight).sum(), leaves)])
+    for ours, plain in zip(*found):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_the_norm_of_bfloat16_is_rounded_once():
+    torch.manual_seed(0)
+    h, gain, shift = torch.randn(2, 9, 8, 16).bfloat16(), torch.randn(2, 16), torch.randn(2, 16)
+    exact = _plain_norm(h.float(), gain, shift, True)
+    assert (
+        (rms_norm(h, gain, shift, True).float() - exact).abs() <= exact.abs() * 2**-8 + 1e-6
+    ).all()
+
+
+def test_gradients_of_attention_in_bfloat16_are_those_of_float32(monkeypatch):
+    monkeypatch.setattr(
+        "voxlate.science.nets.cpu.SCORES", 300
+    )  # several parts, the last one shorter
+    torch.manual_seed(2)
+    exact = torch.randn(5, 9, 3, 2, 8).bfloat16().float().requires_grad_()
+    rounded = exact.detach().bfloat16().requires_grad_()
+    weight = torch.randn(5, 9, 2, 8).bfloat16()
+    wanted, ours = attend(exact), attend(rounded)
+    assert (ours.float() - wanted).norm() < 5e-3 * wanted.norm()
+    (wanted * weight.float()).sum().backward()
+    (ours * weight).sum().backward()
+    for third in range(3):
+        error = rounded.grad[:, :, third].float() - exact.grad[:, :, third]
+        assert error.norm() < 1.5e-2 * exact.grad[:, :, third].norm()
+
+
+def test_attention_is_along_rows_or_among_all_pixels_of_a_slice_with_the_same_weights():
+    rows, whole = AttentionLayer(8, 2), AttentionLayer(8, 2, whole=True)
+    whole.load_state_dict(rows.state_dict())
+    h = torch.randn(1, 3, 5, 8, generator=torch.Generator().manual_seed(0))
+    changed = h.clone()
+    changed[0, 2] += 1  # one row
+    assert torch.equal(rows(h)[0, :2], rows(changed)[0, :2])
+    assert (whole(h)[0, :2] - whole(changed)[0, :2]).abs().max() > 1e-3
+    tokens = h.view(1, 1, 15, 8)
+    torch.testing.assert_close(whole(h).view(1, 1, 15, 8), rows(tokens))

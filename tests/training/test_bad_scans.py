@@ -1,0 +1,130 @@
+"""Scans outside the field of a starter: refused before anything is written, or warned about."""
+
+from dataclasses import replace
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from starter_pack import pack
+from voxlate.base.errors import BadInput
+from voxlate.scans.cases.align import Preparation
+from voxlate.scans.formats.io import read_volume
+from voxlate.scans.images.grid import Volume, canonical
+from voxlate.synthesis.inputs import preparation_for
+from voxlate.training import recipe
+from voxlate.training.model import load
+from voxlate.training.starters import names
+from voxlate.training.train import train
+
+WITH_FLOOR = """
+title = "tiny with a floor"
+data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }
+intensity = { t1 = { kind = "percentile", low = 0, high = 99.5, floor = 0 }, t2 = { kind = "percentile", floor = 0 } }
+method = { kind = "regression" }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
+train = { steps = 2, batch = 2, precision = "float32", workers = 0, validate_every = 0 }
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(prepared_once, tmp_path_factory):
+    """The folder of an only starter, `tiny`, whose intensities have a floor."""
+    folder = tmp_path_factory.mktemp("installed")
+    (folder / "floor.toml").write_text(WITH_FLOOR)
+    made = recipe.read(str(folder / "floor.toml"))
+    run = train(made, prepared_once, folder / "run", device="cpu").folder
+    stated = {"trained_on": "synthetic heads only", "stripped": False, "spacing_mm": (1.0, 2.0)}
+    pack(run, folder / "starters" / "tiny", accepts={"t1": ["mr"]}, **stated)
+    return folder / "starters"
+
+
+@pytest.fixture(scope="module")
+def model(installed):
+    return load(installed / "tiny", "cpu")
+
+
+@pytest.fixture(scope="module")
+def head(cohort_once):
+    """The T1 of one of the small heads, [x, y, z]."""
+    return nib.load(cohort_once / "case0" / "t1.nii.gz").get_fdata()
+
+
+def write_scan(path, values, voxel_mm=(2.0, 2.0, 3.0)):
+    """A scan of voxels [x, y, z]."""
+    affine = np.diag([-voxel_mm[0], -voxel_mm[1], voxel_mm[2], 1.0])
+    nib.save(nib.Nifti1Image(np.asarray(values, np.float32), affine), path)
+    return path
+
+
+def as_ct(head):
+    return np.where(head > 0, head / 10 - 200, -1000)
+
+
+def z_scored(head):
+    body = head[head > 0]
+    return np.where(head > 0, (head - body.mean()) / body.std(), -4)
+
+
+def knee(head):
+    values = np.zeros_like(head)
+    values[6:14, 8:16] = 500 + 100 * np.arange(6)
+    return values
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (as_ct, r"is it z-scored, or a CT\?"),
+        (z_scored, "above 0"),
+        (np.zeros_like, "to show something"),
+    ],
+)
+def test_a_scan_that_is_no_mr_in_arbitrary_units_is_refused(model, head, tmp_path, change, words):
+    path = write_scan(tmp_path / "scan.nii.gz", change(head))
+    with pytest.raises(BadInput, match=words):
+        model.prepare({"t1": canonical(read_volume(path, "t1"))}, "scan")
+
+
+@pytest.mark.parametrize(
+    ("change", "voxel_mm", "words"),
+    [
+        (knee, (2, 2, 3), "it does not show what the training showed"),
+        (lambda head: head[: len(head) // 2], (2, 2, 3), "mm wide"),
+        # centimetres written as millimetres
+        (lambda head: head, (0.2, 0.2, 0.3), "where those of the training were 3 x 2 x 2 mm"),
+        # some slices of a head are as good as all for a network of single slices
+        (lambda head: head[:, :, 3:], (2, 2, 3), None),
+    ],
+)
+def test_a_scan_outside_the_field_of_the_training_is_warned_about(
+    model, head, tmp_path, change, voxel_mm, words
+):
+    path = write_scan(tmp_path / "scan.nii.gz", change(head), voxel_mm)
+    warnings = model.prepare({"t1": canonical(read_volume(path, "t1"))}, "scan").warnings
+    said = " ".join(one.text for one in warnings)
+    assert words in said if words else "mm high" not in said
+
+
+def test_a_refused_scan_writes_nothing_and_a_knee_is_synthesised_in_capitals(
+    installed, head, voxlate, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(names, "FOLDER", installed)
+    out = tmp_path / "out"
+    refused = write_scan(tmp_path / "scan.nii.gz", as_ct(head))
+    answer = voxlate("synth", "starter:tiny", refused, "--out", out)
+    assert answer.code == 2
+    assert len([line for line in answer.err.splitlines() if line.startswith("voxlate:")]) == 1
+    assert not (out / "scan").exists()
+    answer = voxlate("synth", "starter:tiny", write_scan(refused, knee(head)), "--out", out)
+    assert answer.code == 0, answer.err
+    assert "DO NOT TRUST: scan:" in answer.err
+
+
+@pytest.mark.parametrize(("is_starter", "distance"), [(False, 4.0), (True, 2.4)])
+def test_a_starter_of_single_slices_keeps_their_distance(model, is_starter, distance):
+    scan = Volume(np.ones((1, 4, 6, 8), np.float32), np.diag([1.0, 1.0, 2.4, 1.0]), "a.u.", "t1")
+    preparation = Preparation(spacing_mm=(4.0, 2.0, 2.0))
+    starter = {"name": "tiny"} if is_starter else None
+    facts = replace(model.facts, preparation=preparation, starter=starter)
+    assert preparation_for(facts, {"t1": scan}).spacing_mm == (distance, 2.0, 2.0)

@@ -1,0 +1,150 @@
+"""The table of docs/guides/trust.md: what is wrong with a scan, and the grade and words that a starter gives it."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from voxlate.anatomy.cohort import write_cohort
+from voxlate.base.errors import BadInput
+from voxlate.base.messages import worst_grade
+from voxlate.scans.formats.io import read_volume
+from voxlate.scans.images.grid import Volume, canonical
+from voxlate.synthesis.model import Model
+from voxlate.training.model import load
+
+PAGE = Path(__file__).parents[2] / "docs" / "guides" / "trust.md"
+QUICK = ("nothing", "noise alone", "quarter turn in the plane", "voxels three times as large")
+
+
+def _with(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Volume], Volume]:
+    return lambda scan: replace(scan, data=change(scan.data[0])[None].astype(np.float32))
+
+
+def _sized(*factors: float) -> Callable[[Volume], Volume]:
+    return lambda scan: replace(scan, affine=scan.affine @ np.diag([*factors, 1.0]))
+
+
+def _turned(*axes: int) -> Callable[[Volume], Volume]:
+    def turn(scan: Volume) -> Volume:
+        spacing_mm = [scan.grid.spacing_mm[axis] for axis in axes]
+        data = scan.data[0].transpose(axes).copy()
+        return replace(scan, data=data[None], affine=np.diag([*spacing_mm[::-1], 1.0]))
+
+    return turn
+
+
+def _stripes(image: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(100.0 * (np.arange(image.shape[-1]) % 2), image.shape)
+
+
+def _noisy(image: np.ndarray) -> np.ndarray:
+    draw = np.random.default_rng(0)
+    sd = 0.2 * np.percentile(image, 98)
+    return np.hypot(image + draw.normal(0, sd, image.shape), draw.normal(0, sd, image.shape))
+
+
+def _void(image: np.ndarray) -> np.ndarray:
+    """A disc without signal of 25 mm radius in all slices, in the middle of a half of the head."""
+    _, height, width = image.shape
+    rows = (np.arange(height)[:, None] - 0.5 * height) * SIDE_MM
+    columns = (np.arange(width) - 0.5 * width) * SIDE_MM
+    return np.where((rows - 30) ** 2 + (columns - 20) ** 2 < 25**2, 0, image)
+
+
+def _positions(image: np.ndarray) -> np.ndarray:
+    """The positions of slices, [D, 1, 1]."""
+    return np.arange(len(image))[:, None, None]
+
+
+SIDE_MM = 2.5
+CHANGES: dict[str, Callable[[Volume], Volume]] = {
+    "nothing": lambda scan: scan,
+    "noise alone": _with(lambda image: np.random.default_rng(0).normal(0, 0.01, image.shape)),
+    "stripes alone": _with(_stripes),
+    "voxels three times as large": _sized(3, 3, 3),
+    "voxels a quarter as large": _sized(0.25, 0.25, 0.25),
+    "slices a fifth apart": _sized(1, 1, 0.2),
+    "slices 45 % apart": _sized(1, 1, 0.45),
+    "feet-head and left-right exchanged": _turned(2, 1, 0),
+    "quarter turn in the plane": _turned(0, 2, 1),
+    "upper half missing": _with(lambda image: image[: len(image) // 2]),
+    "ghosts of half the signal": _with(lambda i: i + 0.5 * np.roll(i, i.shape[1] // 2, axis=1)),
+    "noise of a fifth of the signal": _with(_noisy),
+    "region without signal, 25 mm radius": _with(_void),
+    "even slices, then odd ones": _with(lambda i: i[np.r_[0 : len(i) : 2, 1 : len(i) : 2]]),
+    "four slices of 20 zero": _with(lambda i: i * (_positions(i) // 4 % 5 != 2)),
+    "every second slice half as bright": _with(lambda i: i / (1 + _positions(i) % 2)),
+}
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory) -> dict[str, Volume]:
+    folder = tmp_path_factory.mktemp("pairs")
+    write_cohort(folder, cases=1, size=(80, 96, 48), lesion="none", modalities=["t1", "ct"], seed=3)
+    (case,) = (path for path in folder.iterdir() if path.is_dir())
+    return {
+        name: replace(canonical(read_volume(case / f"{name}.nii.gz", name)), modality="mr")
+        for name in ("t1", "ct")
+    }
+
+
+def _table() -> dict[str, tuple[str, str]]:
+    """The grade and the words of each row of the page."""
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| “([^|]*)” \|$", PAGE.read_text(), re.MULTILINE)
+    return {change: (grade, words) for change, grade, words in rows}
+
+
+def _found(model: Model, scan: Volume) -> tuple[str, str]:
+    """The worst grade, and the sentences that have it."""
+    try:
+        warnings = model.prepare({"mr": scan}, "case").warnings
+    except BadInput as refused:
+        return "refused", str(refused)
+    grade = worst_grade(warnings)
+    if grade in (None, "note"):
+        return "none", ""
+    return grade, " ".join(one.text for one in warnings if one.grade == grade)
+
+
+@pytest.fixture(scope="module")
+def starter(shipped_starters) -> Model:
+    return load(shipped_starters / "head-mr-to-ct", device="cpu")
+
+
+def test_the_page_has_a_row_for_every_pair():
+    assert [*_table()] == [*CHANGES, "CT in place of the MR", "the same, 1024 added"]
+
+
+@pytest.mark.parametrize("change", QUICK)
+def test_a_starter_gives_the_grade_and_the_words_of_the_page(change, scans, starter):
+    _compare(starter, change, CHANGES[change](scans["t1"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [change for change in CHANGES if change not in QUICK])
+def test_a_starter_gives_the_grade_and_the_words_of_the_page_of_other_scans(change, scans, starter):
+    _compare(starter, change, CHANGES[change](scans["t1"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "offset"), [("CT in place of the MR", 0), ("the same, 1024 added", 1024)]
+)
+def test_a_ct_in_place_of_an_mr_has_the_grade_and_the_words_of_the_page(
+    change, offset, scans, starter
+):
+    scan = replace(
+        scans["ct"], unit="a.u.", data=np.maximum(scans["ct"].data + offset, offset - 1024)
+    )
+    _compare(starter, change, scan)
+
+
+def _compare(model: Model, change: str, scan: Volume) -> None:
+    grade, words = _table()[change]
+    found, sentence = _found(model, scan)
+    assert found == grade, sentence
+    assert words in sentence

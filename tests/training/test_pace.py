@@ -1,0 +1,303 @@
+"""Lengths of a planned training are corrected; a corrected recipe trained anew gives the same weights."""
+
+import os
+import shutil
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tomli_w
+import torch
+from safetensors.torch import load_file
+
+from rows import every_row
+from voxlate.base.errors import BadInput, Stopped
+from voxlate.base.files import read_json, write_json
+from voxlate.training import recipe
+from voxlate.training.planning.pace import SPARE, Paced, PaceRecord, read_pace
+from voxlate.training.planning.plan import begun_recipe
+from voxlate.training.planning.rules import HELD
+from voxlate.training.recipe import Recipe, with_trainings
+from voxlate.training.recipe.training import Training
+from voxlate.training.run import Run
+from voxlate.training.train import Beginning, train
+
+STEPS = 20
+OF_STAGE = 'train = {{ steps = {0}, batch = 2, precision = "float32", workers = 0, ema = 0.5, '
+OF_STAGE += "validate_every = 0, log_every = 5, optimiser = {{ warm_up = 2, hold = {1} }} }}"
+TWO = f"""
+title = "two stages, as a plan has them"
+task = {{ kind = "residual", predictor = "regression" }}
+data = {{ source = ["t1"], target = ["t2"], patch = [1, 24, 20] }}
+intensity = {{ t1 = {{ kind = "window", low = 0, high = 1200 }}, t2 = {{ kind = "window", low = 0, high = 1400 }} }}
+method = {{ kind = "diffusion" }}
+net = {{ kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }}
+{OF_STAGE.format(STEPS, HELD)}
+synth = {{ sampler = "ddim", steps = 2 }}
+
+[[stages]]
+name = "regression"
+method = {{ kind = "regression" }}
+net = {{ kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }}
+{OF_STAGE.format(STEPS, HELD)}
+"""
+STEP_SECONDS, MOST_STEPS = {"regression": 0.25, "final": 0.5}, {"regression": 30, "final": 40}
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory) -> Recipe:
+    path = tmp_path_factory.mktemp("planned") / "two.toml"
+    path.write_text(TWO)
+    return recipe.read(str(path))
+
+
+def steps_of(one: Recipe) -> list[int]:
+    return [stage.train.steps for stage in one.all_stages]
+
+
+def paced(seconds: float, *, now: float = 0.0, most: int = 10**6, say=lambda _: None) -> Paced:
+    """A pace whose probe measured 1 s for a step of either stage, with so many seconds until the deadline."""
+    return Paced(
+        seconds,
+        {"regression": 1.0, "final": 1.0},
+        {"regression": most, "final": most},
+        say,
+        lambda: now,
+    )
+
+
+def test_steps_follow_the_speed_so_that_the_training_ends_at_its_deadline(planned):
+    assert paced(38)(planned, "regression", 2, 1.0) is None  # 18 and 20 steps of a second are left
+    slower = paced(38)(planned, "regression", 2, 1.5)
+    assert steps_of(slower) == [14, 13]  # 2 are done; 12 and 13 of 1.5 s are 37.5 s
+    faster = paced(38)(planned, "regression", 2, 0.5)
+    assert steps_of(faster) == [38, 40]  # 36 and 40 of half a second are 38 s
+    assert steps_of(paced(9)(planned, "final", 2, 0.25)) == [20, 38]  # the last stage alone
+
+
+def test_the_remaining_steps_are_quartered_at_most_and_never_more_than_the_patients_are_worth(
+    planned,
+):
+    assert steps_of(paced(1)(planned, "regression", 2, 1.0)) == [6, 5]  # 2 + 18 / 4, 20 / 4
+    assert steps_of(paced(100)(planned, "regression", 2, 1.0)) == [49, 52]
+    assert steps_of(paced(100, most=30)(planned, "regression", 2, 1.0)) == [30, 30]
+    assert paced(0)(planned, "final", 19, 1.0) is None, "a stage ends with a step, not before one"
+
+
+def test_a_new_length_replaces_the_lengths_to_which_a_run_was_corrected(tmp_path):
+    text = TWO.replace(f"steps = {STEPS}", f"steps = {STEPS}, paced = [[2, 20]]", 1)
+    (tmp_path / "two.toml").write_text(text)
+    path = str(tmp_path / "two.toml")
+    assert recipe.read(path).train.paced == ((2, 20),)
+    assert recipe.read(path, {"train.steps": "1"}).train.paced == ()
+
+
+def test_a_stage_of_a_single_step_keeps_it(tmp_path):
+    (tmp_path / "two.toml").write_text(TWO)
+    brief = recipe.read(str(tmp_path / "two.toml"), {"train.steps": "1"})
+    assert steps_of(paced(1)(brief, "regression", 2, 1.0)) == [6, 1]
+
+
+def test_the_learning_rate_falls_along_the_share_that_is_done_without_a_jump(planned):
+    whole = planned.train
+    assert [whole.place(step) for step in (0, 7, 19, 20)] == [0, 7, 19, 20]
+    shorter = replace(whole, steps=12, paced=((4, 20), (8, 16)))
+    # From step 4 on a step is 16 / 12 planned ones, from 8 on (20 - 4 - 16 / 3) / 4.
+    places = [shorter.place(step) for step in (0, 4, 8, 10, 12)]
+    assert places == pytest.approx([0, 4, 4 + 16 / 3, 4 + 16 / 3 + 16 / 3, 20])
+    assert shorter.progress(10) == pytest.approx(places[3] / 20)
+    assert [shorter.rate(step) for step in range(5)] == [whole.rate(step) for step in range(5)]
+    assert shorter.rate(11) < whole.rate(15) < shorter.rate(8)
+    steps = [abs(shorter.rate(step) - shorter.rate(step + 1)) for step in range(4, 11)]
+    assert max(steps) < 0.3 * whole.optimiser.lr
+
+
+def test_the_running_average_covers_the_same_share_of_a_longer_training():
+    short = Training(steps=1000, ema=0.99)
+    longer = replace(short, steps=2000, paced=((100, 1000),))
+    assert (short.decay(50), longer.decay(50)) == (0.99, 0.99)
+    assert longer.decay(100) == pytest.approx(
+        0.995
+    )  # the last 200 of 2,000 steps, not 100 of 1,000
+    assert replace(longer, ema=0.0).decay(100) == 0
+
+
+def test_earlier_lengths_out_of_order_are_refused(tmp_path):
+    (tmp_path / "two.toml").write_text(TWO)
+    for wrong in ("[[8, 20], [4, 16]]", "[[8, 7]]", "[[20, 30]]"):
+        with pytest.raises(BadInput, match=r"expected train\.paced with rising steps"):
+            recipe.read(str(tmp_path / "two.toml"), {"train.paced": wrong})
+
+
+def test_a_change_is_said_with_both_speeds_and_both_lengths(planned):
+    said: list[str] = []
+    paced(38, say=lambda one: said.append(str(one)))(planned, "regression", 2, 1.5)
+    assert "takes 1.500 s, the probe measured 1.000 s" in said[0]
+    assert "regression 20 → 14, final 20 → 13" in said[0]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    files = (Run(run).weights("regression"), Run(run).weights())
+    return {f"{file.name} {name}": one for file in files for name, one in load_file(file).items()}
+
+
+class Clock:
+    """A clock by which a step takes 1 s, from step 3 on 1.5 s, and from step 8 on 2.5 s, as other work begins."""
+
+    def __init__(self) -> None:
+        self.seconds, self.steps = 0.0, 0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def add_step(self, *_) -> None:
+        self.steps += 1
+        self.seconds += 1.0 if self.steps < 3 else 1.5 if self.steps < 8 else 2.5
+
+
+MINUTES_OF = 2 * STEPS  # seconds that both stages take by the plan
+
+
+def train_by(clock: Clock, one: Recipe, data: Path, out: Path, add_step=None, say=lambda _: None):
+    pace = replace(paced(MINUTES_OF, say=say), now=clock.monotonic)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("voxlate.training.log.time", clock)
+        progress = add_step or clock.add_step
+        return train(
+            one, data, out, device="cpu", beginning=Beginning(pace=pace), progress=progress
+        )
+
+
+@pytest.fixture(scope="module")
+def slowed() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(scope="module")
+def corrected(planned, prepared_once, slowed, tmp_path_factory) -> Run:
+    """A run of two stages whose lengths were corrected several times because its steps became slower."""
+    folder = tmp_path_factory.mktemp("corrected") / "run"
+    return train_by(slowed, planned, prepared_once, folder)
+
+
+def assert_same_weights(run: Path, other: Path) -> None:
+    own, theirs = weights(run), weights(other)
+    assert all(torch.equal(own[name], theirs[name]) for name in own)
+
+
+def test_a_training_ends_in_its_minutes_although_its_steps_become_slower(corrected, slowed):
+    chosen, _ = begun_recipe(corrected.folder)
+    assert sum(steps_of(chosen)) == slowed.steps < 2 * STEPS
+    assert slowed.seconds == pytest.approx(MINUTES_OF, rel=0.1)
+    stages = [note["stage"] for note in read_json(corrected.provenance)["corrections"]]
+    assert stages.count("regression") > 1, "what happens after the first correction counts, too"
+
+
+def test_a_corrected_recipe_trained_anew_gives_the_same_weights(corrected, prepared, tmp_path):
+    chosen, _ = begun_recipe(corrected.folder)
+    assert chosen == recipe.read(str(corrected.recipe))
+    assert len(chosen.all_stages[0].train.paced) > 1
+    first, *_ = read_json(corrected.provenance)["corrections"]
+    assert first["steps_before"] == {"regression": STEPS, "final": STEPS}
+    train(chosen, prepared, tmp_path / "anew", device="cpu")
+    assert_same_weights(corrected.folder, tmp_path / "anew")
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        *(pytest.param(("regression", step), marks=pytest.mark.slow) for step in (6, 9)),
+        ("final", 3),
+    ],
+)
+def test_a_training_that_is_stopped_and_resumed_gives_the_weights_of_its_recipe(
+    planned, prepared, tmp_path, last
+):
+    out, clock = tmp_path / "parts", Clock()
+
+    def stop(stage: str, done: int, *_) -> None:
+        clock.add_step()
+        if (stage, done) == last:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        train_by(clock, planned, prepared, out, stop)
+    chosen, _ = begun_recipe(out)
+    train_by(clock, chosen, prepared, out)
+    chosen, _ = begun_recipe(out)
+    assert clock.seconds == pytest.approx(MINUTES_OF, rel=0.1)
+    train(chosen, prepared, tmp_path / "anew", device="cpu")
+    assert_same_weights(out, tmp_path / "anew")
+
+
+def test_an_edited_recipe_of_a_corrected_run_is_refused_and_one_of_before_is_written_again(
+    corrected, tmp_path
+):
+    run = Run(shutil.copytree(corrected.folder, tmp_path / "run"))
+    after, (chosen, _) = run.recipe.read_text(), begun_recipe(run.folder)
+    last = read_json(run.provenance)["corrections"][-1]["steps_before"]
+    before = [
+        replace(stage.train, steps=last.get(stage.name, stage.train.steps))
+        for stage in chosen.all_stages
+    ]
+    before[-1] = replace(before[-1], paced=before[-1].paced[:-1])
+    run.recipe.write_text(tomli_w.dumps(recipe.to_dict(with_trainings(chosen, before))))
+    # as where it was stopped between the files
+    assert begun_recipe(run.folder)[0] == recipe.read(str(run.recipe)) == chosen
+    run.recipe.write_text(after.replace("seed = 0", "seed = 5"))
+    with pytest.raises(
+        BadInput, match="expected the recipe that this run began with, found an edited one"
+    ):
+        begun_recipe(run.folder)
+
+
+def test_a_machine_that_is_too_slow_for_the_fewest_steps_is_said_loudly(planned):
+    said = []
+    assert steps_of(
+        paced(38, say=lambda one: said.append(str(one)))(planned, "regression", 2, 20.0)
+    ) == [6, 5]
+    _, late = said
+    assert "TOO SLOW FOR THE PLAN" in late
+    assert "takes 3 more minutes" in late  # 4 and 5 steps of 20 s
+    paced(38, say=lambda one: said.append(str(one)))(planned, "regression", 2, 1.5)
+    assert len(said) == 3
+
+
+def test_a_resumed_run_keeps_the_pace_of_its_plan_less_what_it_used(planned, tmp_path):
+    PaceRecord(
+        minutes=2, probed_seconds=10, step_seconds=STEP_SECONDS, most_steps=MOST_STEPS
+    ).write(tmp_path)
+    Run(tmp_path).log.write_text(
+        '{"stage": "regression", "step": 5, "seconds": 20.0}\n{"stage": "regression", "step": 9, "seconds": 30.0}\n'
+        '{"stage": "final", "step": 1, "seconds": 5.0}\n{"stage": "final", "st'  # cut short by a kill
+    )
+    kept = read_pace(tmp_path, planned)
+    assert kept.deadline - time.monotonic() == pytest.approx(120 * (1 - SPARE / 2) - 10 - 35, abs=1)
+    assert (kept.step_seconds, kept.most) == (STEP_SECONDS, MOST_STEPS)
+
+
+@every_row(
+    "change",
+    [
+        {"minutes": -1},
+        {"minutes": "2"},
+        {"step_seconds": {"final": "slow"}},
+        {"step_seconds": {"final": 0.5}},
+        {"most_steps": {"regression": 40, "other": 40}},
+        {"most_steps": {"regression": 40, "final": 40.5}},
+        {"more": 1},
+    ],
+)
+def test_a_kept_plan_of_another_form_or_of_other_stages_is_refused(planned, tmp_path, change):
+    whole = {"minutes": 2.0, "probed_seconds": 1.0}
+    whole |= {"step_seconds": STEP_SECONDS, "most_steps": MOST_STEPS}
+    assert read_pace(tmp_path, planned) is None, "the lengths were set by hand"
+    write_json(Run(tmp_path).pace, whole)
+    assert read_pace(tmp_path, planned) is not None
+    write_json(Run(tmp_path).pace, whole | change)
+    with pytest.raises(
+        BadInput, match=r"plan\.json: expected the speed and steps of a plan as voxlate writes it"
+    ):
+        read_pace(tmp_path, planned)

@@ -1,0 +1,617 @@
+"""Plans by the command line, on tiny cohorts."""
+
+import json
+import re
+import shutil
+import time
+import tomllib
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+import voxlate as package
+from rows import every_row
+from voxlate.anatomy.cohort import write_cohort
+from voxlate.base.errors import BadInput
+from voxlate.checks.prepare import prepare
+from voxlate.scans.cases.prepared import open_cohort
+from voxlate.training import recipe
+from voxlate.training.planning import rules
+from voxlate.training.planning.facts import Facts, check_scales, facts_of
+from voxlate.training.planning.fit import fits
+from voxlate.training.planning.law import relative_error
+from voxlate.training.planning.plan import plan_training
+from voxlate.training.planning.probe import Limits, Measured, Probe
+from voxlate.training.planning.roles import roles_of
+from voxlate.training.planning.rules import Size
+from voxlate.training.planning.search import BATCHES, FILLED, WIDTHS, Candidate, reason
+from voxlate.training.starters import names
+from voxlate.training.train import train
+
+SHORT = ("--minutes", 0.2, "--set", "train.steps=4")  # planned, and cut
+
+
+@pytest.fixture(scope="module")
+def planned(prepared_once):
+    return plan_training(prepared_once, minutes=0.2, memory_bytes=8 * 2**30)
+
+
+def test_a_plan_is_an_ordinary_recipe_that_says_why(voxlate, prepared, tmp_path):
+    answer = voxlate(
+        "plan", prepared, "--minutes", 0.3, "--mode", "samples", "--out", tmp_path / "plan.toml"
+    )
+    assert answer.code == 0, answer.err
+    text = (tmp_path / "plan.toml").read_text()
+    made = recipe.read(str(tmp_path / "plan.toml"))
+    assert (made.data.source, made.data.target, made.data.patch) == (["t1"], ["t2"], (1, 24, 20))
+    assert [stage.name for stage in made.all_stages] == ["regression", "final"]
+    keys = ("data.source", "data.patch", "data.augment", "intensity.t1", "net.width", "train.steps")
+    for key in keys:
+        assert f"# {key}: " in text
+        assert f"{key}: " in answer.out
+    assert "patch = [1, 24, 20]" in text  # lists stand on a line
+
+
+def test_the_same_facts_give_the_same_rules_whatever_the_time(planned, prepared):
+    again = plan_training(prepared, minutes=0.4, memory_bytes=8 * 2**30)
+    same = ("data.source", "data.patch", "intensity.t1", "intensity.t2")
+    assert {key: planned.why[key] for key in same} == {key: again.why[key] for key in same}
+
+
+def test_a_plan_states_the_precision_of_this_machine_in_every_stage(planned):
+    assert {stage.train.precision for stage in planned.recipe.all_stages} == {"float32"}
+    reason = "train.precision: float32: a step in bfloat16 takes 2 times as long as in float32 here"
+    assert f"# {reason}." in planned.text
+
+
+def test_what_a_plan_predicts_lies_within_what_it_may_take(planned):
+    assert 0 < planned.seconds <= 12
+    assert planned.memory <= 8 * 2**30
+    assert "start_from" not in planned.text, "no starter is installed"
+
+
+@pytest.mark.slow
+def test_train_auto_ends_within_a_tenth_of_its_minutes(voxlate, prepared, tmp_path):
+    begun = time.monotonic()
+    assert (
+        voxlate("train", "auto", "--data", prepared, "--out", tmp_path / "run", "--minutes", 2).code
+        == 0
+    )
+    assert 108 < time.monotonic() - begun < 132
+
+
+def test_train_auto_gives_both_answers(voxlate, prepared, tmp_path, cohort):
+    run = tmp_path / "run"
+    options = ("--data", prepared, "--out", run, "--minutes", 0.2, "--mode", "samples")
+    answer = voxlate("train", "auto", *options)
+    assert answer.code == 0, answer.err
+    assert (run / "weights.regression.safetensors").exists()
+    last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+    assert last["planned"]["seconds"] < 40  # of 12, on a machine that may be busy
+    assert last["took"]["seconds"] > 0
+    assert "; took " in answer.err
+    assert "# data.source: " in (run / "recipe.toml").read_text()
+    made = voxlate("synth", run, cohort / "case0", "--out", tmp_path / "out")
+    assert made.code == 0, made.err
+
+
+def test_keys_of_a_plan_are_changed_by_set_once_and_its_run_is_resumed_as_it_was_planned(
+    voxlate, prepared, tmp_path
+):
+    run = tmp_path / "run"
+    options = ("train", "auto", "--data", prepared, "--out", run, "--mode", "mean")
+    answer = voxlate(*options, "--minutes", 0.2, "--set", "train.steps=2")
+    assert answer.code == 0, answer.err
+    before = (run / "recipe.toml").read_text()
+    assert tomllib.loads(before)["train"]["steps"] == 2
+    assert "✗ WORSE THAN the best naive baseline" in answer.out, "two steps teach nothing"
+    longer = f"What may help: a longer training (voxlate train {run} --minutes +1)."
+    assert longer in " ".join(answer.err.split())
+    answer = voxlate(*options, *SHORT, "--set", "train.batch=2")
+    assert answer.code == 0, answer.err
+    said = " ".join(answer.err.split())
+    assert "is resumed as it was planned" in said
+    assert "--set train.steps, --set train.batch change nothing" in said
+    assert (run / "recipe.toml").read_text() == before
+
+
+@every_row(
+    ("options", "words"),
+    [
+        (("--minutes", 0.0001), "expected time for one pass over the 24 slices"),
+        (("--memory", "1MB"), "expected enough for the smallest network, found 0.00 GiB"),
+        (("--memory", "much"), "expected a size such as 8GB, found 'much'"),
+        (("--target", "ct"), "expected modalities of the cohort (t1, t2), found 'ct'"),
+        (
+            ("--source", "t1", "--target", "t1"),
+            "expected each modality in one of them, found t1 in both",
+        ),
+        (("--out", "plan.txt"), "expected the name of a .toml file"),
+    ],
+)
+def test_a_plan_that_cannot_be_met_is_refused_in_one_sentence(
+    voxlate, prepared, tmp_path, monkeypatch, options, words
+):
+    monkeypatch.chdir(tmp_path)
+    answer = voxlate("plan", prepared, *options)
+    assert answer.code == 2
+    assert words in " ".join(answer.err.split())
+    assert not (tmp_path / "plan.toml").exists()
+
+
+def test_a_plan_never_replaces_a_file(voxlate, prepared, tmp_path):
+    (tmp_path / "plan.toml").write_text("mine")
+    answer = voxlate("plan", prepared, "--out", tmp_path / "plan.toml")
+    assert answer.code == 2
+    assert (tmp_path / "plan.toml").read_text() == "mine"
+
+
+def test_options_of_a_plan_are_refused_for_a_recipe(voxlate, prepared, tiny, tmp_path):
+    answer = voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "run", "--mode", "mean")
+    assert answer.code == 2
+    assert "--mode: expected the recipe auto" in answer.err
+
+
+def test_one_patient_is_too_few(voxlate, small_head, tmp_path):
+    small_head(tmp_path / "scans" / "one", 0)
+    voxlate("prepare", tmp_path / "scans", "--out", tmp_path / "ready")
+    answer = voxlate("plan", tmp_path / "ready", "--out", tmp_path / "plan.toml")
+    assert answer.code == 2
+    assert "expected two patients or more" in answer.err
+
+
+def test_recipes_and_starters_that_fit_a_cohort_are_ranked_and_the_others_say_what_they_need(
+    voxlate, prepared, monkeypatch, shipped_starters
+):
+    monkeypatch.setattr(names, "FOLDER", shipped_starters)
+    rows = json.loads(voxlate("recipes", "--for", prepared, "--json").out)
+    found = {row["name"]: row for row in rows}
+    assert len(found) == len(recipe.names()) + len(names.starter_names())
+    fitting = [row for row in rows if not row["against"]]
+    assert rows[: len(fitting)] == fitting
+    first = fitting[0]
+    assert f"4 of 4 training cases; every modality used; {first['steps']} steps" in first["why"]
+    # the patches of this recipe are far larger than these slices
+    assert "filled in" in found["t1_to_t2_brain"]["notes"][0]
+    assert found["phantom_t1_to_ct"]["against"] == "needs ct, which the cohort lacks"
+    assert found["starter:head-tof-to-cta"]["against"] == "needs tof, cta, which the cohort lacks"
+    assert found["starter:brain-mr-to-mr"]["against"].startswith("its pixels are")
+    plain = voxlate("recipes", "--for", prepared).out
+    assert f"1. {first['name']}  " in plain
+    assert "Methods for pairs come first" in plain
+    assert "needs ct, which the cohort lacks:" in plain
+
+
+@pytest.fixture(scope="module")
+def heads_of_papers(tmp_path_factory):
+    """Two phantoms in every modality of the five papers."""
+    folder = tmp_path_factory.mktemp("heads")
+    write_cohort(folder, cases=2, size=(96, 96, 8))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("modalities", "first"),
+    [
+        ("ncct cta1 cta2 cta3 tmax", "mrdpm_small"),
+        ("tof cta", "tof_to_cta_adm_small"),
+        ("t2 ct", "mr_to_ct_ddpm_small"),
+        ("t1 t1c t2 flair", "umm_csgm_small"),
+        ("swi tof", "make_a_volume_swi_mra_small"),
+    ],
+)
+def test_the_system_of_each_paper_is_the_first_for_its_modalities(
+    tmp_path, heads_of_papers, modalities, first
+):
+    for name in [*modalities.split(), "seg"]:
+        for file in heads_of_papers.glob(f"*/{name}.nii.gz"):
+            copy = tmp_path / "scans" / file.parent.name / file.name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, copy)
+    prepare(tmp_path / "scans", tmp_path / "ready", audit=False)
+    fitting = [fit for fit in fits(tmp_path / "ready") if not fit.against]
+    assert fitting[0].name == first
+    unpaired = [fit.unpaired for fit in fitting]
+    assert unpaired == sorted(unpaired)
+    assert any(unpaired) == any("cyclegan" in fit.name for fit in fitting)
+
+
+@pytest.fixture(scope="module")
+def scans_apart(tmp_path_factory, small_head):
+    """Four training cases with t1 alone, four with ct alone, and one with both to validate on."""
+    scans = tmp_path_factory.mktemp("apart") / "scans"
+    rows = ["case,patient,split,t1,ct"]
+    for number in range(9):
+        names = ("t1", "ct") if number == 8 else ("t1",) if number < 4 else ("ct",)
+        small_head(scans / f"c{number}", number, modalities=names)
+        files = (f"c{number}/{name}.nii.gz" if name in names else "" for name in ("t1", "ct"))
+        rows.append(f"c{number},c{number},{'val' if number == 8 else 'train'},{','.join(files)}")
+    (scans / "cases.csv").write_text("\n".join(rows) + "\n")
+    return scans
+
+
+@pytest.fixture(scope="module")
+def apart(scans_apart):
+    return prepare(scans_apart, scans_apart.parent / "apart", audit=False).folder
+
+
+def test_scans_that_no_case_has_both_of_are_learned_without_pairs(
+    voxlate, scans_apart, apart, tmp_path
+):
+    run, out = tmp_path / "run", tmp_path / "out"
+    answer = voxlate("train", "auto", "--data", apart, "--out", run, *SHORT)
+    assert answer.code == 0, answer.err
+    assert len([*answer.err.splitlines(), *answer.out.splitlines()]) <= 20
+    said = " ".join(answer.err.split())
+    assert "no training case has both: unpaired" in said
+    assert "without pairs: 4 training cases have t1, 4 have ct" in said
+    made = voxlate("synth", run, scans_apart, "--split", "val", "--out", out)
+    assert made.code == 0, made.err
+    assert voxlate("evaluate", out, "--truth", scans_apart).code == 0
+
+
+def test_a_method_of_pairs_refuses_scans_that_lie_apart(voxlate, apart, tiny, tmp_path):
+    options = ("--out", tmp_path / "run", "--set", "data.apart=true")
+    answer = voxlate("train", tiny, "--data", apart, *options)
+    assert answer.code == 2
+    expected = "expected data.apart = false for a method that learns from pairs"
+    assert expected in " ".join(answer.err.split())
+
+
+def test_gaps_among_three_contrasts_make_a_completion(voxlate, tmp_path, small_head):
+    scans, ready, run = (tmp_path / name for name in ("scans", "ready", "run"))
+    for number in range(6):
+        case = scans / f"c{number}"
+        small_head(case, number, modalities=("t1", "t2", "ct") if number % 2 else ("t1", "t2"))
+        if number % 2:  # a third contrast of MR
+            (case / "ct.nii.gz").rename(case / "flair.nii.gz")
+    prepare(scans, ready, audit=False)
+    answer = voxlate("train", "auto", "--data", ready, "--out", run, *SHORT)
+    assert answer.code == 0, answer.err
+    assert "any missing contrast is synthesised from the others" in " ".join(answer.err.split())
+    made = voxlate("synth", run, scans, "--out", tmp_path / "out")
+    assert made.code == 0, made.err
+
+
+@dataclass
+class Clockwork:
+    """A probe on a machine whose steps cost what `step_seconds` says."""
+
+    cohort: object
+    limits: Limits
+    device_name: str = "auto"
+    probe_seconds: float = 0.0
+    most: float = 0.0
+    last: Measured | None = None
+    tried: ClassVar[list[Size]] = []
+
+    @property
+    def seconds(self) -> float:
+        return self.limits.minutes * 60
+
+    def again(self, tables, seconds):
+        return seconds
+
+    @property
+    def has_time(self):
+        return True
+
+    def measure(self, tables, stage):
+        net = tables["net"]
+        size = Size(net["width"], net.get("patch", 1), tables["train"]["batch"])
+        self.tried.append(size)
+        memory = 2**20 * size.width / size.stem
+        self.last = Measured(step_seconds(size) * (1 + stage), memory)
+        return self.last if memory <= self.limits.memory_bytes else None
+
+
+def step_seconds(size: Size) -> float:
+    """Of a step on Clockwork's machine; four times as fast with a stem of two times the size."""
+    return 2.5e-6 * (size.width / size.stem) ** 2 * size.batch
+
+
+@pytest.fixture
+def clockwork(monkeypatch):
+    """Plans probe a machine whose speed is known; the list of sizes that they try."""
+    monkeypatch.setattr("voxlate.training.planning.plan.Probe", Clockwork)
+    monkeypatch.setattr(Clockwork, "tried", [])
+    return lambda: Clockwork.tried
+
+
+@pytest.fixture
+def any_length(monkeypatch):
+    """However long patients are seen, they are not learned by heart."""
+    monkeypatch.setattr("voxlate.training.planning.rules.most_items", lambda *_, **__: 10**9)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "largest"), [(0.2, 1000), (1, 1000), (2, 1000), (60, 1000), (60, 40)]
+)
+def test_the_network_of_least_predicted_error_is_taken_that_fits_in_memory(
+    prepared, clockwork, any_length, minutes, largest
+):
+    made = plan_training(prepared, minutes=minutes, memory_bytes=largest * 2**20, mode="mean")
+    facts = facts_of(open_cohort(prepared))
+    stems = rules.stems(facts)
+
+    def error(size: Size) -> float:
+        steps = int(minutes * 60 * 0.96 / step_seconds(size))
+        return relative_error(size.width, size.stem * facts.pixel_mm, size.batch, steps)
+
+    every = [Size(width, stem, batch) for stem in stems for width in WIDTHS for batch in BATCHES]
+    fitting = [size for size in every if size.width / size.stem <= largest]
+    best = min(fitting, key=error)
+    assert (made.tables["net"]["width"], made.tables["net"].get("patch", 1)) == (
+        best.width,
+        best.stem,
+    )
+    assert made.tables["train"]["steps"] == int(minutes * 60 * 0.96 / step_seconds(best))
+    assert len(clockwork()) <= 7  # the law passes over the others
+    assert f"{best} gets" in made.why["net.width"]
+
+
+def test_the_two_runners_up_are_named_with_what_they_would_lose(prepared, clockwork, any_length):
+    made = plan_training(prepared, minutes=2, memory_bytes=2**33, mode="mean")
+    _, others = made.why["net.width"].split("others: ")
+    assert others.count("steps of") == 2
+    assert all(float(part.split("%")[0]) >= 0 for part in others.split(" +")[1:])
+
+
+def test_a_coarser_stem_that_is_hardly_faster_is_never_taken(
+    prepared, clockwork, any_length, monkeypatch
+):
+    monkeypatch.setattr("voxlate.training.planning.rules.stems", lambda _: [1, 2])
+    monkeypatch.setattr(
+        "voxlate.training.planning.law.COARSE", 0.0
+    )  # features of any size are equally good
+    short = {"minutes": 0.05, "memory_bytes": 2**33, "mode": "mean"}
+    assert plan_training(prepared, **short).tables["net"]["patch"] == 2
+    slower = lambda size: 2.5e-6 * size.width**2 * size.batch / (1.4 if size.stem == 2 else 1)  # noqa: E731
+    monkeypatch.setitem(globals(), "step_seconds", slower)
+    assert "patch" not in plan_training(prepared, **short).tables["net"]
+
+
+def test_time_beyond_what_few_patients_are_worth_is_filled_up_to_a_quarter(
+    prepared, clockwork, monkeypatch
+):
+    for most, filled in ((10**9, True), (10, False)):
+        monkeypatch.setattr(
+            "voxlate.training.planning.rules.most_items", lambda *_, most=most, **__: most
+        )
+        made = plan_training(prepared, minutes=0.25, memory_bytes=2**30, mode="mean")
+        steps, seconds = made.tables["train"]["steps"], made.seconds
+        assert steps * made.tables["train"]["batch"] <= FILLED * max(
+            most, made.tables["train"]["batch"]
+        )
+        assert (seconds > 0.9 * 0.96 * 15) == filled
+
+
+def test_few_patients_are_not_learned_by_heart(prepared, clockwork):
+    made = plan_training(prepared, minutes=60, memory_bytes=8 * 2**30)
+    items = 25 * 24  # passes over the 24 slices of four patients
+    first = made.tables["stages"][0]["train"]
+    assert first["steps"] * first["batch"] == items
+    assert made.tables["train"]["steps"] * rules.BATCH == 2 * items
+    assert made.tables["net"]["width"] == 128  # what time is left goes into width
+    assert "overfit to 4 patients" in made.why["stages.regression.train.steps"]
+
+
+def test_time_is_shared_between_the_two_answers(prepared, clockwork, any_length):
+    made = plan_training(prepared, minutes=1, memory_bytes=8 * 2**30)
+    each = made.pace.step_seconds
+    first = made.tables["stages"][0]["train"]["steps"] * each["regression"]
+    second = made.tables["train"]["steps"] * each["final"]
+    assert first / (first + second) == pytest.approx(0.75, abs=0.01)
+
+
+def test_a_printed_plan_ends_with_its_cost_and_the_assumed_minutes(
+    voxlate, prepared, clockwork, any_length, tmp_path
+):
+    options = ("--memory", "8GB", "--mode", "mean", "--out", tmp_path / "plan.toml")
+    said = " ".join(voxlate("plan", prepared, *options).done().out.split())
+    assert re.search(
+        r"Predicted by a probe on this machine: [\d.]+ of 60 minutes, [\d.]+ of 8.0 GiB. 60 minutes are assumed",
+        said,
+    )
+
+
+def test_a_time_too_short_for_samples_plans_the_mean_alone_and_says_from_when_on_they_pay(
+    prepared, clockwork, any_length, monkeypatch
+):
+    monkeypatch.setitem(globals(), "step_seconds", lambda size: 0.1)
+    short = plan_training(prepared, minutes=1, memory_bytes=2**33)
+    assert "stages" not in short.tables
+    assert short.tables["train"]["steps"] == pytest.approx(
+        576, abs=1
+    )  # all of the minute, less 4 %
+    with pytest.raises(BadInput, match=r"--mode both: expected minutes for 200 steps"):
+        plan_training(prepared, minutes=1, memory_bytes=2**33, mode="both")
+    minutes = int(short.why["stages"].split("--minutes ")[1].rstrip(")"))
+    assert len(plan_training(prepared, minutes=minutes, memory_bytes=2**33).recipe.stages) == 1
+    assert (
+        len(plan_training(prepared, minutes=1, memory_bytes=2**33, mode="samples").recipe.stages)
+        == 1
+    )  # asked for
+
+
+def rescaled(scans, cases, change, name="ct"):
+    """Rewrite the CT, or another scan, of cases of these numbers as change(voxels)."""
+    for number in cases:
+        path = scans / f"case{number}" / f"{name}.nii.gz"
+        image = nib.load(path)
+        values = np.asarray(change(np.asanyarray(image.dataobj)), np.float32)
+        nib.save(nib.Nifti1Image(values, image.affine), path)
+
+
+@pytest.fixture
+def ct_cohort(tmp_path, small_head):
+    """Six cases of T1 and CT, of which the last validates."""
+    scans = tmp_path / "scans"
+    for number in range(6):
+        small_head(scans / f"case{number}", number, modalities=("t1", "ct"))
+    splits = "".join(f"case{number},{'val' if number == 5 else 'train'}\n" for number in range(6))
+    (scans / "cases.csv").write_text("case,split\n" + splits)
+    return scans
+
+
+def padded(ct):
+    """Without its offset, in a first column of air as it should be."""
+    values = ct + 1024
+    values[0] = -1024
+    return values
+
+
+@pytest.mark.parametrize(
+    ("cases", "change", "words"),
+    [
+        (range(1, 4), lambda ct: ct + 1024, "and nothing below 24"),
+        (range(6), lambda ct: ct / 1000, "bodies that vary by"),
+        ([1], padded, "as the upper quartile of case1"),
+    ],
+)
+def test_hounsfield_units_on_several_scales_or_on_none_or_without_their_offset_are_refused(
+    ct_cohort, tmp_path, cases, change, words
+):
+    rescaled(ct_cohort, cases, change)
+    prepare(ct_cohort, tmp_path / "ready", audit=False)
+    expected = f"ct: expected Hounsfield units in every scan, found.*{words}"
+    with pytest.raises(BadInput, match=expected):
+        plan_training(tmp_path / "ready", minutes=1, memory_bytes=8 * 2**30)
+
+
+def test_mr_targets_of_which_some_are_z_scored_are_refused_by_plan_and_train(
+    ct_cohort, tmp_path, tiny
+):
+    rescaled(ct_cohort, [1, 2], lambda t1: t1 / 50 - 1, name="t1")
+    prepare(ct_cohort, tmp_path / "ready", audit=False, workers=1)
+    expected = r"the target t1 on one scale, found 2 of 5 training cases z-scored \(case1, case2\)"
+    facts = facts_of(open_cohort(tmp_path / "ready"))
+    with pytest.raises(BadInput, match=expected):
+        check_scales(facts, ["ct", "t1"], ["t1"])
+    check_scales(facts, ["t1", "ct"], ["ct"])  # a source is mapped by its own percentiles
+    words = {"data.source": '["ct"]', "data.target": '["t1"]', "train.steps": "1"}
+    maps = dict.fromkeys(("intensity.ct", "intensity.t1"), '{kind = "percentile"}')
+    with pytest.raises(BadInput, match=expected):
+        train(recipe.read(str(tiny), {**words, **maps}), tmp_path / "ready", tmp_path / "run")
+
+
+@pytest.fixture
+def odd_case(ct_cohort, tmp_path):
+    """A prepared cohort whose case1 has no t1, and a CT with another offset, and is for training."""
+    rescaled(ct_cohort, [1], lambda ct: ct - 1024)
+    (ct_cohort / "case1" / "t1.nii.gz").unlink()
+    prepare(ct_cohort, tmp_path / "ready", audit=False, workers=1)
+    return tmp_path / "ready"
+
+
+def test_a_case_without_the_source_does_not_stop_a_plan_for_its_scale(odd_case):
+    facts = facts_of(open_cohort(odd_case))
+    with pytest.raises(BadInput, match="ct: expected Hounsfield units in every scan"):
+        check_scales(facts, ["ct"])
+    used = facts.of_cases_with(["t1", "ct"])
+    assert len(used.training) == 4
+    check_scales(used, ["t1", "ct"])
+
+
+def test_a_case_without_the_source_does_not_stop_a_training_for_its_floor(odd_case, tiny, tmp_path):
+    words = {"data.source": '["t1"]', "data.target": '["ct"]', "train.steps": "1"}
+    maps = {
+        "intensity.ct": '{kind = "percentile", floor = 0}',
+        "intensity.t1": '{kind = "percentile"}',
+    }
+    made = recipe.read(str(tiny), {**words, **maps})
+    assert train(made, odd_case, tmp_path / "run", device="cpu").weights().is_file()
+    other = recipe.read(
+        str(tiny), {**words, **maps, "intensity.ct": '{kind = "percentile", floor = 100}'}
+    )
+    with pytest.raises(BadInput, match=r"case\d: expected ct to be above 100"):
+        train(other, odd_case, tmp_path / "other", device="cpu")
+
+
+def test_cases_that_teach_nothing_decide_nothing(tmp_path, small_head):
+    """Those without a T2 have a z-scored T1, with air below 0: the plan and the weights know the others alone."""
+    scans = tmp_path / "scans"
+    for number in range(8):
+        small_head(
+            scans / f"case{number}", number, modalities=("t1", "t2") if number > 4 else ["t1"]
+        )
+    rescaled(scans, range(5), lambda t1: (t1 - 600) / 100, name="t1")
+    rows = [f"case{k},case{k},{'val' if k == 7 else 'train'}" for k in range(8)]
+    (scans / "cases.csv").write_text("\n".join(["case,patient,split", *rows]))
+    prepare(scans, tmp_path / "ready", audit=False)
+    options = {"minutes": 0.3, "memory_bytes": 8 * 2**30, "mode": "mean"}
+    made = plan_training(tmp_path / "ready", source=("t1",), target=("t2",), **options)
+    assert made.tables["intensity"]["t1"].get("floor") == 0
+    assert "of 2 patients" in made.why["data.augment"]
+
+
+def test_a_plan_that_is_too_short_says_what_would_be_enough(prepared, clockwork, monkeypatch):
+    monkeypatch.setitem(globals(), "step_seconds", lambda size: 0.00257 if size.batch == 2 else 1.0)
+    short = plan_training(prepared, minutes=0.005, memory_bytes=2**30, mode="mean")  # 288 ms
+    assert "112 steps show each slice 9.3 times: EXPECT BLUR" in short.why["minutes"]
+    assert "minutes" not in plan_training(prepared, minutes=5, memory_bytes=2**30, mode="mean").why
+
+
+def test_a_completion_of_less_than_a_pass_trains_on_a_part_of_the_slices_and_says_so(
+    prepared, clockwork, monkeypatch
+):
+    monkeypatch.setitem(globals(), "step_seconds", lambda size: size.batch / 2)
+    monkeypatch.setattr(Facts, "slices", 10_000)
+    limits = {"minutes": 3, "memory_bytes": 2**30, "mode": "mean"}
+    with pytest.raises(BadInput, match="expected time for one pass over the 10,000 slices"):
+        plan_training(prepared, **limits)
+    both = ("t1", "t2")
+    facts = facts_of(open_cohort(prepared))
+    roles = replace(roles_of(facts), source=both, target=both, pairing="complete")
+    monkeypatch.setattr("voxlate.training.planning.plan.roles_of", lambda *_: roles)
+    said = plan_training(prepared, **limits).why["minutes"]  # 345 of about 5,000 slices
+    assert "train on about 7% of the slices, drawn at random, once each: EXPECT BLUR" in said
+    with pytest.raises(BadInput, match="expected time for one pass"):
+        plan_training(prepared, **limits | {"minutes": 0.5})
+
+
+def test_reasons_of_keys_that_were_changed_are_no_longer_stated(planned):
+    changed = planned.change({"net.width": "40", "train.optimiser.lr": "0.1"})
+    assert changed.why["net.width"] == changed.why["train.optimiser.lr"] == "set by hand"
+    assert changed.why["data.patch"] == planned.why["data.patch"]
+    assert "net.width, train.optimiser.lr" in changed.why["by hand"]
+
+
+def test_wishes_in_python_are_checked_as_on_the_command_line(prepared):
+    with pytest.raises(BadInput, match="mode: expected 'both', 'mean', 'samples', found 'man'"):
+        package.plan(prepared, mode="man", minutes=1)
+    with pytest.raises(BadInput, match="minutes: expected a number, found inf"):
+        package.plan(prepared, minutes=float("inf"))
+    assert package.plan(prepared, source="t2", target="t1", minutes=0.2).recipe.data.source == [
+        "t2"
+    ]
+
+
+def test_a_stage_of_fewer_steps_than_the_probe_takes_is_timed_too(planned, prepared):
+    tables = {**planned.tables, "train": {**planned.tables["train"], "steps": 1}}
+    assert Probe(open_cohort(prepared), Limits(1, 8 * 2**30)).measure(tables, 0).seconds > 0
+
+
+@pytest.mark.parametrize(("minutes", "timed"), [(20, 30), (4, 10), (1, 0)])
+def test_what_is_left_of_the_probes_time_goes_into_a_second_try(
+    prepared, monkeypatch, minutes, timed
+):
+    taken = []
+    monkeypatch.setattr(Probe, "measure", lambda self, *_, steps: taken.append(steps))
+    assert Probe(open_cohort(prepared), Limits(minutes, 2**33)).again({}, 1.0) == 1.0
+    assert taken == (
+        [timed] if timed else []
+    )  # 5 % of the minutes are 60, 12 and 3 seconds, less what has passed; one step warms up
+
+
+def test_a_network_that_was_not_tried_is_never_called_worse_than_the_one_taken():
+    tried, untried = (
+        Candidate(Size(16, 1, 2), 0.3, 78, 1.0),
+        Candidate(Size(16, 2, 2), 0.1, 397, 0.85),
+    )
+    assert "of the networks whose step was timed" in reason([tried, untried])
+    assert "-15.0%" in reason([tried, untried])
+    assert "were tried" not in reason([untried, tried])

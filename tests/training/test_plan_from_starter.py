@@ -1,0 +1,328 @@
+"""Plans that begin from a starter: which one fits, what changes, and how it is switched off."""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from voxlate.base.errors import BadInput
+from voxlate.base.items import BACKGROUND
+from voxlate.scans.cases.prepared import open_cohort
+from voxlate.scans.images.intensity import Window
+from voxlate.training.planning import pictures, plan
+from voxlate.training.planning.facts import facts_of
+from voxlate.training.planning.probe import Limits, Probe
+from voxlate.training.planning.race import Race, Result
+from voxlate.training.planning.roles import Roles, roles_of
+from voxlate.training.planning.rules import Size, first_stage
+from voxlate.training.planning.search import Candidate
+from voxlate.training.planning.starters import (
+    begin_from,
+    find_starter,
+    reason_against_training,
+    rename,
+    without_training,
+)
+from voxlate.training.recipe import from_dict
+from voxlate.training.run import Run
+from voxlate.training.starter import self_test_batch, self_test_output
+from voxlate.training.starters import names
+from voxlate.training.starters.card import read_card
+from voxlate.training.train import initial_method
+from voxlate.training.weights import load_method, read_header, read_weights
+
+SHORT = {"minutes": 0.2, "memory_bytes": 8 * 2**30}
+
+
+@pytest.fixture
+def facts(prepared):
+    """Facts of the small cohort, as if its bodies had a head's width."""
+    return replace(facts_of(open_cohort(prepared)), wide_mm=160.0)
+
+
+def test_the_fitting_starter_is_named_with_its_reason(starter, facts):
+    found, why = find_starter(facts, roles_of(facts), "both")
+    assert found is not None
+    assert found.start_from == "starter:tiny"
+    assert "it makes t2 of t1 of heads with their skull with pixels of 2 mm" in why
+    assert "--from-scratch" in why
+
+
+@pytest.mark.parametrize(
+    ("changed", "roles", "reason"),
+    [
+        (
+            {"wide_mm": 130.0},
+            None,
+            "it knows heads with their skull, and bodies here are 130 mm wide",
+        ),
+        (
+            {"spacing_mm": (3.0, 5.0, 5.0)},
+            None,
+            "its pixels are 1 to 2 mm, and pixels here are 5 mm",
+        ),
+        ({}, Roles(("t2",), ("t1",), "the reverse"), "it makes t2 of t1"),
+    ],
+)
+def test_a_starter_of_other_scans_or_modalities_is_refused_with_a_reason(
+    starter, facts, changed, roles, reason
+):
+    facts = replace(facts, **changed)
+    found, why = find_starter(facts, roles or roles_of(facts), "both")
+    assert found is None
+    assert reason in why
+
+
+def test_a_starter_that_needs_no_training_is_named_where_the_minutes_are_too_few(
+    shipped_starters, facts, monkeypatch
+):
+    monkeypatch.setattr(names, "FOLDER", shipped_starters)
+    roles = Roles(("t1",), ("t2",), "pairs")
+    brains = replace(facts, wide_mm=135.0, spacing_mm=(3.0, 1.0, 1.0))
+    command = "voxlate synth starter:brain-mr-to-mr heads --missing t2 --out OUT"
+    assert without_training(brains, roles, "heads") == command
+    assert without_training(facts, roles, "heads") == "", "heads with their skull"
+    assert without_training(brains, Roles(("t1",), ("cbf",), "pairs"), "heads") == ""
+    probe = SimpleNamespace(
+        limits=Limits(**SHORT), probe_seconds=0.0, cohort=SimpleNamespace(scans="heads")
+    )
+    search = SimpleNamespace(facts=brains, roles=roles, probe=probe)
+    with pytest.raises(
+        BadInput, match=r"minutes or more, or synthesise without a training: "
+    ) as no:
+        plan._check_epoch(search, Candidate(Size(32, 1, 4), 60.0, 1, 1.0), 1.0)
+    assert str(no.value).endswith(command)
+
+
+def test_modalities_are_matched_by_accepted_names_in_the_order_of_the_channels(starter):
+    card = replace(read_card(starter), source=["t1", "t2"], target=["ct"])
+    card = replace(card, accepts={"t1": ["t1w"], "t2": ["t2w", "flair"], "ct": ["ct"]})
+    assert card.match(["flair", "t1w"], ["ct"]) == {"t1": "t1w", "t2": "flair", "ct": "ct"}
+    assert card.match(["t1w"], ["ct"]) is None
+    assert card.match(["t1w", "swi"], ["ct"]) is None
+    tables = {"data": {"source": ["t1", "t2"], "target": ["ct"]}, "intensity": {"t1": 1, "ct": 2}}
+    named = rename(tables, {"t1": "t1w", "t2": "flair"})
+    assert named["data"] == {"source": ["t1w", "flair"], "target": ["ct"]}
+    assert named["intensity"] == {"t1w": 1, "ct": 2}
+
+
+def test_a_starter_that_completes_translates_any_of_its_modalities(starter):
+    card = replace(read_card(starter), source=["t1", "t2", "pd"], target=["t1", "t2", "pd"])
+    card = replace(card, accepts={"t1": ["t1n"]})
+    assert card.match(["t1n"], ["t2"]) == {"t1": "t1n", "t2": "t2"}
+    assert card.match(["t2", "t1"], ["pd"]) == {"t1": "t1", "t2": "t2", "pd": "pd"}
+    assert card.match(["t1", "pd"], ["t1", "pd"]) == {"t1": "t1", "pd": "pd"}
+    assert card.match(["t1"], ["ct"]) is None
+    assert card.match(["t1", "t1n"], ["t2"]) is None, "one channel of T1"
+
+
+def test_stripped_brains_from_t1_to_t2_begin_from_the_starter_that_completes(
+    shipped_starters, facts, monkeypatch
+):
+    monkeypatch.setattr(names, "FOLDER", shipped_starters)
+    roles = Roles(("t1",), ("t2",), "pairs")
+    # Patches smaller than slices leave the starter's padding as it is.
+    brains = replace(facts, wide_mm=135.0, spacing_mm=(3.0, 1.0, 1.0), shape=(6, 48, 40))
+    found, why = find_starter(brains, roles, "both")
+    assert found is not None, why
+    draft = first_stage(brains, roles, Size(32, 2, 2), 400)
+    begin_from(found, draft, {})
+    assert draft.tables["task"] == {"kind": "translate"}
+    assert draft.data["lift"] == 0.12, "as the starter sees fluid"
+    recipe = from_dict(draft.tables, "the plan")
+    method, started = initial_method(recipe.all_stages[0], {})
+    assert "0 fresh" in started
+    whole, completing, _ = load_method(shipped_starters / "brain-mr-to-mr")
+    batch = self_test_batch(completing, _t1(5))
+    own = replace(
+        batch,
+        source=_t1(1),
+        present=batch.present[:, :1],
+        source_names=("t1",),
+        target_names=("t2",),
+    )
+    image = self_test_output(method.eval(), recipe, own)
+    wanted = self_test_output(whole, completing, replace(batch, present=_only_first(batch.present)))
+    torch.testing.assert_close(image, wanted[:, 2:3], rtol=0, atol=1e-3)
+
+
+def test_a_completion_of_some_of_its_modalities_starts_from_the_starter_if_a_regression_is_planned(
+    shipped_starters, facts
+):
+    card = read_card(shipped_starters / "brain-mr-to-mr")
+    brains = replace(facts, wide_mm=135.0, spacing_mm=(3.0, 1.0, 1.0))
+    some = Roles(("t1", "t2"), ("t1", "t2"), "asked", "complete")
+    assert reason_against_training(card, brains, some, "mean") == ""
+    assert "--mode mean" in reason_against_training(card, brains, some, "both")
+    apart = Roles(("t1",), ("t2",), "asked", "unpaired")
+    assert "without pairs" in reason_against_training(card, brains, apart, "mean")
+
+
+def _t1(channels: int) -> torch.Tensor:
+    """A slice of noise within air in the first of some channels, which are air otherwise."""
+    source = torch.full((1, channels, 1, 64, 64), BACKGROUND)
+    source[:, :1, :, 12:52, 12:52] = torch.rand(40, 40, generator=torch.Generator().manual_seed(6))
+    return source
+
+
+def _only_first(present: torch.Tensor) -> torch.Tensor:
+    """The presence of the first modality alone."""
+    return torch.arange(present.shape[1])[None] == 0
+
+
+@pytest.fixture
+def begun(starter, facts):
+    """begun(windows): the draft of a training from the starter, whose patches are whole slices."""
+
+    def begin(windows=None, **changes):
+        known = replace(facts, **changes)
+        found, _ = find_starter(facts, roles_of(facts), "both")
+        draft = first_stage(known, roles_of(known), Size(64, 1, 4), 800)
+        begin_from(found, draft, windows or {})
+        return draft
+
+    return begin
+
+
+def test_a_plan_from_a_starter_has_its_network_and_the_rate_of_random_weights(starter, begun):
+    tables, why = begun().tables, begun().why
+    header = read_header(Run(starter).weights())
+    # Trained on whole slices, a network answers to their border as it was padded.
+    assert tables["net"] == {**header["recipe"]["net"], "border": "zeros"}
+    assert "stack" not in tables["data"]
+    assert tables["intensity"]["t2"] == header["recipe"]["intensity"]["t2"]
+    assert tables["train"]["optimiser"]["lr"] == 2e-3
+    assert tables["start_from"] == "starter:tiny"
+    assert why["train.ema"] == "an average over the last 80 of 800 steps"
+
+
+def test_pictures_are_found_to_show_the_window_whose_levels_the_starters_images_have(
+    starter, facts, monkeypatch
+):
+    """A perfect starter, whose range is 0 to 1400; the cohort's scans from 100 to 800 are grey levels."""
+    _, recipe, header = load_method(starter)
+
+    class Perfect:
+        def synthesise(self, batch, noise, sampling):
+            return (100 + 700 * (batch.target + 1) / 2) / 700 - 1
+
+    monkeypatch.setattr(pictures, "load_method", lambda _: (Perfect(), recipe, header))
+    monkeypatch.setattr(pictures, "WINDOWS_HU", ((0, 1400), (100, 800), (400, 600)))
+    names = {"t1": "t1", "t2": "t2"}
+    draft = first_stage(facts, roles_of(facts), Size(16, 1, 2), 10)
+    found = pictures.find_window("starter:tiny", names, draft, Window(low=100, high=800))
+    assert found == (100, 800)
+
+
+def test_a_plan_for_pictures_rescales_the_starters_output_to_their_window(begun):
+    draft = begun({"t2": (100, 800)}, shape=(6, 48, 40))
+    assert draft.tables["start_window"] == {"t2": [100, 800]}
+    assert draft.tables["method"]["leak"] == 0.05
+    assert "border" not in draft.tables["net"]
+    assert "from 100 to 800" in draft.why["start_window.t2"]
+
+
+def test_a_training_begins_with_the_starters_image_in_the_window(
+    starter, voxlate, prepared, tiny, tmp_path
+):
+    """A range of 350 to 1050 instead of 0 to 1400 doubles what a network of -1 to 1 gives."""
+    text = "start_from = 'starter:tiny'\nstart_window = { t2 = [350, 1050] }\n" + tiny.read_text()
+    recipe = tmp_path / "begun.toml"
+    recipe.write_text(text)
+    changes = ("train.steps=1", "train.optimiser.lr=1e-12", "train.ema=0.0")
+    steps = [word for change in changes for word in ("--set", change)]
+    answer = voxlate("train", recipe, "--data", prepared, "--out", tmp_path / "begun", *steps)
+    assert answer.code == 0, answer.err
+    own = read_weights(Run(starter).weights())
+    begun = read_weights(Run(tmp_path / "begun").weights())
+    for name, tensor in own.items():
+        factor = 2 if ".head." in f".{name}" else 1
+        torch.testing.assert_close(begun[name].float(), factor * tensor.float(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("window", "sentence"),
+    [("{ t1 = [0, 80] }", "for a target"), ("{ t2 = [80, 0] }", "low < high")],
+)
+def test_a_window_that_is_none_of_a_target_is_refused(
+    starter, voxlate, prepared, tiny, tmp_path, window, sentence
+):
+    recipe = tmp_path / "begun.toml"
+    recipe.write_text(f"start_from = 'starter:tiny'\nstart_window = {window}\n" + tiny.read_text())
+    answer = voxlate("train", recipe, "--data", prepared, "--out", tmp_path / "begun")
+    assert answer.code == 2
+    assert sentence in answer.err
+
+
+@pytest.fixture
+def winner(monkeypatch):
+    """winner(place): the entrant at this place wins races, which a starter trained for seconds may lose."""
+
+    def wins(place):
+        def race(entrants, *_):
+            order = [entrants[place], entrants[1 - place]]
+            results = [Result(entrant, 8, 0.1, entrant.step_seconds, None) for entrant in order]
+            return Race(tuple(results), 1.0, "1 validation patient")
+
+        monkeypatch.setattr(plan, "run_race", race)
+
+    return wins
+
+
+def test_train_auto_begins_from_the_starter_unless_it_is_switched_off(
+    install, voxlate, prepared, tmp_path, winner
+):
+    folder = install(stripped=True)  # the small bodies are 32 mm wide
+    winner(0)
+    options = ("--data", prepared, "--minutes", 0.2, "--mode", "mean", "--set", "train.steps=1")
+    answer = voxlate("train", "auto", *options, "--out", tmp_path / "auto")
+    assert answer.code == 0, answer.err
+    head = (tmp_path / "auto" / "recipe.toml").read_text()
+    assert "# starter: starter:tiny" in head
+    assert "# start_from: starter:tiny" in head
+    stated = json.loads((tmp_path / "auto" / "provenance.json").read_text())
+    assert stated["recipe"]["start_from"] == "starter:tiny"
+    again = voxlate("train", "auto", *options, "--out", tmp_path / "auto")
+    assert again.code == 0, again.err
+    scratch = voxlate("train", "auto", *options, "--from-scratch", "--out", tmp_path / "scratch")
+    assert scratch.code == 0, scratch.err
+    assert "start_from" not in scratch.err
+    own = read_weights(Run(folder).weights())
+    begun = read_weights(Run(tmp_path / "auto").weights())
+    assert own.keys() == begun.keys()
+    far = max(float((own[name] - begun[name]).abs().max()) for name in own)
+    assert far < 0.1
+
+
+def test_random_weights_that_win_the_race_are_trained(install, prepared, winner):
+    install(stripped=True)
+    winner(1)
+    made = plan.plan_training(prepared, **SHORT, mode="mean")
+    assert made.recipe.start_from is None
+    assert "starter:tiny: 0.100 after 8 steps" in made.why["start_from"]
+
+
+def test_without_a_patient_to_hold_out_the_starter_is_trained(install, prepared):
+    install(stripped=True)
+    cohort = open_cohort(prepared)
+    one, *others = cohort.cases
+    alone = cohort.with_splits({entry.case: "test" for entry in others} | {one.case: "train"})
+    facts = facts_of(alone)
+    search = plan.Search(facts, roles_of(facts), Probe(alone, Limits(0.5, 8 * 2**30)), print)
+    starter, _ = find_starter(facts, roles_of(facts), "mean")
+    _, draft = plan._plan_first(search, starter, 1.0, 10_000, mean_alone=True)
+    assert draft.tables["start_from"] == "starter:tiny"
+    assert draft.state is None
+
+
+def test_the_regression_of_a_plan_of_two_stages_begins_from_the_starter(install, prepared, winner):
+    install(stripped=True)
+    winner(0)
+    made = plan.plan_training(prepared, **SHORT, mode="samples")
+    stage, last = made.recipe.all_stages
+    assert (stage.start_from, last.start_from) == ("starter:tiny", None)
+    assert last.net != stage.net, (
+        "samples begin from random weights of the network that the law prefers"
+    )

@@ -1,0 +1,128 @@
+"""A race of a plan: candidates train side by side, held-out patients decide, and the winner goes on bit for bit."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from voxlate.scans.cases.prepared import open_cohort
+from voxlate.training.planning.facts import facts_of
+from voxlate.training.planning.plan import plan_training
+from voxlate.training.planning.race import FEWEST, Entrant, hold_out, run_race
+from voxlate.training.planning.roles import roles_of
+from voxlate.training.planning.rules import Size, first_stage
+from voxlate.training.run import Run
+from voxlate.training.train import train
+from voxlate.training.weights import read_weights
+
+SMALL = Size(8, 1, 2)
+SHORT = {"minutes": 0.2, "memory_bytes": 8 * 2**30, "mode": "mean", "device": "cpu"}
+
+
+@pytest.fixture
+def entrant(prepared):
+    """entrant(name, rate): random weights that learn at a rate."""
+    facts = facts_of(open_cohort(prepared))
+
+    def make(name, rate):
+        draft = first_stage(facts, roles_of(facts), SMALL, 40)
+        draft.tables["net"] |= {"groups": 4, "head_width": 8}
+        draft.tables["train"]["optimiser"] |= {"lr": rate, "warm_up": 1}
+        return Entrant(name, SMALL, 0.01, draft)
+
+    return make
+
+
+def test_the_entrant_that_learns_wins_and_its_state_is_kept(entrant, prepared):
+    cohort = hold_out(open_cohort(prepared))
+    race = run_race([entrant("still", 1e-12), entrant("learns", 5e-3)], cohort, 0.0, "cpu")
+    assert [result.entrant.name for result in race.results] == ["learns", "still"]
+    assert [result.steps for result in race.results] == [FEWEST, FEWEST]
+    assert race.best.error < race.results[1].error
+    assert race.best.state["step"] == FEWEST
+
+
+def test_an_error_is_a_share_of_the_truths_deviation_whatever_the_scale_of_the_target(
+    entrant, prepared
+):
+    """Weights that do not move give zeros. Twice the range of the target halves both the error and the deviation."""
+    cohort = hold_out(open_cohort(prepared))
+    plain, wide = entrant("plain", 1e-12), entrant("wide", 1e-12)
+    for one, high in ((plain, 2000.0), (wide, 4000.0)):
+        table = {"kind": "window", "low": -high, "high": high}
+        one.draft.tables["intensity"]["t2"] = table
+    errors = {
+        result.entrant.name: result.error
+        for result in run_race([plain, wide], cohort, 0.0, "cpu").results
+    }
+    assert errors["plain"] == pytest.approx(errors["wide"], rel=1e-4)
+
+
+def test_without_validation_patients_one_of_several_training_patients_is_held_out(prepared):
+    cohort = open_cohort(prepared)
+    everyone = cohort.with_splits({entry.case: "train" for entry in cohort.cases})
+    held_out = hold_out(everyone)
+    assert len(held_out.splits["val"]) == 1
+    alone = cohort.with_splits(
+        {entry.case: "test" for entry in cohort.cases if entry != cohort.cases[0]}
+        | {cohort.cases[0].case: "train"}
+    )
+    assert hold_out(alone) is None
+
+
+def test_the_winner_goes_on_as_if_its_recipe_had_been_trained_at_once(entrant, prepared, tmp_path):
+    cohort = hold_out(open_cohort(prepared))
+    race = run_race([entrant("one", 1e-3), entrant("two", 2e-3)], cohort, 0.0, "cpu")
+    plan = plan_training(prepared, **SHORT, from_scratch=True)
+    tables = race.best.entrant.draft.tables
+    tables["train"]["precision"] = "float32"
+    state = {**race.best.state, "stage": "final"}
+    raced = replace(plan, tables=tables, state=state, pace=None)
+    runs = {name: tmp_path / name for name in ("raced", "at once")}
+    raced.keep_pace(runs["raced"])
+    said = []
+    for run in runs.values():
+        train(raced.recipe, prepared, run, device="cpu", say=lambda one: said.append(one.code))
+    assert "race-dropped" not in said
+    first, second = (read_weights(Run(run).weights()) for run in runs.values())
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_plan_whose_keys_are_changed_begins_anew(prepared, tmp_path):
+    plan = replace(plan_training(prepared, **SHORT, from_scratch=True), state={"step": 1})
+    changed = plan.change({"net.width": "8"})
+    changed.keep_pace(tmp_path / "run")
+    assert not Run(tmp_path / "run").race.exists()
+    assert math.isfinite(changed.seconds)
+
+
+@pytest.mark.parametrize("change", ["recipe", "splits", "start"])
+def test_the_state_of_a_race_enters_no_other_training(change, entrant, prepared, tmp_path):
+    cohort = open_cohort(prepared)
+    race = run_race([entrant("one", 1e-3), entrant("two", 2e-3)], cohort, 0.0, "cpu")
+    plan = plan_training(prepared, **SHORT, from_scratch=True)
+    state = {**race.best.state, "stage": "final"}
+    tables = {**race.best.entrant.draft.tables}
+    raced = replace(plan, tables=tables, state=state, pace=None)
+    run = tmp_path / "run"
+    raced.keep_pace(run)
+    recipe, options = raced.recipe, {}
+    if change == "recipe":
+        optimiser = replace(recipe.train.optimiser, lr=1e-5)
+        recipe = replace(recipe, train=replace(recipe.train, optimiser=optimiser))
+    elif change == "splits":
+        options["fold"] = 0
+    else:
+        train(recipe, prepared, tmp_path / "other", device="cpu")
+        options["start"] = tmp_path / "other"
+    said = []
+    train(recipe, prepared, run, device="cpu", say=lambda one: said.append(one.code), **options)
+    assert "race-dropped" in said
+    assert not Run(run).race.exists()
+
+
+def test_a_diverged_entrant_never_wins(entrant, prepared):
+    cohort = open_cohort(prepared)
+    race = run_race([entrant("diverges", 1e30), entrant("learns", 1e-3)], cohort, 0.0, "cpu")
+    assert race.best.entrant.name == "learns"

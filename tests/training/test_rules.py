@@ -1,0 +1,336 @@
+"""Rules of a plan on cohorts whose answer is known."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from rows import every_row
+from voxlate.base.errors import BadInput
+from voxlate.scans.cases.prepared import Entry
+from voxlate.scans.images.statistics import PERCENTILES, Distribution
+from voxlate.scans.images.units import unit_of
+from voxlate.training.planning import rules
+from voxlate.training.planning.facts import SHOW_ANATOMY, Facts, Scan, _apart, _shape
+from voxlate.training.planning.roles import roles_of
+
+
+def scan(
+    name="t1", unit="a.u.", low=0.0, high=1000.0, least=None, tail=1.0, empty=True, reach=None
+) -> Scan:
+    """A modality whose foreground is uniform over a range; tail: what the last 0.05 % are multiplied by."""
+    points = [low + (high - low) * at / 100 * (tail if at > 99.8 else 1) for at in PERCENTILES]
+    inside = Distribution((low + high) / 2, (high - low) / 12**0.5, tuple(points))
+    ends = low if least is None else least, points[-1]
+    return Scan(name, unit, 8, inside, *ends, points[-1] if reach is None else reach, empty)
+
+
+def facts(
+    *scans: Scan, spacing=(1.0, 1.0, 1.0), shape=(150, 200, 160), box=(140, 180, 140), present=None
+) -> Facts:
+    """Eight training cases with these modalities; present: those of each case, where they differ."""
+    names = [one.name for one in scans] or ["t1", "ct"]
+    has = present or [names] * 8
+    cases = tuple(
+        Entry(f"case{k}", f"patient{k}", "train", list(own), [], shape, spacing, 1000.0)
+        for k, own in enumerate(has)
+    )
+    known = {one.name: one for one in scans or (scan(), scan("ct", "HU", -100, 1200, -1024))}
+
+    class Folder:
+        folder = "PREPARED"
+
+    return Facts(Folder(), cases, known, spacing, shape, box, False, wide_mm=box[2] * spacing[2])  # type: ignore[arg-type]
+
+
+USUAL = rules.Size(16, 2, 4)
+
+
+def draft(known: Facts, passes: float = 10, size=USUAL) -> rules.Draft:
+    """A recipe after all rules, in whose training each slice is used about so often."""
+    steps = round(passes * known.slices / size.batch)
+    return rules.first_stage(known, roles_of(known), size, steps)
+
+
+def window(low, high):
+    return {"kind": "window", "low": low, "high": high}
+
+
+@every_row(
+    ("known", "table", "reason"),
+    [
+        # Hounsfield units get a window that holds the body in round numbers
+        (scan("ct", "HU", -212.0, 1533.0, -1024), window(-250.0, 1550.0), "-210 to 1531"),
+        (scan("ct", "HU", 3, 255), window(0, 255), "8 bits, not the HU"),
+        # MR is scaled by its own percentiles with air at 0; z-scored, it keeps its dark half
+        (scan(), {"kind": "percentile", "low": 0, "high": 99.5, "floor": 0}, ""),
+        (scan(low=-2.5, high=3.0), {"kind": "percentile", "low": 0.5, "high": 99.5}, "no air of 0"),
+        # maps with a unit share one window that holds the worst stroke, and values below zero, but no noise
+        (
+            scan("tmax", "s", 0, 3.5, reach=19.0),
+            window(0, 20.0),
+            "the largest 99.9th percentile of a case is 19",
+        ),
+        (
+            replace(scan("tmax", "s", -4, 10), depth=-3.9),
+            window(-5.0, 10.0),
+            "the lowest 0.1st percentile is -3.9",
+        ),
+        (replace(scan("tmax", "s", 0, 10), depth=-0.05), window(0, 10.0), ""),
+    ],
+)
+def test_the_intensities_of_a_target_follow_from_its_unit_and_values(known, table, reason):
+    found, why = rules.intensity(known, side="target")
+    assert found == table
+    assert reason in why
+
+
+def test_hounsfield_units_that_are_only_given_keep_the_contrast_of_soft_tissue():
+    points = [
+        {5: -110, 25: 34, 75: 167}.get(at, 900 if at > 90 else 50 if at > 25 else -800)
+        for at in PERCENTILES
+    ]
+    table, why = rules.intensity(
+        replace(scan("cta1", "HU"), inside=Distribution(0, 1, tuple(points))), side="source"
+    )
+    assert table == {"kind": "window", "low": -110.0, "high": 370.0, "clips": 1.0}
+    assert "bone beyond is clipped" in why
+
+
+def test_vessels_brighter_than_all_else_are_not_clipped():
+    table, why = rules.intensity(scan("tof", tail=3.0), side="target")
+    assert table["high"] == 99.9
+    assert "3.0 times" in why
+
+
+@every_row(
+    ("doubtful", "ordinary", "words", "key"),
+    [
+        # a case that alone sets the range of a map is named
+        (
+            replace(scan("tmax", "s", 0, 3.5, reach=35.0), farthest="case7"),
+            scan("tmax", "s", 0, 3.5, reach=13.0),
+            "IS case7 IN ANOTHER UNIT?",
+            "ANOTHER UNIT",
+        ),
+        # a CT without air
+        (
+            scan("ct", "HU", 800, 2300, 0),
+            scan("ct", "HU", -200, 1500, -1024),
+            "was an offset forgotten?",
+            "offset",
+        ),
+    ],
+)
+def test_values_that_seem_to_be_of_another_unit_are_asked_about(doubtful, ordinary, words, key):
+    assert words in rules.intensity(doubtful, side="target")[1]
+    assert key not in rules.intensity(ordinary, side="target")[1]
+
+
+def test_bodies_are_measured_in_mm_and_different_pixels_are_stated():
+    fine = draft(replace(facts(box=(100, 180, 350)), wide_mm=200.0, pixel_ratio=2.0))
+    assert "200 mm wide, a head" in fine.why["data.augment"]
+    assert "2.0 TIMES THOSE OF ANOTHER" in fine.why["data.patch"]
+    assert "TIMES" not in draft(facts()).why["data.patch"]
+
+
+@every_row(
+    ("names", "source", "target", "way"),
+    [
+        (["t1", "ct"], ("t1",), ("ct",), "pairs"),
+        (["ct", "mr"], ("mr",), ("ct",), "pairs"),
+        (["cta", "tof"], ("tof",), ("cta",), "pairs"),
+        (["t2", "t1"], ("t1",), ("t2",), "pairs"),
+        (
+            ["flair", "t1", "t1c", "t2"],
+            ("flair", "t1", "t1c", "t2"),
+            ("flair", "t1", "t1c", "t2"),
+            "complete",
+        ),
+    ],
+)
+def test_what_is_harder_to_scan_is_made_of_what_is_easier(names, source, target, way):
+    units = {"ct": "HU", "cta": "HU"}
+    found = roles_of(facts(*(scan(name, units.get(name, "a.u.")) for name in names)))
+    assert (found.source, found.target, found.pairing) == (source, target, way)
+
+
+def test_perfusion_maps_are_made_of_the_scans():
+    found = roles_of(facts(scan("cta1", "HU"), scan("cta2", "HU"), scan("tmax", "s")))
+    assert (found.source, found.target) == (("cta1", "cta2"), ("tmax",))
+
+
+def test_roles_that_are_asked_for_win():
+    found = roles_of(facts(scan("t1"), scan("t2"), scan("flair")), source=["t2"], target=["t1"])
+    assert (found.source, found.target, found.pairing) == (("t2",), ("t1",), "pairs")
+
+
+def test_a_guess_says_how_to_turn_it_round():
+    assert "--source t2 --target t1" in roles_of(facts(scan("t1"), scan("t2"))).why
+
+
+def test_scans_that_no_case_has_both_of_are_unpaired():
+    apart = facts(scan("t1"), scan("ct", "HU"), present=[["t1"]] * 4 + [["ct"]] * 4)
+    assert roles_of(apart).pairing == "unpaired"
+
+
+def test_a_single_modality_and_unknown_names_are_refused():
+    with pytest.raises(BadInput, match="expected two modalities"):
+        roles_of(facts(scan("t1")))
+    with pytest.raises(
+        BadInput, match=r"expected modalities of the cohort \(t1, ct\), found 'pet'"
+    ):
+        roles_of(facts(), target=["pet"])
+    with pytest.raises(
+        BadInput, match=r"expected a modality for each of them, found all \(t1, ct\) in one"
+    ):
+        roles_of(facts(), target=["t1", "ct"])
+
+
+def test_patches_hold_the_body_or_the_whole_slice():
+    whole, box = facts(box=(140, 190, 150)), facts(shape=(100, 512, 512), box=(90, 220, 180))
+    assert draft(whole).data["patch"] == [1, 200, 160]
+    assert "slices" not in draft(whole).tables["synth"]
+    parts = draft(box)
+    assert parts.data["patch"] == [1, 232, 192]
+    assert parts.tables["synth"]["slices"] == {"kind": "tiled"}
+    assert "hold the body (220 x 180)" in parts.why["data.patch"]
+
+
+def test_fine_pixels_get_a_patch_stem_and_coarse_ones_none():
+    sides = {0.45: 4, 0.9: 2, 1.0: 2, 1.6: 1}
+    found = {mm: rules.stems(facts(spacing=(3.0, mm, mm)))[0] for mm in sides}
+    assert found == sides
+
+
+def test_misaligned_scans_get_a_coarser_stem():
+    assert [rules.stems(replace(facts(), apart_mm=mm))[0] for mm in (0.0, 0.5, 1.8)] == [2, 2, 4]
+    assert "scans are misaligned by 1.8 mm" in draft(replace(facts(), apart_mm=1.8)).why["net"]
+
+
+def test_ssim_is_minimised_unless_scans_fit_exactly():
+    weights = {}
+    for mm in (0.0, 0.1, 0.3, 0.6, 2.0):
+        weights[mm] = draft(replace(facts(), apart_mm=mm)).tables["method"].get("ssim", 0)
+    assert weights == {0.0: 0.1, 0.1: 0, 0.3: 0.1, 0.6: 0.4, 2.0: 0.4}
+
+
+def test_small_slices_are_not_made_smaller_by_a_stem():
+    assert rules.stems(facts(shape=(20, 48, 40), box=(20, 40, 36), spacing=(4.0, 4.0, 4.0))) == [1]
+    assert rules.stems(facts()) == [2, 4]
+
+
+def test_heads_are_flipped_and_torsos_are_not():
+    assert draft(facts(), 1).data["augment"] == {"flip_lr": 0.5}
+    torso = draft(facts(box=(140, 300, 400)), 1)
+    assert torso.data["augment"] == {}
+    assert "no flips" in torso.why["data.augment"]
+
+
+def test_longer_trainings_get_more_augmentation():
+    few, some, many = (draft(facts(), passes).data["augment"] for passes in (2, 10, 100))
+    assert len(few) < len(some)
+    assert some["rotate_degrees"] < many["rotate_degrees"]
+    assert "remap" in many
+
+
+def test_scans_of_different_contrast_are_changed_in_intensity_however_short_the_training():
+    different = facts(replace(scan(), contrast=0.1), scan("ct", "HU", -100, 1200, -1024))
+    assert "remap" not in draft(facts(), 2).data["augment"]
+    made = draft(different, 2)
+    assert "remap" in made.data["augment"]
+    assert "rotate_degrees" not in made.data["augment"]
+    assert "cases differ in t1 by 10% of its range" in made.why["data.augment"]
+
+
+def test_contrast_is_how_far_percentiles_lie_apart_on_one_scale():
+    linear = [float(at) for at in PERCENTILES]
+    bent = [float(min(at * 2, 99.5)) for at in PERCENTILES]  # half of it is as bright as can be
+    shapes = [
+        _shape(Distribution(0, 1, tuple(points)))
+        for points in (linear, [3 * at for at in linear], bent)
+    ]
+    np.testing.assert_allclose(shapes[0], shapes[1])
+    np.testing.assert_allclose(np.subtract(shapes[2], shapes[0]) * 99.5, [5, 25, 49.5, 24.5])
+
+
+def test_a_map_says_nothing_about_how_scans_lie():
+    found = {"cta1": 0.4, "cta2": 0.2, "tmax": 3.1}
+    case = SimpleNamespace(
+        case="a", misaligned={name: SimpleNamespace(median_mm=mm) for name, mm in found.items()}
+    )
+    shown = [name for name in found if unit_of(name) in SHOW_ANATOMY]
+    assert _apart(SimpleNamespace(cases=[case]), [case], shown) == 0.4
+
+
+def test_only_targets_on_a_scale_of_their_own_have_their_peaks_corrected():
+    made = draft(facts(scan(), scan("t2")))
+    assert made.tables["synth"]["peaks"]
+    assert "t2: the 99.5th percentile" in made.why["synth.peaks"]
+    assert "peaks" not in draft(facts()).tables["synth"]
+
+
+def test_intensities_with_a_unit_are_never_changed():
+    made = draft(facts(scan("cta1", "HU", -100, 600, -1024), scan("tmax", "s", 0, 20)), 100)
+    assert not {"gamma", "contrast", "remap", "bias"} & set(made.data["augment"])
+    assert "they have a unit" in made.why["data.augment"]
+
+
+def test_a_mean_of_nearly_cubic_voxels_is_that_of_three_planes_and_not_mirrored():
+    known = facts(spacing=(1.4, 1.0, 1.0))
+    steps = 10 * known.slices // 4
+    made = rules.first_stage(known, roles_of(known), USUAL, steps, mean_alone=True)
+    assert made.data["planes"] == "all"
+    assert "differ by a factor of 1.4, at most 1.5" in made.why["data.planes"]
+    assert "3 times the synthesis cost" in made.why["data.planes"]
+    assert rules.mirror(made.tables) == {}
+    # 150 + 200 + 160 slices of a case in place of 150
+    assert made.passes == pytest.approx(10 * 150 / 510, rel=0.01)
+    of_samples = rules.first_stage(known, roles_of(known), USUAL, steps)
+    assert "planes" not in of_samples.data
+    assert rules.mirror(of_samples.tables) == {"mirror": True}
+
+
+@every_row(
+    "known",
+    [
+        facts(spacing=(1.6, 1.0, 1.0)),
+        facts(shape=(30, 200, 160)),
+        facts(*(scan(name) for name in ("t1", "t2", "flair", "t1c"))),
+    ],
+)
+def test_thick_slices_few_slices_and_completions_keep_one_plane(known):
+    made = rules.first_stage(known, roles_of(known), USUAL, 1000, mean_alone=True)
+    assert "planes" not in made.data
+
+
+def test_thick_slices_are_stated_with_their_number():
+    thick = draft(facts(spacing=(5.0, 0.98, 0.98)))
+    assert "slices are 5 mm apart, 5.1 times the pixel" in thick.why["data.stack"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "multipliers"),
+    [((150, 200, 160), 2, [1, 2, 4, 4]), ((8, 24, 20), 1, [1, 2])],
+)
+def test_levels_leave_about_eight_features_a_side(shape, size, multipliers):
+    made = draft(facts(shape=shape, box=shape), size=rules.Size(16, size, 4))
+    assert made.tables["net"]["multipliers"] == multipliers
+
+
+def test_the_average_decay_spans_the_last_tenth():
+    for steps in (500, 2000, 10_000):
+        assert 1 / (1 - rules.average_decay(steps)) == pytest.approx(steps / 10, rel=0.01)
+
+
+def test_cases_that_lack_a_modality_are_taken_by_a_completion():
+    names = ["flair", "t1", "t2"]
+    made = draft(facts(*(scan(name) for name in names), present=[names] * 5 + [["t1", "t2"]] * 3))
+    assert made.data["allow_missing"]
+    assert made.why["data.allow_missing"] == "3 of 8 training cases lack some (flair in 3)"
+
+
+def test_the_tail_of_a_uniform_scan_is_1():
+    assert scan().tail == pytest.approx(1.0, abs=0.01)
+    assert replace(scan(), inside=Distribution(0, 0, tuple(np.zeros(len(PERCENTILES))))).tail == 1

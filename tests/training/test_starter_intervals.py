@@ -1,0 +1,177 @@
+"""Intervals that a starter brings along: fitted on synthetic heads, widened on real ones, and stated as such."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+import voxlate as package
+from starter_intervals import RealHeads, ends_in_window, write_scans
+from starter_pack import with_intervals
+from voxlate.anatomy.cohort import write_cohort
+from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json
+from voxlate.checks.prepare import prepare
+from voxlate.scans.cohorts.find import find_cohort
+from voxlate.scans.formats.io import read_volume
+from voxlate.synthesis.calibration import needed_scale, widen
+from voxlate.training import recipe
+from voxlate.training.calibration_file import read_calibration, write_calibration
+from voxlate.training.model import load
+from voxlate.training.starter import check_starter
+from voxlate.training.starters.card import Intervals, read_card
+from voxlate.training.weights import file_hash
+
+FILE = "calibration.mean.1.safetensors"
+SAID = "fitted on 6 synthetic heads, and widened by a factor of 2 from 7 real heads"
+DRAWN = """
+title = "drawn"
+data = { source = ["mr"], target = ["ct"], patch = [1, 24, 20], physics = { slice_mm = 0, contrasts = { mr = { sequence = "any" } } } }
+intensity = { mr = { kind = "percentile" }, ct = { kind = "window", low = -1000, high = 2000 } }
+method = { kind = "regression" }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
+"""
+
+
+@pytest.fixture
+def own(starter, cohort, tmp_path, quick_widths):
+    """A copy of the starter that is calibrated as any run, on six heads."""
+    copied = tmp_path / "own"
+    package.calibrate("starter:tiny", cohort, out=copied, progress=False)
+    return copied
+
+
+@pytest.fixture
+def ready(starter, own):
+    """The starter with the intervals of this copy, twice as wide."""
+    widened = widen(read_calibration(own / FILE), {"t2": {"factor": 2.0, "heads": 7}})
+    write_calibration(starter / FILE, widened)
+    with_intervals(starter, Intervals(FILE, file_hash(starter / FILE), f"They were {SAID}."))
+    return starter
+
+
+@pytest.fixture
+def scan(cohort):
+    return cohort / "case0" / "t1.nii.gz"
+
+
+def test_a_starter_writes_intervals_and_states_their_basis_and_no_bound(
+    ready, voxlate, cohort, scan, tmp_path
+):
+    out = tmp_path / "out"
+    answer = voxlate("synth", "starter:tiny", cohort, "--out", out).done()
+    said = " ".join(answer.err.split())
+    assert f"The intervals were {SAID}, without a guarantee for patients." in said
+    assert "each exceeded with a probability" not in answer.out
+    names = {path.name for path in (out / "case0").iterdir()}
+    assert names == {"t2.nii.gz", "t2_low.nii.gz", "t2_high.nii.gz", "provenance.json"}
+    stated = read_json(out / "case0" / "provenance.json")
+    assert stated["calibration"]["widened"] == {"t2": {"factor": 2.0, "heads": 7}}
+    assert stated.keys().isdisjoint({"bounds", "familiar"})
+    scored = " ".join(voxlate("evaluate", out, "--truth", cohort).done().out.split())
+    assert f"they were {SAID}, without a guarantee for patients" in scored
+    assert voxlate("report", out).code == 0
+
+
+def test_widened_intervals_reach_twice_as_far_from_the_image(ready, own, scan):
+    narrow, wide = (load(run, "cpu").synthesise({"t1": scan}) for run in (own, "starter:tiny"))
+    image = wide.volume.data
+    for near, far, limit in ((narrow.low, wide.low, 0), (narrow.high, wide.high, 1400)):
+        reached = image + 2 * (near["t2"].data - image)
+        inside = (reached > 1) & (reached < 1399)
+        assert inside.sum() > 300
+        np.testing.assert_allclose(far["t2"].data[inside], reached[inside], atol=0.1)
+        assert np.abs(far["t2"].data - limit).min() >= 0
+    assert narrow.bounds == wide.bounds == {}
+    assert narrow.unfamiliar
+    assert not wide.unfamiliar
+
+
+def test_the_card_and_the_check_know_the_calibration(ready, voxlate):
+    assert SAID in voxlate("starters", "--check").done().out
+    assert SAID in voxlate("info", "starter:tiny").done().out
+    assert (ready / FILE).stat().st_size < 100_000
+
+
+def test_another_calibration_than_that_of_the_card_is_refused(ready, own):
+    shutil.copy(own / FILE, ready / FILE)
+    with pytest.raises(
+        BadInput,
+        match=r"expected calibration\.mean\.1\.safetensors \(\w+\) as its card states, found",
+    ):
+        check_starter(ready)
+    (ready / FILE).unlink()
+    with pytest.raises(BadInput, match="as its card states, found no calibration"):
+        check_starter(ready)
+
+
+def test_a_calibration_on_patients_replaces_that_of_the_starter_in_the_copy(
+    ready, voxlate, cohort, scan, tmp_path
+):
+    copied, out = tmp_path / "copied", tmp_path / "out"
+    said = voxlate("calibrate", "starter:tiny", cohort, "--out", copied).done()
+    assert "6 patients that training did not see" in said.out
+    voxlate("synth", copied, scan, "--out", out).done()
+    (provenance,) = out.glob("*/provenance.json")
+    assert "widened" not in read_json(provenance)["calibration"]
+    assert list(provenance.parent.glob("t2_unfamiliar.nii.gz"))
+
+
+def test_options_for_which_the_intervals_were_not_fitted_give_an_image_without_them(
+    ready, voxlate, scan, tmp_path
+):
+    out = tmp_path / "out"
+    answer = voxlate("synth", "starter:tiny", scan, "--out", out, "--set", "synth.mirror=true")
+    assert "No intervals: the starter has none for such images" in answer.done().err
+    assert not list(out.glob("*/t2_low.nii.gz"))
+
+
+def test_a_starter_that_is_packed_again_loses_its_intervals(ready, install):
+    card = read_card(install())
+    assert card.intervals is None
+    assert "It has no intervals." in card.lines
+    check_starter(ready)
+
+
+def test_the_factor_that_a_voxel_needs_is_its_error_over_the_distance_on_that_side():
+    error = np.array([-2.0, 3.0, 0.0, 1.0], np.float32)
+    below = np.array([1.0, 1.0, 0.0, 1.0], np.float32)
+    above = np.array([9.0, 6.0, 0.0, 0.0], np.float32)
+    assert needed_scale(error, below, above).tolist() == [2.0, 0.5, 0.0, np.inf]
+
+
+def test_black_and_white_of_a_window_show_all_hounsfield_units_beyond_it():
+    least, most = ends_in_window(np.array([0, 51, 255], np.float32))
+    assert least.tolist() == [-np.inf, 16.0, 80.0]
+    assert most.tolist() == [0.0, 16.0, np.inf]
+
+
+def test_the_factor_covers_the_nominal_share_on_average_over_heads():
+    even = np.linspace(0, 1, 10_001)
+    heads = RealHeads({"easy": even, "hard": 3 * even}, 0.9)
+    assert heads.factor == pytest.approx(2.4, abs=0.01)  # (1 + 2.4 / 3) / 2 = 0.9
+    assert heads.coverages(2.4) == pytest.approx({"easy": 1.0, "hard": 0.8}, abs=0.001)
+    assert heads.left_out() == pytest.approx({"easy": 1.0, "hard": 1 / 3}, abs=0.001)
+
+
+def test_intervals_that_are_too_wide_are_not_narrowed():
+    assert RealHeads({"easy": np.linspace(0, 0.5, 101)}, 0.9).factor == 1.0
+
+
+def test_the_scans_of_a_calibration_are_validation_heads_in_several_contrasts(tmp_path):
+    write_cohort(tmp_path / "heads", cases=3, size=(20, 24, 16), modalities=("ct", "maps"))
+    prepare(tmp_path / "heads", tmp_path / "prepared", workers=0, audit=False, shares=(1, 2, 0))
+    (tmp_path / "drawn.toml").write_text(DRAWN)
+    made = recipe.read(str(tmp_path / "drawn.toml"))
+    cases = find_cohort(write_scans(tmp_path / "prepared", made, tmp_path / "scans")).cases
+    assert len({case.patient for case in cases}) == 2
+    assert len(cases) == 6
+    first, second, _ = cases[:3]
+    volumes = [read_volume(case.files["mr"], "mr") for case in (first, second)]
+    truths = [read_volume(case.files["ct"], "ct") for case in (first, second)]
+    assert [volume.data.shape[1] for volume in volumes] == [8, 4]
+    assert volumes[1].grid.spacing_mm[0] == pytest.approx(2 * volumes[0].grid.spacing_mm[0])
+    np.testing.assert_array_equal(truths[0].data[:, ::2], truths[1].data)
+    body = truths[1].data > -500
+    shared = np.corrcoef(volumes[0].data[:, ::2][body], volumes[1].data[body])[0, 1]
+    assert shared < 0.99, "the contrasts differ"
