@@ -28,7 +28,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
-import nibabel as nib
+import nibabel
 import numpy as np
 import pydicom
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
@@ -209,7 +209,7 @@ def of_folder(folder: Path) -> Iterator[tuple[str, Any]]:
     for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
         name = UID.sub("<uid>", str(path.relative_to(folder)))
         if path.name.endswith((".nii", ".nii.gz")):
-            image = nib.load(path)
+            image = nibabel.nifti1.Nifti1Image.from_filename(path)
             yield name, of_array(np.asarray(image.dataobj), image.affine.tobytes())
         elif path.suffix == ".safetensors":
             yield from ((f"{name}#{key}", item) for key, item in of_tensors(path))
@@ -230,7 +230,7 @@ def codes(text: str) -> Any:
     return lines
 
 
-READERS = {
+READERS: dict[str, Callable[[str], Any]] = {
     ".json": json.loads,
     ".jsonl": codes,
     ".toml": tomllib.loads,
@@ -377,9 +377,9 @@ INPUTS = {
 def _rewrite(
     path: Path, change: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 ) -> None:
-    image = nib.load(path)
+    image = nibabel.nifti1.Nifti1Image.from_filename(path)
     values, affine = change(np.asarray(image.dataobj), image.affine)
-    nib.save(nib.Nifti1Image(values, affine), path)
+    nibabel.save(nibabel.Nifti1Image(values, affine), path)
 
 
 def _turned(values: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -400,9 +400,9 @@ def _thin(values: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 def write_series(path: Path, folder: Path, kind: str) -> None:
     """An axial MR or CT series with the values of a NIfTI scan with upright axes."""
-    image = nib.load(path)
+    image = nibabel.nifti1.Nifti1Image.from_filename(path)
     values = np.asarray(image.dataobj).round().astype(np.int16)
-    spacing = [float(step) for step in nib.affines.voxel_sizes(image.affine)]
+    spacing = [float(step) for step in nibabel.affines.voxel_sizes(image.affine)]
     folder.mkdir(parents=True)
     series = f"1.2.826.0.1.3680043.10.1.{int(hashlib.sha256(str(folder)[-24:].encode()).hexdigest()[:10], 16)}"
     for k in range(values.shape[2]):
