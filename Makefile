@@ -49,7 +49,7 @@ test-slow: install
 # models of other packages, next to the packages themselves
 test-import: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[import]'
-	$(BIN)/python -m pytest tests/training/test_foreign.py
+	$(BIN)/python -m pytest tests/exchange/test_foreign.py
 
 # the 48 orders of axes with dciodvfy, the speed of reading, and an Orthanc server where it is installed
 dicom: install
