@@ -194,7 +194,7 @@ class Jobs:
         """Go on after a server that was killed: running jobs return to the queue, half-written folders are removed.
 
         Jobs of another version fail.
-        The owner alone may enter the folder of all jobs, also one that an earlier version left open.
+        The owner alone may enter the folder of all jobs, also where it was open before.
         """
         make_folders(self.root)
         self.root.chmod(FOLDER)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -96,9 +96,9 @@ class RunCalibrations:
         return " or ".join(map(str, numbers))
 
     def _mismatch(self, difference: str) -> BadInput:
-        """The error of a calibration that does not belong to the images."""
+        """The error of a calibration that does not belong to the images; difference: what was expected, and what found."""
         return BadInput(
-            f"{self.folder}: expected a calibration of {difference}, found another. Run voxlate calibrate again with the options of synth, change these, or go without intervals (--no-intervals)."
+            f"{self.folder}: expected a calibration of {difference}. Run voxlate calibrate again with the options of synth, change these, or go without intervals (--no-intervals)."
         )
 
 
@@ -106,9 +106,9 @@ def _answer(facts: Facts) -> Answer:
     return "sample" if facts.is_stochastic else "mean"
 
 
-def width_networks(calibration: Calibration) -> dict[str, Widths]:
+def width_networks(calibration: Calibration) -> Mapping[str, Widths]:
     """The networks of torch of a calibration that was fitted or read here, by target."""
-    return {name: w for name, w in calibration.widths.items() if isinstance(w, Widths)}
+    return cast("Mapping[str, Widths]", calibration.widths)
 
 
 def _check_images(path: Path, calibration: Calibration, facts: Facts) -> None:

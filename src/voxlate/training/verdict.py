@@ -133,31 +133,31 @@ class _Pair:
 
 def _judge(pair: _Pair, unit: str, where: str) -> tuple[Outcome, str]:
     """The outcome and its sentence: better needs most patients and a significant difference; worse needs most patients."""
-    own, other = (
+    ours, theirs = (
         f"{fixed_text(mean, mean, fits=True)} {unit}".rstrip()
         for mean in (float(pair.synthesis.mean()), float(pair.naive.mean()))
     )
-    best = f"the best naive baseline ({pair.baseline}, {other})"
+    best = f"the best naive baseline ({pair.baseline}, {theirs})"
     size = len(pair.naive)
     share = pair.share
     by = _percent(share)
     patients = f"{pair.lower_on} of {plural(size, 'patient')}"
     side = "lower" if share > 0 else "higher"
-    means = f"MAE {own}, {where}, {side} by {by} on average, lower for {patients}"
+    means = f"MAE {ours}, {where}, {side} by {by} on average, lower for {patients}"
     if share <= -TIE and 2 * (pair.synthesis > pair.naive).sum() > size:
         alone = "; one patient does not represent others" if size == 1 else ""
         return "worse", f"WORSE THAN {best}: do not use; {means}{alone}"
     p = wilcoxon_p(pair.synthesis, pair.naive)
     if share >= TIE and p < SIGNIFICANT and 2 * pair.lower_on > size:
-        return "better", f"beats {best} by {by} on {patients}: MAE {own}, {where}"
+        return "better", f"beats {best} by {by} on {patients}: MAE {ours}, {where}"
     if few := too_few(size):
         return "unclear", f"CANNOT BE TOLD from {few} whether it is better than {best}: {means}"
     return "unclear", f"NOT CLEARLY BETTER than {best}: {means} (signed-rank test, p {p:.2g})"
 
 
-def _pair(baseline: str, own: Errors, other: Errors, patients: Mapping[str, str]) -> _Pair:
+def _pair(baseline: str, ours: Errors, theirs: Errors, patients: Mapping[str, str]) -> _Pair:
     """The mean errors of the patients with a case that both have, each patient once."""
-    errors = {case: [own[case], other.get(case, np.nan)] for case in own}
+    errors = {case: [ours[case], theirs.get(case, np.nan)] for case in ours}
     by_patient = grouped(
         (patients[case], both) for case, both in errors.items() if np.isfinite(both).all()
     )

@@ -118,8 +118,6 @@ def serve(
 
     The printed URL has a token, which lets one browser in. No request leaves the machine.
     """
-    from voxlate import (
-        serve as run,  # the stub of the package lists commands of wings above this one
-    )
+    import voxlate  # its stub lists commands of wings above this one
 
-    run(runs or (), options)
+    voxlate.serve(runs or (), options)
