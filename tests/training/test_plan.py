@@ -118,6 +118,29 @@ def test_keys_of_a_plan_are_changed_by_set_once_and_its_run_is_resumed_as_it_was
     assert (run / "recipe.toml").read_text() == before
 
 
+@pytest.mark.parametrize("mode", ["mean", "both", None])
+def test_settings_and_options_of_no_recipe_are_refused_before_a_step_is_timed(
+    voxlate, prepared, tmp_path, monkeypatch, mode
+):
+    def probe(*_):
+        raise LookupError
+
+    monkeypatch.setattr("voxlate.training.planning.plan.Probe", probe)
+    run = tmp_path / "run"
+    options = ("train", "auto", "--data", prepared, "--out", run)
+    options += ("--mode", mode) if mode else ()
+    wrong = ("train.step=4", "net.widht=8", "train.steps=many", "stages.regression.net.widht=8")
+    settings = (("--set", change) for change in wrong)
+    others = (("--fold", 7), ("--device", "tpu"), ("--minutes", 0), ("--reuse", tmp_path / "none"))
+    for given in (*settings, *others):
+        answer = voxlate(*options, *given)
+        assert answer.code == 2, given
+        assert not (run / "recipe.toml").exists()
+    accepted = {"mean": "method.ssim=0.2", "both": "stages.regression.method.ssim=0.2"}
+    for change in [accepted[mode]] if mode else accepted.values():
+        assert voxlate(*options, "--set", change).code == 1, "it comes to the probe"
+
+
 @every_row(
     ("options", "words"),
     [

@@ -40,7 +40,7 @@ from voxlate.training.run import Run
 from voxlate.training.train import Beginning
 from voxlate.training.train import train as train_recipe
 from voxlate.training.verdict import colour_lines
-from voxlate.training.weights import read_header
+from voxlate.training.weights import read_header, runs_of
 
 AUTO = "auto"
 MINUTES = r"(\d+\.?\d*|\.\d+)"
@@ -229,14 +229,20 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
 
     def make_plan() -> Plan:
         """A new plan with the changes of its keys."""
+        runs_of(asked.reuse)
         minutes = None if asked.minutes is None else _minutes(f"{asked.minutes}")
         # A starter has a network of its own.
         scratch = asked.from_scratch or any(
             re.match(r"(stages\.0\.)?net\b", key) for key in changes
         )
         wanted = replace(asked, minutes=minutes, from_scratch=scratch)
-        found = plan_training(data, wanted, fold=asked.fold, say=report.say).change(
-            changes, asked.allow_code
+        found = plan_training(
+            data,
+            wanted,
+            fold=asked.fold,
+            settings=changes,
+            allow_code=asked.allow_code,
+            say=report.say,
         )
         report.plan(found.why, run / "recipe.toml")
         return found

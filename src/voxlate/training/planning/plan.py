@@ -29,8 +29,8 @@ from voxlate.training.planning.probe import Limits, Probe, free_memory
 from voxlate.training.planning.race import SHARE as RACED
 from voxlate.training.planning.race import Entrant, Result, hold_out, run_race
 from voxlate.training.planning.roles import ANY_SOURCE, Roles, refuse_maps, roles_of, roles_of_any
-from voxlate.training.planning.rules import LEAST_STEPS, PREDICTOR, Draft, Tables
-from voxlate.training.planning.search import FILLED, Candidate, Search, reason, useful_steps
+from voxlate.training.planning.rules import LEAST_STEPS, PREDICTOR, Draft, Size, Tables
+from voxlate.training.planning.search import FILLED, WIDTHS, Candidate, Search, reason, useful_steps
 from voxlate.training.planning.starters import Starter, entrant_from, find_starter, without_training
 from voxlate.training.precision import choose
 from voxlate.training.processes import by_main, processes
@@ -243,13 +243,15 @@ def plan_training(
     options: PlanOptions | None = None,
     *,
     fold: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    allow_code: bool = False,
     say: Say = lambda _: None,
     **changes: Any,
 ) -> Plan:
     """Plan a training on a prepared cohort within limits of time and memory, by default 60 minutes and most of what is free.
 
-    fold: plan for the training cases of this fold (see Cohort.in_fold); changes: fields of the options. from_scratch:
-    begin from random weights even where a starter fits.
+    fold: plan for the training cases of this fold (see Cohort.in_fold); settings: see Plan.change; changes: fields of the
+    options. from_scratch: begin from random weights even where a starter fits.
     Raises BadInput if the cohort does not suffice for a training, or if the limits are too narrow for the smallest
     network.
     """
@@ -271,6 +273,8 @@ def plan_training(
     if roles.pairing == "pairs":  # cases without a pair are not used
         facts = facts.of_cases_with([*roles.source, *roles.target])
     check_scales(facts, [*roles.source, *roles.target], roles.target)
+    if settings:
+        _check_settings(facts, roles, asked.mode, settings, allow_code)
     probe = Probe(cohort, limits, asked.device)
     starter, about = None, ""
     if not asked.from_scratch:
@@ -292,7 +296,8 @@ def plan_training(
     if state is not None:
         first = "final" if not draft.tables.get("stages") else draft.tables["stages"][0]["name"]
         state = {**state, "stage": first}
-    return replace(_predict(draft, probe), why=why, at_once=at_once, state=state, cohort=cohort)
+    planned = replace(_predict(draft, probe), why=why, at_once=at_once, state=state, cohort=cohort)
+    return planned.change(settings or {}, allow_code)
 
 
 def _predict(draft: Draft, probe: Probe) -> Plan:
@@ -332,6 +337,31 @@ def _refuse_source(source: Sequence[str]) -> None:
         )
 
 
+def _check_settings(
+    facts: Facts, roles: Roles, mode: str | None, settings: Mapping[str, Any], allow_code: bool
+) -> None:
+    """Raise BadInput for settings that fit none of the recipes that may be planned, before a step is timed."""
+    # Widths that are divisible by most numbers, and patches of the most features.
+    size = Size(WIDTHS[-1], rules.stems(facts)[0], rules.BATCH)
+    alone, first = (
+        rules.first_stage(facts, roles, size, LEAST_STEPS, mean_alone).tables
+        for mean_alone in (True, False)
+    )
+    possible = [alone]
+    if mode != "mean" and roles.pairing == "complete":
+        possible = [rules.with_drawing(first, size, LEAST_STEPS)]
+    elif mode != "mean" and roles.pairing == "pairs":
+        two = rules.with_samples(first, size, LEAST_STEPS, mode or "both")
+        possible = [two] if mode else [alone, two]
+    for tables in possible:
+        try:
+            from_dict(recipe_text.apply_changes(tables, settings), "the plan", allow_code)
+            return
+        except BadInput as error:
+            refused = error
+    raise refused
+
+
 def _check_variation(facts: Facts, roles: Roles) -> None:
     for name in roles.target:
         inside = facts.scans[name].inside
@@ -346,17 +376,15 @@ def _plan_stage(search: Search, starter: Starter | None, mode: str) -> Draft:
     facts, pairing = search.facts, search.roles.pairing
     most = rules.most_items(facts, times=1 if pairing == "pairs" else 2)
     best, draft = _plan_first(search, starter, 1.0, most, mean_alone=True)
-    tables, synth = draft.tables, draft.tables["synth"]
+    tables = draft.tables
     if draft.completes and mode != "mean":
-        train = rules.training(best.steps, best.size, "adamw")
-        tables |= {"method": rules.OF_IMAGE, "train": train}
-        synth |= rules.PARTS["sampling"]
-        draft.why |= rules.reasons_for_training(train, best.size.width)
+        draft.tables = rules.with_drawing(tables, best.size, best.steps)
+        draft.why |= rules.reasons_for_training(draft.tables["train"], best.size.width)
         draft.why["method"] = (
             "a diffusion of missing images; --samples 8 gives their mean and standard deviation"
         )
     elif pairing != "unpaired":
-        synth |= rules.mirror(tables)
+        tables["synth"] |= rules.mirror(tables)
     draft.step_seconds = {"final": best.seconds}
     draft.most_steps = {"final": most / best.size.batch}
     return draft

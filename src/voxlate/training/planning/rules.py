@@ -557,6 +557,13 @@ def mirror(tables: Tables) -> Tables:
     return {"mirror": True} if "flip_lr" in data["augment"] and not data.get("planes") else {}
 
 
+def with_drawing(tables: Tables, size: Size, steps: int) -> Tables:
+    """A completion's recipe by a diffusion, which draws the missing images, in place of a regression."""
+    synth = tables["synth"] | PARTS["sampling"]
+    train = training(steps, size, "adamw")
+    return {**tables, "method": OF_IMAGE, "train": train, "synth": synth}
+
+
 def with_samples(
     tables: Tables, size: Size, steps: int, mode: str = "samples", net: Tables | None = None
 ) -> Tables:
