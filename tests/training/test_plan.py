@@ -23,7 +23,7 @@ from voxlate.training.planning import rules
 from voxlate.training.planning.facts import Facts, check_scales, facts_of
 from voxlate.training.planning.fit import fits
 from voxlate.training.planning.law import relative_error
-from voxlate.training.planning.plan import plan_training
+from voxlate.training.planning.planner import plan_training
 from voxlate.training.planning.probe import Limits, Measured, Probe
 from voxlate.training.planning.roles import roles_of
 from voxlate.training.planning.rules import Size
@@ -125,7 +125,7 @@ def test_settings_and_options_of_no_recipe_are_refused_before_a_step_is_timed(
     def probe(*_):
         raise LookupError
 
-    monkeypatch.setattr("voxlate.training.planning.plan.Probe", probe)
+    monkeypatch.setattr("voxlate.training.planning.planner.Probe", probe)
     run = tmp_path / "run"
     options = ("train", "auto", "--data", prepared, "--out", run)
     options += ("--mode", mode) if mode else ()
@@ -339,7 +339,7 @@ def step_seconds(size: Size) -> float:
 @pytest.fixture
 def clockwork(monkeypatch):
     """Plans probe a machine whose speed is known; the list of sizes that they try."""
-    monkeypatch.setattr("voxlate.training.planning.plan.Probe", Clockwork)
+    monkeypatch.setattr("voxlate.training.planning.planner.Probe", Clockwork)
     monkeypatch.setattr(Clockwork, "tried", [])
     return lambda: Clockwork.tried
 
@@ -589,7 +589,7 @@ def test_a_completion_of_less_than_a_pass_trains_on_a_part_of_the_slices_and_say
     both = ("t1", "t2")
     facts = facts_of(open_cohort(prepared))
     roles = replace(roles_of(facts), source=both, target=both, pairing="complete")
-    monkeypatch.setattr("voxlate.training.planning.plan.roles_of", lambda *_: roles)
+    monkeypatch.setattr("voxlate.training.planning.planner.roles_of", lambda *_: roles)
     said = plan_training(prepared, **limits).why["minutes"]  # 345 of about 5,000 slices
     assert "train on about 7% of the slices, drawn at random, once each: EXPECT BLUR" in said
     with pytest.raises(BadInput, match="expected time for one pass"):

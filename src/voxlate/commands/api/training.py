@@ -33,7 +33,8 @@ from voxlate.training.model import load
 from voxlate.training.options import AdaptOptions, ImportOptions, PlanOptions, TrainOptions
 from voxlate.training.planning.adapt import adapt as adapt_run
 from voxlate.training.planning.pace import read_pace
-from voxlate.training.planning.plan import Plan, check_same, plan_once, plan_training
+from voxlate.training.planning.plan import Plan, check_same, plan_once
+from voxlate.training.planning.planner import plan_training
 from voxlate.training.recipe import Recipe, from_dict, head_of, read, to_dict
 from voxlate.training.recipe import text as recipe_text
 from voxlate.training.run import Run

@@ -70,7 +70,7 @@ class Search:
         candidates.remove(best)
         each = self.probe.again(self._recipe(best.size), best.seconds)
         self.tried[best.size] = each
-        return [self._candidate(best.size, each, self.seconds(share), most_items), *candidates]
+        return [self.candidate(best.size, each, self.seconds(share), most_items), *candidates]
 
     def seconds(self, share: float = 1.0) -> float:
         """A share of the seconds that are left for training steps."""
@@ -117,11 +117,12 @@ class Search:
         if not self._times:  # the smallest network is tried first
             return [Candidate(size, math.inf, 1, math.inf) for size in possible[:1]]
         candidates = [
-            self._candidate(size, self._seconds(size), seconds, most_items) for size in possible
+            self.candidate(size, self._seconds(size), seconds, most_items) for size in possible
         ]
         return sorted(candidates, key=lambda candidate: candidate.error)
 
-    def _candidate(self, size: Size, each: float, seconds: float, most_items: float) -> Candidate:
+    def candidate(self, size: Size, each: float, seconds: float, most_items: float) -> Candidate:
+        """The network whose step takes `each` seconds, in a training of `seconds`."""
         fitting = max(int(seconds / each), 1)
         steps = useful_steps(fitting, math.ceil(most_items / size.batch))
         feature_mm = size.stem * self.facts.pixel_mm
