@@ -428,6 +428,8 @@ def test_time_is_shared_between_the_two_answers(prepared, clockwork, any_length)
     first = made.tables["stages"][0]["train"]["steps"] * each["regression"]
     second = made.tables["train"]["steps"] * each["final"]
     assert first / (first + second) == pytest.approx(0.75, abs=0.01)
+    batch = made.tables["stages"][0]["train"]["batch"]
+    assert made.pace.fewest_steps == {"regression": 12 / batch, "final": 200}  # half of 24 slices
 
 
 def test_a_printed_plan_ends_with_its_cost_and_the_assumed_minutes(

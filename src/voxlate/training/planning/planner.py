@@ -111,6 +111,7 @@ def _predict(draft: Draft, probe: Probe) -> Plan:
         probed_seconds=probe.probe_seconds,
         step_seconds=each,
         most_steps={name: math.ceil(FILLED * most) for name, most in draft.most_steps.items()},
+        fewest_steps=draft.fewest_steps,
     )
     return Plan(
         tables=draft.tables,
@@ -184,6 +185,7 @@ def _plan_stage(search: Search, starter: Starter | None, mode: str) -> Draft:
         tables["synth"] |= rules.mirror(tables)
     draft.step_seconds = {"final": best.seconds}
     draft.most_steps = {"final": most / best.size.batch}
+    draft.fewest_steps = {"final": _fewest(search, best)}
     return draft
 
 
@@ -243,6 +245,7 @@ def _plan_samples(search: Search, starter: Starter | None, mode: str, asked: boo
         )
     draft.step_seconds = {PREDICTOR: best.seconds, "final": measured.seconds}
     draft.most_steps = {PREDICTOR: most / best.size.batch, "final": most_drawn}
+    draft.fewest_steps = {PREDICTOR: _fewest(search, best), "final": min(FEWEST_OF_SAMPLES, drawn)}
     return draft
 
 
@@ -286,16 +289,19 @@ def _warn_of_short(draft: Draft, fitting: int, minutes: float) -> None:
     )
 
 
-def _check_epoch(search: Search, best: Candidate, share: float) -> None:
-    """Raise BadInput if a share of the time does not suffice for one pass over all slices.
+def _fewest(search: Search, best: Candidate) -> int:
+    """The fewest steps of a first stage: one pass over all slices, of a completion over a part of them.
 
-    A completion trains on a part of them, which the order of the batches draws at random.
+    The order of the batches draws that part at random.
     """
+    wanted = math.ceil(0.5 * search.facts.slices / best.size.batch)  # about half contain body
+    return min(wanted, FEWEST_OF_COMPLETION) if search.roles.pairing == "complete" else wanted
+
+
+def _check_epoch(search: Search, best: Candidate, share: float) -> None:
+    """Raise BadInput if a share of the time does not suffice for the fewest steps."""
     facts, probe = search.facts, search.probe
-    wanted = facts.slices / best.size.batch
-    wanted *= 0.5  # about half of the slices contain body
-    if search.roles.pairing == "complete":
-        wanted = min(wanted, FEWEST_OF_COMPLETION)
+    wanted = _fewest(search, best)
     if best.fitting >= wanted:
         return
     seconds = best.seconds / share
@@ -303,5 +309,5 @@ def _check_epoch(search: Search, best: Candidate, share: float) -> None:
     at_once = without_training(facts, search.roles, probe.cohort.scans)
     starter = f", or synthesise without a training: {at_once}" if at_once else "."
     raise BadInput(
-        f"--minutes: expected time for one pass over the {facts.slices:,} slices, found {probe.limits.minutes:g} minutes, which are {best.fitting:,} steps of {best.size.batch} slices. Give {math.ceil(10 * minutes) / 10:.1f} minutes or more{starter}"
+        f"--minutes: expected time for one pass over the {facts.slices:,} slices, found {probe.limits.minutes:g} minutes, which are {best.fitting:,} steps of {best.size.batch} slices. Give {math.ceil(10 * minutes) / 10:.1f} minutes or more, or plan while no other work slows the machine{starter}"
     )
