@@ -315,7 +315,7 @@ class Clockwork:
     def seconds(self) -> float:
         return self.limits.minutes * 60
 
-    def again(self, tables, seconds):
+    def again(self, tables, seconds, least=0):
         return seconds
 
     @property
@@ -578,6 +578,16 @@ def test_a_plan_that_is_too_short_says_what_would_be_enough(prepared, clockwork,
     short = plan_training(prepared, minutes=0.005, memory_bytes=2**30, mode="mean")  # 288 ms
     assert "112 steps show each slice 9.3 times: EXPECT BLUR" in short.why["minutes"]
     assert "minutes" not in plan_training(prepared, minutes=5, memory_bytes=2**30, mode="mean").why
+
+
+def test_minutes_are_refused_only_after_steps_were_timed_again(prepared, clockwork, monkeypatch):
+    monkeypatch.setitem(globals(), "step_seconds", lambda size: 5.0)
+    limits = {"minutes": 0.5, "memory_bytes": 2**30, "mode": "mean"}
+    with pytest.raises(BadInput, match="expected time for one pass"):
+        plan_training(prepared, **limits)
+    busy = lambda self, tables, seconds, least=0: 0.5 if least else seconds  # noqa: E731
+    monkeypatch.setattr(Clockwork, "again", busy)
+    assert plan_training(prepared, **limits).tables["train"]["steps"] == 57
 
 
 def test_a_completion_of_less_than_a_pass_trains_on_a_part_of_the_slices_and_says_so(

@@ -30,6 +30,7 @@ from voxlate.training.recipe import text as recipe_text
 
 # With fewer steps of a second stage, its samples are noise.
 FEWEST_OF_SAMPLES = 200
+BEFORE_REFUSAL = 9  # steps that are timed again before minutes are refused
 ROOM = 1.5  # on the minutes that are advised for them
 FEW = 2  # passes over the slices below which a training is too short
 # A completion draws which images are missing, so that a part of the slices suffices to begin with.
@@ -259,6 +260,8 @@ def _plan_first(
     """The network of the first stage, with its draft; mean_alone: whether no second stage follows."""
     facts = search.facts
     ranked = search.rank(share, most_items)
+    if ranked[0].fitting < _fewest(search, ranked[0]):  # perhaps only while other work ran
+        ranked[0] = search.again(ranked[0], share, most_items, BEFORE_REFUSAL)
     best = ranked[0]
     _check_epoch(search, best, share)
     if starter is not None:
