@@ -133,13 +133,6 @@ def test_earlier_lengths_out_of_order_are_refused(tmp_path):
             recipe.read(str(tmp_path / "two.toml"), {"train.paced": wrong})
 
 
-def test_a_change_is_said_with_both_speeds_and_both_lengths(planned):
-    said: list[str] = []
-    paced(38, say=lambda one: said.append(str(one)))(planned, "regression", 2, 1.5)
-    assert "takes 1.500 s, the probe measured 1.000 s" in said[0]
-    assert "regression 20 → 14, final 20 → 13" in said[0]
-
-
 def weights(run: Path) -> dict[str, torch.Tensor]:
     files = (Run(run).weights("regression"), Run(run).weights())
     return {f"{file.name} {name}": one for file in files for name, one in load_file(file).items()}

@@ -27,7 +27,7 @@ from voxlate.training.planning.planner import plan_training
 from voxlate.training.planning.probe import Limits, Measured, Probe
 from voxlate.training.planning.roles import roles_of
 from voxlate.training.planning.rules import Size
-from voxlate.training.planning.search import BATCHES, FILLED, WIDTHS, Candidate, reason
+from voxlate.training.planning.search import BATCHES, FILLED, WIDTHS
 from voxlate.training.starters import names
 from voxlate.training.train import train
 
@@ -640,13 +640,3 @@ def test_what_is_left_of_the_probes_time_goes_into_a_second_try(
     assert taken == (
         [timed] if timed else []
     )  # 5 % of the minutes are 60, 12 and 3 seconds, less what has passed; one step warms up
-
-
-def test_a_network_that_was_not_tried_is_never_called_worse_than_the_one_taken():
-    tried, untried = (
-        Candidate(Size(16, 1, 2), 0.3, 78, 1.0),
-        Candidate(Size(16, 2, 2), 0.1, 397, 0.85),
-    )
-    assert "of the networks whose step was timed" in reason([tried, untried])
-    assert "-15.0%" in reason([tried, untried])
-    assert "were tried" not in reason([untried, tried])

@@ -231,19 +231,17 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
     def make_plan() -> Plan:
         """A new plan with the changes of its keys."""
         runs_of(asked.reuse)
-        minutes = None if asked.minutes is None else _minutes(f"{asked.minutes}")
-        # A starter has a network of its own.
-        scratch = asked.from_scratch or any(
-            re.match(r"(stages\.0\.)?net\b", key) for key in changes
-        )
-        wanted = replace(asked, minutes=minutes, from_scratch=scratch)
         found = plan_training(
             data,
-            wanted,
+            asked,
             fold=asked.fold,
             settings=changes,
             allow_code=asked.allow_code,
             say=report.say,
+            minutes=None if asked.minutes is None else _minutes(f"{asked.minutes}"),
+            # A starter has a network of its own.
+            from_scratch=asked.from_scratch
+            or any(re.match(r"(stages\.0\.)?net\b", key) for key in changes),
         )
         report.plan(found.why, run / "recipe.toml")
         return found

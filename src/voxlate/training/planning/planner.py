@@ -1,8 +1,8 @@
 """The making of a plan: the roles of modalities, the networks, and the steps that fit in the minutes and the memory."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import operator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +59,16 @@ def plan_training(
     asked = merge(PlanOptions, options, changes)
     mode = asked.mode or "both"
     source, target = as_names(asked.source), as_names(asked.target)
-    limits = _limits(asked)
+    minutes = 60.0 if asked.minutes is None else float(asked.minutes)
+    memory = free_memory(asked.device) if asked.memory_bytes is None else asked.memory_bytes
+    limits = Limits(minutes, memory)
     cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
     facts = facts_of(cohort)
     if any_source := as_names(asked.any_source):
-        _refuse_source(source)
+        if source:
+            raise BadInput(
+                f"--source: expected --any-source or --source, found both ({', '.join(source)}). Drop one."
+            )
         roles = roles_of_any(facts, any_source, target)
         cohort = with_any_source(cohort, any_source, ANY_SOURCE)
         facts = facts_of(cohort)
@@ -90,60 +95,40 @@ def plan_training(
         draft.why[key] += f", or synthesise without a training: {at_once}"
     why = {"starter": about, **draft.why} if about else draft.why
     precision = choose(find_device(asked.device))
-    for stage in (*draft.tables.get("stages", ()), draft.tables):
+    stages = [*draft.tables.get("stages", ()), draft.tables]
+    for stage in stages:
         stage["train"]["precision"] = precision.precision
     why["train.precision"] = precision.why
-    state = draft.state
-    if state is not None:
-        first = "final" if not draft.tables.get("stages") else draft.tables["stages"][0]["name"]
-        state = {**state, "stage": first}
-    planned = replace(_predict(draft, probe), why=why, at_once=at_once, state=state, cohort=cohort)
-    return planned.change(settings or {}, allow_code)
-
-
-def _predict(draft: Draft, probe: Probe) -> Plan:
-    """The plan of a draft, with its predicted cost."""
-    each = draft.step_seconds
-    stages = [*draft.tables.get("stages", ()), {**draft.tables, "name": "final"}]
-    seconds = sum(stage["train"]["steps"] * each[stage["name"]] for stage in stages)
-    seconds -= draft.done * each[stages[0]["name"]]
-    pace = PaceRecord(
-        minutes=probe.limits.minutes,
-        probed_seconds=probe.probe_seconds,
-        step_seconds=each,
-        most_steps={name: math.ceil(FILLED * most) for name, most in draft.most_steps.items()},
-        fewest_steps=draft.fewest_steps,
-    )
-    return Plan(
+    each = draft.step_seconds  # in the order of the stages
+    first, *_ = each
+    steps = [stage["train"]["steps"] for stage in stages]
+    seconds = sum(map(operator.mul, steps, each.values())) - draft.done * each[first]
+    planned = Plan(
         tables=draft.tables,
-        why=draft.why,
+        why=why,
         seconds=seconds + probe.probe_seconds,
         memory=probe.most,
-        limits=probe.limits,
-        where=str(probe.cohort.folder),
-        pace=pace,
+        limits=limits,
+        where=str(cohort.folder),
+        pace=PaceRecord(
+            minutes=minutes,
+            probed_seconds=probe.probe_seconds,
+            step_seconds=each,
+            most_steps={name: math.ceil(FILLED * most) for name, most in draft.most_steps.items()},
+            fewest_steps=draft.fewest_steps,
+        ),
+        at_once=at_once,
+        state=draft.state and {**draft.state, "stage": first},
+        cohort=cohort,
     )
-
-
-def _limits(asked: PlanOptions) -> Limits:
-    """The minutes and the memory of a training; the memory by default most of what is free on the machine."""
-    memory = free_memory(asked.device) if asked.memory_bytes is None else asked.memory_bytes
-    return Limits(60.0 if asked.minutes is None else float(asked.minutes), memory)
-
-
-def _refuse_source(source: Sequence[str]) -> None:
-    """Raise BadInput where sources are named that a model of any source would not have."""
-    if source:
-        raise BadInput(
-            f"--source: expected --any-source or --source, found both ({', '.join(source)}). Drop one."
-        )
+    return planned.change(settings or {}, allow_code)
 
 
 def _check_settings(
     facts: Facts, roles: Roles, mode: str | None, settings: Mapping[str, Any], allow_code: bool
 ) -> None:
     """Raise BadInput for settings that fit none of the recipes that may be planned, before a step is timed."""
-    # Widths that are divisible by most numbers, and patches of the most features.
+    # A width that is divisible by most numbers, and patches of the most features.
     size = Size(WIDTHS[-1], rules.stems(facts)[0], rules.BATCH)
     plain = rules.first_stage(facts, roles, size, LEAST_STEPS).tables
     possible = [plain]
@@ -196,12 +181,17 @@ def _plan_samples(search: Search, starter: Starter | None, mode: str, asked: boo
     share = SHARES[mode]
     most = rules.most_items(search.facts)
     most_drawn = math.ceil(rules.most_items(search.facts, times=2) / rules.BATCH)
-    if not asked and rules.takes_planes(search.facts):
+
+    def alone(why: str) -> Draft:
+        """The plan without a second stage."""
         draft = _plan_stage(search, starter, "mean")
-        draft.why["stages"] = (
-            "the mean prediction alone, because a second stage takes slices of one plane, which would cost the mean 5 to 8 % of its error; --mode both gives a sharp image too"
-        )
+        draft.why["stages"] = f"the mean prediction alone, because {why}"
         return draft
+
+    if not asked and rules.takes_planes(search.facts):
+        return alone(
+            "a second stage takes slices of one plane, which would cost the mean 5 to 8 % of its error; --mode both gives a sharp image too"
+        )
     # The second stage begins from random weights, so its network is the best one for its own share of the time.
     size = search.rank(1 - share, most)[0].size
     plain = rules.first_stage(search.facts, search.roles, size, LEAST_STEPS).tables
@@ -222,11 +212,9 @@ def _plan_samples(search: Search, starter: Starter | None, mode: str, asked: boo
             raise BadInput(
                 f"--mode both: expected minutes for {FEWEST_OF_SAMPLES} steps of a diffusion after the mean prediction, found room for {drawn:,}. Give about --minutes {minutes}, or --mode mean."
             )
-        draft = _plan_stage(search, starter, "mean")
-        draft.why["stages"] = (
-            f"the mean prediction alone, because only {drawn:,} steps of a diffusion to sharp images would fit, which needs {FEWEST_OF_SAMPLES}: give about --minutes {minutes}"
+        return alone(
+            f"only {drawn:,} steps of a diffusion to sharp images would fit, which needs {FEWEST_OF_SAMPLES}: give about --minutes {minutes}"
         )
-        return draft
     best, draft = _plan_first(search, starter, share, most)
     drawn = drawn_in(search.seconds() - (best.steps - draft.done) * best.seconds)
     draft.tables = rules.with_samples(draft.tables, size, drawn, mode, plain["net"])

@@ -76,13 +76,11 @@ class Race:
     @property
     def reason(self) -> str:
         """A sentence on each entrant's steps and error."""
-        first, *others = map(_describe, self.results)
+        first, *others = (
+            f"{one.entrant.name}: {one.error:.3f} after {one.steps:,} steps" for one in self.results
+        )
         goes_on = "which goes on" if self.best.state else "which is trained anew"
         return f"{first}, {goes_on}; {', '.join(others)}. These are errors on {self.judges}, over the mean absolute deviation of the truth, after {self.seconds:.0f} s of training side by side"
-
-
-def _describe(result: Result) -> str:
-    return f"{result.entrant.name}: {result.error:.3f} after {result.steps:,} steps"
 
 
 @dataclass
@@ -162,9 +160,11 @@ def run_race(
     for runner in runners:
         while runner.learner.step < FEWEST:
             runner.step()
-    results = [runner.result(goes_on) for runner in runners]
     # A diverged training, whose error is NaN, comes last.
-    results.sort(key=lambda one: (math.isnan(one.error), one.error))
+    results = sorted(
+        (runner.result(goes_on) for runner in runners),
+        key=lambda one: (math.isnan(one.error), one.error),
+    )
     patients = {entry.patient for entry in cohort.cases if entry.split == "val"}
     judges = (
         plural(len(patients), "validation patient")
