@@ -300,5 +300,5 @@ def _check_epoch(search: Search, best: Candidate, share: float) -> None:
     at_once = without_training(facts, search.roles, probe.cohort.scans)
     starter = f", or synthesise without a training: {at_once}" if at_once else "."
     raise BadInput(
-        f"--minutes: expected time for one pass over the {facts.slices:,} slices, found {probe.limits.minutes:g} minutes, which are {best.fitting:,} steps of {best.size.batch} slices. Give {math.ceil(10 * minutes) / 10:.1f} minutes or more, or plan while no other work slows the machine{starter}"
+        f"--minutes: expected time for one pass over the {facts.slices:,} slices, found {probe.limits.minutes:g} minutes, which are {best.fitting:,} steps of {best.size.batch} slices (fewer while other work slows the machine). Give {math.ceil(10 * minutes) / 10:.1f} minutes or more{starter}"
     )
