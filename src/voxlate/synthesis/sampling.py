@@ -14,12 +14,12 @@ from voxlate.scans.cases.case import PreparedCase, resize_case
 from voxlate.scans.images.tiling import (
     Blend,
     SlicePlan,
+    Tiling,
     Triple,
     Whole,
     fit_to_mask,
     range_of_varied_slices,
     whole_slices,
-    whole_volume,
     zoom,
 )
 from voxlate.synthesis.calibration import Prediction
@@ -114,7 +114,9 @@ def _plan_slices(facts: Facts, prepared: PreparedCase) -> tuple[SlicePlan, Prepa
             raise BadInput(
                 f"synth.windows: expected synth.slices of kind 'whole' without a crop, found {slices}. Drop one of the two."
             )
-        return whole_volume(shape), prepared
+        # one item, because the denoiser reads windows of its slices at every step
+        whole = Tiling(shape, shape)
+        return SlicePlan(whole, whole), prepared
     plan = slices.plan(shape, facts.data.patch, facts.synth.overlap)
     if slices.resize_to is not None:
         first, last = range_of_varied_slices(
