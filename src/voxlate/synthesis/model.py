@@ -314,6 +314,8 @@ def synthesise(
         **model.network.software,
         "case": case,
         **plan,
+        # what tells arrays in memory apart, which have no file
+        "inputs": {name: scan or {"voxels": inputs.key} for name, scan in plan["inputs"].items()},
         **dict(zip(COST, (calls, seconds, model.network.device_name, batch))),
         **_provenance(model, inputs, images, ends, calibration, empty),
     }
