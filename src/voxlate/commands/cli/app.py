@@ -3,8 +3,8 @@
 import sys
 import threading
 import traceback
-from collections.abc import Iterable
-from itertools import chain
+from collections.abc import Iterable, Iterator
+from itertools import chain, pairwise
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -27,8 +27,9 @@ class SuggestingCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the words; the error of an unknown option gets our suggestions."""
+        optional = [one.opts for one in self.params if "[Z]" in str(one.metavar)]
         try:
-            return super().parse_args(ctx, args)
+            return super().parse_args(ctx, [*_with_names(args, optional)])
         except Exception as error:  # Typer keeps the class of that error to itself
             if hasattr(error, "possibilities") and hasattr(error, "option_name"):
                 names = chain.from_iterable(parameter.opts for parameter in self.params)
@@ -36,6 +37,16 @@ class SuggestingCommand(TyperCommand):
                     error.option_name, [name for name in names if name.startswith("--")]
                 )[:3]
             raise
+
+
+def _with_names(args: list[str], options: list[list[str]]) -> Iterator[str]:
+    """The words of a command line; each number after one of these options, given by their names, has the name before it."""
+    name = ""
+    for before, word in pairwise(["", *args]):
+        name = word if [word] in options else name if word.isdigit() else ""
+        if name not in ("", before, word):
+            yield name
+        yield word
 
 
 app = typer.Typer(

@@ -48,11 +48,12 @@ class PrepareOptions(Layout, ExecutorOptions):
         ),
     ] = None
     matrix: Annotated[
-        tuple[int, int] | None,
+        tuple[int, ...] | None,
         Option(
-            "Columns and rows to which every slice is resized, instead of --spacing.",
+            "Columns, rows and slices to which every scan is resized, instead of --spacing.",
             panel=PREPARATION,
-            metavar="X Y",
+            metavar="X Y [Z]",
+            takes=list[int],
             read=in_array_order,
         ),
     ] = None
