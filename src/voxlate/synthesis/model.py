@@ -412,7 +412,12 @@ def _on_file_grid(
     ends = empty.close_intervals(ends, volumes, grid)
     shape = next(iter(images.values())).values.shape
     distance = grid.images(dict.fromkeys(images, ends.distance_map(shape)))
-    return Synthesised(volumes, spread, provenance, model.mark, ends.low, ends.high, distance)
+    maps = (ends.low, ends.high, distance)
+    states = dict[str, list[Volume]]()
+    for name, image in images.items():
+        values = map(image.scale.inverse, image.prediction.states)
+        states[name] = [grid.write(state, name, grid.units[name]) for state in values]
+    return Synthesised(volumes, spread, provenance, model.mark, *maps, states)
 
 
 def _provenance(
