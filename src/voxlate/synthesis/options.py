@@ -133,7 +133,7 @@ class SynthKeys(Sampling):
     crop: Annotated[
         int | None,
         Option(
-            "Voxels around the mask that are synthesised as well.",
+            "Voxels around the mask that are synthesised too.",
             panel=SAMPLING,
             least=0,
         ),
@@ -141,9 +141,9 @@ class SynthKeys(Sampling):
     keep_states: Annotated[
         int | None,
         Option(
-            "States to write, from noise to image.",
-            panel=SAMPLING,
-            least=2,
+            "States of sampling to write.",
+            panel=OUTPUT,
+            least=1,
         ),
     ] = None
     batch: Annotated[

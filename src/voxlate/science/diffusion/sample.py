@@ -250,7 +250,7 @@ def sample(
     alpha, sigma = schedule(times[0])
     kept: dict[int, Tensor] = {}
     parts = sampling.keep_states - 1
-    if parts > 0:
+    if states is not None:
         numbers = [sampling.steps * part // parts for part in range(parts)]
         denoise = keeping(denoise, schedule, times[numbers], kept)
 
@@ -264,7 +264,7 @@ def sample(
     x = partial(sampling.function, **sampling.options)(denoise, schedule, x, times, _draw)
     x = denoise(x, times[-1].expand(len(x))) if sampling.closes(schedule) else x
     x = with_known(x, known, mask)
-    if states is not None and parts > 0:
+    if states is not None:
         for part in range(parts):
             kept.setdefault(part, kept.get(part - 1, x))
             states.append(with_known(kept[part], known, mask))
