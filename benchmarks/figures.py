@@ -49,8 +49,8 @@ def tile(
 
 def lyu_wang(run: Path, head: Path) -> Image.Image:
     source, truth = scan(head, "t2"), scan(head, "ct")
-    options = {"samples": SAMPLES, "keep_states": STATES}
-    made = voxlate.load(run).synthesise({"t2": source}, **options)
+    model = voxlate.load(run).with_options(samples=SAMPLES, keep_states=STATES)
+    made = model.synthesise({"t2": source})
     mean, sd = made.volumes["ct"], made.std["ct"]
     error = Volume(mean.data - truth.data, truth.affine, "HU", "ct")
     most = float(np.percentile(np.abs(error.data), 99.5))
@@ -65,7 +65,7 @@ def lyu_wang(run: Path, head: Path) -> Image.Image:
         tile(sd, 0, most, colours="inferno"),
         tile(error, -most, most, colours="error"),
     ]
-    states = [tile(state, *window) for state in made.states["ct"]]
+    states = [tile(state, *window) for state in made.states.values()]
     rows = [("", first), ("states of the reverse process, from noise to a sample", states)]
     return sheet_with_labels(rows, ("T2", "CT", "mean of ten", "SD", "error"), 150)
 
@@ -97,7 +97,8 @@ def make_a_volume(run: Path, head: Path) -> Image.Image:
         wrong = np.abs(np.diff(images[name].data[0] - truth.data[0], axis=0)).mean((1, 2))
         wrong *= 255 / (high - low)
         print(f"{name}: MAE z by slice, mean {wrong.mean():.2f}:", *(f"{one:.1f}" for one in wrong))
-    row = [tile(source, *np.percentile(source.data, (0.5, 99.5)), plane="sagittal")]
+    own = np.percentile(source.data, (0.5, 99.5))
+    row = [tile(source, own[0], own[1], plane="sagittal")]
     row += [tile(image, low, high, plane="sagittal") for image in images.values()]
     return sheet_with_labels([("", row)], ("SWI", *images), 220)
 

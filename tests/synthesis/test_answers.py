@@ -92,7 +92,7 @@ def test_states_of_the_reverse_process_are_written_up_to_the_image(
     image = read_volume(out / "case0" / "t2.nii.gz")
     voxlate(*line, "--keep-states", 3).done()
     states = sorted((out / "case0" / "states").iterdir())
-    assert [path.name for path in states] == ["t2.png", *(f"t2_{k}.nii.gz" for k in (1, 2, 3))]
+    assert [path.name for path in states] == ["states.png", *(f"t2_{k}.nii.gz" for k in (1, 2, 3))]
     first, *_, last = (read_volume(path).data for path in states[1:])
     shown = image.data != 0  # empty slices of an image become background, those of states do not
     np.testing.assert_array_equal(last[shown], image.data[shown])

@@ -413,10 +413,11 @@ def _on_file_grid(
     shape = next(iter(images.values())).values.shape
     distance = grid.images(dict.fromkeys(images, ends.distance_map(shape)))
     maps = (ends.low, ends.high, distance)
-    states = dict[str, list[Volume]]()
-    for name, image in images.items():
-        values = map(image.scale.inverse, image.prediction.states)
-        states[name] = [grid.write(state, name, grid.units[name]) for state in values]
+    states = {
+        f"{name}_{number}": grid.write(image.scale.inverse(state), name, grid.units[name])
+        for name, image in images.items()
+        for number, state in enumerate(image.prediction.states, 1)
+    }
     return Synthesised(volumes, spread, provenance, model.mark, *maps, states)
 
 

@@ -1,6 +1,6 @@
 """One picture of the images of a case, for notebooks and the command line."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from PIL import Image as Picture
@@ -44,13 +44,6 @@ def show_case(
             rows.append((text, _three_planes(spread, 0, most, "inferno")))
     sheet = sheet_with_labels(rows, PLANES, tile)
     return with_lines(sheet, [str(note) for note in warnings if note.grade != "note"])
-
-
-def strip_of(states: Sequence[Volume], tile: int = 128) -> Picture.Image:
-    """The middle axial slice of each state, in one row, in the window of the last."""
-    low, high = np.percentile(states[-1].data, (0.5, 99.5))
-    row = [_three_planes(state, low, high, "gray")[0] for state in states]
-    return sheet_with_labels([("", row)], [f"{number}" for number in range(1, len(row) + 1)], tile)
 
 
 def _three_planes(

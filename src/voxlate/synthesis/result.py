@@ -62,7 +62,7 @@ class Synthesised:
 
     mark: the beginning of file names, where scans may have the same names. Where the run is calibrated: low and high
     are the ends of the prediction intervals; unfamiliar maps how far the input scans are out of the distribution of the
-    calibration's scans (1: as the farthest of those). states: of the last sample, from noise to image.
+    calibration's scans (1: as the farthest of those). states: of the last sample, numbered from noise to image.
     """
 
     volumes: dict[str, Volume]
@@ -72,7 +72,7 @@ class Synthesised:
     low: dict[str, Volume] = field(default_factory=dict)
     high: dict[str, Volume] = field(default_factory=dict)
     unfamiliar: dict[str, Volume] = field(default_factory=dict)
-    states: dict[str, list[Volume]] = field(default_factory=dict)
+    states: dict[str, Volume] = field(default_factory=dict)
 
     @property
     def files(self) -> dict[str, Volume]:
@@ -142,15 +142,14 @@ class Synthesised:
 
         States are written into FOLDER/states, with one picture of their middle slices.
         """
-        for name, states in self.states.items():
-            for number, state in enumerate(states, 1):
-                file = f"{name}_{number}{suffixes[0]}"
-                write_volume(folder / STATES / file, state, description_of(file))
-            if states:
-                from voxlate.synthesis.pictures import strip_of
+        for name, state in self.states.items():
+            file = f"{name}{suffixes[0]}"
+            write_volume(folder / STATES / file, state, description_of(file))
+        if self.states:
+            from voxlate.synthesis.pictures import show_case
 
-                with whole_file(folder / STATES / f"{name}.png") as path:
-                    strip_of(states).save(path)
+            with whole_file(folder / STATES / "states.png") as path:
+                show_case(self.states, {}, "", (), TILE // 2).save(path)
         images = dict[str, Writer]()
         for name, volume in self.files.items():
             for suffix in suffixes:

@@ -4,7 +4,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable, Iterator
-from itertools import chain, pairwise
+from itertools import chain
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -29,7 +29,7 @@ class SuggestingCommand(TyperCommand):
         """Read the words; the error of an unknown option gets our suggestions."""
         optional = [one.opts for one in self.params if "[Z]" in str(one.metavar)]
         try:
-            return super().parse_args(ctx, [*_with_names(args, optional)])
+            return super().parse_args(ctx, [*_padded(args, optional)])
         except Exception as error:  # Typer keeps the class of that error to itself
             if hasattr(error, "possibilities") and hasattr(error, "option_name"):
                 names = chain.from_iterable(parameter.opts for parameter in self.params)
@@ -39,14 +39,12 @@ class SuggestingCommand(TyperCommand):
             raise
 
 
-def _with_names(args: list[str], options: list[list[str]]) -> Iterator[str]:
-    """The words of a command line; each number after one of these options, given by their names, has the name before it."""
-    name = ""
-    for before, word in pairwise(["", *args]):
-        name = word if [word] in options else name if word.isdigit() else ""
-        if name not in ("", before, word):
-            yield name
+def _padded(args: list[str], options: list[list[str]]) -> Iterator[str]:
+    """The words of a command line, where 0 follows two numbers without a third of these options, given by their names."""
+    for before, word, after in zip(["", "", *args], args, [*args[1:], ""]):
         yield word
+        if [before] in options and not after.isdigit():
+            yield "0"
 
 
 app = typer.Typer(

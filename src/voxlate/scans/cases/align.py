@@ -64,7 +64,7 @@ class Preparation:
             return
         if self.spacing_mm:
             raise BadInput("--matrix: expected --matrix or --spacing, found both. Drop one.")
-        if len(self.matrix) not in (2, 3) or not 1 < min(self.matrix) <= max(self.matrix) <= MOST:
+        if not 1 < min(self.matrix) <= max(self.matrix) <= MOST:
             raise BadInput(
                 f"--matrix: expected columns, rows and, if wanted, slices from 2 to {MOST}, found {_in_xyz(self.matrix)}. Change it."
             )

@@ -48,13 +48,13 @@ class PrepareOptions(Layout, ExecutorOptions):
         ),
     ] = None
     matrix: Annotated[
-        tuple[int, ...] | None,
+        tuple[int, int] | tuple[int, int, int] | None,
         Option(
             "Columns, rows and slices to which every scan is resized, instead of --spacing.",
             panel=PREPARATION,
             metavar="X Y [Z]",
-            takes=list[int],
-            read=in_array_order,
+            takes=tuple[int, int, int],
+            read=lambda sizes: in_array_order(sizes if sizes[2] else sizes[:2]),
         ),
     ] = None
     fixed: Annotated[

@@ -202,20 +202,18 @@ def denoiser_in_mask(denoise: Denoise, known: Tensor, mask: Tensor) -> Denoise:
     return _denoise
 
 
-def keeping(
-    denoise: Denoise, schedule: Schedule, times: Tensor, kept: dict[int, Tensor]
-) -> Denoise:
-    """A denoiser that keeps the states it is given at some falling times, by their number: the last one at each time.
+def keeping(denoise: Denoise, schedule: Schedule, times: Tensor, kept: list[Tensor]) -> Denoise:
+    """A denoiser that keeps the states it is given at some falling times: the last one at each time.
 
     Where a sampler steps over a time, it is the first one after it. States are divided by sqrt(alpha² + sigma²), so that
     noise has the variance 1 in every schedule.
     """
-    reached: dict[int, Tensor] = {}
 
     def _denoise(x: Tensor, t: Tensor) -> Tensor:
-        number = int((times >= t[0]).sum()) - 1
-        if reached.setdefault(number, t[0]) == t[0]:
-            kept[number] = x / float(torch.stack(schedule(t[0])).norm())
+        number = int((times >= t[0]).sum())
+        if len(kept) < number or t[0] in times:
+            state = x / float(torch.stack(schedule(t[0])).norm())
+            kept[number - 1 :] = [state] * max(1, number - len(kept))
         return denoise(x, t)
 
     return _denoise
@@ -248,11 +246,10 @@ def sample(
     nothing = torch.zeros_like(known)
     times = sampling.times(schedule)
     alpha, sigma = schedule(times[0])
-    kept: dict[int, Tensor] = {}
-    parts = sampling.keep_states - 1
     if states is not None:
+        parts = sampling.keep_states - 1
         numbers = [sampling.steps * part // parts for part in range(parts)]
-        denoise = keeping(denoise, schedule, times[numbers], kept)
+        denoise = keeping(denoise, schedule, times[numbers], states)
 
     def _draw(x: Tensor) -> Tensor:
         return sampling.temperature * with_known(noise(x), nothing, mask)
@@ -265,10 +262,7 @@ def sample(
     x = denoise(x, times[-1].expand(len(x))) if sampling.closes(schedule) else x
     x = with_known(x, known, mask)
     if states is not None:
-        for part in range(parts):
-            kept.setdefault(part, kept.get(part - 1, x))
-            states.append(with_known(kept[part], known, mask))
-        states.append(x)
+        states += [x] * (sampling.keep_states - len(states))
     return x
 
 

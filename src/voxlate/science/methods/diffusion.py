@@ -112,9 +112,9 @@ class Sampled(Method):
             denoise = denoise_windows(
                 lambda part: denoiser_of(problem.part(part)), mask.shape[2], sampling.windows
             )
-        states: list[Tensor] | None = [] if sampling.keep_states else None
+        states: list[Tensor] = []
         x0 = sample(sampling, denoise, schedule, noise, known, mask, initial, states)
-        return torch.cat([self.task.restore(x, problem) for x in (x0, *(states or ()))], dim=1)
+        return torch.cat([self.task.restore(x, problem) for x in (x0, *states)], dim=1)
 
 
 class Diffusion(Sampled):
