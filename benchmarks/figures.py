@@ -1,10 +1,11 @@
 """Pictures of papers 002, 003 and 004 on phantoms: what each shows as a figure, from one run.
 
-    python benchmarks/figures.py lyu_wang RUN HEAD PICTURE         T2, CT, mean, deviation and error of ten samples; states
-    python benchmarks/figures.py umm_csgm RUN HEAD PICTURE         every one of the 14 missing sets of one slice
-    python benchmarks/figures.py make_a_volume RUN HEAD PICTURE    a sagittal plane with and without volumetric layers
+    python benchmarks/figures.py lyu_wang RUN HEADS PICTURE         T2, CT, mean, deviation and error of ten samples; states
+    python benchmarks/figures.py umm_csgm RUN HEADS PICTURE         every one of the 14 missing sets of one slice
+    python benchmarks/figures.py make_a_volume RUN HEADS PICTURE    a sagittal plane with and without volumetric layers
 
-RUN: of mr_to_ct_ddpm_small, umm_csgm_small or make_a_volume_swi_mra_small; HEAD: the folder of a phantom with the truth.
+RUN: of mr_to_ct_ddpm_small, umm_csgm_small or make_a_volume_swi_mra_small; HEADS: its phantoms, of which the first case
+of the test is shown.
 """
 
 import sys
@@ -14,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-import voxlate
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume, canonical
 from voxlate.scans.images.pictures import (
@@ -26,10 +26,11 @@ from voxlate.scans.images.pictures import (
     sheet_with_labels,
     square_pixels,
 )
+from voxlate.training.model import load
 
 SAMPLES, STATES = 10, 5
 CONTRASTS = ("flair", "t1", "t1c", "t2")
-COLOURS = 64  # of the picture, which keep it small
+COLOURS = 128  # of the picture, which keep it small
 
 
 def scan(head: Path, name: str) -> Volume:
@@ -49,7 +50,7 @@ def tile(
 
 def lyu_wang(run: Path, head: Path) -> Image.Image:
     source, truth = scan(head, "t2"), scan(head, "ct")
-    model = voxlate.load(run).with_options(samples=SAMPLES, keep_states=STATES)
+    model = load(run).with_options(samples=SAMPLES, keep_states=STATES)
     made = model.synthesise({"t2": source})
     mean, sd = made.volumes["ct"], made.std["ct"]
     error = Volume(mean.data - truth.data, truth.affine, "HU", "ct")
@@ -67,11 +68,11 @@ def lyu_wang(run: Path, head: Path) -> Image.Image:
     ]
     states = [tile(state, *window) for state in made.states.values()]
     rows = [("", first), ("states of the reverse process, from noise to a sample", states)]
-    return sheet_with_labels(rows, ("T2", "CT", "mean of ten", "SD", "error"), 150)
+    return sheet_with_labels(rows, ("T2", "CT", "mean of ten", "SD", "error"), 112)
 
 
 def umm_csgm(run: Path, head: Path) -> Image.Image:
-    model = voxlate.load(run)
+    model = load(run)
     scans = {name: scan(head, name) for name in CONTRASTS}
     ends = {name: np.percentile(scans[name].data, (0.5, 99.5)) for name in CONTRASTS}
     sets = [one for size in (1, 2, 3) for one in combinations(CONTRASTS, size)]
@@ -93,7 +94,7 @@ def make_a_volume(run: Path, head: Path) -> Image.Image:
         ("with volumetric layers", run),
         ("without", run / "weights.slices.safetensors"),
     ):
-        images[name] = voxlate.load(weights).synthesise({"swi": source}).volumes["tof"]
+        images[name] = load(weights).synthesise({"swi": source}).volumes["tof"]
         wrong = np.abs(np.diff(images[name].data[0] - truth.data[0], axis=0)).mean((1, 2))
         wrong *= 255 / (high - low)
         print(f"{name}: MAE z by slice, mean {wrong.mean():.2f}:", *(f"{one:.1f}" for one in wrong))
@@ -104,9 +105,10 @@ def make_a_volume(run: Path, head: Path) -> Image.Image:
 
 
 def main() -> None:
-    name, run, head, out = sys.argv[1:]
+    name, run, heads, out = sys.argv[1:]
     draw = {"lyu_wang": lyu_wang, "umm_csgm": umm_csgm, "make_a_volume": make_a_volume}[name]
-    draw(Path(run), Path(head)).quantize(COLOURS).save(out, optimize=True)
+    case = min(case for case, split in load(run).facts.splits.items() if split == "test")
+    draw(Path(run), Path(heads) / case).quantize(COLOURS).save(out, optimize=True)
 
 
 if __name__ == "__main__":
