@@ -120,7 +120,10 @@ TABLES = {
             "ucd_gan_small": Row(("ucd_gan_small",)),
             "hi_net_small": Row(tuple(f"hi_net_{name}_small" for name in CONTRASTS)),
             "mm_syn_small": Row(("mm_syn_small",)),
-            "coca_gan_small": Row(("coca_gan_small",)),
+            "coca_gan_small": Row(
+                ("coca_gan_small",),
+                changes={"data.labels": '["lesion"]', "net.classes": "4"},  # phantoms' tumours
+            ),
         },
         columns=("mae", "ssim", "psnr", "psnr_sd", "gradient"),
         completes=True,

@@ -13,7 +13,7 @@ ANY = ("mm_gan", "mm_syn", "coca_gan", "ucd_gan")
 
 @pytest.fixture(scope="module")
 def tumours(tmp_path_factory, small_head):
-    """Five small cases with four modalities and a label map of lesions; prepared, too."""
+    """Five small cases with four modalities and a label map of lesions as BraTS has; prepared, too."""
     from voxlate.checks.prepare import prepare
 
     folder = tmp_path_factory.mktemp("tumours")
@@ -25,7 +25,7 @@ def tumours(tmp_path_factory, small_head):
         lesion = values > 650
         for name, more in (("t1c", 300.0), ("flair", 500.0)):
             nib.save(nib.Nifti1Image(values + more * lesion, t1.affine), case / f"{name}.nii.gz")
-        nib.save(nib.Nifti1Image(3 * lesion.astype(np.uint8), t1.affine), case / "lesion.nii.gz")
+        nib.save(nib.Nifti1Image(4 * lesion.astype(np.uint8), t1.affine), case / "seg.nii.gz")
     prepare(folder / "scans", folder / "prepared", workers=1)
     return folder
 

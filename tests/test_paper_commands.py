@@ -45,7 +45,7 @@ SIZES = {
 }
 GRIDS = {
     "--spacing": ["--spacing", 4, 4, 8],
-    "--matrix": ["--matrix", 48, 48],
+    "--matrix": ["--matrix", 48, 48, 8],
     "--register": ["--register", "rigid"],
 }
 ELSEWHERE = {"vit": "texture"}  # needs weights from the network

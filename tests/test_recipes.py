@@ -19,7 +19,7 @@ def test_every_recipe_says_what_to_expect_explains_its_keys_and_survives_being_w
     for name in recipes.names():
         head, made = recipes.head_of(name), recipes.read(name)
         assert re.search(rf"voxlate train {name} |--like {name}\b|voxlate demo", head), name
-        assert "Measured" in head, name
+        assert "measured" in head.lower(), name
         assert recipes.from_dict(json.loads(json.dumps(recipes.to_dict(made))), name) == made
         for line in explain(made).splitlines()[1:]:
             key = line.removeprefix("# ").split(" ")[0].strip("[]")
@@ -87,7 +87,8 @@ NARROW = {
             "stages.autoencoder.opponent.critic.widths": "[8, 16, 32, 64]",
             **({} if row else {"stages.slices.net.width": "32"}),
         }
-        for row, pair in (("", "swi_mra"), ("", "t1_t2"), ("_slices", "swi_mra"))
+        for row in ("", "_slices")
+        for pair in ("swi_mra", "t1_t2")
     },
     "mm_gan": {"net.widths": "[8, 16, 16, 16]", "opponent.critic.widths": "[8, 16]"},
     **{

@@ -137,10 +137,11 @@ def test_with_spacing_covers_the_same_box() -> None:
     assert ((covered >= box - 1e-6) & (covered < box + odd.spacing_mm)).all()
 
 
-def test_with_matrix_covers_exactly_the_same_box() -> None:
+@pytest.mark.parametrize("slices", [(), (9,)])
+def test_with_matrix_covers_exactly_the_same_box(slices) -> None:
     grid = turned("LPS").grid
-    made = with_matrix(grid, (7, 33))
-    assert made.shape == (grid.shape[0], 7, 33)
+    made = with_matrix(grid, (*slices, 7, 33))
+    assert made.shape == (*(slices or grid.shape[:1]), 7, 33)
     for corner in product((0, 1), repeat=3):
         index = [[*(np.array(corner) * one.shape[::-1] - 0.5), 1.0] for one in (grid, made)]
         np.testing.assert_allclose(grid.affine @ index[0], made.affine @ index[1], atol=1e-9)

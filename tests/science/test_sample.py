@@ -76,6 +76,27 @@ def test_steps_are_the_times_at_which_the_network_denoises(name, schedule, steps
     assert min(seen) > 0 or schedule.kind == "geometric_ve"  # which leaves noise at time 0
 
 
+@for_every(name=ONCE, schedule=[SCHEDULES[name] for name in ("cosine", "exponential_ve")])
+def test_kept_states_change_no_image_and_end_with_it(name, schedule):
+    plain, states, like = quick(name, steps=30), list[Tensor](), torch.zeros(1, 1, 1, 4, 4)
+    given = (GAUSS.denoiser(schedule), schedule, Noise(0, [1]), like)
+    image = sample(replace(plain, keep_states=4), *given, states=states)
+    assert len(states) == 4
+    assert torch.equal(states[-1], image)
+    assert torch.equal(image, run(plain, *given[:2]))
+
+
+def test_kept_states_of_an_ode_are_its_solution():
+    """Of Gaussian data: x_t - alpha mean is to its start as the standard deviations of x_t are, at 1 and 1/2."""
+    sampling, states = SamplerSettings(steps=900, keep_states=3), list[Tensor]()
+    like, schedule = torch.zeros(1, 1, 1, 4, 4), LinearVP()
+    sample(sampling, GAUSS.denoiser(schedule), schedule, Noise(0, [1]), like, states=states)
+    alpha, sigma = schedule(torch.tensor([1, 1 / 2]))
+    growth = torch.hypot(alpha * GAUSS.std, sigma)
+    first, half = (state - now * GAUSS.mean for state, now in zip(states, alpha))
+    assert torch.allclose(half / growth[1], first / growth[0], atol=0.005)
+
+
 def test_more_correctors_denoise_more_often():
     sampling = SamplerSettings(sampler="predictor_corrector", steps=4, correctors=3)
     seen = times_asked(sampling, ExponentialVE())

@@ -81,6 +81,24 @@ def test_a_regression_has_its_image_for_a_mean_and_no_sample(voxlate, run, cohor
     answer = voxlate("synth", run, cohort / "case0", "--out", out, "--answer", "sample")
     assert (answer.code, answer.err.count("\n")) == (2, 1)
     assert "found 'tiny', which makes one image of a case" in answer.err
+    answer = voxlate("synth", run, cohort / "case0", "--out", out, "--keep-states", 3)
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("made_by", ["residual", "latent", "diffusion"])
+def test_states_of_the_reverse_process_are_written_up_to_the_image(
+    voxlate, request, cohort, out, made_by
+):
+    line = ("synth", request.getfixturevalue(made_by), cohort / "case0", "--out", out)
+    voxlate(*line).done()
+    image = read_volume(out / "case0" / "t2.nii.gz")
+    voxlate(*line, "--keep-states", 3).done()
+    states = sorted((out / "case0" / "states").iterdir())
+    assert [path.name for path in states] == ["states.png", *(f"t2_{k}.nii.gz" for k in (1, 2, 3))]
+    first, *_, last = (read_volume(path).data for path in states[1:])
+    shown = image.data != 0  # empty slices of an image become background, those of states do not
+    np.testing.assert_array_equal(last[shown], image.data[shown])
+    assert (first[shown] != last[shown]).mean() > 0.9
 
 
 def test_a_diffusion_without_predictor_points_to_the_mean_of_its_samples(

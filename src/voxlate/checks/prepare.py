@@ -89,7 +89,7 @@ def prepare(
     """Prepare a cohort for training; the same call again resumes, and prepares cases again whose files have changed.
 
     root: a folder, or a manifest (CSV, TSV) in one. changes: fields of the options; see find.find_cohort for those of
-    the layout. spacing_mm: (D, H, W), default as scanned; matrix: (H, W). resample takes the grid of the
+    the layout. spacing_mm: (D, H, W), default as scanned; matrix: (H, W) or (D, H, W). resample takes the grid of the
     modality `fixed`, by default the first one (in the order of `modalities`, else by name); register keeps its
     transforms; align: "midline" turns and shifts heads until the mid-sagittal plane of the fixed scan (default: as for
     mask_from) is the grid's middle column; the case's header keeps that grid with the files' own.

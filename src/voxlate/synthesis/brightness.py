@@ -77,7 +77,7 @@ class SynthesisedImage:
             half = np.float32((scale.high - scale.low) / 2)
             stretched = move.curve.map_sd(sd, self.values)
             sd = in_slabs(lambda slab: np.asarray(slab / half, np.float32), stretched)
-        prediction = Prediction(in_slabs(scale.of, values), sd)
+        prediction = replace(self.prediction, values=in_slabs(scale.of, values), sd=sd)
         return SynthesisedImage(values, prediction, scale, move)
 
     def in_its_unit(self, value: float) -> float:

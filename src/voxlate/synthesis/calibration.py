@@ -54,14 +54,16 @@ class Widths(Protocol):
 
 @dataclass(frozen=True)
 class Prediction:
-    """An image [D, H, W] in network units, and the standard deviation of its samples, if there are several."""
+    """An image [D, H, W] in network units, the standard deviation of several samples, and states of the last one."""
 
     values: Array
     sd: Array | None = None
+    states: tuple[Array, ...] = ()
 
     def map(self, change: Callable[[Array], Array]) -> "Prediction":
         """The prediction after the same change of its arrays."""
-        return Prediction(change(self.values), None if self.sd is None else change(self.sd))
+        sd = None if self.sd is None else change(self.sd)
+        return Prediction(change(self.values), sd, tuple(map(change, self.states)))
 
 
 @dataclass(frozen=True)

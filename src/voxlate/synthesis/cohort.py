@@ -28,7 +28,14 @@ from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.output_folder import SHARED_SECONDS, OutputFolder, place_from
 from voxlate.synthesis.progress import no_report, warn_unless_note
 from voxlate.synthesis.provenance import provenance_of
-from voxlate.synthesis.result import Synthesised, check_folder, check_free, has_format, is_unchanged
+from voxlate.synthesis.result import (
+    STATES,
+    Synthesised,
+    check_folder,
+    check_free,
+    has_format,
+    is_unchanged,
+)
 from voxlate.synthesis.scans import Scans, splits_of
 from voxlate.synthesis.selection import Selection
 
@@ -168,6 +175,8 @@ class _SynthesisJob:
         model, ending = self.model, self.output.ending
         wanted = set(model.names_of(scans.files))
         possible = model.with_only(()).names_of(scans.files)
+        if model.facts.synth.keep_states and not (folder / STATES).is_dir():
+            return False
         return all((folder / f"{name}{ending}").exists() == (name in wanted) for name in possible)
 
     def _synthesise(self, scans: Scans, folder: Path, context: Context) -> list[str]:

@@ -137,7 +137,7 @@ class Ensemble(Model):
             provenance["warnings"] = [entry.table for entry in warnings]
         if any(entry.get("in_training") for entry in stated):
             provenance["in_training"] = True
-        return Synthesised(pool.mean, pool.std(), provenance, self.mark)
+        return Synthesised(pool.mean, pool.std(), provenance, self.mark, states=image.states)
 
     def plan(self, files: Mapping[str, Path | str], seed: int) -> dict[str, Any]:
         """All that decides a case's images; `members` has the entries in which the models may differ."""

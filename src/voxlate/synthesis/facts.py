@@ -79,6 +79,7 @@ class SynthFacts:
     peak_shares: dict[Name, float]
     contrast: dict[Name, TissueLevels]
     in_windows: bool = False
+    keep_states: Count = 0
 
 
 @dataclass(frozen=True)

@@ -401,7 +401,13 @@ def _on_file_grid(
     ends = empty.close_intervals(ends, volumes, grid)
     shape = next(iter(images.values())).values.shape
     distance = grid.images(dict.fromkeys(images, ends.distance_map(shape)))
-    return Synthesised(volumes, spread, provenance, model.mark, ends.low, ends.high, distance)
+    maps = (ends.low, ends.high, distance)
+    states = {
+        f"{name}_{number}": grid.write(image.scale.inverse(state), name, grid.units[name])
+        for name, image in images.items()
+        for number, state in enumerate(image.prediction.states, 1)
+    }
+    return Synthesised(volumes, spread, provenance, model.mark, *maps, states)
 
 
 def _provenance(

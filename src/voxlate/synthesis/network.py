@@ -52,7 +52,7 @@ class Network(Protocol):
         ...
 
     def sample(self, patches: Sequence[Patch], noise: NoiseOf) -> Float32:
-        """One sample of each patch in network units, [B, T, D, H, W]."""
+        """One sample of each patch in network units, [B, T, D, H, W]; the T channels of each kept state follow."""
         ...
 
     def count(self, report: Callable[[int], None]) -> AbstractContextManager[Calls]:

@@ -133,9 +133,17 @@ class SynthKeys(Sampling):
     crop: Annotated[
         int | None,
         Option(
-            "Margin in voxels around the mask, beyond which nothing is synthesised.",
+            "Voxels around the mask that are synthesised too.",
             panel=SAMPLING,
             least=0,
+        ),
+    ] = None
+    keep_states: Annotated[
+        int | None,
+        Option(
+            "States of sampling to write.",
+            panel=OUTPUT,
+            least=1,
         ),
     ] = None
     batch: Annotated[
@@ -150,7 +158,7 @@ class SynthKeys(Sampling):
     @property
     def own_keys(self) -> dict[str, Any]:
         """The keys that have a field of their own; crop is part of the table of slices."""
-        own = ("sharpness", "sampler", "eta", "schedule", "slices", "batch", "exact")
+        own = ("sharpness", "sampler", "eta", "schedule", "slices", "keep_states", "batch", "exact")
         named = super().own_keys | {name: getattr(self, name) for name in own}
         if self.crop is not None:
             named["slices"] = {**(self.slices or {"kind": "whole"}), "crop": self.crop}

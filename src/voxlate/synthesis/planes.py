@@ -47,7 +47,8 @@ def sample_planes(
         for pool, prediction in zip(moments, predictions):
             back = prediction.map(partial(reorder_axes, now=data.axes, axes=facts.data.axes))
             pool.add(back.values, back.sd, facts.synth.samples)
-    return [Prediction(pool.mean, pool.sd()) for pool in moments], evaluations
+            pool.states = back.states
+    return [Prediction(pool.mean, pool.sd(), pool.states) for pool in moments], evaluations
 
 
 class Moments:
@@ -59,6 +60,7 @@ class Moments:
 
     mean: Float32
     squares: Float32
+    states: tuple[Float32, ...] = ()  # of the last image
 
     def __init__(self) -> None:
         self.count = 0

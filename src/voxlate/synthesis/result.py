@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 
 from voxlate.base.errors import BadInput
-from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR, read_json, write_json
+from voxlate.base.files import (
+    HIGH,
+    LOW,
+    STD,
+    UNCALIBRATED,
+    UNFAMILIAR,
+    read_json,
+    whole_file,
+    write_json,
+)
 from voxlate.base.messages import Message, read_messages
 from voxlate.scans.formats.io import (
     content_hash,
@@ -42,6 +51,7 @@ ENDINGS = (
     ".mha",
     ".mgz",
 )  # of the formats in which images may be written
+STATES = "states"  # the folder of states, in that of a case
 WRITERS = 2  # files that are written at a time
 TILE = 320  # pixels along each side of a slice in a picture
 
@@ -52,7 +62,7 @@ class Synthesised:
 
     mark: the beginning of file names, where scans may have the same names. Where the run is calibrated: low and high
     are the ends of the prediction intervals; unfamiliar maps how far the input scans are out of the distribution of the
-    calibration's scans (1: as the farthest of those).
+    calibration's scans (1: as the farthest of those). states: of the last sample, numbered from noise to image.
     """
 
     volumes: dict[str, Volume]
@@ -62,6 +72,7 @@ class Synthesised:
     low: dict[str, Volume] = field(default_factory=dict)
     high: dict[str, Volume] = field(default_factory=dict)
     unfamiliar: dict[str, Volume] = field(default_factory=dict)
+    states: dict[str, Volume] = field(default_factory=dict)
 
     @property
     def files(self) -> dict[str, Volume]:
@@ -130,7 +141,18 @@ class Synthesised:
         return [folder / f"{name}{ending}" for name in self.files]
 
     def write(self, folder: Path, suffixes: Sequence[str] = (".nii.gz",)) -> list[str]:
-        """Write each image with each suffix, and provenance.json with their names; returns the removed older images."""
+        """Write each image with each suffix, and provenance.json with their names; returns the removed older images.
+
+        States are written into FOLDER/states, with one picture of their middle slices.
+        """
+        for name, state in self.states.items():
+            file = f"{name}{suffixes[0]}"
+            write_volume(folder / STATES / file, state, description_of(file))
+        if self.states:
+            from voxlate.synthesis.pictures import show_case
+
+            with whole_file(folder / STATES / "states.png") as path:
+                show_case(self.states, {}, "", (), TILE // 2).save(path)
         images = dict[str, Writer]()
         for name, volume in self.files.items():
             for suffix in suffixes:

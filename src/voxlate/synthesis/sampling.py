@@ -51,6 +51,7 @@ def sample_targets(
     starts = plan.starts()
     # the values of voxels that no patch holds, in the order of _moments
     background = [BACKGROUND] if synth.samples == 1 else [BACKGROUND, 0.0]
+    background += [BACKGROUND] * synth.keep_states
     blend = Blend(plan.output_tiling, np.repeat(background, len(facts.data.target)).tolist())
     with network.count(_progress_in_windows(facts, network, plan, progress)) as calls:
         size = 1 if synth.exact else synth.batch
@@ -62,26 +63,25 @@ def sample_targets(
             ]
             release(*prepared.arrays.values())
             noise = _noise_of(synth, plan, chosen, prepared.header.spacing_mm[0], inputs.key, seed)
-            images = _moments(network, patches, noise, synth.samples, plan)
+            images = _moments(network, patches, noise, facts, plan)
             for start, image in zip(chosen, images):
                 blend.add(image, plan.place(start))
             if not synth.in_windows:
                 progress(begin + len(chosen), len(starts))
     evaluations_each = calls.count / max(1, len(starts) * synth.samples)
-    return _predictions(
-        prepared.header.case, blend.result(), len(facts.data.target)
-    ), evaluations_each
+    return _predictions(prepared.header.case, blend.result(), facts), evaluations_each
 
 
-def _predictions(case: str, blended: np.ndarray, targets: int) -> list[Prediction]:
-    """The predictions of all targets from their moments [k T, D, H, W]; raises BadInput for values that are not finite.
-
-    k: the mean, and of several samples the standard deviation.
-    """
-    parts = blended.reshape(-1, targets, *blended.shape[1:])
+def _predictions(case: str, blended: np.ndarray, facts: Facts) -> list[Prediction]:
+    """The predictions of all targets, [k T, D, H, W] as _moments gives; raises BadInput for values that are not finite."""
+    parts = blended.reshape(-1, len(facts.data.target), *blended.shape[1:])
     for part in parts:
         _check_finite(case, part)
-    return [Prediction(*parts[:, channel]) for channel in range(targets)]
+    mean, sd = 0, min(facts.synth.samples, 2) - 1
+    return [
+        Prediction(of[mean], of[sd] if sd else None, tuple(of[sd + 1 :]))
+        for of in parts.swapaxes(0, 1)
+    ]
 
 
 def _progress_in_windows(
@@ -156,18 +156,19 @@ def _noise_tiles(plan: SlicePlan, starts: Sequence[Triple]) -> list[Tile] | None
 
 
 def _moments(
-    network: Network, patches: Sequence[Patch], noise: NoiseOf, samples: int, plan: SlicePlan
+    network: Network, patches: Sequence[Patch], noise: NoiseOf, facts: Facts, plan: SlicePlan
 ) -> Float32:
-    """The mean of the samples and their standard deviation (ddof = 1): [B, k T, D, H, W], k = 1 of one sample, else 2."""
+    """The mean of the samples, of several their standard deviation (ddof = 1), and states of the last: [B, k T, D, H, W]."""
     mean = squares = np.zeros((), np.float32)
+    samples = facts.synth.samples
     for number in range(samples):
-        image = _in_place(network.sample(patches, replace(noise, samples=number)), plan)
+        drawn = _in_place(network.sample(patches, replace(noise, samples=number)), plan)
+        image, states = np.split(drawn, [len(facts.data.target)], axis=1)
         step = image - mean
         mean = mean + step / np.float32(number + 1)
         squares = squares + step * (image - mean)  # Welford 1962
-    if samples == 1:
-        return mean
-    return np.concatenate([mean, np.sqrt(squares / np.float32(samples - 1))], axis=1)
+    sd = [np.sqrt(squares / np.float32(samples - 1))] if samples > 1 else []
+    return np.concatenate([mean, *sd, states], axis=1)
 
 
 def _in_place(image: Float32, plan: SlicePlan) -> Float32:

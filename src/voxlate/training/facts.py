@@ -71,13 +71,15 @@ def synth_facts(synth: Synthesis) -> SynthFacts:
         dict(synth.peak_shares),
         dict(synth.contrast),
         synth.windows is not None,
+        synth.keep_states,
     )
 
 
 def options_of(synth: Synthesis) -> dict[str, Any]:
     """The keys that decide the images, as plain values; the batch size decides roundings alone."""
     options = adapter(Synthesis).dump_python(synth, mode="json")
-    return {key: value for key, value in options.items() if key not in ("batch", "precision")}
+    others = ("batch", "precision", "keep_states")
+    return {key: value for key, value in options.items() if key not in others}
 
 
 def data_facts(data: DataSettings) -> DataFacts:

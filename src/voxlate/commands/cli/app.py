@@ -3,7 +3,7 @@
 import sys
 import threading
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Annotated, Any, NoReturn
 
@@ -27,8 +27,9 @@ class SuggestingCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the words; the error of an unknown option gets our suggestions."""
+        optional = [one.opts for one in self.params if "[Z]" in str(one.metavar)]
         try:
-            return super().parse_args(ctx, args)
+            return super().parse_args(ctx, [*_padded(args, optional)])
         except Exception as error:  # Typer keeps the class of that error to itself
             if hasattr(error, "possibilities") and hasattr(error, "option_name"):
                 names = chain.from_iterable(parameter.opts for parameter in self.params)
@@ -36,6 +37,14 @@ class SuggestingCommand(TyperCommand):
                     error.option_name, [name for name in names if name.startswith("--")]
                 )[:3]
             raise
+
+
+def _padded(args: list[str], options: list[list[str]]) -> Iterator[str]:
+    """The words of a command line, where 0 follows two numbers without a third of these options, given by their names."""
+    for before, word, after in zip(["", "", *args], args, [*args[1:], ""]):
+        yield word
+        if [before] in options and not after.isdigit():
+            yield "0"
 
 
 app = typer.Typer(

@@ -28,7 +28,7 @@ from voxlate.scans.images.register import (
 )
 
 SHARED_FRAME = 0.1  # least share of the smaller of two scans, or bodies, inside the other, if headers share a frame
-MOST_PIXELS = 4096  # a side of a slice; more is a typing error
+MOST = 4096  # voxels along an axis; more is a typing error
 LONGEST_MM = 3000.0  # a body; a longer scan has another unit in its header
 Align = Literal["midline"]
 Mask = Literal["body", "brain"]
@@ -42,7 +42,7 @@ class Preparation:
     register: align every scan to the fixed one by its content; fixed: the modality whose grid is that of the case
     (default: the first). align: "midline" turns and shifts that grid until the head's mid-sagittal plane is its middle
     column. mask: the region of the mask where no mask file is given; mask_from: the modality in which a brain is found.
-    matrix: (H, W), to which the slices of every case are resized, in place of a spacing.
+    matrix: (H, W), to which the slices of every case are resized, or (D, H, W), in place of a spacing.
     """
 
     spacing_mm: tuple[Positive, Positive, Positive] | None = None
@@ -52,28 +52,31 @@ class Preparation:
     align: Align | None = None
     mask: Mask = "body"
     mask_from: Name | None = None
-    matrix: tuple[int, int] | None = None
+    matrix: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.spacing_mm is not None and not min(self.spacing_mm) > 0:
-            found = " ".join(f"{length:g}" for length in reversed(self.spacing_mm))
+        if self.spacing_mm and not min(self.spacing_mm) > 0:
             raise BadInput(
-                f"--spacing: expected three lengths above 0 mm (x y z), found {found}. Change it."
+                f"--spacing: expected three lengths above 0 mm (x y z), found {_in_xyz(self.spacing_mm)}. Change it."
             )
-        if self.matrix is None:
+        if not self.matrix:
             return
-        if self.spacing_mm is not None:
+        if self.spacing_mm:
             raise BadInput("--matrix: expected --matrix or --spacing, found both. Drop one.")
-        if not all(1 < size <= MOST_PIXELS for size in self.matrix):
-            height, width = self.matrix
+        if not 1 < min(self.matrix) <= max(self.matrix) <= MOST:
             raise BadInput(
-                f"--matrix: expected from 2 to {MOST_PIXELS} columns and rows, found {width} and {height}. Change it."
+                f"--matrix: expected columns, rows and, if wanted, slices from 2 to {MOST}, found {_in_xyz(self.matrix)}. Change it."
             )
 
     @property
     def changes_voxels(self) -> bool:
         """Whether the size of voxels is asked for, directly or by the number of pixels."""
-        return self.spacing_mm is not None or self.matrix is not None
+        return bool(self.spacing_mm or self.matrix)
+
+
+def _in_xyz(sizes: tuple[float, ...]) -> str:
+    """Sizes along the axes of an array as the command line takes them."""
+    return " ".join(f"{size:g}" for size in reversed(sizes))
 
 
 @dataclass(frozen=True)
@@ -177,9 +180,9 @@ def find_common_grid(case: str, scans: dict[str, Volume], preparation: Preparati
 
 def _resize(grid: Grid, preparation: Preparation, scan: str) -> Grid:
     """The grid in the size of voxels that is asked for; raises BadInput where that of the scan cannot be in mm."""
-    if preparation.matrix is not None:
+    if preparation.matrix:
         return with_matrix(grid, preparation.matrix)
-    if preparation.spacing_mm is None:
+    if not preparation.spacing_mm:
         return grid
     longest_mm = max(length * side for length, side in zip(grid.shape, grid.spacing_mm))
     if longest_mm > LONGEST_MM:

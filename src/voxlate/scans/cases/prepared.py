@@ -317,7 +317,7 @@ class _Provenance(TypedDict):
     exclude: Patterns
     exclude_file: Patterns
     spacing_mm: tuple[Positive, Positive, Positive] | None
-    matrix: tuple[Length, Length] | None
+    matrix: tuple[Length, ...] | None
     resample: bool
     register: RegistrationMethod | None
     fixed: Name | None

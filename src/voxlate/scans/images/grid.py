@@ -144,9 +144,9 @@ def with_spacing(grid: Grid, spacing_mm: tuple[float, float, float]) -> Grid:
     return _same_centre(grid, shape, new / old)
 
 
-def with_matrix(grid: Grid, matrix: tuple[int, int]) -> Grid:
-    """The grid of the same box and directions whose slices have (H, W) pixels, which need not stay square."""
-    shape = np.array([grid.shape[0], *matrix])
+def with_matrix(grid: Grid, matrix: tuple[int, ...]) -> Grid:
+    """The grid of the same box and directions with (H, W) pixels a slice, or (D, H, W) voxels of any sides."""
+    shape = np.array([*grid.shape[: -len(matrix)], *matrix])
     return _same_centre(grid, shape, np.array(grid.shape) / shape)
 
 

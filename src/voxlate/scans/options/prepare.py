@@ -48,12 +48,13 @@ class PrepareOptions(Layout, ExecutorOptions):
         ),
     ] = None
     matrix: Annotated[
-        tuple[int, int] | None,
+        tuple[int, int] | tuple[int, int, int] | None,
         Option(
-            "Columns and rows to which every slice is resized, instead of --spacing.",
+            "Columns, rows and slices to which every scan is resized, instead of --spacing.",
             panel=PREPARATION,
-            metavar="X Y",
-            read=in_array_order,
+            metavar="X Y [Z]",
+            takes=tuple[int, int, int],
+            read=lambda sizes: in_array_order(sizes if sizes[2] else sizes[:2]),
         ),
     ] = None
     fixed: Annotated[

@@ -106,8 +106,20 @@ class SamplerSettings:
         ),
     ] = None
 
+    keep_states: Annotated[
+        int,
+        setting(
+            "Number of states of the reverse process that synthesis writes, the image included; 0: none.",
+            ge=0,
+        ),
+    ] = 0
+
     def __post_init__(self) -> None:
         check_sampler_name(self.sampler, "synth.sampler")
+        if self.keep_states > self.steps + 1:
+            raise BadInput(
+                f"synth.keep_states: expected at most {self.steps + 1} states of {self.steps} steps, found {self.keep_states}. Lower it, or raise steps."
+            )
         if self.eta and "eta" not in self.traits.options:
             raise BadInput(
                 f'synth.eta: expected 0 for a sampler without this option, found {self.eta} with "{self.sampler}". Drop eta, or choose ddim.'
@@ -190,6 +202,23 @@ def denoiser_in_mask(denoise: Denoise, known: Tensor, mask: Tensor) -> Denoise:
     return _denoise
 
 
+def keeping(denoise: Denoise, schedule: Schedule, times: Tensor, kept: list[Tensor]) -> Denoise:
+    """A denoiser that keeps the states it is given at some falling times: the last one at each time.
+
+    Where a sampler steps over a time, it is the first one after it. States are divided by sqrt(alpha² + sigma²), so that
+    noise has the variance 1 in every schedule.
+    """
+
+    def _denoise(x: Tensor, t: Tensor) -> Tensor:
+        number = int((times >= t[0]).sum())
+        if len(kept) < number or t[0] in times:
+            state = x / float(torch.stack(schedule(t[0])).norm())
+            kept[number - 1 :] = [state] * max(1, number - len(kept))
+        return denoise(x, t)
+
+    return _denoise
+
+
 def sample(
     sampling: SamplerSettings,
     denoise: Denoise,
@@ -198,12 +227,14 @@ def sample(
     known: Tensor,
     mask: Tensor | None = None,
     initial: Tensor | None = None,
+    states: list[Tensor] | None = None,
 ) -> Tensor:
     """Draw images [B, C, D, H, W] like `known`, which they equal bit for bit where the mask is 0.
 
     denoise, trained: what was trained, and its schedule; `sampling.schedule` may differ.
     initial: the image that sampling starts from, noised to `sampling.start`; without it the start is noise alone.
     mask: 1 where to synthesise, broadcasts to known; None: everywhere, and only the shape of known matters.
+    states: gets `sampling.keep_states` states from noise to image, evenly spread over the steps (see `keeping`).
     """
     mask = torch.ones_like(known) if mask is None else mask
     check_sampler_fits(sampling, trained)
@@ -215,6 +246,10 @@ def sample(
     nothing = torch.zeros_like(known)
     times = sampling.times(schedule)
     alpha, sigma = schedule(times[0])
+    if states is not None:
+        parts = sampling.keep_states - 1
+        numbers = [sampling.steps * part // parts for part in range(parts)]
+        denoise = keeping(denoise, schedule, times[numbers], states)
 
     def _draw(x: Tensor) -> Tensor:
         return sampling.temperature * with_known(noise(x), nothing, mask)
@@ -225,7 +260,10 @@ def sample(
         x = float(alpha) * with_known(initial, nothing, mask) + float(sigma) * _draw(known)
     x = partial(sampling.function, **sampling.options)(denoise, schedule, x, times, _draw)
     x = denoise(x, times[-1].expand(len(x))) if sampling.closes(schedule) else x
-    return with_known(x, known, mask)
+    x = with_known(x, known, mask)
+    if states is not None:
+        states += [x] * (sampling.keep_states - len(states))
+    return x
 
 
 def check_sampler_fits(sampling: SamplerSettings, trained: Schedule) -> None:

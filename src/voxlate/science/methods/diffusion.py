@@ -99,7 +99,7 @@ class Sampled(Method):
         noise: Noise,
         sampling: SamplerSettings,
     ) -> Tensor:
-        """One sample of each item, in windows of slices where `sampling` says so."""
+        """One sample of each item, in windows of slices where `sampling` says so; its states follow as channels."""
         problem = self.task.pose(batch)
         mask = problem.mask
         nothing = mask.new_zeros(len(mask), self.state_channels, *mask.shape[2:])
@@ -112,8 +112,9 @@ class Sampled(Method):
             denoise = denoise_windows(
                 lambda part: denoiser_of(problem.part(part)), mask.shape[2], sampling.windows
             )
-        x0 = sample(sampling, denoise, schedule, noise, known, mask, initial)
-        return self.task.restore(x0, problem)
+        states: list[Tensor] = []
+        x0 = sample(sampling, denoise, schedule, noise, known, mask, initial, states)
+        return torch.cat([self.task.restore(x, problem) for x in (x0, *states)], dim=1)
 
 
 class Diffusion(Sampled):
