@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import nibabel as nib
@@ -15,6 +16,13 @@ from voxlate.anatomy.cohort import write_cohort
 from voxlate.training.starters import names
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+def test_no_two_modules_on_the_path_have_one_name():
+    folders = ("benchmarks", "docs", "fuzz", "release", "tests")
+    paths = [path for name in folders for path in (FOLDER.parent / name).rglob("*.py")]
+    stems = Counter(path.stem for path in paths if path.stem != "conftest")
+    assert set(stems.values()) == {1}
 
 
 @pytest.fixture

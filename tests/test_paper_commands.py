@@ -46,9 +46,8 @@ SIZES = {
 GRIDS = {
     "--spacing": ["--spacing", 4, 4, 8],
     "--matrix": ["--matrix", 48, 48, 8],
-    "--register": ["--register", "rigid"],
 }
-ELSEWHERE = {"vit": "texture"}  # needs weights from the network
+ELSEWHERE = {"vit": "texture", "ants": "rigid"}  # need weights from the network, and an extra
 CONTRASTS = {name: name for name in ("flair", "t1", "t2")} | {"t1c": "t1ce"}
 COHORTS = {  # what a page calls a cohort: its phantoms' modalities and the places of their files
     ("mrdpm", "COHORT"): {

@@ -1,15 +1,21 @@
-"""Pages promise commands; each exists, takes the options that it is used with, and ships what it names."""
+"""Pages and the heads of recipes promise commands; the parser reads each, and what they name ships."""
 
+import argparse
+import contextlib
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
+import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
+from voxlate.base.options.option import pairs
 from voxlate.training import recipe as recipes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -17,6 +23,7 @@ README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("[a-z]*/*.md"))]
 BLOCK = re.compile(r"```(?:sh)?\n(.*?)```", flags=re.S)
 COMMAND = re.compile(r"^(?:\S+/)?voxlate ([a-z].*)$", flags=re.M)
+BENCHMARK = re.compile(r"(?<=python )benchmarks/[^`\n]+")
 
 
 @pytest.fixture(scope="module")
@@ -28,18 +35,49 @@ def commands() -> dict[str, Any]:
     return dict(group.commands)
 
 
+def read(commands: dict[str, Any], line: str) -> None:
+    """Have a documented line read by the command line itself, its recipes and their changes, too."""
+    for part in line.split("  #")[0].split("&&"):
+        words = shlex.split(part.strip().removeprefix("voxlate "))
+        with contextlib.suppress(typer.Exit):  # of --help
+            commands[words[0]].make_context(words[0], words[1:])
+        named = [word for before, word in pairwise(words) if before in ("train", "--like")]
+        if named and named[0].islower() and named[0] != "auto" and ".toml" not in named[0]:
+            changes = [word for before, word in pairwise(words) if before == "--set"]
+            recipes.read(named[0], pairs(changes) if words[0] == "train" else {})
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_each_command_on_a_page_exists_and_takes_the_options_that_it_is_used_with(commands, page):
+def test_each_command_on_a_page_is_read_by_the_command_line(commands, page):
     for line in commands_on(page):
-        for part in line.split("  #")[0].split("&&"):
-            words = shlex.split(part.removeprefix(" voxlate"))
-            known = {
-                name
-                for one in commands[words[0]].params
-                for name in (*one.opts, *one.secondary_opts)
-            }
-            options = {word for word in words[1:] if word.startswith("--")}
-            assert options <= known | {"--help"}, f"{words[0]}: {sorted(options - known)}"
+        read(commands, line)
+
+
+def test_each_command_at_the_head_of_a_recipe_is_read_by_the_command_line(commands):
+    for name in recipes.names():
+        head = recipes.head_of(name).replace("\\\n#", "")
+        for line in re.findall(r"^# {3}(voxlate \w[^…;]*?)(?: {3}.*)?$", head, flags=re.M):
+            read(commands, line)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_each_benchmark_on_a_page_exists_and_reads_its_words(page, monkeypatch):
+    seen: list[argparse.Namespace] = []
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_alone(parser: argparse.ArgumentParser) -> None:
+        seen.append(parse(parser))
+        raise InterruptedError  # before it runs
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_alone)
+    for line in BENCHMARK.findall(page.read_text().replace("\\\n", " ")):
+        program, *words = shlex.split(line, comments=True)
+        if "ArgumentParser" in (ROOT / program).read_text():
+            monkeypatch.setattr(sys, "argv", [program, *words])
+            with pytest.raises(InterruptedError):
+                runpy.run_path(str(ROOT / program), run_name="__main__")
+        if "paper_table" in program:
+            assert {row.partition(":")[0] for row in seen[-1].rows} <= {*recipes.names()}
 
 
 def commands_on(page: Path) -> list[str]:
@@ -60,9 +98,7 @@ def test_the_readme_shows_a_starter_first_and_then_the_way_from_scans_to_scores(
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_each_link_on_a_page_leads_to_a_file_and_each_recipe_that_it_trains_ships(page):
-    trained = set(re.findall(r"voxlate train ([a-z0-9_]+) ", page.read_text()))
-    assert trained <= {"auto", *recipes.names()}
+def test_each_link_on_a_page_leads_to_a_file(page):
     for path in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
         assert (page.parent / path).exists() or "generated/" in path, path
 

@@ -117,11 +117,11 @@ def test_headers_of_two_frames_do_not_matter(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.slow
 def test_splines_follow_a_bend_that_no_linear_map_follows() -> None:
-    moving, fixed = scan(MOVING, bent, "b"), scan(FIXED, same, "a")
+    moving, fixed = scan(MOVING, bent, "a"), scan(FIXED, same, "a")
     found = register(moving, fixed, "bspline")
     assert found.kept == "bspline"
     affine = found.transform.GetNthTransform(0)  # SimpleITK applies the last of a composite first
-    assert error_mm(found.transform, bent).mean() < 0.6 * error_mm(affine, bent).mean()
+    assert error_mm(found.transform, bent).mean() < 0.5 * error_mm(affine, bent).mean()
     pair = module.CoarsePair(moving, fixed)
     assert pair.compare(found.transform) == found.after
     assert pair.compare(affine).mutual_information < found.after.mutual_information

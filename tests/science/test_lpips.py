@@ -1,11 +1,12 @@
 """LPIPS against the published network's values, against its formula written out, and through `evaluate`."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from voxlate.base.errors import BadInput
 from voxlate.evaluation.scoring.evaluate import evaluate
@@ -153,3 +154,20 @@ def test_the_loss_of_an_autoencoder_is_the_score_and_has_gradients(weights, pict
     assert loss.item() == pytest.approx(load_lpips(weights)(*pictures).mean(), rel=1e-5)
     (gradient,) = torch.autograd.grad(loss, made)
     assert gradient.abs().sum() > 0
+
+
+def test_published_files_become_weights_by_the_documented_lines(weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    state = made_up()
+    named = {key: value for key, value in state.items() if key.startswith("features.")}
+    torch.save(named | {"classifier.1.bias": torch.ones(2)}, "alexnet-owt-7be5be79.pth")
+    heads = {f"{key}.model.1.weight": state[key] for key in state.keys() - named.keys()}
+    torch.save(heads, "alex.pth")
+    torch.save({"state_dict": named}, "model.ckpt")
+    page = (Path(__file__).parents[2] / "docs" / "guides" / "importing.md").read_text()
+    exec(page.split("```python\n")[-1].partition("```")[0], {})
+    assert load_lpips("ALEXNET").name == load_lpips(weights).name
+    assert load_file("KL_F4").keys() == named.keys()
+    save_file(named, "bare")
+    with pytest.raises(BadInput, match=r"expected lin0 .* found none"):
+        load_lpips("bare")

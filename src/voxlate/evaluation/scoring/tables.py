@@ -31,7 +31,7 @@ from voxlate.training.verdict import SYNTHESIS, Verdict, colour_lines
 
 NARROWEST = 13  # width of a method's column, which fits 0.994 ± 0.001
 # These metrics are printed without --all.
-MAIN = ("mae", "ssim_2d", "coverage", "mae_bound", "mae_bound_held")
+MAIN = ("mae", "psnr", "ssim_2d", "coverage", "mae_bound", "mae_bound_held")
 TITLE = "Scores: mean ± sd over cases; below, the 95 % interval of the mean"
 BEST = "best naive baseline"  # the second column of the short table
 COLUMNS = ("case", "patient", "modality", "answer", "unit", "range_low", "range_high", "mask")

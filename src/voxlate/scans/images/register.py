@@ -37,7 +37,10 @@ Transform = Any  # a SimpleITK transform
 
 COARSE_VOXELS = 500_000  # a head at about 2.5 mm: finer takes longer and changes the result by less than a voxel
 FINE_VOXELS = 4_000_000  # for a smooth displacement, whose error is a part of a voxel
-SAMPLES = 60_000  # points at which mutual information is estimated
+# A quarter of the voxels, at which mutual information is estimated, at least and at most. On four pairs of 64×64×16 voxels,
+# turned or bent by a formula, all voxels took four times as long and left 2.4 to 4.1 mm, a quarter of them 1.3 to 3.3 mm;
+# on a larger turned pair 15,000 points left 0.2 mm more than 60,000.
+FEWEST, SAMPLES = 15_000, 60_000
 BINS = 32
 # Between the knots of splines: softer than any organ's border. Splines with knots every 30 mm after these raised the error
 # of each of the 4 of 9 bent phantoms in which they raised mutual information.
@@ -257,11 +260,10 @@ def _range(volume: Volume) -> tuple[float, float]:
 
 def _rigid(pair: CoarsePair, start: Transform) -> Transform | None:
     """The best of several starts: the headers', the boxes' centres, the bodies' centres."""
-    fixed = pair.fixed.grid
     moving = pair.moving.grid
-    by_boxes = centre_mm(moving) - centre_mm(fixed)
+    by_boxes = centre_mm(moving) - centre_mm(pair.fixed.grid)
     by_bodies = centre_mm(moving, pair.bodies[0]) - pair.centre
-    shifts = np.zeros(3), by_boxes, by_bodies
+    shifts = np.unique((np.zeros(3), by_boxes, by_bodies), axis=0)
     results: list[tuple[float, int, Transform]] = []
     for shift in shifts:
         begin = itk.Euler3DTransform(pair.centre.tolist(), 0.0, 0.0, 0.0, shift.tolist())
@@ -271,15 +273,11 @@ def _rigid(pair: CoarsePair, start: Transform) -> Transform | None:
             results.append((similarity.mutual_information, len(results), rough))
     if not results:
         return None
-    _, _, best = max(results)
-    return _linear(pair, best, (2, 1))
+    return _linear(pair, max(results)[2], (2, 1))
 
 
 def _affine(pair: CoarsePair, start: Transform) -> Transform | None:
-    begin = itk.AffineTransform(3)
-    begin.SetCenter(start.GetCenter())
-    begin.SetMatrix(start.GetMatrix())
-    begin.SetTranslation(start.GetTranslation())
+    begin = itk.AffineTransform(start.GetMatrix(), start.GetTranslation(), start.GetCenter())
     return _linear(pair, begin, (2, 1))
 
 
@@ -387,12 +385,13 @@ def _registration(pair: CoarsePair, levels: tuple[int, ...]) -> Any:
     """
     registration = itk.ImageRegistrationMethod()
     registration.SetMetricAsMattesMutualInformation(BINS)
-    shortest = min(min(pair.fixed.grid.shape), min(pair.moving.grid.shape))
+    shortest = min(*pair.fixed.grid.shape, *pair.moving.grid.shape)
     shrink = [min(level, max(1, shortest // PYRAMID_VOXELS)) for level in levels]
-    voxels = int(np.prod(pair.fixed.grid.shape))
+    voxels = float(np.prod(pair.fixed.grid.shape))
+    points = min(SAMPLES, max(FEWEST, voxels / 4))
     registration.SetMetricSamplingStrategy(registration.RANDOM)
     registration.SetMetricSamplingPercentagePerLevel(
-        [min(1.0, SAMPLES * k**3 / voxels) for k in shrink], SEED
+        [min(1.0, points * k**3 / voxels) for k in shrink], SEED
     )
     registration.SetInterpolator(itk.sitkLinear)
     registration.SetShrinkFactorsPerLevel(shrink)

@@ -117,7 +117,7 @@ def load_lpips(path: Path | str, device: torch.device | None = None) -> Lpips:
         state = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise BadInput(
-            f"{path}: expected LPIPS weights as a safetensors file, found something else or a part of one ({error}). Convert it, or download it again."
+            f"{path}: expected LPIPS weights as a safetensors file, found something else or a part of one ({error}). Convert it as docs/guides/importing.md shows, or download it again."
         ) from error
     wanted = shapes()
     for name, shape in wanted.items():
@@ -125,7 +125,7 @@ def load_lpips(path: Path | str, device: torch.device | None = None) -> Lpips:
         if found != shape:
             text = "none" if found is None else "×".join(map(str, found))
             raise BadInput(
-                f"{path}: expected {name} of shape {'×'.join(map(str, shape))} (LPIPS v0.1, AlexNet), found {text}. Pass the weights of this network."
+                f"{path}: expected {name} of shape {'×'.join(map(str, shape))} (LPIPS v0.1, AlexNet), found {text}. Join AlexNet and the heads of LPIPS as docs/guides/importing.md shows."
             )
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kept = {name: state[name].float().to(device) for name in wanted}
