@@ -108,13 +108,14 @@ def _load(path: Path) -> tuple[Any, list[str]]:
         raise BadInput(
             f"{path}: expected a NIfTI or FreeSurfer volume, found {type(image).__name__}, which does not state which side is left. Convert it to NIfTI."
         )
-    return image, _read_oddities(image, raw, path)
+    return image, _read_oddities(image, raw)
 
 
 def _raw_header(start: bytes, path: Path) -> Any:
     """The header of a NIfTI file as it is, before nibabel mends it; None where the file does not start with one.
 
-    Raises BadInput where voxels begin so far from the start that the extensions before them would fill the memory.
+    Raises BadInput for a scale that is not finite, and where voxels begin in the header, or so far from the start that
+    the extensions before them would fill the memory.
     """
     kind = nib.nifti2.Nifti2Header if start[:4] in NIFTI2 else nib.nifti1.Nifti1Header
     size = kind.template_dtype.itemsize
@@ -127,14 +128,17 @@ def _raw_header(start: bytes, path: Path) -> Any:
         raise BadInput(
             f"{path}: expected voxels behind the header, from byte {least} to {LARGEST_HEADER >> 20} MB, found them stated at byte {offset:.4g} (vox_offset). Convert its source again."
         )
+    slope, intercept = float(raw["scl_slope"]), float(raw["scl_inter"])
+    is_used = slope != 0 and not math.isnan(slope)
+    if is_used and not math.isfinite(slope + intercept):
+        raise BadInput(
+            f"{path}: expected a finite scale, found scl_slope {slope:g} and scl_inter {intercept:g}. Convert its source again."
+        )
     return raw
 
 
-def _read_oddities(image: Any, raw: Any, path: Path) -> list[str]:
-    """Take from the raw header what nibabel drops; returns a sentence on each field that has an unusual value.
-
-    Raises BadInput for a scale that is not finite.
-    """
+def _read_oddities(image: Any, raw: Any) -> list[str]:
+    """Take from the raw header what nibabel drops; returns a sentence on each field that has an unusual value."""
     said = list[str]()
     if raw is None:
         return said
@@ -142,12 +146,7 @@ def _read_oddities(image: Any, raw: Any, path: Path) -> list[str]:
         raw["pixdim"][0] < 0
     ):  # any negative number mirrors the slices, as the standard's own reader takes it
         image.header["pixdim"][0] = -1
-    slope, intercept = float(raw["scl_slope"]), float(raw["scl_inter"])
-    if math.isinf(slope) or (slope and not math.isnan(slope) and not math.isfinite(intercept)):
-        raise BadInput(
-            f"{path}: expected a finite scale, found scl_slope {slope:g} and scl_inter {intercept:g}. Convert its source again."
-        )
-    if math.isnan(slope):
+    if math.isnan(raw["scl_slope"]):
         said.append("Its scl_slope is no number; its values are taken as stored.")
     if _first_byte(image) > image.dataobj.offset:
         said.append(
