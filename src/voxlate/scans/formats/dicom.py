@@ -58,8 +58,6 @@ ENDINGS = (".dcm", ".ima")
 OTHER_FILES = ("version", "lockfile", "readme", "license", "notice", "changes")
 CLEARLY_HU = -500.0  # no other scale of a CT goes so far below 0; air is -1000
 NO_SCALE = "neither RescaleSlope nor RescaleIntercept"
-# of a file without the mark: of its meta information, or of a data set without any
-FIRST_ELEMENTS = (b"\2\0\0\0", *(bytes([8, 0, element, 0]) for element in (0, 1, 5, 8, 22)))
 GEOMETRY = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
 # the tags that describe a series, by the fields of SeriesInfo
 DESCRIBING = {
@@ -125,9 +123,9 @@ def looks_like_dicom(path: Path) -> bool:
     """Whether a file has the mark of DICOM, or begins as one that lacks the mark and all before it."""
     with open(path, "rb") as file:
         start = file.read(132)
-    # the first element, of group 2 or 8, is short
-    without_mark = start[:4] in FIRST_ELEMENTS and start[7:8] == b"\0"
-    return start[128:] == b"DICM" or without_mark
+    # its first element, of group 2 or 8, is short
+    bare = start[:2] in (b"\2\0", b"\b\0") and start[3:8:4] == b"\0\0"
+    return start[128:] == b"DICM" or bare
 
 
 def is_dicom_folder(folder: Path) -> bool:

@@ -44,7 +44,6 @@ STATED = {
 AGREEING = (*PATIENT, *SCAN, *JOINED, *CONTENT, *ACQUISITION, *(name for name, _ in STATED))
 COMPLEX = {"M", "P", "R", "I", "MAGNITUDE", "PHASE", "REAL", "IMAGINARY"}
 INVERTED_CT = ("PhotometricInterpretation", "CT")  # which is written so without a meaning
-NUMBERS = ("EchoTime", "RescaleSlope", "RescaleIntercept", "KVP", "FlipAngle", "InversionTime")
 # what the images of one stack share
 FORM = ("SeriesNumber", "Modality", "Rows", "Columns", "PixelSpacing", "ImageOrientationPatient")
 FEWEST = 3  # images whose steps can be compared
@@ -99,7 +98,7 @@ def _images_by_value(headers: Headers, name: str) -> dict[str, list[Image]]:
         number = number_of(header, name)
         if name == "PatientName":  # empty components at its end are no difference (PS3.5, 6.2.1)
             value = "^".join(map(str.strip, value.upper().split("^"))).rstrip("^")
-        elif name in NUMBERS and number is not None:
+        elif name in CONTENT + ACQUISITION and number is not None:
             value = f"{number:g}"
         elif name == "ModalityLUTSequence" and value:
             value = "a table"
@@ -126,34 +125,35 @@ class Joins:
 
     def __init__(self) -> None:
         self._images = Counter[str]()
-        self._places: dict[tuple[str, ...], dict[str, list[np.ndarray]]] = {}
+        self._parts = defaultdict[tuple[str, ...], dict[str, list[np.ndarray]]](dict)
 
     def note(self, key: str, image: Image, header: Any) -> None:
         """State an image of the series of this key."""
         self._images[key] += 1
         try:
-            place = np.array([float(value) for value in header.ImagePositionPatient])
+            numbers = [*header.ImagePositionPatient, *header.ImageOrientationPatient]
+            place, rows, columns = np.array(numbers, np.float64).reshape(3, 3)
         except Exception:  # the error is raised when the series is read
             return
         form = [text_of(header, name, image) for name in FORM]
         for name in JOINED:
-            stack = name, text_of(header, name, image), *form
-            self._places.setdefault(stack, {}).setdefault(key, []).append(place)
+            parts = self._parts[name, text_of(header, name, image), *form]
+            parts.setdefault(key, []).append(np.array([place, np.cross(rows, columns)]))
 
     def keys(self) -> dict[str, str]:
         """The common key of each series that belongs to others, by its own."""
         joined = dict[str, str]()
-        for (*_, directions), parts in self._places.items():
-            whole = all(len(places) == self._images[key] for key, places in parts.items())
-            places = np.array([place for part in parts.values() for place in part])
-            if len(parts) > 1 and len(places) >= FEWEST and whole and _is_stack(places, directions):
+        for parts in self._parts.values():
+            whole = all(len(images) == self._images[key] for key, images in parts.items())
+            if len(parts) > 1 and whole and _is_stack(np.concatenate([*parts.values()])):
                 joined |= dict.fromkeys(parts, min(parts))
         return joined
 
 
-def _is_stack(places: np.ndarray, directions: str) -> bool:
-    """Whether places [N, 3] are those of an even stack of slices; directions: the text of ImageOrientationPatient."""
-    rows = np.array([float(value) for value in directions.split("\\")])
-    normal = np.cross(rows[:3], rows[3:])
+def _is_stack(images: np.ndarray) -> bool:
+    """Whether the places of images of one direction, [N, place and normal, 3], form an even stack of slices."""
+    places, normal = images[:, 0], images[0, 1]
     places = places[np.argsort(places @ normal)]
-    return bool(np.diff(places @ normal).min() > 1e-3) and is_even(places, normal)
+    if len(places) < FEWEST or np.diff(places @ normal).min() < 1e-3:
+        return False
+    return is_even(places, normal)

@@ -4,9 +4,8 @@ import functools
 import warnings
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
@@ -143,12 +142,8 @@ def _whole_file(file: Path, size: int, mtime_ns: int) -> Any:
     return data
 
 
-@dataclass(frozen=True)
-class Meaning:
-    """The meaning of a series' values by its headers.
-
-    scaled: whether they state a scale; not_hu: why they cannot be Hounsfield units, '' where they can.
-    """
+class Meaning(NamedTuple):
+    """Whether the headers of a series scale its values, and why these cannot be Hounsfield units, '' where they can."""
 
     scaled: bool
     not_hu: str

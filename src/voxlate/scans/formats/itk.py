@@ -14,7 +14,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.optional import optional_package
 from voxlate.scans.formats.format import Format, Stored, check_numbers, to_float32
 from voxlate.scans.formats.limits import check_expansion, check_volume
-from voxlate.scans.formats.nifti import describe, smallest_type
+from voxlate.scans.formats.nifti import describe, read_start, smallest_type
 from voxlate.scans.images.grid import LPS_TO_RAS, Volume, check_affine
 from voxlate.scans.images.simpleitk import to_image
 
@@ -22,7 +22,6 @@ GZIP = 16  # added to zlib's wbits for gzip's header and checksum
 METAIMAGE = (".mha", ".mhd")
 LOCAL = "LOCAL"  # the name of the file of voxels that are behind their header
 STDERR = 2
-HEADER_BYTES = 1 << 12  # in which the description is, of a file that voxlate wrote
 NEEDED = ("SimpleITK", "registration")
 AGAIN = "Get the file again."
 
@@ -140,18 +139,12 @@ def write_itk(path: Path, volume: Volume, description: str = "") -> None:
     itk.WriteImage(image, str(path), useCompression=True)
 
 
-def read_header(path: Path) -> bytes:
-    """The first bytes of a file, in which the description is."""
-    with path.open("rb") as file:
-        return file.read(HEADER_BYTES)
-
-
 ITK = Format(
     "MetaImage or NRRD",
     read_itk,
     endings=(*METAIMAGE, ".nrrd", ".nhdr"),
     written_endings=(".mha", ".nrrd"),
     write=write_itk,
-    description=read_header,
+    description=read_start,
     partners=dict.fromkeys((".mhd", ".nhdr"), ("*.raw", "*.zraw", "*.raw.gz")),
 )

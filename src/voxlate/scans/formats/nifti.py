@@ -41,6 +41,7 @@ PACKED = (".gz", ".mgz")
 GZIP = b"\x1f\x8b"
 READ_BYTES = 1 << 20
 HEADER_BYTES = 544
+START_BYTES = 1 << 12  # in which the description is
 MAGIC = (b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0")
 SINGLE = b"n+"  # of a header in one file with its voxels
 LARGEST_HEADER = 64 << 20  # bytes, with its extensions, of which the largest are a few MB
@@ -386,10 +387,10 @@ def describe(description: str) -> bytes:
     return f"{DESCRIPTION}{description}".encode()[:79]
 
 
-def nifti_description(path: Path) -> bytes:
-    """The description in the header of a NIfTI file."""
-    text: bytes = nib.nifti1.load(path).header["descrip"].item()
-    return text
+def read_start(path: Path) -> bytes:
+    """The first bytes of a file, decompressed, in which its description is."""
+    with open_packed(path) as file:
+        return file.read(START_BYTES)
 
 
 NIFTI = Format(
@@ -400,6 +401,6 @@ NIFTI = Format(
     read_frames=open_nifti,
     written_endings=(".nii", ".nii.gz"),
     write=write_nifti,
-    description=nifti_description,
+    description=read_start,
     partners={".hdr": ("*.img",), ".img": ("*.hdr",)},
 )
