@@ -361,7 +361,8 @@ def _read_stack(stack: Stack, meaning: Meaning) -> Stored:
     for plane, (image, header) in zip(data, stack.headers.items(), strict=True):
         plane[:] = read_slice(image, header, plane.shape)
     is_hu = meaning.scaled and stack.modality == "ct"
-    padded = fill_padding(data, stack.headers.values(), is_hu)
+    with tag_errors("PixelPaddingValue", first):
+        padded = fill_padding(data, stack.headers.values(), is_hu)
     not_hu, as_hu = meaning.not_hu, ""
     if not not_hu and not meaning.scaled:
         lowest = float(data.min())

@@ -133,9 +133,9 @@ class Joins:
         try:
             numbers = [*header.ImagePositionPatient, *header.ImageOrientationPatient]
             place, rows, columns = np.array(numbers, np.float64).reshape(3, 3)
+            form = [text_of(header, name, image) for name in FORM]
         except Exception:  # the error is raised when the series is read
             return
-        form = [text_of(header, name, image) for name in FORM]
         for name in JOINED:
             parts = self._parts[name, text_of(header, name, image), *form]
             parts.setdefault(key, []).append(np.array([place, np.cross(rows, columns)]))
