@@ -27,7 +27,7 @@ def group(z: float, slope: float, **content: object) -> object:
         PixelValueTransformationSequence=[
             item(RescaleSlope=slope, RescaleIntercept=-1024.0, RescaleType="US")
         ],
-        FrameContentSequence=[item(StackID="1", **content)],
+        FrameContentSequence=[item(**{"StackID": "1"} | content)],
     )
     if echo is not None:
         one.MREchoSequence = [item(EffectiveEchoTime=echo)]

@@ -42,16 +42,11 @@ TWELVE_BITS = [item(LUTDescriptor=[2, 0, 12], LUTData=b"0000")]
 REFUSED = {
     "no rescale in one slice": (
         {"only": [2], **NO_RESCALE},
-        r"6.dcm: .* by RescaleSlope and RescaleIntercept, as those of \d+.dcm are, found neither",
+        r"RescaleSlope .*nothing in 6.dcm",
     ),
-    "empty rescale in one slice": (
-        {"only": [0], "RescaleSlope": "", "RescaleIntercept": ""},
-        "found neither",
-    ),
-    "rescale in one slice alone": ({"only": [0, 1, 3, 4], **NO_RESCALE}, "found neither"),
     "a table in one slice": (
         {"only": [3], **NO_RESCALE, "ModalityLUTSequence": table([1, 2])},
-        r"2.dcm: .* by RescaleSlope and RescaleIntercept, as those of \d+.dcm are, found a ModalityLUTSequence in it",
+        r"nothing in 2.dcm",
     ),
     "a table and a slope": (
         {"ModalityLUTSequence": table([1, 2])},
@@ -65,7 +60,7 @@ REFUSED = {
     "negative slope in one slice": ({"only": [3], "RescaleSlope": "-2"}, "slope above 0, found -2"),
     "slopes apart": (
         {"only": [0], "RescaleSlope": "0.015"},
-        r"found 0.015 in 3.dcm and 2 in \d+.dcm",
+        r"0.015 in 3.dcm; 2 in",
     ),
     "palette": ({"PhotometricInterpretation": "PALETTE COLOR"}, "found PALETTE COLOR"),
     "YBR of one sample": ({"only": [1], "PhotometricInterpretation": "YBR_FULL"}, "found YBR_FULL"),
@@ -174,17 +169,6 @@ def test_slices_of_different_slopes_are_each_scaled_by_their_own(tmp_path) -> No
     for k in range(5):
         write_series(tmp_path, [k], RescaleSlope=str(0.5 + 10 * k), **tags)
     np.testing.assert_allclose(read_volume(tmp_path).data[0], STORED * (0.5 + 10 * K), rtol=1e-6)
-
-
-@every_row("modality, said", [("CT", 0), ("MR", 1)])
-def test_values_stored_for_inverted_display_are_taken_as_they_are_and_said_but_of_a_ct(
-    tmp_path, modality, said
-) -> None:
-    folder = write(tmp_path, Modality=modality, PhotometricInterpretation="MONOCHROME1")
-    volume = read_volume(folder)
-    np.testing.assert_array_equal(volume.data[0], 2 * STORED - 1024)
-    assert len(volume.guesses) == said
-    assert all("MONOCHROME1); its values are taken as stored" in one for one in volume.guesses)
 
 
 def test_real_scans_pass_without_a_guess(shared) -> None:

@@ -62,7 +62,8 @@ def window(low, high):
     [
         # Hounsfield units get a window that holds the body in round numbers
         (scan("ct", "HU", -212.0, 1533.0, -1024), window(-250.0, 1550.0), "-210 to 1531"),
-        (scan("ct", "HU", 3, 255), window(0, 255), "8 bits, not the HU"),
+        (scan("ct", "HU", 3, 255), window(0, 255), "not the HU"),
+        (scan("ct", "grey", 0, 680), window(0, 765), "0 to 680"),  # pictures of 16 bits
         # MR is scaled by its own percentiles with air at 0; z-scored, it keeps its dark half
         (scan(), {"kind": "percentile", "low": 0, "high": 99.5, "floor": 0}, ""),
         (scan(low=-2.5, high=3.0), {"kind": "percentile", "low": 0.5, "high": 99.5}, "no air of 0"),

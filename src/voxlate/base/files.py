@@ -50,7 +50,7 @@ def safe_name(name: str, where: object) -> str:
         raise BadInput(
             f"{where}: expected a name that may be a file's on any system, found '{name}', which Windows keeps for a device. Rename it."
         )
-    short = len(name) <= LONGEST_NAME and len(name.encode()) <= 2 * LONGEST_NAME
+    short = len(name) <= LONGEST_NAME and len(os.fsencode(name)) <= 2 * LONGEST_NAME
     if short and re.fullmatch(r"[\w-]([\w.-]*[\w-])?", name):
         return name
     shown = name if len(name) <= LONGEST_NAME else name[:20] + "…"

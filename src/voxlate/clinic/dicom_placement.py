@@ -52,7 +52,7 @@ class Placement:
     @cached_property
     def template(self) -> Any:
         """The header of one source image, with all its attributes."""
-        return pydicom.dcmread(self.sources[0].image.file, stop_before_pixels=True)
+        return pydicom.dcmread(self.sources[0].image.file, stop_before_pixels=True, force=True)
 
     def series_uid(self) -> str:
         """The series to which objects of frames refer; raises BadInput where the source states none."""

@@ -1,6 +1,6 @@
 """The common grid of a case's scans: as they are, resampled by their headers, or registered."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -98,13 +98,15 @@ class Registered:
 class CommonGrid:
     """The common grid of a case's scans, their own grids (canonical), and the transforms between them.
 
-    fixed: the name and the file of the scan that determines the grid.
+    fixed: the name and the file of the scan that determines the grid; resized: whether scans are pictures without a
+    place, all of which are resized to it.
     """
 
     grid: Grid
     grids: dict[str, Grid]
     fixed: tuple[str, str]
     resample: bool
+    resized: bool
     registered: dict[str, Registered] = field(default_factory=dict)
     transforms: dict[str, Transform] = field(default_factory=dict)
 
@@ -132,6 +134,9 @@ class CommonGrid:
             return apply_transform(volume, self.grid, transform, order, None if order else 0.0)
         name, file = self.fixed
         fixed_grid = self.grids[name]
+        if self.resized:
+            affine = with_matrix(fixed_grid, volume.grid.shape[1:]).affine
+            volume = replace(volume, affine=affine)
         differs = not same_grid(volume.grid, fixed_grid)
         if differs and not self.resample:
             raise _other_grid(volume, fixed_grid, file, None)
@@ -157,8 +162,9 @@ def find_common_grid(case: str, scans: dict[str, Volume], preparation: Preparati
     grid = midline_grid(fixed) if preparation.align == "midline" else fixed.grid
     grid = _resize(grid, preparation, f"{case}: {name}")
     grids = {other: volume.grid for other, volume in scans.items()}
-    may_resample = preparation.resample or preparation.register is not None
-    common = CommonGrid(grid, grids, (name, fixed.origin or name), may_resample)
+    resized = fixed.unit == "grey" and preparation.matrix is not None
+    may_resample = preparation.resample or preparation.register is not None or resized
+    common = CommonGrid(grid, grids, (name, fixed.origin or name), may_resample, resized)
     if preparation.register is None:
         others = [volume for volume in scans.values() if not same_grid(volume.grid, fixed.grid)]
         if others and not may_resample:
@@ -206,8 +212,11 @@ def _other_grid(volume: Volume, fixed_grid: Grid, file: str, fixed: Volume | Non
         return BadInput(
             f"{name}: expected it to overlap {file}, found by their headers {shared:.0%} of the smaller one inside the other, and their centres {apart:.0f} mm apart: the headers share no frame. Pass --register rigid, which aligns the two by their content, and look at the result."
         )
+    advice = "Pass --resample to resample it by its header, or --register to align it by its content (prepare; synth repeats what prepare did)."
+    if volume.unit == "grey":
+        advice = "Pass --matrix 256 256, for instance, which resizes every picture."
     return BadInput(
-        f"{name}: expected the grid of {file} ({fixed_grid}), found {volume.grid}{_offset(volume.grid, fixed_grid)}. Pass --resample to resample it by its header, or --register to align it by its content (prepare; synth repeats what prepare did)."
+        f"{name}: expected the grid of {file} ({fixed_grid}), found {volume.grid}{_offset(volume.grid, fixed_grid)}. {advice}"
     )
 
 

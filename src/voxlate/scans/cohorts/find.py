@@ -302,10 +302,12 @@ def _note(found: CohortFiles, names: Sequence[str], what: str) -> None:
 
 
 def _no_images(root: Path, folders: Folders, kinds: Sequence[str]) -> BadInput:
-    are_arrays = any(map(holds_slices, chain.from_iterable(names for _, names in folders)))
-    arrays = "Name the layout of such arrays by --preset or --pattern."
+    endings = {Path(name).suffix.lower() for _, names in folders for name in names}
+    named = ", ".join(sorted(endings & {*endings_by_name()}))
+    found = f"only {named}, which are read where a pattern names them" if named else "none"
+    advice = "Name their layout by --preset or --pattern." if named else "Check the path."
     return BadInput(
-        f"{root}: expected images ({', '.join(kinds)}) or DICOM folders, found none: an empty cohort. {arrays if are_arrays else 'Check the path.'}"
+        f"{root}: expected images ({', '.join(kinds)}) or DICOM folders, found {found}: an empty cohort. {advice}"
     )
 
 

@@ -20,7 +20,12 @@ def read_table(path: Path) -> dict[int, Cells]:
     try:
         raw = path.read_bytes()
         text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise BadInput(
+            f"{path}, line {line}: expected text in UTF-8, found the byte {raw[error.start]:#x} of another encoding (Windows-1252?). Save the table as 'CSV UTF-8'."
+        ) from error
+    except OSError as error:
         raise BadInput(
             f"{path}: expected a CSV or TSV manifest, found none that can be read. Check the path."
         ) from error

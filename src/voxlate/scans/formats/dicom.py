@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.optional import optional_package, pydicom
+from voxlate.scans.formats.dicom_agreement import AGREEING, Joins, check_agreement
 from voxlate.scans.formats.dicom_geometry import (
     TILT_DEGREES,
     Stack,
@@ -28,13 +29,14 @@ from voxlate.scans.formats.dicom_headers import (
     number_of,
     tag_errors,
     text_of,
-    texts_of,
 )
 from voxlate.scans.formats.dicom_pixels import (
     GREY,
+    PADDING,
     VALUE_TAGS,
     Meaning,
     check_deflated,
+    fill_padding,
     find_meaning,
     read_slice,
 )
@@ -67,14 +69,6 @@ DESCRIBING = {
     "uid": "SeriesInstanceUID",
     "study": "StudyInstanceUID",
 }
-# of which the images of a series have one
-ONE_OF_EACH = (
-    ("PatientID", "patients"),
-    ("PatientName", "names of patients"),
-    ("PatientBirthDate", "dates of birth"),
-    ("StudyInstanceUID", "studies"),
-    ("FrameOfReferenceUID", "frames of reference"),
-)
 # the tags that are read; whole headers, with private tags, would fill the memory for long series
 TAGS = [
     *GEOMETRY,
@@ -82,10 +76,11 @@ TAGS = [
     *DESCRIBING.values(),
     *ORDERS,
     *SEPARATING,
+    *AGREEING,
+    *PADDING,
     *[
         "SOPClassUID",
         "SOPInstanceUID",
-        *(name for name, _ in ONE_OF_EACH),
         "PatientPosition",
         "ImagesInAcquisition",
         "NumberOfSlices",
@@ -93,9 +88,6 @@ TAGS = [
         "SamplesPerPixel",
         "SpacingBetweenSlices",
         "SliceThickness",
-        "BitsAllocated",
-        "BitsStored",
-        "PixelRepresentation",
     ],
     SHARED,
     PER_FRAME,
@@ -128,9 +120,12 @@ class SeriesInfo:
 
 
 def looks_like_dicom(path: Path) -> bool:
-    """Whether a file has the mark of DICOM."""
+    """Whether a file has the mark of DICOM, or begins as one that lacks the mark and all before it."""
     with open(path, "rb") as file:
-        return file.read(132)[128:] == b"DICM"
+        start = file.read(132)
+    # its first element, of group 2 or 8, is short
+    bare = start[:2] in (b"\2\0", b"\b\0") and start[3:8:4] == b"\0\0"
+    return start[128:] == b"DICM" or bare
 
 
 def is_dicom_folder(folder: Path) -> bool:
@@ -162,15 +157,26 @@ def headers_of(path: Path) -> Headers:
     """
     place, key = folder_and_key(path)
     with _no_warnings():
-        headers = Headers()
-        for image, header in _read_headers(place):
-            whole = key and _key(header, image.file)
-            if not key or key in (whole, *keys_of_parts(whole, header, image)):
-                headers[image] = header
+        joins = Joins()
+        headers = _choose(place, key, {}, joins)
+        if key and (joined := joins.keys()):
+            headers = _choose(place, key, joined, joins)
     if key and not headers:
         # a second pass, so that the first keeps no other series' headers
         others = describe_series(list_series(place))
         raise BadInput(f"{path}: expected a series of that key, found only {others}. Name another.")
+    return headers
+
+
+def _choose(place: Path, key: str, joined: Mapping[str, str], joins: Joins) -> Headers:
+    """The headers below a place, of the series or the part of one that a key names; all are noted in `joins`."""
+    headers = Headers()
+    for image, header in _read_headers(place):
+        own = _key(header, image.file)
+        joins.note(own, image, header)
+        whole = joined.get(own, own)
+        if not key or key in (whole, *keys_of_parts(whole, header, image)):
+            headers[image] = header
     return headers
 
 
@@ -186,11 +192,13 @@ def list_series(folder: Path) -> list[SeriesInfo]:
 
 
 def _group_by_series(headers: Iterable[tuple[Image, Any]]) -> list[SeriesInfo]:
-    """The series that files belong to: files of one series share its UID, number, modality and description."""
+    """The series that files belong to: files of one share its UID, number, modality and description, or are joined."""
     by_key: dict[str, SeriesInfo] = {}
+    joins = Joins()
     for image, header in headers:
         file = image.file
         key = _key(header, file)
+        joins.note(key, image, header)
         if key not in by_key:
             texts: dict[str, Any] = {
                 name: text_of(header, tag, file) for name, tag in DESCRIBING.items()
@@ -199,6 +207,10 @@ def _group_by_series(headers: Iterable[tuple[Image, Any]]) -> list[SeriesInfo]:
         series = by_key[key]
         directions = series.directions | _directions(header)
         by_key[key] = replace(series, images=series.images + 1, directions=directions)
+    for key, common in joins.keys().items():
+        if key != common:
+            images = by_key[common].images + by_key.pop(key).images
+            by_key[common] = replace(by_key[common], images=images)
     return sorted(
         by_key.values(), key=lambda series: (series.modality, series.description, series.key)
     )
@@ -275,7 +287,10 @@ def _read_header(file: Path) -> Any:
     with errors_as(f"{expected} something else, or a damaged file", advice):
         with file.open("rb") as stream:
             check_deflated(stream, file)
-            header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=TAGS)
+            bare = looks_like_dicom(file)
+            header = pydicom.dcmread(
+                stream, stop_before_pixels=True, specific_tags=TAGS, force=bare
+            )
             if "Rows" in header and "Columns" in header:
                 return header
         uid = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID", "")
@@ -301,19 +316,23 @@ def read_series(path: Path) -> Stored:
     that the headers do not state.
     """
     with _no_warnings():
-        headers = _check_series(path)
+        headers, key = _check_series(path)
         copies = find_copies(headers)
         for copy in copies:
             del headers[copy]
-        first = next(iter(headers))
-        check_single_volume(headers, _key(headers[first], first.file), path)
-        stack = stack_of(headers, path)
-        meaning = find_meaning(headers, path)
+        check_single_volume(headers, key, path)
+        meaning = find_meaning(headers)
+        stack = _agreeing(stack_of(headers, path), path)
     stored = _straighten(_read_stack(stack, meaning), path)
     if not copies:
         return stored
     note = f"{len(copies)} images repeat another at the same place exactly and are left out (the first: {copies[0].name})."
     return replace(stored, guesses=(note, *stored.guesses))
+
+
+def _agreeing(stack: Stack, path: Path) -> Stack:
+    """The stack with what is to be said of its tags; raises BadInput where they contradict each other."""
+    return replace(stack, guesses=(*check_agreement(stack.headers, path), *stack.guesses))
 
 
 def _straighten(stored: Stored, path: Path) -> Stored:
@@ -341,6 +360,9 @@ def _read_stack(stack: Stack, meaning: Meaning) -> Stored:
     data = np.empty(stack.grid.shape, np.float32)
     for plane, (image, header) in zip(data, stack.headers.items(), strict=True):
         plane[:] = read_slice(image, header, plane.shape)
+    is_hu = meaning.scaled and stack.modality == "ct"
+    with tag_errors("PixelPaddingValue", first):
+        padded = fill_padding(data, stack.headers.values(), is_hu)
     not_hu, as_hu = meaning.not_hu, ""
     if not not_hu and not meaning.scaled:
         lowest = float(data.min())
@@ -354,7 +376,7 @@ def _read_stack(stack: Stack, meaning: Meaning) -> Stored:
         stack.grid.affine,
         "",
         stack.modality,
-        guesses=stack.guesses + meaning.guesses,
+        guesses=stack.guesses + padded,
         not_hu=not_hu,
         as_hu=as_hu,
     )
@@ -366,13 +388,14 @@ def read_frames(path: Path) -> DynamicScan:
     Raises BadInput as `read_series` does, where places have unequal numbers of images, and where no tag orders them.
     """
     with _no_warnings():
-        headers = _check_series(path)
+        headers, _ = _check_series(path)
         places = order_in_time(headers, path)
         rows = list(zip(*places.images, strict=True))
+        meaning = find_meaning(headers)
         frames = []
         for row in rows:
-            frames.append(stack_of({image: headers[image] for image in row}, path, numbered=False))
-        meaning = find_meaning(headers, path)
+            stack = stack_of({image: headers[image] for image in row}, path, numbered=False)
+            frames.append(_agreeing(stack, path))
     grid = frames[0].grid
     tilt = tilt_of(grid)
     if tilt > TILT_DEGREES:
@@ -399,8 +422,8 @@ def read_frames(path: Path) -> DynamicScan:
     return DynamicScan(grid, len(frames), times, planes, lambda k: _read_stack(frames[k], meaning))
 
 
-def _check_series(path: Path) -> Headers:
-    """The checked headers of the only series at a path."""
+def _check_series(path: Path) -> tuple[Headers, str]:
+    """The checked headers of the only series at a path, and its key."""
     headers = headers_of(path)
     if not headers:
         raise BadInput(
@@ -413,25 +436,14 @@ def _check_series(path: Path) -> Headers:
         )
     for image, header in headers.items():
         _check_image(header, image)
-    if folder_and_key(path)[1] in ("", series[0].key):
-        _check_whole(headers, path)
-    return headers
-
-
-def _check_whole(headers: Headers, path: Path) -> None:
-    """Raise BadInput where a series mixes patients, studies or frames of reference, or has fewer images than it states."""
-    for name, words in ONE_OF_EACH:
-        count = len(texts_of(headers, name))
-        if count > 1:
-            raise BadInput(
-                f"{path}: expected one series to be of one patient in one frame of reference, found {count} {words} in it. Sort the files."
-            )
-    for name in ("ImagesInAcquisition", "NumberOfSlices"):
+    is_whole = folder_and_key(path)[1] in ("", series[0].key)
+    for name in ("ImagesInAcquisition", "NumberOfSlices") if is_whole else ():
         stated = {number_of(header, name) or 0 for header in headers.values()}
         if len(stated) == 1 and len(headers) < max(stated):
             raise BadInput(
                 f"{path}: expected the {max(stated):g} images that their headers state ({name}), found {len(headers)}. Copy the missing ones, or convert what there is with dcm2niix."
             )
+    return headers, series[0].key
 
 
 def _check_image(header: Any, file: Image) -> None:

@@ -14,6 +14,7 @@ from voxlate.scans.images.grid import LPS_TO_RAS, Grid, check_affine
 TILT_DEGREES = 0.5  # positions are rounded in headers; a real gantry tilt is degrees
 BENT_MM = 0.3  # of a slice beside the line of the others: less than a pixel
 STRAIGHT = 1e-3  # directions are unit vectors at right angles to so much
+COARSE_MM = 0.1  # to which some headers round positions
 ROUNDING = 0.05  # of a length: headers round spacings (0.6 for 0.625 mm)
 LOOK = "Look whether some are missing."
 FAR_APART = 1.9  # times the thickness: gaps of whole slices are rare, of up to a half usual
@@ -112,18 +113,18 @@ def _step(places: np.ndarray, normal: np.ndarray, images: list[Image], header: A
     folder = images[0].file.parent
     if len(images) == 1:
         return normal * (_thickness(header, images[0]) or 1.0)
-    steps = np.diff(places @ normal)
+    along = places @ normal
+    steps = np.diff(along)
     usual = float(np.median(steps))
     if steps.min() < 1e-3:
         k = int(steps.argmin())
         raise BadInput(
             f"{folder}: expected one image at each place, found {images[k].name} and {images[k + 1].name} at one (several echoes or times?). Put one of them in its own folder, or name a time by #frame=1 or #peak."
         )
-    if np.abs(steps - usual).max() > max(0.05, 0.03 * usual):
+    if not is_even(places, normal):
         k = int(np.abs(steps - usual).argmax())
-        before, after = (places @ normal)[k : k + 2]
         raise BadInput(
-            f"{folder}: expected slices {usual:.2f} mm apart, found {steps[k]:.2f} mm between {images[k].name} and {images[k + 1].name} (at {before:.2f} and {after:.2f} mm along their normal). Add the missing slices; if the scan changes its spacing there, convert it with dcm2niix, which also writes it with equal slices (*_Eq_1.nii.gz)."
+            f"{folder}: expected slices {usual:.2f} mm apart, found {steps[k]:.2f} mm between {images[k].name} and {images[k + 1].name} (at {along[k]:.2f} and {along[k + 1]:.2f} mm along their normal). Add the missing slices; if the scan changes its spacing there, convert it with dcm2niix, which also writes it with equal slices (*_Eq_1.nii.gz)."
         )
     step: np.ndarray = (places[-1] - places[0]) / (len(images) - 1)
     straight = places[0] + np.arange(len(images))[:, None] * step
@@ -134,6 +135,20 @@ def _step(places: np.ndarray, normal: np.ndarray, images: list[Image], header: A
             f"{folder}: expected slices in a straight line, found {images[k].name} {bent[k]:.2f} mm beside it. Convert the series with dcm2niix."
         )
     return step
+
+
+def is_even(places: np.ndarray, normal: np.ndarray) -> bool:
+    """Whether places [N, 3], in order, follow each other by one step, but for the rounding of headers."""
+    along = places @ normal
+    steps = np.diff(along)
+    usual = float(np.median(steps))
+    if np.abs(steps - usual).max() <= max(0.05, 0.03 * usual):
+        return True
+    if np.abs(places / COARSE_MM - np.rint(places / COARSE_MM)).max() > 1e-6:
+        return False
+    # each place is wrong by half of the rounding at most, and a missing slice by half a step at least
+    apart = np.abs(along - np.linspace(along[0], along[-1], len(along))).max()
+    return bool(apart <= min(COARSE_MM * np.abs(normal).sum(), 0.4 * usual) + 1e-6)
 
 
 def tilt_of(grid: Grid) -> float:

@@ -32,6 +32,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "StackID": "StackID",
         "TemporalPositionIndex": "TemporalPositionIdentifier",
         "FrameAcquisitionNumber": "AcquisitionNumber",
+        "FrameReferenceDateTime": "AcquisitionDateTime",
+        "FrameAcquisitionDateTime": "AcquisitionDateTime",
     },
     "MREchoSequence": {"EffectiveEchoTime": "EchoTime"},
     "MRDiffusionSequence": {"DiffusionBValue": "DiffusionBValue"},
@@ -48,6 +50,7 @@ OF_THE_OBJECT = (
     "NumberOfSlices",
     "ContentTime",
     "AcquisitionTime",
+    "AcquisitionDateTime",
 )
 
 

@@ -3,10 +3,9 @@
 import functools
 import warnings
 import zlib
-from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
@@ -26,6 +25,16 @@ SERIES_AGAIN = "Get the series again."
 DECODER = (
     "Install the decoders (pip install '.[dicom-compressed]') or convert the series with dcm2niix."
 )
+# of which the first two state padding, and the others how they are stored
+PADDING = (
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "BitsAllocated",
+    "BitsStored",
+    "PixelRepresentation",
+)
+AIR_HU = -1000.0
+PADDING_APART = 0.1  # share of the other voxels' range: nearer padding is background
 VALUE_TAGS = (
     "RescaleSlope",
     "RescaleIntercept",
@@ -35,9 +44,6 @@ VALUE_TAGS = (
 )
 GREY = ("MONOCHROME1", "MONOCHROME2")
 HU_TYPES = {"HU", "US", ""}  # US: unspecified, as many scanners write
-MOST_APART = 100  # slopes of PET and of Philips' MR differ from slice to slice, but not by so much
-TABLE = "a ModalityLUTSequence"
-SLOPE = "RescaleSlope and RescaleIntercept"
 # slope and intercept, a lookup table, or values as stored
 Scale = tuple[float, float] | Literal["table"] | None
 
@@ -91,61 +97,110 @@ def _read_stored(image: Image) -> np.ndarray:
     sentence = f"{image}: expected whole pixel data, found none that can be read"
     with errors_as(sentence, AGAIN):
         data = _whole_file(image.file, state.st_size, state.st_mtime_ns)
-        packed = data.file_meta.TransferSyntaxUID.is_encapsulated
+        syntax = data.file_meta.TransferSyntaxUID
+        packed = syntax.is_encapsulated
+        has_unused_bits = not packed or syntax == pydicom.uid.RLELossless
+        allocated = int(data.BitsAllocated)
+        stored = int(data.get("BitsStored", allocated))
+        above = allocated - 1 - int(data.get("HighBit", stored - 1))
     with (
         errors_as(sentence, DECODER if packed else AGAIN),
         warnings.catch_warnings(action="ignore"),  # about values outside the standard
     ):
         warnings.filterwarnings("error", "The decoded RLE segment")
         frame = image.frame - 1 if image.frame else None
-        values: np.ndarray = pydicom.pixels.pixel_array(data, index=frame)
-    unused_bits = 0 if packed else data.BitsAllocated - data.get("BitsStored", data.BitsAllocated)
-    if unused_bits:  # an overlay of old scanners may be stored in them
-        values <<= unused_bits
-        values >>= unused_bits
+        # as allocated, because pydicom takes the lowest bits, wherever HighBit is
+        bits = {"bits_stored": allocated} if has_unused_bits else {}
+        values: np.ndarray = pydicom.pixels.pixel_array(data, index=frame, **bits)
+    if not has_unused_bits or values.dtype.kind == "f":
+        return values
+    if not 0 <= above <= allocated - stored:
+        raise BadInput(
+            f"{image}: expected HighBit from {stored - 1} to {allocated - 1} for {stored} bits stored of {allocated}, found {data.HighBit}. {SERIES_AGAIN}"
+        )
+    below = allocated - stored - above
+    if below and (values & ((1 << below) - 1)).any():
+        raise BadInput(
+            f"{image}: expected nothing in the {below} bits below the {stored} stored ones (HighBit {data.HighBit}), found values there. {SERIES_AGAIN}"
+        )
+    # an overlay of old scanners may be stored in the other bits
+    values <<= above
+    values >>= allocated - stored
     return values
 
 
 @functools.lru_cache(maxsize=1)
 def _whole_file(file: Path, size: int, mtime_ns: int) -> Any:
     """The data set in a file, which is read once for all frames of it; a changed file is read again."""
-    return pydicom.dcmread(file)
+    data = pydicom.dcmread(file, force=True)  # its header has been read
+    if "TransferSyntaxUID" not in data.file_meta:
+        kinds = {
+            True: pydicom.uid.ImplicitVRLittleEndian,
+            False: pydicom.uid.ExplicitVRLittleEndian,
+        }
+        data.file_meta.TransferSyntaxUID = kinds[data.original_encoding[0]]
+    return data
 
 
-@dataclass(frozen=True)
-class Meaning:
-    """The meaning of a series' values by its headers.
-
-    scaled: whether they state a scale; not_hu: why they cannot be Hounsfield units, '' where they can; guesses: as
-    those of Volume.
-    """
+class Meaning(NamedTuple):
+    """Whether the headers of a series scale its values, and why these cannot be Hounsfield units, '' where they can."""
 
     scaled: bool
     not_hu: str
-    guesses: tuple[str, ...]
 
 
-def find_meaning(headers: Headers, path: Path) -> Meaning:
-    """The meaning of a series' stored values.
-
-    Raises BadInput where some slices state a scale and others do not, and for slopes that are not above 0 or differ
-    too much.
-    """
-    scales = {image: _scale_of(header, image) for image, header in headers.items()}
-    _check_same_kind(scales)
-    _check_slopes({image: s[0] for image, s in scales.items() if isinstance(s, tuple)}, path)
-    scale = next(iter(scales.values()))
+def find_meaning(headers: Headers) -> Meaning:
+    """The meaning of a series' stored values; raises BadInput for slopes that are not above 0."""
+    scale, *_ = [_scale_of(header, image) for image, header in headers.items()]
     types = {kind.upper() for kind in texts_of(headers, "RescaleType")}
     odd = sorted(types - HU_TYPES)
     not_hu = "a lookup table (ModalityLUTSequence)" if scale == "table" else ""
     if odd:
         not_hu = f"RescaleType {odd[0]}"
-    inverted = any(
-        header.PhotometricInterpretation == GREY[0] and header.get("Modality") != "CT"
-        for header in headers.values()
+    return Meaning(scale is not None, not_hu)
+
+
+def fill_padding(data: np.ndarray, headers: Iterable[Any], hounsfield: bool) -> tuple[str, ...]:
+    """Give padding, which is no tissue, the value of air, or the lowest of the other voxels; returns a sentence on it.
+
+    Where padding is about as low as other voxels, or among them, it is left as it is.
+    """
+    ends = [_padding_of(header) for header in headers]
+    if not any(ends):
+        return ()
+    padded = np.zeros(data.shape, bool)
+    for plane, mask, values in zip(data, padded, ends, strict=True):
+        if values:
+            mask[:] = (plane >= values[0]) & (plane <= values[-1])
+    if padded.all() or not padded.any():
+        return ()
+    low, least = (float(data.min(where=mask, initial=np.inf)) for mask in (~padded, padded))
+    high, most = (float(data.max(where=mask, initial=-np.inf)) for mask in (~padded, padded))
+    fill = min(low, AIR_HU) if hounsfield else low
+    if least >= fill - PADDING_APART * (high - low) and most <= high:
+        return ()
+    data[padded] = fill
+    return (
+        f"{padded.mean():.0%} of its voxels are padding (PixelPaddingValue, {least:g}), and were set to {fill:g}.",
     )
-    guess = "Its display is inverted (MONOCHROME1); its values are taken as stored. Check that large ones are bright."
-    return Meaning(scale is not None, not_hu, (guess,) * inverted)
+
+
+def _padding_of(header: Any) -> list[np.float32]:
+    """The values of padding in physical units, or its two ends; none where the header states none."""
+    scale = _scale_of(header, "")
+    stated = [value for name in PADDING[:2] if (value := header.get(name)) is not None]
+    if not stated or scale == "table":
+        return []
+    slope, intercept = scale or (1.0, 0.0)
+    bits = int(header.BitsStored)
+    ends = []
+    for value in stated:
+        number = int.from_bytes(value, "little") if isinstance(value, bytes) else int(value)
+        number &= (1 << bits) - 1
+        if header.PixelRepresentation and number >> bits - 1:
+            number -= 1 << bits  # scanners write it signed or unsigned, whatever the pixels are
+        ends.append(np.float32(number * slope + intercept))
+    return sorted(ends)
 
 
 def _scale_of(header: Any, file: object) -> Scale:
@@ -168,28 +223,3 @@ def _scale_of(header: Any, file: object) -> Scale:
             f"{file}: expected a rescale slope above 0, found {slope:g} (intercept {intercept:g}). {AGAIN}"
         )
     return slope, intercept
-
-
-def _check_same_kind(scales: dict[Image, Scale]) -> None:
-    """Raise BadInput where some images are scaled by another kind of scale than others, or by none."""
-    kinds = {
-        image: TABLE if scale == "table" else SLOPE if scale else "neither"
-        for image, scale in scales.items()
-    }
-    counts = Counter(kinds.values())
-    odd = min(kinds, key=lambda image: (kinds[image] != "neither", counts[kinds[image]]))
-    other = next((image for image in kinds if kinds[image] != kinds[odd]), None)
-    if other:
-        raise BadInput(
-            f"{odd}: expected its values to be scaled by {kinds[other]}, as those of {other.name} are, found {kinds[odd]} in it. {SERIES_AGAIN}"
-        )
-
-
-def _check_slopes(slopes: dict[Image, float], path: Path) -> None:
-    """Raise BadInput where the slopes of a series differ too much."""
-    least = min(slopes, key=slopes.__getitem__, default=None)
-    most = max(slopes, key=slopes.__getitem__, default=None)
-    if least and most and slopes[most] > MOST_APART * slopes[least]:
-        raise BadInput(
-            f"{path}: expected rescale slopes of one size, found {slopes[least]:g} in {least.name} and {slopes[most]:g} in {most.name}. {SERIES_AGAIN}"
-        )

@@ -27,6 +27,7 @@ SEPARATING = (
 ORDERS = (
     "AcquisitionTime",
     "ContentTime",
+    "AcquisitionDateTime",
     "TemporalPositionIdentifier",
     "AcquisitionNumber",
     "InstanceNumber",
@@ -34,6 +35,7 @@ ORDERS = (
 ROUNDED = 2  # decimals of positions in mm and of directions: images at one place agree to so much
 MOST_LISTED = 12
 DAY_S = 86400.0
+DATE_DIGITS = 8  # YYYYMMDD
 SAME_PLACE_MM = 0.1  # positions of a moving table differ by less, slices by more
 Place = tuple[float, ...]
 
@@ -162,6 +164,8 @@ def _moments(headers: Headers, name: str) -> dict[Image, float]:
 def _seconds(header: Any, name: str) -> float | None:
     """Seconds of the day of a DICOM time HHMMSS.FFFFFF; None where it is none."""
     digits = str(header.get(name) or "")
+    if name == "AcquisitionDateTime":
+        digits = digits[DATE_DIGITS:].partition("+")[0].partition("-")[0]  # of a time zone
     try:
         return int(digits[:2]) * 3600.0 + int(digits[2:4]) * 60.0 + float(digits[4:])
     except ValueError:

@@ -1,14 +1,17 @@
 """What a file format of images states of itself, what its reader returns, and errors that its readers share."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from voxlate.base.errors import BadInput
+from voxlate.base.slabs import empty, release
 from voxlate.scans.images.grid import Codes, Grid, Volume
+
+MOST_LOST = 1e-4  # of the range of values, that a step of float32 may be
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,30 @@ def check_numbers(dtype: np.dtype, where: object) -> None:
         raise BadInput(
             f"{where}: expected real numbers, found {dtype}. Save the magnitude of complex voxels, and colour as grey."
         )
+
+
+def to_float32(planes: Iterable[np.ndarray], shape: tuple[int, ...], where: object) -> np.ndarray:
+    """The planes [H, W] of a volume of this shape as float32; values beyond float32 become infinite.
+
+    Raises BadInput where float32 rounds away what distinguishes the values.
+    """
+    data = empty(shape, np.float32)
+    ends, whole = list[float](), True
+    with np.errstate(over="ignore", invalid="ignore"):
+        for out, plane in zip(data, planes, strict=True):
+            out[:] = plane
+            if plane.dtype.itemsize > 2 and plane.dtype != np.float32:
+                ends += [plane.min().item(), plane.max().item()]
+                whole = plane.dtype.kind in "iu"
+            release(data)
+        if not ends or min(ends) == max(ends):
+            return data
+        step = float(np.spacing(np.float32(max(map(abs, ends)))))
+    if step > whole and step > MOST_LOST * (max(ends) - min(ends)):
+        raise BadInput(
+            f"{where}: expected values that float32 can distinguish, found {min(ends)} to {max(ends)}, where its steps are {step:g}. Subtract {min(ends)} from all, and save the file again."
+        )
+    return data
 
 
 def first_line(error: BaseException) -> str:

@@ -6,6 +6,7 @@ a frame ('FILE#frame=12', see dynamic.py), or a slice of an array file ('FILE.np
 
 import functools
 import hashlib
+import re
 from itertools import chain
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from voxlate.scans.formats.picture import PICTURE
 from voxlate.scans.images.grid import Volume, check_affine, orient
 from voxlate.scans.images.units import MR, unit_of
 
+NOT_UTF8 = re.compile("[\ud800-\udfff]")  # by which Python states such bytes
 # Where a folder holds an image in several formats, the first of them is read: pictures, which lose most, come last.
 FORMATS: tuple[Format, ...] = (NIFTI, FREESURFER, ITK, PICTURE, DICOM, ARRAY)
 
@@ -55,6 +57,10 @@ def format_by_ending(name: str) -> Format | None:
 def format_of(path: Path) -> Format:
     """The format of the file or DICOM folder behind a path; raises BadInput where it is absent, empty or unknown."""
     file, _ = file_and_part(path)
+    if NOT_UTF8.search(str(file)):  # records of what was read could not name it
+        raise BadInput(
+            f"{file}: expected a path in UTF-8, found bytes of another encoding in it. Rename its files and folders."
+        )
     if location_of(file).is_dir():
         return DICOM
     if not file.exists():

@@ -1,6 +1,7 @@
 """NIfTI and FreeSurfer files, read frame by frame and written so that every viewer shows them at the same place."""
 
 import gzip
+import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,19 +13,37 @@ import numpy as np
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR
-from voxlate.base.slabs import empty, least_and_most, map_slabs, release
-from voxlate.scans.formats.format import DynamicScan, Format, Stored, check_numbers, errors_as
+from voxlate.base.slabs import least_and_most, map_slabs, release
+from voxlate.scans.formats.format import (
+    DynamicScan,
+    Format,
+    Stored,
+    check_numbers,
+    errors_as,
+    to_float32,
+)
 from voxlate.scans.formats.limits import check_volume, most_bytes
 from voxlate.scans.images.grid import Grid, Volume, check_affine, same_grid
 
+INTENTS = {
+    **dict.fromkeys(range(2, 25), "statistics, not a scan"),
+    **dict.fromkeys((1002, 1003), "labels, not a scan"),
+}
+MGH_PLACE = slice(28, 30)  # whether the header states a place
+NO_PLACE_IN_MGH = "Its header states neither voxel size nor orientation (goodRASFlag is 0): 1 mm and a coronal stack are assumed. Check both."
+logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # what it says is said here
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # xyzt_units; an unknown unit is not guessed
 MILLIMETRES = {
     "meter": 1000.0,
     "micron": 0.001,
 }  # xyzt_units; "mm" and "unknown" are taken as millimetres
 PACKED = (".gz", ".mgz")
+GZIP = b"\x1f\x8b"
 READ_BYTES = 1 << 20
+HEADER_BYTES = 544
+START_BYTES = 1 << 12  # in which the description is
 MAGIC = (b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0")
+SINGLE = b"n+"  # of a header in one file with its voxels
 LARGEST_HEADER = 64 << 20  # bytes, with its extensions, of which the largest are a few MB
 NIFTI2 = (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")  # its header's size, 540, in both byte orders
 DESCRIPTION = "voxlate; research use only"  # in the header, which has room for 80 characters
@@ -59,25 +78,92 @@ def description_of(file: str) -> str:
     return SYNTHETIC_SCAN
 
 
-def _load(path: Path) -> Any:
-    """The nibabel image behind a path, of which only the header has been read and checked."""
+def _load(path: Path) -> tuple[Any, list[str]]:
+    """The nibabel image behind a path, of which only the header has been read and checked; and what is to be said of it."""
     with open(path, "rb") as file:
-        start = file.read(2)
+        is_gzip = file.read(2) == GZIP
     packed = path.suffix.lower() in PACKED
-    if packed and start != b"\x1f\x8b":
+    if packed and not is_gzip:
         name = path.stem if path.suffix.lower() == ".gz" else f"{path.stem}.mgh"
         raise BadInput(
             f"{path}: expected gzip data, found a file that is not compressed. Compress it, or rename it to {name}."
         )
-    _check_start(path)
+    if is_gzip and not packed:
+        raise BadInput(
+            f"{path}: expected voxels that are not compressed, found gzip data. Rename it to {path.name}.gz."
+        )
     sentence = f"{path}: expected a NIfTI or FreeSurfer volume, found none"
     with errors_as(sentence, AGAIN), warnings.catch_warnings(action="ignore"):
+        with open_packed(path) as file:
+            start = file.read(HEADER_BYTES)
+        if start[:2] == GZIP:
+            raise BadInput(
+                f"{path}: expected a volume in gzip data, found gzip data in it: it was compressed twice. Decompress it once."
+            )
+        raw = _raw_header(start, path)
         image = nib.load(path)
-    if not isinstance(image, NiftiImage | nib.freesurfer.mghformat.MGHImage):
+    if isinstance(image, nib.freesurfer.mghformat.MGHImage):
+        states_place = any(start[MGH_PLACE])
+        return image, [] if states_place else [NO_PLACE_IN_MGH]
+    if not isinstance(image, NiftiImage):
         raise BadInput(
             f"{path}: expected a NIfTI or FreeSurfer volume, found {type(image).__name__}, which does not state which side is left. Convert it to NIfTI."
         )
-    return image
+    return image, _read_oddities(image, raw)
+
+
+def _raw_header(start: bytes, path: Path) -> Any:
+    """The header of a NIfTI file as it is, before nibabel mends it; None where the file does not start with one.
+
+    Raises BadInput for a scale that is not finite, and where voxels begin in the header, or so far from the start that
+    the extensions before them would fill the memory.
+    """
+    kind = nib.nifti2.Nifti2Header if start[:4] in NIFTI2 else nib.nifti1.Nifti1Header
+    size = kind.template_dtype.itemsize
+    if len(start) < size or not any(magic in start[:size] for magic in MAGIC):
+        return None
+    raw = kind(start[:size], check=False)
+    offset = float(raw["vox_offset"])
+    least = kind.single_vox_offset if SINGLE in start[:size] else 0
+    if offset and not least <= offset <= LARGEST_HEADER:
+        raise BadInput(
+            f"{path}: expected voxels behind the header, from byte {least} to {LARGEST_HEADER >> 20} MB, found them stated at byte {offset:.4g} (vox_offset). Convert its source again."
+        )
+    slope, intercept = float(raw["scl_slope"]), float(raw["scl_inter"])
+    is_used = slope != 0 and not math.isnan(slope)
+    if is_used and not math.isfinite(slope + intercept):
+        raise BadInput(
+            f"{path}: expected a finite scale, found scl_slope {slope:g} and scl_inter {intercept:g}. Convert its source again."
+        )
+    return raw
+
+
+def _read_oddities(image: Any, raw: Any) -> list[str]:
+    """Take from the raw header what nibabel drops; returns a sentence on each field that has an unusual value."""
+    said = list[str]()
+    if raw is None:
+        return said
+    if (
+        raw["pixdim"][0] < 0
+    ):  # any negative number mirrors the slices, as the standard's own reader takes it
+        image.header["pixdim"][0] = -1
+    if math.isnan(raw["scl_slope"]):
+        said.append("Its scl_slope is no number; its values are taken as stored.")
+    if _first_byte(image) > image.dataobj.offset:
+        said.append(
+            f"It states that its voxels begin at byte 0, in the header; they are read from byte {_first_byte(image)}."
+        )
+    intent = int(raw["intent_code"])
+    if intent in INTENTS:
+        said.append(f"Its header says that it holds {INTENTS[intent]} (intent_code {intent}).")
+    return said
+
+
+def _first_byte(image: Any) -> int:
+    """The byte of a file at which its voxels begin."""
+    is_single = isinstance(image, nib.nifti1.Nifti1Image)
+    least = image.header.single_vox_offset if is_single else 0
+    return max(int(image.dataobj.offset), least)
 
 
 def _grid(image: Any, path: Path) -> tuple[Grid, str]:
@@ -102,7 +188,7 @@ def _grid(image: Any, path: Path) -> tuple[Grid, str]:
     # of a code that the standard lacks it is known that the file states a place
     q, s = (code if code in nib.nifti1.xform_codes.code else SCANNER for code in codes)
     try:
-        affine = check_affine(scale @ image.affine, path)
+        affine = check_affine(scale @ header.get_best_affine(), path)
     except BadInput:
         if not q:
             raise
@@ -144,22 +230,18 @@ def open_nifti(path: Path) -> DynamicScan:
 
     Raises BadInput for damaged files, colour, complex voxels and singular affines.
     """
-    image = _load(path)
+    image, said = _load(path)
     grid, guess = _grid(image, path)
+    guesses = (*said, *filter(None, [guess]))
     _check_size(image, grid, path)
     check_volume(grid.shape, path)
     count = math.prod(image.shape[3:])
 
     def read(number: int) -> Stored:
         """A frame, counted from 0."""
-        data = empty(grid.shape, np.float32)
         planes = _planes(image, grid, path, range(number, number + 1))
-        # beyond float32 becomes infinite, which the reader of volumes reports
-        with np.errstate(over="ignore"):
-            for z, plane in enumerate(planes):  # to its end
-                data[z] = plane
-                release(data)
-        return Stored(data, grid.affine, guesses=(guess,) if guess else (), codes=grid.codes)
+        data = to_float32(planes, grid.shape, path)
+        return Stored(data, grid.affine, guesses=guesses, codes=grid.codes)
 
     return DynamicScan(
         grid,
@@ -202,7 +284,7 @@ def _planes(image: Any, grid: Grid, path: Path, frames: range) -> Iterator[np.nd
         ),
         open_packed(Path(stored.file_like)) as file,
     ):
-        file.seek(stored.offset + frames.start * depth * size)
+        file.seek(_first_byte(image) + frames.start * depth * size)
         for z in range(depth * len(frames)):
             raw = file.read(size)
             if len(raw) < size:
@@ -217,26 +299,6 @@ def _planes(image: Any, grid: Grid, path: Path, frames: range) -> Iterator[np.nd
                 raise BadInput(
                     f"{path}: expected the file to end after its voxels, found more than {most_bytes() / 2**30:.3g} GB behind them. {AGAIN}"
                 )
-
-
-def _check_start(path: Path) -> None:
-    """Raise BadInput where voxels begin so far from the start of a file that its extensions would fill the memory."""
-    if path.suffix.lower() in (".mgz", ".mgh"):
-        return
-    with (
-        errors_as(f"{path}: expected a NIfTI header, found none", AGAIN),
-        open_packed(path) as file,
-    ):
-        start = file.read(544)
-        kind = nib.nifti2.Nifti2Header if start[:4] in NIFTI2 else nib.nifti1.Nifti1Header
-        size = kind.template_dtype.itemsize
-        if len(start) < size or not any(magic in start[:size] for magic in MAGIC):
-            return
-        offset = float(kind(start[:size], check=False)["vox_offset"])
-    if not offset <= LARGEST_HEADER:
-        raise BadInput(
-            f"{path}: expected voxels within {LARGEST_HEADER >> 20} MB of the file's start, found them stated at byte {offset:.4g}. {AGAIN}"
-        )
 
 
 def open_packed(path: Path) -> BinaryIO | gzip.GzipFile:
@@ -325,10 +387,10 @@ def describe(description: str) -> bytes:
     return f"{DESCRIPTION}{description}".encode()[:79]
 
 
-def nifti_description(path: Path) -> bytes:
-    """The description in the header of a NIfTI file."""
-    text: bytes = nib.nifti1.load(path).header["descrip"].item()
-    return text
+def read_start(path: Path) -> bytes:
+    """The first bytes of a file, decompressed, in which its description is."""
+    with open_packed(path) as file:
+        return file.read(START_BYTES)
 
 
 NIFTI = Format(
@@ -339,6 +401,6 @@ NIFTI = Format(
     read_frames=open_nifti,
     written_endings=(".nii", ".nii.gz"),
     write=write_nifti,
-    description=nifti_description,
+    description=read_start,
     partners={".hdr": ("*.img",), ".img": ("*.hdr",)},
 )

@@ -1,4 +1,4 @@
-"""Pictures (PNG, TIFF): one slice of grey values each."""
+"""Pictures (PNG, TIFF, BMP, JPEG): one slice of grey values each."""
 
 import warnings
 from pathlib import Path
@@ -13,10 +13,11 @@ from voxlate.scans.images.grid import LPS_TO_RAS, Volume, orient
 CONVERTED = {"1": "L", "LA": "L"} | dict.fromkeys(
     ("P", "PA", "CMYK", "YCbCr"), "RGB"
 )  # modes of PIL
+PHOTOMETRIC = 262  # a tag of TIFF
 
 
 def read_picture(path: Path) -> Stored:
-    """A PNG or TIFF as one slice, values as stored: pixel [row, column] is data[0, row, column].
+    """A picture as one slice, values as stored, so that 0 is black: pixel [row, column] is data[0, row, column].
 
     Raises BadInput for damaged files, several pages and real colour.
     """
@@ -28,6 +29,9 @@ def read_picture(path: Path) -> Stored:
     ):
         picture: Image.Image = Image.open(path)
         pages = getattr(picture, "n_frames", 1)
+        kind = picture.format
+        white_is_zero = kind == "TIFF" and picture.getexif().get(PHOTOMETRIC) == 0
+        guesses = list[str]()
     with (
         errors_as(f"{path}: expected a whole picture, found damaged pixels", "Get the file again."),
         picture,
@@ -42,6 +46,13 @@ def read_picture(path: Path) -> Stored:
         if picture.mode in CONVERTED:
             picture = picture.convert(CONVERTED[picture.mode])
         pixels = np.asarray(picture)
+    if kind == "JPEG":
+        guesses.append("JPEG loses fine structures. Take the original.")
+    if white_is_zero:
+        if pixels.dtype == np.uint16:  # of 8 bits, pillow has inverted them
+            pixels = np.iinfo(np.uint16).max - pixels
+        how = "taken as stored" if pixels.dtype.kind == "f" else "inverted, so that 0 is black"
+        guesses.append(f"In this TIFF, 0 is white (WhiteIsZero); its values are {how}.")
     if pixels.ndim == 3:
         colour = pixels[..., :3]
         if (colour != colour[..., :1]).any():
@@ -49,7 +60,8 @@ def read_picture(path: Path) -> Stored:
                 f"{path}: expected grey values, found a colour picture. Save it as greyscale."
             )
         pixels = colour[..., 0]
-    return Stored(pixels[None].astype(np.float32), LPS_TO_RAS, unit="grey")
+    data = pixels[None].astype(np.float32)
+    return Stored(data, LPS_TO_RAS, unit="grey", guesses=tuple(guesses))
 
 
 def write_picture(path: Path, volume: Volume, description: str = "") -> None:
@@ -70,6 +82,8 @@ PICTURE = Format(
     "picture",
     read_picture,
     endings=(".tif", ".tiff", ".png"),
+    # of which folders of scans have previews
+    named_endings=(".jpg", ".jpeg", ".bmp"),
     written_endings=(".png", ".tif", ".tiff"),
     write=write_picture,
     is_picture=True,

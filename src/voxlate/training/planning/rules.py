@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from voxlate.base.errors import plural
-from voxlate.training.planning.facts import AIR_HU, Facts, Scan
+from voxlate.training.planning.facts import AIR_HU, GREY_LEVELS, Facts, Scan
 from voxlate.training.planning.roles import Roles
 
 Tables = dict[str, Any]
@@ -360,8 +360,8 @@ def intensity(scan: Scan, side: Literal["source", "target"]) -> Setting:
     """The intensity map of a modality, and its reason."""
     if scan.unit == "grey" or (scan.pictures and scan.unit == "HU"):
         named = f", not the {scan.unit} that its name suggests" if scan.unit == "HU" else ""
-        why = f"values are in {scan.least:g} to {scan.most:g}: pictures of 8 bits{named}"
-        return {"kind": "window", "low": 0, "high": 255}, why
+        why = f"values are in {scan.least:g} to {scan.most:g}: grey values of pictures{named}"
+        return _window(scan.least, scan.most, GREY_LEVELS), why
     if scan.unit == "HU":
         table, why = _whole_body(scan) if side == "target" else _soft_tissue(scan)
         if scan.least >= AIR_HU[1]:
