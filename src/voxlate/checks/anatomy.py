@@ -27,7 +27,7 @@ from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import IntensityMap
-from voxlate.scans.images.mask import background_value, box_around, dilate, foreground
+from voxlate.scans.images.mask import background_value, box_around, dilate, foreground, hard_edges
 
 if TYPE_CHECKING:
     from voxlate.scans.cases.prepared import Cohort
@@ -164,7 +164,7 @@ def read_anatomy(path: Path, modalities: Collection[str]) -> Anatomy:
 class Body:
     """A case's body in one source: its box (mean 0, length 1), the logarithm of its extents in mm, and its level.
 
-    grain: the change of these extents by half a voxel; cut: whether the body reaches both ends of the scan, along D, H, W.
+    grain: the change of these extents by half a voxel; cut: whether both ends of the scan cut the body, along D, H, W.
     """
 
     box: Box
@@ -181,7 +181,7 @@ def body_of(header: CaseHeader, volume: Volume, spec: IntensityMap) -> Body:
     body = foreground(coarse)
     ends = box_around(body)
     inside = tuple(slice(*pair) for pair in ends)
-    cut = np.ptp(ends, axis=1) == body.shape
+    cut: Bool = hard_edges(body, spacing.tolist()).all(axis=1)
     values = np.where(body, coarse.data[0], coarse.data[0].min())
     cropped = spec.scale(statistics).forward(values)[inside].astype(np.float32)
     factors = [SIDE / length for length in cropped.shape]

@@ -28,7 +28,8 @@ from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import DIGITS, MASK, PreparedCase, digest, prepare_case
 from voxlate.scans.cases.layout import lay_out
 from voxlate.scans.formats.io import content_hash, is_there, read_volume
-from voxlate.scans.images.grid import Volume, canonical_view, check_affine
+from voxlate.scans.images.frame import Frame, find_frame
+from voxlate.scans.images.grid import Volume, canonical_view, check_affine, same_grid
 from voxlate.scans.images.mask import clearest
 from voxlate.scans.images.units import unit_of
 from voxlate.synthesis.facts import Facts
@@ -45,7 +46,8 @@ class CaseInputs:
     """A prepared case, laid out for the network.
 
     key: decides the noise; files: where the scans were read from; preparation: entries of the provenance on how the
-    scans were prepared; warnings: on differences from the training data.
+    scans were prepared; warnings: on differences from the training data; frame: the part of the scans that was
+    prepared, None for all.
     """
 
     prepared: PreparedCase
@@ -53,6 +55,7 @@ class CaseInputs:
     files: Mapping[str, str]
     preparation: Mapping[str, Any]
     warnings: tuple[Message, ...]
+    frame: Frame | None = None
 
 
 def prepare_inputs(
@@ -74,9 +77,14 @@ def prepare_inputs(
     if anatomy is not None:
         for volume in volumes.values():
             check_extent(anatomy, volume, case)
-    key = _voxels_key(volumes.values())
     trained, used = facts.preparation, preparation_for(facts, volumes)
-    prepared = prepare_case(case, volumes, used, mask=mask, masked=facts.needs_mask)
+    frame = _find_frame(facts, volumes, used.fixed)
+    if frame is not None:
+        volumes = {name: frame.cut(volume) for name, volume in volumes.items()}
+        mask = mask and frame.cut(mask)
+    key = _voxels_key(volumes.values())
+    masked = facts.needs_mask or frame is not None
+    prepared = prepare_case(case, volumes, used, mask=mask, masked=masked)
     warnings = _check_scans(facts, prepared, anatomy, targets)
     if anatomy is not None and worst_grade(warnings) != "do not trust":
         for name, volume in volumes.items():  # before resampling, which hides noise
@@ -100,6 +108,17 @@ def prepare_inputs(
         files,
         _preparation_entries(trained, used, prepared),
         tuple(warnings),
+        frame,
+    )
+
+
+def _find_frame(facts: Facts, scans: Mapping[str, Volume], fixed: str | None) -> Frame | None:
+    """The frame of the bodies that the scans on the fixed one's grid show; None where the model reads all of a scan."""
+    if facts.data.frame is None:
+        return None
+    grid = scans[fixed or next(iter(scans))].grid
+    return find_frame(
+        [scan for scan in scans.values() if same_grid(scan.grid, grid)], facts.data.frame
     )
 
 

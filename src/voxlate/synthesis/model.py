@@ -318,6 +318,8 @@ def synthesise(
         **_provenance(model, inputs, images, ends, calibration, empty),
     }
     result = _on_file_grid(model, images, ends, empty, grid, provenance)
+    if inputs.frame is not None:
+        result = result.restored(inputs.frame, empty.values)
     for note in result.warnings:
         warn(note)
     return result

@@ -1,10 +1,11 @@
 """Masks of the body and the brain, by thresholds and binary morphology."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from voxlate.base.errors import BadInput
 from voxlate.base.slabs import (
@@ -36,6 +37,10 @@ SULCUS_MM = 5.0  # half the width of the furrows that are filled
 NOISE_HU = 20.0
 RIM_HU = 500.0  # half way from brain to the bone of the inner table: a voxel at the rim is mostly brain below it
 CUT_MM2 = 100.0  # of brain in a side face of the volume; less is a stray voxel
+EDGE_MM, HARD = (
+    8.0,
+    0.5,
+)  # of a sphere, a plane 4 mm below its pole has a third of the area 8 mm further in
 STRIPPED = (
     0.8  # of the body; with more tissue it has no skull, the volume holds nothing but the brain
 )
@@ -322,6 +327,21 @@ def box_around(mask: np.ndarray) -> list[tuple[int, int]]:
     if box is None:
         return [(0, length) for length in mask.shape]
     return [(along.start, along.stop) for along in box]
+
+
+def hard_edges(body: np.ndarray, spacing_mm: Sequence[float]) -> NDArray[np.bool_]:
+    """Whether a body is cut at the first and the last plane along D, H, W: bool [3, 2].
+
+    A round end has little area there beside that EDGE_MM further in; of a cut, the two are alike.
+    """
+    cut = np.zeros((3, 2), bool)
+    for axis, side in enumerate(spacing_mm):
+        others = tuple({0, 1, 2} - {axis})
+        areas = body.sum(axis=others)
+        inward = min(len(areas) - 1, max(1, round(EDGE_MM / side)))
+        for face, along in enumerate((areas, areas[::-1])):
+            cut[axis, face] = along[0] > 0 and along[0] >= HARD * along[inward]
+    return cut
 
 
 def body_box_mm(volume: Volume) -> Box:
