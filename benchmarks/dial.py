@@ -24,7 +24,7 @@ from voxlate.base.files import read_json, write_json, write_text
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training.model import load, network_of
 from voxlate.training.planning import rules
-from voxlate.training.planning.plan import plan_training
+from voxlate.training.planning.planner import plan_training
 from voxlate.training.planning.probe import Limits, Probe, free_memory
 from voxlate.training.recipe import values_of
 

@@ -54,7 +54,7 @@ from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import find_scans
 from voxlate.synthesis.selection import Selection
 from voxlate.training.model import load
-from voxlate.training.planning.plan import plan_training
+from voxlate.training.planning.planner import plan_training
 from voxlate.training.train import train
 
 RESULTS = Path(__file__).with_suffix(".jsonl")

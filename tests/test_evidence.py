@@ -1,6 +1,7 @@
 """The evidence ledger: what is measured again, what counts as worse, and whether the default set fits its time."""
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -8,28 +9,18 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
-@pytest.fixture
-def ledger(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    import ledger
+def module(name):
+    """The fixture of a module of the benchmarks."""
 
-    return ledger
+    @pytest.fixture
+    def load(monkeypatch):
+        monkeypatch.syspath_prepend(str(FOLDER))
+        return import_module(name)
 
-
-@pytest.fixture
-def evidence(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    import evidence
-
-    return evidence
+    return load
 
 
-@pytest.fixture
-def rows(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    import evidence_rows
-
-    return evidence_rows
+ledger, evidence, rows = map(module, ("ledger", "evidence", "evidence_rows"))
 
 
 @pytest.fixture

@@ -2,10 +2,14 @@
 
 import os
 
-from voxlate.base.lazy import names_of_stub
+from voxlate.base.lazy import PROVIDERS, names_of_stub
 
 # torch reads this once, when it is imported
 os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+
+# here, because each process that uses a part of the package imports this file first
+PROVIDERS["data.physics"] = "voxlate.anatomy.physics:PhysicsSettings"
+PROVIDERS["contrasts"] = "voxlate.anatomy.drawn:Drawn"
 
 __version__ = "0.7.0"
 __getattr__, _names = names_of_stub(__name__, __file__)

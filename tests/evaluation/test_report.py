@@ -171,13 +171,11 @@ def test_the_verdict_stands_coloured_with_a_symbol_in_the_head_of_the_page(page,
     assert html.unescape(shown[1]) == said["sentence"]
 
 
-def test_scores_of_an_earlier_version_have_their_verdict_and_names_cannot_break_the_page(out):
+def test_names_cannot_break_the_page(out):
     found = read_json(out / "metrics.json")
-    sentence = found.pop("verdict")["ct"]["sentence"]
     found["without_truth"] = ["</li><script>x</script>"]
     (out / "metrics.json").write_text(json.dumps(found))
     page = page_of(report(out))
-    assert sentence in page.text
     assert "<script>x" not in page.source
     assert "&lt;script&gt;x" in page.source
 

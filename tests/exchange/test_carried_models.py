@@ -232,3 +232,13 @@ def test_a_folder_of_patients_names_none(folder):
 def test_an_exported_model_has_no_option_of_the_synthesis(folder):
     with pytest.raises(BadInput):
         load(folder).synthesise({"t1": head()}, samples=2)
+
+
+def test_images_of_other_arrays_are_not_written_over(folder, tmp_path):
+    model = load(folder)
+    for _ in range(2):
+        written = model.synthesise({"t1": head()}).save(tmp_path / "out")
+    before = written[0].read_bytes()
+    with pytest.raises(BadInput):
+        model.synthesise({"t1": head("LPS")}).save(tmp_path / "out")
+    assert written[0].read_bytes() == before

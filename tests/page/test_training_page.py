@@ -209,7 +209,7 @@ def test_a_plan_is_that_of_plan_training_and_its_training_keeps_the_recipe(
     page, monkeypatch, prepared, tmp_path
 ):
     from voxlate.commands.api import training
-    from voxlate.training.planning import plan as planning
+    from voxlate.training.planning import planner as planning
 
     limits = {"minutes": 0.5, "memory_bytes": 8 * 2**30}
     made_by = planning.plan_training(prepared, mode="mean", device="cpu", **limits)

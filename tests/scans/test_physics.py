@@ -1,5 +1,7 @@
 """MR contrasts that are drawn from tissue-parameter maps at batch time."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import product
 
@@ -25,6 +27,7 @@ from voxlate.anatomy.sequences import FULL_SCALE
 from voxlate.anatomy.tissue import INTRACRANIAL, Label
 from voxlate.base.errors import BadInput
 from voxlate.base.items import BACKGROUND, stable_id
+from voxlate.base.lazy import PROVIDERS
 from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import prepare_case
@@ -578,3 +581,14 @@ def test_regions_need_the_label_map_of_tissues(cohort):
     header = replace(cohort.case("phantom_000").header, labels={})
     with pytest.raises(BadInput, match="the label map seg for regions"):
         view.drawn.computes(header)
+
+
+def test_a_recipe_with_physics_states_the_wing_that_is_missing(recipe, monkeypatch):
+    monkeypatch.setitem(PROVIDERS, "data.physics", "voxlate.absent:Settings")
+    with pytest.raises(BadInput, match=r"voxlate\.absent"):
+        read(str(recipe))
+
+
+def test_a_process_that_imports_the_training_alone_reads_a_recipe_with_physics(recipe):
+    script = f"from voxlate.training.recipe import read\nread({str(recipe)!r})"
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -160,7 +160,7 @@ def test_scores_of_training_cases_are_said_to_be_no_held_out_scores(voxlate, run
     assert "held-out" not in answer.out + answer.err
 
 
-def test_images_of_earlier_versions_take_their_split_from_the_run(voxlate, run, cohort, out):
+def test_images_that_state_no_split_take_it_from_the_run(voxlate, run, cohort, out):
     case = read_json(Run(run).provenance)["data"]["splits"]["train"][0]
     voxlate("synth", run, cohort / case, "--out", out).done()
     path = out / case / "provenance.json"

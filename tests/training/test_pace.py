@@ -18,6 +18,7 @@ from voxlate.base.files import read_json, write_json
 from voxlate.training import recipe
 from voxlate.training.planning.pace import SPARE, Paced, PaceRecord, read_pace
 from voxlate.training.planning.plan import begun_recipe
+from voxlate.training.planning.probe import quiet_pace
 from voxlate.training.planning.rules import HELD
 from voxlate.training.recipe import Recipe, with_trainings
 from voxlate.training.recipe.training import Training
@@ -57,14 +58,15 @@ def steps_of(one: Recipe) -> list[int]:
     return [stage.train.steps for stage in one.all_stages]
 
 
-def paced(seconds: float, *, now: float = 0.0, most: int = 10**6, say=lambda _: None) -> Paced:
+def paced(seconds: float, *, most: int = 10**6, fewest=None, say=lambda _: None) -> Paced:
     """A pace whose probe measured 1 s for a step of either stage, with so many seconds until the deadline."""
     return Paced(
         seconds,
         {"regression": 1.0, "final": 1.0},
         {"regression": most, "final": most},
+        fewest or {},
         say,
-        lambda: now,
+        lambda: 0.0,
     )
 
 
@@ -129,13 +131,6 @@ def test_earlier_lengths_out_of_order_are_refused(tmp_path):
     for wrong in ("[[8, 20], [4, 16]]", "[[8, 7]]", "[[20, 30]]"):
         with pytest.raises(BadInput, match=r"expected train\.paced with rising steps"):
             recipe.read(str(tmp_path / "two.toml"), {"train.paced": wrong})
-
-
-def test_a_change_is_said_with_both_speeds_and_both_lengths(planned):
-    said: list[str] = []
-    paced(38, say=lambda one: said.append(str(one)))(planned, "regression", 2, 1.5)
-    assert "takes 1.500 s, the probe measured 1.000 s" in said[0]
-    assert "regression 20 → 14, final 20 → 13" in said[0]
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -253,16 +248,40 @@ def test_an_edited_recipe_of_a_corrected_run_is_refused_and_one_of_before_is_wri
         begun_recipe(run.folder)
 
 
-def test_a_machine_that_is_too_slow_for_the_fewest_steps_is_said_loudly(planned):
+@every_row(
+    ("seconds", "fewest", "done", "lengths", "too_slow"),
+    [
+        (1.5, {"final": 15}, ("regression", 2), [12, 15], False),  # 10 and 15 of 1.5 s are 37.5 s
+        (1.5, {"regression": 14, "final": 15}, ("regression", 2), [14, 13], True),
+        (20.0, {"regression": 6, "final": 5}, ("regression", 2), [6, 5], False),
+        (20.0, {"final": 6}, ("regression", 2), [6, 5], True),
+        (3.0, {"regression": 21, "final": 16}, ("final", 2), [20, 14], True),
+        (3.0, {"final": 14}, ("final", 2), [20, 14], False),
+    ],
+)
+def test_a_stage_gives_its_time_to_one_below_its_fewest_steps_and_only_a_worse_result_is_said(
+    planned, seconds, fewest, done, lengths, too_slow
+):
     said = []
-    assert steps_of(
-        paced(38, say=lambda one: said.append(str(one)))(planned, "regression", 2, 20.0)
-    ) == [6, 5]
-    _, late = said
-    assert "TOO SLOW FOR THE PLAN" in late
-    assert "takes 3 more minutes" in late  # 4 and 5 steps of 20 s
-    paced(38, say=lambda one: said.append(str(one)))(planned, "regression", 2, 1.5)
-    assert len(said) == 3
+    pace = paced(38, fewest=fewest, say=lambda one: said.append(one.code))
+    corrected = pace(planned, *done, seconds)
+    assert steps_of(corrected) == lengths
+    assert said == ["paced", "too-slow"][: 1 + too_slow]
+    if too_slow:
+        replace(pace, deadline=19)(corrected, *done, seconds)
+        assert said == ["paced", "too-slow", "paced"], "it is said once"
+
+
+@every_row(
+    ("times", "pace"),
+    [
+        ([1.0, 1.2, 9.0], 1.2),
+        ([3.0, 3.2, 3.1, 1.0, 1.2, 9.0, 2.0], 1.2),
+        ([1.0, 3.2, 3.1, 1.0, 3.2, 3.1], 3.1),
+    ],
+)
+def test_the_pace_of_a_probe_is_that_of_its_quietest_repeat(times, pace):
+    assert quiet_pace(times) == pace
 
 
 def test_a_resumed_run_keeps_the_pace_of_its_plan_less_what_it_used(planned, tmp_path):
@@ -274,6 +293,7 @@ def test_a_resumed_run_keeps_the_pace_of_its_plan_less_what_it_used(planned, tmp
         '{"stage": "final", "step": 1, "seconds": 5.0}\n{"stage": "final", "st'  # cut short by a kill
     )
     kept = read_pace(tmp_path, planned)
+    assert kept.fewest == {}, "as it was written before a plan had fewest steps"
     assert kept.deadline - time.monotonic() == pytest.approx(120 * (1 - SPARE / 2) - 10 - 35, abs=1)
     assert (kept.step_seconds, kept.most) == (STEP_SECONDS, MOST_STEPS)
 

@@ -23,11 +23,11 @@ from voxlate.training.planning import rules
 from voxlate.training.planning.facts import Facts, check_scales, facts_of
 from voxlate.training.planning.fit import fits
 from voxlate.training.planning.law import relative_error
-from voxlate.training.planning.plan import plan_training
+from voxlate.training.planning.planner import plan_training
 from voxlate.training.planning.probe import Limits, Measured, Probe
 from voxlate.training.planning.roles import roles_of
 from voxlate.training.planning.rules import Size
-from voxlate.training.planning.search import BATCHES, FILLED, WIDTHS, Candidate, reason
+from voxlate.training.planning.search import BATCHES, FILLED, WIDTHS
 from voxlate.training.starters import names
 from voxlate.training.train import train
 
@@ -116,6 +116,29 @@ def test_keys_of_a_plan_are_changed_by_set_once_and_its_run_is_resumed_as_it_was
     assert "is resumed as it was planned" in said
     assert "--set train.steps, --set train.batch change nothing" in said
     assert (run / "recipe.toml").read_text() == before
+
+
+@pytest.mark.parametrize("mode", ["mean", "both", None])
+def test_settings_and_options_of_no_recipe_are_refused_before_a_step_is_timed(
+    voxlate, prepared, tmp_path, monkeypatch, mode
+):
+    def probe(*_):
+        raise LookupError
+
+    monkeypatch.setattr("voxlate.training.planning.planner.Probe", probe)
+    run = tmp_path / "run"
+    options = ("train", "auto", "--data", prepared, "--out", run)
+    options += ("--mode", mode) if mode else ()
+    wrong = ("train.step=4", "net.widht=8", "train.steps=many", "stages.regression.net.widht=8")
+    settings = (("--set", change) for change in wrong)
+    others = (("--fold", 7), ("--device", "tpu"), ("--minutes", 0), ("--reuse", tmp_path / "none"))
+    for given in (*settings, *others):
+        answer = voxlate(*options, *given)
+        assert answer.code == 2, given
+        assert not (run / "recipe.toml").exists()
+    accepted = {"mean": "method.ssim=0.2", "both": "stages.regression.method.ssim=0.2"}
+    for change in [accepted[mode]] if mode else accepted.values():
+        assert voxlate(*options, "--set", change).code == 1, "it comes to the probe"
 
 
 @every_row(
@@ -292,7 +315,7 @@ class Clockwork:
     def seconds(self) -> float:
         return self.limits.minutes * 60
 
-    def again(self, tables, seconds):
+    def again(self, tables, seconds, least=0):
         return seconds
 
     @property
@@ -316,7 +339,7 @@ def step_seconds(size: Size) -> float:
 @pytest.fixture
 def clockwork(monkeypatch):
     """Plans probe a machine whose speed is known; the list of sizes that they try."""
-    monkeypatch.setattr("voxlate.training.planning.plan.Probe", Clockwork)
+    monkeypatch.setattr("voxlate.training.planning.planner.Probe", Clockwork)
     monkeypatch.setattr(Clockwork, "tried", [])
     return lambda: Clockwork.tried
 
@@ -405,6 +428,8 @@ def test_time_is_shared_between_the_two_answers(prepared, clockwork, any_length)
     first = made.tables["stages"][0]["train"]["steps"] * each["regression"]
     second = made.tables["train"]["steps"] * each["final"]
     assert first / (first + second) == pytest.approx(0.75, abs=0.01)
+    batch = made.tables["stages"][0]["train"]["batch"]
+    assert made.pace.fewest_steps == {"regression": 12 / batch, "final": 200}  # half of 24 slices
 
 
 def test_a_printed_plan_ends_with_its_cost_and_the_assumed_minutes(
@@ -555,6 +580,16 @@ def test_a_plan_that_is_too_short_says_what_would_be_enough(prepared, clockwork,
     assert "minutes" not in plan_training(prepared, minutes=5, memory_bytes=2**30, mode="mean").why
 
 
+def test_minutes_are_refused_only_after_steps_were_timed_again(prepared, clockwork, monkeypatch):
+    monkeypatch.setitem(globals(), "step_seconds", lambda size: 5.0)
+    limits = {"minutes": 0.5, "memory_bytes": 2**30, "mode": "mean"}
+    with pytest.raises(BadInput, match="expected time for one pass"):
+        plan_training(prepared, **limits)
+    busy = lambda self, tables, seconds, least=0: 0.5 if least else seconds  # noqa: E731
+    monkeypatch.setattr(Clockwork, "again", busy)
+    assert plan_training(prepared, **limits).tables["train"]["steps"] == 57
+
+
 def test_a_completion_of_less_than_a_pass_trains_on_a_part_of_the_slices_and_says_so(
     prepared, clockwork, monkeypatch
 ):
@@ -566,7 +601,7 @@ def test_a_completion_of_less_than_a_pass_trains_on_a_part_of_the_slices_and_say
     both = ("t1", "t2")
     facts = facts_of(open_cohort(prepared))
     roles = replace(roles_of(facts), source=both, target=both, pairing="complete")
-    monkeypatch.setattr("voxlate.training.planning.plan.roles_of", lambda *_: roles)
+    monkeypatch.setattr("voxlate.training.planning.planner.roles_of", lambda *_: roles)
     said = plan_training(prepared, **limits).why["minutes"]  # 345 of about 5,000 slices
     assert "train on about 7% of the slices, drawn at random, once each: EXPECT BLUR" in said
     with pytest.raises(BadInput, match="expected time for one pass"):
@@ -605,13 +640,3 @@ def test_what_is_left_of_the_probes_time_goes_into_a_second_try(
     assert taken == (
         [timed] if timed else []
     )  # 5 % of the minutes are 60, 12 and 3 seconds, less what has passed; one step warms up
-
-
-def test_a_network_that_was_not_tried_is_never_called_worse_than_the_one_taken():
-    tried, untried = (
-        Candidate(Size(16, 1, 2), 0.3, 78, 1.0),
-        Candidate(Size(16, 2, 2), 0.1, 397, 0.85),
-    )
-    assert "of the networks whose step was timed" in reason([tried, untried])
-    assert "-15.0%" in reason([tried, untried])
-    assert "were tried" not in reason([untried, tried])

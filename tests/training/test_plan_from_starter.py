@@ -11,7 +11,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.items import BACKGROUND
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.images.intensity import Window
-from voxlate.training.planning import pictures, plan
+from voxlate.training.planning import pictures, planner, race
 from voxlate.training.planning.facts import facts_of
 from voxlate.training.planning.probe import Limits, Probe
 from voxlate.training.planning.race import Race, Result
@@ -92,7 +92,7 @@ def test_a_starter_that_needs_no_training_is_named_where_the_minutes_are_too_few
     with pytest.raises(
         BadInput, match=r"minutes or more, or synthesise without a training: "
     ) as no:
-        plan._check_epoch(search, Candidate(Size(32, 1, 4), 60.0, 1, 1.0), 1.0)
+        planner._check_epoch(search, Candidate(Size(32, 1, 4), 60.0, 1, 1.0), 1.0)
     assert str(no.value).endswith(command)
 
 
@@ -261,12 +261,12 @@ def winner(monkeypatch):
     """winner(place): the entrant at this place wins races, which a starter trained for seconds may lose."""
 
     def wins(place):
-        def race(entrants, *_):
+        def run_race(entrants, *_):
             order = [entrants[place], entrants[1 - place]]
             results = [Result(entrant, 8, 0.1, entrant.step_seconds, None) for entrant in order]
             return Race(tuple(results), 1.0, "1 validation patient")
 
-        monkeypatch.setattr(plan, "run_race", race)
+        monkeypatch.setattr(race, "run_race", run_race)
 
     return wins
 
@@ -299,7 +299,7 @@ def test_train_auto_begins_from_the_starter_unless_it_is_switched_off(
 def test_random_weights_that_win_the_race_are_trained(install, prepared, winner):
     install(stripped=True)
     winner(1)
-    made = plan.plan_training(prepared, **SHORT, mode="mean")
+    made = planner.plan_training(prepared, **SHORT, mode="mean")
     assert made.recipe.start_from is None
     assert "starter:tiny: 0.100 after 8 steps" in made.why["start_from"]
 
@@ -310,9 +310,9 @@ def test_without_a_patient_to_hold_out_the_starter_is_trained(install, prepared)
     one, *others = cohort.cases
     alone = cohort.with_splits({entry.case: "test" for entry in others} | {one.case: "train"})
     facts = facts_of(alone)
-    search = plan.Search(facts, roles_of(facts), Probe(alone, Limits(0.5, 8 * 2**30)), print)
+    search = planner.Search(facts, roles_of(facts), Probe(alone, Limits(0.5, 8 * 2**30)), print)
     starter, _ = find_starter(facts, roles_of(facts), "mean")
-    _, draft = plan._plan_first(search, starter, 1.0, 10_000, mean_alone=True)
+    _, draft = planner._plan_first(search, starter, 1.0, 10_000, mean_alone=True)
     assert draft.tables["start_from"] == "starter:tiny"
     assert draft.state is None
 
@@ -320,7 +320,7 @@ def test_without_a_patient_to_hold_out_the_starter_is_trained(install, prepared)
 def test_the_regression_of_a_plan_of_two_stages_begins_from_the_starter(install, prepared, winner):
     install(stripped=True)
     winner(0)
-    made = plan.plan_training(prepared, **SHORT, mode="samples")
+    made = planner.plan_training(prepared, **SHORT, mode="samples")
     stage, last = made.recipe.all_stages
     assert (stage.start_from, last.start_from) == ("starter:tiny", None)
     assert last.net != stage.net, (

@@ -8,7 +8,7 @@ import torch
 
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training.planning.facts import facts_of
-from voxlate.training.planning.plan import plan_training
+from voxlate.training.planning.planner import plan_training
 from voxlate.training.planning.race import FEWEST, Entrant, hold_out, run_race
 from voxlate.training.planning.roles import roles_of
 from voxlate.training.planning.rules import Size, first_stage
@@ -29,14 +29,14 @@ def entrant(prepared):
         draft = first_stage(facts, roles_of(facts), SMALL, 40)
         draft.tables["net"] |= {"groups": 4, "head_width": 8}
         draft.tables["train"]["optimiser"] |= {"lr": rate, "warm_up": 1}
-        return Entrant(name, SMALL, 0.01, draft)
+        return Entrant(name, 0.01, draft)
 
     return make
 
 
 def test_the_entrant_that_learns_wins_and_its_state_is_kept(entrant, prepared):
     cohort = hold_out(open_cohort(prepared))
-    race = run_race([entrant("still", 1e-12), entrant("learns", 5e-3)], cohort, 0.0, "cpu")
+    race = run_race([entrant("still", 1e-12), entrant("learns", 5e-3)], cohort, 0.0, "cpu", True)
     assert [result.entrant.name for result in race.results] == ["learns", "still"]
     assert [result.steps for result in race.results] == [FEWEST, FEWEST]
     assert race.best.error < race.results[1].error
@@ -54,7 +54,7 @@ def test_an_error_is_a_share_of_the_truths_deviation_whatever_the_scale_of_the_t
         one.draft.tables["intensity"]["t2"] = table
     errors = {
         result.entrant.name: result.error
-        for result in run_race([plain, wide], cohort, 0.0, "cpu").results
+        for result in run_race([plain, wide], cohort, 0.0, "cpu", True).results
     }
     assert errors["plain"] == pytest.approx(errors["wide"], rel=1e-4)
 
@@ -73,7 +73,7 @@ def test_without_validation_patients_one_of_several_training_patients_is_held_ou
 
 def test_the_winner_goes_on_as_if_its_recipe_had_been_trained_at_once(entrant, prepared, tmp_path):
     cohort = hold_out(open_cohort(prepared))
-    race = run_race([entrant("one", 1e-3), entrant("two", 2e-3)], cohort, 0.0, "cpu")
+    race = run_race([entrant("one", 1e-3), entrant("two", 2e-3)], cohort, 0.0, "cpu", True)
     plan = plan_training(prepared, **SHORT, from_scratch=True)
     tables = race.best.entrant.draft.tables
     tables["train"]["precision"] = "float32"
@@ -100,7 +100,7 @@ def test_a_plan_whose_keys_are_changed_begins_anew(prepared, tmp_path):
 @pytest.mark.parametrize("change", ["recipe", "splits", "start"])
 def test_the_state_of_a_race_enters_no_other_training(change, entrant, prepared, tmp_path):
     cohort = open_cohort(prepared)
-    race = run_race([entrant("one", 1e-3), entrant("two", 2e-3)], cohort, 0.0, "cpu")
+    race = run_race([entrant("one", 1e-3), entrant("two", 2e-3)], cohort, 0.0, "cpu", True)
     plan = plan_training(prepared, **SHORT, from_scratch=True)
     state = {**race.best.state, "stage": "final"}
     tables = {**race.best.entrant.draft.tables}
@@ -124,5 +124,5 @@ def test_the_state_of_a_race_enters_no_other_training(change, entrant, prepared,
 
 def test_a_diverged_entrant_never_wins(entrant, prepared):
     cohort = open_cohort(prepared)
-    race = run_race([entrant("diverges", 1e30), entrant("learns", 1e-3)], cohort, 0.0, "cpu")
+    race = run_race([entrant("diverges", 1e30), entrant("learns", 1e-3)], cohort, 0.0, "cpu", True)
     assert race.best.entrant.name == "learns"

@@ -28,8 +28,9 @@ from voxlate.base.errors import BadInput
 from voxlate.base.items import BACKGROUND, stable_id
 from voxlate.scans.cases.case import LABEL, MASK, PROTONS, PreparedCase, Role
 from voxlate.scans.cases.case_header import CaseHeader
+from voxlate.scans.cases.prepared import DRAWN_UNIT
 from voxlate.scans.images.filters import ndimage
-from voxlate.scans.images.intensity import IntensityMap, MinMax, Percentile
+from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.slice_profile import margin, through_plane
 from voxlate.scans.images.statistics import Statistics, distribution
 
@@ -38,7 +39,6 @@ BLOCKS, BLOCK = 64, 24
 EDGE = 4  # voxels at each side of a block that do not count, since k-space wraps around
 BRIGHTEST = 99.0  # percentile of the body's signal to which noise is relative
 TISSUES = LABEL + "seg"  # the phantom's label map, in which the brain is found
-UNIT = "a.u."
 EVERYTHING = (slice(None), slice(None), slice(None))
 CROSS = np.array(
     [[[0, 1, 0], [1, 1, 1], [0, 1, 0]]], bool
@@ -162,7 +162,7 @@ class Drawn:
             mask_ml = float(left.sum() * np.prod(header.spacing_mm) / 1000)
         return replace(
             header,
-            units=header.units | dict.fromkeys(self.names, UNIT),
+            units=header.units | dict.fromkeys(self.names, DRAWN_UNIT),
             origins=header.origins | dict.fromkeys(self.names, header.origins[PROTONS]),
             statistics=header.statistics | statistics,
             voxels=header.voxels | dict.fromkeys(self.names, header.voxels.get(PROTONS, "")),
@@ -405,12 +405,3 @@ def _in_face(case: PreparedCase, voxels: Voxels, height: float) -> np.ndarray:
         front = 1 - front
     up = shares[0] if case.axes[0] == "S" else 1 - shares[0]
     return (front > 0.55 + 0.4 * up / height) & (up < height)
-
-
-def check_scale(spec: IntensityMap, name: str) -> None:
-    """Raise BadInput for an intensity map that needs other voxels than the sample of the body."""
-    of_all = isinstance(spec, MinMax) or (isinstance(spec, Percentile) and spec.inside == "all")
-    if of_all or spec.slicewise:
-        raise BadInput(
-            f"intensity.{name}: expected a map that is computed in the body (percentile with inside = 'foreground', zscore, or window) for a modality of data.physics, found one of all voxels. Change it."
-        )

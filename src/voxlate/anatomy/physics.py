@@ -1,7 +1,7 @@
 """The settings of `data.physics`: MR contrasts that are drawn from tissue-parameter maps, and the drawing of one."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, product
 from typing import Annotated, Literal
@@ -13,6 +13,7 @@ from voxlate.anatomy.sequences import FREE_WATER_T1_MS, inversion_recovery, null
 from voxlate.base.config import setting, settings
 from voxlate.base.errors import BadInput
 from voxlate.base.schema import Field
+from voxlate.scans.images.intensity import IntensityMap, MinMax, Percentile
 
 # Bounds that no scanner of heads exceeds, so that a slip of the unit or of a digit is refused.
 Tr = Annotated[float, Field(ge=1, le=30000)]
@@ -310,6 +311,25 @@ class PhysicsSettings:
         return set(chain.from_iterable(contrast.needs for contrast in self.contrasts.values()))
 
     @property
+    def sequences(self) -> dict[str, str]:
+        """The modalities, each with its sequence."""
+        return {name: contrast.sequence for name, contrast in self.contrasts.items()}
+
+    def check(self, targets: Sequence[str], intensity: Mapping[str, IntensityMap]) -> None:
+        """Raise BadInput where a target has no sequence of its own, or a scale needs other voxels than a sample of the body."""
+        for name in self.contrasts:
+            if name in targets and self.sequences[name] == "any" and self.target == "centre":
+                raise BadInput(
+                    f"data.physics.contrasts.{name}: expected one sequence for a target, found 'any'. Name one, or set data.physics.target to 'drawn'."
+                )
+            spec = intensity.get(name)
+            of_all = isinstance(spec, Percentile) and spec.inside == "all"
+            if of_all or isinstance(spec, MinMax) or (spec is not None and spec.slicewise):
+                raise BadInput(
+                    f"intensity.{name}: expected a map that is computed in the body (percentile with inside = 'foreground', zscore, or window) for a modality of data.physics, found one of all voxels. Change it."
+                )
+
+    @property
     def target_field_t(self) -> float:
         """3 T, or the nearest field in range."""
         low, high = self.field_t
@@ -323,16 +343,6 @@ def _check_rising(expected: str, ends: Range) -> None:
         raise BadInput(
             f"data.physics.{expected} from low to high, found {low:g} to {high:g}. Swap them."
         )
-
-
-def check_targets(physics: PhysicsSettings, targets: Sequence[str]) -> None:
-    """Raise BadInput where a target has no sequence of its own."""
-    for name in targets:
-        contrast = physics.contrasts.get(name)
-        if contrast is not None and contrast.sequence == "any" and physics.target == "centre":
-            raise BadInput(
-                f"data.physics.contrasts.{name}: expected one sequence for a target, found 'any'. Name one, or set data.physics.target to 'drawn'."
-            )
 
 
 def within(share: float, ends: Range | None) -> float:

@@ -22,6 +22,7 @@ from typing import (
 )
 
 from voxlate.base.errors import BadInput, nearest
+from voxlate.base.lazy import PROVIDERS
 from voxlate.base.schema import (
     ConfigDict,
     Field,
@@ -106,6 +107,23 @@ class Importable:
         filled = functools.partial(_fill_importable, settings_of=self.settings_of)
         written = core_schema.wrap_serializer_function_ser_schema(_plain, schema=inner)
         return core_schema.with_info_wrap_validator_function(filled, inner, serialization=written)
+
+
+@dataclass(frozen=True)
+class Provided:
+    """What another wing provides under a name (see lazy.PROVIDERS); also the annotation of settings of such a class."""
+
+    name: str
+
+    def load(self) -> Any:
+        """What is provided; raises BadInput where the wing is not installed."""
+        return load_object(PROVIDERS[self.name])
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> "core_schema.CoreSchema":
+        return core_schema.no_info_plain_validator_function(
+            lambda value: adapter(self.load()).validate_python(value),
+            serialization=core_schema.plain_serializer_function_ser_schema(to_tables),
+        )
 
 
 def _fill_importable(
@@ -197,10 +215,10 @@ def meaning_of(hint: Any) -> str:
 
 def members(kind: Any) -> tuple[Any, ...]:
     """The settings classes that a type may stand for: itself, or the members of a union, or a list's elements."""
-    if get_origin(kind) is Annotated:
-        return members(get_args(kind)[0])
-    if get_origin(kind) in (Union, types.UnionType, list, tuple, dict):
-        return tuple(chain.from_iterable(map(members, get_args(kind))))
+    origin = get_origin(kind)
+    if origin in (Annotated, Union, types.UnionType, list, tuple, dict):
+        parts = get_args(kind) if origin in (list, tuple, dict) else _options(kind)
+        return tuple(chain.from_iterable(map(members, parts)))
     return (kind,) if dataclasses.is_dataclass(kind) else ()
 
 
@@ -231,7 +249,9 @@ def _without_unset(kind: Any, value: Any) -> Any:
 def _options(kind: Any) -> list[Any]:
     """The types that a type may stand for, without annotations."""
     if get_origin(kind) is Annotated:
-        return _options(get_args(kind)[0])
+        inner, *notes = get_args(kind)
+        provided = [note.load() for note in notes if isinstance(note, Provided)]
+        return provided or _options(inner)
     if get_origin(kind) in (Union, types.UnionType):
         return list(chain.from_iterable(map(_options, get_args(kind))))
     return [kind]

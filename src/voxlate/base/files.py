@@ -171,7 +171,9 @@ def lock(folder: Path | str, wait_seconds: float = 0) -> Iterator[None]:
         ) from error
     try:
         for stray in list(folder.rglob(f"{WRITING}*")):  # a killed process has left these
-            if not _has_own_lock(stray, folder):
+            # a folder between the two may have its own lock, whose process may be writing the file
+            between = itertools.takewhile(lambda parent: parent != folder, stray.parents)
+            if not any((parent / LOCK).exists() for parent in between):
                 _remove(stray)
         yield
     finally:
@@ -199,12 +201,6 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def _has_own_lock(path: Path, folder: Path) -> bool:
-    """Whether a folder between a file and a locked folder has its own lock, whose process may be writing the file."""
-    between = itertools.takewhile(lambda parent: parent != folder, path.parents)
-    return any((parent / LOCK).exists() for parent in between)
 
 
 def is_scaffold(path: Path) -> bool:

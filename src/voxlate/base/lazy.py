@@ -1,10 +1,13 @@
-"""Packages whose names are imported when they are first used, as the stub beside their `__init__.py` lists them."""
+"""What is imported when it is first used: names of packages, as the stub beside `__init__.py` lists them, and providers."""
 
 import ast
 import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+# what a wing does for wings that do not know it, by the name under which they ask for it: "module:name"
+PROVIDERS = dict[str, str]()
 
 
 def names_of_stub(package: str, init: str) -> tuple[Callable[[str], Any], list[str]]:

@@ -10,6 +10,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
+from voxlate.base.options.option import without_notes
+
 StrictStr = str
 UNCHECKED = (object, Any)
 
@@ -121,7 +123,7 @@ def _fill_several(kind: Any, options: tuple[Any, ...], value: Any, place: tuple[
     if kind is dict:
         _check(isinstance(value, dict), kind, value, place)
         of_key, of_entry = options or (Any, Any)
-        number = {float: float, int: int}.get(_bare(of_key))  # keys of JSON are texts
+        number = {float: float, int: int}.get(without_notes(of_key))  # keys of JSON are texts
         return {
             (number(key) if number else key): fill(of_entry, entry, (*place, key))
             for key, entry in value.items()
@@ -132,8 +134,3 @@ def _fill_several(kind: Any, options: tuple[Any, ...], value: Any, place: tuple[
     else:
         options = (options[0] if options else Any,) * len(value)
     return kind(fill(o, entry, (*place, n)) for n, (o, entry) in enumerate(zip(options, value)))
-
-
-def _bare(kind: Any) -> Any:
-    """A type without its annotations."""
-    return get_args(kind)[0] if get_origin(kind) is typing.Annotated else kind

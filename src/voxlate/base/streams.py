@@ -50,8 +50,10 @@ class Streams:
         self.seed = seed
         self.tiles = tiles
         listed = items.tolist() if hasattr(items, "tolist") else items
+        slices_of = [item if isinstance(item, Sequence) else [item] for item in listed]
         self.items = [
-            list(map(_weights, item if isinstance(item, Sequence) else [item])) for item in listed
+            [stream if isinstance(stream, Mapping) else {int(stream): 1.0} for stream in slices]
+            for slices in slices_of
         ]
         self.samples = [samples] * len(self.items) if isinstance(samples, int) else list(samples)
         places: dict[tuple[int, int], list[Place]] = {}  # by stream and sample
@@ -138,10 +140,6 @@ def _box_muller(uniform: Float32) -> Float32:
     angle = np.float32(2 * np.pi) * pairs[:, 1]
     both: Float32 = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
     return both.reshape(-1)
-
-
-def _weights(stream: Stream) -> Mapping[int, float]:
-    return stream if isinstance(stream, Mapping) else {int(stream): 1.0}
 
 
 def _key(seed: int, item: int, sample: int) -> int:

@@ -271,7 +271,8 @@ def anatomy_of(
     means = dict[str, Box]()
     for name, patients in bodies.items():
         if len(patients) >= FEWEST:
-            boxes = np.stack([_mean_box(several) for several in patients.values()])
+            of_cases = [[body.box for body in several] for several in patients.values()]
+            boxes = np.stack([np.mean(several, axis=0) for several in of_cases])
             means[name] = boxes.mean(axis=0).astype(np.float32)
             usual[name] = _usual(boxes, [*patients.values()])
     backgrounds = dict[str, float]()
@@ -285,10 +286,6 @@ def anatomy_of(
         {name: worst_quality(scans) for name, scans in qualities.items()},
         means,
     )
-
-
-def _mean_box(bodies: Sequence[Body]) -> Box:
-    return np.mean([body.box for body in bodies], axis=0)
 
 
 def _beyond(target: Volume, sources: Sequence[Volume]) -> float:

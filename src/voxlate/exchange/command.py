@@ -3,9 +3,8 @@
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from voxlate.base.errors import BadInput
 
@@ -47,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(chosen: argparse.Namespace) -> None:
     from voxlate.exchange.run import load
     from voxlate.scans.formats.io import without_ending
-    from voxlate.synthesis.result import check_free
+    from voxlate.synthesis.result import check_earlier, check_free
 
     model = load(chosen.model, chosen.threads)
     model = model.without_intervals() if chosen.no_intervals else model
@@ -56,7 +55,7 @@ def _run(chosen: argparse.Namespace) -> None:
     model.check_names(scans, case)
     _check_out(out)  # before minutes are spent
     check_free(out, [f"{name}.nii.gz" for name in model.names_of(scans)])
-    _check_earlier(out, model.plan(scans, chosen.seed))
+    check_earlier(out, model.plan(scans, chosen.seed))
     notes = model.missing_checks
     result = model.synthesise(scans, case=case, seed=chosen.seed, progress=_show, warn=notes.append)
     if sys.stderr.isatty():
@@ -65,18 +64,6 @@ def _run(chosen: argparse.Namespace) -> None:
         print(f"{note.grade}: {note.on(case)}", file=sys.stderr)
     for path in result.save(out):
         print(path)
-
-
-def _check_earlier(out: Path, plan: Mapping[str, Any]) -> None:
-    """Raise BadInput where a folder has images of another model or of other scans."""
-    from voxlate.synthesis.provenance import provenance_of
-
-    stated = provenance_of(out)
-    for key in ("model", "inputs"):
-        if stated and stated.get(key) != plan[key]:
-            raise BadInput(
-                f"{out}: expected a new folder, or one with images of the same model and scans, found images of another one ({key} in provenance.json differs). Choose another folder."
-            )
 
 
 def _scans(given: Sequence[str], sources: Sequence[str]) -> dict[str, str]:

@@ -314,6 +314,8 @@ def synthesise(
         **model.network.software,
         "case": case,
         **plan,
+        # what tells arrays in memory apart, which have no file
+        "inputs": {name: scan or {"voxels": inputs.key} for name, scan in plan["inputs"].items()},
         **dict(zip(COST, (calls, seconds, model.network.device_name, batch))),
         **_provenance(model, inputs, images, ends, calibration, empty),
     }
@@ -337,40 +339,27 @@ def sample(
     unused: slices [D] that stay background, if they are network inputs of their own.
     """
     facts, network = model.facts, model.network
-    predictions, calls = _predict(facts, network, inputs, seed, progress, unused)
+    sharpness = np.float32(facts.synth.sharpness)
+    of_mean = None if sharpness == 1 else network.mean()
+    predictions, calls = list[Prediction](), 0.0
+    if of_mean is not None:
+        report = no_report if sharpness else progress
+        predictions, calls = sample_planes(*of_mean, inputs, seed, report, unused)
+    if of_mean is None or sharpness:
+        means = predictions
+        predictions, further = sample_planes(facts, network, inputs, seed, progress, unused)
+        calls += further
+
+        def _between(mean: np.ndarray, sample: np.ndarray) -> np.ndarray:
+            return mean + sharpness * (sample - mean)  # Freirich et al. 2021
+
+        for mean, drawn in zip(means, predictions):
+            in_slabs(_between, mean.values, drawn.values, out=drawn.values)
     by_target = dict(zip(facts.data.target, predictions))
     wanted = model.targets_of(inputs.files)
     return {
         name: _in_physical_units(facts, name, by_target[name], inputs) for name in wanted
     }, calls
-
-
-def _predict(
-    facts: Facts,
-    network: Network,
-    inputs: CaseInputs,
-    seed: int,
-    progress: PatchProgress,
-    unused: Bool | None,
-) -> tuple[list[Prediction], float]:
-    """Predictions in network units: mean + sharpness (sample - mean) (Freirich et al. 2021)."""
-    sharpness = np.float32(facts.synth.sharpness)
-    of_mean = None if sharpness == 1 else network.mean()
-    if of_mean is None:
-        return sample_planes(facts, network, inputs, seed, progress, unused)
-    means, calls = sample_planes(
-        *of_mean, inputs, seed, no_report if sharpness else progress, unused
-    )
-    if sharpness == 0:
-        return means, calls
-    samples, further = sample_planes(facts, network, inputs, seed, progress, unused)
-
-    def _between(mean: np.ndarray, sample: np.ndarray) -> np.ndarray:
-        return mean + sharpness * (sample - mean)
-
-    for mean, sample in zip(means, samples):
-        in_slabs(_between, mean.values, sample.values, out=sample.values)
-    return samples, calls + further
 
 
 def _in_physical_units(

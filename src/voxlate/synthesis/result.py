@@ -140,10 +140,13 @@ class Synthesised:
 
         ending: one of ENDINGS.
         The maps are <modality>_low, _high and _unfamiliar where the run is calibrated, and <modality>_std of several
-        samples or planes (_std_uncalibrated where the run is not calibrated).
+        samples or planes (_std_uncalibrated where the run is not calibrated). Raises BadInput where the folder has images
+        of another model or of other scans.
         """
-        self.write(Path(folder), (ending,))
-        return [Path(folder) / f"{name}{ending}" for name in self.files]
+        folder = Path(folder)
+        check_earlier(folder, self.provenance)
+        self.write(folder, (ending,))
+        return [folder / f"{name}{ending}" for name in self.files]
 
     def write(self, folder: Path, suffixes: Sequence[str] = (".nii.gz",)) -> list[str]:
         """Write each image with each suffix, and provenance.json with their names; returns the removed older images."""
@@ -192,6 +195,16 @@ def write_images(
     listed = {name: content_hash(folder / name) for name in images}
     write_json(folder / "provenance.json", {**provenance, "images": listed})
     return removed
+
+
+def check_earlier(folder: Path, provenance: Mapping[str, Any]) -> None:
+    """Raise BadInput where a folder has images of another model or of other scans."""
+    stated = provenance_of(folder)
+    for key in ("model", "inputs"):
+        if stated and stated.get(key) != provenance[key]:
+            raise BadInput(
+                f"{folder}: expected a new folder, or one with images of the same model and scans, found images of another one ({key} in provenance.json differs). Choose another folder."
+            )
 
 
 def remove_images(folder: Path, keep: Collection[str] = ()) -> list[str]:

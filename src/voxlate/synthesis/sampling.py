@@ -14,13 +14,13 @@ from voxlate.scans.cases.case import PreparedCase, resize_case
 from voxlate.scans.images.tiling import (
     Blend,
     SlicePlan,
+    Tiling,
     Triple,
     Whole,
     fit_to_frame,
     fit_to_mask,
     range_of_varied_slices,
     whole_slices,
-    whole_volume,
     zoom,
 )
 from voxlate.synthesis.calibration import Prediction
@@ -50,7 +50,9 @@ def sample_targets(
         left_out = (np.flatnonzero(unused) - plan.first).tolist()
         plan = replace(plan, empty=plan.empty.union(left_out))
     starts = plan.starts()
-    blend = Blend(plan.output_tiling, _background(facts))
+    # the values of voxels that no patch holds, in the order of _moments
+    background = [BACKGROUND] if synth.samples == 1 else [BACKGROUND, 0.0]
+    blend = Blend(plan.output_tiling, np.repeat(background, len(facts.data.target)).tolist())
     with network.count(_progress_in_windows(facts, network, plan, progress)) as calls:
         size = 1 if synth.exact else synth.batch
         for begin in range(0, len(starts), size):
@@ -70,15 +72,6 @@ def sample_targets(
     return _predictions(
         prepared.header.case, blend.result(), len(facts.data.target)
     ), evaluations_each
-
-
-def _background(facts: Facts) -> list[float]:
-    """The values of voxels that no patch holds, by channel, in the order of _moments."""
-    values = [BACKGROUND]
-    if facts.synth.samples > 1:
-        values.append(0.0)
-    by_channel: list[float] = np.repeat(values, len(facts.data.target)).tolist()
-    return by_channel
 
 
 def _predictions(case: str, blended: np.ndarray, targets: int) -> list[Prediction]:
@@ -115,7 +108,9 @@ def _plan_slices(facts: Facts, prepared: PreparedCase) -> tuple[SlicePlan, Prepa
             raise BadInput(
                 f"synth.windows: expected synth.slices of kind 'whole' without a crop, found {slices}. Drop one of the two."
             )
-        return whole_volume(shape), prepared
+        # one item, because the denoiser reads windows of its slices at every step
+        whole = Tiling(shape, shape)
+        return SlicePlan(whole, whole), prepared
     plan = slices.plan(shape, facts.data.patch, facts.synth.overlap)
     if slices.resize_to is not None:
         first, last = range_of_varied_slices(
@@ -146,12 +141,14 @@ def _noise_of(
     seed: int,
 ) -> NoiseOf:
     """The noise of the first sample of some patches."""
-    streams = []
+    items = []
     for start in starts:
         first = plan.place(start)[0]
-        depth = plan.input_tiling.patch[0]
-        streams.append([_streams(synth, key, first + z, spacing_mm) for z in range(depth)])
-    return NoiseOf(seed, streams, 0, _noise_tiles(plan, starts))
+        slices = range(first, first + plan.input_tiling.patch[0])
+        weights = [synth.noise.streams(z, spacing_mm).items() for z in slices]
+        # tiles of a slice share its streams
+        items.append([{stable_id(key, z, 0, 0): w for z, w in of_slice} for of_slice in weights])
+    return NoiseOf(seed, items, 0, _noise_tiles(plan, starts))
 
 
 def _noise_tiles(plan: SlicePlan, starts: Sequence[Triple]) -> list[Tile] | None:
@@ -161,17 +158,6 @@ def _noise_tiles(plan: SlicePlan, starts: Sequence[Triple]) -> list[Tile] | None
         return None
     size_yx, plane_yx = (size[0], size[1]), (plane[0], plane[1])
     return [Tile((y, x), size_yx, plane_yx) for _, y, x in starts]
-
-
-def _streams(
-    synth: SynthFacts,
-    key: str,
-    z: int,
-    spacing_mm: float,
-) -> dict[int, float]:
-    """The noise streams of a slice, with their weights; tiles of a slice share them."""
-    weights = synth.noise.streams(z, spacing_mm)
-    return {stable_id(key, other, 0, 0): weight for other, weight in weights.items()}
 
 
 def _moments(

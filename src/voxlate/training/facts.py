@@ -84,9 +84,7 @@ def data_facts(data: DataSettings) -> DataFacts:
     """Which scans a recipe reads, and how."""
     heads = None
     if data.physics is not None:
-        contrasts = data.physics.contrasts.items()
-        sequences: dict[str, str] = {name: contrast.sequence for name, contrast in contrasts}
-        heads = SyntheticHeads(data.physics.stripped, sequences)
+        heads = SyntheticHeads(data.physics.stripped, data.physics.sequences)
     return DataFacts(
         list(data.source),
         list(data.target),

@@ -50,6 +50,7 @@ from voxlate.training.weights import (
     load_weights,
     read_header,
     reuse_weights,
+    runs_of,
     unfit_network,
 )
 
@@ -101,7 +102,7 @@ def train(
     run = Run(out)
     jobs = _plan_jobs(_open_job(recipe, data, asked, beginning), run, say)
     _check_stages(jobs, starts)
-    reused = [Run(Path(other)) for other in asked.reuse]
+    reused = runs_of(asked.reuse)
     pretrained = [other for other in reused if other.is_imported]
     others = [other for other in reused if other not in pretrained]
 

@@ -240,18 +240,25 @@ def is_finished(path: Path, options: Training) -> bool:
     return list(trained.get("more") or ()) == list(options.more or ())
 
 
+def runs_of(folders: Sequence[Path | str]) -> list[Run]:
+    """The runs from which stages are taken; raises BadInput if one of them is no run."""
+    runs = [Run(Path(folder)) for folder in folders]
+    for run in runs:
+        if not run.provenance.exists():
+            raise BadInput(
+                f"{run.folder}: expected a run to take stages from, found no provenance.json. Name a run."
+            )
+    return runs
+
+
 def reuse_weights(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -> list[Message]:
     """Copy the weights of a stage from the first other run with the same recipe and data.
 
     recipe: that of the run up to this stage. Returns a message for each other run: that its weights are used, or the
-    reason against it. Raises BadInput if one of them is no run.
+    reason against it.
     """
     messages = list[Message]()
     for other in others:
-        if not other.provenance.exists():
-            raise BadInput(
-                f"{other.folder}: expected a run to take stages from, found no provenance.json. Name a run."
-            )
         change = _why_not_reused(run, other, recipe, stage)
         if not change:
             with whole_file(run.weights(stage)) as temporary:

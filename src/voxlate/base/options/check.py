@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import ConfigDict, InstanceOf, TypeAdapter, ValidationError
 
 from voxlate.base.errors import BadInput, did_you_mean
-from voxlate.base.options.option import Option, option_of
+from voxlate.base.options.option import Option, option_of, without_notes
 from voxlate.base.options.table import field_types, text_type
 
 T = TypeVar("T")
@@ -87,7 +87,7 @@ def _check(name: str, value: Any, hint: Any, readers: Sequence[Reader]) -> Any:
 
 def _as_stated(value: Any, hint: Any, option: Option | None) -> Any:
     """The value as the annotation states it; for a field of any type a text, a path, or an object of a class."""
-    own = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    own = without_notes(hint)
     known = value is None or isinstance(value, str | Path)
     if own is Any and option is not None and not known and type(value).__module__ == "builtins":
         raise TypeError("no object of a class")

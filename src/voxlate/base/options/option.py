@@ -84,7 +84,7 @@ def options(cls: type[T]) -> type[T]:
             field.name,
             Parameter.KEYWORD_ONLY,
             default=Parameter.empty if field.default is MISSING else field.default,
-            annotation=_without_option(field.type),
+            annotation=without_notes(field.type),
         )
         for field in fields(made)  # type: ignore[arg-type]
     ]
@@ -93,7 +93,8 @@ def options(cls: type[T]) -> type[T]:
     return made
 
 
-def _without_option(annotation: Any) -> Any:
+def without_notes(annotation: Any) -> Any:
+    """The type of an annotation."""
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 

@@ -4,9 +4,9 @@ import functools
 import types
 import typing
 from itertools import chain
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 
-from voxlate.base.options.option import option_of
+from voxlate.base.options.option import option_of, without_notes
 
 
 @functools.cache
@@ -22,5 +22,5 @@ def text_type(hint: Any) -> Any:
     option = option_of(hint)
     if option is not None and option.takes is not None:
         return option.takes
-    own = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    own = without_notes(hint)
     return get_args(own)[0] if get_origin(own) in (Union, types.UnionType) else own

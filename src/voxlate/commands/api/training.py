@@ -33,14 +33,15 @@ from voxlate.training.model import load
 from voxlate.training.options import AdaptOptions, ImportOptions, PlanOptions, TrainOptions
 from voxlate.training.planning.adapt import adapt as adapt_run
 from voxlate.training.planning.pace import read_pace
-from voxlate.training.planning.plan import Plan, check_same, plan_once, plan_training
+from voxlate.training.planning.plan import Plan, check_same, plan_once
+from voxlate.training.planning.planner import plan_training
 from voxlate.training.recipe import Recipe, from_dict, head_of, read, to_dict
 from voxlate.training.recipe import text as recipe_text
 from voxlate.training.run import Run
 from voxlate.training.train import Beginning
 from voxlate.training.train import train as train_recipe
 from voxlate.training.verdict import colour_lines
-from voxlate.training.weights import read_header
+from voxlate.training.weights import read_header, runs_of
 
 AUTO = "auto"
 MINUTES = r"(\d+\.?\d*|\.\d+)"
@@ -229,14 +230,18 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
 
     def make_plan() -> Plan:
         """A new plan with the changes of its keys."""
-        minutes = None if asked.minutes is None else _minutes(f"{asked.minutes}")
-        # A starter has a network of its own.
-        scratch = asked.from_scratch or any(
-            re.match(r"(stages\.0\.)?net\b", key) for key in changes
-        )
-        wanted = replace(asked, minutes=minutes, from_scratch=scratch)
-        found = plan_training(data, wanted, fold=asked.fold, say=report.say).change(
-            changes, asked.allow_code
+        runs_of(asked.reuse)
+        found = plan_training(
+            data,
+            asked,
+            fold=asked.fold,
+            settings=changes,
+            allow_code=asked.allow_code,
+            say=report.say,
+            minutes=None if asked.minutes is None else _minutes(f"{asked.minutes}"),
+            # A starter has a network of its own.
+            from_scratch=asked.from_scratch
+            or any(re.match(r"(stages\.0\.)?net\b", key) for key in changes),
         )
         report.plan(found.why, run / "recipe.toml")
         return found

@@ -8,7 +8,6 @@ import numpy as np
 from voxlate.base.errors import BadInput, did_you_mean
 from voxlate.base.records import Name, Positive, Text
 from voxlate.scans.images.grid import (
-    Box,
     Grid,
     Volume,
     resample,
@@ -165,7 +164,9 @@ def find_common_grid(case: str, scans: dict[str, Volume], preparation: Preparati
     for other in [other for other in scans if other != name]:
         registration = register(scans[other], fixed, preparation.register)
         kept = registration.kept
-        file = "" if kept == "none" else transform_name(case, other, kept)
+        # dense fields are stored as HDF5, others as text
+        ending = ".h5" if kept in ("ants", "smooth") else ".tfm"
+        file = "" if kept == "none" else f"transforms/{case}/{other}{ending}"
         common.registered[other] = Registered(
             name, preparation.register, kept, registration.before, registration.after, file
         )
@@ -188,17 +189,15 @@ def _resize(grid: Grid, preparation: Preparation, scan: str) -> Grid:
     return with_spacing(grid, preparation.spacing_mm)
 
 
-def transform_name(case: str, modality: str, kind: str) -> str:
-    """The path of a transform below a prepared cohort; dense fields are stored as HDF5, others as text."""
-    return f"transforms/{case}/{modality}{'.h5' if kind in ('ants', 'smooth') else '.tfm'}"
-
-
 def _other_grid(volume: Volume, fixed_grid: Grid, file: str, fixed: Volume | None) -> BadInput:
     """The error of a scan on another grid than the fixed one (None: that scan is not available), with the remedy."""
     name = volume.origin or volume.modality
     shared = max(share_inside(volume.grid, fixed_grid), share_inside(fixed_grid, volume.grid))
     if fixed is not None:
-        shared = min(shared, _box_overlap(body_box_mm(volume), body_box_mm(fixed)))
+        (low, high), (fixed_low, fixed_high) = body_box_mm(volume), body_box_mm(fixed)
+        sides = np.minimum(high, fixed_high) - np.maximum(low, fixed_low)
+        smaller = min((high - low).prod(), (fixed_high - fixed_low).prod())
+        shared = min(shared, float(np.maximum(0, sides).prod() / max(smaller, 1e-6)))
     if shared < SHARED_FRAME:
         apart = float(np.linalg.norm(volume.grid.centre_mm - fixed_grid.centre_mm))
         return BadInput(
@@ -207,13 +206,6 @@ def _other_grid(volume: Volume, fixed_grid: Grid, file: str, fixed: Volume | Non
     return BadInput(
         f"{name}: expected the grid of {file} ({fixed_grid}), found {volume.grid}{_offset(volume.grid, fixed_grid)}. Pass --resample to resample it by its header, or --register to align it by its content (prepare; synth repeats what prepare did)."
     )
-
-
-def _box_overlap(a: Box, b: Box) -> float:
-    """The share of the smaller of two boxes that is inside the other."""
-    sides = np.minimum(a[1], b[1]) - np.maximum(a[0], b[0])
-    smaller = min((a[1] - a[0]).prod(), (b[1] - b[0]).prod())
-    return float(np.maximum(0, sides).prod() / max(smaller, 1e-6))
 
 
 def _offset(found: Grid, expected: Grid) -> str:

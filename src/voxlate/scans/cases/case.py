@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -47,12 +47,48 @@ DTYPES = {
 Role = Literal["source", "target"]  # of a modality
 
 
+class ContrastSettings(Protocol):
+    """What a recipe states of modalities that are computed from tissue-parameter maps."""
+
+    @property
+    def sequences(self) -> dict[str, str]:
+        """The modalities, each with its sequence."""
+        ...
+
+    @property
+    def needs(self) -> set[str]:
+        """The maps that a case must have."""
+        ...
+
+    @property
+    def stripped(self) -> float:
+        """Share of items without skull."""
+        ...
+
+    def check(self, targets: Sequence[str], intensity: Mapping[str, IntensityMap]) -> None:
+        """Raise BadInput where the targets or the intensity maps of a recipe do not fit."""
+        ...
+
+
+@runtime_checkable
 class Contrasts(Protocol):
-    """Modalities that are computed from tissue-parameter maps (see drawn.py)."""
+    """Modalities that are computed from tissue-parameter maps."""
 
     @property
     def names(self) -> Sequence[str]:
         """The modalities."""
+        ...
+
+    def computes(self, header: CaseHeader) -> bool:
+        """Whether a stored case has the maps."""
+        ...
+
+    def add_to_header(self, case: "PreparedCase") -> CaseHeader:
+        """The header with the modalities of the case's fixed draw."""
+        ...
+
+    def with_contrasts(self, case: "PreparedCase", number: int) -> CaseHeader:
+        """The header with the modalities of a draw by its number."""
         ...
 
     def whole(self, case: "PreparedCase", name: str) -> np.ndarray:

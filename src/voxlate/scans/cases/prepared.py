@@ -11,9 +11,7 @@ import numpy as np
 from pydantic import Field
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
-from voxlate.anatomy.drawn import UNIT, Drawn
-from voxlate.anatomy.physics import PhysicsSettings, check_targets
-from voxlate.base.config import adapter
+from voxlate.base.config import Provided, adapter
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, write_json
 from voxlate.base.messages import Message, read_messages
@@ -31,7 +29,13 @@ from voxlate.base.records import (
     close,
 )
 from voxlate.scans.cases.align import Align, Mask, Preparation, Registered
-from voxlate.scans.cases.case import PreparedCase, open_case, read_header
+from voxlate.scans.cases.case import (
+    Contrasts,
+    ContrastSettings,
+    PreparedCase,
+    open_case,
+    read_header,
+)
 from voxlate.scans.cases.case_header import CaseHeader, Unit
 from voxlate.scans.cases.layout import CANONICAL, lay_out_header
 from voxlate.scans.cases.one_scan import OneScan
@@ -55,6 +59,7 @@ SHARED = (
 )  # facts of a case that its file and the list of cases state
 Fold = Annotated[int, Field(ge=0, lt=FOLDS)]
 Patterns = list[Text] | None
+DRAWN_UNIT = "a.u."  # of modalities that are computed
 ROUNDED = 2e-3  # a list of cases states volumes to three digits
 
 
@@ -89,7 +94,7 @@ class Cohort:
     units: dict[str, str]
     warnings: tuple[Message, ...]
     provenance: dict[str, Any]
-    drawn: Drawn | None = None
+    drawn: Contrasts | None = None
     scans_of: dict[str, OneScan] = field(default_factory=dict)
 
     @property
@@ -151,16 +156,14 @@ class Cohort:
         return np.round(np.median(np.array(values, np.float64), axis=0), 4).tolist()
 
     def with_physics(
-        self, physics: PhysicsSettings | None, targets: Sequence[str], must_draw: bool = True
+        self, physics: ContrastSettings, targets: Sequence[str], must_draw: bool = True
     ) -> "Cohort":
         """The cohort with the modalities that `data.physics` draws from its maps.
 
         targets: of the model; must_draw: raise BadInput where no case has the maps, instead of leaving it as it is.
         """
-        if physics is None:
-            return self
-        check_targets(physics, targets)
-        drawn = Drawn(physics, tuple(targets))
+        physics.check(targets, {})
+        drawn: Contrasts = Provided("contrasts").load()(physics, tuple(targets))
         having = {entry.case for entry in self.cases if drawn.computes(self.header(entry.case))}
         if not having:
             if not must_draw:
@@ -173,7 +176,7 @@ class Cohort:
         for entry in self.cases:
             names = drawn.names if entry.case in having else ()
             cases.append(replace(entry, present=[*entry.present, *names]))
-        units = self.units | {name: UNIT for name in drawn.names if name not in self.units}
+        units = self.units | {name: DRAWN_UNIT for name in drawn.names if name not in self.units}
         modalities = tuple(dict.fromkeys((*self.modalities, *drawn.names)))
         return replace(self, cases=tuple(cases), modalities=modalities, units=units, drawn=drawn)
 

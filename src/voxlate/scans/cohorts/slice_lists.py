@@ -14,7 +14,7 @@ from voxlate.scans.cohorts.leakage import refuse_leak
 from voxlate.scans.cohorts.patient_names import EACH, find_owners, patient_in
 from voxlate.scans.cohorts.presets import Arrays
 from voxlate.scans.cohorts.split import patient_order
-from voxlate.scans.formats.arrays import slice_size, stack_shape, states_spacing
+from voxlate.scans.formats.arrays import slice_size, stack_shape
 from voxlate.scans.formats.io import file_and_part, holds_slices, is_picture
 
 PATIENTS = "patients.txt"  # in a cohort's folder: read where no other list is named
@@ -158,7 +158,7 @@ def _refuse_unequal(shapes: Mapping[Path, tuple[int, ...]], what: str, why: str)
 def assumptions(cases: Sequence[CaseFiles]) -> list[str]:
     """Sentences where the spacing of slices in arrays, or spacing and orientation of pictures, are assumed."""
     sentences = list[str]()
-    if any(holds_slices(path) and not states_spacing(part) for path, part in _parts(cases)):
+    if any(holds_slices(path) and ",mm=" not in f",{part}" for path, part in _parts(cases)):
         sentences.append(
             "spacing is 1 mm: nothing states it (a preset of your own may: a base, and [arrays] part = 'mm=0.6x0.6x5')"
         )

@@ -58,11 +58,6 @@ def is_part(text: str) -> bool:
     return PART.fullmatch(text) is not None
 
 
-def states_spacing(text: str) -> bool:
-    """Whether the text after '#' in a path states the spacing."""
-    return any(setting.startswith("mm=") for setting in text.split(","))
-
-
 def read_array(path: Path, text: str = "") -> Stored:
     """One slice of an array file; text: the settings after '#' in its path, each of which may be left out.
 

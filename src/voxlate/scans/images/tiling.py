@@ -43,7 +43,12 @@ class Tiling:
 
     def weight(self) -> np.ndarray:
         """The blending weight of a tile: [D, H, W] float32, positive, falling off smoothly where tiles overlap."""
-        d, h, w = (_ramp(p, o) for p, o in zip(self.patch, self.overlap))
+        ramps = list[np.ndarray]()
+        for patch, overlap in zip(self.patch, self.overlap):
+            # sin² over the overlap at both ends, 1 between: opposite ramps add up to 1, and no weight is 0
+            distance = np.minimum(np.arange(patch), np.arange(patch)[::-1]) + 0.5
+            ramps.append(np.sin(np.pi / 2 * np.minimum(1.0, distance / max(overlap, 0.5))) ** 2)
+        d, h, w = ramps
         return (d[:, None, None] * h[:, None] * w).astype(np.float32)
 
 
@@ -53,12 +58,6 @@ def _starts(length: int, patch: int, overlap: int) -> list[int]:
         return [0]
     count = 1 + -(-(length - patch) // (patch - overlap))
     return [round(k * (length - patch) / (count - 1)) for k in range(count)]
-
-
-def _ramp(patch: int, overlap: int) -> np.ndarray:
-    """sin² over the overlap at both ends, 1 between: opposite ramps add up to 1, and no weight is 0."""
-    distance = np.minimum(np.arange(patch), np.arange(patch)[::-1]) + 0.5
-    return np.sin(np.pi / 2 * np.minimum(1.0, distance / max(overlap, 0.5))) ** 2
 
 
 class Blend:
@@ -156,11 +155,6 @@ class SliceOption(ABC):
 def whole_slices(shape: Triple) -> Tiling:
     """Tiles of a slice each."""
     return Tiling(shape, (1, *shape[1:]))
-
-
-def whole_volume(shape: Triple) -> SlicePlan:
-    """The volume as one item, for a denoiser that reads windows of its slices at every step (synth.windows)."""
-    return SlicePlan(Tiling(shape, shape), Tiling(shape, shape))
 
 
 def _overlap(shape: Triple, size: Triple, overlap: float) -> SlicePlan:

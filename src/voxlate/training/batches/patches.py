@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from voxlate.anatomy.physics import PhysicsSettings
-from voxlate.base.config import setting, settings
+from voxlate.base.config import Provided, setting, settings
 from voxlate.base.errors import BadInput
 from voxlate.base.items import stable_id
-from voxlate.scans.cases.case import LABEL, MASK, PROTONS, PreparedCase
+from voxlate.scans.cases.case import LABEL, MASK, PROTONS, ContrastSettings, PreparedCase
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.cases.layout import CANONICAL, Axes, axis_of, lay_out
 from voxlate.scans.cases.prepared import Cohort
@@ -112,7 +111,7 @@ class DataSettings:
         ),
     ] = field(default_factory=dict)
     physics: Annotated[
-        PhysicsSettings | None,
+        Annotated[ContrastSettings, Provided("data.physics")] | None,
         setting(
             "draw MR modalities from a phantom's tissue-parameter maps, a sequence for each item; unset: scans as they are"
         ),

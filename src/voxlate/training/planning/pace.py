@@ -26,14 +26,15 @@ SPARE = 0.04  # share of the time that is reserved for starting, validating, sav
 class PaceRecord:
     """RUN/plan.json: the numbers by which a run, also a resumed one, corrects the steps of its plan.
 
-    minutes: time of the whole training; probed_seconds: part of it that planning took; step_seconds, most_steps: see
-    Paced.
+    minutes: time of the whole training; probed_seconds: part of it that planning took; step_seconds, most_steps,
+    fewest_steps: see Paced.
     """
 
     minutes: Positive
     probed_seconds: NotNegative
     step_seconds: dict[Name, Positive]
     most_steps: dict[Name, Several]
+    fewest_steps: dict[Name, Several] = field(default_factory=dict)
 
     def write(self, run: Path) -> None:
         """Write the record into the folder of a run."""
@@ -45,12 +46,13 @@ class Paced:
     """Chooses the steps that still fit before a deadline; see training.job.Pace.
 
     deadline: value of time.monotonic() by which the last step should end; step_seconds: probed seconds of a step by
-    stage; most: largest useful number of steps by stage.
+    stage; most: largest useful number of steps by stage; fewest: with fewer, the result suffers.
     """
 
     deadline: float
     step_seconds: Mapping[str, float]
     most: Mapping[str, int]
+    fewest: Mapping[str, int] = field(default_factory=dict)
     say: Say = lambda _: None
     now: Callable[[], float] = field(default=time.monotonic)
 
@@ -61,25 +63,37 @@ class Paced:
         ahead = {planned.name: planned.train.steps for planned in remaining}
         slower = seconds / self.step_seconds[stage]
         each = {name: slower * self.step_seconds[name] for name in ahead}
-        each[stage] = seconds
-        cost = sum(steps * each[name] for name, steps in ahead.items()) - step * seconds
+        done = {name: step if name == stage else 0 for name in ahead}
         left = max(self.deadline - self.now(), 0.0)
-        factor = left / max(cost, 1e-9)
-        begun = {stage: step}
-        lengths = {
-            name: self._length(name, begun.get(name, 0), steps, factor)
-            for name, steps in ahead.items()
-        }
+
+        def cost(lengths: Mapping[str, int]) -> float:
+            """The seconds of these stages up to their lengths."""
+            return sum((steps - done[name]) * each[name] for name, steps in lengths.items())
+
+        def fit(kept: Mapping[str, int]) -> dict[str, int]:
+            """The lengths by which the stages fit in the time; kept: lengths that stay."""
+            free = {name: steps for name, steps in ahead.items() if name not in kept}
+            factor = (left - cost(kept)) / max(cost(free), 1e-9)
+            return {
+                name: kept.get(name) or self._length(name, done[name], steps, factor)
+                for name, steps in ahead.items()
+            }
+
+        lengths = fit({})
+        # A stage that has time gives it to one whose result would suffer.
+        kept = fit(self._short(lengths))
+        if not self._short(kept) and cost(kept) <= (1 + TOLERANCE) * left:
+            lengths = kept
         if all(abs(lengths[name] - steps) <= TOLERANCE * steps for name, steps in ahead.items()):
             return None
-        needed = sum(steps * each[name] for name, steps in lengths.items()) - step * seconds
-        changed = ", ".join(f"{name} {ahead[name]:,} → {lengths[name]:,}" for name in lengths)
-        text = f"a step of stage '{stage}' takes {seconds:.3f} s, the probe measured {self.step_seconds[stage]:.3f} s; steps are corrected so that the training ends in its minutes: {changed}."
+        changed = ", ".join(f"{name} {ahead[name]:,} → {lengths[name]:,}" for name in ahead)
+        text = f"a step of stage '{stage}' takes {seconds:.3f} s, the probe measured {self.step_seconds[stage]:.3f} s; steps are corrected: {changed}, in {cost(lengths) / 60:.1f} minutes, of which {left / 60:.1f} are left."
         self.say(message("paced", text))
-        if needed > (1 + TOLERANCE) * left + 1:  # with the smallest allowed number of steps
-            minutes = math.ceil(needed / 60)
-            text = f"THIS MACHINE IS TOO SLOW FOR THE PLAN: a quarter of the remaining steps, the fewest, takes {minutes:,} more minutes, and {left / 60:.1f} are left."
-            self.say(message("too-slow", text, minutes=minutes))
+        short = self._short(lengths)
+        if short and not self._short(ahead):
+            named = ", ".join(f"{fewest:,} of stage '{name}'" for name, fewest in short.items())
+            text = f"THIS MACHINE IS TOO SLOW FOR THE PLAN, or other work slows it: fewer steps fit than a good result needs ({named})."
+            self.say(message("too-slow", text))
         trainings = [
             replace(planned.train, steps=lengths.get(planned.name, planned.train.steps))
             for planned in recipe.all_stages
@@ -88,6 +102,11 @@ class Paced:
         own = replace(own, paced=(*own.paced, (step, ahead[stage])))
         trainings[names.index(stage)] = own
         return with_trainings(recipe, trainings)
+
+    def _short(self, lengths: Mapping[str, int]) -> dict[str, int]:
+        """The fewest steps of each of these stages that has fewer."""
+        named = self.fewest.items()
+        return {name: fewest for name, fewest in named if lengths.get(name, fewest) < fewest}
 
     def _length(self, name: str, done: int, steps: int, factor: float) -> int:
         """The length of a stage whose remaining steps are multiplied by a factor within LEAST and MOST."""
@@ -116,4 +135,5 @@ def read_pace(run: Path, recipe: Recipe, say: Say = lambda _: None) -> Paced | N
     named = sorted(kept.step_seconds.keys() | kept.most_steps.keys())
     record.check(same, f"steps of {', '.join(named) or 'no stage'}")
     left = kept.minutes * 60 * (1 - SPARE / 2) - kept.probed_seconds - seconds_of(Run(run).log)
-    return Paced(time.monotonic() + left, kept.step_seconds, kept.most_steps, say)
+    deadline = time.monotonic() + left
+    return Paced(deadline, kept.step_seconds, kept.most_steps, kept.fewest_steps, say)

@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -77,12 +77,15 @@ class Probe:
         another = 2 * STEPS * self.last.seconds if self.last else 0
         return self.probe_seconds + another <= PROBED * self.limits.minutes * 60
 
-    def again(self, tables: Mapping[str, Any], seconds: float) -> float:
-        """Seconds of a step that took `seconds` in a first try, measured again over as many steps as time allows."""
+    def again(self, tables: Mapping[str, Any], seconds: float, least: int = 0) -> float:
+        """Seconds of a step that took `seconds` in a first try, measured again over as many steps as time allows.
+
+        least: number of steps that are measured whatever the time.
+        """
         left = PROBED * self.limits.minutes * 60 - self.probe_seconds
-        steps = min(int(left / seconds) - 1, MOST_STEPS)
+        steps = max(min(int(left / seconds) - 1, MOST_STEPS), least)
         measured = self.measure(tables, 0, steps=steps) if steps > STEPS else None
-        return measured.seconds if measured else seconds
+        return min(measured.seconds, seconds) if measured else seconds
 
     def measure(
         self, planned: Mapping[str, Any] | Recipe, stage: int, steps: int = STEPS
@@ -114,7 +117,7 @@ class Probe:
 
 
 def _seconds(recipe: Recipe, cohort: Cohort, stage: int, device: torch.device, steps: int) -> float:
-    """The median time of steps after a first step, which also allocates memory."""
+    """The pace of steps after a first step, which also allocates memory."""
     keep_freed_memory()  # as a training does, which is faster
     step = _steps(recipe, cohort, stage, device, steps + 1)
     times = []
@@ -123,7 +126,13 @@ def _seconds(recipe: Recipe, cohort: Cohort, stage: int, device: torch.device, s
         step()
         devices.wait_for(device)
         times.append(time.perf_counter() - begun)
-    return sorted(times[1:])[steps // 2]
+    return quiet_pace(times[1:])
+
+
+def quiet_pace(times: Sequence[float]) -> float:
+    """The least median of STEPS successive steps: other work on the machine, which may end, slows the others."""
+    ends = range(STEPS, len(times) + 1, STEPS)
+    return min(sorted(times[end - STEPS : end])[STEPS // 2] for end in ends)
 
 
 def _steps(

@@ -1,13 +1,13 @@
-"""A race of a plan's candidates: they train side by side for a part of the minutes, and held-out patients decide.
+"""A race of a plan's first stages, from a starter and from random weights: held-out patients decide about their start.
 
-Each candidate trains its own recipe with its own rate and average from the first step, so that the winner goes on from
-its state. Their errors are shares of how much the truth varies, because candidates may scale a target differently.
+They train side by side for a part of the minutes, each its own recipe with its own rate and average from the first
+step, so that the winner goes on from its state. Their errors are shares of how much the truth varies, because candidates may scale a target differently.
 """
 
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -21,7 +21,11 @@ from voxlate.science.batch import Batch
 from voxlate.training.initial import initial_method
 from voxlate.training.job import Job
 from voxlate.training.loop import begin_learner, take_step
-from voxlate.training.planning.rules import Draft, Size
+from voxlate.training.planning.pace import TOLERANCE
+from voxlate.training.planning.pictures import find_windows
+from voxlate.training.planning.rules import LEAST_STEPS, Draft, Size, first_stage
+from voxlate.training.planning.search import Candidate, Search
+from voxlate.training.planning.starters import Starter, begin_from
 from voxlate.training.precision import with_precision
 from voxlate.training.processes import processes
 from voxlate.training.recipe import from_dict
@@ -34,10 +38,9 @@ FEWEST = 8  # steps of each entrant, before which its error says nothing
 
 @dataclass(frozen=True)
 class Entrant:
-    """A candidate: its name in messages, its size, the seconds of its step by a probe, and its draft."""
+    """A candidate: its name in messages, the seconds of its step by a probe, and its draft."""
 
     name: str
-    size: Size
     step_seconds: float
     draft: Draft
 
@@ -73,13 +76,11 @@ class Race:
     @property
     def reason(self) -> str:
         """A sentence on each entrant's steps and error."""
-        first, *others = map(_describe, self.results)
+        first, *others = (
+            f"{one.entrant.name}: {one.error:.3f} after {one.steps:,} steps" for one in self.results
+        )
         goes_on = "which goes on" if self.best.state else "which is trained anew"
         return f"{first}, {goes_on}; {', '.join(others)}. These are errors on {self.judges}, over the mean absolute deviation of the truth, after {self.seconds:.0f} s of training side by side"
-
-
-def _describe(result: Result) -> str:
-    return f"{result.entrant.name}: {result.error:.3f} after {result.steps:,} steps"
 
 
 @dataclass
@@ -145,10 +146,12 @@ def hold_out(cohort: Cohort) -> Cohort | None:
     return cohort.with_splits({entry.case: "val" for entry in chosen if entry.split == "train"})
 
 
-def run_race(entrants: Sequence[Entrant], cohort: Cohort, seconds: float, device: str) -> Race:
+def run_race(
+    entrants: Sequence[Entrant], cohort: Cohort, seconds: float, device: str, goes_on: bool
+) -> Race:
     """Train the entrants in turns until they took these seconds in all, and validate each on the same patients.
 
-    cohort: has validation patients (see hold_out).
+    cohort: has validation patients (see hold_out); goes_on: whether it trains on all patients, as the plan does.
     """
     begun = time.monotonic()
     runners = [_Runner(entrant, _job(entrant, cohort, device)) for entrant in entrants]
@@ -157,10 +160,11 @@ def run_race(entrants: Sequence[Entrant], cohort: Cohort, seconds: float, device
     for runner in runners:
         while runner.learner.step < FEWEST:
             runner.step()
-    goes_on = cohort.splits == entrants[0].draft.facts.cohort.splits
-    results = [runner.result(goes_on) for runner in runners]
     # A diverged training, whose error is NaN, comes last.
-    results.sort(key=lambda one: (math.isnan(one.error), one.error))
+    results = sorted(
+        (runner.result(goes_on) for runner in runners),
+        key=lambda one: (math.isnan(one.error), one.error),
+    )
     patients = {entry.patient for entry in cohort.cases if entry.split == "val"}
     judges = (
         plural(len(patients), "validation patient")
@@ -177,3 +181,72 @@ def _job(entrant: Entrant, cohort: Cohort, device: str) -> Job:
     accelerator, place = processes(device)
     recipe = with_precision(from_dict({**tables, "train": train}, "the plan"), place)
     return Job(recipe, recipe.all_stages[0], cohort, accelerator, place)
+
+
+def choose_start(
+    search: Search,
+    starter: Starter,
+    best: Candidate,
+    share: float,
+    most_items: int,
+    mean_alone: bool,
+) -> tuple[Candidate, Draft]:
+    """The first stage from a starter or from random weights, whichever is better after a race.
+
+    best: the best network from random weights. Without a patient who could be held out, the starter is chosen.
+    """
+    facts, probe = search.facts, search.probe
+    held_out = hold_out(facts.cohort)
+    goes_on = held_out is facts.cohort  # else the winner begins anew, because it saw fewer patients
+    seconds = search.seconds(share)
+    raced = SHARE * seconds if held_out else 0.0
+    seconds -= raced / 2 if goes_on else raced  # a winner that goes on keeps its own half
+
+    def candidate(size: Size, each: float) -> Candidate:
+        """A network with the steps that fit, whose step takes these seconds."""
+        return search.candidate(size, each, seconds, most_items)
+
+    def draft_of(size: Size, steps: int) -> Draft:
+        """A first stage of this network and length."""
+        return first_stage(facts, search.roles, size, steps, mean_alone)
+
+    net = starter.tables["net"]
+    size = Size(net["width"], net.get("patch", 1), best.size.batch)
+    draft = draft_of(size, LEAST_STEPS)
+    windows = find_windows(starter.start_from, starter.card, draft)
+    begin_from(starter, draft, windows)
+    measured = probe.measure(draft.tables, 0)
+    draft = draft_of(best.size, candidate(best.size, best.seconds).steps)
+    chosen = random = Entrant(f"{best.size} from random weights", best.seconds, draft)
+    if measured is not None:
+        draft = draft_of(size, candidate(size, measured.seconds).steps)
+        begin_from(starter, draft, windows)
+        chosen = Entrant(starter.start_from, measured.seconds, draft)
+    if measured is None or held_out is None:
+        result = Result(chosen, 0, math.nan, chosen.step_seconds, None)
+        why = "there is no patient who could be held out for a race with random weights"
+        if measured is None:
+            why = "the network of the starter needs too much memory"
+        why = f"{chosen.name}: {why}"
+    else:
+        race = run_race([chosen, random], held_out, raced, probe.device_name, goes_on)
+        result, why = race.best, race.reason
+    draft = result.entrant.draft
+    draft.state = result.state
+    found = candidate(draft.size, result.step_seconds)
+    _correct_length(draft, found.steps)
+    draft.why["net.width"] = (
+        f"{draft.size} gets {draft.steps:,} steps of {result.step_seconds:.3f} s"
+    )
+    draft.why["start_from"] = why
+    return replace(found, steps=draft.steps), draft
+
+
+def _correct_length(draft: Draft, steps: int) -> None:
+    """Give a raced draft the steps that fit by the speed of the race; the steps that it has trained keep theirs."""
+    train = draft.tables["train"]
+    if abs(steps - draft.steps) <= TOLERANCE * draft.steps or steps <= draft.done:
+        return
+    if draft.done:
+        train["paced"] = [[draft.done, draft.steps]]
+    train["steps"] = draft.steps = steps

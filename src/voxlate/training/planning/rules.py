@@ -160,7 +160,7 @@ class Draft:
     """A recipe while rules fill its tables, with the reason for each key.
 
     size, steps: of the first stage; mean_alone: whether no second stage draws samples from its images; step_seconds:
-    probed seconds of a step by stage; most_steps: largest useful number of steps by stage; state: of the first stage's
+    probed seconds of a step by stage; most_steps, fewest_steps: useful numbers of steps by stage; state: of the first stage's
     training after a race, from which it goes on.
     """
 
@@ -173,6 +173,7 @@ class Draft:
     why: dict[str, str] = field(default_factory=dict)
     step_seconds: dict[str, float] = field(default_factory=dict)
     most_steps: dict[str, float] = field(default_factory=dict)
+    fewest_steps: dict[str, int] = field(default_factory=dict)
     state: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -567,6 +568,13 @@ def mirror(tables: Tables) -> Tables:
     """
     data = tables["data"]
     return {"mirror": True} if "flip_lr" in data["augment"] and not data.get("planes") else {}
+
+
+def with_drawing(tables: Tables, size: Size, steps: int) -> Tables:
+    """A completion's recipe by a diffusion, which draws the missing images, in place of a regression."""
+    synth = tables["synth"] | PARTS["sampling"]
+    train = training(steps, size, "adamw")
+    return {**tables, "method": OF_IMAGE, "train": train, "synth": synth}
 
 
 def with_samples(

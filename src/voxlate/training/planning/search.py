@@ -68,9 +68,14 @@ class Search:
                 f"--memory: expected enough for the smallest network, found {self.probe.limits.memory_bytes / 2**30:.2f} GiB; it needs {self.probe.most / 2**30:.2f} GiB. Give more."
             )
         candidates.remove(best)
-        each = self.probe.again(self._recipe(best.size), best.seconds)
-        self.tried[best.size] = each
-        return [self._candidate(best.size, each, self.seconds(share), most_items), *candidates]
+        return [self.again(best, share, most_items), *candidates]
+
+    def again(self, best: Candidate, share: float, most_items: float, least: int = 0) -> Candidate:
+        """The network for a share of the time after its step was timed again; least: see Probe.again."""
+        size = best.size
+        each = self.probe.again(self._recipe(size), best.seconds, least)
+        self.tried[size] = each
+        return self.candidate(size, each, self.seconds(share), most_items)
 
     def seconds(self, share: float = 1.0) -> float:
         """A share of the seconds that are left for training steps."""
@@ -117,11 +122,12 @@ class Search:
         if not self._times:  # the smallest network is tried first
             return [Candidate(size, math.inf, 1, math.inf) for size in possible[:1]]
         candidates = [
-            self._candidate(size, self._seconds(size), seconds, most_items) for size in possible
+            self.candidate(size, self._seconds(size), seconds, most_items) for size in possible
         ]
         return sorted(candidates, key=lambda candidate: candidate.error)
 
-    def _candidate(self, size: Size, each: float, seconds: float, most_items: float) -> Candidate:
+    def candidate(self, size: Size, each: float, seconds: float, most_items: float) -> Candidate:
+        """The network whose step takes `each` seconds, in a training of `seconds`."""
         fitting = max(int(seconds / each), 1)
         steps = useful_steps(fitting, math.ceil(most_items / size.batch))
         feature_mm = size.stem * self.facts.pixel_mm

@@ -1,17 +1,15 @@
 """Starters for a plan: which one fits a cohort, and the tables of a training that begins from it."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from voxlate.scans.images.units import unit_of
 from voxlate.training.planning.facts import Facts, Scan
-from voxlate.training.planning.pictures import Ends, find_windows
-from voxlate.training.planning.race import Entrant
+from voxlate.training.planning.pictures import Ends
 from voxlate.training.planning.roles import Roles
-from voxlate.training.planning.rules import LEAST_STEPS, Draft, Size, Tables, first_stage
-from voxlate.training.planning.search import Search
+from voxlate.training.planning.rules import Draft, Tables
 from voxlate.training.run import Run
 from voxlate.training.starter import run_folder
 from voxlate.training.starters.card import Card, read_card
@@ -144,35 +142,10 @@ def reason_against(card: Card, facts: Facts) -> str:
     return _other_scans(card, facts)
 
 
-def entrant_from(
-    starter: Starter,
-    search: Search,
-    batch: int,
-    length: Callable[[float], int],
-    mean_alone: bool,
-) -> Entrant | None:
-    """The entrant of a race that begins from a starter's weights; None if its network needs too much memory.
-
-    length: the steps of a training whose step takes a number of seconds; mean_alone: see Draft.
-    """
-    facts, roles = search.facts, search.roles
-    net = starter.tables["net"]
-    size = Size(net["width"], net.get("patch", 1), batch)
-    draft = first_stage(facts, roles, size, LEAST_STEPS, mean_alone)
-    windows = find_windows(starter.start_from, starter.card, draft)
-    begin_from(starter, draft, windows)
-    measured = search.probe.measure(draft.tables, 0)
-    if measured is None:
-        return None
-    draft = first_stage(facts, roles, size, length(measured.seconds), mean_alone)
-    begin_from(starter, draft, windows)
-    return Entrant(starter.start_from, size, measured.seconds, draft)
-
-
 def begin_from(starter: Starter, draft: Draft, windows: Mapping[str, Ends]) -> None:
     """Give the draft of a first stage the starter's network, intensities and at least its changes of shape.
 
-    windows: those of `find_windows`.
+    windows: those of pictures.find_windows.
     """
     own, tables, facts, why = starter.tables, draft.tables, draft.facts, draft.why
     data = draft.data

@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from voxlate.anatomy.drawn import check_scale
-from voxlate.anatomy.physics import check_targets
 from voxlate.base.config import kind_of
 from voxlate.base.errors import BadInput
 from voxlate.base.files import safe_name
@@ -184,7 +182,7 @@ def _check_physics(recipe: Recipe, where: str) -> None:
             )
     if physics is None:
         return
-    unused = sorted(set(physics.contrasts) - recipe.modalities)
+    unused = sorted(set(physics.sequences) - recipe.modalities)
     if unused:
         raise BadInput(
             f"{where}: expected the contrasts of data.physics to be in data.source or data.target, found {unused[0]} in neither. Add it there, or drop data.physics.contrasts.{unused[0]}."
@@ -193,9 +191,7 @@ def _check_physics(recipe: Recipe, where: str) -> None:
         raise BadInput(
             f"{where}: expected no data.slices with data.physics, whose images exist only when they are read, found a filter. Drop it."
         )
-    check_targets(physics, recipe.targets)
-    for name in physics.contrasts:
-        check_scale(recipe.intensity[name], name)
+    physics.check(recipe.targets, recipe.intensity)
 
 
 def _check_start(

@@ -262,7 +262,9 @@ class Recipe:
         must_draw: raise BadInput where the cohort has no maps; else it stays as it is, since weights that were trained
         on phantoms may be trained further on real scans.
         """
-        return self.with_scans_of(cohort.with_physics(self.data.physics, self.targets, must_draw))
+        if self.data.physics is not None:
+            cohort = cohort.with_physics(self.data.physics, self.targets, must_draw)
+        return self.with_scans_of(cohort)
 
     def with_scans_of(self, cohort: Cohort) -> Cohort:
         """The cohort with each scan of data.any_source as the source of a case of its own."""

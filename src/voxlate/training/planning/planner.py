@@ -1,0 +1,304 @@
+"""The making of a plan: the roles of modalities, the networks, and the steps that fit in the minutes and the memory."""
+
+import math
+import operator
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from voxlate.base.devices import find_device
+from voxlate.base.errors import BadInput
+from voxlate.base.messages import Say
+from voxlate.base.options.option import merge
+from voxlate.scans.cases.prepared import open_cohort
+from voxlate.scans.cohorts.choice import as_names
+from voxlate.training.batches.any_source import with_any_source
+from voxlate.training.options import PlanOptions
+from voxlate.training.planning import rules
+from voxlate.training.planning.facts import Facts, check_scales, facts_of
+from voxlate.training.planning.pace import SPARE, PaceRecord
+from voxlate.training.planning.plan import Plan
+from voxlate.training.planning.probe import Limits, Probe, free_memory
+from voxlate.training.planning.race import choose_start
+from voxlate.training.planning.roles import ANY_SOURCE, Roles, refuse_maps, roles_of, roles_of_any
+from voxlate.training.planning.rules import LEAST_STEPS, PREDICTOR, Draft, Size
+from voxlate.training.planning.search import FILLED, WIDTHS, Candidate, Search, reason, useful_steps
+from voxlate.training.planning.starters import Starter, find_starter, without_training
+from voxlate.training.precision import choose
+from voxlate.training.recipe import from_dict
+from voxlate.training.recipe import text as recipe_text
+
+# With fewer steps of a second stage, its samples are noise.
+FEWEST_OF_SAMPLES = 200
+BEFORE_REFUSAL = 9  # steps that are timed again before minutes are refused
+ROOM = 1.5  # on the minutes that are advised for them
+FEW = 2  # passes over the slices below which a training is too short
+# A completion draws which images are missing, so that a part of the slices suffices to begin with.
+FEWEST_OF_COMPLETION = 100
+# Share of the time for the regression: by the law, an image of both costs it 2 % of its error after 20 minutes.
+SHARES = {"both": 0.75, "samples": 0.4}
+
+
+def plan_training(
+    data: Path | str,
+    options: PlanOptions | None = None,
+    *,
+    fold: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    allow_code: bool = False,
+    say: Say = lambda _: None,
+    **changes: Any,
+) -> Plan:
+    """Plan a training on a prepared cohort within limits of time and memory, by default 60 minutes and most of what is free.
+
+    fold: plan for the training cases of this fold (see Cohort.in_fold); settings: see Plan.change; changes: fields of the
+    options. from_scratch: begin from random weights even where a starter fits.
+    Raises BadInput if the cohort does not suffice for a training, or if the limits are too narrow for the smallest
+    network.
+    """
+    asked = merge(PlanOptions, options, changes)
+    mode = asked.mode or "both"
+    source, target = as_names(asked.source), as_names(asked.target)
+    minutes = 60.0 if asked.minutes is None else float(asked.minutes)
+    memory = free_memory(asked.device) if asked.memory_bytes is None else asked.memory_bytes
+    limits = Limits(minutes, memory)
+    cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
+    facts = facts_of(cohort)
+    if any_source := as_names(asked.any_source):
+        if source:
+            raise BadInput(
+                f"--source: expected --any-source or --source, found both ({', '.join(source)}). Drop one."
+            )
+        roles = roles_of_any(facts, any_source, target)
+        cohort = with_any_source(cohort, any_source, ANY_SOURCE)
+        facts = facts_of(cohort)
+    else:
+        refuse_maps(facts, source, target)
+        roles = roles_of(facts, source, target)
+    _check_variation(facts, roles)
+    if roles.pairing == "pairs":  # cases without a pair are not used
+        facts = facts.of_cases_with([*roles.source, *roles.target])
+    check_scales(facts, [*roles.source, *roles.target], roles.target)
+    if settings:
+        _check_settings(facts, roles, asked.mode, settings, allow_code)
+    probe = Probe(cohort, limits, asked.device)
+    starter, about = None, ""
+    if not asked.from_scratch:
+        starter, about = find_starter(facts, roles, mode)
+    search = Search(facts, roles, probe, say)
+    if roles.pairing == "pairs" and mode != "mean":
+        draft = _plan_samples(search, starter, mode, asked.mode is not None)
+    else:
+        draft = _plan_stage(search, starter, mode)
+    at_once = without_training(facts, roles, cohort.scans)
+    for key in draft.why.keys() & {"minutes"} if at_once else ():
+        draft.why[key] += f", or synthesise without a training: {at_once}"
+    why = {"starter": about, **draft.why} if about else draft.why
+    precision = choose(find_device(asked.device))
+    stages = [*draft.tables.get("stages", ()), draft.tables]
+    for stage in stages:
+        stage["train"]["precision"] = precision.precision
+    why["train.precision"] = precision.why
+    each = draft.step_seconds  # in the order of the stages
+    first, *_ = each
+    steps = [stage["train"]["steps"] for stage in stages]
+    seconds = sum(map(operator.mul, steps, each.values())) - draft.done * each[first]
+    planned = Plan(
+        tables=draft.tables,
+        why=why,
+        seconds=seconds + probe.probe_seconds,
+        memory=probe.most,
+        limits=limits,
+        where=str(cohort.folder),
+        pace=PaceRecord(
+            minutes=minutes,
+            probed_seconds=probe.probe_seconds,
+            step_seconds=each,
+            most_steps={name: math.ceil(FILLED * most) for name, most in draft.most_steps.items()},
+            fewest_steps=draft.fewest_steps,
+        ),
+        at_once=at_once,
+        state=draft.state and {**draft.state, "stage": first},
+        cohort=cohort,
+    )
+    return planned.change(settings or {}, allow_code)
+
+
+def _check_settings(
+    facts: Facts, roles: Roles, mode: str | None, settings: Mapping[str, Any], allow_code: bool
+) -> None:
+    """Raise BadInput for settings that fit none of the recipes that may be planned, before a step is timed."""
+    # A width that is divisible by most numbers, and patches of the most features.
+    size = Size(WIDTHS[-1], rules.stems(facts)[0], rules.BATCH)
+    plain = rules.first_stage(facts, roles, size, LEAST_STEPS).tables
+    possible = [plain]
+    if mode != "mean" and roles.pairing == "complete":
+        possible = [rules.with_drawing(plain, size, LEAST_STEPS)]
+    elif mode != "mean" and roles.pairing == "pairs":
+        two = rules.with_samples(plain, size, LEAST_STEPS, mode or "both")
+        possible = [two] if mode else [plain, two]
+    for tables in possible:
+        try:
+            from_dict(recipe_text.apply_changes(tables, settings), "the plan", allow_code)
+            return
+        except BadInput as error:
+            refused = error
+    raise refused
+
+
+def _check_variation(facts: Facts, roles: Roles) -> None:
+    for name in roles.target:
+        inside = facts.scans[name].inside
+        if inside.at(1) == inside.at(99):
+            raise BadInput(
+                f"{facts.cohort.folder}: expected {name} to vary inside the body, found {inside.at(1):g} from the 1st to the 99th percentile. Is it the right file?"
+            )
+
+
+def _plan_stage(search: Search, starter: Starter | None, mode: str) -> Draft:
+    """The plan of one stage: a regression, a completion, or cycles."""
+    facts, pairing = search.facts, search.roles.pairing
+    most = rules.most_items(facts, times=1 if pairing == "pairs" else 2)
+    best, draft = _plan_first(search, starter, 1.0, most, mean_alone=True)
+    tables = draft.tables
+    if draft.completes and mode != "mean":
+        draft.tables = rules.with_drawing(tables, best.size, best.steps)
+        draft.why |= rules.reasons_for_training(draft.tables["train"], best.size.width)
+        draft.why["method"] = (
+            "a diffusion of missing images; --samples 8 gives their mean and standard deviation"
+        )
+    elif pairing != "unpaired":
+        tables["synth"] |= rules.mirror(tables)
+    draft.step_seconds = {"final": best.seconds}
+    draft.most_steps = {"final": most / best.size.batch}
+    draft.fewest_steps = {"final": _fewest(search, best)}
+    return draft
+
+
+def _plan_samples(search: Search, starter: Starter | None, mode: str, asked: bool) -> Draft:
+    """The plan of a regression and a diffusion of its residual, or of the regression alone if time is short and nobody asked."""
+    probe = search.probe
+    share = SHARES[mode]
+    most = rules.most_items(search.facts)
+    most_drawn = math.ceil(rules.most_items(search.facts, times=2) / rules.BATCH)
+
+    def alone(why: str) -> Draft:
+        """The plan without a second stage."""
+        draft = _plan_stage(search, starter, "mean")
+        draft.why["stages"] = f"the mean prediction alone, because {why}"
+        return draft
+
+    if not asked and rules.takes_planes(search.facts):
+        return alone(
+            "a second stage takes slices of one plane, which would cost the mean 5 to 8 % of its error; --mode both gives a sharp image too"
+        )
+    # The second stage begins from random weights, so its network is the best one for its own share of the time.
+    size = search.rank(1 - share, most)[0].size
+    plain = rules.first_stage(search.facts, search.roles, size, LEAST_STEPS).tables
+    measured = probe.measure(rules.with_samples(plain, size, LEAST_STEPS, mode), 1)
+    if measured is None:
+        raise BadInput(
+            f"--memory: expected enough for the second stage too, found {probe.limits.memory_bytes / 2**30:.2f} GiB. Give more."
+        )
+
+    def drawn_in(seconds: float) -> int:
+        """The steps of the second stage that fit in these seconds and are useful."""
+        return useful_steps(max(int(seconds / measured.seconds), 1), most_drawn)
+
+    drawn = drawn_in(search.seconds(1 - share))
+    if mode == "both" and drawn < min(FEWEST_OF_SAMPLES, most_drawn):
+        minutes = math.ceil(ROOM * probe.limits.minutes * FEWEST_OF_SAMPLES / drawn)
+        if asked:
+            raise BadInput(
+                f"--mode both: expected minutes for {FEWEST_OF_SAMPLES} steps of a diffusion after the mean prediction, found room for {drawn:,}. Give about --minutes {minutes}, or --mode mean."
+            )
+        return alone(
+            f"only {drawn:,} steps of a diffusion to sharp images would fit, which needs {FEWEST_OF_SAMPLES}: give about --minutes {minutes}"
+        )
+    best, draft = _plan_first(search, starter, share, most)
+    drawn = drawn_in(search.seconds() - (best.steps - draft.done) * best.seconds)
+    draft.tables = rules.with_samples(draft.tables, size, drawn, mode, plain["net"])
+    why = draft.why
+    why["stages.regression.method"] = why.pop("method")
+    why["stages.regression.train.steps"] = f"{share:.0%} of the time: {why['net.width']}"
+    why["train.steps"] = (
+        f"the remaining time, for a diffusion of its residual: {drawn:,} steps of {measured.seconds:.3f} s"
+    )
+    synth = draft.tables["synth"]
+    why["synth.steps"] = (
+        f"{synth['steps']} steps from log-SNR -3, because the regression suffices at higher noise"
+    )
+    if "gradient_ratio" in synth:
+        why["synth.gradient_ratio"] = (
+            f"one image between the mean and a sample, at a gradient ratio of {synth['gradient_ratio']:g} on validation cases; --mode samples shows what is uncertain"
+        )
+    draft.step_seconds = {PREDICTOR: best.seconds, "final": measured.seconds}
+    draft.most_steps = {PREDICTOR: most / best.size.batch, "final": most_drawn}
+    draft.fewest_steps = {PREDICTOR: _fewest(search, best), "final": min(FEWEST_OF_SAMPLES, drawn)}
+    return draft
+
+
+def _plan_first(
+    search: Search,
+    starter: Starter | None,
+    share: float,
+    most_items: int,
+    mean_alone: bool = False,
+) -> tuple[Candidate, Draft]:
+    """The network of the first stage, with its draft; mean_alone: whether no second stage follows."""
+    facts = search.facts
+    ranked = search.rank(share, most_items)
+    if ranked[0].fitting < _fewest(search, ranked[0]):  # perhaps only while other work ran
+        ranked[0] = search.again(ranked[0], share, most_items, BEFORE_REFUSAL)
+    best = ranked[0]
+    _check_epoch(search, best, share)
+    if starter is not None:
+        best, draft = choose_start(search, starter, best, share, most_items, mean_alone)
+    else:
+        draft = rules.first_stage(facts, search.roles, best.size, best.steps, mean_alone)
+        draft.why["net.width"] = reason(ranked)
+        if best.steps < best.fitting:
+            draft.why["net.width"] += (
+                f"; {best.fitting:,} would fit, but overfit to {facts.patients} patients"
+            )
+    _warn_of_short(draft, best.fitting, search.probe.limits.minutes)
+    return best, draft
+
+
+def _warn_of_short(draft: Draft, fitting: int, minutes: float) -> None:
+    """State in a draft that its training is too short; fitting: steps that fit in the minutes of the whole plan."""
+    passes = fitting * draft.size.batch / max(draft.facts.slices, 1)
+    if fitting >= LEAST_STEPS and passes >= FEW:
+        return
+    # Images will be blurred and lack rare structures such as lesions.
+    enough = minutes * max(2 * LEAST_STEPS / fitting, 2 * FEW / passes)
+    shown = f"{fitting:,} steps show each slice {passes:.1f} times"
+    if passes < 0.5:  # about half of the slices contain body
+        shown = f"{fitting:,} steps train on about {2 * passes:.0%} of the slices, drawn at random, once each"
+    draft.why["minutes"] = (
+        f"{shown}: EXPECT BLUR, AND LESIONS THAT ARE MISSING; give {math.ceil(enough)} minutes"
+    )
+
+
+def _fewest(search: Search, best: Candidate) -> int:
+    """The fewest steps of a first stage: one pass over all slices, of a completion over a part of them.
+
+    The order of the batches draws that part at random.
+    """
+    wanted = math.ceil(0.5 * search.facts.slices / best.size.batch)  # about half contain body
+    return min(wanted, FEWEST_OF_COMPLETION) if search.roles.pairing == "complete" else wanted
+
+
+def _check_epoch(search: Search, best: Candidate, share: float) -> None:
+    """Raise BadInput if a share of the time does not suffice for the fewest steps."""
+    facts, probe = search.facts, search.probe
+    wanted = _fewest(search, best)
+    if best.fitting >= wanted:
+        return
+    seconds = best.seconds / share
+    minutes = (wanted * seconds * 1.1 / (1 - SPARE) + probe.probe_seconds) / 60
+    at_once = without_training(facts, search.roles, probe.cohort.scans)
+    starter = f", or synthesise without a training: {at_once}" if at_once else "."
+    raise BadInput(
+        f"--minutes: expected time for one pass over the {facts.slices:,} slices, found {probe.limits.minutes:g} minutes, which are {best.fitting:,} steps of {best.size.batch} slices (fewer while other work slows the machine). Give {math.ceil(10 * minutes) / 10:.1f} minutes or more{starter}"
+    )
