@@ -181,7 +181,7 @@ def body_of(header: CaseHeader, volume: Volume, spec: IntensityMap) -> Body:
     body = foreground(coarse)
     ends = box_around(body)
     inside = tuple(slice(*pair) for pair in ends)
-    cut: Bool = hard_edges(body, spacing.tolist()).all(axis=1)
+    cut = np.asarray(hard_edges(body, spacing.tolist()).all(axis=1))
     values = np.where(body, coarse.data[0], coarse.data[0].min())
     cropped = spec.scale(statistics).forward(values)[inside].astype(np.float32)
     factors = [SIDE / length for length in cropped.shape]

@@ -25,7 +25,14 @@ from voxlate.checks.intensity_checks import (
 )
 from voxlate.checks.quality_checks import check_noise, check_quality, check_slices, quality_of
 from voxlate.scans.cases.align import Preparation
-from voxlate.scans.cases.case import DIGITS, MASK, PreparedCase, digest, prepare_case
+from voxlate.scans.cases.case import (
+    DIGITS,
+    MASK,
+    PreparedCase,
+    compact,
+    digest,
+    prepare_case,
+)
 from voxlate.scans.cases.layout import lay_out
 from voxlate.scans.formats.io import content_hash, is_there, read_volume
 from voxlate.scans.images.frame import Frame, find_frame
@@ -47,7 +54,7 @@ class CaseInputs:
 
     key: decides the noise; files: where the scans were read from; preparation: entries of the provenance on how the
     scans were prepared; warnings: on differences from the training data; frame: the part of the scans that was
-    prepared, None for all.
+    prepared, None for all; digests: of whole scans that were cut to the frame, where a training states those that it saw.
     """
 
     prepared: PreparedCase
@@ -56,6 +63,7 @@ class CaseInputs:
     preparation: Mapping[str, Any]
     warnings: tuple[Message, ...]
     frame: Frame | None = None
+    digests: frozenset[str] = frozenset()
 
 
 def prepare_inputs(
@@ -74,14 +82,18 @@ def prepare_inputs(
     volumes = {name: as_volume(scan, name) for name, scan in scans.items()}
     files = {name: volume.origin for name, volume in volumes.items()}
     mask = volumes.pop(MASK, None)
+    trained, used = facts.preparation, preparation_for(facts, volumes)
+    frame = _find_frame(facts, volumes, used.fixed)
+    digests = frozenset[str]()
+    if frame is not None:
+        if facts.seen_voxels:
+            wholes = (compact(canonical_view(volume).data[0]) for volume in volumes.values())
+            digests = frozenset(digest(values)[:DIGITS] for values in wholes)
+        volumes = {name: frame.cut(volume) for name, volume in volumes.items()}
+        mask = mask and frame.cut(mask)
     if anatomy is not None:
         for volume in volumes.values():
             check_extent(anatomy, volume, case)
-    trained, used = facts.preparation, preparation_for(facts, volumes)
-    frame = _find_frame(facts, volumes, used.fixed)
-    if frame is not None:
-        volumes = {name: frame.cut(volume) for name, volume in volumes.items()}
-        mask = mask and frame.cut(mask)
     key = _voxels_key(volumes.values())
     masked = facts.needs_mask or frame is not None
     prepared = prepare_case(case, volumes, used, mask=mask, masked=masked)
@@ -109,6 +121,7 @@ def prepare_inputs(
         _preparation_entries(trained, used, prepared),
         tuple(warnings),
         frame,
+        digests,
     )
 
 
@@ -136,10 +149,11 @@ def is_in_training(
     facts: Facts,
     prepared: PreparedCase,
     names: Iterable[str],
+    digests: Collection[str] = (),
 ) -> bool | None:
     """Whether some arrays of a case, or scans of it that were changed since, were in the training.
 
-    names: of the arrays. None where the weights do not state what the training saw.
+    names: of the arrays; digests: of whole scans of which the case is a frame. None where the weights do not state what the training saw.
     """
     known = set(facts.seen_voxels)
     if not known:
@@ -147,6 +161,8 @@ def is_in_training(
     from voxlate.checks.copies import is_copy  # here, because it needs SciPy
 
     names = list(names)
+    if not known.isdisjoint(digests):
+        return True
     if any(digest(prepared.arrays[name][:])[:DIGITS] in known for name in names):
         return True
     return is_copy(prepared, names, facts.seen_signatures)

@@ -440,7 +440,9 @@ def _provenance(
         **moved,
         **{key: value for key, value in optional.items() if value},
     }
-    in_training = is_in_training(facts, inputs.prepared, facts.visible_sources(inputs.prepared))
+    in_training = is_in_training(
+        facts, inputs.prepared, facts.visible_sources(inputs.prepared), inputs.digests
+    )
     return entries if in_training is None else {**entries, "in_training": in_training}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from voxlate.base.slabs import empty
 from voxlate.scans.images.grid import Grid, Volume, same_grid
-from voxlate.scans.images.mask import box_around, foreground
+from voxlate.scans.images.mask import box_around, foreground, varied_box
 
 Ends = list[tuple[int, int]]  # first and end along D, H, W
 
@@ -64,7 +64,7 @@ def find_frame(volumes: Sequence[Volume], margin_mm: float) -> Frame:
     The same body has the same frame, however many planes of constant air lie around it.
     """
     grid = volumes[0].grid
-    boxes = [_varied(volume.data[0]) for volume in volumes]
+    boxes = [varied_box(volume.data[0]) for volume in volumes]
     most = _around(boxes)
     margins = [math.ceil(margin_mm / side) + SPARE for side in grid.spacing_mm]
     frame = Frame(grid, most)
@@ -86,22 +86,3 @@ def _around(boxes: Sequence[Ends]) -> Ends:
     return [
         (min(first for first, _ in along), max(end for _, end in along)) for along in zip(*boxes)
     ]
-
-
-def _varied(image: np.ndarray) -> Ends:
-    """The box of an image [D, H, W] without the planes at its sides that are one value; all of it where nothing varies."""
-    ends = [(0, length) for length in image.shape]
-    for axis in range(3):
-        planes = np.moveaxis(image[tuple(slice(*pair) for pair in ends)], axis, 0)
-        before, after = _constant(planes), _constant(planes[::-1])
-        if before == len(planes):
-            return [(0, length) for length in image.shape]
-        ends[axis] = (before, len(planes) - after)
-    return ends
-
-
-def _constant(planes: np.ndarray) -> int:
-    """How many of the first planes hold nothing but the first value."""
-    value = planes[0].flat[0]
-    varied = (number for number, plane in enumerate(planes) if (plane != value).any())
-    return next(varied, len(planes))

@@ -142,6 +142,14 @@ def _body(tissue: np.ndarray, spacing: Spacing, gap_mm: float) -> np.ndarray:
 
 
 def _background(image: np.ndarray) -> _Background:
+    """The background of an image, estimated without planes of one value at its sides; with them, if none is left without."""
+    inner = image[tuple(slice(*ends) for ends in varied_box(image))]
+    least, most = least_and_most(inner)
+    found = _border_background(inner)
+    return found if found.threshold is not None and least < most else _border_background(image)
+
+
+def _border_background(image: np.ndarray) -> _Background:
     """The background of an image, estimated from the in-plane border."""
     values = _sample(image)
     rows = by_plane(lambda slab: slab[:, [0, -1]], image).reshape(-1)
@@ -327,6 +335,25 @@ def box_around(mask: np.ndarray) -> list[tuple[int, int]]:
     if box is None:
         return [(0, length) for length in mask.shape]
     return [(along.start, along.stop) for along in box]
+
+
+def varied_box(image: np.ndarray) -> list[tuple[int, int]]:
+    """The box of an image [D, H, W] without the planes at its sides that are one value; all of it where nothing varies."""
+    ends = [(0, length) for length in image.shape]
+    for axis in range(3):
+        planes = np.moveaxis(image[tuple(slice(*pair) for pair in ends)], axis, 0)
+        before, after = _constant(planes), _constant(planes[::-1])
+        if before == len(planes):
+            return [(0, length) for length in image.shape]
+        ends[axis] = (before, len(planes) - after)
+    return ends
+
+
+def _constant(planes: np.ndarray) -> int:
+    """How many of the first planes hold nothing but the first value."""
+    value = planes[0].flat[0]
+    varied = (number for number, plane in enumerate(planes) if (plane != value).any())
+    return next(varied, len(planes))
 
 
 def hard_edges(body: np.ndarray, spacing_mm: Sequence[float]) -> NDArray[np.bool_]:
