@@ -40,6 +40,7 @@ from voxlate.scans.images.grid import Volume, canonical_view, check_affine, same
 from voxlate.scans.images.mask import clearest
 from voxlate.scans.images.units import unit_of
 from voxlate.synthesis.facts import Facts
+from voxlate.synthesis.intervals import fills_crown
 from voxlate.synthesis.memory import check_memory
 
 T = TypeVar("T")
@@ -98,6 +99,10 @@ def prepare_inputs(
     masked = facts.needs_mask or frame is not None
     prepared = prepare_case(case, volumes, used, mask=mask, masked=masked)
     warnings = _check_scans(facts, prepared, anatomy, targets)
+    if any(fills_crown(facts, prepared, name) for name in targets):
+        apart = prepared.header.spacing_mm[0]
+        text = f"Slices are {apart:.1f} mm apart: near the crown, brain may become bone."
+        warnings.append(message("thick-slices", text, apart_mm=apart))
     if anatomy is not None and worst_grade(warnings) != "do not trust":
         for name, volume in volumes.items():  # before resampling, which hides noise
             scan = canonical_view(volume)
