@@ -106,8 +106,8 @@ def test_training_reads_nothing_outside_of_the_frame_and_places_patches_around_t
 def test_an_edge_is_hard_where_it_cuts_a_body_and_not_where_a_round_body_ends():
     z, y, x = np.ogrid[:60, :60, :60]
     ball = (z - 29.5) ** 2 + (y - 29.5) ** 2 + (x - 29.5) ** 2 < 29.9**2
-    assert not hard_edges(ball, (2.0, 2.0, 2.0)).any()
-    cut = hard_edges(ball[:45, 8:], (2.0, 2.0, 2.0))
+    assert not hard_edges(ball, (2.0, 2.0, 2.0), 0.2).any()
+    cut = hard_edges(ball[:45, 8:], (2.0, 2.0, 2.0), 0.2)
     assert cut.tolist() == [[False, True], [True, False], [False, False]]
 
 

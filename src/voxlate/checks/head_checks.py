@@ -51,6 +51,7 @@ LEAST_DARK = 0.02  # share of the back
 AS_BACKGROUND = -0.96  # network units, of -1 to 1: up to 2 % of the range
 RIM_MM = 10.0  # from the brain's surface, where fluid is dark in many scans and partly stripped
 LEAST_POOL_ML = 0.5
+HARD = 0.2  # area at a border that cuts the head, beside that further in; round heads have less within a voxel
 LEAST_TOUCH_MM = 25.0  # of a slice's border along the head: the skull is as long there, beyond a tip of nose or ear
 
 
@@ -202,7 +203,7 @@ def _symmetry(head: _Head, axis: int) -> float:
 def _check_borders(head: _Head, name: str) -> list[Message]:
     """A message where a border of slices cuts a head, beside which synthetic heads have air."""
     _, depth_mm, width_mm = head.spacing_mm
-    _, (back, front), (left, right) = hard_edges(head.body, head.spacing_mm)
+    _, (back, front), (left, right) = hard_edges(head.body, head.spacing_mm, HARD)
     touched = {
         "left": left * head.body[:, :, 0].sum(axis=1).max() * depth_mm,
         "right": right * head.body[:, :, -1].sum(axis=1).max() * depth_mm,

@@ -37,10 +37,7 @@ SULCUS_MM = 5.0  # half the width of the furrows that are filled
 NOISE_HU = 20.0
 RIM_HU = 500.0  # half way from brain to the bone of the inner table: a voxel at the rim is mostly brain below it
 CUT_MM2 = 100.0  # of brain in a side face of the volume; less is a stray voxel
-EDGE_MM, HARD = (
-    8.0,
-    0.5,
-)  # of a sphere, a plane 4 mm below its pole has a third of the area 8 mm further in
+EDGE_MM = 8.0
 STRIPPED = (
     0.8  # of the body; with more tissue it has no skull, the volume holds nothing but the brain
 )
@@ -356,10 +353,11 @@ def _constant(planes: np.ndarray) -> int:
     return next(varied, len(planes))
 
 
-def hard_edges(body: np.ndarray, spacing_mm: Sequence[float]) -> NDArray[np.bool_]:
+def hard_edges(body: np.ndarray, spacing_mm: Sequence[float], hard: float) -> NDArray[np.bool_]:
     """Whether a body is cut at the first and the last plane along D, H, W: bool [3, 2].
 
-    A round end has little area there beside that EDGE_MM further in; of a cut, the two are alike.
+    There is then more area than the share `hard` of that EDGE_MM further in: a plane u mm below a sphere's pole has
+    u / (u + 8) of it.
     """
     cut = np.zeros((3, 2), bool)
     for axis, side in enumerate(spacing_mm):
@@ -367,7 +365,7 @@ def hard_edges(body: np.ndarray, spacing_mm: Sequence[float]) -> NDArray[np.bool
         areas = body.sum(axis=others)
         inward = min(len(areas) - 1, max(1, round(EDGE_MM / side)))
         for face, along in enumerate((areas, areas[::-1])):
-            cut[axis, face] = along[0] > 0 and along[0] >= HARD * along[inward]
+            cut[axis, face] = along[0] > 0 and along[0] >= hard * along[inward]
     return cut
 
 
