@@ -23,7 +23,7 @@ SSIM = 0.4  # weight in a loss
 BLURRED = 2.5
 LONGEST = 160  # features along a side of a patch after the stem
 FEWEST = 32
-FRAME_MM = 10.0  # around the body's box
+FRAME_MM = 5.0  # around the body's box
 LEAST_HU = -1000.0  # air: the lower end of a window of images in HU
 MARGIN = 8  # voxels around the body
 # Whole slices are used if the body's box covers at least this share of them.
