@@ -61,7 +61,7 @@ def window(low, high):
     ("known", "table", "reason"),
     [
         # Hounsfield units get a window that holds the body in round numbers
-        (scan("ct", "HU", -212.0, 1533.0, -1024), window(-250.0, 1550.0), "-210 to 1531"),
+        (scan("ct", "HU", -212.0, 1533.0, -1024), window(-1000.0, 1550.0), "-210 to 1531"),
         (scan("ct", "HU", 3, 255), window(0, 255), "not the HU"),
         (scan("ct", "grey", 0, 680), window(0, 765), "0 to 680"),  # pictures of 16 bits
         # MR is scaled by its own percentiles with air at 0; z-scored, it keeps its dark half

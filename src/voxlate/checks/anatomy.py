@@ -27,7 +27,7 @@ from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import IntensityMap
-from voxlate.scans.images.mask import background_value, box_around, dilate, foreground
+from voxlate.scans.images.mask import background_value, box_around, dilate, foreground, hard_edges
 
 if TYPE_CHECKING:
     from voxlate.scans.cases.prepared import Cohort
@@ -61,6 +61,7 @@ UNRELATED = 0.25  # correlation with the mean scan; real heads, brains and singl
 # Correlation with the mean scan inside its body: 0.04 or more of 10 real heads, 20 label heads and 22 images of brains, below
 # 0 of 9 of the 10 heads after inversion.
 OPPOSITE = 0.0
+HARD = 0.5  # area at an end that is cut, beside that further in; round ends in these voxels have a third
 CROP = 0.6  # of the training's mean extent
 LEAST_CROP_MM = 30  # longest extent, below which voxels are too small or little is shown
 SHOWS = 0.2  # of the training's own patients, from which that says something
@@ -164,7 +165,7 @@ def read_anatomy(path: Path, modalities: Collection[str]) -> Anatomy:
 class Body:
     """A case's body in one source: its box (mean 0, length 1), the logarithm of its extents in mm, and its level.
 
-    grain: the change of these extents by half a voxel; cut: whether the body reaches both ends of the scan, along D, H, W.
+    grain: the change of these extents by half a voxel; cut: whether both ends of the scan cut the body, along D, H, W.
     """
 
     box: Box
@@ -181,7 +182,7 @@ def body_of(header: CaseHeader, volume: Volume, spec: IntensityMap) -> Body:
     body = foreground(coarse)
     ends = box_around(body)
     inside = tuple(slice(*pair) for pair in ends)
-    cut = np.ptp(ends, axis=1) == body.shape
+    cut = np.asarray(hard_edges(body, spacing.tolist(), HARD).all(axis=1))
     values = np.where(body, coarse.data[0], coarse.data[0].min())
     cropped = spec.scale(statistics).forward(values)[inside].astype(np.float32)
     factors = [SIDE / length for length in cropped.shape]

@@ -18,7 +18,13 @@ from voxlate.scans.images.components import components_of
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Scale
-from voxlate.scans.images.mask import background_value, box_around, find_tissue, foreground
+from voxlate.scans.images.mask import (
+    background_value,
+    box_around,
+    find_tissue,
+    foreground,
+    hard_edges,
+)
 
 Box = list[tuple[int, int]]  # first and end along D, H, W
 
@@ -45,6 +51,7 @@ LEAST_DARK = 0.02  # share of the back
 AS_BACKGROUND = -0.96  # network units, of -1 to 1: up to 2 % of the range
 RIM_MM = 10.0  # from the brain's surface, where fluid is dark in many scans and partly stripped
 LEAST_POOL_ML = 0.5
+HARD = 0.2  # area at a border that cuts the head, beside that further in; round heads have less within a voxel
 LEAST_TOUCH_MM = 25.0  # of a slice's border along the head: the skull is as long there, beyond a tip of nose or ear
 
 
@@ -194,17 +201,18 @@ def _symmetry(head: _Head, axis: int) -> float:
 
 
 def _check_borders(head: _Head, name: str) -> list[Message]:
-    """A message where a head reaches a border of its slices, beside which synthetic heads have air."""
+    """A message where a border of slices cuts a head, beside which synthetic heads have air."""
     _, depth_mm, width_mm = head.spacing_mm
+    _, (back, front), (left, right) = hard_edges(head.body, head.spacing_mm, HARD)
     touched = {
-        "left": head.body[:, :, 0].sum(axis=1).max() * depth_mm,
-        "right": head.body[:, :, -1].sum(axis=1).max() * depth_mm,
-        "back": head.body[:, 0].sum(axis=1).max() * width_mm,
-        "front": head.body[:, -1].sum(axis=1).max() * width_mm,
+        "left": left * head.body[:, :, 0].sum(axis=1).max() * depth_mm,
+        "right": right * head.body[:, :, -1].sum(axis=1).max() * depth_mm,
+        "back": back * head.body[:, 0].sum(axis=1).max() * width_mm,
+        "front": front * head.body[:, -1].sum(axis=1).max() * width_mm,
     }
     sides = [side for side, length in touched.items() if length >= LEAST_TOUCH_MM]
     length_mm = max(touched.values())
-    text = f"{name}: the head reaches the {', '.join(sides)} border of the scan (over {length_mm:.0f} mm of a slice): near it, bone may be missing or invented."
+    text = f"{name}: the {', '.join(sides)} border of the scan cuts the head (over {length_mm:.0f} mm of a slice): near it, bone may be missing or invented."
     return [message("border", text, length_mm=length_mm)] if sides else []
 
 

@@ -1,7 +1,7 @@
 """The data of held-out cases for a calibration: synthesised by an executor, kept in files, and checked."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -128,7 +128,12 @@ class CalibrationJob:
             inputs = model.prepare(used, case.case)
             prepared = inputs.prepared
             output_grid = find_output_grid(facts, prepared)
-            truths = self._truths(case.case, scans, maps, output_grid, context.warn)
+            cut = inputs.frame.cut if inputs.frame is not None else _whole
+            framed = {name: cut(scan) for name, scan in scans.items()}
+            labels = {name: cut(label) for name, label in maps.items()}
+            truths = self._truths(
+                case.case, framed, labels, output_grid, inputs.digests, context.warn
+            )
             with context.turn:
                 images, _ = sample(model, inputs, self.seed, context.progress)
             sources = sources_of(facts, prepared)
@@ -151,6 +156,7 @@ class CalibrationJob:
         scans: Mapping[str, Volume],
         maps: Mapping[str, Volume],
         output_grid: OutputGrid,
+        digests: Collection[str],
         warn: Say,
     ) -> dict[str, TrueImage]:
         """The truths as they are in their files, as in evaluate; resampled only where their grid is another."""
@@ -161,7 +167,7 @@ class CalibrationJob:
             _check_truth(case, scans[name], facts.units[name], output_grid)
         preparation = preparation_for(facts, {name: scans[name] for name in data.source})
         whole = prepare_case(case, scans, preparation, labels=maps, masked=False)
-        self._check_training(case, whole, warn)
+        self._check_training(case, whole, digests, warn)
         prepared = lay_out(whole, data.axes)
         if not np.allclose(prepared.header.affine, output_grid.affine):
             raise BadInput(
@@ -196,9 +202,11 @@ class CalibrationJob:
             truths[name] = TrueImage(volume, values, labels)
         return truths
 
-    def _check_training(self, case: str, prepared: PreparedCase, warn: Say) -> None:
+    def _check_training(
+        self, case: str, prepared: PreparedCase, digests: Collection[str], warn: Say
+    ) -> None:
         """Raise InTraining for a patient of the training, whatever it is called; warn of an equal name."""
-        if is_in_training(self.model.facts, prepared, prepared.arrays):
+        if is_in_training(self.model.facts, prepared, prepared.arrays, digests):
             raise InTraining(
                 f"calibrate: expected patients that training did not see, found {case}, which was in it (by the voxels of its scans): errors there are smaller than of a new patient. Give --split val, or another cohort."
             )
@@ -207,6 +215,10 @@ class CalibrationJob:
                 "It has the name of a training case and other voxels: it counts as another patient."
             )
             warn(message("name-of-training-case", text, case=case))
+
+
+def _whole(scan: Volume) -> Volume:
+    return scan
 
 
 def _check_truth(case: str, truth: Volume, unit: str, output_grid: OutputGrid) -> None:

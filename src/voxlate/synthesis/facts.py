@@ -27,7 +27,7 @@ class DataFacts:
     """Which scans are read, and how, by the names of a recipe's data; steps, channels: of source channels.
 
     planes: the layouts whose images are averaged, the first of which is `axes`; none for one plane. heads: None for
-    scans.
+    scans. frame: the margin in mm around the body's box, outside of which nothing is read; None: all is.
     """
 
     source: list[Name]
@@ -44,6 +44,7 @@ class DataFacts:
     allow_missing: bool
     any_source: list[Name]
     heads: SyntheticHeads | None = None
+    frame: NotNegative | None = None
 
     @property
     def by_plane(self) -> tuple["DataFacts", ...]:

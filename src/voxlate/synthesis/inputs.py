@@ -25,13 +25,22 @@ from voxlate.checks.intensity_checks import (
 )
 from voxlate.checks.quality_checks import check_noise, check_quality, check_slices, quality_of
 from voxlate.scans.cases.align import Preparation
-from voxlate.scans.cases.case import DIGITS, MASK, PreparedCase, digest, prepare_case
+from voxlate.scans.cases.case import (
+    DIGITS,
+    MASK,
+    PreparedCase,
+    compact,
+    digest,
+    prepare_case,
+)
 from voxlate.scans.cases.layout import lay_out
 from voxlate.scans.formats.io import content_hash, is_there, read_volume
-from voxlate.scans.images.grid import Volume, canonical_view, check_affine
+from voxlate.scans.images.frame import Frame, find_frame
+from voxlate.scans.images.grid import Volume, canonical_view, check_affine, same_grid
 from voxlate.scans.images.mask import clearest
 from voxlate.scans.images.units import unit_of
 from voxlate.synthesis.facts import Facts
+from voxlate.synthesis.intervals import fills_crown
 from voxlate.synthesis.memory import check_memory
 
 T = TypeVar("T")
@@ -45,7 +54,8 @@ class CaseInputs:
     """A prepared case, laid out for the network.
 
     key: decides the noise; files: where the scans were read from; preparation: entries of the provenance on how the
-    scans were prepared; warnings: on differences from the training data.
+    scans were prepared; warnings: on differences from the training data; frame: the part of the scans that was
+    prepared, None for all; digests: of whole scans that were cut to the frame, where a training states those that it saw.
     """
 
     prepared: PreparedCase
@@ -53,6 +63,8 @@ class CaseInputs:
     files: Mapping[str, str]
     preparation: Mapping[str, Any]
     warnings: tuple[Message, ...]
+    frame: Frame | None = None
+    digests: frozenset[str] = frozenset()
 
 
 def prepare_inputs(
@@ -71,13 +83,26 @@ def prepare_inputs(
     volumes = {name: as_volume(scan, name) for name, scan in scans.items()}
     files = {name: volume.origin for name, volume in volumes.items()}
     mask = volumes.pop(MASK, None)
+    trained, used = facts.preparation, preparation_for(facts, volumes)
+    frame = _find_frame(facts, volumes, used.fixed)
+    digests = frozenset[str]()
+    if frame is not None:
+        if facts.seen_voxels:
+            wholes = (compact(canonical_view(volume).data[0]) for volume in volumes.values())
+            digests = frozenset(digest(values)[:DIGITS] for values in wholes)
+        volumes = {name: frame.cut(volume) for name, volume in volumes.items()}
+        mask = mask and frame.cut(mask)
     if anatomy is not None:
         for volume in volumes.values():
             check_extent(anatomy, volume, case)
     key = _voxels_key(volumes.values())
-    trained, used = facts.preparation, preparation_for(facts, volumes)
-    prepared = prepare_case(case, volumes, used, mask=mask, masked=facts.needs_mask)
+    masked = facts.needs_mask or frame is not None
+    prepared = prepare_case(case, volumes, used, mask=mask, masked=masked)
     warnings = _check_scans(facts, prepared, anatomy, targets)
+    if any(fills_crown(facts, prepared, name) for name in targets):
+        apart = prepared.header.spacing_mm[0]
+        text = f"Slices are {apart:.1f} mm apart: near the crown, brain may become bone."
+        warnings.append(message("thick-slices", text, apart_mm=apart))
     if anatomy is not None and worst_grade(warnings) != "do not trust":
         for name, volume in volumes.items():  # before resampling, which hides noise
             scan = canonical_view(volume)
@@ -100,6 +125,18 @@ def prepare_inputs(
         files,
         _preparation_entries(trained, used, prepared),
         tuple(warnings),
+        frame,
+        digests,
+    )
+
+
+def _find_frame(facts: Facts, scans: Mapping[str, Volume], fixed: str | None) -> Frame | None:
+    """The frame of the bodies that the scans on the fixed one's grid show; None where the model reads all of a scan."""
+    if facts.data.frame is None:
+        return None
+    grid = scans[fixed or next(iter(scans))].grid
+    return find_frame(
+        [scan for scan in scans.values() if same_grid(scan.grid, grid)], facts.data.frame
     )
 
 
@@ -117,10 +154,11 @@ def is_in_training(
     facts: Facts,
     prepared: PreparedCase,
     names: Iterable[str],
+    digests: Collection[str] = (),
 ) -> bool | None:
     """Whether some arrays of a case, or scans of it that were changed since, were in the training.
 
-    names: of the arrays. None where the weights do not state what the training saw.
+    names: of the arrays; digests: of whole scans of which the case is a frame. None where the weights do not state what the training saw.
     """
     known = set(facts.seen_voxels)
     if not known:
@@ -128,6 +166,8 @@ def is_in_training(
     from voxlate.checks.copies import is_copy  # here, because it needs SciPy
 
     names = list(names)
+    if not known.isdisjoint(digests):
+        return True
     if any(digest(prepared.arrays[name][:])[:DIGITS] in known for name in names):
         return True
     return is_copy(prepared, names, facts.seen_signatures)

@@ -320,6 +320,8 @@ def synthesise(
         **_provenance(model, inputs, images, ends, calibration, empty),
     }
     result = _on_file_grid(model, images, ends, empty, grid, provenance)
+    if inputs.frame is not None:
+        result = result.restored(inputs.frame, empty.values)
     for note in result.warnings:
         warn(note)
     return result
@@ -444,7 +446,9 @@ def _provenance(
         **moved,
         **{key: value for key, value in optional.items() if value},
     }
-    in_training = is_in_training(facts, inputs.prepared, facts.visible_sources(inputs.prepared))
+    in_training = is_in_training(
+        facts, inputs.prepared, facts.visible_sources(inputs.prepared), inputs.digests
+    )
     return entries if in_training is None else {**entries, "in_training": in_training}
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from voxlate.base.arrays import Bool, Float32
 from voxlate.base.items import BACKGROUND, stable_id
 from voxlate.scans.cases.case import MASK, PreparedCase, Role
+from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.cases.layout import lay_out
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.slice_profile import margin, through_plane
@@ -47,6 +48,10 @@ class Reading(Protocol):
     def lift(self) -> float:
         """The least value of a source inside the body, as a share of its range."""
 
+    @property
+    def frame(self) -> float | None:
+        """The margin in mm around the body's box, outside of which nothing is read; None: all is."""
+
 
 class Patch:
     """A patch of a case in the axes of the settings.
@@ -67,7 +72,7 @@ class Patch:
         self.case = lay_out(case, data.axes)
         self.data, self.intensity, self.start = data, intensity, start
         self.size = size or data.patch
-        self.inside, self.place = overlap(start, self.size, self.case.header.shape)
+        self.inside, self.place = overlap(start, self.size, readable(self.case.header, data.frame))
         self.drawn = case.contrasts
         if seed is None:
             seed = stable_id("physics", case.header.case, *start)
@@ -143,13 +148,26 @@ def _repeat_ends(first: int, end: int, length: int) -> np.ndarray:
     return np.clip(np.arange(first, end), 0, length - 1)
 
 
-def overlap(start: Triple, size: Triple, shape: Triple) -> tuple[Box, Box]:
-    """The part of a patch inside the volume, in the patch's own indices and in the volume's."""
+def readable(header: CaseHeader, frame_mm: float | None) -> Sequence[tuple[int, int]]:
+    """First and end along D, H, W of what is read of a case: all, or in slices the mask's box and a margin."""
+    whole = [(0, length) for length in header.shape]
+    if frame_mm is None:
+        return whole
+    margins = [round(frame_mm / side) for side in header.spacing_mm]
+    within = [
+        (max(0, first - margin), min(end + margin, length))
+        for (first, end), margin, length in zip(header.mask_box, margins, header.shape)
+    ]
+    return [whole[0], *within[1:]]
+
+
+def overlap(start: Triple, size: Triple, ends: Sequence[tuple[int, int]]) -> tuple[Box, Box]:
+    """The part of a patch between ends (along D, H, W) in the volume, in the patch's own indices and in the volume's."""
     in_patch = list[slice]()
     in_volume = list[slice]()
-    for first, length, whole in zip(start, size, shape):
-        begin = min(max(0, -first), length)
-        end = max(begin, min(length, whole - first))
+    for first, length, (least, most) in zip(start, size, ends):
+        begin = min(max(0, least - first), length)
+        end = max(begin, min(length, most - first))
         in_patch.append(slice(begin, end))
         in_volume.append(slice(first + begin, first + end))
     return cast(Box, tuple(in_patch)), cast(Box, tuple(in_volume))

@@ -3,9 +3,10 @@
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
@@ -30,6 +31,7 @@ from voxlate.scans.formats.io import (
     write_volume,
 )
 from voxlate.scans.formats.nifti import description_of
+from voxlate.scans.images.frame import Frame
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.provenance import provenance_of, read_provenance
 
@@ -73,6 +75,23 @@ class Synthesised:
     high: dict[str, Volume] = field(default_factory=dict)
     unfamiliar: dict[str, Volume] = field(default_factory=dict)
     states: dict[str, Volume] = field(default_factory=dict)
+
+    def restored(self, frame: Frame, backgrounds: Mapping[str, float]) -> "Synthesised":
+        """Images and maps of a frame on the whole grid; outside, images and ends of intervals are background."""
+
+        def whole(
+            volumes: Mapping[str, Volume], values: Mapping[str, float] = MappingProxyType({})
+        ) -> dict[str, Volume]:
+            return {name: frame.restore(volumes[name], values.get(name, 0)) for name in volumes}
+
+        return replace(
+            self,
+            volumes=whole(self.volumes, backgrounds),
+            std=whole(self.std),
+            low=whole(self.low, backgrounds),
+            high=whole(self.high, backgrounds),
+            unfamiliar=whole(self.unfamiliar),
+        )
 
     @property
     def files(self) -> dict[str, Volume]:

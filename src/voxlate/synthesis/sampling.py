@@ -17,6 +17,7 @@ from voxlate.scans.images.tiling import (
     Tiling,
     Triple,
     Whole,
+    fit_to_frame,
     fit_to_mask,
     range_of_varied_slices,
     whole_slices,
@@ -122,9 +123,13 @@ def _plan_slices(facts: Facts, prepared: PreparedCase) -> tuple[SlicePlan, Prepa
             return plan, prepared
         prepared = resize_case(prepared, slices.resize_to, (first, last))
     mask = prepared.mask(facts.data.source) if facts.ignores_outside else None
-    return fit_to_mask(
-        plan, mask, facts.multiple, facts.data.centred, slices.crop, facts.data.patch[1:]
-    ), prepared
+    least = facts.data.patch[1:]
+    plan = fit_to_mask(plan, mask, facts.multiple, facts.data.centred, slices.crop, least)
+    if facts.data.frame is not None and slices.crop is None:
+        header = prepared.header
+        height, width = (round(facts.data.frame / side) for side in header.spacing_mm[1:])
+        plan = fit_to_frame(plan, header.mask_box[1:], (height, width), facts.multiple, least)
+    return plan, prepared
 
 
 def _noise_of(

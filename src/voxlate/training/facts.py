@@ -102,6 +102,7 @@ def data_facts(data: DataSettings) -> DataFacts:
         data.allow_missing,
         list(data.any_source),
         heads,
+        data.frame,
     )
 
 

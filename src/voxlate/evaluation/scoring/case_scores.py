@@ -49,6 +49,8 @@ from voxlate.training.verdict import SYNTHESIS
 
 Functions = Mapping[str, Score]
 
+CLIPPED = 0.02  # of the range, beyond which a truth is said to be clipped: padding of CT ends 24 HU below air
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -257,12 +259,25 @@ def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> 
     for row in rows:
         row.scores.update(on_255.get(row.answer, {}))
     rows[0].scores.update(_interval_scores(truth, synthesis) | _spread_scores(truth, synthesis))
+    if share := _clipped_share(truth):
+        rows[0].scores["clipped"] = share
     sources = item.inputs or {name for name in item.case.files if name != item.modality}
     estimate = estimate_for(item.prepared, item.case.case, item.modality, sources)
     floor = None
     if estimate is not None:
         floor = floor_of(truth.values, truth.inside, truth.spacing_mm, estimate)
     return ScoredItem(rows, _note(truth), " ".join(left_out), floor, sketch, vectors)
+
+
+def _clipped_share(truth: Truth) -> float:
+    """The share of scored voxels whose truth is beyond the range by more than CLIPPED of it; 0 for shares of a peak."""
+    scale = truth.scale
+    if scale.own:
+        return 0.0
+    values = truth.volume.data[0]
+    spare = CLIPPED * scale.width
+    beyond = (values < scale.low - spare) | (values > scale.high + spare)
+    return float(np.mean(beyond if truth.inside is None else beyond[truth.inside]))
 
 
 def _sketch(truth: Truth, image: Volume) -> SketchedTruth:

@@ -126,6 +126,7 @@ ssim_sagittal          SSIM sagittal                     –       higher  3    
 mae_z                  MAE z                             images  lower   3       table   mean |difference of slices − the truth's|
 seam                   Seam                              –       one     2       table   MAE z where windows of slices begin or end, over MAE z elsewhere
 lpips                  LPIPS                             –       lower   3       table   AlexNet v0.1; {LPIPS}
+clipped                Truth beyond the range            %       truth   1       table   share of scored voxels whose truth is beyond the range by more than 2 % of it, and is clipped
 nmi                    NMI                               –       higher  3       table   64 bins over the range; 1 independent, 2 determined
 gradient_strength      Gradient                          –       one     2       table   mean |difference of rows| over the truth's
 gradient_z             Gradient z                        –       one     2       table   mean |difference of slices| over the truth's

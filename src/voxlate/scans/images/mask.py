@@ -1,10 +1,11 @@
 """Masks of the body and the brain, by thresholds and binary morphology."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from voxlate.base.errors import BadInput
 from voxlate.base.slabs import (
@@ -36,6 +37,7 @@ SULCUS_MM = 5.0  # half the width of the furrows that are filled
 NOISE_HU = 20.0
 RIM_HU = 500.0  # half way from brain to the bone of the inner table: a voxel at the rim is mostly brain below it
 CUT_MM2 = 100.0  # of brain in a side face of the volume; less is a stray voxel
+EDGE_MM = 8.0
 STRIPPED = (
     0.8  # of the body; with more tissue it has no skull, the volume holds nothing but the brain
 )
@@ -137,6 +139,14 @@ def _body(tissue: np.ndarray, spacing: Spacing, gap_mm: float) -> np.ndarray:
 
 
 def _background(image: np.ndarray) -> _Background:
+    """The background of an image, estimated without planes of one value at its sides; with them, if none is left without."""
+    inner = image[tuple(slice(*ends) for ends in varied_box(image))]
+    least, most = least_and_most(inner)
+    found = _border_background(inner)
+    return found if found.threshold is not None and least < most else _border_background(image)
+
+
+def _border_background(image: np.ndarray) -> _Background:
     """The background of an image, estimated from the in-plane border."""
     values = _sample(image)
     rows = by_plane(lambda slab: slab[:, [0, -1]], image).reshape(-1)
@@ -322,6 +332,41 @@ def box_around(mask: np.ndarray) -> list[tuple[int, int]]:
     if box is None:
         return [(0, length) for length in mask.shape]
     return [(along.start, along.stop) for along in box]
+
+
+def varied_box(image: np.ndarray) -> list[tuple[int, int]]:
+    """The box of an image [D, H, W] without the planes at its sides that are one value; all of it where nothing varies."""
+    ends = [(0, length) for length in image.shape]
+    for axis in range(3):
+        planes = np.moveaxis(image[tuple(slice(*pair) for pair in ends)], axis, 0)
+        before, after = _constant(planes), _constant(planes[::-1])
+        if before == len(planes):
+            return [(0, length) for length in image.shape]
+        ends[axis] = (before, len(planes) - after)
+    return ends
+
+
+def _constant(planes: np.ndarray) -> int:
+    """How many of the first planes hold nothing but the first value."""
+    value = planes[0].flat[0]
+    varied = (number for number, plane in enumerate(planes) if (plane != value).any())
+    return next(varied, len(planes))
+
+
+def hard_edges(body: np.ndarray, spacing_mm: Sequence[float], hard: float) -> NDArray[np.bool_]:
+    """Whether a body is cut at the first and the last plane along D, H, W: bool [3, 2].
+
+    There is then more area than the share `hard` of that EDGE_MM further in: a plane u mm below a sphere's pole has
+    u / (u + 8) of it.
+    """
+    cut = np.zeros((3, 2), bool)
+    for axis, side in enumerate(spacing_mm):
+        others = tuple({0, 1, 2} - {axis})
+        areas = body.sum(axis=others)
+        inward = min(len(areas) - 1, max(1, round(EDGE_MM / side)))
+        for face, along in enumerate((areas, areas[::-1])):
+            cut[axis, face] = along[0] > 0 and along[0] >= hard * along[inward]
+    return cut
 
 
 def body_box_mm(volume: Volume) -> Box:

@@ -256,6 +256,30 @@ def fit_to_mask(
     return replace(plan, margins=(left, right, top, bottom), empty=empty)
 
 
+def fit_to_frame(
+    plan: SlicePlan, box: Sequence[Size], margins: Size, multiple: int, least: Size
+) -> SlicePlan:
+    """A plan whose whole slices are windows around the middle of a body's box [H, W], as patches of the training were.
+
+    A window holds the box and a margin on each side, and at least `least`; its sides are multiples of `multiple`.
+    """
+    _, *sides = plan.input_tiling.shape
+    if plan.input_tiling.patch != (1, *sides):
+        return plan
+    reach = list[int]()
+    for ends, margin, length, side in zip(box, margins, sides, least):
+        window = _up(max(side, ends[1] - ends[0] + 2 * margin), multiple)
+        first = centre_on(ends, window)
+        reach += [-first, first + window - length]
+    top, bottom, left, right = reach
+    return replace(plan, margins=(left, right, top, bottom))
+
+
+def centre_on(ends: Size, length: int) -> int:
+    """The start of a window of this length around the middle of a box's ends along an axis."""
+    return (ends[0] + ends[1] - length) // 2
+
+
 def _box(filled: np.ndarray, length: int, margin: int) -> Size:
     """First and end of the filled rows, with a margin inside the axis; its middle where no row is filled."""
     if not len(filled):

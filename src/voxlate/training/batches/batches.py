@@ -19,7 +19,7 @@ from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.cases.layout import lay_out
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.intensity import IntensityMap
-from voxlate.scans.images.tiling import Triple
+from voxlate.scans.images.tiling import Triple, centre_on
 from voxlate.science.batch import Batch
 from voxlate.training.batches.augment import augment
 from voxlate.training.batches.latents import read_moments
@@ -136,11 +136,14 @@ class Batches(Dataset[Batch]):
         starts = self.starts[case]
         z = starts[_below(len(starts), generator)] if fixed is None else fixed
         _, *axes = map(_choices, header.shape, self.data.patch, header.mask_box)
+        if self.data.frame is not None:
+            axes = _around_the_middle(header, self.data.patch, self.data.frame)
         if self.data.centred:
             x = even_start(header.shape[2], self.data.patch[2])
             axes[1] = range(x, x + 1)
         tries = TRIES
-        if all(len(axis) == 1 for axis in axes) or self.data.foreground == 0:
+        whole = self.data.frame is not None and _holds_body(header, self.data.patch)
+        if whole or all(len(axis) == 1 for axis in axes) or self.data.foreground == 0:
             tries = 1
         best = (z, 0, 0)
         best_share = -1.0
@@ -231,11 +234,14 @@ def whole_cases(cohort: Cohort, data: DataSettings, split: str) -> dict[str, lis
     cases = usable_cases(cohort, data, split)
     places: dict[str, list[Triple]] = {}
     for case, starts in _starts(cohort, data, cases).items():
-        _, height, width = cohort.header(case, data.axes).shape
+        header = cohort.header(case, data.axes)
+        _, height, width = header.shape
         y = max(0, even_start(height, data.patch[1]))
         x = even_start(width, data.patch[2])
         if not data.centred:  # a short axis is padded at its end
             x = max(0, x)
+        if data.frame is not None:
+            y, x = map(centre_on, header.mask_box[1:], data.patch[1:])
         places[case] = [(z, y, x) for z in starts[:: data.patch[0]]]
     return places
 
@@ -341,6 +347,23 @@ def _choices(length: int, patch: int, box: tuple[int, int]) -> range:
     first = min(max(box[0] - patch // 2, 0), length - patch)
     last = min(max(box[1] - 1 - patch // 2, 0), length - patch)
     return range(first, last + 1)
+
+
+def _around_the_middle(header: CaseHeader, patch: Triple, frame_mm: float) -> list[range]:
+    """Starts along H and W: around the middle of the mask's box, by up to the margin; anywhere in a box that is larger."""
+    starts = list[range]()
+    for side, length, box in zip(header.spacing_mm[1:], patch[1:], header.mask_box[1:]):
+        margin, middle = round(frame_mm / side), centre_on(box, length)
+        spare = length - (box[1] - box[0])
+        reach = min(margin, spare // 2) if spare >= 0 else (1 - spare) // 2 + margin
+        starts.append(range(middle - reach, middle + reach + 1))
+    return starts
+
+
+def _holds_body(header: CaseHeader, patch: Triple) -> bool:
+    """Whether a patch holds the mask's box in the plane."""
+    sides = zip(header.mask_box[1:], patch[1:])
+    return all(end - first <= length for (first, end), length in sides)
 
 
 def _below(high: int, generator: Generator) -> int:

@@ -20,7 +20,7 @@ from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.tiling import Triple
 from voxlate.science.batch import Batch
-from voxlate.synthesis.patch import Patch, overlap
+from voxlate.synthesis.patch import Patch, overlap, readable
 from voxlate.training.batches.augment import AugmentSettings
 from voxlate.training.batches.slice_filter import SliceFilter
 
@@ -77,6 +77,13 @@ class DataSettings:
     slices: Annotated[
         SliceFilter | None,
         setting("keep only slices whose bright parts overlap; unset: all"),
+    ] = None
+    frame: Annotated[
+        float | None,
+        setting(
+            "margin in mm around the body's box, outside of which nothing is read: the air of a file changes no image; patches lie around the middle of the box; unset: all is read",
+            ge=0,
+        ),
     ] = None
     centred: Annotated[
         bool,
@@ -172,6 +179,10 @@ class DataSettings:
         if self.centred and self.axis_lr != -1:
             raise BadInput(
                 f"data.axes: expected columns from right to left or back (…R or …L) with data.centred, found {self.axes}. Change it."
+            )
+        if self.centred and self.frame is not None:
+            raise BadInput(
+                f"data.frame: expected none with data.centred, whose patches lie around the middle of slices, found {self.frame:g}. Drop one of the two."
             )
         moving = self.augment.off_centre if self.centred else []
         if moving:
@@ -352,7 +363,7 @@ def _largest_slice(cohort: Cohort, data: DataSettings) -> list[int]:
 def note_on_padding(cohort: Cohort, data: DataSettings) -> str:
     """A sentence where patches reach far beyond every slice, and mostly hold filled-in background; else ""."""
     share = share_of_patch(cohort, data)
-    if share > FILLED:
+    if share > FILLED or data.frame is not None:
         return ""
     height, width = _largest_slice(cohort, data)
     return f"{cohort.folder}: patches of {data.patch[1]}×{data.patch[2]} voxels reach beyond the largest slice ({height}×{width}): {1 - share:.0%} of them is filled in, which costs time and quality. Set the patch to [{data.patch[0]}, {height}, {width}]."
@@ -436,5 +447,5 @@ def batch_of(patch: Patch, data: DataSettings) -> Batch:
 def mask_share(case: PreparedCase, data: DataSettings, start: Triple) -> float:
     """The share of a patch at `start` that the mask covers, whatever modality shows it."""
     case = lay_out(case, data.axes)
-    _, place = overlap(start, data.patch, case.header.shape)
+    _, place = overlap(start, data.patch, readable(case.header, data.frame))
     return float((case.arrays[MASK][place] != 0).sum()) / float(np.prod(data.patch))

@@ -11,7 +11,7 @@ import numpy as np
 from voxlate.base.errors import BadInput, first_of
 from voxlate.checks.audit import SHOW_ANATOMY, distances
 from voxlate.checks.intensity_checks import check_one_scale
-from voxlate.scans.cases.case_header import CaseHeader
+from voxlate.scans.cases.case_header import FOREGROUND_OF, CaseHeader
 from voxlate.scans.cases.prepared import Cohort, Entry
 from voxlate.scans.images.statistics import PERCENTILES, Distribution
 
@@ -67,7 +67,8 @@ class Facts:
 
     training: the entries of training cases; box: size in voxels that holds the foreground of 95 % of them; shape: size
     of the largest; wide_mm: 95th percentile of the bodies' widths; pixel_ratio: largest over smallest pixel of cases;
-    apart_mm: median distance between the scans of a case, without maps, over the cases where it could be estimated (0
+    framed: whether
+    each mask is the body that the scans show, as at synthesis; apart_mm: median distance between the scans of a case, without maps, over the cases where it could be estimated (0
     if there are none).
     """
 
@@ -78,6 +79,7 @@ class Facts:
     shape: tuple[int, ...]
     box: tuple[int, ...]
     brain: bool
+    framed: bool = False
     apart_mm: float = 0.0
     wide_mm: float = 0.0
     pixel_ratio: float = 1.0
@@ -147,6 +149,7 @@ def _facts(cohort: Cohort, training: tuple[Entry, ...]) -> Facts:
         pixel_ratio=float((spacings[:, 1:].max(axis=0) / spacings[:, 1:].min(axis=0)).max()),
         box=tuple(map(int, np.ceil(np.percentile(boxes, 95, axis=0)))),
         brain=cohort.provenance.get("mask") == "brain",
+        framed=all(header.mask_from.startswith(FOREGROUND_OF) for header in headers),
         apart_mm=_apart(
             cohort,
             training,

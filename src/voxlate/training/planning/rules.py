@@ -23,6 +23,8 @@ SSIM = 0.4  # weight in a loss
 BLURRED = 2.5
 LONGEST = 160  # features along a side of a patch after the stem
 FEWEST = 32
+FRAME_MM = 5.0  # around the body's box
+LEAST_HU = -1000.0  # air: the lower end of a window of images in HU
 MARGIN = 8  # voxels around the body
 # Whole slices are used if the body's box covers at least this share of them.
 WHOLE = 0.7
@@ -229,6 +231,11 @@ def choose_data(draft: Draft) -> None:
     data["patch"] = [1, *patch_sides(facts, draft.size.stem)]
     why["data.source"] = roles.why
     why["data.patch"] = _reason_for_patch(facts, data["patch"])
+    if facts.framed:
+        data["frame"] = FRAME_MM
+        why["data.frame"] = (
+            f"the body's box and {FRAME_MM:g} mm around it, whatever air a file holds: norms see as much of it as in training"
+        )
     if roles.pairing == "unpaired":
         data["apart"] = True
     if facts.shape[0] == 1:
@@ -268,8 +275,12 @@ def _side_ratio(facts: Facts) -> float:
 
 
 def patch_sides(facts: Facts, stem: int) -> list[int]:
-    """Height and width of a patch: of slices, or of the bodies' box where it is much smaller."""
+    """Height and width of a patch: of the bodies' box with a margin; without a frame of slices, unless the box is much smaller."""
     slices = facts.shape[1:]
+    if facts.framed:
+        around = [2 * round(FRAME_MM / side) for side in facts.spacing_mm[1:]]
+        sides = [min(side + air, LONGEST * stem) for side, air in zip(facts.box[1:], around)]
+        return [8 * math.ceil(side / 8) for side in sides]
     sides = [min(side + MARGIN, full) for side, full in zip(facts.box[1:], slices)]
     if math.prod(sides) >= WHOLE * math.prod(slices):
         sides = [*slices]
@@ -281,13 +292,14 @@ def patch_sides(facts: Facts, stem: int) -> list[int]:
 
 
 def is_part(patch: list[int], facts: Facts) -> bool:
-    """Whether a patch is smaller than slices."""
-    return patch[1] < facts.shape[1] or patch[2] < facts.shape[2]
+    """Whether a patch is smaller than what is read of slices: the bodies' box, or without a frame all."""
+    _, height, width = facts.box if facts.framed else facts.shape
+    return patch[1] < height or patch[2] < width
 
 
 def _reason_for_patch(facts: Facts, patch: list[int]) -> str:
     why = f"{patch[1]} x {patch[2]} pixels of {facts.pixel_mm:.2g} mm"
-    if is_part(patch, facts):
+    if facts.framed or is_part(patch, facts):
         tall, wide = facts.box[1:]
         why += f" hold the body ({tall} x {wide}); slices have {facts.shape[1]} x {facts.shape[2]}"
     else:
@@ -382,8 +394,8 @@ def _soft_tissue(scan: Scan) -> Setting:
 def _whole_body(scan: Scan) -> Setting:
     """The window of a target in HU."""
     low, high = scan.inside.at(0.1), scan.inside.at(99.9)
-    why = f"HU; bodies span {low:.0f} to {high:.0f} (0.1st to 99.9th percentile)"
-    return _window(low, high, 50), why
+    why = f"HU; bodies span {low:.0f} to {high:.0f} (0.1st to 99.9th percentile), and air around them is {LEAST_HU:g}"
+    return _window(min(low, LEAST_HU), high, 50), why
 
 
 def _map_window(scan: Scan) -> Setting:

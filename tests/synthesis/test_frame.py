@@ -1,0 +1,119 @@
+"""A network reads the frame of the body: how much air a file holds changes no voxel of its image."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from voxlate.base.items import BACKGROUND
+from voxlate.scans.cases.prepared import open_cohort
+from voxlate.scans.formats.io import read_volume
+from voxlate.scans.images.frame import find_frame
+from voxlate.scans.images.grid import Volume, orient
+from voxlate.scans.images.mask import hard_edges
+from voxlate.synthesis.empty import HU_AIR
+from voxlate.training import recipe
+from voxlate.training.batches.batches import training_batches
+from voxlate.training.batches.patches import read_pair
+from voxlate.training.model import load
+from voxlate.training.train import train
+
+PADS = [
+    ((0, 0), (7, 3), (0, 11)),
+    ((2, 5), (0, 0), (0, 0)),
+    ((4, 0), (40, 31), (60, 2)),
+]
+
+
+def with_air(scan: Volume, pads) -> Volume:
+    """A scan with planes of zeros appended along D, H, W, in the same place."""
+    affine = scan.affine.copy()
+    affine[:3, 3] -= affine[:3, :3] @ [before for before, _ in reversed(pads)]
+    return replace(scan, data=np.pad(scan.data, ((0, 0), *pads)), affine=affine)
+
+
+def without_air(volume: Volume, pads) -> np.ndarray:
+    """The voxels of a padded volume that are those of the scan."""
+    return volume.data[(slice(None), *(slice(before, -after or None) for before, after in pads))]
+
+
+@pytest.fixture
+def framed(prepared, tiny, tmp_path):
+    """A model that was trained in frames, and the folder of its training."""
+    changes = {"data.frame": "4.0", "data.patch": "[1,32,24]", "net.zero_init": "false"}
+    trained = train(recipe.read(str(tiny), changes), prepared, tmp_path / "run", device="cpu")
+    return load(trained.folder, device="cpu")
+
+
+@pytest.mark.parametrize("pads", PADS)
+def test_air_around_a_body_changes_no_voxel_of_its_image_and_no_message(framed, cohort, pads):
+    scan = read_volume(cohort / "case0" / "t1.nii.gz", "t1")
+    noisy = np.random.default_rng(0).uniform(0, 20, scan.data.shape).astype(np.float32)
+    for base in (scan, replace(scan, data=np.maximum(scan.data, noisy))):
+        for axes in ("RAS", "SPL"):
+            turned = orient(base, axes)
+            plain = framed.synthesise({"t1": turned}, warn=lambda _: None)
+            made = framed.synthesise({"t1": with_air(turned, pads)}, warn=lambda _: None)
+            assert np.array_equal(without_air(made.volume, pads), plain.volume.data)
+            assert made.warnings == plain.warnings
+            assert made.volume.data.shape[1:] == with_air(turned, pads).grid.shape
+
+
+def test_a_scan_of_the_training_is_known_in_its_frame(framed, prepared, cohort):
+    case = open_cohort(prepared).splits["train"][0]
+    scan = read_volume(cohort / case / "t1.nii.gz", "t1")
+    assert framed.synthesise({"t1": scan}, warn=lambda _: None).provenance["in_training"]
+
+
+def test_a_frame_holds_the_body_and_its_margin_and_no_constant_plane():
+    image = np.zeros((20, 30, 40), np.float32)
+    image[6:14, 8:20, 10:30] = 100
+    scan = Volume(image[None], np.diag([1.0, 2, 3, 1]), "a.u.", "t1")
+    image[5, 0, 0] = image[15, 29, 39] = 1e-3  # what is in the file, however faint, ends the planes
+    assert find_frame([scan], 4.0).ends == [(5, 16), (4, 24), (4, 36)]
+    frame = find_frame([with_air(scan, PADS[2])], 4.0)
+    back = frame.restore(frame.cut(with_air(scan, PADS[2])), 0.0)
+    assert np.array_equal(back.data, with_air(scan, PADS[2]).data * (back.data > 0))
+
+
+def test_training_reads_nothing_outside_of_the_frame_and_places_patches_around_the_body(prepared):
+    cohort = open_cohort(prepared)
+    known = recipe.read("t1_to_t2_brain")
+    data = replace(known.data, source=["t1"], target=["t2"], patch=(1, 40, 40), frame=4.0)
+    maps = known.intensity
+    case = cohort.splits["train"][0]
+    stored = cohort.case(case)
+    (_, _), *box = stored.header.mask_box
+    pair = read_pair(stored, data, maps, (3, 0, 0))
+    shown = (pair.source[0, 0, 0] != BACKGROUND).numpy()
+    rows, columns = (np.flatnonzero(shown.any(axis)) for axis in (1, 0))
+    margin = 2  # 4 mm of 2 mm
+    assert box[0][0] - margin <= rows[0]
+    assert rows[-1] < box[0][1] + margin
+    assert box[1][0] - margin <= columns[0]
+    assert columns[-1] < box[1][1] + margin
+    batches = training_batches(cohort, data, maps, steps=40)
+    places = [batches._place(item, torch.Generator()) for item in range(8)]
+    for name, (_, y, x) in places:
+        (_, _), *ends = cohort.header(name).mask_box
+        for start, (first, end) in zip((y, x), ends):
+            assert start <= first
+            assert end <= start + 40
+            assert abs((first + end) / 2 - (start + 20)) <= margin + 1
+
+
+def test_an_edge_is_hard_where_it_cuts_a_body_and_not_where_a_round_body_ends():
+    z, y, x = np.ogrid[:60, :60, :60]
+    ball = (z - 29.5) ** 2 + (y - 29.5) ** 2 + (x - 29.5) ** 2 < 29.9**2
+    assert not hard_edges(ball, (2.0, 2.0, 2.0), 0.2).any()
+    cut = hard_edges(ball[:45, 8:], (2.0, 2.0, 2.0), 0.2)
+    assert cut.tolist() == [[False, True], [True, False], [False, False]]
+
+
+def test_outside_of_the_frame_an_image_in_hu_is_air(framed):
+    scan = Volume(np.zeros((1, 2, 3, 4), np.float32), np.eye(4), "a.u.", "t1")
+    scan.data[0, :, 1:, 1:3] = np.arange(8).reshape(2, 2, 2)
+    frame = find_frame([scan], 0.0)
+    restored = frame.restore(frame.cut(scan), HU_AIR)
+    assert (restored.data == HU_AIR).sum() == scan.data.size - frame.cut(scan).data.size
