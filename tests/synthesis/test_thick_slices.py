@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from voxlate.anatomy.cohort import write_cohort
 
+from voxlate.anatomy.cohort import write_cohort
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import canonical
 from voxlate.scans.images.mask import foreground
