@@ -212,7 +212,7 @@ def _check_borders(head: _Head, name: str) -> list[Message]:
     }
     sides = [side for side, length in touched.items() if length >= LEAST_TOUCH_MM]
     length_mm = max(touched.values())
-    text = f"{name}: the {', '.join(sides)} border of the scan cuts the head (over {length_mm:.0f} mm of a slice): near it, bone may be missing or invented."
+    text = f"{name}: the border of the scan cuts the head ({', '.join(sides)}; over {length_mm:.0f} mm of a slice): near it, bone may be missing or invented."
     return [message("border", text, length_mm=length_mm)] if sides else []
 
 
