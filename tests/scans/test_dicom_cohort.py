@@ -526,14 +526,10 @@ def test_of_two_series_that_fit_one_is_preferred_by_its_description(documented):
     assert chosen[fewer.cases[0].files["t2"]] == "Ax t2 tse"
 
 
-def test_mixed_series_without_a_preset_are_answered_with_the_way(voxlate, documented):
+def test_mixed_series_without_a_preset_are_named_by_their_tags(voxlate, documented):
     root, layout = documented
-    refused = voxlate("prepare", root, "--dry-run")
-    assert refused.code == 2
-    assert (
-        "Pass --preset FILE.toml, whose tables [series.t1], … choose series by their tags"
-        in refused.err
-    )
+    cases = find_cohort(root).cases
+    assert [sorted(one.files) for one in cases] == [["ct", "t2"]] * 2
     layout.write_text('patterns = ["{patient}"]\n[series.t2]\nmodality = 3\n')
     wrong = voxlate("prepare", root, "--preset", layout, "--dry-run")
     assert "expected of 'series.t2.modality'" in wrong.err

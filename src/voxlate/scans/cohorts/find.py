@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput, did_you_mean, first_of, plural
-from voxlate.base.files import HIGH, LOW, STD, SYNTHETIC, UNCALIBRATED, UNFAMILIAR
+from voxlate.base.files import MAPS, SYNTHETIC
 from voxlate.base.options.option import merge
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, cases_of, modality_name
 from voxlate.scans.cohorts.choice import Choice, Row, as_names, quote_some
@@ -22,13 +22,15 @@ from voxlate.scans.cohorts.leakage import (
 )
 from voxlate.scans.cohorts.manifest import check_stated, read_manifest, root_and_manifest
 from voxlate.scans.cohorts.patient_names import find_owners
-from voxlate.scans.cohorts.patterns import fits_any, path_expression, study_of
+from voxlate.scans.cohorts.path_roles import rows_by_roles
+from voxlate.scans.cohorts.patterns import fits_any, path_expression, split_in, study_of
 from voxlate.scans.cohorts.presets import NOTES, Arrays, Preset, load_preset, split_part
-from voxlate.scans.cohorts.recognise import flat_pattern, recognise, states_study
-from voxlate.scans.cohorts.series import cases_by_series
+from voxlate.scans.cohorts.recognise import recognise
+from voxlate.scans.cohorts.series import cases_by_series, rows_by_tags
 from voxlate.scans.cohorts.slice_lists import (
     arrange,
     assumptions,
+    hold_out,
     refuse_unfit,
     slices_of,
     take_patients,
@@ -43,9 +45,8 @@ from voxlate.scans.formats.io import (
 )
 from voxlate.scans.options.layout import Layout
 
-# '<case>/<case>_t1.nii.gz' must be tried before '<case>/<anything>.nii.gz', which also matches it.
-DEFAULT_PATTERNS = ["{case}/{case}_{modality}", "{case}/{case}-{modality}", "{case}/{modality}"]
-STUDY_PATTERNS = ["{patient}/{case}_{modality}", "{patient}/{case}-{modality}"]
+BY_NAMES = Preset(patterns=["{case}/{modality}"])  # paths are then read by their names
+VALIDATE = 0.15  # of training cases, where folders state a test split and no validation
 AS_PICTURES = "rows run to the back and columns to the left (axes=PL)"  # assumed for arrays of unknown orientation
 Folders = list[tuple[Path, list[str]]]  # each with the names of its files
 
@@ -58,9 +59,10 @@ def find_cohort(
 ) -> CohortFiles:
     """The cases below a folder, sorted by name, and sentences on what was left out.
 
-    changes: fields of the options. pattern: a path below root with {patient}, {case}, {modality}, * and **; without a file suffix it takes any that
-    can be read, DICOM folders too. Without any option: BIDS, nnU-Net, trainA/trainB and folders called as modalities by what marks them, else
-    <root>/<case>/<modality>.<suffix> (the file name may begin with the case), <root>/<case>_<modality>.<suffix>, or,
+    changes: fields of the options. pattern: a path below root with {patient}, {case}, {modality}, {split}, * and **; without a file suffix it takes any that
+    can be read, DICOM folders too. Without any option: public data sets, BIDS and nnU-Net by what marks them, else by
+    names (see path_roles.py): <root>/<case>/<modality>.<suffix> or <root>/<case>_<modality>.<suffix>, below folders of
+    sites and splits, with folders of studies or modalities; or,
     where root is itself one case, <root>/<modality>.<suffix>. A manifest (see manifest.py) is taken from
     root/cases.csv or root/cohort.csv when none is named; allow_outside: its paths may lead out of its folder and root.
     With a preset that has [series] tables, patterns are those of the folders with DICOM files, and their series are
@@ -81,12 +83,16 @@ def find_cohort(
     choice = Choice(as_names(asked.prefer), as_names(asked.exclude), as_names(asked.exclude_file))
     found = CohortFiles()
     layout = _layout(root, asked.pattern, asked.preset)
+    if layout.title and asked.preset is None:
+        found.guessed.append(f"the layout is that of {layout.title}")
     on_disk = partial(_on_disk, root, layout, asked.patients, found, choice)
     if table is None:
         cases = _leave_out(on_disk(), layout, found)
     else:
         cases = read_manifest(table, root, layout, on_disk, choice, found, asked.allow_outside)
     cases = _take_owners(cases, asked.patients, table, layout, found)
+    if table is None and layout.arrays is None:
+        cases = _settle_splits(cases, root, found)
     refuse_leak(((case.patient, case.split) for case in cases), table or asked.patients or root)
     # lists and names have stated the patients only now
     cases = [case for case in cases if choice.keep_case(case.case, case.patient)]
@@ -116,6 +122,32 @@ def _take_owners(
     if table is not None:
         check_stated(cases, table)
     return cases
+
+
+def _settle_splits(cases: list[CaseFiles], root: Path, found: CohortFiles) -> list[CaseFiles]:
+    """The cases with the splits that their folders state, which are noted.
+
+    Folders of training alone state no split. Some training cases validate where no folder says which, and cases
+    outside of all folders train.
+    """
+    stated = {case.split for case in cases} - {None}
+    if not stated:
+        return cases
+    if stated == {"train"}:
+        return [replace(case, split=None) for case in cases]
+    placed = [replace(case, split=case.split or "train") for case in cases]
+    if stated == {"train", "test"}:
+        count = sum(case.split == "train" for case in placed)
+        placed = hold_out(placed, round(VALIDATE * count))
+    for split in sorted({case.split or "" for case in placed}):
+        chosen = [case for case in placed if case.split == split]
+        files = chain.from_iterable(case.files.values() for case in chosen)
+        parts = set(chain.from_iterable(path.relative_to(root).parent.parts for path in files))
+        folders = sorted(filter(split_in, parts))
+        found.guessed.append(
+            f"{plural(len(chosen), 'case')} of {split} by folders ({quote_some(folders)})"
+        )
+    return placed
 
 
 def _check_names(
@@ -148,7 +180,7 @@ def _layout(root: Path, pattern: str | None, preset: str | Path | None) -> Prese
         layout = load_preset(preset)
     else:
         known = recognise(root) if pattern is None else None
-        layout = known or Preset(patterns=DEFAULT_PATTERNS)
+        layout = known or BY_NAMES
     if pattern is not None:
         layout = replace(layout, patterns=[pattern], files={})
     if layout.arrays is None and any(holds_slices(place) for place in layout.places):
@@ -259,32 +291,19 @@ def _cases_by_path(
     images = [
         path for path in sorted(_image_paths(root, folders, kinds)) if not fits_any(path, skip)
     ]
-    synthetic = [path for path in images if Path(path).name.startswith(SYNTHETIC)]
+    synthetic = [path for path in images if _is_synthesised(root, path)]
     paths = [path for path in images if path not in synthetic and choice.keep_file(path)]
     if not paths:
         raise _no_images(root, folders, kinds)
     unmatched = list[str]()
-
-    def match(patterns: list[str]) -> list[CaseFiles]:
-        """The cases whose paths have one of these patterns."""
-        unmatched.clear()
-        rows = _rows_of(root, paths, replace(layout, patterns=patterns), unmatched)
-        return cases_of(rows, choice, layout.patient)
-
-    cases = match(layout.patterns)
-    if layout.patterns == DEFAULT_PATTERNS:
-        modalities = set(chain.from_iterable(case.files for case in cases))
-        if modalities and all(map(states_study, modalities)):
-            cases = match(STUDY_PATTERNS)
-            found.guessed.append(
-                f"{paths[0]} is a study of a patient (--pattern '{STUDY_PATTERNS[0]}')"
-            )
-        elif not cases and not any("/" in path for path in paths):
-            cases = match([flat_pattern(root, paths)])
+    rows: Iterable[Row] = ()
+    if layout == BY_NAMES:
+        rows, unmatched = rows_by_roles(root, paths, found, partial(rows_by_tags, root, choice))
+    else:
+        rows = _rows_of(root, paths, layout, unmatched)
+    cases = cases_of(rows, choice, layout.patient)
     if not cases:
-        expected = "{case}/{modality}"
-        if layout.patterns != DEFAULT_PATTERNS:
-            expected = "' or '".join(pattern for _, pattern in layout.forms)
+        expected = "' or '".join(pattern for _, pattern in layout.forms)
         raise BadInput(
             f"{root}: expected paths like '{expected}', found {len(paths)} of another form ({quote_some(paths)}). Pass --pattern with {{patient}}, {{case}} and {{modality}} where they stand in the path."
         )
@@ -408,11 +427,11 @@ def _rows_of(root: Path, paths: list[str], layout: Preset, unmatched: list[str])
             continue
         for modality, part in parts_of[place]:
             name = modality or modality_name(match["modality"], layout.aliases)
-            if _is_map(name, root / path):
-                continue
             for case, file in slices_of(root / path, part, common):
-                patient, study = (None, case) if case else study_of(match, root)
-                yield Row(patient, study, name, file)
+                patient, study, split = study_of(match, root)
+                if case:
+                    patient, study = None, case
+                yield Row(patient, study, name, file, split=split)
 
 
 def _first_match(
@@ -428,8 +447,13 @@ def _first_match(
     return "", None
 
 
-def _is_map(name: str, path: Path) -> bool:
-    """Whether `voxlate synth` wrote a file beside its images; a scan may be called ct_low."""
-    if name.endswith((LOW, HIGH)):
-        return is_synthetic(path)
-    return name.endswith((STD, UNCALIBRATED, UNFAMILIAR))
+def _is_synthesised(root: Path, path: str) -> bool:
+    """Whether voxlate wrote an image: its prefix, or a map's ending and its header or a provenance above it, say so.
+
+    Others call their scans t1_std, too.
+    """
+    stem = without_ending(Path(path).name)
+    if stem.startswith(SYNTHETIC) or not stem.endswith(MAPS):
+        return stem.startswith(SYNTHETIC)
+    beside = (root / folder / "provenance.json" for folder in Path(path).parents)
+    return is_synthetic(root / path) or any(file.is_file() for file in beside)

@@ -28,7 +28,7 @@ DATE = (
 )
 OF_NOBODY = re.compile(
     rf"(?:sites?|cent(?:er|re)|hospital|group|cohort|batch|fold|study|dataset|data|set|scanner|task|arm|exp|part)[-_]?\d+"
-    rf"|{DATE}|(?<=[a-z])(?:19|20)\d\d(?!\d)|\d(?:[.]\d)?t(?![a-z])",
+    rf"|{DATE}|(?<=[a-z])(?:19|20)\d\d(?!\d)|^(?:19|20)\d\d$|\d(?:[.]\d)?t(?![a-z])",
     re.IGNORECASE,
 )
 # Prefixes that are whole patients in the conventions of BIDS, ADNI, TCGA, BraTS 2023 and UK Biobank.
@@ -43,7 +43,7 @@ PIECES = "patch|crop|tile|block|slab|layer|section|sect|sec"
 OTHERS = f"{PLANES}|{PIECES}|study|exam|series|acq|recon|rec|echo|days|weeks|wk|months|mon|year|yr|fup|baseline|bl|frame|phase|dir|fraction|fract|frac|fx|im|vol|wave|cycle|course|plan|cbct|kernel"
 OCCASIONS = (
     r"baseline\w*|bl|followup|follow-up|fu|(?:pre|post|intra|mid|peri|re-?|during|before|after)-?(?:op|rt|crt|tx|plan|sim|contrast|gd|gad|dose|surg|surgery|chemo|therapy|treatment|treat|radiotherapy|radiation|ablation|resection|biopsy|scan|planning)?"
-    "|vor|nach|vorher|nachher|test|rescan|admission|discharge|acute|subacute|chronic|first|second|third|last|early|late|initial|final"
+    "|vor|nach|vorher|nachher|test|retest|rescan|admission|discharge|acute|subacute|chronic|first|second|third|last|early|late|initial|final"
     "|primary|recurrence|recurrent|progression|relapse|remission|planning|boost|(?:plan|planning|sim|repeat|diagnostic)-?(?:ct|mr|mri)"
 )
 CONTRASTS = "(?:non?|un|without|with)?-?(?:contrast|enhanced|gd|gado?|ce)|nce|nc|native|plain|arterial|portal|portalvenous|venous|hepatobiliary|nephrographic|excretory|delayed?|equilibrium|art|ven|del|pv"
@@ -90,7 +90,7 @@ WORDED = re.compile(
     re.IGNORECASE,
 )
 LEADING = re.compile(
-    rf"(?:(?:{MODALITIES}){SEPARATOR})?(?:(?:{TIMES}){SEPARATOR}?\d+|{ALONE}|{DATE}){SEPARATOR}(?=(?:sub-|{PERSON}[-_]?\d))",
+    rf"(?:(?:{MODALITIES}){SEPARATOR})?(?:(?:{TIMES}){SEPARATOR}?\d+|train|val|{ALONE}|{DATE}){SEPARATOR}(?=(?:sub-|{PERSON}[-_]?\d))",
     re.IGNORECASE,
 )
 BARE = re.compile(rf"(.+)({SEPARATOR})(\d+)")  # case21_004
@@ -114,10 +114,10 @@ def patient_in(name: str) -> str | None:
         others = re.search(rf"{PERSON}[-_]?\d", rest, re.IGNORECASE)
         numbered = re.search(r"\d", rest) and not NUMBERED_PERSON.fullmatch(patient)
         named = part["date"] and FULL_NAME.fullmatch(patient)
-        if (named or _identifies(patient)) and not others and not numbered:
+        if (named or identifies(patient)) and not others and not numbered:
             return patient
     short = LETTERED.fullmatch(name) or WORDED.fullmatch(name)
-    if short and _identifies(short[1]):
+    if short and identifies(short[1]):
         return short[1]
     leading = LEADING.match(name)
     if leading:
@@ -132,7 +132,7 @@ def _before_bare_number(name: str) -> str | None:
     TCGA-02-0001, C3L-00016, site1_001, 01_001 and 2019_001 are patients: their first number is that of a place or year.
     """
     split = BARE.fullmatch(name)
-    if split is None or not _identifies(split[1]):
+    if split is None or not identifies(split[1]):
         return None
     patient, mark, number = split.groups()
     if NUMBERED_PERSON.fullmatch(patient):
@@ -145,7 +145,12 @@ def _before_bare_number(name: str) -> str | None:
     return patient if longer or whole else None
 
 
-def _identifies(patient: str) -> bool:
+def is_person(name: str) -> bool:
+    """Whether a name is that of a patient by a word for patients, or by the conventions of a public data set."""
+    return bool(NUMBERED_PERSON.fullmatch(name) or WHOLE.match(name))
+
+
+def identifies(patient: str) -> bool:
     """Whether a text holds a number that may be a patient's."""
     if NUMBERED_PERSON.fullmatch(patient):
         return True
