@@ -15,14 +15,15 @@ from voxlate.base.files import MAPS, SYNTHETIC
 from voxlate.base.options.option import merge
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, cases_of, modality_name
 from voxlate.scans.cohorts.choice import Choice, Row, as_names, quote_some
+from voxlate.scans.cohorts.dicom_identity import join_by_person
 from voxlate.scans.cohorts.leakage import (
     refuse_leak,
     refuse_similar_names,
     sentences_on_shared_masks,
 )
 from voxlate.scans.cohorts.manifest import check_stated, read_manifest, root_and_manifest
-from voxlate.scans.cohorts.patient_names import find_owners
 from voxlate.scans.cohorts.path_roles import rows_by_roles
+from voxlate.scans.cohorts.patient_names import find_owners
 from voxlate.scans.cohorts.patterns import fits_any, path_expression, split_in, study_of
 from voxlate.scans.cohorts.presets import NOTES, Arrays, Preset, load_preset, split_part
 from voxlate.scans.cohorts.recognise import recognise
@@ -91,7 +92,7 @@ def find_cohort(
     else:
         cases = read_manifest(table, root, layout, on_disk, choice, found, asked.allow_outside)
     cases = _take_owners(cases, asked.patients, table, layout, found)
-    if table is None and layout.arrays is None:
+    if table is None and not (layout.arrays and layout.arrays.lists):
         cases = _settle_splits(cases, root, found)
     refuse_leak(((case.patient, case.split) for case in cases), table or asked.patients or root)
     # lists and names have stated the patients only now
@@ -118,7 +119,9 @@ def _take_owners(
     if patients is not None:
         cases = take_patients(cases, patients)
     elif layout.arrays is None:
+        are_stated = table is not None and all(case.patient for case in cases)
         cases = find_owners(cases, found)
+        cases = cases if are_stated else join_by_person(cases, found)
     if table is not None:
         check_stated(cases, table)
     return cases
