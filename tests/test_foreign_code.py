@@ -185,7 +185,7 @@ CALLS = {
     "train": {"recipe": "RECIPE", "data": "PREPARED", "out": "OUT"},
     "listen": {"run": "RUN", "out": "OUT", "allow": ["A"], "to": "B@127.0.0.1:104"},
 }
-OTHER_FUNCTIONS = """__version__ compare demo export export_for import_weights info list_starters phantom plan prepare pseudonym_key
+OTHER_FUNCTIONS = """__version__ compare demo export export_for import_weights info list_starters manifest phantom plan prepare pseudonym_key
 pseudonymise report serve"""
 
 

@@ -1,12 +1,14 @@
 """What folders and names state where no option does: each cohort is a table of paths with what they are read as."""
 
 import json
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import voxlate
 from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.scans.cohorts.find import find_cohort
@@ -98,6 +100,36 @@ def test_own_train_and_test_folders_leave_the_test_patients_out_of_training(tmp_
     touch(tmp_path, "test/pat01_tp3_{t1,ct}.png")
     with pytest.raises(BadInput, match="pat01"):
         find_cohort(tmp_path)
+
+
+def test_the_manifest_of_a_folder_states_what_prepare_would_read_and_may_be_corrected(tmp_path):
+    touch(tmp_path, "siteA/{a,b}/{t1,ct,mask}.nii.gz siteB/a/ses-1/{t1,ct}.nii.gz test/c/t1.nii.gz")
+    found = voxlate.manifest(tmp_path)
+    assert len(found.guessed) > 1
+    again = find_cohort(tmp_path)
+    assert again.cases == found.cases
+    assert again.guessed == []
+    table = tmp_path / "cases.csv"
+    table.write_text(table.read_text().replace("siteA_b,siteA_b,", "siteA_b,siteA_a,"))
+    assert find_cohort(tmp_path).cases[1].patient == "siteA_a"
+    with pytest.raises(BadInput, match="new file"):
+        voxlate.manifest(tmp_path)
+
+
+def test_a_pattern_on_dicom_keeps_the_unit_and_tags_name_what_it_leaves_open(tmp_path):
+    pytest.importorskip("pydicom")
+    from dicom_slices import image, save
+
+    for case, (folder, modality, text) in product(
+        "ab", (("s1", "CT", "bone"), ("s2", "MR", "MPRAGE"))
+    ):
+        header = image(np.zeros((4, 4), np.int16), Modality=modality, SeriesDescription=text)
+        header.PatientID = case
+        save(header, tmp_path / case / folder / "1.dcm")
+    named = {"": ["ct", "t1"], "{case}/*": ["ct", "t1"], "{case}/{modality}": ["ct_s1", "s2"]}
+    for pattern, expected in named.items():
+        cases = find_cohort(tmp_path, pattern=pattern or None).cases
+        assert [[*case.files] for case in cases] == [expected] * 2
 
 
 def test_a_pattern_may_state_the_split(tmp_path):

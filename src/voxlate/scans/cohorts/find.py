@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -22,7 +22,7 @@ from voxlate.scans.cohorts.leakage import (
     sentences_on_shared_masks,
 )
 from voxlate.scans.cohorts.manifest import check_stated, read_manifest, root_and_manifest
-from voxlate.scans.cohorts.path_roles import rows_by_roles
+from voxlate.scans.cohorts.path_roles import is_known, rows_by_roles
 from voxlate.scans.cohorts.patient_names import find_owners
 from voxlate.scans.cohorts.patterns import fits_any, path_expression, split_in, study_of
 from voxlate.scans.cohorts.presets import NOTES, Arrays, Preset, load_preset, split_part
@@ -299,11 +299,15 @@ def _cases_by_path(
     if not paths:
         raise _no_images(root, folders, kinds)
     unmatched = list[str]()
-    rows: Iterable[Row] = ()
-    if layout == BY_NAMES:
-        rows, unmatched = rows_by_roles(root, paths, found, partial(rows_by_tags, root, choice))
+    tagged = partial(rows_by_tags, root, choice)
+    if layout is BY_NAMES:
+        rows, unmatched = rows_by_roles(root, paths, found, tagged)
     else:
-        rows = _rows_of(root, paths, layout, unmatched)
+        rows = [*_rows_of(root, paths, layout, unmatched, tagged)]
+    if any(row.series for row in rows):
+        found.guessed.append(
+            "modalities of DICOM series are named by their tags (--preset FILE.toml chooses others)"
+        )
     cases = cases_of(rows, choice, layout.patient)
     if not cases:
         expected = "' or '".join(pattern for _, pattern in layout.forms)
@@ -406,17 +410,25 @@ def _image_paths(root: Path, folders: Folders, kinds: tuple[str, ...]) -> Iterat
             yield place.as_posix()
 
 
-def _rows_of(root: Path, paths: list[str], layout: Preset, unmatched: list[str]) -> Iterator[Row]:
+def _rows_of(
+    root: Path,
+    paths: list[str],
+    layout: Preset,
+    unmatched: list[str],
+    tagged: Callable[[str], list[Row]],
+) -> Iterator[Row]:
     """The rows of paths that match a pattern of the layout; the other paths are added to `unmatched`.
 
     Every path goes to the first pattern that it matches, and to others that name further parts of that file.
+    tagged: the rows of a DICOM folder, which also names modalities where the pattern does not.
     """
     parts_of = defaultdict[str, list[tuple[str, str]]](list)  # of a place: names and parts
     expressions = dict[str, re.Pattern[str]]()
     for modality, pattern in layout.forms:
         place, part = split_part(pattern)
         expressions[place] = path_expression(place)
-        if not modality and "modality" not in expressions[place].groupindex:
+        unnamed = not modality and "modality" not in expressions[place].groupindex
+        if unnamed and not any((root / path).is_dir() for path in paths):
             raise BadInput(
                 f"pattern '{pattern}': expected {{modality}} in it, found none. Put it where the modality stands."
             )
@@ -428,13 +440,20 @@ def _rows_of(root: Path, paths: list[str], layout: Preset, unmatched: list[str])
         if match is None:
             unmatched.append(path)
             continue
+        patient, study, split = study_of(match, root)
+        stated = match.groupdict().get("modality", "")
+        if not {stated, *dict(parts_of[place])} - {""}:
+            for row in tagged(path):
+                yield replace(row, patient=patient, case=study, split=split)
+            continue
         for modality, part in parts_of[place]:
-            name = modality or modality_name(match["modality"], layout.aliases)
+            name = modality or modality_name(stated, layout.aliases)
+            if not modality and (root / path).is_dir() and not is_known(name):
+                is_ct = any(row.modality == "ct" for row in tagged(path))
+                name = f"ct_{name}" if is_ct else name  # whose unit is HU
             for case, file in slices_of(root / path, part, common):
-                patient, study, split = study_of(match, root)
-                if case:
-                    patient, study = None, case
-                yield Row(patient, study, name, file, split=split)
+                owner, own = (None, case) if case else (patient, study)
+                yield Row(owner, own, name, file, split=split)
 
 
 def _first_match(

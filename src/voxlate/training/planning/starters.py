@@ -128,7 +128,9 @@ def without_training(facts: Facts, roles: Roles, scans: str) -> str:
         card = read_card(run_folder(f"{PREFIX}{name}"))
         fits = card.match(roles.source, roles.target) is not None
         if fits and not _other_scans(card, facts):
-            wanted = "".join(f" --missing {target}" for target in roles.target if card.completes)
+            # a completion names every contrast as a target, of which some must be there
+            few = slice(-1, None) if roles.pairing == "complete" else slice(None)
+            wanted = "".join(f" --missing {name}" for name in roles.target[few] if card.completes)
             return f"voxlate synth {PREFIX}{name} {scans}{wanted} --out OUT"
     return ""
 
