@@ -184,3 +184,19 @@ def test_only_images_that_voxlate_wrote_are_left_out_and_they_are_listed(tmp_pat
     (tmp_path / "provenance.json").write_text("{}")
     with pytest.raises(BadInput, match="empty"):
         find_cohort(tmp_path)
+
+
+OWN = [
+    "{a,b}/{x_mprage,y_bone}.nii.gz",
+    "train/s/p1/d1/{mr,ct}.nii.gz test/s/p2/d1/{mr,ct}.nii.gz",
+    "{images_t2,images_ct,labels}/{a,b}.nii.gz",
+]
+
+
+@every_row("number", range(3))
+def test_the_documented_layouts_find_their_cases(tmp_path, number):
+    guide = Path(__file__).parents[2] / "docs" / "guides" / "own_data.md"
+    preset = tmp_path / "own.toml"
+    preset.write_text(guide.read_text().split("```toml\n")[number + 1].split("```")[0])
+    cases = find_cohort(touch(tmp_path / "scans", OWN[number]), preset=preset).cases
+    assert [len(case.files) for case in cases] == [2, 2]
