@@ -128,6 +128,7 @@ READING = {
     "serve": ["RUN --data OUT", "WEIGHTS --data OUT"],
     "demo": ["--real SCAN --out OUT --starter starter:RUN"],
     "info": ["RUN", "WEIGHTS", "RECIPE"],
+    "manifest": ["RUN"],
     "prepare": ["RUN --out OUT"],
     "plan": ["PREPARED --out OUT.toml --minutes 0.001", "RUN --out RUN/new.toml"],
     "report": ["RUN --out OUT"],
