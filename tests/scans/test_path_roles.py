@@ -19,6 +19,8 @@ from voxlate.scans.images.grid import Volume
 # Paths -> patient/case: modalities [split]; {a,b} stands for several paths.
 COHORTS = """
 trainA/{1,2,3}.png trainB/{1,2,3}.png testA/{1,2}.png testB/{1,2}.png -> *5 train:3 test:2 a+b
+A/train/{1,2}.png B/train/{1,2}.png A/test/3.png B/test/3.png -> *3 test:1 train:2 a+b
+train/{t1,ct}_{1,2}.png test/{t1,ct}_3.png -> *3 test:1 train:2 ct+t1
 train/p{1,2}/{t1,ct}.nii.gz val/p3/{t1,ct}.nii.gz test/p4/{t1,ct}.nii.gz -> p1/p1 train p2/p2 train p3/p3 val p4/p4 test ct+t1
 site/training/p{1,2}_{t1,ct}.png site/validation/p3_{t1,ct}.png site/testing/p4_{t1,ct}.png -> p1/p1 train p2/p2 train p3/p3 val p4/p4 test ct+t1
 MR/train/{x,y}.png CT/train/{x,y}.png MR/test/z.png CT/test/z.png -> *3 test:1 ct+mr

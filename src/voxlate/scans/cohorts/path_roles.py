@@ -106,8 +106,10 @@ def _roles(path: str, is_dicom: bool) -> Roles:
     rest = stem
     for folder in names:
         rest = re.sub(rf"^{re.escape(folder)}[-_]+", "", rest)
-    own, modality = _cut(rest)
-    modality = modality or side
+    own, modality = _cut(rest, r"[-_]\d\d" if names else r"[-_]\d")
+    sides = [name for name in names if name in ("A", "B") and split and not modality]
+    names = [name for name in names if name not in sides]
+    modality = modality or side or "".join(sides)
     others = [name for name in names if not is_known(name)]
     if not modality and len(others) < len(names):
         modality = next(name for name in reversed(names) if is_known(name))
@@ -124,12 +126,12 @@ def _roles(path: str, is_dicom: bool) -> Roles:
     return Roles(path, split, ids, len(names), modality)
 
 
-def _cut(stem: str) -> tuple[str, str]:
-    """What a file's name states of its patient, and of its modality; "" for nothing."""
+def _cut(stem: str, number: str) -> tuple[str, str]:
+    """What a file's name states of its patient, and of its modality; "" for nothing. number: expression of a patient's."""
     pieces = re.split("([-_])", stem)
     for start in range(len(pieces) - 1, -1, -2):
         name = "".join(pieces[start:])
-        if is_known(name) and not re.search(r"[-_]\d\d", name):
+        if is_known(name) and not re.search(number, name):
             return "".join(pieces[: max(start - 1, 0)]), name
     for place in range(0, len(pieces) - 1, 2):
         if is_known(pieces[place]):
