@@ -128,6 +128,7 @@ READING = {
     "serve": ["RUN --data OUT", "WEIGHTS --data OUT"],
     "demo": ["--real SCAN --out OUT --starter starter:RUN"],
     "info": ["RUN", "WEIGHTS", "RECIPE"],
+    "manifest": ["RUN"],
     "prepare": ["RUN --out OUT"],
     "plan": ["PREPARED --out OUT.toml --minutes 0.001", "RUN --out RUN/new.toml"],
     "report": ["RUN --out OUT"],
@@ -185,7 +186,7 @@ CALLS = {
     "train": {"recipe": "RECIPE", "data": "PREPARED", "out": "OUT"},
     "listen": {"run": "RUN", "out": "OUT", "allow": ["A"], "to": "B@127.0.0.1:104"},
 }
-OTHER_FUNCTIONS = """__version__ compare demo export export_for import_weights info list_starters phantom plan prepare pseudonym_key
+OTHER_FUNCTIONS = """__version__ compare demo export export_for import_weights info list_starters manifest phantom plan prepare pseudonym_key
 pseudonymise report serve"""
 
 

@@ -10,6 +10,7 @@ from voxlate.commands.api.carry import export_model as export_model
 from voxlate.commands.api.carry import push as push
 from voxlate.commands.api.catalogue import list_starters as list_starters
 from voxlate.commands.api.catalogue import recipes as recipes
+from voxlate.commands.api.cohorts import manifest as manifest
 from voxlate.commands.api.cohorts import phantom as phantom
 from voxlate.commands.api.cohorts import prepare as prepare
 from voxlate.commands.api.cohorts import pseudonym_key as pseudonym_key

@@ -59,7 +59,7 @@ def write_series(
             SeriesNumber=3,
             InstanceNumber=number,
             PatientName=PATIENT,
-            PatientID=RECORD,
+            PatientID=f"{RECORD} {uid.rpartition('.')[0]}",
             Modality=modality,
             SeriesDescription=description,
             ProtocolName=f"pelvis {stem}",
@@ -526,15 +526,34 @@ def test_of_two_series_that_fit_one_is_preferred_by_its_description(documented):
     assert chosen[fewer.cases[0].files["t2"]] == "Ax t2 tse"
 
 
-def test_mixed_series_without_a_preset_are_answered_with_the_way(voxlate, documented):
+def test_mixed_series_without_a_preset_are_named_by_their_tags(voxlate, documented):
     root, layout = documented
-    refused = voxlate("prepare", root, "--dry-run")
-    assert refused.code == 2
-    assert (
-        "Pass --preset FILE.toml, whose tables [series.t1], … choose series by their tags"
-        in refused.err
-    )
+    cases = find_cohort(root).cases
+    assert [sorted(one.files) for one in cases] == [["ct", "t2"]] * 2
     layout.write_text('patterns = ["{patient}"]\n[series.t2]\nmodality = 3\n')
     wrong = voxlate("prepare", root, "--preset", layout, "--dry-run")
     assert "expected of 'series.t2.modality'" in wrong.err
     assert "recipe" not in wrong.err
+
+
+PERSONS = [  # PatientID, name and date of birth of three folders, and which are of one patient
+    (("7", "A^B", "19700101"), ("7", "", ""), ("8", "C^D", ""), "aac"),
+    (("", "TEST^CASE", "19700101"), ("", "Test^Case^^^", ""), ("", "X^Y", ""), "aac"),
+    (("", "TEST^CASE", "19700101"), ("", "TEST^CASE", "19800101"), ("", "X^Y", ""), "abc"),
+    (("ANON", "Anonymous", ""), ("ANON", "Anonymous", ""), ("8", "X^Y", ""), "abc"),
+    (("1", "A^B", "19700101"), ("1", "C^D", "19800101"), ("2", "", ""), "abc"),
+    (("7", "A^B", ""), ("7", "A^B", ""), ("7", "A^B", ""), "abc"),  # all, as anonymised ones
+    (("7", "A^B", "19700101"), ("7", "A^B", ""), ("7", "A^B", "19700101"), "aaa"),
+]
+
+
+@every_row(("first", "second", "third", "expected"), PERSONS)
+def test_two_folders_of_one_person_are_one_patient(tmp_path, first, second, third, expected):
+    for folder, (number, name, birth) in zip("abc", (first, second, third)):
+        tags = {"PatientID": number, "PatientName": name, "PatientBirthDate": birth}
+        save(image(np.zeros((4, 4), np.int16), **tags), tmp_path / folder / "ct" / "1.dcm")
+    found = find_cohort(tmp_path)
+    assert "".join(case.patient for case in found.cases) == expected
+    assert len(found.guessed) == (expected != "abc" or first == third)
+    shown = " ".join(found.guessed).upper()
+    assert not any(name and name.upper() in shown for _, name, _ in (first, second, third))

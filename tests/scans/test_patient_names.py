@@ -23,7 +23,7 @@ p01 = p01_20190102 p01_20200304
 p01 = p01_2019-01-02 p01_2020-03-04
 knee07 = knee07_left knee07_right
 OAS1_0001 = OAS1_0001_MR1 OAS1_0001_MR2
-OAS30001_MR = OAS30001_MR_d0129 OAS30001_MR_d0757
+OAS30001 = OAS30001_MR_d0129 OAS30001_MR_d0757
 002_S_0295 = 002_S_0295_m06 002_S_0295_bl
 BraTS-GLI-00005 = BraTS-GLI-00005-000 BraTS-GLI-00005-001
 UPENN-GBM-00001 = UPENN-GBM-00001_11 UPENN-GBM-00001_21
@@ -55,6 +55,52 @@ Meier_Anna = Meier_Anna_20190101 Meier_Anna_2020-01-01
 P01 = P01_admission P01_discharge
 P01 = P01_flip P01_mirror
 P01 = P01_rot_90 P01_aug_3
+"""
+# As people name two scans of one patient, and how the two differ.
+SPELLINGS = """
+pat01_arterial pat01_venous
+P07_arterial P07_portal_venous
+1004_arterial 1004_delayed
+case12-preRT case12-postRT
+0012_preRT 0012_midRT
+P01_pre_contrast P01_post_contrast
+pat05_gd pat05
+pat05_T1gd pat05_T1
+S012_ce S012_nce
+S012_contrast S012_native
+lung03_supine lung03_prone
+0417_inhale 0417_exhale
+0417_insp 0417_exp
+pat01_1mm pat01_5mm
+AB123_0.5mm AB123_iso
+AB123_thin AB123_thick
+pat08_lowres pat08_highres
+pat08_lowdose pat08_fulldose
+0033_siemens 0033_philips
+UKE0033_GE UKE0033_canon
+pat02_3T pat02_1.5T
+pat02_3tesla pat02_7tesla
+0051_skyra 0051_prisma
+pat01 pat1
+Patient_007 patient7
+sub01 sub-001
+subj03_pre subj3_post
+case009_tp1 case9_tp2
+0021_planning 0021_replanning
+0021_simCT 0021_planCT
+0021_fx01 0021_fx12
+pat03_baseline pat03_6months
+pat03_2019 pat03_2021
+pat03_190102 pat03_200304
+pat03_02-01-2019 pat03_04.03.2020
+pat03_Jan2019 pat03_Mar2020
+AB12_rest AB12_stress
+AB12_recon1 AB12_recon2
+AB12_soft AB12_bone
+AB12_B30f AB12_B70h
+HN04_primary HN04_recurrence
+HN04_before_surgery HN04_after_surgery
+pat04_scannerA pat04_scannerB
 """
 # As systems of files name copies.
 COPIES = ["P01 - Kopie", "P01 - Copy", "P01 - Copy (2)", "P01 (1)", "P01(1)", "P01 - Kopie.2"]
@@ -116,6 +162,16 @@ MR_20190304_P01 MR_20190304_P02
 P01_a P02_a
 P01_24h P02_24h
 site1_a site1_b
+UKE01-H12 UKE01-H13
+01_anna 01_bert
+2019_anna 2019_bert
+siteA_001 siteB_001
+site2_anna site2_bert
+LIDC-IDRI-0001 LIDC-IDRI-0010
+pat10 pat100
+1_1 11
+case01_ct case10_ct
+P100 P10_0
 """
 
 
@@ -127,6 +183,14 @@ def lines(table: str) -> list[str]:
 def test_sessions_slices_sides_dates_and_copies_are_read_as_parts_of_a_patient(line):
     patient, names = line.split(" = ")
     assert {patient_in(name) for name in names.split()} == {patient}
+
+
+@every_row("line", lines(SPELLINGS))
+def test_spellings_of_one_patient_s_two_scans_are_of_one_patient(line):
+    first, second = line.split()
+    owners, _ = group_by_patient([first, second, "zz99"])
+    assert owners.keys() == {first, second}
+    assert owners[first] == owners[second]
 
 
 def test_copies_made_by_a_system_of_files_are_of_the_patient_of_the_original():

@@ -198,7 +198,7 @@ def _provenance(inputs: Inputs, asked: PrepareOptions) -> dict[str, Any]:
         "pattern": asked.pattern,
         "preset": None if asked.preset is None else str(asked.preset),
         "manifest": _place(manifest),
-        "patients": EACH if asked.patients == EACH else _place(asked.patients),
+        "patients": EACH if str(asked.patients) == EACH else _place(asked.patients),
         **({"allow_outside": True} if asked.allow_outside else {}),
         "modalities": asked.modalities,
         **names,

@@ -18,9 +18,12 @@ from voxlate.commands.api.next_steps import after_prepare
 from voxlate.commands.api.progress import Feedback, report_to
 from voxlate.evaluation.reports.alignment import misalignment_lines, registration_lines
 from voxlate.scans.cases.prepared import Cohort
-from voxlate.scans.cohorts.manifest import root_and_manifest
+from voxlate.scans.cohorts.case_files import CohortFiles
+from voxlate.scans.cohorts.find import find_cohort
+from voxlate.scans.cohorts.manifest import root_and_manifest, write_manifest
 from voxlate.scans.cohorts.pseudonyms import check_outside, read_key, write_key
 from voxlate.scans.cohorts.split import describe_held_out, list_held_out
+from voxlate.scans.options.layout import Layout
 from voxlate.scans.options.prepare import PrepareOptions
 
 
@@ -75,6 +78,20 @@ def survey(
     asked = check_options(PrepareOptions, options, changes)
     with report_to(progress) as report:
         return survey_cohort(Path(root), asked, report.count("check"))
+
+
+@command
+def manifest(
+    root: Path | str, out: Path | str | None = None, options: Layout | None = None, **changes: Any
+) -> CohortFiles:
+    """Write the table of the cases, patients, splits and scans that are found in a folder, for corrections.
+
+    root: folder of a cohort.
+    out: the table, by default cases.csv in root, which prepare reads.
+    """
+    found = find_cohort(root, check_options(Layout, options, changes))
+    write_manifest(Path(out or Path(root) / "cases.csv"), Path(root), found.cases)
+    return found
 
 
 def held_out_line(found: Survey) -> str:

@@ -15,7 +15,7 @@ from voxlate.commands.api.console import err, note, out, say
 from voxlate.commands.cli.app import end
 from voxlate.commands.cli.messages import Verbose, keep_messages
 from voxlate.commands.cli.options import Json, To, command
-from voxlate.scans.options.layout import MAX_VOLUME
+from voxlate.scans.options.layout import MAX_VOLUME, Layout
 from voxlate.scans.options.prepare import PrepareOptions
 
 MOST_ALIGNED = 2  # lines on the alignment of scans
@@ -145,6 +145,26 @@ def _show_survey(cohort: Path, options: PrepareOptions, most: int | None, as_jso
             note(said)
         say("Outliers, copies and registration were not checked: prepare --out does that.", err)
     end([*found.found.unread, *found.problems])
+
+
+@command("manifest COHORT", "manifest COHORT --out cases.csv")
+def manifest(
+    cohort: Annotated[Path, Argument(metavar="COHORT", help="Folder of scans.")],
+    options: Layout,
+    to: Annotated[
+        Path | None, Option("Table to write. Default: COHORT/cases.csv.", flag="--out", panel=MAIN)
+    ] = None,
+) -> None:
+    """Write the table of cases, patients, splits and scans that prepare would read, for corrections."""
+    from voxlate.commands.api.cohorts import manifest as run
+
+    found = run(cohort, to, options)
+    for sentence in found.guessed:
+        say(f"assumed: {sentence}", err)
+    for sentence in found.unclaimed:
+        say(f"left out: {sentence}", err)
+    say(f"{plural(len(found.cases), 'case')}. Correct the table; prepare reads COHORT/cases.csv.")
+    end(found.unread)
 
 
 @command("info scan.nii.gz", "info RUN")

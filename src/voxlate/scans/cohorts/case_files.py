@@ -68,13 +68,18 @@ def cases_of(
     patient: a regular expression whose first group, in the name of a case, is the patient; unclear: the error for
     several files of a modality of which none is chosen.
     """
-    by_case = grouped(((row.patient, row.case), row) for row in rows)
+    by_case = grouped(((row.split, row.patient, row.case), row) for row in rows)
     plain_names = _merge_runs(by_case.values(), choice)
     # Studies often have one name in every patient ('baseline'): then only patient and study together name a case.
-    is_ambiguous = max(Counter(study for _, study in by_case).values(), default=1) > 1
+    studies = Counter(study for _, study in {(owner, study) for _, owner, study in by_case})
+    is_ambiguous = max(studies.values(), default=1) > 1
+    # Numbers often begin anew in every split.
+    splits = Counter((owner, study) for _, owner, study in by_case)
+    begin_anew = max(splits.values(), default=1) > 1
     cases = []
-    for (owner, study), of_case in by_case.items():
+    for (split, owner, study), of_case in by_case.items():
         case = f"{owner}_{study}" if is_ambiguous and owner is not None else study
+        case = f"{split}_{case}" if begin_anew and split else case
         if owner is None:
             match = re.search(patient, case) if patient else None
             owner = match[1] if match else ""
@@ -91,7 +96,7 @@ def cases_of(
             if chosen is None:
                 raise unclear(of_modality)
             files[name] = chosen.path
-        cases.append(_case(case, owner, files))
+        cases.append(_case(case, owner, split, files))
     return cases
 
 
@@ -111,14 +116,14 @@ def _merge_runs(cases: Collection[Sequence[Row]], choice: Choice) -> dict[str, s
     return plain_names
 
 
-def _case(case: str, patient: str, paths: Mapping[str, Path]) -> CaseFiles:
+def _case(case: str, patient: str, split: str | None, paths: Mapping[str, Path]) -> CaseFiles:
     """A case from all its files: images, the mask and label maps go by their names."""
     for name in (case, *paths):
         safe_name(name, f"case {case}")
     return CaseFiles(
         case,
         patient,
-        None,
+        split,
         {name: paths[name] for name in sorted(paths.keys() - {*MASKS, *LABELS})},
         next((paths[name] for name in MASKS if name in paths), None),
         {name: paths[name] for name in LABELS if name in paths},

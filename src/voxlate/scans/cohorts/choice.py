@@ -18,7 +18,7 @@ MOST_QUOTED = 3  # names or paths in a message
 class Row:
     """A file of a cohort: what its path, its table or its tags state.
 
-    patient: None where nothing states the patient; series: the DICOM series, whose description counts in a choice.
+    patient, split: None where nothing states them; series: the DICOM series, whose description counts in a choice.
     """
 
     patient: str | None
@@ -26,6 +26,7 @@ class Row:
     modality: str
     path: Path
     series: SeriesInfo | None = None
+    split: str | None = None
 
     @property
     def description(self) -> str:

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -11,24 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput, did_you_mean, first_of, plural
-from voxlate.base.files import HIGH, LOW, STD, SYNTHETIC, UNCALIBRATED, UNFAMILIAR
+from voxlate.base.files import MAPS, SYNTHETIC
 from voxlate.base.options.option import merge
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, cases_of, modality_name
 from voxlate.scans.cohorts.choice import Choice, Row, as_names, quote_some
+from voxlate.scans.cohorts.dicom_identity import join_by_person
 from voxlate.scans.cohorts.leakage import (
     refuse_leak,
     refuse_similar_names,
     sentences_on_shared_masks,
 )
 from voxlate.scans.cohorts.manifest import check_stated, read_manifest, root_and_manifest
+from voxlate.scans.cohorts.path_roles import is_known, rows_by_roles
 from voxlate.scans.cohorts.patient_names import find_owners
-from voxlate.scans.cohorts.patterns import fits_any, path_expression, study_of
+from voxlate.scans.cohorts.patterns import fits_any, path_expression, split_in, study_of
 from voxlate.scans.cohorts.presets import NOTES, Arrays, Preset, load_preset, split_part
-from voxlate.scans.cohorts.recognise import flat_pattern, recognise, states_study
-from voxlate.scans.cohorts.series import cases_by_series
+from voxlate.scans.cohorts.recognise import recognise
+from voxlate.scans.cohorts.series import cases_by_series, rows_by_tags
 from voxlate.scans.cohorts.slice_lists import (
     arrange,
     assumptions,
+    hold_out,
     refuse_unfit,
     slices_of,
     take_patients,
@@ -43,9 +46,8 @@ from voxlate.scans.formats.io import (
 )
 from voxlate.scans.options.layout import Layout
 
-# '<case>/<case>_t1.nii.gz' must be tried before '<case>/<anything>.nii.gz', which also matches it.
-DEFAULT_PATTERNS = ["{case}/{case}_{modality}", "{case}/{case}-{modality}", "{case}/{modality}"]
-STUDY_PATTERNS = ["{patient}/{case}_{modality}", "{patient}/{case}-{modality}"]
+BY_NAMES = Preset(patterns=["{case}/{modality}"])  # paths are then read by their names
+VALIDATE = 0.15  # of training cases, where folders state a test split and no validation
 AS_PICTURES = "rows run to the back and columns to the left (axes=PL)"  # assumed for arrays of unknown orientation
 Folders = list[tuple[Path, list[str]]]  # each with the names of its files
 
@@ -58,9 +60,10 @@ def find_cohort(
 ) -> CohortFiles:
     """The cases below a folder, sorted by name, and sentences on what was left out.
 
-    changes: fields of the options. pattern: a path below root with {patient}, {case}, {modality}, * and **; without a file suffix it takes any that
-    can be read, DICOM folders too. Without any option: BIDS, nnU-Net, trainA/trainB and folders called as modalities by what marks them, else
-    <root>/<case>/<modality>.<suffix> (the file name may begin with the case), <root>/<case>_<modality>.<suffix>, or,
+    changes: fields of the options. pattern: a path below root with {patient}, {case}, {modality}, {split}, * and **; without a file suffix it takes any that
+    can be read, DICOM folders too. Without any option: public data sets, BIDS and nnU-Net by what marks them, else by
+    names (see path_roles.py): <root>/<case>/<modality>.<suffix> or <root>/<case>_<modality>.<suffix>, below folders of
+    sites and splits, with folders of studies or modalities; or,
     where root is itself one case, <root>/<modality>.<suffix>. A manifest (see manifest.py) is taken from
     root/cases.csv or root/cohort.csv when none is named; allow_outside: its paths may lead out of its folder and root.
     With a preset that has [series] tables, patterns are those of the folders with DICOM files, and their series are
@@ -81,12 +84,16 @@ def find_cohort(
     choice = Choice(as_names(asked.prefer), as_names(asked.exclude), as_names(asked.exclude_file))
     found = CohortFiles()
     layout = _layout(root, asked.pattern, asked.preset)
+    if layout.title and asked.preset is None:
+        found.guessed.append(f"the layout is that of {layout.title}")
     on_disk = partial(_on_disk, root, layout, asked.patients, found, choice)
     if table is None:
         cases = _leave_out(on_disk(), layout, found)
     else:
         cases = read_manifest(table, root, layout, on_disk, choice, found, asked.allow_outside)
     cases = _take_owners(cases, asked.patients, table, layout, found)
+    if table is None and not (layout.arrays and layout.arrays.lists):
+        cases = _settle_splits(cases, root, found)
     refuse_leak(((case.patient, case.split) for case in cases), table or asked.patients or root)
     # lists and names have stated the patients only now
     cases = [case for case in cases if choice.keep_case(case.case, case.patient)]
@@ -112,10 +119,38 @@ def _take_owners(
     if patients is not None:
         cases = take_patients(cases, patients)
     elif layout.arrays is None:
+        are_stated = table is not None and all(case.patient for case in cases)
         cases = find_owners(cases, found)
+        cases = cases if are_stated else join_by_person(cases, found)
     if table is not None:
         check_stated(cases, table)
     return cases
+
+
+def _settle_splits(cases: list[CaseFiles], root: Path, found: CohortFiles) -> list[CaseFiles]:
+    """The cases with the splits that their folders state, which are noted.
+
+    Folders of training alone state no split. Some training cases validate where no folder says which, and cases
+    outside of all folders train.
+    """
+    stated = {case.split for case in cases} - {None}
+    if not stated:
+        return cases
+    if stated == {"train"}:
+        return [replace(case, split=None) for case in cases]
+    placed = [replace(case, split=case.split or "train") for case in cases]
+    if stated == {"train", "test"}:
+        count = sum(case.split == "train" for case in placed)
+        placed = hold_out(placed, round(VALIDATE * count))
+    for split in sorted({case.split or "" for case in placed}):
+        chosen = [case for case in placed if case.split == split]
+        files = chain.from_iterable(case.files.values() for case in chosen)
+        parts = set(chain.from_iterable(path.relative_to(root).parent.parts for path in files))
+        folders = sorted(filter(split_in, parts))
+        found.guessed.append(
+            f"{plural(len(chosen), 'case')} of {split} by folders ({quote_some(folders)})"
+        )
+    return placed
 
 
 def _check_names(
@@ -148,7 +183,7 @@ def _layout(root: Path, pattern: str | None, preset: str | Path | None) -> Prese
         layout = load_preset(preset)
     else:
         known = recognise(root) if pattern is None else None
-        layout = known or Preset(patterns=DEFAULT_PATTERNS)
+        layout = known or BY_NAMES
     if pattern is not None:
         layout = replace(layout, patterns=[pattern], files={})
     if layout.arrays is None and any(holds_slices(place) for place in layout.places):
@@ -259,32 +294,23 @@ def _cases_by_path(
     images = [
         path for path in sorted(_image_paths(root, folders, kinds)) if not fits_any(path, skip)
     ]
-    synthetic = [path for path in images if Path(path).name.startswith(SYNTHETIC)]
+    synthetic = [path for path in images if _is_synthesised(root, path)]
     paths = [path for path in images if path not in synthetic and choice.keep_file(path)]
     if not paths:
         raise _no_images(root, folders, kinds)
     unmatched = list[str]()
-
-    def match(patterns: list[str]) -> list[CaseFiles]:
-        """The cases whose paths have one of these patterns."""
-        unmatched.clear()
-        rows = _rows_of(root, paths, replace(layout, patterns=patterns), unmatched)
-        return cases_of(rows, choice, layout.patient)
-
-    cases = match(layout.patterns)
-    if layout.patterns == DEFAULT_PATTERNS:
-        modalities = set(chain.from_iterable(case.files for case in cases))
-        if modalities and all(map(states_study, modalities)):
-            cases = match(STUDY_PATTERNS)
-            found.guessed.append(
-                f"{paths[0]} is a study of a patient (--pattern '{STUDY_PATTERNS[0]}')"
-            )
-        elif not cases and not any("/" in path for path in paths):
-            cases = match([flat_pattern(root, paths)])
+    tagged = partial(rows_by_tags, root, choice)
+    if layout is BY_NAMES:
+        rows, unmatched = rows_by_roles(root, paths, found, tagged)
+    else:
+        rows = [*_rows_of(root, paths, layout, unmatched, tagged)]
+    if any(row.series for row in rows):
+        found.guessed.append(
+            "modalities of DICOM series are named by their tags (--preset FILE.toml chooses others)"
+        )
+    cases = cases_of(rows, choice, layout.patient)
     if not cases:
-        expected = "{case}/{modality}"
-        if layout.patterns != DEFAULT_PATTERNS:
-            expected = "' or '".join(pattern for _, pattern in layout.forms)
+        expected = "' or '".join(pattern for _, pattern in layout.forms)
         raise BadInput(
             f"{root}: expected paths like '{expected}', found {len(paths)} of another form ({quote_some(paths)}). Pass --pattern with {{patient}}, {{case}} and {{modality}} where they stand in the path."
         )
@@ -386,17 +412,25 @@ def _image_paths(root: Path, folders: Folders, kinds: tuple[str, ...]) -> Iterat
             yield place.as_posix()
 
 
-def _rows_of(root: Path, paths: list[str], layout: Preset, unmatched: list[str]) -> Iterator[Row]:
+def _rows_of(
+    root: Path,
+    paths: list[str],
+    layout: Preset,
+    unmatched: list[str],
+    tagged: Callable[[str], list[Row]],
+) -> Iterator[Row]:
     """The rows of paths that match a pattern of the layout; the other paths are added to `unmatched`.
 
     Every path goes to the first pattern that it matches, and to others that name further parts of that file.
+    tagged: the rows of a DICOM folder, which also names modalities where the pattern does not.
     """
     parts_of = defaultdict[str, list[tuple[str, str]]](list)  # of a place: names and parts
     expressions = dict[str, re.Pattern[str]]()
     for modality, pattern in layout.forms:
         place, part = split_part(pattern)
         expressions[place] = path_expression(place)
-        if not modality and "modality" not in expressions[place].groupindex:
+        unnamed = not modality and "modality" not in expressions[place].groupindex
+        if unnamed and not any((root / path).is_dir() for path in paths):
             raise BadInput(
                 f"pattern '{pattern}': expected {{modality}} in it, found none. Put it where the modality stands."
             )
@@ -408,13 +442,20 @@ def _rows_of(root: Path, paths: list[str], layout: Preset, unmatched: list[str])
         if match is None:
             unmatched.append(path)
             continue
+        patient, study, split = study_of(match, root)
+        stated = match.groupdict().get("modality", "")
+        if not {stated, *dict(parts_of[place])} - {""}:
+            for row in tagged(path):
+                yield replace(row, patient=patient, case=study, split=split)
+            continue
         for modality, part in parts_of[place]:
-            name = modality or modality_name(match["modality"], layout.aliases)
-            if _is_map(name, root / path):
-                continue
+            name = modality or modality_name(stated, layout.aliases)
+            if not modality and (root / path).is_dir() and not is_known(name):
+                is_ct = any(row.modality == "ct" for row in tagged(path))
+                name = f"ct_{name}" if is_ct else name  # whose unit is HU
             for case, file in slices_of(root / path, part, common):
-                patient, study = (None, case) if case else study_of(match, root)
-                yield Row(patient, study, name, file)
+                owner, own = (None, case) if case else (patient, study)
+                yield Row(owner, own, name, file, split=split)
 
 
 def _first_match(
@@ -430,8 +471,13 @@ def _first_match(
     return "", None
 
 
-def _is_map(name: str, path: Path) -> bool:
-    """Whether `voxlate synth` wrote a file beside its images; a scan may be called ct_low."""
-    if name.endswith((LOW, HIGH)):
-        return is_synthetic(path)
-    return name.endswith((STD, UNCALIBRATED, UNFAMILIAR))
+def _is_synthesised(root: Path, path: str) -> bool:
+    """Whether voxlate wrote an image: its prefix, or a map's ending and its header or a provenance above it, say so.
+
+    Others call their scans t1_std, too.
+    """
+    stem = without_ending(Path(path).name)
+    if stem.startswith(SYNTHETIC) or not stem.endswith(MAPS):
+        return stem.startswith(SYNTHETIC)
+    beside = (root / folder / "provenance.json" for folder in Path(path).parents)
+    return is_synthetic(root / path) or any(file.is_file() for file in beside)

@@ -1,5 +1,6 @@
 """Manifests: tables of a cohort's cases with their patients and splits."""
 
+import csv
 import difflib
 import re
 from collections import Counter, defaultdict
@@ -9,7 +10,7 @@ from itertools import product
 from pathlib import Path
 
 from voxlate.base.errors import BadInput, first_of
-from voxlate.base.files import inside, safe_name
+from voxlate.base.files import inside, safe_name, whole_file
 from voxlate.scans.cohorts.case_files import MASKS, CaseFiles, CohortFiles, cases_of, modality_name
 from voxlate.scans.cohorts.choice import Choice, Row
 from voxlate.scans.cohorts.patient_names import patient_in
@@ -109,6 +110,24 @@ def read_manifest(
         )
     _note_unused(found, path, columns.difference(scans), names.keys() - owners)
     return _state_owners(path, rows, owners)
+
+
+def write_manifest(path: Path, root: Path, cases: Sequence[CaseFiles]) -> None:
+    """Write the wide form of a manifest of cases below root, for corrections; raises BadInput for a file of its name."""
+    if path.exists():
+        raise BadInput(
+            f"{path}: expected a new file for the manifest, found one. Name another (--out), or remove it."
+        )
+    names = sorted({name for case in cases for name in case.paths})
+    with whole_file(path) as new, new.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["case", "patient", "split", *names])
+        for case in cases:
+            places = {
+                name: place.relative_to(root).as_posix() for name, place in case.paths.items()
+            }
+            row = [case.case, case.patient, case.split or ""]
+            table.writerow([*row, *(places.get(name, "") for name in names)])
 
 
 def _note_unused(

@@ -22,42 +22,60 @@ PERSON = (
     "|person|control|head|brain|phantom|training|train|mouse|rat|dog)"
 )
 # Numbers by which nobody is identified: of a group of patients, a year, a date, a field strength.
-DATE = r"(?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])[-_.]?(?:0[1-9]|[12]\d|3[01])(?!\d)"
+DATE = (
+    r"(?:(?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])[-_.]?(?:0[1-9]|[12]\d|3[01])|[0-3]?\d[-_.][01]?\d[-_.](?:19|20)\d\d"
+    r"|(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*[-_]?(?:19|20)\d\d)(?!\d)"
+)
 OF_NOBODY = re.compile(
     rf"(?:sites?|cent(?:er|re)|hospital|group|cohort|batch|fold|study|dataset|data|set|scanner|task|arm|exp|part)[-_]?\d+"
-    rf"|{DATE}|(?<=[a-z])(?:19|20)\d\d(?!\d)|\d(?:[.]\d)?t(?![a-z])",
+    rf"|{DATE}|(?<=[a-z])(?:19|20)\d\d(?!\d)|^(?:19|20)\d\d$|\d(?:[.]\d)?t(?![a-z])",
     re.IGNORECASE,
 )
 # Prefixes that are whole patients in the conventions of BIDS, ADNI, TCGA, BraTS 2023 and UK Biobank.
 WHOLE = re.compile(
     r"sub-[A-Za-z0-9]+(?=_|$)|(?:ADNI_)?\d{3}_S_\d{4}(?!\d)|TCGA-\w\w-\w{4}(?!\w)|BraTS-[A-Za-z]+-\d+(?=-)|\d{7}(?=_\d{5}_\d_\d)"
 )
+# The words that are parts, by what they state.
+MODALITIES = "mri?|cta?|pet|t[12]w?(?:gd|ce|c|k)?|flair"
 TIMES = "session|sess|ses|visit|vis|timepoint|time|tp|scan|run|slice|slc|sl|day|week|month|followup|fu|repeat|rep|image|img"
-PLANES = "axial|ax|coronal|cor|sagittal|sag"
+PLANES = "axial|ax|tra|coronal|cor|sagittal|sag"
 PIECES = "patch|crop|tile|block|slab|layer|section|sect|sec"
-OTHERS = f"{PLANES}|{PIECES}|study|exam|series|acq|rec|echo|days|weeks|wk|months|mon|year|yr|fup|baseline|bl|frame|phase|dir|fraction|fx|im|vol"
+OTHERS = f"{PLANES}|{PIECES}|study|exam|series|acq|recon|rec|echo|days|weeks|wk|months|mon|year|yr|fup|baseline|bl|frame|phase|dir|fraction|fract|frac|fx|im|vol|wave|cycle|course|plan|cbct|kernel"
 OCCASIONS = (
-    r"baseline\w*|bl|followup|follow-up|fu|preop|postop|intraop|pre|post|before|after|vor|nach|vorher|nachher"
-    "|test|retest|rescan|admission|discharge|acute|subacute|chronic|first|second|third|last|early|late"
+    r"baseline\w*|bl|followup|follow-up|fu|(?:pre|post|intra|mid|peri|re-?|during|before|after)-?(?:op|rt|crt|tx|plan|sim|contrast|gd|gad|dose|surg|surgery|chemo|therapy|treatment|treat|radiotherapy|radiation|ablation|resection|biopsy|scan|planning)?"
+    "|vor|nach|vorher|nachher|test|retest|rescan|admission|discharge|acute|subacute|chronic|first|second|third|last|early|late|initial|final"
+    "|primary|recurrence|recurrent|progression|relapse|remission|planning|boost|(?:plan|planning|sim|repeat|diagnostic)-?(?:ct|mr|mri)"
+)
+CONTRASTS = "(?:non?|un|without|with)?-?(?:contrast|enhanced|gd|gado?|ce)|nce|nc|native|plain|arterial|portal|portalvenous|venous|hepatobiliary|nephrographic|excretory|delayed?|equilibrium|art|ven|del|pv"
+POSITIONS = (
+    r"supine|prone|erect|standing|sitting|upright|decubitus|insp\w*|exp|expir\w*|inhal\w*|exhal\w*|ebh|dibh|bh|fb|breathhold|freebreathing"
+    "|rest|stress|systole|diastole|es|ed|flexion|extension|neutral"
+)
+RESOLUTIONS = (
+    r"\d+(?:[.p]\d+)?(?:x\d+(?:[.p]\d+)?)*-?(?:mm|um|iso|kvp?|kev)|kvp?-?\d+|x[2-9]|iso|isotropic|aniso\w*|thin|thick|hr|lr|sr|hires|lores|ld|fd|nd"
+    "|(?:low|lo|high|hi|full|half|quarter|normal|super|ultra|ultralow)-?(?:res|resolution|dose)|2d|3d"
+)
+SCANNERS = (
+    r"siemens|philips|ge|toshiba|canon|hitachi|uih|hyperfine|skyra|prisma|verio|trio|avanto|aera|vida|sola|terra|magnetom|achieva|ingenia|discovery"
+    r"|signa|optima|aquilion|somatom|scanner-?[a-z]?|\d(?:[.]\d+)?(?:t|tesla)|soft|sharp|smooth|bone|lung|stnd|[bhiqu][frv]?\d\d[a-z]"
 )
 COPIES = (
-    "copy|copie|copia|kopie|dup|bak|backup|orig|defaced|aug|augmented|flip|flipped|mirror|mirrored"
-    "|rot|rotated|noise|noisy|blur|blurred|elastic|warped"
+    "copy|copie|copia|kopie|dup|bak|backup|orig|original|raw|defaced|anon|aug|augmented|flip|flipped|mirror|mirrored|rot|rotated|noise|noisy|blur|blurred"
+    "|elastic|warped|n4|bfc|reg|registered|coreg|resampled|res|norm|normalized|normalised|brain|bet|stripped|cropped|denoised|corrected"
 )
-REGIONS = "left|right|l|r|lh|rh|upper|lower|top|bottom"
-ALONE = rf"{OCCASIONS}|{REGIONS}|{PLANES}|(?:{COPIES}){SEPARATOR}?\d*|[37]t|1[.]?5t"
+REGIONS = "left|right|l|r|lh|rh|upper|lower|top|bottom|head|neck|chest|thorax|abdomen|pelvis"
+ALONE = rf"{OCCASIONS}|{CONTRASTS}|{POSITIONS}|{RESOLUTIONS}|{SCANNERS}|{REGIONS}|{PLANES}|(?:{COPIES}){SEPARATOR}?\d*"
 COUNTED = r"\d+(?:st|nd|rd|th|h|hrs?|d|days?|w|wk|weeks?|m|mo|months?|y|yr|years?)"  # 24h, 2nd
 PART = re.compile(
     rf"{SEPARATOR}+(?:(?:ses|acq|run|rec|ce|dir|echo|part|space|desc|task)-[a-z0-9]+"
-    rf"|(?:{TIMES}|{OTHERS}){SEPARATOR}?\d+[a-z]?|(?:mri?|ct|pet|[stvdmwyzf])\d+[a-z]?"
-    rf"|{ALONE}|[a-f]|{COUNTED}|(?P<date>{DATE}(?:[-_t]?\d{{4,6}})?)){END}"
+    rf"|(?:{TIMES}|{OTHERS}){SEPARATOR}?\d+[a-z]?|(?:mri?|ct|pet|c\d+d|[stvdmwyzf])\d+[a-z]?"
+    rf"|{ALONE}|[a-f]|{MODALITIES}|{COUNTED}|(?P<date>{DATE}(?:[-_t]?\d\d[-_.]?\d\d(?:[-_.]?\d\d)?)?)){END}"
     rf"|{SEPARATOR}*\(\d+\){END}"
     rf"|(?<=\d)(?:{TIMES}){SEPARATOR}?\d+{END}"
-    rf"|(?<=\d\d)[a-e]$",
+    rf"|(?<=\d\d)(?:[a-e]|(?=[a-z]{{3}})(?:{ALONE}))$",
     re.IGNORECASE,
 )
 # Of Meier_Anna_20190101. UKE_MR_20190101 and brain_scan_20190101 may be anybody's.
-MODALITIES = "mri?|cta?|pet|t[12]w?|flair"
 ORGANS = "neck|chest|lungs?|thorax|abdomen|liver|pelvis|prostate|spine|knee|hip|heart"
 PLACES = "hospital|clinic|klinikum|cent(?:er|re)|university|site|siemens|philips|ge|toshiba|canon"
 NO_NAME = rf"(?:{MODALITIES}|{ORGANS}|{PLACES}|{PERSON}|{TIMES}|{OTHERS}){END}"
@@ -66,8 +84,13 @@ FULL_NAME = re.compile(
 )
 # Of case21s004. Elsewhere a letter has another meaning: r001s002 is subject 2 of region 1 in ATLAS.
 LETTERED = re.compile(rf"((?:^|.*{SEPARATOR}){PERSON}[-_]?\d+)[stvd]\d+", re.IGNORECASE)
+# Any words behind the number of a patient; 01_anna and 2019_anna may be of a place and a year.
+WORDED = re.compile(
+    rf"((?:.*{SEPARATOR})?(?:{PERSON}[-_]?\d+|[^\W_]*(?:\d{{3}}|[a-z]\d\d)))(?<!{SEPARATOR}(?:19|20)\d\d)(?<!^(?:19|20)\d\d)(?:{SEPARATOR}+[a-z]+)+",
+    re.IGNORECASE,
+)
 LEADING = re.compile(
-    rf"(?:(?:{MODALITIES}){SEPARATOR})?(?:(?:{TIMES}){SEPARATOR}?\d+|{ALONE}|{DATE}){SEPARATOR}(?=(?:sub-|{PERSON}[-_]?\d))",
+    rf"(?:(?:{MODALITIES}){SEPARATOR})?(?:(?:{TIMES}){SEPARATOR}?\d+|train|val|{ALONE}|{DATE}){SEPARATOR}(?=(?:sub-|{PERSON}[-_]?\d))",
     re.IGNORECASE,
 )
 BARE = re.compile(rf"(.+)({SEPARATOR})(\d+)")  # case21_004
@@ -91,11 +114,11 @@ def patient_in(name: str) -> str | None:
         others = re.search(rf"{PERSON}[-_]?\d", rest, re.IGNORECASE)
         numbered = re.search(r"\d", rest) and not NUMBERED_PERSON.fullmatch(patient)
         named = part["date"] and FULL_NAME.fullmatch(patient)
-        if (named or _identifies(patient)) and not others and not numbered:
+        if (named or identifies(patient)) and not others and not numbered:
             return patient
-    lettered = LETTERED.fullmatch(name)
-    if lettered:
-        return lettered[1]
+    short = LETTERED.fullmatch(name) or WORDED.fullmatch(name)
+    if short and identifies(short[1]):
+        return short[1]
     leading = LEADING.match(name)
     if leading:
         rest = name[leading.end() :]
@@ -109,7 +132,7 @@ def _before_bare_number(name: str) -> str | None:
     TCGA-02-0001, C3L-00016, site1_001, 01_001 and 2019_001 are patients: their first number is that of a place or year.
     """
     split = BARE.fullmatch(name)
-    if split is None or not _identifies(split[1]):
+    if split is None or not identifies(split[1]):
         return None
     patient, mark, number = split.groups()
     if NUMBERED_PERSON.fullmatch(patient):
@@ -122,11 +145,22 @@ def _before_bare_number(name: str) -> str | None:
     return patient if longer or whole else None
 
 
-def _identifies(patient: str) -> bool:
+def is_person(name: str) -> bool:
+    """Whether a name is that of a patient by a word for patients, or by the conventions of a public data set."""
+    return bool(NUMBERED_PERSON.fullmatch(name) or WHOLE.match(name))
+
+
+def identifies(patient: str) -> bool:
     """Whether a text holds a number that may be a patient's."""
     if NUMBERED_PERSON.fullmatch(patient):
         return True
     return re.search(r"\d", OF_NOBODY.sub("", patient)) is not None
+
+
+def _plain(patient: str) -> str:
+    """A patient's name without what its spellings differ by: Pat_007 and pat7."""
+    bare = re.sub(r"(?<!\d)0+(?=\d)", "", patient.lower())
+    return re.sub(rf"(?<=[a-z]){SEPARATOR}+(?=\d)", "", bare)
 
 
 def find_owners(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseFiles]:
@@ -144,8 +178,9 @@ def find_owners(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseFile
 
 def group_by_patient(names: Sequence[str]) -> tuple[dict[str, str], str]:
     """The patient of each name that shares one with another name, and a sentence on names that were read or kept separate."""
-    groups = grouped((patient_in(name) or name, name) for name in names)
-    shared = {patient: group for patient, group in groups.items() if len(group) > 1}
+    patients = {name: patient_in(name) or name for name in names}
+    groups = grouped((_plain(patient), name) for name, patient in patients.items())
+    shared = {patients[group[0]]: group for group in groups.values() if len(group) > 1}
     alone = "so that each counts as a patient; --patients FILE states whose they are"
     parts = [name for name in names if UNOWNED.fullmatch(name)]
     if shared:

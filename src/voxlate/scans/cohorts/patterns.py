@@ -1,13 +1,20 @@
-"""Path patterns with {patient}, {case} and {modality}."""
+"""Path patterns with {patient}, {case}, {modality} and {split}, and folders that are called as a split."""
 
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from voxlate.base.errors import BadInput
+from voxlate.scans.cohorts.patient_names import identifies
+from voxlate.scans.cohorts.split import SPLITS
 
 WILDCARDS = {"*": "[^/]*", "**/": "(?:.*/)?"}
-NAMES = ("patient", "case", "modality")
+NAMES = ("patient", "case", "modality", "split")
+SPLIT_WORD = r"(?P<split>(?i:tr(?:ain(?:ing)?)?|val(?:id(?:ation)?)?|test(?:ing)?|ts))"
+# Of 'training_set', 'BraTS2020_ValidationData', CycleGAN's 'trainA' and nnU-Net's 'imagesTs'.
+SPLIT_FOLDER = re.compile(
+    rf"(?:(?P<group>.*)[-_])?(?P<files>(?i:images|labels)?){SPLIT_WORD}[-_]?(?:(?i:data|set|images|cases)|(?P<side>[AB]))?"
+)
 
 
 def path_expression(pattern: str) -> re.Pattern[str]:
@@ -18,14 +25,29 @@ def path_expression(pattern: str) -> re.Pattern[str]:
         if not part.startswith("{"):
             out += WILDCARDS.get(part) or re.escape(part)
         elif name in NAMES:
-            group = f"(?P<{name}>[^/]+)"
+            group = SPLIT_WORD if name == "split" else f"(?P<{name}>[^/]+)"
             again = f"(?i:(?P={name}))" if name == "modality" else f"(?P={name})"
             out += again if group in out else group
         else:
             raise BadInput(
-                f"pattern '{pattern}': expected {{patient}}, {{case}} or {{modality}}, found {part}. Use these names."
+                f"pattern '{pattern}': expected {{patient}}, {{case}}, {{modality}} or {{split}}, found {part}. Use these names."
             )
     return re.compile(out)
+
+
+def split_named(word: str) -> str:
+    """The split that a word of SPLIT_WORD means."""
+    return next((split for split in SPLITS if split[:2] == word[:2].lower()), "test")
+
+
+def split_in(folder: str) -> tuple[str, str] | None:
+    """The split that the name of a folder states, and the side of CycleGAN's folders as a modality ("" for others)."""
+    match = SPLIT_FOLDER.fullmatch(folder)
+    if match is None or identifies(match["group"] or ""):
+        return None
+    if len(match["split"]) == 2 and not match["files"]:  # imagesTr, but no folder 'tr'
+        return None
+    return split_named(match["split"]), (match["side"] or "").lower()
 
 
 def fits_any(path: str, expressions: Iterable[re.Pattern[str]]) -> bool:
@@ -33,8 +55,16 @@ def fits_any(path: str, expressions: Iterable[re.Pattern[str]]) -> bool:
     return any(expression.fullmatch(path) for expression in expressions)
 
 
-def study_of(match: re.Match[str], root: Path) -> tuple[str | None, str]:
-    """The patient (None: not stated) and the study in a path; root's name where the path states no study."""
+def study_of(match: re.Match[str], root: Path) -> tuple[str | None, str, str | None]:
+    """The patient (None: not stated), the study and the split (None) in a path.
+
+    The study is root's name where the path states none; the split is that of a folder of another role, if need be.
+    """
     names = match.groupdict()
-    patient = names.get("patient")
-    return patient, names.get("case") or patient or root.resolve().name
+    patient, word = names.get("patient"), names.get("split")
+    if word:
+        split: str | None = split_named(word)
+    else:
+        folders = [name for name in match.string.split("/")[:-1] if name not in names.values()]
+        split = next((stated[0] for stated in map(split_in, folders) if stated), None)
+    return patient, names.get("case") or patient or root.resolve().name, split

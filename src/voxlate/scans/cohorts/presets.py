@@ -115,6 +115,7 @@ class Preset:
     frames: our name = a modality of several frames and one of them: 'ctp#peak+8s'.
     skip: path patterns to leave out (* and **).
     leave_out: case = why it is left out unless a manifest names it; prepare states it.
+    known_by: regular expression that a path of the data set contains; its layout then needs no option.
     gaps: cases that lack a modality which is asked for are left out, and prepare states it.
     arrays: of cohorts of slices in array files, whose patients a list must state.
     """
@@ -129,6 +130,7 @@ class Preset:
     frames: dict[str, str] = field(default_factory=dict)
     skip: list[str] = field(default_factory=list)
     leave_out: dict[str, str] = field(default_factory=dict)
+    known_by: str = ""
     gaps: bool = False
     arrays: Arrays | None = None
 

@@ -1,5 +1,6 @@
 """The cases of a cohort of DICOM series, each series chosen by its tags."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,6 +13,19 @@ from voxlate.scans.cohorts.choice import Choice, Row, quote_some
 from voxlate.scans.cohorts.patterns import fits_any, path_expression, study_of
 from voxlate.scans.cohorts.presets import Preset, Tags
 from voxlate.scans.formats.dicom import describe_series, is_dicom_folder, list_series
+
+# Contrasts of MR by the words of a description; the first that fits counts.
+MR = {
+    "flair": "flair|dark.?fluid",
+    "adc": r"\badc|apparent",
+    "dwi": r"\bdwi|diff|trace",
+    "swi": r"\bswi|suscept",
+    "tof": r"\btof|angio|\bmra\b",
+    "t1c": r"t1.*(?:\+c|\bc\+|\bce\b|gd|gad|post|\bkm\b|contrast)|(?:post|gd|contrast).*(?:t1|mprage|bravo)",
+    "t1": r"t1|mp.?rage|spgr|bravo|tfl",
+    "t2": "t2",
+    "pd": r"\bpd|proton",
+}
 
 
 def cases_by_series(
@@ -38,7 +52,8 @@ def cases_by_series(
             for series in list_series(places[name]):
                 shown = series.path.as_posix().removeprefix(f"{root.as_posix()}/")
                 if choice.keep_file(series.path, series.description, shown):
-                    listed.append(Row(*study_of(match, root), "", series.path, series))
+                    patient, study, split = study_of(match, root)
+                    listed.append(Row(patient, study, "", series.path, series, split))
         rows = [
             replace(row, modality=name.lower())
             for (name, tags), row in product(layout.series.items(), listed)
@@ -52,6 +67,24 @@ def cases_by_series(
     raise BadInput(
         f"{root}: expected folders of DICOM files like '{expected}', found {others}. Check the path, or pass --pattern with {{patient}} and {{case}} where they stand in a folder's path."
     )
+
+
+def rows_by_tags(root: Path, choice: Choice, path: str) -> list[Row]:
+    """The rows of the series in a DICOM folder, without case, whose modalities their tags state; localisers are none."""
+    rows = list[Row]()
+    for series in list_series(root / path):
+        shown = series.path.as_posix().removeprefix(f"{root.as_posix()}/")
+        text = f"{series.description} {series.protocol}"
+        is_scout = re.search(
+            r"LOCALIZER|scout|survey|localiz|topogram", f"{series.image_type} {text}", re.I
+        )
+        if is_scout or not choice.keep_file(series.path, series.description, shown):
+            continue
+        names = (name for name, words in MR.items() if re.search(words, text, re.IGNORECASE))
+        other = {"PT": "pet"}.get(series.modality, series.modality.lower() or "mr")
+        modality = next(names, "mr") if series.modality == "MR" else other
+        rows.append(Row(None, "", modality, series.path, series))
+    return rows
 
 
 def _several_series(tables: Mapping[str, Tags], rows: Sequence[Row]) -> BadInput:

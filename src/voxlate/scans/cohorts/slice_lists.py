@@ -70,7 +70,7 @@ def arrange(
         ):  # of several patients, all of whom the names state
             cases = find_owners(cases, found)
     refuse_leak(((case.patient, case.split) for case in cases), patients or root)
-    return _hold_out(cases, arrays.held_back)
+    return hold_out(cases, arrays.held_back)
 
 
 def require_patients(cases: Sequence[CaseFiles], root: Path) -> None:
@@ -206,7 +206,7 @@ def _take_splits(
     return [replace(case, split=splits[case.case]) for case in cases if case.case in splits]
 
 
-def _hold_out(cases: list[CaseFiles], count: int) -> list[CaseFiles]:
+def hold_out(cases: list[CaseFiles], count: int) -> list[CaseFiles]:
     """The cases with `count` training items moved to validation, patient by patient in the order of hashed names."""
     of_patient = Counter(case.patient for case in cases if case.split == "train")
     if not count or not of_patient:

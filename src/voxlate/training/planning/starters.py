@@ -90,17 +90,18 @@ def find_starter(facts: Facts, roles: Roles, mode: str) -> tuple[Starter | None,
 
 def reason_against_training(card: Card, facts: Facts, roles: Roles, mode: str) -> str:
     """The reason why a plan cannot start from a starter; "" if it can. mode: see find_starter."""
+    completes = roles.pairing == "complete"
     if roles.pairing == "unpaired":
         return "the plan is for scans without pairs"
-    if roles.pairing == "complete" and not card.completes:
+    if completes and not card.completes:
         return "it translates pairs, and the plan is for any missing contrast"
-    if roles.pairing == "complete" and facts.gaps:
+    if completes and facts.gaps:
         return "it knows no cases that lack contrasts"
     if card.match(roles.source, roles.target) is None:
         return f"it makes {' and '.join(card.target)} of {' and '.join(card.source)}"
     if reason := _other_scans(card, facts):
         return reason
-    if roles.pairing == "complete" and mode != "mean":
+    if completes and mode != "mean":
         return "it is a regression, which --mode mean plans"
     return ""
 
@@ -126,7 +127,9 @@ def without_training(facts: Facts, roles: Roles, scans: str) -> str:
         card = read_card(run_folder(f"{PREFIX}{name}"))
         fits = card.match(roles.source, roles.target) is not None
         if fits and not _other_scans(card, facts):
-            wanted = "".join(f" --missing {target}" for target in roles.target if card.completes)
+            # a completion names every contrast as a target, of which some must be there
+            missing = roles.target[-1:] if roles.pairing == "complete" else roles.target
+            wanted = "".join(f" --missing {name}" for name in missing if card.completes)
             return f"voxlate synth {PREFIX}{name} {scans}{wanted} --out OUT"
     return ""
 

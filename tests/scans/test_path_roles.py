@@ -1,0 +1,204 @@
+"""What folders and names state where no option does: each cohort is a table of paths with what they are read as."""
+
+import json
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import voxlate
+from rows import every_row
+from voxlate.base.errors import BadInput
+from voxlate.scans.cohorts.find import find_cohort
+from voxlate.scans.formats.io import write_volume
+from voxlate.scans.formats.nifti import description_of
+from voxlate.scans.images.grid import Volume
+
+# Paths -> patient/case: modalities [split]; {a,b} stands for several paths.
+COHORTS = """
+trainA/{1,2,3}.png trainB/{1,2,3}.png testA/{1,2}.png testB/{1,2}.png -> *5 train:3 test:2 a+b
+A/train/{1,2}.png B/train/{1,2}.png A/test/3.png B/test/3.png -> *3 test:1 train:2 a+b
+train/{t1,ct}_{1,2}.png test/{t1,ct}_3.png -> *3 test:1 train:2 ct+t1
+train/p{1,2}/{t1,ct}.nii.gz val/p3/{t1,ct}.nii.gz test/p4/{t1,ct}.nii.gz -> p1/p1 train p2/p2 train p3/p3 val p4/p4 test ct+t1
+site/training/p{1,2}_{t1,ct}.png site/validation/p3_{t1,ct}.png site/testing/p4_{t1,ct}.png -> p1/p1 train p2/p2 train p3/p3 val p4/p4 test ct+t1
+MR/train/{x,y}.png CT/train/{x,y}.png MR/test/z.png CT/test/z.png -> *3 test:1 ct+mr
+train/{t1,ct}/00{1,2}.png test/{t1,ct}/001.png -> *3 test:1 train:2 ct+t1
+BraTS2020_TrainingData/c{1,2}/{t1,ct}.nii.gz BraTS2020_ValidationData/c3/{t1,ct}.nii.gz -> *3 train:3 val:1 ct+t1
+siteA/00{1,2}/{t1,ct}.nii.gz siteB/00{1,2}/{t1,ct}.nii.gz -> siteA_001/siteA_001 siteA_002/siteA_002 siteB_001/siteB_001 siteB_002/siteB_002 ct+t1
+siteA/00{1,2}_{t1,ct}.nii.gz siteB/001_{t1,ct}.nii.gz -> siteA_001/siteA_001 siteA_002/siteA_002 siteB_001/siteB_001 ct+t1
+UKE/anna_{t1,ct}.nii.gz HH/bert_{t1,ct}.nii.gz -> anna/anna bert/bert ct+t1
+HUK1/00{1,2,3,4,5}/{t1,ct}.nii.gz HUK2/00{6,7,8,9}/{t1,ct}.nii.gz HUK2/010/{t1,ct}.nii.gz -> *10 patients:10 ct+t1
+pat01/ses-{1,2}/{t1,ct}.nii.gz pat02/ses-1/{t1,ct}.nii.gz -> pat01/pat01_ses-1 pat01/pat01_ses-2 pat02/pat02_ses-1 ct+t1
+pat01/2019010{1,2}/{t1,ct}.nii.gz pat02/20190303/{t1,ct}.nii.gz -> pat01/pat01_20190101 pat01/pat01_20190102 pat02/pat02_20190303 ct+t1
+pat01/preRT/{t1,ct}.nii.gz pat01/postRT/{t1,ct}.nii.gz pat02/{t1,ct}.nii.gz -> pat01/pat01_preRT pat01/pat01_postRT pat02/pat02 ct+t1
+visit{1,2}/pat03/{t1,ct}.nii.gz visit1/pat04/{t1,ct}.nii.gz -> pat03/pat03_visit1 pat03/pat03_visit2 pat04/pat04_visit1 ct+t1
+pat01/anat/{t1,ct}.nii.gz pat02/anat/{t1,ct}.nii.gz -> pat01/pat01 pat02/pat02 ct+t1
+pat01/pat01_tp{1,2}/pat01_tp{1,2}_{t1,ct}.nii.gz pat02/pat02_tp1/pat02_tp1_{t1,ct}.nii.gz -> ? ct+t1
+study/siteA/s0{1,2}/{t1,ct}.nii.gz study/siteB/s03/{t1,ct}.nii.gz -> s01/s01 s02/s02 s03/s03 ct+t1
+P01/CT/scan.nii.gz P01/T1/scan.nii.gz P02/CT/scan.nii.gz P02/T1/scan.nii.gz -> P01/P01 P02/P02 ct+t1
+P01/CT/00{1,2}.png P01/MR/00{1,2}.png P02/CT/001.png P02/MR/001.png -> P01/P01_001 P01/P01_002 P02/P02_001 ct+mr
+{CT,MR}_00{1,2}.png -> 001/001 002/002 ct+mr
+Task1/brain/1BA00{1,2}/{mr,ct}.nii.gz Task1/pelvis/1PA001/{mr,ct}.nii.gz Task1/brain/overview/1BA001_train.png -> 1BA001/1BA001 1BA002/1BA002 1PA001/1PA001 ct+mr
+Task1/HN/1HNA00{1,2}/{mr,ct}.mha -> 1HNA001/1HNA001 1HNA002/1HNA002 ct+mr
+x/BraTS-GLI-00001-00{0,1}/BraTS-GLI-00001-00{0,1}-{t1n,t2f}.nii.gz x/BraTS-GLI-00002-000/BraTS-GLI-00002-000-{t1n,t2f}.nii.gz -> ? flair+t1
+sub-0{1,2}/ct/sub-0{1,2}_ct.nii.gz sub-0{1,2}/anat/sub-0{1,2}_T1w.nii.gz -> ? ct+t1
+P01/{test,retest}/{t1,ct}.nii.gz -> P01/P01_test P01/P01_retest ct+t1
+"""
+
+# Cohorts of values: what a folder holds decides.
+CHANNELS = json.dumps({"channel_names": {"0": "T1w"}})
+
+
+def spread(word: str) -> list[str]:
+    """The paths that a word with {a,b} stands for."""
+    head, brace, rest = word.partition("{")
+    if not brace:
+        return [word]
+    choices, _, tail = rest.partition("}")
+    return [head + one + more for one in choices.split(",") for more in spread(tail)]
+
+
+def touch(root: Path, words: str) -> Path:
+    for path in (path for word in words.split() for path in spread(word)):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"")
+    return root
+
+
+@every_row("line", COHORTS.strip().splitlines())
+def test_paths_are_read_as_the_split_the_patient_and_the_modality_that_they_state(tmp_path, line):
+    paths, _, expected = line.partition(" -> ")
+    words = expected.split()
+    found = find_cohort(touch(tmp_path, paths))
+    assert {"+".join(case.files) for case in found.cases if "tp" not in case.case} <= {words.pop()}
+    stated = [f"{case.patient}/{case.case}" for case in found.cases]
+    splits = [case.split for case in found.cases]
+    for word, after in zip(words, [*words[1:], ""]):
+        if "/" in word:
+            assert word in stated
+            wanted = after if after in ("train", "val", "test") else None
+            assert splits[stated.index(word)] == wanted
+        elif word.startswith("*"):
+            assert len(stated) == int(word[1:])
+        elif word.startswith("patients"):
+            assert len({case.patient for case in found.cases}) == int(word[9:])
+        elif ":" in word:
+            split, count = word.split(":")
+            held = sum(
+                splits.count(name) for name in ({split, "val"} if split == "train" else {split})
+            )
+            assert held == int(count)
+    if any(splits):
+        assert sum(" by folders (" in text for text in found.guessed) == len(set(splits))
+
+
+def test_own_train_and_test_folders_leave_the_test_patients_out_of_training(tmp_path):
+    touch(tmp_path, "train/pat0{1,2}_tp{1,2}_{t1,ct}.png test/pat03_{t1,ct}.png")
+    splits = {case.patient: case.split for case in find_cohort(tmp_path).cases}
+    assert splits["pat03"] == "test"
+    assert {splits["pat01"], splits["pat02"]} == {"train", "val"}
+    touch(tmp_path, "test/pat01_tp3_{t1,ct}.png")
+    with pytest.raises(BadInput, match="pat01"):
+        find_cohort(tmp_path)
+
+
+def test_the_manifest_of_a_folder_states_what_prepare_would_read_and_may_be_corrected(tmp_path):
+    touch(tmp_path, "siteA/{a,b}/{t1,ct,mask}.nii.gz siteB/a/ses-1/{t1,ct}.nii.gz test/c/t1.nii.gz")
+    found = voxlate.manifest(tmp_path)
+    assert len(found.guessed) > 1
+    again = find_cohort(tmp_path)
+    assert again.cases == found.cases
+    assert again.guessed == []
+    table = tmp_path / "cases.csv"
+    table.write_text(table.read_text().replace("siteA_b,siteA_b,", "siteA_b,siteA_a,"))
+    assert find_cohort(tmp_path).cases[1].patient == "siteA_a"
+    with pytest.raises(BadInput, match="new file"):
+        voxlate.manifest(tmp_path)
+
+
+def test_a_pattern_on_dicom_keeps_the_unit_and_tags_name_what_it_leaves_open(tmp_path):
+    pytest.importorskip("pydicom")
+    from dicom_slices import image, save
+
+    for case, (folder, modality, text) in product(
+        "ab", (("s1", "CT", "bone"), ("s2", "MR", "MPRAGE"))
+    ):
+        header = image(np.zeros((4, 4), np.int16), Modality=modality, SeriesDescription=text)
+        header.PatientID = case
+        save(header, tmp_path / case / folder / "1.dcm")
+    named = {"": ["ct", "t1"], "{case}/*": ["ct", "t1"], "{case}/{modality}": ["ct_s1", "s2"]}
+    for pattern, expected in named.items():
+        cases = find_cohort(tmp_path, pattern=pattern or None).cases
+        assert [[*case.files] for case in cases] == [expected] * 2
+
+
+def test_a_pattern_may_state_the_split(tmp_path):
+    touch(tmp_path, "tr/{t1,ct}_{1,2}.png val/{t1,ct}_3.png ts/{t1,ct}_4.png")
+    found = find_cohort(tmp_path, pattern="{split}/{modality}_{case}")
+    assert [case.split for case in found.cases] == ["train", "train", "val", "test"]
+
+
+def test_pictures_side_by_side_are_refused_before_each_becomes_a_modality(tmp_path):
+    for name in ("train/1.png", "train/2.png", "val/1.png"):
+        touch(tmp_path, name)
+        Image.fromarray(np.zeros((8, 16), np.uint8)).save(tmp_path / name)
+    with pytest.raises(BadInput, match="twice as wide"):
+        find_cohort(tmp_path)
+
+
+def write(path: Path, values: np.ndarray, description: str = "") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    volume = Volume(
+        values[None].astype(np.float32), np.diag([1.0, 1, 1, 1]), "a.u.", "x", path.name
+    )
+    write_volume(path, volume, description)
+
+
+@every_row(
+    ("labels", "name"),
+    [(lambda x: x % 3, "seg"), (lambda x: x - 1000.0, "ct"), (lambda x: x / 7, "target")],
+)
+def test_nnunet_s_labels_are_a_label_map_or_an_image_by_their_values(tmp_path, labels, name):
+    values = np.arange(64.0).reshape(4, 4, 4)
+    for folder, case in (("Tr", "a"), ("Tr", "b"), ("Tr", "c"), ("Ts", "d")):
+        write(tmp_path / f"images{folder}" / f"{case}_0000.nii.gz", values)
+        write(tmp_path / f"labels{folder}" / f"{case}.nii.gz", labels(values))
+    (tmp_path / "dataset.json").write_text(CHANNELS)
+    cases = find_cohort(tmp_path).cases
+    assert {name in (*case.files, *case.labels) for case in cases} == {True}
+    assert ("seg" in cases[0].labels) == (name == "seg")
+    assert [case.split for case in cases].count("test") == (cases[3].split == "test") == 1
+
+
+def test_only_images_that_voxlate_wrote_are_left_out_and_they_are_listed(tmp_path):
+    """FSL calls images resampled to the standard brain t1_std."""
+    values = np.ones((4, 4, 4))
+    for case in "ab":
+        write(tmp_path / case / "t1_std.nii.gz", values)
+        write(tmp_path / case / "ct_unfamiliar.nii.gz", values)
+        write(tmp_path / case / "ct_std.nii.gz", values, description_of("ct_std.nii.gz"))
+    touch(tmp_path, "a/desc-synthetic_mine.png")
+    found = find_cohort(tmp_path)
+    assert [[*case.files] for case in found.cases] == [["ct_unfamiliar", "t1_std"]] * 2
+    assert "a/ct_std.nii.gz" in found.unclaimed[0]
+    (tmp_path / "provenance.json").write_text("{}")
+    with pytest.raises(BadInput, match="empty"):
+        find_cohort(tmp_path)
+
+
+OWN = [
+    "{a,b}/{x_mprage,y_bone}.nii.gz",
+    "train/s/p1/d1/{mr,ct}.nii.gz test/s/p2/d1/{mr,ct}.nii.gz",
+    "{images_t2,images_ct,labels}/{a,b}.nii.gz",
+]
+
+
+@every_row("number", range(3))
+def test_the_documented_layouts_find_their_cases(tmp_path, number):
+    guide = Path(__file__).parents[2] / "docs" / "guides" / "own_data.md"
+    preset = tmp_path / "own.toml"
+    preset.write_text(guide.read_text().split("```toml\n")[number + 1].split("```")[0])
+    cases = find_cohort(touch(tmp_path / "scans", OWN[number]), preset=preset).cases
+    assert [len(case.files) for case in cases] == [2, 2]
