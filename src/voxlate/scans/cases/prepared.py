@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired, TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -38,7 +38,6 @@ from voxlate.scans.cases.case import (
 )
 from voxlate.scans.cases.case_header import CaseHeader, Unit
 from voxlate.scans.cases.layout import CANONICAL, lay_out_header
-from voxlate.scans.cases.one_scan import OneScan
 from voxlate.scans.cohorts.leakage import refuse_leak
 from voxlate.scans.cohorts.split import FOLDS, SPLITS, fold_splits
 from voxlate.scans.images.intensity import IntensityMap, Scale, typical_scale
@@ -78,6 +77,37 @@ class Entry:
     registered: dict[Name, Registered] = field(default_factory=dict)
     misaligned: dict[Name, Misalignment] = field(default_factory=dict)
     fold: Fold | None = None  # in which a manifest says that the patient validates
+
+
+T = TypeVar("T")
+OF_SCANS = ("units", "origins", "statistics", "voxels", "signatures", "registered", "misaligned")
+
+
+@dataclass(frozen=True)
+class OneScan:
+    """A scan of a case on disk, and the source for which it stands."""
+
+    case: str
+    scan: str
+    source: str
+
+    @property
+    def name(self) -> str:
+        """The name of the case, which no case on disk has; its noise depends on it."""
+        return f"{self.scan} of {self.case}"
+
+    def renamed(self, table: Mapping[str, T]) -> dict[str, T]:
+        """A table by modality with the scan as the source, in the same order, which is that of the mask's bits."""
+        return {self.source if name == self.scan else name: table[name] for name in table}
+
+    def header(self, header: CaseHeader) -> CaseHeader:
+        """The header with the scan as the source."""
+        tables: dict[str, Any] = {name: self.renamed(getattr(header, name)) for name in OF_SCANS}
+        return replace(header, case=self.name, **tables)
+
+    def of(self, case: PreparedCase) -> PreparedCase:
+        """The case with the scan as the source; its arrays are the same."""
+        return replace(case, header=self.header(case.header), arrays=self.renamed(case.arrays))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import numpy as np
 
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.optional import optional_package, pydicom
-from voxlate.scans.formats.dicom_agreement import AGREEING, Joins, check_agreement
 from voxlate.scans.formats.dicom_geometry import (
     TILT_DEGREES,
     Stack,
@@ -41,16 +40,18 @@ from voxlate.scans.formats.dicom_pixels import (
     read_slice,
 )
 from voxlate.scans.formats.dicom_volumes import (
+    AGREEING,
     ORDERS,
     SEPARATING,
+    Joins,
+    check_agreement,
     check_single_volume,
     digits_of,
     find_copies,
     keys_of_parts,
     order_in_time,
 )
-from voxlate.scans.formats.format import DynamicScan, Format, Stored, errors_as
-from voxlate.scans.formats.limits import check_volume
+from voxlate.scans.formats.format import DynamicScan, Format, Stored, check_volume, errors_as
 from voxlate.scans.images.grid import Grid, Volume, resample, same_grid
 
 MOST_LISTED = 8

@@ -12,8 +12,7 @@ import numpy as np
 from voxlate.base.errors import BadInput
 from voxlate.base.optional import pydicom
 from voxlate.scans.formats.dicom_headers import Headers, Image, tag_errors, texts_of
-from voxlate.scans.formats.format import errors_as
-from voxlate.scans.formats.limits import CHUNK, check_expansion
+from voxlate.scans.formats.format import CHUNK, check_expansion, errors_as
 
 DEFLATED = b"1.2.840.10008.1.2.1.99"  # the transfer syntax whose whole data set is deflated
 START_BYTES = 4096  # hold the meta information, in which the transfer syntax is

@@ -12,8 +12,14 @@ import numpy as np
 
 from voxlate.base.errors import BadInput
 from voxlate.base.optional import optional_package
-from voxlate.scans.formats.format import Format, Stored, check_numbers, to_float32
-from voxlate.scans.formats.limits import check_expansion, check_volume
+from voxlate.scans.formats.format import (
+    Format,
+    Stored,
+    check_expansion,
+    check_numbers,
+    check_volume,
+    to_float32,
+)
 from voxlate.scans.formats.nifti import describe, read_start, smallest_type
 from voxlate.scans.images.grid import LPS_TO_RAS, Volume, check_affine
 from voxlate.scans.images.simpleitk import to_image

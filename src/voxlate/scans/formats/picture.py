@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from voxlate.base.errors import BadInput
-from voxlate.scans.formats.format import Format, Stored, errors_as
-from voxlate.scans.formats.limits import check_volume
+from voxlate.scans.formats.format import Format, Stored, check_volume, errors_as
 from voxlate.scans.images.grid import LPS_TO_RAS, Volume, orient
 
 CONVERTED = {"1": "L", "LA": "L"} | dict.fromkeys(

@@ -1,10 +1,12 @@
-"""Masks of the body and the brain, by thresholds and binary morphology."""
+"""Masks of the body and the brain, by thresholds and binary morphology, and what of a head they show."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
+from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
 from voxlate.base.errors import BadInput
@@ -18,7 +20,6 @@ from voxlate.base.slabs import (
     release,
     spread_values,
 )
-from voxlate.scans.images.components import components_of
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Box, Volume
 
@@ -371,9 +372,8 @@ def hard_edges(body: np.ndarray, spacing_mm: Sequence[float], hard: float) -> ND
 
 def body_box_mm(volume: Volume) -> Box:
     """The smallest box along the axes of RAS mm around the body that a volume shows."""
-    edges = [(first - 0.5, end - 0.5) for first, end in reversed(box_around(foreground(volume)))]
-    in_voxels = np.array([*product(*edges)])
-    corners = in_voxels @ volume.affine[:3, :3].T + volume.affine[:3, 3]
+    ends = box_around(foreground(volume))[::-1]
+    corners = apply_affine(volume.affine, np.array([*product(*ends)]) - 0.5)
     return corners.min(axis=0), corners.max(axis=0)
 
 
@@ -413,3 +413,75 @@ def fill_slices(mask: np.ndarray) -> np.ndarray:
     """Fill the holes of each axial slice, then those of the volume."""
     filled = in_slabs(lambda planes: np.stack([fill_holes(plane) for plane in planes]), mask)
     return fill_holes(filled) if len(mask) > 2 else filled
+
+
+@dataclass(frozen=True)
+class Components:
+    """The components of a mask [D, H, W] or [H, W]; labels: their numbers, from 1, and 0 for the background."""
+
+    labels: np.ndarray
+    count: int
+
+    def sizes(self, inside: np.ndarray | None = None) -> np.ndarray:
+        """The voxels of each component, or those inside another mask, with 0 for the background: [count + 1]."""
+        weight = np.broadcast_to(np.True_, self.labels.shape) if inside is None else inside
+        counts = map_slabs(
+            lambda labels, part: np.bincount(labels[part], minlength=self.count + 1),
+            self.labels,
+            weight,
+        )
+        sizes: np.ndarray = np.sum(counts, axis=0)
+        sizes[0] = 0
+        return sizes
+
+    def at_border(self) -> np.ndarray:
+        """Which components reach a side of the mask: bool [count + 1]."""
+        touching = np.zeros(self.count + 1, bool)
+        touching[self.labels[[0, -1]]] = True
+        for axis in range(1, self.labels.ndim):
+            touching[by_plane(lambda slab, axis=axis: slab.take([0, -1], axis), self.labels)] = True
+        touching[0] = False
+        return touching
+
+    def choose(self, which: np.ndarray) -> np.ndarray:
+        """The voxels of some components; which: bool [count + 1], with the background first."""
+        return in_slabs(lambda labels: which[labels], self.labels)
+
+
+def components_of(mask: np.ndarray) -> Components:
+    """The components of a mask [D, H, W] or [H, W]."""
+    labels = empty(mask.shape, np.int32)
+    count = ndimage.label(mask, output=labels)
+    release(mask, labels)
+    return Components(labels, int(count))
+
+
+LEAST_BONE = 0.01  # of a head's voxels in CT; real heads have 0.08 or more
+BRAIN_ALONE = 0.9  # share of the brain in the body, above which there is little else
+# Brains are 125 to 145 mm wide, heads with skin 150 mm or more. Thick slices of a head without noise pass for a brain
+# by their intensities alone.
+WIDEST_BRAIN_MM = 148.0
+LEAST_HEAD_MM = 100.0  # extent along every axis; brain slabs and crops around an artery are thinner
+
+
+def is_stripped(volume: Volume) -> bool:
+    """Whether next to nothing but a brain is shown: in CT no bone, elsewhere no scalp around the brain."""
+    least, most = body_box_mm(volume)
+    if most[0] - least[0] > WIDEST_BRAIN_MM:
+        return False
+    body = foreground(volume)
+    if volume.unit == "HU":
+        bone = (volume.data[0] > BONE_HU) & body
+        return bool(bone.sum() < LEAST_BONE * body.sum())
+    try:
+        inside = brain(volume)
+    except BadInput:
+        return False
+    return bool((inside & body).sum() > BRAIN_ALONE * body.sum())
+
+
+def may_show_face(volume: Volume) -> bool:
+    """Whether a whole head is shown with its skin; a head that was defaced counts, too, since nothing states it."""
+    least, most = body_box_mm(volume)
+    whole = bool(((most - least) >= LEAST_HEAD_MM).all())
+    return whole and not is_stripped(volume)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+from nibabel.affines import from_matvec
 
 from voxlate.base.errors import BadInput
 from voxlate.scans.images.filters import ndimage
@@ -86,10 +87,8 @@ def midline_grid(volume: Volume) -> Grid:
         return grid
     spacing = np.diag([*grid.spacing_mm[::-1], 1.0])
     centre = spacing[:3, :3] @ (np.array(grid.shape[::-1]) - 1) / 2
-    move = np.eye(4)
-    move[:3, :3] = midline.rotation
     shift = midline.shift_mm * midline.rotation[:, 0]
-    move[:3, 3] = shift + centre - midline.rotation @ centre
+    move = from_matvec(midline.rotation, shift + centre - midline.rotation @ centre)
     return Grid(grid.shape, grid.affine @ np.linalg.inv(spacing) @ move @ spacing)
 
 

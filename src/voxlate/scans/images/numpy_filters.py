@@ -4,8 +4,8 @@ Each gives SciPy's result (labels to the bit, other values to the rounding of fl
 are used here. What is linear and separable is a product with a matrix along each axis.
 """
 
-from collections.abc import Callable, Sequence
-from functools import cache, partial
+from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -39,7 +39,7 @@ def label(mask: Array, output: Array) -> int:
         if np.array_equal(before, root):
             break
     kept, numbers = np.unique(root, return_inverse=True)
-    output[:] = numbers.astype(output.dtype)[output]
+    output[:] = numbers[output]
     return len(kept) - 1
 
 
@@ -84,9 +84,8 @@ def distance_transform_edt(
     shown = np.asarray(image, bool)
     steps = [1.0] * shown.ndim if sampling is None else [float(step) for step in sampling]
     nearest = _nearest_along(shown)
-    known = nearest >= 0
     away = (nearest - np.arange(len(shown)).reshape(-1, *[1] * (shown.ndim - 1))) * steps[0]
-    squares = np.where(known, np.square(away), np.inf).astype(np.float32)
+    squares = np.where(nearest < 0, np.inf, np.square(away)).astype(np.float32)
     places = [nearest] if return_indices else []
     for axis in range(1, shown.ndim):
         squares, chosen = _least_sums(squares, axis, steps[axis], return_indices)
@@ -143,32 +142,16 @@ def gaussian_filter(
 def _blur_matrix(length: int, sigma: float, truncate: float) -> Array:
     reach = int(truncate * sigma + 0.5)
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    return _band(length, weights / weights.sum(), lambda places: places.clip(0, length - 1))
+    matrix = np.zeros((length, length))
+    rows = np.arange(length)
+    for offset, weight in enumerate(weights / weights.sum(), -reach):
+        np.add.at(matrix, (rows, (rows + offset).clip(0, length - 1)), weight)
+    return matrix.astype(np.float32)
 
 
 def uniform_filter(image: Array, size: Sequence[int]) -> Array:
-    """The means over boxes; beyond its edge, the image is mirrored, the edge included."""
-    for axis, width in enumerate(size):
-        length = image.shape[axis]
-        weights = np.full(width, 1 / width)
-        matrix = _band(length, weights, partial(_mirrored, length))
-        image = _along(image, matrix, axis)
-    return image
-
-
-def _mirrored(length: int, places: Array) -> Array:
-    """Indices of an axis for places beyond it, where the image is mirrored, the edge included."""
-    places = places % (2 * length)
-    return np.minimum(places, 2 * length - 1 - places)
-
-
-def _band(length: int, weights: Array, inside: Callable[[Array], Array]) -> Array:
-    """The matrix [length, length] of a filter; inside: the index that stands for one beyond the edge."""
-    matrix = np.zeros((length, length))
-    rows = np.arange(length)
-    for offset, weight in enumerate(weights, -(len(weights) // 2)):
-        np.add.at(matrix, (rows, inside(rows + offset)), weight)
-    return matrix.astype(np.float32)
+    """The means over boxes of odd sides; beyond its edge, the image is mirrored, the edge included."""
+    return convolve(image, np.full(size, 1 / np.prod(size)))
 
 
 def _along(image: Array, matrix: Array, axis: int) -> Array:
@@ -194,9 +177,9 @@ def affine_transform(
     offset: Array,
     output: Array,
     output_shape: Sequence[int],
-    order: int = 1,
-    mode: str = "nearest",
-    prefilter: bool = False,
+    order: int,
+    mode: str,
+    prefilter: bool,
 ) -> None:
     """Write the image [D, H, W] at the places matrix · index + offset, order 0 or 1; beyond its edge, it is repeated."""
     if order > 1:
@@ -216,7 +199,7 @@ def affine_transform(
         plane[:] = _interpolate(image, places, order)
 
 
-def _linear(places: Array, length: int, order: int = 1) -> Array:
+def _linear(places: Array, length: int, order: int) -> Array:
     """The matrix [places, length] of linear interpolation, or of the nearest (order 0), between indices of an axis."""
     places = np.clip(places, 0, length - 1)
     if order == 0:
