@@ -183,7 +183,11 @@ def prepare_case(
     scans, mask, labels: as read; a mask from the user replaces the computed one. masked: whether a mask is needed.
     Raises BadInput where scans do not fit together, and where no brain is found or a head is cut off.
     """
-    in_ras = _orient(case, scans)
+    if len(scans) > MOST_MODALITIES:
+        raise BadInput(
+            f"case {case}: expected at most {MOST_MODALITIES} modalities, found {len(scans)}. Name those to prepare (--modality), or split the case."
+        )
+    in_ras = {name: canonical(scan) for name, scan in scans.items()}
     common = find_common_grid(case, in_ras, preparation)
     by_brain = masked and mask is None and preparation.mask == "brain"
     # refuses a head that is cut off, before resampling adds air around it
@@ -205,30 +209,20 @@ def prepare_case(
         if common.transforms:  # outside its field of view, a scan holds only the fill value
             arrays[MASK][~common.cover()] = 0
             source += ", where all were scanned"
-    labels = labels or {}
-    for name, label_map in labels.items():
+    for name, label_map in (labels or {}).items():
         arrays[LABEL + name] = compact(common.align_labels(canonical(label_map)).data[0])
     header = CaseHeader(
         case=case,
         patient=case,
         units={name: volume.unit for name, volume in volumes.items()},
         origins={name: Origin.of(scan) for name, scan in scans.items()},
-        labels=[*labels],
+        labels=[*(labels or ())],
         statistics=statistics,
         mask_from=source,
         **_geometry(common.grid, arrays.get(MASK)),
         registered=common.registered,
     )
     return PreparedCase(header, arrays, common.transforms, outlines=own)
-
-
-def _orient(case: str, scans: Mapping[str, Volume]) -> dict[str, Volume]:
-    """The scans of a case in canonical orientation; raises BadInput where there are too many for the mask's bits."""
-    if len(scans) > MOST_MODALITIES:
-        raise BadInput(
-            f"case {case}: expected at most {MOST_MODALITIES} modalities, found {len(scans)}. Name those to prepare (--modality), or split the case."
-        )
-    return {name: canonical(scan) for name, scan in scans.items()}
 
 
 def resize_case(case: PreparedCase, size: Size, slices: tuple[int, int]) -> PreparedCase:

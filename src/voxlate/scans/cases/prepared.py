@@ -49,13 +49,8 @@ from voxlate.scans.options.layout import layout_options, quote_path
 COHORT = "COHORT"  # stands for scans in a command whose folder is unknown
 FORMAT = "voxlate prepared cohort"
 VERSION = 4
-SHARED = (
-    "case",
-    "patient",
-    "labels",
-    "shape",
-    "spacing_mm",
-)  # facts of a case that its file and the list of cases state
+# facts of a case that its file and the list of cases state
+SHARED = ("case", "patient", "labels", "shape", "spacing_mm")
 Fold = Annotated[int, Field(ge=0, lt=FOLDS)]
 Patterns = list[Text] | None
 DRAWN_UNIT = "a.u."  # of modalities that are computed
@@ -167,12 +162,8 @@ class Cohort:
     def in_fold(self, fold: int) -> "Cohort":
         """The cohort with the splits of a fold, 0 to 4 (see split.fold_splits)."""
         stated = {case.patient: case.fold for case in self.cases if case.fold is not None}
-        splits = fold_splits(
-            {case.patient: case.split for case in self.cases},
-            fold,
-            self.folder,
-            stated,
-        )
+        of_patients = {case.patient: case.split for case in self.cases}
+        splits = fold_splits(of_patients, fold, self.folder, stated)
         return self.with_splits({case.case: splits[case.patient] for case in self.cases})
 
     def with_splits(self, splits: Mapping[str, str]) -> "Cohort":

@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -38,13 +38,6 @@ DAY_S = 86400.0
 DATE_DIGITS = 8  # YYYYMMDD
 SAME_PLACE_MM = 0.1  # positions of a moving table differ by less, slices by more
 Place = tuple[float, ...]
-
-
-class Places(NamedTuple):
-    """The images at each place in their order in time, and their seconds where the headers state them."""
-
-    images: list[list[Image]]
-    seconds: dict[Image, float] | None
 
 
 def digits_of(lines: Iterable[str]) -> str:
@@ -120,8 +113,13 @@ def _group_by_place(headers: Headers) -> Mapping[Place, list[Image]]:
     return places
 
 
-def order_in_time(headers: Headers, path: Path) -> Places:
-    """The images at each place in their order in time; raises BadInput where no tag orders them."""
+def order_in_time(
+    headers: Headers, path: Path
+) -> tuple[list[list[Image]], dict[Image, float] | None]:
+    """The images at each place in their order in time, and their seconds where the headers state them.
+
+    Raises BadInput where no tag orders them.
+    """
     images = list(headers)
     planes = planes_of(headers, path)
     along = planes.places @ planes.normal
@@ -143,7 +141,7 @@ def order_in_time(headers: Headers, path: Path) -> Places:
         apart = [len(set(map(moments.__getitem__, place))) for place in places]
         if min(apart) == len(full):
             ordered = [sorted(place, key=moments.__getitem__) for place in places]
-            return Places(ordered, moments if name.endswith("Time") else None)
+            return ordered, moments if name.endswith("Time") else None
     raise BadInput(
         f"{path}: expected an acquisition time or number that separates the images at one place, found none. Convert the series with dcm2niix."
     )
@@ -307,15 +305,12 @@ class Joins:
         joined = dict[str, str]()
         for parts in self._parts.values():
             whole = all(len(images) == self._images[key] for key, images in parts.items())
-            if len(parts) > 1 and whole and _is_stack(np.concatenate([*parts.values()])):
+            if len(parts) < 2 or not whole:
+                continue
+            images = np.concatenate([*parts.values()])  # [N, place and normal, 3], of one direction
+            places, normal = images[:, 0], images[0, 1]
+            places = places[np.argsort(places @ normal)]
+            is_stack = len(places) >= FEWEST and np.diff(places @ normal).min() >= 1e-3
+            if is_stack and is_even(places, normal):
                 joined |= dict.fromkeys(parts, min(parts))
         return joined
-
-
-def _is_stack(images: np.ndarray) -> bool:
-    """Whether the places of images of one direction, [N, place and normal, 3], form an even stack of slices."""
-    places, normal = images[:, 0], images[0, 1]
-    places = places[np.argsort(places @ normal)]
-    if len(places) < FEWEST or np.diff(places @ normal).min() < 1e-3:
-        return False
-    return is_even(places, normal)

@@ -136,7 +136,7 @@ def load_writer(where: object) -> Any:
     )
 
 
-def write_itk(path: Path, volume: Volume, description: str = "") -> None:
+def write_itk(path: Path, volume: Volume, description: str) -> None:
     """Write a compressed .mha or .nrrd file: int16 where that loses nothing, else float32; its affine is exact."""
     itk = load_writer(path)
     data = volume.data[0]

@@ -197,12 +197,12 @@ def flip_onto(volume: Volume, grid: Grid, tolerance_mm: float = 0.01) -> Volume 
     return replace(flipped, affine=grid.affine, codes=grid.codes)
 
 
-def has_voxels_of(grid: Grid, other: Grid, tolerance_mm: float = 0.01) -> bool:
+def has_voxels_of(grid: Grid, other: Grid) -> bool:
     """Whether flips and permutations lead from the voxels of a grid to those of another, as `flip_onto` needs."""
     nothing = np.broadcast_to(np.float32(0), (1, *grid.shape))
     axes = "".join(nib.orientations.aff2axcodes(other.affine))
     flipped = _view_along(Volume(nothing, grid.affine, "", ""), axes)
-    return same_grid(flipped.grid, other, tolerance_mm)
+    return same_grid(flipped.grid, other)
 
 
 def return_to(volume: Volume, grid: Grid, order: Order = 1) -> Volume:

@@ -28,34 +28,28 @@ def label(mask: Array, output: Array) -> int:
     output[~mask] = 0
     runs = int(starts.sum())
     root = np.arange(runs + 1)
-    first, second = _touching(output)
-    while True:
-        least = np.minimum(root[first], root[second])
-        before = root.copy()
-        np.minimum.at(root, root[first], least)
-        np.minimum.at(root, root[second], least)
-        while not np.array_equal(jumped := root[root], root):
-            root = jumped
-        if np.array_equal(before, root):
-            break
-    kept, numbers = np.unique(root, return_inverse=True)
-    output[:] = numbers[output]
-    return len(kept) - 1
-
-
-def _touching(runs: Array) -> tuple[Array, Array]:
-    """The pairs of numbers above 0 that are neighbours along all axes but the last, each run of equal pairs once."""
-    pairs = [np.zeros((0, 2), runs.dtype)]
-    for axis in range(runs.ndim - 1):
-        lines = np.moveaxis(runs, axis, 0)
-        for before, after in pairwise(lines):
+    # the pairs of numbers above 0 that are neighbours along the other axes, each run of equal pairs once
+    pairs = [np.zeros((0, 2), output.dtype)]
+    for axis in range(output.ndim - 1):
+        for before, after in pairwise(np.moveaxis(output, axis, 0)):
             both = (before > 0) & (after > 0)
             found = np.stack([before[both], after[both]], axis=1)
             new = np.ones(len(found), bool)
             new[1:] = (found[1:] != found[:-1]).any(axis=1)
             pairs.append(found[new])
-    joined = np.concatenate(pairs)
-    return joined[:, 0], joined[:, 1]
+    first, second = np.concatenate(pairs).T
+    while True:
+        least = np.minimum(root[first], root[second])
+        earlier = root.copy()
+        np.minimum.at(root, root[first], least)
+        np.minimum.at(root, root[second], least)
+        while not np.array_equal(jumped := root[root], root):
+            root = jumped
+        if np.array_equal(earlier, root):
+            break
+    kept, numbers = np.unique(root, return_inverse=True)
+    output[:] = numbers[output]
+    return len(kept) - 1
 
 
 def find_objects(labels: Array, count: int) -> list[tuple[slice, ...] | None]:
@@ -83,8 +77,15 @@ def distance_transform_edt(
     """
     shown = np.asarray(image, bool)
     steps = [1.0] * shown.ndim if sampling is None else [float(step) for step in sampling]
-    nearest = _nearest_along(shown)
-    away = (nearest - np.arange(len(shown)).reshape(-1, *[1] * (shown.ndim - 1))) * steps[0]
+    # the index along the first axis of the nearest voxel that is not shown, -1 where the line has none
+    length = len(shown)
+    index = np.arange(length, dtype=np.int32).reshape(-1, *[1] * (shown.ndim - 1))
+    far = 2 * length
+    below = np.maximum.accumulate(np.where(shown, -far, index))
+    above = np.minimum.accumulate(np.where(shown, far, index)[::-1])[::-1]
+    nearest = np.where(index - below <= above - index, below, above)
+    nearest = np.where((nearest < 0) | (nearest >= length), -1, nearest).astype(np.int32)
+    away = (nearest - index) * steps[0]
     squares = np.where(nearest < 0, np.inf, np.square(away)).astype(np.float32)
     places = [nearest] if return_indices else []
     for axis in range(1, shown.ndim):
@@ -93,17 +94,6 @@ def distance_transform_edt(
             places = [np.take_along_axis(place, chosen, axis) for place in places]
             places.append(chosen)
     return np.stack(places) if return_indices else np.sqrt(squares)
-
-
-def _nearest_along(shown: Array) -> Array:
-    """The index along the first axis of the nearest voxel that is not shown, -1 where the line has none."""
-    length = len(shown)
-    index = np.arange(length, dtype=np.int32).reshape(-1, *[1] * (shown.ndim - 1))
-    far = 2 * length
-    below = np.maximum.accumulate(np.where(shown, -far, index))
-    above = np.minimum.accumulate(np.where(shown, far, index)[::-1])[::-1]
-    nearest = np.where(index - below <= above - index, below, above)
-    return np.where((nearest < 0) | (nearest >= length), -1, nearest).astype(np.int32)
 
 
 def _least_sums(
@@ -165,8 +155,8 @@ def convolve(image: Array, weights: Array) -> Array:
     padded = np.pad(image, [(side, side) for side in reach], mode="symmetric")
     total = np.zeros_like(image)
     for place in np.argwhere(weights):
-        start = [2 * side - at for side, at in zip(reach, place)]
-        part = tuple(slice(at, at + length) for at, length in zip(start, image.shape))
+        starts = 2 * np.array(reach) - place
+        part = tuple(slice(at, at + length) for at, length in zip(starts, image.shape))
         total += image.dtype.type(weights[tuple(place)]) * padded[part]
     return total
 
@@ -185,7 +175,7 @@ def affine_transform(
     if order > 1:
         raise _without_scipy("cubic resampling")
     matrix = np.where(np.abs(matrix) < 1e-9, 0.0, matrix)
-    if np.count_nonzero(matrix - np.diag(np.diag(matrix))) == 0:
+    if not (matrix - np.diag(np.diag(matrix))).any():
         for axis, length in enumerate(output_shape):
             places = matrix[axis, axis] * np.arange(length) + offset[axis]
             image = _along(image, _linear(places, image.shape[axis], order), axis)
