@@ -6,8 +6,8 @@ import pytest
 from rows import every_row
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.scans.formats.io import read_volume
-from voxlate.scans.images.face import is_stripped, may_show_face
 from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.mask import is_stripped, may_show_face
 
 
 @pytest.fixture(scope="module")

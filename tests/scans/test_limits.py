@@ -12,8 +12,8 @@ from PIL import Image
 from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.base.options.option import bytes_of
+from voxlate.scans.formats.format import check_expansion, check_volume
 from voxlate.scans.formats.io import read_volume
-from voxlate.scans.formats.limits import check_expansion, check_volume
 from voxlate.scans.options.layout import LARGEST_VOLUME, Layout
 
 pydicom = pytest.importorskip("pydicom")

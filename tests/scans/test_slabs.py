@@ -19,8 +19,8 @@ from voxlate.base.slabs import (
     zeros,
 )
 from voxlate.scans.images import mask as masks
-from voxlate.scans.images.components import components_of
 from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.mask import components_of
 from voxlate.scans.images.statistics import PERCENTILES, distribution
 
 SHAPE = (23, 30, 41)

@@ -8,7 +8,7 @@ import pytest
 from voxlate.base.files import read_json
 from voxlate.scans.cohorts.pseudonyms import read_key
 from voxlate.scans.formats.io import read_volume
-from voxlate.scans.images.face import may_show_face
+from voxlate.scans.images.mask import may_show_face
 
 NAMES = {"case0": "Anna_Meier", "case1": "Ben_Huber"}
 

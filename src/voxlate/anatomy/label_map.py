@@ -13,9 +13,16 @@ from voxlate.anatomy.tissue import BRAIN, FLUID, TUMOUR, Label
 from voxlate.base.arrays import AnyArray
 from voxlate.base.errors import BadInput
 from voxlate.scans.formats.io import read_volume
-from voxlate.scans.images.components import components_of
 from voxlate.scans.images.grid import Volume, canonical
-from voxlate.scans.images.mask import box_around, close_gaps, dilate, erode, fill_slices, largest
+from voxlate.scans.images.mask import (
+    box_around,
+    close_gaps,
+    components_of,
+    dilate,
+    erode,
+    fill_slices,
+    largest,
+)
 
 PAD_MM = 6.0  # air around the hull
 _GAP_MM = 8.0  # half the width of openings, such as the mouth, that the hull closes

@@ -14,13 +14,13 @@ import numpy as np
 from voxlate.base.arrays import Bool, Float32, Float64
 from voxlate.base.codes import Grade
 from voxlate.base.messages import Message, message
-from voxlate.scans.images.components import components_of
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Scale
 from voxlate.scans.images.mask import (
     background_value,
     box_around,
+    components_of,
     find_tissue,
     foreground,
     hard_edges,

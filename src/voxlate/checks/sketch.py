@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
 from voxlate.base.similarity import mutual_information
-from voxlate.scans.images.components import components_of
-from voxlate.scans.images.mask import box_around, otsu
+from voxlate.scans.images.mask import box_around, components_of, otsu
 
 Box = list[tuple[int, int]]  # first and end along D, H, W
 Classes = NDArray[np.uint8]

@@ -31,7 +31,7 @@ from voxlate.clinic.bids_names import (
 )
 from voxlate.evaluation.scoring.scored_images import modality_of
 from voxlate.scans.formats.io import location_of, read_volume, without_ending
-from voxlate.scans.images.face import is_stripped
+from voxlate.scans.images.mask import is_stripped
 from voxlate.scans.images.units import unit_of
 from voxlate.synthesis.output_folder import SHARED_SECONDS
 from voxlate.synthesis.provenance import provenance_of, read_provenance, source_paths

@@ -22,7 +22,7 @@ from voxlate.base.messages import Message, Say, message, read_messages
 from voxlate.base.options.option import merge
 from voxlate.base.slabs import scratch_in
 from voxlate.scans.formats.io import is_picture
-from voxlate.scans.images.face import may_show_face
+from voxlate.scans.images.mask import may_show_face
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.output_folder import SHARED_SECONDS, OutputFolder, place_from

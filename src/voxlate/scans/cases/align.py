@@ -135,8 +135,7 @@ class CommonGrid:
         name, file = self.fixed
         fixed_grid = self.grids[name]
         if self.resized:
-            affine = with_matrix(fixed_grid, volume.grid.shape[1:]).affine
-            volume = replace(volume, affine=affine)
+            volume = replace(volume, affine=with_matrix(fixed_grid, volume.grid.shape[1:]).affine)
         differs = not same_grid(volume.grid, fixed_grid)
         if differs and not self.resample:
             raise _other_grid(volume, fixed_grid, file, None)
@@ -208,21 +207,17 @@ def _other_grid(volume: Volume, fixed_grid: Grid, file: str, fixed: Volume | Non
         smaller = min((high - low).prod(), (fixed_high - fixed_low).prod())
         shared = min(shared, float(np.maximum(0, sides).prod() / max(smaller, 1e-6)))
     if shared < SHARED_FRAME:
-        apart = float(np.linalg.norm(volume.grid.centre_mm - fixed_grid.centre_mm))
+        apart = np.linalg.norm(volume.grid.centre_mm - fixed_grid.centre_mm)
         return BadInput(
             f"{name}: expected it to overlap {file}, found by their headers {shared:.0%} of the smaller one inside the other, and their centres {apart:.0f} mm apart: the headers share no frame. Pass --register rigid, which aligns the two by their content, and look at the result."
         )
+    offset = ""
+    if str(volume.grid) == str(fixed_grid):
+        first_mm = np.abs(volume.affine - fixed_grid.affine)[:3, 3].max()
+        offset = f" in another place or direction (first voxels {first_mm:.2f} mm apart)"
     advice = "Pass --resample to resample it by its header, or --register to align it by its content (prepare; synth repeats what prepare did)."
     if volume.unit == "grey":
         advice = "Pass --matrix 256 256, for instance, which resizes every picture."
     return BadInput(
-        f"{name}: expected the grid of {file} ({fixed_grid}), found {volume.grid}{_offset(volume.grid, fixed_grid)}. {advice}"
+        f"{name}: expected the grid of {file} ({fixed_grid}), found {volume.grid}{offset}. {advice}"
     )
-
-
-def _offset(found: Grid, expected: Grid) -> str:
-    """The difference of two grids whose texts are the same; '' for others."""
-    if str(found) != str(expected):
-        return ""
-    apart = np.abs(found.affine - expected.affine)[:3, 3].max()
-    return f" in another place or direction (first voxels {apart:.2f} mm apart)"

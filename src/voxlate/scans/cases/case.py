@@ -1,11 +1,10 @@
 """The prepared case: a patient's scans on one grid with mask and statistics, in memory for synthesis or on disk."""
 
-import dataclasses
 import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -13,9 +12,10 @@ import numpy as np
 
 from voxlate.base.errors import BadInput
 from voxlate.base.records import Record, Shape, check_values, checksum, write_tensors
-from voxlate.base.slabs import by_plane, in_slabs, least_and_most, map_slabs
+from voxlate.base.slabs import by_plane, in_slabs, map_slabs
 from voxlate.scans.cases.align import Preparation, find_common_grid
 from voxlate.scans.cases.case_header import BRAIN_OF, FOREGROUND_OF, CaseHeader, Origin
+from voxlate.scans.formats.nifti import smallest_type
 from voxlate.scans.images.grid import Grid, Volume, canonical, same_grid
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.mask import box_around, brain, foreground, user_mask
@@ -53,21 +53,17 @@ class ContrastSettings(Protocol):
     @property
     def sequences(self) -> dict[str, str]:
         """The modalities, each with its sequence."""
-        ...
 
     @property
     def needs(self) -> set[str]:
         """The maps that a case must have."""
-        ...
 
     @property
     def stripped(self) -> float:
         """Share of items without skull."""
-        ...
 
     def check(self, targets: Sequence[str], intensity: Mapping[str, IntensityMap]) -> None:
         """Raise BadInput where the targets or the intensity maps of a recipe do not fit."""
-        ...
 
 
 @runtime_checkable
@@ -77,27 +73,21 @@ class Contrasts(Protocol):
     @property
     def names(self) -> Sequence[str]:
         """The modalities."""
-        ...
 
     def computes(self, header: CaseHeader) -> bool:
         """Whether a stored case has the maps."""
-        ...
 
     def add_to_header(self, case: "PreparedCase") -> CaseHeader:
         """The header with the modalities of the case's fixed draw."""
-        ...
 
     def with_contrasts(self, case: "PreparedCase", number: int) -> CaseHeader:
         """The header with the modalities of a draw by its number."""
-        ...
 
     def whole(self, case: "PreparedCase", name: str) -> np.ndarray:
         """The image of a whole case, float32 [D, H, W]."""
-        ...
 
     def draw(self, seed: int) -> Any:
         """What is drawn for an item."""
-        ...
 
     def read(
         self,
@@ -110,17 +100,14 @@ class Contrasts(Protocol):
         role: Role,
     ) -> list[np.ndarray]:
         """A modality of a part of a case in network units, at each of `steps` slices away."""
-        ...
 
     def slice_mm(self, item: Any) -> float:
         """The slice thickness of the stored images of an item; 0: as they are stored."""
-        ...
 
     def remainder(
         self, case: "PreparedCase", item: Any, place: tuple[slice, slice, slice]
     ) -> np.ndarray:
         """Where the removal of skull and face leaves the image; broadcasts against the part."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -196,7 +183,11 @@ def prepare_case(
     scans, mask, labels: as read; a mask from the user replaces the computed one. masked: whether a mask is needed.
     Raises BadInput where scans do not fit together, and where no brain is found or a head is cut off.
     """
-    in_ras = _orient(case, scans)
+    if len(scans) > MOST_MODALITIES:
+        raise BadInput(
+            f"case {case}: expected at most {MOST_MODALITIES} modalities, found {len(scans)}. Name those to prepare (--modality), or split the case."
+        )
+    in_ras = {name: canonical(scan) for name, scan in scans.items()}
     common = find_common_grid(case, in_ras, preparation)
     by_brain = masked and mask is None and preparation.mask == "brain"
     # refuses a head that is cut off, before resampling adds air around it
@@ -218,30 +209,20 @@ def prepare_case(
         if common.transforms:  # outside its field of view, a scan holds only the fill value
             arrays[MASK][~common.cover()] = 0
             source += ", where all were scanned"
-    labels = labels or {}
-    for name, label_map in labels.items():
+    for name, label_map in (labels or {}).items():
         arrays[LABEL + name] = compact(common.align_labels(canonical(label_map)).data[0])
     header = CaseHeader(
         case=case,
         patient=case,
         units={name: volume.unit for name, volume in volumes.items()},
         origins={name: Origin.of(scan) for name, scan in scans.items()},
-        labels=[*labels],
+        labels=[*(labels or ())],
         statistics=statistics,
         mask_from=source,
         **_geometry(common.grid, arrays.get(MASK)),
         registered=common.registered,
     )
     return PreparedCase(header, arrays, common.transforms, outlines=own)
-
-
-def _orient(case: str, scans: Mapping[str, Volume]) -> dict[str, Volume]:
-    """The scans of a case in canonical orientation; raises BadInput where there are too many for the mask's bits."""
-    if len(scans) > MOST_MODALITIES:
-        raise BadInput(
-            f"case {case}: expected at most {MOST_MODALITIES} modalities, found {len(scans)}. Name those to prepare (--modality), or split the case."
-        )
-    return {name: canonical(scan) for name, scan in scans.items()}
 
 
 def resize_case(case: PreparedCase, size: Size, slices: tuple[int, int]) -> PreparedCase:
@@ -257,7 +238,7 @@ def resize_case(case: PreparedCase, size: Size, slices: tuple[int, int]) -> Prep
             planes.append(zoom(mask, size) > 0.5)  # cubic splines overshoot and undershoot
         arrays[MASK] = _join_bits(planes)
     geometry = _geometry(grid, arrays.get(MASK))
-    header = dataclasses.replace(case.header, statistics=statistics, **geometry)
+    header = replace(case.header, statistics=statistics, **geometry)
     return PreparedCase(header, arrays, axes=case.axes)
 
 
@@ -275,11 +256,15 @@ def _store_and_measure(
     for name, volume in volumes.items():
         outline = foreground(volumes.get(PROTONS, volume) if name in TISSUE_MAPS else volume)
         values = volume.data[0]
-        with np.errstate(over="ignore"):
-            stored = _as_type(values, np.float16) if name in TISSUE_MAPS else compact(values)
-        is_half = stored.dtype == np.float16  # too coarse for means and percentiles
-        statistics[name] = intensity_statistics(values if is_half else stored, outline)
-        arrays[name] = stored
+        stored = values
+        if name in TISSUE_MAPS:
+            with np.errstate(over="ignore"):
+                half = in_slabs(lambda slab: slab.astype(np.float16), values)
+            # too coarse for means and percentiles
+            arrays[name] = half if all(map_slabs(np.array_equal, half, values)) else values
+        else:
+            stored = arrays[name] = compact(values)
+        statistics[name] = intensity_statistics(stored, outline)
         outlines.append(outline)
     return arrays, statistics, outlines
 
@@ -325,19 +310,8 @@ def _geometry(grid: Grid, bits: np.ndarray | None) -> dict[str, Any]:
 
 def compact(values: np.ndarray) -> np.ndarray:
     """The values as int16 where that loses nothing, else as float32."""
-    limits = np.iinfo(np.int16)
-    low, high = least_and_most(values)
-    if low < limits.min or high > limits.max:
-        return in_slabs(lambda slab: slab.astype(np.float32), values)
-    return _as_type(values, np.int16)
-
-
-def _as_type(values: np.ndarray, dtype: type[np.float16] | type[np.int16]) -> np.ndarray:
-    """The values as this type where that loses nothing, else as float32."""
-    small = in_slabs(lambda slab: slab.astype(dtype), values)
-    if all(map_slabs(np.array_equal, small, values)):
-        return small
-    return in_slabs(lambda slab: slab.astype(np.float32), values)
+    dtype = smallest_type(values)
+    return in_slabs(lambda slab: slab.astype(dtype), values)
 
 
 def write_case(path: Path, case: PreparedCase) -> None:
@@ -349,8 +323,8 @@ def write_case(path: Path, case: PreparedCase) -> None:
                 f"{path}: expected finite voxels, found others in {name} after resampling. Check the scan."
             )
     digests = {name: digest(values) for name, values in arrays.items()}
-    header = dataclasses.replace(case.header, voxels=digests)
-    header = dataclasses.replace(header, checksum=_header_digest(asdict(header)))
+    header = replace(case.header, voxels=digests)
+    header = replace(header, checksum=_header_digest(asdict(header)))
     _arrays.cache_clear()  # Windows replaces no file that is mapped
     write_tensors(path, arrays, {"voxlate": json.dumps(asdict(header), allow_nan=False)})
 

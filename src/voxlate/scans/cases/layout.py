@@ -4,7 +4,7 @@ Prepared cases are canonical: slices grow to Superior, rows to Anterior, columns
 slices of another orientation reads the same voxels permuted and flipped, never interpolated.
 """
 
-import dataclasses
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -23,7 +23,7 @@ def lay_out(case: PreparedCase, axes: str) -> PreparedCase:
         return case
     arrays = {name: reorder_axes(array, case.axes, axes) for name, array in case.arrays.items()}
     header = lay_out_header(case.header, axes, case.axes)
-    return dataclasses.replace(case, header=header, arrays=arrays, axes=axes, outlines={})
+    return replace(case, header=header, arrays=arrays, axes=axes, outlines={})
 
 
 def lay_out_header(header: CaseHeader, axes: str, now: str = CANONICAL) -> CaseHeader:
@@ -42,7 +42,7 @@ def lay_out_header(header: CaseHeader, axes: str, now: str = CANONICAL) -> CaseH
         boxes.append((length - end, length - first) if flipped else (first, end))
     d, h, w = (old for old, _ in moves)
     shape, spacing = header.shape, header.spacing_mm
-    return dataclasses.replace(
+    return replace(
         header,
         shape=(shape[d], shape[h], shape[w]),
         spacing_mm=(spacing[d], spacing[h], spacing[w]),

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired, TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -38,7 +38,6 @@ from voxlate.scans.cases.case import (
 )
 from voxlate.scans.cases.case_header import CaseHeader, Unit
 from voxlate.scans.cases.layout import CANONICAL, lay_out_header
-from voxlate.scans.cases.one_scan import OneScan
 from voxlate.scans.cohorts.leakage import refuse_leak
 from voxlate.scans.cohorts.split import FOLDS, SPLITS, fold_splits
 from voxlate.scans.images.intensity import IntensityMap, Scale, typical_scale
@@ -50,13 +49,8 @@ from voxlate.scans.options.layout import layout_options, quote_path
 COHORT = "COHORT"  # stands for scans in a command whose folder is unknown
 FORMAT = "voxlate prepared cohort"
 VERSION = 4
-SHARED = (
-    "case",
-    "patient",
-    "labels",
-    "shape",
-    "spacing_mm",
-)  # facts of a case that its file and the list of cases state
+# facts of a case that its file and the list of cases state
+SHARED = ("case", "patient", "labels", "shape", "spacing_mm")
 Fold = Annotated[int, Field(ge=0, lt=FOLDS)]
 Patterns = list[Text] | None
 DRAWN_UNIT = "a.u."  # of modalities that are computed
@@ -78,6 +72,37 @@ class Entry:
     registered: dict[Name, Registered] = field(default_factory=dict)
     misaligned: dict[Name, Misalignment] = field(default_factory=dict)
     fold: Fold | None = None  # in which a manifest says that the patient validates
+
+
+T = TypeVar("T")
+OF_SCANS = ("units", "origins", "statistics", "voxels", "signatures", "registered", "misaligned")
+
+
+@dataclass(frozen=True)
+class OneScan:
+    """A scan of a case on disk, and the source for which it stands."""
+
+    case: str
+    scan: str
+    source: str
+
+    @property
+    def name(self) -> str:
+        """The name of the case, which no case on disk has; its noise depends on it."""
+        return f"{self.scan} of {self.case}"
+
+    def renamed(self, table: Mapping[str, T]) -> dict[str, T]:
+        """A table by modality with the scan as the source, in the same order, which is that of the mask's bits."""
+        return {self.source if name == self.scan else name: table[name] for name in table}
+
+    def header(self, header: CaseHeader) -> CaseHeader:
+        """The header with the scan as the source."""
+        tables: dict[str, Any] = {name: self.renamed(getattr(header, name)) for name in OF_SCANS}
+        return replace(header, case=self.name, **tables)
+
+    def of(self, case: PreparedCase) -> PreparedCase:
+        """The case with the scan as the source; its arrays are the same."""
+        return replace(case, header=self.header(case.header), arrays=self.renamed(case.arrays))
 
 
 @dataclass(frozen=True)
@@ -137,12 +162,8 @@ class Cohort:
     def in_fold(self, fold: int) -> "Cohort":
         """The cohort with the splits of a fold, 0 to 4 (see split.fold_splits)."""
         stated = {case.patient: case.fold for case in self.cases if case.fold is not None}
-        splits = fold_splits(
-            {case.patient: case.split for case in self.cases},
-            fold,
-            self.folder,
-            stated,
-        )
+        of_patients = {case.patient: case.split for case in self.cases}
+        splits = fold_splits(of_patients, fold, self.folder, stated)
         return self.with_splits({case.case: splits[case.patient] for case in self.cases})
 
     def with_splits(self, splits: Mapping[str, str]) -> "Cohort":

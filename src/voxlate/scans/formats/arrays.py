@@ -84,14 +84,14 @@ def read_array(path: Path, text: str = "") -> Stored:
     return Stored(data, part.affine, unit=part.unit, note=f"array, axes {part.axes}{spacing}")
 
 
-def stack_shape(path: Path, text: str = "") -> tuple[int, int, int]:
+def stack_shape(path: Path, text: str) -> tuple[int, int, int]:
     """Slices, height and width of a stack in HDF5; text: as for `read_array`. Raises BadInput as that does."""
     with _open(path) as file:
         slices, height, width = _dataset(path, file, _part(path, text).array).shape
     return slices, height, width
 
 
-def slice_size(path: Path, text: str = "") -> tuple[int, int] | None:
+def slice_size(path: Path, text: str) -> tuple[int, int] | None:
     """Height and width of a slice as the header of a .npy or .npz states them; None where it does not state them."""
     try:
         part = _part(path, text)

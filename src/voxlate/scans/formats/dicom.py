@@ -4,7 +4,6 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import numpy as np
 
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.optional import optional_package, pydicom
-from voxlate.scans.formats.dicom_agreement import AGREEING, Joins, check_agreement
 from voxlate.scans.formats.dicom_geometry import (
     TILT_DEGREES,
     Stack,
@@ -34,23 +32,24 @@ from voxlate.scans.formats.dicom_pixels import (
     GREY,
     PADDING,
     VALUE_TAGS,
-    Meaning,
     check_deflated,
     fill_padding,
     find_meaning,
     read_slice,
 )
 from voxlate.scans.formats.dicom_volumes import (
+    AGREEING,
     ORDERS,
     SEPARATING,
+    Joins,
+    check_agreement,
     check_single_volume,
     digits_of,
     find_copies,
     keys_of_parts,
     order_in_time,
 )
-from voxlate.scans.formats.format import DynamicScan, Format, Stored, errors_as
-from voxlate.scans.formats.limits import check_volume
+from voxlate.scans.formats.format import DynamicScan, Format, Stored, check_volume, errors_as
 from voxlate.scans.images.grid import Grid, Volume, resample, same_grid
 
 MOST_LISTED = 8
@@ -322,16 +321,17 @@ def read_series(path: Path) -> Stored:
             del headers[copy]
         check_single_volume(headers, key, path)
         meaning = find_meaning(headers)
-        stack = _agreeing(stack_of(headers, path), path)
-    stored = _straighten(_read_stack(stack, meaning), path)
+        stack = _agreeing_stack(headers, path)
+    stored = _straighten(_read_stack(stack, *meaning), path)
     if not copies:
         return stored
     note = f"{len(copies)} images repeat another at the same place exactly and are left out (the first: {copies[0].name})."
     return replace(stored, guesses=(note, *stored.guesses))
 
 
-def _agreeing(stack: Stack, path: Path) -> Stack:
+def _agreeing_stack(headers: Headers, path: Path, numbered: bool = True) -> Stack:
     """The stack with what is to be said of its tags; raises BadInput where they contradict each other."""
+    stack = stack_of(headers, path, numbered)
     return replace(stack, guesses=(*check_agreement(stack.headers, path), *stack.guesses))
 
 
@@ -353,18 +353,17 @@ def _straighten(stored: Stored, path: Path) -> Stored:
     )
 
 
-def _read_stack(stack: Stack, meaning: Meaning) -> Stored:
+def _read_stack(stack: Stack, scaled: bool, not_hu: str) -> Stored:
     check_volume(stack.grid.shape, next(iter(stack.headers)).file.parent)
     first, header = next(iter(stack.headers.items()))
     read_slice(first, header, stack.grid.shape[1:])  # before memory is allocated for all slices
     data = np.empty(stack.grid.shape, np.float32)
     for plane, (image, header) in zip(data, stack.headers.items(), strict=True):
         plane[:] = read_slice(image, header, plane.shape)
-    is_hu = meaning.scaled and stack.modality == "ct"
     with tag_errors("PixelPaddingValue", first):
-        padded = fill_padding(data, stack.headers.values(), is_hu)
-    not_hu, as_hu = meaning.not_hu, ""
-    if not not_hu and not meaning.scaled:
+        padded = fill_padding(data, stack.headers.values(), scaled and stack.modality == "ct")
+    as_hu = ""
+    if not not_hu and not scaled:
         lowest = float(data.min())
         as_hu = (
             f"It states {NO_SCALE}; its values, from {lowest:g} on, are taken as Hounsfield units."
@@ -389,13 +388,13 @@ def read_frames(path: Path) -> DynamicScan:
     """
     with _no_warnings():
         headers, _ = _check_series(path)
-        places = order_in_time(headers, path)
-        rows = list(zip(*places.images, strict=True))
+        places, moments = order_in_time(headers, path)
+        rows = list(zip(*places, strict=True))
         meaning = find_meaning(headers)
-        frames = []
-        for row in rows:
-            stack = stack_of({image: headers[image] for image in row}, path, numbered=False)
-            frames.append(_agreeing(stack, path))
+        frames = [
+            _agreeing_stack({image: headers[image] for image in row}, path, numbered=False)
+            for row in rows
+        ]
     grid = frames[0].grid
     tilt = tilt_of(grid)
     if tilt > TILT_DEGREES:
@@ -408,9 +407,8 @@ def read_frames(path: Path) -> DynamicScan:
                 f"{path}: expected all frames on one grid ({grid}), found frame {number} elsewhere. Export each grid as a series of its own."
             )
     times = None
-    if places.seconds is not None:
-        seconds = np.array([itemgetter(*row)(places.seconds) for row in rows])
-        means = seconds.reshape(len(rows), -1).mean(axis=1)
+    if moments is not None:
+        means = np.array([[moments[image] for image in row] for row in rows]).mean(axis=1)
         times = means - means[0]
 
     def planes() -> Iterator[np.ndarray]:
@@ -419,7 +417,7 @@ def read_frames(path: Path) -> DynamicScan:
             for image, header in frame.headers.items():
                 yield read_slice(image, header, grid.shape[1:])
 
-    return DynamicScan(grid, len(frames), times, planes, lambda k: _read_stack(frames[k], meaning))
+    return DynamicScan(grid, len(frames), times, planes, lambda k: _read_stack(frames[k], *meaning))
 
 
 def _check_series(path: Path) -> tuple[Headers, str]:

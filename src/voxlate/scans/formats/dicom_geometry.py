@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nibabel.affines import from_matvec
 
 from voxlate.base.errors import BadInput
 from voxlate.scans.formats.dicom_headers import Headers, Image, number_of, text_of
@@ -58,9 +59,7 @@ def planes_of(headers: Headers, path: Path) -> Planes:
             for header in headers.values()
         ]
         planes = np.array(rows_of_numbers).astype(np.float64)
-        places = np.array(
-            [header.ImagePositionPatient for header in headers.values()], dtype=np.float64
-        )
+        places = np.array([header.ImagePositionPatient for header in headers.values()], np.float64)
     columns, rows, spacing = planes[:, :3], planes[:, 3:6], planes[:, 6:8]
     slant = np.abs((columns * rows).sum(1))
     for k, image in enumerate(images):
@@ -96,11 +95,8 @@ def stack_of(headers: Headers, path: Path, numbered: bool = True) -> Stack:
     images = [list(headers)[k] for k in order]
     first = next(iter(headers.values()))
     step = _step(places, planes.normal, images, first)
-    lps = np.eye(4)
-    lps[:3, 0] = planes.columns * planes.spacing[1]
-    lps[:3, 1] = planes.rows * planes.spacing[0]
-    lps[:3, 2] = step
-    lps[:3, 3] = places[0]
+    columns, rows = planes.columns * planes.spacing[1], planes.rows * planes.spacing[0]
+    lps = from_matvec(np.stack([columns, rows, step], axis=1), places[0])
     grid = Grid((len(images), *planes.shape), check_affine(LPS_TO_RAS @ lps, path))
     stacked = {image: headers[image] for image in images}
     numbers_apart = _numbers_apart(stacked) if numbered else 1

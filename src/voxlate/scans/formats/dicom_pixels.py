@@ -5,15 +5,14 @@ import warnings
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
 from voxlate.base.errors import BadInput
 from voxlate.base.optional import pydicom
 from voxlate.scans.formats.dicom_headers import Headers, Image, tag_errors, texts_of
-from voxlate.scans.formats.format import errors_as
-from voxlate.scans.formats.limits import CHUNK, check_expansion
+from voxlate.scans.formats.format import CHUNK, check_expansion, errors_as
 
 DEFLATED = b"1.2.840.10008.1.2.1.99"  # the transfer syntax whose whole data set is deflated
 START_BYTES = 4096  # hold the meta information, in which the transfer syntax is
@@ -134,30 +133,23 @@ def _whole_file(file: Path, size: int, mtime_ns: int) -> Any:
     """The data set in a file, which is read once for all frames of it; a changed file is read again."""
     data = pydicom.dcmread(file, force=True)  # its header has been read
     if "TransferSyntaxUID" not in data.file_meta:
-        kinds = {
-            True: pydicom.uid.ImplicitVRLittleEndian,
-            False: pydicom.uid.ExplicitVRLittleEndian,
-        }
-        data.file_meta.TransferSyntaxUID = kinds[data.original_encoding[0]]
+        is_implicit, _ = data.original_encoding
+        kind = "ImplicitVRLittleEndian" if is_implicit else "ExplicitVRLittleEndian"
+        data.file_meta.TransferSyntaxUID = getattr(pydicom.uid, kind)
     return data
 
 
-class Meaning(NamedTuple):
-    """Whether the headers of a series scale its values, and why these cannot be Hounsfield units, '' where they can."""
+def find_meaning(headers: Headers) -> tuple[bool, str]:
+    """Whether headers scale stored values, and why these cannot be Hounsfield units ('' where they can).
 
-    scaled: bool
-    not_hu: str
-
-
-def find_meaning(headers: Headers) -> Meaning:
-    """The meaning of a series' stored values; raises BadInput for slopes that are not above 0."""
+    Raises BadInput for slopes that are not above 0.
+    """
     scale, *_ = [_scale_of(header, image) for image, header in headers.items()]
     types = {kind.upper() for kind in texts_of(headers, "RescaleType")}
-    odd = sorted(types - HU_TYPES)
     not_hu = "a lookup table (ModalityLUTSequence)" if scale == "table" else ""
-    if odd:
-        not_hu = f"RescaleType {odd[0]}"
-    return Meaning(scale is not None, not_hu)
+    if odd := types - HU_TYPES:
+        not_hu = f"RescaleType {min(odd)}"
+    return scale is not None, not_hu
 
 
 def fill_padding(data: np.ndarray, headers: Iterable[Any], hounsfield: bool) -> tuple[str, ...]:

@@ -15,23 +15,17 @@ from voxlate.scans.formats.format import DynamicScan, Stored
 FRAME = re.compile(
     r"(?:frame=(?P<number>\d+)|peak(?:(?P<after>[+-]\d+(?:\.\d+)?)s)?)(?:@(?P<step>\d+(?:\.\d+)?)s)?"
 )
-MOST_BLOCKS = (
-    32,
-    128,
-    128,
-)  # along D, H, W, in which the peak is searched: about 2 mm, less noise, little memory
+# along D, H, W, in which the peak is searched: about 2 mm, less noise, little memory
+MOST_BLOCKS = (32, 128, 128)
 FEWEST_FRAMES = 6
 BASELINE_FRAMES = 3  # before the bolus comes
 BRIGHTEST = 0.001  # share of the blocks whose mean says how much vessels enhance; a single block may be a fault
-VESSEL = (
-    0.3  # of that: far above tissue, and small arteries that fill a part of a block still count
-)
-EARLIEST = (
-    0.05  # share of the vessels that has filled by the time until which vessels count as arteries
-)
-WASHED_OUT = (
-    0.7  # of a curve's height; a curve that stays above this after its top has moved, not enhanced
-)
+# of that: far above tissue, and small arteries that fill a part of a block still count
+VESSEL = 0.3
+# share of the vessels that has filled by the time until which vessels count as arteries
+EARLIEST = 0.05
+# of a curve's height; a curve that stays above this after its top has moved, not enhanced
+WASHED_OUT = 0.7
 STANDS_OUT = 2.0  # times the noise of the baseline
 
 Reader = Callable[[Path], DynamicScan]
@@ -88,10 +82,8 @@ def _number(path: Path, frame: str, scan: DynamicScan, read_frames: Reader) -> t
     apart_s = float(times[number] - times[peak])
     nearest = "" if abs(apart_s - after_s) < 0.05 else f" (nearest: {apart_s:+.1f} s)"
     sign = "+" if after_s >= 0 else "-"
-    return (
-        number,
-        f"pseudo: CTP frame {number + 1} of {scan.count}, peak {sign} {abs(after_s):g} s{nearest}",
-    )
+    after = f"{sign} {abs(after_s):g} s{nearest}"
+    return number, f"pseudo: CTP frame {number + 1} of {scan.count}, peak {after}"
 
 
 def _nearest(times: np.ndarray, moment: float, where: str, peak: int) -> int:
@@ -102,9 +94,8 @@ def _nearest(times: np.ndarray, moment: float, where: str, peak: int) -> int:
         raise BadInput(
             f"{where}: expected frames until then, found the peak at {times[peak]:.1f} s (frame {peak + 1}) of {times[-1]:.1f} s. Leave the case out by a manifest, or name another time."
         )
-    return int(
-        np.abs(times - moment).round(3).argmin()
-    )  # of two that are equally near, the earlier
+    # of two that are equally near, the earlier
+    return int(np.abs(times - moment).round(3).argmin())
 
 
 @functools.lru_cache(maxsize=64)
@@ -152,7 +143,10 @@ def peak_frame(frames: np.ndarray) -> int:
         raise BadInput(
             f"expected a bolus of contrast in {count} frames, found nothing that brightens and washes out. Name the frame you want: #frame=N."
         )
-    arrival = _arrival(vessels)
+    # from there until its top a curve is above half its height; noise long before does not count
+    numbers = np.arange(count)[:, None]
+    before = (numbers < vessels.argmax(axis=0)) & (vessels < vessels.max(axis=0) / 2)
+    arrival = np.where(before, numbers + 1, 0).max(axis=0)
     first = arrival <= np.quantile(arrival, EARLIEST, method="higher")
     return int(np.median(vessels[:, first], axis=1).argmax())
 
@@ -161,9 +155,8 @@ def _vessels(curves: np.ndarray) -> np.ndarray:
     """The enhancement [T, N] of the large vessels among all curves; none where they do not exceed the noise."""
     if curves.size == 0:
         return curves
-    lasting = np.minimum(curves[1:], curves[:-1]).max(
-        axis=0
-    )  # for two frames: a single bright one is noise
+    # for two frames: a single bright one is noise
+    lasting = np.minimum(curves[1:], curves[:-1]).max(axis=0)
     heights = np.where(_washes_out(curves), lasting, 0)
     level = _mean_of_brightest(heights)
     noise = max(_mean_of_brightest(frame) for frame in curves[:BASELINE_FRAMES])
@@ -184,10 +177,3 @@ def _washes_out(curves: np.ndarray) -> np.ndarray:
     lowest_from = np.minimum.accumulate(curves[::-1], axis=0)[::-1]
     columns = np.arange(curves.shape[1])
     return lowest_from[top, columns] <= WASHED_OUT * curves[top, columns]
-
-
-def _arrival(curves: np.ndarray) -> np.ndarray:
-    """The frame from which each curve is above half its height until its top; noise long before does not count."""
-    frames = np.arange(len(curves))[:, None]
-    before = (frames < curves.argmax(axis=0)) & (curves < curves.max(axis=0) / 2)
-    return np.where(before, frames + 1, 0).max(axis=0)

@@ -20,9 +20,8 @@ from voxlate.scans.formats.arrays import ARRAY
 from voxlate.scans.formats.dicom import DICOM, entries_in, folder_and_key, headers_of
 from voxlate.scans.formats.dynamic import is_frame, read_frame
 from voxlate.scans.formats.format import Format, Stored
-from voxlate.scans.formats.freesurfer import FREESURFER
 from voxlate.scans.formats.itk import ITK
-from voxlate.scans.formats.nifti import NIFTI, SYNTHETIC, open_nifti
+from voxlate.scans.formats.nifti import FREESURFER, NIFTI, SYNTHETIC, open_nifti
 from voxlate.scans.formats.picture import PICTURE
 from voxlate.scans.images.grid import Volume, check_affine, orient
 from voxlate.scans.images.units import MR, unit_of

@@ -12,8 +12,14 @@ import numpy as np
 
 from voxlate.base.errors import BadInput
 from voxlate.base.optional import optional_package
-from voxlate.scans.formats.format import Format, Stored, check_numbers, to_float32
-from voxlate.scans.formats.limits import check_expansion, check_volume
+from voxlate.scans.formats.format import (
+    Format,
+    Stored,
+    check_expansion,
+    check_numbers,
+    check_volume,
+    to_float32,
+)
 from voxlate.scans.formats.nifti import describe, read_start, smallest_type
 from voxlate.scans.images.grid import LPS_TO_RAS, Volume, check_affine
 from voxlate.scans.images.simpleitk import to_image
@@ -130,7 +136,7 @@ def load_writer(where: object) -> Any:
     )
 
 
-def write_itk(path: Path, volume: Volume, description: str = "") -> None:
+def write_itk(path: Path, volume: Volume, description: str) -> None:
     """Write a compressed .mha or .nrrd file: int16 where that loses nothing, else float32; its affine is exact."""
     itk = load_writer(path)
     data = volume.data[0]

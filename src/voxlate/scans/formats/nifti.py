@@ -1,8 +1,10 @@
 """NIfTI and FreeSurfer files, read frame by frame and written so that every viewer shows them at the same place."""
 
+import contextlib
 import gzip
 import logging
 import math
+import struct
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,10 +21,11 @@ from voxlate.scans.formats.format import (
     Format,
     Stored,
     check_numbers,
+    check_volume,
     errors_as,
+    most_bytes,
     to_float32,
 )
-from voxlate.scans.formats.limits import check_volume, most_bytes
 from voxlate.scans.images.grid import Grid, Volume, check_affine, same_grid
 
 INTENTS = {
@@ -33,10 +36,8 @@ MGH_PLACE = slice(28, 30)  # whether the header states a place
 NO_PLACE_IN_MGH = "Its header states neither voxel size nor orientation (goodRASFlag is 0): 1 mm and a coronal stack are assumed. Check both."
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # what it says is said here
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # xyzt_units; an unknown unit is not guessed
-MILLIMETRES = {
-    "meter": 1000.0,
-    "micron": 0.001,
-}  # xyzt_units; "mm" and "unknown" are taken as millimetres
+# xyzt_units; "mm" and "unknown" are taken as millimetres
+MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
 PACKED = (".gz", ".mgz")
 GZIP = b"\x1f\x8b"
 READ_BYTES = 1 << 20
@@ -57,9 +58,8 @@ MAP_DESCRIPTIONS = {  # in the header of a map's file, by the end of its name
     UNFAMILIAR: "how unlike known scans",
 }
 AGAIN = "Copy or download it again."
-DEFLATE_MOST = (
-    1032  # bytes that gzip can make of one: its longest match, 258 bytes, takes at least two bits
-)
+# bytes that gzip can make of one: its longest match, 258 bytes, takes at least two bits
+DEFLATE_MOST = 1032
 
 SCANNER = 1
 ALIGNED = 2  # code of an affine that leads to the space of another file
@@ -143,9 +143,8 @@ def _read_oddities(image: Any, raw: Any) -> list[str]:
     said = list[str]()
     if raw is None:
         return said
-    if (
-        raw["pixdim"][0] < 0
-    ):  # any negative number mirrors the slices, as the standard's own reader takes it
+    # any negative number mirrors the slices, as the standard's own reader takes it
+    if raw["pixdim"][0] < 0:
         image.header["pixdim"][0] = -1
     if math.isnan(raw["scl_slope"]):
         said.append("Its scl_slope is no number; its values are taken as stored.")
@@ -320,7 +319,7 @@ def _check_size(image: Any, grid: Grid, path: Path) -> None:
         )
 
 
-def write_nifti(path: Path, volume: Volume, description: str = "") -> None:
+def write_nifti(path: Path, volume: Volume, description: str) -> None:
     """Write a volume with the codes of its qform and sform, in millimetres; int16 where that loses nothing, else float32.
 
     description: is appended to the header's. The bytes depend on nothing but voxels, affine and description: the file
@@ -333,12 +332,17 @@ def write_nifti(path: Path, volume: Volume, description: str = "") -> None:
     image.header.set_xyzt_units("mm")
     _place(image, volume)
     image.header["descrip"] = describe(description)
-    with open(path, "wb") as file:
-        if path.suffix.lower() == ".gz":
-            with compress(file) as packed:
-                _write_planes(packed, image, data, stored)
-        else:
-            _write_planes(file, image, data, stored)
+    image.update_header()
+    image.header.set_slope_inter(1.0, 0.0)
+    with contextlib.ExitStack() as opened:
+        plain = opened.enter_context(path.open("wb"))
+        is_packed = path.suffix.lower() == ".gz"
+        file = opened.enter_context(compress(plain)) if is_packed else plain
+        image.header.write_to(file)
+        file.write(bytes(image.header.get_data_offset() - file.tell()))
+        for plane in data:  # one by one: nibabel would copy all of them
+            file.write(np.ascontiguousarray(plane, stored).data)
+            release(data)
 
 
 def compress(file: BinaryIO) -> gzip.GzipFile:
@@ -354,22 +358,6 @@ def _place(image: nib.nifti1.Nifti1Image, volume: Volume) -> None:
         image.set_qform(volume.affine, code=code_q)
         if same_grid(Grid(volume.grid.shape, image.header.get_best_affine()), volume.grid):
             return
-
-
-def _write_planes(
-    file: BinaryIO | gzip.GzipFile,
-    image: nib.nifti1.Nifti1Image,
-    data: np.ndarray,
-    stored: Stored16or32,
-) -> None:
-    """Write the header of an image, and the planes [H, W] of `data` one by one: nibabel would copy all of them."""
-    image.update_header()
-    image.header.set_slope_inter(1.0, 0.0)
-    image.header.write_to(file)
-    file.write(bytes(image.header.get_data_offset() - file.tell()))
-    for plane in data:
-        file.write(np.ascontiguousarray(plane, stored).data)
-        release(data)
 
 
 def smallest_type(data: np.ndarray) -> Stored16or32:
@@ -403,4 +391,43 @@ NIFTI = Format(
     write=write_nifti,
     description=read_start,
     partners={".hdr": ("*.img",), ".img": ("*.hdr",)},
+)
+
+
+PARAMETERS_BYTES = 20  # five floats on the acquisition, which follow the voxels
+# FreeSurfer's tag of a text; it is an int32, followed by the text's length as an int64
+COMMAND_LINE = 3
+TAG = struct.Struct(">iq")
+
+
+def write_mgz(path: Path, volume: Volume, description: str) -> None:
+    """Write a volume as `write_nifti` does: int16 where that loses nothing, else float32.
+
+    The header has the affine as directions, sizes and centre in float32. The description follows the voxels.
+    """
+    data = volume.data[0]
+    stored = data.T.astype(smallest_type(data), copy=False)
+    image = nib.freesurfer.mghformat.MGHImage(stored, volume.affine)
+    text = describe(description) + b"\0"
+    with open(path, "wb") as file, compress(file) as packed:
+        image.to_stream(packed)
+        packed.write(TAG.pack(COMMAND_LINE, len(text)) + text)
+
+
+def mgz_description(path: Path) -> bytes:
+    """The text after the voxels of a file that `write_mgz` wrote; empty for other files."""
+    header: Any = nib.load(path).header
+    with open_packed(path) as file:
+        file.seek(header.get_footer_offset() + PARAMETERS_BYTES + TAG.size)
+        return file.read(len(describe("")) + 80).rstrip(b"\0")
+
+
+FREESURFER = Format(
+    "FreeSurfer",
+    read_nifti,
+    endings=(".mgz", ".mgh"),
+    read_frames=open_nifti,
+    written_endings=(".mgz",),
+    write=write_mgz,
+    description=mgz_description,
 )

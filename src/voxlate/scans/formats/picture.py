@@ -6,13 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from voxlate.base.errors import BadInput
-from voxlate.scans.formats.format import Format, Stored, errors_as
-from voxlate.scans.formats.limits import check_volume
+from voxlate.scans.formats.format import Format, Stored, check_volume, errors_as
 from voxlate.scans.images.grid import LPS_TO_RAS, Volume, orient
 
-CONVERTED = {"1": "L", "LA": "L"} | dict.fromkeys(
-    ("P", "PA", "CMYK", "YCbCr"), "RGB"
-)  # modes of PIL
+# modes of PIL
+CONVERTED = {"1": "L", "LA": "L", **dict.fromkeys(("P", "PA", "CMYK", "YCbCr"), "RGB")}
 PHOTOMETRIC = 262  # a tag of TIFF
 
 
@@ -64,7 +62,7 @@ def read_picture(path: Path) -> Stored:
     return Stored(data, LPS_TO_RAS, unit="grey", guesses=tuple(guesses))
 
 
-def write_picture(path: Path, volume: Volume, description: str = "") -> None:
+def write_picture(path: Path, volume: Volume, description: str) -> None:
     """Write a volume of one slice, rounded, so that columns grow to Left and rows to Posterior, as they are read.
 
     PNG is clipped to 8 bit; TIFF has 8 bit where the values allow it, else 16. A picture holds no description.

@@ -1,7 +1,6 @@
 """Volumes and their grids: orientation, spacing and resampling, all in millimetres."""
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal
 
@@ -43,15 +42,14 @@ class Grid:
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Distance between neighbouring voxels along (D, H, W)."""
-        lengths = np.linalg.norm(self.affine[:3, :3], axis=0)
-        x, y, z = (float(length) for length in lengths)
+        x, y, z = nib.affines.voxel_sizes(self.affine).tolist()
         return z, y, x
 
     @property
     def centre_mm(self) -> np.ndarray:
         """The position (x, y, z) of the grid's centre, RAS."""
         middle = (np.array(self.shape[::-1]) - 1) / 2
-        return np.asarray(self.affine[:3, :3] @ middle + self.affine[:3, 3])
+        return np.asarray(nib.affines.apply_affine(self.affine, middle))
 
     def __str__(self) -> str:
         size = "×".join(str(n) for n in reversed(self.shape))
@@ -59,9 +57,11 @@ class Grid:
         return f"{size}, {spacing} mm"
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Grid):
-            return False
-        return self.shape == other.shape and np.array_equal(self.affine, other.affine)
+        return (
+            isinstance(other, Grid)
+            and self.shape == other.shape
+            and np.array_equal(self.affine, other.affine)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +98,8 @@ class Volume:
 def check_affine(affine: np.ndarray, where: object) -> np.ndarray:
     """The affine in float64. Raises BadInput where it is singular or not finite."""
     affine = np.asarray(affine, dtype=np.float64)
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    finite = bool(np.isfinite(affine).all() and (lengths > 0).all())
+    lengths = nib.affines.voxel_sizes(affine)
+    finite = np.isfinite(affine).all() and (lengths > 0).all()
     if not finite or abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-4:
         rows = np.array2string(affine[:3], precision=3, separator=", ").replace("\n", "")
         raise BadInput(
@@ -123,8 +123,7 @@ def share_inside(a: Grid, b: Grid, voxels: np.ndarray | None = None) -> float:
     if voxels is None:
         along = (np.linspace(0, length - 1, 9) for length in a.shape[::-1])
         voxels = np.stack(np.meshgrid(*along, indexing="ij"), axis=-1).reshape(-1, 3)
-    to_b = np.linalg.inv(b.affine) @ a.affine
-    there = voxels @ to_b[:3, :3].T + to_b[:3, 3]
+    there = nib.affines.apply_affine(np.linalg.inv(b.affine) @ a.affine, voxels)
     inside = (there > -0.5) & (there < np.array(b.shape[::-1]) - 0.5)
     return float(inside.all(axis=1).mean())
 
@@ -138,10 +137,9 @@ def with_spacing(grid: Grid, spacing_mm: tuple[float, float, float]) -> Grid:
     if not all(length > 0 for length in spacing_mm):
         raise ValueError(f"spacing_mm must be positive, got {spacing_mm}")
     old = np.array(grid.spacing_mm)
-    new = np.array(spacing_mm, dtype=np.float64)
-    voxels = np.array(grid.shape) * old / new
+    voxels = np.array(grid.shape) * old / spacing_mm
     shape = np.maximum(1, np.ceil(voxels - 1e-3)).astype(int)
-    return _same_centre(grid, shape, new / old)
+    return _same_centre(grid, shape, spacing_mm / old)
 
 
 def with_matrix(grid: Grid, matrix: tuple[int, ...]) -> Grid:
@@ -152,13 +150,10 @@ def with_matrix(grid: Grid, matrix: tuple[int, ...]) -> Grid:
 
 def _same_centre(grid: Grid, shape: np.ndarray, factor: np.ndarray) -> Grid:
     """The grid of another shape (D, H, W) around the same centre, whose spacing is multiplied by `factor`."""
-    affine = np.eye(4)
-    affine[:3, :3] = grid.affine[:3, :3] * factor[::-1]
-    middle = np.array(grid.shape[::-1]) - 1
-    centre = grid.affine[:3, :3] @ middle / 2 + grid.affine[:3, 3]
-    affine[:3, 3] = centre - affine[:3, :3] @ (shape[::-1] - 1) / 2
-    depth, height, width = (int(length) for length in shape)
-    return Grid((depth, height, width), affine)
+    axes = grid.affine[:3, :3] * factor[::-1]
+    first = grid.centre_mm - axes @ (shape[::-1] - 1) / 2
+    depth, height, width = shape.tolist()
+    return Grid((depth, height, width), nib.affines.from_matvec(axes, first))
 
 
 def orient(volume: Volume, axes: str) -> Volume:
@@ -167,8 +162,8 @@ def orient(volume: Volume, axes: str) -> Volume:
     if view is volume:
         return volume
     if len(view.data) == 1:
-        return dataclasses.replace(view, data=in_slabs(np.ascontiguousarray, view.data[0])[None])
-    return dataclasses.replace(view, data=np.ascontiguousarray(view.data))
+        return replace(view, data=in_slabs(np.ascontiguousarray, view.data[0])[None])
+    return replace(view, data=np.ascontiguousarray(view.data))
 
 
 def _view_along(volume: Volume, axes: str) -> Volume:
@@ -181,7 +176,7 @@ def _view_along(volume: Volume, axes: str) -> Volume:
     # x, y, z, then channels, which the orientation leaves alone
     data = nib.orientations.apply_orientation(volume.data.T, change).T
     affine = volume.affine @ nib.orientations.inv_ornt_aff(change, volume.grid.shape[::-1])
-    return dataclasses.replace(volume, data=data, affine=affine)
+    return replace(volume, data=data, affine=affine)
 
 
 def canonical(volume: Volume) -> Volume:
@@ -199,21 +194,21 @@ def flip_onto(volume: Volume, grid: Grid, tolerance_mm: float = 0.01) -> Volume 
     flipped = orient(volume, "".join(nib.orientations.aff2axcodes(grid.affine)))
     if not same_grid(flipped.grid, grid, tolerance_mm):
         return None
-    return dataclasses.replace(flipped, affine=grid.affine, codes=grid.codes)
+    return replace(flipped, affine=grid.affine, codes=grid.codes)
 
 
-def has_voxels_of(grid: Grid, other: Grid, tolerance_mm: float = 0.01) -> bool:
+def has_voxels_of(grid: Grid, other: Grid) -> bool:
     """Whether flips and permutations lead from the voxels of a grid to those of another, as `flip_onto` needs."""
     nothing = np.broadcast_to(np.float32(0), (1, *grid.shape))
     axes = "".join(nib.orientations.aff2axcodes(other.affine))
     flipped = _view_along(Volume(nothing, grid.affine, "", ""), axes)
-    return same_grid(flipped.grid, other, tolerance_mm)
+    return same_grid(flipped.grid, other)
 
 
 def return_to(volume: Volume, grid: Grid, order: Order = 1) -> Volume:
     """The volume on `grid`: bit-exact where flips and permutations suffice (undoing `canonical`), else resampled."""
     flipped = flip_onto(volume, grid)
-    return flipped or dataclasses.replace(resample(volume, grid, order), codes=grid.codes)
+    return flipped or replace(resample(volume, grid, order), codes=grid.codes)
 
 
 def resample(volume: Volume, grid: Grid, order: Order = 1, fill: float | None = None) -> Volume:
@@ -223,7 +218,7 @@ def resample(volume: Volume, grid: Grid, order: Order = 1, fill: float | None = 
     half a voxel, the edge is continued. Nothing is smoothed: where the new spacing is much wider, smooth first.
     """
     if same_grid(volume.grid, grid, tolerance_mm=1e-6):
-        return dataclasses.replace(volume, affine=grid.affine)
+        return replace(volume, affine=grid.affine)
     to_index = np.linalg.inv(volume.affine) @ grid.affine
     # scipy indexes (D, H, W), affines map (W, H, D)
     matrix = to_index[:3, :3][::-1, ::-1]
@@ -245,14 +240,13 @@ def resample(volume: Volume, grid: Grid, order: Order = 1, fill: float | None = 
             prefilter=False,
         )
     release(volume.data, data)
-    lowest = float(least_and_most(volume.data)[0]) if fill is None else fill
-    for z in range(
-        grid.shape[0]
-    ):  # slice by slice: the coordinates of all voxels would need six times their memory
+    lowest = least_and_most(volume.data)[0] if fill is None else fill
+    # slice by slice: the coordinates of all voxels would need six times their memory
+    for z in range(grid.shape[0]):
         outside = _outside(volume.grid.shape, grid.shape[1:], matrix, offset + z * matrix[:, 0])
         data[:, z, outside] = lowest
         release(data)
-    return dataclasses.replace(volume, data=data, affine=grid.affine)
+    return replace(volume, data=data, affine=grid.affine)
 
 
 def _outside(

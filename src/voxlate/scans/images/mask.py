@@ -1,10 +1,12 @@
-"""Masks of the body and the brain, by thresholds and binary morphology."""
+"""Masks of the body and the brain, by thresholds and binary morphology, and what of a head they show."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
+from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
 from voxlate.base.errors import BadInput
@@ -18,7 +20,6 @@ from voxlate.base.slabs import (
     release,
     spread_values,
 )
-from voxlate.scans.images.components import components_of
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Box, Volume
 
@@ -38,9 +39,8 @@ NOISE_HU = 20.0
 RIM_HU = 500.0  # half way from brain to the bone of the inner table: a voxel at the rim is mostly brain below it
 CUT_MM2 = 100.0  # of brain in a side face of the volume; less is a stray voxel
 EDGE_MM = 8.0
-STRIPPED = (
-    0.8  # of the body; with more tissue it has no skull, the volume holds nothing but the brain
-)
+# of the body; with more tissue it has no skull, the volume holds nothing but the brain
+STRIPPED = 0.8
 SPECK = 0.01  # of the largest component
 LEAST_BODY = 0.01  # of the image; less is no body
 LEAST_BRAIN = 0.05  # of the body; less is no brain
@@ -60,23 +60,17 @@ def foreground(volume: Volume) -> np.ndarray:
     Hounsfield units are thresholded between foam and fat. Other units: above the background, which is estimated from
     the in-plane border (a constant, also a negative one, or noise); where there is none, everything is body.
     """
-    image = volume.data[0]
-    spacing = volume.grid.spacing_mm
-    if volume.unit == "HU":
-        return _body(_above(image, BODY_HU), spacing, gap_mm=0.0)
-    air = _background(image)
-    if air.threshold is not None:
-        tissue = _away_from(image, air, air.threshold, volume.unit)
-        if _is_constant(air, volume.unit):
+    tissue, is_constant = _tissue(volume)
+    is_ct = volume.unit == "HU"
+    if tissue is not None:
+        if is_constant:
             body = fill_slices(largest(tissue))
         else:
-            body = _body(tissue, spacing, gap_mm=SCALP_MM)
+            body = _body(tissue, volume.grid.spacing_mm, gap_mm=0.0 if is_ct else SCALP_MM)
         # a few vessels above a threshold (some MRA files) draw no outline
-        if sum(map_slabs(np.count_nonzero, body)) / body.size > LEAST_BODY:
+        if is_ct or sum(map_slabs(np.count_nonzero, body)) / body.size > LEAST_BODY:
             return body
-    everywhere = empty(image.shape, bool)
-    everywhere[:] = True
-    return everywhere
+    return in_slabs(lambda slab: np.ones(slab.shape, bool), volume.data[0])
 
 
 def _above(image: np.ndarray, threshold: float) -> np.ndarray:
@@ -84,16 +78,22 @@ def _above(image: np.ndarray, threshold: float) -> np.ndarray:
     return in_slabs(lambda slab: slab > threshold, image)
 
 
-def _is_constant(air: _Background, unit: str) -> bool:
-    """Whether the background is a clean constant; a windowed picture has clean air around a whole head."""
-    return air.clean and unit != "grey"
+def _tissue(volume: Volume) -> tuple[np.ndarray | None, bool]:
+    """Voxels above the background, or that differ by as much from a constant one, and whether it is constant.
 
-
-def _away_from(image: np.ndarray, air: _Background, threshold: float, unit: str) -> np.ndarray:
-    """Where an image is above a threshold, or differs by as much from a constant background."""
-    if not _is_constant(air, unit):
-        return _above(image, threshold)
-    return in_slabs(lambda slab: np.abs(slab - air.value) > threshold - air.value, image)
+    None where no background can be estimated.
+    """
+    image = volume.data[0]
+    if volume.unit == "HU":
+        return _above(image, BODY_HU), False
+    air = _background(image)
+    if air.threshold is None:
+        return None, True
+    # a windowed picture has clean air around a whole head
+    if not air.clean or volume.unit == "grey":
+        return _above(image, air.threshold), False
+    least = air.threshold - air.value
+    return in_slabs(lambda slab: np.abs(slab - air.value) > least, image), True
 
 
 def find_tissue(volume: Volume) -> tuple[np.ndarray, bool]:
@@ -101,13 +101,10 @@ def find_tissue(volume: Volume) -> tuple[np.ndarray, bool]:
 
     Where no background can be estimated, it is the lowest value.
     """
-    image = volume.data[0]
-    if volume.unit == "HU":
-        return _above(image, BODY_HU), False
-    air = _background(image)
-    if air.threshold is None:
-        return _above(image, least_and_most(image)[0]), True
-    return _away_from(image, air, air.threshold, volume.unit), _is_constant(air, volume.unit)
+    tissue, is_constant = _tissue(volume)
+    if tissue is None:
+        tissue = _above(volume.data[0], least_and_most(volume.data[0])[0])
+    return tissue, is_constant
 
 
 def background_value(volume: Volume) -> float:
@@ -153,12 +150,11 @@ def _border_background(image: np.ndarray) -> _Background:
     columns = by_plane(lambda slab: slab[:, :, [0, -1]], image).reshape(-1)
     border = _sample(np.concatenate([rows, columns]))
     # A head may touch most of the border (neck, nose, a tight crop): the lower quarter still is air.
-    lowest, background = (float(v) for v in np.percentile(border, [5, 25]))
-    spread = (
-        background - lowest
-    ) / 0.97  # standard deviation, from two quantiles of the normal law
-    floor, bright = (float(v) for v in np.percentile(values, [0.1, 90]))
-    constant = float((border == background).mean()) > 0.25
+    lowest, background = np.percentile(border, [5, 25]).tolist()
+    # standard deviation, from two quantiles of the normal law
+    spread = (background - lowest) / 0.97
+    floor, bright = np.percentile(values, [0.1, 90]).tolist()
+    constant = (border == background).mean() > 0.25
     if not constant and background - floor > 0.5 * (bright - floor):
         return _Background(background, None, clean=False)
     signal = background
@@ -246,7 +242,12 @@ def _brain_in_ct(volume: Volume, body: np.ndarray) -> np.ndarray:
     image = volume.data[0]
     spacing = volume.grid.spacing_mm
     bone = (image > BONE_HU) & body
-    vault = _enclose(close_gaps(bone, SUTURE_MM, spacing)) & ~bone
+    closed = close_gaps(bone, SUTURE_MM, spacing)
+    filled = fill_slices(closed)
+    for axis in (1, 2) if len(bone) > 2 else ():
+        # where a sinus or orbit opens one ring, that of another plane is closed
+        filled |= fill_slices(closed.swapaxes(0, axis)).swapaxes(0, axis)
+    vault = filled & ~bone
     low, high = BRAIN_HU
     soft = vault & (image > low - NOISE_HU) & (image < high + NOISE_HU)
     core = largest(erode(soft, FORAMEN_MM, spacing))
@@ -254,17 +255,8 @@ def _brain_in_ct(volume: Volume, body: np.ndarray) -> np.ndarray:
     filled = fill_slices(close_gaps(grown, SUTURE_MM, spacing) & vault)
     # voxels at the rim are partly bone, and blur brightens them: each goes to the tissue that it has more of
     rim = dilate(filled, 1, (1, 1, 1)) & body
-    rim &= (image > BRAIN_HU[0] - NOISE_HU) & (image < RIM_HU)
+    rim &= (image > low - NOISE_HU) & (image < RIM_HU)
     return fill_slices(filled | rim)
-
-
-def _enclose(bone: np.ndarray) -> np.ndarray:
-    """Filled in axial, coronal or sagittal planes: where a sinus or orbit opens one ring, another is closed."""
-    filled = fill_slices(bone)
-    if len(bone) > 2:
-        for axis in (1, 2):
-            filled |= fill_slices(bone.swapaxes(0, axis)).swapaxes(0, axis)
-    return filled
 
 
 def _brain_in_mr(volume: Volume, body: np.ndarray) -> np.ndarray:
@@ -371,9 +363,8 @@ def hard_edges(body: np.ndarray, spacing_mm: Sequence[float], hard: float) -> ND
 
 def body_box_mm(volume: Volume) -> Box:
     """The smallest box along the axes of RAS mm around the body that a volume shows."""
-    edges = [(first - 0.5, end - 0.5) for first, end in reversed(box_around(foreground(volume)))]
-    in_voxels = np.array([*product(*edges)])
-    corners = in_voxels @ volume.affine[:3, :3].T + volume.affine[:3, 3]
+    ends = box_around(foreground(volume))[::-1]
+    corners = apply_affine(volume.affine, np.array([*product(*ends)]) - 0.5)
     return corners.min(axis=0), corners.max(axis=0)
 
 
@@ -413,3 +404,75 @@ def fill_slices(mask: np.ndarray) -> np.ndarray:
     """Fill the holes of each axial slice, then those of the volume."""
     filled = in_slabs(lambda planes: np.stack([fill_holes(plane) for plane in planes]), mask)
     return fill_holes(filled) if len(mask) > 2 else filled
+
+
+@dataclass(frozen=True)
+class Components:
+    """The components of a mask [D, H, W] or [H, W]; labels: their numbers, from 1, and 0 for the background."""
+
+    labels: np.ndarray
+    count: int
+
+    def sizes(self, inside: np.ndarray | None = None) -> np.ndarray:
+        """The voxels of each component, or those inside another mask, with 0 for the background: [count + 1]."""
+        weight = np.broadcast_to(np.True_, self.labels.shape) if inside is None else inside
+        counts = map_slabs(
+            lambda labels, part: np.bincount(labels[part], minlength=self.count + 1),
+            self.labels,
+            weight,
+        )
+        sizes: np.ndarray = np.sum(counts, axis=0)
+        sizes[0] = 0
+        return sizes
+
+    def at_border(self) -> np.ndarray:
+        """Which components reach a side of the mask: bool [count + 1]."""
+        touching = np.zeros(self.count + 1, bool)
+        touching[self.labels[[0, -1]]] = True
+        for axis in range(1, self.labels.ndim):
+            touching[by_plane(lambda slab, axis=axis: slab.take([0, -1], axis), self.labels)] = True
+        touching[0] = False
+        return touching
+
+    def choose(self, which: np.ndarray) -> np.ndarray:
+        """The voxels of some components; which: bool [count + 1], with the background first."""
+        return in_slabs(lambda labels: which[labels], self.labels)
+
+
+def components_of(mask: np.ndarray) -> Components:
+    """The components of a mask [D, H, W] or [H, W]."""
+    labels = empty(mask.shape, np.int32)
+    count = ndimage.label(mask, output=labels)
+    release(mask, labels)
+    return Components(labels, int(count))
+
+
+LEAST_BONE = 0.01  # of a head's voxels in CT; real heads have 0.08 or more
+BRAIN_ALONE = 0.9  # share of the brain in the body, above which there is little else
+# Brains are 125 to 145 mm wide, heads with skin 150 mm or more. Thick slices of a head without noise pass for a brain
+# by their intensities alone.
+WIDEST_BRAIN_MM = 148.0
+LEAST_HEAD_MM = 100.0  # extent along every axis; brain slabs and crops around an artery are thinner
+
+
+def is_stripped(volume: Volume) -> bool:
+    """Whether next to nothing but a brain is shown: in CT no bone, elsewhere no scalp around the brain."""
+    least, most = body_box_mm(volume)
+    if most[0] - least[0] > WIDEST_BRAIN_MM:
+        return False
+    body = foreground(volume)
+    if volume.unit == "HU":
+        bone = (volume.data[0] > BONE_HU) & body
+        return bool(bone.sum() < LEAST_BONE * body.sum())
+    try:
+        inside = brain(volume)
+    except BadInput:
+        return False
+    return bool((inside & body).sum() > BRAIN_ALONE * body.sum())
+
+
+def may_show_face(volume: Volume) -> bool:
+    """Whether a whole head is shown with its skin; a head that was defaced counts, too, since nothing states it."""
+    least, most = body_box_mm(volume)
+    whole = bool(((most - least) >= LEAST_HEAD_MM).all())
+    return whole and not is_stripped(volume)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+from nibabel.affines import from_matvec
 
 from voxlate.base.errors import BadInput
 from voxlate.scans.images.filters import ndimage
@@ -19,13 +20,9 @@ STEPS = np.array([3.0, 3.0, 4.0])  # degrees, degrees, mm: of the simplex
 RIM_MM = 80.0  # half the width of a head, where a turn moves most
 LEAST_MOVE = 0.25  # voxels at the rim; less is not worth the blur of an interpolation
 LEAST_HEIGHT_MM = 40.0  # below it a tilt cannot be estimated
-LEAST_CORRELATION = (
-    0.3  # correlation of a head with its mirror image: 0.7 to 0.9, with a large tumour down to 0.3
-)
-WINDOW_HU = (
-    -100.0,
-    300.0,
-)  # fat to bone; denser bone, metal and contrast agent have no stable value
+# correlation of a head with its mirror image: 0.7 to 0.9, with a large tumour down to 0.3
+LEAST_CORRELATION = 0.3
+WINDOW_HU = (-100.0, 300.0)  # fat to bone; denser bone, metal and contrast agent vary
 
 
 Plane = Sequence[float] | np.ndarray  # turn, tilt and shift
@@ -86,10 +83,8 @@ def midline_grid(volume: Volume) -> Grid:
         return grid
     spacing = np.diag([*grid.spacing_mm[::-1], 1.0])
     centre = spacing[:3, :3] @ (np.array(grid.shape[::-1]) - 1) / 2
-    move = np.eye(4)
-    move[:3, :3] = midline.rotation
     shift = midline.shift_mm * midline.rotation[:, 0]
-    move[:3, 3] = shift + centre - midline.rotation @ centre
+    move = from_matvec(midline.rotation, shift + centre - midline.rotation @ centre)
     return Grid(grid.shape, grid.affine @ np.linalg.inv(spacing) @ move @ spacing)
 
 
@@ -123,7 +118,7 @@ class _Search:
     def correlation(self, plane: Plane) -> float:
         """The correlation of the head and its mirror image."""
         other = self.mirror(plane)
-        if not len(other) or other.std() == 0 or self.values.std() == 0:
+        if not len(other) or not other.std() or not self.values.std():
             return 0.0
         return float(np.corrcoef(other, self.values)[0, 1])
 
@@ -150,10 +145,7 @@ class _Search:
         simplex = start[free] + np.vstack([np.zeros(len(free)), np.diag(STEPS[free])])
         options = {"initial_simplex": simplex, "xatol": 0.02, "fatol": 1e-9, "maxfev": 300}
         optimum = minimize(
-            lambda at: self.cost(plane(at)),
-            start[free],
-            method="Nelder-Mead",
-            options=options,
+            lambda at: self.cost(plane(at)), start[free], method="Nelder-Mead", options=options
         )
         return plane(optimum.x)
 
@@ -164,7 +156,7 @@ def _simplify(volume: Volume) -> Volume:
     image = volume.data[0]
     low, high = WINDOW_HU
     if volume.unit != "HU":
-        low, high = (float(value) for value in np.percentile(image[inside], [1, 99]))
+        low, high = np.percentile(image[inside], [1, 99]).tolist()
     scaled = np.clip((image - low) / max(high - low, 1e-9), 0, 1)
     shades = np.where(inside, scaled + 1e-3, 0).astype(np.float32)
     spacing = volume.grid.spacing_mm

@@ -28,9 +28,8 @@ THICKEST_MM = 3.0  # across slices further apart a shift shows too roughly to be
 FEWEST_SLICES = 8  # across fewer no window can be moved
 FEWEST_WINDOWS = 6  # with a distinct maximum; fewer say nothing of the whole
 AGREE_MM = 2.0  # between a window and the field; those further away do not count as found
-CONSTANT = (
-    0.1  # share of an image that its first voxel's value has, where the background is one constant
-)
+# share of an image that its first voxel's value has, where the background is one constant
+CONSTANT = 0.1
 CUT_OUT = 0.98  # Dice overlap of two such backgrounds from which on one mask has cut both scans
 MASK_POINTS = 3000
 NO_BODY = "no body was found in the fixed scan"
@@ -119,13 +118,11 @@ def misalignment(
 def _reason(found: Misalignment, shape: tuple[int, ...], spacing_mm: Spacing) -> str:
     """Why nothing was measured, to be read after "cannot be measured: "."""
     if len(found.unseen) > 1:
-        voxels = (
-            "×".join(f"{n}" for n in reversed(shape)),
-            "×".join(f"{mm:.1f}" for mm in reversed(spacing_mm)),
-        )
-        return f"{voxels[0]} voxels of {voxels[1]} mm are too few or too large (at least two directions need {FEWEST_SLICES} voxels of at most {THICKEST_MM:g} mm)"
-    if found.windows + found.left_out < FEWEST_WINDOWS:
-        places = found.windows + found.left_out
+        voxels = "×".join(str(n) for n in reversed(shape))
+        sides = "×".join(f"{mm:.1f}" for mm in reversed(spacing_mm))
+        return f"{voxels} voxels of {sides} mm are too few or too large (at least two directions need {FEWEST_SLICES} voxels of at most {THICKEST_MM:g} mm)"
+    places = found.windows + found.left_out
+    if places < FEWEST_WINDOWS:
         return f"too few places have structure in both (found {places}, at least {FEWEST_WINDOWS} are needed)"
     return NOTHING_IN_COMMON
 
@@ -188,5 +185,5 @@ def _range(image: Image, mask: Mask, unit: str) -> tuple[float, float]:
         return RANGE_HU
     values = image[mask & np.isfinite(image)]
     sample = values[:: max(1, values.size // SAMPLES)]
-    low, high = (float(end) for end in np.percentile(sample, PERCENTILES))
+    low, high = np.percentile(sample, PERCENTILES).tolist()
     return (low, high) if low < high else (low, low + 1.0)

@@ -59,7 +59,7 @@ class Rigid:
         ) * self.resolved
 
 
-def fit_field(shifts: Shifts, resolved: Mask, stiffnesses: tuple[float, ...] = STIFFNESS) -> Field:
+def fit_field(shifts: Shifts, resolved: Mask, stiffnesses: tuple[float, ...]) -> Field:
     """The field that predicts left-out windows best: a rigid motion alone, or with a spline of some stiffness."""
     centres = shifts.centres
     displacements = shifts.displacements
@@ -105,16 +105,15 @@ def rigid_motion(centres: Floats, displacements: Floats, resolved: Mask) -> Rigi
     By Gauss-Newton steps with Cauchy's weights: displacements far from the motion hardly count, and displacements
     along axes that are not resolved do not count.
     """
-    middle = centres.mean(axis=0)
     from scipy.spatial.transform import Rotation
 
+    middle = centres.mean(axis=0)
     around = centres - middle
     translation = np.zeros(3)
     turn = np.zeros(3)
     weights = np.ones(len(around))
-    turns = [axis for axis in range(3) if axis == 0 or np.ptp(around[:, 0]) > 0]
-    kept = [*np.flatnonzero(resolved), *(3 + axis for axis in turns)]
     axes = np.flatnonzero(resolved)
+    kept = [*axes, *((3, 4, 5) if np.ptp(around[:, 0]) > 0 else (3,))]
     # derivative of the displacement by translation and rotation
     table = np.zeros((len(around), 3, 6))
     table[:, :, :3] = np.eye(3)
@@ -122,23 +121,16 @@ def rigid_motion(centres: Floats, displacements: Floats, resolved: Mask) -> Rigi
         turned = around @ Rotation.from_rotvec(turn).as_matrix().T
         rest = (displacements - (turned - around + translation))[:, axes]
         apart = np.sqrt((rest**2).sum(axis=1))
-        deviation = 1.48 * float(np.median(apart))
+        deviation = 1.48 * np.median(apart)
         weights = 1 / (1 + (apart / max(deviation, NOISE_MM)) ** 2)
-        table[:, 0, 4] = turned[:, 2]
-        table[:, 0, 5] = -turned[:, 1]
-        table[:, 1, 3] = -turned[:, 2]
-        table[:, 1, 5] = turned[:, 0]
-        table[:, 2, 3] = turned[:, 1]
-        table[:, 2, 4] = -turned[:, 0]
+        table[:, :, 3:] = np.cross(np.eye(3), turned[:, None]).swapaxes(1, 2)
         flat = table[:, axes][:, :, kept].reshape(-1, len(kept))
         weighted = flat * np.repeat(weights, len(axes))[:, None]
         step = np.zeros(6)
         step[kept] = np.linalg.lstsq(weighted.T @ flat, weighted.T @ rest.ravel())[0]
         translation = translation + step[:3]
         turn = turn + step[3:]  # turns are small: their vectors add
-        moved_mm = np.abs(step[:3]).max()
-        turned_mm = np.abs(step[3:]).max() * ARM_MM
-        if max(moved_mm, turned_mm) < SETTLED_MM:
+        if np.abs(step * np.repeat([1, ARM_MM], 3)).max() < SETTLED_MM:
             break
     return Rigid(middle, translation, turn, resolved, weights)
 

@@ -4,8 +4,8 @@ Each gives SciPy's result (labels to the bit, other values to the rounding of fl
 are used here. What is linear and separable is a product with a matrix along each axis.
 """
 
-from collections.abc import Callable, Sequence
-from functools import cache, partial
+from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -28,34 +28,28 @@ def label(mask: Array, output: Array) -> int:
     output[~mask] = 0
     runs = int(starts.sum())
     root = np.arange(runs + 1)
-    first, second = _touching(output)
-    while True:
-        least = np.minimum(root[first], root[second])
-        before = root.copy()
-        np.minimum.at(root, root[first], least)
-        np.minimum.at(root, root[second], least)
-        while not np.array_equal(jumped := root[root], root):
-            root = jumped
-        if np.array_equal(before, root):
-            break
-    kept, numbers = np.unique(root, return_inverse=True)
-    output[:] = numbers.astype(output.dtype)[output]
-    return len(kept) - 1
-
-
-def _touching(runs: Array) -> tuple[Array, Array]:
-    """The pairs of numbers above 0 that are neighbours along all axes but the last, each run of equal pairs once."""
-    pairs = [np.zeros((0, 2), runs.dtype)]
-    for axis in range(runs.ndim - 1):
-        lines = np.moveaxis(runs, axis, 0)
-        for before, after in pairwise(lines):
+    # the pairs of numbers above 0 that are neighbours along the other axes, each run of equal pairs once
+    pairs = [np.zeros((0, 2), output.dtype)]
+    for axis in range(output.ndim - 1):
+        for before, after in pairwise(np.moveaxis(output, axis, 0)):
             both = (before > 0) & (after > 0)
             found = np.stack([before[both], after[both]], axis=1)
             new = np.ones(len(found), bool)
             new[1:] = (found[1:] != found[:-1]).any(axis=1)
             pairs.append(found[new])
-    joined = np.concatenate(pairs)
-    return joined[:, 0], joined[:, 1]
+    first, second = np.concatenate(pairs).T
+    while True:
+        least = np.minimum(root[first], root[second])
+        earlier = root.copy()
+        np.minimum.at(root, root[first], least)
+        np.minimum.at(root, root[second], least)
+        while not np.array_equal(jumped := root[root], root):
+            root = jumped
+        if np.array_equal(earlier, root):
+            break
+    kept, numbers = np.unique(root, return_inverse=True)
+    output[:] = numbers[output]
+    return len(kept) - 1
 
 
 def find_objects(labels: Array, count: int) -> list[tuple[slice, ...] | None]:
@@ -83,10 +77,16 @@ def distance_transform_edt(
     """
     shown = np.asarray(image, bool)
     steps = [1.0] * shown.ndim if sampling is None else [float(step) for step in sampling]
-    nearest = _nearest_along(shown)
-    known = nearest >= 0
-    away = (nearest - np.arange(len(shown)).reshape(-1, *[1] * (shown.ndim - 1))) * steps[0]
-    squares = np.where(known, np.square(away), np.inf).astype(np.float32)
+    # the index along the first axis of the nearest voxel that is not shown, -1 where the line has none
+    length = len(shown)
+    index = np.arange(length, dtype=np.int32).reshape(-1, *[1] * (shown.ndim - 1))
+    far = 2 * length
+    below = np.maximum.accumulate(np.where(shown, -far, index))
+    above = np.minimum.accumulate(np.where(shown, far, index)[::-1])[::-1]
+    nearest = np.where(index - below <= above - index, below, above)
+    nearest = np.where((nearest < 0) | (nearest >= length), -1, nearest).astype(np.int32)
+    away = (nearest - index) * steps[0]
+    squares = np.where(nearest < 0, np.inf, np.square(away)).astype(np.float32)
     places = [nearest] if return_indices else []
     for axis in range(1, shown.ndim):
         squares, chosen = _least_sums(squares, axis, steps[axis], return_indices)
@@ -94,17 +94,6 @@ def distance_transform_edt(
             places = [np.take_along_axis(place, chosen, axis) for place in places]
             places.append(chosen)
     return np.stack(places) if return_indices else np.sqrt(squares)
-
-
-def _nearest_along(shown: Array) -> Array:
-    """The index along the first axis of the nearest voxel that is not shown, -1 where the line has none."""
-    length = len(shown)
-    index = np.arange(length, dtype=np.int32).reshape(-1, *[1] * (shown.ndim - 1))
-    far = 2 * length
-    below = np.maximum.accumulate(np.where(shown, -far, index))
-    above = np.minimum.accumulate(np.where(shown, far, index)[::-1])[::-1]
-    nearest = np.where(index - below <= above - index, below, above)
-    return np.where((nearest < 0) | (nearest >= length), -1, nearest).astype(np.int32)
 
 
 def _least_sums(
@@ -143,32 +132,16 @@ def gaussian_filter(
 def _blur_matrix(length: int, sigma: float, truncate: float) -> Array:
     reach = int(truncate * sigma + 0.5)
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    return _band(length, weights / weights.sum(), lambda places: places.clip(0, length - 1))
+    matrix = np.zeros((length, length))
+    rows = np.arange(length)
+    for offset, weight in enumerate(weights / weights.sum(), -reach):
+        np.add.at(matrix, (rows, (rows + offset).clip(0, length - 1)), weight)
+    return matrix.astype(np.float32)
 
 
 def uniform_filter(image: Array, size: Sequence[int]) -> Array:
-    """The means over boxes; beyond its edge, the image is mirrored, the edge included."""
-    for axis, width in enumerate(size):
-        length = image.shape[axis]
-        weights = np.full(width, 1 / width)
-        matrix = _band(length, weights, partial(_mirrored, length))
-        image = _along(image, matrix, axis)
-    return image
-
-
-def _mirrored(length: int, places: Array) -> Array:
-    """Indices of an axis for places beyond it, where the image is mirrored, the edge included."""
-    places = places % (2 * length)
-    return np.minimum(places, 2 * length - 1 - places)
-
-
-def _band(length: int, weights: Array, inside: Callable[[Array], Array]) -> Array:
-    """The matrix [length, length] of a filter; inside: the index that stands for one beyond the edge."""
-    matrix = np.zeros((length, length))
-    rows = np.arange(length)
-    for offset, weight in enumerate(weights, -(len(weights) // 2)):
-        np.add.at(matrix, (rows, inside(rows + offset)), weight)
-    return matrix.astype(np.float32)
+    """The means over boxes of odd sides; beyond its edge, the image is mirrored, the edge included."""
+    return convolve(image, np.full(size, 1 / np.prod(size)))
 
 
 def _along(image: Array, matrix: Array, axis: int) -> Array:
@@ -182,8 +155,8 @@ def convolve(image: Array, weights: Array) -> Array:
     padded = np.pad(image, [(side, side) for side in reach], mode="symmetric")
     total = np.zeros_like(image)
     for place in np.argwhere(weights):
-        start = [2 * side - at for side, at in zip(reach, place)]
-        part = tuple(slice(at, at + length) for at, length in zip(start, image.shape))
+        starts = 2 * np.array(reach) - place
+        part = tuple(slice(at, at + length) for at, length in zip(starts, image.shape))
         total += image.dtype.type(weights[tuple(place)]) * padded[part]
     return total
 
@@ -194,15 +167,15 @@ def affine_transform(
     offset: Array,
     output: Array,
     output_shape: Sequence[int],
-    order: int = 1,
-    mode: str = "nearest",
-    prefilter: bool = False,
+    order: int,
+    mode: str,
+    prefilter: bool,
 ) -> None:
     """Write the image [D, H, W] at the places matrix · index + offset, order 0 or 1; beyond its edge, it is repeated."""
     if order > 1:
         raise _without_scipy("cubic resampling")
     matrix = np.where(np.abs(matrix) < 1e-9, 0.0, matrix)
-    if np.count_nonzero(matrix - np.diag(np.diag(matrix))) == 0:
+    if not (matrix - np.diag(np.diag(matrix))).any():
         for axis, length in enumerate(output_shape):
             places = matrix[axis, axis] * np.arange(length) + offset[axis]
             image = _along(image, _linear(places, image.shape[axis], order), axis)
@@ -216,7 +189,7 @@ def affine_transform(
         plane[:] = _interpolate(image, places, order)
 
 
-def _linear(places: Array, length: int, order: int = 1) -> Array:
+def _linear(places: Array, length: int, order: int) -> Array:
     """The matrix [places, length] of linear interpolation, or of the nearest (order 0), between indices of an axis."""
     places = np.clip(places, 0, length - 1)
     if order == 0:

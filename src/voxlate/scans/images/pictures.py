@@ -30,9 +30,8 @@ PERFUSION = {
     "tmax": ("#000000", "#123a5c", "#22718f", "#5f9a86", "#d19b45", "#f7b267", "#ffe9cf"),
 }
 PNG_LEVEL = 3  # of zlib's: a twelfth of the time of the smallest file, which is 15 % smaller
-LOWER = (
-    1.35  # above 1 the low end, where tissue lies (CBF 20 to 60 of 200), has more of the colours
-)
+# above 1 the low end, where tissue lies (CBF 20 to 60 of 200), has more of the colours
+LOWER = 1.35
 
 
 def plane_of(volume: AnyArray, plane: Plane, index: int) -> AnyArray:
@@ -99,9 +98,9 @@ def data_uri(image: Picture, name: str = "gray") -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def gradient_css(name: str, stops: int = 12) -> str:
+def gradient_css(name: str) -> str:
     """A colour map as the stops of a CSS gradient, low end first."""
-    table = palette(name)[np.linspace(0, 255, stops).round().astype(int)]
+    table = palette(name)[np.linspace(0, 255, 12).round().astype(int)]
     return ", ".join(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in table)
 
 

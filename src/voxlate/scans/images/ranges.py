@@ -12,11 +12,8 @@ from voxlate.base.errors import BadInput
 PEAK_PERCENTILE = 99.5
 FLOOR_PERCENTILE = 0.5
 HU = (-1024.0, 3071.0)  # SynthRAD 2023 and 2025: the range of their PSNR and SSIM
-PERFUSION = {
-    "ml/100g/min": 200.0,
-    "ml/100g": 20.0,
-    "s": 30.0,
-}  # CBF, CBV, Tmax: a lesion is still visible
+# CBF, CBV, Tmax: a lesion is still visible
+PERFUSION = {"ml/100g/min": 200.0, "ml/100g": 20.0, "s": 30.0}
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class Range:
     def normalise(
         self,
         values: AnyArray,
-        inside: Bool | None = None,
+        inside: Bool | None,
     ) -> Float32:
         """Values ready to be scored: clipped to the range, or divided by the image's own peak inside `inside`.
 
@@ -69,7 +66,7 @@ class Range:
         floor, peak = floor_and_peak(main, inside)
         return ((values - floor) / (peak - floor)).astype(np.float32)
 
-    def gain(self, values: AnyArray, inside: Bool | None = None) -> float:
+    def gain(self, values: AnyArray, inside: Bool | None) -> float:
         """By how much `normalise` divides differences of values (and so standard deviations)."""
         if not self.own:
             return 1.0
@@ -103,21 +100,13 @@ def range_for(
     largest: the largest value of the cohort, which separates 8 from 16 bit pictures.
     """
     if given is not None:
-        return Range(
-            float(given[0]),
-            float(given[1]),
-            unit,
-            f"{source}; values outside are clipped",
-        )
+        low, high = map(float, given)
+        return Range(low, high, unit, f"{source}; values outside are clipped")
     if unit == "HU":
         return Range(*HU, unit, "SynthRAD's range; values outside are clipped")
     if unit == "grey":
-        return Range(
-            0.0,
-            255.0 if largest <= 255 else 65535.0,
-            unit,
-            f"{8 if largest <= 255 else 16} bit pictures",
-        )
+        bits = 8 if largest <= 255 else 16
+        return Range(0.0, 2.0**bits - 1, unit, f"{bits} bit pictures")
     if unit in PERFUSION:
         return Range(0.0, PERFUSION[unit], unit, "usual display range; values outside are clipped")
     rule = "arbitrary unit: each image divided by its own 99.5 percentile inside the truth's foreground, nothing clipped"

@@ -4,14 +4,14 @@ SimpleITK's transforms take points of the fixed scan (LPS, mm) to points of the 
 """
 
 import contextlib
-import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from nibabel.affines import apply_affine, voxel_sizes
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import whole_file
@@ -137,11 +137,10 @@ def _one_thread() -> Iterator[None]:
 
 def centre_mm(grid: Grid, mask: np.ndarray | None = None) -> np.ndarray:
     """The middle of a grid, or of the voxels of a mask [D, H, W], in LPS millimetres."""
-    index = (np.array(grid.shape) - 1) / 2
-    if mask is not None and mask.any():
-        index = np.array(ndimage.center_of_mass(mask))
-    point: np.ndarray = LPS_TO_RAS @ grid.affine @ np.array([*index[::-1], 1.0])
-    return point[:3]
+    if mask is None or not mask.any():
+        return LPS_TO_RAS[:3, :3] @ grid.centre_mm
+    index = ndimage.center_of_mass(mask)[::-1]
+    return np.asarray(apply_affine(LPS_TO_RAS @ grid.affine, index))
 
 
 def apply_transform(
@@ -163,7 +162,7 @@ def apply_transform(
         image = to_image(channel, volume.grid)
         moved = itk.Resample(image, like, transform, interpolator, lowest, itk.sitkFloat32)
         channels.append(itk.GetArrayFromImage(moved))
-    return dataclasses.replace(volume, data=np.stack(channels), affine=grid.affine)
+    return replace(volume, data=np.stack(channels), affine=grid.affine)
 
 
 def cover(moving: Grid, fixed: Grid, transform: Transform) -> np.ndarray:
@@ -189,7 +188,7 @@ def coarse(volume: Volume, voxels: int = COARSE_VOXELS) -> Volume:
     new = np.maximum(wide, old)
     sigma = np.where(new > old, 0.5 * new / old, 0.0)
     smooth = ndimage.gaussian_filter(volume.data, [0.0, *sigma])
-    return resample(dataclasses.replace(volume, data=smooth), with_spacing(grid, tuple(new)))
+    return resample(replace(volume, data=smooth), with_spacing(grid, tuple(new)))
 
 
 class CoarsePair:
@@ -215,17 +214,15 @@ class CoarsePair:
         if shared.mean() * boxes[1] < LEAST_SHARED * min(boxes):
             return Similarity(1.0, 0.0, float(shared.mean()))
         moving = apply_transform(self.moving, grid, transform).data[0]
-        outline = dataclasses.replace(self.moving, data=self.bodies[0][None].astype(np.float32))
+        outline = replace(self.moving, data=self.bodies[0][None].astype(np.float32))
         body = apply_transform(outline, grid, transform, order=0, fill=0.0).data[0] > 0
-        information = mutual_information(
-            moving[shared],
-            self.fixed.data[0][shared],
-            *self.ranges,
-            BINS,
+        fixed = self.fixed.data[0][shared]
+        information = mutual_information(moving[shared], fixed, *self.ranges, BINS)
+        return Similarity(
+            float(np.nan_to_num(information, nan=1.0)),
+            float(np.nan_to_num(dice(body, self.bodies[1]))),
+            float(shared.mean()),
         )
-        information = np.nan_to_num(information, nan=1.0)
-        bodies = np.nan_to_num(dice(body, self.bodies[1]))
-        return Similarity(float(information), float(bodies), float(shared.mean()))
 
     def folds(self, transform: Transform) -> bool:
         """Whether a transform folds space somewhere, or changes a voxel's volume more than tenfold."""
@@ -235,9 +232,8 @@ class CoarsePair:
         # ITK's own determinant assumes that the image's axes are those of the patient
         displacement = itk.GetArrayViewFromImage(field)
         steps = np.stack([_differences(displacement, axis) for axis in range(3)], axis=-1)
-        across = (LPS_TO_RAS @ self.fixed.affine)[:3, :3][
-            :, ::-1
-        ]  # the same steps without the transform: D, H, W
+        # the same steps without the transform: D, H, W
+        across = (LPS_TO_RAS @ self.fixed.affine)[:3, 2::-1]
         volumes = np.linalg.det(steps + across) / np.linalg.det(across)
         return bool(volumes.min() < LEAST_VOLUME or volumes.max() > 1 / LEAST_VOLUME)
 
@@ -252,10 +248,8 @@ def _differences(displacement: np.ndarray, axis: int) -> np.ndarray:
 def _range(volume: Volume) -> tuple[float, float]:
     if volume.unit == "HU":
         return RANGE_HU
-    low, high = (float(value) for value in np.percentile(volume.data, PERCENTILES))
-    if low < high:
-        return (low, high)
-    return (float(volume.data.min()), float(volume.data.max()))
+    low, high = np.percentile(volume.data, PERCENTILES).tolist()
+    return (low, high) if low < high else (float(volume.data.min()), float(volume.data.max()))
 
 
 def _rigid(pair: CoarsePair, start: Transform) -> Transform | None:
@@ -271,9 +265,7 @@ def _rigid(pair: CoarsePair, start: Transform) -> Transform | None:
         if rough is not None:
             similarity = pair.compare(rough)
             results.append((similarity.mutual_information, len(results), rough))
-    if not results:
-        return None
-    return _linear(pair, max(results)[2], (2, 1))
+    return _linear(pair, max(results)[2], (2, 1)) if results else None
 
 
 def _affine(pair: CoarsePair, start: Transform) -> Transform | None:
@@ -314,12 +306,10 @@ def _smooth(pair: CoarsePair, start: Transform) -> Transform | None:
     lengths = np.linalg.norm(displacement[:, pair.bodies[1]], axis=0)
     if np.percentile(lengths, 95) > MOST_MM:
         return None
-    columns = (LPS_TO_RAS @ grid.affine)[:3, :3]
-    directions = columns / np.linalg.norm(columns, axis=0)
+    directions = (LPS_TO_RAS @ grid.affine)[:3, :3] / voxel_sizes(grid.affine)
     vectors = np.einsum("adhw,ca->dhwc", displacement[::-1], directions)
     image = itk.GetImageFromArray(np.ascontiguousarray(vectors, dtype=np.float64), isVector=True)
-    like = to_image(np.zeros(grid.shape, np.uint8), grid)
-    image.CopyInformation(like)
+    image.CopyInformation(pair.images[1])
     both = itk.CompositeTransform([start, itk.DisplacementFieldTransform(image)])
     both.FlattenTransform()  # a file holds no composite within another
     return both
@@ -341,9 +331,8 @@ def _bspline(pair: CoarsePair, start: Transform) -> Transform | None:
     lengths_mm = [n * mm for n, mm in zip(grid.shape, grid.spacing_mm)]
     cells = [max(1, round(length / KNOTS_MM)) for length in reversed(lengths_mm)]
     registration = _registration(pair, (2,))
-    registration.SetMetricMovingMask(
-        to_image(cover(pair.moving.grid, grid, start).astype(np.uint8), grid)
-    )
+    covered = cover(pair.moving.grid, grid, start)
+    registration.SetMetricMovingMask(to_image(covered.astype(np.uint8), grid))
     registration.SetOptimizerAsLBFGSB(numberOfIterations=30, maximumNumberOfFunctionEvaluations=40)
     moved = itk.Resample(moving, fixed, start, itk.sitkLinear, pair.ranges[0][0])
     spline = _optimise(
@@ -352,9 +341,7 @@ def _bspline(pair: CoarsePair, start: Transform) -> Transform | None:
         moved,
         fixed,
     )
-    if spline is None:
-        return None
-    return itk.CompositeTransform([start, spline])
+    return None if spline is None else itk.CompositeTransform([start, spline])
 
 
 def _ants(pair: CoarsePair, start: Transform) -> Transform | None:

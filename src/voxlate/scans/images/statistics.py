@@ -52,9 +52,8 @@ class Statistics:
     def is_signed(self) -> bool:
         """Whether its mean was subtracted: much of the body, or air without its noise, is below 0."""
         limit = -SIGNED * (self.all.at(99.9) - self.all.at(0.1))
-        return self.foreground.at(25) < limit or self.all.at(25) < min(
-            limit, CONSTANT * self.all.at(1)
-        )
+        air = min(limit, CONSTANT * self.all.at(1))
+        return self.foreground.at(25) < limit or self.all.at(25) < air
 
 
 def intensity_statistics(values: np.ndarray, mask: np.ndarray | None = None) -> Statistics:
@@ -81,12 +80,8 @@ def distribution(values: np.ndarray, mask: np.ndarray | None = None) -> Distribu
     inside = _copy_inside(values, mask)
     mean = inside.mean(dtype=np.float64)
     squares = _sum_squares(inside, mean)
-    percentiles = np.percentile(inside, PERCENTILES, overwrite_input=True)
-    return Distribution(
-        mean=float(mean),
-        sd=float(np.sqrt(squares / inside.size)),
-        percentiles=tuple(float(point) for point in percentiles),
-    )
+    percentiles = np.percentile(inside, PERCENTILES, overwrite_input=True).astype(float).tolist()
+    return Distribution(float(mean), float(np.sqrt(squares / inside.size)), tuple(percentiles))
 
 
 def _copy_inside(values: np.ndarray, mask: np.ndarray | None) -> np.ndarray:

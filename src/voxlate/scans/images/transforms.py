@@ -17,19 +17,15 @@ LINEAR = {  # parameters, and fixed ones: the centre
     "TranslationTransform": (3, (0,)),
 }
 SPLINE_FIXED = 18  # of a spline: knots, origin, spacing and direction
-NUMBER = re.compile(
-    r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE
-)  # ITK reads no other spelling
+# ITK reads no other spelling
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
 KIND = re.compile(r"Transform: (\w+)_double_3_3")
 
 
 def read_transform(path: Path) -> Transform:
     """A transform that `write_transform` wrote; raises BadInput where it is damaged, or none of two scans."""
-    record = Record(
-        path,
-        "a transform between two scans",
-        "Remove the prepared case and prepare again.",
-    )
+    again = "Remove the prepared case and prepare again."
+    record = Record(path, "a transform between two scans", again)
     if path.suffix == ".tfm":
         _check_text(record, path.read_text(encoding="utf-8", errors="replace"))
     try:
@@ -38,14 +34,10 @@ def read_transform(path: Path) -> Transform:
         raise record.wrong("a file that ITK cannot read") from error
     record.check(found.GetDimension() == 3, f"one of {found.GetDimension()} dimensions")
     numbers = np.array([*found.GetParameters(), *found.GetFixedParameters()])
-    record.check(
-        bool((np.abs(numbers) <= FARTHEST_MM).all()),
-        "numbers that are not finite, or far too large",
-    )
+    far = not (np.abs(numbers) <= FARTHEST_MM).all()
+    record.check(not far, "numbers that are not finite, or far too large")
     if found.IsLinear():
-        points = np.array(
-            [found.TransformPoint(point) for point in ((0.0, 0.0, 0.0), *np.eye(3).tolist())]
-        )
+        points = np.array([found.TransformPoint(point) for point in np.eye(4, 3, -1).tolist()])
         volume = float(np.linalg.det(points[1:] - points[0]))
         record.check(
             LEAST_VOLUME <= volume <= 1 / LEAST_VOLUME, f"one that changes volumes by {volume:g}"

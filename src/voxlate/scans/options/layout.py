@@ -10,9 +10,8 @@ from typing import Annotated, Any
 
 from voxlate.base.options.option import INPUT, Option, bytes_of, options, shipped_tables
 
-LARGEST_VOLUME = (
-    "VOXLATE_MAX_VOLUME"  # of the environment, which processes that a command starts inherit
-)
+# of the environment, which processes that a command starts inherit
+LARGEST_VOLUME = "VOXLATE_MAX_VOLUME"
 SHIPPED = resources.files("voxlate.scans") / "presets"
 
 

@@ -9,8 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from voxlate.base.errors import BadInput
-from voxlate.scans.cases.one_scan import OneScan
-from voxlate.scans.cases.prepared import Cohort, Entry
+from voxlate.scans.cases.prepared import Cohort, Entry, OneScan
 
 
 def with_any_source(cohort: Cohort, scans: Sequence[str], source: str) -> Cohort:
