@@ -126,8 +126,7 @@ def test_a_modality_that_no_case_has_is_answered_with_those_there_are(
 
 def test_info_prints_words_and_no_python(voxlate, cohort, prepared) -> None:
     for path in (cohort, prepared, cohort / "case0" / "t1.nii.gz"):
-        said = voxlate("info", path)
-        assert said.code == 0
+        said = voxlate("info", path).done()
         assert not re.search(r"[\[\]{}']|None|True|False", said.out.replace(str(path), "")), (
             said.out
         )
@@ -220,8 +219,7 @@ def test_keys_of_a_finished_run_are_changed_by_a_new_run_that_its_refusal_names(
     assert command, said
     words = {"PREPARED": prepared, "NEW": tmp_path / "new"}
     line = [str(words.get(word, word)) for word in shlex.split(command[1])]
-    answer = voxlate(*line, *change)
-    assert answer.code == 0, answer.err
+    voxlate(*line, *change).done()
     other = voxlate("train", run / "recipe.toml", "--data", prepared, "--out", run, *change)
     assert f"--init {run}" in "".join(other.err.split("\n"))
 

@@ -42,8 +42,7 @@ def test_published_weights_become_a_run_that_draws(voxlate, published, tmp_path)
     source = scan(tmp_path / "tof.nii.gz")
     options = ("--steps", 1, "--slices", "whole", "--schedule", "shifted_cosine")
     options += ("--sampler", "ddim", "--noise", "shared")
-    answer = voxlate("synth", run, f"tof={source}", "--out", out, *options)
-    assert answer.code == 0, answer.err
+    voxlate("synth", run, f"tof={source}", "--out", out, *options).done()
     (folder,) = out.glob("*/")  # "tof" says nothing of the patient, so its folder's name is taken
     assert folder.name == tmp_path.name.lstrip(".")
     made = json.loads((folder / "provenance.json").read_text())
@@ -88,8 +87,7 @@ def test_scored_folders_are_compared(voxlate, run, cohort, tmp_path):
     for folder, extra in zip(folders, ((), ("--set", "mirror=true"))):
         assert voxlate("synth", run, cohort, "--out", folder, *extra).code == 0
         assert voxlate("evaluate", folder, "--truth", cohort, "--region", "bright=t2>0.6").code == 0
-    answer = voxlate("compare", *folders, "--json")
-    assert answer.code == 0, answer.err
+    answer = voxlate("compare", *folders, "--json").done()
     found = json.loads(answer.out)["modalities"]["t2"]["metrics"]
     assert {"mae", "ssim_2d", "bright.mae"} <= set(found)
 
@@ -107,8 +105,7 @@ def test_a_recipe_may_say_how_it_differs_from_another(tmp_path, tiny):
 def test_without_a_terminal_progress_is_lines_with_the_time_left(voxlate, tmp_path, monkeypatch):
     monkeypatch.setattr("voxlate.commands.api.progress.SECONDS", 0.0)
     size = ("--cases", 3, "--size", 16, 16, 8, "--modality", "ct")
-    answer = voxlate("phantom", "--out", tmp_path / "heads", *size)
-    assert answer.code == 0, answer.err
+    answer = voxlate("phantom", "--out", tmp_path / "heads", *size).done()
     lines = answer.err.splitlines()
     assert lines[-1].startswith("phantom 3/3")
     assert any(re.fullmatch(r"phantom 2/3, 0:00:\d\d left", line) for line in lines)

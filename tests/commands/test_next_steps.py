@@ -67,11 +67,9 @@ def train(voxlate, cohort, tmp_path):
     def run(*layout, text=TRANSLATION, scans=cohort, options=()):
         recipe = tmp_path / "recipe.toml"
         recipe.write_text(text + RECIPE)
-        ready = voxlate("prepare", scans, "--out", tmp_path / "p", "--no-audit", *layout)
-        assert ready.code == 0, ready.err
+        voxlate("prepare", scans, "--out", tmp_path / "p", "--no-audit", *layout).done()
         paths = ("--data", tmp_path / "p", "--out", tmp_path / "r")
-        answer = voxlate("train", recipe, *paths, *options)
-        assert answer.code == 0, answer.err
+        answer = voxlate("train", recipe, *paths, *options).done()
         return answer
 
     return run
@@ -204,8 +202,9 @@ def test_a_fold_and_the_ensemble_of_folds_name_commands_that_work(
     follow(made)
     shutil.move(tmp_path / "r", tmp_path / "fold0")
     train(options=("--fold", "1"))
-    made = voxlate("synth", tmp_path / "fold0", tmp_path / "r", cohort, "--out", tmp_path / "o")
-    assert made.code == 0, made.err
+    made = voxlate(
+        "synth", tmp_path / "fold0", tmp_path / "r", cohort, "--out", tmp_path / "o"
+    ).done()
     follow(made)
 
 
@@ -216,8 +215,7 @@ def test_calibrate_names_synth_as_it_was_calibrated(
     train()
     for number in range(2):
         small_head(tmp_path / "others" / f"new{number}", 100 + number)
-    answer = voxlate("calibrate", tmp_path / "r", tmp_path / "others")
-    assert answer.code == 0, answer.err
+    answer = voxlate("calibrate", tmp_path / "r", tmp_path / "others").done()
     follow(answer, NEW=tmp_path / "others")
 
 
@@ -225,8 +223,7 @@ def test_calibrate_names_synth_as_it_was_calibrated(
 def test_a_run_that_went_on_names_what_works(voxlate, train, follow, cohort, tmp_path):
     split(cohort)
     train()
-    answer = voxlate("train", tmp_path / "r", "--steps", "+1")
-    assert answer.code == 0, answer.err
+    answer = voxlate("train", tmp_path / "r", "--steps", "+1").done()
     follow(answer)
 
 
@@ -248,8 +245,9 @@ def test_a_run_whose_prepared_cohort_is_gone_names_a_command_for_any_scans(
 
 
 def test_prepare_names_no_training_that_cannot_be_planned(voxlate, cohort, tmp_path):
-    answer = voxlate("prepare", cohort, "--modality", "t1", "--out", tmp_path / "p", "--no-audit")
-    assert answer.code == 0, answer.err
+    answer = voxlate(
+        "prepare", cohort, "--modality", "t1", "--out", tmp_path / "p", "--no-audit"
+    ).done()
     assert "Next:" not in answer.out
     assert "no training can be planned: " in answer.err
     assert "expected two modalities, a source and a target, found t1 alone" in answer.err
@@ -265,16 +263,14 @@ def test_the_way_from_a_phantom_to_scores_works_as_each_command_names_the_next(
     command = named(prepared)[0]
     place = tmp_path / "here"
     short = ("--minutes", "0.05", "--memory", "2GB", "--mode", "mean", "--device", "cpu")
-    plan = voxlate("plan", place / "PREPARED", "--out", tmp_path / "plan.toml", *short)
-    assert plan.code == 0, plan.err
+    plan = voxlate("plan", place / "PREPARED", "--out", tmp_path / "plan.toml", *short).done()
     (trained,) = follow(plan)
     (made,) = follow(trained)
     (scored,) = follow(made)
     assert scored.out.splitlines()[-1][0] in "✓?✗"
     auto = voxlate(
         *shlex.split(command)[:2], "--data", place / "PREPARED", "--out", tmp_path / "auto", *short
-    )
-    assert auto.code == 0, auto.err
+    ).done()
     (place / "OUT").rename(place / "BEFORE")
     follow(auto)
 
@@ -286,10 +282,10 @@ def test_unpaired_scans_have_next_commands_that_work(voxlate, follow, small_head
         small_head(tmp_path / "c" / f"case{number}", number, modalities=modalities)
     rows = [f"case{number},{'val' if number in (3, 7) else 'train'}" for number in range(8)]
     (tmp_path / "c" / "cases.csv").write_text("\n".join(["case,split", *rows]) + "\n")
-    ready = voxlate("prepare", tmp_path / "c", "--out", tmp_path / "p", "--no-audit")
-    assert ready.code == 0, ready.err
+    voxlate("prepare", tmp_path / "c", "--out", tmp_path / "p", "--no-audit").done()
     short = ("--minutes", "0.05", "--memory", "2GB", "--device", "cpu")
-    answer = voxlate("train", "auto", "--data", tmp_path / "p", "--out", tmp_path / "r", *short)
-    assert answer.code == 0, answer.err
+    answer = voxlate(
+        "train", "auto", "--data", tmp_path / "p", "--out", tmp_path / "r", *short
+    ).done()
     assert "– no verdict" in answer.out
     follow(answer)

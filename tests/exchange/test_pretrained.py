@@ -221,15 +221,13 @@ def test_a_latent_recipe_takes_a_pretrained_autoencoder_in_place_of_training_its
     voxlate, prepared, cohort, tmp_path
 ):
     path = written(tmp_path / "a.safetensors", "kl-f4")
-    answer = voxlate("import", "kl-f4", path, "--out", tmp_path / "kl")
-    assert answer.code == 0, answer.err
+    answer = voxlate("import", "kl-f4", path, "--out", tmp_path / "kl").done()
     changes = net_changes(Run(tmp_path / "kl"))
     assert changes in " ".join(answer.out.split())
     (tmp_path / "latent.toml").write_text(LATENT_RECIPE)
     given = ("train", tmp_path / "latent.toml", "--data", prepared, "--reuse", tmp_path / "kl")
     sets = shlex.split(changes)
-    answer = voxlate(*given, "--out", tmp_path / "run", *sets)
-    assert answer.code == 0, answer.err
+    answer = voxlate(*given, "--out", tmp_path / "run", *sets).done()
     assert "stage 'autoencoder' is taken from" in answer.err
     taken = Run(tmp_path / "run").weights("autoencoder")
     own, theirs = load_file(taken), load_file(Run(tmp_path / "kl").weights())

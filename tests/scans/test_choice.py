@@ -213,16 +213,12 @@ def test_prepare_synth_and_evaluate_take_a_table_and_leave_the_same_cases_out(
     table = cohort / "mine.csv"
     table.write_text("case\n" + "".join(f"case{number}\n" for number in range(6)))
     options = ("--exclude", "case[1234]", "--exclude-file", "T1.nii.gz")
-    dry = voxlate("prepare", cohort, "--dry-run", *options)
-    assert dry.code == 0, dry.err
+    dry = voxlate("prepare", cohort, "--dry-run", *options).done()
     assert "left out: 4 cases that --exclude names ('case1', 'case2', 'case3', …)" in dry.err
-    done = voxlate("prepare", table, "--out", tmp_path / "fewer", *options, "--no-audit")
-    assert done.code == 0, done.err
-    made = voxlate("synth", run, table, "--out", tmp_path / "out", *options)
-    assert made.code == 0, made.err
+    voxlate("prepare", table, "--out", tmp_path / "fewer", *options, "--no-audit").done()
+    voxlate("synth", run, table, "--out", tmp_path / "out", *options).done()
     assert sorted(one.name for one in (tmp_path / "out").glob("*/")) == ["case0", "case5"]
-    scored = voxlate("evaluate", tmp_path / "out", "--truth", table, *options)
-    assert scored.code == 0, scored.err
+    voxlate("evaluate", tmp_path / "out", "--truth", table, *options).done()
     with pytest.raises(BadInput, match="expected one t1 of case case0"):
         evaluate(tmp_path / "out", table)
     assert evaluate(tmp_path / "out", table, exclude="case[1234]", prefer="t1.nii.gz").rows

@@ -107,8 +107,7 @@ def test_info_and_evaluate_say_what_was_guessed_of_a_series(tmp_path, voxlate) -
     assert "3 mm thick are 5.80 mm apart" in json.loads(answer.out)["guessed"][0]
     truth = read_volume(tmp_path / "cohort" / "p0" / "ct")
     write_volume(tmp_path / "out" / "p0" / f"{truth.modality}.nii.gz", truth)
-    answer = voxlate("evaluate", tmp_path / "out", "--truth", tmp_path / "cohort", "--json")
-    assert answer.code == 0, answer.err
+    answer = voxlate("evaluate", tmp_path / "out", "--truth", tmp_path / "cohort", "--json").done()
     assert "3 mm thick are 5.80 mm apart" in json.loads(answer.out)["moved"][f"p0/{truth.modality}"]
 
 

@@ -504,13 +504,11 @@ def test_recipes_whose_physics_does_not_fit_are_refused(recipe, change, sentence
 def test_training_on_maps_gives_a_model_of_any_contrast(voxlate, phantoms, recipe, tmp_path):
     """Train, then synthesise from a phantom's T1 image as if it were a user's scan."""
     run = tmp_path / "run"
-    trained = voxlate("train", recipe, "--data", phantoms / "prepared", "--out", run)
-    assert trained.code == 0, trained.err
+    trained = voxlate("train", recipe, "--data", phantoms / "prepared", "--out", run).done()
     assert "mr=SCAN --out OUT" in trained.out + trained.err
     write_cohort(tmp_path / "user", cases=1, size=SIZE, seed=9, modalities=("t1",))
     scan = tmp_path / "user" / "phantom_000" / "t1.nii.gz"
-    made = voxlate("synth", run, f"mr={scan}", "--out", tmp_path / "out")
-    assert made.code == 0, made.err
+    voxlate("synth", run, f"mr={scan}", "--out", tmp_path / "out").done()
     assert list((tmp_path / "out").glob("**/ct*.nii.gz"))
 
 
@@ -520,15 +518,13 @@ def test_phantoms_are_replayed_beside_real_scans_when_their_model_is_adapted(
 ):
     """Scans of another site have no maps; the replayed phantoms still draw theirs."""
     run = tmp_path / "run"
-    trained = voxlate("train", recipe, "--data", phantoms / "prepared", "--out", run)
-    assert trained.code == 0, trained.err
+    voxlate("train", recipe, "--data", phantoms / "prepared", "--out", run).done()
     write_cohort(tmp_path / "site", cases=3, size=SIZE, seed=4, modalities=("t1", "ct"))
     for folder in (tmp_path / "site").glob("phantom_*"):
         (folder / "t1.nii.gz").rename(folder / "mr.nii.gz")
     prepare(tmp_path / "site", tmp_path / "real", workers=0, audit=False, shares=(2, 1, 0))
     adapted = tmp_path / "adapted"
-    said = voxlate("adapt", run, "--data", tmp_path / "real", "--out", adapted, "--steps", 4)
-    assert said.code == 0, said.err
+    said = voxlate("adapt", run, "--data", tmp_path / "real", "--out", adapted, "--steps", 4).done()
     assert "replay" in said.err + said.out
     assert "physics" in (adapted / "recipe.toml").read_text()
 

@@ -42,8 +42,7 @@ def planned(prepared_once):
 def test_a_plan_is_an_ordinary_recipe_that_says_why(voxlate, prepared, tmp_path):
     answer = voxlate(
         "plan", prepared, "--minutes", 0.3, "--mode", "samples", "--out", tmp_path / "plan.toml"
-    )
-    assert answer.code == 0, answer.err
+    ).done()
     text = (tmp_path / "plan.toml").read_text()
     made = recipe.read(str(tmp_path / "plan.toml"))
     assert (made.data.source, made.data.target, made.data.patch) == (["t1"], ["t2"], (1, 24, 20))
@@ -86,16 +85,14 @@ def test_train_auto_ends_within_a_tenth_of_its_minutes(voxlate, prepared, tmp_pa
 def test_train_auto_gives_both_answers(voxlate, prepared, tmp_path, cohort):
     run = tmp_path / "run"
     options = ("--data", prepared, "--out", run, "--minutes", 0.2, "--mode", "samples")
-    answer = voxlate("train", "auto", *options)
-    assert answer.code == 0, answer.err
+    answer = voxlate("train", "auto", *options).done()
     assert (run / "weights.regression.safetensors").exists()
     last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
     assert last["planned"]["seconds"] < 40  # of 12, on a machine that may be busy
     assert last["took"]["seconds"] > 0
     assert "; took " in answer.err
     assert "# data.source: " in (run / "recipe.toml").read_text()
-    made = voxlate("synth", run, cohort / "case0", "--out", tmp_path / "out")
-    assert made.code == 0, made.err
+    voxlate("synth", run, cohort / "case0", "--out", tmp_path / "out").done()
 
 
 def test_keys_of_a_plan_are_changed_by_set_once_and_its_run_is_resumed_as_it_was_planned(
@@ -103,15 +100,13 @@ def test_keys_of_a_plan_are_changed_by_set_once_and_its_run_is_resumed_as_it_was
 ):
     run = tmp_path / "run"
     options = ("train", "auto", "--data", prepared, "--out", run, "--mode", "mean")
-    answer = voxlate(*options, "--minutes", 0.2, "--set", "train.steps=2")
-    assert answer.code == 0, answer.err
+    answer = voxlate(*options, "--minutes", 0.2, "--set", "train.steps=2").done()
     before = (run / "recipe.toml").read_text()
     assert tomllib.loads(before)["train"]["steps"] == 2
     assert "✗ WORSE THAN the best naive baseline" in answer.out, "two steps teach nothing"
     longer = f"What may help: a longer training (voxlate train {run} --minutes +1)."
     assert longer in " ".join(answer.err.split())
-    answer = voxlate(*options, *SHORT, "--set", "train.batch=2")
-    assert answer.code == 0, answer.err
+    answer = voxlate(*options, *SHORT, "--set", "train.batch=2").done()
     said = " ".join(answer.err.split())
     assert "is resumed as it was planned" in said
     assert "--set train.steps, --set train.batch change nothing" in said
@@ -265,14 +260,12 @@ def test_scans_that_no_case_has_both_of_are_learned_without_pairs(
     voxlate, scans_apart, apart, tmp_path
 ):
     run, out = tmp_path / "run", tmp_path / "out"
-    answer = voxlate("train", "auto", "--data", apart, "--out", run, *SHORT)
-    assert answer.code == 0, answer.err
+    answer = voxlate("train", "auto", "--data", apart, "--out", run, *SHORT).done()
     assert len([*answer.err.splitlines(), *answer.out.splitlines()]) <= 20
     said = " ".join(answer.err.split())
     assert "no training case has both: unpaired" in said
     assert "without pairs: 4 training cases have t1, 4 have ct" in said
-    made = voxlate("synth", run, scans_apart, "--split", "val", "--out", out)
-    assert made.code == 0, made.err
+    voxlate("synth", run, scans_apart, "--split", "val", "--out", out).done()
     assert voxlate("evaluate", out, "--truth", scans_apart).code == 0
 
 
@@ -292,11 +285,9 @@ def test_gaps_among_three_contrasts_make_a_completion(voxlate, tmp_path, small_h
         if number % 2:  # a third contrast of MR
             (case / "ct.nii.gz").rename(case / "flair.nii.gz")
     prepare(scans, ready, audit=False)
-    answer = voxlate("train", "auto", "--data", ready, "--out", run, *SHORT)
-    assert answer.code == 0, answer.err
+    answer = voxlate("train", "auto", "--data", ready, "--out", run, *SHORT).done()
     assert "any missing contrast is synthesised from the others" in " ".join(answer.err.split())
-    made = voxlate("synth", run, scans, "--out", tmp_path / "out")
-    assert made.code == 0, made.err
+    voxlate("synth", run, scans, "--out", tmp_path / "out").done()
 
 
 @dataclass

@@ -98,8 +98,7 @@ def test_another_output_of_the_self_test_is_refused(starter, monkeypatch):
 
 def test_the_check_passes_and_the_card_is_shown(starter, voxlate):
     with_measured(starter, [Measured("134 slices", "MAE", 0.08, 0.146)])
-    answer = voxlate("starters", "--check")
-    assert answer.code == 0
+    answer = voxlate("starters", "--check").done()
     assert "starter:tiny" in answer.out
     assert "hash and self-test are right" in answer.out
     assert "Measured on 134 slices: MAE 0.08 (best naive baseline 0.146)." in answer.out
@@ -123,8 +122,7 @@ def test_a_scan_of_an_accepted_name_is_taken_and_said(starter, voxlate, cohort, 
     case = tmp_path / "new" / "case"
     case.mkdir(parents=True)
     shutil.copy(scan, case / "pd.nii.gz")
-    answer = voxlate("synth", "starter:tiny", tmp_path / "new", "--out", tmp_path / "out")
-    assert answer.code == 0, answer.err
+    answer = voxlate("synth", "starter:tiny", tmp_path / "new", "--out", tmp_path / "out").done()
     assert "pd is taken as t1." in answer.err
     assert (tmp_path / "out" / "case" / "t2.nii.gz").is_file()
 
@@ -149,12 +147,10 @@ def test_a_calibration_goes_into_a_copy_and_nothing_into_the_package(
     assert answer.code == 2
     assert "Add --out RUN" in answer.err
     copied = tmp_path / "copied"
-    answer = voxlate("calibrate", "starter:tiny", cohort, "--out", copied)
-    assert answer.code == 0, answer.err
+    voxlate("calibrate", "starter:tiny", cohort, "--out", copied).done()
     assert list(copied.glob("calibration.*.safetensors"))
     scan = next(cohort.glob("*/t1.nii.gz"))
-    answer = voxlate("synth", copied, scan, "--out", tmp_path / "out")
-    assert answer.code == 0, answer.err
+    answer = voxlate("synth", copied, scan, "--out", tmp_path / "out").done()
     assert "for research only" in answer.err
     assert list((tmp_path / "out").rglob("t2_low.nii.gz"))
     assert sorted((path.name, path.read_bytes()) for path in starter.iterdir()) == before
@@ -191,8 +187,7 @@ def test_a_training_initialised_from_a_starter_begins_with_its_weights_and_hash(
 def test_the_demo_shows_a_starter_on_a_scan_by_its_name(starter, voxlate, cohort, tmp_path):
     scan = next(cohort.glob("*/t1.nii.gz"))
     out = tmp_path / "mine"
-    answer = voxlate("demo", "--real", scan, "--out", out)
-    assert answer.code == 0, answer.err
+    answer = voxlate("demo", "--real", scan, "--out", out).done()
     assert "Synthesised by starter:tiny" in answer.out
     with Image.open(out / "picture.png") as picture:
         pixels = np.asarray(picture.convert("L"), np.float32)
