@@ -109,6 +109,11 @@ class Answer:
     def refusal(self) -> str:
         """The error on one line, of a command that must have been refused."""
         assert self.code == 2, self
+        return self.said
+
+    @property
+    def said(self) -> str:
+        """What went to stderr, on one line."""
         return " ".join(self.err.split())
 
 

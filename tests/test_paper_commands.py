@@ -276,8 +276,7 @@ def test_paper_001_trains_and_the_part_that_its_window_clips_is_stated(run, voxl
     refused = voxlate(
         *("train", ROWS["xmodality"], "--data", "HEADS_PREPARED", "--out", "WIDE", "--set", wide)
     )
-    assert refused.code == 2
-    assert "expected the scans' bodies to fill the window -100000 to 100000" in refused.err
+    assert "expected the scans' bodies to fill the window -100000 to 100000" in refused.refusal
 
 
 @pytest.mark.parametrize("page", ROWS)

@@ -122,17 +122,6 @@ def test_whole_test_cases_are_scored_where_validation_cases_lack_something(
 
 
 @pytest.mark.slow
-def test_a_completion_of_mixed_cases_names_its_report_and_the_scores_of_whole_ones(
-    complete, follow, cohort, voxlate, tmp_path
-):
-    (cohort / "case4" / "t1.nii.gz").unlink()
-    complete()
-    made = voxlate("synth", tmp_path / "r", cohort, "--out", tmp_path / "o")
-    assert [command.split()[0] for command in named(made)] == ["report", "evaluate"]
-    follow(made)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("splits", [{"case5": "test"}, {"case9": "val"}])
 def test_without_validation_patients_the_test_patients_or_all_are_made(
     train, follow, cohort, splits
@@ -150,15 +139,6 @@ def test_where_held_out_cases_lack_the_source_one_case_that_has_it_is_named(trai
     (made,) = follow(answer)
     assert "case3/t1.nii.gz" in named(answer)[0]
     assert named(made) == ["report OUT"]
-
-
-@pytest.mark.slow
-def test_a_folder_with_a_blank_in_its_name_can_be_copied(train, follow, cohort, tmp_path):
-    scans = cohort.rename(tmp_path / "my scans")
-    split(scans)
-    (made,) = follow(train(scans=scans))
-    assert "my scans'" in named(made)[0]
-    follow(made)
 
 
 def test_the_layout_of_slices_is_part_of_the_next_command(voxlate, train, follow, tmp_path):
@@ -273,19 +253,3 @@ def test_the_way_from_a_phantom_to_scores_works_as_each_command_names_the_next(
     ).done()
     (place / "OUT").rename(place / "BEFORE")
     follow(auto)
-
-
-@pytest.mark.slow
-def test_unpaired_scans_have_next_commands_that_work(voxlate, follow, small_head, tmp_path):
-    for number in range(8):
-        modalities = ("t1",) if number < 4 else ("ct",)
-        small_head(tmp_path / "c" / f"case{number}", number, modalities=modalities)
-    rows = [f"case{number},{'val' if number in (3, 7) else 'train'}" for number in range(8)]
-    (tmp_path / "c" / "cases.csv").write_text("\n".join(["case,split", *rows]) + "\n")
-    voxlate("prepare", tmp_path / "c", "--out", tmp_path / "p", "--no-audit").done()
-    short = ("--minutes", "0.05", "--memory", "2GB", "--device", "cpu")
-    answer = voxlate(
-        "train", "auto", "--data", tmp_path / "p", "--out", tmp_path / "r", *short
-    ).done()
-    assert "– no verdict" in answer.out
-    follow(answer)

@@ -215,8 +215,7 @@ def test_without_a_list_of_patients_prepare_and_evaluate_ask_for_one_and_synth_n
         ("evaluate", tmp_path, "--truth", root),
     ):
         answer = voxlate(*arguments, "--preset", preset)
-        assert answer.code == 2
-        said = " ".join(answer.err.split())
+        said = answer.refusal
         assert "expected a list of patients" in said
         assert "Pass --patients FILE" in said
     assert not (tmp_path / "out").exists()

@@ -16,7 +16,6 @@ from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training import recipe
 from voxlate.training.batches.batches import Batches
 from voxlate.training.batches.replay import Mixed
-from voxlate.training.learner import BestWeights, Learner
 from voxlate.training.log_file import lines_of
 from voxlate.training.planning.adapt import adapt
 from voxlate.training.planning.site import check_units
@@ -80,18 +79,6 @@ def test_training_ends_when_validations_do_not_improve_and_a_restart_ends_alike(
     assert read_header(run.weights())["steps"] == header["steps"]
     assert first.keys() == again.keys()
     assert all(torch.equal(first[name], again[name]) for name in first)
-
-
-def test_the_least_error_is_kept_and_later_ones_are_counted():
-    method = torch.nn.Linear(1, 1)
-    learner = Learner(method, method, {}, None)
-    for step, error in enumerate([3.0, 2.0, 2.5, 2.0, 1.0, 4.0]):
-        learner.step = step
-        torch.nn.init.constant_(method.weight, step)
-        learner.compare(error)
-    assert isinstance(learner.best, BestWeights)
-    assert (learner.best.step, learner.best.error, learner.best.since) == (4, 1.0, 1)
-    assert float(learner.best.weights["weight"]) == 4
 
 
 def _mixed(prepared, tiny, share, batch, **place):
