@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="expected a syst
 
 
 @pytest.mark.slow
-def test_disturbed_preparations_end_with_the_bits_of_an_undisturbed_one(tmp_path: Path) -> None:
+def test_disturbed_preparations_end_with_the_bits_of_an_undisturbed_one(tmp_path):
     command = [sys.executable, str(FUZZ / "chaos.py"), "--quick", "--only", ": prepare"]
     command += ["--tries", "1", "--files", str(tmp_path / "chaos"), "--seed", "3"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -57,19 +57,19 @@ from voxlate.training.recipe import text as recipe_text
         ({"a": 1}, {"a": 1}, ""),
     ],
 )
-def test_two_recipes_differ_in_one_dotted_key(old: dict, new: dict, said: str) -> None:
+def test_two_recipes_differ_in_one_dotted_key(old, new, said):
     change = first_change({"recipe": old}, {"recipe": new})
     assert change.startswith(said)
     assert "{" not in change
 
 
-def test_info_counts_the_cases_and_modalities_of_a_cohort_folder(voxlate, cohort) -> None:
+def test_info_counts_the_cases_and_modalities_of_a_cohort_folder(voxlate, cohort):
     facts = json.loads(voxlate("info", cohort, "--json").out)
     assert (facts["cases"], facts["modalities"]) == (6, {"t1": 6, "t2": 6})
     assert facts["next"] == f"voxlate prepare {cohort} --out PREPARED"
 
 
-def test_info_describes_a_synthesis(voxlate, run, cohort, tmp_path) -> None:
+def test_info_describes_a_synthesis(voxlate, run, cohort, tmp_path):
     assert voxlate("synth", run, cohort, "--out", tmp_path / "out").code == 0
     facts = json.loads(voxlate("info", tmp_path / "out", "--json").out)
     assert facts["cases"] == sorted(path.name for path in cohort.iterdir() if path.is_dir())
@@ -77,14 +77,14 @@ def test_info_describes_a_synthesis(voxlate, run, cohort, tmp_path) -> None:
     assert facts["next"].startswith(f"voxlate evaluate {tmp_path / 'out'}")
 
 
-def test_info_rounds_the_mean_to_six_digits(voxlate, cohort) -> None:
+def test_info_rounds_the_mean_to_six_digits(voxlate, cohort):
     mean = json.loads(voxlate("info", cohort / "case0" / "t1.nii.gz", "--json").out)["mean"]
     assert mean == float(f"{mean:.6g}") != 0
 
 
 def test_a_modality_without_intensity_is_refused_with_the_option_that_adds_it(
     voxlate, tiny, prepared, tmp_path
-) -> None:
+):
     answer = voxlate(
         "train", tiny, "--data", prepared, "--out", tmp_path / "r", "--set", 'data.source=["T1"]'
     )
@@ -105,14 +105,12 @@ def test_a_modality_without_intensity_is_refused_with_the_option_that_adds_it(
     assert "intensity" not in answer.err, "the advice is enough for the recipe"
 
 
-def test_an_unknown_split_is_answered_with_those_there_are(voxlate, run, cohort, tmp_path) -> None:
+def test_an_unknown_split_is_answered_with_those_there_are(voxlate, run, cohort, tmp_path):
     answer = voxlate("synth", run, cohort, "--out", tmp_path / "out", "--split", "valid")
     assert all(name in answer.refusal for name in ("'train'", "'val'", "'test'"))
 
 
-def test_a_modality_that_no_case_has_is_answered_with_those_there_are(
-    voxlate, cohort, tmp_path
-) -> None:
+def test_a_modality_that_no_case_has_is_answered_with_those_there_are(voxlate, cohort, tmp_path):
     answer = voxlate("prepare", cohort, "--modality", "T2w", "--out", tmp_path / "out")
     assert answer.code == 2
     assert (
@@ -121,7 +119,7 @@ def test_a_modality_that_no_case_has_is_answered_with_those_there_are(
     )
 
 
-def test_the_table_counts_mask_files(voxlate, cohort, tmp_path) -> None:
+def test_the_table_counts_mask_files(voxlate, cohort, tmp_path):
     assert (
         "mask"
         not in json.loads(voxlate("prepare", cohort, "--out", tmp_path / "none", "--json").out)[
@@ -141,7 +139,7 @@ def test_the_table_counts_mask_files(voxlate, cohort, tmp_path) -> None:
     assert done["overview"]["rows"]["mask"]["all"] == 1
 
 
-def test_recipes_are_found_whatever_the_case_and_listed_with_their_modalities(voxlate) -> None:
+def test_recipes_are_found_whatever_the_case_and_listed_with_their_modalities(voxlate):
     assert voxlate("recipes", "MRDPM").out.startswith(recipe_text.text_of("mrdpm"))
     assert "Did you mean 'mrdpm'" in voxlate("recipes", "MRDP").err
     listed = {one["name"]: one for one in json.loads(voxlate("recipes", "--json").out)}
@@ -160,7 +158,7 @@ def test_recipes_are_found_whatever_the_case_and_listed_with_their_modalities(vo
         (EvaluateOptions, "preset", "synth", ["synthrad", "synthrad2025"]),
     ],
 )
-def test_values_complete_in_the_shell(table, name: str, begun: str, known: list[str]) -> None:
+def test_values_complete_in_the_shell(table, name, begun, known):
     option = option_of(get_type_hints(table, include_extras=True)[name])
     assert suggestions(option, begun) == known
 
@@ -200,9 +198,7 @@ def test_keys_of_a_finished_run_are_changed_by_a_new_run_that_its_refusal_names(
     assert f"--init {run}" in "".join(other.err.split("\n"))
 
 
-def test_info_calls_a_unit_by_a_files_name_a_guess_and_checks_its_values(
-    voxlate, cohort, tmp_path
-) -> None:
+def test_info_calls_a_unit_by_a_files_name_a_guess_and_checks_its_values(voxlate, cohort, tmp_path):
     shutil.copy(cohort / "case0" / "t1.nii.gz", tmp_path / "CT_of_head.nii.gz")
     of_mr = json.loads(voxlate("info", tmp_path / "CT_of_head.nii.gz", "--json").out)
     (guess,) = of_mr["guessed"]

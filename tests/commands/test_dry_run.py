@@ -15,9 +15,7 @@ def write(path: Path, shape: tuple[int, int, int], spacing: float, origin: float
     nib.save(nib.Nifti1Image(values, affine), path)
 
 
-def test_a_dry_run_needs_no_folder_for_results_and_says_what_it_leaves_out(
-    voxlate, cohort: Path
-) -> None:
+def test_a_dry_run_needs_no_folder_for_results_and_says_what_it_leaves_out(voxlate, cohort):
     dry = voxlate("prepare", cohort, "--dry-run").done()
     last = dry.err.strip().splitlines()[-1]
     assert last == "Outliers, copies and registration were not checked: prepare --out does that."
@@ -25,7 +23,7 @@ def test_a_dry_run_needs_no_folder_for_results_and_says_what_it_leaves_out(
     assert "--out: expected a folder for the prepared cohort" in refused.refusal
 
 
-def test_files_of_a_case_with_a_problem_are_listed_too(voxlate, tmp_path: Path) -> None:
+def test_files_of_a_case_with_a_problem_are_listed_too(voxlate, tmp_path):
     write(tmp_path / "in" / "a" / "t1.nii.gz", (12, 12, 12), 1.0)
     write(tmp_path / "in" / "a" / "t2.nii.gz", (6, 6, 6), 2.0)
     (tmp_path / "in" / "a" / "t3.nii.gz").write_bytes(b"no scan")
@@ -45,9 +43,7 @@ def test_files_of_a_case_with_a_problem_are_listed_too(voxlate, tmp_path: Path) 
     assert "t2.nii.gz: expected the grid of" in shown.err
 
 
-def test_the_first_files_are_listed_with_whole_paths_and_all_on_demand(
-    voxlate, tmp_path: Path
-) -> None:
+def test_the_first_files_are_listed_with_whole_paths_and_all_on_demand(voxlate, tmp_path):
     name = "a_case_with_a_name_" + "x" * 80
     write(tmp_path / "in" / name / "t1.nii.gz", (4, 4, 4), 1.0)
     for number in range(19):
@@ -60,9 +56,7 @@ def test_the_first_files_are_listed_with_whole_paths_and_all_on_demand(
     assert "case18/t1.nii.gz" in voxlate("prepare", tmp_path / "in", "--dry-run", "--all").err
 
 
-def test_the_patients_held_out_are_named_by_the_dry_run_and_by_prepare(
-    voxlate, cohort: Path, tmp_path: Path
-) -> None:
+def test_the_patients_held_out_are_named_by_the_dry_run_and_by_prepare(voxlate, cohort, tmp_path):
     options = ("--shares", 4, 1, 1)
     dry = json.loads(voxlate("prepare", cohort, "--dry-run", "--json", *options).out)["held_out"]
     ((val,), (test,)) = dry["val"], dry["test"]
@@ -73,9 +67,7 @@ def test_the_patients_held_out_are_named_by_the_dry_run_and_by_prepare(
     assert json.loads(again.out)["held_out"] == dry
 
 
-def test_scans_whose_headers_share_no_frame_are_not_advised_to_be_resampled(
-    voxlate, tmp_path: Path
-) -> None:
+def test_scans_whose_headers_share_no_frame_are_not_advised_to_be_resampled(voxlate, tmp_path):
     write(tmp_path / "in" / "a" / "t1.nii.gz", (12, 12, 12), 1.0)
     write(tmp_path / "in" / "a" / "t2.nii.gz", (12, 12, 12), 1.5, origin=100.0)
     for options in (("--dry-run",), ("--out", tmp_path / "out", "--no-audit")):
@@ -87,7 +79,7 @@ def test_scans_whose_headers_share_no_frame_are_not_advised_to_be_resampled(
         assert "--resample" not in refused.err
 
 
-def test_bodies_far_apart_on_grids_that_overlap_share_no_frame(voxlate, tmp_path: Path) -> None:
+def test_bodies_far_apart_on_grids_that_overlap_share_no_frame(voxlate, tmp_path):
     for name, spacing, first in (("t1", 1.0, 4), ("t2", 1.1, 24)):
         values = np.zeros((40, 40, 40), np.float32)
         values[first : first + 14, 12:28, 12:28] = 100
@@ -99,7 +91,7 @@ def test_bodies_far_apart_on_grids_that_overlap_share_no_frame(voxlate, tmp_path
     assert "t2.nii.gz: expected the grid of" not in refused
 
 
-def test_a_scan_that_the_finest_grid_cuts_is_named(voxlate, tmp_path: Path) -> None:
+def test_a_scan_that_the_finest_grid_cuts_is_named(voxlate, tmp_path):
     write(tmp_path / "in" / "a" / "t1.nii.gz", (12, 12, 12), 1.0)
     write(tmp_path / "in" / "a" / "t2.nii.gz", (12, 12, 12), 2.0)
     said = voxlate("prepare", tmp_path / "in", "--dry-run", "--resample").err

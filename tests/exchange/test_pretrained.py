@@ -160,9 +160,7 @@ WHOLE = "compvis of a whole latent diffusion"
 
 
 @every_row("source, layout", [("kl-f4", "diffusers"), ("kl-f4", "compvis"), ("kl-f8", WHOLE)])
-def test_imported_weights_give_what_diffusers_gave(
-    tmp_path: Path, source: Source, layout: str
-) -> None:
+def test_imported_weights_give_what_diffusers_gave(tmp_path, source, layout):
     prefix = "first_stage_model." if "whole" in layout else ""
     mean, _, decoded = ours(
         written(tmp_path / "a.safetensors", source, layout == "diffusers", prefix), source
@@ -172,7 +170,7 @@ def test_imported_weights_give_what_diffusers_gave(
     assert decoded[0, 0, 7, 7:10].tolist() == pytest.approx(pixels, abs=1e-5)
 
 
-def test_a_file_that_is_no_such_autoencoder_is_one_sentence(tmp_path: Path) -> None:
+def test_a_file_that_is_no_such_autoencoder_is_one_sentence(tmp_path):
     path = written(tmp_path / "a.safetensors", "kl-f4")
     with pytest.raises(
         BadInput,

@@ -32,7 +32,7 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def reference(shared: Path) -> Path:
+def reference(shared) -> Path:
     return shared / "reference" / "xmodality"
 
 

@@ -27,7 +27,7 @@ SHIFT_MM = 5.0
 
 
 @pytest.fixture(scope="module")
-def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def heads(tmp_path_factory) -> Path:
     """Two heads with t1 and t2; the t2 of the second lies 5 mm further to the front."""
     folder = tmp_path_factory.mktemp("audit") / "heads"
     write_cohort(folder, cases=2, size=(64, 80, 56), lesion="none", modalities=["t1", "t2"])
@@ -41,7 +41,7 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def prepared(heads: Path) -> Path:
+def prepared(heads) -> Path:
     out = heads.parent / "prepared"
     prepare(heads, out, fixed="t1", resample=True, workers=1)
     return out

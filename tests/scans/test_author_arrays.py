@@ -58,20 +58,20 @@ def written_000(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def arrays_000(written_000: Path, tmp_path: Path) -> Path:
+def arrays_000(written_000, tmp_path) -> Path:
     """`written_000`, which a test may change."""
     shutil.copytree(written_000.parent, tmp_path, dirs_exist_ok=True)
     return tmp_path / "dataset"
 
 
 @pytest.fixture
-def few_000(tmp_path: Path) -> Path:
+def few_000(tmp_path) -> Path:
     """A data set of four patients, which is prepared quickly."""
     return write_000(tmp_path / "few" / "dataset", TRAIN[5:8], TEST[:1])
 
 
 @pytest.fixture
-def arrays_001(tmp_path: Path) -> Path:
+def arrays_001(tmp_path) -> Path:
     """Four slices of each of four patients, whose ids are not the names."""
     root = tmp_path / "slices"
     root.mkdir()
@@ -84,7 +84,7 @@ def arrays_001(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def arrays_002(tmp_path: Path) -> Path:
+def arrays_002(tmp_path) -> Path:
     """Twelve slices of MR and CT of four patients."""
     root = tmp_path / "stacks"
     root.mkdir()

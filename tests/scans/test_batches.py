@@ -1,6 +1,5 @@
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,7 +26,7 @@ STRONG = AugmentSettings(
 
 
 @pytest.fixture
-def cohort(six: Cohort) -> Cohort:
+def cohort(six) -> Cohort:
     return six
 
 
@@ -259,7 +258,7 @@ def _is_of(batch: Batch, place: int, case: str) -> bool:
 
 
 @pytest.fixture
-def ragged(cohort_folder: Path, tmp_path: Path) -> Cohort:
+def ragged(cohort_folder, tmp_path) -> Cohort:
     """case0 lacks t1, case1 lacks t2, all are for training."""
     (cohort_folder / "case0" / "t1.nii.gz").unlink()
     (cohort_folder / "case1" / "t2.nii.gz").unlink()

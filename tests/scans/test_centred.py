@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,9 +19,7 @@ INTENSITY = {"t1": Window(low=0, high=100), "t2": Window(low=0, high=100)}
 
 
 @pytest.fixture(scope="module")
-def symmetric(
-    tmp_path_factory: pytest.TempPathFactory, save: Callable[..., Path]
-) -> Callable[[int], Cohort]:
+def symmetric(tmp_path_factory, save) -> Callable[[int], Cohort]:
     """A cohort of heads of one width that are their own mirror images."""
 
     @cache

@@ -15,7 +15,7 @@ from voxlate.scans.cohorts.find import find_cohort
 
 
 @pytest.fixture
-def two_runs(tmp_path: Path) -> Path:
+def two_runs(tmp_path) -> Path:
     """Two BIDS patients; the first has two T1w runs."""
     root = tmp_path / "bids"
     (root).mkdir()
@@ -60,7 +60,7 @@ def test_a_preference_that_fits_both_files_leaves_the_next_to_decide(two_runs):
 
 
 @pytest.fixture
-def two_t1(tmp_path: Path) -> Path:
+def two_t1(tmp_path) -> Path:
     """Two cases with t1 and t2; the first has a second t1, and the second another scan."""
     root = tmp_path / "cohort"
     for name in ("a/t1", "a/t1_run-2", "a/t2", "b/t1", "b/t1_new", "b/t2"):

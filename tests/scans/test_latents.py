@@ -2,7 +2,6 @@
 
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -23,7 +22,7 @@ DATA = DataSettings(source=["t1"], target=["t2"], patch=(1, 8, 8))
 
 
 @pytest.fixture
-def cohort(six: Cohort, tmp_path: Path) -> Cohort:
+def cohort(six, tmp_path) -> Cohort:
     return open_cohort(shutil.copytree(six.folder, tmp_path / "prepared"))
 
 

@@ -37,13 +37,13 @@ def stored(out: Path, case: str) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def by_default(patients: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def by_default(patients, tmp_path_factory) -> Path:
     """The six patients, prepared without options."""
     return prepare(patients, tmp_path_factory.mktemp("by_default") / "out", workers=1).folder
 
 
 @pytest.fixture
-def copied(by_default: Path, tmp_path: Path) -> Path:
+def copied(by_default, tmp_path) -> Path:
     """`by_default`, which a test may change."""
     return shutil.copytree(by_default, tmp_path / "out")
 
