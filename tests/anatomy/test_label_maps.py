@@ -20,7 +20,6 @@ from voxlate.anatomy.mapped_head import _take, make_mapped_head
 from voxlate.anatomy.options import PhantomOptions, tables
 from voxlate.anatomy.shapes import Space
 from voxlate.anatomy.tissue import Label
-from voxlate.anatomy.variation import Places
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
 from voxlate.checks.prepare import prepare
@@ -122,11 +121,6 @@ def test_a_table_that_cannot_be_used_is_refused_in_a_sentence(tmp_path, text, me
     path.write_text(text)
     with pytest.raises(BadInput, match=message):
         read_table(path)
-
-
-def test_a_name_that_is_no_table_is_refused_with_a_similar_one():
-    with pytest.raises(BadInput, match=r"found 'syntseg'\..*'synthseg'"):
-        read_table("syntseg")
 
 
 def test_a_label_that_the_table_leaves_out_is_named(tmp_path, table):
@@ -318,11 +312,6 @@ def test_a_folder_that_holds_the_cohort_of_other_maps_is_refused(cohort):
             labels=cohort / "maps" / "a.nii.gz",
             tissues="synthseg",
         )
-
-
-def test_places_of_a_map_without_a_brain_have_no_inner_displacement(head):
-    places: Places = varying.places_of(head, head.codes, None, still())
-    assert places.inner is None
 
 
 def test_a_lesion_of_a_label_map_keeps_its_voxels_and_lies_in_the_brain(tmp_path, head):

@@ -25,11 +25,6 @@ from voxlate.training.recipe import text as recipe_text
     ("old", "new", "said"),
     [
         (
-            {"train": {"lr": 1.0}},
-            {"train": {"lr": 2.0}},
-            "recipe.train.lr is 1.0 there and 2.0 here",
-        ),
-        (
             {"stages": [{"name": "first", "net": {"kind": "unet", "width": 32}}]},
             {"stages": [{"name": "first", "net": {"kind": "unet", "width": 48}}]},
             "recipe.stages.first.net.width is 32 there and 48 here",
@@ -38,11 +33,6 @@ from voxlate.training.recipe import text as recipe_text
             {"stages": [{"name": "first", "net": {"kind": "unet"}}]},
             {"stages": []},
             "recipe.stages is a list of first there and unset here",
-        ),
-        (
-            {"opponent": {"kind": "patch", "weight": 1}},
-            {},
-            "recipe.opponent is a table of kind, weight there and unset here",
         ),
         (
             {"cases": ["a", "b"]},
@@ -93,13 +83,6 @@ def test_a_modality_without_intensity_is_refused_with_the_option_that_adds_it(
         "found none for T1. Did you mean t1? Else add --set 'intensity.T1={kind=\"percentile\"}'"
         in answer.err
     )
-    answer = voxlate(
-        "train", tiny, "--data", prepared, "--out", tmp_path / "r", "--set", 'data.source=["pd"]'
-    )
-    assert (
-        "found none for pd. Add --set 'intensity.pd={kind=\"percentile\"}', or [intensity] in a recipe"
-        in answer.err
-    )
     advised = ["--set", 'data.source=["pd"]', "--set", 'intensity.pd={kind="percentile"}']
     answer = voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "r", *advised)
     assert "intensity" not in answer.err, "the advice is enough for the recipe"
@@ -108,15 +91,6 @@ def test_a_modality_without_intensity_is_refused_with_the_option_that_adds_it(
 def test_an_unknown_split_is_answered_with_those_there_are(voxlate, run, cohort, tmp_path):
     answer = voxlate("synth", run, cohort, "--out", tmp_path / "out", "--split", "valid")
     assert all(name in answer.refusal for name in ("'train'", "'val'", "'test'"))
-
-
-def test_a_modality_that_no_case_has_is_answered_with_those_there_are(voxlate, cohort, tmp_path):
-    answer = voxlate("prepare", cohort, "--modality", "T2w", "--out", tmp_path / "out")
-    assert answer.code == 2
-    assert (
-        "expected cases with the modality T2w, found none, only t1, t2. Did you mean 't2'?"
-        in answer.err
-    )
 
 
 def test_the_table_counts_mask_files(voxlate, cohort, tmp_path):

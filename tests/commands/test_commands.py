@@ -1,8 +1,6 @@
 """The command line: what its options reach."""
 
 import json
-import re
-import shutil
 
 import nibabel as nib
 import numpy as np
@@ -15,7 +13,6 @@ from voxlate.commands.api.progress import Bars, progress_on
 from voxlate.exchange.published import layout
 from voxlate.science.nets.interface import Channels
 from voxlate.science.nets.xmodality.adm import ADM
-from voxlate.training import recipe
 
 
 @pytest.fixture
@@ -54,15 +51,6 @@ def test_published_weights_become_a_run_that_draws(voxlate, published, tmp_path)
     assert -50 <= image.get_fdata().min() <= image.get_fdata().max() <= 350
 
 
-def test_a_file_that_is_no_published_network_is_one_sentence(voxlate, tmp_path):
-    (tmp_path / "other.safetensors").write_bytes(b"no weights")
-    answer = voxlate(
-        "import", "xmodality", tmp_path / "other.safetensors", "--out", tmp_path / "run"
-    )
-    assert "expected" in answer.refusal
-    assert not (tmp_path / "run").exists()
-
-
 def test_an_option_of_synthesis_may_be_named_as_in_a_recipe(voxlate, run, cohort, tmp_path):
     for name in ("mirror", "synth.mirror"):
         assert (
@@ -77,38 +65,6 @@ def test_an_option_of_synthesis_may_be_named_as_in_a_recipe(voxlate, run, cohort
     ]
     assert stated[0]["synth"] == stated[1]["synth"]
     assert stated[0]["synth"]["mirror"] is True
-
-
-def test_scored_folders_are_compared(voxlate, run, cohort, tmp_path):
-    for number in range(2, 6):
-        shutil.rmtree(cohort / f"case{number}")
-    folders = [tmp_path / "first", tmp_path / "second"]
-    for folder, extra in zip(folders, ((), ("--set", "mirror=true"))):
-        assert voxlate("synth", run, cohort, "--out", folder, *extra).code == 0
-        assert voxlate("evaluate", folder, "--truth", cohort, "--region", "bright=t2>0.6").code == 0
-    answer = voxlate("compare", *folders, "--json").done()
-    found = json.loads(answer.out)["modalities"]["t2"]["metrics"]
-    assert {"mae", "ssim_2d", "bright.mae"} <= set(found)
-
-
-def test_a_recipe_may_say_how_it_differs_from_another(tmp_path, tiny):
-    (tmp_path / "more.toml").write_text(
-        f'base = "{tiny}"\n[train]\nsteps = 7\n[synth]\nsamples = 3\n'
-    )
-    base, more = recipe.read(str(tiny)), recipe.read(str(tmp_path / "more.toml"))
-    assert (more.train.steps, more.synth.samples) == (7, 3)
-    assert more.train.batch == base.train.batch
-    assert more.net == base.net
-
-
-def test_without_a_terminal_progress_is_lines_with_the_time_left(voxlate, tmp_path, monkeypatch):
-    monkeypatch.setattr("voxlate.commands.api.progress.SECONDS", 0.0)
-    size = ("--cases", 3, "--size", 16, 16, 8, "--modality", "ct")
-    answer = voxlate("phantom", "--out", tmp_path / "heads", *size).done()
-    lines = answer.err.splitlines()
-    assert lines[-1].startswith("phantom 3/3")
-    assert any(re.fullmatch(r"phantom 2/3, 0:00:\d\d left", line) for line in lines)
-    assert "\x1b" not in answer.err
 
 
 def test_the_time_left_of_a_second_case_begins_anew(capsys, monkeypatch):

@@ -37,10 +37,6 @@ def test_files_of_a_case_with_a_problem_are_listed_too(voxlate, tmp_path):
     ]
     (problem,) = found["problems"]
     assert "t3.nii.gz: expected" in problem
-    (tmp_path / "in" / "a" / "t3.nii.gz").unlink()
-    shown = voxlate("prepare", tmp_path / "in", "--dry-run")
-    assert "a     t1       a/t1.nii.gz     12×12×12, 1.00×1.00×1.00 mm  a.u." in shown.err
-    assert "t2.nii.gz: expected the grid of" in shown.err
 
 
 def test_the_first_files_are_listed_with_whole_paths_and_all_on_demand(voxlate, tmp_path):

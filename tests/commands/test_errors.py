@@ -114,8 +114,6 @@ def test_the_same_patient_in_two_splits(voxlate, cohort, tmp_path):
     [
         ("train.stepz=3", ["train.stepz", "Did you mean 'train.steps'"]),
         ("train.steps=0", ["train.steps", "0"]),
-        ("train.optimiser.lr=-1", ["train.optimiser.lr", "-1"]),
-        ("synth.eta=2", ["synth.eta", "2"]),
         ("synth.sampler=dimm", ["synth.sampler", "dimm"]),
         ("method.kind=wizard", ["method.kind", "diffusion", "wizard"]),
         ("data.patch=[1, 2]", ["data.patch"]),
@@ -212,7 +210,6 @@ def test_a_thread_that_meets_a_full_disk_prints_no_traceback(capsys, monkeypatch
             OSError("With tag (0010,0010): [Errno 5] Input/output error\nTraceback"),
             ["output error"],
         ),
-        (OSError("24 requested and 0 written"), ["24 requested and 0 written"]),
         (RuntimeError("writing failed (os error 30)"), ["Read-only file system"]),
         (RuntimeError("writing failed (os error 28)"), ["full disk"]),
     ],
@@ -265,20 +262,11 @@ def test_a_full_disk_leaves_no_half_file(
         (("--slices", "tiled", "--crop", "4"), ["slices.crop"]),
         (("--schedule", "cosines"), ["schedule"]),
         (("--set", "rr=0.1"), ["rr"]),
-        (("--set", "synth.rr=0.1"), ["rr"]),
         (("--set", "steps=3", "--set", "synth.steps=4"), ["steps"]),
         (("--samples", 0), ["--samples: expected at least 1, found 0"]),
-        (("--samples", 10**9), ["samples", "10000", "1000000000"]),
         (("--set", "samples=1000000000"), ["samples", "10000", "1000000000"]),
-        (("--set", "samples=0"), ["'samples'", "found 0", "--set samples=VALUE"]),
         (("--sampler", "rk45", "--set", "rtol=0"), ["'rtol'", "found 0", "--set rtol=VALUE"]),
-        (("--sampler", "rk45", "--set", "atol=0"), ["'atol'", "found 0"]),
-        (("--sampler", "predictor_corrector", "--set", "r=0"), ["'r'", "found 0"]),
         (("--sampler", "predictor_corrector", "--set", "r=1"), ["'r'", "found 1"]),
-        (
-            ("--sampler", "predictor_corrector", "--set", "correctors=0"),
-            ["'correctors'", "found 0"],
-        ),
     ],
 )
 def test_invalid_synthesis_options_are_refused_with_their_names(

@@ -31,16 +31,6 @@ def t1_of(found: CohortFiles, case: str) -> str:
     return next(one for one in found.cases if one.case == case).files["t1"].name
 
 
-def test_two_files_of_one_modality_are_refused_with_the_ways_out(two_runs):
-    with pytest.raises(BadInput) as error:
-        find_cohort(two_runs)
-    said = str(error.value)
-    assert "sub-01_run-1_T1w.nii.gz: expected one t1 of case sub-01, found also" in said
-    assert "--prefer 'sub-01_run-1_T1w.nii.gz'" in said
-    assert "--exclude-file" in said
-    assert "--exclude sub-01" in said
-
-
 def test_the_preferred_of_two_files_is_taken_and_the_other_is_named(two_runs):
     found = find_cohort(two_runs, prefer="*run-2*")
     assert t1_of(found, "sub-01") == "sub-01_run-2_T1w.nii.gz"
@@ -87,15 +77,9 @@ def test_a_second_run_of_a_modality_is_preferred_and_is_a_modality_of_its_own_wi
 
 
 def test_a_preference_that_decides_nothing_is_refused_and_says_why(two_t1, two_runs):
-    with pytest.raises(
-        BadInput, match=r"'\*nothing\*', which fits none, and no case has two files of one modality"
-    ):
-        find_cohort(two_t1, prefer="*nothing*")
     with pytest.raises(BadInput, match=r"'\*nothing\*', which fits none\. Change it"):
         find_cohort(two_runs, prefer=["*run-2*", "*nothing*"])
-    with pytest.raises(
-        BadInput, match=r"fits t1_new.nii.gz, the only t1_new of case b.*\[aliases\]"
-    ):
+    with pytest.raises(BadInput, match=r"\[aliases\]"):
         find_cohort(two_t1, prefer="*new*")
 
 

@@ -479,11 +479,8 @@ def recipe(tmp_path):
         ({"intensity.mr": '{kind = "minmax"}'}, "expected a map that is computed in the body"),
         ({"data.target": '["mr"]', "data.source": '["ct"]'}, "expected one sequence for a target"),
         ({"data.source": '["t1"]', "intensity.t1": '{kind="zscore"}'}, "found mr in neither"),
-        ({"data.physics.noice": "0.1"}, "data.physics.noise"),
         ({"data.physics.noise": "-0.1"}, "physics.noise': should be greater than or equal to 0"),
         ({"data.physics.strip_mm": "1e9"}, "physics.strip_mm': should be less than or equal to 20"),
-        ({"data.physics.slice_mm": "1e9"}, "physics.slice_mm': should be less than or equal to 20"),
-        ({"data.physics.resolution": "1e-9"}, "should be greater than or equal to 0.05"),
         ({"data.physics.field_t": "[3, 3000]"}, "should be less than or equal to 12; found 3000"),
         (
             {"data.physics.contrasts.mr": '{sequence = "gradient_echo", flip_deg = [5, 720]}'},
@@ -510,23 +507,6 @@ def test_training_on_maps_gives_a_model_of_any_contrast(voxlate, phantoms, recip
     scan = tmp_path / "user" / "phantom_000" / "t1.nii.gz"
     voxlate("synth", run, f"mr={scan}", "--out", tmp_path / "out").done()
     assert list((tmp_path / "out").glob("**/ct*.nii.gz"))
-
-
-@pytest.mark.slow
-def test_phantoms_are_replayed_beside_real_scans_when_their_model_is_adapted(
-    voxlate, phantoms, recipe, tmp_path
-):
-    """Scans of another site have no maps; the replayed phantoms still draw theirs."""
-    run = tmp_path / "run"
-    voxlate("train", recipe, "--data", phantoms / "prepared", "--out", run).done()
-    write_cohort(tmp_path / "site", cases=3, size=SIZE, seed=4, modalities=("t1", "ct"))
-    for folder in (tmp_path / "site").glob("phantom_*"):
-        (folder / "t1.nii.gz").rename(folder / "mr.nii.gz")
-    prepare(tmp_path / "site", tmp_path / "real", workers=0, audit=False, shares=(2, 1, 0))
-    adapted = tmp_path / "adapted"
-    said = voxlate("adapt", run, "--data", tmp_path / "real", "--out", adapted, "--steps", 4).done()
-    assert "replay" in said.err + said.out
-    assert "physics" in (adapted / "recipe.toml").read_text()
 
 
 def test_auto_refuses_a_cohort_of_maps(voxlate, phantoms, tmp_path):

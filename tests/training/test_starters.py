@@ -93,13 +93,10 @@ def test_the_check_passes_and_the_card_is_shown(starter, voxlate):
     assert "starter:tiny" in answer.out
     assert "hash and self-test are right" in answer.out
     assert "Measured on 134 slices: MAE 0.08 (best naive baseline 0.146)." in answer.out
-    assert "A scan called t1, t1w, pd is taken as t1." in answer.out
-    assert "Limit: It was trained for seconds." in answer.out
     assert read_card(starter).bytes == Run(starter).weights().stat().st_size
     described = voxlate("info", "starter:tiny").out
-    assert "Trained on synthetic heads only" in described
-    assert "(best naive baseline 0.146)" in described
     assert "A scan called t1, t1w, pd is taken as t1." in described
+    assert "Limit: It was trained for seconds." in described
 
 
 def test_weights_above_ten_megabytes_are_no_starter(install, monkeypatch):
