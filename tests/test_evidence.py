@@ -127,14 +127,6 @@ def test_of_uncommitted_code_the_last_result_counts(ledger, result):
     assert len(ledger.worse([result, corrected, tried], "aaaaaaaa+")) == 1
 
 
-def test_names_of_rows_are_unique(rows):
-    for several in (rows.default_rows(), rows.full_rows()):
-        folders = [row.folder for row in several]
-        assert len(set(folders)) == len(folders)
-        results = [(name, row.seed) for row in several for name in row.results]
-        assert len(set(results)) == len(results)
-
-
 def test_the_default_set_fits_forty_minutes_of_two_cores(rows):
     assert rows.planned_minutes(rows.default_rows()) <= 40
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from paging import BASE, TOKEN, Here
+from paging import BASE, TOKEN, Here, free_port
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, write_json
@@ -206,12 +206,6 @@ def test_the_page_shows_progress_time_left_and_a_way_to_cancel(page):
     assert ended.headers["HX-Refresh"] == "true"
     assert made.client.post(f"/jobs/{name}/delete").status_code == 303
     assert made.client.get(f"/jobs/{name}").status_code == 404
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def test_a_data_folder_and_a_port_belong_to_one_server(tmp_path):

@@ -130,22 +130,6 @@ def test_two_processes_start_every_time(prepared, tiny, tmp_path, launcher):
 
 
 @pytest.mark.slow
-def test_two_processes_train_a_plain_module(prepared, tiny, tmp_path, monkeypatch):
-    (tmp_path / "plain_parts.py").write_text(
-        "from torch import nn\nclass Layer(nn.Module):\n"
-        "    def __init__(self, in_channels, out_channels):\n        super().__init__()\n"
-        "        self.layer = nn.Conv2d(in_channels, out_channels, 1)\n"
-        "    def forward(self, image):\n        return self.layer(image)\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    net = ("--set", 'net={ kind = "plain_parts:Layer" }', "--allow-code")
-    done = launch("torchrun", tiny, "--data", prepared, "--out", tmp_path / "run", *net)
-    said, _ = done.communicate(timeout=150)
-    assert done.returncode == 0, said
-    assert Run(tmp_path / "run").weights().exists()
-
-
-@pytest.mark.slow
 def test_a_signal_ends_two_processes_within_ten_seconds(prepared, tiny, tmp_path):
     keys = ("steps=100000", "validate_every=0", "log_every=1000")
     lengths = chain.from_iterable(("--set", f"train.{key}") for key in keys)
