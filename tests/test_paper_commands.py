@@ -176,12 +176,12 @@ def run(voxlate, tmp_path, monkeypatch) -> Callable[[str, list[str]], str]:
 
     said: list[str] = []
 
-    def by_voxlate(*words: object) -> None:
+    def by_voxlate(*words):
         texts = [ELSEWHERE.get(str(word), str(word)) for word in words]
         answer = voxlate(*_less(texts)).done()
         said.append(answer.out + answer.err)
 
-    def one(page: str, words: list[str]) -> str:
+    def one(page, words):
         for (of_page, name), write in FILES.items():
             if of_page == page and name in " ".join(words).split() and not Path(name).exists():
                 write(tmp_path / name)

@@ -40,8 +40,6 @@ def test_a_version_is_not_released_without_its_kept_files(release, tmp_path, mon
         release.files_of_this_version_are_kept(tmp_path)
 
 
-
-
 @pytest.mark.parametrize(
     "licence",
     ["AGPL-3.0-only", "GNU Affero General Public License v3", "EUPL-1.2", "CC-BY-NC-4.0"],

@@ -59,7 +59,7 @@ def test_white_over_grey_on_t1_is_what_the_ernst_equation_says(tumour):
     picture = signal(average(tumour), "t1")
     tr, te, sine, cosine = 18.0, 3.0, 0.42261826, 0.90630779  # flip 25 degrees
 
-    def ernst(pd: float, t1: float, t2star: float) -> float:
+    def ernst(pd, t1, t2star):
         recovered = (1 - np.exp(-tr / t1)) / (1 - cosine * np.exp(-tr / t1))
         return float(pd * sine * recovered * np.exp(-te / t2star))
 

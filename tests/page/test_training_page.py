@@ -88,7 +88,7 @@ def test_no_place_outside_of_the_root_is_listed_surveyed_or_trained(page, cohort
 
 
 def test_a_folder_that_cannot_be_read_is_refused_with_one_sentence(tmp_path, monkeypatch):
-    def refuse(path: Path):
+    def refuse(path):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "iterdir", refuse)
@@ -215,7 +215,7 @@ def test_a_plan_is_that_of_plan_training_and_its_training_keeps_the_recipe(
     made_by = planning.plan_training(prepared, mode="mean", device="cpu", **limits)
     asked = {}
 
-    def once(data: str, **options):
+    def once(data, **options):
         asked.update(options, data=data)
         return made_by  # a second plan would have other timings
 

@@ -138,7 +138,7 @@ def test_only_the_worst_pairs_are_refined(prepared):
     header = open_cohort(prepared).header("phantom_001")
     far = header.misaligned["t2"]
 
-    def at(k: int, mm: float, coarse: bool):
+    def at(k, mm, coarse):
         return replace(
             header, case=f"c{k}", misaligned={"t2": replace(far, median_mm=mm, coarse=coarse)}
         )

@@ -138,7 +138,7 @@ def test_a_mirror_takes_a_landmark_from_the_right_to_the_left(tmp_path, save):
 def test_a_batch_depends_on_seed_and_step_alone(cohort):
     data = DataSettings(source=["t1"], target=["t2"], patch=(1, 6, 8), augment=STRONG)
 
-    def make(seed: int) -> Batches:
+    def make(seed):
         return Batches(cohort, data, WINDOWS, seed=seed, batch=3, steps=12)
 
     forth, back = make(1), make(1)

@@ -23,7 +23,7 @@ def symmetric(tmp_path_factory, save) -> Callable[[int], Cohort]:
     """A cohort of heads of one width that are their own mirror images."""
 
     @cache
-    def make(width: int) -> Cohort:
+    def make(width):
         folder = tmp_path_factory.mktemp(f"width{width}")
         for k in range(6):
             half = np.random.default_rng(k).uniform(10, 100, (3, 12, (width + 1) // 2))

@@ -51,7 +51,7 @@ def test_batches_carry_the_moments_that_the_encoder_gives_of_their_slices(cohort
 
 
 def test_what_is_encoded_is_left_and_what_changed_is_encoded_anew(cohort_folder, tmp_path, save):
-    def prepare_again() -> Cohort:
+    def prepare_again():
         return prepare(cohort_folder, tmp_path / "prepared", workers=1, audit=False)
 
     cohort = prepare_again()
@@ -59,7 +59,7 @@ def test_what_is_encoded_is_left_and_what_changed_is_encoded_anew(cohort_folder,
     cache_moments(cohort, DATA, MAPS, halved, folder)
     counted: list[int] = []
 
-    def watched(images: Tensor) -> Tensor:
+    def watched(images):
         counted.append(images.shape[2])
         return halved(images)
 

@@ -396,7 +396,7 @@ def test_tight_stripping_removes_the_csf_of_the_surface_and_leaves_tissue_and_ve
 
 @pytest.mark.parametrize("axes", ["SAR", "SPL"])
 def test_defacing_removes_the_front_of_low_slices_alone(cohort, axes):
-    def masks(defaced: float) -> list[torch.Tensor]:
+    def masks(defaced):
         physics = _settings(defaced=defaced)
         case = cohort.with_physics(physics, ["ct"]).case("phantom_000")
         data = _data(physics, axes=axes)

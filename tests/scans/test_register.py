@@ -106,7 +106,7 @@ def test_headers_of_two_frames_do_not_matter(monkeypatch):
         MOVING.affine + np.array([[0, 0, 0, 900], [0, 0, 0, -700], [0, 0, 0, 400], [0, 0, 0, 0]]),
     )
 
-    def from_far(place: Points) -> Points:
+    def from_far(place):
         return turned(place - [900.0, -700.0, 400.0])
 
     found = register(scan(far, from_far, "b"), scan(FIXED, same, "a"), "rigid")

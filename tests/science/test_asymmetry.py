@@ -126,7 +126,7 @@ def test_predictor_prior_and_denoiser_mirror_their_output_with_the_patient_if_ke
     make_symmetric(predictor.eval(), net)
     x, images, log_snr = torch.randn(2, 1, 1, 16, 16), torch.randn(2, 2, 1, 16, 16), torch.zeros(2)
 
-    def answer(x: Tensor, images: Tensor) -> Tensor:
+    def answer(x, images):
         features = predictor(NetworkInput({"image": images})).extras["features"]
         return ask(net, x, images, log_snr, features=features)
 

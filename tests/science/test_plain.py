@@ -131,7 +131,7 @@ def images_by(voxlate, cohort, prepared, tiny, tmp_path):
     run = tmp_path / "run"
     voxlate("train", tiny, "--data", prepared, "--out", run, "--set", net, "--allow-code").done()
 
-    def image(*options: object) -> bytes:
+    def image(*options):
         out = tmp_path / f"out{len(options)}"
         voxlate("synth", run, cohort / "case0", "--out", out, "--allow-code", *options).done()
         return (out / "case0" / "t2.nii.gz").read_bytes()

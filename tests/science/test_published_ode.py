@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from voxlate.base.errors import BadInput
 from voxlate.scans.images.grid import Volume
@@ -96,7 +96,7 @@ def test_the_ode_row_draws_in_float32(name, expected):
     class Drawn(nn.Module):
         net = nn.Identity()
 
-        def synthesise(self, batch: Batch, noise: object, sampling: object) -> Tensor:
+        def synthesise(self, batch, noise, sampling):
             found.append(torch.is_autocast_enabled("cpu"))
             return batch.source
 

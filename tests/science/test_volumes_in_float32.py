@@ -10,7 +10,7 @@ def test_convolutions_over_volumes_are_exact_where_the_cpu_multiplies_tiles(monk
     monkeypatch.setattr(cpu, "_multiplies_tiles", lambda: True)
     image, weight = torch.randn(1, 2, 3, 8, 8), torch.randn(4, 2, 3, 3, 3, requires_grad=True)
 
-    def gradient() -> torch.Tensor:
+    def gradient():
         return torch.autograd.grad(F.conv3d(image, weight, padding=1).square().mean(), weight)[0]
 
     with torch.autocast("cpu", torch.bfloat16), cpu.volumes_in_float32(torch.device("cpu")):

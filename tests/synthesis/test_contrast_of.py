@@ -131,7 +131,7 @@ def test_python_takes_the_scans_as_the_command_does_and_another_scan_is_synthesi
         (cohort / name).mkdir(parents=True)
         (cohort / name / "t1.nii.gz").write_bytes(scan.read_bytes())
 
-    def contents(of) -> list[str]:
+    def contents(of):
         package.synthesise(run, cohort, out, contrast_of=of, progress=False)
         return [content_hash(out / name / "t2.nii.gz") for name in ("a", "b")]
 

@@ -28,7 +28,7 @@ def constant(prepared, tiny, tmp_path):
     path = tmp_path / "constant.toml"
     path.write_text(tiny.read_text().replace("high = 1400", "high = 2048"))
 
-    def make(value: float):
+    def make(value):
         chosen = recipe.read(str(path), {"train.steps": "1", "train.validate_every": "0"})
         run = train(chosen, prepared, tmp_path / f"constant{value:g}", device="cpu")
         method, _, header = load_method(run.folder)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -69,13 +68,13 @@ def both_ways(heads, tmp_path) -> Callable[..., tuple[Batch, list[Batch], Synthe
     """Of one case: the patches that training reads at the places where synthesis reads, and those of synthesis."""
 
     def read(
-        data: dict[str, Any],
-        intensity: dict[str, Any],
-        task: dict[str, Any] | None = None,
-        case: str = "phantom_000",
-        root: Path = heads,
-        **preparation: Any,
-    ) -> tuple[Batch, list[Batch], Synthesised]:
+        data,
+        intensity,
+        task=None,
+        case="phantom_000",
+        root=heads,
+        **preparation,
+    ):
         recipe = from_dict(
             {
                 "title": "recorder",
@@ -155,7 +154,7 @@ def test_images_of_resized_scans_come_back_on_the_scans_own_grid(both_ways, head
     """The recorder answers with the CT, resized and back; the voxels of t1 and t2 are wider, as those of paper 004's MRA."""
     wider = np.array([2.0, 0.9, 0.9]) / (0.8, 0.34, 0.34)
 
-    def change(name: str, volume: Volume) -> Volume:
+    def change(name, volume):
         if name == "ncct":
             return volume
         return resample(volume, with_spacing(volume.grid, wider * volume.grid.spacing_mm))
@@ -184,7 +183,7 @@ def copied(heads: Path, root: Path, change: Callable[[str, Volume], Volume]) -> 
 def test_a_target_that_shows_more_than_the_sources_does_not_move_the_mask(
     both_ways, heads, out, tmp_path
 ):
-    def change(name: str, volume: Volume) -> Volume:
+    def change(name, volume):
         if name == "t2":
             volume.data[:, 2:-2, 2:-2, 2:-2] += 500
         return volume
@@ -218,7 +217,7 @@ def test_a_mask_file_wins_both_ways(both_ways, heads, out, tmp_path):
 def test_unequal_grids_are_resampled_both_ways_and_the_image_has_the_first_source_s_own(
     both_ways, heads, tmp_path
 ):
-    def change(name: str, volume: Volume) -> Volume:
+    def change(name, volume):
         if name != "t1":
             return volume
         affine = volume.affine @ np.diag([2.0, 2.0, 2.0, 1.0])

@@ -346,7 +346,7 @@ def test_the_network_of_least_predicted_error_is_taken_that_fits_in_memory(
     facts = facts_of(open_cohort(prepared))
     stems = rules.stems(facts)
 
-    def error(size: Size) -> float:
+    def error(size):
         steps = int(minutes * 60 * 0.96 / step_seconds(size))
         return relative_error(size.width, size.stem * facts.pixel_mm, size.batch, steps)
 

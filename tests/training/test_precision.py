@@ -24,7 +24,7 @@ def machine(monkeypatch, tmp_path):
     """machine(ratio): from now on this is another machine, where bfloat16 takes so many times as long as float32."""
     numbers = itertools.count()
 
-    def be(ratio: float) -> None:
+    def be(ratio):
         monkeypatch.setenv("VOXLATE_CACHE", str(tmp_path / f"cache{next(numbers)}"))
         precision.bfloat16_ratio.cache_clear()
         precision.keep_ratio(MACHINE, ratio)
@@ -38,7 +38,7 @@ def probes(monkeypatch, tmp_path) -> list[str]:
     """An empty cache folder; a list that grows by one with each probe, which finds bfloat16 twice as fast."""
     taken: list[str] = []
 
-    def measured() -> float:
+    def measured():
         taken.append("probe")
         return 0.5
 

@@ -81,7 +81,7 @@ def test_two_processes_that_start_at_once_make_one_run(prepared, tiny, tmp_path,
     line = ("train", tiny, "--data", prepared, "--out", tmp_path / "run", "--device", "cpu")
     monkeypatch.setattr(sys, "argv", ["voxlate", *map(str, line)])
 
-    def work(rank: int) -> None:
+    def work(rank):
         AcceleratorState._reset_state(reset_partial_state=True)
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
         place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": PORT}
