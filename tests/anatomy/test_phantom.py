@@ -204,7 +204,7 @@ def test_a_cohort_has_its_files_units_and_note_and_case_k_whatever_the_number_of
     tmp_path,
 ):
     wanted = ["t1", "ct", "tmax"]
-    calls: list[tuple[int, int]] = []
+    calls = []
     options = {"size": SMALL, "seed": 4, "modalities": wanted}
     folders = write_cohort(
         tmp_path / "two", cases=2, progress=lambda *at: calls.append(at), **options

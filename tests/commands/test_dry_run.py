@@ -69,9 +69,7 @@ def test_scans_whose_headers_share_no_frame_are_not_advised_to_be_resampled(voxl
     for options in (("--dry-run",), ("--out", tmp_path / "out", "--no-audit")):
         refused = voxlate("prepare", tmp_path / "in", *options)
         assert "t2.nii.gz: expected it to overlap" in refused.refusal
-        assert "0% of the smaller one inside the other" in refused.err
         assert "178 mm apart" in refused.err  # √3 (100 + 8.25 - 5.5)
-        assert "--register rigid" in refused.err
         assert "--resample" not in refused.err
 
 

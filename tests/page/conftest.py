@@ -33,7 +33,7 @@ def page(tmp_path) -> Iterator[Callable[..., Any]]:
             )
             settings = replace(settings, limits=replace(Limits(), **limits))
             app = create_app(settings, Sessions(TOKEN, reusable), start)
-            options: dict[str, Any] = {"base_url": BASE, "follow_redirects": False}
+            options = {"base_url": BASE, "follow_redirects": False}
             client = open_pages.enter_context(
                 TestClient(app, headers={"origin": BASE}, raise_server_exceptions=False, **options)
             )

@@ -76,7 +76,7 @@ def test_neighbouring_slices_follow_the_slice_itself_and_repeat_at_the_ends(coho
 
 def test_minmax_by_slice_takes_the_whole_slices_range_for_a_patch(cohort):
     data = DataSettings(source=["t1"], target=["t2"], patch=(2, 3, 3))
-    ranges: dict[str, Intensity] = {"t1": MinMax(per="slice"), "t2": MinMax(per="volume")}
+    ranges = {"t1": MinMax(per="slice"), "t2": MinMax(per="volume")}
     patch = read(cohort, data, ranges, "case1", (1, 2, 2))
     t1, t2 = (cohort.case("case1").volume(name).data[0] for name in ("t1", "t2"))
     for d in (1, 2):
@@ -96,7 +96,7 @@ def test_random_crops_reach_every_offset_and_the_last_one(tmp_path, save):
         save(tmp_path / "in" / "a" / f"{name}.nii.gz", values if name != "mask" else values * 0 + 1)
     cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1)
     data = DataSettings(source=["t1"], target=["t2"], patch=(1, 16, 16))
-    maps: dict[str, Intensity] = dict.fromkeys(("t1", "t2"), Window(low=0, high=1000))
+    maps = dict.fromkeys(("t1", "t2"), Window(low=0, high=1000))
     batch = Batches(cohort, data, maps, batch=150, steps=1)[0]
     seen = set()
     for source in batch.source[:, 0, 0]:
@@ -159,7 +159,7 @@ def test_an_unpaired_target_is_never_of_the_sources_own_patient_and_is_as_likely
     place_of = {images[case][z].tobytes(): (case, z) for case, z in places}
     masks = {case: torch.from_numpy(cohort.case(case).mask()).float() for case in training}
     own = {stable_id(case, z, 0, 0): case for case, z in places}
-    drawn: list[tuple[str, int]] = []
+    drawn = []
     for step in range(100):
         a, b = paired[step], apart[step]
         assert torch.equal(a.source, b.source)

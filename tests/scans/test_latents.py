@@ -57,7 +57,7 @@ def test_what_is_encoded_is_left_and_what_changed_is_encoded_anew(cohort_folder,
     cohort = prepare_again()
     folder = cohort.folder / "latents"
     cache_moments(cohort, DATA, MAPS, halved, folder)
-    counted: list[int] = []
+    counted = []
 
     def watched(images):
         counted.append(images.shape[2])
@@ -68,7 +68,7 @@ def test_what_is_encoded_is_left_and_what_changed_is_encoded_anew(cohort_folder,
     values = torch.arange(192).reshape(4, 6, 8).numpy()
     save(cohort_folder / "case3" / "t1.nii.gz", values)
     changed = prepare_again()
-    seen: list[tuple[int, int]] = []
+    seen = []
     cache_moments(
         changed, DATA, MAPS, watched, folder, lambda done, total: seen.append((done, total))
     )

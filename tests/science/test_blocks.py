@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
 
 from rows import every_row
 from voxlate.science.nets.blocks import (
@@ -96,7 +95,7 @@ def test_padding_keeps_the_image_and_mirrors_its_far_sides(size, mirrored):
 def test_sinusoids_start_at_one_radian_a_unit_and_end_near_the_longest_period():
     value = torch.tensor([0.0, 0.5])
     features = sinusoids(value, 8)
-    expected: Tensor = torch.tensor([[0.5 * 10_000 ** (-i / 4) for i in range(4)]])
+    expected = torch.tensor([[0.5 * 10_000 ** (-i / 4) for i in range(4)]])
     torch.testing.assert_close(features[1:], torch.cat([expected.cos(), expected.sin()], 1))
     torch.testing.assert_close(features[0], torch.tensor([1.0] * 4 + [0.0] * 4))
 

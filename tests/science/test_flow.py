@@ -125,7 +125,7 @@ def test_a_share_of_the_items_learns_larger_steps_which_begin_at_multiples_of_th
 def test_two_half_steps_are_a_target_without_a_gradient():
     method = flow(shortcut, shortcuts=1)
     gain = nn.Parameter(torch.ones(()))
-    outputs: list[Tensor] = []
+    outputs = []
 
     def scaled(x, t, step):
         outputs.append(gain * shortcut(x, t, step))

@@ -8,7 +8,6 @@ import torch
 from voxlate.base.errors import BadInput
 from voxlate.training import recipe as recipes
 from voxlate.training.recipe import Recipe
-from voxlate.training.recipe.optimiser import Optimiser
 
 
 def test_the_schedule_ends_where_the_paper_s_betas_end():
@@ -21,7 +20,7 @@ def test_the_schedule_ends_where_the_paper_s_betas_end():
 
 
 def test_the_learning_rate_is_held_for_half_of_the_steps_and_ends_at_a_hundredth():
-    optimiser: Optimiser = recipes.read("mrdpm").train.optimiser
+    optimiser = recipes.read("mrdpm").train.optimiser
     steps = 411_000
     rates = [optimiser.lr * optimiser.factor(step, steps) for step in (0, steps // 2, steps)]
     assert rates == pytest.approx([5e-5, 5e-5, 5e-7])

@@ -176,7 +176,7 @@ def test_bfloat16_stays_within_a_hundredth_of_float32():
 
 def test_inner_maps_stay_bfloat16_and_channels_last_under_autocast():
     net = _tiny(attention=(1,), resampling="block", modulation="scale_shift")
-    seen: list[Tensor] = []
+    seen = []
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.GroupNorm):
             module.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
@@ -218,7 +218,7 @@ def test_the_state_comes_before_the_condition_images():
 def test_the_code_changes_the_encoder_only_where_it_is_injected_there(inject, heard):
     net = _tiny(code=4, inject=inject)
     x, condition, log_snr = _inputs(1, 8, 8)
-    encoded: list[Tensor] = []
+    encoded = []
     net.encoder[-1].stages[-1].register_forward_hook(lambda *call: encoded.append(call[-1]))
     codes = (torch.zeros(2, 4), torch.ones(2, 4))
     first, second = (ask(net, x, condition, log_snr, code=code) for code in codes)

@@ -192,10 +192,7 @@ def test_recipes_and_starters_that_fit_a_cohort_are_ranked_and_the_others_say_wh
     assert found["phantom_t1_to_ct"]["against"] == "needs ct, which the cohort lacks"
     assert found["starter:head-tof-to-cta"]["against"] == "needs tof, cta, which the cohort lacks"
     assert found["starter:brain-mr-to-mr"]["against"].startswith("its pixels are")
-    plain = voxlate("recipes", "--for", prepared).out
-    assert f"1. {first['name']}  " in plain
-    assert "Methods for pairs come first" in plain
-    assert "needs ct, which the cohort lacks:" in plain
+    assert f"1. {first['name']}  " in voxlate("recipes", "--for", prepared).out
 
 
 @pytest.fixture(scope="module")

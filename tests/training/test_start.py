@@ -86,7 +86,7 @@ def test_two_processes_that_start_at_once_make_one_run(prepared, tiny, tmp_path,
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
         place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": PORT}
         os.environ.update({name: str(value) for name, value in place.items()})
-        code: str | int | None = 0
+        code = 0
         try:
             cli.main()
         except SystemExit as end:
