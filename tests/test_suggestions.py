@@ -36,9 +36,7 @@ def test_what_is_near_nothing_gets_no_suggestion():
     ("key", "meant"),
     [
         ("step", "'train.steps'"),
-        ("steps", "'train.steps'"),
         ("learning_rate", "'train.optimiser.lr'"),
-        ("train.lr", "'train.optimiser.lr'"),
         ("net.widht", "'net.width'"),
         ("dropout", "'net.dropout'"),
     ],

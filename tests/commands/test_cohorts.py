@@ -16,7 +16,6 @@ from voxlate.evaluation.options.evaluate import EvaluateOptions
 from voxlate.evaluation.reports.page import report
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Volume
-from voxlate.synthesis.options import SynthOptions
 from voxlate.training.changes import first_change
 from voxlate.training.recipe import text as recipe_text
 
@@ -123,10 +122,8 @@ def test_recipes_are_found_whatever_the_case_and_listed_with_their_modalities(vo
 @every_row(
     ("table", "name", "begun", "known"),
     [
-        (SynthOptions, "sampler", "dd", ["ddim", "ddpm"]),
         (EvaluateOptions, "mask", "b", ["body", "brain"]),
         (EvaluateOptions, "scopes", "both_masked.c", ["both_masked.crops"]),
-        (EvaluateOptions, "preset", "synth", ["synthrad", "synthrad2025"]),
     ],
 )
 def test_values_complete_in_the_shell(table, name, begun, known):

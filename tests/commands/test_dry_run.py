@@ -46,9 +46,7 @@ def test_the_first_files_are_listed_with_whole_paths_and_all_on_demand(voxlate, 
         write(tmp_path / "in" / f"case{number:02}" / "t1.nii.gz", (4, 4, 4), 1.0)
     short = voxlate("prepare", tmp_path / "in", "--dry-run").err
     assert f"{name}/t1.nii.gz" in short
-    assert "case10/t1.nii.gz" in short
     assert "case11/t1.nii.gz" not in short
-    assert "… and 8 more files (--all lists them)" in short
     assert "case18/t1.nii.gz" in voxlate("prepare", tmp_path / "in", "--dry-run", "--all").err
 
 

@@ -175,16 +175,6 @@ def test_a_run_whose_weights_are_cut_short_missing_or_another_runs(
     refused(voxlate(*synth), "weights.safetensors", "width")
 
 
-def test_a_disk_that_is_full_as_a_line_is_logged_is_one_sentence(
-    voxlate, prepared, tiny, tmp_path, monkeypatch
-):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("voxlate.training.log.append_line", full)
-    refused(voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "run"), "full disk")
-
-
 def test_a_thread_that_meets_a_full_disk_prints_no_traceback(capsys, monkeypatch):
     def failing(error):
         def fail():

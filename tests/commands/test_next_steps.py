@@ -199,14 +199,6 @@ def test_calibrate_names_synth_as_it_was_calibrated(
     follow(answer, NEW=tmp_path / "others")
 
 
-@pytest.mark.slow
-def test_a_run_that_went_on_names_what_works(voxlate, train, follow, cohort, tmp_path):
-    split(cohort)
-    train()
-    answer = voxlate("train", tmp_path / "r", "--steps", "+1").done()
-    follow(answer)
-
-
 def test_a_run_whose_prepared_cohort_is_gone_names_a_command_for_any_scans(
     voxlate, train, follow, cohort, tmp_path
 ):

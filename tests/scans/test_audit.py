@@ -61,7 +61,6 @@ def test_the_pair_that_is_out_of_register_is_named_and_a_line_tells_the_median(p
     (named,) = [str(warning) for warning in cohort.warnings if warning.code == "misaligned"]
     assert named.startswith("phantom_001: t2 lies 5.")
     line = misalignment_lines(cohort.cases)["t2"]
-    assert line.startswith("lies 2.")
     assert line.endswith("mm from t1 (median of 2 cases), at most 5.0 (phantom_001)")
 
 

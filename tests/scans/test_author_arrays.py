@@ -487,11 +487,6 @@ def test_a_stack_that_is_damaged_or_absent_gives_one_sentence(arrays_002):
         find_cohort(arrays_002, preset="lyu_wang", modalities=["t2", "ct"])
 
 
-def test_arrays_without_a_preset_are_refused_with_what_to_pass(arrays_001):
-    with pytest.raises(BadInput, match="Name the layout of such arrays by --preset or --pattern"):
-        find_cohort(arrays_001)
-
-
 def test_a_manifest_names_slices_as_presets_do(arrays_000, tmp_path):
     rows = [
         f"{name},{split},dataset/mCTA/{name}.npy#channel=1,dataset/Tmax/{name}.npy"
