@@ -109,6 +109,11 @@ class Answer:
     def refusal(self) -> str:
         """The error on one line, of a command that must have been refused."""
         assert self.code == 2, self
+        return self.said
+
+    @property
+    def said(self) -> str:
+        """What went to stderr, on one line."""
         return " ".join(self.err.split())
 
 
@@ -117,7 +122,7 @@ def voxlate(capfd, monkeypatch):
     """Run the command line in this process: voxlate("info", path) -> Answer."""
     from voxlate.commands import cli
 
-    def run(*arguments) -> Answer:
+    def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["voxlate", *map(str, arguments)])
         capfd.readouterr()
         code = 0
@@ -225,7 +230,7 @@ def once(tmp_path_factory):
     """
     kept = tmp_path_factory.mktemp("trainings")
 
-    def fill(text: str, prepared: Path, run: Path, train: Callable[[], object]) -> Path:
+    def fill(text, prepared, run, train):
         place = (
             kept
             / hashlib.sha256(text.encode() + (prepared / "cohort.json").read_bytes()).hexdigest()
@@ -253,11 +258,11 @@ def run(once, prepared, tiny, tmp_path) -> Path:
 def trained(once, voxlate, prepared, tmp_path):
     """Trains a recipe's text by the command line as tmp_path/<name>.toml; gives the run, tmp_path/<name>."""
 
-    def train(name: str, text: str) -> Path:
+    def train(name, text):
         path, out = tmp_path / f"{name}.toml", tmp_path / name
         path.write_text(text)
 
-        def by_command() -> None:
+        def by_command():
             voxlate("train", path, "--data", prepared, "--out", out).done()
 
         return once(text, prepared, out, by_command)
@@ -288,7 +293,7 @@ def shorten_widths(monkeypatch) -> Callable[[int, int], None]:
     """Let calibrations learn their widths in fewer steps of so many voxels."""
     from voxlate.evaluation.intervals import widths
 
-    def shorten(steps: int, batch: int) -> None:
+    def shorten(steps, batch):
         for method, settings in widths.SETTINGS.items():
             monkeypatch.setitem(widths.SETTINGS, method, replace(settings, steps=steps))
         monkeypatch.setattr(widths, "BATCH", batch)

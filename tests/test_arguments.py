@@ -65,8 +65,8 @@ def options_on_command_line() -> list[tuple[str, str, str]]:
 
 @every_row(("command", "name", "text"), options_on_command_line())
 def test_python_and_the_command_line_refuse_the_same_option_in_the_same_sentence(
-    command: str, name: str, text: str, voxlate
-) -> None:
+    command, name, text, voxlate
+):
     line, table = TABLES[command]
     hint = field_types(table)[name]
     flag = flag_of(name, option_of(hint))
@@ -76,7 +76,7 @@ def test_python_and_the_command_line_refuse_the_same_option_in_the_same_sentence
     assert answer.code == 2
     sentence = str(error.value)
     assert sentence.startswith(f"{name}: expected ")
-    said = " ".join(answer.err.split())
+    said = answer.said
     assert said == f"voxlate: {flag}{sentence.removeprefix(name)}"
 
 
@@ -86,7 +86,7 @@ def required(table: Any) -> list[str]:
     return [word for name in names for word in (f"--{name}", "A@b:1")]
 
 
-def test_every_default_is_a_value_that_its_option_takes() -> None:
+def test_every_default_is_a_value_that_its_option_takes():
     for _, table in TABLES.values():
         for field in fields(table):
             if field.default is not MISSING and field.default is not None:
@@ -98,7 +98,7 @@ def test_every_default_is_a_value_that_its_option_takes() -> None:
     ("table", "name"),
     [(table, name) for _, table in TABLES.values() for name in field_types(table)],
 )
-def test_every_option_refuses_objects_of_another_type_in_one_sentence(table, name: str) -> None:
+def test_every_option_refuses_objects_of_another_type_in_one_sentence(table, name):
     hint = field_types(table)[name]
     for wrong in OBJECTS:
         with pytest.raises(BadInput) as error:
@@ -135,8 +135,8 @@ PAIRS = [  # commands that take one option without another, or not with it
 
 @every_row(("command", "options", "what"), PAIRS)
 def test_options_that_exclude_or_need_each_other_are_refused_in_the_same_sentence(
-    command: str, options: dict[str, Any], what: str, voxlate, run, prepared, cohort, tiny, tmp_path
-) -> None:
+    command, options, what, voxlate, run, prepared, cohort, tiny, tmp_path
+):
     folder = {"RUN": run, "tiny": tiny, "COHORT": cohort, "OUT": tmp_path / "no"}.get(what, what)
     new = tmp_path / "new"
     lines = {
@@ -161,8 +161,7 @@ def test_options_that_exclude_or_need_each_other_are_refused_in_the_same_sentenc
     function = getattr(package, NAMES.get(command, command))
     with pytest.raises(BadInput) as error:
         function(*arguments, **named, **options)
-    assert answer.code == 2
-    assert " ".join(answer.err.split()) == f"voxlate: {' '.join(str(error.value).split())}"
+    assert answer.refusal == f"voxlate: {' '.join(str(error.value).split())}"
 
 
 @every_row(
@@ -177,11 +176,6 @@ def test_options_that_exclude_or_need_each_other_are_refused_in_the_same_sentenc
             "stepz: expected a known option, found another. Did you mean 'steps'?",
         ),
         (
-            lambda path: package.plan(path, minutes=float("nan")),
-            "minutes: expected a number, found nan (float)",
-        ),
-        (lambda path: package.plan(path, minuts=1), "Did you mean 'minutes'?"),
-        (
             lambda path: package.prepare(path, path, modalities=3),
             "modalities: expected a list (a text), found 3 (int)",
         ),
@@ -190,9 +184,14 @@ def test_options_that_exclude_or_need_each_other_are_refused_in_the_same_sentenc
             "(array, affine)), found (ndarray of the shape (9, 9, 9), ndarray of the shape (4, 4)). Change it.",
         ),
         (
-            lambda path: package.synthesise("run", np.zeros((9, 9, 9)), path),
-            "(array, affine)), found ndarray of the shape (9, 9, 9). Change it.",
+            lambda path: package.plan(path, minutes=float("nan")),
+            "minutes: expected a number, found nan (float)",
         ),
+        (
+            lambda path: package.prepare(path, path, resample="perhaps"),
+            "resample: expected True or False, found 'perhaps'",
+        ),
+        (lambda path: package.compare(str(path)), "folders: expected a list (a path or a text)"),
         (lambda path: package.prepare(object(), path), "root: expected a path or a text"),
         (lambda path: package.prepare(path, path, path), "options: expected PrepareOptions"),
         (
@@ -200,21 +199,12 @@ def test_options_that_exclude_or_need_each_other_are_refused_in_the_same_sentenc
             "cases: expected no cases with a run",
         ),
         (
-            lambda path: package.prepare(path, path, resample="perhaps"),
-            "resample: expected True or False, found 'perhaps'",
-        ),
-        (lambda path: package.compare(str(path)), "folders: expected a list (a path or a text)"),
-        (
-            lambda path: package.load(path, answer="both"),
-            "answer: expected 'mean', 'sample', found 'both'",
-        ),
-        (
             lambda path: package.listen(path, path, to="A@b:1"),
             "allow: expected a value, found none",
         ),
     ],
 )
-def test_the_error_names_the_expected_and_the_found_value(call, said: str, tmp_path) -> None:
+def test_the_error_names_the_expected_and_the_found_value(call, said, tmp_path):
     with pytest.raises(BadInput) as error:
         call(tmp_path)
     assert said in str(error.value)
@@ -222,7 +212,7 @@ def test_the_error_names_the_expected_and_the_found_value(call, said: str, tmp_p
 
 def test_options_are_an_object_or_names_with_numbers_of_numpy_and_lists_for_tuples(
     cohort, tmp_path
-) -> None:
+):
     options = package.PrepareOptions(audit=False, workers=1)
     numbers = {"spacing_mm": np.array([3.0, 2.0, 2.0]), "seed": np.int64(1)}
     named = {"modalities": ["t1"], "progress": np.bool_(False), **numbers}
@@ -231,7 +221,7 @@ def test_options_are_an_object_or_names_with_numbers_of_numpy_and_lists_for_tupl
     assert len(made.cases) == 6
 
 
-def test_a_model_of_one_source_takes_a_scan_without_its_name(run, cohort) -> None:
+def test_a_model_of_one_source_takes_a_scan_without_its_name(run, cohort):
     model, path = package.load(run), cohort / "case0" / "t1.nii.gz"
     image = nib.load(path)
     named = model.synthesise({"t1": path}).volumes["t2"].data
@@ -243,7 +233,6 @@ def test_a_model_of_one_source_takes_a_scan_without_its_name(run, cohort) -> Non
     ("scan", "said"),
     [
         (3, 'scans: expected scans by modality, as {"t1": "scan.nii.gz"}, found int'),
-        (None, "found NoneType"),
         ("gone.nii.gz", "gone.nii.gz"),
         (
             (np.zeros((2, 2)), np.eye(4)),
@@ -256,21 +245,19 @@ def test_a_model_of_one_source_takes_a_scan_without_its_name(run, cohort) -> Non
             "t1: expected an array in which no voxel is masked",
         ),
         ((np.zeros((2, 2, 2), complex), np.eye(4)), "expected real numbers, found complex ones"),
-        (([[1, 2], [3]], np.eye(4)), "expected numbers for an array and its affine"),
         ((np.zeros((2, 2, 2)),), "expected a path, a Volume, a nibabel image, or a pair"),
         ({3: "scan.nii.gz"}, "scans: expected names of modalities (t1), found 3"),
-        ({"t1": 3}, "t1: expected a path, a Volume, a nibabel image"),
         ({"T1": "scan.nii.gz"}, "Did you mean 't1'?"),
     ],
 )
-def test_an_input_that_is_not_a_scan_is_refused_in_one_sentence(run, scan: Any, said: str) -> None:
+def test_an_input_that_is_not_a_scan_is_refused_in_one_sentence(run, scan, said):
     with pytest.raises(BadInput) as error:
         package.load(run).synthesise(scan)
     assert said in str(error.value)
     assert str(error.value).count("expected") == 1
 
 
-def test_a_model_of_several_sources_asks_for_their_names() -> None:
+def test_a_model_of_several_sources_asks_for_their_names():
     from voxlate.synthesis.inputs import by_name
 
     with pytest.raises(
@@ -279,12 +266,12 @@ def test_a_model_of_several_sources_asks_for_their_names() -> None:
         by_name("scan.nii.gz", ["t1", "flair"])
 
 
-def test_showing_a_case_that_was_not_made_is_one_sentence(tmp_path) -> None:
+def test_showing_a_case_that_was_not_made_is_one_sentence(tmp_path):
     with pytest.raises(BadInput, match=r"case: expected a synthesised case \(a\), found 'b'"):
         Syntheses(tmp_path, ("a",)).show("b")
 
 
-def test_a_value_of_the_command_line_is_read_as_there(run, cohort, tmp_path) -> None:
+def test_a_value_of_the_command_line_is_read_as_there(run, cohort, tmp_path):
     texts = {"exclude": "case[1-5]", "slices": "tiled"}
     tables = {"exclude": ["case[1-5]"], "slices": {"kind": "tiled"}}
     for name, options in (("texts", texts), ("tables", tables)):
@@ -297,9 +284,7 @@ def test_a_value_of_the_command_line_is_read_as_there(run, cohort, tmp_path) -> 
     assert np.array_equal(first, second)
 
 
-def test_an_option_of_the_sampling_is_refused_where_no_noise_is_drawn(
-    run, cohort, tmp_path
-) -> None:
+def test_an_option_of_the_sampling_is_refused_where_no_noise_is_drawn(run, cohort, tmp_path):
     with pytest.raises(BadInput, match=r"synth\.steps: expected no option of the sampling"):
         package.synthesise(run, cohort, tmp_path / "out", steps=8)
     assert not (tmp_path / "out").exists()

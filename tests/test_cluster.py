@@ -103,14 +103,6 @@ def test_the_commands_of_an_array_fill_one_folder_that_is_scored_together(
     assert_six_cases_are_scored()
 
 
-@pytest.mark.slow
-def test_jobs_of_an_array_fill_one_folder_at_the_same_time(cluster, run, cohort):
-    said = ended(submitted("synth.sh", range(1, 3), RUN=run, COHORT=cohort, OUT="out"))
-    assert all("3 cases in out" in one for one in said)
-    ended(submitted("score.sh", COHORT=cohort, OUT="out"))
-    assert_six_cases_are_scored()
-
-
 def test_a_resubmitted_task_makes_its_own_part_and_an_array_with_gaps_needs_their_number(cluster):
     (cluster / "bin" / "voxlate").write_text('#!/bin/sh\necho "$@"\n')
 

@@ -53,10 +53,6 @@ def test_a_ledger_is_read_as_it_was_written(ledger, result, tmp_path):
     assert path.read_text().splitlines()[0].split("\t") == list(ledger.COLUMNS)
 
 
-def test_without_a_file_there_are_no_results(ledger, tmp_path):
-    assert ledger.read(tmp_path / "absent.tsv") == []
-
-
 def test_a_row_is_measured_once_by_commit_machine_and_seed(ledger, result):
     known = [result]
     asked = (result.machine, [result.row], result.seed)
@@ -131,18 +127,6 @@ def test_of_uncommitted_code_the_last_result_counts(ledger, result):
     assert len(ledger.worse([result, corrected, tried], "aaaaaaaa+")) == 1
 
 
-def test_names_of_rows_are_unique(rows):
-    for several in (rows.default_rows(), rows.full_rows()):
-        folders = [row.folder for row in several]
-        assert len(set(folders)) == len(folders)
-        results = [(name, row.seed) for row in several for name in row.results]
-        assert len(set(results)) == len(results)
-
-
-def test_the_full_set_contains_the_default_set(rows):
-    assert set(rows.default_rows()) <= set(rows.full_rows())
-
-
 def test_the_default_set_fits_forty_minutes_of_two_cores(rows):
     assert rows.planned_minutes(rows.default_rows()) <= 40
 
@@ -191,15 +175,3 @@ def test_a_row_that_fails_stops_no_other(evidence, ledger, tmp_path, monkeypatch
     (found,) = ledger.read(tmp_path / "trial.tsv")
     assert (found.row, found.mae) == ("intervals-case41-3min", 0.07)
     assert "intervals-case37-3min-seed0: failed" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("name", "family"),
-    [
-        ("AMD EPYC, amx_bf16, 2 cores, AVX512", "AMD EPYC"),
-        ("Intel(R) Xeon(R) Platinum 8488C, bfloat16 not stated", "Intel Xeon"),
-        ("arm, bfloat16 not stated", "arm"),
-    ],
-)
-def test_a_kind_of_machine_is_vendor_and_family(evidence, name, family):
-    assert evidence.family_of(name) == family

@@ -252,7 +252,7 @@ def test_no_job_of_the_page_imports_code_of_a_stranger(places, tmp_path, kind, r
 def test_nothing_in_the_package_allows_code_by_itself():
     """Two places do: a worker gets the model that its own command was allowed to open, and Python passes a class itself."""
 
-    def allows(node: ast.AST) -> bool:
+    def allows(node):
         if not (isinstance(node, ast.keyword) and node.arg == "allow_code"):
             return False
         return isinstance(node.value, ast.Constant) and bool(node.value.value)

@@ -21,7 +21,7 @@ FURTHER = ["anatomy", "plan.json", "state, muon", "calibration of samples", "lat
         ("--own --further --seconds 90 --seed 8", [*OWN, "naive baselines", *FURTHER]),
     ],
 )
-def test_mutated_files_are_read_right_or_refused_in_one_sentence(words, kinds) -> None:
+def test_mutated_files_are_read_right_or_refused_in_one_sentence(words, kinds):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(FUZZ), *words.split()]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)

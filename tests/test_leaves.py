@@ -48,7 +48,7 @@ def test_without_a_leaf_the_other_wings_are_imported_and_their_tests_pass(leaf, 
     places = [tmp_path, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places))}
 
-    def run(*arguments: object) -> None:
+    def run(*arguments):
         command = [sys.executable, *map(str, arguments)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -132,7 +132,7 @@ def test_a_file_beside_a_busy_process_is_written_and_nothing_is_removed(tmp_path
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
-    def fill() -> None:
+    def fill():
         with whole_folder(tmp_path / "series") as new:
             (new / "0001.dcm").touch()
             raise OSError(errno.ENOSPC, "No space left on device")

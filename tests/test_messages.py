@@ -65,8 +65,6 @@ def test_messages_of_one_code_are_one_line_with_three_cases():
     (one,) = summarise(several)
     assert one.text.startswith("50 cases (c0, c1, c2, …): Synthesised by starter:x.")
 
-
-def test_messages_with_different_numbers_are_one_line_with_one_of_them_as_an_example():
     several = [message("starter", f"It is {case}.", case=case) for case in "abcd"]
     (joined,) = summarise(several)
     assert joined.text.startswith("4 cases (a, b, c, …), for example a: It is a.")

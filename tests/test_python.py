@@ -142,13 +142,6 @@ def test_a_run_shows_its_history_and_its_losses(run):
     assert len(Run(run).figure().axes) == len(set(history["stage"]))
 
 
-def test_other_publishers_weights_are_refused(tmp_path):
-    with pytest.raises(
-        BadInput, match=r"source: expected 'xmodality', 'kl-f4', .*'pix2pix', found 'keras'"
-    ):
-        package.import_weights("keras", tmp_path / "w.safetensors", tmp_path / "run")
-
-
 def test_changes_may_be_numbers_and_truths(prepared, tiny, tmp_path):
     changes = {"train.steps": 2, "synth.exact": True}
     run = package.train(tiny, prepared, tmp_path / "run", changes=changes, progress=False)

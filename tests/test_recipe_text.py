@@ -77,13 +77,6 @@ def test_a_recipe_without_a_small_variant_is_refused_by_its_name(tmp_path, name)
         recipe.read(small_variant(name))
 
 
-def test_a_recipe_that_is_not_there_is_answered_with_the_nearest_names(voxlate):
-    answer = voxlate("recipes", "t1_to_t2")
-    assert answer.code == 2
-    assert "Did you mean 't1_to_t2_brain'" in answer.err
-    assert len(answer.err) < 300
-
-
 def test_stages_are_changed_by_their_names_and_a_change_of_the_last_alone_is_said(
     voxlate, prepared, tmp_path
 ):

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,14 +33,14 @@ RECORD = Record("file", "a table", "Make it again.")
 @every_row(
     "text", ["NaN", "[Infinity]", '{"a": 1e999}', "[", '"\\ud800"', "9" * 19, '"7"', "true", "1e16"]
 )
-def test_a_number_is_finite_plain_and_within_bounds(text: str) -> None:
+def test_a_number_is_finite_plain_and_within_bounds(text):
     with pytest.raises(
         BadInput, match=r"^file: expected a table as voxlate writes it, found .* Make it again\.$"
     ):
         RECORD.parse(Number, text)
 
 
-def test_a_table_has_no_other_key_and_lacks_none() -> None:
+def test_a_table_has_no_other_key_and_lacks_none():
     assert RECORD.parse(Range, '{"low": 0, "high": 1.5, "unit": "HU", "rule": ""}').high == 1.5
     with pytest.raises(BadInput, match="found a key 'more' that none has"):
         RECORD.parse(Range, '{"low": 0, "high": 1, "unit": "HU", "rule": "", "more": 1}')
@@ -60,18 +59,14 @@ def test_a_table_has_no_other_key_and_lacks_none() -> None:
         (np.full((2, 3), 8, np.float32), "values of 'a' from 8 to 8"),
     ],
 )
-def test_an_array_has_its_type_shape_and_bounds(
-    tmp_path: Path, values: np.ndarray, found: str
-) -> None:
+def test_an_array_has_its_type_shape_and_bounds(tmp_path, values, found):
     save_file({"a": values}, tmp_path / "a.safetensors")
     record = Record(tmp_path / "a.safetensors", "an array", "Make it again.")
     with record.tensors() as file, pytest.raises(BadInput, match=found):
         file.read({"a": Shape((2, None), high=7)})
 
 
-def test_a_checksum_is_of_the_text_and_of_names_shapes_types_and_bytes_in_the_order_of_names() -> (
-    None
-):
+def test_a_checksum_is_of_the_text_and_of_names_shapes_types_and_bytes_in_the_order_of_names():
     arrays = {"b": np.array([[1, 2]], np.int16), "a": np.array(0.5, np.float32)}
     known = hashlib.sha256(
         b"text" + b"a()float32" + b"\x00\x00\x00?" + b"b(1, 2)int16" + b"\x01\x00\x02\x00"
@@ -82,7 +77,7 @@ def test_a_checksum_is_of_the_text_and_of_names_shapes_types_and_bytes_in_the_or
     )
 
 
-def test_tensors_of_types_that_numpy_lacks_are_written_with_their_checksum(tmp_path: Path) -> None:
+def test_tensors_of_types_that_numpy_lacks_are_written_with_their_checksum(tmp_path):
     tensors = {"half": torch.tensor([[1.5, -2.0]], dtype=torch.bfloat16).T}
     write_tensors(tmp_path / "a.safetensors", tensors, {"sha256": checksum("", tensors)})
     with Record(tmp_path / "a.safetensors", "a tensor", "Make it again.").tensors("pt") as file:
@@ -98,7 +93,7 @@ HU = {"low": -1024.0, "high": 3071.0, "unit": "HU", "rule": ""}
 
 
 @pytest.fixture
-def baselines(tmp_path: Path) -> Path:
+def baselines(tmp_path) -> Path:
     hu = Range(-1024.0, 3071.0, "HU", "")
     mean, table = np.zeros((2, 3, 4), np.float32), np.zeros(1024, np.float32)
     baselines = Baselines({"t1": hu, "ct": hu}, 3, means={"ct": mean}, tables={("t1", "ct"): table})
@@ -118,7 +113,7 @@ def baselines(tmp_path: Path) -> Path:
         ("typical", [[0, 1]]),
     ],
 )
-def test_baselines_of_another_header_are_refused(baselines: Path, key: str, value: object) -> None:
+def test_baselines_of_another_header_are_refused(baselines, key, value):
     tensors = load_file(baselines)
     stated = {"cases": 3, "fixed": "", "align": False, "typical": {}}
     stated["ranges"] = dict.fromkeys(("t1", "ct"), HU)
@@ -130,7 +125,7 @@ def test_baselines_of_another_header_are_refused(baselines: Path, key: str, valu
         Baselines.load(baselines)
 
 
-def test_a_changed_baseline_differs_from_its_checksum(baselines: Path) -> None:
+def test_a_changed_baseline_differs_from_its_checksum(baselines):
     whole = bytearray(baselines.read_bytes())
     whole[-2] ^= 1
     baselines.write_bytes(whole)
@@ -161,15 +156,13 @@ def of_version(path: Path, kind: str, version: str) -> Path:
         ("scores", read_scores),
     ],
 )
-def test_files_of_versions_before_0_7_are_refused(
-    tmp_path: Path, kind: str, read: Callable[[Path], object]
-) -> None:
+def test_files_of_versions_before_0_7_are_refused(tmp_path, kind, read):
     with pytest.raises(BadInput, match=r"version 0\.6\b"):
         read(of_version(tmp_path / kind, kind, "0.6.0"))
 
 
 @every_row("version", ["0.7.0", "0.7.0.dev1", "0.10.2", "1.0", "local", ""])
-def test_files_of_other_versions_are_read(tmp_path: Path, version: str) -> None:
+def test_files_of_other_versions_are_read(tmp_path, version):
     assert read_run(of_version(tmp_path / "run", "run", version)) == {"voxlate": version}
 
 
@@ -181,9 +174,7 @@ LINE |= {"lr": 1e-3, "items_per_s": 2.0}
     "change",
     [{"stage": None}, {"step": "1"}, {"step": -1}, {"loss": {"total": "0.5"}}, {"more": 1}],
 )
-def test_a_line_of_another_form_is_refused_and_half_a_line_left_out(
-    tmp_path: Path, change: dict
-) -> None:
+def test_a_line_of_another_form_is_refused_and_half_a_line_left_out(tmp_path, change):
     log = tmp_path / "log.jsonl"
     log.write_text(f'{json.dumps(LINE)}\n{{"stage": "fi')
     assert [line for _, line in lines_of(log)] == [LINE]
@@ -199,7 +190,7 @@ OTHER_STATES = [{"step": -1}, {"step": torch.tensor(2)}, {"seconds": float("nan"
 
 
 @every_row("change", OTHER_STATES)
-def test_a_state_of_another_outline_is_refused(change: dict) -> None:
+def test_a_state_of_another_outline_is_refused(change):
     check_outline(Path("state.pt"), STATE)
     with pytest.raises(BadInput, match=r"state\.pt: expected a training state"):
         check_outline(Path("state.pt"), {**STATE, **change})
@@ -218,7 +209,7 @@ def test_a_state_of_another_outline_is_refused(change: dict) -> None:
         {"made_without": {"t2": {"run": 3}}},
     ],
 )
-def test_provenance_of_an_image_in_another_form_is_refused(tmp_path: Path, change: dict) -> None:
+def test_provenance_of_an_image_in_another_form_is_refused(tmp_path, change):
     path = tmp_path / "provenance.json"
     path.write_text(json.dumps({"case": "a", **change}))
     with pytest.raises(BadInput, match="expected the provenance of a synthesis"):
@@ -233,7 +224,7 @@ def test_provenance_of_an_image_in_another_form_is_refused(tmp_path: Path, chang
         {"recipe": {"train": {"more": 5}}},
     ],
 )
-def test_provenance_of_a_run_in_another_form_is_refused(tmp_path: Path, change: dict) -> None:
+def test_provenance_of_a_run_in_another_form_is_refused(tmp_path, change):
     path = tmp_path / "provenance.json"
     path.write_text(json.dumps(change))
     with pytest.raises(BadInput, match="expected the provenance of a training"):
@@ -265,9 +256,7 @@ PART |= {"answers": {"synthesis": {"mae": MAE}}}
         ({}, {"modality": "mr"}),
     ],
 )
-def test_scores_that_disagree_with_their_rows_are_refused(
-    tmp_path: Path, part: dict, row: dict
-) -> None:
+def test_scores_that_disagree_with_their_rows_are_refused(tmp_path, part, row):
     path = tmp_path / "metrics.json"
     path.write_text(json.dumps({"modalities": {"ct": PART}, "cases": ROWS}))
     assert read_scores(path)["cases"] == ROWS

@@ -40,17 +40,6 @@ def test_a_version_is_not_released_without_its_kept_files(release, tmp_path, mon
         release.files_of_this_version_are_kept(tmp_path)
 
 
-def test_the_runner_has_the_version_of_the_package(release, tmp_path, monkeypatch):
-    own = release._project
-
-    def another(folder):
-        return {**own(folder), **({"version": "0.1.0"} if folder == release.RUNNER else {})}
-
-    monkeypatch.setattr(release, "_project", another)
-    with pytest.raises(AssertionError, match=r"run/pyproject\.toml: expected version"):
-        release.versions_agree(tmp_path)
-
-
 @pytest.mark.parametrize(
     "licence",
     ["AGPL-3.0-only", "GNU Affero General Public License v3", "EUPL-1.2", "CC-BY-NC-4.0"],

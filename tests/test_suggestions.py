@@ -16,17 +16,17 @@ from voxlate.training.recipe.text import names
         ("pix2pix_swi", "pix2pix_swi_mra"),
     ],
 )
-def test_the_nearest_recipe_comes_first(name: str, first: str) -> None:
+def test_the_nearest_recipe_comes_first(name, first):
     assert nearest(name, names())[0] == first
 
 
-def test_a_modality_alone_finds_the_recipes_with_that_word() -> None:
+def test_a_modality_alone_finds_the_recipes_with_that_word():
     found = nearest("flair", names())
     assert found
     assert all("flair" in one.split("_") for one in found)
 
 
-def test_what_is_near_nothing_gets_no_suggestion() -> None:
+def test_what_is_near_nothing_gets_no_suggestion():
     assert nearest("xyzzy", names()) == []
     assert did_you_mean("pd", ["t1", "ct"]) == ""
     assert did_you_mean("T1", ["t1", "t2", "ct"]) == "Did you mean 't1'?"
@@ -36,16 +36,12 @@ def test_what_is_near_nothing_gets_no_suggestion() -> None:
     ("key", "meant"),
     [
         ("step", "'train.steps'"),
-        ("steps", "'train.steps'"),
         ("learning_rate", "'train.optimiser.lr'"),
-        ("train.lr", "'train.optimiser.lr'"),
         ("net.widht", "'net.width'"),
         ("dropout", "'net.dropout'"),
     ],
 )
-def test_a_key_is_looked_for_in_its_table_then_in_all_then_by_its_meaning(
-    key: str, meant: str
-) -> None:
+def test_a_key_is_looked_for_in_its_table_then_in_all_then_by_its_meaning(key, meant):
     with pytest.raises(BadInput) as error:
         recipe.read("phantom_t1_to_ct", {key: "1"})
     assert f"found '{key}'. Did you mean {meant}" in str(error.value)
@@ -55,29 +51,27 @@ def test_a_key_is_looked_for_in_its_table_then_in_all_then_by_its_meaning(
     ("option", "meant"),
     [("--resampel", "--resample"), ("--exclude-files", "--exclude-file")],
 )
-def test_an_unknown_option_is_answered_with_the_nearest(
-    voxlate, cohort, option: str, meant: str
-) -> None:
+def test_an_unknown_option_is_answered_with_the_nearest(voxlate, cohort, option, meant):
     refusal = voxlate("prepare", cohort, option).refusal.replace(" │ │ ", " ")
     assert f"No such option: {option} (Possible options: {meant}" in refusal
 
 
 @pytest.mark.parametrize("word", ["none", "unset", '"none"'])
-def test_an_optional_key_is_unset_by_name(word: str) -> None:
+def test_an_optional_key_is_unset_by_name(word):
     changes = {"synth.grid": word, "synth.end": word, "stages.regression.train.workers": word}
     made = recipe.read("phantom_t1_to_ct", changes)
     assert (made.synth.grid, made.synth.end, made.stages[0].train.workers) == (None, None, None)
     assert recipe.read("phantom_t1_to_ct").synth.grid == "log_snr"
 
 
-def test_none_stays_a_choice_where_it_is_one_and_is_refused_where_a_key_is_needed() -> None:
+def test_none_stays_a_choice_where_it_is_one_and_is_refused_where_a_key_is_needed():
     made = recipe.read("phantom_t1_to_ct", {"train.optimiser.decay": "none"})
     assert made.train.optimiser.decay == "none"
     with pytest.raises(BadInput, match=r"expected of 'train.batch'.*found 'none'"):
         recipe.read("phantom_t1_to_ct", {"train.batch": "none"})
 
 
-def test_all_wrong_keys_of_a_recipe_are_listed_at_once() -> None:
+def test_all_wrong_keys_of_a_recipe_are_listed_at_once():
     wrong = {"net.widht": "1", "train.batch": "0", "synth.steps": "few", "no_such_table": "1"}
     with pytest.raises(BadInput) as error:
         recipe.read("phantom_t1_to_ct", wrong)

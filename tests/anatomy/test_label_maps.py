@@ -20,7 +20,6 @@ from voxlate.anatomy.mapped_head import _take, make_mapped_head
 from voxlate.anatomy.options import PhantomOptions, tables
 from voxlate.anatomy.shapes import Space
 from voxlate.anatomy.tissue import Label
-from voxlate.anatomy.variation import Places
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
 from voxlate.checks.prepare import prepare
@@ -62,7 +61,7 @@ def table() -> LabelTable:
 
 
 @pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory, table: LabelTable) -> LabelMap:
+def head(tmp_path_factory, table) -> LabelMap:
     return read_label_map(
         write_map(tmp_path_factory.mktemp("maps") / "a.nii.gz", ball_head()), table, "a"
     )
@@ -83,7 +82,7 @@ def still(**changes: object) -> varying.Variation:
     return replace(quiet, **changes)
 
 
-def test_every_table_that_comes_with_the_package_names_known_tissues_once() -> None:
+def test_every_table_that_comes_with_the_package_names_known_tissues_once():
     assert tables() == ["brats", "charm", "synthseg", "totalsegmentator"]
     codes = {name: read_table(name).codes for name in tables()}
     assert codes["synthseg"][1035] == codes["synthseg"][3] == Label.GREY
@@ -94,7 +93,7 @@ def test_every_table_that_comes_with_the_package_names_known_tissues_once() -> N
     assert list(body.own) == ["liver", "kidney", "spleen", "pancreas", "prostate", "heart", "lung"]
 
 
-def test_a_tissue_of_a_table_has_the_constants_that_it_states() -> None:
+def test_a_tissue_of_a_table_has_the_constants_that_it_states():
     body = read_table("totalsegmentator")
     tissue = body.tissue(np.random.default_rng(1))
     liver = body.names["liver"]
@@ -117,21 +116,14 @@ def test_a_tissue_of_a_table_has_the_constants_that_it_states() -> None:
         ("title = 'x'\ncolour = 1\n[labels]\nwhite = [1]", "colour"),
     ],
 )
-def test_a_table_that_cannot_be_used_is_refused_in_a_sentence(
-    tmp_path: Path, text: str, message: str
-) -> None:
+def test_a_table_that_cannot_be_used_is_refused_in_a_sentence(tmp_path, text, message):
     path = tmp_path / "own.toml"
     path.write_text(text)
     with pytest.raises(BadInput, match=message):
         read_table(path)
 
 
-def test_a_name_that_is_no_table_is_refused_with_a_similar_one() -> None:
-    with pytest.raises(BadInput, match=r"found 'syntseg'\..*'synthseg'"):
-        read_table("syntseg")
-
-
-def test_a_label_that_the_table_leaves_out_is_named(tmp_path: Path, table: LabelTable) -> None:
+def test_a_label_that_the_table_leaves_out_is_named(tmp_path, table):
     labels = ball_head(40)
     labels[20, 20, 20] = 9999
     with pytest.raises(BadInput, match="found 9999, which it does not have"):
@@ -150,17 +142,13 @@ def test_a_label_that_the_table_leaves_out_is_named(tmp_path: Path, table: Label
         (lambda labels: labels * 10**6, "labels up to 999,999"),
     ],
 )
-def test_what_is_no_label_map_is_refused_in_a_sentence(
-    tmp_path: Path, table: LabelTable, change, message: str
-) -> None:
+def test_what_is_no_label_map_is_refused_in_a_sentence(tmp_path, table, change, message):
     labels = np.asarray(change(ball_head(40).astype(np.float32)), np.float32)
     with pytest.raises(BadInput, match=message):
         read_label_map(write_map(tmp_path / "a.nii.gz", labels), table, "a")
 
 
-def test_a_map_of_another_orientation_gives_the_same_tissues(
-    tmp_path: Path, table: LabelTable, head: LabelMap
-) -> None:
+def test_a_map_of_another_orientation_gives_the_same_tissues(tmp_path, table, head):
     labels = ball_head()
     labels[30:36, 20:24, 44:48] = SYNTHSEG["bone"]  # so that no side equals another
     upright = read_label_map(write_map(tmp_path / "ras.nii.gz", labels), table, "a")
@@ -171,9 +159,7 @@ def test_a_map_of_another_orientation_gives_the_same_tissues(
     assert not np.array_equal(upright.codes, head.codes)
 
 
-def test_air_in_the_closed_hull_is_internal_and_specks_are_filled(
-    tmp_path: Path, table: LabelTable
-) -> None:
+def test_air_in_the_closed_hull_is_internal_and_specks_are_filled(tmp_path, table):
     labels = ball_head()
     radius = radius_mm(labels.shape)
     z, y, x = np.mgrid[:68, :68, :68] - 33.5
@@ -186,7 +172,7 @@ def test_air_in_the_closed_hull_is_internal_and_specks_are_filled(
     assert body.hull.sum() >= (radius < SKIN_MM).sum()
 
 
-def test_what_a_map_does_not_tell_apart_is_drawn_where_it_was(head: LabelMap) -> None:
+def test_what_a_map_does_not_tell_apart_is_drawn_where_it_was(head):
     habitus = replace(label_anatomy.draw(np.random.default_rng(2)), skin_mm=4.0)
     drawn = label_anatomy.draw_tissues(head, habitus)
     soft = head.where("soft")
@@ -196,7 +182,7 @@ def test_what_a_map_does_not_tell_apart_is_drawn_where_it_was(head: LabelMap) ->
     assert np.array_equal(drawn[kept], head.codes[kept])
 
 
-def test_a_voxel_between_two_tissues_has_the_shares_of_linear_interpolation() -> None:
+def test_a_voxel_between_two_tissues_has_the_shares_of_linear_interpolation():
     tissues = np.full((3, 3, 4), Label.WHITE, np.uint8)
     tissues[..., 2:] = Label.GREY
     canvas = blank((1, 1, 3), 1.0)
@@ -208,7 +194,7 @@ def test_a_voxel_between_two_tissues_has_the_shares_of_linear_interpolation() ->
     np.testing.assert_allclose(canvas.share[0, 0], [0.75, 0.5, 1.0])
 
 
-def test_a_still_variation_leaves_every_voxel_in_its_place(head: LabelMap) -> None:
+def test_a_still_variation_leaves_every_voxel_in_its_place(head):
     places = varying.places_of(head, head.codes, head.where(Label.WHITE), still())
     middle = np.array(places.middle_mm, np.float32)[:, None, None, None]
     points = np.random.default_rng(0).uniform(-80, 80, (3, 2, 2, 2)).astype(np.float32)
@@ -216,9 +202,7 @@ def test_a_still_variation_leaves_every_voxel_in_its_place(head: LabelMap) -> No
 
 
 @pytest.mark.parametrize("vault_mm", [-2.0, 2.0])
-def test_a_thicker_vault_moves_its_outer_surface_by_the_millimetres_drawn(
-    head: LabelMap, vault_mm: float
-) -> None:
+def test_a_thicker_vault_moves_its_outer_surface_by_the_millimetres_drawn(head, vault_mm):
     drawn = label_anatomy.draw_tissues(head, label_anatomy.draw(np.random.default_rng(2)))
     flat = replace(still().bend[0], values=np.zeros_like(still().bend[0].values))
     variation = still(vault_mm=vault_mm, bend=(flat,) * 3)
@@ -233,14 +217,14 @@ def test_a_thicker_vault_moves_its_outer_surface_by_the_millimetres_drawn(
     assert bone_mm.max() == pytest.approx(SKULL_MM + vault_mm, abs=1.6)
 
 
-def test_the_same_number_gives_the_same_head_and_another_number_another_one(head: LabelMap) -> None:
+def test_the_same_number_gives_the_same_head_and_another_number_another_one(head):
     first, again, other = (make_mapped_head(head, 0, number, (6, 6, 6)) for number in (1, 1, 2))
     assert np.array_equal(first.labels, again.labels)
     assert np.array_equal(first.share, again.share)
     assert first.labels.shape != other.labels.shape or (first.labels != other.labels).any()
 
 
-def test_a_body_without_a_brain_has_its_organs_in_fat_and_muscle(tmp_path: Path) -> None:
+def test_a_body_without_a_brain_has_its_organs_in_fat_and_muscle(tmp_path):
     radius = radius_mm((60, 60, 60))
     labels = np.zeros(radius.shape, np.int16)
     labels[radius < 60] = 5  # liver
@@ -258,7 +242,7 @@ def test_a_body_without_a_brain_has_its_organs_in_fat_and_muscle(tmp_path: Path)
 
 
 @pytest.fixture(scope="module")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cohort(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("cohort")
     for name in ("a", "b"):
         write_map(folder / "maps" / f"{name}.nii.gz", ball_head())
@@ -275,8 +259,8 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_cohort_names_cases_after_maps_and_keeps_variations_of_a_map_in_one_split(
-    cohort: Path,
-) -> None:
+    cohort,
+):
     rows = list(csv.DictReader((cohort / "scans" / "cases.csv").open()))
     assert [row["case"] for row in rows] == ["a_000", "b_000", "a_001", "b_001"]
     assert [row["patient"] for row in rows] == ["a", "b", "a", "b"]
@@ -285,7 +269,7 @@ def test_a_cohort_names_cases_after_maps_and_keeps_variations_of_a_map_in_one_sp
     assert splits["a_000"] == splits["a_001"] != splits["b_000"] == splits["b_001"]
 
 
-def test_the_ct_of_a_map_shows_its_bone_and_air(cohort: Path) -> None:
+def test_the_ct_of_a_map_shows_its_bone_and_air(cohort):
     ct = read_volume(cohort / "scans" / "a_000" / "ct.nii.gz", "ct")
     seg = read_volume(cohort / "scans" / "a_000" / "seg.nii.gz", "seg").data[0]
     hu = ct.data[0]
@@ -310,8 +294,8 @@ def test_the_ct_of_a_map_shows_its_bone_and_air(cohort: Path) -> None:
     ],
 )
 def test_options_that_do_not_fit_together_are_refused_in_a_sentence(
-    cohort: Path, tmp_path: Path, options: dict, message: str
-) -> None:
+    cohort, tmp_path, options, message
+):
     if "labels" in options:
         folder = cohort / "maps" if options["labels"] == "MAPS" else tmp_path
         options = {**options, "labels": folder}
@@ -319,7 +303,7 @@ def test_options_that_do_not_fit_together_are_refused_in_a_sentence(
         write_cohort(tmp_path / "out", cases=1, **options)
 
 
-def test_a_folder_that_holds_the_cohort_of_other_maps_is_refused(cohort: Path) -> None:
+def test_a_folder_that_holds_the_cohort_of_other_maps_is_refused(cohort):
     with pytest.raises(BadInput, match="expected a cohort with label_maps"):
         write_cohort(
             cohort / "scans",
@@ -330,14 +314,7 @@ def test_a_folder_that_holds_the_cohort_of_other_maps_is_refused(cohort: Path) -
         )
 
 
-def test_places_of_a_map_without_a_brain_have_no_inner_displacement(head: LabelMap) -> None:
-    places: Places = varying.places_of(head, head.codes, None, still())
-    assert places.inner is None
-
-
-def test_a_lesion_of_a_label_map_keeps_its_voxels_and_lies_in_the_brain(
-    tmp_path: Path, head: LabelMap
-) -> None:
+def test_a_lesion_of_a_label_map_keeps_its_voxels_and_lies_in_the_brain(tmp_path, head):
     labels = np.zeros((20, 20, 20), np.int16)
     labels[5:15, 5:15, 5:15] = 2
     labels[8:12, 8:12, 8:12] = 1
@@ -358,13 +335,13 @@ def test_a_lesion_of_a_label_map_keeps_its_voxels_and_lies_in_the_brain(
     assert (made.lesion_map > 0).any()
 
 
-def test_a_map_without_a_lesion_is_refused(tmp_path: Path) -> None:
+def test_a_map_without_a_lesion_is_refused(tmp_path):
     path = write_map(tmp_path / "seg.nii.gz", np.zeros((9, 9, 9), np.int16))
     with pytest.raises(BadInput, match=r"expected a lesion by the table 'brats'"):
         write_cohort(tmp_path / "out", cases=1, size=SMALL, lesion="tumour", lesions=path)
 
 
-def test_parts_of_a_body_that_do_not_touch_are_kept(tmp_path: Path) -> None:
+def test_parts_of_a_body_that_do_not_touch_are_kept(tmp_path):
     labels = np.zeros((40, 40, 60), np.int16)
     labels[10:30, 10:30, 5:25] = 5  # liver
     labels[10:30, 10:30, 40:45] = 1  # spleen
@@ -376,9 +353,7 @@ def test_parts_of_a_body_that_do_not_touch_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spacing_mm", [(2.0, 2.0, 2.0), (2.0, 2.0, 6.0), (0.75, 0.75, 6.0)])
-def test_the_cortex_of_a_bone_has_its_millimetres_in_anisotropic_voxels(
-    tmp_path: Path, spacing_mm: tuple[float, float, float]
-) -> None:
+def test_the_cortex_of_a_bone_has_its_millimetres_in_anisotropic_voxels(tmp_path, spacing_mm):
     counts = [round(72 / step) for step in spacing_mm[::-1]]
     labels = np.full(counts, 80, np.int16)
     half = slice(counts[2] // 4, 3 * counts[2] // 4)
@@ -392,7 +367,7 @@ def test_the_cortex_of_a_bone_has_its_millimetres_in_anisotropic_voxels(
     assert cortex_mm == pytest.approx(8, abs=2 * spacing_mm[0])
 
 
-def test_a_label_of_air_is_gas_where_unlabelled_voxels_are_soft_tissue(tmp_path: Path) -> None:
+def test_a_label_of_air_is_gas_where_unlabelled_voxels_are_soft_tissue(tmp_path):
     (tmp_path / "own.toml").write_text(
         "title = 'x'\ninside = 'soft'\n[labels]\nmuscle = [80]\nfluid = [4]\nair = [200]"
     )
@@ -418,9 +393,7 @@ def test_a_label_of_air_is_gas_where_unlabelled_voxels_are_soft_tissue(tmp_path:
         ),
     ],
 )
-def test_a_grid_in_metres_or_sheared_is_refused(
-    tmp_path: Path, table: LabelTable, affine: np.ndarray, message: str
-) -> None:
+def test_a_grid_in_metres_or_sheared_is_refused(tmp_path, table, affine, message):
     with pytest.raises(BadInput, match=message):
         read_label_map(write_map(tmp_path / "a.nii.gz", ball_head(40), affine), table, "a")
 
@@ -436,7 +409,7 @@ def options(cohort: Path, **changes: object) -> dict:
     }
 
 
-def test_a_cohort_is_not_continued_with_a_changed_map_or_table(tmp_path: Path) -> None:
+def test_a_cohort_is_not_continued_with_a_changed_map_or_table(tmp_path):
     write_map(tmp_path / "maps" / "a.nii.gz", ball_head())
     own = tmp_path / "own.toml"
     text = "title = 'x'\n[labels]\nwhite = [2]\nfluid = [24]\nbone = [515]\nsoft = [507]"
@@ -451,7 +424,7 @@ def test_a_cohort_is_not_continued_with_a_changed_map_or_table(tmp_path: Path) -
         write_cohort(tmp_path / "out", **options(tmp_path, tissues=own))
 
 
-def test_the_table_of_cases_is_written_first_and_keeps_its_rows(tmp_path: Path) -> None:
+def test_the_table_of_cases_is_written_first_and_keeps_its_rows(tmp_path):
     write_map(tmp_path / "maps" / "a.nii.gz", ball_head())
     write_map(tmp_path / "maps" / "b.nii.gz", np.zeros((9, 9, 9), np.int16))
     with pytest.raises(BadInput):
@@ -462,7 +435,7 @@ def test_the_table_of_cases_is_written_first_and_keeps_its_rows(tmp_path: Path) 
     assert (tmp_path / "out" / "cases.csv").read_text().splitlines() == rows
 
 
-def test_each_map_has_each_kind_of_lesion_in_turn_also_with_three_maps(tmp_path: Path) -> None:
+def test_each_map_has_each_kind_of_lesion_in_turn_also_with_three_maps(tmp_path):
     for name in "abc":
         write_map(tmp_path / "maps" / f"{name}.nii.gz", ball_head(40))
     bodies = label_bodies(PhantomOptions(labels=tmp_path / "maps", tissues="synthseg"))
@@ -470,7 +443,7 @@ def test_each_map_has_each_kind_of_lesion_in_turn_also_with_three_maps(tmp_path:
     assert kinds == [{"tumour", "stroke", "none"}] * 3
 
 
-def test_maps_of_one_file_name_have_their_own_names_and_random_numbers(tmp_path: Path) -> None:
+def test_maps_of_one_file_name_have_their_own_names_and_random_numbers(tmp_path):
     for folder in ("s1", "s2"):
         write_map(tmp_path / "maps" / folder / "seg.nii.gz", ball_head())
     (tmp_path / "maps" / "._seg.nii.gz").write_bytes(b"hidden")
@@ -480,7 +453,7 @@ def test_maps_of_one_file_name_have_their_own_names_and_random_numbers(tmp_path:
     assert volumes[0].shape != volumes[1].shape or (volumes[0] != volumes[1]).any()
 
 
-def test_two_maps_that_would_share_a_name_are_refused(tmp_path: Path) -> None:
+def test_two_maps_that_would_share_a_name_are_refused(tmp_path):
     write_map(tmp_path / "maps" / "a_b.nii.gz", ball_head(40))
     write_map(tmp_path / "maps" / "a" / "b.nii.gz", ball_head(40))
     with pytest.raises(BadInput, match="a name of its own for each label map"):
@@ -488,8 +461,8 @@ def test_two_maps_that_would_share_a_name_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_body_without_a_brain_is_told_for_lesions_and_refused_for_stripping(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     labels = np.full((30, 30, 30), 80, np.int16)
     labels[10:20, 10:20, 10:20] = 5
     write_map(tmp_path / "maps" / "a.nii.gz", labels)

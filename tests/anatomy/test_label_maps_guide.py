@@ -43,7 +43,7 @@ def pelvis() -> np.ndarray:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path) -> Path:
     (tmp_path / "maps").mkdir()
     affine = np.diag([6.0, 6, 6, 1])
     for name in ("a", "b", "c"):
@@ -57,9 +57,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_commands_of_the_guide_train_on_a_pelvis_and_synthesise_its_ct(
-    voxlate, folder: Path
-) -> None:
+def test_the_commands_of_the_guide_train_on_a_pelvis_and_synthesise_its_ct(voxlate, folder):
     names = {"MAPS": "maps", "BODIES": "bodies", "PREPARED": "prepared", "RUN": "run", "OUT": "out"}
     names["body_mr_to_ct.toml"] = "body_mr_to_ct.toml"
     small = {"--cases 40": "--cases 3", "--spacing 2 2 2": "--spacing 6 6 6"}
@@ -101,7 +99,7 @@ def test_the_commands_of_the_guide_train_on_a_pelvis_and_synthesise_its_ct(
     assert np.isfinite(nibabel.load(made[0]).get_fdata()).all()
 
 
-def test_the_table_of_the_guide_names_the_tissues_of_a_pelvis(tmp_path: Path) -> None:
+def test_the_table_of_the_guide_names_the_tissues_of_a_pelvis(tmp_path):
     (tmp_path / "pelvis.toml").write_text(TABLE)
     table = read_table(tmp_path / "pelvis.toml")
     assert table.inside == "soft"

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import nibabel
@@ -56,11 +55,11 @@ def pure(head: Head, label: Label) -> np.ndarray:
 
 
 @of_the_phantom
-def test_white_over_grey_on_t1_is_what_the_ernst_equation_says(tumour: Head) -> None:
+def test_white_over_grey_on_t1_is_what_the_ernst_equation_says(tumour):
     picture = signal(average(tumour), "t1")
     tr, te, sine, cosine = 18.0, 3.0, 0.42261826, 0.90630779  # flip 25 degrees
 
-    def ernst(pd: float, t1: float, t2star: float) -> float:
+    def ernst(pd, t1, t2star):
         recovered = (1 - np.exp(-tr / t1)) / (1 - cosine * np.exp(-tr / t1))
         return float(pd * sine * recovered * np.exp(-te / t2star))
 
@@ -74,11 +73,11 @@ def test_white_over_grey_on_t1_is_what_the_ernst_equation_says(tumour: Head) -> 
 
 
 @of_the_phantom
-def test_the_nulling_time_of_an_infinite_repetition_is_t1_ln_2() -> None:
+def test_the_nulling_time_of_an_infinite_repetition_is_t1_ln_2():
     assert null_time_ms(1000.0, 1e9) == pytest.approx(1000 * np.log(2))
 
 
-def test_tissue_plateaus_on_ct_have_their_hounsfield_units_within_the_noise(tumour: Head) -> None:
+def test_tissue_plateaus_on_ct_have_their_hounsfield_units_within_the_noise(tumour):
     noise_hu = 2.5
     # The smooth kernel of a brain's CT divides the noise of the scanner by 1.6 squared.
     scanner = Exposure(0.01, 0.0, 2.56 * noise_hu, 1e-3, 0.0, 0.0, 0.0, 0.0, 0.6)
@@ -95,7 +94,7 @@ def test_tissue_plateaus_on_ct_have_their_hounsfield_units_within_the_noise(tumo
 
 
 @of_the_phantom
-def test_air_on_mr_has_the_rayleigh_law_of_magnitude_noise(tumour: Head) -> None:
+def test_air_on_mr_has_the_rayleigh_law_of_magnitude_noise(tumour):
     picture = image(tumour, "pd")
     air = ndimage.binary_erosion(tumour.labels == Label.AIR, iterations=3, border_value=1)
     air &= np.indices(air.shape)[2] < 6
@@ -105,15 +104,15 @@ def test_air_on_mr_has_the_rayleigh_law_of_magnitude_noise(tumour: Head) -> None
     )
 
 
-def test_tmax_exceeds_six_seconds_in_core_and_penumbra_and_nowhere_else(stroke: Head) -> None:
+def test_tmax_exceeds_six_seconds_in_core_and_penumbra_and_nowhere_else(stroke):
     assert {1, 2} <= set(np.unique(stroke.lesion_map))
     assert np.array_equal(image(stroke, "tmax") > 6, stroke.lesion_map > 0)
 
 
 @of_the_phantom
 def test_core_has_under_thirty_percent_of_the_normal_flow_and_the_penumbra_more(
-    stroke: Head,
-) -> None:
+    stroke,
+):
     cbf = signal(average(stroke), "cbf")
     whole = (stroke.labels == Label.WHITE) & (stroke.share == 1)
     normal, core, penumbra = (
@@ -123,7 +122,7 @@ def test_core_has_under_thirty_percent_of_the_normal_flow_and_the_penumbra_more(
 
 
 @of_the_phantom
-def test_volume_is_flow_times_transit_time(stroke: Head) -> None:
+def test_volume_is_flow_times_transit_time(stroke):
     head = average(stroke)
     cbf, cbv = signal(head, "cbf"), signal(head, "cbv")
     for label, transit_s in ((Label.GREY, 4.9), (Label.WHITE, 6.0), (Label.DEEP_GREY, 4.9)):
@@ -132,7 +131,7 @@ def test_volume_is_flow_times_transit_time(stroke: Head) -> None:
 
 
 @of_the_phantom
-def test_the_bolus_is_one_at_its_peak_and_nothing_before_it_arrives() -> None:
+def test_the_bolus_is_one_at_its_peak_and_nothing_before_it_arrives():
     seconds = np.linspace(0, 30, 3001)
     curve = bolus(seconds, 2.0, 8.0)
     assert curve.max() == pytest.approx(1)
@@ -140,7 +139,7 @@ def test_the_bolus_is_one_at_its_peak_and_nothing_before_it_arrives() -> None:
     assert not curve[seconds <= 2].any()
 
 
-def test_heads_of_different_cases_differ_and_the_same_case_does_not() -> None:
+def test_heads_of_different_cases_differ_and_the_same_case_does_not():
     first, again, other = make_head(1, 0, SMALL), make_head(1, 0, SMALL), make_head(1, 1, SMALL)
     assert np.array_equal(first.labels, again.labels)
     assert (first.labels != other.labels).mean() > 0.02
@@ -149,7 +148,7 @@ def test_heads_of_different_cases_differ_and_the_same_case_does_not() -> None:
 
 
 @of_the_phantom
-def test_volumes_of_the_brain_are_those_of_adults(tumour: Head) -> None:
+def test_volumes_of_the_brain_are_those_of_adults(tumour):
     """Intracranial volume 1.2-1.8 l, brain over 1 l: Rushton and Ankney 2009, Int J Neurosci 119:692."""
     litre = np.prod(tumour.spacing_mm) / 1e6
     solid = (Label.GREY, Label.WHITE, Label.DEEP_GREY, Label.OEDEMA, Label.NECROSIS)
@@ -159,7 +158,7 @@ def test_volumes_of_the_brain_are_those_of_adults(tumour: Head) -> None:
     assert 1.2 < tissue + fluid < 1.9
 
 
-def test_every_modality_is_finite_and_within_its_unit(stroke: Head) -> None:
+def test_every_modality_is_finite_and_within_its_unit(stroke):
     for name in MODALITIES:
         picture = image(stroke, name)
         low, high = {"cbf": (0, 200), "cbv": (0, 20), "tmax": (0, 30)}.get(name, (-1024, 3071))
@@ -170,7 +169,7 @@ def test_every_modality_is_finite_and_within_its_unit(stroke: Head) -> None:
 
 
 @of_the_phantom
-def test_an_ellipsoid_with_equal_axes_has_the_distance_of_a_ball() -> None:
+def test_an_ellipsoid_with_equal_axes_has_the_distance_of_a_ball():
     points = tuple(np.random.default_rng(0).uniform(-40, 40, (3, 500)).astype(np.float32))
     exact = np.sqrt(sum((p - c) ** 2 for p, c in zip(points, (1, 2, 3)))) - 10
     assert np.allclose(
@@ -179,7 +178,7 @@ def test_an_ellipsoid_with_equal_axes_has_the_distance_of_a_ball() -> None:
 
 
 @of_the_phantom
-def test_tubes_have_the_distance_of_a_cylinder_between_their_ends() -> None:
+def test_tubes_have_the_distance_of_a_cylinder_between_their_ends():
     axis = np.linspace(-12, 12, 25, dtype=np.float32)
     z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
     distance = Space(x, y, z, (axis, axis, axis)).tubes("0 0 -30, 0 0 30 | 3 3  # upright", 5)
@@ -187,7 +186,7 @@ def test_tubes_have_the_distance_of_a_cylinder_between_their_ends() -> None:
 
 
 @of_the_phantom
-def test_noise_has_unit_variance_and_repeats_after_its_period() -> None:
+def test_noise_has_unit_variance_and_repeats_after_its_period():
     field = noise(np.random.default_rng(0), 20, 5, 24)
     point = np.linspace(0, 50, 20, dtype=np.float32)
     assert field.values.std() == pytest.approx(1, rel=1e-5)
@@ -202,10 +201,10 @@ def test_noise_has_unit_variance_and_repeats_after_its_period() -> None:
 
 
 def test_a_cohort_has_its_files_units_and_note_and_case_k_whatever_the_number_of_cases(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     wanted = ["t1", "ct", "tmax"]
-    calls: list[tuple[int, int]] = []
+    calls = []
     options = {"size": SMALL, "seed": 4, "modalities": wanted}
     folders = write_cohort(
         tmp_path / "two", cases=2, progress=lambda *at: calls.append(at), **options
@@ -229,8 +228,8 @@ def test_a_cohort_has_its_files_units_and_note_and_case_k_whatever_the_number_of
 
 
 def test_writing_a_cohort_again_keeps_what_is_there_and_adds_what_is_missing(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     write_cohort(tmp_path, cases=1, size=SMALL, modalities=["t1", "t2"])
     kept, lost = tmp_path / "phantom_000" / "t1.nii.gz", tmp_path / "phantom_000" / "t2.nii.gz"
     before, then = nibabel.load(lost).get_fdata(), kept.stat().st_mtime_ns
@@ -241,7 +240,7 @@ def test_writing_a_cohort_again_keeps_what_is_there_and_adds_what_is_missing(
     assert (tmp_path / "phantom_001" / "t1.nii.gz").exists()
 
 
-def test_a_folder_with_another_cohort_is_refused(tmp_path: Path) -> None:
+def test_a_folder_with_another_cohort_is_refused(tmp_path):
     write_cohort(tmp_path, cases=1, size=SMALL, seed=1, modalities=["t1"])
     with pytest.raises(BadInput, match="expected a cohort with seed 2, found seed 1"):
         write_cohort(tmp_path, cases=1, size=SMALL, seed=2, modalities=["t1"])
@@ -254,9 +253,7 @@ def test_a_folder_with_another_cohort_is_refused(tmp_path: Path) -> None:
         ({"modalities": ["t1", "pet"]}, "found pet"),
     ],
 )
-def test_wrong_settings_are_named_and_leave_no_folder(
-    tmp_path: Path, wrong: dict, sentence: str
-) -> None:
+def test_wrong_settings_are_named_and_leave_no_folder(tmp_path, wrong, sentence):
     with pytest.raises(BadInput, match=sentence):
         write_cohort(tmp_path / "out", **{"cases": 1, "size": SMALL, **wrong})
     assert not (tmp_path / "out").exists()

@@ -6,7 +6,7 @@ import pytest
 from voxlate.anatomy.tissue import Label, patient
 
 
-def test_the_values_of_labels_are_those_of_written_cohorts() -> None:
+def test_the_values_of_labels_are_those_of_written_cohorts():
     assert [label.name for label in Label][:20] == [
         *("AIR", "SKIN", "FAT", "MUSCLE", "BONE", "DIPLOE", "CSF", "GREY", "WHITE", "VENTRICLE"),
         *("DEEP_GREY", "EYE", "SINUS", "ARTERY", "VEIN", "ARTERY_BEYOND_CLOT", "CLOT"),
@@ -15,7 +15,7 @@ def test_the_values_of_labels_are_those_of_written_cohorts() -> None:
     assert [int(label) for label in Label] == list(range(len(Label)))
 
 
-def test_air_is_paramagnetic_and_fat_is_fat() -> None:
+def test_air_is_paramagnetic_and_fat_is_fat():
     tissue = patient(np.random.default_rng(7))
     assert tissue.chi_ppm[Label.AIR] == pytest.approx(0.36 + 9.05, abs=0.02)
     assert tissue.chi_ppm[Label.BONE] < 0 < tissue.chi_ppm[Label.VEIN]

@@ -30,7 +30,7 @@ def _found_by_workers() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def ray_address(_found_by_workers: None) -> Iterator[str]:
+def ray_address(_found_by_workers) -> Iterator[str]:
     """The address of a Ray cluster of this machine with two CPUs."""
     pytest.importorskip("ray", reason="Ray is not installed (pip install 'voxlate[ray]')")
     with pytest.MonkeyPatch.context() as patch:

@@ -67,7 +67,7 @@ def heads(small_head, tmp_path) -> Path:
 def made_by(voxlate, diffusion, heads, tmp_path, quick_widths):
     """The files of a synthesis, its scores and a calibration by the options of an executor, and the notes of synth."""
 
-    def make(name: str, *options: object) -> tuple[dict[str, object], str]:
+    def make(name, *options):
         folder = tmp_path / name
         run = shutil.copytree(diffusion, folder / "run")
         out = folder / "out"

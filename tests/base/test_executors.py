@@ -145,7 +145,7 @@ def test_a_worker_that_is_killed_as_it_starts_is_replaced(monkeypatch):
     begun = BaseProcess.start
     starts = list[BaseProcess]()
 
-    def start(process: BaseProcess) -> None:
+    def start(process):
         starts.append(process)
         if len(starts) == 1:
             raise BrokenPipeError

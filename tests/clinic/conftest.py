@@ -18,7 +18,7 @@ START_SECONDS = 60
 def free_port():
     """free_port(): a port of this machine that no server uses."""
 
-    def find() -> int:
+    def find():
         with socket.socket() as found:
             found.bind(("127.0.0.1", 0))
             return int(found.getsockname()[1])

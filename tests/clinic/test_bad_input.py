@@ -93,8 +93,7 @@ def test_what_no_user_can_use_is_refused_in_one_sentence(
 ):
     monkeypatch.chdir(files.parent)
     answer = voxlate("export", f"bad/{image}.nii.gz", "--out", "TO", "--for", *arguments.split())
-    assert answer.code == 2
-    assert named in answer.err
+    assert named in answer.refusal
     assert answer.err.count("\n") == 1
     assert not [*files.parent.glob("TO/*")]
 

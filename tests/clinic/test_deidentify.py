@@ -200,13 +200,11 @@ def test_the_command_writes_a_series_that_is_read_and_refuses_a_folder_without_f
 ):
     key = tmp_path / "key"
     assert voxlate("pseudonym-key", key).code == 0
-    said = voxlate("pseudonymise", series, "--key", key, "--out", tmp_path / "out")
-    assert said.code == 0, said.err
+    said = voxlate("pseudonymise", series, "--key", key, "--out", tmp_path / "out").done()
     assert "3 images" in said.out
     np.testing.assert_array_equal(read_volume(tmp_path / "out").data, read_volume(series).data)
     refused = voxlate("pseudonymise", tmp_path / "none", "--key", key, "--out", tmp_path / "new")
-    assert refused.code == 2
-    assert "expected a folder with DICOM files, found none" in refused.err
+    assert "expected a folder with DICOM files, found none" in refused.refusal
 
 
 @needs_dciodvfy

@@ -20,7 +20,7 @@ def listener(orthanc, tmp_path):
     """listener(seconds): a process that listens; every process is ended after the test."""
     started = []
 
-    def start(seconds: float = 0.0) -> subprocess.Popen:
+    def start(seconds=0.0):
         script = Path(__file__).with_name("listener.py")
         to = f"ORTHANC@127.0.0.1:{orthanc.dicom}"
         arguments = [str(tmp_path / "queue"), str(orthanc.voxlate), to, str(seconds)]

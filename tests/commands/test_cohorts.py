@@ -16,21 +16,13 @@ from voxlate.evaluation.options.evaluate import EvaluateOptions
 from voxlate.evaluation.reports.page import report
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Volume
-from voxlate.scans.options.layout import presets
-from voxlate.synthesis.options import SynthOptions
 from voxlate.training.changes import first_change
-from voxlate.training.model import load
 from voxlate.training.recipe import text as recipe_text
 
 
 @every_row(
     ("old", "new", "said"),
     [
-        (
-            {"train": {"lr": 1.0}},
-            {"train": {"lr": 2.0}},
-            "recipe.train.lr is 1.0 there and 2.0 here",
-        ),
         (
             {"stages": [{"name": "first", "net": {"kind": "unet", "width": 32}}]},
             {"stages": [{"name": "first", "net": {"kind": "unet", "width": 48}}]},
@@ -40,11 +32,6 @@ from voxlate.training.recipe import text as recipe_text
             {"stages": [{"name": "first", "net": {"kind": "unet"}}]},
             {"stages": []},
             "recipe.stages is a list of first there and unset here",
-        ),
-        (
-            {"opponent": {"kind": "patch", "weight": 1}},
-            {},
-            "recipe.opponent is a table of kind, weight there and unset here",
         ),
         (
             {"cases": ["a", "b"]},
@@ -59,19 +46,19 @@ from voxlate.training.recipe import text as recipe_text
         ({"a": 1}, {"a": 1}, ""),
     ],
 )
-def test_two_recipes_differ_in_one_dotted_key(old: dict, new: dict, said: str) -> None:
+def test_two_recipes_differ_in_one_dotted_key(old, new, said):
     change = first_change({"recipe": old}, {"recipe": new})
     assert change.startswith(said)
     assert "{" not in change
 
 
-def test_info_counts_the_cases_and_modalities_of_a_cohort_folder(voxlate, cohort) -> None:
+def test_info_counts_the_cases_and_modalities_of_a_cohort_folder(voxlate, cohort):
     facts = json.loads(voxlate("info", cohort, "--json").out)
     assert (facts["cases"], facts["modalities"]) == (6, {"t1": 6, "t2": 6})
     assert facts["next"] == f"voxlate prepare {cohort} --out PREPARED"
 
 
-def test_info_describes_a_synthesis(voxlate, run, cohort, tmp_path) -> None:
+def test_info_describes_a_synthesis(voxlate, run, cohort, tmp_path):
     assert voxlate("synth", run, cohort, "--out", tmp_path / "out").code == 0
     facts = json.loads(voxlate("info", tmp_path / "out", "--json").out)
     assert facts["cases"] == sorted(path.name for path in cohort.iterdir() if path.is_dir())
@@ -79,63 +66,30 @@ def test_info_describes_a_synthesis(voxlate, run, cohort, tmp_path) -> None:
     assert facts["next"].startswith(f"voxlate evaluate {tmp_path / 'out'}")
 
 
-def test_info_rounds_the_mean_to_six_digits(voxlate, cohort) -> None:
+def test_info_rounds_the_mean_to_six_digits(voxlate, cohort):
     mean = json.loads(voxlate("info", cohort / "case0" / "t1.nii.gz", "--json").out)["mean"]
     assert mean == float(f"{mean:.6g}") != 0
 
 
 def test_a_modality_without_intensity_is_refused_with_the_option_that_adds_it(
     voxlate, tiny, prepared, tmp_path
-) -> None:
+):
     answer = voxlate(
         "train", tiny, "--data", prepared, "--out", tmp_path / "r", "--set", 'data.source=["T1"]'
     )
     assert answer.code == 2
-    assert (
-        "found none for T1. Did you mean t1? Else add --set 'intensity.T1={kind=\"percentile\"}'"
-        in answer.err
-    )
-    answer = voxlate(
-        "train", tiny, "--data", prepared, "--out", tmp_path / "r", "--set", 'data.source=["pd"]'
-    )
-    assert (
-        "found none for pd. Add --set 'intensity.pd={kind=\"percentile\"}', or [intensity] in a recipe"
-        in answer.err
-    )
+    assert "--set 'intensity.T1={kind=\"percentile\"}'" in answer.err
     advised = ["--set", 'data.source=["pd"]', "--set", 'intensity.pd={kind="percentile"}']
     answer = voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "r", *advised)
     assert "intensity" not in answer.err, "the advice is enough for the recipe"
 
 
-def test_an_unknown_split_is_answered_with_those_there_are(voxlate, run, cohort, tmp_path) -> None:
+def test_an_unknown_split_is_answered_with_those_there_are(voxlate, run, cohort, tmp_path):
     answer = voxlate("synth", run, cohort, "--out", tmp_path / "out", "--split", "valid")
-    assert answer.code == 2
-    assert all(name in answer.err for name in ("'train'", "'val'", "'test'"))
+    assert all(name in answer.refusal for name in ("'train'", "'val'", "'test'"))
 
 
-def test_a_modality_that_no_case_has_is_answered_with_those_there_are(
-    voxlate, cohort, tmp_path
-) -> None:
-    answer = voxlate("prepare", cohort, "--modality", "T2w", "--out", tmp_path / "out")
-    assert answer.code == 2
-    assert (
-        "expected cases with the modality T2w, found none, only t1, t2. Did you mean 't2'?"
-        in answer.err
-    )
-
-
-def test_info_prints_words_and_no_python(voxlate, cohort, prepared) -> None:
-    for path in (cohort, prepared, cohort / "case0" / "t1.nii.gz"):
-        said = voxlate("info", path)
-        assert said.code == 0
-        assert not re.search(r"[\[\]{}']|None|True|False", said.out.replace(str(path), "")), (
-            said.out
-        )
-    assert "modalities       t1 a.u., t2 a.u." in voxlate("info", prepared).out
-    assert "shape_xyz       20, 24, 6" in said.out
-
-
-def test_the_table_counts_mask_files(voxlate, cohort, tmp_path) -> None:
+def test_the_table_counts_mask_files(voxlate, cohort, tmp_path):
     assert (
         "mask"
         not in json.loads(voxlate("prepare", cohort, "--out", tmp_path / "none", "--json").out)[
@@ -155,7 +109,7 @@ def test_the_table_counts_mask_files(voxlate, cohort, tmp_path) -> None:
     assert done["overview"]["rows"]["mask"]["all"] == 1
 
 
-def test_recipes_are_found_whatever_the_case_and_listed_with_their_modalities(voxlate) -> None:
+def test_recipes_are_found_whatever_the_case_and_listed_with_their_modalities(voxlate):
     assert voxlate("recipes", "MRDPM").out.startswith(recipe_text.text_of("mrdpm"))
     assert "Did you mean 'mrdpm'" in voxlate("recipes", "MRDP").err
     listed = {one["name"]: one for one in json.loads(voxlate("recipes", "--json").out)}
@@ -168,25 +122,13 @@ def test_recipes_are_found_whatever_the_case_and_listed_with_their_modalities(vo
 @every_row(
     ("table", "name", "begun", "known"),
     [
-        (SynthOptions, "sampler", "dd", ["ddim", "ddpm"]),
         (EvaluateOptions, "mask", "b", ["body", "brain"]),
         (EvaluateOptions, "scopes", "both_masked.c", ["both_masked.crops"]),
-        (EvaluateOptions, "preset", "synth", ["synthrad", "synthrad2025"]),
     ],
 )
-def test_values_complete_in_the_shell(table, name: str, begun: str, known: list[str]) -> None:
+def test_values_complete_in_the_shell(table, name, begun, known):
     option = option_of(get_type_hints(table, include_extras=True)[name])
     assert suggestions(option, begun) == known
-
-
-def test_models_and_syntheses_print_as_one_line(run, cohort) -> None:
-    model = load(run)
-    assert (
-        repr(model)
-        == f"Model('{model.network.recipe.title}', t1 → t2, {model.network.header['steps']} steps, cpu)"
-    )
-    made = model.synthesise({"t1": cohort / "case0" / "t1.nii.gz"})
-    assert repr(made) == f"Synthesised(t2 {made.volume.grid} in a.u.)"
 
 
 def test_a_made_ct_of_grey_values_is_not_described_in_hounsfield_units(voxlate, tmp_path):
@@ -214,26 +156,17 @@ def test_keys_of_a_finished_run_are_changed_by_a_new_run_that_its_refusal_names(
 ):
     change = ("--set", "train.optimiser.lr=1e-4")
     refused = voxlate("train", run, *change)
-    assert refused.code == 2
-    said = " ".join(refused.err.split())
+    said = refused.refusal
     command = re.search(r"from these weights: voxlate (.+)\.", said)
     assert command, said
     words = {"PREPARED": prepared, "NEW": tmp_path / "new"}
     line = [str(words.get(word, word)) for word in shlex.split(command[1])]
-    answer = voxlate(*line, *change)
-    assert answer.code == 0, answer.err
+    voxlate(*line, *change).done()
     other = voxlate("train", run / "recipe.toml", "--data", prepared, "--out", run, *change)
     assert f"--init {run}" in "".join(other.err.split("\n"))
 
 
-def test_the_help_of_prepare_lists_every_preset(voxlate):
-    shown = re.sub(r"[│\s]+", " ", voxlate("prepare", "--help").out)
-    assert f"({', '.join(presets())})" in shown
-
-
-def test_info_calls_a_unit_by_a_files_name_a_guess_and_checks_its_values(
-    voxlate, cohort, tmp_path
-) -> None:
+def test_info_calls_a_unit_by_a_files_name_a_guess_and_checks_its_values(voxlate, cohort, tmp_path):
     shutil.copy(cohort / "case0" / "t1.nii.gz", tmp_path / "CT_of_head.nii.gz")
     of_mr = json.loads(voxlate("info", tmp_path / "CT_of_head.nii.gz", "--json").out)
     (guess,) = of_mr["guessed"]

@@ -1,8 +1,6 @@
 """The command line: what its options reach."""
 
 import json
-import re
-import shutil
 
 import nibabel as nib
 import numpy as np
@@ -15,7 +13,6 @@ from voxlate.commands.api.progress import Bars, progress_on
 from voxlate.exchange.published import layout
 from voxlate.science.nets.interface import Channels
 from voxlate.science.nets.xmodality.adm import ADM
-from voxlate.training import recipe
 
 
 @pytest.fixture
@@ -42,8 +39,7 @@ def test_published_weights_become_a_run_that_draws(voxlate, published, tmp_path)
     source = scan(tmp_path / "tof.nii.gz")
     options = ("--steps", 1, "--slices", "whole", "--schedule", "shifted_cosine")
     options += ("--sampler", "ddim", "--noise", "shared")
-    answer = voxlate("synth", run, f"tof={source}", "--out", out, *options)
-    assert answer.code == 0, answer.err
+    voxlate("synth", run, f"tof={source}", "--out", out, *options).done()
     (folder,) = out.glob("*/")  # "tof" says nothing of the patient, so its folder's name is taken
     assert folder.name == tmp_path.name.lstrip(".")
     made = json.loads((folder / "provenance.json").read_text())
@@ -53,16 +49,6 @@ def test_published_weights_become_a_run_that_draws(voxlate, published, tmp_path)
     image = nib.load(folder / "cta.nii.gz")
     assert image.shape == (12, 16, 4)
     assert -50 <= image.get_fdata().min() <= image.get_fdata().max() <= 350
-
-
-def test_a_file_that_is_no_published_network_is_one_sentence(voxlate, tmp_path):
-    (tmp_path / "other.safetensors").write_bytes(b"no weights")
-    answer = voxlate(
-        "import", "xmodality", tmp_path / "other.safetensors", "--out", tmp_path / "run"
-    )
-    assert answer.code == 2
-    assert "expected" in answer.err
-    assert not (tmp_path / "run").exists()
 
 
 def test_an_option_of_synthesis_may_be_named_as_in_a_recipe(voxlate, run, cohort, tmp_path):
@@ -79,40 +65,6 @@ def test_an_option_of_synthesis_may_be_named_as_in_a_recipe(voxlate, run, cohort
     ]
     assert stated[0]["synth"] == stated[1]["synth"]
     assert stated[0]["synth"]["mirror"] is True
-
-
-def test_scored_folders_are_compared(voxlate, run, cohort, tmp_path):
-    for number in range(2, 6):
-        shutil.rmtree(cohort / f"case{number}")
-    folders = [tmp_path / "first", tmp_path / "second"]
-    for folder, extra in zip(folders, ((), ("--set", "mirror=true"))):
-        assert voxlate("synth", run, cohort, "--out", folder, *extra).code == 0
-        assert voxlate("evaluate", folder, "--truth", cohort, "--region", "bright=t2>0.6").code == 0
-    answer = voxlate("compare", *folders, "--json")
-    assert answer.code == 0, answer.err
-    found = json.loads(answer.out)["modalities"]["t2"]["metrics"]
-    assert {"mae", "ssim_2d", "bright.mae"} <= set(found)
-
-
-def test_a_recipe_may_say_how_it_differs_from_another(tmp_path, tiny):
-    (tmp_path / "more.toml").write_text(
-        f'base = "{tiny}"\n[train]\nsteps = 7\n[synth]\nsamples = 3\n'
-    )
-    base, more = recipe.read(str(tiny)), recipe.read(str(tmp_path / "more.toml"))
-    assert (more.train.steps, more.synth.samples) == (7, 3)
-    assert more.train.batch == base.train.batch
-    assert more.net == base.net
-
-
-def test_without_a_terminal_progress_is_lines_with_the_time_left(voxlate, tmp_path, monkeypatch):
-    monkeypatch.setattr("voxlate.commands.api.progress.SECONDS", 0.0)
-    size = ("--cases", 3, "--size", 16, 16, 8, "--modality", "ct")
-    answer = voxlate("phantom", "--out", tmp_path / "heads", *size)
-    assert answer.code == 0, answer.err
-    lines = answer.err.splitlines()
-    assert lines[-1].startswith("phantom 3/3")
-    assert any(re.fullmatch(r"phantom 2/3, 0:00:\d\d left", line) for line in lines)
-    assert "\x1b" not in answer.err
 
 
 def test_the_time_left_of_a_second_case_begins_anew(capsys, monkeypatch):
@@ -136,5 +88,4 @@ def test_a_recipe_that_is_its_own_base_is_refused(voxlate, tmp_path):
     path = tmp_path / "loop.toml"
     path.write_text(f'base = "{path}"\n')
     answer = voxlate("recipes", path)
-    assert answer.code == 2
-    assert "base" in answer.err
+    assert "base" in answer.refusal

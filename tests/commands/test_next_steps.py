@@ -67,11 +67,9 @@ def train(voxlate, cohort, tmp_path):
     def run(*layout, text=TRANSLATION, scans=cohort, options=()):
         recipe = tmp_path / "recipe.toml"
         recipe.write_text(text + RECIPE)
-        ready = voxlate("prepare", scans, "--out", tmp_path / "p", "--no-audit", *layout)
-        assert ready.code == 0, ready.err
+        voxlate("prepare", scans, "--out", tmp_path / "p", "--no-audit", *layout).done()
         paths = ("--data", tmp_path / "p", "--out", tmp_path / "r")
-        answer = voxlate("train", recipe, *paths, *options)
-        assert answer.code == 0, answer.err
+        answer = voxlate("train", recipe, *paths, *options).done()
         return answer
 
     return run
@@ -124,17 +122,6 @@ def test_whole_test_cases_are_scored_where_validation_cases_lack_something(
 
 
 @pytest.mark.slow
-def test_a_completion_of_mixed_cases_names_its_report_and_the_scores_of_whole_ones(
-    complete, follow, cohort, voxlate, tmp_path
-):
-    (cohort / "case4" / "t1.nii.gz").unlink()
-    complete()
-    made = voxlate("synth", tmp_path / "r", cohort, "--out", tmp_path / "o")
-    assert [command.split()[0] for command in named(made)] == ["report", "evaluate"]
-    follow(made)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("splits", [{"case5": "test"}, {"case9": "val"}])
 def test_without_validation_patients_the_test_patients_or_all_are_made(
     train, follow, cohort, splits
@@ -152,15 +139,6 @@ def test_where_held_out_cases_lack_the_source_one_case_that_has_it_is_named(trai
     (made,) = follow(answer)
     assert "case3/t1.nii.gz" in named(answer)[0]
     assert named(made) == ["report OUT"]
-
-
-@pytest.mark.slow
-def test_a_folder_with_a_blank_in_its_name_can_be_copied(train, follow, cohort, tmp_path):
-    scans = cohort.rename(tmp_path / "my scans")
-    split(scans)
-    (made,) = follow(train(scans=scans))
-    assert "my scans'" in named(made)[0]
-    follow(made)
 
 
 def test_the_layout_of_slices_is_part_of_the_next_command(voxlate, train, follow, tmp_path):
@@ -204,8 +182,9 @@ def test_a_fold_and_the_ensemble_of_folds_name_commands_that_work(
     follow(made)
     shutil.move(tmp_path / "r", tmp_path / "fold0")
     train(options=("--fold", "1"))
-    made = voxlate("synth", tmp_path / "fold0", tmp_path / "r", cohort, "--out", tmp_path / "o")
-    assert made.code == 0, made.err
+    made = voxlate(
+        "synth", tmp_path / "fold0", tmp_path / "r", cohort, "--out", tmp_path / "o"
+    ).done()
     follow(made)
 
 
@@ -216,18 +195,8 @@ def test_calibrate_names_synth_as_it_was_calibrated(
     train()
     for number in range(2):
         small_head(tmp_path / "others" / f"new{number}", 100 + number)
-    answer = voxlate("calibrate", tmp_path / "r", tmp_path / "others")
-    assert answer.code == 0, answer.err
+    answer = voxlate("calibrate", tmp_path / "r", tmp_path / "others").done()
     follow(answer, NEW=tmp_path / "others")
-
-
-@pytest.mark.slow
-def test_a_run_that_went_on_names_what_works(voxlate, train, follow, cohort, tmp_path):
-    split(cohort)
-    train()
-    answer = voxlate("train", tmp_path / "r", "--steps", "+1")
-    assert answer.code == 0, answer.err
-    follow(answer)
 
 
 def test_a_run_whose_prepared_cohort_is_gone_names_a_command_for_any_scans(
@@ -248,8 +217,9 @@ def test_a_run_whose_prepared_cohort_is_gone_names_a_command_for_any_scans(
 
 
 def test_prepare_names_no_training_that_cannot_be_planned(voxlate, cohort, tmp_path):
-    answer = voxlate("prepare", cohort, "--modality", "t1", "--out", tmp_path / "p", "--no-audit")
-    assert answer.code == 0, answer.err
+    answer = voxlate(
+        "prepare", cohort, "--modality", "t1", "--out", tmp_path / "p", "--no-audit"
+    ).done()
     assert "Next:" not in answer.out
     assert "no training can be planned: " in answer.err
     assert "expected two modalities, a source and a target, found t1 alone" in answer.err
@@ -265,31 +235,13 @@ def test_the_way_from_a_phantom_to_scores_works_as_each_command_names_the_next(
     command = named(prepared)[0]
     place = tmp_path / "here"
     short = ("--minutes", "0.05", "--memory", "2GB", "--mode", "mean", "--device", "cpu")
-    plan = voxlate("plan", place / "PREPARED", "--out", tmp_path / "plan.toml", *short)
-    assert plan.code == 0, plan.err
+    plan = voxlate("plan", place / "PREPARED", "--out", tmp_path / "plan.toml", *short).done()
     (trained,) = follow(plan)
     (made,) = follow(trained)
     (scored,) = follow(made)
     assert scored.out.splitlines()[-1][0] in "✓?✗"
     auto = voxlate(
         *shlex.split(command)[:2], "--data", place / "PREPARED", "--out", tmp_path / "auto", *short
-    )
-    assert auto.code == 0, auto.err
+    ).done()
     (place / "OUT").rename(place / "BEFORE")
     follow(auto)
-
-
-@pytest.mark.slow
-def test_unpaired_scans_have_next_commands_that_work(voxlate, follow, small_head, tmp_path):
-    for number in range(8):
-        modalities = ("t1",) if number < 4 else ("ct",)
-        small_head(tmp_path / "c" / f"case{number}", number, modalities=modalities)
-    rows = [f"case{number},{'val' if number in (3, 7) else 'train'}" for number in range(8)]
-    (tmp_path / "c" / "cases.csv").write_text("\n".join(["case,split", *rows]) + "\n")
-    ready = voxlate("prepare", tmp_path / "c", "--out", tmp_path / "p", "--no-audit")
-    assert ready.code == 0, ready.err
-    short = ("--minutes", "0.05", "--memory", "2GB", "--device", "cpu")
-    answer = voxlate("train", "auto", "--data", tmp_path / "p", "--out", tmp_path / "r", *short)
-    assert answer.code == 0, answer.err
-    assert "– no verdict" in answer.out
-    follow(answer)

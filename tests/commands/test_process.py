@@ -164,19 +164,3 @@ def test_a_synthesis_imports_neither_charts_nor_logs_of_trainings_nor_statistics
     code = SHOWN_MODULES.replace('name.partition(".")[0]', "name")
     slow = {"matplotlib", "tensorboard", "scipy.stats", "scipy.optimize"}
     assert not slow & imported_by("synth", run, scan, "--out", out, code=code)
-
-
-@pytest.mark.parametrize(
-    ("line", "computes"),
-    [
-        ("train x --data y", True),
-        ("synth --help", False),
-        ("info x", False),
-        ("recipes", False),
-        ("", False),
-    ],
-)
-def test_only_a_command_that_computes_looks_at_the_load_first(line, computes):
-    from voxlate.commands.cli import _computes
-
-    assert _computes(line.split()) is computes

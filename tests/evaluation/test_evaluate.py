@@ -528,7 +528,7 @@ def test_the_naive_baselines_on_the_slice_pairs_score_as_others_found(shared):
     with open(folder / "cases.csv", newline="") as file:
         splits = {row["case"]: row["split"] for row in csv.DictReader(file)}
 
-    def read(case: str) -> dict[str, Volume]:
+    def read(case):
         return {
             name: read_volume(Path(folder) / case / f"{name}.png", name) for name in ("mr", "ct")
         }

@@ -29,7 +29,7 @@ def entry(case: str, kept: str, before: float, after: float) -> Entry:
     )
 
 
-def test_one_line_says_how_a_modality_was_registered() -> None:
+def test_one_line_says_how_a_modality_was_registered():
     cases = [
         entry("a", "rigid", 1.1, 1.3),
         entry("b", "none", 1.05, 1.05),
@@ -40,9 +40,7 @@ def test_one_line_says_how_a_modality_was_registered() -> None:
     assert all(part in line for part in ("1.100 → 1.300", "1.050 → 1.050", "(b)"))
 
 
-def test_a_chequerboard_has_eight_squares_along_the_shorter_side_each_scan_in_its_own_shades() -> (
-    None
-):
+def test_a_chequerboard_has_eight_squares_along_the_shorter_side_each_scan_in_its_own_shades():
     bright = CaseImage(
         "fixed", "ct", {"axial": np.full((16, 32), 300.0)}, ColourScale(-100, 300, "gray", "HU")
     )
@@ -56,7 +54,7 @@ def test_a_chequerboard_has_eight_squares_along_the_shorter_side_each_scan_in_it
     assert np.unique(board, return_counts=True)[1].tolist() == [256, 256]
 
 
-def test_scans_that_are_not_registered_have_no_chequerboard() -> None:
+def test_scans_that_are_not_registered_have_no_chequerboard():
     scans = {
         name: Volume(np.ones((1, 6, 6, 6), np.float32), np.eye(4), "a.u.", name)
         for name in ("t1", "t2")
@@ -72,8 +70,8 @@ def test_scans_that_are_not_registered_have_no_chequerboard() -> None:
 
 
 def test_report_shows_at_most_twelve_cases_of_a_prepared_cohort_and_prepare_accepts_its_page(
-    voxlate, tmp_path: Path
-) -> None:
+    voxlate, tmp_path
+):
     for number in range(14):
         write(tmp_path / "in" / f"case{number:02}" / "t1.nii.gz", (12, 12, 12), 1.0, number)
         write(tmp_path / "in" / f"case{number:02}" / "t2.nii.gz", (6, 6, 6), 2.0, number)

@@ -582,28 +582,6 @@ def refusal(source: str, place: Path, told: Stated | None = None) -> str:
     return str(error.value)
 
 
-def test_what_the_user_must_state_is_listed_once(tmp_path):
-    torch.save(random(resnet(4, 1, False)).state_dict(), tmp_path / "g.pth")
-    said = refusal("pix2pix", tmp_path / "g.pth")
-    assert (
-        "no data.source, data.target, data.patch, data.axes, --spacing X Y Z (or --any-spacing)"
-        in said
-    )
-    changes = {"data.source": ["t1"], "data.target": ["ct"], "data.patch": [1, 16, 16]}
-    said = refusal("pix2pix", tmp_path / "g.pth", Stated(changes=changes, any_spacing=True))
-    assert "found no data.axes, intensity.t1, intensity.ct." in said
-
-
-def test_what_a_package_s_network_needs_is_listed_with_what_its_files_state(tmp_path):
-    place, _ = nnunet(tmp_path, "PlainConvUNet", 2)
-    said = refusal("nnunet", place, stated(tmp_path))
-    assert "found no net.input_range.t1, net.output_range." in said
-    assert "state the spacing [2.0, 1.0, 1.0] mm" in said
-    assert "ZScoreNormalization, which are not taken over" in said
-    unstated = Stated(stated(tmp_path, RANGES).recipe)
-    assert "found no --spacing X Y Z" in refusal("nnunet", place, unstated)
-
-
 def test_the_spacing_that_is_stated_is_that_of_the_synthesis(tmp_path):
     torch.save(random(resnet(4, 1, False)).state_dict(), tmp_path / "g.pth")
     told = Stated(stated(tmp_path).recipe, spacing_mm=(3.0, 2.0, 1.0))
@@ -658,12 +636,6 @@ def test_weights_of_monai_alone_are_those_of_the_network_that_the_recipe_names(t
     with torch.no_grad():
         expected = volumes(as_ours(module(image), 0, 2))
     assert (ours(t1=as_ours(image, 0, 1)) - expected).abs().max() < MOST
-
-
-def test_a_resnet_with_batch_norms_is_refused_by_its_key(tmp_path):
-    state = random(resnet(4, 1, False)).state_dict() | {"model.2.running_mean": torch.ones(4)}
-    torch.save(state, tmp_path / "g.pth")
-    assert "unknown key 'model.2.running_mean'" in refusal("pix2pix", tmp_path / "g.pth")
 
 
 def change(path: Path, **keys: Any) -> None:

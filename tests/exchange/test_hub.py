@@ -168,7 +168,7 @@ def test_a_calibration_of_other_weights_is_left_out_and_said(calibrated, diffusi
 
 
 def test_what_cannot_be_exported_is_pushed_without_onnx_which_is_said(run, tmp_path, monkeypatch):
-    def refuse(*_: object, **__: object) -> None:
+    def refuse(*_, **__):
         raise BadInput("the reason")
 
     monkeypatch.setattr("voxlate.exchange.hub_folder.export_model", refuse)

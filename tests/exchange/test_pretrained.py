@@ -160,9 +160,7 @@ WHOLE = "compvis of a whole latent diffusion"
 
 
 @every_row("source, layout", [("kl-f4", "diffusers"), ("kl-f4", "compvis"), ("kl-f8", WHOLE)])
-def test_imported_weights_give_what_diffusers_gave(
-    tmp_path: Path, source: Source, layout: str
-) -> None:
+def test_imported_weights_give_what_diffusers_gave(tmp_path, source, layout):
     prefix = "first_stage_model." if "whole" in layout else ""
     mean, _, decoded = ours(
         written(tmp_path / "a.safetensors", source, layout == "diffusers", prefix), source
@@ -172,7 +170,7 @@ def test_imported_weights_give_what_diffusers_gave(
     assert decoded[0, 0, 7, 7:10].tolist() == pytest.approx(pixels, abs=1e-5)
 
 
-def test_a_file_that_is_no_such_autoencoder_is_one_sentence(tmp_path: Path) -> None:
+def test_a_file_that_is_no_such_autoencoder_is_one_sentence(tmp_path):
     path = written(tmp_path / "a.safetensors", "kl-f4")
     with pytest.raises(
         BadInput,
@@ -221,15 +219,13 @@ def test_a_latent_recipe_takes_a_pretrained_autoencoder_in_place_of_training_its
     voxlate, prepared, cohort, tmp_path
 ):
     path = written(tmp_path / "a.safetensors", "kl-f4")
-    answer = voxlate("import", "kl-f4", path, "--out", tmp_path / "kl")
-    assert answer.code == 0, answer.err
+    answer = voxlate("import", "kl-f4", path, "--out", tmp_path / "kl").done()
     changes = net_changes(Run(tmp_path / "kl"))
     assert changes in " ".join(answer.out.split())
     (tmp_path / "latent.toml").write_text(LATENT_RECIPE)
     given = ("train", tmp_path / "latent.toml", "--data", prepared, "--reuse", tmp_path / "kl")
     sets = shlex.split(changes)
-    answer = voxlate(*given, "--out", tmp_path / "run", *sets)
-    assert answer.code == 0, answer.err
+    answer = voxlate(*given, "--out", tmp_path / "run", *sets).done()
     assert "stage 'autoencoder' is taken from" in answer.err
     taken = Run(tmp_path / "run").weights("autoencoder")
     own, theirs = load_file(taken), load_file(Run(tmp_path / "kl").weights())

@@ -32,7 +32,7 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def reference(shared: Path) -> Path:
+def reference(shared) -> Path:
     return shared / "reference" / "xmodality"
 
 
@@ -258,7 +258,7 @@ def test_an_imported_network_sees_the_slices_of_the_lps_array_and_answers_on_the
     low, high = planes.amin((1, 2), keepdim=True), planes.amax((1, 2), keepdim=True)
     seen = ((planes - low) / (high - low) * 2 - 1)[:, None, None]
 
-    def answer(seen: Tensor) -> np.ndarray:
+    def answer(seen):
         net = load_network(weights)
         with torch.no_grad():
             if kind == "unet":

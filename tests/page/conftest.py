@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,21 +19,21 @@ def page(tmp_path) -> Iterator[Callable[..., Any]]:
     with ExitStack() as open_pages:
 
         def make(
-            runs: dict[str, str] | None = None,
-            start: Any = None,
-            folder: str = "data",
-            root: Path | None = None,
-            reusable: bool = True,
-            names: tuple[str, ...] = (),
-            browser: Path | None = None,
-            **limits: Any,
-        ) -> Any:
+            runs=None,
+            start=None,
+            folder="data",
+            root=None,
+            reusable=True,
+            names=(),
+            browser=None,
+            **limits,
+        ):
             settings = Settings(
                 runs or {}, tmp_path / folder, root, device="cpu", names=names, browser=browser
             )
             settings = replace(settings, limits=replace(Limits(), **limits))
             app = create_app(settings, Sessions(TOKEN, reusable), start)
-            options: dict[str, Any] = {"base_url": BASE, "follow_redirects": False}
+            options = {"base_url": BASE, "follow_redirects": False}
             client = open_pages.enter_context(
                 TestClient(app, headers={"origin": BASE}, raise_server_exceptions=False, **options)
             )

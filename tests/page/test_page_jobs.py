@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from paging import BASE, TOKEN, Here
+from paging import BASE, TOKEN, Here, free_port
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, write_json
-from voxlate.page.jobs import MOST_ATTEMPTS, PROGRESS, Job, Jobs, NoSuchJob, Progress
+from voxlate.page.jobs import MOST_ATTEMPTS, PROGRESS, Jobs, NoSuchJob, Progress
 from voxlate.page.workers import Worker
 
 
@@ -61,7 +61,7 @@ def test_jobs_are_worked_on_one_at_a_time_in_their_order(jobs):
     names = waiting(jobs, 3)
     most = 0
 
-    def finished() -> bool:
+    def finished():
         nonlocal most
         states = [job.state for job in jobs.all()]
         most = max(most, states.count("running"))
@@ -208,12 +208,6 @@ def test_the_page_shows_progress_time_left_and_a_way_to_cancel(page):
     assert made.client.get(f"/jobs/{name}").status_code == 404
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
 def test_a_data_folder_and_a_port_belong_to_one_server(tmp_path):
     from voxlate.base.files import lock
     from voxlate.page.app import run_server
@@ -243,7 +237,7 @@ def test_a_server_that_is_killed_in_the_middle_of_a_synthesis_finishes_it_after_
     token.touch(0o600)
     token.write_text(f"{TOKEN}\n")
 
-    def serve() -> "subprocess.Popen[bytes]":
+    def serve():
         options = (
             "--port",
             str(port),
@@ -265,13 +259,13 @@ def test_a_server_that_is_killed_in_the_middle_of_a_synthesis_finishes_it_after_
                 time.sleep(0.1)
         raise AssertionError("the server does not answer")
 
-    def until(done) -> None:
+    def until(done):
         over = time.monotonic() + 120
         while not done() and time.monotonic() < over:
             time.sleep(0.05)
         assert done()
 
-    def read(name: str) -> Job:
+    def read(name):
         return Jobs(data).read(name)
 
     process = serve()

@@ -9,7 +9,6 @@ from paging import Here
 from test_page_results import finished, synthesised
 
 import voxlate as package
-from voxlate.training.starters import names
 
 RESIDUAL = """
 title = "both"
@@ -182,20 +181,6 @@ def test_a_model_that_cannot_be_used_is_listed_with_its_sentence_and_the_others_
     assert "odd: This should not happen: ZeroDivisionError." in text
     assert "secret" not in text
     assert text.count("<strong>Fits.</strong>") == 1
-
-
-@pytest.mark.slow
-def test_a_starter_says_what_it_accepts_and_its_limits_before_and_after_the_synthesis(
-    page, cohort, shipped_starters, monkeypatch
-):
-    monkeypatch.setattr(names, "FOLDER", shipped_starters)
-    made = page({"starter:head-mr-to-ct": "starter:head-mr-to-ct"}, start=Here)
-    place = made.upload(cohort / "case1" / "t1.nii.gz").headers["location"]
-    before = finished(made, place)
-    _, after = synthesised(made, place, "starter:head-mr-to-ct")
-    for text in (before, after):
-        assert "As mr it accepts scans called mr, t1, t1w," in text
-        assert "<li>It takes whole heads with their skull;" in text
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def reports(page, run, cohort, tmp_path):
     shutil.copytree(run, tmp_path / "second")
     made = page({"tiny": str(run)}, root=tmp_path, start=Here)
 
-    def compared(*names: str):
+    def compared(*names):
         form = {"runs": list(names), "cohort": "cohort", "split": "val"}
         return made.client.post("/training/compare", data=form)
 

@@ -177,15 +177,6 @@ def test_a_folder_of_the_machine_is_synthesised_in_its_place(page, run, cohort, 
     assert sorted(path.name for path in (cohort / "case1").iterdir()) == ["t1.nii.gz", "t2.nii.gz"]
 
 
-def test_files_that_are_no_scans_are_counted(page, run, cohort):
-    made = page({"run": str(run)}, start=Here)
-    path = cohort / "case1" / "t1.nii.gz"
-    place = made.upload(path, **{"notes.txt": b"x", ".hidden": b"x"}).headers["location"]
-    text = finished(made, place)
-    assert "1 file is no scan and is not used: notes.txt." in text
-    assert "1 hidden file was left out." in text
-
-
 def test_a_damaged_scan_is_named_and_nothing_else_happens(page, run, tmp_path):
     made = page({"run": str(run)}, start=Here)
     for content in (b"", b"no image", b"\x1f\x8b broken"):

@@ -35,8 +35,7 @@ def test_the_server_hands_the_page_out_to_those_whom_it_let_in(built, page):
 
 def test_a_folder_without_the_built_page_is_refused(tmp_path, voxlate):
     answer = voxlate("serve", tmp_path, "--browser", tmp_path)
-    assert answer.code == 2
-    assert "expected the page that make browser builds (--browser), found none" in answer.err
+    assert "expected the page that make browser builds (--browser), found none" in answer.refusal
 
 
 @pytest.mark.browser

@@ -88,7 +88,7 @@ def test_no_place_outside_of_the_root_is_listed_surveyed_or_trained(page, cohort
 
 
 def test_a_folder_that_cannot_be_read_is_refused_with_one_sentence(tmp_path, monkeypatch):
-    def refuse(path: Path):
+    def refuse(path):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "iterdir", refuse)
@@ -215,7 +215,7 @@ def test_a_plan_is_that_of_plan_training_and_its_training_keeps_the_recipe(
     made_by = planning.plan_training(prepared, mode="mean", device="cpu", **limits)
     asked = {}
 
-    def once(data: str, **options):
+    def once(data, **options):
         asked.update(options, data=data)
         return made_by  # a second plan would have other timings
 
@@ -284,13 +284,10 @@ def test_what_is_no_recipe_number_or_choice_is_refused(page, prepared, tiny, tmp
     made = page(root=tmp_path, start=Here)
     recipe = {"place": "prepared", "recipe": "tiny.toml", "folder": "new"}
     for form, changed, why in (
-        ("recipe", recipe | {"recipe": "no_such"}, "found nothing there"),
         ("recipe", recipe | {"recipe": "/etc/passwd"}, "found nothing there"),
-        ("recipe", recipe | {"changes": "train.steps"}, "expected KEY=VALUE"),
         ("recipe", recipe | {"folder": "prepared"}, "which is there"),
         ("recipe", recipe | {"place": "cohort"}, "expected one with a prepared cohort"),
         ("plan", {"place": "prepared", "minutes": "-1"}, "minutes: expected at least 0, found -1"),
-        ("plan", {"place": "prepared", "minutes": "nan"}, "minutes: expected a number"),
         (
             "plan",
             {"place": "prepared", "mode": "other"},

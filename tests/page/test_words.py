@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import voxlate
+from rows import every_row
 from sources import files, nodes
 from voxlate.base.codes import codes
 from voxlate.base.messages import message
@@ -81,14 +82,10 @@ def test_a_refusal_keeps_what_was_expected_and_found_and_what_can_be_done_on_the
     assert in_settings(name) == name
 
 
-@pytest.mark.parametrize(
-    "template", sorted(path.name for path in (WEB / "templates").glob("*.html"))
-)
-def test_no_template_names_an_option_or_a_command(template):
-    text = (WEB / "templates" / template).read_text(encoding="utf-8")
+SCRIPTS = [WEB / "static" / f"{name}.js" for name in ("viewer", "upload", "picture", "measure")]
+
+
+@every_row("path", [*(WEB / "templates").glob("*.html"), *SCRIPTS])
+def test_no_template_and_no_script_names_an_option_or_a_command(path):
+    text = path.read_text(encoding="utf-8")
     assert not _names(re.sub(r"\{#.*?#\}", "", text, flags=re.DOTALL))
-
-
-@pytest.mark.parametrize("script", ["viewer.js", "upload.js", "picture.js", "measure.js"])
-def test_no_script_names_an_option_or_a_command(script):
-    assert not _names((WEB / "static" / script).read_text(encoding="utf-8"))

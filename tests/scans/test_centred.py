@@ -1,10 +1,8 @@
 """Pieces cut, or filled, evenly on both sides, for methods that compare left with right."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,23 +11,19 @@ import torch
 from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.intensity import Window
-from voxlate.training import recipe as recipes
 from voxlate.training.batches.augment import AugmentSettings
 from voxlate.training.batches.batches import Batches, validation_batches
 from voxlate.training.batches.patches import DataSettings, note_on_cut
-from voxlate.training.train import train
 
 INTENSITY = {"t1": Window(low=0, high=100), "t2": Window(low=0, high=100)}
 
 
 @pytest.fixture(scope="module")
-def symmetric(
-    tmp_path_factory: pytest.TempPathFactory, save: Callable[..., Path]
-) -> Callable[[int], Cohort]:
+def symmetric(tmp_path_factory, save) -> Callable[[int], Cohort]:
     """A cohort of heads of one width that are their own mirror images."""
 
     @cache
-    def make(width: int) -> Cohort:
+    def make(width):
         folder = tmp_path_factory.mktemp(f"width{width}")
         for k in range(6):
             half = np.random.default_rng(k).uniform(10, 100, (3, 12, (width + 1) // 2))
@@ -103,17 +97,3 @@ def test_what_a_patch_of_fixed_size_leaves_of_the_mask_is_said(symmetric):
     )
     assert missed in note_on_cut(cohort, settings())
     assert note_on_cut(cohort, replace(settings(), patch=(1, 12, 14))) == ""
-
-
-def test_a_training_says_what_its_patches_leave_of_the_mask(symmetric, tiny, tmp_path):
-    changes = {"data.patch": "[1, 8, 10]", "data.centred": "true", "train.steps": "1"}
-    said = []
-    run = train(
-        recipes.read(str(tiny), changes),
-        symmetric(14).folder,
-        tmp_path / "run",
-        device="cpu",
-        say=lambda one: said.append(str(one)),
-    )
-    (cut,) = [one for one in said if "is in columns that no patch reaches" in one]
-    assert cut in [json.loads(line).get("started") for line in run.log.read_text().splitlines()]

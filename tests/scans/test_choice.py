@@ -15,7 +15,7 @@ from voxlate.scans.cohorts.find import find_cohort
 
 
 @pytest.fixture
-def two_runs(tmp_path: Path) -> Path:
+def two_runs(tmp_path) -> Path:
     """Two BIDS patients; the first has two T1w runs."""
     root = tmp_path / "bids"
     (root).mkdir()
@@ -29,16 +29,6 @@ def two_runs(tmp_path: Path) -> Path:
 
 def t1_of(found: CohortFiles, case: str) -> str:
     return next(one for one in found.cases if one.case == case).files["t1"].name
-
-
-def test_two_files_of_one_modality_are_refused_with_the_ways_out(two_runs):
-    with pytest.raises(BadInput) as error:
-        find_cohort(two_runs)
-    said = str(error.value)
-    assert "sub-01_run-1_T1w.nii.gz: expected one t1 of case sub-01, found also" in said
-    assert "--prefer 'sub-01_run-1_T1w.nii.gz'" in said
-    assert "--exclude-file" in said
-    assert "--exclude sub-01" in said
 
 
 def test_the_preferred_of_two_files_is_taken_and_the_other_is_named(two_runs):
@@ -60,7 +50,7 @@ def test_a_preference_that_fits_both_files_leaves_the_next_to_decide(two_runs):
 
 
 @pytest.fixture
-def two_t1(tmp_path: Path) -> Path:
+def two_t1(tmp_path) -> Path:
     """Two cases with t1 and t2; the first has a second t1, and the second another scan."""
     root = tmp_path / "cohort"
     for name in ("a/t1", "a/t1_run-2", "a/t2", "b/t1", "b/t1_new", "b/t2"):
@@ -87,15 +77,9 @@ def test_a_second_run_of_a_modality_is_preferred_and_is_a_modality_of_its_own_wi
 
 
 def test_a_preference_that_decides_nothing_is_refused_and_says_why(two_t1, two_runs):
-    with pytest.raises(
-        BadInput, match=r"'\*nothing\*', which fits none, and no case has two files of one modality"
-    ):
-        find_cohort(two_t1, prefer="*nothing*")
     with pytest.raises(BadInput, match=r"'\*nothing\*', which fits none\. Change it"):
         find_cohort(two_runs, prefer=["*run-2*", "*nothing*"])
-    with pytest.raises(
-        BadInput, match=r"fits t1_new.nii.gz, the only t1_new of case b.*\[aliases\]"
-    ):
+    with pytest.raises(BadInput, match=r"\[aliases\]"):
         find_cohort(two_t1, prefer="*new*")
 
 
@@ -213,16 +197,12 @@ def test_prepare_synth_and_evaluate_take_a_table_and_leave_the_same_cases_out(
     table = cohort / "mine.csv"
     table.write_text("case\n" + "".join(f"case{number}\n" for number in range(6)))
     options = ("--exclude", "case[1234]", "--exclude-file", "T1.nii.gz")
-    dry = voxlate("prepare", cohort, "--dry-run", *options)
-    assert dry.code == 0, dry.err
+    dry = voxlate("prepare", cohort, "--dry-run", *options).done()
     assert "left out: 4 cases that --exclude names ('case1', 'case2', 'case3', …)" in dry.err
-    done = voxlate("prepare", table, "--out", tmp_path / "fewer", *options, "--no-audit")
-    assert done.code == 0, done.err
-    made = voxlate("synth", run, table, "--out", tmp_path / "out", *options)
-    assert made.code == 0, made.err
+    voxlate("prepare", table, "--out", tmp_path / "fewer", *options, "--no-audit").done()
+    voxlate("synth", run, table, "--out", tmp_path / "out", *options).done()
     assert sorted(one.name for one in (tmp_path / "out").glob("*/")) == ["case0", "case5"]
-    scored = voxlate("evaluate", tmp_path / "out", "--truth", table, *options)
-    assert scored.code == 0, scored.err
+    voxlate("evaluate", tmp_path / "out", "--truth", table, *options).done()
     with pytest.raises(BadInput, match="expected one t1 of case case0"):
         evaluate(tmp_path / "out", table)
     assert evaluate(tmp_path / "out", table, exclude="case[1234]", prefer="t1.nii.gz").rows

@@ -83,7 +83,7 @@ def test_ten_thousand_signatures_are_compared_in_a_minute():
 
 
 @pytest.fixture
-def heads(tmp_path: Path) -> Path:
+def heads(tmp_path) -> Path:
     """Three patients; the scan of c is that of a, mirrored and brighter."""
     scans = {"a": head(0), "b": head(1), "c": 1.5 * head(0)[:, :, ::-1]}
     for case, scan in scans.items():

@@ -53,7 +53,7 @@ def write_series(folder, slices=range(5), **changes):
 
 def test_slices_are_ordered_by_place_rescaled_and_every_voxel_lies_where_dicom_says(
     tmp_path,
-) -> None:
+):
     volume = read_volume(write_series(tmp_path))
     assert (volume.unit, volume.modality, volume.data.shape) == ("HU", "ct", (1, 5, 3, 4))
     k, row, column = np.meshgrid(np.arange(5), np.arange(3), np.arange(4), indexing="ij")
@@ -66,7 +66,7 @@ def test_slices_are_ordered_by_place_rescaled_and_every_voxel_lies_where_dicom_s
     np.testing.assert_array_equal(return_to(canonical(volume), volume.grid).data, volume.data)
 
 
-def test_one_file_is_one_slice_and_the_modality_that_the_user_names_rules(tmp_path) -> None:
+def test_one_file_is_one_slice_and_the_modality_that_the_user_names_rules(tmp_path):
     volume = read_volume(write_series(tmp_path, [0]) / "3.dcm", "cta")
     assert (volume.data.shape, volume.modality) == ((1, 1, 3, 4), "cta")
 
@@ -134,7 +134,7 @@ PROBLEMS = {
 
 
 @every_row("case", PROBLEMS)
-def test_a_series_that_is_no_volume_is_refused_in_one_sentence(tmp_path, case) -> None:
+def test_a_series_that_is_no_volume_is_refused_in_one_sentence(tmp_path, case):
     damage, sentence = PROBLEMS[case]
     damage(write_series(tmp_path))
     with pytest.raises(BadInput, match=sentence) as caught:
@@ -143,7 +143,7 @@ def test_a_series_that_is_no_volume_is_refused_in_one_sentence(tmp_path, case) -
     assert "\n" not in str(caught.value)
 
 
-def test_a_tilted_series_is_resampled_to_an_upright_grid_within_its_planes(tmp_path) -> None:
+def test_a_tilted_series_is_resampled_to_an_upright_grid_within_its_planes(tmp_path):
     write_series(tmp_path)
     tilted(tmp_path)
     volume = read_volume(tmp_path)
@@ -163,7 +163,7 @@ def test_a_tilted_series_is_resampled_to_an_upright_grid_within_its_planes(tmp_p
     )
 
 
-def test_slices_that_repeat_others_exactly_are_left_out_and_counted(tmp_path) -> None:
+def test_slices_that_repeat_others_exactly_are_left_out_and_counted(tmp_path):
     true = read_volume(write_series(tmp_path))
     write_slice(tmp_path, "x", 2)
     write_slice(tmp_path, "y", 4)
@@ -172,7 +172,7 @@ def test_slices_that_repeat_others_exactly_are_left_out_and_counted(tmp_path) ->
     assert volume.guesses[0].startswith("2 images repeat another at the same place exactly")
 
 
-def test_two_acquisitions_in_one_series_are_listed_and_each_is_read_by_its_path(tmp_path) -> None:
+def test_two_acquisitions_in_one_series_are_listed_and_each_is_read_by_its_path(tmp_path):
     true = read_volume(write_series(tmp_path))
     for k in range(5):
         write_slice(tmp_path, str((k * 7 + 3) % 11), k, AcquisitionNumber=1)
@@ -187,9 +187,7 @@ def test_two_acquisitions_in_one_series_are_listed_and_each_is_read_by_its_path(
 
 @every_row("allocated, stored", [(8, 5), (16, 16), (16, 12), (32, 20)])
 @every_row("signed", [0, 1])
-def test_stored_values_are_read_as_pydicom_decodes_them(
-    tmp_path, allocated, stored, signed
-) -> None:
+def test_stored_values_are_read_as_pydicom_decodes_them(tmp_path, allocated, stored, signed):
     pixels = np.random.default_rng(1).integers(0, 256, 3 * 4 * allocated // 8, np.uint8)
     tags = {"BitsAllocated": allocated, "BitsStored": stored, "HighBit": stored - 1}
     write_slice(tmp_path, "a", 0, PixelRepresentation=signed, PixelData=pixels.tobytes(), **tags)
@@ -198,7 +196,7 @@ def test_stored_values_are_read_as_pydicom_decodes_them(
     np.testing.assert_array_equal(read_volume(file).data[0, 0], expected)
 
 
-def test_what_is_no_image_of_the_series_lies_next_to_it(tmp_path) -> None:
+def test_what_is_no_image_of_the_series_lies_next_to_it(tmp_path):
     write_series(tmp_path)
     for name, kind in (
         ("rs", "1.2.840.10008.5.1.4.1.1.481.3"),
@@ -215,7 +213,7 @@ def test_what_is_no_image_of_the_series_lies_next_to_it(tmp_path) -> None:
     assert read_volume(tmp_path).data.shape == (1, 5, 3, 4)
 
 
-def test_every_slice_counts_however_it_is_damaged(tmp_path) -> None:
+def test_every_slice_counts_however_it_is_damaged(tmp_path):
     true = read_volume(write_series(tmp_path)).data
     draw, refused = np.random.default_rng(0), 0
     for _ in range(20):
@@ -230,7 +228,7 @@ def test_every_slice_counts_however_it_is_damaged(tmp_path) -> None:
     assert refused == 20
 
 
-def test_damaged_run_lengths_are_noticed(tmp_path, shared) -> None:
+def test_damaged_run_lengths_are_noticed(tmp_path, shared):
     file = tmp_path / "a.dcm"
     whole = (shared / "data" / "odd" / "dicom_mr_rle.dcm").read_bytes()
     file.write_bytes(whole)
@@ -242,7 +240,7 @@ def test_damaged_run_lengths_are_noticed(tmp_path, shared) -> None:
     assert true.size
 
 
-def test_the_real_series_have_their_known_grids(shared) -> None:
+def test_the_real_series_have_their_known_grids(shared):
     folder = shared / "data" / "dicom"
     mr, ct = read_volume(folder / "t1_studyforrest"), read_volume(folder / "ct_head_phantom")
     assert (str(mr.grid), mr.unit) == ("274×384×48, 0.70×0.67×0.67 mm", "a.u.")
@@ -261,7 +259,7 @@ SPOILT = {
 
 @every_row("how", SPOILT)
 @every_row("suffix", [".MR", ""])
-def test_every_entry_that_is_called_like_the_images_counts(tmp_path, how, suffix) -> None:
+def test_every_entry_that_is_called_like_the_images_counts(tmp_path, how, suffix):
     for file in write_series(tmp_path, range(4)).iterdir():
         file.rename(file.with_suffix(suffix))
     before = content_hash(tmp_path)
@@ -277,7 +275,7 @@ def test_every_entry_that_is_called_like_the_images_counts(tmp_path, how, suffix
     assert content_hash(tmp_path) != before
 
 
-def test_a_folder_of_nothing_but_lost_links_is_a_series_that_cannot_be_read(tmp_path) -> None:
+def test_a_folder_of_nothing_but_lost_links_is_a_series_that_cannot_be_read(tmp_path):
     for k in range(3):
         (tmp_path / f"{k}.dcm").symlink_to(f"/lost/{k}.dcm")
     assert is_dicom_folder(tmp_path)

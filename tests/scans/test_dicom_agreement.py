@@ -46,7 +46,7 @@ CONTRADICTING = {
 
 
 @every_row("case", CONTRADICTING)
-def test_images_of_two_kinds_patients_or_scans_are_refused_by_name(tmp_path, case) -> None:
+def test_images_of_two_kinds_patients_or_scans_are_refused_by_name(tmp_path, case):
     write(tmp_path, CONTRADICTING[case], Modality="MR")
     name = next(iter(CONTRADICTING[case][2]))
     with pytest.raises(BadInput) as caught:
@@ -76,7 +76,7 @@ SAID = {
 
 
 @every_row("case", SAID)
-def test_every_other_difference_is_said_with_its_tag(tmp_path, case) -> None:
+def test_every_other_difference_is_said_with_its_tag(tmp_path, case):
     differing = SAID[case]
     plain = write(tmp_path / "plain", [{}] * 5, Modality="MR")
     folder = write(tmp_path / "odd", differing, Modality="MR")
@@ -98,11 +98,11 @@ SILENT = {
 
 
 @every_row("case", SILENT)
-def test_what_means_the_same_is_the_same(tmp_path, case) -> None:
+def test_what_means_the_same_is_the_same(tmp_path, case):
     assert read_volume(write(tmp_path, SILENT[case])).guesses == ()
 
 
-def test_two_series_of_one_number_that_are_no_single_stack_stay_apart(tmp_path) -> None:
+def test_two_series_of_one_number_that_are_no_single_stack_stay_apart(tmp_path):
     write_series(tmp_path)
     for k in range(5):
         write_slice(tmp_path, f"b{k}", k, SeriesDescription="second", RescaleIntercept="0")
@@ -110,7 +110,7 @@ def test_two_series_of_one_number_that_are_no_single_stack_stay_apart(tmp_path) 
 
 
 @every_row("high, stored, signed", [(15, 12, 0), (15, 12, 1), (13, 12, 0), (11, 12, 1)])
-def test_values_end_at_the_high_bit(tmp_path, high, stored, signed) -> None:
+def test_values_end_at_the_high_bit(tmp_path, high, stored, signed):
     values = np.arange(12).reshape(3, 4) * 150 - 800 * signed
     shifted = values << high + 1 - stored
     tags = {"HighBit": high, "BitsStored": stored, "PixelRepresentation": signed}
@@ -121,7 +121,7 @@ def test_values_end_at_the_high_bit(tmp_path, high, stored, signed) -> None:
 @every_row(
     "kind, stated, implicit", [("SS", -2000, False), ("US", 63536, False), ("SS", -2000, True)]
 )
-def test_padding_is_air_before_a_tilt_is_resampled(tmp_path, kind, stated, implicit) -> None:
+def test_padding_is_air_before_a_tilt_is_resampled(tmp_path, kind, stated, implicit):
     for k in range(5):
         pixels = np.full((3, 4), 100 + k, np.int16)
         pixels[:, 0] = -2000
@@ -139,7 +139,7 @@ def test_padding_is_air_before_a_tilt_is_resampled(tmp_path, kind, stated, impli
 
 
 @every_row("count, step", [(12, 0.625), (12, 0.333), (7, 1.25)])
-def test_positions_rounded_to_a_tenth_of_a_millimetre_are_even(tmp_path, count, step) -> None:
+def test_positions_rounded_to_a_tenth_of_a_millimetre_are_even(tmp_path, count, step):
     axial = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
     for k in range(count):
         place = [-10.0, -10.0, round(step * k - 7, 1)]
@@ -152,9 +152,7 @@ def test_positions_rounded_to_a_tenth_of_a_millimetre_are_even(tmp_path, count, 
 
 @every_row("implicit", [True, False])
 @every_row("kept", [0, 132])
-def test_files_without_the_mark_of_dicom_and_without_an_ending_are_read(
-    tmp_path, implicit, kept
-) -> None:
+def test_files_without_the_mark_of_dicom_and_without_an_ending_are_read(tmp_path, implicit, kept):
     true = read_volume(write_series(tmp_path / "true")).data
     (tmp_path / "bare").mkdir()
     for file in (tmp_path / "true").iterdir():
@@ -168,7 +166,7 @@ def test_files_without_the_mark_of_dicom_and_without_an_ending_are_read(
     np.testing.assert_array_equal(read_volume(tmp_path / "bare").data, true)
 
 
-def test_frames_are_ordered_by_their_date_and_time_alone(tmp_path) -> None:
+def test_frames_are_ordered_by_their_date_and_time_alone(tmp_path):
     pixels = stored(6)
     times = ["20200101000001.5+0100", "20191231235959.5+0100", "20200101000000+0100"]
     groups = [

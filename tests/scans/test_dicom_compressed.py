@@ -25,7 +25,7 @@ PACKED = ("MR_small_RLE.dcm", "MR_small_jpeg_ls_lossless.dcm", "MR_small_jp2klos
 
 
 @pytest.mark.parametrize("name", PACKED)
-def test_lossless_images_have_the_values_of_the_uncompressed_one(tmp_path: Path, name: str) -> None:
+def test_lossless_images_have_the_values_of_the_uncompressed_one(tmp_path, name):
     plain = read_volume(copied("MR_small.dcm", tmp_path))
     packed = read_volume(copied(name, tmp_path))
     np.testing.assert_array_equal(packed.data, plain.data)

@@ -62,9 +62,7 @@ def stored(count: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_frames_are_ordered_by_place_and_each_is_scaled_by_its_own_slope(
-    tmp_path: Path, packed: bool
-) -> None:
+def test_frames_are_ordered_by_place_and_each_is_scaled_by_its_own_slope(tmp_path, packed):
     pixels = stored(4)
     groups = [group(3.0 * place, 1.0 + place) for place in ORDER]
     file = write_object(tmp_path / "a.dcm", groups, pixels)
@@ -93,7 +91,7 @@ def two_parts(folder: Path, groups: list[object], sentence: str, **tags: object)
     return [first, second]
 
 
-def test_echoes_in_one_object_are_listed_and_each_is_read_by_its_path(tmp_path: Path) -> None:
+def test_echoes_in_one_object_are_listed_and_each_is_read_by_its_path(tmp_path):
     groups = [group(3.0 * (k // 2), 1.0, echo=[10.0, 80.0][k % 2]) for k in range(4)]
     sentence = r"2 in this series by EchoTime .*EchoTime 10.* EchoTime 80"
     two_parts(tmp_path, groups, sentence, Modality="MR")
@@ -101,7 +99,7 @@ def test_echoes_in_one_object_are_listed_and_each_is_read_by_its_path(tmp_path: 
     assert one.images == 4
 
 
-def test_two_stacks_of_one_object_are_listed_and_each_is_read_by_its_path(tmp_path: Path) -> None:
+def test_two_stacks_of_one_object_are_listed_and_each_is_read_by_its_path(tmp_path):
     groups = [group(3.0 * (k // 2), 1.0) for k in range(6)]
     for one in groups[1::2]:
         one.FrameContentSequence[0].StackID = "2"
@@ -112,7 +110,7 @@ def test_two_stacks_of_one_object_are_listed_and_each_is_read_by_its_path(tmp_pa
     np.testing.assert_allclose(coronal.affine @ [0, 0, 2, 1], [10, -11, 40, 1])
 
 
-def test_the_times_of_one_object_are_frames_of_a_dynamic_scan(tmp_path: Path) -> None:
+def test_the_times_of_one_object_are_frames_of_a_dynamic_scan(tmp_path):
     pixels = stored(6)
     groups = [group(3.0 * (k % 2), 1.0, TemporalPositionIndex=1 + k // 2) for k in range(6)]
     file = write_object(tmp_path / "a.dcm", groups, pixels)
@@ -122,7 +120,7 @@ def test_the_times_of_one_object_are_frames_of_a_dynamic_scan(tmp_path: Path) ->
     np.testing.assert_array_equal(second.data[0], pixels[2:4] - 1024.0)
 
 
-def test_an_object_that_claims_more_frames_than_it_holds_is_refused(tmp_path: Path) -> None:
+def test_an_object_that_claims_more_frames_than_it_holds_is_refused(tmp_path):
     groups = [group(3.0 * k, 1.0) for k in range(4)]
     file = write_object(tmp_path / "a.dcm", groups, stored(2))
     with pytest.raises(BadInput, match=r"less than expected \(48 vs 96 bytes\)"):

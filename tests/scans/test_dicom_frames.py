@@ -82,9 +82,7 @@ def write(
         "InstanceNumber",
     ],
 )
-def test_the_images_of_each_place_are_frames_in_their_order_in_time(
-    tmp_path: Path, tag: str
-) -> None:
+def test_the_images_of_each_place_are_frames_in_their_order_in_time(tmp_path, tag):
     folder = write(tmp_path / "a", tag, jitter=0.02)
     volume = read_volume(f"{folder}#frame=5", "cta1")
     np.testing.assert_array_equal(volume.data[0], dynamic()[4])
@@ -95,8 +93,8 @@ def test_the_images_of_each_place_are_frames_in_their_order_in_time(
 
 
 def test_unequal_steps_in_time_are_heeded_and_the_series_key_may_stand_before_the_frame(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     folder = write(tmp_path / "a")
     save(folder / "localiser.dcm", dynamic()[0, 0], 90.0, uid="9.9")
     (key,) = [one.path for one in list_series(folder) if one.images > 1]
@@ -128,7 +126,7 @@ BAD = {
 
 
 @every_row("frame", BAD)
-def test_a_frame_that_a_series_cannot_give_gets_one_sentence(tmp_path: Path, frame: str) -> None:
+def test_a_frame_that_a_series_cannot_give_gets_one_sentence(tmp_path, frame):
     how, sentence = BAD[frame]
     folder = write(tmp_path / "a", **how)
     with pytest.raises(BadInput, match=sentence) as error:
@@ -136,7 +134,7 @@ def test_a_frame_that_a_series_cannot_give_gets_one_sentence(tmp_path: Path, fra
     assert str(error.value).startswith(str(folder))
 
 
-def test_unitobrain_becomes_maps_a_first_frame_and_a_pseudo_multiphase_cta(tmp_path: Path) -> None:
+def test_unitobrain_becomes_maps_a_first_frame_and_a_pseudo_multiphase_cta(tmp_path):
     root = tmp_path / "DeepHealth_IEEE"
     name = "MOL-001_Registered_Filtered_3mm_20HU"
     write(root / name)

@@ -10,8 +10,8 @@ pytest.importorskip("SimpleITK")
 
 @pytest.mark.slow
 def test_200_slices_are_read_and_written_in_at_most_twice_the_time_of_other_tools(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, monkeypatch
+):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     import bench_dicom
 

@@ -84,7 +84,7 @@ REFUSED = {
 
 
 @every_row("case", REFUSED)
-def test_values_that_headers_leave_open_are_refused_in_one_sentence(tmp_path, case) -> None:
+def test_values_that_headers_leave_open_are_refused_in_one_sentence(tmp_path, case):
     how, sentence = REFUSED[case]
     folder = write(tmp_path, **how)
     for modality in ("ct", "t1"):
@@ -111,9 +111,7 @@ NO_HU = {
 
 
 @every_row("case", NO_HU)
-def test_a_ct_that_is_not_in_hounsfield_units_is_refused_and_may_be_named_otherwise(
-    tmp_path, case
-) -> None:
+def test_a_ct_that_is_not_in_hounsfield_units_is_refused_and_may_be_named_otherwise(tmp_path, case):
     how, sentence = NO_HU[case]
     folder = write(tmp_path, **how)
     for modality in ("", "ct", "cta2"):
@@ -125,7 +123,7 @@ def test_a_ct_that_is_not_in_hounsfield_units_is_refused_and_may_be_named_otherw
 
 
 @every_row("kind", ["HU", "US", "hu", None])
-def test_usual_rescale_types_of_a_ct_pass(tmp_path, kind) -> None:
+def test_usual_rescale_types_of_a_ct_pass(tmp_path, kind):
     volume = read_volume(write(tmp_path, **({"RescaleType": kind} if kind else {})))
     np.testing.assert_array_equal(volume.data[0], 2 * STORED - 1024)
     assert (volume.unit, volume.guesses) == ("HU", ())
@@ -133,7 +131,7 @@ def test_usual_rescale_types_of_a_ct_pass(tmp_path, kind) -> None:
 
 def test_a_ct_without_rescale_whose_values_are_plainly_hounsfield_units_is_read_and_said(
     tmp_path,
-) -> None:
+):
     folder = write(tmp_path, **NO_RESCALE)
     for file in folder.iterdir():
         header = pydicom.dcmread(file)
@@ -148,30 +146,28 @@ def test_a_ct_without_rescale_whose_values_are_plainly_hounsfield_units_is_read_
     assert read_volume(folder, "cbf").guesses == ()
 
 
-def test_an_mr_without_rescale_is_read_as_stored(tmp_path) -> None:
+def test_an_mr_without_rescale_is_read_as_stored(tmp_path):
     volume = read_volume(write(tmp_path, Modality="MR", **NO_RESCALE))
     np.testing.assert_array_equal(volume.data[0], STORED)
     assert volume.guesses == ()
 
 
 @every_row("count, first", [(433, 0), (300, 100)])
-def test_a_lookup_table_is_applied_and_values_beyond_it_take_its_ends(
-    tmp_path, count, first
-) -> None:
+def test_a_lookup_table_is_applied_and_values_beyond_it_take_its_ends(tmp_path, count, first):
     values = np.random.default_rng(0).integers(0, 60000, count)
     tags = {**NO_RESCALE, "ModalityLUTSequence": table(values.tolist(), first), "Modality": "MR"}
     expected = values[np.clip(STORED - first, 0, count - 1)]
     np.testing.assert_array_equal(read_volume(write(tmp_path, **tags)).data[0], expected)
 
 
-def test_slices_of_different_slopes_are_each_scaled_by_their_own(tmp_path) -> None:
+def test_slices_of_different_slopes_are_each_scaled_by_their_own(tmp_path):
     tags = {"Modality": "PT", "RescaleIntercept": "0"}
     for k in range(5):
         write_series(tmp_path, [k], RescaleSlope=str(0.5 + 10 * k), **tags)
     np.testing.assert_allclose(read_volume(tmp_path).data[0], STORED * (0.5 + 10 * K), rtol=1e-6)
 
 
-def test_real_scans_pass_without_a_guess(shared) -> None:
+def test_real_scans_pass_without_a_guess(shared):
     odd = shared / "data" / "odd"
     for path in (
         odd / "dicom_ct_small_ok.dcm",
@@ -183,7 +179,7 @@ def test_real_scans_pass_without_a_guess(shared) -> None:
 
 @every_row("name", ["PhotometricInterpretation", "RescaleSlope", "RescaleType"])
 @every_row("kind", [b"KS", b"SQ"])
-def test_a_damaged_value_is_refused_in_one_sentence(tmp_path, name, kind) -> None:
+def test_a_damaged_value_is_refused_in_one_sentence(tmp_path, name, kind):
     file = write(tmp_path, RescaleType="HU") / "3.dcm"
     tag = pydicom.datadict.tag_for_keyword(name)
     mark = (tag >> 16).to_bytes(2, "little") + (tag & 0xFFFF).to_bytes(2, "little")

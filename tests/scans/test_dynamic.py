@@ -62,18 +62,18 @@ def stored(
     return path
 
 
-def test_the_peak_of_a_gamma_variate_bolus_is_found_among_bone_a_brighter_vein_and_noise() -> None:
+def test_the_peak_of_a_gamma_variate_bolus_is_found_among_bone_a_brighter_vein_and_noise():
     for step, noise, most in ((0.5, 8.0, 0.5), (1.5, 0.0, 0.75), (3.0, 8.0, 3.0)):
         frames = bolus(count=int(60 / step), step=step, noise=noise)
         assert abs(peak_frame(frames) * step - 18) <= most, step
 
 
-def test_an_early_artery_of_few_voxels_is_not_outvoted_by_tissue() -> None:
+def test_an_early_artery_of_few_voxels_is_not_outvoted_by_tissue():
     for seed in range(2):
         assert abs(peak_frame(bolus(noise=6.0, seed=seed, vein=0.0)) - 18) <= 1, seed
 
 
-def test_a_vein_of_many_more_voxels_and_a_skull_that_moves_early_do_not_count_as_arteries() -> None:
+def test_a_vein_of_many_more_voxels_and_a_skull_that_moves_early_do_not_count_as_arteries():
     frames = bolus(count=25, step=2.0, noise=6.0)
     frames[:, :, 20:25, 20:25] += (
         280 * gamma_variate(np.arange(25) * 2.0, 16, 25)[:, None, None, None]
@@ -82,7 +82,7 @@ def test_a_vein_of_many_more_voxels_and_a_skull_that_moves_early_do_not_count_as
     assert abs(peak_frame(frames) * 2 - 18) <= 2
 
 
-def test_a_single_bright_frame_a_late_step_and_voxels_that_are_not_finite_are_no_bolus() -> None:
+def test_a_single_bright_frame_a_late_step_and_voxels_that_are_not_finite_are_no_bolus():
     frames = bolus()
     frames[5, :, 15:25, 15:25] += 3000  # a frame gone wrong
     frames[30:, :, 20:24, 4:8] += 900  # the head has moved
@@ -104,15 +104,13 @@ def test_a_single_bright_frame_a_late_step_and_voxels_that_are_not_finite_are_no
         (bolus()[:13], "found nothing that brightens and washes out"),  # it ends before the peak
     ],
 )
-def test_where_no_bolus_passes_no_peak_is_made_up(frames: np.ndarray, sentence: str) -> None:
+def test_where_no_bolus_passes_no_peak_is_made_up(frames, sentence):
     with pytest.raises(BadInput, match=sentence):
         peak_frame(frames)
 
 
 @every_row("name", ["ctp.nii", "ctp.nii.gz"])
-def test_a_frame_is_read_by_its_number_from_one_as_if_it_were_a_file_of_its_own(
-    tmp_path: Path, name: str
-) -> None:
+def test_a_frame_is_read_by_its_number_from_one_as_if_it_were_a_file_of_its_own(tmp_path, name):
     frames = np.random.default_rng(0).integers(-500, 500, (4, 3, 5, 7)) * 2.0
     path = stored(tmp_path / name, frames)
     for k in range(4):
@@ -125,9 +123,7 @@ def test_a_frame_is_read_by_its_number_from_one_as_if_it_were_a_file_of_its_own(
 
 
 @every_row("step, unit", [(1.5, "sec"), (1500.0, "msec")])
-def test_the_time_after_the_peak_goes_by_the_header_or_by_what_the_path_says(
-    tmp_path: Path, step: float, unit: str
-) -> None:
+def test_the_time_after_the_peak_goes_by_the_header_or_by_what_the_path_says(tmp_path, step, unit):
     frames = bolus(count=40, step=1.5)
     path = stored(tmp_path / "ctp.nii.gz", frames, step, unit)
     for frame, number, note in (
@@ -142,7 +138,7 @@ def test_the_time_after_the_peak_goes_by_the_header_or_by_what_the_path_says(
         assert volume.note == note
 
 
-def test_time_on_the_fifth_axis_is_read_with_the_step_that_the_path_says(tmp_path: Path) -> None:
+def test_time_on_the_fifth_axis_is_read_with_the_step_that_the_path_says(tmp_path):
     frames = bolus()
     path = stored(tmp_path / "a.nii", frames, middle=True)
     np.testing.assert_allclose(read_volume(f"{path}#peak+8s@1s").data[0], frames[26], atol=1.01)
@@ -153,8 +149,8 @@ def test_time_on_the_fifth_axis_is_read_with_the_step_that_the_path_says(tmp_pat
 
 
 def test_large_planes_are_averaged_on_the_way_to_the_peak_so_that_memory_stays_small(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     frames = (
         bolus(count=16, step=2.5, peak=17.5)[:, 2:3].repeat(9, axis=2).repeat(9, axis=3)
     )  # 3 x 3 voxels a block
@@ -200,7 +196,7 @@ BAD = {
 
 
 @every_row("case", BAD)
-def test_an_unavailable_frame_is_refused_in_one_sentence(tmp_path: Path, case: str) -> None:
+def test_an_unavailable_frame_is_refused_in_one_sentence(tmp_path, case):
     make, sentence = BAD[case]
     with pytest.raises(BadInput, match=sentence) as error:
         read_volume(make(tmp_path))
@@ -208,7 +204,7 @@ def test_an_unavailable_frame_is_refused_in_one_sentence(tmp_path: Path, case: s
     assert "\n" not in str(error.value)
 
 
-def test_pictures_have_no_frames(tmp_path: Path) -> None:
+def test_pictures_have_no_frames(tmp_path):
     (tmp_path / "a.png").write_bytes(b"x")
     with pytest.raises(
         BadInput,

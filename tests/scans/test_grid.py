@@ -52,9 +52,7 @@ def ramp(grid: Grid) -> np.ndarray:
     return np.tensordot(row, indices(grid), 1)[None].astype(np.float32)
 
 
-def test_canonical_is_ras_keeps_every_place_and_returns_bit_identical_from_all_48_orientations() -> (
-    None
-):
+def test_canonical_is_ras_keeps_every_place_and_returns_bit_identical_from_all_48_orientations():
     assert len(set(ORIENTATIONS)) == 48
     for axes in ORIENTATIONS:
         volume = turned(axes)
@@ -74,7 +72,7 @@ def test_canonical_is_ras_keeps_every_place_and_returns_bit_identical_from_all_4
         np.testing.assert_array_equal(back.affine, volume.affine, axes)
 
 
-def test_return_to_another_spacing_resamples() -> None:
+def test_return_to_another_spacing_resamples():
     grid = turned("LPS", shape=(8, 9, 10)).grid
     fine = with_spacing(grid, (1.0, 1.0, 1.0))
     back = return_to(canonical(Volume(ramp(grid), grid.affine, "a.u.", "t1")), fine)
@@ -83,7 +81,7 @@ def test_return_to_another_spacing_resamples() -> None:
     np.testing.assert_allclose(back.data[inside], ramp(fine)[inside], atol=1e-3)
 
 
-def test_resampling_on_the_same_grid_changes_nothing() -> None:
+def test_resampling_on_the_same_grid_changes_nothing():
     volume = turned("LAS")
     for order in (0, 1, 3):
         same = resample(volume, Grid(volume.grid.shape, volume.affine.copy()), order)
@@ -91,7 +89,7 @@ def test_resampling_on_the_same_grid_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(("order", "margin", "error"), [(1, 0, 1e-3), (3, 9, 2e-3)])
-def test_a_linear_ramp_is_reproduced_in_the_interior(order, margin, error) -> None:
+def test_a_linear_ramp_is_reproduced_in_the_interior(order, margin, error):
     """A cubic spline's mirrored edge decays by 0.27 a voxel: after nine it is a hundred-thousandth."""
     grid = turned("RAS", 0, (24, 26, 28)).grid
     target = with_spacing(turned("RAS", 10, (24, 26, 28)).grid, (1.1, 0.9, 1.7))
@@ -103,7 +101,7 @@ def test_a_linear_ramp_is_reproduced_in_the_interior(order, margin, error) -> No
     np.testing.assert_allclose(got[inside], ramp(target)[inside], atol=error)
 
 
-def test_points_beyond_the_box_get_the_fill_and_the_box_reaches_half_a_voxel() -> None:
+def test_points_beyond_the_box_get_the_fill_and_the_box_reaches_half_a_voxel():
     volume = Volume(np.full((1, 1, 1, 4), 7.0, np.float32), np.eye(4), "a.u.", "t1")
     affine = np.diag([0.4, 1.0, 1.0, 1.0])
     affine[0, 3] = -0.8
@@ -112,7 +110,7 @@ def test_points_beyond_the_box_get_the_fill_and_the_box_reaches_half_a_voxel() -
     np.testing.assert_array_equal(got, np.where((places >= -0.5) & (places <= 3.5), 7.0, -5.0))
 
 
-def test_labels_stay_labels_and_the_default_fill_is_the_lowest_value() -> None:
+def test_labels_stay_labels_and_the_default_fill_is_the_lowest_value():
     labels = Volume(
         RANDOM.integers(2, 5, (1, 6, 7, 8)).astype(np.float32), np.eye(4), "a.u.", "seg"
     )
@@ -123,7 +121,7 @@ def test_labels_stay_labels_and_the_default_fill_is_the_lowest_value() -> None:
     assert (resample(labels, Grid(fine.shape, shifted), order=0).data == 2.0).all()
 
 
-def test_with_spacing_covers_the_same_box() -> None:
+def test_with_spacing_covers_the_same_box():
     grid = turned("LPS").grid
     depth, height, width = (length / 2 for length in grid.spacing_mm)
     halved = with_spacing(grid, (depth, height, width))
@@ -138,7 +136,7 @@ def test_with_spacing_covers_the_same_box() -> None:
 
 
 @pytest.mark.parametrize("slices", [(), (9,)])
-def test_with_matrix_covers_exactly_the_same_box(slices) -> None:
+def test_with_matrix_covers_exactly_the_same_box(slices):
     grid = turned("LPS").grid
     made = with_matrix(grid, (*slices, 7, 33))
     assert made.shape == (*(slices or grid.shape[:1]), 7, 33)
@@ -148,13 +146,13 @@ def test_with_matrix_covers_exactly_the_same_box(slices) -> None:
     assert same_grid(with_matrix(grid, grid.shape[1:]), grid, 1e-9)
 
 
-def test_halving_the_samples_averages_two_neighbours() -> None:
+def test_halving_the_samples_averages_two_neighbours():
     volume = Volume(RANDOM.normal(size=(1, 1, 1, 8)).astype(np.float32), np.eye(4), "a.u.", "t1")
     got = resample(volume, with_spacing(volume.grid, (1, 1, 2))).data[0, 0, 0]
     np.testing.assert_allclose(got, volume.data[0, 0, 0].reshape(4, 2).mean(axis=1), atol=1e-6)
 
 
-def test_same_grid_measures_millimetres_at_the_corners() -> None:
+def test_same_grid_measures_millimetres_at_the_corners():
     grid = turned("RAS").grid
     assert same_grid(grid, Grid(grid.shape, grid.affine.astype(np.float32).astype(np.float64)))
     moved = grid.affine.copy()
@@ -164,14 +162,14 @@ def test_same_grid_measures_millimetres_at_the_corners() -> None:
     assert not same_grid(grid, Grid((4, 5, 7), grid.affine))
 
 
-def test_a_grid_reads_as_users_know_it() -> None:
+def test_a_grid_reads_as_users_know_it():
     assert (
         str(Grid((80, 512, 512), np.diag([0.98, 0.98, 3.0, 1.0])))
         == "512×512×80, 0.98×0.98×3.00 mm"
     )
 
 
-def test_a_singular_affine_is_bad_input() -> None:
+def test_a_singular_affine_is_bad_input():
     ones = np.ones((4, 4))
     for affine in (0 * ones, np.diag([1.0, 0, 1, 1]), np.nan * ones, ones + np.diag([1, 0, 0, 0])):
         with pytest.raises(BadInput, match=r"^t1\.nii: expected an affine.*found a singular one"):

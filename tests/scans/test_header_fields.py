@@ -40,7 +40,7 @@ SAID = {
 
 
 @every_row("case", SAID)
-def test_an_unusual_field_of_a_nifti_header_is_read_right_and_said(tmp_path, case, capfd) -> None:
+def test_an_unusual_field_of_a_nifti_header_is_read_right_and_said(tmp_path, case, capfd):
     plain = read_volume(nifti(tmp_path / "a.nii"))
     volume = read_volume(nifti(tmp_path / "b.nii", *SAID[case]))
     np.testing.assert_array_equal(volume.data, plain.data)
@@ -77,19 +77,19 @@ REFUSED = {
 
 
 @every_row("case", REFUSED)
-def test_a_field_that_cannot_be_followed_is_named(tmp_path, case, capfd) -> None:
+def test_a_field_that_cannot_be_followed_is_named(tmp_path, case, capfd):
     write, word = REFUSED[case]
     with pytest.raises(BadInput, match=word):
         read_volume(write(tmp_path))
     assert capfd.readouterr() == ("", "")
 
 
-def test_large_whole_numbers_that_float32_tells_apart_are_read(tmp_path) -> None:
+def test_large_whole_numbers_that_float32_tells_apart_are_read(tmp_path):
     path = nifti(tmp_path / "a.nii", voxels=VOXELS.astype(np.int32) * 200_000)
     np.testing.assert_allclose(read_volume(path).data[0].T, VOXELS * 200_000.0, rtol=1e-6)
 
 
-def test_an_mgh_file_without_a_place_is_said_to_be_of_one_millimetre(tmp_path) -> None:
+def test_an_mgh_file_without_a_place_is_said_to_be_of_one_millimetre(tmp_path):
     nib.save(nib.MGHImage(VOXELS, AFFINE), tmp_path / "a.mgh")
     assert read_volume(tmp_path / "a.mgh").guesses == ()
     raw = bytearray((tmp_path / "a.mgh").read_bytes())
@@ -120,7 +120,7 @@ ITK_FILES = {
 
 
 @every_row("case", ITK_FILES)
-def test_metaimage_and_nrrd_files_are_read_or_their_cause_is_named(tmp_path, case, capfd) -> None:
+def test_metaimage_and_nrrd_files_are_read_or_their_cause_is_named(tmp_path, case, capfd):
     pytest.importorskip("SimpleITK", exc_type=ImportError)
     name, header, voxels, cause = ITK_FILES[case]
     (tmp_path / "a.bin").write_bytes(RAW)
@@ -133,7 +133,7 @@ def test_metaimage_and_nrrd_files_are_read_or_their_cause_is_named(tmp_path, cas
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_path_that_is_not_utf8_is_refused(tmp_path, voxlate) -> None:
+def test_a_path_that_is_not_utf8_is_refused(tmp_path, voxlate):
     folder = tmp_path / "f\udcfc" / "a"
     folder.mkdir(parents=True)
     nifti(folder / "t1.nii")
@@ -141,7 +141,7 @@ def test_a_path_that_is_not_utf8_is_refused(tmp_path, voxlate) -> None:
     voxlate("prepare", tmp_path, "--dry-run").refusal  # noqa: B018
 
 
-def test_a_table_in_another_encoding_is_named_with_its_line(tmp_path, voxlate) -> None:
+def test_a_table_in_another_encoding_is_named_with_its_line(tmp_path, voxlate):
     (tmp_path / "list.csv").write_bytes("case;t1\na;a.nii\nMüller;b.nii\n".encode("cp1252"))
     refusal = voxlate("prepare", tmp_path / "list.csv", "--dry-run").refusal
     assert "line 3" in refusal
@@ -149,7 +149,7 @@ def test_a_table_in_another_encoding_is_named_with_its_line(tmp_path, voxlate) -
 
 
 @every_row("dtype, most", [(np.uint8, 255), (np.uint16, 65535)])
-def test_a_tiff_whose_zero_is_white_is_inverted_and_said(tmp_path, dtype, most) -> None:
+def test_a_tiff_whose_zero_is_white_is_inverted_and_said(tmp_path, dtype, most):
     pixels = (VOXELS[0] % 200).astype(dtype)
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="miniswhite")
     picture = read_volume(tmp_path / "a.tif")
@@ -160,7 +160,7 @@ def test_a_tiff_whose_zero_is_white_is_inverted_and_said(tmp_path, dtype, most) 
 @every_row("ending, said", [("bmp", 0), ("jpg", 1)])
 def test_bmp_and_jpeg_are_read_by_name_and_named_in_an_empty_cohort(
     tmp_path, voxlate, ending, said
-) -> None:
+):
     Image.fromarray(np.full((8, 9), 77, np.uint8)).save(tmp_path / f"0.{ending}")
     picture = read_volume(tmp_path / f"0.{ending}")
     assert (picture.data == 77).all()
@@ -168,7 +168,7 @@ def test_bmp_and_jpeg_are_read_by_name_and_named_in_an_empty_cohort(
     assert f"only .{ending}" in voxlate("prepare", tmp_path, "--dry-run").refusal
 
 
-def test_pictures_of_two_sizes_are_both_resized_to_the_matrix(tmp_path) -> None:
+def test_pictures_of_two_sizes_are_both_resized_to_the_matrix(tmp_path):
     ramp = np.linspace(0, 200, 16, dtype=np.uint8)
     for name, size in (("a", 16), ("b", 32)):
         image = Image.fromarray(np.tile(ramp, (16, 1))).resize((size, size))

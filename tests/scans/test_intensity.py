@@ -41,7 +41,7 @@ RANGES = st.tuples(st.floats(-2000, 2000), st.floats(1, 4000)).map(
 
 @QUICK
 @given(VALUES, RANGES)
-def test_forward_and_its_inverse_follow_their_laws_for_arrays_and_tensors(x, scale) -> None:
+def test_forward_and_its_inverse_follow_their_laws_for_arrays_and_tensors(x, scale):
     clipped, before = x.clip(scale.low, scale.high), x.copy()
     np.testing.assert_allclose(scale.inverse(scale.forward(x)), clipped, atol=2e-3)
     np.testing.assert_array_equal(x, before)
@@ -59,7 +59,7 @@ def test_forward_and_its_inverse_follow_their_laws_for_arrays_and_tensors(x, sca
 
 @QUICK
 @given(VALUES)
-def test_minmax_clips_nothing_and_reaches_both_ends(x) -> None:
+def test_minmax_clips_nothing_and_reaches_both_ends(x):
     scale = whole(MinMax(), x)
     assert scale.low <= x.min() <= x.max() <= scale.high
     assert scale.forward(x).min() == -1
@@ -67,7 +67,7 @@ def test_minmax_clips_nothing_and_reaches_both_ends(x) -> None:
         assert scale.forward(x).max() == pytest.approx(1, abs=1e-5)
 
 
-def test_a_window_of_hounsfield_units() -> None:
+def test_a_window_of_hounsfield_units():
     scale = Window(low=-50, high=350).scale(None)
     np.testing.assert_allclose(
         scale.forward(np.array([-1000, -50, 150, 350, 900], np.int16)), [-1, -1, 0, 1, 1]
@@ -76,7 +76,7 @@ def test_a_window_of_hounsfield_units() -> None:
     assert scale.inverse(np.array([1.5])) == pytest.approx(450)  # beyond the range stays visible
 
 
-def test_a_constant_maps_to_minus_one_and_back_to_itself() -> None:
+def test_a_constant_maps_to_minus_one_and_back_to_itself():
     scale = whole(MinMax(), np.full((3, 3), 7.0, np.float32))
     np.testing.assert_array_equal(scale.forward(np.full(3, 7.0, np.float32)), -1)
     np.testing.assert_array_equal(scale.inverse(np.array([-1.0, 0.3, 1.0])), 7)
@@ -84,7 +84,7 @@ def test_a_constant_maps_to_minus_one_and_back_to_itself() -> None:
     np.testing.assert_array_equal(whole(MinMax(), narrow).forward(narrow), -1)
 
 
-def test_zscore_spreads_mean_and_clip_deviations_of_the_mask() -> None:
+def test_zscore_spreads_mean_and_clip_deviations_of_the_mask():
     inside = np.random.default_rng(0).normal(100, 20, 100_000).astype(np.float32)
     values, mask = (
         np.concatenate([inside, np.zeros(100_000, np.float32)]),
@@ -95,7 +95,7 @@ def test_zscore_spreads_mean_and_clip_deviations_of_the_mask() -> None:
     assert scale.forward(np.array([100.0]))[0] == pytest.approx(0, abs=0.01)
 
 
-def test_percentiles_are_of_the_foreground_by_default() -> None:
+def test_percentiles_are_of_the_foreground_by_default():
     values = np.concatenate([np.arange(101, dtype=np.float32), np.full(900, -5, np.float32)])
     mask = values >= 0
     assert whole(Percentile(low=10, high=90), values, mask) == Scale(10, 90)
@@ -105,7 +105,7 @@ def test_percentiles_are_of_the_foreground_by_default() -> None:
     )  # an empty mask: all
 
 
-def test_bright_vessels_of_a_small_field_of_view_do_not_widen_a_range_in_medians() -> None:
+def test_bright_vessels_of_a_small_field_of_view_do_not_widen_a_range_in_medians():
     tissue, vessels = np.full(9000, 100, np.float32), np.linspace(200, 900, 1000, dtype=np.float32)
     crop = np.concatenate([tissue, vessels])
     mask = np.ones(crop.shape, bool)
@@ -119,7 +119,7 @@ def test_bright_vessels_of_a_small_field_of_view_do_not_widen_a_range_in_medians
     assert whole(Percentile(high=100, floor=0, medians=3.5), thresholded, mask) == Scale(0, 900)
 
 
-def test_a_recipe_table_chooses_the_map_by_its_kind() -> None:
+def test_a_recipe_table_chooses_the_map_by_its_kind():
     adapter = TypeAdapter(Intensity)
     assert adapter.validate_python({"kind": "window", "low": -50, "high": 350}) == Window(
         low=-50.0, high=350.0
@@ -139,7 +139,7 @@ def test_a_recipe_table_chooses_the_map_by_its_kind() -> None:
         {"kind": "minmax", "pre": "slice"},
     ],
 )
-def test_a_table_that_makes_no_sense_is_refused(table) -> None:
+def test_a_table_that_makes_no_sense_is_refused(table):
     with pytest.raises(ValidationError):
         TypeAdapter(Intensity).validate_python(table)
 
@@ -153,7 +153,7 @@ def volume() -> tuple[np.ndarray, np.ndarray]:
     return values, mask
 
 
-def test_minmax_by_slice_is_each_slices_own_range(volume) -> None:
+def test_minmax_by_slice_is_each_slices_own_range(volume):
     values, mask = volume
     statistics = intensity_statistics(values, mask)
     for d, one in enumerate(values):
@@ -162,7 +162,7 @@ def test_minmax_by_slice_is_each_slices_own_range(volume) -> None:
     assert MinMax(per="slice").scale(statistics) == MinMax(per="volume").scale(statistics, 2)
 
 
-def test_percentiles_between_stored_ones_are_interpolated() -> None:
+def test_percentiles_between_stored_ones_are_interpolated():
     ramp = distribution(np.arange(10001, dtype=np.float32))  # percentile p of a ramp is 100 p
     assert [ramp.at(p) for p in PERCENTILES] == pytest.approx(
         [100 * p for p in PERCENTILES], abs=1e-3
@@ -170,14 +170,14 @@ def test_percentiles_between_stored_ones_are_interpolated() -> None:
     assert ramp.at(37.25) == pytest.approx(3725, abs=1e-2)
 
 
-def test_without_a_mask_or_with_an_empty_one_all_is_foreground(volume) -> None:
+def test_without_a_mask_or_with_an_empty_one_all_is_foreground(volume):
     values, _ = volume
     plain = intensity_statistics(values)
     assert plain.foreground == plain.all
     assert intensity_statistics(values, np.zeros(values.shape, bool)) == plain
 
 
-def test_the_typical_scale_is_the_median_over_cases_and_a_window_is_itself() -> None:
+def test_the_typical_scale_is_the_median_over_cases_and_a_window_is_itself():
     cases = [
         intensity_statistics(np.linspace(0, top, 1000).reshape(10, 10, 10))
         for top in (1.0, 3.0, 100.0)

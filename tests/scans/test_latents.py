@@ -2,7 +2,6 @@
 
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -23,7 +22,7 @@ DATA = DataSettings(source=["t1"], target=["t2"], patch=(1, 8, 8))
 
 
 @pytest.fixture
-def cohort(six: Cohort, tmp_path: Path) -> Cohort:
+def cohort(six, tmp_path) -> Cohort:
     return open_cohort(shutil.copytree(six.folder, tmp_path / "prepared"))
 
 
@@ -52,15 +51,15 @@ def test_batches_carry_the_moments_that_the_encoder_gives_of_their_slices(cohort
 
 
 def test_what_is_encoded_is_left_and_what_changed_is_encoded_anew(cohort_folder, tmp_path, save):
-    def prepare_again() -> Cohort:
+    def prepare_again():
         return prepare(cohort_folder, tmp_path / "prepared", workers=1, audit=False)
 
     cohort = prepare_again()
     folder = cohort.folder / "latents"
     cache_moments(cohort, DATA, MAPS, halved, folder)
-    counted: list[int] = []
+    counted = []
 
-    def watched(images: Tensor) -> Tensor:
+    def watched(images):
         counted.append(images.shape[2])
         return halved(images)
 
@@ -69,7 +68,7 @@ def test_what_is_encoded_is_left_and_what_changed_is_encoded_anew(cohort_folder,
     values = torch.arange(192).reshape(4, 6, 8).numpy()
     save(cohort_folder / "case3" / "t1.nii.gz", values)
     changed = prepare_again()
-    seen: list[tuple[int, int]] = []
+    seen = []
     cache_moments(
         changed, DATA, MAPS, watched, folder, lambda done, total: seen.append((done, total))
     )

@@ -2,7 +2,6 @@
 
 import gzip
 import zlib
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -21,11 +20,11 @@ from test_dicom import write_slice  # noqa: E402 - needs pydicom
 
 
 @pytest.fixture(autouse=True)
-def one_megabyte(monkeypatch: pytest.MonkeyPatch) -> None:
+def one_megabyte(monkeypatch) -> None:
     monkeypatch.setenv(LARGEST_VOLUME, "1MB")
 
 
-def test_a_size_is_read_with_its_unit() -> None:
+def test_a_size_is_read_with_its_unit():
     assert [bytes_of(text, "") for text in ("4GB", "500 MB", "2g", "10")] == [
         4 * 2**30,
         500 * 2**20,
@@ -36,19 +35,19 @@ def test_a_size_is_read_with_its_unit() -> None:
         Layout(max_volume="big")
 
 
-def test_the_largest_volume_that_fits_passes_and_one_slice_more_does_not() -> None:
+def test_the_largest_volume_that_fits_passes_and_one_slice_more_does_not():
     check_volume((4, 256, 256), "a.nii")
     with pytest.raises(BadInput, match=r"a.nii: .* found 256×256×5 voxels .* --max-volume 1GB"):
         check_volume((5, 256, 256), "a.nii")
 
 
-def test_the_option_holds_for_the_scans_that_are_read_afterwards() -> None:
+def test_the_option_holds_for_the_scans_that_are_read_afterwards():
     Layout(max_volume="2MB")
     check_volume((8, 256, 256), "a.nii")
     assert "max_volume" not in Layout().layout
 
 
-def test_data_that_expand_beyond_the_limit_are_refused_and_others_are_counted() -> None:
+def test_data_that_expand_beyond_the_limit_are_refused_and_others_are_counted():
     packed = zlib.compress(bytes(2**20))
     assert check_expansion([packed[:100], packed[100:]], zlib.MAX_WBITS, "a") == 2**20
     with pytest.raises(BadInput, match="found more"):
@@ -58,7 +57,7 @@ def test_data_that_expand_beyond_the_limit_are_refused_and_others_are_counted() 
 
 
 @every_row("ending", [".nii", ".nii.gz", ".mha", ".nrrd"])
-def test_a_large_volume_is_refused_before_its_voxels_are_read(tmp_path: Path, ending: str) -> None:
+def test_a_large_volume_is_refused_before_its_voxels_are_read(tmp_path, ending):
     path = tmp_path / f"a{ending}"
     if ending.startswith(".nii"):
         nib.save(nib.nifti1.Nifti1Image(np.zeros((100, 100, 100), np.int16), np.eye(4)), path)
@@ -69,13 +68,13 @@ def test_a_large_volume_is_refused_before_its_voxels_are_read(tmp_path: Path, en
         read_volume(path)
 
 
-def test_a_large_picture_is_refused_before_its_pixels_are_read(tmp_path: Path) -> None:
+def test_a_large_picture_is_refused_before_its_pixels_are_read(tmp_path):
     Image.new("L", (1000, 1000)).save(tmp_path / "a.png")
     with pytest.raises(BadInput, match="found 1000×1000×1 voxels"):
         read_volume(tmp_path / "a.png")
 
 
-def test_a_gzip_bomb_behind_the_voxels_is_refused(tmp_path: Path) -> None:
+def test_a_gzip_bomb_behind_the_voxels_is_refused(tmp_path):
     path = tmp_path / "a.nii.gz"
     nib.save(nib.nifti1.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)), path)
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + bytes(3 * 2**20)))
@@ -83,7 +82,7 @@ def test_a_gzip_bomb_behind_the_voxels_is_refused(tmp_path: Path) -> None:
         read_volume(path)
 
 
-def test_a_header_whose_extensions_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+def test_a_header_whose_extensions_would_fill_the_memory_is_refused(tmp_path):
     path = tmp_path / "a.nii.gz"
     image = nib.nifti1.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4))
     whole = bytearray(image.to_bytes())
@@ -93,7 +92,7 @@ def test_a_header_whose_extensions_would_fill_the_memory_is_refused(tmp_path: Pa
         read_volume(path)
 
 
-def test_a_deflated_series_is_read_and_a_deflate_bomb_is_refused(tmp_path: Path) -> None:
+def test_a_deflated_series_is_read_and_a_deflate_bomb_is_refused(tmp_path):
     write_slice(tmp_path, "a", 0)
     plain = read_volume(tmp_path / "a.dcm")
     header = pydicom.dcmread(tmp_path / "a.dcm")
@@ -107,7 +106,7 @@ def test_a_deflated_series_is_read_and_a_deflate_bomb_is_refused(tmp_path: Path)
         read_volume(tmp_path / "a.dcm")
 
 
-def test_a_compressed_image_that_claims_a_huge_size_is_refused(tmp_path: Path) -> None:
+def test_a_compressed_image_that_claims_a_huge_size_is_refused(tmp_path):
     write_slice(tmp_path, "a", 0)
     header = pydicom.dcmread(tmp_path / "a.dcm")
     header.compress(pydicom.uid.RLELossless)
@@ -118,8 +117,8 @@ def test_a_compressed_image_that_claims_a_huge_size_is_refused(tmp_path: Path) -
 
 
 def test_deep_sequences_and_huge_private_elements_end_in_a_volume_or_a_sentence(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     write_slice(tmp_path, "a", 0)
     whole = (tmp_path / "a.dcm").read_bytes()
     at = whole.index(b"\x20\x00\x11\x00")

@@ -64,25 +64,25 @@ def mr_head(seed=0, noise=4.0) -> np.ndarray:
     return np.hypot(signal + random.normal(0, noise, SHAPE), random.normal(0, noise, SHAPE))
 
 
-def test_the_body_in_ct_is_the_head_without_table_and_with_its_sinus() -> None:
+def test_the_body_in_ct_is_the_head_without_table_and_with_its_sinus():
     assert dice(foreground(volume_of(ct_head(), "HU")), HEAD) > 0.98
 
 
 @every_row("noise, cut", [(0.5, 0), (9.0, 0), (4.0, 5)])
-def test_the_body_in_mr_is_the_head_with_its_dark_skull(noise, cut) -> None:
+def test_the_body_in_mr_is_the_head_with_its_dark_skull(noise, cut):
     """Also where the scanner cut noise to zero."""
     head = mr_head(noise=noise)
     head[head < cut] = 0
     assert dice(foreground(volume_of(head, "a.u.")), HEAD) > 0.98
 
 
-def test_one_slice_is_masked_as_well() -> None:
+def test_one_slice_is_masked_as_well():
     for head, unit in ((ct_head(), "HU"), (mr_head(), "grey")):
         assert dice(foreground(volume_of(head[20:21], unit)), HEAD[20:21]) > 0.98
 
 
 @every_row("background", [0.0, -3.2, 100.0])
-def test_a_stripped_brain_stands_out_from_any_constant(background) -> None:
+def test_a_stripped_brain_stands_out_from_any_constant(background):
     """Also where fluid is darker than the background, as after standardising."""
     image = np.where(
         BRAIN, background + 4 + np.random.default_rng(0).normal(0, 0.5, SHAPE), background
@@ -92,7 +92,7 @@ def test_a_stripped_brain_stands_out_from_any_constant(background) -> None:
     assert dice(brain(volume), BRAIN) > 0.97
 
 
-def test_without_background_everything_is_body() -> None:
+def test_without_background_everything_is_body():
     tissue = np.random.default_rng(0).normal(100, 20, SHAPE)
     tissue[ellipsoid(20, 20, 10)] = 600  # a vessel
     assert foreground(volume_of(tissue, "a.u.")).all()
@@ -100,16 +100,16 @@ def test_without_background_everything_is_body() -> None:
 
 
 @every_row("head, unit", [(ct_head, "HU"), (mr_head, "a.u.")])
-def test_the_brain_is_found_within_the_skull_with_its_ventricles(head, unit) -> None:
+def test_the_brain_is_found_within_the_skull_with_its_ventricles(head, unit):
     assert dice(brain(volume_of(head(), unit)), BRAIN) > 0.97
 
 
-def test_a_body_without_skull_has_no_brain() -> None:
+def test_a_body_without_skull_has_no_brain():
     with pytest.raises(BadInput, match="found no brain"):
         brain(volume_of(np.where(HEAD, 30.0, -1000.0), "HU"))
 
 
-def test_holes_and_components_follow_their_definition() -> None:
+def test_holes_and_components_follow_their_definition():
     ring = np.zeros((7, 7), bool)
     ring[1:6, 1:6] = True
     ring[3, 3] = False
@@ -131,7 +131,7 @@ masks = st.tuples(
 ).map(lambda args: np.random.default_rng(args[4]).random(args[:3]) < args[3])
 
 
-def test_a_mask_grows_the_same_in_pieces(monkeypatch) -> None:
+def test_a_mask_grows_the_same_in_pieces(monkeypatch):
     mask = np.random.default_rng(0).random((16, 19, 17)) < 0.0005
     whole = dilate(mask, 5, (1, 1, 1))
     assert 0.1 < whole.mean() < 0.9
@@ -141,7 +141,7 @@ def test_a_mask_grows_the_same_in_pieces(monkeypatch) -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(masks, st.floats(0, 3))
-def test_morphology_follows_scipys(mask, radius) -> None:
+def test_morphology_follows_scipys(mask, radius):
     box = np.ones([2 * int(radius + 1e-6) + 1 if n > 1 else 1 for n in mask.shape], bool)
     grown = scipy.ndimage.grey_dilation(mask.astype(np.uint8), footprint=box, mode="nearest")
     shut = scipy.ndimage.grey_erosion(grown, footprint=box, mode="nearest") > 0
@@ -153,15 +153,13 @@ def test_morphology_follows_scipys(mask, radius) -> None:
 
 
 @every_row("modality", ["t1c", "flair"])
-def test_real_brains_with_a_negative_background_match_their_published_mask(
-    shared, modality
-) -> None:
+def test_real_brains_with_a_negative_background_match_their_published_mask(shared, modality):
     folder = shared / "data" / "brats_like" / "BraTS2013-pat0003"
     truth = read_volume(folder / "brainmask.nii.gz").data[0] > 0
     assert dice(foreground(read_volume(folder / f"{modality}.nii.gz")), truth) > 0.99
 
 
-def test_a_real_ct_table_is_no_body(shared) -> None:
+def test_a_real_ct_table_is_no_body(shared):
     """The plastic head is at most 180 mm wide; its table and arcs reach over the whole field of view."""
     pytest.importorskip("pydicom")
     volume = read_volume(shared / "data" / "dicom" / "ct_head_phantom")

@@ -102,7 +102,7 @@ def test_a_warped_head_is_followed_where_a_rigid_motion_would_be_wrong():
         2 * np.pi * points[:, 1] / 260
     )  # rows at the front to one side, at the back to the other
 
-    def across(x: np.ndarray) -> np.ndarray:
+    def across(x):
         return np.stack([0 * x, 0 * x, x], axis=1)
 
     moving = scipy.ndimage.map_coordinates(

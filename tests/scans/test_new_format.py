@@ -29,7 +29,7 @@ def _write(path: Path, volume: Volume, description: str) -> None:
 
 
 @pytest.fixture
-def raw_format(monkeypatch: pytest.MonkeyPatch) -> Format:
+def raw_format(monkeypatch) -> Format:
     raw = Format("raw", _read, endings=(".raw.bin",), written_endings=(".raw.bin",), write=_write)
     monkeypatch.setattr(io, "FORMATS", (*io.FORMATS, raw))
     return raw
@@ -40,9 +40,7 @@ def _volume(modality: str, seed: int) -> Volume:
     return Volume(data, AFFINE, "a.u.", modality)
 
 
-def test_a_registered_format_is_found_in_a_cohort_and_read(
-    tmp_path: Path, raw_format: Format
-) -> None:
+def test_a_registered_format_is_found_in_a_cohort_and_read(tmp_path, raw_format):
     for case in ("anna", "ben"):
         for seed, modality in enumerate(("t1", "t2")):
             write_volume(tmp_path / case / f"{modality}.raw.bin", _volume(modality, seed))
@@ -57,7 +55,7 @@ def test_a_registered_format_is_found_in_a_cohort_and_read(
     assert volume.unit == "a.u."
 
 
-def test_a_registered_format_is_named_in_a_manifest(tmp_path: Path, raw_format: Format) -> None:
+def test_a_registered_format_is_named_in_a_manifest(tmp_path, raw_format):
     write_volume(tmp_path / "scan.raw.bin", _volume("t1", 0))
     (tmp_path / "cases.csv").write_text("case,t1\nanna,scan.raw.bin\n")
     assert find_cohort(tmp_path).cases[0].files == {"t1": tmp_path / "scan.raw.bin"}
@@ -65,7 +63,7 @@ def test_a_registered_format_is_named_in_a_manifest(tmp_path: Path, raw_format: 
 
 def test_synthesised_images_are_written_in_a_registered_format_and_found_by_evaluate(
     tmp_path, raw_format
-) -> None:
+):
     volume = _volume("t2", 0)
     Synthesised({"t2": volume}, {}, {"recipe": "any"}).write(tmp_path, (".raw.bin",))
     images = images_in(tmp_path)
@@ -73,7 +71,7 @@ def test_synthesised_images_are_written_in_a_registered_format_and_found_by_eval
     np.testing.assert_array_equal(read_volume(images["t2"], "t2").data, volume.data)
 
 
-def test_without_its_registration_the_format_is_unknown(tmp_path: Path) -> None:
+def test_without_its_registration_the_format_is_unknown(tmp_path):
     _write(tmp_path / "t1.raw.bin", _volume("t1", 0), "")
     with pytest.raises(BadInput, match=r"expected an image \(\.nii\.gz, .*found '\.bin'"):
         read_volume(tmp_path / "t1.raw.bin")
@@ -85,8 +83,8 @@ def test_without_its_registration_the_format_is_unknown(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("one", io.FORMATS, ids=lambda one: one.name)
 def test_each_format_writes_only_endings_that_it_reads_and_no_two_formats_share_an_ending(
-    one: Format,
-) -> None:
+    one,
+):
     assert set(one.written_endings) <= set(one.all_endings)
     assert bool(one.written_endings) == (one.write is not None)
     assert (one.read_part is None) == (one.is_part is None)

@@ -396,7 +396,7 @@ def test_tight_stripping_removes_the_csf_of_the_surface_and_leaves_tissue_and_ve
 
 @pytest.mark.parametrize("axes", ["SAR", "SPL"])
 def test_defacing_removes_the_front_of_low_slices_alone(cohort, axes):
-    def masks(defaced: float) -> list[torch.Tensor]:
+    def masks(defaced):
         physics = _settings(defaced=defaced)
         case = cohort.with_physics(physics, ["ct"]).case("phantom_000")
         data = _data(physics, axes=axes)
@@ -479,11 +479,8 @@ def recipe(tmp_path):
         ({"intensity.mr": '{kind = "minmax"}'}, "expected a map that is computed in the body"),
         ({"data.target": '["mr"]', "data.source": '["ct"]'}, "expected one sequence for a target"),
         ({"data.source": '["t1"]', "intensity.t1": '{kind="zscore"}'}, "found mr in neither"),
-        ({"data.physics.noice": "0.1"}, "data.physics.noise"),
         ({"data.physics.noise": "-0.1"}, "physics.noise': should be greater than or equal to 0"),
         ({"data.physics.strip_mm": "1e9"}, "physics.strip_mm': should be less than or equal to 20"),
-        ({"data.physics.slice_mm": "1e9"}, "physics.slice_mm': should be less than or equal to 20"),
-        ({"data.physics.resolution": "1e-9"}, "should be greater than or equal to 0.05"),
         ({"data.physics.field_t": "[3, 3000]"}, "should be less than or equal to 12; found 3000"),
         (
             {"data.physics.contrasts.mr": '{sequence = "gradient_echo", flip_deg = [5, 720]}'},
@@ -504,33 +501,12 @@ def test_recipes_whose_physics_does_not_fit_are_refused(recipe, change, sentence
 def test_training_on_maps_gives_a_model_of_any_contrast(voxlate, phantoms, recipe, tmp_path):
     """Train, then synthesise from a phantom's T1 image as if it were a user's scan."""
     run = tmp_path / "run"
-    trained = voxlate("train", recipe, "--data", phantoms / "prepared", "--out", run)
-    assert trained.code == 0, trained.err
+    trained = voxlate("train", recipe, "--data", phantoms / "prepared", "--out", run).done()
     assert "mr=SCAN --out OUT" in trained.out + trained.err
     write_cohort(tmp_path / "user", cases=1, size=SIZE, seed=9, modalities=("t1",))
     scan = tmp_path / "user" / "phantom_000" / "t1.nii.gz"
-    made = voxlate("synth", run, f"mr={scan}", "--out", tmp_path / "out")
-    assert made.code == 0, made.err
+    voxlate("synth", run, f"mr={scan}", "--out", tmp_path / "out").done()
     assert list((tmp_path / "out").glob("**/ct*.nii.gz"))
-
-
-@pytest.mark.slow
-def test_phantoms_are_replayed_beside_real_scans_when_their_model_is_adapted(
-    voxlate, phantoms, recipe, tmp_path
-):
-    """Scans of another site have no maps; the replayed phantoms still draw theirs."""
-    run = tmp_path / "run"
-    trained = voxlate("train", recipe, "--data", phantoms / "prepared", "--out", run)
-    assert trained.code == 0, trained.err
-    write_cohort(tmp_path / "site", cases=3, size=SIZE, seed=4, modalities=("t1", "ct"))
-    for folder in (tmp_path / "site").glob("phantom_*"):
-        (folder / "t1.nii.gz").rename(folder / "mr.nii.gz")
-    prepare(tmp_path / "site", tmp_path / "real", workers=0, audit=False, shares=(2, 1, 0))
-    adapted = tmp_path / "adapted"
-    said = voxlate("adapt", run, "--data", tmp_path / "real", "--out", adapted, "--steps", 4)
-    assert said.code == 0, said.err
-    assert "replay" in said.err + said.out
-    assert "physics" in (adapted / "recipe.toml").read_text()
 
 
 def test_auto_refuses_a_cohort_of_maps(voxlate, phantoms, tmp_path):

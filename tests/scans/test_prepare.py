@@ -1,4 +1,3 @@
-import errno
 import json
 import os
 import shutil
@@ -16,7 +15,6 @@ from safetensors import safe_open
 from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.base.files import lock
-from voxlate.base.messages import Message
 from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.case import compact, open_case, read_header
 from voxlate.scans.cases.prepared import open_cohort, write_cohort
@@ -38,13 +36,13 @@ def stored(out: Path, case: str) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def by_default(patients: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def by_default(patients, tmp_path_factory) -> Path:
     """The six patients, prepared without options."""
     return prepare(patients, tmp_path_factory.mktemp("by_default") / "out", workers=1).folder
 
 
 @pytest.fixture
-def copied(by_default: Path, tmp_path: Path) -> Path:
+def copied(by_default, tmp_path) -> Path:
     """`by_default`, which a test may change."""
     return shutil.copytree(by_default, tmp_path / "out")
 
@@ -158,10 +156,7 @@ def test_unequal_grids_are_refused_unless_they_may_be_resampled(tmp_path, save):
     save(tmp_path / "in" / "a" / "mask.nii.gz", np.ones((8, 8, 8)))
     with pytest.raises(BadInput) as error:
         prepare(tmp_path / "in", tmp_path / "out", workers=1)
-    assert "t1.nii.gz: expected the grid of" in str(error.value)
-    assert "(8×8×8, 1.00×1.00×1.00 mm), found 4×4×4, 2.00×2.00×2.00 mm. Pass --resample" in str(
-        error.value
-    )
+    assert "found 4×4×4, 2.00×2.00×2.00 mm. Pass --resample" in str(error.value)
     assert not list((tmp_path / "out").rglob("*.*"))
     cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1, resample=True)
     ct, t1 = (cohort.case("a").volume(name).data[0] for name in ("ct", "t1"))
@@ -241,25 +236,16 @@ def test_one_modality_in_two_units_is_refused(tmp_path, save):
         prepare(tmp_path / "in", tmp_path / "out", workers=1)
 
 
-def test_blank_and_windowed_images_are_warned_of(tmp_path, save):
+def test_a_blank_image_is_warned_of(tmp_path, save):
     save(tmp_path / "in" / "a" / "t1.nii.gz", np.full((2, 4, 4), 7))
-    save(tmp_path / "in" / "a" / "ct.nii.gz", np.arange(32).reshape(2, 4, 4))
-    save(tmp_path / "in" / "a" / "cta.nii.gz", np.arange(32).reshape(2, 4, 4) - 3024)
     save(tmp_path / "in" / "a" / "mask.nii.gz", np.ones((2, 4, 4)))
-    cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1, audit=False)
-    blank, windowed, padded = sorted(
-        map(str, cohort.warnings), key=lambda line: ["t1", "ct", "cta"].index(line.split()[0])
-    )
-    assert blank == (
-        "t1 of a (1 of 1 case) is blank, and counts as missing (every voxel is 7). Check the file."
-    )
-    assert "ct of a (1 of 1 case) is windowed to grey values" in windowed
-    assert "cta of a (1 of 1 case) has values below air" in padded
+    (blank,) = prepare(tmp_path / "in", tmp_path / "out", workers=1, audit=False).warnings
+    assert "is blank, and counts as missing (every voxel is 7)" in blank.text
 
 
 def test_prepared_again_nothing_is_rewritten_but_what_changed(cohort_folder, tmp_path, save):
     out = tmp_path / "out"
-    messages: list[Message] = []
+    messages = []
     first = prepare(cohort_folder, out, workers=1, say=messages.append)
     before, text = stamps(out), (out / "cohort.json").read_text()
     assert prepare(cohort_folder, out, workers=1) == first
@@ -337,7 +323,7 @@ def test_an_unfinished_preparation_may_go_on_with_other_options(patients, copied
 
 
 def test_several_workers_write_the_same_bytes_as_one(patients, by_default, tmp_path):
-    done: list[tuple[int, int]] = []
+    done = []
     two = tmp_path / "two"
     prepare(patients, two, workers=2, progress=lambda k, n: done.append((k, n)))
     assert done == [(k, 6) for k in range(1, 7)]
@@ -352,17 +338,6 @@ def test_a_folder_that_holds_something_else_is_refused(cohort_folder, tmp_path, 
     with pytest.raises(BadInput):
         prepare(cohort_folder, tmp_path / "out", workers=1)
     assert (tmp_path / "out" / what).read_text() == '{"format": "other"}'
-
-
-def test_a_full_disk_is_one_sentence_and_leaves_no_half_file(cohort_folder, tmp_path, monkeypatch):
-    def full(tensors: object, path: Path, metadata: object) -> None:
-        path.write_bytes(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("safetensors.numpy.save_file", full)
-    with pytest.raises(BadInput, match="found a full disk"):
-        prepare(cohort_folder, tmp_path / "out", workers=1)
-    assert list((tmp_path / "out" / "cases").iterdir()) == []
 
 
 def test_killed_at_any_moment_it_leaves_only_whole_cases_and_can_go_on(tmp_path, save):
@@ -461,31 +436,6 @@ def test_a_dry_run_refuses_the_grids_that_prepare_refuses_and_writes_nothing(
     assert sentence in said  # of the first case that ends; several are prepared at a time
     assert "expected the grid of" in sentence
     assert len(said) == 2  # of every case, where prepare stops at the first
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_dry_run_shows_which_file_becomes_what_on_which_grid_and_in_which_unit(
-    voxlate, save, tmp_path
-):
-    folder = two_grids(save, tmp_path / "in", "ct")
-    answer = voxlate(
-        "prepare", folder, "--out", tmp_path / "out", "--dry-run", "--resample", "--json"
-    )
-    assert answer.code == 0, answer.err
-    said = json.loads(answer.out)
-    assert said["rows"]["cases"]["all"] == said["rows"]["ct"]["all"] == 2
-    assert said["fixed"] == "ct"
-    assert said["files"][0] == {
-        "case": "a",
-        "name": "ct",
-        "path": str(folder / "a" / "ct.nii.gz"),
-        "grid": "24×24×24, 1.00×1.00×1.00 mm",
-        "unit": "HU",
-    }
-    drawn = voxlate("prepare", folder, "--out", tmp_path / "out", "--dry-run", "--resample").err
-    assert "a/ct.nii.gz" in drawn
-    assert "The grid of each case is that of its ct." in drawn
-    assert "patients" in drawn
     assert not (tmp_path / "out").exists()
 
 

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,7 +33,7 @@ MOVING = Grid(
 
 
 @pytest.fixture(autouse=True)
-def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+def few_samples(monkeypatch) -> None:
     """Small scans need fewer, and the tests shall be quick."""
     monkeypatch.setattr(module, "SAMPLES", 8000)
 
@@ -91,7 +90,7 @@ def bent(place: Points) -> Points:
     return place + 7 * np.stack([np.sin(y / 30), np.cos(z / 32) - 0.7, np.sin(x / 28)], axis=-1)
 
 
-def test_a_turned_head_in_another_contrast_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_turned_head_in_another_contrast_is_registered(monkeypatch):
     monkeypatch.setattr(module, "SAMPLES", 4000)  # a turn needs fewer than a bend
     found = register(scan(MOVING, turned, "b"), scan(FIXED, same, "a"), "rigid")
     assert found.kept == "rigid"
@@ -100,14 +99,14 @@ def test_a_turned_head_in_another_contrast_is_registered(monkeypatch: pytest.Mon
     assert found.after.bodies > 0.93 > found.before.bodies
 
 
-def test_headers_of_two_frames_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_headers_of_two_frames_do_not_matter(monkeypatch):
     monkeypatch.setattr(module, "SAMPLES", 2000)
     far = Grid(
         MOVING.shape,
         MOVING.affine + np.array([[0, 0, 0, 900], [0, 0, 0, -700], [0, 0, 0, 400], [0, 0, 0, 0]]),
     )
 
-    def from_far(place: Points) -> Points:
+    def from_far(place):
         return turned(place - [900.0, -700.0, 400.0])
 
     found = register(scan(far, from_far, "b"), scan(FIXED, same, "a"), "rigid")
@@ -116,7 +115,7 @@ def test_headers_of_two_frames_do_not_matter(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.slow
-def test_splines_follow_a_bend_that_no_linear_map_follows() -> None:
+def test_splines_follow_a_bend_that_no_linear_map_follows():
     moving, fixed = scan(MOVING, bent, "a"), scan(FIXED, same, "a")
     found = register(moving, fixed, "bspline")
     assert found.kept == "bspline"
@@ -127,7 +126,7 @@ def test_splines_follow_a_bend_that_no_linear_map_follows() -> None:
     assert pair.compare(affine).mutual_information < found.after.mutual_information
 
 
-def test_the_same_call_gives_the_same_transform(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_call_gives_the_same_transform(monkeypatch):
     monkeypatch.setattr(module, "SAMPLES", 300)  # a worse transform, and the same one
     moving, fixed = scan(MOVING, turned, "b"), scan(FIXED, same, "a")
     first, again = (register(moving, fixed, "rigid").transform.GetParameters() for _ in range(2))
@@ -135,8 +134,8 @@ def test_the_same_call_gives_the_same_transform(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_step_that_makes_the_scans_less_alike_or_folds_them_is_not_kept(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     """Not even where the mirror image is more alike: no transform may turn a patient inside out."""
     mirror = itk.ScaleTransform(3, (-1.0, 1.0, 1.0))
     fixed, moving = scan(FIXED, same, "a"), scan(FIXED, same, "b")
@@ -155,7 +154,7 @@ def test_a_step_that_makes_the_scans_less_alike_or_folds_them_is_not_kept(
         assert np.array_equal(apply_transform(fixed, FIXED, found.transform).data, fixed.data)
 
 
-def test_moving_by_a_transform_takes_values_from_where_it_points() -> None:
+def test_moving_by_a_transform_takes_values_from_where_it_points():
     grid = Grid((4, 5, 6), np.array([[-2.0, 0, 0, 3], [0, 3, 0, 1], [0, 0, 4, -2], [0, 0, 0, 1]]))
     values = np.arange(120, dtype=np.float32).reshape(1, 4, 5, 6)
     volume = Volume(values, grid.affine, "a.u.", "t1")
@@ -171,14 +170,14 @@ def test_moving_by_a_transform_takes_values_from_where_it_points() -> None:
     assert inside.sum() == 3 * 5 * 5
 
 
-def test_the_centre_of_a_mask_is_in_patient_space() -> None:
+def test_the_centre_of_a_mask_is_in_patient_space():
     mask = np.zeros(FIXED.shape, bool)
     mask[3, 4, 5:8] = True
     assert np.allclose(centre_mm(FIXED, mask), [-(-75 + 6 * 6), -(-81 + 6 * 4), -69 + 6 * 3])
     assert np.allclose(centre_mm(FIXED), [-(-75 + 6 * 12.5), -(-81 + 6 * 13.5), -69 + 6 * 11.5])
 
 
-def test_a_written_transform_is_read_by_other_tools(tmp_path: Path) -> None:
+def test_a_written_transform_is_read_by_other_tools(tmp_path):
     turn = itk.Euler3DTransform((1.0, 2.0, 3.0), 0.1, 0.2, 0.3, (4.0, 5.0, 6.0))
     spline = itk.BSplineTransform(3)
     spline.SetTransformDomainPhysicalDimensions([50.0] * 3)
@@ -206,9 +205,7 @@ def test_a_written_transform_is_read_by_other_tools(tmp_path: Path) -> None:
         (("Parameters: 0.9", "Parameters:"), "11 and 3 numbers of a AffineTransform"),
     ],
 )
-def test_a_transform_that_aligns_nothing_is_refused(
-    tmp_path: Path, change: tuple[str, str], found: str
-) -> None:
+def test_a_transform_that_aligns_nothing_is_refused(tmp_path, change, found):
     path = tmp_path / "t1.tfm"
     affine = itk.AffineTransform(3)
     affine.SetMatrix((0.9, 0.1, 0.0, -0.1, 1.0, 0.0, 0.0, 0.0, 1.0))
@@ -221,7 +218,7 @@ def test_a_transform_that_aligns_nothing_is_refused(
         read_transform(path)
 
 
-def test_what_cannot_be_registered_gets_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_registered_gets_one_sentence(monkeypatch):
     flat = Grid((1, 28, 26), FIXED.affine)
     with pytest.raises(BadInput, match="a: expected at least 4 voxels along each axis"):
         register(scan(flat, same, "a"), scan(FIXED, same, "b"), "rigid")
@@ -234,7 +231,7 @@ def test_what_cannot_be_registered_gets_one_sentence(monkeypatch: pytest.MonkeyP
         register(scan(FIXED, same, "a"), scan(FIXED, same, "b"), "rigid")
 
 
-def test_scans_that_nothing_aligns_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scans_that_nothing_aligns_are_refused(monkeypatch):
     far = Grid(FIXED.shape, FIXED.affine + np.array([[0, 0, 0, 900]] + [[0, 0, 0, 0]] * 3))
     monkeypatch.setitem(module._STAGES, "rigid", ())
     with pytest.raises(
@@ -243,7 +240,7 @@ def test_scans_that_nothing_aligns_are_refused(monkeypatch: pytest.MonkeyPatch) 
         register(scan(far, same, "b"), scan(FIXED, same, "a"), "rigid")
 
 
-def test_the_rigid_transform_of_the_real_pair_is_found(shared: Path) -> None:
+def test_the_rigid_transform_of_the_real_pair_is_found(shared):
     from voxlate.scans.formats.io import read_volume
     from voxlate.scans.images.grid import canonical
 

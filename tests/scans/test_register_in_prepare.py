@@ -21,7 +21,7 @@ SHIFT_RAS = np.array([4.0, -3.0, 2.0])  # where the moving scan lies, seen from 
 
 
 @pytest.fixture
-def pair(tmp_path: Path, save) -> Path:
+def pair(tmp_path, save) -> Path:
     """One patient: ct, and a tof whose frame is off by SHIFT_RAS; a label map drawn on each."""
     draw = np.random.default_rng(0)
     values = np.zeros((12, 14, 16))

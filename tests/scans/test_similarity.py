@@ -8,7 +8,7 @@ import pytest
 from voxlate.base.similarity import dice, mutual_information
 
 
-def test_mutual_information_is_two_for_a_function_and_one_for_independent_values() -> None:
+def test_mutual_information_is_two_for_a_function_and_one_for_independent_values():
     values = np.random.default_rng(0).uniform(0, 1, 200_000)
     others = np.random.default_rng(1).uniform(0, 1, 200_000)
     unit = (0.0, 1.0)
@@ -20,7 +20,7 @@ def test_mutual_information_is_two_for_a_function_and_one_for_independent_values
     assert math.isnan(mutual_information(values * 0, values * 0, unit, unit, 32))
 
 
-def test_dice_of_masks() -> None:
+def test_dice_of_masks():
     a, b = np.array([1, 1, 1, 0], bool), np.array([0, 1, 1, 1], bool)
     assert dice(a, b) == pytest.approx(2 / 3)
     assert math.isnan(dice(~a & a, a & ~a))

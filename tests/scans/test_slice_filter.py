@@ -27,7 +27,7 @@ def box(height: int, width: int, across: int = 0) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def cohort(tmp_path_factory: pytest.TempPathFactory, save) -> Cohort:
+def cohort(tmp_path_factory, save) -> Cohort:
     """Three patients whose seven slices each break one rule, or none."""
     folder = tmp_path_factory.mktemp("slices")
     full = [

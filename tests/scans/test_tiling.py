@@ -54,7 +54,7 @@ def tilings(draw) -> Tiling:
 
 @settings(deadline=None, max_examples=40)
 @given(tilings())
-def test_blending_returns_any_voxelwise_function(tiling) -> None:
+def test_blending_returns_any_voxelwise_function(tiling):
     volume = np.random.default_rng(0).normal(size=(1, *tiling.shape)).astype(np.float32)
     got = tiled(lambda tile, _: tile**2 + 3, volume, tiling)
     np.testing.assert_allclose(got, volume**2 + 3, rtol=2e-6)
@@ -62,7 +62,7 @@ def test_blending_returns_any_voxelwise_function(tiling) -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(tilings())
-def test_tiles_cover_lie_inside_and_overlap_enough(tiling) -> None:
+def test_tiles_cover_lie_inside_and_overlap_enough(tiling):
     for axis in range(3):
         length, patch, overlap = tiling.shape[axis], tiling.patch[axis], tiling.overlap[axis]
         starts = sorted({start[axis] for start in tiling.starts()})
@@ -71,13 +71,13 @@ def test_tiles_cover_lie_inside_and_overlap_enough(tiling) -> None:
         assert all(b - a <= patch - overlap for a, b in pairwise(starts))
 
 
-def test_opposite_ramps_add_up_to_one() -> None:
+def test_opposite_ramps_add_up_to_one():
     weight = Tiling((1, 1, 24), (1, 1, 16), (0, 0, 8)).weight()[0, 0]
     np.testing.assert_allclose(weight[-8:] + weight[:8], 1, atol=1e-6)
     assert weight.min() > 0
 
 
-def test_where_no_tile_comes_is_background() -> None:
+def test_where_no_tile_comes_is_background():
     tiling = Tiling((3, 4, 6), (1, 4, 4), (0, 0, 2))
     for one in (tiling, Tiling((3, 4, 6), (1, 4, 6))):
         blend = Blend(one, [-1.0, 0.0])
@@ -90,7 +90,7 @@ def test_where_no_tile_comes_is_background() -> None:
         assert (result[1, 1] == 0).all()
 
 
-def test_tiles_that_disagree_make_a_seam_unless_they_overlap() -> None:
+def test_tiles_that_disagree_make_a_seam_unless_they_overlap():
     random = np.random.default_rng(0)
     volume = random.normal(size=(1, 1, 64, 64)).astype(np.float32)
 
@@ -103,6 +103,6 @@ def test_tiles_that_disagree_make_a_seam_unless_they_overlap() -> None:
     assert seam(tiled(shifted, volume, soft), soft) < 2
 
 
-def test_an_overlap_as_large_as_the_tile_is_refused() -> None:
+def test_an_overlap_as_large_as_the_tile_is_refused():
     with pytest.raises(ValueError, match="overlap"):
         Tiling((4, 4, 4), (2, 2, 2), (2, 0, 0))

@@ -54,7 +54,7 @@ def found(anatomy: Anatomy, scan: Volume) -> list[str]:
 def learn(tmp_path_factory):
     """What is usual in so many heads."""
 
-    def from_heads(count: int, **kind: bool) -> Anatomy:
+    def from_heads(count, **kind):
         folder = tmp_path_factory.mktemp("heads")
         for number in range(count):
             (folder / "scans" / f"head{number:02d}").mkdir(parents=True)

@@ -44,7 +44,7 @@ def volume_of(array, affine=AFFINE, unit="a.u.") -> Volume:
     return Volume(np.asarray(array, np.float32), affine, unit, "t1")
 
 
-def test_slope_and_intercept_are_applied(tmp_path) -> None:
+def test_slope_and_intercept_are_applied(tmp_path):
     raw = RANDOM.integers(-1000, 1000, (4, 5, 6)).astype(np.int16)
     path = stored(tmp_path / "a.nii", raw)
     # scl_slope and scl_inter, which nibabel resets
@@ -53,7 +53,7 @@ def test_slope_and_intercept_are_applied(tmp_path) -> None:
 
 
 @every_row(("unit", "factor"), [("mm", 1), ("unknown", 1), ("meter", 1000), ("micron", 0.001)])
-def test_spacing_comes_in_millimetres(tmp_path, unit, factor) -> None:
+def test_spacing_comes_in_millimetres(tmp_path, unit, factor):
     image = nib.Nifti1Image(np.ones((2, 2, 2), np.int16), np.diag([1.0, 2.0, 3.0, 1.0]))
     image.header.set_xyzt_units(unit)
     nib.save(image, tmp_path / "a.nii")
@@ -63,7 +63,7 @@ def test_spacing_comes_in_millimetres(tmp_path, unit, factor) -> None:
 
 
 @every_row("sform, qform, mm", [(1, 1, 3), (0, 1, 2), (2, 0, 3)])
-def test_the_sform_rules_where_it_is_set_then_the_qform(tmp_path, sform, qform, mm) -> None:
+def test_the_sform_rules_where_it_is_set_then_the_qform(tmp_path, sform, qform, mm):
     image = nib.Nifti1Image(np.ones((2, 2, 2), np.int16), None)
     image.set_qform(np.diag([2.0, 2, 2, 1]), qform)
     image.set_sform(np.diag([3.0, 3, 3, 1]), sform)
@@ -71,7 +71,7 @@ def test_the_sform_rules_where_it_is_set_then_the_qform(tmp_path, sform, qform, 
     assert read_volume(tmp_path / "a.nii").grid.spacing_mm == pytest.approx((mm, mm, mm))
 
 
-def test_a_set_but_empty_sform_yields_to_a_set_qform(tmp_path) -> None:
+def test_a_set_but_empty_sform_yields_to_a_set_qform(tmp_path):
     image = nib.Nifti1Image(np.ones((2, 2, 2), np.int16), None)
     image.set_qform(np.diag([2.0, 2, 2, 1]), 1)
     nib.save(image, tmp_path / "a.nii")
@@ -81,13 +81,13 @@ def test_a_set_but_empty_sform_yields_to_a_set_qform(tmp_path) -> None:
 
 
 @every_row("shape", [(5, 4, 3, 1), (5, 4, 3, 1, 1), (5, 4)])
-def test_last_axes_of_one_and_single_slices_are_volumes(tmp_path, shape) -> None:
+def test_last_axes_of_one_and_single_slices_are_volumes(tmp_path, shape):
     array = RANDOM.integers(0, 99, shape).astype(np.int16)
     volume = read_volume(stored(tmp_path / "a.nii.gz", array))
     np.testing.assert_array_equal(volume.data[0].transpose(2, 1, 0), array.reshape(5, 4, -1))
 
 
-def test_freesurfer_and_nifti2_files_are_read(tmp_path) -> None:
+def test_freesurfer_and_nifti2_files_are_read(tmp_path):
     array = RANDOM.normal(size=(3, 4, 5)).astype(np.float32)
     for path, kind in (
         (tmp_path / "a.mgz", nib.MGHImage),
@@ -99,9 +99,7 @@ def test_freesurfer_and_nifti2_files_are_read(tmp_path) -> None:
 
 
 @every_row("module, name", [("SimpleITK", "a.mha"), ("pydicom", "a.dcm")])
-def test_an_absent_extra_names_the_command_that_installs_it(
-    tmp_path, monkeypatch, module, name
-) -> None:
+def test_an_absent_extra_names_the_command_that_installs_it(tmp_path, monkeypatch, module, name):
     monkeypatch.setitem(sys.modules, module, None)
     (tmp_path / name).write_bytes(b"anything")
     with pytest.raises(BadInput, match=r"pip install '\.\[(registration|dicom)\]'"):
@@ -110,7 +108,7 @@ def test_an_absent_extra_names_the_command_that_installs_it(
 
 @every_row("dtype", [np.uint8, np.uint16])
 @every_row("suffix", ["png", "tif"])
-def test_pictures_keep_their_values_and_return_from_canonical(tmp_path, dtype, suffix) -> None:
+def test_pictures_keep_their_values_and_return_from_canonical(tmp_path, dtype, suffix):
     pixels = RANDOM.integers(0, np.iinfo(dtype).max, (7, 9), endpoint=True).astype(dtype)
     path = tmp_path / f"a.{suffix}"
     if suffix == "tif":
@@ -134,19 +132,19 @@ def test_pictures_keep_their_values_and_return_from_canonical(tmp_path, dtype, s
             np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"b.{suffix}")), pixels)
 
 
-def test_a_png_is_rounded_and_clipped_to_eight_bit(tmp_path) -> None:
+def test_a_png_is_rounded_and_clipped_to_eight_bit(tmp_path):
     values = np.array([[[[-3.0, 0.4, 0.6, 254.7, 300.0]]]])
     write_volume(tmp_path / "a.png", volume_of(values, np.diag([-1.0, -1, 1, 1]), "grey"))
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), [[0, 0, 1, 255, 255]])
 
 
-def test_a_grey_picture_stored_as_colour_is_grey(tmp_path) -> None:
+def test_a_grey_picture_stored_as_colour_is_grey(tmp_path):
     pixels = RANDOM.integers(0, 256, (4, 5)).astype(np.uint8)
     Image.fromarray(np.stack([pixels] * 3, axis=-1)).save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_volume(tmp_path / "a.png").data[0, 0], pixels)
 
 
-def test_modalities_have_their_units() -> None:
+def test_modalities_have_their_units():
     known = {
         "ct": "HU",
         "cta2": "HU",
@@ -219,7 +217,7 @@ BAD = {
 
 
 @every_row("case", BAD)
-def test_a_bad_file_gives_one_sentence_that_names_it(tmp_path, case) -> None:
+def test_a_bad_file_gives_one_sentence_that_names_it(tmp_path, case):
     make, sentence = BAD[case]
     path = make(tmp_path)
     with pytest.raises(BadInput, match=sentence) as caught:
@@ -228,7 +226,7 @@ def test_a_bad_file_gives_one_sentence_that_names_it(tmp_path, case) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_nan_and_infinity_are_counted_or_let_through(tmp_path) -> None:
+def test_nan_and_infinity_are_counted_or_let_through(tmp_path):
     array = np.zeros((3, 3, 3), np.float32)
     array[0, 0, :2], array[1, 1, 1] = np.nan, -np.inf
     path = stored(tmp_path / "a.nii.gz", array)
@@ -241,7 +239,7 @@ def test_nan_and_infinity_are_counted_or_let_through(tmp_path) -> None:
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(st.tuples(st.integers(0, 351), st.integers(0, 255)), min_size=1, max_size=6))
-def test_a_header_of_garbage_is_read_or_refused_but_never_crashes(tmp_path, changes) -> None:
+def test_a_header_of_garbage_is_read_or_refused_but_never_crashes(tmp_path, changes):
     path = stored(tmp_path / "a.nii", NOISE)
     for place, value in changes:
         overwrite(path, place, bytes([value]))
@@ -251,14 +249,14 @@ def test_a_header_of_garbage_is_read_or_refused_but_never_crashes(tmp_path, chan
 
 def test_a_header_that_promises_more_than_the_file_holds_is_refused_before_memory_is_taken(
     tmp_path,
-) -> None:
+):
     path = stored(tmp_path / "a.nii", NOISE)
     overwrite(path, 42, np.array([30000, 30000, 30000], np.int16).tobytes())
     with pytest.raises(BadInput, match="damaged or cut short"):
         read_volume(path)
 
 
-def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch) -> None:
+def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -269,19 +267,19 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch) -> None:
 
 
 @every_row("name, sentence", [("a.jpg", "file name that ends"), ("a.png", "expected one slice")])
-def test_what_cannot_be_written_is_refused(tmp_path, name, sentence) -> None:
+def test_what_cannot_be_written_is_refused(tmp_path, name, sentence):
     with pytest.raises(BadInput, match=sentence):
         write_volume(tmp_path / name, volume_of(np.zeros((1, 2, 3, 4))))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_volume_is_float32_with_channels() -> None:
+def test_a_volume_is_float32_with_channels():
     with pytest.raises(ValueError, match="float32"):
         Volume(np.zeros((2, 3, 4), np.float32), AFFINE, "HU", "ct")
 
 
 @every_row("suffix", [".nii.gz", ".mgz", ".mha", ".nrrd", ".png"])
-def test_a_flipped_bit_in_compressed_voxels_is_never_read_as_voxels(tmp_path, suffix) -> None:
+def test_a_flipped_bit_in_compressed_voxels_is_never_read_as_voxels(tmp_path, suffix):
     draw = np.random.default_rng(0)
     voxels = draw.integers(0, 200, (6, 20, 24)).astype(np.int16 if suffix != ".png" else np.uint8)
     good, bad = tmp_path / f"good{suffix}", tmp_path / f"bad{suffix}"
@@ -302,7 +300,7 @@ def test_a_flipped_bit_in_compressed_voxels_is_never_read_as_voxels(tmp_path, su
     assert refused > 15  # a few bits of gzip's header mean nothing
 
 
-def test_the_hash_of_an_image_is_that_of_all_its_files_whatever_they_are_called(tmp_path) -> None:
+def test_the_hash_of_an_image_is_that_of_all_its_files_whatever_they_are_called(tmp_path):
     pair = nib.Nifti1Pair(np.zeros((4, 5, 6), np.int16), AFFINE)
     nib.save(pair, tmp_path / "a.img")
     nib.save(pair, tmp_path / "b.img")
@@ -341,8 +339,8 @@ def nifti_with(path: Path, qform: tuple[float, int], sform: tuple[float, int]) -
     ],
 )
 def test_an_image_states_no_orientation_that_its_source_did_not(
-    tmp_path: Path, qform, sform, codes, said
-) -> None:
+    tmp_path, qform, sform, codes, said
+):
     scan = read_volume(nifti_with(tmp_path / "t1.nii.gz", qform, sform), "t1")
     assert [guess.startswith(said) for guess in scan.guesses] == [True] * bool(said)
     image = return_to(canonical(scan), scan.grid)
@@ -354,8 +352,8 @@ def test_an_image_states_no_orientation_that_its_source_did_not(
 
 
 def test_a_grid_that_a_header_without_codes_cannot_state_is_written_as_that_of_another_file(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     scan = read_volume(nifti_with(tmp_path / "t1.nii.gz", (0, 0), (0, 0)), "t1")
     write_volume(tmp_path / "turned.nii.gz", canonical(scan))
     written = nib.load(tmp_path / "turned.nii.gz")
@@ -363,7 +361,7 @@ def test_a_grid_that_a_header_without_codes_cannot_state_is_written_as_that_of_a
     np.testing.assert_allclose(written.affine, canonical(scan).affine)
 
 
-def test_a_qform_that_is_no_rotation_yields_to_the_sform(tmp_path: Path) -> None:
+def test_a_qform_that_is_no_rotation_yields_to_the_sform(tmp_path):
     path = nifti_with(tmp_path / "t1.nii", (5, 1), (5, 1))
     image = nib.load(path, mmap=False)
     values, header = image.get_fdata(), image.header

@@ -26,9 +26,7 @@ def volume(whole: bool, affine=OBLIQUE) -> Volume:
 
 @every_row("ending", ENDINGS)
 @every_row("whole, affine", [(True, OBLIQUE), (False, SHEARED)])
-def test_a_written_volume_is_read_with_its_voxels_and_its_affine(
-    tmp_path, ending, whole, affine
-) -> None:
+def test_a_written_volume_is_read_with_its_voxels_and_its_affine(tmp_path, ending, whole, affine):
     written = volume(whole, affine)
     path = tmp_path / f"t1{ending}"
     write_volume(path, written)
@@ -39,7 +37,7 @@ def test_a_written_volume_is_read_with_its_voxels_and_its_affine(
 
 
 @every_row("ending", [".nii.gz", ".nrrd", ".mha"])
-def test_simpleitk_reads_the_same_positions(tmp_path, ending) -> None:
+def test_simpleitk_reads_the_same_positions(tmp_path, ending):
     written = volume(False)
     write_volume(tmp_path / f"t1{ending}", written)
     image = sitk.ReadImage(str(tmp_path / f"t1{ending}"))
@@ -52,7 +50,7 @@ def test_simpleitk_reads_the_same_positions(tmp_path, ending) -> None:
 
 @every_row("ending", [".nii.gz", ".nii", ".mgz"])
 @every_row("whole", [True, False])
-def test_nibabel_reads_the_same_voxels_and_affine(tmp_path, ending, whole) -> None:
+def test_nibabel_reads_the_same_voxels_and_affine(tmp_path, ending, whole):
     written = volume(whole)
     write_volume(tmp_path / f"t1{ending}", written)
     image = nib.load(tmp_path / f"t1{ending}")
@@ -68,7 +66,7 @@ def test_nibabel_reads_the_same_voxels_and_affine(tmp_path, ending, whole) -> No
 @every_row("ending", ENDINGS)
 def test_a_file_states_that_it_is_synthetic_and_its_bytes_depend_on_its_content_alone(
     tmp_path, ending
-) -> None:
+):
     written = volume(True)
     write_volume(tmp_path / f"a{ending}", written, SYNTHETIC_SCAN)
     write_volume(tmp_path / f"b{ending}", written, SYNTHETIC_SCAN)

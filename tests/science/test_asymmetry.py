@@ -37,7 +37,7 @@ def shaken(net: nn.Module) -> None:
             parameter.add_(0.1 * torch.randn_like(parameter))
 
 
-def test_the_published_prior_has_5855424_parameters_and_62639617_of_the_denoiser() -> None:
+def test_the_published_prior_has_5855424_parameters_and_62639617_of_the_denoiser():
     with torch.device("meta"):
         net = PUBLISHED.build(channels(1, 4, 1, features=Bran().feature_channels))
     assert net.asymmetry is not None
@@ -45,7 +45,7 @@ def test_the_published_prior_has_5855424_parameters_and_62639617_of_the_denoiser
     assert count(net) - count(net.asymmetry) == 62_639_617
 
 
-def test_at_first_the_prior_changes_nothing_and_then_it_does() -> None:
+def test_at_first_the_prior_changes_nothing_and_then_it_does():
     net, plain = small((4, 6)), small(())
     own = {
         name: value for name, value in net.state_dict().items() if not name.startswith("asymmetry.")
@@ -63,7 +63,7 @@ def test_at_first_the_prior_changes_nothing_and_then_it_does() -> None:
     assert not torch.allclose(given, ask(plain, x, images, log_snr))
 
 
-def test_a_symmetric_head_has_no_asymmetry() -> None:
+def test_a_symmetric_head_has_no_asymmetry():
     """A sampling that takes the difference of its halves answers 0 for symmetric features, and only for those."""
     torch.manual_seed(0)
     sampling, feature = Sampling(4, groups=4), torch.randn(2, 4, 6, 8)
@@ -75,13 +75,13 @@ def test_a_symmetric_head_has_no_asymmetry() -> None:
     assert sampling(feature, 8).abs().max() > 0.1
 
 
-def test_the_mirror_stands_in_the_middle_of_the_image_not_of_what_was_padded() -> None:
+def test_the_mirror_stands_in_the_middle_of_the_image_not_of_what_was_padded():
     row = torch.arange(8.0).reshape(1, 1, 1, 8)
     assert mirror(row, 5).flatten().tolist() == [4, 3, 2, 1, 0, 5, 6, 7]
     assert mirror(row, 8).flatten().tolist() == [7, 6, 5, 4, 3, 2, 1, 0]
 
 
-def test_maps_of_another_padding_are_cut_or_their_border_repeated() -> None:
+def test_maps_of_another_padding_are_cut_or_their_border_repeated():
     feature = torch.arange(6.0).reshape(1, 1, 2, 3)
     assert on_grid(feature, 1, 2).flatten().tolist() == [0, 1]
     assert on_grid(feature, 2, 5)[0, 0].tolist() == [[0, 1, 2, 2, 2], [3, 4, 5, 5, 5]]
@@ -95,7 +95,7 @@ def pyramid(
     return prior, prior(features, (16 // patch, 16 // patch), width)
 
 
-def test_each_level_gets_its_own_map_and_the_averages_of_those_before() -> None:
+def test_each_level_gets_its_own_map_and_the_averages_of_those_before():
     features = (torch.randn(2, 4, 1, 8, 8), torch.randn(2, 6, 1, 4, 4), torch.randn(2, 6, 1, 2, 2))
     prior, maps = pyramid((4, 6, 6), features)
     assert list(maps) == [1, 2, 3]
@@ -111,18 +111,14 @@ def test_each_level_gets_its_own_map_and_the_averages_of_those_before() -> None:
 
 
 @pytest.mark.parametrize(("patch", "levels"), [(1, [1, 2]), (2, [0, 1]), (4, [0])])
-def test_features_go_to_the_levels_of_their_sizes_whatever_the_stem(
-    patch: int, levels: list[int]
-) -> None:
+def test_features_go_to_the_levels_of_their_sizes_whatever_the_stem(patch, levels):
     features = (torch.randn(1, 4, 1, 8, 8), torch.randn(1, 6, 1, 4, 4))
     _, maps = pyramid((4, 6), features, patch)
     assert list(maps) == levels
     assert all(maps[level][0].shape[-1] == 16 // patch >> level for level in levels)
 
 
-def test_predictor_prior_and_denoiser_mirror_their_output_with_the_patient_if_kernels_are_symmetric() -> (
-    None
-):
+def test_predictor_prior_and_denoiser_mirror_their_output_with_the_patient_if_kernels_are_symmetric():
     torch.manual_seed(0)
     predictor = Bran(width=4, stages=3, hidden=4).build(channels(0, 2, 1, noisy=False))
     net = small(predictor.net.feature_channels)
@@ -130,7 +126,7 @@ def test_predictor_prior_and_denoiser_mirror_their_output_with_the_patient_if_ke
     make_symmetric(predictor.eval(), net)
     x, images, log_snr = torch.randn(2, 1, 1, 16, 16), torch.randn(2, 2, 1, 16, 16), torch.zeros(2)
 
-    def answer(x: Tensor, images: Tensor) -> Tensor:
+    def answer(x, images):
         features = predictor(NetworkInput({"image": images})).extras["features"]
         return ask(net, x, images, log_snr, features=features)
 

@@ -14,19 +14,19 @@ def _tiny() -> AutoencoderNet:
     return TINY.build(channels(0, 1, 1, noisy=False)).eval()
 
 
-def test_the_published_f4_layout_has_its_parameter_count() -> None:
+def test_the_published_f4_layout_has_its_parameter_count():
     """As diffusers' AutoencoderKL of these widths."""
     assert count_of(KLAutoencoder(width=128), channels(0, 3, 3, noisy=False)) == 55_312_063
 
 
-def test_a_latent_has_a_quarter_of_the_pixels_a_side_and_moments_that_are_finite() -> None:
+def test_a_latent_has_a_quarter_of_the_pixels_a_side_and_moments_that_are_finite():
     mean, logvar = _tiny().encode(torch.randn(2, 1, 3, 16, 24))
     assert mean.shape == logvar.shape == (2, 3, 3, 4, 6)
     assert torch.isfinite(logvar.exp()).all()
     assert TINY.factor == KLAutoencoder().factor == 4
 
 
-def test_slices_are_encoded_and_decoded_one_by_one() -> None:
+def test_slices_are_encoded_and_decoded_one_by_one():
     net, x = _tiny(), torch.randn(2, 1, 3, 8, 8)
     mean, _ = net.encode(x)
     torch.testing.assert_close(net.encode(x[:, :, 1:2])[0], mean[:, :, 1:2], atol=1e-5, rtol=1e-4)
@@ -36,7 +36,7 @@ def test_slices_are_encoded_and_decoded_one_by_one() -> None:
 
 
 @pytest.mark.parametrize("size", [(7, 9), (8, 10)])
-def test_other_sizes_are_mirrored_and_cropped(size: tuple[int, int]) -> None:
+def test_other_sizes_are_mirrored_and_cropped(size):
     net, x = _tiny(), torch.randn(1, 1, 1, *size)
     mean, _ = net.encode(x)
     padded = torch.nn.functional.pad(x, (0, -size[1] % 4, 0, -size[0] % 4, 0, 0), mode="reflect")
@@ -44,7 +44,7 @@ def test_other_sizes_are_mirrored_and_cropped(size: tuple[int, int]) -> None:
     assert net.decode(mean, size).shape == x.shape
 
 
-def test_halving_pads_the_far_sides_only() -> None:
+def test_halving_pads_the_far_sides_only():
     """The last column of an even map meets padding, the first does not (unlike a padding of one all round)."""
     net = _tiny()
     halve = next(part for part in net.encoder if type(part).__name__ == "Halving")
@@ -55,7 +55,7 @@ def test_halving_pads_the_far_sides_only() -> None:
     assert torch.equal(out, 8 * torch.tensor([[9.0, 6.0], [6.0, 4.0]]))
 
 
-def test_the_scale_is_saved_with_the_weights() -> None:
+def test_the_scale_is_saved_with_the_weights():
     net = _tiny()
     net.scale.fill_(0.25)
     other = TINY.build(channels(0, 1, 1, noisy=False))

@@ -48,7 +48,7 @@ def loss(
     return value
 
 
-def test_reconstructions_are_compared_where_available() -> None:
+def test_reconstructions_are_compared_where_available():
     images = flat(GREYS[None] + torch.tensor([[0.1, 9.0, 0.3, 9.0]]))
     two_missing, one_absent = problem([0, 1, 0, 1]), problem([0, 1, 0, 0], [0, 0, 0, 1])
     given = {"a": flat(GREYS[None, :1]), "b": flat(GREYS[None, 1:2])}
@@ -62,7 +62,7 @@ def test_reconstructions_are_compared_where_available() -> None:
     assert found == pytest.approx([0.2, 0.1, 0.2, 0.2])
 
 
-def test_images_of_each_available_latent_count_one_each() -> None:
+def test_images_of_each_available_latent_count_one_each():
     """They err by 0.1, 0.2 and 0.3; the latent of the second, missing one does not count, nor an absent truth."""
     images = tuple(flat(GREYS[None]) + number / 10 for number in (1, 9, 2, 3))
     assert loss("images_by_latent", images, problem([0, 1, 0, 0])) == pytest.approx(0.1 + 0.2 + 0.3)
@@ -72,13 +72,13 @@ def test_images_of_each_available_latent_count_one_each() -> None:
     )
 
 
-def test_variance_and_codes_are_means() -> None:
+def test_variance_and_codes_are_means():
     grid = torch.arange(6.0).view(1, 1, *SIZE)
     assert loss("latent_variance", grid, problem([1, 0, 0, 0])) == pytest.approx(2.5)
     assert loss("codes", (grid, grid - 0.5), problem([1, 0, 0, 0])) == pytest.approx(0.5)
 
 
-def test_a_segmentation_of_nothing_learned_has_the_known_loss() -> None:
+def test_a_segmentation_of_nothing_learned_has_the_known_loss():
     """Four classes, all equally likely: cross entropy log 4, and Dice of 6 voxels of which two are of class 1."""
     labels = torch.tensor([0.0, 1, 1, 0, 0, 0]).view(1, 1, *SIZE)
     dice = [(2 * 2 / 4 + 1) / (2 + 6 / 4 + 1), 1 / (6 / 4 + 1), 1 / (6 / 4 + 1)]
@@ -88,7 +88,7 @@ def test_a_segmentation_of_nothing_learned_has_the_known_loss() -> None:
     ) == pytest.approx(expected)
 
 
-def test_a_segmentation_counts_labelled_voxels_alone() -> None:
+def test_a_segmentation_counts_labelled_voxels_alone():
     labels = torch.tensor([0.0, 1, -1, 2, -1, -1]).view(1, 1, *SIZE)
     right = nn.functional.one_hot(labels[:, 0].clamp(min=0).long(), 3).movedim(-1, 1) * 100.0
     wrong = right.clone()
@@ -100,7 +100,7 @@ def test_a_segmentation_counts_labelled_voxels_alone() -> None:
     assert loss("segmentation", wrong, problem([1, 0, 0, 0]), labels * 0 - 1) == 0
 
 
-def test_a_label_beyond_the_classes_is_refused() -> None:
+def test_a_label_beyond_the_classes_is_refused():
     with pytest.raises(
         BadInput, match=r"net\.classes: expected more classes than the highest label, 4, found 4"
     ):
@@ -112,7 +112,7 @@ def test_a_label_beyond_the_classes_is_refused() -> None:
         )
 
 
-def test_the_critic_of_features_knows_available_modalities() -> None:
+def test_the_critic_of_features_knows_available_modalities():
     """It is sure, and right but for the second modality, which it takes for the first; two slices."""
     sure = 100 * torch.eye(4)[[0, 0, 2, 3]]
     logits = sure[None, :, :, None].expand(1, 4, 4, 2)
@@ -129,7 +129,7 @@ class Gives(nn.Module):
         return Output(torch.zeros_like(inputs.state), extras)
 
 
-def test_a_regression_weighs_the_losses_of_extras() -> None:
+def test_a_regression_weighs_the_losses_of_extras():
     images = torch.full((3, 4, 1, 4, 4), 0.5)
     full = Batch(
         images, images[:, :1], torch.ones(3, 4, dtype=torch.bool), torch.arange(3)[:, None], images
@@ -156,7 +156,7 @@ def test_a_regression_weighs_the_losses_of_extras() -> None:
         (CocaGAN(classes=2), {"segmentation": 1.0}, [], r"expected one label map in data\.labels"),
     ],
 )
-def test_extras_that_a_stage_cannot_give_or_score_are_refused(net, extras, labels, said) -> None:
+def test_extras_that_a_stage_cannot_give_or_score_are_refused(net, extras, labels, said):
     stage = SimpleNamespace(
         name="final",
         net=net,

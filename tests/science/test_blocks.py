@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
 
 from rows import every_row
 from voxlate.science.nets.blocks import (
@@ -23,7 +22,7 @@ from voxlate.science.nets.blocks import (
 )
 
 
-def test_attention_is_the_softmax_average_of_the_values() -> None:
+def test_attention_is_the_softmax_average_of_the_values():
     torch.manual_seed(0)
     layer = Attention(12, 3, BlockOptions(groups=4, zero_init=False))
     h = torch.randn(2, 12, 3, 5).contiguous(memory_format=torch.channels_last)
@@ -36,9 +35,7 @@ def test_attention_is_the_softmax_average_of_the_values() -> None:
 
 @every_row("size", [(16, 17), (3, 5)])
 @every_row("volumetric", [False, True])
-def test_going_up_is_a_convolution_of_the_enlarged_map(
-    size: tuple[int, int], volumetric: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_going_up_is_a_convolution_of_the_enlarged_map(size, volumetric, monkeypatch):
     monkeypatch.setattr(
         "voxlate.science.nets.blocks.FEWEST_PRODUCTS", 10_000
     )  # the larger size has more, the smaller fewer
@@ -55,7 +52,7 @@ def test_going_up_is_a_convolution_of_the_enlarged_map(
         torch.testing.assert_close(mine, plain, atol=1e-4, rtol=1e-4)
 
 
-def test_folding_slices_and_back_is_exact() -> None:
+def test_folding_slices_and_back_is_exact():
     volume = torch.arange(2 * 3 * 4 * 5 * 6.0).reshape(2, 3, 4, 5, 6)
     slices = to_slices(volume)
     assert torch.equal(slices[5], volume[1, :, 1])
@@ -70,14 +67,14 @@ def _shifter(channels: int) -> Volumetric:
     return layer
 
 
-def test_a_shift_along_depth_moves_slices_by_one_and_never_into_the_next_volume() -> None:
+def test_a_shift_along_depth_moves_slices_by_one_and_never_into_the_next_volume():
     volumes = torch.randn(2, 6, 4, 3, 5)
     moved = to_volumes(_shifter(6)(to_slices(volumes), 4), 4)
     torch.testing.assert_close(moved[:, :, 1:], volumes[:, :, :-1])
     assert torch.equal(moved[:, :, 0], torch.zeros_like(moved[:, :, 0]))
 
 
-def test_only_the_centre_tap_acts_on_a_single_slice() -> None:
+def test_only_the_centre_tap_acts_on_a_single_slice():
     layer = Volumetric(6)
     torch.nn.init.normal_(layer.weight)
     h = torch.randn(3, 6, 4, 5)
@@ -86,9 +83,7 @@ def test_only_the_centre_tap_acts_on_a_single_slice() -> None:
 
 
 @pytest.mark.parametrize(("size", "mirrored"), [((1, 5, 7), True), ((1, 2, 1), False)])
-def test_padding_keeps_the_image_and_mirrors_its_far_sides(
-    size: tuple[int, int, int], mirrored: bool
-) -> None:
+def test_padding_keeps_the_image_and_mirrors_its_far_sides(size, mirrored):
     image = torch.randn(2, 1, *size)
     padded = pad_far(image, (1, 4, 4))
     assert all(side % multiple == 0 for side, multiple in zip(padded.shape[2:], (1, 4, 4)))
@@ -97,15 +92,15 @@ def test_padding_keeps_the_image_and_mirrors_its_far_sides(
     assert torch.equal(padded[..., size[1], : size[2]], beyond)
 
 
-def test_sinusoids_start_at_one_radian_a_unit_and_end_near_the_longest_period() -> None:
+def test_sinusoids_start_at_one_radian_a_unit_and_end_near_the_longest_period():
     value = torch.tensor([0.0, 0.5])
     features = sinusoids(value, 8)
-    expected: Tensor = torch.tensor([[0.5 * 10_000 ** (-i / 4) for i in range(4)]])
+    expected = torch.tensor([[0.5 * 10_000 ** (-i / 4) for i in range(4)]])
     torch.testing.assert_close(features[1:], torch.cat([expected.cos(), expected.sin()], 1))
     torch.testing.assert_close(features[0], torch.tensor([1.0] * 4 + [0.0] * 4))
 
 
-def test_fourier_frequencies_are_fixed_but_saved() -> None:
+def test_fourier_frequencies_are_fixed_but_saved():
     features = FourierFeatures(6, std=30.0)
     assert not list(features.parameters())
     phase = 2 * math.pi * 0.3 * features.state_dict()["frequency"]
@@ -114,7 +109,7 @@ def test_fourier_frequencies_are_fixed_but_saved() -> None:
     )
 
 
-def test_bfloat16_gradients_of_volumes_are_those_of_float32_for_every_small_depth() -> None:
+def test_bfloat16_gradients_of_volumes_are_those_of_float32_for_every_small_depth():
     """Of two slices the CPU's own padding gives weights' gradients that are wrong altogether (torch 2.13)."""
     torch.manual_seed(0)
     for depth, stride in itertools.product((1, 2, 3, 4), ((1, 1, 1), (1, 2, 2), (2, 2, 2))):

@@ -17,7 +17,7 @@ def built(net: Bran, sources: int = 2, targets: int = 1) -> BranNet:
     return net.build(channels(0, sources, targets, noisy=False))
 
 
-def test_the_published_network_has_29885296_parameters_11394096_of_them_for_regions() -> None:
+def test_the_published_network_has_29885296_parameters_11394096_of_them_for_regions():
     with torch.device("meta"):
         net = built(Bran(), sources=4)
     regional = [module for module in net.modules() if isinstance(module, RegionalFilters)]
@@ -25,14 +25,14 @@ def test_the_published_network_has_29885296_parameters_11394096_of_them_for_regi
     assert sum(count(module) for module in regional) == 11_394_096
 
 
-def test_without_regions_it_has_the_size_of_the_generator_of_pix2pix() -> None:
+def test_without_regions_it_has_the_size_of_the_generator_of_pix2pix():
     """54.414 million, as Isola's code prints for its U-Net of 256 pixels; that one has three biases more."""
     with torch.device("meta"):
         net = built(Bran(regions=0, width=64, drop_block=1), sources=3, targets=3)
     assert count(net) + 3 == 54_413_955
 
 
-def test_in_three_dimensions_the_generator_of_paper_004_has_its_parameters() -> None:
+def test_in_three_dimensions_the_generator_of_paper_004_has_its_parameters():
     """4x4x4 kernels, widths 32, 64, 128, 256, 256; the decoder sees the encoder's maps, too; norms have none."""
     encoder = 1 * 32 + 32 * 64 + 64 * 128 + 128 * 256 + 256 * 256
     decoder = 256 * 256 + 512 * 128 + 256 * 64 + 128 * 32 + 64 * 1
@@ -44,9 +44,7 @@ def test_in_three_dimensions_the_generator_of_paper_004_has_its_parameters() -> 
 
 @every_row("norm", ["batch", "instance"])
 @every_row("size", [(1, 16, 16), (3, 20, 12), (6, 16, 24), (13, 16, 16)])
-def test_a_volume_comes_back_in_its_own_size_and_its_slices_depend_on_each_other(
-    size, norm
-) -> None:
+def test_a_volume_comes_back_in_its_own_size_and_its_slices_depend_on_each_other(size, norm):
     torch.manual_seed(0)
     net = built(Bran(width=4, stages=3, regions=0, norm=norm, dimensions=3)).eval()
     images = torch.randn(2, 2, *size)
@@ -56,7 +54,7 @@ def test_a_volume_comes_back_in_its_own_size_and_its_slices_depend_on_each_other
     assert ((ask(net, None, images, None) - before).abs() > 0).flatten(3).any(3).all()
 
 
-def test_dropped_features_of_a_volume_are_dropped_in_training_alone() -> None:
+def test_dropped_features_of_a_volume_are_dropped_in_training_alone():
     torch.manual_seed(0)
     net = built(Bran(width=2, stages=6, regions=0, drop_block=1, dimensions=3))
     images = torch.randn(1, 2, 4, 64, 64)
@@ -64,7 +62,7 @@ def test_dropped_features_of_a_volume_are_dropped_in_training_alone() -> None:
     assert torch.equal(ask(net.eval(), None, images, None), ask(net, None, images, None))
 
 
-def test_every_pixel_is_filtered_by_its_own_region() -> None:
+def test_every_pixel_is_filtered_by_its_own_region():
     torch.manual_seed(0)
     layer = RegionalFilters(channels=3, regions=4, hidden=8)
     h = torch.randn(2, 3, 5, 4)
@@ -75,7 +73,7 @@ def test_every_pixel_is_filtered_by_its_own_region() -> None:
     torch.testing.assert_close(out.permute(0, 2, 3, 1).reshape(-1, 3), expected)
 
 
-def test_the_guide_decides_hard_and_learns_as_if_soft() -> None:
+def test_the_guide_decides_hard_and_learns_as_if_soft():
     guide = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
     weight = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(1))
     hard = one_hot(guide)
@@ -87,9 +85,7 @@ def test_the_guide_decides_hard_and_learns_as_if_soft() -> None:
     assert gradient.abs().max() > 0.01
 
 
-def test_the_mirrored_patient_has_the_mirrored_output_and_features_if_kernels_are_symmetric() -> (
-    None
-):
+def test_the_mirrored_patient_has_the_mirrored_output_and_features_if_kernels_are_symmetric():
     torch.manual_seed(0)
     net = built(Bran(width=4, stages=3, hidden=4)).eval()
     make_symmetric(net)
@@ -105,7 +101,7 @@ def test_the_mirrored_patient_has_the_mirrored_output_and_features_if_kernels_ar
         torch.testing.assert_close(mirrored.flip(-1), own, rtol=1e-4, atol=1e-6)
 
 
-def test_features_have_a_half_a_quarter_and_an_eighth_of_the_size() -> None:
+def test_features_have_a_half_a_quarter_and_an_eighth_of_the_size():
     net = built(Bran(width=4, stages=4, hidden=4)).eval()
     answer = net(NetworkInput({"image": torch.randn(1, 2, 3, 20, 16)}))  # padded to 32 x 16
     out, features = answer.image, answer.extras["features"]
@@ -118,7 +114,7 @@ def test_features_have_a_half_a_quarter_and_an_eighth_of_the_size() -> None:
 
 
 @pytest.mark.parametrize("side", [1, 3])
-def test_dropped_squares_leave_the_wanted_share_and_the_mean(side: int) -> None:
+def test_dropped_squares_leave_the_wanted_share_and_the_mean(side):
     torch.manual_seed(0)
     drop, ones = DropBlock(0.5, side).train(), torch.ones(4, 16, 40, 40)
     out = drop(ones)
@@ -135,12 +131,12 @@ def test_dropped_squares_leave_the_wanted_share_and_the_mean(side: int) -> None:
     assert torch.equal(drop.eval()(ones), ones)
 
 
-def test_it_refuses_to_denoise() -> None:
+def test_it_refuses_to_denoise():
     with pytest.raises(BadInput, match="takes the noise level"):
         Bran().build(channels(1, 1, 1))
 
 
-def test_settings_that_do_not_fit_are_refused() -> None:
+def test_settings_that_do_not_fit_are_refused():
     with pytest.raises(BadInput, match="multiple of 3 regions"):
         Bran(regions=3)
     with pytest.raises(BadInput, match="odd side"):

@@ -54,13 +54,11 @@ def asked(net: NetSettings, code: Tensor, size: tuple[int, ...] = (2, 16, 24)) -
         (UcDGAN(), TRANSLATE, 10_201_857),
     ],
 )
-def test_networks_have_the_parameters_of_their_papers_or_specifications(
-    net: NetSettings, channels: Channels, expected: int
-) -> None:
+def test_networks_have_the_parameters_of_their_papers_or_specifications(net, channels, expected):
     assert count_of(net, channels) == expected
 
 
-def test_mm_syn_gives_the_images_of_each_latent_and_of_their_maximum() -> None:
+def test_mm_syn_gives_the_images_of_each_latent_and_of_their_maximum():
     """Of one available modality the maximum is its latent; of two that see the same image their variance is known."""
     net = built(NETS["mm_syn"])
     output = net(asked(NETS["mm_syn"], 1 - SINGLE))
@@ -80,7 +78,7 @@ def test_mm_syn_gives_the_images_of_each_latent_and_of_their_maximum() -> None:
     torch.testing.assert_close(net(given).extras["latent_variance"][:, 0, 0], spread)
 
 
-def test_hi_net_repeats_a_modality_from_its_own_image_alone() -> None:
+def test_hi_net_repeats_a_modality_from_its_own_image_alone():
     net = built(NETS["hi_net"])
     given = asked(NETS["hi_net"], torch.zeros(1, 4))
     before = net(given).extras["reconstructions"]
@@ -93,7 +91,7 @@ def test_hi_net_repeats_a_modality_from_its_own_image_alone() -> None:
     assert before.shape == given.state.shape
 
 
-def test_coca_gan_asks_of_each_modalitys_features_alone_which_one_it_is() -> None:
+def test_coca_gan_asks_of_each_modalitys_features_alone_which_one_it_is():
     net, given = built(NETS["coca_gan"]), asked(NETS["coca_gan"], torch.zeros(2, 4))
     extras = net(given).extras
     assert extras["modality_logits"].shape == (2, 4, 4, 2)  # item, modality, logits, slice
@@ -106,7 +104,7 @@ def test_coca_gan_asks_of_each_modalitys_features_alone_which_one_it_is() -> Non
     assert changed.nonzero().tolist() == [[1, 2, 1]]
 
 
-def test_a_reversed_gradient_keeps_numbers_and_turns_their_gradient() -> None:
+def test_a_reversed_gradient_keeps_numbers_and_turns_their_gradient():
     x = torch.tensor([1.0, -2.0], requires_grad=True)
     y = reverse_gradient(x)
     assert torch.equal(y, x)
@@ -114,14 +112,14 @@ def test_a_reversed_gradient_keeps_numbers_and_turns_their_gradient() -> None:
     assert x.grad.tolist() == [-3, -3]
 
 
-def test_ucd_gan_reads_anatomy_whatever_the_modality() -> None:
+def test_ucd_gan_reads_anatomy_whatever_the_modality():
     """Swapping the images of two available modalities changes nothing."""
     net, given = built(NETS["ucd_gan"]), asked(NETS["ucd_gan"], torch.tensor([[0.0, 1, 0, 0]]))
     swapped = replace(given, state=given.state[:, [2, 1, 0, 3]])
     torch.testing.assert_close(net(swapped).image, net(given).image)
 
 
-def test_ucd_gan_makes_what_is_missing_and_repeats_what_is_available() -> None:
+def test_ucd_gan_makes_what_is_missing_and_repeats_what_is_available():
     net, given = (
         built(NETS["ucd_gan"]),
         asked(NETS["ucd_gan"], torch.tensor([[0.0, 1, 0, 1], [1, 0, 0, 0]])),
@@ -136,7 +134,7 @@ def test_ucd_gan_makes_what_is_missing_and_repeats_what_is_available() -> None:
     torch.testing.assert_close(of_made[2], net.encoder(output.image[1, 0, :1].unsqueeze(1))[0])
 
 
-def test_a_network_that_halves_as_often_as_the_published_one_takes_a_smaller_image() -> None:
+def test_a_network_that_halves_as_often_as_the_published_one_takes_a_smaller_image():
     net = MMGAN(widths=(4,) * 8)
     with torch.no_grad():
         given = asked(net, SINGLE[:1], (1, 80, 96))
@@ -144,7 +142,7 @@ def test_a_network_that_halves_as_often_as_the_published_one_takes_a_smaller_ima
 
 
 @every_row("name", NETS)
-def test_a_brain_at_the_far_side_has_no_mirror_image_beyond_it(name: str) -> None:
+def test_a_brain_at_the_far_side_has_no_mirror_image_beyond_it(name):
     """Cut at the brain's edge or with as much background as the network pads: the same input, so the same output."""
     net, code = built(NETS[name]), torch.tensor([[1.0, 0, 0, 0]])
     height, width = (size + -size % NETS[name].multiple for size in (18, 19))
@@ -157,9 +155,7 @@ def test_a_brain_at_the_far_side_has_no_mirror_image_beyond_it(name: str) -> Non
 
 @every_row("name", NETS)
 @every_row("size", [(1, 16, 16), (3, 17, 23)])
-def test_images_keep_their_size_and_slices_do_not_mix(
-    name: str, size: tuple[int, int, int]
-) -> None:
+def test_images_keep_their_size_and_slices_do_not_mix(name, size):
     net = NETS[name]
     given = asked(net, torch.tensor([[1.0, 0, 0, 0], [0, 1, 1, 0]]), size)
     module = built(net)
@@ -177,9 +173,7 @@ def test_images_keep_their_size_and_slices_do_not_mix(
 @every_row(
     ("channels", "code"), [(COMPLETE, [[1, 0, 1, 0]]), (INCOMPLETE, [[1, 0, 0, 0, 0, 0, 1, 0]])]
 )
-def test_what_a_missing_or_absent_channel_holds_changes_nothing(
-    name: str, channels: Channels, code: list
-) -> None:
+def test_what_a_missing_or_absent_channel_holds_changes_nothing(name, channels, code):
     net = NETS[name]
     given = asked(net, torch.tensor(code, dtype=torch.float32))
     hidden = torch.zeros(1, 4, 1, 1, 1, dtype=torch.bool)
@@ -198,7 +192,7 @@ def test_what_a_missing_or_absent_channel_holds_changes_nothing(
 
 
 @every_row("name", NETS)
-def test_networks_translate_too(name: str) -> None:
+def test_networks_translate_too(name):
     net = NETS[name]
     images = {key: torch.rand(2, 1, 1, 16, 16) for key in TRANSLATE.images}
     output = built(net, TRANSLATE)(NetworkInput(images, extras=net.extras))
@@ -206,7 +200,7 @@ def test_networks_translate_too(name: str) -> None:
 
 
 @every_row("name", NETS)
-def test_a_task_that_is_neither_completion_nor_translation_is_refused(name: str) -> None:
+def test_a_task_that_is_neither_completion_nor_translation_is_refused(name):
     for channels in (
         replace(COMPLETE, noisy=True),
         replace(TRANSLATE, features=(8,)),
@@ -226,7 +220,7 @@ def test_a_task_that_is_neither_completion_nor_translation_is_refused(name: str)
         ("product", [5.0, -2.0, 0.0]),
     ],
 )
-def test_maps_are_fused_over_those_available_alone(how: str, expected: list[float]) -> None:
+def test_maps_are_fused_over_those_available_alone(how, expected):
     """Of the items, the first has 1 and 5, the second -2, the third nothing; elsewhere lie infinities."""
     values = torch.tensor([[1.0, torch.inf, 5.0], [torch.nan, -2.0, torch.inf], [torch.inf] * 3])
     available = torch.tensor([[1.0, 0, 1], [0, 1, 0], [0, 0, 0]])
@@ -236,7 +230,7 @@ def test_maps_are_fused_over_those_available_alone(how: str, expected: list[floa
         assert out[:, 1, 2, 3].tolist() == expected
 
 
-def test_available_is_what_is_neither_missing_nor_absent() -> None:
+def test_available_is_what_is_neither_missing_nor_absent():
     state = torch.rand(1, 4, 1, 2, 2)
     images, available = modality_images(
         NetworkInput(state=state, code=torch.tensor([[1.0, 0, 0, 0, 0, 0, 1, 0]]))

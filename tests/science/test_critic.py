@@ -45,7 +45,7 @@ def test_a_critic_of_slices_sees_each_slice_alone_and_one_of_volumes_does_not():
 def test_the_first_layer_of_a_volume_keeps_its_depth_and_later_ones_halve_it_while_four_slices_are_left():
     critic = Critic(widths=(2, 2, 2, 2), dimensions=3).build(channels=1)
 
-    def depths(depth: int) -> list[int]:
+    def depths(depth):
         h, found = torch.zeros(1, 1, depth, 32, 32), []
         for layer in critic.layers:
             h = layer(h)

@@ -66,7 +66,7 @@ def batch(items: int = 3) -> Batch:
 
 
 @pytest.mark.parametrize("inside", [False, True])
-def test_the_cycle_costs_nothing_where_the_generators_are_exact_inverses(inside: bool) -> None:
+def test_the_cycle_costs_nothing_where_the_generators_are_exact_inverses(inside):
     full = batch()
     parts = lines(task=Translate(strip=inside, inside=inside)).loss(
         "generators", full, Noise(0, full.item)
@@ -75,9 +75,7 @@ def test_the_cycle_costs_nothing_where_the_generators_are_exact_inverses(inside:
     assert parts["cycle_to_source"].item() == pytest.approx(0, abs=1e-5)
 
 
-def test_a_cycle_that_misses_by_a_constant_costs_ten_times_that_on_the_mask_of_its_own_start() -> (
-    None
-):
+def test_a_cycle_that_misses_by_a_constant_costs_ten_times_that_on_the_mask_of_its_own_start():
     full = batch()
     parts = lines(backward=(2.0, -0.3), task=Translate(strip=True, inside=True)).loss(
         "generators", full, Noise(0, full.item)
@@ -90,7 +88,7 @@ def test_a_cycle_that_misses_by_a_constant_costs_ten_times_that_on_the_mask_of_i
     assert parts["total"].item() == pytest.approx(10 * 0.3 / 2 + 2, rel=1e-5)
 
 
-def test_an_image_that_needs_nothing_pays_for_what_is_done_to_it() -> None:
+def test_an_image_that_needs_nothing_pays_for_what_is_done_to_it():
     full = batch()
     parts = lines(forward=(1.0, 0.25), backward=(1.0, 0.0), identity=5.0).loss(
         "generators", full, Noise(0, full.item)
@@ -99,7 +97,7 @@ def test_an_image_that_needs_nothing_pays_for_what_is_done_to_it() -> None:
     assert parts["identity_to_source"].item() == 0
 
 
-def test_critics_see_true_and_made_images_each_with_background_around_its_own_body() -> None:
+def test_critics_see_true_and_made_images_each_with_background_around_its_own_body():
     full = batch()
     method = lines(task=Translate(strip=True, inside=True))
     method.loss("critics", full, Noise(0, full.item))
@@ -115,7 +113,7 @@ def test_critics_see_true_and_made_images_each_with_background_around_its_own_bo
     assert (made[..., 4:, :] == BACKGROUND).all()
 
 
-def test_a_source_is_translated_the_same_whatever_target_comes_with_it() -> None:
+def test_a_source_is_translated_the_same_whatever_target_comes_with_it():
     full = batch()
     method = lines(task=Translate(strip=True, inside=True))
     one = method.loss("generators", full, Noise(0, full.item))
@@ -125,7 +123,7 @@ def test_a_source_is_translated_the_same_whatever_target_comes_with_it() -> None
     assert torch.equal(one["gan_to_target"], two["gan_to_target"])
 
 
-def test_each_turn_moves_its_own_side_alone() -> None:
+def test_each_turn_moves_its_own_side_alone():
     full, method = batch(), lines(answer=0.5)
     sides = {
         "generators": list(method.generators.parameters()),
@@ -139,7 +137,7 @@ def test_each_turn_moves_its_own_side_alone() -> None:
         assert all(one.grad is None for one in sides[other])
 
 
-def test_other_tasks_and_an_identity_between_unequal_channels_are_refused() -> None:
+def test_other_tasks_and_an_identity_between_unequal_channels_are_refused():
     plain = recipe.to_dict(recipe.read("cyclegan_tmax_small"))
     data = plain["data"] | {"target": plain["data"]["source"]}
     with pytest.raises(BadInput, match=r"expected task\.kind 'translate'"):
@@ -148,9 +146,7 @@ def test_other_tasks_and_an_identity_between_unequal_channels_are_refused() -> N
         recipe.from_dict(plain | {"method": plain["method"] | {"identity": 5.0}}, "x")
 
 
-def test_the_history_shows_half_old_images_each_at_most_twice_and_none_that_was_never_made() -> (
-    None
-):
+def test_the_history_shows_half_old_images_each_at_most_twice_and_none_that_was_never_made():
     history, size, count = History(50), 50, 1000
     seen = []
     for step in range(count // 4):
@@ -167,7 +163,7 @@ def test_the_history_shows_half_old_images_each_at_most_twice_and_none_that_was_
     assert fresh == pytest.approx(0.5, abs=4 * 0.5 / later**0.5)
 
 
-def test_the_history_is_for_training_alone_and_no_part_of_the_weights() -> None:
+def test_the_history_is_for_training_alone_and_no_part_of_the_weights():
     full, method = batch(), lines()
     method.eval().loss("critics", full, Noise(0, full.item))
     assert method.training_state() == {}
@@ -192,7 +188,7 @@ class Spread(nn.Module):
         return self.weigh(torch.cat([x, x**2], dim=1))
 
 
-def test_unpaired_greys_are_matched_by_the_line_between_their_distributions() -> None:
+def test_unpaired_greys_are_matched_by_the_line_between_their_distributions():
     """Of exponential e, sources e - 1 and targets 0.5 - 0.4 e: forward is -0.4 x + 0.1, backward -2.5 y + 0.25."""
     items, steps = 64, 300
     draws = -torch.log1p(-(torch.arange(items) + 0.5) / items).view(items, 1, 1, 1, 1)
@@ -228,9 +224,7 @@ CYCLEGAN |= {"critics.to_target": 2_762_689, "critics.to_source": 2_765_761}
     ("name", "counts"),
     [("cyclegan_tmax", CYCLEGAN), ("pix2pix_tmax", {"generator": 54_410_880, "critic": 2_767_681})],
 )
-def test_the_recipes_networks_are_the_published_ones_with_other_channels(
-    name: str, counts: dict[str, int]
-) -> None:
+def test_the_recipes_networks_are_the_published_ones_with_other_channels(name, counts):
     """The published counts for 3 to 3 channels, with first and last kernels of 4 to 1 (or 1 to 4) instead."""
     with torch.device("meta"):
         method = recipe.read(name).build()
@@ -249,7 +243,7 @@ train = { steps = 7, batch = 2, workers = 0, ema = 0.9, validate_every = 4, log_
 """
 
 
-def test_a_stopped_unpaired_training_resumes_to_the_same_weights(prepared, tmp_path) -> None:
+def test_a_stopped_unpaired_training_resumes_to_the_same_weights(prepared, tmp_path):
     (tmp_path / "tiny.toml").write_text(TINY)
     chosen = recipe.read(str(tmp_path / "tiny.toml"))
     whole = train(chosen, prepared, tmp_path / "whole", device="cpu")

@@ -125,9 +125,9 @@ def test_a_share_of_the_items_learns_larger_steps_which_begin_at_multiples_of_th
 def test_two_half_steps_are_a_target_without_a_gradient():
     method = flow(shortcut, shortcuts=1)
     gain = nn.Parameter(torch.ones(()))
-    outputs: list[Tensor] = []
+    outputs = []
 
-    def scaled(x: Tensor, t: Tensor, step: Tensor) -> Tensor:
+    def scaled(x, t, step):
         outputs.append(gain * shortcut(x, t, step))
         return outputs[-1]
 
@@ -142,7 +142,7 @@ def test_half_steps_without_a_gradient_take_none_from_the_network_in_bfloat16():
             super().__init__()
             self.layer = nn.Linear(16, 16)
 
-        def forward(self, inputs: NetworkInput) -> Output:
+        def forward(self, inputs):
             return Output(self.layer(inputs.state))
 
     method = flow(shortcut, shortcuts=1)
@@ -163,13 +163,13 @@ def test_the_network_sees_the_image_on_its_path_and_nothing_else():
     class Mean(nn.Module):
         """A predictor whose image is 0.5 everywhere."""
 
-        def predict(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
+        def predict(self, batch):
             return torch.full_like(batch.source, 0.5), ()
 
     seen: list[NetworkInput] = []
 
     class Watch(nn.Module):
-        def forward(self, inputs: NetworkInput) -> Output:
+        def forward(self, inputs):
             seen.append(inputs)
             return Output(torch.zeros_like(inputs.state))
 

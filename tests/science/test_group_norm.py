@@ -1,6 +1,5 @@
 """The norm against torch's own, in value and in gradient."""
 
-import pytest
 import torch
 import torch.nn.functional as F
 
@@ -25,9 +24,7 @@ def _case(dtype: torch.dtype, shape: tuple[int, ...]) -> tuple[Norm, torch.Tenso
 )  # small maps, large ones, volumes
 @every_row(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 @every_row("silu", [True, False])
-def test_norm_and_its_gradients_are_those_of_the_reference(
-    dtype: torch.dtype, tolerance: float, shape: tuple[int, ...], silu: bool
-) -> None:
+def test_norm_and_its_gradients_are_those_of_the_reference(dtype, tolerance, shape, silu):
     norm, x, grad = _case(dtype, shape)
     norm.silu = silu
     out = norm(x)
@@ -42,7 +39,7 @@ def test_norm_and_its_gradients_are_those_of_the_reference(
         assert (mine.double() - theirs).abs().max() <= tolerance * theirs.abs().max()
 
 
-def test_the_eager_and_the_compiled_form_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_eager_and_the_compiled_form_agree(monkeypatch):
     norm, x, _ = _case(torch.float32, (2, 12, 6, 6))
     eager = norm(x)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
@@ -52,11 +49,11 @@ def test_the_eager_and_the_compiled_form_agree(monkeypatch: pytest.MonkeyPatch) 
 @every_row(
     ("channels", "groups"), [(512, 32), (64, 32), (48, 24), (16, 8), (20, 10), (2, 1), (1, 1)]
 )
-def test_groups_divide_the_channels_and_leave_two_in_each(channels: int, groups: int) -> None:
+def test_groups_divide_the_channels_and_leave_two_in_each(channels, groups):
     assert group_count(channels, 32) == groups
 
 
-def test_a_map_that_is_not_channels_last_gives_the_same() -> None:
+def test_a_map_that_is_not_channels_last_gives_the_same():
     norm, x, grad = _case(torch.float32, (2, 12, 9, 7))
     plain = x.detach().contiguous().requires_grad_()
     found = torch.autograd.grad(norm(plain), (plain, norm.weight, norm.bias), grad)

@@ -133,8 +133,7 @@ def test_evaluate_scores_lpips_slice_by_slice_and_says_by_which_weights(voxlate,
         )
     said = voxlate(
         "evaluate", tmp_path / "out", "--truth", tmp_path / "truth", "--lpips", weights, "--all"
-    )
-    assert said.code == 0, said.err
+    ).done()
     part = json.loads((tmp_path / "out" / "metrics.json").read_text())["modalities"]["cbf"]
     seen = [image[:, ::-1, ::-1] / 200 for image in (truth, made)]  # as radiologists look at it
     expected = load_lpips(weights)(*seen)

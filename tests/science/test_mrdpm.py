@@ -8,10 +8,9 @@ import torch
 from voxlate.base.errors import BadInput
 from voxlate.training import recipe as recipes
 from voxlate.training.recipe import Recipe
-from voxlate.training.recipe.optimiser import Optimiser
 
 
-def test_the_schedule_ends_where_the_paper_s_betas_end() -> None:
+def test_the_schedule_ends_where_the_paper_s_betas_end():
     schedule = recipes.read("mrdpm").method.schedule  # type: ignore[union-attr]
     t = torch.tensor([0.999, 1.0], dtype=torch.float64)
     alpha, sigma = schedule(t)
@@ -20,8 +19,8 @@ def test_the_schedule_ends_where_the_paper_s_betas_end() -> None:
     assert float(variance) == pytest.approx(0.0099993, rel=1e-4)
 
 
-def test_the_learning_rate_is_held_for_half_of_the_steps_and_ends_at_a_hundredth() -> None:
-    optimiser: Optimiser = recipes.read("mrdpm").train.optimiser
+def test_the_learning_rate_is_held_for_half_of_the_steps_and_ends_at_a_hundredth():
+    optimiser = recipes.read("mrdpm").train.optimiser
     steps = 411_000
     rates = [optimiser.lr * optimiser.factor(step, steps) for step in (0, steps // 2, steps)]
     assert rates == pytest.approx([5e-5, 5e-5, 5e-7])
@@ -35,7 +34,7 @@ def switches(made: Recipe) -> tuple[bool, bool, bool, bool]:
 
 
 @pytest.mark.parametrize("size", ["", "_small"])
-def test_the_rows_of_the_ablation_switch_on_one_thing_after_another(size: str) -> None:
+def test_the_rows_of_the_ablation_switch_on_one_thing_after_another(size):
     names = ("_plain", "_masked", "_pix2pix", "_bran", "")
     rows = [recipes.read(f"mrdpm{name}{size}") for name in names]
     assert [sum(switches(row)) for row in rows] == [0, 1, 2, 3, 4]
@@ -55,9 +54,7 @@ def test_the_rows_of_the_ablation_switch_on_one_thing_after_another(size: str) -
         ({"synth.slices.kind": "tiled"}, "expected whole slices"),
     ],
 )
-def test_an_asymmetry_that_cannot_be_is_refused_before_training(
-    changes: dict[str, str], sentence: str
-) -> None:
+def test_an_asymmetry_that_cannot_be_is_refused_before_training(changes, sentence):
     text = recipes.to_dict(recipes.read("mrdpm_small"))
     for key, value in changes.items():
         *tables, last = key.split(".")
@@ -71,7 +68,7 @@ def test_an_asymmetry_that_cannot_be_is_refused_before_training(
         recipes.from_dict(text, "changed")
 
 
-def test_a_predictor_without_features_is_refused() -> None:
+def test_a_predictor_without_features_is_refused():
     text = recipes.to_dict(recipes.read("mrdpm_small"))
     text["stages"][0]["net"] = {"kind": "unet"}
     with pytest.raises(BadInput, match="'bran' of the predictor"):

@@ -7,7 +7,6 @@ import pytest
 import torch
 from exact import GAUSS, SCHEDULES, TWO_TISSUES, flow_error, refuse_noise, run
 from scipy.integrate import solve_ivp
-from torch import Tensor
 
 from rows import every_row
 from voxlate.base.errors import BadInput
@@ -36,7 +35,7 @@ def test_float32_agrees_with_scipy_to_one_in_ten_thousand():
     found = rk45(denoise, schedule, x, TIMES, refuse_noise, rtol=1e-6, atol=1e-6)
     slope = velocity(denoise, schedule)
 
-    def of_item(t: float, y: np.ndarray) -> np.ndarray:
+    def of_item(t, y):
         return (
             slope(torch.tensor(y).reshape(1, 1, 1, 2, 2), torch.tensor([t], dtype=torch.float64))
             .numpy()
@@ -66,7 +65,7 @@ def test_the_integrator_has_fifth_order():
     """dx/dt = x·cos t, whose first steps of length h err by h⁶; tolerances so wide that every step is kept."""
     x, step = torch.ones(1, 1, dtype=torch.float64), 0.2
 
-    def slope(x: Tensor, t: Tensor) -> Tensor:
+    def slope(x, t):
         return x * torch.cos(t)[:, None]
 
     errors = [
@@ -78,7 +77,7 @@ def test_the_integrator_has_fifth_order():
 
 
 def test_the_integrator_goes_up_and_down_in_time():
-    def slope(x: Tensor, t: Tensor) -> Tensor:
+    def slope(x, t):
         return -3 * x * t[:, None] ** 2
 
     x = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
@@ -93,7 +92,7 @@ def test_an_item_takes_the_same_steps_alone_and_among_others():
     """With it goes an item so hard that steps shared by both would be others."""
     seen = []
 
-    def slope(x: Tensor, t: Tensor) -> Tensor:
+    def slope(x, t):
         seen.append(t)
         rate = torch.tensor([1.0, 150.0], dtype=torch.float64)[: len(x), None]
         return -rate * (x - torch.sin(rate * t[:, None]))
@@ -113,7 +112,7 @@ def test_the_error_is_of_what_the_mask_leaves_free():
     """A wide frame of known voxels must not let the error inside grow."""
     schedule, seen = LinearVP(), []
 
-    def denoise(x: Tensor, t: Tensor) -> Tensor:
+    def denoise(x, t):
         seen.append(1)
         return TWO_TISSUES.denoise(x, *schedule(t))
 
@@ -122,7 +121,7 @@ def test_the_error_is_of_what_the_mask_leaves_free():
     start = torch.randn(1, 1, 1, 2, 2, generator=torch.Generator().manual_seed(0))
     sampling = SamplerSettings(sampler="rk45", rtol=1e-4, atol=1e-4)
 
-    def frame(x: Tensor) -> Tensor:
+    def frame(x):
         out = torch.zeros(x.shape)
         out[..., :2, :2] = start
         return out
@@ -142,7 +141,7 @@ def test_a_network_that_gives_no_numbers_ends():
 def test_a_slope_that_no_step_can_follow_is_refused_in_one_sentence():
     stream = torch.Generator().manual_seed(0)
 
-    def slope(x: Tensor, t: Tensor) -> Tensor:
+    def slope(x, t):
         return 1e9 * torch.randn(x.shape, generator=stream, dtype=x.dtype)
 
     with pytest.raises(

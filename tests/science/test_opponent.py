@@ -57,7 +57,7 @@ def batch(items: int = 3) -> Batch:
     )
 
 
-def test_the_wasserstein_critic_loss_is_the_distance_and_a_penalty_of_its_slope() -> None:
+def test_the_wasserstein_critic_loss_is_the_distance_and_a_penalty_of_its_slope():
     full = batch()
     method = opponents(factor=0.5)
     parts = method.loss("critic", full, Noise(0, full.item))
@@ -75,7 +75,7 @@ def test_the_wasserstein_critic_loss_is_the_distance_and_a_penalty_of_its_slope(
 @pytest.mark.parametrize(
     ("game", "loss"), [("cross_entropy", math.log(2)), ("least_squares", 0.5), ("hinge", 1)]
 )
-def test_a_critic_that_always_gives_zero_has_the_known_loss(game: str, loss: float) -> None:
+def test_a_critic_that_always_gives_zero_has_the_known_loss(game, loss):
     full = batch()
     parts = opponents(factor=0.0, gan_loss=game, penalty=0).loss(
         "critic", full, Noise(0, full.item)
@@ -83,7 +83,7 @@ def test_a_critic_that_always_gives_zero_has_the_known_loss(game: str, loss: flo
     assert parts["total"].item() == pytest.approx(loss)
 
 
-def test_the_generator_moves_towards_what_the_critic_likes_and_leaves_the_critic_alone() -> None:
+def test_the_generator_moves_towards_what_the_critic_likes_and_leaves_the_critic_alone():
     full, method = batch(), opponents(factor=0.5, weight=0.1)
     method.loss("generator", full, Noise(0, full.item))["total"].backward()
     # d/dgrey of (grey - 0.75)^2 - 0.1 * 0.5 * 16 * grey
@@ -93,7 +93,7 @@ def test_the_generator_moves_towards_what_the_critic_likes_and_leaves_the_critic
     assert method.critic.factor.grad is None
 
 
-def test_the_hinge_loss_has_a_margin_for_the_critic_and_none_for_the_generator() -> None:
+def test_the_hinge_loss_has_a_margin_for_the_critic_and_none_for_the_generator():
     full, method = batch(), opponents(factor=0.05, gan_loss="hinge", penalty=0, weight=0.1)
     true, made = 0.05 * 16 * 0.75, 0.05 * 16 * -0.25  # what the critic gives
     critic = method.loss("critic", full, Noise(0, full.item))["total"]
@@ -103,7 +103,7 @@ def test_the_hinge_loss_has_a_margin_for_the_critic_and_none_for_the_generator()
     )
 
 
-def test_an_adaptive_weight_is_a_share_of_the_gradient_of_the_methods_own_loss() -> None:
+def test_an_adaptive_weight_is_a_share_of_the_gradient_of_the_methods_own_loss():
     """Of d(grey - 0.75)^2 = -2 and d(0.5 * 16 * grey) = 8, whatever the critic's factor."""
     full = batch()
     for factor in (0.5, 5.0):
@@ -113,14 +113,14 @@ def test_an_adaptive_weight_is_a_share_of_the_gradient_of_the_methods_own_loss()
         assert method.generator.net.grey.grad.item() == pytest.approx(-2 - 0.25 * 2, rel=1e-3)
 
 
-def test_the_gradient_penalty_is_second_order_for_the_critics_weights() -> None:
+def test_the_gradient_penalty_is_second_order_for_the_critics_weights():
     critic = Slope(0.5)
     gradient_penalty(critic, torch.randn(2, 2, 1, 4, 4)).backward()
     norm = 0.5 * 4
     assert critic.factor.grad.item() == pytest.approx(2 * (norm - 1) * 4)
 
 
-def test_a_critic_has_an_output_for_each_slice_by_itself() -> None:
+def test_a_critic_has_an_output_for_each_slice_by_itself():
     torch.manual_seed(0)
     critic = Critic(widths=(8, 16)).build(channels=2)
     images = torch.randn(2, 2, 3, 32, 32)
@@ -129,7 +129,7 @@ def test_a_critic_has_an_output_for_each_slice_by_itself() -> None:
     torch.testing.assert_close(critic(images[1:, :, 2:]), together[1:, :, 2:])
 
 
-def test_the_patch_critic_is_pix2pixs_70_pixel_one() -> None:
+def test_the_patch_critic_is_pix2pixs_70_pixel_one():
     critic = Critic(widths=(64, 128, 256, 512), norm="instance", output="patches").build(channels=2)
     assert critic(torch.zeros(1, 2, 1, 256, 256)).shape == (1, 1, 1, 30, 30)
     image = torch.zeros(1, 2, 1, 256, 256, requires_grad=True)
@@ -139,7 +139,7 @@ def test_the_patch_critic_is_pix2pixs_70_pixel_one() -> None:
     assert int(rows[-1] - rows[0]) + 1 == 70  # Isola et al. 2017, appendix 6.1.2
 
 
-def test_the_patch_critic_has_the_published_parameters_of_pix2pix_and_cyclegan() -> None:
+def test_the_patch_critic_has_the_published_parameters_of_pix2pix_and_cyclegan():
     """2.769 million for 3 + 3 channels and 2.765 million for 3, as the code of Isola and Zhu prints."""
     for norm, channels, count in (("batch", 6, 2_768_705), ("instance", 3, 2_764_737)):
         with torch.device("meta"):
@@ -149,7 +149,7 @@ def test_the_patch_critic_has_the_published_parameters_of_pix2pix_and_cyclegan()
         assert sum(parameter.numel() for parameter in critic.parameters()) == count
 
 
-def test_the_patch_critic_starts_with_kernels_of_the_published_spread() -> None:
+def test_the_patch_critic_starts_with_kernels_of_the_published_spread():
     torch.manual_seed(0)
     critic = Critic(widths=(64, 128, 256), norm="batch", output="patches").build(channels=2)
     for module in critic.modules():
@@ -158,7 +158,7 @@ def test_the_patch_critic_starts_with_kernels_of_the_published_spread() -> None:
             assert module.weight.mean().item() == pytest.approx(0, abs=2e-4)
 
 
-def test_batch_norms_of_the_critic_see_true_and_made_images_apart() -> None:
+def test_batch_norms_of_the_critic_see_true_and_made_images_apart():
     """A batch norm makes 0 of any grey, but 1 and -1 of two greys that it sees at once."""
     shape = (2, 1, 1, 4, 4)
     true, made = torch.full(shape, 0.3), torch.full(shape, -0.8)
@@ -167,7 +167,7 @@ def test_batch_norms_of_the_critic_see_true_and_made_images_apart() -> None:
     assert parts["gan"].item() == pytest.approx(0.5, abs=1e-3)
 
 
-def test_a_map_for_each_channel_counts_scanned_channels_as_true() -> None:
+def test_a_map_for_each_channel_counts_scanned_channels_as_true():
     """Two maps that answer 0.25: of least squares, 0.75² where the channel was scanned and 0.25² where it was made."""
     answers, scanned = torch.full((1, 2, 1, 3, 3), 0.25), torch.tensor([[True, False]])
     assert gan_loss("least_squares", answers, scanned).item() == pytest.approx(
@@ -209,7 +209,7 @@ def completion(**options) -> tuple[Opponent, Batch]:
     return Opponent(settings, generator, Keeps()), full
 
 
-def test_scanned_channels_count_as_true_for_the_critic_and_not_at_all_for_the_generator() -> None:
+def test_scanned_channels_count_as_true_for_the_critic_and_not_at_all_for_the_generator():
     method, full = completion()
     seed = next(seed for seed in range(99) if missing(full, Noise(seed, full.item)) == [1, 1, 0, 0])
     parts = method.loss("generator", full, Noise(seed, full.item))
@@ -227,7 +227,7 @@ def missing(full: Batch, noise: Noise) -> list[int]:
 
 
 @pytest.mark.parametrize(("context", "channels"), [("given", 4), ("none", 4), ("true", 8)])
-def test_the_critic_sees_with_an_image_what_its_context_says(context: str, channels: int) -> None:
+def test_the_critic_sees_with_an_image_what_its_context_says(context, channels):
     method, full = completion(context=context)
     method.loss("generator", full, Noise(0, full.item))
     assert method.critic.seen.shape[1] == channels
@@ -241,7 +241,7 @@ def test_the_critic_sees_with_an_image_what_its_context_says(context: str, chann
     assert built.critic.layers[0].in_channels == channels
 
 
-def test_a_critic_of_each_channel_needs_a_map_for_each() -> None:
+def test_a_critic_of_each_channel_needs_a_map_for_each():
     generator = RegressionSettings().build(
         MMGAN(widths=(4, 4)), Complete(), Complete().channels("abcd", "abcd")
     )
@@ -249,7 +249,7 @@ def test_a_critic_of_each_channel_needs_a_map_for_each() -> None:
         OpponentSettings(critic=Critic(separate=True)).build(generator)
 
 
-def test_an_opponent_that_begins_late_leaves_the_generator_alone_until_then() -> None:
+def test_an_opponent_that_begins_late_leaves_the_generator_alone_until_then():
     full, method = batch(), opponents(factor=0.5, weight=0.1, start=0.5)
     turns = [method.takes_turn("critic", progress) for progress in (0.0, 0.49, 0.5, 1.0)]
     assert turns == [False, False, True, True]

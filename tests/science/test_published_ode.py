@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from voxlate.base.errors import BadInput
 from voxlate.scans.images.grid import Volume
@@ -48,7 +48,7 @@ def batch(items: int = 2) -> Batch:
     return Batch(source, ones, there, torch.arange(items)[:, None], target=-source)
 
 
-def test_the_ode_row_gives_the_state_at_a_thousandth_of_the_published_equation() -> None:
+def test_the_ode_row_gives_the_state_at_a_thousandth_of_the_published_equation():
     """x(t) - m = (x(1) - m) sqrt((v² + s(t)²) / (v² + s(1)²)) for data in [0, 1]; no closing denoising."""
     row, ours = recipes.read("mr_to_ct_ode"), method()
     noise = Noise(3, batch().item)
@@ -64,7 +64,7 @@ def test_the_ode_row_gives_the_state_at_a_thousandth_of_the_published_equation()
     assert (closed - made).abs().max() > 10 * 2e-4  # as it was before: denoised once more
 
 
-def test_the_network_is_shown_data_from_0_to_1_and_the_published_noise() -> None:
+def test_the_network_is_shown_data_from_0_to_1_and_the_published_noise():
     ours, problem = method("mr_to_ct_em"), Translate(range=(0, 1)).pose(batch(), Noise(0, [1, 2]))
     (seen,) = problem.inputs.images.values()
     torch.testing.assert_close(seen, (batch().source + 1) / 2)
@@ -79,7 +79,7 @@ def test_the_network_is_shown_data_from_0_to_1_and_the_published_noise() -> None
     assert 9 < sigma.max() <= 9.8453
 
 
-def test_outside_the_mask_is_the_lower_end_of_the_range() -> None:
+def test_outside_the_mask_is_the_lower_end_of_the_range():
     half = batch()
     half.mask[..., 4:] = 0
     task = Translate(range=(0, 1), inside=True, strip=True)
@@ -90,13 +90,13 @@ def test_outside_the_mask_is_the_lower_end_of_the_range() -> None:
 
 
 @pytest.mark.parametrize(("name", "expected"), [("mr_to_ct_ode", False), ("mr_to_ct_em", True)])
-def test_the_ode_row_draws_in_float32(name: str, expected: bool) -> None:
+def test_the_ode_row_draws_in_float32(name, expected):
     """Rounding to bfloat16 looks like error to the step control: 728 evaluations instead of 332."""
 
     class Drawn(nn.Module):
         net = nn.Identity()
 
-        def synthesise(self, batch: Batch, noise: object, sampling: object) -> Tensor:
+        def synthesise(self, batch, noise, sampling):
             found.append(torch.is_autocast_enabled("cpu"))
             return batch.source
 
@@ -111,7 +111,7 @@ def test_the_ode_row_draws_in_float32(name: str, expected: bool) -> None:
     assert found == [expected]
 
 
-def test_ranges_that_do_not_fit_are_refused() -> None:
+def test_ranges_that_do_not_fit_are_refused():
     with pytest.raises(BadInput, match=r"task\.range: expected a lower and an upper end"):
         Translate(range=(1, 0))
     with pytest.raises(

@@ -2,7 +2,7 @@
 
 import torch
 from exact import SCHEDULES, SHAPE, TWO_TISSUES, for_every, image, odd_network
-from torch import Tensor, nn
+from torch import nn
 
 from rows import every_row
 from voxlate.base.config import fill
@@ -37,7 +37,7 @@ def test_a_network_sees_states_as_in_training_under_another_schedule(trained, sc
     )
     seen = {}
 
-    def denoise(x: Tensor, t: Tensor) -> Tensor:
+    def denoise(x, t):
         seen.update(x=x, t=t)
         return x
 
@@ -59,7 +59,7 @@ def test_known_channels_keep_their_values_under_another_schedule():
     known, mask = image(), torch.tensor([1.0, 0, 0, 1]).reshape(1, 4, 1, 1, 1)
     scanned = mask.expand(SHAPE) == 0
 
-    def denoise(x: Tensor, t: Tensor) -> Tensor:
+    def denoise(x, t):
         assert torch.equal(x[scanned], known[scanned])
         return odd_network(x, t)
 

@@ -1,7 +1,5 @@
 """The generator of CycleGAN: its published size and order, and what it treats alike."""
 
-from typing import Literal
-
 import pytest
 import torch
 from calling import ask, channels, count_of
@@ -17,12 +15,12 @@ def built(net: ResNet, sources: int = 1, targets: int = 1) -> ResNetNet:
 
 
 @pytest.mark.parametrize(("sides", "count"), [(3, 11_378_179), (1, 11_365_633)])
-def test_nine_blocks_have_the_published_parameters(sides: int, count: int) -> None:
+def test_nine_blocks_have_the_published_parameters(sides, count):
     """11.378 million for 3 channels, as Zhu's code prints."""
     assert count_of(ResNet(), channels(0, sides, sides, noisy=False)) == count
 
 
-def test_in_three_dimensions_the_network_of_paper_004_has_its_parameters() -> None:
+def test_in_three_dimensions_the_network_of_paper_004_has_its_parameters():
     """c7 x 7 x 3 slices, two halvings, six blocks, two doublings, base 32: products of kernel, inputs and outputs."""
     ends = (3 * 7 * 7 * 1 * 32 + 32) + (3 * 7 * 7 * 32 * 1 + 1)
     halvings = (27 * 32 * 64 + 64) + (27 * 64 * 128 + 128)
@@ -31,7 +29,7 @@ def test_in_three_dimensions_the_network_of_paper_004_has_its_parameters() -> No
     assert count == ends + halvings + doublings + 6 * 2 * (27 * 128 * 128 + 128) == 5_872_641
 
 
-def test_its_kernels_start_with_the_published_spread_and_its_biases_at_0() -> None:
+def test_its_kernels_start_with_the_published_spread_and_its_biases_at_0():
     torch.manual_seed(0)
     for module in built(ResNet(blocks=1)).modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -42,7 +40,7 @@ def test_its_kernels_start_with_the_published_spread_and_its_biases_at_0() -> No
 
 @every_row("size", [(1, 8, 8), (3, 17, 22), (5, 16, 9), (8, 8, 8)])
 @every_row("dimensions", [2, 3])
-def test_every_size_comes_back(size: tuple[int, int, int], dimensions: Literal[2, 3]) -> None:
+def test_every_size_comes_back(size, dimensions):
     torch.manual_seed(0)
     net = built(ResNet(width=4, blocks=1, dimensions=dimensions), 2, 3)
     out = ask(net, None, torch.randn(2, 2, *size), None)
@@ -52,8 +50,8 @@ def test_every_size_comes_back(size: tuple[int, int, int], dimensions: Literal[2
 
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_a_slice_is_translated_by_itself_but_in_three_dimensions(
-    dimensions: Literal[2, 3],
-) -> None:
+    dimensions,
+):
     torch.manual_seed(0)
     net = built(ResNet(width=4, blocks=1, dimensions=dimensions)).double()
     images = torch.randn(2, 1, 6, 16, 16, dtype=torch.double)
@@ -68,9 +66,7 @@ def test_a_slice_is_translated_by_itself_but_in_three_dimensions(
 
 
 @pytest.mark.parametrize(("dimensions", "depth"), [(2, 1), (3, 4)])
-def test_brightness_and_contrast_of_a_whole_image_are_normalised_away(
-    dimensions: Literal[2, 3], depth: int
-) -> None:
+def test_brightness_and_contrast_of_a_whole_image_are_normalised_away(dimensions, depth):
     """Reflection keeps a constant constant to the border, so instance norms remove any line of grey values."""
     torch.manual_seed(0)
     net = built(ResNet(width=4, blocks=2, dimensions=dimensions)).double()
@@ -81,6 +77,6 @@ def test_brightness_and_contrast_of_a_whole_image_are_normalised_away(
     torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
 
 
-def test_more_than_images_is_refused() -> None:
+def test_more_than_images_is_refused():
     with pytest.raises(BadInput, match="takes the noise level, found 'resnet'"):
         ResNet().build(channels(1, 1, 1))

@@ -104,7 +104,7 @@ def test_more_correctors_denoise_more_often():
 
 
 def test_the_tolerances_of_rk45_set_its_steps_and_not_the_number_asked_for():
-    def calls(**options) -> int:
+    def calls(**options):
         sampling = SamplerSettings(sampler="rk45", **options)
         return len(times_asked(sampling, Cosine(), GAUSS.denoiser(Cosine())))
 
@@ -179,7 +179,7 @@ def test_known_channels_are_bit_identical_at_every_step_and_in_the_result(case):
     scanned = mask.expand(SHAPE) == 0
     seen = []
 
-    def denoise(x: Tensor, t: Tensor) -> Tensor:
+    def denoise(x, t):
         seen.append(torch.equal(x[scanned], known[scanned]))
         return odd_network(x, t)
 
@@ -209,8 +209,8 @@ def test_a_state_is_exactly_zero_outside_the_brain(name):
     outside = mask.expand(SHAPE) == 0
     sampling, known = quick(name, steps=4), torch.zeros(SHAPE)
 
-    def run_with(said_outside: float) -> Tensor:
-        def denoise(x: Tensor, t: Tensor) -> Tensor:
+    def run_with(said_outside):
+        def denoise(x, t):
             assert (x[outside] == 0).all()
             return torch.where(mask > 0, odd_network(x, t), said_outside)
 
@@ -238,7 +238,7 @@ def test_a_mask_of_ones_changes_nothing(name):
 def test_an_item_is_the_same_alone_and_among_others(name):
     sampling, denoise = quick(name, steps=6), TWO_TISSUES.denoiser(Cosine())
 
-    def draw(*items: int) -> Tensor:
+    def draw(*items):
         like = torch.zeros(len(items), 1, 1, 8, 8)
         return sample(sampling, denoise, Cosine(), Noise(5, list(items)), like)
 
@@ -281,7 +281,7 @@ def test_samplers_never_wait_for_the_gpu(name):
 def test_temperature_multiplies_the_spread_and_leaves_the_mean(name):
     """For Gaussian data every sampler is affine in its noise, so the deviation from the mean grows in proportion."""
 
-    def draw(temperature: float) -> Tensor:
+    def draw(temperature):
         sampling = quick(name, steps=8, temperature=temperature)
         return run(sampling, GAUSS.denoiser(Cosine()), Cosine(), side=8)
 

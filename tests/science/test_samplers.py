@@ -291,14 +291,14 @@ def test_a_thousand_ancestral_steps_with_the_true_noise_return_the_image(kind):
         LinearBetas(first=1e-6, last=0.01, count=1000),
         torch.linspace(-1, 1, 8).reshape(1, 1, 1, 2, 4),
     )
-    now: list[Tensor] = []
+    now = []
     inner = denoiser(lambda x, log_snr: output(x), schedule, kind, clip=(-1, 1))
 
-    def output(x: Tensor) -> Tensor:
+    def output(x):
         alpha, sigma = schedule(now[0])
         return target(x0, to_eps(x0, x, alpha, sigma), alpha, sigma, kind)
 
-    def denoise(x: Tensor, t: Tensor) -> Tensor:
+    def denoise(x, t):
         now[:] = [t]
         return inner(x, t)
 

@@ -132,7 +132,7 @@ def test_the_sigmoid_schedule_is_right_for_every_start_and_end(
     end = start - span if backwards else start + span
     with mp.workdps(400):
 
-        def sigmoid(x: float):
+        def sigmoid(x):
             return 1 / (1 + mp.exp(-mpf(x) / mpf(tau)))
 
         g = (sigmoid(end) - sigmoid(mpf(start) + mpf(t) * (mpf(end) - mpf(start)))) / (

@@ -90,7 +90,7 @@ def test_what_samplers_draw_correlates_as_the_noise_does(sampler):
         alpha, sigma = (part.view(-1, 1, 1, 1, 1).float() for part in schedule(t))
         return alpha * 0.25 / (0.25 * alpha**2 + sigma**2) * x
 
-    def draw(noise: Noise) -> torch.Tensor:
+    def draw(noise):
         settings = SamplerSettings(sampler=sampler, steps=8)
         return sample(settings, denoise, schedule, noise, torch.zeros(5, 1, 1, 200, 200))
 

@@ -38,7 +38,7 @@ def shipped_settings() -> dict[str, list[str]]:
 
 
 @pytest.mark.slow
-def test_heads_say_what_a_sample_keeps_where_that_is_not_nine_tenths() -> None:
+def test_heads_say_what_a_sample_keeps_where_that_is_not_nine_tenths():
     for recipes in shipped_settings().values():
         made = recipe.read(recipes[0])
         shares = kept_shares(made.synth, made.method.schedule)
@@ -53,8 +53,8 @@ def test_heads_say_what_a_sample_keeps_where_that_is_not_nine_tenths() -> None:
 
 @pytest.mark.parametrize("name", ADVISED)
 def test_the_advised_settings_keep_nine_tenths_of_what_is_a_tenth_of_the_range_or_more(
-    name: str,
-) -> None:
+    name,
+):
     changes, least = ADVISED[name]
     made = recipe.read(name)
     advised = dataclasses.replace(made.synth, eta=0.0, **changes)
@@ -65,7 +65,7 @@ def test_the_advised_settings_keep_nine_tenths_of_what_is_a_tenth_of_the_range_o
     assert min(kept_shares(made.synth, made.method.schedule, wide)) < 0.7
 
 
-def test_what_is_lost_with_many_steps_is_what_the_closing_denoising_takes() -> None:
+def test_what_is_lost_with_many_steps_is_what_the_closing_denoising_takes():
     schedule = LinearVP()
     fine = SamplerSettings(sampler="dpmpp_2m", steps=400, end=0.02)
     wanted = [share_after_closing(fine, schedule, std) for std in STDS]
@@ -73,6 +73,6 @@ def test_what_is_lost_with_many_steps_is_what_the_closing_denoising_takes() -> N
     assert wanted == pytest.approx([0.542, 0.791, 0.933, 0.988, 0.997], abs=1e-3)
 
 
-def test_one_step_without_closing_noise_gives_the_mean_alone() -> None:
+def test_one_step_without_closing_noise_gives_the_mean_alone():
     one = SamplerSettings(steps=1, end=0.0)
     assert max(kept_shares(one, LinearVP())) < 0.01

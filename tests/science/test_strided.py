@@ -9,8 +9,8 @@ from voxlate.science.nets.strided import DoublingConv, HalvingConv
 
 @pytest.mark.parametrize("kernel", [3, 4])
 def test_a_depth_is_halved_rounding_up_while_four_slices_are_left_and_comes_back(
-    kernel: int,
-) -> None:
+    kernel,
+):
     down, up = HalvingConv(1, 2, kernel, stride=2), DoublingConv(2, 1, kernel, stride=2)
     for depth, expected in {1: 1, 2: 2, 3: 3, 4: 2, 5: 3, 6: 3, 7: 4, 32: 16}.items():
         halved = down(torch.randn(1, 1, depth, 8, 6))
@@ -20,9 +20,7 @@ def test_a_depth_is_halved_rounding_up_while_four_slices_are_left_and_comes_back
 
 @every_row("kernel", [3, 4])
 @every_row("depth", [2, 3, 5, 8])
-def test_with_the_same_kernels_doubling_is_the_transpose_of_halving(
-    kernel: int, depth: int
-) -> None:
+def test_with_the_same_kernels_doubling_is_the_transpose_of_halving(kernel, depth):
     """<halve(x), y> = <x, double(y)>: both pad the same places."""
     torch.manual_seed(0)
     down, up = (
@@ -37,7 +35,7 @@ def test_with_the_same_kernels_doubling_is_the_transpose_of_halving(
     torch.testing.assert_close((halved * y).sum(), (x * up(y, depth)).sum())
 
 
-def test_a_sum_over_ones_counts_the_voxels_inside() -> None:
+def test_a_sum_over_ones_counts_the_voxels_inside():
     down = HalvingConv(1, 1, 4, stride=2, bias=False)
     torch.nn.init.ones_(down.weight)
     sums = down(torch.ones(1, 1, 8, 8, 8))[0, 0]
@@ -53,9 +51,7 @@ def test_a_sum_over_ones_counts_the_voxels_inside() -> None:
 
 @every_row("kernel", [3, 4])
 @every_row("depth", [1, 2, 3, 4])
-def test_gradients_in_bfloat16_are_those_of_float32_to_its_rounding(
-    kernel: int, depth: int
-) -> None:
+def test_gradients_in_bfloat16_are_those_of_float32_to_its_rounding(kernel, depth):
     """torch 2.13 gives nan for two slices that a convolution pads itself."""
     torch.manual_seed(0)
     down, up, images = (

@@ -407,7 +407,7 @@ def test_the_dissimilarity_is_one_minus_the_ssim_of_every_third_window():
     assert dissimilarity(a, a).abs().max() < 1e-5
 
 
-def test_an_output_beyond_the_range_counts_with_its_leak() -> None:
+def test_an_output_beyond_the_range_counts_with_its_leak():
     x = torch.tensor([-3.0, -1.0, 0.25, 1.0, 2.0])
     assert leaky(x, 0.1).tolist() == pytest.approx([-1.2, -1.0, 0.25, 1.0, 1.1])
     assert torch.equal(leaky(x, 0.0), x.clamp(-1, 1))

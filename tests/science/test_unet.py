@@ -62,22 +62,20 @@ def _inputs(*size: int, batch: int = 2) -> tuple[Tensor, Tensor, Tensor]:
         pytest.param(SMALL_LATENT, *(3, 3, 3, 22_082_051), id="small latent"),
     ],
 )
-def test_published_networks_have_their_parameter_counts(
-    net: UNet, state: int, condition: int, out: int, expected: int
-) -> None:
+def test_published_networks_have_their_parameter_counts(net, state, condition, out, expected):
     with torch.device("meta"):
         built = net.build(channels(state, condition, out))
     assert sum(tensor.numel() for tensor in built.state_dict().values()) == expected
 
 
 @pytest.mark.parametrize(("net", "expected"), [(LATENT, 20_070_942), (SMALL_LATENT, 5_021_982)])
-def test_volumetric_layers_have_their_parameter_counts(net: UNet, expected: int) -> None:
+def test_volumetric_layers_have_their_parameter_counts(net, expected):
     with torch.device("meta"):
         built = dataclasses.replace(net, volumetric=True).build(channels(3, 3, 3))
     assert sum(p.numel() for p in _volumetric(built).values()) == expected
 
 
-def test_decoder_injection_leaves_the_encoder_without_embedding_layers() -> None:
+def test_decoder_injection_leaves_the_encoder_without_embedding_layers():
     net = UNet(
         attention=(3,),
         inject="decoder",
@@ -91,7 +89,7 @@ def test_decoder_injection_leaves_the_encoder_without_embedding_layers() -> None
     assert count(part.embedding) == (64 + 1) * 256 + (4 + 1) * 256 + 2 * (256 + 1) * 256
 
 
-def test_a_slice_wise_checkpoint_lacks_only_volumetric_keys_and_gives_the_same_output() -> None:
+def test_a_slice_wise_checkpoint_lacks_only_volumetric_keys_and_gives_the_same_output():
     flat, deep = _tiny(attention=(1,)), _tiny(attention=(1,), volumetric=True)
     missing, unexpected = deep.load_state_dict(flat.state_dict(), strict=False)
     assert not unexpected
@@ -101,7 +99,7 @@ def test_a_slice_wise_checkpoint_lacks_only_volumetric_keys_and_gives_the_same_o
         assert (ask(flat, *inputs) - ask(deep, *inputs)).abs().max() <= 1e-6
 
 
-def test_a_slice_reaches_as_far_along_depth_as_there_are_volumetric_layers() -> None:
+def test_a_slice_reaches_as_far_along_depth_as_there_are_volumetric_layers():
     net = _tiny(multipliers=(1,), volumetric=True, middle_attention=True)
     for name, parameter in _volumetric(net).items():
         if name.endswith("weight"):
@@ -124,7 +122,7 @@ def test_a_slice_reaches_as_far_along_depth_as_there_are_volumetric_layers() -> 
         {"resampling": "block", "modulation": "scale_shift", "patch": 2},
     ],
 )
-def test_a_batch_of_many_equals_batches_of_one(changes: dict[str, Any]) -> None:
+def test_a_batch_of_many_equals_batches_of_one(changes):
     net = _tiny(**changes)
     x, condition, log_snr = _inputs(2, 8, 8, batch=3)
     many = ask(net, x, condition, log_snr)
@@ -138,9 +136,7 @@ def test_a_batch_of_many_equals_batches_of_one(changes: dict[str, Any]) -> None:
     ("changes", "joined"),
     [({"attention": (1,)}, False), ({"kernel": "3x3x3", "depth_halvings": 1}, True)],
 )
-def test_slices_see_each_other_through_volume_kernels_alone(
-    changes: dict[str, Any], joined: bool
-) -> None:
+def test_slices_see_each_other_through_volume_kernels_alone(changes, joined):
     net = _tiny(**changes)
     x, condition, log_snr = _inputs(3, 8, 8)
     x = x.requires_grad_()
@@ -149,13 +145,13 @@ def test_slices_see_each_other_through_volume_kernels_alone(
     assert bool(touched[:, :, 1].abs().max() > 0) is joined
 
 
-def test_a_fresh_network_gives_zero() -> None:
+def test_a_fresh_network_gives_zero():
     x, condition, log_snr = _inputs(1, 8, 8)
     assert torch.equal(ask(_tiny(zero_init=True), x, condition, log_snr), torch.zeros_like(x))
 
 
 @pytest.mark.parametrize("size", [(1, 9, 14), (2, 3, 2)])
-def test_any_size_equals_the_padded_image_cropped(size: tuple[int, int, int]) -> None:
+def test_any_size_equals_the_padded_image_cropped(size):
     net = _tiny(patch=2)
     x, condition, log_snr = _inputs(*size)
     out = ask(net, x, condition, log_snr)
@@ -167,7 +163,7 @@ def test_any_size_equals_the_padded_image_cropped(size: tuple[int, int, int]) ->
     torch.testing.assert_close(out, whole[..., : size[1], : size[2]], atol=1e-6, rtol=1e-5)
 
 
-def test_bfloat16_stays_within_a_hundredth_of_float32() -> None:
+def test_bfloat16_stays_within_a_hundredth_of_float32():
     net = _tiny(attention=(1,))
     x, condition, log_snr = _inputs(1, 16, 16)
     exact = ask(net, x, condition, log_snr)
@@ -178,9 +174,9 @@ def test_bfloat16_stays_within_a_hundredth_of_float32() -> None:
     assert (rough - exact).square().mean().sqrt() <= 1e-2
 
 
-def test_inner_maps_stay_bfloat16_and_channels_last_under_autocast() -> None:
+def test_inner_maps_stay_bfloat16_and_channels_last_under_autocast():
     net = _tiny(attention=(1,), resampling="block", modulation="scale_shift")
-    seen: list[Tensor] = []
+    seen = []
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.GroupNorm):
             module.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
@@ -190,14 +186,14 @@ def test_inner_maps_stay_bfloat16_and_channels_last_under_autocast() -> None:
     assert all(h.dtype == torch.bfloat16 for h in seen[1:])  # the first is the input itself
 
 
-def test_a_regressor_sees_images_only() -> None:
+def test_a_regressor_sees_images_only():
     net = dataclasses.replace(TINY).build(channels(0, 1, 1, noisy=False)).eval()
     _, condition, log_snr = _inputs(1, 8, 8)
     assert not any("embed" in name for name in net.state_dict())
     assert torch.equal(ask(net, None, condition, log_snr), ask(net, None, condition, None))
 
 
-def test_a_denoiser_hears_the_noise_level_and_outlives_infinite_ones() -> None:
+def test_a_denoiser_hears_the_noise_level_and_outlives_infinite_ones():
     for time in (Sinusoidal(), Sinusoidal(of="gamma", scale=1000.0), Fourier()):
         net = _tiny(time=time)
         x, condition, _ = _inputs(1, 8, 8)
@@ -208,7 +204,7 @@ def test_a_denoiser_hears_the_noise_level_and_outlives_infinite_ones() -> None:
         assert (low - high).abs().max() > 1e-3
 
 
-def test_the_state_comes_before_the_condition_images() -> None:
+def test_the_state_comes_before_the_condition_images():
     net = _tiny()
     with torch.no_grad():
         net.stem.weight[:, 0].zero_()
@@ -219,12 +215,10 @@ def test_the_state_comes_before_the_condition_images() -> None:
 
 
 @pytest.mark.parametrize(("inject", "heard"), [("all", True), ("decoder", False)])
-def test_the_code_changes_the_encoder_only_where_it_is_injected_there(
-    inject: str, heard: bool
-) -> None:
+def test_the_code_changes_the_encoder_only_where_it_is_injected_there(inject, heard):
     net = _tiny(code=4, inject=inject)
     x, condition, log_snr = _inputs(1, 8, 8)
-    encoded: list[Tensor] = []
+    encoded = []
     net.encoder[-1].stages[-1].register_forward_hook(lambda *call: encoded.append(call[-1]))
     codes = (torch.zeros(2, 4), torch.ones(2, 4))
     first, second = (ask(net, x, condition, log_snr, code=code) for code in codes)
@@ -233,7 +227,7 @@ def test_the_code_changes_the_encoder_only_where_it_is_injected_there(
 
 
 @pytest.mark.parametrize("blocks", [1, 2])
-def test_the_decoder_is_handed_the_map_from_before_features_entered_it(blocks: int) -> None:
+def test_the_decoder_is_handed_the_map_from_before_features_entered_it(blocks):
     """As published: the next block sees the enhanced map, the skip keeps the plain one."""
     net = _tiny(feature_channels=(6,), blocks=blocks)
     assert net.asymmetry is not None
@@ -263,15 +257,13 @@ def test_the_decoder_is_handed_the_map_from_before_features_entered_it(blocks: i
         ({"head_width": 5}, "expected a divisor of 16 channels, found 5"),
     ],
 )
-def test_settings_that_contradict_each_other_are_refused(
-    changes: dict[str, Any], sentence: str
-) -> None:
+def test_settings_that_contradict_each_other_are_refused(changes, sentence):
     with pytest.raises(BadInput, match=sentence):
         _tiny(**changes)
 
 
 @pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
-def test_the_network_compiles_into_one_graph(backend: str) -> None:
+def test_the_network_compiles_into_one_graph(backend):
     net = _tiny(attention=(1,), volumetric=True, code=4)
     x, condition, log_snr = _inputs(2, 9, 8)
     compiled, code = torch.compile(net, fullgraph=True, backend=backend), torch.ones(2, 4)
@@ -282,7 +274,7 @@ def test_the_network_compiles_into_one_graph(backend: str) -> None:
 @every_row(
     "changes", [{}, {"patch": 2}, {"resampling": "block"}, {"kernel": "3x3x3", "depth_halvings": 1}]
 )
-def test_a_constant_image_stays_constant_up_to_its_corners(changes: dict[str, Any]) -> None:
+def test_a_constant_image_stays_constant_up_to_its_corners(changes):
     net = UNet(
         width=8, multipliers=(1, 2, 4), blocks=1, head_width=8, groups=4, zero_init=False, **changes
     )
@@ -296,8 +288,8 @@ def test_a_constant_image_stays_constant_up_to_its_corners(changes: dict[str, An
 
 @pytest.mark.parametrize("changes", [{}, {"resampling": "block"}, {"kernel": "3x3x3"}], ids=str)
 def test_with_background_all_around_convolutions_pad_in_synthesis_as_in_training(
-    changes: dict[str, Any],
-) -> None:
+    changes,
+):
     net = UNet(
         width=8, multipliers=(1, 2, 4), blocks=1, head_width=8, groups=4, zero_init=False, **changes
     )

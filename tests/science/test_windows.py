@@ -8,7 +8,6 @@ import torch
 from exact import GAUSS
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
 from rows import every_row
 from voxlate.base.errors import BadInput
@@ -71,8 +70,8 @@ def test_windows_that_disagree_are_averaged_where_they_overlap():
 def test_the_law_of_a_volume_whose_slices_depend_on_each_other_is_kept_within_windows_as_deep_as_it_reaches():
     """Gaussian data of mean 0.4, spread 0.2, all slices of a block of four equal: windows of whole blocks are exact."""
 
-    def denoise_for(part: slice):
-        def denoise(x: Tensor, t: Tensor) -> Tensor:
+    def denoise_for(part):
+        def denoise(x, t):
             alpha, sigma = Cosine()(t)
             mean = x.unflatten(2, (-1, 4)).mean(
                 3

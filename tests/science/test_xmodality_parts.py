@@ -1,7 +1,5 @@
 """The parts of paper 001's networks: each against the reference numbers, and against plain formulas."""
 
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -27,12 +25,12 @@ from voxlate.science.nets.xmodality.parts import (
 
 
 @pytest.fixture(scope="module")
-def units(shared: Path) -> dict[str, Tensor]:
+def units(shared) -> dict[str, Tensor]:
     return load_file(shared / "reference" / "xmodality" / "dev" / "units_io.safetensors")
 
 
 @pytest.fixture(scope="module")
-def waves(shared: Path) -> dict[str, Tensor]:
+def waves(shared) -> dict[str, Tensor]:
     return load_file(shared / "reference" / "xmodality" / "dev" / "wavelet_io.safetensors")
 
 

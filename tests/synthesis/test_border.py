@@ -74,7 +74,7 @@ def test_a_slice_gives_the_same_output_through_trainings_path_and_through_that_o
         ("always", False, 3),
     ],
 )
-def test_a_convolution_repeats_the_border_when_it_should(kind, repeat, training, edge) -> None:
+def test_a_convolution_repeats_the_border_when_it_should(kind, repeat, training, edge):
     """Sums of three ones along a row: 2 where the third one is a zero beyond the border."""
     options = BlockOptions(dims=2 if kind is SliceConv else 3, repeat=repeat)
     conv = (

@@ -3,7 +3,6 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -89,7 +88,7 @@ def save_like(path: Path, values: np.ndarray, like: Path) -> Path:
     return path
 
 
-def test_the_prepared_brain_is_the_brain_of_the_plain_ct(heads: Path, ready: Path) -> None:
+def test_the_prepared_brain_is_the_brain_of_the_plain_ct(heads, ready):
     cohort = open_cohort(ready)
     assert cohort.provenance["mask_from"] == "ncct"
     for one in cohort.cases:
@@ -111,13 +110,11 @@ def test_the_prepared_brain_is_the_brain_of_the_plain_ct(heads: Path, ready: Pat
         ({"t2": "a.u.", "pd": "a.u."}, "t2"),
     ],
 )
-def test_a_brain_is_looked_for_in_plain_ct_first(units: dict[str, str], name: str) -> None:
+def test_a_brain_is_looked_for_in_plain_ct_first(units, name):
     assert clearest(units) == name
 
 
-def test_a_mask_from_a_scan_that_the_model_is_not_given_is_refused(
-    heads: Path, out: Path, tmp_path: Path
-) -> None:
+def test_a_mask_from_a_scan_that_the_model_is_not_given_is_refused(heads, out, tmp_path):
     prepare(heads, out, mask="brain", mask_from="ncct", workers=1)
     (tmp_path / "recipe.toml").write_text(RECIPE)
     recipe = recipes.read(str(tmp_path / "recipe.toml"), {"data.source": '["cta1"]'})
@@ -126,21 +123,21 @@ def test_a_mask_from_a_scan_that_the_model_is_not_given_is_refused(
         train(recipe, out, tmp_path / "run", device="cpu")
 
 
-def test_a_case_without_the_scan_that_shows_the_brain_is_named(heads: Path, out: Path) -> None:
+def test_a_case_without_the_scan_that_shows_the_brain_is_named(heads, out):
     with pytest.raises(
         BadInput, match="case phantom_000: expected cta9, in which the brain is found"
     ):
         prepare(heads, out, mask="brain", mask_from="cta9", workers=1)
 
 
-def test_nothing_is_synthesised_outside_the_brain_of_the_input(heads: Path, run: Path) -> None:
+def test_nothing_is_synthesised_outside_the_brain_of_the_input(heads, run):
     made = load(run).synthesise(scans(heads))
     inside = brain(read_volume(scans(heads)["ncct"], "ncct"))
     assert (made.volume.data[0][~inside] == 0).all()
     assert (made.volume.data[0][inside] != 0).mean() > 0.9
 
 
-def test_what_lies_outside_the_mask_changes_nothing(heads: Path, run: Path) -> None:
+def test_what_lies_outside_the_mask_changes_nothing(heads, run):
     volumes = {name: read_volume(path, name) for name, path in scans(heads).items()}
     inside = brain(volumes["ncct"])
     mask = volumes["ncct"].__class__(
@@ -153,9 +150,7 @@ def test_what_lies_outside_the_mask_changes_nothing(heads: Path, run: Path) -> N
 
 
 @every_row("way", ["named", "in a cohort"])
-def test_a_given_mask_wins_at_synthesis_and_is_recorded(
-    voxlate, heads: Path, run: Path, tmp_path: Path, way: str
-) -> None:
+def test_a_given_mask_wins_at_synthesis_and_is_recorded(voxlate, heads, run, tmp_path, way):
     case, out = tmp_path / "in" / "a", tmp_path / "out"
     case.mkdir(parents=True)
     for name, path in scans(heads).items():
@@ -181,8 +176,8 @@ def test_a_given_mask_wins_at_synthesis_and_is_recorded(
     ],
 )
 def test_a_mask_that_does_not_fit_is_refused_in_one_sentence(
-    heads: Path, run: Path, tmp_path: Path, shape: tuple[int, int, int], value: int, sentence: str
-) -> None:
+    heads, run, tmp_path, shape, value, sentence
+):
     path = save_like(
         tmp_path / "mask.nii.gz", np.full(shape, value, np.uint8), scans(heads)["ncct"]
     )
@@ -190,7 +185,7 @@ def test_a_mask_that_does_not_fit_is_refused_in_one_sentence(
         load(run).synthesise({**scans(heads), "mask": path})
 
 
-def test_no_brain_and_a_missing_phase_are_one_sentence_each(heads: Path, run: Path) -> None:
+def test_no_brain_and_a_missing_phase_are_one_sentence_each(heads, run):
     volumes = {name: read_volume(path, name) for name, path in scans(heads).items()}
     with pytest.raises(BadInput, match=r"case: expected ncct and cta1, found ncct\. Add cta1"):
         load(run).synthesise({"ncct": volumes["ncct"]})
@@ -201,9 +196,7 @@ def test_no_brain_and_a_missing_phase_are_one_sentence_each(heads: Path, run: Pa
         load(run).synthesise(volumes)
 
 
-def test_a_cut_head_is_refused_though_alignment_puts_air_around_it(
-    heads: Path, run: Path, out: Path, tmp_path: Path
-) -> None:
+def test_a_cut_head_is_refused_though_alignment_puts_air_around_it(heads, run, out, tmp_path):
     model = load(run)
     aligned = replace(model.facts.preparation, align="midline")
     model = replace(model, facts=replace(model.facts, preparation=aligned))
@@ -223,9 +216,7 @@ def test_a_cut_head_is_refused_though_alignment_puts_air_around_it(
     assert model.synthesise({**cut, "mask": mask}).volume.data.any()
 
 
-def test_a_map_is_scored_inside_the_brain_of_the_case_s_ct(
-    heads: Path, run: Path, tmp_path: Path
-) -> None:
+def test_a_map_is_scored_inside_the_brain_of_the_case_s_ct(heads, run, tmp_path):
     made = load(run).synthesise(scans(heads))
     out = tmp_path / "out" / "phantom_001"
     out.mkdir(parents=True)
@@ -242,9 +233,7 @@ def test_a_map_is_scored_inside_the_brain_of_the_case_s_ct(
     )
 
 
-def test_where_the_scan_of_the_brain_is_missing_it_is_found_in_another_and_said(
-    tmp_path: Path, voxlate: Any
-) -> None:
+def test_where_the_scan_of_the_brain_is_missing_it_is_found_in_another_and_said(tmp_path, voxlate):
     """A phantom without the T1 in which its brain was found in training: the T1c shows it as well."""
     heads, out = tmp_path / "heads", tmp_path / "out"
     shape = ("--size", "64", "80", "16", "--modality", "t1", "--modality", "t1c", "--cases", "2")

@@ -134,7 +134,7 @@ def test_a_scan_by_another_name_is_said_where_its_modality_is_made(
     (cohort / "case4" / "t1.nii.gz").rename(cohort / "case4" / "mprage.nii.gz")
     answer = voxlate("synth", completing, cohort, "--out", out)
     sentence = "case4: mprage was not used: no modality of this model has that name."
-    assert sentence in " ".join(answer.err.split())
+    assert sentence in answer.said
     scans = {"T1": cohort / "case1" / "t1.nii.gz", "t2": cohort / "case1" / "t2.nii.gz"}
     with pytest.raises(BadInput, match="expected scans of t1, t2, mask, found 'T1'"):
         load(completing).synthesise(scans)
@@ -156,8 +156,7 @@ def test_a_case_without_any_scan_is_listed_and_whole_cases_are_not_said_to_be_st
     (cohort / "case2" / "t1.nii.gz").rename(cohort / "case2" / "seg.nii.gz")
     (cohort / "case2" / "t2.nii.gz").unlink()
     answer = voxlate("synth", completing, cohort, "--out", cohort)
-    assert answer.code == 2
-    assert "voxlate: left out case2: expected t1 and t2, found none of them." in answer.err
+    assert "voxlate: left out case2: expected t1 and t2, found none of them." in answer.refusal
     said = " ".join(answer.out.split())
     assert f"1 case in {cohort}. Next: voxlate report {cohort} To score the model on" in said
     score = f"voxlate evaluate NEW --truth {cohort} --run {completing} --missing one"

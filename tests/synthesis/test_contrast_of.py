@@ -115,7 +115,7 @@ def test_provenance_and_a_message_state_what_was_moved(voxlate, run, scan, site,
     assert [stated["to"][name] for name in ("fluid", "middle", "far")] == pytest.approx(
         OF_SITE, rel=0.01
     )
-    text = " ".join(said.err.split())
+    text = said.said
     assert "t2: fluid and both tissues were moved from" in text
     assert "make sure that these scans are t2" in text
     assert "contrast" not in read_json(out / "provenance.json")
@@ -131,7 +131,7 @@ def test_python_takes_the_scans_as_the_command_does_and_another_scan_is_synthesi
         (cohort / name).mkdir(parents=True)
         (cohort / name / "t1.nii.gz").write_bytes(scan.read_bytes())
 
-    def contents(of) -> list[str]:
+    def contents(of):
         package.synthesise(run, cohort, out, contrast_of=of, progress=False)
         return [content_hash(out / name / "t2.nii.gz") for name in ("a", "b")]
 

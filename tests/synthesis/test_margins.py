@@ -123,7 +123,7 @@ WHOLE, CROPPED, RESIZED = (
 
 
 @every_row(("width", "slices"), [(48, WHOLE), (64, WHOLE), (100, CROPPED), (86, RESIZED)])
-def test_the_mirrored_patient_is_drawn_as_the_mirror_image(monkeypatch, width, slices) -> None:
+def test_the_mirrored_patient_is_drawn_as_the_mirror_image(monkeypatch, width, slices):
     """Narrower than the patch, equal and wider; kernels are symmetric and the noise is mirrored with the patient."""
     drawn, data = model(slices=slices), head(width)
     straight = made(data, drawn)
@@ -135,13 +135,13 @@ def test_the_mirrored_patient_is_drawn_as_the_mirror_image(monkeypatch, width, s
     assert np.abs(shifted - straight).max() > 1
 
 
-def test_a_predictor_alone_mirrors_too() -> None:
+def test_a_predictor_alone_mirrors_too():
     drawn, data = model(predictor_only=True), head(100)
     turned = made(np.ascontiguousarray(data[..., ::-1]), drawn)
     np.testing.assert_allclose(turned[..., ::-1], made(data, drawn), atol=0.01)
 
 
-def test_an_odd_width_is_drawn_as_if_it_had_one_more_column_on_the_left() -> None:
+def test_an_odd_width_is_drawn_as_if_it_had_one_more_column_on_the_left():
     """An even grid has no middle column: the mid-plane lies half a voxel to its right, as in training."""
     drawn, data = model(), head(93)
     wider = np.concatenate([np.full_like(data[..., :1], -1000), data], axis=-1)
@@ -149,7 +149,7 @@ def test_an_odd_width_is_drawn_as_if_it_had_one_more_column_on_the_left() -> Non
 
 
 @every_row("width", [48, 100])
-def test_both_halves_of_what_the_prior_compares_are_equal_for_a_symmetric_head(width) -> None:
+def test_both_halves_of_what_the_prior_compares_are_equal_for_a_symmetric_head(width):
     drawn, halves = model(), []
     for stage in drawn.network.method.net.asymmetry.sampled.values():
         stage.norm.register_forward_pre_hook(
@@ -163,7 +163,7 @@ def test_both_halves_of_what_the_prior_compares_are_equal_for_a_symmetric_head(w
 
 
 @pytest.mark.parametrize("crop", [0, 3])
-def test_nothing_outside_the_mask_is_drawn_and_the_batch_changes_nothing(crop) -> None:
+def test_nothing_outside_the_mask_is_drawn_and_the_batch_changes_nothing(crop):
     drawn, data = model(slices={"kind": "whole", "crop": crop}), head(86)
     few, many = made(data, drawn, batch=1), made(data, drawn, batch=3)
     np.testing.assert_allclose(few, many, atol=1e-3)
@@ -172,7 +172,7 @@ def test_nothing_outside_the_mask_is_drawn_and_the_batch_changes_nothing(crop) -
     assert few[inside].std() > 0.5
 
 
-def test_slices_without_mask_are_not_drawn_and_are_the_lowest_value() -> None:
+def test_slices_without_mask_are_not_drawn_and_are_the_lowest_value():
     drawn = model()
     asked = []
     drawn.network.method.net.register_forward_hook(
@@ -185,7 +185,7 @@ def test_slices_without_mask_are_not_drawn_and_are_the_lowest_value() -> None:
     assert result.provenance["network_calls"] == 4  # with that of the mean
 
 
-def test_an_empty_mask_gives_the_lowest_value_everywhere(monkeypatch) -> None:
+def test_an_empty_mask_gives_the_lowest_value_everywhere(monkeypatch):
     monkeypatch.setattr(
         "voxlate.scans.cases.case.foreground", lambda volume: np.zeros(volume.data.shape[1:], bool)
     )
@@ -194,7 +194,7 @@ def test_an_empty_mask_gives_the_lowest_value_everywhere(monkeypatch) -> None:
         assert (result == 0).all()
 
 
-def test_cropping_cuts_what_the_networks_see_and_is_in_the_plan() -> None:
+def test_cropping_cuts_what_the_networks_see_and_is_in_the_plan():
     sizes = []
     for crop in (None, 0):
         drawn = model(slices={"kind": "whole", "crop": crop})
@@ -206,7 +206,7 @@ def test_cropping_cuts_what_the_networks_see_and_is_in_the_plan() -> None:
     assert set(sizes) == {(96, 112), (64, 64)}
 
 
-def test_far_from_its_box_a_crop_changes_nothing_that_sees_near_things_only() -> None:
+def test_far_from_its_box_a_crop_changes_nothing_that_sees_near_things_only():
     """A predictor without filters made from the whole slice, and a margin wider than what its features see."""
     results = []
     for crop in (None, 40):
@@ -222,7 +222,7 @@ def test_far_from_its_box_a_crop_changes_nothing_that_sees_near_things_only() ->
     np.testing.assert_allclose(*results, atol=1e-4)
 
 
-def test_slices_as_large_as_the_patch_are_not_cropped() -> None:
+def test_slices_as_large_as_the_patch_are_not_cropped():
     results = [
         made(head(64, 64), model(slices={"kind": "whole", "crop": crop})) for crop in (None, 0)
     ]
@@ -240,7 +240,7 @@ def test_slices_as_large_as_the_patch_are_not_cropped() -> None:
 )
 def test_a_frame_holds_the_mask_has_whole_multiples_and_its_middle_where_the_volume_s_is(
     shape, multiple, patch, centred, crop, data
-) -> None:
+):
     mask = np.zeros(shape, bool)
     box = [
         sorted(data.draw(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)))) for n in shape
@@ -281,7 +281,7 @@ OUTSIDE = {**RECIPE["stages"][0], "task": {"kind": "translate", "strip": True}}
         ({**RECIPE, "stages": [OUTSIDE], "synth": CROP}, "in a predictor, too"),
     ],
 )
-def test_a_crop_without_a_mask_is_refused(values, words) -> None:
+def test_a_crop_without_a_mask_is_refused(values, words):
     assert from_dict(ALONE, "here").synth.slices == Whole(crop=4)
     with pytest.raises(BadInput, match=words):
         from_dict(values, "here")
@@ -300,12 +300,12 @@ def test_a_crop_without_a_mask_is_refused(values, words) -> None:
         ({"augment": {"elastic_mm": 2}}, "moves the mid-plane"),
     ],
 )
-def test_data_that_move_the_mid_plane_are_refused_before_training(data, words) -> None:
+def test_data_that_move_the_mid_plane_are_refused_before_training(data, words):
     with pytest.raises(BadInput, match=words):
         from_dict({**RECIPE, "data": {**RECIPE["data"], **data}}, "here")
 
 
-def test_flips_and_sizes_keep_the_mid_plane() -> None:
+def test_flips_and_sizes_keep_the_mid_plane():
     data = {
         **RECIPE["data"],
         "augment": {"flip_lr": 0.5, "scale": 0.1, "stretch": 0.1, "noise": 0.1},

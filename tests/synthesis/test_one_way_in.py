@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -65,17 +64,17 @@ def heads(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def both_ways(heads: Path, tmp_path: Path) -> Callable[..., tuple[Batch, list[Batch], Synthesised]]:
+def both_ways(heads, tmp_path) -> Callable[..., tuple[Batch, list[Batch], Synthesised]]:
     """Of one case: the patches that training reads at the places where synthesis reads, and those of synthesis."""
 
     def read(
-        data: dict[str, Any],
-        intensity: dict[str, Any],
-        task: dict[str, Any] | None = None,
-        case: str = "phantom_000",
-        root: Path = heads,
-        **preparation: Any,
-    ) -> tuple[Batch, list[Batch], Synthesised]:
+        data,
+        intensity,
+        task=None,
+        case="phantom_000",
+        root=heads,
+        **preparation,
+    ):
         recipe = from_dict(
             {
                 "title": "recorder",
@@ -125,7 +124,7 @@ OWN = {"kind": f"{__name__}:HalfOfTheMean", "share": 0.4}
 
 
 @pytest.mark.parametrize("t1", [WINDOW, ZSCORE, MINMAX, PERCENTILE, OWN])
-def test_every_intensity_map_gives_the_same_network_input_both_ways(both_ways, t1) -> None:
+def test_every_intensity_map_gives_the_same_network_input_both_ways(both_ways, t1):
     trained, synthesised, _ = both_ways({}, {"ncct": PERCENTILE, "t1": t1})
     assert len(synthesised) == len(trained) == SIZE[2]
     assert_equal(trained, synthesised, mask=False)  # nothing asks for a mask
@@ -143,7 +142,7 @@ def test_every_intensity_map_gives_the_same_network_input_both_ways(both_ways, t
         ({}, {"align": "midline"}),
     ],
 )
-def test_every_preparation_is_repeated_at_synthesis(both_ways, data, preparation) -> None:
+def test_every_preparation_is_repeated_at_synthesis(both_ways, data, preparation):
     trained, synthesised, _ = both_ways(
         data, {"ncct": WINDOW, "t1": ZSCORE}, STRIPPED, **preparation
     )
@@ -151,13 +150,11 @@ def test_every_preparation_is_repeated_at_synthesis(both_ways, data, preparation
     assert 0.05 < trained.mask.mean() < 0.95
 
 
-def test_images_of_resized_scans_come_back_on_the_scans_own_grid(
-    both_ways, heads, tmp_path
-) -> None:
+def test_images_of_resized_scans_come_back_on_the_scans_own_grid(both_ways, heads, tmp_path):
     """The recorder answers with the CT, resized and back; the voxels of t1 and t2 are wider, as those of paper 004's MRA."""
     wider = np.array([2.0, 0.9, 0.9]) / (0.8, 0.34, 0.34)
 
-    def change(name: str, volume: Volume) -> Volume:
+    def change(name, volume):
         if name == "ncct":
             return volume
         return resample(volume, with_spacing(volume.grid, wider * volume.grid.spacing_mm))
@@ -185,8 +182,8 @@ def copied(heads: Path, root: Path, change: Callable[[str, Volume], Volume]) -> 
 
 def test_a_target_that_shows_more_than_the_sources_does_not_move_the_mask(
     both_ways, heads, out, tmp_path
-) -> None:
-    def change(name: str, volume: Volume) -> Volume:
+):
+    def change(name, volume):
         if name == "t2":
             volume.data[:, 2:-2, 2:-2, 2:-2] += 500
         return volume
@@ -200,7 +197,7 @@ def test_a_target_that_shows_more_than_the_sources_does_not_move_the_mask(
     assert foreground_of_all.sum() > 1.2 * trained.mask.sum()
 
 
-def test_a_mask_file_wins_both_ways(both_ways, heads, out, tmp_path) -> None:
+def test_a_mask_file_wins_both_ways(both_ways, heads, out, tmp_path):
     root = copied(heads, tmp_path / "in", lambda _, volume: volume)
     box = read_volume(root / "a" / "t1.nii.gz", "mask")
     box.data[:] = 0
@@ -219,8 +216,8 @@ def test_a_mask_file_wins_both_ways(both_ways, heads, out, tmp_path) -> None:
 
 def test_unequal_grids_are_resampled_both_ways_and_the_image_has_the_first_source_s_own(
     both_ways, heads, tmp_path
-) -> None:
-    def change(name: str, volume: Volume) -> Volume:
+):
+    def change(name, volume):
         if name != "t1":
             return volume
         affine = volume.affine @ np.diag([2.0, 2.0, 2.0, 1.0])
@@ -241,7 +238,7 @@ def test_unequal_grids_are_resampled_both_ways_and_the_image_has_the_first_sourc
     assert made.provenance["prepared"]["grid_of"].startswith("t1 in place of the training's ncct")
 
 
-def test_a_missing_source_is_background_both_ways(both_ways) -> None:
+def test_a_missing_source_is_background_both_ways(both_ways):
     data = {"allow_missing": True, "stack": 1}
     trained, synthesised, _ = both_ways(
         data, {"ncct": WINDOW, "t1": ZSCORE}, STRIPPED, case="phantom_002"
@@ -252,7 +249,7 @@ def test_a_missing_source_is_background_both_ways(both_ways) -> None:
     assert (trained.source[:, 1::2] == -1).all()
 
 
-def test_a_batch_of_training_holds_the_same_patches(heads, out) -> None:
+def test_a_batch_of_training_holds_the_same_patches(heads, out):
     """Without augmentation, Batches gives what is read at its items' places."""
     cohort = prepare(heads, out, workers=1, shares=(1, 0, 0), modalities=["ncct", "t2"])
     recipe = from_dict(

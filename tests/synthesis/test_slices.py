@@ -77,7 +77,7 @@ def published(shared):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_resized_slices_give_what_the_published_pipeline_gives(published, network) -> None:
+def test_resized_slices_give_what_the_published_pipeline_gives(published, network):
     arrays, facts = published
     scan = scan_of(arrays["volume"])
     made = stand_in(NETWORKS[network], slices=RESIZED).synthesise(scan).volume
@@ -87,12 +87,12 @@ def test_resized_slices_give_what_the_published_pipeline_gives(published, networ
     assert made.affine.tobytes() == scan["tof"].affine.tobytes()
 
 
-def test_a_volume_that_is_one_value_is_refused() -> None:
+def test_a_volume_that_is_one_value_is_refused():
     with pytest.raises(BadInput, match="expected tof to show something, found every voxel 7"):
         stand_in(NETWORKS["affine"]).synthesise(scan_of(np.full((3, 20, 24), 7.0)))
 
 
-def test_a_slice_of_one_value_between_others_is_all_minus_one() -> None:
+def test_a_slice_of_one_value_between_others_is_all_minus_one():
     data = np.random.default_rng(0).normal(500, 80, (5, 30, 28))
     data[2] = 1234.5
     made = stand_in(NETWORKS["identity"], slices=RESIZED).synthesise(scan_of(data)).volume.data[0]
@@ -100,7 +100,7 @@ def test_a_slice_of_one_value_between_others_is_all_minus_one() -> None:
     assert (np.ptp(made[[0, 1, 3, 4]], axis=(1, 2)) > 300).all()
 
 
-def test_only_constant_slices_at_the_ends_are_left_out_and_only_where_all_scans_are() -> None:
+def test_only_constant_slices_at_the_ends_are_left_out_and_only_where_all_scans_are():
     data = np.random.default_rng(0).normal(500, 80, (7, 12, 10))
     other = data.copy()
     data[[0, 1, 3, 6]] = 5.0
@@ -111,7 +111,7 @@ def test_only_constant_slices_at_the_ends_are_left_out_and_only_where_all_scans_
     assert range_of_varied_slices([np.ones((3, 4, 5))]) == (0, 0)
 
 
-def test_the_corner_voxels_of_resized_slices_lie_where_they_lay() -> None:
+def test_the_corner_voxels_of_resized_slices_lie_where_they_lay():
     data = np.random.default_rng(0).normal(size=(4, 9, 7))
     data[0] = 1
     made = resize_slices(scan_of(data), (16, 24), 1, 4)
@@ -125,7 +125,7 @@ def test_the_corner_voxels_of_resized_slices_lie_where_they_lay() -> None:
     )
 
 
-def test_a_cubic_is_zoomed_exactly_away_from_the_edges() -> None:
+def test_a_cubic_is_zoomed_exactly_away_from_the_edges():
     """Cubic splines hold cubics; the mirrored edge decays by 0.27 a voxel."""
     places, fine = np.linspace(-1, 1, 61), np.linspace(-1, 1, 97)
     curve = 3 * places**3 - places**2 + places
@@ -135,7 +135,7 @@ def test_a_cubic_is_zoomed_exactly_away_from_the_edges() -> None:
     )
 
 
-def test_zooming_is_scipys_but_for_its_zeros_at_the_edge() -> None:
+def test_zooming_is_scipys_but_for_its_zeros_at_the_edge():
     plane = np.random.default_rng(0).normal(10, 1, (256, 40)).astype(np.float32)
     np.testing.assert_array_equal(
         zoom(plane, (44, 57)), scipy.ndimage.zoom(plane, (44 / 256, 57 / 40), order=3)
@@ -147,7 +147,7 @@ def test_zooming_is_scipys_but_for_its_zeros_at_the_edge() -> None:
 
 
 @every_row("axes", [(1, -1, 1), (-1, 1, -1)])
-def test_resized_synthesis_keeps_any_affine_exactly(axes) -> None:
+def test_resized_synthesis_keeps_any_affine_exactly(axes):
     affine = AFFINE @ np.diag([*axes, 1.0])
     data = np.random.default_rng(0).normal(500, 80, (4, 40, 36))
     model = stand_in(NETWORKS["identity"], slices={"kind": "resized", "size": [64, 48]})
@@ -158,7 +158,7 @@ def test_resized_synthesis_keeps_any_affine_exactly(axes) -> None:
     assert set(model.network.method.seen) == {(1, 1, 64, 48)}
 
 
-def test_samples_are_brought_back_and_clipped_one_by_one() -> None:
+def test_samples_are_brought_back_and_clipped_one_by_one():
     """The mean and spread are those of the images that single syntheses would give."""
     data = np.random.default_rng(0).normal(500, 80, (3, 24, 20))
     model = stand_in(None, slices={"kind": "resized", "size": [16, 16]})
@@ -172,14 +172,14 @@ def test_samples_are_brought_back_and_clipped_one_by_one() -> None:
 
 @every_row("noise", ["independent", "shared", "correlated"])
 @every_row("slices", ["whole", "tiled", "resized"])
-def test_noise_belongs_to_the_item_whatever_the_batch(slices, noise) -> None:
+def test_noise_belongs_to_the_item_whatever_the_batch(slices, noise):
     data = np.random.default_rng(0).normal(500, 80, (2, 264, 260))
     model = stand_in(None, slices={"kind": slices}, noise={"kind": noise})
     few, many = (model.synthesise(scan_of(data), batch=batch).volume.data for batch in (1, 5))
     np.testing.assert_array_equal(few, many)
 
 
-def test_slices_draw_the_noise_of_their_places_by_the_strategy() -> None:
+def test_slices_draw_the_noise_of_their_places_by_the_strategy():
     """Volumes 3 mm thick: a stand-in that answers with its noise, clipped as images are."""
     model, scan = stand_in(None), scan_of(np.random.default_rng(0).normal(500, 80, (5, 20, 24)))
     key = _voxels_key(scan.values())
@@ -201,7 +201,7 @@ def test_slices_draw_the_noise_of_their_places_by_the_strategy() -> None:
     np.testing.assert_allclose(shared, np.repeat(200 * first + 150, 5, axis=0), atol=1e-3)
 
 
-def test_windows_see_the_volume_as_one_item_that_starts_from_the_noise_of_its_slices() -> None:
+def test_windows_see_the_volume_as_one_item_that_starts_from_the_noise_of_its_slices():
     """A stand-in that answers with its noise, as slices would."""
     model, scan = stand_in(None), scan_of(np.random.default_rng(0).normal(500, 80, (5, 20, 24)))
     slices = model.synthesise(scan, case="a", samples=2)
@@ -213,7 +213,7 @@ def test_windows_see_the_volume_as_one_item_that_starts_from_the_noise_of_its_sl
         model.synthesise(scan, windows={"size": 3, "overlap": 1}, slices={"kind": "tiled"})
 
 
-def test_tiles_of_large_slices_blend_to_what_whole_slices_give() -> None:
+def test_tiles_of_large_slices_blend_to_what_whole_slices_give():
     data = np.random.default_rng(0).normal(500, 80, (3, 300, 280))
     whole = stand_in(NETWORKS["affine"])
     tiled = stand_in(NETWORKS["affine"], slices={"kind": "tiled"}, overlap=0.25)
@@ -230,7 +230,7 @@ def test_tiles_of_large_slices_blend_to_what_whole_slices_give() -> None:
 @given(
     st.tuples(*[st.integers(1, 40)] * 3), st.tuples(*[st.integers(2, 40)] * 2), st.floats(0, 0.9)
 )
-def test_tiles_are_never_larger_than_the_slice(shape, patch, overlap) -> None:
+def test_tiles_are_never_larger_than_the_slice(shape, patch, overlap):
     plan = Tiled().plan(shape, (1, *patch), overlap)
     assert plan.input_tiling.patch == (1, min(patch[0], shape[1]), min(patch[1], shape[2]))
     if patch[0] >= shape[1] and patch[1] >= shape[2]:
@@ -245,13 +245,13 @@ def test_tiles_are_never_larger_than_the_slice(shape, patch, overlap) -> None:
         ({"kind": "tiled", "size": [64, 64]}, "found 'synth.slices.size'"),
     ],
 )
-def test_an_unknown_type_of_slices_is_refused_in_one_sentence(slices, words) -> None:
+def test_an_unknown_type_of_slices_is_refused_in_one_sentence(slices, words):
     with pytest.raises(BadInput, match=words):
         stand_in(None, slices=slices)
 
 
 @pytest.mark.parametrize("kind", ["tiled", "resized"])
-def test_a_model_of_volumes_refuses_options_for_slices(kind) -> None:
+def test_a_model_of_volumes_refuses_options_for_slices(kind):
     model = stand_in(None)
     recipe = model.network.recipe
     deep = replace(recipe, data=replace(recipe.data, patch=(8, 64, 64)))
@@ -263,7 +263,7 @@ def test_a_model_of_volumes_refuses_options_for_slices(kind) -> None:
 
 
 @pytest.mark.parametrize("kind", ["shared", "correlated"])
-def test_a_model_of_volumes_refuses_noise_that_slices_share(kind) -> None:
+def test_a_model_of_volumes_refuses_noise_that_slices_share(kind):
     values = {**RECIPE, "data": {**RECIPE["data"], "patch": [8, 64, 64]}}
     words = f"synth.noise: expected kind 'independent' for a model of volumes.*found '{kind}'. Drop synth.noise"
     model = stand_in(None)

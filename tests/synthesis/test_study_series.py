@@ -52,14 +52,14 @@ REASONS = ["localiser", "", "", "", "", "derived", "synthetic", "screenshot", ""
 PICKED = {"t1": 2, "t2": 3, "flair": 4, "t1c": 5, "ct": 9, "ncct": 9, "cta": None, "swi": None}
 
 
-def test_localisers_screenshots_derived_and_synthetic_series_are_no_candidates() -> None:
+def test_localisers_screenshots_derived_and_synthetic_series_are_no_candidates():
     assert [why_excluded(one) for one in STUDY] == REASONS
     assert why_excluded(series(1, "t1", images=2)) == "of fewer than 3 images"
     assert why_excluded(series(1, "t1", directions=frozenset())) == "without a place in the patient"
 
 
 @every_row("modality", list(PICKED))
-def test_each_modality_takes_the_only_series_that_fits(modality: str) -> None:
+def test_each_modality_takes_the_only_series_that_fits(modality):
     number = PICKED[modality]
     if number is None:
         with pytest.raises(BadInput, match=r"among its 9 series \(.*derived"):
@@ -71,7 +71,7 @@ def test_each_modality_takes_the_only_series_that_fits(modality: str) -> None:
     assert "left out: 1 derived, 1 localiser, 1 screenshot, 1 synthetic" in picked.notes[0].text
 
 
-def test_two_that_fit_are_listed_and_one_is_named_by_its_number_or_uid() -> None:
+def test_two_that_fit_are_listed_and_one_is_named_by_its_number_or_uid():
     study = [*STUDY, series(12, "t1_space_cor", images=90), series(13, "t1 few", images=20)]
     with pytest.raises(
         BadInput, match=r"found 2 that fit \(series 2 .*; series 12 .*--series t1=2"
@@ -82,7 +82,7 @@ def test_two_that_fit_are_listed_and_one_is_named_by_its_number_or_uid() -> None
         assert picked.files == {"t1": Path("STUDY#0000000c")}
 
 
-def test_an_accepted_name_is_tried_after_the_models_own() -> None:
+def test_an_accepted_name_is_tried_after_the_models_own():
     picked = pick_series(Path("STUDY"), STUDY[3:], {"t2": ("flair",)}, None)
     assert picked.files == {"t2": Path("STUDY#00000004")}
 
@@ -96,13 +96,13 @@ WRONG = {
 
 
 @every_row("case", WRONG)
-def test_a_name_that_names_no_series_is_one_sentence(case: str) -> None:
+def test_a_name_that_names_no_series_is_one_sentence(case):
     named, sentence = WRONG[case]
     with pytest.raises(BadInput, match=sentence):
         pick_series(Path("STUDY"), STUDY, {"t1": (), "t2": ()}, named)
 
 
-def test_one_number_in_two_studies_names_the_series_by_their_uids() -> None:
+def test_one_number_in_two_studies_names_the_series_by_their_uids():
     twice = [replace(STUDY[0], uid="1.3.1"), replace(STUDY[0], uid="1.4.1")]
     number = STUDY[0].number
     with pytest.raises(BadInput, match=r"\(--series t1=1\.3\.1 or t1=1\.4\.1\)"):

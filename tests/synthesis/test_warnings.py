@@ -55,7 +55,7 @@ def test_the_terminal_and_json_state_warnings_by_their_grade_also_of_images_that
 ):
     out = doubled.parents[1] / "out"
     answer = voxlate("synth", run, f"t1={doubled}", "--out", out)
-    assert "DO NOT TRUST: bright: t1: its brightness " in " ".join(answer.err.split())
+    assert "DO NOT TRUST: bright: t1: its brightness " in answer.said
     for _ in range(2):
         stated = json.loads(voxlate("synth", run, f"t1={doubled}", "--out", out, "--json").out)[
             "warnings"

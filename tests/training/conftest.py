@@ -41,7 +41,7 @@ def two_stages(tmp_path_factory) -> Path:
 def read_two(two_stages) -> Callable[..., recipe.Recipe]:
     """read_two(more="[5]"): the recipe of two stages with changes of train."""
 
-    def read(**changes: object) -> recipe.Recipe:
+    def read(**changes):
         return recipe.read(
             str(two_stages), {f"train.{key}": str(value) for key, value in changes.items()}
         )

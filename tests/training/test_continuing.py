@@ -148,17 +148,14 @@ def test_images_of_the_weights_of_before_are_made_again(voxlate, run, cohort, tm
 @every_row(
     ("arguments", "words"),
     [
-        (["RUN", "--steps", "2000"], "--steps: expected a number above 0 after a +"),
-        (["RUN", "--steps", "+0"], "found +0"),
-        (["RUN", "--steps", "+2", "--minutes", "+1"], "expected --steps or --minutes, found both"),
-        (
-            ["RUN", "--steps", "+2", "--set", "train.batch=4"],
-            "--set: expected a recipe with it, found the run",
-        ),
-        (["FOLDER", "--steps", "+2"], "expected a run to continue, found no provenance.json"),
-        (["RECIPE", "--data", "P", "--out", "O", "--steps", "2000"], "--set train.steps=2000"),
-        (["RECIPE", "--out", "O"], "--data: expected a prepared cohort"),
-        (["RECIPE", "--data", "P"], "--out: expected a folder for the run"),
+        ("RUN --steps 2000", "--steps: expected a number above 0 after a +"),
+        ("RUN --steps +0", "found +0"),
+        ("RUN --steps +2 --minutes +1", "expected --steps or --minutes, found both"),
+        ("RUN --steps +2 --set train.batch=4", "--set: expected a recipe with it, found the run"),
+        ("FOLDER --steps +2", "expected a run to continue, found no provenance.json"),
+        ("RECIPE --data P --out O --steps 2000", "--set train.steps=2000"),
+        ("RECIPE --out O", "--data: expected a prepared cohort"),
+        ("RECIPE --data P", "--out: expected a folder for the run"),
     ],
 )
 def test_an_invalid_number_of_steps_is_refused_in_one_sentence(
@@ -166,7 +163,7 @@ def test_an_invalid_number_of_steps_is_refused_in_one_sentence(
 ):
     (tmp_path / "folder").mkdir()
     places = {"RUN": run, "FOLDER": tmp_path / "folder", "RECIPE": tiny}
-    answer = voxlate("train", *(places.get(one, one) for one in arguments))
+    answer = voxlate("train", *(places.get(one, one) for one in arguments.split()))
     assert (answer.code, answer.err.count("\n")) == (2, 1), answer.err
     assert words in answer.err
 

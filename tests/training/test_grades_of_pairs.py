@@ -119,14 +119,11 @@ def test_the_page_has_a_row_for_every_pair():
     assert [*_table()] == [*CHANGES, "CT in place of the MR", "the same, 1024 added"]
 
 
-@pytest.mark.parametrize("change", QUICK)
+SLOW = [pytest.param(one, marks=pytest.mark.slow) for one in CHANGES if one not in QUICK]
+
+
+@pytest.mark.parametrize("change", [*QUICK, *SLOW])
 def test_a_starter_gives_the_grade_and_the_words_of_the_page(change, scans, starter):
-    _compare(starter, change, CHANGES[change](scans["t1"]))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("change", [change for change in CHANGES if change not in QUICK])
-def test_a_starter_gives_the_grade_and_the_words_of_the_page_of_other_scans(change, scans, starter):
     _compare(starter, change, CHANGES[change](scans["t1"]))
 
 

@@ -38,8 +38,8 @@ def muon(
 
 @pytest.mark.parametrize("shape", [(16, 16), (16, 90), (90, 16)])
 def test_a_matrix_keeps_its_singular_vectors_and_gets_equal_singular_values(
-    shape: tuple[int, int],
-) -> None:
+    shape,
+):
     torch.manual_seed(0)
     left, _, right = torch.linalg.svd(torch.randn(shape), full_matrices=False)
     values = torch.linspace(0.2, 1, 16)
@@ -84,7 +84,7 @@ def kernels_of(generator: torch.Generator) -> list[nn.Parameter]:
     ]
 
 
-def test_kernels_that_move_together_move_as_each_does_by_the_published_iteration() -> None:
+def test_kernels_that_move_together_move_as_each_does_by_the_published_iteration():
     generator = torch.Generator().manual_seed(0)
     kernels = kernels_of(generator)
     grads = [[torch.randn(one.shape, generator=generator) for one in kernels] for _ in range(3)]
@@ -96,7 +96,7 @@ def test_kernels_that_move_together_move_as_each_does_by_the_published_iteration
         torch.testing.assert_close(one.double(), other, atol=1e-6, rtol=0)
 
 
-def test_the_state_of_a_kernel_is_its_momentum_and_a_count_in_its_own_shape() -> None:
+def test_the_state_of_a_kernel_is_its_momentum_and_a_count_in_its_own_shape():
     kernel = nn.Parameter(torch.randn(16, 8, 3, 3))
     optimiser = muon([kernel])
     step(optimiser, [kernel], [torch.ones(16, 8, 3, 3)])
@@ -105,7 +105,7 @@ def test_the_state_of_a_kernel_is_its_momentum_and_a_count_in_its_own_shape() ->
     torch.testing.assert_close(state["momentum"], torch.full((16, 8, 3, 3), 1 - MOMENTUM))
 
 
-def test_a_matrix_of_low_rank_keeps_its_zeros() -> None:
+def test_a_matrix_of_low_rank_keeps_its_zeros():
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(24, 2, generator=generator) @ torch.randn(2, 216, generator=generator)
     values = torch.linalg.svdvals(orthogonal(matrix))
@@ -113,7 +113,7 @@ def test_a_matrix_of_low_rank_keeps_its_zeros() -> None:
     assert values[2] < 1e-3
 
 
-def test_vectors_and_heads_of_few_channels_move_as_by_adamw() -> None:
+def test_vectors_and_heads_of_few_channels_move_as_by_adamw():
     torch.manual_seed(0)
     start = [torch.randn(30), torch.randn(1, 32, 3, 3)]
     ours, theirs = ([nn.Parameter(one.clone()) for one in start] for _ in range(2))
@@ -128,7 +128,7 @@ def test_vectors_and_heads_of_few_channels_move_as_by_adamw() -> None:
         torch.testing.assert_close(one, other, atol=0, rtol=0)
 
 
-def test_weight_decay_shrinks_a_kernel_besides_its_step() -> None:
+def test_weight_decay_shrinks_a_kernel_besides_its_step():
     torch.manual_seed(0)
     grad = torch.randn(16, 16)
     plain, decayed = (nn.Parameter(torch.ones(16, 16)) for _ in range(2))
@@ -137,7 +137,7 @@ def test_weight_decay_shrinks_a_kernel_besides_its_step() -> None:
     torch.testing.assert_close(plain - decayed, torch.full((16, 16), 0.05))
 
 
-def test_a_restored_state_goes_on_bit_for_bit() -> None:
+def test_a_restored_state_goes_on_bit_for_bit():
     torch.manual_seed(0)
     one = [nn.Parameter(torch.randn(16, 8, 3, 3)), nn.Parameter(torch.randn(16))]
     first, grads = muon(one), [[torch.randn_like(each) for each in one] for _ in range(3)]

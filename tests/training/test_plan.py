@@ -1,7 +1,6 @@
 """Plans by the command line, on tiny cohorts."""
 
 import json
-import re
 import shutil
 import time
 import tomllib
@@ -12,7 +11,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-import voxlate as package
 from rows import every_row
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.base.errors import BadInput
@@ -42,8 +40,7 @@ def planned(prepared_once):
 def test_a_plan_is_an_ordinary_recipe_that_says_why(voxlate, prepared, tmp_path):
     answer = voxlate(
         "plan", prepared, "--minutes", 0.3, "--mode", "samples", "--out", tmp_path / "plan.toml"
-    )
-    assert answer.code == 0, answer.err
+    ).done()
     text = (tmp_path / "plan.toml").read_text()
     made = recipe.read(str(tmp_path / "plan.toml"))
     assert (made.data.source, made.data.target, made.data.patch) == (["t1"], ["t2"], (1, 24, 20))
@@ -86,16 +83,14 @@ def test_train_auto_ends_within_a_tenth_of_its_minutes(voxlate, prepared, tmp_pa
 def test_train_auto_gives_both_answers(voxlate, prepared, tmp_path, cohort):
     run = tmp_path / "run"
     options = ("--data", prepared, "--out", run, "--minutes", 0.2, "--mode", "samples")
-    answer = voxlate("train", "auto", *options)
-    assert answer.code == 0, answer.err
+    answer = voxlate("train", "auto", *options).done()
     assert (run / "weights.regression.safetensors").exists()
     last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
     assert last["planned"]["seconds"] < 40  # of 12, on a machine that may be busy
     assert last["took"]["seconds"] > 0
     assert "; took " in answer.err
     assert "# data.source: " in (run / "recipe.toml").read_text()
-    made = voxlate("synth", run, cohort / "case0", "--out", tmp_path / "out")
-    assert made.code == 0, made.err
+    voxlate("synth", run, cohort / "case0", "--out", tmp_path / "out").done()
 
 
 def test_keys_of_a_plan_are_changed_by_set_once_and_its_run_is_resumed_as_it_was_planned(
@@ -103,16 +98,14 @@ def test_keys_of_a_plan_are_changed_by_set_once_and_its_run_is_resumed_as_it_was
 ):
     run = tmp_path / "run"
     options = ("train", "auto", "--data", prepared, "--out", run, "--mode", "mean")
-    answer = voxlate(*options, "--minutes", 0.2, "--set", "train.steps=2")
-    assert answer.code == 0, answer.err
+    answer = voxlate(*options, "--minutes", 0.2, "--set", "train.steps=2").done()
     before = (run / "recipe.toml").read_text()
     assert tomllib.loads(before)["train"]["steps"] == 2
     assert "✗ WORSE THAN the best naive baseline" in answer.out, "two steps teach nothing"
     longer = f"What may help: a longer training (voxlate train {run} --minutes +1)."
-    assert longer in " ".join(answer.err.split())
-    answer = voxlate(*options, *SHORT, "--set", "train.batch=2")
-    assert answer.code == 0, answer.err
-    said = " ".join(answer.err.split())
+    assert longer in answer.said
+    answer = voxlate(*options, *SHORT, "--set", "train.batch=2").done()
+    said = answer.said
     assert "is resumed as it was planned" in said
     assert "--set train.steps, --set train.batch change nothing" in said
     assert (run / "recipe.toml").read_text() == before
@@ -144,24 +137,20 @@ def test_settings_and_options_of_no_recipe_are_refused_before_a_step_is_timed(
 @every_row(
     ("options", "words"),
     [
-        (("--minutes", 0.0001), "expected time for one pass over the 24 slices"),
-        (("--memory", "1MB"), "expected enough for the smallest network, found 0.00 GiB"),
-        (("--memory", "much"), "expected a size such as 8GB, found 'much'"),
-        (("--target", "ct"), "expected modalities of the cohort (t1, t2), found 'ct'"),
-        (
-            ("--source", "t1", "--target", "t1"),
-            "expected each modality in one of them, found t1 in both",
-        ),
-        (("--out", "plan.txt"), "expected the name of a .toml file"),
+        ("--minutes 0.0001", "expected time for one pass over the 24 slices"),
+        ("--memory 1MB", "expected enough for the smallest network, found 0.00 GiB"),
+        ("--memory much", "expected a size such as 8GB, found 'much'"),
+        ("--target ct", "expected modalities of the cohort (t1, t2), found 'ct'"),
+        ("--source t1 --target t1", "expected each modality in one of them, found t1 in both"),
+        ("--out plan.txt", "expected the name of a .toml file"),
     ],
 )
 def test_a_plan_that_cannot_be_met_is_refused_in_one_sentence(
     voxlate, prepared, tmp_path, monkeypatch, options, words
 ):
     monkeypatch.chdir(tmp_path)
-    answer = voxlate("plan", prepared, *options)
-    assert answer.code == 2
-    assert words in " ".join(answer.err.split())
+    answer = voxlate("plan", prepared, *options.split())
+    assert words in answer.refusal
     assert not (tmp_path / "plan.toml").exists()
 
 
@@ -174,16 +163,14 @@ def test_a_plan_never_replaces_a_file(voxlate, prepared, tmp_path):
 
 def test_options_of_a_plan_are_refused_for_a_recipe(voxlate, prepared, tiny, tmp_path):
     answer = voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "run", "--mode", "mean")
-    assert answer.code == 2
-    assert "--mode: expected the recipe auto" in answer.err
+    assert "--mode: expected the recipe auto" in answer.refusal
 
 
 def test_one_patient_is_too_few(voxlate, small_head, tmp_path):
     small_head(tmp_path / "scans" / "one", 0)
     voxlate("prepare", tmp_path / "scans", "--out", tmp_path / "ready")
     answer = voxlate("plan", tmp_path / "ready", "--out", tmp_path / "plan.toml")
-    assert answer.code == 2
-    assert "expected two patients or more" in answer.err
+    assert "expected two patients or more" in answer.refusal
 
 
 def test_recipes_and_starters_that_fit_a_cohort_are_ranked_and_the_others_say_what_they_need(
@@ -202,10 +189,7 @@ def test_recipes_and_starters_that_fit_a_cohort_are_ranked_and_the_others_say_wh
     assert found["phantom_t1_to_ct"]["against"] == "needs ct, which the cohort lacks"
     assert found["starter:head-tof-to-cta"]["against"] == "needs tof, cta, which the cohort lacks"
     assert found["starter:brain-mr-to-mr"]["against"].startswith("its pixels are")
-    plain = voxlate("recipes", "--for", prepared).out
-    assert f"1. {first['name']}  " in plain
-    assert "Methods for pairs come first" in plain
-    assert "needs ct, which the cohort lacks:" in plain
+    assert f"1. {first['name']}  " in voxlate("recipes", "--for", prepared).out
 
 
 @pytest.fixture(scope="module")
@@ -265,14 +249,12 @@ def test_scans_that_no_case_has_both_of_are_learned_without_pairs(
     voxlate, scans_apart, apart, tmp_path
 ):
     run, out = tmp_path / "run", tmp_path / "out"
-    answer = voxlate("train", "auto", "--data", apart, "--out", run, *SHORT)
-    assert answer.code == 0, answer.err
+    answer = voxlate("train", "auto", "--data", apart, "--out", run, *SHORT).done()
     assert len([*answer.err.splitlines(), *answer.out.splitlines()]) <= 20
-    said = " ".join(answer.err.split())
+    said = answer.said
     assert "no training case has both: unpaired" in said
     assert "without pairs: 4 training cases have t1, 4 have ct" in said
-    made = voxlate("synth", run, scans_apart, "--split", "val", "--out", out)
-    assert made.code == 0, made.err
+    voxlate("synth", run, scans_apart, "--split", "val", "--out", out).done()
     assert voxlate("evaluate", out, "--truth", scans_apart).code == 0
 
 
@@ -281,7 +263,7 @@ def test_a_method_of_pairs_refuses_scans_that_lie_apart(voxlate, apart, tiny, tm
     answer = voxlate("train", tiny, "--data", apart, *options)
     assert answer.code == 2
     expected = "expected data.apart = false for a method that learns from pairs"
-    assert expected in " ".join(answer.err.split())
+    assert expected in answer.said
 
 
 def test_gaps_among_three_contrasts_make_a_completion(voxlate, tmp_path, small_head):
@@ -292,11 +274,9 @@ def test_gaps_among_three_contrasts_make_a_completion(voxlate, tmp_path, small_h
         if number % 2:  # a third contrast of MR
             (case / "ct.nii.gz").rename(case / "flair.nii.gz")
     prepare(scans, ready, audit=False)
-    answer = voxlate("train", "auto", "--data", ready, "--out", run, *SHORT)
-    assert answer.code == 0, answer.err
-    assert "any missing contrast is synthesised from the others" in " ".join(answer.err.split())
-    made = voxlate("synth", run, scans, "--out", tmp_path / "out")
-    assert made.code == 0, made.err
+    answer = voxlate("train", "auto", "--data", ready, "--out", run, *SHORT).done()
+    assert "any missing contrast is synthesised from the others" in answer.said
+    voxlate("synth", run, scans, "--out", tmp_path / "out").done()
 
 
 @dataclass
@@ -360,7 +340,7 @@ def test_the_network_of_least_predicted_error_is_taken_that_fits_in_memory(
     facts = facts_of(open_cohort(prepared))
     stems = rules.stems(facts)
 
-    def error(size: Size) -> float:
+    def error(size):
         steps = int(minutes * 60 * 0.96 / step_seconds(size))
         return relative_error(size.width, size.stem * facts.pixel_mm, size.batch, steps)
 
@@ -374,13 +354,6 @@ def test_the_network_of_least_predicted_error_is_taken_that_fits_in_memory(
     assert made.tables["train"]["steps"] == int(minutes * 60 * 0.96 / step_seconds(best))
     assert len(clockwork()) <= 7  # the law passes over the others
     assert f"{best} gets" in made.why["net.width"]
-
-
-def test_the_two_runners_up_are_named_with_what_they_would_lose(prepared, clockwork, any_length):
-    made = plan_training(prepared, minutes=2, memory_bytes=2**33, mode="mean")
-    _, others = made.why["net.width"].split("others: ")
-    assert others.count("steps of") == 2
-    assert all(float(part.split("%")[0]) >= 0 for part in others.split(" +")[1:])
 
 
 def test_a_coarser_stem_that_is_hardly_faster_is_never_taken(
@@ -430,17 +403,6 @@ def test_time_is_shared_between_the_two_answers(prepared, clockwork, any_length)
     assert first / (first + second) == pytest.approx(0.75, abs=0.01)
     batch = made.tables["stages"][0]["train"]["batch"]
     assert made.pace.fewest_steps == {"regression": 12 / batch, "final": 200}  # half of 24 slices
-
-
-def test_a_printed_plan_ends_with_its_cost_and_the_assumed_minutes(
-    voxlate, prepared, clockwork, any_length, tmp_path
-):
-    options = ("--memory", "8GB", "--mode", "mean", "--out", tmp_path / "plan.toml")
-    said = " ".join(voxlate("plan", prepared, *options).done().out.split())
-    assert re.search(
-        r"Predicted by a probe on this machine: [\d.]+ of 60 minutes, [\d.]+ of 8.0 GiB. 60 minutes are assumed",
-        said,
-    )
 
 
 def test_a_time_too_short_for_samples_plans_the_mean_alone_and_says_from_when_on_they_pay(
@@ -606,23 +568,6 @@ def test_a_completion_of_less_than_a_pass_trains_on_a_part_of_the_slices_and_say
     assert "train on about 7% of the slices, drawn at random, once each: EXPECT BLUR" in said
     with pytest.raises(BadInput, match="expected time for one pass"):
         plan_training(prepared, **limits | {"minutes": 0.5})
-
-
-def test_reasons_of_keys_that_were_changed_are_no_longer_stated(planned):
-    changed = planned.change({"net.width": "40", "train.optimiser.lr": "0.1"})
-    assert changed.why["net.width"] == changed.why["train.optimiser.lr"] == "set by hand"
-    assert changed.why["data.patch"] == planned.why["data.patch"]
-    assert "net.width, train.optimiser.lr" in changed.why["by hand"]
-
-
-def test_wishes_in_python_are_checked_as_on_the_command_line(prepared):
-    with pytest.raises(BadInput, match="mode: expected 'both', 'mean', 'samples', found 'man'"):
-        package.plan(prepared, mode="man", minutes=1)
-    with pytest.raises(BadInput, match="minutes: expected a number, found inf"):
-        package.plan(prepared, minutes=float("inf"))
-    assert package.plan(prepared, source="t2", target="t1", minutes=0.2).recipe.data.source == [
-        "t2"
-    ]
 
 
 def test_a_stage_of_fewer_steps_than_the_probe_takes_is_timed_too(planned, prepared):

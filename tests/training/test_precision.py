@@ -24,7 +24,7 @@ def machine(monkeypatch, tmp_path):
     """machine(ratio): from now on this is another machine, where bfloat16 takes so many times as long as float32."""
     numbers = itertools.count()
 
-    def be(ratio: float) -> None:
+    def be(ratio):
         monkeypatch.setenv("VOXLATE_CACHE", str(tmp_path / f"cache{next(numbers)}"))
         precision.bfloat16_ratio.cache_clear()
         precision.keep_ratio(MACHINE, ratio)
@@ -36,9 +36,9 @@ def machine(monkeypatch, tmp_path):
 @pytest.fixture
 def probes(monkeypatch, tmp_path) -> list[str]:
     """An empty cache folder; a list that grows by one with each probe, which finds bfloat16 twice as fast."""
-    taken: list[str] = []
+    taken = []
 
-    def measured() -> float:
+    def measured():
         taken.append("probe")
         return 0.5
 
@@ -156,7 +156,7 @@ def test_a_run_states_the_precision_it_found_and_keeps_it_on_another_machine(
     prepared, tiny, tmp_path, machine
 ):
     machine(0.5)
-    said: list[str] = []
+    said = []
     say = lambda message: said.append(str(message))  # noqa: E731
     run = train(auto(tiny), prepared, tmp_path / "run", device="cpu", say=say)
     for stated in (

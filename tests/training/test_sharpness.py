@@ -95,15 +95,13 @@ def test_a_run_states_the_sharpness_that_its_training_chose(voxlate, prepared, c
     )
     (tmp_path / "two.toml").write_text(text)
     run = tmp_path / "run"
-    answer = voxlate("train", tmp_path / "two.toml", "--data", prepared, "--out", run)
-    assert answer.code == 0, answer.err
+    voxlate("train", tmp_path / "two.toml", "--data", prepared, "--out", run).done()
     made = load(run).network.recipe.synth
     assert made.sharpness == pytest.approx(LEAST)
     assert load(run).with_options(samples=2).network.recipe.synth.sharpness == 1
     assert load(run).with_options(sharpness=0.5).network.recipe.synth.sharpness == 0.5
     for extra in ((), ("--answer", "mean"), ("--samples", 2)):
         out = tmp_path / f"out{len(extra)}{extra[-1] if extra else ''}"
-        answer = voxlate("synth", run, cohort / "case0", "--out", out, *extra)
-        assert answer.code == 0, answer.err
+        voxlate("synth", run, cohort / "case0", "--out", out, *extra).done()
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [line["sharpness"]["place"] for line in lines if "sharpness" in line] == [made.sharpness]

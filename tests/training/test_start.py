@@ -81,12 +81,12 @@ def test_two_processes_that_start_at_once_make_one_run(prepared, tiny, tmp_path,
     line = ("train", tiny, "--data", prepared, "--out", tmp_path / "run", "--device", "cpu")
     monkeypatch.setattr(sys, "argv", ["voxlate", *map(str, line)])
 
-    def work(rank: int) -> None:
+    def work(rank):
         AcceleratorState._reset_state(reset_partial_state=True)
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
         place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": PORT}
         os.environ.update({name: str(value) for name, value in place.items()})
-        code: str | int | None = 0
+        code = 0
         try:
             cli.main()
         except SystemExit as end:
@@ -127,22 +127,6 @@ def test_two_processes_start_every_time(prepared, tiny, tmp_path, launcher):
         assert done.returncode == 0, said
         assert said.count("is the model. Next") == 1
         assert Run(out).weights().exists()
-
-
-@pytest.mark.slow
-def test_two_processes_train_a_plain_module(prepared, tiny, tmp_path, monkeypatch):
-    (tmp_path / "plain_parts.py").write_text(
-        "from torch import nn\nclass Layer(nn.Module):\n"
-        "    def __init__(self, in_channels, out_channels):\n        super().__init__()\n"
-        "        self.layer = nn.Conv2d(in_channels, out_channels, 1)\n"
-        "    def forward(self, image):\n        return self.layer(image)\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    net = ("--set", 'net={ kind = "plain_parts:Layer" }', "--allow-code")
-    done = launch("torchrun", tiny, "--data", prepared, "--out", tmp_path / "run", *net)
-    said, _ = done.communicate(timeout=150)
-    assert done.returncode == 0, said
-    assert Run(tmp_path / "run").weights().exists()
 
 
 @pytest.mark.slow

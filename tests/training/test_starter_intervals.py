@@ -60,7 +60,7 @@ def test_a_starter_writes_intervals_and_states_their_basis_and_no_bound(
 ):
     out = tmp_path / "out"
     answer = voxlate("synth", "starter:tiny", cohort, "--out", out).done()
-    said = " ".join(answer.err.split())
+    said = answer.said
     assert f"The intervals were {SAID}, without a guarantee for patients." in said
     assert "each exceeded with a probability" not in answer.out
     names = {path.name for path in (out / "case0").iterdir()}

@@ -24,21 +24,12 @@ def test_without_any_starter_the_list_a_name_and_the_demo_say_so(voxlate, tmp_pa
     assert "No starter is installed" in voxlate("starters").out
     assert json.loads(voxlate("starters", "--json").out) == []
     answer = voxlate("starters", "--check")
-    assert answer.code == 2
-    assert "expected an installed starter to check, found none" in answer.err
+    assert "expected an installed starter to check, found none" in answer.refusal
     answer = voxlate("synth", "starter:head-mr-to-ct", "x.nii", "--out", tmp_path / "out")
-    assert answer.code == 2
-    assert "no starter is installed" in answer.err
+    assert "no starter is installed" in answer.refusal
     assert not (tmp_path / "out").exists()
     answer = voxlate("demo", "--real", "x.nii", "--out", tmp_path / "out")
-    assert answer.code == 2
-    assert "expected an installed starter, found none" in answer.err
-
-
-def test_an_unknown_name_is_answered_with_the_nearest(starter, voxlate, tmp_path):
-    answer = voxlate("synth", "starter:tinny", "x.nii", "--out", tmp_path / "out")
-    assert answer.code == 2
-    assert "Did you mean 'tiny'?" in answer.err
+    assert "expected an installed starter, found none" in answer.refusal
 
 
 def test_a_starter_holds_the_weights_of_its_run_rounded_to_float16(starter, run):
@@ -98,18 +89,14 @@ def test_another_output_of_the_self_test_is_refused(starter, monkeypatch):
 
 def test_the_check_passes_and_the_card_is_shown(starter, voxlate):
     with_measured(starter, [Measured("134 slices", "MAE", 0.08, 0.146)])
-    answer = voxlate("starters", "--check")
-    assert answer.code == 0
+    answer = voxlate("starters", "--check").done()
     assert "starter:tiny" in answer.out
     assert "hash and self-test are right" in answer.out
     assert "Measured on 134 slices: MAE 0.08 (best naive baseline 0.146)." in answer.out
-    assert "A scan called t1, t1w, pd is taken as t1." in answer.out
-    assert "Limit: It was trained for seconds." in answer.out
     assert read_card(starter).bytes == Run(starter).weights().stat().st_size
     described = voxlate("info", "starter:tiny").out
-    assert "Trained on synthetic heads only" in described
-    assert "(best naive baseline 0.146)" in described
     assert "A scan called t1, t1w, pd is taken as t1." in described
+    assert "Limit: It was trained for seconds." in described
 
 
 def test_weights_above_ten_megabytes_are_no_starter(install, monkeypatch):
@@ -123,8 +110,7 @@ def test_a_scan_of_an_accepted_name_is_taken_and_said(starter, voxlate, cohort, 
     case = tmp_path / "new" / "case"
     case.mkdir(parents=True)
     shutil.copy(scan, case / "pd.nii.gz")
-    answer = voxlate("synth", "starter:tiny", tmp_path / "new", "--out", tmp_path / "out")
-    assert answer.code == 0, answer.err
+    answer = voxlate("synth", "starter:tiny", tmp_path / "new", "--out", tmp_path / "out").done()
     assert "pd is taken as t1." in answer.err
     assert (tmp_path / "out" / "case" / "t2.nii.gz").is_file()
 
@@ -146,25 +132,15 @@ def test_a_calibration_goes_into_a_copy_and_nothing_into_the_package(
 ):
     before = sorted((path.name, path.read_bytes()) for path in starter.iterdir())
     answer = voxlate("calibrate", "starter:tiny", cohort)
-    assert answer.code == 2
-    assert "Add --out RUN" in answer.err
+    assert "Add --out RUN" in answer.refusal
     copied = tmp_path / "copied"
-    answer = voxlate("calibrate", "starter:tiny", cohort, "--out", copied)
-    assert answer.code == 0, answer.err
+    voxlate("calibrate", "starter:tiny", cohort, "--out", copied).done()
     assert list(copied.glob("calibration.*.safetensors"))
     scan = next(cohort.glob("*/t1.nii.gz"))
-    answer = voxlate("synth", copied, scan, "--out", tmp_path / "out")
-    assert answer.code == 0, answer.err
+    answer = voxlate("synth", copied, scan, "--out", tmp_path / "out").done()
     assert "for research only" in answer.err
     assert list((tmp_path / "out").rglob("t2_low.nii.gz"))
     assert sorted((path.name, path.read_bytes()) for path in starter.iterdir()) == before
-
-
-def test_a_report_of_a_starter_needs_a_file_of_its_own(starter, voxlate, tmp_path):
-    assert "Add --out report.html" in voxlate("report", "starter:tiny").err
-    page = tmp_path / "page.html"
-    assert voxlate("report", "starter:tiny", "--out", page).code == 0
-    assert page.is_file()
 
 
 def test_a_training_initialised_from_a_starter_begins_with_its_weights_and_hash(
@@ -191,8 +167,7 @@ def test_a_training_initialised_from_a_starter_begins_with_its_weights_and_hash(
 def test_the_demo_shows_a_starter_on_a_scan_by_its_name(starter, voxlate, cohort, tmp_path):
     scan = next(cohort.glob("*/t1.nii.gz"))
     out = tmp_path / "mine"
-    answer = voxlate("demo", "--real", scan, "--out", out)
-    assert answer.code == 0, answer.err
+    answer = voxlate("demo", "--real", scan, "--out", out).done()
     assert "Synthesised by starter:tiny" in answer.out
     with Image.open(out / "picture.png") as picture:
         pixels = np.asarray(picture.convert("L"), np.float32)
@@ -213,11 +188,3 @@ def test_python_takes_a_starter_as_the_command_line_does(starter, cohort, tmp_pa
         package.synthesise("starter:tiny", cohort, tmp_path / "val", split="val", progress=False)
     with pytest.raises(BadInput, match="expected a folder of yours for the calibration"):
         package.calibrate("starter:tiny", cohort, progress=False)
-
-
-def test_a_shell_completes_the_names_of_starters(starter):
-    from voxlate.commands.cli.options import complete_starter
-
-    assert complete_starter("st") == ["starter:tiny"]
-    assert complete_starter("run") == []
-    assert complete_starter("") == []

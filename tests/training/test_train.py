@@ -47,7 +47,7 @@ def test_a_training_goes_on_to_the_same_weights_wherever_its_state_was_saved(
 ):
     parts = tmp_path / "parts"
 
-    def copy_at(stage: str, step: int, *_) -> None:
+    def copy_at(stage, step, *_):
         if stage == "final" and step in (3, 6):
             shutil.copytree(parts, tmp_path / f"killed{step}")
 
@@ -65,7 +65,7 @@ def test_a_saved_state_is_at_most_two_minutes_old(prepared, tiny, tmp_path, monk
     seconds, saved, run = 0, [], Run(tmp_path / "run")
     monkeypatch.setattr(log, "time", SimpleNamespace(monotonic=lambda: seconds))
 
-    def pass_time(*_) -> None:
+    def pass_time(*_):
         nonlocal seconds
         seconds += 35
         saved.append(load_state(run.state)["step"] if run.state.exists() else 0)
@@ -83,7 +83,7 @@ def test_a_training_killed_at_a_random_moment_resumes_to_the_same_weights(
     line += ["--set", "train.steps=60", "train.save_every=0", "stages.0.train.save_every=0"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
 
-    def start(to) -> subprocess.Popen:
+    def start(to):
         command = [sys.executable, "-m", "voxlate", *map(str, line), "--out", str(to)]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         return subprocess.Popen(command, env=ENVIRONMENT, **quiet)
