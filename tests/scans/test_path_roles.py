@@ -44,6 +44,11 @@ Task1/brain/1BA00{1,2}/{mr,ct}.nii.gz Task1/pelvis/1PA001/{mr,ct}.nii.gz Task1/b
 Task1/HN/1HNA00{1,2}/{mr,ct}.mha -> 1HNA001/1HNA001 1HNA002/1HNA002 ct+mr
 x/BraTS-GLI-00001-00{0,1}/BraTS-GLI-00001-00{0,1}-{t1n,t2f}.nii.gz x/BraTS-GLI-00002-000/BraTS-GLI-00002-000-{t1n,t2f}.nii.gz -> ? flair+t1
 sub-0{1,2}/ct/sub-0{1,2}_ct.nii.gz sub-0{1,2}/anat/sub-0{1,2}_T1w.nii.gz -> ? ct+t1
+p{1,2,3}/{t1,ct}.nii.gz test_p4/{t1,ct}.nii.gz p5_val/{t1,ct}.nii.gz -> p1/p1 train p2/p2 train p3/p3 train *5 test:1 val:1 ct+t1
+Train/p{0,1}/{t1,ct}.nii.gz tune/p2/{t1,ct}.nii.gz heldout/p3/{t1,ct}.nii.gz -> p0/p0 train p1/p1 train p2/p2 val p3/p3 test ct+t1
+01_train/p{0,1}/{t1,ct}.nii.gz 02_test/p2/{t1,ct}.nii.gz -> *3 test:1 train:2 ct+t1
+train_v2/p{0,1}/{t1,ct}.nii.gz test_v2/p2/{t1,ct}.nii.gz -> *3 test:1 train:2 ct+t1
+test_p{1,2}/{t1,ct}.nii.gz -> *2 ct+t1
 P01/{test,retest}/{t1,ct}.nii.gz -> P01/P01_test P01/P01_retest ct+t1
 """
 

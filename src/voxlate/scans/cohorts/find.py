@@ -12,6 +12,7 @@ from typing import Any
 
 from voxlate.base.errors import BadInput, did_you_mean, first_of, plural
 from voxlate.base.files import MAPS, SYNTHETIC
+from voxlate.base.groups import grouped
 from voxlate.base.options.option import merge
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, cases_of, modality_name
 from voxlate.scans.cohorts.choice import Choice, Row, as_names, quote_some
@@ -24,7 +25,13 @@ from voxlate.scans.cohorts.leakage import (
 from voxlate.scans.cohorts.manifest import check_stated, read_manifest, root_and_manifest
 from voxlate.scans.cohorts.path_roles import is_known, rows_by_roles
 from voxlate.scans.cohorts.patient_names import find_owners
-from voxlate.scans.cohorts.patterns import fits_any, path_expression, split_in, study_of
+from voxlate.scans.cohorts.patterns import (
+    fits_any,
+    path_expression,
+    split_in,
+    split_of_name,
+    study_of,
+)
 from voxlate.scans.cohorts.presets import NOTES, Arrays, Preset, load_preset, split_part
 from voxlate.scans.cohorts.recognise import recognise
 from voxlate.scans.cohorts.series import cases_by_series, rows_by_tags
@@ -133,6 +140,14 @@ def _settle_splits(cases: list[CaseFiles], root: Path, found: CohortFiles) -> li
     Folders of training alone state no split. Some training cases validate where no folder says which, and cases
     outside of all folders train.
     """
+    named = grouped((case.patient or case.case, split_of_name(case.case)) for case in cases)
+    by_name = {owner: words[0] for owner, words in named.items() if len({*words}) == 1}
+    # test_p4 beside p1; not a cohort of test_p1 and test_p2, nor P1_test and P1_retest
+    if len({*by_name.values()}) > 1:
+        cases = [
+            replace(case, split=case.split or by_name.get(case.patient or case.case))
+            for case in cases
+        ]
     stated = {case.split for case in cases} - {None}
     if not stated:
         return cases
@@ -146,7 +161,7 @@ def _settle_splits(cases: list[CaseFiles], root: Path, found: CohortFiles) -> li
         chosen = [case for case in placed if case.split == split]
         files = chain.from_iterable(case.files.values() for case in chosen)
         parts = set(chain.from_iterable(path.relative_to(root).parent.parts for path in files))
-        folders = sorted(filter(split_in, parts))
+        folders = sorted(filter(split_in, parts)) or sorted(case.case for case in chosen)
         found.guessed.append(
             f"{plural(len(chosen), 'case')} of {split} by folders ({quote_some(folders)})"
         )

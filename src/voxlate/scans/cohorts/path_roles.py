@@ -53,6 +53,11 @@ def rows_by_roles(
     forms = Counter(len(role.whole) for role in every)
     usual = max(forms, key=lambda form: (forms[form], form == 1))
     roles = [role for role in every if len(role.whole) == usual]
+    of_split = [role.path for role in every if role.split in ("train", "val") and role not in roles]
+    if of_split and not any(role.split for role in roles):
+        raise BadInput(
+            f"{root}: expected scans of splits at one depth, found {len(of_split)} of a split at another ({quote_some(of_split)}). Pass --pattern with {{split}}, or name the folders train, val and test."
+        )
     nameless = [
         role.path for role in roles if not role.modality and not (root / role.path).is_dir()
     ]

@@ -6,14 +6,19 @@ from pathlib import Path
 
 from voxlate.base.errors import BadInput
 from voxlate.scans.cohorts.patient_names import identifies
-from voxlate.scans.cohorts.split import SPLITS
 
 WILDCARDS = {"*": "[^/]*", "**/": "(?:.*/)?"}
 NAMES = ("patient", "case", "modality", "split")
-SPLIT_WORD = r"(?P<split>(?i:tr(?:ain(?:ing)?)?|val(?:id(?:ation)?)?|test(?:ing)?|ts))"
-# Of 'training_set', 'BraTS2020_ValidationData', CycleGAN's 'trainA' and nnU-Net's 'imagesTs'.
+WORDS = {
+    "train": r"tr(?:ain(?:ing)?)?|development",
+    "val": r"val(?:id(?:ation)?)?|tun(?:e|ing)",
+    "test": r"test(?:ing)?|ts|h[eo]ld[-_ ]?out",
+}
+SPLIT_WORD = rf"(?P<split>(?i:{'|'.join(WORDS.values())}))"
+# Of 'training_set', 'BraTS2020_ValidationData', '01_train', 'test_v2', CycleGAN's 'trainA' and nnU-Net's 'imagesTs'.
 SPLIT_FOLDER = re.compile(
-    rf"(?:(?P<group>.*)[-_])?(?P<files>(?i:images|labels)?){SPLIT_WORD}[-_]?(?:(?i:data|set|images|cases)|(?P<side>[AB]))?"
+    rf"(?:(?P<group>.*)[-_ ])?(?P<files>(?i:images|labels)?){SPLIT_WORD}[-_ ]?"
+    r"(?:(?i:data|set|images|cases)|(?P<side>[AB]))?(?:[-_ ]?v?\d{1,2})?"
 )
 
 
@@ -37,17 +42,27 @@ def path_expression(pattern: str) -> re.Pattern[str]:
 
 def split_named(word: str) -> str:
     """The split that a word of SPLIT_WORD means."""
-    return next((split for split in SPLITS if split[:2] == word[:2].lower()), "test")
+    return next(name for name, words in WORDS.items() if re.fullmatch(words, word.lower()))
 
 
 def split_in(folder: str) -> tuple[str, str] | None:
     """The split that the name of a folder states, and the side of CycleGAN's folders as a modality ("" for others)."""
     match = SPLIT_FOLDER.fullmatch(folder)
-    if match is None or identifies(match["group"] or ""):
+    if match is None:
+        return None
+    group = match["group"] or ""
+    if identifies(group) and not re.fullmatch(r"\d\d?", group):
         return None
     if len(match["split"]) == 2 and not match["files"]:  # imagesTr, but no folder 'tr'
         return None
     return split_named(match["split"]), (match["side"] or "").lower()
+
+
+def split_of_name(case: str) -> str | None:
+    """The split that the first or the last word of a case's name means; None for other names."""
+    first, *others = re.split("[-_ ]", case)
+    ends = (re.fullmatch(SPLIT_WORD, word) for word in (first, *others[-1:]))
+    return next((split_named(end["split"]) for end in ends if end and len(end["split"]) > 2), None)
 
 
 def fits_any(path: str, expressions: Iterable[re.Pattern[str]]) -> bool:

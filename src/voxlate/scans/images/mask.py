@@ -334,7 +334,8 @@ def varied_box(image: np.ndarray) -> list[tuple[int, int]]:
         before, after = _constant(planes), _constant(planes[::-1])
         if before == len(planes):
             return [(0, length) for length in image.shape]
-        ends[axis] = (before, len(planes) - after)
+        if before + after < len(planes):  # else two values alone meet
+            ends[axis] = (before, len(planes) - after)
     return ends
 
 
