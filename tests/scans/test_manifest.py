@@ -197,12 +197,11 @@ def test_columns_that_name_no_scan_are_said_in_one_line(root):
     found = find_cohort(root, manifest=manifest(root, text))
     assert [one.case for one in found.cases] == ["a", "b"]
     assert found.unclaimed == [
-        "columns of table.csv that name no scans ('about', 'age', 'column 3', 'said', 'seen')"
+        "columns of table.csv that name no scans ('about', 'age', 'column 3', 'said', 'seen')",
+        "1 case that table.csv does not list (c)",
     ]
-    assert (
-        find_cohort(root, manifest=manifest(root, "case,split,\na,train,\nb,val,\n")).unclaimed
-        == []
-    )
+    text = "case,split,\na,train,\nb,val,\nc,val,\n"
+    assert find_cohort(root, manifest=manifest(root, text)).unclaimed == []
 
 
 def test_cases_without_any_file_are_said(root):

@@ -77,6 +77,14 @@ def test_a_frame_holds_the_body_and_its_margin_and_no_constant_plane():
     assert np.array_equal(back.data, with_air(scan, PADS[2]).data * (back.data > 0))
 
 
+@pytest.mark.parametrize("place", [(0, 0, 0), (8, 30, 30), (15, 63, 63), (0, 63, 5)])
+def test_a_scan_with_one_voxel_has_a_frame_of_that_voxel_or_of_the_lines_that_hold_it(place):
+    image = np.zeros((16, 64, 64), np.float32)
+    image[place] = 5
+    scan = Volume(image[None], np.eye(4), "a.u.", "t1")
+    assert find_frame([scan], 4.0).cut(scan).data.max() == 5
+
+
 def test_training_reads_nothing_outside_of_the_frame_and_places_patches_around_the_body(prepared):
     cohort = open_cohort(prepared)
     known = recipe.read("t1_to_t2_brain")

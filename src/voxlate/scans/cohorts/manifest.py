@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-from voxlate.base.errors import BadInput, first_of
+from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.files import inside, safe_name, whole_file
 from voxlate.scans.cohorts.case_files import MASKS, CaseFiles, CohortFiles, cases_of, modality_name
 from voxlate.scans.cohorts.choice import Choice, Row
@@ -109,7 +109,15 @@ def read_manifest(
             f"{path}: expected a scan of at least one case, found none but masks or notes. Add its path."
         )
     _note_unused(found, path, columns.difference(scans), names.keys() - owners)
-    return _state_owners(path, rows, owners)
+    stated = _state_owners(path, rows, owners)
+    listed = {case.case for case in stated} | {
+        *map(_name, _rows(path))
+    }  # --exclude leaves some out
+    if unlisted := sorted(case.case for case in cases if not {case.case, case.patient} & listed):
+        found.unclaimed.append(
+            f"{plural(len(unlisted), 'case')} that {path.name} does not list ({first_of(unlisted, 3)})"
+        )
+    return stated
 
 
 def write_manifest(path: Path, root: Path, cases: Sequence[CaseFiles]) -> None:
