@@ -44,7 +44,9 @@ def test_the_gpu_benchmark_runs_on_a_tiny_network_and_writes_every_part(
     report = json.loads(out.read_text())
     assert report["wrong"] == {}
     (row,) = report["recipes"].values()
-    assert 0 < row["forward_share"] < 1
+    assert (
+        row["forward_share"] > 0
+    )  # of a peak that is measured, too, on a machine that may be busy
     assert row["step_gib"] > 0
     assert report["volume"]["seconds"] > 0
 

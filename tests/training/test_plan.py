@@ -43,13 +43,13 @@ def test_a_plan_is_an_ordinary_recipe_that_says_why(voxlate, prepared, tmp_path)
     ).done()
     text = (tmp_path / "plan.toml").read_text()
     made = recipe.read(str(tmp_path / "plan.toml"))
-    assert (made.data.source, made.data.target, made.data.patch) == (["t1"], ["t2"], (1, 24, 20))
+    assert (made.data.source, made.data.target, made.data.patch) == (["t1"], ["t2"], (1, 24, 24))
     assert [stage.name for stage in made.all_stages] == ["regression", "final"]
     keys = ("data.source", "data.patch", "data.augment", "intensity.t1", "net.width", "train.steps")
     for key in keys:
         assert f"# {key}: " in text
         assert f"{key}: " in answer.out
-    assert "patch = [1, 24, 20]" in text  # lists stand on a line
+    assert "patch = [1, 24, 24]" in text  # lists stand on a line
 
 
 def test_the_same_facts_give_the_same_rules_whatever_the_time(planned, prepared):

@@ -39,6 +39,7 @@ NOISE_HU = 20.0
 RIM_HU = 500.0  # half way from brain to the bone of the inner table: a voxel at the rim is mostly brain below it
 CUT_MM2 = 100.0  # of brain in a side face of the volume; less is a stray voxel
 EDGE_MM = 8.0
+DARK_AIR = 0.25  # of the way from a constant outside to bright tissue, which air does not reach
 # of the body; with more tissue it has no skull, the volume holds nothing but the brain
 STRIPPED = 0.8
 SPECK = 0.01  # of the largest component
@@ -136,11 +137,12 @@ def _body(tissue: np.ndarray, spacing: Spacing, gap_mm: float) -> np.ndarray:
 
 
 def _background(image: np.ndarray) -> _Background:
-    """The background of an image, estimated without planes of one value at its sides; with them, if none is left without."""
+    """The background of an image, estimated without planes of one value at its sides where the rest has air, too."""
     inner = image[tuple(slice(*ends) for ends in varied_box(image))]
-    least, most = least_and_most(inner)
-    found = _border_background(inner)
-    return found if found.threshold is not None and least < most else _border_background(image)
+    found, outside = _border_background(inner), float(image[0, 0, 0])
+    bright = float(np.percentile(_sample(inner), 90))
+    has_air = abs(found.value - outside) <= DARK_AIR * abs(bright - outside)
+    return found if has_air or inner.shape == image.shape else _border_background(image)
 
 
 def _border_background(image: np.ndarray) -> _Background:

@@ -168,10 +168,10 @@ def begin_from(starter: Starter, draft: Draft, windows: Mapping[str, Ends]) -> N
         why["data.augment"] = (
             f"changes of shape as strong as those of {starter.start_from}, because its network learns few patients by heart"
         )
-    if "frame" in data or tuple(data["patch"][1:]) == tuple(facts.shape[1:]):
+    if tuple(data["patch"][1:]) == tuple(facts.shape[1:]):
         tables["net"] = {**own["net"], "border": "zeros"}
         why["net.border"] = (
-            "zeros also in synthesis, whose slices end where patches do, and a starter keeps its response to another border"
+            "zeros also in synthesis, because patches are whole slices, and a starter keeps its response to another border"
         )
     for name, ends in windows.items():
         _rescale(draft, own, name, ends)
