@@ -128,9 +128,8 @@ class CalibrationJob:
             inputs = model.prepare(used, case.case)
             prepared = inputs.prepared
             output_grid = find_output_grid(facts, prepared)
-            cut = inputs.frame.cut if inputs.frame is not None else _whole
-            framed = {name: cut(scan) for name, scan in scans.items()}
-            labels = {name: cut(label) for name, label in maps.items()}
+            framed = {name: inputs.cut(scan) for name, scan in scans.items()}
+            labels = {name: inputs.cut(label) for name, label in maps.items()}
             truths = self._truths(
                 case.case, framed, labels, output_grid, inputs.digests, context.warn
             )
@@ -215,10 +214,6 @@ class CalibrationJob:
                 "It has the name of a training case and other voxels: it counts as another patient."
             )
             warn(message("name-of-training-case", text, case=case))
-
-
-def _whole(scan: Volume) -> Volume:
-    return scan
 
 
 def _check_truth(case: str, truth: Volume, unit: str, output_grid: OutputGrid) -> None:

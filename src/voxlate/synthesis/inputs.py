@@ -66,6 +66,10 @@ class CaseInputs:
     frame: Frame | None = None
     digests: frozenset[str] = frozenset()
 
+    def cut(self, scan: Volume) -> Volume:
+        """The part of a scan, or of a label map, that was prepared."""
+        return scan if self.frame is None else self.frame.cut(scan)
+
 
 def prepare_inputs(
     facts: Facts,

@@ -120,8 +120,7 @@ def fills_crown(facts: Facts, prepared: PreparedCase, target: str) -> bool:
 
 def _crown(prepared: PreparedCase, output_grid: OutputGrid, volume: Volume) -> Bool:
     """The planes of a volume in the upper part of a head whose slices grow upward, [D, 1, 1]."""
-    rows = np.flatnonzero(prepared.header.mask_area)
-    first, end = (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (0, prepared.header.shape[0])
+    first, end = prepared.header.mask_box[0]
     moved = np.linalg.inv(output_grid.affine) @ volume.affine
     slices = moved[2, 2] * np.arange(volume.data.shape[1]) + moved[2, 3]
     return np.asarray(slices >= end - CROWN * (end - first))[:, None, None]

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
@@ -79,18 +78,16 @@ class Synthesised:
     def restored(self, frame: Frame, backgrounds: Mapping[str, float]) -> "Synthesised":
         """Images and maps of a frame on the whole grid; outside, images and ends of intervals are background."""
 
-        def whole(
-            volumes: Mapping[str, Volume], values: Mapping[str, float] = MappingProxyType({})
-        ) -> dict[str, Volume]:
+        def whole(volumes: Mapping[str, Volume], values: Mapping[str, float]) -> dict[str, Volume]:
             return {name: frame.restore(volumes[name], values.get(name, 0)) for name in volumes}
 
         return replace(
             self,
             volumes=whole(self.volumes, backgrounds),
-            std=whole(self.std),
+            std=whole(self.std, {}),
             low=whole(self.low, backgrounds),
             high=whole(self.high, backgrounds),
-            unfamiliar=whole(self.unfamiliar),
+            unfamiliar=whole(self.unfamiliar, {}),
         )
 
     @property

@@ -79,7 +79,8 @@ def read_manifest(
     Raises BadInput for a case, a modality or a scan twice, a missing file, an unknown split, an unused column whose
     name is almost that of a used one.
     """
-    rows = [row for row in _rows(path) if choice.keep_case(_name(row), row.get("patient"))]
+    every = _rows(path)
+    rows = [row for row in every if choice.keep_case(_name(row), row.get("patient"))]
     if not rows:
         raise BadInput(
             f"{path}: expected a case that --exclude does not name, found none. Leave some in."
@@ -110,9 +111,7 @@ def read_manifest(
         )
     _note_unused(found, path, columns.difference(scans), names.keys() - owners)
     stated = _state_owners(path, rows, owners)
-    listed = {case.case for case in stated} | {
-        *map(_name, _rows(path))
-    }  # --exclude leaves some out
+    listed = {case.case for case in stated} | {*map(_name, every)}  # also what --exclude names
     if unlisted := sorted(case.case for case in cases if not {case.case, case.patient} & listed):
         found.unclaimed.append(
             f"{plural(len(unlisted), 'case')} that {path.name} does not list ({first_of(unlisted, 3)})"

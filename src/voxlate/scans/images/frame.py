@@ -16,9 +16,8 @@ from voxlate.scans.images.mask import box_around, foreground, varied_box
 
 Ends = list[tuple[int, int]]  # first and end along D, H, W
 
-ROUNDS = (
-    4  # at most: thresholds depend a little on the air beside the body, and two usually suffice
-)
+# at most: thresholds depend a little on the air beside the body, and two usually suffice
+ROUNDS = 4
 SPARE = 2  # voxels beyond the margin, for interpolation
 
 
