@@ -3,10 +3,12 @@
 import ast
 import json
 import re
+from string import Formatter
 
 from sources import ROOT, files, nodes
 from voxlate.base.codes import GRADES, codes
 from voxlate.base.messages import FILE, Message, message, read_messages, summarise, worst_grade
+from voxlate.checks.table import COMPARE, Row, _table, ask, rows
 from voxlate.commands.cli.messages import MOST, keep_messages, shorten
 
 DYNAMIC = "truth-"  # codes that are put together from the kind of a fault
@@ -27,11 +29,38 @@ def constants() -> tuple[set[str], set[str]]:
     return called, texts
 
 
+def checks() -> list[tuple[str, Row]]:
+    """The rows of the table of checks, each with its group."""
+    return [(group, row) for group in _table() for row in rows(group)]
+
+
+def test_every_row_of_checks_has_a_code_a_sentence_conditions_and_where_they_were_measured():
+    assert len(checks()) > 30
+    _, texts = constants()
+    for group, row in checks():
+        assert group in texts, "nothing asks for this group"
+        assert {row.code, *row.unless} <= codes().keys()
+        assert row.measured.endswith(".")
+        conditions = [condition.split() for condition in (*row.when, *row.worse)]
+        numbers = {number: float(limit) for number, _, limit in conditions}
+        assert all(sign in COMPARE for _, sign, _ in conditions)
+        named = {field: 1.0 for _, field, *_ in Formatter().parse(row.text) if field}
+        said = row.message({row.times: 2.0, **named, **numbers}, "t1")
+        assert said.grade in codes()[row.code].grades
+
+
+def test_a_row_speaks_where_all_its_conditions_hold_and_no_number_is_missing():
+    assert ask("vessels", {}) == ask("vessels", {"vessels": float("nan")}) == []
+    assert [said.grade for said in ask("vessels", {"vessels": 2.0})] == ["caution"]
+    assert [said.grade for said in ask("vessels", {"vessels": 1.0})] == ["do not trust"]
+    assert ask("values", {"soft": 0.01, "dark": 0.0}) == []
+
+
 def test_every_code_of_the_source_is_in_the_table_and_every_entry_is_used():
     called, texts = constants()
     assert len(called) > 60
     assert called - codes().keys() == set()
-    known = texts | {f"{DYNAMIC}{text}" for text in texts}
+    known = texts | {f"{DYNAMIC}{text}" for text in texts} | {row.code for _, row in checks()}
     assert [code for code in codes() if code not in known] == []
     assert all(set(entry.grades) <= set(GRADES) for entry in codes().values())
 

@@ -144,7 +144,7 @@ def test_a_head_whose_inside_is_inverted_shows_something_else(known):
     said, *_ = found(known, replace(scan, data=inverted))
     assert said.code == "other-content"
     assert said.grade == "do not trust"
-    assert said.numbers["inside"] < 0 < said.numbers["usual"]
+    assert said.numbers["inside"] < 0 < said.numbers["usual_inside"]
     slab = found(
         known, replace(scan, data=inverted[:, 12:16].copy())
     )  # the inside of few slices varies

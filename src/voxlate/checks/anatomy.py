@@ -6,7 +6,7 @@ are compared with the mean box of the training patients: as they are, and mirror
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain, permutations
@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 
 from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
-from voxlate.base.codes import Grade
 from voxlate.base.errors import BadInput
-from voxlate.base.messages import REFUSED, Message, grade_of_distance, message
+from voxlate.base.messages import Message
 from voxlate.base.records import MOST, Name, Number, Record, Shape, checksum, write_tensors
 from voxlate.base.schema import Field
 from voxlate.base.slabs import in_slabs
 from voxlate.checks.quality_checks import Quality, quality_of, worst_quality
+from voxlate.checks.table import Numbers, ask
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume
@@ -52,19 +52,12 @@ FAR_SIZE = 3.0  # standard deviations of an extent from which a message is given
 # Prior standard deviation of a difference of correlations, and the number of patients that it counts as.
 USUAL_LEAN, LEAN_WORTH = 0.02, 3
 TELLS = 4.0  # standard deviations by which training patients must differ from their flipped images to detect a flip
-OTHER_UNIT = 100.0  # times the largest or least level of the training
 LEVEL = 95  # percentile of the foreground
 SIDES = ("upside down", "front to back", "left to right")
 LEFT_RIGHT = (2,)
 FLIPS = (LEFT_RIGHT, (1,), (1, 2), (0,), (0, 2), (0, 1), (0, 1, 2))  # the axes that are mirrored
-UNRELATED = 0.25  # correlation with the mean scan; real heads, brains and single slices reach 0.53 to 0.92, noise 0
-# Correlation with the mean scan inside its body: 0.04 or more of 10 real heads, 20 label heads and 22 images of brains, below
-# 0 of 9 of the 10 heads after inversion.
-OPPOSITE = 0.0
 HARD = 0.5  # area at an end that is cut, beside that further in; round ends in these voxels have a third
 CROP = 0.6  # of the training's mean extent
-LEAST_CROP_MM = 30  # longest extent, below which voxels are too small or little is shown
-SHOWS = 0.2  # of the training's own patients, from which that says something
 LEAST_HEIGHT = 0.25  # of the training's mean height; inside 9 of 134 single slices of heads, the correlation is below 0
 # Times the training's longest extent: 490 mm of heads, from which voxels have another size.
 TOO_LARGE = 2.3
@@ -73,6 +66,7 @@ TURN_GAIN = 0.05  # of the correlation, by which a turned box must be more simil
 CLEAR_GAIN = 0.15  # 0.06 of a brain in slices of 4 mm that is not turned
 # Deviations of extents that fit after a turn, where they are beyond FAR_SIZE as they are.
 TURN_FITS = 2.5
+TINY = 1e-9
 AXES = ("feet-head", "back-front", "left-right")
 
 
@@ -358,113 +352,125 @@ def check_body(
 
     height: "any" where a scan of some slices is as good as one of the whole body.
     """
-    messages = check_content(anatomy, name, body)
-    usual = anatomy.usual.get(name)
-    if usual is None or messages:
-        return messages
+    if (usual := anatomy.usual.get(name)) is None:
+        return []
     mean = anatomy.means[name]
-    correlations = _correlations(body.box, mean)
-    messages = _check_mirror(name, usual, correlations)
-    if not messages:
-        messages = _check_correlation(name, usual, correlations[0], _inside(body.box, mean))
-        messages = _check_inside(name, usual, body, mean) or messages
-    away = np.abs(body.size - usual.size) / usual.deviation
-    if height == "any":
-        away[0] = 0
-    axis = int(away.argmax())
-    times = float(away[axis]) / FAR_SIZE
-    if times > 1:
-        extent, known = np.exp([body.size[axis], usual.size[axis]])
-        text = f"{name}: its body is {extent:.0f} mm {('high', 'deep', 'wide')[axis]}, the training bodies {known:.0f} mm on average ({times * FAR_SIZE:.1f} standard deviations)."
-        grade = grade_of_distance(times)
-        messages.append(
-            message("body-size", text, grade=grade, times=times, extent_mm=extent, usual_mm=known)
-        )
-    least, most = usual.levels
-    if least > 0 and not least / OTHER_UNIT < body.level < most * OTHER_UNIT:
-        text = f"{name}: the {LEVEL}th percentile of its foreground is {body.level:.3g}, that of the training's scans {least:.3g} to {most:.3g}."
-        messages.append(message("other-unit", text, level=body.level, least=least, most=most))
-    return messages
+    found = check_content(anatomy, name, body)
+    return found or ask("body", _body_numbers(usual, body, mean, height), name)
 
 
 def check_content(anatomy: Anatomy, name: str, body: Body) -> list[Message]:
     """A message where a scan shows nothing of the training's, a part inside a body, or the body with other axes.
 
-    What else differs from the training then says nothing about the scan. Axes are exchanged where the body is then more
-    similar to the mean box, or is as similar and only then has the training's extents.
+    What else differs from the training then says nothing about the scan.
     """
-    usual = anatomy.usual.get(name)
-    if usual is None:
+    if (usual := anatomy.usual.get(name)) is None:
         return []
-    is_small = body.size < usual.size + np.log(CROP)
-    if (is_small & body.cut).sum() >= 2:
-        extent = " x ".join(f"{length:.0f}" for length in np.exp(body.size))
-        text = f"{name}: it shows {extent} mm (height, depth, width) inside a body, the training's scans whole bodies: its content and orientation cannot be judged. If it is larger, correct the voxel size in its header."
-        grade: Grade = "do not trust" if body.size.max() < np.log(LEAST_CROP_MM) else "caution"
-        return [message("crop", text, grade=grade)]
-    mean = anatomy.means[name]
+    return ask("content", _content_numbers(usual, body, anatomy.means[name]), name)
+
+
+def _content_numbers(usual: Usual, body: Body, mean: Box) -> Numbers:
+    """See `content` in limits.toml.
+
+    Axes are exchanged where the body is then more similar to the mean box, or is as similar and only then has the
+    training's extents.
+    """
     correlations = _correlations(body.box, mean)
-    own, largest = float(correlations[0]), correlations.max()
-    if largest < UNRELATED and usual.distance(own) > 1:
-        text = f"{name}: its correlation with the mean training scan is {own:.2f}, that of the training's own patients {1 - usual.far:.2f} (median): it does not show what the training showed."
-        return [message("other-content", text, correlation=own, usual=1 - usual.far)]
+    own, largest = float(correlations[0]), float(correlations.max())
+    is_small = body.size < usual.size + np.log(CROP)
+    turned, axes, fits = max(
+        _turns(usual, body, mean, own, largest), default=(-2.0, (0, 1, 2), False)
+    )
+    # In the plane of the slices, or where extents are as usual and the gain is small, it may be a false alarm.
+    is_clear = axes[0] != 0 and (fits or turned > largest + CLEAR_GAIN)
+    return {
+        "cut_axes": int((is_small & body.cut).sum()),
+        "longest_mm": float(np.exp(body.size.max())),
+        "extent": " x ".join(f"{length:.0f}" for length in np.exp(body.size)),
+        "correlation": own,
+        "largest": largest,
+        "far": usual.distance(own),
+        "usual": 1 - usual.far,
+        "turned": turned,
+        "turned_far": usual.distance(turned),
+        "clear": float(is_clear),
+        "exchanged": " and ".join(AXES[k] for k in range(3) if axes[k] != k),
+    }
+
+
+def _turns(
+    usual: Usual, body: Body, mean: Box, own: float, largest: float
+) -> Iterator[tuple[float, tuple[int, ...], bool]]:
+    """The exchanges of axes that make a body more similar: its correlation, the axes, and whether its extents then fit."""
     deviations = np.abs(body.size - usual.size) / usual.deviation
-    turns = []
     for axes in TURNS:
-        turned = _correlations(body.box.transpose(axes), mean).max()
+        turned = float(_correlations(body.box.transpose(axes), mean).max())
         after = np.abs(body.size[list(axes)] - usual.size) / usual.deviation
         moved = np.flatnonzero(np.array(axes) != range(3))
-        fits = after[moved].max() < TURN_FITS and deviations[moved].max() > FAR_SIZE
+        fits = bool(after[moved].max() < TURN_FITS and deviations[moved].max() > FAR_SIZE)
         if turned > largest + TURN_GAIN or (fits and turned > own):
-            turns.append((float(turned), axes, fits))
-    best, axes, fits = max(turns, default=(-np.inf, (), False))
-    if usual.distance(best) > 1:
-        return []
-    exchanged = " and ".join(AXES[k] for k in range(3) if axes[k] != k)
-    # In the plane of the slices, or where extents are as usual and the gain is small, it may be a false alarm.
-    is_clear = axes[0] != 0 and (fits or best > largest + CLEAR_GAIN)
-    grade = "do not trust" if is_clear else "caution"
-    text = f"{name}: its {exchanged} axes are likely exchanged: its correlation with the mean training scan is {own:.2f}, and {best:.2f} when it is turned so."
-    return [message("axes-exchanged", text, grade=grade, correlation=own, turned=best)]
+            yield turned, axes, fits
 
 
-def _check_mirror(name: str, usual: Usual, likeness: Float64) -> list[Message]:
-    """A message where a mirror image is in distribution, and more similar to the training's mean than the scan."""
+def _body_numbers(
+    usual: Usual, body: Body, mean: Box, height: Literal["whole", "any"]
+) -> dict[str, float | str]:
+    """See `body` in limits.toml."""
+    correlations = _correlations(body.box, mean)
+    own, inside = float(correlations[0]), _inside(body.box, mean)
+    parts = {
+        "the scan": (usual.distance(own), own, 1 - usual.far),
+        "the inside of its body": (
+            (1 - inside - usual.contrast) / usual.contrast_width,
+            inside,
+            1 - usual.contrast,
+        ),
+    }
+    part = max(parts, key=lambda name: parts[name][0])
+    apart, part_correlation, part_usual = parts[part]
+    away = np.abs(body.size - usual.size) / usual.deviation
+    if height == "any":
+        away[0] = 0
+    axis = int(away.argmax())
+    least, most = usual.levels
+    numbers: dict[str, float | str] = {
+        "correlation": own,
+        "far": usual.distance(own),
+        "part": part,
+        "apart": apart,
+        "part_correlation": part_correlation,
+        "part_usual": part_usual,
+        "deviations": float(away[axis]),
+        "size_times": float(away[axis]) / FAR_SIZE,
+        "size_mm": float(np.exp(body.size[axis])),
+        "usual_mm": float(np.exp(usual.size[axis])),
+        "side": ("high", "deep", "wide")[axis],
+        "level": body.level,
+        "least": least,
+        "most": most,
+    }
+    if least > 0:
+        numbers["brighter"] = max(body.level / most, least / max(body.level, TINY))
+    if body.size[0] >= usual.size[0] + np.log(LEAST_HEIGHT):  # the inside of thin slabs varies
+        numbers |= {"inside": inside, "usual_inside": 1 - usual.contrast}
+    return numbers | _mirror_numbers(usual, correlations)
+
+
+def _mirror_numbers(usual: Usual, likeness: Float64) -> dict[str, float | str]:
+    """The mirror image that is most similar to the training's mean, of those that its patients tell apart."""
     tells_sides = usual.shows_flip(FLIPS.index(LEFT_RIGHT))  # else their difference is noise
     flips = [
         flip
         for flip, axes in enumerate(FLIPS)
         if usual.shows_flip(flip) and (tells_sides or 2 not in axes)
     ]
-    flip = max(flips, key=lambda flip: likeness[flip + 1], default=-1)
-    own, mirrored = likeness[0], likeness[flip + 1]
-    if mirrored <= own or usual.distance(mirrored) > REFUSED:
-        return []
-    how = " and ".join(SIDES[axis] for axis in FLIPS[flip])
-    text = f"{name}: the scan is likely turned {how}: mirrored so, it resembles the training's scans more (correlation with their mean {mirrored:.2f} instead of {own:.2f})."
-    return [message("mirrored", text, correlation=own, mirrored=mirrored)]
-
-
-def _check_inside(name: str, usual: Usual, body: Body, mean: Box) -> list[Message]:
-    """A message where a body that is no thin slab is the opposite of the mean training scan inside its outline."""
-    inside = _inside(body.box, mean)
-    is_thin = body.size[0] < usual.size[0] + np.log(LEAST_HEIGHT)
-    if is_thin or inside >= OPPOSITE or 1 - usual.contrast < SHOWS:
-        return []
-    text = f"{name}: inside its body, its correlation with the mean training scan is {inside:.2f}, that of the training's own patients {1 - usual.contrast:.2f} (median): its contrast is inverted, or it shows something else."
-    return [message("other-content", text, inside=inside, usual=1 - usual.contrast)]
-
-
-def _check_correlation(name: str, usual: Usual, whole: float, inside: float) -> list[Message]:
-    """A message where correlations with the mean training scan, of the whole box and inside its body, are low."""
-    of_inside = (1 - inside - usual.contrast) / usual.contrast_width
-    times, correlation, known, what = max(
-        (usual.distance(whole), whole, usual.far, "the scan"),
-        (of_inside, inside, usual.contrast, "the inside of its body"),
-    )
-    if times <= 1:
-        return []
-    text = f"{name}: {what} resembles the training's scans less than these resemble each other (correlation with their mean {correlation:.2f}, their own {1 - known:.2f})."
-    unrelated = whole < UNRELATED and usual.distance(whole) > 1  # although a mirror image has more
-    grade: Grade = "do not trust" if unrelated else grade_of_distance(times)
-    return [message("appearance", text, grade=grade, times=times, correlation=correlation)]
+    if not flips:
+        return {}
+    flip = max(flips, key=lambda flip: likeness[flip + 1])
+    mirrored = float(likeness[flip + 1])
+    return {
+        "mirrored": mirrored,
+        "gain": mirrored - float(likeness[0]),
+        "mirrored_far": usual.distance(mirrored),
+        "how": " and ".join(SIDES[axis] for axis in FLIPS[flip]),
+    }

@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 
 from voxlate.base.arrays import Bool, Float32, Float64
-from voxlate.base.codes import Grade
-from voxlate.base.messages import Message, message
+from voxlate.base.messages import Message
+from voxlate.checks.table import Numbers, ask
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Scale
@@ -29,25 +29,18 @@ from voxlate.scans.images.mask import (
 Box = list[tuple[int, int]]  # first and end along D, H, W
 
 COARSE_MM = 2.0
-# A few slices have no ends to compare; upper halves of real heads in thick slices have 45.
-LEAST_HEIGHT_MM = 40.0
+LEAST_HEIGHT_MM = 40.0  # of bodies whose ends are compared
 LEAST_SLAB_MM = 30.0  # of slices whose front and back are compared
-LARGEST_BRAIN_MM = 174.0  # geometric mean of depth and width, half way between brains and heads
 END_MM = 10.0  # from the ends of the body, where its slices are compared
-CLOSED, OPEN = 0.45, 0.5  # area at an end, as a share of the largest: of a dome, and of a cut
+CLOSED = 0.45  # area at an end of a dome, as a share of the largest
 DOME = 0.6  # of the area END_MM further in, at the end of a crown: real ones have 0.01 to 0.52, thin necks 0.70
-CROWNLESS = 0.75  # area near the upper end, from which the crown is missing; with the crown, real heads reach 0.57
-LEAST_ACROSS_MM = 110.0  # of whole heads
-TURNED = 0.08  # of the correlation with the mirror image front to back, above that with the one left to right
 # Times the median of the body: fat, vessels and fluid of one side outweigh nothing else.
 BRIGHTEST = 2.0
 RISEN = 0.75  # share of the largest area, above CLOSED
-# Roundness of 22 real heads is 0.86 or more, of 59 synthetic ones 0.63; at 45 % of their height, it is 0.28 to 0.53.
-FLAT, FLATTEST = 0.58, 0.35
 DARK = 0.25  # of the median of the body: air, bone and fluid
 DEEP_MM = 15.0  # from the surface in the slice, below scalp and skull
-BACKWARDS = 1.4  # times as much of the back is dark as of the front; whole real heads reach 1.22 in one third
 LEAST_DARK = 0.02  # share of the back
+TINY = 1e-9
 AS_BACKGROUND = -0.96  # network units, of -1 to 1: up to 2 % of the range
 RIM_MM = 10.0  # from the brain's surface, where fluid is dark in many scans and partly stripped
 LEAST_POOL_ML = 0.5
@@ -100,38 +93,30 @@ def check_head(scan: Volume, trained: Literal["head", "brain"]) -> list[Message]
 
     scan: canonical; trained: whether the training saw whole heads, or brains without skull.
     """
+    return ask(trained, head_numbers(scan), scan.modality)
+
+
+def head_numbers(scan: Volume) -> Numbers:
+    """Numbers of a head, or of what is in its place: see `head` and `brain` in limits.toml."""
     head = _coarse(scan)
-    name = scan.modality
-    across = head.across_mm
-    is_brain = across <= LARGEST_BRAIN_MM and head.stands_alone
-    if trained == "brain":
-        if across <= LARGEST_BRAIN_MM or head.stands_alone:
-            return []
-        text = f"{name}: expected a brain without skull, found a body that is {across:.0f} mm across, as of a whole head: images of it are meaningless."
-        return [message("whole-head", text, across_mm=across)]
-    roundness = _roundness(head)
-    if roundness <= FLAT and across >= LEAST_ACROSS_MM:
-        height_mm = head.height_mm
-        text = f"{name}: the scan is likely flattened: from its upper end to where it has {RISEN:.0%} of its largest area, it is {roundness:.0%} as high as a sphere, and {height_mm:.0f} mm in all."
-        grade: Grade = "do not trust" if roundness < FLATTEST else "caution"
-        return [message("flattened", text, grade=grade, roundness=roundness, height_mm=height_mm)]
-    if is_brain:
-        text = f"{name}: expected a whole head, found a body that is {across:.0f} mm across and ends inside the scan, as of a brain without skull: scalp and bone cannot be synthesised."
-        return [message("brain-alone", text, across_mm=across)]
-    messages = list[Message]()
     lower, upper = head.ends
-    if head.begins_as_dome and upper > OPEN:
-        text = f"{name}: the scan is likely upside down: {END_MM:g} mm from its lower end, the body has {lower:.0%} of its largest area, and {upper:.0%} near its upper end; the crown, which is the upper end of a head, is the smaller one."
-        messages.append(message("upside-down", text, lower=lower, upper=upper))
-    else:
-        messages += _check_turn(head, name) or _check_front(head, name)
-    if scan.grid.shape[0] > 1 and head.height_mm < LEAST_HEIGHT_MM:
-        text = f"{name}: expected a whole head, found {head.height_mm:.0f} mm of one: which part, and which way round, cannot be checked."
-        messages.append(message("slab", text, height_mm=head.height_mm))
-    if not head.begins_as_dome and upper >= CROWNLESS:
-        text = f"{name}: the upper part of the head is likely missing: {END_MM:g} mm from its upper end, the body has {upper:.0%} of its largest area."
-        messages.append(message("crown-missing", text, share=upper))
-    return messages + _check_borders(head, name)
+    sides = _touched_mm(head)
+    numbers: dict[str, float | str] = {
+        "across_mm": head.across_mm,
+        "height_mm": head.height_mm,
+        "alone": float(head.stands_alone),
+        "dome": float(head.begins_as_dome),
+        "lower": lower,
+        "upper": upper,
+        "roundness": _roundness(head),
+        "touch_mm": max(sides.values()),
+        "sides": ", ".join(side for side, length in sides.items() if length >= LEAST_TOUCH_MM),
+    }
+    if scan.grid.shape[0] > 1:
+        numbers["slab_mm"] = head.height_mm
+    if head.height_mm >= LEAST_SLAB_MM:
+        numbers |= _turn(head) | _darkness(head)
+    return numbers
 
 
 def _coarse(scan: Volume) -> _Head:
@@ -168,23 +153,10 @@ def _roundness(head: _Head) -> float:
     return float(depth_mm / sphere_mm)
 
 
-def _check_turn(head: _Head, name: str) -> list[Message]:
-    """A message where the sides that mirror each other are the front and the back, as after a quarter turn."""
-    if head.height_mm < LEAST_SLAB_MM:
-        return []
+def _turn(head: _Head) -> dict[str, float]:
+    """By how much more the front mirrors the back than the left the right, as after a quarter turn."""
     front_back, left_right = _symmetry(head, 1), _symmetry(head, 2)
-    if front_back < left_right + TURNED:
-        return []
-    text = f"{name}: its back-front and left-right axes are likely exchanged: the correlation with its mirror image is {front_back:.2f} front to back and {left_right:.2f} left to right, where the sides of a head mirror each other."
-    return [
-        message(
-            "axes-exchanged",
-            text,
-            grade="caution",
-            front_back=front_back,
-            left_right=left_right,
-        )
-    ]
+    return {"turn": front_back - left_right, "front_back": front_back, "left_right": left_right}
 
 
 def _symmetry(head: _Head, axis: int) -> float:
@@ -200,38 +172,32 @@ def _symmetry(head: _Head, axis: int) -> float:
     return float(correlations.max() / max(float((away**2).sum()), 1e-9))
 
 
-def _check_borders(head: _Head, name: str) -> list[Message]:
-    """A message where a border of slices cuts a head, beside which synthetic heads have air."""
+def _touched_mm(head: _Head) -> dict[str, float]:
+    """The longest line along which each border of slices cuts the head, beside which synthetic heads have air."""
     _, depth_mm, width_mm = head.spacing_mm
     _, (back, front), (left, right) = hard_edges(head.body, head.spacing_mm, HARD)
-    touched = {
+    return {
         "left": left * head.body[:, :, 0].sum(axis=1).max() * depth_mm,
         "right": right * head.body[:, :, -1].sum(axis=1).max() * depth_mm,
         "back": back * head.body[:, 0].sum(axis=1).max() * width_mm,
         "front": front * head.body[:, -1].sum(axis=1).max() * width_mm,
     }
-    sides = [side for side, length in touched.items() if length >= LEAST_TOUCH_MM]
-    length_mm = max(touched.values())
-    text = f"{name}: the border of the scan cuts the head ({', '.join(sides)}; over {length_mm:.0f} mm of a slice): near it, bone may be missing or invented."
-    return [message("border", text, length_mm=length_mm)] if sides else []
 
 
-def _check_front(head: _Head, name: str) -> list[Message]:
-    """A message where more of the back is dark than of the front, which holds nose, sinuses and mouth."""
-    if head.height_mm < LEAST_SLAB_MM:
-        return []
+def _darkness(head: _Head) -> dict[str, float]:
+    """The dark shares of back and front in the lowest third, and how many times darker the back is in both lower thirds.
+
+    Nose, sinuses and mouth are in front.
+    """
     median = float(np.median(head.values[head.body]))
     dark = head.values < head.background + DARK * (median - head.background)
     first, third = head.box[0][0], len(head.areas) // 3
-    lower, middle = (
+    (front, back), middle = (
         _dark_shares(head, dark, range(start, start + third)) for start in (first, first + third)
     )
-    for front, back in (lower, middle):
-        if back < LEAST_DARK or back < BACKWARDS * front:
-            return []
-    front, back = map(float, lower)
-    text = f"{name}: the scan is likely turned front to back: {back:.0%} of the back is as dark as air in its lower third and {front:.0%} of the front, where nose, sinuses and mouth are."
-    return [message("front-to-back", text, front=front, back=back)]
+    least = min(back, middle[1])
+    times = min(back / max(front, TINY), middle[1] / max(middle[0], TINY))
+    return {"back": float(back), "front": float(front), "backwards": times * (least >= LEAST_DARK)}
 
 
 def _dark_shares(head: _Head, dark: Bool, slices: range) -> Float64:

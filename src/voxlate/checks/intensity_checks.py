@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.base.codes import Grade
 from voxlate.base.errors import BadInput, first_of
-from voxlate.base.messages import Message, grade_of_distance, message
+from voxlate.base.messages import Message
+from voxlate.checks.table import Numbers, ask
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.statistics import PERCENTILES, Distribution, Statistics
@@ -15,17 +15,10 @@ from voxlate.scans.images.statistics import PERCENTILES, Distribution, Statistic
 # Percentiles of a scan's foreground that are compared, in network units.
 POINTS = (5, 25, 50, 75, 95)
 MOST_BELOW = 0.2  # of a foreground under the floor; interpolation leaves a percent
-MOST_VARIED = 3.0  # times the narrowest scale of a modality: beyond, the typical scale is a poor guess of a patient's
 AIR_HU = -500.0  # at or below it, values are of air in a CT
 OF_AIR = 5  # percentile of all voxels of a scan of the head; more of it is air
-SOFT_TISSUE = 0.04  # of the median over air, from the first quarter of a body to its median: 0.01 to 0.02 in CT, 0.11 to 1 in 40 MR scans
-BONE = 0.3  # of the same, by which the 95th percentile is above the median in CT: 0.84 or more
-FEWEST_VALUES = 5  # different values among the percentiles of a scan: a label map has fewer
 # Percentiles of a body: its largest vessels in a TOF, and its brightest other tissue.
 VESSELS, TISSUE = 99.95, 95
-# Of the first over the second: TOF has 2.25 or more (2 real scans, 13 phantoms). T1, T2, PD, FLAIR and SWI of whole heads
-# have at most 1.75 (10 real heads, 13 phantoms), but T1 with contrast agent 1.94 to 2.36 (13 phantoms).
-VESSELS_OF_TOF, VESSELS_OF_OTHERS = 2.1, 1.85
 TOLERANCE = 0.15  # of the network's range of 2, beyond what the training cases span
 
 
@@ -43,37 +36,30 @@ def check_one_scale(headers: Sequence[CaseHeader], targets: Sequence[str], where
 
 def check_kind(name: str, unit: str, statistics: Statistics) -> list[Message]:
     """A message where a scan that is no CT has the values of one, or those of a label map."""
-    if unit == "HU":
-        return []
-    everything = statistics.all
-    if everything.at(OF_AIR) <= AIR_HU:
-        value = everything.at(OF_AIR)
-        text = f"{name}: {OF_AIR} % of the voxels are at {value:.4g} or below, as air is in a CT, while MR has no such values: is it a CT?"
-        return [message("ct-values", text, value=value)]
-    body = statistics.foreground
-    over_air = body.at(50) - everything.at(OF_AIR)
-    soft = body.at(50) - body.at(25)
-    if soft < SOFT_TISSUE * over_air and body.at(95) - body.at(50) > BONE * over_air:
-        text = f"{name}: a quarter of its body lies within {soft / over_air:.0%} below its median, and 5 % are far brighter, as soft tissue and bone in a shifted or scaled CT: is it a CT?"
-        return [message("ct-values", text, share=soft / over_air)]
+    return [] if unit == "HU" else ask("values", values_of(statistics), name)
+
+
+def values_of(statistics: Statistics) -> Numbers:
+    """Numbers of a scan's values: see `values` in limits.toml."""
+    everything, body = statistics.all, statistics.foreground
+    air, median = everything.at(OF_AIR), body.at(50)
     values = sorted(set(everything.percentiles))
-    if len(values) < FEWEST_VALUES:
-        found = ", ".join(f"{value:.4g}" for value in values)
-        text = f"{name}: almost all voxels have one of the values {found}, as those of a mask or label map have: is it a scan?"
-        return [message("label-values", text)]
-    return []
+    numbers: dict[str, float | str] = {
+        "dark": air,
+        "values": len(values),
+        "shown": ", ".join(f"{value:.4g}" for value in values),
+    }
+    if median > air:
+        numbers["soft"] = (median - body.at(25)) / (median - air)
+        numbers["bone"] = (body.at(95) - median) / (median - air)
+    return numbers
 
 
 def check_vessels(name: str, statistics: Statistics) -> list[Message]:
     """A message where a scan that is taken as a TOF lacks its few vessels, which are far brighter than all tissue."""
     air = statistics.all.at(OF_AIR)
     vessels, tissue = (statistics.foreground.at(point) - air for point in (VESSELS, TISSUE))
-    if vessels >= VESSELS_OF_TOF * tissue:
-        return []
-    ratio = vessels / tissue
-    text = f"{name}: its brightest vessels are {ratio:.2f} times as bright as its tissue, those of a TOF {VESSELS_OF_TOF:g} times or more: is it another contrast, or does it show no large vessel?"
-    grade: Grade = "do not trust" if ratio < VESSELS_OF_OTHERS else "caution"
-    return [message("no-vessels", text, grade=grade, ratio=ratio)]
+    return ask("vessels", {"vessels": vessels / tissue if tissue > 0 else np.inf}, name)
 
 
 def check_floor(name: str, spec: IntensityMap, header: CaseHeader, where: str) -> None:
@@ -121,24 +107,19 @@ def check_brightness(
     own, lows, highs = values.clip(-1, 1)  # as network input
     beyond = np.maximum(lows - own, own - highs)
     worst = int(beyond.argmax())
-    times = float(beyond[worst] / (TOLERANCE + (highs - lows)[worst] / 2))
-    if times <= 1:
-        return []
     scale = spec.scale(statistics)
     value, least, most = (float(scale.inverse(point)) for point in values[:, worst])
-    text = f"{name}: its brightness is outside that of the training's scans: the {POINTS[worst]}th percentile of its body is {value:.4g}, theirs {least:.4g} to {most:.4g} on the same scale."
-    grade = grade_of_distance(times)
-    return [
-        message("brightness", text, grade=grade, times=times, value=value, least=least, most=most)
-    ]
+    times = float(beyond[worst] / (TOLERANCE + (highs - lows)[worst] / 2))
+    numbers = {"times": times, "value": value, "least": least, "most": most}
+    return ask("brightness", {**numbers, "point": f"{POINTS[worst]}"}, name)
 
 
 def check_scales(name: str, widths: Sequence[float]) -> list[Message]:
-    """A message where the widths of a modality's scale in the training cases differ by over MOST_VARIED."""
-    if not widths or max(widths) <= MOST_VARIED * min(widths):
+    """A message where the widths of a modality's scale in the training cases differ much."""
+    if not widths:
         return []
-    text = f"{name}: its scale was {min(widths):.4g} to {max(widths):.4g} wide in the training cases, by scanner or gain; images take the median, so that their overall brightness is a guess."
-    return [message("varied-scale", text, least=min(widths), most=max(widths))]
+    least, most = min(widths), max(widths)
+    return ask("scales", {"least": least, "most": most, "ratio": most / max(least, 1e-37)}, name)
 
 
 def _points(statistics: Statistics, spec: IntensityMap) -> list[float]:

@@ -1,8 +1,6 @@
 """Whether a scan is of poor quality: heavy noise, ghosts, a region without signal inside the body, or broken slices.
 
-The first three are measured on some slices. Ordinary scans (three of two real heads, 16 images of four real brains, 23
-single slices of seven heads, five phantoms) have noise of at most 0.063, ghosts of 0.081 and dark regions of 17 mm; a
-training with worse scans raises the limits.
+The first three are measured on some slices. Limits are in limits.toml; a training with worse scans raises them.
 """
 
 from collections.abc import Sequence
@@ -12,9 +10,9 @@ from typing import Annotated
 import numpy as np
 
 from voxlate.base.arrays import Bool, Float32
-from voxlate.base.codes import Grade
-from voxlate.base.messages import Message, message
+from voxlate.base.messages import Message
 from voxlate.base.schema import Field
+from voxlate.checks.table import Numbers, ask
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.mask import background_value, foreground
@@ -26,18 +24,14 @@ CURVATURE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 CURVATURE_NORM = 6.0 * 0.6745
 AWAY_MM = 20.0  # shift beyond which the edges of a head are not similar to themselves
 DARK = 0.25  # of the median of the body: air and bone
-WORSE = 1.2  # times the worst scan of the training
 PIXEL_MM = 1.0  # of slices that are compared with each other; with wider ones, vessels of an MRA are missed
 MOST_PIXELS = 256  # along a side, or up to twice as many: a bound of the memory
 FEWEST_SLICES = 8
+TINY = 1e-9
 # of 9 to 14 slices of a head, 70 % can be most similar to one that is not beside them
 FEWEST_ORDERED = 16
 SHOWN = 0.2  # of the largest deviation of a slice: ends of the body, and air beyond them, have less
 EMPTY = 0.05  # of the median deviation; slices of an MRA with few vessels have 0.37
-MISPLACED = 0.35  # share of slices; ordinary scans: at most 0.24
-SHUFFLED = 0.7  # share from which nothing of the order is left
-NOISE_ALONE = 0.8  # standard deviation of the noise over that of the body's values: 1 in white noise of any strength
-ALTERNATION = 0.15  # logarithm of deviations; ordinary scans: at most 0.06
 
 Value = Annotated[float, Field(ge=0, le=1e4)]
 
@@ -49,14 +43,6 @@ class Quality:
     noise: Value
     ghosts: Value
     dark_mm: Value
-
-
-LIMITS = Quality(noise=0.15, ghosts=0.2, dark_mm=19.0)
-WORDS = {
-    "noise": "noise of {found:.0%} of its median signal, where {limit:.0%} is usual at most",
-    "ghosts": "ghosts: shifted edges correlate by {found:.2f} with its own, where {limit:.2f} is usual at most",
-    "dark_mm": "a region without signal of {found:.0f} mm radius inside the body, where {limit:.0f} mm is usual at most (metal?)",
-}
 
 
 def quality_of(scan: Volume) -> Quality:
@@ -88,10 +74,7 @@ def check_noise(scan: Volume) -> list[Message]:
     body = foreground(chosen)
     variation = float(image[body].std()) if body.any() else 0.0
     share = _noise(image, body) / variation if variation > 0 else 0.0
-    if share < NOISE_ALONE:
-        return []
-    text = f"{scan.modality}: the noise inside its body is {share:.0%} as strong as all variation there: it shows no anatomy."
-    return [message("other-content", text, noise=share)]
+    return ask("noise", {"noise": share}, scan.modality)
 
 
 def worst_quality(scans: Sequence[Quality]) -> Quality:
@@ -101,22 +84,19 @@ def worst_quality(scans: Sequence[Quality]) -> Quality:
 
 
 def check_quality(name: str, found: Quality, trained: Quality | None) -> list[Message]:
-    """A message where a scan is worse than ordinary scans and than those of the training."""
-    worst = asdict(trained) if trained else dict.fromkeys(WORDS, 0.0)
-    limits = {key: max(limit, WORSE * worst[key]) for key, limit in asdict(LIMITS).items()}
-    parts = [
-        WORDS[key].format(found=value, limit=limits[key])
-        for key, value in asdict(found).items()
-        if value > limits[key]
-    ]
-    text = f"{name}: it has {' and '.join(parts)}."
-    if not parts:
-        return []
-    return [message("quality", text, noise=found.noise, ghosts=found.ghosts, dark_mm=found.dark_mm)]
+    """Messages where a scan is worse than ordinary scans and than those of the training."""
+    numbers, worst = asdict(found), asdict(trained or Quality(0.0, 0.0, 0.0))
+    times = {f"{key}_times": value / max(worst[key], TINY) for key, value in numbers.items()}
+    return ask("quality", numbers | times, name)
 
 
 def check_slices(scan: Volume) -> list[Message]:
-    """A message where slices of a canonical scan are in a wrong order, empty or alternately dark."""
+    """Messages where slices of a canonical scan are in a wrong order, empty or alternately dark."""
+    return ask("slices", slice_numbers(scan), scan.modality)
+
+
+def slice_numbers(scan: Volume) -> Numbers:
+    """Numbers of the slices of a canonical scan: see `slices` in limits.toml; none of a few slices."""
     sides = zip(scan.data.shape[2:], scan.grid.spacing_mm[1:])
     rows, columns = (max(1, round(PIXEL_MM / mm), length // MOST_PIXELS) for length, mm in sides)
     image = scan.data[0][:, ::rows, ::columns].astype(np.float32)
@@ -125,7 +105,7 @@ def check_slices(scan: Volume) -> list[Message]:
     deviations = np.linalg.norm(slices, axis=1)
     shown = np.flatnonzero(deviations > SHOWN * deviations.max())
     if len(shown) < FEWEST_SLICES:
-        return []
+        return {}
     within = slice(shown[0], shown[-1] + 1)
     empty = shown[0] + np.flatnonzero(deviations[within] < EMPTY * np.median(deviations[shown]))
     misplaced = 0.0
@@ -135,32 +115,14 @@ def check_slices(scan: Volume) -> list[Message]:
         np.fill_diagonal(alike, -np.inf)
         away = np.abs(alike.argmax(axis=1) - np.arange(len(shown)))
         misplaced = float((away > 1).mean())
-    alternation = _alternation(deviations[within])
-    parts = []
-    if misplaced > MISPLACED:
-        parts.append(
-            f"are in a wrong order ({misplaced:.0%} of them are most similar to one that is not beside them)"
-        )
-    elif len(empty):
-        parts.append(
-            f"include {len(empty)} empty ones (between slices {empty[0] - 1} and {empty[-1] + 1}, counted from 0 at the lowest)"
-        )
-    if alternation > ALTERNATION:
-        parts.append(f"are alternately darker by {1 - np.exp(-alternation):.0%}")
-    text = f"{scan.modality}: its slices {' and '.join(parts)}."
-    if not parts:
-        return []
-    grade: Grade = "do not trust" if misplaced > SHUFFLED else "caution"
-    return [
-        message(
-            "slices",
-            text,
-            grade=grade,
-            misplaced=misplaced,
-            empty=len(empty),
-            alternation=alternation,
-        )
-    ]
+    numbers: dict[str, float | str] = {
+        "misplaced": misplaced,
+        "empty": len(empty),
+        "darker": 1 - np.exp(-_alternation(deviations[within])),
+    }
+    if len(empty):
+        numbers |= {"before": f"{empty[0] - 1}", "behind": f"{empty[-1] + 1}"}
+    return numbers
 
 
 def _alternation(levels: Float32) -> float:

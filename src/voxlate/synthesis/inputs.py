@@ -5,25 +5,16 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import nibabel as nib
 import numpy as np
 
 from voxlate.base.codes import Grade
 from voxlate.base.errors import BadInput, did_you_mean
-from voxlate.base.messages import Message, grade_of_distance, message, worst_grade
+from voxlate.base.messages import Message, message
 from voxlate.base.slabs import chunks
-from voxlate.checks.anatomy import Anatomy, body_of, check_body, check_content, check_extent
-from voxlate.checks.head_checks import black_pools_ml, check_head
-from voxlate.checks.intensity_checks import (
-    check_brightness,
-    check_floor,
-    check_kind,
-    check_scales,
-    check_vessels,
-)
-from voxlate.checks.quality_checks import check_noise, check_quality, check_slices, quality_of
+from voxlate.checks.anatomy import Anatomy, check_extent
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import (
     DIGITS,
@@ -40,13 +31,11 @@ from voxlate.scans.images.grid import Volume, canonical_view, check_affine, same
 from voxlate.scans.images.mask import clearest
 from voxlate.scans.images.units import unit_of
 from voxlate.synthesis.facts import Facts
-from voxlate.synthesis.intervals import fills_crown
 from voxlate.synthesis.memory import check_memory
+from voxlate.synthesis.scan_checks import check_scans
 
 T = TypeVar("T")
 Scan = Volume | Path | str | nib.spatialimages.SpatialImage | tuple[Any, Any]
-FLUID_IS_BRIGHT = ("t2", "pd")
-MOST_SPACING_RATIO = 1.5  # between the sides of voxels here and in training, along any axis
 
 
 @dataclass(frozen=True)
@@ -102,18 +91,7 @@ def prepare_inputs(
     key = _voxels_key(volumes.values())
     masked = facts.needs_mask or frame is not None
     prepared = prepare_case(case, volumes, used, mask=mask, masked=masked)
-    warnings = _check_scans(facts, prepared, anatomy, targets)
-    if any(fills_crown(facts, prepared, name) for name in targets):
-        apart = prepared.header.spacing_mm[0]
-        text = f"Slices are {apart:.1f} mm apart: near the crown, brain may become bone."
-        warnings.append(message("thick-slices", text, apart_mm=apart))
-    if anatomy is not None and worst_grade(warnings) != "do not trust":
-        for name, volume in volumes.items():  # before resampling, which hides noise
-            scan = canonical_view(volume)
-            if volume.unit != "HU":
-                warnings += check_noise(scan)
-                warnings += check_quality(name, quality_of(scan), anatomy.quality.get(name))
-            warnings += check_slices(scan)
+    warnings = check_scans(facts, prepared, volumes, anatomy, targets)
     if mask is None and facts.needs_mask and used.mask_from != trained.mask_from:
         text = f"The brain was found in {used.mask_from}, not in {trained.mask_from} as in training (missing)."
         warnings.append(message("brain-mask", text))
@@ -121,8 +99,6 @@ def prepare_inputs(
         target = " and ".join(facts.data.target)
         text = f"{target} is reconstructed from itself: the bound of models with this autoencoder, no synthesis."
         warnings.append(message("reconstruction", text))
-    for name in targets:
-        warnings += check_scales(name, facts.target_widths.get(name, ()))
     return CaseInputs(
         lay_out(prepared, facts.data.axes),  # its affine leads the images back to the scans
         key,
@@ -302,95 +278,6 @@ def _preparation_entries(
     for name, scanned in prepared.header.registered.items():
         registered[name] = asdict(replace(scanned, transform=""))
     return entries
-
-
-def _check_scans(
-    facts: Facts,
-    prepared: PreparedCase,
-    anatomy: Anatomy | None,
-    targets: Sequence[str],
-) -> list[Message]:
-    """Messages on guesses and on scans that differ from the training data; raises BadInput for an empty scan."""
-    warnings = list[Message]()
-    case = prepared.header.case
-    scans = prepared.header.statistics
-    for name, statistics in scans.items():
-        if statistics.blank:
-            raise BadInput(
-                f"{case}: expected {name} to show something, found every voxel {statistics.all.at(0):g}. Check the scan."
-            )
-    of_kind = _check_synthetic_heads(facts, prepared, targets, anatomy)
-    # A whole head given to a model of stripped brains differs from its training in every orientation, so that comparing
-    # the two says nothing about how the head is oriented.
-    compared = None if worst_grade(of_kind) == "do not trust" else anatomy
-    of_slices = facts.starter is not None and facts.data.sees_single_slices
-    height: Literal["any", "whole"] = "any" if of_slices else "whole"
-    for name, statistics in scans.items():
-        spec = facts.intensity[name]
-        check_floor(name, spec, prepared.header, case)
-        guesses = prepared.header.origins[name].guesses
-        warnings += [message("guess", f"{name}: {guess}") for guess in guesses]
-        warnings += check_kind(name, prepared.header.units[name], statistics)
-        if _is_tof(facts, name):
-            warnings += check_vessels(name, statistics)
-        warnings += check_brightness(name, statistics, spec, facts.training_ranges)
-        if compared is not None:
-            warnings += check_body(
-                compared, name, body_of(prepared.header, prepared.volume(name), spec), height
-            )
-    return [*warnings, *_check_spacing(facts, prepared), *of_kind]
-
-
-def _is_tof(facts: Facts, name: str) -> bool:
-    """Whether a network of synthetic heads knows a modality as a TOF; other trainings state the brightness of theirs."""
-    heads = facts.data.heads
-    return heads is not None and heads.sequences.get(name) == "tof"
-
-
-def _check_synthetic_heads(
-    facts: Facts, prepared: PreparedCase, targets: Sequence[str], anatomy: Anatomy | None
-) -> list[Message]:
-    """Messages on scans that a network of synthetic heads was not trained for; none for other networks."""
-    heads = facts.data.heads
-    sources = facts.visible_sources(prepared)
-    if heads is None or not sources or 0 < heads.stripped < 1:
-        return []
-    stripped = heads.stripped == 1
-    name = sources[0]
-    volume = prepared.volume(name)
-    if anatomy is not None and not stripped:
-        body = body_of(prepared.header, volume, facts.intensity[name])
-        if check_content(anatomy, name, body):  # its ends are then not those of a head
-            return []
-    warnings = check_head(volume, "brain" if stripped else "head")
-    made = " and ".join(name for name in targets if name in FLUID_IS_BRIGHT)
-    # data.lift tells fluid from the background.
-    if warnings or not stripped or not made or facts.data.lift > 0:
-        return warnings
-    statistics = prepared.header.statistics
-    scales = [facts.intensity[name].scale(statistics[name]) for name in sources]
-    volume_ml = black_pools_ml([prepared.volume(name) for name in sources], scales)
-    text = f"{' and '.join(sources)}: {volume_ml:.1f} ml inside the brain are as dark as the background, as fluid may be in T1 and FLAIR: ventricles may be black in {made}, where they should be bright."
-    return [message("dark-fluid", text, volume_ml=volume_ml)] if volume_ml else []
-
-
-def _check_spacing(facts: Facts, prepared: PreparedCase) -> list[Message]:
-    """A message where the size of voxels differs much from the training's, and nothing resamples them.
-
-    The distance of slices does not count for a network of single slices.
-    """
-    trained = facts.training_spacing_mm
-    here = prepared.header.spacing_mm
-    if not trained or facts.preparation.changes_voxels:
-        return []
-    ratios = [max(a / b, b / a) for a, b in zip(trained, here)]
-    ratio = max(ratios[1:] if facts.data.sees_single_slices else ratios)
-    if ratio <= MOST_SPACING_RATIO:
-        return []
-    sides = " x ".join(f"{side:.3g}" for side in here)
-    trained_sides = " x ".join(f"{side:.3g}" for side in trained)
-    text = f"Voxels are {sides} mm (z, y, x), where those of the training were {trained_sides} mm: anatomy has another size to the network."
-    return [message("voxel-size", text, grade=grade_of_distance(ratio), ratio=ratio)]
 
 
 def _voxels_key(scans: Iterable[Volume]) -> str:

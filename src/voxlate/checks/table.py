@@ -1,0 +1,97 @@
+"""The one table of checks, limits.toml, and the one loop over it: which numbers of a scan say what.
+
+A measure gives numbers by name; a row says something where all its conditions on them hold. A number that a measure
+leaves out, or that is not one, meets no condition.
+"""
+
+import functools
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+from voxlate.base.codes import Grade
+from voxlate.base.messages import Message, grade_of_distance, message
+
+Numbers = Mapping[str, float | str]  # texts fill sentences alone
+
+COMPARE = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a group: its code, conditions as "number > limit", and its sentence with the names of numbers.
+
+    worse: conditions under which it is "do not trust"; grade: else, by default the usual one of its code; times: a number
+    that is the distance from a training, which then decides the grade; unless: codes of the same group after which it is
+    silent; measured: where its limits were.
+    """
+
+    code: str
+    when: tuple[str, ...]
+    text: str
+    worse: tuple[str, ...] = ()
+    grade: Grade | None = None
+    times: str = ""
+    unless: tuple[str, ...] = ()
+    measured: str = ""
+
+    def message(self, numbers: Numbers, name: str) -> Message:
+        """What the row says of a scan with this name."""
+        grade = self.grade
+        if self.times:
+            grade = grade_of_distance(float(numbers[self.times]))
+        if self.worse and _hold(self.worse, numbers):
+            grade = "do not trust"
+        named = [condition.split()[0] for condition in (*self.when, *self.worse)]
+        named += [field for _, field, *_ in Formatter().parse(self.text) if field]
+        stated = {key: numbers[key] for key in dict.fromkeys(named) if key in numbers}
+        measured: dict[str, Any] = {
+            key: value for key, value in stated.items() if not isinstance(value, str)
+        }
+        text = self.text.format_map(numbers)
+        return message(self.code, f"{name}: {text}" if name else text, grade=grade, **measured)
+
+
+@functools.cache
+def rows(group: str) -> tuple[Row, ...]:
+    """The rows of a group, in the order in which they are asked."""
+    return tuple(
+        Row(**{key: _value(value) for key, value in row.items()}) for row in _table()[group]
+    )
+
+
+def _value(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+@functools.cache
+def _table() -> dict[str, list[dict[str, Any]]]:
+    import tomllib  # here, because --help needs none of it
+
+    return tomllib.loads(Path(__file__).with_name("limits.toml").read_text(encoding="utf-8"))
+
+
+def ask(group: str, numbers: Numbers, name: str = "") -> list[Message]:
+    """The messages of all rows of a group that hold for the numbers of a scan."""
+    said = list[Message]()
+    for row in rows(group):
+        if _hold(row.when, numbers) and not {one.code for one in said} & {*row.unless}:
+            said.append(row.message(numbers, name))
+    return said
+
+
+def _hold(conditions: tuple[str, ...], numbers: Numbers) -> bool:
+    """Whether all conditions hold."""
+    for condition in conditions:
+        number, sign, limit = condition.split()
+        if number not in numbers or not COMPARE[sign](numbers[number], float(limit)):
+            return False
+    return True

@@ -1,0 +1,137 @@
+"""What is asked of a case's scans before anything is computed: do they fit the training of a model, and are they whole?"""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Literal
+
+from voxlate.base.errors import BadInput
+from voxlate.base.messages import Message, message, worst_grade
+from voxlate.checks.anatomy import Anatomy, body_of, check_body, check_content
+from voxlate.checks.head_checks import black_pools_ml, check_head
+from voxlate.checks.intensity_checks import (
+    check_brightness,
+    check_floor,
+    check_kind,
+    check_scales,
+    check_vessels,
+)
+from voxlate.checks.quality_checks import check_noise, check_quality, check_slices, quality_of
+from voxlate.checks.table import ask
+from voxlate.scans.cases.case import PreparedCase
+from voxlate.scans.images.grid import Volume, canonical_view
+from voxlate.synthesis.facts import Facts
+from voxlate.synthesis.intervals import fills_crown
+
+FLUID_IS_BRIGHT = ("t2", "pd")
+
+
+def check_scans(
+    facts: Facts,
+    prepared: PreparedCase,
+    scans: Mapping[str, Volume],
+    anatomy: Anatomy | None,
+    targets: Sequence[str],
+) -> list[Message]:
+    """Messages on guesses and on scans that differ from the training data; raises BadInput for an empty scan.
+
+    scans: of the prepared case, before resampling, which hides noise; anatomy: of the training patients; targets: the
+    modalities that are synthesised.
+    """
+    case = prepared.header.case
+    for name, statistics in prepared.header.statistics.items():
+        if statistics.blank:
+            raise BadInput(
+                f"{case}: expected {name} to show something, found every voxel {statistics.all.at(0):g}. Check the scan."
+            )
+        check_floor(name, facts.intensity[name], prepared.header, case)
+    of_kind = _check_synthetic_heads(facts, prepared, targets, anatomy)
+    # A whole head given to a model of stripped brains differs from its training in every orientation, so that comparing
+    # the two says nothing about how the head is oriented.
+    compared = None if worst_grade(of_kind) == "do not trust" else anatomy
+    of_scans = [_check_scan(facts, prepared, name, compared) for name in prepared.header.statistics]
+    warnings = [*chain.from_iterable(of_scans), *_check_spacing(facts, prepared), *of_kind]
+    if any(fills_crown(facts, prepared, name) for name in targets):
+        warnings += ask("crown", {"apart_mm": prepared.header.spacing_mm[0]})
+    if anatomy is not None and worst_grade(warnings) != "do not trust":
+        for name, volume in scans.items():
+            warnings += _check_quality(canonical_view(volume), name, anatomy)
+    for name in targets:
+        warnings += check_scales(name, facts.target_widths.get(name, ()))
+    return warnings
+
+
+def _check_scan(
+    facts: Facts, prepared: PreparedCase, name: str, anatomy: Anatomy | None
+) -> list[Message]:
+    """Messages on one scan of a prepared case."""
+    header, spec = prepared.header, facts.intensity[name]
+    statistics = header.statistics[name]
+    warnings = [message("guess", f"{name}: {guess}") for guess in header.origins[name].guesses]
+    warnings += check_kind(name, header.units[name], statistics)
+    if _is_tof(facts, name):
+        warnings += check_vessels(name, statistics)
+    warnings += check_brightness(name, statistics, spec, facts.training_ranges)
+    if anatomy is not None:
+        of_slices = facts.starter is not None and facts.data.sees_single_slices
+        height: Literal["any", "whole"] = "any" if of_slices else "whole"
+        warnings += check_body(anatomy, name, body_of(header, prepared.volume(name), spec), height)
+    return warnings
+
+
+def _check_quality(scan: Volume, name: str, anatomy: Anatomy) -> list[Message]:
+    """Messages on noise, ghosts and slices of a canonical scan."""
+    if scan.unit == "HU":
+        return check_slices(scan)
+    trained = anatomy.quality.get(name)
+    return [
+        *check_noise(scan),
+        *check_quality(name, quality_of(scan), trained),
+        *check_slices(scan),
+    ]
+
+
+def _is_tof(facts: Facts, name: str) -> bool:
+    """Whether a network of synthetic heads knows a modality as a TOF; other trainings state the brightness of theirs."""
+    heads = facts.data.heads
+    return heads is not None and heads.sequences.get(name) == "tof"
+
+
+def _check_synthetic_heads(
+    facts: Facts, prepared: PreparedCase, targets: Sequence[str], anatomy: Anatomy | None
+) -> list[Message]:
+    """Messages on scans that a network of synthetic heads was not trained for; none for other networks."""
+    heads = facts.data.heads
+    sources = facts.visible_sources(prepared)
+    if heads is None or not sources or 0 < heads.stripped < 1:
+        return []
+    stripped = heads.stripped == 1
+    name = sources[0]
+    volume = prepared.volume(name)
+    if anatomy is not None and not stripped:
+        body = body_of(prepared.header, volume, facts.intensity[name])
+        if check_content(anatomy, name, body):  # its ends are then not those of a head
+            return []
+    warnings = check_head(volume, "brain" if stripped else "head")
+    made = " and ".join(name for name in targets if name in FLUID_IS_BRIGHT)
+    # data.lift tells fluid from the background.
+    if warnings or not stripped or not made or facts.data.lift > 0:
+        return warnings
+    statistics = prepared.header.statistics
+    scales = [facts.intensity[name].scale(statistics[name]) for name in sources]
+    volume_ml = black_pools_ml([prepared.volume(name) for name in sources], scales)
+    return ask("pools", {"volume_ml": volume_ml, "made": made}, " and ".join(sources))
+
+
+def _check_spacing(facts: Facts, prepared: PreparedCase) -> list[Message]:
+    """A message where the size of voxels differs much from the training's, and nothing resamples them.
+
+    The distance of slices does not count for a network of single slices.
+    """
+    trained = facts.training_spacing_mm
+    here = prepared.header.spacing_mm
+    if not trained or facts.preparation.changes_voxels:
+        return []
+    ratios = [max(a / b, b / a) for a, b in zip(trained, here)]
+    ratio = max(ratios[1:] if facts.data.sees_single_slices else ratios)
+    sides, known = (" x ".join(f"{side:.3g}" for side in spacing) for spacing in (here, trained))
+    return ask("voxels", {"ratio": ratio, "sides": sides, "trained": known})
