@@ -33,12 +33,18 @@ net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, 
 """
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Where the calibration of this module is kept, which the first test computes."""
+    return tmp_path_factory.mktemp("kept") / "own"
+
+
 @pytest.fixture
-def own(starter, cohort, tmp_path, quick_widths):
+def own(starter, kept, cohort, tmp_path, quick_widths):
     """A copy of the starter that is calibrated as any run, on six heads."""
-    copied = tmp_path / "own"
-    package.calibrate("starter:tiny", cohort, out=copied, progress=False)
-    return copied
+    if not kept.exists():
+        package.calibrate("starter:tiny", cohort, out=kept, progress=False)
+    return shutil.copytree(kept, tmp_path / "own")
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from voxlate.scans.images.mask import (
     background_value,
     box_around,
     components_of,
+    dilate,
+    fill_slices,
     find_tissue,
     foreground,
     hard_edges,
@@ -41,6 +43,11 @@ DARK = 0.25  # of the median of the body: air, bone and fluid
 DEEP_MM = 15.0  # from the surface in the slice, below scalp and skull
 LEAST_DARK = 0.02  # share of the back
 TINY = 1e-9
+UPPER_MM = 100.0  # below the vertex: necks and shoulders are further down
+CLOSE_MM, SCALP_MM, DEEPER_MM = 2.0, 7.0, 25.0  # a surface is closed, and depths below it
+HOLE = 0.2  # of the median of the brain
+LONG = 1.12  # times as long as wide, from which a body has an angle
+SLOW_MM, FINE_MM = 20.0, 2.0  # blurs
 AS_BACKGROUND = -0.96  # network units, of -1 to 1: up to 2 % of the range
 RIM_MM = 10.0  # from the brain's surface, where fluid is dark in many scans and partly stripped
 LEAST_POOL_ML = 0.5
@@ -112,6 +119,7 @@ def head_numbers(scan: Volume) -> Numbers:
         "touch_mm": max(sides.values()),
         "sides": ", ".join(side for side, length in sides.items() if length >= LEAST_TOUCH_MM),
     }
+    numbers |= _shape(head) | {"holes": _holes(head)}
     if scan.grid.shape[0] > 1:
         numbers["slab_mm"] = head.height_mm
     if head.height_mm >= LEAST_SLAB_MM:
@@ -153,18 +161,74 @@ def _roundness(head: _Head) -> float:
     return float(depth_mm / sphere_mm)
 
 
+def _shape(head: _Head) -> dict[str, float]:
+    """The upper part of a body: times as wide as deep, its angle in the plane."""
+    spacing_mm = np.array(head.spacing_mm)
+    upper = head.body[_upper(head)]
+    _, depth, width = np.ptp(box_around(upper), axis=1) * spacing_mm
+    turned, round_plane = _principal(upper, spacing_mm, (1, 2))
+    return {
+        "wide": float(width / depth),
+        "turned_degrees": min(turned, 180 - turned) * (round_plane > LONG),
+    }
+
+
+def _upper(head: _Head) -> slice:
+    """The slices of the upper part of a body."""
+    top = head.box[0][1]
+    return slice(max(head.box[0][0], top - max(1, int(UPPER_MM / head.spacing_mm[0]))), top)
+
+
+def _principal(body: Bool, spacing_mm: Float64, axes: tuple[int, int]) -> tuple[float, float]:
+    """The angle of a body's longest axis in a plane from the first axis (0 to 180 degrees), and how long the body is there."""
+    places = np.argwhere(body)[:, list(axes)] * spacing_mm[list(axes)]
+    spread, vectors = np.linalg.eigh(np.cov(places.T) + 1e-6 * np.eye(2))
+    angle = float(np.degrees(np.arctan2(vectors[1, 1], vectors[0, 1]))) % 180
+    return angle, float(np.sqrt(spread[1] / spread[0]))
+
+
+def _holes(head: _Head) -> float:
+    """The share of the upper part of a head, below its surface, that is dark, as bone and air are in MR of any contrast."""
+    planes = _upper(head)
+    filled = fill_slices(dilate(head.body[planes], CLOSE_MM, head.spacing_mm))
+    padded = np.pad(filled, ((0, 0), (1, 1), (1, 1)))
+    depth_mm = ndimage.distance_transform_edt(padded, head.spacing_mm)[:, 1:-1, 1:-1]
+    values = head.values[planes] - head.background
+    inside, deep = depth_mm > SCALP_MM, depth_mm > DEEPER_MM
+    return float((values[inside] < HOLE * np.median(values[deep])).mean()) if deep.any() else np.nan
+
+
 def _turn(head: _Head) -> dict[str, float]:
-    """By how much more the front mirrors the back than the left the right, as after a quarter turn."""
-    front_back, left_right = _symmetry(head, 1), _symmetry(head, 2)
-    return {"turn": front_back - left_right, "front_back": front_back, "left_right": left_right}
+    """How much the front mirrors the back, and the left the right; also after small turns."""
+    even = _even(head)
+    front_back, left_right = _symmetry(even, 1), _symmetry(even, 2)
+    turned = [
+        _symmetry(ndimage.rotate(even, angle, (1, 2), reshape=False, order=1), 2)
+        for angle in (-20, -10, 10, 20)
+    ]
+    return {
+        "turn": front_back - left_right,
+        "front_back": front_back,
+        "left_right": left_right,
+        "mirror": max(left_right, *turned),
+    }
 
 
-def _symmetry(head: _Head, axis: int) -> float:
-    """The correlation of the values in a body with those of its mirror image along an axis, at the best place of it."""
+def _even(head: _Head) -> Float32:
+    """The values in a body without what changes slowly, as coils do, and without their mean; 0 outside."""
     inside = head.values[head.body]
     most = head.background + BRIGHTEST * (np.median(inside) - head.background)
-    values = head.values.clip(head.background, most)
-    away = np.where(head.body, values - values[head.body].mean(), 0)
+    values = np.where(head.body, head.values.clip(head.background, most) - head.background, 0)
+    sigma = [SLOW_MM / mm for mm in head.spacing_mm]
+    slow = ndimage.gaussian_filter(values.astype(np.float32), sigma)
+    share = ndimage.gaussian_filter(head.body.astype(np.float32), sigma)
+    even = np.where(head.body, values * share / np.maximum(slow, TINY), 0)
+    away = np.where(head.body, even - even[head.body].mean(), 0).astype(np.float32)
+    return np.asarray(ndimage.gaussian_filter(away, [FINE_MM / mm for mm in head.spacing_mm]))
+
+
+def _symmetry(away: Float32, axis: int) -> float:
+    """The correlation of values with those of their mirror image along an axis, at the best place of it."""
     # a product of spectra is a convolution: the correlation with the mirror image at each shift
     spectrum = np.fft.rfft(away, 2 * away.shape[axis], axis=axis)
     others = tuple({0, 1, 2} - {axis})

@@ -28,6 +28,12 @@ PIXEL_MM = 1.0  # of slices that are compared with each other; with wider ones, 
 MOST_PIXELS = 256  # along a side, or up to twice as many: a bound of the memory
 FEWEST_SLICES = 8
 TINY = 1e-9
+DIM = 0.02  # of the largest deviation of a slice, from which it is compared with its neighbours
+ENDS = 10  # one in so many slices at either end is not, because bodies end steeply
+AROUND = 5  # slices on either side
+SAME = 1e-6
+ODD = 1.6
+SAMPLES = 100_000
 # of 9 to 14 slices of a head, 70 % can be most similar to one that is not beside them
 FEWEST_ORDERED = 16
 SHOWN = 0.2  # of the largest deviation of a slice: ends of the body, and air beyond them, have less
@@ -100,8 +106,11 @@ def slice_numbers(scan: Volume) -> Numbers:
     sides = zip(scan.data.shape[2:], scan.grid.spacing_mm[1:])
     rows, columns = (max(1, round(PIXEL_MM / mm), length // MOST_PIXELS) for length, mm in sides)
     image = scan.data[0][:, ::rows, ::columns].astype(np.float32)
+    peaks = image.max(axis=(1, 2))
+    at_peak = (image == peaks[:, None, None]).sum(axis=(1, 2))
     slices = image.reshape(len(image), -1)
-    slices -= slices.mean(axis=1, keepdims=True)
+    means = slices.mean(axis=1)
+    slices -= means[:, None]
     deviations = np.linalg.norm(slices, axis=1)
     shown = np.flatnonzero(deviations > SHOWN * deviations.max())
     if len(shown) < FEWEST_SLICES:
@@ -119,10 +128,79 @@ def slice_numbers(scan: Volume) -> Numbers:
         "misplaced": misplaced,
         "empty": len(empty),
         "darker": 1 - np.exp(-_alternation(deviations[within])),
+        "same_peak": float((peaks[shown] == np.median(peaks[shown])).mean()),
+        "at_peak": float(np.median(at_peak[shown])),
+        "gap_mm": max(
+            _gap_mm(image, axis, scan.grid.spacing_mm[axis] * step)
+            for axis, step in ((1, rows), (2, columns))
+        ),
     }
+    numbers |= _points(image)
     if len(empty):
         numbers |= {"before": f"{empty[0] - 1}", "behind": f"{empty[-1] + 1}"}
-    return numbers
+    return numbers | _continuity(slices, deviations, means)
+
+
+def _continuity(slices: Float32, deviations: Float32, means: Float32) -> dict[str, float | str]:
+    """How the slices [N, P] of a scan, without their means, continue each other.
+
+    copied: share of slices that are exact copies of the next one; jump: the largest difference of two neighbours, times
+    those around it; odd: how much a slice differs from the mean of its neighbours, in units of half their difference, and
+    times those around it; level: the largest step of a slice's mean from that of its neighbours, in standard deviations.
+    """
+    shown = np.flatnonzero(deviations > DIM * deviations.max())
+    first, last = shown[0] + len(shown) // ENDS, shown[-1] - len(shown) // ENDS
+    if last - first < FEWEST_SLICES:
+        return {}
+    s, deviations = slices[first : last + 1], np.maximum(deviations[first : last + 1], TINY)
+    steps = np.linalg.norm(s[1:] - s[:-1], axis=1)
+    apart = steps / np.maximum(deviations[1:], deviations[:-1])
+    jumps = apart / np.maximum(_around(apart), TINY)
+    middle = (s[:-2] + s[2:]) / 2
+    half = np.linalg.norm(s[2:] - s[:-2], axis=1) / 2
+    odd = np.linalg.norm(s[1:-1] - middle, axis=1) / np.maximum(half, TINY)
+    odd_times = odd / np.maximum(_around(odd), TINY)
+    both = np.minimum(odd, odd_times)
+    means = means[first : last + 1]
+    levels = np.abs(means[1:-1] - (means[:-2] + means[2:]) / 2) / max(float(s.std()), TINY)
+    return {
+        "copied": float((apart < SAME).sum()),
+        "copied_share": float((apart < SAME).mean()),
+        "jump": float(jumps.max()),
+        "jump_at": f"{first + int(jumps.argmax())} and {first + int(jumps.argmax()) + 1}",
+        "odd": float(both.max()),
+        "odd_at": f"{first + 1 + int(both.argmax())}",
+        "odd_share": float((both > ODD).mean()),
+        "level": float(levels.max()),
+        "level_at": f"{first + 1 + int(levels.argmax())}",
+    }
+
+
+def _points(image: Float32) -> dict[str, float]:
+    """The share of single bright points in bright slices [D, H, W], and that of voxels like their neighbours."""
+    bright = image > image.mean()
+    least, most = np.percentile(image[bright][:: max(1, int(bright.sum()) // SAMPLES)], [2, 98])
+    beside = np.maximum.reduce(
+        [np.roll(image, shift, axis) for axis in (1, 2) for shift in (1, -1)]
+    )
+    salt = (image - beside > 0.3 * (most - image.min()))[bright].mean()
+    flat = (image == np.roll(image, 1, 2))[bright].mean()
+    return {"salt": float(salt), "flat": float(flat)} if most > least else {}
+
+
+def _around(values: Float32) -> Float32:
+    """The median of the values around each, without itself."""
+    near = [np.roll(values, shift) for shift in range(-AROUND, AROUND + 1) if shift]
+    return np.asarray(np.median(near, axis=0), np.float32)
+
+
+def _gap_mm(image: Float32, axis: int, side_mm: float) -> float:
+    """The width of the rows or columns inside a body that show nothing."""
+    planes = np.moveaxis(image, axis, 0).reshape(image.shape[axis], -1)
+    deviations = planes.std(axis=1)
+    shown = np.flatnonzero(deviations > SHOWN * deviations.max())
+    within = deviations[shown[0] : shown[-1] + 1]
+    return float((within < EMPTY * np.median(deviations[shown])).sum() * side_mm)
 
 
 def _alternation(levels: Float32) -> float:
