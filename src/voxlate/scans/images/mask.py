@@ -67,8 +67,11 @@ def foreground(volume: Volume) -> np.ndarray:
     the in-plane border (a constant, also a negative one, or noise); where there is none, everything is body.
     """
     tissue, is_constant = _tissue(volume)
-    body = None if tissue is None else _outline(volume, tissue, is_constant, tissue.size)
-    return _everything(volume) if body is None else body
+    if tissue is not None:
+        body = _outline(volume, tissue, is_constant)
+        if _draws_outline(volume, body, body.size):
+            return body
+    return _everything(volume)
 
 
 def body_in_any_air(volume: Volume) -> np.ndarray:
@@ -87,29 +90,28 @@ def body_in_any_air(volume: Volume) -> np.ndarray:
         if tissue is None:
             break
         # as if the outermost planes went on: closing a gap keeps what it grows at the edge of an image
-        more = np.pad(tissue, beyond, mode="edge")
-        size = math.prod(end - first for first, end in ends)
-        found = _outline(volume, more, is_constant, size)
-        if found is None or (body is not None and _count(found) < MOSTLY * _count(body)):
+        found = _outline(volume, np.pad(tissue, beyond, mode="edge"), is_constant)[inner]
+        box = box_around(found)
+        size = math.prod(end - first for first, end in box)
+        shrinks = body is not None and _count(found) < MOSTLY * _count(body)
+        if shrinks or not _draws_outline(volume, found, size):
             break
-        body, tried = found[inner], ends
-        ends = box_around(body)
+        body, tried, ends = found, ends, box
         if ends == tried:
             break
     return _everything(volume) if body is None else body
 
 
-def _outline(
-    volume: Volume, tissue: np.ndarray, is_constant: bool, size: int
-) -> np.ndarray | None:
-    """The filled outline of tissue in a volume; None where it is too little of `size` voxels."""
-    is_ct = volume.unit == "HU"
+def _outline(volume: Volume, tissue: np.ndarray, is_constant: bool) -> np.ndarray:
+    """The filled outline of tissue in a volume."""
     if is_constant:
-        body = fill_slices(largest(tissue))
-    else:
-        body = _body(tissue, volume.grid.spacing_mm, gap_mm=0.0 if is_ct else SCALP_MM)
-    # a few vessels above a threshold (some MRA files) draw no outline
-    return body if is_ct or _count(body) > LEAST_BODY * size else None
+        return fill_slices(largest(tissue))
+    return _body(tissue, volume.grid.spacing_mm, 0.0 if volume.unit == "HU" else SCALP_MM)
+
+
+def _draws_outline(volume: Volume, body: np.ndarray, size: int) -> bool:
+    """Whether a body is enough of a box of `size` voxels: a few vessels above a threshold (some MRA files) are not."""
+    return volume.unit == "HU" or _count(body) > LEAST_BODY * size
 
 
 def _everything(volume: Volume) -> np.ndarray:
