@@ -109,7 +109,6 @@ def test_training_and_synthesis_read_the_same_input_of_a_frame_in_any_air(framed
     stored = boxed(whole, [(first - 5, end + 5) for first, end in head])
     given = boxed(whole, [(first - 1, end + 9) for first, end in head])
     inputs = framed.prepare({"t1": given}, "a")
-    cases = inputs.prepared, prepare_case("a", {"t1": stored}, Preparation())
     (trained, inside), (source, mask) = (
         Patch(
             case,
