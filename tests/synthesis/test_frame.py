@@ -7,12 +7,15 @@ import pytest
 import torch
 
 from voxlate.base.items import BACKGROUND
+from voxlate.scans.cases.align import Preparation
+from voxlate.scans.cases.case import prepare_case
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import read_volume
-from voxlate.scans.images.frame import find_frame
-from voxlate.scans.images.grid import Volume, orient
-from voxlate.scans.images.mask import hard_edges
+from voxlate.scans.images.frame import Frame, find_frame
+from voxlate.scans.images.grid import Volume, orient, resample
+from voxlate.scans.images.mask import dilate, hard_edges
 from voxlate.synthesis.empty import HU_AIR
+from voxlate.synthesis.patch import Patch
 from voxlate.training import recipe
 from voxlate.training.batches.batches import training_batches
 from voxlate.training.batches.patches import read_pair
@@ -38,10 +41,28 @@ def without_air(volume: Volume, pads) -> np.ndarray:
     return volume.data[(slice(None), *(slice(before, -after or None) for before, after in pads))]
 
 
+def in_noise() -> tuple[Volume, list[tuple[int, int]]]:
+    """A head in much air with the noise of magnitude images, and the ends of the head along D, H, W."""
+    z, y, x = np.ogrid[-37:38, -72:73, -68:69]
+    radius = (z / 6.9) ** 2 + (y / 22) ** 2 + (x / 18) ** 2
+    head = np.where(radius < 1, 700 + 200 * np.sin(y / 3) * np.cos(x / 4), 0)
+    head[radius < 0.2] = 150
+    real, imaginary = np.random.default_rng(3).normal(0, 15, (2, *head.shape))
+    image = np.hypot(head + real, imaginary).astype(np.float32)
+    volume = Volume(image[None], np.diag([2.0, 2, 3, 1]), "a.u.", "t1")
+    return volume, [(31, 44), (51, 94), (51, 86)]
+
+
+def boxed(scan: Volume, ends) -> Volume:
+    """A box of a scan, in the same place."""
+    return Frame(scan.grid, ends, ends, ends).cut(scan)
+
+
 @pytest.fixture
 def framed(prepared, tiny, tmp_path):
     """A model that was trained in frames, and the folder of its training."""
     changes = {"data.frame": "4.0", "data.patch": "[1,32,24]", "net.zero_init": "false"}
+    changes["intensity.t1"] = "{kind='percentile'}"
     trained = train(recipe.read(str(tiny), changes), prepared, tmp_path / "run", device="cpu")
     return load(trained.folder, device="cpu")
 
@@ -60,6 +81,52 @@ def test_air_around_a_body_changes_no_voxel_of_its_image_and_no_message(framed, 
             assert made.volume.data.shape[1:] == with_air(turned, pads).grid.shape
 
 
+def test_noise_in_the_air_around_a_body_and_the_end_of_the_air_change_no_voxel_of_the_body(framed):
+    whole, head = in_noise()
+    made = []
+    for voxels, planes in ((1, 0), (2, 0), (5, 0), (1, 9), (20, 0), (9, [[9, 0], [0, 0], [0, 4]])):
+        near = boxed(whole, [(first - voxels, end + voxels) for first, end in head])
+        made.append(with_air(near, np.broadcast_to(planes, (3, 2))))
+    for side in range(6):  # air on one side alone
+        ends = [[first - 1, end + 1] for first, end in head]
+        ends[side // 2][side % 2] = (0, whole.grid.shape[side // 2])[side % 2]
+        made.append(boxed(whole, ends))
+    # zeros between the air of the head and other noise
+    zeros = with_air(made[1], [(4, 4)] * 3)
+    other = np.random.default_rng(1).rayleigh(15, whole.data.shape).astype(np.float32)
+    first = [begin - 6 for begin, _ in head]
+    place = tuple(slice(a, a + n) for a, n in zip(first, zeros.grid.shape))
+    other[(0, *place)] = zeros.data[0]
+    made.append(replace(whole, data=other))
+    images = [framed.synthesise({"t1": scan}, warn=lambda _: None).volume for scan in made]
+    plain, *others = (resample(image, boxed(whole, head).grid).data for image in images)
+    assert np.ptp(plain) > 1
+    assert all(np.abs(other - plain).max() <= 1e-5 * 1400 for other in others)
+
+
+def test_training_and_synthesis_read_the_same_input_of_a_frame_in_any_air(framed):
+    whole, head = in_noise()
+    stored = boxed(whole, [(first - 5, end + 5) for first, end in head])
+    given = boxed(whole, [(first - 1, end + 9) for first, end in head])
+    inputs = framed.prepare({"t1": given}, "a")
+    (trained, inside), (source, mask) = (
+        Patch(
+            case,
+            framed.facts.data,
+            framed.facts.intensity,
+            [first - 3 for first, _ in case.header.mask_box],
+            (19, 49, 41),
+            None,
+        ).sources()
+        for case in (inputs.prepared, prepare_case("a", {"t1": stored}, Preparation()))
+    )
+    assert np.array_equal(trained, source)
+    assert np.array_equal(inside, mask)
+    shown = source[0] != BACKGROUND
+    assert shown[mask > 0].mean() > 0.99
+    assert not shown[~dilate(mask > 0, 1, (1, 1, 1))].any()
+
+
 def test_a_scan_of_the_training_is_known_in_its_frame(framed, prepared, cohort):
     case = open_cohort(prepared).splits["train"][0]
     scan = read_volume(cohort / case / "t1.nii.gz", "t1")
@@ -71,7 +138,7 @@ def test_a_frame_holds_the_body_and_its_margin_and_no_constant_plane():
     image[6:14, 8:20, 10:30] = 100
     scan = Volume(image[None], np.diag([1.0, 2, 3, 1]), "a.u.", "t1")
     image[5, 0, 0] = image[15, 29, 39] = 1e-3  # what is in the file, however faint, ends the planes
-    assert find_frame([scan], 4.0).ends == [(5, 16), (4, 24), (4, 36)]
+    assert find_frame([scan], 4.0).ends == [(2, 18), (4, 24), (4, 36)]
     frame = find_frame([with_air(scan, PADS[2])], 4.0)
     back = frame.restore(frame.cut(with_air(scan, PADS[2])), 0.0)
     assert np.array_equal(back.data, with_air(scan, PADS[2]).data * (back.data > 0))
