@@ -184,11 +184,10 @@ def test_a_body_with_voxels_of_another_size_is_refused_before_anything_is_comput
 
 
 @pytest.mark.parametrize("factor", [1000.0, 0.001])
-def test_another_unit_is_a_caution_for_a_scale_of_each_scans_own_takes_it_away(known, factor):
+def test_another_unit_is_a_note_for_a_scale_of_each_scans_own_takes_it_away(known, factor):
     scan = head(100)
     (said,) = found(known, replace(scan, data=scan.data * np.float32(factor)))
-    assert "Check its unit." in said.text
-    assert said.grade == "caution"
+    assert (said.code, said.grade) == ("other-unit", "note")
 
 
 def test_two_patients_cannot_say_what_is_usual(learn):

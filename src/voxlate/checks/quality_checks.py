@@ -110,7 +110,7 @@ def slice_numbers(scan: Volume) -> Numbers:
     at_peak = (image == peaks[:, None, None]).sum(axis=(1, 2))
     slices = image.reshape(len(image), -1)
     means = slices.mean(axis=1)
-    slices -= means[:, None]
+    slices = slices - means[:, None]
     deviations = np.linalg.norm(slices, axis=1)
     shown = np.flatnonzero(deviations > SHOWN * deviations.max())
     if len(shown) < FEWEST_SLICES:
