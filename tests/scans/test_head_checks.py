@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from rows import every_row
 from voxlate.checks.head_checks import black_pools_ml, check_head
@@ -109,6 +110,30 @@ def test_a_head_whose_slices_are_too_close_is_flattened(head, slice_mm, grade):
     (sentence,) = check_head(flattened, trained="head")
     assert "the scan is likely flattened" in sentence.text
     assert sentence.grade == grade
+
+
+@every_row(
+    ("change", "code"),
+    [
+        (lambda head: head * (np.arange(head.shape[1]) > 40)[:, None], "wide-head"),
+        (lambda head: ndimage.rotate(head, 40, (1, 2), reshape=False, order=0), "turned-head"),
+        (
+            lambda head: (
+                head
+                * np.random.default_rng(0)
+                .uniform(0, 2, (15, 16, 14))
+                .repeat(4, 0)
+                .repeat(5, 1)
+                .repeat(5, 2)
+            ),
+            "no-mirror",
+        ),
+        (lambda head: 500.0 * np.maximum.accumulate(head[::-1] > 0)[::-1], "no-holes"),
+    ],
+)
+def test_what_is_no_upright_head_with_two_like_sides_and_dark_bone_is_said(head, change, code):
+    said = check_head(_scan(change(head)), trained="head")
+    assert code in {one.code for one in said if one.grade != "note"}
 
 
 def test_fluid_as_dark_as_air_is_measured_away_from_the_rim(brain):

@@ -101,6 +101,40 @@ def test_nothing_is_said_of_slices_that_continue_each_other(cone, change):
     assert check_slices(replace(cone, data=change(cone.data[0])[None])) == []
 
 
+SIDED = 1 + 0.5 * (np.arange(64) > 40)
+POINTS = 2000.0 * (np.random.default_rng(0).random((24, 80, 64)) < 0.02)
+
+
+@every_row(
+    ("change", "number", "least"),
+    [
+        (lambda image: image[np.r_[:9, 8:23]], "copied", 1),
+        (lambda image: np.concatenate([image[:12], np.roll(image, 8, 2)[12:]]), "jump", 2.5),
+        (
+            lambda image: np.where(np.arange(24)[:, None, None] == 9, image[..., ::-1], image),
+            "odd",
+            1.9,
+        ),
+        (lambda image: image + 800.0 * (np.arange(24) == 9)[:, None, None], "level", 0.2),
+        (lambda image: image / image.max((1, 2), keepdims=True), "same_peak", 0.8),
+        (lambda image: image * ~np.isin(np.arange(80), range(40, 44))[:, None], "gap_mm", 4),
+        (lambda image: image + POINTS, "salt", 0.004),
+        (np.round, "flat", 0.5),
+    ],
+)
+def test_what_one_slice_or_voxel_has_and_its_neighbours_have_not_is_said(
+    cone, change, number, least
+):
+    clean = 500.0 * (cone.data[0] > 250) if number == "flat" else cone.data[0]
+    sided = (clean * SIDED).astype(np.float32)
+    if number != "flat":
+        assert check_slices(replace(cone, data=sided[None])) == []
+    said = check_slices(replace(cone, data=change(sided)[None].astype(np.float32)))
+    (one,) = [one for one in said if number in one.numbers]
+    assert one.numbers[number] >= least
+    assert one.grade != "note"
+
+
 @every_row("order", [EVEN_THEN_ODD, np.random.default_rng(0).permutation(24)])
 def test_slices_of_which_no_order_is_left_are_not_to_be_trusted(cone, order):
     (sentence,) = check_slices(replace(cone, data=cone.data[:, order]))
