@@ -43,6 +43,8 @@ DARK = 0.25  # of the median of the body: air, bone and fluid
 DEEP_MM = 15.0  # from the surface in the slice, below scalp and skull
 LEAST_DARK = 0.02  # share of the back
 TINY = 1e-9
+TURNS_DEGREES = (-20, -10, 10, 20)
+LIKE = 0.45  # of left and right; less like ones are compared after turns
 UPPER_MM = 100.0  # below the vertex: necks and shoulders are further down
 CLOSE_MM, SCALP_MM, DEEPER_MM = 2.0, 7.0, 25.0  # a surface is closed, and depths below it
 HOLE = 0.2  # of the median of the brain
@@ -202,15 +204,16 @@ def _turn(head: _Head) -> dict[str, float]:
     """How much the front mirrors the back, and the left the right; also after small turns."""
     even = _even(head)
     front_back, left_right = _symmetry(even, 1), _symmetry(even, 2)
+    angles = TURNS_DEGREES if left_right < LIKE else ()
     turned = [
         _symmetry(ndimage.rotate(even, angle, (1, 2), reshape=False, order=1), 2)
-        for angle in (-20, -10, 10, 20)
+        for angle in angles
     ]
     return {
         "turn": front_back - left_right,
         "front_back": front_back,
         "left_right": left_right,
-        "mirror": max(left_right, *turned),
+        "mirror": max([left_right, *turned]),
     }
 
 

@@ -28,6 +28,7 @@ Spacing = tuple[float, float, float]
 Ends = list[tuple[int, int]]  # first and end along D, H, W
 
 SAMPLES = 1_000_000  # voxels that thresholds are estimated from
+AIR_HU = -1000.0
 BODY_HU = -300.0  # between lung or foam (below -400) and fat (-100)
 BONE_HU = 180.0  # above enhanced vessels at their edges, below the thin bone of the temple
 BRAIN_HU = (0.0, 80.0)  # cerebrospinal fluid to fresh blood
@@ -66,7 +67,7 @@ def foreground(volume: Volume) -> np.ndarray:
     Hounsfield units are thresholded between foam and fat. Other units: above the background, which is estimated from
     the in-plane border (a constant, also a negative one, or noise); where there is none, everything is body.
     """
-    tissue, is_constant = _tissue(volume)
+    tissue, is_constant = _tissue(volume, _air(volume))
     if tissue is not None:
         body = _outline(volume, tissue, is_constant)
         if _draws_outline(volume, body, body.size):
@@ -84,9 +85,10 @@ def body_in_any_air(volume: Volume) -> np.ndarray:
         (math.ceil(BEYOND_MM / side),) * 2 if length > 2 else (0, 0) for length, side in sides
     ]
     inner = tuple(slice(first, -first or None) for first, _ in beyond)
-    body, ends = None, varied_box(volume.data[0])
+    body, known, ends = None, None, varied_box(volume.data[0])
     for _ in range(ROUNDS):
-        tissue, is_constant = _tissue(volume, ends)
+        air = _air(volume, ends)
+        tissue, is_constant = (None, True) if air == known else _tissue(volume, air)
         if tissue is None:
             break
         # as if the outermost planes went on: closing a gap keeps what it grows at the edge of an image
@@ -96,9 +98,7 @@ def body_in_any_air(volume: Volume) -> np.ndarray:
         shrinks = body is not None and _count(found) < MOSTLY * _count(body)
         if shrinks or not _draws_outline(volume, found, size):
             break
-        body, tried, ends = found, ends, box
-        if ends == tried:
-            break
+        body, known, ends = found, air, box
     return _everything(volume) if body is None else body
 
 
@@ -127,15 +127,20 @@ def _above(image: np.ndarray, threshold: float) -> np.ndarray:
     return in_slabs(lambda slab: slab > threshold, image)
 
 
-def _tissue(volume: Volume, ends: Ends | None = None) -> tuple[np.ndarray | None, bool]:
+def _air(volume: Volume, ends: Ends | None = None) -> _Background:
+    """The background of a volume, or of a box of it; not asked of Hounsfield units, whose threshold is known."""
+    if volume.unit == "HU":
+        return _Background(AIR_HU, BODY_HU, False)
+    image = volume.data[0]
+    return _background(image if ends is None else image[tuple(slice(*along) for along in ends)])
+
+
+def _tissue(volume: Volume, air: _Background) -> tuple[np.ndarray | None, bool]:
     """Voxels above the background, or that differ by as much from a constant one, and whether it is constant.
 
-    ends: of the box in which the background is estimated; None: all. None where no background can be estimated.
+    None where there is no background.
     """
     image = volume.data[0]
-    if volume.unit == "HU":
-        return _above(image, BODY_HU), False
-    air = _background(image if ends is None else image[tuple(slice(*along) for along in ends)])
     if air.threshold is None:
         return None, True
     # a windowed picture has clean air around a whole head
@@ -150,7 +155,7 @@ def find_tissue(volume: Volume) -> tuple[np.ndarray, bool]:
 
     Where no background can be estimated, it is the lowest value.
     """
-    tissue, is_constant = _tissue(volume)
+    tissue, is_constant = _tissue(volume, _air(volume))
     if tissue is None:
         tissue = _above(volume.data[0], least_and_most(volume.data[0])[0])
     return tissue, is_constant
@@ -466,11 +471,12 @@ class Components:
 
     def sizes(self, inside: np.ndarray | None = None) -> np.ndarray:
         """The voxels of each component, or those inside another mask, with 0 for the background: [count + 1]."""
-        weight = np.broadcast_to(np.True_, self.labels.shape) if inside is None else inside
+        parts = [self.labels] if inside is None else [self.labels, inside]
         counts = map_slabs(
-            lambda labels, part: np.bincount(labels[part], minlength=self.count + 1),
-            self.labels,
-            weight,
+            lambda labels, *part: np.bincount(
+                labels[part[0]] if part else labels.ravel(), minlength=self.count + 1
+            ),
+            *parts,
         )
         sizes: np.ndarray = np.sum(counts, axis=0)
         sizes[0] = 0
