@@ -20,10 +20,10 @@ SMALL = Size(8, 1, 2)
 SHORT = {"minutes": 0.2, "memory_bytes": 8 * 2**30, "mode": "mean", "device": "cpu"}
 
 
-@pytest.fixture
-def entrant(prepared):
+@pytest.fixture(scope="module")
+def entrant(prepared_once):
     """entrant(name, rate): random weights that learn at a rate."""
-    facts = facts_of(open_cohort(prepared))
+    facts = facts_of(open_cohort(prepared_once))
 
     def make(name, rate):
         draft = first_stage(facts, roles_of(facts), SMALL, 40)
@@ -97,14 +97,18 @@ def test_a_plan_whose_keys_are_changed_begins_anew(prepared, tmp_path):
     assert math.isfinite(changed.seconds)
 
 
-@pytest.mark.parametrize("change", ["recipe", "splits", "start"])
-def test_the_state_of_a_race_enters_no_other_training(change, entrant, prepared, tmp_path):
-    cohort = open_cohort(prepared)
+@pytest.fixture(scope="module")
+def raced(entrant, prepared_once):
+    """A plan with the recipe and the state of the winner of a race."""
+    cohort = open_cohort(prepared_once)
     race = run_race([entrant("one", 1e-3), entrant("two", 2e-3)], cohort, 0.0, "cpu", True)
-    plan = plan_training(prepared, **SHORT, from_scratch=True)
+    plan = plan_training(prepared_once, **SHORT, from_scratch=True)
     state = {**race.best.state, "stage": "final"}
-    tables = {**race.best.entrant.draft.tables}
-    raced = replace(plan, tables=tables, state=state, pace=None)
+    return replace(plan, tables={**race.best.entrant.draft.tables}, state=state, pace=None)
+
+
+@pytest.mark.parametrize("change", ["recipe", "splits", "start"])
+def test_the_state_of_a_race_enters_no_other_training(change, raced, prepared, tmp_path):
     run = tmp_path / "run"
     raced.keep_pace(run)
     recipe, options = raced.recipe, {}
@@ -114,7 +118,8 @@ def test_the_state_of_a_race_enters_no_other_training(change, entrant, prepared,
     elif change == "splits":
         options["fold"] = 0
     else:
-        train(recipe, prepared, tmp_path / "other", device="cpu")
+        short = replace(recipe, train=replace(recipe.train, steps=1))
+        train(short, prepared, tmp_path / "other", device="cpu")
         options["start"] = tmp_path / "other"
     said = []
     train(recipe, prepared, run, device="cpu", say=lambda one: said.append(one.code), **options)
