@@ -10,6 +10,7 @@ from voxlate.commands.api.carry import export_model as export_model
 from voxlate.commands.api.carry import push as push
 from voxlate.commands.api.catalogue import list_starters as list_starters
 from voxlate.commands.api.catalogue import recipes as recipes
+from voxlate.commands.api.check import check as check
 from voxlate.commands.api.cohorts import manifest as manifest
 from voxlate.commands.api.cohorts import phantom as phantom
 from voxlate.commands.api.cohorts import prepare as prepare
@@ -37,6 +38,7 @@ from voxlate.evaluation.options.evaluate import EvaluateOptions as EvaluateOptio
 from voxlate.page.server import serve as serve
 from voxlate.scans.images.grid import Volume as Volume
 from voxlate.scans.options.prepare import PrepareOptions as PrepareOptions
+from voxlate.synthesis.options import CheckOptions as CheckOptions
 from voxlate.synthesis.options import SynthOptions as SynthOptions
 from voxlate.training.options import AdaptOptions as AdaptOptions
 from voxlate.training.options import ImportOptions as ImportOptions

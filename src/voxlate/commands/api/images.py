@@ -21,7 +21,7 @@ from voxlate.scans.formats.itk import ITK, load_writer
 from voxlate.synthesis.cohort import synthesise_cases, warnings_in
 from voxlate.synthesis.inputs import as_volume
 from voxlate.synthesis.model import Model, Synthesised
-from voxlate.synthesis.options import SynthOptions
+from voxlate.synthesis.options import CheckOptions, SynthOptions
 from voxlate.synthesis.provenance import provenance_of
 from voxlate.synthesis.selection import Selection, select
 from voxlate.training.model import load as load_model
@@ -54,7 +54,7 @@ class Syntheses:
     """A folder of synthesised images: its cases, a sentence for each that was left out, and each case's warnings.
 
     targets: the modalities that the model synthesises; complete: cases that lack no modality, which a model that
-    completes cases leaves out; with_truth: cases whose true scans are among the inputs; others: the number of cases of
+    completes cases leaves out; refused: those that were left out because their scans are graded "do not trust"; with_truth: cases whose true scans are among the inputs; others: the number of cases of
     the other parts. inputs: those of the command, with folders in place of addresses.
     """
 
@@ -63,6 +63,7 @@ class Syntheses:
     left_out: Mapping[str, str] = field(default_factory=dict)
     targets: tuple[str, ...] = ()
     complete: tuple[str, ...] = ()
+    refused: frozenset[str] = frozenset()
     with_truth: frozenset[str] = frozenset()
     others: int = 0
     inputs: tuple[str, ...] = ()
@@ -93,6 +94,7 @@ class Syntheses:
             "cases": [*self.cases],
             "targets": [*self.targets],
             "left_out": {**self.left_out},
+            "refused": sorted(self.refused),
             "complete": [*self.complete],
             "bounds": self.bounds,
             "warnings": warnings,
@@ -165,14 +167,10 @@ def synthesise(
 
             fetched = fetch_inputs(texts, to, asked)
             texts = fetched.inputs
-        model = run
-        if not isinstance(model, Model):
-            runs = [model] if isinstance(model, Path | str) else model
-            model = load_members(runs, asked.device, asked.allow_code, asked.answer)
-        selected = select(model, texts, asked)
+        selected = select(open_model(run, asked), texts, asked)
         scans = selected.scans
         if not scans:
-            return _describe(selected, to, [], {}, texts)
+            return _describe(selected, to, [], {}, frozenset(), texts)
         if asked.pseudonymise is not None:
             check_outside(asked.pseudonymise, to)
         if f".{asked.format}" in ITK.written_endings:
@@ -182,17 +180,25 @@ def synthesise(
             from voxlate.clinic.layouts import check_layouts, write_layouts  # needs pydicom
 
             check_layouts(scans, to, asked)
-        folders, failed = synthesise_cases(
+        folders, failed, refused = synthesise_cases(
             selected, to, asked, progress=report.step, say=report.say
         )
         if has_layout and folders:
             write_layouts(folders, scans, to, asked, report.say)
         if asked.store:
             report.say(message("stored", store_answers(fetched, folders, report.say)))
-    return _describe(selected, to, folders, failed, texts)
+    return _describe(selected, to, folders, failed, refused, texts)
 
 
 synthesize = synthesise
+
+
+def open_model(run: Model | Path | str | Sequence[Path | str], asked: CheckOptions) -> Model:
+    """A loaded model, or that of a run, or the ensemble of several."""
+    if isinstance(run, Model):
+        return run
+    runs = [run] if isinstance(run, Path | str) else run
+    return load_members(runs, asked.device, asked.allow_code, asked.answer)
 
 
 def _texts_of_inputs(inputs: Any, out: Path) -> list[str]:
@@ -218,6 +224,7 @@ def _describe(
     out: Path,
     folders: Sequence[Path],
     failed: Mapping[str, str],
+    refused: frozenset[str],
     inputs: Sequence[str],
 ) -> Syntheses:
     """What was synthesised of the selected cases."""
@@ -229,6 +236,7 @@ def _describe(
         {**selected.lacking, **failed},
         targets=tuple(selected.model.facts.data.target),
         complete=tuple(selected.complete),
+        refused=refused,
         with_truth=frozenset(with_truth & {*cases}),
         others=len(selected.others or ()),
         inputs=tuple(inputs),
