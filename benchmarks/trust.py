@@ -370,7 +370,7 @@ def _scan(path: Path, modality: str) -> Volume:
 def said_of(model: Model, source: str, scan: Volume) -> str:
     """The highest grade of what a model says of a scan, or that it refuses it."""
     try:
-        return worst_grade(model.prepare({source: scan}, "case").warnings) or "nothing"
+        return worst_grade(model.check({source: scan}).messages) or "nothing"
     except BadInput:
         return "refused"
 

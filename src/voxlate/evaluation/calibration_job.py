@@ -30,7 +30,6 @@ from voxlate.scans.cases.layout import lay_out
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import Volume, orient, same_grid
-from voxlate.synthesis.check import check_inputs
 from voxlate.synthesis.inputs import is_in_training, preparation_for
 from voxlate.synthesis.intervals import OutputGrid, find_output_grid, patches_in, sources_of
 from voxlate.synthesis.model import Model, sample
@@ -127,10 +126,10 @@ class CalibrationJob:
         patches = list[Patches]()
         for left_out in facts.data.target if facts.completes else [None]:
             used = {name: scan for name, scan in scans.items() if name != left_out}
-            inputs = model.prepare(used, case.case)
+            checked = model.check(used, case.case)
             if not self.anyway:
-                check_inputs(facts, inputs).refuse(context.warn)
-            prepared = inputs.prepared
+                checked.refuse(context.warn)
+            inputs, prepared = checked.inputs, checked.inputs.prepared
             output_grid = find_output_grid(facts, prepared)
             framed = {name: inputs.cut(scan) for name, scan in scans.items()}
             labels = {name: inputs.cut(label) for name, label in maps.items()}

@@ -4,7 +4,7 @@ The path of a scan, in the order in which `synthesise` calls these functions:
 
 1. Read: inputs.prepare_inputs reads files and arrays as volumes.
 2. Prepare: scans.cases.case.prepare_case resamples, registers, aligns and masks as in training; inputs.prepare_inputs
-   compares the scans with the training data, check.check_inputs with those of the calibration: a case of the grade
+   compares the scans with the training data, and Model.check with those of the calibration: a case of the grade
    "do not trust" ends here.
 3. Network units: patch.Patch scales slices or patches to [-1, 1], called by sampling.sample_targets for each plane.
 4. Sample: sampling.sample_targets runs the network, and joins patches and samples to predictions; planes.sample_planes
@@ -32,11 +32,12 @@ from voxlate.base.hub import address_of
 from voxlate.base.messages import Message, Say, message
 from voxlate.base.slabs import in_slabs
 from voxlate.checks.anatomy import FEWEST, Anatomy
+from voxlate.checks.out_of_distribution import verdict_on
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.brightness import SynthesisedImage, in_physical_units, with_peak
 from voxlate.synthesis.calibration import Answer, Calibration, Calibrations, Prediction
-from voxlate.synthesis.check import Checked, check_inputs
+from voxlate.synthesis.check import Checked
 from voxlate.synthesis.contrast import check_stripped, find_contrast, read_contrasts
 from voxlate.synthesis.empty import (
     Empty,
@@ -62,6 +63,8 @@ from voxlate.synthesis.intervals import (
     case_intervals,
     find_output_grid,
     notes_on_starter,
+    patches_in,
+    sources_of,
 )
 from voxlate.synthesis.network import Network
 from voxlate.synthesis.planes import sample_planes
@@ -191,27 +194,29 @@ class Model:
                 warn(note)
 
     def check(self, scans: Mapping[str, Scan] | Scan, case: str = "case") -> Checked:
-        """The scans of a case as they would be used, with the verdict on them; nothing is synthesised.
+        """The scans of a case as inputs of the network, with the verdict on them; nothing is synthesised.
 
         Raises BadInput where they cannot be used.
         """
         facts = self.facts
         own, notes = by_accepted_names(by_name(scans, facts.data.source), facts.accepts)
-        inputs = self.prepare(own, case)
-        calibration = self.calibration()  # refuses one of other images
-        if not facts.may_have_intervals(inputs.files):
-            calibration = None
-        targets = tuple(self.targets_of(inputs.files))
-        return check_inputs(facts, inputs, targets, tuple(notes), calibration)
-
-    def prepare(self, scans: Mapping[str, Scan], case: str) -> CaseInputs:
-        """The scans of a case as inputs of the network, with warnings of what differs from the training data."""
-        self.check_names(scans, case)
-        known = {name: scans[name] for name in self.scan_names if name in scans}
+        self.check_names(own, case)
+        known = {name: own[name] for name in self.scan_names if name in own}
+        targets = tuple(self.targets_of(known))
         try:
-            return prepare_inputs(self.facts, known, case, self.anatomy, self.targets_of(known))
+            inputs = prepare_inputs(facts, known, case, self.anatomy, targets)
         except OSError as error:
             raise system_refusal(error) from error
+        calibration, verdict = self.calibration(), None  # refuses one of other images
+        if not facts.may_have_intervals(known):
+            calibration = None
+        messages = [*notes, *inputs.warnings]
+        if calibration is not None and calibration.references is not None:
+            sources = sources_of(facts, inputs.prepared)
+            patches = patches_in(facts, inputs.prepared, sources)
+            verdict = verdict_on(calibration.references, patches)
+            messages += verdict.messages
+        return Checked(inputs, targets, tuple(notes), tuple(messages), calibration, verdict)
 
     @property
     def missing_checks(self) -> list[Message]:

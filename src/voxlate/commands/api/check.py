@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from voxlate.base.errors import BadInput, plural
+from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, worst_grade
 from voxlate.base.options.check import check_options
 from voxlate.commands.api.entry import command
@@ -17,29 +17,19 @@ from voxlate.synthesis.options import CheckOptions, SynthOptions
 from voxlate.synthesis.scans import Scans
 from voxlate.synthesis.selection import Selection, select
 
-FITS = "fits"  # the verdict where no message is more than a note
-
 
 @dataclass(frozen=True)
 class CheckedCase:
-    """A case as a model would take it: each scan's file, grid and unit, the modalities to synthesise, and all messages."""
+    """A case as a model would take it: its verdict ("fits", "caution" or "do not trust"), and why.
+
+    scans: file, grid and unit by modality; targets: the modalities to synthesise.
+    """
 
     case: str
+    verdict: str
     scans: Mapping[str, Mapping[str, str]]
-    targets: tuple[str, ...]
-    messages: tuple[Message, ...]
-
-    @property
-    def verdict(self) -> str:
-        """The worst grade of the messages: "fits", "caution" or "do not trust"."""
-        grade = worst_grade(self.messages)
-        return FITS if grade in (None, "note") else str(grade)
-
-    @property
-    def table(self) -> dict[str, Any]:
-        """The case as plain values."""
-        own = {"case": self.case, "verdict": self.verdict, "scans": {**self.scans}}
-        return {**own, "targets": [*self.targets], "messages": [one.table for one in self.messages]}
+    targets: Sequence[str]
+    messages: Sequence[Message]
 
     def __repr__(self) -> str:
         lines = [f"{self.case}: {self.verdict}; to synthesise: {', '.join(self.targets)}"]
@@ -49,29 +39,20 @@ class CheckedCase:
 
 @dataclass(frozen=True)
 class Checks:
-    """The verdicts on the cases of a command; left_out: a sentence for each case that cannot be used."""
+    """The cases of a command; left_out: a sentence for each case that cannot be used."""
 
-    cases: tuple[CheckedCase, ...]
-    left_out: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def verdicts(self) -> dict[str, int]:
-        """The number of cases with each verdict."""
-        return dict(Counter(case.verdict for case in self.cases))
+    cases: Sequence[CheckedCase]
+    left_out: Mapping[str, str]
 
     @property
     def document(self) -> dict[str, Any]:
-        """The verdicts as plain values."""
-        cases = [case.table for case in self.cases]
-        return {"verdicts": self.verdicts, "cases": cases, "left_out": {**self.left_out}}
+        """The cases as plain values, and their number by verdict."""
+        return {"verdicts": Counter(case.verdict for case in self.cases), **asdict(self)}
 
     def __repr__(self) -> str:
-        counts = [f"{count} {verdict}" for verdict, count in self.verdicts.items()]
-        summary = (
-            f"{plural(len(self.cases), 'case')}: {', '.join(counts)}; {len(self.left_out)} left out"
-        )
-        several = len(self.cases) + len(self.left_out) > 1
-        return "\n".join([*([summary] if several else []), *map(repr, self.cases)])
+        counts = [f"{count} {verdict}" for verdict, count in self.document["verdicts"].items()]
+        lines = [", ".join([*counts, f"{len(self.left_out)} left out"]), *map(repr, self.cases)]
+        return "\n".join(lines if len(self.cases) > 1 else lines[1:])
 
 
 @command
@@ -89,13 +70,13 @@ def check(
     inputs: as of synthesise.
     """
     asked = check_options(CheckOptions, options, changes)
-    model = open_model(run, asked)
+    model, left_out = open_model(run, asked), dict[str, str]()
+    cases = list[CheckedCase]()
     if isinstance(inputs, Mapping):
         selected = Selection(model, [Scans("case", {**inputs})])
     else:
         texts = [inputs] if isinstance(inputs, Path | str) else inputs
         selected = select(model, [*map(str, texts)], SynthOptions(**vars(asked)))
-    cases, left_out = list[CheckedCase](), dict(selected.lacking)
     with report_to(progress) as report:
         for number, scans in enumerate(selected.scans):
             report.step("cases", number, len(selected.scans))
@@ -105,15 +86,17 @@ def check(
                 if len(selected.scans) == 1:
                     raise
                 left_out[scans.case] = str(error)
-    return Checks(tuple(cases), left_out)
+    return Checks(cases, {**selected.lacking, **left_out})
 
 
 def _check_case(model: Model, scans: Scans) -> CheckedCase:
     checked = model.check(scans.files, scans.case)
+    messages = [*scans.notes, *checked.messages, *model.missing_checks]
+    grade = worst_grade(messages)
+    verdict = "fits" if grade in (None, "note") else str(grade)
     header = checked.inputs.prepared.header
     found = dict[str, dict[str, str]]()
     for name, origin in header.origins.items():
-        file = str(scans.files.get(name, origin.file))
-        found[name] = {"file": file, "grid": f"{origin.grid}", "unit": header.units[name]}
-    messages = (*scans.notes, *checked.messages, *model.missing_checks)
-    return CheckedCase(scans.case, found, checked.targets, messages)
+        place = {"file": str(scans.files.get(name, origin.file)), "grid": f"{origin.grid}"}
+        found[name] = {**place, "unit": header.units[name]}
+    return CheckedCase(scans.case, verdict, found, checked.targets, messages)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +24,7 @@ from voxlate.synthesis.inputs import as_volume
 from voxlate.synthesis.model import Model, Synthesised
 from voxlate.synthesis.options import CheckOptions, SynthOptions
 from voxlate.synthesis.provenance import provenance_of
-from voxlate.synthesis.selection import Selection, select
+from voxlate.synthesis.selection import select
 from voxlate.training.model import load as load_model
 from voxlate.training.model import load_members
 
@@ -168,9 +169,17 @@ def synthesise(
             fetched = fetch_inputs(texts, to, asked)
             texts = fetched.inputs
         selected = select(open_model(run, asked), texts, asked)
-        scans = selected.scans
+        scans, left_out = selected.scans, {**selected.lacking}
+        described = partial(
+            Syntheses,
+            to,
+            targets=tuple(selected.model.facts.data.target),
+            complete=tuple(selected.complete),
+            others=len(selected.others or ()),
+            inputs=tuple(texts),
+        )
         if not scans:
-            return _describe(selected, to, [], {}, frozenset(), texts)
+            return described((), left_out)
         if asked.pseudonymise is not None:
             check_outside(asked.pseudonymise, to)
         if f".{asked.format}" in ITK.written_endings:
@@ -187,7 +196,9 @@ def synthesise(
             write_layouts(folders, scans, to, asked, report.say)
         if asked.store:
             report.say(message("stored", store_answers(fetched, folders, report.say)))
-    return _describe(selected, to, folders, failed, refused, texts)
+    cases = tuple(folder.name for folder in folders)
+    with_truth = frozenset(case.case for case in scans if case.truths and case.case in cases)
+    return described(cases, left_out | failed, refused=refused, with_truth=with_truth)
 
 
 synthesize = synthesise
@@ -217,27 +228,3 @@ def _texts_of_inputs(inputs: Any, out: Path) -> list[str]:
             scan = path
         texts.append(f"{name}={scan}")
     return texts
-
-
-def _describe(
-    selected: Selection,
-    out: Path,
-    folders: Sequence[Path],
-    failed: Mapping[str, str],
-    refused: frozenset[str],
-    inputs: Sequence[str],
-) -> Syntheses:
-    """What was synthesised of the selected cases."""
-    cases = tuple(folder.name for folder in folders)
-    with_truth = {scans.case for scans in selected.scans if scans.truths}
-    return Syntheses(
-        out,
-        cases,
-        {**selected.lacking, **failed},
-        targets=tuple(selected.model.facts.data.target),
-        complete=tuple(selected.complete),
-        refused=refused,
-        with_truth=frozenset(with_truth & {*cases}),
-        others=len(selected.others or ()),
-        inputs=tuple(inputs),
-    )

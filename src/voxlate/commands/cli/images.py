@@ -43,7 +43,7 @@ def check(run: Run, inputs: Inputs, options: CheckOptions, as_json: Json = False
     found = check_scans([run, *members], scans, options)
     print(json.dumps(found.document) if as_json else found)
     end(f"left out {sentence}" for sentence in found.left_out.values())
-    if "do not trust" in found.verdicts:
+    if "do not trust" in found.document["verdicts"]:
         raise SystemExit(DOUBTFUL)
 
 
