@@ -93,18 +93,21 @@ def test_a_single_case_is_an_error_at_every_door(door, run, mixed, tmp_path, mon
         assert worst_grade(made.warnings) == "do not trust"
 
 
-def test_a_calibration_lists_the_case_that_it_leaves_out(run, mixed, quick_widths):
-    said = []
-    found = calibrate(load(run), find_cohort(mixed).cases, warn=said.append)
+def test_a_calibration_lists_the_case_that_it_leaves_out(run, small_head, quick_widths, tmp_path):
+    heads, said = tmp_path / "heads", []
+    for number in range(3):
+        small_head(heads / f"new{number}", 100 + number)
+    change_scan(heads / "new1" / "t1.nii.gz", lambda values: values - 1000)
+    found = calibrate(load(run), find_cohort(heads).cases, warn=said.append)
     assert found.entry["patients"] == 2
-    assert "case1" in next(one.text for one in said if one.code == "case-left-out")
+    assert "new1" in next(one.text for one in said if one.code == "case-left-out")
 
 
-def test_scores_of_a_run_list_the_case_that_it_does_not_synthesise(voxlate, run, mixed, out):
-    command = ("evaluate", out, "--truth", mixed, "--run", run, "--json")
+def test_scores_of_a_run_list_the_case_that_it_does_not_synthesise(voxlate, completing, mixed, out):
+    command = ("evaluate", out, "--truth", mixed, "--run", completing, "--json")
     answer = voxlate(*command)
     assert answer.code == 2
     assert "case1" in answer.said
-    assert "case1" in read_json(out / "scenarios.json")["left_out"]
+    assert "case1/t2" in read_json(out / "provenance.json")["failed"]
     found = json.loads(voxlate(*command, "--anyway").done().out)
     assert {row["case"] for row in found["cases"]} == {"case0", "case1", "case2"}
