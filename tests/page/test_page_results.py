@@ -216,7 +216,7 @@ def test_a_dicom_series_gives_a_derived_series(page, run, series):
     files = {f"s/{path.name}": path.read_bytes() for path in sorted(series.iterdir())}
     place = made.upload(**files).headers["location"]
     finished(made, place)
-    address, text = synthesised(made, place, "run")
+    address, text = synthesised(made, place, "run", anyway=1)
     assert "DICOM series (zip)" in text
     content = made.client.get(f"{address}/dicom.zip").content
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -235,6 +235,6 @@ def test_the_page_synthesises_what_is_not_to_be_trusted_only_where_the_box_is_ti
     assert '<input type="checkbox" name="anyway" value="1" required>' in finished(made, place)
     address, text = synthesised(made, place, "run")
     assert "“Synthesise anyway”" in text
-    assert made.client.get(f"{address}/images/t2.nii.gz").status_code == 404
-    address, _ = synthesised(made, place, "run", anyway="1")
+    assert made.client.get(f"{address}/images/t2.nii.gz").status_code == 400
+    address, _ = synthesised(made, place, "run", anyway=1)
     assert made.client.get(f"{address}/images/t2.nii.gz").status_code == 200

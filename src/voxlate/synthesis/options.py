@@ -27,7 +27,7 @@ SAMPLES = Option(
     least=1,
 )
 SPLIT = Option("Split to synthesise: train, val or test.", panel=MAIN)
-ANYWAY = Option('Also synthesise cases that check grades "do not trust".', panel=MAIN)
+ANYWAY = Option('Also cases graded "do not trust".', panel=MAIN)
 ANSWER = Option(
     "Model of two stages: mean (least error) or sample (sharp). Default: sample.",
     panel=MAIN,

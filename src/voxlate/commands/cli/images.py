@@ -64,7 +64,6 @@ def synth(
     """Synthesise the target modalities of a case or a cohort.
 
     The images are in physical units on the grid of the input.
-    The exit code is 3 where a case is graded "do not trust".
     """
     from voxlate.commands.api.images import synthesise
     from voxlate.commands.api.progress import Reporter
