@@ -33,7 +33,10 @@ class CheckedCase:
 
     def __repr__(self) -> str:
         lines = [f"{self.case}: {self.verdict}; to synthesise: {', '.join(self.targets)}"]
-        lines += [f"  {name}: {', '.join(scan.values())}" for name, scan in self.scans.items()]
+        lines += [
+            f"  {name}: {', '.join(filter(None, scan.values()))}"
+            for name, scan in self.scans.items()
+        ]
         return "\n".join([*lines, *(f"  {said.grade}: {said.text}" for said in self.messages)])
 
 
@@ -94,9 +97,8 @@ def _check_case(model: Model, scans: Scans) -> CheckedCase:
     messages = [*scans.notes, *checked.messages, *model.missing_checks]
     grade = worst_grade(messages)
     verdict = "fits" if grade in (None, "note") else str(grade)
-    header = checked.inputs.prepared.header
-    found = dict[str, dict[str, str]]()
-    for name, origin in header.origins.items():
-        place = {"file": str(scans.files.get(name, origin.file)), "grid": f"{origin.grid}"}
-        found[name] = {**place, "unit": header.units[name]}
+    inputs, found = checked.inputs, dict[str, dict[str, str]]()
+    for name, grid in inputs.grids.items():
+        unit = inputs.prepared.header.units.get(name, "")
+        found[name] = {"file": str(inputs.files[name]), "grid": f"{grid}", "unit": unit}
     return CheckedCase(scans.case, verdict, found, checked.targets, messages)
