@@ -10,7 +10,6 @@ from voxlate.commands.api.carry import export_model as export_model
 from voxlate.commands.api.carry import push as push
 from voxlate.commands.api.catalogue import list_starters as list_starters
 from voxlate.commands.api.catalogue import recipes as recipes
-from voxlate.commands.api.check import check as check
 from voxlate.commands.api.cohorts import manifest as manifest
 from voxlate.commands.api.cohorts import phantom as phantom
 from voxlate.commands.api.cohorts import prepare as prepare
@@ -21,6 +20,7 @@ from voxlate.commands.api.exports import export as export
 from voxlate.commands.api.exports import export_for as export_for
 from voxlate.commands.api.exports import listen as listen
 from voxlate.commands.api.facts import info as info
+from voxlate.commands.api.images import check as check
 from voxlate.commands.api.images import load as load
 from voxlate.commands.api.images import synthesise as synthesise
 from voxlate.commands.api.images import synthesize as synthesize

@@ -36,7 +36,7 @@ def check(run: Run, inputs: Inputs, options: CheckOptions, as_json: Json = False
 
     The exit code is 3 where a case is graded "do not trust": synth leaves it out unless --anyway.
     """
-    from voxlate.commands.api.check import check as check_scans
+    from voxlate.commands.api.images import check as check_scans
     from voxlate.training.model import members_and_scans
 
     members, scans = members_and_scans(inputs)
