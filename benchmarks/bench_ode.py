@@ -30,7 +30,7 @@ def slices(model: Model, cohort: Path, split: str | None, count: int) -> list[Ba
     """The middle slice of the first cases."""
     found, recipe = [], network_of(model).recipe
     for scans in find_scans([str(cohort)], model, split=split)[:count]:
-        case = model.prepare(scans.files, scans.case).prepared
+        case = model.check(scans.files).inputs.prepared
         depth, height, width = case.header.shape
         found.append(
             read_patch(case, recipe.data, recipe.intensity, (depth // 2, 0, 0), (1, height, width))

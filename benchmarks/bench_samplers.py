@@ -49,7 +49,8 @@ def measure(
     """Mean scores over the cases and seconds a slice of one sampler at one number of steps."""
     scans = find_scans([str(cohort)], model, split=split)
     with tempfile.TemporaryDirectory() as folder, progress_on(console) as bars:
-        made, _ = synthesise_cases(Selection(model, scans), Path(folder), progress=bars)
+        selected = Selection(model, scans)
+        made, *_ = synthesise_cases(selected, Path(folder), anyway=True, progress=bars)
         effort = [read_json(one / "provenance.json") for one in made]
         document = evaluate(Path(folder), cohort, features=features).document()
         truths = {case.case: case.files for case in find_cohort(cohort).cases}

@@ -154,7 +154,9 @@ def volume(path: Path, kind: str) -> None:
         {"kind": "window", "low": -1000, "high": 2000} if kind == "ct" else {"kind": "percentile"}
     )
     made = model(TINY, intensity, steps=2, samples=2)
-    synthesise_cases(Selection(made, [Scans("case", {"t1": path})]), path.parent / "out")
+    synthesise_cases(
+        Selection(made, [Scans("case", {"t1": path})]), path.parent / "out", anyway=True
+    )
     print(machine.peak_memory() / 2**30, time.perf_counter() - begun)
 
 

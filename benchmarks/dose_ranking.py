@@ -155,7 +155,7 @@ def main(work: Path, quick: bool, gamma: bool = False) -> float:
     for scan in cohort.glob("*/t1.nii.gz"):
         (scans / scan.parent.name).mkdir(parents=True)
         scan.rename(scans / scan.parent.name / scan.name)
-    voxlate.synthesise("starter:head-mr-to-ct", scans, out)
+    voxlate.synthesise("starter:head-mr-to-ct", scans, out, anyway=True)
     tables = []
     for case in sorted(path.name for path in scans.iterdir()):
         cts = (read_volume(root / case / "ct.nii.gz") for root in (cohort, out))

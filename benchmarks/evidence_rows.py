@@ -223,7 +223,8 @@ def scored(
     common: dict[str, Any] = {"split": "test", "allow_outside": True, "progress": False}
     # "sample" is the default of a model of two stages
     chosen = "mean" if answer == "mean" else None
-    voxlate.synthesise(model, table, out, answer=chosen, missing=missing, device="cpu", **common)
+    chosen_by: dict[str, Any] = {"answer": chosen, "missing": missing, "anyway": True}
+    voxlate.synthesise(model, table, out, device="cpu", **chosen_by, **common)
     found = voxlate.evaluate(out, table, **common, **scoring).rows
     rows = [one for one in found if one.answer == SYNTHESIS]
     patients = sorted({one.patient for one in rows})

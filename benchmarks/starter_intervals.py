@@ -203,7 +203,7 @@ def compare(model: Model, real: Path, out: Path) -> RealHeads:
     calibration = model.calibration()
     assert calibration is not None
     scans = find_scans([str(real)], model, **layout(real))
-    synthesise_cases(Selection(model, scans), out, say=lambda _: None)
+    synthesise_cases(Selection(model, scans), out, anyway=True, say=lambda _: None)
     (target,) = model.facts.data.target
     found = list[tuple[str, Array]]()
     for case in find_cohort(real, **layout(real)).cases:

@@ -270,7 +270,7 @@ def measured(name: str, wanted: Wanted, starter: Path, work: Path, device: str) 
         first, *others = model.facts.data.source
         missing = others if model.facts.completes else None
         scans = find_scans([str(cohort)], model, missing=missing, **layout(cohort))
-        synthesise_cases(Selection(model, scans), out, say=lambda _: None)
+        synthesise_cases(Selection(model, scans), out, anyway=True, say=lambda _: None)
         scores = evaluate(out, cohort, mask=mask, **layout(cohort))
         rows = [row for row in scores.rows if row.answer == "synthesis"]
         for modality in sorted({row.modality for row in rows}):

@@ -90,7 +90,7 @@ def learned(
     calibration = calibrate(load(run), cases, split="val", regions=regions)
     model = load(run)
     mine = [one for one in find_scans([str(scans)], model) if split[one.case] == "test"]
-    synthesise_cases(Selection(model, mine), folder / "out")
+    synthesise_cases(Selection(model, mine), folder / "out", anyway=True)
     scores = evaluate(folder / "out", scans, cases=[one.case for one in mine], regions=regions)
     ours = [row for row in scores.rows if row.answer == "synthesis"]
     keys = [*KEYS, *(f"{region}.coverage" for region in regions)]
@@ -370,7 +370,7 @@ def _scan(path: Path, modality: str) -> Volume:
 def said_of(model: Model, source: str, scan: Volume) -> str:
     """The highest grade of what a model says of a scan, or that it refuses it."""
     try:
-        return worst_grade(model.prepare({source: scan}, "case").warnings) or "nothing"
+        return worst_grade(model.check({source: scan}).messages) or "nothing"
     except BadInput:
         return "refused"
 

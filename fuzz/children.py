@@ -41,8 +41,8 @@ class Ended:
 
     @property
     def refused(self) -> bool:
-        """Whether it ended with exit code 2 and a sentence."""
-        return self.code == 2 and bool(self.sentences) and "Traceback" not in self.err
+        """Whether it ended with exit code 2 or 3 and a sentence."""
+        return self.code in (2, 3) and bool(self.sentences) and "Traceback" not in self.err
 
 
 class Child:

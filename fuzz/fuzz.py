@@ -152,7 +152,7 @@ def attempt(kind: Kind, draw: np.random.Generator, right: str | None) -> tuple[s
     if left or strange:
         return "wrong", f"{left}, {strange}"
     said = [line for line in err.splitlines() if line.startswith("voxlate: ")]
-    if code == 2 and said and "Traceback" not in err:
+    if code in (2, 3) and said and "Traceback" not in err:
         return "refused", said[0]
     if code != 0:
         return "crashed", err

@@ -20,6 +20,7 @@ from voxlate.commands.cli.options import flag_of
 TABLES = {
     "adapt": ("RUN --data DATA --out OUT", package.AdaptOptions),
     "calibrate": ("RUN COHORT", package.CalibrateOptions),
+    "check": ("RUN COHORT", package.CheckOptions),
     "compare": ("OUT", package.CompareOptions),
     "evaluate": ("OUT --truth COHORT", package.EvaluateOptions),
     "export": ("OUT --dicom TO", package.ExportOptions),

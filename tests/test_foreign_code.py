@@ -106,6 +106,7 @@ ALLOWED = {
         "t1_to_t2_brain --data PREPARED --out OUT --set net=LAYER",
         "t1_to_t2_brain --data PREPARED --out OUT --set synth.sampler=SAMPLER",
     ],
+    "check": ["RUN COHORT"],
     "synth": [
         "RUN COHORT --out OUT",
         "WEIGHTS COHORT --out OUT",
@@ -182,6 +183,7 @@ CALLS = {
     "evaluate": {"out": "OUT", "truth": "COHORT", "run": "RUN"},
     "load": {"run": "WEIGHTS"},
     "recipes": {"name": "RECIPE"},
+    "check": {"run": "RUN", "inputs": "COHORT"},
     "synthesise": {"run": "RUN", "inputs": "COHORT", "out": "OUT"},
     "train": {"recipe": "RECIPE", "data": "PREPARED", "out": "OUT"},
     "listen": {"run": "RUN", "out": "OUT", "allow": ["A"], "to": "B@127.0.0.1:104"},

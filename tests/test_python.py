@@ -74,7 +74,7 @@ def test_every_command_has_its_function():
     commands = [
         one.name or one.callback.__name__.removeprefix("list_") for one in app.registered_commands
     ]
-    assert len(commands) == 22
+    assert len(commands) == 23
     assert {COMMANDS.get(name, name) for name in commands} <= {*package.__all__}
 
 

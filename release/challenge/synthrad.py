@@ -57,7 +57,7 @@ def synthesise(model: Model, scan: Path, mask: Path | None, target: Path) -> Non
     """Write the synthetic CT of a scan on its grid, -1024 HU outside the mask."""
     (source,), (name,) = model.facts.data.source, model.facts.data.target
     with tempfile.TemporaryDirectory() as folder:
-        made = voxlate.synthesise(model, {source: scan}, folder, progress=False)
+        made = voxlate.synthesise(model, {source: scan}, folder, anyway=True, progress=False)
         image = read_volume(made.folders[0] / f"{name}.nii.gz", name)
     if mask is not None:
         inside = read_volume(mask, "mask")

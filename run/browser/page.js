@@ -11,7 +11,7 @@ let onProgress = () => {};
 /** Asks the worker for one thing at a time; a refusal is thrown. */
 function ask(kind, rest = {}) {
   return new Promise((resolve, reject) => {
-    asked = (answer) => ("error" in answer ? reject(new Error(answer.error)) : resolve(answer));
+    asked = (answer) => ("error" in answer ? reject(Object.assign(new Error(answer.error), answer)) : resolve(answer));
     worker.postMessage({ kind, ...rest });
   });
 }
@@ -90,6 +90,7 @@ function sourceControl(name) {
 async function synthesise() {
   hideResult();
   const scans = {};
+  if (find("anyway-choice").hidden) find("anyway").checked = false;
   for (const input of find("sources").querySelectorAll("input")) {
     if (input.files.length) scans[input.id.slice("scan-".length)] = await read(input.files[0]);
   }
@@ -102,8 +103,12 @@ async function synthesise() {
     say(`${done} of ${total} steps; about ${Math.ceil((seconds * (total - done)) / Math.max(done, 1))} seconds left.`);
   };
   try {
-    showResult(await ask("synthesise", { scans, seed: Math.trunc(find("seed").valueAsNumber) }));
+    const [seed, anyway] = [Math.trunc(find("seed").valueAsNumber), find("anyway").checked];
+    showResult(await ask("synthesise", { scans, seed, anyway }));
     say(`Done in ${((performance.now() - begun) / 1000).toFixed(1)} seconds.`, "good");
+  } catch (error) {
+    find("anyway-choice").hidden = !error.refused;
+    throw error;
   } finally {
     find("progress").hidden = true;
   }

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from voxlate.base.errors import BadInput
+from voxlate.base.errors import BadInput, DoNotTrust
 from voxlate.base.files import HIGH, LOW, SYNTHETIC
 from voxlate.exchange.model_file import read_model
 from voxlate.exchange.run import load
@@ -29,14 +29,20 @@ def open_model() -> str:
     return _answer(_open)
 
 
-def synthesise(seed: int, report: Report) -> str:
-    """Synthesise /scans/MODALITY/FILE; the written files, the views of the page, messages and provenance."""
-    return _answer(lambda: _synthesise(seed, report))
+def synthesise(seed: int, report: Report, anyway: bool = False) -> str:
+    """Synthesise /scans/MODALITY/FILE; the written files, the views of the page, messages and provenance.
+
+    anyway: also scans that are graded "do not trust".
+    """
+    return _answer(lambda: _synthesise(seed, report, anyway))
 
 
 def _answer(work: Callable[[], dict[str, Any]]) -> str:
     try:
         return json.dumps(work())
+    except DoNotTrust as error:
+        text = str(error).replace("--anyway", "“Synthesise anyway”")
+        return json.dumps({"error": text, "refused": True})
     except BadInput as error:
         return json.dumps({"error": str(error)})
 
@@ -55,11 +61,11 @@ def _open() -> dict[str, Any]:
     }
 
 
-def _synthesise(seed: int, report: Report) -> dict[str, Any]:
+def _synthesise(seed: int, report: Report, anyway: bool) -> dict[str, Any]:
     for folder in (OUT, VIEWS):
         shutil.rmtree(folder, ignore_errors=True)
     scans = {folder.name: next(folder.iterdir()) for folder in sorted(SCANS.iterdir())}
-    result = _models[0].synthesise(scans, seed=seed, progress=report)
+    result = _models[0].synthesise(scans, seed=seed, progress=report, anyway=anyway)
     paths = [*result.save(OUT), OUT / "provenance.json"]
     notes = [{"grade": note.grade, "text": str(note)} for note in result.warnings]
     views = [_written(number, view) for number, view in enumerate(_views(scans, result))]

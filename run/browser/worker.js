@@ -39,11 +39,11 @@ async function open({ files }) {
   return JSON.parse(await python.runPythonAsync("page.open_model()"));
 }
 
-async function synthesise({ scans, seed }) {
+async function synthesise({ scans, seed, anyway }) {
   clear("/scans");
   for (const [name, file] of Object.entries(scans)) put(`/scans/${name}`, [file]);
   python.globals.set("report", (done, total) => self.postMessage({ progress: [done, total] }));
-  const done = JSON.parse(await python.runPythonAsync(`page.synthesise(${seed}, report)`));
+  const done = JSON.parse(await python.runPythonAsync(`page.synthesise(${seed}, report, ${anyway ? "True" : "False"})`));
   if (done.error) return done;
   const files = done.files.map((path) => ({ name: path.split("/").pop(), bytes: python.FS.readFile(path) }));
   const views = done.views.map((view) => ({ ...view, bytes: python.FS.readFile(view.file) }));

@@ -61,6 +61,9 @@ class VoxlateSynthesisWidget(ScriptedLoadableModuleWidget):
         form.addRow("Contrast:", self.contrast)
         self.model = qt.QComboBox()
         form.addRow("Model:", self.model)
+        self.anyway = qt.QCheckBox("Synthesise anyway")
+        self.anyway.toolTip = 'Also a volume that the server grades "do not trust".'
+        form.addRow(self.anyway)
         self.apply = qt.QPushButton("Synthesise")
         self.apply.enabled = False
         form.addRow(self.apply)
@@ -103,7 +106,7 @@ class VoxlateSynthesisWidget(ScriptedLoadableModuleWidget):
         self.progress.visible = self.cancel.visible = True
         try:
             nodes, sentences = self.logic.synthesise(
-                node, self.contrast.currentText, model, self.tell
+                node, self.contrast.currentText, model, self.tell, self.anyway.checked
             )
             self.said.plainText = "\n".join([NOTICE, *sentences])
             self.logic.show(node, nodes)
@@ -137,7 +140,7 @@ class VoxlateSynthesisLogic(ScriptedLoadableModuleLogic):
         self.client = Client(address)
         return self.client.models()
 
-    def synthesise(self, node, contrast, model="", tell=lambda stage, percent: None):
+    def synthesise(self, node, contrast, model="", tell=lambda stage, percent: None, anyway=False):
         """The nodes of the synthesised images and of their intervals by name, and the sentences of the server on them.
 
         Raises VoxlateError where the volume has a transform, and for every refusal of the server.
@@ -156,7 +159,8 @@ class VoxlateSynthesisLogic(ScriptedLoadableModuleLogic):
                 raise VoxlateError(
                     f"{node.GetName()}: expected a volume that can be saved, found another."
                 )
-            result = self.client.synthesise({scan.name: scan.read_bytes()}, model, tell)
+            options = {"anyway": 1} if anyway else {}
+            result = self.client.synthesise({scan.name: scan.read_bytes()}, model, tell, **options)
             nodes = {}
             for name, url in result["images"].items():
                 path = Path(folder) / f"{name}.nii.gz"

@@ -76,8 +76,9 @@ class Client:
     ) -> dict[str, Any]:
         """Check scans and synthesise the images of a model, by default of the best one that takes them.
 
-        options: answer (mean, sample), samples, steps, sharpness, seed. Returns the state of the finished job, with the
-        addresses of its images, warnings and the error to expect; its scans are removed from the server.
+        options: answer (mean, sample), samples, steps, sharpness, seed, anyway (also scans that are graded "do not trust").
+        Returns the state of the finished job, with the addresses of its images, warnings and the error to expect; its
+        scans are removed from the server.
         """
         checked = self.check(files, tell)
         try:

@@ -20,6 +20,7 @@ from voxlate.commands.api.exports import export as export
 from voxlate.commands.api.exports import export_for as export_for
 from voxlate.commands.api.exports import listen as listen
 from voxlate.commands.api.facts import info as info
+from voxlate.commands.api.images import check as check
 from voxlate.commands.api.images import load as load
 from voxlate.commands.api.images import synthesise as synthesise
 from voxlate.commands.api.images import synthesize as synthesize
@@ -37,6 +38,7 @@ from voxlate.evaluation.options.evaluate import EvaluateOptions as EvaluateOptio
 from voxlate.page.server import serve as serve
 from voxlate.scans.images.grid import Volume as Volume
 from voxlate.scans.options.prepare import PrepareOptions as PrepareOptions
+from voxlate.synthesis.options import CheckOptions as CheckOptions
 from voxlate.synthesis.options import SynthOptions as SynthOptions
 from voxlate.training.options import AdaptOptions as AdaptOptions
 from voxlate.training.options import ImportOptions as ImportOptions

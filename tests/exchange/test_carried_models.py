@@ -80,6 +80,16 @@ def _with_constant(output):
     return dataclasses.replace(output, image=image.reshape(len(image), *image.shape[1:]))
 
 
+def test_the_runner_computes_scans_that_are_not_to_be_trusted_only_where_asked(folder, tmp_path):
+    scan, out = tmp_path / "t1.nii.gz", tmp_path / "out"
+    write_volume(scan, dataclasses.replace(head(), data=np.sign(head().data)))
+    command = [str(folder), str(scan), "--out", str(out)]
+    assert main(command) == 3
+    assert not out.exists()
+    assert main([*command, "--anyway"]) == 3
+    assert read_json(out / "provenance.json")["anyway"] is True
+
+
 @every_row(("weights", "share", "loss"), [("float16", 0.7, 5e-3), ("int8", 0.5, 0.2)])
 def test_smaller_weights_make_a_smaller_file_and_state_their_loss(
     weights, share, loss, folder, tmp_path

@@ -14,6 +14,7 @@ import pytest
 from paging import Here
 
 import voxlate as package
+from scans import change_scan
 
 
 def finished(made, place: str) -> str:
@@ -215,7 +216,7 @@ def test_a_dicom_series_gives_a_derived_series(page, run, series):
     files = {f"s/{path.name}": path.read_bytes() for path in sorted(series.iterdir())}
     place = made.upload(**files).headers["location"]
     finished(made, place)
-    address, text = synthesised(made, place, "run")
+    address, text = synthesised(made, place, "run", anyway=1)
     assert "DICOM series (zip)" in text
     content = made.client.get(f"{address}/dicom.zip").content
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -223,3 +224,17 @@ def test_a_dicom_series_gives_a_derived_series(page, run, series):
     slices = [name for name in names if "/t2/" in name]
     assert len(slices) == 6
     assert [name for name in names if name not in slices] == ["s/report/0001.dcm"]
+
+
+def test_the_page_synthesises_what_is_not_to_be_trusted_only_where_the_box_is_ticked(
+    page, run, cohort
+):
+    scan = change_scan(cohort / "case1" / "t1.nii.gz", lambda values: values - 1000)
+    made = page({"run": str(run)}, start=Here)
+    place = made.upload(scan).headers["location"]
+    assert '<input type="checkbox" name="anyway" value="1" required>' in finished(made, place)
+    address, text = synthesised(made, place, "run")
+    assert "“Synthesise anyway”" in text
+    assert made.client.get(f"{address}/images/t2.nii.gz").status_code == 400
+    address, _ = synthesised(made, place, "run", anyway=1)
+    assert made.client.get(f"{address}/images/t2.nii.gz").status_code == 200

@@ -62,7 +62,7 @@ def of_filled_slices(model):
 
 def drawn(model, scans):
     """What the network says, of all slices."""
-    images, _ = sample(model, model.prepare(scans, "case"), 0, no_report)
+    images, _ = sample(model, model.check(scans).inputs, 0, no_report)
     return images["t2"].values
 
 
@@ -251,7 +251,7 @@ def test_a_source_that_shows_something_keeps_a_slice_that_another_does_not(run, 
     t1, t2 = (read_volume(cohort / "case0" / f"{name}.nii.gz", name) for name in ("t1", "t2"))
     t1, t2 = with_air(t1), with_air(t2)
     t2.data[0, -ABOVE, 8:16, 8:14] = 700
-    prepared = load(run).prepare({"t1": t1}, "case").prepared
+    prepared = load(run).check({"t1": t1}).inputs.prepared
     both = _two(prepared, t2)
     found = find_empty_slices(facts, both)
     assert empty_slices(facts, both, None, {}, found).entry["slices"] == 3
@@ -382,11 +382,11 @@ def test_noise_in_the_air_a_skull_in_the_image_and_windows_leave_the_image_alone
     np.testing.assert_array_equal(
         canonical(made.volume).data[0][kept], drawn(by_percentiles, scans)[kept]
     )
-    raw, _ = sample(by_percentiles, by_percentiles.prepare({"t1": head}, "case"), 0, no_report)
+    raw, _ = sample(by_percentiles, by_percentiles.check({"t1": head}).inputs, 0, no_report)
     bright = raw["t2"].values.copy()
     bright[:, :8] = bright.max()  # as a scalp around the brain
     shown = {"t2": replace(raw["t2"], values=bright)}
-    prepared = by_percentiles.prepare({"t1": head}, "case").prepared
+    prepared = by_percentiles.check({"t1": head}).inputs.prepared
     own = by_percentiles
     for images, filled in ((raw, True), (shown, False)):
         found = find_empty_slices(own.facts, prepared)

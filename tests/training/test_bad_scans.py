@@ -83,7 +83,7 @@ def knee(head):
 def test_a_scan_that_is_no_mr_in_arbitrary_units_is_refused(model, head, tmp_path, change, words):
     path = write_scan(tmp_path / "scan.nii.gz", change(head))
     with pytest.raises(BadInput, match=words):
-        model.prepare({"t1": canonical(read_volume(path, "t1"))}, "scan")
+        model.check({"t1": canonical(read_volume(path, "t1"))})
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_scan_outside_the_field_of_the_training_is_warned_about(
     model, head, tmp_path, change, voxel_mm, words
 ):
     path = write_scan(tmp_path / "scan.nii.gz", change(head), voxel_mm)
-    warnings = model.prepare({"t1": canonical(read_volume(path, "t1"))}, "scan").warnings
+    warnings = model.check({"t1": canonical(read_volume(path, "t1"))}).messages
     said = " ".join(one.text for one in warnings)
     assert words in said if words else "mm high" not in said
 

@@ -101,7 +101,7 @@ def _table() -> dict[str, tuple[str, str]]:
 def _found(model: Model, scan: Volume) -> tuple[str, str]:
     """The worst grade, and the sentences that have it."""
     try:
-        warnings = model.prepare({"mr": scan}, "case").warnings
+        warnings = model.check({"mr": scan}).messages
     except BadInput as refused:
         return "refused", str(refused)
     grade = worst_grade(warnings)

@@ -27,7 +27,7 @@ def starter(shipped_starters) -> Model:
 
 def grades(model: Model, scan: Volume) -> dict[str, str]:
     """The grade of each code that a starter gives to a scan."""
-    warnings = model.prepare({scan.modality: scan}, "case").warnings
+    warnings = model.check({scan.modality: scan}).messages
     return {said.code: said.grade for said in warnings if said.grade != "note"}
 
 

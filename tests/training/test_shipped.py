@@ -83,9 +83,9 @@ def _brain(fluid: float) -> Volume:
 
 
 def test_a_stripped_brain_is_warned_about_by_the_starter_of_whole_heads_alone(shipped):
-    head = load("starter:head-mr-to-ct", "cpu").prepare({"mr": _brain(300)}, "case")
+    head = load("starter:head-mr-to-ct", "cpu").check({"mr": _brain(300)}).inputs
     assert any("mr: expected a whole head, found a body" in one.text for one in head.warnings)
-    brain = load("starter:brain-mr-to-mr", "cpu").prepare({"t1": _brain(300)}, "case")
+    brain = load("starter:brain-mr-to-mr", "cpu").check({"t1": _brain(300)}).inputs
     assert not any("expected a" in one.text for one in brain.warnings)
 
 
@@ -93,7 +93,7 @@ def test_fluid_as_dark_as_air_is_warned_about_where_t2_or_pd_is_made(shipped):
     model = load("starter:brain-mr-to-mr", "cpu")
 
     def warned(model, **scans):
-        warnings = model.prepare(scans, "case").warnings
+        warnings = model.check(scans).messages
         return [one.text for one in warnings if one.code == "dark-fluid"]
 
     assert not warned(model, t1=_brain(0)), "data.lift tells the fluid from air"

@@ -47,6 +47,10 @@ class BadInput(ValueError):
         return str(self).removesuffix(self.fix).rstrip()
 
 
+class DoNotTrust(BadInput):
+    """A case is not synthesised, because its image could not be trusted (exit code 3)."""
+
+
 class CannotWrite(BadInput):
     """Results cannot be written, which holds for all cases."""
 

@@ -130,7 +130,7 @@ def serve(run: Path | str, queue: Path, options: ListenOptions, say: Say = no_re
 
     listen(
         Queue(queue, options.idle),
-        _answer_by(model, SynthOptions(device=options.device), say),
+        _answer_by(model, SynthOptions(device=options.device, anyway=options.anyway), say),
         send_files,
         options,
         say=say,
@@ -143,7 +143,7 @@ def _answer_by(model: Model, options: SynthOptions, say: Say) -> Answer:
     def answer(scans: Path, images: Path) -> list[Path]:
         """The files of the images of a study."""
         selected = select(model, [str(scans)], options)
-        folders, _ = synthesise_cases(selected, images / "out", options, say=say)
+        folders, *_ = synthesise_cases(selected, images / "out", options, say=say)
         return write_objects_of(folders, images / DERIVED, say).files
 
     return answer

@@ -71,7 +71,7 @@ def calibrate(
     }
     path = _calibration_path(model, warn)
     with lock(path.parent):
-        job = CalibrationJob(model, path, rules, asked.seed)
+        job = CalibrationJob(model.without_intervals(), path, rules, asked.seed, asked.anyway)
         executor = choose_executor(asked, asked.device, warn)
         data = collect_cases(job, cases, executor, progress, warn, any_truth=asked.any_truth)
         write_calibration(path, _fit(model, data, rules, asked, progress, by_tissue))

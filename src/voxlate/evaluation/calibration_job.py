@@ -57,6 +57,7 @@ class CalibrationJob:
     file: Path
     rules: Rules
     seed: int
+    anyway: bool
     uses_network: bool = True
 
     @property
@@ -125,8 +126,10 @@ class CalibrationJob:
         patches = list[Patches]()
         for left_out in facts.data.target if facts.completes else [None]:
             used = {name: scan for name, scan in scans.items() if name != left_out}
-            inputs = model.prepare(used, case.case)
-            prepared = inputs.prepared
+            checked = model.check(used, case.case)
+            if not self.anyway:
+                checked.refuse(context.warn)
+            inputs, prepared = checked.inputs, checked.inputs.prepared
             output_grid = find_output_grid(facts, prepared)
             framed = {name: inputs.cut(scan) for name, scan in scans.items()}
             labels = {name: inputs.cut(label, 0) for name, label in maps.items()}

@@ -155,6 +155,7 @@ def score_run(
         say=cache(say),
         executor=choose_executor(options, options.device, say),
         seed=options.seed,
+        anyway=options.anyway,
         device=options.device,
     )
     rows = list[dict[str, Any]]()
@@ -167,7 +168,7 @@ def score_run(
             folder = out / scenario.folder
             scans = _complete_cases(scenario, scans_of[scenario.model.origin], cohort, incomplete)
             cases = [case.case for case in scans]
-            _, failed = synthesise(Selection(scenario.model, scans), folder)
+            _, failed, _ = synthesise(Selection(scenario.model, scans), folder)
             all_failed |= failed
             if len(scenario.missing) > 1:
                 rows += _rows(evaluate(folder, cohort, options, cases=cases), scenario.missing)

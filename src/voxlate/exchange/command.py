@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from voxlate.base.errors import BadInput
+from voxlate.base.errors import BadInput, DoNotTrust
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code: 0 done, 2 bad use or bad input."""
+    """The command; returns its exit code: 0 done, 2 bad use or bad input, 3 not to be trusted."""
     parser = argparse.ArgumentParser(
         prog="voxlate-run",
         description="Synthesise scans with a model that voxlate export wrote, without torch. Research software, not a medical device.",
@@ -28,22 +28,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--no-intervals", action="store_true", help="Leave the intervals of a calibrated model out."
     )
+    parser.add_argument(
+        "--anyway",
+        action="store_true",
+        help='Also synthesise scans that are graded "do not trust".',
+    )
     chosen = parser.parse_args(arguments)
     try:
-        _run(chosen)
+        grades = _run(chosen)
     except BadInput as error:
         print(f"voxlate-run: {error}", file=sys.stderr)
-        return 2
+        return 3 if isinstance(error, DoNotTrust) else 2
     except ModuleNotFoundError as error:
         print(
             f"voxlate-run: expected the package '{error.name}' for such a scan, found it not installed. Install it, or convert the scan to NIfTI.",
             file=sys.stderr,
         )
         return 2
-    return 0
+    return 3 if "do not trust" in grades else 0
 
 
-def _run(chosen: argparse.Namespace) -> None:
+def _run(chosen: argparse.Namespace) -> set[str]:
+    """Synthesise, and write the images; returns the grades of all messages."""
     from voxlate.exchange.run import load
     from voxlate.scans.formats.io import without_ending
     from voxlate.synthesis.result import check_earlier, check_free
@@ -57,13 +63,21 @@ def _run(chosen: argparse.Namespace) -> None:
     check_free(out, [f"{name}.nii.gz" for name in model.names_of(scans)])
     check_earlier(out, model.plan(scans, chosen.seed))
     notes = model.missing_checks
-    result = model.synthesise(scans, case=case, seed=chosen.seed, progress=_show, warn=notes.append)
+    result = model.synthesise(
+        scans,
+        case=case,
+        seed=chosen.seed,
+        progress=_show,
+        warn=notes.append,
+        anyway=chosen.anyway,
+    )
     if sys.stderr.isatty():
         print(file=sys.stderr)
     for note in notes:
         print(f"{note.grade}: {note.on(case)}", file=sys.stderr)
     for path in result.save(out):
         print(path)
+    return {note.grade for note in notes}
 
 
 def _scans(given: Sequence[str], sources: Sequence[str]) -> dict[str, str]:

@@ -14,13 +14,11 @@ from voxlate.base.codes import Grade
 from voxlate.base.devices import is_out_of_memory, one_thread
 from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.messages import Message, message, worst_grade
-from voxlate.checks.out_of_distribution import verdict_on
 from voxlate.commands.api.progress import Reporter
 from voxlate.page.jobs import SCANS
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.formats.dicom import is_dicom_folder, list_series
 from voxlate.scans.formats.io import format_by_ending, is_there, read_volume, without_ending
-from voxlate.synthesis.intervals import patches_in, sources_of
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.selection import select
@@ -265,18 +263,13 @@ def _try(
             f"upload: expected the scans of one case, found {len(selected.scans)} cases. Choose one."
         )
     (found,) = selected.scans
-    prepared = model.prepare(found.files, found.case)
-    calibration = model.calibration()
-    warnings = [*found.notes, *prepared.warnings, *model.missing_checks]
+    checked = model.check(found.files, found.case)
+    warnings = [*found.notes, *checked.messages, *model.missing_checks]
     if len(entries) == 1 and not any("=" in text for text in inputs):
         warnings += _warn_of_name(entries[0]["title"], found.files)
-    if calibration is not None and calibration.references is not None:
-        sources = sources_of(model.facts, prepared.prepared)
-        patches = patches_in(model.facts, prepared.prepared, sources)
-        warnings += verdict_on(calibration.references, patches).messages
     return {
         "used": {name: _place(path, scans) for name, path in found.files.items()},
-        "targets": tuple(model.targets_of(found.files)),
+        "targets": checked.targets,
         "warnings": tuple((said.grade, said.on_page) for said in warnings),
         "worst": worst_grade(warnings),
     }

@@ -383,6 +383,7 @@ def check_again(site: OfSite, form: Form, name: str) -> Response:
         steps={"type": "integer"},
         sharpness={"type": "number"},
         seed={"type": "integer"},
+        anyway={"type": "boolean"},
     ),
 )
 def synthesise(request: Request, site: OfSite, form: Form, name: str) -> Response:
@@ -393,13 +394,14 @@ def synthesise(request: Request, site: OfSite, form: Form, name: str) -> Respons
     fit = next((fit for fit in fits if fit["label"] == label and not fit["why_not"]), None)
     if fit is None or label not in runs:
         raise BadInput("model: expected one that fits the scan, found another. Choose one.")
-    names = ("answer", "samples", "steps", "sharpness", "seed")
+    names = ("answer", "samples", "steps", "sharpness", "seed", "anyway")
     for field in {*form} - {"run", *names}:
         hint = did_you_mean(field, names) or "Leave it out."
         raise BadInput(f"form: expected run, {', '.join(names)}, found '{field}'. {hint}")
     options = read_options(SynthOptions, form, *names)
     limits = site.settings.limits
     check_most(options, samples=limits.samples, steps=limits.steps, seed=LARGEST_SEED)
+    anyway = options.pop("anyway", False)
     answers = fit["answers"]
     answer = options.pop("answer", answers[0])
     if answer not in answers:
@@ -423,6 +425,7 @@ def synthesise(request: Request, site: OfSite, form: Form, name: str) -> Respons
         "place": job.request.get("place"),
         "options": {
             **options,
+            "anyway": anyway,
             "answer": answer if len(answers) > 1 else None,
             "device": site.settings.device,
         },

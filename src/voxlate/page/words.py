@@ -32,6 +32,7 @@ SETTINGS = {
     "--memory": "Memory",
     "--split": "Split",
     "--samples": "Samples",
+    "--anyway": "Synthesise anyway",
 }
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 PARENTHESIS = re.compile(r" ?\([^()]*\)")

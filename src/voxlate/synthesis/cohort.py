@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from voxlate.base.errors import BadInput, CannotWrite
+from voxlate.base.errors import BadInput, CannotWrite, DoNotTrust
 from voxlate.base.executors.choose import choose_executor
 from voxlate.base.executors.job import (
     Context,
@@ -51,14 +51,15 @@ def synthesise_cases(
     say: Say = warn_unless_note,
     executor: Executor | None = None,
     **changes: Any,
-) -> tuple[list[Path], dict[str, str]]:
+) -> tuple[list[Path], dict[str, str], frozenset[str]]:
     """Write OUT/<case>/<modality>.nii.gz, <modality>_std.nii.gz and provenance.json for each case.
 
     Images that complete a case are called desc-synthetic_<modality>. Of the options, changed by `changes`, the seed, the
-    format, the device and the workers count. Images in OUT of cases that cannot be synthesised are recorded as those of
+    format, anyway, the device and the workers count. Images in OUT of cases that cannot be synthesised are recorded as those of
     an earlier run; other processes may write the cases of other parts into OUT at the same time. say: is called with
     each message, by default Python warns of all but notes. executor: works on the cases instead of the stated workers.
-    Returns the folders, and a sentence for each case that failed; a single case that fails raises BadInput.
+    Returns the folders, a sentence for each case that failed, and those whose scans are graded "do not trust"; a single
+    case that fails raises BadInput.
     """
     asked = merge(SynthOptions, options, changes)
     model, scans, others = selected.model, selected.scans, selected.others
@@ -70,12 +71,12 @@ def synthesise_cases(
     plan, ending = model.plan({}, asked.seed), f".{asked.format}"
     output = OutputFolder(out, plan, model.origins, others, ending, selected.hidden, selected.parts)
     cases = [case.case for case in scans]
-    finished, failed = dict[str, _CaseFolder](), dict[str, str]()
+    finished, failed, refused = dict[str, _CaseFolder](), dict[str, str](), set[str]()
     with lock(out) if others is None else nullcontext():
         _claim(output, cases, say)
         chosen = executor or choose_executor(asked, asked.device, say)
         apart = not isinstance(chosen, InProcess)
-        job = _SynthesisJob(model, output, splits_of(model), asked.seed, apart)
+        job = _SynthesisJob(model, output, splits_of(model), asked.seed, asked.anyway, apart)
         outcomes = run_cases(chosen, job, scans, progress, say, CannotWrite)
         for case, outcome in zip(cases, outcomes):
             error = outcome.error
@@ -85,13 +86,14 @@ def synthesise_cases(
                 raise error
             else:
                 failed[case] = output.clean(case_sentence(case, error))
+                refused |= {case} if isinstance(error, DoNotTrust) else set()
         folders = [done.folder for done in finished.values()]
         if folders:
             with output.lock(out, SHARED_SECONDS):
                 output.write_provenance(folders[0], cases, selected.lacking, failed)
     for change in _changes(finished, len(cases)):
         say(change)
-    return folders, failed
+    return folders, failed, frozenset(refused)
 
 
 def _claim(output: OutputFolder, cases: list[str], say: Say) -> None:
@@ -147,6 +149,7 @@ class _SynthesisJob:
     output: OutputFolder
     splits: Mapping[str, str]
     seed: int
+    anyway: bool
     apart: bool
     uses_network: bool = True
 
@@ -195,6 +198,7 @@ class _SynthesisJob:
             progress=context.progress,
             warn=warn,
             turn=context.turn,
+            anyway=self.anyway,
         )
         for note in scans.notes:
             warn(note)

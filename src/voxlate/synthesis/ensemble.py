@@ -11,6 +11,7 @@ from typing import Any
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, Say
 from voxlate.scans.images.grid import Volume
+from voxlate.synthesis.check import Checked
 from voxlate.synthesis.inputs import Scan
 from voxlate.synthesis.model import COST, Model
 from voxlate.synthesis.planes import Moments
@@ -95,6 +96,14 @@ class Ensemble(Model):
         for member in self.members:
             member.check_names(scans, case)
 
+    def check(self, scans: Mapping[str, Scan] | Scan, case: str = "case") -> Checked:
+        """The scans of a case as the first member would use them, with the messages of all (see Model.check)."""
+        first = self.members[0].check(scans, case)
+        said = [*first.messages]
+        for other in self.members[1:]:
+            said += other.check(scans, case).messages
+        return replace(first, messages=tuple(dict.fromkeys(said)))
+
     def synthesise(
         self,
         scans: Mapping[str, Scan] | Scan,
@@ -104,10 +113,13 @@ class Ensemble(Model):
         progress: PatchProgress | bool = no_report,
         warn: Say = warn_unless_note,
         turn: AbstractContextManager[None] | None = None,
+        anyway: bool = False,
         **options: Any,
     ) -> Synthesised:
         """Synthesise the target modalities as Model.synthesise does; the spread is over members and samples."""
         ensemble = self.with_options(**options)
+        if not anyway:
+            ensemble.check(scans, case).refuse(warn)
         pool = _Pool()
         stated = list[dict[str, Any]]()
         warnings = dict[Message, None]()
@@ -120,6 +132,7 @@ class Ensemble(Model):
                 progress=partial(report_part, progress_function(progress), number, count),
                 warn=no_report,
                 turn=turn,
+                anyway=True,
             )
             pool.add(image, member.facts.synth.samples, case)
             stated.append(image.provenance)
@@ -135,8 +148,9 @@ class Ensemble(Model):
             provenance[key] = sum(entry[key] for entry in stated)
         if warnings:
             provenance["warnings"] = [entry.table for entry in warnings]
-        if any(entry.get("in_training") for entry in stated):
-            provenance["in_training"] = True
+        for key in ("in_training", "anyway"):
+            if any(entry.get(key) for entry in stated):
+                provenance[key] = True
         return Synthesised(pool.mean, pool.std(), provenance, self.mark, states=image.states)
 
     def plan(self, files: Mapping[str, Path | str], seed: int) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from voxlate.scans.cases.case import (
 from voxlate.scans.cases.layout import lay_out
 from voxlate.scans.formats.io import content_hash, is_there, read_volume
 from voxlate.scans.images.frame import Frame, find_frame
-from voxlate.scans.images.grid import Volume, canonical_view, check_affine, same_grid
+from voxlate.scans.images.grid import Grid, Volume, canonical_view, check_affine, same_grid
 from voxlate.scans.images.mask import body_in_any_air, clearest, foreground
 from voxlate.scans.images.units import unit_of
 from voxlate.synthesis.facts import Facts
@@ -42,7 +42,7 @@ Scan = Volume | Path | str | nib.spatialimages.SpatialImage | tuple[Any, Any]
 class CaseInputs:
     """A prepared case, laid out for the network.
 
-    key: decides the noise; files: where the scans were read from; preparation: entries of the provenance on how the
+    key: decides the noise; files: where the scans were read from; grids: of these; preparation: entries of the provenance on how the
     scans were prepared; warnings: on differences from the training data; frame: the part of the scans that was
     prepared, None for all; digests: of whole scans that were cut to the frame, where a training states those that it saw.
     """
@@ -50,6 +50,7 @@ class CaseInputs:
     prepared: PreparedCase
     key: str
     files: Mapping[str, str]
+    grids: Mapping[str, Grid]
     preparation: Mapping[str, Any]
     warnings: tuple[Message, ...]
     frame: Frame | None = None
@@ -75,6 +76,7 @@ def prepare_inputs(
     check_memory(scans, facts)
     volumes = {name: as_volume(scan, name) for name, scan in scans.items()}
     files = {name: volume.origin for name, volume in volumes.items()}
+    grids = {name: volume.grid for name, volume in volumes.items()}
     mask = volumes.pop(MASK, None)
     trained, used = facts.preparation, preparation_for(facts, volumes)
     frame = _find_frame(facts, volumes, used.fixed)
@@ -107,6 +109,7 @@ def prepare_inputs(
         lay_out(prepared, facts.data.axes),  # its affine leads the images back to the scans
         key,
         files,
+        grids,
         _preparation_entries(trained, used, prepared),
         tuple(warnings),
         frame,

@@ -9,7 +9,7 @@ import numpy as np
 from voxlate.base.arrays import Bool
 from voxlate.base.items import BACKGROUND
 from voxlate.base.messages import Message, message, worst_grade
-from voxlate.checks.out_of_distribution import Patches, Verdict, patches_of, verdict_on
+from voxlate.checks.out_of_distribution import Patches, Verdict, patches_of
 from voxlate.scans.cases.case import PreparedCase
 from voxlate.scans.images.grid import Grid, Volume, has_voxels_of, orient, return_to
 from voxlate.scans.images.mask import foreground
@@ -170,10 +170,11 @@ def case_intervals(
     images: Mapping[str, SynthesisedImage],
     output_grid: OutputGrid,
     unused: Bool,
+    verdict: Verdict | None,
 ) -> CaseIntervals:
-    """The intervals and bounds of the images of a case, and whether its scans are in distribution.
+    """The intervals and bounds of the images of a case.
 
-    unused: slices [D] on the network's grid that have no interval.
+    verdict: whether its scans are in distribution; unused: slices [D] on the network's grid that have no interval.
     """
     low = dict[str, Volume]()
     high = dict[str, Volume]()
@@ -207,9 +208,6 @@ def case_intervals(
         bounds[name] = {
             key: round(bound * image.half, 4) for key, bound in in_network_units.items()
         }
-    verdict = None
-    if calibration.references is not None:
-        verdict = verdict_on(calibration.references, patches_in(facts, prepared, sources))
     return CaseIntervals(low, high, bounds, verdict)
 
 

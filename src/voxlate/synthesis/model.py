@@ -4,12 +4,13 @@ The path of a scan, in the order in which `synthesise` calls these functions:
 
 1. Read: inputs.prepare_inputs reads files and arrays as volumes.
 2. Prepare: scans.cases.case.prepare_case resamples, registers, aligns and masks as in training; inputs.prepare_inputs
-   compares the scans with the training data.
+   compares the scans with the training data, and Model.check with those of the calibration: a case of the grade
+   "do not trust" ends here.
 3. Network units: patch.Patch scales slices or patches to [-1, 1], called by sampling.sample_targets for each plane.
 4. Sample: sampling.sample_targets runs the network, and joins patches and samples to predictions; planes.sample_planes
    averages those of several planes.
 5. Physical units: `sample` applies the scale of each target and moves its levels of tissue (contrast.find_contrast) or its bright end (brightness.find_peak).
-6. Trust: intervals.case_intervals adds intervals, error bounds and an out-of-distribution check, if calibrated.
+6. Trust: intervals.case_intervals adds intervals, error bounds and an out-of-distribution map, if calibrated.
 7. Empty slices: empty.empty_slices finds the slices that show no body, which become background.
 8. Output grid: intervals.OutputGrid.images resamples the images to the grid of the scan's file.
 9. Result: result.Synthesised holds images and provenance, and writes them.
@@ -31,10 +32,12 @@ from voxlate.base.hub import address_of
 from voxlate.base.messages import Message, Say, message
 from voxlate.base.slabs import in_slabs
 from voxlate.checks.anatomy import FEWEST, Anatomy
+from voxlate.checks.out_of_distribution import verdict_on
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.brightness import SynthesisedImage, in_physical_units, with_peak
 from voxlate.synthesis.calibration import Answer, Calibration, Calibrations, Prediction
+from voxlate.synthesis.check import Checked
 from voxlate.synthesis.contrast import check_stripped, find_contrast, read_contrasts
 from voxlate.synthesis.empty import (
     Empty,
@@ -60,6 +63,8 @@ from voxlate.synthesis.intervals import (
     case_intervals,
     find_output_grid,
     notes_on_starter,
+    patches_in,
+    sources_of,
 )
 from voxlate.synthesis.network import Network
 from voxlate.synthesis.planes import sample_planes
@@ -163,6 +168,7 @@ class Model:
         progress: PatchProgress | bool = no_report,
         warn: Say = warn_unless_note,
         turn: AbstractContextManager[None] | None = None,
+        anyway: bool = False,
         **options: Any,
     ) -> Synthesised:
         """Synthesise the target modalities from scans {modality: scan}, or from one scan if the model has one source.
@@ -173,27 +179,44 @@ class Model:
         on the grid of the first source's own file. case: name in messages and
         provenance; the noise depends on the seed and the scans' voxels. progress: is called with the number of finished
         slices or patches and their total; True and False report nothing. warn: is called with each warning; by default
-        Python warns of all that are more than notes. turn: is entered while the network computes. options: as in the
-        recipe's [synth] (samples, steps, ...). Raises BadInput where a scan is missing, or scans do not fit together.
+        Python warns of all that are more than notes. turn: is entered while the network computes. anyway: also a
+        case that `check` grades "do not trust". options: as in the recipe's [synth] (samples, steps, ...). Raises DoNotTrust
+        for such a case, and BadInput where a scan is missing, or scans do not fit together.
         """
         model = self.with_options(**options) if options else self
         said = list[Message]()
         try:
             return synthesise(
-                model, scans, case, seed, progress_function(progress), said.append, turn
+                model, scans, case, seed, progress_function(progress), said.append, turn, anyway
             )
         finally:
             for note in said:  # here, so that Python names the line that called this method
                 warn(note)
 
-    def prepare(self, scans: Mapping[str, Scan], case: str) -> CaseInputs:
-        """The scans of a case as inputs of the network, with warnings of what differs from the training data."""
-        self.check_names(scans, case)
-        known = {name: scans[name] for name in self.scan_names if name in scans}
+    def check(self, scans: Mapping[str, Scan] | Scan, case: str = "case") -> Checked:
+        """The scans of a case as inputs of the network, with the verdict on them; nothing is synthesised.
+
+        Raises BadInput where they cannot be used.
+        """
+        facts = self.facts
+        own, notes = by_accepted_names(by_name(scans, facts.data.source), facts.accepts)
+        self.check_names(own, case)
+        known = {name: own[name] for name in self.scan_names if name in own}
+        targets = tuple(self.targets_of(known))
         try:
-            return prepare_inputs(self.facts, known, case, self.anatomy, self.targets_of(known))
+            inputs = prepare_inputs(facts, known, case, self.anatomy, targets)
         except OSError as error:
             raise system_refusal(error) from error
+        calibration, verdict = self.calibration(), None  # refuses one of other images
+        if not facts.may_have_intervals(known):
+            calibration = None
+        messages = [*notes, *inputs.warnings]
+        if calibration is not None and calibration.references is not None:
+            sources = sources_of(facts, inputs.prepared)
+            patches = patches_in(facts, inputs.prepared, sources)
+            verdict = verdict_on(calibration.references, patches)
+            messages += verdict.messages
+        return Checked(inputs, targets, tuple(notes), tuple(messages), calibration, verdict)
 
     @property
     def missing_checks(self) -> list[Message]:
@@ -288,26 +311,27 @@ def synthesise(
     progress: PatchProgress,
     warn: Say,
     turn: AbstractContextManager[None] | None = None,
+    anyway: bool = False,
 ) -> Synthesised:
     """The images of a case by the facts and the network of a model (see `Model.synthesise`)."""
-    facts = model.facts
-    own, notes = by_accepted_names(by_name(scans, facts.data.source), facts.accepts)
-    for note in notes:
+    facts, checked = model.facts, model.check(scans, case)
+    inputs, calibration = checked.inputs, checked.calibration
+    if not anyway:
+        checked.refuse(warn)
+    for note in checked.notes:
         warn(note)
-    inputs = model.prepare(own, case)
     prepared = inputs.prepared
-    plan = model.plan(inputs.files, seed)  # refuses a calibration of other images
+    plan = model.plan(inputs.files, seed)
     if facts.synth.contrast:
         check_stripped(prepared.volume(facts.visible_sources(prepared)[0]), case)
     grid = find_output_grid(facts, prepared)
-    calibration = model.calibration() if facts.may_have_intervals(inputs.files) else None
     found = find_empty_slices(facts, prepared)
     unused = _unused_slices(facts, found.which, grid, calibration)
     with turn or nullcontext():
         begun = time.monotonic()
         images, calls = sample(model, inputs, seed, progress, unused)
         seconds = (time.monotonic() - begun) / prepared.header.shape[0]
-    ends = case_intervals(calibration, facts, prepared, images, grid, unused)
+    ends = case_intervals(calibration, facts, prepared, images, grid, unused, checked.verdict)
     empty = empty_slices(facts, prepared, model.anatomy, images, found)
     batch = 1 if facts.synth.exact else facts.synth.batch
     provenance = {
@@ -318,6 +342,7 @@ def synthesise(
         "inputs": {name: scan or {"voxels": inputs.key} for name, scan in plan["inputs"].items()},
         **dict(zip(COST, (calls, seconds, model.network.device_name, batch))),
         **_provenance(model, inputs, images, ends, calibration, empty),
+        **({"anyway": True} if checked.grade == "do not trust" else {}),
     }
     result = _on_file_grid(model, images, ends, empty, grid, provenance)
     if inputs.frame is not None:

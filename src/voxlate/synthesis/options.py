@@ -27,6 +27,7 @@ SAMPLES = Option(
     least=1,
 )
 SPLIT = Option("Split to synthesise: train, val or test.", panel=MAIN)
+ANYWAY = Option('Also cases graded "do not trust".', panel=MAIN)
 ANSWER = Option(
     "Model of two stages: mean (least error) or sample (sharp). Default: sample.",
     panel=MAIN,
@@ -166,12 +167,11 @@ class SynthKeys(Sampling):
 
 
 @options
-class SynthOptions(SynthKeys, Layout, ExecutorOptions):
-    """Options of `voxlate synth` and voxlate.synthesise."""
+class CheckOptions(Layout):
+    """Options of `voxlate check` and voxlate.check."""
 
     split: Annotated[Literal["train", "val", "test"] | None, SPLIT] = None
     answer: Annotated[Literal["mean", "sample"] | None, ANSWER] = None
-    samples: Annotated[int | None, replace(SAMPLES, panel=MAIN)] = None
     missing: Annotated[
         Sequence[str] | None,
         Option(
@@ -181,21 +181,31 @@ class SynthOptions(SynthKeys, Layout, ExecutorOptions):
             takes=list[str],
         ),
     ] = None
-    contrast_of: Annotated[
-        Sequence[str | Path] | None,
-        Option(
-            "MR scan of the same site, whose contrast the image gets (TARGET=SCAN). Repeatable.",
-            panel=MAIN,
-            metavar="SCAN",
-            takes=list[str],
-        ),
-    ] = None
     series: Annotated[
         Sequence[str] | None,
         Option(
             "Series of a DICOM study: t1=NUMBER or UID.",
             panel=INPUT,
             metavar="NAME=…",
+            takes=list[str],
+        ),
+    ] = None
+    device: Device = "auto"
+    allow_code: AllowCode = False
+
+
+@options
+class SynthOptions(SynthKeys, CheckOptions, ExecutorOptions):
+    """Options of `voxlate synth` and voxlate.synthesise."""
+
+    samples: Annotated[int | None, replace(SAMPLES, panel=MAIN)] = None
+    anyway: Annotated[bool, ANYWAY] = False
+    contrast_of: Annotated[
+        Sequence[str | Path] | None,
+        Option(
+            "MR scan of the same site, whose contrast the image gets (TARGET=SCAN). Repeatable.",
+            panel=MAIN,
+            metavar="SCAN",
             takes=list[str],
         ),
     ] = None
@@ -244,5 +254,3 @@ class SynthOptions(SynthKeys, Layout, ExecutorOptions):
         ),
     ] = None
     store: Annotated[bool, Option("Store images in INPUT's study.", panel=OUTPUT)] = False
-    device: Device = "auto"
-    allow_code: AllowCode = False

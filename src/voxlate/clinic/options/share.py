@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from voxlate.base.options.option import MAIN, OUTPUT, AllowCode, Device, Option, options
+from voxlate.synthesis.options import ANYWAY
 
 SHORTEST_TOKEN = 16  # characters; a token of the user's own stays valid, so it must not be guessed
 NOT_STATED = "not stated"
@@ -112,6 +113,7 @@ class ListenOptions:
             least=1,
         ),
     ] = 10.0
+    anyway: Annotated[bool, ANYWAY] = False
     device: Device = "auto"
 
 

@@ -94,11 +94,6 @@ def manifest(
     return found
 
 
-def held_out_line(found: Survey) -> str:
-    """A sentence on the patients that a preparation would hold out; "" for none."""
-    return describe_held_out(found.splits)
-
-
 @dataclass(frozen=True)
 class PreparedSummary:
     """What `voxlate prepare` shows of a prepared cohort: its table, lines by modality, and the next command.

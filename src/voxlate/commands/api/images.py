@@ -1,14 +1,16 @@
-"""The commands that synthesise: load, synthesise."""
+"""The commands that synthesise: load, synthesise; and check, which asks before."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from PIL import Image
 
 from voxlate.base.errors import BadInput, first_of
-from voxlate.base.messages import Message, message
+from voxlate.base.messages import Message, message, worst_grade
 from voxlate.base.options.check import check_options
 from voxlate.base.options.table import field_types
 from voxlate.clinic.address import is_dicomweb
@@ -21,8 +23,9 @@ from voxlate.scans.formats.itk import ITK, load_writer
 from voxlate.synthesis.cohort import synthesise_cases, warnings_in
 from voxlate.synthesis.inputs import as_volume
 from voxlate.synthesis.model import Model, Synthesised
-from voxlate.synthesis.options import SynthOptions
+from voxlate.synthesis.options import CheckOptions, SynthOptions
 from voxlate.synthesis.provenance import provenance_of
+from voxlate.synthesis.scans import Scans
 from voxlate.synthesis.selection import Selection, select
 from voxlate.training.model import load as load_model
 from voxlate.training.model import load_members
@@ -54,7 +57,7 @@ class Syntheses:
     """A folder of synthesised images: its cases, a sentence for each that was left out, and each case's warnings.
 
     targets: the modalities that the model synthesises; complete: cases that lack no modality, which a model that
-    completes cases leaves out; with_truth: cases whose true scans are among the inputs; others: the number of cases of
+    completes cases leaves out; refused: those that were left out because their scans are graded "do not trust"; with_truth: cases whose true scans are among the inputs; others: the number of cases of
     the other parts. inputs: those of the command, with folders in place of addresses.
     """
 
@@ -63,6 +66,7 @@ class Syntheses:
     left_out: Mapping[str, str] = field(default_factory=dict)
     targets: tuple[str, ...] = ()
     complete: tuple[str, ...] = ()
+    refused: frozenset[str] = frozenset()
     with_truth: frozenset[str] = frozenset()
     others: int = 0
     inputs: tuple[str, ...] = ()
@@ -93,6 +97,7 @@ class Syntheses:
             "cases": [*self.cases],
             "targets": [*self.targets],
             "left_out": {**self.left_out},
+            "refused": sorted(self.refused),
             "complete": [*self.complete],
             "bounds": self.bounds,
             "warnings": warnings,
@@ -165,14 +170,18 @@ def synthesise(
 
             fetched = fetch_inputs(texts, to, asked)
             texts = fetched.inputs
-        model = run
-        if not isinstance(model, Model):
-            runs = [model] if isinstance(model, Path | str) else model
-            model = load_members(runs, asked.device, asked.allow_code, asked.answer)
-        selected = select(model, texts, asked)
-        scans = selected.scans
+        selected = select(open_model(run, asked), texts, asked)
+        scans, left_out = selected.scans, {**selected.lacking}
+        described = partial(
+            Syntheses,
+            to,
+            targets=tuple(selected.model.facts.data.target),
+            complete=tuple(selected.complete),
+            others=len(selected.others or ()),
+            inputs=tuple(texts),
+        )
         if not scans:
-            return _describe(selected, to, [], {}, texts)
+            return described((), left_out)
         if asked.pseudonymise is not None:
             check_outside(asked.pseudonymise, to)
         if f".{asked.format}" in ITK.written_endings:
@@ -182,17 +191,113 @@ def synthesise(
             from voxlate.clinic.layouts import check_layouts, write_layouts  # needs pydicom
 
             check_layouts(scans, to, asked)
-        folders, failed = synthesise_cases(
+        folders, failed, refused = synthesise_cases(
             selected, to, asked, progress=report.step, say=report.say
         )
         if has_layout and folders:
             write_layouts(folders, scans, to, asked, report.say)
         if asked.store:
             report.say(message("stored", store_answers(fetched, folders, report.say)))
-    return _describe(selected, to, folders, failed, texts)
+    cases = tuple(folder.name for folder in folders)
+    with_truth = frozenset(case.case for case in scans if case.truths and case.case in cases)
+    return described(cases, left_out | failed, refused=refused, with_truth=with_truth)
 
 
 synthesize = synthesise
+
+
+def open_model(run: Model | Path | str | Sequence[Path | str], asked: CheckOptions) -> Model:
+    """A loaded model, or that of a run, or the ensemble of several."""
+    if isinstance(run, Model):
+        return run
+    runs = [run] if isinstance(run, Path | str) else run
+    return load_members(runs, asked.device, asked.allow_code, asked.answer)
+
+
+@dataclass(frozen=True)
+class CheckedCase:
+    """A case as a model would take it: its verdict ("fits", "caution" or "do not trust"), and why.
+
+    scans: file, grid and unit by modality; targets: the modalities to synthesise.
+    """
+
+    case: str
+    verdict: str
+    scans: Mapping[str, Mapping[str, str]]
+    targets: Sequence[str]
+    messages: Sequence[Message]
+
+    def __repr__(self) -> str:
+        lines = [f"{self.case}: {self.verdict}; to synthesise: {', '.join(self.targets)}"]
+        lines += [
+            f"  {name}: {', '.join(filter(None, scan.values()))}"
+            for name, scan in self.scans.items()
+        ]
+        return "\n".join([*lines, *(f"  {said.grade}: {said.text}" for said in self.messages)])
+
+
+@dataclass(frozen=True)
+class Checks:
+    """The cases of a command; left_out: a sentence for each case that cannot be used."""
+
+    cases: Sequence[CheckedCase]
+    left_out: Mapping[str, str]
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The cases as plain values, and their number by verdict."""
+        return {"verdicts": Counter(case.verdict for case in self.cases), **asdict(self)}
+
+    def __repr__(self) -> str:
+        counts = [f"{count} {verdict}" for verdict, count in self.document["verdicts"].items()]
+        lines = [", ".join([*counts, f"{len(self.left_out)} left out"]), *map(repr, self.cases)]
+        return "\n".join(lines if len(self.cases) > 1 else lines[1:])
+
+
+@command
+def check(
+    run: Model | Path | str | Sequence[Path | str],
+    inputs: Path | str | Sequence[Path | str] | Mapping[str, ScanOrArray],
+    options: CheckOptions | None = None,
+    *,
+    progress: Feedback = True,
+    **changes: Any,
+) -> Checks:
+    """State whether a model fits scans, before anything is computed.
+
+    run: as of synthesise.
+    inputs: as of synthesise.
+    """
+    asked = check_options(CheckOptions, options, changes)
+    model, left_out = open_model(run, asked), dict[str, str]()
+    cases = list[CheckedCase]()
+    if isinstance(inputs, Mapping):
+        selected = Selection(model, [Scans("case", {**inputs})])
+    else:
+        texts = [inputs] if isinstance(inputs, Path | str) else inputs
+        selected = select(model, [*map(str, texts)], SynthOptions(**vars(asked)))
+    with report_to(progress) as report:
+        for number, scans in enumerate(selected.scans):
+            report.step("cases", number, len(selected.scans))
+            try:
+                cases.append(_check_case(selected.model, scans))
+            except BadInput as error:
+                if len(selected.scans) == 1:
+                    raise
+                left_out[scans.case] = str(error)
+    return Checks(cases, {**selected.lacking, **left_out})
+
+
+def _check_case(model: Model, scans: Scans) -> CheckedCase:
+    checked = model.check(scans.files, scans.case)
+    messages = [*scans.notes, *checked.messages, *model.missing_checks]
+    grade = worst_grade(messages)
+    verdict = "fits" if grade in (None, "note") else str(grade)
+    inputs, found = checked.inputs, dict[str, dict[str, str]]()
+    for name, grid in inputs.grids.items():
+        unit = inputs.prepared.header.units.get(name, "")
+        found[name] = {"file": str(inputs.files[name]), "grid": f"{grid}", "unit": unit}
+    return CheckedCase(scans.case, verdict, found, checked.targets, messages)
 
 
 def _texts_of_inputs(inputs: Any, out: Path) -> list[str]:
@@ -211,25 +316,3 @@ def _texts_of_inputs(inputs: Any, out: Path) -> list[str]:
             scan = path
         texts.append(f"{name}={scan}")
     return texts
-
-
-def _describe(
-    selected: Selection,
-    out: Path,
-    folders: Sequence[Path],
-    failed: Mapping[str, str],
-    inputs: Sequence[str],
-) -> Syntheses:
-    """What was synthesised of the selected cases."""
-    cases = tuple(folder.name for folder in folders)
-    with_truth = {scans.case for scans in selected.scans if scans.truths}
-    return Syntheses(
-        out,
-        cases,
-        {**selected.lacking, **failed},
-        targets=tuple(selected.model.facts.data.target),
-        complete=tuple(selected.complete),
-        with_truth=frozenset(with_truth & {*cases}),
-        others=len(selected.others or ()),
-        inputs=tuple(inputs),
-    )

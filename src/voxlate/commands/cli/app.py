@@ -14,6 +14,7 @@ from voxlate import __version__
 from voxlate.base.errors import (
     FULL,
     BadInput,
+    DoNotTrust,
     Stopped,
     nearest,
     system_code,
@@ -64,7 +65,7 @@ def fail(error: BaseException) -> NoReturn:
         case SystemExit():
             raise error
         case BadInput():
-            _fail(f"{error}", 2)
+            _fail(f"{error}", 3 if isinstance(error, DoNotTrust) else 2)
         case Stopped():
             _fail(f"{error}; run the same command again to resume.", 130)
         case _ if isinstance(error, OSError) or system_code(error) is not None:
@@ -91,12 +92,12 @@ def _fail(sentence: str, code: int) -> NoReturn:
     raise SystemExit(code)
 
 
-def end(undone: Iterable[str]) -> None:
-    """End a command: with exit code 2 where it left things undone, and a sentence for each."""
+def end(undone: Iterable[str], code: int = 2) -> None:
+    """End a command: with an exit code where it left things undone, and a sentence for each."""
     sentences = [f"voxlate: {sentence}" for sentence in undone]
     if sentences:
         print(*sentences, sep="\n", file=sys.stderr)
-        raise SystemExit(2)
+        raise SystemExit(code)
 
 
 def _version(wanted: bool) -> None:

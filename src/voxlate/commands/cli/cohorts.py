@@ -122,8 +122,9 @@ def _show_prepared(summary: Any, cases: str, to: Path, most: int | None) -> None
 
 def _show_survey(cohort: Path, options: PrepareOptions, most: int | None, as_json: bool) -> None:
     """Show what `prepare` would do: each file, the cohort, and the problems. most: number of files that are listed."""
-    from voxlate.commands.api.cohorts import held_out_line, survey
+    from voxlate.commands.api.cohorts import survey
     from voxlate.commands.cli.overview import show, show_files
+    from voxlate.scans.cohorts.split import describe_held_out
 
     found = survey(cohort, options)
     if as_json:
@@ -135,7 +136,7 @@ def _show_survey(cohort: Path, options: PrepareOptions, most: int | None, as_jso
             say(f"left out: {sentence}", err)
         for sentence in found.found.guessed:
             say(f"assumed: {sentence}", err)
-        if sentence := held_out_line(found):
+        if sentence := describe_held_out(found.splits):
             say(sentence, err)
         for said in found.small:
             note(said)

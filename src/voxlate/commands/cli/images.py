@@ -1,4 +1,4 @@
-"""Commands on images: synth, evaluate, compare, report, export, demo."""
+"""Commands on images: check, synth, evaluate, compare, report, export, demo."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from typer import Argument
 
 from voxlate.base.errors import BadInput, plural
-from voxlate.base.messages import message
+from voxlate.base.messages import message, worst_grade
 from voxlate.base.options.option import MAIN, Option
 from voxlate.clinic.options.consumers import ConsumerOptions
 from voxlate.clinic.options.share import ExportOptions, ModelOptions
@@ -18,7 +18,33 @@ from voxlate.commands.cli.app import end
 from voxlate.commands.cli.messages import Verbose, keep_messages
 from voxlate.commands.cli.options import Everything, Json, Run, To, command
 from voxlate.evaluation.options.evaluate import CompareOptions, EvaluateOptions
-from voxlate.synthesis.options import SynthOptions
+from voxlate.synthesis.options import CheckOptions, SynthOptions
+
+DOUBTFUL = 3  # the exit code where a case is graded "do not trust"
+Inputs = Annotated[
+    list[str],
+    Argument(
+        metavar="[RUN...] INPUT",
+        help="Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.",
+    ),
+]
+
+
+@command("check RUN COHORT --split val", "check starter:head-mr-to-ct scan.nii.gz")
+def check(run: Run, inputs: Inputs, options: CheckOptions, as_json: Json = False) -> None:
+    """State whether a model fits scans, before anything is computed.
+
+    The exit code is 3 where a case is graded "do not trust": synth leaves it out unless --anyway.
+    """
+    from voxlate.commands.api.images import check as check_scans
+    from voxlate.training.model import members_and_scans
+
+    members, scans = members_and_scans(inputs)
+    found = check_scans([run, *members], scans, options)
+    print(json.dumps(found.document) if as_json else found)
+    end(f"left out {sentence}" for sentence in found.left_out.values())
+    if "do not trust" in found.document["verdicts"]:
+        raise SystemExit(DOUBTFUL)
 
 
 @command(
@@ -29,13 +55,7 @@ from voxlate.synthesis.options import SynthOptions
 )
 def synth(
     run: Run,
-    inputs: Annotated[
-        list[str],
-        Argument(
-            metavar="[RUN...] INPUT",
-            help="Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.",
-        ),
-    ],
+    inputs: Inputs,
     to: To,
     options: SynthOptions,
     verbose: Verbose = False,
@@ -71,7 +91,10 @@ def synth(
         say(f"{plural(len(done.cases), 'case')} in {to}.{following}")
         for scoring in after[1:]:  # true scans exist of complete cases alone
             say(f"To score the model on complete cases:  voxlate {scoring}")
-    end(f"left out {sentence}" for sentence in done.left_out.values())
+    failed = done.left_out.keys() - done.refused
+    end((f"left out {why}" for why in done.left_out.values()), 2 if failed else DOUBTFUL)
+    if "do not trust" in map(worst_grade, done.warnings.values()):
+        raise SystemExit(DOUBTFUL)
 
 
 @command(

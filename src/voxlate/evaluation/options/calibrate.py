@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from voxlate.base.options.executors import ExecutorOptions
 from voxlate.base.options.option import MAIN, SAMPLING, AllowCode, Device, Option, options, pairs
 from voxlate.scans.options.layout import Layout
-from voxlate.synthesis.options import ANSWER, SAMPLES, SET_KEYS, Setting, Table
+from voxlate.synthesis.options import ANSWER, ANYWAY, SAMPLES, SET_KEYS, Setting, Table
 
 
 @options
@@ -59,5 +59,6 @@ class CalibrateOptions(Layout, ExecutorOptions):
         bool,
         Option("Calibrate on truths that cannot be those of their images, too (see evaluate)."),
     ] = False
+    anyway: Annotated[bool, ANYWAY] = False
     device: Device = "auto"
     allow_code: AllowCode = False

@@ -20,7 +20,7 @@ from voxlate.base.options.option import (
     pairs,
 )
 from voxlate.scans.options.layout import Layout
-from voxlate.synthesis.options import Sampling
+from voxlate.synthesis.options import ANYWAY, Sampling
 
 CROP = 256  # pixels a side: paper 001, table 1
 
@@ -181,6 +181,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
             panel=SAMPLING,
         ),
     ] = None
+    anyway: Annotated[bool, ANYWAY] = False
     device: Device = "auto"
     allow_code: AllowCode = False
 

@@ -43,7 +43,7 @@ class Layout:
     ] = None
     manifest: Annotated[
         Path | str | None,
-        Option("Table (CSV, TSV) of cases, patients and paths.", panel=INPUT),
+        Option("Table (CSV, TSV): cases, patients and paths.", panel=INPUT),
     ] = None
     preset: Annotated[
         Path | str | None,

@@ -1,0 +1,42 @@
+"""The verdict on the scans of a case, before anything is computed."""
+
+from dataclasses import dataclass
+
+from voxlate.base.codes import Grade
+from voxlate.base.errors import DoNotTrust
+from voxlate.base.messages import Message, Say, worst_grade
+from voxlate.checks.out_of_distribution import Verdict
+from voxlate.synthesis.calibration import Calibration
+from voxlate.synthesis.inputs import CaseInputs
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The scans of a case as a model takes them, before its network computes.
+
+    targets: the modalities to synthesise; notes: messages on names of scans; messages: these, those on the scans, and
+    those on their distance from the calibration's; calibration: of the intervals, None without; verdict: of the
+    calibration on the scans, None where it compares none.
+    """
+
+    inputs: CaseInputs
+    targets: tuple[str, ...]
+    notes: tuple[Message, ...]
+    messages: tuple[Message, ...]
+    calibration: Calibration | None
+    verdict: Verdict | None
+
+    @property
+    def grade(self) -> Grade | None:
+        """The worst grade of the messages; None where there are none."""
+        return worst_grade(self.messages)
+
+    def refuse(self, say: Say) -> None:
+        """Raise DoNotTrust where the grade says so; say: is called with each message before."""
+        if self.grade == "do not trust":
+            for said in self.messages:
+                say(said)
+            why = " ".join(said.text for said in self.messages if said.grade == self.grade)
+            raise DoNotTrust(
+                f"{self.inputs.prepared.header.case}: expected scans like those of the training, found others: {why} To synthesise an image all the same, choose --anyway."
+            )

@@ -1,0 +1,113 @@
+"""The verdict on scans comes before the work: no door synthesises a case that is graded "do not trust", unless anyway."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+import voxlate as package
+from rows import every_row
+from scans import change_scan, contents_of, keep_cases
+from voxlate.base.errors import DoNotTrust
+from voxlate.base.files import read_json
+from voxlate.base.messages import worst_grade
+from voxlate.clinic.archive import _answer_by
+from voxlate.evaluation.calibrate import calibrate
+from voxlate.scans.cohorts.find import find_cohort
+from voxlate.synthesis.ensemble import Ensemble
+from voxlate.synthesis.options import SynthOptions
+from voxlate.training.model import load
+
+
+@pytest.fixture
+def mixed(cohort):
+    """Three cases, of which the t1 of case1 has the values of a CT."""
+    change_scan(cohort / "case1" / "t1.nii.gz", lambda values: values - 1000)
+    return keep_cases(cohort, "case0", "case1", "case2")
+
+
+def test_check_says_what_each_scan_is_taken_for_and_what_is_wrong(voxlate, run, mixed, tmp_path):
+    answer = voxlate("check", run, mixed, "--json")
+    found = json.loads(answer.out)
+    assert (answer.code, found["verdicts"]) == (3, {"fits": 2, "do not trust": 1})
+    of_case = {case["case"]: case for case in found["cases"]}["case1"]
+    scan = of_case["scans"]["t1"]
+    assert (scan["file"], scan["unit"]) == (str(mixed / "case1" / "t1.nii.gz"), "a.u.")
+    assert of_case["targets"] == ["t2"]
+    codes = {said["code"] for said in of_case["messages"] if said["grade"] == "do not trust"}
+    assert "ct-values" in codes
+    assert voxlate("check", run, mixed / "case0").done().out.startswith("case0: fits")
+    assert voxlate("check", run, tmp_path / "nothing").refusal
+    (of_python,) = package.check(load(run), {"t1": mixed / "case0" / "t1.nii.gz"}).cases
+    assert of_python.verdict == "fits"
+    assert {path.name for path in mixed.iterdir()} == {"case0", "case1", "case2"}
+
+
+def test_other_cases_of_a_cohort_are_synthesised_and_a_repeated_command_asks_again(
+    voxlate, run, mixed, out
+):
+    command = ("synth", run, mixed, "--out", out, "--json")
+    for _ in range(2):
+        answer = voxlate(*command)
+        done = json.loads(answer.out)
+        assert (answer.code, done["refused"]) == (3, ["case1"])
+        assert "--anyway" in done["left_out"]["case1"]
+        assert done["cases"] == ["case0", "case2"]
+        assert not (out / "case1").exists()
+        assert "case1" in read_json(out / "provenance.json")["failed"]
+    before = contents_of(out / "case0")
+    assert json.loads(voxlate(*command, "--anyway").out)["refused"] == []
+    assert contents_of(out / "case0") == before
+    assert read_json(out / "case1" / "provenance.json")["anyway"] is True
+    assert "anyway" not in before[out / "case0" / "provenance.json"].decode()
+    assert voxlate(*command).code == 3, "the image is kept, and is not to be trusted"
+
+
+def by_command(run, scans, out, anyway):
+    return package.synthesise(run, scans, out, anyway=anyway, progress=False)
+
+
+def in_memory(run, scans, out, anyway):
+    return load(run).synthesise(scans / "t1.nii.gz", warn=print, anyway=anyway)
+
+
+def by_ensemble(run, scans, out, anyway):
+    model = Ensemble((load(run), load(run)))
+    return model.synthesise(scans / "t1.nii.gz", warn=print, anyway=anyway)
+
+
+def of_the_archive(run, scans, out, anyway):
+    return _answer_by(load(run), SynthOptions(anyway=anyway), print)(scans / "t1.nii.gz", out)
+
+
+@every_row("door", [by_command, in_memory, by_ensemble, of_the_archive])
+def test_a_single_case_is_an_error_at_every_door(door, run, mixed, tmp_path, monkeypatch):
+    no_files = SimpleNamespace(files=[])
+    monkeypatch.setattr("voxlate.clinic.archive.write_objects_of", lambda *_: no_files)
+    with pytest.raises(DoNotTrust):
+        door(run, mixed / "case1", tmp_path / "out", False)
+    assert not [*tmp_path.rglob("*.nii.gz")]
+    made = door(run, mixed / "case1", tmp_path / "out", True)
+    if door in (in_memory, by_ensemble):
+        assert made.provenance["anyway"]
+        assert worst_grade(made.warnings) == "do not trust"
+
+
+def test_a_calibration_lists_the_case_that_it_leaves_out(run, small_head, quick_widths, tmp_path):
+    heads, said = tmp_path / "heads", []
+    for number in range(3):
+        small_head(heads / f"new{number}", 100 + number)
+    change_scan(heads / "new1" / "t1.nii.gz", lambda values: values - 1000)
+    found = calibrate(load(run), find_cohort(heads).cases, warn=said.append)
+    assert found.entry["patients"] == 2
+    assert "new1" in next(one.text for one in said if one.code == "case-left-out")
+
+
+def test_scores_of_a_run_list_the_case_that_it_does_not_synthesise(voxlate, completing, mixed, out):
+    command = ("evaluate", out, "--truth", mixed, "--run", completing, "--json")
+    answer = voxlate(*command)
+    assert answer.code == 2
+    assert "case1" in answer.said
+    assert "case1/t2" in read_json(out / "provenance.json")["failed"]
+    found = json.loads(voxlate(*command, "--anyway").done().out)
+    assert {row["case"] for row in found["cases"]} == {"case0", "case1", "case2"}
