@@ -156,11 +156,7 @@ def _roles(path: str, is_dicom: bool, splits: Mapping[str, tuple[str, str]]) -> 
         own = own if is_person(own) or _is_study(own) else ""
     elif names and not modality and not (is_person(own) or re.search(r"\d{3}|^\d+$", own)):
         own, modality = "", rest
-    elif (
-        names
-        and (is_known(own) or not re.search(r"\d", own))
-        and (has_number or _is_study(own))
-    ):
+    elif names and (is_known(own) or not re.search(r"\d", own)) and (has_number or _is_study(own)):
         is_image = modality.lower() not in (*MASKS, *LABELS)
         own, modality = "", rest if own and is_image and rest.endswith(modality) else modality
     ids = (*names, own) if own and not (names and own.lower() in NO_PATIENT) else tuple(names)
@@ -239,9 +235,7 @@ def _without_scan_folders(scans: Scans, found: CohortFiles) -> Scans:
         counts = [len(own) for own in held.values() if len(own) > 1]
         if counts and [len({*names}) for names in several] == counts == [*map(len, several)]:
             example = sorted({name for level in dropped for name in names[level]})
-            found.guessed.append(
-                f"names of single scans are no studies ({quote_some(example)})"
-            )
+            found.guessed.append(f"names of single scans are no studies ({quote_some(example)})")
             scans = shorter
     return scans
 
