@@ -66,6 +66,8 @@ train/f100{1,2}_{pd,pdfs}.png test/f1003_{pd,pdfs}.png -> *3 test:1 train:2 pd+p
 p0{1,2}_{T1,T2_FLAIR}.nii.gz -> p01/p01 p02/p02 flair+t1
 p0{1,2}/{t1,ct}.jpg -> p01/p01 p02/p02 ct+t1
 imagesTr/x_{1,2}_000{0,1}.nii.gz labelsTr/x_{1,2}.nii.gz imagesTs/x_3_000{0,1}.nii.gz -> x_1/x_1 train *3 test:1 train:2 0000+0001
+A~B/{T1~x,ct}.nii.gz C~D/{T1~x,ct}.nii.gz -> A_B/A_B C_D/C_D ct+t1_x
+P{1,2}/{Plan,Fx1}/{ct,mr}.nii.gz -> P1/P1_Plan P1/P1_Fx1 *4 patients:2 ct+mr
 x/imagesTr/x_{0001,0002}.nii.gz x/labelsTr/x_{0001,0002}.nii.gz -> x_0001/x_0001 *2 image
 """
 
@@ -83,7 +85,7 @@ def spread(word: str) -> list[str]:
 
 
 def touch(root: Path, words: str) -> Path:
-    for path in (path for word in words.split() for path in spread(word)):
+    for path in (path for word in words.split() for path in spread(word.replace("~", " "))):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(b"")
     return root
@@ -158,7 +160,7 @@ def test_a_pattern_on_dicom_keeps_the_unit_and_tags_name_what_it_leaves_open(tmp
 
 
 def test_a_pattern_may_state_the_split(tmp_path):
-    touch(tmp_path, "tr/{t1,ct}_{1,2}.png val/{t1,ct}_3.png ts/{t1,ct}_4.png")
+    touch(tmp_path, "tr/{t1,ct}_{1,2}.png dev/{t1,ct}_3.png holdout/{t1,ct}_4.png")
     found = find_cohort(tmp_path, pattern="{split}/{modality}_{case}")
     assert [case.split for case in found.cases] == ["train", "train", "val", "test"]
 

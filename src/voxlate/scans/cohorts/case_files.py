@@ -13,7 +13,7 @@ from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.choice import Choice, Row, several_files
 
 MASKS = ("mask", "brainmask")
-LABELS = ("seg", "lesion", "labels")
+LABELS = ("seg", "lesion", "labels", "label", "segmentation")
 ENTITY = re.compile(r"_(run|acq|rec)-[a-z0-9]+")  # of BIDS, in the name of a modality
 
 

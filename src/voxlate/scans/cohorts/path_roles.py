@@ -57,9 +57,8 @@ def rows_by_roles(
     """
     splits = split_folders(paths)
     every = _named_by_siblings([_roles(path, (root / path).is_dir(), splits) for path in paths])
-    roles = _of_usual_form(every)
-    others = [role.path for role in every if role not in roles]
-    of_split = [role.path for role in every if role.split in ("train", "val") and role not in roles]
+    roles, others = _of_usual_form(every)
+    of_split = [role.path for role in others if role.split in ("train", "val")]
     if of_split and not any(role.split for role in roles):
         raise BadInput(
             f"{root}: expected scans of splits at one depth, found {len(of_split)} of a split at another ({quote_some(of_split)}). Pass --pattern with {{split}}, or name the folders train, val and test."
@@ -90,33 +89,29 @@ def rows_by_roles(
         groups_of[patient].add(groups)
     twice = sorted(patient for patient, groups in groups_of.items() if len(groups) > 1)
     rows = list[Row]()
-    owners, whole = dict[str, str](), set[str]()
+    owners = dict[str, str]()
     for (groups, patient, study), row in scans:
         owner = "_".join((*groups, patient)) if twice else patient
         names = [name for _, name in study]
         case = "_".join((owner, *names)) or root.resolve().name
-        if names:
-            is_whole = names[-1].startswith((f"{owner}_", f"{owner}-")) or len(case) > LONGEST_NAME
-            case = names[-1] if is_whole else case
-            owners[case] = owner
-        else:
-            whole.add(owner)
+        if names and (names[-1].startswith((f"{owner}_", f"{owner}-")) or len(case) > LONGEST_NAME):
+            case = names[-1]
+        owners[case] = owner or case
         rows.append(replace(row, case=case))
-    if owners:
-        case = min(owners)
-        persons, sentence = group_by_patient(sorted({*owners.values()} | whole))
+    if studies := [case for case, owner in owners.items() if case != owner]:
+        persons, sentence = group_by_patient(sorted({*owners.values()}))
         found.guessed += [sentence] if sentence else []
         owners = {case: persons.get(owner, owner) for case, owner in owners.items()}
-        owners |= {name: persons[name] for name in whole & persons.keys()}
-        rows = [replace(row, patient=owners.get(row.case)) for row in rows]
+        rows = [replace(row, patient=owners[row.case]) for row in rows]
+        patients, case = {owners[study] for study in studies}, min(studies)
         found.guessed.append(
-            f"{len(owners)} cases are studies of {len({*owners.values()})} patients by their folders ({case} is of {owners[case]})"
+            f"{len(studies)} cases are studies of {len(patients)} patients by their folders ({case} is of {owners[case]})"
         )
     if twice:
         found.guessed.append(
             f"a name of patients in several folders is of several patients ({quote_some(twice)})"
         )
-    return rows, others
+    return rows, [role.path for role in others]
 
 
 def is_known(name: str) -> bool:
@@ -160,7 +155,8 @@ def _roles(path: str, is_dicom: bool, splits: Mapping[str, tuple[str, str]]) -> 
         is_image = modality.lower() not in (*MASKS, *LABELS)
         own, modality = "", rest if own and is_image and rest.endswith(modality) else modality
     ids = (*names, own) if own and not (names and own.lower() in NO_PATIENT) else tuple(names)
-    return Roles(path, split, ids, len(names), modality)
+    plain = tuple(name.replace(" ", "_") for name in ids)
+    return Roles(path, split, plain, len(names), modality.replace(" ", "_"))
 
 
 def _cut(stem: str, number: str) -> tuple[str, str]:
@@ -204,8 +200,8 @@ def _named_by_siblings(roles: Sequence[Roles]) -> list[Roles]:
     return named
 
 
-def _of_usual_form(every: Sequence[Roles]) -> list[Roles]:
-    """The scans with the usual number of names in their paths: that of plain modalities, which derivatives are not."""
+def _of_usual_form(every: Sequence[Roles]) -> tuple[list[Roles], list[Roles]]:
+    """The scans with the usual number of names in their paths, that of plain modalities (not of derivatives); and the others."""
     forms = grouped((len(role.whole), role) for role in every)
     cases = {form: len({role.ids for role in roles}) for form, roles in forms.items()}
 
@@ -216,7 +212,8 @@ def _of_usual_form(every: Sequence[Roles]) -> list[Roles]:
         plain = sum(name in KNOWN for name in images)
         return 2 * cases[form] > max(cases.values()), plain, len(images), form == 1
 
-    return forms[max(forms, key=rank)]
+    usual = forms.pop(max(forms, key=rank))
+    return usual, [*chain.from_iterable(forms.values())]
 
 
 def _without_scan_folders(scans: Scans, found: CohortFiles) -> Scans:
@@ -231,9 +228,11 @@ def _without_scan_folders(scans: Scans, found: CohortFiles) -> Scans:
             folders = held[groups, patient, kept, row.split]
             folders.setdefault(study, []).append(row.modality)
             shorter.append(((groups, patient, kept), row))
-        several = [[*chain.from_iterable(own.values())] for own in held.values() if len(own) > 1]
-        counts = [len(own) for own in held.values() if len(own) > 1]
-        if counts and [len({*names}) for names in several] == counts == [*map(len, several)]:
+        several = [[*own.values()] for own in held.values() if len(own) > 1]
+        modalities = [[*chain.from_iterable(own)] for own in several]
+        if several and [*map(len, several)] == [*map(len, modalities)] == [
+            len({*own}) for own in modalities
+        ]:
             example = sorted({name for level in dropped for name in names[level]})
             found.guessed.append(f"names of single scans are no studies ({quote_some(example)})")
             scans = shorter

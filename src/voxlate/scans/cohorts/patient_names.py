@@ -44,7 +44,7 @@ OTHERS = f"{PLANES}|{PIECES}|study|exam|series|acq|recon|rec|echo|days|weeks|wk|
 OCCASIONS = (
     r"baseline\w*|bl|followup|follow-up|fu|(?:pre|post|intra|mid|peri|re-?|during|before|after)-?(?:op|rt|crt|tx|plan|sim|contrast|gd|gad|dose|surg|surgery|chemo|therapy|treatment|treat|radiotherapy|radiation|ablation|resection|biopsy|scan|planning)?"
     "|vor|nach|vorher|nachher|test|retest|rescan|admission|discharge|acute|subacute|chronic|first|second|third|last|early|late|initial|final"
-    "|primary|recurrence|recurrent|progression|relapse|remission|planning|boost|(?:plan|planning|sim|repeat|diagnostic)-?(?:ct|mr|mri)"
+    "|primary|recurrence|recurrent|progression|relapse|remission|plan|planning|boost|(?:plan|planning|sim|repeat|diagnostic)-?(?:ct|mr|mri)"
 )
 CONTRASTS = "(?:non?|un|without|with)?-?(?:contrast|enhanced|gd|gado?|ce)|nce|nc|native|plain|arterial|portal|portalvenous|venous|hepatobiliary|nephrographic|excretory|delayed?|equilibrium|art|ven|del|pv"
 POSITIONS = (

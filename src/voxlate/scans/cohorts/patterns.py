@@ -53,21 +53,19 @@ def split_folders(paths: Iterable[str]) -> dict[str, tuple[str, str]]:
     A short word such as 'te' counts beside a folder of another split.
     """
     folders = {folder for path in paths for folder in PurePosixPath(path).parents}
-    matches = {folder: SPLIT_FOLDER.fullmatch(folder.name) for folder in folders}
-    stated = {
-        folder: split_named(match["split"])
+    matches = dict[PurePosixPath, re.Match[str]]()
+    for folder in folders:
+        match = SPLIT_FOLDER.fullmatch(folder.name)
+        if match and not _is_of_patient(match["group"] or ""):
+            matches[folder] = match
+    beside = grouped((folder.parent, split_named(m["split"])) for folder, m in matches.items())
+    return {
+        str(folder): (split_named(match["split"]), (match["side"] or "").lower())
         for folder, match in matches.items()
-        if match and not _is_of_patient(match["group"] or "")
+        if match["files"]
+        or match["split"].lower() not in SHORT
+        or len({*beside[folder.parent]}) > 1
     }
-    beside = grouped((folder.parent, split) for folder, split in stated.items())
-    splits = dict[str, tuple[str, str]]()
-    for folder, split in stated.items():
-        match = matches[folder]
-        assert match is not None
-        is_short = match["split"].lower() in SHORT and not match["files"]
-        if not is_short or len({*beside[folder.parent]}) > 1:
-            splits[str(folder)] = split, (match["side"] or "").lower()
-    return splits
 
 
 def _is_of_patient(name: str) -> bool:
