@@ -68,6 +68,11 @@ p0{1,2}/{t1,ct}.jpg -> p01/p01 p02/p02 ct+t1
 imagesTr/x_{1,2}_000{0,1}.nii.gz labelsTr/x_{1,2}.nii.gz imagesTs/x_3_000{0,1}.nii.gz -> x_1/x_1 train *3 test:1 train:2 0000+0001
 A~B/{T1~x,ct}.nii.gz C~D/{T1~x,ct}.nii.gz -> A_B/A_B C_D/C_D ct+t1_x
 P{1,2}/{Plan,Fx1}/{ct,mr}.nii.gz -> P1/P1_Plan P1/P1_Fx1 *4 patients:2 ct+mr
+{mr,ct}_train/p{1,2}.png {mr,ct}_test/p3.png -> *3 train:2 test:1 ct+mr
+train{MR,CT}/p{1,2}.png test{MR,CT}/p3.png -> *3 train:2 test:1 ct+mr
+train_mr/{1,2}_mr.png train_ct/{1,2}_ct.png val_mr/3_mr.png val_ct/3_ct.png -> *3 train:3 val:1 ct+mr
+{T1,CT}_P00{1,2}_V1.nii.gz {T1,CT}_P001_V2.nii.gz -> P001/P001_V1 *3 ct+t1
+overview.png p{1,2}/{t1,ct}.nii.gz p{1,2}/qc.png -> p1/p1 p2/p2 ct+t1
 x/imagesTr/x_{0001,0002}.nii.gz x/labelsTr/x_{0001,0002}.nii.gz -> x_0001/x_0001 *2 image
 """
 

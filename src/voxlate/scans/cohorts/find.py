@@ -14,7 +14,13 @@ from voxlate.base.errors import BadInput, did_you_mean, first_of, plural
 from voxlate.base.files import MAPS, SYNTHETIC
 from voxlate.base.groups import grouped
 from voxlate.base.options.option import merge
-from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, cases_of, modality_name
+from voxlate.scans.cohorts.case_files import (
+    CaseFiles,
+    CohortFiles,
+    cases_of,
+    is_known,
+    modality_name,
+)
 from voxlate.scans.cohorts.choice import Choice, Row, as_names, quote_some
 from voxlate.scans.cohorts.dicom_identity import join_by_person
 from voxlate.scans.cohorts.leakage import (
@@ -23,7 +29,7 @@ from voxlate.scans.cohorts.leakage import (
     sentences_on_shared_masks,
 )
 from voxlate.scans.cohorts.manifest import check_stated, read_manifest, root_and_manifest
-from voxlate.scans.cohorts.path_roles import is_known, rows_by_roles
+from voxlate.scans.cohorts.path_roles import rows_by_roles
 from voxlate.scans.cohorts.patient_names import find_owners
 from voxlate.scans.cohorts.patterns import (
     fits_any,
@@ -47,6 +53,7 @@ from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import (
     endings_by_name,
     holds_slices,
+    is_picture,
     is_synthetic,
     scan_endings,
     without_ending,
@@ -321,6 +328,10 @@ def _cases_by_path(
     unmatched = list[str]()
     tagged = partial(rows_by_tags, root, choice)
     if layout is BY_NAMES:
+        pictures = [path for path in paths if _is_preview(path)]
+        if any(not is_picture(Path(path)) for path in paths):
+            _note(found, pictures, "pictures beside scans")
+            paths = sorted({*paths} - {*pictures})
         rows, unmatched = rows_by_roles(root, paths, found, tagged)
     else:
         rows = [*_rows_of(root, paths, layout, unmatched, tagged)]
@@ -342,6 +353,11 @@ def _cases_by_path(
     _note(found, found.without_scan, "cases of label maps or a mask without a scan")
     found.unclaimed += _folders_without_images(root, cases, folders, kinds)
     return [case for case in cases if case.files]
+
+
+def _is_preview(path: str) -> bool:
+    """Whether a file is a picture whose name is that of no modality."""
+    return is_picture(Path(path)) and not is_known(without_ending(Path(path).name))
 
 
 def _note(found: CohortFiles, names: Sequence[str], what: str) -> None:

@@ -14,15 +14,19 @@ from pathlib import Path
 from voxlate.base.errors import BadInput
 from voxlate.base.files import LONGEST_NAME
 from voxlate.base.groups import grouped
-from voxlate.scans.cohorts.case_files import LABELS, MASKS, CohortFiles
+from voxlate.scans.cohorts.case_files import KNOWN, LABELS, MASKS, CohortFiles, is_known
 from voxlate.scans.cohorts.choice import Row, quote_some
-from voxlate.scans.cohorts.patient_names import DATE, PART, group_by_patient, identifies, is_person
+from voxlate.scans.cohorts.patient_names import (
+    DATE,
+    PART,
+    PERSON,
+    group_by_patient,
+    identifies,
+    is_person,
+)
 from voxlate.scans.cohorts.patterns import split_folders
 from voxlate.scans.formats.io import is_picture, read_volume, without_ending
-from voxlate.scans.images.units import UNITS
 
-OTHERS = "t1w t2w pdw t1gd dwi adc mri cbct ctp qsm phase mag fa md dsa pet pt"
-KNOWN = {*UNITS, *MASKS, *LABELS, *OTHERS.split()}
 NO_PATIENT = {"scan", "image", "img", "volume", "data", "series"}  # files called so in every folder
 MOST_STUDIES = 4  # folders in the folder of a patient; a site's holds more on average
 Place = tuple[
@@ -114,13 +118,6 @@ def rows_by_roles(
     return rows, [role.path for role in others]
 
 
-def is_known(name: str) -> bool:
-    """Whether a name is that of a known modality, mask or label map, or begins with one ('cta2', 't1_gd')."""
-    lower = name.lower()
-    first = re.split("[-_]", lower)[0]
-    return {lower, first} & KNOWN != set() or re.split("[^a-z]", lower)[0] in UNITS
-
-
 def _roles(path: str, is_dicom: bool, splits: Mapping[str, tuple[str, str]]) -> Roles:
     *folders, stem = without_ending(path).split("/")
     split, side, names = None, "", list[str]()
@@ -135,10 +132,12 @@ def _roles(path: str, is_dicom: bool, splits: Mapping[str, tuple[str, str]]) -> 
         bare = re.sub(rf"^{re.escape(folder)}[-_]+", "", rest)
         if not is_known(folder) or re.search(r"\d", bare) or bare.lower() in NO_PATIENT:
             rest = bare
-    own, modality = _cut(rest, r"[-_]\d\d" if names else r"[-_]\d")
+    own, modality = _cut(rest, r"[-_]\d\d" if names else rf"(?i)[-_](?:\d|{PERSON}[-_]?\d)")
+    if side and modality.lower() != side:
+        own, modality = rest, side
     sides = [name for name in names if name in ("A", "B") and split and not modality]
     names = [name for name in names if name not in sides]
-    modality = modality or side or "".join(sides)
+    modality = modality or "".join(sides)
     others = [
         name for name in names if not is_known(name) or (modality and re.search(r"\d\d", name))
     ]

@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from voxlate.base.errors import BadInput
 from voxlate.base.groups import grouped
+from voxlate.scans.cohorts.case_files import is_known
 from voxlate.scans.cohorts.patient_names import identifies
 
 WILDCARDS = {"*": "[^/]*", "**/": "(?:.*/)?"}
@@ -20,7 +21,7 @@ SPLIT_WORD = rf"(?P<split>(?i:{'|'.join(WORDS.values())}))"
 # Of 'training_set', 'BraTS2020_ValidationData', '01_train', 'test_v2', CycleGAN's 'trainA' and nnU-Net's 'imagesTs'.
 SPLIT_FOLDER = re.compile(
     rf"(?:(?P<group>.*)[-_ ])?(?P<files>(?i:images|labels)?){SPLIT_WORD}[-_ ]?"
-    r"(?:(?i:data|set|images|cases|input)|(?P<side>[AB]))?(?:[-_ ]?v?\d{1,2})?"
+    r"(?:(?i:data|set|images|cases|input)|(?P<side>[A-Za-z]\w*?))??(?:[-_ ]?v?\d{1,2})?"
 )
 
 
@@ -48,28 +49,31 @@ def split_named(word: str) -> str:
 
 
 def split_folders(paths: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """The split that each folder above some paths states, and the side of CycleGAN's folders as a modality ("").
+    """The split that each folder above some paths states, and its modality or the side of CycleGAN's folders ("").
 
     A short word such as 'te' counts beside a folder of another split.
     """
     folders = {folder for path in paths for folder in PurePosixPath(path).parents}
-    matches = dict[PurePosixPath, re.Match[str]]()
+    stated = dict[PurePosixPath, tuple[str, str]]()
+    short = set[PurePosixPath]()
     for folder in folders:
         match = SPLIT_FOLDER.fullmatch(folder.name)
-        if match and not _is_of_patient(match["group"] or ""):
-            matches[folder] = match
-    beside = grouped((folder.parent, split_named(m["split"])) for folder, m in matches.items())
+        if match is None:
+            continue
+        group, side = match["group"] or "", match["side"] or ""
+        is_numbered = re.search(r"\d\d", group)
+        modality = group if is_known(group) and not is_numbered else side
+        is_patient = identifies(group) and not re.fullmatch(r"\d\d?", group)
+        if is_known(modality) or (side in ("", "A", "B") and not is_patient):
+            stated[folder] = split_named(match["split"]), modality.lower()
+            if match["split"].lower() in SHORT and not match["files"]:
+                short.add(folder)
+    beside = grouped((folder.parent, split) for folder, (split, _) in stated.items())
     return {
-        str(folder): (split_named(match["split"]), (match["side"] or "").lower())
-        for folder, match in matches.items()
-        if match["files"]
-        or match["split"].lower() not in SHORT
-        or len({*beside[folder.parent]}) > 1
+        str(folder): split
+        for folder, split in stated.items()
+        if folder not in short or len({*beside[folder.parent]}) > 1
     }
-
-
-def _is_of_patient(name: str) -> bool:
-    return identifies(name) and not re.fullmatch(r"\d\d?", name)
 
 
 def split_of_name(case: str) -> str | None:
