@@ -73,6 +73,10 @@ train{MR,CT}/p{1,2}.png test{MR,CT}/p3.png -> *3 train:2 test:1 ct+mr
 train_mr/{1,2}_mr.png train_ct/{1,2}_ct.png val_mr/3_mr.png val_ct/3_ct.png -> *3 train:3 val:1 ct+mr
 {T1,CT}_P00{1,2}_V1.nii.gz {T1,CT}_P001_V2.nii.gz -> P001/P001_V1 *3 ct+t1
 overview.png p{1,2}/{t1,ct}.nii.gz p{1,2}/qc.png -> p1/p1 p2/p2 ct+t1
+patient0{1,2}/study{1,2}_{T1W,CT}.nii.gz -> patient01/patient01_study1 patient02/patient02_study2 *4 patients:2 ct+t1w
+{MR,CT}/p{1,2}.png -> p1/p1 p2/p2 ct+mr
+MR/{p1_mr,p2-mr}.png CT/{p1_ct,p2-ct}.png -> p1/p1 p2/p2 ct+mr
+ct{1,2}/{t1,ct}.nii.gz -> ct1/ct1 ct2/ct2 ct+t1
 x/imagesTr/x_{0001,0002}.nii.gz x/labelsTr/x_{0001,0002}.nii.gz -> x_0001/x_0001 *2 image
 """
 

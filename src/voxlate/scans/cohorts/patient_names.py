@@ -97,7 +97,6 @@ BARE = re.compile(rf"(.+)({SEPARATOR})(\d+)")  # case21_004
 YEAR = re.compile(r"(?:19|20)\d\d")
 LONGEST_SITE = 3  # digits: 01_001 is a patient of site 01, 10001_1000001 a study of patient 10001
 NUMBERED_PERSON = re.compile(rf"(?:^|.*{SEPARATOR}){PERSON}[-_]?\d+", re.IGNORECASE)
-SESSION = re.compile(rf"(?:{TIMES}|{OTHERS}){SEPARATOR}?\d+", re.IGNORECASE)
 UNOWNED = re.compile(
     rf"(?:\D*{SEPARATOR})?(?:session|sess|ses|visit|timepoint|tp|slice|slc|frame|run){SEPARATOR}?\d+",
     re.IGNORECASE,
