@@ -77,6 +77,9 @@ patient0{1,2}/study{1,2}_{T1W,CT}.nii.gz -> patient01/patient01_study1 patient02
 {MR,CT}/p{1,2}.png -> p1/p1 p2/p2 ct+mr
 MR/{p1_mr,p2-mr}.png CT/{p1_ct,p2-ct}.png -> p1/p1 p2/p2 ct+mr
 ct{1,2}/{t1,ct}.nii.gz -> ct1/ct1 ct2/ct2 ct+t1
+P00{1,2}/P00{1,2}_{T1_64mT,T1_3T}.nii.gz -> *2 t1_3t+t1_64mt
+{64mT,3T}/P001/{T1,T2}.nii.gz {64mT,3T}/P002/{T1,T2}.nii.gz -> P001/P001_3T *4 patients:2 t1+t2
+train/{source,target}/00{1,2}.png val/{source,target}/003.png -> *3 train:3 val:1 source+target
 x/imagesTr/x_{0001,0002}.nii.gz x/labelsTr/x_{0001,0002}.nii.gz -> x_0001/x_0001 *2 image
 """
 

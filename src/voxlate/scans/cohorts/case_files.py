@@ -15,7 +15,7 @@ from voxlate.scans.images.units import UNITS
 
 MASKS = ("mask", "brainmask")
 LABELS = ("seg", "lesion", "labels", "label", "segmentation")
-OTHERS = "t1w t2w pdw t1gd dwi adc mri cbct ctp qsm phase mag fa md dsa pet pt"
+OTHERS = "t1w t2w pdw t1gd dwi adc mri cbct ctp qsm phase mag fa md dsa pet pt source target input output"
 KNOWN = {*UNITS, *MASKS, *LABELS, *OTHERS.split()}
 ENTITY = re.compile(r"_(run|acq|rec)-[a-z0-9]+")  # of BIDS, in the name of a modality
 

@@ -132,7 +132,7 @@ def _roles(path: str, is_dicom: bool, splits: Mapping[str, tuple[str, str]]) -> 
         bare = re.sub(rf"^{re.escape(folder)}[-_]+", "", rest)
         if not is_known(folder) or re.search(r"\d", bare) or bare.lower() in NO_PATIENT:
             rest = bare
-    own, modality = _cut(rest, r"[-_]\d\d" if names else rf"(?i)[-_](?:\d|{PERSON}[-_]?\d)")
+    own, modality = _cut(rest, r"[-_]\d\d(?!\d*[A-Za-z]{2})" if names else rf"(?i)[-_](?:\d|{PERSON}[-_]?\d)")
     if side and modality.lower() != side:
         own, modality = rest, side
     sides = [name for name in names if name in ("A", "B") and split and not modality]

@@ -28,7 +28,7 @@ DATE = (
 )
 OF_NOBODY = re.compile(
     rf"(?:sites?|cent(?:er|re)|hospital|group|cohort|batch|fold|study|dataset|data|set|scanner|task|arm|exp|part)[-_]?\d+"
-    rf"|{DATE}|(?<=[a-z])(?:19|20)\d\d(?!\d)|^(?:19|20)\d\d$|\d(?:[.]\d)?t(?![a-z])",
+    rf"|{DATE}|(?<=[a-z])(?:19|20)\d\d(?!\d)|^(?:19|20)\d\d$|\d+(?:[.]\d)?m?t(?![a-z])",
     re.IGNORECASE,
 )
 # Prefixes that are whole patients in the conventions of BIDS, ADNI, TCGA, BraTS 2023 and UK Biobank.
@@ -57,7 +57,7 @@ RESOLUTIONS = (
 )
 SCANNERS = (
     r"siemens|philips|ge|toshiba|canon|hitachi|uih|hyperfine|skyra|prisma|verio|trio|avanto|aera|vida|sola|terra|magnetom|achieva|ingenia|discovery"
-    r"|signa|optima|aquilion|somatom|scanner-?[a-z]?|\d(?:[.]\d+)?(?:t|tesla)|soft|sharp|smooth|bone|lung|stnd|[bhiqu][frv]?\d\d[a-z]"
+    r"|signa|optima|aquilion|somatom|scanner-?[a-z]?|\d+(?:[.]\d+)?m?(?:t|tesla)|soft|sharp|smooth|bone|lung|stnd|[bhiqu][frv]?\d\d[a-z]"
 )
 COPIES = (
     "copy|copie|copia|kopie|dup|bak|backup|orig|original|raw|defaced|anon|aug|augmented|flip|flipped|mirror|mirrored|rot|rotated|noise|noisy|blur|blurred"
