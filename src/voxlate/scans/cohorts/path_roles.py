@@ -4,6 +4,7 @@ Read from the outermost folder: words of a split, then groups (sites, tasks), th
 A modality is in the file's name or is a folder's. Known names decide, and of other names the first with a number.
 """
 
+import functools
 import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -88,6 +89,11 @@ def rows_by_roles(
         for row in named if role.modality else tagged(role.path):
             scans.append((_place(role, sites), replace(row, split=role.split)))
     scans = _without_scan_folders(scans, found)
+    return _rows(root, scans, found), [role.path for role in others]
+
+
+def _rows(root: Path, scans: Scans, found: CohortFiles) -> list[Row]:
+    """The rows of scans with the names of their cases, and with their patients where these have studies."""
     groups_of = defaultdict[str, set[tuple[str, ...]]](set)
     for (groups, patient, _), _ in scans:
         groups_of[patient].add(groups)
@@ -115,7 +121,7 @@ def rows_by_roles(
         found.guessed.append(
             f"a name of patients in several folders is of several patients ({quote_some(twice)})"
         )
-    return rows, [role.path for role in others]
+    return rows
 
 
 def _roles(path: str, is_dicom: bool, splits: Mapping[str, tuple[str, str]]) -> Roles:
@@ -132,7 +138,9 @@ def _roles(path: str, is_dicom: bool, splits: Mapping[str, tuple[str, str]]) -> 
         bare = re.sub(rf"^{re.escape(folder)}[-_]+", "", rest)
         if not is_known(folder) or re.search(r"\d", bare) or bare.lower() in NO_PATIENT:
             rest = bare
-    own, modality = _cut(rest, r"[-_]\d\d(?!\d*[A-Za-z]{2})" if names else rf"(?i)[-_](?:\d|{PERSON}[-_]?\d)")
+    own, modality = _cut(
+        rest, r"[-_]\d\d(?!\d*[A-Za-z]{2})" if names else rf"(?i)[-_](?:\d|{PERSON}[-_]?\d)"
+    )
     if side and modality.lower() != side:
         own, modality = rest, side
     sides = [name for name in names if name in ("A", "B") and split and not modality]
@@ -174,6 +182,7 @@ def _cut(stem: str, number: str) -> tuple[str, str]:
     return stem, ""
 
 
+@functools.cache
 def _is_study(name: str) -> bool:
     """Whether a name is that of a study alone, not of a patient such as S01 or a site such as B."""
     short = re.fullmatch(r"[a-z]|(?![vtdmwy])[a-z]\d+|[a-z]\d{3,}", name, re.IGNORECASE)
