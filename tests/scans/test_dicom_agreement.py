@@ -70,6 +70,9 @@ SAID = {
     "a study for each": each("StudyInstanceUID", *map("1.{}".format, range(5))),
     "a series for each": each("SeriesInstanceUID", *map("1.{}".format, range(5))),
     "a description for each": each("SeriesDescription", *"abcde"),
+    "both for each": [
+        {"SeriesInstanceUID": f"1.{k}", "SeriesDescription": "abcde"[k]} for k in range(5)
+    ],
     "descriptions of two times": each("SeriesDescription", *"aaabb"),
     "no patient in some": one_in_five("PatientID", "P1", ""),
 }

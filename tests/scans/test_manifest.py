@@ -31,7 +31,7 @@ def manifest(root: Path, text: str, name: str = "table.csv") -> Path:
 
 def test_notes_alone_add_patient_and_split_to_files_found_by_layout(root):
     (root / "cases.csv").write_text(
-        "case,patient,slice,split\nb,p1,4,Training\na,p1,5,train\nc,p2,1,Validation\n"
+        "case,patient,slice,split\nb,p1,4,Training\na,p1,5,trn\nc,p2,1,dev\n"
     )
     cases = find_cohort(root).cases
     assert stated(cases) == {"a": ("p1", "train"), "b": ("p1", "train"), "c": ("p2", "val")}

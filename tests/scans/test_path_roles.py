@@ -1,6 +1,7 @@
 """What folders and names state where no option does: each cohort is a table of paths with what they are read as."""
 
 import json
+import re
 from itertools import product
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import voxlate
 from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.scans.cohorts.find import find_cohort
-from voxlate.scans.formats.io import write_volume
+from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.formats.nifti import description_of
 from voxlate.scans.images.grid import Volume
 
@@ -50,6 +51,36 @@ Train/p{0,1}/{t1,ct}.nii.gz tune/p2/{t1,ct}.nii.gz heldout/p3/{t1,ct}.nii.gz -> 
 train_v2/p{0,1}/{t1,ct}.nii.gz test_v2/p2/{t1,ct}.nii.gz -> *3 test:1 train:2 ct+t1
 test_p{1,2}/{t1,ct}.nii.gz -> *2 ct+t1
 P01/{test,retest}/{t1,ct}.nii.gz -> P01/P01_test P01/P01_retest ct+t1
+tr/p{1,2,3}/{t1,ct}.nii.gz va/p4/{t1,ct}.nii.gz te/p5/{t1,ct}.nii.gz -> p1/p1 train *5 train:4 val:1 test:1 ct+t1
+{ct,t1}/trn/p1.png {ct,t1}/dev/p2.png {ct,t1}/tst/p3.png -> *3 test:1 val:1 ct+t1
+te/p{1,2}/{t1,ct}.nii.gz -> p1/p1 p2/p2 ct+t1
+P1/MR_d0{129,757}/{t1,ct}.nii.gz P2/MR_d0653/{t1,ct}.nii.gz -> P1/P1_MR_d0129 P1/P1_MR_d0757 *3 patients:2 ct+t1
+O1_MR_d{1,2}/anat2/O1_t1.nii.gz O1_MR_d{1,2}/anat3/O1_t2.nii.gz O2_MR_d3/anat2/O2_t1.nii.gz O2_MR_d3/anat5/O2_t2.nii.gz -> *3 patients:2 t1+t2
+S1_MR{1,2}/2-mprage/f/t1.nii.gz S1_MR{1,2}/5-bone/f/ct.nii.gz S2_MR1/2-mprage/f/t1.nii.gz S2_MR1/5-bone/f/ct.nii.gz -> *3 patients:2 ct+t1
+A/002_S_0413/PT/2006-05-02_12_31/I7/002_S_0413_PT.nii A/002_S_0413/MR/2006-05-02_12_31/I9/002_S_0413_MR.nii -> *1 mr+pt
+s001{1,2}/ct.nii.gz s001{1,2}/segmentations/{liver,spleen}.nii.gz -> s0011/s0011 s0012/s0012 ct
+sub0{1,2}/{t1,ct}.nii.gz sub0{1,2}/T1.anat/{T1,T1_biascorr,T1_to_MNI}.nii.gz -> sub01/sub01 *2 ct+t1
+site{A,B}/sub-01/anat/sub-01_{T1w,T2w}.nii.gz -> siteA_sub-01/siteA_sub-01 *2 t1w+t2w
+train/f100{1,2}_{pd,pdfs}.png test/f1003_{pd,pdfs}.png -> *3 test:1 train:2 pd+pdfs
+1000/1000_500{1,2}_{adc,hbv}.mha 1001/1001_5003_{adc,hbv}.mha -> 1000/1000_5001 *3 patients:2 adc+hbv
+p0{1,2}_{T1,T2_FLAIR}.nii.gz -> p01/p01 p02/p02 flair+t1
+p0{1,2}/{t1,ct}.jpg -> p01/p01 p02/p02 ct+t1
+imagesTr/x_{1,2}_000{0,1}.nii.gz labelsTr/x_{1,2}.nii.gz imagesTs/x_3_000{0,1}.nii.gz -> x_1/x_1 train *3 test:1 train:2 0000+0001
+A~B/{T1~x,ct}.nii.gz C~D/{T1~x,ct}.nii.gz -> A_B/A_B C_D/C_D ct+t1_x
+P{1,2}/{Plan,Fx1}/{ct,mr}.nii.gz -> P1/P1_Plan P1/P1_Fx1 *4 patients:2 ct+mr
+{mr,ct}_train/p{1,2}.png {mr,ct}_test/p3.png -> *3 train:2 test:1 ct+mr
+train{MR,CT}/p{1,2}.png test{MR,CT}/p3.png -> *3 train:2 test:1 ct+mr
+train_mr/{1,2}_mr.png train_ct/{1,2}_ct.png val_mr/3_mr.png val_ct/3_ct.png -> *3 train:3 val:1 ct+mr
+{T1,CT}_P00{1,2}_V1.nii.gz {T1,CT}_P001_V2.nii.gz -> P001/P001_V1 *3 ct+t1
+overview.png p{1,2}/{t1,ct}.nii.gz p{1,2}/qc.png -> p1/p1 p2/p2 ct+t1
+patient0{1,2}/study{1,2}_{T1W,CT}.nii.gz -> patient01/patient01_study1 patient02/patient02_study2 *4 patients:2 ct+t1w
+{MR,CT}/p{1,2}.png -> p1/p1 p2/p2 ct+mr
+MR/{p1_mr,p2-mr}.png CT/{p1_ct,p2-ct}.png -> p1/p1 p2/p2 ct+mr
+ct{1,2}/{t1,ct}.nii.gz -> ct1/ct1 ct2/ct2 ct+t1
+P00{1,2}/P00{1,2}_{T1_64mT,T1_3T}.nii.gz -> *2 t1_3t+t1_64mt
+{64mT,3T}/P001/{T1,T2}.nii.gz {64mT,3T}/P002/{T1,T2}.nii.gz -> P001/P001_3T *4 patients:2 t1+t2
+train/{source,target}/00{1,2}.png val/{source,target}/003.png -> *3 train:3 val:1 source+target
+x/imagesTr/x_{0001,0002}.nii.gz x/labelsTr/x_{0001,0002}.nii.gz -> x_0001/x_0001 *2 image
 """
 
 # Cohorts of values: what a folder holds decides.
@@ -66,7 +97,7 @@ def spread(word: str) -> list[str]:
 
 
 def touch(root: Path, words: str) -> Path:
-    for path in (path for word in words.split() for path in spread(word)):
+    for path in (path for word in words.split() for path in spread(word.replace("~", " "))):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(b"")
     return root
@@ -96,7 +127,8 @@ def test_paths_are_read_as_the_split_the_patient_and_the_modality_that_they_stat
             )
             assert held == int(count)
     if any(splits):
-        assert sum(" by folders (" in text for text in found.guessed) == len(set(splits))
+        counts = (re.match(r"(\d+) cases? of \w+ by ", text) for text in found.guessed)
+        assert sum(int(count[1]) for count in counts if count) == len(splits)
 
 
 def test_own_train_and_test_folders_leave_the_test_patients_out_of_training(tmp_path):
@@ -140,17 +172,34 @@ def test_a_pattern_on_dicom_keeps_the_unit_and_tags_name_what_it_leaves_open(tmp
 
 
 def test_a_pattern_may_state_the_split(tmp_path):
-    touch(tmp_path, "tr/{t1,ct}_{1,2}.png val/{t1,ct}_3.png ts/{t1,ct}_4.png")
+    touch(tmp_path, "tr/{t1,ct}_{1,2}.png dev/{t1,ct}_3.png holdout/{t1,ct}_4.png")
     found = find_cohort(tmp_path, pattern="{split}/{modality}_{case}")
     assert [case.split for case in found.cases] == ["train", "train", "val", "test"]
 
 
-def test_pictures_side_by_side_are_refused_before_each_becomes_a_modality(tmp_path):
+def test_the_halves_of_pictures_side_by_side_are_two_modalities(tmp_path):
+    values = np.arange(128, dtype=np.uint8).reshape(8, 16)
     for name in ("train/1.png", "train/2.png", "val/1.png"):
         touch(tmp_path, name)
-        Image.fromarray(np.zeros((8, 16), np.uint8)).save(tmp_path / name)
-    with pytest.raises(BadInput, match="twice as wide"):
-        find_cohort(tmp_path)
+        Image.fromarray(values).save(tmp_path / name)
+    cases = find_cohort(tmp_path).cases
+    assert [case.split for case in cases] == ["train", "train", "val"]
+    for name, half in (("a", values[:, :8]), ("b", values[:, 8:])):
+        np.testing.assert_array_equal(read_volume(cases[2].files[name]).data[0, 0], half)
+    Image.fromarray(values[:, 1:]).save(tmp_path / "train/2.png")
+    with pytest.raises(BadInput):
+        read_volume(cases[1].files["a"])
+
+
+def test_what_decided_a_split_is_told_apart(tmp_path):
+    touch(tmp_path, "train/p{1,2,3,6}/{t1,ct}.png test/p4/{t1,ct}.png p5_test/{t1,ct}.png")
+    said = " ".join(find_cohort(tmp_path).guessed)
+    assert re.findall(r"(\d) cases? of (\w+) by (\w+)", said) == [
+        ("1", "test", "folders"),
+        ("1", "test", "names"),
+        ("3", "train", "folders"),
+        ("1", "val", "chance"),
+    ]
 
 
 def write(path: Path, values: np.ndarray, description: str = "") -> None:

@@ -11,9 +11,12 @@ from voxlate.base.errors import BadInput
 from voxlate.base.files import safe_name
 from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.choice import Choice, Row, several_files
+from voxlate.scans.images.units import UNITS
 
 MASKS = ("mask", "brainmask")
-LABELS = ("seg", "lesion", "labels")
+LABELS = ("seg", "lesion", "labels", "label", "segmentation")
+OTHERS = "t1w t2w pdw t1gd dwi adc mri cbct ctp qsm phase mag fa md dsa pet pt source target input output"
+KNOWN = {*UNITS, *MASKS, *LABELS, *OTHERS.split()}
 ENTITY = re.compile(r"_(run|acq|rec)-[a-z0-9]+")  # of BIDS, in the name of a modality
 
 
@@ -134,3 +137,10 @@ def modality_name(name: str, aliases: Mapping[str, str]) -> str:
     """A file's modality name in lower case, or the preset's alias of it."""
     lower = {key.lower(): value for key, value in aliases.items()}
     return lower.get(name.lower(), name.lower())
+
+
+def is_known(name: str) -> bool:
+    """Whether a name is that of a known modality, mask or label map, or begins with one ('cta2', 't1_gd')."""
+    lower = name.lower()
+    first = re.split("[-_]", lower)[0]
+    return {lower, first} & KNOWN != set() or re.split("[^a-z]", lower)[0] in UNITS

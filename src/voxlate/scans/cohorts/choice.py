@@ -147,6 +147,8 @@ def several_files(rows: Sequence[Row]) -> BadInput:
     names = [row.path.name for row in others]
     path = first.path
     choice = "/".join(path.parts[-2:]) if path.name in names else path.name
+    if "#" not in choice:
+        choice = choice.replace(first.case, "*")  # which fits other cases, too
     return BadInput(
         f"{path}: expected one {first.modality} of case {first.case}, found also {first_of([row.path for row in others])}. Choose one (--prefer '{choice}'), leave files out (--exclude-file PATTERN), or the case (--exclude {first.case})."
     )

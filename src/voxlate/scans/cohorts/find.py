@@ -14,7 +14,13 @@ from voxlate.base.errors import BadInput, did_you_mean, first_of, plural
 from voxlate.base.files import MAPS, SYNTHETIC
 from voxlate.base.groups import grouped
 from voxlate.base.options.option import merge
-from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, cases_of, modality_name
+from voxlate.scans.cohorts.case_files import (
+    CaseFiles,
+    CohortFiles,
+    cases_of,
+    is_known,
+    modality_name,
+)
 from voxlate.scans.cohorts.choice import Choice, Row, as_names, quote_some
 from voxlate.scans.cohorts.dicom_identity import join_by_person
 from voxlate.scans.cohorts.leakage import (
@@ -23,12 +29,12 @@ from voxlate.scans.cohorts.leakage import (
     sentences_on_shared_masks,
 )
 from voxlate.scans.cohorts.manifest import check_stated, read_manifest, root_and_manifest
-from voxlate.scans.cohorts.path_roles import is_known, rows_by_roles
+from voxlate.scans.cohorts.path_roles import rows_by_roles
 from voxlate.scans.cohorts.patient_names import find_owners
 from voxlate.scans.cohorts.patterns import (
     fits_any,
     path_expression,
-    split_in,
+    split_folders,
     split_of_name,
     study_of,
 )
@@ -47,10 +53,12 @@ from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import (
     endings_by_name,
     holds_slices,
+    is_picture,
     is_synthetic,
     scan_endings,
     without_ending,
 )
+from voxlate.scans.formats.picture import PICTURE
 from voxlate.scans.options.layout import Layout
 
 BY_NAMES = Preset(patterns=["{case}/{modality}"])  # paths are then read by their names
@@ -100,7 +108,7 @@ def find_cohort(
         cases = read_manifest(table, root, layout, on_disk, choice, found, asked.allow_outside)
     cases = _take_owners(cases, asked.patients, table, layout, found)
     if table is None and not (layout.arrays and layout.arrays.lists):
-        cases = _settle_splits(cases, root, found)
+        cases = _settle_splits(cases, found)
     refuse_leak(((case.patient, case.split) for case in cases), table or asked.patients or root)
     # lists and names have stated the patients only now
     cases = [case for case in cases if choice.keep_case(case.case, case.patient)]
@@ -134,20 +142,22 @@ def _take_owners(
     return cases
 
 
-def _settle_splits(cases: list[CaseFiles], root: Path, found: CohortFiles) -> list[CaseFiles]:
-    """The cases with the splits that their folders state, which are noted.
+def _settle_splits(cases: list[CaseFiles], found: CohortFiles) -> list[CaseFiles]:
+    """The cases with the splits that their folders or names state, which are noted.
 
     Folders of training alone state no split. Some training cases validate where no folder says which, and cases
     outside of all folders train.
     """
+    reasons = {case.case: "folders" for case in cases if case.split}
     named = grouped((case.patient or case.case, split_of_name(case.case)) for case in cases)
     by_name = {owner: words[0] for owner, words in named.items() if len({*words}) == 1}
     # test_p4 beside p1; not a cohort of test_p1 and test_p2, nor P1_test and P1_retest
     if len({*by_name.values()}) > 1:
-        cases = [
-            replace(case, split=case.split or by_name.get(case.patient or case.case))
-            for case in cases
-        ]
+        for number, case in enumerate(cases):
+            split = case.split or by_name.get(case.patient or case.case)
+            cases[number] = replace(case, split=split)
+            if split:
+                reasons.setdefault(case.case, "names")
     stated = {case.split for case in cases} - {None}
     if not stated:
         return cases
@@ -157,13 +167,14 @@ def _settle_splits(cases: list[CaseFiles], root: Path, found: CohortFiles) -> li
     if stated == {"train", "test"}:
         count = sum(case.split == "train" for case in placed)
         placed = hold_out(placed, round(VALIDATE * count))
-    for split in sorted({case.split or "" for case in placed}):
-        chosen = [case for case in placed if case.split == split]
-        files = chain.from_iterable(case.files.values() for case in chosen)
-        parts = set(chain.from_iterable(path.relative_to(root).parent.parts for path in files))
-        folders = sorted(filter(split_in, parts)) or sorted(case.case for case in chosen)
+        reasons |= {case.case: "chance" for case in placed if case.split == "val"}
+    # a case outside of all folders trains
+    chosen = grouped(
+        ((case.split, reasons.get(case.case, "default")), case.case) for case in placed
+    )
+    for (split, reason), names in sorted(chosen.items(), key=str):
         found.guessed.append(
-            f"{plural(len(chosen), 'case')} of {split} by folders ({quote_some(folders)})"
+            f"{plural(len(names), 'case')} of {split} by {reason} ({quote_some(sorted(names))})"
         )
     return placed
 
@@ -306,9 +317,10 @@ def _cases_by_path(
     named = [ending for ending in endings_by_name() if ending in " ".join(layout.places).lower()]
     kinds = (*scan_endings(), *named)
     skip = [path_expression(pattern) for pattern in layout.skip]
-    images = [
-        path for path in sorted(_image_paths(root, folders, kinds)) if not fits_any(path, skip)
-    ]
+    every = sorted(_image_paths(root, folders, kinds))
+    if not every:  # folders of scans have previews of these endings
+        every = sorted(_image_paths(root, folders, PICTURE.named_endings))
+    images = [path for path in every if not fits_any(path, skip)]
     synthetic = [path for path in images if _is_synthesised(root, path)]
     paths = [path for path in images if path not in synthetic and choice.keep_file(path)]
     if not paths:
@@ -316,6 +328,10 @@ def _cases_by_path(
     unmatched = list[str]()
     tagged = partial(rows_by_tags, root, choice)
     if layout is BY_NAMES:
+        pictures = [path for path in paths if _is_preview(path)]
+        if any(not is_picture(Path(path)) for path in paths):
+            _note(found, pictures, "pictures beside scans")
+            paths = sorted({*paths} - {*pictures})
         rows, unmatched = rows_by_roles(root, paths, found, tagged)
     else:
         rows = [*_rows_of(root, paths, layout, unmatched, tagged)]
@@ -330,11 +346,18 @@ def _cases_by_path(
             f"{root}: expected paths like '{expected}', found {len(paths)} of another form ({quote_some(paths)}). Pass --pattern with {{patient}}, {{case}} and {{modality}} where they stand in the path."
         )
     found.without_scan += [case.case for case in cases if not case.files]
+    skipped = sorted({*every} - {*images})
+    _note(found, skipped, "images of names or folders that the layout skips")
     _note(found, unmatched, "scans that no pattern claims")
     _note(found, synthetic, "images that were synthesised")
     _note(found, found.without_scan, "cases of label maps or a mask without a scan")
     found.unclaimed += _folders_without_images(root, cases, folders, kinds)
     return [case for case in cases if case.files]
+
+
+def _is_preview(path: str) -> bool:
+    """Whether a file is a picture whose name is that of no modality."""
+    return is_picture(Path(path)) and not is_known(without_ending(Path(path).name))
 
 
 def _note(found: CohortFiles, names: Sequence[str], what: str) -> None:
@@ -347,6 +370,8 @@ def _no_images(root: Path, folders: Folders, kinds: Sequence[str]) -> BadInput:
     named = ", ".join(sorted(endings & {*endings_by_name()}))
     found = f"only {named}, which are read where a pattern names them" if named else "none"
     advice = "Name their layout by --preset or --pattern." if named else "Check the path."
+    if is_dicom_folder(root):
+        advice = "Put the DICOM files of each patient into a folder of their own."
     return BadInput(
         f"{root}: expected images ({', '.join(kinds)}) or DICOM folders, found {found}: an empty cohort. {advice}"
     )
@@ -452,12 +477,13 @@ def _rows_of(
         if part or not parts_of[place]:
             parts_of[place].append((modality, part))
     common = layout.arrays.part if layout.arrays else ""
+    splits = split_folders(paths)
     for path in paths:
         place, match = _first_match(path, expressions)
         if match is None:
             unmatched.append(path)
             continue
-        patient, study, split = study_of(match, root)
+        patient, study, split = study_of(match, root, splits)
         stated = match.groupdict().get("modality", "")
         if not {stated, *dict(parts_of[place])} - {""}:
             for row in tagged(path):

@@ -14,19 +14,14 @@ from voxlate.base.files import inside, safe_name, whole_file
 from voxlate.scans.cohorts.case_files import MASKS, CaseFiles, CohortFiles, cases_of, modality_name
 from voxlate.scans.cohorts.choice import Choice, Row
 from voxlate.scans.cohorts.patient_names import patient_in
+from voxlate.scans.cohorts.patterns import split_named
 from voxlate.scans.cohorts.presets import NOTES, Preset
-from voxlate.scans.cohorts.split import FOLDS, SPLITS
+from voxlate.scans.cohorts.split import FOLDS
 from voxlate.scans.cohorts.table import Cells, read_table
 from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import format_by_ending, location_of, scan_endings
 
 OWN_NAMES = ("cases.csv", "cohort.csv", "cases.tsv", "cohort.tsv")
-SPLIT_WORDS = {name: name for name in SPLITS} | {
-    "training": "train",
-    "valid": "val",
-    "validation": "val",
-    "testing": "test",
-}
 TABLES = (".csv", ".tsv")
 SAME = {"subject": "patient", "set": "split", "fold": "split"}  # other names of our columns
 OWN_COLUMNS = ("case", "patient", "split", "modality", "path")
@@ -215,8 +210,8 @@ def _rename_columns(rows: Sequence[Cells]) -> None:
 
 def _are_splits(cells: Collection[str]) -> bool:
     """Whether cells hold words of splits and nothing else."""
-    words = {cell.lower() for cell in cells} - {""}
-    return bool(words) and words <= SPLIT_WORDS.keys()
+    words = {*cells} - {""}
+    return bool(words) and all(map(split_named, words))
 
 
 def _take_folds(path: Path, table: dict[int, Cells]) -> None:
@@ -226,7 +221,7 @@ def _take_folds(path: Path, table: dict[int, Cells]) -> None:
         return
     for line, row in table.items():
         row[FOLD] = fold = row.pop("fold")
-        is_test = row.get("split", "").lower() in ("test", "testing")
+        is_test = split_named(row.get("split", "")) == "test"
         if (not fold and not is_test) or int(fold or 0) >= FOLDS:
             raise BadInput(
                 f"{path}, line {line}: expected a fold 0 to {FOLDS - 1}, as --fold takes, for every case that is not of the split test, found {fold or 'none'}. Number the folds from 0, or rename the column."
@@ -366,16 +361,16 @@ def _state_owners(
     """The cases of each row's name with the patient, split and fold that the row states."""
     cases = dict[str, CaseFiles]()
     for row in rows:
-        word = row.get("split", "").lower()
-        if word and word not in SPLIT_WORDS:
+        word = row.get("split", "")
+        if word and not split_named(word):
             raise BadInput(
-                f"{path}: expected a split train, val or test, found '{row['split']}'. Use these words."
+                f"{path}: expected a split train, val or test, found '{word}'. Use these words."
             )
         for case in owners.get(_name(row), ()):
             stated = replace(
                 case,
                 patient=row.get("patient") or case.patient,
-                split=SPLIT_WORDS.get(word, case.split),
+                split=split_named(word) or case.split,
                 fold=int(row[FOLD]) if row.get(FOLD) else None,
             )
             first = cases.setdefault(case.case, stated)

@@ -4,25 +4,36 @@ Read from the outermost folder: words of a split, then groups (sites, tasks), th
 A modality is in the file's name or is a folder's. Known names decide, and of other names the first with a number.
 """
 
+import functools
 import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, product
 from pathlib import Path
 
 from voxlate.base.errors import BadInput
-from voxlate.scans.cohorts.case_files import LABELS, MASKS, CohortFiles
+from voxlate.base.files import LONGEST_NAME
+from voxlate.base.groups import grouped
+from voxlate.scans.cohorts.case_files import KNOWN, LABELS, MASKS, CohortFiles, is_known
 from voxlate.scans.cohorts.choice import Row, quote_some
-from voxlate.scans.cohorts.patient_names import PART, identifies, is_person
-from voxlate.scans.cohorts.patterns import split_in
+from voxlate.scans.cohorts.patient_names import (
+    DATE,
+    PART,
+    PERSON,
+    group_by_patient,
+    identifies,
+    is_person,
+)
+from voxlate.scans.cohorts.patterns import split_folders
 from voxlate.scans.formats.io import is_picture, read_volume, without_ending
-from voxlate.scans.images.units import UNITS
 
-OTHERS = "t1w t2w pdw t1gd dwi adc mri cbct ctp qsm phase mag fa md dsa pet"
-KNOWN = {*UNITS, *MASKS, *LABELS, *OTHERS.split()}
 NO_PATIENT = {"scan", "image", "img", "volume", "data", "series"}  # files called so in every folder
 MOST_STUDIES = 4  # folders in the folder of a patient; a site's holds more on average
-Place = tuple[tuple[str, ...], str, tuple[str, ...]]  # groups, the patient, and the study
+Place = tuple[
+    tuple[str, ...], str, tuple[tuple[int, str], ...]
+]  # groups, the patient, and the names of the study by their depths in the path
+Scans = list[tuple[Place, Row]]
 
 
 @dataclass(frozen=True)
@@ -49,11 +60,10 @@ def rows_by_roles(
     tagged: the rows of a DICOM folder whose name states no modality, by its tags. Raises BadInput for other scans whose
     names state none.
     """
-    every = [_roles(path, (root / path).is_dir()) for path in paths]
-    forms = Counter(len(role.whole) for role in every)
-    usual = max(forms, key=lambda form: (forms[form], form == 1))
-    roles = [role for role in every if len(role.whole) == usual]
-    of_split = [role.path for role in every if role.split in ("train", "val") and role not in roles]
+    splits = split_folders(paths)
+    every = _named_by_siblings([_roles(path, (root / path).is_dir(), splits) for path in paths])
+    roles, others = _of_usual_form(every)
+    of_split = [role.path for role in others if role.split in ("train", "val")]
     if of_split and not any(role.split for role in roles):
         raise BadInput(
             f"{root}: expected scans of splits at one depth, found {len(of_split)} of a split at another ({quote_some(of_split)}). Pass --pattern with {{split}}, or name the folders train, val and test."
@@ -61,61 +71,84 @@ def rows_by_roles(
     nameless = [
         role.path for role in roles if not role.modality and not (root / role.path).is_dir()
     ]
-    if nameless:
+    if len(nameless) == len(roles) and _is_side_by_side(root / nameless[0]):
+        found.guessed.append(
+            "pictures twice as wide as high are two side by side: their left half is the modality a, their right half b"
+        )
+        halves = product(roles, enumerate("ab", start=1))
+        roles = [
+            replace(role, path=f"{role.path}#frame={number}", modality=side)
+            for role, (number, side) in halves
+        ]
+    elif nameless:
         raise _without_modality(root, nameless)
     sites = _sites(roles)
-    places = [_place(role, sites) for role in roles]
+    scans = Scans()
+    for role in roles:
+        named = [Row(None, "", role.modality.lower(), root / role.path)]
+        for row in named if role.modality else tagged(role.path):
+            scans.append((_place(role, sites), replace(row, split=role.split)))
+    scans = _without_scan_folders(scans, found)
+    return _rows(root, scans, found), [role.path for role in others]
+
+
+def _rows(root: Path, scans: Scans, found: CohortFiles) -> list[Row]:
+    """The rows of scans with the names of their cases, and with their patients where these have studies."""
     groups_of = defaultdict[str, set[tuple[str, ...]]](set)
-    for groups, patient, _ in places:
+    for (groups, patient, _), _ in scans:
         groups_of[patient].add(groups)
     twice = sorted(patient for patient, groups in groups_of.items() if len(groups) > 1)
     rows = list[Row]()
     owners = dict[str, str]()
-    for role, (groups, patient, study) in zip(roles, places):
+    for (groups, patient, study), row in scans:
         owner = "_".join((*groups, patient)) if twice else patient
-        case = "_".join((owner, *study)) or root.resolve().name
-        if study:
-            case = study[-1] if study[-1].startswith(owner) else case
-            owners[case] = owner
-        named = [Row(None, case, role.modality.lower(), root / role.path)]
-        for row in named if role.modality else tagged(role.path):
-            rows.append(Row(owners.get(case), case, row.modality, row.path, row.series, role.split))
-    if owners:
-        case = min(owners)
+        names = [name for _, name in study]
+        case = "_".join((owner, *names)) or root.resolve().name
+        if names and (names[-1].startswith((f"{owner}_", f"{owner}-")) or len(case) > LONGEST_NAME):
+            case = names[-1]
+        owners[case] = owner or case
+        rows.append(replace(row, case=case))
+    if studies := [case for case, owner in owners.items() if case != owner]:
+        persons, sentence = group_by_patient(sorted({*owners.values()}))
+        found.guessed += [sentence] if sentence else []
+        owners = {case: persons.get(owner, owner) for case, owner in owners.items()}
+        rows = [replace(row, patient=owners[row.case]) for row in rows]
+        patients, case = {owners[study] for study in studies}, min(studies)
         found.guessed.append(
-            f"{len(owners)} cases are studies of {len({*owners.values()})} patients by their folders ({case} is of {owners[case]})"
+            f"{len(studies)} cases are studies of {len(patients)} patients by their folders ({case} is of {owners[case]})"
         )
     if twice:
         found.guessed.append(
             f"a name of patients in several folders is of several patients ({quote_some(twice)})"
         )
-    return rows, [role.path for role in every if role not in roles]
+    return rows
 
 
-def is_known(name: str) -> bool:
-    """Whether a name is that of a known modality, mask or label map, or begins with one ('cta2', 't1_gd')."""
-    lower = name.lower()
-    first = re.split("[-_]", lower)[0]
-    return {lower, first} & KNOWN != set() or re.split("[^a-z]", lower)[0] in UNITS
-
-
-def _roles(path: str, is_dicom: bool) -> Roles:
+def _roles(path: str, is_dicom: bool, splits: Mapping[str, tuple[str, str]]) -> Roles:
     *folders, stem = without_ending(path).split("/")
     split, side, names = None, "", list[str]()
-    for folder in folders:
-        stated = None if any(map(is_person, names)) else split_in(folder)
-        if stated is None:
+    for depth, folder in enumerate(folders, start=1):
+        stated = splits.get("/".join(folders[:depth]))
+        if stated is None or any(map(is_person, names)):
             names.append(folder)
         else:
             split, side = stated[0], stated[1] or side
     rest = stem
     for folder in names:
-        rest = re.sub(rf"^{re.escape(folder)}[-_]+", "", rest)
-    own, modality = _cut(rest, r"[-_]\d\d" if names else r"[-_]\d")
+        bare = re.sub(rf"^{re.escape(folder)}[-_]+", "", rest)
+        if not is_known(folder) or re.search(r"\d", bare) or bare.lower() in NO_PATIENT:
+            rest = bare
+    own, modality = _cut(
+        rest, r"[-_]\d\d(?!\d*[A-Za-z]{2})" if names else rf"(?i)[-_](?:\d|{PERSON}[-_]?\d)"
+    )
+    if side and modality.lower() != side:
+        own, modality = rest, side
     sides = [name for name in names if name in ("A", "B") and split and not modality]
     names = [name for name in names if name not in sides]
-    modality = modality or side or "".join(sides)
-    others = [name for name in names if not is_known(name)]
+    modality = modality or "".join(sides)
+    others = [
+        name for name in names if not is_known(name) or (modality and re.search(r"\d\d", name))
+    ]
     if not modality and len(others) < len(names):
         modality = next(name for name in reversed(names) if is_known(name))
     if modality and (others or own):
@@ -125,10 +158,12 @@ def _roles(path: str, is_dicom: bool) -> Roles:
         own = own if is_person(own) or _is_study(own) else ""
     elif names and not modality and not (is_person(own) or re.search(r"\d{3}|^\d+$", own)):
         own, modality = "", rest
-    elif names and not re.search(r"\d", own) and (has_number or _is_study(own)):
-        own, modality = "", rest if own and rest.endswith(modality) else modality
+    elif names and (is_known(own) or not re.search(r"\d", own)) and (has_number or _is_study(own)):
+        is_image = modality.lower() not in (*MASKS, *LABELS)
+        own, modality = "", rest if own and is_image and rest.endswith(modality) else modality
     ids = (*names, own) if own and not (names and own.lower() in NO_PATIENT) else tuple(names)
-    return Roles(path, split, ids, len(names), modality)
+    plain = tuple(name.replace(" ", "_") for name in ids)
+    return Roles(path, split, plain, len(names), modality.replace(" ", "_"))
 
 
 def _cut(stem: str, number: str) -> tuple[str, str]:
@@ -137,17 +172,83 @@ def _cut(stem: str, number: str) -> tuple[str, str]:
     for start in range(len(pieces) - 1, -1, -2):
         name = "".join(pieces[start:])
         if is_known(name) and not re.search(number, name):
-            return "".join(pieces[: max(start - 1, 0)]), name
+            end = start
+            while end and pieces[end - 2].lower() in KNOWN:  # p1_t2_flair, p1_ct_mask
+                end -= 2
+            return "".join(pieces[: max(end - 1, 0)]), name
     for place in range(0, len(pieces) - 1, 2):
         if is_known(pieces[place]):
             return "".join(pieces[:place] + pieces[place + 2 :]), pieces[place]
     return stem, ""
 
 
+@functools.cache
 def _is_study(name: str) -> bool:
     """Whether a name is that of a study alone, not of a patient such as S01 or a site such as B."""
     short = re.fullmatch(r"[a-z]|(?![vtdmwy])[a-z]\d+|[a-z]\d{3,}", name, re.IGNORECASE)
     return short is None and PART.fullmatch(f"_{name}") is not None
+
+
+def _named_by_siblings(roles: Sequence[Roles]) -> list[Roles]:
+    """The roles, of which those without a modality are read as a scan beside them: p1_hbv is of p1 beside p1_t2w."""
+    siblings = dict[str, Roles]()
+    for role in roles:
+        start = without_ending(role.path).removesuffix(role.modality)
+        if role.modality and start.endswith(("-", "_")):
+            siblings[start] = role
+    named = list[Roles]()
+    for role in roles:
+        bare = without_ending(role.path)
+        marks = [] if role.modality else re.finditer("[-_]", bare)
+        starts = [bare[: mark.end()] for mark in marks if bare[: mark.end()] in siblings]
+        if starts:
+            of_sibling = siblings[starts[-1]]
+            role = replace(of_sibling, path=role.path, modality=bare.removeprefix(starts[-1]))
+        named.append(role)
+    return named
+
+
+def _of_usual_form(every: Sequence[Roles]) -> tuple[list[Roles], list[Roles]]:
+    """The scans with the usual number of names in their paths, that of plain modalities (not of derivatives); and the others."""
+    forms = grouped((len(role.whole), role) for role in every)
+    cases = {form: len({role.ids for role in roles}) for form, roles in forms.items()}
+
+    def rank(form: int) -> tuple[bool, int, int, bool]:
+        """Enough cases, then scans of known modalities, then all images."""
+        names = [role.modality.lower() for role in forms[form]]
+        images = [name for name in names if re.split("[-_]", name)[0] not in (*MASKS, *LABELS)]
+        plain = sum(name in KNOWN for name in images)
+        return 2 * cases[form] > max(cases.values()), plain, len(images), form == 1
+
+    usual = forms.pop(max(forms, key=rank))
+    return usual, [*chain.from_iterable(forms.values())]
+
+
+def _without_scan_folders(scans: Scans, found: CohortFiles) -> Scans:
+    """The scans without the names of folders that hold one modality each, as archives have them below a study."""
+    names = grouped(chain.from_iterable(study for (_, _, study), _ in scans))
+    unnamed = [level for level, own in names.items() if not any(map(_is_occasion, own))]
+    for dropped in (unnamed, *([level] for level in sorted(unnamed, reverse=True))):
+        held = defaultdict[Hashable, dict[Hashable, list[str]]](dict)
+        shorter = Scans()
+        for (groups, patient, study), row in scans:
+            kept = tuple(one for one in study if one[0] not in dropped)
+            folders = held[groups, patient, kept, row.split]
+            folders.setdefault(study, []).append(row.modality)
+            shorter.append(((groups, patient, kept), row))
+        several = [[*own.values()] for own in held.values() if len(own) > 1]
+        modalities = [[*chain.from_iterable(own)] for own in several]
+        if several and [*map(len, several)] == [*map(len, modalities)] == [
+            len({*own}) for own in modalities
+        ]:
+            example = sorted({name for level in dropped for name in names[level]})
+            found.guessed.append(f"names of single scans are no studies ({quote_some(example)})")
+            scans = shorter
+    return scans
+
+
+def _is_occasion(name: str) -> bool:
+    return _is_study(name) or re.match(DATE, name, re.IGNORECASE) is not None
 
 
 def _sites(roles: Sequence[Roles]) -> set[str]:
@@ -166,26 +267,32 @@ def _place(role: Roles, sites: set[str]) -> Place:
     whole, ids = role.whole, role.ids
     if not ids:
         return (), "", ()
+    persons = [k for k in whole if k < role.folders and is_person(ids[k])]
     numbered = [place for place in whole if identifies(ids[place]) and ids[place] not in sites]
-    first = (numbered or whole[-1:] or [len(ids) - 1])[0]
+    first = (persons or numbered or whole[-1:] or [len(ids) - 1])[0]
     groups = [place for place in whole if place < first]
     study = [
-        name
+        (place, name)
         for place, name in enumerate(ids)
         if place not in (first, *groups) and (_is_study(name) or identifies(name))
     ]
     return tuple(ids[place] for place in groups), ids[first], tuple(study)
 
 
+def _is_side_by_side(path: Path) -> bool:
+    """Whether a picture is twice as wide as high, as pix2pix puts two side by side."""
+    if not is_picture(path):
+        return False
+    _, _, height, width = read_volume(path).data.shape
+    return width == 2 * height
+
+
 def _without_modality(root: Path, names: Sequence[str]) -> BadInput:
     """The error of scans whose names state no modality."""
-    shown = f"{len(names)} scans of another form ({quote_some(names)})"
-    if all(is_picture(root / name) for name in names):
-        _, _, height, width = read_volume(root / names[0]).data.shape
-        if width == 2 * height:
-            return BadInput(
-                f"{root}: expected a picture for each modality, found {shown}, twice as wide as high, as pix2pix puts two side by side. Cut each into two, named as FOLDER/CASE_a.png and FOLDER/CASE_b.png."
-            )
+    marks = (mark for mark in "_-" if all(mark in Path(name).stem for name in names))
+    advice = "name the files of each modality by --preset FILE.toml (docs/guides/own_data.md)"
+    if mark := next(marks, ""):
+        advice = f"pass --pattern '**/{{case}}{mark}{{modality}}' if they end so, or {advice}"
     return BadInput(
-        f"{root}: expected a folder for each case, or names that end with a modality, found {shown}. Pass --pattern '{{case}}_{{modality}}' for many cases in one folder, or '{{modality}}' where they are one patient's."
+        f"{root}: expected a folder for each case, or names that end with a modality, found {len(names)} scans of another form ({quote_some(names)}). Rename them, {advice}."
     )

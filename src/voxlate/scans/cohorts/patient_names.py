@@ -28,7 +28,7 @@ DATE = (
 )
 OF_NOBODY = re.compile(
     rf"(?:sites?|cent(?:er|re)|hospital|group|cohort|batch|fold|study|dataset|data|set|scanner|task|arm|exp|part)[-_]?\d+"
-    rf"|{DATE}|(?<=[a-z])(?:19|20)\d\d(?!\d)|^(?:19|20)\d\d$|\d(?:[.]\d)?t(?![a-z])",
+    rf"|{DATE}|(?<=[a-z])(?:19|20)\d\d(?!\d)|^(?:19|20)\d\d$|\d+(?:[.]\d)?m?t(?![a-z])",
     re.IGNORECASE,
 )
 # Prefixes that are whole patients in the conventions of BIDS, ADNI, TCGA, BraTS 2023 and UK Biobank.
@@ -44,7 +44,7 @@ OTHERS = f"{PLANES}|{PIECES}|study|exam|series|acq|recon|rec|echo|days|weeks|wk|
 OCCASIONS = (
     r"baseline\w*|bl|followup|follow-up|fu|(?:pre|post|intra|mid|peri|re-?|during|before|after)-?(?:op|rt|crt|tx|plan|sim|contrast|gd|gad|dose|surg|surgery|chemo|therapy|treatment|treat|radiotherapy|radiation|ablation|resection|biopsy|scan|planning)?"
     "|vor|nach|vorher|nachher|test|retest|rescan|admission|discharge|acute|subacute|chronic|first|second|third|last|early|late|initial|final"
-    "|primary|recurrence|recurrent|progression|relapse|remission|planning|boost|(?:plan|planning|sim|repeat|diagnostic)-?(?:ct|mr|mri)"
+    "|primary|recurrence|recurrent|progression|relapse|remission|plan|planning|boost|(?:plan|planning|sim|repeat|diagnostic)-?(?:ct|mr|mri)"
 )
 CONTRASTS = "(?:non?|un|without|with)?-?(?:contrast|enhanced|gd|gado?|ce)|nce|nc|native|plain|arterial|portal|portalvenous|venous|hepatobiliary|nephrographic|excretory|delayed?|equilibrium|art|ven|del|pv"
 POSITIONS = (
@@ -57,7 +57,7 @@ RESOLUTIONS = (
 )
 SCANNERS = (
     r"siemens|philips|ge|toshiba|canon|hitachi|uih|hyperfine|skyra|prisma|verio|trio|avanto|aera|vida|sola|terra|magnetom|achieva|ingenia|discovery"
-    r"|signa|optima|aquilion|somatom|scanner-?[a-z]?|\d(?:[.]\d+)?(?:t|tesla)|soft|sharp|smooth|bone|lung|stnd|[bhiqu][frv]?\d\d[a-z]"
+    r"|signa|optima|aquilion|somatom|scanner-?[a-z]?|\d+(?:[.]\d+)?m?(?:t|tesla)|soft|sharp|smooth|bone|lung|stnd|[bhiqu][frv]?\d\d[a-z]"
 )
 COPIES = (
     "copy|copie|copia|kopie|dup|bak|backup|orig|original|raw|defaced|anon|aug|augmented|flip|flipped|mirror|mirrored|rot|rotated|noise|noisy|blur|blurred"
@@ -97,7 +97,6 @@ BARE = re.compile(rf"(.+)({SEPARATOR})(\d+)")  # case21_004
 YEAR = re.compile(r"(?:19|20)\d\d")
 LONGEST_SITE = 3  # digits: 01_001 is a patient of site 01, 10001_1000001 a study of patient 10001
 NUMBERED_PERSON = re.compile(rf"(?:^|.*{SEPARATOR}){PERSON}[-_]?\d+", re.IGNORECASE)
-SESSION = re.compile(rf"(?:{TIMES}|{OTHERS}){SEPARATOR}?\d+", re.IGNORECASE)
 UNOWNED = re.compile(
     rf"(?:\D*{SEPARATOR})?(?:session|sess|ses|visit|timepoint|tp|slice|slc|frame|run){SEPARATOR}?\d+",
     re.IGNORECASE,

@@ -1,24 +1,27 @@
 """Path patterns with {patient}, {case}, {modality} and {split}, and folders that are called as a split."""
 
 import re
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
 
 from voxlate.base.errors import BadInput
+from voxlate.base.groups import grouped
+from voxlate.scans.cohorts.case_files import is_known
 from voxlate.scans.cohorts.patient_names import identifies
 
 WILDCARDS = {"*": "[^/]*", "**/": "(?:.*/)?"}
 NAMES = ("patient", "case", "modality", "split")
 WORDS = {
-    "train": r"tr(?:ain(?:ing)?)?|development",
-    "val": r"val(?:id(?:ation)?)?|tun(?:e|ing)",
-    "test": r"test(?:ing)?|ts|h[eo]ld[-_ ]?out",
+    "train": r"tr(?:ain(?:ing)?|n)?|development",
+    "val": r"val(?:id(?:ation)?)?|va|vl|dev|tun(?:e|ing)",
+    "test": r"test(?:ing)?|te|tst?|h[eo]ld[-_ ]?out",
 }
+SHORT = ("tr", "trn", "va", "vl", "dev", "te", "ts", "tst")  # which have other meanings, too
 SPLIT_WORD = rf"(?P<split>(?i:{'|'.join(WORDS.values())}))"
 # Of 'training_set', 'BraTS2020_ValidationData', '01_train', 'test_v2', CycleGAN's 'trainA' and nnU-Net's 'imagesTs'.
 SPLIT_FOLDER = re.compile(
     rf"(?:(?P<group>.*)[-_ ])?(?P<files>(?i:images|labels)?){SPLIT_WORD}[-_ ]?"
-    r"(?:(?i:data|set|images|cases)|(?P<side>[AB]))?(?:[-_ ]?v?\d{1,2})?"
+    r"(?:(?i:data|set|images|cases|input)|(?P<side>[A-Za-z]\w*?))??(?:[-_ ]?v?\d{1,2})?"
 )
 
 
@@ -41,28 +44,43 @@ def path_expression(pattern: str) -> re.Pattern[str]:
 
 
 def split_named(word: str) -> str:
-    """The split that a word of SPLIT_WORD means."""
-    return next(name for name, words in WORDS.items() if re.fullmatch(words, word.lower()))
+    """The split that a word means; "" for any other word."""
+    return next((name for name, words in WORDS.items() if re.fullmatch(words, word.lower())), "")
 
 
-def split_in(folder: str) -> tuple[str, str] | None:
-    """The split that the name of a folder states, and the side of CycleGAN's folders as a modality ("" for others)."""
-    match = SPLIT_FOLDER.fullmatch(folder)
-    if match is None:
-        return None
-    group = match["group"] or ""
-    if identifies(group) and not re.fullmatch(r"\d\d?", group):
-        return None
-    if len(match["split"]) == 2 and not match["files"]:  # imagesTr, but no folder 'tr'
-        return None
-    return split_named(match["split"]), (match["side"] or "").lower()
+def split_folders(paths: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """The split that each folder above some paths states, and its modality or the side of CycleGAN's folders ("").
+
+    A short word such as 'te' counts beside a folder of another split.
+    """
+    folders = {folder for path in paths for folder in PurePosixPath(path).parents}
+    stated = dict[PurePosixPath, tuple[str, str]]()
+    short = set[PurePosixPath]()
+    for folder in folders:
+        match = SPLIT_FOLDER.fullmatch(folder.name)
+        if match is None:
+            continue
+        group, side = match["group"] or "", match["side"] or ""
+        is_numbered = re.search(r"\d\d", group)
+        modality = group if is_known(group) and not is_numbered else side
+        is_patient = identifies(group) and not re.fullmatch(r"\d\d?", group)
+        if is_known(modality) or (side in ("", "A", "B") and not is_patient):
+            stated[folder] = split_named(match["split"]), modality.lower()
+            if match["split"].lower() in SHORT and not match["files"]:
+                short.add(folder)
+    beside = grouped((folder.parent, split) for folder, (split, _) in stated.items())
+    return {
+        str(folder): split
+        for folder, split in stated.items()
+        if folder not in short or len({*beside[folder.parent]}) > 1
+    }
 
 
 def split_of_name(case: str) -> str | None:
     """The split that the first or the last word of a case's name means; None for other names."""
     first, *others = re.split("[-_ ]", case)
-    ends = (re.fullmatch(SPLIT_WORD, word) for word in (first, *others[-1:]))
-    return next((split_named(end["split"]) for end in ends if end and len(end["split"]) > 2), None)
+    words = (word for word in (first, *others[-1:]) if word.lower() not in SHORT)
+    return next(filter(None, map(split_named, words)), None)
 
 
 def fits_any(path: str, expressions: Iterable[re.Pattern[str]]) -> bool:
@@ -70,16 +88,20 @@ def fits_any(path: str, expressions: Iterable[re.Pattern[str]]) -> bool:
     return any(expression.fullmatch(path) for expression in expressions)
 
 
-def study_of(match: re.Match[str], root: Path) -> tuple[str | None, str, str | None]:
+def study_of(
+    match: re.Match[str], root: Path, splits: Mapping[str, tuple[str, str]]
+) -> tuple[str | None, str, str | None]:
     """The patient (None: not stated), the study and the split (None) in a path.
 
-    The study is root's name where the path states none; the split is that of a folder of another role, if need be.
+    The study is root's name where the path states none; the split is that of a folder of another role, if need be;
+    splits: see split_folders.
     """
     names = match.groupdict()
     patient, word = names.get("patient"), names.get("split")
     if word:
         split: str | None = split_named(word)
     else:
-        folders = [name for name in match.string.split("/")[:-1] if name not in names.values()]
-        split = next((stated[0] for stated in map(split_in, folders) if stated), None)
+        folders = [*PurePosixPath(match.string).parents][::-1]
+        above = (folder for folder in folders if folder.name not in names.values())
+        split = next((splits[str(folder)][0] for folder in above if str(folder) in splits), None)
     return patient, names.get("case") or patient or root.resolve().name, split

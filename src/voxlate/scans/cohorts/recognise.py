@@ -30,34 +30,48 @@ def recognise(root: Path) -> Preset | None:
         preset = load_preset(name)
         if preset.known_by and any(re.search(preset.known_by, path) for path in paths):
             return preset
-    if (root / "dataset.json").is_file() and any(root.glob("images*")):
-        return _nnunet(root)
-    return None
+    data_sets = [path.parent for path in (*root.glob("imagesTr"), *root.glob("*/imagesTr"))]
+    return _nnunet(*data_sets) if len(data_sets) == 1 else None
 
 
 def _nnunet(root: Path) -> Preset:
-    """nnU-Net's raw data sets: imagesTr/CASE_0000.nii.gz, its channels named by dataset.json, labelsTr/CASE.nii.gz."""
-    stated = read_json(root / "dataset.json")
+    """nnU-Net's raw data sets: imagesTr/CASE_0000.nii.gz, its channels named by dataset.json, labelsTr/CASE.nii.gz.
+
+    In those of the Medical Segmentation Decathlon and MONAI, imagesTr/CASE.nii.gz holds all channels.
+    """
+    file = root / "dataset.json"
+    stated = read_json(file) if file.is_file() else None
     channels = None
     if isinstance(stated, dict):
         channels = stated.get("channel_names") or stated.get("modality")
+    stems = {file.name.partition(".")[0] for file in (root / "imagesTr").iterdir()}
+    labelled = {file.name.partition(".")[0] for file in root.glob("labelsTr/*")}
+    numbers = sorted({stem[-4:] for stem in stems if re.search(r"_\d{4}$", stem)})
+    title = "nnU-Net"
+    is_numbered = "0000" in numbers and not stems & labelled
     if not isinstance(channels, dict) or not channels:
-        raise BadInput(
-            f"{root}/dataset.json: expected channel_names, as nnU-Net writes them, found none. Add them, or pass --pattern 'images{{split}}/{{case}}_{{modality}}'."
-        )
+        kind = "ct" if _kind_of(root, "imagesTr") == "ct" else "image"
+        channels = {number: number for number in numbers} if is_numbered else {"0": kind}
+        title += f", whose channels nothing names ({', '.join(channels.values())})"
+    elif len(numbers) == len(channels):
+        is_numbered = True
     aliases = load_preset("bids").aliases
-    files = {}
+    files, frames = dict[str, list[str]](), dict[str, str]()
     for number, channel in channels.items():
         name = modality_name(re.sub(r"[^\w-]+", "_", str(channel)).strip("_"), aliases)
-        files[name] = [f"images{{split}}/{{case}}_{int(number):04d}"]
-    target = _kind_of_labels(root)
-    files["target" if target in files else target] = ["labels{split}/{case}"]
-    return Preset(files=files)
+        mark = f"_{int(number):04d}" if is_numbered else ""
+        if not is_numbered and len(channels) > 1:
+            frames[name] = f"channels#frame={int(number) + 1}"
+            name = "channels"
+        files[name] = [f"**/images{{split}}/{{case}}{mark}"]
+    target = _kind_of(root, "labels*")
+    files["target" if target in files else target] = ["**/labels{split}/{case}"]
+    return Preset(title=title, files=files, frames=frames)
 
 
-def _kind_of_labels(root: Path) -> str:
-    """What nnU-Net's labels are by the values of one: 'seg', or an image to synthesise."""
-    first = next(iter(sorted(root.glob("labels*/*.*"))), None)
+def _kind_of(root: Path, folder: str) -> str:
+    """What the files of a folder are by the values of one: 'ct', 'seg', or 'target', an image to synthesise."""
+    first = next(iter(sorted(root.glob(f"{folder}/*.*"))), None)
     try:
         values = read_volume(first).data if first else None
     except BadInput:  # which prepare reports

@@ -10,7 +10,7 @@ from pathlib import Path
 from voxlate.base.errors import BadInput
 from voxlate.scans.cohorts.case_files import CaseFiles, cases_of
 from voxlate.scans.cohorts.choice import Choice, Row, quote_some
-from voxlate.scans.cohorts.patterns import fits_any, path_expression, study_of
+from voxlate.scans.cohorts.patterns import fits_any, path_expression, split_folders, study_of
 from voxlate.scans.cohorts.presets import Preset, Tags
 from voxlate.scans.formats.dicom import describe_series, is_dicom_folder, list_series
 
@@ -47,12 +47,12 @@ def cases_by_series(
         matches = {name: match for name in places if (match := expression.fullmatch(name))}
         if not matches:
             continue
-        listed = list[Row]()
+        listed, splits = list[Row](), split_folders(places)
         for name, match in matches.items():
             for series in list_series(places[name]):
                 shown = series.path.as_posix().removeprefix(f"{root.as_posix()}/")
                 if choice.keep_file(series.path, series.description, shown):
-                    patient, study, split = study_of(match, root)
+                    patient, study, split = study_of(match, root, splits)
                     listed.append(Row(patient, study, "", series.path, series, split))
         rows = [
             replace(row, modality=name.lower())

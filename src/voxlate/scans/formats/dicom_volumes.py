@@ -296,16 +296,18 @@ class Joins:
             form = [text_of(header, name, image) for name in FORM]
         except Exception:  # the error is raised when the series is read
             return
-        for name in JOINED:
-            parts = self._parts[name, text_of(header, name, image), *form]
+        for name in (*JOINED, ""):
+            text = text_of(header, name, image) if name else ""
+            parts = self._parts[name, text, *form]
             parts.setdefault(key, []).append(np.array([place, np.cross(rows, columns)]))
 
     def keys(self) -> dict[str, str]:
         """The common key of each series that belongs to others, by its own."""
         joined = dict[str, str]()
-        for parts in self._parts.values():
+        for (shared, *_), parts in self._parts.items():
             whole = all(len(images) == self._images[key] for key, images in parts.items())
-            if len(parts) < 2 or not whole:
+            # images that share neither UID nor description are joined where each differs
+            if len(parts) < 2 or not whole or (not shared and max(map(len, parts.values())) > 1):
                 continue
             images = np.concatenate([*parts.values()])  # [N, place and normal, 3], of one direction
             places, normal = images[:, 0], images[0, 1]

@@ -43,7 +43,8 @@ def endings_by_name() -> tuple[str, ...]:
 
 def without_ending(path: str) -> str:
     """A path without the ending of a scan's file; any other path as it is."""
-    known = (ending for ending in scan_endings() if path.lower().endswith(ending))
+    endings = (*scan_endings(), *PICTURE.named_endings)
+    known = (ending for ending in endings if path.lower().endswith(ending))
     return path[: len(path) - len(next(known, ""))]
 
 
@@ -115,7 +116,7 @@ def holds_slices(path: Path | str) -> bool:
 
 def is_picture(path: Path) -> bool:
     """Whether a file's name is one of a picture, which holds one slice of grey values."""
-    by_ending = format_by_ending(path.name)
+    by_ending = format_by_ending(file_and_part(path)[0].name)
     return by_ending is not None and by_ending.is_picture
 
 

@@ -146,6 +146,11 @@ def _read_oddities(image: Any, raw: Any) -> list[str]:
     # any negative number mirrors the slices, as the standard's own reader takes it
     if raw["pixdim"][0] < 0:
         image.header["pixdim"][0] = -1
+    unit = _units(image)[0]
+    if unit in MILLIMETRES:
+        said.append(
+            f"Its header states sizes in {unit}s (xyzt_units); they are multiplied by {MILLIMETRES[unit]:g} to millimetres. Check the size of its voxels."
+        )
     if math.isnan(raw["scl_slope"]):
         said.append("Its scl_slope is no number; its values are taken as stored.")
     if _first_byte(image) > image.dataobj.offset:

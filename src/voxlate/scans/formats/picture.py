@@ -1,13 +1,20 @@
 """Pictures (PNG, TIFF, BMP, JPEG): one slice of grey values each."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from voxlate.base.errors import BadInput
-from voxlate.scans.formats.format import Format, Stored, check_volume, errors_as
-from voxlate.scans.images.grid import LPS_TO_RAS, Volume, orient
+from voxlate.scans.formats.format import (
+    DynamicScan,
+    Format,
+    Stored,
+    check_volume,
+    errors_as,
+)
+from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, orient
 
 # modes of PIL
 CONVERTED = {"1": "L", "LA": "L", **dict.fromkeys(("P", "PA", "CMYK", "YCbCr"), "RGB")}
@@ -62,6 +69,24 @@ def read_picture(path: Path) -> Stored:
     return Stored(data, LPS_TO_RAS, unit="grey", guesses=tuple(guesses))
 
 
+def read_halves(path: Path) -> DynamicScan:
+    """A picture that is twice as wide as high as two frames: its left half and its right half."""
+    stored = read_picture(path)
+    _, height, width = stored.data.shape
+    if width != 2 * height:
+        raise BadInput(
+            f"{path}: expected two pictures side by side, found {width}×{height} pixels. Name it without '#' and what follows."
+        )
+    halves = np.split(stored.data, 2, axis=2)
+    grid = Grid(halves[0].shape, stored.affine)
+
+    def read(number: int) -> Stored:
+        """A half, counted from 0."""
+        return replace(stored, data=halves[number])
+
+    return DynamicScan(grid, 2, None, lambda: (half[0] for half in halves), read)
+
+
 def write_picture(path: Path, volume: Volume, description: str) -> None:
     """Write a volume of one slice, rounded, so that columns grow to Left and rows to Posterior, as they are read.
 
@@ -79,6 +104,7 @@ def write_picture(path: Path, volume: Volume, description: str) -> None:
 PICTURE = Format(
     "picture",
     read_picture,
+    read_frames=read_halves,
     endings=(".tif", ".tiff", ".png"),
     # of which folders of scans have previews
     named_endings=(".jpg", ".jpeg", ".bmp"),
