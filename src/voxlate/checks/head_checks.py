@@ -205,10 +205,7 @@ def _turn(head: _Head) -> dict[str, float]:
     even = _even(head)
     front_back, left_right = _symmetry(even, 1), _symmetry(even, 2)
     angles = TURNS_DEGREES if left_right < LIKE else ()
-    turned = [
-        _symmetry(ndimage.rotate(even, angle, (1, 2), reshape=False, order=1), 2)
-        for angle in angles
-    ]
+    turned = [_symmetry(_turned(even, np.radians(angle)), 2) for angle in angles]
     return {
         "turn": front_back - left_right,
         "front_back": front_back,
@@ -217,17 +214,37 @@ def _turn(head: _Head) -> dict[str, float]:
     }
 
 
+def _turned(image: Float32, angle: float) -> Float32:
+    """An image [D, H, W] turned by an angle in its plane, whose edge goes on."""
+    cosine, sine = np.cos(angle), np.sin(angle)
+    matrix = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
+    middle = (np.array(image.shape) - 1) / 2
+    out = np.zeros_like(image)
+    ndimage.affine_transform(
+        image,
+        matrix,
+        middle - matrix @ middle,
+        output=out,
+        output_shape=image.shape,
+        order=1,
+        mode="nearest",
+        prefilter=False,
+    )
+    return out
+
+
 def _even(head: _Head) -> Float32:
     """The values in a body without what changes slowly, as coils do, and without their mean; 0 outside."""
     inside = head.values[head.body]
     most = head.background + BRIGHTEST * (np.median(inside) - head.background)
     values = np.where(head.body, head.values.clip(head.background, most) - head.background, 0)
     sigma = [SLOW_MM / mm for mm in head.spacing_mm]
-    slow = ndimage.gaussian_filter(values.astype(np.float32), sigma)
-    share = ndimage.gaussian_filter(head.body.astype(np.float32), sigma)
+    slow = ndimage.gaussian_filter(values.astype(np.float32), sigma, mode="nearest")
+    share = ndimage.gaussian_filter(head.body.astype(np.float32), sigma, mode="nearest")
     even = np.where(head.body, values * share / np.maximum(slow, TINY), 0)
     away = np.where(head.body, even - even[head.body].mean(), 0).astype(np.float32)
-    return np.asarray(ndimage.gaussian_filter(away, [FINE_MM / mm for mm in head.spacing_mm]))
+    fine = [FINE_MM / mm for mm in head.spacing_mm]
+    return np.asarray(ndimage.gaussian_filter(away, fine, mode="nearest"))
 
 
 def _symmetry(away: Float32, axis: int) -> float:
