@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter, rotate
 
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.base.errors import BadInput
@@ -55,6 +56,13 @@ def _void(image: np.ndarray) -> np.ndarray:
     return np.where((rows - 30) ** 2 + (columns - 20) ** 2 < 25**2, 0, image)
 
 
+def _ellipsoid(image: np.ndarray) -> np.ndarray:
+    places = [np.linspace(-1.2, 1.2, length) ** 2 for length in image.shape]
+    texture = gaussian_filter(np.random.default_rng(0).normal(0, 1, image.shape), 1.5)
+    inside = places[0][:, None, None] + places[1][:, None] + places[2] < 1
+    return np.where(inside, 500 + 2000 * texture, 0)
+
+
 def _positions(image: np.ndarray) -> np.ndarray:
     """The positions of slices, [D, 1, 1]."""
     return np.arange(len(image))[:, None, None]
@@ -67,8 +75,6 @@ CHANGES: dict[str, Callable[[Volume], Volume]] = {
     "stripes alone": _with(_stripes),
     "voxels three times as large": _sized(3, 3, 3),
     "voxels a quarter as large": _sized(0.25, 0.25, 0.25),
-    "slices a fifth apart": _sized(1, 1, 0.2),
-    "slices 45 % apart": _sized(1, 1, 0.45),
     "feet-head and left-right exchanged": _turned(2, 1, 0),
     "quarter turn in the plane": _turned(0, 2, 1),
     "upper half missing": _with(lambda image: image[: len(image) // 2]),
@@ -78,6 +84,14 @@ CHANGES: dict[str, Callable[[Volume], Volume]] = {
     "even slices, then odd ones": _with(lambda i: i[np.r_[0 : len(i) : 2, 1 : len(i) : 2]]),
     "four slices of 20 zero": _with(lambda i: i * (_positions(i) // 4 % 5 != 2)),
     "every second slice half as bright": _with(lambda i: i / (1 + _positions(i) % 2)),
+    "some slices mirrored": _with(lambda i: np.where(_positions(i) % 5 == 2, i[..., ::-1], i)),
+    "30 mm of slices missing": _with(lambda i: np.delete(i, np.s_[20:30], 0)),
+    "one slice with an offset": _with(lambda i: i + i.max() * (_positions(i) == 24)),
+    "each slice scaled by itself": _with(lambda i: i / np.maximum(i.max((1, 2), keepdims=True), 1)),
+    "turned by 40° in the plane": _with(lambda i: rotate(i, 40, (1, 2), reshape=False, order=1)),
+    "back half zero": _with(lambda i: i * (np.arange(i.shape[1])[:, None] > i.shape[1] // 2)),
+    "a textured ellipsoid": _with(_ellipsoid),
+    "a label map": _with(lambda i: np.digitize(i, np.percentile(i, [20, 40, 50, 60, 70, 80, 90]))),
 }
 
 
