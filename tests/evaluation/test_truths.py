@@ -12,8 +12,7 @@ from scipy.ndimage import convolve, gaussian_filter
 from rows import every_row
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.base.errors import BadInput
-from voxlate.checks.truth_sketches import SketchedTruth, sketch_of
-from voxlate.checks.truths import check_scale, faults_of
+from voxlate.checks.truths import SketchedTruth, check_scale, faults_of, sketch_of
 from voxlate.evaluation.scoring.captions import caption, truth_messages
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.outliers import find_outliers
@@ -90,7 +89,7 @@ WRONG = {
     "the brain alone": (lambda ct: np.where((ct > 0) & (ct < 80), ct, 0), "window"),
     "half of it padded": (padded, "padding"),
     "one value": (np.zeros_like, "blank"),
-    "upside down": (lambda ct: ct[::-1], "patient"),
+    "upside down": (lambda ct: ct[::-1], "mirrored"),
 }
 
 
@@ -136,7 +135,7 @@ def test_truths_that_all_lie_mirrored_are_all_at_fault_whatever_the_model(heads,
     assert {label: fault.kind for label, fault in faults.items()} == dict.fromkeys(
         truths, "mirrored"
     )
-    assert all(fault.found.endswith(f"after a flip: {name}") for fault in faults.values())
+    assert all(fault.found.endswith(f"({name})") for fault in faults.values())
 
 
 def test_a_symmetric_head_is_not_mirrored(heads):

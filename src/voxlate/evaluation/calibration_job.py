@@ -13,8 +13,7 @@ from voxlate.base.errors import BadInput, CannotWrite
 from voxlate.base.executors.job import Context, Executor, NamedProgress, case_sentence, run_cases
 from voxlate.base.messages import Say, message
 from voxlate.checks.out_of_distribution import Patches
-from voxlate.checks.truth_sketches import has_other_size
-from voxlate.checks.truths import KEPT, LEFT_OUT, fault_messages, faults_of
+from voxlate.checks.truths import KEPT, LEFT_OUT, fault_messages, faults_of, has_other_size
 from voxlate.evaluation.intervals.calibration_cases import (
     BODY_VOXELS,
     CaseData,

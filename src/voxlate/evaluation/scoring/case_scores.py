@@ -11,7 +11,7 @@ import numpy as np
 
 from voxlate.base.arrays import AnyArray, Bool, Float32
 from voxlate.base.errors import BadInput
-from voxlate.checks.truth_sketches import SketchedTruth, has_other_size, sketch_of
+from voxlate.checks.truths import SketchedTruth, has_other_size, sketch_of
 from voxlate.evaluation.options.evaluate import EvaluateOptions
 from voxlate.evaluation.scoring.alignment import Alignment, find_alignment
 from voxlate.evaluation.scoring.distances import slices_of

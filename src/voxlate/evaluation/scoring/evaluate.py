@@ -19,8 +19,14 @@ from voxlate.base.executors.job import (
 from voxlate.base.files import relative_to
 from voxlate.base.messages import Message, message, read_messages
 from voxlate.base.options.option import merge
-from voxlate.checks.truth_sketches import SketchedTruth
-from voxlate.checks.truths import LEFT_OUT, Fault, check_scale, fault_messages, faults_of
+from voxlate.checks.truths import (
+    LEFT_OUT,
+    Fault,
+    SketchedTruth,
+    check_scale,
+    fault_messages,
+    faults_of,
+)
 from voxlate.evaluation.options.evaluate import EvaluateOptions
 from voxlate.evaluation.scoring.alignment import check_prepared
 from voxlate.evaluation.scoring.case_scores import Rules, ScoredItem, score_item

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, Say, message
-from voxlate.checks.truth_sketches import SketchedTruth, sketch_of
-from voxlate.checks.truths import fault_messages, faults_of
+from voxlate.checks.truths import SketchedTruth, fault_messages, faults_of, sketch_of
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.training.job import StepCallback
 from voxlate.training.log_file import lines_of

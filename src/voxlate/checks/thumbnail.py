@@ -1,6 +1,6 @@
-"""A coarse picture of each scan of a prepared case, by which a case is compared with the others of its cohort."""
+"""A thumbnail of a scan, by which scans of one case, of other cases, and truths are compared: one picture, one similarity."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations, product
 
@@ -16,6 +16,7 @@ Classes = NDArray[np.uint8]
 
 BINS = 16  # classes of equal counts: they do not depend on the unit
 BODY_SIDE = 48  # voxels along an axis, in which the body is found
+MOST_CELLS = 64  # along an axis of a coarse scan
 LATTICE = (24, 32, 32)
 FLAT_LATTICE = (1, 64, 64)
 SMALLEST = 16  # rows and columns; fewer show no body
@@ -26,7 +27,7 @@ AXES = "DHW"
 
 
 @dataclass(frozen=True)
-class Sketch:
+class Thumbnail:
     """One scan: its values on a lattice over the whole grid, and its classes inside two boxes.
 
     values: [d, h, w]; body: which of them the scan shows as body; own: inside the box of its own body; shared: inside
@@ -42,26 +43,31 @@ class Sketch:
     padding: float | None
 
 
-def sketches(
+def thumbnails(
     arrays: Mapping[str, AnyArray],
     reference: str,
     spacing_mm: tuple[float, float, float],
-) -> dict[str, Sketch]:
-    """The sketch of each array [D, H, W] of one grid; none of a grid that is too small to show a body."""
-    _, height, width = arrays[reference].shape
-    if min(height, width) < SMALLEST:
+) -> dict[str, Thumbnail]:
+    """The thumbnail of each array [D, H, W] of one grid; none of a grid that is too small to show a body."""
+    if min(arrays[reference].shape[1:]) < SMALLEST:
         return {}
     box = _body_box(arrays[reference])
-    return {name: _sketch(array, box, spacing_mm) for name, array in arrays.items()}
+    return {name: _thumbnail(array, box, spacing_mm) for name, array in arrays.items()}
 
 
-def _sketch(array: AnyArray, shared: Box, spacing_mm: tuple[float, float, float]) -> Sketch:
+def coarse(array: AnyArray) -> tuple[Float32, list[int]]:
+    """Voxels of an array [D, H, W] at regular steps, at most MOST_CELLS along an axis, and the steps."""
+    steps = [-(-length // MOST_CELLS) for length in array.shape]
+    return array[:: steps[0], :: steps[1], :: steps[2]].astype(np.float32), steps
+
+
+def _thumbnail(array: AnyArray, shared: Box, spacing_mm: tuple[float, float, float]) -> Thumbnail:
     own = _body_box(array)
     values = _on_lattice(array, [(0, length) for length in array.shape])
     padding = _padding(values)
     scanned = values if padding is None else values[values != np.float32(padding)]
     depth, height, width = ((end - first) * mm for (first, end), mm in zip(own, spacing_mm))
-    return Sketch(
+    return Thumbnail(
         values,
         values > otsu(scanned),
         _classes(_on_lattice(array, _wider(own))),
@@ -74,8 +80,8 @@ def _sketch(array: AnyArray, shared: Box, spacing_mm: tuple[float, float, float]
 def _body_box(array: AnyArray) -> Box:
     """The box of the largest bright object, whatever the unit."""
     steps = [max(1, length // BODY_SIDE) for length in array.shape]
-    coarse = array[:: steps[0], :: steps[1], :: steps[2]].astype(np.float32)
-    found = components_of(coarse > otsu(coarse))
+    few = array[:: steps[0], :: steps[1], :: steps[2]].astype(np.float32)
+    found = components_of(few > otsu(few))
     if found.count < 1:
         return [(0, length) for length in array.shape]
     which = np.arange(found.count + 1) == found.sizes().argmax()
@@ -127,12 +133,26 @@ def similarity(a: Classes, b: Classes) -> float:
     return float(np.nan_to_num(mutual_information(a, b, ends, ends, BINS) - 1))
 
 
-def pair_similarity(a: Sketch, b: Sketch) -> float:
+def pair_similarity(a: Thumbnail, b: Thumbnail) -> float:
     """That of two scans as they lie or box on box, so that a shift alone does not count; a: of a reference scan."""
     return max(similarity(a.own, b.shared), similarity(a.own, b.own))
 
 
-def best_flip(a: Sketch, b: Sketch) -> tuple[float, str]:
+def resemblance(scan: Thumbnail, others: Sequence[Thumbnail]) -> float:
+    """The rank correlation of a scan with those of other patients, box on box: the median, of the worse half along D."""
+    halves = list[float]()
+    for half in np.array_split(np.arange(len(scan.own)), 2 if len(scan.own) > 1 else 1):
+        own = _unit(scan.own[half])
+        halves.append(float(np.median([own @ _unit(other.own[half]) for other in others])))
+    return min(halves)
+
+
+def _unit(classes: Classes) -> Float32:
+    away = classes.ravel() - classes.mean(dtype=np.float32)
+    return away / max(float(np.linalg.norm(away)), 1e-6)
+
+
+def best_flip(a: Thumbnail, b: Thumbnail) -> tuple[float, str]:
     """The largest similarity of two scans of a case after flips of the second, and the axes flipped ("DW")."""
     similarities = list[tuple[float, str]]()
     for axes, classes in product(_flips(a), (b.own, b.shared)):
@@ -141,13 +161,13 @@ def best_flip(a: Sketch, b: Sketch) -> tuple[float, str]:
     return max(similarities)
 
 
-def _flips(sketch: Sketch) -> list[tuple[int, ...]]:
+def _flips(thumbnail: Thumbnail) -> list[tuple[int, ...]]:
     """The sets of axes along which a picture can be flipped."""
-    axes = [axis for axis, length in enumerate(sketch.own.shape) if length > 1]
+    axes = [axis for axis, length in enumerate(thumbnail.own.shape) if length > 1]
     return [*chain.from_iterable(combinations(axes, count) for count in (1, 2, 3))]
 
 
-def empty_share(body: Sketch, scan: Sketch, air: float) -> float:
+def empty_share(body: Thumbnail, scan: Thumbnail, air: float) -> float:
     """The share of a body where another scan of its case holds air (values below `air`) or its most frequent value.
 
     The least one of all flips, so that a scan that is turned against the body is not empty.
@@ -161,7 +181,7 @@ def empty_share(body: Sketch, scan: Sketch, air: float) -> float:
     return float(min(shares))
 
 
-def class_curve(a: Sketch, b: Sketch) -> tuple[Float64, NDArray[np.int64]]:
+def class_curve(a: Thumbnail, b: Thumbnail) -> tuple[Float64, NDArray[np.int64]]:
     """The mean class of b for each class of a within the body of a, and the counts of these; both [BINS].
 
     It tells one contrast from another, whatever the anatomy, the unit and the place of a slice are.
