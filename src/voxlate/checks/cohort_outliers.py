@@ -68,7 +68,10 @@ def _findings(headers: Sequence[CaseHeader], read: Read) -> Iterator[Finding]:
             arrays[MASK] = stored[MASK] != 0
         return thumbnails(arrays, reference if reference in names else names[0], header.spacing_mm)
 
-    pairs = Pairs({header.case: header.patient for header in headers}, reference, thumbnails_of)
+    units = {name: unit for header in headers for name, unit in header.units.items()}
+    unasked = {MASK, *(name for name, unit in units.items() if unit == "HU")}
+    patients = {header.case: header.patient for header in headers}
+    pairs = Pairs(patients, reference, thumbnails_of, unasked)
     numbers = dict[str, dict[str, ScanNumbers]]()  # by modality and case
     masks = list[Finding]()
     for header in headers:
@@ -87,13 +90,16 @@ def _findings(headers: Sequence[CaseHeader], read: Read) -> Iterator[Finding]:
         if MASK in scans and reference in scans:
             masks += _check_mask(header.case, scans[MASK].values > 0, scans[reference].body)
         pairs.measure(header.case, scans)
-    named = set[tuple[str, str]]()
+    odd = dict[tuple[str, str], Finding]()
     for name, of_name in numbers.items():
         usual = usual_numbers([*of_name.values()])
         for case, scan in of_name.items():
             if said := oddity(scan, usual, len(of_name)):
-                named.add((case, name))
-                yield Finding(name, case, *said)
+                odd[case, name] = Finding(name, case, *said)
+    # a body is measured in another scan of the case, which may be the wrong one
+    alone = Counter(case for case, _ in odd)
+    named = {key for key, one in odd.items() if one.code != "empty-body" or alone[key[0]] == 1}
+    yield from (odd[key] for key in odd if key in named)
     for finding in masks:
         if (finding.case, reference) not in named:
             named.add((finding.case, MASK))

@@ -52,7 +52,7 @@ class _Pair:
     """The similarity of a scan to the reference scan of its case, and to those of other patients.
 
     flipped, axes: the largest one after flips, and of which axes; curve: mean class of the scan for each class of the
-    reference scan, of which there are counts [BINS]; slices: along D.
+    reference scan in each half, of which there are counts; both [2, BINS]; slices: along D.
     """
 
     own: float
@@ -64,8 +64,15 @@ class _Pair:
     slices: int
 
     def distance(self, curve: Float64) -> float:
-        """Root of the mean squared difference from another curve, in classes, over the voxels."""
-        return float(np.sqrt(np.average((self.curve - curve) ** 2, weights=self.counts + 1e-9)))
+        """Root of the mean squared difference from another curve, in classes, over the voxels of the worse half."""
+        squares = ((self.curve - curve) ** 2 * self.counts).sum(axis=1)
+        return float(np.sqrt(squares / np.maximum(self.counts.sum(axis=1), 1)).max())
+
+    def halves(self, curve: Float64) -> float:
+        """How much both halves differ in their distance from another curve, in classes, over the voxels of both."""
+        lower, upper = self.curve - curve
+        shared = self.counts.min(axis=0)
+        return float(np.sqrt(((upper - lower) ** 2 * shared).sum() / max(shared.sum(), 1)))
 
     @property
     def ratio(self) -> float:
@@ -77,7 +84,7 @@ class Pairs:
     """The scans of several cases beside the reference scan of each.
 
     patients: by case; thumbnails: gives those of a case by modality, again where it is asked again; unasked: scans that are
-    not compared with those of their own name.
+    not compared with those of their own name, as CT, whose soft tissue has no contrast.
     """
 
     def __init__(
@@ -85,7 +92,7 @@ class Pairs:
         patients: Mapping[str, str],
         reference: str,
         thumbnails: Callable[[str], Scans],
-        unasked: Collection[str] = (MASK,),
+        unasked: Collection[str],
     ) -> None:
         self.patients, self.reference, self.unasked = patients, reference, unasked
         self.compared = {
@@ -241,6 +248,7 @@ class Pairs:
                 "cases": len(pairs),
                 "classes": own,
                 "times": own / max(usual, TINY),
+                "halves": pairs[case].halves(means[name]),
                 "nearest": nearest,
                 "nearest_share": distances[nearest] / max(own, TINY),
             }

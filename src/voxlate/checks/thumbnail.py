@@ -20,6 +20,7 @@ MOST_CELLS = 64  # along an axis of a coarse scan
 LATTICE = (24, 32, 32)
 FLAT_LATTICE = (1, 64, 64)
 SMALLEST = 16  # rows and columns; fewer show no body
+INSIDE = 0.6  # of the half axes of a body's box; beyond, the outline is what all bodies share
 MARGIN = 0.05  # of the body's box, around it
 BORDER_SHARE = 0.02  # of a scan that a constant at its border fills, if it pads the scan
 GAP = 0.5  # of the range of the other values, between these and the constant
@@ -139,16 +140,19 @@ def pair_similarity(a: Thumbnail, b: Thumbnail) -> float:
 
 
 def resemblance(scan: Thumbnail, others: Sequence[Thumbnail]) -> float:
-    """The rank correlation of a scan with those of other patients, box on box: the median, of the worse half along D."""
+    """The rank correlation of the inside of a body with those of others, box on box: the median, of the worse half."""
+    sides = [np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in scan.own.shape]
+    height, y, x = np.meshgrid(*sides, indexing="ij")
+    inside = height**2 + y**2 + x**2 < INSIDE**2
     halves = list[float]()
-    for half in np.array_split(np.arange(len(scan.own)), 2 if len(scan.own) > 1 else 1):
+    for half in (inside & (height <= 0), inside & (height >= 0)):
         own = _unit(scan.own[half])
         halves.append(float(np.median([own @ _unit(other.own[half]) for other in others])))
     return min(halves)
 
 
 def _unit(classes: Classes) -> Float32:
-    away = classes.ravel() - classes.mean(dtype=np.float32)
+    away = classes - classes.mean(dtype=np.float32)
     return away / max(float(np.linalg.norm(away)), 1e-6)
 
 
@@ -182,11 +186,13 @@ def empty_share(body: Thumbnail, scan: Thumbnail, air: float) -> float:
 
 
 def class_curve(a: Thumbnail, b: Thumbnail) -> tuple[Float64, NDArray[np.int64]]:
-    """The mean class of b for each class of a within the body of a, and the counts of these; both [BINS].
+    """The mean class of b for each class of a within the body of a, and the counts of these; both [2, BINS].
 
-    It tells one contrast from another, whatever the anatomy, the unit and the place of a slice are.
+    The two rows are of the lower and the upper half; a slice has the first alone. The curve tells one contrast from
+    another, whatever the anatomy, the unit and the place of a slice are.
     """
-    classes = _classes(a.values[a.body])
-    counts = np.bincount(classes, minlength=BINS)
-    sums = np.bincount(classes, _classes(b.values[a.body]), minlength=BINS)
+    half = np.argwhere(a.body)[:, 0] * 2 // len(a.body)
+    classes = _classes(a.values[a.body]) + half * BINS
+    counts = np.bincount(classes, minlength=2 * BINS).reshape(2, BINS)
+    sums = np.bincount(classes, _classes(b.values[a.body]), minlength=2 * BINS).reshape(2, BINS)
     return sums / np.maximum(counts, 1), counts

@@ -187,11 +187,14 @@ def judge(
     named = {(finding.case, "truth") for finding in findings}
     patients = {label: truth.patient for label, truth in compared.items()}
 
+    are_ct = any(truth.unit == "HU" for truth in compared.values())
+    unasked = ("source", "truth") if are_ct else ("source",)
+
     def of_pair(label: str) -> Scans:
         """The thumbnails of a truth and its source."""
         return {name: scan for name, scan in scans[label].items() if name != "image"}
 
-    pairs = Pairs(patients, "source", of_pair, ("source",))
+    pairs = Pairs(patients, "source", of_pair, unasked)
     for label in compared:
         pairs.measure(label, pairs.thumbnails(label))
     for finding in pairs.findings(named):
