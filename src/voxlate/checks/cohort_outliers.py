@@ -88,7 +88,9 @@ def _findings(headers: Sequence[CaseHeader], read: Read) -> Iterator[Finding]:
                 scans[others[0]] if others else None,
             )
         if MASK in scans and reference in scans:
-            masks += _check_mask(header.case, scans[MASK].values > 0, scans[reference].body)
+            numbers_of_mask = mask_numbers(scans[MASK].values > 0, scans[reference].body)
+            if said := first("mask", numbers_of_mask):
+                masks.append(Finding(MASK, header.case, *said))
         pairs.measure(header.case, scans)
     odd = dict[tuple[str, str], Finding]()
     for name, of_name in numbers.items():
@@ -112,11 +114,10 @@ def _comparable(header: CaseHeader) -> list[str]:
     return [name for name in header.visible if name not in TISSUE_MAPS]
 
 
-def _check_mask(case: str, inside: Bool, body: Bool) -> list[Finding]:
-    """What is wrong with the mask of a case."""
+def mask_numbers(inside: Bool, body: Bool) -> dict[str, float]:
+    """The shares of a body, and of the rest of the image, that a mask holds, and the share of the image that the body has."""
     of_body, of_rest, share = (
         float(part.mean()) if part.size else 0.0 for part in (inside[body], inside[~body], body)
     )
-    numbers = {"of_body": of_body, "of_rest": of_rest, "body": share}
-    said = first("mask", numbers | {"more_outside": of_rest - of_body})
-    return [Finding(MASK, case, *said)] if said else []
+    more = of_rest - of_body
+    return {"of_body": of_body, "of_rest": of_rest, "body": share, "more_outside": more}
