@@ -7,10 +7,11 @@ other cases names the case.
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 
 from voxlate.base.arrays import AnyArray, Bool
 from voxlate.base.codes import codes
-from voxlate.base.errors import first_of, plural
+from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message
 from voxlate.checks.pairs import Finding, Pairs, Scans
@@ -88,7 +89,7 @@ def _findings(headers: Sequence[CaseHeader], read: Read) -> Iterator[Finding]:
                 scans[others[0]] if others else None,
             )
         if MASK in scans and reference in scans:
-            numbers_of_mask = mask_numbers(scans[MASK].values > 0, scans[reference].body)
+            numbers_of_mask = _mask_numbers(scans[MASK].values > 0, scans[reference].body)
             if said := first("mask", numbers_of_mask):
                 masks.append(Finding(MASK, header.case, *said))
         pairs.measure(header.case, scans)
@@ -114,10 +115,19 @@ def _comparable(header: CaseHeader) -> list[str]:
     return [name for name in header.visible if name not in TISSUE_MAPS]
 
 
-def mask_numbers(inside: Bool, body: Bool) -> dict[str, float]:
+def _mask_numbers(inside: Bool, body: Bool) -> dict[str, float]:
     """The shares of a body, and of the rest of the image, that a mask holds, and the share of the image that the body has."""
     of_body, of_rest, share = (
         float(part.mean()) if part.size else 0.0 for part in (inside[body], inside[~body], body)
     )
     more = of_rest - of_body
     return {"of_body": of_body, "of_rest": of_rest, "body": share, "more_outside": more}
+
+
+def refuse_inverted(path: Path, inside: Bool, body: Bool) -> None:
+    """Raise BadInput where a mask holds the background of the truth and not its body."""
+    said = first("mask", _mask_numbers(inside, body))
+    if said and said[0] == "inverted-mask":
+        raise BadInput(
+            f"{path}: expected a mask of what counts, found one that holds the background ({said[1]}). Invert it, or choose another --mask."
+        )

@@ -26,6 +26,7 @@ from voxlate.scans.cases.case import MASK
 
 COMPARED = 12  # cases that every case is compared with
 MOST_SUSPECTS = 40
+CLEAR = 1.25  # times as similar as with any other patient, from which a pair is no suspect
 TINY = 1e-6
 SIDES = {"D": "upside down", "H": "front to back", "W": "left to right"}
 
@@ -73,6 +74,11 @@ class _Pair:
         lower, upper = self.curve - curve
         shared = self.counts.min(axis=0)
         return float(np.sqrt(((upper - lower) ** 2 * shared).sum() / max(shared.sum(), 1)))
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it is hardly more similar than some pair of two patients."""
+        return self.own < CLEAR * max(self.others, default=np.inf)
 
     @property
     def ratio(self) -> float:
@@ -188,10 +194,12 @@ class Pairs:
     ) -> dict[str, dict[str, float | str]]:
         """How much better the reference scan of one case fits the scan of another, of the least similar pairs."""
         worst = sorted(pairs, key=lambda case: (pairs[case].ratio, case))[:MOST_SUSPECTS]
-        scans = {case: self.thumbnails(case) for case in worst}
+        suspects = {case for case in worst if pairs[case].is_suspect}
+        scans = {case: self.thumbnails(case) for case in worst if suspects}
         numbers = dict[str, dict[str, float | str]]()
-        for case, other in product(worst, worst):
-            if self.patients[case] == self.patients[other]:
+        for case, other in product(scans, scans):
+            same_patient = self.patients[case] == self.patients[other]
+            if same_patient or suspects.isdisjoint((case, other)):
                 continue
             mean = (pairs[case].own + pairs[other].own) / 2
             crossed = pair_similarity(scans[case][self.reference], scans[other][name])
@@ -205,7 +213,8 @@ class Pairs:
         """How similar each pair is beside pairs of two patients, and beside the other pairs of one patient."""
         known = {case: pair for case, pair in pairs.items() if pair.others and pair.slices > 1}
         typical = float(np.median([pair.ratio for pair in known.values()])) if known else 0.0
-        worst = sorted(known, key=lambda case: (known[case].ratio, case))[:MOST_SUSPECTS]
+        suspects = [case for case, pair in known.items() if pair.is_suspect]
+        worst = sorted(suspects, key=lambda case: (known[case].ratio, case))[:MOST_SUSPECTS]
         numbers = dict[str, dict[str, float | str]]()
         for case in worst:
             pair = known[case]

@@ -9,7 +9,6 @@ correlation of their ranks over all shifts and poses, where both bodies are. Lim
 
 import base64
 import itertools
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from scipy import fft, ndimage
 
 from voxlate.base.arrays import AnyArray, Bool, Float32
 from voxlate.scans.images.mask import Spacing
+from voxlate.scans.images.matching import block_means
 
 Field = Float32
 Signature = NDArray[np.int8]
@@ -38,7 +38,8 @@ def field_of(image: AnyArray, mask: Bool, spacing_mm: Spacing) -> Field:
     """The ranks of a scan [D, H, W] inside its body on a coarse grid, 0 outside, without slow changes; [d, h, w]."""
     coarse = FLAT_MM if image.shape[0] == 1 else COARSE_MM
     factors = [max(1, min(n, int(coarse / 2 / mm))) for mm, n in zip(spacing_mm, image.shape)]
-    sums, weights = _block_sums(image, mask, factors)
+    body = mask.astype(np.float32)
+    sums, weights = (block_means(part, factors) for part in (image * body, body))
     size_mm = [
         mm * factor if n > 1 else coarse for mm, factor, n in zip(spacing_mm, factors, image.shape)
     ]
@@ -66,22 +67,6 @@ def field_of(image: AnyArray, mask: Bool, spacing_mm: Spacing) -> Field:
     share = ndimage.gaussian_filter(inside.astype(np.float32), slow)
     field[inside] -= (ndimage.gaussian_filter(field, slow) / np.maximum(share, 1e-3))[inside]
     return field
-
-
-def _block_sums(image: AnyArray, mask: Bool, factors: Sequence[int]) -> tuple[Field, Field]:
-    """Means over blocks of voxels of the image inside the mask, and of the mask; a few planes are in memory."""
-    depth, height, width = factors
-    planes = list[list[Field]]()
-    for first in range(0, image.shape[0], depth):
-        inside = mask[first : first + depth].astype(np.float32)
-        body = image[first : first + depth].astype(np.float32) * inside
-        sums = [part.sum(axis=0) / depth for part in (body, inside)]
-        for axis, factor in enumerate((height, width)):
-            places = np.arange(0, sums[0].shape[axis], factor)
-            sums = [np.add.reduceat(part, places, axis=axis) / factor for part in sums]
-        planes.append(sums)
-    values, weights = np.moveaxis(np.array(planes, np.float32), 1, 0)
-    return values, weights
 
 
 def signature_of(field: Field) -> Signature:

@@ -265,11 +265,10 @@ def collect_cases(
     wrong = set[str]()
     for name in job.rules:
         truths = {case: of_case.truths[name] for case, of_case in data.items()}
-        faults, cautions = judge(truths, f"true {name}")
-        for caution in cautions:
-            warn(caution)
-        for fault in fault_messages(faults, len(data), KEPT if any_truth else LEFT_OUT):
-            warn(replace(fault, text=f"{name}: {fault.text}"))
+        faults, cautions = judge(truths)
+        then = KEPT if any_truth else LEFT_OUT
+        for said in [*fault_messages(faults, len(data), then), *cautions]:
+            warn(replace(said, text=f"{name}: {said.text}"))
         wrong |= set() if any_truth else faults.keys()
     kept = {case: of_case for case, of_case in data.items() if case not in wrong}
     patients = len({of_case.patient for of_case in kept.values()})

@@ -11,8 +11,7 @@ import numpy as np
 from voxlate.base.arrays import Bool
 from voxlate.base.errors import BadInput
 from voxlate.base.similarity import RADIUS, dice
-from voxlate.checks.cohort_outliers import mask_numbers
-from voxlate.checks.table import first
+from voxlate.checks.cohort_outliers import refuse_inverted
 from voxlate.evaluation.lesion_counts import count_lesions
 from voxlate.evaluation.scoring.metrics import ImagePair, mae, mae_z, psnr, ssim
 from voxlate.evaluation.surfaces import surface_distances
@@ -141,22 +140,12 @@ def mask_of(mask: str | Path | None, truth: Volume, case: CaseFiles) -> Bool | N
         path = case.mask if mask == "cohort" else _file_of(mask, case.case)
         assert path is not None
         inside = on_grid_of(truth, path, "mask").data[0] > 0.5
-        _refuse_inverted(path, inside, foreground(truth))
+        refuse_inverted(path, inside, foreground(truth))
     if not inside.any():
         raise BadInput(
             f"{case.case}: expected a mask with voxels inside, found an empty one. Choose another --mask."
         )
     return inside
-
-
-def _refuse_inverted(path: Path, inside: Bool, body: Bool) -> None:
-    """Raise BadInput where a mask holds the background of the truth and not its body."""
-    numbers = mask_numbers(inside, body)
-    said = first("mask", numbers)
-    if said and said[0] == "inverted-mask":
-        raise BadInput(
-            f"{path}: expected a mask of what counts, found one that holds the background ({said[1]}). Invert it, or choose another --mask."
-        )
 
 
 def check_mask(mask: str | Path | None, case: str) -> None:
