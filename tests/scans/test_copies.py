@@ -9,22 +9,16 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from voxlate.checks import same_scan
 from voxlate.checks.prepare import prepare
-from voxlate.checks.same_scan import (
-    LEAST,
-    SAME,
-    SAME_FLAT,
-    correlation,
-    field_of,
-    signature_of,
-    similar,
-)
+from voxlate.checks.same_scan import LEAST, field_of, signature_of, similar
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import prepare_case
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.inputs import is_in_training
 
+SAME, SAME_FLAT = 0.98, 0.87  # limits.toml
 MM = (4.0, 3.0, 3.0)
 SHAPE = (32, 56, 52)
 
@@ -42,7 +36,7 @@ def head(seed: int) -> np.ndarray:
 def likeness(first: np.ndarray, second: np.ndarray, mm: tuple[float, ...] = MM) -> float:
     fields = [field_of(first, first > 0, MM), field_of(second, second > 0, mm)]
     signatures = [signature_of(field)[None] for field in fields]
-    return similar(*signatures, least=-1)[0][0] + correlation(*fields)
+    return same_scan.likeness(similar(*signatures, least=-1)[0][0], *fields)
 
 
 def changes(scan: np.ndarray) -> dict[str, tuple[np.ndarray, tuple[float, ...]]]:

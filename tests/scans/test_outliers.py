@@ -10,6 +10,8 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from voxlate.checks.cohort_outliers import check_outliers
+from voxlate.checks.table import first
+from voxlate.checks.thumbnail import resemblance, thumbnails
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import PreparedCase, prepare_case
 from voxlate.scans.images.grid import Volume
@@ -74,9 +76,9 @@ def cohort(grid: str, spoil: Spoil | None = None, masks: bool = False) -> list[P
 
 def named(cases: list[PreparedCase]) -> list[str]:
     by_name = {case.header.case: case.arrays for case in cases}
-    return [
-        one.text for one in check_outliers([case.header for case in cases], by_name.__getitem__)
-    ]
+    said = check_outliers([case.header for case in cases], by_name.__getitem__)
+    assert {one.grade for one in said} <= {"caution"}
+    return [one.text for one in said]
 
 
 def change(name: str, function: Callable[[np.ndarray], np.ndarray]) -> Spoil:
@@ -114,6 +116,11 @@ def as_t2(values: np.ndarray) -> np.ndarray:
     return np.where(values > 25, 160 - values, values)
 
 
+def upper_half_as_t2(values: np.ndarray) -> np.ndarray:
+    half = len(values) // 2
+    return np.concatenate([values[:half], as_t2(values[half:])])
+
+
 KINDS = {
     "mirrored left to right": ("ct", lambda values: values[:, :, ::-1], "left to right"),
     "front to back": ("ct", lambda values: values[:, ::-1], "front to back"),
@@ -140,6 +147,8 @@ KINDS = {
     "t1 less its mean": ("t1", lambda values: 100 * z_scored(values), "(1 of 5 cases) is z-scored"),
     "t1 scaled": ("t1", lambda values: values / 200, "t1 of b (1 of 5 cases) has another scale"),
     "t2 as t1": ("t1", as_t2, "t1 of b (1 of 5 cases) has another contrast to its ct"),
+    "t1 + 1000": ("t1", lambda values: values + 1000, "t1 of b (1 of 5 cases) has another value"),
+    "t1 and t2": ("t1", upper_half_as_t2, "in its lower half and another one in its upper half"),
     "t1 blank": ("t1", np.zeros_like, "t1 of b (1 of 5 cases) is blank"),
 }
 
@@ -164,6 +173,16 @@ def test_a_spoilt_scan_is_named_in_one_line(kind, grid):
     (line,) = named(cohort(grid, change(name, function)))
     assert expected in line
     assert " of b (1 of 5 cases) " in line
+
+
+def test_an_inverted_scan_resembles_none_of_its_modality():
+    t1, _, body = head(0, "1 mm")
+    scans = {"t1": t1, "noisy": t1 + np.random.default_rng(1).normal(0, 9, t1.shape)}
+    scans["inverted"] = np.where(body, 130 - t1, t1)
+    by_name = thumbnails(scans, "t1", SPACING_MM["1 mm"])
+    alike, inverted = (resemblance(by_name[name], [by_name["t1"]]) for name in [*scans][1:])
+    assert first("resemblance", {"cases": 3, "usual": alike, "alike": alike}) is None
+    assert first("resemblance", {"cases": 3, "usual": alike, "alike": inverted})
 
 
 @pytest.mark.parametrize("grid", SHAPES)

@@ -1,7 +1,10 @@
-"""What the headers of prepared cases show without their voxels: guesses, resampling that loses detail, exchanged axes."""
+"""What the headers of prepared cases show without their voxels: synthesised files, guesses, resampling that loses detail, exchanged axes."""
 
+import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 
@@ -10,6 +13,8 @@ from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, message
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case_header import CaseHeader
+from voxlate.scans.cohorts.case_files import CaseFiles
+from voxlate.scans.formats.io import is_picture, is_synthetic
 from voxlate.scans.images.grid import Grid, share_inside
 
 COARSER = 1.2  # times: a smaller difference of voxels is not reported
@@ -29,6 +34,26 @@ def check_origins(headers: Sequence[CaseHeader]) -> Iterator[Message]:
                 left = "resampled by its header" if scan.kept == "none" else f"kept {scan.kept}"
                 text = f"{name}: {scan.asked} registration did not make it more similar to {scan.to}, {left} (mutual information {gain})."
                 yield message("not-registered", text, case=header.case)
+
+
+def refuse_synthetic(cases: Iterable[CaseFiles], names: Collection[str] | None = None) -> None:
+    """Raise BadInput where a scan of a cohort is an image that voxlate synthesised; names: of scans, by default all."""
+    for case in cases:
+        for name, path in case.files.items():
+            if (names is None or name in names) and _is_synthesised(path, name):
+                raise BadInput(
+                    f"{path}: expected a scan of the patient, found an image that voxlate synthesised, which is no truth and no source to learn from. Take the scan, or leave the file out (--exclude-file)."
+                )
+
+
+def _is_synthesised(path: Path, name: str) -> bool:
+    """Whether the file, or of a picture the provenance beside it, says so."""
+    beside = path.with_name("provenance.json")
+    if not is_picture(path) or not beside.is_file():
+        return is_synthetic(path)
+    with suppress(ValueError, AttributeError):  # of another program's file
+        return name in json.loads(beside.read_text(encoding="utf-8")).get("units", {})
+    return False
 
 
 def check_widths(headers: Sequence[CaseHeader]) -> list[Message]:

@@ -4,14 +4,11 @@ Noise, mirroring, turning by 90° in the plane, shifts, crops, resampling, windo
 reduced to ranks of its intensities inside the body on a coarse grid, of which slow changes are removed. Its signature is
 the magnitude of their Fourier transform, which no shift changes, averaged over mirrored frequencies and measured
 against frequencies of the same length. All pairs are compared by their signatures, and the few similar ones by the
-correlation of their ranks over all shifts and poses. The sum of both decides: of other bodies it was 1.45 at most, of
-copies 1.66 at least (heads of phantoms, brains with tumours; eleven changes); of single slices of other heads 1.12, of
-copies 1.74, but for a gamma of 1.5 in a slice that is mostly dark.
+correlation of their ranks over all shifts and poses, where both bodies are. Limits are in limits.toml.
 """
 
 import base64
 import itertools
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +16,7 @@ from scipy import fft, ndimage
 
 from voxlate.base.arrays import AnyArray, Bool, Float32
 from voxlate.scans.images.mask import Spacing
+from voxlate.scans.images.matching import block_means
 
 Field = Float32
 Signature = NDArray[np.int8]
@@ -29,8 +27,9 @@ LONGEST, FLAT_LONGEST = 12, 20  # frequencies in periods of that grid
 SHORTEST = 2
 SLOW_MM = 20.0
 LEAST_INSIDE = 200  # voxels of a field: a smaller body shows too little
-LEAST, LEAST_FLAT = 0.72, 0.6  # correlation of the signatures of pairs that are compared further
-SAME, SAME_FLAT = 1.55, 1.3  # sum of the correlations of signatures and of fields
+# Correlation of the signatures of pairs that are compared further: of copies 0.68 at least, of slices 0.46.
+LEAST, LEAST_FLAT = 0.6, 0.45
+OF_SIGNATURES = 0.25  # weight of the signatures' correlation beside that of the fields
 STEP = 30.0  # levels of a stored signature for its standard deviation
 ROWS = 1000  # of signatures that are compared with all at a time
 
@@ -39,7 +38,8 @@ def field_of(image: AnyArray, mask: Bool, spacing_mm: Spacing) -> Field:
     """The ranks of a scan [D, H, W] inside its body on a coarse grid, 0 outside, without slow changes; [d, h, w]."""
     coarse = FLAT_MM if image.shape[0] == 1 else COARSE_MM
     factors = [max(1, min(n, int(coarse / 2 / mm))) for mm, n in zip(spacing_mm, image.shape)]
-    sums, weights = _block_sums(image, mask, factors)
+    body = mask.astype(np.float32)
+    sums, weights = (block_means(part, factors) for part in (image * body, body))
     size_mm = [
         mm * factor if n > 1 else coarse for mm, factor, n in zip(spacing_mm, factors, image.shape)
     ]
@@ -67,22 +67,6 @@ def field_of(image: AnyArray, mask: Bool, spacing_mm: Spacing) -> Field:
     share = ndimage.gaussian_filter(inside.astype(np.float32), slow)
     field[inside] -= (ndimage.gaussian_filter(field, slow) / np.maximum(share, 1e-3))[inside]
     return field
-
-
-def _block_sums(image: AnyArray, mask: Bool, factors: Sequence[int]) -> tuple[Field, Field]:
-    """Means over blocks of voxels of the image inside the mask, and of the mask; a few planes are in memory."""
-    depth, height, width = factors
-    planes = list[list[Field]]()
-    for first in range(0, image.shape[0], depth):
-        inside = mask[first : first + depth].astype(np.float32)
-        body = image[first : first + depth].astype(np.float32) * inside
-        sums = [part.sum(axis=0) / depth for part in (body, inside)]
-        for axis, factor in enumerate((height, width)):
-            places = np.arange(0, sums[0].shape[axis], factor)
-            sums = [np.add.reduceat(part, places, axis=axis) / factor for part in sums]
-        planes.append(sums)
-    values, weights = np.moveaxis(np.array(planes, np.float32), 1, 0)
-    return values, weights
 
 
 def signature_of(field: Field) -> Signature:
@@ -154,18 +138,35 @@ def _quarter_turn(count: int) -> NDArray[np.intp]:
 
 
 def correlation(field: Field, other: Field) -> float:
-    """The largest correlation of two fields over all shifts, mirrored and turned by 90° in the plane."""
+    """The correlation of two fields where they overlap most alike, over all shifts, mirrored and turned by 90° in the plane.
+
+    0 where less than half of the smaller body overlaps.
+    """
     length = max(*field.shape[1:], *other.shape[1:])
     depth = field.shape[0] + other.shape[0] - 1
     shape = [fft.next_fast_len(n, True) for n in (depth, 2 * length, 2 * length)]
     first = fft.rfftn(field, shape)
-    norm = float(np.linalg.norm(field) * np.linalg.norm(other))
-    best = 0.0
+    best, laid = 0.0, other
+    place: tuple[int, ...] = (0, 0, 0)
     for turned in (other, other.swapaxes(1, 2)):
-        for flips in itertools.product((1, -1), repeat=3):
-            if other.shape[0] == 1 and flips[0] < 0:
-                continue
+        for flips in itertools.product((1, -1) if len(other) > 1 else (1,), (1, -1), (1, -1)):
             posed = turned[:: flips[0], :: flips[1], :: flips[2]]
-            product = first * np.conj(fft.rfftn(posed, shape))
-            best = max(best, float(fft.irfftn(product, shape).max()))
-    return best / norm if norm else 0.0
+            products = fft.irfftn(first * np.conj(fft.rfftn(posed, shape)), shape)
+            if (most := float(products.max())) > best:
+                best, laid = most, posed
+                place = tuple(map(int, np.unravel_index(products.argmax(), products.shape)))
+    a, b = (
+        np.pad(part, [(0, n - length) for n, length in zip(shape, part.shape)])
+        for part in (field, laid)
+    )
+    b = np.roll(b, place, (0, 1, 2))
+    shared = (a != 0) & (b != 0)
+    if 2 * shared.sum() < min(np.count_nonzero(field), np.count_nonzero(other)):
+        return 0.0
+    norm = float(np.linalg.norm(a[shared]) * np.linalg.norm(b[shared]))
+    return float(a[shared] @ b[shared]) / max(norm, 1e-6)
+
+
+def likeness(similarity: float, field: Field, other: Field) -> float:
+    """How much two scans are one; similarity: the correlation of their signatures."""
+    return correlation(field, other) + OF_SIGNATURES * similarity

@@ -10,7 +10,12 @@ from voxlate.base.errors import BadInput
 from voxlate.base.executors.job import Progress, no_report
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message
-from voxlate.checks.header_checks import Resampled, check_resampling, check_unit
+from voxlate.checks.header_checks import (
+    Resampled,
+    check_resampling,
+    check_unit,
+    refuse_synthetic,
+)
 from voxlate.scans.cases.align import Preparation, find_common_grid
 from voxlate.scans.cases.prepared import Cohort, Entry
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
@@ -94,6 +99,7 @@ def read_inputs(cohort: Path | str, options: PrepareOptions) -> Inputs:
     found = find_cohort(root, replace(options, manifest=manifest), options.modalities)
     cases = found.cases
     require_patients(cases, root)
+    refuse_synthetic(cases)
     stated = [(case.patient, case.split) for case in cases]
     splits = split_patients(stated, options.seed, options.shares)
     by_number = not options.shares and cases[0].split is None

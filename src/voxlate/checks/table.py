@@ -88,6 +88,12 @@ def ask(group: str, numbers: Numbers, name: str = "") -> list[Message]:
     return said
 
 
+def first(group: str, numbers: Numbers) -> tuple[str, str] | None:
+    """The code of the first row of a group that holds, and its text; None where none holds."""
+    held = (row for row in rows(group) if _hold(row.when, numbers))
+    return next(((row.code, row.text.format_map(numbers)) for row in held), None)
+
+
 def _hold(conditions: tuple[str, ...], numbers: Numbers) -> bool:
     """Whether all conditions hold."""
     for condition in conditions:

@@ -1,7 +1,8 @@
 """Whether truths can be those of their images: the unit, the place, the values and the patient of each.
 
-A truth is doubted by its own values (are they possible in its unit?), by its source (is it of the same patient?) and by
-the other truths of the cohort, never by the error of its image alone: a bad model is no reason to doubt a truth.
+A truth is doubted by the rows that a cohort's scans are asked (limits.toml): by its own values, by its source, and by the
+other truths, never by the error of its image alone: a bad model is no reason to doubt a truth. Where the image shows the
+same, as after a training on such truths, nothing is said.
 """
 
 from collections.abc import Mapping
@@ -10,32 +11,108 @@ from typing import Literal
 
 import numpy as np
 
-from voxlate.base.arrays import Bool, Float32
+from voxlate.base.arrays import Float32
 from voxlate.base.codes import codes
 from voxlate.base.errors import first_of, plural
 from voxlate.base.messages import Message, message
-from voxlate.checks.same_patient import find_foreign, find_mirrored
-from voxlate.checks.scan_numbers import PADDING_HU
-from voxlate.checks.truth_sketches import Sketch, SketchedTruth
-from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.mask import foreground
+from voxlate.base.slabs import least_and_most
+from voxlate.checks.cohort_outliers import finding_messages
+from voxlate.checks.pairs import Finding, Pairs, Scans
+from voxlate.checks.scan_numbers import ScanNumbers, numbers_of, oddity, usual_numbers
+from voxlate.checks.table import first
+from voxlate.checks.thumbnail import best_flip, coarse, pair_similarity, thumbnails
+from voxlate.scans.images.grid import Grid, Volume
+from voxlate.scans.images.statistics import Statistics, distribution
 
 Kind = Literal["spacing", "unit", "blank", "padding", "offset", "window", "mirrored", "patient"]
 
 LEFT_OUT = "It is left out; --any-truth keeps it."
 KEPT = "It counts all the same (--any-truth)."
-TISSUE_HU = (-300.0, 400.0)  # the median of every body in a CT: fat and air cells to dense bone
-FAR_HU = 500.0  # half of the usual offsets, 1000 and 1024
-MOST_HU = 4095.0  # of the mean of a cell: larger metal objects are not in patients
-PADDED = 0.05  # share of the body above which a truth lacks too much of it
-DARK = 10.0  # percentile of a truth, below which is air wherever the scan has any
-SATURATED = 1e-4  # share of a picture at white: bone that a window has cut
+# The findings on a scan of a cohort for which a truth is left out; others are said, and it counts.
+KINDS: Mapping[str, Kind] = {
+    "blank": "blank",
+    "not-hu": "window",
+    "grey-ct": "window",
+    "cut-window": "window",
+    "shifted-hu": "offset",
+    "other-background": "offset",
+    "padding": "padding",
+    "turned-scan": "mirrored",
+    "exchanged-scan": "patient",
+    "foreign-scan": "patient",
+}
 NO_AIR_HU = -500.0  # air is below, all tissue but lung above
-APART_HU = 300.0  # between air in an image and the truth there
-# Times, between the brightest values of an image in arbitrary units and of its truth.
-OTHER_SCALE = 10.0
+DARK = 10.0  # percentile of a truth, below which is air wherever the scan has any
+PADDED = 0.05  # share of the body above which a truth lacks too much of it
+AS_IT_LIES = 1.1  # times, from which an image fits a truth better than a turned one
+PADDED_HU = (
+    -1100.0,
+    4095.0,
+)  # values beyond are no tissue and no air; larger metal objects are not in patients
+OTHER_SIZE = 20.0  # times: the field of view of a scan of the same region is less than this apart
+OTHER_SCALE = (
+    10.0  # times, between the brightest values of an image in arbitrary units and of its truth
+)
 BRIGHT = 99.5  # percentile of these
-WHITE = (1.0, 255.0)  # the ends of grey values
+
+
+@dataclass(frozen=True, eq=False)
+class Sketch:
+    """A truth, its image and a source in few cells [D, H, W] of one grid, with what the truth's voxels show.
+
+    image, source: NaN where they do not cover the truth; empty where there are none. spacing_mm: [3] of the
+    truth; cell_mm: [3] of cells; times: [1], by how much
+    the truth's field of view is longer than that of the image; ends: [2], the lowest and the highest value of the truth.
+    """
+
+    truth: Float32
+    image: Float32
+    source: Float32
+    spacing_mm: Float32
+    cell_mm: Float32
+    times: Float32
+    ends: Float32
+
+    @property
+    def has_other_size(self) -> bool:
+        """Whether the field of view of the truth is too large or too small for that of its image, as in micrometres."""
+        return _is_other(float(self.times[0]))
+
+    @property
+    def shows_nothing(self) -> bool:
+        """Whether nothing of the truth can be scored: it has another size, or the same value everywhere."""
+        return self.has_other_size or bool(self.ends[0] == self.ends[1])
+
+    @property
+    def statistics(self) -> Statistics:
+        """The statistics of the truth, with its own ends."""
+        everything = distribution(self.truth)
+        percentiles = (float(self.ends[0]), *everything.percentiles[1:-1], float(self.ends[1]))
+        everything = replace(everything, percentiles=percentiles)
+        return Statistics(everything, everything, (), ())
+
+    @property
+    def thumbnails(self) -> Scans:
+        """The thumbnails of the truth, the image and the source that are there."""
+        scans = {"truth": self.truth, "image": self.image, "source": self.source}
+        known = {name: scan for name, scan in scans.items() if np.isfinite(scan).any()}
+        arrays = {
+            name: np.where(np.isfinite(scan), scan, np.nanmin(scan)) for name, scan in known.items()
+        }
+        reference = "source" if "source" in arrays else "truth"
+        depth, height, width = map(float, self.cell_mm)
+        return thumbnails(arrays, reference, (depth, height, width))
+
+
+@dataclass(frozen=True)
+class SketchedTruth:
+    """The sketch of one truth: its patient, its unit, and that of its image; other: the case from whose scan the image was made, if not its own."""
+
+    patient: str
+    unit: str
+    image_unit: str
+    sketch: Sketch
+    other: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,100 +123,154 @@ class Fault:
     found: str
 
 
+def sketch_of(
+    truth: Volume,
+    image: Float32 | None,
+    source: Float32 | None,
+    image_grid: Grid,
+) -> Sketch:
+    """The sketch of a truth.
+
+    image, source: [D, H, W] on the truth's grid, NaN where they do not count; image_grid: the grid that the image has of
+    its own.
+    """
+    values = truth.data[0]
+    cells, steps = coarse(values)
+    nothing = np.zeros((0, 0, 0), np.float32)
+    return Sketch(
+        cells,
+        nothing if image is None else coarse(image)[0],
+        nothing if source is None else coarse(source)[0],
+        np.array(truth.grid.spacing_mm, np.float32),
+        (np.array(truth.grid.spacing_mm) * steps).astype(np.float32),
+        np.array([_relative_size(truth.grid, image_grid)], np.float32),
+        np.array([*least_and_most(values)], np.float32),
+    )
+
+
+def has_other_size(truth: Grid, image: Grid) -> bool:
+    """Whether the field of view of a truth is too large or too small for that of its image, as in micrometres."""
+    return _is_other(_relative_size(truth, image))
+
+
+def _is_other(times: float) -> bool:
+    return not 1 / OTHER_SIZE < times < OTHER_SIZE
+
+
+def _relative_size(truth: Grid, image: Grid) -> float:
+    """How many times as long as that of its image the field of view of a truth is, by the mean sides of slices."""
+    sides = [
+        np.sqrt(np.prod(np.multiply(grid.shape, grid.spacing_mm)[1:])) for grid in (truth, image)
+    ]
+    return float(sides[0] / sides[1])
+
+
 def faults_of(truths: Mapping[str, SketchedTruth]) -> dict[str, Fault]:
     """The truths that cannot be those of their images, by their labels, each with its fault; truths: of one modality."""
-    faults = dict[str, Fault]()
-    for label, truth in truths.items():
-        if (fault := _own_fault(truth)) is not None:
-            faults[label] = fault
+    return judge(truths)[0]
+
+
+def judge(
+    truths: Mapping[str, SketchedTruth], name: str = "truth"
+) -> tuple[dict[str, Fault], list[Message]]:
+    """The truths of a modality that cannot be those of their images, with their faults; and messages on others."""
+    faults = {label: fault for label, truth in truths.items() if (fault := _own_fault(truth))}
     compared = {label: truth for label, truth in truths.items() if label not in faults}
-    for label, found in find_mirrored(compared).items():
-        faults[label] = Fault("mirrored", found)
-        del compared[label]
-    for label, found in find_foreign(compared).items():
-        faults[label] = Fault("patient", found)
-    return faults
+    scans = {label: truth.sketch.thumbnails for label, truth in compared.items()}
+    numbers = {label: _numbers(truth, scans[label]) for label, truth in compared.items()}
+    usual = usual_numbers([*numbers.values()])
+    findings = list[Finding]()
+    for label, scan in numbers.items():
+        said = oddity(scan, usual, len(numbers)) or first("truth", scan)
+        if said and not first("image", {**scan, said[0]: 1.0}):
+            findings.append(Finding("truth", label, *said))
+    named = {(finding.case, "truth") for finding in findings}
+    patients = {label: truth.patient for label, truth in compared.items()}
+
+    are_ct = any(truth.unit == "HU" for truth in compared.values())
+    unasked = ("source", "truth") if are_ct else ("source",)
+
+    def of_pair(label: str) -> Scans:
+        """The thumbnails of a truth and its source."""
+        return {name: scan for name, scan in scans[label].items() if name != "image"}
+
+    pairs = Pairs(patients, "source", of_pair, unasked)
+    for label in compared:
+        pairs.measure(label, pairs.thumbnails(label))
+    for finding in pairs.findings(named):
+        if finding.name == "truth" and not _lies_so(scans[finding.case], finding):
+            findings.append(finding)
+    odd = list[Finding]()
+    for finding in findings:
+        kind = _kind_of(finding, compared[finding.case].unit, numbers[finding.case])
+        if kind is None:
+            odd.append(replace(finding, name=name))
+            continue
+        meaning = codes()[finding.code].meaning.format(partner="source")
+        shown = f" ({finding.numbers})" if finding.numbers else ""
+        faults[finding.case] = Fault(kind, f"{meaning}{shown}")
+    return faults, finding_messages(odd, {name: len(truths)})
+
+
+def _kind_of(finding: Finding, unit: str, numbers: ScanNumbers) -> Kind | None:
+    """The fault that a finding is; None where the truth counts."""
+    kind = KINDS.get(finding.code)
+    if finding.code == "other-background" and numbers["low"] > NO_AIR_HU:
+        kind = "window"
+    if kind == "padding" and numbers["filled"] <= PADDED:
+        return None
+    return kind if unit == "HU" or kind in ("blank", "mirrored", "patient") else None
 
 
 def _own_fault(truth: SketchedTruth) -> Fault | None:
-    """The fault that a truth shows without the others."""
+    """The fault that a truth shows by its size, its image and its unit."""
     sketch = truth.sketch
-    times = float(sketch.times[0])
-    low, high, *_ = (float(end) for end in sketch.ends)
     if sketch.has_other_size:
+        times = float(sketch.times[0])
         return Fault("spacing", f"a field of view {times:.3g} times as long as that of its image")
     if truth.other:
         return Fault("patient", f"an image that was made of the scan of {truth.other}")
     if truth.unit != truth.image_unit:
         return Fault("unit", f"{truth.unit} where its image is in {truth.image_unit}")
-    if low == high:
-        return Fault("blank", f"{low:g} everywhere")
-    if truth.unit != "HU":
-        return None
-    return _offset(sketch) or _padding(sketch) or _window(sketch)
+    return None
 
 
-def _padding(sketch: Sketch) -> Fault | None:
-    """The fault of a CT that has a value of no tissue where its source, or else its image, shows the body."""
-    shown, unit = (sketch.source, "a.u.") if sketch.source.size else (sketch.image, "HU")
-    if not shown.size:
-        return None
-    known = np.isfinite(shown)
-    body = _body(np.where(known, shown, shown[known].min(initial=0)), sketch, unit) & known
-    filled = body & _impossible(sketch)
-    share = filled.sum() / max(body.sum(), 1)
-    if share <= PADDED:
-        return None
-    value = float(np.median(sketch.truth[filled]))
-    return Fault("padding", f"{value:.0f} HU in {share:.0%} of the body")
+def _numbers(truth: SketchedTruth, scans: Scans) -> ScanNumbers:
+    """The numbers of a truth, and those of its image at the same places: soft_image, background_image, dark_below.
+
+    filled: the share of the body in its source, or else its image, where it has a value of no tissue; dark_below: how far
+    the image goes on below where the truth is darkest, and nowhere else.
+    """
+    sketch = truth.sketch
+    depth, height, width = map(float, sketch.spacing_mm)
+    scan, image = scans["truth"], scans.get("image")
+    source = scans.get("source", image)
+    mm = (depth, height, width)
+    numbers = dict(numbers_of("", truth.unit, sketch.statistics, mm, scan, source))
+    if source is not None:
+        inside = scan.values[source.body]
+        impossible = (inside < PADDED_HU[0]) | (inside > PADDED_HU[1])
+        numbers["filled"] = float(impossible.mean()) if inside.size else 0.0
+    if image is not None:
+        statistics = replace(sketch, truth=image.values).statistics
+        of_image = numbers_of("", truth.unit, statistics, mm, image, None)
+        for key in ("soft", "background"):
+            numbers[f"{key}_from_image"] = abs(numbers[key] - of_image[key])
+        known = np.isfinite(sketch.image)
+        values, shown = sketch.truth[known], sketch.image[known]
+        dark, bright = np.percentile(values, [DARK, 100 - DARK])
+        of_dark = float(np.median(shown[values <= dark]))
+        of_bright = float(np.median(shown[values >= bright]))
+        numbers |= {"dark_image": of_dark, "dark_below": min(float(dark), of_bright) - of_dark}
+    return numbers
 
 
-def _offset(sketch: Sketch) -> Fault | None:
-    """The fault of a CT whose tissue has impossible values, unless its image has them too, as those of the training."""
-    body = _body(np.clip(sketch.truth, PADDING_HU, MOST_HU), sketch, "a.u.") & ~_impossible(sketch)
-    tissue = float(np.median(sketch.truth[body])) if body.any() else 0.0
-    if TISSUE_HU[0] <= tissue <= TISSUE_HU[1]:
-        return None
-    shown = f"tissue at {tissue:.0f} HU (median of the body)"
-    of_image = sketch.image[body] if sketch.image.size else np.zeros(0, np.float32)
-    of_image = of_image[np.isfinite(of_image)]
-    if not of_image.size:
-        return Fault("offset", shown)
-    expected = float(np.median(of_image))
-    if abs(tissue - expected) < FAR_HU:
-        return None
-    return Fault("offset", f"{shown}, where its image has {expected:.0f} HU")
-
-
-def _window(sketch: Sketch) -> Fault | None:
-    """The fault of a CT that is cut to grey values or to a window, while its image goes on below."""
-    low, high, _, at_high = (float(end) for end in sketch.ends)
-    values = f"{low:g} to {high:g} HU"
-    known = np.isfinite(sketch.image) if sketch.image.size else np.zeros(sketch.truth.shape, bool)
-    if low == 0 and high in WHITE and at_high > SATURATED:
-        goes_on = not known.any() or sketch.image[known].min() < low - 1
-        return Fault("window", values) if goes_on else None
-    truth = sketch.truth[known]
-    if not known.any() or truth.min() < NO_AIR_HU:
-        return None
-    dark, bright = np.percentile(truth, [DARK, 100 - DARK])
-    of_dark, of_bright = (
-        float(np.median(sketch.image[known][where])) for where in (truth <= dark, truth >= bright)
-    )
-    # An image without air, or with air in other places than the darkest ones of the truth, says nothing of the truth.
-    if of_dark > NO_AIR_HU or of_dark > min(dark, of_bright) - APART_HU:
-        return None
-    return Fault("window", f"{values}, where its image has air ({of_dark:.0f} HU)")
-
-
-def _impossible(sketch: Sketch) -> Bool:
-    """Where a CT has values that no tissue and no air has."""
-    return np.asarray((sketch.truth < PADDING_HU) | (sketch.truth > MOST_HU))
-
-
-def _body(values: Float32, sketch: Sketch, unit: str) -> Bool:
-    depth, height, width = (float(length) for length in sketch.cell_mm)
-    return foreground(Volume(values[None], np.diag([width, height, depth, 1.0]), unit, ""))
+def _lies_so(scans: Scans, finding: Finding) -> bool:
+    """Whether a turned truth lies as its image does, because training had the same difference."""
+    if finding.code != "turned-scan" or "image" not in scans:
+        return False
+    own = pair_similarity(scans["image"], scans["truth"])
+    return own > AS_IT_LIES * best_flip(scans["image"], scans["truth"])[0]
 
 
 def check_scale(truths: Mapping[str, SketchedTruth]) -> list[Message]:

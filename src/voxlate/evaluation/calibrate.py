@@ -13,6 +13,7 @@ from voxlate.base.files import lock
 from voxlate.base.hub import address_of, is_on_hub
 from voxlate.base.messages import Say, message
 from voxlate.base.options.option import merge
+from voxlate.checks.header_checks import refuse_synthetic
 from voxlate.checks.out_of_distribution import fit_references
 from voxlate.evaluation.calibration_job import (
     PARTS,
@@ -184,4 +185,6 @@ def find_calibration_cases(model: Model, cohort: Path, asked: CalibrateOptions) 
     if not cases:
         of_split = f" of the split {asked.split}" if asked.split else ""
         raise BadInput(f"{cohort}: expected cases{of_split}, found none. Check --split.")
+    data = model.facts.data
+    refuse_synthetic(cases, {*data.source, *data.target})
     return cases

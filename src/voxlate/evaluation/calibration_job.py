@@ -13,8 +13,7 @@ from voxlate.base.errors import BadInput, CannotWrite
 from voxlate.base.executors.job import Context, Executor, NamedProgress, case_sentence, run_cases
 from voxlate.base.messages import Say, message
 from voxlate.checks.out_of_distribution import Patches
-from voxlate.checks.truth_sketches import has_other_size
-from voxlate.checks.truths import KEPT, LEFT_OUT, fault_messages, faults_of
+from voxlate.checks.truths import KEPT, LEFT_OUT, fault_messages, has_other_size, judge
 from voxlate.evaluation.intervals.calibration_cases import (
     BODY_VOXELS,
     CaseData,
@@ -268,9 +267,11 @@ def collect_cases(
             )
     wrong = set[str]()
     for name in job.rules:
-        faults = faults_of({case: of_case.truths[name] for case, of_case in data.items()})
-        for fault in fault_messages(faults, len(data), KEPT if any_truth else LEFT_OUT):
-            warn(replace(fault, text=f"{name}: {fault.text}"))
+        truths = {case: of_case.truths[name] for case, of_case in data.items()}
+        faults, cautions = judge(truths)
+        then = KEPT if any_truth else LEFT_OUT
+        for said in [*fault_messages(faults, len(data), then), *cautions]:
+            warn(replace(said, text=f"{name}: {said.text}"))
         wrong |= set() if any_truth else faults.keys()
     kept = {case: of_case for case, of_case in data.items() if case not in wrong}
     patients = len({of_case.patient for of_case in kept.values()})

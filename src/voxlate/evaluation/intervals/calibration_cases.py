@@ -12,7 +12,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.records import Record, checksum, write_tensors
 from voxlate.checks.out_of_distribution import Patches
 from voxlate.checks.patch_features import voxel_features
-from voxlate.checks.truth_sketches import Sketch, SketchedTruth, sketch_of
+from voxlate.checks.truths import Sketch, SketchedTruth, sketch_of
 from voxlate.evaluation.intervals.fit import CalibrationVoxels
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Scale

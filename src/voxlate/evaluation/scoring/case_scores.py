@@ -11,7 +11,7 @@ import numpy as np
 
 from voxlate.base.arrays import AnyArray, Bool, Float32
 from voxlate.base.errors import BadInput
-from voxlate.checks.truth_sketches import SketchedTruth, has_other_size, sketch_of
+from voxlate.checks.truths import SketchedTruth, has_other_size, sketch_of
 from voxlate.evaluation.options.evaluate import EvaluateOptions
 from voxlate.evaluation.scoring.alignment import Alignment, find_alignment
 from voxlate.evaluation.scoring.distances import slices_of
@@ -287,11 +287,11 @@ def _sketch(truth: Truth, image: Volume) -> SketchedTruth:
     unit = item.provenance.get("units", {}).get(item.modality, scan.unit)
     if shows_a_window(item.provenance, item.modality, scan.unit):
         unit = scan.unit
-    if has_other_size(scan.grid, image.grid):
-        sketch = sketch_of(scan, None, None, image.grid)
-    else:
+    on_truth = source = None
+    if not has_other_size(scan.grid, image.grid):
         on_truth = _where_covered(truth.alignment, image, truth.mask)
-        sketch = sketch_of(scan, on_truth, _source_on(truth), image.grid)
+        source = _source_on(truth)
+    sketch = sketch_of(scan, on_truth, source, image.grid)
     return SketchedTruth(item.case.patient or item.case.case, scan.unit, unit, sketch)
 
 

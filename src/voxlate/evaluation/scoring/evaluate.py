@@ -19,8 +19,15 @@ from voxlate.base.executors.job import (
 from voxlate.base.files import relative_to
 from voxlate.base.messages import Message, message, read_messages
 from voxlate.base.options.option import merge
-from voxlate.checks.truth_sketches import SketchedTruth
-from voxlate.checks.truths import LEFT_OUT, Fault, check_scale, fault_messages, faults_of
+from voxlate.checks.header_checks import refuse_synthetic
+from voxlate.checks.truths import (
+    LEFT_OUT,
+    Fault,
+    SketchedTruth,
+    check_scale,
+    fault_messages,
+    judge,
+)
 from voxlate.evaluation.options.evaluate import EvaluateOptions
 from voxlate.evaluation.scoring.alignment import check_prepared
 from voxlate.evaluation.scoring.case_scores import Rules, ScoredItem, score_item
@@ -93,12 +100,14 @@ def evaluate(
     wanted = {case.case: case for case in cohort if case.case in chosen}
     images = find_items(out, wanted, f"{truth}" + (f", split {asked.split}" if asked.split else ""))
     items = tuple(add_run_files(images.items, asked.naive, asked.prepared))
+    for item in items:
+        refuse_synthetic([item.case], {item.modality})
     ranges = _ranges(items, asked)
     rules = _rules(asked, out, items)
     weights = None if asked.lpips is None else load_lpips(asked.lpips)
     job = _ScoreJob(items, ranges, rules, weights)
     every, failed = _score_items(job, executor or choose_executor(asked), progress)
-    faults = _faults(every, cohort)
+    faults, cautions = _judge(every, cohort)
     scored = _leave_out(every, faults, asked)
     rows = tuple(chain.from_iterable(result.rows for result in scored.values()))
     _check_areas(rules, rows)
@@ -120,6 +129,7 @@ def evaluate(
         "lpips": weights.name if weights else None,
     }
     messages = check_scale({item.label: result.truth for item, result in scored.items()})
+    messages += cautions
     features, pooled = _distances(scored, rules)
     scores = Scores(rows, header, must_agree, ranges, asked.seed, features, pooled, messages)
     scores.write(out)
@@ -316,10 +326,13 @@ def _score_items(
     return scored, failed
 
 
-def _faults(scored: Scored, cohort: Sequence[CaseFiles]) -> dict[str, Fault]:
-    """The images whose truth cannot be theirs, by <case>/<modality>; of some, it is another case's of the cohort."""
-    faults = dict[str, Fault]()
-    for items in items_by_modality(scored).values():
+def _judge(scored: Scored, cohort: Sequence[CaseFiles]) -> tuple[dict[str, Fault], list[Message]]:
+    """The images whose truth cannot be theirs, by <case>/<modality>, and messages on other truths.
+
+    Of some, the truth is another case's of the cohort.
+    """
+    faults, cautions = dict[str, Fault](), list[Message]()
+    for name, items in items_by_modality(scored).items():
         truths = dict[str, SketchedTruth]()
         for item in items:
             others = [case for case in cohort if case.case != item.case.case]
@@ -330,8 +343,10 @@ def _faults(scored: Scored, cohort: Sequence[CaseFiles]) -> dict[str, Fault]:
                 if name in case.files and content_hash(case.files[name]) == content
             )
             truths[item.label] = replace(scored[item].truth, other=next(owners, ""))
-        faults |= faults_of(truths)
-    return faults
+        of_name, odd = judge(truths, f"true {name}")
+        faults |= of_name
+        cautions += odd
+    return faults, cautions
 
 
 def _state_faults(scored: Scored, faults: Mapping[str, Fault]) -> dict[str, Table]:

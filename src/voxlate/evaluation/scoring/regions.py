@@ -11,6 +11,7 @@ import numpy as np
 from voxlate.base.arrays import Bool
 from voxlate.base.errors import BadInput
 from voxlate.base.similarity import RADIUS, dice
+from voxlate.checks.cohort_outliers import refuse_inverted
 from voxlate.evaluation.lesion_counts import count_lesions
 from voxlate.evaluation.scoring.metrics import ImagePair, mae, mae_z, psnr, ssim
 from voxlate.evaluation.surfaces import surface_distances
@@ -139,6 +140,7 @@ def mask_of(mask: str | Path | None, truth: Volume, case: CaseFiles) -> Bool | N
         path = case.mask if mask == "cohort" else _file_of(mask, case.case)
         assert path is not None
         inside = on_grid_of(truth, path, "mask").data[0] > 0.5
+        refuse_inverted(path, inside, foreground(truth))
     if not inside.any():
         raise BadInput(
             f"{case.case}: expected a mask with voxels inside, found an empty one. Choose another --mask."

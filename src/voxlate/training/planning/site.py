@@ -5,8 +5,7 @@ from pathlib import Path
 
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, Say, message
-from voxlate.checks.truth_sketches import SketchedTruth, sketch_of
-from voxlate.checks.truths import fault_messages, faults_of
+from voxlate.checks.truths import SketchedTruth, fault_messages, judge, sketch_of
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.training.job import StepCallback
 from voxlate.training.log_file import lines_of
@@ -86,7 +85,8 @@ def compare_truths(recipe: Recipe, units: Mapping[str, str], cohort: Cohort) -> 
             sketch = sketch_of(truth, None, case.volume(shown).data[0], truth.grid)
             unit = units.get(name, truth.unit)
             truths[entry.case] = SketchedTruth(entry.patient, truth.unit, unit, sketch)
-        cautions += fault_messages(faults_of(truths), len(truths), IN_ADAPT)
+        faults, odd = judge(truths, name)
+        cautions += [*fault_messages(faults, len(truths), IN_ADAPT), *odd]
     return cautions
 
 

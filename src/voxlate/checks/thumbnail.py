@@ -1,6 +1,6 @@
-"""A coarse picture of each scan of a prepared case, by which a case is compared with the others of its cohort."""
+"""A thumbnail of a scan, by which scans of one case, of other cases, and truths are compared: one picture, one similarity."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations, product
 
@@ -16,9 +16,11 @@ Classes = NDArray[np.uint8]
 
 BINS = 16  # classes of equal counts: they do not depend on the unit
 BODY_SIDE = 48  # voxels along an axis, in which the body is found
+MOST_CELLS = 64  # along an axis of a coarse scan
 LATTICE = (24, 32, 32)
 FLAT_LATTICE = (1, 64, 64)
 SMALLEST = 16  # rows and columns; fewer show no body
+INSIDE = 0.6  # of the half axes of a body's box; beyond, the outline is what all bodies share
 MARGIN = 0.05  # of the body's box, around it
 BORDER_SHARE = 0.02  # of a scan that a constant at its border fills, if it pads the scan
 GAP = 0.5  # of the range of the other values, between these and the constant
@@ -26,7 +28,7 @@ AXES = "DHW"
 
 
 @dataclass(frozen=True)
-class Sketch:
+class Thumbnail:
     """One scan: its values on a lattice over the whole grid, and its classes inside two boxes.
 
     values: [d, h, w]; body: which of them the scan shows as body; own: inside the box of its own body; shared: inside
@@ -42,26 +44,31 @@ class Sketch:
     padding: float | None
 
 
-def sketches(
+def thumbnails(
     arrays: Mapping[str, AnyArray],
     reference: str,
     spacing_mm: tuple[float, float, float],
-) -> dict[str, Sketch]:
-    """The sketch of each array [D, H, W] of one grid; none of a grid that is too small to show a body."""
-    _, height, width = arrays[reference].shape
-    if min(height, width) < SMALLEST:
+) -> dict[str, Thumbnail]:
+    """The thumbnail of each array [D, H, W] of one grid; none of a grid that is too small to show a body."""
+    if min(arrays[reference].shape[1:]) < SMALLEST:
         return {}
     box = _body_box(arrays[reference])
-    return {name: _sketch(array, box, spacing_mm) for name, array in arrays.items()}
+    return {name: _thumbnail(array, box, spacing_mm) for name, array in arrays.items()}
 
 
-def _sketch(array: AnyArray, shared: Box, spacing_mm: tuple[float, float, float]) -> Sketch:
+def coarse(array: AnyArray) -> tuple[Float32, list[int]]:
+    """Voxels of an array [D, H, W] at regular steps, at most MOST_CELLS along an axis, and the steps."""
+    steps = [-(-length // MOST_CELLS) for length in array.shape]
+    return array[:: steps[0], :: steps[1], :: steps[2]].astype(np.float32), steps
+
+
+def _thumbnail(array: AnyArray, shared: Box, spacing_mm: tuple[float, float, float]) -> Thumbnail:
     own = _body_box(array)
     values = _on_lattice(array, [(0, length) for length in array.shape])
     padding = _padding(values)
     scanned = values if padding is None else values[values != np.float32(padding)]
     depth, height, width = ((end - first) * mm for (first, end), mm in zip(own, spacing_mm))
-    return Sketch(
+    return Thumbnail(
         values,
         values > otsu(scanned),
         _classes(_on_lattice(array, _wider(own))),
@@ -74,8 +81,8 @@ def _sketch(array: AnyArray, shared: Box, spacing_mm: tuple[float, float, float]
 def _body_box(array: AnyArray) -> Box:
     """The box of the largest bright object, whatever the unit."""
     steps = [max(1, length // BODY_SIDE) for length in array.shape]
-    coarse = array[:: steps[0], :: steps[1], :: steps[2]].astype(np.float32)
-    found = components_of(coarse > otsu(coarse))
+    few = array[:: steps[0], :: steps[1], :: steps[2]].astype(np.float32)
+    found = components_of(few > otsu(few))
     if found.count < 1:
         return [(0, length) for length in array.shape]
     which = np.arange(found.count + 1) == found.sizes().argmax()
@@ -127,12 +134,29 @@ def similarity(a: Classes, b: Classes) -> float:
     return float(np.nan_to_num(mutual_information(a, b, ends, ends, BINS) - 1))
 
 
-def pair_similarity(a: Sketch, b: Sketch) -> float:
+def pair_similarity(a: Thumbnail, b: Thumbnail) -> float:
     """That of two scans as they lie or box on box, so that a shift alone does not count; a: of a reference scan."""
     return max(similarity(a.own, b.shared), similarity(a.own, b.own))
 
 
-def best_flip(a: Sketch, b: Sketch) -> tuple[float, str]:
+def resemblance(scan: Thumbnail, others: Sequence[Thumbnail]) -> float:
+    """The rank correlation of the inside of a body with those of others, box on box: the median, of the worse half."""
+    sides = [np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in scan.own.shape]
+    height, y, x = np.meshgrid(*sides, indexing="ij")
+    inside = height**2 + y**2 + x**2 < INSIDE**2
+    halves = list[float]()
+    for half in (inside & (height <= 0), inside & (height >= 0)):
+        own = _unit(scan.own[half])
+        halves.append(float(np.median([own @ _unit(other.own[half]) for other in others])))
+    return min(halves)
+
+
+def _unit(classes: Classes) -> Float32:
+    away = classes - classes.mean(dtype=np.float32)
+    return away / max(float(np.linalg.norm(away)), 1e-6)
+
+
+def best_flip(a: Thumbnail, b: Thumbnail) -> tuple[float, str]:
     """The largest similarity of two scans of a case after flips of the second, and the axes flipped ("DW")."""
     similarities = list[tuple[float, str]]()
     for axes, classes in product(_flips(a), (b.own, b.shared)):
@@ -141,13 +165,13 @@ def best_flip(a: Sketch, b: Sketch) -> tuple[float, str]:
     return max(similarities)
 
 
-def _flips(sketch: Sketch) -> list[tuple[int, ...]]:
+def _flips(thumbnail: Thumbnail) -> list[tuple[int, ...]]:
     """The sets of axes along which a picture can be flipped."""
-    axes = [axis for axis, length in enumerate(sketch.own.shape) if length > 1]
+    axes = [axis for axis, length in enumerate(thumbnail.own.shape) if length > 1]
     return [*chain.from_iterable(combinations(axes, count) for count in (1, 2, 3))]
 
 
-def empty_share(body: Sketch, scan: Sketch, air: float) -> float:
+def empty_share(body: Thumbnail, scan: Thumbnail, air: float) -> float:
     """The share of a body where another scan of its case holds air (values below `air`) or its most frequent value.
 
     The least one of all flips, so that a scan that is turned against the body is not empty.
@@ -161,12 +185,14 @@ def empty_share(body: Sketch, scan: Sketch, air: float) -> float:
     return float(min(shares))
 
 
-def class_curve(a: Sketch, b: Sketch) -> tuple[Float64, NDArray[np.int64]]:
-    """The mean class of b for each class of a within the body of a, and the counts of these; both [BINS].
+def class_curve(a: Thumbnail, b: Thumbnail) -> tuple[Float64, NDArray[np.int64]]:
+    """The mean class of b for each class of a within the body of a, and the counts of these; both [2, BINS].
 
-    It tells one contrast from another, whatever the anatomy, the unit and the place of a slice are.
+    The two rows are of the lower and the upper half; a slice has the first alone. The curve tells one contrast from
+    another, whatever the anatomy, the unit and the place of a slice are.
     """
-    classes = _classes(a.values[a.body])
-    counts = np.bincount(classes, minlength=BINS)
-    sums = np.bincount(classes, _classes(b.values[a.body]), minlength=BINS)
+    half = np.argwhere(a.body)[:, 0] * 2 // len(a.body)
+    classes = _classes(a.values[a.body]) + half * BINS
+    counts = np.bincount(classes, minlength=2 * BINS).reshape(2, BINS)
+    sums = np.bincount(classes, _classes(b.values[a.body]), minlength=2 * BINS).reshape(2, BINS)
     return sums / np.maximum(counts, 1), counts

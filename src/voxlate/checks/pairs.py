@@ -1,0 +1,269 @@
+"""Scans of cases that do not fit the other scans of their case, told by the same pairs of other patients.
+
+Each scan is compared with the reference scan of its case, with those of other patients, and with their scans of its own
+modality. Limits are in limits.toml.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxlate.base.arrays import Float64
+from voxlate.base.groups import grouped
+from voxlate.checks.audit import choose_cases
+from voxlate.checks.table import first
+from voxlate.checks.thumbnail import (
+    Thumbnail,
+    best_flip,
+    class_curve,
+    pair_similarity,
+    resemblance,
+)
+from voxlate.scans.cases.case import MASK
+
+COMPARED = 12  # cases that every case is compared with
+MOST_SUSPECTS = 40
+CLEAR = 1.25  # times as similar as with any other patient, from which a pair is no suspect
+TINY = 1e-6
+SIDES = {"D": "upside down", "H": "front to back", "W": "left to right"}
+
+Scans = Mapping[str, Thumbnail]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with a scan of a case: a code, numbers in brackets, and the scan that it is compared with.
+
+    modality: whose contrast the scan has.
+    """
+
+    name: str
+    case: str
+    code: str
+    numbers: str = ""
+    partner: str = ""
+    modality: str = ""
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The similarity of a scan to the reference scan of its case, and to those of other patients.
+
+    flipped, axes: the largest one after flips, and of which axes; curve: mean class of the scan for each class of the
+    reference scan in each half, of which there are counts; both [2, BINS]; slices: along D.
+    """
+
+    own: float
+    others: Sequence[float]
+    flipped: float
+    axes: str
+    curve: Float64
+    counts: NDArray[np.int64]
+    slices: int
+
+    def distance(self, curve: Float64) -> float:
+        """Root of the mean squared difference from another curve, in classes, over the voxels of the worse half."""
+        squares = ((self.curve - curve) ** 2 * self.counts).sum(axis=1)
+        return float(np.sqrt(squares / np.maximum(self.counts.sum(axis=1), 1)).max())
+
+    def halves(self, curve: Float64) -> float:
+        """How much both halves differ in their distance from another curve, in classes, over the voxels of both."""
+        lower, upper = self.curve - curve
+        shared = self.counts.min(axis=0)
+        return float(np.sqrt(((upper - lower) ** 2 * shared).sum() / max(shared.sum(), 1)))
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it is hardly more similar than some pair of two patients."""
+        return self.own < CLEAR * max(self.others, default=np.inf)
+
+    @property
+    def ratio(self) -> float:
+        """Its own similarity over the median of those to other patients."""
+        return self.own / max(float(np.median(self.others)), TINY) if self.others else np.inf
+
+
+class Pairs:
+    """The scans of several cases beside the reference scan of each.
+
+    patients: by case; thumbnails: gives those of a case by modality, again where it is asked again; unasked: scans that are
+    not compared with those of their own name, as CT, whose soft tissue has no contrast.
+    """
+
+    def __init__(
+        self,
+        patients: Mapping[str, str],
+        reference: str,
+        thumbnails: Callable[[str], Scans],
+        unasked: Collection[str],
+    ) -> None:
+        self.patients, self.reference, self.unasked = patients, reference, unasked
+        self.compared = {
+            case: thumbnails(case) for case in sorted(choose_cases(patients, COMPARED))
+        }
+        self.read = thumbnails
+        self.pairs = dict[str, dict[str, _Pair]]()
+        self.resembles = dict[tuple[str, str], float]()
+
+    def thumbnails(self, case: str) -> Scans:
+        """The thumbnails of a case."""
+        return self.compared[case] if case in self.compared else self.read(case)
+
+    def measure(self, case: str, scans: Scans) -> None:
+        """Measure the pairs of a case."""
+        for name, scan in scans.items():
+            alike = self._others(case, name, scan)
+            if alike and name not in self.unasked:
+                self.resembles[case, name] = resemblance(scan, alike)
+        if self.reference not in scans:
+            return
+        reference = scans[self.reference]
+        pairs = self.pairs.setdefault(case, {})
+        for name in scans.keys() - {self.reference}:
+            scan = scans[name]
+            others = [
+                pair_similarity(reference, other) for other in self._others(case, name, reference)
+            ]
+            own = pair_similarity(reference, scan)
+            curve = class_curve(reference, scan)
+            pairs[name] = _Pair(own, others, *best_flip(reference, scan), *curve, len(scan.own))
+
+    def _others(self, case: str, name: str, like: Thumbnail) -> list[Thumbnail]:
+        """The thumbnails of a scan of other patients on the same lattice, of the cases that all are compared with."""
+        return [
+            scans[name]
+            for other, scans in self.compared.items()
+            if self.patients[other] != self.patients[case]
+            and name in scans
+            and scans[name].own.shape == like.own.shape
+        ]
+
+    def findings(self, named: Collection[tuple[str, str]]) -> Iterator[Finding]:
+        """The first row that fits each scan that is not named yet.
+
+        Where all of a case's pairs are wrong, the reference scan is named, unless scans are exchanged.
+        """
+        by_name = grouped((name, value) for (_, name), value in self.resembles.items())
+        usual = {name: float(np.median(values)) for name, values in by_name.items()}
+        alone = set(named)
+        for (case, name), value in self.resembles.items():
+            numbers = {"alike": value, "usual": usual[name], "cases": len(by_name[name])}
+            said = None if (case, name) in alone else first("resemblance", numbers)
+            if said and not self._is_turned(case, name):
+                alone.add((case, name))
+                yield Finding(name, case, *said)
+        pairs = {
+            case: {name: pair for name, pair in of_case.items() if (case, name) not in alone}
+            for case, of_case in self.pairs.items()
+            if (case, self.reference) not in alone
+        }
+        found = dict[str, list[Finding]]()
+        for name in sorted(set(chain.from_iterable(pairs.values()))):
+            of_name = {case: some[name] for case, some in pairs.items() if name in some}
+            for finding in self._of_scan(name, of_name):
+                found.setdefault(finding.case, []).append(finding)
+        for case, several in found.items():
+            exchanged = {finding.modality for finding in several} & {one.name for one in several}
+            if len(several) == len(pairs[case]) > 1 and not exchanged:
+                several = [replace(several[0], name=self.reference, partner="other scans")]
+            yield from several
+
+    def _is_turned(self, case: str, name: str) -> bool:
+        """Whether a scan is turned against the others of its case, which says more than that it resembles no other."""
+        pairs = self.pairs.get(case, {})
+        several = [pairs[name]] if name in pairs else [*pairs.values()]
+        return any(first("pair", _of_flip(pair)) for pair in several)
+
+    def _of_scan(self, name: str, pairs: Mapping[str, _Pair]) -> Iterator[Finding]:
+        """The first row that fits each pair of a scan with the reference scans."""
+        numbers = {case: _of_flip(pair) for case, pair in pairs.items()}
+        for measure in (self._contrasts, self._foreign, self._exchanged):
+            for case, further in measure(name, pairs).items():
+                numbers[case] |= further
+        for case, of_case in numbers.items():
+            if said := first("pair", of_case):
+                code, text = said
+                modality = str(of_case["nearest"]) if code == "contrast-of-modality" else ""
+                yield Finding(name, case, code, text, self.reference, modality)
+
+    def _exchanged(
+        self, name: str, pairs: Mapping[str, _Pair]
+    ) -> dict[str, dict[str, float | str]]:
+        """How much better the reference scan of one case fits the scan of another, of the least similar pairs."""
+        worst = sorted(pairs, key=lambda case: (pairs[case].ratio, case))[:MOST_SUSPECTS]
+        suspects = {case for case in worst if pairs[case].is_suspect}
+        scans = {case: self.thumbnails(case) for case in worst if suspects}
+        numbers = dict[str, dict[str, float | str]]()
+        for case, other in product(scans, scans):
+            same_patient = self.patients[case] == self.patients[other]
+            if same_patient or suspects.isdisjoint((case, other)):
+                continue
+            mean = (pairs[case].own + pairs[other].own) / 2
+            crossed = pair_similarity(scans[case][self.reference], scans[other][name])
+            for one, owner in ((case, other), (other, case)):
+                times = crossed / max(mean, pairs[one].own, TINY)
+                if times > float(numbers.get(one, {}).get("crossed", 0)):
+                    numbers[one] = {"crossed": times, "whose": f"{one} that of {owner}"}
+        return numbers
+
+    def _foreign(self, name: str, pairs: Mapping[str, _Pair]) -> dict[str, dict[str, float | str]]:
+        """How similar each pair is beside pairs of two patients, and beside the other pairs of one patient."""
+        known = {case: pair for case, pair in pairs.items() if pair.others and pair.slices > 1}
+        typical = float(np.median([pair.ratio for pair in known.values()])) if known else 0.0
+        suspects = [case for case, pair in known.items() if pair.is_suspect]
+        worst = sorted(suspects, key=lambda case: (known[case].ratio, case))[:MOST_SUSPECTS]
+        numbers = dict[str, dict[str, float | str]]()
+        for case in worst:
+            pair = known[case]
+            scan = self.thumbnails(case)[name]
+            # the scan beside other references, too: a noisy reference is similar to none
+            references = self._others(case, self.reference, scan)
+            backwards = [pair_similarity(other, scan) for other in references]
+            numbers[case] = {
+                "others": len(pair.others),
+                "typical": typical,
+                "own": pair.own / max(*pair.others, TINY),
+                "share": pair.ratio / max(typical, TINY),
+                "backwards": pair.own / max(*backwards, TINY),
+            }
+        return numbers
+
+    def _contrasts(
+        self, name: str, pairs: Mapping[str, _Pair]
+    ) -> dict[str, dict[str, float | str]]:
+        """How far the contrast of a scan is from that of its modality in the cohort, and from that of the nearest one."""
+        if name == MASK:
+            return {}
+        curves = grouped(
+            (other, pair.curve)
+            for by_name in self.pairs.values()
+            for other, pair in by_name.items()
+            if other != MASK
+        )
+        means = {other: np.median(curves[other], axis=0) for other in sorted(curves)}
+        apart = {
+            case: {other: pair.distance(mean) for other, mean in means.items()}
+            for case, pair in pairs.items()
+        }
+        usual = float(np.median([distances[name] for distances in apart.values()]))
+        numbers = dict[str, dict[str, float | str]]()
+        for case, distances in apart.items():
+            own = distances[name]
+            nearest = min(distances, key=distances.__getitem__)
+            numbers[case] = {
+                "cases": len(pairs),
+                "classes": own,
+                "times": own / max(usual, TINY),
+                "halves": pairs[case].halves(means[name]),
+                "nearest": nearest,
+                "nearest_share": distances[nearest] / max(own, TINY),
+            }
+        return numbers
+
+
+def _of_flip(pair: _Pair) -> dict[str, float | str]:
+    how = " and ".join(SIDES[axis] for axis in pair.axes)
+    return {"slices": pair.slices, "flip": pair.flipped / max(pair.own, TINY), "how": how}
