@@ -44,6 +44,7 @@ from voxlate.checks.header_checks import (
     check_widths,
     grids_of,
 )
+from voxlate.checks.quality_checks import check_stacks, slice_numbers
 from voxlate.checks.survey import Inputs, read_inputs
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import PreparedCase, map_arrays, prepare_case, read_header, write_case
@@ -62,6 +63,7 @@ from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.choice import as_names
 from voxlate.scans.cohorts.patient_names import EACH
 from voxlate.scans.formats.io import content_hash, read_volume
+from voxlate.scans.images.grid import canonical_view
 from voxlate.scans.images.misalignment import Misalignment
 from voxlate.scans.images.register import write_transform
 from voxlate.scans.options.prepare import PrepareOptions
@@ -175,6 +177,7 @@ def _cohort(out: Path, inputs: Inputs, headers: list[CaseHeader], made: dict[str
             *(check_widths(headers) if found.heads else ()),
             *check_copies(headers, inputs.splits, out / "cases", masks),
             *check_origins(headers),
+            *check_stacks(headers),
             *check_outliers(headers, lambda case: map_arrays(case_path(out, case))),
             *check_resampling(grids_of(headers), preparation),
             *check_alignment(headers, preparation),
@@ -357,6 +360,7 @@ class _Work:
             inputs=inputs,
             misaligned=misaligned,
             signatures=signatures(case),
+            stacks={name: slice_numbers(canonical_view(scan)) for name, scan in scans.items()},
         )
         for name, transform in case.transforms.items():
             write_transform(self.out / header.registered[name].transform, transform)

@@ -3,7 +3,7 @@
 The first three are measured on some slices. Limits are in limits.toml; a training with worse scans raises them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
@@ -12,10 +12,12 @@ import numpy as np
 from voxlate.base.arrays import Bool, Float32
 from voxlate.base.messages import Message
 from voxlate.base.schema import Field
-from voxlate.checks.table import Numbers, ask
+from voxlate.checks.table import ask
+from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.mask import background_value, foreground
+from voxlate.scans.images.units import TISSUE_MAPS
 
 SLICES = 8
 MIDDLE = (0.2, 0.8)  # of the slices with a body, from which they are taken: ends are small
@@ -39,6 +41,12 @@ MOST_ASKED = 40  # slices in which points are looked for
 FEWEST_ORDERED = 16
 SHOWN = 0.2  # of the largest deviation of a slice: ends of the body, and air beyond them, have less
 EMPTY = 0.05  # of the median deviation; slices of an MRA with few vessels have 0.37
+
+# The numbers of slices, in the order of an array.
+STACK = (
+    "misplaced", "empty", "before", "behind", "darker", "same_peak", "at_peak", "gap_mm", "salt", "flat",
+    "copied", "copied_share", "jump", "jump_at", "jump_to", "odd", "odd_at", "odd_share", "level", "level_at",
+)  # fmt: skip
 
 Value = Annotated[float, Field(ge=0, le=1e4)]
 
@@ -102,7 +110,15 @@ def check_slices(scan: Volume) -> list[Message]:
     return ask("slices", slice_numbers(scan), scan.modality)
 
 
-def slice_numbers(scan: Volume) -> Numbers:
+def check_stacks(headers: Sequence[CaseHeader]) -> Iterator[Message]:
+    """The same messages on the scans of prepared cases, but maps of tissue, from their headers."""
+    for header in headers:
+        for name, numbers in header.stacks.items():
+            if name not in TISSUE_MAPS:
+                yield from (said.on(header.case) for said in ask("slices", numbers, name))
+
+
+def slice_numbers(scan: Volume) -> dict[str, float]:
     """Numbers of the slices of a canonical scan: see `slices` in limits.toml; none of a few slices."""
     sides = zip(scan.data.shape[2:], scan.grid.spacing_mm[1:])
     rows, columns = (max(1, round(PIXEL_MM / mm), length // MOST_PIXELS) for length, mm in sides)
@@ -125,10 +141,10 @@ def slice_numbers(scan: Volume) -> Numbers:
         np.fill_diagonal(alike, -np.inf)
         away = np.abs(alike.argmax(axis=1) - np.arange(len(shown)))
         misplaced = float((away > 1).mean())
-    numbers: dict[str, float | str] = {
+    numbers = {
         "misplaced": misplaced,
-        "empty": len(empty),
-        "darker": 1 - np.exp(-_alternation(deviations[within])),
+        "empty": float(len(empty)),
+        "darker": float(1 - np.exp(-_alternation(deviations[within]))),
         "same_peak": float((peaks[shown] == np.median(peaks[shown])).mean()),
         "at_peak": float(np.median(at_peak[shown])),
         "gap_mm": max(
@@ -138,11 +154,11 @@ def slice_numbers(scan: Volume) -> Numbers:
     }
     numbers |= _points(image[:: max(1, len(image) // MOST_ASKED)])
     if len(empty):
-        numbers |= {"before": f"{empty[0] - 1}", "behind": f"{empty[-1] + 1}"}
+        numbers |= {"before": float(empty[0] - 1), "behind": float(empty[-1] + 1)}
     return numbers | _continuity(slices, deviations, means)
 
 
-def _continuity(slices: Float32, deviations: Float32, means: Float32) -> dict[str, float | str]:
+def _continuity(slices: Float32, deviations: Float32, means: Float32) -> dict[str, float]:
     """How the slices [N, P] of a scan, without their means, continue each other.
 
     copied: share of slices that are exact copies of the next one; jump: the largest difference of two neighbours, times
@@ -168,12 +184,13 @@ def _continuity(slices: Float32, deviations: Float32, means: Float32) -> dict[st
         "copied": float((apart < SAME).sum()),
         "copied_share": float((apart < SAME).mean()),
         "jump": float(jumps.max()),
-        "jump_at": f"{first + int(jumps.argmax())} and {first + int(jumps.argmax()) + 1}",
+        "jump_at": float(first + jumps.argmax()),
+        "jump_to": float(first + jumps.argmax() + 1),
         "odd": float(both.max()),
-        "odd_at": f"{first + 1 + int(both.argmax())}",
+        "odd_at": float(first + 1 + both.argmax()),
         "odd_share": float((both > ODD).mean()),
         "level": float(levels.max()),
-        "level_at": f"{first + 1 + int(levels.argmax())}",
+        "level_at": float(first + 1 + levels.argmax()),
     }
 
 

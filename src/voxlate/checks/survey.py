@@ -1,12 +1,12 @@
 """A cohort before it is prepared: its cases, splits and preparation, and the use and the problems of each file."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from voxlate.base.errors import BadInput
+from voxlate.base.errors import BadInput, first_of
 from voxlate.base.executors.job import Progress, no_report
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message
@@ -151,6 +151,7 @@ def survey(cohort: Path, options: PrepareOptions, progress: Progress = no_report
     problems = list[str]()
     resampled = list[Resampled]()
     units = dict[str, tuple[str, str]]()
+    guesses = defaultdict[str, list[str]](list)
     for done, case in enumerate(cases, start=1):
         volumes = dict[str, Volume]()
         for name, path in case.paths.items():
@@ -158,6 +159,8 @@ def survey(cohort: Path, options: PrepareOptions, progress: Progress = no_report
             try:
                 volumes[name] = read_volume(path, name)
                 grid, unit = str(volumes[name].grid), volumes[name].unit
+                for guess in volumes[name].guesses:
+                    guesses[f"{name}: {guess}"].append(case.case)
                 if name in case.files:
                     check_unit(name, unit, case.case, units)
             except BadInput as error:
@@ -170,6 +173,7 @@ def survey(cohort: Path, options: PrepareOptions, progress: Progress = no_report
         except BadInput as error:
             problems.append(str(error))
         progress(done, len(cases))
+    inputs.found.guessed += [f"{text} ({first_of(names)})" for text, names in guesses.items()]
     found_units = {file.name: file.unit for file in files if file.unit}
     masked = {case.case for case in cases if case.mask}
     table = overview(cases, inputs.splits, found_units, masked)

@@ -18,10 +18,11 @@ from voxlate.base.messages import Message, message
 from voxlate.base.slabs import least_and_most
 from voxlate.checks.cohort_outliers import finding_messages
 from voxlate.checks.pairs import Finding, Pairs, Scans
+from voxlate.checks.quality_checks import STACK, slice_numbers
 from voxlate.checks.scan_numbers import ScanNumbers, numbers_of, oddity, usual_numbers
-from voxlate.checks.table import first
+from voxlate.checks.table import ask, first
 from voxlate.checks.thumbnail import best_flip, coarse, pair_similarity, thumbnails
-from voxlate.scans.images.grid import Grid, Volume
+from voxlate.scans.images.grid import Grid, Volume, canonical_view
 from voxlate.scans.images.statistics import Statistics, distribution
 
 Kind = Literal["spacing", "unit", "blank", "padding", "offset", "window", "mirrored", "patient"]
@@ -62,7 +63,8 @@ class Sketch:
 
     image, source: NaN where they do not cover the truth; empty where there are none. spacing_mm: [3] of the
     truth; cell_mm: [3] of cells; times: [1], by how much
-    the truth's field of view is longer than that of the image; ends: [2], the lowest and the highest value of the truth.
+    the truth's field of view is longer than that of the image; ends: [2], the lowest and the highest value of the truth;
+    stack: the numbers of its slices, in the order of STACK.
     """
 
     truth: Float32
@@ -72,6 +74,7 @@ class Sketch:
     cell_mm: Float32
     times: Float32
     ends: Float32
+    stack: Float32
 
     @property
     def has_other_size(self) -> bool:
@@ -136,6 +139,7 @@ def sketch_of(
     """
     values = truth.data[0]
     cells, steps = coarse(values)
+    stack = slice_numbers(canonical_view(truth))
     nothing = np.zeros((0, 0, 0), np.float32)
     return Sketch(
         cells,
@@ -145,6 +149,7 @@ def sketch_of(
         (np.array(truth.grid.spacing_mm) * steps).astype(np.float32),
         np.array([_relative_size(truth.grid, image_grid)], np.float32),
         np.array([*least_and_most(values)], np.float32),
+        np.array([stack.get(name, np.nan) for name in STACK], np.float32),
     )
 
 
@@ -209,7 +214,12 @@ def judge(
         meaning = codes()[finding.code].meaning.format(partner="source")
         shown = f" ({finding.numbers})" if finding.numbers else ""
         faults[finding.case] = Fault(kind, f"{meaning}{shown}")
-    return faults, finding_messages(odd, {name: len(truths)})
+    stacks = [
+        said.on(label)
+        for label, truth in compared.items()
+        for said in ask("slices", dict(zip(STACK, truth.sketch.stack.tolist())), name)
+    ]
+    return faults, [*finding_messages(odd, {name: len(truths)}), *stacks]
 
 
 def _kind_of(finding: Finding, unit: str, numbers: ScanNumbers) -> Kind | None:

@@ -68,7 +68,8 @@ class CaseHeader:
     voxels of the mask in each slice; mask_box: first and last + 1 along D, H, W; inputs: digest of the input files and
     the preparation; misaligned: the distance of scans from the fixed one, where it was estimated; voxels: digest of
     each array (modality, mask, label map) by its name; signatures: of scans, to recognise
-    changed copies; checksum: of the header; inputs, voxels and checksum are empty in memory.
+    changed copies; stacks: what each scan's slices have in common, by numbers of checks; checksum: of the header; inputs,
+    voxels and checksum are empty in memory.
     """
 
     case: Name
@@ -87,6 +88,7 @@ class CaseHeader:
     inputs: Text = ""
     voxels: dict[Name, Digest] = field(default_factory=dict)
     signatures: dict[Name, Text] = field(default_factory=dict)
+    stacks: dict[Name, dict[Name, Number]] = field(default_factory=dict)
     registered: dict[Name, Registered] = field(default_factory=dict)
     misaligned: dict[Name, Misalignment] = field(default_factory=dict)
     checksum: Text = ""
