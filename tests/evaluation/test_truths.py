@@ -14,7 +14,7 @@ from voxlate.anatomy.cohort import write_cohort
 from voxlate.base.errors import BadInput
 from voxlate.checks.header_checks import refuse_synthetic
 from voxlate.checks.prepare import prepare
-from voxlate.checks.truths import SketchedTruth, check_scale, faults_of, sketch_of
+from voxlate.checks.truths import SketchedTruth, check_scale, faults_of, judge, sketch_of
 from voxlate.evaluation.scoring.captions import caption, truth_messages
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.outliers import find_outliers
@@ -329,3 +329,20 @@ def test_an_inverted_mask_is_refused(synthesised):
 
     with pytest.raises(BadInput, match="phantom_000"):
         evaluate(out, cohort, mask="cohort")
+
+
+def test_one_slice_with_an_offset_is_a_caution_on_its_case_in_a_cohort_and_in_a_truth(
+    heads, tmp_path
+):
+    shutil.copytree(heads, tmp_path / "scans")
+    path = tmp_path / "scans" / "phantom_001" / "ct.nii.gz"
+    ct = read_volume(path, "ct")
+    ct.data[0, 20] += 1024
+    write_volume(path, ct)
+    cohort = prepare(tmp_path / "scans", tmp_path / "prepared", workers=0, audit=False)
+    said = [one for one in cohort.warnings if one.code == "slices"]
+    assert [(one.case, one.grade) for one in said] == [("phantom_001", "caution")]
+    assert said[0].numbers["level_at"] == 20
+    truths = {"a/ct": sketched(heads, 0), "b/ct": sketched(heads, 1, change=lambda _: ct.data[0])}
+    _, odd = judge(truths)
+    assert [(one.case, one.code) for one in odd if one.code == "slices"] == [("b/ct", "slices")]
