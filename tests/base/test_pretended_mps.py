@@ -93,7 +93,7 @@ def test_a_model_is_trained_and_used_on_mps_as_on_a_cpu(way, ready, tmp_path, mo
         scans = find_scans(
             [str(ready / "scans")], model, missing=["t2"] if way == "completion" else None
         )
-        folders, failed = synthesise_cases(Selection(model, scans[:1]), tmp_path / "out")
+        folders, failed, _ = synthesise_cases(Selection(model, scans[:1]), tmp_path / "out")
         assert len(folders) == 1
         assert not failed
     here = train(made, ready / "ready", tmp_path / "cpu", device="cpu")

@@ -114,7 +114,7 @@ def test_a_part_sees_the_way_of_a_job_that_has_made_no_case_yet_and_one_of_the_s
     sentence = r"provenance.json: expected the way in which this part.*seed: 0 and 7"
     with pytest.raises(BadInput, match=sentence):
         synthesise_cases(first_case, out, seed=7)
-    made, failed = synthesise_cases(first_case, out)
+    made, failed, _ = synthesise_cases(first_case, out)
     assert (len(made), failed) == (1, {})
 
 

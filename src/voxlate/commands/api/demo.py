@@ -89,10 +89,14 @@ def _demo_on_phantoms(out: Path, reporter: Reporter) -> Demo:
     held_out = sorted({*prepared.splits["val"], *prepared.splits["test"]})[:TEST_HEADS]
     others = [entry.case for entry in prepared.cases if entry.case not in held_out]
     regression, between, sample = out / "regression", out / "between", out / "one_sample"
-    synthesise(run, cohort, regression, answer="mean", exclude=others, progress=reporter)
-    drawn: Any = {"intervals": False, "exclude": others, "progress": reporter}
-    synthesise(run, cohort, between, sharpness=BETWEEN, **drawn)
-    synthesise(run, cohort, sample, **drawn)
+    shared: Any = {
+        "exclude": others,
+        "anyway": True,
+        "progress": reporter,
+    }  # all compare the same heads
+    synthesise(run, cohort, regression, answer="mean", **shared)
+    synthesise(run, cohort, between, sharpness=BETWEEN, intervals=False, **shared)
+    synthesise(run, cohort, sample, intervals=False, **shared)
     folders = [regression, between, sample]
     scores = [evaluate(folder, cohort, progress=reporter) for folder in folders]
     page = out / "report.html"
