@@ -5,7 +5,7 @@ other truths, never by the error of its image alone: a bad model is no reason to
 same, as after a training on such truths, nothing is said.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -50,6 +50,7 @@ PADDED_HU = (
     -1100.0,
     4095.0,
 )  # values beyond are no tissue and no air; larger metal objects are not in patients
+FEWEST_SLICES = 8  # below, truths are pictures or a few slices
 OTHER_SIZE = 20.0  # times: the field of view of a scan of the same region is less than this apart
 OTHER_SCALE = (
     10.0  # times, between the brightest values of an image in arbitrary units and of its truth
@@ -102,9 +103,8 @@ class Sketch:
         arrays = {
             name: np.where(np.isfinite(scan), scan, np.nanmin(scan)) for name, scan in known.items()
         }
-        reference = "source" if "source" in arrays else "truth"
         depth, height, width = map(float, self.cell_mm)
-        return thumbnails(arrays, reference, (depth, height, width))
+        return thumbnails(arrays, "truth", (depth, height, width))
 
 
 @dataclass(frozen=True)
@@ -190,20 +190,12 @@ def judge(
         if said and not first("image", {**scan, said[0]: 1.0}):
             findings.append(Finding("truth", label, *said))
     named = {(finding.case, "truth") for finding in findings}
-    patients = {label: truth.patient for label, truth in compared.items()}
-
-    are_ct = any(truth.unit == "HU" for truth in compared.values())
-    unasked = ("source", "truth") if are_ct else ("source",)
-
-    def of_pair(label: str) -> Scans:
-        """The thumbnails of a truth and its source."""
-        return {name: scan for name, scan in scans[label].items() if name != "image"}
-
-    pairs = Pairs(patients, "source", of_pair, unasked)
-    for label in compared:
-        pairs.measure(label, pairs.thumbnails(label))
-    for finding in pairs.findings(named):
-        if finding.name == "truth" and not _lies_so(scans[finding.case], finding):
+    # a picture has little to compare, so that its image must say the same
+    flat = {k: truth for k, truth in compared.items() if len(truth.sketch.truth) < FEWEST_SLICES}
+    of_image = {finding.case for finding in _of_pairs(flat, scans, "image", named)}
+    for finding in _of_pairs(compared, scans, "source", named):
+        is_told = finding.case not in flat or finding.case in of_image
+        if is_told and not _lies_so(scans[finding.case], finding):
             findings.append(finding)
     odd = list[Finding]()
     for finding in findings:
@@ -211,9 +203,9 @@ def judge(
         if kind is None:
             odd.append(replace(finding, name=name))
             continue
-        meaning = codes()[finding.code].meaning.format(partner="source")
+        _, _, what = codes()[finding.code].meaning.split(" ", 2)  # without "a scan"
         shown = f" ({finding.numbers})" if finding.numbers else ""
-        faults[finding.case] = Fault(kind, f"{meaning}{shown}")
+        faults[finding.case] = Fault(kind, f"that it {what.format(partner='source')}{shown}")
     stacks = [
         said.on(label)
         for label, truth in compared.items()
@@ -222,12 +214,33 @@ def judge(
     return faults, [*finding_messages(odd, {name: len(truths)}), *stacks]
 
 
+def _of_pairs(
+    truths: Mapping[str, SketchedTruth],
+    scans: Mapping[str, Scans],
+    of: Literal["source", "image"],
+    named: Collection[tuple[str, str]],
+) -> Iterator[Finding]:
+    """What is wrong with truths beside their sources, or their images."""
+
+    def of_pair(label: str) -> Scans:
+        """The thumbnails of a truth, and of its source or image."""
+        return {name: scan for name, scan in scans[label].items() if name in ("truth", of)}
+
+    are_ct = any(truth.unit == "HU" for truth in truths.values())
+    patients = {label: truth.patient for label, truth in truths.items()}
+    pairs = Pairs(patients, "truth", of_pair, (of, "truth") if are_ct else (of,))
+    for label in truths:
+        pairs.measure(label, pairs.thumbnails(label))
+    for finding in pairs.findings(named):
+        yield replace(finding, name="truth", partner="source")
+
+
 def _kind_of(finding: Finding, unit: str, numbers: ScanNumbers) -> Kind | None:
     """The fault that a finding is; None where the truth counts."""
     kind = KINDS.get(finding.code)
     if finding.code == "other-background" and numbers["low"] > NO_AIR_HU:
         kind = "window"
-    if kind == "padding" and numbers["filled"] <= PADDED:
+    if kind == "padding" and numbers.get("filled", 0) <= PADDED:
         return None
     return kind if unit == "HU" or kind in ("blank", "mirrored", "patient") else None
 
@@ -253,6 +266,8 @@ def _numbers(truth: SketchedTruth, scans: Scans) -> ScanNumbers:
     """
     sketch = truth.sketch
     depth, height, width = map(float, sketch.spacing_mm)
+    if "truth" not in scans:  # too small to show a body
+        return numbers_of("", truth.unit, sketch.statistics, (depth, height, width), None, None)
     scan, image = scans["truth"], scans.get("image")
     source = scans.get("source", image)
     mm = (depth, height, width)
