@@ -86,9 +86,10 @@ class Patch:
         mask = np.ones(size, np.float32)
         if MASK in case.arrays:
             mask[:] = 0
-            mask[self.inside] = case.inside(case.arrays[MASK][self.place], data.source)
+            inside = case.inside(case.arrays[MASK][self.place], data.source)
             if self.drawn is not None and self.item is not None:
-                mask[self.inside] *= self.drawn.remainder(case, self.item, self.place)
+                inside = self.drawn.body(case, self.item, self.place, inside)
+            mask[self.inside] = inside
         # The body of the slices themselves, not of their neighbours, is raised to the least value of data.lift.
         least = np.float32(BACKGROUND + data.lift * (1 - BACKGROUND))
         for channel, (name, step) in zip(source, data.channels):
@@ -132,6 +133,9 @@ class Patch:
         inside = first >= 0 and end <= length
         slices = slice(first, end) if inside else _repeat_ends(first, end, length)
         values = np.asarray(self.case.arrays[name][slices, rows, columns])
+        if self.drawn is not None and self.item is not None:
+            place = (slices, rows, columns)
+            values = self.drawn.stored(self.case, name, self.item, place, values)
         if values.dtype == np.float16:
             values = values.astype(np.float32)
         values = through_plane(values, slice_mm, spacing_mm)
