@@ -120,7 +120,9 @@ class Effects:
     moves_mm: tuple[tuple[float, ...], ...]  # along H and W, one more than cuts
     noise: float
     black: float = 0.0  # is subtracted
-    clip: float = np.inf  # the largest signal of the scale, as a share of that of the brightest tissue
+    clip: float = (
+        np.inf
+    )  # the largest signal of the scale, as a share of that of the brightest tissue
     surface: float = 0.0  # by which coils make the tissue at the skin brighter, as a share
     surface_mm: float = 1.0  # depth over which that fades
     along: int = 0  # the axis of the part along which slices are thick: 0 that of its slices

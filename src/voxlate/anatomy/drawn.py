@@ -238,9 +238,7 @@ class Drawn:
             return values
         return self._layers(case, item.scalp, place).hounsfield(values)
 
-    def body(
-        self, case: PreparedCase, item: Draw, place: Slab, inside: np.ndarray
-    ) -> np.ndarray:
+    def body(self, case: PreparedCase, item: Draw, place: Slab, inside: np.ndarray) -> np.ndarray:
         """The mask of a part of a case, `inside` as it is stored, with the item's scalp and without what is removed."""
         if item.scalp is not None:
             inside = inside | (case.arrays["skin_map"][place] > -item.scalp.grown_mm)

@@ -58,7 +58,9 @@ def draw(rng: Rng) -> Habitus:
     wet = float(rng.uniform(0.1, 0.9)) if rng.random() < 0.25 else 0.0
     planes, lobes = noise(rng, 15, 3, 64), noise(rng, 34, 6, 48)
     shrunk = float(rng.uniform(0, 4)) if rng.random() < 0.4 else 0.0
-    return Habitus(skin, fat, muscle, planes, lobes, plane, swelling, wet, cortex, dura, gas, shrunk)
+    return Habitus(
+        skin, fat, muscle, planes, lobes, plane, swelling, wet, cortex, dura, gas, shrunk
+    )
 
 
 def draw_tissues(body: LabelMap, habitus: Habitus) -> AnyArray:

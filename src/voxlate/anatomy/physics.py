@@ -299,7 +299,9 @@ class PhysicsSettings:
     ] = 0.0
     surface: Annotated[
         Share,
-        setting("share of items whose coils make the tissue below the skin up to 4 times as bright"),
+        setting(
+            "share of items whose coils make the tissue below the skin up to 4 times as bright"
+        ),
     ] = 0.0
     across: Annotated[
         Share,

@@ -69,7 +69,7 @@ def draw(rng: np.random.Generator) -> Scalp:
     grown = float(rng.uniform(0, _GROWN_MM)) if rng.random() < 0.5 else 0.0
     skin, septum, galea = rng.uniform((1.0, 0.0, 0.3), (3.0, 2.4, 2.5)).tolist()
     pd = rng.uniform((0.5, 0.12, 0.6, 0.15), (0.9, 0.5, 1.0, 0.6))
-    t1 = np.exp(rng.uniform(np.log((700, 700, 240, 700)), np.log((1300, 1300, 520, 1400))))
+    t1 = np.exp(rng.uniform(np.log((350, 700, 240, 700)), np.log((1300, 1300, 520, 1400))))
     t2 = np.exp(rng.uniform(np.log((28, 14, 45, 16)), np.log((60, 28, 150, 45))))
     hu = rng.uniform((10, -40, -115, 10), (60, 40, -75, 60))
     constants = {
@@ -82,7 +82,9 @@ def draw(rng: np.random.Generator) -> Scalp:
         "chi_map": np.array([0.0, 0.0, 0.65, 0.0]),
         "hu": hu,
     }
-    return Scalp(grown, skin, septum, galea, {k: v.astype(np.float32) for k, v in constants.items()})
+    return Scalp(
+        grown, skin, septum, galea, {k: v.astype(np.float32) for k, v in constants.items()}
+    )
 
 
 @dataclass(frozen=True)
