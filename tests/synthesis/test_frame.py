@@ -9,7 +9,7 @@ import torch
 from voxlate.base.items import BACKGROUND
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import read_volume
-from voxlate.scans.images.frame import find_frame
+from voxlate.scans.images.frame import Frame, find_frame
 from voxlate.scans.images.grid import Volume, orient
 from voxlate.scans.images.mask import hard_edges
 from voxlate.synthesis.empty import HU_AIR
@@ -38,10 +38,28 @@ def without_air(volume: Volume, pads) -> np.ndarray:
     return volume.data[(slice(None), *(slice(before, -after or None) for before, after in pads))]
 
 
+def in_noise() -> tuple[Volume, list[tuple[int, int]]]:
+    """A head in much air with the noise of magnitude images, and the ends of the head along D, H, W."""
+    z, y, x = np.ogrid[-37:38, -72:73, -68:69]
+    radius = (z / 6.9) ** 2 + (y / 22) ** 2 + (x / 18) ** 2
+    head = np.where(radius < 1, 700 + 200 * np.sin(y / 3) * np.cos(x / 4), 0)
+    head[radius < 0.2] = 150
+    real, imaginary = np.random.default_rng(3).normal(0, 15, (2, *head.shape))
+    image = np.hypot(head + real, imaginary).astype(np.float32)
+    volume = Volume(image[None], np.diag([2.0, 2, 3, 1]), "a.u.", "t1")
+    return volume, [(31, 44), (51, 94), (51, 86)]
+
+
+def boxed(scan: Volume, ends) -> Volume:
+    """A box of a scan, in the same place."""
+    return Frame(scan.grid, ends, ends, ends).cut(scan)
+
+
 @pytest.fixture
 def framed(prepared, tiny, tmp_path):
     """A model that was trained in frames, and the folder of its training."""
     changes = {"data.frame": "4.0", "data.patch": "[1,32,24]", "net.zero_init": "false"}
+    changes["intensity.t1"] = "{kind='percentile'}"
     trained = train(recipe.read(str(tiny), changes), prepared, tmp_path / "run", device="cpu")
     return load(trained.folder, device="cpu")
 
@@ -60,6 +78,36 @@ def test_air_around_a_body_changes_no_voxel_of_its_image_and_no_message(framed, 
             assert made.volume.data.shape[1:] == with_air(turned, pads).grid.shape
 
 
+def test_noise_in_the_air_around_a_body_and_the_end_of_the_air_change_no_voxel_of_the_body(framed):
+    whole, head = in_noise()
+    made = []
+    for mm, planes in ((2, 0), (5, 0), (10, 0), (2, 9), (50, 0), (20, (9, 0, 0, 0, 0, 4))):
+        voxels = [max(1, int(mm / side)) for side in whole.grid.spacing_mm]
+        near = [(first - n, end + n) for (first, end), n in zip(head, voxels)]
+        cut = with_air(boxed(whole, near), np.broadcast_to(planes, 6).reshape(3, 2))
+        made.append(cut)
+    # zeros between the air of the head and other noise
+    noise = np.random.default_rng(1).rayleigh(15, whole.data.shape).astype(np.float32)
+    near = np.zeros(whole.data.shape, bool)
+    near[:, 29:46, 48:98, 47:90] = True
+    ring = np.zeros_like(near)
+    ring[:, 25:50, 40:106, 40:97] = True
+    made.append(replace(whole, data=np.where(near, whole.data, np.where(ring, 0, noise))))
+    for side in range(6):  # air at one side alone
+        ends = [[first - 1, end + 1] for first, end in head]
+        ends[side // 2][side % 2] = (0, whole.grid.shape[side // 2])[side % 2]
+        made.append(boxed(whole, ends))
+    bodies = []
+    for scan in made:
+        image = framed.synthesise({"t1": scan}, warn=lambda _: None).volume
+        offset = np.linalg.inv(image.affine)[:3] @ [*np.array([h[0] for h in head[::-1]]) * [2, 2, 3], 1]
+        z, y, x = np.rint(offset[::-1]).astype(int)
+        bodies.append(image.data[0, z : z + 13, y : y + 43, x : x + 35])
+    for k, other in enumerate(bodies): print(k, made[k].grid.shape, abs(other - bodies[0]).max())
+    for other in bodies[1:]:
+        assert abs(other - bodies[0]).max() <= 1e-5 * 1400
+
+
 def test_a_scan_of_the_training_is_known_in_its_frame(framed, prepared, cohort):
     case = open_cohort(prepared).splits["train"][0]
     scan = read_volume(cohort / case / "t1.nii.gz", "t1")
@@ -71,7 +119,7 @@ def test_a_frame_holds_the_body_and_its_margin_and_no_constant_plane():
     image[6:14, 8:20, 10:30] = 100
     scan = Volume(image[None], np.diag([1.0, 2, 3, 1]), "a.u.", "t1")
     image[5, 0, 0] = image[15, 29, 39] = 1e-3  # what is in the file, however faint, ends the planes
-    assert find_frame([scan], 4.0).ends == [(5, 16), (4, 24), (4, 36)]
+    assert find_frame([scan], 4.0).ends == [(2, 18), (4, 24), (4, 36)]
     frame = find_frame([with_air(scan, PADS[2])], 4.0)
     back = frame.restore(frame.cut(with_air(scan, PADS[2])), 0.0)
     assert np.array_equal(back.data, with_air(scan, PADS[2]).data * (back.data > 0))

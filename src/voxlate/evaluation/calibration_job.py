@@ -129,7 +129,7 @@ class CalibrationJob:
             prepared = inputs.prepared
             output_grid = find_output_grid(facts, prepared)
             framed = {name: inputs.cut(scan) for name, scan in scans.items()}
-            labels = {name: inputs.cut(label) for name, label in maps.items()}
+            labels = {name: inputs.cut(label, 0) for name, label in maps.items()}
             truths = self._truths(
                 case.case, framed, labels, output_grid, inputs.digests, context.warn
             )

@@ -37,7 +37,7 @@ from voxlate.scans.cases.layout import lay_out
 from voxlate.scans.formats.io import content_hash, is_there, read_volume
 from voxlate.scans.images.frame import Frame, find_frame
 from voxlate.scans.images.grid import Volume, canonical_view, check_affine, same_grid
-from voxlate.scans.images.mask import clearest
+from voxlate.scans.images.mask import body_in_any_air, clearest, foreground
 from voxlate.scans.images.units import unit_of
 from voxlate.synthesis.facts import CUBIC, Facts
 from voxlate.synthesis.intervals import fills_crown
@@ -66,9 +66,9 @@ class CaseInputs:
     frame: Frame | None = None
     digests: frozenset[str] = frozenset()
 
-    def cut(self, scan: Volume) -> Volume:
-        """The part of a scan, or of a label map, that was prepared."""
-        return scan if self.frame is None else self.frame.cut(scan)
+    def cut(self, scan: Volume, background: float | None = None) -> Volume:
+        """The part of a scan that was prepared, or of a label map with its background (see Frame.cut)."""
+        return scan if self.frame is None else self.frame.cut(scan, background)
 
 
 def prepare_inputs(
@@ -90,18 +90,22 @@ def prepare_inputs(
     trained, used = facts.preparation, preparation_for(facts, volumes)
     frame = _find_frame(facts, volumes, used.fixed)
     digests = frozenset[str]()
+    bodies = list[Volume]()
     if frame is not None:
         if facts.seen_voxels:
             wholes = (compact(canonical_view(volume).data[0]) for volume in volumes.values())
             digests = frozenset(digest(values)[:DIGITS] for values in wholes)
+        bodies = [frame.cut_to_body(volume) for volume in volumes.values()]
         volumes = {name: frame.cut(volume) for name, volume in volumes.items()}
-        mask = mask and frame.cut(mask)
+        mask = mask and frame.cut(mask, 0)
     if anatomy is not None:
         for volume in volumes.values():
             check_extent(anatomy, volume, case)
-    key = _voxels_key(volumes.values())
+    # the noise of a patient does not depend on the air around the body
+    key = _voxels_key(bodies or volumes.values())
     masked = facts.needs_mask or frame is not None
-    prepared = prepare_case(case, volumes, used, mask=mask, masked=masked)
+    find_body = foreground if frame is None else body_in_any_air
+    prepared = prepare_case(case, volumes, used, mask=mask, masked=masked, find_body=find_body)
     warnings = _check_scans(facts, prepared, anatomy, targets)
     if any(fills_crown(facts, prepared, name) for name in targets):
         apart = prepared.header.spacing_mm[0]

@@ -8,13 +8,15 @@ import numpy as np
 from voxlate.base.arrays import Bool, Float32
 from voxlate.base.items import BACKGROUND, stable_id
 from voxlate.scans.cases.case import MASK, PreparedCase, Role
-from voxlate.scans.cases.case_header import CaseHeader
+from voxlate.scans.cases.case_header import FOREGROUND_OF, CaseHeader
 from voxlate.scans.cases.layout import lay_out
 from voxlate.scans.images.intensity import IntensityMap
+from voxlate.scans.images.mask import dilate
 from voxlate.scans.images.slice_profile import margin, through_plane
 from voxlate.scans.images.tiling import Triple
 
 Box = tuple[slice, slice, slice]
+RIM_MM = 2.0  # around a body's mask, and at least a voxel: what little of its skin the mask lacks
 
 
 class Reading(Protocol):
@@ -50,7 +52,7 @@ class Reading(Protocol):
 
     @property
     def frame(self) -> float | None:
-        """The margin in mm around the body's box, outside of which nothing is read; None: all is."""
+        """The margin in mm around the body's box, outside of which nothing is read, and air is background; None: all is."""
 
 
 class Patch:
@@ -86,10 +88,7 @@ class Patch:
         mask = np.ones(size, np.float32)
         if MASK in case.arrays:
             mask[:] = 0
-            inside = case.inside(case.arrays[MASK][self.place], data.source)
-            if self.drawn is not None and self.item is not None:
-                inside = self.drawn.body(case, self.item, self.place, inside)
-            mask[self.inside] = inside
+            mask[self.inside] = self._body(self.place)
         # The body of the slices themselves, not of their neighbours, is raised to the least value of data.lift.
         least = np.float32(BACKGROUND + data.lift * (1 - BACKGROUND))
         for channel, (name, step) in zip(source, data.channels):
@@ -104,7 +103,10 @@ class Patch:
         return np.array([name in visible for name, _ in self.data.channels])
 
     def modality(self, name: str, role: Role, steps: Sequence[int] = (0,)) -> np.ndarray:
-        """A modality in network units at each of `steps` slices away: float32 [steps, D, H, W]; background outside."""
+        """A modality in network units at each of `steps` slices away: float32 [steps, D, H, W]; background outside.
+
+        In a frame, a source is background in the air around the body, too, whose noise says nothing about the patient.
+        """
         case, place, drawn, item = self.case, self.place, self.drawn, self.item
         out = np.full((len(steps), *self.size), BACKGROUND, np.float32)
         images: Iterable[np.ndarray] = ()
@@ -119,9 +121,35 @@ class Patch:
             slice_mm = drawn.slice_mm(item)
             stored = (self._scale(name, step, slice_mm) for step in steps)
             images = (np.where(remains, image, np.float32(BACKGROUND)) for image in stored)
-        for plane, image in zip(out, images):
+        # a brain's mask or a user's says nothing about air
+        framed = self.data.frame is not None and case.header.mask_from.startswith(FOREGROUND_OF)
+        for plane, image, step in zip(out, images, steps):
+            if framed and role == "source":
+                image = np.where(self._near_body(step), image, np.float32(BACKGROUND))
             plane[self.inside] = image
         return out
+
+    def _body(self, place: Box) -> Bool:
+        """Where some source shows the body in a part of the case."""
+        inside = self.case.inside(self.case.arrays[MASK][place], self.data.source)
+        if self.drawn is None or self.item is None:
+            return inside
+        return self.drawn.body(self.case, self.item, place, inside)
+
+    def _near_body(self, step: int) -> Bool:
+        """Where some source shows the body or its rim, `step` slices away."""
+        header, (depth, rows, columns) = self.case.header, self.place
+        numbers = _repeat_ends(depth.start + step, depth.stop + step, header.shape[0])
+        deep, high, wide = (min(side, RIM_MM) for side in header.spacing_mm)
+        sides = deep, high, wide
+        grown = list[slice]()
+        for place, side in zip((slice(numbers.min(), numbers.max() + 1), rows, columns), sides):
+            reach = int(RIM_MM / side + 1e-6)
+            grown.append(slice(max(0, place.start - reach), place.stop + reach))
+        near = dilate(self._body((grown[0], grown[1], grown[2])), RIM_MM, sides)
+        z, y, x = (of.start for of in grown)
+        inner = near[:, rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
+        return inner[numbers - z]
 
     def _scale(self, name: str, step: int, slice_mm: float = 0.0) -> np.ndarray:
         """A stored modality in network units, `step` slices away; slice_mm: means over slices of this thickness."""

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -196,10 +196,12 @@ def prepare_case(
     mask: Volume | None = None,
     labels: Mapping[str, Volume] | None = None,
     masked: bool = True,
+    find_body: Callable[[Volume], np.ndarray] = foreground,
 ) -> PreparedCase:
     """Resample a patient's scans to one grid, in canonical orientation, and compute their mask and statistics.
 
-    scans, mask, labels: as read; a mask from the user replaces the computed one. masked: whether a mask is needed.
+    scans, mask, labels: as read; a mask from the user replaces the computed one. masked: whether a mask is needed;
+    find_body: the outline of a scan, in which its statistics are computed.
     Raises BadInput where scans do not fit together, and where no brain is found or a head is cut off.
     """
     if len(scans) > MOST_MODALITIES:
@@ -213,7 +215,7 @@ def prepare_case(
     if by_brain and not same_grid(_brain_scan(case, in_ras, preparation).grid, common.grid):
         brain(_brain_scan(case, in_ras, preparation))
     volumes = {name: common.align(name, in_ras.pop(name)) for name in scans}
-    arrays, statistics, outlines = _store_and_measure(volumes)
+    arrays, statistics, outlines = _store_and_measure(volumes, find_body)
     own = {name: found for name, found in zip(volumes, outlines) if name not in TISSUE_MAPS}
     source = ""
     if masked:
@@ -263,6 +265,7 @@ def resize_case(case: PreparedCase, size: Size, slices: tuple[int, int]) -> Prep
 
 def _store_and_measure(
     volumes: Mapping[str, Volume],
+    find_body: Callable[[Volume], np.ndarray] = foreground,
 ) -> tuple[dict[str, np.ndarray], dict[str, Statistics], list[np.ndarray]]:
     """The voxels as they are stored, their statistics inside each scan's own foreground, and these foregrounds.
 
@@ -276,7 +279,7 @@ def _store_and_measure(
     for name, volume in volumes.items():
         shown = PROTONS if name in TISSUE_MAPS and PROTONS in volumes else name
         if shown not in found:
-            found[shown] = foreground(volumes[shown])
+            found[shown] = find_body(volumes[shown])
         outline = found[shown]
         values = volume.data[0]
         stored = values

@@ -12,72 +12,89 @@ import numpy as np
 
 from voxlate.base.slabs import empty
 from voxlate.scans.images.grid import Grid, Volume, same_grid
-from voxlate.scans.images.mask import box_around, foreground, varied_box
+from voxlate.scans.images.mask import (
+    Ends,
+    background_value,
+    body_in_any_air,
+    box_around,
+    varied_box,
+)
 
-Ends = list[tuple[int, int]]  # first and end along D, H, W
-
-# at most: thresholds depend a little on the air beside the body, and two usually suffice
-ROUNDS = 4
 SPARE = 2  # voxels beyond the margin, for interpolation
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A box of voxels of a scan's grid: first and end along D, H, W."""
+    """A box of voxels of a scan's grid: first and end along D, H, W, which may be beyond the grid.
+
+    held: the part of it that is read of a scan; body: the box of the body.
+    """
 
     grid: Grid
     ends: Ends
+    held: Ends
+    body: Ends
 
-    def cut(self, volume: Volume) -> Volume:
-        """The frame of a volume, a view of it; a volume on another grid as it is."""
+    def cut(self, volume: Volume, background: float | None = None) -> Volume:
+        """The frame of a volume, with background (default: its own) where nothing is read; on another grid, as it is."""
         if not same_grid(volume.grid, self.grid):
             return volume
-        data = volume.data[(slice(None), *self._place)]
-        return replace(volume, data=data, affine=self._affine(volume.affine))
+        held = volume.data[(slice(None), *_slices(self.held))]
+        beyond = [(a - first, end - b) for (first, end), (a, b) in zip(self.ends, self.held)]
+        if any(map(any, beyond)):
+            if background is None:
+                background = background_value(replace(volume, data=held))
+            held = np.pad(held, [(0, 0), *beyond], constant_values=background)
+        return replace(volume, data=held, affine=_affine(volume.affine, self.ends))
+
+    def cut_to_body(self, volume: Volume) -> Volume:
+        """The box of the body in a volume, which is the same in any air; a volume on another grid as it is."""
+        return replace(self, ends=self.body, held=self.body).cut(volume)
 
     def restore(self, volume: Volume, background: float) -> Volume:
         """A volume that is the frame alone on the whole grid, with background outside; others as they are."""
         depth, height, width = (end - first for first, end in self.ends)
-        own = Grid((depth, height, width), self._affine(self.grid.affine))
+        own = Grid((depth, height, width), _affine(self.grid.affine, self.ends))
         if not same_grid(volume.grid, own):
             return volume
         data = empty((len(volume.data), *self.grid.shape), np.float32)
         data[:] = background
-        data[(slice(None), *self._place)] = volume.data
+        inside = [
+            (max(0, first), min(end, length))
+            for (first, end), length in zip(self.ends, self.grid.shape)
+        ]
+        there = [(a - first, b - first) for (first, _), (a, b) in zip(self.ends, inside)]
+        data[(slice(None), *_slices(inside))] = volume.data[(slice(None), *_slices(there))]
         return replace(volume, data=data, affine=self.grid.affine)
-
-    def _affine(self, whole: np.ndarray) -> np.ndarray:
-        """The affine of the frame, by that of the whole."""
-        affine = whole.copy()
-        affine[:3, 3] += affine[:3, :3] @ [first for first, _ in reversed(self.ends)]
-        return affine
-
-    @property
-    def _place(self) -> tuple[slice, ...]:
-        return tuple(slice(*ends) for ends in self.ends)
 
 
 def find_frame(volumes: Sequence[Volume], margin_mm: float) -> Frame:
-    """The box around the bodies that scans of one grid show, with a margin as far as they hold more than constant planes.
+    """The box around the bodies that scans of one grid show, with a margin where they do not end at the last plane.
 
-    The same body has the same frame, however many planes of constant air lie around it.
+    The same body has the same frame, whatever air lies around it; constant planes at the sides count as no planes.
     """
     grid = volumes[0].grid
-    boxes = [varied_box(volume.data[0]) for volume in volumes]
-    most = _around(boxes)
-    margins = [math.ceil(margin_mm / side) + SPARE for side in grid.spacing_mm]
-    frame = Frame(grid, most)
-    for _ in range(ROUNDS):
-        bodies = [box_around(foreground(frame.cut(volume))) for volume in volumes]
-        body = [(first + a, first + b) for (first, _), (a, b) in zip(frame.ends, _around(bodies))]
-        ends = [
-            (max(least, first - margin), min(end + margin, largest))
-            for (first, end), margin, (least, largest) in zip(body, margins, most)
-        ]
-        if ends == frame.ends:
-            break
-        frame = Frame(grid, ends)
-    return frame
+    most = _around([varied_box(volume.data[0]) for volume in volumes])
+    body = _around([box_around(body_in_any_air(volume)) for volume in volumes])
+    ends, held = Ends(), Ends()
+    for (first, end), (least, largest), side in zip(body, most, grid.spacing_mm):
+        margin = math.ceil(margin_mm / side) + SPARE
+        first = first - margin if first > least else least
+        end = end + margin if end < largest else largest
+        ends.append((first, end))
+        held.append((max(first, least), min(end, largest)))
+    return Frame(grid, ends, held, body)
+
+
+def _affine(whole: np.ndarray, ends: Ends) -> np.ndarray:
+    """The affine of a box, by that of the whole."""
+    affine = whole.copy()
+    affine[:3, 3] += affine[:3, :3] @ [first for first, _ in reversed(ends)]
+    return affine
+
+
+def _slices(ends: Ends) -> tuple[slice, ...]:
+    return tuple(slice(*along) for along in ends)
 
 
 def _around(boxes: Sequence[Ends]) -> Ends:

@@ -1,5 +1,6 @@
 """Masks of the body and the brain, by thresholds and binary morphology, and what of a head they show."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -24,6 +25,7 @@ from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Box, Volume
 
 Spacing = tuple[float, float, float]
+Ends = list[tuple[int, int]]  # first and end along D, H, W
 
 SAMPLES = 1_000_000  # voxels that thresholds are estimated from
 BODY_HU = -300.0  # between lung or foam (below -400) and fat (-100)
@@ -44,6 +46,9 @@ DARK_AIR = 0.25  # of the way from a constant outside to bright tissue, which ai
 STRIPPED = 0.8
 SPECK = 0.01  # of the largest component
 LEAST_BODY = 0.01  # of the image; less is no body
+ROUNDS = 4  # at most, of thresholds by a box and boxes by a threshold; two usually suffice
+MOSTLY = 0.9  # of a body, which a threshold by its box must show
+BEYOND_MM = SCALP_MM + 2 * TABLE_MM
 LEAST_BRAIN = 0.05  # of the body; less is no brain
 
 
@@ -62,16 +67,59 @@ def foreground(volume: Volume) -> np.ndarray:
     the in-plane border (a constant, also a negative one, or noise); where there is none, everything is body.
     """
     tissue, is_constant = _tissue(volume)
-    is_ct = volume.unit == "HU"
     if tissue is not None:
-        if is_constant:
-            body = fill_slices(largest(tissue))
-        else:
-            body = _body(tissue, volume.grid.spacing_mm, gap_mm=0.0 if is_ct else SCALP_MM)
-        # a few vessels above a threshold (some MRA files) draw no outline
-        if is_ct or sum(map_slabs(np.count_nonzero, body)) / body.size > LEAST_BODY:
+        body = _outline(volume, tissue, is_constant)
+        if _draws_outline(volume, body, body.size):
             return body
+    return _everything(volume)
+
+
+def body_in_any_air(volume: Volume) -> np.ndarray:
+    """The foreground, whatever noise lies around the body, and however near the image ends: bool [D, H, W].
+
+    Its threshold is that of the body's own box, unless this one shows much less of it, as where a box holds no air.
+    """
+    sides = zip(volume.data[0].shape, volume.grid.spacing_mm)
+    beyond = [
+        (math.ceil(BEYOND_MM / side),) * 2 if length > 2 else (0, 0) for length, side in sides
+    ]
+    inner = tuple(slice(first, -first or None) for first, _ in beyond)
+    body, ends = None, varied_box(volume.data[0])
+    for _ in range(ROUNDS):
+        tissue, is_constant = _tissue(volume, ends)
+        if tissue is None:
+            break
+        # as if the outermost planes went on: closing a gap keeps what it grows at the edge of an image
+        found = _outline(volume, np.pad(tissue, beyond, mode="edge"), is_constant)[inner]
+        box = box_around(found)
+        size = math.prod(end - first for first, end in box)
+        shrinks = body is not None and _count(found) < MOSTLY * _count(body)
+        if shrinks or not _draws_outline(volume, found, size):
+            break
+        body, tried, ends = found, ends, box
+        if ends == tried:
+            break
+    return _everything(volume) if body is None else body
+
+
+def _outline(volume: Volume, tissue: np.ndarray, is_constant: bool) -> np.ndarray:
+    """The filled outline of tissue in a volume."""
+    if is_constant:
+        return fill_slices(largest(tissue))
+    return _body(tissue, volume.grid.spacing_mm, 0.0 if volume.unit == "HU" else SCALP_MM)
+
+
+def _draws_outline(volume: Volume, body: np.ndarray, size: int) -> bool:
+    """Whether a body is enough of a box of `size` voxels: a few vessels above a threshold (some MRA files) are not."""
+    return volume.unit == "HU" or _count(body) > LEAST_BODY * size
+
+
+def _everything(volume: Volume) -> np.ndarray:
     return in_slabs(lambda slab: np.ones(slab.shape, bool), volume.data[0])
+
+
+def _count(mask: np.ndarray) -> int:
+    return sum(map_slabs(np.count_nonzero, mask))
 
 
 def _above(image: np.ndarray, threshold: float) -> np.ndarray:
@@ -79,15 +127,15 @@ def _above(image: np.ndarray, threshold: float) -> np.ndarray:
     return in_slabs(lambda slab: slab > threshold, image)
 
 
-def _tissue(volume: Volume) -> tuple[np.ndarray | None, bool]:
+def _tissue(volume: Volume, ends: Ends | None = None) -> tuple[np.ndarray | None, bool]:
     """Voxels above the background, or that differ by as much from a constant one, and whether it is constant.
 
-    None where no background can be estimated.
+    ends: of the box in which the background is estimated; None: all. None where no background can be estimated.
     """
     image = volume.data[0]
     if volume.unit == "HU":
         return _above(image, BODY_HU), False
-    air = _background(image)
+    air = _background(image if ends is None else image[tuple(slice(*along) for along in ends)])
     if air.threshold is None:
         return None, True
     # a windowed picture has clean air around a whole head
