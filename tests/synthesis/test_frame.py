@@ -7,12 +7,15 @@ import pytest
 import torch
 
 from voxlate.base.items import BACKGROUND
+from voxlate.scans.cases.align import Preparation
+from voxlate.scans.cases.case import prepare_case
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.frame import Frame, find_frame
-from voxlate.scans.images.grid import Volume, orient
-from voxlate.scans.images.mask import hard_edges
+from voxlate.scans.images.grid import Volume, orient, resample
+from voxlate.scans.images.mask import dilate, hard_edges
 from voxlate.synthesis.empty import HU_AIR
+from voxlate.synthesis.patch import Patch
 from voxlate.training import recipe
 from voxlate.training.batches.batches import training_batches
 from voxlate.training.batches.patches import read_pair
@@ -81,31 +84,47 @@ def test_air_around_a_body_changes_no_voxel_of_its_image_and_no_message(framed, 
 def test_noise_in_the_air_around_a_body_and_the_end_of_the_air_change_no_voxel_of_the_body(framed):
     whole, head = in_noise()
     made = []
-    for mm, planes in ((2, 0), (5, 0), (10, 0), (2, 9), (50, 0), (20, (9, 0, 0, 0, 0, 4))):
-        voxels = [max(1, int(mm / side)) for side in whole.grid.spacing_mm]
-        near = [(first - n, end + n) for (first, end), n in zip(head, voxels)]
-        cut = with_air(boxed(whole, near), np.broadcast_to(planes, 6).reshape(3, 2))
-        made.append(cut)
-    # zeros between the air of the head and other noise
-    noise = np.random.default_rng(1).rayleigh(15, whole.data.shape).astype(np.float32)
-    near = np.zeros(whole.data.shape, bool)
-    near[:, 29:46, 48:98, 47:90] = True
-    ring = np.zeros_like(near)
-    ring[:, 25:50, 40:106, 40:97] = True
-    made.append(replace(whole, data=np.where(near, whole.data, np.where(ring, 0, noise))))
-    for side in range(6):  # air at one side alone
+    for voxels, planes in ((1, 0), (2, 0), (5, 0), (1, 9), (20, 0), (9, [[9, 0], [0, 0], [0, 4]])):
+        near = boxed(whole, [(first - voxels, end + voxels) for first, end in head])
+        made.append(with_air(near, np.broadcast_to(planes, (3, 2))))
+    for side in range(6):  # air on one side alone
         ends = [[first - 1, end + 1] for first, end in head]
         ends[side // 2][side % 2] = (0, whole.grid.shape[side // 2])[side % 2]
         made.append(boxed(whole, ends))
-    bodies = []
-    for scan in made:
-        image = framed.synthesise({"t1": scan}, warn=lambda _: None).volume
-        offset = np.linalg.inv(image.affine)[:3] @ [*np.array([h[0] for h in head[::-1]]) * [2, 2, 3], 1]
-        z, y, x = np.rint(offset[::-1]).astype(int)
-        bodies.append(image.data[0, z : z + 13, y : y + 43, x : x + 35])
-    for k, other in enumerate(bodies): print(k, made[k].grid.shape, abs(other - bodies[0]).max())
-    for other in bodies[1:]:
-        assert abs(other - bodies[0]).max() <= 1e-5 * 1400
+    # zeros between the air of the head and other noise
+    zeros = with_air(made[1], [(4, 4)] * 3)
+    other = np.random.default_rng(1).rayleigh(15, whole.data.shape).astype(np.float32)
+    first = [begin - 6 for begin, _ in head]
+    place = tuple(slice(a, a + n) for a, n in zip(first, zeros.grid.shape))
+    other[(0, *place)] = zeros.data[0]
+    made.append(replace(whole, data=other))
+    images = [framed.synthesise({"t1": scan}, warn=lambda _: None).volume for scan in made]
+    plain, *others = (resample(image, boxed(whole, head).grid).data for image in images)
+    assert np.ptp(plain) > 1
+    assert all(np.abs(other - plain).max() <= 1e-5 * 1400 for other in others)
+
+
+def test_training_and_synthesis_read_the_same_input_of_a_frame_in_any_air(framed):
+    whole, head = in_noise()
+    stored = boxed(whole, [(first - 5, end + 5) for first, end in head])
+    given = boxed(whole, [(first - 1, end + 9) for first, end in head])
+    inputs = framed.prepare({"t1": given}, "a")
+    (trained, inside), (source, mask) = (
+        Patch(
+            case,
+            framed.facts.data,
+            framed.facts.intensity,
+            [first - 3 for first, _ in case.header.mask_box],
+            (19, 49, 41),
+            None,
+        ).sources()
+        for case in (inputs.prepared, prepare_case("a", {"t1": stored}, Preparation()))
+    )
+    assert np.array_equal(trained, source)
+    assert np.array_equal(inside, mask)
+    shown = source[0] != BACKGROUND
+    assert shown[mask > 0].mean() > 0.99
+    assert not shown[~dilate(mask > 0, 1, (1, 1, 1))].any()
 
 
 def test_a_scan_of_the_training_is_known_in_its_frame(framed, prepared, cohort):

@@ -135,21 +135,14 @@ class Batches(Dataset[Batch]):
         header = self.cohort.header(case, self.data.axes)
         starts = self.starts[case]
         z = starts[_below(len(starts), generator)] if fixed is None else fixed
-        _, *axes = map(_choices, header.shape, self.data.patch, header.mask_box)
-        if self.data.frame is not None:
-            axes = _around_the_middle(header, self.data.patch, self.data.frame)
-        if self.data.centred:
-            x = even_start(header.shape[2], self.data.patch[2])
-            axes[1] = range(x, x + 1)
-        tries = TRIES
+        axes = _choices(header, self.data)
         whole = self.data.frame is not None and _holds_body(header, self.data.patch)
-        if whole or all(len(axis) == 1 for axis in axes) or self.data.foreground == 0:
-            tries = 1
+        one = whole or self.data.foreground == 0 or all(len(axis) == 1 for axis in axes)
         best = (z, 0, 0)
         best_share = -1.0
-        for _ in range(tries):
+        for _ in range(TRIES):
             y, x = (axis[_below(len(axis), generator)] for axis in axes)
-            if tries == 1:
+            if one:
                 return case, (z, y, x)
             share = mask_share(self.cohort.case(case), self.data, (z, y, x))
             if share > best_share:
@@ -340,23 +333,26 @@ def _items(starts: Mapping[str, list[int]], depth: int) -> list[tuple[str, int |
     return items
 
 
-def _choices(length: int, patch: int, box: tuple[int, int]) -> range:
-    """Starts along an axis: inside the volume, the patch's centre inside the mask's box; 0 if it is longer."""
-    if patch >= length:
-        return range(1)
-    first = min(max(box[0] - patch // 2, 0), length - patch)
-    last = min(max(box[1] - 1 - patch // 2, 0), length - patch)
-    return range(first, last + 1)
+def _choices(header: CaseHeader, data: DataSettings) -> list[range]:
+    """Starts along H and W: inside the volume, the patch's centre inside the mask's box; 0 if the patch is longer.
 
-
-def _around_the_middle(header: CaseHeader, patch: Triple, frame_mm: float) -> list[range]:
-    """Starts along H and W: around the middle of the mask's box, by up to the margin; anywhere in a box that is larger."""
+    In a frame: around the middle of the mask's box, by up to the margin; anywhere in a box that is larger. Centred
+    columns have one start.
+    """
     starts = list[range]()
-    for side, length, box in zip(header.spacing_mm[1:], patch[1:], header.mask_box[1:]):
-        margin, middle = round(frame_mm / side), centre_on(box, length)
-        spare = length - (box[1] - box[0])
-        reach = min(margin, spare // 2) if spare >= 0 else (1 - spare) // 2 + margin
-        starts.append(range(middle - reach, middle + reach + 1))
+    sides = zip(header.shape, data.patch, header.mask_box, header.spacing_mm)
+    for length, patch, box, side in list(sides)[1:]:
+        first, last = (
+            min(max(place - patch // 2, 0), max(length - patch, 0))
+            for place in (box[0], box[1] - 1)
+        )
+        if data.frame is not None:
+            margin, spare = round(data.frame / side), patch - (box[1] - box[0])
+            reach = min(margin, spare // 2) if spare >= 0 else (1 - spare) // 2 + margin
+            first, last = centre_on(box, patch) - reach, centre_on(box, patch) + reach
+        elif data.centred and starts:
+            first = last = even_start(length, patch)
+        starts.append(range(first, last + 1))
     return starts
 
 
