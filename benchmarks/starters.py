@@ -42,7 +42,7 @@ from voxlate.training.weights import file_hash, is_finished
 
 RECIPES = Path(__file__).with_name("starter_recipes")
 SYNTHETIC = "synthetic heads only"
-MAPS = 18  # label maps that train
+MAPS = 19  # label maps that train: those of SynthSeg that are not held out, and one of lab2im
 HELD_OUT = ("head_06", "head_16")  # label maps that never train: they calibrate
 VALIDATION = 16  # one of so many simulated heads validates
 # Other heads calibrate: learned quantiles of errors need six patients.
@@ -71,7 +71,7 @@ RESEARCH = (
 class Wanted:
     """A starter to make: the voxels and the number of its heads, the scans that it takes, real cohorts, and limits for the card.
 
-    size: voxels in x, y, z; label_heads: number of further heads, which are variations of label maps; stripped: whether its scans show the brain alone, which data.physics cuts out; real: names of cohorts in WORK, and the mask in which they are scored; widened_on: the one of them
+    size: voxels in x, y, z; label_heads: number of further heads, which are variations of label maps; continued: whether the training is initialised from the starter of this name in the package; stripped: whether its scans show the brain alone, which data.physics cuts out; real: names of cohorts in WORK, and the mask in which they are scored; widened_on: the one of them
     whose heads widen the intervals, None for a starter without intervals.
     """
 
@@ -79,6 +79,7 @@ class Wanted:
     heads: int
     accepts: Mapping[str, Sequence[str]]
     label_heads: int = 0
+    continued: bool = False
     stripped: bool = False
     lesion: Any = "mixed"
     real: Mapping[str, str | None] = field(default_factory=dict)
@@ -164,7 +165,10 @@ def make(
     prepared = _prepare_heads(wanted, recipe, folder, work, heads or wanted.heads)
     run = folder / "run"
     began = time.monotonic()
-    done = train(recipe, prepared, run, beginning=Beginning(head), device=device, say=print)
+    start = FOLDER / name if wanted.continued else None
+    done = train(
+        recipe, prepared, run, beginning=Beginning(head), start=start, device=device, say=print
+    )
     if not is_finished(done.weights(), recipe.train):
         raise SystemExit(f"{run}: the training is not finished; run the same command again.")
     print(f"{name}: trained, {(time.monotonic() - began) / 3600:.2f} hours in this call")

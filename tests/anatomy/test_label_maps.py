@@ -196,9 +196,10 @@ def test_a_voxel_between_two_tissues_has_the_shares_of_linear_interpolation():
 
 def test_a_still_variation_leaves_every_voxel_in_its_place(head):
     places = varying.places_of(head, head.codes, head.where(Label.WHITE), still())
-    middle = np.array(places.middle_mm, np.float32)[:, None, None, None]
-    points = np.random.default_rng(0).uniform(-80, 80, (3, 2, 2, 2)).astype(np.float32)
-    np.testing.assert_allclose(np.stack(places.at(tuple(points))), points + middle, atol=1e-3)
+    x, y, z = np.random.default_rng(0).uniform(-80, 80, (3, 2)).astype(np.float32)
+    expected = np.stack(np.meshgrid(z, y, x, indexing="ij")[::-1])
+    expected += np.array(places.middle_mm, np.float32)[:, None, None, None]
+    np.testing.assert_allclose(np.stack(places.on((x, y, z))), expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("vault_mm", [-2.0, 2.0])
@@ -207,9 +208,9 @@ def test_a_thicker_vault_moves_its_outer_surface_by_the_millimetres_drawn(head, 
     flat = replace(still().bend[0], values=np.zeros_like(still().bend[0].values))
     variation = still(vault_mm=vault_mm, bend=(flat,) * 3)
     places = varying.places_of(head, drawn, head.where(Label.WHITE), variation)
-    wanted = np.linspace(-90, 90, 361, dtype=np.float32)[None, None]
-    zero = np.zeros_like(wanted)
-    x, y, z = places.at((wanted, zero, zero))
+    along = np.linspace(-90, 90, 361, dtype=np.float32)
+    x, y, z = places.on((along, np.zeros(1, np.float32), np.zeros(1, np.float32)))
+    wanted = along[None, None]
     canvas = blank(wanted.shape, STEP_MM)
     _take(canvas, drawn, [p / np.float32(STEP_MM) for p in (z, y, x)])
     bone_mm = np.abs(wanted[0, 0])[canvas.label[0, 0] == Label.BONE]

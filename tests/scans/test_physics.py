@@ -31,6 +31,7 @@ from voxlate.base.lazy import PROVIDERS
 from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import prepare_case
+from voxlate.scans.cases.layout import lay_out
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume
@@ -568,3 +569,32 @@ def test_a_recipe_with_physics_states_the_wing_that_is_missing(recipe, monkeypat
 def test_a_process_that_imports_the_training_alone_reads_a_recipe_with_physics(recipe):
     script = f"from voxlate.training.recipe import read\nread({str(recipe)!r})"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_drawn_scalp_is_in_the_mr_the_ct_and_the_mask_of_every_plane(cohort):
+    physics = _settings(**QUIET, scalp=1.0)
+    view = cohort.with_physics(physics, ["ct"])
+    case = view.case("phantom_000")
+    items = (view.drawn.draw(seed) for seed in range(100))
+    item = next(item for item in items if item.scalp.grown_mm > 4)
+    data = _data(physics, planes="all")
+    for plane in data.by_plane:
+        depth_mm = lay_out(case, plane.axes).arrays["skin_map"]
+        z = depth_mm.shape[0] // 2
+        size = (1, *depth_mm.shape[1:])
+        new = (depth_mm[z] < -1) & (depth_mm[z] > -item.scalp.grown_mm)
+        pair = read_pair(case, plane, INTENSITY, (z, 0, 0), size, seed=item.seed)
+        stored = lay_out(case, plane.axes).arrays["ct"][z]
+        assert new.any()
+        assert (stored[new] < -500).all()
+        assert pair.target[0, 0, 0].numpy()[new].min() > -0.75  # -600 HU
+        assert (pair.mask[0, 0, 0].numpy()[new] == 1).all()
+        assert (pair.source[0, 0, 0].numpy()[new] > BACKGROUND).mean() > 0.5
+
+
+def test_items_that_are_cut_across_their_slices_are_blurred_along_rows_or_columns(cohort):
+    physics = _settings(**{**QUIET, "slice_mm": 20.0}, across=1.0, same_slices=True)
+    drawn = cohort.with_physics(physics, ["ct"]).drawn
+    effects = [drawn._acquire("mr", drawn.draw(seed), "source").effects for seed in range(20)]
+    assert {one.along for one in effects} == {1, 2}
+    assert all(drawn.slice_mm(drawn.draw(seed)) == 0 for seed in range(20))

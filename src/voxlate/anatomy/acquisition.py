@@ -120,6 +120,12 @@ class Effects:
     moves_mm: tuple[tuple[float, ...], ...]  # along H and W, one more than cuts
     noise: float
     black: float = 0.0  # is subtracted
+    clip: float = (
+        np.inf
+    )  # the largest signal of the scale, as a share of that of the brightest tissue
+    surface: float = 0.0  # by which coils make the tissue at the skin brighter, as a share
+    surface_mm: float = 1.0  # depth over which that fades
+    along: int = 0  # the axis of the part along which slices are thick: 0 that of its slices
 
 
 def draw_effects(rng: np.random.Generator, settings: PhysicsSettings, field_t: float) -> Effects:
@@ -139,16 +145,24 @@ def draw_effects(rng: np.random.Generator, settings: PhysicsSettings, field_t: f
     noise = settings.noise * rng.random() ** 2
     # Drawn only where it is asked for, so that without it all other draws stay as they are.
     black = settings.black * max(2 * rng.random() - 1, 0) if settings.black else 0.0
+    # of a generator of its own, so that all other draws stay as they are
+    (extra,) = rng.spawn(1)
+    across, surface, clips, plane, clip, bright, deep = extra.random(7)
+    along = 0 if across >= settings.across else 1 + int(plane < 0.5)
     return Effects(
         b1,
         gain,
-        thickness_mm,
+        thickness_mm / 2 if along else thickness_mm,
         tuple(kept.tolist()),
         float(filtered),
         tuple(cuts.tolist()) if moves else (),
         tuple(map(tuple, moves_mm.tolist())) if moves else (),
         float(noise),
         float(black),
+        0.5 + 0.5 * clip if clips < settings.clipped else np.inf,
+        3 * bright if surface < settings.surface else 0.0,
+        10 + 30 * deep,
+        along,
     )
 
 

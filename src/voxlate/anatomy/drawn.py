@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from voxlate.anatomy import scalp
 from voxlate.anatomy.acquisition import (
     Effects,
     Places,
@@ -22,6 +23,7 @@ from voxlate.anatomy.acquisition import (
 )
 from voxlate.anatomy.contrast import Maps, Protocol, magnitude, maps_for
 from voxlate.anatomy.physics import PhysicsSettings, within
+from voxlate.anatomy.scalp import Layers, Scalp
 from voxlate.anatomy.sequences import FULL_SCALE
 from voxlate.anatomy.tissue import INTRACRANIAL, VESSEL, Label
 from voxlate.base.errors import BadInput
@@ -81,6 +83,7 @@ class Draw:
     face: (
         float | None
     )  # height of the plane that removes the face, in shares of the head; None: the face stays
+    scalp: Scalp | None = None  # None: that of the stored maps
 
 
 class _Acquisition(NamedTuple):
@@ -104,7 +107,8 @@ class _Acquisition(NamedTuple):
 
     def profile(self, case: PreparedCase) -> tuple[np.ndarray, int]:
         """The slices that a slice of the image reaches into, from it, and the last slice of the case."""
-        thickness_mm = self.effects.thickness_mm if self.effects else 0.0
+        along_slices = self.effects is not None and self.effects.along == 0
+        thickness_mm = self.effects.thickness_mm if self.effects and along_slices else 0.0
         reach = margin(thickness_mm, case.header.spacing_mm[0])
         return np.arange(-reach, reach + 1), case.header.shape[0] - 1
 
@@ -132,8 +136,13 @@ class Drawn:
             raise BadInput(
                 f"case {header.case}: expected the modalities of data.physics ({', '.join(self.names)}) to be drawn from maps, found stored scans of {', '.join(stored)} as well. Prepare without them (--modality), or rename the contrast."
             )
-        regions = any(contrast.regions for contrast in self.physics.contrasts.values())
-        for key, needed in (("stripped", self.physics.stripped > 0), ("regions", regions)):
+        physics = self.physics
+        regions = any(contrast.regions for contrast in physics.contrasts.values())
+        for key, needed in (
+            ("stripped", physics.stripped),
+            ("regions", regions),
+            ("scalp", physics.scalp),
+        ):
             if needed and "seg" not in header.labels:
                 raise BadInput(
                     f"case {header.case}: expected the label map seg for {key} of data.physics, found {', '.join(header.labels) or 'none'}. Prepare the phantoms' folder as it was written, or set it to 0."
@@ -175,6 +184,7 @@ class Drawn:
         field_t = within(rng.random(), self.physics.field_t)
         spread = draw_spread(rng, self.physics.tissue_spread)
         strips, defaces, height, depth = rng.random(4)
+        new_scalp = rng.random() < self.physics.scalp
         return Draw(
             seed,
             field_t,
@@ -182,6 +192,7 @@ class Drawn:
             bool(strips < self.physics.stripped),
             self.physics.strip_mm * depth,
             0.3 + 0.15 * height if defaces < self.physics.defaced else None,
+            scalp.draw(rng) if new_scalp else None,
         )
 
     def whole(self, case: PreparedCase, name: str) -> np.ndarray:
@@ -217,7 +228,26 @@ class Drawn:
         if not self.physics.same_slices:
             return 0.0
         effects = self._acquire(self.names[0], item, "source").effects
-        return effects.thickness_mm if effects else 0.0
+        return effects.thickness_mm if effects and effects.along == 0 else 0.0
+
+    def stored(
+        self, case: PreparedCase, name: str, item: Draw, place: tuple[Any, ...], values: np.ndarray
+    ) -> np.ndarray:
+        """The values of a stored image at a part of a case, with the item's scalp in a CT."""
+        if item.scalp is None or case.header.units[name] != "HU":
+            return values
+        return self._layers(case, item.scalp, place).hounsfield(values)
+
+    def body(self, case: PreparedCase, item: Draw, place: Slab, inside: np.ndarray) -> np.ndarray:
+        """The mask of a part of a case, `inside` as it is stored, with the item's scalp and without what is removed."""
+        if item.scalp is not None:
+            inside = inside | (case.arrays["skin_map"][place] > -item.scalp.grown_mm)
+        return inside & self.remainder(case, item, place)
+
+    def _layers(self, case: PreparedCase, drawn: Scalp, place: tuple[Any, ...]) -> Layers:
+        """The layers of a scalp in a part of a case."""
+        names = (TISSUES, *scalp.PLACES)
+        return scalp.layers(drawn, *(case.arrays[name][place] for name in names))
 
     def remainder(self, case: PreparedCase, item: Draw, place: Slab | Voxels) -> np.ndarray:
         """Where skull stripping and defacing leave the image; broadcasts against the part."""
@@ -237,17 +267,29 @@ class Drawn:
     ) -> np.ndarray:
         """The image at voxels of a case without noise; one slice for each from whose profile others are at `place`."""
         maps = {key: case.arrays[key][place].astype(np.float32) for key in acquisition.maps}
+        labels = case.arrays[TISSUES][place] if acquisition.signals is not None else None
+        if item.scalp is not None:
+            layers = self._layers(case, item.scalp, place)
+            maps = layers.maps(maps)
+            labels = None if labels is None else layers.labels(labels)
         shares = zip(_voxels(case, place), case.header.shape)
         z, y, x = (((voxel + 0.5) / length).astype(np.float32) for voxel, length in shares)
-        if acquisition.signals is None:
+        if labels is None:
             image = _signal(acquisition, item.spread, maps, (z, y, x))
         else:
-            image = _of_regions(acquisition, maps[PROTONS], case.arrays[TISSUES][place], (z, y, x))
+            image = _of_regions(acquisition, maps[PROTONS], labels, (z, y, x))
         effects = acquisition.effects
         if effects is None:
             return image
         slice_mm, *pixel_mm = case.header.spacing_mm
-        image = through_plane(image, effects.thickness_mm, slice_mm)
+        if effects.surface:
+            below = np.maximum(case.arrays["skin_map"][place].astype(np.float32), 0)
+            image *= 1 + effects.surface * np.exp(-below / np.float32(effects.surface_mm))
+        if effects.along:
+            axis = effects.along - 3  # of slices, and of blocks of them
+            image = _along(image, axis, effects.thickness_mm, case.header.spacing_mm[axis])
+        else:
+            image = through_plane(image, effects.thickness_mm, slice_mm)
         return in_plane(image, effects, pixel_mm)
 
     def _image(
@@ -336,9 +378,19 @@ def _receive(
 ) -> np.ndarray:
     """The magnitude with noise, without what is subtracted from it."""
     noisy = rician(signal, effects.noise * brightest, rng)
+    if effects.clip < 1:
+        noisy = np.minimum(noisy, np.float32(effects.clip * brightest))
     if effects.black == 0:
         return noisy
     return np.maximum(noisy - np.float32(effects.black * brightest), 0)
+
+
+def _along(image: np.ndarray, axis: int, thickness_mm: float, spacing_mm: float) -> np.ndarray:
+    """Means over slices that are thick along an axis of the image."""
+    reach = margin(thickness_mm, spacing_mm)
+    first = np.moveaxis(image, axis, 0)
+    around = np.pad(first, [(reach, reach), *[(0, 0)] * (first.ndim - 1)], mode="edge")
+    return np.moveaxis(through_plane(around, thickness_mm, spacing_mm), 0, axis)
 
 
 def _signal(
@@ -403,5 +455,6 @@ def _in_face(case: PreparedCase, voxels: Voxels, height: float) -> np.ndarray:
     front = shares[front_axis]
     if case.axes[front_axis] == "P":
         front = 1 - front
-    up = shares[0] if case.axes[0] == "S" else 1 - shares[0]
+    up_axis = next(k for k, letter in enumerate(case.axes) if letter in "SI")
+    up = shares[up_axis] if case.axes[up_axis] == "S" else 1 - shares[up_axis]
     return (front > 0.55 + 0.4 * up / height) & (up < height)

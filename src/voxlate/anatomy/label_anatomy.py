@@ -19,6 +19,7 @@ _CROSS = ndimage.generate_binary_structure(3, 1)
 _VAULT_MM = 14.0  # cancellous bone closer to the brain is diploe
 _ORBIT_MM = 11.0  # fat around the optic nerve and the eye's muscles
 _SPINE_MM = 12.0  # below the lowest brain, from where fluid is that of the spine
+_CORTEX_MM = 2.5
 _WALL_MM = 2.0  # of hollow organs
 LEAST_BRAIN_ML = 200.0
 _BRAIN = (*BRAIN, *OTHER_BRAIN, Label.VENTRICLE)
@@ -31,7 +32,8 @@ class Habitus:
     skin_mm; fat_mm: depth of subcutaneous fat; muscle_mm: of the thin muscles on the skull; planes, lobes: noise whose zeros
     are planes of fat between muscles, and whose peaks are lobes of fat; swelling_mm: by which mucosa narrows the airways,
     negative where they are wide, modulated by `lobes`; wet: share of air cells that hold fluid; cortex_mm: of bones of one
-    label; dura: where it shows, 2.5 nearly everywhere; gas: share of hollow organs.
+    label; dura: where it shows, 2.5 nearly everywhere; gas: share of hollow organs; shrunk_mm: depth to which fluid replaces the
+    surface of the brain, as in old age.
     """
 
     skin_mm: float
@@ -45,6 +47,7 @@ class Habitus:
     cortex_mm: float
     dura: float
     gas: float
+    shrunk_mm: float
 
 
 def draw(rng: Rng) -> Habitus:
@@ -54,7 +57,10 @@ def draw(rng: Rng) -> Habitus:
     skin, fat, muscle, plane, swelling, cortex, dura, gas = rng.uniform(lows, highs).tolist()
     wet = float(rng.uniform(0.1, 0.9)) if rng.random() < 0.25 else 0.0
     planes, lobes = noise(rng, 15, 3, 64), noise(rng, 34, 6, 48)
-    return Habitus(skin, fat, muscle, planes, lobes, plane, swelling, wet, cortex, dura, gas)
+    shrunk = float(rng.uniform(0, 4)) if rng.random() < 0.4 else 0.0
+    return Habitus(
+        skin, fat, muscle, planes, lobes, plane, swelling, wet, cortex, dura, gas, shrunk
+    )
 
 
 def draw_tissues(body: LabelMap, habitus: Habitus) -> AnyArray:
@@ -70,6 +76,7 @@ def draw_tissues(body: LabelMap, habitus: Habitus) -> AnyArray:
     fluid = body.where("fluid")
     out[fluid] = Label.CSF
     if brain is not None:
+        _shrink(out, body, brain, habitus, lobes)
         _draw_membranes(out, habitus, lobes, fluid)
         lowest = int(np.flatnonzero(brain.any((1, 2)))[0])
         below = max(lowest - round(_SPINE_MM / body.spacing_mm[0]), 0)
@@ -161,6 +168,17 @@ def _draw_hollow(out: AnyArray, body: LabelMap, habitus: Habitus, lobes: AnyArra
     out[hollow] = Label.MUSCLE
     out[lumen] = Label.SINUS_FLUID
     out[lumen & (lobes > 1.5 - 2 * habitus.gas)] = Label.SINUS
+
+
+def _shrink(
+    out: AnyArray, body: LabelMap, brain: AnyArray, habitus: Habitus, lobes: AnyArray
+) -> None:
+    """Fluid in place of the surface of the brain, with cortex below it."""
+    if not habitus.shrunk_mm:
+        return
+    depth = body.distance_mm(~brain) - habitus.shrunk_mm * (1 + 0.5 * lobes)
+    out[(out == Label.WHITE) & (depth < _CORTEX_MM)] = Label.GREY
+    out[brain & (depth < 0)] = Label.CSF
 
 
 def _draw_membranes(out: AnyArray, habitus: Habitus, lobes: AnyArray, fluid: AnyArray) -> None:

@@ -170,7 +170,7 @@ def _frame(body: LabelMap, brain: AnyArray) -> Frame:
 def _slab(scene: _Scene, axes: Points) -> tuple[AnyArray, ...]:
     """The maps of a few slices; axes: x [W], y [H], z [D] in mm from the middle."""
     z, y, x = np.meshgrid(*axes[::-1], indexing="ij")
-    at = scene.places.at((x, y, z))
+    at = scene.places.on(axes)
     canvas = blank(x.shape, float(axes[0][1] - axes[0][0]))
     index = [p / np.float32(s) for p, s in zip(at[::-1], scene.body.spacing_mm)]
     _take(canvas, scene.tissues, index)

@@ -10,6 +10,7 @@ cohorts store them without loss. Around metal, T2* is short (`metal_rate_per_ms`
 import numpy as np
 from scipy import ndimage
 
+from voxlate.anatomy import scalp
 from voxlate.anatomy import sequences as mr
 from voxlate.anatomy.head import Head
 from voxlate.anatomy.signal import PULSES_BEYOND_CLOT, Voxels, arterial_pulses, voxels_of
@@ -31,12 +32,17 @@ LONG_T2STAR_MS = 50.0
 
 def tissue_map(head: Head, name: str) -> AnyArray:
     """One of MAPS, [D, H, W] float32, in the unit that images.units states; inflow: see `inflow_rate`."""
-    out = np.empty(head.labels.shape, dtype=np.float32)
+    if name in scalp.PLACES:
+        place = getattr(scalp, name)(head.labels, head.spacing_mm)
+        return np.asarray(place.astype(np.float16).astype(np.float32))
+    air = head.tissue.chi_ppm[Label.AIR] if name == "chi_map" else 0
+    out = np.full(head.labels.shape, air, dtype=np.float32)
     for level in range(len(out)):
         share = head.share[level]
-        main = voxels_of(head, level, head.labels[level], slice(None))
-        second = voxels_of(head, level, head.second[level], slice(None))
-        out[level] = _mix(name, main, second, share)
+        there = (head.labels[level] != Label.AIR) | (share < 1)
+        main = voxels_of(head, level, head.labels[level][there], there)
+        second = voxels_of(head, level, head.second[level][there], there)
+        out[level][there] = _mix(name, main, second, share[there])
     if name in ("t2star_map", "fluid_map"):
         _dephase(head, name, out)
     return out.astype(np.float16).astype(np.float32)

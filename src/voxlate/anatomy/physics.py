@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from voxlate.anatomy.contrast import TRANSFER, Kind, Protocol, maps_for
+from voxlate.anatomy.scalp import PLACES
 from voxlate.anatomy.sequences import FREE_WATER_T1_MS, inversion_recovery, null_time_ms
 from voxlate.base.config import setting, settings
 from voxlate.base.errors import BadInput
@@ -293,6 +294,27 @@ class PhysicsSettings:
             "largest signal that is subtracted, as a share of the brightest tissue, so that dark tissue becomes black; half of the items lose none"
         ),
     ] = 0.0
+    clipped: Annotated[
+        Share, setting("share of items whose scale ends below the signal of the brightest tissue")
+    ] = 0.0
+    surface: Annotated[
+        Share,
+        setting(
+            "share of items whose coils make the tissue below the skin up to 4 times as bright"
+        ),
+    ] = 0.0
+    across: Annotated[
+        Share,
+        setting(
+            "share of items that are cut across the slices that were scanned, whose thickness, of half as much at most, then lies along rows or columns"
+        ),
+    ] = 0.0
+    scalp: Annotated[
+        Share,
+        setting(
+            "share of items with a new scalp of skin, septum, fat and galea, half of them up to 5 mm thicker: source, target and mask"
+        ),
+    ] = 0.0
     stripped: Annotated[Share, setting("share of items without skull: source, target and mask")] = (
         0.0
     )
@@ -308,7 +330,8 @@ class PhysicsSettings:
     @property
     def needs(self) -> set[str]:
         """The maps that a cohort must have."""
-        return set(chain.from_iterable(contrast.needs for contrast in self.contrasts.values()))
+        places = PLACES if self.scalp > 0 or self.surface > 0 else ()
+        return {*places, *chain.from_iterable(own.needs for own in self.contrasts.values())}
 
     @property
     def sequences(self) -> dict[str, str]:

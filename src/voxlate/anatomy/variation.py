@@ -62,10 +62,11 @@ class Places:
     middle_mm: Triple
     inner: AnyArray | None
 
-    def at(self, points: Points) -> Points:
-        """Coordinates in mm from the map's first voxel, of points (x, y, z) in mm from the middle."""
+    def on(self, axes: Points) -> Points:
+        """Coordinates in mm from the map's first voxel, [D, H, W] each, of a grid with axes x, y, z in mm from the middle."""
         drawn = self.variation
-        bent = [p + drawn.bend_mm * field.at(points) for p, field in zip(points, drawn.bend)]
+        points = np.meshgrid(*axes[::-1], indexing="ij", sparse=True)[::-1]
+        bent = [p + drawn.bend_mm * field.on(axes) for p, field in zip(points, drawn.bend)]
         matrix = (drawn.turn / drawn.scale[:, None]).astype(np.float32)
         turned = [sum(a * p for a, p in zip(row, bent)) for row in matrix]
         placed = [p + np.float32(c) for p, c in zip(turned, self.middle_mm)]

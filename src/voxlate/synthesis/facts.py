@@ -13,6 +13,9 @@ from voxlate.scans.images.intensity import Intensity, Scale
 from voxlate.scans.images.tiling import AnySlices
 from voxlate.scans.images.tissue_levels import TissueLevels
 
+# Most thickness of slices, in those of the training or in pixels, for which a starter reads three planes.
+CUBIC = 1.5
+
 
 @dataclass(frozen=True)
 class SyntheticHeads:
@@ -61,8 +64,7 @@ class DataFacts:
     @property
     def sees_single_slices(self) -> bool:
         """Whether the network sees axial slices without their neighbours."""
-        alone = self.patch[0] == 1 and self.stack == 0
-        return alone and self.axes == CANONICAL and not self.planes
+        return self.patch[0] == 1 and self.stack == 0 and self.axes == CANONICAL
 
 
 @dataclass(frozen=True)

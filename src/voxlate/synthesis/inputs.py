@@ -30,7 +30,7 @@ from voxlate.scans.images.frame import Frame, find_frame
 from voxlate.scans.images.grid import Grid, Volume, canonical_view, check_affine, same_grid
 from voxlate.scans.images.mask import body_in_any_air, clearest, foreground
 from voxlate.scans.images.units import unit_of
-from voxlate.synthesis.facts import Facts
+from voxlate.synthesis.facts import CUBIC, Facts
 from voxlate.synthesis.memory import check_memory
 from voxlate.synthesis.scan_checks import check_scans
 
@@ -245,7 +245,7 @@ def preparation_for(facts: Facts, scans: Mapping[str, Volume]) -> Preparation:
     """The preparation of the training, adapted to the scans of a case.
 
     A missing fixed scan is replaced by the first source, and a missing scan for the brain mask by the clearest one. A
-    starter of single slices resizes pixels alone: slices keep their distance.
+    starter of single slices resizes pixels alone: slices keep their distance, thin ones of three planes excepted.
     """
     trained = facts.preparation
     if (
@@ -254,7 +254,9 @@ def preparation_for(facts: Facts, scans: Mapping[str, Volume]) -> Preparation:
         and trained.spacing_mm is not None
     ):
         first = canonical_view(scans.get(trained.fixed or "", next(iter(scans.values()))))
-        trained = replace(trained, spacing_mm=(first.grid.spacing_mm[0], *trained.spacing_mm[1:]))
+        slice_mm = first.grid.spacing_mm[0]
+        if not facts.data.by_plane[1:] or slice_mm > CUBIC * trained.spacing_mm[0]:
+            trained = replace(trained, spacing_mm=(slice_mm, *trained.spacing_mm[1:]))
     spacing = facts.training_spacing_mm
     if trained.mask == "brain" and trained.mask_from not in scans:
         units = {name: scan.unit for name, scan in scans.items()}

@@ -88,9 +88,7 @@ class Patch:
         mask = np.ones(size, np.float32)
         if MASK in case.arrays:
             mask[:] = 0
-            mask[self.inside] = case.inside(case.arrays[MASK][self.place], data.source)
-            if self.drawn is not None and self.item is not None:
-                mask[self.inside] *= self.drawn.remainder(case, self.item, self.place)
+            mask[self.inside] = self._body(self.place)
         # The body of the slices themselves, not of their neighbours, is raised to the least value of data.lift.
         least = np.float32(BACKGROUND + data.lift * (1 - BACKGROUND))
         for channel, (name, step) in zip(source, data.channels):
@@ -131,6 +129,13 @@ class Patch:
             plane[self.inside] = image
         return out
 
+    def _body(self, place: Box) -> Bool:
+        """Where some source shows the body in a part of the case."""
+        inside = self.case.inside(self.case.arrays[MASK][place], self.data.source)
+        if self.drawn is None or self.item is None:
+            return inside
+        return self.drawn.body(self.case, self.item, place, inside)
+
     def _near_body(self, step: int) -> Bool:
         """Where some source shows the body or its rim, `step` slices away."""
         header, (depth, rows, columns) = self.case.header, self.place
@@ -141,8 +146,7 @@ class Patch:
         for place, side in zip((slice(numbers.min(), numbers.max() + 1), rows, columns), sides):
             reach = int(RIM_MM / side + 1e-6)
             grown.append(slice(max(0, place.start - reach), place.stop + reach))
-        bits = self.case.arrays[MASK][tuple(grown)]
-        near = dilate(self.case.inside(bits, self.data.source), RIM_MM, sides)
+        near = dilate(self._body((grown[0], grown[1], grown[2])), RIM_MM, sides)
         z, y, x = (of.start for of in grown)
         inner = near[:, rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
         return inner[numbers - z]
@@ -157,6 +161,9 @@ class Patch:
         inside = first >= 0 and end <= length
         slices = slice(first, end) if inside else _repeat_ends(first, end, length)
         values = np.asarray(self.case.arrays[name][slices, rows, columns])
+        if self.drawn is not None and self.item is not None:
+            place = (slices, rows, columns)
+            values = self.drawn.stored(self.case, name, self.item, place, values)
         if values.dtype == np.float16:
             values = values.astype(np.float32)
         values = through_plane(values, slice_mm, spacing_mm)

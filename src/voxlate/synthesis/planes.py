@@ -7,13 +7,16 @@ import numpy as np
 
 from voxlate.base.arrays import Bool, Float32
 from voxlate.base.slabs import in_slabs, zeros
+from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.cases.layout import lay_out, reorder_axes
 from voxlate.synthesis.calibration import Prediction
-from voxlate.synthesis.facts import Facts
+from voxlate.synthesis.facts import CUBIC, Facts
 from voxlate.synthesis.inputs import CaseInputs
 from voxlate.synthesis.network import Network
 from voxlate.synthesis.progress import PatchProgress, report_part
 from voxlate.synthesis.sampling import sample_targets
+
+LEAST_HEIGHT_MM = 60.0  # of their stack
 
 
 def sample_planes(
@@ -26,12 +29,17 @@ def sample_planes(
 ) -> tuple[list[Prediction], float]:
     """The targets of a case as sample_targets gives them; with data.planes the mean of the images from all planes.
 
+    A starter reads thick slices, and few, in their own plane alone.
     Their standard deviation is then over planes and samples. The noise of the planes is independent. Evaluations of the
     network are those of a voxel: the sum over the planes.
     """
     planes = facts.data.by_plane
     if len(planes) == 1:
         return sample_targets(facts, network, inputs, seed, progress, unused)
+    if facts.starter is not None and not _is_fine(inputs.prepared.header):
+        own = replace(facts, data=planes[0])
+        predictions, calls = sample_targets(own, network, inputs, seed, progress, unused)
+        return [_without_spread(prediction) for prediction in predictions], calls
     moments = [Moments() for _ in facts.data.target]
     evaluations = 0.0
     for number, data in enumerate(planes):
@@ -49,6 +57,18 @@ def sample_planes(
             pool.add(back.values, back.sd, facts.synth.samples)
             pool.states = back.states
     return [Prediction(pool.mean, pool.sd(), pool.states) for pool in moments], evaluations
+
+
+def _is_fine(header: CaseHeader) -> bool:
+    """Whether slices of a case are thin and many enough to be cut across."""
+    slice_mm, *pixel_mm = header.spacing_mm
+    return slice_mm <= CUBIC * max(pixel_mm) and slice_mm * header.shape[0] >= LEAST_HEIGHT_MM
+
+
+def _without_spread(prediction: Prediction) -> Prediction:
+    """A prediction of one plane as one of several that agree."""
+    sd = np.zeros_like(prediction.values) if prediction.sd is None else prediction.sd
+    return replace(prediction, sd=sd)
 
 
 class Moments:

@@ -104,6 +104,25 @@ class Contrasts(Protocol):
     def slice_mm(self, item: Any) -> float:
         """The slice thickness of the stored images of an item; 0: as they are stored."""
 
+    def stored(
+        self,
+        case: "PreparedCase",
+        name: str,
+        item: Any,
+        place: tuple[Any, ...],
+        values: np.ndarray,
+    ) -> np.ndarray:
+        """The values of a stored image at a part of a case, changed as an item's drawn images are."""
+
+    def body(
+        self,
+        case: "PreparedCase",
+        item: Any,
+        place: tuple[slice, slice, slice],
+        inside: np.ndarray,
+    ) -> np.ndarray:
+        """The mask of a part of a case, `inside` as it is stored, as an item shows it."""
+
     def remainder(
         self, case: "PreparedCase", item: Any, place: tuple[slice, slice, slice]
     ) -> np.ndarray:
@@ -256,8 +275,12 @@ def _store_and_measure(
     arrays = dict[str, np.ndarray]()
     statistics = dict[str, Statistics]()
     outlines = list[np.ndarray]()
+    found = dict[str, np.ndarray]()
     for name, volume in volumes.items():
-        outline = find_body(volumes.get(PROTONS, volume) if name in TISSUE_MAPS else volume)
+        shown = PROTONS if name in TISSUE_MAPS and PROTONS in volumes else name
+        if shown not in found:
+            found[shown] = find_body(volumes[shown])
+        outline = found[shown]
         values = volume.data[0]
         stored = values
         if name in TISSUE_MAPS:

@@ -13,6 +13,7 @@ TISSUE_MAPS: dict[str, str] = {
     "gd_map": "mM",
     "flow_map": "cm/s",
     "inflow_map": "1/s",
+    **dict.fromkeys(("skin_map", "vault_map"), "mm"),
 }
 MR = ("t1", "t1c", "t1n", "t1ce", "t2", "t2w", "t2f", "flair", "pd", "swi", "tof", "mra", "mr")
 UNITS: dict[str, str] = {

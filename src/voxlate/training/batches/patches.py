@@ -221,11 +221,10 @@ class DataSettings:
             ("slices", self.slices is not None),
             ("centred", self.centred),
             ("apart", self.apart),
-            ("physics", self.physics is not None),
         ):
             if other:
                 raise BadInput(
-                    f"data.planes: expected pairs of single slices of scans as they are, found data.{key} = {getattr(self, key)}, which knows the slices of one plane alone. Drop one of the two."
+                    f"data.planes: expected pairs of single slices, found data.{key} = {getattr(self, key)}, which knows the slices of one plane alone. Drop one of the two."
                 )
 
     def _check_weigh(self) -> None:
