@@ -204,10 +204,10 @@ def test_an_unavailable_frame_is_refused_in_one_sentence(tmp_path, case):
     assert "\n" not in str(error.value)
 
 
-def test_pictures_have_no_frames(tmp_path):
-    (tmp_path / "a.png").write_bytes(b"x")
+def test_other_formats_have_no_frames(tmp_path):
+    (tmp_path / "a.nrrd").write_bytes(b"x")
     with pytest.raises(
         BadInput,
-        match=r"expected a NIfTI file or a DICOM series to take a frame from, found '\.png'",
+        match=r"expected a NIfTI file or a DICOM series to take a frame from, found '\.nrrd'",
     ):
-        read_volume(tmp_path / "a.png#frame=1")
+        read_volume(tmp_path / "a.nrrd#frame=1")

@@ -118,7 +118,7 @@ POINTS = 2000.0 * (np.random.default_rng(0).random((24, 80, 64)) < 0.02)
         (lambda image: image + 800.0 * (np.arange(24) == 9)[:, None, None], "level", 0.2),
         (lambda image: image / image.max((1, 2), keepdims=True), "same_peak", 0.8),
         (lambda image: image * ~np.isin(np.arange(80), range(40, 44))[:, None], "gap_mm", 4),
-        (lambda image: image + POINTS, "salt", 0.008),
+        (lambda image: image + POINTS, "salt", 0.012),
         (np.round, "flat", 0.5),
     ],
 )

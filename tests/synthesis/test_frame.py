@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from voxlate.base.errors import BadInput
 from voxlate.base.items import BACKGROUND
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import prepare_case
@@ -74,8 +75,10 @@ def test_air_around_a_body_changes_no_voxel_of_its_image_and_no_message(framed, 
     for base in (scan, replace(scan, data=np.maximum(scan.data, noisy))):
         for axes in ("RAS", "SPL"):
             turned = orient(base, axes)
-            plain = framed.synthesise({"t1": turned}, warn=lambda _: None)
-            made = framed.synthesise({"t1": with_air(turned, pads)}, warn=lambda _: None)
+            plain = framed.synthesise({"t1": turned}, warn=lambda _: None, anyway=True)
+            made = framed.synthesise(
+                {"t1": with_air(turned, pads)}, warn=lambda _: None, anyway=True
+            )
             assert np.array_equal(without_air(made.volume, pads), plain.volume.data)
             assert made.warnings == plain.warnings
             assert made.volume.data.shape[1:] == with_air(turned, pads).grid.shape
@@ -98,7 +101,9 @@ def test_noise_in_the_air_around_a_body_and_the_end_of_the_air_change_no_voxel_o
     place = tuple(slice(a, a + n) for a, n in zip(first, zeros.grid.shape))
     other[(0, *place)] = zeros.data[0]
     made.append(replace(whole, data=other))
-    images = [framed.synthesise({"t1": scan}, warn=lambda _: None).volume for scan in made]
+    images = [
+        framed.synthesise({"t1": scan}, warn=lambda _: None, anyway=True).volume for scan in made
+    ]
     plain, *others = (resample(image, boxed(whole, head).grid).data for image in images)
     assert np.ptp(plain) > 1
     assert all(np.abs(other - plain).max() <= 1e-5 * 1400 for other in others)
@@ -108,7 +113,7 @@ def test_training_and_synthesis_read_the_same_input_of_a_frame_in_any_air(framed
     whole, head = in_noise()
     stored = boxed(whole, [(first - 5, end + 5) for first, end in head])
     given = boxed(whole, [(first - 1, end + 9) for first, end in head])
-    inputs = framed.prepare({"t1": given}, "a")
+    inputs = framed.check({"t1": given}, "a").inputs
     (trained, inside), (source, mask) = (
         Patch(
             case,
@@ -130,7 +135,9 @@ def test_training_and_synthesis_read_the_same_input_of_a_frame_in_any_air(framed
 def test_a_scan_of_the_training_is_known_in_its_frame(framed, prepared, cohort):
     case = open_cohort(prepared).splits["train"][0]
     scan = read_volume(cohort / case / "t1.nii.gz", "t1")
-    assert framed.synthesise({"t1": scan}, warn=lambda _: None).provenance["in_training"]
+    assert framed.synthesise({"t1": scan}, warn=lambda _: None, anyway=True).provenance[
+        "in_training"
+    ]
 
 
 def test_a_frame_holds_the_body_and_its_margin_and_no_constant_plane():
@@ -192,3 +199,11 @@ def test_outside_of_the_frame_an_image_in_hu_is_air(framed):
     frame = find_frame([scan], 0.0)
     restored = frame.restore(frame.cut(scan), HU_AIR)
     assert (restored.data == HU_AIR).sum() == scan.data.size - frame.cut(scan).data.size
+
+
+def test_a_scan_whose_voxels_are_in_metres_is_refused_before_memory_is_taken(framed):
+    whole, _ = in_noise()
+    small = replace(whole, affine=whole.affine @ np.diag([1e-3, 1e-3, 1e-3, 1.0]))
+    with pytest.raises(BadInput) as refused:
+        framed.check({"t1": small}, "a")
+    assert "metres" in refused.value.parts["found"]

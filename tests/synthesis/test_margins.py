@@ -187,7 +187,7 @@ def test_slices_without_mask_are_not_drawn_and_are_the_lowest_value():
 
 def test_an_empty_mask_gives_the_lowest_value_everywhere(monkeypatch):
     monkeypatch.setattr(
-        "voxlate.scans.cases.case.foreground", lambda volume: np.zeros(volume.data.shape[1:], bool)
+        "voxlate.synthesis.inputs.foreground", lambda volume: np.zeros(volume.data.shape[1:], bool)
     )
     for crop in (None, 4):
         result = made(head(64), model(slices={"kind": "whole", "crop": crop}))

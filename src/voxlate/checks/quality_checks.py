@@ -217,6 +217,8 @@ def _gap_mm(image: Float32, axis: int, side_mm: float) -> float:
     planes = np.moveaxis(image, axis, 0).reshape(image.shape[axis], -1)
     deviations = planes.std(axis=1)
     shown = np.flatnonzero(deviations > SHOWN * deviations.max())
+    if not len(shown):
+        return 0.0
     within = deviations[shown[0] : shown[-1] + 1]
     return float((within < EMPTY * np.median(deviations[shown])).sum() * side_mm)
 

@@ -35,6 +35,7 @@ from voxlate.synthesis.memory import check_memory
 from voxlate.synthesis.scan_checks import check_scans
 
 T = TypeVar("T")
+LEAST_MM = 3.0  # along the longest side of a scan
 Scan = Volume | Path | str | nib.spatialimages.SpatialImage | tuple[Any, Any]
 
 
@@ -78,6 +79,8 @@ def prepare_inputs(
     files = {name: volume.origin for name, volume in volumes.items()}
     grids = {name: volume.grid for name, volume in volumes.items()}
     mask = volumes.pop(MASK, None)
+    for name, volume in volumes.items():
+        _check_size(name, volume, case)
     trained, used = facts.preparation, preparation_for(facts, volumes)
     frame = _find_frame(facts, volumes, used.fixed)
     digests = frozenset[str]()
@@ -115,6 +118,15 @@ def prepare_inputs(
         frame,
         digests,
     )
+
+
+def _check_size(name: str, scan: Volume, case: str) -> None:
+    """Raise BadInput where a scan is so small that its voxels must be in another unit."""
+    longest_mm = max(np.multiply(scan.grid.shape, scan.grid.spacing_mm))
+    if longest_mm < LEAST_MM:
+        raise BadInput(
+            f"{case}: expected {name} to be at least {LEAST_MM:g} mm long, found {longest_mm:.3g} mm: are its voxels in metres? Correct the voxel size in its header."
+        )
 
 
 def _find_frame(facts: Facts, scans: Mapping[str, Volume], fixed: str | None) -> Frame | None:

@@ -38,7 +38,6 @@ from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.brightness import SynthesisedImage, in_physical_units, with_peak
 from voxlate.synthesis.calibration import Answer, Calibration, Calibrations, Prediction
 from voxlate.synthesis.check import Checked
-from voxlate.synthesis.contrast import check_stripped, find_contrast, read_contrasts
 from voxlate.synthesis.empty import (
     Empty,
     empty_slices,
@@ -152,6 +151,8 @@ class Model:
         scans: of stripped brains, as a path or TARGET=PATH; the target may be left out where the model synthesises one.
         Raises BadInput for a scan of another contrast or without such levels, and for targets in HU and the like.
         """
+        from voxlate.synthesis.contrast import read_contrasts  # here: few images take a contrast
+
         facts = self.facts
         targets = self.only or tuple(facts.data.target)
         names = {name.lower(): name for name in (*facts.data.source, *targets)}
@@ -323,6 +324,8 @@ def synthesise(
     prepared = inputs.prepared
     plan = model.plan(inputs.files, seed)
     if facts.synth.contrast:
+        from voxlate.synthesis.contrast import check_stripped
+
         check_stripped(prepared.volume(facts.visible_sources(prepared)[0]), case)
     grid = find_output_grid(facts, prepared)
     found = find_empty_slices(facts, prepared)
@@ -399,6 +402,8 @@ def _in_physical_units(
     affine = np.array(prepared.header.affine)
     volume = Volume(image.values[None], affine, facts.units[name], name)
     if goal is not None:
+        from voxlate.synthesis.contrast import find_contrast
+
         brain = prepared.outline(facts.visible_sources(prepared)[0])
         return image.moved(find_contrast(volume, brain, goal, prepared.header.case))
     return with_peak(image, volume, facts)
