@@ -107,6 +107,8 @@ def _check_synthetic_heads(
     stripped = heads.stripped == 1
     name = sources[0]
     volume = prepared.volume(name)
+    if not stripped and facts.starter is None and not _shows_heads(anatomy, name):
+        return []
     if anatomy is not None and not stripped:
         body = body_of(prepared.header, volume, facts.intensity[name])
         if check_content(anatomy, name, body):  # its ends are then not those of a head
@@ -120,6 +122,12 @@ def _check_synthetic_heads(
     scales = [facts.intensity[name].scale(statistics[name]) for name in sources]
     volume_ml = black_pools_ml([prepared.volume(name) for name in sources], scales)
     return ask("pools", {"volume_ml": volume_ml, "made": made}, " and ".join(sources))
+
+
+def _shows_heads(anatomy: Anatomy | None, name: str) -> bool:
+    """Whether the bodies of a training may be heads: a trunk is wider than deep."""
+    usual = None if anatomy is None else anatomy.usual.get(name)
+    return usual is not None and usual.size[2] < usual.size[1]
 
 
 def _check_spacing(facts: Facts, prepared: PreparedCase) -> list[Message]:
