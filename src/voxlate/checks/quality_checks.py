@@ -44,9 +44,27 @@ EMPTY = 0.05  # of the median deviation; slices of an MRA with few vessels have 
 
 # The numbers of slices, in the order of an array.
 STACK = (
-    "misplaced", "empty", "before", "behind", "darker", "same_peak", "at_peak", "gap_mm", "salt", "flat",
-    "copied", "copied_share", "jump", "jump_at", "jump_to", "odd", "odd_at", "odd_share", "level", "level_at",
-)  # fmt: skip
+    "misplaced",
+    "empty",
+    "before",
+    "behind",
+    "darker",
+    "same_peak",
+    "at_peak",
+    "gap_mm",
+    "salt",
+    "flat",
+    "copied",
+    "copied_share",
+    "jump",
+    "jump_at",
+    "jump_to",
+    "odd",
+    "odd_at",
+    "odd_share",
+    "level",
+    "level_at",
+)
 
 Value = Annotated[float, Field(ge=0, le=1e4)]
 

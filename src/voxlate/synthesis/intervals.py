@@ -112,9 +112,9 @@ def patches_in(facts: Facts, prepared: PreparedCase, sources: Sequence[np.ndarra
 
 
 def fills_crown(facts: Facts, prepared: PreparedCase, target: str) -> bool:
-    """Whether slices are too thick for a network of synthetic whole heads to tell the crown's bone from its brain."""
+    """Whether slices are too thick for a starter of whole heads to tell the crown's bone from its brain."""
     heads = facts.data.heads
-    whole = heads is not None and heads.stripped < 1
+    whole = facts.starter is not None and heads is not None and heads.stripped < 1
     return whole and facts.units.get(target) == "HU" and prepared.header.spacing_mm[0] >= THICK_MM
 
 
