@@ -91,7 +91,7 @@ class Wanted:
         """What the starter is trained on, for its card."""
         if self.label_heads == 0:
             return SYNTHETIC
-        return f"{SYNTHETIC}, a part of them with the anatomy of {min(self.label_heads, MAPS)} real heads (label maps of SynthSeg, Apache-2.0)"
+        return f"{SYNTHETIC}, a part of them with the anatomy of {min(self.label_heads, MAPS)} real heads (label maps of SynthSeg and lab2im, Apache-2.0)"
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -104,7 +104,8 @@ WANTED = {
     "head-mr-to-ct": Wanted(
         size=(200, 240, 126),
         heads=33,
-        label_heads=36,
+        label_heads=38,
+        continued=True,
         accepts={"mr": ANY_MR, "ct": ["ct", "ncct"]},
         real={"harvard": None},
         widened_on="harvard",
