@@ -53,6 +53,7 @@ UNIT_CODES: dict[str, Code] = {
     "ms": ("ms", "UCUM", "millisecond"),
     "1/s": ("/s", "UCUM", "/s"),
     "cm/s": ("cm/s", "UCUM", "centimeter/second"),
+    "mm": ("mm", "UCUM", "millimeter"),
     "ml/100g/min": ("ml/[100]g/min", "UCUM", "milliliter per 100 gram per minute"),
     "ml/100g": ("ml/[100]g", "UCUM", "milliliter per 100 gram"),
     "ppm": ("ppm", "UCUM", "ppm"),
