@@ -102,28 +102,33 @@ def check_head(scan: Volume, trained: Literal["head", "brain"]) -> list[Message]
 
     scan: canonical; trained: whether the training saw whole heads, or brains without skull.
     """
-    return ask(trained, head_numbers(scan), scan.modality)
-
-
-def head_numbers(scan: Volume) -> Numbers:
-    """Numbers of a head, or of what is in its place: see `head` and `brain` in limits.toml."""
     head = _coarse(scan)
+    numbers: dict[str, float | str] = {
+        "across_mm": head.across_mm,
+        "alone": float(head.stands_alone),
+    }
+    if trained == "head":
+        numbers |= _head_numbers(head)
+        if scan.grid.shape[0] > 1:
+            numbers["slab_mm"] = head.height_mm
+    return ask(trained, numbers, scan.modality)
+
+
+def _head_numbers(head: _Head) -> Numbers:
+    """Numbers of a head, or of what is in its place: see `head` in limits.toml."""
     lower, upper = head.ends
     sides = _touched_mm(head)
     numbers: dict[str, float | str] = {
-        "across_mm": head.across_mm,
         "height_mm": head.height_mm,
-        "alone": float(head.stands_alone),
         "dome": float(head.begins_as_dome),
         "lower": lower,
         "upper": upper,
         "roundness": _roundness(head),
         "touch_mm": max(sides.values()),
         "sides": ", ".join(side for side, length in sides.items() if length >= LEAST_TOUCH_MM),
+        "holes": _holes(head),
+        **_shape(head),
     }
-    numbers |= _shape(head) | {"holes": _holes(head)}
-    if scan.grid.shape[0] > 1:
-        numbers["slab_mm"] = head.height_mm
     if head.height_mm >= LEAST_SLAB_MM:
         numbers |= _turn(head) | _darkness(head)
     return numbers

@@ -1,12 +1,11 @@
 """What is asked of a case's scans before anything is computed: do they fit the training of a model, and are they whole?"""
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import Literal
 
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, message, worst_grade
-from voxlate.checks.anatomy import Anatomy, body_of, check_body, check_content
+from voxlate.checks.anatomy import Anatomy, Body, body_of, check_body, check_content
 from voxlate.checks.head_checks import black_pools_ml, check_head
 from voxlate.checks.intensity_checks import (
     check_brightness,
@@ -44,12 +43,21 @@ def check_scans(
                 f"{case}: expected {name} to show something, found every voxel {statistics.all.at(0):g}. Check the scan."
             )
         check_floor(name, facts.intensity[name], prepared.header, case)
-    of_kind = _check_synthetic_heads(facts, prepared, targets, anatomy)
+    bodies = dict[str, Body]()
+    if anatomy is not None:
+        for name in prepared.header.statistics:
+            volume = prepared.volume(name)
+            bodies[name] = body_of(prepared.header, volume, facts.intensity[name])
+    of_kind = _check_synthetic_heads(facts, prepared, targets, anatomy, bodies)
     # A whole head given to a model of stripped brains differs from its training in every orientation, so that comparing
     # the two says nothing about how the head is oriented.
     compared = None if worst_grade(of_kind) == "do not trust" else anatomy
-    of_scans = [_check_scan(facts, prepared, name, compared) for name in prepared.header.statistics]
-    warnings = [*chain.from_iterable(of_scans), *_check_spacing(facts, prepared), *of_kind]
+    of_scans = list[Message]()
+    for name in prepared.header.statistics:
+        of_scans += _check_scan(facts, prepared, name)
+        if compared is not None:
+            of_scans += check_body(compared, name, bodies[name], _height(facts))
+    warnings = [*of_scans, *_check_spacing(facts, prepared), *of_kind]
     if any(fills_crown(facts, prepared, name) for name in targets):
         warnings += ask("crown", {"apart_mm": prepared.header.spacing_mm[0]})
     if anatomy is not None and worst_grade(warnings) != "do not trust":
@@ -60,22 +68,21 @@ def check_scans(
     return warnings
 
 
-def _check_scan(
-    facts: Facts, prepared: PreparedCase, name: str, anatomy: Anatomy | None
-) -> list[Message]:
-    """Messages on one scan of a prepared case."""
+def _height(facts: Facts) -> Literal["any", "whole"]:
+    """Whether a scan of some slices is as good as one of the whole body."""
+    of_slices = facts.starter is not None and facts.data.sees_single_slices
+    return "any" if of_slices else "whole"
+
+
+def _check_scan(facts: Facts, prepared: PreparedCase, name: str) -> list[Message]:
+    """Messages on the values of one scan of a prepared case."""
     header, spec = prepared.header, facts.intensity[name]
     statistics = header.statistics[name]
     warnings = [message("guess", f"{name}: {guess}") for guess in header.origins[name].guesses]
     warnings += check_kind(name, header.units[name], statistics)
     if _is_tof(facts, name):
         warnings += check_vessels(name, statistics)
-    warnings += check_brightness(name, statistics, spec, facts.training_ranges)
-    if anatomy is not None:
-        of_slices = facts.starter is not None and facts.data.sees_single_slices
-        height: Literal["any", "whole"] = "any" if of_slices else "whole"
-        warnings += check_body(anatomy, name, body_of(header, prepared.volume(name), spec), height)
-    return warnings
+    return warnings + check_brightness(name, statistics, spec, facts.training_ranges)
 
 
 def _check_quality(scan: Volume, name: str, anatomy: Anatomy) -> list[Message]:
@@ -97,7 +104,11 @@ def _is_tof(facts: Facts, name: str) -> bool:
 
 
 def _check_synthetic_heads(
-    facts: Facts, prepared: PreparedCase, targets: Sequence[str], anatomy: Anatomy | None
+    facts: Facts,
+    prepared: PreparedCase,
+    targets: Sequence[str],
+    anatomy: Anatomy | None,
+    bodies: Mapping[str, Body],
 ) -> list[Message]:
     """Messages on scans that a network of synthetic heads was not trained for; none for other networks."""
     heads = facts.data.heads
@@ -109,10 +120,9 @@ def _check_synthetic_heads(
     volume = prepared.volume(name)
     if not stripped and facts.starter is None and not _shows_heads(anatomy, name):
         return []
-    if anatomy is not None and not stripped:
-        body = body_of(prepared.header, volume, facts.intensity[name])
-        if check_content(anatomy, name, body):  # its ends are then not those of a head
-            return []
+    # the ends of other content are not those of a head
+    if anatomy is not None and not stripped and check_content(anatomy, name, bodies[name]):
+        return []
     warnings = check_head(volume, "brain" if stripped else "head")
     made = " and ".join(name for name in targets if name in FLUID_IS_BRIGHT)
     # data.lift tells fluid from the background.
