@@ -66,6 +66,7 @@ from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import canonical_view
 from voxlate.scans.images.misalignment import Misalignment
 from voxlate.scans.images.register import write_transform
+from voxlate.scans.images.units import TISSUE_MAPS
 from voxlate.scans.options.prepare import PrepareOptions
 
 MOST_WORKERS = 8
@@ -360,7 +361,11 @@ class _Work:
             inputs=inputs,
             misaligned=misaligned,
             signatures=signatures(case),
-            stacks={name: slice_numbers(canonical_view(scan)) for name, scan in scans.items()},
+            stacks={
+                name: slice_numbers(canonical_view(scan))
+                for name, scan in scans.items()
+                if name not in TISSUE_MAPS
+            },
         )
         for name, transform in case.transforms.items():
             write_transform(self.out / header.registered[name].transform, transform)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import numpy as np
+from numpy.typing import NDArray
 
 from voxlate.base.arrays import Bool, Float32
 from voxlate.base.messages import Message
@@ -17,7 +18,6 @@ from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.mask import background_value, foreground
-from voxlate.scans.images.units import TISSUE_MAPS
 
 SLICES = 8
 MIDDLE = (0.2, 0.8)  # of the slices with a body, from which they are taken: ends are small
@@ -36,35 +36,12 @@ AROUND = 5  # slices on either side
 SAME = 1e-6
 ODD = 1.6
 SAMPLES = 100_000
+POINT = 0.3  # of the range, by which a single point is brighter than its neighbours
 MOST_ASKED = 40  # slices in which points are looked for
 # of 9 to 14 slices of a head, 70 % can be most similar to one that is not beside them
 FEWEST_ORDERED = 16
 SHOWN = 0.2  # of the largest deviation of a slice: ends of the body, and air beyond them, have less
 EMPTY = 0.05  # of the median deviation; slices of an MRA with few vessels have 0.37
-
-# The numbers of slices, in the order of an array.
-STACK = (
-    "misplaced",
-    "empty",
-    "before",
-    "behind",
-    "darker",
-    "same_peak",
-    "at_peak",
-    "gap_mm",
-    "salt",
-    "flat",
-    "copied",
-    "copied_share",
-    "jump",
-    "jump_at",
-    "jump_to",
-    "odd",
-    "odd_at",
-    "odd_share",
-    "level",
-    "level_at",
-)
 
 Value = Annotated[float, Field(ge=0, le=1e4)]
 
@@ -129,11 +106,10 @@ def check_slices(scan: Volume) -> list[Message]:
 
 
 def check_stacks(headers: Sequence[CaseHeader]) -> Iterator[Message]:
-    """The same messages on the scans of prepared cases, but maps of tissue, from their headers."""
+    """The same messages on the scans of prepared cases, from their headers."""
     for header in headers:
         for name, numbers in header.stacks.items():
-            if name not in TISSUE_MAPS:
-                yield from (said.on(header.case) for said in ask("slices", numbers, name))
+            yield from (said.on(header.case) for said in ask("slices", numbers, name))
 
 
 def slice_numbers(scan: Volume) -> dict[str, float]:
@@ -151,7 +127,7 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
     if len(shown) < FEWEST_SLICES:
         return {}
     within = slice(shown[0], shown[-1] + 1)
-    empty = shown[0] + np.flatnonzero(deviations[within] < EMPTY * np.median(deviations[shown]))
+    empty = _empty(deviations)
     misplaced = 0.0
     if len(shown) >= FEWEST_ORDERED:
         normalised = slices[shown] / deviations[shown, None]
@@ -179,7 +155,7 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
 def _continuity(slices: Float32, deviations: Float32, means: Float32) -> dict[str, float]:
     """How the slices [N, P] of a scan, without their means, continue each other.
 
-    copied: share of slices that are exact copies of the next one; jump: the largest difference of two neighbours, times
+    copied, copied_share: number and share of slices that are exact copies of the next one; jump: the largest difference of two neighbours, times
     those around it; odd: how much a slice differs from the mean of its neighbours, in units of half their difference, and
     times those around it; level: the largest step of a slice's mean from that of its neighbours, in standard deviations.
     """
@@ -215,11 +191,12 @@ def _continuity(slices: Float32, deviations: Float32, means: Float32) -> dict[st
 def _points(image: Float32) -> dict[str, float]:
     """The share of single bright points in bright slices [D, H, W], and that of voxels like their neighbours."""
     bright = image > image.mean()
-    least, most = np.percentile(image[bright][:: max(1, int(bright.sum()) // SAMPLES)], [2, 98])
+    some = image[bright][:: max(1, int(bright.sum()) // SAMPLES)]
+    least, most = np.percentile(some, [2, 98])
     beside = np.maximum.reduce(
         [np.roll(image, shift, axis) for axis in (1, 2) for shift in (1, -1)]
     )
-    salt = (image - beside > 0.3 * (most - image.min()))[bright].mean()
+    salt = (image - beside > POINT * (most - image.min()))[bright].mean()
     flat = (image == np.roll(image, 1, 2))[bright].mean()
     return {"salt": float(salt), "flat": float(flat)} if most > least else {}
 
@@ -233,12 +210,16 @@ def _around(values: Float32) -> Float32:
 def _gap_mm(image: Float32, axis: int, side_mm: float) -> float:
     """The width of the rows or columns inside a body that show nothing."""
     planes = np.moveaxis(image, axis, 0).reshape(image.shape[axis], -1)
-    deviations = planes.std(axis=1)
+    return len(_empty(planes.std(axis=1))) * side_mm
+
+
+def _empty(deviations: Float32) -> NDArray[np.intp]:
+    """The places of planes that show nothing between others that do."""
     shown = np.flatnonzero(deviations > SHOWN * deviations.max())
     if not len(shown):
-        return 0.0
+        return shown
     within = deviations[shown[0] : shown[-1] + 1]
-    return float((within < EMPTY * np.median(deviations[shown])).sum() * side_mm)
+    return shown[0] + np.flatnonzero(within < EMPTY * np.median(deviations[shown]))
 
 
 def _alternation(levels: Float32) -> float:

@@ -43,6 +43,13 @@ class Row:
     unless: tuple[str, ...] = ()
     measured: str = ""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the numbers in its conditions and its sentence."""
+        named = [condition.split()[0] for condition in (*self.when, *self.worse)]
+        named += [field for _, field, *_ in Formatter().parse(self.text) if field]
+        return tuple(dict.fromkeys(named))
+
     def message(self, numbers: Numbers, name: str) -> Message:
         """What the row says of a scan with this name."""
         grade = self.grade
@@ -50,9 +57,7 @@ class Row:
             grade = grade_of_distance(float(numbers[self.times]))
         if self.worse and _hold(self.worse, numbers):
             grade = "do not trust"
-        named = [condition.split()[0] for condition in (*self.when, *self.worse)]
-        named += [field for _, field, *_ in Formatter().parse(self.text) if field]
-        stated = {key: numbers[key] for key in dict.fromkeys(named) if key in numbers}
+        stated = {key: numbers[key] for key in self.names if key in numbers}
         measured: dict[str, Any] = {
             key: value for key, value in stated.items() if not isinstance(value, str)
         }
@@ -66,6 +71,11 @@ def rows(group: str) -> tuple[Row, ...]:
     return tuple(
         Row(**{key: _value(value) for key, value in row.items()}) for row in _table()[group]
     )
+
+
+def names_of(group: str) -> tuple[str, ...]:
+    """The names of all numbers that the rows of a group read, in one order."""
+    return tuple(dict.fromkeys(name for row in rows(group) for name in row.names))
 
 
 def _value(value: Any) -> Any:

@@ -18,9 +18,9 @@ from voxlate.base.messages import Message, message
 from voxlate.base.slabs import least_and_most
 from voxlate.checks.cohort_outliers import finding_messages
 from voxlate.checks.pairs import Finding, Pairs, Scans
-from voxlate.checks.quality_checks import STACK, slice_numbers
+from voxlate.checks.quality_checks import slice_numbers
 from voxlate.checks.scan_numbers import ScanNumbers, numbers_of, oddity, usual_numbers
-from voxlate.checks.table import ask, first
+from voxlate.checks.table import ask, first, names_of
 from voxlate.checks.thumbnail import best_flip, coarse, pair_similarity, thumbnails
 from voxlate.scans.images.grid import Grid, Volume, canonical_view
 from voxlate.scans.images.statistics import Statistics, distribution
@@ -65,7 +65,7 @@ class Sketch:
     image, source: NaN where they do not cover the truth; empty where there are none. spacing_mm: [3] of the
     truth; cell_mm: [3] of cells; times: [1], by how much
     the truth's field of view is longer than that of the image; ends: [2], the lowest and the highest value of the truth;
-    stack: the numbers of its slices, in the order of STACK.
+    stack: the numbers of its slices, in the order of `names_of`.
     """
 
     truth: Float32
@@ -149,7 +149,7 @@ def sketch_of(
         (np.array(truth.grid.spacing_mm) * steps).astype(np.float32),
         np.array([_relative_size(truth.grid, image_grid)], np.float32),
         np.array([*least_and_most(values)], np.float32),
-        np.array([stack.get(name, np.nan) for name in STACK], np.float32),
+        np.array([stack.get(name, np.nan) for name in names_of("slices")], np.float32),
     )
 
 
@@ -209,7 +209,7 @@ def judge(
     stacks = [
         said.on(label)
         for label, truth in compared.items()
-        for said in ask("slices", dict(zip(STACK, truth.sketch.stack.tolist())), name)
+        for said in ask("slices", dict(zip(names_of("slices"), truth.sketch.stack.tolist())), name)
     ]
     return faults, [*finding_messages(odd, {name: len(truths)}), *stacks]
 
