@@ -14,7 +14,7 @@ from voxlate.anatomy.cohort import write_cohort
 from voxlate.base.errors import BadInput
 from voxlate.checks.header_checks import refuse_synthetic
 from voxlate.checks.prepare import prepare
-from voxlate.checks.truths import SketchedTruth, check_scale, faults_of, judge, sketch_of
+from voxlate.checks.truths import SketchedTruth, check_scale, judge, sketch_of
 from voxlate.evaluation.scoring.captions import caption, truth_messages
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.outliers import find_outliers
@@ -62,7 +62,7 @@ def sketched(heads, number, change=None, model=good, affine=None, unit="HU", see
 
 
 def kinds_of(truths):
-    return {label: fault.kind for label, fault in faults_of(truths).items()}
+    return {label: fault.kind for label, fault in judge(truths)[0].items()}
 
 
 def found(heads, change=None, first=None, **kept):
@@ -125,7 +125,7 @@ def test_truths_that_all_lie_mirrored_are_all_at_fault_whatever_the_model(heads,
         f"p{n}/ct": sketched(heads, n, lambda ct: np.flip(ct, FLIPS[name]), untrained)
         for n in range(CASES)
     }
-    faults = faults_of(truths)
+    faults, _ = judge(truths)
 
     assert {label: fault.kind for label, fault in faults.items()} == dict.fromkeys(
         truths, "mirrored"
@@ -188,13 +188,13 @@ BAD_MODELS = {
 @every_row("name", BAD_MODELS)
 def test_a_bad_model_is_no_fault_of_the_truth(heads, name):
     truths = {f"p{n}/ct": sketched(heads, n, model=BAD_MODELS[name]) for n in range(CASES)}
-    assert faults_of(truths) == {}
+    assert judge(truths)[0] == {}
 
 
 def test_a_model_that_was_trained_on_other_values_finds_them_right(heads):
     for change in (lambda ct: ct + 1024, windowed(-160, 240), lambda ct: ct.clip(0, 80)):
         truths = {f"p{n}/ct": sketched(heads, n, change, model=change) for n in range(CASES)}
-        assert faults_of(truths) == {}
+        assert judge(truths)[0] == {}
 
 
 def test_images_on_another_scale_than_their_truths_are_named(heads):

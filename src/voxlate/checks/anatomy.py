@@ -27,7 +27,14 @@ from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import IntensityMap
-from voxlate.scans.images.mask import background_value, box_around, dilate, foreground, hard_edges
+from voxlate.scans.images.mask import (
+    background_value,
+    box_around,
+    dilate,
+    foreground,
+    hard_edges,
+    within,
+)
 
 if TYPE_CHECKING:
     from voxlate.scans.cases.prepared import Cohort
@@ -174,8 +181,7 @@ def body_of(header: CaseHeader, volume: Volume, spec: IntensityMap) -> Body:
     statistics = header.statistics[volume.modality]
     coarse, spacing = _coarse(volume)
     body = foreground(coarse)
-    ends = box_around(body)
-    inside = tuple(slice(*pair) for pair in ends)
+    inside = within(box_around(body))
     cut = np.asarray(hard_edges(body, spacing.tolist(), HARD).all(axis=1))
     values = np.where(body, coarse.data[0], coarse.data[0].min())
     cropped = spec.scale(statistics).forward(values)[inside].astype(np.float32)

@@ -10,7 +10,6 @@ from itertools import chain
 from pathlib import Path
 
 from voxlate.base.arrays import AnyArray, Bool
-from voxlate.base.codes import codes
 from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message
@@ -45,8 +44,7 @@ def finding_messages(
     for (name, code, partner), found in groups.items():
         names = first_of([finding.case for finding in found], 3)
         numbers = f" ({found[0].numbers})" if found[0].numbers else ""
-        _, _, what = codes()[code].meaning.split(" ", 2)  # without "a scan"
-        text = f"{name} of {names} ({len(found)} of {plural(of[name], 'case')}) {what.format(partner=partner)}{numbers}."
+        text = f"{name} of {names} ({len(found)} of {plural(of[name], 'case')}) {found[0].clause(partner)}{numbers}."
         messages.append(message(code, text, cases=len(found)))
     return messages
 

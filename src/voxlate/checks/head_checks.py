@@ -18,6 +18,7 @@ from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Scale
 from voxlate.scans.images.mask import (
+    Ends,
     background_value,
     box_around,
     components_of,
@@ -27,8 +28,6 @@ from voxlate.scans.images.mask import (
     foreground,
     hard_edges,
 )
-
-Box = list[tuple[int, int]]  # first and end along D, H, W
 
 COARSE_MM = 2.0
 LEAST_HEIGHT_MM = 40.0  # of bodies whose ends are compared
@@ -67,7 +66,7 @@ class _Head:
 
     values: Float32
     body: Bool
-    box: Box
+    box: Ends
     spacing_mm: tuple[float, float, float]
     background: float
     clean: bool

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlate.base.arrays import Float64
+from voxlate.base.codes import codes
 from voxlate.base.groups import grouped
 from voxlate.checks.audit import choose_cases
 from voxlate.checks.table import first
@@ -46,6 +47,11 @@ class Finding:
     numbers: str = ""
     partner: str = ""
     modality: str = ""
+
+    def clause(self, partner: str) -> str:
+        """What its code means, without "a scan"; partner: the scan that it is compared with."""
+        _, _, what = codes()[self.code].meaning.split(" ", 2)
+        return what.format(partner=partner)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
 from voxlate.base.similarity import mutual_information
-from voxlate.scans.images.mask import box_around, components_of, otsu
+from voxlate.scans.images.mask import Ends, box_around, components_of, otsu
 
-Box = list[tuple[int, int]]  # first and end along D, H, W
 Classes = NDArray[np.uint8]
 
 BINS = 16  # classes of equal counts: they do not depend on the unit
@@ -62,7 +61,7 @@ def coarse(array: AnyArray) -> tuple[Float32, list[int]]:
     return array[:: steps[0], :: steps[1], :: steps[2]].astype(np.float32), steps
 
 
-def _thumbnail(array: AnyArray, shared: Box, spacing_mm: tuple[float, float, float]) -> Thumbnail:
+def _thumbnail(array: AnyArray, shared: Ends, spacing_mm: tuple[float, float, float]) -> Thumbnail:
     own = _body_box(array)
     values = _on_lattice(array, [(0, length) for length in array.shape])
     padding = _padding(values)
@@ -78,7 +77,7 @@ def _thumbnail(array: AnyArray, shared: Box, spacing_mm: tuple[float, float, flo
     )
 
 
-def _body_box(array: AnyArray) -> Box:
+def _body_box(array: AnyArray) -> Ends:
     """The box of the largest bright object, whatever the unit."""
     steps = [max(1, length // BODY_SIDE) for length in array.shape]
     few = array[:: steps[0], :: steps[1], :: steps[2]].astype(np.float32)
@@ -90,14 +89,14 @@ def _body_box(array: AnyArray) -> Box:
     return [(first * step, min(end * step, length)) for (first, end), step, length in sides]
 
 
-def _wider(box: Box) -> Box:
+def _wider(box: Ends) -> Ends:
     return [
         (round(first - MARGIN * (end - first)), round(end + MARGIN * (end - first)))
         for first, end in box
     ]
 
 
-def _on_lattice(array: AnyArray, box: Box) -> Float32:
+def _on_lattice(array: AnyArray, box: Ends) -> Float32:
     """The nearest voxels to the points of a regular lattice inside a box; beyond the array, those of its faces."""
     counts = FLAT_LATTICE if len(array) == 1 else LATTICE
     places = []

@@ -170,11 +170,6 @@ def _relative_size(truth: Grid, image: Grid) -> float:
     return float(sides[0] / sides[1])
 
 
-def faults_of(truths: Mapping[str, SketchedTruth]) -> dict[str, Fault]:
-    """The truths that cannot be those of their images, by their labels, each with its fault; truths: of one modality."""
-    return judge(truths)[0]
-
-
 def judge(
     truths: Mapping[str, SketchedTruth], name: str = "truth"
 ) -> tuple[dict[str, Fault], list[Message]]:
@@ -203,9 +198,9 @@ def judge(
         if kind is None:
             odd.append(replace(finding, name=name))
             continue
-        _, _, what = codes()[finding.code].meaning.split(" ", 2)  # without "a scan"
+        what = finding.clause("source")
         shown = f" ({finding.numbers})" if finding.numbers else ""
-        faults[finding.case] = Fault(kind, f"that it {what.format(partner='source')}{shown}")
+        faults[finding.case] = Fault(kind, f"that it {what}{shown}")
     stacks = [
         said.on(label)
         for label, truth in compared.items()

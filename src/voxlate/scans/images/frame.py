@@ -18,6 +18,7 @@ from voxlate.scans.images.mask import (
     body_in_any_air,
     box_around,
     varied_box,
+    within,
 )
 
 SPARE = 2  # voxels beyond the margin, for interpolation
@@ -39,7 +40,7 @@ class Frame:
         """The frame of a volume, with background (default: its own) where nothing is read; on another grid, as it is."""
         if not same_grid(volume.grid, self.grid):
             return volume
-        held = volume.data[(slice(None), *_slices(self.held))]
+        held = volume.data[(slice(None), *within(self.held))]
         beyond = [(a - first, end - b) for (first, end), (a, b) in zip(self.ends, self.held)]
         if any(map(any, beyond)):
             if background is None:
@@ -64,7 +65,7 @@ class Frame:
             for (first, end), length in zip(self.ends, self.grid.shape)
         ]
         there = [(a - first, b - first) for (first, _), (a, b) in zip(self.ends, inside)]
-        data[(slice(None), *_slices(inside))] = volume.data[(slice(None), *_slices(there))]
+        data[(slice(None), *within(inside))] = volume.data[(slice(None), *within(there))]
         return replace(volume, data=data, affine=self.grid.affine)
 
 
@@ -91,10 +92,6 @@ def _affine(whole: np.ndarray, ends: Ends) -> np.ndarray:
     affine = whole.copy()
     affine[:3, 3] += affine[:3, :3] @ [first for first, _ in reversed(ends)]
     return affine
-
-
-def _slices(ends: Ends) -> tuple[slice, ...]:
-    return tuple(slice(*along) for along in ends)
 
 
 def _around(boxes: Sequence[Ends]) -> Ends:

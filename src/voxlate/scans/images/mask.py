@@ -114,6 +114,11 @@ def _draws_outline(volume: Volume, body: np.ndarray, size: int) -> bool:
     return volume.unit == "HU" or _count(body) > LEAST_BODY * size
 
 
+def within(ends: Ends) -> tuple[slice, ...]:
+    """The slices of an array [D, H, W] that a box holds."""
+    return tuple(slice(*along) for along in ends)
+
+
 def _everything(volume: Volume) -> np.ndarray:
     return in_slabs(lambda slab: np.ones(slab.shape, bool), volume.data[0])
 
@@ -132,7 +137,7 @@ def _air(volume: Volume, ends: Ends | None = None) -> _Background:
     if volume.unit == "HU":
         return _Background(AIR_HU, BODY_HU, False)
     image = volume.data[0]
-    return _background(image if ends is None else image[tuple(slice(*along) for along in ends)])
+    return _background(image if ends is None else image[within(ends)])
 
 
 def _tissue(volume: Volume, air: _Background) -> tuple[np.ndarray | None, bool]:
@@ -191,7 +196,7 @@ def _body(tissue: np.ndarray, spacing: Spacing, gap_mm: float) -> np.ndarray:
 
 def _background(image: np.ndarray) -> _Background:
     """The background of an image, estimated without planes of one value at its sides where the rest has air, too."""
-    inner = image[tuple(slice(*ends) for ends in varied_box(image))]
+    inner = image[within(varied_box(image))]
     found, outside = _border_background(inner), float(image[0, 0, 0])
     bright = float(np.percentile(_sample(inner), 90))
     has_air = abs(found.value - outside) <= DARK_AIR * abs(bright - outside)
@@ -385,7 +390,7 @@ def varied_box(image: np.ndarray) -> list[tuple[int, int]]:
     """The box of an image [D, H, W] without the planes at its sides that are one value; all of it where nothing varies."""
     ends = [(0, length) for length in image.shape]
     for axis in range(3):
-        planes = np.moveaxis(image[tuple(slice(*pair) for pair in ends)], axis, 0)
+        planes = np.moveaxis(image[within(ends)], axis, 0)
         before, after = _constant(planes), _constant(planes[::-1])
         if before == len(planes):
             return [(0, length) for length in image.shape]
