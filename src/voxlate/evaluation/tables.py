@@ -24,7 +24,7 @@ def comparison_tables(document: Document, which: Literal["all", "main"] = "all")
     def cells(modality: str, part: Part, metric: Metric) -> Iterator[Cell]:
         """The score of each method and of the best baseline."""
         result = part["metrics"].get(metric.key)
-        if result is None or (which == "main" and not is_main(metric)):
+        if result is None or (which == "main" and not is_main(metric, document["standard"])):
             return
         if all(value["mean"] is None for value in result["methods"].values()):
             return
@@ -67,7 +67,8 @@ def _caption(document: Document) -> Iterator[str]:
         if baseline:
             yield f"{name}: best naive baseline by its MAE: {baseline['baseline']} (scored with {baseline['of']}), no test."
     for name, rule in document["scopes"].items():
-        yield f"{scope_label(name)}: {rule}."
+        if name not in document["standard"]:
+            yield f"{scope_label(name)}: {rule}."
     if any("std" in part["metrics"] for part in parts.values()):
         yield "Uncertainty: mean over the mask of the samples' standard deviation; no test, less is not better."
     efforts = {name: effort for name, effort in document["effort"].items() if effort}

@@ -33,8 +33,8 @@ class Verdict:
 
     synthesis, naive: mean absolute error of both in `unit`, where each patient counts once; share: relative reduction of
     the baseline's error; lower_on: number of `patients` with a lower error; difference_ci95: interval of the paired
-    difference (synthesis − baseline), None below two patients; p: of the test of this difference. Numbers are None if no
-    baseline was scored.
+    difference (synthesis − baseline), None below two patients; p: of the test of this difference; worse_in: regions in which
+    the synthesis is the worse one. Numbers are None if no baseline was scored.
     """
 
     modality: str
@@ -50,6 +50,7 @@ class Verdict:
     patients: int | None = None
     difference_ci95: tuple[float, float] | None = None
     p: float | None = None
+    worse_in: tuple[str, ...] = ()
 
     @property
     def symbol(self) -> str:

@@ -32,11 +32,11 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     mask: Annotated[
         Path | str | None,
         Option(
-            "Voxels to score: body, brain, cohort (its mask files) or a mask file. Default: the whole image.",
+            "Voxels to score: body (found in the truth; the default in HU and for perfusion), whole (the default for others), brain, cohort (its mask files) or a mask file.",
             panel=MAIN,
             metavar="NAME",
             takes=str,
-            complete=("body", "brain", "cohort"),
+            complete=("body", "whole", "brain", "cohort"),
         ),
     ] = None
     regions: Annotated[

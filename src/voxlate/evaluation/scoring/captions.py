@@ -1,7 +1,7 @@
 """The captions below tables of scores: sentences on the content of a metrics.json."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import chain
 from typing import Literal
 
@@ -46,7 +46,7 @@ def caption(document: Document, which: Literal["all", "main"] = "all") -> list[s
     if rules:
         lines += [*_on_metrics(document), *_on_areas(document), *_on_origins(document)]
     else:
-        lines += [*_on_areas(document), *_on_warnings(document)]
+        lines += [*_on_areas(document, document.get("standard", ())), *_on_warnings(document)]
     cases_of = grouped(
         (note.removesuffix("."), case)
         for key in ("moved", "naive_left_out")
@@ -83,11 +83,15 @@ def _on_cases(document: Document) -> Iterator[str]:
             yield _misalignment_note(name, floors, part["unit"], rows_of(document, name))
 
 
-def _on_areas(document: Document) -> Iterator[str]:
+def _on_areas(document: Document, left_out: Collection[str] = ()) -> Iterator[str]:
     """The rules of scopes with the numbers of pictures that count, and of regions with the truth's values in them."""
     parts = document["modalities"]
     known = metrics_of(document)
-    for name, rule in document.get("scopes", {}).items():
+    scopes, regions = (
+        {name: rule for name, rule in document.get(key, {}).items() if name not in left_out}
+        for key in ("scopes", "regions")
+    )
+    for name, rule in scopes.items():
         texts = [rule]
         for modality, part in parts.items():
             summary = part["answers"].get("synthesis", {}).get(f"{name}.mae", {})
@@ -95,7 +99,7 @@ def _on_areas(document: Document) -> Iterator[str]:
                 slices = plural(part["slices"], "slice")
                 texts.append(f"{modality}: {counted['n']} of {slices} count")
         yield f"{scope_label(name)}: {'; '.join(texts)}."
-    for name, rule in document.get("regions", {}).items():
+    for name, rule in regions.items():
         means = []
         for part in parts.values():
             for what in ("mean", "volume", "ratio"):

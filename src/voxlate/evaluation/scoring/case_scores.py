@@ -27,8 +27,16 @@ from voxlate.evaluation.scoring.regions import (
     read_canonical,
     region_scores,
 )
-from voxlate.evaluation.scoring.scopes import MASK, CountedVoxels, Cut, Scope, score_scope
+from voxlate.evaluation.scoring.scopes import (
+    MASK,
+    SCOPES,
+    CountedVoxels,
+    Cut,
+    Scope,
+    score_scope,
+)
 from voxlate.evaluation.scoring.scored_images import Item
+from voxlate.evaluation.scoring.standard import WHOLE, mask_for, tissues_for
 from voxlate.evaluation.scoring.tables import Row
 from voxlate.evaluation.scoring.units import (
     OWN,
@@ -56,7 +64,8 @@ CLIPPED = 0.02  # of the range, beyond which a truth is said to be clipped: padd
 class Rules:
     """What an evaluation scores, and how, by its checked options.
 
-    features: of slices in the layout `axes`, for distances.
+    features: of slices in the layout `axes`, for distances; mask: the voxels that count, and standard: names of regions
+    and scopes that nobody asked for, which are those of a modality.
     """
 
     asked: EvaluateOptions
@@ -66,6 +75,22 @@ class Rules:
     window_hu: tuple[float, float]
     features: Features | None
     axes: str
+    mask: Path | str = WHOLE
+    standard: tuple[str, ...] = ()
+
+    def for_modality(self, name: str, unit: str) -> "Rules":
+        """The rules for images of a modality, with what is scored without being asked."""
+        mask = self.asked.mask or mask_for(unit)
+        tissues = tissues_for(name, unit, {region.name for region in self.regions})
+        beside = [] if self.asked.mask or mask == WHOLE else [SCOPES[WHOLE]]
+        beside = [scope for scope in beside if scope not in self.scopes]
+        return replace(
+            self,
+            regions=(*self.regions, *tissues),
+            scopes=(*self.scopes, *beside),
+            mask=mask,
+            standard=tuple(area.name for area in (*tissues, *beside)),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +146,7 @@ class Truth:
     @cached_property
     def mask(self) -> Bool | None:
         """The voxels of the evaluation's mask; None stands for all."""
-        return mask_of(self.rules.asked.mask, self.scan, self.item.case)
+        return mask_of(self.rules.mask, self.scan, self.item.case)
 
     @cached_property
     def coverage(self) -> Bool | None:
@@ -178,7 +203,7 @@ class Truth:
     @cached_property
     def voxels(self) -> CountedVoxels:
         """The facts of the truth that scopes need."""
-        masked = self.rules.asked.mask is not None
+        masked = self.rules.mask != WHOLE
         values = self.volume.data[0]
         return CountedVoxels(
             values, self.inside, self.coverage, masked, self.rules.cut, self._image_of
@@ -375,7 +400,8 @@ def _score(truth: Truth, answer: str, image: Volume, pair: ImagePair, functions:
             scores |= score_scope(scope, pair, truth.voxels, functions, pictures)
         else:
             ends = truth.ends if answer == SYNTHESIS else {}
-            scores |= scope.score(truth.volume, image, truth.mask, case, ends, truth.inside)
+            masks = (truth.mask, truth.inside) if rules.asked.mask else (None, truth.coverage)
+            scores |= scope.score(truth.volume, image, masks[0], case, ends, masks[1])
     return Row(case.case, case.patient, item.modality, answer, scores, len(values), pictures)
 
 
@@ -385,7 +411,7 @@ def _interval_scores(truth: Truth, synthesis: Volume) -> dict[str, float]:
     scale = truth.scale
     if interval is None or not truth.ends:
         return {}
-    if truth.units is not OWN or scale.own or truth.rules.asked.mask not in (None, "body"):
+    if truth.units is not OWN or scale.own or truth.rules.mask not in (WHOLE, "body"):
         # The bound is in physical units and applies to the error in the body.
         interval = replace(interval, bound=None)
     low, high = (

@@ -53,6 +53,7 @@ from voxlate.evaluation.scoring.scored_images import (
     items_by_modality,
     not_scored,
 )
+from voxlate.evaluation.scoring.standard import WHOLE
 from voxlate.evaluation.scoring.tables import Row, Scores
 from voxlate.evaluation.scoring.units import RANGE, shows_a_window, window_of, window_sentence
 from voxlate.scans.cases.layout import CANONICAL
@@ -104,8 +105,9 @@ def evaluate(
         refuse_synthetic([item.case], {item.modality})
     ranges = _ranges(items, asked)
     rules = _rules(asked, out, items)
+    of_name = {name: rules.for_modality(name, scale.unit) for name, scale in ranges.items()}
     weights = None if asked.lpips is None else load_lpips(asked.lpips)
-    job = _ScoreJob(items, ranges, rules, weights)
+    job = _ScoreJob(items, ranges, of_name, weights)
     every, failed = _score_items(job, executor or choose_executor(asked), progress)
     faults, cautions = _judge(every, cohort)
     scored = _leave_out(every, faults, asked)
@@ -119,11 +121,10 @@ def evaluate(
         "wrong_truths": _state_faults(every, faults),
         "wrong_truths_scored": asked.any_truth,
         **_on_images(out, scored, rules),
-        **_on_areas(rules, ranges, rows),
+        **_on_areas(of_name, ranges, rows),
         **_on_windows(scored, ranges, asked.window),
     }
     must_agree = {
-        "mask": str(asked.mask or "whole image"),
         "ssim_padding": "valid",
         "ssim_from": asked.ssim_from,
         "lpips": weights.name if weights else None,
@@ -131,7 +132,8 @@ def evaluate(
     messages = check_scale({item.label: result.truth for item, result in scored.items()})
     messages += cautions
     features, pooled = _distances(scored, rules)
-    scores = Scores(rows, header, must_agree, ranges, asked.seed, features, pooled, messages)
+    masks = {name: f"{own.mask}" for name, own in of_name.items()}
+    scores = Scores(rows, header, must_agree, masks, ranges, asked.seed, features, pooled, messages)
     scores.write(out)
     return scores
 
@@ -279,7 +281,7 @@ class _ScoreJob:
 
     items: tuple[Item, ...]
     ranges: Mapping[str, Range]
-    rules: Rules
+    rules: Mapping[str, Rules]
     weights: Lpips | None
     uses_network: bool = False
 
@@ -298,7 +300,8 @@ class _ScoreJob:
         def score(number: int, _: Context) -> ScoredItem:
             """The scores of an image, and the feature vectors of its slices."""
             item = self.items[number]
-            return score_item(item, self.ranges[item.modality], self.rules, functions)
+            name = item.modality
+            return score_item(item, self.ranges[name], self.rules[name], functions)
 
         return score
 
@@ -438,18 +441,23 @@ def _find_changed(item: Item) -> dict[str, str]:
     return changed
 
 
-def _on_areas(rules: Rules, ranges: Mapping[str, Range], rows: Sequence[Row]) -> Table:
-    """Sentences on regions and scopes, and on how many images --align could move."""
-    mask = None if rules.asked.mask is None else str(rules.asked.mask)
-    within = (mask or "body") if mask in (None, "body", "brain") else f"mask {mask}"
-    scopes = dict[str, str]()
-    if rules.asked.align:
+def _on_areas(
+    rules: Mapping[str, Rules], ranges: Mapping[str, Range], rows: Sequence[Row]
+) -> Table:
+    """Sentences on regions and scopes, which of them nobody asked for, and how many images --align could move."""
+    regions, scopes, standard = dict[str, str](), dict[str, str](), dict[str, None]()
+    if any(own.asked.align for own in rules.values()):
         moved = [f"{NAME}.mm" in row.scores for row in rows if row.answer == SYNTHESIS]
         scopes[NAME] = f"{RULE}; {sum(moved)} of {len(moved)} images were moved"
-    return {
-        "regions": {region.name: region.rule(ranges, within) for region in rules.regions},
-        "scopes": scopes | {scope.name: scope.rule(mask, rules.cut) for scope in rules.scopes},
-    }
+    for own in rules.values():
+        mask = f"{own.mask}"
+        within = {WHOLE: "body", "body": "body", "brain": "brain"}.get(mask, f"mask {mask}")
+        for region in own.regions:
+            regions.setdefault(region.name, region.rule(ranges, within))
+        for scope in own.scopes:
+            scopes.setdefault(scope.name, scope.rule(None if mask == WHOLE else mask, own.cut))
+        standard |= dict.fromkeys(own.standard)
+    return {"regions": regions, "scopes": scopes, "standard": [*standard]}
 
 
 def _on_windows(

@@ -168,6 +168,9 @@ erased        erased           –       lower   1       file   number of connec
 unseen        unseen           –       truth   1       file   number of connected pieces of the region (docs/guides/trust.md)
 invented      invented         –       lower   1       file   number of connected pieces of the region (docs/guides/trust.md)
 dice          Dice             –       higher  3       table  overlap of the same threshold on both images
+dice_low      Dice, lower third   –    higher  3       table  the same in the lower third of a head's bone
+dice_middle   Dice, middle third  –    higher  3       table  the same in the middle third of a head's bone
+dice_high     Dice, upper third   –    higher  3       table  the same in the upper third of a head's bone
 surface       surface          mm      lower   2       table  mean distance of the surfaces of the same threshold on both images
 surface_95    surface, 95 %    mm      lower   2       table  95th percentile of these distances, the larger one of both directions
 volume        volume           ml      truth   1       table  voxels that pass the threshold, times their size

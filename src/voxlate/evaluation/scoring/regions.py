@@ -14,6 +14,7 @@ from voxlate.base.similarity import RADIUS, dice
 from voxlate.checks.cohort_outliers import refuse_inverted
 from voxlate.evaluation.lesion_counts import count_lesions
 from voxlate.evaluation.scoring.metrics import ImagePair, mae, mae_z, psnr, ssim
+from voxlate.evaluation.scoring.standard import BONE, WHOLE, thirds
 from voxlate.evaluation.surfaces import surface_distances
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.leakage import sentences_on_shared_masks
@@ -24,7 +25,7 @@ from voxlate.scans.images.ranges import Range, range_for
 from voxlate.scans.images.regions import Region, scale_to_peak
 from voxlate.scans.images.units import unit_of
 
-NAMED = (None, "body", "brain", "cohort")  # masks that are no files
+NAMED = (None, WHOLE, "body", "brain", "cohort")  # masks that are no files
 
 
 def find_region(
@@ -83,10 +84,13 @@ def region_scores(
         scores["mae"] = mae(truth, other, inside)
     if overlap is not None:
         scores["dice"] = dice(inside, overlap)
+        if region.name == BONE and region.tissue:
+            for third, part in thirds(inside, spacing_mm).items():
+                scores[f"dice_{third}"] = dice(inside[part], overlap[part])
         scores["volume"] = voxel_ml * float(overlap.sum())
         scores["volume_error"] = abs(scores["volume"] - scores["truth_volume"])
-        # Between two thresholds lies a shell around other tissues, whose surfaces say little.
-        if math.isinf(region.high - region.low):
+        # Between two thresholds lies a shell around other tissues, whose surfaces say little; air has no end.
+        if math.isinf(region.high if region.tissue else region.high - region.low):
             distances = surface_distances(inside, overlap, spacing_mm)
             scores |= zip(("surface", "surface_95"), distances)
     if not region.tissue:
@@ -123,9 +127,9 @@ def ratio_scores(name: str, over: tuple[str, str], scored: Mapping[str, float]) 
     }
 
 
-def mask_of(mask: str | Path | None, truth: Volume, case: CaseFiles) -> Bool | None:
+def mask_of(mask: str | Path, truth: Volume, case: CaseFiles) -> Bool | None:
     """The voxels that count, [D, H, W]; None stands for the whole image; truth: canonical."""
-    if mask is None:
+    if mask == WHOLE:
         return None
     if mask == "body":
         inside = foreground(truth)
@@ -152,7 +156,7 @@ def check_mask(mask: str | Path | None, case: str) -> None:
     """Raise BadInput for a mask that is neither the name of one nor a file of this case."""
     if mask not in NAMED and not is_there(path := _file_of(mask, case)):
         raise BadInput(
-            f"--mask: expected body, brain, cohort (its mask files) or a file, found {mask!s}, and no such file for {case} ({path}). Choose one of these."
+            f"--mask: expected body, whole, brain, cohort (its mask files) or a file, found {mask!s}, and no such file for {case} ({path}). Choose one of these."
         )
 
 

@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -25,13 +25,18 @@ from voxlate.evaluation.scoring.captions import caption, keys_of
 from voxlate.evaluation.scoring.documents import Document, Part, Table
 from voxlate.evaluation.scoring.metrics import SCOPE_METRICS, Metric, metrics_of
 from voxlate.evaluation.scoring.outliers import outlier_messages
+from voxlate.evaluation.scoring.standard import BONE
 from voxlate.evaluation.scoring.verdicts import verdicts
 from voxlate.scans.images.ranges import Range
 from voxlate.training.verdict import SYNTHESIS, Verdict, colour_lines
 
 NARROWEST = 13  # width of a method's column, which fits 0.994 ± 0.001
 # These metrics are printed without --all.
-MAIN = ("mae", "psnr", "ssim_2d", "coverage", "mae_bound", "mae_bound_held")
+OF_BONE = ("dice", "surface_95", "dice_low", "dice_middle", "dice_high")
+MAIN = (
+    *("mae", "psnr", "ssim_2d", "coverage", "mae_bound", "mae_bound_held"),
+    *("whole.mae", *(f"{BONE}.{key}" for key in OF_BONE)),
+)
 TITLE = "Scores: mean ± sd over cases; below, the 95 % interval of the mean"
 BEST = "best naive baseline"  # the second column of the short table
 COLUMNS = ("case", "patient", "modality", "answer", "unit", "range_low", "range_high", "mask")
@@ -139,6 +144,7 @@ def score_tables(document: Document, which: Literal["all", "main"] = "all") -> T
     is printed below its first metric.
     """
     keys = keys_of(document)
+    standard = document.get("standard", ())
     best = {verdict.modality: verdict.baseline or "" for verdict in verdicts(document)}
     if which == "all":
         parts = document["modalities"].values()
@@ -148,7 +154,7 @@ def score_tables(document: Document, which: Literal["all", "main"] = "all") -> T
 
     def cells(name: str, part: Part, metric: Metric) -> Iterator[Cell]:
         """The score of each method."""
-        if metric.key in keys and metric.in_table and (which == "all" or is_main(metric)):
+        if metric.key in keys and metric.in_table and (which == "all" or is_main(metric, standard)):
             for method in methods:
                 answer = best[name] if method == BEST else method
                 value = part["answers"].get(answer, {}).get(metric.key)
@@ -164,9 +170,14 @@ def score_tables(document: Document, which: Literal["all", "main"] = "all") -> T
     return Tables(TITLE, methods, metric_lines(document, cells), caption(document, which))
 
 
-def is_main(metric: Metric) -> bool:
-    """Whether a metric is printed without --all: a main metric, or one that is computed only on request."""
-    return metric.key in MAIN or "." in metric.key or metric.pooled or metric.key == "lpips"
+def is_main(metric: Metric, standard: Collection[str]) -> bool:
+    """Whether a metric is printed without --all: a main metric, or one that is computed only on request.
+
+    standard: regions and scopes that nobody asked for.
+    """
+    area = metric.key.rpartition(".")[0]
+    on_request = (area and area not in standard) or metric.pooled or metric.key == "lpips"
+    return metric.key in MAIN or bool(on_request)
 
 
 @dataclass(frozen=True)
@@ -200,7 +211,8 @@ class Scores:
         rows: one for each answer (the synthesis, or a naive baseline) to each modality of each case; `row.scores` has
             the values by metric, in the units that `document` states.
         header: facts of the whole evaluation, such as the images that could not be scored and why.
-        choices: mask, paddings and weights, which must agree for a comparison.
+        choices: paddings and weights, which must agree for a comparison.
+        masks: the mask of each modality, which must agree, too.
         ranges: the scored range of each modality, with its unit.
         seed: of crops and bootstrap intervals.
         features: what distances of slices rest on, by modality.
@@ -221,6 +233,7 @@ class Scores:
     rows: tuple[Row, ...]
     header: Document
     choices: Document
+    masks: Mapping[str, str]
     ranges: Mapping[str, Range]
     seed: int
     features: Mapping[str, Document]
@@ -266,6 +279,7 @@ class Scores:
             "range": [scale.low, scale.high],
             "range_rule": scale.rule,
             "own_peak": scale.own,
+            "mask": self.masks[name],
             **self.choices,
             "features": self.features.get(name),
             "cases": len({row.case for row in rows}),
@@ -304,7 +318,7 @@ class Scores:
         for row in self.rows:
             scale = self.ranges[row.modality]
             shared = {"unit": scale.unit, "range_low": scale.low, "range_high": scale.high}
-            shared["mask"] = self.choices["mask"]
+            shared["mask"] = self.masks[row.modality]
             cases.append(row.flat() | shared)
             pictures += [row.flat(picture) | shared for picture in row.pictures]
         in_cases, in_pictures = (set[str]().union(*lines) for lines in (cases, pictures))

@@ -91,6 +91,11 @@ def _tissues_of(modality: str, others: Collection[str]) -> list[Region]:
         raise BadInput(
             f"region {min(taken)}: expected another name beside {TISSUES}, which has a region of that name, found {min(taken)}. Rename it."
         )
+    return tissue_regions(modality)
+
+
+def tissue_regions(modality: str) -> list[Region]:
+    """A region of each tissue by the values of a CT."""
     regions = []
     for name, (low, high) in TISSUES_HU.items():
         above = f"{low:g} ≤ " if math.isfinite(low) else ""
