@@ -225,7 +225,7 @@ def scored(
     chosen = "mean" if answer == "mean" else None
     chosen_by: dict[str, Any] = {"answer": chosen, "missing": missing, "anyway": True}
     voxlate.synthesise(model, table, out, device="cpu", **chosen_by, **common)
-    found = voxlate.evaluate(out, table, **common, **scoring).rows
+    found = voxlate.evaluate(out, table, **{"mask": "whole"} | common | scoring).rows
     rows = [one for one in found if one.answer == SYNTHESIS]
     patients = sorted({one.patient for one in rows})
     own = (means([one for one in rows if one.patient == name], "coverage") for name in patients)

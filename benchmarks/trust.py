@@ -91,7 +91,8 @@ def learned(
     model = load(run)
     mine = [one for one in find_scans([str(scans)], model) if split[one.case] == "test"]
     synthesise_cases(Selection(model, mine), folder / "out", anyway=True)
-    scores = evaluate(folder / "out", scans, cases=[one.case for one in mine], regions=regions)
+    asked = {"cases": [one.case for one in mine], "regions": regions, "mask": "whole"}
+    scores = evaluate(folder / "out", scans, **asked)
     ours = [row for row in scores.rows if row.answer == "synthesis"]
     keys = [*KEYS, *(f"{region}.coverage" for region in regions)]
     header = calibration.header

@@ -90,7 +90,7 @@ def test_jumps_between_slices_show_in_mae_z_and_where_windows_meet_in_the_seam(c
         "prepared": {"spacing_mm": None, "resample": False},
     }
     write_json(tmp_path / "out" / "p0" / "provenance.json", made)
-    scores = evaluate(tmp_path / "out", cohort)
+    scores = evaluate(tmp_path / "out", cohort, mask="whole")
     assert scores.rows[0].scores["mae_z"] == pytest.approx(jumps.mean(), abs=1e-3)
     assert scores.rows[0].scores["seam"] == pytest.approx(5, abs=1e-3)
     for changed in ({"synth": {"windows": None}}, {"prepared": {"spacing_mm": [1, 1, 1]}}):
@@ -149,7 +149,7 @@ def test_the_recipes_window_is_the_range_and_clips_both_images_unless_the_user_g
     cohort, shifted
 ):
     (shifted / "provenance.json").write_text(json.dumps({"range": {"ct": [-1000, -990]}}))
-    rows = evaluate(shifted, cohort).rows
+    rows = evaluate(shifted, cohort, mask="whole").rows
     assert all(row.scores["mae"] < 10 for row in rows)
     truth = read_volume(cohort / "p0" / "ct.nii.gz").data[0]
     assert rows[0].scores["mae"] == pytest.approx(10 * np.mean(truth == -1000), abs=1e-3)
@@ -396,9 +396,8 @@ def test_the_mean_image_lies_where_its_scans_lay_in_training(cohort, shifted, na
     shutil.rmtree(shifted / "p0")
     shutil.rmtree(shifted / "p1")
     expected = np.mean([head(0), head(1)], axis=0)
-    row = next(
-        row for row in evaluate(shifted, cohort, naive=naive).rows if row.answer == "mean image"
-    )
+    rows = evaluate(shifted, cohort, naive=naive, mask="whole").rows
+    row = next(row for row in rows if row.answer == "mean image")
     assert row.scores["mae"] == pytest.approx(np.abs(expected - head(2)).mean(), abs=0.01)
 
 
@@ -510,8 +509,8 @@ def test_evaluate_ends_with_the_verdict_after_the_main_and_requested_scores_or_a
     """Images that are 50 to 150 HU too bright are worse than a table that is nearly right."""
     naive.save(tmp_path / "run" / "naive.safetensors")
     (shifted / "provenance.json").write_text(json.dumps({"run": str(tmp_path / "run")}))
-    options = ("evaluate", shifted, "--truth", cohort)
-    short = voxlate(*options, "--region", "bright=ct>40", "--score", "slices").out
+    options = ("evaluate", shifted, "--truth", cohort, "--region", "bright=ct>40")
+    short = voxlate(*options, "--score", "slices").out
     assert all(part in short for part in ("intensity table", "bright MAE", "PSNR, slices"))
     assert not any(part in short for part in ("PSNR │", "NMI", "copy of t1"))
     printed = json.loads(voxlate(*options, "--json").out)["verdict"]["ct"]
@@ -588,7 +587,8 @@ def test_pictures_for_distances_lie_as_the_model_saw_its_slices(cohort, shifted)
 
     for axes in ("SAR", "SLP"):
         (shifted / "provenance.json").write_text(json.dumps({"axes": axes}))
-        scores = evaluate(shifted, cohort, features=Kept(), value_range=(-1000, 1000))
+        how = {"value_range": (-1000, 1000), "mask": "whole"}
+        scores = evaluate(shifted, cohort, features=Kept(), **how)
         assert scores.features["ct"]["axes"] == ("SPL" if axes == "SAR" else "SLP")
     assert shown["SAR"].shape == (12, 24, 20)
     np.testing.assert_array_equal(shown["SLP"], shown["SAR"].transpose(0, 2, 1))

@@ -11,7 +11,9 @@ from hypothesis.extra.numpy import arrays
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import normalized_mutual_information, structural_similarity
 
+from voxlate.base.files import read_json
 from voxlate.evaluation.scoring import metrics
+from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.metrics import (
     ImagePair,
     correlation,
@@ -24,6 +26,8 @@ from voxlate.evaluation.scoring.metrics import (
     seam,
     ssim,
 )
+from voxlate.scans.formats.io import write_volume
+from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.ranges import Range
 from voxlate.science.methods.losses import dissimilarity
 
@@ -188,3 +192,44 @@ def test_correlation_is_that_of_numpy(pair):
     a, b = pair
     assert correlation(a, b) == pytest.approx(np.corrcoef(a.ravel(), b.ravel())[0, 1], abs=1e-6)
     assert math.isnan(correlation(a, np.ones_like(a)))
+
+
+OWN = '''
+def worst(truth, synthesis, inside):
+    """The largest error."""
+    return abs(synthesis - truth)[inside].max()
+
+def broken(truth, synthesis, inside):
+    raise IndexError("no such voxel")
+
+worst.unit = "HU"
+'''
+
+
+def test_a_metric_of_the_users_own_stands_in_the_table_beside_the_others(
+    voxlate, tmp_path, monkeypatch
+):
+    truth = np.full((6, 20, 20), -1000, np.float32)
+    truth[1:5, 4:16, 4:16] = 40
+    image = truth.copy()
+    image[2, 8, 8] += 300
+    image[0, 0, 0] += 900  # air, which does not count
+    for name, values in (("cohort", truth), ("out", image)):
+        path = tmp_path / name / "p0" / "ct.nii.gz"
+        write_volume(path, Volume(values[None], np.eye(4), "HU", "ct"))
+    (tmp_path / "my_metrics.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["evaluate", tmp_path / "out", "--truth", tmp_path / "cohort", "--metric"]
+    assert voxlate(*words, "my_metrics:worst").code == 2, "code runs only where it is allowed"
+    assert "worst" in voxlate(*words, "my_metrics:worst", "--allow-code").done().out
+    document = read_json(tmp_path / "out" / "metrics.json")
+    stated = document["modalities"]["ct"]["answers"]["synthesis"]["worst"]
+    assert (stated["mean"], stated["unit"], stated["better"]) == (300, "HU", "lower")
+    for name in ("broken", "missing"):
+        assert voxlate(*words, f"my_metrics:{name}", "--allow-code").code == 2
+    (row,) = evaluate(tmp_path / "out", tmp_path / "cohort", metrics=[largest]).rows
+    assert row.scores["largest"] == 300
+
+
+def largest(truth, synthesis, inside):
+    return np.abs(synthesis - truth)[inside].max()

@@ -71,7 +71,7 @@ def test_a_scalp_in_the_truth_counts_in_the_whole_image_but_not_where_both_are_m
     )
     masked = [np.where(brain, image, 0) for image in (truth, made)]
     assert of(scores, "both_masked.ssim_2d")["mean"] == pytest.approx(ssim(*masked, 30.0), abs=1e-6)
-    plain = evaluate(out, cohort).rows[0].scores
+    plain = evaluate(out, cohort, mask="whole").rows[0].scores
     for key in ("mae", "psnr", "ssim_2d"):
         assert of(scores, f"whole.{key}")["mean"] == pytest.approx(plain[key]), "as without a mask"
 
@@ -137,7 +137,8 @@ def test_slices_of_one_value_do_not_count_without_a_mask_nor_slices_without_the_
     mask = np.zeros(truth.shape, bool)
     mask[2, 4:8] = mask[3, 0:2] = True
     out, cohort = pair(tmp_path, truth, made, mask=mask)
-    assert of(evaluate(out, cohort, scopes=["slices"]), "slices.mae")["pictures"]["n"] == 3
+    every = evaluate(out, cohort, mask="whole", scopes=["slices"])
+    assert of(every, "slices.mae")["pictures"]["n"] == 3
     scores = evaluate(
         out, cohort, mask="cohort", scopes=["both_masked.slices", "slices", "whole.slices"]
     )
@@ -229,7 +230,7 @@ def test_every_place_of_a_crop_is_as_likely_as_another():
 
 def test_a_slice_smaller_than_the_crop_is_extended_by_the_low_end(tmp_path):
     truth, made = checks([3.0])
-    scores = evaluate(*pair(tmp_path, truth, made), scopes=["crops"], crop=32)
+    scores = evaluate(*pair(tmp_path, truth, made), mask="whole", scopes=["crops"], crop=32)
     assert of(scores, "crops.mae")["mean"] == pytest.approx(3 / 4)
     a, b = (np.pad(image[0], [(0, 16), (0, 16)]) for image in (truth, np.clip(made, 0, 30)))
     assert of(scores, "crops.ssim_2d")["mean"] == pytest.approx(ssim(a, b, 30.0), abs=1e-5)

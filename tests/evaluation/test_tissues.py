@@ -6,6 +6,7 @@ import pytest
 from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.evaluation.scoring.evaluate import evaluate
+from voxlate.evaluation.scoring.standard import TISSUES, mask_for, thirds
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.regions import regions_from
@@ -60,7 +61,7 @@ def inside_at(inside, where):
     return name
 
 
-def test_tissues_are_scored_by_the_truths_values_with_the_surfaces_of_air_and_bone(folders):
+def test_tissues_are_scored_by_the_truths_values_with_the_surfaces_of_bone(folders):
     scores = evaluate(*folders, regions={"tissues": "ct"})
     row = scores.rows[0].scores
     assert row["air.voxels"] == 4 * 6 * 8
@@ -70,8 +71,7 @@ def test_tissues_are_scored_by_the_truths_values_with_the_surfaces_of_air_and_bo
     assert row["cortical.mae"] == pytest.approx((1200 - 40) / 2, abs=0.1), "one of two rows is gone"
     assert 0 < row["bone.surface"] < 1
     assert row["bone.surface_95"] == 1, "a row is 1 mm high"
-    assert row["air.surface_95"] == 4, "two slices of 2 mm are missing"
-    assert "fat.surface" not in row, "fat has two thresholds"
+    assert not {"fat.surface", "air.surface"} & row.keys(), "fat has two thresholds, air no end"
     assert not {"bone.pieces", "bone.psnr"} & row.keys()
 
 
@@ -95,3 +95,36 @@ def test_the_surfaces_of_a_structure_with_one_threshold_are_scored_too(folders):
 def test_tissues_of_no_ct_and_their_names_are_refused(regions):
     with pytest.raises(BadInput, match="tissues"):
         regions_from(regions)
+
+
+def test_a_ct_is_scored_in_its_body_with_its_tissues_and_the_whole_image_beside_it(folders):
+    standard = evaluate(*folders)
+    row = standard.rows[0].scores
+    body, whole = (evaluate(*folders, mask=mask).rows[0].scores for mask in ("body", "whole"))
+    assert (row["mae"], row["whole.mae"]) == (body["mae"], whole["mae"])
+    assert row["mae"] > 1.2 * row["whole.mae"], "air, which every image has right, is half of it"
+    assert {key.split(".")[0] for key in row if key.endswith(".dice")} == {*TISSUES}
+    printed = {line.label for line in standard.short_table().lines["ct"]}
+    assert {"MAE, whole", "bone Dice", "bone surface, 95 %"} <= printed
+    assert not {"fat MAE", "PSNR, whole"} & printed
+    own = evaluate(*folders, regions={"bone": "ct>1000"}).rows[0].scores
+    assert own["bone.voxels"] < row["bone.voxels"], "a name of the user's keeps its rule"
+
+
+def test_units_of_which_air_is_no_result_are_scored_in_the_body():
+    assert {mask_for(unit) for unit in ("HU", "s", "ml/100g/min", "ml/100g")} == {"body"}
+    assert {mask_for(unit) for unit in ("a.u.", "grey", "1")} == {"whole"}
+
+
+@every_row(
+    "size, expected",
+    [((60, 150, 120), ["low", "middle", "high"]), ((30, 150, 120), []), ((60, 150, 260), [])],
+)
+def test_bone_of_the_size_of_a_head_has_thirds_from_below(size, expected):
+    bone = np.zeros(tuple(count + 7 for count in size), bool)
+    bone[3:-4, 3:-4, 3:-4] = True
+    found = thirds(bone, (2.0, 1.0, 1.0))
+    assert [*found] == expected
+    if expected:
+        assert [part.start for part in found.values()] == [3, 23, 43]
+        assert found["high"].stop == 63

@@ -147,6 +147,17 @@ def test_a_value_that_is_not_finite_counts_in_neither_mean():
     assert (ct.patients, ct.synthesis) == (5, 5)
 
 
+def test_a_better_model_names_the_tissues_in_which_the_baseline_is_better():
+    changed = document(regions={"fat": "", "air": "", "bone": ""})
+    scores = {"fat.mae": (93.0, 47.0), "air.mae": (20.0, 37.0), "bone.dice": (0.5, 0.6)}
+    for row in changed["cases"]:
+        ours = row["answer"] == "synthesis"
+        row.update({key: pair[0 if ours else 1] for key, pair in scores.items()})
+    ct = verdicts(changed)[0]
+    assert (ct.outcome, ct.worse_in) == ("better", ("fat", "bone"))
+    assert all(text in ct.sentence for text in ("93.0", "47.0", "0.50", "0.60"))
+
+
 def in_network_units(synthesis, copy):
     """A metrics.json in which a T2 is better than its copy of T1, divided by its own peak."""
     rows = []

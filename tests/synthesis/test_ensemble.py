@@ -31,14 +31,19 @@ def constant(prepared, tiny, tmp_path):
     def make(value):
         chosen = recipe.read(str(path), {"train.steps": "1", "train.validate_every": "0"})
         run = train(chosen, prepared, tmp_path / f"constant{value:g}", device="cpu")
-        method, _, header = load_method(run.folder)
-        with torch.no_grad():
-            method.net.head.weight.zero_()
-            method.net.head.bias.fill_(value / 1024 - 1)  # network units of a window from 0 to 2048
-        save_weights(run.weights(), method, header)
+        _make_constant(run.folder, value)
         return run.folder
 
     return make
+
+
+def _make_constant(run, value):
+    """Replace the weights of a run, whose window is 0 to 2048, by such that give one value."""
+    method, _, header = load_method(run)
+    with torch.no_grad():
+        method.net.head.weight.zero_()
+        method.net.head.bias.fill_(value / 1024 - 1)  # network units
+    save_weights(Run(run).weights(), method, header)
 
 
 def test_members_of_one_and_three_have_a_mean_of_two_and_their_spread(
@@ -63,6 +68,39 @@ def test_members_of_one_and_three_have_a_mean_of_two_and_their_spread(
     assert "1 of 1 cases were synthesised before and are kept" in again.err
     other = voxlate("synth", three, one, one, cohort / "case0", "--out", out)
     assert "made in another way" in other.said
+
+
+def test_each_case_of_a_cross_validation_is_made_by_the_runs_that_did_not_see_it(
+    voxlate, prepared, cohort, tiny, tmp_path
+):
+    tiny.write_text(tiny.read_text().replace("high = 1400", "high = 2048"))
+    runs, cv = tmp_path / "runs", tmp_path / "cv"
+    words = ("--data", prepared, "--out", runs, "--folds", 2, "--set", "train.steps=1")
+    trained = voxlate("train", tiny, *words)
+    folds = [runs / f"fold{fold}" for fold in range(2)]
+    assert all(f"{fold}" in trained.out for fold in folds), "the next command names both"
+    for value, fold in zip((1, 3), folds):
+        _make_constant(fold, value)
+    voxlate("synth", *folds, cohort, "--out", cv).done()
+    split = [read_json(fold / "provenance.json")["data"]["splits"] for fold in folds]
+    for case in sorted(path.name for path in cohort.glob("case*")):
+        unseen = [number for number in range(2) if case not in split[number]["train"]]
+        made = read_json(cv / case / "provenance.json")
+        expected = np.mean([(1, 3)[number] for number in unseen or range(2)])
+        head = read_volume(cohort / case / "t1.nii.gz").data > 0
+        assert read_volume(cv / case / "t2.nii.gz").data[head] == pytest.approx(expected)
+        if len(unseen) == 1:
+            assert (cv / case / made["run"]).resolve() == folds[unseen[0]], "whose baselines count"
+            assert (made["held_out_by"], made["split"]) == (unseen, "val")
+    voxlate("evaluate", cv, "--truth", cohort).done()
+    in_training = set(split[0]["train"]) & set(split[1]["train"])
+    assert set(read_json(cv / "metrics.json")["trained_on"]) == in_training
+
+
+def test_folds_and_a_fold_are_one_choice(voxlate, prepared, tiny, tmp_path):
+    words = ("--data", prepared, "--out", tmp_path / "runs", "--folds", 2, "--fold", 1)
+    assert voxlate("train", tiny, *words).code == 2
+    assert not (tmp_path / "runs").exists()
 
 
 def test_members_of_another_brightness_are_refused(run):

@@ -164,7 +164,9 @@ def compare(
                 f"{method.path}: expected scores of {', '.join(modalities)} as in {methods[0].path}, found {', '.join(other['modalities'])}. Compare folders of the same targets."
             )
         scopes = {name: rule for name, rule in scopes.items() if name in other.get("scopes", {})}
-    shared = {key: first.get(key, {}) for key in ("regions", "standard")} | {"scopes": scopes}
+    shared = {key: first.get(key, {}) for key in ("regions", "standard", "own_metrics")} | {
+        "scopes": scopes
+    }
     known = metrics_of(shared)
     results = {name: _modality(name, methods, known, reference) for name in modalities}
     naive = {name: _naive(name, methods, known) for name in modalities}

@@ -213,7 +213,9 @@ class _SynthesisJob:
             stated["warnings"] = [*stated.get("warnings", ()), warning.table]
         split = self.splits.get(scans.known_as or scans.case)
         in_training = image.provenance.get("in_training")
-        if split == "train" and in_training is False:
+        if image.provenance.get("held_out_by"):
+            split = "val"
+        elif split == "train" and in_training is False:
             split = OTHER
             text = (
                 "It has the name of a training case and other voxels: it counts as another patient."
@@ -236,7 +238,11 @@ def _provenance_for(
     for name, scan in image.provenance["inputs"].items():
         place = {} if output.hidden is not None else {"path": place_from(scans.files[name], folder)}
         inputs[name] = {**scan, **place}
-    stated = {**image.provenance, **output.runs_from(folder), "inputs": inputs}
+    stated = {
+        **image.provenance,
+        **output.runs_from(folder, image.provenance.get("held_out_by")),
+        "inputs": inputs,
+    }
     # the entries of the plan stay as they are, because a stopped synthesis is resumed by them
     own = {key: value for key, value in stated.items() if key not in output.plan}
     return {**stated, **output.clean({**own, "inputs": inputs})}

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput
-from voxlate.base.messages import Message, Say
+from voxlate.base.messages import Message, Say, message
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.check import Checked
-from voxlate.synthesis.inputs import Scan
+from voxlate.synthesis.inputs import Scan, was_in_training
 from voxlate.synthesis.model import COST, Model
 from voxlate.synthesis.planes import Moments
 from voxlate.synthesis.progress import (
@@ -116,15 +116,22 @@ class Ensemble(Model):
         anyway: bool = False,
         **options: Any,
     ) -> Synthesised:
-        """Synthesise the target modalities as Model.synthesise does; the spread is over members and samples."""
+        """Synthesise the target modalities as Model.synthesise does; the spread is over members and samples.
+
+        Members that trained on the case are left out, unless all of them did (cross-validation).
+        """
         ensemble = self.with_options(**options)
         if not anyway:
             ensemble.check(scans, case).refuse(warn)
         pool = _Pool()
         stated = list[dict[str, Any]]()
         warnings = dict[Message, None]()
-        count = len(self.members)
-        for number, member in enumerate(ensemble.members):
+        kept = ensemble.held_out(scans, case)
+        count = len(kept)
+        if count < len(self.members):
+            text = f"Synthesised by {count} of {len(self.members)} runs: the others trained on it."
+            warnings[message("held-out", text, runs=count)] = None
+        for number, member in enumerate(ensemble.members[index] for index in kept):
             image = member.synthesise(
                 scans,
                 case=case,
@@ -151,7 +158,21 @@ class Ensemble(Model):
         for key in ("in_training", "anyway"):
             if any(entry.get(key) for entry in stated):
                 provenance[key] = True
+        if count < len(self.members):
+            provenance["held_out_by"] = kept
         return Synthesised(pool.mean, pool.std(), provenance, self.mark, states=image.states)
+
+    def held_out(self, scans: Mapping[str, Scan] | Scan, case: str) -> list[int]:
+        """The numbers of the members that did not train on a case; all of them where each did."""
+        every = [*range(len(self.members))]
+        if len({frozenset(member.facts.seen_voxels) for member in self.members}) == 1:
+            return every
+        kept = [
+            number
+            for number, member in enumerate(self.members)
+            if not was_in_training(member.facts, member.check(scans, case).inputs)
+        ]
+        return kept or every
 
     def plan(self, files: Mapping[str, Path | str], seed: int) -> dict[str, Any]:
         """All that decides a case's images; `members` has the entries in which the models may differ."""
@@ -219,5 +240,9 @@ class _Pool:
         return {name: replace(first, data=pool.mean) for name, (first, pool) in self.pools.items()}
 
     def std(self) -> dict[str, Volume]:
-        """The standard deviation over all images, by modality."""
-        return {name: replace(first, data=pool.sd()) for name, (first, pool) in self.pools.items()}
+        """The standard deviation over all images, by modality; none of a single one."""
+        return {
+            name: replace(first, data=pool.sd())
+            for name, (first, pool) in self.pools.items()
+            if pool.shares < pool.count or pool.count > 1
+        }

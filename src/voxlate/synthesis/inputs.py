@@ -172,6 +172,12 @@ def is_in_training(
     return is_copy(prepared, names, facts.seen_signatures)
 
 
+def was_in_training(facts: Facts, inputs: CaseInputs) -> bool | None:
+    """Whether the scans of a case were in the training (see `is_in_training`)."""
+    prepared = inputs.prepared
+    return is_in_training(facts, prepared, facts.visible_sources(prepared), inputs.digests)
+
+
 def by_name(scans: Any, sources: Sequence[str]) -> Mapping[str, Scan]:
     """Scans by their modality; a model with one source may be given a scan alone. Raises BadInput for anything else."""
     if isinstance(scans, Mapping):

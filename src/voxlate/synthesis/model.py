@@ -53,8 +53,8 @@ from voxlate.synthesis.inputs import (
     by_name,
     check_names,
     contents_of,
-    is_in_training,
     prepare_inputs,
+    was_in_training,
 )
 from voxlate.synthesis.intervals import (
     CaseIntervals,
@@ -476,9 +476,7 @@ def _provenance(
         **moved,
         **{key: value for key, value in optional.items() if value},
     }
-    in_training = is_in_training(
-        facts, inputs.prepared, facts.visible_sources(inputs.prepared), inputs.digests
-    )
+    in_training = was_in_training(facts, inputs)
     return entries if in_training is None else {**entries, "in_training": in_training}
 
 

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 SHARED_SECONDS = 60.0  # that one of several processes waits for another to write shared files
 OF_ONE_CASE = {  # entries of a case's provenance that the folder's provenance does not have
-    "case", "bounds", "familiar", "peaks", "contrast", "split", "inputs", "prepared", "warnings", "empty", "images", "in_training", "anyway",
+    "case", "bounds", "familiar", "peaks", "contrast", "split", "inputs", "prepared", "warnings", "empty", "images", "in_training", "anyway", "held_out_by",
     "network_calls", "seconds_per_slice", "device", "batch",
 }  # fmt: skip
 
@@ -63,14 +63,18 @@ class OutputFolder:
                 cleaned = {key: self.clean(entry) for key, entry in value.items()}
         return cast(T, cleaned)
 
-    def runs_from(self, folder: Path) -> dict[str, Any]:
+    def runs_from(self, folder: Path, members: Collection[int] | None = None) -> dict[str, Any]:
         """The entries of a provenance on where models are: `run`, the first, and of an ensemble also `runs`, all of them.
 
-        The scores use the naive baselines of the first. There are none where names are hidden.
+        members: the numbers of those that made the images, None for all. The scores use the naive baselines of the first.
+        There are none where names are hidden.
         """
         if self.hidden is not None:
             return {}
-        places = [place_from(origin, folder) for origin in self.origins]
+        used = [
+            one for number, one in enumerate(self.origins) if members is None or number in members
+        ]
+        places = [place_from(origin, folder) for origin in used]
         return {"run": places[0], **({"runs": places} if len(places) > 1 else {})}
 
     @contextmanager

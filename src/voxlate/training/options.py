@@ -117,6 +117,15 @@ class TrainOptions(PlanOptions):
             most=4,
         ),
     ] = None
+    folds: Annotated[
+        int | None,
+        Option(
+            "Train so many of the five folds one after another, into OUT/fold0, OUT/fold1, … (cross-validation).",
+            panel=TRAINING,
+            least=2,
+            most=5,
+        ),
+    ] = None
     allow_code: AllowCode = False
 
 

@@ -70,6 +70,13 @@ def after_training(run: Path, data: DataSettings, completes: bool) -> str:
     return f"synth {quote_path(run)} {scans} --out OUT"
 
 
+def after_folds(runs: Sequence[Path]) -> str:
+    """The synthesis of each case by those runs of a cross-validation that did not see it."""
+    cohort = cohort_of(runs[0])
+    scans = COHORT if cohort is None else cohort.scans
+    return f"synth {' '.join(map(quote_path, runs))} {scans} --out CV"
+
+
 def after_synthesis(done: Syntheses, run: str, asked: SynthOptions) -> list[str]:
     """The scores of images if the scans include the true targets, else their report; then those on complete cases.
 

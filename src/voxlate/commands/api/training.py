@@ -15,7 +15,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.messages import message
 from voxlate.base.options.check import check_options
 from voxlate.commands.api.entry import command
-from voxlate.commands.api.next_steps import after_training
+from voxlate.commands.api.next_steps import after_folds, after_training
 from voxlate.commands.api.progress import Feedback, Reporter, report_to
 from voxlate.evaluation.calibrate import calibrate as fit_intervals
 from voxlate.evaluation.calibrate import find_calibration_cases, own_copy
@@ -47,7 +47,7 @@ AUTO = "auto"
 MINUTES = r"(\d+\.?\d*|\.\d+)"
 MORE = {"steps": r"\+[1-9]\d{0,7}", "minutes": rf"\+{MINUTES}"}
 OF_PLAN = ("source", "target", "any_source", "memory_bytes", "mode", "from_scratch")
-OF_RECIPE = ("changes", "start", "reuse", "fold", "small", *OF_PLAN)
+OF_RECIPE = ("changes", "start", "reuse", "fold", "folds", "small", *OF_PLAN)
 FLAGS = {"changes": "--set", "start": "--init", "memory_bytes": "--memory"}
 Publication = Literal[
     "xmodality", "kl-f4", "kl-f8", "diffusers", "monai", "nnunet", "konfai", "pix2pix"
@@ -85,38 +85,63 @@ def train(
 
     recipe: "auto" (planned for the cohort), a plan, a shipped recipe, a TOML file, a table of keys, or a run to continue.
     data: prepared cohort; for a run only needed if the cohort was moved.
-    out: output folder; not needed when continuing a run.
+    out: output folder; not needed when continuing a run. With `folds`, the run of the last fold is returned.
     """
     asked = check_options(TrainOptions, options, changes)
-    named = f"{recipe}" if isinstance(recipe, Path | str) else "the recipe"
     with report_to(progress) as report:
         if out is None and isinstance(recipe, Path | str) and Path(recipe).is_dir():
             return _continue(Path(recipe), None if data is None else Path(data), asked, report)
         asked = _importable(asked)
-        if asked.small:
-            if recipe == AUTO or not isinstance(recipe, Path | str):
-                raise BadInput(
-                    "--small: expected the name or the file of a recipe with a table [small], found another. Drop it."
-                )
-            recipe = recipe_text.small_variant(str(recipe))
-        prepared, run = _check_places(named, data, out, asked)
-        if recipe == AUTO:
-            return _train_planned(prepared, run, asked, report)
-        if of_plan := asked.changed_options(*OF_PLAN):
+        if asked.folds is None:
+            return _train_new(recipe, data, out, asked, report)
+        if asked.fold is not None:
             raise BadInput(
-                f"{_flag(next(iter(of_plan)))}: expected the recipe auto, which is planned, found {named}. Drop it."
+                f"--folds: expected no --fold with it, found {asked.fold}. Give one of the two."
             )
-        chosen, head = _read_recipe(recipe, asked)
-        _say_last_stage(chosen, asked, report)
-        return train_recipe(
-            chosen,
-            prepared,
-            run,
-            asked,
-            beginning=Beginning(head),
-            progress=report.step,
-            say=report.say,
+        for fold in range(asked.folds):
+            folder = None if out is None else fold_of(out, fold)
+            done = _train_new(recipe, data, folder, replace(asked, fold=fold), report)
+        return done
+
+
+def fold_of(out: Path | str, fold: int) -> Path:
+    """The folder of a fold's run."""
+    return Path(out) / f"fold{fold}"
+
+
+def _train_new(
+    recipe: Any,
+    data: Path | str | None,
+    out: Path | str | None,
+    asked: TrainOptions,
+    report: Reporter,
+) -> Run:
+    """Train a recipe into a folder, or resume it there."""
+    named = f"{recipe}" if isinstance(recipe, Path | str) else "the recipe"
+    if asked.small:
+        if recipe == AUTO or not isinstance(recipe, Path | str):
+            raise BadInput(
+                "--small: expected the name or the file of a recipe with a table [small], found another. Drop it."
+            )
+        recipe = recipe_text.small_variant(str(recipe))
+    prepared, run = _check_places(named, data, out, asked)
+    if recipe == AUTO:
+        return _train_planned(prepared, run, asked, report)
+    if of_plan := asked.changed_options(*OF_PLAN):
+        raise BadInput(
+            f"{_flag(next(iter(of_plan)))}: expected the recipe auto, which is planned, found {named}. Drop it."
         )
+    chosen, head = _read_recipe(recipe, asked)
+    _say_last_stage(chosen, asked, report)
+    return train_recipe(
+        chosen,
+        prepared,
+        run,
+        asked,
+        beginning=Beginning(head),
+        progress=report.step,
+        say=report.say,
+    )
 
 
 def _flag(name: str) -> str:
@@ -292,11 +317,15 @@ def _say_last_stage(recipe: Recipe, asked: TrainOptions, report: Reporter) -> No
         report.say(message("last-stage", text))
 
 
-def describe_trained(run: Run, allow_code: bool = False) -> list[Text | str]:
-    """What the command line prints of a trained run: its weights, the next command, and its verdicts."""
+def describe_trained(
+    run: Run, allow_code: bool = False, folds: int | None = None
+) -> list[Text | str]:
+    """What the command line prints of a trained run, the last of `folds`: its weights, the next command, and its verdicts."""
     weights = run.weights()
     recipe = from_dict(read_header(weights)["recipe"], f"{weights}", allow_code)
     after = after_training(run.folder, recipe.data, recipe.task.completes)
+    if folds is not None:
+        after = after_folds([fold_of(run.folder.parent, fold) for fold in range(folds)])
     found: list[Text | str] = [f"{weights} is the model. Next:  voxlate {after}"]
     by_stage = read_verdicts(run.log)
     for stage, verdict in by_stage.items():

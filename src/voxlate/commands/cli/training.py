@@ -181,7 +181,7 @@ def train(
     with keep_messages(to or Path(recipe), "train", verbose, wait=False) as take:
         reporter = Reporter(say=take, plan=show_plan)
         done = run(recipe, data, to, options, progress=reporter)
-    for line in describe_trained(done, options.allow_code):
+    for line in describe_trained(done, options.allow_code, options.folds):
         say(line)
 
 

@@ -127,6 +127,17 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
             objects="Features",
         ),
     ] = None
+    metrics: Annotated[
+        Sequence[Any],
+        Option(
+            "Score of your own, with --allow-code: a function of truth, synthesis and mask, [D, H, W]. Repeatable.",
+            flag="--metric",
+            panel=SCORES,
+            metavar="MODULE:FUNCTION",
+            takes=list[str],
+            objects="functions",
+        ),
+    ] = ()
     lpips: Annotated[
         Path | str | None,
         Option("AlexNet weights (safetensors) for LPIPS.", panel=SCORES),

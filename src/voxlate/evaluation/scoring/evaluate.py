@@ -43,6 +43,7 @@ from voxlate.evaluation.scoring.features import Vectors, features_for
 from voxlate.evaluation.scoring.intervals import has_ends
 from voxlate.evaluation.scoring.metrics import METRICS, ImagePair
 from voxlate.evaluation.scoring.misregistered import NAME, RULE, summarise_floors
+from voxlate.evaluation.scoring.own_metrics import Function, describe, functions_of, score_by
 from voxlate.evaluation.scoring.regions import masks_of_several
 from voxlate.evaluation.scoring.scopes import Cut, Scope, check_pictures, filter_from, scopes_from
 from voxlate.evaluation.scoring.scored_images import (
@@ -107,7 +108,8 @@ def evaluate(
     rules = _rules(asked, out, items)
     of_name = {name: rules.for_modality(name, scale.unit) for name, scale in ranges.items()}
     weights = None if asked.lpips is None else load_lpips(asked.lpips)
-    job = _ScoreJob(items, ranges, of_name, weights)
+    own = functions_of(asked.metrics, asked.allow_code)
+    job = _ScoreJob(items, ranges, of_name, weights, own)
     every, failed = _score_items(job, executor or choose_executor(asked), progress)
     faults, cautions = _judge(every, cohort)
     scored = _leave_out(every, faults, asked)
@@ -120,6 +122,7 @@ def evaluate(
         "not_synthesised": not_scored(out, images, wanted) | failed,
         "wrong_truths": _state_faults(every, faults),
         "wrong_truths_scored": asked.any_truth,
+        "own_metrics": describe(own),
         **_on_images(out, scored, rules),
         **_on_areas(of_name, ranges, rows),
         **_on_windows(scored, ranges, asked.window),
@@ -277,17 +280,19 @@ def _distances(scored: Scored, rules: Rules) -> tuple[Table, Table]:
 
 @dataclass(frozen=True)
 class _ScoreJob:
-    """The scores of images, each by its number in `items`; weights: of LPIPS."""
+    """The scores of images, each by its number in `items`; weights: of LPIPS; own: metrics of the user by key."""
 
     items: tuple[Item, ...]
     ranges: Mapping[str, Range]
     rules: Mapping[str, Rules]
     weights: Lpips | None
+    own: Mapping[str, Function]
     uses_network: bool = False
 
     def open(self) -> Callable[[int, Context], ScoredItem]:
         """The work on one image; the metrics' functions are made here, because they cannot be sent to a worker."""
         functions = {metric.key: metric.compute for metric in METRICS if metric.compute}
+        functions |= {key: score_by(key, function) for key, function in self.own.items()}
         if (weights := self.weights) is not None:
 
             def lpips(pair: ImagePair) -> float:

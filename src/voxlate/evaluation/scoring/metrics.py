@@ -255,7 +255,10 @@ def add_scope_metrics(table: str) -> None:
 
 def metrics_of(document: Mapping[str, Any]) -> dict[str, Metric]:
     """All possible metrics of a metrics.json by key: those of the catalogue, of its scopes and of its regions."""
-    metrics = list(METRICS)
+    metrics = [*METRICS]
+    for key, own in document.get("own_metrics", {}).items():
+        label = key.replace("_", " ")
+        metrics.append(Metric(key, label, own["unit"], own["better"], own["reduction"]))
     scoped = [METRIC_OF[key] for key in METRIC_OF if key in (*SCOPED, "gradient_strength", "mm")]
     for scope, metric in itertools.product(document.get("scopes", {}), scoped):
         metrics.append(_in_scope(metric, scope))

@@ -23,7 +23,7 @@ from voxlate.base.messages import Message
 from voxlate.base.statistics import RESAMPLES, bootstrap, mean_and_sd
 from voxlate.evaluation.scoring.captions import caption, keys_of
 from voxlate.evaluation.scoring.documents import Document, Part, Table
-from voxlate.evaluation.scoring.metrics import SCOPE_METRICS, Metric, metrics_of
+from voxlate.evaluation.scoring.metrics import METRIC_OF, SCOPE_METRICS, Metric, metrics_of
 from voxlate.evaluation.scoring.outliers import outlier_messages
 from voxlate.evaluation.scoring.standard import BONE
 from voxlate.evaluation.scoring.verdicts import verdicts
@@ -176,8 +176,8 @@ def is_main(metric: Metric, standard: Collection[str]) -> bool:
     standard: regions and scopes that nobody asked for.
     """
     area = metric.key.rpartition(".")[0]
-    on_request = (area and area not in standard) or metric.pooled or metric.key == "lpips"
-    return metric.key in MAIN or bool(on_request)
+    on_request = area not in standard if area else metric.key not in METRIC_OF
+    return metric.key in MAIN or on_request or metric.pooled or metric.key == "lpips"
 
 
 @dataclass(frozen=True)

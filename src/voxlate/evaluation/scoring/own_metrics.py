@@ -1,0 +1,63 @@
+"""Metrics of the user's own: functions of truth, synthesis and mask, each named as "module:function" or given in Python."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import get_args
+
+import numpy as np
+
+from voxlate.base.config import load_object, needs_code
+from voxlate.base.errors import BadInput
+from voxlate.evaluation.scoring.metrics import METRIC_OF, Direction, ImagePair, Score
+
+Function = Callable[..., float]
+Stated = dict[str, str]
+BETTER: tuple[Direction, ...] = get_args(Direction)
+
+
+def functions_of(given: Sequence[str | Function], allow_code: bool) -> dict[str, Function]:
+    """The functions by the keys of their scores; raises BadInput for names without --allow-code, or that are taken."""
+    functions = dict[str, Function]()
+    for one in given:
+        if isinstance(one, str):
+            if not allow_code:
+                raise BadInput(f"--metric {one}: {needs_code([one])}")
+            one = load_object(one)
+        key = getattr(one, "__name__", "")
+        if not callable(one) or not key.isidentifier() or key in METRIC_OF or key in functions:
+            raise BadInput(
+                f"--metric: expected a function with a name of its own, found {key or one!r}, which is none, or the name of another score. Rename it."
+            )
+        better = getattr(one, "better", "lower")
+        if better not in BETTER:
+            raise BadInput(
+                f"--metric {key}: expected its attribute better to be one of {', '.join(BETTER)}, found {better!r}. Change it."
+            )
+        functions[key] = one
+    return functions
+
+
+def score_by(key: str, function: Function) -> Score:
+    """The score of a pair by a user's function of truth, synthesis and mask, each [D, H, W]; raises BadInput where it fails."""
+
+    def score(pair: ImagePair) -> float:
+        inside = np.ones(pair.truth.shape, bool) if pair.inside is None else pair.inside
+        try:
+            return float(function(pair.truth, pair.synthesis, inside))
+        except Exception as error:
+            raise BadInput(
+                f"--metric {key}: expected a number from the function, found {type(error).__name__}: {error}. Mend the function."
+            ) from error
+
+    return score
+
+
+def describe(functions: Mapping[str, Function]) -> dict[str, Stated]:
+    """What metrics.json states on each: its unit, in which direction it is better, and what it says of itself."""
+    return {
+        key: {
+            "unit": f"{getattr(function, 'unit', '')}",
+            "better": getattr(function, "better", "lower"),
+            "reduction": (function.__doc__ or "").strip().partition("\n")[0] or "of the user",
+        }
+        for key, function in functions.items()
+    }
