@@ -164,7 +164,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     prepared: Annotated[
         Path | None,
         Option(
-            "Prepared cohort with the transforms of registered scans. Default: that of the run.",
+            "Prepared cohort with the transforms of registered scans, and of images without a run the training cases of naive baselines. Default: that of the run.",
             panel=ADVANCED,
         ),
     ] = None

@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from voxlate.base.errors import BadInput
+from voxlate.base.errors import BadInput, plural
 from voxlate.base.executors.choose import choose_executor
 from voxlate.base.executors.job import (
     Context,
@@ -119,6 +119,7 @@ def evaluate(
         "truth": relative_to(out, truth),
         "split": asked.split,
         "without_truth": images.without_truth,
+        "recognised": images.recognised,
         "not_synthesised": not_scored(out, images, wanted) | failed,
         "wrong_truths": _state_faults(every, faults),
         "wrong_truths_scored": asked.any_truth,
@@ -133,12 +134,21 @@ def evaluate(
         "lpips": weights.name if weights else None,
     }
     messages = check_scale({item.label: result.truth for item, result in scored.items()})
-    messages += cautions
+    messages += [*cautions, *_recognised(images.recognised)]
     features, pooled = _distances(scored, rules)
     masks = {name: f"{own.mask}" for name, own in of_name.items()}
     scores = Scores(rows, header, must_agree, masks, ranges, asked.seed, features, pooled, messages)
     scores.write(out)
     return scores
+
+
+def _recognised(places: Mapping[str, str]) -> list[Message]:
+    """A message on images of other software, whose cases and modalities were guessed."""
+    if not places:
+        return []
+    label, place = next(iter(places.items()))
+    text = f"{plural(len(places), 'image')} of other software: cases and modalities by their paths ({place} is {label})."
+    return [message("recognised", text, images=len(places))]
 
 
 def _in_split(split: str | None, cases: Iterable[CaseFiles], out: Path) -> set[str]:

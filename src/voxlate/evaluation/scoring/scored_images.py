@@ -4,14 +4,16 @@ import functools
 import json
 import os
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import HIGH, LOW, MAPS, STD, SYNTHETIC, UNCALIBRATED
 from voxlate.base.groups import grouped
+from voxlate.evaluation.scoring.foreign_images import recognise_images
 from voxlate.evaluation.scoring.intervals import Interval, interval_of
+from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.io import content_hash, is_there, scan_endings, without_ending
 from voxlate.synthesis.provenance import (
@@ -21,7 +23,7 @@ from voxlate.synthesis.provenance import (
     run_folders,
     source_paths,
 )
-from voxlate.training.naive import Baselines
+from voxlate.training.naive import Baselines, fit_cohort
 from voxlate.training.recipe.provenance import read_run
 
 BASELINES = "naive.safetensors"
@@ -59,11 +61,15 @@ class Item:
 
 @dataclass(frozen=True)
 class ScoredImages:
-    """The images to score, the names of images without a truth, and by case the reason against scoring an image."""
+    """The images to score, the names of images without a truth, and by case the reason against scoring an image.
+
+    recognised: by image the path from which its case and modality were guessed, where synth wrote no folder.
+    """
 
     items: list[Item]
     without_truth: list[str]
     refused: dict[str, str]
+    recognised: dict[str, str] = field(default_factory=dict)
 
 
 def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredImages:
@@ -92,10 +98,12 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
             scored.refused[name] = "synth was stopped while it wrote this case: run it again"
         else:
             _add_items(scored, out / name, images, case)
+    if not scored.items and not synthesised:
+        _add_recognised(scored, out, cases)
     if not scored.items:
         refused = next((f" ({case}: {why})" for case, why in scored.refused.items()), "")
         raise BadInput(
-            f"{out}: expected <case>/<modality>.nii.gz with the names of the cases in {where}, found none that match{refused}. Check the two folders and the names of the modalities."
+            f"{out}: expected images whose paths name the cases in {where} and their modalities, as in CASE/ct.nii.gz or CASE_ct.nii.gz, found none that match{refused}. Check the two folders and the names."
         )
     for items in items_by_modality(scored.items).values():
         _check_one_method(out, [item for item in items if item.case.case in synthesised])
@@ -117,6 +125,19 @@ def _add_items(
         std = spread_of(modality, images)
         interval = interval_of(images, modality, provenance)
         scored.items.append(Item(case, modality, path, std, interval, provenance))
+
+
+def _add_recognised(scored: ScoredImages, out: Path, cases: Mapping[str, CaseFiles]) -> None:
+    """Add the images of other software, whose paths name their cases."""
+    found, unknown = recognise_images(out, cases)
+    truths = {path.resolve() for case in cases.values() for path in case.files.values()}
+    for (case, modality), path in found.items():
+        if path.resolve() not in truths:
+            item = Item(cases[case], modality, path, None, None, {})
+            scored.items.append(item)
+            scored.recognised[item.label] = path.relative_to(out).as_posix()
+    if scored.items:
+        scored.without_truth[:] = unknown
 
 
 def is_map(name: str, images: Collection[str]) -> bool:
@@ -229,18 +250,30 @@ def check_unchanged(out: Path, document: Mapping[str, Any]) -> None:
 def add_run_files(
     items: Iterable[Item], naive: Baselines | Path | str | None, prepared: Path | None
 ) -> list[Item]:
-    """The images with the files of their runs; naive, prepared: for all images instead, `naive` also by its run."""
+    """The images with the files of their runs; naive, prepared: for all images instead, `naive` also by its run.
+
+    Of images of other software, the baselines are those of the training cases of `prepared`.
+    """
     read = functools.cache(Baselines.load)
+    learn = functools.cache(_learned)
     if isinstance(naive, Path | str):
         naive = read(Path(naive) / BASELINES if Path(naive).is_dir() else naive)
     completed = []
     for item in items:
         folders = run_folders(item.provenance)
         stored = [path for folder in folders if (path := folder / BASELINES).is_file()]
-        baselines = read(stored[0]) if stored and naive is None else naive
         cohort = prepared or _find_cohort(folders)
+        baselines = read(stored[0]) if stored and naive is None else naive
+        if baselines is None and prepared is not None:
+            baselines = learn(prepared, item.modality)
         completed.append(replace(item, baselines=baselines, prepared=cohort))
     return completed
+
+
+def _learned(prepared: Path, target: str) -> Baselines:
+    """The naive baselines of a target by the training cases of a prepared cohort."""
+    cohort = open_cohort(prepared)
+    return fit_cohort(cohort, [name for name in cohort.modalities if name != target], [target])
 
 
 def _find_cohort(runs: Iterable[Path]) -> Path | None:

@@ -1,0 +1,70 @@
+"""Images that other software wrote are scored by their paths, whatever its folders look like."""
+
+import numpy as np
+import pytest
+
+from voxlate.base.errors import BadInput
+from voxlate.evaluation.scoring.evaluate import evaluate
+from voxlate.scans.formats.io import read_volume, write_volume
+from voxlate.scans.images.grid import Volume
+
+ERRORS = {"p1": 10.0, "p10": 30.0}
+
+
+def save(path, data, modality="ct", unit="HU"):
+    write_volume(path, Volume(data[None].astype(np.float32), np.eye(4), unit, modality))
+
+
+@pytest.fixture
+def truths(tmp_path):
+    """Two cases, of which the name of one begins as that of the other."""
+    body = np.full((6, 20, 20), -1000.0)
+    body[1:5, 4:16, 4:16] = 40
+    for case in ERRORS:
+        save(tmp_path / "cohort" / case / "ct.nii.gz", body)
+        save(tmp_path / "cohort" / case / "t1.nii.gz", body + 1000, "t1", "a.u.")
+    return body
+
+
+@pytest.mark.parametrize(
+    "layout",
+    ["{}.nii.gz", "{}_ct.nii.gz", "run/{}/sCT.nii.gz", "{}_pred.mha", "ct/{}_0000.nii.gz"],
+)
+def test_each_image_belongs_to_the_case_that_its_path_names(layout, truths, tmp_path):
+    out = tmp_path / "other"
+    for case, error in ERRORS.items():
+        save(out / layout.format(case), truths + error)
+    save(out / "atlas.nii.gz", truths)
+    scores = evaluate(out, tmp_path / "cohort")
+    found = {(row.case, row.modality): row.scores["mae"] for row in scores.rows}
+    assert found == {(case, "ct"): pytest.approx(error) for case, error in ERRORS.items()}
+    document = scores.document()
+    assert document["recognised"] == {f"{case}/ct": layout.format(case) for case in ERRORS}
+    assert [message["code"] for message in document["messages"]] == ["recognised"]
+    assert document["without_truth"] == ["atlas"]
+
+
+def test_two_images_of_one_case_are_no_choice_and_other_names_no_images(truths, tmp_path):
+    out = tmp_path / "other"
+    save(out / "scan7.nii.gz", truths)
+    with pytest.raises(BadInput, match=r"CASE_ct\.nii\.gz"):
+        evaluate(out, tmp_path / "cohort")
+    for name in ("p1_ct.nii.gz", "p1_fake_ct.nii.gz"):
+        save(out / name, truths)
+    with pytest.raises(BadInput, match="found p1_ct"):
+        evaluate(out, tmp_path / "cohort")
+
+
+def test_without_a_run_the_baselines_are_learned_from_the_prepared_training_cases(
+    cohort, prepared, tmp_path
+):
+    out = tmp_path / "other"
+    for case in ("case4", "case5"):
+        t2 = read_volume(cohort / case / "t2.nii.gz", "t2")
+        write_volume(out / f"{case}_t2.nii.gz", t2)
+    plain = evaluate(out, cohort)
+    assert (plain.verdicts[0].outcome, plain.verdicts[0].baseline) == ("unknown", None)
+    judged = evaluate(out, cohort, prepared=prepared)
+    assert {row.answer for row in judged.rows} >= {"synthesis", "mean image", "copy of t1"}
+    (verdict,) = judged.verdicts
+    assert (verdict.synthesis, verdict.lower_on) == (0, 2)
