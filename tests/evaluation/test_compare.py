@@ -13,6 +13,7 @@ from rich.console import Console
 from voxlate.base.errors import BadInput
 from voxlate.base.statistics import holm, least_p, wilcoxon_p
 from voxlate.evaluation.compare import compare
+from voxlate.evaluation.tables import ranks
 
 FEATURES = {"name": "texture", "kind": "texture", "dimensions": 44, "resize": "none"}
 FEATURES |= {"images": 80, "images_for_limit": 176, "errors": ""}
@@ -357,3 +358,19 @@ def test_the_short_table_has_the_main_scores_alone(folders):
     short = [line.label for line in both.short_table().lines["ct"]]
     assert short == ["MAE", "PSNR", "SSIM 2-D"]
     assert [line.label for line in both.table().lines["ct"]] == ["MAE", "RMSE", "PSNR", "SSIM 2-D"]
+
+
+def test_methods_whose_ranks_differ_between_scores_are_ordered_by_each():
+    def of(better, **means):
+        methods = {name: {"mean": value} for name, value in means.items()}
+        return {"label": "", "better": better, "methods": methods}
+
+    scores = {
+        "mae": of("lower", a=10, b=12),
+        "bone.dice": of("higher", a=0.7, b=0.8),
+        "coverage": of("truth", a=0.99, b=0.91),
+        "proton.error": of("lower", a=1.0),
+    }
+    found = ranks({"metrics": scores}, 0.9)
+    assert found == {"mae": ("a", "b"), "bone.dice": ("b", "a"), "coverage": ("b", "a")}
+    assert "coverage" not in ranks({"metrics": scores}, None)

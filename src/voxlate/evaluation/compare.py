@@ -168,6 +168,7 @@ def compare(
         "scopes": scopes
     }
     known = metrics_of(shared)
+    aims = {each["coverage"] for one in methods for each in one.document.get("calibrations", ())}
     results = {name: _modality(name, methods, known, reference) for name in modalities}
     naive = {name: _naive(name, methods, known) for name in modalities}
     document = {
@@ -176,6 +177,7 @@ def compare(
         "answer": answer,
         "reference": reference,
         **shared,
+        "coverage_aim": aims.pop() if len(aims) == 1 else None,
         "methods": {method.name: str(method.path) for method in methods},
         "trained_on": {method.name: method.document.get("trained_on", []) for method in methods},
         "effort": {method.name: _effort(method) for method in methods},

@@ -9,6 +9,8 @@ from voxlate.evaluation.scoring.documents import Document, Part
 from voxlate.evaluation.scoring.metrics import Metric, metrics_of, scope_label
 from voxlate.evaluation.scoring.tables import Cell, Line, Tables, is_main, metric_lines
 
+MAE, COVERAGE = "mae", "coverage"
+RANKED = (MAE, "bone.dice", COVERAGE, "proton.error")  # of which each may prefer another method
 NAIVE = "best naive"  # the column of the best naive baseline
 TITLE = "Methods: mean ± sd; below, the difference to the reference (=) with its 95 % interval, and p, * below 0.05"
 
@@ -58,6 +60,14 @@ def _caption(document: Document) -> Iterator[str]:
     for name, part in parts.items():
         yield f"{range_note(name, part)}; mask: {part['mask']}. {_reachable(document, part['patients'])}."
     yield from _partial_notes(document)
+    for name, part in parts.items():
+        orders = ranks(part, document.get("coverage_aim"))
+        labels = {key: part["metrics"][key]["label"] for key in orders}
+        if len(orders) > 1 and len({*orders.values()}) == 1:
+            yield f"{name}: ranks by {', '.join(labels.values())} agree: {', '.join(orders[MAE])}."
+        elif len(orders) > 1:
+            by_score = (f"{labels[key]}: {', '.join(order)}" for key, order in orders.items())
+            yield f"{name}: RANKS DISAGREE, best first: {'; '.join(by_score)}."
     chosen = (
         document["reference"]
         or "the best of each metric (chosen by the scores, so p is slightly too small)"
@@ -79,6 +89,24 @@ def _caption(document: Document) -> Iterator[str]:
             on = "; ".join(f"{name} on {device}" for name, device in devices.items())
             beware = " Times on different devices do not compare."
         yield f"Time: wall clock for a slice with all its samples, mean over the cases, {on}.{beware} Network calls: evaluations of the network for one sample of a slice or patch."
+
+
+def ranks(part: Part, coverage: float | None) -> dict[str, tuple[str, ...]]:
+    """The methods of a modality, best first, by each score that all of them have; coverage: that their intervals state."""
+    orders = dict[str, tuple[str, ...]]()
+    for key in RANKED:
+        result = part["metrics"].get(key, {"methods": {}})
+        means = {name: value["mean"] for name, value in result["methods"].items()}
+        of_mae = orders.get(MAE, tuple(means))
+        if {*means} != {*of_mae} or None in means.values() or (key == COVERAGE and not coverage):
+            continue
+        if key == COVERAGE:
+            means = {name: abs(mean - (coverage or 0)) for name, mean in means.items()}
+        elif result["better"] == "higher":
+            means = {name: -mean for name, mean in means.items()}
+        if means:
+            orders[key] = tuple(sorted(means, key=means.__getitem__))
+    return orders
 
 
 def _reachable(document: Document, size: int) -> str:
