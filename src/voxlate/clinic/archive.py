@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from voxlate.base.errors import BadInput
-from voxlate.base.messages import Say
+from voxlate.base.errors import BadInput, DoNotTrust
+from voxlate.base.messages import Say, message
 from voxlate.clinic.address import StudyAddress, ae_title, is_dicomweb, node, study_address
 from voxlate.clinic.dicom_out import Exported, export_case
 from voxlate.clinic.dimse import NodeArchive
@@ -64,7 +64,12 @@ def fetch_inputs(inputs: Sequence[str], out: Path, options: SynthOptions) -> Fet
     return Fetched(named, studies)
 
 
-def store_answers(fetched: Fetched, folders: Sequence[Path], say: Say = no_report) -> str:
+def store_answers(
+    fetched: Fetched,
+    folders: Sequence[Path],
+    say: Say = no_report,
+    accept_untrusted: bool = False,
+) -> str:
     """Store images, maps, masks and reports of cases in the studies that they were computed from.
 
     Returns a sentence on what was stored. say: is called with a message on each that was left out or refused.
@@ -78,23 +83,31 @@ def store_answers(fetched: Fetched, folders: Sequence[Path], say: Say = no_repor
             inputs = source_paths(provenance_of(folder)).values()
             if any(location_of(path).resolve().is_relative_to(place) for path in inputs):
                 cases.append(folder)
-        written = write_objects_of(cases, study.parent / DERIVED, say)
+        written = write_objects_of(cases, study.parent / DERIVED, say, accept_untrusted)
         archive = WebArchive.connect(address.url)
         count += send(written.files, archive, Ledger(study.parent / SENT), address.url, say=say)
         stored.add(written)
     return f"{count} of {len(stored.files)} files stored in the study now: {stored.summary}."
 
 
-def write_objects_of(folders: Sequence[Path], to: Path, say: Say) -> Exported:
+def write_objects_of(
+    folders: Sequence[Path], to: Path, say: Say, accept_untrusted: bool = False
+) -> Exported:
     """Write what `export` writes of cases as DICOM files below a new folder; say: as that of `store_answers`."""
     shutil.rmtree(to, ignore_errors=True)
     written = Exported()
     for folder in folders:
         sources = source_paths(provenance_of(folder)).values()
         grids = {path: read_volume(path).grid for path in sources}
-        written.add(export_case(folder, to, partial(_source_on_grid, grids)))
-    for message in written.messages:
-        say(message)
+        source_of = partial(_source_on_grid, grids)
+        try:
+            written.add(export_case(folder, to, source_of, accept_untrusted))
+        except DoNotTrust as refused:
+            if len(folders) == 1:
+                raise
+            say(message("not-handed-on", str(refused), case=folder.name))
+    for said in written.messages:
+        say(said)
     if folders and not written.folders:
         raise BadInput(
             f"{folders[0].name}: expected an image that a DICOM object can carry, found none. Keep the images in their own files."
@@ -130,20 +143,21 @@ def serve(run: Path | str, queue: Path, options: ListenOptions, say: Say = no_re
 
     listen(
         Queue(queue, options.idle),
-        _answer_by(model, SynthOptions(device=options.device, anyway=options.anyway), say),
+        _answer_by(model, options, say),
         send_files,
         options,
         say=say,
     )
 
 
-def _answer_by(model: Model, options: SynthOptions, say: Say) -> Answer:
+def _answer_by(model: Model, asked: ListenOptions, say: Say) -> Answer:
     """The answer of a model to a received study: the DICOM files of its images, written into a folder."""
+    options = SynthOptions(device=asked.device, anyway=asked.anyway)
 
     def answer(scans: Path, images: Path) -> list[Path]:
         """The files of the images of a study."""
         selected = select(model, [str(scans)], options)
         folders, *_ = synthesise_cases(selected, images / "out", options, say=say)
-        return write_objects_of(folders, images / DERIVED, say).files
+        return write_objects_of(folders, images / DERIVED, say, asked.accept_untrusted).files
 
     return answer

@@ -14,7 +14,6 @@ import numpy as np
 from voxlate.base.errors import BadInput
 from voxlate.clinic.dicom_placement import Placement, Slices, place_volume
 from voxlate.scans.formats.dicom_series import (
-    COMMENTS,
     SYNTHESIS,
     Code,
     Origin,
@@ -246,7 +245,7 @@ def _derive(
         new_series(placement.template, volume.modality, origin, values.data, kind),
         SOPClassUID=SOP_CLASSES[modality],
         Modality=modality,
-        ImageComments=COMMENTS,
+        ImageComments=origin.comments,
         BurnedInAnnotation="NO",
         LossyImageCompression=placement.template.get("LossyImageCompression") or "00",
         SamplesPerPixel=1,

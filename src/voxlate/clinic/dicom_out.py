@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from voxlate.base.errors import BadInput, first_of, plural
+from voxlate.base.errors import BadInput, DoNotTrust, first_of, plural
 from voxlate.base.executors.job import Progress, no_report
 from voxlate.base.files import lock
 from voxlate.base.messages import Message, message, read_messages
@@ -23,6 +23,7 @@ from voxlate.clinic.dicom_objects import (
 )
 from voxlate.clinic.dicom_placement import share_on
 from voxlate.clinic.dicom_report import write_report
+from voxlate.clinic.trust import refuse_untrusted, why_not
 from voxlate.clinic.trust_report import trust_summary
 from voxlate.evaluation.scoring.intervals import is_changed
 from voxlate.evaluation.scoring.scored_images import is_map, modality_of
@@ -97,6 +98,7 @@ def export_dicom(
     like: Path | None = None,
     progress: Progress = no_report,
     write: Write = write_derived,
+    accept_untrusted: bool = False,
 ) -> Exported:
     """Write TO/<case>/<image>/0001.dcm … for every image in a folder that synth wrote, or in one of its case folders.
 
@@ -106,7 +108,8 @@ def export_dicom(
 
     like: the DICOM series of the source, where OUT holds one case; by default that from which each case was made, as
     its provenance states it. progress is called with (images done, images). write: writes a CT or MR series, as classic
-    or enhanced objects. Images that no object can hold are left out and listed. Raises BadInput for a folder without images,
+    or enhanced objects. Images that no object can hold are left out and listed, and so are cases that are graded "do not
+    trust", unless they are accepted; DoNotTrust is raised where there are no others. Raises BadInput for a folder without images,
     or without one that DICOM can hold, cases that were not made of DICOM, and a `like` for several cases. A series that
     is there, of the same image and source, is kept.
     """
@@ -129,6 +132,13 @@ def export_dicom(
     done = 0
     with lock(to, SHARED_SECONDS):
         for case, files in names.items():
+            try:
+                refuse_untrusted(case.name, provenance_of(case), accept_untrusted)
+            except DoNotTrust as refused:
+                if len(cases) == 1:
+                    raise
+                exported.messages.append(message("not-handed-on", str(refused), case=case.name))
+                continue
             source = check_source(case, like, exported.messages)
             for name in files:
                 progress(done, count)
@@ -143,8 +153,11 @@ def export_dicom(
     return exported
 
 
-def export_case(case: Path, to: Path, source_of: Callable[[Volume], Path]) -> Exported:
+def export_case(
+    case: Path, to: Path, source_of: Callable[[Volume], Path], accept_untrusted: bool = False
+) -> Exported:
     """Write all that can be written of a case, as `export_dicom` does; source_of: the series on whose slices an image is."""
+    refuse_untrusted(case.name, provenance_of(case), accept_untrusted)
     exported = Exported()
     source = case
     for name in [*_images(case), *_masks(case)]:
@@ -348,4 +361,5 @@ def origin_of(provenance: Mapping[str, Any]) -> Origin:
         title=str(model.get("title", "")),
         version=str(provenance.get("voxlate", "")),
         facts=tuple(facts),
+        distrust=why_not(provenance),
     )

@@ -41,6 +41,7 @@ from voxlate.clinic.consumers.ultrasound import (
 from voxlate.clinic.ct_checks import body_of, unusual
 from voxlate.clinic.cts import CtFiles, check_ends, find_cts
 from voxlate.clinic.options.consumers import ConsumerOptions
+from voxlate.clinic.trust import refuse_untrusted, why_not
 from voxlate.scans.formats.io import content_hash, read_volume, write_volume
 from voxlate.scans.images.grid import Volume, canonical, resample, same_grid
 from voxlate.scans.images.mask import foreground
@@ -155,14 +156,15 @@ def export_for(
 
 def _convert(files: CtFiles, to: Path, options: ConsumerOptions, done: Converted) -> None:
     """Write one case and its facts."""
+    provenance = {} if files.folder is None else provenance_of(files.folder)
+    refuse_untrusted(files.case, provenance, options.accept_untrusted)
     volumes = {end: files.read(end) for end in files.ends}
     check_ends(volumes, files.case)
     folder = to / files.case
     _check_folder(folder, done.consumer, _scans(files))
     with whole_folder(folder) as new:
         case = _Case(files, volumes, new, done)
-        warnings = () if files.folder is None else provenance_of(files.folder).get("warnings", ())
-        for said in read_messages(warnings):
+        for said in read_messages(provenance.get("warnings", ())):
             if said.code == "starter" or said.grade != "note":
                 done.messages.append(said.on(files.case))
         for sentence in unusual(case.ct, case.body, files.others):
@@ -213,7 +215,7 @@ COLUMNS = {"proton": "rsp", "planning": "electron_density"}  # of the tables
 def _check(options: ConsumerOptions) -> None:
     """Raise BadInput for options that no case could be written with, before any is, and for those without any effect."""
     default = ConsumerOptions()
-    used = _OPTIONS[options.consumer or ""] | {"consumer"}
+    used = _OPTIONS[options.consumer or ""] | {"consumer", "accept_untrusted"}
     for name, value in vars(options).items():
         if name not in used and value != getattr(default, name):
             users = ", ".join(user for user, names in _OPTIONS.items() if name in names)
@@ -229,10 +231,12 @@ def _check(options: ConsumerOptions) -> None:
 
 def _write_facts(case: _Case) -> None:
     """Write what the maps are, and from which image."""
+    provenance = {} if case.files.folder is None else provenance_of(case.files.folder)
     facts = {
         "voxlate": __version__,
         "consumer": case.done.consumer,
         "notice": NOTICE,
+        "do_not_trust": why_not(provenance),
         "ct": case.files.files[""].name,
         "ct_hash": content_hash(case.files.files[""]),
         "scans": _scans(case.files),

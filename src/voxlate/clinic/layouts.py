@@ -28,7 +28,7 @@ def write_layouts(
 ) -> None:
     """Write the images of synthesised cases in the layouts of the options. say: is called with each message."""
     if options.dicom is not None:
-        exported = export_dicom(out, options.dicom)
+        exported = export_dicom(out, options.dicom, accept_untrusted=options.accept_untrusted)
         written = f"{plural(len(exported.files), 'DICOM file')} ({exported.summary}) in {options.dicom}: derived, synthetic, not for diagnosis."
         for told in (*exported.messages, message("exported", written)):
             say(told)

@@ -28,6 +28,7 @@ SAMPLES = Option(
 )
 SPLIT = Option("Split to synthesise: train, val or test.", panel=MAIN)
 ANYWAY = Option('Also cases graded "do not trust".', panel=MAIN)
+ACCEPT_UNTRUSTED = Option('Also hand on images graded "do not trust".', panel=OUTPUT)
 ANSWER = Option(
     "Model of two stages: mean (least error) or sample (sharp). Default: sample.",
     panel=MAIN,
@@ -254,3 +255,4 @@ class SynthOptions(SynthKeys, CheckOptions, ExecutorOptions):
         ),
     ] = None
     store: Annotated[bool, Option("Store images in INPUT's study.", panel=OUTPUT)] = False
+    accept_untrusted: Annotated[bool, ACCEPT_UNTRUSTED] = False

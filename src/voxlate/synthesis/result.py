@@ -21,7 +21,7 @@ from voxlate.base.files import (
     whole_file,
     write_json,
 )
-from voxlate.base.messages import Message, read_messages
+from voxlate.base.messages import Message, read_messages, worst_grade
 from voxlate.scans.formats.io import (
     content_hash,
     has_content,
@@ -170,11 +170,12 @@ class Synthesised:
             with whole_file(folder / STATES / "states.png") as path:
                 show_case(self.states, {}, "", (), TILE // 2).save(path)
         images = dict[str, Writer]()
+        distrusted = worst_grade(self.warnings) == "do not trust"
         for name, volume in self.files.items():
             for suffix in suffixes:
                 file = f"{name}{suffix}"
                 images[file] = partial(
-                    write_volume, volume=volume, description=description_of(file)
+                    write_volume, volume=volume, description=description_of(file, distrusted)
                 )
         return write_images(folder, images, self.provenance)
 

@@ -8,7 +8,7 @@ from voxlate.base.options.option import MAIN, OUTPUT, Option, options
 
 @options
 class ConsumerOptions:
-    """Options of `voxlate export --for` and voxlate.export_for; like: a DICOM series of the source (planning), or the PET (pet)."""
+    """Options of `voxlate export --for` and voxlate.export_for; like: a DICOM series of the source (planning), or the PET (pet); accept_untrusted: also of images that are graded "do not trust"."""
 
     consumer: Annotated[
         Literal["planning", "proton", "ultrasound", "pet"] | None,
@@ -58,3 +58,4 @@ class ConsumerOptions:
         bool, Option("Set HU outside the body to -1000 (planning).", panel=OUTPUT)
     ] = False
     like: Path | str | None = None
+    accept_untrusted: bool = False

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from voxlate.base.options.option import MAIN, OUTPUT, AllowCode, Device, Option, options
-from voxlate.synthesis.options import ANYWAY
+from voxlate.synthesis.options import ACCEPT_UNTRUSTED, ANYWAY
 
 SHORTEST_TOKEN = 16  # characters; a token of the user's own stays valid, so it must not be guessed
 NOT_STATED = "not stated"
@@ -33,6 +33,7 @@ class ExportOptions:
         bool,
         Option("One enhanced object of many frames for each CT or MR image.", panel=MAIN),
     ] = False
+    accept_untrusted: Annotated[bool, ACCEPT_UNTRUSTED] = False
 
 
 @options
@@ -114,6 +115,7 @@ class ListenOptions:
         ),
     ] = 10.0
     anyway: Annotated[bool, ANYWAY] = False
+    accept_untrusted: Annotated[bool, ACCEPT_UNTRUSTED] = False
     device: Device = "auto"
 
 

@@ -33,7 +33,10 @@ def export(
     like = None if asked.like is None else Path(asked.like)
     with report_to(progress) as report:
         write = write_enhanced if asked.enhanced else write_derived
-        return export_dicom(Path(out), Path(dicom), like, report.count("images"), write)
+        progress_of = report.count("images")
+        return export_dicom(
+            Path(out), Path(dicom), like, progress_of, write, asked.accept_untrusted
+        )
 
 
 @command

@@ -197,7 +197,11 @@ def synthesise(
         if has_layout and folders:
             write_layouts(folders, scans, to, asked, report.say)
         if asked.store:
-            report.say(message("stored", store_answers(fetched, folders, report.say)))
+            report.say(
+                message(
+                    "stored", store_answers(fetched, folders, report.say, asked.accept_untrusted)
+                )
+            )
     cases = tuple(folder.name for folder in folders)
     with_truth = frozenset(case.case for case in scans if case.truths and case.case in cases)
     return described(cases, left_out | failed, refused=refused, with_truth=with_truth)

@@ -208,7 +208,8 @@ def export(
 ) -> None:
     """Write images as derived DICOM series or in the units of their user (research use only), or a model that runs without torch."""
     if consumer != ConsumerOptions():
-        _export_for(path, to, dicom, replace(consumer, like=options.like))
+        consumer = replace(consumer, like=options.like, accept_untrusted=options.accept_untrusted)
+        _export_for(path, to, dicom, consumer)
         return
     if (dicom is None) == (to is None):
         found = "neither" if to is None else "both"
@@ -231,9 +232,12 @@ def export(
 
     assert dicom is not None
     done = run(path, dicom, options)
+    refused = [said for said in done.messages if said.grade == "do not trust"]
     for said in done.messages:
-        note(said)
+        if said not in refused:
+            note(said)
     say(f"{done.summary} in {dicom}: derived, synthetic, not for diagnosis.")
+    end((f"left out {said.text}" for said in refused), DOUBTFUL)
 
 
 def _export_for(path: Path, to: Path | None, dicom: Path | None, options: ConsumerOptions) -> None:

@@ -18,7 +18,7 @@ from voxlate.base.optional import pydicom
 from voxlate.scans.formats.format import errors_as
 
 Code = tuple[str, str, str]  # value, scheme and meaning
-NOT_FOR_DIAGNOSIS = "NOT FOR DIAGNOSIS"
+NOT_FOR_DIAGNOSIS, DO_NOT_TRUST = "NOT FOR DIAGNOSIS", "DO NOT TRUST"
 # Added to the number of the source's series, by the kind of object: images and documents have numbers of their own.
 SERIES_OFFSETS = {
     "": 9000,
@@ -97,16 +97,26 @@ OF_SOURCE = ("PatientID", "StudyDate", "StudyID", "SeriesInstanceUID")
 
 @dataclass(frozen=True)
 class Origin:
-    """How an image was made, as its headers state it: a title of one line, sentences, and numbers as (name, value)."""
+    """How an image was made, as its headers state it: a title of one line, sentences, and numbers as (name, value).
+
+    distrust: why it is graded "do not trust", "" where it is not.
+    """
 
     title: str
     version: str
     facts: Sequence[tuple[str, str]] = field(default=())
+    distrust: str = ""
 
     @property
     def description(self) -> str:
         """How an image was computed, as its headers state it."""
-        return f"Synthesised by voxlate {self.version}: {self.title}"[:1024]
+        graded = f"{DO_NOT_TRUST}. {self.distrust} " if self.distrust else ""
+        return f"{graded}Synthesised by voxlate {self.version}: {self.title}"[:1024]
+
+    @property
+    def comments(self) -> str:
+        """What every image says of itself."""
+        return f"{DO_NOT_TRUST}. {self.distrust} {COMMENTS}" if self.distrust else COMMENTS
 
 
 def fill(dataset: Any, **attributes: Any) -> Any:
@@ -162,10 +172,11 @@ def new_series(
     block.add_new(0x03, "UT", "\n".join(_facts(origin)))
     offset = SERIES_OFFSETS[kind]
     number = offset + int(source.get("SeriesNumber", 0) or 0)
+    use = DO_NOT_TRUST if origin.distrust else NOT_FOR_DIAGNOSIS
     return fill(
         series,
         SeriesNumber=number if number <= MOST_NUMBER else offset,
-        SeriesDescription=f"SYNTHETIC {name.upper()[:24]} - {NOT_FOR_DIAGNOSIS}",
+        SeriesDescription=f"SYNTHETIC {name.upper()[:24]} - {use}",
         Manufacturer="voxlate",
         ManufacturerModelName=origin.title[:64] or UNKNOWN,
         SoftwareVersions=origin.version or UNKNOWN,

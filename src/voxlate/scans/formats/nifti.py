@@ -69,8 +69,10 @@ NiftiImage = nib.nifti1.Nifti1Pair
 Stored16or32 = type[np.int16] | type[np.float32]
 
 
-def description_of(file: str) -> str:
+def description_of(file: str, distrusted: bool = False) -> str:
     """The description in the header of a synthesised file of this name, of at most 80 characters."""
+    if distrusted:
+        return f"{SYNTHETIC}; DO NOT TRUST"
     name = file.partition(".")[0]
     for end, description in MAP_DESCRIPTIONS.items():
         if name.endswith(end):

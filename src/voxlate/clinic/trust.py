@@ -1,0 +1,21 @@
+"""Whether the images of a case may be handed on: those graded "do not trust" only where the user accepts that."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from voxlate.base.errors import DoNotTrust
+from voxlate.base.messages import read_messages
+
+
+def why_not(provenance: Mapping[str, Any]) -> str:
+    """Why the images of a provenance are not to be trusted; "" where nothing says so."""
+    said = read_messages(provenance.get("warnings", ()))
+    return " ".join(one.text for one in said if one.grade == "do not trust")
+
+
+def refuse_untrusted(case: str, provenance: Mapping[str, Any], accepted: bool) -> None:
+    """Raise DoNotTrust for images that are not to be trusted, unless the user accepts them."""
+    if not accepted and (reason := why_not(provenance)):
+        raise DoNotTrust(
+            f'{case}: expected images that may be handed on, found them graded "do not trust": {reason} Synthesise better scans, or add --accept-untrusted.'
+        )

@@ -1,0 +1,99 @@
+"""Images graded "do not trust" are handed on only where the user accepts that, and then say so of themselves."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from voxlate.base.errors import DoNotTrust
+from voxlate.base.files import read_json, write_json
+from voxlate.base.messages import message
+from voxlate.clinic.archive import write_objects_of
+from voxlate.clinic.dicom_out import export_dicom
+from voxlate.scans.images.grid import Volume
+from voxlate.synthesis.result import Synthesised
+
+pydicom = pytest.importorskip("pydicom")
+
+REASON = "Only 22 mm of the head are in the scan."
+BAD = message("other-content", REASON, grade="do not trust").table
+SHAPE = (6, 20, 24)
+
+
+def synthesised(folder, warnings):
+    """A case with a CT of a body in air."""
+    ct = np.full(SHAPE, -1000, np.float32)
+    ct[1:5, 4:16, 4:20] = 40
+    ct[2:4, 6:8, 6:18] = 600
+    provenance = {"model": {"title": "any"}, "inputs": {}, "warnings": warnings}
+    Synthesised({"ct": Volume(ct[None], np.diag([3.0, 3, 3, 1]), "HU", "ct")}, {}, provenance).write(folder)
+    return folder
+
+
+@pytest.fixture
+def cases(tmp_path):
+    """A folder of a good case and one that is not to be trusted."""
+    write_json(tmp_path / "out" / "provenance.json", {"cases": ["ann", "bob"]})
+    synthesised(tmp_path / "out" / "ann", [])
+    synthesised(tmp_path / "out" / "bob", [BAD])
+    return tmp_path / "out"
+
+
+def test_its_own_file_says_not_to_trust_it(cases):
+    marked = {
+        name: b"DO NOT TRUST" in bytes(nib.load(cases / name / "ct.nii.gz").header["descrip"])
+        for name in ("ann", "bob")
+    }
+    assert marked == {"ann": False, "bob": True}
+
+
+def test_no_user_of_a_ct_gets_it_unless_it_is_accepted(cases, voxlate, tmp_path):
+    words = ("export", cases, "--for", "pet", "--out", tmp_path / "pet")
+    alone = voxlate("export", cases / "bob", "--for", "pet", "--out", tmp_path / "alone")
+    assert alone.code == 3
+    assert REASON in alone.err
+    assert not (tmp_path / "alone" / "bob").exists()
+    both = voxlate(*words)
+    assert both.code != 0, both.said
+    assert [path.parent.name for path in (tmp_path / "pet").glob("*/facts.json")] == ["ann"], both.said
+    voxlate(*words, "--accept-untrusted").done()
+    facts = {case: read_json(tmp_path / "pet" / case / "facts.json") for case in ("ann", "bob")}
+    assert [facts[case]["do_not_trust"] for case in ("ann", "bob")] == ["", BAD["text"]]
+
+
+def test_no_study_gets_it_unless_it_is_accepted_and_then_its_headers_say_so(
+    cases, series, tmp_path
+):
+    to = tmp_path / "dicom"
+    with pytest.raises(DoNotTrust):
+        export_dicom(cases / "bob", to, series)
+    with pytest.raises(DoNotTrust):
+        write_objects_of([cases / "bob"], to, lambda _: None)
+    assert not [*to.rglob("*.dcm")]
+    export_dicom(cases / "bob", to, series, accept_untrusted=True)
+    first = pydicom.dcmread(to / "bob" / "ct" / "0001.dcm")
+    assert "DO NOT TRUST" in first.SeriesDescription
+    assert REASON in first.ImageComments
+    assert REASON in first.DerivationDescription
+
+
+@pytest.fixture
+def series(tmp_path):
+    """A DICOM series on the grid of the cases."""
+    from dicom_slices import image, save
+
+    for level in range(SHAPE[0]):
+        one = image(
+            np.zeros(SHAPE[1:], np.uint16),
+            Modality="MR",
+            SOPInstanceUID=f"1.2.3.4.{level + 1}",
+            StudyInstanceUID="1.2.3",
+            SeriesInstanceUID="1.2.3.4",
+            FrameOfReferenceUID="1.2.9",
+            PatientID="ID7",
+            ImageOrientationPatient=[-1, 0, 0, 0, -1, 0],
+            ImagePositionPatient=[0, 0, 3 * level],
+            PixelSpacing=[3, 3],
+            SliceThickness=3,
+        )
+        save(one, tmp_path / "head" / f"{level:03d}.dcm")
+    return tmp_path / "head"
