@@ -1,5 +1,7 @@
 """Images graded "do not trust" are handed on only where the user accepts that, and then say so of themselves."""
 
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -9,6 +11,9 @@ from voxlate.base.files import read_json, write_json
 from voxlate.base.messages import message
 from voxlate.clinic.archive import write_objects_of
 from voxlate.clinic.dicom_out import export_dicom
+from voxlate.evaluation.intervals.expected import expected_errors
+from voxlate.page.views import _volumes
+from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.result import Synthesised
 
@@ -25,7 +30,9 @@ def synthesised(folder, warnings):
     ct[1:5, 4:16, 4:20] = 40
     ct[2:4, 6:8, 6:18] = 600
     provenance = {"model": {"title": "any"}, "inputs": {}, "warnings": warnings}
-    Synthesised({"ct": Volume(ct[None], np.diag([3.0, 3, 3, 1]), "HU", "ct")}, {}, provenance).write(folder)
+    Synthesised(
+        {"ct": Volume(ct[None], np.diag([3.0, 3, 3, 1]), "HU", "ct")}, {}, provenance
+    ).write(folder)
     return folder
 
 
@@ -54,7 +61,9 @@ def test_no_user_of_a_ct_gets_it_unless_it_is_accepted(cases, voxlate, tmp_path)
     assert not (tmp_path / "alone" / "bob").exists()
     both = voxlate(*words)
     assert both.code != 0, both.said
-    assert [path.parent.name for path in (tmp_path / "pet").glob("*/facts.json")] == ["ann"], both.said
+    assert [path.parent.name for path in (tmp_path / "pet").glob("*/facts.json")] == ["ann"], (
+        both.said
+    )
     voxlate(*words, "--accept-untrusted").done()
     facts = {case: read_json(tmp_path / "pet" / case / "facts.json") for case in ("ann", "bob")}
     assert [facts[case]["do_not_trust"] for case in ("ann", "bob")] == ["", BAD["text"]]
@@ -74,6 +83,24 @@ def test_no_study_gets_it_unless_it_is_accepted_and_then_its_headers_say_so(
     assert "DO NOT TRUST" in first.SeriesDescription
     assert REASON in first.ImageComments
     assert REASON in first.DerivationDescription
+
+
+def test_every_receiver_reads_the_same_expected_error(series, voxlate, tmp_path):
+    case = synthesised(tmp_path / "out" / "ann", [])
+    ct = read_volume(case / "ct.nii.gz", "ct")
+    ends = {end: {"ct": replace(ct, data=ct.data + by)} for end, by in (("low", -50), ("high", 50))}
+    calibration = {"coverage": 0.9, "levels": {"ct": {"0.5": 0.4, "0.9": 1.0}}}
+    stated = {"model": {"title": "any"}, "inputs": {}, "units": {"ct": "HU"}}
+    Synthesised({"ct": ct}, {}, stated | {"calibration": calibration}, **ends).write(case)
+    said = expected_errors(case)["ct"]
+    voxlate("export", case, "--for", "pet", "--out", tmp_path / "pet").done()
+    facts = read_json(tmp_path / "pet" / "ann" / "facts.json")
+    export_dicom(case, tmp_path / "dicom", series)
+    report = pydicom.dcmread(tmp_path / "dicom" / "ann" / "report" / "0001.dcm")
+    (view,) = (view for view, _ in _volumes(case, {}) if view.role == "width")
+    assert facts["expected_error"]["ct"] == view.expected == said
+    texts = [element.value for element in report.iterall() if element.keyword == "TextValue"]
+    assert said in texts
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from voxlate.clinic.dicom_placement import share_on
 from voxlate.clinic.dicom_report import write_report
 from voxlate.clinic.trust import refuse_untrusted, why_not
 from voxlate.clinic.trust_report import trust_summary
+from voxlate.evaluation.intervals.expected import expected_errors
 from voxlate.evaluation.scoring.intervals import is_changed
 from voxlate.evaluation.scoring.scored_images import is_map, modality_of
 from voxlate.scans.cohorts.case_files import LABELS, MASKS
@@ -218,7 +219,8 @@ def _export_report(case: Path, source: Path, to: Path, exported: Exported) -> No
     if images:
         provenance = provenance_of(case)
         folder = to / case.name / REPORT
-        write_report(trust_summary(provenance), images, source, folder, origin_of(provenance))
+        said = trust_summary(provenance, expected_errors(case).values())
+        write_report(said, images, source, folder, origin_of(provenance))
         exported.reports.append(folder)
 
 

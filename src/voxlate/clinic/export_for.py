@@ -42,6 +42,7 @@ from voxlate.clinic.ct_checks import body_of, unusual
 from voxlate.clinic.cts import CtFiles, check_ends, find_cts
 from voxlate.clinic.options.consumers import ConsumerOptions
 from voxlate.clinic.trust import refuse_untrusted, why_not
+from voxlate.evaluation.intervals.expected import expected_errors
 from voxlate.scans.formats.io import content_hash, read_volume, write_volume
 from voxlate.scans.images.grid import Volume, canonical, resample, same_grid
 from voxlate.scans.images.mask import foreground
@@ -237,6 +238,7 @@ def _write_facts(case: _Case) -> None:
         "consumer": case.done.consumer,
         "notice": NOTICE,
         "do_not_trust": why_not(provenance),
+        "expected_error": {} if case.files.folder is None else expected_errors(case.files.folder),
         "ct": case.files.files[""].name,
         "ct_hash": content_hash(case.files.files[""]),
         "scans": _scans(case.files),

@@ -1,6 +1,6 @@
 """The summary of trust in the images of a case: what the provenance states of their error, coverage and warnings."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from voxlate.base.messages import read_messages
@@ -8,6 +8,7 @@ from voxlate.evaluation.scoring.intervals import describe_bound, percent
 from voxlate.scans.formats.dicom_series import PRIVATE_SCHEME, Code
 from voxlate.synthesis.calibration import describe_widening
 
+UNKNOWN = "Not known: these images have no intervals (voxlate calibrate)."
 HEADINGS = {
     "NOTICE": "Intended use",
     "MODEL": "Recipe and weights of the model",
@@ -18,8 +19,13 @@ HEADINGS = {
 }
 
 
-def trust_summary(provenance: Mapping[str, Any]) -> list[tuple[Code, str]]:
-    """Sentences on the images of a case, each under the code of its heading; provenance: that of the case."""
+def trust_summary(
+    provenance: Mapping[str, Any], expected: Iterable[str] = ()
+) -> list[tuple[Code, str]]:
+    """Sentences on the images of a case, each under the code of its heading.
+
+    provenance: that of the case; expected: sentences on the errors that its intervals let expect.
+    """
     model = provenance.get("model", {})
     inputs = provenance.get("inputs", {})
     scans = [f"{name} (hash {scan.get('sha256', '')})" for name, scan in inputs.items()]
@@ -29,7 +35,7 @@ def trust_summary(provenance: Mapping[str, Any]) -> list[tuple[Code, str]]:
             f"Recipe: {model.get('title', 'not stated')}. Hash of the weights: {model.get('weights', 'not stated')}. Seed {provenance.get('seed', 'not stated')}, voxlate {provenance.get('voxlate', 'not stated')}."
         ],
         "SOURCE": [f"{', '.join(scans)}."] if scans else [],
-        "ERROR": _errors(provenance),
+        "ERROR": [*_errors(provenance), *expected] or [UNKNOWN],
         "COVERAGE": [_coverage(provenance.get("calibration"))],
         "WARNING": [*map(str, read_messages(provenance.get("warnings", ())))] or ["None."],
     }
@@ -57,9 +63,7 @@ def _errors(provenance: Mapping[str, Any]) -> list[str]:
             sentences.append(
                 f"{error} exceeds {value:g} {units.get(name, '')} with a probability of at most {level}."
             )
-    return sentences or [
-        "Not known: no bound of the error was computed for these images (voxlate calibrate)."
-    ]
+    return sentences
 
 
 def _coverage(calibration: Mapping[str, Any] | None) -> str:

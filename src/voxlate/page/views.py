@@ -5,15 +5,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from voxlate.evaluation.intervals.bounds import mean_error
-from voxlate.evaluation.scoring.intervals import Interval, interval_of, percent
+from voxlate.evaluation.intervals.expected import expected_error
+from voxlate.evaluation.scoring.intervals import interval_of, percent
 from voxlate.evaluation.scoring.scored_images import images_in, spread_of
 from voxlate.page.jobs import VIEWS
 from voxlate.scans.formats.io import is_there, read_volume, write_volume
 from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.shown import top_of, window_of
 from voxlate.synthesis.provenance import provenance_of
 from voxlate.synthesis.result import ENDINGS
@@ -87,23 +84,3 @@ def _volumes(case: Path, sources: Mapping[str, Path]) -> Iterator[tuple[View, Vo
 
 def _view(role: Role, label: str, volume: Volume, low: float, high: float) -> View:
     return View(volume.modality, label, role, volume.unit, low, high)
-
-
-def expected_error(width: Volume, image: Volume, interval: Interval) -> str:
-    """A sentence on the error of an image that its intervals let expect inside the body; "" without a body.
-
-    The mean error is that of the distribution whose quantiles are the intervals' half widths at their levels of coverage.
-    """
-    half = width.data[0][foreground(image)] / 2
-    if not half.size:
-        return ""
-    mean = mean_error({float(level): by for level, by in interval.levels.items()})
-    about = f"Expected error of {image.modality}: about {_round(mean * float(half.mean()))} {image.unit} on average in the body."
-    middle, most = (_round(float(np.percentile(half, share))) for share in (50, 90))
-    widths = f"For half of its voxels, the interval that has {percent(interval.coverage)} of the true values is ±{middle} {image.unit} or narrower; for the most uncertain tenth, ±{most} {image.unit} or wider."
-    return f"{about} {widths}" if mean else f"Expected error of {image.modality}: {widths}"
-
-
-def _round(value: float) -> str:
-    """Two significant digits, which is what such an expectation is worth."""
-    return np.format_float_positional(float(f"{value:.2g}"), trim="-")
