@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -89,6 +90,38 @@ def _one_worker():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prepare, "MOST_WORKERS", 1)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_audit():
+    """The misalignment of the same two scans, which most tests of prepare have, is estimated once in a process."""
+    from voxlate.checks import audit
+
+    known = dict[str, Any]()
+    estimate = audit.misalignment
+
+    def remember(fixed, moving, spacing_mm, mask, *options):
+        about = (fixed.shape, fixed.dtype, moving.dtype, spacing_mm, options)
+        seen = hashlib.sha256(repr(about).encode())
+        for image in (fixed, moving, mask):
+            seen.update(image.tobytes())
+        if seen.hexdigest() not in known:
+            known[seen.hexdigest()] = estimate(fixed, moving, spacing_mm, mask, *options)
+        return known[seen.hexdigest()]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(audit, "misalignment", remember)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _uncompressed_pictures():
+    """Pictures of validations are written without compression, which takes a tenth of a tiny training."""
+    from voxlate.scans.images import pictures
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "PNG_LEVEL", 0)
         yield
 
 

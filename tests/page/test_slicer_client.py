@@ -4,18 +4,23 @@ import ast
 import importlib.util
 import json
 import socket
+import subprocess
 import sys
 import threading
 import types
+from contextlib import ExitStack
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from paging import TOKEN, free_port, running
+from paging import TOKEN, Here, free_port, running
 
 from rows import every_row
+from voxlate.base.files import read_json
+from voxlate.page.jobs import JOB
 from voxlate.page.settings import Sessions, Settings
+from voxlate.page.workers import start_process
 
 MODULE = Path(__file__).parents[2] / "slicer" / "VoxlateSynthesis"
 JSON = {"accept": "application/json"}
@@ -38,17 +43,34 @@ def client_file(monkeypatch):
 
 
 @pytest.fixture
-def server(tmp_path, diffusion, monkeypatch):
-    """The address that a running server with one model prints."""
-    port = free_port()
-    settings = Settings({"run": str(diffusion)}, tmp_path / "data", None, device="cpu", port=port)
-    with running(settings, Sessions(TOKEN), monkeypatch):
-        yield f"http://127.0.0.1:{port}/enter?token={TOKEN.replace(' ', '%20')}"
+def serve(tmp_path, diffusion, monkeypatch):
+    """serve(start): the address that a running server with one model prints; start starts its jobs."""
+    with ExitStack() as servers:
+
+        def run(start):
+            port, data = free_port(), tmp_path / "data"
+            settings = Settings({"run": str(diffusion)}, data, None, device="cpu", port=port)
+            servers.enter_context(running(settings, Sessions(TOKEN), monkeypatch, start))
+            return f"http://127.0.0.1:{port}/enter?token={TOKEN.replace(' ', '%20')}"
+
+        yield run
+
+
+@pytest.fixture
+def server(serve):
+    """The address of a server whose jobs are done in this process."""
+    return serve(Here)
 
 
 def test_a_script_gets_the_images_of_voxlate_synth_and_leaves_nothing_behind(
-    server, client_file, cohort, voxlate, diffusion, tmp_path
+    serve, client_file, cohort, voxlate, diffusion, tmp_path
 ):
+    def start(folder):
+        """Start a synthesis as the server does; a check is done in this process."""
+        is_check = read_json(folder / JOB)["kind"] == "check"
+        return Here(folder) if is_check else start_process(folder)
+
+    server = serve(start)
     client = client_file.Client(server)
     assert client.models() == ["run"]
     told = []
@@ -81,9 +103,18 @@ def test_scans_and_token_go_to_no_proxy_of_the_environment(server, client_file, 
 
 
 def test_who_stops_to_wait_leaves_no_job_and_the_warnings_of_the_check_are_kept(
-    server, client_file, cohort
+    serve, client_file, cohort
 ):
-    client = client_file.Client(server)
+    stopped = []
+
+    def hold(folder):
+        """Start a job, of which the first synthesis does not end by itself."""
+        if stopped or read_json(folder / JOB)["kind"] == "check":
+            return Here(folder)
+        stopped.append(folder)
+        return subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE)
+
+    client = client_file.Client(serve(hold))
     scan = {"scan.nii.gz": (cohort / "case1" / "t1.nii.gz").read_bytes()}
 
     def stop(stage, percent):
@@ -93,6 +124,7 @@ def test_who_stops_to_wait_leaves_no_job_and_the_warnings_of_the_check_are_kept(
     with pytest.raises(KeyboardInterrupt):
         client.synthesise(scan, tell=stop)
     assert client._ask("/")["jobs"] == []
+    assert not stopped[0].exists()
     said = client.synthesise(scan, steps=1)["warnings"]
     assert any("taken as t1" in one["text"] for one in said)
 

@@ -82,8 +82,9 @@ def test_train_auto_ends_within_a_tenth_of_its_minutes(voxlate, prepared, tmp_pa
 
 def test_train_auto_gives_both_answers(voxlate, prepared, tmp_path, cohort):
     run = tmp_path / "run"
-    options = ("--data", prepared, "--out", run, "--minutes", 0.2, "--mode", "samples")
-    answer = voxlate("train", "auto", *options).done()
+    options = ("--data", prepared, "--out", run, *SHORT, "--mode", "samples")
+    few = ("--set", "stages.regression.train.steps=4")
+    answer = voxlate("train", "auto", *options, *few).done()
     assert (run / "weights.regression.safetensors").exists()
     last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
     assert last["planned"]["seconds"] < 40  # of 12, on a machine that may be busy
