@@ -167,7 +167,7 @@ def test_a_chosen_method_is_taken_though_another_is_narrower_and_refused_for_few
 
 def test_a_truth_beyond_the_ends_of_intervals_is_outside_however_wide_they_are():
     beyond = []
-    for k in range(12):
+    for k in range(8):
         one = patient(k)
         truth = np.where(
             np.arange(len(one.truth)) < 0.05 * len(one.truth), np.float32(1.3), one.truth

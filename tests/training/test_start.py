@@ -29,7 +29,7 @@ def only_training(cohort, tmp_path) -> Path:
     (cohort / "cases.csv").write_text(
         "case,split\n" + "".join(f"case{k},train\n" for k in range(6))
     )
-    prepare(cohort, tmp_path / "ready", workers=0, manifest=cohort / "cases.csv")
+    prepare(cohort, tmp_path / "ready", workers=0, audit=False, manifest=cohort / "cases.csv")
     return tmp_path / "ready"
 
 
