@@ -5,14 +5,13 @@ import pytest
 import torch
 
 from voxlate.checks.patch_features import NARROWEST
-from voxlate.evaluation.intervals import widths
 from voxlate.evaluation.intervals.widths import fit_widths
 from voxlate.training.widths import read_widths
 
 
 @pytest.fixture(autouse=True)
-def _small_batches(monkeypatch):
-    monkeypatch.setattr(widths, "BATCH", 768)
+def _short(shorten_widths):
+    shorten_widths(700, 1024)
 
 
 def errors_of(x, draw):
@@ -30,11 +29,11 @@ def test_the_quantiles_of_known_errors_are_found_on_each_side():
     draw = np.random.default_rng(0)
     x = draw.uniform(size=60_000).astype(np.float32)
     features = np.stack([x, draw.normal(size=len(x)).astype(np.float32)], axis=1)
-    fitted = fit_widths(
+    widths = fit_widths(
         "learned", features, errors_of(x, draw), np.ones_like(x), everywhere(x), alpha=0.1
     )
     at = np.array([[0.2, 0.0], [0.5, 0.0], [0.9, 0.0]], np.float32)
-    below, above = fitted.predict(at)
+    below, above = widths.predict(at)
     right = 1.645 * (0.05 + 0.2 * at[:, 0])
     np.testing.assert_allclose(below, right, rtol=0.12)
     np.testing.assert_allclose(above, 2 * right, rtol=0.12)
@@ -43,11 +42,11 @@ def test_the_quantiles_of_known_errors_are_found_on_each_side():
 def test_the_square_root_of_the_mean_size_of_known_errors_is_found_for_both_sides():
     draw = np.random.default_rng(3)
     x = draw.uniform(size=60_000).astype(np.float32)
-    fitted = fit_widths(
+    widths = fit_widths(
         "difficulty", x[:, None], errors_of(x, draw), np.ones_like(x), everywhere(x), alpha=0.1
     )
     at = np.array([[0.2], [0.5], [0.9]], np.float32)
-    below, above = fitted.predict(at)
+    below, above = widths.predict(at)
     right = (
         1.5 * np.sqrt(2 / np.pi) * (0.05 + 0.2 * at[:, 0])
     )  # of a normal error, that lies twice as far above
@@ -74,7 +73,7 @@ def test_regions_that_a_feature_shows_are_covered_each_and_no_wider_than_their_e
     draw = np.random.default_rng(4)
     rare = draw.uniform(size=40_000) < 0.05
     error = (draw.normal(size=len(rare)) * np.where(rare, 0.5, 0.05)).astype(np.float32)
-    fitted = fit_widths(
+    widths = fit_widths(
         "learned",
         rare[:, None].astype(np.float32),
         error,
@@ -82,7 +81,7 @@ def test_regions_that_a_feature_shows_are_covered_each_and_no_wider_than_their_e
         np.stack([rare, ~rare], axis=1),
         0.1,
     )
-    below, _ = fitted.predict(np.array([[0], [1]], np.float32))
+    below, _ = widths.predict(np.array([[0], [1]], np.float32))
     np.testing.assert_allclose(below, [1.645 * 0.05, 1.645 * 0.5], rtol=0.12)
 
 
@@ -90,7 +89,7 @@ def test_a_kept_network_predicts_the_same_and_the_random_state_stays(quick_width
     features = np.random.default_rng(2).normal(size=(2000, 3)).astype(np.float32)
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    fitted = fit_widths(
+    widths = fit_widths(
         "learned",
         features,
         features[:, 0] / 10,
@@ -100,8 +99,8 @@ def test_a_kept_network_predicts_the_same_and_the_random_state_stays(quick_width
         seed=3,
     )
     assert torch.equal(before, torch.get_rng_state())
-    again = read_widths("learned", fitted.state_dict())
-    for one, other in zip(fitted.predict(features), again.predict(features)):
+    again = read_widths("learned", widths.state_dict())
+    for one, other in zip(widths.predict(features), again.predict(features)):
         np.testing.assert_array_equal(one, other)
         assert (one >= NARROWEST).all()
-    assert fitted.predict(features.reshape(20, 10, 10, 3))[0].shape == (20, 10, 10)
+    assert widths.predict(features.reshape(20, 10, 10, 3))[0].shape == (20, 10, 10)
