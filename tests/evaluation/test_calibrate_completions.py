@@ -21,9 +21,7 @@ train = { steps = 4, batch = 2, precision = "float32", workers = 0, validate_eve
 """
 
 
-@pytest.fixture(autouse=True)
-def _short(shorten_widths):
-    shorten_widths(20, 512)
+pytestmark = pytest.mark.usefixtures("quick_widths")
 
 
 @pytest.fixture(scope="module")

@@ -110,7 +110,6 @@ def launch(launcher: str, *arguments: object) -> subprocess.Popen:
     words = ["-m", *LAUNCH[launcher], "-m", "voxlate", "train", *arguments, "--device", "cpu"]
     return subprocess.Popen(
         [sys.executable, *map(str, words)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
