@@ -20,9 +20,10 @@ NET = {
     "middle_attention": False,
     "zero_init": False,
 }
+SHALLOW = {**NET, "multipliers": [1]}  # a graph holds such a network once for each step
 WINDOW = {"kind": "window", "low": 0, "high": 1000}
 PERCENTILE = {"kind": "percentile", "floor": 0.0}
-MEAN = {"name": "mean", "method": {"kind": "regression"}, "net": NET, "train": {}}
+MEAN = {"name": "mean", "method": {"kind": "regression"}, "net": SHALLOW, "train": {}}
 KINDS: dict[str, dict[str, Any]] = {
     "slices, their neighbours and the mirror image": {
         "data": {"stack": 1},
@@ -31,18 +32,21 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "three planes": {"data": {"planes": "all"}, "method": {"kind": "regression"}},
     "a flow from the mean": {
+        "net": SHALLOW,
         "method": {"kind": "flow"},
         "task": {"kind": "residual", "predictor": "mean"},
         "stages": [MEAN],
         "synth": {"steps": 1},
     },
     "halfway from the mean to a sample": {
+        "net": SHALLOW,
         "method": {"kind": "flow"},
         "task": {"kind": "residual", "predictor": "mean"},
         "stages": [MEAN],
-        "synth": {"steps": 2, "sharpness": 0.5},
+        "synth": {"steps": 1, "sharpness": 0.5},
     },
     "a diffusion of the residual, with noise at each step": {
+        "net": SHALLOW,
         "method": {"kind": "diffusion"},
         "task": {"kind": "residual", "predictor": "mean"},
         "stages": [MEAN],
@@ -54,6 +58,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "task": {"kind": "complete"},
     },
     "a latent diffusion": {
+        "net": SHALLOW,
         "method": {"kind": "diffusion"},
         "task": {"kind": "latent"},
         "stages": [
@@ -64,7 +69,7 @@ KINDS: dict[str, dict[str, Any]] = {
                 "train": {},
             }
         ],
-        "synth": {"sampler": "ddim", "steps": 2, "windows": {"size": 4, "overlap": 2}},
+        "synth": {"sampler": "ddim", "steps": 1, "windows": {"size": 4, "overlap": 2}},
     },
     "volumes": {
         "data": {"patch": [4, 16, 16]},

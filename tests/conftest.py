@@ -3,11 +3,13 @@
 import gc
 import hashlib
 import os
+import pickle
 import shutil
 import sys
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -89,6 +91,35 @@ def _one_worker():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prepare, "MOST_WORKERS", 1)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_audit():
+    """The misalignment of the same two scans, which most tests of prepare have, is estimated once in a process."""
+    from voxlate.checks import audit
+
+    known = dict[bytes, Any]()
+    estimate = audit.misalignment
+
+    def remember(*given):
+        key = hashlib.sha256(pickle.dumps(given)).digest()
+        if key not in known:
+            known[key] = estimate(*given)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(audit, "misalignment", remember)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _uncompressed_pictures():
+    """Pictures of validations are written without compression, which takes a tenth of a tiny training."""
+    from voxlate.scans.images import pictures
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "PNG_LEVEL", 0)
         yield
 
 
@@ -304,7 +335,7 @@ def shorten_widths(monkeypatch) -> Callable[[int, int], None]:
 @pytest.fixture
 def quick_widths(shorten_widths) -> None:
     """For tests of what becomes of intervals, however wide they are."""
-    shorten_widths(20, 2048)
+    shorten_widths(10, 256)
 
 
 @pytest.fixture

@@ -60,11 +60,10 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Say nothing."""
 
-    def do_HEAD(self) -> None:
-        self._answer()
-
     def do_GET(self) -> None:
         self._answer()
+
+    do_HEAD = do_GET
 
     def do_POST(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)

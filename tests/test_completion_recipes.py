@@ -26,7 +26,7 @@ def tumours(tmp_path_factory, small_head):
         for name, more in (("t1c", 300.0), ("flair", 500.0)):
             nib.save(nib.Nifti1Image(values + more * lesion, t1.affine), case / f"{name}.nii.gz")
         nib.save(nib.Nifti1Image(4 * lesion.astype(np.uint8), t1.affine), case / "seg.nii.gz")
-    prepare(folder / "scans", folder / "prepared", workers=1)
+    prepare(folder / "scans", folder / "prepared", workers=1, audit=False)
     return folder
 
 
@@ -39,7 +39,7 @@ FURTHER = [
 @pytest.mark.parametrize("name", ["coca_gan", *FURTHER])
 def test_a_small_recipe_trains_and_synthesises_what_is_missing(name, tumours, voxlate, tmp_path):
     run, out, target = tmp_path / "run", tmp_path / "out", HI_NETS.get(name, "t1c")
-    small = ["data.patch=[1,24,20]", *(f"train.{key}" for key in ("epochs=1", "batch=4"))]
+    small = ["data.patch=[1,24,20]", *(f"train.{key}" for key in ("epochs=1", "batch=12"))]
     sets = [f"--set={key}" for key in (*small, "train.validation_items=2")]
     left_out = ("--missing", target) if name in ANY else ()
     voxlate("train", f"{name}_small", "--data", tumours / "prepared", "--out", run, *sets).done()

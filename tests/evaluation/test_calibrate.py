@@ -24,7 +24,7 @@ from voxlate.training.weights import load_method, save_weights
 
 @pytest.fixture(autouse=True)
 def _short(shorten_widths):
-    shorten_widths(60, 512)
+    shorten_widths(20, 256)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ COVERAGE = 0.9
 
 @pytest.fixture(autouse=True)
 def _short(shorten_widths):
-    shorten_widths(100, 1024)
+    shorten_widths(30, 256)
 
 
 def patient(number: int, voxels: int = 3000) -> CalibrationVoxels:
@@ -37,7 +37,8 @@ def patient(number: int, voxels: int = 3000) -> CalibrationVoxels:
     )
 
 
-def test_a_constant_is_not_taken_although_it_is_narrower():
+def test_a_constant_is_not_taken_although_it_is_narrower(shorten_widths):
+    shorten_widths(100, 1024)
     patients = []
     for one in map(patient, range(4)):
         rare = one.features[:, 0] > 0.95  # their large errors are cheap to miss for a constant
@@ -48,7 +49,8 @@ def test_a_constant_is_not_taken_although_it_is_narrower():
     assert target.method == "difficulty"
 
 
-def test_the_narrower_learned_way_is_taken_and_holds_new_patients():
+def test_the_narrower_learned_way_is_taken_and_holds_new_patients(shorten_widths):
+    shorten_widths(100, 1024)
     target, learned = fit(
         [patient(k) for k in range(20)], {"bright": "ct>0.8"}, COVERAGE, 0.9, "normal", 0
     )
@@ -111,7 +113,7 @@ def windowed(number: int, voxels: int = 6000) -> CalibrationVoxels:
 def test_intervals_of_three_patients_follow_errors_that_a_feature_shows_in_each_group(
     shorten_widths,
 ):
-    shorten_widths(400, 1024)
+    shorten_widths(200, 1024)
     target, network = fit([windowed(k) for k in range(3)], {}, COVERAGE, 0.9, "none", 0)
     assert (target.method, target.shifted) == ("difficulty", True)
     correlations, small, large = [], [], []
@@ -167,7 +169,7 @@ def test_a_chosen_method_is_taken_though_another_is_narrower_and_refused_for_few
 
 def test_a_truth_beyond_the_ends_of_intervals_is_outside_however_wide_they_are():
     beyond = []
-    for k in range(12):
+    for k in range(8):
         one = patient(k)
         truth = np.where(
             np.arange(len(one.truth)) < 0.05 * len(one.truth), np.float32(1.3), one.truth

@@ -9,6 +9,11 @@ from voxlate.evaluation.intervals.widths import fit_widths
 from voxlate.training.widths import read_widths
 
 
+@pytest.fixture(autouse=True)
+def _short(shorten_widths):
+    shorten_widths(700, 1024)
+
+
 def errors_of(x, draw):
     """Normal below 0 with deviation 0.05 + 0.2 x, twice as far above it."""
     error = draw.normal(size=len(x)) * (0.05 + 0.2 * x)

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -89,11 +90,18 @@ def scan(tmp_path) -> Path:
     return tmp_path / "scan.nii.gz"
 
 
-@pytest.fixture
-def folder(tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> Path:
     """The folder of a flow, which draws noise."""
-    export_model(tiny_model(FLOW), tmp_path / "MODEL", licence="CC0")
-    return tmp_path / "MODEL"
+    folder = tmp_path_factory.mktemp("exported") / "MODEL"
+    export_model(tiny_model(FLOW), folder, licence="CC0")
+    return folder
+
+
+@pytest.fixture
+def folder(exported, tmp_path) -> Path:
+    """A copy of the folder."""
+    return Path(shutil.copytree(exported, tmp_path / "MODEL"))
 
 
 def test_the_page_gives_the_image_of_the_command_bit_for_bit(folder, scan, tmp_path, monkeypatch):

@@ -8,6 +8,15 @@ from typing import Any
 import pytest
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A browser for the tests of a module."""
+    from browsing import open_browser
+
+    with open_browser() as opened:
+        yield opened
+
+
 @pytest.fixture
 def page(tmp_path) -> Iterator[Callable[..., Any]]:
     """page(runs, start=None, **limits): a page that works on no job; start=Here does jobs in this process."""

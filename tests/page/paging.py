@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ import uvicorn
 from starlette.testclient import TestClient
 
 from voxlate.page import app
+from voxlate.page.app import create_app
 from voxlate.page.jobs import Jobs
 from voxlate.page.settings import Sessions, Settings
 from voxlate.page.work import work
+from voxlate.page.workers import Start, start_process
 
 BASE = "http://127.0.0.1:8765"
 TOKEN = "a token of the tests"
@@ -37,10 +40,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(settings: Settings, sessions: Sessions, monkeypatch: Any) -> Iterator[None]:
-    """A server in a thread, until the block ends."""
+def running(
+    settings: Settings, sessions: Sessions, monkeypatch: Any, start: Start = start_process
+) -> Iterator[None]:
+    """A server in a thread, until the block ends; start: starts the work of a job."""
     servers = list[uvicorn.Server]()
     run = uvicorn.Server.run
+    monkeypatch.setattr(app, "create_app", partial(create_app, start=start))
 
     def run_here(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
         servers.append(server)

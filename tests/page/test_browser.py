@@ -5,7 +5,7 @@ import re
 import nibabel as nib
 import numpy as np
 import pytest
-from browsing import WEB, after_drawing, open_browser, open_page, pixels, render, small_server
+from browsing import WEB, after_drawing, open_page, pixels, render, small_server
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
@@ -95,12 +95,6 @@ def base(volumes, tmp_path_factory):
 
     with small_server(answer, folder) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with open_browser() as opened:
-        yield opened
 
 
 def _open_viewer(watched, path="viewer"):

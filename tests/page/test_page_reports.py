@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from browsing import open_browser, open_page
+from browsing import open_page
 from paging import Here
 from test_page_results import finished, synthesised
 from test_training_page import ended
@@ -48,26 +48,27 @@ def reports(page, run, cohort, tmp_path):
     return files, read_json(metrics)
 
 
-def test_each_report_of_the_page_shows_its_pictures_and_numbers_and_no_place(reports, tmp_path):
+def test_each_report_of_the_page_shows_its_pictures_and_numbers_and_no_place(
+    browser, reports, tmp_path
+):
     files, metrics = reports
     first, texts, rows = {}, {}, {}
-    with open_browser() as browser:
-        for name, file in files.items():
-            with open_page(browser, file.as_uri()) as watched:
-                watched.page.goto(watched.base)
-                first[name] = watched.page.locator("body").inner_text().splitlines()[0]
-                for folded in watched.page.locator("summary").all():
-                    assert not watched.page.locator("dl").last.is_visible(), name
-                    folded.click()
-                texts[name] = watched.page.locator("body").inner_text()
-                rows[name] = watched.page.locator("#scores tr").all_inner_texts()
-                pictures = watched.page.locator("img[src]")
-                pictures.first.wait_for()
-                widths = pictures.evaluate_all(
-                    "images => Promise.all(images.map(i => { i.loading = 'eager'; return i.decode().then(() => i.naturalWidth, () => 0) }))"
-                )
-                assert len(widths) >= 2, name
-                assert min(widths) > 0, name
+    for name, file in files.items():
+        with open_page(browser, file.as_uri()) as watched:
+            watched.page.goto(watched.base)
+            first[name] = watched.page.locator("body").inner_text().splitlines()[0]
+            for folded in watched.page.locator("summary").all():
+                assert not watched.page.locator("dl").last.is_visible(), name
+                folded.click()
+            texts[name] = watched.page.locator("body").inner_text()
+            rows[name] = watched.page.locator("#scores tr").all_inner_texts()
+            pictures = watched.page.locator("img[src]")
+            pictures.first.wait_for()
+            widths = pictures.evaluate_all(
+                "images => Promise.all(images.map(i => { i.loading = 'eager'; return i.decode().then(() => i.naturalWidth, () => 0) }))"
+            )
+            assert len(widths) >= 2, name
+            assert min(widths) > 0, name
     for name, text in texts.items():
         assert tmp_path.name not in files[name].read_text(), name
         assert NUMBER.search(text), name

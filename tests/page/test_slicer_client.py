@@ -4,18 +4,23 @@ import ast
 import importlib.util
 import json
 import socket
+import subprocess
 import sys
 import threading
 import types
+from contextlib import ExitStack
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from paging import TOKEN, free_port, running
+from paging import TOKEN, Here, free_port, running
 
 from rows import every_row
+from voxlate.base.files import read_json
+from voxlate.page.jobs import JOB
 from voxlate.page.settings import Sessions, Settings
+from voxlate.page.workers import start_process
 
 MODULE = Path(__file__).parents[2] / "slicer" / "VoxlateSynthesis"
 JSON = {"accept": "application/json"}
@@ -38,17 +43,42 @@ def client_file(monkeypatch):
 
 
 @pytest.fixture
-def server(tmp_path, diffusion, monkeypatch):
-    """The address that a running server with one model prints."""
-    port = free_port()
-    settings = Settings({"run": str(diffusion)}, tmp_path / "data", None, device="cpu", port=port)
-    with running(settings, Sessions(TOKEN), monkeypatch):
-        yield f"http://127.0.0.1:{port}/enter?token={TOKEN.replace(' ', '%20')}"
+def serve(tmp_path, diffusion, monkeypatch):
+    """serve(start): the address that a running server with one model prints; start starts its jobs."""
+    with ExitStack() as servers:
+
+        def run(start):
+            port, data = free_port(), tmp_path / "data"
+            settings = Settings({"run": str(diffusion)}, data, None, device="cpu", port=port)
+            servers.enter_context(running(settings, Sessions(TOKEN), monkeypatch, start))
+            return f"http://127.0.0.1:{port}/enter?token={TOKEN.replace(' ', '%20')}"
+
+        yield run
+
+
+@pytest.fixture
+def server(serve):
+    """The address of a server whose jobs are done in this process."""
+    return serve(Here)
+
+
+def first_by(process):
+    """Starts the first synthesis by process(folder), and does all other jobs in this process."""
+    begun = []
+
+    def start(folder):
+        if begun or read_json(folder / JOB)["kind"] == "check":
+            return Here(folder)
+        begun.append(folder)
+        return process(folder)
+
+    return start
 
 
 def test_a_script_gets_the_images_of_voxlate_synth_and_leaves_nothing_behind(
-    server, client_file, cohort, voxlate, diffusion, tmp_path
+    serve, client_file, cohort, voxlate, diffusion, tmp_path
 ):
+    server = serve(first_by(start_process))
     client = client_file.Client(server)
     assert client.models() == ["run"]
     told = []
@@ -81,9 +111,12 @@ def test_scans_and_token_go_to_no_proxy_of_the_environment(server, client_file, 
 
 
 def test_who_stops_to_wait_leaves_no_job_and_the_warnings_of_the_check_are_kept(
-    server, client_file, cohort
+    serve, client_file, cohort
 ):
-    client = client_file.Client(server)
+    def wait(_):
+        return subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE)
+
+    client = client_file.Client(serve(first_by(wait)))
     scan = {"scan.nii.gz": (cohort / "case1" / "t1.nii.gz").read_bytes()}
 
     def stop(stage, percent):

@@ -5,7 +5,7 @@ from email import message_from_bytes
 from email.policy import HTTP
 
 import pytest
-from browsing import open_browser, open_page, render, small_server
+from browsing import open_page, render, small_server
 
 expect = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed: pip install playwright"
@@ -22,12 +22,6 @@ FORM = """
 <script type="module" src="/static/upload.js"></script>
 """
 REFUSAL = "brain.txt: expected a NIfTI file, found a text file. Upload the scan itself."
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with open_browser() as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -189,7 +189,9 @@ def test_prepare_reads_a_cohort_of_mixed_folders_and_tells_nothing_of_their_pati
     voxlate, gold, tmp_path
 ):
     out = tmp_path / "prepared"
-    answer = voxlate("prepare", gold, "--preset", "gold_atlas", "--out", out, "--json")
+    answer = voxlate(
+        "prepare", gold, "--preset", "gold_atlas", "--out", out, "--json", "--no-audit"
+    )
     assert answer.code == 0, answer.err
     assert json.loads(answer.out)["modalities"] == ["ct", "t2"]
     cohort = open_cohort(out)
@@ -333,7 +335,9 @@ PROBLEMS = {
 def test_what_is_wrong_with_a_mixed_folder_is_one_sentence(voxlate, gold, tmp_path, problem):
     spoil, options, sentence = PROBLEMS[problem]
     spoil(gold)
-    answer = voxlate("prepare", gold, "--preset", "gold_atlas", "--out", tmp_path / "out", *options)
+    answer = voxlate(
+        "prepare", gold, "--preset", "gold_atlas", "--out", tmp_path / "out", "--no-audit", *options
+    )
     assert answer.code == 2
     assert sentence in answer.err
     assert traces_of_patients(answer.err) == []

@@ -150,7 +150,9 @@ def test_unitobrain_becomes_maps_a_first_frame_and_a_pseudo_multiphase_cta(tmp_p
             )
     (case,) = find_cohort(root, preset="unitobrain").cases
     assert case.case == "MOL-001"
-    cohort = prepare(root, tmp_path / "out", preset="unitobrain", fixed="ncct", workers=1)
+    cohort = prepare(
+        root, tmp_path / "out", preset="unitobrain", fixed="ncct", workers=1, audit=False
+    )
     assert cohort.modalities == ("cbf", "cbv", "cta1", "cta2", "cta3", "mtt", "ncct", "ttp")
     assert cohort.units["ttp"] == "s"
     notes = {

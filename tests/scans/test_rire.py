@@ -86,6 +86,7 @@ def test_a_rire_cohort_is_prepared(tmp_path):
         preset="rire",
         modalities=["t1", "t2"],
         workers=1,
+        audit=False,
     )
     assert len(ready.cases) == 2
     assert any("training_001 (RIRE's example" in one.text for one in ready.warnings)

@@ -62,6 +62,7 @@ def ready(heads, tmp_path_factory) -> Path:
         tmp_path_factory.mktemp("ready") / "out",
         mask="brain",
         workers=1,
+        audit=False,
         shares=(0.6, 0.4, 0),
     )
     return tmp_path_factory.getbasetemp() / "ready0" / "out"

@@ -182,7 +182,7 @@ def test_gaps_without_the_keys_for_gaps_are_refused_by_naming_these(
     hold_out_the_last(cohort)
     for number in range(5):
         (cohort / f"case{number}" / ("t1.nii.gz" if number % 2 else "t2.nii.gz")).unlink()
-    voxlate("prepare", cohort, "--out", tmp_path / "gaps").done()
+    voxlate("prepare", cohort, "--out", tmp_path / "gaps", "--no-audit").done()
     train = (
         "train",
         tmp_path / "done.toml",
@@ -207,7 +207,7 @@ def test_a_target_whose_scale_varies_between_cases_is_said_to_be_a_guess(
     for number in (1, 3, 5):
         change_scan(cohort / f"case{number}" / "t2.nii.gz", lambda data: data * 4)
     hold_out_the_last(cohort)
-    voxlate("prepare", cohort, "--out", tmp_path / "varied").done()
+    voxlate("prepare", cohort, "--out", tmp_path / "varied", "--no-audit").done()
     run = tmp_path / "vrun"
     train = ("train", tmp_path / "own.toml", "--data", tmp_path / "varied", "--out", run)
     synth = ("synth", run, cohort / "case5", "--out", out, "--missing")
@@ -221,7 +221,7 @@ def test_a_target_whose_scale_varies_between_cases_is_said_to_be_a_guess(
 def test_a_blank_scan_counts_as_missing_in_training(voxlate, tiny, completing, cohort, tmp_path):
     change_scan(cohort / "case0" / "t2.nii.gz", np.zeros_like)
     hold_out_the_last(cohort)
-    voxlate("prepare", cohort, "--out", tmp_path / "blank").done()
+    voxlate("prepare", cohort, "--out", tmp_path / "blank", "--no-audit").done()
     answer = voxlate("train", tiny, "--data", tmp_path / "blank", "--out", tmp_path / "new").done()
     assert "note: left out of training: case0 (no t2)." in answer.err
     recipe = recipes.read(str(tiny), {"data.source": '["t1", "t2"]'})

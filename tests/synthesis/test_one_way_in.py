@@ -92,7 +92,8 @@ def both_ways(heads, tmp_path) -> Callable[..., tuple[Batch, list[Batch], Synthe
             "here",
             allow_code=True,
         )
-        cohort = prepare(root, tmp_path / "out", workers=1, shares=(1, 0, 0), **preparation)
+        how = {"workers": 1, "audit": False, "shares": (1, 0, 0)}
+        cohort = prepare(root, tmp_path / "out", **how, **preparation)
         header = {**make_header(recipe, torch.nn.Identity(), cohort, 0, 0.0), "weights_hash": ""}
         model = model_of(Recorder(), recipe, header, torch.device("cpu"), tmp_path)
         (files,) = [one for one in find_cohort(root).cases if one.case == case]
@@ -251,7 +252,8 @@ def test_a_missing_source_is_background_both_ways(both_ways):
 
 def test_a_batch_of_training_holds_the_same_patches(heads, out):
     """Without augmentation, Batches gives what is read at its items' places."""
-    cohort = prepare(heads, out, workers=1, shares=(1, 0, 0), modalities=["ncct", "t2"])
+    how = {"workers": 1, "audit": False, "shares": (1, 0, 0)}
+    cohort = prepare(heads, out, modalities=["ncct", "t2"], **how)
     recipe = from_dict(
         {
             "title": "recorder",

@@ -256,7 +256,7 @@ def test_pictures_come_back_as_pictures_too(voxlate, out, tmp_path, tiny):
         folder.mkdir(parents=True)
         for name in ("t1", "t2"):
             Image.fromarray(draw.integers(0, 256, (24, 20), np.uint8)).save(folder / f"{name}.png")
-    voxlate("prepare", tmp_path / "cohort", "--out", tmp_path / "prepared").done()
+    voxlate("prepare", tmp_path / "cohort", "--out", tmp_path / "prepared", "--no-audit").done()
     voxlate("train", tiny, "--data", tmp_path / "prepared", "--out", tmp_path / "run").done()
     voxlate("synth", tmp_path / "run", tmp_path / "cohort", "--anyway", "--out", out).done()
     picture = np.asarray(Image.open(out / "c0" / "t2.png"))
@@ -298,7 +298,7 @@ def test_without_the_scan_whose_grid_training_took_its_spacing_is_kept(
         )
         nib.save(halved, folder / "t2.nii.gz")
     prepared, made = tmp_path / "prepared", tmp_path / "run"
-    voxlate("prepare", tmp_path / "cohort", "--resample", "--out", prepared).done()
+    voxlate("prepare", tmp_path / "cohort", "--resample", "--out", prepared, "--no-audit").done()
     turned = ["--set", 'data.source=["t2"]', "--set", 'data.target=["t1"]']
     voxlate("train", tiny, "--data", prepared, "--out", made, *turned).done()
     voxlate("synth", made, f"t2={tmp_path}/cohort/case0/t2.nii.gz", "--out", out).done()
@@ -436,7 +436,7 @@ def test_a_cohort_on_another_scale_than_the_recipes_window_does_not_train(
 ):
     for path in cohort.glob("*/t1.nii.gz"):
         change_scan(path, lambda data: data * factor)
-    voxlate("prepare", cohort, "--out", tmp_path / "p").done()
+    voxlate("prepare", cohort, "--out", tmp_path / "p", "--no-audit").done()
     answer = voxlate("train", tiny, "--data", tmp_path / "p", "--out", tmp_path / "r").refusal
     assert words in answer
     assert not (tmp_path / "r").exists()
@@ -459,7 +459,9 @@ def test_z_scored_scans_are_refused_by_a_map_that_ends_at_zero_in_training_and_a
     answer = voxlate("synth", run, f"t1={path}", "--out", out).refusal
     assert "expected t1 to be above 0 (intensity.t1.floor)" in answer
     assert not (out / "case0").exists()
-    voxlate("prepare", cohort, "--out", tmp_path / "q", "--shares", "1", "0", "0").done()
+    voxlate(
+        "prepare", cohort, "--out", tmp_path / "q", "--shares", "1", "0", "0", "--no-audit"
+    ).done()
     command = ("train", tmp_path / "floor.toml", "--data", tmp_path / "q")
     answer = voxlate(*command, "--out", tmp_path / "s").refusal
     assert "case0: expected t1 to be above 0 (intensity.t1.floor)" in answer

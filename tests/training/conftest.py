@@ -61,13 +61,18 @@ def two_staged(two_staged_once, prepared, tmp_path) -> Run:
     return Run(shutil.copytree(two_staged_once.folder, tmp_path / "run"))
 
 
+@pytest.fixture(scope="session")
+def packed_once(tmp_path_factory) -> Path:
+    """The folder of the starters that `install` copies, each packed once in a process."""
+    return tmp_path_factory.mktemp("packed")
+
+
 @pytest.fixture
-def install(run, tmp_path, monkeypatch):
+def install(run, packed_once, tmp_path, monkeypatch):
     """Packs a training of seconds as the only installed starter; gives its folder."""
     monkeypatch.setattr(names, "FOLDER", tmp_path / "installed")
 
     def write(**options):
-        folder = tmp_path / "installed" / "tiny"
         stated = {
             "trained_on": "synthetic heads only",
             "accepts": {"t1": ["t1", "t1w", "pd"]},
@@ -75,8 +80,13 @@ def install(run, tmp_path, monkeypatch):
             "spacing_mm": (1.0, 2.0),
             "limits": ["It was trained for seconds."],
         }
-        pack(run, folder, **(stated | options))
-        return folder
+        folder, packed = tmp_path / "installed" / "tiny", packed_once / f"{options}" / "tiny"
+        if folder.exists():
+            pack(run, folder, **(stated | options))
+            return folder
+        if not packed.exists():
+            pack(run, packed, **(stated | options))
+        return shutil.copytree(packed, folder)
 
     return write
 

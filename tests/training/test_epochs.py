@@ -15,11 +15,10 @@ CRITIC = (
 )
 METHODS = {
     "regression": ({}, Regression, {"net": ITEMS}),
-    "opponent": ({"opponent": CRITIC % 1}, Opponent, {"critic": ITEMS, "generator": ITEMS}),
-    "five critic turns": (
-        {"opponent": CRITIC % 5},
+    "three critic turns": (
+        {"opponent": CRITIC % 3},
         Opponent,
-        {"critic": 5 * ITEMS, "generator": ITEMS},
+        {"critic": 3 * ITEMS, "generator": ITEMS},
     ),
     "cycle": (
         {

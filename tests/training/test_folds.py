@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from voxlate.base.errors import BadInput
+from voxlate.base.errors import BadInput, Stopped
 from voxlate.base.files import read_json
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training import recipe
@@ -92,7 +92,11 @@ def test_a_stage_of_another_fold_is_not_reused(tmp_path, prepared, read_two):
     train(chosen, prepared, tmp_path / "first", fold=0, device="cpu")
     cases = {0: "stage 'predictor' is taken from", 1: "it trained on other cases (--fold)"}
     for fold, words in cases.items():
-        said = []
-        out, reuse = tmp_path / f"again{fold}", [tmp_path / "first"]
-        train(chosen, prepared, out, fold=fold, reuse=reuse, device="cpu", say=said.append)
-        assert any(words in message.text for message in said), said
+
+        def end_when_said(said, words=words):
+            if words in said.text:
+                raise Stopped("it was said")
+
+        options = {"fold": fold, "reuse": [tmp_path / "first"], "device": "cpu"}
+        with pytest.raises(Stopped):
+            train(chosen, prepared, tmp_path / f"again{fold}", **options, say=end_when_said)

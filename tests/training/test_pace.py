@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 import tomli_w
-import torch
-from safetensors.torch import load_file
 
 from rows import every_row
+from trainings import same_weights
 from voxlate.base.errors import BadInput, Stopped
 from voxlate.base.files import read_json, write_json
 from voxlate.training import recipe
@@ -133,11 +132,6 @@ def test_earlier_lengths_out_of_order_are_refused(tmp_path):
             recipe.read(str(tmp_path / "two.toml"), {"train.paced": wrong})
 
 
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    files = (Run(run).weights("regression"), Run(run).weights())
-    return {f"{file.name} {name}": one for file in files for name, one in load_file(file).items()}
-
-
 class Clock:
     """A clock by which a step takes 1 s, from step 3 on 1.5 s, and from step 8 on 2.5 s, as other work begins."""
 
@@ -177,27 +171,16 @@ def corrected(planned, prepared_once, slowed, tmp_path_factory) -> Run:
     return train_by(slowed, planned, prepared_once, folder)
 
 
-def assert_same_weights(run: Path, other: Path) -> None:
-    own, theirs = weights(run), weights(other)
-    assert all(torch.equal(own[name], theirs[name]) for name in own)
-
-
 def test_a_training_ends_in_its_minutes_although_its_steps_become_slower(corrected, slowed):
     chosen, _ = begun_recipe(corrected.folder)
     assert sum(steps_of(chosen)) == slowed.steps < 2 * STEPS
     assert slowed.seconds == pytest.approx(MINUTES_OF, rel=0.1)
-    stages = [note["stage"] for note in read_json(corrected.provenance)["corrections"]]
+    notes = read_json(corrected.provenance)["corrections"]
+    assert notes[0]["steps_before"] == {"regression": STEPS, "final": STEPS}
+    stages = [note["stage"] for note in notes]
     assert stages.count("regression") > 1, "what happens after the first correction counts, too"
-
-
-def test_a_corrected_recipe_trained_anew_gives_the_same_weights(corrected, prepared, tmp_path):
-    chosen, _ = begun_recipe(corrected.folder)
     assert chosen == recipe.read(str(corrected.recipe))
     assert len(chosen.all_stages[0].train.paced) > 1
-    first, *_ = read_json(corrected.provenance)["corrections"]
-    assert first["steps_before"] == {"regression": STEPS, "final": STEPS}
-    train(chosen, prepared, tmp_path / "anew", device="cpu")
-    assert_same_weights(corrected.folder, tmp_path / "anew")
 
 
 @pytest.mark.parametrize(
@@ -224,7 +207,8 @@ def test_a_training_that_is_stopped_and_resumed_gives_the_weights_of_its_recipe(
     chosen, _ = begun_recipe(out)
     assert clock.seconds == pytest.approx(MINUTES_OF, rel=0.1)
     train(chosen, prepared, tmp_path / "anew", device="cpu")
-    assert_same_weights(out, tmp_path / "anew")
+    assert same_weights(out, tmp_path / "anew")
+    assert same_weights(out, tmp_path / "anew", "regression")
 
 
 def test_an_edited_recipe_of_a_corrected_run_is_refused_and_one_of_before_is_written_again(

@@ -6,10 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from voxlate.base.errors import Stopped
 from voxlate.scans.cases.prepared import open_cohort
+from voxlate.training.planning import race as races
 from voxlate.training.planning.facts import facts_of
 from voxlate.training.planning.planner import plan_training
-from voxlate.training.planning.race import FEWEST, Entrant, hold_out, run_race
+from voxlate.training.planning.race import Entrant, hold_out, run_race
 from voxlate.training.planning.roles import roles_of
 from voxlate.training.planning.rules import Size, first_stage
 from voxlate.training.run import Run
@@ -18,6 +20,20 @@ from voxlate.training.weights import read_weights
 
 SMALL = Size(8, 1, 2)
 SHORT = {"minutes": 0.2, "memory_bytes": 8 * 2**30, "mode": "mean", "device": "cpu"}
+FEWEST = 4
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_race():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(races, "FEWEST", FEWEST)
+        yield
+
+
+@pytest.fixture(scope="module")
+def plan(prepared_once):
+    """A plan of the six cases without a starter."""
+    return plan_training(prepared_once, **SHORT, from_scratch=True)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +42,7 @@ def entrant(prepared_once):
     facts = facts_of(open_cohort(prepared_once))
 
     def make(name, rate):
-        draft = first_stage(facts, roles_of(facts), SMALL, 40)
+        draft = first_stage(facts, roles_of(facts), SMALL, 2 * FEWEST)
         draft.tables["net"] |= {"groups": 4, "head_width": 8}
         draft.tables["train"]["optimiser"] |= {"lr": rate, "warm_up": 1}
         return Entrant(name, 0.01, draft)
@@ -71,14 +87,17 @@ def test_without_validation_patients_one_of_several_training_patients_is_held_ou
     assert hold_out(alone) is None
 
 
-def test_the_winner_goes_on_as_if_its_recipe_had_been_trained_at_once(entrant, prepared, tmp_path):
-    cohort = hold_out(open_cohort(prepared))
+@pytest.fixture(scope="module")
+def raced(entrant, plan, prepared_once):
+    """A plan with the recipe and the state of the winner of a race."""
+    cohort = hold_out(open_cohort(prepared_once))
     race = run_race([entrant("one", 1e-3), entrant("two", 2e-3)], cohort, 0.0, "cpu", True)
-    plan = plan_training(prepared, **SHORT, from_scratch=True)
     tables = race.best.entrant.draft.tables
     tables["train"]["precision"] = "float32"
-    state = {**race.best.state, "stage": "final"}
-    raced = replace(plan, tables=tables, state=state, pace=None)
+    return replace(plan, tables=tables, state={**race.best.state, "stage": "final"}, pace=None)
+
+
+def test_the_winner_goes_on_as_if_its_recipe_had_been_trained_at_once(raced, prepared, tmp_path):
     runs = {name: tmp_path / name for name in ("raced", "at once")}
     raced.keep_pace(runs["raced"])
     said = []
@@ -89,22 +108,11 @@ def test_the_winner_goes_on_as_if_its_recipe_had_been_trained_at_once(entrant, p
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_plan_whose_keys_are_changed_begins_anew(prepared, tmp_path):
-    plan = replace(plan_training(prepared, **SHORT, from_scratch=True), state={"step": 1})
-    changed = plan.change({"net.width": "8"})
+def test_a_plan_whose_keys_are_changed_begins_anew(plan, tmp_path):
+    changed = replace(plan, state={"step": 1}).change({"net.width": "8"})
     changed.keep_pace(tmp_path / "run")
     assert not Run(tmp_path / "run").race.exists()
     assert math.isfinite(changed.seconds)
-
-
-@pytest.fixture(scope="module")
-def raced(entrant, prepared_once):
-    """A plan with the recipe and the state of the winner of a race."""
-    cohort = open_cohort(prepared_once)
-    race = run_race([entrant("one", 1e-3), entrant("two", 2e-3)], cohort, 0.0, "cpu", True)
-    plan = plan_training(prepared_once, **SHORT, from_scratch=True)
-    state = {**race.best.state, "stage": "final"}
-    return replace(plan, tables={**race.best.entrant.draft.tables}, state=state, pace=None)
 
 
 @pytest.mark.parametrize("change", ["recipe", "splits", "start"])
@@ -116,15 +124,20 @@ def test_the_state_of_a_race_enters_no_other_training(change, raced, prepared, t
         optimiser = replace(recipe.train.optimiser, lr=1e-5)
         recipe = replace(recipe, train=replace(recipe.train, optimiser=optimiser))
     elif change == "splits":
-        options["fold"] = 0
+        options["fold"] = 1  # fold 0 has the splits of the cohort
     else:
         short = replace(recipe, train=replace(recipe.train, steps=1))
         train(short, prepared, tmp_path / "other", device="cpu")
         options["start"] = tmp_path / "other"
-    said = []
-    train(recipe, prepared, run, device="cpu", say=lambda one: said.append(one.code), **options)
-    assert "race-dropped" in said
+
+    def end_when_dropped(said):
+        if said.code == "race-dropped":
+            raise Stopped("it was said")
+
+    with pytest.raises(Stopped):
+        train(recipe, prepared, run, device="cpu", say=end_when_dropped, **options)
     assert not Run(run).race.exists()
+    assert not Run(run).state.exists()
 
 
 def test_a_diverged_entrant_never_wins(entrant, prepared):

@@ -45,10 +45,20 @@ def test_the_starter_of_ct_alone_brings_intervals_that_few_bytes_hold(shipped):
     assert not any(with_intervals.values())
 
 
-def test_the_intervals_of_a_head_that_no_training_saw_contain_most_of_its_ct(shipped):
-    head = make_head(987_654, 4, (100, 120, 9))
+@pytest.fixture(scope="module")
+def head():
+    """A head that no training saw."""
+    return make_head(987_654, 4, (100, 120, 9))
+
+
+@pytest.fixture(scope="module")
+def made(head, shipped_starters):
+    """The CT that the starter makes of the head's T2."""
     scan = Volume(image(head, "t2")[None], head.affine, "a.u.", "mr")
-    made = load("starter:head-mr-to-ct", "cpu").synthesise({"mr": scan})
+    return load(shipped_starters / "head-mr-to-ct", "cpu").synthesise({"mr": scan})
+
+
+def test_the_intervals_of_a_head_that_no_training_saw_contain_most_of_its_ct(head, made):
     truth, body = image(head, "ct"), head.labels != Label.AIR
     low, high = (ends["ct"].data[0][body] for ends in (made.low, made.high))
     inside = (low <= truth[body]) & (truth[body] <= high)
@@ -57,10 +67,7 @@ def test_the_intervals_of_a_head_that_no_training_saw_contain_most_of_its_ct(shi
     assert any(note.code == "synthetic-intervals" for note in made.warnings)
 
 
-def test_the_ct_of_a_head_that_no_training_saw_is_better_than_any_constant(shipped):
-    head = make_head(987_654, 1, (100, 120, 9))
-    scan = Volume(image(head, "t2")[None], head.affine, "a.u.", "mr")
-    made = load("starter:head-mr-to-ct", "cpu").synthesise({"mr": scan})
+def test_the_ct_of_a_head_that_no_training_saw_is_better_than_any_constant(head, made):
     truth, ct = image(head, "ct"), made.volumes["ct"].data[0]
     body = head.labels != Label.AIR
     error = np.abs(ct - truth)[body].mean()

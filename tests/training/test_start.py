@@ -29,7 +29,7 @@ def only_training(cohort, tmp_path) -> Path:
     (cohort / "cases.csv").write_text(
         "case,split\n" + "".join(f"case{k},train\n" for k in range(6))
     )
-    prepare(cohort, tmp_path / "ready", workers=0, manifest=cohort / "cases.csv")
+    prepare(cohort, tmp_path / "ready", workers=0, audit=False, manifest=cohort / "cases.csv")
     return tmp_path / "ready"
 
 
@@ -110,7 +110,6 @@ def launch(launcher: str, *arguments: object) -> subprocess.Popen:
     words = ["-m", *LAUNCH[launcher], "-m", "voxlate", "train", *arguments, "--device", "cpu"]
     return subprocess.Popen(
         [sys.executable, *map(str, words)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

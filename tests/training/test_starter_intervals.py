@@ -65,7 +65,7 @@ def test_a_starter_writes_intervals_and_states_their_basis_and_no_bound(
     ready, voxlate, cohort, scan, tmp_path
 ):
     out = tmp_path / "out"
-    answer = voxlate("synth", "starter:tiny", cohort, "--out", out).done()
+    answer = voxlate("synth", "starter:tiny", cohort / "case0", "--out", out).done()
     said = answer.said
     assert f"The intervals were {SAID}, without a guarantee for patients." in said
     assert "each exceeded with a probability" not in answer.out
