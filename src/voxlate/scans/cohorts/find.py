@@ -159,9 +159,7 @@ def _settle_splits(cases: list[CaseFiles], found: CohortFiles) -> list[CaseFiles
             if split:
                 reasons.setdefault(case.case, "names")
     stated = {case.split for case in cases} - {None}
-    if not stated:
-        return cases
-    if stated == {"train"}:
+    if stated <= {"train"}:
         return [replace(case, split=None) for case in cases]
     placed = [replace(case, split=case.split or "train") for case in cases]
     if stated == {"train", "test"}:
@@ -328,9 +326,14 @@ def _cases_by_path(
     unmatched = list[str]()
     tagged = partial(rows_by_tags, root, choice)
     if layout is BY_NAMES:
-        pictures = [path for path in paths if _is_preview(path)]
+        # pictures whose names are those of no modality
+        pictures = [
+            path
+            for path in paths
+            if is_picture(Path(path)) and not is_known(without_ending(Path(path).name))
+        ]
         if any(not is_picture(Path(path)) for path in paths):
-            _note(found, pictures, "pictures beside scans")
+            _note(found.unclaimed, pictures, "pictures beside scans")
             paths = sorted({*paths} - {*pictures})
         rows, unmatched = rows_by_roles(root, paths, found, tagged)
     else:
@@ -346,23 +349,18 @@ def _cases_by_path(
             f"{root}: expected paths like '{expected}', found {len(paths)} of another form ({quote_some(paths)}). Pass --pattern with {{patient}}, {{case}} and {{modality}} where they stand in the path."
         )
     found.without_scan += [case.case for case in cases if not case.files]
-    skipped = sorted({*every} - {*images})
-    _note(found, skipped, "images of names or folders that the layout skips")
-    _note(found, unmatched, "scans that no pattern claims")
-    _note(found, synthetic, "images that were synthesised")
-    _note(found, found.without_scan, "cases of label maps or a mask without a scan")
-    found.unclaimed += _folders_without_images(root, cases, folders, kinds)
+    skipped = {*every} - {*images}
+    _note(found.unclaimed, sorted(skipped), "images of names or folders that the layout skips")
+    _note(found.unclaimed, unmatched, "scans that no pattern claims")
+    _note(found.unclaimed, synthetic, "images that were synthesised")
+    _note(found.unread, found.without_scan, "cases of label maps or a mask without a scan")
+    found.unread += _folders_without_images(root, cases, folders, kinds)
     return [case for case in cases if case.files]
 
 
-def _is_preview(path: str) -> bool:
-    """Whether a file is a picture whose name is that of no modality."""
-    return is_picture(Path(path)) and not is_known(without_ending(Path(path).name))
-
-
-def _note(found: CohortFiles, names: Sequence[str], what: str) -> None:
+def _note(where: list[str], names: Sequence[str], what: str) -> None:
     if names:
-        found.unclaimed.append(f"{len(names)} {what} ({quote_some(names)})")
+        where.append(f"{len(names)} {what} ({quote_some(names)})")
 
 
 def _no_images(root: Path, folders: Folders, kinds: Sequence[str]) -> BadInput:
@@ -389,8 +387,9 @@ def _folders_without_images(
         data = sorted(name for name in files if not name.lower().endswith(NOTES))
         has_images = any(name.lower().endswith(kinds) for name in data)
         if data and not has_images and folder.parent in levels and folder not in with_cases:
-            place = folder.relative_to(root)
-            sentences.append(f"{place}: no image of a kind that is read ({quote_some(data)})")
+            sentences.append(
+                f"{folder.relative_to(root)}: no image of a kind that is read ({quote_some(data)})"
+            )
     return sentences
 
 

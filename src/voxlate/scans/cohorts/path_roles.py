@@ -101,7 +101,7 @@ def _rows(root: Path, scans: Scans, found: CohortFiles) -> list[Row]:
     rows = list[Row]()
     owners = dict[str, str]()
     for (groups, patient, study), row in scans:
-        owner = "_".join((*groups, patient)) if twice else patient
+        owner = ("_".join((*groups, patient)) if twice else patient) + row.case
         names = [name for _, name in study]
         case = "_".join((owner, *names)) or root.resolve().name
         if names and (names[-1].startswith((f"{owner}_", f"{owner}-")) or len(case) > LONGEST_NAME):
@@ -116,6 +116,10 @@ def _rows(root: Path, scans: Scans, found: CohortFiles) -> list[Row]:
         patients, case = {owners[study] for study in studies}, min(studies)
         found.guessed.append(
             f"{len(studies)} cases are studies of {len(patients)} patients by their folders ({case} is of {owners[case]})"
+        )
+    if any(row.case for _, row in scans):
+        found.guessed.append(
+            "DICOM folders with one modality of several patients are a case of each (FOLDER_1, FOLDER_2)"
         )
     if twice:
         found.guessed.append(
