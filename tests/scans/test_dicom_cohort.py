@@ -564,10 +564,7 @@ def test_two_patients_in_one_folder_are_two_cases(tmp_path):
         tags = {"PatientID": number, "SeriesInstanceUID": f"1.{number}"}
         save(image(np.zeros((4, 4), np.int16), **tags), tmp_path / "both" / f"{number}.dcm")
     found = find_cohort(tmp_path)
-    assert [(case.case, case.patient) for case in found.cases] == [
-        ("both_1", "both_1"),
-        ("both_2", "both_2"),
-    ]
+    assert [case.patient for case in found.cases] == ["both_1", "both_2"]
     assert found.guessed
 
 

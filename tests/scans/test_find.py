@@ -1,24 +1,17 @@
 import os
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from rows import every_row
+from scans import touch
 from voxlate.base.errors import BadInput
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.presets import load_preset
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.options.layout import presets
-
-
-def touch(root: Path, *paths: str) -> Path:
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(b"")
-    return root
 
 
 def names(cases: list[CaseFiles]) -> dict[str, list[str]]:

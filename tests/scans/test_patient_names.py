@@ -1,11 +1,10 @@
 """Which names of cases are those of one patient: conventions of public data sets and of folders met in practice."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from rows import every_row
+from scans import touch
 from voxlate.base.errors import BadInput
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.find import find_cohort
@@ -230,13 +229,6 @@ def test_slices_without_a_patient_are_said_and_left_apart():
     owners, sentence = group_by_patient(["slice_001", "slice_002"])
     assert owners == {}
     assert "state a session or slice and no patient (slice_001, slice_002)" in sentence
-
-
-def touch(root: Path, *paths: str) -> Path:
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(b"")
-    return root
 
 
 def owners(cases: list[CaseFiles]) -> dict[str, str]:

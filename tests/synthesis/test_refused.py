@@ -51,7 +51,6 @@ def test_other_cases_of_a_cohort_are_synthesised_and_a_repeated_command_asks_aga
         answer = voxlate(*command)
         done = json.loads(answer.out)
         assert (answer.code, done["refused"]) == (3, ["case1"])
-        assert "--anyway" in done["left_out"]["case1"]
         assert done["cases"] == ["case0", "case2"]
         assert not (out / "case1").exists()
         assert "case1" in read_json(out / "provenance.json")["failed"]

@@ -340,11 +340,10 @@ def check_body(
 
     height: "any" where a scan of some slices is as good as one of the whole body.
     """
-    if (usual := anatomy.usual.get(name)) is None:
-        return []
-    mean = anatomy.means[name]
-    found = check_content(anatomy, name, body)
-    return found or ask("body", _body_numbers(usual, body, mean, height), name)
+    found, usual = check_content(anatomy, name, body), anatomy.usual.get(name)
+    if found or usual is None:
+        return found
+    return ask("body", _body_numbers(usual, body, anatomy.means[name], height), name)
 
 
 def check_content(anatomy: Anatomy, name: str, body: Body) -> list[Message]:

@@ -88,11 +88,10 @@ def check_unit(name: str, unit: str, case: str, first: dict[str, tuple[str, str]
 
 def grids_of(headers: Sequence[CaseHeader]) -> list[Resampled]:
     """The grids of prepared cases, and those that their scans had in their files."""
-    cases = list[Resampled]()
-    for header in headers:
-        origins = {name: origin.grid for name, origin in header.origins.items()}
-        cases.append((header.case, header.grid, origins))
-    return cases
+    return [
+        (header.case, header.grid, {name: one.grid for name, one in header.origins.items()})
+        for header in headers
+    ]
 
 
 def check_resampling(cases: Sequence[Resampled], preparation: Preparation) -> Iterator[Message]:

@@ -75,8 +75,10 @@ def person_in(path: Path) -> Person | None:
         except BadInput:  # which reading the scan says
             continue
         for image, header in headers.items():
-            tags = ("PatientID", "PatientName", "PatientBirthDate")
-            texts = (text_of(header, tag, image).upper() for tag in tags)
+            texts = (
+                text_of(header, tag, image).upper()
+                for tag in ("PatientID", "PatientName", "PatientBirthDate")
+            )
             plain = ("^".join(map(str.strip, text.split("^"))).rstrip("^") for text in texts)
             hashes = (
                 "" if NOBODY.fullmatch(text) else hashlib.sha256(text.encode()).hexdigest()

@@ -136,7 +136,8 @@ def _take_owners(
     elif layout.arrays is None:
         are_stated = table is not None and all(case.patient for case in cases)
         cases = find_owners(cases, found)
-        cases = cases if are_stated else join_by_person(cases, found)
+        if not are_stated:
+            cases = join_by_person(cases, found)
     if table is not None:
         check_stated(cases, table)
     return cases
@@ -243,8 +244,9 @@ def _take_modalities(
         for case in cases:
             absent = [name for name in modalities if name not in case.files]
             lacking += [f"{case.case} has no {' and no '.join(absent)}"] if absent else []
-        lack = f"{len(lacking)} of {len(cases)} cases that lack a modality which is asked for"
-        found.unclaimed.append(f"{lack} ({first_of(lacking, 3)})")
+        found.unclaimed.append(
+            f"{len(lacking)} of {len(cases)} cases that lack a modality which is asked for ({first_of(lacking, 3)})"
+        )
         cases = whole
     known = sorted(set(chain.from_iterable(case.files for case in cases)))
     for wanted in modalities:
@@ -259,10 +261,7 @@ def _take_modalities(
             raise BadInput(
                 f"case {first.case}: expected the modality {wanted}, found {', '.join(first.files)} ({len(without)} of {len(cases)} cases lack it). Add the file, leave the case out (--exclude {first.case}), or do not name this modality."
             )
-    taken = list[CaseFiles]()
-    for case in cases:
-        taken.append(replace(case, files={name: case.files[name] for name in modalities}))
-    return taken
+    return [replace(case, files={name: case.files[name] for name in modalities}) for case in cases]
 
 
 def _unify_spelling(cases: list[CaseFiles], found: CohortFiles) -> list[CaseFiles]:
@@ -276,11 +275,10 @@ def _unify_spelling(cases: list[CaseFiles], found: CohortFiles) -> list[CaseFile
             found.guessed.append(
                 f"{name} in {plural(counts[name], 'case')} is {plain}, as others call it"
             )
-    unified = list[CaseFiles]()
-    for case in cases:
+    for number, case in enumerate(cases):
         files = {renamed.get(name, name): path for name, path in case.files.items()}
-        unified.append(replace(case, files=dict(sorted(files.items()))))
-    return unified
+        cases[number] = replace(case, files=dict(sorted(files.items())))
+    return cases
 
 
 def _leave_out(cases: list[CaseFiles], layout: Preset, found: CohortFiles) -> list[CaseFiles]:

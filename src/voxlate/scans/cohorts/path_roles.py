@@ -231,7 +231,11 @@ def _of_usual_form(every: Sequence[Roles]) -> tuple[list[Roles], list[Roles]]:
 def _without_scan_folders(scans: Scans, found: CohortFiles) -> Scans:
     """The scans without the names of folders that hold one modality each, as archives have them below a study."""
     names = grouped(chain.from_iterable(study for (_, _, study), _ in scans))
-    unnamed = [level for level, own in names.items() if not any(map(_is_occasion, own))]
+    unnamed = [
+        level
+        for level, own in names.items()
+        if not any(_is_study(name) or re.match(DATE, name, re.IGNORECASE) for name in own)
+    ]
     for dropped in (unnamed, *([level] for level in sorted(unnamed, reverse=True))):
         held = defaultdict[Hashable, dict[Hashable, list[str]]](dict)
         shorter = Scans()
@@ -249,10 +253,6 @@ def _without_scan_folders(scans: Scans, found: CohortFiles) -> Scans:
             found.guessed.append(f"names of single scans are no studies ({quote_some(example)})")
             scans = shorter
     return scans
-
-
-def _is_occasion(name: str) -> bool:
-    return _is_study(name) or re.match(DATE, name, re.IGNORECASE) is not None
 
 
 def _sites(roles: Sequence[Roles]) -> set[str]:

@@ -90,8 +90,8 @@ def rows_by_tags(root: Path, choice: Choice, path: str) -> list[Row]:
         rows.append(Row(None, "", modality, series.path, series))
     if len({row.modality for row in rows}) < len(rows):
         known = [*dict.fromkeys(person_in(row.path) for row in rows)]
-        for number, row in enumerate(rows if len(known) > 1 else ()):
-            rows[number] = replace(row, case=f"_{known.index(person_in(row.path)) + 1}")
+        if len(known) > 1:
+            rows = [replace(row, case=f"_{known.index(person_in(row.path)) + 1}") for row in rows]
     return rows
 
 
