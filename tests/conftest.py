@@ -138,8 +138,8 @@ class Answer:
 
     @property
     def refusal(self) -> str:
-        """The error on one line, of a command that must have been refused."""
-        assert self.code == 2, self
+        """The error on one line, of a command that must have refused all or left cases out."""
+        assert self.code in (2, 3), self
         return self.said
 
     @property

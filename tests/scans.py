@@ -1,4 +1,4 @@
-"""Changed copies of the scans of made-up cohorts."""
+"""Files of made-up cohorts, and changed copies of their scans."""
 
 import shutil
 from collections.abc import Callable
@@ -17,6 +17,14 @@ def change_scan(
     values = np.asarray(change(image.get_fdata()), np.float32)
     nib.save(nib.Nifti1Image(values, image.affine), to)
     return to
+
+
+def touch(root: Path, *paths: str) -> Path:
+    """Write empty files below a folder."""
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"")
+    return root
 
 
 def hold_out_the_last(cohort: Path) -> None:

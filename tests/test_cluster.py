@@ -123,11 +123,11 @@ def test_a_resubmitted_task_makes_its_own_part_and_an_array_with_gaps_needs_thei
 
 
 def test_scores_have_their_report_although_a_case_is_missing(cluster):
-    (cluster / "bin" / "voxlate").write_text('#!/bin/sh\necho "$@"\n[ "$1" = report ] || exit 2\n')
+    (cluster / "bin" / "voxlate").write_text('#!/bin/sh\necho "$@"\n[ "$1" = report ] || exit 3\n')
     (job,) = submitted("score.sh", COHORT="cohort", OUT="out")
     out, _ = job.communicate(timeout=60)
     assert out.splitlines() == ["evaluate out --truth cohort", "report out"]
-    assert job.returncode == 2
+    assert job.returncode == 3
 
 
 @pytest.mark.parametrize("script", ["one_gpu.sh", "folds.sh"])

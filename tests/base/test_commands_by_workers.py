@@ -95,7 +95,7 @@ def test_a_restart_synthesises_only_the_cases_that_are_not_done(
     voxlate, diffusion, heads, tmp_path
 ):
     command = ("synth", diffusion, heads, "--out", tmp_path / "out", "--workers", 2)
-    assert voxlate(*command).code == 2
+    assert voxlate(*command).code == 3
     shutil.rmtree(tmp_path / "out" / "new1")
     kept = tmp_path / "out" / "new0" / "t2.nii.gz"
     before = kept.stat().st_mtime_ns

@@ -28,7 +28,7 @@ def test_files_of_a_case_with_a_problem_are_listed_too(voxlate, tmp_path):
     write(tmp_path / "in" / "a" / "t2.nii.gz", (6, 6, 6), 2.0)
     (tmp_path / "in" / "a" / "t3.nii.gz").write_bytes(b"no scan")
     said = voxlate("prepare", tmp_path / "in", "--dry-run", "--json")
-    assert said.code == 2
+    assert said.code == 3
     found = json.loads(said.out)
     assert [(one["name"], one["grid"]) for one in found["files"]] == [
         ("t1", "12×12×12, 1.00×1.00×1.00 mm"),

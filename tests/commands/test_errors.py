@@ -15,6 +15,7 @@ import voxlate as package
 from rows import every_row
 from voxlate.base import files
 from voxlate.base.errors import BadInput
+from voxlate.commands.cli import app
 from voxlate.commands.cli.app import thread_failed
 from voxlate.training.run import Run
 from voxlate.training.weights import load_method, save_weights
@@ -407,3 +408,9 @@ def test_info_of_a_large_scan_holds_it_once(tmp_path):
             subprocess.run(line, capture_output=True, text=True, check=True).stdout.split()[-1]
         )
     assert peaks[180] - peaks[8] < 4 / 3 * 4 * 180**3
+
+
+def test_every_command_shows_the_traceback_of_an_error_where_asked(voxlate, monkeypatch):
+    monkeypatch.setattr(app, "debug", False)
+    assert "--debug" in voxlate("info", "--help").out
+    assert "Traceback" in voxlate("info", "nowhere", "--debug").err

@@ -323,7 +323,7 @@ def test_a_folder_with_the_name_of_another_case_is_refused(cohort, shifted, stat
 def test_a_case_that_cannot_be_scored_is_listed_and_the_others_are_scored(voxlate, cohort, shifted):
     (shifted / "p0" / "ct.nii.gz").write_bytes(b"no image")
     (cohort / "p2" / "ct.nii.gz").write_bytes(b"no image")
-    assert voxlate("evaluate", shifted, "--truth", cohort).code == 2
+    assert voxlate("evaluate", shifted, "--truth", cohort).code == 3
     document = read_json(shifted / "metrics.json")
     assert document["not_synthesised"].keys() == {"p0/ct", "p2/ct"}
     assert [row["case"] for row in document["cases"]] == ["p1"]

@@ -561,3 +561,21 @@ def test_two_folders_of_one_person_are_one_patient(tmp_path, first, second, thir
     assert len(found.guessed) == (expected != "abc" or first == third)
     shown = " ".join(found.guessed).upper()
     assert not any(name and name.upper() in shown for _, name, _ in (first, second, third))
+
+
+def test_two_patients_in_one_folder_are_two_cases(tmp_path):
+    for number in "12":
+        tags = {"PatientID": number, "SeriesInstanceUID": f"1.{number}"}
+        save(image(np.zeros((4, 4), np.int16), **tags), tmp_path / "both" / f"{number}.dcm")
+    found = find_cohort(tmp_path)
+    assert [case.patient for case in found.cases] == ["both_1", "both_2"]
+    assert found.guessed
+
+
+def test_an_exported_series_is_no_scan_to_learn_from(tmp_path):
+    title = "SYNTHETIC CT - NOT FOR DIAGNOSIS"
+    save(
+        image(np.zeros((4, 4), np.int16), SeriesDescription=title), tmp_path / "a" / "ct" / "1.dcm"
+    )
+    with pytest.raises(BadInput):
+        prepare(tmp_path, tmp_path / "out")

@@ -321,7 +321,7 @@ def test_what_is_lost_is_listed(tmp_path, lost, said):
     touch(tmp_path, "a/t1.nii.gz", "b/t1.nii.gz", "docs/read.txt", lost)
     found = find_cohort(tmp_path)
     assert names(found.cases) == {"a": ["t1"], "b": ["t1"]}
-    assert found.unclaimed == [said]
+    assert found.unread == [said]
 
 
 def test_a_folder_that_may_not_be_read_is_listed(tmp_path, monkeypatch):

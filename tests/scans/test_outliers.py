@@ -218,6 +218,12 @@ def test_exchanged_files_of_two_contrasts_are_named_and_not_the_ct():
     ]
 
 
+def test_a_whole_file_of_another_contrast_is_not_called_mixed():
+    numbers = {"cases": 3, "classes": 2.0, "halves": 5.0, "nearest_share": 0.3, "nearest": "t2"}
+    assert first("pair", numbers) == ("contrast-of-modality", "that of t2")
+    assert first("pair", {**numbers, "nearest_share": 0.9})[0] == "mixed-scan"
+
+
 @pytest.mark.parametrize("grid", SHAPES)
 def test_a_ct_of_another_patient_is_named(grid):
     (line,) = named(cohort(grid, of_another_head("ct", grid)))

@@ -11,6 +11,7 @@ from PIL import Image
 
 import voxlate
 from rows import every_row
+from scans import touch
 from voxlate.base.errors import BadInput
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import read_volume, write_volume
@@ -96,18 +97,15 @@ def spread(word: str) -> list[str]:
     return [head + one + more for one in choices.split(",") for more in spread(tail)]
 
 
-def touch(root: Path, words: str) -> Path:
-    for path in (path for word in words.split() for path in spread(word.replace("~", " "))):
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(b"")
-    return root
+def lay_out(root: Path, words: str) -> Path:
+    return touch(root, *(path for word in words.split() for path in spread(word.replace("~", " "))))
 
 
 @every_row("line", COHORTS.strip().splitlines())
 def test_paths_are_read_as_the_split_the_patient_and_the_modality_that_they_state(tmp_path, line):
     paths, _, expected = line.partition(" -> ")
     words = expected.split()
-    found = find_cohort(touch(tmp_path, paths))
+    found = find_cohort(lay_out(tmp_path, paths))
     assert {"+".join(case.files) for case in found.cases if "tp" not in case.case} <= {words.pop()}
     stated = [f"{case.patient}/{case.case}" for case in found.cases]
     splits = [case.split for case in found.cases]
@@ -132,17 +130,19 @@ def test_paths_are_read_as_the_split_the_patient_and_the_modality_that_they_stat
 
 
 def test_own_train_and_test_folders_leave_the_test_patients_out_of_training(tmp_path):
-    touch(tmp_path, "train/pat0{1,2}_tp{1,2}_{t1,ct}.png test/pat03_{t1,ct}.png")
+    lay_out(tmp_path, "train/pat0{1,2}_tp{1,2}_{t1,ct}.png test/pat03_{t1,ct}.png")
     splits = {case.patient: case.split for case in find_cohort(tmp_path).cases}
     assert splits["pat03"] == "test"
     assert {splits["pat01"], splits["pat02"]} == {"train", "val"}
-    touch(tmp_path, "test/pat01_tp3_{t1,ct}.png")
+    lay_out(tmp_path, "test/pat01_tp3_{t1,ct}.png")
     with pytest.raises(BadInput, match="pat01"):
         find_cohort(tmp_path)
 
 
 def test_the_manifest_of_a_folder_states_what_prepare_would_read_and_may_be_corrected(tmp_path):
-    touch(tmp_path, "siteA/{a,b}/{t1,ct,mask}.nii.gz siteB/a/ses-1/{t1,ct}.nii.gz test/c/t1.nii.gz")
+    lay_out(
+        tmp_path, "siteA/{a,b}/{t1,ct,mask}.nii.gz siteB/a/ses-1/{t1,ct}.nii.gz test/c/t1.nii.gz"
+    )
     found = voxlate.manifest(tmp_path)
     assert len(found.guessed) > 1
     again = find_cohort(tmp_path)
@@ -172,7 +172,7 @@ def test_a_pattern_on_dicom_keeps_the_unit_and_tags_name_what_it_leaves_open(tmp
 
 
 def test_a_pattern_may_state_the_split(tmp_path):
-    touch(tmp_path, "tr/{t1,ct}_{1,2}.png dev/{t1,ct}_3.png holdout/{t1,ct}_4.png")
+    lay_out(tmp_path, "tr/{t1,ct}_{1,2}.png dev/{t1,ct}_3.png holdout/{t1,ct}_4.png")
     found = find_cohort(tmp_path, pattern="{split}/{modality}_{case}")
     assert [case.split for case in found.cases] == ["train", "train", "val", "test"]
 
@@ -180,7 +180,7 @@ def test_a_pattern_may_state_the_split(tmp_path):
 def test_the_halves_of_pictures_side_by_side_are_two_modalities(tmp_path):
     values = np.arange(128, dtype=np.uint8).reshape(8, 16)
     for name in ("train/1.png", "train/2.png", "val/1.png"):
-        touch(tmp_path, name)
+        lay_out(tmp_path, name)
         Image.fromarray(values).save(tmp_path / name)
     cases = find_cohort(tmp_path).cases
     assert [case.split for case in cases] == ["train", "train", "val"]
@@ -192,7 +192,7 @@ def test_the_halves_of_pictures_side_by_side_are_two_modalities(tmp_path):
 
 
 def test_what_decided_a_split_is_told_apart(tmp_path):
-    touch(tmp_path, "train/p{1,2,3,6}/{t1,ct}.png test/p4/{t1,ct}.png p5_test/{t1,ct}.png")
+    lay_out(tmp_path, "train/p{1,2,3,6}/{t1,ct}.png test/p4/{t1,ct}.png p5_test/{t1,ct}.png")
     said = " ".join(find_cohort(tmp_path).guessed)
     assert re.findall(r"(\d) cases? of (\w+) by (\w+)", said) == [
         ("1", "test", "folders"),
@@ -233,7 +233,7 @@ def test_only_images_that_voxlate_wrote_are_left_out_and_they_are_listed(tmp_pat
         write(tmp_path / case / "t1_std.nii.gz", values)
         write(tmp_path / case / "ct_unfamiliar.nii.gz", values)
         write(tmp_path / case / "ct_std.nii.gz", values, description_of("ct_std.nii.gz"))
-    touch(tmp_path, "a/desc-synthetic_mine.png")
+    lay_out(tmp_path, "a/desc-synthetic_mine.png")
     found = find_cohort(tmp_path)
     assert [[*case.files] for case in found.cases] == [["ct_unfamiliar", "t1_std"]] * 2
     assert "a/ct_std.nii.gz" in found.unclaimed[0]
@@ -254,5 +254,5 @@ def test_the_documented_layouts_find_their_cases(tmp_path, number):
     guide = Path(__file__).parents[2] / "docs" / "guides" / "own_data.md"
     preset = tmp_path / "own.toml"
     preset.write_text(guide.read_text().split("```toml\n")[number + 1].split("```")[0])
-    cases = find_cohort(touch(tmp_path / "scans", OWN[number]), preset=preset).cases
+    cases = find_cohort(lay_out(tmp_path / "scans", OWN[number]), preset=preset).cases
     assert [len(case.files) for case in cases] == [2, 2]

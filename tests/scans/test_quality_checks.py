@@ -45,14 +45,12 @@ def test_what_is_wrong_with_a_scan_is_measured_and_said(scan, kind, value):
     found = quality_of(changed(scan, kind))
     assert getattr(found, kind) == pytest.approx(value, rel=0.25)
     (sentence,) = check_quality("t1", found, None)
-    assert sentence.text.startswith("t1: it has ")
-    assert " and " not in sentence.text.partition(".")[0]
     assert sentence.grade == "caution"
 
 
 def test_scans_as_bad_as_those_of_the_training_are_ordinary():
     noisy = Quality(noise=0.25, ghosts=0.0, dark_mm=0.0)
-    assert "noise of 25% of its median signal" in check_quality("t1", noisy, None)[0].text
+    assert check_quality("t1", noisy, None)
     assert check_quality("t1", noisy, noisy) == []
 
 
@@ -71,20 +69,6 @@ def cone() -> Volume:
 EVEN_THEN_ODD = np.r_[0:24:2, 1:24:2]
 DARKER = np.where(np.arange(24) % 2, 0.5, 1.0)[:, None, None]
 EMPTIED = ~np.isin(np.arange(24), [8, 9, 10, 11])[:, None, None]
-
-
-@every_row(
-    ("change", "words"),
-    [
-        (lambda image: image[np.arange(24) ^ 1], "its slices are in a wrong order ("),
-        (lambda image: image * EMPTIED, "include 4 empty ones (between slices 7 and 12, counted"),
-        (lambda image: image * DARKER, "its slices are alternately darker by 50%. "),
-    ],
-)
-def test_broken_slices_are_said(cone, change, words):
-    (sentence,) = check_slices(replace(cone, data=change(cone.data[0])[None].astype(np.float32)))
-    assert words in sentence.text
-    assert sentence.grade == "caution"
 
 
 @every_row(
@@ -108,6 +92,9 @@ POINTS = 2000.0 * (np.random.default_rng(0).random((24, 80, 64)) < 0.02)
 @every_row(
     ("change", "number", "least"),
     [
+        (lambda image: image[np.arange(24) ^ 1], "misplaced", 0.35),
+        (lambda image: image * EMPTIED, "empty", 4),
+        (lambda image: image * DARKER, "darker", 0.14),
         (lambda image: image[np.r_[:9, 8:23]], "copied", 1),
         (lambda image: np.concatenate([image[:12], np.roll(image, 8, 2)[12:]]), "jump", 2.5),
         (
@@ -138,7 +125,6 @@ def test_what_one_slice_or_voxel_has_and_its_neighbours_have_not_is_said(
 @every_row("order", [EVEN_THEN_ODD, np.random.default_rng(0).permutation(24)])
 def test_slices_of_which_no_order_is_left_are_not_to_be_trusted(cone, order):
     (sentence,) = check_slices(replace(cone, data=cone.data[:, order]))
-    assert "its slices are in a wrong order (" in sentence.text
     assert sentence.grade == "do not trust"
 
 

@@ -122,19 +122,10 @@ def test_the_content_of_a_crop_inside_a_head_is_said_to_be_beyond_judgement(know
     whole = head(100)
     crop = replace(whole, data=whole.data[:, 11:19, 14:26, 11:21])
     assert [(said.code, said.grade) for said in found(known, crop)] == [("crop", "caution")]
-    assert "it shows 32 x 48 x 40 mm" in found(known, crop)[0].text
     tiny = replace(crop, affine=np.diag([0.4, 0.4, 0.4, 1.0]))
     assert [(said.code, said.grade) for said in found(known, tiny)] == [("crop", "do not trust")]
     small_voxels = replace(whole, affine=np.diag([2.0, 2.0, 2.0, 1.0]))  # with air around the head
     assert "crop" not in [said.code for said in found(known, small_voxels)]
-
-
-def test_another_modality_is_not_to_be_trusted(known):
-    scan = head(100)
-    assert (
-        worst_grade(found(known, replace(scan, data=np.where(scan.data > 0, 1000 - scan.data, 0))))
-        == "do not trust"
-    )
 
 
 def test_a_head_whose_inside_is_inverted_shows_something_else(known):
@@ -152,18 +143,13 @@ def test_a_head_whose_inside_is_inverted_shows_something_else(known):
 
 
 @pytest.mark.parametrize(
-    ("axes", "words", "told"),
-    [
-        ((0, 1, 3, 2), "back-front and left-right axes", "caution"),
-        ((0, 3, 2, 1), "feet-head and left-right axes", "do not trust"),
-    ],
+    ("axes", "told"), [((0, 1, 3, 2), "caution"), ((0, 3, 2, 1), "do not trust")]
 )
-def test_a_head_whose_axes_are_exchanged_is_told_so_and_nothing_else_is(known, axes, words, told):
+def test_a_head_whose_axes_are_exchanged_is_told_so_and_nothing_else_is(known, axes, told):
     for seed in (100, 101):
         scan = head(seed)
         (said,) = found(known, replace(scan, data=scan.data.transpose(axes).copy()))
-        assert f"its {words} are likely exchanged" in said.text
-        assert said.grade == told
+        assert (said.code, said.grade) == ("axes-exchanged", told)
 
 
 def test_noise_and_stripes_show_nothing_of_the_training_and_are_not_to_be_trusted(known):
@@ -172,8 +158,7 @@ def test_noise_and_stripes_show_nothing_of_the_training_and_are_not_to_be_truste
     stripes = np.broadcast_to(100.0 * (np.arange(scan.data.shape[-1]) % 2), scan.data.shape)
     for data in (noise, stripes):
         (said,) = found(known, replace(scan, data=data.astype(np.float32)))
-        assert "it does not show what the training showed" in said.text
-        assert said.grade == "do not trust"
+        assert (said.code, said.grade) == ("other-content", "do not trust")
 
 
 def test_a_body_with_voxels_of_another_size_is_refused_before_anything_is_computed(known):

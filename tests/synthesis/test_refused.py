@@ -51,10 +51,12 @@ def test_other_cases_of_a_cohort_are_synthesised_and_a_repeated_command_asks_aga
         answer = voxlate(*command)
         done = json.loads(answer.out)
         assert (answer.code, done["refused"]) == (3, ["case1"])
-        assert "--anyway" in done["left_out"]["case1"]
         assert done["cases"] == ["case0", "case2"]
         assert not (out / "case1").exists()
         assert "case1" in read_json(out / "provenance.json")["failed"]
+    lines = map(json.loads, (out / "messages.jsonl").read_text().splitlines())
+    said = voxlate(*command[:-1]).err
+    assert {said.count(one["text"]) for one in lines if one["grade"] == "do not trust"} == {1}
     before = contents_of(out / "case0")
     assert json.loads(voxlate(*command, "--anyway").out)["refused"] == []
     assert contents_of(out / "case0") == before
@@ -106,7 +108,7 @@ def test_a_calibration_lists_the_case_that_it_leaves_out(run, small_head, quick_
 def test_scores_of_a_run_list_the_case_that_it_does_not_synthesise(voxlate, completing, mixed, out):
     command = ("evaluate", out, "--truth", mixed, "--run", completing, "--json")
     answer = voxlate(*command)
-    assert answer.code == 2
+    assert answer.code == 3
     assert "case1" in answer.said
     assert "case1/t2" in read_json(out / "provenance.json")["failed"]
     found = json.loads(voxlate(*command, "--anyway").done().out)

@@ -336,7 +336,7 @@ def test_cases_that_lack_a_scan_or_cannot_be_read_are_listed_and_the_others_made
     (cohort / "case1" / "t1.nii.gz").unlink()
     (cohort / "case4" / "t1.nii.gz").write_bytes(b"no image")
     answer = voxlate("synth", run, cohort, "--out", out)
-    assert answer.code == 2
+    assert answer.code == 3
     said = [line for line in answer.err.splitlines() if line.startswith("voxlate: left out")]
     assert len(said) == 2
     assert "case1" in said[0]
@@ -365,7 +365,7 @@ def test_images_made_in_another_way_do_not_stay_next_to_new_ones(
 def test_an_old_image_of_a_case_that_now_lacks_its_scan_is_not_scored(voxlate, run, cohort, out):
     voxlate("synth", run, cohort, "--out", out).done()
     (cohort / "case1" / "t1.nii.gz").unlink()
-    assert voxlate("synth", run, cohort, "--out", out).code == 2
+    assert voxlate("synth", run, cohort, "--out", out).code == 3
     answer = voxlate("evaluate", out, "--truth", cohort).refusal
     assert "voxlate: not scored: case1 (its image is of an earlier run" in answer
     (cohort / "case1" / "t1.nii.gz").write_bytes((cohort / "case2" / "t1.nii.gz").read_bytes())

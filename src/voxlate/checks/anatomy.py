@@ -8,19 +8,17 @@ import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from itertools import chain, permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 
-from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
+from voxlate.base.arrays import Bool, Float32, Float64
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
 from voxlate.base.records import MOST, Name, Number, Record, Shape, checksum, write_tensors
 from voxlate.base.schema import Field
-from voxlate.base.slabs import in_slabs
 from voxlate.checks.quality_checks import Quality, quality_of, worst_quality
 from voxlate.checks.table import Numbers, ask
 from voxlate.scans.cases.case_header import CaseHeader
@@ -35,6 +33,7 @@ from voxlate.scans.images.mask import (
     hard_edges,
     within,
 )
+from voxlate.scans.images.matching import block_means
 
 if TYPE_CHECKING:
     from voxlate.scans.cases.prepared import Cohort
@@ -212,28 +211,11 @@ def check_extent(anatomy: Anatomy, scan: Volume, case: str) -> None:
 
 def _coarse(volume: Volume) -> tuple[Volume, Float64]:
     """A volume averaged over blocks of about COARSE_MM, and its spacing; voxels that fill no block are left out."""
-    data = volume.data[0]
-    spacing = np.array(volume.grid.spacing_mm)
-    for axis, length in enumerate(volume.grid.spacing_mm):
-        block = min(data.shape[axis], max(1, round(COARSE_MM / length)))
-        if block == 1:
-            continue
-        spacing[axis] *= block
-        count = data.shape[axis] // block
-        if axis == 0:
-            blocks = data[: count * block].reshape(count, block, *data.shape[1:])
-            data = in_slabs(lambda slab: slab.mean(1), blocks)
-        else:
-            data = in_slabs(partial(_block_means, axis=axis, count=count, block=block), data)
+    data, sides_mm = volume.data[0], volume.grid.spacing_mm
+    blocks = [min(n, max(1, round(COARSE_MM / mm))) for n, mm in zip(data.shape, sides_mm)]
+    spacing = np.multiply(sides_mm, blocks)
     affine = np.diag([*spacing[::-1], 1.0])
-    return Volume(data[None], affine, volume.unit, volume.modality), spacing
-
-
-def _block_means(data: AnyArray, axis: int, count: int, block: int) -> AnyArray:
-    """The means of `count` blocks along an axis of [D, H, W]."""
-    whole = data.take(range(count * block), axis)
-    blocks = (*data.shape[:axis], count, block, *data.shape[axis + 1 :])
-    return whole.reshape(blocks).mean(axis + 1)
+    return Volume(block_means(data, blocks)[None], affine, volume.unit, volume.modality), spacing
 
 
 def _unit(box: Box) -> Box:
@@ -358,11 +340,10 @@ def check_body(
 
     height: "any" where a scan of some slices is as good as one of the whole body.
     """
-    if (usual := anatomy.usual.get(name)) is None:
-        return []
-    mean = anatomy.means[name]
-    found = check_content(anatomy, name, body)
-    return found or ask("body", _body_numbers(usual, body, mean, height), name)
+    found, usual = check_content(anatomy, name, body), anatomy.usual.get(name)
+    if found or usual is None:
+        return found
+    return ask("body", _body_numbers(usual, body, anatomy.means[name], height), name)
 
 
 def check_content(anatomy: Anatomy, name: str, body: Body) -> list[Message]:

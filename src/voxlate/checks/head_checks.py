@@ -46,6 +46,7 @@ TURNS_DEGREES = (-20, -10, 10, 20)
 LIKE = 0.45  # of left and right; less like ones are compared after turns
 UPPER_MM = 100.0  # below the vertex: necks and shoulders are further down
 CLOSE_MM, SCALP_MM, DEEPER_MM = 2.0, 7.0, 25.0  # a surface is closed, and depths below it
+SKULL_MM, LAYER_MM = (12.0, 14.0), 2.0  # the ends of layers with skull
 HOLE = 0.2  # of the median of the brain
 LONG = 1.12  # times as long as wide, from which a body has an angle
 SLOW_MM, FINE_MM = 20.0, 2.0  # blurs
@@ -125,7 +126,7 @@ def _head_numbers(head: _Head) -> Numbers:
         "roundness": _roundness(head),
         "touch_mm": max(sides.values()),
         "sides": ", ".join(side for side, length in sides.items() if length >= LEAST_TOUCH_MM),
-        "holes": _holes(head),
+        **_bone(head),
         **_shape(head),
     }
     if head.height_mm >= LEAST_SLAB_MM:
@@ -193,15 +194,26 @@ def _principal(body: Bool, spacing_mm: Float64, axes: tuple[int, int]) -> tuple[
     return angle, float(np.sqrt(spread[1] / spread[0]))
 
 
-def _holes(head: _Head) -> float:
-    """The share of the upper part of a head, below its surface, that is dark, as bone and air are in MR of any contrast."""
+def _bone(head: _Head) -> dict[str, float]:
+    """The share of the upper part of a head, below its surface, that is dark, as bone and air are in MR of any contrast.
+
+    skull: the lesser median of the layers where the skull is, over the median of what is deeper.
+    """
     planes = _upper(head)
     filled = fill_slices(dilate(head.body[planes], CLOSE_MM, head.spacing_mm))
     padded = np.pad(filled, ((0, 0), (1, 1), (1, 1)))
     depth_mm = ndimage.distance_transform_edt(padded, head.spacing_mm)[:, 1:-1, 1:-1]
     values = head.values[planes] - head.background
-    inside, deep = depth_mm > SCALP_MM, depth_mm > DEEPER_MM
-    return float((values[inside] < HOLE * np.median(values[deep])).mean()) if deep.any() else np.nan
+    deep = values[depth_mm > DEEPER_MM]
+    if not deep.size:
+        return {}
+    brain = float(np.median(deep))
+    layers = [values[(depth_mm > mm - LAYER_MM) & (depth_mm <= mm)] for mm in SKULL_MM]
+    medians = [float(np.median(layer)) / max(brain, TINY) for layer in layers if layer.size]
+    return {
+        "holes": float((values[depth_mm > SCALP_MM] < HOLE * brain).mean()),
+        "skull": min(medians, default=0.0),
+    }
 
 
 def _turn(head: _Head) -> dict[str, float]:

@@ -14,11 +14,14 @@ from voxlate.base.messages import Message, message
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.cohorts.case_files import CaseFiles
+from voxlate.scans.formats.dicom import entries_in, folder_and_key, headers_of
+from voxlate.scans.formats.dicom_headers import text_of
 from voxlate.scans.formats.io import is_picture, is_synthetic
 from voxlate.scans.images.grid import Grid, share_inside
 
 COARSER = 1.2  # times: a smaller difference of voxels is not reported
 LEAST_KEPT = 0.5  # of a scan's box inside the case's grid: less is reported
+SYNTHESISED = "SYNTHETIC "  # with which the descriptions of exported DICOM series begin
 Resampled = tuple[str, Grid, Mapping[str, Grid]]  # a case, its common grid, the grids of its scans
 
 
@@ -47,7 +50,13 @@ def refuse_synthetic(cases: Iterable[CaseFiles], names: Collection[str] | None =
 
 
 def _is_synthesised(path: Path, name: str) -> bool:
-    """Whether the file, or of a picture the provenance beside it, says so."""
+    """Whether the file, the description of a DICOM series, or of a picture the provenance beside it, says so."""
+    place, key = folder_and_key(path)
+    if place.is_dir():
+        with suppress(BadInput, IndexError):  # which reading the scan says
+            ((image, header), *_) = headers_of(path if key else entries_in(place)[0]).items()
+            return text_of(header, "SeriesDescription", image).startswith(SYNTHESISED)
+        return False
     beside = path.with_name("provenance.json")
     if not is_picture(path) or not beside.is_file():
         return is_synthetic(path)
@@ -79,11 +88,10 @@ def check_unit(name: str, unit: str, case: str, first: dict[str, tuple[str, str]
 
 def grids_of(headers: Sequence[CaseHeader]) -> list[Resampled]:
     """The grids of prepared cases, and those that their scans had in their files."""
-    cases = list[Resampled]()
-    for header in headers:
-        origins = {name: origin.grid for name, origin in header.origins.items()}
-        cases.append((header.case, header.grid, origins))
-    return cases
+    return [
+        (header.case, header.grid, {name: one.grid for name, one in header.origins.items()})
+        for header in headers
+    ]
 
 
 def check_resampling(cases: Sequence[Resampled], preparation: Preparation) -> Iterator[Message]:

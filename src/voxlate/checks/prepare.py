@@ -172,7 +172,7 @@ def _cohort(out: Path, inputs: Inputs, headers: list[CaseHeader], made: dict[str
         modalities=tuple(sorted(units)),
         units=units,
         warnings=(
-            *(message("unread", text) for text in found.unread),
+            *(message("unread", f"{text}.") for text in found.unread),
             *(message("left-out", f"Left out: {text}.") for text in found.unclaimed),
             *(message("assumed", f"Assumed: {text}.") for text in found.guessed),
             *(check_widths(headers) if found.heads else ()),

@@ -141,8 +141,8 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
         "darker": float(1 - np.exp(-_alternation(deviations[within]))),
         "same_peak": float((peaks[shown] == np.median(peaks[shown])).mean()),
         "at_peak": float(np.median(at_peak[shown])),
-        "gap_mm": max(
-            _gap_mm(image, axis, scan.grid.spacing_mm[axis] * step)
+        "gap_mm": max(  # rows or columns that show nothing
+            len(_empty(image.std(axis=(0, 3 - axis)))) * step * scan.grid.spacing_mm[axis]
             for axis, step in ((1, rows), (2, columns))
         ),
     }
@@ -205,12 +205,6 @@ def _around(values: Float32) -> Float32:
     """The median of the values around each, without itself."""
     near = [np.roll(values, shift) for shift in range(-AROUND, AROUND + 1) if shift]
     return np.asarray(np.median(near, axis=0), np.float32)
-
-
-def _gap_mm(image: Float32, axis: int, side_mm: float) -> float:
-    """The width of the rows or columns inside a body that show nothing."""
-    planes = np.moveaxis(image, axis, 0).reshape(image.shape[axis], -1)
-    return len(_empty(planes.std(axis=1))) * side_mm
 
 
 def _empty(deviations: Float32) -> NDArray[np.intp]:

@@ -63,18 +63,20 @@ def _run(chosen: argparse.Namespace) -> set[str]:
     check_free(out, [f"{name}.nii.gz" for name in model.names_of(scans)])
     check_earlier(out, model.plan(scans, chosen.seed))
     notes = model.missing_checks
-    result = model.synthesise(
-        scans,
-        case=case,
-        seed=chosen.seed,
-        progress=_show,
-        warn=notes.append,
-        anyway=chosen.anyway,
-    )
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
-    for note in notes:
-        print(f"{note.grade}: {note.on(case)}", file=sys.stderr)
+    try:
+        result = model.synthesise(
+            scans,
+            case=case,
+            seed=chosen.seed,
+            progress=_show,
+            warn=notes.append,
+            anyway=chosen.anyway,
+        )
+    finally:  # a refusal names the codes of messages alone
+        if sys.stderr.isatty():
+            print(file=sys.stderr)
+        for note in notes:
+            print(f"{note.grade}: {note.on(case)}", file=sys.stderr)
     for path in result.save(out):
         print(path)
     return {note.grade for note in notes}
@@ -108,10 +110,9 @@ def _check_out(out: Path) -> None:
 
 def _whole(text: str) -> int:
     """A whole number from 0 on, of 63 bits."""
-    number = int(text) if text.isascii() and text.isdecimal() else -1
-    if not 0 <= number < 2**63:
+    if not (text.isascii() and text.isdecimal() and int(text) < 2**63):
         raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, found {text!r}")
-    return number
+    return int(text)
 
 
 def _show(done: int, total: int) -> None:

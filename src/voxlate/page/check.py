@@ -298,8 +298,8 @@ def _settings(models: Mapping[Answer, Model]) -> dict[str, Any]:
 def _warn_of_name(title: str, files: Mapping[str, Path]) -> Iterator[Message]:
     """A message on the lone scan that the model takes although neither the user nor its title says what it is."""
     for name in files:
-        text = f"The scan ({title}) is taken as {name} because it is the only one; its name does not say so."
-        yield message("only-scan", text)
+        text = f"The scan ({title}) is taken as {name} because it is the only one; its name does not say so. If it is another scan, name its modality."
+        yield message("taken-as", text)
 
 
 def _modality_in(file: str, accepted: Collection[str]) -> str:

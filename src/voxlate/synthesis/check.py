@@ -36,7 +36,7 @@ class Checked:
         if self.grade == "do not trust":
             for said in self.messages:
                 say(said)
-            why = " ".join(said.text for said in self.messages if said.grade == self.grade)
+            codes = dict.fromkeys(said.code for said in self.messages if said.grade == self.grade)
             raise DoNotTrust(
-                f"{self.inputs.prepared.header.case}: expected scans like those of the training, found others: {why} To synthesise an image all the same, choose --anyway."
+                f"{self.inputs.prepared.header.case}: expected scans like those of the training, found others ({', '.join(codes)}). To synthesise an image all the same, choose --anyway."
             )

@@ -26,17 +26,22 @@ from voxlate.commands.api.console import main_process
 class SuggestingCommand(TyperCommand):
     """A command; an option that is not there is answered with the nearest of those that are."""
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Its options, and --debug, which all commands have."""
+        return [*super().get_params(ctx), *ctx.parent.command.params[:1]]
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the words; the error of an unknown option gets our suggestions."""
+        global debug
         optional = [one.opts for one in self.params if "[Z]" in str(one.metavar)]
         try:
-            return super().parse_args(ctx, [*_padded(args, optional)])
+            rest = super().parse_args(ctx, [*_padded(args, optional)])
+            debug |= ctx.params.pop("show_debug")
+            return rest
         except Exception as error:  # Typer keeps the class of that error to itself
             if hasattr(error, "possibilities") and hasattr(error, "option_name"):
                 names = chain.from_iterable(parameter.opts for parameter in self.params)
-                error.possibilities = nearest(
-                    error.option_name, [name for name in names if name.startswith("--")]
-                )[:3]
+                error.possibilities = nearest(error.option_name, names)[:3]
             raise
 
 
@@ -92,12 +97,13 @@ def _fail(sentence: str, code: int) -> NoReturn:
     raise SystemExit(code)
 
 
-def end(undone: Iterable[str], code: int = 2) -> None:
-    """End a command: with an exit code where it left things undone, and a sentence for each."""
+def end(undone: Iterable[str], verdicts: Iterable[str | None] = ()) -> None:
+    """End a command: with exit code 3 where it left things undone, a sentence for each, or a verdict is "do not trust"."""
     sentences = [f"voxlate: {sentence}" for sentence in undone]
-    if sentences:
-        print(*sentences, sep="\n", file=sys.stderr)
-        raise SystemExit(code)
+    for sentence in sentences:
+        print(sentence, file=sys.stderr)
+    if sentences or "do not trust" in verdicts:
+        raise SystemExit(3)
 
 
 def _version(wanted: bool) -> None:

@@ -132,10 +132,7 @@ def _show_survey(cohort: Path, options: PrepareOptions, most: int | None, as_jso
     else:
         show_files(found.files, found.root, most)
         show(found.table)
-        for sentence in found.found.unclaimed:
-            say(f"left out: {sentence}", err)
-        for sentence in found.found.guessed:
-            say(f"assumed: {sentence}", err)
+        _say_notes(found.found)
         if sentence := describe_held_out(found.splits):
             say(sentence, err)
         for said in found.small:
@@ -160,12 +157,16 @@ def manifest(
     from voxlate.commands.api.cohorts import manifest as run
 
     found = run(cohort, to, options)
-    for sentence in found.guessed:
-        say(f"assumed: {sentence}", err)
-    for sentence in found.unclaimed:
-        say(f"left out: {sentence}", err)
+    _say_notes(found)
     say(f"{plural(len(found.cases), 'case')}. Correct the table; prepare reads COHORT/cases.csv.")
     end(found.unread)
+
+
+def _say_notes(found: Any) -> None:
+    for sentence in found.unclaimed:
+        say(f"left out: {sentence}", err)
+    for sentence in found.guessed:
+        say(f"assumed: {sentence}", err)
 
 
 @command("info scan.nii.gz", "info RUN")

@@ -20,7 +20,6 @@ from voxlate.commands.cli.options import Everything, Json, Run, To, command
 from voxlate.evaluation.options.evaluate import CompareOptions, EvaluateOptions
 from voxlate.synthesis.options import CheckOptions, SynthOptions
 
-DOUBTFUL = 3  # the exit code where a case is graded "do not trust"
 Inputs = Annotated[
     list[str],
     Argument(
@@ -42,9 +41,7 @@ def check(run: Run, inputs: Inputs, options: CheckOptions, as_json: Json = False
     members, scans = members_and_scans(inputs)
     found = check_scans([run, *members], scans, options)
     print(json.dumps(found.document) if as_json else found)
-    end(f"left out {sentence}" for sentence in found.left_out.values())
-    if "do not trust" in found.document["verdicts"]:
-        raise SystemExit(DOUBTFUL)
+    end((f"left out {why}" for why in found.left_out.values()), found.document["verdicts"])
 
 
 @command(
@@ -91,10 +88,8 @@ def synth(
         say(f"{plural(len(done.cases), 'case')} in {to}.{following}")
         for scoring in after[1:]:  # true scans exist of complete cases alone
             say(f"To score the model on complete cases:  voxlate {scoring}")
-    failed = done.left_out.keys() - done.refused
-    end((f"left out {why}" for why in done.left_out.values()), 2 if failed else DOUBTFUL)
-    if "do not trust" in map(worst_grade, done.warnings.values()):
-        raise SystemExit(DOUBTFUL)
+    grades = map(worst_grade, done.warnings.values())
+    end((f"left out {why}" for why in done.left_out.values()), grades)
 
 
 @command(
@@ -288,6 +283,6 @@ def demo(
     compared_page, own = done.pages
     print(f"picture: {done.picture}\nreport:  {compared_page}\nnaive baselines: {own}\n")
     say(done.sentence)
-    say("Next, on scans of your own (a folder for each case):")
-    say("  voxlate prepare COHORT --out PREPARED")
-    say("  voxlate train auto --data PREPARED --out RUN --minutes 60")
+    say(
+        "Next, on scans of your own (a folder for each case):\n  voxlate prepare COHORT --out PREPARED\n  voxlate train auto --data PREPARED --out RUN --minutes 60"
+    )

@@ -53,14 +53,13 @@ def join_by_person(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseF
     joined = [name for name, owner in owners.items() if name != owner]
     if not joined:
         return [*cases]
-    first = f"{first_of([owners[joined[0]], *joined])}"
     if len({*owners.values()}) == 1 < len(owners) - 1 and not any(one.birth for one in patients):
         found.guessed.append(
             f"the DICOM files of all {len(owners)} patients state one person, as anonymised ones may, and they are kept apart; --patients FILE states whose they are"
         )
         return [*cases]
     found.guessed.append(
-        f"{plural(len(joined) + 1, 'patient')} are fewer persons by PatientID, name and date of birth of their DICOM files ({first})"
+        f"{plural(len(joined) + 1, 'patient')} are fewer persons by PatientID, name and date of birth of their DICOM files ({first_of([owners[joined[0]], *joined])})"
     )
     return [replace(case, patient=owners.get(case.patient, case.patient)) for case in cases]
 
@@ -76,15 +75,15 @@ def person_in(path: Path) -> Person | None:
         except BadInput:  # which reading the scan says
             continue
         for image, header in headers.items():
-            number, name, birth = (
-                text_of(header, f"Patient{tag}", image).upper()
-                for tag in ("ID", "Name", "BirthDate")
+            texts = (
+                text_of(header, tag, image).upper()
+                for tag in ("PatientID", "PatientName", "PatientBirthDate")
             )
-            parts = "^".join(map(str.strip, name.split("^"))).rstrip("^")
-            person = Person(*(_hash(text) for text in (number, parts, birth)))
+            plain = ("^".join(map(str.strip, text.split("^"))).rstrip("^") for text in texts)
+            hashes = (
+                "" if NOBODY.fullmatch(text) else hashlib.sha256(text.encode()).hexdigest()
+                for text in plain
+            )
+            person = Person(*hashes)
             return person if person.number or person.name else None
     return None
-
-
-def _hash(text: str) -> str:
-    return "" if NOBODY.fullmatch(text) else hashlib.sha256(text.encode()).hexdigest()

@@ -136,7 +136,8 @@ def _take_owners(
     elif layout.arrays is None:
         are_stated = table is not None and all(case.patient for case in cases)
         cases = find_owners(cases, found)
-        cases = cases if are_stated else join_by_person(cases, found)
+        if not are_stated:
+            cases = join_by_person(cases, found)
     if table is not None:
         check_stated(cases, table)
     return cases
@@ -159,9 +160,7 @@ def _settle_splits(cases: list[CaseFiles], found: CohortFiles) -> list[CaseFiles
             if split:
                 reasons.setdefault(case.case, "names")
     stated = {case.split for case in cases} - {None}
-    if not stated:
-        return cases
-    if stated == {"train"}:
+    if stated <= {"train"}:
         return [replace(case, split=None) for case in cases]
     placed = [replace(case, split=case.split or "train") for case in cases]
     if stated == {"train", "test"}:
@@ -245,8 +244,9 @@ def _take_modalities(
         for case in cases:
             absent = [name for name in modalities if name not in case.files]
             lacking += [f"{case.case} has no {' and no '.join(absent)}"] if absent else []
-        lack = f"{len(lacking)} of {len(cases)} cases that lack a modality which is asked for"
-        found.unclaimed.append(f"{lack} ({first_of(lacking, 3)})")
+        found.unclaimed.append(
+            f"{len(lacking)} of {len(cases)} cases that lack a modality which is asked for ({first_of(lacking, 3)})"
+        )
         cases = whole
     known = sorted(set(chain.from_iterable(case.files for case in cases)))
     for wanted in modalities:
@@ -261,10 +261,7 @@ def _take_modalities(
             raise BadInput(
                 f"case {first.case}: expected the modality {wanted}, found {', '.join(first.files)} ({len(without)} of {len(cases)} cases lack it). Add the file, leave the case out (--exclude {first.case}), or do not name this modality."
             )
-    taken = list[CaseFiles]()
-    for case in cases:
-        taken.append(replace(case, files={name: case.files[name] for name in modalities}))
-    return taken
+    return [replace(case, files={name: case.files[name] for name in modalities}) for case in cases]
 
 
 def _unify_spelling(cases: list[CaseFiles], found: CohortFiles) -> list[CaseFiles]:
@@ -278,11 +275,10 @@ def _unify_spelling(cases: list[CaseFiles], found: CohortFiles) -> list[CaseFile
             found.guessed.append(
                 f"{name} in {plural(counts[name], 'case')} is {plain}, as others call it"
             )
-    unified = list[CaseFiles]()
-    for case in cases:
+    for number, case in enumerate(cases):
         files = {renamed.get(name, name): path for name, path in case.files.items()}
-        unified.append(replace(case, files=dict(sorted(files.items()))))
-    return unified
+        cases[number] = replace(case, files=dict(sorted(files.items())))
+    return cases
 
 
 def _leave_out(cases: list[CaseFiles], layout: Preset, found: CohortFiles) -> list[CaseFiles]:
@@ -328,9 +324,14 @@ def _cases_by_path(
     unmatched = list[str]()
     tagged = partial(rows_by_tags, root, choice)
     if layout is BY_NAMES:
-        pictures = [path for path in paths if _is_preview(path)]
+        # pictures whose names are those of no modality
+        pictures = [
+            path
+            for path in paths
+            if is_picture(Path(path)) and not is_known(without_ending(Path(path).name))
+        ]
         if any(not is_picture(Path(path)) for path in paths):
-            _note(found, pictures, "pictures beside scans")
+            _note(found.unclaimed, pictures, "pictures beside scans")
             paths = sorted({*paths} - {*pictures})
         rows, unmatched = rows_by_roles(root, paths, found, tagged)
     else:
@@ -346,23 +347,18 @@ def _cases_by_path(
             f"{root}: expected paths like '{expected}', found {len(paths)} of another form ({quote_some(paths)}). Pass --pattern with {{patient}}, {{case}} and {{modality}} where they stand in the path."
         )
     found.without_scan += [case.case for case in cases if not case.files]
-    skipped = sorted({*every} - {*images})
-    _note(found, skipped, "images of names or folders that the layout skips")
-    _note(found, unmatched, "scans that no pattern claims")
-    _note(found, synthetic, "images that were synthesised")
-    _note(found, found.without_scan, "cases of label maps or a mask without a scan")
-    found.unclaimed += _folders_without_images(root, cases, folders, kinds)
+    skipped = {*every} - {*images}
+    _note(found.unclaimed, sorted(skipped), "images of names or folders that the layout skips")
+    _note(found.unclaimed, unmatched, "scans that no pattern claims")
+    _note(found.unclaimed, synthetic, "images that were synthesised")
+    _note(found.unread, found.without_scan, "cases of label maps or a mask without a scan")
+    found.unread += _folders_without_images(root, cases, folders, kinds)
     return [case for case in cases if case.files]
 
 
-def _is_preview(path: str) -> bool:
-    """Whether a file is a picture whose name is that of no modality."""
-    return is_picture(Path(path)) and not is_known(without_ending(Path(path).name))
-
-
-def _note(found: CohortFiles, names: Sequence[str], what: str) -> None:
+def _note(where: list[str], names: Sequence[str], what: str) -> None:
     if names:
-        found.unclaimed.append(f"{len(names)} {what} ({quote_some(names)})")
+        where.append(f"{len(names)} {what} ({quote_some(names)})")
 
 
 def _no_images(root: Path, folders: Folders, kinds: Sequence[str]) -> BadInput:
@@ -389,8 +385,9 @@ def _folders_without_images(
         data = sorted(name for name in files if not name.lower().endswith(NOTES))
         has_images = any(name.lower().endswith(kinds) for name in data)
         if data and not has_images and folder.parent in levels and folder not in with_cases:
-            place = folder.relative_to(root)
-            sentences.append(f"{place}: no image of a kind that is read ({quote_some(data)})")
+            sentences.append(
+                f"{folder.relative_to(root)}: no image of a kind that is read ({quote_some(data)})"
+            )
     return sentences
 
 

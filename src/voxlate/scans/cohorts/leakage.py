@@ -1,11 +1,11 @@
 """Names, splits and masks that two cases or patients share by mistake."""
 
 import unicodedata
-from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
 from voxlate.base.errors import BadInput
+from voxlate.base.groups import grouped
 
 
 def refuse_leak(pairs: Iterable[tuple[str, str | None]], where: Path | str) -> None:
@@ -31,11 +31,9 @@ def refuse_similar_names(names: Iterable[str], what: str, where: Path | str) -> 
 
 def sentences_on_shared_masks(masks: Iterable[tuple[str, Path]]) -> list[str]:
     """A sentence for each mask file that is used for several patients; masks: patient and mask of each case."""
-    patients = defaultdict[Path, set[str]](set)
-    for patient, mask in masks:
-        patients[mask.resolve()].add(patient)
+    patients = grouped((mask.resolve(), patient) for patient, mask in masks)
     return [
-        f"the mask {mask.name} fits all {len(several)} patients for whom it is used"
+        f"the mask {mask.name} fits all {len({*several})} patients for whom it is used"
         for mask, several in patients.items()
-        if len(several) > 1
+        if len({*several}) > 1
     ]

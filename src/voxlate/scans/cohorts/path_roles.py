@@ -101,7 +101,7 @@ def _rows(root: Path, scans: Scans, found: CohortFiles) -> list[Row]:
     rows = list[Row]()
     owners = dict[str, str]()
     for (groups, patient, study), row in scans:
-        owner = "_".join((*groups, patient)) if twice else patient
+        owner = ("_".join((*groups, patient)) if twice else patient) + row.case
         names = [name for _, name in study]
         case = "_".join((owner, *names)) or root.resolve().name
         if names and (names[-1].startswith((f"{owner}_", f"{owner}-")) or len(case) > LONGEST_NAME):
@@ -116,6 +116,10 @@ def _rows(root: Path, scans: Scans, found: CohortFiles) -> list[Row]:
         patients, case = {owners[study] for study in studies}, min(studies)
         found.guessed.append(
             f"{len(studies)} cases are studies of {len(patients)} patients by their folders ({case} is of {owners[case]})"
+        )
+    if any(row.case for _, row in scans):
+        found.guessed.append(
+            "DICOM folders with one modality of several patients are a case of each (FOLDER_1, FOLDER_2)"
         )
     if twice:
         found.guessed.append(
@@ -227,7 +231,11 @@ def _of_usual_form(every: Sequence[Roles]) -> tuple[list[Roles], list[Roles]]:
 def _without_scan_folders(scans: Scans, found: CohortFiles) -> Scans:
     """The scans without the names of folders that hold one modality each, as archives have them below a study."""
     names = grouped(chain.from_iterable(study for (_, _, study), _ in scans))
-    unnamed = [level for level, own in names.items() if not any(map(_is_occasion, own))]
+    unnamed = [
+        level
+        for level, own in names.items()
+        if not any(_is_study(name) or re.match(DATE, name, re.IGNORECASE) for name in own)
+    ]
     for dropped in (unnamed, *([level] for level in sorted(unnamed, reverse=True))):
         held = defaultdict[Hashable, dict[Hashable, list[str]]](dict)
         shorter = Scans()
@@ -245,10 +253,6 @@ def _without_scan_folders(scans: Scans, found: CohortFiles) -> Scans:
             found.guessed.append(f"names of single scans are no studies ({quote_some(example)})")
             scans = shorter
     return scans
-
-
-def _is_occasion(name: str) -> bool:
-    return _is_study(name) or re.match(DATE, name, re.IGNORECASE) is not None
 
 
 def _sites(roles: Sequence[Roles]) -> set[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from voxlate.base.errors import BadInput
 from voxlate.scans.cohorts.case_files import CaseFiles, cases_of
 from voxlate.scans.cohorts.choice import Choice, Row, quote_some
+from voxlate.scans.cohorts.dicom_identity import person_in
 from voxlate.scans.cohorts.patterns import fits_any, path_expression, split_folders, study_of
 from voxlate.scans.cohorts.presets import Preset, Tags
 from voxlate.scans.formats.dicom import describe_series, is_dicom_folder, list_series
@@ -70,7 +71,10 @@ def cases_by_series(
 
 
 def rows_by_tags(root: Path, choice: Choice, path: str) -> list[Row]:
-    """The rows of the series in a DICOM folder, without case, whose modalities their tags state; localisers are none."""
+    """The rows of the series in a DICOM folder, whose modalities their tags state; localisers are none.
+
+    Where one modality is of several patients, the case of a row is the end of its name, such as "_2"; else "".
+    """
     rows = list[Row]()
     for series in list_series(root / path):
         shown = series.path.as_posix().removeprefix(f"{root.as_posix()}/")
@@ -84,6 +88,10 @@ def rows_by_tags(root: Path, choice: Choice, path: str) -> list[Row]:
         other = {"PT": "pet"}.get(series.modality, series.modality.lower() or "mr")
         modality = next(names, "mr") if series.modality == "MR" else other
         rows.append(Row(None, "", modality, series.path, series))
+    if len({row.modality for row in rows}) < len(rows):
+        known = [*dict.fromkeys(person_in(row.path) for row in rows)]
+        if len(known) > 1:
+            rows = [replace(row, case=f"_{known.index(person_in(row.path)) + 1}") for row in rows]
     return rows
 
 

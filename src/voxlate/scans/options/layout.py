@@ -12,6 +12,7 @@ from voxlate.base.options.option import INPUT, Option, bytes_of, options, shippe
 
 # of the environment, which processes that a command starts inherit
 LARGEST_VOLUME = "VOXLATE_MAX_VOLUME"
+Names = Sequence[str] | str | None
 SHIPPED = resources.files("voxlate.scans") / "presets"
 
 
@@ -68,7 +69,7 @@ class Layout:
         Option("Allow a manifest's paths to leave its folder.", panel=INPUT),
     ] = False
     prefer: Annotated[
-        Sequence[str] | str | None,
+        Names,
         Option(
             "File to take if a case has several of a modality, such as '*_run-2_*'. Repeatable.",
             panel=INPUT,
@@ -76,7 +77,7 @@ class Layout:
         ),
     ] = None
     exclude: Annotated[
-        Sequence[str] | str | None,
+        Names,
         Option(
             "Case or patient to leave out (*, ?). Repeatable.",
             panel=INPUT,
@@ -84,7 +85,7 @@ class Layout:
         ),
     ] = None
     exclude_file: Annotated[
-        Sequence[str] | str | None,
+        Names,
         Option(
             "Name, path or series description of files to leave out: '*_defaced*'. Repeatable.",
             panel=INPUT,
