@@ -49,11 +49,3 @@ def keep_cases(cohort: Path, *names: str) -> Path:
         if case.name not in names:
             shutil.rmtree(case)
     return cohort
-
-
-def touch(root: Path, *paths: str) -> Path:
-    """Write empty files of these places below a folder; returns the folder."""
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(b"")
-    return root

@@ -216,7 +216,8 @@ def notes_on_starter(
 ) -> Iterator[tuple[str, str]]:
     """The code and text of messages on a starter, and on what its intervals rest."""
     name = f"starter:{starter['name']}"
-    yield "starter", f"Synthesised by {name}, which was trained on {starter['trained_on']}. Lesions may be missing from the image, or look healthy."
+    trained = f"Synthesised by {name}, which was trained on {starter['trained_on']}."
+    yield "starter", f"{trained} Lesions may be missing from the image, or look healthy."
     fit = f"Fit intervals on real cases: voxlate calibrate {name} COHORT --out RUN."
     if calibration is None:
         yield "no-intervals", f"No intervals: the starter has none for such images. {fit}"

@@ -232,7 +232,7 @@ def export(
         if said not in refused:
             note(said)
     say(f"{done.summary} in {dicom}: derived, synthetic, not for diagnosis.")
-    end((f"left out {said.text}" for said in refused), DOUBTFUL)
+    end(f"left out {said.text}" for said in refused)
 
 
 def _export_for(path: Path, to: Path | None, dicom: Path | None, options: ConsumerOptions) -> None:
