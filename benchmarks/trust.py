@@ -91,8 +91,8 @@ def learned(
     model = load(run)
     mine = [one for one in find_scans([str(scans)], model) if split[one.case] == "test"]
     synthesise_cases(Selection(model, mine), folder / "out", anyway=True)
-    asked = {"cases": [one.case for one in mine], "regions": regions, "mask": "whole"}
-    scores = evaluate(folder / "out", scans, **asked)
+    names = [one.case for one in mine]
+    scores = evaluate(folder / "out", scans, cases=names, regions=regions, mask="whole")
     ours = [row for row in scores.rows if row.answer == "synthesis"]
     keys = [*KEYS, *(f"{region}.coverage" for region in regions)]
     header = calibration.header
