@@ -132,16 +132,17 @@ def label_bodies(asked: PhantomOptions) -> Bodies:
 def ct_bodies(asked: PhantomOptions) -> Bodies:
     """Bodies of real CTs; raises BadInput where there are none, and for options of bodies that are drawn."""
     _check_voxels(asked)
-    if asked.lesion in ("tumour", "stroke") or asked.lesions is not None or asked.stripped:
+    has_labels = asked.labels is not None
+    alone = asked.tissues is not None and not has_labels
+    if asked.lesion in ("tumour", "stroke") or asked.lesions or asked.stripped or alone:
         raise BadInput(
-            "--ct: expected no --lesion, --lesions or --stripped with it, found one of them. Remove it; a real CT has its own lesions."
+            "--ct: expected no --lesion, --lesions, --stripped, or --tissues without --labels, found one of them. Remove it; a real CT has its own lesions."
         )
     found = _find_files(Path(asked.ct or ""), "--ct")
     # beside other scans, those that are called so
     called = {name[:-3]: path for name, path in found.items() if name.lower().endswith("_ct")}
     scans = called or found
     names = tuple(scans)
-    has_labels = asked.labels is not None or asked.tissues is not None
     table, maps = _label_maps(asked) if has_labels else (NO_LABELS, {})
     if unknown := sorted(maps.keys() - scans.keys()):
         raise BadInput(

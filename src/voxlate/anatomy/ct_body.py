@@ -3,7 +3,7 @@
 Source of the regions: Billot et al. 2023, Med Image Anal 86:102789.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +13,7 @@ from voxlate.anatomy import exposure
 from voxlate.anatomy.anatomy import Lesion
 from voxlate.anatomy.canvas import Canvas, blank
 from voxlate.anatomy.head import Head
-from voxlate.anatomy.label_table import CODES, LabelTable, OwnTissue
+from voxlate.anatomy.label_table import LabelTable, OwnTissue
 from voxlate.anatomy.real_ct import SOFT_HU, CtScan
 from voxlate.anatomy.shapes import Points, Rng, noise
 from voxlate.anatomy.tissue import Label
@@ -25,9 +25,22 @@ _WAVES_MM = (25.0, 60.0, 120.0)  # of regions, from gyri to organs
 _LEAST_REGIONS, _MOST_REGIONS = 3, 8
 # T2* at 3 T is about 1 ms: Yu et al. 2011, Magn Reson Med 66:248; PD of 20 to 30 % is its density.
 _LUNG = OwnTissue(pd=0.22, t1_ms=1200, t2_ms=40, t2star_ms=1.2, hu=-780, chi_ppm=4.0)
-# Least and most of PD, T1, T2 in ms, T2* / T2, gadolinium in mM, fat fraction: soft tissue, and marrow from red to yellow.
-_REGION = (0.65, 600, 30, 0.3, 0, 0), (0.95, 1900, 140, 0.7, 0.3, 0.15)
-_MARROW = (0.4, 320, 40, 0.08, 0, 0.2), (0.9, 900, 110, 0.2, 0.1, 0.85)
+Ranges = Mapping[str, tuple[float, float]]  # least and most of the constants of a tissue
+_REGION: Ranges = {
+    "pd": (0.65, 0.95),
+    "t1_ms": (600, 1900),
+    "t2_ms": (30, 140),
+    "t2star_ms": (10, 30),
+    "gadolinium_mm": (0, 0.3),
+    "fat": (0, 0.15),
+}
+_MARROW: Ranges = {  # from red to yellow
+    "pd": (0.4, 0.9),
+    "t1_ms": (320, 900),
+    "t2_ms": (40, 110),
+    "t2star_ms": (4, 15),
+    "fat": (0.2, 0.85),
+}
 # HU between which two tissues share a voxel.
 _AIR_HU, _LUNG_HU = -950.0, -780.0
 _FAT_LOW_HU, _FAT_HU = -115.0, -85.0
@@ -37,41 +50,42 @@ _GAS_HU = -300.0  # near it, air borders on soft tissue
 _INNER = 0.75  # of the neighbours of a voxel: at a flat surface of bone, 0.67 are bone
 
 
-def table_of(labels: LabelTable, rng: Rng) -> LabelTable:
+def table_of(
+    labels: LabelTable,
+    rng: Rng,
+) -> LabelTable:
     """The table of a body: with lung and its regions as tissues of its own."""
     own = {**labels.own}
     own.setdefault("lung", _LUNG)
-    own["bone_marrow"] = _draw(rng, *_MARROW)
+    own["bone_marrow"] = _draw(rng, _MARROW)
     for number in range(1, _MOST_REGIONS + 1):
-        own[f"region_{number}"] = _draw(rng, *_REGION)
+        own[f"region_{number}"] = _draw(rng, _REGION)
     return replace(labels, own=own)
 
 
-def _draw(rng: Rng, lows: Sequence[float], highs: Sequence[float]) -> OwnTissue:
-    """A tissue with constants between these."""
-    pd, t1, t2, dephasing, gadolinium, fat = rng.uniform(lows, highs).tolist()
-    return OwnTissue(
-        pd=pd,
-        t1_ms=t1,
-        t2_ms=t2,
-        t2star_ms=dephasing * t2,
-        hu=_MUSCLE_HU,
-        gadolinium_mm=gadolinium,
-        fat=fat,
-    )
+def _draw(
+    rng: Rng,
+    ranges: Ranges,
+) -> OwnTissue:
+    values = {name: float(rng.uniform(*ends)) for name, ends in ranges.items()}
+    return OwnTissue(hu=_MUSCLE_HU, **values)
 
 
-def make_ct_body(scan: CtScan, labels: LabelTable, seed: int, case: int) -> Head:
+def make_ct_body(
+    scan: CtScan,
+    labels: LabelTable,
+    seed: int,
+    case: int,
+) -> Head:
     """One body of a CT; the same scan, name, seed and case give the same body."""
     rng = np.random.default_rng([seed, case, stable_id(scan.name)])
     table_rng, region_rng, tissue_rng, texture_rng, exposure_rng = rng.spawn(5)
     table = table_of(labels, table_rng)
-    z, y, x = (np.arange(n) * np.float32(s) for n, s in zip(scan.hu.shape, scan.spacing_mm))
-    soft = _regions(scan, region_rng, (x, y, z)) + np.uint8(table.names["region_1"])
-    soft[scan.fluid] = Label.SPINAL_FLUID
-    stated = scan.organs > 0
-    soft[stated] = scan.organs[stated]
-    soft[soft == CODES["fluid"]] = Label.SPINAL_FLUID
+    lengths = zip(scan.hu.shape[::-1], scan.spacing_mm[::-1])
+    x, y, z = (np.arange(length) * np.float32(step) for length, step in lengths)
+    soft = _regions(scan, region_rng, (x, y, z))
+    soft += np.uint8(table.names["region_1"])
+    soft = np.where(scan.organs > 0, scan.organs, soft)
     drawn = _paint(scan, soft, table.names)
     return Head(
         drawn.label,
@@ -89,7 +103,11 @@ def make_ct_body(scan: CtScan, labels: LabelTable, seed: int, case: int) -> Head
     )
 
 
-def _regions(scan: CtScan, rng: Rng, axes: Points) -> AnyArray:
+def _regions(
+    scan: CtScan,
+    rng: Rng,
+    axes: Points,
+) -> AnyArray:
     """The number of the region of each voxel, from 0: each has its HU and a noise, whose weights differ between bodies."""
     values = scan.smooth_hu[scan.soft][::997]
     count = int(rng.integers(_LEAST_REGIONS, _MOST_REGIONS + 1))
@@ -107,41 +125,38 @@ def _regions(scan: CtScan, rng: Rng, axes: Points) -> AnyArray:
     return number
 
 
-def _mix(
-    canvas: Canvas,
-    where: AnyArray,
-    hu: AnyArray,
-    tissues: tuple[AnyArray | int, AnyArray | int],
-    ends: tuple[float, float],
-) -> None:
-    """Fill voxels with two tissues by HU: the first up to the first end, the second from the other."""
-    low, high = (np.broadcast_to(np.uint8(label), hu.shape)[where] for label in tissues)
-    part = np.clip((hu[where] - ends[0]) / (ends[1] - ends[0]), 0, 1)
-    mostly = part >= 0.5
-    canvas.label[where] = np.where(mostly, high, low)
-    canvas.second[where] = np.where(mostly, low, high)
-    canvas.share[where] = np.maximum(part, 1 - part)
-
-
-def _paint(scan: CtScan, soft: AnyArray, names: Mapping[str, int]) -> Canvas:
+def _paint(
+    scan: CtScan,
+    soft: AnyArray,
+    names: Mapping[str, int],
+) -> Canvas:
     """The tissues of a CT by HU, from air to cortical bone; soft: the soft tissue of each voxel, where it has some."""
     hu, bone = scan.calm_hu, scan.bone
     lung, marrow, fat = names["lung"], names["bone_marrow"], int(Label.FAT)
     lowest, highest = ndimage.minimum_filter(hu, 3), ndimage.maximum_filter(hu, 3)
-    out = blank(hu.shape, 1.0)
     other = scan.body & ~bone
-    _mix(out, other, hu, (fat, soft), (_FAT_HU, SOFT_HU))
-    _mix(out, other & (hu < _FAT_LOW_HU), hu, (lung, fat), (_LUNG_HU, _FAT_LOW_HU))
     # a voxel between gas and muscle holds no fat
     edge = other & (hu < SOFT_HU) & (lowest < _GAS_HU) & (highest > SOFT_HU)
-    _mix(out, edge, hu, (lung, soft), (_LUNG_HU, SOFT_HU))
-    _mix(out, other & (hu < _LUNG_HU), hu, (Label.SINUS, lung), (_AIR_HU, _LUNG_HU))
     inner = bone & (ndimage.uniform_filter(bone.astype(np.float32), 3) > _INNER)
-    _mix(out, inner, hu, (fat, marrow), (_FAT_HU, _MARROW_LOW_HU))
-    _mix(out, inner & (hu > _MARROW_HU), hu, (marrow, Label.BONE), (_MARROW_HU, _CORTEX_HU))
     in_fat = (lowest > _GAS_HU) & (lowest < SOFT_HU)
     around = np.where(in_fat, np.uint8(fat), soft)
-    _mix(out, bone & ~inner, hu, (around, Label.BONE), (_MUSCLE_HU, _CORTEX_HU))
+    out = blank(hu.shape, 1.0)
+    # Each fills voxels with two tissues: the first up to the first HU, the second from the other.
+    for where, low, high, first, last in (
+        (other, fat, soft, _FAT_HU, SOFT_HU),
+        (other & (hu < _FAT_LOW_HU), lung, fat, _LUNG_HU, _FAT_LOW_HU),
+        (edge, lung, soft, _LUNG_HU, SOFT_HU),
+        (other & (hu < _LUNG_HU), int(Label.SINUS), lung, _AIR_HU, _LUNG_HU),
+        (inner, fat, marrow, _FAT_HU, _MARROW_LOW_HU),
+        (inner & (hu > _MARROW_HU), marrow, int(Label.BONE), _MARROW_HU, _CORTEX_HU),
+        (bone & ~inner, around, int(Label.BONE), _MUSCLE_HU, _CORTEX_HU),
+    ):
+        below, above = np.broadcast_arrays(low, high, hu)[:2]
+        part = np.clip((hu[where] - first) / (last - first), 0, 1)
+        mostly = part >= 0.5
+        out.label[where] = np.where(mostly, above[where], below[where])
+        out.second[where] = np.where(mostly, below[where], above[where])
+        out.share[where] = np.maximum(part, 1 - part)
     out.label[scan.metal] = Label.METAL
     out.share[scan.metal] = 1
     return out

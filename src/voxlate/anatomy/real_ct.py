@@ -52,8 +52,8 @@ _UNSTATED = (Label.AIR, Label.SINUS, CODES["soft"], CODES["hollow"])
 class CtScan:
     """A CT [D, H, W] (z, y, x; growing to superior, anterior, right), and what is where in it.
 
-    hu: as scanned; calm_hu: without noise; smooth_hu: the mean of soft tissue around each voxel. body, bone, metal, soft,
-    fluid: bool. organs: the codes of soft tissue that a label map states (see `LabelTable`), 0 elsewhere.
+    hu: as scanned; calm_hu: without noise; smooth_hu: the mean of soft tissue around each voxel. body, bone, metal, soft:
+    bool. organs: fluid and the soft tissue that a label map states, by codes (see `LabelTable`), 0 elsewhere.
     """
 
     name: str
@@ -64,14 +64,17 @@ class CtScan:
     bone: AnyArray
     metal: AnyArray
     soft: AnyArray
-    fluid: AnyArray
     organs: AnyArray
     affine: AnyArray
     spacing_mm: Triple
 
 
 def read_ct(
-    path: Path, name: str, spacing_mm: Triple | None, labels: Path | None, table: LabelTable
+    path: Path,
+    name: str,
+    spacing_mm: Triple | None,
+    labels: Path | None,
+    table: LabelTable,
 ) -> CtScan:
     """Read a CT of any format and orientation; raises BadInput for what is none.
 
@@ -93,31 +96,40 @@ def read_ct(
     calm = _without_noise(hu, body, spacing)
     codes = np.zeros(hu.shape, np.uint8)
     if labels is not None:
-        drawn = resample(canonical(read_volume(labels, "seg")), volume.grid, 0, 0.0)
-        codes = table.convert(np.rint(drawn.data[0]).astype(np.int64), str(labels))
+        drawn = canonical(read_volume(labels, "seg"))
+        values = resample(drawn, volume.grid, order=0, fill=0.0).data[0]
+        codes = table.convert(np.rint(values).astype(np.int64), str(labels))
     organs = np.where(np.isin(codes, (*_UNSTATED, *_BONES)), np.uint8(0), codes)
     bone = _bone(calm, body, spacing) & (organs == 0)
     bone |= np.isin(codes, _BONES) & body
     soft = body & ~bone & (calm > SOFT_HU)
     smooth = _mean_of(calm, soft, spacing)
     thin = soft & (smooth < _FLUID_HU)
-    fluid = thin & dilate(erode(thin, _FLUID_MM, spacing), 2 * _FLUID_MM, spacing)
+    fluid = thin & dilate(erode(thin, _FLUID_MM, spacing), 2 * _FLUID_MM, spacing) & (organs == 0)
+    organs[fluid | (codes == CODES["fluid"])] = Label.SPINAL_FLUID
     dense = body & (hu > _METAL_HU)
     metal = dilate(dense, max(_HALO_MM, min(spacing)), spacing) & body
-    arrays = (hu, calm, smooth, body, bone, metal, soft, fluid, organs)
+    arrays = (hu, calm, smooth, body, bone, metal, soft, organs)
     return CtScan(name, *arrays, volume.affine, spacing)
 
 
-def _with_voxels(volume: Volume, spacing_mm: Triple) -> Volume:
+def _with_voxels(
+    volume: Volume,
+    spacing_mm: Triple,
+) -> Volume:
     """The volume with voxels of another size (x, y, z), smoothed where they are larger."""
     new, old = np.array(spacing_mm[::-1]), np.array(volume.grid.spacing_mm)
     sigma = np.where(new > old, 0.5 * new / old, 0.0)
     smooth = ndimage.gaussian_filter(volume.data[0], sigma)[None]
-    depth, height, width = new.tolist()
-    return resample(replace(volume, data=smooth), with_spacing(volume.grid, (depth, height, width)))
+    grid = with_spacing(volume.grid, triple(new))
+    return resample(replace(volume, data=smooth), grid)
 
 
-def _without_noise(hu: AnyArray, body: AnyArray, spacing_mm: Triple) -> AnyArray:
+def _without_noise(
+    hu: AnyArray,
+    body: AnyArray,
+    spacing_mm: Triple,
+) -> AnyArray:
     """The mean around each voxel that differs from it by no more than noise: noise of a CT is not in its MR."""
     sides = [2 * max(1, round(_CALM_MM / step)) + 1 for step in spacing_mm]
     mean = ndimage.uniform_filter(hu, sides)
@@ -127,7 +139,11 @@ def _without_noise(hu: AnyArray, body: AnyArray, spacing_mm: Triple) -> AnyArray
     return np.where(away < _CALM_SDS * noise_hu, mean, hu)
 
 
-def _bone(calm: AnyArray, body: AnyArray, spacing_mm: Triple) -> AnyArray:
+def _bone(
+    calm: AnyArray,
+    body: AnyArray,
+    spacing_mm: Triple,
+) -> AnyArray:
     """Bone with its marrow. Enhanced vessels and organs are not dense, or large and less dense than cortical bone."""
     found = components_of(body & (calm > _DENSE_HU))
     small = found.sizes() * float(np.prod(spacing_mm)) < 1000 * _AGENT_ML
@@ -141,7 +157,11 @@ def _bone(calm: AnyArray, body: AnyArray, spacing_mm: Triple) -> AnyArray:
     return bone | (there & closed & (calm > _MARROW_HU))
 
 
-def _mean_of(calm: AnyArray, where: AnyArray, spacing_mm: Triple) -> AnyArray:
+def _mean_of(
+    calm: AnyArray,
+    where: AnyArray,
+    spacing_mm: Triple,
+) -> AnyArray:
     """Gaussian means over the voxels of a mask alone."""
     sigma = np.divide(_SMOOTH_MM, spacing_mm)
     total = ndimage.gaussian_filter(np.where(where, calm, np.float32(0)), sigma)
