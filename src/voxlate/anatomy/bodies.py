@@ -155,7 +155,7 @@ def ct_bodies(asked: PhantomOptions) -> Bodies:
 
     return Bodies(
         lambda case, _: make_ct_body(_read(names[case % len(names)]), table, asked.seed, case),
-        _settings(asked, table, ct=scans, label_maps=maps),
+        _settings(asked, table, ct=scans, label_maps=maps) | {"lesion": "none"},
         {
             "what": "Real CTs of patients, with MR that was drawn from them by equations: no MR was acquired.",
             "seg": table_of(table, np.random.default_rng(0)).names,

@@ -85,7 +85,9 @@ def make_ct_body(
     x, y, z = (np.arange(length) * np.float32(step) for length, step in lengths)
     soft = _regions(scan, region_rng, (x, y, z))
     soft += np.uint8(table.names["region_1"])
-    soft = np.where(scan.organs > 0, scan.organs, soft)
+    # vessels of the lung are soft tissue
+    stated = (scan.organs > 0) & (scan.organs != table.names["lung"])
+    soft = np.where(stated, scan.organs, soft)
     drawn = _paint(scan, soft, table.names)
     return Head(
         drawn.label,
@@ -132,8 +134,10 @@ def _paint(
 ) -> Canvas:
     """The tissues of a CT by HU, from air to cortical bone; soft: the soft tissue of each voxel, where it has some."""
     hu, bone = scan.calm_hu, scan.bone
-    lung, marrow, fat = names["lung"], names["bone_marrow"], int(Label.FAT)
-    lowest, highest = ndimage.minimum_filter(hu, 3), ndimage.maximum_filter(hu, 3)
+    lung, marrow = names["lung"], names["bone_marrow"]
+    fat, cortex = int(Label.FAT), int(Label.BONE)
+    lowest = ndimage.minimum_filter(hu, 3)
+    highest = ndimage.maximum_filter(hu, 3)
     other = scan.body & ~bone
     # a voxel between gas and muscle holds no fat
     edge = other & (hu < SOFT_HU) & (lowest < _GAS_HU) & (highest > SOFT_HU)
@@ -148,8 +152,8 @@ def _paint(
         (edge, lung, soft, _LUNG_HU, SOFT_HU),
         (other & (hu < _LUNG_HU), int(Label.SINUS), lung, _AIR_HU, _LUNG_HU),
         (inner, fat, marrow, _FAT_HU, _MARROW_LOW_HU),
-        (inner & (hu > _MARROW_HU), marrow, int(Label.BONE), _MARROW_HU, _CORTEX_HU),
-        (bone & ~inner, around, int(Label.BONE), _MUSCLE_HU, _CORTEX_HU),
+        (inner & (hu > _MARROW_HU), marrow, cortex, _MARROW_HU, _CORTEX_HU),
+        (bone & ~inner, around, cortex, _MUSCLE_HU, _CORTEX_HU),
     ):
         below, above = np.broadcast_arrays(low, high, hu)[:2]
         part = np.clip((hu[where] - first) / (last - first), 0, 1)

@@ -17,7 +17,7 @@ from voxlate.anatomy.tissue import SKULL, Label
 from voxlate.base.arrays import AnyArray
 from voxlate.base.errors import BadInput
 from voxlate.scans.formats.io import read_volume
-from voxlate.scans.images.grid import Volume, canonical, resample, with_spacing
+from voxlate.scans.images.grid import Grid, Volume, canonical, resample, with_spacing
 from voxlate.scans.images.mask import (
     close_gaps,
     components_of,
@@ -94,11 +94,7 @@ def read_ct(
     body = foreground(volume)
     hu = np.clip(volume.data[0], LEAST_HU, MOST_HU)
     calm = _without_noise(hu, body, spacing)
-    codes = np.zeros(hu.shape, np.uint8)
-    if labels is not None:
-        drawn = canonical(read_volume(labels, "seg"))
-        values = resample(drawn, volume.grid, order=0, fill=0.0).data[0]
-        codes = table.convert(np.rint(values).astype(np.int64), str(labels))
+    codes = _codes_of(labels, volume.grid, table)
     organs = np.where(np.isin(codes, (*_UNSTATED, *_BONES)), np.uint8(0), codes)
     bone = _bone(calm, body, spacing) & (organs == 0)
     bone |= np.isin(codes, _BONES) & body
@@ -111,6 +107,15 @@ def read_ct(
     metal = dilate(dense, max(_HALO_MM, min(spacing)), spacing) & body
     arrays = (hu, calm, smooth, body, bone, metal, soft, organs)
     return CtScan(name, *arrays, volume.affine, spacing)
+
+
+def _codes_of(path: Path | None, grid: Grid, table: LabelTable) -> AnyArray:
+    """The codes of a label map on a grid; 0 where there is none."""
+    if path is None:
+        return np.zeros(grid.shape, np.uint8)
+    drawn = canonical(read_volume(path, "seg"))
+    values = resample(drawn, grid, order=0, fill=0.0).data[0]
+    return table.convert(np.rint(values).astype(np.int64), str(path))
 
 
 def _with_voxels(
