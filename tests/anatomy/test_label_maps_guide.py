@@ -13,7 +13,8 @@ from voxlate.anatomy.tissue import Label
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "guides" / "label_maps.md").read_text()
 RECIPE, TABLE = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
-COMMANDS = re.findall(r"```\n(.*?)```", GUIDE, re.DOTALL)[0]
+COMMANDS = re.findall(r"```\n(voxlate .*?)```", GUIDE, re.DOTALL)
+SMALL_COMMANDS = {"--cases 40": "--cases 3", "--spacing 2 2 2": "--spacing 6 6 6"}
 SMALL = {
     "patch = [1, 192, 192]": "patch = [1, 32, 32]",
     "width = 32": "width = 32, multipliers = [1]",
@@ -57,20 +58,19 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
+def words_of(line: str, folder: Path, **names: str) -> list[str]:
+    """The words of a command with small numbers, whose names in capitals are in a folder; names: others than their own."""
+    for text, short in SMALL_COMMANDS.items():
+        line = line.replace(text, short)
+    words = shlex.split(line)[1:]
+    is_path = [word.isupper() or word.endswith(".toml") for word in words]
+    return [str(folder / names.get(w, w.lower())) if path else w for w, path in zip(words, is_path)]
+
+
 def test_the_commands_of_the_guide_train_on_a_pelvis_and_synthesise_its_ct(voxlate, folder):
-    names = {"MAPS": "maps", "BODIES": "bodies", "PREPARED": "prepared", "RUN": "run", "OUT": "out"}
-    names["body_mr_to_ct.toml"] = "body_mr_to_ct.toml"
-    small = {"--cases 40": "--cases 3", "--spacing 2 2 2": "--spacing 6 6 6"}
-    lines = COMMANDS
-    for text, short in small.items():
-        assert text in lines
-        lines = lines.replace(text, short)
-    *making, synthesis = lines.strip().splitlines()
+    *making, synthesis = COMMANDS[0].strip().splitlines()
     for line in making:
-        words = [
-            str(folder / names[word]) if word in names else word for word in shlex.split(line)[1:]
-        ]
-        voxlate(*words).done()
+        voxlate(*words_of(line, folder)).done()
     scan = folder / "scan"
     voxlate(
         "phantom",
@@ -90,10 +90,7 @@ def test_the_commands_of_the_guide_train_on_a_pelvis_and_synthesise_its_ct(voxla
         scan,
     ).done()
     words = synthesis.replace("scan.nii.gz", str(scan / "a_000" / "t1.nii.gz"))
-    words = [
-        str(folder / names[word]) if word in names else word for word in shlex.split(words)[1:]
-    ]
-    voxlate(*words).done()
+    voxlate(*words_of(words, folder)).done()
     made = list((folder / "out").rglob("ct.nii.gz"))
     assert len(made) == 1
     assert np.isfinite(nibabel.load(made[0]).get_fdata()).all()
@@ -106,3 +103,12 @@ def test_the_table_of_the_guide_names_the_tissues_of_a_pelvis(tmp_path):
     assert table.codes[82] == Label.MUSCLE
     assert table.names["prostate"] == len(Label)
     table.convert(pelvis().astype(np.int64), "pelvis")
+
+
+def test_the_commands_of_the_guide_train_on_cts_alone(voxlate, folder):
+    first, prepare, train, _ = COMMANDS[0].strip().splitlines()
+    voxlate(*words_of(first, folder, BODIES="cts")).done()
+    for line in (COMMANDS[1], prepare, train):
+        voxlate(*words_of(line, folder)).done()
+    assert {path.name for path in (folder / "bodies").glob("a_*")} == {"a_000_000"}
+    assert (folder / "run" / "weights.safetensors").is_file()

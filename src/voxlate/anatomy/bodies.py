@@ -1,4 +1,4 @@
-"""What a cohort of phantoms is drawn from: simulated heads, or variations of label maps."""
+"""What a cohort of phantoms is drawn from: simulated heads, variations of label maps, or real CTs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,18 +9,22 @@ from typing import Any
 import numpy as np
 
 from voxlate.anatomy.anatomy import LesionKind
+from voxlate.anatomy.ct_body import NO_LABELS, make_ct_body, table_of
 from voxlate.anatomy.diseases import LesionShape
 from voxlate.anatomy.head import FIELD_MM, Head, make_head
 from voxlate.anatomy.label_map import LEAST_MM, MOST_MM, read_label_map, read_lesion
 from voxlate.anatomy.label_table import LabelTable, read_table
 from voxlate.anatomy.mapped_head import make_mapped_head
 from voxlate.anatomy.options import PhantomOptions, tables
+from voxlate.anatomy.real_ct import CtScan, read_ct
 from voxlate.anatomy.tissue import BRAIN, Label
-from voxlate.base.errors import BadInput
+from voxlate.base.errors import BadInput, first_of
 from voxlate.base.files import safe_name
+from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import content_hash, is_picture, scan_endings, without_ending
 
 SIZE = (96, 96, 48)  # of simulated heads
+CASES = 24
 KEPT_MAPS = 4
 LESION_MAP = {
     "tumour": {"necrosis": 1, "oedema": 2, "enhancing rim": 3, "other": 4},
@@ -35,17 +39,33 @@ _SOURCES = "Constants and equations with their literature: voxlate.anatomy.tissu
 class Bodies:
     """The bodies of a cohort.
 
-    make: a body by the case's number and the kind of its lesion; name: its folder; kind: its lesion where kinds are mixed;
-    patient: of which label map it is, None where each is another body. settings: what a cohort that is continued must have
-    in common; description: further facts for `phantom.json`.
+    make: a body by the case's number and the kind of its lesion. settings: what a cohort that is continued must have in
+    common; description: further facts for `phantom.json`; files: the names of the label maps or CTs that become bodies in
+    turn, none where each is drawn; cases: their number where none is asked for.
     """
 
     make: Callable[[int, LesionKind], Head]
-    name: Callable[[int], str]
-    kind: Callable[[int], LesionKind]
     settings: dict[str, Any]
     description: dict[str, Any]
-    patient: Callable[[int], str] | None = None
+    files: tuple[str, ...] = ()
+    cases: int = CASES
+
+    def name(self, case: int) -> str:
+        """The folder of a case."""
+        return (
+            f"{self.patient(case)}_{self._turn(case):03d}" if self.files else f"phantom_{case:03d}"
+        )
+
+    def patient(self, case: int) -> str:
+        """The label map or CT of a case."""
+        return self.files[case % len(self.files)]
+
+    def kind(self, case: int) -> LesionKind:
+        """The lesion of a case where kinds are mixed: each file has each in turn, also where their numbers have a common factor."""
+        return MIXED[(case + self._turn(case)) % len(MIXED)]
+
+    def _turn(self, case: int) -> int:
+        return case // len(self.files) if self.files else 0
 
 
 def simulated(asked: PhantomOptions) -> Bodies:
@@ -59,13 +79,11 @@ def simulated(asked: PhantomOptions) -> Bodies:
     for name, value in (("--tissues", asked.tissues), ("--spacing", asked.spacing_mm)):
         if value is not None:
             raise BadInput(
-                f"{name}: expected --labels with it, found none. Name the label maps, or remove {name}."
+                f"{name}: expected --labels or --ct with it, found neither. Name the label maps or CTs, or remove {name}."
             )
     lesions = _Lesions(asked)
     return Bodies(
         lambda case, lesion: make_head(asked.seed, case, size, lesion, lesions.of(case, lesion)),
-        lambda case: f"phantom_{case:03d}",
-        lambda case: MIXED[case % len(MIXED)],
         {"size": list(size), **lesions.settings},
         {
             "what": "Simulated heads, computed from equations without data of any patient.",
@@ -80,8 +98,9 @@ def simulated(asked: PhantomOptions) -> Bodies:
 
 def label_bodies(asked: PhantomOptions) -> Bodies:
     """Variations of label maps; raises BadInput where there are none, or without a table of their tissues."""
-    table, maps = _table(asked), _find_maps(Path(asked.labels or ""), "--labels")
-    names = list(maps)
+    _check_voxels(asked)
+    table, maps = _label_maps(asked)
+    names = tuple(maps)
     lesions = _Lesions(asked)
     # few maps are read once for all their variations; many are not kept
     read = lru_cache(KEPT_MAPS)(lambda name: read_label_map(maps[name], table, name))
@@ -99,24 +118,64 @@ def label_bodies(asked: PhantomOptions) -> Bodies:
 
     return Bodies(
         _make,
-        lambda case: f"{names[case % len(names)]}_{case // len(names):03d}",
-        # Each map has each kind in turn, also where their numbers have a common factor.
-        lambda case: MIXED[(case + case // len(names)) % len(MIXED)],
-        {
-            "label_maps": {name: content_hash(path)[:16] for name, path in maps.items()},
-            "tissues": table.name,
-            "table": table.digest,
-            "spacing_mm": list(asked.spacing_mm) if asked.spacing_mm else None,
-            **lesions.settings,
-        },
+        _settings(asked, table, label_maps=maps) | {"tissues": table.name, **lesions.settings},
         {
             "what": "Simulated scans, computed from equations on the anatomy of label maps.",
             "seg": table.names,
             "lesion_map": LESION_MAP,
             "sources": _SOURCES,
         },
-        lambda case: names[case % len(names)],
+        names,
     )
+
+
+def ct_bodies(asked: PhantomOptions) -> Bodies:
+    """Bodies of real CTs; raises BadInput where there are none, and for options of bodies that are drawn."""
+    _check_voxels(asked)
+    has_labels = asked.labels is not None
+    alone = asked.tissues is not None and not has_labels
+    if asked.lesion in ("tumour", "stroke") or asked.lesions or asked.stripped or alone:
+        raise BadInput(
+            "--ct: expected no --lesion, --lesions, --stripped, or --tissues without --labels, found one of them. Remove it; a real CT has its own lesions."
+        )
+    found = _find_files(Path(asked.ct or ""), "--ct")
+    # beside other scans, those that are called so
+    called = {name[:-3]: path for name, path in found.items() if name.lower().endswith("_ct")}
+    scans = called or found
+    names = tuple(scans)
+    table, maps = _label_maps(asked) if has_labels else (NO_LABELS, {})
+    if unknown := sorted(maps.keys() - scans.keys()):
+        raise BadInput(
+            f"{maps[unknown[0]]}: expected the name of a CT of --ct ({first_of(names)}), found {unknown[0]}. Name each label map as its CT."
+        )
+
+    @lru_cache(KEPT_MAPS)
+    def _read(name: str) -> CtScan:
+        return read_ct(scans[name], name, asked.spacing_mm, maps.get(name), table)
+
+    return Bodies(
+        lambda case, _: make_ct_body(_read(names[case % len(names)]), table, asked.seed, case),
+        _settings(asked, table, ct=scans, label_maps=maps) | {"lesion": "none"},
+        {
+            "what": "Real CTs of patients, with MR that was drawn from them by equations: no MR was acquired.",
+            "seg": table_of(table, np.random.default_rng(0)).names,
+            "sources": _SOURCES,
+        },
+        names,
+        len(names),
+    )
+
+
+def _settings(asked: PhantomOptions, table: LabelTable, **files: dict[str, Path]) -> dict[str, Any]:
+    """What a cohort of files that is continued must have in common."""
+    spacing = list(asked.spacing_mm) if asked.spacing_mm else None
+    hashes = {kind: _hashes(paths) for kind, paths in files.items()}
+    return {**hashes, "table": table.digest, "spacing_mm": spacing}
+
+
+def _hashes(files: dict[str, Path]) -> dict[str, str]:
+    """What states the content of files."""
+    return {name: content_hash(path)[:16] for name, path in files.items()}
 
 
 class _Lesions:
@@ -129,14 +188,16 @@ class _Lesions:
                 f"--lesions: expected --lesion tumour or mixed with it, found {asked.lesion}. Change it, or remove --lesions."
             )
         self.seed = asked.seed
-        self.maps = {} if given is None else _find_maps(Path(given), "--lesions")
+        self.maps = {} if given is None else _find_files(Path(given), "--lesions")
         self.table = None if given is None else read_table(asked.lesion_tissues)
 
     @property
     def settings(self) -> dict[str, Any]:
         """What a cohort that is continued must have in common."""
-        hashes = {name: content_hash(path)[:16] for name, path in self.maps.items()}
-        return {"lesions": hashes, "lesion_table": self.table.digest if self.table else None}
+        return {
+            "lesions": _hashes(self.maps),
+            "lesion_table": self.table.digest if self.table else None,
+        }
 
     def of(self, case: int, lesion: LesionKind) -> LesionShape | None:
         """The lesion of a case; None where a drawn one, or none, is asked for."""
@@ -146,15 +207,20 @@ class _Lesions:
         return read_lesion(list(self.maps.values())[number], self.table)
 
 
-def _table(asked: PhantomOptions) -> LabelTable:
-    """The table that the options name; raises BadInput for options of simulated heads."""
+def _label_maps(asked: PhantomOptions) -> tuple[LabelTable, dict[str, Path]]:
+    """The table and the label maps that the options name; raises BadInput where they do not name both."""
     if asked.tissues is None:
         raise BadInput(
             f"--labels: expected --tissues with the tissues of the labels, found none. Add --tissues with one of {', '.join(tables())}, or a TOML file."
         )
+    return read_table(asked.tissues), _find_files(Path(asked.labels or ""), "--labels")
+
+
+def _check_voxels(asked: PhantomOptions) -> None:
+    """Raise BadInput for a size of simulated heads, and for voxels that no body has."""
     if asked.size is not None:
         raise BadInput(
-            "--size: expected no --size with --labels, whose maps have a size, found it. Remove it; --spacing sets the voxels."
+            "--size: expected no --size with --labels or --ct, whose files have a size, found it. Remove it; --spacing sets the voxels."
         )
     spacing = asked.spacing_mm
     if spacing is not None and not (LEAST_MM <= min(spacing) <= max(spacing) <= MOST_MM):
@@ -162,32 +228,30 @@ def _table(asked: PhantomOptions) -> LabelTable:
         raise BadInput(
             f"--spacing: expected three voxel sizes from {LEAST_MM:g} to {MOST_MM:g} mm, found {given}. Try 1 1 1."
         )
-    return read_table(asked.tissues)
 
 
-def _find_maps(folder: Path, option: str) -> dict[str, Path]:
-    """The label maps of a folder, or the one that a path names, by names for their cases; hidden files and pictures do not count."""
+def _find_files(folder: Path, option: str) -> dict[str, Path]:
+    """The scans or label maps of a folder, or the one that a path names, by names for their cases; hidden files and pictures do not count."""
     if not folder.exists():
-        raise BadInput(
-            f"{option}: expected a label map or a folder, found no {folder}. Correct it."
-        )
-    if folder.is_file():
+        raise BadInput(f"{option}: expected a file or a folder, found no {folder}. Correct it.")
+    if folder.is_file() or is_dicom_folder(folder):
         return {safe_name(without_ending(folder.name), folder): folder}
     endings = tuple(scan_endings())
     maps = dict[str, Path]()
     for path in sorted(folder.rglob("*")):
         hidden = path.name.startswith(".") or is_picture(path)
-        if hidden or not path.name.lower().endswith(endings):
+        is_series = path.is_dir() and is_dicom_folder(path)
+        if hidden or not (is_series or path.name.lower().endswith(endings)):
             continue
         parts = "_".join(path.relative_to(folder).parts)
         name = safe_name(without_ending(parts), path)
         if name in maps:
             raise BadInput(
-                f"{path}: expected a name of its own for each label map, found that of {maps[name]} ({name}). Rename one."
+                f"{path}: expected a name of its own for each file, found that of {maps[name]} ({name}). Rename one."
             )
         maps[name] = path
     if not maps:
         raise BadInput(
-            f"{folder}: expected label maps ({', '.join(endings)}), found none. Name the folder that holds them."
+            f"{option}: expected files ({', '.join(endings)}) or DICOM series in {folder}, found none. Name the folder that holds them."
         )
     return maps

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.anatomy.bodies import label_bodies, simulated
+from voxlate.anatomy.bodies import Bodies, ct_bodies, label_bodies, simulated
 from voxlate.anatomy.head import Head
 from voxlate.anatomy.label_anatomy import LEAST_BRAIN_ML
 from voxlate.anatomy.maps import MAPS, tissue_map
 from voxlate.anatomy.options import PhantomOptions
 from voxlate.anatomy.scanner import image
-from voxlate.anatomy.signal import MODALITIES
+from voxlate.anatomy.signal import MODALITIES, MR
 from voxlate.anatomy.tissue import BRAIN, INTRACRANIAL
 from voxlate.base.arrays import AnyArray
 from voxlate.base.errors import BadInput, first_of
@@ -32,6 +32,7 @@ NOTE = "phantom.json"
 TABLE = "cases.csv"  # which `prepare` reads
 AIR_HU = -1000
 ALL_MAPS = "maps"
+OF_REAL_CT = (*(name for name in MODALITIES if name in MR), "ct")
 MOST_THREADS = 4  # each thread holds one head in memory
 
 
@@ -48,15 +49,18 @@ def write_cohort(
     changes: fields of the options. size: voxels in x, y, z. modalities: None stands for all images; maps of tissue
     parameters (maps.MAPS) are written where they are named, "maps" stands for all of them. stripped: set voxels outside the brain to 0, as BraTS
     does. labels: label maps, each of which becomes several cases by
-    variation (anatomy.mapped_head); `cases.csv` states from which map each case is. progress is called with (cases done, cases), say with a message on what was not drawn. Cases that exist are kept. Returns the case folders.
+    variation (anatomy.mapped_head); `cases.csv` states from which map each case is. ct: real CTs, whose MR is drawn
+    (anatomy.ct_body). progress is called with (cases done, cases), say with a message on what was not drawn. Cases that exist are kept. Returns the case folders.
     Raises BadInput if `out` holds another cohort or a setting is wrong.
     """
     asked = merge(PhantomOptions, options, changes)
-    named = asked.modalities or MODALITIES
+    images = MODALITIES if asked.ct is None else OF_REAL_CT
+    named = asked.modalities or images
     expanded = chain.from_iterable(MAPS if name == ALL_MAPS else [name] for name in named)
     wanted = tuple(dict.fromkeys(expanded))
-    _check(wanted)
-    bodies = simulated(asked) if asked.labels is None else label_bodies(asked)
+    _check(wanted, images)
+    bodies = _bodies(asked)
+    cases = asked.cases or bodies.cases
 
     def _write(case: int) -> Path:
         folder = out / bodies.name(case)
@@ -76,13 +80,13 @@ def write_cohort(
     with lock(out):
         own = {name: getattr(asked, name) for name in ("seed", "lesion", "stripped")}
         _claim(out, {**own, **bodies.settings}, bodies.description)
-        if bodies.patient is not None:
-            _list_cases(out, {bodies.name(k): bodies.patient(k) for k in range(asked.cases)})
+        if bodies.files:
+            _list_cases(out, {bodies.name(k): bodies.patient(k) for k in range(cases)})
         # Threads suffice because numpy and gzip release the GIL.
         with ThreadPoolExecutor(min(cores(), MOST_THREADS)) as pool:
-            for folder in pool.map(_write, range(asked.cases)):
+            for folder in pool.map(_write, range(cases)):
                 folders.append(folder)
-                progress(len(folders), asked.cases)
+                progress(len(folders), cases)
     if without_brain:
         text = f"{first_of(without_brain)}: no lesion was drawn, because the label map shows no brain of {LEAST_BRAIN_ML:g} ml or more."
         say(message("no-brain", text))
@@ -99,12 +103,19 @@ def _list_cases(out: Path, patients: dict[str, str]) -> None:
     write_text(path, "\n".join(["case,patient", *rows, ""]))
 
 
-def _check(modalities: tuple[str, ...]) -> None:
+def _bodies(asked: PhantomOptions) -> Bodies:
+    """What the options name."""
+    if asked.ct is not None:
+        return ct_bodies(asked)
+    return simulated(asked) if asked.labels is None else label_bodies(asked)
+
+
+def _check(modalities: tuple[str, ...], images: tuple[str, ...]) -> None:
     """Raise BadInput for a modality that cannot be written."""
-    unknown = [name for name in modalities if name not in (*MODALITIES, *MAPS)]
+    unknown = [name for name in modalities if name not in (*images, *MAPS)]
     if unknown:
         raise BadInput(
-            f"modalities: expected some of {', '.join((*MODALITIES, *MAPS, ALL_MAPS))}, found {', '.join(unknown)}. Remove it."
+            f"modalities: expected some of {', '.join((*images, *MAPS, ALL_MAPS))}, found {', '.join(unknown)}. Remove it."
         )
 
 

@@ -60,7 +60,8 @@ class Head:
 
     labels, second: the tissues (`Label`) with the largest and second largest share of a voxel; share: that of `labels`,
     0..1. lesion_map: 1 core, 2 penumbra of a stroke; 1 necrosis, 2 oedema, 3 enhancing rim of a tumour. texture has
-    unit variance. affine: 4 × 4, from the (x, y, z) index to RAS in mm. exposure: of its CT.
+    unit variance. affine: 4 × 4, from the (x, y, z) index to RAS in mm. exposure: of its CT; hu: a real
+    CT in its place.
     """
 
     labels: AnyArray
@@ -74,11 +75,12 @@ class Head:
     seed: int
     case: int
     exposure: Exposure
+    hu: AnyArray | None = None
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Distances of voxels along D, H and W."""
-        dx, dy, dz = np.diag(self.affine)[:3]
+        dx, dy, dz = np.linalg.norm(self.affine[:3, :3], axis=0)
         return float(dz), float(dy), float(dx)
 
 

@@ -28,6 +28,7 @@ PAD_MM = 6.0  # air around the hull
 _GAP_MM = 8.0  # half the width of openings, such as the mouth, that the hull closes
 _RIM_MM = 5.0  # depth below the closed hull from which air counts as internal
 _COARSE_MM = 2.0  # voxels of distances and noise
+MOST_DRAWN_VOXELS = 2**27
 _LEAST_LABELLED = 0.002  # of the volume
 _MOST_VOXELS = 2**28
 _LESION = (*TUMOUR, Label.LEUKOARAIOSIS, Label.LOW_GRADE, *OTHER_LESIONS)
@@ -135,7 +136,7 @@ def read_codes(path: Path, table: LabelTable) -> tuple[AnyArray, Triple]:
         raise BadInput(
             f"{path}: expected a label map of at most {_MOST_VOXELS:,} voxels, found {values.size:,}. Resample it to larger voxels."
         )
-    _check_grid(path, volume)
+    check_grid(path, volume)
     labels = np.rint(values).astype(np.int64)
     if np.abs(labels - values).max() > 1e-3 or labels.min() < 0:
         raise BadInput(
@@ -148,7 +149,7 @@ def read_codes(path: Path, table: LabelTable) -> tuple[AnyArray, Triple]:
     return table.convert(labels, str(path)), volume.grid.spacing_mm
 
 
-def _check_grid(path: Path, volume: Volume) -> None:
+def check_grid(path: Path, volume: Volume) -> None:
     """Raise BadInput for voxels of another size than those of bodies in mm, and for sheared grids."""
     spacing_mm = volume.grid.spacing_mm
     if not LEAST_MM <= min(spacing_mm) <= max(spacing_mm) <= MOST_MM:
@@ -160,6 +161,14 @@ def _check_grid(path: Path, volume: Volume) -> None:
     if np.abs(axes.T @ axes - np.eye(3)).max() > _RIGHT_ANGLE:
         raise BadInput(
             f"{path}: expected a grid with right angles, found a sheared one. Resample the map with nearest neighbours."
+        )
+
+
+def check_voxels(name: str, voxels: int, step_mm: Triple) -> None:
+    """Raise BadInput for a grid on which no body can be drawn; step_mm: its voxels along x, y, z."""
+    if voxels > MOST_DRAWN_VOXELS:
+        raise BadInput(
+            f"--spacing: expected a grid of at most {MOST_DRAWN_VOXELS:,} voxels, found {voxels:,} for {name} at {' '.join(f'{s:g}' for s in step_mm)} mm. Take larger voxels."
         )
 
 

@@ -18,17 +18,15 @@ from voxlate.anatomy.canvas import Canvas, blank
 from voxlate.anatomy.diseases import LesionShape
 from voxlate.anatomy.head import Head, Shape, draw_shape
 from voxlate.anatomy.label_anatomy import Habitus
-from voxlate.anatomy.label_map import PAD_MM, LabelMap
+from voxlate.anatomy.label_map import PAD_MM, LabelMap, check_voxels
 from voxlate.anatomy.shapes import Points, Rng, Space, Triple, triple
 from voxlate.anatomy.tissue import FURNITURE, INTRACRANIAL, SKULL, TUMOUR, Label
 from voxlate.anatomy.variation import Places, Variation
 from voxlate.anatomy.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
 from voxlate.base.arrays import AnyArray
-from voxlate.base.errors import BadInput
 from voxlate.base.items import stable_id
 from voxlate.scans.images.mask import box_around
 
-_MOST_VOXELS = 2**27
 _SLAB_VOXELS = 2**21  # bounds the memory of the coordinates
 _FIELD_Z_MM = 9.0  # upright coordinates of the phantoms' middle slice
 _CUT = 0.3  # share of heads whose lowest part the scan leaves out
@@ -74,11 +72,7 @@ def make_mapped_head(
     )
     step = triple(spacing_mm or body.spacing_mm[::-1])
     axes = _axes(body.codes.shape, body.spacing_mm, step)
-    voxels = int(np.prod([len(axis) for axis in axes]))
-    if voxels > _MOST_VOXELS:
-        raise BadInput(
-            f"--spacing: expected a grid of at most {_MOST_VOXELS:,} voxels, found {voxels:,} for {body.name} at {' '.join(f'{s:g}' for s in step)} mm. Take larger voxels."
-        )
+    check_voxels(body.name, int(np.prod([len(axis) for axis in axes])), step)
     thick = max(1, _SLAB_VOXELS // (len(axes[0]) * len(axes[1])))
     slabs = [
         _slab(scene, (axes[0], axes[1], axes[2][start : start + thick]))

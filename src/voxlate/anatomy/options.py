@@ -19,7 +19,10 @@ def tables() -> list[str]:
 class PhantomOptions:
     """Options of `voxlate phantom` and voxlate.phantom."""
 
-    cases: Annotated[int, Option("Number of cases.", panel=MAIN, least=1)] = 24
+    cases: Annotated[
+        int | None,
+        Option("Number of cases. Default: 24, of --ct one of each CT.", panel=MAIN, least=1),
+    ] = None
     size: Annotated[
         tuple[int, int, int] | None,
         Option(
@@ -28,10 +31,18 @@ class PhantomOptions:
             metavar="X Y Z",
         ),
     ] = None
+    ct: Annotated[
+        Path | str | None,
+        Option(
+            "Real CT, or folder of CTs, whose MR is drawn in place of simulated heads.",
+            panel=MAIN,
+            metavar="PATH",
+        ),
+    ] = None
     labels: Annotated[
         Path | str | None,
         Option(
-            "Label map, or folder of label maps, whose anatomy is varied and drawn in place of simulated heads.",
+            "Label map, or folder of label maps, whose anatomy is varied and drawn in place of simulated heads. With --ct: the organs of the CTs of the same names.",
             panel=MAIN,
             metavar="PATH",
         ),
@@ -66,7 +77,7 @@ class PhantomOptions:
     spacing_mm: Annotated[
         tuple[float, float, float] | None,
         Option(
-            "Voxel size in mm with --labels. Default: that of the label map.",
+            "Voxel size in mm with --labels or --ct. Default: that of the label map or CT.",
             flag="--spacing",
             panel=MAIN,
             metavar="X Y Z",

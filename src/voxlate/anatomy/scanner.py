@@ -21,6 +21,8 @@ def image(head: Head, modality: str) -> AnyArray:
 
     MR gets Rician noise and a smooth shading, CT what `exposure` states, perfusion Gaussian noise. The same head gives the same image.
     """
+    if head.hu is not None and modality not in MR:
+        return np.rint(head.hu)
     rng = np.random.default_rng([head.seed, head.case, 1 + MODALITIES.index(modality)])
     clean = signal(head, modality)
     if modality in PERFUSION:

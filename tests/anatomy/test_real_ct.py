@@ -1,0 +1,174 @@
+"""Real CTs as the anatomy of phantoms: tissues by HU and place, drawn regions, and the cohort on disk."""
+
+import csv
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from voxlate.anatomy.bodies import ct_bodies
+from voxlate.anatomy.cohort import write_cohort
+from voxlate.anatomy.ct_body import NO_LABELS, make_ct_body
+from voxlate.anatomy.head import Head
+from voxlate.anatomy.label_table import read_table
+from voxlate.anatomy.maps import tissue_map
+from voxlate.anatomy.options import PhantomOptions
+from voxlate.anatomy.real_ct import read_ct
+from voxlate.anatomy.tissue import Label
+from voxlate.base.errors import BadInput
+from voxlate.scans.formats.io import read_volume
+
+STEP_MM = 2.0
+SHAPE = (16, 90, 110)  # z, y, x
+# Values inside ellipses of the x-y plane: centre y, x and half axes, in voxels.
+PARTS = {
+    "fat": (-100, 45, 55, 38, 50),
+    "muscle": (50, 45, 55, 33, 45),
+    "lung": (-820, 50, 30, 15, 12),
+    "cortex": (900, 25, 55, 11, 11),
+    "marrow": (200, 25, 55, 9, 9),
+    "vessel": (320, 60, 62, 7, 7),
+    "fluid": (5, 50, 85, 9, 9),
+    "metal": (3000, 66, 80, 2, 2),
+}
+
+
+def inside(name: str) -> np.ndarray:
+    """The voxels of a part."""
+    _, *centre, height, width = PARTS[name]
+    _, y, x = np.indices(SHAPE)
+    return ((y - centre[0]) / height) ** 2 + ((x - centre[1]) / width) ** 2 < 1
+
+
+def torso(noise_hu: float = 0.0) -> np.ndarray:
+    """A body on a table."""
+    hu = np.full(SHAPE, -1000.0)
+    hu[:, 3:5, 5:105] = 200  # the table
+    for name, (value, *_) in PARTS.items():
+        hu[inside(name)] = value
+    rng = np.random.default_rng(0)
+    return hu + noise_hu * rng.standard_normal(SHAPE)
+
+
+def pure(name: str, depth: int = 2) -> np.ndarray:
+    """The voxels of a part that other parts do not cover, so deep below its surface."""
+    there = inside(name) & (torso() == PARTS[name][0])
+    return ndimage.binary_erosion(there, [[[1] * 3] * 3], depth) if depth else there
+
+
+def write(path: Path, data: np.ndarray, affine: np.ndarray | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    given = np.diag([STEP_MM] * 3 + [1]) if affine is None else affine
+    nibabel.save(nibabel.Nifti1Image(data.transpose(2, 1, 0).astype(np.float32), given), path)
+    return path
+
+
+def body_of(path: Path, case: int = 0, labels: Path | None = None) -> Head:
+    table = NO_LABELS if labels is None else read_table("totalsegmentator")
+    return make_ct_body(read_ct(path, "a", None, labels, table), table, 0, case)
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory) -> Path:
+    return write(tmp_path_factory.mktemp("ct") / "a.nii.gz", torso(15))
+
+
+def test_each_part_of_a_ct_becomes_its_tissue_and_the_table_becomes_air(noisy):
+    head = body_of(noisy)
+    named = {"fat": Label.FAT, "cortex": Label.BONE, "fluid": Label.SPINAL_FLUID}
+    named |= {"metal": Label.METAL, "lung": len(Label), "marrow": len(Label) + 1}
+    for name, label in named.items():
+        there = pure(name, 0 if name in ("cortex", "metal") else 2)
+        assert (head.labels[there] == label).mean() > 0.9, name
+    for name in ("muscle", "vessel"):  # an enhanced vessel is no bone
+        assert (head.labels[pure(name)] >= len(Label) + 2).mean() > 0.85, name
+    table = torso()[:, 3:5, :20] == 200
+    assert (head.labels[:, 3:5, :20][table] == Label.AIR).all()
+
+
+def test_a_voxel_between_two_tissues_has_the_share_that_its_hu_states(tmp_path):
+    hu = torso()
+    hu[:, 30:60, 50:60] = -50  # half fat
+    head = body_of(write(tmp_path / "a.nii.gz", hu))
+    assert (head.labels == Label.FAT)[8, 45, 55] or (head.second == Label.FAT)[8, 45, 55]
+    assert head.share[8, 45, 55] == pytest.approx(0.5, abs=0.01)
+
+
+def test_the_noise_of_a_ct_is_not_in_its_mr(noisy):
+    there = pure("muscle")
+    protons = tissue_map(body_of(noisy), "pd_map")[there]
+    assert np.corrcoef(protons, torso(15)[there])[0, 1] < 0.1
+
+
+def test_labels_name_organs_and_decide_what_is_bone(tmp_path, noisy):
+    labels = np.where(pure("muscle", 0), 5, 0)  # liver
+    labels[inside("vessel")] = 52
+    labels[inside("marrow")] = 29
+    head = body_of(noisy, labels=write(tmp_path / "a.nii.gz", labels))
+    table = read_table("totalsegmentator")
+    assert (head.labels[labels == 5] == table.names["liver"]).mean() > 0.9
+    assert (head.labels[labels == 52] == Label.ARTERY).mean() > 0.9
+    assert head.tissue.t1_ms[table.names["liver"]] == pytest.approx(812, rel=0.2)
+
+
+def test_each_case_of_a_ct_draws_other_regions_and_the_same_number_the_same(noisy):
+    first, again, other = (body_of(noisy, case) for case in (0, 0, 1))
+    assert np.array_equal(first.labels, again.labels)
+    assert np.array_equal(first.tissue.t1_ms, again.tissue.t1_ms)
+    assert (first.labels != other.labels)[inside("muscle")].mean() > 0.1
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """CTs of two patients beside other scans of theirs, in another orientation and oblique."""
+    root = tmp_path_factory.mktemp("cts")
+    turn = np.array([[-1.9, 0.6, 0, 70], [-0.6, -1.9, 0, 9], [0, 0, 2, -5], [0, 0, 0, 1]])
+    for name in ("p1", "p2"):
+        write(root / name / "ct.nii.gz", torso(15), turn)
+        write(root / name / "t1.nii.gz", np.ones(SHAPE))
+    return root
+
+
+def test_the_ct_itself_is_the_truth_on_its_own_grid(folder, tmp_path):
+    first, second = write_cohort(tmp_path / "out", ct=folder, modalities=["t1", "ct", "pd_map"])
+    given, truth = (read_volume(place / "ct.nii.gz", "ct") for place in (folder / "p1", first))
+    points = given.affine @ np.array([60, 50, 8, 1]), truth.affine
+    x, y, z = np.rint(np.linalg.solve(points[1], points[0])).astype(int)[:3]
+    assert truth.data[0, z, y, x] == np.rint(given.data[0, 8, 50, 60])
+    assert read_volume(first / "t1.nii.gz", "t1").grid.shape == truth.grid.shape
+    rows = list(csv.DictReader((tmp_path / "out" / "cases.csv").open()))
+    assert [(row["case"], row["patient"]) for row in rows] == [("p1_000", "p1"), ("p2_000", "p2")]
+    note = json.loads((tmp_path / "out" / "phantom.json").read_text())
+    assert set(note["ct"]) == {"p1", "p2"}
+    assert note["seg"]["region_8"] == len(Label) + 9
+    assert second.name == "p2_000"
+
+
+def test_a_spacing_that_is_asked_for_is_that_of_all_images(folder):
+    body = ct_bodies(PhantomOptions(ct=folder, spacing_mm=(4, 4, 4))).make(0, "none")
+    assert body.spacing_mm == pytest.approx((4, 4, 4))
+    assert body.hu is not None
+    assert body.hu.shape == body.labels.shape
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ct": "MR"},
+        {"ct": "NOTHING"},
+        {"size": (9, 9, 9)},
+        {"lesion": "tumour"},
+        {"stripped": True},
+        {"tissues": "synthseg"},
+        {"labels": "MR", "tissues": "synthseg"},
+        {"modalities": ["cta"]},
+    ],
+)
+def test_what_is_no_ct_and_options_that_do_not_fit_are_refused(folder, tmp_path, changes):
+    paths = {"MR": write(tmp_path / "mr.nii.gz", torso() + 1000), "NOTHING": tmp_path / "none"}
+    changes = {key: paths.get(value, value) if isinstance(value, str) else value for key, value in changes.items()}  # fmt: skip
+    with pytest.raises(BadInput):
+        write_cohort(tmp_path / "out", **{"ct": folder, **changes})
