@@ -28,20 +28,22 @@ def truths(tmp_path):
 
 @pytest.mark.parametrize(
     "layout",
-    ["{}.nii.gz", "{}_ct.nii.gz", "run/{}/sCT.nii.gz", "{}_pred.mha", "ct/{}_0000.nii.gz"],
+    ["{}.nii.gz", "{}_ct.nii.gz", "p1/{}/sCT.nii.gz", "p10/{}_pred.mha", "ct/{}_0000.nii.gz"],
 )
 def test_each_image_belongs_to_the_case_that_its_path_names(layout, truths, tmp_path):
     out = tmp_path / "other"
     for case, error in ERRORS.items():
         save(out / layout.format(case), truths + error)
-    save(out / "atlas.nii.gz", truths)
+    others = ["atlas", "p10_ct_from_t1", "p1_seg", "p1_std", "p1_p10_ct"]
+    for name in others:
+        save(out / f"{name}.nii.gz", truths)
     scores = evaluate(out, tmp_path / "cohort")
     found = {(row.case, row.modality): row.scores["mae"] for row in scores.rows}
     assert found == {(case, "ct"): pytest.approx(error) for case, error in ERRORS.items()}
     document = scores.document()
     assert document["recognised"] == {f"{case}/ct": layout.format(case) for case in ERRORS}
     assert [message["code"] for message in document["messages"]] == ["recognised"]
-    assert document["without_truth"] == ["atlas"]
+    assert sorted(document["without_truth"]) == sorted(others)
 
 
 def test_two_images_of_one_case_are_no_choice_and_other_names_no_images(truths, tmp_path):

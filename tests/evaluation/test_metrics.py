@@ -199,6 +199,13 @@ def worst(truth, synthesis, inside):
     """The largest error."""
     return abs(synthesis - truth)[inside].max()
 
+def spoil(truth, synthesis, inside):
+    synthesis[...] = truth
+    return 0
+
+def case(truth, synthesis, inside):
+    return 0
+
 def broken(truth, synthesis, inside):
     raise IndexError("no such voxel")
 
@@ -225,7 +232,11 @@ def test_a_metric_of_the_users_own_stands_in_the_table_beside_the_others(
     document = read_json(tmp_path / "out" / "metrics.json")
     stated = document["modalities"]["ct"]["answers"]["synthesis"]["worst"]
     assert (stated["mean"], stated["unit"], stated["better"]) == (300, "HU", "lower")
-    for name in ("broken", "missing"):
+    mae = document["modalities"]["ct"]["answers"]["synthesis"]["whole.mae"]
+    voxlate(*words, "my_metrics:spoil", "--allow-code").done()
+    spoilt = read_json(tmp_path / "out" / "metrics.json")["modalities"]["ct"]["answers"]
+    assert spoilt["synthesis"]["whole.mae"] == mae, "each function has arrays of its own"
+    for name in ("broken", "missing", "case"):
         assert voxlate(*words, f"my_metrics:{name}", "--allow-code").code == 2
     (row,) = evaluate(tmp_path / "out", tmp_path / "cohort", metrics=[largest]).rows
     assert row.scores["largest"] == 300

@@ -155,7 +155,7 @@ def test_a_better_model_names_the_tissues_in_which_the_baseline_is_better():
         row.update({key: pair[0 if ours else 1] for key, pair in scores.items()})
     ct = verdicts(changed)[0]
     assert (ct.outcome, ct.worse_in) == ("better", ("fat", "bone"))
-    assert all(text in ct.sentence for text in ("93.0", "47.0", "0.50", "0.60"))
+    assert all(text in ct.sentence for text in ("93.0", "47.0", "0.500", "0.600"))
 
 
 def in_network_units(synthesis, copy):

@@ -92,9 +92,15 @@ def read_ct(
     spacing = volume.grid.spacing_mm
     check_voxels(name, volume.data.size, triple(spacing[::-1]))
     body = foreground(volume)
+    if not (body & (volume.data[0] > SOFT_HU)).any():
+        raise BadInput(f"{path}: expected a CT of a body, found air alone. Leave it out.")
     hu = np.clip(volume.data[0], LEAST_HU, MOST_HU)
     calm = _without_noise(hu, body, spacing)
     codes = _codes_of(labels, volume.grid, table)
+    if labels is not None and not (codes[body] > 0).any():
+        raise BadInput(
+            f"{labels}: expected labels inside the body of {path}, found none there. Give the label map of this CT."
+        )
     organs = np.where(np.isin(codes, (*_UNSTATED, *_BONES)), np.uint8(0), codes)
     bone = _bone(calm, body, spacing) & (organs == 0)
     bone |= np.isin(codes, _BONES) & body

@@ -79,7 +79,8 @@ def find_cts(out: Path) -> list[CtFiles]:
         )
     if not out.is_dir() or is_dicom_folder(out):
         case = safe_name(Path(without_ending(out.name)).name, out)
-        return [CtFiles(case, {"": out})]
+        stated = provenance_of(out.parent).get("images", {})
+        return [CtFiles(case, {"": out}, out.parent if out.name in stated else None)]
     folders = sorted(path for path in out.iterdir() if path.is_dir())
     synthesised = [folder for folder in folders if (folder / "provenance.json").is_file()]
     cts = []

@@ -28,7 +28,7 @@ SAMPLES = Option(
 )
 SPLIT = Option("Split to synthesise: train, val or test.", panel=MAIN)
 ANYWAY = Option('Also cases graded "do not trust".', panel=MAIN)
-ACCEPT_UNTRUSTED = Option('Also hand on images graded "do not trust".', panel=OUTPUT)
+ACCEPT_UNTRUSTED = Option("Hand on untrusted images.", panel=OUTPUT)
 ANSWER = Option(
     "Model of two stages: mean (least error) or sample (sharp). Default: sample.",
     panel=MAIN,
@@ -109,9 +109,7 @@ class SynthKeys(Sampling):
     ] = None
     eta: Annotated[
         float | None,
-        Option(
-            "DDIM noise level: 0 is deterministic, 1 equals DDPM.", panel=SAMPLING, least=0, most=1
-        ),
+        Option("DDIM noise: 0 none, 1 as DDPM.", panel=SAMPLING, least=0, most=1),
     ] = None
     schedule: Annotated[
         Table | None,
@@ -213,7 +211,7 @@ class SynthOptions(SynthKeys, CheckOptions, ExecutorOptions):
     part: Annotated[
         str | None,
         Option(
-            "Part of the cases: every N-th from the I-th on, so that N jobs share one --out.",
+            "Every N-th case from the I-th on, for N jobs.",
             panel=INPUT,
             metavar="I/N",
         ),
@@ -230,14 +228,14 @@ class SynthOptions(SynthKeys, CheckOptions, ExecutorOptions):
     intervals: Annotated[
         bool,
         Option(
-            "Write bounds of calibrated runs.",
+            "Write calibrated bounds.",
             flag="--intervals/--no-intervals",
             panel=OUTPUT,
         ),
     ] = True
     format: Annotated[
         Literal["nii.gz", "nii", "nrrd", "mha", "mgz"],
-        Option("File format.", panel=OUTPUT),
+        Option("Format.", panel=OUTPUT),
     ] = "nii.gz"
     bids: Annotated[
         bool,
@@ -245,7 +243,7 @@ class SynthOptions(SynthKeys, CheckOptions, ExecutorOptions):
     ] = False
     dicom: Annotated[
         Path | None,
-        Option("Folder for derived DICOM series.", panel=OUTPUT),
+        Option("Folder for DICOM series.", panel=OUTPUT),
     ] = None
     pseudonymise: Annotated[
         Path | None,
@@ -254,5 +252,5 @@ class SynthOptions(SynthKeys, CheckOptions, ExecutorOptions):
             panel=OUTPUT,
         ),
     ] = None
-    store: Annotated[bool, Option("Store images in INPUT's study.", panel=OUTPUT)] = False
+    store: Annotated[bool, Option("Store in INPUT's study.", panel=OUTPUT)] = False
     accept_untrusted: Annotated[bool, ACCEPT_UNTRUSTED] = False

@@ -28,7 +28,8 @@ class SuggestingCommand(TyperCommand):
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Its options, and --debug, which all commands have."""
-        return [*super().get_params(ctx), *ctx.parent.command.params[:1]]
+        shared = ctx.parent.command.params[:1] if ctx.parent else []
+        return [*super().get_params(ctx), *shared]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the words; the error of an unknown option gets our suggestions."""
@@ -36,7 +37,7 @@ class SuggestingCommand(TyperCommand):
         optional = [one.opts for one in self.params if "[Z]" in str(one.metavar)]
         try:
             rest = super().parse_args(ctx, [*_padded(args, optional)])
-            debug |= ctx.params.pop("show_debug")
+            debug |= ctx.params.pop("show_debug", False)
             return rest
         except Exception as error:  # Typer keeps the class of that error to itself
             if hasattr(error, "possibilities") and hasattr(error, "option_name"):

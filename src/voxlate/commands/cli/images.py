@@ -100,7 +100,7 @@ def synth(
 def evaluate(
     to: Annotated[
         Path,
-        Argument(metavar="OUT", help="Folder that synth wrote; with --run, a new one."),
+        Argument(metavar="OUT", help="Folder of images; with --run, a new one."),
     ],
     truth: Annotated[Path, Option("Cohort with the true scans.", panel=MAIN)],
     options: EvaluateOptions,

@@ -1,6 +1,6 @@
 """Options of `evaluate` and `compare`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -32,7 +32,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     mask: Annotated[
         Path | str | None,
         Option(
-            "Voxels to score: body (found in the truth; the default in HU and for perfusion), whole (the default for others), brain, cohort (its mask files) or a mask file.",
+            "Voxels to score: body (the default in HU and for perfusion), whole (else), brain, cohort or a mask file.",
             panel=MAIN,
             metavar="NAME",
             takes=str,
@@ -42,7 +42,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     regions: Annotated[
         Mapping[str, str] | None,
         Option(
-            "Region to score by itself: 'lesion=tmax>6', 'core=cbf<30%', core=seg=1, vessels=MASK_FILE, ratio=lesion/core or tissues=ct. Repeatable.",
+            "Region to score: 'lesion=tmax>6', 'core=cbf<30%', core=seg=1, vessels=MASK_FILE, ratio=lesion/core or tissues=ct. Repeatable.",
             flag="--region",
             panel=MAIN,
             metavar="RULE",
@@ -57,7 +57,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     value_range: Annotated[
         Mapping[str, Sequence[float]] | Sequence[float] | None,
         Option(
-            "Range of PSNR and SSIM in the target's unit.",
+            "Range of PSNR and SSIM.",
             flag="--range",
             panel=SCORES,
             metavar="A B",
@@ -67,14 +67,14 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     any_truth: Annotated[
         bool,
         Option(
-            "Count truths of another unit or patient, too.",
+            "Count wrong truths, too.",
             panel=SCORES,
         ),
     ] = False
     align: Annotated[
         bool,
         Option(
-            "Add scores of images moved onto the truth.",
+            "Also score images moved onto the truth.",
             panel=SCORES,
         ),
     ] = False
@@ -89,7 +89,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     scopes: Annotated[
         Sequence[str],
         Option(
-            "Further scope: whole, both_masked, slices, crops, synthrad2025, brasyn, … Repeatable.",
+            "Scope: whole, slices, crops, both_masked, synthrad2025, … Repeatable.",
             flag="--score",
             panel=SCORES,
             metavar="NAME",
@@ -100,7 +100,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     consumers: Annotated[
         str | None,
         Option(
-            "Errors of a CT for users: proton,pet,ultrasound.",
+            "CT's users: proton,pet,ultrasound.",
             flag="--for",
             panel=SCORES,
             metavar="NAMES",
@@ -109,7 +109,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     slices: Annotated[
         Any,
         Option(
-            "Slices that count: 'above={tof=\"mean\",cta=0}, pixels=200, overlap=0.3'.",
+            "Slices that count: 'above={cta=0}, pixels=200'.",
             panel=SCORES,
             metavar="TABLE",
             takes=str,
@@ -120,7 +120,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     features: Annotated[
         Any,
         Option(
-            "Features of the distances between all slices: texture (built in), vit or a ViT's folder.",
+            "Features: texture, vit or a ViT's folder.",
             panel=SCORES,
             metavar="NAME",
             takes=str,
@@ -128,14 +128,13 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
         ),
     ] = None
     metrics: Annotated[
-        Sequence[Any],
+        Sequence[str | Callable[..., float]],
         Option(
-            "Score of your own, with --allow-code: a function of truth, synthesis and mask, [D, H, W]. Repeatable.",
+            "Score of your own, MODULE:FUNCTION, with --allow-code. Repeatable.",
             flag="--metric",
             panel=SCORES,
-            metavar="MODULE:FUNCTION",
+            metavar="NAME",
             takes=list[str],
-            objects="functions",
         ),
     ] = ()
     lpips: Annotated[
@@ -145,18 +144,18 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     units: Annotated[
         Literal["own", "network"],
         Option(
-            "Unit of MR: own divides each image by its peak; network is 0 to 255 as the network sees it.",
+            "Unit of MR: own (of its peak) or network (0 to 255).",
             panel=SCORES,
         ),
     ] = "own"
     ssim_from: Annotated[
         Literal["low", "zero"],
-        Option("Zero of the values in SSIM: low (the range's low end) or zero.", panel=SCORES),
+        Option("Zero of SSIM: low (of the range) or zero.", panel=SCORES),
     ] = "low"
     seed: Annotated[
         int,
         Option(
-            "Random seed of crops and --run.",
+            "Seed of crops and --run.",
             panel=SCORES,
             least=0,
         ),
@@ -164,7 +163,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     prepared: Annotated[
         Path | None,
         Option(
-            "Prepared cohort with the transforms of registered scans, and of images without a run the training cases of naive baselines. Default: that of the run.",
+            "Prepared cohort: transforms of scans, and without a run the cases of baselines. Default: that of the run.",
             panel=ADVANCED,
         ),
     ] = None
@@ -188,7 +187,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     missing: Annotated[
         Literal["one", "all"] | None,
         Option(
-            "Modalities missing at a time in --run: one (the default) or all subsets.",
+            "Modalities missing at a time: one (default) or all.",
             panel=SAMPLING,
         ),
     ] = None

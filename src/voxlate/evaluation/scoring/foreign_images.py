@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from voxlate.base.errors import BadInput
@@ -11,7 +11,24 @@ from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import scan_endings, without_ending
 from voxlate.scans.images.units import unit_of
 
-SYNTHETIC_CT = ("sct", "synct", "pct", "pseudoct", "syntheticct")
+MADE = (
+    "pred",
+    "prediction",
+    "predicted",
+    "fake",
+    "synth",
+    "synthetic",
+    "generated",
+    "output",
+    "result",
+)
+SYNTHETIC_CT = (
+    "sct",
+    "synct",
+    "pct",
+    "pseudoct",
+    "syntheticct",
+)
 
 
 def recognise_images(
@@ -19,19 +36,15 @@ def recognise_images(
 ) -> tuple[dict[tuple[str, str], Path], list[str]]:
     """The images below a folder by case and modality, and the paths that name no case or no modality of it.
 
-    A case is named where its whole name stands in a path, a modality where it stands in the rest of it; without one, an
-    image is the case's only CT. Raises BadInput for two images of one case and modality.
+    The file's own name comes before those of its folders. A path that names two cases or two modalities says nothing; an
+    image is the case's only CT where no word says what else it is. Raises BadInput for two images of one case and modality.
     """
     found = dict[tuple[str, str], Path]()
     unknown = list[str]()
-    by_length = sorted(cases, key=len, reverse=True)
     for path in _images_below(out):
         place = without_ending(path.relative_to(out).as_posix())
-        named = (case for case in by_length if re.search(_whole(case), place))
-        case = next(named, None)
-        modality = (
-            None if case is None else _modality_of(re.sub(_whole(case), " ", place), cases[case])
-        )
+        case, rest = _case_of(place, cases)
+        modality = None if case is None else _modality_of(rest, cases[case])
         if case is None or modality is None:
             unknown.append(place)
             continue
@@ -43,21 +56,35 @@ def recognise_images(
     return found, unknown
 
 
-def _whole(name: str) -> str:
-    """A pattern of a name that is not a part of a longer one."""
-    return rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])"
+def _case_of(place: str, cases: Collection[str]) -> tuple[str | None, str]:
+    """The one case that a path names, and the path without it."""
+    folders, _, name = place.rpartition("/")
+    for part, others in ((name, folders), (folders, name)):
+        rest, named = part, list[str]()
+        for case in sorted(cases, key=len, reverse=True):
+            whole = rf"(?<![A-Za-z0-9]){re.escape(case)}(?![A-Za-z0-9])"
+            if re.search(whole, rest):
+                named.append(case)
+                rest = re.sub(whole, " ", rest)
+        if len(named) == 1:
+            return named[0], f"{others}/{rest}"
+        if named:
+            break
+    return None, place
 
 
 def _modality_of(rest: str, case: CaseFiles) -> str | None:
-    """The modality of a case that a path names, or its only CT."""
-    words = re.split(r"[^a-z0-9]+", rest.lower())
-    for word in reversed(words):
-        if word in case.files:
-            return word
-        if word in SYNTHETIC_CT and "ct" in case.files:
-            return "ct"
+    """The one modality of a case that a path names, or its only CT."""
+    words = [word for word in re.split(r"[^a-z0-9]+", rest.lower()) if word]
+    named = {word for word in words if word in case.files}
+    if "ct" in case.files and {*words} & {*SYNTHETIC_CT}:
+        named.add("ct")
+    if named:
+        return named.pop() if len(named) == 1 else None
+    in_name = re.split(r"[^a-z0-9]+", rest.lower().rpartition("/")[2])
     in_hu = [name for name in case.files if unit_of(name) == "HU"]
-    return in_hu[0] if len(in_hu) == 1 else None
+    says_else = any(word and not word.isdigit() and word not in MADE for word in in_name)
+    return in_hu[0] if len(in_hu) == 1 and not says_else else None
 
 
 def _images_below(out: Path) -> Iterator[Path]:

@@ -10,6 +10,16 @@ from voxlate.base.errors import BadInput
 from voxlate.evaluation.scoring.metrics import METRIC_OF, Direction, ImagePair, Score
 
 Function = Callable[..., float]
+RESERVED = (
+    "case",
+    "patient",
+    "modality",
+    "answer",
+    "scope",
+    "slice",
+    "row",
+    "column",
+)
 Stated = dict[str, str]
 BETTER: tuple[Direction, ...] = get_args(Direction)
 
@@ -20,10 +30,11 @@ def functions_of(given: Sequence[str | Function], allow_code: bool) -> dict[str,
     for one in given:
         if isinstance(one, str):
             if not allow_code:
-                raise BadInput(f"--metric {one}: {needs_code([one])}")
+                raise BadInput(needs_code([one]))
             one = load_object(one)
         key = getattr(one, "__name__", "")
-        if not callable(one) or not key.isidentifier() or key in METRIC_OF or key in functions:
+        taken = key in METRIC_OF or key in RESERVED or key in functions
+        if not callable(one) or not key.isidentifier() or taken:
             raise BadInput(
                 f"--metric: expected a function with a name of its own, found {key or one!r}, which is none, or the name of another score. Rename it."
             )
@@ -41,8 +52,10 @@ def score_by(key: str, function: Function) -> Score:
 
     def score(pair: ImagePair) -> float:
         inside = np.ones(pair.truth.shape, bool) if pair.inside is None else pair.inside
+        # copies, because a function may write into its arguments
+        copies = (pair.truth.copy(), pair.synthesis.copy(), inside.copy())
         try:
-            return float(function(pair.truth, pair.synthesis, inside))
+            return float(function(*copies))
         except Exception as error:
             raise BadInput(
                 f"--metric {key}: expected a number from the function, found {type(error).__name__}: {error}. Mend the function."

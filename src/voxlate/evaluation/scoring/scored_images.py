@@ -252,7 +252,7 @@ def add_run_files(
 ) -> list[Item]:
     """The images with the files of their runs; naive, prepared: for all images instead, `naive` also by its run.
 
-    Of images of other software, the baselines are those of the training cases of `prepared`.
+    Of images of other software, the baselines are those of the training cases of `prepared` but for their own patient's.
     """
     read = functools.cache(Baselines.load)
     learn = functools.cache(_learned)
@@ -264,16 +264,19 @@ def add_run_files(
         stored = [path for folder in folders if (path := folder / BASELINES).is_file()]
         cohort = prepared or _find_cohort(folders)
         baselines = read(stored[0]) if stored and naive is None else naive
-        if baselines is None and prepared is not None:
-            baselines = learn(prepared, item.modality)
+        if baselines is None and prepared is not None and not item.provenance:
+            baselines = learn(prepared, item.modality, item.case.case)
         completed.append(replace(item, baselines=baselines, prepared=cohort))
     return completed
 
 
-def _learned(prepared: Path, target: str) -> Baselines:
-    """The naive baselines of a target by the training cases of a prepared cohort."""
+def _learned(prepared: Path, target: str, scored: str) -> Baselines:
+    """The naive baselines of a target by the training cases of a prepared cohort, without those of the scored patient."""
     cohort = open_cohort(prepared)
-    return fit_cohort(cohort, [name for name in cohort.modalities if name != target], [target])
+    patient = {entry.case: entry.patient for entry in cohort.cases}.get(scored)
+    others = tuple(entry for entry in cohort.cases if entry.patient != patient)
+    sources = [name for name in cohort.modalities if name != target]
+    return fit_cohort(replace(cohort, cases=others), sources, [target])
 
 
 def _find_cohort(runs: Iterable[Path]) -> Path | None:

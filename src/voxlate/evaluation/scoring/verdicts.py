@@ -45,7 +45,8 @@ def _of_modality(name: str, part: Table, document: Table) -> Verdict:
         in_parts = ", ".join(
             f"{region.replace('_', ' ')} ({text})" for region, text in worse.items()
         )
-        sentence = f"{stated.sentence}; worse than it in {in_parts}"
+        inside = "inside the body " if mask == WHOLE else ""
+        sentence = f"{stated.sentence}; worse than it {inside}in {in_parts}"
         stated = replace(stated, sentence=sentence, worse_in=tuple(worse))
     # Training judges in network units, in which a wrong overall brightness is an error.
     on_255 = _errors(rows, NETWORK_METRIC.key)
@@ -70,7 +71,7 @@ def _worse_in(
         elif region == BONE:
             missed = judged(f"{region}.dice", lambda dice: 1 - dice)
             if missed.outcome == "worse":
-                texts = (f"{1 - value:.2f}" for value in _both(missed))
+                texts = (f"{1 - value:.3f}" for value in _both(missed))
                 yield region, f"Dice {' against '.join(texts)}"
 
 
