@@ -36,7 +36,7 @@ def recognise_images(
 ) -> tuple[dict[tuple[str, str], Path], list[str]]:
     """The images below a folder by case and modality, and the paths that name no case or no modality of it.
 
-    The file's own name comes before those of its folders. A path that names two cases or two modalities says nothing; an
+    The file's own name comes before those of its folders. A name of two cases or two modalities says nothing; an
     image is the case's only CT where no word says what else it is. Raises BadInput for two images of one case and modality.
     """
     found = dict[tuple[str, str], Path]()
@@ -57,17 +57,17 @@ def recognise_images(
 
 
 def _case_of(place: str, cases: Collection[str]) -> tuple[str | None, str]:
-    """The one case that a path names, and the path without it."""
-    folders, _, name = place.rpartition("/")
-    for part, others in ((name, folders), (folders, name)):
-        rest, named = part, list[str]()
+    """The one case that the last part of a path with a case's name has, and the path without it."""
+    parts = place.split("/")
+    for level in reversed(range(len(parts))):
+        rest, named = parts[level], list[str]()
         for case in sorted(cases, key=len, reverse=True):
             whole = rf"(?<![A-Za-z0-9]){re.escape(case)}(?![A-Za-z0-9])"
             if re.search(whole, rest):
                 named.append(case)
                 rest = re.sub(whole, " ", rest)
         if len(named) == 1:
-            return named[0], f"{others}/{rest}"
+            return named[0], "/".join([*parts[:level], rest, *parts[level + 1 :]])
         if named:
             break
     return None, place

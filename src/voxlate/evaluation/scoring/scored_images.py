@@ -270,11 +270,16 @@ def add_run_files(
     return completed
 
 
-def _learned(prepared: Path, target: str, scored: str) -> Baselines:
-    """The naive baselines of a target by the training cases of a prepared cohort, without those of the scored patient."""
+def _learned(prepared: Path, target: str, scored: str) -> Baselines | None:
+    """The naive baselines of a target by the training cases of a prepared cohort, without those of the scored patient.
+
+    None where no training case is left.
+    """
     cohort = open_cohort(prepared)
     patient = {entry.case: entry.patient for entry in cohort.cases}.get(scored)
     others = tuple(entry for entry in cohort.cases if entry.patient != patient)
+    if not any(entry.split == "train" and target in entry.present for entry in others):
+        return None
     sources = [name for name in cohort.modalities if name != target]
     return fit_cohort(replace(cohort, cases=others), sources, [target])
 
