@@ -119,7 +119,15 @@ def add_intervals(starter: Path, prepared: Path, real: Path, work: Path, device:
         if not file.is_file():
             # Some contrasts share so little with CT that the truths of others look like those of another patient.
             cases = find_cohort(scans).cases
-            calibrate(copied, cases, bound="none", method=method, any_truth=True, by_tissue=False)
+            calibrate(
+                copied,
+                cases,
+                bound="none",
+                method=method,
+                any_truth=True,
+                by_tissue=False,
+                anyway=True,
+            )
         tried[file] = shown = compare(copied, real, work / f"{method}_images")
         print(f"{method}: {_table(shown)}", flush=True)
     best = min(tried, key=lambda file: tried[file].deviation)

@@ -54,6 +54,18 @@ def test_the_square_root_of_the_mean_size_of_known_errors_is_found_for_both_side
     np.testing.assert_array_equal(below, above)
 
 
+def test_a_feature_that_never_varied_says_nothing_where_it_does():
+    """As the spread over planes of scans in thick slices, which are read in one plane."""
+    draw = np.random.default_rng(5)
+    x = draw.uniform(size=20_000).astype(np.float32)
+    features = np.stack([x, np.full_like(x, -6.9)], axis=1)
+    widths = fit_widths(
+        "difficulty", features, errors_of(x, draw), np.ones_like(x), everywhere(x), alpha=0.1
+    )
+    seen, new = (widths.predict(np.array([[0.5, spread]], np.float32)) for spread in (-6.9, 3.0))
+    np.testing.assert_allclose(new, seen, rtol=0.02)
+
+
 def test_a_rare_region_is_covered_although_no_feature_shows_it():
     draw = np.random.default_rng(1)
     rare = draw.uniform(size=40_000) < 0.05

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from voxlate.base.arrays import Bool, Float32
-from voxlate.training.widths import LEAST, SETTINGS, Widths
+from voxlate.training.widths import LARGEST, LEAST, SETTINGS, Widths
 
 Array = Float32
 
@@ -46,7 +46,9 @@ def fit_widths(
         torch.manual_seed(seed)
         model = Widths(method, all_features.shape[1])
     model.centre = all_features.mean(0)
-    model.spread = all_features.std(0).clamp_min(LEAST)
+    spread = all_features.std(0)
+    # what never varied, such as the spread over planes in single planes, says nothing about images in which it does
+    model.spread = torch.where(spread > LEAST, spread, torch.tensor(LARGEST))
     model.unit = unit = all_errors.abs().mean().clamp_min(LEAST)
     optimiser = torch.optim.Adam(model.parameters(), LEARNING_RATE, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
