@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -98,11 +99,7 @@ class Ensemble(Model):
 
     def check(self, scans: Mapping[str, Scan] | Scan, case: str = "case") -> Checked:
         """The scans of a case as the first member would use them, with the messages of all (see Model.check)."""
-        first = self.members[0].check(scans, case)
-        said = [*first.messages]
-        for other in self.members[1:]:
-            said += other.check(scans, case).messages
-        return replace(first, messages=tuple(dict.fromkeys(said)))
+        return _joined([member.check(scans, case) for member in self.members])
 
     def synthesise(
         self,
@@ -121,12 +118,13 @@ class Ensemble(Model):
         Members that trained on the case are left out, unless all of them did (cross-validation).
         """
         ensemble = self.with_options(**options)
+        checks = [member.check(scans, case) for member in ensemble.members]
         if not anyway:
-            ensemble.check(scans, case).refuse(warn)
+            _joined(checks).refuse(warn)
         pool = _Pool()
         stated = list[dict[str, Any]]()
         warnings = dict[Message, None]()
-        kept = ensemble.held_out(scans, case)
+        kept = ensemble.held_out(checks)
         count = len(kept)
         if count < len(self.members):
             text = f"Synthesised by {count} of {len(self.members)} runs: the others trained on it."
@@ -162,17 +160,14 @@ class Ensemble(Model):
             provenance["held_out_by"] = kept
         return Synthesised(pool.mean, pool.std(), provenance, self.mark, states=image.states)
 
-    def held_out(self, scans: Mapping[str, Scan] | Scan, case: str) -> list[int]:
-        """The numbers of the members that did not train on a case; all of them where each did."""
-        every = [*range(len(self.members))]
-        if len({frozenset(member.facts.seen_voxels) for member in self.members}) == 1:
-            return every
+    def held_out(self, checks: Sequence[Checked]) -> list[int]:
+        """The numbers of the members that did not train on a case, by the check of each; all of them where each did."""
         kept = [
             number
-            for number, member in enumerate(self.members)
-            if not was_in_training(member.facts, member.check(scans, case).inputs)
+            for number, (member, checked) in enumerate(zip(self.members, checks))
+            if not was_in_training(member.facts, checked.inputs)
         ]
-        return kept or every
+        return kept or [*range(len(self.members))]
 
     def plan(self, files: Mapping[str, Path | str], seed: int) -> dict[str, Any]:
         """All that decides a case's images; `members` has the entries in which the models may differ."""
@@ -186,6 +181,12 @@ class Ensemble(Model):
             options = {key: plan[key] for key in OPTIONS_OF_MEMBERS if key in plan}
             members.append({**plan["model"], **options})
         return {**plans[0], "model": {"title": title, "weights": weights}, "members": members}
+
+
+def _joined(checks: Sequence[Checked]) -> Checked:
+    """The first check of a case, with the messages of all."""
+    said = chain.from_iterable(checked.messages for checked in checks)
+    return replace(checks[0], messages=tuple(dict.fromkeys(said)))
 
 
 def _task(model: Model) -> str:
