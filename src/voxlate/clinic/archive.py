@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from voxlate.base.errors import BadInput, DoNotTrust
-from voxlate.base.messages import Say, message
+from voxlate.base.errors import BadInput
+from voxlate.base.messages import Say
 from voxlate.clinic.address import StudyAddress, ae_title, is_dicomweb, node, study_address
 from voxlate.clinic.dicom_out import Exported, export_case
 from voxlate.clinic.dimse import NodeArchive
@@ -15,6 +15,7 @@ from voxlate.clinic.listen import listen
 from voxlate.clinic.options.share import ListenOptions
 from voxlate.clinic.queue import Answer, Queue, study_name
 from voxlate.clinic.sending import Ledger, send
+from voxlate.clinic.trust import withheld
 from voxlate.clinic.web import WebArchive, fetch_study
 from voxlate.scans.formats.io import location_of, read_volume
 from voxlate.scans.images.grid import Grid, Volume, same_grid
@@ -97,15 +98,12 @@ def write_objects_of(
     shutil.rmtree(to, ignore_errors=True)
     written = Exported()
     for folder in folders:
-        sources = source_paths(provenance_of(folder)).values()
-        grids = {path: read_volume(path).grid for path in sources}
-        source_of = partial(_source_on_grid, grids)
-        try:
-            written.add(export_case(folder, to, source_of, accept_untrusted))
-        except DoNotTrust as refused:
-            if len(folders) == 1:
-                raise
-            say(message("not-handed-on", str(refused), case=folder.name))
+        stated = provenance_of(folder)
+        if left := withheld(folder.name, stated, accept_untrusted, len(folders) == 1):
+            say(left)
+            continue
+        grids = {path: read_volume(path).grid for path in source_paths(stated).values()}
+        written.add(export_case(folder, to, partial(_source_on_grid, grids)))
     for said in written.messages:
         say(said)
     if folders and not written.folders:

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +38,11 @@ class CtFiles:
     files: Mapping[str, Path]
     folder: Path | None = None
     others: tuple[str, ...] = ()
+
+    @cached_property
+    def provenance(self) -> Mapping[str, Any]:
+        """The provenance in its folder, empty without one."""
+        return {} if self.folder is None else provenance_of(self.folder)
 
     def read(self, end: str = "") -> Volume:
         """The CT, or the "low" or "high" end of its interval."""

@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from voxlate.base.errors import BadInput, DoNotTrust, first_of, plural
+from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.executors.job import Progress, no_report
 from voxlate.base.files import lock
 from voxlate.base.messages import Message, message, read_messages
@@ -23,7 +23,7 @@ from voxlate.clinic.dicom_objects import (
 )
 from voxlate.clinic.dicom_placement import share_on
 from voxlate.clinic.dicom_report import write_report
-from voxlate.clinic.trust import refuse_untrusted, why_not
+from voxlate.clinic.trust import why_not, withheld
 from voxlate.clinic.trust_report import trust_summary
 from voxlate.evaluation.intervals.expected import expected_errors
 from voxlate.evaluation.scoring.intervals import is_changed
@@ -133,12 +133,9 @@ def export_dicom(
     done = 0
     with lock(to, SHARED_SECONDS):
         for case, files in names.items():
-            try:
-                refuse_untrusted(case.name, provenance_of(case), accept_untrusted)
-            except DoNotTrust as refused:
-                if len(cases) == 1:
-                    raise
-                exported.messages.append(message("not-handed-on", str(refused), case=case.name))
+            stated, alone = provenance_of(case), len(cases) == 1
+            if left := withheld(case.name, stated, accept_untrusted, alone):
+                exported.messages.append(left)
                 continue
             source = check_source(case, like, exported.messages)
             for name in files:
@@ -154,11 +151,8 @@ def export_dicom(
     return exported
 
 
-def export_case(
-    case: Path, to: Path, source_of: Callable[[Volume], Path], accept_untrusted: bool = False
-) -> Exported:
+def export_case(case: Path, to: Path, source_of: Callable[[Volume], Path]) -> Exported:
     """Write all that can be written of a case, as `export_dicom` does; source_of: the series on whose slices an image is."""
-    refuse_untrusted(case.name, provenance_of(case), accept_untrusted)
     exported = Exported()
     source = case
     for name in [*_images(case), *_masks(case)]:

@@ -46,7 +46,6 @@ from voxlate.evaluation.intervals.expected import expected_errors
 from voxlate.scans.formats.io import content_hash, read_volume, write_volume
 from voxlate.scans.images.grid import Volume, canonical, resample, same_grid
 from voxlate.scans.images.mask import foreground
-from voxlate.synthesis.provenance import provenance_of
 
 SHARED_SECONDS = 1.0
 SUFFIX = {"": "", "low": LOW, "high": HIGH}
@@ -157,15 +156,14 @@ def export_for(
 
 def _convert(files: CtFiles, to: Path, options: ConsumerOptions, done: Converted) -> None:
     """Write one case and its facts."""
-    provenance = {} if files.folder is None else provenance_of(files.folder)
-    refuse_untrusted(files.case, provenance, options.accept_untrusted)
+    refuse_untrusted(files.case, files.provenance, options.accept_untrusted)
     volumes = {end: files.read(end) for end in files.ends}
     check_ends(volumes, files.case)
     folder = to / files.case
     _check_folder(folder, done.consumer, _scans(files))
     with whole_folder(folder) as new:
         case = _Case(files, volumes, new, done)
-        for said in read_messages(provenance.get("warnings", ())):
+        for said in read_messages(files.provenance.get("warnings", ())):
             if said.code == "starter" or said.grade != "note":
                 done.messages.append(said.on(files.case))
         for sentence in unusual(case.ct, case.body, files.others):
@@ -180,8 +178,8 @@ def _convert(files: CtFiles, to: Path, options: ConsumerOptions, done: Converted
 
 def _scans(files: CtFiles) -> dict[str, str]:
     """The hashes of the scans of which a CT was synthesised, by name; of another CT, its own."""
-    inputs = {} if files.folder is None else provenance_of(files.folder).get("inputs", {})
-    hashes = {name: entry["sha256"] for name, entry in inputs.items() if "sha256" in entry}
+    inputs = files.provenance.get("inputs", {}).items()
+    hashes = {name: entry["sha256"] for name, entry in inputs if "sha256" in entry}
     return hashes or {"ct": content_hash(files.files[""])}
 
 
@@ -232,12 +230,11 @@ def _check(options: ConsumerOptions) -> None:
 
 def _write_facts(case: _Case) -> None:
     """Write what the maps are, and from which image."""
-    provenance = {} if case.files.folder is None else provenance_of(case.files.folder)
     facts = {
         "voxlate": __version__,
         "consumer": case.done.consumer,
         "notice": NOTICE,
-        "do_not_trust": why_not(provenance),
+        "do_not_trust": why_not(case.files.provenance),
         "expected_error": {} if case.files.folder is None else expected_errors(case.files.folder),
         "ct": case.files.files[""].name,
         "ct_hash": content_hash(case.files.files[""]),

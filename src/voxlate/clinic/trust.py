@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from voxlate.base.errors import DoNotTrust
-from voxlate.base.messages import read_messages
+from voxlate.base.messages import Message, message, read_messages
 
 
 def why_not(provenance: Mapping[str, Any]) -> str:
@@ -19,3 +19,16 @@ def refuse_untrusted(case: str, provenance: Mapping[str, Any], accepted: bool) -
         raise DoNotTrust(
             f'{case}: expected images that may be handed on, found them graded "do not trust": {reason} Synthesise better scans, or add --accept-untrusted.'
         )
+
+
+def withheld(
+    case: str, provenance: Mapping[str, Any], accepted: bool, alone: bool
+) -> Message | None:
+    """A message where one of several cases is not handed on; raises DoNotTrust where it is alone."""
+    try:
+        refuse_untrusted(case, provenance, accepted)
+    except DoNotTrust as refused:
+        if alone:
+            raise
+        return message("not-handed-on", str(refused), case=case)
+    return None
