@@ -283,6 +283,6 @@ def demo(
     compared_page, own = done.pages
     print(f"picture: {done.picture}\nreport:  {compared_page}\nnaive baselines: {own}\n")
     say(done.sentence)
-    say(
-        "Next, on scans of your own (a folder for each case):\n  voxlate prepare COHORT --out PREPARED\n  voxlate train auto --data PREPARED --out RUN --minutes 60"
-    )
+    say("Next, on scans of your own (a folder for each case):")
+    say("  voxlate prepare COHORT --out PREPARED")
+    say("  voxlate train auto --data PREPARED --out RUN --minutes 60")
