@@ -21,6 +21,7 @@ from voxlate.science.methods.method import Method
 from voxlate.training import naive
 from voxlate.training.batches.patches import training_cases
 from voxlate.training.batches.windows import check_windows
+from voxlate.training.features import check_features
 from voxlate.training.initial import initial_method
 from voxlate.training.job import Job, Pace, Session, StepCallback
 from voxlate.training.learner import Epochs, Learner
@@ -126,7 +127,9 @@ def train(
         stated = read_run(run.provenance)
         notes = {key: stated[key] for key in ("adapted",) if key in stated}
         stop = held.enter_context(stop_signal())
-        session = Session(run, stop, progress, say, beginning.pace, pretrained, starts, notes)
+        session = Session(
+            run, stop, progress, say, beginning.pace, asked.track, pretrained, starts, notes
+        )
         while jobs:
             jobs = _train_stages(session, jobs)
     return run

@@ -14,6 +14,7 @@ from voxlate.science.diffusion.noise import Noise
 from voxlate.science.diffusion.objective import mean_in_mask
 from voxlate.science.diffusion.sample import SamplerSettings
 from voxlate.science.methods.auxiliary_losses import LOSSES as EXTRA_LOSSES
+from voxlate.science.methods.feature_loss import FeatureLoss
 from voxlate.science.methods.losses import dissimilarity
 from voxlate.science.methods.method import (
     Attempt,
@@ -67,6 +68,10 @@ class RegressionSettings(MethodSettings):
             "Additional losses within windows of network units, by name, each in shares of its width: { brain = [-0.333, -0.28] } counts a grey value of brain like one of bone."
         ),
     ] = field(default_factory=dict)
+    features: Annotated[
+        tuple[FeatureLoss, ...],
+        setting("Additional losses on features of frozen networks: [{ network = RUN }]."),
+    ] = ()
     leak: Annotated[
         float,
         setting(
@@ -165,6 +170,9 @@ class Regression(Method):
             error = self.error(in_window(image, low, high), in_window(x0, low, high))
             reduced = mean_in_mask(error, problem.loss_mask, self.options.reduction)
             terms[f"windows.{name}"] = reduced.mean()
+        for number, features in enumerate(self.options.features):
+            shown = problem.where_present(image)
+            terms[f"features.{number}"] = features.weight * features.distance(shown, x0)
         return with_total(terms)
 
     def predict(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:

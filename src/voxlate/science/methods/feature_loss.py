@@ -1,0 +1,102 @@
+"""How far two images lie apart in the feature maps of a frozen network, as a loss beside that of voxels.
+
+The best entries of SynthRAD2025 compare features of segmentation networks; Johnson et al. 2016 those of ImageNet. Here the
+network is any run of one source, whose source is the target of the training.
+"""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor, nn
+
+from voxlate.base.config import Provided, setting, settings
+from voxlate.base.errors import BadInput
+from voxlate.science.nets.interface import NetworkInput
+
+LEAST = 1e-6  # mean of a layer's features, below which the layer shows nothing
+
+
+@settings
+class FeatureLoss:
+    """A term of a loss: the distance of feature maps of a frozen network."""
+
+    network: Annotated[
+        str,
+        setting(
+            "Run or weights file of a network with one source, of which the target here is an image, with the same intensity map."
+        ),
+    ]
+    weight: Annotated[float, setting("Weight of the term.", ge=0)] = 0.1
+    layers: Annotated[
+        tuple[str, ...],
+        setting(
+            "Names of its modules whose results are compared; none: the last convolution of each size on its way down."
+        ),
+    ] = ()
+
+    def distance(self, image: Tensor, truth: Tensor) -> Tensor:
+        """Mean over layers of the mean difference of their features, in shares of the truth's, of images [B, 1, D, H, W]."""
+        features = _frozen(self.network, self.layers, image.device)
+        with torch.no_grad():
+            wanted = features(truth)
+        apart = [
+            (there - here).abs().mean() / here.abs().mean().clamp_min(LEAST)
+            for there, here in zip(features(image), wanted)
+        ]
+        return torch.stack(apart).mean()
+
+
+class FrozenFeatures:
+    """The feature maps that a frozen network gives of an image."""
+
+    def __init__(self, net: nn.Module, names: Sequence[str], layers: Sequence[str]):
+        """names: of the network's input channels; layers: names of its modules, by default as `FeatureLoss` says."""
+        self.net = net
+        self.names = names
+        self.maps: dict[str, Tensor] = {}
+        modules = dict(net.named_modules())
+        if unknown := [name for name in layers if name not in modules]:
+            raise BadInput(
+                f"method.features.layers: expected modules of {type(net).__name__} ({', '.join([*modules][1:4])}, …), found '{unknown[0]}'. Choose some of these."
+            )
+        self.layers = tuple(layers)
+        for name in layers or _convolutions(net):
+            modules[name].register_forward_hook(functools.partial(self._keep, name))
+
+    def _keep(self, name: str, module: nn.Module, inputs: Any, result: Tensor) -> None:
+        self.maps[name] = result
+
+    def __call__(self, image: Tensor) -> list[Tensor]:
+        """The maps of an image [B, 1, D, H, W], float32, in the order of the layers."""
+        self.maps.clear()
+        self.net(NetworkInput(dict.fromkeys(self.names, image)))
+        if not self.layers:
+            self.layers = _on_the_way_down(self.maps)
+        return [self.maps[name].float() for name in self.layers]
+
+
+def _convolutions(net: nn.Module) -> list[str]:
+    kinds = (nn.Conv2d, nn.Conv3d)
+    return [name for name, module in net.named_modules() if isinstance(module, kinds)]
+
+
+def _on_the_way_down(maps: dict[str, Tensor]) -> tuple[str, ...]:
+    """The last map of each size, of maps in the order of their computation, until the smallest size."""
+    sizes = {name: image.shape[2:].numel() for name, image in maps.items()}
+    smallest = min(sizes.values())
+    last = dict[int, str]()
+    for name, size in sizes.items():
+        if smallest in last and size > smallest:
+            break
+        last[size] = name
+    return tuple(last.values())
+
+
+@functools.cache  # not part of the method, whose weights are saved
+def _frozen(path: str, layers: tuple[str, ...], device: torch.device) -> FrozenFeatures:
+    load = Provided("features").load()
+    net, names = load(Path(path))
+    return FrozenFeatures(net.to(device), names, layers)

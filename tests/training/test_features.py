@@ -1,0 +1,75 @@
+"""Losses on features of frozen networks: known distances, and trainings that take a run as their network."""
+
+import pytest
+import torch
+from torch import nn
+
+from trainings import log_lines, weights_of
+from voxlate.base.errors import BadInput
+from voxlate.science.methods.feature_loss import FrozenFeatures
+from voxlate.science.nets.interface import NetworkInput, Output
+from voxlate.training import recipe as recipes
+from voxlate.training.recipe import from_dict, to_dict
+from voxlate.training.train import train
+
+
+class Pyramid(nn.Module):
+    """Two convolutions on the way down, of which the second sums 2 x 2 pixels, and one on the way up."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(1, 1, 1, bias=False)
+        self.second = nn.Conv2d(1, 1, 2, stride=2, bias=False)
+        self.up = nn.Conv2d(1, 1, 1, bias=False)
+        for layer in (self.first, self.second, self.up):
+            nn.init.ones_(layer.weight)
+
+    def forward(self, inputs: NetworkInput) -> Output:
+        h = self.second(self.first(inputs.joined[:, :, 0]))
+        return Output(self.up(h.repeat_interleave(2, -1).repeat_interleave(2, -2)))
+
+
+def test_the_features_are_those_of_each_size_on_the_way_down_or_of_the_named_layers():
+    image = torch.arange(16.0).reshape(1, 1, 1, 4, 4)
+    finest, coarsest = FrozenFeatures(Pyramid(), ["ct"], ())(image)
+    assert torch.equal(finest, image[:, :, 0])
+    assert coarsest.flatten().tolist() == [10, 18, 42, 50]
+    (only,) = FrozenFeatures(Pyramid(), ["ct"], ["up"])(image)
+    assert only.shape == (1, 1, 4, 4)
+    with pytest.raises(BadInput):
+        FrozenFeatures(Pyramid(), ["ct"], ["third"])
+
+
+@pytest.fixture
+def inverse(tiny, prepared, tmp_path):
+    """A run from t2 to t1, whose source is the target of the tiny recipe."""
+    values = to_dict(recipes.read(str(tiny)))
+    values["data"] |= {"source": ["t2"], "target": ["t1"]}
+    return train(from_dict(values, "inverse"), prepared, tmp_path / "inverse", device="cpu")
+
+
+def with_features(tiny, **loss):
+    values = to_dict(recipes.read(str(tiny)))
+    values["method"] |= {"features": [loss]}
+    values["train"] |= {"log_every": 1}
+    return from_dict(values, "tiny")
+
+
+def test_a_training_compares_features_of_a_run_and_leaves_them_out_of_its_weights(
+    inverse, tiny, prepared, tmp_path
+):
+    recipe = with_features(tiny, network=str(inverse.folder), weight=0.5)
+    run = train(recipe, prepared, tmp_path / "run", device="cpu")
+    first = log_lines(run, "loss")[0]["loss"]
+    assert first["features.0"] > 0
+    assert first["total"] == pytest.approx(first["l1"] + first["features.0"], abs=2e-4)
+    plain = train(recipes.read(str(tiny)), prepared, tmp_path / "plain", device="cpu")
+    assert weights_of(run).keys() == weights_of(plain).keys()
+    assert not all(torch.equal(weights_of(run)[n], w) for n, w in weights_of(plain).items())
+
+
+def test_a_network_of_another_source_or_intensity_map_is_refused(inverse, tiny, prepared, tmp_path):
+    forward = train(recipes.read(str(tiny)), prepared, tmp_path / "forward", device="cpu")
+    recipe = with_features(tiny, network=str(forward.folder))
+    with pytest.raises(BadInput, match=r"method\.features"):
+        train(recipe, prepared, tmp_path / "run", device="cpu")
