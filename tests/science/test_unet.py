@@ -145,6 +145,17 @@ def test_slices_see_each_other_through_volume_kernels_alone(changes, joined):
     assert bool(touched[:, :, 1].abs().max() > 0) is joined
 
 
+def test_features_that_are_computed_again_give_the_same_gradients():
+    x, image, log_snr = _inputs(1, 12, 16)
+    gradients = []
+    for again in (False, True):
+        torch.manual_seed(3)  # of the dropout
+        net = _tiny(checkpoint=again, dropout=0.2).train()
+        ask(net, x, image, log_snr).square().sum().backward()
+        gradients.append([weight.grad for weight in net.parameters()])
+    assert all(torch.equal(kept, repeated) for kept, repeated in zip(*gradients, strict=True))
+
+
 def test_a_fresh_network_gives_zero():
     x, condition, log_snr = _inputs(1, 8, 8)
     assert torch.equal(ask(_tiny(zero_init=True), x, condition, log_snr), torch.zeros_like(x))

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Annotated, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from voxlate.base.config import setting, settings
 from voxlate.base.errors import BadInput
@@ -83,6 +84,12 @@ class UNet(NetSettings):
     ] = "all"
     groups: Groups = 32
     dropout: Annotated[float, setting("Share of features dropped in each block.", ge=0, lt=1)] = 0.0
+    checkpoint: Annotated[
+        bool,
+        setting(
+            "Whether training computes the features inside blocks again in place of keeping them: less memory, more time."
+        ),
+    ] = False
     kernel: Kernel = "1x3x3"
     volumetric: Annotated[
         bool,
@@ -302,12 +309,20 @@ class ResidualUNet(nn.Module):
             out[..., : image.shape[2], : image.shape[3], : image.shape[4]].to(image.dtype)
         )
 
+    def _run(self, block: nn.Module, *inputs: Any) -> Tensor:
+        """The result of a block, whose features are kept for its gradient, or computed again."""
+        again = self.net.checkpoint and torch.is_grad_enabled()
+        result: Tensor = (
+            checkpoint(block, *inputs, use_reentrant=False) if again else block(*inputs)
+        )
+        return result
+
     def _blocks(self, h: Tensor, embedding: Tensor | None, depth: int, pyramid: Pyramid) -> Tensor:
         h = self.stem(h, depth)
         skips = [h]
         for index, level in enumerate(_levels(self.encoder)):
             for position, stage in enumerate(level.stages):
-                h = stage(h, embedding, depth)
+                h = self._run(stage, h, embedding, depth)
                 skips.append(h)
                 if (
                     position == 0 and self.asymmetry is not None
@@ -317,10 +332,10 @@ class ResidualUNet(nn.Module):
                 h = level.resample(h, embedding, depth)
                 skips.append(h)
         for stage in self.middle.stages:
-            h = stage(h, embedding, depth)
+            h = self._run(stage, h, embedding, depth)
         for level in _levels(self.decoder):
             for stage in level.stages:
-                h = stage(torch.cat([h, skips.pop()], dim=1), embedding, depth)
+                h = self._run(stage, torch.cat([h, skips.pop()], dim=1), embedding, depth)
             if level.resample is not None:
                 h = level.resample(h, embedding, depth)
         return self.head(self.norm(h), depth)
