@@ -41,7 +41,7 @@ class Pace(Protocol):
 class Session:
     """The objects that all stages of a training share: its run, received stop signals, and callbacks.
 
-    pretrained: runs of imported autoencoders; starts: weights by stage from which it is initialised; notes: additional
+    track: who else gets the log; pretrained: runs of imported autoencoders; starts: weights by stage from which it is initialised; notes: additional
     entries of the weights' headers.
     """
 
@@ -50,6 +50,7 @@ class Session:
     progress: StepCallback
     say: Say
     pace: Pace | None = None
+    track: str | None = None
     pretrained: Sequence[Run] = ()
     starts: Mapping[str, Path] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)

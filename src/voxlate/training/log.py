@@ -2,10 +2,13 @@
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 from torch import Tensor
 
 from voxlate.base.files import write_text
+from voxlate.base.optional import optional_package
 from voxlate.training.job import Job, Session
 from voxlate.training.learner import Learner
 from voxlate.training.log_file import append_line, lines_of
@@ -37,6 +40,7 @@ class Log:
 
             folder = self.log.parent / "tensorboard" / self.stage
             self.board = SummaryWriter(str(folder), purge_step=learner.step)
+            self.trackers = [] if session.track is None else [_tracker(session.track, folder)]
 
     @property
     def seconds(self) -> float:
@@ -96,6 +100,10 @@ class Log:
         for name, value in values.items():
             self.board.add_scalar(name, value, self.learner.step)
         self.board.flush()
+        for tracker in self.trackers:
+            tracker.log(
+                {f"{self.stage}/{name}": value for name, value in values.items()}, self.learner.step
+            )
 
     def _drop_later_lines(self) -> None:
         """Remove lines of steps that a killed run logged but did not save, because it repeats those steps."""
@@ -108,3 +116,11 @@ class Log:
             if line["stage"] != self.stage or 0 < step >= line["step"]
         ]
         write_text(self.log, "".join(kept))
+
+
+def _tracker(name: str, folder: Path) -> GeneralTracker:
+    """A tracker of accelerate that has begun, with numbers alone; raises BadInput where its package is absent."""
+    optional_package(name, "track", "--track", f"the package {name}")
+    tracker: GeneralTracker = LOGGER_TYPE_TO_CLASS[name](folder.parents[1].name)
+    tracker.start()
+    return tracker

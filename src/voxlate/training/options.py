@@ -126,6 +126,12 @@ class TrainOptions(PlanOptions):
             most=5,
         ),
     ] = None
+    track: Annotated[
+        Literal["mlflow", "wandb"] | None,
+        Option(
+            "Also send losses and validation scores to MLflow or Weights & Biases.", panel=TRAINING
+        ),
+    ] = None
     allow_code: AllowCode = False
 
 

@@ -327,6 +327,7 @@ def _check_stages(jobs: Sequence[Job], starts: Mapping[str, Path]) -> None:
         raise BadInput(
             f"{cohort.folder}: expected a mask found in {' or '.join(recipe.data.source)}, which a model is given to synthesise, found the brain of {name}. Prepare it with --mask-from {recipe.data.source[0]}."
         )
+    check_features(recipe)
     earlier: dict[str, Method] = {}
     for job in jobs:
         stage = job.stage

@@ -1,0 +1,41 @@
+"""The log of a training goes to a tracker, too: its numbers, and nothing else."""
+
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from trainings import log_lines
+from voxlate.base.errors import BadInput
+from voxlate.training import recipe
+from voxlate.training.train import train
+
+
+@pytest.fixture
+def mlflow(monkeypatch):
+    """A package of MLflow that keeps what it gets: [(numbers, step)]."""
+    package = ModuleType("mlflow")
+    package.sent = []
+    package.search_experiments = lambda **_: []
+    package.create_experiment = lambda **_: "1"
+    package.start_run = lambda **_: SimpleNamespace()
+    package.log_metrics = lambda numbers, step: package.sent.append((numbers, step))
+    monkeypatch.setitem(sys.modules, "mlflow", package)
+    return package
+
+
+def test_a_tracker_gets_the_losses_and_validations_of_the_log(mlflow, tiny, prepared, tmp_path):
+    run = train(recipe.read(str(tiny)), prepared, tmp_path / "run", device="cpu", track="mlflow")
+    losses = {line["step"]: line["loss"]["l1"] for line in log_lines(run, "loss")}
+    sent = {
+        step: numbers["final/net/l1"] for numbers, step in mlflow.sent if "final/net/l1" in numbers
+    }
+    assert sent == pytest.approx(losses)
+    assert [step for numbers, step in mlflow.sent if "final/validation/mae" in numbers] == [3, 6]
+    assert all(isinstance(value, float) for numbers, _ in mlflow.sent for value in numbers.values())
+
+
+def test_a_tracker_that_is_not_installed_is_refused(tiny, prepared, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(BadInput, match="--track"):
+        train(recipe.read(str(tiny)), prepared, tmp_path / "run", device="cpu", track="wandb")
