@@ -29,7 +29,7 @@ BONE_GREY = f"ct>{0.9 * 255:g}"
 PHANTOMS: dict[str, Any] = {"cases": 24, "size": (72, 88, 14), "lesion": "mixed", "seed": 31}
 TRAINING, VALIDATING = 16, 2  # phantoms; the others report
 FILES = {"heads": {"mr": "mr", "ct": "ct"}, "brains": {"t1": "t1", "t2": "t2"}}
-TOPCOW = {"tof": "mra", "cta": "cta_on_mra"}
+TOPCOW = "case,patient,split,tof,cta\ntopcow,topcow,test,{0}/mra.nii.gz,{0}/cta_on_mra.nii.gz\n"
 Scores = dict[str, Any]
 
 
@@ -178,8 +178,10 @@ def starter(row: Row, place: Place) -> Iterator[Scores]:
         table = _table(place, "brats_like", dict.fromkeys(BRAINS[:2], "test"), FILES["brains"])
         scores = scored(model, table, place, missing=["t2"], mask="body")
     else:
-        table = _table(place, "topcow_pair", {"topcow_pair": "test"}, TOPCOW)
-        valid = place.data / "topcow_pair" / "cta_on_mra_valid.nii.gz"
+        folder = (place.data / "topcow_pair").resolve()
+        table = place.folder / "cases.csv"
+        table.write_text(TOPCOW.format(folder), encoding="utf-8")
+        valid = folder / "cta_on_mra_valid.nii.gz"
         scores = scored(model, table, place, mask=valid, value_range=HU_RANGE)
     yield {"minutes": (time.monotonic() - began) / 60, **scores}
 

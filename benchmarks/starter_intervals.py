@@ -57,7 +57,7 @@ from voxlate.training.weights import file_hash
 
 # Each head is drawn in these numbers of contrasts, of which one has every second slice, and so on: real scans have
 # slices of 1 to 8 mm, and features of a voxel compare neighbouring slices.
-EVERY = (2, 4, 8)
+EVERY = (2, 4, 8, 1)
 METHODS: tuple[Literal["learned", "difficulty"], ...] = ("learned", "difficulty")
 
 
