@@ -10,6 +10,7 @@ from torch import nn
 
 from rows import every_row
 from voxlate.base.errors import BadInput
+from voxlate.science.nets.xmodality import wavelet
 from voxlate.science.nets.xmodality.adm import ADM
 from voxlate.science.nets.xmodality.dit import DiT
 from voxlate.science.nets.xmodality.parts import Attention, Conv, Dense
@@ -219,3 +220,15 @@ def test_a_compiled_network_gives_the_same_gradients(name):
         found.append([parameter.grad.clone() for parameter in net.parameters()])
     for plain, compiled in zip(*found):
         torch.testing.assert_close(compiled, plain, rtol=1e-3, atol=1e-4)
+
+
+def test_a_dit_of_wavelets_is_a_dit_of_their_bands():
+    dit = dataclasses.replace(SMALL["dit"], patch=4)
+    net = _random(dataclasses.replace(dit, wavelet=True).build(channels(1, 1, 1)))
+    of_bands = dit.build(channels(4, 4, 4)).eval()
+    of_bands.load_state_dict(net.state_dict())
+    h, embedding = torch.randn(2, 16, 24, 2), torch.randn(2, 32)
+    with torch.no_grad():
+        bands = of_bands.slices(wavelet.analyse(h), embedding)
+        torch.testing.assert_close(net.slices(h, embedding), wavelet.synthesise(bands))
+    assert net.slices(h, embedding).shape == (2, 16, 24, 1)

@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxlate.base.config import setting, settings
+from voxlate.science.nets.blocks import exact
 from voxlate.science.nets.interface import Channels, NetSettings
+from voxlate.science.nets.xmodality import wavelet
 from voxlate.science.nets.xmodality.parts import (
     EPS,
     Attention,
@@ -35,6 +37,12 @@ class DiT(NetSettings):
     frequencies: Annotated[
         int, setting("Number of sines and cosines of the log-SNR.", gt=0, multiple_of=2)
     ] = 256
+    wavelet: Annotated[
+        bool,
+        setting(
+            "Whether it works on wavelet bands at half the size, as U-ViT, against artefacts of patches (sec. 4.1)."
+        ),
+    ] = False
 
     def build(self, channels: Channels) -> "DiTNet":
         """Raises BadInput where a task gives more than images and their noise level."""
@@ -104,9 +112,10 @@ class DiTNet(Backbone):
     state_first = True
 
     def __init__(self, net: DiT, channels: Channels) -> None:
-        super().__init__(net.patch, channels)
+        super().__init__(net.patch * (2 if net.wavelet else 1), channels)
         self.patch = net.patch
-        pixels = net.patch**2
+        self.wavelet = net.wavelet
+        pixels = net.patch**2 * (4 if net.wavelet else 1)
         ins = channels.joined
         self.norm_in = nn.LayerNorm(pixels * ins, eps=EPS)
         self.embed = Dense(pixels * ins, net.width)
@@ -117,6 +126,15 @@ class DiTNet(Backbone):
 
     def slices(self, h: Tensor, embedding: Tensor | None) -> Tensor:
         """See Backbone.slices."""
+        if not self.wavelet:
+            return self._transform(h, embedding)
+        with exact(h.device):
+            bands = wavelet.analyse(h)
+        bands = self._transform(bands, embedding)
+        with exact(h.device):
+            return wavelet.synthesise(bands)
+
+    def _transform(self, h: Tensor, embedding: Tensor | None) -> Tensor:
         items, height, width, channels = h.shape
         rows = height // self.patch
         columns = width // self.patch
