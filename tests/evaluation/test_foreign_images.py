@@ -67,6 +67,6 @@ def test_without_a_run_the_baselines_are_learned_from_the_prepared_training_case
     plain = evaluate(out, cohort)
     assert (plain.verdicts[0].outcome, plain.verdicts[0].baseline) == ("unknown", None)
     judged = evaluate(out, cohort, prepared=prepared)
-    assert {row.answer for row in judged.rows} >= {"synthesis", "mean image", "copy of t1"}
+    assert {row.method for row in judged.rows} >= {"synthesis", "mean image", "copy of t1"}
     (verdict,) = judged.verdicts
     assert (verdict.synthesis, verdict.lower_on) == (0, 2)
