@@ -42,6 +42,7 @@ from voxlate.evaluation.scoring.distances import (
 )
 from voxlate.evaluation.scoring.evaluators import Evaluator
 from voxlate.evaluation.scoring.features import Vectors, features_for
+from voxlate.evaluation.scoring.foreign_images import value_messages
 from voxlate.evaluation.scoring.frame import HEAD, Table, frame_of
 from voxlate.evaluation.scoring.intervals import has_ends
 from voxlate.evaluation.scoring.metrics import METRICS, ImagePair
@@ -121,6 +122,9 @@ def evaluate(
     _check_areas(rules, rows)
     messages = check_scale({item.label: result.truth for item, result in scored.items()})
     messages += [*cautions, *_recognised(images.recognised), *_outliers(rows)]
+    for item, result in scored.items():
+        if not item.provenance:
+            messages += value_messages(item.label, result.truth)
     header = {
         "truth": relative_to(out, truth),
         "split": asked.split,
