@@ -228,7 +228,7 @@ def scored(
     chosen_by: dict[str, Any] = {"answer": chosen, "missing": missing, "anyway": True}
     voxlate.synthesise(model, table, out, device="cpu", **chosen_by, **common)
     found = voxlate.evaluate(out, table, **{"mask": "whole"} | common | scoring).rows
-    rows = [one for one in found if one.answer == SYNTHESIS]
+    rows = [one for one in found if one.method == SYNTHESIS]
     patients = sorted({one.patient for one in rows})
     own = (means([one for one in rows if one.patient == name], "coverage") for name in patients)
     several = [f"{value:.3f}" for value in own if value is not None]

@@ -277,7 +277,7 @@ def measured(name: str, wanted: Wanted, starter: Path, work: Path, device: str) 
         scans = find_scans([str(cohort)], model, missing=missing, **layout(cohort))
         synthesise_cases(Selection(model, scans), out, anyway=True, say=lambda _: None)
         scores = evaluate(out, cohort, mask=mask, **layout(cohort))
-        rows = [row for row in scores.rows if row.answer == "synthesis"]
+        rows = [row for row in scores.rows if row.method == "synthesis"]
         for modality in sorted({row.modality for row in rows}):
             own = [row for row in rows if row.modality == modality]
             for key, title in SCORES.items():

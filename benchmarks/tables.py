@@ -424,7 +424,7 @@ def scored(
 
 def _summaries(rows: Any, modality: str, answer: str) -> dict[str, list[float]]:
     """[mean, standard deviation] over patients of the scores that are KEPT and are numbers."""
-    found = [row.scores for row in rows if (row.modality, row.answer) == (modality, answer)]
+    found = [row.scores for row in rows if (row.modality, row.method) == (modality, answer)]
     keys = [key for key in found[0] if all(isinstance(one.get(key), float) for one in found)]
     keys = [key for key in keys if key in KEPT]
     values = {key: [one[key] for one in found] for key in keys}

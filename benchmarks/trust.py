@@ -93,7 +93,7 @@ def learned(
     synthesise_cases(Selection(model, mine), folder / "out", anyway=True)
     names = [one.case for one in mine]
     scores = evaluate(folder / "out", scans, cases=names, regions=regions, mask="whole")
-    ours = [row for row in scores.rows if row.answer == "synthesis"]
+    ours = [row for row in scores.rows if row.method == "synthesis"]
     keys = [*KEYS, *(f"{region}.coverage" for region in regions)]
     header = calibration.header
     compared = {way: one.width for way, one in next(iter(header.targets.values())).compared.items()}

@@ -169,7 +169,8 @@ KINDS = (
         )
     ),
     *(
-        Kind("metrics.json", "out/metrics.json", command, text=True, form="json", restored="out")
+        Kind(file, f"out/{file}", command, not form, text=True, form=form, restored="out")
+        for file, form in (("metrics.json", "json"), ("scores.csv", ""))
         for command in (
             ("report", "out"),
             ("compare", "out", "other", "--json", "--report", "new.html"),

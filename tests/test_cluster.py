@@ -85,7 +85,7 @@ def test_every_script_names_its_submission_and_is_valid_bash():
 
 
 def assert_six_cases_are_scored() -> None:
-    rows = Path("out/metrics.csv").read_text().splitlines()[1:]
+    rows = Path("out/scores.csv").read_text().splitlines()[1:]
     assert len({row.split(",")[0] for row in rows}) == 6
     assert Path("out/report.html").exists()
 

@@ -47,9 +47,9 @@ def test_every_step_returns_a_result_that_shows_itself(results, tmp_path):
     for name, word in (("plan", "data.patch"), ("scores", "MAE"), ("table", "MEAN")):
         assert word in getattr(results, name)._repr_html_()
     assert results.samples._repr_png_().startswith(b"\x89PNG")
-    frame = results.scores.to_frame()
-    assert {"case", "modality", "answer", "mae"} <= set(frame.columns)
-    assert set(frame["answer"]) > {"synthesis"}
+    frame = results.scores.frame
+    assert {"case", "modality", "method", "metric", "value"} <= set(frame.columns)
+    assert set(frame["method"]) > {"synthesis"}
     assert {"MEAN", "SAMPLES"} <= set(results.table.to_frame()["method"])
     assert results.page.name == "report.html"
     assert results.one.bounds == {}, "there is no calibration"
@@ -134,7 +134,6 @@ def test_facts_recipes_and_reports_are_plain_values(run, cohort, prepared, tmp_p
 
 
 def test_a_run_shows_its_history_and_its_losses(run):
-    pytest.importorskip("pandas")
     from voxlate.training.run import Run
 
     history = Run(run).history

@@ -12,11 +12,12 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from made_scores import made_scores
 from rows import every_row
 from voxlate.base.errors import BadInput
-from voxlate.base.files import CHECKSUM
+from voxlate.base.files import CHECKSUM, read_json, sha256_of, write_json
 from voxlate.base.records import Number, Record, Shape, checksum, write_tensors
-from voxlate.evaluation.scoring.documents import read_scores
+from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.images.ranges import Range
 from voxlate.synthesis.provenance import read_provenance
 from voxlate.training.calibration_file import read_calibration
@@ -231,38 +232,35 @@ def test_provenance_of_a_run_in_another_form_is_refused(tmp_path, change):
         read_run(path)
 
 
-ROWS = [
-    {"case": name, "patient": name, "modality": "ct", "answer": "synthesis", "mae": 2.0}
-    for name in "ab"
-]
-CONVENTIONS = {"range": [0, 1], "range_rule": "", "mask": "body"}
-MAE = {"mean": 2.0, "sd": 0.0, "ci95": None, "n": 2, **CONVENTIONS}
-PART = {"unit": "HU", "own_peak": False, "ssim_padding": "valid", "ssim_from": "low", "lpips": None}
-PART |= {"features": None, "bootstrap": "", "cases": 2, "patients": 2, **CONVENTIONS}
-PART |= {"answers": {"synthesis": {"mae": MAE}}}
+ROW = "c0,p0,ct,synthesis,,,mae,HU,2.0,0.0\n"
 
 
 @every_row(
-    ("part", "row"),
+    ("header", "before", "after"),
     [
-        ({"range": [1, 0]}, {}),
-        ({"cases": 3}, {}),
-        ({"answers": {"synthesis": {"mae": MAE | {"mean": 3.0}}}}, {}),
-        ({"answers": {"synthesis": {"mae": MAE | {"n": 5}}}}, {}),
-        ({"own_peak": 1}, {}),
-        ({}, {"case": "b"}),
-        ({}, {"patient": 1}),
-        ({}, {"mae": "2"}),
-        ({}, {"modality": "mr"}),
+        ({"range": [1, 0]}, "2.0", "1.0"),
+        ({"own_peak": 1}, "2.0", "1.0"),
+        ({"unit": None}, "2.0", "1.0"),
+        ({}, ROW, ROW + ROW),
+        ({}, "c0,", "../c0,"),
+        ({}, "c0,", ","),
+        ({}, "2.0", "two"),
+        ({}, ",ct,", ",mr,"),
+        ({}, "value", "number"),
+        ({}, ROW, ROW.strip() + ',"'),
     ],
 )
-def test_scores_that_disagree_with_their_rows_are_refused(tmp_path, part, row):
-    path = tmp_path / "metrics.json"
-    path.write_text(json.dumps({"modalities": {"ct": PART}, "cases": ROWS}))
-    assert read_scores(path)["cases"] == ROWS
-    path.write_text(
-        json.dumps({"modalities": {"ct": PART | part}, "cases": [ROWS[0] | row, ROWS[1]]})
-    )
+def test_scores_in_another_form_are_refused(tmp_path, header, before, after):
+    made_scores({"ct": {"synthesis": {"mae": [2.0, 3.0]}}}).write(tmp_path)
+    path, table = tmp_path / "metrics.json", tmp_path / "scores.csv"
+    assert read_scores(path).means["ct"]["synthesis"]["mae"]["mean"] == 2.5
+    table.write_text(table.read_text().replace(before, after))
+    document = read_json(path)
+    with pytest.raises(BadInput, match="checksum"):
+        read_scores(path)
+    document["modalities"]["ct"] |= header
+    document["tables"]["scores.csv"] = sha256_of(table)
+    write_json(path, document)
     with pytest.raises(BadInput, match="expected scores as voxlate writes it"):
         read_scores(path)
 

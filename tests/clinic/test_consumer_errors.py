@@ -164,5 +164,5 @@ def test_tissues_whose_intervals_hold_less_than_stated_are_named_below_the_table
         for end, shift in (("low", -half_width), ("high", half_width)):
             write_volume(out / "ann" / f"ct_{end}.nii.gz", shifted(image, shift))
         scores = package.evaluate(out, cohort, consumers="pet", progress=False)
-        said = " ".join(caption(scores.document()))
+        said = " ".join(caption(scores))
         assert ("µ coverage, soft tissue (0%)" in said) is missed

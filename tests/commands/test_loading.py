@@ -12,7 +12,8 @@ SLOW = {
     "tensorboard",
     "scipy.stats",
     "scipy.optimize",
-}  # of charts, logs and statistics
+    "pandas",
+}  # of charts, logs, statistics and tables of scores
 
 SCRIPT = """
 import json, sys, torch

@@ -17,6 +17,7 @@ from voxlate.evaluation import calibration_job
 from voxlate.evaluation.calibration_job import InTraining
 from voxlate.evaluation.reports.page import report
 from voxlate.evaluation.scoring.metrics import METRIC_OF
+from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.formats.io import read_volume
 from voxlate.training.model import load
 from voxlate.training.weights import load_method, save_weights
@@ -59,8 +60,8 @@ def calibrated(calibrations, run, others):
 
 
 def scores_of(out):
-    """The scores of the synthesis in the metrics.json of a folder."""
-    return [row for row in read_json(out / "metrics.json")["cases"] if row["answer"] == "synthesis"]
+    """The scores of the synthesis by case in a folder."""
+    return read_scores(out / "metrics.json").by_case("t2")
 
 
 def test_held_back_patients_give_a_regression_intervals_that_hold(voxlate, run, others, out):
@@ -81,9 +82,9 @@ def test_held_back_patients_give_a_regression_intervals_that_hold(voxlate, run, 
     voxlate("evaluate", out, "--truth", others).done()
     ours = scores_of(out)
     # Of the patients that it learned from.
-    assert np.mean([row["coverage"] for row in ours]) >= 0.89
-    assert np.mean([row["mae_bound_held"] for row in ours]) >= 0.9
-    (row,) = [row for row in ours if row["case"] == "new0"]
+    assert ours["coverage"].mean() >= 0.89
+    assert ours["mae_bound_held"].mean() >= 0.9
+    row = ours.loc["new0"]
     assert row["coverage_50"] < row["coverage_90"] == pytest.approx(row["coverage"])
     truth = read_volume(others / "new0" / "t2.nii.gz").data
     inside, body = (truth >= low) & (truth <= high), truth > 0
@@ -203,8 +204,7 @@ def test_any_whole_percent_holds_on_the_files_own_voxels_where_the_network_sees_
     voxlate("synth", run, others, "--out", out).done()
     voxlate("evaluate", out, "--truth", others).done()
     assert len(read_json(out / "metrics.json")["calibrated_on"]) == 10
-    shares = [row["coverage"] for row in scores_of(out)]
-    assert np.mean(shares) == pytest.approx(0.85, abs=0.01)
+    assert scores_of(out)["coverage"].mean() == pytest.approx(0.85, abs=0.01)
 
 
 def test_maps_that_were_changed_after_synthesis_are_not_scored_and_changed_images_are_named(
@@ -216,8 +216,8 @@ def test_maps_that_were_changed_after_synthesis_are_not_scored_and_changed_image
     shutil.copy(out / "new4" / "t2.nii.gz", out / "new3" / "t2.nii.gz")
     voxlate("evaluate", out, "--truth", others).done()
     assert read_json(out / "metrics.json")["moved"].keys() == {"new2/t2", "new3/t2"}
-    held = {row["case"]: row.get("coverage") for row in scores_of(out)}
-    assert [case for case, coverage in held.items() if coverage is None] == ["new2"]
+    coverage = scores_of(out)["coverage"]
+    assert [*coverage.index[coverage.isna()]] == ["new2"]
 
 
 @every_row("rule", ["body=t2>100", "mae=t2>100", "dark=t2<30%", "none=t2>90000", "none"])

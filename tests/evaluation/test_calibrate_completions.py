@@ -67,7 +67,7 @@ def test_each_missing_modality_has_its_own_intervals_which_hold_the_truth(
             body = read_volume(case / "t1.nii.gz").data > 0
             inside.append(((low <= truth + 1e-3) & (truth <= high + 1e-3))[body].mean())
         assert np.mean(inside) >= 0.89, name  # of the patients that it learned from
-        scored = [row.scores for row in evaluate(out, heads).rows if row.answer == "synthesis"]
+        scored = [row.scores for row in evaluate(out, heads).rows if row.method == "synthesis"]
         coverage = np.mean([one["coverage"] for one in scored])
         assert coverage == pytest.approx(np.mean(inside), abs=0.01), name
 

@@ -1,8 +1,6 @@
 """Methods compared: a hand-made example, Holm's and Wilcoxon's own numbers, and what is refused."""
 
 import itertools
-import json
-from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -10,42 +8,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from made_scores import made_scores
 from voxlate.base.errors import BadInput
 from voxlate.base.statistics import holm, least_p, wilcoxon_p
-from voxlate.evaluation.compare import compare
-from voxlate.evaluation.tables import ranks
+from voxlate.evaluation.compare import compare, ranks
 
 FEATURES = {"name": "texture", "kind": "texture", "dimensions": 44, "resize": "none"}
-FEATURES |= {"images": 80, "images_for_limit": 176, "errors": ""}
+FEATURES |= {"images": 80, "images_for_limit": 176}
 
 
-def write(folder, values, patients=None, pooled=MappingProxyType({}), **changes):
-    """A metrics.json with the MAE, SSIM and gradient strength of each case."""
-    patients = patients or [f"p{number}" for number in range(len(values["mae"]))]
-    rows = [
-        {"case": f"c{number}", "patient": patient, "modality": "ct", "answer": "synthesis"}
-        | {key: column[number] for key, column in values.items()}
-        for number, patient in enumerate(patients)
-    ]
-    conventions = {"range": [-1024, 3071], "range_rule": "", "mask": "body"}
-    pooled = {key: {"sd": None, "ci95": None, **conventions, **own} for key, own in pooled.items()}
-    part = {
-        **conventions,
-        "unit": "HU",
-        "own_peak": False,
-        "ssim_padding": "valid",
-        "ssim_from": "low",
-        "lpips": None,
-        "features": FEATURES,
-        "bootstrap": "",
-        "cases": len(patients),
-        "patients": len(set(patients)),
-        "answers": {"synthesis": pooled},
+def write(folder, values, patients=None, distances=None, baselines=None, header=None, **changes):
+    """Scores with the MAE, SSIM and gradient strength of each case, and the MAE of naive baselines."""
+    methods = {"synthesis": values} | {
+        name: {"mae": own} for name, own in (baselines or {}).items()
     }
-    folder.mkdir(parents=True)
-    (folder / "metrics.json").write_text(
-        json.dumps({"modalities": {"ct": part | changes}, "cases": rows})
-    )
+    pooled = {key: {"sd": None, "ci95": None, **own} for key, own in (distances or {}).items()}
+    part = {"features": FEATURES, "distances": {"synthesis": pooled}, **changes}
+    folder.mkdir(parents=True, exist_ok=True)
+    made_scores({"ct": methods}, patients, part, **header or {}).write(folder)
     return folder
 
 
@@ -84,7 +64,6 @@ def test_the_best_method_is_the_reference_and_the_others_are_tested_against_it(f
 
 
 def test_a_comparison_is_a_data_frame_with_a_row_for_each_score_of_each_method(folders):
-    pytest.importorskip("pandas")
     frame = compare(folders).to_frame()
     assert list(zip(frame["modality"], frame["score"], frame["method"])) == [
         ("ct", score, method) for score in ("mae", "ssim_2d") for method in "abc"
@@ -150,7 +129,7 @@ def test_pooled_distances_are_in_the_table_without_a_test_where_they_compare(tmp
 
 
 def test_scores_made_in_another_way_are_refused(folders, tmp_path):
-    changes = {"range": [-50, 350], "mask": "whole image", "ssim_padding": "same", "unit": "a.u."}
+    changes = {"range": [-50, 350], "mask": "whole image", "ssim_from": "zero", "unit": "a.u."}
     for key, value in changes.items():
         odd = write(tmp_path / key, {"mae": list(EIGHT)}, **{key: value})
         with pytest.raises(BadInput, match=key):
@@ -160,9 +139,7 @@ def test_scores_made_in_another_way_are_refused(folders, tmp_path):
 @pytest.mark.parametrize(("part", "key"), [("regions", "vessels"), ("scopes", "crops")])
 def test_regions_and_scopes_of_one_name_but_another_rule_are_refused(folders, part, key):
     for number, folder in enumerate(folders[:2]):
-        document = json.loads((folder / "metrics.json").read_text())
-        document[part] = {key: f"rule {number}"}
-        (folder / "metrics.json").write_text(json.dumps(document))
+        write(folder, {"mae": list(EIGHT)}, header={part: {key: f"rule {number}"}})
     with pytest.raises(BadInput, match=f"{key}.*rule 0.*rule 1"):
         compare(folders[:2])
 
@@ -185,35 +162,22 @@ def test_folders_of_one_name_are_called_by_their_parents_too(tmp_path):
     assert list(compare(folders).document["methods"]) == ["unet/out", "adm/out"]
 
 
-def took(folder, seconds, calls, samples=1):
-    """What each case's synthesis took, as synth writes it."""
-    for number, one in enumerate(seconds):
-        said = {"seconds_per_slice": one, "network_calls": calls, "synth": {"samples": samples}}
-        (folder / f"c{number}").mkdir(exist_ok=True)
-        (folder / f"c{number}" / "provenance.json").write_text(json.dumps(said))
-
-
 def printed(comparison, width=140):
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(comparison.table())
     return " ".join(console.export_text().replace("│", " ").split())
 
 
-def test_times_and_network_calls_come_from_the_provenance_of_those_that_have_it(folders):
-    took(folders[0], [1.0, 2.0, 3.0], 1000, samples=10)
-    took(folders[1], [0.25], 1)
+def test_times_and_network_calls_stand_without_a_test_for_those_that_have_them(folders):
+    mae = {"mae": list(EIGHT)}
+    write(folders[0], mae | {"seconds_per_slice": [1.0, 2.0, 3.0], "network_calls": [1000] * 8})
+    write(folders[1], mae | {"seconds_per_slice": [0.25], "network_calls": [1] * 8})
     found = compare(folders)
-    effort = found.document["effort"]
-    assert effort["a"]["seconds_per_slice"] == {"mean": 2.0, "sd": 1.0}
-    assert (effort["a"]["network_calls"]["mean"], effort["a"]["samples"], effort["a"]["cases"]) == (
-        1000,
-        [10],
-        3,
-    )
-    assert effort["c"] is None
+    assert metrics(found)["network_calls"]["reference"] is None
+    assert {"Time", "Network calls"} <= {line.label for line in found.short_table().lines["ct"]}
     text = printed(found)
-    assert "Time 2 0.25 –" in text
-    assert "Network calls 1000 × 10 1 –" in text
+    assert "Time 1.00 0.25 –" in text, "of the case that both have"
+    assert "Network calls 1000 ± 0 1 ± 0 –" in text
 
 
 def test_many_methods_stand_in_several_tables_that_fit_the_terminal(tmp_path):
@@ -241,8 +205,7 @@ def test_uncertainty_is_in_the_table_without_a_test_where_there_are_samples(tmp_
 
 
 def test_methods_that_learned_from_scored_cases_are_named(folders):
-    path = folders[1] / "metrics.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"trained_on": ["c0", "c3"]}))
+    write(folders[1], {"mae": list(EIGHT)}, header={"trained_on": ["c0", "c3"]})
     found = compare(folders)
     assert found.document["trained_on"] == {"a": [], "b": ["c0", "c3"], "c": []}
     (line,) = (line for line in found.table().caption if "training" in line)
@@ -319,27 +282,10 @@ def test_what_one_method_lacks_is_shown_for_those_that_have_it(tmp_path):
     assert [cell.text for cell in coverage.cells] == ["–", "90.0 ± 1.0", "90.0 ± 1.0"]
 
 
-def with_baselines(folder, baselines):
-    """Adds the MAE of naive baselines to a metrics.json, case by case."""
-    document = json.loads((folder / "metrics.json").read_text())
-    for answer, values in baselines.items():
-        document["modalities"]["ct"]["answers"][answer] = {}
-        document["cases"] += [
-            {
-                "case": f"c{number}",
-                "patient": f"p{number}",
-                "modality": "ct",
-                "answer": answer,
-                "mae": value,
-            }
-            for number, value in enumerate(values)
-        ]
-    (folder / "metrics.json").write_text(json.dumps(document))
-
-
 def test_the_best_naive_baseline_of_all_cases_is_a_column_of_its_own(folders):
-    with_baselines(folders[0], {"copy of t1": [130.0] * 8, "of few cases": [1.0] * 3})
-    with_baselines(folders[1], {"intensity table": [120.0] * 7 + [128.0]})
+    mae = {"mae": list(100 + EIGHT)}
+    write(folders[0], mae, baselines={"copy of t1": [130.0] * 8, "of few cases": [1.0] * 3})
+    write(folders[1], mae, baselines={"intensity table": [120.0] * 7 + [128.0]})
     found = compare(folders)
     naive = found.document["naive"]["ct"]
     assert (naive["baseline"], naive["of"]) == ("intensity table", "b")

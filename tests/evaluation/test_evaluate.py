@@ -21,7 +21,9 @@ from voxlate.base.files import read_json, write_json
 from voxlate.base.statistics import bootstrap
 from voxlate.evaluation.scoring import alignment
 from voxlate.evaluation.scoring.evaluate import evaluate
+from voxlate.evaluation.scoring.frame import COLUMNS
 from voxlate.evaluation.scoring.metrics import METRICS, mae, ssim
+from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Grid, Volume, canonical
 from voxlate.scans.images.intensity import Percentile
@@ -98,21 +100,24 @@ def test_jumps_between_slices_show_in_mae_z_and_where_windows_meet_in_the_seam(c
         assert "seam" not in evaluate(tmp_path / "out", cohort).rows[0].scores
 
 
-def test_every_value_stands_with_the_choices_that_made_it_in_all_files(cohort, shifted):
+def test_means_stand_with_the_choices_that_made_them_and_the_table_is_read_as_it_was(
+    cohort, shifted
+):
     scores = evaluate(shifted, cohort, mask="body")
-    document = json.loads((shifted / "metrics.json").read_text())
-    value = document["modalities"]["ct"]["answers"]["synthesis"]["ssim_2d"]
-    chosen = {"range": [-1024, 3071], "mask": "body", "ssim_padding": "valid", "n": 3}
-    assert chosen.items() <= value.items()
-    mean = document["modalities"]["ct"]["answers"]["synthesis"]["mae"]
+    part = read_json(shifted / "metrics.json")["modalities"]["ct"]
+    chosen = {"range": [-1024, 3071], "mask": "body", "cases": 3}
+    assert chosen.items() <= part.items()
+    mean = part["answers"]["synthesis"]["mae"]
     assert mean["unit"] == "HU"
     assert (mean["mean"], mean["sd"]) == pytest.approx((100, 50), abs=1e-3)
     assert mean["ci95"][0] == pytest.approx(50, abs=1e-3), (
         "three patients: one draw in 27 takes the best one thrice"
     )
-    with open(shifted / "metrics.csv", newline="") as file:
-        lines = list(csv.DictReader(file))
-    assert [float(line["mae"]) for line in lines] == [row.scores["mae"] for row in scores.rows]
+    read = read_scores(shifted / "metrics.json")
+    assert read.frame.equals(scores.frame)
+    assert read.document() == scores.document() | {"tables": read.header["tables"]}
+    assert [*scores.frame.columns] == COLUMNS
+    assert {*scores.frame["unit"][scores.frame["region"] == "soft_tissue"]} == {"HU", "ml", ""}
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(scores.table())
     assert "100.0 ± 50.0" in " ".join(console.export_text().split())
@@ -127,8 +132,7 @@ def test_a_perfect_synthesis_scores_perfectly_and_its_infinite_psnr_is_left_out(
     assert row.scores["ssim_2d"] == pytest.approx(1, abs=1e-6)
     assert row.scores["ssim_3d"] == pytest.approx(1, abs=1e-6)
     assert row.scores["nmi"] == pytest.approx(2)
-    document = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    psnr = document["modalities"]["ct"]["answers"]["synthesis"]["psnr"]
+    psnr = read_scores(tmp_path / "out" / "metrics.json").means["ct"]["synthesis"]["psnr"]
     assert (psnr["mean"], psnr["n"], psnr["not_finite"]) == (None, 0, 1)
 
 
@@ -271,7 +275,7 @@ def test_cases_without_an_image_of_this_run_are_listed_with_the_reason(voxlate, 
     assert "p1: no T1" in voxlate("evaluate", shifted, "--truth", cohort).refusal
     document = read_json(shifted / "metrics.json")
     assert document["not_synthesised"] == {"p1": "p1: no T1"}
-    assert [row["case"] for row in document["cases"]] == ["p0", "p2"]
+    assert read_scores(shifted / "metrics.json").labels == {"p0/ct", "p2/ct"}
     (shifted / "provenance.json").write_text('{"cases": ["p0", "p2"]}')  # p1 was never asked for
     assert not evaluate(shifted, cohort).header["not_synthesised"]
 
@@ -326,7 +330,7 @@ def test_a_case_that_cannot_be_scored_is_listed_and_the_others_are_scored(voxlat
     assert voxlate("evaluate", shifted, "--truth", cohort).code == 3
     document = read_json(shifted / "metrics.json")
     assert document["not_synthesised"].keys() == {"p0/ct", "p2/ct"}
-    assert [row["case"] for row in document["cases"]] == ["p1"]
+    assert read_scores(shifted / "metrics.json").labels == {"p1/ct"}
 
 
 def test_scores_of_images_that_changed_since_are_neither_compared_nor_reported(
@@ -397,7 +401,7 @@ def test_the_mean_image_lies_where_its_scans_lay_in_training(cohort, shifted, na
     shutil.rmtree(shifted / "p1")
     expected = np.mean([head(0), head(1)], axis=0)
     rows = evaluate(shifted, cohort, naive=naive, mask="whole").rows
-    row = next(row for row in rows if row.answer == "mean image")
+    row = next(row for row in rows if row.method == "mean image")
     assert row.scores["mae"] == pytest.approx(np.abs(expected - head(2)).mean(), abs=0.01)
 
 
@@ -428,7 +432,7 @@ def test_the_copy_of_a_registered_source_is_moved_from_its_own_frame(tmp_path):
     rows = evaluate(
         tmp_path / "out", tmp_path / "cohort", naive=naive, prepared=tmp_path / "prepared"
     ).rows
-    by_answer = {row.answer: row.scores["mae"] for row in rows}
+    by_answer = {row.method: row.scores["mae"] for row in rows}
     assert by_answer["copy of t2"] == pytest.approx(by_answer["copy of t1"], abs=0.01)
 
 
@@ -488,8 +492,8 @@ def test_naive_baselines_of_the_run_are_scored_with_the_synthesis(cohort, shifte
     naive.save(tmp_path / "run" / "naive.safetensors")
     (shifted / "provenance.json").write_text(json.dumps({"run": str(tmp_path / "run")}))
     scores = evaluate(shifted, cohort)
-    assert scores.document()["naive_cases"] == 2
-    assert {row.answer for row in scores.rows} == {
+    assert scores.document()["naive_cases"] == {"ct": 2}
+    assert {row.method for row in scores.rows} == {
         "synthesis",
         "mean image",
         "copy of t1",
@@ -500,7 +504,7 @@ def test_naive_baselines_of_the_run_are_scored_with_the_synthesis(cohort, shifte
         "ct is a function of t1"
     )
     (shifted / "provenance.json").write_text("{}")
-    assert evaluate(shifted, cohort, naive=tmp_path / "run").document()["naive_cases"] == 2
+    assert evaluate(shifted, cohort, naive=tmp_path / "run").document()["naive_cases"] == {"ct": 2}
 
 
 def test_evaluate_ends_with_the_verdict_after_the_main_and_requested_scores_or_all_of_them(
@@ -589,7 +593,8 @@ def test_pictures_for_distances_lie_as_the_model_saw_its_slices(cohort, shifted)
         (shifted / "provenance.json").write_text(json.dumps({"axes": axes}))
         how = {"value_range": (-1000, 1000), "mask": "whole"}
         scores = evaluate(shifted, cohort, features=Kept(), **how)
-        assert scores.features["ct"]["axes"] == ("SPL" if axes == "SAR" else "SLP")
+        stated = scores.parts["ct"]["features"]
+        assert stated["axes"] == ("SPL" if axes == "SAR" else "SLP")
     assert shown["SAR"].shape == (12, 24, 20)
     np.testing.assert_array_equal(shown["SLP"], shown["SAR"].transpose(0, 2, 1))
 
@@ -611,7 +616,7 @@ def test_in_network_units_truth_and_image_are_what_the_network_was_given_and_gav
         stated = {"case": name, "network_units": state_units({"t1": spec}, {"t1": (0.0, typical)})}
         write_json(tmp_path / "out" / name / "provenance.json", stated)
     scores = evaluate(tmp_path / "out", cohort, units="network")
-    assert scores.ranges["t1"].high == 255
+    assert scores.parts["t1"]["range"] == [0, 255]
     for row in scores.rows:
         assert row.scores["mae"] == pytest.approx(25.5, abs=1e-3)
         assert row.scores["std"] == pytest.approx(25.5, abs=1e-3)
@@ -636,7 +641,7 @@ def test_naive_baselines_in_shares_of_a_peak_come_to_the_unit_of_a_range_and_of_
     options = {"naive": tmp_path / "naive.safetensors"}
     own, ranged, network = (
         {
-            row.answer: row.scores
+            row.method: row.scores
             for row in evaluate(tmp_path / "out", cohort, **options, **more).rows
         }
         for more in ({}, {"value_range": (0, 50)}, {"units": "network"})

@@ -5,7 +5,7 @@ import doctest
 import pytest
 
 from voxlate.evaluation.compare import Comparison
-from voxlate.evaluation.scoring.tables import Scores
+from voxlate.evaluation.scoring.scores import Scores
 
 
 @pytest.mark.parametrize("kind", [Scores, Comparison])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.scans.formats.io import read_volume, write_volume
@@ -57,6 +58,26 @@ def test_two_images_of_one_case_are_no_choice_and_other_names_no_images(truths, 
         evaluate(out, tmp_path / "cohort")
 
 
+@every_row(
+    ("change", "code"),
+    [
+        (lambda ct: ct + 1024, "shifted-hu"),
+        (lambda ct: (ct + 1000) / 2000, "not-hu"),
+        (lambda ct: ct[:, ::-1], "unlike-truth"),
+        (lambda ct: 0.8 * ct + 100, None),
+    ],
+)
+def test_values_that_cannot_be_those_of_the_scan_have_a_caution(tmp_path, change, code):
+    ct = np.full((8, 24, 24), -1000.0)
+    ct[1:7, 4:20, 4:20] = np.random.default_rng(0).normal(40, 100, (6, 16, 16))
+    save(tmp_path / "cohort" / "p1" / "ct.nii.gz", ct)
+    save(tmp_path / "other" / "p1_ct.nii.gz", change(ct))
+    scores = evaluate(tmp_path / "other", tmp_path / "cohort")
+    said = {one["code"]: one["grade"] for one in scores.header["messages"]}
+    assert said.pop("recognised") == "note"
+    assert said == ({code: "caution"} if code else {})
+
+
 def test_without_a_run_the_baselines_are_learned_from_the_prepared_training_cases(
     cohort, prepared, tmp_path
 ):
@@ -67,6 +88,6 @@ def test_without_a_run_the_baselines_are_learned_from_the_prepared_training_case
     plain = evaluate(out, cohort)
     assert (plain.verdicts[0].outcome, plain.verdicts[0].baseline) == ("unknown", None)
     judged = evaluate(out, cohort, prepared=prepared)
-    assert {row.answer for row in judged.rows} >= {"synthesis", "mean image", "copy of t1"}
+    assert {row.method for row in judged.rows} >= {"synthesis", "mean image", "copy of t1"}
     (verdict,) = judged.verdicts
     assert (verdict.synthesis, verdict.lower_on) == (0, 2)

@@ -1,6 +1,5 @@
 """What a stroke physician asks of a perfusion map: volume, overlap and mismatch, with answers by arithmetic."""
 
-import csv
 import math
 
 import numpy as np
@@ -69,10 +68,7 @@ def test_a_mismatch_ratio_divides_two_volumes_of_which_the_synthesis_shows_one(f
     assert row["mismatch.ratio"] == pytest.approx(1.6 / 0.6)
     assert row["mismatch.ratio_error"] == pytest.approx(0.8 / 0.6)
     assert "core.volume" not in row, "the synthesis is no label map"
-    with open(folders[0] / "metrics.csv", newline="") as file:
-        written = next(csv.DictReader(file))
-    assert float(written["mismatch.ratio"]) == pytest.approx(1.6 / 0.6)
-    assert "mismatch.mae" not in written
+    assert "mismatch.mae" not in row
 
 
 def test_where_there_is_no_core_there_is_no_mismatch_ratio(folders):

@@ -39,19 +39,18 @@ def edge() -> np.ndarray:
 
 def test_a_moved_edge_costs_its_height_times_the_share_of_voxels_it_passes():
     floor = floor_of(edge(), None, SPACING_MM, apart(3.0))
-    assert floor.mae == pytest.approx(100 * 3.0 / WIDTH, rel=1e-3)
-    assert (floor.mm, floor.source) == (3.0, "ct")
-    assert floor_of(edge(), None, SPACING_MM, apart(3.0, (0.0, 0.0, -0.2))).mae == pytest.approx(
-        floor.mae, rel=1e-3
-    )
-    assert floor_of(edge(), None, SPACING_MM, apart(3.0, (1.0, 0.0, 0.0))).mae == pytest.approx(
-        0, abs=1e-4
-    )
+    assert floor == {"floor": pytest.approx(100 * 3.0 / WIDTH, rel=1e-3), "floor_mm": 3.0}
+    along = floor_of(edge(), None, SPACING_MM, apart(3.0, (0.0, 0.0, -0.2)))
+    assert along["floor"] == pytest.approx(floor["floor"], rel=1e-3)
+    across = floor_of(edge(), None, SPACING_MM, apart(3.0, (1.0, 0.0, 0.0)))
+    assert across["floor"] == pytest.approx(0, abs=1e-4)
 
 
 def test_noise_is_next_to_nothing_of_the_cost():
     noise = np.random.default_rng(0).normal(0, 10, (24, 40, WIDTH)).astype(np.float32)
-    assert floor_of(noise, None, (1.0, 1.0, 1.0), apart(3.0)).mae < 2.5  # 11.3 without smoothing
+    assert (
+        floor_of(noise, None, (1.0, 1.0, 1.0), apart(3.0))["floor"] < 2.5
+    )  # 11.3 without smoothing
 
 
 @pytest.fixture
@@ -76,12 +75,11 @@ def prepared(tmp_path):
 
 def test_evaluate_says_how_much_of_the_error_comes_from_scans_that_lie_apart(prepared, tmp_path):
     scores = evaluate(tmp_path / "out", tmp_path / "in", prepared=prepared)
-    part = scores.document()["misaligned"]["ct"]
-    assert list(part["cases"]) == ["b"]
-    assert part["mae"] == part["cases"]["b"]["mae"] == pytest.approx(5.0, abs=0.3)
+    floor = scores.by_case("ct")["floor"].dropna()
+    assert floor.to_dict() == {"b": pytest.approx(5.0, abs=0.3)}
     (line,) = (line for line in scores.table().caption if "misaligned" in line)
     assert all(number in line for number in ("1 of 2", "3.0 mm", "8.00 HU", "5."))
-    assert evaluate(tmp_path / "out", tmp_path / "in").document()["misaligned"] == {}
+    assert "floor" not in evaluate(tmp_path / "out", tmp_path / "in").by_case("ct")
 
 
 # images moved onto their truth

@@ -1,6 +1,5 @@
 """Regions scored by themselves, distances of pooled slices, and a paper's variants, all through `evaluate`."""
 
-import csv
 import json
 
 import numpy as np
@@ -81,8 +80,6 @@ def test_a_threshold_scores_its_structure_alone_in_the_table_the_csv_and_the_rep
     assert lines["vessels MAE"].unit == "HU"
     assert lines["vessels MAE"].cells[0].text.startswith("160.0")
     assert "vessels voxels" not in lines
-    with open(out / "metrics.csv", newline="") as file:
-        assert float(next(csv.DictReader(file))["vessels.dice"]) == pytest.approx(2 / 3)
     assert "cta &gt; 150 HU" in report(out).read_text()
 
 
@@ -182,7 +179,6 @@ def test_a_region_that_one_case_lacks_is_left_out_there(cohort, out):
     scores = evaluate(out, cohort, regions={"vessels": "cta>150"})
     assert (of(scores, "vessels.mae")["n"], of(scores, "vessels.mae")["not_finite"]) == (2, 1)
     assert scores.rows[1].scores["vessels.dice"] == 0, "what is not there was made up"
-    assert json.loads((out / "metrics.json").read_text())["cases"][1]["vessels.mae"] is None
 
 
 @every_row("text", ["cta>900", "swi>1"])
@@ -227,7 +223,7 @@ def test_texture_distances_are_those_of_the_slices_of_all_cases_in_every_evaluat
     assert (stated["images"], stated["dimensions"]) == (36, 44)
     assert "Texture distance" in [line.label for line in scores.table().lines["cta"]]
     assert "Texture distance" in report(out).read_text()
-    assert "texture_distance" not in (out / "metrics.csv").read_text(), "it is of no single case"
+    assert "texture_distance" not in (out / "scores.csv").read_text(), "it is of no single case"
     again = evaluate(out, cohort, mask="whole", features="texture")
     assert of(again, "texture_distance") == found
     for name in ("p1", "p2"):

@@ -239,16 +239,17 @@ def test_evaluate_scores_a_wrong_truth_apart_from_the_means_and_says_so(synthesi
     right = evaluate(out, cohort).document()
     raise_by(cohort / "phantom_000" / "ct.nii.gz")
 
-    document = evaluate(out, cohort).document()
+    scores = evaluate(out, cohort)
+    document = scores.document()
     kept = evaluate(out, cohort, any_truth=True).document()
 
     assert right["wrong_truths"] == {}
     wrong = document["wrong_truths"]["phantom_000/ct"]
     assert wrong["kind"] == "offset"
     assert wrong["mae"] == pytest.approx(1024, rel=0.05)
-    assert {row["case"] for row in document["cases"]} == {f"phantom_{n:03d}" for n in (1, 2, 3)}
+    assert scores.labels == {f"phantom_{n:03d}/ct" for n in (1, 2, 3)}
     assert document["modalities"]["ct"]["answers"]["synthesis"]["mae"]["mean"] < 200
-    (line,) = truth_messages(document)
+    (line,) = truth_messages(scores)
     assert "1 of 4 images (phantom_000/ct)" in line.text
     assert kept["modalities"]["ct"]["cases"] == CASES
 
@@ -261,16 +262,16 @@ def test_evaluate_names_a_case_whose_error_is_far_above_the_others_and_counts_it
     body = np.where(ct.data > -300, ct.data + 500, ct.data)
     write_volume(path, Volume(body, ct.affine, "HU", "ct"))
 
-    document = evaluate(out, cohort).document()
+    scores = evaluate(out, cohort)
 
     assert ordinary["messages"] == []
-    (said,) = document["messages"]
+    (said,) = scores.header["messages"]
     assert said["code"] == "large-error"
     assert said["numbers"]["cases"] == 1
     assert "phantom_003" in said["text"]
-    assert said["text"] in caption(document)
-    assert said["text"] in caption(document, "main")
-    assert document["modalities"]["ct"]["cases"] == CASES
+    assert said["text"] in caption(scores)
+    assert said["text"] in caption(scores, "main")
+    assert scores.parts["ct"]["cases"] == CASES
 
 
 def test_the_errors_of_ordinary_patients_are_no_outliers():

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from made_scores import made_scores
 from rows import every_row
-from voxlate.evaluation.scoring.verdicts import verdicts
 from voxlate.training.verdict import verdict_lines, verdict_on
 
 FOUR = {f"c{number}": f"p{number}" for number in range(4)}
@@ -115,80 +115,73 @@ def test_training_cases_are_never_a_clear_success_but_may_be_a_failure():
     assert better.sentence.endswith(clause)
 
 
-def document(**changes):
-    """A metrics.json of two targets: a good CT and a bad T2 of the same six cases."""
-    rows = []
-    for modality, values in {
-        "ct": {"synthesis": 5, "copy": 9},
-        "t2": {"synthesis": 9, "copy": 5},
-    }.items():
-        for answer, value in values.items():
-            own = {"modality": modality, "answer": answer, "mae": value}
-            rows += [{"case": f"c{number}", "patient": f"p{number}", **own} for number in range(6)]
-    part = {"unit": "HU", "mask": "body"}
-    return {"modalities": {"ct": part, "t2": part}, "cases": rows, **changes}
+def verdicts(scores=None, **header):
+    """The verdicts on six cases of a good CT and a bad T2, or on other scores."""
+    values = {"ct": {"synthesis": 5, "copy": 9}, "t2": {"synthesis": 9, "copy": 5}}
+    values = scores or {
+        name: {method: {"mae": [mae] * 6} for method, mae in of.items()}
+        for name, of in values.items()
+    }
+    return made_scores(values, **header).verdicts
 
 
 def test_each_target_has_a_line_and_is_no_success_where_it_was_given_or_trained_on():
-    ct, t2 = verdict_lines(verdicts(document()))
+    ct, t2 = verdict_lines(verdicts())
     assert ct.startswith("✓ ct: ")
     assert t2.startswith("✗ t2: ")
-    given = verdicts(document(given_truth=["ct"]))
+    given = verdicts(given_truth=["ct"])
     assert [target.outcome for target in given] == ["unknown", "worse"]
-    trained, _ = verdicts(document(trained_on=["c1"]))
+    trained, _ = verdicts(trained_on=["c1"])
     assert trained.outcome == "unclear"
     assert "1 of 6 cases" in trained.sentence
 
 
 def test_a_value_that_is_not_finite_counts_in_neither_mean():
-    changed = document()
-    changed["cases"][0]["mae"] = None
-    ct = verdicts(changed)[0]
+    (ct,) = verdicts({"ct": {"synthesis": {"mae": [None, *[5] * 5]}, "copy": {"mae": [9] * 6}}})
     assert (ct.patients, ct.synthesis) == (5, 5)
 
 
 def test_a_better_model_names_the_tissues_in_which_the_baseline_is_better():
-    changed = document(regions={"fat": "", "air": "", "bone": ""})
-    scores = {"fat.mae": (93.0, 47.0), "air.mae": (20.0, 37.0), "bone.dice": (0.5, 0.6)}
-    for row in changed["cases"]:
-        ours = row["answer"] == "synthesis"
-        row.update({key: pair[0 if ours else 1] for key, pair in scores.items()})
-    ct = verdicts(changed)[0]
+    scores = {
+        "mae": (5, 9),
+        "fat.mae": (93.0, 47.0),
+        "air.mae": (20.0, 37.0),
+        "bone.dice": (0.5, 0.6),
+    }
+    values = {
+        method: {key: [pair[number]] * 6 for key, pair in scores.items()}
+        for number, method in enumerate(("synthesis", "copy"))
+    }
+    (ct,) = verdicts({"ct": values}, regions={"fat": "", "air": "", "bone": ""})
     assert (ct.outcome, ct.worse_in) == ("better", ("fat", "bone"))
     assert all(text in ct.sentence for text in ("93.0", "47.0", "0.500", "0.600"))
 
 
 def in_network_units(synthesis, copy):
-    """A metrics.json in which a T2 is better than its copy of T1, divided by its own peak."""
-    rows = []
-    for answer, mae, mae_network in (("synthesis", 5, synthesis), ("copy", 9, copy)):
-        own = {"modality": "t2", "answer": answer, "mae": mae, "mae_network": mae_network}
-        rows += [{"case": f"c{number}", "patient": f"p{number}", **own} for number in range(6)]
-    return {"modalities": {"t2": {"unit": "% of peak", "mask": "body"}}, "cases": rows}
+    """The verdict on a T2 that is better than its copy of T1, divided by its own peak."""
+    errors = {"synthesis": (5, synthesis), "copy": (9, copy)}
+    values = {
+        method: {"mae": [mae] * 6, "mae_network": [of_255] * 6}
+        for method, (mae, of_255) in errors.items()
+    }
+    (t2,) = verdicts({"t2": values})
+    return t2
 
 
 def test_a_success_that_is_a_failure_in_the_units_of_the_training_depends_on_the_unit():
-    (t2,) = verdicts(in_network_units(synthesis=30, copy=20))
+    t2 = in_network_units(synthesis=30, copy=20)
     assert t2.outcome == "unclear"
     assert "20.0 of 255" in t2.sentence
-    (t2,) = verdicts(in_network_units(synthesis=20, copy=30))
+    t2 = in_network_units(synthesis=20, copy=30)
     assert t2.outcome == "better"
     assert "255" not in t2.sentence, "the same outcome in both units is stated once"
 
 
 def test_where_most_truths_are_at_fault_there_is_no_verdict_on_the_rest():
     def of(wrong, kept=False):
-        rows = [
-            {"case": "c9", "patient": "p9", "modality": "ct", "answer": answer, "mae": mae}
-            for answer, mae in (("synthesis", 90.0), ("copy", 60.0))
-        ]
-        document = {
-            "modalities": {"ct": {"unit": "HU", "mask": "whole image"}},
-            "cases": rows,
-            "wrong_truths": {f"c{n}/ct": {} for n in range(wrong)} | {"c0/t1": {}},
-            "wrong_truths_scored": kept,
-        }
-        (found,) = verdicts(document)
+        faults = {f"c{number}/ct": {} for number in range(1, 1 + wrong)} | {"c0/t1": {}}
+        values = {"ct": {"synthesis": {"mae": [90.0]}, "copy": {"mae": [60.0]}}}
+        (found,) = verdicts(values, wrong_truths=faults, wrong_truths_scored=kept)
         return found
 
     assert of(1).outcome == "worse"

@@ -34,7 +34,7 @@ def folders(tmp_path):
 
 def test_hounsfield_units_in_the_window_of_the_picture_have_no_error(folders):
     scores = evaluate(*folders, window=(-10, 90))
-    assert (scores.ranges["ct"].low, scores.ranges["ct"].high) == (0, 255)
+    assert scores.parts["ct"]["range"] == [0, 255]
     assert scores.rows[0].scores["mae"] < 0.3, "the rounding of grey values"
     assert "-10 to 90 HU" in scores.header["windows"][0]
 

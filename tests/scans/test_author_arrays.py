@@ -1,6 +1,5 @@
 """The authors' own arrays: paper 000's .npy, paper 001's .npz, paper 002's HDF5."""
 
-import csv
 import os
 import shutil
 import zipfile
@@ -14,6 +13,7 @@ import pytest
 from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.checks.prepare import prepare
+from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.cases.case import open_case
 from voxlate.scans.cases.layout import lay_out
 from voxlate.scans.cases.prepared import Cohort, case_path
@@ -245,10 +245,9 @@ def test_slices_of_stacks_go_the_whole_way_and_one_by_one(arrays_002, voxlate, t
         ("synth", run, f"t2={scan}", "--anyway", "--out", tmp_path / "pair"),
     ):
         voxlate(*arguments).done()
-    with open(out / "metrics.csv") as file:
-        rows = [row for row in csv.DictReader(file) if row["answer"] == "synthesis"]
-    assert len(rows) == 3
-    assert len({row["patient"] for row in rows}) == 1
+    scores = read_scores(out / "metrics.json")
+    assert len(scores.labels) == 3
+    assert len({*scores.patients.values()}) == 1
     (one,), (pair,) = ((tmp_path / name).glob("*/ct.nii.gz") for name in ("one", "pair"))
     np.testing.assert_array_equal(read_volume(one).data, read_volume(pair).data)
 

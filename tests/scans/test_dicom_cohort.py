@@ -444,7 +444,7 @@ def test_synth_evaluate_and_info_read_the_same_series(voxlate, gold, run, tmp_pa
     scores = json.loads((out / "metrics.json").read_text())
     assert scores["source_files"]["2_03_P"] == {"t2": f"../GOLD/{t2.name}"}
     assert (
-        "2_03_P,2_03_P,ct,intensity table" in (out / "metrics.csv").read_text()
+        "2_03_P,2_03_P,ct,intensity table" in (out / "scores.csv").read_text()
     )  # which reads the source again
     facts = json.loads(
         said("info", find_cohort(gold, preset="gold_atlas").cases[1].files["ct"], "--json")

@@ -1,6 +1,7 @@
 """Pieces of a region that an image keeps, shrinks, erases and invents: boxes whose fate is known."""
 
 import numpy as np
+import pandas
 
 from voxlate.evaluation.lesion_counts import count_lesions, lesion_sentence
 
@@ -46,34 +47,21 @@ def test_a_lesion_of_the_wrong_sign_is_erased():
 
 
 def test_the_ledger_is_one_sentence_over_all_cases():
-    rows = [
-        {
-            "tumour.pieces": 2.0,
-            "tumour.kept": 1.0,
-            "tumour.erased": 1.0,
-            "tumour.shrunk": 0.0,
-            "tumour.invented": 3.0,
-        },
-        {
-            "tumour.pieces": 1.0,
-            "tumour.kept": 0.0,
-            "tumour.erased": 0.0,
-            "tumour.shrunk": 1.0,
-            "tumour.invented": None,
-        },
-    ]
-    assert lesion_sentence("tumour", rows) == (
+    counts = {"pieces": [2, 1], "kept": [1, 0], "erased": [1, 0], "shrunk": [0, 1]}
+    counts |= {"invented": [3, np.nan]}
+    rows = pandas.DataFrame(counts, ["a", "b"]).add_prefix("tumour.")
+    patients = {"a": "a", "b": "b"}
+    assert lesion_sentence("tumour", rows, patients) == (
         "tumour, piece by piece: of 3 in 2 cases 1 kept, 1 shrunk, 1 erased; 3 invented where there is none. "
         "Kept of those it shows: 33% (5%-84%)."
     )
-    assert lesion_sentence("bone", rows) == ""
+    assert lesion_sentence("bone", rows, patients) == ""
 
 
 def test_the_interval_of_what_is_kept_is_wilsons_over_patients():
-    rows = [
-        {"patient": f"p{k // 2}", "tumour.pieces": 1.0, "tumour.kept": float(k < 18)}
-        for k in range(20)
-    ]
-    assert lesion_sentence("tumour", rows).endswith(
+    patients = {k: f"p{k // 2}" for k in range(20)}
+    counts = {"tumour.pieces": [1.0] * 20, "tumour.kept": [float(k < 18) for k in patients]}
+    rows = pandas.DataFrame(counts, patients)
+    assert lesion_sentence("tumour", rows, patients).endswith(
         "Kept of those it shows: 90% (60%-98%)."
     )  # 9 of 10: 0.596 to 0.982

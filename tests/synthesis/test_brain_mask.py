@@ -228,7 +228,7 @@ def test_a_map_is_scored_inside_the_brain_of_the_case_s_ct(heads, run, tmp_path)
     truth = read_volume(heads / "phantom_001" / "tmax.nii.gz", "tmax").data[0]
     inside = brain(read_volume(scans(heads)["ncct"], "ncct"))
     scores = evaluate(tmp_path / "out", heads, mask="brain")
-    row = next(row for row in scores.rows if row.answer == "synthesis")
+    row = next(row for row in scores.rows if row.method == "synthesis")
     assert row.scores["mae"] == pytest.approx(
         np.abs(made.volume.data[0] - truth)[inside].mean(), rel=1e-4
     )

@@ -8,7 +8,7 @@ import pytest
 
 from voxlate.base.files import read_json, write_json
 from voxlate.evaluation.reports.pictures import read_case
-from voxlate.evaluation.scoring.tables import score_tables
+from voxlate.evaluation.scoring.scores import read_scores
 
 
 @pytest.fixture
@@ -20,10 +20,10 @@ def scored(voxlate, completing, cohort, tmp_path):
 
 
 def test_pictures_show_network_units_where_these_were_scored(scored, cohort):
-    scores = read_json(scored / "metrics.json")
-    case = scores["cases"][0]["case"]
+    scores = read_scores(scored / "metrics.json")
+    case = scores.rows[0].case
     for name, given, high in (("t1", "t2", 1200), ("t2", "t1", 1400)):
-        images = read_case(scored, scores, case, name).images
+        images = read_case(scored, scores.header, case, name).images
         assert [image.name for image in images if image.role == "source"] == [given]
         shown = {image.role: image for image in images}
         assert {shown[role].scale.high for role in ("source", "synthesis", "truth")} == {255}
@@ -44,10 +44,10 @@ def test_pictures_show_network_units_where_these_were_scored(scored, cohort):
 
 def test_scores_by_an_images_own_peak_say_that_they_cannot_see_its_brightness(scored):
     said = "Each image is divided by its own peak, so its overall brightness does not change its scores"
-    document = read_json(scored / "metrics.json")
-    assert said not in " ".join(score_tables(document).caption)
-    document["modalities"]["t1"]["own_peak"] = True
-    assert f"{said}; with --units network it does." in score_tables(document).caption
+    scores = read_scores(scored / "metrics.json")
+    assert said not in " ".join(scores.table().caption)
+    scores.parts["t1"]["own_peak"] = True
+    assert f"{said}; with --units network it does." in scores.table().caption
 
 
 def test_what_synth_warned_of_stands_with_the_pictures_of_that_case(

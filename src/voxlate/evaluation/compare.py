@@ -1,82 +1,61 @@
 """Several methods scored on the same cases: one table, with paired tests of their differences."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
+import pandas
 
 from voxlate import __version__
-from voxlate.base.arrays import Float64
-from voxlate.base.dataframe import dataframe
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.files import write_json
-from voxlate.base.statistics import bootstrap, holm, least_p, mean_and_sd, wilcoxon_p
-from voxlate.evaluation.scoring.documents import Document, Part, Row, Table, read_scores, rows_of
-from voxlate.evaluation.scoring.metrics import Metric, metrics_of
+from voxlate.base.statistics import (
+    SIGNIFICANT,
+    bootstrap,
+    holm,
+    least_p,
+    mean_and_sd,
+    too_few,
+    wilcoxon_p,
+)
+from voxlate.evaluation.scoring.captions import Part, not_held_out, range_note
+from voxlate.evaluation.scoring.case_scores import EFFORT
+from voxlate.evaluation.scoring.frame import Document, Table
+from voxlate.evaluation.scoring.metrics import Metric, metrics_of, scope_label
 from voxlate.evaluation.scoring.scored_images import check_unchanged
-from voxlate.evaluation.scoring.tables import Tables
-from voxlate.evaluation.tables import comparison_tables
+from voxlate.evaluation.scoring.scores import FILE, Scores, read_scores
+from voxlate.evaluation.scoring.tables import Cell, Tables, is_main, metric_lines
 from voxlate.synthesis.provenance import provenance_of
 from voxlate.training.verdict import SYNTHESIS
 
+MAE, COVERAGE = "mae", "coverage"
+RANKED = (MAE, "bone.dice", COVERAGE, "proton.error")  # of which each may prefer another method
+NAIVE = "best naive"  # the column of the best naive baseline
+TITLE = "Methods: mean ± sd; below, the difference to the reference (=) with its 95 % interval, and p, * below 0.05"
 # Scores compare only if these entries agree.
-MUST_AGREE = ("unit", "range", "own_peak", "mask", "ssim_padding", "ssim_from")
+MUST_AGREE = ("unit", "range", "own_peak", "mask", "ssim_from")
 # The rules of these parts must agree as well, which these options state.
 RULES = {"region": "--region", "scope": "--score, --slices, --crop and --seed"}
-EFFORT = ("seconds_per_slice", "network_calls")  # entries of a case's provenance
 
 
 @dataclass(frozen=True)
 class ScoredMethod:
-    """One method: a folder of syntheses with its metrics.json; answer: its images that are compared."""
+    """One method: a folder of syntheses with its scores; answer: its images that are compared."""
 
     name: str
     path: Path
-    document: Document
+    scores: Scores
     answer: str
-
-    def rows(self, modality: str) -> dict[str, Row]:
-        """Scores by case."""
-        return rows_of(self.document, modality, self.answer)
 
     @property
     def provenances(self) -> list[tuple[str, Document]]:
         """The case and the provenance of each synthesised image; none where naive baselines are compared."""
         folder = self.path if self.path.is_dir() else self.path.parent
-        return [
-            (row["case"], provenance_of(folder, row["case"], row["modality"]))
-            for row in self.document["cases"]
-            if row["answer"] == self.answer == SYNTHESIS
-        ]
-
-
-@dataclass(frozen=True)
-class Patients:
-    """The cases of a modality that all methods have, and the patient of each.
-
-    Cases of one patient are averaged first if there are several patients; otherwise each case counts by itself.
-    """
-
-    cases: list[str]
-    names: list[str]
-
-    @property
-    def count(self) -> int:
-        """Number of patients."""
-        return len(set(self.names))
-
-    def means(self, rows: Sequence[Mapping[str, Row]], key: str) -> tuple[Float64, int]:
-        """Means over each patient's cases with a value in all rows [len(rows), patients], and the number of such cases."""
-        values = np.empty((len(rows), len(self.cases)))
-        for row, by_case in zip(values, rows):
-            row[:] = [by_case[case].get(key) for case in self.cases]  # None becomes NaN
-        groups = self.names if self.count > 1 else self.cases
-        kept = np.isfinite(values).all(0)
-        names, member = np.unique(np.asarray(groups)[kept], return_inverse=True)
-        sums = np.array([np.bincount(member, row[kept], len(names)) for row in values])
-        return sums / np.maximum(np.bincount(member, minlength=len(names)), 1), int(kept.sum())
+        labels = sorted(self.scores.labels) if self.answer == SYNTHESIS else []
+        images = (label.split("/") for label in labels)
+        return [(case, provenance_of(folder, case, name)) for case, name in images]
 
 
 @dataclass(frozen=True)
@@ -109,7 +88,7 @@ class Comparison:
         """The main scores."""
         return comparison_tables(self.document, "main")
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> pandas.DataFrame:
         """A pandas DataFrame with a row for each score of each method and modality, with tests if there are any.
 
         An interval has two columns; n: number of compared patients (or cases).
@@ -126,7 +105,7 @@ class Comparison:
                         elif value:
                             row[f"{key}_low"], row[f"{key}_high"] = value
                     rows.append(row)
-        return dataframe(rows)
+        return pandas.DataFrame(rows)
 
     def _repr_html_(self) -> str:
         return self.table()._repr_html_()
@@ -154,23 +133,22 @@ def compare(
         raise BadInput(
             f"--reference: expected one of {', '.join(names)}, found {reference!r}. Choose one of these."
         )
-    first = methods[0].document
-    modalities = list(first["modalities"])
-    scopes = dict(first.get("scopes", {}))
+    first = methods[0]
+    headers = {method.name: method.scores.header for method in methods}
+    modalities = first.scores.parts.keys()
+    scopes = dict(first.scores.header.get("scopes", {}))
     for method in methods[1:]:
-        other = method.document
-        if set(other["modalities"]) != set(modalities):
+        others = method.scores.parts.keys()
+        if others != modalities:
             raise BadInput(
-                f"{method.path}: expected scores of {', '.join(modalities)} as in {methods[0].path}, found {', '.join(other['modalities'])}. Compare folders of the same targets."
+                f"{method.path}: expected scores of {', '.join(modalities)} as in {first.path}, found {', '.join(others)}. Compare folders of the same targets."
             )
-        scopes = {name: rule for name, rule in scopes.items() if name in other.get("scopes", {})}
-    shared = {key: first.get(key, {}) for key in ("regions", "standard", "own_metrics")} | {
-        "scopes": scopes
-    }
+        stated = method.scores.header.get("scopes", {})
+        scopes = {name: rule for name, rule in scopes.items() if name in stated}
+    keys = ("regions", "standard", "own_metrics")
+    shared = {key: first.scores.header.get(key, {}) for key in keys} | {"scopes": scopes}
     known = metrics_of(shared)
-    aims = {each["coverage"] for one in methods for each in one.document.get("calibrations", ())}
-    results = {name: _modality(name, methods, known, reference) for name in modalities}
-    naive = {name: _naive(name, methods, known) for name in modalities}
+    aims = {one["coverage"] for of in headers.values() for one in of.get("calibrations", ())}
     document = {
         "voxlate": __version__,
         "note": "Research software, not a medical device.",
@@ -179,11 +157,13 @@ def compare(
         **shared,
         "coverage_aim": aims.pop() if len(aims) == 1 else None,
         "methods": {method.name: str(method.path) for method in methods},
-        "trained_on": {method.name: method.document.get("trained_on", []) for method in methods},
-        "effort": {method.name: _effort(method) for method in methods},
+        "trained_on": {name: of.get("trained_on", []) for name, of in headers.items()},
+        "devices": {method.name: _devices(method) for method in methods},
         "settings": {method.name: _settings(method) for method in methods},
-        "modalities": results,
-        "naive": naive if answer == SYNTHESIS else {},
+        "modalities": {name: _modality(name, methods, known, reference) for name in modalities},
+        "naive": {name: _naive(name, methods, known) for name in modalities}
+        if answer == SYNTHESIS
+        else {},
     }
     return Comparison(document)
 
@@ -195,21 +175,21 @@ def _methods(folders: Sequence[Path], answer: str) -> list[ScoredMethod]:
         )
     methods = []
     for name, folder in zip(_names(folders), folders):
-        path = folder / "metrics.json" if folder.is_dir() else folder
+        path = folder / FILE if folder.is_dir() else folder
         if not path.is_file():
             raise BadInput(
                 f"{path}: expected the scores of a folder of syntheses, found none. Run voxlate evaluate first."
             )
-        document = read_scores(path)
-        for modality, part in document["modalities"].items():
-            if answer not in part["answers"]:
+        scores = read_scores(path)
+        for modality, means in scores.means.items():
+            if answer not in means:
                 raise BadInput(
-                    f"{path}: expected scores of {answer} for {modality}, found {', '.join(part['answers'])}. Choose one of these."
+                    f"{path}: expected scores of {answer} for {modality}, found {', '.join(means)}. Choose one of these."
                 )
-        check_unchanged(folder, document)
+        check_unchanged(folder, scores.header)
         # Scores of images that were given the truth are a bound and not those of a synthesis.
-        name += " (given the truth)" if document.get("given_truth") else ""
-        methods.append(ScoredMethod(name, folder, document, answer))
+        name += " (given the truth)" if scores.header.get("given_truth") else ""
+        methods.append(ScoredMethod(name, folder, scores, answer))
     return methods
 
 
@@ -232,38 +212,39 @@ def _modality(
     reference: str | None,
 ) -> Table:
     """The conventions of a modality, and the result of each metric that methods have."""
-    parts = [method.document["modalities"][name] for method in methods]
-    rows = [method.rows(name) for method in methods]
+    parts = [method.scores.parts[name] for method in methods]
+    tables = {method.name: method.scores.by_case(name, method.answer) for method in methods}
     for method in methods[1:]:
         _check_same(name, methods[0], method)
-    cases = sorted(rows[0])
-    patients = Patients(cases, [rows[0][case]["patient"] for case in cases])
+    patients = methods[0].scores.patients
     results: Table = {}
     for key, metric in known.items():
         if metric.pooled:
-            results |= _pool(metric, methods, parts)
+            results |= _pool(name, metric, methods)
             continue
         if metric.score == "lpips" and len({part["lpips"] for part in parts}) > 1:
             continue  # scores by different weights do not compare
-        if key == "std":
-            # A smaller standard deviation is not better, so it is not tested.
-            metric = replace(metric, better="truth")
-        elif not metric.in_table:
+        if not metric.in_table:
             continue
-        scored = {
-            method.name: by_case
-            for method, by_case in zip(methods, rows)
-            if any(key in row for row in by_case.values())
-        }
+        scored = {method: table[key] for method, table in tables.items() if key in table}
         if scored:
-            results[key] = _test(metric, scored, patients, reference)
+            results[key] = _test(metric, pandas.DataFrame(scored), patients, reference)
+    several = parts[0]["patients"] > 1
     return {
-        **{key: parts[0][key] for key in MUST_AGREE},
-        "cases": len(cases),
-        "patients": patients.count,
-        "over": "patients" if patients.count > 1 else "cases",
+        **{key: parts[0][key] for key in (*MUST_AGREE, "cases", "patients")},
+        "over": "patients" if several else "cases",
         "metrics": results,
     }
+
+
+def _by_patient(values: pandas.DataFrame, patients: Mapping[str, str]) -> pandas.DataFrame:
+    """Means over each patient's cases with finite values in all columns; values: by case.
+
+    Where there is one patient alone, each case counts by itself.
+    """
+    kept = values[np.isfinite(values).all(axis=1)]
+    several = len({patients[case] for case in values.index}) > 1
+    return kept.groupby(patients.__getitem__ if several else lambda case: case).mean()
 
 
 def _naive(name: str, methods: Sequence[ScoredMethod], known: Mapping[str, Metric]) -> Table | None:
@@ -271,20 +252,19 @@ def _naive(name: str, methods: Sequence[ScoredMethod], known: Mapping[str, Metri
 
     Only baselines with all cases count. Cases of one patient are averaged first, as for methods.
     """
-    cases = sorted(methods[0].rows(name))
+    patients = methods[0].scores.patients
     best: Table | None = None
     for method in methods:
-        for answer in method.document["modalities"][name]["answers"]:
-            rows = rows_of(method.document, name, answer)
-            errors = [rows.get(case, {}).get("mae") for case in cases]
-            if answer == SYNTHESIS or None in errors:
+        cases = method.scores.parts[name]["cases"]
+        for answer in method.scores.means[name]:
+            rows = method.scores.by_case(name, answer)
+            if answer == SYNTHESIS or np.isfinite(rows["mae"]).sum() < cases:
                 continue
-            patients = Patients(cases, [rows[case]["patient"] for case in cases])
-            scores = {}
-            for key, metric in known.items():
-                if metric.in_table and not metric.pooled and key in set().union(*rows.values()):
-                    (means,), _ = patients.means([rows], key)
-                    scores[key] = mean_and_sd(means)
+            scores = {
+                key: mean_and_sd(_by_patient(rows[[key]], patients)[key].to_numpy())
+                for key, metric in known.items()
+                if metric.in_table and key in rows
+            }
             if best is None or scores["mae"]["mean"] < best["metrics"]["mae"]["mean"]:
                 best = {"baseline": answer, "of": method.name, "metrics": scores}
     return best
@@ -292,21 +272,21 @@ def _naive(name: str, methods: Sequence[ScoredMethod], known: Mapping[str, Metri
 
 def _check_same(name: str, first: ScoredMethod, other: ScoredMethod) -> None:
     """Raise BadInput if two methods were scored with different options, or on different cases."""
-    wanted, actual = (method.document["modalities"][name] for method in (first, other))
+    wanted, actual = (method.scores.parts[name] for method in (first, other))
     for key in MUST_AGREE:
         if wanted[key] != actual[key]:
             raise BadInput(
                 f"{other.path}: expected {name} scored with {key} {wanted[key]} as in {first.path}, found {actual[key]}. Score both with the same options."
             )
     for kind, option in RULES.items():
-        rules, others = (method.document.get(f"{kind}s", {}) for method in (first, other))
+        rules, others = (method.scores.header.get(f"{kind}s", {}) for method in (first, other))
         for part in rules.keys() & others.keys():
             if rules[part] != others[part]:
                 raise BadInput(
                     f"{other.path}: expected the {kind} {part} to be {rules[part]} as in {first.path}, found {others[part]}. Score both with the same {option}."
                 )
-    cases = set(first.rows(name))
-    if odd := sorted(cases ^ set(other.rows(name))):
+    cases, of_other = ({*one.scores.by_case(name, one.answer).index} for one in (first, other))
+    if odd := sorted(cases ^ of_other):
         where = first.path if odd[0] in cases else other.path
         raise BadInput(
             f"{other.path}: expected the same cases of {name} as in {first.path}, found {plural(len(odd), 'case')} in one only ({odd[0]} in {where}). Score the same cases in both."
@@ -314,24 +294,22 @@ def _check_same(name: str, first: ScoredMethod, other: ScoredMethod) -> None:
 
 
 def _test(
-    metric: Metric,
-    rows: Mapping[str, Mapping[str, Row]],
-    patients: Patients,
-    reference: str | None,
+    metric: Metric, scores: pandas.DataFrame, patients: Mapping[str, str], reference: str | None
 ) -> Table:
     """Mean and sd of each method, and p of its difference to the reference over the shared patients.
 
-    rows: scores by method and case. Cases of one patient are not tested: they are no sample of other patients.
+    scores: by case, a column for each method. Cases of one patient are not tested: they are no sample of other patients.
     """
-    values, used = patients.means(list(rows.values()), metric.key)
-    size = values.shape[1]
-    names = list(rows)
+    means = _by_patient(scores, patients)
+    values = means.to_numpy().T
+    size = len(means)
+    names = [*means.columns]
     summaries: list[Table] = [{**mean_and_sd(row), "ci95": None} for row in values]
     result: Table = {
         "label": metric.label,
         "better": metric.better,
         "n": size,
-        "cases_used": used,
+        "cases_used": int(np.isfinite(scores).all(axis=1).sum()),
         "best": None,
         "reference": None,
         "methods": dict(zip(names, summaries)),
@@ -340,7 +318,7 @@ def _test(
     if loss is None or size < 2 or len(names) < 2:
         return result
     result["best"] = names[int(loss.mean(1).argmin())]
-    if patients.count < 2 or reference not in (None, *names):
+    if len({patients[case] for case in scores.index}) < 2 or reference not in (None, *names):
         return result  # the reference may have no such score
     result["reference"] = reference or result["best"]
     to = names.index(result["reference"])
@@ -359,31 +337,35 @@ def _test(
     return result
 
 
-def _pool(metric: Metric, methods: Sequence[ScoredMethod], parts: Sequence[Part]) -> Table:
+def _pool(name: str, metric: Metric, methods: Sequence[ScoredMethod]) -> Table:
     """Distances of pooled slices, if all methods have them by the same features and number of images."""
     values = {
-        method.name: part["answers"][method.answer].get(metric.key)
-        for method, part in zip(methods, parts)
+        method.name: method.scores.means[name][method.answer].get(metric.key, {})
+        for method in methods
     }
-    if not all(value and value["mean"] is not None for value in values.values()):
+    if any(value.get("mean") is None for value in values.values()):
         return {}
-    features = {part["features"]["name"] for part in parts}
+    features = {method.scores.parts[name]["features"]["name"] for method in methods}
     counts = {value["n"] for value in values.values()}
     if len(features) > 1 or len(counts) > 1:
         return {}
-    summaries = {}
-    for name, value in values.items():
-        summaries[name] = {key: value[key] for key in ("mean", "sd", "se", "ci95")}
+    kept = ("mean", "sd", "se", "ci95")
+    summaries = {method: {key: value[key] for key in kept} for method, value in values.items()}
     result = {
         "label": metric.label,
         "better": metric.better,
         "n": counts.pop(),
-        "best": min(values, key=lambda name: values[name]["mean"]),
+        "best": min(values, key=lambda method: values[method]["mean"]),
         "reference": None,
         "features": features.pop(),
         "methods": summaries,
     }
     return {metric.key: result}
+
+
+def _devices(method: ScoredMethod) -> list[str]:
+    """The devices that synthesised the images, as far as it is stated."""
+    return sorted({stated["device"] for _, stated in method.provenances if "device" in stated})
 
 
 def _settings(method: ScoredMethod) -> Table | None:
@@ -407,20 +389,123 @@ def _settings(method: ScoredMethod) -> Table | None:
     return {"run": f"{place}", "sharpness": sharpness, "steps": steps if sharpness else None}
 
 
-def _effort(method: ScoredMethod) -> Table | None:
-    """Mean and sd of time and network calls over the cases whose provenance states them; None if there are none."""
-    # Images of one case that were synthesised together count once.
-    by_run: dict[tuple[Any, ...], Document] = {}
-    for case, provenance in method.provenances:
-        numbers = [provenance.get(key) for key in EFFORT]
-        if None not in numbers:
-            by_run[case, *numbers] = provenance
-    runs = list(by_run.values())
-    if not runs:
-        return None
-    return {
-        **{key: mean_and_sd(np.array([float(run[key]) for run in runs])) for key in EFFORT},
-        "samples": sorted({run.get("synth", {}).get("samples", 1) for run in runs}),
-        "devices": sorted({run.get("device", "an unknown device") for run in runs}),
-        "cases": len(runs),
-    }
+def comparison_tables(document: Document, which: Literal["all", "main"] = "all") -> Tables:
+    """The tables of a comparison by modality, of all or of the main metrics with time and network calls.
+
+    The best naive baseline is the last method.
+    """
+    names = tuple(document["methods"])
+    naive = {name: baseline for name, baseline in document.get("naive", {}).items() if baseline}
+
+    def cells(modality: str, metric: Metric) -> Iterator[Cell]:
+        """The score of each method and of the best baseline."""
+        result = document["modalities"][modality]["metrics"].get(metric.key)
+        shown = which == "all" or metric.key in EFFORT or is_main(metric, document["standard"])
+        if result is None or not shown:
+            return
+        if all(value["mean"] is None for value in result["methods"].values()):
+            return
+        for name in names:
+            yield _cell(result, name, metric)
+        if naive:
+            yield _naive_cell(naive.get(modality), metric)
+
+    lines = metric_lines(document, cells)
+    methods = (*names, NAIVE) if naive else names
+    return Tables(TITLE, methods, lines, list(_caption(document)))
+
+
+def _caption(document: Document) -> Iterator[str]:
+    """The caption: range, mask, tests and times."""
+    parts = document["modalities"]
+    scored = max(part["cases"] for part in parts.values())
+    for name, cases in document["trained_on"].items():
+        if cases:
+            yield f"{name}: {not_held_out(len(cases), scored)}"
+    for name, part in parts.items():
+        yield f"{range_note(name, part)}; mask: {part['mask']}. {_reachable(document, part['patients'])}."
+    yield from _partial_notes(document)
+    for name, part in parts.items():
+        orders = ranks(part, document.get("coverage_aim"))
+        labels = {key: part["metrics"][key]["label"] for key in orders}
+        if len(orders) > 1 and len({*orders.values()}) == 1:
+            yield f"{name}: ranks by {', '.join(labels.values())} agree: {', '.join(orders[MAE])}."
+        elif len(orders) > 1:
+            by_score = (f"{labels[key]}: {', '.join(order)}" for key, order in orders.items())
+            yield f"{name}: RANKS DISAGREE, best first: {'; '.join(by_score)}."
+    chosen = (
+        document["reference"]
+        or "the best of each metric (chosen by the scores, so p is slightly too small)"
+    )
+    yield f"Bold: best mean. Reference: {chosen}. Wilcoxon signed-rank, two-sided, Holm over the methods of a metric; the metrics themselves are not corrected for their number. Differences: 95 % bootstrap interval of the paired mean. Pooled distances: ± standard error, no test."
+    for name, baseline in document.get("naive", {}).items():
+        if baseline:
+            yield f"{name}: best naive baseline by its MAE: {baseline['baseline']} (scored with {baseline['of']}), no test."
+    for name, rule in document["scopes"].items():
+        if name not in document["standard"]:
+            yield f"{scope_label(name)}: {rule}."
+    devices = {name: ", ".join(of) for name, of in document["devices"].items() if of}
+    if len({*devices.values()}) > 1:
+        on = "; ".join(f"{name} on {device}" for name, device in devices.items())
+        yield f"Times on different devices do not compare: {on}."
+
+
+def ranks(part: Part, coverage: float | None) -> dict[str, tuple[str, ...]]:
+    """The methods of a modality, best first, by each score that all of them have; coverage: that their intervals state."""
+    orders = dict[str, tuple[str, ...]]()
+    for key in RANKED:
+        result = part["metrics"].get(key, {"methods": {}})
+        means = {name: value["mean"] for name, value in result["methods"].items()}
+        of_mae = orders.get(MAE, tuple(means))
+        if {*means} != {*of_mae} or None in means.values() or (key == COVERAGE and not coverage):
+            continue
+        if key == COVERAGE:
+            means = {name: abs(mean - (coverage or 0)) for name, mean in means.items()}
+        elif result["better"] == "higher":
+            means = {name: -mean for name, mean in means.items()}
+        if means:
+            orders[key] = tuple(sorted(means, key=means.__getitem__))
+    return orders
+
+
+def _reachable(document: Document, size: int) -> str:
+    """What tests over this number of patients can tell after correction."""
+    tests = len(document["methods"]) - 1
+    corrected = f" after Holm's correction for {tests} comparisons" if tests > 1 else ""
+    if few := too_few(size, tests):
+        return f"Which method is better cannot be told from {few}{corrected}"
+    return f"Tests over {size} patients: no p is below {least_p(size, tests):.2g}{corrected}"
+
+
+def _partial_notes(document: Document) -> Iterator[str]:
+    """Notes on metrics with fewer cases than others."""
+    known = metrics_of(document)
+    for modality, part in document["modalities"].items():
+        fewer = dict[int, list[str]]()
+        for key, result in part["metrics"].items():
+            fewer.setdefault(result.get("cases_used", part["cases"]), []).append(known[key].label)
+        fewer.pop(part["cases"], None)
+        for used, labels in fewer.items():
+            yield f"{modality}: {', '.join(labels)} over {used} of {part['cases']} cases, which all methods with that score have."
+
+
+def _cell(result: Part, name: str, metric: Metric) -> Cell:
+    """The mean of a method, and its difference to the reference with its interval, such as +4.0 (3.1…4.9)."""
+    value = result["methods"].get(name)
+    below = "=" if result["reference"] == name else ""
+    if value and "p_holm" in value:
+        p = value["p_holm"]
+        ends = [value["difference"], *(value.get("difference_ci95") or ())]
+        size, *interval = (metric.text(end, like=value["mean"]) for end in ends)
+        sign = "+" if value["difference"] >= 0 else ""
+        within = f" ({'…'.join(interval)})" if interval else ""
+        below = f"{sign}{size}{within}\np {p:.2g}{'*' if p < SIGNIFICANT else ''}"
+    return Cell(metric.mean_text(value), below, result["best"] == name)
+
+
+def _naive_cell(baseline: Part | None, metric: Metric) -> Cell:
+    """A score of the best naive baseline; its name is printed below its MAE."""
+    if baseline is None:
+        return Cell("–")
+    below = baseline["baseline"] if metric.key == "mae" else ""
+    return Cell(metric.mean_text(baseline["metrics"].get(metric.key)), below)

@@ -1,7 +1,7 @@
 """Counts of lesions: the connected pieces of a region that an image keeps, shrinks, erases or invents."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -77,14 +77,15 @@ def _share_of_contrast(piece: Bool, truth: Float32, image: Float32) -> float | N
     return float(image[piece].mean() - image[ring].mean()) / contrast
 
 
-def lesion_sentence(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """A sentence with the counts of a region over cases; empty if there is no piece."""
-    counts = {key: np.array([row.get(f"{name}.{key}") or 0.0 for row in rows]) for key in COUNTS}
-    totals = {key: float(values.sum()) for key, values in counts.items()}
+def lesion_sentence(name: str, rows: Any, patients: Mapping[str, str]) -> str:
+    """A sentence with the counts of a region; empty if there is no piece; rows: a DataFrame of scores by case and key."""
+    counts = rows.reindex(columns=[f"{name}.{key}" for key in COUNTS], fill_value=0.0)
+    counts = counts.set_axis(COUNTS, axis=1).fillna(0.0)
+    totals = counts.sum()
     if not totals["pieces"]:
         return ""
     shown = counts["pieces"] - counts["unseen"]
-    shown_by = {rows[n].get("patient") or n for n in np.flatnonzero(shown > 0).tolist()}
+    shown_by = {patients[case] for case in shown.index[shown > 0]}
     fates = ", ".join(f"{totals[key]:.0f} {key}" for key in ("kept", "shrunk", "erased"))
     kept = unseen = invented = ""
     if shown_by:
@@ -93,7 +94,7 @@ def lesion_sentence(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
         kept = f". Kept of those it shows: {share:.0%} ({low:.0%}-{high:.0%})"
     if totals["unseen"]:
         unseen = f", {totals['unseen']:.0f} that the truth itself does not show"
-    if any(row.get(f"{name}.invented") is not None for row in rows):
+    if f"{name}.invented" in rows:
         invented = f"; {totals['invented']:.0f} invented where there is none"
     return f"{name}, piece by piece: of {totals['pieces']:.0f} in {len(rows)} cases {fates}{unseen}{invented}{kept}."
 

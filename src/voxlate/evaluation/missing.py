@@ -1,26 +1,25 @@
 """Evaluation of all subsets of missing modalities: their synthesis, their scores, and means by the number missing."""
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import chain, combinations
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
+import pandas
 from rich.table import Table
 
 from voxlate.base.errors import BadInput
 from voxlate.base.executors.choose import choose_executor
 from voxlate.base.executors.job import NamedProgress
 from voxlate.base.files import lock, whole_file, write_json
-from voxlate.base.groups import grouped
 from voxlate.base.messages import Say
 from voxlate.evaluation.options.evaluate import EvaluateOptions
 from voxlate.evaluation.scoring.evaluate import evaluate, rules_of
 from voxlate.evaluation.scoring.regions import check_mask
-from voxlate.evaluation.scoring.tables import Scores
+from voxlate.evaluation.scoring.scores import Scores
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.output_folder import place_from
@@ -37,7 +36,8 @@ from voxlate.synthesis.scans import Scans, find_scans
 from voxlate.synthesis.selection import Selection
 from voxlate.training.model import load
 
-METRICS = ("mae", "mae_rel", "psnr", "ssim_2d")  # of the summary; metrics.json has all
+HEAD = ["missing", "modality", "cases"]
+METRICS = ("mae", "mae_rel", "psnr", "ssim_2d")  # of the summary; scores.csv has all
 
 
 @dataclass(frozen=True)
@@ -53,47 +53,48 @@ class Scenario:
         return "without_" + "_".join(self.missing)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Summary:
     """Scores of each missing modality in each scenario; `scores`: of the scenarios with one missing modality.
 
-    incomplete: a sentence for each case without one of the true scans; failed: for each case whose synthesis failed.
+    frame: a DataFrame of means with a row for each scenario and modality; incomplete: a sentence for each case without one
+    of the true scans; failed: for each case whose synthesis failed.
     """
 
     scores: Scores
-    rows: Sequence[Mapping[str, Any]]
+    frame: pandas.DataFrame
     incomplete: Mapping[str, str]
     failed: Mapping[str, str]
 
-    def by_number(self) -> dict[int, dict[str, float]]:
+    def by_number(self) -> pandas.DataFrame:
         """Means of all metrics over scenarios and modalities, by the number of missing modalities."""
-        by_number = grouped((row["missing"].count("+") + 1, row) for row in self.rows)
-        keys = [key for key in self.rows[0] if key not in ("missing", "modality", "unit", "cases")]
-        return {
-            number: {key: float(np.mean([row[key] for row in rows])) for key in keys}
-            for number, rows in sorted(by_number.items())
-        }
+        number = self.frame["missing"].str.count(r"\+") + 1
+        return self.frame.drop(columns=HEAD).groupby(number).mean()
 
     def table(self) -> Table:
         """A line for each scenario and modality, and then for each number of missing modalities."""
         table = Table(title="Mean scores over cases, by missing and by synthesised modality")
-        keys = [key for key in self.rows[0] if key in METRICS]
+        keys = [key for key in METRICS if key in self.frame]
         for heading in ("missing", "synthesised", "cases", *keys):
             table.add_column(
                 heading, justify="left" if heading in ("missing", "synthesised") else "right"
             )
-        for row in self.rows:
-            scores = [f"{row[key]:.4g}" for key in keys]
-            table.add_row(row["missing"], row["modality"], str(row["cases"]), *scores)
+        for row in self.frame.to_dict("records"):
+            texts = (f"{row[key]:.4g}" for key in keys)
+            table.add_row(row["missing"], row["modality"], f"{row['cases']}", *texts)
         table.add_section()
-        for number, means in self.by_number().items():
+        for number, means in self.by_number().iterrows():
             table.add_row(f"{number} missing", "all", "", *(f"{means[key]:.4g}" for key in keys))
         return table
 
     def write(self, path: Path) -> None:
         """Write a line for each scenario and modality, the means by number, and why cases are left out, as JSON."""
-        by_number = {str(number): means for number, means in self.by_number().items()}
-        document = {"scenarios": self.rows, "by_number": by_number}
+        scenarios, means = (
+            {place: dict(row.dropna()) for place, row in frame.iterrows()}
+            for frame in (self.frame, self.by_number())
+        )
+        by_number = {f"{number}": of for number, of in means.items()}
+        document = {"scenarios": [*scenarios.values()], "by_number": by_number}
         write_json(path, {**document, "left_out": {**self.incomplete, **self.failed}})
 
 
@@ -158,7 +159,7 @@ def score_run(
         anyway=options.anyway,
         device=options.device,
     )
-    rows = list[dict[str, Any]]()
+    frames = list[pandas.DataFrame]()
     incomplete = dict[str, str]()
     all_failed = dict[str, str]()
     single = dict[str, dict[str, str]]()
@@ -171,12 +172,13 @@ def score_run(
             _, failed, _ = synthesise(Selection(scenario.model, scans), folder)
             all_failed |= failed
             if len(scenario.missing) > 1:
-                rows += _rows(evaluate(folder, cohort, options, cases=cases), scenario.missing)
+                scored = evaluate(folder, cohort, options, cases=cases)
+                frames.append(_means(scored, scenario.missing))
             else:
                 single[scenario.missing[0]] = {case: failed.get(case, "") for case in cases}
         scores = evaluate(out, cohort, options, cases=_gather(single, out))
-        rows = [*chain.from_iterable(_rows(scores, (name,)) for name in single), *rows]
-        summary = Summary(scores, rows, incomplete, all_failed)
+        frame = pandas.concat([*(_means(scores, (name,)) for name in single), *frames])
+        summary = Summary(scores, frame.reset_index(drop=True), incomplete, all_failed)
         summary.write(out / "scenarios.json")
     progress("scenarios", len(scenarios), len(scenarios))
     return summary
@@ -299,14 +301,12 @@ def _copy(image: Path, to: Path) -> None:
         shutil.copyfile(image, temporary)
 
 
-def _rows(scores: Scores, missing: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Means over cases for each missing modality of a scenario."""
-    synthesised = [row for row in scores.rows if row.answer == "synthesis"]
+def _means(scores: Scores, missing: Sequence[str]) -> pandas.DataFrame:
+    """Means over cases, a row for each missing modality of a scenario."""
+    rows = []
     for name in missing:
-        of_cases = [row.scores for row in synthesised if row.modality == name]
-        means = dict[str, float]()
-        for key in of_cases[0] if of_cases else ():
-            known = [row[key] for row in of_cases if not np.isnan(row.get(key, np.nan))]
-            if known and (key in METRICS or "." in key):
-                means[key] = float(np.mean(known))
-        yield {"missing": "+".join(missing), "modality": name, "cases": len(of_cases), **means}
+        table = scores.by_case(name)
+        kept = [key for key in table if key in METRICS or "." in key]
+        means = table[kept].mean().dropna()
+        rows.append({"missing": "+".join(missing), "modality": name, "cases": len(table), **means})
+    return pandas.DataFrame(rows)

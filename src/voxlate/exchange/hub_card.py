@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,8 @@ from voxlate.base.errors import BadInput, plural
 from voxlate.base.files import write_text
 from voxlate.evaluation.intervals.summary import sentences
 from voxlate.evaluation.scoring.captions import training_note
-from voxlate.evaluation.scoring.documents import read_scores
 from voxlate.evaluation.scoring.metrics import METRIC_OF
-from voxlate.evaluation.scoring.verdicts import verdicts
+from voxlate.evaluation.scoring.scores import Scores, read_scores
 from voxlate.synthesis.calibration import Calibration, describe_widening
 from voxlate.synthesis.inputs import scans_to_give
 from voxlate.synthesis.model import Model
@@ -38,26 +37,26 @@ ABSENT = "Names of cases and patients, digests of their scans, paths, images and
 
 
 @dataclass(frozen=True)
-class Scores:
-    """The metrics.json of an evaluation of the model's images, and a sentence on how these were made."""
+class Scored:
+    """The scores of the model's images, and a sentence on how these were made."""
 
-    document: Mapping[str, Any]
+    scores: Scores
     images: str
 
 
-def scores_of(out: Path, model: Model) -> Scores:
+def scores_of(out: Path, model: Model) -> Scored:
     """The scores in OUT; raises BadInput where there are none, and where another model made the images."""
     path = out / "metrics.json"
     if not path.is_file():
         raise BadInput(
             f"{out}: expected a folder that voxlate evaluate scored (metrics.json), found none. Run voxlate evaluate {out} --truth COHORT first."
         )
-    document = read_scores(path)
+    scores = read_scores(path)
     weights = weights_of(model.origin)
     files = (weights, *weights.parent.glob("weights.*.safetensors"))
     own = {file_hash(file): file.name for file in files}
     images = set[str]()
-    for case in {row["case"] for row in document["cases"]}:
+    for case in scores.patients:
         stated = provenance_of(out, case)
         made_by = stated.get("model")
         found = made_by.get("weights") if isinstance(made_by, dict) else None
@@ -70,7 +69,7 @@ def scores_of(out: Path, model: Model) -> Scores:
         if model.facts.is_stochastic and own[found] == weights.name:
             drawn += f" of {plural(options.get('steps', 1), 'step')}"
         images.add(f"Images of {own[found]}, {drawn} a case.")
-    return Scores(document, " ".join(sorted(images)))
+    return Scored(scores, " ".join(sorted(images)))
 
 
 def write_card(
@@ -78,7 +77,7 @@ def write_card(
     model: Model,
     repo: str,
     calibrations: Sequence[Calibration],
-    scores: Scores | None,
+    scored: Scored | None,
     licence: str,
     has_onnx: bool,
 ) -> None:
@@ -87,23 +86,23 @@ def write_card(
         "What it does": _task(model),
         "How to use it": _use(model, repo, has_onnx),
         "Training data": _training(model),
-        "Scores": _scores(model, scores),
+        "Scores": _scores(model, scored),
         "Calibration": _calibration(calibrations),
         "Intended use": [
             f"{NOTICE} It is meant for research on image synthesis, on scans like those of its training.",
         ],
-        "Limits": _limits(model, calibrations, scores),
+        "Limits": _limits(model, calibrations, scored),
         "Licence": [
             f"{licence}." if licence != "not stated" else "No licence was stated: ask the owner."
         ],
     }
-    lines = [*_header(model, scores, licence), f"# {model.facts.title}"]
+    lines = [*_header(model, scored, licence), f"# {model.facts.title}"]
     for title, texts in sections.items():
         lines += ["", f"## {title}", "", *texts]
     write_text(path, "\n".join(lines) + "\n")
 
 
-def _header(model: Model, scores: Scores | None, licence: str) -> Iterator[str]:
+def _header(model: Model, scored: Scored | None, licence: str) -> Iterator[str]:
     """The YAML at the head; its values are JSON, which YAML includes."""
     known = licence.lower() in LICENCES
     data = model.facts.data
@@ -114,8 +113,8 @@ def _header(model: Model, scores: Scores | None, licence: str) -> Iterator[str]:
     table["pipeline_tag"] = "image-to-image"
     modalities = dict.fromkeys([*data.source, *data.target])
     table["tags"] = ["medical", "image-synthesis", "not-a-medical-device", *modalities]
-    if scores is not None:
-        results = [*map(_result, *zip(*scores.document["modalities"].items()))]
+    if scored is not None:
+        results = [_result(name, scored.scores) for name in scored.scores.parts]
         table["model-index"] = [{"name": model.facts.title, "results": results}]
     yield "---"
     for key, value in table.items():
@@ -123,9 +122,10 @@ def _header(model: Model, scores: Scores | None, licence: str) -> Iterator[str]:
     yield "---"
 
 
-def _result(name: str, part: Mapping[str, Any]) -> dict[str, Any]:
+def _result(name: str, scores: Scores) -> dict[str, Any]:
     """The scores of a modality as a result of the hub's model index."""
-    measured = part["answers"].get(SYNTHESIS, {})
+    part = scores.parts[name]
+    measured = scores.means[name].get(SYNTHESIS, {})
     metrics = []
     for key, summary in measured.items():
         if (metric := METRIC_OF.get(key)) and summary["mean"] is not None:
@@ -189,22 +189,23 @@ def _training(model: Model) -> list[str]:
     return [*lines, ABSENT]
 
 
-def _scores(model: Model, scores: Scores | None) -> list[str]:
+def _scores(model: Model, scored: Scored | None) -> list[str]:
     """Tables of scores with their intervals beside naive baselines, or what the training measured."""
-    if scores is None:
+    if scored is None:
         found = Run(weights_of(model.origin).parent).verdicts
         said = ["On validation cases of the training:", "", *verdict_lines(found)] if found else []
         return ["Not scored on test cases.", *said]
-    lines = [scores.images, ""]
-    for name, part in scores.document["modalities"].items():
-        lines += [*_table(name, part), ""]
-    note = training_note(scores.document)
-    return [*lines, *verdict_lines(verdicts(scores.document)), *([note] if note else [])]
+    scores = scored.scores
+    lines = [scored.images, ""]
+    for name in scores.parts:
+        lines += [*_table(name, scores), ""]
+    note = training_note(scores)
+    return [*lines, *verdict_lines(scores.verdicts), *([note] if note else [])]
 
 
-def _table(name: str, part: Mapping[str, Any]) -> Iterator[str]:
+def _table(name: str, scores: Scores) -> Iterator[str]:
     """The means of a modality with their 95 % intervals; the baselines of the lowest error stand beside the synthesis."""
-    answers = part["answers"]
+    part, answers = scores.parts[name], scores.means[name]
     errors = {
         naive: rows["mae"]["mean"]
         for naive, rows in answers.items()
@@ -245,7 +246,7 @@ def _calibration(calibrations: Sequence[Calibration]) -> list[str]:
 
 
 def _limits(
-    model: Model, calibrations: Sequence[Calibration], scores: Scores | None
+    model: Model, calibrations: Sequence[Calibration], scored: Scored | None
 ) -> Iterator[str]:
     """Sentences on what is not known of the model, or does not hold."""
     yield "- A synthesised image may show structures that are not there, and lack some that are."
@@ -253,7 +254,7 @@ def _limits(
     yield "- Whether a scan was in the training cannot be checked, because its digests are not here."
     if starter := network_of(model).header.get("starter"):
         yield from (f"- {limit}" for limit in read_card(folder_of(starter["name"])).limits)
-    if scores is None:
+    if scored is None:
         yield "- No scores on test patients are stated."
     if not calibrations:
         yield "- How far a voxel may be wrong is not stated."

@@ -13,7 +13,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.files import whole_folder
 from voxlate.base.messages import Message, message
 from voxlate.exchange.export import export_model
-from voxlate.exchange.hub_card import Scores, write_card
+from voxlate.exchange.hub_card import Scored, write_card
 from voxlate.synthesis.calibration import Calibration
 from voxlate.synthesis.model import Model
 from voxlate.training.calibration_file import read_calibration, write_calibration
@@ -36,7 +36,7 @@ def build_folder(
     model: Model,
     repo: str,
     folder: Path,
-    scores: Scores | None,
+    scores: Scored | None,
     licence: str,
     with_onnx: bool,
     allow_code: bool = False,

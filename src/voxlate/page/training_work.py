@@ -16,8 +16,7 @@ from voxlate.commands.api.progress import Reporter
 from voxlate.evaluation.reports.comparison import write_page
 from voxlate.evaluation.reports.page import report
 from voxlate.evaluation.reports.prepared import report_prepared
-from voxlate.evaluation.scoring.tables import Tables, score_tables
-from voxlate.evaluation.tables import comparison_tables
+from voxlate.evaluation.scoring.tables import Tables
 from voxlate.page.folders import RECIPE, ROOT, check_links
 from voxlate.page.jobs import OUT, PLANNED, REPORT
 from voxlate.scans.options.layout import layout_of
@@ -89,7 +88,7 @@ def compare(folder: Path, request: Request, reporter: Reporter) -> Facts:
     """Synthesise and score the same held-out cases with each run, then compare them."""
     options, (runs, place) = request["options"], request["arguments"].values()
     cohort = Path(place)
-    documents = dict[Path, Facts]()
+    folders = list[Path]()
     for label, run in runs.items():
         out = folder / OUT / label
         layout = _layout(Path(run), cohort)
@@ -99,17 +98,16 @@ def compare(folder: Path, request: Request, reporter: Reporter) -> Facts:
             reporter.say(message("case-left-out", f"{label}: left out {sentence}"))
         split = options.get("split")
         scored = scores.evaluate(out, cohort, progress=False, split=split, **layout)
-        documents[out] = scored.document()
+        folders.append(out)
     places = {run: label for label, run in runs.items()} | {request["root"]: ROOT}
-    places |= {str(out): out.name for out in documents}
-    first, *others = documents
-    if others:
-        comparison = scores.compare([*documents])
+    places |= {str(out): out.name for out in folders}
+    if len(folders) > 1:
+        comparison = scores.compare(folders)
         write_page(comparison.document, folder / REPORT, places)
-        tables = comparison_tables(comparison.document, "main")
+        tables = comparison.short_table()
     else:
-        report(first, folder / REPORT, places=places)
-        tables = score_tables(documents[first])
+        report(folders[0], folder / REPORT, places=places)
+        tables = scored.table()
     return {"tables": _plain(tables)}
 
 

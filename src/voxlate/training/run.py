@@ -10,7 +10,6 @@ from typing import Any
 import tomli_w
 
 import voxlate
-from voxlate.base.dataframe import dataframe
 from voxlate.base.errors import BadInput
 from voxlate.base.files import LOCK, write_json, write_text
 from voxlate.base.messages import FILE as MESSAGES
@@ -71,6 +70,8 @@ class Run:
     @property
     def history(self) -> Any:
         """The log as a pandas DataFrame: stage, step, and a column for each loss and each validation score."""
+        import pandas  # slow to import, and needed by no training
+
         rows = []
         for _, line in lines_of(self.log):
             if "loss" in line or "validation" in line:
@@ -80,7 +81,7 @@ class Run:
                 rows.append(
                     {"stage": line["stage"], "step": line["step"], **line.get("loss", {}), **scores}
                 )
-        return dataframe(rows)
+        return pandas.DataFrame(rows)
 
     def figure(self) -> Any:
         """A matplotlib figure of the losses by step, one axes for each stage."""

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from voxlate.commands.api.progress import Feedback, Reporter, report_to
 from voxlate.commands.api.scores import compare, evaluate, report
 from voxlate.commands.api.training import calibrate, train
 from voxlate.evaluation.compare import Comparison
-from voxlate.evaluation.scoring.tables import Scores
+from voxlate.evaluation.scoring.scores import Scores
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import canonical
 from voxlate.scans.images.pictures import montage, palette, shades
@@ -108,14 +107,13 @@ def _demo_on_phantoms(out: Path, reporter: Reporter) -> Demo:
 
 def _sum_up(regression: Scores, sample: Scores) -> str:
     """The errors of both predictions on held-out heads, next to the best naive baseline."""
-    baselines = {row.answer for row in regression.rows} - {SYNTHESIS}
-    naive = min(_mean(regression, "mae", name) for name in baselines)
-    heads = len({row.case for row in regression.rows})
-    return f"CT from T1 on {heads} held-out phantom heads: mean absolute error {_mean(regression, 'mae'):.1f} HU (regression), {_mean(sample, 'mae'):.1f} HU (one sharp sample), {naive:.1f} HU (best naive baseline); {_mean(regression, 'coverage'):.1%} of the body lies within the regression's 90 % intervals."
+    ours, (mae, *naive) = regression.by_case("ct"), _errors(regression)
+    return f"CT from T1 on {len(ours)} held-out phantom heads: mean absolute error {mae:.1f} HU (regression), {_errors(sample)[0]:.1f} HU (one sharp sample), {min(naive):.1f} HU (best naive baseline); {ours['coverage'].mean():.1%} of the body lies within the regression's 90 % intervals."
 
 
-def _mean(scores: Scores, key: str, answer: str = SYNTHESIS) -> float:
-    return mean(row.scores[key] for row in scores.rows if row.answer == answer)
+def _errors(scores: Scores) -> list[float]:
+    """The mean absolute error of the synthesis, and then of each baseline."""
+    return [means["mae"]["mean"] for means in scores.means["ct"].values()]
 
 
 def _picture(cohort: Path, folders: Sequence[Path], cases: Sequence[str], path: Path) -> Path:

@@ -21,7 +21,7 @@ from voxlate.evaluation.reports.comparison import write_page
 from voxlate.evaluation.reports.page import report as report_images
 from voxlate.evaluation.reports.prepared import report_prepared
 from voxlate.evaluation.scoring.evaluate import evaluate as score_images
-from voxlate.evaluation.scoring.tables import Scores
+from voxlate.evaluation.scoring.scores import Scores
 from voxlate.training.verdict import colour_lines
 
 
@@ -35,7 +35,7 @@ def evaluate(
     progress: Feedback = True,
     **changes: Any,
 ) -> Scores:
-    """Score synthesised images and naive baselines against the true scans, into metrics.csv and metrics.json.
+    """Score synthesised images and naive baselines against the true scans, into scores.csv and metrics.json.
 
     out: folder that synthesise wrote; with `run` a new one.
     truth: cohort with the true scans.

@@ -110,7 +110,7 @@ def evaluate(
 ) -> None:
     """Score synthesised images and naive baselines against the true scans.
 
-    The scores are written into metrics.csv and metrics.json.
+    The scores are written into scores.csv and metrics.json.
     The last line states whether the images are better than the best baseline.
     """
     from voxlate.commands.api.progress import Reporter
@@ -119,10 +119,10 @@ def evaluate(
 
     with keep_messages(to, "evaluate", verbose) as take:
         done = score(to, truth, options, progress=Reporter(say=take))
-        faults = truth_messages(done.document)
+        faults = truth_messages(done.scores)
         for said in done.messages:
             take(said)
-        if as_json and (trained := training_note(done.document)):  # tables have it in their caption
+        if as_json and (trained := training_note(done.scores)):  # tables have it in their caption
             take(message("trained-on", trained))
         for said in faults if options.any_truth else ():
             take(said)

@@ -18,11 +18,8 @@ from voxlate.base.files import lock_if_free, read_json, write_text
 from voxlate.evaluation.reports.curves import curve_chart
 from voxlate.evaluation.reports.pictures import sections_of, warnings_of
 from voxlate.evaluation.scoring.captions import training_note
-from voxlate.evaluation.scoring.documents import read_scores
-from voxlate.evaluation.scoring.metrics import LEVELS, METRIC_OF
 from voxlate.evaluation.scoring.scored_images import check_unchanged
-from voxlate.evaluation.scoring.tables import score_tables
-from voxlate.evaluation.scoring.verdicts import verdicts
+from voxlate.evaluation.scoring.scores import FILE, NO_SCORES, Scores, read_scores
 from voxlate.evaluation.usability import usability
 from voxlate.scans.cohorts.pseudonyms import without_names
 from voxlate.synthesis.provenance import provenance_of, run_folders
@@ -67,9 +64,9 @@ def report(
         )
     is_run = (folder / "recipe.toml").is_file() or (folder / "log.jsonl").is_file()
     scores = scores_in(folder)
-    check_unchanged(folder, scores)
+    check_unchanged(folder, scores.header)
     cases = [] if is_run else sections_of({folder.name: (folder, scores)}, MOST_CASES)
-    if not (is_run or cases or scores):
+    if not (is_run or cases or scores.header):
         raise BadInput(
             f"{folder}: expected a run (recipe.toml, log.jsonl) or syntheses (<case>/<modality>.nii.gz), found none. Name the folder that train or synth wrote."
         )
@@ -111,22 +108,20 @@ def _on_training(folder: Path, is_run: bool, places: Mapping[str, str] | None) -
     }
 
 
-def _on_scores(folder: Path, is_run: bool, scores: Table) -> Table:
+def _on_scores(folder: Path, is_run: bool, scores: Scores) -> Table:
     """The sections on scores, verdicts and the use of images."""
-    if scores:
-        judged = verdicts(scores)
+    if scores.header:
+        judged = scores.verdicts
     else:
         judged = read_verdicts(folder / "log.jsonl").get("final", []) if is_run else []
     warnings = {} if is_run else warnings_of(folder)
-    parts = scores.get("modalities", {}).items()
     lines = zip(judged, verdict_lines(judged))
     return {
         "use": usability(warnings, judged) if warnings or judged else None,
         "caution": training_note(scores),
         "verdicts": [(verdict.outcome, line) for verdict, line in lines],
-        "uncertainty": [*filter(None, itertools.starmap(_on_uncertainty, parts))],
-        "tables": score_tables(scores) if scores else None,
-        "cases_total": len({row["case"] for row in scores.get("cases", ())}),
+        "tables": scores.table() if scores.header else None,
+        "cases_total": len(scores.patients),
     }
 
 
@@ -176,12 +171,12 @@ def render(context: Mapping[str, Any], places: Mapping[str, str] | None = None) 
     return environment.from_string(template).render({**always, **context})
 
 
-def scores_in(folder: Path) -> Table:
-    """The scores of a folder; {} if there are none, or if they are from another tool. Raises BadInput if damaged."""
-    path = folder / "metrics.json"
+def scores_in(folder: Path) -> Scores:
+    """The scores of a folder, or none if they are absent or from another tool; raises BadInput if damaged."""
+    path = folder / FILE
     content = read_json(path) if path.is_file() else {}
     other = isinstance(content, dict) and not content.get("modalities")
-    return {} if other else read_scores(path)
+    return NO_SCORES if other else read_scores(path)
 
 
 def _unlike_shipped(text: str) -> str:
@@ -214,30 +209,11 @@ def _toml(text: str) -> Table:
         return {}
 
 
-def _title(scores: Table) -> str:
+def _title(scores: Scores) -> str:
     """The targets and sources of scored images."""
-    targets = ", ".join(scores.get("modalities", {}))
-    sources = set().union(*scores.get("source_files", {}).values())
+    targets = ", ".join(scores.parts)
+    sources = set[str]().union(*scores.header.get("source_files", {}).values())
     return f"{targets} from {', '.join(sorted(sources))}" if targets and sources else targets
-
-
-def _on_uncertainty(modality: str, part: Mapping[str, Any]) -> str:
-    """Sentences on the differences between samples of one modality, and on the calibration of its intervals."""
-    scores = part["answers"].get("synthesis", {})
-    means = {key: value["mean"] for key, value in scores.items() if value["mean"] is not None}
-    said = []
-    if "std" in means:
-        spread = METRIC_OF["std"].text(means["std"])
-        text = f"The samples of a case differ by {spread} {part['unit']} on average (standard deviation)"
-        if "std_error_r" in means:
-            r = METRIC_OF["std_error_r"].text(means["std_error_r"])
-            text += f"; where they differ more, the error is larger with correlation {r}"
-        said.append(f"{text}.")
-    keys = {level: f"coverage_{level}" for level in LEVELS}
-    shares = [f"{level} %: {means[key]:.1%}" for level, key in keys.items() if key in means]
-    if shares:
-        said.append(f"Voxels inside intervals by the share asked for: {', '.join(shares)}.")
-    return f"{modality}: {' '.join(said)}" if said else ""
 
 
 def charts_of(log: Path) -> list[Table]:

@@ -12,11 +12,11 @@ from voxlate.base.arrays import AnyArray, Bool, Float32
 from voxlate.base.files import UNFAMILIAR
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, read_messages
-from voxlate.evaluation.scoring.documents import rows_of
 from voxlate.evaluation.scoring.intervals import interval_of
 from voxlate.evaluation.scoring.metrics import METRICS
 from voxlate.evaluation.scoring.regions import read_canonical
 from voxlate.evaluation.scoring.scored_images import images_in, is_map, spread_of
+from voxlate.evaluation.scoring.scores import Scores
 from voxlate.evaluation.scoring.units import OWN, Conversion, Units, network_units
 from voxlate.evaluation.scoring.units import RANGE as NETWORK_RANGE
 from voxlate.scans.formats.io import is_there
@@ -46,7 +46,7 @@ LABELS = {"synthesis": "image", "error": "− truth", "spread": "sd"}  # of a me
 SHARED = (("error", -1.0, "error"), ("spread", 0.0, "magma"), ("outside", -1.0, "error"))
 
 Table = Mapping[str, Any]
-Methods = Mapping[str, tuple[Path, Table]]  # folder and metrics.json by name
+Methods = Mapping[str, tuple[Path, Scores]]  # folder and scores by name
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class CaseImages:
 def read_case(out: Path, scores: Table, case: str, modality: str) -> CaseImages | None:
     """The middle slices of one synthesis in OUT, its sources and its truth; None if the synthesis is absent.
 
-    scores: its metrics.json with the range and the files of truth and sources; {} if it was not scored.
+    scores: the header of its scores with the range and the files of truth and sources; {} if it was not scored.
     """
     files = images_in(out / case)
     if modality not in files:
@@ -216,16 +216,16 @@ def share_scales(cases: Sequence[CaseImages]) -> dict[str, ColourScale]:
 def sections_of(methods: Methods, most: int) -> list[Table]:
     """The page's sections of at most `most` cases, evenly from the lowest to the highest error (mean of the methods).
 
-    methods: a metrics.json is {} if there is none. A section has a column for each image of one method;
+    methods: there may be no scores. A section has a column for each image of one method;
     of several methods it has the images, errors and standard deviations, after the sources and the truth.
     """
     folder, scores = next(iter(methods.values()))
     syntheses = _syntheses(folder)
-    modalities = list(scores.get("modalities", ())) or sorted({name for _, name in syntheses})
+    modalities = list(scores.parts) or sorted({name for _, name in syntheses})
     each = max(1, most // max(1, len(modalities)))
     sections = list[Table]()
     for modality in modalities:
-        cases = list(rows_of(scores, modality)) or [
+        cases = list(scores.by_case(modality).index) or [
             case for case, name in syntheses if name == modality
         ]
         sections += _sections(modality, cases, methods, each)
@@ -234,13 +234,13 @@ def sections_of(methods: Methods, most: int) -> list[Table]:
 
 def _sections(modality: str, cases: Sequence[str], methods: Methods, most: int) -> Iterator[Table]:
     """The sections of one modality."""
-    rows = {name: rows_of(scores, modality) for name, (_, scores) in methods.items()}
+    tables = {name: scores.by_case(modality) for name, (_, scores) in methods.items()}
     _, scores = next(iter(methods.values()))
-    part = scores.get("modalities", {}).get(modality)
+    part = scores.parts.get(modality)
 
     def error(case: str) -> float:
         """The sum of the methods' errors."""
-        return sum(by_case.get(case, {}).get("mae") or 0.0 for by_case in rows.values())
+        return sum(float(table["mae"].get(case, 0.0)) for table in tables.values() if len(table))
 
     ordered = sorted(cases, key=error)
     last = len(ordered) - 1
@@ -249,8 +249,8 @@ def _sections(modality: str, cases: Sequence[str], methods: Methods, most: int) 
     for rank in evenly(len(ordered), most):
         images = {
             name: case_images
-            for name, (folder, document) in methods.items()
-            if (case_images := read_case(folder, document, ordered[rank], modality))
+            for name, (folder, own) in methods.items()
+            if (case_images := read_case(folder, own.header, ordered[rank], modality))
         }
         if images:
             shown[rank] = images
@@ -271,7 +271,10 @@ def _sections(modality: str, cases: Sequence[str], methods: Methods, most: int) 
             for warning, names in names_by_warning.items()
         ]
         unit = part["unit"] if part else ""
-        of_case = {name: rows[name].get(case, {}) for name in images}
+        of_case = {
+            name: dict(tables[name].loc[case]) if case in tables[name].index else {}
+            for name in images
+        }
         section = {"case": case, "facts": facts, "warnings": warnings}
         if len(methods) == 1:
             (row,) = of_case.values()
@@ -373,7 +376,7 @@ def _score_texts(row: Table, keys: Sequence[str], unit: str) -> list[tuple[str, 
     """Labels and values of some scores of one case."""
     texts = []
     for metric in METRICS:
-        if metric.key in keys and row.get(metric.key) is not None:
+        if metric.key in keys and math.isfinite(row.get(metric.key, math.nan)):
             value = f"{metric.text(row[metric.key])} {metric.unit_for(unit)}"
             texts.append((metric.label, value.strip()))
     return texts

@@ -2,10 +2,11 @@
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from voxlate.evaluation.scoring.evaluators import Evaluator
 from voxlate.evaluation.scoring.features import Features, Vectors
 from voxlate.evaluation.scoring.intervals import interval_scores, is_changed, region_coverage
 from voxlate.evaluation.scoring.metrics import ImagePair, Score, correlation, seam
-from voxlate.evaluation.scoring.misregistered import Floor, estimate_for, floor_of, score_aligned
+from voxlate.evaluation.scoring.misregistered import estimate_for, floor_of, score_aligned
 from voxlate.evaluation.scoring.regions import (
     find_region,
     mask_of,
@@ -37,7 +38,6 @@ from voxlate.evaluation.scoring.scopes import (
 )
 from voxlate.evaluation.scoring.scored_images import Item
 from voxlate.evaluation.scoring.standard import WHOLE, mask_for, tissues_for
-from voxlate.evaluation.scoring.tables import Row
 from voxlate.evaluation.scoring.units import (
     OWN,
     Units,
@@ -57,7 +57,31 @@ from voxlate.training.verdict import SYNTHESIS
 
 Functions = Mapping[str, Score]
 
+EFFORT = ("seconds_per_slice", "network_calls")  # entries of a case's provenance
 CLIPPED = 0.02  # of the range, beyond which a truth is said to be clipped: padding of CT ends 24 HU below air
+
+
+@dataclass(frozen=True)
+class Row:
+    """The scores by key of one method (the synthesis, or a naive baseline) for one modality of one case.
+
+    slices: number of the case's slices; pictures: scope, slice, place and scores of each picture of the scopes; clipped:
+    share of the scored voxels whose truth is beyond the range.
+    """
+
+    case: str
+    patient: str
+    modality: str
+    method: str
+    scores: Mapping[str, float]
+    slices: int = 0
+    pictures: Sequence[Mapping[str, Any]] = ()
+    clipped: float = 0.0
+
+    @property
+    def head(self) -> tuple[str, str, str, str]:
+        """Case, patient, modality and method."""
+        return self.case, self.patient, self.modality, self.method
 
 
 @dataclass(frozen=True)
@@ -230,15 +254,14 @@ class Truth:
 class ScoredItem:
     """The rows of a synthesis and its naive baselines, with a note on the alignment and on absent baselines.
 
-    floor: the effect of misaligned scans, if they are misaligned; truth: what shows whether it is that of the image. There
+    truth: what shows whether it is that of the image. There
     are no rows where the truth is so large or small that it does not lie on the image. vectors: of the slices of the truth
-    and of each answer.
+    and of each method.
     """
 
     rows: list[Row]
     note: str
     left_out: str
-    floor: Floor | None
     truth: SketchedTruth
     vectors: Mapping[str, Vectors] = field(default_factory=dict)
 
@@ -261,7 +284,7 @@ def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> 
     truth = Truth(item, rules, scale, units, image.grid)
     sketch = _sketch(truth, stored)
     if not asked.any_truth and sketch.sketch.shows_nothing:
-        return ScoredItem([], "", "", None, sketch)
+        return ScoredItem([], "", "", sketch)
     if network and shows_a_window(item.provenance, item.modality, truth.scan.unit):
         raise BadInput(
             f"--units network: expected a truth in HU, as the image is, found the picture {truth.scan.origin}. Drop --units, and pass --window."
@@ -278,23 +301,39 @@ def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> 
     on_255 = _network_errors(truth, {SYNTHESIS: synthesis, **in_own_unit})
     rows = []
     vectors = dict[str, Vectors]()
-    for answer, volume in {SYNTHESIS: synthesis, **scored}.items():
+    clipped = _clipped_share(truth)
+    for method, volume in {SYNTHESIS: synthesis, **scored}.items():
         pair = ImagePair(truth.values, truth.on_range(volume), scale, truth.inside, asked.ssim_from)
-        rows.append(_score(truth, answer, volume, pair, functions))
-        for name, values in ((answer, pair.synthesis), ("truth", pair.truth)):
+        pictures: list[dict[str, Any]] = []
+        scores = _score(truth, method, volume, pair, functions, pictures) | on_255.get(method, {})
+        if method == SYNTHESIS:
+            scores |= _interval_scores(truth, synthesis) | _spread_scores(truth, synthesis)
+            scores |= _floor(truth) | _stated(item)
+        head = (item.case.case, item.case.patient, item.modality, method)
+        rows.append(Row(*head, scores, len(truth.values), pictures, clipped))
+        for name, values in ((method, pair.synthesis), ("truth", pair.truth)):
             if rules.features is not None and name not in vectors:
                 vectors[name] = rules.features(slices_of(values, pair, rules.axes))
-    for row in rows:
-        row.scores.update(on_255.get(row.answer, {}))
-    rows[0].scores.update(_interval_scores(truth, synthesis) | _spread_scores(truth, synthesis))
-    if share := _clipped_share(truth):
-        rows[0].scores["clipped"] = share
+    return ScoredItem(rows, _note(truth), " ".join(left_out), sketch, vectors)
+
+
+def _floor(truth: Truth) -> dict[str, float]:
+    """The error that is due to misaligned scans, if prepare found that they are."""
+    item = truth.item
     sources = item.inputs or {name for name in item.case.files if name != item.modality}
     estimate = estimate_for(item.prepared, item.case.case, item.modality, sources)
-    floor = None
-    if estimate is not None:
-        floor = floor_of(truth.values, truth.inside, truth.spacing_mm, estimate)
-    return ScoredItem(rows, _note(truth), " ".join(left_out), floor, sketch, vectors)
+    if estimate is None:
+        return {}
+    return floor_of(truth.values, truth.inside, truth.spacing_mm, estimate)
+
+
+def _stated(item: Item) -> dict[str, float]:
+    """Time and network calls of a synthesis, and the error of a latent model's autoencoder, if its provenance states them."""
+    stated = item.provenance
+    numbers = {key: stated.get(key) for key in EFFORT}
+    numbers["autoencoder"] = stated.get("bound", {}).get(item.modality)
+    numbers["samples"] = stated.get("synth", {}).get("samples")
+    return {key: float(number) for key, number in numbers.items() if number is not None}
 
 
 def _clipped_share(truth: Truth) -> float:
@@ -345,7 +384,7 @@ def _where_covered(alignment: Alignment, image: Volume, mask: Bool | None = None
 
 
 def _network_errors(truth: Truth, images: Mapping[str, Volume]) -> dict[str, dict[str, float]]:
-    """MAE in network units of images in arbitrary units that are scored in shares of their own peaks, by answer.
+    """MAE in network units of images in arbitrary units that are scored in shares of their own peaks, by method.
 
     A wrong overall brightness counts here and not in the other scores. No errors if no provenance states the units.
     """
@@ -377,8 +416,15 @@ def _note(truth: Truth) -> str:
     return "; ".join(filter(None, [*parts, *truth.volume.guesses]))
 
 
-def _score(truth: Truth, answer: str, image: Volume, pair: ImagePair, functions: Functions) -> Row:
-    """All scores of one image of a case, and those of its pictures; pair: its values and the truth's on the range."""
+def _score(
+    truth: Truth,
+    method: str,
+    image: Volume,
+    pair: ImagePair,
+    functions: Functions,
+    pictures: list[dict[str, Any]],
+) -> dict[str, float]:
+    """All scores of one image of a case; pair: its values and the truth's on the range; pictures: receives those of its pictures."""
     rules = truth.rules
     item = truth.item
     case = item.case
@@ -397,15 +443,14 @@ def _score(truth: Truth, answer: str, image: Volume, pair: ImagePair, functions:
     for ratio in rules.regions:
         if ratio.over is not None:
             scores |= ratio_scores(ratio.name, ratio.over, scores)
-    pictures: list[dict[str, object]] = []
     for scope in rules.scopes:
         if isinstance(scope, Scope):
             scores |= score_scope(scope, pair, truth.voxels, functions, pictures)
         else:
-            ends = truth.ends if answer == SYNTHESIS else {}
+            ends = truth.ends if method == SYNTHESIS else {}
             masks = (truth.mask, truth.inside) if rules.asked.mask else (None, truth.coverage)
             scores |= scope.score(truth.volume, image, masks[0], case, ends, masks[1])
-    return Row(case.case, case.patient, item.modality, answer, scores, len(values), pictures)
+    return scores
 
 
 def _interval_scores(truth: Truth, synthesis: Volume) -> dict[str, float]:

@@ -6,6 +6,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import pandas
+
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.executors.choose import choose_executor
 from voxlate.base.executors.job import (
@@ -17,6 +19,7 @@ from voxlate.base.executors.job import (
     run_cases,
 )
 from voxlate.base.files import relative_to
+from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message, read_messages
 from voxlate.base.options.option import merge
 from voxlate.checks.header_checks import refuse_synthetic
@@ -30,19 +33,21 @@ from voxlate.checks.truths import (
 )
 from voxlate.evaluation.options.evaluate import EvaluateOptions
 from voxlate.evaluation.scoring.alignment import check_prepared
-from voxlate.evaluation.scoring.case_scores import Rules, ScoredItem, score_item
+from voxlate.evaluation.scoring.case_scores import Row, Rules, ScoredItem, score_item
 from voxlate.evaluation.scoring.distances import (
     RADIOLOGICAL,
     describe_features,
     distances,
     slices_of,
 )
-from voxlate.evaluation.scoring.documents import Table
 from voxlate.evaluation.scoring.evaluators import Evaluator
 from voxlate.evaluation.scoring.features import Vectors, features_for
+from voxlate.evaluation.scoring.foreign_images import value_messages
+from voxlate.evaluation.scoring.frame import HEAD, Table, frame_of
 from voxlate.evaluation.scoring.intervals import has_ends
 from voxlate.evaluation.scoring.metrics import METRICS, ImagePair
-from voxlate.evaluation.scoring.misregistered import NAME, RULE, summarise_floors
+from voxlate.evaluation.scoring.misregistered import NAME, RULE
+from voxlate.evaluation.scoring.outliers import find_outliers
 from voxlate.evaluation.scoring.own_metrics import Function, describe, functions_of, score_by
 from voxlate.evaluation.scoring.regions import masks_of_several
 from voxlate.evaluation.scoring.scopes import Cut, Scope, check_pictures, filter_from, scopes_from
@@ -54,8 +59,8 @@ from voxlate.evaluation.scoring.scored_images import (
     items_by_modality,
     not_scored,
 )
+from voxlate.evaluation.scoring.scores import Scores
 from voxlate.evaluation.scoring.standard import WHOLE
-from voxlate.evaluation.scoring.tables import Row, Scores
 from voxlate.evaluation.scoring.units import RANGE, shows_a_window, window_of, window_sentence
 from voxlate.scans.cases.layout import CANONICAL
 from voxlate.scans.cohorts.case_files import CaseFiles
@@ -85,7 +90,7 @@ def evaluate(
     progress: Progress = no_report,
     **changes: Any,
 ) -> Scores:
-    """Score OUT/<case>/<modality> against the same case of the cohort `truth`; write metrics.csv and metrics.json.
+    """Score OUT/<case>/<modality> against the same case of the cohort `truth`; write scores.csv and metrics.json.
 
     cases: the cases to score, instead of those of the split; executor: scores images, by default this process;
     changes: fields of the options, of which some take objects or mappings in Python. value_range: (low, high),
@@ -113,11 +118,17 @@ def evaluate(
     every, failed = _score_items(job, executor or choose_executor(asked), progress)
     faults, cautions = _judge(every, cohort)
     scored = _leave_out(every, faults, asked)
-    rows = tuple(chain.from_iterable(result.rows for result in scored.values()))
+    rows = [*chain.from_iterable(result.rows for result in scored.values())]
     _check_areas(rules, rows)
+    messages = check_scale({item.label: result.truth for item, result in scored.items()})
+    messages += [*cautions, *_recognised(images.recognised), *_outliers(rows)]
+    for item, result in scored.items():
+        if not item.provenance:
+            messages += value_messages(item.label, result.truth)
     header = {
         "truth": relative_to(out, truth),
         "split": asked.split,
+        "seed": asked.seed,
         "without_truth": images.without_truth,
         "recognised": images.recognised,
         "not_synthesised": not_scored(out, images, wanted) | failed,
@@ -127,19 +138,36 @@ def evaluate(
         **_on_images(out, scored, rules),
         **_on_areas(of_name, ranges, rows),
         **_on_windows(scored, ranges, asked.window),
+        "modalities": {
+            name: {
+                "unit": scale.unit,
+                "range": [scale.low, scale.high],
+                "range_rule": scale.rule,
+                "own_peak": scale.own,
+                "mask": f"{of_name[name].mask}",
+                "ssim_from": asked.ssim_from,
+                "lpips": weights.name if weights else None,
+                **_distances(scored, name, rules),
+            }
+            for name, scale in ranges.items()
+            if any(item.modality == name for item in scored)
+        },
+        "messages": [message.table for message in messages],
     }
-    must_agree = {
-        "ssim_padding": "valid",
-        "ssim_from": asked.ssim_from,
-        "lpips": weights.name if weights else None,
-    }
-    messages = check_scale({item.label: result.truth for item, result in scored.items()})
-    messages += [*cautions, *_recognised(images.recognised)]
-    features, pooled = _distances(scored, rules)
-    masks = {name: f"{own.mask}" for name, own in of_name.items()}
-    scores = Scores(rows, header, must_agree, masks, ranges, asked.seed, features, pooled, messages)
+    pictures = [
+        {**dict(zip(HEAD, row.head)), **picture} for row in rows for picture in row.pictures
+    ]
+    frame = frame_of(rows, header)
+    scores = Scores(header, frame, pandas.DataFrame(pictures) if pictures else None)
     scores.write(out)
     return scores
+
+
+def _outliers(rows: Iterable[Row]) -> list[Message]:
+    """Messages on syntheses whose MAE is far above the others'."""
+    ours = (row for row in rows if row.method == SYNTHESIS)
+    errors = grouped((row.modality, (row.case, row.scores["mae"])) for row in ours)
+    return [*chain.from_iterable(find_outliers(name, dict(of)) for name, of in errors.items())]
 
 
 def _recognised(places: Mapping[str, str]) -> list[Message]:
@@ -268,24 +296,23 @@ def _check_areas(rules: Rules, rows: Sequence[Row]) -> None:
             )
 
 
-def _distances(scored: Scored, rules: Rules) -> tuple[Table, Table]:
-    """What metrics.json states on features, and the distances of features, both by modality."""
-    described: Table = {}
-    pooled: Table = {}
-    features = rules.features
-    for name, items in items_by_modality(scored if features else ()).items():
-        assert features is not None
-        vectors = dict[str, dict[tuple[str, str], Vectors]]()
-        for item in items:
-            for answer, values in scored[item].vectors.items():
-                vectors.setdefault(answer, {})[item.case.case, item.case.patient] = values
-        truth = vectors.pop("truth", {})
-        described[name] = describe_features(features, rules.axes, truth)
-        pooled[name] = {
-            answer: distances(features.kind, truth, by_case, rules.asked.seed)
-            for answer, by_case in vectors.items()
-        }
-    return described, pooled
+def _distances(scored: Scored, name: str, rules: Rules) -> Table:
+    """Number of slices of a modality, what its distances of features rest on, and these distances by method."""
+    of_name = [(item.case, result) for item, result in scored.items() if item.modality == name]
+    slices = sum(result.rows[0].slices for _, result in of_name)
+    if (features := rules.features) is None:
+        return {"slices": slices, "features": None, "distances": {}}
+    vectors = dict[str, dict[tuple[str, str], Vectors]]()
+    for case, result in of_name:
+        for method, values in result.vectors.items():
+            vectors.setdefault(method, {})[case.case, case.patient] = values
+    truth = vectors.pop("truth", {})
+    pooled = {
+        method: distances(features.kind, truth, by_case, rules.asked.seed)
+        for method, by_case in vectors.items()
+    }
+    described = describe_features(features, rules.axes, truth)
+    return {"slices": slices, "features": described, "distances": pooled}
 
 
 @dataclass(frozen=True)
@@ -372,7 +399,7 @@ def _state_faults(scored: Scored, faults: Mapping[str, Fault]) -> dict[str, Tabl
     entries = {label: asdict(fault) for label, fault in faults.items()}
     for item, result in scored.items():
         if item.label in entries and result.rows:
-            entries[item.label]["mae"] = result.rows[0].flat().get("mae")
+            entries[item.label]["mae"] = result.rows[0].scores["mae"]
     return entries
 
 
@@ -386,19 +413,12 @@ def _on_images(out: Path, scored: Scored, rules: Rules) -> Table:
     if counts:
         bare = [item.label for item in scored if item.baselines is None]
         left_out |= dict.fromkeys(bare, "No naive baselines: the run of this image has none.")
-    floors = {
-        (item.modality, item.case.case): result.floor
-        for item, result in scored.items()
-        if result.floor
-    }
     return {
         "trained_on": find_trained(learned),
         "calibrated_on": sorted({case for case, stated in learned if stated.get(TAUGHT)}),
-        # by modality only where runs differ
-        "naive_cases": counts if len({*counts.values()}) > 1 else next(iter(counts.values()), None),
+        "naive_cases": counts,
         "moved": {item.label: result.note for item, result in scored.items() if result.note},
         "naive_left_out": {label: note for label, note in left_out.items() if note},
-        "misaligned": summarise_floors(floors),
         "given_truth": sorted(given),
         "images": {item.label: content_hash(item.synthesis) for item in scored},
         "truth_files": {
@@ -412,7 +432,6 @@ def _on_images(out: Path, scored: Scored, rules: Rules) -> Table:
 def _on_provenance(out: Path, items: Iterable[Item]) -> Table:
     """The entries of metrics.json that gather what the provenance of each image states."""
     calibrations = list[Table]()
-    bounds = dict[str, float]()
     sources = dict[str, dict[str, str]]()
     warnings = dict[str, dict[Message, Table]]()
     for item in items:
@@ -423,9 +442,6 @@ def _on_provenance(out: Path, items: Iterable[Item]) -> Table:
             calibration = {key: known[key] for key in CALIBRATION if key in known}
             if calibration not in calibrations:
                 calibrations.append(calibration)
-        # The MAE of the autoencoder alone in 255 network units, if the model is a latent one.
-        if (bound := provenance.get("bound", {}).get(item.modality)) is not None:
-            bounds[item.modality] = bound
         of_case = sources.setdefault(case, {})
         of_case |= {name: relative_to(out, path) for name, path in item.inputs.items()}
         messages = read_messages(provenance.get("warnings", ()))
@@ -440,7 +456,6 @@ def _on_provenance(out: Path, items: Iterable[Item]) -> Table:
     return {
         "calibrations": calibrations,
         "scan_warnings": {case: [*of_case.values()] for case, of_case in warnings.items()},
-        "bounds": bounds,
         "source_files": sources,
     }
 
@@ -462,7 +477,7 @@ def _on_areas(
     """Sentences on regions and scopes, which of them nobody asked for, and how many images --align could move."""
     regions, scopes, standard = dict[str, str](), dict[str, str](), dict[str, None]()
     if any(own.asked.align for own in rules.values()):
-        moved = [f"{NAME}.mm" in row.scores for row in rows if row.answer == SYNTHESIS]
+        moved = [f"{NAME}.mm" in row.scores for row in rows if row.method == SYNTHESIS]
         scopes[NAME] = f"{RULE}; {sum(moved)} of {len(moved)} images were moved"
     for own in rules.values():
         mask = f"{own.mask}"

@@ -5,7 +5,13 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from voxlate.base.errors import BadInput
+from voxlate.base.messages import Message
+from voxlate.checks.table import ask
+from voxlate.checks.truths import NO_AIR_HU, SketchedTruth
+from voxlate.evaluation.scoring.metrics import correlation
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import scan_endings, without_ending
@@ -29,6 +35,25 @@ SYNTHETIC_CT = (
     "pseudoct",
     "syntheticct",
 )
+
+
+def value_messages(label: str, truth: SketchedTruth) -> list[Message]:
+    """Messages on a CT of other software whose values cannot be those of the scan that its truth shows."""
+    real, image = truth.sketch.truth, truth.sketch.image
+    if truth.unit != "HU" or image.shape != real.shape:
+        return []
+    body = np.isfinite(image) & (real > NO_AIR_HU)
+    if not body.any():
+        return []
+    real, image = real[body], image[body]
+    true, own = (float(np.ptp(np.percentile(values, (1, 99)))) for values in (real, image))
+    numbers = {
+        "apart": abs(float(np.median(image - real))),
+        "likeness": correlation(image, real),
+        "span": true,
+        "width": own / max(true, 1.0),
+    }
+    return [said.on(label) for said in ask("foreign", numbers)]
 
 
 def recognise_images(

@@ -126,22 +126,27 @@ ssim_sagittal          SSIM sagittal                     –       higher  3    
 mae_z                  MAE z                             images  lower   3       table   mean |difference of slices − the truth's|
 seam                   Seam                              –       one     2       table   MAE z where windows of slices begin or end, over MAE z elsewhere
 lpips                  LPIPS                             –       lower   3       table   AlexNet v0.1; {LPIPS}
-clipped                Truth beyond the range            %       truth   1       table   share of scored voxels whose truth is beyond the range by more than 2 % of it, and is clipped
 nmi                    NMI                               –       higher  3       table   64 bins over the range; 1 independent, 2 determined
 gradient_strength      Gradient                          –       one     2       table   mean |difference of rows| over the truth's
 gradient_z             Gradient z                        –       one     2       table   mean |difference of slices| over the truth's
 mm                     Displacement                      mm      lower   2       table   median length of the displacement that moves the image onto the truth
-std                    Uncertainty                       images  lower   3       file    mean standard deviation of the samples
-std_error_r            Uncertainty–error r               –       higher  2       file    correlation of standard deviation and |error|
+floor                  MAE of the truth, shifted         images  truth   3       table   the truth against itself, shifted by the distance to its source that prepare estimated, of misaligned scans
+floor_mm               Misalignment                      mm      truth   1       table   that distance
+std                    Uncertainty                       images  truth   3       table   mean standard deviation of the samples
+std_error_r            Uncertainty–error r               –       higher  2       table   correlation of standard deviation and |error|
 coverage               Coverage                          %       truth   1       table   share of the body's voxels within their intervals
 interval               Interval                          images  lower   3       table   mean width of the intervals inside the body
 interval_r             Interval–error r                  –       higher  2       table   correlation of the intervals' width and |error|
-coverage_50            Coverage, 50 % asked              %       truth   1       file    share of the body's voxels within intervals of that level
-coverage_60            Coverage, 60 % asked              %       truth   1       file    share of the body's voxels within intervals of that level
-coverage_70            Coverage, 70 % asked              %       truth   1       file    share of the body's voxels within intervals of that level
-coverage_80            Coverage, 80 % asked              %       truth   1       file    share of the body's voxels within intervals of that level
-coverage_90            Coverage, 90 % asked              %       truth   1       file    share of the body's voxels within intervals of that level
-coverage_95            Coverage, 95 % asked              %       truth   1       file    share of the body's voxels within intervals of that level
+coverage_50            Coverage, 50 % asked              %       truth   1       table   share of the body's voxels within intervals of that level
+coverage_60            Coverage, 60 % asked              %       truth   1       table   share of the body's voxels within intervals of that level
+coverage_70            Coverage, 70 % asked              %       truth   1       table   share of the body's voxels within intervals of that level
+coverage_80            Coverage, 80 % asked              %       truth   1       table   share of the body's voxels within intervals of that level
+coverage_90            Coverage, 90 % asked              %       truth   1       table   share of the body's voxels within intervals of that level
+coverage_95            Coverage, 95 % asked              %       truth   1       table   share of the body's voxels within intervals of that level
+seconds_per_slice      Time                              s/slice  truth  2       table   wall clock for a slice with all its samples
+network_calls          Network calls                     –       truth   0       table   evaluations of the network for one sample of a slice or patch
+autoencoder            MAE of the autoencoder            of 255  truth   2       table   of reconstructed validation slices in network units; a model of its latents can hardly have a lower one
+samples                Samples                           –       truth   0       table   samples of which the image is the mean
 mae_bound              Bound of body MAE                 images  lower   3       table   that a case's MAE inside the body is to exceed seldom
 mae_bound_held         Bound held                        %       truth   1       table   cases whose MAE inside the body is within it
 mae_bound_ratio        Bound/MAE                         –       lower   2       file    bound over the MAE inside the body

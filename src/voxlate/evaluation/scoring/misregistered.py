@@ -1,15 +1,13 @@
 """Misregistered pairs: the part of an error that is due to them, and the scores of an image moved onto its truth."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import scipy.ndimage
 
 from voxlate.base.arrays import Bool, Float32
-from voxlate.base.groups import grouped
 from voxlate.checks.audit import is_misaligned
 from voxlate.evaluation.scoring.metrics import SCOPED, ImagePair, Score, mae
 from voxlate.scans.cases.case import read_header
@@ -25,15 +23,6 @@ RULE = f"the image, and each naive baseline, moved onto the truth by the smooth 
 SMOOTHED = 1.0
 
 Spacing = tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class Floor:
-    """The effect of a misalignment: its length in mm to the scan `source`, and the MAE of the shifted truth."""
-
-    source: str
-    mm: float
-    mae: float
 
 
 def estimate_for(
@@ -56,8 +45,8 @@ def estimate_for(
 
 def floor_of(
     truth: Float32, inside: Bool | None, spacing_mm: Spacing, estimate: Misalignment
-) -> Floor:
-    """The error of the truth [D, H, W] on its scored range after a shift by the median length in the mean direction."""
+) -> dict[str, float]:
+    """The error of the truth [D, H, W] on its scored range after a shift by the median length in the mean direction, and this length."""
     assert estimate.median_mm is not None
     assert estimate.translation_mm is not None
     direction = np.array(estimate.translation_mm)
@@ -67,20 +56,7 @@ def floor_of(
     voxels = estimate.median_mm * direction / np.array(spacing_mm)
     smooth = scipy.ndimage.gaussian_filter(truth, [SMOOTHED if n > 1 else 0.0 for n in truth.shape])
     moved = scipy.ndimage.shift(smooth, voxels, order=1, mode="nearest")
-    return Floor(estimate.to, estimate.median_mm, mae(smooth, moved, inside))
-
-
-def summarise_floors(floors: Mapping[tuple[str, str], Floor]) -> dict[str, Any]:
-    """The entry of metrics.json from floors by (modality, case), with their means by modality; empty without any."""
-    by_modality = grouped((modality, (case, floor)) for (modality, case), floor in floors.items())
-    return {
-        modality: {
-            "mm": float(np.mean([floor.mm for _, floor in pairs])),
-            "mae": float(np.mean([floor.mae for _, floor in pairs])),
-            "cases": {case: asdict(floor) for case, floor in pairs},
-        }
-        for modality, pairs in by_modality.items()
-    }
+    return {"floor": mae(smooth, moved, inside), "floor_mm": estimate.median_mm}
 
 
 def score_aligned(

@@ -1,27 +1,15 @@
 """Cases whose error is far above that of the others."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from voxlate.base.errors import first_of
 from voxlate.base.messages import Message, message
-from voxlate.evaluation.scoring.documents import rows_of
 
 FEWEST = 4  # cases, below which a median says little
 TIMES = 3.0  # the median error: patients of one cohort differ by less
 DEVIATIONS = 5.0  # median absolute deviations above the median
-
-
-def outlier_messages(document: Mapping[str, Any]) -> list[Message]:
-    """A message for each modality of a metrics.json with syntheses whose MAE is far above the median."""
-    messages = list[Message]()
-    for name in document["modalities"]:
-        errors = {case: row.get("mae") for case, row in rows_of(document, name).items()}
-        known = {case: error for case, error in errors.items() if error is not None}
-        messages += find_outliers(name, known)
-    return messages
 
 
 def find_outliers(name: str, errors: Mapping[str, float]) -> list[Message]:

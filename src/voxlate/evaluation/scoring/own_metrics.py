@@ -10,16 +10,6 @@ from voxlate.base.errors import BadInput
 from voxlate.evaluation.scoring.metrics import METRIC_OF, Direction, ImagePair, Score
 
 Function = Callable[..., float]
-RESERVED = (
-    "case",
-    "patient",
-    "modality",
-    "answer",
-    "scope",
-    "slice",
-    "row",
-    "column",
-)
 Stated = dict[str, str]
 BETTER: tuple[Direction, ...] = get_args(Direction)
 
@@ -33,7 +23,7 @@ def functions_of(given: Sequence[str | Function], allow_code: bool) -> dict[str,
                 raise BadInput(needs_code([one]))
             one = load_object(one)
         key = getattr(one, "__name__", "")
-        taken = key in METRIC_OF or key in RESERVED or key in functions
+        taken = key in METRIC_OF or key in functions
         if not callable(one) or not key.isidentifier() or taken:
             raise BadInput(
                 f"--metric: expected a function with a name of its own, found {key or one!r}, which is none, or the name of another score. Rename it."

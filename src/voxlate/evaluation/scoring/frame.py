@@ -1,0 +1,196 @@
+"""One long table of scores with a row for each value, of which means, verdicts and tests are groups or pivots."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pandas
+
+from voxlate.base.errors import plural
+from voxlate.base.statistics import bootstrap, fixed_text, mean_and_sd
+from voxlate.evaluation.scoring.case_scores import Row
+from voxlate.evaluation.scoring.metrics import METRIC_OF, Metric, metrics_of
+from voxlate.evaluation.scoring.standard import BONE, WHOLE
+from voxlate.training.verdict import METRIC, SYNTHESIS, Verdict, verdict_on
+
+HEAD = ["case", "patient", "modality", "method"]
+TEXTS = [*HEAD, "scope", "region", "metric", "unit"]
+COLUMNS = [*TEXTS, "value", "clipped"]
+Document = Mapping[str, Any]
+Table = dict[str, Any]
+NETWORK_METRIC = METRIC_OF["mae_network"]  # of MR that is scored in shares of its own peak
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreFrame:
+    """The values of an evaluation, and what is computed from them; header, frame, pictures: see `Scores`."""
+
+    header: Document
+    frame: pandas.DataFrame
+    pictures: pandas.DataFrame | None = None
+
+    @cached_property
+    def keyed(self) -> pandas.DataFrame:
+        """The table with the key of each value, such as bone.dice."""
+        area = self.frame["scope"] + self.frame["region"]
+        return self.frame.assign(key=(area + "." + self.frame["metric"]).str.removeprefix("."))
+
+    @cached_property
+    def metrics(self) -> dict[str, Metric]:
+        """The metrics that these scores may have, by key."""
+        return metrics_of(self.header)
+
+    @cached_property
+    def patients(self) -> dict[str, str]:
+        """The patient of each case."""
+        return dict(zip(self.frame["case"], self.frame["patient"]))
+
+    @cached_property
+    def labels(self) -> set[str]:
+        """The scored images as CASE/MODALITY."""
+        return {*(self.frame["case"] + "/" + self.frame["modality"])}
+
+    @cached_property
+    def parts(self) -> dict[str, Table]:
+        """The conventions of each modality, and its numbers of cases and patients."""
+        stated = self.header.get("modalities", {})
+        counts = self.frame.groupby("modality").agg(
+            cases=("case", "nunique"), patients=("patient", "nunique")
+        )
+        return {name: part | counts.loc[name].to_dict() for name, part in stated.items()}
+
+    def by_case(self, modality: str, method: str = SYNTHESIS) -> pandas.DataFrame:
+        """The scores of a method by case, with a column for each key."""
+        keyed = self.keyed
+        chosen = keyed[(keyed["modality"] == modality) & (keyed["method"] == method)]
+        return chosen.pivot(index="case", columns="key", values="value")
+
+    def errors(self, modality: str, key: str) -> dict[str, dict[str, float]]:
+        """The finite values of a score by method and case."""
+        keyed = self.keyed
+        chosen = keyed[(keyed["modality"] == modality) & (keyed["key"] == key)]
+        finite = chosen[np.isfinite(chosen["value"])]
+        groups = finite.groupby("method", sort=False)
+        return {method: dict(zip(own["case"], own["value"])) for method, own in groups}
+
+    @cached_property
+    def means(self) -> dict[str, dict[str, dict[str, Table]]]:
+        """Mean, standard deviation and interval over cases by modality, method and key; of distances over all cases at once."""
+        means: dict[str, dict[str, dict[str, Table]]] = {}
+        for (name, method, key), rows in self.keyed.groupby(
+            ["modality", "method", "key"], sort=False
+        ):
+            one_patient = self.parts[name]["patients"] == 1
+            kept = rows[np.isfinite(rows["value"])]
+            values = kept["value"].to_numpy(np.float64)
+            # Cases of one patient are not independent, so that patients are drawn with all their cases.
+            groups = kept["case" if one_patient else "patient"].tolist()
+            means.setdefault(name, {}).setdefault(method, {})[key] = {
+                **mean_and_sd(values),
+                "ci95": bootstrap(values, groups, self.header["seed"]),
+                "n": len(values),
+                "not_finite": len(rows) - len(values),
+                "unit": rows["unit"].iloc[0],
+            }
+        for name, part in self.parts.items():
+            for method, pooled in part["distances"].items():
+                means[name][method] |= pooled
+        if self.pictures is None:
+            return means
+        # Mean and standard deviation over all pictures of all cases, as papers on slices state.
+        for (name, method, scope), rows in self.pictures.groupby(["modality", "method", "scope"]):
+            for key, entry in means[name][method].items():
+                area, _, metric = key.rpartition(".")
+                if area == scope:
+                    kept = rows[metric][np.isfinite(rows[metric])].to_numpy()
+                    counts = {"n": len(kept), "not_finite": len(rows) - len(kept)}
+                    entry["pictures"] = mean_and_sd(kept) | counts
+        return means
+
+    @cached_property
+    def known(self) -> set[str]:
+        """The keys with at least one mean."""
+        methods = chain.from_iterable(of.values() for of in self.means.values())
+        entries = chain.from_iterable(of.items() for of in methods)
+        return {key for key, entry in entries if entry["mean"] is not None}
+
+    @cached_property
+    def verdicts(self) -> list[Verdict]:
+        """The verdict on each modality: whether its syntheses are better than the best naive baseline."""
+        return [_verdict(name, self) for name in self.parts]
+
+
+def frame_of(rows: Iterable[Row], header: Document) -> pandas.DataFrame:
+    """The long table of the scores of cases."""
+    metrics = metrics_of(header)
+    lines = []
+    for row in rows:
+        unit = header["modalities"][row.modality]["unit"]
+        for key, value in row.scores.items():
+            area, _, name = key.rpartition(".")
+            places = ("", area) if area in header["regions"] else (area, "")
+            metric = metrics[key]
+            of_value = "share" if metric.scale != 1 else metric.unit_for(unit)
+            lines.append((*row.head, *places, name, of_value, float(value), row.clipped))
+    return pandas.DataFrame(lines, columns=COLUMNS)
+
+
+def _verdict(name: str, scores: ScoreFrame) -> Verdict:
+    """Whether the syntheses of a modality are better than the best naive baseline."""
+    header, part = scores.header, scores.parts[name]
+    wrong = {label for label in header.get("wrong_truths", ()) if label.endswith(f"/{name}")}
+    every = wrong | {label for label in scores.labels if label.endswith(f"/{name}")}
+    said = ""
+    if name in header.get("given_truth", ()):
+        said = "the truth itself was given to the model, so this is a bound and no synthesis"
+    elif 2 * len(wrong) > len(every) and not header.get("wrong_truths_scored"):
+        said = f"most truths ({len(wrong)} of {len(every)}) cannot be those of their images: check the cohort"
+    if said:
+        return Verdict(name, "unknown", f"no verdict: {said}", unit=part["unit"])
+    own = scores.errors(name, METRIC)
+    cases = own.get(SYNTHESIS, {}).keys()
+    clause = ""
+    if trained := len(cases & {*header.get("trained_on", ())}):
+        clause = f"{trained} of {plural(len(cases), 'case')} in the training, so this is no result on other patients"
+    mask = part["mask"]
+    where = "whole image" if mask == WHOLE else f"inside the mask {mask}"
+    patients = scores.patients
+    stated = verdict_on(name, own, patients, part["unit"], where, clause)
+    if worse := dict(_worse_in(stated, scores)):
+        in_parts = ", ".join(
+            f"{region.replace('_', ' ')} ({text})" for region, text in worse.items()
+        )
+        inside = "inside the body " if mask == WHOLE else ""
+        sentence = f"{stated.sentence}; worse than it {inside}in {in_parts}"
+        stated = replace(stated, sentence=sentence, worse_in=tuple(worse))
+    # Training judges in network units, in which a wrong overall brightness is an error.
+    on_255 = scores.errors(name, NETWORK_METRIC.key)
+    other = verdict_on(name, on_255, patients, NETWORK_METRIC.unit, where, clause)
+    if "unknown" in (stated.outcome, other.outcome) or stated.outcome == other.outcome:
+        return stated
+    sentence = f"DEPENDS ON THE UNIT. With each image divided by its own peak: {stated.sentence}. In network units (0 to 255, as in training; --units network), where a wrong brightness is an error: {other.sentence}"
+    return replace(stated, outcome="unclear", sentence=sentence)
+
+
+def _worse_in(overall: Verdict, scores: ScoreFrame) -> Iterator[tuple[str, str]]:
+    """Regions where a synthesis is worse than the baseline that is the best one overall, with both errors or overlaps."""
+    for region in scores.header.get("regions", ()):
+        for key in ("mae", "dice") if region == BONE else ("mae",):
+            errors = {
+                method: {case: 1 - value if key == "dice" else value for case, value in of.items()}
+                for method, of in scores.errors(overall.modality, f"{region}.{key}").items()
+                if method in (SYNTHESIS, overall.baseline)
+            }
+            found = verdict_on(overall.modality, errors, scores.patients, overall.unit, key)
+            if found.outcome != "worse":
+                continue
+            ours, theirs = found.synthesis or 0.0, found.naive or 0.0
+            if key == "dice":
+                yield region, f"Dice {1 - ours:.3f} against {1 - theirs:.3f}"
+            else:
+                texts = (fixed_text(value, theirs, fits=True) for value in (ours, theirs))
+                yield region, f"{' against '.join(texts)} {overall.unit}"
+            break
