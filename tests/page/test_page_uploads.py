@@ -10,7 +10,7 @@ from paging import BASE
 
 from voxlate.base.errors import BadInput
 from voxlate.page.folders import below_root
-from voxlate.page.uploads import safe_parts
+from voxlate.scans.formats.archive import safe_parts
 
 KB = 1024
 
@@ -106,19 +106,9 @@ REFUSED = {
     "two of a name": ({"a b.nii": b"x", "a_b.nii": b"x"}, "twice"),
     "a file as a folder": ({"a": b"x", "a/b": b"x"}, "a folder where"),
     "no zip": ({"a.zip": b"no zip"}, "zip archive"),
-    "a cut zip": ({"a.zip": archive(a=b"x" * 500)[:-30]}, "zip archive"),
     "a zip that leads out": ({"a.zip": archive(**{"../up": b"x"})}, "inside a folder"),
     "a zip with a link": ({"a.zip": of_entry("link", stat.S_IFLNK | 0o777)}, "a link"),
-    "a zip with a device": (
-        {"a.zip": of_entry("null", stat.S_IFCHR | 0o777)},
-        "a link or a device",
-    ),
-    "a zip with many files": (
-        {"a.zip": archive(**{str(number): b"x" for number in range(6)})},
-        "at most 5 files",
-    ),
     "a zip that expands": ({"a.zip": archive(a=bytes(200 * KB))}, "files of at most"),
-    "a zip with a name twice": ({"a.zip": archive(**{"a b": b"x", "a_b": b"x"})}, "twice"),
     "nothing": ({}, "found"),
     "clutter alone": ({".DS_Store": b"x"}, "found none"),
 }

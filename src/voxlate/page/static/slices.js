@@ -98,7 +98,7 @@ export async function openSlices(canvas, afterDrawing) {
 
   function drawCrosshair() {
     const width = view === "all" ? CROSSHAIR_WIDTH.all : CROSSHAIR_WIDTH.one;
-    nv.setCrosshairWidth(crosshairShown ? width : 0);
+    nv.setCrosshairWidth(crosshairShown ? width / nv.scene.pan2Dxyzmm[3] : 0); // as wide on the screen at any zoom
   }
 
   // A point of the screen in pixels of the canvas, which differ from those of the page on fine screens.
@@ -161,6 +161,7 @@ export async function openSlices(canvas, afterDrawing) {
     frame: () => Array.from(nv.scene.pan2Dxyzmm),
     setFrame(frame) {
       nv.scene.pan2Dxyzmm = [...frame];
+      drawCrosshair();
       redraw("slices");
     },
     /** The frame after zooming about a point, which stays where it is on the screen. */
