@@ -282,7 +282,11 @@ def _is_calibrated(model: Model) -> bool:
 def card_of(model: Model) -> dict[str, Any]:
     """A starter's limits and intervals and, for each of its sources, the names of scans that it accepts; of other models none."""
     sources = model.facts.data.source
-    accepts = {name: [*scans] for name, scans in model.facts.accepts.items() if name in sources}
+    accepts = {name: model.facts.accepts.get(name, (name,)) for name in sources}
+    accepts = {
+        name: [*dict.fromkeys(CONTRASTS.get(contrast_of(scan), scan) for scan in scans)]
+        for name, scans in accepts.items()
+    }
     if name_of(model.origin) is None:
         return {"accepts": accepts, "limits": []}
     card = read_card(model.origin)

@@ -461,7 +461,7 @@ def synthesise(request: Request, site: OfSite, form: Form, name: str) -> Respons
             "device": site.settings.device,
         },
     }
-    return site.add("synthesise", f"{' and '.join(fit['targets'])} of {job.title}", asked)
+    return site.add("synthesise", f"{', '.join(fit['targets']).upper()} of {job.title}", asked)
 
 
 def _options_of_samples(options: dict[str, Any], fit: Mapping[str, Any]) -> dict[str, Any]:
