@@ -167,7 +167,7 @@ def test_a_lone_series_whose_description_names_its_contrast_is_taken_as_that(
 
 def test_each_fitting_series_of_a_study_is_a_choice_and_no_localiser_is(page, run, tmp_path):
     made = page({"run": str(run)}, start=Here)
-    series = {"localizer": 3, "t1_tra": 6, "t1_iso": 8, "t2_tra": 6}
+    series = {"localizer": 3, "t1_tra": 6, "t1_iso": 8}
     for number, (text, slices) in enumerate(series.items()):
         for level in range(slices):
             header = mr_slice(level, "1.2", f"1.2.{number}")
@@ -204,8 +204,6 @@ def test_a_damaged_scan_is_named_and_nothing_else_happens(page, run, tmp_path):
 WRONG = [
     {"samples": "0"},
     {"samples": "101"},
-    {"samples": "many"},
-    {"steps": "-1"},
     {"steps": "1e3"},
     {"seed": "9" * 30},
     {"seed": "٣"},

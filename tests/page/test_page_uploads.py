@@ -110,7 +110,6 @@ REFUSED = {
     "a zip with a link": ({"a.zip": of_entry("link", stat.S_IFLNK | 0o777)}, "a link"),
     "a zip that expands": ({"a.zip": archive(a=bytes(200 * KB))}, "files of at most"),
     "nothing": ({}, "found"),
-    "clutter alone": ({".DS_Store": b"x"}, "found none"),
 }
 
 
