@@ -16,7 +16,11 @@ APART = 1.0  # standard deviations of the brain
 
 
 def sides_of(brain: Volume) -> Numbers:
-    """The largest region of a canonical brain that differs from its mirror image: its volume, and where it is."""
+    """The largest region of a canonical brain that differs from its mirror image: its volume, and where it is.
+
+    volume_ml: of the region on one side; aside_mm: from the plane of symmetry to its centre; up, front: its place along the
+    brain's height and from its back, as shares. Nothing of a brain without a plane of symmetry or such a region.
+    """
     try:
         grid = midline_grid(brain)
     except BadInput:  # it has no plane of symmetry

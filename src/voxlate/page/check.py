@@ -162,6 +162,11 @@ def list_entries(scans: Path) -> list[Entry]:
 
 
 def _entry(place: str, title: str, **more: Any) -> Entry:
+    """A file or series of an upload.
+
+    why: the reason why it is not offered; is: the contrast that its tags state; slices: of two scans of a contrast, that
+    with more is the finer one; study: of a series, which other series are of the same patient.
+    """
     return {
         "place": place,
         "title": title,
@@ -175,6 +180,7 @@ def _entry(place: str, title: str, **more: Any) -> Entry:
 
 
 def _series_in(folder: Path, scans: Path) -> list[Entry]:
+    """The series in a DICOM folder; localisers, derived series and the like are listed, and not offered."""
     try:
         series = list_series(folder)
     except BadInput as error:
@@ -199,6 +205,7 @@ def _series_in(folder: Path, scans: Path) -> list[Entry]:
 
 
 def _describe(path: Path, scans: Path) -> Entry:
+    """A file that is no DICOM."""
     place = _place(path, scans)
     try:
         volume = read_volume(path, without_ending(path.name))
@@ -309,7 +316,8 @@ def choices_of(
     accepted = (*names_for_scans(model), MASK)
     own = {contrast_of(name): name for name in reversed(accepted)}
     own |= {name.lower(): name for name in accepted}
-    known = dict[str, str]()  # what each scan is by its place
+    # what each scan is by its place; a finer scan comes before a coarser one of the same contrast
+    known = dict[str, str]()
     for entry in sorted(entries, key=lambda entry: -entry["slices"]):
         if entry["place"] in said or not (said or entry["why"]):
             known[entry["place"]] = said.get(entry["place"]) or _stated(entry, own)
@@ -321,7 +329,9 @@ def choices_of(
         if not pairs and not said:
             return [(place,) for place, name in known.items() if len(entries) == 1 or not name]
         return [(f"{name}={place}", *masks) for place, name in pairs.items()][:MOST_CHOICES]
+    # a model of several contrasts takes one series of each, all of one patient
     studies = {entry["place"]: entry["study"] for entry in entries}
+    # files are joined to cases by their names, as on the command line
     if not said and len(entries) > 1 and not any(map(studies.get, known)):
         return [(".",)] if known else []
     by_study = dict[str, dict[str, str]]()

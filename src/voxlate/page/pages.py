@@ -356,6 +356,10 @@ async def upload(request: Request, site: OfSite) -> Response:
 
 
 def _check_request(site: Site, **more: Any) -> dict[str, Any]:
+    """The request of a check.
+
+    is_local: a browser on another machine reads no name of a patient in the queue.
+    """
     local = site.settings.host in LOOPBACK
     return {"runs": site.runs, "device": site.settings.device, "is_local": local, **more}
 

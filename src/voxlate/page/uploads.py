@@ -82,6 +82,7 @@ async def receive(request: Request, folder: Path, limits: Limits) -> Received:
 
 
 def _write_files(form: FormData, folder: Path, limits: Limits) -> Received:
+    """Write the files of a form, each archive unpacked into a folder of its name."""
     received = Received(limits.files, limits.upload_bytes, limits.ratio)
     for _, file in form.multi_items():
         if isinstance(file, UploadFile) and file.filename:  # not the choice of no file

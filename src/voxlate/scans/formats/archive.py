@@ -4,6 +4,8 @@ import os
 import re
 import stat
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO
@@ -109,10 +111,27 @@ class Received:
             )
 
 
-def unpacked_beside(path: Path) -> Path:
-    """The folder with the files of a zip, beside it and for its owner alone, because an export reads the scans again.
+@contextmanager
+def _open(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip; raises BadInput for a damaged one, also where its data are."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except BadInput:
+        raise
+    except Exception as error:  # each kind of compression raises errors of its own for damaged data
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise BadInput(
+            f"{path.name}: expected a zip archive without a password, found a damaged or another one. Make it again."
+        ) from error
 
-    A folder that is there is the archive's where it holds the same files; raises BadInput for another one.
+
+def unpacked_beside(path: Path) -> Path:
+    """The folder with the files of a zip, beside it and for its owner alone.
+
+    It stays, because an export reads the headers of the scans again, and the same command goes on with what is there. A
+    folder of that name is the archive's where it has files of the same names and sizes; raises BadInput for another one.
     """
     folder = path.with_suffix("")
     if not folder.exists():
@@ -120,7 +139,7 @@ def unpacked_beside(path: Path) -> Path:
             new.chmod(FOLDER)
             Received().unpack(path, new)
         return folder
-    with zipfile.ZipFile(path) as archive:
+    with _open(path) as archive:
         sizes = {
             folder.joinpath(*parts): entry.file_size
             for entry in archive.infolist()
