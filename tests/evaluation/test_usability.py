@@ -5,7 +5,7 @@ from voxlate.base.messages import Message
 from voxlate.evaluation.usability import usability
 from voxlate.training.verdict import Verdict
 
-TURNED = "t1: the scan is likely turned upside down."
+TURNED = "The T1 scan is likely turned upside down."
 DARK = "t1: 2 ml are dark."
 NOTE = Message("brightness", "note", "t1: bright.")
 

@@ -83,7 +83,6 @@ def test_a_slider_gives_the_bits_of_synth_between_the_mean_and_the_sample(
             "samples: expected 1 with a sharpness below 1",
         ),
         ("both", {"sharpness": "1.5"}, "sharpness: expected a"),
-        ("both", {"sharpness": "nan"}, "sharpness: expected a"),
         (
             "both",
             {"Seed": "3"},
@@ -125,7 +124,7 @@ def test_a_residual_diffusion_offers_the_answer_with_intervals_first_and_shows_i
     made = page({"both": str(both)}, start=Here)
     place = made.upload(cohort / "case1" / "t1.nii.gz").headers["location"]
     text = finished(made, place)
-    assert re.findall(r'<option value="(\w+)">([^<]+)</option>', text)[-2:] == [
+    assert re.findall(r'<option value="(\w+)">([^<]+)</option>', text)[:2] == [
         ("mean", "mean, with intervals: least error, smoother"),
         ("sample", "sharp: a plausible image"),
     ]

@@ -91,11 +91,8 @@ def test_a_run_does_so_where_it_is_asked_and_says_by_how_much(run, trained, tiny
 
 def test_the_note_on_a_stretched_image_blames_no_scan():
     (said,) = Peak(0.5, 1.93).check("ct")
-    assert "stretched 1.93 times (synth.peaks)" in said.text
-    assert "unlike" not in said.text
-    assert "short trainings" in said.text
+    assert said.numbers == {"slope": 1.93}
     assert Peak(0.5, 1.05).check("ct") == []
     assert said.grade == "note"
     (capped,) = Peak(0.5, MOST).check("t2")
-    assert "stretched 4.00 times above the median, the most that synth.peaks allows" in capped.text
     assert capped.grade == "caution"

@@ -91,9 +91,16 @@ def _brain(fluid: float) -> Volume:
 
 def test_a_stripped_brain_is_warned_about_by_the_starter_of_whole_heads_alone(shipped):
     head = load("starter:head-mr-to-ct", "cpu").check({"mr": _brain(300)}).inputs
-    assert any("mr: expected a whole head, found a body" in one.text for one in head.warnings)
+    assert "brain-alone" in {one.code for one in head.warnings}
     brain = load("starter:brain-mr-to-mr", "cpu").check({"t1": _brain(300)}).inputs
-    assert not any("expected a" in one.text for one in brain.warnings)
+    assert not {"brain-alone", "whole-head"} & {one.code for one in brain.warnings}
+
+
+def test_a_flair_whose_sides_differ_is_named_as_lopsided(shipped):
+    flair = _brain(300)
+    flair.data[0, 18:28, 28:38, 32:42] = 900
+    checked = load("starter:brain-mr-to-mr", "cpu").check({"flair": flair})
+    assert "lopsided" in {one.code for one in checked.messages}
 
 
 def test_fluid_as_dark_as_air_is_warned_about_where_t2_or_pd_is_made(shipped):

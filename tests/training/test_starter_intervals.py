@@ -23,7 +23,7 @@ from voxlate.training.starters.card import Intervals, read_card
 from voxlate.training.weights import file_hash
 
 FILE = "calibration.mean.1.safetensors"
-SAID = "fitted on 6 synthetic heads, and widened by a factor of 2 from 7 real heads"
+SAID = "fitted on 6 synthetic heads and made 2 times wider because 7 real heads needed it"
 DRAWN = """
 title = "drawn"
 data = { source = ["mr"], target = ["ct"], patch = [1, 24, 20], physics = { slice_mm = 0, contrasts = { mr = { sequence = "any" } } } }
@@ -67,7 +67,7 @@ def test_a_starter_writes_intervals_and_states_their_basis_and_no_bound(
     out = tmp_path / "out"
     answer = voxlate("synth", "starter:tiny", cohort / "case0", "--out", out).done()
     said = answer.said
-    assert f"The intervals were {SAID}, without a guarantee for patients." in said
+    assert f"The intervals were {SAID}; they are no guarantee for a patient." in said
     assert "each exceeded with a probability" not in answer.out
     names = {path.name for path in (out / "case0").iterdir()}
     assert names == {"t2.nii.gz", "t2_low.nii.gz", "t2_high.nii.gz", "provenance.json"}

@@ -49,7 +49,7 @@ DOUBTFUL: dict[Grade, str] = {
 }
 STATISTICS = {
     "patches": "it looks different in most places",
-    "farthest": "parts of it look different from all of theirs (metal, motion, another contrast?)",
+    "farthest": "parts of it look different from all of theirs, as with metal, motion or another contrast",
     "size": "its body or field of view has another size",
 }
 
@@ -140,12 +140,10 @@ class Verdict:
             return []
         worst = max(self.statistics, key=lambda name: self.statistics[name])
         grade = grade_of_distance(self.score)
-        text = (
-            f"The scan differs from those of the calibration: {STATISTICS[worst]}.{DOUBTFUL[grade]}"
-        )
+        text = f"The scan differs from those on which the error was measured: {STATISTICS[worst]}.{DOUBTFUL[grade]}"
         count = self.patients
         if count < PROVING:
-            text += f" (The calibration had {plural(count, 'patient')}, so more than {FALSE_ALARMS:.0%} of ordinary scans may get this warning.)"
+            text += f" (These were {plural(count, 'patient')}, so more than {FALSE_ALARMS:.0%} of ordinary scans may get this warning.)"
         code = "calibration-distance"
         return [message(code, text, grade=grade, score=self.score, patients=count)]
 

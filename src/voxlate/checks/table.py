@@ -6,10 +6,10 @@ leaves out, or that is not one, meets no condition.
 
 import functools
 import operator
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from string import Formatter
 from typing import Any
 
 from voxlate.base.codes import Grade
@@ -17,6 +17,9 @@ from voxlate.base.messages import Message, grade_of_distance, message
 
 Numbers = Mapping[str, float | str]  # texts fill sentences alone
 
+FIELD = re.compile(
+    r"\{(?!scan)(\w+)"
+)  # of a sentence; {scan} is the scan, with its name where it has one
 COMPARE = {
     "<": operator.lt,
     "<=": operator.le,
@@ -47,7 +50,7 @@ class Row:
     def names(self) -> tuple[str, ...]:
         """The names of the numbers in its conditions and its sentence."""
         named = [condition.split()[0] for condition in (*self.when, *self.worse)]
-        named += [field for _, field, *_ in Formatter().parse(self.text) if field]
+        named += FIELD.findall(self.text)
         return tuple(dict.fromkeys(named))
 
     def message(self, numbers: Numbers, name: str) -> Message:
@@ -57,12 +60,12 @@ class Row:
             grade = grade_of_distance(float(numbers[self.times]))
         if self.worse and _hold(self.worse, numbers):
             grade = "do not trust"
-        stated = {key: numbers[key] for key in self.names if key in numbers}
         measured: dict[str, Any] = {
-            key: value for key, value in stated.items() if not isinstance(value, str)
+            key: numbers[key] for key in self.names if not isinstance(numbers.get(key, ""), str)
         }
-        text = self.text.format_map(numbers)
-        return message(self.code, f"{name}: {text}" if name else text, grade=grade, **measured)
+        of_name = f"the {name.upper()} scan" if name else "the scan"
+        text = self.text.format_map({**numbers, "scan": of_name})
+        return message(self.code, text[:1].upper() + text[1:], grade=grade, **measured)
 
 
 @functools.cache

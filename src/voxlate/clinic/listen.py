@@ -29,14 +29,19 @@ def listen(
     Images are received while another study is answered. An answer that cannot be sent is tried again later.
     """
     ended = stop or Event()
-    at = (options.title, options.port, options.allow, options.host)
+    at = options.title, options.port, options.allow, options.host
     with lock(queue.path), receive_images(queue.receive, *at):
+        say(
+            message(
+                "listening",
+                f"{options.title} listens on {options.host}:{options.port} for {', '.join(options.allow)}; images go to {options.to}.",
+            )
+        )
         while not ended.is_set():
             try:
                 sentence = queue.run_next(answer, send)
             except BadInput as error:
-                text = f"{error} The next attempt is in {retry_seconds:.0f} s."
-                say(message("not-sent", text))
+                say(message("not-sent", f"{error} The next attempt is in {retry_seconds:.0f} s."))
                 _wait(ended, retry_seconds)
                 continue
             if sentence is None:

@@ -103,13 +103,14 @@ class Queue:
         work = self.take(study)
         try:
             files = _answer(work, answer)
-        except BadInput as error:
-            self._put_aside(study, str(error))
-            return f"{study} is put aside: {error}"
         except Exception as error:  # one study must not end the service for all others
-            why = f"This should not happen: {type(error).__name__}: {error}"
+            why = (
+                str(error)
+                if isinstance(error, BadInput)
+                else f"This should not happen: {type(error).__name__}: {error}"
+            )
             self._put_aside(study, why)
-            return f"{study} is put aside. {why}"
+            return f"{study} is put aside: {why}"
         ledger = Ledger(work / SENT)
         ever_sent = Ledger(self.path / DONE / study / SENT)
         # those of an earlier answer to the study, which the archive may have sent back

@@ -13,12 +13,16 @@ from typing import Any, Literal
 from voxlate.base.codes import Grade
 from voxlate.base.devices import is_out_of_memory, one_thread
 from voxlate.base.errors import BadInput, first_of, plural
-from voxlate.base.messages import Message, message, worst_grade
+from voxlate.base.messages import worst_grade
+from voxlate.base.optional import pydicom
 from voxlate.commands.api.progress import Reporter
 from voxlate.page.jobs import SCANS
+from voxlate.page.words import CONTRASTS, contrast_of
 from voxlate.scans.cases.case import MASK
-from voxlate.scans.formats.dicom import is_dicom_folder, list_series
+from voxlate.scans.cohorts.series import modality_of
+from voxlate.scans.formats.dicom import folder_and_key, is_dicom_folder, list_series
 from voxlate.scans.formats.io import format_by_ending, is_there, read_volume, without_ending
+from voxlate.synthesis.dicom_study import why_excluded
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.selection import select
@@ -27,9 +31,10 @@ from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import name_of
 
 MOST_ENTRIES = 200  # files and series that are listed
+MOST_CHOICES = 6  # scans that are compared with one model, the best first
 ORDER = (None, "note", "caution", "do not trust")  # of the worst warning
 Answer = Literal["mean", "sample"]
-Entry = dict[str, str]
+Entry = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -84,30 +89,51 @@ def _check(folder: Path, request: Mapping[str, Any], reporter: Reporter) -> dict
     fits = list[Fit]()
     for number, (label, run) in enumerate(runs.items()):
         reporter.step("models", number, len(runs))
-        fits.append(_fit(label, run, scans, entries, request))
+        fits += _fits(label, run, scans, entries, request)
     fits.sort(key=lambda fit: (bool(fit.why_not), ORDER.index(fit.worst)))
-    names = [*dict.fromkeys(chain.from_iterable(fit.names for fit in fits)), MASK]
-    by_file = {entry["place"]: _modality_in(entry["title"], names) for entry in entries}
+    taken = {contrast_of(name) for fit in fits for name in fit.names}
+    names = {name: CONTRASTS.get(name, name) for name in (*CONTRASTS, *sorted(taken))}
+    names = {name: label for name, label in names.items() if name in {*taken, MASK}}
     return {
         "entries": entries,
+        "patient": _patient(scans, entries) if request.get("is_local") else "",
+        "titles": {
+            entry["place"]: ", ".join(filter(None, (entry["title"], entry["grid"])))
+            for entry in entries
+        },
         "fits": [asdict(fit) for fit in fits],
         "others": [*_others(scans, request)],
         "names": names,
-        "by_file": {place: name for place, name in by_file.items() if name},
+        "by_file": {
+            entry["place"]: contrast_of(_stated(entry, names))
+            for entry in entries
+            if not entry["why"]
+        },
     }
+
+
+def _patient(scans: Path, entries: Sequence[Entry]) -> str:
+    """The patient's name by the first file of a series; "" where none states it."""
+    for entry in entries:
+        if entry["study"]:
+            folder, _ = folder_and_key(scans / entry["place"])
+            first = next(path for path in folder.iterdir() if path.is_file())
+            header = pydicom.dcmread(first, stop_before_pixels=True, force=True)
+            return str(header.get("PatientName", "")).replace("^", " ").strip()
+    return ""
 
 
 def _others(scans: Path, request: Mapping[str, Any]) -> Iterator[str]:
     """Sentences on the files of an upload that are not used; those among DICOM files are left to the series."""
-    others = list[str]()
-    for path in sorted(scans.rglob("*")):
-        if path.is_file() and not format_by_ending(path.name) and not is_dicom_folder(path.parent):
-            others.append(path.relative_to(scans).as_posix())
+    others = [
+        path.relative_to(scans).as_posix()
+        for path in sorted(scans.rglob("*"))
+        if path.is_file() and not format_by_ending(path.name) and not is_dicom_folder(path.parent)
+    ]
     if others:
-        are = "is no scan and is" if len(others) == 1 else "are no scans and are"
-        yield f"{plural(len(others), 'file')} {are} not used: {first_of(others)}."
+        yield f"Not used, because they are no scans: {first_of(others)}."
     if hidden := request.get("hidden", 0):
-        yield f"{plural(hidden, 'hidden file')} {'was' if hidden == 1 else 'were'} left out."
+        yield f"Left out: {plural(hidden, 'hidden file')}."
 
 
 def list_entries(scans: Path) -> list[Entry]:
@@ -126,6 +152,8 @@ def list_entries(scans: Path) -> list[Entry]:
             raise BadInput(
                 f"upload: expected the scans of one case, found more than {MOST_ENTRIES} files and series. Choose one case."
             )
+    if len(found) == 1 and found[0]["study"]:
+        found[0]["why"] = ""  # a lone series is what the user wants
     if not found:
         raise BadInput(
             "upload: expected a scan (NIfTI, DICOM or another format that voxlate reads), found none. Choose other files."
@@ -133,11 +161,26 @@ def list_entries(scans: Path) -> list[Entry]:
     return found
 
 
-def _entry(place: str, title: str, grid: str = "", unit: str = "", why: str = "") -> Entry:
-    return {"place": place, "title": title, "grid": grid, "unit": unit, "why": why}
+def _entry(place: str, title: str, **more: Any) -> Entry:
+    """A file or series of an upload.
+
+    why: the reason why it is not offered; is: the contrast that its tags state; slices: of two scans of a contrast, that
+    with more is the finer one; study: of a series, which other series are of the same patient.
+    """
+    return {
+        "place": place,
+        "title": title,
+        "grid": "",
+        "unit": "",
+        "why": "",
+        "is": "",
+        "slices": 0,
+        "study": "",
+    } | more
 
 
 def _series_in(folder: Path, scans: Path) -> list[Entry]:
+    """The series in a DICOM folder; localisers, derived series and the like are listed, and not offered."""
     try:
         series = list_series(folder)
     except BadInput as error:
@@ -146,23 +189,39 @@ def _series_in(folder: Path, scans: Path) -> list[Entry]:
     for found in series:
         place = _place(found.path if len(series) > 1 else folder, scans)
         title = f"{found.modality} {found.description}".strip()
-        entries.append(_entry(place, title, plural(found.images, "image")))
+        aside = why_excluded(found)
+        entries.append(
+            _entry(
+                place,
+                title,
+                grid=plural(found.images, "image"),
+                why=f"Not offered: {aside}." if aside else "",
+                study=found.study or place,
+                slices=found.images,
+                **{"is": modality_of(found)},
+            )
+        )
     return entries
 
 
 def _describe(path: Path, scans: Path) -> Entry:
+    """A file that is no DICOM."""
     place = _place(path, scans)
     try:
         volume = read_volume(path, without_ending(path.name))
     except BadInput as error:
         return _entry(place, path.name, why=str(error))
-    return _entry(place, path.name, f"{volume.grid}", volume.unit)
+    slices = min(volume.grid.shape)
+    return _entry(place, path.name, grid=f"{volume.grid}", unit=volume.unit, slices=slices)
 
 
-def _fit(
+def _fits(
     label: str, run: str, scans: Path, entries: Sequence[Entry], request: Mapping[str, Any]
-) -> Fit:
-    """The fit of one run; one that cannot be opened or compared is listed with the reason, and the others are checked."""
+) -> Iterator[Fit]:
+    """The fits of one run, one for each choice of scans; one that cannot be opened or compared states the reason.
+
+    A model that completes a case takes its best scan alone where it cannot take them all.
+    """
     found = Fit(label)
     try:
         models = _models_by_answer(run, request["device"])
@@ -173,12 +232,28 @@ def _fit(
             source=tuple(model.facts.data.source),
             target=tuple(model.facts.data.target),
             names=names_for_scans(model),
-            inputs=_inputs_for(model, entries, request.get("names", {})),
             card=card_of(model),
+            **_settings(models),
         )
-        return replace(found, **_try(model, found.inputs, scans, entries), **_settings(models))
+        choices = choices_of(model, entries, request.get("names", {}))
     except Exception as error:
-        return replace(found, why_not=_reason(label, error))
+        yield replace(found, why_not=_reason(label, error))
+        return
+    if not choices:
+        wanted = " or ".join(CONTRASTS.get(name, name) for name in found.source)
+        yield replace(found, why_not=f"It takes {wanted}, which none of the scans is.")
+    for inputs in choices:
+        fit = replace(found, inputs=inputs)
+        try:
+            fit = replace(fit, **_try(model, inputs, scans))
+        except Exception as error:
+            fit = replace(fit, why_not=_reason(label, error))
+        completes = model.facts.completes
+        if completes and fit.why_not and inputs is not choices[-1]:
+            continue
+        yield fit
+        if completes:
+            return
 
 
 def _reason(label: str, error: Exception) -> str:
@@ -214,7 +289,11 @@ def _is_calibrated(model: Model) -> bool:
 def card_of(model: Model) -> dict[str, Any]:
     """A starter's limits and intervals and, for each of its sources, the names of scans that it accepts; of other models none."""
     sources = model.facts.data.source
-    accepts = {name: [*scans] for name, scans in model.facts.accepts.items() if name in sources}
+    accepts = {name: model.facts.accepts.get(name, (name,)) for name in sources}
+    accepts = {
+        name: [*dict.fromkeys(CONTRASTS.get(contrast_of(scan), scan) for scan in scans)]
+        for name, scans in accepts.items()
+    }
     if name_of(model.origin) is None:
         return {"accepts": accepts, "limits": []}
     card = read_card(model.origin)
@@ -227,21 +306,40 @@ def names_for_scans(model: Model) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*model.facts.data.source, *aliases]))
 
 
-def _inputs_for(
-    model: Model, entries: Sequence[Entry], names: Mapping[str, str]
-) -> tuple[str, ...]:
-    """The inputs of `voxlate synth` for an upload: the scans that the user names, a lone scan, or the whole folder.
+def choices_of(
+    model: Model, entries: Sequence[Entry], said: Mapping[str, str]
+) -> list[tuple[str, ...]]:
+    """The inputs of `voxlate synth` that an upload offers to a model, T1 and fine slices first.
 
-    names: modalities by the place of an entry, as the user says them; a lone scan may say it itself.
+    said: contrasts by the place of an entry, as the user says them; scans of which nothing is said are then not used.
     """
-    accepted = {name.lower() for name in (*names_for_scans(model), MASK)}
-    if not names and len(entries) == 1 and (stated := _modality_in(entries[0]["title"], accepted)):
-        names = {entries[0]["place"]: stated}
-    if names:
-        known = {place: name for place, name in names.items() if name.lower() in accepted}
-        return tuple(f"{name}={place}" for place, name in (known or names).items())
-    is_lone = len(entries) == len(model.facts.data.source) == 1
-    return (entries[0]["place"] if is_lone else ".",)
+    accepted = (*names_for_scans(model), MASK)
+    own = {contrast_of(name): name for name in reversed(accepted)}
+    own |= {name.lower(): name for name in accepted}
+    # what each scan is by its place; a finer scan comes before a coarser one of the same contrast
+    known = dict[str, str]()
+    for entry in sorted(entries, key=lambda entry: -entry["slices"]):
+        if entry["place"] in said or not (said or entry["why"]):
+            known[entry["place"]] = said.get(entry["place"]) or _stated(entry, own)
+    known = dict(sorted(known.items(), key=lambda item: item[1] != "t1"))
+    names = {place: own.get(name, own.get(contrast_of(name), "")) for place, name in known.items()}
+    masks = [f"{MASK}={place}" for place, name in names.items() if name == MASK][:1]
+    pairs = {place: name for place, name in names.items() if name not in ("", MASK)}
+    if len(model.facts.data.source) == 1 and not model.facts.completes:
+        if not pairs and not said:
+            return [(place,) for place, name in known.items() if len(entries) == 1 or not name]
+        return [(f"{name}={place}", *masks) for place, name in pairs.items()][:MOST_CHOICES]
+    # a model of several contrasts takes one series of each, all of one patient
+    studies = {entry["place"]: entry["study"] for entry in entries}
+    # files are joined to cases by their names, as on the command line
+    if not said and len(entries) > 1 and not any(map(studies.get, known)):
+        return [(".",)] if known else []
+    by_study = dict[str, dict[str, str]]()
+    for place, name in pairs.items():
+        by_study.setdefault(studies[place], {}).setdefault(name, f"{name}={place}")
+    wholes = [(*case.values(), *masks) for case in by_study.values()]
+    alone = [(whole[0], *masks) for whole in wholes] if model.facts.completes else []
+    return [*dict.fromkeys([*wholes, *alone])]
 
 
 def absolute_inputs(inputs: Sequence[str], scans: Path) -> list[str]:
@@ -253,9 +351,7 @@ def absolute_inputs(inputs: Sequence[str], scans: Path) -> list[str]:
     return found
 
 
-def _try(
-    model: Model, inputs: Sequence[str], scans: Path, entries: Sequence[Entry]
-) -> dict[str, Any]:
+def _try(model: Model, inputs: Sequence[str], scans: Path) -> dict[str, Any]:
     """What a synthesis of these inputs would read and warn of; raises BadInput where it would refuse them."""
     selected = select(model, absolute_inputs(inputs, scans), SynthOptions())
     if len(selected.scans) != 1:
@@ -265,8 +361,6 @@ def _try(
     (found,) = selected.scans
     checked = model.check(found.files, found.case)
     warnings = [*found.notes, *checked.messages, *model.missing_checks]
-    if len(entries) == 1 and not any("=" in text for text in inputs):
-        warnings += _warn_of_name(entries[0]["title"], found.files)
     return {
         "used": {name: _place(path, scans) for name, path in found.files.items()},
         "targets": checked.targets,
@@ -295,17 +389,11 @@ def _settings(models: Mapping[Answer, Model]) -> dict[str, Any]:
     }
 
 
-def _warn_of_name(title: str, files: Mapping[str, Path]) -> Iterator[Message]:
-    """A message on the lone scan that the model takes although neither the user nor its title says what it is."""
-    for name in files:
-        text = f"The scan ({title}) is taken as {name} because it is the only one; its name does not say so. If it is another scan, name its modality."
-        yield message("taken-as", text)
-
-
-def _modality_in(file: str, accepted: Collection[str]) -> str:
-    """The modality that a file's name or its last part states: t1 of t1.nii.gz and of head_t1.nii.gz; "" for none."""
-    stem = without_ending(file).lower()
-    return next((name for name in (stem, re.split(r"[_\s-]", stem)[-1]) if name in accepted), "")
+def _stated(entry: Entry, names: Collection[str]) -> str:
+    """The contrast of a series by its tags, or of a file by its name or its last part: t1 of t1.nii.gz and head_t1.nii.gz."""
+    stem = without_ending(entry["title"]).lower()
+    words = (entry["is"], stem, re.split(r"[_\s-]", stem)[-1])
+    return next((word for word in words if word in names or contrast_of(word) in CONTRASTS), "")
 
 
 def _place(path: Path, scans: Path) -> str:

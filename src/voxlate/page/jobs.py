@@ -23,14 +23,14 @@ from typing import Any, Literal
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, write_json
-from voxlate.page.private import FILE, FOLDER, make_folders
+from voxlate.scans.formats.archive import FILE, FOLDER, make_folders
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Kind = Literal["check", "synthesise", "survey", "prepare", "plan", "train", "calibrate", "compare"]
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 JOB, PROGRESS, OUTCOME, FOUND = "job.json", "progress.json", "outcome.json", "found.json"
 SCANS, OUT, VIEWS, PLANNED = "scans", "out", "views", "planned"  # folders of a job
-REPORT, DICOM_ZIP = "report.html", "dicom.zip"
+REPORT, DICOM_ZIP, SHEET = "report.html", "dicom.zip", "sheet.json"
 NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{12}")
 HIDDEN = "."  # first letter of folders that are being filled or removed
 MOST_ATTEMPTS = 3  # of a job during which the server was killed

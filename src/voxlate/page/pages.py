@@ -35,11 +35,23 @@ from voxlate.page.api import (
     wants_json,
 )
 from voxlate.page.folders import below_root, check_links, find_runs
-from voxlate.page.jobs import DICOM_ZIP, FOUND, OUT, REPORT, SCANS, VIEWS, Job, Jobs, Kind, State
-from voxlate.page.private import FOLDER
-from voxlate.page.settings import Sessions, Settings
+from voxlate.page.jobs import (
+    DICOM_ZIP,
+    FOUND,
+    OUT,
+    REPORT,
+    SCANS,
+    SHEET,
+    VIEWS,
+    Job,
+    Jobs,
+    Kind,
+    State,
+)
+from voxlate.page.settings import LOOPBACK, Sessions, Settings
 from voxlate.page.uploads import Space, receive
 from voxlate.page.words import for_page
+from voxlate.scans.formats.archive import FOLDER
 from voxlate.scans.formats.io import without_ending
 from voxlate.synthesis.options import SynthOptions
 
@@ -49,6 +61,7 @@ LARGEST_SEED = 2**31 - 1
 LONGEST_TITLE = 60
 DOWNLOADS = {DICOM_ZIP: "DICOM series (zip)", REPORT: "Report (HTML)"}
 NO_PAGE = "page: expected one that exists, found none. Go to the list."
+VERDICTS = {"worse": "Do not trust", "unclear": "Usable with care", "better": "Usable"}
 STAGES = {
     "models": "comparing the scan with the models",
     "cases": "reading and preparing the scan",
@@ -63,7 +76,7 @@ ADDRESSES: dict[Kind, str] = {"check": "/uploads", "synthesise": "/jobs"}
 
 @dataclass(frozen=True)
 class Row:
-    """A job as the queue shows it. percent: None before it is known."""
+    """A job as the queue shows it. percent: None before it is known; small: a picture."""
 
     job: Job
     url: str
@@ -71,6 +84,14 @@ class Row:
     stage: str = ""
     percent: int | None = None
     left: str = ""
+    patient: str = ""
+    verdict: str = ""
+    small: str = ""
+
+    @property
+    def at(self) -> str:
+        """When the job was asked for, in the time of the machine that runs voxlate."""
+        return time.strftime("%d %b %H:%M", time.localtime(self.job.created))
 
 
 @dataclass(frozen=True)
@@ -180,7 +201,15 @@ class Site:
         position = waiting.index(job.name) + 1 if job.name in waiting else 0
         progress = self.jobs.progress(job.name) if job.state == "running" else None
         if progress is None:
-            return Row(job, url_of(job), position)
+            found = self.jobs.read_file(job.name, FOUND) if job.state == "done" else {}
+            return Row(
+                job,
+                url_of(job),
+                position,
+                patient=job.request.get("patient", found.get("patient", "")),
+                verdict=VERDICTS[found["use"][0]] if "use" in found else "",
+                small=next((view["small"] for view in found.get("views", ()) if view["small"]), ""),
+            )
         is_even = progress.stage == "slices" or job.kind == "train"
         left = progress.seconds_left(time.time()) if is_even else None
         percent = round(100 * progress.done / max(1, progress.total))
@@ -264,7 +293,7 @@ async def enter(request: Request, site: OfSite, token: str = "") -> Response:
         return site.error(
             request,
             WRONG_TOKEN,
-            "token: expected the one that the server printed, which one browser can use once, found another or a spent one. Start the server again for a new one.",
+            "token: expected the one that the server printed, which one browser can use once, found another or a spent one. Open the newest address in the terminal of the server.",
         )
     page = JSONResponse(asdict(Entered())) if wants_json(request) else site.page("enter.html")
     secure = request.headers.get("x-forwarded-proto") == "https"
@@ -327,7 +356,12 @@ async def upload(request: Request, site: OfSite) -> Response:
 
 
 def _check_request(site: Site, **more: Any) -> dict[str, Any]:
-    return {"runs": site.runs, "device": site.settings.device, **more}
+    """The request of a check.
+
+    is_local: a browser on another machine reads no name of a patient in the queue.
+    """
+    local = site.settings.host in LOOPBACK
+    return {"runs": site.runs, "device": site.settings.device, "is_local": local, **more}
 
 
 @router.post("/folders", include_in_schema=False)
@@ -361,10 +395,6 @@ def check_again(site: OfSite, form: Form, name: str) -> Response:
             raise BadInput(
                 "modality: expected one of the list, found another. Choose one of the list."
             )
-        if chosen in names.values():
-            raise BadInput(
-                f"modality: expected each name once, found {chosen} twice. Choose one scan of each."
-            )
         if chosen:
             names[entry["place"]] = chosen
     again = {**job.request, "names": names}
@@ -378,6 +408,7 @@ def check_again(site: OfSite, form: Form, name: str) -> Response:
         "application/x-www-form-urlencoded",
         "run",
         run={"type": "string"},
+        scan={"type": "string"},
         answer={"enum": ["mean", "sample"]},
         samples={"type": "integer"},
         steps={"type": "integer"},
@@ -390,14 +421,17 @@ def synthesise(request: Request, site: OfSite, form: Form, name: str) -> Respons
     """Put a synthesis into the queue: of the inputs that the check found for this model."""
     job = site.find_job(name, ("check",), ("done",))
     runs, label = site.runs, text_in(form, "run")
-    fits = site.jobs.read_file(name, FOUND)["fits"]
-    fit = next((fit for fit in fits if fit["label"] == label and not fit["why_not"]), None)
+    checked = site.jobs.read_file(name, FOUND)
+    fits = checked["fits"]
+    scan = text_in(form, "scan")
+    offered = [fit for fit in fits if fit["label"] == label and not fit["why_not"]]
+    fit = next((fit for fit in offered if scan in ("", *fit["used"].values())), None)
     if fit is None or label not in runs:
         raise BadInput("model: expected one that fits the scan, found another. Choose one.")
     names = ("answer", "samples", "steps", "sharpness", "seed", "anyway")
-    for field in {*form} - {"run", *names}:
+    for field in {*form} - {"run", "scan", *names}:
         hint = did_you_mean(field, names) or "Leave it out."
-        raise BadInput(f"form: expected run, {', '.join(names)}, found '{field}'. {hint}")
+        raise BadInput(f"form: expected run, scan, {', '.join(names)}, found '{field}'. {hint}")
     options = read_options(SynthOptions, form, *names)
     limits = site.settings.limits
     check_most(options, samples=limits.samples, steps=limits.steps, seed=LARGEST_SEED)
@@ -421,6 +455,7 @@ def synthesise(request: Request, site: OfSite, form: Form, name: str) -> Respons
         "answer": answer,
         "has_steps": fit["steps"] is not None,
         "check": name,
+        "patient": checked["patient"],
         "inputs": fit["inputs"],
         "place": job.request.get("place"),
         "options": {
@@ -430,7 +465,7 @@ def synthesise(request: Request, site: OfSite, form: Form, name: str) -> Respons
             "device": site.settings.device,
         },
     }
-    return site.add("synthesise", f"{' and '.join(fit['targets'])} of {job.title}", asked)
+    return site.add("synthesise", f"{', '.join(fit['targets']).upper()} of {job.title}", asked)
 
 
 def _options_of_samples(options: dict[str, Any], fit: Mapping[str, Any]) -> dict[str, Any]:
@@ -471,6 +506,15 @@ def result_page(request: Request, site: OfSite, name: str) -> Response:
         images=[{**view, "url": f"/jobs/{name}/{VIEWS}/{view['file']}"} for view in views],
         expires=site.settings.limits.keep_hours,
     )
+
+
+@router.get("/jobs/{name}/sheet", include_in_schema=False)
+def sheet(site: OfSite, name: str) -> Response:
+    """A synthesis on one page of paper."""
+    job = site.find_job(name, ("synthesise",), ("done",))
+    rows = site.jobs.read_file(name, SHEET)["rows"]
+    found = site.jobs.read_file(name, FOUND)
+    return site.page("sheet.html", job=job, row=site.row_of(job), found=found, rows=rows)
 
 
 @router.post("/jobs/{name}/cancel", **answers(Listed))

@@ -97,7 +97,13 @@ def serve(
         if settings.host not in LOOPBACK:
             report.say(message("not-encrypted", "The connection is not encrypted."))
     say(f"{plural(len(settings.runs), 'model')}: {', '.join(settings.runs)}.")
-    say(f"Open this page in a browser; Ctrl-C ends the server:  {server.address}")
+    before, _, _ = server.address.rpartition("=")
+
+    def show(token: str) -> None:
+        say(f"Open this page in a browser; Ctrl-C ends the server:  {before}={token}")
+
+    show(server.sessions.token)
+    server.sessions.renewed = show
     run_server(settings, server.sessions)
 
 

@@ -2,12 +2,13 @@
 
 import hmac
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from voxlate.base.hub import address_of
 
-MB, GB = 2**20, 2**30
+GB = 2**30
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 WILDCARDS = ("0.0.0.0", "::", "")
 MOST_SESSIONS = 1000
@@ -74,14 +75,20 @@ class Sessions:
     """The token that lets a browser in, and the sessions of the browsers that it let in.
 
     reusable: whether the token stays valid, because the user chose it for several people; else the first use spends it.
+    renewed: is called with a new token, which is made when somebody comes with a spent one.
     """
 
     token: str
     reusable: bool = False
+    renewed: Callable[[str], None] | None = None
     _open: dict[str, None] = field(default_factory=dict)
 
     def enter(self, token: str) -> str | None:
         """A new session for the right token; None for any other, and for one that is spent."""
+        if not self.token and self.renewed is not None:
+            self.token = secrets.token_urlsafe(32)
+            self.renewed(self.token)
+            return None
         if not self.token or not hmac.compare_digest(token.encode(), self.token.encode()):
             return None
         if not self.reusable:

@@ -1,7 +1,7 @@
 """The work of a synthesis: its images, their DICOM series, the report and what the page shows."""
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from voxlate.base.messages import message, read_messages
 from voxlate.commands.api.exports import export
 from voxlate.commands.api.images import synthesise
 from voxlate.commands.api.progress import Reporter
+from voxlate.evaluation.intervals.bounds import bound_lines
 from voxlate.evaluation.reports.page import report
-from voxlate.evaluation.scoring.metrics import METRIC_OF
 from voxlate.evaluation.usability import usability
 from voxlate.page.check import absolute_inputs, card_of, scans_of
 from voxlate.page.jobs import DICOM_ZIP, OUT, REPORT
@@ -62,27 +62,13 @@ def synthesise_case(
         "images": [*stated["images"]],
         "views": views,
         "warnings": [[warning.grade, warning.on_page] for warning in warnings],
-        "expected": [*_expected(views, stated)],
+        "expected": [*filter(None, (view["expected"] for view in views)), *bound_lines([case])],
         "missing": missing,
         "settings": [*_settings(request, stated)],
         "card": card_of(model),
         "use": usability({case.name: warnings}),
     }
     return {key: for_page(value, places) for key, value in found.items()}
-
-
-def _expected(views: Sequence[Mapping[str, Any]], stated: Mapping[str, Any]) -> Iterator[str]:
-    """Sentences on the error to expect: by the intervals, and by the bounds of a calibration on enough patients."""
-    yield from filter(None, (view["expected"] for view in views))
-    for name, bounds in stated.get("bounds", {}).items():
-        odds = f"{100 * float(stated['calibration']['coverage']):g} of 100 patients like those of the calibration"
-        for region, bound in bounds.items():
-            of = (
-                "the average error inside the body"
-                if region == "mae"
-                else f"the error of the mean of {region}"
-            )
-            yield f"In {odds}, {of} in {name} is at most {METRIC_OF['mae'].text(bound)} {stated['units'][name]}."
 
 
 def _write_dicom(folder: Path, files: Mapping[str, Path]) -> list[str]:

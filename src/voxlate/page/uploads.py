@@ -1,15 +1,10 @@
 """Uploads: the files of a form, and archives, unpacked after a check."""
 
-import os
-import re
 import shutil
-import stat
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import IO
+from pathlib import Path
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
@@ -17,62 +12,10 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from voxlate.base.errors import BadInput, system_refusal
-from voxlate.base.files import DEVICES, LONGEST_NAME
-from voxlate.page.private import make_folders, open_new
-from voxlate.page.settings import MB, Limits
+from voxlate.page.settings import Limits
+from voxlate.scans.formats.archive import MB, Received
 
-CHUNK = 1 << 20
-DEEPEST = 12  # folders above a file
-FREE_RATIO = (
-    16 * MB
-)  # bytes to which an archive may expand whatever its size: headers of slices pack well
 SPARE = 1 << 28  # bytes of the disk that uploads leave free
-# Files that systems add to folders and archives, and that hold no scan.
-CLUTTER = ("__macosx", "thumbs.db", "desktop.ini")
-
-
-@dataclass
-class Received:
-    """What an upload has brought: the number of files, of bytes, and of files that were left out as clutter."""
-
-    limits: Limits
-    files: int = 0
-    size: int = 0
-    clutter: int = 0
-
-    def write(self, source: IO[bytes], name: str, folder: Path) -> None:
-        """Write a file of this name, with its folders, below a folder; clutter is left out.
-
-        Raises BadInput for too many files or bytes, names that lead out of the folder, and a name that is taken.
-        """
-        parts = safe_parts(name)
-        if not parts:
-            self.clutter += 1
-            return
-        self.files += 1
-        if self.files > self.limits.files:
-            raise BadInput(
-                f"upload: expected at most {self.limits.files} files, found more. Choose one study."
-            )
-        path = folder.joinpath(*parts)
-        if path.exists():
-            raise BadInput(
-                f"upload: expected files of different names, found '{path.name}' twice. Rename one."
-            )
-        try:
-            make_folders(path.parent)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise BadInput(
-                f"upload: expected a folder where '{path.name}' lies, found a file of that name. Rename one."
-            ) from error
-        with open_new(path) as target:
-            while chunk := source.read(CHUNK):
-                self.size += len(chunk)
-                if self.size > self.limits.upload_bytes:
-                    raise BadInput(
-                        f"upload: expected files of at most {self.limits.upload_bytes / MB:.4g} MB, found more. Choose fewer files."
-                    )
-                target.write(chunk)
 
 
 @dataclass
@@ -99,25 +42,6 @@ class Space:
             yield
         finally:
             self.reserved -= size
-
-
-def safe_parts(name: str) -> list[str]:
-    """The folders and the name of a file as parts that any system takes; [] for hidden files and clutter.
-
-    Raises BadInput for an absolute path, and for one that leads out of its folder or is too deep.
-    """
-    path = PurePosixPath(name.replace("\\", "/"))
-    parts = list(path.parts)
-    if path.is_absolute() or ".." in parts or re.match(r"[A-Za-z]:", name) or len(parts) > DEEPEST:
-        raise BadInput(
-            f"upload: expected the name of a file inside a folder, found {name[:LONGEST_NAME]!r}. Choose the folder itself."
-        )
-    if any(part.startswith(".") or part.lower() in CLUTTER for part in parts):
-        return []
-    safe = [re.sub(r"[^\w.-]+", "_", part).strip(".")[-LONGEST_NAME:].lstrip(".") for part in parts]
-    # Windows keeps some names for devices
-    safe = [f"_{part}" if part.partition(".")[0].lower() in DEVICES else part for part in safe]
-    return safe if all(safe) else []
 
 
 class _WholeForm(MultiPartParser):
@@ -158,48 +82,13 @@ async def receive(request: Request, folder: Path, limits: Limits) -> Received:
 
 
 def _write_files(form: FormData, folder: Path, limits: Limits) -> Received:
-    received = Received(limits)
+    """Write the files of a form, each archive unpacked into a folder of its name."""
+    received = Received(limits.files, limits.upload_bytes, limits.ratio)
     for _, file in form.multi_items():
         if isinstance(file, UploadFile) and file.filename:  # not the choice of no file
             received.write(file.file, file.filename, folder)
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() == ".zip" and path.is_file():
-            _unpack(path, received)
+            received.unpack(path, path.with_suffix(""))
             path.unlink()
     return received
-
-
-def _unpack(path: Path, received: Received) -> None:
-    """Write the files of a zip into a folder of its name; archives inside of it are not unpacked.
-
-    Raises BadInput for a zip that breaks a rule.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-            _check_entries(entries, path, received.limits)
-            for entry in entries:
-                with archive.open(entry) as source:
-                    received.write(source, entry.filename, path.with_suffix(""))
-    except BadInput:
-        raise
-    except Exception as error:  # each kind of compression raises errors of its own for damaged data
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise BadInput(
-            f"{path.name}: expected a zip archive without a password, found a damaged or another one. Make it again."
-        ) from error
-
-
-def _check_entries(entries: list[zipfile.ZipInfo], path: Path, limits: Limits) -> None:
-    """Raise BadInput for an archive with links or devices, and for one that expands too far."""
-    if any(stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG) for entry in entries):
-        raise BadInput(
-            f"{path.name}: expected plain files in an archive, found a link or a device. Make it again without."
-        )
-    unpacked = sum(entry.file_size for entry in entries)
-    packed = os.path.getsize(path)
-    if unpacked > FREE_RATIO and unpacked > limits.ratio * packed:
-        raise BadInput(
-            f"{path.name}: expected files at most {limits.ratio:g} times as large as the archive, found {unpacked / packed:.0f} times. Give the files without the archive."
-        )

@@ -1,14 +1,16 @@
 """The images of a result as the page's viewer reads them: NIfTI files, each with its role and its display window."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from voxlate.base.files import write_json
 from voxlate.evaluation.intervals.expected import expected_error
 from voxlate.evaluation.scoring.intervals import interval_of, percent
 from voxlate.evaluation.scoring.scored_images import images_in, spread_of
-from voxlate.page.jobs import VIEWS
+from voxlate.page.jobs import SHEET, VIEWS
+from voxlate.page.sheet import SMALL, errors_by_region, plane_pictures
 from voxlate.scans.formats.io import is_there, read_volume, write_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.shown import top_of, window_of
@@ -22,7 +24,8 @@ Role = Literal["source", "synthesis", "lower", "upper", "width", "spread"]
 class View:
     """An image of the viewer: its role, and the values shown as black and white.
 
-    expected: of the width of an interval, a sentence on the error that the intervals let expect.
+    expected: of the width of an interval, a sentence on the error that the intervals let expect; regions: that error by
+    region; small: of a synthesis, a small picture.
     """
 
     name: str
@@ -32,6 +35,8 @@ class View:
     low: float
     high: float
     expected: str = ""
+    regions: Sequence[tuple[str, float]] = ()
+    small: str = ""
 
 
 def write_views(case: Path, sources: Mapping[str, Path], folder: Path) -> list[dict[str, Any]]:
@@ -41,11 +46,19 @@ def write_views(case: Path, sources: Mapping[str, Path], folder: Path) -> list[d
     """
     target = folder / VIEWS
     target.mkdir(exist_ok=True)
-    views = list[dict[str, Any]]()
+    views, rows = list[dict[str, Any]](), list[dict[str, Any]]()
     for number, (view, volume) in enumerate(_volumes(case, sources)):
         file = f"{number}_{view.role}{ENDINGS[0]}"
         write_volume(target / file, volume, f"voxlate: {view.role}")
+        ends = (view.low, view.high)
+        if view.role not in ("lower", "upper"):
+            colours = "inferno" if view.role in ("width", "spread") else "gray"
+            pictures = plane_pictures(volume, *ends, colours)
+            rows.append({"view": asdict(view), "pictures": pictures})
+        if view.role == "synthesis":
+            view = replace(view, small=plane_pictures(volume, *ends, most=SMALL)[0])
         views.append({**asdict(view), "file": file})
+    write_json(folder / SHEET, {"rows": rows})
     return views
 
 
@@ -74,7 +87,11 @@ def _volumes(case: Path, sources: Mapping[str, Path]) -> Iterator[tuple[View, Vo
             width = replace(upper, data=upper.data - lower.data)
             top = top_of(width, image)
             view = _view("width", f"width of the {share} interval", width, 0.0, top)
-            yield replace(view, expected=expected_error(width, image, interval)), width
+            regions = errors_by_region(width, image, interval)
+            yield (
+                replace(view, expected=expected_error(width, image, interval), regions=regions),
+                width,
+            )
         spread = spread_of(name, images)
         if spread is not None:
             volume = replace(read_volume(spread, name), unit=units[name])

@@ -34,11 +34,43 @@ SETTINGS = {
     "--samples": "Samples",
     "--anyway": "Synthesise anyway",
 }
+# What a scan may be.
+CONTRASTS = {
+    "t1": "T1",
+    "t1c": "T1 with contrast agent",
+    "t2": "T2",
+    "flair": "FLAIR",
+    "pd": "Proton density",
+    "swi": "Susceptibility (SWI)",
+    "tof": "TOF angiography",
+    "dwi": "Diffusion (DWI)",
+    "adc": "Diffusion map (ADC)",
+    "mr": "MR of another contrast",
+    "ct": "CT",
+    "cta": "CT angiography",
+    "mask": "Mask of the body or brain",
+}
+SAME = {
+    "t1w": "t1",
+    "t1n": "t1",
+    "t1ce": "t1c",
+    "t1gd": "t1c",
+    "t2w": "t2",
+    "t2f": "flair",
+    "pdw": "pd",
+    "mra": "tof",
+    "ncct": "ct",
+}
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 PARENTHESIS = re.compile(r" ?\([^()]*\)")
 END = re.compile(r"(?<=[.!?]) (?=[A-Z])")
 LEAST_WORDS = 4  # fewer are a name, not a sentence
 ADVICE = "Choose other files or settings."
+
+
+def contrast_of(name: str) -> str:
+    """The contrast that a modality's name stands for; any other name itself."""
+    return SAME.get(name.lower(), name)
 
 
 @cache

@@ -9,8 +9,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,11 @@ from voxlate.commands.api.progress import Reporter
 from voxlate.page.check import check, scans_of
 from voxlate.page.folders import ROOT
 from voxlate.page.jobs import FOUND, JOB, OUTCOME, PROGRESS, Kind, Progress
-from voxlate.page.private import for_owner
 from voxlate.page.words import for_page
 
 EVERY_SECONDS = 0.5  # between two writings of the progress
 STDIN = 0  # file descriptor
+FOR_OWNER = 0o077  # as an umask
 WAIT_SECONDS = 60.0  # for the process of a killed server to end
 SCANS_ALONE: tuple[Kind, ...] = (
     "check",
@@ -97,9 +97,15 @@ def work(folder: Path) -> None:
         write_json(folder / OUTCOME, for_page(outcome, places))
 
 
-def _files_of(kind: str) -> AbstractContextManager[None]:
+@contextmanager
+def _files_of(kind: str) -> Iterator[None]:
     """Who may read the files of a job: uploads and results the owner alone; prepared cohorts and runs as the umask says."""
-    return for_owner() if kind in SCANS_ALONE else nullcontext()
+    former = os.umask(FOR_OWNER) if kind in SCANS_ALONE else None
+    try:
+        yield
+    finally:
+        if former is not None:
+            os.umask(former)
 
 
 def places_of(folder: Path, request: Mapping[str, Any]) -> dict[str, str]:

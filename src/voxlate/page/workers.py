@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from voxlate.page.jobs import ENDED, OUTCOME, Job, Jobs, Kind
-from voxlate.page.private import open_new
+from voxlate.scans.formats.archive import open_new
 
 _log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.2  # between two looks at the queue, and at a process

@@ -112,11 +112,13 @@ class Peak:
         """A message where the image was changed much."""
         if self.slope < NOTED:
             return []
-        if self.slope >= MOST:
-            text = f"{name}: its bright values were stretched {self.slope:.2f} times above the median, the most that synth.peaks allows, and still lie below those of training scans: do not judge how bright fluid, fat or a lesion is in it."
-            return [message("stretched", text, grade="caution", slope=self.slope)]
-        text = f"{name}: the synthesised bright values lay below those of training scans, as those of mean answers and of short trainings do; above the median they were stretched {self.slope:.2f} times (synth.peaks)."
-        return [message("stretched", text, slope=self.slope)]
+        text = f"The bright values of the {name} image were too dark and were stretched {self.slope:.2f} times (synth.peaks)."
+        if self.slope < MOST:
+            return [message("stretched", text, slope=self.slope)]
+        text += (
+            " They may still be too dark: do not judge how bright fluid, fat or a lesion is in it."
+        )
+        return [message("stretched", text, grade="caution", slope=self.slope)]
 
 
 def in_physical_units(prediction: Prediction, scale: Scale) -> SynthesisedImage:

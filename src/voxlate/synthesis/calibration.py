@@ -294,7 +294,9 @@ def describe_widening(calibration: Mapping[str, Any]) -> str:
     for name, by in widened.items():
         heads = plural(by["heads"], "real head")
         of_one = f" ({name})" if len(widened) > 1 else ""
-        wider = f"widened by a factor of {by['factor']:.3g}{of_one} from {heads}"
-        kept = f"not widened{of_one}, because {heads} did not make it necessary"
+        wider = f"made {by['factor']:.3g} times wider{of_one} because {heads} needed it"
+        kept = f"found wide enough{of_one} for {heads}"
         factors.append(kept if by["factor"] == 1 else wider)
-    return f"fitted on {plural(calibration['patients'], 'synthetic head')}, and {' and '.join(factors)}"
+    return (
+        f"fitted on {plural(calibration['patients'], 'synthetic head')} and {' and '.join(factors)}"
+    )

@@ -51,7 +51,7 @@ class Contrast:
 
     def check(self, name: str) -> list[Message]:
         """A message on what was moved."""
-        text = f"{name}: fluid and both tissues were moved from {_list(self.found)} to {_list(self.goal)}, their levels in the scans of {OPTION} (synth.contrast). Only whether fluid is bright was compared: make sure that these scans are {name}."
+        text = f"In the {name} image, fluid and both tissues were moved from {_list(self.found)} to {_list(self.goal)}, their levels in the scans of {OPTION} (synth.contrast). Only whether fluid is bright was compared: make sure that these scans are {name}."
         return [message("contrast", text)]
 
 

@@ -119,7 +119,7 @@ def pick_series(
             )
         for candidate in fitting:
             files[modality] = candidate.path
-            text = f"{modality}: {_describe(candidate)}, the only fitting one of {len(series)} series (left out: {aside})."
+            text = f"Of {len(series)} series, {_describe(candidate)} is taken as {modality} (left out: {aside})."
             notes.append(message("chosen-series", text))
     if not files:
         shown = first_of([_with_reason(candidate) for candidate in series], MOST_LISTED, "; ")

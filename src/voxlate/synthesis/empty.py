@@ -186,7 +186,7 @@ def empty_slices(
         entry["voxels"] = filled
         entry["values"] = {name: round(value, 4) for name, value in values.items()}
     entry |= {"surroundings": dict.fromkeys(above, _count(surroundings))} if above else {}
-    messages = _describe(entry, values, above, shown, f"of {len(empty)} slices", least)
+    messages = _describe(entry, values, above, shown, f"of {len(empty)} slices")
     return Empty(voxels, values, entry, messages)
 
 
@@ -196,20 +196,16 @@ def _describe(
     above: Mapping[str, float],
     shown: str,
     of_slices: str,
-    least: float,
 ) -> list[Message]:
     """A message on what an entry states; above: by image that is 0 around a brain, the beginning of its scale."""
-    count, noise, few = (entry.get(key, 0) for key in COUNTS)
+    count, few = entry.get(COUNTS[0], 0), entry.get(COUNTS[2], 0)
     parts = []
     if count:
         stated = " and ".join(f"{value:.4g} in {name}" for name, value in values.items())
-        noisy = f" ({noise} of them hold noise, or less than data.foreground = {least:g} of the slice outside the body)"
-        parts.append(
-            f"{count} {of_slices} show only background in {shown}{noisy if noise else ''}: they were set to background, which is {stated}"
-        )
+        parts.append(f"{count} {of_slices} show no body and were set to background ({stated})")
     if few:
         parts.append(
-            f"{plural(few, 'slice')} {'has' if few == 1 else 'have'} less body than training usually saw (below {EDGE * least:.0%}): farther than {NEAR_MM:g} mm from it they were set to background"
+            f"of {plural(few, 'slice')} with little body, what is farther than {NEAR_MM:g} mm from it was set to background"
         )
     for name, low in above.items():
         parts.append(

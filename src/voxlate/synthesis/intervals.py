@@ -222,5 +222,5 @@ def notes_on_starter(
     if calibration is None:
         yield "no-intervals", f"No intervals: the starter has none for such images. {fit}"
     elif widening := describe_widening(calibration.entry):
-        text = f"The intervals were {widening}, without a guarantee for patients. {fit}"
+        text = f"The intervals were {widening}; they are no guarantee for a patient. {fit}"
         yield "synthetic-intervals", text

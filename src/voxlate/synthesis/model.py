@@ -222,15 +222,9 @@ class Model:
     @property
     def missing_checks(self) -> list[Message]:
         """A message where orientation, field of view and modality of scans cannot be checked."""
-        name, without = self.origin.name, "orientation and field of view of scans are not checked."
-        if self.anatomy is None:
-            fix = "" if self.facts.imported else " Train or export it again, which adds it."
-            text = (
-                f"{name}: expected the anatomy of its training patients, found none: {without}{fix}"
-            )
-            return [message("unchecked", text)]
-        missing = [name for name in self.facts.data.source if name not in self.anatomy.usual]
-        text = f"{name}: expected at least {FEWEST} training patients with {' and '.join(missing)}, found fewer: its {without}"
+        known = {} if self.anatomy is None else self.anatomy.usual
+        missing = [name for name in self.facts.data.source if name not in known]
+        text = f"Orientation and field of view of scans are not checked, because the model {self.origin.name} does not state how {' and '.join(missing)} of at least {FEWEST} patients looked."
         return [message("unchecked", text)] if missing else []
 
     @property

@@ -22,5 +22,5 @@ def progress_function(progress: PatchProgress | bool) -> PatchProgress:
 
 
 def report_part(progress: PatchProgress, number: int, count: int, done: int, total: int) -> None:
-    """Report the progress of one of `count` equal parts as part of the progress of all."""
-    progress(number * total + done, count * total)
+    """Report the slices of one of `count` equal parts as slices of which all parts are done."""
+    progress((number * total + done) // count, total)

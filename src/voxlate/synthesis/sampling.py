@@ -50,6 +50,7 @@ def sample_targets(
         left_out = (np.flatnonzero(unused) - plan.first).tolist()
         plan = replace(plan, empty=plan.empty.union(left_out))
     starts = plan.starts()
+    levels = len({start[0] for start in starts})  # slices, of which each may have several patches
     # the values of voxels that no patch holds, in the order of _moments
     background = [BACKGROUND] if synth.samples == 1 else [BACKGROUND, 0.0]
     background += [BACKGROUND] * synth.keep_states
@@ -68,7 +69,7 @@ def sample_targets(
             for start, image in zip(chosen, images):
                 blend.add(image, plan.place(start))
             if not synth.in_windows:
-                progress(begin + len(chosen), len(starts))
+                progress(levels * (begin + len(chosen)) // len(starts), levels)
     evaluations_each = calls.count / max(1, len(starts) * synth.samples)
     return _predictions(prepared.header.case, blend.result(), facts), evaluations_each
 

@@ -15,6 +15,7 @@ from voxlate.checks.intensity_checks import (
     check_vessels,
 )
 from voxlate.checks.quality_checks import check_noise, check_quality, check_slices, quality_of
+from voxlate.checks.sides import sides_of
 from voxlate.checks.table import ask
 from voxlate.scans.cases.case import PreparedCase
 from voxlate.scans.images.grid import Volume, canonical_view
@@ -22,6 +23,7 @@ from voxlate.synthesis.facts import Facts
 from voxlate.synthesis.intervals import fills_crown
 
 FLUID_IS_BRIGHT = ("t2", "pd")
+LESION = "flair"  # the sides of a healthy brain differ as much in T1 and T2 as beside some gliomas (limits.toml)
 
 
 def check_scans(
@@ -124,14 +126,19 @@ def _check_synthetic_heads(
     if anatomy is not None and not stripped and check_content(anatomy, name, bodies[name]):
         return []
     warnings = check_head(volume, "brain" if stripped else "head")
+    sides = list[Message]()
+    if stripped and not warnings and LESION in sources:
+        numbers = sides_of(prepared.volume(LESION))
+        sides = ask("sides", {**numbers, "made": " and ".join(targets)}, LESION)
     made = " and ".join(name for name in targets if name in FLUID_IS_BRIGHT)
     # data.lift tells fluid from the background.
     if warnings or not stripped or not made or facts.data.lift > 0:
-        return warnings
+        return [*warnings, *sides]
     statistics = prepared.header.statistics
     scales = [facts.intensity[name].scale(statistics[name]) for name in sources]
     volume_ml = black_pools_ml([prepared.volume(name) for name in sources], scales)
-    return ask("pools", {"volume_ml": volume_ml, "made": made}, " and ".join(sources))
+    said = ask("pools", {"volume_ml": volume_ml, "made": made}, " and ".join(sources))
+    return [*said, *sides]
 
 
 def _shows_heads(anatomy: Anatomy | None, name: str) -> bool:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput, did_you_mean
-from voxlate.base.messages import Message
+from voxlate.base.messages import Message, message
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.manifest import TABLES
 from voxlate.scans.cohorts.presets import load_preset
 from voxlate.scans.cohorts.split import check_known
+from voxlate.scans.formats.archive import unpacked_beside
 from voxlate.scans.formats.dicom import SeriesInfo, is_dicom_folder
 from voxlate.scans.formats.io import is_there, location_of
 from voxlate.scans.images.units import TISSUE_MAPS, UNITS
@@ -118,6 +119,8 @@ def _name_scans(
             f"INPUT: expected one folder or modality=path pairs, found {' '.join(inputs)}. Give one or the other."
         )
     path = Path(inputs[0])
+    if path.suffix.lower() == ".zip" and path.is_file():
+        path = unpacked_beside(path)
     if not is_there(path):
         raise BadInput(
             f"{path}: expected a case, a cohort or a file, found nothing there. Check the path."
@@ -133,7 +136,7 @@ def _name_scans(
             f"{path}: expected a folder of DICOM series of one study to choose from (--series), found none. Check the path."
         )
     if _is_one_scan(path, layout):
-        yield _one_scan(path, sources)
+        yield _one_scan(path, model)
         return
     cohort = place or find_cohort(path, **layout)
     for case in in_split(model, cohort.cases, split):
@@ -145,9 +148,9 @@ def _name_scans(
             yield Scans(name, {})
 
 
-def _one_scan(path: Path, sources: Sequence[str]) -> Scans:
+def _one_scan(path: Path, model: Model) -> Scans:
     """The case of a lone scan; raises BadInput where the model has several sources."""
-    stem = path.name.split(".")[0].lower()
+    sources, stem = model.facts.data.source, path.name.split(".")[0].lower()
     if len(sources) != 1:
         named = stem if stem in sources else "NAME"
         raise BadInput(
@@ -155,8 +158,12 @@ def _one_scan(path: Path, sources: Sequence[str]) -> Scans:
         )
     if stem in TISSUE_MAPS and stem not in sources:
         return Scans(stem, {}, others=(stem,))
-    files = {sources[0]: path}
-    return Scans(_case_of(files), files)
+    files, notes = {sources[0]: path}, tuple[Message, ...]()
+    names = {sources[0], *model.facts.accepts.get(sources[0], ())}
+    if names.isdisjoint((stem, re.split("[_-]", stem)[-1])) and not path.is_dir():
+        text = f"The scan ({path.name}) is taken as {sources[0]} because it is the only one; its name does not say so. If it is another scan, name its modality."
+        notes = (message("taken-as", text, grade="caution"),)
+    return Scans(_case_of(files), files, notes=notes)
 
 
 def _pairs(inputs: list[str], sources: Sequence[str]) -> dict[str, Path]:
@@ -214,24 +221,21 @@ def _cohort_or_study(
 ) -> CohortFiles | list[SeriesInfo] | None:
     """The cohort in a folder, the series of its one study from which a model picks, or None where neither is sure.
 
-    A folder that holds one series, or cases by the layout with a scan of the model, is no study unless --series is
-    named.
+    A folder that holds one series, or one case by the layout with a scan of the model, is no study unless --series is
+    named; several cases are a study where their series are those of one.
     """
     if not path.is_dir() or any(layout.values()):
         return None
-    if is_dicom_folder(path):
-        series = study_series(path)
-        return series if len(series) > 1 or (named and series) else None
-    if not named:
-        accepted = {*model.scan_names, *chain.from_iterable(model.facts.accepts.values())}
-        try:
-            cohort = find_cohort(path, **layout)
-        except BadInput:
-            return study_series(path) or None
-        if any(accepted & case.files.keys() for case in cohort.cases):
-            return cohort
-        return study_series(path) or cohort
-    return study_series(path) or None
+    series = study_series(path)
+    if named or is_dicom_folder(path):
+        return (series if named or len(series) > 1 else None) or None
+    accepted = {*model.scan_names, *chain.from_iterable(model.facts.accepts.values())}
+    try:
+        cohort = find_cohort(path, **layout)
+    except BadInput:
+        return series or None
+    is_case = len(cohort.cases) == 1 and accepted & cohort.cases[0].files.keys()
+    return cohort if is_case else series or cohort
 
 
 def _is_one_scan(path: Path, layout: Mapping[str, Any]) -> bool:

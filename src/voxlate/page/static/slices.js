@@ -20,6 +20,12 @@ export const IN_PLANE = [[1, 2], [0, 2], [0, 1]];
 export const COLOURS = { grey: "voxlate-grey", fused: "voxlate-fused", map: "voxlate-map" };
 // Per cent of the width of the volume, so that a line is a pixel wide or two; three views are half as large each.
 const CROSSHAIR_WIDTH = { one: 0.4, all: 0.7 };
+const SLAB = 0.5; // height beside the sides of its slices
+const LAYOUT_OF_SLAB = [ // shares of the canvas: left, top, width, height
+  { sliceType: SLICE_TYPE.AXIAL, position: [0, 0, 0.5, 1] },
+  { sliceType: SLICE_TYPE.CORONAL, position: [0.5, 0, 0.5, 0.5] },
+  { sliceType: SLICE_TYPE.SAGITTAL, position: [0.5, 0.5, 0.5, 0.5] },
+];
 const [LEAST_ZOOM, MOST_ZOOM] = [0.5, 20];
 const OPTIONS = {
   interactive: false,
@@ -97,8 +103,8 @@ export async function openSlices(canvas, afterDrawing) {
   }
 
   function drawCrosshair() {
-    const width = view === "all" ? CROSSHAIR_WIDTH.all : CROSSHAIR_WIDTH.one;
-    nv.setCrosshairWidth(crosshairShown ? width : 0);
+    const width = view === "all" && !nv.customLayout ? CROSSHAIR_WIDTH.all : CROSSHAIR_WIDTH.one;
+    nv.setCrosshairWidth(crosshairShown ? width / nv.scene.pan2Dxyzmm[3] : 0); // as wide on the screen at any zoom
   }
 
   // A point of the screen in pixels of the canvas, which differ from those of the page on fine screens.
@@ -133,6 +139,10 @@ export async function openSlices(canvas, afterDrawing) {
     },
     setView(name) {
       view = name;
+      // The columns of a slab are low: its axial slice takes the left half, and the other two share the right one.
+      const [width, depth, height] = [1, 2, 3].map((axis) => nv.volumes[0].dimsRAS[axis] * nv.volumes[0].pixDimsRAS[axis]);
+      const isSlab = name === "all" && height < SLAB * Math.min(width, depth);
+      nv.customLayout = isSlab ? LAYOUT_OF_SLAB : null;
       nv.setSliceType(VIEWS[name].type);
       drawCrosshair();
     },
@@ -161,6 +171,7 @@ export async function openSlices(canvas, afterDrawing) {
     frame: () => Array.from(nv.scene.pan2Dxyzmm),
     setFrame(frame) {
       nv.scene.pan2Dxyzmm = [...frame];
+      drawCrosshair();
       redraw("slices");
     },
     /** The frame after zooming about a point, which stays where it is on the screen. */

@@ -417,12 +417,14 @@ class Viewer {
     return regionText(statistics(valuesIn(this.volumes.get(image), axis, from, to, drawnOn)), image.unit);
   }
 
+  // A measure with its slice, on which alone it is drawn.
   rowsOf(measure) {
     const { kind, number: count, axis, from, to, drawnOn } = measure;
-    if (kind === "distance") return [rowOf(`${count} distance`, this.textOf(measure))];
+    const slice = rowOf("", `${AXES[axis][0]} slice ${voxelAt(drawnOn, from)[axis] + 1}`);
+    if (kind === "distance") return [rowOf(`${count} distance`, this.textOf(measure)), slice];
     const images = [this.source, this.synthesis].filter((image) => this.volumes.has(image));
     const { length } = valuesIn(drawnOn, axis, from, to);
-    return [rowOf(`${count} region`, `${length} voxels`), ...images.map((image) => rowOf(image.label, this.textOf(measure, image)))];
+    return [rowOf(`${count} region`, `${length} voxels`), slice, ...images.map((image) => rowOf(image.label, this.textOf(measure, image)))];
   }
 
   clearMeasures() {

@@ -13,7 +13,7 @@ from voxlate.scans.cohorts.choice import Choice, Row, quote_some
 from voxlate.scans.cohorts.dicom_identity import person_in
 from voxlate.scans.cohorts.patterns import fits_any, path_expression, split_folders, study_of
 from voxlate.scans.cohorts.presets import Preset, Tags
-from voxlate.scans.formats.dicom import describe_series, is_dicom_folder, list_series
+from voxlate.scans.formats.dicom import SeriesInfo, describe_series, is_dicom_folder, list_series
 
 # Contrasts of MR by the words of a description; the first that fits counts.
 MR = {
@@ -84,15 +84,20 @@ def rows_by_tags(root: Path, choice: Choice, path: str) -> list[Row]:
         )
         if is_scout or not choice.keep_file(series.path, series.description, shown):
             continue
-        names = (name for name, words in MR.items() if re.search(words, text, re.IGNORECASE))
-        other = {"PT": "pet"}.get(series.modality, series.modality.lower() or "mr")
-        modality = next(names, "mr") if series.modality == "MR" else other
-        rows.append(Row(None, "", modality, series.path, series))
+        rows.append(Row(None, "", modality_of(series), series.path, series))
     if len({row.modality for row in rows}) < len(rows):
         known = [*dict.fromkeys(person_in(row.path) for row in rows)]
         if len(known) > 1:
             rows = [replace(row, case=f"_{known.index(person_in(row.path)) + 1}") for row in rows]
     return rows
+
+
+def modality_of(series: SeriesInfo) -> str:
+    """The modality that the tags of a series state; mr of an MR series whose description names no contrast."""
+    if series.modality != "MR":
+        return {"PT": "pet"}.get(series.modality, series.modality.lower() or "mr")
+    text = f"{series.description} {series.protocol}"
+    return next((name for name, words in MR.items() if re.search(words, text, re.I)), "mr")
 
 
 def _several_series(tables: Mapping[str, Tags], rows: Sequence[Row]) -> BadInput:

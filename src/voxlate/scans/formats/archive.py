@@ -1,0 +1,183 @@
+"""Archives of scans: a zip is unpacked after a check, and so that nothing leaves its folder."""
+
+import os
+import re
+import stat
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, BinaryIO
+
+from voxlate.base.errors import BadInput
+from voxlate.base.files import DEVICES, LONGEST_NAME, whole_folder
+
+MB = 2**20
+FOLDER, FILE = 0o700, 0o600  # for their owner alone
+CHUNK = 1 << 20
+DEEPEST = 12  # folders above a file
+FREE_RATIO = (
+    16 * MB
+)  # bytes to which an archive may expand whatever its size: headers of slices pack well
+# Files that systems add to folders and archives, and that hold no scan.
+CLUTTER = ("__macosx", "thumbs.db", "desktop.ini")
+
+
+@dataclass
+class Received:
+    """The number of files that were written, of their bytes, and of those that were left out as clutter; and what may be at most.
+
+    most_ratio: of unpacked to packed bytes of an archive.
+    """
+
+    most_files: int = 20_000
+    most_bytes: int = 4096 * MB
+    most_ratio: float = 200.0
+    files: int = 0
+    size: int = 0
+    clutter: int = 0
+
+    def write(self, source: IO[bytes], name: str, folder: Path) -> None:
+        """Write a file of this name, with its folders, below a folder; clutter is left out.
+
+        Raises BadInput for too many files or bytes, names that lead out of the folder, and a name that is taken.
+        """
+        parts = safe_parts(name)
+        if not parts:
+            self.clutter += 1
+            return
+        self.files += 1
+        if self.files > self.most_files:
+            raise BadInput(
+                f"scans: expected at most {self.most_files} files, found more. Choose one study."
+            )
+        path = folder.joinpath(*parts)
+        if path.exists():
+            raise BadInput(
+                f"scans: expected files of different names, found '{path.name}' twice. Rename one."
+            )
+        try:
+            make_folders(path.parent)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise BadInput(
+                f"scans: expected a folder where '{path.name}' lies, found a file of that name. Rename one."
+            ) from error
+        with open_new(path) as target:
+            while chunk := source.read(CHUNK):
+                self.size += len(chunk)
+                if self.size > self.most_bytes:
+                    raise BadInput(
+                        f"scans: expected files of at most {self.most_bytes / MB:.4g} MB, found more. Choose fewer files."
+                    )
+                target.write(chunk)
+
+    def unpack(self, path: Path, folder: Path) -> None:
+        """Write the files of a zip below a folder; archives inside of it are not unpacked.
+
+        Raises BadInput for a zip that breaks a rule.
+        """
+        try:
+            with zipfile.ZipFile(path) as archive:
+                entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+                self._check_entries(entries, path)
+                for entry in entries:
+                    with archive.open(entry) as source:
+                        self.write(source, entry.filename, folder)
+        except BadInput:
+            raise
+        except (
+            Exception
+        ) as error:  # each kind of compression raises errors of its own for damaged data
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise BadInput(
+                f"{path.name}: expected a zip archive without a password, found a damaged or another one. Make it again."
+            ) from error
+
+    def _check_entries(self, entries: list[zipfile.ZipInfo], path: Path) -> None:
+        """Raise BadInput for an archive with links or devices, and for one that expands too far."""
+        if any(
+            stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG) for entry in entries
+        ):
+            raise BadInput(
+                f"{path.name}: expected plain files in an archive, found a link or a device. Make it again without."
+            )
+        unpacked = sum(entry.file_size for entry in entries)
+        packed = os.path.getsize(path)
+        if unpacked > FREE_RATIO and unpacked > self.most_ratio * packed:
+            raise BadInput(
+                f"{path.name}: expected files at most {self.most_ratio:g} times as large as the archive, found {unpacked / packed:.0f} times. Give the files without the archive."
+            )
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip; raises BadInput for a damaged one, also where its data are."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except BadInput:
+        raise
+    except Exception as error:  # each kind of compression raises errors of its own for damaged data
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise BadInput(
+            f"{path.name}: expected a zip archive without a password, found a damaged or another one. Make it again."
+        ) from error
+
+
+def unpacked_beside(path: Path) -> Path:
+    """The folder with the files of a zip, beside it and for its owner alone.
+
+    It stays, because an export reads the headers of the scans again, and the same command goes on with what is there. A
+    folder of that name is the archive's where it has files of the same names and sizes; raises BadInput for another one.
+    """
+    folder = path.with_suffix("")
+    if not folder.exists():
+        with whole_folder(folder) as new:
+            new.chmod(FOLDER)
+            Received().unpack(path, new)
+        return folder
+    with _open(path) as archive:
+        sizes = {
+            folder.joinpath(*parts): entry.file_size
+            for entry in archive.infolist()
+            if not entry.is_dir() and (parts := safe_parts(entry.filename))
+        }
+    if any(not file.is_file() or file.stat().st_size != size for file, size in sizes.items()):
+        raise BadInput(
+            f"{path}: expected no folder {folder.name} beside the archive, or one with its files, found another. Rename it."
+        )
+    return folder
+
+
+def safe_parts(name: str) -> list[str]:
+    """The folders and the name of a file as parts that any system takes; [] for hidden files and clutter.
+
+    Raises BadInput for an absolute path, and for one that leads out of its folder or is too deep.
+    """
+    path = PurePosixPath(name.replace("\\", "/"))
+    parts = list(path.parts)
+    if path.is_absolute() or ".." in parts or re.match(r"[A-Za-z]:", name) or len(parts) > DEEPEST:
+        raise BadInput(
+            f"scans: expected the name of a file inside a folder, found {name[:LONGEST_NAME]!r}. Choose the folder itself."
+        )
+    if any(part.startswith(".") or part.lower() in CLUTTER for part in parts):
+        return []
+    safe = [re.sub(r"[^\w.-]+", "_", part).strip(".")[-LONGEST_NAME:].lstrip(".") for part in parts]
+    # Windows keeps some names for devices
+    safe = [f"_{part}" if part.partition(".")[0].lower() in DEVICES else part for part in safe]
+    return safe if all(safe) else []
+
+
+def open_new(path: Path) -> BinaryIO:
+    """A new file that the owner alone may read; raises FileExistsError where there is one."""
+    return open(path, "xb", opener=lambda name, flags: os.open(name, flags, FILE))
+
+
+def make_folders(path: Path) -> None:
+    """Make a folder and the absent ones above it, all for the owner alone."""
+    for folder in reversed([path, *path.parents]):
+        if not folder.is_dir():
+            folder.mkdir(FOLDER, exist_ok=True)
