@@ -215,7 +215,7 @@ def parts_of_head(size: tuple[int, int, int]) -> dict[str, Any]:
     """Wall and CPU seconds by part of a process that synthesises the CT of a head, and its peak memory in GiB."""
     with tempfile.TemporaryDirectory() as folder:
         cohort = Path(folder) / "cohort"
-        phantom(cohort, cases=1, size=size, modality=["t1"], lesion="none", progress=False)
+        phantom(cohort, cases=1, size=size, modalities=["t1"], lesion="none", progress=False)
         (scan,) = cohort.glob("*/t1.nii.gz")
         command = [sys.executable, __file__, "--head", str(scan), str(time.time())]
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -12,10 +12,9 @@ import voxlate as package
 from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.base.options.check import check_options, check_value, read_text
-from voxlate.base.options.option import Option, option_of
+from voxlate.base.options.option import Option, flag_of, option_of
 from voxlate.base.options.table import field_types, text_type
 from voxlate.commands.api.images import Syntheses
-from voxlate.commands.cli.options import flag_of
 
 TABLES = {
     "adapt": ("RUN --data DATA --out OUT", package.AdaptOptions),

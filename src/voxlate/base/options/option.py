@@ -26,6 +26,7 @@ OUTPUT = "Output"
 ADVANCED = "Advanced"
 PANELS = (MAIN, INPUT, PREPARATION, TRAINING, PLAN, SAMPLING, SCORES, OUTPUT, ADVANCED)
 
+FLAG = re.compile(r"--[a-z][a-z-]*")
 SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}  # bytes, by the letter before "B"
 
 
@@ -98,16 +99,32 @@ def without_notes(annotation: Any) -> Any:
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
+def flag_of(name: str, option: Option) -> str:
+    """The option's name on the command line, without the one that negates it."""
+    return option.flag.partition("/")[0].partition(" ")[0] or f"--{name.replace('_', '-')}"
+
+
 def describe_fields(table: Any) -> list[str]:
     """A line for each field of an options dataclass: its name, what it does, its range and its default."""
+    options = {field.name: option_of(field.type) for field in fields(table)}
+    names = {flag_of(name, option): name for name, option in options.items() if option is not None}
     lines = []
     for field in fields(table):
-        option = option_of(field.type)
-        text = "" if option is None else f" {option.help}{range_of(option)}"
+        option = options[field.name]
+        text = "" if option is None else f" {in_python(option, names)}{range_of(option)}"
         if field.default is not MISSING and field.default not in (None, ()):
-            text += f" Default: {field.default}."
+            text += f" Default: {field.default!r}."
         lines.append(f"  {field.name}:{text or ' of the function in Python alone.'}")
     return lines
+
+
+def in_python(option: Option, names: Mapping[str, str]) -> str:
+    """The help of an option in the words of Python. names: the fields by their options."""
+    several = "One or a list" if option.read is None else "A dict"
+    text = option.help.replace("Repeatable", several)
+    if option.read is in_array_order or option.metavar.endswith("[Z]"):
+        text += " In the order z, y, x."
+    return FLAG.sub(lambda flag: names.get(flag[0], flag[0][2:].replace("-", "_")), text)
 
 
 def range_of(option: Option) -> str:

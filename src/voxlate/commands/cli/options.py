@@ -15,6 +15,7 @@ from voxlate.base.options.option import (
     OUTPUT,
     PANELS,
     Option,
+    flag_of,
     option_of,
     range_of,
     suggestions,
@@ -124,11 +125,6 @@ def _fill(table: Any, values: dict[str, Any]) -> Any:
             is_flag = isinstance(value, bool)
             given[name] = value if is_flag else read_text(flag_of(name, option), value, hint)
     return table(**given)
-
-
-def flag_of(name: str, option: Option) -> str:
-    """The option's name on the command line, without the one that negates it."""
-    return option.flag.partition("/")[0].partition(" ")[0] or f"--{name.replace('_', '-')}"
 
 
 def _for_typer(parameter: inspect.Parameter, is_field: bool) -> inspect.Parameter:
