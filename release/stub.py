@@ -5,17 +5,20 @@ The names are those of src/voxlate/names.pyi; types, defaults and help are those
 tests/test_doors.py fails while the stub is not up to date.
 """
 
+import ast
 import inspect
+import re
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from textwrap import indent
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import voxlate
 from voxlate.base.options.option import option_of, without_notes
 from voxlate.base.options.table import field_types
+from voxlate.commands.api.progress import Reporter
 from voxlate.training.recipe.settings import Synthesis
 
 STUB = Path(voxlate.__file__).with_suffix(".pyi")
@@ -42,16 +45,22 @@ def _definition(name: str, value: Any) -> str:
     if inspect.isclass(value):
         imported[name] = value.__module__
         return ""
-    hints = get_type_hints(value, include_extras=True)
-    parameters, marked = list[str](), False
-    for parameter in inspect.signature(value).parameters.values():
+    signature = inspect.signature(value)
+    own = inspect.signature(inspect.unwrap(value)).parameters
+    parameters, marked, tables = list[str](), False, list[Any]()
+    for parameter in signature.parameters.values():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             continue
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY and not marked:
             parameters.append("*")
             marked = True
-        parameters.append(_parameter(parameter.name, hints[parameter.name], parameter.default))
-    tables: list[Any] = [kind for kind in get_args(hints.get("options")) if is_dataclass(kind)]
+        hint = own[parameter.name].annotation
+        if parameter.name in ("options", "progress"):
+            hint = parameter.annotation
+            tables += [
+                kind for kind in get_args(hint) if is_dataclass(kind) and kind is not Reporter
+            ]
+        parameters.append(_parameter(parameter.name, hint, parameter.default))
     if tables:
         parameters += ([] if marked else ["*"]) + [*_keywords(tables[0])]
     if name.startswith("synthesi"):  # takes all keys of a recipe's synth table
@@ -59,8 +68,26 @@ def _definition(name: str, value: Any) -> str:
         parameters += [f"{key}: Any = ..." for key in field_types(Synthesis) if key not in known]
     lines = "".join(f"    {parameter},\n" for parameter in parameters)
     doc = indent(inspect.cleandoc(value.__doc__).replace("\\", "\\\\"), "    ").strip()
-    head = f"def {name}(\n{lines}) -> {_source(hints['return'])}:"
+    head = f"def {name}(\n{lines}) -> {_returned(value, signature.return_annotation)}:"
     return f'\n{head}\n    """{doc}\n    """\n'
+
+
+def _returned(value: Any, kind: Any) -> str:
+    """A returned type as source; a quoted one is of the imports for type checkers."""
+    if not isinstance(kind, str):
+        return _source(kind)
+    tree = ast.parse(inspect.getsource(inspect.getmodule(inspect.unwrap(value))))  # type: ignore[arg-type]
+    homes = {
+        alias.asname or alias.name: (node.module, alias.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    for quoted in re.findall(r"\w+", kind):
+        home, own = homes.get(quoted, (inspect.unwrap(value).__module__, quoted))
+        imported[own] = home
+        kind = re.sub(rf"\b{quoted}\b", own, kind)
+    return kind
 
 
 def _keywords(table: Any) -> Iterator[str]:
@@ -74,8 +101,11 @@ def _parameter(name: str, hint: Any, default: Any) -> str:
     """A parameter with the types that it takes: its own, that of the command line, and texts for paths."""
     own = without_notes(hint)
     parts = get_args(own) if get_origin(own) in (Union, types.UnionType) else (own,)
-    members = [_source(part) for part in parts]
     option = option_of(hint)
+    objects = re.findall(r"([\w.]+):(\w+)", "" if option is None else option.objects)
+    imported.update({own: home for home, own in objects})
+    members = [_source(part) for part in parts if not (part is Any and objects)]
+    members += [own for _, own in objects]
     if option is not None and option.takes is not None and get_origin(option.takes) is not list:
         members.insert(0, _source(option.takes))
     if "Path" in members:

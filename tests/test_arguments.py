@@ -191,7 +191,7 @@ def test_options_that_exclude_or_need_each_other_are_refused_in_the_same_sentenc
             lambda path: package.prepare(path, path, resample="perhaps"),
             "resample: expected True or False, found 'perhaps'",
         ),
-        (lambda path: package.compare(str(path)), "folders: expected a list (a path or a text)"),
+        (lambda path: package.compare(3), "folders: expected a list (a path)"),
         (lambda path: package.prepare(object(), path), "root: expected a path or a text"),
         (lambda path: package.prepare(path, path, path), "options: expected PrepareOptions"),
         (

@@ -17,9 +17,9 @@ from voxlate.clinic.options.share import ListenOptions as ListenOptions
 from voxlate.clinic.options.share import ModelOptions as ModelOptions
 from voxlate.clinic.options.share import PushOptions as PushOptions
 from voxlate.clinic.options.share import ServeOptions as ServeOptions
-from voxlate.commands.api.carry import Pushed
 from voxlate.commands.api.demo import Demo
 from voxlate.commands.api.demo_scan import RealDemo
+from voxlate.commands.api.exports import Pushed
 from voxlate.commands.api.images import Checks
 from voxlate.commands.api.images import Syntheses
 from voxlate.commands.api.progress import Reporter
@@ -47,82 +47,15 @@ from voxlate.training.run import Run
 
 __version__: str
 
-def export_model(
-    run: str | Path,
-    out: str | Path,
-    options: ModelOptions | None = None,
+def info(
+    path: str | Path,
     *,
-    weights: Literal["float32", "float16", "int8"] = "float32",
-    answer: Literal["mean", "sample"] | None = None,
-    steps: int | None = None,
-    samples: int | None = None,
-    sharpness: float | None = None,
-    intervals: bool = True,
-    licence: str = "not stated",
-    allow_code: bool = False,
-) -> Description:
-    """Write a trained model to a new folder that voxlate-run reads, and run its self-test there.
+    max_volume: str | None = None,
+) -> dict[str, Any]:
+    """Describe a scan (grid, unit, range), a cohort or a model.
 
-    run: run folder, weights file, starter:NAME or hf://NAME/REPO.
-    out: new folder of the model.
-    options: ModelOptions, whose fields may also be given by name (changes):
-      weights: Numbers in which the weights are stored; the loss is measured. Default: 'float32'.
-      answer: Prediction: mean or sample (default: of the last stage).
-      steps: Steps of the sampler, which are fixed in the model.
-      samples: Images sampled for each case.
-      sharpness: Place between the mean prediction (0) and the sample (1).
-      intervals: Intervals of a calibrated run. Default: True.
-      licence: Licence of the model, as its users will read it; of a starter, Apache-2.0. Default: 'not stated'.
-      allow_code: Import and run the model's own Python code. Default: False.
-    """
-
-
-def push(
-    run: str | Path,
-    repo: str,
-    options: PushOptions | None = None,
-    *,
-    dry_run: str | Path | None = None,
-    scores: str | Path | None = None,
-    licence: str = "not stated",
-    private: bool = False,
-    onnx: bool = True,
-    allow_code: bool = False,
-) -> Pushed:
-    """Upload a trained model to a hub of Hugging Face, with a card and without anything on its patients.
-
-    run: run folder, weights file, starter:NAME or hf://NAME/REPO.
-    repo: NAME/REPO, which is created if it is absent.
-    options: PushOptions, whose fields may also be given by name (changes):
-      dry_run: New folder that is written in place of the upload.
-      scores: Scored folder of the run's images, for the card.
-      licence: Licence of the model, as its users will read it; of a starter, Apache-2.0. Default: 'not stated'.
-      private: A new repository is private. Default: False.
-      onnx: The model that voxlate-run reads, too, if the run can be exported. Default: True.
-      allow_code: Import and run the model's own Python code. Default: False.
-    """
-
-
-def list_starters(
-    check: bool = False,
-) -> list[dict[str, Any]]:
-    """The weights that come with voxlate, as a list of tables.
-
-    check: compare the weights of each starter with its hash, and run its self-test.
-    """
-
-
-def recipes(
-    name: str | None = None,
-    *,
-    cohort: str | Path | None = None,
-    allow_code: bool = False,
-) -> Any:
-    """The shipped recipes as a list of tables; the keys of one by its name; or those that fit a prepared cohort.
-
-    name: recipe whose keys are returned.
-    cohort: prepared cohort for which recipes are ranked, or refused with a reason.
-    allow_code: import the code outside voxlate that a recipe's file names.
+    path: Scan, DICOM folder or FOLDER#series, cohort, output of synth, run or weights.
+    max_volume: Largest scan that is read. Default: 4GB.
     """
 
 
@@ -141,10 +74,10 @@ def manifest(
     exclude_file: Sequence[str] | str | None = None,
     max_volume: str | None = None,
 ) -> CohortFiles:
-    """Write the table of the cases, patients, splits and scans that are found in a folder, for corrections.
+    """Write the table of cases, patients, splits and scans that prepare would read, for corrections.
 
-    root: folder of a cohort.
-    out: the table, by default cases.csv in root, which prepare reads.
+    root: Folder of scans.
+    out: Table to write. Default: COHORT/cases.csv.
     options: Layout, whose fields may also be given by name (changes):
       pattern: Path of scans, with {patient}, {case}, {modality}.
       manifest: Table (CSV, TSV): cases, patients and paths.
@@ -176,9 +109,11 @@ def phantom(
     stripped: bool = False,
     seed: int = 0,
 ) -> list[Path]:
-    """Write a cohort of synthetic heads, and return the folders of its cases.
+    """Write a cohort of synthetic heads, or of bodies from label maps, in MR, CT, CTA, TOF, SWI and perfusion.
 
-    out: output folder.
+    The folders of its cases are returned.
+
+    out: Output folder.
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
     options: PhantomOptions, whose fields may also be given by name (changes):
       cases: Number of cases. Default: 24, of ct one of each CT.
@@ -230,8 +165,8 @@ def prepare(
 ) -> Cohort:
     """Check a cohort, split it by patient, and convert it for training; the same call resumes.
 
-    root: folder with a folder for each case, or a manifest (CSV).
-    out: output folder.
+    root: Folder with one folder per case, or a manifest (CSV).
+    out: Output folder.
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
     options: PrepareOptions, whose fields may also be given by name (changes):
       executor: Workers: local (processes) or ray.
@@ -267,10 +202,10 @@ def pseudonym_key(
     *,
     of: Sequence[str] | None = None,
 ) -> dict[str, str]:
-    """Write a new random key for `pseudonymise`, or return the pseudonyms of patients by an existing key.
+    """Write a new random key for pseudonymise, or print the pseudonyms of patients by an existing key.
 
-    file: key file, outside all output folders.
-    of: patients whose pseudonyms are returned; the file must exist.
+    file: Key file, outside all output folders.
+    of: Patient whose pseudonym is printed; FILE must exist. One or a list.
     """
 
 
@@ -282,9 +217,11 @@ def pseudonymise(
 ) -> Deidentified:
     """Copy DICOM images under pseudonyms, by the basic profile of DICOM PS3.15.
 
-    folder: folder with DICOM files.
-    out: output folder.
-    key: key file of pseudonym_key.
+    Patient ids and UIDs are keyed hashes; dates are shifted by a number of days of the patient.
+
+    folder: Folder with DICOM files.
+    out: Output folder.
+    key: Key file of pseudonym-key.
     """
 
 
@@ -297,9 +234,9 @@ def demo(
 ) -> Demo | RealDemo:
     """Run every step on a phantom cohort (a few minutes on a CPU), or a starter on a scan of your own.
 
-    out: output folder; the same call resumes.
-    real: scan of which a starter's synthesis is shown as a picture, in seconds.
-    starter: starter for `real`, as starter:NAME; by default by the scan's name.
+    out: Output folder. Default: 'demo'.
+    real: Scan of your own: a starter's synthesis of it as a picture, in seconds.
+    starter: Starter for real, as starter:NAME. Default: by the scan's name.
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
     """
 
@@ -316,8 +253,8 @@ def export(
 ) -> Exported:
     """Write synthesised images as derived DICOM series in the study of their source (research use only).
 
-    out: folder that synthesise wrote, or one case's folder in it.
-    dicom: new folder for the DICOM series.
+    out: Folder that synth wrote, or one case's folder in it; or a CT in HU.
+    dicom: New folder for the DICOM series.
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
     options: ExportOptions, whose fields may also be given by name (changes):
       like: DICOM series of the source, for one case (default: as the provenance states it); with for pet an image on the PET's grid.
@@ -346,8 +283,8 @@ def export_for(
 ) -> Converted:
     """Write CTs in HU for planning, protons, ultrasound or PET, in the unit of each, with the ends of their intervals.
 
-    out: folder that synthesise wrote, one case's folder in it, or a CT in HU.
-    to: folder with a folder for each case.
+    out: Folder that synth wrote, or one case's folder in it; or a CT in HU.
+    to: New folder of the images or of the model.
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
     options: ConsumerOptions, whose fields may also be given by name (changes):
       consumer: User of a CT in HU, in whose units it is written to out.
@@ -361,6 +298,36 @@ def export_for(
       clear_outside: Set HU outside the body to -1000 (planning). Default: False.
       like: of the function in Python alone.
       accept_untrusted: Default: False.
+    """
+
+
+def export_model(
+    run: str | Path,
+    out: str | Path,
+    options: ModelOptions | None = None,
+    *,
+    weights: Literal["float32", "float16", "int8"] = "float32",
+    answer: Literal["mean", "sample"] | None = None,
+    steps: int | None = None,
+    samples: int | None = None,
+    sharpness: float | None = None,
+    intervals: bool = True,
+    licence: str = "not stated",
+    allow_code: bool = False,
+) -> Description:
+    """Write a trained model to a new folder that voxlate-run reads, and run its self-test there.
+
+    run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+    out: New folder of the images or of the model.
+    options: ModelOptions, whose fields may also be given by name (changes):
+      weights: Numbers in which the weights are stored; the loss is measured. Default: 'float32'.
+      answer: Prediction: mean or sample (default: of the last stage).
+      steps: Steps of the sampler, which are fixed in the model.
+      samples: Images sampled for each case.
+      sharpness: Place between the mean prediction (0) and the sample (1).
+      intervals: Intervals of a calibrated run. Default: True.
+      licence: Licence of the model, as its users will read it; of a starter, Apache-2.0. Default: 'not stated'.
+      allow_code: Import and run the model's own Python code. Default: False.
     """
 
 
@@ -382,8 +349,10 @@ def listen(
 ) -> None:
     """Receive studies by C-STORE, synthesise one at a time, and send the images by C-STORE, until interrupted.
 
-    run: run folder, weights file, starter:NAME or hf://NAME/REPO.
-    out: folder of the queue, on a disk of its own.
+    The queue survives a killed process: the same command goes on, and sends no image twice.
+
+    run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+    out: Folder of the queue, on a disk of its own.
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
     options: ListenOptions, whose fields may also be given by name (changes):
       allow: AE title of a sender that is allowed. One or a list.
@@ -398,20 +367,36 @@ def listen(
     """
 
 
-def info(
-    path: str | Path,
+def push(
+    run: str | Path,
+    repo: str,
+    options: PushOptions | None = None,
     *,
-    max_volume: str | None = None,
-) -> dict[str, Any]:
-    """Facts about a scan (grid, unit, range), a cohort, a synthesis, a run or weights.
+    dry_run: str | Path | None = None,
+    scores: str | Path | None = None,
+    licence: str = "not stated",
+    private: bool = False,
+    onnx: bool = True,
+    allow_code: bool = False,
+) -> Pushed:
+    """Upload a trained model to a hub of Hugging Face, with a card and without anything on its patients.
 
-    path: scan, DICOM folder or FOLDER#series, cohort, output of synthesise, run or weights.
-    max_volume: largest scan that is read, such as "8GB".
+    dry-run writes the same files into a folder: look at them first.
+
+    run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+    repo: Repository, which is created if it is absent.
+    options: PushOptions, whose fields may also be given by name (changes):
+      dry_run: New folder that is written in place of the upload.
+      scores: Scored folder of the run's images, for the card.
+      licence: Licence of the model, as its users will read it; of a starter, Apache-2.0. Default: 'not stated'.
+      private: A new repository is private. Default: False.
+      onnx: The model that voxlate-run reads, too, if the run can be exported. Default: True.
+      allow_code: Import and run the model's own Python code. Default: False.
     """
 
 
 def check(
-    run: str | Model | Path | Sequence[Path | str],
+    run: str | Sequence[Path | str] | Path | Model,
     inputs: str | Path | Sequence[Path | str] | Mapping[str, Any],
     options: CheckOptions | None = None,
     *,
@@ -434,8 +419,10 @@ def check(
 ) -> Checks:
     """State whether a model fits scans, before anything is computed.
 
-    run: as of synthesise.
-    inputs: as of synthesise.
+    The exit code is 3 where a case is graded "do not trust": synth leaves it out unless anyway.
+
+    run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+    inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
     options: CheckOptions, whose fields may also be given by name (changes):
       pattern: Path of scans, with {patient}, {case}, {modality}.
@@ -464,15 +451,15 @@ def load(
 ) -> Model:
     """Open a run for synthesis in memory.
 
-    run: run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
-    device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu.
-    allow_code: import and run the model's own Python code.
-    answer: of a residual diffusion the mean (least error) or a sample (sharp, the default).
+    run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+    device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+    allow_code: Import and run the model's own Python code. Default: False.
+    answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
     """
 
 
 def synthesise(
-    run: str | Model | Path | Sequence[Path | str],
+    run: str | Sequence[Path | str] | Path | Model,
     inputs: str | Path | Sequence[Path | str] | Mapping[str, Any],
     out: str | Path,
     options: SynthOptions | None = None,
@@ -539,12 +526,16 @@ def synthesise(
     end: Any = ...,
     close: Any = ...,
 ) -> Syntheses:
-    """Synthesise the target modalities of a case or a cohort into a folder; images are in physical units on the grid of the input.
+    """Synthesise the target modalities of a case or a cohort.
 
-    run: run folder, weights file, starter:NAME, hf://NAME/REPO or loaded model; of several runs the mean and its spread.
-    inputs: cohort, case, DICOM series, file, modality=path texts, or scans by modality: paths, Volumes, nibabel images, or pairs of an array (NumPy, torch) [x, y, z] and its affine.
-    out: output folder.
-    changes: also other keys of the recipe's synth table, such as overlap=0.25.
+    The images are in physical units on the grid of the input.
+
+    Scans may be paths, Volumes, nibabel images, or pairs of
+    an array (NumPy, torch) [x, y, z] and its affine, by modality. Keywords may be other keys of the recipe's synth table.
+
+    run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+    inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
+    out: Output folder.
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
     options: SynthOptions, whose fields may also be given by name (changes):
       executor: Workers: local (processes) or ray.
@@ -594,7 +585,7 @@ def synthesise(
 
 
 def synthesize(
-    run: str | Model | Path | Sequence[Path | str],
+    run: str | Sequence[Path | str] | Path | Model,
     inputs: str | Path | Sequence[Path | str] | Mapping[str, Any],
     out: str | Path,
     options: SynthOptions | None = None,
@@ -661,12 +652,16 @@ def synthesize(
     end: Any = ...,
     close: Any = ...,
 ) -> Syntheses:
-    """Synthesise the target modalities of a case or a cohort into a folder; images are in physical units on the grid of the input.
+    """Synthesise the target modalities of a case or a cohort.
 
-    run: run folder, weights file, starter:NAME, hf://NAME/REPO or loaded model; of several runs the mean and its spread.
-    inputs: cohort, case, DICOM series, file, modality=path texts, or scans by modality: paths, Volumes, nibabel images, or pairs of an array (NumPy, torch) [x, y, z] and its affine.
-    out: output folder.
-    changes: also other keys of the recipe's synth table, such as overlap=0.25.
+    The images are in physical units on the grid of the input.
+
+    Scans may be paths, Volumes, nibabel images, or pairs of
+    an array (NumPy, torch) [x, y, z] and its affine, by modality. Keywords may be other keys of the recipe's synth table.
+
+    run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+    inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
+    out: Output folder.
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
     options: SynthOptions, whose fields may also be given by name (changes):
       executor: Workers: local (processes) or ray.
@@ -726,7 +721,7 @@ def compare(
 ) -> Comparison:
     """Compare scored methods by paired tests.
 
-    folders: scored folders of the same cases.
+    folders: Scored folders of the same cases.
     options: CompareOptions, whose fields may also be given by name (changes):
       reference: Folder against which the others are tested. Default: the best one.
       report: HTML page with the table and pictures.
@@ -783,11 +778,14 @@ def evaluate(
     workers: int | None = None,
     address: str | None = None,
 ) -> Scores:
-    """Score synthesised images and naive baselines against the true scans, into metrics.csv and metrics.json.
+    """Score synthesised images and naive baselines against the true scans.
 
-    out: folder that synthesise wrote; with `run` a new one.
-    truth: cohort with the true scans.
-    cases: the cases to score, instead of those of the split; not with `run`.
+    The scores are written into metrics.csv and metrics.json.
+    The last line states whether the images are better than the best baseline.
+
+    out: Folder of images; with run, a new one.
+    truth: Cohort with the true scans.
+    cases: Cases to score, instead of those of the split. Not with run.
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
     options: EvaluateOptions, whose fields may also be given by name (changes):
       executor: Workers: local (processes) or ray.
@@ -839,8 +837,8 @@ def report(
 ) -> Path:
     """Write an offline HTML page with pictures, curves and tables, and return its path.
 
-    path: run, folder that synthesise wrote, or prepared cohort.
-    out: HTML file; by default PATH/report.html.
+    path: Run, folder that synth wrote, or prepared cohort.
+    out: HTML file. Default: PATH/report.html.
     """
 
 
@@ -858,13 +856,14 @@ def adapt(
     device: str = "auto",
     allow_code: bool = False,
 ) -> Run:
-    """Continue a run or starter on a few cases of another site, in a run of its own.
+    """Continue a run or starter on a few cases of another site.
 
     The learning rate is lower, and the weights with the least error on held-out cases are kept.
+    Calibrate the new run again before its intervals are used.
 
-    run: run folder, weights file, starter:NAME or hf://NAME/REPO.
-    data: prepared cohort of the other site, with a held-out case.
-    out: output folder.
+    run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+    data: Prepared cohort of the other site, with a held-out case.
+    out: Output folder.
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
     options: AdaptOptions, whose fields may also be given by name (changes):
       minutes: Training time on this machine. Default: 5.
@@ -877,7 +876,7 @@ def adapt(
 
 
 def calibrate(
-    run: str | Model | Path,
+    run: str | Path | Model,
     cohort: str | Path,
     options: CalibrateOptions | None = None,
     *,
@@ -910,12 +909,13 @@ def calibrate(
     workers: int | None = None,
     address: str | None = None,
 ) -> list[str]:
-    """Fit prediction intervals and error bounds on held-out patients; returns what they state, a sentence each.
+    """Fit prediction intervals and error bounds on held-out patients.
 
-    The calibration is written into the run; synthesise then writes bounds. The same call resumes a stopped calibration.
+    The calibration is written into RUN (of a starter into out); synth then writes interval bounds.
+    The same command resumes a stopped calibration.
 
-    run: run folder, into which the calibration is written, a loaded model, or starter:NAME or hf://NAME/REPO with `out`.
-    cohort: cases with true scans that training did not use.
+    run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+    cohort: Cases with true scans that training did not use.
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
     options: CalibrateOptions, whose fields may also be given by name (changes):
       executor: Workers: local (processes) or ray.
@@ -959,12 +959,13 @@ def import_weights(
     spacing_mm: tuple[float, float, float] | None = None,
     any_spacing: bool = False,
 ) -> Run:
-    """Convert published weights into a run: a network that synthesise accepts, or an autoencoder for train's `reuse`.
+    """Convert published weights into a run.
 
-    source: "xmodality"; "kl-f4" or "kl-f8" for an autoencoder of latent diffusion, which takes no changes; or the
-        package of a model: "diffusers", "monai", "nnunet", "konfai" or "pix2pix".
-    weights: published file (safetensors); a package's own folder or file.
-    out: output folder.
+    The run is a network that synth accepts, or an autoencoder for `train reuse`.
+
+    source: Origin of the weights: xmodality; kl-f4 or kl-f8 for an autoencoder of latent diffusion; or a package: diffusers, monai, nnunet, konfai, pix2pix.
+    weights: Published file (safetensors), or a package's own file or folder.
+    out: Output folder.
     options: ImportOptions, whose fields may also be given by name (changes):
       changes: Change of a key of the recipe, such as train.steps=500. A dict.
       recipe: Recipe that states the inputs and the preprocessing of another package's model.
@@ -973,10 +974,20 @@ def import_weights(
     """
 
 
+def list_starters(
+    check: bool = False,
+) -> list[dict[str, Any]]:
+    """List the weights that come with voxlate, with what was measured.
+
+    check: Check the weights of each starter by its hash and self-test. Default: False.
+    """
+
+
 def plan(
     data: str | Path,
     options: PlanOptions | None = None,
     *,
+    out: str | Path | None = None,
     progress: bool | Callable[..., None] | Reporter = True,
     minutes: float | None = None,
     memory_bytes: str | float | None = None,
@@ -987,9 +998,13 @@ def plan(
     from_scratch: bool = False,
     device: str = "auto",
 ) -> Plan:
-    """Choose a recipe for a prepared cohort, with a reason for each key; a few steps are timed on this machine.
+    """Choose a recipe for a prepared cohort, and explain it.
 
-    data: prepared cohort.
+    The plan depends on the cohort, the training time and the memory.
+    A few training steps are timed on this machine.
+
+    data: Prepared cohort.
+    out: TOML file of the recipe.
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
     options: PlanOptions, whose fields may also be given by name (changes):
       minutes: Training time on this machine. Default: 60.
@@ -1003,8 +1018,22 @@ def plan(
     """
 
 
+def recipes(
+    name: str | None = None,
+    *,
+    cohort: str | Path | None = None,
+    allow_code: bool = False,
+) -> Any:
+    """List the shipped recipes by source and target, or print one.
+
+    name: Recipe to print, with the default and the meaning of every key.
+    cohort: Prepared cohort for which recipes are ranked, or refused with a reason.
+    allow_code: Import and run the model's own Python code. Default: False.
+    """
+
+
 def train(
-    recipe: str | Plan | Recipe | Mapping[str, Any] | Path,
+    recipe: str | Mapping[str, Any] | Path | Plan | Recipe,
     data: str | Path | None = None,
     out: str | Path | None = None,
     options: TrainOptions | None = None,
@@ -1027,11 +1056,13 @@ def train(
     from_scratch: bool = False,
     device: str = "auto",
 ) -> Run:
-    """Train a recipe, or resume or continue a run; the same call resumes a stopped training.
+    """Train a recipe, or resume or continue a run.
 
-    recipe: "auto" (planned for the cohort), a plan, a shipped recipe, a TOML file, a table of keys, or a run to continue.
-    data: prepared cohort; for a run only needed if the cohort was moved.
-    out: output folder; not needed when continuing a run. With `folds`, the run of the last fold is returned.
+    The same command resumes a stopped training and ends with the same weights.
+
+    recipe: auto (planned for the cohort), the name of a shipped recipe, a TOML file, or a run to continue.
+    data: Prepared cohort. For a run only needed if the cohort was moved.
+    out: Output folder. Not needed when continuing a run.
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
     options: TrainOptions, whose fields may also be given by name (changes):
       minutes: Training time of auto (default: 60), or additional time of a finished run (+30).
@@ -1074,6 +1105,7 @@ def serve(
     """Serve a page on this machine: choose a scan, see which model fits, synthesise, view, download; until interrupted.
 
     runs: run folders, weights files, starter:NAME or hf://NAME/REPO; without any, the installed starters.
+
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
     options: ServeOptions, whose fields may also be given by name (changes):
       data: Folder of uploads, queue and results (default: in the user's cache).

@@ -8,10 +8,7 @@ from voxlate.clinic.options.share import ListenOptions as ListenOptions
 from voxlate.clinic.options.share import ModelOptions as ModelOptions
 from voxlate.clinic.options.share import PushOptions as PushOptions
 from voxlate.clinic.options.share import ServeOptions as ServeOptions
-from voxlate.commands.api.carry import export_model as export_model
-from voxlate.commands.api.carry import push as push
-from voxlate.commands.api.catalogue import list_starters as list_starters
-from voxlate.commands.api.catalogue import recipes as recipes
+from voxlate.commands.api.cohorts import info as info
 from voxlate.commands.api.cohorts import manifest as manifest
 from voxlate.commands.api.cohorts import phantom as phantom
 from voxlate.commands.api.cohorts import prepare as prepare
@@ -20,8 +17,9 @@ from voxlate.commands.api.cohorts import pseudonymise as pseudonymise
 from voxlate.commands.api.demo import demo as demo
 from voxlate.commands.api.exports import export as export
 from voxlate.commands.api.exports import export_for as export_for
+from voxlate.commands.api.exports import export_model as export_model
 from voxlate.commands.api.exports import listen as listen
-from voxlate.commands.api.facts import info as info
+from voxlate.commands.api.exports import push as push
 from voxlate.commands.api.images import check as check
 from voxlate.commands.api.images import load as load
 from voxlate.commands.api.images import synthesise as synthesise
@@ -32,7 +30,9 @@ from voxlate.commands.api.scores import report as report
 from voxlate.commands.api.training import adapt as adapt
 from voxlate.commands.api.training import calibrate as calibrate
 from voxlate.commands.api.training import import_weights as import_weights
+from voxlate.commands.api.training import list_starters as list_starters
 from voxlate.commands.api.training import plan as plan
+from voxlate.commands.api.training import recipes as recipes
 from voxlate.commands.api.training import train as train
 from voxlate.evaluation.options.calibrate import CalibrateOptions as CalibrateOptions
 from voxlate.evaluation.options.evaluate import CompareOptions as CompareOptions

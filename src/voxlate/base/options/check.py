@@ -4,6 +4,7 @@ The command line and the functions in Python both check here, so that they refus
 """
 
 import functools
+import re
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
@@ -27,6 +28,7 @@ WORDS = {
     type(None): "None",
 }
 Reader = Callable[[Any, Any, Option | None], Any]
+HOME = re.compile(r"[\w.]+:")
 LONGEST = 60  # characters of a value in a message
 CONFIG = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
 
@@ -86,11 +88,12 @@ def _check(name: str, value: Any, hint: Any, readers: Sequence[Reader]) -> Any:
 
 
 def _as_stated(value: Any, hint: Any, option: Option | None) -> Any:
-    """The value as the annotation states it; for a field of any type a text, a path, or an object of a class."""
+    """The value as the annotation states it; Any stands for a text, a path, or an object of a class."""
     own = without_notes(hint)
-    known = value is None or isinstance(value, str | Path)
-    if own is Any and option is not None and not known and type(value).__module__ == "builtins":
-        raise TypeError("no object of a class")
+    members = get_args(own) if get_origin(own) in (Union, types.UnionType) else (own,)
+    if option is not None and Any in members and type(value).__module__ == "builtins":
+        others = (member for member in members if member is not Any)
+        own = Union[(*others, Path, str)]
     if isinstance(value, bytes):
         raise TypeError("bytes are no text")
     return adapter(own).validate_python(value)
@@ -147,7 +150,8 @@ def _words(hint: Any) -> str:
         if isinstance(inner[1], str):
             return inner[1]
         taken = None if option is None or option.takes is None else _words(option.takes)
-        plain = option.objects if option is not None and option.objects else _words(inner[0])
+        objects = "" if option is None else HOME.sub("", option.objects)
+        plain = objects or _words(inner[0])
         return plain if taken in (None, plain) else f"{taken} or {plain}"
     if origin in (Union, types.UnionType):
         members = (member for member in inner if member is not type(None))
