@@ -25,6 +25,12 @@ STUB = Path(voxlate.__file__).with_suffix(".pyi")
 HEAD = '''"""Written by release/stub.py: the commands, with each option as a typed keyword."""
 
 '''
+# Homes of classes for which Any stands.
+OBJECTS = {
+    "Model": "voxlate.synthesis.model",
+    "Plan": "voxlate.training.planning.plan",
+    "Recipe": "voxlate.training.recipe.settings",
+}
 PLAIN = (bool, int, float, str, tuple, type(None))  # defaults that are shown as they are
 imported = dict[str, str]()  # the home of each class that the stub names
 
@@ -102,10 +108,11 @@ def _parameter(name: str, hint: Any, default: Any) -> str:
     own = without_notes(hint)
     parts = get_args(own) if get_origin(own) in (Union, types.UnionType) else (own,)
     option = option_of(hint)
-    objects = re.findall(r"([\w.]+):(\w+)", "" if option is None else option.objects)
-    imported.update({own: home for home, own in objects})
+    words = re.findall(r"\w+", "" if option is None else option.objects)
+    objects = {word: OBJECTS[word] for word in words if word in OBJECTS}
+    imported.update(objects)
     members = [_source(part) for part in parts if not (part is Any and objects)]
-    members += [own for _, own in objects]
+    members += objects
     if option is not None and option.takes is not None and get_origin(option.takes) is not list:
         members.insert(0, _source(option.takes))
     if "Path" in members:

@@ -4,7 +4,6 @@ The command line and the functions in Python both check here, so that they refus
 """
 
 import functools
-import re
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
@@ -28,7 +27,6 @@ WORDS = {
     type(None): "None",
 }
 Reader = Callable[[Any, Any, Option | None], Any]
-HOME = re.compile(r"[\w.]+:")
 LONGEST = 60  # characters of a value in a message
 CONFIG = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
 
@@ -150,8 +148,7 @@ def _words(hint: Any) -> str:
         if isinstance(inner[1], str):
             return inner[1]
         taken = None if option is None or option.takes is None else _words(option.takes)
-        objects = "" if option is None else HOME.sub("", option.objects)
-        plain = objects or _words(inner[0])
+        plain = option.objects if option is not None and option.objects else _words(inner[0])
         return plain if taken in (None, plain) else f"{taken} or {plain}"
     if origin in (Union, types.UnionType):
         members = (member for member in inner if member is not type(None))

@@ -39,7 +39,7 @@ class Option:
     flag: the option's names where they are not the field's, such as "--out" or "--audit/--no-audit" or "--verbose -v".
     metavar: the kind of value in --help; by default from the type. least, most: range of a number.
     takes: type of the value on the command line, where the field takes other types too.
-    read: converts that value into the field's. objects: the classes for which Any stands, as "Name" or "module:Name".
+    read: converts that value into the field's. objects: the classes for which Any stands.
     complete: the values that a shell suggests, or "module:name" of a collection of them, or of a function that returns
     them; the module is imported when a shell asks.
     """

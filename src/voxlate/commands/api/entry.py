@@ -104,7 +104,7 @@ class Command:
         for name, parameter in own.items():
             table: Any = parameter.annotation
             if _is_table(table):
-                known = field_types(table).keys() & given.keys()
+                known = _fields(table).keys() & given.keys()
                 values[name] = table(**{key: given[key] for key in known})
         return {name: values[name] for name in own if name in values}
 
@@ -223,11 +223,16 @@ def parameters_of(described: Callable[..., Any]) -> Parameters:
     for name, parameter in inspect.signature(described).parameters.items():
         table: Any = parameter.annotation
         if _is_table(table):
-            keywords = option.parameters_of(table)
-            found |= {key: keywords[key] for key in field_types(table)}
+            found |= _fields(table)
         else:
             found[name] = parameter
     return _stated(found)
+
+
+def _fields(table: Any) -> Parameters:
+    """The fields of an options dataclass that have an Option: its own first, then those of its bases."""
+    keywords = option.parameters_of(table)
+    return _stated({name: keywords[name] for name in field_types(table)})
 
 
 def plain(value: Any) -> Any:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from voxlate.synthesis.scans import Scans
 
 SCANS = "scans"  # the folder in OUT of scans that are given as arrays
-MODEL = replace(RUN, objects="voxlate.synthesis.model:Model")
+MODEL = replace(RUN, objects="Model")
 Runs = Annotated[Sequence[Place] | Place | Any, MODEL]
 ScanOrArray = Annotated[Any, "a path, a Volume, a nibabel image, or a pair (array, affine)"]
 Inputs = Annotated[
@@ -93,6 +93,7 @@ class Syntheses:
             case: [warning.table for warning in found] for case, found in self.warnings.items()
         }
         return {
+            "out": str(self.folder),
             "cases": [*self.cases],
             "targets": [*self.targets],
             "left_out": {**self.left_out},
@@ -168,7 +169,6 @@ def _synth_lines(done: Syntheses, run: Any, out: Path, options: SynthOptions) ->
     """,
     name="synth",
     lines=_synth_lines,
-    document=lambda done: {"out": str(done.folder), **done.document},
     keeps="end",
     others="synth",
 )

@@ -1,8 +1,8 @@
 """A table of a cohort's cases, patients, modalities, grids and units on the terminal."""
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rich.table import Table
 
@@ -12,7 +12,6 @@ from voxlate.commands.api.entry import Aside
 
 COLUMNS = ("all", "train", "val", "test")
 MOST_NAMES = 12  # modalities in a row
-Value = TypeVar("Value", bound=Hashable)
 
 
 def overview_lines(table: Mapping[str, Any]) -> Iterator[Aside]:
@@ -31,7 +30,7 @@ def overview_lines(table: Mapping[str, Any]) -> Iterator[Aside]:
         yield Aside(f"grids: {first_of(grids, 4)}")
 
 
-def by_value(table: Mapping[str, Value]) -> list[tuple[list[str], Value]]:
+def by_value(table: Mapping[str, Any]) -> list[tuple[list[str], Any]]:
     """Each value of a table with all names that have it."""
     names = grouped((value, name) for name, value in table.items())
     return [(own, value) for value, own in names.items()]

@@ -279,7 +279,7 @@ def train(
             "auto (planned for the cohort), the name of a shipped recipe, a TOML file, or a run to continue.",
             metavar="RECIPE",
             takes=str,
-            objects="voxlate.training.planning.plan:Plan or voxlate.training.recipe.settings:Recipe",
+            objects="Plan or Recipe",
             complete=NAMES,
         ),
     ],
