@@ -112,13 +112,18 @@ def test_an_agent_calls_commands_over_stdio_and_writes_nothing(cohort, prepared,
     mcp, anyio = pytest.importorskip("mcp"), pytest.importorskip("anyio")
     words = ["-m", "voxlate", "mcp", str(tmp_path)]
     environment = {"PYTHONPATH": str(SOURCE), "VOXLATE_CACHE": str(tmp_path.parent / "cache")}
-    before = sorted(tmp_path.rglob("*"))
+    before, reports = sorted(tmp_path.rglob("*")), []
+
+    async def report(_, __, text):
+        reports.append(text)
 
     async def talk():
         server = mcp.StdioServerParameters(command=sys.executable, args=words, env=environment)
         async with mcp.Client(server) as client:
             listed = (await client.list_tools()).tools
-            answers = [await client.call_tool(*call) for *call, _ in CALLS]
+            answers = [
+                await client.call_tool(*call, progress_callback=report) for *call, _ in CALLS
+            ]
             return listed, answers, [await client.call_tool(*call) for call in REFUSED]
 
     listed, answers, refused = anyio.run(talk)
@@ -129,6 +134,7 @@ def test_an_agent_calls_commands_over_stdio_and_writes_nothing(cohort, prepared,
         assert not answer.is_error, (name, answer.content[0].text)
         result = json.loads(answer.content[0].text)["result"]
         assert key in result if key else isinstance(result, list)
+    assert "cases 0/1" in reports
     assert all(answer.is_error for answer in refused)
     assert all("expected" in answer.content[0].text for answer in refused)
     assert sorted(tmp_path.rglob("*")) == before

@@ -214,7 +214,8 @@ def _stated(own: Mapping[str, inspect.Parameter], further: Collection[str] = ())
 
 
 def _is_table(annotation: Any) -> bool:
-    return is_dataclass(annotation)
+    """Whether a parameter is of an options dataclass."""
+    return is_dataclass(annotation) and annotation is not Reporter
 
 
 def parameters_of(described: Callable[..., Any]) -> Parameters:
