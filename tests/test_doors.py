@@ -46,7 +46,7 @@ FUNCTIONS = {
 # What shows a result, is another function (survey), or has another name (out, run).
 NOT_IN_PYTHON = {"mcp": {"folders", "write"}, "prepare": {"dry_run"}, "export": {"path"}}
 ONLY_IN_PYTHON = {"cases", "changes", "options", "progress", "run", "to", "token"}
-SHOWN = {"as_json", "verbose", "every", "everything"}
+SHOWN = {"as_json", "verbose", "everything"}
 
 
 def in_python(name: str) -> set[str]:

@@ -10,8 +10,17 @@ from rich.text import Text
 from voxlate.anatomy.options import PhantomOptions
 from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.messages import Message
-from voxlate.base.options.option import MAIN, OUTPUT, Option
-from voxlate.commands.api.entry import OUT, Argument, Aside, Command, Left, Out, Place, function
+from voxlate.base.options.option import MAIN, Option
+from voxlate.commands.api.entry import (
+    Argument,
+    Aside,
+    Command,
+    Everything,
+    Left,
+    Out,
+    Place,
+    function,
+)
 from voxlate.commands.api.progress import Reporter
 from voxlate.scans.options.layout import MAX_VOLUME, Layout, allow_volumes
 from voxlate.scans.options.prepare import PrepareOptions
@@ -75,15 +84,10 @@ def _prepare_lines(
     options: PrepareOptions,
     dry_run: bool,
     verbose: bool = False,
-    every: Annotated[
-        bool,
-        Option(
-            "List all files of a --dry-run instead of the first ones.", flag="--all", panel=OUTPUT
-        ),
-    ] = False,
+    everything: Everything = False,
 ) -> Iterator[Any]:
     if dry_run:
-        yield from _survey_lines(done, None if every else MOST_ROWS)
+        yield from _survey_lines(done, None if everything else MOST_ROWS)
     else:
         yield from _prepared_lines(done, Path(root), options, None if verbose else MOST_ALIGNED)
 
@@ -330,7 +334,7 @@ def _pseudonymised_lines(done: "Deidentified", out: Path) -> Iterator[Any]:
 @Command("pseudonymise SERIES --key key --out TO", lines=_pseudonymised_lines)
 def pseudonymise(
     folder: Annotated[Place, Argument("Folder with DICOM files.", metavar="DICOM")],
-    out: Annotated[Place, OUT],
+    out: Out,
     *,
     key: Annotated[Place, Option("Key file of pseudonym-key.", panel=MAIN)],
 ) -> "Deidentified":

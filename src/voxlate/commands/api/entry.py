@@ -40,7 +40,9 @@ RUN = Argument(
 Run = Annotated[Place, RUN]
 OUT = Option("Output folder.", panel=MAIN)
 Out = Annotated[Place, OUT]
-Everything = Annotated[bool, Option("Print all scores and baselines.", flag="--all", panel=OUTPUT)]
+Everything = Annotated[
+    bool, Option("Print all files, scores or baselines.", flag="--all", panel=OUTPUT)
+]
 
 
 @dataclass(frozen=True)
