@@ -23,7 +23,8 @@ def keep_messages(
 
     def take(said: Message) -> None:
         """Keep a message, and print it where it does not wait."""
-        kept.append(said)
+        if folder is not None:  # a server says more than memory holds
+            kept.append(said)
         if verbose:
             note(said)
         elif not wait:
