@@ -47,7 +47,7 @@ def serve_agents(
     """Serve the commands as tools for agents over stdio (Model Context Protocol).
 
     Each tool has the options of its command and returns its result as JSON. Paths outside the folders, links that lead
-    out of them, addresses of networks and code outside voxlate are refused. Without --write nothing is written.
+    out of them, addresses of networks and code outside voxlate are refused. Without --write nothing is written into them.
     """
     optional_package("mcp", "mcp", "voxlate mcp", "the package mcp")
     for folder in map(Path, folders):
@@ -55,6 +55,7 @@ def serve_agents(
             raise BadInput(f"{folder}: expected a folder, found none. Check the path.")
     tools = Tools([Path(folder).resolve() for folder in folders], write)
     os.chdir(tools.folders[0])
+    os.environ["HF_HUB_OFFLINE"] = "1"
     _serve(tools)
 
 
@@ -77,10 +78,8 @@ class Tools:
 
     def parameters(self, command: entry.Command) -> entry.Parameters:
         """The arguments and options of a command that agents may give."""
-        own, closed = (
-            entry.parameters_of(command.described),
-            {*CLOSED, *(self.fixed(command) or ())},
-        )
+        own = entry.parameters_of(command.described)
+        closed = {*CLOSED, *(self.fixed(command) or ())}
         return {name: own[name] for name in own if name not in closed}
 
     def tool(self, command: entry.Command) -> dict[str, Any]:
@@ -126,8 +125,8 @@ class Tools:
         """Raise BadInput for a text that may name a place outside the folders, also by links below it or in a TOML file."""
         for text in _texts(value):
             for part in filter(None, {text, *SEPARATORS.split(text)}):
-                places = [part, *_links(part)]
-                if ADDRESS.match(part) or not all(map(self.holds, places)):
+                held = not ADDRESS.match(part) and self.holds(part)
+                if not held or not all(map(self.holds, _links(part))):
                     raise BadInput(
                         f"{name}: expected a place in {', '.join(map(str, self.folders))} without links that lead out, found {text!r}. Name another."
                     )
