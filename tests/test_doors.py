@@ -40,6 +40,7 @@ FUNCTIONS = {
     "export": ("export", "export_for", "export_model"),
     "import": ("import_weights",),
     "mcp": (),  # a server of the command line
+    "prepare": ("prepare", "survey"),
     "starters": ("list_starters",),
     "synth": ("synthesise",),
 }

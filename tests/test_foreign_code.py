@@ -189,7 +189,7 @@ CALLS = {
     "listen": {"run": "RUN", "out": "OUT", "allow": ["A"], "to": "B@127.0.0.1:104"},
 }
 OTHER_FUNCTIONS = """__version__ compare demo export export_for import_weights info list_starters manifest phantom plan prepare pseudonym_key
-pseudonymise report serve"""
+pseudonymise report serve survey"""
 
 
 def test_every_function_in_python_is_tried_with_a_strangers_files():

@@ -8,6 +8,7 @@ from typing import Any
 from typing import Literal
 from voxlate.anatomy.options import PhantomOptions as PhantomOptions
 from voxlate.base.errors import BadInput as BadInput
+from voxlate.checks.survey import Survey
 from voxlate.clinic.deidentify import Deidentified
 from voxlate.clinic.dicom_out import Exported
 from voxlate.clinic.export_for import Converted
@@ -222,6 +223,70 @@ def pseudonymise(
     folder: Folder with DICOM files.
     out: Output folder.
     key: Key file of pseudonym-key.
+    """
+
+
+def survey(
+    root: str | Path,
+    options: PrepareOptions | None = None,
+    *,
+    progress: bool | Callable[..., None] | Reporter = True,
+    modalities: Sequence[str] | None = None,
+    resample: bool = False,
+    register: Literal["rigid", "affine", "smooth", "bspline", "ants"] | None = None,
+    spacing_mm: tuple[float, float, float] | None = None,
+    matrix: tuple[int, int, int] | tuple[int, int] | None = None,
+    fixed: str | None = None,
+    align: Literal["midline"] | None = None,
+    mask: Literal["body", "brain"] = "body",
+    mask_from: str | None = None,
+    shares: tuple[float, float, float] | None = None,
+    seed: int = 0,
+    audit: bool = True,
+    audit_cases: int | None = None,
+    pattern: str | None = None,
+    manifest: str | Path | None = None,
+    preset: str | Path | None = None,
+    patients: str | Path | None = None,
+    allow_outside: bool = False,
+    prefer: Sequence[str] | str | None = None,
+    exclude: Sequence[str] | str | None = None,
+    exclude_file: Sequence[str] | str | None = None,
+    max_volume: str | None = None,
+    executor: Literal["local", "ray"] | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+) -> Survey:
+    """Check units and grids of all scans as `prepare` would, and write nothing; outliers and copies are not looked for.
+
+    root: Folder with one folder per case, or a manifest (CSV).
+    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+    options: PrepareOptions, whose fields may also be given by name (changes):
+      executor: Workers: local (processes) or ray.
+      workers: Number of workers.
+      address: Ray cluster: HOST:PORT or auto.
+      pattern: Path of scans, with {patient}, {case}, {modality}.
+      manifest: Table (CSV, TSV): cases, patients and paths.
+      preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+      patients: 'CASE PATIENT' a line, or each (a patient a case).
+      allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+      prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
+      exclude: Case or patient to leave out (*, ?). One or a list.
+      exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
+      max_volume: Largest scan that is read. Default: 4GB.
+      modalities: Modality to keep; every case must have it. One or a list. Default: all.
+      resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
+      register: Register the scans of a case: rigid, affine, smooth, bspline or ants.
+      spacing_mm: Voxel size in mm to which all scans are resampled. In the order z, y, x.
+      matrix: Columns, rows and slices to which every scan is resized, instead of spacing_mm. In the order z, y, x.
+      fixed: Modality whose grid the other scans are resampled to.
+      align: Align heads: midline turns and shifts them until left and right mirror each other.
+      mask: Mask of a case that has no mask file: body or brain. Default: 'body'.
+      mask_from: Modality in which the brain is segmented. Default: plain CT if there is one.
+      shares: Shares or numbers of patients for train, val and test. Default: 0.7 0.15 0.15, and no test patients if there are fewer than 10. The splits of a manifest take precedence.
+      seed: Random seed of the split by patient. Default: 0.
+      audit: Estimate how far the scans of a case are misaligned. Default: True.
+      audit_cases: Number of cases whose alignment is estimated. Default: all of a small cohort, a tenth of a large one.
     """
 
 
