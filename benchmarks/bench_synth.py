@@ -23,7 +23,6 @@ from rich.console import Console
 from voxlate import phantom, synthesise
 from voxlate.base import machine
 from voxlate.base.files import write_json
-from voxlate.commands.api import images
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
 from voxlate.synthesis import inputs, result
@@ -32,6 +31,7 @@ from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import Scans
 from voxlate.synthesis.selection import Selection
+from voxlate.training import model as model_of_run
 from voxlate.training.model import model_of, network_of
 from voxlate.training.recipe import from_dict
 
@@ -55,7 +55,7 @@ PARTS = (  # of a synthesis, and the functions that they consist of
     ("intervals", model_of_case, "case_intervals"),
     ("background", model_of_case, "find_empty_slices", "empty_slices"),
     ("write", result, "write_images"),
-    ("load", images, "load_members"),
+    ("load", model_of_run, "load_members"),
 )
 
 TINY = {
@@ -215,7 +215,7 @@ def parts_of_head(size: tuple[int, int, int]) -> dict[str, Any]:
     """Wall and CPU seconds by part of a process that synthesises the CT of a head, and its peak memory in GiB."""
     with tempfile.TemporaryDirectory() as folder:
         cohort = Path(folder) / "cohort"
-        phantom(cohort, cases=1, size=size, modality=["t1"], lesion="none", progress=False)
+        phantom(cohort, cases=1, size=size, modalities=["t1"], lesion="none", progress=False)
         (scan,) = cohort.glob("*/t1.nii.gz")
         command = [sys.executable, __file__, "--head", str(scan), str(time.time())]
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -12,6 +12,7 @@ import voxlate
 from trust import HEADS, means, parts_of_intervals, write_manifest
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.scans.cohorts.find import find_cohort
+from voxlate.training.options import Mode
 from voxlate.training.recipe import read
 from voxlate.training.run import Run
 from voxlate.training.verdict import SYNTHESIS
@@ -45,7 +46,7 @@ class Row:
     subject: str
     minutes: float
     seed: int = 0
-    mode: str | None = None
+    mode: Mode | None = None
     steps: int | None = None
     patients: int | None = None
     answers: tuple[str, ...] = ()

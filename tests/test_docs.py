@@ -32,7 +32,7 @@ def section(page: str, heading: str) -> str:
 
 def test_the_page_of_commands_has_every_command_option_and_example(generate):
     page = generate.commands()
-    assert len(re.findall(r"^## voxlate ", page, flags=re.M)) == 23
+    assert len(re.findall(r"^## voxlate ", page, flags=re.M)) == 24
     synth = section(page, "voxlate synth")
     assert "`--samples INT`" in synth
     assert "\nvoxlate synth RUN COHORT --out OUT --split val" in synth

@@ -61,23 +61,6 @@ def test_several_runs_are_one_ensemble(run, cohort, tmp_path):
     assert (tmp_path / "out" / "case0" / "t2_std_uncalibrated.nii.gz").is_file()
 
 
-COMMANDS = {
-    "import": "import_weights",
-    "starters": "list_starters",
-    "synth": "synthesise",
-}  # those whose functions have other names
-
-
-def test_every_command_has_its_function():
-    from voxlate.commands.cli.commands import app
-
-    commands = [
-        one.name or one.callback.__name__.removeprefix("list_") for one in app.registered_commands
-    ]
-    assert len(commands) == 23
-    assert {COMMANDS.get(name, name) for name in commands} <= {*package.__all__}
-
-
 @every_row("name", sorted({*package.__all__} - {"__version__", "load"}))
 def test_a_function_stays_one_when_its_folder_is_imported(name):
     import voxlate.anatomy
@@ -102,7 +85,7 @@ def test_the_help_of_a_function_is_plain_and_has_a_line_for_each_parameter(name)
     for parameter in own:
         assert re.search(rf"^ +{parameter}: ", text, re.M), parameter
     if "options" in own:
-        table = get_args(inspect.get_annotations(function, eval_str=True)["options"])[0]
+        table = get_args(signature.parameters["options"].annotation)[0]
         for field in dataclasses.fields(table):
             assert re.search(rf"^ +{field.name}: ", text, re.M), field.name
 

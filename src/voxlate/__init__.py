@@ -1,6 +1,7 @@
 """voxlate: turn one kind of medical scan into another. Research software, not a medical device."""
 
 import os
+from pathlib import Path
 
 from voxlate.base.lazy import PROVIDERS, names_of_stub
 
@@ -13,7 +14,7 @@ PROVIDERS["features"] = "voxlate.training.features:frozen_network"
 PROVIDERS["contrasts"] = "voxlate.anatomy.drawn:Drawn"
 
 __version__ = "0.7.0"
-__getattr__, _names = names_of_stub(__name__, __file__)
+__getattr__, _names = names_of_stub(__name__, str(Path(__file__).with_name("names.py")))
 __all__ = ["__version__", *_names]
 
 

@@ -1,48 +1,1190 @@
+"""Written by release/stub.py: the commands, with each option as a typed keyword."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from typing import Literal
 from voxlate.anatomy.options import PhantomOptions as PhantomOptions
 from voxlate.base.errors import BadInput as BadInput
+from voxlate.checks.survey import Survey
+from voxlate.clinic.deidentify import Deidentified
+from voxlate.clinic.dicom_out import Exported
+from voxlate.clinic.export_for import Converted
 from voxlate.clinic.options.consumers import ConsumerOptions as ConsumerOptions
 from voxlate.clinic.options.share import ExportOptions as ExportOptions
 from voxlate.clinic.options.share import ListenOptions as ListenOptions
 from voxlate.clinic.options.share import ModelOptions as ModelOptions
 from voxlate.clinic.options.share import PushOptions as PushOptions
 from voxlate.clinic.options.share import ServeOptions as ServeOptions
-from voxlate.commands.api.carry import export_model as export_model
-from voxlate.commands.api.carry import push as push
-from voxlate.commands.api.catalogue import list_starters as list_starters
-from voxlate.commands.api.catalogue import recipes as recipes
-from voxlate.commands.api.cohorts import manifest as manifest
-from voxlate.commands.api.cohorts import phantom as phantom
-from voxlate.commands.api.cohorts import prepare as prepare
-from voxlate.commands.api.cohorts import pseudonym_key as pseudonym_key
-from voxlate.commands.api.cohorts import pseudonymise as pseudonymise
-from voxlate.commands.api.demo import demo as demo
-from voxlate.commands.api.exports import export as export
-from voxlate.commands.api.exports import export_for as export_for
-from voxlate.commands.api.exports import listen as listen
-from voxlate.commands.api.facts import info as info
-from voxlate.commands.api.images import check as check
-from voxlate.commands.api.images import load as load
-from voxlate.commands.api.images import synthesise as synthesise
-from voxlate.commands.api.images import synthesize as synthesize
-from voxlate.commands.api.scores import compare as compare
-from voxlate.commands.api.scores import evaluate as evaluate
-from voxlate.commands.api.scores import report as report
-from voxlate.commands.api.training import adapt as adapt
-from voxlate.commands.api.training import calibrate as calibrate
-from voxlate.commands.api.training import import_weights as import_weights
-from voxlate.commands.api.training import plan as plan
-from voxlate.commands.api.training import train as train
+from voxlate.commands.api.demo import Demo
+from voxlate.commands.api.demo_scan import RealDemo
+from voxlate.commands.api.exports import Pushed
+from voxlate.commands.api.images import Checks
+from voxlate.commands.api.images import Syntheses
+from voxlate.commands.api.progress import Reporter
+from voxlate.evaluation.compare import Comparison
 from voxlate.evaluation.options.calibrate import CalibrateOptions as CalibrateOptions
 from voxlate.evaluation.options.evaluate import CompareOptions as CompareOptions
 from voxlate.evaluation.options.evaluate import EvaluateOptions as EvaluateOptions
-from voxlate.page.server import serve as serve
+from voxlate.evaluation.scoring.scores import Scores
+from voxlate.exchange.model_file import Description
+from voxlate.scans.cases.prepared import Cohort
+from voxlate.scans.cohorts.case_files import CohortFiles
 from voxlate.scans.images.grid import Volume as Volume
+from voxlate.scans.options.layout import Layout
 from voxlate.scans.options.prepare import PrepareOptions as PrepareOptions
+from voxlate.synthesis.model import Model
 from voxlate.synthesis.options import CheckOptions as CheckOptions
 from voxlate.synthesis.options import SynthOptions as SynthOptions
 from voxlate.training.options import AdaptOptions as AdaptOptions
 from voxlate.training.options import ImportOptions as ImportOptions
 from voxlate.training.options import PlanOptions as PlanOptions
 from voxlate.training.options import TrainOptions as TrainOptions
+from voxlate.training.planning.plan import Plan
+from voxlate.training.recipe.settings import Recipe
+from voxlate.training.run import Run
 
 __version__: str
+
+def info(
+    path: str | Path,
+    *,
+    max_volume: str | None = None,
+) -> dict[str, Any]:
+    """Describe a scan (grid, unit, range), a cohort or a model.
+
+    path: Scan, DICOM folder or FOLDER#series, cohort, output of synth, run or weights.
+    max_volume: Largest scan that is read. Default: 4GB.
+    """
+
+
+def manifest(
+    root: str | Path,
+    out: str | Path | None = None,
+    options: Layout | None = None,
+    *,
+    pattern: str | None = None,
+    manifest: str | Path | None = None,
+    preset: str | Path | None = None,
+    patients: str | Path | None = None,
+    allow_outside: bool = False,
+    prefer: Sequence[str] | str | None = None,
+    exclude: Sequence[str] | str | None = None,
+    exclude_file: Sequence[str] | str | None = None,
+    max_volume: str | None = None,
+) -> CohortFiles:
+    """Write the table of cases, patients, splits and scans that prepare would read, for corrections.
+
+    root: Folder of scans.
+    out: Table to write. Default: COHORT/cases.csv.
+    options: Layout, whose fields may also be given by name (changes):
+      pattern: Path of scans, with {patient}, {case}, {modality}.
+      manifest: Table (CSV, TSV): cases, patients and paths.
+      preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+      patients: 'CASE PATIENT' a line, or each (a patient a case).
+      allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+      prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
+      exclude: Case or patient to leave out (*, ?). One or a list.
+      exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
+      max_volume: Largest scan that is read. Default: 4GB.
+    """
+
+
+def phantom(
+    out: str | Path,
+    options: PhantomOptions | None = None,
+    *,
+    progress: bool | Callable[..., None] | Reporter = True,
+    cases: int | None = None,
+    size: tuple[int, int, int] | None = None,
+    ct: str | Path | None = None,
+    labels: str | Path | None = None,
+    tissues: str | Path | None = None,
+    lesions: str | Path | None = None,
+    lesion_tissues: str | Path = "brats",
+    spacing_mm: tuple[float, float, float] | None = None,
+    modalities: Sequence[str] | None = None,
+    lesion: Literal["none", "tumour", "stroke", "mixed"] = "mixed",
+    stripped: bool = False,
+    seed: int = 0,
+) -> list[Path]:
+    """Write a cohort of synthetic heads, or of bodies from label maps, in MR, CT, CTA, TOF, SWI and perfusion.
+
+    The folders of its cases are returned.
+
+    out: Output folder.
+    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+    options: PhantomOptions, whose fields may also be given by name (changes):
+      cases: Number of cases. Default: 24, of ct one of each CT.
+      size: Number of voxels in x, y and z. Default: 96 96 48. Not with labels.
+      ct: Real CT, or folder of CTs, whose MR is drawn in place of simulated heads.
+      labels: Label map, or folder of label maps, whose anatomy is varied and drawn in place of simulated heads. With ct: the organs of the CTs of the same names.
+      tissues: Tissues of the labels: brats, charm, synthseg, totalsegmentator, or a TOML file.
+      lesions: Label map, or folder of label maps, whose lesions take the place of drawn tumours.
+      lesion_tissues: Tissues of the labels of lesions, as for tissues. Default: 'brats'.
+      spacing_mm: Voxel size in mm with labels or ct. Default: that of the label map or CT.
+      modalities: Modality that is written, such as t1, ct, a map of a tissue parameter such as t1_map, or maps for all of these. One or a list. Default: all images and no map.
+      lesion: Lesion of the heads: none, tumour, stroke or mixed. Default: 'mixed'.
+      stripped: Write the brain alone, as after skull stripping. Default: False.
+      seed: Random seed of the heads. Default: 0.
+    """
+
+
+def prepare(
+    root: str | Path,
+    out: str | Path,
+    options: PrepareOptions | None = None,
+    *,
+    progress: bool | Callable[..., None] | Reporter = True,
+    modalities: Sequence[str] | None = None,
+    resample: bool = False,
+    register: Literal["rigid", "affine", "smooth", "bspline", "ants"] | None = None,
+    spacing_mm: tuple[float, float, float] | None = None,
+    matrix: tuple[int, int, int] | tuple[int, int] | None = None,
+    fixed: str | None = None,
+    align: Literal["midline"] | None = None,
+    mask: Literal["body", "brain"] = "body",
+    mask_from: str | None = None,
+    shares: tuple[float, float, float] | None = None,
+    seed: int = 0,
+    audit: bool = True,
+    audit_cases: int | None = None,
+    pattern: str | None = None,
+    manifest: str | Path | None = None,
+    preset: str | Path | None = None,
+    patients: str | Path | None = None,
+    allow_outside: bool = False,
+    prefer: Sequence[str] | str | None = None,
+    exclude: Sequence[str] | str | None = None,
+    exclude_file: Sequence[str] | str | None = None,
+    max_volume: str | None = None,
+    executor: Literal["local", "ray"] | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+) -> Cohort:
+    """Check a cohort, split it by patient, and convert it for training; the same call resumes.
+
+    root: Folder with one folder per case, or a manifest (CSV).
+    out: Output folder.
+    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+    options: PrepareOptions, whose fields may also be given by name (changes):
+      executor: Workers: local (processes) or ray.
+      workers: Number of workers.
+      address: Ray cluster: HOST:PORT or auto.
+      pattern: Path of scans, with {patient}, {case}, {modality}.
+      manifest: Table (CSV, TSV): cases, patients and paths.
+      preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+      patients: 'CASE PATIENT' a line, or each (a patient a case).
+      allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+      prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
+      exclude: Case or patient to leave out (*, ?). One or a list.
+      exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
+      max_volume: Largest scan that is read. Default: 4GB.
+      modalities: Modality to keep; every case must have it. One or a list. Default: all.
+      resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
+      register: Register the scans of a case: rigid, affine, smooth, bspline or ants.
+      spacing_mm: Voxel size in mm to which all scans are resampled. In the order z, y, x.
+      matrix: Columns, rows and slices to which every scan is resized, instead of spacing_mm. In the order z, y, x.
+      fixed: Modality whose grid the other scans are resampled to.
+      align: Align heads: midline turns and shifts them until left and right mirror each other.
+      mask: Mask of a case that has no mask file: body or brain. Default: 'body'.
+      mask_from: Modality in which the brain is segmented. Default: plain CT if there is one.
+      shares: Shares or numbers of patients for train, val and test. Default: 0.7 0.15 0.15, and no test patients if there are fewer than 10. The splits of a manifest take precedence.
+      seed: Random seed of the split by patient. Default: 0.
+      audit: Estimate how far the scans of a case are misaligned. Default: True.
+      audit_cases: Number of cases whose alignment is estimated. Default: all of a small cohort, a tenth of a large one.
+    """
+
+
+def pseudonym_key(
+    file: str | Path,
+    *,
+    of: Sequence[str] | None = None,
+) -> dict[str, str]:
+    """Write a new random key for pseudonymise, or print the pseudonyms of patients by an existing key.
+
+    file: Key file, outside all output folders.
+    of: Patient whose pseudonym is printed; FILE must exist. One or a list.
+    """
+
+
+def pseudonymise(
+    folder: str | Path,
+    out: str | Path,
+    *,
+    key: str | Path,
+) -> Deidentified:
+    """Copy DICOM images under pseudonyms, by the basic profile of DICOM PS3.15.
+
+    Patient ids and UIDs are keyed hashes; dates are shifted by a number of days of the patient.
+
+    folder: Folder with DICOM files.
+    out: Output folder.
+    key: Key file of pseudonym-key.
+    """
+
+
+def survey(
+    root: str | Path,
+    options: PrepareOptions | None = None,
+    *,
+    progress: bool | Callable[..., None] | Reporter = True,
+    modalities: Sequence[str] | None = None,
+    resample: bool = False,
+    register: Literal["rigid", "affine", "smooth", "bspline", "ants"] | None = None,
+    spacing_mm: tuple[float, float, float] | None = None,
+    matrix: tuple[int, int, int] | tuple[int, int] | None = None,
+    fixed: str | None = None,
+    align: Literal["midline"] | None = None,
+    mask: Literal["body", "brain"] = "body",
+    mask_from: str | None = None,
+    shares: tuple[float, float, float] | None = None,
+    seed: int = 0,
+    audit: bool = True,
+    audit_cases: int | None = None,
+    pattern: str | None = None,
+    manifest: str | Path | None = None,
+    preset: str | Path | None = None,
+    patients: str | Path | None = None,
+    allow_outside: bool = False,
+    prefer: Sequence[str] | str | None = None,
+    exclude: Sequence[str] | str | None = None,
+    exclude_file: Sequence[str] | str | None = None,
+    max_volume: str | None = None,
+    executor: Literal["local", "ray"] | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+) -> Survey:
+    """Check units and grids of all scans as `prepare` would, and write nothing; outliers and copies are not looked for.
+
+    root: Folder with one folder per case, or a manifest (CSV).
+    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+    options: PrepareOptions, whose fields may also be given by name (changes):
+      executor: Workers: local (processes) or ray.
+      workers: Number of workers.
+      address: Ray cluster: HOST:PORT or auto.
+      pattern: Path of scans, with {patient}, {case}, {modality}.
+      manifest: Table (CSV, TSV): cases, patients and paths.
+      preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+      patients: 'CASE PATIENT' a line, or each (a patient a case).
+      allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+      prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
+      exclude: Case or patient to leave out (*, ?). One or a list.
+      exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
+      max_volume: Largest scan that is read. Default: 4GB.
+      modalities: Modality to keep; every case must have it. One or a list. Default: all.
+      resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
+      register: Register the scans of a case: rigid, affine, smooth, bspline or ants.
+      spacing_mm: Voxel size in mm to which all scans are resampled. In the order z, y, x.
+      matrix: Columns, rows and slices to which every scan is resized, instead of spacing_mm. In the order z, y, x.
+      fixed: Modality whose grid the other scans are resampled to.
+      align: Align heads: midline turns and shifts them until left and right mirror each other.
+      mask: Mask of a case that has no mask file: body or brain. Default: 'body'.
+      mask_from: Modality in which the brain is segmented. Default: plain CT if there is one.
+      shares: Shares or numbers of patients for train, val and test. Default: 0.7 0.15 0.15, and no test patients if there are fewer than 10. The splits of a manifest take precedence.
+      seed: Random seed of the split by patient. Default: 0.
+      audit: Estimate how far the scans of a case are misaligned. Default: True.
+      audit_cases: Number of cases whose alignment is estimated. Default: all of a small cohort, a tenth of a large one.
+    """
+
+
+def demo(
+    out: str | Path = "demo",
+    *,
+    real: str | Path | None = None,
+    starter: str | None = None,
+    progress: bool | Callable[..., None] | Reporter = True,
+) -> Demo | RealDemo:
+    """Run every step on a phantom cohort (a few minutes on a CPU), or a starter on a scan of your own.
+
+    out: Output folder. Default: 'demo'.
+    real: Scan of your own: a starter's synthesis of it as a picture, in seconds.
+    starter: Starter for real, as starter:NAME. Default: by the scan's name.
+    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+    """
+
+
+def export(
+    out: str | Path,
+    dicom: str | Path,
+    options: ExportOptions | None = None,
+    *,
+    progress: bool | Callable[..., None] | Reporter = True,
+    like: str | Path | None = None,
+    enhanced: bool = False,
+    accept_untrusted: bool = False,
+) -> Exported:
+    """Write synthesised images as derived DICOM series in the study of their source (research use only).
+
+    out: Folder that synth wrote, or one case's folder in it; or a CT in HU.
+    dicom: New folder for the DICOM series.
+    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+    options: ExportOptions, whose fields may also be given by name (changes):
+      like: DICOM series of the source, for one case (default: as the provenance states it); with for pet an image on the PET's grid.
+      enhanced: One enhanced object of many frames for each CT or MR image. Default: False.
+      accept_untrusted: Hand on untrusted images. Default: False.
+    """
+
+
+def export_for(
+    out: str | Path,
+    to: str | Path,
+    options: ConsumerOptions | None = None,
+    *,
+    progress: bool | Callable[..., None] | Reporter = True,
+    consumer: Literal["planning", "proton", "ultrasound", "pet"] | None = None,
+    beam: str | None = None,
+    table: str | Path | None = None,
+    kvp: float = 120,
+    couch: str | Path | None = None,
+    conversion: Literal["kplan", "marsac2017", "aubry2003", "mcdannold2020"] = "kplan",
+    aperture: float = 60.0,
+    plane: Literal["axial", "source"] = "axial",
+    clear_outside: bool = False,
+    like: str | Path | None = None,
+    accept_untrusted: bool = False,
+) -> Converted:
+    """Write CTs in HU for planning, protons, ultrasound or PET, in the unit of each, with the ends of their intervals.
+
+    out: Folder that synth wrote, or one case's folder in it; or a CT in HU.
+    to: New folder of the images or of the model.
+    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+    options: ConsumerOptions, whose fields may also be given by name (changes):
+      consumer: User of a CT in HU, in whose units it is written to out.
+      beam: Direction of protons or of a transducer: gantry angle, or x,y,z (RAS). Default: 0, from the front; ultrasound: 0,0,-1, from the vertex.
+      table: CSV of your scanner, hu,rsp (proton) or hu,electron_density (planning). Default: Schneider 1996.
+      kvp: Tube voltage of the CT whose HU are synthesised (pet). Default: 120.
+      couch: Attenuation of the table in 1/cm, which is added (pet).
+      conversion: Published conversion of HU in the skull (ultrasound). Default: 'kplan'.
+      aperture: Diameter in mm of the rays through the skull (ultrasound). From 2 to 400. Default: 60.0.
+      plane: Plane of the slices (planning). Default: 'axial'.
+      clear_outside: Set HU outside the body to -1000 (planning). Default: False.
+      like: of the function in Python alone.
+      accept_untrusted: Default: False.
+    """
+
+
+def export_model(
+    run: str | Path,
+    out: str | Path,
+    options: ModelOptions | None = None,
+    *,
+    weights: Literal["float32", "float16", "int8"] = "float32",
+    answer: Literal["mean", "sample"] | None = None,
+    steps: int | None = None,
+    samples: int | None = None,
+    sharpness: float | None = None,
+    intervals: bool = True,
+    licence: str = "not stated",
+    allow_code: bool = False,
+) -> Description:
+    """Write a trained model to a new folder that voxlate-run reads, and run its self-test there.
+
+    run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+    out: New folder of the images or of the model.
+    options: ModelOptions, whose fields may also be given by name (changes):
+      weights: Numbers in which the weights are stored; the loss is measured. Default: 'float32'.
+      answer: Prediction: mean or sample (default: of the last stage).
+      steps: Steps of the sampler, which are fixed in the model.
+      samples: Images sampled for each case.
+      sharpness: Place between the mean prediction (0) and the sample (1).
+      intervals: Intervals of a calibrated run. Default: True.
+      licence: Licence of the model, as its users will read it; of a starter, Apache-2.0. Default: 'not stated'.
+      allow_code: Import and run the model's own Python code. Default: False.
+    """
+
+
+def listen(
+    run: str | Path,
+    out: str | Path,
+    options: ListenOptions | None = None,
+    *,
+    progress: bool | Callable[..., None] | Reporter = True,
+    allow: Sequence[str] = ...,
+    to: str = ...,
+    port: int = 11112,
+    title: str = "VOXLATE",
+    host: str = "127.0.0.1",
+    idle: float = 10.0,
+    anyway: bool = False,
+    accept_untrusted: bool = False,
+    device: str = "auto",
+) -> None:
+    """Receive studies by C-STORE, synthesise one at a time, and send the images by C-STORE, until interrupted.
+
+    The queue survives a killed process: the same command goes on, and sends no image twice.
+
+    run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+    out: Folder of the queue, on a disk of its own.
+    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+    options: ListenOptions, whose fields may also be given by name (changes):
+      allow: AE title of a sender that is allowed. One or a list.
+      to: Node that takes the images.
+      port: Port to listen on. From 1 to 65535. Default: 11112.
+      title: Own AE title. Default: 'VOXLATE'.
+      host: Own address to listen on, which the senders reach; 0.0.0.0: all. Default: '127.0.0.1'.
+      idle: Seconds without a new image or an open association, after which a study is complete. Default: 10.0.
+      anyway: Also cases graded "do not trust". Default: False.
+      accept_untrusted: Hand on untrusted images. Default: False.
+      device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+    """
+
+
+def push(
+    run: str | Path,
+    repo: str,
+    options: PushOptions | None = None,
+    *,
+    dry_run: str | Path | None = None,
+    scores: str | Path | None = None,
+    licence: str = "not stated",
+    private: bool = False,
+    onnx: bool = True,
+    allow_code: bool = False,
+) -> Pushed:
+    """Upload a trained model to a hub of Hugging Face, with a card and without anything on its patients.
+
+    dry-run writes the same files into a folder: look at them first.
+
+    run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+    repo: Repository, which is created if it is absent.
+    options: PushOptions, whose fields may also be given by name (changes):
+      dry_run: New folder that is written in place of the upload.
+      scores: Scored folder of the run's images, for the card.
+      licence: Licence of the model, as its users will read it; of a starter, Apache-2.0. Default: 'not stated'.
+      private: A new repository is private. Default: False.
+      onnx: The model that voxlate-run reads, too, if the run can be exported. Default: True.
+      allow_code: Import and run the model's own Python code. Default: False.
+    """
+
+
+def check(
+    run: str | Sequence[Path | str] | Path | Model,
+    inputs: str | Path | Sequence[Path | str] | Mapping[str, Any],
+    options: CheckOptions | None = None,
+    *,
+    progress: bool | Callable[..., None] | Reporter = True,
+    split: Literal["train", "val", "test"] | None = None,
+    answer: Literal["mean", "sample"] | None = None,
+    missing: Sequence[str] | None = None,
+    series: Sequence[str] | None = None,
+    device: str = "auto",
+    allow_code: bool = False,
+    pattern: str | None = None,
+    manifest: str | Path | None = None,
+    preset: str | Path | None = None,
+    patients: str | Path | None = None,
+    allow_outside: bool = False,
+    prefer: Sequence[str] | str | None = None,
+    exclude: Sequence[str] | str | None = None,
+    exclude_file: Sequence[str] | str | None = None,
+    max_volume: str | None = None,
+) -> Checks:
+    """State whether a model fits scans, before anything is computed.
+
+    The exit code is 3 where a case is graded "do not trust": synth leaves it out unless anyway.
+
+    run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+    inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
+    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+    options: CheckOptions, whose fields may also be given by name (changes):
+      pattern: Path of scans, with {patient}, {case}, {modality}.
+      manifest: Table (CSV, TSV): cases, patients and paths.
+      preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+      patients: 'CASE PATIENT' a line, or each (a patient a case).
+      allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+      prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
+      exclude: Case or patient to leave out (*, ?). One or a list.
+      exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
+      max_volume: Largest scan that is read. Default: 4GB.
+      split: Split to synthesise: train, val or test.
+      answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
+      missing: Modality to leave out of the input and synthesise. One or a list.
+      series: Series of a DICOM study: t1=NUMBER or UID.
+      device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+      allow_code: Import and run the model's own Python code. Default: False.
+    """
+
+
+def load(
+    run: str | Path,
+    device: str = "auto",
+    allow_code: bool = False,
+    answer: Literal["mean", "sample"] | None = None,
+) -> Model:
+    """Open a run for synthesis in memory.
+
+    run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+    device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+    allow_code: Import and run the model's own Python code. Default: False.
+    answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
+    """
+
+
+def synthesise(
+    run: str | Sequence[Path | str] | Path | Model,
+    inputs: str | Path | Sequence[Path | str] | Mapping[str, Any],
+    out: str | Path,
+    options: SynthOptions | None = None,
+    *,
+    progress: bool | Callable[..., None] | Reporter = True,
+    samples: int | None = None,
+    anyway: bool = False,
+    contrast_of: Sequence[str | Path] | None = None,
+    part: str | None = None,
+    like: str | None = None,
+    seed: int = 0,
+    intervals: bool = True,
+    format: Literal["nii.gz", "nii", "nrrd", "mha", "mgz"] = "nii.gz",
+    bids: bool = False,
+    dicom: str | Path | None = None,
+    pseudonymise: str | Path | None = None,
+    store: bool = False,
+    accept_untrusted: bool = False,
+    sharpness: float | None = None,
+    sampler: str | None = None,
+    eta: float | None = None,
+    schedule: str | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
+    slices: Literal["whole", "tiled", "resized"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
+    crop: int | None = None,
+    keep_states: int | None = None,
+    batch: int | None = None,
+    exact: bool | None = None,
+    steps: int | None = None,
+    noise: Literal["independent", "shared", "correlated"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
+    synth: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
+    split: Literal["train", "val", "test"] | None = None,
+    answer: Literal["mean", "sample"] | None = None,
+    missing: Sequence[str] | None = None,
+    series: Sequence[str] | None = None,
+    device: str = "auto",
+    allow_code: bool = False,
+    pattern: str | None = None,
+    manifest: str | Path | None = None,
+    preset: str | Path | None = None,
+    patients: str | Path | None = None,
+    allow_outside: bool = False,
+    prefer: Sequence[str] | str | None = None,
+    exclude: Sequence[str] | str | None = None,
+    exclude_file: Sequence[str] | str | None = None,
+    max_volume: str | None = None,
+    executor: Literal["local", "ray"] | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+    gradient_ratio: Any = ...,
+    overlap: Any = ...,
+    precision: Any = ...,
+    mirror: Any = ...,
+    peaks: Any = ...,
+    peak_shares: Any = ...,
+    contrast: Any = ...,
+    r: Any = ...,
+    correctors: Any = ...,
+    rtol: Any = ...,
+    atol: Any = ...,
+    temperature: Any = ...,
+    grid: Any = ...,
+    windows: Any = ...,
+    start: Any = ...,
+    end: Any = ...,
+    close: Any = ...,
+) -> Syntheses:
+    """Synthesise the target modalities of a case or a cohort.
+
+    The images are in physical units on the grid of the input.
+
+    Scans may be paths, Volumes, nibabel images, or pairs of
+    an array (NumPy, torch) [x, y, z] and its affine, by modality. Keywords may be other keys of the recipe's synth table.
+
+    run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+    inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
+    out: Output folder.
+    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+    options: SynthOptions, whose fields may also be given by name (changes):
+      executor: Workers: local (processes) or ray.
+      workers: Number of workers.
+      address: Ray cluster: HOST:PORT or auto.
+      pattern: Path of scans, with {patient}, {case}, {modality}.
+      manifest: Table (CSV, TSV): cases, patients and paths.
+      preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+      patients: 'CASE PATIENT' a line, or each (a patient a case).
+      allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+      prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
+      exclude: Case or patient to leave out (*, ?). One or a list.
+      exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
+      max_volume: Largest scan that is read. Default: 4GB.
+      split: Split to synthesise: train, val or test.
+      answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
+      missing: Modality to leave out of the input and synthesise. One or a list.
+      series: Series of a DICOM study: t1=NUMBER or UID.
+      device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+      allow_code: Import and run the model's own Python code. Default: False.
+      samples: Number of samples a case, of which mean and standard deviation are written.
+      steps: Number of steps (evaluations of the network).
+      noise: Noise of slices: independent, shared, correlated.
+      synth: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
+      sharpness: Mean at 0, sample at 1. From 0 to 1.
+      sampler: Sampler, instead of the recipe's.
+      eta: DDIM noise: 0 none, 1 as DDPM. From 0 to 1.
+      schedule: Noise schedule (cosine, …).
+      slices: Input of each slice: whole, tiled or resized.
+      crop: Voxels around the mask that are synthesised too.
+      keep_states: States of sampling to write.
+      batch: Number of slices at a time: changes memory, and rounding unless exact.
+      exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
+      anyway: Also cases graded "do not trust". Default: False.
+      contrast_of: MR scan of the same site, whose contrast the image gets (TARGET=SCAN). One or a list.
+      part: Every N-th case from the I-th on, for N jobs.
+      like: Recipe whose synth table replaces the model's.
+      seed: Random seed. Default: 0.
+      intervals: Write calibrated bounds. Default: True.
+      format: Format. Default: 'nii.gz'.
+      bids: Copy as BIDS (voxlate). Default: False.
+      dicom: Folder for DICOM series.
+      pseudonymise: Key file of the pseudonyms.
+      store: Store in INPUT's study. Default: False.
+      accept_untrusted: Hand on untrusted images. Default: False.
+    """
+
+
+def synthesize(
+    run: str | Sequence[Path | str] | Path | Model,
+    inputs: str | Path | Sequence[Path | str] | Mapping[str, Any],
+    out: str | Path,
+    options: SynthOptions | None = None,
+    *,
+    progress: bool | Callable[..., None] | Reporter = True,
+    samples: int | None = None,
+    anyway: bool = False,
+    contrast_of: Sequence[str | Path] | None = None,
+    part: str | None = None,
+    like: str | None = None,
+    seed: int = 0,
+    intervals: bool = True,
+    format: Literal["nii.gz", "nii", "nrrd", "mha", "mgz"] = "nii.gz",
+    bids: bool = False,
+    dicom: str | Path | None = None,
+    pseudonymise: str | Path | None = None,
+    store: bool = False,
+    accept_untrusted: bool = False,
+    sharpness: float | None = None,
+    sampler: str | None = None,
+    eta: float | None = None,
+    schedule: str | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
+    slices: Literal["whole", "tiled", "resized"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
+    crop: int | None = None,
+    keep_states: int | None = None,
+    batch: int | None = None,
+    exact: bool | None = None,
+    steps: int | None = None,
+    noise: Literal["independent", "shared", "correlated"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
+    synth: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
+    split: Literal["train", "val", "test"] | None = None,
+    answer: Literal["mean", "sample"] | None = None,
+    missing: Sequence[str] | None = None,
+    series: Sequence[str] | None = None,
+    device: str = "auto",
+    allow_code: bool = False,
+    pattern: str | None = None,
+    manifest: str | Path | None = None,
+    preset: str | Path | None = None,
+    patients: str | Path | None = None,
+    allow_outside: bool = False,
+    prefer: Sequence[str] | str | None = None,
+    exclude: Sequence[str] | str | None = None,
+    exclude_file: Sequence[str] | str | None = None,
+    max_volume: str | None = None,
+    executor: Literal["local", "ray"] | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+    gradient_ratio: Any = ...,
+    overlap: Any = ...,
+    precision: Any = ...,
+    mirror: Any = ...,
+    peaks: Any = ...,
+    peak_shares: Any = ...,
+    contrast: Any = ...,
+    r: Any = ...,
+    correctors: Any = ...,
+    rtol: Any = ...,
+    atol: Any = ...,
+    temperature: Any = ...,
+    grid: Any = ...,
+    windows: Any = ...,
+    start: Any = ...,
+    end: Any = ...,
+    close: Any = ...,
+) -> Syntheses:
+    """Synthesise the target modalities of a case or a cohort.
+
+    The images are in physical units on the grid of the input.
+
+    Scans may be paths, Volumes, nibabel images, or pairs of
+    an array (NumPy, torch) [x, y, z] and its affine, by modality. Keywords may be other keys of the recipe's synth table.
+
+    run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+    inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
+    out: Output folder.
+    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+    options: SynthOptions, whose fields may also be given by name (changes):
+      executor: Workers: local (processes) or ray.
+      workers: Number of workers.
+      address: Ray cluster: HOST:PORT or auto.
+      pattern: Path of scans, with {patient}, {case}, {modality}.
+      manifest: Table (CSV, TSV): cases, patients and paths.
+      preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+      patients: 'CASE PATIENT' a line, or each (a patient a case).
+      allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+      prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
+      exclude: Case or patient to leave out (*, ?). One or a list.
+      exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
+      max_volume: Largest scan that is read. Default: 4GB.
+      split: Split to synthesise: train, val or test.
+      answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
+      missing: Modality to leave out of the input and synthesise. One or a list.
+      series: Series of a DICOM study: t1=NUMBER or UID.
+      device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+      allow_code: Import and run the model's own Python code. Default: False.
+      samples: Number of samples a case, of which mean and standard deviation are written.
+      steps: Number of steps (evaluations of the network).
+      noise: Noise of slices: independent, shared, correlated.
+      synth: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
+      sharpness: Mean at 0, sample at 1. From 0 to 1.
+      sampler: Sampler, instead of the recipe's.
+      eta: DDIM noise: 0 none, 1 as DDPM. From 0 to 1.
+      schedule: Noise schedule (cosine, …).
+      slices: Input of each slice: whole, tiled or resized.
+      crop: Voxels around the mask that are synthesised too.
+      keep_states: States of sampling to write.
+      batch: Number of slices at a time: changes memory, and rounding unless exact.
+      exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
+      anyway: Also cases graded "do not trust". Default: False.
+      contrast_of: MR scan of the same site, whose contrast the image gets (TARGET=SCAN). One or a list.
+      part: Every N-th case from the I-th on, for N jobs.
+      like: Recipe whose synth table replaces the model's.
+      seed: Random seed. Default: 0.
+      intervals: Write calibrated bounds. Default: True.
+      format: Format. Default: 'nii.gz'.
+      bids: Copy as BIDS (voxlate). Default: False.
+      dicom: Folder for DICOM series.
+      pseudonymise: Key file of the pseudonyms.
+      store: Store in INPUT's study. Default: False.
+      accept_untrusted: Hand on untrusted images. Default: False.
+    """
+
+
+def compare(
+    folders: Sequence[Path | str],
+    options: CompareOptions | None = None,
+    *,
+    reference: str | None = None,
+    report: str | Path | None = None,
+    answer: str = "synthesis",
+    out: str | Path | None = None,
+) -> Comparison:
+    """Compare scored methods by paired tests.
+
+    folders: Scored folders of the same cases.
+    options: CompareOptions, whose fields may also be given by name (changes):
+      reference: Folder against which the others are tested. Default: the best one.
+      report: HTML page with the table and pictures.
+      answer: Naive baseline that is compared instead of the synthesised images. Default: 'synthesis'.
+      out: JSON file of the table.
+    """
+
+
+def evaluate(
+    out: str | Path,
+    truth: str | Path,
+    options: EvaluateOptions | None = None,
+    *,
+    cases: Sequence[str] | None = None,
+    progress: bool | Callable[..., None] | Reporter = True,
+    mask: str | Path | None = None,
+    regions: Mapping[str, str] | None = None,
+    split: Literal["train", "val", "test"] | None = None,
+    value_range: tuple[float, float] | Mapping[str, Sequence[float]] | Sequence[float] | None = None,
+    any_truth: bool = False,
+    align: bool = False,
+    window: tuple[float, float] | None = None,
+    scopes: Sequence[str] = (),
+    consumers: str | None = None,
+    slices: Any = None,
+    crop: int = 256,
+    features: Any = None,
+    metrics: Sequence[str | Callable[..., float]] = (),
+    lpips: str | Path | None = None,
+    units: Literal["own", "network"] = "own",
+    ssim_from: Literal["low", "zero"] = "low",
+    seed: int = 0,
+    prepared: str | Path | None = None,
+    naive: Any = None,
+    run: str | Sequence[Path | str] | Path | None = None,
+    missing: Literal["one", "all"] | None = None,
+    anyway: bool = False,
+    device: str = "auto",
+    allow_code: bool = False,
+    pattern: str | None = None,
+    manifest: str | Path | None = None,
+    preset: str | Path | None = None,
+    patients: str | Path | None = None,
+    allow_outside: bool = False,
+    prefer: Sequence[str] | str | None = None,
+    exclude: Sequence[str] | str | None = None,
+    exclude_file: Sequence[str] | str | None = None,
+    max_volume: str | None = None,
+    samples: int | None = None,
+    steps: int | None = None,
+    noise: Literal["independent", "shared", "correlated"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
+    synth: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
+    executor: Literal["local", "ray"] | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+) -> Scores:
+    """Score synthesised images and naive baselines against the true scans.
+
+    The scores are written into scores.csv and metrics.json.
+    The last line states whether the images are better than the best baseline.
+
+    out: Folder of images; with run, a new one.
+    truth: Cohort with the true scans.
+    cases: Cases to score, instead of those of the split. Not with run.
+    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+    options: EvaluateOptions, whose fields may also be given by name (changes):
+      executor: Workers: local (processes) or ray.
+      workers: Number of workers.
+      address: Ray cluster: HOST:PORT or auto.
+      samples: Number of samples a case, of which mean and standard deviation are written.
+      steps: Number of steps (evaluations of the network).
+      noise: Noise of slices: independent, shared, correlated.
+      synth: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
+      pattern: Path of scans, with {patient}, {case}, {modality}.
+      manifest: Table (CSV, TSV): cases, patients and paths.
+      preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+      patients: 'CASE PATIENT' a line, or each (a patient a case).
+      allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+      prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
+      exclude: Case or patient to leave out (*, ?). One or a list.
+      exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
+      max_volume: Largest scan that is read. Default: 4GB.
+      mask: Voxels to score: body (the default in HU and for perfusion), whole (else), brain, cohort or a mask file.
+      regions: Region to score: 'lesion=tmax>6', 'core=cbf<30%', core=seg=1, vessels=MASK_FILE, ratio=lesion/core or tissues=ct. A dict.
+      split: Split to score: train, val or test.
+      value_range: Range of PSNR and SSIM.
+      any_truth: Count wrong truths, too. Default: False.
+      align: Also score images moved onto the truth. Default: False.
+      window: HU range of PNG truths. Default: 0 80.
+      scopes: Scope: whole, slices, crops, both_masked, synthrad2025, … One or a list.
+      consumers: CT's users: proton,pet,ultrasound.
+      slices: Slices that count: 'above={cta=0}, pixels=200'.
+      crop: Side length of crops in pixels. Default: 256.
+      features: Features: texture, vit or a ViT's folder.
+      metrics: Score of your own, MODULE:FUNCTION, with allow_code. One or a list.
+      lpips: AlexNet weights (safetensors) for LPIPS.
+      units: Unit of MR: own (of its peak) or network (0 to 255). Default: 'own'.
+      ssim_from: Zero of SSIM: low (of the range) or zero. Default: 'low'.
+      seed: Seed of crops and run. Default: 0.
+      prepared: Prepared cohort: transforms of scans, and without a run the cases of baselines. Default: that of the run.
+      naive: Run or naive.safetensors. Default: that of OUT.
+      run: Run that synthesises the scored images, each modality from the others. One or a list.
+      missing: Modalities missing at a time: one (default) or all.
+      anyway: Also cases graded "do not trust". Default: False.
+      device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+      allow_code: Import and run the model's own Python code. Default: False.
+    """
+
+
+def report(
+    path: str | Path,
+    out: str | Path | None = None,
+) -> Path:
+    """Write an offline HTML page with pictures, curves and tables, and return its path.
+
+    path: Run, folder that synth wrote, or prepared cohort.
+    out: HTML file. Default: PATH/report.html.
+    """
+
+
+def adapt(
+    run: str | Path,
+    data: str | Path,
+    out: str | Path,
+    options: AdaptOptions | None = None,
+    *,
+    progress: bool | Callable[..., None] | Reporter = True,
+    minutes: float = 5,
+    steps: int | None = None,
+    replay: str | Path | None = None,
+    share: float = 0.25,
+    device: str = "auto",
+    allow_code: bool = False,
+) -> Run:
+    """Continue a run or starter on a few cases of another site.
+
+    The learning rate is lower, and the weights with the least error on held-out cases are kept.
+    Calibrate the new run again before its intervals are used.
+
+    run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+    data: Prepared cohort of the other site, with a held-out case.
+    out: Output folder.
+    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+    options: AdaptOptions, whose fields may also be given by name (changes):
+      minutes: Training time on this machine. Default: 5.
+      steps: Number of steps instead of minutes.
+      replay: Prepared cohort of the old site, which is replayed. Default: that of the run.
+      share: Share of the items that is of the old site; 0: none. From 0 to 0.9. Default: 0.25.
+      device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+      allow_code: Import and run the model's own Python code. Default: False.
+    """
+
+
+def calibrate(
+    run: str | Path | Model,
+    cohort: str | Path,
+    options: CalibrateOptions | None = None,
+    *,
+    progress: bool | Callable[..., None] | Reporter = True,
+    out: str | Path | None = None,
+    split: Literal["train", "val", "test"] | None = None,
+    answer: Literal["mean", "sample"] | None = None,
+    samples: int | None = None,
+    coverage: float = 0.9,
+    confidence: float = 0.9,
+    bound: Literal["normal", "any", "none"] | None = None,
+    method: Literal["learned", "difficulty", "constant"] | None = None,
+    regions: Mapping[str, str] | None = None,
+    seed: int = 0,
+    synth: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
+    any_truth: bool = False,
+    anyway: bool = False,
+    device: str = "auto",
+    allow_code: bool = False,
+    pattern: str | None = None,
+    manifest: str | Path | None = None,
+    preset: str | Path | None = None,
+    patients: str | Path | None = None,
+    allow_outside: bool = False,
+    prefer: Sequence[str] | str | None = None,
+    exclude: Sequence[str] | str | None = None,
+    exclude_file: Sequence[str] | str | None = None,
+    max_volume: str | None = None,
+    executor: Literal["local", "ray"] | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+) -> list[str]:
+    """Fit prediction intervals and error bounds on held-out patients.
+
+    The calibration is written into RUN (of a starter into out); synth then writes interval bounds.
+    The same command resumes a stopped calibration.
+
+    run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+    cohort: Cases with true scans that training did not use.
+    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+    options: CalibrateOptions, whose fields may also be given by name (changes):
+      executor: Workers: local (processes) or ray.
+      workers: Number of workers.
+      address: Ray cluster: HOST:PORT or auto.
+      pattern: Path of scans, with {patient}, {case}, {modality}.
+      manifest: Table (CSV, TSV): cases, patients and paths.
+      preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+      patients: 'CASE PATIENT' a line, or each (a patient a case).
+      allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+      prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
+      exclude: Case or patient to leave out (*, ?). One or a list.
+      exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
+      max_volume: Largest scan that is read. Default: 4GB.
+      out: Folder for a copy of a starter with the new calibration.
+      split: Split that calibrates: train, val or test.
+      answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
+      samples: Number of samples a case, of which mean and standard deviation are written.
+      coverage: Share of a new patient's voxels that the intervals contain. Default: 0.9.
+      confidence: Confidence in the coverage, on average over patients. Default: 0.9.
+      bound: Margin for a limited number of patients: normal (Student's t; the default from 10 patients on), any (no assumption; needs 22 patients for 90 %) or none (the default below 10).
+      method: Type of intervals: learned (quantiles of the error, from six patients on, similar coverage in all regions), difficulty (mean size of the error) or constant; the default is the narrower one of the first two.
+      regions: Region that is calibrated in addition to bone, soft tissue and labels: vessels='cta>150'. A dict.
+      seed: Random seed of the synthesis. Default: 0.
+      synth: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
+      any_truth: Calibrate on truths that cannot be those of their images, too (see evaluate). Default: False.
+      anyway: Also cases graded "do not trust". Default: False.
+      device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+      allow_code: Import and run the model's own Python code. Default: False.
+    """
+
+
+def import_weights(
+    source: Literal["xmodality", "kl-f4", "kl-f8", "diffusers", "monai", "nnunet", "konfai", "pix2pix"],
+    weights: str | Path,
+    out: str | Path,
+    options: ImportOptions | None = None,
+    *,
+    changes: Mapping[str, str | int | float | bool | Sequence[Any] | Mapping[str, Any] | type | Callable[..., Any] | None] | None = None,
+    recipe: str | Path | None = None,
+    spacing_mm: tuple[float, float, float] | None = None,
+    any_spacing: bool = False,
+) -> Run:
+    """Convert published weights into a run.
+
+    The run is a network that synth accepts, or an autoencoder for `train reuse`.
+
+    source: Origin of the weights: xmodality; kl-f4 or kl-f8 for an autoencoder of latent diffusion; or a package: diffusers, monai, nnunet, konfai, pix2pix.
+    weights: Published file (safetensors), or a package's own file or folder.
+    out: Output folder.
+    options: ImportOptions, whose fields may also be given by name (changes):
+      changes: Change of a key of the recipe, such as train.steps=500. A dict.
+      recipe: Recipe that states the inputs and the preprocessing of another package's model.
+      spacing_mm: Voxel size in mm of another package's model, to which scans are resampled. In the order z, y, x.
+      any_spacing: Take scans as they are: the model was trained on several voxel sizes. Default: False.
+    """
+
+
+def list_starters(
+    check: bool = False,
+) -> list[dict[str, Any]]:
+    """List the weights that come with voxlate, with what was measured.
+
+    check: Check the weights of each starter by its hash and self-test. Default: False.
+    """
+
+
+def plan(
+    data: str | Path,
+    options: PlanOptions | None = None,
+    *,
+    out: str | Path | None = None,
+    progress: bool | Callable[..., None] | Reporter = True,
+    minutes: float | None = None,
+    memory_bytes: str | float | None = None,
+    mode: Literal["both", "mean", "samples"] | None = None,
+    source: Sequence[str] | str = (),
+    target: Sequence[str] | str = (),
+    any_source: Sequence[str] | str = (),
+    from_scratch: bool = False,
+    device: str = "auto",
+) -> Plan:
+    """Choose a recipe for a prepared cohort, and explain it.
+
+    The plan depends on the cohort, the training time and the memory.
+    A few training steps are timed on this machine.
+
+    data: Prepared cohort.
+    out: TOML file of the recipe.
+    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+    options: PlanOptions, whose fields may also be given by name (changes):
+      minutes: Training time on this machine. Default: 60.
+      memory_bytes: Memory of the training, such as 8GB. Default: most of the free memory.
+      mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
+      source: Input modality. One or a list.
+      target: Modality to synthesise. One or a list.
+      any_source: MR contrast that may be the input, in place of source: the model takes any one of them. One or a list, or with commas.
+      from_scratch: Begin from random weights even where a starter fits. Default: False.
+      device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+    """
+
+
+def recipes(
+    name: str | None = None,
+    *,
+    cohort: str | Path | None = None,
+    allow_code: bool = False,
+) -> Any:
+    """List the shipped recipes by source and target, or print one.
+
+    name: Recipe to print, with the default and the meaning of every key.
+    cohort: Prepared cohort for which recipes are ranked, or refused with a reason.
+    allow_code: Import and run the model's own Python code. Default: False.
+    """
+
+
+def train(
+    recipe: str | Mapping[str, Any] | Path | Plan | Recipe,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    options: TrainOptions | None = None,
+    *,
+    progress: bool | Callable[..., None] | Reporter = True,
+    minutes: str | float | None = None,
+    steps: str | None = None,
+    changes: Mapping[str, str | int | float | bool | Sequence[Any] | Mapping[str, Any] | type | Callable[..., Any] | None] | None = None,
+    small: bool = False,
+    start: str | Path | None = None,
+    reuse: Sequence[Path | str] = (),
+    fold: int | None = None,
+    folds: int | None = None,
+    track: Literal["mlflow", "wandb"] | None = None,
+    allow_code: bool = False,
+    memory_bytes: str | float | None = None,
+    mode: Literal["both", "mean", "samples"] | None = None,
+    source: Sequence[str] | str = (),
+    target: Sequence[str] | str = (),
+    any_source: Sequence[str] | str = (),
+    from_scratch: bool = False,
+    device: str = "auto",
+) -> Run:
+    """Train a recipe, or resume or continue a run.
+
+    The same command resumes a stopped training and ends with the same weights.
+
+    recipe: auto (planned for the cohort), the name of a shipped recipe, a TOML file, or a run to continue.
+    data: Prepared cohort. For a run only needed if the cohort was moved.
+    out: Output folder. Not needed when continuing a run.
+    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+    options: TrainOptions, whose fields may also be given by name (changes):
+      minutes: Training time of auto (default: 60), or additional time of a finished run (+30).
+      memory_bytes: Memory of the training, such as 8GB. Default: most of the free memory.
+      mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
+      source: Input modality. One or a list.
+      target: Modality to synthesise. One or a list.
+      any_source: MR contrast that may be the input, in place of source: the model takes any one of them. One or a list, or with commas.
+      from_scratch: Begin from random weights even where a starter fits. Default: False.
+      device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+      steps: Additional steps of a finished run (+2000).
+      changes: Change of a key of the recipe, such as train.steps=500. A dict.
+      small: Train the small variant of the recipe, which its table [small] states. Default: False.
+      start: Run, weights, starter:NAME or hf://NAME/REPO from which the network is initialised.
+      reuse: Run whose earlier stages are reused if they are identical. One or a list.
+      fold: Fifth of the patients that validates; the others train, except the test patients. From 0 to 4.
+      folds: Train so many of the five folds one after another, into OUT/fold0, OUT/fold1, … (cross-validation). From 2 to 5.
+      track: Also send losses and validation scores to MLflow or Weights & Biases.
+      allow_code: Import and run the model's own Python code. Default: False.
+    """
+
+
+def serve(
+    runs: str | Sequence[Path | str] | Path = (),
+    options: ServeOptions | None = None,
+    *,
+    progress: bool | Callable[..., None] | Reporter = True,
+    data: str | Path | None = None,
+    root: str | Path | None = None,
+    port: int = 8765,
+    host: str = "127.0.0.1",
+    name: Sequence[str] = (),
+    token: str | None = None,
+    token_file: str | Path | None = None,
+    browser: str | Path | None = None,
+    keep: float = 24.0,
+    max_upload: str = "2GB",
+    max_disk: str = "20GB",
+    device: str = "auto",
+) -> None:
+    """Serve a page on this machine: choose a scan, see which model fits, synthesise, view, download; until interrupted.
+
+    runs: run folders, weights files, starter:NAME or hf://NAME/REPO; without any, the installed starters.
+
+    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+    options: ServeOptions, whose fields may also be given by name (changes):
+      data: Folder of uploads, queue and results (default: in the user's cache).
+      root: Folder below which the page may read scans, and write prepared cohorts and runs.
+      port: Port of the page. From 1 to 65535. Default: 8765.
+      host: Address to listen on; one that others reach needs token_file. Default: '127.0.0.1'.
+      name: Further host name by which browsers reach the page. One or a list.
+      token: of the function in Python alone.
+      token_file: File with an own token of at least 16 characters, for several browsers.
+      browser: Folder with the built page that computes in the browser (make browser).
+      keep: Hours after which uploads and results are removed. At least 0.1. Default: 24.0.
+      max_upload: Size of the largest upload. Default: '2GB'.
+      max_disk: Size of all uploads and results. Default: '20GB'.
+      device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+    """

@@ -1,4 +1,4 @@
-"""The commands: each described once, as a function in Python (`api`) and on the command line (`cli`).
+"""The commands: each described once, by a function of `api`; `cli` is its command line, and `agents` its tools for agents.
 
 What a command does lies in the wing that does the work.
 """

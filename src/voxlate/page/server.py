@@ -5,19 +5,17 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.hub import download, is_on_hub
 from voxlate.base.machine import cache_folder
 from voxlate.base.messages import message
 from voxlate.base.optional import optional_package
-from voxlate.base.options.check import check_options
 from voxlate.base.options.option import bytes_of
 from voxlate.clinic.options.share import SHORTEST_TOKEN, ServeOptions
 from voxlate.commands.api.console import say
-from voxlate.commands.api.entry import command
-from voxlate.commands.api.progress import Feedback, report_to
+from voxlate.commands.api.entry import function
+from voxlate.commands.api.progress import Reporter
 from voxlate.page.settings import LOOPBACK, WILDCARDS, Limits, Sessions, Settings, label_runs
 from voxlate.training.starters.names import PREFIX, folder_of, is_starter, starter_names
 
@@ -74,28 +72,22 @@ def read_token(file: Path) -> str:
     return file.read_text(encoding="utf-8", errors="replace").strip()
 
 
-@command
+@function
 def serve(
-    runs: Sequence[Path | str] | Path | str = (),
-    options: ServeOptions | None = None,
-    *,
-    progress: Feedback = True,
-    **changes: Any,
+    runs: Sequence[Path | str] | Path | str = (), *, options: ServeOptions, progress: Reporter
 ) -> None:
     """Serve a page on this machine: choose a scan, see which model fits, synthesise, view, download; until interrupted.
 
     runs: run folders, weights files, starter:NAME or hf://NAME/REPO; without any, the installed starters.
     """
-    asked = check_options(ServeOptions, options, changes)
-    server = check_server([runs] if isinstance(runs, Path | str) else runs, asked)
+    server = check_server([runs] if isinstance(runs, Path | str) else runs, options)
     for package in PACKAGES:
         optional_package(package, "serve", "voxlate serve", f"the package {package}")
     from voxlate.page.app import run_server
 
     settings = server.settings
-    with report_to(progress) as report:
-        if settings.host not in LOOPBACK:
-            report.say(message("not-encrypted", "The connection is not encrypted."))
+    if settings.host not in LOOPBACK:
+        progress.say(message("not-encrypted", "The connection is not encrypted."))
     say(f"{plural(len(settings.runs), 'model')}: {', '.join(settings.runs)}.")
     before, _, _ = server.address.rpartition("=")
 

@@ -22,6 +22,7 @@ from voxlate.base.options.option import (
 Value = (
     str | int | float | bool | Sequence[Any] | Mapping[str, Any] | type | Callable[..., Any] | None
 )
+AUTO = "auto"  # the recipe that is planned for a cohort
 Mode = Literal["both", "mean", "samples"]
 MODALITY = Option("Input modality. Repeatable.", panel=PLAN, metavar="NAME", takes=list[str])
 

@@ -86,11 +86,12 @@ def _check(name: str, value: Any, hint: Any, readers: Sequence[Reader]) -> Any:
 
 
 def _as_stated(value: Any, hint: Any, option: Option | None) -> Any:
-    """The value as the annotation states it; for a field of any type a text, a path, or an object of a class."""
+    """The value as the annotation states it; Any stands for a text, a path, or an object of a class."""
     own = without_notes(hint)
-    known = value is None or isinstance(value, str | Path)
-    if own is Any and option is not None and not known and type(value).__module__ == "builtins":
-        raise TypeError("no object of a class")
+    members = get_args(own) if get_origin(own) in (Union, types.UnionType) else (own,)
+    if option is not None and Any in members and type(value).__module__ == "builtins":
+        others = (member for member in members if member is not Any)
+        own = Union[(*others, Path, str)]
     if isinstance(value, bytes):
         raise TypeError("bytes are no text")
     return adapter(own).validate_python(value)

@@ -14,7 +14,8 @@ from voxlate.base.errors import BadInput, did_you_mean
 
 T = TypeVar("T")
 
-# Panels of --help, in their order. "Options" is the name under which typer shows --help itself.
+# Panels of --help after that of arguments, in their order. "Options" is the name under which typer shows --help itself.
+ARGUMENT, PYTHON = "Arguments", "Python"  # which have no flag, and which the command line lacks
 MAIN = "Options"
 INPUT = "Input"
 PREPARATION = "Preparation"
@@ -26,6 +27,7 @@ OUTPUT = "Output"
 ADVANCED = "Advanced"
 PANELS = (MAIN, INPUT, PREPARATION, TRAINING, PLAN, SAMPLING, SCORES, OUTPUT, ADVANCED)
 
+FLAG = re.compile(r"--[a-z][a-z-]*")
 SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}  # bytes, by the letter before "B"
 
 
@@ -37,7 +39,7 @@ class Option:
     flag: the option's names where they are not the field's, such as "--out" or "--audit/--no-audit" or "--verbose -v".
     metavar: the kind of value in --help; by default from the type. least, most: range of a number.
     takes: type of the value on the command line, where the field takes other types too.
-    read: converts that value into the field's. objects: the class whose objects a field of any type takes in Python.
+    read: converts that value into the field's. objects: the classes for which Any stands.
     complete: the values that a shell suggests, or "module:name" of a collection of them, or of a function that returns
     them; the module is imported when a shell asks.
     """
@@ -79,18 +81,24 @@ def option_of(annotation: Any) -> Option | None:
 def options(cls: type[T]) -> type[T]:
     """Make a class a frozen, keyword-only dataclass of options, whose help has plain types and a line for each field."""
     made = dataclass(frozen=True, kw_only=True)(cls)
-    parameters = [
-        Parameter(
+    stated = parameters_of(made).values()
+    plain = [one.replace(annotation=without_notes(one.annotation)) for one in stated]
+    made.__signature__ = Signature(plain)  # type: ignore[attr-defined]
+    made.__doc__ = "\n".join([cleandoc(cls.__doc__ or ""), "", *describe_fields(made)])
+    return made
+
+
+def parameters_of(table: Any) -> dict[str, Parameter]:
+    """The fields of a dataclass as keywords."""
+    return {
+        field.name: Parameter(
             field.name,
             Parameter.KEYWORD_ONLY,
             default=Parameter.empty if field.default is MISSING else field.default,
-            annotation=without_notes(field.type),
+            annotation=field.type,
         )
-        for field in fields(made)  # type: ignore[arg-type]
-    ]
-    made.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
-    made.__doc__ = "\n".join([cleandoc(cls.__doc__ or ""), "", *describe_fields(made)])
-    return made
+        for field in fields(table)
+    }
 
 
 def without_notes(annotation: Any) -> Any:
@@ -98,16 +106,37 @@ def without_notes(annotation: Any) -> Any:
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
+def flag_of(name: str, option: Option) -> str:
+    """The option's name on the command line, without the one that negates it."""
+    return option.flag.partition("/")[0].partition(" ")[0] or f"--{name.replace('_', '-')}"
+
+
 def describe_fields(table: Any) -> list[str]:
-    """A line for each field of an options dataclass: its name, what it does, its range and its default."""
+    """A line for each field of an options dataclass."""
+    return [f"  {line}" for line in describe(parameters_of(table))]
+
+
+def describe(parameters: Mapping[str, Parameter]) -> list[str]:
+    """A line for each parameter: its name, what it does, its range and its default, in the words of Python."""
+    options = {name: option_of(parameter.annotation) for name, parameter in parameters.items()}
+    names = {flag_of(name, option): name for name, option in options.items() if option is not None}
     lines = []
-    for field in fields(table):
-        option = option_of(field.type)
-        text = "" if option is None else f" {option.help}{range_of(option)}"
-        if field.default is not MISSING and field.default not in (None, ()):
-            text += f" Default: {field.default}."
-        lines.append(f"  {field.name}:{text or ' of the function in Python alone.'}")
+    for name, option in options.items():
+        default = parameters[name].default
+        text = "" if option is None else f" {in_python(option, names)}{range_of(option)}"
+        if default not in (None, (), Parameter.empty):
+            text += f" Default: {default!r}."
+        lines.append(f"{name}:{text or ' of the function in Python alone.'}")
     return lines
+
+
+def in_python(option: Option, names: Mapping[str, str]) -> str:
+    """The help of an option in the words of Python. names: the fields by their options."""
+    several = "One or a list" if option.read is None else "A dict"
+    text = option.help.replace("Repeatable", several)
+    if option.read is in_array_order or option.metavar.endswith("[Z]"):
+        text += " In the order z, y, x."
+    return FLAG.sub(lambda flag: names.get(flag[0], flag[0][2:].replace("-", "_")), text)
 
 
 def range_of(option: Option) -> str:

@@ -1,147 +1,320 @@
-"""The commands on scans and cohorts: phantom, prepare, pseudonym_key, pseudonymise."""
+"""The commands on scans and cohorts: phantom, prepare, manifest, info, pseudonym_key, pseudonymise."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from voxlate.anatomy.cohort import write_cohort
+from rich.text import Text
+
 from voxlate.anatomy.options import PhantomOptions
-from voxlate.base.errors import BadInput
-from voxlate.base.options.check import check_options
-from voxlate.checks.prepare import prepare as prepare_cohort
-from voxlate.checks.survey import Survey, cohort_overview
-from voxlate.checks.survey import survey as survey_cohort
-from voxlate.clinic.deidentify import Deidentified, deidentify_folder
-from voxlate.commands.api.entry import command
-from voxlate.commands.api.next_steps import after_prepare
-from voxlate.commands.api.progress import Feedback, report_to
-from voxlate.evaluation.reports.alignment import misalignment_lines, registration_lines
-from voxlate.scans.cases.prepared import Cohort
-from voxlate.scans.cohorts.case_files import CohortFiles
-from voxlate.scans.cohorts.find import find_cohort
-from voxlate.scans.cohorts.manifest import root_and_manifest, write_manifest
-from voxlate.scans.cohorts.pseudonyms import check_outside, read_key, write_key
-from voxlate.scans.cohorts.split import describe_held_out, list_held_out
-from voxlate.scans.options.layout import Layout
+from voxlate.base.errors import BadInput, first_of, plural
+from voxlate.base.messages import Message
+from voxlate.base.options.option import MAIN, Option
+from voxlate.commands.api.entry import (
+    Argument,
+    Aside,
+    Command,
+    Everything,
+    Left,
+    Out,
+    Place,
+    function,
+)
+from voxlate.commands.api.progress import Reporter
+from voxlate.scans.options.layout import MAX_VOLUME, Layout, allow_volumes
 from voxlate.scans.options.prepare import PrepareOptions
 
+if TYPE_CHECKING:
+    from voxlate.checks.survey import Survey
+    from voxlate.clinic.deidentify import Deidentified
+    from voxlate.scans.cases.prepared import Cohort
+    from voxlate.scans.cohorts.case_files import CohortFiles
 
-@command
-def phantom(
-    out: Path | str,
-    options: PhantomOptions | None = None,
-    *,
-    progress: Feedback = True,
-    **changes: Any,
-) -> list[Path]:
-    """Write a cohort of synthetic heads, and return the folders of its cases.
+MOST_ALIGNED = 2  # lines on the alignment of scans
+MOST_ROWS = 12  # files of a dry run; --all shows the others
+Root = Annotated[
+    Place,
+    Argument("Folder with one folder per case, or a manifest (CSV).", metavar="COHORT"),
+]
 
-    out: output folder.
+
+def _phantom_lines(done: list[Path], out: Path) -> Iterator[str]:
+    count, place = plural(len(done), "case"), shlex.quote(str(out))
+    yield f"{count} in {out}. Next:  voxlate prepare {place} --out PREPARED"
+
+
+@Command(
     """
-    asked = check_options(PhantomOptions, options, changes)
-    with report_to(progress) as report:
-        return write_cohort(Path(out), asked, progress=report.count("phantom"), say=report.say)
-
-
-@command
-def prepare(
-    root: Path | str,
-    out: Path | str,
-    options: PrepareOptions | None = None,
-    *,
-    progress: Feedback = True,
-    **changes: Any,
-) -> Cohort:
-    """Check a cohort, split it by patient, and convert it for training; the same call resumes.
-
-    root: folder with a folder for each case, or a manifest (CSV).
-    out: output folder.
+    phantom --out COHORT --cases 24 --size 96 96 48
+    phantom --labels MAPS --tissues synthseg --spacing 1 1 1 --out COHORT
+    """,
+    lines=_phantom_lines,
+)
+def phantom(out: Out, *, options: PhantomOptions, progress: Reporter) -> list[Path]:
+    """Write a cohort of synthetic heads, or of bodies from label maps, in MR, CT, CTA, TOF, SWI and perfusion.
+    \f
+    The folders of its cases are returned.
     """
-    asked = check_options(PrepareOptions, options, changes)
-    with report_to(progress) as report:
-        return prepare_cohort(root, out, asked, progress=report.count("prepare"), say=report.say)
+    from voxlate.anatomy.cohort import write_cohort
+
+    return write_cohort(Path(out), options, progress=progress.count("phantom"), say=progress.say)
 
 
-@command
-def survey(
-    root: Path | str,
-    options: PrepareOptions | None = None,
-    *,
-    progress: Feedback = True,
-    **changes: Any,
-) -> Survey:
-    """Check units and grids of all scans as `prepare` would, and write nothing; outliers and copies are not looked for.
+@function
+def prepare(root: Root, out: Out, *, options: PrepareOptions, progress: Reporter) -> "Cohort":
+    """Check a cohort, split it by patient, and convert it for training; the same call resumes."""
+    from voxlate.checks.prepare import prepare as prepare_cohort
 
-    root: folder with a folder for each case, or a manifest (CSV).
+    return prepare_cohort(root, out, options, progress=progress.count("prepare"), say=progress.say)
+
+
+@function
+def survey(root: Root, *, options: PrepareOptions, progress: Reporter) -> "Survey":
+    """Check units and grids of all scans as `prepare` would, and write nothing; outliers and copies are not looked for."""
+    from voxlate.checks.survey import survey as survey_cohort
+
+    return survey_cohort(Path(root), options, progress.count("check"))
+
+
+def _prepare_lines(
+    done: Any,
+    root: Path,
+    out: Path | None,
+    options: PrepareOptions,
+    dry_run: bool,
+    verbose: bool = False,
+    everything: Everything = False,
+) -> Iterator[Any]:
+    if dry_run:
+        yield from _survey_lines(done, None if everything else MOST_ROWS)
+    else:
+        yield from _prepared_lines(done, Path(root), options, None if verbose else MOST_ALIGNED)
+
+
+def _prepared_document(done: Any) -> Any:
+    from voxlate.checks.survey import Survey, cohort_overview
+    from voxlate.scans.cohorts.split import list_held_out
+
+    if isinstance(done, Survey):
+        return done.facts
+    return {
+        "out": str(done.folder),
+        "cases": {split: len(cases) for split, cases in done.splits.items()},
+        "modalities": list(done.modalities),
+        "warnings": [warning.table for warning in done.warnings],
+        "overview": cohort_overview(done),
+        "held_out": list_held_out({entry.patient: entry.split for entry in done.cases}),
+    }
+
+
+@Command(
     """
-    asked = check_options(PrepareOptions, options, changes)
-    with report_to(progress) as report:
-        return survey_cohort(Path(root), asked, report.count("check"))
+    prepare COHORT --out PREPARED
+    prepare BraTS --preset brats --out PREPARED
+    prepare SCANS --pattern '{patient}/{case}_{modality}.nii.gz' --out PREPARED
+    """,
+    name="prepare",
+    lines=_prepare_lines,
+    document=_prepared_document,
+    reads={"dry_run": True},
+    keeps="end",
+)
+def _prepare_or_survey(
+    root: Root,
+    out: Annotated[
+        Place | None, Option("Output folder. Not needed with --dry-run.", panel=MAIN)
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        Option(
+            "Check units and grids of all scans, list the resulting files, and write nothing. Outliers and copies are not looked for.",
+            panel=MAIN,
+        ),
+    ] = False,
+    *,
+    options: PrepareOptions,
+    progress: Reporter,
+) -> Any:
+    """Check a cohort, split it by patient, and convert it for training."""
+    if dry_run:
+        return survey(root, options, progress=progress)
+    if out is None:
+        raise BadInput(
+            "--out: expected a folder for the prepared cohort, found none. Add --out PREPARED."
+        )
+    return prepare(root, out, options, progress=progress)
 
 
-@command
+def _prepared_lines(
+    done: "Cohort", root: Path, options: PrepareOptions, most: int | None
+) -> Iterator[Any]:
+    """The table of a prepared cohort, its alignment in at most so many lines, and the next command."""
+    from voxlate.checks.survey import cohort_overview
+    from voxlate.commands.api.next_steps import after_prepare
+    from voxlate.commands.api.overview import by_value, overview_lines
+    from voxlate.evaluation.reports.alignment import misalignment_lines, registration_lines
+    from voxlate.scans.cohorts.manifest import root_and_manifest
+    from voxlate.scans.cohorts.split import describe_held_out
+
+    yield from done.warnings
+    manifest = None if options.manifest else root_and_manifest(root, None)[1]
+    if manifest is not None:
+        yield Aside(f"Cases and splits are read from {manifest}.", "dim")
+    yield from overview_lines(cohort_overview(done))
+    if held_out := describe_held_out({entry.patient: entry.split for entry in done.cases}):
+        yield Aside(held_out)
+    registered = registration_lines(done.cases)
+    lines = by_value({**misalignment_lines(done.cases), **registered})
+    for names, line in lines[:most]:
+        yield Aside(f"{first_of(names)} {line}.")
+    if more := len(lines[most:] if most else []):
+        yield Aside(
+            f"{plural(more, 'further line')}, of scans that lie nearer: see --verbose.", "dim"
+        )
+    if registered:
+        yield Aside(f"Check the overlays:  voxlate report {done.folder}")
+    try:
+        following = after_prepare(done.folder)
+        yield f"{plural(len(done.cases), 'case')} in {done.folder}. Next:  voxlate {following}"
+    except BadInput as error:
+        yield Message("", "note", f"no training can be planned: {error}")
+    yield from map(Left, done.provenance["unread"])
+
+
+def _survey_lines(found: "Survey", most: int | None) -> Iterator[Any]:
+    """What `prepare` would do: each file, the cohort, and the problems. most: number of files that are listed."""
+    from voxlate.commands.api.overview import file_lines, overview_lines
+    from voxlate.scans.cohorts.split import describe_held_out
+
+    yield from file_lines(found.files, found.root, most)
+    yield from overview_lines(found.table)
+    yield from _found_lines(found.found)
+    if sentence := describe_held_out(found.splits):
+        yield Aside(sentence)
+    yield from found.small
+    if found.preparation.fixed is not None:
+        yield Aside(f"The grid of each case is that of its {found.preparation.fixed}.")
+    yield from found.lost
+    yield Aside("Outliers, copies and registration were not checked: prepare --out does that.")
+    yield from map(Left, [*found.found.unread, *found.problems])
+
+
+def _found_lines(found: "CohortFiles") -> Iterator[Aside]:
+    for sentence in found.unclaimed:
+        yield Aside(f"left out: {sentence}")
+    for sentence in found.guessed:
+        yield Aside(f"assumed: {sentence}")
+
+
+def _manifest_lines(found: "CohortFiles") -> Iterator[Any]:
+    yield from _found_lines(found)
+    count = plural(len(found.cases), "case")
+    yield f"{count}. Correct the table; prepare reads COHORT/cases.csv."
+    yield from map(Left, found.unread)
+
+
+@Command(
+    """
+    manifest COHORT
+    manifest COHORT --out cases.csv
+    """,
+    lines=_manifest_lines,
+)
 def manifest(
-    root: Path | str, out: Path | str | None = None, options: Layout | None = None, **changes: Any
-) -> CohortFiles:
-    """Write the table of the cases, patients, splits and scans that are found in a folder, for corrections.
+    root: Annotated[Place, Argument("Folder of scans.", metavar="COHORT")],
+    out: Annotated[
+        Place | None, Option("Table to write. Default: COHORT/cases.csv.", panel=MAIN)
+    ] = None,
+    *,
+    options: Layout,
+) -> "CohortFiles":
+    """Write the table of cases, patients, splits and scans that prepare would read, for corrections."""
+    from voxlate.scans.cohorts.find import find_cohort
+    from voxlate.scans.cohorts.manifest import write_manifest
 
-    root: folder of a cohort.
-    out: the table, by default cases.csv in root, which prepare reads.
-    """
-    found = find_cohort(root, check_options(Layout, options, changes))
+    found = find_cohort(root, options)
     write_manifest(Path(out or Path(root) / "cases.csv"), Path(root), found.cases)
     return found
 
 
-@dataclass(frozen=True)
-class PreparedSummary:
-    """What `voxlate prepare` shows of a prepared cohort: its table, lines by modality, and the next command.
+def _fact_lines(facts: dict[str, Any]) -> Iterator[Text]:
+    width = max(len(key) for key in facts)
+    for key, value in facts.items():
+        first, *others = _lines(value)
+        yield Text.assemble((f"{key:{width}}", "bold"), f"  {first}")
+        for line in others:
+            yield Text(f"{'':{width}}  {line}")
 
-    manifest: the manifest that was found beside the scans. following: "" where no training can be planned, which `why_not`
-    explains.
+
+def _lines(fact: Any) -> list[str]:
+    """The lines that show a fact: numbers and names beside each other, sentences below each other."""
+    if isinstance(fact, dict):
+        return [", ".join(f"{name} {value}" for name, value in fact.items()) or "none"]
+    if isinstance(fact, list | tuple):
+        if any(isinstance(value, str) and " " in value for value in fact):
+            return [str(value) for value in fact]
+        return [", ".join("none" if value is None else str(value) for value in fact) or "none"]
+    return ["none" if fact is None else str(fact)]
+
+
+@Command(
     """
+    info scan.nii.gz
+    info RUN
+    """,
+    lines=_fact_lines,
+    reads={},
+)
+def info(
+    path: Annotated[
+        Place,
+        Argument(
+            "Scan, DICOM folder or FOLDER#series, cohort, output of synth, run or weights.",
+            metavar="PATH",
+        ),
+    ],
+    *,
+    max_volume: Annotated[str | None, MAX_VOLUME] = None,
+) -> dict[str, Any]:
+    """Describe a scan (grid, unit, range), a cohort or a model."""
+    from voxlate.commands.api import facts
 
-    table: dict[str, Any]
-    held_out: dict[str, list[str]]
-    held_out_line: str
-    lines: dict[str, str]
-    registered: bool
-    manifest: Path | None
-    following: str
-    why_not: str
-
-
-def summarise(cohort: Cohort, root: Path, options: PrepareOptions) -> PreparedSummary:
-    """What the command line shows of a cohort that was prepared from a root folder."""
-    splits = {entry.patient: entry.split for entry in cohort.cases}
-    registered = registration_lines(cohort.cases)
-    lines = {**misalignment_lines(cohort.cases), **registered}
-    manifest = None if options.manifest else root_and_manifest(root, None)[1]
-    following, why_not = "", ""
-    try:
-        following = after_prepare(cohort.folder)
-    except BadInput as error:
-        why_not = str(error)
-    return PreparedSummary(
-        cohort_overview(cohort),
-        list_held_out(splits),
-        describe_held_out(splits),
-        lines,
-        bool(registered),
-        manifest,
-        following,
-        why_not,
-    )
+    if max_volume is not None:
+        allow_volumes(max_volume)
+    return facts.describe_path(Path(path))
 
 
-@command
-def pseudonym_key(file: Path | str, *, of: Sequence[str] | None = None) -> dict[str, str]:
-    """Write a new random key for `pseudonymise`, or return the pseudonyms of patients by an existing key.
+def _key_lines(done: dict[str, str], file: Path, of: Sequence[str] | None) -> Iterator[str]:
+    for name, pseudonym in done.items():
+        yield f"{name}  {pseudonym}"
+    if not of:
+        yield f"{file} is the key. Keep it: without it no pseudonym can be computed again."
+        yield f"Next:  voxlate synth RUN COHORT --out OUT --pseudonymise {file}"
 
-    file: key file, outside all output folders.
-    of: patients whose pseudonyms are returned; the file must exist.
+
+@Command(
     """
+    pseudonym-key key
+    pseudonym-key key --of anna --of ben
+    """,
+    lines=_key_lines,
+)
+def pseudonym_key(
+    file: Annotated[Place, Argument("Key file, outside all output folders.", metavar="FILE")],
+    *,
+    of: Annotated[
+        Sequence[str] | None,
+        Option(
+            "Patient whose pseudonym is printed; FILE must exist. Repeatable.",
+            panel=MAIN,
+            takes=list[str],
+        ),
+    ] = None,
+) -> dict[str, str]:
+    """Write a new random key for --pseudonymise, or print the pseudonyms of patients by an existing key."""
+    from voxlate.scans.cohorts.pseudonyms import read_key, write_key
+
     if of is None:
         write_key(Path(file))
         return {}
@@ -149,13 +322,28 @@ def pseudonym_key(file: Path | str, *, of: Sequence[str] | None = None) -> dict[
     return {name: pseudonyms.case(name) for name in of}
 
 
-@command
-def pseudonymise(folder: Path | str, out: Path | str, *, key: Path | str) -> Deidentified:
+def _pseudonymised_lines(done: "Deidentified", out: Path) -> Iterator[Any]:
+    if done.left_out:
+        text = (
+            f"{len(done.left_out)} objects without pixels are left out: their texts may hold names."
+        )
+        yield Message("", "note", text)
+    yield f"{len(done.files)} images in {out}."
+
+
+@Command("pseudonymise SERIES --key key --out TO", lines=_pseudonymised_lines)
+def pseudonymise(
+    folder: Annotated[Place, Argument("Folder with DICOM files.", metavar="DICOM")],
+    out: Out,
+    *,
+    key: Annotated[Place, Option("Key file of pseudonym-key.", panel=MAIN)],
+) -> "Deidentified":
     """Copy DICOM images under pseudonyms, by the basic profile of DICOM PS3.15.
 
-    folder: folder with DICOM files.
-    out: output folder.
-    key: key file of pseudonym_key.
+    Patient ids and UIDs are keyed hashes; dates are shifted by a number of days of the patient.
     """
+    from voxlate.clinic.deidentify import deidentify_folder
+    from voxlate.scans.cohorts.pseudonyms import check_outside, read_key
+
     check_outside(Path(key), Path(out))
     return deidentify_folder(Path(folder), Path(out), read_key(Path(key)))

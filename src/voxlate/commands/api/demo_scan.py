@@ -1,13 +1,15 @@
-"""The demo on a scan of the user's own: a starter's synthesis, and a picture of it next to the scan."""
+"""The pictures of the demo: of phantoms, and of a starter's synthesis on a scan of the user's own."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from voxlate.base.arrays import Float32
 from voxlate.base.errors import BadInput
-from voxlate.base.files import SYNTHETIC, whole_file
+from voxlate.base.files import HIGH, LOW, SYNTHETIC, whole_file
 from voxlate.commands.api.images import synthesise
 from voxlate.commands.api.progress import Reporter
 from voxlate.evaluation.scoring.scored_images import images_in, is_map
@@ -17,6 +19,8 @@ from voxlate.scans.images.mask import box_around, foreground
 from voxlate.scans.images.pictures import (
     Picture,
     Plane,
+    montage,
+    palette,
     pixel_mm,
     plane_of,
     shades,
@@ -29,6 +33,8 @@ from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import PREFIX, folder_of, starter_names
 
 SHOWN_HU = (-200, 1200)
+ZOOM = 3  # the last row enlarges a piece of skull so much
+LARGEST_HU = 300  # upper end of the colour scale of spread and error
 TILE = 320  # pixels of a slice in the picture
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 
@@ -116,3 +122,57 @@ def _tile(volume: Volume, plane: Plane, index: int, shown: tuple[float, float]) 
     image = plane_of(volume.data[0], plane, index)
     pixel = pixel_mm(volume.grid.spacing_mm, plane)
     return square_pixels(shades(image, *shown), pixel)
+
+
+def picture_of(
+    cohort: Path, folders: Sequence[Path], cases: Sequence[str], between: float, path: Path
+) -> Path:
+    """A row a head, at the slice with most tumour, and a last row with the back of the last head's skull, enlarged."""
+    rows = [_row(cohort, folders, case) for case in cases]
+    height, width = rows[-1][0].shape[:2]
+    side, left = height // ZOOM, width // 6
+    rows.append([image[:side, left : left + side] for image in rows[-1]])
+    names = [
+        "T1",
+        "regression",
+        f"sharpness {between:g}",
+        "one sample",
+        "true CT",
+    ]
+    maps = ["90 % interval's half", "regression's error", "truth outside"]
+    titles = [*names, *(f"{title}, 0-{LARGEST_HU} HU" for title in maps)]
+    montage(rows, titles, path)
+    return path
+
+
+def _row(cohort: Path, synthesised: Sequence[Path], case: str) -> list[NDArray[np.uint8]]:
+    """Source, predictions by sharpness, truth, how far it may lie from the regression, and does; cut to the head."""
+    truth, folders = cohort / case, [folder / case for folder in synthesised]
+    tumour = canonical(read_volume(truth / "lesion.nii.gz")).data[0] > 0
+    level = int(np.argmax(tumour.sum((1, 2))))
+    predictions = [_slice(folder / "ct.nii.gz", level) for folder in folders]
+    regression = predictions[0]
+    true, given = (_slice(truth / f"{name}.nii.gz", level) for name in ("ct", "t1"))
+    least, most = (_slice(folders[0] / f"ct{end}.nii.gz", level) for end in (LOW, HIGH))
+    low, high = SHOWN_HU
+    grey = [
+        _colours(given, 0, float(given.max())),
+        *(_colours(image, low, high) for image in (*predictions, true)),
+    ]
+    error = np.abs(regression.clip(low, high) - true.clip(low, high))
+    outside = np.maximum(least - true, 0) + np.maximum(true - most, 0)
+    maps = ((most - least) / 2, error, outside)
+    hot = [_colours(values, 0, LARGEST_HU, "inferno") for values in maps]
+    box = tuple(slice(max(at.min() - 4, 0), at.max() + 5) for at in np.nonzero(true > low))
+    return [image[box] for image in (*grey, *hot)]
+
+
+def _slice(path: Path, level: int) -> NDArray[np.float32]:
+    return canonical(read_volume(path)).data[0, level]
+
+
+def _colours(
+    image: NDArray[np.floating], low: float, high: float, name: str = "gray"
+) -> NDArray[np.uint8]:
+    """Values [H, W] as an RGB picture [H, W, 3] through a window and a colour map."""
+    return palette(name)[shades(image, low, high)]

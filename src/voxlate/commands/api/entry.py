@@ -1,48 +1,252 @@
-"""What every command does as a function in Python: its arguments are checked, and its docstring lists its options."""
+"""A command is described once, by a function: Python, the command line and `voxlate mcp` are made from it.
+
+The modules of this folder import what computes inside their functions, so that --help needs none of it.
+"""
 
 import functools
 import inspect
-from collections.abc import Callable
-from dataclasses import is_dataclass
-from typing import Any, TypeVar, get_args, get_type_hints
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, is_dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from voxlate.base.errors import system_refusal
-from voxlate.base.options.check import check_value
-from voxlate.base.options.option import describe_fields
+from voxlate.base.options import option
+from voxlate.base.options.option import (
+    ARGUMENT,
+    FLAG,
+    MAIN,
+    OUTPUT,
+    PANELS,
+    PYTHON,
+    Option,
+    describe,
+    describe_fields,
+    option_of,
+    without_notes,
+)
+from voxlate.base.options.table import field_types
+from voxlate.commands.api.progress import Feedback, Reporter, report_to
 
-F = TypeVar("F", bound=Callable[..., Any])
+Place = Path | str
+Parameters = dict[str, inspect.Parameter]
+Argument = functools.partial(Option, panel=ARGUMENT)
+RUN = Argument(
+    "Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.",
+    metavar="RUN",
+    takes=str,  # a path would lose a slash of hf://
+    complete="voxlate.training.starters.names:starters_to_run",
+)
+Run = Annotated[Place, RUN]
+OUT = Option("Output folder.", panel=MAIN)
+Out = Annotated[Place, OUT]
+Everything = Annotated[
+    bool, Option("Print all files, scores or baselines.", flag="--all", panel=OUTPUT)
+]
 
 
-def command(function: F) -> F:
-    """The function, which raises BadInput for arguments of other types than it states, and for errors of the system.
+@dataclass(frozen=True)
+class Aside:
+    """A line that is shown beside the result, on stderr."""
 
-    The options are left to check_options. Lines on the progress, and on each field of the options, are added to the docstring.
+    line: Any
+    style: str | None = None
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a command left undone, or does not trust: its exit code is 3. sentence: "" where nothing is to be said."""
+
+    sentence: str = ""
+
+
+@dataclass
+class Command:
+    """Makes a function a command, and returns it as Python has it.
+
+    examples: lines of the end of --help. lines: what people see of a result: lines, tables, messages, Aside and Left; it
+    is called with the result and those arguments that it names. document: the result as plain values. reads: None where
+    the command writes files, else the arguments that keep it from writing. keeps: whether messages go to messages.jsonl
+    in OUT, and are printed at the end or now. by_line: defaults of the command line that are not Python's. gives:
+    attribute of the result that Python returns, by default all of it. others: see `function`.
     """
-    signature, hints = inspect.signature(function), get_type_hints(function, include_extras=True)
-    checked = [name for name in signature.parameters if name not in ("options", "changes")]
 
-    @functools.wraps(function)
+    examples: str
+    name: str = ""
+    lines: Callable[..., Iterable[Any]] = lambda _: ()
+    document: Callable[[Any], Any] = lambda result: plain(result)
+    reads: Mapping[str, Any] | None = None
+    keeps: Literal["end", "now"] | None = None
+    by_line: Mapping[str, Any] = field(default_factory=dict)
+    gives: str = ""
+    others: str = ""
+
+    def __call__(self, described: Callable[..., Any]) -> Callable[..., Any]:
+        """Add the command, and return the function of Python."""
+        self.described, self.call = described, function(described, self.others)
+        self.name = self.name or described.__name__.replace("_", "-")
+        COMMANDS[self.name] = self
+        return _giving(self.gives, self.call) if self.gives else self.call
+
+    @functools.cached_property
+    def parameters(self) -> Parameters:
+        """The arguments and options of the command line: of the function, and of what shows its result."""
+        found = {
+            **_stated(inspect.signature(self.lines).parameters),
+            **parameters_of(self.described),
+        }
+        for name, default in self.by_line.items():
+            found[name] = found[name].replace(default=default)
+        return found
+
+    def arguments(self, given: Mapping[str, Any], progress: Reporter) -> dict[str, Any]:
+        """The arguments of the call from values by name, which fill the options dataclasses."""
+        values = {**given, "progress": progress}
+        own = inspect.signature(self.described).parameters
+        for name, parameter in own.items():
+            table: Any = parameter.annotation
+            if _is_table(table):
+                known = _fields(table).keys() & given.keys()
+                values[name] = table(**{key: given[key] for key in known})
+        return {name: values[name] for name in own if name in values}
+
+    def show(self, result: Any, given: Mapping[str, Any]) -> list[Any]:
+        """What people see of a result."""
+        named = inspect.signature(self.lines).parameters
+        return [*self.lines(result, **{name: given[name] for name in named if name in given})]
+
+
+COMMANDS = dict[str, Command]()
+
+
+def _giving(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that returns an attribute of the result."""
+
+    @functools.wraps(call)
+    def give(*args: Any, **kwargs: Any) -> Any:
+        """The attribute."""
+        return getattr(call(*args, **kwargs), name)
+
+    signature = inspect.signature(call)
+    kind = inspect.get_annotations(signature.return_annotation)[name]
+    give.__signature__ = signature.replace(return_annotation=kind)  # type: ignore[attr-defined]
+    return give
+
+
+def function(described: Callable[..., Any], others: str = "") -> Callable[..., Any]:
+    """The function as Python has it: it raises BadInput for wrong arguments, and for errors of the system.
+
+    Its options may be given by name, and `progress` in several ways; the docstring lists both. others: field of the
+    options that takes the keywords that are no field.
+    """
+    own = inspect.signature(described).parameters
+    table: Any = own["options"].annotation if "options" in own else None
+    signature = _in_python(inspect.signature(described), table)
+
+    @functools.wraps(described)
     def run(*args: Any, **kwargs: Any) -> Any:
         """Check the arguments, and call the function."""
-        bound = signature.bind(*args, **kwargs)
-        for name in checked:
-            if name in bound.arguments:
-                bound.arguments[name] = check_value(name, bound.arguments[name], hints[name])
+        from voxlate.base.options.check import check_options, check_value  # loads pydantic
+
+        given = signature.bind(*args, **kwargs).arguments
+        changes = given.pop("changes", {})
+        for name in given.keys() - {"options"}:
+            hint = Feedback if name == "progress" else own[name].annotation
+            if not _is_table(hint):
+                given[name] = check_value(name, given[name], hint)
+        if table is not None:
+            known = field_types(table)
+            further = {key: changes.pop(key) for key in [*changes] if others and key not in known}
+            options = check_options(table, given.get("options"), changes)
+            if further:
+                options = replace(
+                    options, **{others: {**(getattr(options, others) or {}), **further}}
+                )
+            given["options"] = options
         try:
-            return function(*bound.args, **bound.kwargs)
+            if "progress" not in own:
+                return described(**given)
+            with report_to(given.pop("progress", True)) as report:
+                return described(**given, progress=report)
         except OSError as error:
             raise system_refusal(error) from error
 
-    lines = [inspect.cleandoc(function.__doc__ or "")]
-    if "progress" in signature.parameters:
+    text = inspect.cleandoc(described.__doc__ or "").replace("\f", "")  # typer shows what is before
+    text = FLAG.sub(lambda flag: flag[0][2:], text)
+    run.__signature__ = signature  # type: ignore[attr-defined]
+    run.__doc__ = "\n".join([text, "", *_help(own, table)])
+    return run
+
+
+def _in_python(own: inspect.Signature, table: Any) -> inspect.Signature:
+    """The signature in Python: `progress` may be left out, and options are an object or keywords."""
+    parameters = list[inspect.Parameter]()
+    for name, parameter in own.parameters.items():
+        parameter = parameter.replace(annotation=without_notes(parameter.annotation))
+        if name == "progress":
+            parameter = parameter.replace(annotation=Feedback, default=True)
+        elif name == "options":
+            kind, named = parameter.POSITIONAL_OR_KEYWORD, parameter.VAR_KEYWORD
+            parameters.append(inspect.Parameter("changes", named, annotation=Any))
+            parameter = inspect.Parameter(name, kind, default=None, annotation=table | None)
+        parameters.append(parameter)
+    return own.replace(parameters=sorted(parameters, key=lambda parameter: parameter.kind))
+
+
+def _help(own: Mapping[str, inspect.Parameter], table: Any) -> list[str]:
+    """The parameters of a function in Python, a line each."""
+    lines = describe(_stated(own, {PYTHON}))
+    if "progress" in own:
         lines.append(
             "progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers)."
         )
-    table: Any = next((kind for kind in get_args(hints.get("options")) if is_dataclass(kind)), None)
     if table is not None:
         lines.append(
             f"options: {table.__name__}, whose fields may also be given by name (changes):"
         )
         lines += describe_fields(table)
-    run.__doc__ = "\n".join(lines)
-    return run  # type: ignore[return-value]
+    return lines
+
+
+def _stated(own: Mapping[str, inspect.Parameter], further: Collection[str] = ()) -> Parameters:
+    """The parameters that have an Option of the command line, or of further panels."""
+    options = {name: option_of(parameter.annotation) for name, parameter in own.items()}
+    shown = {ARGUMENT, *PANELS, *further}
+    return {name: own[name] for name, one in options.items() if one and one.panel in shown}
+
+
+def _is_table(annotation: Any) -> bool:
+    """Whether a parameter is of an options dataclass."""
+    return is_dataclass(annotation) and annotation is not Reporter
+
+
+def parameters_of(described: Callable[..., Any]) -> Parameters:
+    """The parameters of a function that have an Option, with those of its options dataclasses."""
+    found = Parameters()
+    for name, parameter in inspect.signature(described).parameters.items():
+        table: Any = parameter.annotation
+        if _is_table(table):
+            found |= _fields(table)
+        else:
+            found[name] = parameter
+    return _stated(found)
+
+
+def _fields(table: Any) -> Parameters:
+    """The fields of an options dataclass that have an Option: its own first, then those of its bases."""
+    keywords = option.parameters_of(table)
+    return _stated({name: keywords[name] for name in field_types(table)})
+
+
+def plain(value: Any) -> Any:
+    """A result as plain values, which JSON can state: its document, if it has one."""
+    if hasattr(value, "document"):
+        document = value.document
+        return plain(document() if callable(document) else document)
+    if is_dataclass(value):
+        value = vars(value)
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(inner) for inner in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -1,77 +1,267 @@
-"""The commands that hand images on: export, export_for, listen."""
+"""The commands that hand images and models on: export, push, listen, serve."""
 
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from voxlate.base.options.check import check_options
-from voxlate.clinic.archive import serve as answer_studies
-from voxlate.clinic.dicom_images import write_derived, write_enhanced
-from voxlate.clinic.dicom_out import Exported, export_dicom
-from voxlate.clinic.export_for import Converted
-from voxlate.clinic.export_for import export_for as write_for
+from voxlate.base.errors import BadInput, plural
+from voxlate.base.hub import PREFIX, check_repo, upload
+from voxlate.base.messages import Message
+from voxlate.base.options.option import MAIN, Option
 from voxlate.clinic.options.consumers import ConsumerOptions
-from voxlate.clinic.options.share import ExportOptions, ListenOptions
-from voxlate.commands.api.entry import command
-from voxlate.commands.api.progress import Feedback, report_to
+from voxlate.clinic.options.share import (
+    NOT_STATED,
+    ExportOptions,
+    ListenOptions,
+    ModelOptions,
+    PushOptions,
+    ServeOptions,
+)
+from voxlate.commands.api.console import say
+from voxlate.commands.api.entry import Argument, Command, Left, Place, Run, function
+from voxlate.commands.api.progress import Reporter
+from voxlate.training.starters.names import is_starter
+
+if TYPE_CHECKING:
+    from voxlate.clinic.dicom_out import Exported
+    from voxlate.clinic.export_for import Converted
+    from voxlate.exchange.model_file import Description
+
+DICOM = Option("New folder for the DICOM series.", panel=MAIN)
+IMAGES = Argument(
+    "Folder that synth wrote, or one case's folder in it; or a CT in HU.", metavar="OUT|RUN"
+)
+Images = Annotated[Place, IMAGES]
+EXPORTED = "Folder that synth wrote, or one case's folder in it; with --for also a CT; with --out alone a run, starter:NAME or hf://NAME/REPO."
+To = Annotated[Place, Option("New folder of the images or of the model.", panel=MAIN)]
 
 
-@command
+@function
 def export(
-    out: Path | str,
-    dicom: Path | str,
-    options: ExportOptions | None = None,
+    out: Images,
+    dicom: Annotated[Place, DICOM],
     *,
-    progress: Feedback = True,
-    **changes: Any,
-) -> Exported:
-    """Write synthesised images as derived DICOM series in the study of their source (research use only).
+    options: ExportOptions,
+    progress: Reporter,
+) -> "Exported":
+    """Write synthesised images as derived DICOM series in the study of their source (research use only)."""
+    from voxlate.clinic.dicom_images import write_derived, write_enhanced
+    from voxlate.clinic.dicom_out import export_dicom
 
-    out: folder that synthesise wrote, or one case's folder in it.
-    dicom: new folder for the DICOM series.
+    like = None if options.like is None else Path(options.like)
+    write = write_enhanced if options.enhanced else write_derived
+    count, accepted = progress.count("images"), options.accept_untrusted
+    return export_dicom(Path(out), Path(dicom), like, count, write, accepted)
+
+
+@function
+def export_for(out: Images, to: To, *, options: ConsumerOptions, progress: Reporter) -> "Converted":
+    """Write CTs in HU for planning, protons, ultrasound or PET, in the unit of each, with the ends of their intervals."""
+    from voxlate.clinic.export_for import export_for
+
+    return export_for(Path(out), Path(to), options, progress.count("export"))
+
+
+@function
+def export_model(run: Run, out: To, *, options: ModelOptions) -> "Description":
+    """Write a trained model to a new folder that voxlate-run reads, and run its self-test there."""
+    from voxlate.exchange.export import export_model
+    from voxlate.training.model import load
+
+    model = load(run, "cpu", options.allow_code, options.answer).with_options(
+        precision="float32",
+        steps=options.steps,
+        samples=options.samples,
+        sharpness=options.sharpness,
+    )
+    model = model if options.intervals else model.without_intervals()
+    return export_model(model, Path(out), options.weights, _licence(run, options.licence))
+
+
+def _licence(run: Place, stated: str) -> str:
+    """The licence that is stated, or that of a starter, which is voxlate's own."""
+    return "Apache-2.0" if stated == NOT_STATED and is_starter(run) else stated
+
+
+def _export_lines(done: Any, dicom: Path | None, out: Path | None) -> Iterator[Any]:
+    from voxlate.clinic.dicom_out import Exported
+    from voxlate.clinic.export_for import Converted
+    from voxlate.synthesis.inputs import scans_to_give
+
+    if isinstance(done, Exported):
+        for said in done.messages:
+            refused = said.grade == "do not trust"
+            yield Left(f"left out {said.text}") if refused else said
+        yield f"{done.summary} in {dicom}: derived, synthetic, not for diagnosis."
+    elif isinstance(done, Converted):
+        yield from done.messages
+        yield f"{plural(len(done.folders), 'case')} for {done.consumer} in {out}: research use only."
+        yield from (Left(f"left out {case}: {why}") for case, why in done.left_out.items())
+    else:
+        yield f"{done.facts.title} in {out}: at most {done.graph.largest_loss:.2g} network units from torch on its self-test."
+        scans = scans_to_give(done.facts.data, done.facts.completes)
+        yield f"Next:  voxlate-run {out} {scans} --out OUT"
+
+
+@Command(
     """
-    asked = check_options(ExportOptions, options, changes)
-    like = None if asked.like is None else Path(asked.like)
-    with report_to(progress) as report:
-        write = write_enhanced if asked.enhanced else write_derived
-        progress_of = report.count("images")
-        return export_dicom(
-            Path(out), Path(dicom), like, progress_of, write, asked.accept_untrusted
-        )
-
-
-@command
-def export_for(
-    out: Path | str,
-    to: Path | str,
-    options: ConsumerOptions | None = None,
+    export OUT --dicom TO
+    export OUT/CASE --dicom TO --like SERIES
+    export OUT --for proton --beam 90 --out TO
+    export RUN --out MODEL
+    """,
+    name="export",
+    lines=_export_lines,
+)
+def _export_any(
+    path: Annotated[Place, replace(IMAGES, help=EXPORTED)],
+    dicom: Annotated[Place | None, DICOM] = None,
+    out: Annotated[
+        Place | None,
+        Option(
+            "Folder for the images of --for, or new folder for the model, which voxlate-run reads.",
+            panel=MAIN,
+        ),
+    ] = None,
     *,
-    progress: Feedback = True,
-    **changes: Any,
-) -> Converted:
-    """Write CTs in HU for planning, protons, ultrasound or PET, in the unit of each, with the ends of their intervals.
+    images: ExportOptions,
+    consumer: ConsumerOptions,
+    model: ModelOptions,
+    progress: Reporter,
+) -> Any:
+    """Write images as derived DICOM series or in the units of their user (research use only), or a model that runs without torch."""
+    if consumer != ConsumerOptions():
+        if out is None or dicom is not None:
+            raise BadInput(
+                "export --for: expected --out for the folder, and no --dicom, found otherwise. Pass --out TO; --for planning writes DICOM too."
+            )
+        shared = {"like": images.like, "accept_untrusted": images.accept_untrusted}
+        return export_for(path, out, consumer, progress=progress, **shared)
+    if dicom is not None and out is None:
+        return export(path, dicom, images, progress=progress)
+    if out is not None and dicom is None:
+        return export_model(path, out, model)
+    found = "neither" if out is None else "both"
+    raise BadInput(
+        f"export: expected --dicom (for images) or --out (for a model), found {found}. Pass one of them."
+    )
 
-    out: folder that synthesise wrote, one case's folder in it, or a CT in HU.
-    to: folder with a folder for each case.
+
+@dataclass(frozen=True)
+class Pushed:
+    """A model on a hub, or the folder of a dry run.
+
+    files: bytes of each file by its place; commit: hash of the commit, "" of a dry run; messages: on what is no part of it.
     """
-    asked = check_options(ConsumerOptions, options, changes)
-    with report_to(progress) as report:
-        return write_for(Path(out), Path(to), asked, report.count("export"))
+
+    repo: str
+    files: dict[str, int]
+    commit: str
+    messages: tuple[Message, ...]
+
+    @property
+    def address(self) -> str:
+        """The model as a RUN, pinned to its commit."""
+        return f"{PREFIX}{self.repo}@{self.commit or 'COMMIT'}"
 
 
-@command
+def _pushed_lines(done: Pushed, run: str, repo: str) -> Iterator[Any]:
+    from voxlate.exchange.hub_card import ABSENT
+
+    yield from done.messages
+    for place, size in done.files.items():
+        yield f"{size / 1e6:8.2f} MB  {place}"
+    yield ABSENT
+    if done.commit:
+        yield f"Commit {done.commit}. Next:  voxlate synth {done.address} COHORT --out OUT"
+    else:
+        yield f"Nothing was uploaded. Next:  voxlate push {run} {repo}"
+
+
+@Command(
+    """
+    push RUN NAME/REPO --scores OUT --licence apache-2.0
+    push RUN NAME/REPO --dry-run FOLDER
+    """,
+    lines=_pushed_lines,
+)
+def push(
+    run: Run,
+    repo: Annotated[
+        str, Argument("Repository, which is created if it is absent.", metavar="NAME/REPO")
+    ],
+    *,
+    options: PushOptions,
+) -> Pushed:
+    """Upload a trained model to a hub of Hugging Face, with a card and without anything on its patients.
+
+    --dry-run writes the same files into a folder: look at them first.
+    """
+    from voxlate.exchange.hub_card import scores_of
+    from voxlate.exchange.hub_folder import build_folder
+    from voxlate.training.model import load
+
+    check_repo(repo)
+    model, licence = load(run, "cpu", options.allow_code), _licence(run, options.licence)
+    scores = None if options.scores is None else scores_of(Path(options.scores), model)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(options.dry_run or Path(temporary) / "model")
+        allowed = options.allow_code
+        messages = build_folder(model, repo, folder, scores, licence, options.onnx, allowed)
+        places = sorted(path for path in folder.rglob("*") if path.is_file())
+        files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in places}
+        commit = "" if options.dry_run else upload(folder, repo, options.private)
+    return Pushed(repo, files, commit, tuple(messages))
+
+
+@Command("listen RUN --host 10.0.0.7 --allow SCANNER --to PACS@10.0.0.5:104 --out QUEUE")
 def listen(
-    run: Path | str,
-    out: Path | str,
-    options: ListenOptions | None = None,
+    run: Run,
+    out: Annotated[Place, Option("Folder of the queue, on a disk of its own.", panel=MAIN)],
     *,
-    progress: Feedback = True,
-    **changes: Any,
+    options: ListenOptions,
+    progress: Reporter,
 ) -> None:
     """Receive studies by C-STORE, synthesise one at a time, and send the images by C-STORE, until interrupted.
 
-    run: run folder, weights file, starter:NAME or hf://NAME/REPO.
-    out: folder of the queue, on a disk of its own.
+    The queue survives a killed process: the same command goes on, and sends no image twice.
     """
-    asked = check_options(ListenOptions, options, changes)
-    with report_to(progress) as report:
-        answer_studies(run, Path(out), asked, report.say)
+    from voxlate.clinic.archive import serve as answer_studies
+
+    allowed = ", ".join(options.allow)
+    say(
+        f"{options.title} listens on {options.host}:{options.port} for {allowed}; images go to {options.to}."
+    )
+    answer_studies(run, Path(out), options, progress.say)
+
+
+@Command(
+    """
+    serve RUN
+    serve RUN starter:head-mr-to-ct --root SCANS
+    serve RUN --host 10.0.0.5 --token-file FILE
+    """,
+    name="serve",
+)
+def _serve(
+    runs: Annotated[
+        Sequence[Place],
+        Argument(
+            "Run folders, weights files, starter:NAME or hf://NAME/REPO; without any, the installed starters.",
+            metavar="[RUN...]",
+            takes=list[str],
+            complete="voxlate.training.starters.names:starters_to_run",
+        ),
+    ] = (),
+    *,
+    options: ServeOptions,
+) -> None:
+    """Serve a page on this machine: choose a scan, see which model fits, synthesise, view, download.
+
+    The printed URL has a token, which lets one browser in. No request leaves the machine.
+    """
+    import voxlate  # its names are also those of the wing above this one
+
+    voxlate.serve(runs, options)

@@ -1,4 +1,4 @@
-"""The command info: facts about a file or folder. It imports no torch for a scan."""
+"""Facts about a file or folder, for the command info. It imports no torch for a scan."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,27 +11,13 @@ import numpy as np
 
 from voxlate.base.errors import BadInput
 from voxlate.base.hub import download, is_on_hub
-from voxlate.commands.api.entry import command
 from voxlate.scans.formats.dicom import DICOM, SeriesInfo, is_dicom_folder, list_series
 from voxlate.scans.formats.io import format_of, is_there, read_volume, without_ending
 from voxlate.scans.images.units import unit_of
-from voxlate.scans.options.layout import allow_volumes
 from voxlate.training.starters.names import is_starter
 
 NO_AIR_HU = -500.0  # air is below, all tissue but lung above
 BIDS = "derivatives"  # the folder in which images of a synthesis are once more, under the names of BIDS
-
-
-@command
-def info(path: Path | str, *, max_volume: str | None = None) -> dict[str, Any]:
-    """Facts about a scan (grid, unit, range), a cohort, a synthesis, a run or weights.
-
-    path: scan, DICOM folder or FOLDER#series, cohort, output of synthesise, run or weights.
-    max_volume: largest scan that is read, such as "8GB".
-    """
-    if max_volume is not None:
-        allow_volumes(max_volume)
-    return describe_path(Path(path))
 
 
 def describe_path(path: Path) -> dict[str, Any]:

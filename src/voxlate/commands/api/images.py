@@ -1,55 +1,50 @@
 """The commands that synthesise: load, synthesise; and check, which asks before."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from PIL import Image
-
-from voxlate.base.errors import BadInput, first_of
+from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.messages import Message, message, worst_grade
-from voxlate.base.options.check import check_options
-from voxlate.base.options.table import field_types
-from voxlate.clinic.address import is_dicomweb
-from voxlate.commands.api.entry import command
-from voxlate.commands.api.progress import Feedback, report_to
-from voxlate.evaluation.intervals.bounds import bound_lines, bounds_of
-from voxlate.scans.cohorts.pseudonyms import check_outside
-from voxlate.scans.formats.io import read_volume, write_volume
-from voxlate.scans.formats.itk import ITK, load_writer
-from voxlate.synthesis.cohort import synthesise_cases, warnings_in
-from voxlate.synthesis.inputs import as_volume
-from voxlate.synthesis.model import Model, Synthesised
-from voxlate.synthesis.options import CheckOptions, SynthOptions
-from voxlate.synthesis.provenance import provenance_of
-from voxlate.synthesis.scans import Scans
-from voxlate.synthesis.selection import Selection, select
-from voxlate.training.model import load as load_model
-from voxlate.training.model import load_members
+from voxlate.base.options.option import AllowCode, Device
+from voxlate.commands.api.entry import RUN, Argument, Command, Left, Out, Place, Run, function
+from voxlate.commands.api.progress import Reporter
+from voxlate.synthesis.options import ANSWER, CheckOptions, SynthOptions
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
-@command
-def load(
-    run: Path | str,
-    device: str = "auto",
-    allow_code: bool = False,
-    answer: Literal["mean", "sample"] | None = None,
-) -> Model:
-    """Open a run for synthesis in memory.
+    from voxlate.synthesis.model import Model
+    from voxlate.synthesis.scans import Scans
 
-    run: run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
-    device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu.
-    allow_code: import and run the model's own Python code.
-    answer: of a residual diffusion the mean (least error) or a sample (sharp, the default).
-    """
-    return load_model(run, device, allow_code, answer)
-
-
-ScanOrArray = Annotated[Any, "a path, a Volume, a nibabel image, or a pair (array, affine)"]
 SCANS = "scans"  # the folder in OUT of scans that are given as arrays
+MODEL = replace(RUN, objects="Model")
+Runs = Annotated[Sequence[Place] | Place | Any, MODEL]
+ScanOrArray = Annotated[Any, "a path, a Volume, a nibabel image, or a pair (array, affine)"]
+Inputs = Annotated[
+    Place | Sequence[Place] | Mapping[str, ScanOrArray],
+    Argument(
+        "Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.",
+        metavar="[RUN...] INPUT",
+        takes=list[str],
+    ),
+]
+
+
+@function
+def load(
+    run: Run,
+    device: Device = "auto",
+    allow_code: AllowCode = False,
+    answer: Annotated[Literal["mean", "sample"] | None, ANSWER] = None,
+) -> "Model":
+    """Open a run for synthesis in memory."""
+    from voxlate.training.model import load
+
+    return load(run, device, allow_code, answer)
 
 
 @dataclass(frozen=True)
@@ -79,12 +74,16 @@ class Syntheses:
     @property
     def warnings(self) -> dict[str, list[Message]]:
         """The warnings of each case that has any."""
+        from voxlate.synthesis.cohort import warnings_in
+
         by_case = {folder.name: warnings_in(folder) for folder in self.folders}
         return {case: found for case, found in by_case.items() if found}
 
     @property
     def bounds(self) -> dict[str, Any]:
         """The bounds of the error of each case."""
+        from voxlate.evaluation.intervals.bounds import bounds_of
+
         return bounds_of(self.folders)
 
     @property
@@ -94,6 +93,7 @@ class Syntheses:
             case: [warning.table for warning in found] for case, found in self.warnings.items()
         }
         return {
+            "out": str(self.folder),
             "cases": [*self.cases],
             "targets": [*self.targets],
             "left_out": {**self.left_out},
@@ -106,6 +106,8 @@ class Syntheses:
     @property
     def bound_lines(self) -> list[str]:
         """Sentences on the bounds of the error."""
+        from voxlate.evaluation.intervals.bounds import bound_lines
+
         return [*bound_lines(self.folders)]
 
     def __repr__(self) -> str:
@@ -116,9 +118,12 @@ class Syntheses:
             lines += [f"  {warning.on(case)}" for warning in warnings]
         return "\n".join(lines)
 
-    def show(self, case: str | None = None) -> Image.Image:
+    def show(self, case: str | None = None) -> "Image":
         """Middle slices of the images of a case, by default of the first, with its warnings."""
         from voxlate.evaluation.scoring.scored_images import images_in, is_map
+        from voxlate.scans.formats.io import read_volume
+        from voxlate.synthesis.model import Synthesised
+        from voxlate.synthesis.provenance import provenance_of
 
         if not self.cases or (case is not None and case not in self.cases):
             known = first_of(self.cases) or "none"
@@ -136,72 +141,93 @@ class Syntheses:
         return self.show()._repr_png_() or b""
 
 
-@command
-def synthesise(
-    run: Model | Path | str | Sequence[Path | str],
-    inputs: Path | str | Sequence[Path | str] | Mapping[str, ScanOrArray],
-    out: Path | str,
-    options: SynthOptions | None = None,
-    *,
-    progress: Feedback = True,
-    **changes: Any,
-) -> Syntheses:
-    """Synthesise the target modalities of a case or a cohort into a folder; images are in physical units on the grid of the input.
+def _synth_lines(done: Syntheses, run: Any, out: Path, options: SynthOptions) -> Iterator[Any]:
+    from voxlate.commands.api.next_steps import after_synthesis
 
-    run: run folder, weights file, starter:NAME, hf://NAME/REPO or loaded model; of several runs the mean and its spread.
-    inputs: cohort, case, DICOM series, file, modality=path texts, or scans by modality: paths, Volumes, nibabel images, or pairs of an array (NumPy, torch) [x, y, z] and its affine.
-    out: output folder.
-    changes: also other keys of the recipe's synth table, such as overlap=0.25.
+    if done.others and not (done.cases or done.left_out):
+        yield f"--part {options.part} holds none of the {done.others} cases: nothing to do."
+        return
+    yield from done.bound_lines
+    if done.complete:
+        yield f"{len(done.complete)} cases lack no modality and are not synthesised: {', '.join(done.complete)}"
+    after = after_synthesis(done, str(run), options)
+    following = f" Next:  voxlate {after[0]}" if after else ""
+    yield f"{plural(len(done.cases), 'case')} in {out}.{following}"
+    for scoring in after[1:]:  # true scans exist of complete cases alone
+        yield f"To score the model on complete cases:  voxlate {scoring}"
+    yield from (Left(f"left out {why}") for why in done.left_out.values())
+    if "do not trust" in map(worst_grade, done.warnings.values()):
+        yield Left()
+
+
+@Command(
     """
-    known = field_types(SynthOptions)
-    keys = {name: value for name, value in changes.items() if name not in known}
-    asked = check_options(
-        SynthOptions, options, {name: changes[name] for name in changes if name in known}
-    )
-    asked = replace(asked, synth={**(asked.synth or {}), **keys})
+    synth RUN COHORT --out OUT --split val
+    synth RUN t1=scan.nii.gz --out OUT --samples 10
+    synth RUN COHORT --out MEANS --answer mean
+    synth FOLD0 FOLD1 FOLD2 COHORT --out OUT
+    """,
+    name="synth",
+    lines=_synth_lines,
+    keeps="end",
+    others="synth",
+)
+def synthesise(
+    run: Runs, inputs: Inputs, out: Out, *, options: SynthOptions, progress: Reporter
+) -> Syntheses:
+    """Synthesise the target modalities of a case or a cohort.
+
+    The images are in physical units on the grid of the input.
+    \f
+    Scans may be paths, Volumes, nibabel images, or pairs of
+    an array (NumPy, torch) [x, y, z] and its affine, by modality. Keywords may be other keys of the recipe's synth table.
+    """
+    from voxlate.clinic.address import is_dicomweb
+    from voxlate.scans.cohorts.pseudonyms import check_outside
+    from voxlate.scans.formats.itk import ITK, load_writer
+    from voxlate.synthesis.cohort import synthesise_cases
+    from voxlate.synthesis.model import Model
+    from voxlate.synthesis.selection import select
+
     if isinstance(run, Model):  # which is on a device already
-        asked = replace(asked, device=f"{run.device}")
+        options = replace(options, device=f"{run.device}")
     to = Path(out)
-    with report_to(progress) as report:
-        texts = _texts_of_inputs(inputs, to)
-        in_archive = asked.store or any(map(is_dicomweb, texts))
-        if in_archive:
-            from voxlate.clinic.archive import fetch_inputs, store_answers  # needs pydicom
+    runs, texts = _runs_and_texts(run, inputs, to)
+    in_archive = options.store or any(map(is_dicomweb, texts))
+    if in_archive:
+        from voxlate.clinic.archive import fetch_inputs, store_answers  # needs pydicom
 
-            fetched = fetch_inputs(texts, to, asked)
-            texts = fetched.inputs
-        selected = select(open_model(run, asked), texts, asked)
-        scans, left_out = selected.scans, {**selected.lacking}
-        described = partial(
-            Syntheses,
-            to,
-            targets=tuple(selected.model.facts.data.target),
-            complete=tuple(selected.complete),
-            others=len(selected.others or ()),
-            inputs=tuple(texts),
-        )
-        if not scans:
-            return described((), left_out)
-        if asked.pseudonymise is not None:
-            check_outside(asked.pseudonymise, to)
-        if f".{asked.format}" in ITK.written_endings:
-            load_writer(f"--format {asked.format}")
-        has_layout = asked.bids or asked.dicom is not None
-        if has_layout:
-            from voxlate.clinic.layouts import check_layouts, write_layouts  # needs pydicom
+        fetched = fetch_inputs(texts, to, options)
+        texts = fetched.inputs
+    selected = select(open_model(runs, options), texts, options)
+    scans, left_out = selected.scans, {**selected.lacking}
+    described = partial(
+        Syntheses,
+        to,
+        targets=tuple(selected.model.facts.data.target),
+        complete=tuple(selected.complete),
+        others=len(selected.others or ()),
+        inputs=tuple(texts),
+    )
+    if not scans:
+        return described((), left_out)
+    if options.pseudonymise is not None:
+        check_outside(options.pseudonymise, to)
+    if f".{options.format}" in ITK.written_endings:
+        load_writer(f"--format {options.format}")
+    has_layout = options.bids or options.dicom is not None
+    if has_layout:
+        from voxlate.clinic.layouts import check_layouts, write_layouts  # needs pydicom
 
-            check_layouts(scans, to, asked)
-        folders, failed, refused = synthesise_cases(
-            selected, to, asked, progress=report.step, say=report.say
-        )
-        if has_layout and folders:
-            write_layouts(folders, scans, to, asked, report.say)
-        if asked.store:
-            report.say(
-                message(
-                    "stored", store_answers(fetched, folders, report.say, asked.accept_untrusted)
-                )
-            )
+        check_layouts(scans, to, options)
+    folders, failed, refused = synthesise_cases(
+        selected, to, options, progress=progress.step, say=progress.say
+    )
+    if has_layout and folders:
+        write_layouts(folders, scans, to, options, progress.say)
+    if options.store:
+        stored = store_answers(fetched, folders, progress.say, options.accept_untrusted)
+        progress.say(message("stored", stored))
     cases = tuple(folder.name for folder in folders)
     with_truth = frozenset(case.case for case in scans if case.truths and case.case in cases)
     return described(cases, left_out | failed, refused=refused, with_truth=with_truth)
@@ -210,12 +236,15 @@ def synthesise(
 synthesize = synthesise
 
 
-def open_model(run: Model | Path | str | Sequence[Path | str], asked: CheckOptions) -> Model:
+def open_model(run: Any, options: CheckOptions) -> "Model":
     """A loaded model, or that of a run, or the ensemble of several."""
+    from voxlate.synthesis.model import Model
+    from voxlate.training.model import load_members
+
     if isinstance(run, Model):
         return run
     runs = [run] if isinstance(run, Path | str) else run
-    return load_members(runs, asked.device, asked.allow_code, asked.answer)
+    return load_members(runs, options.device, options.allow_code, options.answer)
 
 
 @dataclass(frozen=True)
@@ -258,41 +287,47 @@ class Checks:
         return "\n".join(lines if len(self.cases) > 1 else lines[1:])
 
 
-@command
-def check(
-    run: Model | Path | str | Sequence[Path | str],
-    inputs: Path | str | Sequence[Path | str] | Mapping[str, ScanOrArray],
-    options: CheckOptions | None = None,
-    *,
-    progress: Feedback = True,
-    **changes: Any,
-) -> Checks:
+def _check_lines(found: Checks) -> Iterator[Any]:
+    yield f"{found}"
+    yield from (Left(f"left out {why}") for why in found.left_out.values())
+    if any(case.verdict == "do not trust" for case in found.cases):
+        yield Left()
+
+
+@Command(
+    """
+    check RUN COHORT --split val
+    check starter:head-mr-to-ct scan.nii.gz
+    """,
+    lines=_check_lines,
+    reads={},
+)
+def check(run: Runs, inputs: Inputs, *, options: CheckOptions, progress: Reporter) -> Checks:
     """State whether a model fits scans, before anything is computed.
 
-    run: as of synthesise.
-    inputs: as of synthesise.
+    The exit code is 3 where a case is graded "do not trust": synth leaves it out unless --anyway.
     """
-    asked = check_options(CheckOptions, options, changes)
-    model, left_out = open_model(run, asked), dict[str, str]()
-    cases = list[CheckedCase]()
+    from voxlate.synthesis.scans import Scans
+    from voxlate.synthesis.selection import Selection, select
+
+    left_out, cases = dict[str, str](), list[CheckedCase]()
     if isinstance(inputs, Mapping):
-        selected = Selection(model, [Scans("case", {**inputs})])
+        selected = Selection(open_model(run, options), [Scans("case", {**inputs})])
     else:
-        texts = [inputs] if isinstance(inputs, Path | str) else inputs
-        selected = select(model, [*map(str, texts)], SynthOptions(**vars(asked)))
-    with report_to(progress) as report:
-        for number, scans in enumerate(selected.scans):
-            report.step("cases", number, len(selected.scans))
-            try:
-                cases.append(_check_case(selected.model, scans))
-            except BadInput as error:
-                if len(selected.scans) == 1:
-                    raise
-                left_out[scans.case] = str(error)
+        runs, texts = _runs_and_texts(run, inputs, Path())
+        selected = select(open_model(runs, options), texts, SynthOptions(**vars(options)))
+    for number, scans in enumerate(selected.scans):
+        progress.step("cases", number, len(selected.scans))
+        try:
+            cases.append(_check_case(selected.model, scans))
+        except BadInput as error:
+            if len(selected.scans) == 1:
+                raise
+            left_out[scans.case] = str(error)
     return Checks(cases, {**selected.lacking, **left_out})
 
 
-def _check_case(model: Model, scans: Scans) -> CheckedCase:
+def _check_case(model: "Model", scans: "Scans") -> CheckedCase:
     checked = model.check(scans.files, scans.case)
     messages = [*scans.notes, *checked.messages, *model.missing_checks]
     grade = worst_grade(messages)
@@ -304,12 +339,21 @@ def _check_case(model: Model, scans: Scans) -> CheckedCase:
     return CheckedCase(scans.case, verdict, found, checked.targets, messages)
 
 
-def _texts_of_inputs(inputs: Any, out: Path) -> list[str]:
-    """Inputs as texts of the command line; scans that are no paths are written into OUT/scans first."""
+def _runs_and_texts(run: Any, inputs: Any, out: Path) -> tuple[Any, list[str]]:
+    """The runs, of which the first inputs may be others, and the inputs as texts of the command line.
+
+    Scans that are no paths are written into OUT/scans first.
+    """
+    from voxlate.scans.formats.io import write_volume
+    from voxlate.synthesis.inputs import as_volume
+    from voxlate.training.model import members_and_scans
+
     if isinstance(inputs, Path | str):
-        return [str(inputs)]
+        return run, [str(inputs)]
     if not isinstance(inputs, Mapping):
-        return [str(text) for text in inputs]
+        members, scans = members_and_scans([str(text) for text in inputs])
+        runs = [run] if isinstance(run, Path | str) else run
+        return ([*runs, *members] if members else runs), scans
     texts = []
     for name, scan in inputs.items():
         if not isinstance(scan, Path | str):
@@ -319,4 +363,4 @@ def _texts_of_inputs(inputs: Any, out: Path) -> list[str]:
             write_volume(path, as_volume(scan, name), f"voxlate: {name}")
             scan = path
         texts.append(f"{name}={scan}")
-    return texts
+    return run, texts

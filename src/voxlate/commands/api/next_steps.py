@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from voxlate.base.errors import BadInput
-from voxlate.commands.api.images import Syntheses
 from voxlate.scans.cases.prepared import COHORT, Cohort, open_cohort
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.find import find_cohort
@@ -77,8 +77,8 @@ def after_folds(runs: Sequence[Path]) -> str:
     return f"synth {' '.join(map(quote_path, runs))} {scans} --out CV"
 
 
-def after_synthesis(done: Syntheses, run: str, asked: SynthOptions) -> list[str]:
-    """The scores of images if the scans include the true targets, else their report; then those on complete cases.
+def after_synthesis(done: Any, run: str, asked: SynthOptions) -> list[str]:
+    """The scores of images (Syntheses) if the scans include the true targets, else their report; then those on complete cases.
 
     Scores need the names of cases, which pseudonyms hide.
     """

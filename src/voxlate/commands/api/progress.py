@@ -7,18 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from voxlate.base.messages import Message, Say
 from voxlate.commands.api.console import err, note, say
@@ -32,9 +23,9 @@ NESTED = ("scenarios", "cases", "slices")  # each within those before it
 class Bars:
     """One bar for each thing that reports under its own name."""
 
-    def __init__(self, progress: Progress):
+    def __init__(self, progress: Any):
         self.progress = progress
-        self.tasks: dict[str, TaskID] = {}
+        self.tasks = dict[str, Any]()
 
     def __call__(
         self, name: str, done: int, total: int, numbers: Mapping[str, float] | None = None
@@ -93,20 +84,19 @@ def progress_on(console: Console) -> Iterator[Bars | Lines]:
     if not drawn:
         yield Lines(console)
         return
+    from rich import progress as rich  # which --help does not need
+
     columns = (
-        SpinnerColumn(),
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+        rich.SpinnerColumn(),
+        rich.TextColumn("[bold]{task.description}"),
+        rich.BarColumn(bar_width=24),
+        rich.MofNCompleteColumn(),
+        rich.TimeElapsedColumn(),
+        rich.TextColumn("[dim]left"),
+        rich.TimeRemainingColumn(elapsed_when_finished=False),
+        rich.TextColumn("[dim]{task.fields[note]}"),
     )
-    times = (
-        TimeElapsedColumn(),
-        TextColumn("[dim]left"),
-        TimeRemainingColumn(elapsed_when_finished=False),
-    )
-    with Progress(
-        *columns, *times, TextColumn("[dim]{task.fields[note]}"), console=console
-    ) as progress:
+    with rich.Progress(*columns, console=console) as progress:
         yield Bars(progress)
 
 

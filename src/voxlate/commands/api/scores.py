@@ -1,137 +1,162 @@
 """The commands on scores: evaluate, compare, report."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.text import Text
-
-import voxlate.clinic.consumers.scores  # noqa: F401  adds the users of CTs to the scores
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, message
-from voxlate.base.options.check import check_options
-from voxlate.commands.api.entry import command
-from voxlate.commands.api.progress import Feedback, report_to
-from voxlate.evaluation.compare import Comparison
-from voxlate.evaluation.compare import compare as compare_scores
-from voxlate.evaluation.missing import Summary, score_run
+from voxlate.base.options.option import MAIN, PYTHON, Option
+from voxlate.commands.api.entry import Argument, Command, Everything, Left, Place
+from voxlate.commands.api.progress import Reporter
 from voxlate.evaluation.options.evaluate import CompareOptions, EvaluateOptions
-from voxlate.evaluation.reports.comparison import write_page
-from voxlate.evaluation.reports.page import report as report_images
-from voxlate.evaluation.reports.prepared import report_prepared
-from voxlate.evaluation.scoring.evaluate import evaluate as score_images
-from voxlate.evaluation.scoring.scores import Scores
-from voxlate.training.verdict import colour_lines
 
-
-@command
-def evaluate(
-    out: Path | str,
-    truth: Path | str,
-    options: EvaluateOptions | None = None,
-    *,
-    cases: Sequence[str] | None = None,
-    progress: Feedback = True,
-    **changes: Any,
-) -> Scores:
-    """Score synthesised images and naive baselines against the true scans, into scores.csv and metrics.json.
-
-    out: folder that synthesise wrote; with `run` a new one.
-    truth: cohort with the true scans.
-    cases: the cases to score, instead of those of the split; not with `run`.
-    """
-    asked = check_options(EvaluateOptions, options, changes)
-    return score(Path(out), Path(truth), asked, cases, progress).scores
+if TYPE_CHECKING:
+    from voxlate.evaluation.compare import Comparison
+    from voxlate.evaluation.missing import Summary
+    from voxlate.evaluation.scoring.scores import Scores
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores, and what the command line prints of them; with a run the summary of all missing modalities."""
+    """Scores; with a run the summary of all missing modalities."""
 
-    scores: Scores
-    asked: EvaluateOptions
-    summary: Summary | None = None
+    scores: "Scores"
+    summary: "Summary | None" = None
 
     @property
     def document(self) -> dict[str, Any]:
         """The scores as plain values, as in metrics.json."""
         return self.scores.document()
 
-    @property
-    def verdict(self) -> Text:
-        """Whether the images are better than the best naive baseline, coloured for a terminal."""
-        return colour_lines(self.scores.verdicts)
 
-    @property
-    def messages(self) -> list[Message]:
-        """What the scores leave out and assume."""
-        header = self.scores.header
-        absent = {} if self.summary is None else self.summary.incomplete
-        found = [message("case-left-out", f"left out {why}") for why in absent.values()]
-        if self.asked.align:
-            text = f"--align: {header['scopes']['aligned'].rpartition('; ')[2]}."
-            found.append(message("aligned", text))
-        assumed = [*header["shared_masks"], *header.get("windows", ())]
-        return [*found, *(message("assumed", f"assumed: {text}.") for text in assumed)]
+def _evaluation_lines(
+    done: Evaluation, options: EvaluateOptions, as_json: bool, everything: Everything = False
+) -> Iterator[Any]:
+    from voxlate.evaluation.scoring.captions import training_note, truth_messages
+    from voxlate.training.verdict import colour_lines
 
-    @property
-    def undone(self) -> list[str]:
-        """Sentences on cases that were not scored."""
-        absent = self.scores.header["not_synthesised"]
-        failed = {} if self.summary is None else self.summary.failed
-        return [
-            *(f"not scored: {case} ({why})" for case, why in absent.items()),
-            *(f"left out {sentence}" for sentence in failed.values()),
-        ]
+    scores, summary = done.scores, done.summary
+    yield from _assumptions(done, options)
+    if as_json and (trained := training_note(done.scores)):  # tables have it in their caption
+        yield message("trained-on", trained)
+    faults = truth_messages(done.scores)
+    yield from faults if options.any_truth else map(Left, map(str, faults))
+    yield scores.table() if everything else scores.short_table()
+    if summary and (everything or options.missing == "all"):
+        yield summary.table()
+    yield colour_lines(scores.verdicts)
+    for case, why in scores.header["not_synthesised"].items():
+        yield Left(f"not scored: {case} ({why})")
+    yield from (Left(f"left out {why}") for why in (summary.failed.values() if summary else ()))
 
 
-def score(
-    out: Path,
-    truth: Path,
-    asked: EvaluateOptions,
-    cases: Sequence[str] | None = None,
-    progress: Feedback = True,
+def _assumptions(done: Evaluation, options: EvaluateOptions) -> Iterator[Message]:
+    """What the scores leave out and assume."""
+    header = done.scores.header
+    for why in done.summary.incomplete.values() if done.summary else ():
+        yield message("case-left-out", f"left out {why}")
+    if options.align:
+        text = f"--align: {header['scopes']['aligned'].rpartition('; ')[2]}."
+        yield message("aligned", text)
+    for text in [*header["shared_masks"], *header.get("windows", ())]:
+        yield message("assumed", f"assumed: {text}.")
+
+
+@Command(
+    """
+    evaluate OUT --truth COHORT --mask body
+    evaluate OUT --truth COHORT --for proton,pet,ultrasound
+    evaluate NEW --truth COHORT --run RUN --missing all --mask brain
+    """,
+    lines=_evaluation_lines,
+    keeps="end",
+    gives="scores",
+)
+def evaluate(
+    out: Annotated[Place, Argument("Folder of images; with --run, a new one.", metavar="OUT")],
+    truth: Annotated[Place, Option("Cohort with the true scans.", panel=MAIN)],
+    *,
+    options: EvaluateOptions,
+    cases: Annotated[
+        Sequence[str] | None,
+        Option(
+            "Cases to score, instead of those of the split. Not with --run.",
+            panel=PYTHON,
+            takes=list[str],
+        ),
+    ] = None,
+    progress: Reporter,
 ) -> Evaluation:
-    """Score images as `evaluate` does."""
-    if not asked.run:
-        asked.refuse_without_run()
-    elif cases is not None:
+    """Score synthesised images and naive baselines against the true scans.
+
+    The scores are written into scores.csv and metrics.json.
+    The last line states whether the images are better than the best baseline.
+    """
+    import voxlate.clinic.consumers.scores  # noqa: F401  adds the users of CTs to the scores
+    from voxlate.evaluation.missing import score_run
+    from voxlate.evaluation.scoring.evaluate import evaluate as score_images
+
+    if not options.run:
+        options.refuse_without_run()
+        count = progress.count("evaluate")
+        return Evaluation(score_images(out, truth, options, cases=cases, progress=count))
+    if cases is not None:
         raise BadInput(
             "cases: expected no cases with a run, which synthesises those of the split, found some. Leave them out, or use exclude."
         )
-    with report_to(progress) as report:
-        if asked.run:
-            summary = score_run(truth, out, asked, progress=report.step, say=report.say)
-            return Evaluation(summary.scores, asked, summary)
-        scores = score_images(out, truth, asked, cases=cases, progress=report.count("evaluate"))
-        return Evaluation(scores, asked)
+    summary = score_run(Path(truth), Path(out), options, progress=progress.step, say=progress.say)
+    return Evaluation(summary.scores, summary)
 
 
-@command
+def _comparison_lines(found: "Comparison", everything: Everything = False) -> Iterator[Any]:
+    yield found.table() if everything else found.short_table()
+
+
+@Command(
+    "compare CNN_OUT DDPM_OUT --reference CNN_OUT --report methods.html",
+    lines=_comparison_lines,
+    reads={"report": None, "out": None},
+)
 def compare(
-    folders: Sequence[Path | str], options: CompareOptions | None = None, **changes: Any
-) -> Comparison:
-    """Compare scored methods by paired tests.
+    folders: Annotated[
+        Sequence[Place],
+        Argument("Scored folders of the same cases.", metavar="OUT...", takes=list[Path]),
+    ],
+    *,
+    options: CompareOptions,
+) -> "Comparison":
+    """Compare scored methods by paired tests."""
+    from voxlate.evaluation.compare import compare as compare_scores
+    from voxlate.evaluation.reports.comparison import write_page
 
-    folders: scored folders of the same cases.
-    """
-    asked = check_options(CompareOptions, options, changes)
-    found = compare_scores(folders, reference=asked.reference, answer=asked.answer)
-    if asked.out:
-        found.write(asked.out)
-    if asked.report:
-        write_page(found.document, Path(asked.report))
+    found = compare_scores(folders, reference=options.reference, answer=options.answer)
+    if options.out:
+        found.write(options.out)
+    if options.report:
+        write_page(found.document, Path(options.report))
     return found
 
 
-@command
-def report(path: Path | str, out: Path | str | None = None) -> Path:
-    """Write an offline HTML page with pictures, curves and tables, and return its path.
-
-    path: run, folder that synthesise wrote, or prepared cohort.
-    out: HTML file; by default PATH/report.html.
+@Command(
     """
-    path = Path(path)
-    write = report_prepared if (path / "cohort.json").is_file() else report_images
-    return write(path, None if out is None else Path(out))
+    report OUT
+    report PREPARED
+    """,
+    lines=lambda page: [f"{page}"],
+)
+def report(
+    path: Annotated[
+        Place, Argument("Run, folder that synth wrote, or prepared cohort.", metavar="PATH")
+    ],
+    out: Annotated[
+        Place | None, Option("HTML file. Default: PATH/report.html.", panel=MAIN)
+    ] = None,
+) -> Path:
+    """Write an offline HTML page with pictures, curves and tables, and return its path."""
+    from voxlate.evaluation.reports.page import report as report_images
+    from voxlate.evaluation.reports.prepared import report_prepared
+
+    write = report_prepared if (Path(path) / "cohort.json").is_file() else report_images
+    return write(Path(path), None if out is None else Path(out))

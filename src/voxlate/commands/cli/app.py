@@ -98,12 +98,12 @@ def _fail(sentence: str, code: int) -> NoReturn:
     raise SystemExit(code)
 
 
-def end(undone: Iterable[str], verdicts: Iterable[str | None] = ()) -> None:
-    """End a command: with exit code 3 where it left things undone, a sentence for each, or a verdict is "do not trust"."""
-    sentences = [f"voxlate: {sentence}" for sentence in undone]
-    for sentence in sentences:
-        print(sentence, file=sys.stderr)
-    if sentences or "do not trust" in verdicts:
+def end(undone: Iterable[str]) -> None:
+    """End a command with exit code 3 where it left things undone: a sentence for each, "" for one that was said."""
+    sentences = [*undone]
+    for sentence in filter(None, sentences):
+        print(f"voxlate: {sentence}", file=sys.stderr)
+    if sentences:
         raise SystemExit(3)
 
 

@@ -3,19 +3,18 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
 
 from voxlate.base.codes import codes
 from voxlate.base.messages import FILE, Message, Say, message, summarise, write_messages
-from voxlate.base.options.option import OUTPUT, Option
 from voxlate.commands.api.console import note
 
 MOST = 4  # lines of messages, if no more of them are cautions
-Verbose = Annotated[bool, Option("Print every message.", flag="--verbose -v", panel=OUTPUT)]
 
 
 @contextmanager
-def keep_messages(folder: Path, command: str, verbose: bool, wait: bool = True) -> Iterator[Say]:
+def keep_messages(
+    folder: Path | None, command: str, verbose: bool, wait: bool = True
+) -> Iterator[Say]:
     """Gives a function that takes messages, all of which are written into FOLDER/messages.jsonl.
 
     verbose: print each message at once; wait: else print them together at the end, in MOST lines.
@@ -24,7 +23,8 @@ def keep_messages(folder: Path, command: str, verbose: bool, wait: bool = True) 
 
     def take(said: Message) -> None:
         """Keep a message, and print it where it does not wait."""
-        kept.append(said)
+        if folder is not None:  # a server says more than memory holds
+            kept.append(said)
         if verbose:
             note(said)
         elif not wait:
@@ -33,9 +33,11 @@ def keep_messages(folder: Path, command: str, verbose: bool, wait: bool = True) 
     try:
         yield take
     finally:
-        for said in [] if verbose or not wait else shorten(kept, folder):
+        for said in shorten(kept, folder) if wait and folder and not verbose else ():
             note(said)
-        lost = write_messages(folder, command, kept) if kept and folder.is_dir() else None
+        lost = None
+        if folder is not None and kept and folder.is_dir():
+            lost = write_messages(folder, command, kept)
         if lost is not None:
             note(lost)
 

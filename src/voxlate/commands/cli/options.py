@@ -1,155 +1,150 @@
-"""From options dataclasses to the command line: how typer gets their fields as parameters."""
+"""From the description of a command to the command line: how typer gets its parameters, and what is printed."""
 
-import functools
 import inspect
-from collections.abc import Callable
-from dataclasses import MISSING, fields, is_dataclass
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from rich.markup import escape
 
+from voxlate.base.messages import Message
 from voxlate.base.options.option import (
-    MAIN,
+    ARGUMENT,
     OUTPUT,
     PANELS,
     Option,
+    flag_of,
     option_of,
     range_of,
     suggestions,
 )
-from voxlate.base.options.table import field_types, text_type
-from voxlate.commands.cli.app import SuggestingCommand, app
+from voxlate.base.options.table import text_type
+from voxlate.commands.api.console import err, out, say
+from voxlate.commands.api.entry import Aside, Command, Left, plain
+from voxlate.commands.api.progress import Reporter
+from voxlate.commands.cli.app import SuggestingCommand, app, end
+from voxlate.commands.cli.messages import keep_messages
 
 METAVARS = {Path: "PATH", int: "INT", float: "NUMBER", str: "TEXT", bool: ""}
+# Reasons of a plan that are printed without --verbose.
+DECISIONS = (
+    "data.source",
+    "start_from",
+    "stages",
+    "method",
+    "net.width",
+    "train.steps",
+    "minutes",
+    "by hand",
+)
+SHARED = {
+    "as_json": Option("Print the result as JSON.", flag="--json", panel=OUTPUT),
+    "verbose": Option("Print every message.", flag="--verbose -v", panel=OUTPUT),
+}
 
 
-def complete_starter(begun: str) -> list[str]:
-    """The starters that a shell completes; none of an empty word, which may be a path."""
-    from voxlate.training.starters.names import starters_to_run
-
-    return [name for name in starters_to_run() if begun and name.startswith(begun)]
-
-
-Run = Annotated[
-    str,  # a path would lose a slash of hf://
-    typer.Argument(
-        metavar="RUN",
-        help="Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.",
-        autocompletion=complete_starter,
-    ),
-]
-To = Annotated[Path, Option("Output folder.", flag="--out", panel=MAIN)]
-Json = Annotated[bool, Option("Print the result as JSON.", flag="--json", panel=OUTPUT)]
-Everything = Annotated[
-    bool,
-    Option("Print all scores and baselines.", flag="--all", panel=OUTPUT),
-]
-Command = Callable[..., None]
-
-
-def command(*examples: str, name: str | None = None) -> Callable[[Command], Command]:
-    """Add a function to the command line, with examples at the end of its --help."""
-    head = "Example:" if len(examples) == 1 else "Examples:"
-    epilog = "\n".join([head, *(f"voxlate {example}" for example in examples)])
-
-    def add(function: Command) -> Command:
-        """Add the function, and return it as it is called by typer."""
-        app.command(name=name, epilog=epilog, cls=SuggestingCommand)(with_options(function))
-        return function
-
-    return add
-
-
-def with_options(function: Command) -> Command:
-    """The function as typer reads it: each options dataclass among its parameters is replaced by its fields.
-
-    The parameters are sorted by panel. A dataclass is filled with the values that the command line gives.
-    """
-    hints = get_type_hints(function, include_extras=True)
-    own = inspect.signature(function).parameters
-    tables = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
-    parameters = [
-        parameter.replace(annotation=hints[name])
-        for name, parameter in own.items()
-        if name not in tables
-    ]
-    for table in tables.values():
-        parameters += _parameters(table)
-
-    @functools.wraps(function)
-    def run(**values: Any) -> None:
-        """Fill the dataclasses, and call the function."""
-        filled = {name: _fill(table, values) for name, table in tables.items()}
-        function(**values, **filled)
-
-    def panel(parameter: inspect.Parameter) -> int:
-        """The place of a parameter's panel in --help; arguments come first."""
-        option = option_of(parameter.annotation)
-        return -1 if option is None else PANELS.index(option.panel)
-
-    ordered = [
-        _for_typer(parameter, parameter.name not in own)
-        for parameter in sorted(parameters, key=panel)
-    ]
-    run.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]
-    return run
-
-
-def _parameters(table: Any) -> list[inspect.Parameter]:
-    """The fields of an options dataclass that are options of the command line."""
-    defaults = {field.name: field.default for field in fields(table)}
-    return [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if defaults[name] is MISSING else defaults[name],
-            annotation=hint,
+def add(command: Command) -> None:
+    """Add a command to the command line, with examples at the end of its --help."""
+    examples = [f"voxlate {line}" for line in inspect.cleandoc(command.examples).splitlines()]
+    epilog = "\n".join(["Example:" if len(examples) == 1 else "Examples:", *examples])
+    shared = SHARED if command.keeps else {"as_json": SHARED["as_json"]}
+    parameters = {
+        name: inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, option]
         )
-        for name, hint in field_types(table).items()
-        if option_of(hint) is not None
-    ]
+        for name, option in shared.items()
+    }
+    parameters = {**command.parameters, **parameters}
+
+    def run(**values: Any) -> None:
+        """Read the texts, call the command, and print its result."""
+        _run(command, _read(parameters, values))
+
+    ordered = sorted(parameters.values(), key=lambda p: (ARGUMENT, *PANELS).index(_option(p).panel))
+    run.__signature__ = inspect.Signature([*map(_for_typer, ordered)])  # type: ignore[attr-defined]
+    run.__doc__ = command.described.__doc__
+    app.command(name=command.name, epilog=epilog, cls=SuggestingCommand)(run)
 
 
-def _fill(table: Any, values: dict[str, Any]) -> Any:
-    """Take the values of a table's options from those of the command line, and check them."""
+def _option(parameter: inspect.Parameter) -> Option:
+    option = option_of(parameter.annotation)
+    assert option is not None
+    return option
+
+
+def _read(parameters: Mapping[str, inspect.Parameter], values: dict[str, Any]) -> dict[str, Any]:
+    """The values of the command line, checked; those that are not given are the defaults."""
     from voxlate.base.options.check import read_text  # loads pydantic, which --help does not need
 
-    given = {}
-    for name, hint in field_types(table).items():
-        value = values.pop(name, None)
-        option = option_of(hint)
-        if option is not None and value is not None and value != []:
-            is_flag = isinstance(value, bool)
-            given[name] = value if is_flag else read_text(flag_of(name, option), value, hint)
-    return table(**given)
+    read = dict[str, Any]()
+    for name, parameter in parameters.items():
+        value, option = values[name], _option(parameter)
+        if value is None or value == []:
+            read[name] = parameter.default
+        elif isinstance(value, bool):
+            read[name] = value
+        else:
+            label = name if option.panel == ARGUMENT else flag_of(name, option)
+            read[name] = read_text(label, value, parameter.annotation)
+    return read
 
 
-def flag_of(name: str, option: Option) -> str:
-    """The option's name on the command line, without the one that negates it."""
-    return option.flag.partition("/")[0].partition(" ")[0] or f"--{name.replace('_', '-')}"
+def _run(command: Command, given: dict[str, Any]) -> None:
+    """Call a command, and print its result: a document, or lines; what is left undone ends it with code 3."""
+    as_json, verbose = given["as_json"], given.get("verbose", False)
+    folder = given.get("out") or given.get("recipe")
+
+    def show_plan(why: Mapping[str, str], place: Path) -> None:
+        """Print the decisions of a plan, or all of its keys, with their reasons."""
+        shown = {key: why[key] for key in why if verbose or key in DECISIONS}
+        say(f"Plan (every key and its reason: {place}):", err)
+        for key, reason in shown.items():
+            say(f"  {key:{max(map(len, shown))}}  {reason}", err)
+
+    kept = Path(str(folder)) if command.keeps else None
+    with keep_messages(kept, command.name, verbose, command.keeps == "end") as take:
+        arguments = command.arguments(given, Reporter(say=take, plan=show_plan))
+        result = command.call(**arguments)
+        shown = command.show(result, {**given, **arguments})
+        for line in shown:
+            if isinstance(line, Message):
+                take(line)
+    if as_json:
+        print(json.dumps(plain(command.document(result))))
+    for line in shown if not as_json else ():
+        if isinstance(line, Aside):
+            _print(line.line, err, line.style)
+        elif not isinstance(line, Left | Message):
+            _print(line, out)
+    end(line.sentence for line in shown if isinstance(line, Left))
 
 
-def _for_typer(parameter: inspect.Parameter, is_field: bool) -> inspect.Parameter:
-    """A parameter with typer's own annotation in place of ours; typer gives the fields of a dataclass as texts."""
-    option = option_of(parameter.annotation)
-    if option is None:
-        return parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-    kind = text_type(parameter.annotation)
-    default = parameter.default
-    is_set = default not in (inspect.Parameter.empty, None, ())
-    names = option.flag.split() or [f"--{parameter.name.replace('_', '-')}"]
-    declaration = typer.Option(
-        *names,
-        help=_help(option, default if is_set and kind is not bool else None),
-        rich_help_panel=option.panel,
-        metavar=option.metavar or _metavar(kind),
-        autocompletion=_complete(option, kind),
-        show_default=False,
-    )
+def _print(line: Any, console: Any, style: str | None = None) -> None:
+    """Print a line unwrapped, so that paths and commands in it can be copied; a table, or a line that is cut, fits the terminal."""
+    fits = not isinstance(line, str) and getattr(line, "overflow", "") is not None
+    console.print(line, style=style, highlight=False, soft_wrap=not fits)
+
+
+def _for_typer(parameter: inspect.Parameter) -> inspect.Parameter:
+    """A parameter with typer's own annotation in place of ours; typer gives texts, paths and flags."""
+    option, kind, default = _option(parameter), text_type(parameter.annotation), parameter.default
+    required = default is inspect.Parameter.empty
+    is_set = not required and default not in (None, ()) and kind is not bool
+    stated: dict[str, Any] = {
+        "help": _help(option, default if is_set else None),
+        "metavar": option.metavar or _metavar(kind),
+        "autocompletion": _complete(option, kind),
+        "show_default": False,
+    }
+    if option.panel == ARGUMENT:
+        declaration = typer.Argument(**stated)
+    else:
+        names = option.flag.split() or [f"--{parameter.name.replace('_', '-')}"]
+        declaration = typer.Option(*names, rich_help_panel=option.panel, **stated)
     typed = _texts(kind)
-    if is_field and kind is not bool and default is not inspect.Parameter.empty:
+    if not required and kind is not bool:
         default = None  # what is not given is not checked
     if default is None:
         typed = typed | None
@@ -186,7 +181,9 @@ def _complete(option: Option, kind: Any) -> Callable[[str], list[str]] | None:
         return None
 
     def complete(begun: str) -> list[str]:
-        """The values that begin with these letters."""
+        """The values that begin with these letters; an empty word may become a path."""
+        if option.metavar == "RUN" and not begun:
+            return []
         return suggestions(option, begun) or [text for text in choices if text.startswith(begun)]
 
     return complete

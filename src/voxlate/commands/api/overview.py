@@ -1,22 +1,21 @@
 """A table of a cohort's cases, patients, modalities, grids and units on the terminal."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rich.table import Table
 
 from voxlate.base.errors import first_of
 from voxlate.base.groups import grouped
-from voxlate.commands.api.console import err, say
+from voxlate.commands.api.entry import Aside
 
 COLUMNS = ("all", "train", "val", "test")
 MOST_NAMES = 12  # modalities in a row
-Value = TypeVar("Value", bound=Hashable)
 
 
-def show(table: Mapping[str, Any]) -> None:
-    """Print the table on stderr, with the grids (the commonest first)."""
+def overview_lines(table: Mapping[str, Any]) -> Iterator[Aside]:
+    """The table, with the grids (the commonest first)."""
     grid = Table("", *COLUMNS, "unit", box=None)
     rows = {
         name: (*counts.values(), table["units"].get(name, ""))
@@ -26,19 +25,19 @@ def show(table: Mapping[str, Any]) -> None:
         grid.add_row(name, *map(str, rows.pop(name)))
     for names, row in by_value(rows):
         grid.add_row(first_of(names, MOST_NAMES), *map(str, row))
-    err.print(grid)
+    yield Aside(grid)
     if grids := [f"{shape} ({count})" for shape, count in table["grids"].items()]:
-        say(f"grids: {first_of(grids, 4)}", err)
+        yield Aside(f"grids: {first_of(grids, 4)}")
 
 
-def by_value(table: Mapping[str, Value]) -> list[tuple[list[str], Value]]:
+def by_value(table: Mapping[str, Any]) -> list[tuple[list[str], Any]]:
     """Each value of a table with all names that have it."""
     names = grouped((value, name) for name, value in table.items())
     return [(own, value) for value, own in names.items()]
 
 
-def show_files(files: Sequence[Any], root: Path, most: int | None) -> None:
-    """Print which file or series becomes what, on which grid and in which unit, a line each, on stderr.
+def file_lines(files: Sequence[Any], root: Path, most: int | None) -> Iterator[Aside]:
+    """Which file or series becomes what, on which grid and in which unit.
 
     most: the number of files that are listed, and of those that cannot be read all; None for all.
     """
@@ -50,6 +49,6 @@ def show_files(files: Sequence[Any], root: Path, most: int | None) -> None:
         rows.append((file.case, file.name, str(short), file.grid, file.unit))
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:  # no table of rich's: it would cut paths to the terminal's width
-        say("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths)).rstrip(), err)
+        yield Aside("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths)).rstrip())
     if len(listed) < len(files):
-        say(f"… and {len(files) - len(listed)} more files (--all lists them)", err)
+        yield Aside(f"… and {len(files) - len(listed)} more files (--all lists them)")

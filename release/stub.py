@@ -1,0 +1,152 @@
+"""Write src/voxlate/__init__.pyi: the commands as editors and mypy know them, with each option as a typed keyword.
+
+python release/stub.py
+The names are those of src/voxlate/names.pyi; types, defaults and help are those of the functions and their options.
+tests/test_doors.py fails while the stub is not up to date.
+"""
+
+import ast
+import inspect
+import re
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from textwrap import indent
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import voxlate
+from voxlate.base.options.option import option_of, without_notes
+from voxlate.base.options.table import field_types
+from voxlate.commands.api.progress import Reporter
+from voxlate.training.recipe.settings import Synthesis
+
+STUB = Path(voxlate.__file__).with_suffix(".pyi")
+HEAD = '''"""Written by release/stub.py: the commands, with each option as a typed keyword."""
+
+'''
+# Homes of classes for which Any stands.
+OBJECTS = {
+    "Model": "voxlate.synthesis.model",
+    "Plan": "voxlate.training.planning.plan",
+    "Recipe": "voxlate.training.recipe.settings",
+}
+PLAIN = (bool, int, float, str, tuple, type(None))  # defaults that are shown as they are
+imported = dict[str, str]()  # the home of each class that the stub names
+
+
+def text() -> str:
+    """The contents of the stub."""
+    names = [name for name in vars(voxlate)["__all__"] if name != "__version__"]
+    parts = [_definition(name, getattr(voxlate, name)) for name in names]
+    imports = [
+        f"from {home} import {name}" + (f" as {name}" if name in names else "")
+        for name, home in imported.items()
+    ]
+    return HEAD + "\n".join([*sorted(imports), "", "__version__: str", *filter(None, parts)])
+
+
+def _definition(name: str, value: Any) -> str:
+    """A function with its keywords; a class is imported."""
+    if inspect.isclass(value):
+        imported[name] = value.__module__
+        return ""
+    signature = inspect.signature(value)
+    own = inspect.signature(inspect.unwrap(value)).parameters
+    parameters, marked, tables = list[str](), False, list[Any]()
+    for parameter in signature.parameters.values():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            continue
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and not marked:
+            parameters.append("*")
+            marked = True
+        hint = own[parameter.name].annotation
+        if parameter.name in ("options", "progress"):
+            hint = parameter.annotation
+            tables += [
+                kind for kind in get_args(hint) if is_dataclass(kind) and kind is not Reporter
+            ]
+        parameters.append(_parameter(parameter.name, hint, parameter.default))
+    if tables:
+        parameters += ([] if marked else ["*"]) + [*_keywords(tables[0])]
+    if name.startswith("synthesi"):  # takes all keys of a recipe's synth table
+        known = field_types(tables[0])
+        parameters += [f"{key}: Any = ..." for key in field_types(Synthesis) if key not in known]
+    lines = "".join(f"    {parameter},\n" for parameter in parameters)
+    doc = indent(inspect.cleandoc(value.__doc__).replace("\\", "\\\\"), "    ").strip()
+    head = f"def {name}(\n{lines}) -> {_returned(value, signature.return_annotation)}:"
+    return f'\n{head}\n    """{doc}\n    """\n'
+
+
+def _returned(value: Any, kind: Any) -> str:
+    """A returned type as source; a quoted one is of the imports for type checkers."""
+    if not isinstance(kind, str):
+        return _source(kind)
+    tree = ast.parse(inspect.getsource(inspect.getmodule(inspect.unwrap(value))))  # type: ignore[arg-type]
+    homes = {
+        alias.asname or alias.name: (node.module, alias.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    for quoted in re.findall(r"\w+", kind):
+        home, own = homes.get(quoted, (inspect.unwrap(value).__module__, quoted))
+        imported[own] = home
+        kind = re.sub(rf"\b{quoted}\b", own, kind)
+    return kind
+
+
+def _keywords(table: Any) -> Iterator[str]:
+    defaults = {field.name: field.default for field in fields(table)}
+    for name, hint in field_types(table).items():
+        default = defaults[name]
+        yield _parameter(name, hint, ... if default is MISSING else default)
+
+
+def _parameter(name: str, hint: Any, default: Any) -> str:
+    """A parameter with the types that it takes: its own, that of the command line, and texts for paths."""
+    own = without_notes(hint)
+    parts = get_args(own) if get_origin(own) in (Union, types.UnionType) else (own,)
+    option = option_of(hint)
+    words = re.findall(r"\w+", "" if option is None else option.objects)
+    objects = {word: OBJECTS[word] for word in words if word in OBJECTS}
+    imported.update(objects)
+    members = [_source(part) for part in parts if not (part is Any and objects)]
+    members += objects
+    if option is not None and option.takes is not None and get_origin(option.takes) is not list:
+        members.insert(0, _source(option.takes))
+    if "Path" in members:
+        members.insert(0, "str")
+    typed = f"{name}: {'Any' if 'Any' in members else ' | '.join(dict.fromkeys(members))}"
+    if default is inspect.Parameter.empty:
+        return typed
+    return f"{typed} = {_value(default) if isinstance(default, PLAIN) else '...'}"
+
+
+def _value(value: Any) -> str:
+    """A value as source."""
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def _source(kind: Any) -> str:
+    """A type as source, which is the same on every version of Python."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _source(inner[0])
+    if origin in (Union, types.UnionType):
+        return " | ".join(dict.fromkeys(map(_source, inner)))
+    if kind in (None, type(None)):
+        return "None"
+    named = kind if kind is Any else origin or kind
+    if named.__module__ != "builtins":
+        home = "pathlib" if named.__module__.startswith("pathlib") else named.__module__
+        imported[named.__name__] = "typing" if kind is Any or origin is Literal else home
+    if origin is Literal:
+        return f"Literal[{', '.join(map(_value, inner))}]"
+    if origin is get_origin(Callable[..., Any]):
+        return f"Callable[..., {_source(inner[1])}]"
+    return f"{named.__name__}[{', '.join(map(_source, inner))}]" if inner else named.__name__
+
+
+if __name__ == "__main__":
+    STUB.write_text(text(), encoding="utf-8")

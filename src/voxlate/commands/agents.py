@@ -1,0 +1,231 @@
+"""`voxlate mcp`: the commands as tools for agents, within folders that the user names."""
+
+import json
+import os
+import re
+import time
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, get_origin
+
+from voxlate.base.errors import BadInput, did_you_mean
+from voxlate.base.files import inside
+from voxlate.base.messages import Message
+from voxlate.base.optional import optional_package
+from voxlate.base.options.option import MAIN, Option, describe, option_of
+from voxlate.base.options.table import text_type
+from voxlate.commands.api import entry
+from voxlate.commands.api.progress import Reporter
+
+NEVER = ("listen", "mcp", "pseudonym-key", "push", "serve")  # servers, keys and uploads
+# code, folders beyond those that are named, and networks
+CLOSED = {"address", "allow_code", "allow_outside", "executor", "store", "workers"}
+ADDRESS = re.compile(
+    r"[A-Za-z][\w+.-]+:/"
+)  # of a hub or an archive; no drive, which has one letter
+SEPARATORS = re.compile(r"[=,#]")  # of names, lists and parts around paths
+SECONDS = 0.5  # between two reports of progress
+
+
+@entry.Command("mcp SCANS RUNS\nmcp SCANS RUNS --write", name="mcp")
+def serve_agents(
+    folders: Annotated[
+        Sequence[entry.Place],
+        entry.Argument(
+            "Folders that agents may use; relative paths begin at the first.",
+            metavar="FOLDER...",
+            takes=list[Path],
+        ),
+    ],
+    write: Annotated[
+        bool, Option("Also the commands that write, into these folders.", panel=MAIN)
+    ] = False,
+) -> None:
+    """Serve the commands as tools for agents over stdio (Model Context Protocol).
+
+    Each tool has the options of its command and returns its result as JSON. Paths outside the folders, links that lead
+    out of them, addresses of networks and code outside voxlate are refused. Without --write nothing is written into them.
+    """
+    optional_package("mcp", "mcp", "voxlate mcp", "the package mcp")
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise BadInput(f"{folder}: expected a folder, found none. Check the path.")
+    tools = Tools([Path(folder).resolve() for folder in folders], write)
+    os.chdir(tools.folders[0])
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    _serve(tools)
+
+
+@dataclass(frozen=True)
+class Tools:
+    """The commands that agents may call. folders: outside of which they read and write nothing."""
+
+    folders: Sequence[Path]
+    write: bool = False
+
+    @property
+    def commands(self) -> dict[str, entry.Command]:
+        """The commands by name."""
+        allowed = {name: one for name, one in entry.COMMANDS.items() if name not in NEVER}
+        return {name: allowed[name] for name in allowed if self.fixed(allowed[name]) is not None}
+
+    def fixed(self, command: entry.Command) -> Mapping[str, Any] | None:
+        """The arguments that keep a command from writing; None where there are none."""
+        return {} if self.write else command.reads
+
+    def parameters(self, command: entry.Command) -> entry.Parameters:
+        """The arguments and options of a command that agents may give."""
+        own = entry.parameters_of(command.described)
+        closed = {*CLOSED, *(self.fixed(command) or ())}
+        return {name: own[name] for name in own if name not in closed}
+
+    def tool(self, command: entry.Command) -> dict[str, Any]:
+        """What a command does, and the JSON schema of its arguments and options."""
+        own = self.parameters(command)
+        helps = dict(line.split(": ", 1) for line in describe(own))
+        properties = {name: {**_schema(own[name]), "description": helps[name]} for name in own}
+        required = [name for name, parameter in own.items() if parameter.default is parameter.empty]
+        shape = {"type": "object", "additionalProperties": False}
+        fixed = [f"{name}={value}" for name, value in (self.fixed(command) or {}).items() if value]
+        does = str(command.call.__doc__).partition("\n\n")[0]
+        return {
+            "name": command.name,
+            "description": f"{does} Here with {', '.join(fixed)}." if fixed else does,
+            "input_schema": {**shape, "properties": properties, "required": required},
+        }
+
+    def call(self, name: str, given: Mapping[str, Any], progress: Reporter) -> dict[str, Any]:
+        """The result of a command as plain values, with its messages and what it left undone."""
+        from voxlate.base.options.check import check_value
+
+        called = self.commands[_known("tool", name, self.commands)]
+        known, values = self.parameters(called), dict[str, Any]()
+        for key, value in given.items():
+            self.check_places(key, value)
+            values[key] = check_value(key, value, known[_known("option", key, known)].annotation)
+        for key, parameter in called.parameters.items():
+            values.setdefault(key, (self.fixed(called) or {}).get(key, parameter.default))
+            if values[key] is parameter.empty:
+                raise BadInput(f"{key}: expected a value, found none. Give it.")
+        messages = list[Message]()
+        arguments = called.arguments(values, Reporter(progress.step, messages.append))
+        result = called.call(**arguments)
+        lines = called.show(result, {**values, **arguments, "as_json": True})
+        messages += [line for line in lines if isinstance(line, Message)]
+        return {
+            "result": entry.plain(called.document(result)),
+            "messages": [said.table for said in messages],
+            "left": [line.sentence for line in lines if isinstance(line, entry.Left)],
+        }
+
+    def check_places(self, name: str, value: Any) -> None:
+        """Raise BadInput for a text that may name a place outside the folders, also by links below it or in a TOML file."""
+        for text in _texts(value):
+            for part in filter(None, {text, *SEPARATORS.split(text)}):
+                held = not ADDRESS.match(part) and self.holds(part)
+                if not held or not all(map(self.holds, _links(part))):
+                    raise BadInput(
+                        f"{name}: expected a place in {', '.join(map(str, self.folders))} without links that lead out, found {text!r}. Name another."
+                    )
+                if part.endswith(".toml") and os.path.isfile(part):
+                    self.check_places(name, _tables(Path(part)))
+
+    def holds(self, place: str) -> bool:
+        """Whether a path is in one of the folders."""
+        return "\0" not in place and any(inside(folder, Path(place)) for folder in self.folders)
+
+
+def _known(kind: str, name: str, known: Mapping[str, Any]) -> str:
+    if name in known:
+        return name
+    hint = did_you_mean(name, known) or f"They are {', '.join(known)}."
+    raise BadInput(f"{name}: expected a known {kind}, found another. {hint}")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a value of JSON or TOML."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _texts([*value, *value.values()])
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
+
+
+def _links(place: str) -> Iterator[str]:
+    """The links in a folder."""
+    for folder, folders, files in os.walk(place):
+        yield from filter(os.path.islink, (os.path.join(folder, name) for name in folders + files))
+
+
+def _tables(file: Path) -> Any:
+    """The contents of a TOML file; nothing where it is none, which the command says."""
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except ValueError:
+        return {}
+
+
+def _schema(parameter: Any) -> dict[str, Any]:
+    """The JSON schema of a value: its type, its range and its default."""
+    from voxlate.base.options.check import adapter
+
+    option, kind = option_of(parameter.annotation), text_type(parameter.annotation)
+    assert option is not None
+    is_dict = get_origin(kind) is list and option.read is not None
+    stated = {"type": "object"} if is_dict else adapter(kind).json_schema()
+    stated |= {"minimum": option.least, "maximum": option.most, "default": parameter.default}
+    absent = (None, (), parameter.empty)
+    return {key: entry.plain(value) for key, value in stated.items() if value not in absent}
+
+
+def _serve(tools: Tools) -> None:
+    """Answer over stdin and stdout until they are closed; one command runs at a time."""
+    import anyio
+    from mcp import types
+    from mcp.server.lowlevel import Server
+    from mcp.server.stdio import stdio_server
+
+    one_at_a_time = anyio.CapacityLimiter(1)
+
+    async def list_tools(*_: Any) -> types.ListToolsResult:
+        """The commands with their schemas."""
+        hints = types.ToolAnnotations(read_only_hint=not tools.write)
+        described = map(tools.tool, tools.commands.values())
+        return types.ListToolsResult(tools=[types.Tool(**t, annotations=hints) for t in described])
+
+    async def call_tool(context: Any, asked: Any) -> types.CallToolResult:
+        """Run a command in a thread."""
+        reports, last = 0, 0.0
+
+        def step(name: str, done: int, total: int, *_: Any) -> None:
+            """Report the progress, at most twice a second."""
+            nonlocal reports, last
+            if time.monotonic() - last >= SECONDS:
+                reports, last = reports + 1, time.monotonic()
+                text = f"{name} {done}/{total}"
+                anyio.from_thread.run(context.session.report_progress, reports, None, text)
+
+        call = partial(tools.call, asked.name, asked.arguments or {}, Reporter(step))
+        answer, failed = None, True
+        try:
+            answer = await anyio.to_thread.run_sync(call, limiter=one_at_a_time)
+            text, failed = json.dumps(answer), False
+        except BadInput as error:
+            text = f"{error}"
+        except Exception as error:
+            text = f"This should not happen: {type(error).__name__}: {error}. Report it."
+        content = [types.TextContent(text=text)]
+        return types.CallToolResult(content=content, structured_content=answer, is_error=failed)
+
+    async def serve() -> None:
+        """Serve until stdin ends."""
+        server = Server("voxlate", on_list_tools=list_tools, on_call_tool=call_tool)
+        async with stdio_server() as (reads, writes):
+            await server.run(reads, writes, server.create_initialization_options())
+
+    anyio.run(serve)

@@ -1,0 +1,267 @@
+"""A training as `voxlate train` does it: of a recipe, of a plan, or of a run that goes on."""
+
+import re
+import shlex
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from voxlate.base.errors import BadInput
+from voxlate.base.messages import message
+from voxlate.commands.api.entry import Place
+from voxlate.commands.api.progress import Reporter
+from voxlate.training.continuing import train_further
+from voxlate.training.options import AUTO, TrainOptions
+from voxlate.training.planning.pace import read_pace
+from voxlate.training.planning.plan import Plan, check_same, plan_once
+from voxlate.training.planning.planner import plan_training
+from voxlate.training.recipe import Recipe, from_dict, head_of, read, to_dict
+from voxlate.training.recipe import text as recipe_text
+from voxlate.training.run import Run
+from voxlate.training.train import Beginning
+from voxlate.training.train import train as train_recipe
+from voxlate.training.weights import runs_of
+
+MINUTES = r"(\d+\.?\d*|\.\d+)"
+MORE = {"steps": r"\+[1-9]\d{0,7}", "minutes": rf"\+{MINUTES}"}
+OF_PLAN = ("source", "target", "any_source", "memory_bytes", "mode", "from_scratch")
+OF_RECIPE = ("changes", "start", "reuse", "fold", "folds", "small", *OF_PLAN)
+FLAGS = {"changes": "--set", "start": "--init", "memory_bytes": "--memory"}
+
+
+def train_or_continue(
+    recipe: Any,
+    data: Place | None,
+    out: Place | None,
+    asked: TrainOptions,
+    report: Reporter,
+) -> Run:
+    """Train a recipe, its folds or a plan into OUT, or continue a run, which is given without OUT."""
+    if out is None and isinstance(recipe, Path | str) and Path(recipe).is_dir():
+        return _continue(Path(recipe), None if data is None else Path(data), asked, report)
+    asked = _importable(asked)
+    if asked.folds is None:
+        return _train_new(recipe, data, out, asked, report)
+    if asked.fold is not None:
+        raise BadInput(
+            f"--folds: expected no --fold with it, found {asked.fold}. Give one of the two."
+        )
+    for fold in range(asked.folds):
+        folder = None if out is None else fold_of(out, fold)
+        done = _train_new(recipe, data, folder, replace(asked, fold=fold), report)
+    return done
+
+
+def fold_of(out: Place, fold: int) -> Path:
+    """The folder of a fold's run."""
+    return Path(out) / f"fold{fold}"
+
+
+def _train_new(
+    recipe: Any,
+    data: Place | None,
+    out: Place | None,
+    asked: TrainOptions,
+    report: Reporter,
+) -> Run:
+    """Train a recipe into a folder, or resume it there."""
+    named = f"{recipe}" if isinstance(recipe, Path | str) else "the recipe"
+    if asked.small:
+        if recipe == AUTO or not isinstance(recipe, Path | str):
+            raise BadInput(
+                "--small: expected the name or the file of a recipe with a table [small], found another. Drop it."
+            )
+        recipe = recipe_text.small_variant(str(recipe))
+    prepared, run = _check_places(named, data, out, asked)
+    if recipe == AUTO:
+        return _train_planned(prepared, run, asked, report)
+    if of_plan := asked.changed_options(*OF_PLAN):
+        raise BadInput(
+            f"{_flag(next(iter(of_plan)))}: expected the recipe auto, which is planned, found {named}. Drop it."
+        )
+    chosen, head = _read_recipe(recipe, asked)
+    _say_last_stage(chosen, asked, report)
+    return train_recipe(
+        chosen,
+        prepared,
+        run,
+        asked,
+        beginning=Beginning(head),
+        progress=report.step,
+        say=report.say,
+    )
+
+
+def _flag(name: str) -> str:
+    """The name of an option of `train` in messages."""
+    return FLAGS.get(name, f"--{name.replace('_', '-')}")
+
+
+def _importable(asked: TrainOptions) -> TrainOptions:
+    """The options with names in place of Python classes among the changes, whose code the caller has allowed so."""
+    named = _with_names(dict(asked.changes or {}))
+    if named == (asked.changes or {}):
+        return asked
+    return replace(asked, changes=named, allow_code=True)
+
+
+def _with_names(value: Any) -> Any:
+    """A recipe's value with "module:name" in place of each class or function."""
+    if isinstance(value, Mapping):
+        return {key: _with_names(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_names(inner) for inner in value]
+    if not callable(value):
+        return value
+    name = f"{value.__module__}:{value.__qualname__}"
+    if value.__module__ == "__main__" or "." in value.__qualname__:
+        raise BadInput(
+            f"recipe: expected a class or function that a later command can import, found {name}. Write it into a module, at its top level."
+        )
+    return name
+
+
+def _check_places(
+    named: str, data: Place | None, out: Place | None, asked: TrainOptions
+) -> tuple[Path, Path]:
+    """The cohort and the folder that a recipe needs; raises BadInput without them, or if a length is given."""
+    lengths = {"steps": asked.steps, "minutes": None if named == AUTO else asked.minutes}
+    for name, length in lengths.items():
+        if length is not None:
+            number = f"{length}".lstrip("+") if name == "steps" else "2000"
+            raise BadInput(
+                f"--{name}: expected a run's folder to train further, found the recipe {named}, whose length is a key: --set train.steps={number}, say. Write it so, or give the folder."
+            )
+    if data is None:
+        raise BadInput(
+            f"--data: expected a prepared cohort to train {named} on, found none. Add --data PREPARED."
+        )
+    if out is None:
+        raise BadInput(
+            f"--out: expected a folder for the run of {named}, found none. Add --out RUN."
+        )
+    return Path(data), Path(out)
+
+
+def _continue(run: Path, data: Path | None, asked: TrainOptions, report: Reporter) -> Run:
+    """Continue a run by `+N` steps or `+M` minutes, or resume it."""
+    if unfit := [*asked.changed_options(*OF_RECIPE)]:
+        raise BadInput(
+            f"{_flag(unfit[0])}: expected a recipe with it, found the run {run}, which keeps its recipe. Drop it, or begin a new run with it from these weights: voxlate train {shlex.quote(str(run / 'recipe.toml'))} --data PREPARED --init {shlex.quote(str(run))} --out NEW."
+        )
+    lengths = {"steps": asked.steps, "minutes": asked.minutes}
+    wanted = {
+        name: f"{length}".removesuffix(".0")
+        for name, length in lengths.items()
+        if length is not None
+    }
+    if len(wanted) > 1:
+        raise BadInput(
+            f"--steps: expected --steps or --minutes, found both ({', '.join(wanted.values())}). Drop one."
+        )
+    for name, text in wanted.items():
+        if not re.fullmatch(MORE[name], text) or float(text) == 0:
+            digits = "of at most 8 digits, " if name == "steps" else ""
+            raise BadInput(
+                f"--{name}: expected a number above 0 after a +, {digits}of {name} in addition to those of {run}, found {text}. Write --{name} +30, say."
+            )
+    return train_further(
+        run,
+        steps=int(wanted["steps"]) if "steps" in wanted else None,
+        minutes=float(wanted["minutes"]) if "minutes" in wanted else None,
+        data=data,
+        device=asked.device,
+        allow_code=asked.allow_code,
+        progress=report.step,
+        say=report.say,
+    )
+
+
+def _read_recipe(recipe: Any, asked: TrainOptions) -> tuple[Recipe, str]:
+    """A recipe with its changes, and the comment lines at its head."""
+    changes, allow_code = asked.changes or {}, asked.allow_code
+    if isinstance(recipe, Plan):
+        return recipe.change(changes, allow_code).with_head
+    if isinstance(recipe, Recipe):
+        tables = recipe_text.apply_changes(to_dict(recipe), changes)
+        return from_dict(tables, "the recipe", allow_code) if changes else recipe, ""
+    if isinstance(recipe, Mapping):
+        tables = _with_names(recipe)
+        allow_code = allow_code or tables != recipe
+        return from_dict(recipe_text.values_of(tables, changes), "the recipe", allow_code), ""
+    return read(str(recipe), changes, allow_code), head_of(str(recipe))
+
+
+def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter) -> Run:
+    """Plan a training and train it, or train a folder that was planned before."""
+    began = time.monotonic()
+    changes = asked.changes or {}
+    if asked.start is not None:
+        raise BadInput(
+            f"--init: expected a recipe whose start is chosen by you, found auto, which chooses it itself. Write the plan with voxlate plan, and train that file with --init {shlex.quote(str(asked.start))}."
+        )
+
+    def make_plan() -> Plan:
+        """A new plan with the changes of its keys."""
+        runs_of(asked.reuse)
+        found = plan_training(
+            data,
+            asked,
+            fold=asked.fold,
+            settings=changes,
+            allow_code=asked.allow_code,
+            say=report.say,
+            minutes=None if asked.minutes is None else _minutes(f"{asked.minutes}"),
+            # A starter has a network of its own.
+            from_scratch=asked.from_scratch
+            or any(re.match(r"(stages\.0\.)?net\b", key) for key in changes),
+        )
+        report.plan(found.why, run / "recipe.toml")
+        return found
+
+    chosen, head, new_plan = plan_once(run, make_plan, asked.device, asked.allow_code)
+    if new_plan is None:
+        _say_resumed(run, chosen, asked, report)
+        _say_last_stage(chosen, asked, report)
+    beginning = Beginning(head, read_pace(run, chosen, report.say))
+    done = train_recipe(
+        chosen, data, run, asked, beginning=beginning, progress=report.step, say=report.say
+    )
+    if new_plan is not None:
+        outcome = new_plan.outcome(done, time.monotonic() - began, asked.device)
+        report.say(message("outcome", outcome))
+        if any(verdict.outcome == "worse" for verdict in done.verdicts):
+            report.say(message("help", new_plan.help(done)))
+    return done
+
+
+def _minutes(text: str) -> float:
+    """The minutes of a plan; raises BadInput for another text, such as +30."""
+    if re.fullmatch(MINUTES, text) is None:
+        raise BadInput(
+            f"--minutes: expected the minutes of a training, such as 60, found {text!r}. Write it so."
+        )
+    return float(text)
+
+
+def _say_resumed(run: Path, recipe: Recipe, asked: TrainOptions, report: Reporter) -> None:
+    """State that a planned run keeps its plan; raises BadInput where it was planned for other modalities."""
+    check_same(run, recipe, asked)
+    given = [_flag(name) for name in asked.changed_options(*OF_PLAN, "minutes")]
+    ignored = [*given, *(f"--set {key}" for key in asked.changes or {})]
+    listed = f"{', '.join(ignored)} change nothing (another --out makes another plan)"
+    unused = f"; {listed}" if ignored else ""
+    text = f"{run / 'recipe.toml'} is resumed as it was planned{unused}."
+    report.say(message("resumed", text))
+
+
+def _say_last_stage(recipe: Recipe, asked: TrainOptions, report: Reporter) -> None:
+    """State that changes of the training hold for the last stage alone, where a recipe has several."""
+    tables = {key.split(".")[0] for key in asked.changes or {}}
+    own = sorted(tables & {"train", "net", "method", "opponent"})
+    if own and recipe.stages:
+        others = ", ".join(f"stages.{stage.name}.{own[0]}" for stage in recipe.stages)
+        text = f"--set {own[0]}… changes the last stage alone; the others are {others}."
+        report.say(message("last-stage", text))

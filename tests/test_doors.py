@@ -1,0 +1,180 @@
+"""A command is described once: Python, the command line and agents have the same commands and options."""
+
+import inspect
+import json
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import typer
+
+import voxlate as package
+from rows import every_row
+from voxlate.base.errors import BadInput
+from voxlate.commands.agents import CLOSED, NEVER, Tools
+from voxlate.commands.api.entry import COMMANDS, parameters_of
+from voxlate.commands.api.progress import Reporter
+from voxlate.commands.cli.commands import app
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src"
+USER = """
+import voxlate
+voxlate.train("auto", "PREPARED", "RUN", minuts=3)
+voxlate.prepare("COHORT", "PREPARED", resample="yes")
+voxlate.synthesise("RUN", "COHORT", "OUT", sampels=3)
+voxlate.synthesise("RUN", {"t1": "a.nii"}, Path("OUT"), samples=3, overlap=0.25, dicom="TO")
+"""
+MYPY = """
+[mypy]
+follow_imports = skip
+[mypy-voxlate,voxlate.*.options.*]
+follow_imports = silent
+"""
+# Functions of commands that have another name, or several.
+FUNCTIONS = {
+    "export": ("export", "export_for", "export_model"),
+    "import": ("import_weights",),
+    "mcp": (),  # a server of the command line
+    "prepare": ("prepare", "survey"),
+    "starters": ("list_starters",),
+    "synth": ("synthesise",),
+}
+# What shows a result, is another function (survey), or has another name (out, run).
+NOT_IN_PYTHON = {"mcp": {"folders", "write"}, "prepare": {"dry_run"}, "export": {"path"}}
+ONLY_IN_PYTHON = {"cases", "changes", "options", "progress", "run", "to", "token"}
+SHOWN = {"as_json", "verbose", "everything"}
+
+
+def in_python(name: str) -> set[str]:
+    """The keywords of the functions of a command."""
+    found = set[str]()
+    for one in FUNCTIONS.get(name, (name.replace("-", "_"),)):
+        for parameter in inspect.signature(getattr(package, one)).parameters.values():
+            found.add(parameter.name)
+            if parameter.name == "options":
+                found |= {field.name for field in fields(get_args(parameter.annotation)[0])}
+    return found
+
+
+@every_row("name", sorted(COMMANDS))
+def test_every_option_of_a_command_is_in_the_command_line_in_python_and_in_mcp(name):
+    described = {*parameters_of(COMMANDS[name].described)}
+    line = {parameter.name for parameter in typer.main.get_command(app).commands[name].params}
+    assert line - SHOWN == described
+    python = in_python(name)
+    assert described <= python | NOT_IN_PYTHON.get(name, set())
+    assert python <= described | ONLY_IN_PYTHON
+    if name not in NEVER:
+        schema = Tools([Path()], write=True).tool(COMMANDS[name])["input_schema"]
+        assert {*schema["properties"]} == described - CLOSED
+        assert all(one["description"] for one in schema["properties"].values())
+
+
+def test_the_stub_of_the_package_is_up_to_date(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "release"))
+    import stub
+
+    assert stub.STUB.read_text() == stub.text(), "run python release/stub.py"
+    helps = re.findall(r'""".*?"""', stub.text(), re.DOTALL)
+    assert not re.search(r"--[a-z]", "".join(helps)), "no option of the command line in Python"
+
+
+def test_mypy_refuses_wrong_names_and_types_of_options(tmp_path, monkeypatch):
+    monkeypatch.setenv("MYPYPATH", str(SOURCE))
+    (tmp_path / "user.py").write_text("from pathlib import Path" + USER)
+    (tmp_path / "mypy.ini").write_text(MYPY)
+    words = [sys.executable, "-m", "mypy", "--no-incremental", "user.py"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    errors = re.findall(r"^user\.py:(\d): error", done.stdout, re.MULTILINE)
+    assert errors == ["3", "4", "5"], done.stdout
+
+
+CALLS = [
+    ("info", {"path": "cohort"}, "cases"),
+    ("check", {"run": "run", "inputs": ["t1=cohort/case0/t1.nii.gz"]}, "verdicts"),
+    ("prepare", {"root": "cohort"}, "files"),
+    ("recipes", {"name": "t1_to_t2_brain"}, "data"),
+    ("recipes", {"cohort": "prepared"}, None),
+    ("starters", {}, None),
+]
+REFUSED = [
+    ("info", {"path": "/etc/passwd"}),
+    ("check", {"run": "run", "inputs": ["cohort"], "split": "all"}),
+    ("synth", {"run": "run", "inputs": "cohort", "out": "out"}),
+]
+
+
+def test_an_agent_calls_commands_over_stdio_and_writes_nothing(cohort, prepared, run, tmp_path):
+    mcp, anyio = pytest.importorskip("mcp"), pytest.importorskip("anyio")
+    words = ["-m", "voxlate", "mcp", str(tmp_path)]
+    environment = {"PYTHONPATH": str(SOURCE), "VOXLATE_CACHE": str(tmp_path.parent / "cache")}
+    before, reports = sorted(tmp_path.rglob("*")), []
+
+    async def report(_, __, text):
+        reports.append(text)
+
+    async def talk():
+        server = mcp.StdioServerParameters(command=sys.executable, args=words, env=environment)
+        async with mcp.Client(server) as client:
+            listed = (await client.list_tools()).tools
+            answers = [
+                await client.call_tool(*call, progress_callback=report) for *call, _ in CALLS
+            ]
+            return listed, answers, [await client.call_tool(*call) for call in REFUSED]
+
+    listed, answers, refused = anyio.run(talk)
+    assert {tool.name for tool in listed} == {
+        name for name, command in COMMANDS.items() if command.reads is not None
+    }
+    for (name, _, key), answer in zip(CALLS, answers):
+        assert not answer.is_error, (name, answer.content[0].text)
+        result = json.loads(answer.content[0].text)["result"]
+        assert key in result if key else isinstance(result, list)
+    assert "cases 0/1" in reports
+    assert all(answer.is_error for answer in refused)
+    assert all("expected" in answer.content[0].text for answer in refused)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@every_row(
+    "given",
+    [
+        {"run": "run", "inputs": ["t1=/etc/passwd"], "out": "out"},
+        {"run": "run", "inputs": "cohort", "out": "../out"},
+        {"run": "run", "inputs": "linked", "out": "out"},
+        {"run": "run", "inputs": "cohort/linked.nii.gz#series", "out": "out"},
+        {"run": "run", "inputs": "cohort", "out": "out", "synth": {"a": ["/etc"]}},
+        {"run": "run", "inputs": "cohort", "out": "out", "like": "recipe.toml"},
+        {"run": "hf://NAME/REPO", "inputs": "cohort", "out": "out"},
+        {"run": "run", "inputs": "dicomweb+http://a/b", "out": "out"},
+        {"run": "run", "inputs": "cohort", "out": "out", "allow_code": True},
+        {"run": "run", "inputs": "cohort", "out": "out", "samples": "many"},
+        {"run": "run", "inputs": "cohort"},
+    ],
+)
+def test_an_agent_gets_no_place_outside_its_folders_no_network_and_no_code(
+    given, tmp_path, monkeypatch
+):
+    inner = tmp_path / "inner"
+    (inner / "cohort").mkdir(parents=True, exist_ok=True)
+    (inner / "recipe.toml").write_text('base = "../other.toml"')
+    for link in (inner / "linked", inner / "cohort" / "linked.nii.gz"):
+        link.unlink(missing_ok=True)
+        link.symlink_to(tmp_path)
+    monkeypatch.chdir(inner)
+    with pytest.raises(BadInput):
+        Tools([inner], write=True).call("synth", given, Reporter(lambda *_: None))
+    assert not (inner / "out").exists()
+
+
+def test_an_agent_that_may_write_prepares_a_cohort(cohort, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = {"root": "cohort", "out": "made", "audit": False, "shares": [4, 1, 1]}
+    answer = Tools([tmp_path], True).call("prepare", given, Reporter(lambda *_: None))
+    assert answer["result"]["cases"] == {"train": 4, "val": 1, "test": 1}
+    assert answer["left"] == []
