@@ -225,7 +225,8 @@ def read_scores(path: Path) -> Scores:
     record.check([*frame.columns] == COLUMNS and len(frame), f"no {TABLE} with its columns")
     numbers = frame[["value", "clipped"]].dtypes
     record.check((numbers == np.float64).all(), f"values of {TABLE} that are no numbers")
-    record.check((frame[HEAD] != "").all(axis=None), f"a row of {TABLE} without a name")
+    named = frame[["case", "modality", "method", "metric"]] != ""
+    record.check(named.all(axis=None), f"a row of {TABLE} without a name")
     record.check(not frame.duplicated(TEXTS).any(), f"a value of {TABLE} twice")
     for case in frame["case"].unique():
         record.check("/" not in case and case.strip("."), f"the case {case!r:.80}")
