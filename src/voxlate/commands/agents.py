@@ -46,8 +46,8 @@ def serve_agents(
 ) -> None:
     """Serve the commands as tools for agents over stdio (Model Context Protocol).
 
-    Each tool has the options of its command and returns its result as JSON. Paths outside the folders, links that lead
-    out of them, addresses of networks and code outside voxlate are refused. Without --write nothing is written into them.
+    Each tool has the options of its command, and returns its result as JSON.
+    Paths and links out of the folders, addresses of networks and code outside voxlate are refused.
     """
     optional_package("mcp", "mcp", "voxlate mcp", "the package mcp")
     for folder in map(Path, folders):

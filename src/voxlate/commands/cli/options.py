@@ -21,7 +21,7 @@ from voxlate.base.options.option import (
     suggestions,
 )
 from voxlate.base.options.table import text_type
-from voxlate.commands.api.console import err, out, say
+from voxlate.commands.api.console import err, main_process, out, say
 from voxlate.commands.api.entry import Aside, Command, Left, plain
 from voxlate.commands.api.progress import Reporter
 from voxlate.commands.cli.app import SuggestingCommand, app, end
@@ -39,24 +39,17 @@ DECISIONS = (
     "minutes",
     "by hand",
 )
-SHARED = {
-    "as_json": Option("Print the result as JSON.", flag="--json", panel=OUTPUT),
-    "verbose": Option("Print every message.", flag="--verbose -v", panel=OUTPUT),
-}
+AS_JSON = Option("Print the result as JSON.", flag="--json", panel=OUTPUT)
+VERBOSE = Option("Print every message.", flag="--verbose -v", panel=OUTPUT)
 
 
 def add(command: Command) -> None:
     """Add a command to the command line, with examples at the end of its --help."""
     examples = [f"voxlate {line}" for line in inspect.cleandoc(command.examples).splitlines()]
     epilog = "\n".join(["Example:" if len(examples) == 1 else "Examples:", *examples])
-    shared = SHARED if command.keeps else {"as_json": SHARED["as_json"]}
-    parameters = {
-        name: inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, option]
-        )
-        for name, option in shared.items()
-    }
-    parameters = {**command.parameters, **parameters}
+    parameters = {**command.parameters, "as_json": _flag("as_json", AS_JSON)}
+    if command.keeps:
+        parameters["verbose"] = _flag("verbose", VERBOSE)
 
     def run(**values: Any) -> None:
         """Read the texts, call the command, and print its result."""
@@ -66,6 +59,11 @@ def add(command: Command) -> None:
     run.__signature__ = inspect.Signature([*map(_for_typer, ordered)])  # type: ignore[attr-defined]
     run.__doc__ = command.described.__doc__
     app.command(name=command.name, epilog=epilog, cls=SuggestingCommand)(run)
+
+
+def _flag(name: str, option: Option) -> inspect.Parameter:
+    kind, annotation = inspect.Parameter.KEYWORD_ONLY, Annotated[bool, option]
+    return inspect.Parameter(name, kind, default=False, annotation=annotation)
 
 
 def _option(parameter: inspect.Parameter) -> Option:
@@ -111,7 +109,7 @@ def _run(command: Command, given: dict[str, Any]) -> None:
         for line in shown:
             if isinstance(line, Message):
                 take(line)
-    if as_json:
+    if as_json and main_process:
         print(json.dumps(plain(command.document(result))))
     for line in shown if not as_json else ():
         if isinstance(line, Aside):
