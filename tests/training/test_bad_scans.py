@@ -89,10 +89,10 @@ def test_a_scan_that_is_no_mr_in_arbitrary_units_is_refused(model, head, tmp_pat
 @pytest.mark.parametrize(
     ("change", "voxel_mm", "words"),
     [
-        (knee, (2, 2, 3), "it does not show what the training showed"),
+        (knee, (2, 2, 3), "does not show what the model knows"),
         (lambda head: head[: len(head) // 2], (2, 2, 3), "mm wide"),
         # centimetres written as millimetres
-        (lambda head: head, (0.2, 0.2, 0.3), "where those of the training were 3 x 2 x 2 mm"),
+        (lambda head: head, (0.2, 0.2, 0.3), "the model knows 3 x 2 x 2 mm"),
         # some slices of a head are as good as all for a network of single slices
         (lambda head: head[:, :, 3:], (2, 2, 3), None),
     ],
