@@ -26,7 +26,7 @@ CLOSED = {"address", "allow_code", "allow_outside", "executor", "store", "worker
 ADDRESS = re.compile(
     r"[A-Za-z][\w+.-]+:/"
 )  # of a hub or an archive; no drive, which has one letter
-SEPARATORS = re.compile(r"[=,#]")  # of names, lists and parts around paths
+SEPARATORS = re.compile(r"""[=,#"'{}\[\]]""")  # of names, lists, parts and TOML around paths
 SECONDS = 0.5  # between two reports of progress
 
 
