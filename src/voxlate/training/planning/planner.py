@@ -296,7 +296,8 @@ def _check_epoch(search: Search, best: Candidate, share: float) -> None:
     if best.fitting >= wanted:
         return
     seconds = best.seconds / share
-    minutes = (wanted * seconds * 1.1 / (1 - SPARE) + probe.probe_seconds) / 60
+    # what other work costs is not known: 1.1 times was refused again
+    minutes = (wanted * seconds * 1.25 / (1 - SPARE) + probe.probe_seconds) / 60
     at_once = without_training(facts, search.roles, probe.cohort.scans)
     starter = f", or synthesise without a training: {at_once}" if at_once else "."
     raise BadInput(
