@@ -159,6 +159,7 @@ def test_a_spacing_that_is_asked_for_is_that_of_all_images(folder):
     [
         {"ct": "MR"},
         {"ct": "NOTHING"},
+        {"ct": "CLIPPED"},
         {"size": (9, 9, 9)},
         {"lesion": "tumour"},
         {"stripped": True},
@@ -168,7 +169,11 @@ def test_a_spacing_that_is_asked_for_is_that_of_all_images(folder):
     ],
 )
 def test_what_is_no_ct_and_options_that_do_not_fit_are_refused(folder, tmp_path, changes):
-    paths = {"MR": write(tmp_path / "mr.nii.gz", torso() + 1000), "NOTHING": tmp_path / "none"}
+    paths = {
+        "MR": write(tmp_path / "mr.nii.gz", torso() + 1000),
+        "NOTHING": tmp_path / "none",
+        "CLIPPED": write(tmp_path / "cut.nii.gz", torso().clip(-1000, 400)),
+    }
     changes = {key: paths.get(value, value) if isinstance(value, str) else value for key, value in changes.items()}  # fmt: skip
     with pytest.raises(BadInput):
         write_cohort(tmp_path / "out", **{"ct": folder, **changes})

@@ -29,7 +29,7 @@ from voxlate.scans.images.mask import (
 
 SOFT_HU = -15.0  # soft tissue without fat; fat and marrow are below
 BONE_HU = 130.0
-_AIR_HU = -500.0  # which every CT has
+_AIR_HU, _HARD_HU = -900.0, 500.0  # air and bone, which every CT has: others are clipped or no CT
 _CALM_MM = 1.5  # half the width of means that remove noise
 _CALM_SDS = 2.5  # of noise: larger differences are structure
 _DENSE_HU = 300.0
@@ -83,9 +83,9 @@ def read_ct(
     volume = canonical(read_volume(path, "ct"))
     check_grid(path, volume)
     lowest, highest = float(volume.data.min()), float(volume.data.max())
-    if lowest > _AIR_HU:
+    if lowest > _AIR_HU or highest < _HARD_HU:
         raise BadInput(
-            f"{path}: expected a CT in Hounsfield units, with air below {_AIR_HU:g}, found values from {lowest:g} to {highest:g}. Leave out what is no CT, and convert other units."
+            f"{path}: expected a CT in Hounsfield units, with air below {_AIR_HU:g} and bone above {_HARD_HU:g}, found values from {lowest:g} to {highest:g}. Leave out what is clipped or no CT, and convert other units."
         )
     if spacing_mm is not None:
         volume = _with_voxels(volume, spacing_mm)
