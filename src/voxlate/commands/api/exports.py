@@ -19,7 +19,6 @@ from voxlate.clinic.options.share import (
     PushOptions,
     ServeOptions,
 )
-from voxlate.commands.api.console import say
 from voxlate.commands.api.entry import Argument, Command, Left, Place, Run, function
 from voxlate.commands.api.progress import Reporter
 from voxlate.training.starters.names import is_starter
@@ -230,10 +229,6 @@ def listen(
     """
     from voxlate.clinic.archive import serve as answer_studies
 
-    allowed = ", ".join(options.allow)
-    say(
-        f"{options.title} listens on {options.host}:{options.port} for {allowed}; images go to {options.to}."
-    )
     answer_studies(run, Path(out), options, progress.say)
 
 
