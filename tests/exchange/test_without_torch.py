@@ -15,8 +15,10 @@ from voxlate.base import plain_schema
 from voxlate.base.errors import BadInput
 from voxlate.base.records import Name, Number
 from voxlate.base.streams import ArrayNoise, NormalStream, Tile
+from voxlate.checks.sides import sides_of
 from voxlate.exchange.widths import ArrayWidths
 from voxlate.scans.images import numpy_filters
+from voxlate.scans.images.grid import Volume
 from voxlate.science.diffusion.noise import Noise
 from voxlate.training.widths import Widths
 
@@ -133,6 +135,12 @@ def test_components_their_numbers_and_distances_are_those_of_scipy():
 def test_a_filter_that_only_scipy_has_is_refused_in_one_sentence():
     with pytest.raises(BadInput, match="expected SciPy, found none"):
         numpy_filters.map_coordinates(np.zeros((2, 2)), [[0], [0]])
+
+
+def test_the_sides_of_a_brain_are_not_compared_without_scipy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.spatial.transform", None)
+    brain = np.pad(np.ones((1, 20, 30, 24), np.float32), [(0, 0), *[(5, 5)] * 3])
+    assert sides_of(Volume(brain, np.diag([4.0, 4.0, 4.0, 1.0]), "a.u.", "flair")) == {}
 
 
 def test_widths_of_intervals_are_those_of_torch():

@@ -23,7 +23,7 @@ def sides_of(brain: Volume) -> Numbers:
     """
     try:
         grid = midline_grid(brain)
-    except BadInput:  # it has no plane of symmetry
+    except (BadInput, ImportError):  # no plane of symmetry, or no SciPy (voxlate-run)
         return {}
     straight = resample(brain, with_spacing(grid, (FINE_MM,) * 3))
     body = foreground(straight)

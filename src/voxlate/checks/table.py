@@ -17,9 +17,8 @@ from voxlate.base.messages import Message, grade_of_distance, message
 
 Numbers = Mapping[str, float | str]  # texts fill sentences alone
 
-FIELD = re.compile(
-    r"\{(?!scan)(\w+)"
-)  # of a sentence; {scan} is the scan, with its name where it has one
+# Of a sentence; {scan} is no number, but the scan with its name where it has one.
+FIELD = re.compile(r"\{(?!scan\})(\w+)")
 COMPARE = {
     "<": operator.lt,
     "<=": operator.le,

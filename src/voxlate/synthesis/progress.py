@@ -1,4 +1,4 @@
-"""Reports of a synthesis: finished patches, and warnings."""
+"""Reports of a synthesis: finished slices, and warnings."""
 
 import warnings
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from voxlate.base.executors.job import no_report as no_report
 from voxlate.base.messages import Message
 
 PatchProgress = Callable[[int, int], None]
-"""Called with the number of finished patches and of all patches."""
+"""Called with the number of finished slices and of all slices, of which each may have several patches."""
 
 
 def warn_unless_note(message: Message) -> None:

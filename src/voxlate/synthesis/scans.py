@@ -53,8 +53,8 @@ def find_scans(
 ) -> list[Scans]:
     """The scans that the inputs name: `modality=path` pairs, a file or DICOM series, a case folder, or a cohort.
 
-    missing: modalities that are ignored although their scans exist (to complete them). series: see study.py. Raises BadInput where no scan
-    fits.
+    missing: modalities that are ignored although their scans exist (to complete them). series: see dicom_study.py.
+    Raises BadInput where no scan fits.
     """
     data = model.facts.data
     ignored = {name.lower() for name in missing or ()}
@@ -228,7 +228,8 @@ def _cohort_or_study(
         return None
     series = study_series(path)
     if named or is_dicom_folder(path):
-        return (series if named or len(series) > 1 else None) or None
+        is_study = len(series) > (0 if named else 1)
+        return series if is_study else None
     accepted = {*model.scan_names, *chain.from_iterable(model.facts.accepts.values())}
     try:
         cohort = find_cohort(path, **layout)

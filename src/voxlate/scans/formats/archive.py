@@ -17,9 +17,8 @@ MB = 2**20
 FOLDER, FILE = 0o700, 0o600  # for their owner alone
 CHUNK = 1 << 20
 DEEPEST = 12  # folders above a file
-FREE_RATIO = (
-    16 * MB
-)  # bytes to which an archive may expand whatever its size: headers of slices pack well
+# Bytes to which an archive may expand whatever its size, because headers of slices pack well.
+FREE_RATIO = 16 * MB
 # Files that systems add to folders and archives, and that hold no scan.
 CLUTTER = ("__macosx", "thumbs.db", "desktop.ini")
 
@@ -77,23 +76,11 @@ class Received:
 
         Raises BadInput for a zip that breaks a rule.
         """
-        try:
-            with zipfile.ZipFile(path) as archive:
-                entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-                self._check_entries(entries, path)
-                for entry in entries:
-                    with archive.open(entry) as source:
-                        self.write(source, entry.filename, folder)
-        except BadInput:
-            raise
-        except (
-            Exception
-        ) as error:  # each kind of compression raises errors of its own for damaged data
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
-            raise BadInput(
-                f"{path.name}: expected a zip archive without a password, found a damaged or another one. Make it again."
-            ) from error
+        with _files_of(path) as (archive, entries):
+            self._check_entries(entries, path)
+            for entry in entries:
+                with archive.open(entry) as source:
+                    self.write(source, entry.filename, folder)
 
     def _check_entries(self, entries: list[zipfile.ZipInfo], path: Path) -> None:
         """Raise BadInput for an archive with links or devices, and for one that expands too far."""
@@ -112,11 +99,11 @@ class Received:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[zipfile.ZipFile]:
-    """A zip; raises BadInput for a damaged one, also where its data are."""
+def _files_of(path: Path) -> Iterator[tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]]:
+    """A zip and its entries but folders; raises BadInput for a damaged one, also while its data are read."""
     try:
         with zipfile.ZipFile(path) as archive:
-            yield archive
+            yield archive, [entry for entry in archive.infolist() if not entry.is_dir()]
     except BadInput:
         raise
     except Exception as error:  # each kind of compression raises errors of its own for damaged data
@@ -139,11 +126,11 @@ def unpacked_beside(path: Path) -> Path:
             new.chmod(FOLDER)
             Received().unpack(path, new)
         return folder
-    with _open(path) as archive:
+    with _files_of(path) as (_, entries):
         sizes = {
             folder.joinpath(*parts): entry.file_size
-            for entry in archive.infolist()
-            if not entry.is_dir() and (parts := safe_parts(entry.filename))
+            for entry in entries
+            if (parts := safe_parts(entry.filename))
         }
     if any(not file.is_file() or file.stat().st_size != size for file, size in sizes.items()):
         raise BadInput(
