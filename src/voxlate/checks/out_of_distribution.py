@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from voxlate.base.codes import Grade
 from voxlate.base.errors import plural
+from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, grade_of_distance, message
 from voxlate.base.records import Shape
-from voxlate.checks.conformal import by_patient, conformal_quantile, least_patients
+from voxlate.checks.conformal import conformal_quantile, least_patients
 from voxlate.checks.patch_features import blur, gradient
 from voxlate.scans.images.filters import ndimage
 
@@ -253,7 +254,7 @@ def fit_references(
         others = _size_distribution(sizes[names != patient], voxel_size)
         statistics.append(_statistics(distances[-1], case.size, others))
     usual = np.median(statistics, axis=0)
-    by_patients = by_patient(zip(patients, np.array(statistics) - usual))
+    by_patients = grouped(zip(patients, np.array(statistics) - usual))
     width = _limits([np.array(rows) for rows in by_patients.values()], usual)
     near = np.quantile(np.concatenate(distances), NEAR)
     return ReferencePatches(
