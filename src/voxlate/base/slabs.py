@@ -155,7 +155,7 @@ def by_plane(function: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.nda
 
 def count_nonzero(values: np.ndarray) -> int:
     """The number of values of an array that are not 0."""
-    return sum(map_slabs(np.count_nonzero, values))
+    return int(sum(map_slabs(np.count_nonzero, values)))
 
 
 def least_and_most(values: np.ndarray) -> tuple[Any, Any]:
