@@ -23,9 +23,10 @@ from starter_pack import with_intervals
 from voxlate.anatomy.drawn import Drawn
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.files import HIGH, LOW
+from voxlate.base.groups import grouped
 from voxlate.base.items import stable_id
 from voxlate.base.records import Widening
-from voxlate.checks.conformal import by_patient, least_scale, shares_outside
+from voxlate.checks.conformal import least_scale, shares_outside
 from voxlate.evaluation.calibrate import calibrate
 from voxlate.evaluation.scoring.regions import read_canonical
 from voxlate.evaluation.scoring.units import BRAIN_HU, TOP, shows_a_window
@@ -218,7 +219,7 @@ def compare(model: Model, real: Path, out: Path) -> RealHeads:
         files, _ = by_accepted_names(case.files, model.facts.accepts)
         of_case = _needed(out / case.case, model.facts.data.source, target, files)
         found.append((case.patient or case.case, of_case))
-    needed = {head: np.sort(np.concatenate(own)) for head, own in by_patient(found).items()}
+    needed = {head: np.sort(np.concatenate(own)) for head, own in grouped(found).items()}
     return RealHeads(needed, calibration.header.coverage)
 
 

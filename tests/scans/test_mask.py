@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from rows import every_row
 from voxlate.base.errors import BadInput
+from voxlate.base.similarity import dice
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.mask import (
@@ -35,10 +36,6 @@ def ellipsoid(
 
 def volume_of(data, unit, spacing=SPACING) -> Volume:
     return Volume(data[None].astype(np.float32), np.diag([*spacing[::-1], 1.0]), unit, "x")
-
-
-def dice(a, b) -> float:
-    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
 
 
 HEAD = ellipsoid(72, 98, 80)

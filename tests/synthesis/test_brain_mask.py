@@ -13,6 +13,7 @@ from voxlate.anatomy.cohort import write_cohort
 from voxlate.anatomy.tissue import INTRACRANIAL
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json
+from voxlate.base.similarity import dice
 from voxlate.checks.prepare import prepare
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.scans.cases.prepared import open_cohort
@@ -78,10 +79,6 @@ def run(ready, tmp_path_factory) -> Path:
 
 def scans(heads: Path, case: str = "phantom_001") -> dict[str, Path]:
     return {name: heads / case / f"{name}.nii.gz" for name in ("ncct", "cta1")}
-
-
-def dice(a: np.ndarray, b: np.ndarray) -> float:
-    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
 
 
 def save_like(path: Path, values: np.ndarray, like: Path) -> Path:

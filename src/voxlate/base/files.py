@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import FULL, UNFIT, BadInput, CannotWrite, system_code
+from voxlate.base.machine import free_disk
 
 LONGEST_NAME = 100
 # Prefix of an image that completes a case, so that no scan has this name (BIDS).
@@ -269,19 +270,8 @@ def read_json(path: Path | str) -> Any:
         ) from error
 
 
-def _nearest(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists."""
-    return next(
-        place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir()
-    )
-
-
 def _disk_is_full(error: Exception, folder: Path) -> bool:
     """Whether the disk is full; writers in C++ and Rust wrap the system's error, so text and free space are checked."""
     if isinstance(error, BadInput):
         return False
-    return (
-        system_code(error) in FULL
-        or "No space left" in str(error)
-        or shutil.disk_usage(_nearest(folder)).free < 2**16
-    )
+    return system_code(error) in FULL or "No space left" in str(error) or free_disk(folder) < 2**16

@@ -12,6 +12,7 @@ from typing import Any
 from voxlate.base.codes import GRADES, Grade, codes
 from voxlate.base.errors import first_of, plural
 from voxlate.base.files import write_text
+from voxlate.base.groups import grouped
 
 FILE = "messages.jsonl"
 CAREFUL = 1.5  # times the distance of the training scan that is farthest from their median
@@ -115,9 +116,7 @@ def write_messages(folder: Path, command: str, messages: Iterable[Message]) -> M
 
 def summarise(messages: Iterable[Message]) -> list[Message]:
     """One message for all of a code and grade, the gravest first; of several, the text counts and names the cases."""
-    groups = dict[tuple[str, Grade], list[Message]]()
-    for said in messages:
-        groups.setdefault((said.code, said.grade), []).append(said)
+    groups = grouped(((said.code, said.grade), said) for said in messages)
     ordered = sorted(groups.values(), key=lambda group: -GRADES.index(group[0].grade))
     return [_join(group) for group in ordered]
 

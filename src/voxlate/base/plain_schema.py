@@ -63,9 +63,7 @@ class TypeAdapter:
 def fill(kind: Any, value: Any, place: tuple[Any, ...]) -> Any:
     """A value as an object of a type; place: of the value in what is read."""
     origin, options = get_origin(kind), get_args(kind)
-    if origin is typing.Annotated:
-        return fill(options[0], value, place)
-    if origin in (typing.Required, typing.NotRequired):
+    if origin in (typing.Annotated, typing.Required, typing.NotRequired):
         return fill(options[0], value, place)
     if kind in UNCHECKED:
         return value

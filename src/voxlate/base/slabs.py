@@ -153,6 +153,11 @@ def by_plane(function: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.nda
     return np.concatenate(map_slabs(function, *arrays))
 
 
+def count_nonzero(values: np.ndarray) -> int:
+    """The number of values of an array that are not 0."""
+    return int(sum(map_slabs(np.count_nonzero, values)))
+
+
 def least_and_most(values: np.ndarray) -> tuple[Any, Any]:
     """The least and the largest value of an array."""
     ends = map_slabs(lambda slab: (slab.min(), slab.max()), values)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 
-from voxlate.base.arrays import Bool, Float32, Float64
+from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
 from voxlate.base.records import MOST, Name, Number, Record, Shape, checksum, write_tensors
@@ -303,8 +303,7 @@ def _usual(boxes: Box, patients: Sequence[Sequence[Body]]) -> Usual:
     squares = (count * np.var(leans, axis=0) + LEAN_WORTH * USUAL_LEAN**2) / (count + LEAN_WORTH)
     bodies = [*chain.from_iterable(patients)]
     sizes = np.stack([body.size for body in bodies])
-    variance = (len(sizes) * sizes.var(axis=0) + WORTH * USUAL_SPREAD**2) / (len(sizes) + WORTH)
-    spread = np.sqrt(variance * (1 + 1 / count))
+    spread = np.sqrt(variance_of_extents(sizes) * (1 + 1 / count))
     deviation = spread + np.mean([body.grain for body in bodies], axis=0)
     levels = [body.level for body in bodies]
     return Usual(
@@ -319,6 +318,12 @@ def _usual(boxes: Box, patients: Sequence[Sequence[Body]]) -> Usual:
         tuple(deviation.tolist()),
         (min(levels), max(levels)),
     )
+
+
+def variance_of_extents(sizes: AnyArray) -> AnyArray:
+    """The variance of the logarithms of extents [N, K]; the fewer the bodies, the nearer it is to that of heads."""
+    prior = WORTH * USUAL_SPREAD**2
+    return np.asarray((len(sizes) * sizes.var(axis=0) + prior) / (len(sizes) + WORTH))
 
 
 def _inside(box: Box, mean: Box) -> float:

@@ -11,14 +11,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlate.base.groups import grouped
-
 Bound = Literal["none", "normal", "any"]
 Array = NDArray[np.floating]
 
 WIDEST = 1e4  # the largest factor by which an interval is widened
 HALVINGS = 60
-by_patient = grouped  # values of cases
 
 
 def least_patients(level: float) -> int:
@@ -71,9 +68,8 @@ def upper_bound(
         return _bound_by_betting(shares, 1 - confidence)
     if count < 2:
         return 1.0
-    quantile = _student(count - 1, confidence)
     sd = float(shares.std(ddof=1))
-    return min(1.0, mean + quantile * sd / math.sqrt(count))
+    return min(1.0, mean + _student(count - 1, confidence) * sd / math.sqrt(count))
 
 
 def _bound_by_betting(shares: Array, delta: float) -> float:
@@ -90,7 +86,7 @@ def _bound_by_betting(shares: Array, delta: float) -> float:
         wealth = np.cumsum(np.log(np.maximum(factors, 1e-300)))
         return bool(wealth.max() > goal)
 
-    return _least(_rejects, 0.0, 1.0)
+    return _least(_rejects, 1.0)
 
 
 def least_scale(
@@ -108,7 +104,7 @@ def least_scale(
     def _holds(scale: float) -> bool:
         return upper_bound(shares_outside(scores, scale), confidence, bound) <= alpha
 
-    return _least(_holds, 0.0, WIDEST) if _holds(WIDEST) else math.inf
+    return _least(_holds, WIDEST) if _holds(WIDEST) else math.inf
 
 
 def shares_outside(scores: Sequence[Array], scale: float) -> Array:
@@ -118,24 +114,20 @@ def shares_outside(scores: Sequence[Array], scale: float) -> Array:
     )
 
 
-def mean_interval(values: Sequence[float] | Array, confidence: float = 0.95) -> tuple[float, float]:
-    """Student's interval for the mean over patients; (-inf, inf) for a single patient."""
+def mean_interval(values: Sequence[float] | Array) -> tuple[float, float]:
+    """Student's 95 % interval for the mean over patients; (-inf, inf) for a single patient."""
     values = np.asarray(values, float)
     count = len(values)
     if count < 2:
         return -math.inf, math.inf
     mean = float(values.mean())
-    quantile = _student(count - 1, (1 + confidence) / 2)
-    half = float(quantile * values.std(ddof=1) / math.sqrt(count))
+    half = _student(count - 1, 0.975) * float(values.std(ddof=1)) / math.sqrt(count)
     return mean - half, mean + half
 
 
-def _least(
-    holds: Callable[[float], bool],
-    low: float,
-    high: float,
-) -> float:
-    """The least number between low and high at which a condition holds that holds for all larger ones as well."""
+def _least(holds: Callable[[float], bool], high: float) -> float:
+    """The least number from 0 to high at which a condition holds that holds for all larger ones as well."""
+    low = 0.0
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         if holds(middle):

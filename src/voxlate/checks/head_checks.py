@@ -85,17 +85,6 @@ class _Head:
         """The height of the body."""
         return len(self.areas) * self.spacing_mm[0]
 
-    @property
-    def begins_as_dome(self) -> bool:
-        """Whether its lower end tapers like a crown; a thin neck is as small, but does not taper."""
-        lower, _ = self.ends
-        return lower < CLOSED and bool(self.areas[0] < DOME * lower)
-
-    @property
-    def stands_alone(self) -> bool:
-        """Whether its lower end is closed and the background constant, as of a stripped brain."""
-        return self.clean and self.ends[0] < CLOSED
-
 
 def check_head(scan: Volume, trained: Literal["head", "brain"]) -> list[Message]:
     """Messages where a scan is not of the training's kind, or lies the wrong way round.
@@ -105,7 +94,8 @@ def check_head(scan: Volume, trained: Literal["head", "brain"]) -> list[Message]
     head = _coarse(scan)
     numbers: dict[str, float | str] = {
         "across_mm": head.across_mm,
-        "alone": float(head.stands_alone),
+        # a closed lower end in a constant background, as of a stripped brain
+        "alone": float(head.clean and head.ends[0] < CLOSED),
     }
     if trained == "head":
         numbers |= _head_numbers(head)
@@ -120,7 +110,8 @@ def _head_numbers(head: _Head) -> Numbers:
     sides = _touched_mm(head)
     numbers: dict[str, float | str] = {
         "height_mm": head.height_mm,
-        "dome": float(head.begins_as_dome),
+        # a lower end that tapers like a crown; a thin neck is as small, but does not taper
+        "dome": float(lower < CLOSED and head.areas[0] < DOME * lower),
         "lower": lower,
         "upper": upper,
         "roundness": _roundness(head),

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from voxlate.base.codes import Grade
 from voxlate.base.errors import plural
+from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, grade_of_distance, message
 from voxlate.base.records import Shape
-from voxlate.checks.conformal import by_patient, conformal_quantile, least_patients
+from voxlate.checks.anatomy import variance_of_extents
+from voxlate.checks.conformal import conformal_quantile, least_patients
 from voxlate.checks.patch_features import blur, gradient
 from voxlate.scans.images.filters import ndimage
 
@@ -32,8 +34,6 @@ MARGIN = 1.2  # factor for the largest statistic of at least 19 patients
 UNPROVED_MARGIN = 1.5  # and of fewer patients
 FAR_SIZE = 3.5  # deviations of the body's size that are never flagged by few patients
 NEAR = 0.99  # share of the calibration's patches whose distance is below 1 in a map
-SIZE_SPREAD = 0.05  # prior deviation of the logarithms of heads' extents
-SIZE_PATIENTS = 3  # patients that this prior counts as
 FEWEST_MM = 1e-3
 AT_ONCE = 1024
 LEAST_SIZE = 1e-4  # deviation of an extent, below that of any calibration
@@ -253,7 +253,7 @@ def fit_references(
         others = _size_distribution(sizes[names != patient], voxel_size)
         statistics.append(_statistics(distances[-1], case.size, others))
     usual = np.median(statistics, axis=0)
-    by_patients = by_patient(zip(patients, np.array(statistics) - usual))
+    by_patients = grouped(zip(patients, np.array(statistics) - usual))
     width = _limits([np.array(rows) for rows in by_patients.values()], usual)
     near = np.quantile(np.concatenate(distances), NEAR)
     return ReferencePatches(
@@ -292,10 +292,8 @@ def _limits(
 
 
 def _size_distribution(sizes: Array, voxel_size: Array) -> Array:
-    """Mean and deviation of bodies' extents; the fewer bodies, the closer the deviation is to SIZE_SPREAD."""
-    prior = SIZE_PATIENTS * SIZE_SPREAD**2
-    squares = (len(sizes) * sizes.var(0) + prior) / (len(sizes) + SIZE_PATIENTS)
-    return np.stack([sizes.mean(0), np.sqrt(squares) + voxel_size])
+    """Mean and deviation of bodies' extents."""
+    return np.stack([sizes.mean(0), np.sqrt(variance_of_extents(sizes)) + voxel_size])
 
 
 def verdict_on(references: ReferencePatches, case: Patches) -> Verdict:

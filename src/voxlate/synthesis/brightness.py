@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from voxlate.base.messages import Message, message
-from voxlate.base.slabs import in_slabs, map_slabs
+from voxlate.base.slabs import count_nonzero, in_slabs
 from voxlate.scans.images.curve import Curve
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import IntensityMap, Scale
@@ -152,7 +152,7 @@ def find_peak(
     if spec.upper_percentile is None:
         return None
     body = foreground(image)
-    body_ml = sum(map_slabs(np.count_nonzero, body)) * np.prod(image.grid.spacing_mm) / 1000
+    body_ml = count_nonzero(body) * np.prod(image.grid.spacing_mm) / 1000
     if body_ml < WHOLE * training_ml:
         return None
     inside = intensity_statistics(image.data[0], body).foreground

@@ -20,7 +20,7 @@ import numpy as np
 from voxlate.base.arrays import Bool
 from voxlate.base.errors import plural
 from voxlate.base.messages import Message, message
-from voxlate.base.slabs import by_plane, in_slabs, map_slabs, zeros
+from voxlate.base.slabs import by_plane, count_nonzero, in_slabs, map_slabs, zeros
 from voxlate.checks.anatomy import Anatomy
 from voxlate.scans.cases.case import PreparedCase
 from voxlate.scans.images.filters import ndimage
@@ -101,10 +101,6 @@ def _with(values: np.ndarray, voxels: Bool, value: float) -> np.ndarray:
     return in_slabs(lambda slab, where: np.where(where, number, slab), values, voxels)
 
 
-def _count(voxels: Bool) -> int:
-    return int(sum(map_slabs(np.count_nonzero, voxels)))
-
-
 class EmptySlices(NamedTuple):
     """The slices [D] in which no source shows anything, and the number of those that hold noise."""
 
@@ -181,11 +177,11 @@ def empty_slices(
         else:
             above.pop(name, None)
     entry: dict[str, Any] = {}
-    if (filled := _count(air)) or above:
+    if (filled := count_nonzero(air)) or above:
         entry = dict(zip(COUNTS, (int(empty.sum()), noise, int((little & ~empty).sum()))))
         entry["voxels"] = filled
         entry["values"] = {name: round(value, 4) for name, value in values.items()}
-    entry |= {"surroundings": dict.fromkeys(above, _count(surroundings))} if above else {}
+    entry |= {"surroundings": dict.fromkeys(above, count_nonzero(surroundings))} if above else {}
     messages = _describe(entry, values, above, shown, f"of {len(empty)} slices")
     return Empty(voxels, values, entry, messages)
 
@@ -234,7 +230,7 @@ def begins_above(facts: Facts, scales: Mapping[str, Scale]) -> dict[str, float]:
 
 def _is_darkest(image: SynthesisedImage, where: Bool) -> bool:
     """Whether the network makes background there; it does not if the images of its training show the skull."""
-    inside = _count(where)
+    inside = count_nonzero(where)
     if not inside:
         return False
     dark = map_slabs(
@@ -251,7 +247,7 @@ def _around_a_stripped_brain(volumes: Sequence[Volume]) -> Bool:
     if not all(find_tissue(volume)[1] for volume in volumes):
         return nothing
     signal = _any_of([volume.data[0] for volume in volumes])
-    if (signal.size - _count(signal)) / signal.size < LEAST_SURROUNDINGS:
+    if (signal.size - count_nonzero(signal)) / signal.size < LEAST_SURROUNDINGS:
         return nothing
     return in_slabs(np.logical_not, fill_holes(signal))
 
@@ -273,7 +269,7 @@ def _away_from_the_body(
     tables = [find_tissue(volume)[0] for volume in volumes if volume.unit == "HU"]
     spacing_mm = volumes[0].grid.spacing_mm
     near = dilate(_any_of([body, *tables]), NEAR_MM, spacing_mm)
-    if not _count(body):
+    if not count_nonzero(body):
         little[:] = False
     away = in_slabs(partial(_nearer_to_border, pixel_mm=spacing_mm[1:]), near)
     few = little[:, None, None]

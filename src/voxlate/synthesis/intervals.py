@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from voxlate.base.arrays import Bool
+from voxlate.base.arrays import Bool, Float64
 from voxlate.base.items import BACKGROUND
 from voxlate.base.messages import Message, message, worst_grade
 from voxlate.checks.out_of_distribution import Patches, Verdict, patches_of
@@ -44,8 +44,7 @@ class OutputGrid:
         order: Literal[0, 1] = 1,
     ) -> Volume:
         """Values [D, H, W] on the network's grid as a volume on the file's grid."""
-        volume = Volume(values[None].astype(np.float32, copy=False), self.affine, unit, modality)
-        return return_to(volume, self.file, order)
+        return return_to(self._own(values, modality, unit), self.file, order)
 
     @property
     def slices_per_step(self) -> float:
@@ -73,10 +72,14 @@ class OutputGrid:
 
     def volume(self, values: np.ndarray, modality: str, unit: str) -> Volume:
         """Values [D, H, W] on the network's grid as a volume on the file's voxels, in the network's layout."""
-        same = Volume(values[None].astype(np.float32, copy=False), self.affine, unit, modality)
+        same = self._own(values, modality, unit)
         if has_voxels_of(same.grid, self.file):
             return same
         return self.reorient(return_to(same, self.file))
+
+    def _own(self, values: np.ndarray, modality: str, unit: str) -> Volume:
+        """Values [D, H, W] on the network's grid as a volume on it."""
+        return Volume(values[None].astype(np.float32, copy=False), self.affine, unit, modality)
 
 
 def find_output_grid(facts: Facts, prepared: PreparedCase) -> OutputGrid:
@@ -121,15 +124,19 @@ def fills_crown(facts: Facts, prepared: PreparedCase, target: str) -> bool:
 def _crown(prepared: PreparedCase, output_grid: OutputGrid, volume: Volume) -> Bool:
     """The planes of a volume in the upper part of a head whose slices grow upward, [D, 1, 1]."""
     first, end = prepared.header.mask_box[0]
-    moved = np.linalg.inv(output_grid.affine) @ volume.affine
-    slices = moved[2, 2] * np.arange(volume.data.shape[1]) + moved[2, 3]
+    slices = _slices_of(volume, output_grid.affine)
     return np.asarray(slices >= end - CROWN * (end - first))[:, None, None]
+
+
+def _slices_of(volume: Volume, affine: np.ndarray) -> Float64:
+    """The slices of a grid of this affine, parallel to the planes of a volume, at which these are: [D]."""
+    moved = np.linalg.inv(affine) @ volume.affine
+    return np.asarray(moved[2, 2] * np.arange(volume.data.shape[1]) + moved[2, 3])
 
 
 def _used_planes(unused: Bool, affine: np.ndarray, volume: Volume) -> slice:
     """The planes of a volume, parallel to slices [D] of a grid, from the first to the last at a used slice."""
-    moved = np.linalg.inv(affine) @ volume.affine
-    slices = moved[2, 2] * np.arange(volume.data.shape[1]) + moved[2, 3]
+    slices = _slices_of(volume, affine)
     beside = [f(slices).astype(int).clip(0, len(unused) - 1) for f in (np.floor, np.ceil)]
     used = np.flatnonzero(~(unused[beside[0]] & unused[beside[1]]))
     return slice(used[0], used[-1] + 1) if unused.any() and len(used) else slice(None)

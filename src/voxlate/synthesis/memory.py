@@ -39,7 +39,10 @@ def check_memory(scans: Mapping[str, Any], facts: Facts) -> None:
     folder = slabs.scratch_folder()
     arrays = voxels * _bytes_a_voxel(len(scans), facts)
     memory = PROGRAM + min(slabs.SLAB, voxels) * SLAB_BYTES
-    memory += arrays if folder is None else _masks_in_memory(voxels)
+    if folder is None:
+        memory += arrays
+    elif voxels < slabs.LEAST:  # masks are too small for files
+        memory += MASKS * voxels
     free = free_memory()
     if memory > free:
         advice = "Free some, or take a machine with more."
@@ -63,11 +66,6 @@ def _bytes_a_voxel(sources: int, facts: Facts) -> int:
     moments = 3 if has_spread else 0
     targets = len(facts.data.target)
     return SOURCE * sources + (TARGET + MOMENT * moments) * targets + COMMON
-
-
-def _masks_in_memory(voxels: int) -> int:
-    """The bytes of masks, where they are too small for files."""
-    return MASKS * voxels if voxels < slabs.LEAST else 0
 
 
 def _shape_of(scan: Any) -> Sequence[int] | None:

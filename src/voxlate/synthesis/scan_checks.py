@@ -126,19 +126,18 @@ def _check_synthetic_heads(
     if anatomy is not None and not stripped and check_content(anatomy, name, bodies[name]):
         return []
     warnings = check_head(volume, "brain" if stripped else "head")
-    sides = list[Message]()
-    if stripped and not warnings and LESION in sources:
-        numbers = sides_of(prepared.volume(LESION))
-        sides = ask("sides", {**numbers, "made": " and ".join(targets)}, LESION)
+    if warnings or not stripped:
+        return warnings
     made = " and ".join(name for name in targets if name in FLUID_IS_BRIGHT)
-    # data.lift tells fluid from the background.
-    if warnings or not stripped or not made or facts.data.lift > 0:
-        return [*warnings, *sides]
-    statistics = prepared.header.statistics
-    scales = [facts.intensity[name].scale(statistics[name]) for name in sources]
-    volume_ml = black_pools_ml([prepared.volume(name) for name in sources], scales)
-    said = ask("pools", {"volume_ml": volume_ml, "made": made}, " and ".join(sources))
-    return [*said, *sides]
+    if made and facts.data.lift <= 0:  # which tells fluid from the background
+        statistics = prepared.header.statistics
+        scales = [facts.intensity[name].scale(statistics[name]) for name in sources]
+        volume_ml = black_pools_ml([prepared.volume(name) for name in sources], scales)
+        warnings += ask("pools", {"volume_ml": volume_ml, "made": made}, " and ".join(sources))
+    if LESION in sources:
+        numbers = sides_of(prepared.volume(LESION))
+        warnings += ask("sides", {**numbers, "made": " and ".join(targets)}, LESION)
+    return warnings
 
 
 def _shows_heads(anatomy: Anatomy | None, name: str) -> bool:

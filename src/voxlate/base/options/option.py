@@ -3,10 +3,10 @@
 import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources.abc import Traversable
-from inspect import Parameter, Signature, cleandoc
+from inspect import Parameter, Signature, cleandoc, signature
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, dataclass_transform, get_args, get_origin
 
@@ -90,15 +90,8 @@ def options(cls: type[T]) -> type[T]:
 
 def parameters_of(table: Any) -> dict[str, Parameter]:
     """The fields of a dataclass as keywords."""
-    return {
-        field.name: Parameter(
-            field.name,
-            Parameter.KEYWORD_ONLY,
-            default=Parameter.empty if field.default is MISSING else field.default,
-            annotation=field.type,
-        )
-        for field in fields(table)
-    }
+    _, *keywords = signature(table.__init__).parameters.values()
+    return {keyword.name: keyword for keyword in keywords}
 
 
 def without_notes(annotation: Any) -> Any:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlate.base.errors import BadInput
+from voxlate.base.groups import grouped
 from voxlate.checks.conformal import (
     Bound,
-    by_patient,
     conformal_quantile,
     least_provable,
     least_scale,
@@ -92,7 +92,7 @@ class _Candidate:
             too_high = (truth > self.ends[1]) & (error > 0)
             needed[too_low | too_high] = np.inf
             scores.append((case.patient, needed))
-        return [np.sort(np.concatenate(cases)) for cases in by_patient(scores).values()]
+        return [np.sort(np.concatenate(cases)) for cases in grouped(scores).values()]
 
     def grouped(
         self, borders: Sequence[float], alpha: float, confidence: float, bound: Bound
@@ -127,7 +127,7 @@ class _Candidate:
             inside = widths[case.truth_parts[BODY]]
             if len(inside):
                 means.append((case.patient, float(inside.mean())))
-        of_patients = [np.mean(values) for values in by_patient(means).values()]
+        of_patients = [np.mean(values) for values in grouped(means).values()]
         coverage = {}
         least = 0.0
         for region in (BODY, *regions):
@@ -339,5 +339,5 @@ def _bounds(
             key = "mae" if region == BODY else region
             ratios.setdefault(key, []).append((case.patient, ratio))
     return {
-        key: conformal_quantile(by_patient(pairs).values(), level) for key, pairs in ratios.items()
+        key: conformal_quantile(grouped(pairs).values(), level) for key, pairs in ratios.items()
     }

@@ -114,7 +114,13 @@ def find_cohort(
     cases = [case for case in cases if choice.keep_case(case.case, case.patient)]
     choice.refuse_unused(root)
     found.unclaimed += choice.sentences()
-    _check_names(cases, root, table or root, asked.patients or table or root)
+    if not cases:
+        raise BadInput(
+            f"{root}: expected at least one case with an image, found none: an empty cohort. Check the path."
+        )
+    refuse_similar_names((case.case for case in cases), "case", table or root)
+    owners = (case.patient for case in cases)
+    refuse_similar_names(owners, "patient", asked.patients or table or root)
     cases = sorted(cases, key=lambda case: case.case)
     found.cases = _unify_spelling([_take_frames(case, layout.frames) for case in cases], found)
     if modalities is not None:
@@ -176,18 +182,6 @@ def _settle_splits(cases: list[CaseFiles], found: CohortFiles) -> list[CaseFiles
             f"{plural(len(names), 'case')} of {split} by {reason} ({quote_some(sorted(names))})"
         )
     return placed
-
-
-def _check_names(
-    cases: Sequence[CaseFiles], root: Path, cases_in: Path, patients_in: Path | str
-) -> None:
-    """Raise BadInput where no case is left, or where two names of cases or of patients differ by their spelling."""
-    if not cases:
-        raise BadInput(
-            f"{root}: expected at least one case with an image, found none: an empty cohort. Check the path."
-        )
-    refuse_similar_names((case.case for case in cases), "case", cases_in)
-    refuse_similar_names((case.patient for case in cases), "patient", patients_in)
 
 
 def _state_assumptions(found: CohortFiles, layout: Preset, root: Path) -> None:

@@ -27,6 +27,7 @@ MR = {
     "t2": "t2",
     "pd": r"\bpd|proton",
 }
+SCOUT = re.compile(r"LOCALIZER|scout|survey|localiz|topogram", re.I)  # of no use as a scan
 
 
 def cases_by_series(
@@ -50,10 +51,9 @@ def cases_by_series(
             continue
         listed, splits = list[Row](), split_folders(places)
         for name, match in matches.items():
+            patient, study, split = study_of(match, root, splits)
             for series in list_series(places[name]):
-                shown = series.path.as_posix().removeprefix(f"{root.as_posix()}/")
-                if choice.keep_file(series.path, series.description, shown):
-                    patient, study, split = study_of(match, root, splits)
+                if _is_kept(series, root, choice):
                     listed.append(Row(patient, study, "", series.path, series, split))
         rows = [
             replace(row, modality=name.lower())
@@ -77,19 +77,20 @@ def rows_by_tags(root: Path, choice: Choice, path: str) -> list[Row]:
     """
     rows = list[Row]()
     for series in list_series(root / path):
-        shown = series.path.as_posix().removeprefix(f"{root.as_posix()}/")
-        text = f"{series.description} {series.protocol}"
-        is_scout = re.search(
-            r"LOCALIZER|scout|survey|localiz|topogram", f"{series.image_type} {text}", re.I
-        )
-        if is_scout or not choice.keep_file(series.path, series.description, shown):
-            continue
-        rows.append(Row(None, "", modality_of(series), series.path, series))
+        is_scout = SCOUT.search(f"{series.image_type} {series.description} {series.protocol}")
+        if not is_scout and _is_kept(series, root, choice):
+            rows.append(Row(None, "", modality_of(series), series.path, series))
     if len({row.modality for row in rows}) < len(rows):
         known = [*dict.fromkeys(person_in(row.path) for row in rows)]
         if len(known) > 1:
             rows = [replace(row, case=f"_{known.index(person_in(row.path)) + 1}") for row in rows]
     return rows
+
+
+def _is_kept(series: SeriesInfo, root: Path, choice: Choice) -> bool:
+    """Whether the choice keeps a series in a folder below root."""
+    shown = series.path.as_posix().removeprefix(f"{root.as_posix()}/")
+    return choice.keep_file(series.path, series.description, shown)
 
 
 def modality_of(series: SeriesInfo) -> str:

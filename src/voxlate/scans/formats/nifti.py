@@ -66,7 +66,6 @@ ALIGNED = 2  # code of an affine that leads to the space of another file
 APART_MM = 0.1  # of a corner by two affines: float32 headers differ by less
 
 NiftiImage = nib.nifti1.Nifti1Pair
-Stored16or32 = type[np.int16] | type[np.float32]
 
 
 def description_of(file: str, distrusted: bool = False) -> str:
@@ -367,7 +366,7 @@ def _place(image: nib.nifti1.Nifti1Image, volume: Volume) -> None:
             return
 
 
-def smallest_type(data: np.ndarray) -> Stored16or32:
+def smallest_type(data: np.ndarray) -> type[np.int16] | type[np.float32]:
     """int16 where it loses nothing of the voxels, else float32."""
     limits = np.iinfo(np.int16)
     low, high = least_and_most(data)

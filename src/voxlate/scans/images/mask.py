@@ -14,6 +14,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.slabs import (
     SLAB,
     by_plane,
+    count_nonzero,
     empty,
     in_slabs,
     least_and_most,
@@ -95,7 +96,7 @@ def body_in_any_air(volume: Volume) -> np.ndarray:
         found = _outline(volume, np.pad(tissue, beyond, mode="edge"), is_constant)[inner]
         box = box_around(found)
         size = math.prod(end - first for first, end in box)
-        shrinks = body is not None and _count(found) < MOSTLY * _count(body)
+        shrinks = body is not None and count_nonzero(found) < MOSTLY * count_nonzero(body)
         if shrinks or not _draws_outline(volume, found, size):
             break
         body, known, ends = found, air, box
@@ -111,7 +112,7 @@ def _outline(volume: Volume, tissue: np.ndarray, is_constant: bool) -> np.ndarra
 
 def _draws_outline(volume: Volume, body: np.ndarray, size: int) -> bool:
     """Whether a body is enough of a box of `size` voxels: a few vessels above a threshold (some MRA files) are not."""
-    return volume.unit == "HU" or _count(body) > LEAST_BODY * size
+    return volume.unit == "HU" or count_nonzero(body) > LEAST_BODY * size
 
 
 def within(ends: Ends) -> tuple[slice, ...]:
@@ -121,10 +122,6 @@ def within(ends: Ends) -> tuple[slice, ...]:
 
 def _everything(volume: Volume) -> np.ndarray:
     return in_slabs(lambda slab: np.ones(slab.shape, bool), volume.data[0])
-
-
-def _count(mask: np.ndarray) -> int:
-    return sum(map_slabs(np.count_nonzero, mask))
 
 
 def _above(image: np.ndarray, threshold: float) -> np.ndarray:
@@ -377,16 +374,17 @@ def _spread(mask: np.ndarray, reach: int, axis: int) -> np.ndarray:
     return spread
 
 
-def box_around(mask: np.ndarray) -> list[tuple[int, int]]:
+def box_around(mask: np.ndarray) -> Ends:
     """First and end of the smallest box around a mask along each axis; the whole image around an empty one."""
-    (box,) = ndimage.find_objects(mask.view(np.uint8), 1)
+    box = Ends()
+    for axis, length in enumerate(mask.shape):
+        filled = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
+        box.append((int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, length))
     release(mask)
-    if box is None:
-        return [(0, length) for length in mask.shape]
-    return [(along.start, along.stop) for along in box]
+    return box
 
 
-def varied_box(image: np.ndarray) -> list[tuple[int, int]]:
+def varied_box(image: np.ndarray) -> Ends:
     """The box of an image [D, H, W] without the planes at its sides that are one value; all of it where nothing varies."""
     ends = [(0, length) for length in image.shape]
     for axis in range(3):

@@ -52,19 +52,6 @@ def label(mask: Array, output: Array) -> int:
     return len(kept) - 1
 
 
-def find_objects(labels: Array, count: int) -> list[tuple[slice, ...] | None]:
-    """The smallest box around the voxels of the label 1; None where there is none."""
-    inside = labels == count
-    box = []
-    for axis in range(labels.ndim):
-        others = tuple(other for other in range(labels.ndim) if other != axis)
-        filled = np.flatnonzero(inside.any(axis=others))
-        if not len(filled):
-            return [None]
-        box.append(slice(int(filled[0]), int(filled[-1]) + 1))
-    return [tuple(box)]
-
-
 def distance_transform_edt(
     image: Array,
     sampling: Sequence[float] | None = None,

@@ -29,5 +29,5 @@ UNITS: dict[str, str] = {
 def unit_of(modality: str) -> str:
     """The unit of a modality. The first letters of its name suffice: "cta2" has the unit of "cta"; else "a.u."."""
     name = modality.lower()
-    letters = re.match(r"[a-z]*", name)
-    return UNITS.get(name) or UNITS.get(letters.group() if letters else "", "a.u.")
+    letters = re.split("[^a-z]", name)[0]
+    return UNITS.get(name) or UNITS.get(letters, "a.u.")
