@@ -49,11 +49,11 @@ def check_options(table: type[T], options: T | None, changes: Mapping[str, Any])
             raise BadInput(f"{name}: expected a known option, found another. {hint}")
     values |= changes
     for field in fields(table):  # type: ignore[arg-type]
-        value = values.get(field.name, field.default)
-        if value is MISSING:
+        if field.name in values and values[field.name] is not field.default:
+            values[field.name] = check_value(field.name, values[field.name], hints[field.name])
+    for field in fields(table):  # type: ignore[arg-type]
+        if field.default is MISSING and field.name not in values:
             raise BadInput(f"{field.name}: expected a value, found none. Give it.")
-        if value is not field.default:
-            values[field.name] = check_value(field.name, value, hints[field.name])
     return table(**values)
 
 
