@@ -258,13 +258,9 @@ def read_json(path: Path | str) -> Any:
                 f"{path}: expected what voxlate wrote, found a changed file (its checksum differs). Make it again."
             )
         return value
-    except RecursionError as error:
-        raise BadInput(
-            f"{path}: expected JSON of some levels, found too many. Check the file."
-        ) from error
     except FileNotFoundError as error:
         raise BadInput(f"{path}: expected this file, found none. Check the path.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(
             f"{path}: expected JSON, found something else ({error}). Get or make the file again."
         ) from error

@@ -14,10 +14,12 @@ def names_of_stub(package: str, init: str) -> tuple[Callable[[str], Any], list[s
     """The `__getattr__` of a package, and the names that its stub imports. Type checkers read the same stub."""
     stub = Path(init).with_suffix(".pyi")
     imports = ast.parse(stub.read_text(encoding="utf-8")).body
-    homes = dict[str, str]()
-    for statement in imports:
-        if isinstance(statement, ast.ImportFrom):
-            homes |= {alias.name: f"{statement.module}" for alias in statement.names}
+    homes = {
+        alias.name: f"{statement.module}"
+        for statement in imports
+        if isinstance(statement, ast.ImportFrom)
+        for alias in statement.names
+    }
 
     def get(name: str) -> Any:
         """Import a name such as `voxlate.load` on first use."""

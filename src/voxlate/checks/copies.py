@@ -97,9 +97,7 @@ def check_copies(
     across = sum(
         splits[scan.header.patient] != splits[other.header.patient] for scan, other in pairs
     )
-    leak = ""
-    if across:
-        leak = f" {plural(across, 'pair')} in two splits: scores will be too good."
+    leak = f" {plural(across, 'pair')} in two splits: scores will be too good." if across else ""
     text = f"{plural(len(pairs), 'pair')} of scans of different patients show one scan, changed by noise, mirroring, a shift, a crop, resampling or its contrast: {first_of(shown, 3)}.{leak}"
     yield message("changed-copy", text, pairs=len(pairs), across_splits=across)
 

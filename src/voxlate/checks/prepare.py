@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from voxlate import __version__
 from voxlate.base.errors import BadInput, CannotWrite, first_of
-from voxlate.base.executors.choose import choose_named_executor
+from voxlate.base.executors.choose import choose_executor
 from voxlate.base.executors.job import (
     Executor,
     InProcess,
@@ -104,7 +104,8 @@ def prepare(
     Raises BadInput for bad cases, and for an `out` that holds anything else, such as a cohort of other options.
     """
     asked = merge(PrepareOptions, options, changes)
-    executor = executor or choose_named_executor(asked)
+    if executor is None and (asked.executor, asked.address) != (None, None):
+        executor = choose_executor(asked)
     inputs, out = read_inputs(root, asked), Path(out)
     cases, made = inputs.found.cases, _provenance(inputs, asked)
     for warning in inputs.small:

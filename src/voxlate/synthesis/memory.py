@@ -35,7 +35,7 @@ def check_memory(scans: Mapping[str, Any], facts: Facts) -> None:
     voxels = math.prod(shape)
     if 4 * voxels < slabs.LEAST:
         return
-    size = "×".join(str(length) for length in reversed(shape))
+    size = "×".join(map(str, reversed(shape)))
     folder = slabs.scratch_folder()
     arrays = voxels * _bytes_a_voxel(len(scans), facts)
     memory = PROGRAM + min(slabs.SLAB, voxels) * SLAB_BYTES

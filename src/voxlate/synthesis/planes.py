@@ -39,7 +39,10 @@ def sample_planes(
     if facts.starter is not None and not _is_fine(inputs.prepared.header):
         own = replace(facts, data=planes[0])
         predictions, calls = sample_targets(own, network, inputs, seed, progress, unused)
-        return [_without_spread(prediction) for prediction in predictions], calls
+        for number, one in enumerate(predictions):
+            if one.sd is None:  # a spread of 0, as of planes that agree
+                predictions[number] = replace(one, sd=np.zeros_like(one.values))
+        return predictions, calls
     moments = [Moments() for _ in facts.data.target]
     evaluations = 0.0
     for number, data in enumerate(planes):
@@ -63,12 +66,6 @@ def _is_fine(header: CaseHeader) -> bool:
     """Whether slices of a case are thin and many enough to be cut across."""
     slice_mm, *pixel_mm = header.spacing_mm
     return slice_mm <= CUBIC * max(pixel_mm) and slice_mm * header.shape[0] >= LEAST_HEIGHT_MM
-
-
-def _without_spread(prediction: Prediction) -> Prediction:
-    """A prediction of one plane as one of several that agree."""
-    sd = np.zeros_like(prediction.values) if prediction.sd is None else prediction.sd
-    return replace(prediction, sd=sd)
 
 
 class Moments:

@@ -54,11 +54,14 @@ def check_scans(
     # A whole head given to a model of stripped brains differs from its training in every orientation, so that comparing
     # the two says nothing about how the head is oriented.
     compared = None if worst_grade(of_kind) == "do not trust" else anatomy
+    # a scan of some slices is as good as one of the whole body for a starter of single slices
+    of_slices = facts.starter is not None and facts.data.sees_single_slices
+    height: Literal["any", "whole"] = "any" if of_slices else "whole"
     of_scans = list[Message]()
     for name in prepared.header.statistics:
         of_scans += _check_scan(facts, prepared, name)
         if compared is not None:
-            of_scans += check_body(compared, name, bodies[name], _height(facts))
+            of_scans += check_body(compared, name, bodies[name], height)
     warnings = [*of_scans, *_check_spacing(facts, prepared), *of_kind]
     if any(fills_crown(facts, prepared, name) for name in targets):
         warnings += ask("crown", {"apart_mm": prepared.header.spacing_mm[0]})
@@ -70,19 +73,14 @@ def check_scans(
     return warnings
 
 
-def _height(facts: Facts) -> Literal["any", "whole"]:
-    """Whether a scan of some slices is as good as one of the whole body."""
-    of_slices = facts.starter is not None and facts.data.sees_single_slices
-    return "any" if of_slices else "whole"
-
-
 def _check_scan(facts: Facts, prepared: PreparedCase, name: str) -> list[Message]:
     """Messages on the values of one scan of a prepared case."""
     header, spec = prepared.header, facts.intensity[name]
     statistics = header.statistics[name]
     warnings = [message("guess", f"{name}: {guess}") for guess in header.origins[name].guesses]
     warnings += check_kind(name, header.units[name], statistics)
-    if _is_tof(facts, name):
+    heads = facts.data.heads  # other trainings state the brightness of theirs
+    if heads is not None and heads.sequences.get(name) == "tof":
         warnings += check_vessels(name, statistics)
     return warnings + check_brightness(name, statistics, spec, facts.training_ranges)
 
@@ -97,12 +95,6 @@ def _check_quality(scan: Volume, name: str, anatomy: Anatomy) -> list[Message]:
         *check_quality(name, quality_of(scan), trained),
         *check_slices(scan),
     ]
-
-
-def _is_tof(facts: Facts, name: str) -> bool:
-    """Whether a network of synthetic heads knows a modality as a TOF; other trainings state the brightness of theirs."""
-    heads = facts.data.heads
-    return heads is not None and heads.sequences.get(name) == "tof"
 
 
 def _check_synthetic_heads(

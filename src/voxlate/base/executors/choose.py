@@ -40,10 +40,3 @@ def choose_executor(
     if device in ("auto", "cpu") and not gpus:
         say_crowded(threads, max(1, cores() // workers), say)
     return LocalExecutor(workers, threads, gpus)
-
-
-def choose_named_executor(options: ExecutorOptions) -> Executor | None:
-    """The executor that the options name; None where they name none, as for the processes of a preparation."""
-    if options.executor is None and options.address is None:
-        return None
-    return choose_executor(options)

@@ -43,7 +43,7 @@ def resources_for(
         return _on_gpus(with_gpu, cases, wanted, cpus)
     largest = max((node.cpus for node in nodes), default=1)
     most = max(1, min(cpus, largest))
-    workers = _at_most(cases, wanted or _room(nodes, most))
+    workers = max(1, min(cases, wanted or _room(nodes, most)))
     fitting = [count for count in range(1, most + 1) if _room(nodes, count) >= workers]
     return Resources(workers, max(fitting, default=1))
 
@@ -51,14 +51,10 @@ def resources_for(
 def _on_gpus(nodes: Sequence[Node], cases: int, wanted: int | None, cpus: int) -> Resources:
     """Workers that share the GPUs evenly, each with the CPUs that are there for it on every node with GPUs."""
     gpus = sum(node.gpus for node in nodes)
-    workers = _at_most(cases, wanted or gpus)
+    workers = max(1, min(cases, wanted or gpus))
     on_each = -(-workers // gpus)
     room = min(node.cpus // (node.gpus * on_each) for node in nodes)
     return Resources(workers, max(1, min(cpus, room)), 1 / on_each)
-
-
-def _at_most(cases: int, workers: int) -> int:
-    return max(1, min(cases, workers))
 
 
 def _room(nodes: Sequence[Node], cpus: int) -> int:

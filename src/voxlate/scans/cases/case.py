@@ -211,9 +211,10 @@ def prepare_case(
     in_ras = {name: canonical(scan) for name, scan in scans.items()}
     common = find_common_grid(case, in_ras, preparation)
     by_brain = masked and mask is None and preparation.mask == "brain"
-    # refuses a head that is cut off, before resampling adds air around it
-    if by_brain and not same_grid(_brain_scan(case, in_ras, preparation).grid, common.grid):
-        brain(_brain_scan(case, in_ras, preparation))
+    if by_brain:
+        scan = _brain_scan(case, in_ras, preparation)
+        if not same_grid(scan.grid, common.grid):
+            brain(scan)  # refuses a head that is cut off, before resampling adds air around it
     volumes = {name: common.align(name, in_ras.pop(name)) for name in scans}
     arrays, statistics, outlines = _store_and_measure(volumes, find_body)
     own = {name: found for name, found in zip(volumes, outlines) if name not in TISSUE_MAPS}

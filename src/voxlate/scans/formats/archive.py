@@ -15,7 +15,6 @@ from voxlate.base.files import DEVICES, LONGEST_NAME, whole_folder
 
 MB = 2**20
 FOLDER, FILE = 0o700, 0o600  # for their owner alone
-CHUNK = 1 << 20
 DEEPEST = 12  # folders above a file
 # Bytes to which an archive may expand whatever its size, because headers of slices pack well.
 FREE_RATIO = 16 * MB
@@ -63,7 +62,7 @@ class Received:
                 f"scans: expected a folder where '{path.name}' lies, found a file of that name. Rename one."
             ) from error
         with open_new(path) as target:
-            while chunk := source.read(CHUNK):
+            while chunk := source.read(MB):
                 self.size += len(chunk)
                 if self.size > self.most_bytes:
                     raise BadInput(

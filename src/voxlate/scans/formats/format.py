@@ -161,7 +161,7 @@ def check_volume(shape: Iterable[int], where: object) -> None:
     sizes = tuple(shape)
     needed = math.prod(sizes) * BYTES_A_VOXEL
     if needed > most_bytes():
-        size = "×".join(str(length) for length in reversed(sizes))
+        size = "×".join(map(str, reversed(sizes)))
         raise BadInput(
             f"{where}: expected a volume of at most {most_bytes() / 2**30:.3g} GB, found {size} voxels ({needed / 2**30:.3g} GB). If the file is sound, pass --max-volume {math.ceil(needed / 2**30)}GB."
         )

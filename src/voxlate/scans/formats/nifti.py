@@ -211,7 +211,7 @@ def _grid(image: Any, path: Path) -> tuple[Grid, str]:
 
 
 def _size(shape: tuple[int, ...]) -> str:
-    return "×".join(str(n) for n in shape) or "nothing"
+    return "×".join(map(str, shape)) or "nothing"
 
 
 def _is_place(read: Callable[[], np.ndarray], scale: np.ndarray, grid: Grid) -> bool:

@@ -52,7 +52,7 @@ class Grid:
         return np.asarray(nib.affines.apply_affine(self.affine, middle))
 
     def __str__(self) -> str:
-        size = "×".join(str(n) for n in reversed(self.shape))
+        size = "×".join(map(str, reversed(self.shape)))
         spacing = "×".join(f"{length:.2f}" for length in reversed(self.spacing_mm))
         return f"{size}, {spacing} mm"
 

@@ -118,7 +118,7 @@ def misalignment(
 def _reason(found: Misalignment, shape: tuple[int, ...], spacing_mm: Spacing) -> str:
     """Why nothing was measured, to be read after "cannot be measured: "."""
     if len(found.unseen) > 1:
-        voxels = "×".join(str(n) for n in reversed(shape))
+        voxels = "×".join(map(str, reversed(shape)))
         sides = "×".join(f"{mm:.1f}" for mm in reversed(spacing_mm))
         return f"{voxels} voxels of {sides} mm are too few or too large (at least two directions need {FEWEST_SLICES} voxels of at most {THICKEST_MM:g} mm)"
     places = found.windows + found.left_out
