@@ -1,7 +1,6 @@
 """The batch of items that methods process."""
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -43,8 +42,8 @@ class Batch:
     def to(self, device: torch.device | str) -> "Batch":
         """The batch on another device; item stays where it is."""
         moved: dict[str, Any] = {
-            field.name: value.to(device, non_blocking=may_not_wait(torch.device(device)))
-            for field in dataclasses.fields(self)
-            if isinstance(value := getattr(self, field.name), Tensor) and field.name != "item"
+            name: value.to(device, non_blocking=may_not_wait(torch.device(device)))
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor) and name != "item"
         }
-        return dataclasses.replace(self, **moved)
+        return replace(self, **moved)

@@ -101,11 +101,15 @@ class Table:
         return weight if self.of == "output" else from_x0_weight(weight, alpha, sigma, kind)
 
 
+Reduction = Annotated[
+    Literal["mask", "all"],
+    setting("Voxels over which the loss is averaged: the mask, or all voxels (Cai et al. 2024)."),
+]
 AnyWeight = Annotated[Uniform | Snr | MinSnr | Table, Field(discriminator="kind")]
 
 
 def mean_in_mask(
-    error: Tensor, mask: Tensor | None = None, reduction: Literal["mask", "all"] = "mask"
+    error: Tensor, mask: Tensor | None = None, reduction: Reduction = "mask"
 ) -> Tensor:
     """Mean of an error inside the mask, per item: [B, C, ...] -> [B].
 

@@ -111,22 +111,37 @@ class Cosine(Schedule):
         setting("Log-SNR at t = 0; at t = 1 it is minus this number.", gt=0, le=LOG_SNR_LIMIT),
     ] = 15.0
 
+    @property
+    def shift(self) -> float:
+        """By which the log-SNR is moved."""
+        return 0.0
+
+    @property
+    def _first_angle(self) -> float:
+        return math.atan(math.exp(-self.log_snr_max / 2))
+
     def _log_snr(self, t: Tensor) -> Tensor:
-        return _cosine(t, self.log_snr_max)
+        a = self._first_angle
+        # b = pi/2 − a. Each half from its own end: tan is exact near 0 and loses digits near pi/2.
+        early = t < 0.5
+        angle = a + torch.where(early, t, 1 - t) * (math.pi / 2 - 2 * a)
+        return torch.where(early, -2.0, 2.0) * torch.log(torch.tan(angle)) + self.shift
 
     def t(self, log_snr: Tensor) -> Tensor:
         """The time of a log-SNR."""
-        return _cosine_inverse(log_snr.double(), self.log_snr_max)
+        a = self._first_angle
+        angle = torch.atan(torch.exp((self.shift - log_snr.double()) / 2))
+        return ((angle - a) / (math.pi / 2 - 2 * a)).clamp(0, 1)
 
 
 @settings
-class ShiftedCosine(Schedule):
+class ShiftedCosine(Cosine):
     """The cosine schedule with 2·log(reference / size) added, so that large images get more noise.
 
     Source: Hoogeboom et al. 2023, eq. 3 (simple diffusion, reference 64); the figure of paper 001 has 32.
     """
 
-    kind: Literal["shifted_cosine"] = "shifted_cosine"
+    kind: Literal["shifted_cosine"] = "shifted_cosine"  # type: ignore[assignment]
     size: Annotated[float, setting("Side of the images in pixels.", gt=0)] = 256.0
     reference: Annotated[
         float,
@@ -140,27 +155,6 @@ class ShiftedCosine(Schedule):
     def shift(self) -> float:
         """By which the log-SNR of the cosine is moved."""
         return 2 * math.log(self.reference / self.size)
-
-    def _log_snr(self, t: Tensor) -> Tensor:
-        return _cosine(t, self.log_snr_max) + self.shift
-
-    def t(self, log_snr: Tensor) -> Tensor:
-        """The time of a log-SNR."""
-        return _cosine_inverse(log_snr.double() - self.shift, self.log_snr_max)
-
-
-def _cosine(t: Tensor, log_snr_max: float) -> Tensor:
-    a = math.atan(math.exp(-log_snr_max / 2))
-    # b = pi/2 − a. Each half from its own end: tan is exact near 0 and loses digits near pi/2.
-    early = t < 0.5
-    angle = a + torch.where(early, t, 1 - t) * (math.pi / 2 - 2 * a)
-    return torch.where(early, -2.0, 2.0) * torch.log(torch.tan(angle))
-
-
-def _cosine_inverse(log_snr: Tensor, log_snr_max: float) -> Tensor:
-    a = math.atan(math.exp(-log_snr_max / 2))
-    t = (torch.atan(torch.exp(-log_snr / 2)) - a) / (math.pi / 2 - 2 * a)
-    return t.clamp(0, 1)
 
 
 @settings

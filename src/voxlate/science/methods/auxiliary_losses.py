@@ -5,19 +5,17 @@ A loss takes the extra, the problem, the batch's labels and how a method average
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from voxlate.base.errors import BadInput
-from voxlate.science.diffusion.objective import mean_in_mask
+from voxlate.science.diffusion.objective import Reduction, mean_in_mask
 from voxlate.science.methods.method import Problem, require
 from voxlate.science.nets.completion.shared import modality_images
 
 Extra = Tensor | tuple[Tensor, ...]
-Reduction = Literal["mask", "all"]
 ExtraLoss = Callable[[Extra, Problem, Tensor | None, Reduction], Tensor]
 SMOOTH = 1.0  # voxels added to both parts of Dice, so that an absent class that is not found counts as found
 
@@ -26,7 +24,7 @@ def reconstructions(
     extra: Extra, problem: Problem, labels: Tensor | None, reduction: Reduction
 ) -> Tensor:
     """L1 of images of the input modalities, [B, N, D, H, W], against themselves, where available."""
-    images, available = modality_images(replace(problem.inputs, state=problem.known))
+    images, available = _given(problem)
     return mean_in_mask(
         (_as_tensor(extra) - images).abs(), available[:, :, None, None, None], reduction
     )
@@ -36,10 +34,8 @@ def images_by_latent(
     extra: Extra, problem: Problem, labels: Tensor | None, reduction: Reduction
 ) -> Tensor:
     """L1 of the images, [B, C, D, H, W], that each available modality's latent gives alone, summed over these."""
-    truth, (_, available) = (
-        require(problem.x0),
-        modality_images(replace(problem.inputs, state=problem.known)),
-    )
+    truth = require(problem.x0)
+    _, available = _given(problem)
     there = truth.new_ones(truth.shape[:2]) if problem.x0_present is None else problem.x0_present
     errors = [
         mean_in_mask((image.float() - truth).abs(), there[:, :, None, None, None], reduction)
@@ -91,16 +87,11 @@ def modality_logits(
     extra: Extra, problem: Problem, labels: Tensor | None, reduction: Reduction
 ) -> Tensor:
     """Cross entropy of which modality a latent is of, [B, N, N, …], logits before places, over those available."""
-    logits, (_, available) = (
-        _as_tensor(extra),
-        modality_images(replace(problem.inputs, state=problem.known)),
-    )
+    logits = _as_tensor(extra)
+    _, available = _given(problem)
     each = logits.flatten(0, 1).flatten(2)  # [B * N, N, places]
-    kind = (
-        torch.arange(logits.shape[1], device=logits.device)
-        .repeat(len(logits))[:, None]
-        .expand(-1, each.shape[2])
-    )
+    numbers = torch.arange(logits.shape[1], device=logits.device)
+    kind = numbers.repeat(len(logits))[:, None].expand(-1, each.shape[2])
     entropies = F.cross_entropy(each, kind, reduction="none").mean(dim=1)
     return mean_in_mask(entropies.view(available.shape), available)
 
@@ -113,6 +104,11 @@ LOSSES: Mapping[str, ExtraLoss] = {
     "segmentation": segmentation,
     "modality_logits": modality_logits,
 }
+
+
+def _given(problem: Problem) -> tuple[Tensor, Tensor]:
+    """The images of the input modalities, and which are available; see `modality_images`."""
+    return modality_images(replace(problem.inputs, state=problem.known))
 
 
 def _as_tensor(extra: Extra) -> Tensor:

@@ -1,6 +1,6 @@
 """CycleGAN: two generators that invert each other, and a critic of the images of each; learns without pairs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
@@ -143,10 +143,9 @@ class Cycle(Method):
         """The generator of one of DIRECTIONS."""
         return self.generators[direction]  # type: ignore[return-value]
 
-    def parameters_of(self, turn: str) -> Iterator[nn.Parameter]:
-        """The parameters that a turn trains."""
-        part = self.critics if turn == "critics" else self.generators
-        return (parameter for parameter in part.parameters() if parameter.requires_grad)
+    def part_of(self, turn: str) -> nn.Module:
+        """The critics or the generators."""
+        return self.critics if turn == "critics" else self.generators
 
     def loss(self, turn: str, batch: Batch, noise: Noise, progress: float = 1.0) -> Losses:
         """The loss of the critics or of the generators."""

@@ -12,7 +12,7 @@ from voxlate.base.config import setting, settings
 from voxlate.base.devices import move_like, with_doubles
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
-from voxlate.science.diffusion.objective import AnyWeight, MinSnr, mean_in_mask
+from voxlate.science.diffusion.objective import AnyWeight, MinSnr, Reduction, mean_in_mask
 from voxlate.science.diffusion.prediction import Kind, denoiser, diffuse, per_item, target, to_x0
 from voxlate.science.diffusion.sample import SamplerSettings, check_sampler_fits, sample, with_known
 from voxlate.science.diffusion.samplers import Denoise
@@ -30,11 +30,6 @@ from voxlate.science.methods.method import (
     require,
 )
 from voxlate.science.nets.interface import Channels, NetSettings, Output
-
-Reduction = Annotated[
-    Literal["mask", "all"],
-    setting("Voxels over which the loss is averaged: the mask, or all voxels (Cai et al. 2024)."),
-]
 
 
 @settings

@@ -57,14 +57,15 @@ class FrozenFeatures:
         self.net = net
         self.names = names
         self.maps: dict[str, Tensor] = {}
+        self.layers = layers
         modules = dict(net.named_modules())
         if unknown := [name for name in layers if name not in modules]:
             raise BadInput(
                 f"method.features.layers: expected modules of {type(net).__name__} ({', '.join([*modules][1:4])}, …), found '{unknown[0]}'. Choose some of these."
             )
-        self.layers = tuple(layers)
-        for name in layers or _convolutions(net):
-            modules[name].register_forward_hook(functools.partial(self._keep, name))
+        for name, module in modules.items():
+            if name in layers or isinstance(module, (nn.Conv2d, nn.Conv3d)):
+                module.register_forward_hook(functools.partial(self._keep, name))
 
     def _keep(self, name: str, module: nn.Module, inputs: Any, result: Tensor) -> None:
         self.maps[name] = result
@@ -73,17 +74,11 @@ class FrozenFeatures:
         """The maps of an image [B, 1, D, H, W], float32, in the order of the layers."""
         self.maps.clear()
         self.net(NetworkInput(dict.fromkeys(self.names, image)))
-        if not self.layers:
-            self.layers = _on_the_way_down(self.maps)
-        return [self.maps[name].float() for name in self.layers]
+        chosen = self.layers or _on_the_way_down(self.maps)
+        return [self.maps[name].float() for name in chosen]
 
 
-def _convolutions(net: nn.Module) -> list[str]:
-    kinds = (nn.Conv2d, nn.Conv3d)
-    return [name for name, module in net.named_modules() if isinstance(module, kinds)]
-
-
-def _on_the_way_down(maps: dict[str, Tensor]) -> tuple[str, ...]:
+def _on_the_way_down(maps: dict[str, Tensor]) -> list[str]:
     """The last map of each size, of maps in the order of their computation, until the smallest size."""
     sizes = {name: image.shape[2:].numel() for name, image in maps.items()}
     smallest = min(sizes.values())
@@ -92,11 +87,10 @@ def _on_the_way_down(maps: dict[str, Tensor]) -> tuple[str, ...]:
         if smallest in last and size > smallest:
             break
         last[size] = name
-    return tuple(last.values())
+    return [*last.values()]
 
 
 @functools.cache  # not part of the method, whose weights are saved
 def _frozen(path: str, layers: tuple[str, ...], device: torch.device) -> FrozenFeatures:
-    load = Provided("features").load()
-    net, names = load(Path(path))
+    net, names = Provided("features").load()(Path(path))
     return FrozenFeatures(net.to(device), names, layers)

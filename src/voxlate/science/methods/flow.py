@@ -7,7 +7,7 @@ and Elad 2024). It also knows the size of its step, and learns to give in one st
 size (shortcut models: Frans et al. 2024), so that the same weights serve 1, 2, 4, … steps.
 """
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -19,13 +19,13 @@ from voxlate.base.devices import move_like
 from voxlate.base.errors import BadInput
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
-from voxlate.science.diffusion.objective import mean_in_mask
+from voxlate.science.diffusion.objective import Reduction, mean_in_mask
 from voxlate.science.diffusion.prediction import per_item
 from voxlate.science.diffusion.sample import SamplerSettings
 from voxlate.science.diffusion.samplers import Denoise
 from voxlate.science.diffusion.schedules import FlowMatching
 from voxlate.science.diffusion.times import AnyTimes, UniformTimes
-from voxlate.science.methods.diffusion import Reduction, Sampled
+from voxlate.science.methods.diffusion import Sampled
 from voxlate.science.methods.method import (
     Losses,
     MethodSettings,
@@ -94,11 +94,9 @@ class FlowSettings(MethodSettings):
 
     def check_sampler(self, sampling: SamplerSettings) -> None:
         """Raise BadInput where the sampling has more than even steps."""
-        plain = SamplerSettings()
-        names = [field.name for field in fields(plain) if field.name not in FREE]
-        for name in names:
+        for name, usual in vars(SamplerSettings()).items():
             found = getattr(sampling, name)
-            if found != getattr(plain, name):
+            if name not in FREE and found != usual:
                 raise BadInput(
                     f"synth.{name}: expected no other key of the sampling than {', '.join(FREE)} for method.kind = 'flow', whose steps are even, found {found!r}. Drop it."
                 )

@@ -189,9 +189,14 @@ class Method(nn.Module, ABC):
         """Whether a turn is taken at this progress; the last turn always is."""
         return True
 
+    def part_of(self, turn: str) -> nn.Module:
+        """The part of the method that a turn trains."""
+        return self
+
     def parameters_of(self, turn: str) -> Iterator[nn.Parameter]:
         """The parameters that a turn updates."""
-        return (parameter for parameter in self.parameters() if parameter.requires_grad)
+        part = self.part_of(turn)
+        return (parameter for parameter in part.parameters() if parameter.requires_grad)
 
     @property
     def autoencoder(self) -> AutoencoderNet | None:

@@ -1,6 +1,6 @@
 """A GAN of any method: a critic learns to distinguish true from synthesised images, and the method to mislead it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Literal
 
 import torch
@@ -106,10 +106,9 @@ class Opponent(Method):
         """The method without its critic."""
         return self.generator
 
-    def parameters_of(self, turn: str) -> Iterator[nn.Parameter]:
-        """The parameters that a turn trains."""
-        part: nn.Module = self.critic if turn == CRITIC else self.generator
-        return (parameter for parameter in part.parameters() if parameter.requires_grad)
+    def part_of(self, turn: str) -> nn.Module:
+        """The critic or the method."""
+        return self.critic if turn == CRITIC else self.generator
 
     def takes_turn(self, turn: str, progress: float) -> bool:
         """Whether a turn trains at this progress."""
@@ -213,8 +212,8 @@ def discriminator_loss(
     of_synthesised = critic(synthesised).float()
     half = 1.0 if kind == "wasserstein" else 0.5  # slows the critic (Isola et al. 2017, sec. 3.3)
     loss = half * (
-        gan_loss(kind, of_true, 1.0)
-        + gan_loss(kind, of_synthesised, 0.0 if scanned is None else scanned)
+        gan_errors(kind, of_true, 1.0).mean()
+        + gan_errors(kind, of_synthesised, 0.0 if scanned is None else scanned).mean()
     )
     return {"gan": loss, "apart": (of_true.mean() - of_synthesised.mean()).detach()}
 
@@ -235,13 +234,11 @@ def generator_loss(
     return mean_in_mask(errors.flatten(2).mean(2), ~scanned).mean()
 
 
-def gan_loss(kind: GanLoss, outputs: Tensor, true: float | Tensor) -> Tensor:
-    """The loss of a critic's outputs [B, K, …] for images that are true (1) or synthesised (0); true: for all, or [B, K] bool."""
-    return gan_errors(kind, outputs, true).mean()
-
-
 def gan_errors(kind: GanLoss, outputs: Tensor, true: float | Tensor) -> Tensor:
-    """The critic's loss of each of its outputs [B, K, …]; see `gan_loss`."""
+    """The critic's loss of each of its outputs [B, K, …] for images that are true (1) or synthesised (0).
+
+    true: for all, or [B, K] bool.
+    """
     if not isinstance(true, Tensor):
         wanted = torch.full_like(outputs, true)
     else:

@@ -7,11 +7,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.base.config import Importable, look_up, setting, settings
+from voxlate.base.config import Importable, kind_of, look_up, setting, settings
 from voxlate.base.errors import BadInput
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
-from voxlate.science.diffusion.objective import mean_in_mask
+from voxlate.science.diffusion.objective import Reduction, mean_in_mask
 from voxlate.science.diffusion.sample import SamplerSettings
 from voxlate.science.methods.auxiliary_losses import LOSSES as EXTRA_LOSSES
 from voxlate.science.methods.feature_loss import FeatureLoss
@@ -80,10 +80,7 @@ class RegressionSettings(MethodSettings):
             le=1,
         ),
     ] = 1.0
-    reduction: Annotated[
-        Literal["mask", "all"],
-        setting("Voxels over which the loss is averaged: the mask, or all voxels."),
-    ] = "mask"
+    reduction: Reduction = "mask"
     extras: Annotated[
         dict[str, Annotated[float, Field(ge=0)]],
         setting("Weight of the loss of each auxiliary output of the network, by its name."),
@@ -92,9 +89,13 @@ class RegressionSettings(MethodSettings):
     def check(self, stage: StageSettings, where: str) -> None:
         """Raise BadInput where the loss does not fit the stage."""
         super().check(stage, where)
-        if (self.ssim or self.leak < 1) and stage.task.state_range != (-1, 1):
+        if (self.ssim or self.features or self.leak < 1) and stage.task.state_range != (-1, 1):
             raise BadInput(
-                f"{where}: expected task.range = [-1, 1] for method.ssim and method.leak, found {list(stage.task.state_range)}. Drop one of the two."
+                f"{where}: expected task.range = [-1, 1] for method.ssim, method.features and method.leak, found {list(stage.task.state_range)}. Drop one of the two."
+            )
+        if self.features and stage.task.needs:
+            raise BadInput(
+                f"{where}: expected task.kind = 'translate' for method.features, whose networks take images, found '{kind_of(stage.task)}'. Drop method.features."
             )
         for name, (low, high) in self.windows.items():
             if not -1 <= low < high <= 1:
@@ -156,23 +157,20 @@ class Regression(Method):
     def compare(self, image: Tensor, problem: Problem) -> Losses:
         """How far an image [B, C, D, H, W] is from the truth."""
         x0 = require(problem.x0)
+        present = problem.where_present(image)
         errors = {self.options.loss: self.error(image, x0), **problem.errors}
-        mean = {
-            name: mean_in_mask(error, problem.loss_mask, self.options.reduction)
+        for name, window in self.options.windows.items():
+            errors[f"windows.{name}"] = self.error(
+                in_window(image, *window), in_window(x0, *window)
+            )
+        terms = {
+            name: mean_in_mask(error, problem.loss_mask, self.options.reduction).mean()
             for name, error in errors.items()
         }
-        terms: dict[str, Tensor] = {name: error.mean() for name, error in mean.items()}
         if self.options.ssim:
-            terms["ssim"] = (
-                self.options.ssim * dissimilarity(problem.where_present(image), x0).mean()
-            )
-        for name, (low, high) in self.options.windows.items():
-            error = self.error(in_window(image, low, high), in_window(x0, low, high))
-            reduced = mean_in_mask(error, problem.loss_mask, self.options.reduction)
-            terms[f"windows.{name}"] = reduced.mean()
+            terms["ssim"] = self.options.ssim * dissimilarity(present, x0).mean()
         for number, features in enumerate(self.options.features):
-            shown = problem.where_present(image)
-            terms[f"features.{number}"] = features.weight * features.distance(shown, x0)
+            terms[f"features.{number}"] = features.weight * features.distance(present, x0)
         return with_total(terms)
 
     def predict(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -99,6 +99,12 @@ def pad_far(image: Tensor, multiples: Sequence[int]) -> Tensor:
     )
 
 
+def cut_far(padded: Tensor, image: Tensor) -> Tensor:
+    """A map [B, C, D, H, W] without the far sides that an image was padded by, in the precision of the image."""
+    depth, height, width = image.shape[2:]
+    return padded[:, :, :depth, :height, :width].to(image.dtype)
+
+
 def repeat_border(h: Tensor, sizes: Sequence[int]) -> Tensor:
     """Repeat the outermost pixels (voxels) of a map so often along each axis, as convolutions pad in synthesis.
 

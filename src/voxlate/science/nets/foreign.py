@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from voxlate.base.config import setting, settings
 from voxlate.base.errors import BadInput
-from voxlate.science.nets.blocks import pad_far, to_slices, to_volumes
+from voxlate.science.nets.blocks import cut_far, pad_far, to_slices, to_volumes
 from voxlate.science.nets.interface import Channels, NetSettings, NetworkInput, Output
 
 Arguments = dict[str, Any]
@@ -52,6 +52,11 @@ class Architecture:
     run: Callable[..., Any] = nn.Module.__call__
     allowed: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def where(self) -> str:
+        """The beginning of errors on arguments."""
+        return f"net.arguments of {self.place.partition(':')[2]}"
+
     def load(self) -> type[nn.Module]:
         """The class; raises BadInput where the package is not installed."""
         module, _, name = self.place.partition(":")
@@ -65,26 +70,25 @@ class Architecture:
 
     def build(self, given: Mapping[str, Any], channels: dict[str, int]) -> nn.Module:
         """The module with fresh weights; channels: of inputs and outputs. Raises BadInput where arguments do not fit."""
-        where = f"net.arguments of {self.place.partition(':')[2]}"
         kind = self.load()
         known = inspect.signature(kind).parameters
         if unknown := [name for name in given if name not in known]:
             raise BadInput(
-                f"{where}: expected arguments of the installed package, found '{unknown[0]}'. Install the version that wrote the model, or drop it."
+                f"{self.where}: expected arguments of the installed package, found '{unknown[0]}'. Install the version that wrote the model, or drop it."
             )
         for name, value in self.allowed.items():
             if name in given and given[name] not in (value, NONE):
                 raise BadInput(
-                    f"{where}: expected {name} = {value!r}, because voxlate gives images and their noise level alone, found {given[name]!r}. Choose another model."
+                    f"{self.where}: expected {name} = {value!r}, because voxlate gives images and their noise level alone, found {given[name]!r}. Choose another model."
                 )
         values = {name: None if value == NONE else value for name, value in given.items()}
         # some constructors print their settings, which is no output of a command
-        with _fitting(where), contextlib.redirect_stdout(io.StringIO()):
+        with _fitting(self.where), contextlib.redirect_stdout(io.StringIO()):
             return kind(**(self.prepare(values) | channels))
 
     def layout(self, given: Arguments) -> tuple[int, list[int]]:
         """Dimensions of the convolutions, and of what depth, height and width must be multiples."""
-        with _fitting(f"net.arguments of {self.place.partition(':')[2]}"):
+        with _fitting(self.where):
             dims = self.dims(given)
             multiples = [int(multiple) for multiple in self.multiple(given)]
             return dims, [1] * (3 - dims) + (multiples * dims if len(multiples) == 1 else multiples)
@@ -126,9 +130,13 @@ def _layer(name: str, text: str) -> type[nn.Module]:
     return LAYERS[layer]
 
 
+def _dims(arguments: Arguments) -> int:
+    return 3 if str(arguments.get("conv_op")).endswith("3d") else 2
+
+
 def _strides(arguments: Arguments) -> Sequence[int]:
     """Products of the strides of a network's stages, along each axis."""
-    dims = 3 if str(arguments.get("conv_op")).endswith("3d") else 2
+    dims = _dims(arguments)
     each = [[s] * dims if isinstance(s, int) else s for s in arguments.get("strides", [])]
     return [math.prod(stride[axis] for stride in each) for axis in range(dims)]
 
@@ -147,7 +155,7 @@ _DYNAMIC = {
     "ins": "input_channels",
     "outs": "num_classes",
     "multiple": _strides,
-    "dims": lambda arguments: 3 if str(arguments.get("conv_op")).endswith("3d") else 2,
+    "dims": _dims,
     "prepare": _layers,
 }
 UNETS = "dynamic_network_architectures.architectures.unet"
@@ -297,7 +305,7 @@ class ForeignNet(nn.Module):
         parts = {STATE: inputs.state, **inputs.images}
         values = [_within(parts[name], *self.ranges[name]) for name in self.order]
         image = torch.cat(values, dim=1) if len(values) > 1 else values[0]
-        depth, height, width = image.shape[2:]
+        depth = image.shape[2]
         padded = pad_far(image, self.multiples)
         log_snr = inputs.log_snr
         if self.volumes:
@@ -305,9 +313,7 @@ class ForeignNet(nn.Module):
         else:
             each = None if log_snr is None else log_snr.repeat_interleave(depth)
             out = to_volumes(self._run(to_slices(padded), each), depth)
-        out = out[:, :, :depth, :height, :width]
-        low, high = self.settings.output_range
-        return Output(out if (low, high) == OWN else (out - low) * (2 / (high - low)) - 1)
+        return Output(_from_range(cut_far(out, image), *self.settings.output_range))
 
     def _run(self, image: Tensor, log_snr: Tensor | None) -> Tensor:
         time, run = self.settings.architecture.time, self.settings.architecture.run
@@ -328,6 +334,11 @@ def _within(x: Tensor | None, low: float, high: float) -> Tensor:
     """Values of voxlate's network units in the range of another network."""
     assert x is not None
     return x if (low, high) == OWN else (x + 1) * ((high - low) / 2) + low
+
+
+def _from_range(x: Tensor, low: float, high: float) -> Tensor:
+    """The reverse of `_within`."""
+    return x if (low, high) == OWN else (x - low) * (2 / (high - low)) - 1
 
 
 def _tensor(found: Any) -> Tensor:
@@ -401,6 +412,5 @@ class ForeignAutoencoderNet(nn.Module):
         """The image of a latent, cropped to `size` (H, W)."""
         image = to_volumes(_tensor(self.module.decode(to_slices(z))), z.shape[2])
         image = image.mean(dim=1, keepdim=True)
-        low, high = self.net.range
-        image = image if (low, high) == OWN else (image - low) * (2 / (high - low)) - 1
+        image = _from_range(image, *self.net.range)
         return image if size is None else image[..., : size[0], : size[1]]

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxlate.base.config import setting, settings
-from voxlate.science.nets.blocks import pad_far, start_normal, to_slices, to_volumes
+from voxlate.science.nets.blocks import cut_far, pad_far, start_normal, to_slices, to_volumes
 from voxlate.science.nets.interface import Channels, NetSettings, NetworkInput, Output
 from voxlate.science.nets.strided import down_conv, norm, up_conv
 
@@ -72,7 +72,6 @@ class Pix2PixUNetNet(nn.Module):
     def forward(self, inputs: NetworkInput) -> Output:
         """The image."""
         image = inputs.joined
-        depth, height, width = image.shape[2:]
         h = to_slices(pad_far(image, (1, self.net.multiple, self.net.multiple)))
         maps = list[Tensor]()
         for level, conv in enumerate(self.down):
@@ -86,5 +85,4 @@ class Pix2PixUNetNet(nn.Module):
                 h = self.up_norms[str(level)](h)
                 h = F.dropout(h, DROPPED, self.training and 4 <= level < last)
                 h = torch.cat([maps[level - 1], h], dim=1)
-        out = to_volumes(h.tanh(), depth)
-        return Output(out[:, :, :depth, :height, :width])
+        return Output(cut_far(to_volumes(h.tanh(), image.shape[2]), image))

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxlate.base.config import setting, settings
-from voxlate.science.nets.blocks import pad_far, start_normal, to_slices, to_volumes
+from voxlate.science.nets.blocks import cut_far, pad_far, start_normal, to_slices, to_volumes
 from voxlate.science.nets.interface import Channels, NetSettings, NetworkInput, Output
 from voxlate.science.nets.strided import (
     Dimensions,
@@ -68,14 +68,13 @@ class ResNetNet(nn.Module):
     def forward(self, inputs: NetworkInput) -> Output:
         """The image."""
         image = inputs.joined
-        depth, height, width = image.shape[2:]
         padded = pad_far(image, (1, 2**HALVINGS, 2**HALVINGS))
         out = (
             self._volume(padded)
             if self.volumes
-            else to_volumes(self.layers(to_slices(padded)), depth)
+            else to_volumes(self.layers(to_slices(padded)), image.shape[2])
         )
-        return Output(out[:, :, :depth, :height, :width].to(image.dtype))
+        return Output(cut_far(out, image))
 
     def _volume(self, h: Tensor) -> Tensor:
         if h.shape[2] == 1:  # cannot be mirrored

@@ -30,6 +30,7 @@ from voxlate.science.nets.blocks import (
     Up,
     Width,
     conv3,
+    cut_far,
     pad_far,
     to_slices,
     to_volumes,
@@ -219,15 +220,10 @@ class ResidualUNet(nn.Module):
         ]
         self.stem = conv3(channels.joined * net.patch**2, net.width, conditioned)
         self.encoder, skips = self._encoder(widths, conditioned if net.inject == "all" else plain)
-        middle = [
-            LevelStage(
-                widths[-1],
-                widths[-1],
-                self._heads(widths[-1]) if net.middle_attention else 0,
-                conditioned,
-            )
-        ]
-        self.middle = UNetLevel([*middle, LevelStage(widths[-1], widths[-1], 0, conditioned)], None)
+        deepest = widths[-1]
+        heads = self._heads(deepest) if net.middle_attention else 0
+        middle = [LevelStage(deepest, deepest, count, conditioned) for count in (heads, 0)]
+        self.middle = UNetLevel(middle, None)
         self.decoder = self._decoder(widths, skips, conditioned)
         self.norm = Norm(widths[0], net.groups, silu=True)
         self.head = conv3(widths[0], channels.out * net.patch**2, conditioned)
@@ -305,17 +301,13 @@ class ResidualUNet(nn.Module):
             else {}
         )
         out = self._unfold(self._blocks(h, embedding, depth, pyramid), depth)
-        return Output(
-            out[..., : image.shape[2], : image.shape[3], : image.shape[4]].to(image.dtype)
-        )
+        return Output(cut_far(out, image))
 
     def _run(self, block: nn.Module, *inputs: Any) -> Tensor:
         """The result of a block, whose features are kept for its gradient, or computed again."""
-        again = self.net.checkpoint and torch.is_grad_enabled()
-        result: Tensor = (
-            checkpoint(block, *inputs, use_reentrant=False) if again else block(*inputs)
-        )
-        return result
+        if self.net.checkpoint and torch.is_grad_enabled():
+            return cast(Tensor, checkpoint(block, *inputs, use_reentrant=False))
+        return cast(Tensor, block(*inputs))
 
     def _blocks(self, h: Tensor, embedding: Tensor | None, depth: int, pyramid: Pyramid) -> Tensor:
         h = self.stem(h, depth)

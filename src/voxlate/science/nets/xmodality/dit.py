@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxlate.base.config import setting, settings
-from voxlate.science.nets.blocks import exact
 from voxlate.science.nets.interface import Channels, NetSettings
 from voxlate.science.nets.xmodality import wavelet
 from voxlate.science.nets.xmodality.parts import (
@@ -112,10 +111,11 @@ class DiTNet(Backbone):
     state_first = True
 
     def __init__(self, net: DiT, channels: Channels) -> None:
-        super().__init__(net.patch * (2 if net.wavelet else 1), channels)
+        side = net.patch * (2 if net.wavelet else 1)  # of the pixels that become a token
+        super().__init__(side, channels)
         self.patch = net.patch
         self.wavelet = net.wavelet
-        pixels = net.patch**2 * (4 if net.wavelet else 1)
+        pixels = side**2
         ins = channels.joined
         self.norm_in = nn.LayerNorm(pixels * ins, eps=EPS)
         self.embed = Dense(pixels * ins, net.width)
@@ -128,11 +128,7 @@ class DiTNet(Backbone):
         """See Backbone.slices."""
         if not self.wavelet:
             return self._transform(h, embedding)
-        with exact(h.device):
-            bands = wavelet.analyse(h)
-        bands = self._transform(bands, embedding)
-        with exact(h.device):
-            return wavelet.synthesise(bands)
+        return wavelet.synthesise(self._transform(wavelet.analyse(h), embedding))
 
     def _transform(self, h: Tensor, embedding: Tensor | None) -> Tensor:
         items, height, width, channels = h.shape

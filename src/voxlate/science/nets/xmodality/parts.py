@@ -14,6 +14,7 @@ from voxlate.science.nets import cpu
 from voxlate.science.nets.blocks import (
     MAX_PERIOD,
     Norm,
+    cut_far,
     exact,
     noise_level,
     pad_far,
@@ -324,25 +325,17 @@ class Backbone(nn.Module, ABC):
 
     def forward(self, inputs: NetworkInput) -> Output:
         """The image."""
-        images = list(inputs.images.values())
         state = inputs.state
-        image = (
-            inputs.joined
-            if self.state_first or state is None
-            else torch.cat([*images, state], dim=1)
-        )
-        depth, height, width = image.shape[2:]
-        h = (
-            to_slices(pad_far(image, (1, self.multiple, self.multiple)))
-            .permute(0, 2, 3, 1)
-            .contiguous()
-        )
+        image = inputs.joined
+        if state is not None and not self.state_first:
+            image = torch.cat([*inputs.images.values(), state], dim=1)
+        depth = image.shape[2]
+        padded = to_slices(pad_far(image, (1, self.multiple, self.multiple)))
+        h = padded.permute(0, 2, 3, 1).contiguous()
         log_snr = (
             noise_level(inputs.log_snr).repeat_interleave(depth)
             if self.noisy
             else h.new_zeros(len(h))
         )
         out = self.slices(h, None if self.time is None else self.time(log_snr))
-        return Output(
-            to_volumes(out.permute(0, 3, 1, 2), depth)[..., :height, :width].to(image.dtype)
-        )
+        return Output(cut_far(to_volumes(out.permute(0, 3, 1, 2), depth), image))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from voxlate.base.config import setting, settings
 from voxlate.base.errors import BadInput
-from voxlate.science.nets.blocks import Multipliers, exact
+from voxlate.science.nets.blocks import Multipliers
 from voxlate.science.nets.interface import Channels, NetSettings
 from voxlate.science.nets.xmodality import wavelet
 from voxlate.science.nets.xmodality.parts import (
@@ -16,7 +16,6 @@ from voxlate.science.nets.xmodality.parts import (
     AttentionLayer,
     Backbone,
     Conv,
-    Dense,
     ExactDense,
     RMSNorm,
     SwiGLU,
@@ -102,16 +101,13 @@ class UViTNet(Backbone):
         self.decoder = Decoder(widths, attention, embedding)
         self.final = Block(net.width, net.width, ins=widths[1] + net.width)
         self.head = ExactDense(net.width, 4 * ins)
-        self.mix = Dense(ins, channels.out)
+        self.mix = ExactDense(ins, channels.out)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def slices(self, h: Tensor, embedding: Tensor | None) -> Tensor:
         """See Backbone.slices."""
-        with exact(h.device):
-            bands = wavelet.analyse(h)
-        start = self.stem(bands)
+        start = self.stem(wavelet.analyse(h))
         h, kept = self.encoder(start, embedding)
         h = self.decoder(self.transformer(h, embedding), kept, embedding)
         bands = self.head(self.final(torch.cat([h, start], dim=-1)))
-        with exact(h.device):
-            return self.mix(wavelet.synthesise(bands))
+        return self.mix(wavelet.synthesise(bands))
