@@ -22,7 +22,7 @@ from voxlate.science.diffusion.ode import Slope, rk45, velocity
 from voxlate.science.methods.diffusion import Diffusion
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import find_scans
-from voxlate.training.batches.patches import read_patch
+from voxlate.training.batches.patches import read_pair
 from voxlate.training.model import load, network_of
 
 
@@ -33,7 +33,7 @@ def slices(model: Model, cohort: Path, split: str | None, count: int) -> list[Ba
         case = model.check(scans.files).inputs.prepared
         depth, height, width = case.header.shape
         found.append(
-            read_patch(case, recipe.data, recipe.intensity, (depth // 2, 0, 0), (1, height, width))
+            read_pair(case, recipe.data, recipe.intensity, (depth // 2, 0, 0), (1, height, width))
         )
     return found
 

@@ -22,7 +22,7 @@ from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import MinMax
 from voxlate.science.batch import Batch
 from voxlate.training.batches.batches import Batches, batches_of
-from voxlate.training.batches.patches import DataSettings, read_patch
+from voxlate.training.batches.patches import DataSettings, read_pair
 from voxlate.training.model import model_of
 from voxlate.training.recipe import Recipe, from_dict
 
@@ -85,7 +85,7 @@ def test_slp_slices_are_the_slices_of_the_stored_lps_array_bit_for_bit(shared, n
     )
     data = DataSettings(source=["t1"], target=["t1"], patch=(1, *raw.shape[:2]), axes="SLP")
     for k in range(0, raw.shape[2], 31):
-        seen = read_patch(case, data, {"t1": SLICEWISE}, (k, 0, 0)).source[0, 0, 0].numpy()
+        seen = read_pair(case, data, {"t1": SLICEWISE}, (k, 0, 0)).source[0, 0, 0].numpy()
         plane = raw[:, :, k]
         expected = SLICEWISE.scale(case.header.statistics["t1"], k).forward(plane.copy())
         np.testing.assert_array_equal(seen, expected)

@@ -38,7 +38,7 @@ from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Percentile, Window
 from voxlate.scans.images.slice_profile import through_plane
 from voxlate.training.batches.batches import Batches, validation_batches
-from voxlate.training.batches.patches import DataSettings, read_pair, read_patch
+from voxlate.training.batches.patches import DataSettings, read_pair
 from voxlate.training.recipe import read
 
 SIZE = (40, 48, 20)
@@ -105,7 +105,7 @@ def test_a_voxel_has_the_closed_form_of_the_drawn_sequence(cohort):
     protocol = view.drawn._acquire("mr", item, "source").protocol
     maps = {name: case.arrays[name][10].astype(np.float32) for name in MAPS}
     signal = FULL_SCALE * magnitude(protocol, maps)
-    drawn = read_patch(case, _data(physics), INTENSITY, (10, 0, 0), seed=7).source[0, 0, 0]
+    drawn = read_pair(case, _data(physics), INTENSITY, (10, 0, 0), seed=7).source[0, 0, 0]
     inside = (drawn > -1) & (drawn < 1)
     low, high = np.polyfit(signal[inside], drawn[inside], 1)
     np.testing.assert_allclose(drawn[inside], low * signal[inside] + high, atol=1e-4)
@@ -144,8 +144,8 @@ def test_a_phantom_image_at_synthesis_is_scaled_as_in_its_batch(cohort):
     scan = Volume(noisy[None].astype(np.float32), whole.affine, "a.u.", "mr")
     prepared = prepare_case("user", {"mr": scan}, Preparation())
     for z in (6, 10, 14):
-        at_synthesis = read_patch(prepared, data, INTENSITY, (z, 0, 0)).source
-        in_batch = read_patch(case, data, INTENSITY, (z, 0, 0), seed=seed).source
+        at_synthesis = read_pair(prepared, data, INTENSITY, (z, 0, 0)).source
+        in_batch = read_pair(case, data, INTENSITY, (z, 0, 0), seed=seed).source
         assert (at_synthesis - in_batch).abs().mean() < 0.03  # of 2, by the sample
         assert (at_synthesis - in_batch).abs().max() < 0.2
     assert view.header("phantom_001").statistics["mr"].foreground.at(99.5) == pytest.approx(
@@ -210,11 +210,11 @@ def test_neighbouring_slices_are_of_one_draw(cohort):
     physics = _settings()
     case = cohort.with_physics(physics, ["ct"]).case("phantom_000")
     stacked = _data(physics, stack=1)
-    source = read_patch(case, stacked, INTENSITY, (10, 0, 0), seed=3).source[0]
+    source = read_pair(case, stacked, INTENSITY, (10, 0, 0), seed=3).source[0]
     assert len(source) == 3
     correlations = np.corrcoef(source.flatten(1).numpy())
     assert correlations.min() > 0.6
-    first = read_patch(case, stacked, INTENSITY, (0, 0, 0), seed=3).source[0]
+    first = read_pair(case, stacked, INTENSITY, (0, 0, 0), seed=3).source[0]
     assert torch.equal(first[0], first[1])  # below the first slice, it is repeated
 
 

@@ -13,7 +13,7 @@ from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images import register as module
 from voxlate.scans.images.grid import canonical
 from voxlate.scans.images.intensity import Percentile
-from voxlate.training.batches.patches import DataSettings, read_patch
+from voxlate.training.batches.patches import DataSettings, read_pair
 
 itk = pytest.importorskip("SimpleITK", reason="registration needs the extra 'registration'")
 
@@ -136,7 +136,7 @@ def test_synthesis_registers_as_prepare_did(pair, tmp_path, monkeypatch):
     scans = {name: read_volume(pair / "a" / f"{name}.nii.gz", name) for name in ("ct", "tof")}
     case = prepare_case("a", scans, cohort.preparation)
     data = DataSettings(source=["ct", "tof"], target=["ct"], patch=(12, 14, 16))
-    mine, theirs = (read_patch(one, data, maps, (0, 0, 0)) for one in (case, cohort.case("a")))
+    mine, theirs = (read_pair(one, data, maps, (0, 0, 0)) for one in (case, cohort.case("a")))
     assert torch.equal(mine.source, theirs.source)
     assert torch.equal(mine.mask, theirs.mask)
     assert case.header.registered == cohort.header("a").registered

@@ -94,10 +94,10 @@ def test_padding_keeps_the_image_and_mirrors_its_far_sides(size, mirrored):
 
 def test_sinusoids_start_at_one_radian_a_unit_and_end_near_the_longest_period():
     value = torch.tensor([0.0, 0.5])
-    features = sinusoids(value, 8)
-    expected = torch.tensor([[0.5 * 10_000 ** (-i / 4) for i in range(4)]])
-    torch.testing.assert_close(features[1:], torch.cat([expected.cos(), expected.sin()], 1))
-    torch.testing.assert_close(features[0], torch.tensor([1.0] * 4 + [0.0] * 4))
+    phase = value[:, None] * torch.tensor([10_000 ** (-k / 4) for k in range(4)])
+    sines, cosines = sinusoids(value, 8, 4)
+    torch.testing.assert_close(sines, phase.sin())
+    torch.testing.assert_close(cosines, phase.cos())
 
 
 def test_fourier_frequencies_are_fixed_but_saved():

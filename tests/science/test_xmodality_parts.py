@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rows import every_row
+from voxlate.science.nets.blocks import sinusoids
 from voxlate.science.nets.cpu import gelu_
 from voxlate.science.nets.xmodality import wavelet
 from voxlate.science.nets.xmodality.parts import (
@@ -20,7 +21,6 @@ from voxlate.science.nets.xmodality.parts import (
     attend,
     position_embedding,
     rms_norm,
-    sinusoids,
 )
 
 

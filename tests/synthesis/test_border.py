@@ -77,9 +77,7 @@ def test_a_slice_gives_the_same_output_through_trainings_path_and_through_that_o
 def test_a_convolution_repeats_the_border_when_it_should(kind, repeat, training, edge):
     """Sums of three ones along a row: 2 where the third one is a zero beyond the border."""
     options = BlockOptions(dims=2 if kind is SliceConv else 3, repeat=repeat)
-    conv = (
-        SliceConv(1, 1, 3, options) if kind is SliceConv else VolumeConv(1, 1, options, (1, 1, 1))
-    )
+    conv = SliceConv(1, 1, options) if kind is SliceConv else VolumeConv(1, 1, options, (1, 1, 1))
     conv.train(training)
     torch.nn.init.zeros_(conv.weight)
     torch.nn.init.zeros_(conv.bias)

@@ -14,7 +14,7 @@ from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.training import recipe as recipes
-from voxlate.training.batches.patches import read_patch
+from voxlate.training.batches.patches import read_pair
 from voxlate.training.model import load
 
 THREE = """
@@ -219,7 +219,7 @@ def test_a_blank_scan_counts_as_missing_in_training(voxlate, tiny, completing, c
     assert "note: left out of training: case0 (no t2)." in answer.err
     recipe = recipes.read(str(tiny), {"data.source": '["t1", "t2"]'})
     prepared = open_cohort(tmp_path / "blank")
-    patch = read_patch(prepared.case("case0"), recipe.data, recipe.intensity, (0, 0, 0))
+    patch = read_pair(prepared.case("case0"), recipe.data, recipe.intensity, (0, 0, 0))
     assert patch.present.tolist() == [[True, False]]
 
 

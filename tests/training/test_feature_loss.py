@@ -73,3 +73,10 @@ def test_a_network_of_another_source_or_intensity_map_is_refused(inverse, tiny, 
     recipe = with_features(tiny, network=str(forward.folder))
     with pytest.raises(BadInput, match=r"method\.features"):
         train(recipe, prepared, tmp_path / "run", device="cpu")
+
+
+def test_features_are_refused_where_the_state_is_no_image_as_the_network_knows_it(tiny):
+    values = to_dict(with_features(tiny, network="run"))
+    values["task"]["range"] = [0, 1]
+    with pytest.raises(BadInput, match=r"method\.features"):
+        from_dict(values, "tiny")

@@ -1,7 +1,7 @@
 """The log of a training goes to a tracker, too: its numbers, and nothing else."""
 
 import sys
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pytest
 
@@ -13,12 +13,13 @@ from voxlate.training.train import train
 
 @pytest.fixture
 def mlflow(monkeypatch):
-    """A package of MLflow that keeps what it gets: [(numbers, step)]."""
+    """A package of MLflow that keeps what it gets: [(numbers, step)], and which runs begin and end."""
     package = ModuleType("mlflow")
-    package.sent = []
+    package.sent, package.runs = [], []
     package.search_experiments = lambda **_: []
     package.create_experiment = lambda **_: "1"
-    package.start_run = lambda **_: SimpleNamespace()
+    package.start_run = lambda **_: package.runs.append("begins")
+    package.end_run = lambda: package.runs.append("ends")
     package.log_metrics = lambda numbers, step: package.sent.append((numbers, step))
     monkeypatch.setitem(sys.modules, "mlflow", package)
     return package
@@ -33,6 +34,7 @@ def test_a_tracker_gets_the_losses_and_validations_of_the_log(mlflow, tiny, prep
     assert sent == pytest.approx(losses)
     assert [step for numbers, step in mlflow.sent if "final/validation/mae" in numbers] == [3, 6]
     assert all(isinstance(value, float) for numbers, _ in mlflow.sent for value in numbers.values())
+    assert mlflow.runs == ["begins", "ends"]  # a later stage could not begin one while this is open
 
 
 def test_a_tracker_that_is_not_installed_is_refused(tiny, prepared, tmp_path, monkeypatch):

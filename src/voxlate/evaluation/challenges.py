@@ -12,7 +12,7 @@ import numpy as np
 
 from voxlate.base.arrays import AnyArray, Bool
 from voxlate.base.errors import BadInput
-from voxlate.base.similarity import K1, K2, RADIUS, SIGMA
+from voxlate.base.similarity import K1, K2, RADIUS, SIGMA, ssim_map
 from voxlate.scans.images.filters import ndimage
 
 HU_2023 = (-1024.0, 3000.0)  # SynthRAD2023/metrics, fe7e385
@@ -149,12 +149,5 @@ def _gaussian_ssim(a: AnyArray, b: AnyArray, mask: Bool) -> float:
     if not mask.any():
         return math.nan
     width = max(float(np.ptp(a)), float(np.ptp(b)))
-    c1, c2 = (K1 * width) ** 2, (K2 * width) ** 2
     gaussian = partial(ndimage.gaussian_filter, sigma=SIGMA, mode="mirror", radius=RADIUS)
-    mean_a, mean_b = gaussian(a), gaussian(b)
-    variances = np.maximum(gaussian(a * a) - mean_a**2, 0)
-    variances += np.maximum(gaussian(b * b) - mean_b**2, 0)
-    covariance = gaussian(a * b) - mean_a * mean_b
-    above = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
-    below = (mean_a**2 + mean_b**2 + c1) * (variances + c2)
-    return float((above / below)[mask].mean())
+    return float(ssim_map(a, b, width, gaussian)[mask].mean())

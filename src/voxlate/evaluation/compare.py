@@ -158,7 +158,10 @@ def compare(
         "coverage_aim": aims.pop() if len(aims) == 1 else None,
         "methods": {method.name: str(method.path) for method in methods},
         "trained_on": {name: of.get("trained_on", []) for name, of in headers.items()},
-        "devices": {method.name: _devices(method) for method in methods},
+        "devices": {
+            method.name: sorted({own["device"] for _, own in method.provenances if "device" in own})
+            for method in methods
+        },
         "settings": {method.name: _settings(method) for method in methods},
         "modalities": {name: _modality(name, methods, known, reference) for name in modalities},
         "naive": {name: _naive(name, methods, known) for name in modalities}
@@ -361,11 +364,6 @@ def _pool(name: str, metric: Metric, methods: Sequence[ScoredMethod]) -> Table:
         "methods": summaries,
     }
     return {metric.key: result}
-
-
-def _devices(method: ScoredMethod) -> list[str]:
-    """The devices that synthesised the images, as far as it is stated."""
-    return sorted({stated["device"] for _, stated in method.provenances if "device" in stated})
 
 
 def _settings(method: ScoredMethod) -> Table | None:

@@ -80,13 +80,14 @@ class RunCalibrations:
         if self.file(facts).is_file():
             return []
         if others := self._other_samples(facts):
-            text = f"No intervals: the run is calibrated for {others} samples. Give --samples {others.split()[0]}, or run voxlate calibrate with the options of synth."
-            return [message("no-intervals", text)]
-        if Run(self.folder).calibrations:
+            known, option = f"{others} samples", f"--samples {others.split()[0]}"
+        elif Run(self.folder).calibrations:
             other = "mean" if facts.is_stochastic else "sample"
-            text = f"No intervals: the run is calibrated for its {other} answer. Give --answer {other}, or run voxlate calibrate with the options of synth."
-            return [message("no-intervals", text)]
-        return []
+            known, option = f"its {other} answer", f"--answer {other}"
+        else:
+            return []
+        text = f"No intervals: the run is calibrated for {known}. Give {option}, or run voxlate calibrate with the options of synth."
+        return [message("no-intervals", text)]
 
     def _other_samples(self, facts: Facts) -> str:
         """The numbers of samples for which the run has a calibration of this answer, as text."""

@@ -41,8 +41,8 @@ class Pace(Protocol):
 class Session:
     """The objects that all stages of a training share: its run, received stop signals, and callbacks.
 
-    track: who else gets the log; pretrained: runs of imported autoencoders; starts: weights by stage from which it is initialised; notes: additional
-    entries of the weights' headers.
+    track: the service that also gets the log's numbers; pretrained: runs of imported autoencoders; starts: weights by
+    stage from which it is initialised; notes: additional entries of the weights' headers.
     """
 
     run: Run

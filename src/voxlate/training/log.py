@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 from torch import Tensor
@@ -34,13 +33,15 @@ class Log:
         self.warm: tuple[int, float] | None = None
         self.step_seconds = 0.0  # mean seconds of a step since then; 0 before the first
         self.latest: dict[str, float] = {}
+        self.tracker: GeneralTracker | None = None
         if self.main:
             self._drop_later_lines()
             from torch.utils.tensorboard import SummaryWriter  # synthesis does without
 
             folder = self.log.parent / "tensorboard" / self.stage
             self.board = SummaryWriter(str(folder), purge_step=learner.step)
-            self.trackers = [] if session.track is None else [_tracker(session.track, folder)]
+            if session.track is not None:
+                self.tracker = _tracker(session.track, session.run.folder.name)
 
     @property
     def seconds(self) -> float:
@@ -100,10 +101,14 @@ class Log:
         for name, value in values.items():
             self.board.add_scalar(name, value, self.learner.step)
         self.board.flush()
-        for tracker in self.trackers:
-            tracker.log(
-                {f"{self.stage}/{name}": value for name, value in values.items()}, self.learner.step
-            )
+        if self.tracker is not None:
+            named = {f"{self.stage}/{name}": value for name, value in values.items()}
+            self.tracker.log(named, self.learner.step)
+
+    def close(self) -> None:
+        """End the tracker's run: each stage has one of its own, because its steps begin at 0."""
+        if self.tracker is not None:
+            self.tracker.finish()
 
     def _drop_later_lines(self) -> None:
         """Remove lines of steps that a killed run logged but did not save, because it repeats those steps."""
@@ -118,9 +123,9 @@ class Log:
         write_text(self.log, "".join(kept))
 
 
-def _tracker(name: str, folder: Path) -> GeneralTracker:
+def _tracker(name: str, project: str) -> GeneralTracker:
     """A tracker of accelerate that has begun, with numbers alone; raises BadInput where its package is absent."""
     optional_package(name, "track", "--track", f"the package {name}")
-    tracker: GeneralTracker = LOGGER_TYPE_TO_CLASS[name](folder.parents[1].name)
+    tracker: GeneralTracker = LOGGER_TYPE_TO_CLASS[name](project)
     tracker.start()
     return tracker

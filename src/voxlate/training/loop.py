@@ -5,6 +5,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
@@ -71,18 +72,19 @@ def train_stage(job: Job, session: Session, method: Method, started: str) -> Met
     loader = job.batches(learner.step, keep_moments(job, method, session))
     with interrupts_held():  # readers that start must not receive Ctrl-C
         batches = now.time_waits(iter(loader))
-    if learner.step == 0:
-        begin_log(now, started)
-    while not now.done and now.changed is None:
-        now.losses = take_step(learner, parallel, options, job.seed, batches, job.device)
-        for when, what in AFTER_STEP:
-            if when(now):
-                what(now)
-    if now.changed is not None:
-        return now.changed
-    if learner.best is not None:
-        learner.averaged.load_state_dict(learner.best.weights)
-        compare(now)
+    with closing(now.log):
+        if learner.step == 0:
+            begin_log(now, started)
+        while not now.done and now.changed is None:
+            now.losses = take_step(learner, parallel, options, job.seed, batches, job.device)
+            for when, what in AFTER_STEP:
+                if when(now):
+                    what(now)
+        if now.changed is not None:
+            return now.changed
+        if learner.best is not None:
+            learner.averaged.load_state_dict(learner.best.weights)
+            compare(now)
     chosen = {} if now.sharpness is None else {"sharpness": now.sharpness.place}
     return finish(job, session.run, learner, chosen | dict(session.notes))
 
@@ -239,13 +241,11 @@ class Now:
     @cached_property
     def sharpness(self) -> Sharpness | None:
         """The sharpness of the trained model, where its recipe leaves it to the end; the main process chooses it."""
-        recipe = stage_recipe(self.job.recipe, self.job.stage.name)
-        if recipe.synth.gradient_ratio is None or not self.is_main:
+        if not self.is_main:
             return None
-        learner = self.learner
-        return choose_sharpness(
-            recipe, self.job.stage, learner.averaged, self.items, self.job.device
-        )
+        job = self.job
+        recipe = stage_recipe(job.recipe, job.stage.name)
+        return choose_sharpness(recipe, job.stage, self.learner.averaged, self.items, job.device)
 
 
 def begin_log(now: Now, started: str) -> None:

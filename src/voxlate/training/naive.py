@@ -251,10 +251,11 @@ class Sums:
 
     def baselines(self) -> Baselines:
         """The baselines of the cases that were added; bins without a training voxel are interpolated."""
-        means = dict[str, Float32]()
-        for name in self.targets:
-            if name in self.totals:
-                means[name] = (self.totals[name] / self.images[name]).astype(np.float32)
+        means = {
+            name: (self.totals[name] / self.images[name]).astype(np.float32)
+            for name in self.targets
+            if name in self.totals
+        }
         tables = dict[tuple[str, str], Float32]()
         for pair, (sums, counts) in self.tables.items():
             filled = np.flatnonzero(counts)
@@ -317,18 +318,14 @@ def _to_range(volume: Volume, scale: Range, body: Body = None) -> Float32:
     return scale.normalise(volume.data[0], body)
 
 
-def _shares(
-    values: Mapping[str, Float32],
-    ranges: Mapping[str, Range],
-    body: Body,
-) -> Float64:
+def _shares(values: Mapping[str, Float32], ranges: Mapping[str, Range], body: Body) -> Float64:
     """Values as shares of their ranges, by name, and a row of 1: [M + 1, voxels that some modality shows]."""
-    shares = dict[str, Float64]()
-    for name, scale in ranges.items():
-        if name in values:
-            shares[name] = (values[name].astype(np.float64) - scale.low) / scale.width
-    inside = np.any([share > 0 for share in shares.values()], axis=0) if body is None else body
-    rows = [shares[name][inside] for name in sorted(shares)]
+    shares = [
+        (values[name].astype(np.float64) - scale.low) / scale.width
+        for name, scale in sorted(ranges.items())
+    ]
+    inside = np.any([share > 0 for share in shares], axis=0) if body is None else body
+    rows = [share[inside] for share in shares]
     return np.stack([*rows, np.ones_like(rows[0])])
 
 

@@ -152,13 +152,9 @@ def measure_ratio() -> float:
 
     In one thread: with several on a busy machine, both precisions mostly wait for the slowest, and seem equally fast.
     """
-    with one_thread():
-        return _measure_in_this_thread()
-
-
-def _measure_in_this_thread() -> float:
     ratios = list[float]()
-    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
+    own_randoms = torch.random.fork_rng(devices=[])
+    with one_thread(), own_randoms, torch.inference_mode(False), torch.enable_grad():
         net = NET.build(Channels(images={"image": 1}, out=1))
         size = SMALLEST
         while True:

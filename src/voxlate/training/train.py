@@ -340,10 +340,11 @@ def _check_stages(jobs: Sequence[Job], starts: Mapping[str, Path]) -> None:
                 f"{cohort.folder}: expected validation cases for train.best, which keeps the weights of their least error, found none. Prepare with a case that is held out, or train without train.best."
             )
         start = starts.get(stage.name)
-        if start is not None and stage.task.encodes:
+        if start is None:
+            continue
+        if stage.task.encodes:
             raise BadInput(
                 f"--init: expected a model without an autoencoder of its own, found '{recipe.title}'. Take the stages of another run with --reuse, or train without --init."
             )
-        if start is not None:
-            load_weights(earlier[stage.name], start)
-            check_order(stage, read_header(start)["recipe"]["data"], f"{start}", "--init")
+        load_weights(earlier[stage.name], start)
+        check_order(stage, read_header(start)["recipe"]["data"], f"{start}", "--init")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+WIDTH = 560  # pixels of a chart
 POINTS = 400  # a curve has fewer pixels
 STEPS = [1, 2, 2.5, 5, 10]  # allowed distances of ticks
 # These placeholders become the page's CSS variables, which differ between its light and dark mode.
@@ -30,7 +31,7 @@ def curve_chart(curves: Sequence[Curve], label: str) -> Markup:
     """
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-    chart, axes = _empty_chart(560, 260, right=14)
+    chart, axes = _empty_chart(260, right=14)
     for number, curve in enumerate(curves):
         colour = f"#0000c{number % 6}"
         steps = _thin(np.array(curve.steps))
@@ -67,7 +68,7 @@ def plane_chart(curves: Sequence[Sequence[Point]], label: str, ideal: float) -> 
     """A chart with a point for each method, joined along a curve, and a dashed line at the score of the truth."""
     from matplotlib.ticker import MaxNLocator
 
-    chart, axes = _empty_chart(560, 300, right=52)  # room for labels
+    chart, axes = _empty_chart(300, right=52)  # room for labels
     axes.tick_params(axis="y", pad=10)  # the ideal is at the left end
     for number, curve in enumerate(curves):
         colour = f"#0000c{number % 6}"
@@ -86,12 +87,12 @@ def plane_chart(curves: Sequence[Sequence[Point]], label: str, ideal: float) -> 
     return _svg(chart, axes, label)
 
 
-def _empty_chart(width: int, height: int, right: int) -> "tuple[Figure, Axes]":
+def _empty_chart(height: int, right: int) -> "tuple[Figure, Axes]":
     """A chart of so many pixels without a frame, with this margin on the right."""
     from matplotlib.figure import Figure  # slow to import, and only needed where there are curves
 
-    chart = Figure(figsize=(width / 72, height / 72))
-    box = (58 / width, 34 / height, 1 - (58 + right) / width, 1 - 48 / height)
+    chart = Figure(figsize=(WIDTH / 72, height / 72))
+    box = (58 / WIDTH, 34 / height, 1 - (58 + right) / WIDTH, 1 - 48 / height)
     axes = chart.add_axes(box, frame_on=False)
     axes.tick_params(length=0, colors=FAINT, labelsize=12)
     return chart, axes

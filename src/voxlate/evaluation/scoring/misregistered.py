@@ -78,7 +78,7 @@ def score_aligned(
 
 
 def displacement_onto(
-    truth: Float32, image: Float32, body: Bool, spacing_mm: Spacing, unit: str = ""
+    truth: Float32, image: Float32, body: Bool, spacing_mm: Spacing, unit: str
 ) -> Float32 | None:
     """The displacement [3, D, H, W] in mm that windows of an image follow onto the truth; None if it is not moved."""
     field, _, _ = displacement_field(truth, image, spacing_mm, body, (unit, unit))

@@ -131,14 +131,12 @@ def _eps(denoise: Denoise, x: Tensor, here: Node) -> Tensor:
 
 def _move(x: Tensor, eps: Tensor, here: Node, there: Node) -> Tensor:
     """The first-order step with this eps."""
-    (_, alpha, sigma), (_, alpha_s, sigma_s) = here, there
-    return alpha_s / alpha * (x - sigma * eps) + sigma_s * eps
+    return there.alpha / here.alpha * (x - here.sigma * eps) + there.sigma * eps
 
 
 def _h(here: Node, there: Node) -> float:
     """The step of half the log-SNR."""
-    (_, alpha, sigma), (_, alpha_s, sigma_s) = here, there
-    return math.log(alpha_s * sigma / (alpha * sigma_s))
+    return math.log(there.alpha * here.sigma / (here.alpha * there.sigma))
 
 
 def _bend(here: Node, there: Node) -> float:

@@ -61,8 +61,7 @@ def rk45(
 
     Fifth order, six denoisings a step; of the times between, only the first serves: as the first step to try.
     """
-    start = times[0].item()
-    second = times[1].item()
+    start, second = times[:2].tolist()
     end = times[-1].item()
     return integrate(velocity(denoise, schedule), x, start, end, start - second, rtol, atol)
 

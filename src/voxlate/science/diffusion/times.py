@@ -77,10 +77,8 @@ class NormalLogSnrTimes:
     std: Annotated[float, setting("Standard deviation of the log-SNR.", gt=0)] = 2.4
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
-        last, first = schedule.log_snr(torch.tensor([1.0, 0.0], device=u.device))
-        return schedule.t(
-            (self.mean + self.std * torch.special.ndtri(u.double())).clamp(last, first)
-        )
+        log_snr = self.mean + self.std * torch.special.ndtri(u.double())
+        return schedule.t(log_snr.clamp(*_limits(schedule, u)))
 
 
 @settings
@@ -92,10 +90,15 @@ class UniformLogSnrTimes:
     high: Annotated[float, setting("Highest log-SNR, with the least noise.")] = LOG_SNR_LIMIT
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
-        last, first = schedule.log_snr(torch.tensor([1.0, 0.0], device=u.device))
+        last, first = _limits(schedule, u)
         low = last.clamp(min=self.low)
         high = first.clamp(max=self.high)
         return schedule.t(low + u.double() * (high - low))
+
+
+def _limits(schedule: Schedule, u: Tensor) -> tuple[Tensor, ...]:
+    """The lowest and the highest log-SNR of a schedule, on the device of u."""
+    return schedule.log_snr(torch.tensor([1.0, 0.0], device=u.device)).unbind()
 
 
 AnyTimes = Annotated[

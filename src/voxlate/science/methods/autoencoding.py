@@ -1,7 +1,6 @@
 """Learns the latent space that `Latent` works in."""
 
 import functools
-import math
 from collections.abc import Iterable
 from typing import Annotated, ClassVar, Literal
 
@@ -110,18 +109,12 @@ class Autoencoding(Method):
     @torch.no_grad()
     def finish(self, batches: Iterable[Batch]) -> None:
         """Set the latent's scale to 1 over the standard deviation of the targets' (Rombach et al. 2022, sec. G)."""
-        total = 0.0
-        squares = 0.0
-        count = 0
+        latents = []
         for batch in batches:
             exists = _exists(batch)[:, batch.source.shape[1] :]
-            z = with_doubles(
-                self._encode(require(batch.target), exists, Noise(0, batch.item))[-1]
-            ).double()
-            total = total + z.sum().item()
-            squares = squares + z.square().sum().item()
-            count = count + z.numel()
-        self.net.scale.fill_(1 / math.sqrt(squares / count - (total / count) ** 2))
+            z = self._encode(require(batch.target), exists, Noise(0, batch.item))[-1]
+            latents.append(with_doubles(z).double().flatten())
+        self.net.scale.fill_(1 / torch.cat(latents).std(correction=0).item())
 
     def _encode(
         self, images: Tensor, exists: Tensor, noise: Noise

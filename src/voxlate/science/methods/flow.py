@@ -94,9 +94,9 @@ class FlowSettings(MethodSettings):
 
     def check_sampler(self, sampling: SamplerSettings) -> None:
         """Raise BadInput where the sampling has more than even steps."""
-        plain = SamplerSettings()
-        for name, found in vars(sampling).items():
-            if name not in FREE and found != getattr(plain, name):
+        for name, usual in vars(SamplerSettings()).items():
+            found = getattr(sampling, name)
+            if name not in FREE and found != usual:
                 raise BadInput(
                     f"synth.{name}: expected no other key of the sampling than {', '.join(FREE)} for method.kind = 'flow', whose steps are even, found {found!r}. Drop it."
                 )

@@ -68,27 +68,29 @@ class Problem:
 
     def part(self, slices: slice) -> "Problem":
         """The problem of some slices (axis D), as synthesis needs it: inputs, mask, known and base."""
-        return self._cut(lambda x: x[:, :, slices], lambda code: code)
+        every = slice(None)
+        return self._cut((every, every, slices), every)
 
     def items(self, chosen: Tensor) -> "Problem":
         """The problem of the items of these numbers, as synthesis needs it: inputs, mask, known and base."""
-        return self._cut(lambda x: x[chosen], lambda code: code[chosen])
+        return self._cut(chosen, chosen)
 
-    def _cut(
-        self, of_image: Callable[[Tensor], Tensor], of_code: Callable[[Tensor], Tensor]
-    ) -> "Problem":
-        def _cut(x: Tensor | None, cut: Callable[[Tensor], Tensor] = of_image) -> Any:
-            return None if x is None else cut(x)
+    def _cut(self, of_image: Any, of_code: Any) -> "Problem":
+        """The problem at an index of images [B, C, D, H, W], and at one of codes [B, K]."""
 
-        images = {name: _cut(image) for name, image in self.inputs.images.items()}
+        def _at(x: Tensor | None) -> Any:
+            return None if x is None else x[of_image]
+
+        images = {name: _at(image) for name, image in self.inputs.images.items()}
+        code = self.inputs.code
         inputs = replace(
             self.inputs,
             images=images,
-            features=tuple(_cut(feature) for feature in self.inputs.features),
-            code=_cut(self.inputs.code, of_code),
+            features=tuple(map(_at, self.inputs.features)),
+            code=None if code is None else code[of_code],
         )
         return replace(
-            self, inputs=inputs, mask=_cut(self.mask), known=_cut(self.known), base=_cut(self.base)
+            self, inputs=inputs, mask=_at(self.mask), known=_at(self.known), base=_at(self.base)
         )
 
 
@@ -296,8 +298,8 @@ class TaskSettings:
 
 def networks_in(method: nn.Module) -> list[Any]:
     """The networks that a sample of a method evaluates: its own, and that of a predictor in its task."""
-    parts = [method, *(part for part in method.modules() if isinstance(part, Method))]
-    return list(dict.fromkeys(part.net for part in parts))
+    parts = (part for part in method.modules() if isinstance(part, Method))
+    return [*dict.fromkeys(part.net for part in parts)]
 
 
 class MethodSettings(ABC):

@@ -129,11 +129,8 @@ class Opponent(Method):
         gan = generator_loss(self.critic, options.gan_loss, synthesised, self._maps_of_scans(pair))
         if options.adaptive and gan.requires_grad:
             gan = gan * gradient_ratio(parts["total"], gan, last_kernel(self.net))
-        return {
-            **parts,
-            "total": parts["total"] + options.weight * gan,
-            "gan": options.weight * gan,
-        }
+        gan = options.weight * gan
+        return {**parts, "total": parts["total"] + gan, "gan": gan}
 
     def _critic_loss(self, pair: Pair, noise: Noise) -> Losses:
         true = self._with_context(pair, pair.true)

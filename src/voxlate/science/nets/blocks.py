@@ -9,7 +9,6 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import chain
 from typing import Annotated, Literal
 
 import torch
@@ -105,15 +104,14 @@ def cut_far(padded: Tensor, image: Tensor) -> Tensor:
     return padded[:, :, :depth, :height, :width].to(image.dtype)
 
 
-def repeat_border(h: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Repeat the outermost pixels (voxels) of a map so often along each axis, as convolutions pad in synthesis.
+def repeat_border(h: Tensor) -> Tensor:
+    """Repeat the outermost pixels (voxels) of a map once along each axis, as convolutions pad in synthesis.
 
     Zeros beyond the border are grey to a network whose background is not 0: it draws that into corners of air. In
     training zeros are better, and in synthesis, too, where corners are not synthesised or the training's patches were
     whole slices (docs/design/decisions.md).
     """
-    around = list(chain.from_iterable((size, size) for size in reversed(sizes)))
-    return F.pad(h, around, mode="replicate") if any(sizes) else h
+    return F.pad(h, [1, 1] * (h.ndim - 2), mode="replicate")
 
 
 def start_normal(module: nn.Module) -> None:
@@ -192,24 +190,17 @@ def repeats(conv: "SliceConv | VolumeConv") -> bool:
 
 
 class SliceConv(nn.Conv2d):
-    """A convolution within slices, followed by one along depth where `volumetric` asks for it."""
+    """A 3x3 convolution within slices, followed by one along depth where `volumetric` asks for it."""
 
-    def __init__(
-        self, ins: int, outs: int, size: int, options: BlockOptions, stride: int = 1
-    ) -> None:
-        super().__init__(ins, outs, size, stride=stride, padding=size // 2)
+    def __init__(self, ins: int, outs: int, options: BlockOptions, stride: int = 1) -> None:
+        super().__init__(ins, outs, 3, stride=stride, padding=1)
         self.repeat = options.repeat
         self.volumetric = Volumetric(outs) if options.volumetric else None
 
     def forward(self, h: Tensor, depth: int) -> Tensor:  # type: ignore[override]
         """Slices [B*D, C, H, W] of volumes of this depth, convolved."""
         if repeats(self):
-            h = F.conv2d(
-                repeat_border(h, (self.kernel_size[0] // 2,) * 2),
-                self.weight,
-                self.bias,
-                self.stride,
-            )
+            h = F.conv2d(repeat_border(h), self.weight, self.bias, self.stride)
         else:
             h = super().forward(h)
         return h if self.volumetric is None else self.volumetric(h, depth)
@@ -225,7 +216,7 @@ class VolumeConv(nn.Conv3d):
     def forward(self, h: Tensor, depth: int) -> Tensor:  # type: ignore[override]
         """Volumes [B, C, D, H, W], convolved; depth is not used."""
         if repeats(self):
-            return F.conv3d(repeat_border(h, (1, 1, 1)), self.weight, self.bias, self.stride)
+            return F.conv3d(repeat_border(h), self.weight, self.bias, self.stride)
         if h.shape[2] == 2 and h.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             # where it pads two slices itself, torch 2.13 (oneDNN) gives wrong bfloat16 gradients of its weights
             return F.conv3d(
@@ -237,7 +228,7 @@ class VolumeConv(nn.Conv3d):
 def conv3(ins: int, outs: int, options: BlockOptions, stride: Stride = (1, 1, 1)) -> nn.Module:
     """A 3x3 (or 3x3x3) convolution that keeps the size, or divides it by `stride` along D, H, W."""
     if options.dims == 2:
-        return SliceConv(ins, outs, 3, options, stride=stride[-1])
+        return SliceConv(ins, outs, options, stride[-1])
     return VolumeConv(ins, outs, options, stride)
 
 
@@ -285,7 +276,7 @@ class Up(nn.Module):
             and h.device.type == "cpu"
             and h.numel() * len(conv.weight) >= FEWEST_PRODUCTS
         ):
-            h = repeat_border(h, (1, 1)) if repeats(conv) else F.pad(h, (1, 1, 1, 1))
+            h = repeat_border(h) if repeats(conv) else F.pad(h, (1, 1, 1, 1))
             h = cpu.enlarge_conv(h, conv.weight, conv.bias)
             return h if conv.volumetric is None else conv.volumetric(h, depth)
         return self.conv(enlarge(h, self.stride), depth)
@@ -430,15 +421,11 @@ class Fourier:
     mlp: Mlp = 0
 
 
-def sinusoids(value: Tensor, size: int) -> Tensor:
-    """Cosines, then sines, of value * 10000^(-i / half): [B] -> [B, size]."""
-    half = size // 2
-    frequency = torch.exp(
-        torch.arange(half, device=value.device, dtype=torch.float32)
-        * (-math.log(MAX_PERIOD) / half)
-    )
-    phase = value.float()[:, None] * frequency
-    return torch.cat([phase.cos(), phase.sin()], dim=1)
+def sinusoids(value: Tensor, size: int, divisor: int) -> tuple[Tensor, Tensor]:
+    """Sines and cosines of value · 10000^(−k / divisor), k = 0 … size/2 − 1: [...] -> two of [..., size/2]."""
+    numbers = torch.arange(size // 2, device=value.device, dtype=torch.float32)
+    phase = value.float()[..., None] * torch.exp(numbers * (-math.log(MAX_PERIOD) / divisor))
+    return phase.sin(), phase.cos()
 
 
 class FourierFeatures(nn.Module):
@@ -488,9 +475,11 @@ class Embedding(nn.Module):
         if self.noisy:
             value = noise_level(log_snr)
             value = (value if self.time.of == "log_snr" else value.sigmoid()) * self.time.scale
-            features = (
-                sinusoids(value, self.features) if self.fourier is None else self.fourier(value)
-            )
+            if self.fourier is None:
+                sines, cosines = sinusoids(value, self.features, self.features // 2)
+                features = torch.cat([cosines, sines], dim=1)
+            else:
+                features = self.fourier(value)
             parts.append(features if self.level is None else self.level(features))
         if self.code is not None:
             if code is None:

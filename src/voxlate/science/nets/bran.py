@@ -142,7 +142,7 @@ class BranNet(nn.Module):
         """The image, and feature maps where the network has them."""
         image = inputs.joined
         flat = self.net.dimensions == 2
-        depth, (height, width) = image.shape[2], image.shape[3:]
+        depth, height, width = image.shape[2:]
         padded, left = self._pad(image)
         h = to_slices(padded).contiguous(memory_format=torch.channels_last) if flat else padded
         skips: list[Tensor] = []
@@ -158,7 +158,7 @@ class BranNet(nn.Module):
         out = _double(self.head, h, depth)
         out = out.tanh() if self.net.tanh else out
         out = (to_volumes(out, depth) if flat else out)[..., :height, left : left + width]
-        near = list(reversed(maps))[: len(self.net.feature_channels)]
+        near = maps[::-1][: len(self.net.feature_channels)]
         features = (
             to_volumes(near_map, depth)[..., left >> halvings :]
             for halvings, near_map in enumerate(near, start=1)

@@ -20,6 +20,7 @@ from voxlate.base.items import BACKGROUND
 from voxlate.scans.cases.layout import CANONICAL, axis_of
 from voxlate.science.batch import Batch
 
+PIECES = 8  # of a random curve of intensities
 BIAS_POINTS = 5  # a coil's field changes once or twice over the head
 Share = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -114,9 +115,7 @@ def augment(
 
 
 def draw_flips(
-    settings: AugmentSettings,
-    generators: Sequence[Generator],
-    axes: str = CANONICAL,
+    settings: AugmentSettings, generators: Sequence[Generator], axes: str
 ) -> dict[int, Tensor]:
     """Which items are mirrored along which axis, [B] bool each."""
     chances = {"SI": settings.flip_si, "AP": settings.flip_ap, "LR": settings.flip_lr}
@@ -299,15 +298,15 @@ def change_intensities(
     return torch.where(chosen, x.clamp(min=0) * 2 - 1, source)
 
 
-def random_curve(x: Tensor, generators: Sequence[Generator], pieces: int = 8) -> Tensor:
+def random_curve(x: Tensor, generators: Sequence[Generator]) -> Tensor:
     """A random rising piecewise linear map of 0..1 onto itself, one an item; 0 and 1 stay."""
     steps = 0.05 + torch.stack(
-        [torch.rand(pieces, generator=generator) for generator in generators]
+        [torch.rand(PIECES, generator=generator) for generator in generators]
     )
     steps = steps / steps.sum(dim=1, keepdim=True)
     out = torch.zeros_like(x)
-    for k in range(pieces):
-        out += _per_item(steps[:, k]) * (x * pieces - k).clamp_(0, 1)
+    for k in range(PIECES):
+        out += _per_item(steps[:, k]) * (x * PIECES - k).clamp_(0, 1)
     return out
 
 

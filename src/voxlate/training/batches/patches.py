@@ -171,10 +171,10 @@ class DataSettings:
             raise BadInput(
                 f"data.patch: expected three sizes of at least 1 voxel, found {self.patch}. Change the recipe."
             )
-        for name in ("source", "target"):
-            if len(set(getattr(self, name))) < len(getattr(self, name)):
+        for side, names in (("source", self.source), ("target", self.target)):
+            if len({*names}) < len(names):
                 raise BadInput(
-                    f"data.{name}: expected each modality once, found {getattr(self, name)}. Change the recipe."
+                    f"data.{side}: expected each modality once, found {names}. Change the recipe."
                 )
         if self.centred and self.axis_lr != -1:
             raise BadInput(
@@ -382,24 +382,6 @@ def even_start(length: int, patch: int) -> int:
     return (length - patch) // 2
 
 
-def read_patch(
-    case: PreparedCase,
-    data: DataSettings,
-    intensity: Mapping[str, IntensityMap],
-    start: Triple,
-    size: Triple | None = None,
-    seed: int | None = None,
-) -> Batch:
-    """Read the sources of a patch at `start` (D, H, W; it may be partly outside, where background is filled in).
-
-    All axes are those of data.axes. size: of the patch (default: of the settings). Source channels: the modalities in
-    order, then with `stack` the same for the slice below, above, two below, …; beyond the first and last slice, that
-    slice is repeated. Mask: as far as the case's source modalities show it. seed: of what data.physics draws (default:
-    a fixed one for each place).
-    """
-    return batch_of(Patch(case, data, intensity, start, size, seed), data)
-
-
 def read_pair(
     case: PreparedCase,
     data: DataSettings,
@@ -408,9 +390,12 @@ def read_pair(
     size: Triple | None = None,
     seed: int | None = None,
 ) -> Batch:
-    """Read a patch as `read_patch` does, with its targets and label maps.
+    """Read a patch at `start` (D, H, W; it may be partly outside, where background is filled in).
 
-    An absent target is background, an absent label map NO_LABEL.
+    All axes are those of data.axes. size: of the patch (default: of the settings). Source channels: the modalities in
+    order, then with `stack` the same for the slice below, above, two below, …; beyond the first and last slice, that
+    slice is repeated. Mask: as far as the case's source modalities show it. An absent target is background, an absent
+    label map NO_LABEL. seed: of what data.physics draws (default: a fixed one for each place).
     """
     patch = Patch(case, data, intensity, start, size, seed)
     case = patch.case

@@ -47,13 +47,7 @@ class Roles:
 
 def roles_of(facts: Facts, source: Sequence[str] = (), target: Sequence[str] = ()) -> Roles:
     """The roles as asked for, or a guess with its reason; raises BadInput for unknown names and impossible roles."""
-    for name in (*source, *target):
-        if name not in facts.scans:
-            known = ", ".join(facts.scans)
-            hint = did_you_mean(name, facts.scans) or "Name one of these."
-            raise BadInput(
-                f"--source, --target: expected modalities of the cohort ({known}), found '{name}'. {hint}"
-            )
+    _check_known(facts, (*source, *target), "--source, --target")
     if len(facts.scans) < 2:
         raise BadInput(
             f"{facts.cohort.folder}: expected two modalities, a source and a target, found {', '.join(facts.scans)} alone. Prepare the cohort with both."
@@ -94,13 +88,7 @@ def roles_of_any(facts: Facts, scans: Sequence[str], target: Sequence[str]) -> R
 
     Raises BadInput for unknown names, without a target, and where no training case has a scan and the targets.
     """
-    for name in (*scans, *target):
-        if name not in facts.scans:
-            known = ", ".join(facts.scans)
-            hint = did_you_mean(name, facts.scans) or "Name one of these."
-            raise BadInput(
-                f"--any-source, --target: expected modalities of the training cases ({known}), found '{name}'. {hint}"
-            )
+    _check_known(facts, (*scans, *target), "--any-source, --target")
     if not target:
         raise BadInput(
             "--any-source: expected the modality to synthesise with it, found none. Add --target NAME."
@@ -120,6 +108,17 @@ def roles_of_any(facts: Facts, scans: Sequence[str], target: Sequence[str]) -> R
     without = f"; {first_of(lacking)} has none of them and is left out" if lacking else ""
     why = f"any one of {' or '.join(scans)}, which each item shows under the name {ANY_SOURCE} ({counts} of {len(pairs)} training cases with {' and '.join(target)}); each scan of a case is an item of its own, and its validation too{without}"
     return Roles((ANY_SOURCE,), tuple(target), why, any_source=tuple(scans))
+
+
+def _check_known(facts: Facts, names: Sequence[str], options: str) -> None:
+    """Raise BadInput for a name that no training case has; options: from which the names are."""
+    for name in names:
+        if name not in facts.scans:
+            known = ", ".join(facts.scans)
+            hint = did_you_mean(name, facts.scans) or "Name one of these."
+            raise BadInput(
+                f"{options}: expected modalities of the cohort ({known}), found '{name}'. {hint}"
+            )
 
 
 def refuse_maps(facts: Facts, source: Sequence[str] = (), target: Sequence[str] = ()) -> None:

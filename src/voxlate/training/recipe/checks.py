@@ -49,12 +49,6 @@ def check_synthesis(recipe: Recipe) -> None:
         raise BadInput(
             f"synth.gradient_ratio: expected a model with a mean prediction and samples, found '{recipe.title}'. Drop it."
         )
-    for stage in recipe.all_stages:
-        options = stage.train
-        if options.keep_start and (options.best is not None or options.stop is not None):
-            raise BadInput(
-                f"train.keep_start: expected a training of a fixed length, at whose end the weights are mixed, found train.{'stop' if options.best is None else 'best'}. Drop one of the two."
-            )
     if synth.sharpness < 1 and synth.samples > 1:
         raise BadInput(
             f"synth.sharpness: expected one sample, because the mean of several is blurred, found samples = {synth.samples}. Set samples to 1, or drop sharpness."
@@ -151,6 +145,10 @@ def _check_training(stage: FullStage, where: str) -> None:
         (
             train.best is not None and train.stop is not None,
             f"expected train.best or train.stop, which both end a training early, found both in {own}. Drop one.",
+        ),
+        (
+            train.keep_start and (train.best is not None or train.stop is not None),
+            f"expected a training of a fixed length for train.keep_start, at whose end the weights are mixed, found train.{'stop' if train.best is None else 'best'}. Drop one of the two.",
         ),
         (
             stage.net.joins_slices and stage.data.patch[0] == 1,

@@ -306,9 +306,9 @@ class FullStage(Stage):
     def build(self, earlier: Mapping[str, Method]) -> Method:
         """The method with fresh weights; earlier: the finished methods of the stages before it."""
         task = self.task.build(earlier)
-        sources = [f"{name}[{step:+d}]" if step else name for name, step in self.data.channels]
+        channels = task.channels(self.data.source_names, self.data.target)
         try:
-            method = self.method.build(self.net, task, task.channels(sources, self.data.target))
+            method = self.method.build(self.net, task, channels)
         except (RuntimeError, ZeroDivisionError, TypeError) as error:
             raise BadInput(
                 f"stage '{self.name}': expected a network that can be built, found settings that do not fit together ({str(error).splitlines()[0]}). Change its net table."

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxlate.base.config import setting, settings
+from voxlate.science.nets.blocks import sinusoids
 from voxlate.science.nets.interface import Channels, NetSettings
 from voxlate.science.nets.xmodality import wavelet
 from voxlate.science.nets.xmodality.parts import (
@@ -19,7 +20,6 @@ from voxlate.science.nets.xmodality.parts import (
     SwiGLU,
     lecun_normal_,
     position_embedding,
-    sinusoids,
 )
 
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from voxlate.base.errors import BadInput
 from voxlate.science.nets import cpu
 from voxlate.science.nets.blocks import (
-    MAX_PERIOD,
     Norm,
     cut_far,
     exact,
     noise_level,
     pad_far,
+    sinusoids,
     to_slices,
     to_volumes,
 )
@@ -71,13 +71,6 @@ def lecun_normal_(weight: Tensor) -> None:
     """A normal cut at two standard deviations, and 1 / √ins wide after the cut (LeCun et al. 1998, sec. 4.6)."""
     std = 1 / math.sqrt(weight.shape[1]) / 0.87962566103423978
     nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
-
-
-def sinusoids(value: Tensor, size: int, divisor: int) -> tuple[Tensor, Tensor]:
-    """Sines and cosines of value · 10000^(−k / divisor), k = 0 … size/2 − 1: [...] -> two of [..., size/2]."""
-    exponent = torch.arange(size // 2, device=value.device, dtype=torch.float32) / divisor
-    phase = value.float()[..., None] * torch.exp(exponent * -math.log(MAX_PERIOD))
-    return phase.sin(), phase.cos()
 
 
 def position_embedding(height: int, width: int, size: int, device: torch.device) -> Tensor:
