@@ -136,6 +136,17 @@ def test_scores_made_in_another_way_are_refused(folders, tmp_path):
             compare([folders[0], odd])
 
 
+@pytest.mark.parametrize(
+    "header", [{"truths": {"c0/ct": "2"}}, {"truths": {"c0/ct": "1"}, "shown": {"c0/ct": 0.22}}]
+)
+def test_scores_against_other_truths_or_of_a_part_of_a_body_are_refused(folders, header):
+    usual = {"truths": {"c0/ct": "1"}, "shown": {"c0/ct": 0.99}}
+    write(folders[0], {"mae": list(EIGHT)}, header=usual)
+    write(folders[1], {"mae": list(EIGHT)}, header=usual | header)
+    with pytest.raises(BadInput, match="c0/ct"):
+        compare(folders[:2])
+
+
 @pytest.mark.parametrize(("part", "key"), [("regions", "vessels"), ("scopes", "crops")])
 def test_regions_and_scopes_of_one_name_but_another_rule_are_refused(folders, part, key):
     for number, folder in enumerate(folders[:2]):

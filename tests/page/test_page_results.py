@@ -183,11 +183,18 @@ def test_each_fitting_series_of_a_study_is_a_choice_and_no_localiser_is(page, ru
     synthesised(made, place, "run", scan="study/t1_tra", anyway=1)
     assert made.client.post(f"{place}/synthesise", data={"run": "run", "scan": "x"}).is_error
     assert unpacked_beside(whole) == tmp_path / "study"  # which has the same files
-    (tmp_path / "study" / "t1_iso" / "0.dcm").unlink()
-    with pytest.raises(BadInput):
-        unpacked_beside(whole)
+    slice_file = tmp_path / "study" / "t1_iso" / "0.dcm"
+    kept = slice_file.read_bytes()
+    for others in (kept[:-1] + bytes([kept[-1] ^ 1]), None):  # another study of the same sizes
+        slice_file.unlink()
+        if others:
+            slice_file.write_bytes(others)
+        with pytest.raises(BadInput):
+            unpacked_beside(whole)
     shutil.rmtree(tmp_path / "study")
     assert (unpacked_beside(whole) / "t1_iso" / "0.dcm").is_file()
+    shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "study")
+    assert unpacked_beside(tmp_path / "packed.zip") == tmp_path / "packed" / "study"
 
 
 def test_a_folder_of_the_machine_is_synthesised_in_its_place(page, run, cohort, tmp_path):

@@ -28,6 +28,7 @@ ADDRESS = re.compile(
 )  # of a hub or an archive; no drive, which has one letter
 SEPARATORS = re.compile(r"""[=,#"'{}\[\]]""")  # of names, lists, parts and TOML around paths
 SECONDS = 0.5  # between two reports of progress
+START = 4096  # bytes of a file that tell a scan from a text
 
 
 @entry.Command("mcp SCANS RUNS\nmcp SCANS RUNS --write", name="mcp")
@@ -130,8 +131,14 @@ class Tools:
                     raise BadInput(
                         f"{name}: expected a place in {', '.join(map(str, self.folders))} without links that lead out, found {text!r}. Name another."
                     )
-                if part.endswith(".toml") and os.path.isfile(part):
-                    self.check_places(name, _tables(Path(part)))
+                # a recipe NAME_small is a table in NAME
+                for file in (part, re.sub("_small(?=[^/]*$)", "", part)):
+                    if os.path.isfile(file):
+                        self.check_places(name, _tables(Path(file)))
+                if not self.write and part.lower().endswith(".zip"):
+                    raise BadInput(
+                        f"{name}: expected scans that need no unpacking without --write, found {text!r}. Give the unpacked folder."
+                    )
 
     def holds(self, place: str) -> bool:
         """Whether a path is in one of the folders."""
@@ -163,7 +170,10 @@ def _links(place: str) -> Iterator[str]:
 
 
 def _tables(file: Path) -> Any:
-    """The contents of a TOML file; nothing where it is none, which the command says."""
+    """The contents of a TOML file of any name; nothing where it is none, which the command says."""
+    with file.open("rb") as begun:
+        if b"\0" in begun.read(START):  # a scan
+            return {}
     try:
         return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except ValueError:

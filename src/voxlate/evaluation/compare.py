@@ -34,6 +34,7 @@ MAE, COVERAGE = "mae", "coverage"
 RANKED = (MAE, "bone.dice", COVERAGE, "proton.error")  # of which each may prefer another method
 NAIVE = "best naive"  # the column of the best naive baseline
 TITLE = "Methods: mean ± sd; below, the difference to the reference (=) with its 95 % interval, and p, * below 0.05"
+LEAST_APART = 0.02  # of the shares of scored voxels that two images show, from which their scores do not compare
 # Scores compare only if these entries agree.
 MUST_AGREE = ("unit", "range", "own_peak", "mask", "ssim_from")
 # The rules of these parts must agree as well, which these options state.
@@ -293,6 +294,19 @@ def _check_same(name: str, first: ScoredMethod, other: ScoredMethod) -> None:
         where = first.path if odd[0] in cases else other.path
         raise BadInput(
             f"{other.path}: expected the same cases of {name} as in {first.path}, found {plural(len(odd), 'case')} in one only ({odd[0]} in {where}). Score the same cases in both."
+        )
+    truths, others = (one.scores.header.get("truths", {}) for one in (first, other))
+    if changed := sorted(label for label in truths if others.get(label) != truths[label]):
+        raise BadInput(
+            f"{other.path}: expected scores against the truths of {first.path}, found another truth of {changed[0]}. Score both against one cohort."
+        )
+    shown, of_other = (one.scores.header.get("shown", {}) for one in (first, other))
+    if apart := sorted(
+        label for label in shown if abs(shown[label] - of_other[label]) > LEAST_APART
+    ):
+        label = apart[0]
+        raise BadInput(
+            f"{other.path}: expected images of the same voxels as in {first.path}, found that {of_other[label]:.0%} of {label} are in the image, and {shown[label]:.0%} there. Score both with a --mask of what both show."
         )
 
 

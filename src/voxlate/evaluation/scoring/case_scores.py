@@ -146,6 +146,13 @@ class Truth:
         """Values on the scored range of an image that is in the scored unit and on the truth's grid."""
         return self.scale.normalise(image.data[0], self.body)
 
+    @cached_property
+    def shown(self) -> float:
+        """The share of the voxels to be scored that are inside the image."""
+        if self.coverage is None:
+            return 1.0
+        return float(np.mean(self.coverage if self.mask is None else self.coverage[self.mask]))
+
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """The spacing of the truth's voxels along (D, H, W)."""
@@ -254,7 +261,7 @@ class Truth:
 class ScoredItem:
     """The rows of a synthesis and its naive baselines, with a note on the alignment and on absent baselines.
 
-    truth: what shows whether it is that of the image. There
+    truth: what shows whether it is that of the image; shown: the share of the scored voxels that the image shows. There
     are no rows where the truth is so large or small that it does not lie on the image. vectors: of the slices of the truth
     and of each method.
     """
@@ -263,6 +270,7 @@ class ScoredItem:
     note: str
     left_out: str
     truth: SketchedTruth
+    shown: float = 1.0
     vectors: Mapping[str, Vectors] = field(default_factory=dict)
 
 
@@ -314,7 +322,7 @@ def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> 
         for name, values in ((method, pair.synthesis), ("truth", pair.truth)):
             if rules.features is not None and name not in vectors:
                 vectors[name] = rules.features(slices_of(values, pair, rules.axes))
-    return ScoredItem(rows, _note(truth), " ".join(left_out), sketch, vectors)
+    return ScoredItem(rows, _note(truth), " ".join(left_out), sketch, truth.shown, vectors)
 
 
 def _floor(truth: Truth) -> dict[str, float]:
@@ -408,11 +416,10 @@ def _note(truth: Truth) -> str:
         parts.append("it was changed after synth wrote it")
     if item.interval is not None and item.interval.changed:
         parts.append("its intervals were changed after synth wrote them, and are not scored")
-    if truth.coverage is not None:
-        absent = ~truth.coverage
-        share = float(np.mean(absent if truth.mask is None else absent[truth.mask]))
-        if share:
-            parts.append(f"{share:.1%} of the scored voxels are outside the image and do not count")
+    if truth.shown < 1:
+        parts.append(
+            f"{1 - truth.shown:.1%} of the scored voxels are outside the image and do not count"
+        )
     return "; ".join(filter(None, [*parts, *truth.volume.guesses]))
 
 

@@ -421,6 +421,8 @@ def _on_images(out: Path, scored: Scored, rules: Rules) -> Table:
         "naive_left_out": {label: note for label, note in left_out.items() if note},
         "given_truth": sorted(given),
         "images": {item.label: content_hash(item.synthesis) for item in scored},
+        "truths": {item.label: content_hash(item.case.files[item.modality]) for item in scored},
+        "shown": {item.label: round(result.shown, 4) for item, result in scored.items()},
         "truth_files": {
             item.label: relative_to(out, item.case.files[item.modality]) for item in scored
         },

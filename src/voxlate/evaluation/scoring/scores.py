@@ -181,6 +181,8 @@ class _Optional(TypedDict, total=False):
     scan_warnings: dict[Name, list[StatedMessage]]
     given_truth: list[Name]
     images: dict[Label, Text]
+    truths: dict[Label, Text]
+    shown: dict[Label, Share]
     truth_files: dict[Label, Place]
     source_files: dict[Name, dict[Name, Place]]
     own_metrics: dict[Name, _OwnMetric]

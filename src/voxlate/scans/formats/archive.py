@@ -4,6 +4,7 @@ import os
 import re
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -117,25 +118,37 @@ def unpacked_beside(path: Path) -> Path:
     """The folder with the files of a zip, beside it and for its owner alone.
 
     It stays, because an export reads the headers of the scans again, and the same command goes on with what is there. A
-    folder of that name is the archive's where it has files of the same names and sizes; raises BadInput for another one.
+    folder of that name is the archive's where it has its files and no others; raises BadInput for another one. Of an
+    archive of one folder it is that folder.
     """
     folder = path.with_suffix("")
     if not folder.exists():
         with whole_folder(folder) as new:
             new.chmod(FOLDER)
             Received().unpack(path, new)
-        return folder
     with _files_of(path) as (_, entries):
-        sizes = {
-            folder.joinpath(*parts): entry.file_size
+        sums = {
+            folder.joinpath(*parts): entry.CRC
             for entry in entries
             if (parts := safe_parts(entry.filename))
         }
-    if any(not file.is_file() or file.stat().st_size != size for file, size in sizes.items()):
+    there = {file: _checksum(file) for file in folder.rglob("*") if file.is_file()}
+    if there != sums:
         raise BadInput(
-            f"{path}: expected no folder {folder.name} beside the archive, or one with its files, found another. Rename it."
+            f"{path}: expected no folder {folder.name} beside the archive, or one with its files alone, found another. Rename or remove it."
         )
+    while len(inner := [*folder.iterdir()]) == 1 and inner[0].is_dir():
+        (folder,) = inner
     return folder
+
+
+def _checksum(file: Path) -> int:
+    """The CRC-32 of a file, as archives state it."""
+    found = 0
+    with file.open("rb") as source:
+        while chunk := source.read(MB):
+            found = zlib.crc32(chunk, found)
+    return found
 
 
 def safe_parts(name: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,9 @@ from voxlate.scans.images.simpleitk import to_image
 GZIP = 16  # added to zlib's wbits for gzip's header and checksum
 METAIMAGE = (".mha", ".mhd")
 LOCAL = "LOCAL"  # the name of the file of voxels that are behind their header
+LEADS_OUT = re.compile(
+    r"\s*([/\\]|[A-Za-z]:[/\\]|(.*[/\\])?\.\.([/\\]|$))"
+)  # absolute, or above its folder
 STDERR = 2
 NEEDED = ("SimpleITK", "registration")
 AGAIN = "Get the file again."
@@ -101,6 +105,12 @@ def _read_fields(path: Path) -> tuple[dict[str, str], Path]:
                 break
         fields["start"] = str(file.tell())
     name = fields.get("elementdatafile", fields.get("data file", fields.get("datafile", LOCAL)))
+    # a header of somebody else must not show other files of this machine
+    lines = path.read_text(errors="replace").splitlines() if name.upper().startswith("LIST") else []
+    if outside := next(filter(LEADS_OUT.match, [name, *lines]), None):
+        raise BadInput(
+            f"{path}: expected the voxels of this header in its folder, found {outside}. Copy both to one folder."
+        )
     voxels_file = path if name.upper() == LOCAL else path.parent / name
     if not voxels_file.exists() and not name.upper().startswith("LIST") and "%" not in name:
         raise BadInput(
