@@ -132,6 +132,10 @@ def unpacked_beside(path: Path) -> Path:
             for entry in entries
             if (parts := safe_parts(entry.filename))
         }
+    if nested := next((file.name for file in sums if file.suffix.lower() == ".zip"), None):
+        raise BadInput(
+            f"{path}: expected scans in the archive, found the archive {nested} in it, too. Unpack both, and give the folder."
+        )
     there = {file: _checksum(file) for file in folder.rglob("*") if file.is_file()}
     if there != sums:
         raise BadInput(
