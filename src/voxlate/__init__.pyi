@@ -352,7 +352,7 @@ def export_for(
     to: New folder of the images or of the model.
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
     options: ConsumerOptions, whose fields may also be given by name (changes):
-      consumer: User of a CT in HU, in whose units it is written to out.
+      consumer: User of a CT, in whose units it is written to out: planning, proton, ultrasound, pet.
       beam: Direction of protons or of a transducer: gantry angle, or x,y,z (RAS). Default: 0, from the front; ultrasound: 0,0,-1, from the vertex.
       table: CSV of your scanner, hu,rsp (proton) or hu,electron_density (planning). Default: Schneider 1996.
       kvp: Tube voltage of the CT whose HU are synthesised (pet). Default: 120.
@@ -877,7 +877,7 @@ def evaluate(
       align: Also score images moved onto the truth. Default: False.
       window: HU range of PNG truths. Default: 0 80.
       scopes: Scope: whole, slices, crops, both_masked, synthrad2025, … One or a list.
-      consumers: CT's users: proton,pet,ultrasound.
+      consumers: Also score in units of users of CTs: proton,pet,ultrasound.
       slices: Slices that count: 'above={cta=0}, pixels=200'.
       crop: Side length of crops in pixels. Default: 256.
       features: Features: texture, vit or a ViT's folder.

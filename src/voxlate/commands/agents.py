@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, get_origin
 
+from voxlate import __version__
 from voxlate.base.errors import BadInput, did_you_mean
 from voxlate.base.files import inside
 from voxlate.base.messages import Message
@@ -234,7 +235,14 @@ def _serve(tools: Tools) -> None:
 
     async def serve() -> None:
         """Serve until stdin ends."""
-        server = Server("voxlate", on_list_tools=list_tools, on_call_tool=call_tool)
+        where = ", ".join(map(str, tools.folders))
+        server = Server(
+            "voxlate",
+            version=__version__,
+            instructions=f"Paths lie in {where}; relative ones begin at the first. Options are named as in Python.",
+            on_list_tools=list_tools,
+            on_call_tool=call_tool,
+        )
         async with stdio_server() as (reads, writes):
             await server.run(reads, writes, server.create_initialization_options())
 

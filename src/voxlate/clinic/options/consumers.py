@@ -13,7 +13,9 @@ class ConsumerOptions:
     consumer: Annotated[
         Literal["planning", "proton", "ultrasound", "pet"] | None,
         Option(
-            "User of a CT in HU, in whose units it is written to --out.", flag="--for", panel=MAIN
+            "User of a CT, in whose units it is written to --out: planning, proton, ultrasound, pet.",
+            flag="--for",
+            panel=MAIN,
         ),
     ] = None
     beam: Annotated[

@@ -132,6 +132,10 @@ def _export_any(
 ) -> Any:
     """Write images as derived DICOM series or in the units of their user (research use only), or a model that runs without torch."""
     if consumer != ConsumerOptions():
+        if consumer.consumer is None:
+            raise BadInput(
+                "export: expected --for with options of a user of CTs, found none. Add --for planning, proton, ultrasound or pet."
+            )
         if out is None or dicom is not None:
             raise BadInput(
                 "export --for: expected --out for the folder, and no --dicom, found otherwise. Pass --out TO; --for planning writes DICOM too."

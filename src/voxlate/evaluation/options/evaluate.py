@@ -100,7 +100,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     consumers: Annotated[
         str | None,
         Option(
-            "CT's users: proton,pet,ultrasound.",
+            "Also score in units of users of CTs: proton,pet,ultrasound.",
             flag="--for",
             panel=SCORES,
             metavar="NAMES",
