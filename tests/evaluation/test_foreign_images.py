@@ -6,6 +6,8 @@ import pytest
 from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.evaluation.scoring.evaluate import evaluate
+from voxlate.evaluation.scoring.scored_images import check_unchanged
+from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Volume
 
@@ -45,6 +47,10 @@ def test_each_image_belongs_to_the_case_that_its_path_names(layout, truths, tmp_
     assert document["recognised"] == {f"{case}/ct": layout.format(case) for case in ERRORS}
     assert [message["code"] for message in document["messages"]] == ["recognised"]
     assert sorted(document["without_truth"]) == sorted(others)
+    check_unchanged(out, read_scores(out / "metrics.json").header)
+    save(out / layout.format("p1"), truths)
+    with pytest.raises(BadInput):
+        check_unchanged(out, read_scores(out / "metrics.json").header)
 
 
 def test_two_images_of_one_case_are_no_choice_and_other_names_no_images(truths, tmp_path):

@@ -181,6 +181,7 @@ class _Optional(TypedDict, total=False):
     scan_warnings: dict[Name, list[StatedMessage]]
     given_truth: list[Name]
     images: dict[Label, Text]
+    recognised: dict[Label, Place]
     truths: dict[Label, Text]
     shown: dict[Label, Share]
     truth_files: dict[Label, Place]
