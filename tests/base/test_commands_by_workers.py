@@ -11,6 +11,16 @@ from voxlate.base.files import read_json
 MEASURED = ("seconds_per_slice", "checksum")
 
 
+def without_times(scores: dict) -> list:
+    """The means of each method without those of seconds."""
+    methods = [of["answers"] for of in scores["modalities"].values()]
+    return [
+        {key: mean for key, mean in means.items() if key not in MEASURED}
+        for of in methods
+        for means in of.values()
+    ]
+
+
 def contents(folder: Path) -> dict[str, object]:
     """The bytes of each file by its path, and of JSON its values without what is measured."""
     found = dict[str, object]()
@@ -19,6 +29,11 @@ def contents(folder: Path) -> dict[str, object]:
         if path.suffix == ".json":
             values = read_json(path)
             found[name] = {key: value for key, value in values.items() if key not in MEASURED}
+            if "tables" in values:  # of scores, whose times differ
+                found[name] = {**values, "tables": None, "modalities": str(without_times(values))}
+        elif path.name == "scores.csv":
+            lines = path.read_text().splitlines()
+            found[name] = [line for line in lines if ",seconds_per_slice," not in line]
         elif path.is_file() and path.name != "messages.jsonl":  # which states the workers
             found[name] = path.read_bytes()
     return found

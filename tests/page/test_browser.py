@@ -408,9 +408,9 @@ def test_a_region_is_not_measured_in_an_image_that_is_rotated_in_its_plane(brows
         page.check('[name="tool"][value="region"]')
         _drag(page, _point(page, 5.2, 6.1), _point(page, 13.9, 17.4))
         rows = page.locator("[data-measures] tr")
-        assert rows.count() == 3
-        assert "none on this grid" in rows.nth(1).inner_text()  # the source
-        assert "±" in rows.nth(2).inner_text()  # the synthesis, on which it was drawn
+        assert rows.count() == 4
+        assert "none on this grid" in rows.nth(2).inner_text()  # the source
+        assert "±" in rows.nth(3).inner_text()  # the synthesis, on which it was drawn
 
 
 def test_the_histogram_counts_as_numpy_does(browser, base, volumes):

@@ -114,7 +114,5 @@ def test_the_ode_row_draws_in_float32(name, expected):
 def test_ranges_that_do_not_fit_are_refused():
     with pytest.raises(BadInput, match=r"task\.range: expected a lower and an upper end"):
         Translate(range=(1, 0))
-    with pytest.raises(
-        BadInput, match=r"expected task\.range = \[-1, 1\] for method.ssim and method.leak"
-    ):
+    with pytest.raises(BadInput, match=r"task\.range"):
         recipes.read("mr_to_ct_cnn", {"method.leak": "0.1"})
