@@ -122,10 +122,6 @@ def unpacked_beside(path: Path) -> Path:
     archive of one folder it is that folder.
     """
     folder = path.with_suffix("")
-    if not folder.exists():
-        with whole_folder(folder) as new:
-            new.chmod(FOLDER)
-            Received().unpack(path, new)
     with _files_of(path) as (_, entries):
         sums = {
             folder.joinpath(*parts): entry.CRC
@@ -136,8 +132,11 @@ def unpacked_beside(path: Path) -> Path:
         raise BadInput(
             f"{path}: expected scans in the archive, found the archive {nested} in it, too. Unpack both, and give the folder."
         )
-    there = {file: _checksum(file) for file in folder.rglob("*") if file.is_file()}
-    if there != sums:
+    if not folder.exists():
+        with whole_folder(folder) as new:
+            new.chmod(FOLDER)
+            Received().unpack(path, new)
+    elif sums != {file: _checksum(file) for file in folder.rglob("*") if file.is_file()}:
         raise BadInput(
             f"{path}: expected no folder {folder.name} beside the archive, or one with its files alone, found another. Rename or remove it."
         )
