@@ -63,19 +63,21 @@ class FrozenFeatures:
             raise BadInput(
                 f"method.features.layers: expected modules of {type(net).__name__} ({', '.join([*modules][1:4])}, …), found '{unknown[0]}'. Choose some of these."
             )
-        for name, module in modules.items():
-            if name in layers or isinstance(module, (nn.Conv2d, nn.Conv3d)):
-                module.register_forward_hook(functools.partial(self._keep, name))
+        convolutions = (
+            name for name, module in modules.items() if isinstance(module, (nn.Conv2d, nn.Conv3d))
+        )
+        for name in layers or convolutions:
+            modules[name].register_forward_hook(functools.partial(self._keep, name))
 
     def _keep(self, name: str, module: nn.Module, inputs: Any, result: Tensor) -> None:
         self.maps[name] = result
 
     def __call__(self, image: Tensor) -> list[Tensor]:
         """The maps of an image [B, 1, D, H, W], float32, in the order of the layers."""
-        self.maps.clear()
         self.net(NetworkInput(dict.fromkeys(self.names, image)))
-        chosen = self.layers or _on_the_way_down(self.maps)
-        return [self.maps[name].float() for name in chosen]
+        maps, self.maps = self.maps, {}  # which would outlive the step
+        chosen = self.layers or _on_the_way_down(maps)
+        return [maps[name].float() for name in chosen]
 
 
 def _on_the_way_down(maps: dict[str, Tensor]) -> list[str]:
