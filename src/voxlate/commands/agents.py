@@ -133,7 +133,7 @@ class Tools:
                         f"{name}: expected a place in {', '.join(map(str, self.folders))} without links that lead out, found {text!r}. Name another."
                     )
                 # a recipe NAME_small is a table in NAME
-                for file in (part, re.sub("_small(?=[^/]*$)", "", part)):
+                for file in {part, re.sub("_small(?=[^/]*$)", "", part)}:
                     if os.path.isfile(file):
                         self.check_places(name, _tables(Path(file)))
                 if not self.write and part.lower().endswith(".zip"):
