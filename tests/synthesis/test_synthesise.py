@@ -51,11 +51,17 @@ def test_any_orientation_of_the_same_scan_gives_the_same_image(run, cohort, tmp_
     )
 
 
-@every_row("size", [1, 4])
-def test_the_batch_size_changes_nothing(diffusion, cohort, size):
+@pytest.mark.parametrize(("size", "threads"), [(1, 1), (4, 1), (4, 3)])
+def test_neither_the_batch_size_nor_the_threads_change_anything(diffusion, cohort, size, threads):
     model = load(diffusion)
     one = model.synthesise(t1_of(cohort), samples=3, batch=2)
-    other = model.synthesise(t1_of(cohort), samples=3, batch=size)
+    torch.set_num_threads(threads)
+    try:
+        other = model.synthesise(t1_of(cohort), samples=3, batch=size)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(1)
+    assert one.provenance["network_calls"] == other.provenance["network_calls"]
     np.testing.assert_allclose(
         one.volume.data, other.volume.data, atol=0.05
     )  # of 1400: rounding of another batch

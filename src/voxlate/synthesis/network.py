@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 from voxlate.base.arrays import Float32
@@ -26,6 +26,11 @@ class NoiseOf:
     items: Sequence[Sequence[Stream]]
     samples: int
     tiles: Sequence[Tile] | None
+
+    def of(self, part: slice) -> "NoiseOf":
+        """The noise of a part of the patches."""
+        tiles = None if self.tiles is None else self.tiles[part]
+        return replace(self, items=self.items[part], tiles=tiles)
 
 
 @runtime_checkable  # as checks of options need it
