@@ -86,7 +86,7 @@ STEPS = {
     "synth-ensemble": f"synth {{train-lyu-wang}} {{train-wgan-gp}} {CASE} --out {{out}}",
     "starter-head-mr-to-ct": f"synth starter:head-mr-to-ct {SCAN}/t1.nii.gz --out {{out}} --json",
     "starter-head-mr-to-ct-exact": f"synth starter:head-mr-to-ct {SCAN}/t2.nii.gz --out {{out}} --exact --json",
-    "starter-head-tof-to-cta": "synth starter:head-tof-to-cta {in}/slab/tof.nii.gz --out {out} --set precision=float32 --json",
+    "starter-head-tof-to-cta-experimental": "synth starter:head-tof-to-cta-experimental {in}/slab/tof.nii.gz --out {out} --set precision=float32 --json",
     "starter-brain-mr-to-mr": f"synth starter:brain-mr-to-mr t1={SCAN}/t1.nii.gz t2={SCAN}/t2.nii.gz --out {{out}} --set precision=float32 --json",
     "evaluate": f"evaluate {{out}} {EVALUATE} --mask body --region core=seg=1 --region bone=ct>250 --score slices --align --for proton,pet",
     "evaluate-maps": f"evaluate {{out}} {EVALUATE} --mask brain --region 'high=tmax>3' --score slices",

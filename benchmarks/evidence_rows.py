@@ -21,7 +21,7 @@ WORKERS = 2
 OVERHEAD = 1.0  # minutes of a row for the plan, the synthesis and the scores
 REPORTING = ("case37", "case41")
 BRAINS = ("openMS-cs-patient26", "TCGA-DU-7294", "openMS-cs-patient07", "BraTS-GLI-00001-000")
-STARTERS = ("head-mr-to-ct", "brain-mr-to-mr", "head-tof-to-cta")
+STARTERS = ("head-mr-to-ct", "brain-mr-to-mr", "head-tof-to-cta-experimental")
 SEEDS = (0, 1, 2)
 FIXED_STEPS = 350  # about three minutes of one core in bfloat16
 # Fixed, because the window of a plan may change: that of today's plans of the phantoms.

@@ -82,7 +82,9 @@ KINDS = {
     "t1": _brain("t1"),
     "t2": _brain("t2"),
     "flair": _brain("flair"),
-    "tof": Kind("TOF, circle of Willis", 36, MR_LEVELS, "head_tof_to_cta", "tof", vessels=True),
+    "tof": Kind(
+        "TOF, circle of Willis", 36, MR_LEVELS, "head_tof_to_cta_experimental", "tof", vessels=True
+    ),
     "cta": Kind("CTA, circle of Willis", 36, np.linspace(*CTA_WINDOW_HU, 41), vessels=True),
 }
 

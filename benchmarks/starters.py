@@ -140,13 +140,14 @@ WANTED = {
             "Bright tissue of FLAIR and T1c may show a pattern of a few pixels; an enhancing rim may become dark in other contrasts, and wide ventricles may stay grey in FLAIR.",
         ],
     ),
-    "head-tof-to-cta": Wanted(
+    "head-tof-to-cta-experimental": Wanted(
         size=(400, 480, 210),
         heads=2,
         label_heads=7,
         accepts={"tof": ["tof", "mra"], "cta": ["cta"]},
         real={"topcow": None},
         limits=[
+            "Experimental: some tissue beside arteries and bone becomes air.",
             RESEARCH,
             "TOF shows flow and CTA shows lumen: slow or turbulent flow looks narrower than the vessel is.",
         ],

@@ -65,7 +65,7 @@ def test_a_real_head_in_random_order_of_slices_is_not_to_be_trusted(starter, hea
 
 
 def test_a_real_pd_is_no_tof_and_real_tofs_show_vessels(shared, shipped_starters, head):
-    model = load(shipped_starters / "head-tof-to-cta", device="cpu")
+    model = load(shipped_starters / "head-tof-to-cta-experimental", device="cpu")
     assert grades(model, replace(head, modality="tof"))["no-vessels"] == "do not trust"
     for name in ("topcow_pair/mra", "native_unaligned/chris/mra"):
         tof = canonical(read_volume(shared / "data" / f"{name}.nii.gz", "tof"))

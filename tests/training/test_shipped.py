@@ -16,7 +16,7 @@ from voxlate.training.starter import check_starter
 from voxlate.training.starters import names
 from voxlate.training.starters.card import MOST_BYTES
 
-SHIPPED = ("brain-mr-to-mr", "head-mr-to-ct", "head-tof-to-cta")
+SHIPPED = ("brain-mr-to-mr", "head-mr-to-ct", "head-tof-to-cta-experimental")
 
 
 @pytest.fixture
@@ -127,5 +127,7 @@ def test_a_starter_has_the_licence_of_voxlate_where_none_is_stated(shipped, tmp_
     for licence in ("Apache-2.0", "MIT"):
         stated = {} if licence == "Apache-2.0" else {"licence": licence}
         folder = tmp_path / licence
-        voxlate.push("starter:head-tof-to-cta", "me/model", dry_run=folder, onnx=False, **stated)
+        voxlate.push(
+            "starter:head-tof-to-cta-experimental", "me/model", dry_run=folder, onnx=False, **stated
+        )
         assert f'license: "{licence.lower()}"' in (folder / "README.md").read_text()
