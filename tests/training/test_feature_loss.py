@@ -31,7 +31,12 @@ class Pyramid(nn.Module):
 
 def test_the_features_are_those_of_each_size_on_the_way_down_or_of_the_named_layers():
     image = torch.arange(16.0).reshape(1, 1, 1, 4, 4)
-    finest, coarsest = FrozenFeatures(Pyramid(), ["ct"], ())(image)
+    net, ran = Pyramid(), []
+    features = FrozenFeatures(net, ["ct"], ())
+    net.up.register_forward_hook(lambda *_: ran.append("up"))
+    for _ in range(2):  # the first pass finds the layers, the second ends with them
+        finest, coarsest = features(image)
+    assert ran == ["up"]
     assert torch.equal(finest, image[:, :, 0])
     assert coarsest.flatten().tolist() == [10, 18, 42, 50]
     (only,) = FrozenFeatures(Pyramid(), ["ct"], ["up"])(image)

@@ -6,6 +6,7 @@ network is any run of one source, whose source is the target of the training.
 
 import functools
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,7 +58,7 @@ class FrozenFeatures:
         self.net = net
         self.names = names
         self.maps: dict[str, Tensor] = {}
-        self.layers = layers
+        self.layers = tuple(layers)
         modules = dict(net.named_modules())
         if unknown := [name for name in layers if name not in modules]:
             raise BadInput(
@@ -71,13 +72,20 @@ class FrozenFeatures:
 
     def _keep(self, name: str, module: nn.Module, inputs: Any, result: Tensor) -> None:
         self.maps[name] = result
+        if self.layers and self.maps.keys() >= {*self.layers}:
+            raise _Enough
 
     def __call__(self, image: Tensor) -> list[Tensor]:
         """The maps of an image [B, 1, D, H, W], float32, in the order of the layers."""
-        self.net(NetworkInput(dict.fromkeys(self.names, image)))
+        with suppress(_Enough):
+            self.net(NetworkInput(dict.fromkeys(self.names, image)))
         maps, self.maps = self.maps, {}  # which would outlive the step
-        chosen = self.layers or _on_the_way_down(maps)
-        return [maps[name].float() for name in chosen]
+        self.layers = self.layers or tuple(_on_the_way_down(maps))
+        return [maps[name].float() for name in self.layers]
+
+
+class _Enough(Exception):
+    """All maps are there: what the network would compute of them is not compared."""
 
 
 def _on_the_way_down(maps: dict[str, Tensor]) -> list[str]:
