@@ -51,6 +51,7 @@ def test_an_error_of_stopping_power_becomes_its_share_of_the_range():
     wrong = shifted(truth, 20)
     share = float(TABLE(np.full((1, 1, 1), 20.0))[0, 0, 0]) - 1
     found = range_errors(truth, wrong, TABLE, {})
+    assert found["bias_share"] == found["error_share"] == pytest.approx(share, rel=1e-4)
     assert found["bias"] == pytest.approx(share * found["range"], rel=1e-4)
     assert found["error"] == pytest.approx(found["bias"])
     assert "coverage" not in found
@@ -89,6 +90,7 @@ def test_voxels_that_do_not_count_change_no_error():
     mixed = Volume(np.where(half, wrong.data, -1000), truth.affine, "HU", "ct")  # covers one half
     found = range_errors(truth, mixed, TABLE, {}, half)
     share = float(TABLE(np.full((1, 1, 1), 20.0))[0, 0, 0]) - 1
+    assert found["bias_share"] == found["error_share"] == pytest.approx(share, rel=1e-4)
     assert found["bias"] == pytest.approx(share * found["range"], rel=1e-4)
     assert range_errors(truth, mixed, TABLE, {})["bias"] < -10
     assert attenuation_errors(truth, mixed, {}, half)["soft_error"] == pytest.approx(0.02, abs=1e-4)

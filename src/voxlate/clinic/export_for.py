@@ -291,9 +291,11 @@ def _proton(case: _Case, options: ConsumerOptions) -> None:
         f"mean water-equivalent path {totals.wepl_mm[''].mean():.1f} mm on {len(totals.length_mm)} rays, {ratio:.3f} of the length in the body; table: {table.source}."
     )
     if len(maps) == 3:
-        width = (totals.wepl_mm["high"] - totals.wepl_mm["low"]).mean()
+        mean = {end: values.mean() for end, values in totals.wepl_mm.items()}
+        low, high = (100 * (mean[end] / mean[""] - 1) for end in ("low", "high"))
+        case.facts["wepl_percent"] = {"low": float(low), "high": float(high)}
         case.say(
-            f"the interval of a path is {width:.1f} mm wide on average: all voxels of a ray are at the same end of their intervals at once."
+            f"the interval of a path reaches from {low:+.1f} to {high:+.1f} % of it on average, because all voxels of a ray are at the same end of theirs at once; plans usually allow 3.5 % for a measured CT."
         )
 
 

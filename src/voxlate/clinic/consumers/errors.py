@@ -70,6 +70,8 @@ def range_errors(
         "error": float(np.abs(error).mean()),
         "error_95": float(np.percentile(np.abs(error), 95)),
         "bias": float(error.mean()),
+        "error_share": float(np.abs(error).sum() / true.sum()),
+        "bias_share": float(error.sum() / true.sum()),
         "range": float(true.mean()),
         "beams": float(len(error)),
     }

@@ -14,6 +14,8 @@ key                   label                    unit  better  digits  where  redu
 proton.error          Range error              mm    lower   2       table  mean |difference of water-equivalent depths| over beams
 proton.error_95       Range error, 95 %        mm    lower   2       table  95th percentile over beams
 proton.bias           Range bias               mm    truth   2       table  mean difference of water-equivalent depths over beams
+proton.error_share    Range error, share       %     lower   2       table  sum of |difference| over the sum of true depths
+proton.bias_share     Range bias, share        %     truth   2       table  the same with signs: what all beams have in common
 proton.coverage       Range coverage           %     truth   1       table  share of beams whose range is within its interval
 proton.interval       Range interval           mm    lower   2       table  mean width, all voxels of a beam at one end of their intervals at once
 proton.range          True range               mm    truth   1       file   mean over beams
