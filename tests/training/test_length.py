@@ -53,7 +53,8 @@ def test_validation_is_counted_as_it_is(prepared, tiny, tmp_path, monkeypatch):
         "train.validate_every": "3",
         "train.validation_items": "4",
     }
-    made = recipe.read(str(tiny), {**changes, "synth.sampler": "ddpm", "synth.steps": "500"})
+    drawing = {"synth.sampler": "ddpm", "synth.steps": "500", "synth.keep_states": "3"}
+    made = recipe.read(str(tiny), {**changes, **drawing})
     (stage,) = made.all_stages
     sampling, counted = stage.validation_sampling(made.synth), []
     assert (sampling.sampler, sampling.steps) == ("ddim", 1)

@@ -332,6 +332,7 @@ class FullStage(Stage):
 
     def validation_sampling(self, synth: Synthesis) -> Synthesis:
         """How images are drawn during training: as the recipe says, else as synth does where that costs little."""
+        synth = dataclasses.replace(synth, keep_states=0)
         chosen = self.train.validation
         if chosen is not None:
             return _with_sampler(synth, chosen.sampler, chosen.steps)
