@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import fields
@@ -97,6 +98,8 @@ def test_mypy_refuses_wrong_names_and_types_of_options(tmp_path, monkeypatch):
 CALLS = [
     ("info", {"path": "cohort"}, "cases"),
     ("check", {"run": "run", "inputs": ["t1=cohort/case0/t1.nii.gz"]}, "verdicts"),
+    ("info", {"path": "packed.zip"}, "cases"),
+    ("check", {"run": "run", "inputs": ["packed.zip"]}, "verdicts"),
     ("prepare", {"root": "cohort"}, "files"),
     ("recipes", {"name": "t1_to_t2_brain"}, "data"),
     ("recipes", {"cohort": "prepared"}, None),
@@ -113,6 +116,7 @@ def test_an_agent_calls_commands_over_stdio_and_writes_nothing(cohort, prepared,
     mcp, anyio = pytest.importorskip("mcp"), pytest.importorskip("anyio")
     words = ["-m", "voxlate", "mcp", str(tmp_path)]
     environment = {"PYTHONPATH": str(SOURCE), "VOXLATE_CACHE": str(tmp_path.parent / "cache")}
+    shutil.make_archive(str(tmp_path / "packed"), "zip", cohort)
     before, reports = sorted(tmp_path.rglob("*")), []
 
     async def report(_, __, text):

@@ -55,7 +55,7 @@ def info(
 ) -> dict[str, Any]:
     """Describe a scan (grid, unit, range), a cohort or a model.
 
-    path: Scan, DICOM folder or FOLDER#series, cohort, output of synth, run or weights.
+    path: Scan, DICOM folder, FOLDER#series, zip, cohort, output of synth, run or weights.
     max_volume: Largest scan that is read. Default: 4GB.
     """
 
