@@ -6,9 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import typer
@@ -55,10 +53,7 @@ def in_python(name: str) -> set[str]:
     """The keywords of the functions of a command."""
     found = set[str]()
     for one in FUNCTIONS.get(name, (name.replace("-", "_"),)):
-        for parameter in inspect.signature(getattr(package, one)).parameters.values():
-            found.add(parameter.name)
-            if parameter.name == "options":
-                found |= {field.name for field in fields(get_args(parameter.annotation)[0])}
+        found |= inspect.signature(getattr(package, one)).parameters.keys()
     return found
 
 
