@@ -9,8 +9,7 @@ import ast
 import inspect
 import re
 import types
-from collections.abc import Callable, Iterator
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import indent
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -18,7 +17,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import voxlate
 from voxlate.base.options.option import option_of, without_notes
 from voxlate.base.options.table import field_types
-from voxlate.commands.api.progress import Reporter
 from voxlate.training.recipe.settings import Synthesis
 
 STUB = Path(voxlate.__file__).with_suffix(".pyi")
@@ -53,25 +51,24 @@ def _definition(name: str, value: Any) -> str:
         return ""
     signature = inspect.signature(value)
     own = inspect.signature(inspect.unwrap(value)).parameters
-    parameters, marked, tables = list[str](), False, list[Any]()
+    table: Any = own["options"].annotation if "options" in own else None
+    keywords = {} if table is None else field_types(table)
+    parameters, marked = list[str](), False
     for parameter in signature.parameters.values():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             continue
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY and not marked:
             parameters.append("*")
             marked = True
-        hint = own[parameter.name].annotation
-        if parameter.name in ("options", "progress"):
-            hint = parameter.annotation
-            tables += [
-                kind for kind in get_args(hint) if is_dataclass(kind) and kind is not Reporter
-            ]
-        parameters.append(_parameter(parameter.name, hint, parameter.default))
-    if tables:
-        parameters += ([] if marked else ["*"]) + [*_keywords(tables[0])]
+        hint, default = parameter.annotation, parameter.default
+        if parameter.name in keywords:
+            hint = keywords[parameter.name]
+            default = ... if default is parameter.empty else default  # where `options` state it
+        elif parameter.name not in ("options", "progress"):
+            hint = own[parameter.name].annotation
+        parameters.append(_parameter(parameter.name, hint, default))
     if name.startswith("synthesi"):  # takes all keys of a recipe's synth table
-        known = field_types(tables[0])
-        parameters += [f"{key}: Any = ..." for key in field_types(Synthesis) if key not in known]
+        parameters += [f"{key}: Any = ..." for key in field_types(Synthesis) if key not in keywords]
     lines = "".join(f"    {parameter},\n" for parameter in parameters)
     doc = indent(inspect.cleandoc(value.__doc__).replace("\\", "\\\\"), "    ").strip()
     head = f"def {name}(\n{lines}) -> {_returned(value, signature.return_annotation)}:"
@@ -94,13 +91,6 @@ def _returned(value: Any, kind: Any) -> str:
         imported[own] = home
         kind = re.sub(rf"\b{quoted}\b", own, kind)
     return kind
-
-
-def _keywords(table: Any) -> Iterator[str]:
-    defaults = {field.name: field.default for field in fields(table)}
-    for name, hint in field_types(table).items():
-        default = defaults[name]
-        yield _parameter(name, hint, ... if default is MISSING else default)
 
 
 def _parameter(name: str, hint: Any, default: Any) -> str:

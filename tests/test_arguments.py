@@ -12,7 +12,7 @@ import voxlate as package
 from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.base.options.check import check_options, check_value, read_text
-from voxlate.base.options.option import Option, flag_of, option_of
+from voxlate.base.options.option import Option, flag_of, option_of, without_notes
 from voxlate.base.options.table import field_types, text_type
 from voxlate.commands.api.images import Syntheses
 
@@ -71,8 +71,9 @@ def test_python_and_the_command_line_refuse_the_same_option_in_the_same_sentence
     hint = field_types(table)[name]
     flag = flag_of(name, option_of(hint))
     answer = voxlate(command, *line.split(), *required(table), flag, text)
+    number = text_type(hint) in (int, float) and text != "many"
     with pytest.raises(BadInput) as error:
-        check_options(table, None, {name: text})
+        check_options(table, None, {name: text_type(hint)(float(text)) if number else text})
     assert answer.code == 2
     sentence = str(error.value)
     assert sentence.startswith(f"{name}: expected ")
@@ -108,6 +109,12 @@ def test_every_option_refuses_objects_of_another_type_in_one_sentence(table, nam
         assert "\n" not in said
         assert f"({type(wrong).__name__})" in said
     option = option_of(hint)
+    members = get_args(without_notes(hint)) or (without_notes(hint),)
+    swapped: list[Any] = [True, "0"] if {int, float} & {*members} else []
+    swapped += [1, "true"] if bool in members else []
+    for wrong in (value for value in swapped if type(value) not in members):
+        with pytest.raises(BadInput):
+            check_options(table, None, {name: wrong})
     if option is not None and get_origin(text_type(hint)) is tuple:
         with pytest.raises(
             BadInput, match=f"--x: expected {len(get_args(text_type(hint)))} numbers"

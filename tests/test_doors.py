@@ -3,11 +3,10 @@
 import inspect
 import json
 import re
+import shutil
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import typer
@@ -54,10 +53,7 @@ def in_python(name: str) -> set[str]:
     """The keywords of the functions of a command."""
     found = set[str]()
     for one in FUNCTIONS.get(name, (name.replace("-", "_"),)):
-        for parameter in inspect.signature(getattr(package, one)).parameters.values():
-            found.add(parameter.name)
-            if parameter.name == "options":
-                found |= {field.name for field in fields(get_args(parameter.annotation)[0])}
+        found |= inspect.signature(getattr(package, one)).parameters.keys()
     return found
 
 
@@ -97,6 +93,8 @@ def test_mypy_refuses_wrong_names_and_types_of_options(tmp_path, monkeypatch):
 CALLS = [
     ("info", {"path": "cohort"}, "cases"),
     ("check", {"run": "run", "inputs": ["t1=cohort/case0/t1.nii.gz"]}, "verdicts"),
+    ("info", {"path": "packed.zip"}, "cases"),
+    ("check", {"run": "run", "inputs": ["packed.zip"]}, "verdicts"),
     ("prepare", {"root": "cohort"}, "files"),
     ("recipes", {"name": "t1_to_t2_brain"}, "data"),
     ("recipes", {"cohort": "prepared"}, None),
@@ -113,6 +111,7 @@ def test_an_agent_calls_commands_over_stdio_and_writes_nothing(cohort, prepared,
     mcp, anyio = pytest.importorskip("mcp"), pytest.importorskip("anyio")
     words = ["-m", "voxlate", "mcp", str(tmp_path)]
     environment = {"PYTHONPATH": str(SOURCE), "VOXLATE_CACHE": str(tmp_path.parent / "cache")}
+    shutil.make_archive(str(tmp_path / "packed"), "zip", cohort)
     before, reports = sorted(tmp_path.rglob("*")), []
 
     async def report(_, __, text):

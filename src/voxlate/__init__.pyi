@@ -55,7 +55,7 @@ def info(
 ) -> dict[str, Any]:
     """Describe a scan (grid, unit, range), a cohort or a model.
 
-    path: Scan, DICOM folder or FOLDER#series, cohort, output of synth, run or weights.
+    path: Scan, DICOM folder, FOLDER#series, zip, cohort, output of synth, run or weights.
     max_volume: Largest scan that is read. Default: 4GB.
     """
 
@@ -79,7 +79,7 @@ def manifest(
 
     root: Folder of scans.
     out: Table to write. Default: COHORT/cases.csv.
-    options: Layout, whose fields may also be given by name (changes):
+    options: Layout, whose fields may also be given by name:
       pattern: Path of scans, with {patient}, {case}, {modality}.
       manifest: Table (CSV, TSV): cases, patients and paths.
       preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
@@ -116,7 +116,7 @@ def phantom(
 
     out: Output folder.
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    options: PhantomOptions, whose fields may also be given by name (changes):
+    options: PhantomOptions, whose fields may also be given by name:
       cases: Number of cases. Default: 24, of ct one of each CT.
       size: Number of voxels in x, y and z. Default: 96 96 48. Not with labels.
       ct: Real CT, or folder of CTs, whose MR is drawn in place of simulated heads.
@@ -169,7 +169,7 @@ def prepare(
     root: Folder with one folder per case, or a manifest (CSV).
     out: Output folder.
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    options: PrepareOptions, whose fields may also be given by name (changes):
+    options: PrepareOptions, whose fields may also be given by name:
       executor: Workers: local (processes) or ray.
       workers: Number of workers.
       address: Ray cluster: HOST:PORT or auto.
@@ -261,7 +261,7 @@ def survey(
 
     root: Folder with one folder per case, or a manifest (CSV).
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    options: PrepareOptions, whose fields may also be given by name (changes):
+    options: PrepareOptions, whose fields may also be given by name:
       executor: Workers: local (processes) or ray.
       workers: Number of workers.
       address: Ray cluster: HOST:PORT or auto.
@@ -321,7 +321,7 @@ def export(
     out: Folder that synth wrote, or one case's folder in it; or a CT in HU.
     dicom: New folder for the DICOM series.
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    options: ExportOptions, whose fields may also be given by name (changes):
+    options: ExportOptions, whose fields may also be given by name:
       like: DICOM series of the source, for one case (default: as the provenance states it); with for pet an image on the PET's grid.
       enhanced: One enhanced object of many frames for each CT or MR image. Default: False.
       accept_untrusted: Hand on untrusted images. Default: False.
@@ -351,7 +351,7 @@ def export_for(
     out: Folder that synth wrote, or one case's folder in it; or a CT in HU.
     to: New folder of the images or of the model.
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    options: ConsumerOptions, whose fields may also be given by name (changes):
+    options: ConsumerOptions, whose fields may also be given by name:
       consumer: User of a CT, in whose units it is written to out: planning, proton, ultrasound, pet.
       beam: Direction of protons or of a transducer: gantry angle, or x,y,z (RAS). Default: 0, from the front; ultrasound: 0,0,-1, from the vertex.
       table: CSV of your scanner, hu,rsp (proton) or hu,electron_density (planning). Default: Schneider 1996.
@@ -384,7 +384,7 @@ def export_model(
 
     run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
     out: New folder of the images or of the model.
-    options: ModelOptions, whose fields may also be given by name (changes):
+    options: ModelOptions, whose fields may also be given by name:
       weights: Numbers in which the weights are stored; the loss is measured. Default: 'float32'.
       answer: Prediction: mean or sample (default: of the last stage).
       steps: Steps of the sampler, which are fixed in the model.
@@ -419,7 +419,7 @@ def listen(
     run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
     out: Folder of the queue, on a disk of its own.
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    options: ListenOptions, whose fields may also be given by name (changes):
+    options: ListenOptions, whose fields may also be given by name:
       allow: AE title of a sender that is allowed. One or a list.
       to: Node that takes the images.
       port: Port to listen on. From 1 to 65535. Default: 11112.
@@ -450,7 +450,7 @@ def push(
 
     run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
     repo: Repository, which is created if it is absent.
-    options: PushOptions, whose fields may also be given by name (changes):
+    options: PushOptions, whose fields may also be given by name:
       dry_run: New folder that is written in place of the upload.
       scores: Scored folder of the run's images, for the card.
       licence: Licence of the model, as its users will read it; of a starter, Apache-2.0. Default: 'not stated'.
@@ -489,7 +489,7 @@ def check(
     run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
     inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    options: CheckOptions, whose fields may also be given by name (changes):
+    options: CheckOptions, whose fields may also be given by name:
       pattern: Path of scans, with {patient}, {case}, {modality}.
       manifest: Table (CSV, TSV): cases, patients and paths.
       preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
@@ -602,7 +602,7 @@ def synthesise(
     inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
     out: Output folder.
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    options: SynthOptions, whose fields may also be given by name (changes):
+    options: SynthOptions, whose fields may also be given by name:
       executor: Workers: local (processes) or ray.
       workers: Number of workers.
       address: Ray cluster: HOST:PORT or auto.
@@ -728,7 +728,7 @@ def synthesize(
     inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
     out: Output folder.
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    options: SynthOptions, whose fields may also be given by name (changes):
+    options: SynthOptions, whose fields may also be given by name:
       executor: Workers: local (processes) or ray.
       workers: Number of workers.
       address: Ray cluster: HOST:PORT or auto.
@@ -787,7 +787,7 @@ def compare(
     """Compare scored methods by paired tests.
 
     folders: Scored folders of the same cases.
-    options: CompareOptions, whose fields may also be given by name (changes):
+    options: CompareOptions, whose fields may also be given by name:
       reference: Folder against which the others are tested. Default: the best one.
       report: HTML page with the table and pictures.
       answer: Naive baseline that is compared instead of the synthesised images. Default: 'synthesis'.
@@ -852,7 +852,7 @@ def evaluate(
     truth: Cohort with the true scans.
     cases: Cases to score, instead of those of the split. Not with run.
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    options: EvaluateOptions, whose fields may also be given by name (changes):
+    options: EvaluateOptions, whose fields may also be given by name:
       executor: Workers: local (processes) or ray.
       workers: Number of workers.
       address: Ray cluster: HOST:PORT or auto.
@@ -930,7 +930,7 @@ def adapt(
     data: Prepared cohort of the other site, with a held-out case.
     out: Output folder.
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    options: AdaptOptions, whose fields may also be given by name (changes):
+    options: AdaptOptions, whose fields may also be given by name:
       minutes: Training time on this machine. Default: 5.
       steps: Number of steps instead of minutes.
       replay: Prepared cohort of the old site, which is replayed. Default: that of the run.
@@ -982,7 +982,7 @@ def calibrate(
     run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
     cohort: Cases with true scans that training did not use.
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    options: CalibrateOptions, whose fields may also be given by name (changes):
+    options: CalibrateOptions, whose fields may also be given by name:
       executor: Workers: local (processes) or ray.
       workers: Number of workers.
       address: Ray cluster: HOST:PORT or auto.
@@ -1031,7 +1031,7 @@ def import_weights(
     source: Origin of the weights: xmodality; kl-f4 or kl-f8 for an autoencoder of latent diffusion; or a package: diffusers, monai, nnunet, konfai, pix2pix.
     weights: Published file (safetensors), or a package's own file or folder.
     out: Output folder.
-    options: ImportOptions, whose fields may also be given by name (changes):
+    options: ImportOptions, whose fields may also be given by name:
       changes: Change of a key of the recipe, such as train.steps=500. A dict.
       recipe: Recipe that states the inputs and the preprocessing of another package's model.
       spacing_mm: Voxel size in mm of another package's model, to which scans are resampled. In the order z, y, x.
@@ -1071,7 +1071,7 @@ def plan(
     data: Prepared cohort.
     out: TOML file of the recipe.
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    options: PlanOptions, whose fields may also be given by name (changes):
+    options: PlanOptions, whose fields may also be given by name:
       minutes: Training time on this machine. Default: 60.
       memory_bytes: Memory of the training, such as 8GB. Default: most of the free memory.
       mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
@@ -1130,7 +1130,7 @@ def train(
     data: Prepared cohort. For a run only needed if the cohort was moved.
     out: Output folder. Not needed when continuing a run.
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    options: TrainOptions, whose fields may also be given by name (changes):
+    options: TrainOptions, whose fields may also be given by name:
       minutes: Training time of auto (default: 60), or additional time of a finished run (+30).
       memory_bytes: Memory of the training, such as 8GB. Default: most of the free memory.
       mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
@@ -1174,7 +1174,7 @@ def serve(
     runs: run folders, weights files, starter:NAME or hf://NAME/REPO; without any, the installed starters.
 
     progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    options: ServeOptions, whose fields may also be given by name (changes):
+    options: ServeOptions, whose fields may also be given by name:
       data: Folder of uploads, queue and results (default: in the user's cache).
       root: Folder below which the page may read scans, and write prepared cohorts and runs.
       port: Port of the page. From 1 to 65535. Default: 8765.

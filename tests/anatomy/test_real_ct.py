@@ -154,12 +154,16 @@ def test_a_spacing_that_is_asked_for_is_that_of_all_images(folder):
     assert body.hu.shape == body.labels.shape
 
 
+T1 = [(-1000, -850, -110, 0, 50, 300), (-1000, -900, 1500, -200, 300, -700)]  # of HU
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"ct": "MR"},
         {"ct": "NOTHING"},
         {"ct": "CLIPPED"},
+        {"ct": "SCALED"},
         {"size": (9, 9, 9)},
         {"lesion": "tumour"},
         {"stripped": True},
@@ -173,6 +177,8 @@ def test_what_is_no_ct_and_options_that_do_not_fit_are_refused(folder, tmp_path,
         "MR": write(tmp_path / "mr.nii.gz", torso() + 1000),
         "NOTHING": tmp_path / "none",
         "CLIPPED": write(tmp_path / "cut.nii.gz", torso().clip(-1000, 400)),
+        # as a T1 is, linearly to -1000 to 1500: bright fat, grey muscle, dark bone
+        "SCALED": write(tmp_path / "scaled.nii.gz", np.interp(torso(), *T1)),
     }
     changes = {key: paths.get(value, value) if isinstance(value, str) else value for key, value in changes.items()}  # fmt: skip
     with pytest.raises(BadInput):

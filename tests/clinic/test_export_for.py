@@ -134,9 +134,12 @@ def test_planning_gets_transverse_slices_of_a_sagittal_ct_and_air_around_the_bod
 
 def test_slices_are_square_and_those_where_the_scan_cuts_the_body_off_are_counted(export, tmp_path):
     path = save(tmp_path / "case.nii.gz", head()[20:])  # of a ball from voxel 5 to 58
-    facts = export(path, "planning").facts["case"]
-    folder = tmp_path / "TO" / "case"
+    done = export(path, "planning")
+    facts, folder = done.facts["case"], tmp_path / "TO" / "case"
     assert facts["grid"].startswith("64×64×64")
+    (caution,) = (said for said in done.messages if said.code == "cut-outline")
+    assert caution.grade == "caution"
+    assert caution.text in facts["cautions"]
     # slices whose circle reaches the cut, over 20 mm or more: half chords of 10 mm at 23 mm from the centre
     assert facts["cut_slices"] == pytest.approx(2 * np.sqrt(54**2 - 23**2 - 10**2) / 2, abs=2)
     assert not facts["resampled"]

@@ -12,6 +12,7 @@ from voxlate.base.messages import message
 from voxlate.clinic.archive import write_objects_of
 from voxlate.clinic.dicom_out import export_dicom
 from voxlate.evaluation.intervals.expected import expected_errors
+from voxlate.evaluation.reports.page import report as write_report
 from voxlate.page.views import _volumes
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume
@@ -103,6 +104,7 @@ def test_every_receiver_reads_the_same_expected_error(series, voxlate, tmp_path)
     assert facts["expected_error"]["ct"] == view.expected == said
     texts = [element.value for element in report.iterall() if element.keyword == "TextValue"]
     assert said in texts
+    assert said in write_report(case.parent, tmp_path / "report.html").read_text()
 
 
 @pytest.fixture

@@ -239,8 +239,15 @@ def test_a_metric_of_the_users_own_stands_in_the_table_beside_the_others(
     assert spoilt["synthesis"]["whole.mae"] == mae, "each function has arrays of its own"
     for name in ("broken", "missing", "mae"):
         assert voxlate(*words, f"my_metrics:{name}", "--allow-code").code == 2
-    (row,) = evaluate(tmp_path / "out", tmp_path / "cohort", metrics=[largest]).rows
-    assert row.scores["largest"] == 300
+    scores = evaluate(tmp_path / "out", tmp_path / "cohort", metrics=[largest, absent])
+    assert scores.rows[0].scores["largest"] == 300
+    (said,) = (one for one in scores.header["messages"] if one["code"] == "not-finite")
+    assert said["numbers"]["values"] == 1
+    assert "1 not finite" in scores.short_table()._repr_html_()
+
+
+def absent(truth, synthesis, inside):
+    return np.inf
 
 
 def largest(truth, synthesis, inside):

@@ -18,7 +18,7 @@ import voxlate as package
 from dicom_slices import mr_slice, save
 from scans import change_scan
 from voxlate.base.errors import BadInput
-from voxlate.scans.formats.archive import unpacked_beside
+from voxlate.scans.formats.archive import unpacked
 
 
 def finished(made, place: str) -> str:
@@ -175,6 +175,7 @@ def test_each_fitting_series_of_a_study_is_a_choice_and_no_localiser_is(page, ru
             header = mr_slice(level, "1.2", f"1.2.{number}")
             header.SeriesDescription = text
             save(header, tmp_path / "study" / text / f"{level}.dcm")
+    (tmp_path / "study" / ".DS_Store").touch()
     whole = tmp_path / "study.zip"
     shutil.make_archive(str(whole.with_suffix("")), "zip", tmp_path / "study")
     place = made.upload(whole).headers["location"]
@@ -182,7 +183,7 @@ def test_each_fitting_series_of_a_study_is_a_choice_and_no_localiser_is(page, ru
     assert chosen == ["study/t1_iso", "study/t1_tra"]
     synthesised(made, place, "run", scan="study/t1_tra", anyway=1)
     assert made.client.post(f"{place}/synthesise", data={"run": "run", "scan": "x"}).is_error
-    assert unpacked_beside(whole) == tmp_path / "study"  # which has the same files
+    assert unpacked(whole) == (tmp_path / "study", 1)  # which has the same files
     slice_file = tmp_path / "study" / "t1_iso" / "0.dcm"
     kept = slice_file.read_bytes()
     for others in (kept[:-1] + bytes([kept[-1] ^ 1]), None):  # another study of the same sizes
@@ -190,11 +191,11 @@ def test_each_fitting_series_of_a_study_is_a_choice_and_no_localiser_is(page, ru
         if others:
             slice_file.write_bytes(others)
         with pytest.raises(BadInput):
-            unpacked_beside(whole)
+            unpacked(whole)
     shutil.rmtree(tmp_path / "study")
-    assert (unpacked_beside(whole) / "t1_iso" / "0.dcm").is_file()
+    assert (unpacked(whole)[0] / "t1_iso" / "0.dcm").is_file()
     shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "study")
-    assert unpacked_beside(tmp_path / "packed.zip") == tmp_path / "packed" / "study"
+    assert unpacked(tmp_path / "packed.zip")[0] == tmp_path / "packed" / "study"
 
 
 def test_a_folder_of_the_machine_is_synthesised_in_its_place(page, run, cohort, tmp_path):

@@ -1,13 +1,47 @@
 """Where slices are too thick to tell the crown's bone from the brain, a starter says so, and its intervals do, too."""
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 import pytest
 
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.scans.formats.io import read_volume
-from voxlate.scans.images.grid import canonical
+from voxlate.scans.images.grid import Volume, canonical
 from voxlate.scans.images.mask import foreground
+from voxlate.synthesis.calibration import Calibrations
 from voxlate.training.model import load
+
+
+@dataclass(frozen=True)
+class OfPlanes:
+    """The calibrations of a model, as if their cases were read in these numbers of planes."""
+
+    own: Calibrations
+    planes: tuple[int, ...]
+
+    def find(self, facts):
+        found = self.own.find(facts)
+        return replace(found, header=replace(found.header, planes=self.planes))
+
+    def messages(self, facts):
+        return self.own.messages(facts)
+
+
+@pytest.mark.parametrize(("planes", "has_intervals"), [((1,), True), ((3,), False), ((), False)])
+def test_a_case_read_in_one_plane_has_intervals_only_of_cases_that_were_read_so(
+    shipped_starters, planes, has_intervals
+):
+    model = load(shipped_starters / "head-mr-to-ct", device="cpu")
+    model = replace(model, calibrations=OfPlanes(model.calibrations, planes))
+    values = np.zeros((1, 6, 24, 24), np.float32)
+    values[:, 1:5, 4:20, 4:20] = np.random.default_rng(0).uniform(500, 1000, (4, 16, 16))
+    scan = Volume(values, np.diag([8.0, 8, 20, 1]), "a.u.", "mr")
+    made = model.synthesise({"mr": scan}, warn=lambda _: None, anyway=True)
+    assert bool(made.low) == has_intervals
+    assert ("no-intervals" in {said.code for said in made.warnings}) == (not has_intervals)
+    assert (made.provenance["planes"], made.provenance["planes_read"]) == ("all", ["SAR"])
+    assert not made.std, "one plane says nothing of how planes differ"
 
 
 @pytest.mark.parametrize(("slices", "thick"), [(14, True), (56, False)])

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -175,6 +176,11 @@ def test_the_demo_shows_a_starter_on_a_scan_by_its_name(starter, voxlate, cohort
     assert left.std() > 10
     assert right.std() > 10
     assert "expected --real SCAN" in voxlate("demo", "--starter", "starter:tiny").err
+    noise = np.random.default_rng(0).uniform(1, 100, (32, 32, 8)).astype(np.float32)
+    nib.save(nib.Nifti1Image(noise, np.diag([2.0, 2, 3, 1])), tmp_path / "t1.nii.gz")
+    refused = voxlate("demo", "--real", tmp_path / "t1.nii.gz", "--out", tmp_path / "noise")
+    assert refused.code == 3
+    assert "voxlate synth starter:tiny" in refused.err, "which has the option that it names"
 
 
 def test_python_takes_a_starter_as_the_command_line_does(starter, cohort, tmp_path):

@@ -30,6 +30,9 @@ from voxlate.scans.images.mask import (
 SOFT_HU = -15.0  # soft tissue without fat; fat and marrow are below
 BONE_HU = 130.0
 _AIR_HU, _HARD_HU = -900.0, 500.0  # air and bone, which every CT has: others are clipped or no CT
+# Of tissue denser than lung, the range from fat to enhanced organs holds 0.84 and more in each of 5 CTs, 0.69 and more in
+# drawn ones, and 0.59 at most in each of 28 MRs that were scaled to HU in five ways.
+_LUNG_HU, _SOFT_RANGE_HU, _LEAST_SOFT = -500.0, (-130.0, 100.0), 0.64
 _CALM_MM = 1.5  # half the width of means that remove noise
 _CALM_SDS = 2.5  # of noise: larger differences are structure
 _DENSE_HU = 300.0
@@ -94,6 +97,13 @@ def read_ct(
     body = foreground(volume)
     if not (body & (volume.data[0] > SOFT_HU)).any():
         raise BadInput(f"{path}: expected a CT of a body, found air alone. Leave it out.")
+    low, high = _SOFT_RANGE_HU
+    tissue = volume.data[0][body & (volume.data[0] > _LUNG_HU)]
+    share = float(np.mean((tissue > low) & (tissue < high)))
+    if share < _LEAST_SOFT:
+        raise BadInput(
+            f"{path}: expected a CT, of whose tissue at least {_LEAST_SOFT:.0%} are in {low:g} to {high:g} HU, found {share:.0%}, as of an MR that was scaled to HU. Give the CT."
+        )
     hu = np.clip(volume.data[0], LEAST_HU, MOST_HU)
     calm = _without_noise(hu, body, spacing)
     codes = _codes_of(labels, volume.grid, table)

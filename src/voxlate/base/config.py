@@ -7,9 +7,10 @@ import json
 import re
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, repeat
+from numbers import Real
 from typing import (
     Annotated,
     Any,
@@ -70,12 +71,31 @@ def fill(
     """Fill settings of the given kind from nested tables; raises BadInput naming the key, the value and the fix.
 
     The text "none" or "unset" of an optional key leaves it unset. change: what to do about a wrong value, with KEY for
-    its name; code: every "my_package.my_module:MyNet" that may be imported (see `imports`).
+    its name; code: every "my_package.my_module:MyNet" that may be imported (see `imports`). No text becomes a number.
     """
     try:
-        return adapter(kind).validate_python(_without_unset(kind, values), context=code)
+        found = adapter(kind).validate_python(_without_unset(kind, values), context=code)
     except ValidationError as error:
         raise BadInput(f"{where}: {_sentences(kind, error.errors(), change)}") from error
+    for name in converted("", values, found):
+        raise BadInput(
+            f"{where}: expected of '{name}': a number or a truth, found another type. {change.replace('KEY', name)}"
+        )
+    return found
+
+
+def converted(name: str, value: Any, taken: Any) -> Iterator[str]:
+    """The place of each number or truth, below a name, that was made of a text or of one another."""
+    parts = vars(taken) if dataclasses.is_dataclass(taken) else taken
+    if isinstance(parts, Mapping) and isinstance(value, Mapping):
+        for key in parts.keys() & value.keys():
+            yield from converted(f"{name}.{key}".strip("."), value[key], parts[key])
+    elif isinstance(parts, list | tuple):
+        yield from chain.from_iterable(map(converted, repeat(name), value, parts))
+    elif isinstance(taken, Real) and (
+        isinstance(value, str) or isinstance(value, bool) != isinstance(taken, bool)
+    ):
+        yield name or "value"
 
 
 # what fills settings of a kind and writes them; kept, for a recipe's takes 45 ms to make and is needed twice a reading

@@ -7,13 +7,14 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from voxlate.base.codes import GRADES, Grade, codes
-from voxlate.base.errors import first_of, plural
+from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.files import write_text
 from voxlate.base.groups import grouped
 
+T = TypeVar("T")
 FILE = "messages.jsonl"
 CAREFUL = 1.5  # times the distance of the training scan that is farthest from their median
 REFUSED = 3.0  # no held-out head of the phantoms reaches it (docs/guides/trust.md)
@@ -64,6 +65,23 @@ class Message:
 
 Say = Callable[[Message], None]
 """Is called with each message."""
+
+
+def reworded(value: T, change: Callable[[str], str]) -> T:
+    """A text, message or error, or plain values with them, after a change of their texts; keys of tables stay."""
+    changed: Any = value
+    match value:
+        case str():
+            changed = change(value)
+        case Message():
+            changed = replace(value, text=change(value.text), case=change(value.case))
+        case BadInput():
+            changed = type(value)(change(str(value)))
+        case list() | tuple():
+            changed = [reworded(entry, change) for entry in value]
+        case dict():
+            changed = {key: reworded(entry, change) for key, entry in value.items()}
+    return cast(T, changed)
 
 
 def message(

@@ -122,9 +122,9 @@ class _Case:
             writer.writerow([f"{value:.4f}" if np.isfinite(value) else "" for value in row])
         write_text(self.to / name, text.getvalue())
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, code: str = "consumer") -> None:
         """Add a message on the case."""
-        self.done.messages.append(message("consumer", text, case=self.files.case))
+        self.done.messages.append(message(code, text, case=self.files.case))
 
 
 def export_for(
@@ -230,11 +230,13 @@ def _check(options: ConsumerOptions) -> None:
 
 def _write_facts(case: _Case) -> None:
     """Write what the maps are, and from which image."""
+    said = (one for one in case.done.messages if one.case == case.files.case)
     facts = {
         "voxlate": __version__,
         "consumer": case.done.consumer,
         "notice": NOTICE,
         "do_not_trust": why_not(case.files.provenance),
+        "cautions": [one.text for one in said if one.grade == "caution"],
         "expected_error": {} if case.files.folder is None else expected_errors(case.files.folder),
         "ct": case.files.files[""].name,
         "ct_hash": content_hash(case.files.files[""]),
@@ -428,7 +430,8 @@ def _planning(case: _Case, options: ConsumerOptions) -> None:
     cut = cut_slices(body, within(case.ct, ct.grid), ct.grid.spacing_mm[2])
     if cut and options.plane == "axial":  # slices of other planes end at the neck
         case.say(
-            f"the scan cuts the body off in {cut} of {len(body)} slices: beyond it they show air where the patient is."
+            f"the scan cuts the body off in {cut} of {len(body)} slices: beyond it they show air where the patient is.",
+            "cut-outline",
         )
     table = _table(options)
     _say_beyond(case, table, ct.data[0][body])

@@ -136,10 +136,6 @@ class Tools:
                 for file in {part, re.sub("_small(?=[^/]*$)", "", part)}:
                     if os.path.isfile(file):
                         self.check_places(name, _tables(Path(file)))
-                if not self.write and part.lower().endswith(".zip"):
-                    raise BadInput(
-                        f"{name}: expected scans that need no unpacking without --write, found {text!r}. Give the unpacked folder."
-                    )
 
     def holds(self, place: str) -> bool:
         """Whether a path is in one of the folders."""

@@ -122,6 +122,7 @@ def _fit(
         units={name: facts.units[name] for name in rules},
         halves={name: (high - low) / 2 for name, (low, high) in facts.target_scales.items()},
         made_by=software(),
+        planes=tuple(sorted({case.planes for case in data.values()} - {0})),
     )
     return Calibration(fitted, widths, fit_references(patches, owners, seed))
 

@@ -16,6 +16,7 @@ from voxlate.checks.out_of_distribution import Patches
 from voxlate.checks.truths import KEPT, LEFT_OUT, fault_messages, has_other_size, judge
 from voxlate.evaluation.intervals.calibration_cases import (
     BODY_VOXELS,
+    PLANES,
     CaseData,
     TrueImage,
     choose_voxels,
@@ -29,9 +30,11 @@ from voxlate.scans.cases.layout import lay_out
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import Volume, orient, same_grid
+from voxlate.synthesis.calibration import with_spread
 from voxlate.synthesis.inputs import is_in_training, preparation_for
 from voxlate.synthesis.intervals import OutputGrid, find_output_grid, patches_in, sources_of
 from voxlate.synthesis.model import Model, sample
+from voxlate.synthesis.planes import planes_read
 
 FEWEST = 2  # patients of a calibration
 HOLD_BACK = "Hold back more: prepare with other --shares."
@@ -90,7 +93,7 @@ class CalibrationJob:
         """The file of a case's data, and a hash of all that decides them."""
         model = self.model
         weights, synth = model.facts.weights_hash, model.synthesis_options
-        options = (weights, synth, self.seed, content, self.rules, BODY_VOXELS)
+        options = (weights, synth, self.seed, content, self.rules, BODY_VOXELS, PLANES)
         digest = hashlib.sha256(repr(options).encode()).hexdigest()[:16]
         return self.folder / f"{case.case}.{digest}.safetensors", digest
 
@@ -139,9 +142,11 @@ class CalibrationJob:
                 images, _ = sample(model, inputs, self.seed, context.progress)
             sources = sources_of(facts, prepared)
             resampled = [output_grid.resample(source) for source in sources]
+            planes = planes_read(facts, prepared.header) if facts.data.planes else ()
             for name, image in images.items():
+                predicted = with_spread(image.prediction) if planes else image.prediction
                 voxels[name] = choose_voxels(
-                    image.prediction.map(output_grid.resample),
+                    predicted.map(output_grid.resample),
                     facts.scales[name],
                     truths[name],
                     resampled,
@@ -149,7 +154,7 @@ class CalibrationJob:
                     generator,
                 )
             patches.append(patches_in(facts, prepared, sources))
-        write_case(*self._place(case, content), voxels, patches)
+        write_case(*self._place(case, content), voxels, patches, len(planes))
 
     def _truths(
         self,

@@ -63,7 +63,7 @@ class SynthesisedImage:
     @property
     def physical_sd(self) -> np.ndarray | None:
         """The standard deviation over samples and planes in physical units; None for a single image or plane."""
-        if self.prediction.sd is None or not self.prediction.sd.any():
+        if self.prediction.sd is None:
             return None
         half = np.float32(self.half)
         return in_slabs(lambda slab: slab * half, self.prediction.sd)

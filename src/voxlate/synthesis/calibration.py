@@ -18,6 +18,7 @@ from voxlate.base.records import (
     NotNegative,
     Number,
     Positive,
+    Several,
     Share,
     ShortDigest,
     Text,
@@ -66,6 +67,13 @@ class Prediction:
         return Prediction(change(self.values), sd, tuple(map(change, self.states)))
 
 
+def with_spread(prediction: Prediction) -> Prediction:
+    """The prediction with a standard deviation of 0 where it has none, which tells networks of widths that it is of one plane."""
+    if prediction.sd is not None:
+        return prediction
+    return replace(prediction, sd=np.zeros_like(prediction.values))
+
+
 @dataclass(frozen=True)
 class Comparison:
     """The results of a method of intervals on the held-out patients, by cross-validation.
@@ -109,7 +117,8 @@ class Header:
     weights: hash of the weights file; synth: the synthesis options of the images; confidence: with which the share
     outside is below 1 - coverage, as `bound` counts; cases: content hashes of each case's files; split: of the cases;
     units, halves: of each target, with the size of one network unit in physical units; widened: by target, where
-    `patients` counts synthetic heads instead.
+    `patients` counts synthetic heads instead; planes: the numbers of planes in which cases were read, of a model of
+    several planes.
     """
 
     weights: ShortDigest
@@ -126,6 +135,7 @@ class Header:
     halves: dict[Name, Positive]
     made_by: dict[Text, Text] = field(default_factory=dict)
     widened: dict[Name, Widening] | None = None
+    planes: tuple[Several, ...] = ()
 
     def factor(self, target: str) -> float:
         """The factor by which the intervals of a target are widened; 1 for those of patients."""
@@ -181,7 +191,8 @@ class Calibration:
         shape = (2, *prediction.values.shape)
         if name in self.widths:
             distances = np.empty(shape, np.float32)
-            for planes, features in features_in_slabs(prediction.values, sources, prediction.sd):
+            shown = with_spread(prediction) if self.header.planes else prediction
+            for planes, features in features_in_slabs(shown.values, sources, shown.sd):
                 distances[:, planes] = self.widths[name].predict(features)
         else:
             distances = np.ones(shape, np.float32)

@@ -31,6 +31,7 @@ SHARED_IF_EQUAL = (
     "network_units",
     "bound",
     "empty",
+    "planes_read",
 )  # entries of the ensemble if all members agree
 MOST_WIDTH_RATIO = (
     1.25  # between ranges of intensity: those of folds of one cohort differ by a percent

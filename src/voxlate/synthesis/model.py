@@ -66,7 +66,7 @@ from voxlate.synthesis.intervals import (
     sources_of,
 )
 from voxlate.synthesis.network import Network
-from voxlate.synthesis.planes import sample_planes
+from voxlate.synthesis.planes import planes_read, sample_planes
 from voxlate.synthesis.progress import (
     PatchProgress,
     no_report,
@@ -209,7 +209,7 @@ class Model:
         except OSError as error:
             raise system_refusal(error) from error
         calibration, verdict = self.calibration(), None  # refuses one of other images
-        if not facts.may_have_intervals(known):
+        if _why_no_intervals(facts, calibration, known, inputs):
             calibration = None
         messages = [*notes, *inputs.warnings]
         if calibration is not None and calibration.references is not None:
@@ -331,6 +331,7 @@ def synthesise(
     ends = case_intervals(calibration, facts, prepared, images, grid, unused, checked.verdict)
     empty = empty_slices(facts, prepared, model.anatomy, images, found)
     batch = 1 if facts.synth.exact else facts.synth.batch
+    planes = [plane.axes for plane in planes_read(facts, prepared.header)]
     provenance = {
         **model.network.software,
         "case": case,
@@ -339,6 +340,7 @@ def synthesise(
         "inputs": {name: scan or {"voxels": inputs.key} for name, scan in plan["inputs"].items()},
         **dict(zip(COST, (calls, seconds, model.network.device_name, batch))),
         **_provenance(model, inputs, images, ends, calibration, empty),
+        **({"planes_read": planes} if facts.data.planes else {}),
         **({"anyway": True} if checked.grade == "do not trust" else {}),
     }
     result = _on_file_grid(model, images, ends, empty, grid, provenance)
@@ -446,7 +448,7 @@ def _provenance(
 ) -> Table:
     """The entries of the provenance that describe a case's inputs, images and error bounds; entries without content are left out."""
     facts = model.facts
-    warnings = [*inputs.warnings, *_notes(model, inputs.files)]
+    warnings = [*inputs.warnings, *_notes(model, inputs)]
     moved = dict[str, dict[str, Any]]()
     for name, image in images.items():
         if image.move is not None:
@@ -474,15 +476,28 @@ def _provenance(
     return entries if in_training is None else {**entries, "in_training": in_training}
 
 
-def _notes(model: Model, files: Collection[str]) -> list[Message]:
+def _why_no_intervals(
+    facts: Facts, calibration: Calibration | None, files: Collection[str], inputs: CaseInputs
+) -> str:
+    """Why a calibration does not hold for a case; "" where it does, and without a calibration."""
+    if calibration is None:
+        return ""
+    if not facts.may_have_intervals(files):
+        missing = [name for name in facts.data.source if name not in files]
+        return f"the run is calibrated for one missing modality, and this case lacks {' and '.join(missing)}."
+    read = len(planes_read(facts, inputs.prepared.header))
+    if read not in (calibration.header.planes or (len(facts.data.by_plane),)):
+        return f"the slices of this case are read in {plural(read, 'plane')}, and those of no case of the calibration were. Calibrate on scans with slices like these."
+    return ""
+
+
+def _notes(model: Model, inputs: CaseInputs) -> list[Message]:
     """Messages on why a case has no intervals, on missing modalities that were not named, and on a starter."""
-    facts, calibration = model.facts, model.calibration()
+    facts, calibration, files = model.facts, model.calibration(), inputs.files
     notes = [] if model.calibrations is None else model.calibrations.messages(facts)
     texts = list[tuple[str, str]]()
-    if calibration is not None and not facts.may_have_intervals(files):
-        missing = [name for name in facts.data.source if name not in files]
-        why = f"No intervals: the run is calibrated for one missing modality, and this case lacks {' and '.join(missing)}."
-        texts.append(("no-intervals", why))
+    if why := _why_no_intervals(facts, calibration, files, inputs):
+        texts.append(("no-intervals", f"No intervals: {why}"))
     wanted = model.targets_of(files)
     if left := [name for name in facts.targets_for(files) if name not in wanted]:
         why = f"Asked for {' and '.join(model.only)} only: {', '.join(left)} could be synthesised as well."

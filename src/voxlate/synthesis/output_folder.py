@@ -2,13 +2,14 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import lock, relative_to, safe_name, write_json
-from voxlate.base.messages import Message
+from voxlate.base.messages import reworded
 from voxlate.scans.cohorts.pseudonyms import without_names
 from voxlate.synthesis.inputs import contents_of
 from voxlate.synthesis.provenance import difference, provenance_of, read_provenance
@@ -19,7 +20,7 @@ T = TypeVar("T")
 SHARED_SECONDS = 60.0  # that one of several processes waits for another to write shared files
 OF_ONE_CASE = {  # entries of a case's provenance that the folder's provenance does not have
     "case", "bounds", "familiar", "peaks", "contrast", "split", "inputs", "prepared", "warnings", "empty", "images", "in_training", "anyway", "held_out_by",
-    "network_calls", "seconds_per_slice", "device", "batch",
+    "network_calls", "seconds_per_slice", "device", "batch", "planes_read",
 }  # fmt: skip
 
 
@@ -49,19 +50,7 @@ class OutputFolder:
         """A text, message or error, or a table of them, without the names and paths that pseudonyms stand for."""
         if self.hidden is None:
             return value
-        cleaned: Any = value
-        match value:
-            case str():
-                cleaned = without_names(value, self.hidden)
-            case Message():
-                cleaned = replace(value, text=self.clean(value.text), case=self.clean(value.case))
-            case BadInput():
-                cleaned = type(value)(self.clean(str(value)))
-            case list() | tuple():
-                cleaned = [self.clean(entry) for entry in value]
-            case dict():
-                cleaned = {key: self.clean(entry) for key, entry in value.items()}
-        return cast(T, cleaned)
+        return reworded(value, partial(without_names, names=self.hidden))
 
     def runs_from(self, folder: Path, members: Collection[int] | None = None) -> dict[str, Any]:
         """The entries of a provenance on where models are: `run`, the first, and of an ensemble also `runs`, all of them.

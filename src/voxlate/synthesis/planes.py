@@ -10,7 +10,7 @@ from voxlate.base.slabs import in_slabs, zeros
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.cases.layout import lay_out, reorder_axes
 from voxlate.synthesis.calibration import Prediction
-from voxlate.synthesis.facts import CUBIC, Facts
+from voxlate.synthesis.facts import CUBIC, DataFacts, Facts
 from voxlate.synthesis.inputs import CaseInputs
 from voxlate.synthesis.network import Network
 from voxlate.synthesis.progress import PatchProgress, report_part
@@ -29,20 +29,13 @@ def sample_planes(
 ) -> tuple[list[Prediction], float]:
     """The targets of a case as sample_targets gives them; with data.planes the mean of the images from all planes.
 
-    A starter reads thick slices, and few, in their own plane alone.
     Their standard deviation is then over planes and samples. The noise of the planes is independent. Evaluations of the
     network are those of a voxel: the sum over the planes.
     """
-    planes = facts.data.by_plane
+    planes = planes_read(facts, inputs.prepared.header)
     if len(planes) == 1:
-        return sample_targets(facts, network, inputs, seed, progress, unused)
-    if facts.starter is not None and not _is_fine(inputs.prepared.header):
         own = replace(facts, data=planes[0])
-        predictions, calls = sample_targets(own, network, inputs, seed, progress, unused)
-        for number, one in enumerate(predictions):
-            if one.sd is None:  # a spread of 0, as of planes that agree
-                predictions[number] = replace(one, sd=np.zeros_like(one.values))
-        return predictions, calls
+        return sample_targets(own, network, inputs, seed, progress, unused)
     moments = [Moments() for _ in facts.data.target]
     evaluations = 0.0
     for number, data in enumerate(planes):
@@ -60,6 +53,12 @@ def sample_planes(
             pool.add(back.values, back.sd, facts.synth.samples)
             pool.states = back.states
     return [Prediction(pool.mean, pool.sd(), pool.states) for pool in moments], evaluations
+
+
+def planes_read(facts: Facts, header: CaseHeader) -> tuple[DataFacts, ...]:
+    """The data of each plane in which a case is read: a starter reads thick slices, and few, in their own plane alone."""
+    planes = facts.data.by_plane
+    return planes if facts.starter is None or _is_fine(header) else planes[:1]
 
 
 def _is_fine(header: CaseHeader) -> bool:

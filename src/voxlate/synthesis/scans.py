@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from voxlate.base.errors import BadInput, did_you_mean
+from voxlate.base.errors import BadInput, did_you_mean, plural
 from voxlate.base.messages import Message, message
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
@@ -15,7 +15,7 @@ from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.manifest import TABLES
 from voxlate.scans.cohorts.presets import load_preset
 from voxlate.scans.cohorts.split import check_known
-from voxlate.scans.formats.archive import unpacked_beside
+from voxlate.scans.formats.archive import is_archive, unpacked
 from voxlate.scans.formats.dicom import SeriesInfo, is_dicom_folder
 from voxlate.scans.formats.io import is_there, location_of
 from voxlate.scans.images.units import TISSUE_MAPS, UNITS
@@ -49,11 +49,13 @@ def find_scans(
     split: str | None = None,
     missing: Sequence[str] | None = None,
     series: Sequence[str] | None = None,
+    unpack_into: Path | None = None,
     **layout: Any,
 ) -> list[Scans]:
     """The scans that the inputs name: `modality=path` pairs, a file or DICOM series, a case folder, or a cohort.
 
     missing: modalities that are ignored although their scans exist (to complete them). series: see dicom_study.py.
+    unpack_into: a folder for the files of a zip, by default beside it.
     Raises BadInput where no scan fits.
     """
     data = model.facts.data
@@ -66,7 +68,10 @@ def find_scans(
         )
     wanted = {name for name in model.scan_names if name.lower() not in ignored}
     known = {*model.scan_names, *data.source, *data.target, MASK}
-    found = list[Scans]()
+    found, hidden = list[Scans](), 0
+    if len(inputs) == 1 and is_archive(Path(inputs[0])):
+        folder, hidden = unpacked(Path(inputs[0]), unpack_into)
+        inputs = [str(folder)]
     for scans in _name_scans(inputs, model, split, series, layout):
         own, notes = by_accepted_names(scans.files, model.facts.accepts)
         used = {name: path for name, path in own.items() if name in wanted}
@@ -81,6 +86,10 @@ def find_scans(
                 notes=(*scans.notes, *notes),
             )
         )
+    if hidden and found:
+        text = f"Left out of the archive: {plural(hidden, 'hidden file')}."
+        said = message("hidden-files", text, files=hidden)
+        found[0] = replace(found[0], notes=(*found[0].notes, said))
     if not any(scans.files.keys() & set(data.source) for scans in found):
         _refuse_maps(found, data.source, inputs[0])
     return found
@@ -119,8 +128,6 @@ def _name_scans(
             f"INPUT: expected one folder or modality=path pairs, found {' '.join(inputs)}. Give one or the other."
         )
     path = Path(inputs[0])
-    if path.suffix.lower() == ".zip" and path.is_file():
-        path = unpacked_beside(path)
     if not is_there(path):
         raise BadInput(
             f"{path}: expected a case, a cohort or a file, found nothing there. Check the path."

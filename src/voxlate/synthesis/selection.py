@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from voxlate.base.errors import BadInput
 from voxlate.scans.cohorts.pseudonyms import Pseudonyms, read_key, without_names
@@ -30,8 +31,10 @@ class Selection:
     hidden: dict[str, str] | None = None
 
 
-def select(model: Model, inputs: Sequence[str], options: SynthOptions) -> Selection:
-    """Set the options of the sampling, and find the cases; raises BadInput if there are none."""
+def select(
+    model: Model, inputs: Sequence[str], options: SynthOptions, unpack_into: Path | None = None
+) -> Selection:
+    """Set the options of the sampling, and find the cases (see find_scans); raises BadInput if there are none."""
     if not options.intervals:
         model = model.without_intervals()
     if options.like is not None:
@@ -43,6 +46,7 @@ def select(model: Model, inputs: Sequence[str], options: SynthOptions) -> Select
         split=options.split,
         missing=options.missing,
         series=options.series,
+        unpack_into=unpack_into,
         **options.layout,
     )
     if options.missing is not None and model.facts.completes:

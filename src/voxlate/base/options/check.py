@@ -7,12 +7,14 @@ import functools
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import ConfigDict, InstanceOf, TypeAdapter, ValidationError
 
+from voxlate.base.config import converted
 from voxlate.base.errors import BadInput, did_you_mean
 from voxlate.base.options.option import Option, option_of, without_notes
 from voxlate.base.options.table import field_types, text_type
@@ -60,9 +62,10 @@ def check_options(table: type[T], options: T | None, changes: Mapping[str, Any])
 def check_value(name: str, value: Any, hint: Any) -> Any:
     """A value as its annotation states it; raises BadInput where it is of another type, or out of range.
 
-    A text, or one value of a repeatable option, is read as on the command line where the field takes no texts.
+    A text, or one value of a repeatable option, is read as on the command line where the field takes no texts; no text is
+    a number, and a number is no truth.
     """
-    return _check(name, value, hint, (_as_stated, _as_on_command_line))
+    return _check(name, value, hint, (_as_stated, partial(_as_on_command_line, take=_take)))
 
 
 def read_text(name: str, value: Any, hint: Any) -> Any:
@@ -94,16 +97,31 @@ def _as_stated(value: Any, hint: Any, option: Option | None) -> Any:
         own = Union[(*others, Path, str)]
     if isinstance(value, bytes):
         raise TypeError("bytes are no text")
-    return adapter(own).validate_python(value)
+    return _take(own, value)
 
 
-def _as_on_command_line(value: Any, hint: Any, option: Option | None) -> Any:
+def _take(kind: Any, value: Any) -> Any:
+    """A value as a type; raises TypeError where a number or a truth would be made of another type."""
+    taken = adapter(kind).validate_python(value)
+    if any(converted("", value, taken)):
+        raise TypeError("another type")
+    return taken
+
+
+def _take_text(kind: Any, value: Any) -> Any:
+    """A type's value from a text."""
+    return adapter(kind).validate_python(value)
+
+
+def _as_on_command_line(
+    value: Any, hint: Any, option: Option | None, take: Callable[[Any, Any], Any] = _take_text
+) -> Any:
     """The value as the command line reads it from texts."""
     if not isinstance(value, str | Path | list | tuple):
         raise TypeError("no text")
     kind = text_type(hint)
     several = get_origin(kind) is list and isinstance(value, str | Path)
-    taken = adapter(kind).validate_python([value] if several else value)
+    taken = take(kind, [value] if several else value)
     return taken if option is None or option.read is None else option.read(taken)
 
 
@@ -149,7 +167,7 @@ def _words(hint: Any) -> str:
             return inner[1]
         taken = None if option is None or option.takes is None else _words(option.takes)
         plain = option.objects if option is not None and option.objects else _words(inner[0])
-        return plain if taken in (None, plain) else f"{taken} or {plain}"
+        return plain if taken is None or taken in plain else f"{taken} or {plain}"
     if origin in (Union, types.UnionType):
         members = (member for member in inner if member is not type(None))
         return " or ".join(dict.fromkeys(_words(member) for member in members))

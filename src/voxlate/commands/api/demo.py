@@ -43,6 +43,7 @@ def _demo_lines(done: "Demo | RealDemo") -> Iterator[Any]:
     if not isinstance(done, Demo):
         yield f"picture: {done.picture}\nimages:  {done.folder}"
         yield f"Synthesised by {done.starter}. Its card:  voxlate info {done.starter}"
+        yield f"Options that notes name are those of:  voxlate synth {done.starter} SCAN --out OUT"
         return
     yield done.compared.short_table()
     compared_page, own = done.pages

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from voxlate.base.arrays import Float32
 from voxlate.base.errors import BadInput
 from voxlate.base.files import HIGH, LOW, SYNTHETIC, whole_file
+from voxlate.base.options.option import FLAG
 from voxlate.commands.api.images import synthesise
 from voxlate.commands.api.progress import Reporter
 from voxlate.evaluation.scoring.scored_images import images_in, is_map
@@ -54,7 +55,14 @@ def demo_on_scan(scan: Path, out: Path, starter: str | None, reporter: Reporter)
     starter: starter:NAME; None takes the one for the scan's name, or else the first that takes a single scan.
     """
     run = starter or starter_for(scan)
-    (folder,) = synthesise(run, scan, out, progress=reporter).folders
+    try:
+        (folder,) = synthesise(run, scan, out, progress=reporter).folders
+    except BadInput as error:
+        if not FLAG.search(str(error)):
+            raise
+        raise type(error)(
+            f"{error} The option is one of: voxlate synth {run} {scan} --out {out}"
+        ) from error
     source = canonical(read_volume(next(iter(source_paths(provenance_of(folder)).values()))))
     images = images_in(folder)
     targets = {

@@ -173,7 +173,7 @@ def function(described: Callable[..., Any], others: str = "") -> Callable[..., A
 
     text = inspect.cleandoc(described.__doc__ or "").replace("\f", "")  # typer shows what is before
     text = FLAG.sub(lambda flag: flag[0][2:], text)
-    run.__signature__ = signature  # type: ignore[attr-defined]
+    run.__signature__ = _listed(signature, table, others)  # type: ignore[attr-defined]
     run.__doc__ = "\n".join([text, "", *_help(own, table)])
     return run
 
@@ -193,6 +193,16 @@ def _in_python(own: inspect.Signature, table: Any) -> inspect.Signature:
     return own.replace(parameters=sorted(parameters, key=lambda parameter: parameter.kind))
 
 
+def _listed(signature: inspect.Signature, table: Any, others: str) -> inspect.Signature:
+    """The signature with each field of the options as a keyword, in place of `changes` where no others are taken."""
+    if table is None:
+        return signature
+    *own, further = signature.parameters.values()
+    known = inspect.signature(table).parameters
+    keywords = [known[name] for name in field_types(table)]
+    return signature.replace(parameters=[*own, *keywords, *([further] if others else [])])
+
+
 def _help(own: Mapping[str, inspect.Parameter], table: Any) -> list[str]:
     """The parameters of a function in Python, a line each."""
     lines = describe(_stated(own, {PYTHON}))
@@ -201,9 +211,7 @@ def _help(own: Mapping[str, inspect.Parameter], table: Any) -> list[str]:
             "progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers)."
         )
     if table is not None:
-        lines.append(
-            f"options: {table.__name__}, whose fields may also be given by name (changes):"
-        )
+        lines.append(f"options: {table.__name__}, whose fields may also be given by name:")
         lines += describe_fields(table)
     return lines
 

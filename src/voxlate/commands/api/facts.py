@@ -11,6 +11,7 @@ import numpy as np
 
 from voxlate.base.errors import BadInput
 from voxlate.base.hub import download, is_on_hub
+from voxlate.scans.formats.archive import apart, is_archive, unpacked
 from voxlate.scans.formats.dicom import DICOM, SeriesInfo, is_dicom_folder, list_series
 from voxlate.scans.formats.io import format_of, is_there, read_volume, without_ending
 from voxlate.scans.images.units import unit_of
@@ -36,7 +37,14 @@ def describe_path(path: Path) -> dict[str, Any]:
         return _model(path)
     if path.is_dir():
         return _folder(path)
-    return _scan(path)
+    return _archive(path) if is_archive(path) else _scan(path)
+
+
+def _archive(path: Path) -> dict[str, Any]:
+    with apart(path) as (place, beside):
+        folder, hidden = unpacked(path, place)
+        facts = beside([*describe_path(folder).items()])
+    return {**dict(facts), "hidden files left out": hidden, "next": f"voxlate check RUN {path}"}
 
 
 def _starter(path: Path) -> dict[str, Any]:

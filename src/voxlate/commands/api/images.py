@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from voxlate.synthesis.model import Model
     from voxlate.synthesis.scans import Scans
+    from voxlate.synthesis.selection import Selection
 
 SCANS = "scans"  # the folder in OUT of scans that are given as arrays
 MODEL = replace(RUN, objects="Model")
@@ -307,15 +308,23 @@ def check(run: Runs, inputs: Inputs, *, options: CheckOptions, progress: Reporte
 
     The exit code is 3 where a case is graded "do not trust": synth leaves it out unless --anyway.
     """
+    from voxlate.scans.formats.archive import apart
     from voxlate.synthesis.scans import Scans
     from voxlate.synthesis.selection import Selection, select
 
-    left_out, cases = dict[str, str](), list[CheckedCase]()
     if isinstance(inputs, Mapping):
-        selected = Selection(open_model(run, options), [Scans("case", {**inputs})])
-    else:
-        runs, texts = _runs_and_texts(run, inputs, Path())
-        selected = select(open_model(runs, options), texts, SynthOptions(**vars(options)))
+        return _checks(Selection(open_model(run, options), [Scans("case", {**inputs})]), progress)
+    runs, texts = _runs_and_texts(run, inputs, Path())
+    model, asked = open_model(runs, options), SynthOptions(**vars(options))
+    with apart(Path(texts[0])) as (folder, in_place):
+        found = _checks(select(model, texts, asked, folder), progress)
+        cases = [replace(case, scans=in_place(case.scans)) for case in found.cases]
+        return Checks(cases, in_place(found.left_out))
+
+
+def _checks(selected: "Selection", progress: Reporter) -> Checks:
+    """The verdict on each case that was found."""
+    left_out, cases = dict[str, str](), list[CheckedCase]()
     for number, scans in enumerate(selected.scans):
         progress.step("cases", number, len(selected.scans))
         try:

@@ -22,6 +22,7 @@ from voxlate.synthesis.calibration import Array, Prediction
 BODY_VOXELS = 30_000  # of a case's body that are kept: they determine the share outside to 0.2 %
 AIR_VOXELS = 500  # of the surroundings that are kept, so that intervals of air are learned, too
 PATCHES = ".patches"  # begins the names of a case's patches, as no modality does
+PLANES = ".planes"  # in how many planes a case was read
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class CaseData:
     """What a held-out case contributes: the hashes of its files, voxels and truths by target, and patches of its scans.
 
     A completion has patches for each modality that is left out in turn. truths: with what states whether each is that
-    of its image.
+    of its image; planes: in how many it was read, of a model of several; else 0.
     """
 
     patient: str
@@ -37,6 +38,7 @@ class CaseData:
     voxels: dict[str, CalibrationVoxels]
     patches: list[Patches]
     truths: dict[str, SketchedTruth]
+    planes: int = 0
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,15 @@ def choose_voxels(
 
 
 def write_case(
-    path: Path, digest: str, voxels: Mapping[str, Mapping[str, Any]], patches: Sequence[Patches]
+    path: Path,
+    digest: str,
+    voxels: Mapping[str, Mapping[str, Any]],
+    patches: Sequence[Patches],
+    planes: int,
 ) -> None:
     """Write the tables of a case; digest: of all that decides them, by which `read_case` knows the file."""
     named = {f"{PATCHES}{number:03}": asdict(part) for number, part in enumerate(patches)}
-    arrays = dict(_flatten({**voxels, **named}))
+    arrays = dict(_flatten({**voxels, **named})) | {PLANES: np.array([planes])}
     write_tensors(path, arrays, {"sha256": checksum(digest, arrays)})
 
 
@@ -125,6 +131,7 @@ def read_case(
                 return None
     except BadInput:
         return None
+    planes = arrays.pop(PLANES).item()
     tables = _nest(arrays)
     names = [name for name in tables if name.startswith(PATCHES)]
     patches = [Patches(**tables.pop(name)) for name in sorted(names)]
@@ -134,7 +141,7 @@ def read_case(
         sketch = Sketch(**table.pop("sketch"))
         truths[name] = SketchedTruth(patient, units[name], units[name], sketch)
         voxels[name] = CalibrationVoxels(case, patient, **table)
-    return CaseData(patient, content, voxels, patches, truths)
+    return CaseData(patient, content, voxels, patches, truths, planes)
 
 
 def _flatten(tables: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, np.ndarray]]:

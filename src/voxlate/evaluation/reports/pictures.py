@@ -12,6 +12,7 @@ from voxlate.base.arrays import AnyArray, Bool, Float32
 from voxlate.base.files import UNFAMILIAR
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, read_messages
+from voxlate.evaluation.intervals.expected import expected_errors
 from voxlate.evaluation.scoring.intervals import interval_of
 from voxlate.evaluation.scoring.metrics import METRICS
 from voxlate.evaluation.scoring.regions import read_canonical
@@ -82,12 +83,13 @@ class CaseImage:
 
 @dataclass(frozen=True)
 class CaseImages:
-    """The images of one case on one grid; warnings: those of synth."""
+    """The images of one case on one grid; warnings: those of synth; expected: a sentence on the error, "" without intervals."""
 
     case: str
     grid: Grid
     images: Sequence[CaseImage]
     warnings: Sequence[Message] = ()
+    expected: str = ""
 
     def column(
         self, image: CaseImage, scales: Mapping[str, ColourScale], **words: Any
@@ -151,7 +153,9 @@ def read_case(out: Path, scores: Table, case: str, modality: str) -> CaseImages 
     synthesis = return_to(units.synthesis(image), main.grid)
     truth = None if truth is None else units.truth(truth)
     images += _of_synthesis(synthesis, truth, units, scale, body, files, provenance)
-    return CaseImages(case, main.grid, images, read_messages(provenance.get("warnings", ())))
+    warnings = read_messages(provenance.get("warnings", ()))
+    expected = expected_errors(out / case).get(modality, "")
+    return CaseImages(case, main.grid, images, warnings, expected)
 
 
 def _of_synthesis(
@@ -275,6 +279,11 @@ def _sections(modality: str, cases: Sequence[str], methods: Methods, most: int) 
             name: dict(tables[name].loc[case]) if case in tables[name].index else {}
             for name in images
         }
+        warnings += [
+            ("note", f"{name}: {one.expected}" if len(methods) > 1 else one.expected)
+            for name, one in images.items()
+            if one.expected
+        ]
         section = {"case": case, "facts": facts, "warnings": warnings}
         if len(methods) == 1:
             (row,) = of_case.values()

@@ -48,7 +48,13 @@ from voxlate.evaluation.scoring.intervals import has_ends
 from voxlate.evaluation.scoring.metrics import METRICS, ImagePair
 from voxlate.evaluation.scoring.misregistered import NAME, RULE
 from voxlate.evaluation.scoring.outliers import find_outliers
-from voxlate.evaluation.scoring.own_metrics import Function, describe, functions_of, score_by
+from voxlate.evaluation.scoring.own_metrics import (
+    Function,
+    describe,
+    functions_of,
+    score_by,
+    without_value,
+)
 from voxlate.evaluation.scoring.regions import masks_of_several
 from voxlate.evaluation.scoring.scopes import Cut, Scope, check_pictures, filter_from, scopes_from
 from voxlate.evaluation.scoring.scored_images import (
@@ -122,6 +128,7 @@ def evaluate(
     _check_areas(rules, rows)
     messages = check_scale({item.label: result.truth for item, result in scored.items()})
     messages += [*cautions, *_recognised(images.recognised), *_outliers(rows)]
+    messages += without_value(own, rows)
     for item, result in scored.items():
         if not item.provenance:
             messages += value_messages(item.label, result.truth)

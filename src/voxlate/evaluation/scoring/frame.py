@@ -112,10 +112,11 @@ class ScoreFrame:
 
     @cached_property
     def known(self) -> set[str]:
-        """The keys with at least one mean."""
+        """The keys with at least one mean, and those of the user's own metrics."""
         methods = chain.from_iterable(of.values() for of in self.means.values())
         entries = chain.from_iterable(of.items() for of in methods)
-        return {key for key, entry in entries if entry["mean"] is not None}
+        own = self.header.get("own_metrics", ())
+        return {key for key, entry in entries if key in own or entry["mean"] is not None}
 
     @cached_property
     def verdicts(self) -> list[Verdict]:

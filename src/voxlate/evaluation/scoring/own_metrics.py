@@ -1,12 +1,16 @@
 """Metrics of the user's own: functions of truth, synthesis and mask, each named as "module:function" or given in Python."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import get_args
 
 import numpy as np
 
 from voxlate.base.config import load_object, needs_code
-from voxlate.base.errors import BadInput
+from voxlate.base.errors import BadInput, first_of, plural
+from voxlate.base.groups import grouped
+from voxlate.base.messages import Message, message
+from voxlate.evaluation.scoring.case_scores import Row
 from voxlate.evaluation.scoring.metrics import METRIC_OF, Direction, ImagePair, Score
 
 Function = Callable[..., float]
@@ -52,6 +56,26 @@ def score_by(key: str, function: Function) -> Score:
             ) from error
 
     return score
+
+
+def without_value(functions: Collection[str], rows: Iterable[Row]) -> list[Message]:
+    """A message on each metric whose score of some image, also in a region or scope, is no finite number."""
+    ends = (
+        (key.rpartition(".")[2], row, value) for row in rows for key, value in row.scores.items()
+    )
+    found = grouped(
+        (key, f"{row.method} of {row.case}/{row.modality}")
+        for key, row, value in ends
+        if key in functions and not math.isfinite(value)
+    )
+    return [
+        message(
+            "not-finite",
+            f"--metric {key} gave no finite number {plural(len(where), 'time')}: {first_of([*dict.fromkeys(where)])}.",
+            values=len(where),
+        )
+        for key, where in found.items()
+    ]
 
 
 def describe(functions: Mapping[str, Function]) -> dict[str, Stated]:

@@ -122,7 +122,7 @@ def score_tables(scores: ScoreFrame, which: Literal["all", "main"] = "all") -> T
     which: "main" has the main and the requested scores of the synthesis and of the best naive baseline alone, whose name
     is printed below its first metric.
     """
-    standard = scores.header.get("standard", ())
+    standard, own = (scores.header.get(key, ()) for key in ("standard", "own_metrics"))
     best = {verdict.modality: verdict.baseline or "" for verdict in scores.verdicts}
     if which == "all":
         methods = tuple(dict.fromkeys(chain.from_iterable(scores.means.values())))
@@ -142,6 +142,8 @@ def score_tables(scores: ScoreFrame, which: Literal["all", "main"] = "all") -> T
             if value and value["mean"] is not None and value["ci95"]:
                 low, high = (metric.text(end, like=value["mean"]) for end in value["ci95"])
                 below.append(f"{low}{'…' if low.startswith('-') else '–'}{high}")
+            if value and value.get("not_finite") and metric.key.rpartition(".")[2] in own:
+                below.append(f"{value['not_finite']} not finite")
             if method == BEST and metric.key == MAIN[0] and answer:
                 below.append(answer)
             text = metric.mean_text(value)

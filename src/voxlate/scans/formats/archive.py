@@ -5,14 +5,19 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, BinaryIO
+from tempfile import TemporaryDirectory
+from typing import IO, BinaryIO, TypeVar
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import DEVICES, LONGEST_NAME, whole_folder
+from voxlate.base.messages import reworded
+
+T = TypeVar("T")
 
 MB = 2**20
 FOLDER, FILE = 0o700, 0o600  # for their owner alone
@@ -114,20 +119,41 @@ def _files_of(path: Path) -> Iterator[tuple[zipfile.ZipFile, list[zipfile.ZipInf
         ) from error
 
 
-def unpacked_beside(path: Path) -> Path:
-    """The folder with the files of a zip, beside it and for its owner alone.
+def is_archive(path: Path) -> bool:
+    """Whether a path is that of a zip."""
+    return path.suffix.lower() == ".zip" and path.is_file()
 
-    It stays, because an export reads the headers of the scans again, and the same command goes on with what is there. A
+
+@contextmanager
+def apart(path: Path) -> Iterator[tuple[Path, Callable[[T], T]]]:
+    """A temporary folder for the files of a zip, and a function that names them in values as if they were beside it."""
+    with TemporaryDirectory() as place:
+
+        def beside(text: str) -> str:
+            return text.replace(place, f"{path.parent}")
+
+        try:
+            yield Path(place), partial(reworded, change=beside)
+        except BadInput as error:
+            raise reworded(error, beside) from None
+
+
+def unpacked(path: Path, into: Path | None = None) -> tuple[Path, int]:
+    """The folder with the files of a zip, for its owner alone, and the number of hidden files that are left out.
+
+    into: the folder in which it is; by default beside the zip, where
+    it stays, because an export reads the headers of the scans again, and the same command goes on with what is there. A
     folder of that name is the archive's where it has its files and no others; raises BadInput for another one. Of an
     archive of one folder it is that folder.
     """
-    folder = path.with_suffix("")
+    folder = (into or path.parent) / path.stem
     with _files_of(path) as (_, entries):
         sums = {
             folder.joinpath(*parts): entry.CRC
             for entry in entries
             if (parts := safe_parts(entry.filename))
         }
+        hidden = len(entries) - len(sums)
     if nested := next((file.name for file in sums if file.suffix.lower() == ".zip"), None):
         raise BadInput(
             f"{path}: expected scans in the archive, found the archive {nested} in it, too. Unpack both, and give the folder."
@@ -136,13 +162,14 @@ def unpacked_beside(path: Path) -> Path:
         with whole_folder(folder) as new:
             new.chmod(FOLDER)
             Received().unpack(path, new)
-    elif sums != {file: _checksum(file) for file in folder.rglob("*") if file.is_file()}:
+    # a system adds hidden files to a folder, which no reader takes
+    elif sums != {file: _checksum(file) for file in folder.rglob("[!.]*") if file.is_file()}:
         raise BadInput(
             f"{path}: expected no folder {folder.name} beside the archive, or one with its files alone, found another. Rename or remove it."
         )
     while len(inner := [*folder.iterdir()]) == 1 and inner[0].is_dir():
         (folder,) = inner
-    return folder
+    return folder, hidden
 
 
 def _checksum(file: Path) -> int:
