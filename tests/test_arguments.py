@@ -14,7 +14,6 @@ from voxlate.base.errors import BadInput
 from voxlate.base.options.check import check_options, check_value, read_text
 from voxlate.base.options.option import Option, flag_of, option_of
 from voxlate.base.options.table import field_types, text_type
-from voxlate.commands.api.images import Syntheses
 
 TABLES = {
     "adapt": ("RUN --data DATA --out OUT", package.AdaptOptions),
@@ -255,11 +254,6 @@ def test_a_model_of_several_sources_asks_for_their_names():
         BadInput, match="expected scans by modality for a model of t1, flair, found one"
     ):
         by_name("scan.nii.gz", ["t1", "flair"])
-
-
-def test_showing_a_case_that_was_not_made_is_one_sentence(tmp_path):
-    with pytest.raises(BadInput, match=r"case: expected a synthesised case \(a\), found 'b'"):
-        Syntheses(tmp_path, ("a",)).show("b")
 
 
 def test_a_value_of_the_command_line_is_read_as_there(run, cohort, tmp_path):

@@ -1,16 +1,13 @@
 """Benchmarks give known answers, and the one for a GPU runs on a CPU, so that it works on the day it is needed."""
 
-import io
 import json
 import sys
 from collections import Counter
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.training.starters import names
@@ -72,16 +69,6 @@ def realism(monkeypatch):
     return realism
 
 
-def test_the_density_of_a_wave_lies_at_its_frequency(realism):
-    x = np.arange(200) * 0.8
-    wave = np.tile(np.sin(2 * np.pi * 0.3 * x), (200, 1))
-    found = realism.density(wave, (0.8, 0.8))
-    edges = realism.RINGS[1:]
-    ring = int(found.argmax())
-    assert edges[ring] - 0.025 <= 0.3 <= edges[ring + 1] + 0.025
-    assert found[ring] > 100 * np.median(found)
-
-
 def test_realism_compares_phantoms_with_scans_and_goes_on_where_it_stopped(
     realism, tmp_path, monkeypatch
 ):
@@ -108,36 +95,6 @@ def test_realism_compares_phantoms_with_scans_and_goes_on_where_it_stopped(
     (tmp_path / "out" / "scans" / "t2_phantom_000.json").unlink()
     assert realism.main() == 0
     assert (tmp_path / "out" / "realism.json").read_bytes() == first
-
-
-def test_noise_of_twice_the_amplitude_has_6_db_more_power_in_each_ring(tmp_path):
-    from spectrum import BINS, power_db
-
-    truth = np.random.default_rng(0).standard_normal((64, 64, 3)).astype(np.float32)
-    for name, values in {"image": 2 * truth, "truth": truth}.items():
-        nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / f"{name}.nii.gz")
-    found = power_db([(tmp_path / "image.nii.gz", tmp_path / "truth.nii.gz")])
-    assert found == pytest.approx(np.full(BINS, 20 * np.log10(2)), abs=1e-4)
-
-
-def test_the_time_to_an_error_is_the_least_one_that_reaches_it():
-    import time_to_error
-
-    scores = {"ssim_2d": 0.7, "gradient_strength": 0.5}
-    rows = [
-        {"name": "train auto", "minutes": 1, "mae": 12.0, **scores},
-        {"name": "train auto", "minutes": 2, "mae": 10.0, **scores},
-        {"name": "train auto", "minutes": 4, "mae": 9.0, **scores},
-        {"name": "BasicUNet", "minutes": 10, "mae": 10.5, **scores},
-        {"name": "ResEnc", "minutes": 10, "mae": 8.0, **scores},
-    ]
-    written = io.StringIO()
-    time_to_error.show(rows, Console(file=written, width=120))
-    lines = written.getvalue().splitlines()
-    (reached,) = (line for line in lines if "BasicUNet" in line)
-    (missed,) = (line for line in lines if "ResEnc" in line)
-    assert "2 min, 20%" in reached
-    assert "%" not in missed
 
 
 def test_a_bragg_curve_falls_to_80_percent_at_its_range():

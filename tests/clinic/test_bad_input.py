@@ -107,16 +107,6 @@ def test_a_synthesis_of_another_modality_and_a_file_as_folder_are_refused(files,
         assert "file" in voxlate(*command).refusal
 
 
-def test_a_beam_that_misses_the_skull_is_refused(tmp_path, voxlate):
-    ct = save(
-        tmp_path / "ct.nii.gz", ball()[..., :16]
-    )  # cut off: there is no bone towards the head
-    small = ("--aperture", "10")
-    answer = voxlate("export", ct, "--for", "ultrasound", *small, "--out", tmp_path / "TO")
-    assert "--beam" in answer.refusal
-    assert not (tmp_path / "TO" / "ct").exists()
-
-
 @every_row(("code", "sentence"), [(errno.ENOSPC, "found a full disk"), (errno.EROFS, "Read-only")])
 def test_a_disk_that_is_full_or_read_only_leaves_nothing_half_written(
     code, sentence, files, tmp_path, voxlate, monkeypatch

@@ -12,11 +12,9 @@ from dciodvfy import errors_in, needs_dciodvfy
 from voxlate.base.errors import BadInput
 from voxlate.clinic.address import StudyAddress
 from voxlate.clinic.archive import Fetched, store_answers, write_objects_of
-from voxlate.clinic.deidentify import deidentify_folder
-from voxlate.clinic.dicom_images import write_derived, write_enhanced
+from voxlate.clinic.dicom_images import write_enhanced
 from voxlate.clinic.dicom_out import export_dicom
 from voxlate.clinic.web import WebArchive
-from voxlate.scans.cohorts.pseudonyms import Pseudonyms
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import LPS_TO_RAS, Volume
 from voxlate.synthesis.result import Synthesised
@@ -96,24 +94,6 @@ def test_export_finds_the_source_by_the_provenance_and_python_does_the_same(out,
     )
     assert first.SOPInstanceUID == second.SOPInstanceUID
     assert first.PixelData == second.PixelData
-
-
-def test_a_disk_that_fails_while_a_series_is_written_is_one_sentence(
-    out, voxlate, tmp_path, monkeypatch
-):
-    def fail(*_):
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(pydicom.filewriter, "write_data_element", fail)
-    to = tmp_path / "dicom"
-    failed = voxlate("export", out, "--dicom", to)
-    assert failed.code == 2
-    assert failed.err.splitlines()[-1] == (
-        f"voxlate: {to / 'head' / 't2'}: expected a place to write, found: Input/output error. Choose another."
-    )
-    with pytest.raises(BadInput, match="found: Input/output error"):
-        package.export(out, to, progress=False)
-    assert not [path for path in to.rglob("*") if path.name.endswith(".dcm")]
 
 
 def test_a_scan_that_is_no_series_is_refused_before_the_synthesis(run, cohort, voxlate, tmp_path):
@@ -291,13 +271,6 @@ def test_a_mask_elsewhere_is_left_out_and_one_that_lies_half_outside_is_named(
     assert "case/brainmask.nii.gz: " in note
 
 
-def test_a_like_that_does_not_exist_is_named_as_such(case, series, tmp_path, voxlate):
-    for absent in (tmp_path / "absent", f"{tmp_path / 'absent'}#3"):
-        refused = voxlate("export", case, "--dicom", tmp_path / "to", "--like", absent).refusal
-        assert f"found nothing at {absent}" in refused
-    assert not any((tmp_path / "to").glob("[!.]*"))
-
-
 def test_what_goes_to_an_archive_is_what_export_writes_with_images_first(out, tmp_path):
     pytest.importorskip("highdicom")
     case = next(path.parent for path in out.glob("*/provenance.json"))
@@ -345,19 +318,3 @@ def test_each_study_gets_the_images_of_its_own_scans(run, series, voxlate, tmp_p
     sentence = store_answers(Fetched([], studies), cases)
     assert stored == {"http://first": {"1.2.5"}, "http://second": {"1.2.6"}}
     assert sentence.endswith("files stored in the study now: 2 series, 2 reports.")
-
-
-@needs_dciodvfy
-@pytest.mark.parametrize("enhanced", [False, True])
-def test_pseudonyms_add_no_error_of_the_standard_s_checker(case, series, tmp_path, enhanced):
-    pytest.importorskip("highdicom")
-    pytest.importorskip("dicomanonymizer")
-    export_dicom(
-        case, tmp_path / "dicom", series, write=write_enhanced if enhanced else write_derived
-    )
-    files = deidentify_folder(
-        tmp_path / "dicom", tmp_path / "out", Pseudonyms(bytes(range(32)))
-    ).files
-    kinds = {pydicom.dcmread(file, stop_before_pixels=True).SOPClassUID: file for file in files}
-    assert len(kinds) >= 3
-    assert {kind.name: errors for kind, file in kinds.items() if (errors := errors_in(file))} == {}

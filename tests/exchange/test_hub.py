@@ -20,7 +20,7 @@ import voxlate as package
 from hub_server import Hub, running
 from rows import every_row
 from voxlate.base.errors import BadInput
-from voxlate.base.hub import address_of, is_on_hub
+from voxlate.base.hub import address_of
 from voxlate.base.messages import OwnWarning
 from voxlate.exchange.hub_card import scores_of
 from voxlate.exchange.run import load as load_carried
@@ -349,14 +349,6 @@ def test_a_file_whose_contents_are_not_those_of_its_hash_is_refused(hub, pushed,
     hub.changed["anatomy.safetensors"] = held[:-1] + bytes([held[-1] ^ 1])
     with pytest.raises(BadInput, match=r"expected anatomy\.safetensors with the hash"):
         load(f"hf://{REPO}@{pushed}", "cpu")
-
-
-@every_row(
-    ("run", "is_one"),
-    [("hf://a/b", True), (Path("hf://a/b@c"), True), ("run", False), ("starter:x", False)],
-)
-def test_addresses_of_a_hub_are_told_from_folders(run, is_one):
-    assert is_on_hub(run) == is_one
 
 
 def test_a_page_is_served_from_the_commit_that_it_began_with(hub, pushed, tmp_path):
