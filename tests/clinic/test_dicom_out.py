@@ -109,6 +109,7 @@ def test_a_scan_that_is_no_series_is_refused_before_the_synthesis(run, cohort, v
         package.export(out, tmp_path / "dicom", progress=False)
 
 
+@pytest.mark.slow
 def test_a_series_named_by_like_takes_an_image_of_its_converted_file_and_none_on_another_grid(
     run, cohort, series, tmp_path, voxlate
 ):
@@ -238,6 +239,7 @@ def test_an_image_that_was_changed_after_the_synthesis_is_not_exported(case, ser
     assert not (tmp_path / "dicom").exists()
 
 
+@pytest.mark.slow
 def test_like_refuses_another_patient_and_says_what_it_takes_on_trust(
     out, series, tmp_path, voxlate
 ):
@@ -253,6 +255,7 @@ def test_like_refuses_another_patient_and_says_what_it_takes_on_trust(
     assert "found no image in it" in empty.err or "expected a DICOM series" in empty.err
 
 
+@pytest.mark.slow
 def test_a_mask_elsewhere_is_left_out_and_one_that_lies_half_outside_is_named(
     case, series, tmp_path
 ):
@@ -271,6 +274,7 @@ def test_a_mask_elsewhere_is_left_out_and_one_that_lies_half_outside_is_named(
     assert "case/brainmask.nii.gz: " in note
 
 
+@pytest.mark.slow
 def test_what_goes_to_an_archive_is_what_export_writes_with_images_first(out, tmp_path):
     pytest.importorskip("highdicom")
     case = next(path.parent for path in out.glob("*/provenance.json"))
@@ -292,6 +296,7 @@ def test_what_goes_to_an_archive_is_what_export_writes_with_images_first(out, tm
     assert uids[0] == uids[1]
 
 
+@pytest.mark.slow
 def test_each_study_gets_the_images_of_its_own_scans(run, series, voxlate, tmp_path, monkeypatch):
     out = tmp_path / "out"
     studies = {}

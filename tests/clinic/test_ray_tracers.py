@@ -8,6 +8,8 @@ from voxlate.clinic.consumers.beams import read_beam
 from voxlate.clinic.consumers.proton import ray_totals, wepl_map
 from voxlate.scans.images.grid import Grid
 
+pytestmark = pytest.mark.slow
+
 STEP_MM = 0.02
 BEYOND_MM = 150.0  # longer than any way through the grid
 LPS = np.diag([-1.0, -1.0, 1.0])
