@@ -229,12 +229,6 @@ def test_a_recipe_that_only_draws_otherwise_trains_what_its_head_says():
         assert made.synth != trained.synth
 
 
-def test_the_list_of_recipes_for_programs(voxlate):
-    listed = json.loads(voxlate("recipes", "--json").out)
-    assert [row["name"] for row in listed] == list(recipes.names())
-    assert all(row["title"] for row in listed)
-
-
 def test_the_saved_recipe_of_a_run_is_a_recipe(run):
     saved = tomllib.loads((run / "recipe.toml").read_text())
     assert recipes.from_dict(saved, "run") == recipes.read(str(run / "recipe.toml"))

@@ -96,14 +96,6 @@ def test_the_levels_of_an_image_become_those_of_the_scan_of_the_site(run, scan, 
     assert (np.diff(moved.volume.data[0][brain_values][order]) >= 0).all()
 
 
-def test_a_scan_that_is_the_image_itself_changes_nothing(run, scan, tmp_path):
-    plain = made_by(run, scan)
-    own = tmp_path / "own" / "t2.nii.gz"
-    own.parent.mkdir()
-    write_volume(own, plain.volume)
-    np.testing.assert_allclose(made_by(run, scan, own).volume.data, plain.volume.data, rtol=1e-4)
-
-
 def test_provenance_and_a_message_state_what_was_moved(voxlate, run, scan, site, out):
     said = voxlate("synth", run, f"t1={scan}", "--out", out, "--contrast-of", site, "-v").done()
     made = read_json(out / "patient" / "provenance.json")

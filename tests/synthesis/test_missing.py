@@ -90,17 +90,6 @@ def test_images_that_synth_made_are_not_replaced_by_an_evaluation_of_its_run(
     assert "case0: synth made them" in answer
 
 
-def test_an_evaluation_says_that_it_makes_images_of_another_seed_again(
-    voxlate, completing, cohort, out
-):
-    command = ("evaluate", out, "--truth", cohort, "--run", completing, "--split", "val")
-    voxlate(*command).done()
-    answer = voxlate(*command, "--seed", "1").done()
-    assert "without_t1 made in another way (seed: 0 and 1) are synthesised again" in " ".join(
-        answer.err.split()
-    )
-
-
 @every_row("place", ["done", "prepared", "elsewhere"])
 def test_synth_never_replaces_the_provenance_of_something_else(
     voxlate, completing, cohort, prepared, place
@@ -273,22 +262,6 @@ def test_an_image_that_is_gone_or_changed_is_made_again(voxlate, run, cohort, ou
     assert "2 cases are synthesised again: their images are gone, changed" in answer.err
     for path, image in before.items():
         np.testing.assert_array_equal(nib.load(path).get_fdata(), image)
-
-
-def test_images_of_versions_that_recorded_none_are_scored_as_they_lie(
-    voxlate, score, run, cohort, out
-):
-    keep_cases(cohort, "case0", "case1")
-    voxlate("synth", run, cohort, "--out", out).done()
-    score()
-    new = table_of(out)
-    for path in out.glob("*/provenance.json"):
-        stated = read_json(path)
-        del stated["images"]
-        path.write_text(json.dumps(stated))
-    score()
-    assert table_of(out) == new
-    assert "2 cases are synthesised again" in voxlate("synth", run, cohort, "--out", out).err
 
 
 def test_the_seed_of_an_evaluation_is_that_of_its_synthesis_and_its_intervals(

@@ -119,18 +119,6 @@ def test_a_part_sees_the_way_of_a_job_that_has_made_no_case_yet_and_one_of_the_s
     assert (len(made), failed) == (1, {})
 
 
-def test_a_calibration_is_part_of_the_way(first_case, out, monkeypatch):
-    synthesise_cases(first_case, out)
-    plan = Model.plan
-
-    def calibrated(self, files, seed):
-        return {**plan(self, files, seed), "calibration": {"sha256": "0123456789", "coverage": 0.9}}
-
-    monkeypatch.setattr(Model, "plan", calibrated)
-    with pytest.raises(BadInput, match="no calibration and calibration 01234567"):
-        synthesise_cases(first_case, out)
-
-
 def test_a_part_never_writes_beside_a_job_of_all_cases(voxlate, run, cohort, out, monkeypatch):
     monkeypatch.setattr(cohorts, "SHARED_SECONDS", 0.05)
     with lock(out):

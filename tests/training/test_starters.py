@@ -99,12 +99,6 @@ def test_the_check_passes_and_the_card_is_shown(starter, voxlate):
     assert "Limit: It was trained for seconds." in described
 
 
-def test_weights_above_ten_megabytes_are_no_starter(install, monkeypatch):
-    monkeypatch.setattr("starter_pack.MOST_BYTES", 1000)
-    with pytest.raises(BadInput, match=r"at most 0\.001 MB"):
-        install(limits=[])
-
-
 def test_a_scan_of_an_accepted_name_is_taken_and_said(starter, voxlate, cohort, tmp_path):
     scan = next(cohort.glob("*/t1.nii.gz"))
     case = tmp_path / "new" / "case"
