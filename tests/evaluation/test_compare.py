@@ -179,20 +179,6 @@ def printed(comparison, width=140):
     return " ".join(console.export_text().replace("│", " ").split())
 
 
-def test_many_methods_stand_in_several_tables_that_fit_the_terminal(tmp_path):
-    folders = [
-        write(tmp_path / f"method_{number}", {"mae": list(EIGHT + number)}) for number in range(10)
-    ]
-    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(compare(folders).table())
-    lines = console.export_text().splitlines()
-    assert max(map(len, lines)) <= 80
-    text = "\n".join(lines)
-    assert all(
-        f"method_{number}" in text and f"{3.5 + number:.2f}"[:4] in text for number in range(10)
-    )
-
-
 def test_methods_that_learned_from_scored_cases_are_named(folders):
     write(folders[1], {"mae": list(EIGHT)}, header={"trained_on": ["c0", "c3"]})
     found = compare(folders)

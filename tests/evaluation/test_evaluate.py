@@ -313,6 +313,7 @@ def test_a_case_that_cannot_be_scored_is_listed_and_the_others_are_scored(voxlat
     assert read_scores(shifted / "metrics.json").labels == {"p1/ct"}
 
 
+@pytest.mark.slow
 def test_scores_of_images_that_changed_since_are_neither_compared_nor_reported(
     voxlate, cohort, shifted, tmp_path
 ):
@@ -447,6 +448,7 @@ def test_of_several_sources_the_linear_map_and_the_mean_are_baselines_too(tmp_pa
     )
 
 
+@pytest.mark.slow
 def test_evaluate_ends_with_the_verdict_after_the_main_and_requested_scores_or_all_of_them(
     voxlate, cohort, shifted, naive, tmp_path
 ):
@@ -466,6 +468,7 @@ def test_evaluate_ends_with_the_verdict_after_the_main_and_requested_scores_or_a
     assert all(part in everything for part in ("PSNR", "NMI", "copy of t1", "✗"))
 
 
+@pytest.mark.slow
 def test_the_naive_baselines_on_the_slice_pairs_score_as_others_found(shared):
     folder = shared / "data" / "harvard_ct_mr"
     with open(folder / "cases.csv", newline="") as file:
@@ -565,6 +568,7 @@ def test_in_network_units_truth_and_image_are_what_the_network_was_given_and_gav
     assert list(scores.header["not_synthesised"]) == ["p1/t1"]
 
 
+@pytest.mark.slow
 def test_naive_baselines_in_shares_of_a_peak_come_to_the_unit_of_a_range_and_of_a_network(
     cohort, tmp_path
 ):
