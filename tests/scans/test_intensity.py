@@ -153,15 +153,6 @@ def volume() -> tuple[np.ndarray, np.ndarray]:
     return values, mask
 
 
-def test_minmax_by_slice_is_each_slices_own_range(volume):
-    values, mask = volume
-    statistics = intensity_statistics(values, mask)
-    for d, one in enumerate(values):
-        scale = MinMax(per="slice").scale(statistics, d)
-        assert (scale.low, scale.high) == (one.min(), one.max())
-    assert MinMax(per="slice").scale(statistics) == MinMax(per="volume").scale(statistics, 2)
-
-
 def test_percentiles_between_stored_ones_are_interpolated():
     ramp = distribution(np.arange(10001, dtype=np.float32))  # percentile p of a ramp is 100 p
     assert [ramp.at(p) for p in PERCENTILES] == pytest.approx(

@@ -322,15 +322,6 @@ def test_an_unfinished_preparation_may_go_on_with_other_options(patients, copied
     assert {one.spacing_mm for one in cohort.cases} == {(2, 2, 2)}
 
 
-def test_several_workers_write_the_same_bytes_as_one(patients, by_default, tmp_path):
-    done = []
-    two = tmp_path / "two"
-    prepare(patients, two, workers=2, progress=lambda k, n: done.append((k, n)))
-    assert done == [(k, 6) for k in range(1, 7)]
-    for path in (*by_default.glob("cases/*"), by_default / "cohort.json"):
-        assert path.read_bytes() == (two / path.relative_to(by_default)).read_bytes()
-
-
 @pytest.mark.parametrize("what", ["notes.txt", "cohort.json", "cases/other.safetensors"])
 def test_a_folder_that_holds_something_else_is_refused(cohort_folder, tmp_path, what):
     (tmp_path / "out" / "cases").mkdir(parents=True)

@@ -128,13 +128,6 @@ def test_errors_outside_the_mask_have_no_value_and_no_gradient(reduction):
     assert torch.equal(gradient != 0, brain() > 0)
 
 
-def test_a_mask_of_channels_weighs_configurations_alike():
-    """Paper 003: a mean over the missing channels, whether one is missing or three."""
-    error = torch.tensor([2.0, 5.0, 5.0, 5.0]).reshape(1, 4, 1, 1, 1).expand(2, 4, 1, 3, 3)
-    missing = torch.tensor([[1.0, 0, 0, 0], [0, 1, 1, 1]]).reshape(2, 4, 1, 1, 1)
-    assert mean_in_mask(error, missing).tolist() == [2, 5]
-
-
 def test_an_empty_mask_gives_no_loss_and_a_single_value_its_own():
     mask = torch.zeros(2, 1, 1, 2, 2)
     mask[1, ..., 0, 0] = 1

@@ -122,20 +122,6 @@ def test_only_modalities_that_were_scanned_are_left_out():
     assert torch.equal(draw_missing(alone, Noise(0, [1])), alone)
 
 
-def test_the_loss_of_completion_counts_missing_channels_only():
-    """A network that errs by 1 in the known channels and not at all in the missing ones has no loss."""
-
-    class Informed(nn.Module):
-        def forward(self, inputs):
-            missing = inputs.code[:, :, None, None, None] > 0
-            return Output(torch.where(missing, images, inputs.state + 1))
-
-    full = batch()
-    images = full.target
-    method = Diffusion(DiffusionSettings(prediction="x0"), Informed(), Complete(), 4)
-    assert method.loss("net", full, Noise(0, full.item))["total"] == 0
-
-
 def test_absent_modalities_have_bits_of_their_own_and_no_loss():
     present = torch.tensor([[True, False, True, True], [True, True, True, False]])
     problem = Complete(incomplete=True).pose(batch(present=present), Noise(0, range(2)))

@@ -10,9 +10,7 @@ from voxlate.base.errors import BadInput, Stopped
 from voxlate.base.files import read_json
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training import recipe
-from voxlate.training.batches.batches import Batches
 from voxlate.training.continuing import train_further
-from voxlate.training.naive import fit_cohort
 from voxlate.training.run import Run
 from voxlate.training.train import train
 from voxlate.training.weights import read_header
@@ -30,19 +28,6 @@ def fold_run(once, by_percentile, prepared, tmp_path) -> Path:
     out = tmp_path / "fold1"
     fit = lambda: train(by_percentile, prepared, out, fold=1, device="cpu")  # noqa: E731
     return once("fold 1", prepared, out, fit)
-
-
-def test_over_the_folds_each_patient_is_validated_once_and_not_trained_on(prepared, by_percentile):
-    cohort = open_cohort(prepared)
-    folds = [cohort.in_fold(fold) for fold in range(5)]
-    validated = [case for fold in folds for case in fold.splits["val"]]
-    assert sorted(validated) == sorted(cohort.splits["train"] + cohort.splits["val"])
-    for fold in folds:
-        assert fold.splits["test"] == cohort.splits["test"] != []
-        drawn = set(Batches(fold, by_percentile.data, by_percentile.intensity).starts)
-        assert drawn == set(fold.splits["train"]) == set(validated) - set(fold.splits["val"])
-        baselines = fit_cohort(fold, ["t1"], ["t2"], {})
-        assert baselines.cases == len(drawn)
 
 
 def test_the_run_of_a_fold_knows_its_scales_and_its_splits(fold_run, prepared, by_percentile):

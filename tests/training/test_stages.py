@@ -61,17 +61,6 @@ def test_a_stage_is_reused_only_where_all_that_it_depends_on_is_the_same(prepare
     assert not same_weights(reusing, begun, "b")
 
 
-def test_weights_are_not_started_from_where_modalities_lie_in_other_places(tiny, tmp_path):
-    data = {"source": ["t2", "t1"], "target": ["t2", "t1"], "patch": [1, 24, 20]}
-    swapped = {**data, "source": ["t1", "t2"], "target": ["t1", "t2"]}
-    stages = [stage("a", tiny, data=data), stage("b", tiny, data=swapped, start_from="a")]
-    with pytest.raises(
-        BadInput,
-        match=r"in the order of 'a', whose weights it starts from \(t2, t1\), found t1, t2",
-    ):
-        staged(tiny, tmp_path, stages=stages)
-
-
 def test_a_predictor_must_be_given_the_modalities_of_the_stage_that_builds_on_it(tiny, tmp_path):
     data = {"source": ["t2"], "target": ["t2"], "patch": [1, 24, 20]}
     with pytest.raises(
