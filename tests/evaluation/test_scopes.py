@@ -280,6 +280,7 @@ def test_a_filter_by_the_masks_area_keeps_slices_that_the_mask_fills(tmp_path):
     assert of(scores, "slices.mae")["mean"] == pytest.approx(2.5)
 
 
+@pytest.mark.slow
 def test_scopes_stand_in_the_table_the_files_the_report_and_comparisons(voxlate, scalp, tmp_path):
     truth, made, brain = scalp
     for folder, image in (("one", made), ("two", made * 1.1)):

@@ -46,6 +46,7 @@ def test_the_run_of_a_fold_knows_its_scales_and_its_splits(fold_run, prepared, b
     assert header["training_cases"] == len(training)
 
 
+@pytest.mark.slow
 def test_the_same_fold_resumes_and_another_one_is_refused(fold_run, by_percentile, prepared):
     before = Run(fold_run).weights().stat().st_mtime_ns
     train(by_percentile, prepared, fold_run, fold=1, device="cpu")
@@ -72,6 +73,7 @@ def test_synth_takes_the_cases_that_the_fold_held_out_whatever_the_cohort_says(
     assert read_json(tmp_path / "out" / held_out / "provenance.json")["split"] == "val"
 
 
+@pytest.mark.slow
 def test_a_stage_of_another_fold_is_not_reused(tmp_path, prepared, read_two):
     chosen = read_two(steps=1, validate_every=0)
     train(chosen, prepared, tmp_path / "first", fold=0, device="cpu")

@@ -18,7 +18,7 @@ from voxlate.synthesis.model import Model
 from voxlate.training.model import load
 
 PAGE = Path(__file__).parents[2] / "docs" / "guides" / "trust.md"
-QUICK = ("nothing", "noise alone", "quarter turn in the plane", "voxels three times as large")
+QUICK = ("nothing", "quarter turn in the plane")
 
 
 def _with(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Volume], Volume]:
