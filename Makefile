@@ -2,6 +2,7 @@
 # make test    the default suite (5 to 8 minutes on 2 cores)
 # make test-bare  the same as on a machine without fcntl, resource, /proc, fork and signal masks
 # make durations  the same, with the 30 slowest tests
+# make test-slow  second variants, and documented commands that take long
 # make docs    the documentation as a site, in docs/_build/html
 # make check   ruff, formatting, types
 # make starters  the weights that come with the package, from synthetic heads (hours; resumable)
@@ -45,7 +46,7 @@ test-bare: install
 	$(BIN)/python -m pytest --numprocesses 2 --bare
 
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'slow and not browser'
 
 # models of other packages, next to the packages themselves
 test-import: install

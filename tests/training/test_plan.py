@@ -80,6 +80,7 @@ def test_train_auto_ends_within_a_tenth_of_its_minutes(voxlate, prepared, tmp_pa
     assert 108 < time.monotonic() - begun < 132
 
 
+@pytest.mark.slow
 def test_train_auto_gives_both_answers(voxlate, prepared, tmp_path, cohort):
     run = tmp_path / "run"
     options = ("--data", prepared, "--out", run, *SHORT, "--mode", "samples")
@@ -174,6 +175,7 @@ def test_one_patient_is_too_few(voxlate, small_head, tmp_path):
     assert "expected two patients or more" in answer.refusal
 
 
+@pytest.mark.slow
 def test_recipes_and_starters_that_fit_a_cohort_are_ranked_and_the_others_say_what_they_need(
     voxlate, prepared, monkeypatch, shipped_starters
 ):
@@ -201,6 +203,7 @@ def heads_of_papers(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("modalities", "first"),
     [
@@ -246,6 +249,7 @@ def apart(scans_apart):
     return prepare(scans_apart, scans_apart.parent / "apart", audit=False).folder
 
 
+@pytest.mark.slow
 def test_scans_that_no_case_has_both_of_are_learned_without_pairs(
     voxlate, scans_apart, apart, tmp_path
 ):
@@ -267,6 +271,7 @@ def test_a_method_of_pairs_refuses_scans_that_lie_apart(voxlate, apart, tiny, tm
     assert expected in answer.said
 
 
+@pytest.mark.slow
 def test_gaps_among_three_contrasts_make_a_completion(voxlate, tmp_path, small_head):
     scans, ready, run = (tmp_path / name for name in ("scans", "ready", "run"))
     for number in range(6):

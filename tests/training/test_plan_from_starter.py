@@ -270,6 +270,7 @@ def winner(monkeypatch):
     return wins
 
 
+@pytest.mark.slow
 def test_train_auto_begins_from_the_starter_unless_it_is_switched_off(
     install, voxlate, prepared, tmp_path, winner
 ):
@@ -302,6 +303,7 @@ def test_random_weights_that_win_the_race_are_trained(install, prepared, winner)
     assert "starter:tiny: 0.100 after 8 steps" in made.why["start_from"]
 
 
+@pytest.mark.slow
 def test_the_regression_of_a_plan_of_two_stages_begins_from_the_starter(install, prepared, winner):
     install(stripped=True)
     winner(0)

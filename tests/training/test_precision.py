@@ -125,6 +125,7 @@ def test_the_cache_folder_is_the_systems_own(monkeypatch, system, variables, fol
     assert precision.cache_folder().as_posix() == folder
 
 
+@pytest.mark.slow
 def test_the_probe_ends_in_time_draws_no_random_number_and_leaves_the_threads():
     before, threads = torch.get_rng_state(), torch.get_num_threads()
     with torch.inference_mode():  # as in a synthesis

@@ -31,6 +31,7 @@ def stage(name: str, tiny, **changes):
 RESIDUAL = {"kind": "residual", "predictor": "predictor"}
 
 
+@pytest.mark.slow
 def test_a_stage_that_trains_its_predictor_leaves_that_of_other_stages_alone(
     prepared, tiny, tmp_path
 ):
@@ -51,6 +52,7 @@ def test_a_stage_that_trains_its_predictor_leaves_that_of_other_stages_alone(
     assert same_tensors(weights_of(train(recipe, prepared, run.folder, device="cpu")), final)
 
 
+@pytest.mark.slow
 def test_a_stage_is_reused_only_where_all_that_it_depends_on_is_the_same(prepared, tiny, tmp_path):
     first = [stage("a", tiny), stage("b", tiny, start_from="a")]
     begun = train(staged(tiny, tmp_path, stages=first), prepared, tmp_path / "one", device="cpu")

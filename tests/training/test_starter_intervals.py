@@ -99,6 +99,7 @@ def test_another_calibration_than_that_of_the_card_is_refused(ready, own):
         check_starter(ready)
 
 
+@pytest.mark.slow
 def test_a_calibration_on_patients_replaces_that_of_the_starter_in_the_copy(
     ready, voxlate, cohort, scan, tmp_path
 ):
