@@ -30,6 +30,7 @@ def bench_gpu(monkeypatch):
     return bench_gpu
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_runs_on_a_tiny_network_and_writes_every_part(
     bench_gpu, tmp_path, monkeypatch
 ):
@@ -69,6 +70,7 @@ def realism(monkeypatch):
     return realism
 
 
+@pytest.mark.slow
 def test_realism_compares_phantoms_with_scans_and_goes_on_where_it_stopped(
     realism, tmp_path, monkeypatch
 ):

@@ -195,6 +195,7 @@ def test_the_published_schedule_and_networks_are_the_recipes():
     assert counts == [89_539_075, 89_539_075 + 20_070_942]
 
 
+@pytest.mark.slow
 def test_a_volume_in_windows_reports_its_slices_as_they_are_denoised(volume, cohort):
     seen = []
     scan = cohort / "case1" / "t1.nii.gz"
