@@ -64,6 +64,7 @@ def of_three(voxlate, cohort, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_only_what_was_named_is_written_and_the_other_gaps_are_said(voxlate, of_three, cohort, out):
     scan = f"t1={cohort / 'case1' / 't1.nii.gz'}"
     named = voxlate("synth", of_three, scan, "--out", out, "--missing", "t2").done()
@@ -78,6 +79,7 @@ def test_only_what_was_named_is_written_and_the_other_gaps_are_said(voxlate, of_
     assert np.array_equal(alone, nib.load(t2).get_fdata())
 
 
+@pytest.mark.slow
 def test_one_command_makes_and_scores_each_modality_without_itself(
     voxlate, completing, cohort, out
 ):
@@ -125,6 +127,7 @@ def test_images_that_were_synthesised_are_no_scans_of_a_cohort(voxlate, completi
     assert found.unclaimed == ["1 images that were synthesised ('case4/desc-synthetic_t1.nii.gz')"]
 
 
+@pytest.mark.slow
 def test_a_case_without_any_scan_is_listed_and_whole_cases_are_not_said_to_be_stopped(
     voxlate, completing, cohort, tmp_path
 ):
@@ -143,6 +146,7 @@ def test_a_case_without_any_scan_is_listed_and_whole_cases_are_not_said_to_be_st
     assert "synth was stopped" not in scored.err + scored.out
 
 
+@pytest.mark.slow
 def test_gaps_without_the_keys_for_gaps_are_refused_by_naming_these(
     voxlate, completing, cohort, tmp_path
 ):
@@ -165,6 +169,7 @@ def test_gaps_without_the_keys_for_gaps_are_refused_by_naming_these(
     voxlate(*train, *gaps).done()
 
 
+@pytest.mark.slow
 def test_a_target_whose_scale_varies_between_cases_is_said_to_be_a_guess(
     voxlate, completing, cohort, out, tmp_path
 ):
@@ -185,6 +190,7 @@ def test_a_target_whose_scale_varies_between_cases_is_said_to_be_a_guess(
     assert "from scanner to scanner" not in voxlate(*other).err, "t1 has one window"
 
 
+@pytest.mark.slow
 def test_a_blank_scan_counts_as_missing_in_training(voxlate, tiny, completing, cohort, tmp_path):
     change_scan(cohort / "case0" / "t2.nii.gz", np.zeros_like)
     hold_out_the_last(cohort)

@@ -70,6 +70,7 @@ def test_members_of_one_and_three_have_a_mean_of_two_and_their_spread(
     assert "made in another way" in other.said
 
 
+@pytest.mark.slow
 def test_each_case_of_a_cross_validation_is_made_by_the_runs_that_did_not_see_it(
     voxlate, prepared, cohort, tiny, tmp_path
 ):
@@ -151,6 +152,7 @@ def _made(samples) -> Synthesised:
     return Synthesised({"ct": volume(samples.mean(0))}, {"ct": volume(samples.std(0, ddof=1))}, {})
 
 
+@pytest.mark.slow
 def test_members_that_make_something_else_are_refused(
     voxlate, run, prepared, tiny, cohort, out, tmp_path
 ):
@@ -172,6 +174,7 @@ def test_runs_without_scans_are_refused(voxlate, run, out):
     assert "INPUT: expected scans after the runs, found only runs" in answer.err
 
 
+@pytest.mark.slow
 def test_cases_are_those_of_a_split_that_no_member_trained_on_and_else_held_out_by_some(
     voxlate, prepared, tiny, cohort, tmp_path
 ):

@@ -124,6 +124,7 @@ def test_a_cohort_is_synthesised_case_by_case_and_resumed(voxlate, run, cohort, 
     assert [path.parent.name for path in written if written[path] != again[path]] == ["case2"]
 
 
+@pytest.mark.slow
 def test_scores_of_training_cases_are_said_to_be_no_held_out_scores(voxlate, run, cohort, tmp_path):
     splits = read_json(Run(run).provenance)["data"]["splits"]
     out, unseen = tmp_path / "out", tmp_path / "unseen"
@@ -184,6 +185,7 @@ def test_the_provenance_counts_what_the_network_was_asked_for_each_sample(diffus
         assert said["seconds_per_slice"] > 0
 
 
+@pytest.mark.slow
 def test_pictures_come_back_as_pictures_too(voxlate, out, tmp_path, tiny):
     draw = np.random.default_rng(0)
     for number in range(4):
@@ -220,6 +222,7 @@ def test_names_of_scans_are_known_in_either_case_or_refused(voxlate, run, cohort
     assert voxlate("synth", run, cohort, "--missing", "t9", "--out", tmp_path / "c").code == 2
 
 
+@pytest.mark.slow
 def test_without_the_scan_whose_grid_training_took_its_spacing_is_kept(
     out, tmp_path, tiny, small_head, voxlate
 ):
@@ -244,6 +247,7 @@ def test_without_the_scan_whose_grid_training_took_its_spacing_is_kept(
     assert own_grid == (20, 24, 3)
 
 
+@pytest.mark.slow
 def test_the_noise_goes_by_what_a_scan_shows_not_by_names_or_places(
     voxlate, diffusion, cohort, out, tmp_path
 ):
@@ -281,6 +285,7 @@ def test_cases_that_lack_a_scan_or_cannot_be_read_are_listed_and_the_others_made
     assert list(read_json(out / "provenance.json")["failed"]) == ["case4"]
 
 
+@pytest.mark.slow
 def test_images_made_in_another_way_do_not_stay_next_to_new_ones(
     voxlate, run, cohort, out, tmp_path
 ):
@@ -297,6 +302,7 @@ def test_images_made_in_another_way_do_not_stay_next_to_new_ones(
     assert "kept" not in answer.err
 
 
+@pytest.mark.slow
 def test_an_old_image_of_a_case_that_now_lacks_its_scan_is_not_scored(voxlate, run, cohort, out):
     voxlate("synth", run, cohort, "--out", out).done()
     (cohort / "case1" / "t1.nii.gz").unlink()
@@ -357,6 +363,7 @@ def test_scans_on_another_scale_than_the_training_are_said_to_be(run, cohort, tm
     assert model.check(other).grade == "do not trust"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("factor", "words"), [(3.0, "of at most 20%"), (0.001, "filled")])
 def test_a_cohort_on_another_scale_than_the_recipes_window_does_not_train(
     voxlate, cohort, tiny, tmp_path, factor, words
@@ -372,6 +379,7 @@ def test_a_cohort_on_another_scale_than_the_recipes_window_does_not_train(
         voxlate("train", tiny, "--data", tmp_path / "p", "--out", tmp_path / "r", *change).done()
 
 
+@pytest.mark.slow
 def test_z_scored_scans_are_refused_by_a_map_that_ends_at_zero_in_training_and_at_synthesis(
     voxlate, trained, tiny, cohort, out, tmp_path
 ):
