@@ -47,6 +47,7 @@ def prepared(heads) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_prepare_measures_how_far_scans_lie_apart_and_the_worst_at_the_finest_voxels(prepared):
     near, far = (entry.misaligned["t2"] for entry in open_cohort(prepared).cases)
     assert near.median_mm < 0.6
@@ -56,6 +57,7 @@ def test_prepare_measures_how_far_scans_lie_apart_and_the_worst_at_the_finest_vo
     assert open_cohort(prepared).header("phantom_001").misaligned == {"t2": far}
 
 
+@pytest.mark.slow
 def test_the_pair_that_is_out_of_register_is_named_and_a_line_tells_the_median(prepared):
     cohort = open_cohort(prepared)
     (named,) = [str(warning) for warning in cohort.warnings if warning.code == "misaligned"]
@@ -64,6 +66,7 @@ def test_the_pair_that_is_out_of_register_is_named_and_a_line_tells_the_median(p
     assert line.endswith("mm from t1 (median of 2 cases), at most 5.0 (phantom_001)")
 
 
+@pytest.mark.slow
 def test_the_report_shows_the_worst_pair_first_with_its_distance(prepared, tmp_path):
     text = report_prepared(prepared, tmp_path / "report.html").read_text()
     assert text.index("phantom_001") < text.index("phantom_000")
@@ -71,6 +74,7 @@ def test_the_report_shows_the_worst_pair_first_with_its_distance(prepared, tmp_p
     assert "A chequerboard shows" in text
 
 
+@pytest.mark.slow
 def test_without_the_audit_nothing_is_stated(heads, tmp_path, voxlate):
     said = voxlate("prepare", heads, "--out", tmp_path / "out", "--no-audit").done()
     assert " lies " not in said.out + said.err
@@ -114,6 +118,7 @@ def test_the_examined_slices_are_of_all_patients_and_do_not_depend_on_the_order_
     assert choose_cases(dict(reversed(patients.items()))) == chosen
 
 
+@pytest.mark.slow
 def test_a_cohort_of_which_a_part_was_examined_says_so_and_the_rest_can_follow(heads, tmp_path):
     def again(**how):
         return prepare(heads, tmp_path / "out", fixed="t1", resample=True, workers=1, **how)

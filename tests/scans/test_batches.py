@@ -148,6 +148,7 @@ def test_a_batch_depends_on_seed_and_step_alone(cohort):
     assert not equal(batches[0], batches[1])
 
 
+@pytest.mark.slow
 def test_an_unpaired_target_is_never_of_the_sources_own_patient_and_is_as_likely_of_any_other(
     cohort,
 ):
