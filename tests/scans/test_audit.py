@@ -81,6 +81,7 @@ def test_without_the_audit_nothing_is_stated(heads, tmp_path, voxlate):
     assert open_cohort(tmp_path / "out").cases[0].misaligned == {}
 
 
+@pytest.mark.slow
 def test_a_cohort_of_before_opens_without_the_numbers(prepared, tmp_path):
     record = read_json(prepared / "cohort.json")
     for entry in record["cases"]:
@@ -135,6 +136,7 @@ def test_a_cohort_of_which_a_part_was_examined_says_so_and_the_rest_can_follow(h
     assert {one.case: cohort.header(one.case).inputs for one in cohort.cases} == times
 
 
+@pytest.mark.slow
 def test_only_the_worst_pairs_are_refined(prepared):
     header = open_cohort(prepared).header("phantom_001")
     far = header.misaligned["t2"]
@@ -152,6 +154,7 @@ def test_only_the_worst_pairs_are_refined(prepared):
     assert to_refine([at(0, 0.9, coarse=True)]) == frozenset()
 
 
+@pytest.mark.slow
 def test_scans_of_too_large_voxels_cannot_be_measured_and_are_said_to_be_so(prepared):
     case = open_cohort(prepared).case("phantom_000")
     coarse = replace(case, header=replace(case.header, spacing_mm=(7.0, 3.0, 3.125)))
@@ -165,6 +168,7 @@ def test_scans_of_too_large_voxels_cannot_be_measured_and_are_said_to_be_so(prep
     assert "64×80×56 voxels of 3.1×3.0×7.0 mm are too few or too large" in sentence
 
 
+@pytest.mark.slow
 def test_a_map_is_neither_compared_nor_what_others_are_compared_with(prepared):
     case = open_cohort(prepared).case("phantom_000")
     units = {"t1": "s", "t2": "a.u."}
