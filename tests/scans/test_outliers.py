@@ -165,6 +165,7 @@ def test_an_ordinary_cohort_names_no_case(grid):
     assert named(cohort(grid, masks=True)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "grid"), [*product(KINDS, ["thick"]), *product(OF_PLACES, ["1 mm"])]
 )
@@ -241,6 +242,7 @@ def test_exchanged_cts_are_named_with_their_patients(grid):
     assert "b that of c" in line or "c that of b" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "expected"),
     [

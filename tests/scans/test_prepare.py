@@ -331,6 +331,7 @@ def test_a_folder_that_holds_something_else_is_refused(cohort_folder, tmp_path, 
     assert (tmp_path / "out" / what).read_text() == '{"format": "other"}'
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_leaves_only_whole_cases_and_can_go_on(tmp_path, save):
     for k in range(6):
         values = np.random.default_rng(k).integers(0, 999, (20, 40, 40))

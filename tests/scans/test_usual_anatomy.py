@@ -100,6 +100,7 @@ def test_a_head_that_is_upside_down_or_looks_back_is_not_to_be_trusted(known, ax
         assert said[0].grade == "do not trust"
 
 
+@pytest.mark.slow
 def test_left_and_right_are_told_apart_where_anatomy_has_sides_and_nothing_is_said_where_it_has_none(
     known, learn
 ):

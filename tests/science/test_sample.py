@@ -76,6 +76,7 @@ def test_steps_are_the_times_at_which_the_network_denoises(name, schedule, steps
     assert min(seen) > 0 or schedule.kind == "geometric_ve"  # which leaves noise at time 0
 
 
+@pytest.mark.slow
 @for_every(name=ONCE, schedule=[SCHEDULES[name] for name in ("cosine", "exponential_ve")])
 def test_kept_states_change_no_image_and_end_with_it(name, schedule):
     plain, states, like = quick(name, steps=30), list[Tensor](), torch.zeros(1, 1, 1, 4, 4)
@@ -97,6 +98,7 @@ def test_kept_states_of_an_ode_are_its_solution():
     assert torch.allclose(half / growth[1], first / growth[0], atol=0.005)
 
 
+@pytest.mark.slow
 def test_the_tolerances_of_rk45_set_its_steps_and_not_the_number_asked_for():
     def calls(**options):
         sampling = SamplerSettings(sampler="rk45", **options)

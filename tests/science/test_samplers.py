@@ -154,6 +154,7 @@ def law(sampling: SamplerSettings, schedule) -> tuple[float, float]:
     return float(out[0]), float((out[1:] - out[0]).square().sum().sqrt())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "schedule"),
     some_of(

@@ -194,6 +194,7 @@ def test_no_brain_and_a_missing_phase_are_one_sentence_each(heads, run):
         load(run).synthesise(volumes)
 
 
+@pytest.mark.slow
 def test_a_cut_head_is_refused_though_alignment_puts_air_around_it(heads, run, out, tmp_path):
     model = load(run)
     aligned = replace(model.facts.preparation, align="midline")
@@ -231,6 +232,7 @@ def test_a_map_is_scored_inside_the_brain_of_the_case_s_ct(heads, run, tmp_path)
     )
 
 
+@pytest.mark.slow
 def test_where_the_scan_of_the_brain_is_missing_it_is_found_in_another_and_said(tmp_path, voxlate):
     """A phantom without the T1 in which its brain was found in training: the T1c shows it as well."""
     heads, out = tmp_path / "heads", tmp_path / "out"

@@ -212,6 +212,7 @@ def z_scored(values):
     return np.where(inside, (values - values[inside].mean()) / values[inside].std(), 0)
 
 
+@pytest.mark.slow
 @every_row(
     "change, why",
     [

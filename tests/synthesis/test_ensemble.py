@@ -119,6 +119,7 @@ def test_members_of_another_brightness_are_refused(run):
         Ensemble((one, replace(one, facts=replace(one.facts, target_scales=window))))
 
 
+@pytest.mark.slow
 def test_equal_members_add_samples_that_tell_nothing_new(diffusion, cohort):
     """Each of n images is there twice: the same squares over 2n - 1 instead of n - 1 degrees of freedom."""
     alone = load(diffusion).synthesise(t1_of(cohort), samples=3)

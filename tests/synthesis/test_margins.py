@@ -146,6 +146,7 @@ def test_an_odd_width_is_drawn_as_if_it_had_one_more_column_on_the_left():
     np.testing.assert_allclose(made(data, drawn), made(wider, drawn)[..., 1:], atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crop", [0, 3])
 def test_nothing_outside_the_mask_is_drawn_and_the_batch_changes_nothing(crop):
     drawn, data = model(slices={"kind": "whole", "crop": crop}), head(86)

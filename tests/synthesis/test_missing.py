@@ -203,6 +203,7 @@ def test_the_spread_of_more_samples_is_gone_with_them(score, completing, out):
     assert not list(out.glob("**/*_std*"))
 
 
+@pytest.mark.slow
 def test_each_image_is_scored_by_the_run_that_made_it(voxlate, score, two_ways, out):
     options, runs = two_ways
     document = score(*options)
