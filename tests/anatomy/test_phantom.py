@@ -144,6 +144,7 @@ def test_volumes_of_the_brain_are_those_of_adults(tumour):
     assert 1.2 < tissue + fluid < 1.9
 
 
+@of_the_phantom
 def test_every_modality_is_finite_and_within_its_unit(stroke):
     for name in MODALITIES:
         picture = image(stroke, name)

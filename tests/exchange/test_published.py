@@ -200,6 +200,7 @@ def test_a_file_that_is_no_weights_is_refused(tmp_path):
         load_network(path)
 
 
+@pytest.mark.slow
 @every_row("name", ["unet", "dit"])
 def test_an_imported_file_is_a_run_that_synthesises(name, tmp_path):
     weights = _file(tmp_path / f"{name}.safetensors", name)

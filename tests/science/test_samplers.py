@@ -277,6 +277,7 @@ def test_a_schedule_that_is_nearly_all_noise_gives_no_nan(name, times):
     assert run(sampling, GAUSS.denoiser(schedule), schedule).isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["eps", "v"])
 def test_a_thousand_ancestral_steps_with_the_true_noise_return_the_image(kind):
     """Specs 000 (fact 3) and 002 (fact 5), through the network's output and the clip, in float32."""

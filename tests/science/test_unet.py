@@ -260,7 +260,8 @@ def test_settings_that_contradict_each_other_are_refused(changes, sentence):
         _tiny(**changes)
 
 
-@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["eager", "inductor"])
 def test_the_network_compiles_into_one_graph(backend):
     net = _tiny(attention=(1,), volumetric=True, code=4)
     x, condition, log_snr = _inputs(2, 9, 8)

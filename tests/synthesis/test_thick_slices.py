@@ -9,6 +9,8 @@ from voxlate.scans.images.grid import canonical
 from voxlate.scans.images.mask import foreground
 from voxlate.training.model import load
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("slices", "thick"), [(14, True), (56, False)])
 def test_thick_slices_are_a_caution_and_the_crowns_intervals_contain_soft_tissue(

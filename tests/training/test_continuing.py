@@ -76,6 +76,7 @@ def test_a_stopped_continuation_resumes_and_the_weights_of_before_serve_until_th
     assert len(steps_in(run)) == len(set(steps_in(run))) == 5 + 12
 
 
+@pytest.mark.slow
 def test_a_first_training_that_was_stopped_resumes_by_its_folder_alone(
     voxlate, prepared, read_two, two_staged_once, tmp_path
 ):

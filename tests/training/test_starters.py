@@ -121,6 +121,7 @@ def test_a_choice_among_several_accepted_scans_is_a_caution(tmp_path):
     assert said.text == "t1 is read, and pd is not, which could stand for it."
 
 
+@pytest.mark.slow
 def test_a_calibration_goes_into_a_copy_and_nothing_into_the_package(
     starter, voxlate, cohort, tmp_path, quick_widths
 ):
