@@ -158,28 +158,12 @@ def test_options_that_exclude_or_need_each_other_are_refused(
     ("call", "said"),
     [
         (
-            lambda path: package.train("auto", path, path, minutes="two"),
-            "--minutes: expected the minutes of a training, such as 60, found 'two'",
-        ),
-        (
             lambda path: package.train("auto", path, path, stepz=1),
             "stepz: expected a known option, found another. Did you mean 'steps'?",
         ),
         (
-            lambda path: package.prepare(path, path, modalities=3),
-            "modalities: expected a list (a text), found 3 (int)",
-        ),
-        (
             lambda path: package.synthesise("run", (np.zeros((9, 9, 9)), np.eye(4)), path),
             "(array, affine)), found (ndarray of the shape (9, 9, 9), ndarray of the shape (4, 4)). Change it.",
-        ),
-        (
-            lambda path: package.plan(path, minutes=float("nan")),
-            "minutes: expected a number, found nan (float)",
-        ),
-        (
-            lambda path: package.prepare(path, path, resample="perhaps"),
-            "resample: expected True or False, found 'perhaps'",
         ),
         (lambda path: package.compare(3), "folders: expected a list (a path)"),
         (lambda path: package.prepare(object(), path), "root: expected a path or a text"),

@@ -8,7 +8,6 @@ import pytest
 import scipy.ndimage
 
 from voxlate.anatomy.cohort import write_cohort
-from voxlate.base.files import read_json, write_json
 from voxlate.checks.audit import (
     MOST_PAIRS,
     check_alignment,
@@ -79,15 +78,6 @@ def test_without_the_audit_nothing_is_stated(heads, tmp_path, voxlate):
     said = voxlate("prepare", heads, "--out", tmp_path / "out", "--no-audit").done()
     assert " lies " not in said.out + said.err
     assert open_cohort(tmp_path / "out").cases[0].misaligned == {}
-
-
-@pytest.mark.slow
-def test_a_cohort_of_before_opens_without_the_numbers(prepared, tmp_path):
-    record = read_json(prepared / "cohort.json")
-    for entry in record["cases"]:
-        del entry["misaligned"]
-    write_json(tmp_path / "cohort.json", record)
-    assert open_cohort(tmp_path).cases[0].misaligned == {}
 
 
 def test_a_blank_scan_and_a_case_of_one_scan_are_not_compared(tmp_path, save):

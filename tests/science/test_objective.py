@@ -3,11 +3,9 @@
 import pytest
 import torch
 from exact import KINDS, SCHEDULES, for_every
-from pydantic import TypeAdapter
 
 from voxlate.base.errors import BadInput
 from voxlate.science.diffusion.objective import (
-    AnyWeight,
     MinSnr,
     Snr,
     Table,
@@ -88,13 +86,6 @@ def test_a_table_of_x0_weights_is_turned_into_those_of_the_output():
 def test_a_table_out_of_order_is_refused(log_snr, weight):
     with pytest.raises(BadInput, match="rising log_snr"):
         Table(log_snr=log_snr, weight=weight)
-
-
-def test_a_recipe_names_a_weight_by_its_kind():
-    table = {"kind": "table", "log_snr": [0, 1], "weight": [1, 2]}
-    assert TypeAdapter(AnyWeight).validate_python(table) == Table(
-        log_snr=(0.0, 1.0), weight=(1.0, 2.0)
-    )
 
 
 def brain() -> torch.Tensor:

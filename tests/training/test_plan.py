@@ -58,12 +58,6 @@ def test_the_same_facts_give_the_same_rules_whatever_the_time(planned, prepared)
     assert {key: planned.why[key] for key in same} == {key: again.why[key] for key in same}
 
 
-def test_a_plan_states_the_precision_of_this_machine_in_every_stage(planned):
-    assert {stage.train.precision for stage in planned.recipe.all_stages} == {"float32"}
-    reason = "train.precision: float32: a step in bfloat16 takes 2 times as long as in float32 here"
-    assert f"# {reason}." in planned.text
-
-
 def test_what_a_plan_predicts_lies_within_what_it_may_take(planned):
     assert 0 < planned.seconds <= 12
     assert planned.memory <= 8 * 2**30

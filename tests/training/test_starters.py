@@ -170,16 +170,3 @@ def test_the_demo_shows_a_starter_on_a_scan_by_its_name(starter, voxlate, cohort
     assert left.std() > 10
     assert right.std() > 10
     assert "expected --real SCAN" in voxlate("demo", "--starter", "starter:tiny").err
-
-
-def test_python_takes_a_starter_as_the_command_line_does(starter, cohort, tmp_path):
-    import voxlate as package
-
-    scan = next(cohort.glob("*/t1.nii.gz"))
-    done = package.synthesise("starter:tiny", scan, tmp_path / "out", progress=False)
-    assert len(done.cases) == 1
-    assert [one["name"] for one in package.list_starters(check=True)] == ["starter:tiny"]
-    with pytest.raises(BadInput, match="--split: expected cases whose split is known, found none"):
-        package.synthesise("starter:tiny", cohort, tmp_path / "val", split="val", progress=False)
-    with pytest.raises(BadInput, match="expected a folder of yours for the calibration"):
-        package.calibrate("starter:tiny", cohort, progress=False)
