@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from voxlate.anatomy.cohort import write_cohort
 from voxlate.training.starters import names
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -60,43 +59,6 @@ def test_a_kernel_that_is_wrong_in_bfloat16_is_found(bench_gpu, monkeypatch):
 
     monkeypatch.setitem(bench_gpu.KERNELS, "conv2d", wrong)
     assert bench_gpu.error_of(call, torch.device("cpu")) > bench_gpu.BOUND
-
-
-@pytest.fixture
-def realism(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    import realism
-
-    return realism
-
-
-@pytest.mark.slow
-def test_realism_compares_phantoms_with_scans_and_goes_on_where_it_stopped(
-    realism, tmp_path, monkeypatch
-):
-    cohort = tmp_path / "heads"
-    write_cohort(cohort, cases=1, size=(32, 36, 12), modalities=["ct", "maps"])
-    scan = cohort / "phantom_000" / "ct.nii.gz"
-    monkeypatch.setattr(realism, "RINGS", np.linspace(0, 0.08, 5))  # the pixels have 6.7 mm
-    monkeypatch.setattr(realism, "STATED", (0.03, 0.06))
-    # A scan that is a phantom is like the phantoms.
-    kinds = [f"ct={cohort}:1", f"t2={cohort}"]
-    monkeypatch.setattr(
-        sys,
-        "argv",
-        ["realism.py", str(tmp_path / "out"), "--phantoms", *kinds, "--real", f"ct={scan}"],
-    )
-    assert realism.main() == 0
-    first = (tmp_path / "out" / "realism.json").read_bytes()
-    report = json.loads(first)
-    assert report["scans"] == {"ct": {"real": 1, "phantoms": 1}, "t2": {"phantoms": 1}}
-    assert report["compared"]["ct"]["overlap"] == pytest.approx(1, abs=0.05)
-    assert report["compared"]["ct"]["density ratio at 0.03 per mm"] == pytest.approx(1, abs=0.1)
-    assert sum(report["curves"]["t2"]["phantoms"]["histogram"][3]) == pytest.approx(1, abs=0.01)
-    assert (tmp_path / "out" / "realism.png").stat().st_size > 10_000
-    (tmp_path / "out" / "scans" / "t2_phantom_000.json").unlink()
-    assert realism.main() == 0
-    assert (tmp_path / "out" / "realism.json").read_bytes() == first
 
 
 def test_a_bragg_curve_falls_to_80_percent_at_its_range():

@@ -1,6 +1,5 @@
 """Several runs as one: the mean of their images, and the spread over members and samples."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -173,29 +172,3 @@ def test_runs_without_scans_are_refused(voxlate, run, out):
     answer = voxlate("synth", run, run, "--out", out)
     assert (answer.code, answer.err.count("\n")) == (2, 1)
     assert "INPUT: expected scans after the runs, found only runs" in answer.err
-
-
-@pytest.mark.slow
-def test_cases_are_those_of_a_split_that_no_member_trained_on_and_else_held_out_by_some(
-    voxlate, prepared, tiny, cohort, tmp_path
-):
-    chosen = recipe.read(str(tiny), {"train.steps": "1", "train.validate_every": "0"})
-    folds = [
-        train(chosen, prepared, tmp_path / f"fold{k}", fold=k, device="cpu").folder
-        for k in range(2)
-    ]
-    (test,) = read_json(Run(folds[0]).provenance)["data"]["splits"]["test"]
-    answer = voxlate(
-        "synth", *folds, cohort, "--out", tmp_path / "test", "--split", "test", "--json"
-    )
-    assert json.loads(answer.out)["cases"] == [test], answer.err
-    none = voxlate("synth", *folds, cohort, "--out", tmp_path / "val", "--split", "val")
-    assert none.code == 2  # each was trained on by the other
-    voxlate("synth", *folds, cohort, "--out", tmp_path / "all").done()
-    splits = {
-        path.parent.name: read_json(path)["split"]
-        for path in (tmp_path / "all").glob("*/provenance.json")
-    }
-    seen = [{*read_json(Run(fold).provenance)["data"]["splits"]["train"]} for fold in folds]
-    by_both, by_one = seen[0] & seen[1], seen[0] ^ seen[1]
-    assert splits == dict.fromkeys(by_both, "train") | dict.fromkeys(by_one, "val") | {test: "test"}

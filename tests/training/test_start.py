@@ -73,7 +73,6 @@ LAUNCH = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="expected a system with fork")
 def test_two_processes_that_start_at_once_make_one_run(prepared, tiny, tmp_path, monkeypatch):
     """Copies of this process stand for those of a launcher, which slow tests start: none imports anything anew."""
