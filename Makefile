@@ -2,12 +2,14 @@
 # make test    the default suite (5 to 8 minutes on 2 cores)
 # make test-bare  the same as on a machine without fcntl, resource, /proc, fork and signal masks
 # make durations  the same, with the 30 slowest tests
+# make test-slow  second variants, and documented commands that take long
 # make docs    the documentation as a site, in docs/_build/html
 # make check   ruff, formatting, types
 # make starters  the weights that come with the package, from synthetic heads (hours; resumable)
 # make evidence  train and score a fixed set on real scans and phantoms: docs/reference/evidence.tsv (40 minutes at most; resumable)
 # make chaos   kill commands, fill their disk, change their files: a table in docs/reliability.md (20 minutes at most; resumable)
-# make browser  the page that computes in a browser, in build/browser (MODELS="MODEL ..." puts models in it), and its test
+# make browser  the page that computes in a browser, in build/browser (MODELS="MODEL ..." puts models in it), and every test
+#              that needs Chromium (marker browser), which the default suite leaves out
 # make keep    files of this version for tests of later ones, in tests/kept_files; before a release
 # make release the checklist of a release: two builds with one hash, licences, list of components
 # make bench-gpu  are a GPU's kernels right, how fast and how large are networks on it
@@ -44,7 +46,7 @@ test-bare: install
 	$(BIN)/python -m pytest --numprocesses 2 --bare
 
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'slow and not browser'
 
 # models of other packages, next to the packages themselves
 test-import: install
@@ -68,7 +70,7 @@ docs: install
 browser: install
 	rm -rf build/browser
 	$(BIN)/python run/browser/build.py --out build/browser $(foreach model,$(MODELS),--model $(model))
-	$(BIN)/python -m pytest -m browser tests/page/test_page_that_computes.py
+	$(BIN)/python -m pytest -m browser
 
 keep: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[export]'

@@ -14,7 +14,6 @@ from voxlate.base.errors import BadInput
 from voxlate.base.options.check import check_options, check_value, read_text
 from voxlate.base.options.option import Option, flag_of, option_of, without_notes
 from voxlate.base.options.table import field_types, text_type
-from voxlate.commands.api.images import Syntheses
 
 TABLES = {
     "adapt": ("RUN --data DATA --out OUT", package.AdaptOptions),
@@ -166,28 +165,12 @@ def test_options_that_exclude_or_need_each_other_are_refused(
     ("call", "said"),
     [
         (
-            lambda path: package.train("auto", path, path, minutes="two"),
-            "--minutes: expected the minutes of a training, such as 60, found 'two'",
-        ),
-        (
             lambda path: package.train("auto", path, path, stepz=1),
             "stepz: expected a known option, found another. Did you mean 'steps'?",
         ),
         (
-            lambda path: package.prepare(path, path, modalities=3),
-            "modalities: expected a list (a text), found 3 (int)",
-        ),
-        (
             lambda path: package.synthesise("run", (np.zeros((9, 9, 9)), np.eye(4)), path),
             "(array, affine)), found (ndarray of the shape (9, 9, 9), ndarray of the shape (4, 4)). Change it.",
-        ),
-        (
-            lambda path: package.plan(path, minutes=float("nan")),
-            "minutes: expected a number, found nan (float)",
-        ),
-        (
-            lambda path: package.prepare(path, path, resample="perhaps"),
-            "resample: expected True or False, found 'perhaps'",
         ),
         (lambda path: package.compare(3), "folders: expected a list (a path)"),
         (lambda path: package.prepare(object(), path), "root: expected a path or a text"),
@@ -262,11 +245,6 @@ def test_a_model_of_several_sources_asks_for_their_names():
         BadInput, match="expected scans by modality for a model of t1, flair, found one"
     ):
         by_name("scan.nii.gz", ["t1", "flair"])
-
-
-def test_showing_a_case_that_was_not_made_is_one_sentence(tmp_path):
-    with pytest.raises(BadInput, match=r"case: expected a synthesised case \(a\), found 'b'"):
-        Syntheses(tmp_path, ("a",)).show("b")
 
 
 def test_a_value_of_the_command_line_is_read_as_there(run, cohort, tmp_path):

@@ -1,18 +1,14 @@
 """Benchmarks give known answers, and the one for a GPU runs on a CPU, so that it works on the day it is needed."""
 
-import io
 import json
 import sys
 from collections import Counter
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
-from voxlate.anatomy.cohort import write_cohort
 from voxlate.training.starters import names
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -33,6 +29,7 @@ def bench_gpu(monkeypatch):
     return bench_gpu
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_runs_on_a_tiny_network_and_writes_every_part(
     bench_gpu, tmp_path, monkeypatch
 ):
@@ -62,82 +59,6 @@ def test_a_kernel_that_is_wrong_in_bfloat16_is_found(bench_gpu, monkeypatch):
 
     monkeypatch.setitem(bench_gpu.KERNELS, "conv2d", wrong)
     assert bench_gpu.error_of(call, torch.device("cpu")) > bench_gpu.BOUND
-
-
-@pytest.fixture
-def realism(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    import realism
-
-    return realism
-
-
-def test_the_density_of_a_wave_lies_at_its_frequency(realism):
-    x = np.arange(200) * 0.8
-    wave = np.tile(np.sin(2 * np.pi * 0.3 * x), (200, 1))
-    found = realism.density(wave, (0.8, 0.8))
-    edges = realism.RINGS[1:]
-    ring = int(found.argmax())
-    assert edges[ring] - 0.025 <= 0.3 <= edges[ring + 1] + 0.025
-    assert found[ring] > 100 * np.median(found)
-
-
-def test_realism_compares_phantoms_with_scans_and_goes_on_where_it_stopped(
-    realism, tmp_path, monkeypatch
-):
-    cohort = tmp_path / "heads"
-    write_cohort(cohort, cases=1, size=(32, 36, 12), modalities=["ct", "maps"])
-    scan = cohort / "phantom_000" / "ct.nii.gz"
-    monkeypatch.setattr(realism, "RINGS", np.linspace(0, 0.08, 5))  # the pixels have 6.7 mm
-    monkeypatch.setattr(realism, "STATED", (0.03, 0.06))
-    # A scan that is a phantom is like the phantoms.
-    kinds = [f"ct={cohort}:1", f"t2={cohort}"]
-    monkeypatch.setattr(
-        sys,
-        "argv",
-        ["realism.py", str(tmp_path / "out"), "--phantoms", *kinds, "--real", f"ct={scan}"],
-    )
-    assert realism.main() == 0
-    first = (tmp_path / "out" / "realism.json").read_bytes()
-    report = json.loads(first)
-    assert report["scans"] == {"ct": {"real": 1, "phantoms": 1}, "t2": {"phantoms": 1}}
-    assert report["compared"]["ct"]["overlap"] == pytest.approx(1, abs=0.05)
-    assert report["compared"]["ct"]["density ratio at 0.03 per mm"] == pytest.approx(1, abs=0.1)
-    assert sum(report["curves"]["t2"]["phantoms"]["histogram"][3]) == pytest.approx(1, abs=0.01)
-    assert (tmp_path / "out" / "realism.png").stat().st_size > 10_000
-    (tmp_path / "out" / "scans" / "t2_phantom_000.json").unlink()
-    assert realism.main() == 0
-    assert (tmp_path / "out" / "realism.json").read_bytes() == first
-
-
-def test_noise_of_twice_the_amplitude_has_6_db_more_power_in_each_ring(tmp_path):
-    from spectrum import BINS, power_db
-
-    truth = np.random.default_rng(0).standard_normal((64, 64, 3)).astype(np.float32)
-    for name, values in {"image": 2 * truth, "truth": truth}.items():
-        nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / f"{name}.nii.gz")
-    found = power_db([(tmp_path / "image.nii.gz", tmp_path / "truth.nii.gz")])
-    assert found == pytest.approx(np.full(BINS, 20 * np.log10(2)), abs=1e-4)
-
-
-def test_the_time_to_an_error_is_the_least_one_that_reaches_it():
-    import time_to_error
-
-    scores = {"ssim_2d": 0.7, "gradient_strength": 0.5}
-    rows = [
-        {"name": "train auto", "minutes": 1, "mae": 12.0, **scores},
-        {"name": "train auto", "minutes": 2, "mae": 10.0, **scores},
-        {"name": "train auto", "minutes": 4, "mae": 9.0, **scores},
-        {"name": "BasicUNet", "minutes": 10, "mae": 10.5, **scores},
-        {"name": "ResEnc", "minutes": 10, "mae": 8.0, **scores},
-    ]
-    written = io.StringIO()
-    time_to_error.show(rows, Console(file=written, width=120))
-    lines = written.getvalue().splitlines()
-    (reached,) = (line for line in lines if "BasicUNet" in line)
-    (missed,) = (line for line in lines if "ResEnc" in line)
-    assert "2 min, 20%" in reached
-    assert "%" not in missed
 
 
 def test_a_bragg_curve_falls_to_80_percent_at_its_range():

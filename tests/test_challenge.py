@@ -150,6 +150,7 @@ def run(voxlate, tmp_path):
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_the_containers_script_writes_a_ct_for_each_scan_without_network(
     container, run, tmp_path, monkeypatch
 ):
@@ -183,6 +184,7 @@ def test_the_containers_script_says_what_is_missing(container, tmp_path, capsys)
     assert not (tmp_path / "results.json").exists()
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_guide_score_a_cohort_of_2025(voxlate, scored):
     pytest.importorskip("SimpleITK")
     folder, (truth, image, mask) = scored

@@ -90,6 +90,7 @@ def assert_six_cases_are_scored() -> None:
     assert Path("out/report.html").exists()
 
 
+@pytest.mark.slow
 def test_the_commands_of_an_array_fill_one_folder_that_is_scored_together(
     cluster, run, cohort, voxlate
 ):

@@ -30,13 +30,9 @@ def tumours(tmp_path_factory, small_head):
     return folder
 
 
-# Small ones of each network go the whole way in test_whole_way.py, and take a step in test_recipes.py.
-FURTHER = [
-    pytest.param(name, marks=pytest.mark.slow) for name in (*ANY, *HI_NETS) if name != "coca_gan"
-]
-
-
-@pytest.mark.parametrize("name", ["coca_gan", *FURTHER])
+# Each network goes the whole way in test_whole_way.py, and takes a step in test_recipes.py.
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*ANY, *HI_NETS])
 def test_a_small_recipe_trains_and_synthesises_what_is_missing(name, tumours, voxlate, tmp_path):
     run, out, target = tmp_path / "run", tmp_path / "out", HI_NETS.get(name, "t1c")
     small = ["data.patch=[1,24,20]", *(f"train.{key}" for key in ("epochs=1", "batch=12"))]

@@ -107,6 +107,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.slow
 def test_an_agent_calls_commands_over_stdio_and_writes_nothing(cohort, prepared, run, tmp_path):
     mcp, anyio = pytest.importorskip("mcp"), pytest.importorskip("anyio")
     words = ["-m", "voxlate", "mcp", str(tmp_path)]

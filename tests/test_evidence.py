@@ -62,16 +62,6 @@ def test_a_row_is_measured_once_by_commit_machine_and_seed(ledger, result):
     assert not ledger.is_measured(known, result.commit, result.machine, [result.row], 1)
 
 
-def test_a_row_with_two_answers_needs_both(ledger, result):
-    rows = [result.row, "another"]
-    assert not ledger.is_measured([result], result.commit, result.machine, rows, 0)
-
-
-def test_uncommitted_code_is_always_measured(ledger, result):
-    dirty = replace(result, commit="aaaaaaaa+")
-    assert not ledger.is_measured([dirty], "aaaaaaaa+", dirty.machine, [dirty.row], 0)
-
-
 @pytest.mark.parametrize(
     ("score", "within", "beyond"),
     [
@@ -91,12 +81,6 @@ def test_a_score_is_worse_beyond_its_default_spread(ledger, result, score, withi
         found = ledger.worse([result, later], "bbbbbbbb")
         assert len(found) == count
         assert all(score in sentence for sentence in found)
-
-
-def test_what_is_better_or_equal_is_not_worse(ledger, result):
-    better = replace(result, commit="bbbbbbbb", mae=0.05, ssim=0.8, interval_r=0.9)
-    assert ledger.worse([result, better], "bbbbbbbb") == []
-    assert ledger.worse([result, replace(result, commit="bbbbbbbb")], "bbbbbbbb") == []
 
 
 def test_the_best_earlier_result_counts_and_not_the_last(ledger, result):
@@ -120,13 +104,6 @@ def test_other_machines_later_and_uncommitted_results_are_not_compared(ledger, r
     assert ledger.worse([worse, result], "bbbbbbbb") == []
 
 
-def test_of_uncommitted_code_the_last_result_counts(ledger, result):
-    tried = replace(result, commit="aaaaaaaa+", mae=0.1)
-    corrected = replace(tried, mae=0.07)
-    assert ledger.worse([result, tried, corrected], "aaaaaaaa+") == []
-    assert len(ledger.worse([result, corrected, tried], "aaaaaaaa+")) == 1
-
-
 def test_the_default_set_fits_forty_minutes_of_two_cores(rows):
     assert rows.planned_minutes(rows.default_rows()) <= 40
 
@@ -138,19 +115,6 @@ def test_each_head_that_is_left_out_neither_trains_nor_validates(rows):
             assert parts[row.subject] == "test"
             assert list(parts.values()).count("val") == 1
             assert list(parts.values()).count("train") == (row.patients or 5)
-
-
-def test_both_reporting_heads_have_the_same_training_heads(rows):
-    first, second = (
-        {
-            head
-            for head, part in rows.parts_of_heads(rows.Row("heads", name, 3)).items()
-            if part == "train"
-        }
-        for name in rows.REPORTING
-    )
-    assert first == second
-    assert not first & set(rows.REPORTING)
 
 
 def test_a_row_whose_scans_are_absent_is_skipped_and_named(evidence, tmp_path, monkeypatch, capsys):

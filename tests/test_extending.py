@@ -163,6 +163,7 @@ train = { steps = 8, batch = 2, precision = "float32", workers = 0, optimiser = 
 """
 
 
+@pytest.mark.slow
 def test_a_method_and_a_network_that_only_this_file_knows_go_all_the_way(
     voxlate, cohort, prepared, tmp_path
 ):

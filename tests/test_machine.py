@@ -3,11 +3,8 @@
 import errno
 import multiprocessing
 import os
-import signal
 import subprocess
 import sys
-from pathlib import Path
-from typing import ClassVar
 
 import psutil
 import pytest
@@ -43,39 +40,9 @@ def test_the_cores_that_a_process_may_use_count_and_all_where_no_affinity_is_kno
     assert machine.load() == 0, "without a load average nothing is taken to run"
 
 
-@pytest.mark.parametrize(("system", "unit"), [("linux", 1024), ("darwin", 1)])
-def test_without_proc_the_peak_is_the_systems_own_in_bytes(monkeypatch, system, unit):
-    resource = type(sys)("resource")
-    resource.RUSAGE_SELF, resource.getrusage = 0, lambda who: type("Usage", (), {"ru_maxrss": 7000})
-    monkeypatch.setitem(sys.modules, "resource", resource)
-    monkeypatch.setattr(sys, "platform", system)
-    monkeypatch.setattr(Path, "read_text", _absent)
-    assert machine.peak_memory() == 7000 * unit
-
-
-@pytest.mark.parametrize("fields", [{"peak_wset": 80 * MIB, "rss": 50 * MIB}, {"rss": 50 * MIB}])
-def test_without_the_resource_module_psutil_knows_the_peak(monkeypatch, fields):
-    monkeypatch.setitem(sys.modules, "resource", None)
-    monkeypatch.setattr(Path, "read_text", _absent)
-    monkeypatch.setattr(psutil.Process, "memory_info", lambda self: type("Memory", (), fields))
-    assert machine.peak_memory() == max(fields.values())
-
-
 def test_the_peak_holds_what_this_process_holds():
     held = bytearray(100 * MIB)
     assert machine.peak_memory() > len(held)
-
-
-def _absent(*_, **__):
-    raise FileNotFoundError(2, "No such file or directory")
-
-
-def test_keeping_freed_memory_is_nothing_where_the_program_is_no_library(monkeypatch):
-    def on_windows(name):
-        raise TypeError("argument of type 'NoneType' is not iterable")
-
-    monkeypatch.setattr(machine.ctypes, "CDLL", on_windows)
-    machine.keep_freed_memory()
 
 
 def test_a_lock_leaves_no_file_and_one_that_a_dead_process_left_blocks_nobody(tmp_path):
@@ -192,22 +159,6 @@ def test_text_has_the_same_line_ends_on_every_system(tmp_path, monkeypatch):
     for path in tmp_path.iterdir():
         assert b"\r" not in path.read_bytes()
     assert "ß".encode() in (tmp_path / "a.json").read_bytes()
-
-
-def test_where_signals_cannot_be_held_processes_that_start_ignore_ctrl_c(monkeypatch):
-    class Console:
-        asked: ClassVar[list] = []
-
-        def SetConsoleCtrlHandler(self, handler, ignored):
-            self.asked.append((handler, ignored))
-
-    monkeypatch.delattr(signal, "pthread_sigmask", raising=False)
-    monkeypatch.setattr(
-        machine.ctypes, "windll", type("Windows", (), {"kernel32": Console()}), raising=False
-    )
-    with machine.interrupts_held():
-        assert Console.asked == [(None, True)]
-    assert Console.asked == [(None, True), (None, False)]
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])

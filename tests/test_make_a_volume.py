@@ -15,7 +15,6 @@ from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import read_volume
 from voxlate.science.diffusion.noise import Noise
-from voxlate.science.methods.stage_tasks import LatentTask
 from voxlate.science.nets.interface import Channels
 from voxlate.training import recipe as recipes
 from voxlate.training.batches.batches import Batches, validation_batches
@@ -72,6 +71,7 @@ def test_one_command_trains_three_stages_and_the_last_one_moves_volumetric_layer
     assert not all(torch.equal(one, other) for one, other in zip(kernels, identity))
 
 
+@pytest.mark.slow
 def test_volumetric_layers_that_did_not_learn_give_the_slice_wise_images_in_any_windows(
     voxlate, volume, cohort, tmp_path
 ):
@@ -107,6 +107,7 @@ def test_an_item_of_a_volume_has_one_time_for_all_its_slices(volume, prepared):
     assert given.state.shape == (2, 3, 4, 12, 10)
 
 
+@pytest.mark.slow
 def test_latents_are_encoded_once_and_again_where_they_are_damaged_or_of_another_autoencoder(
     voxlate, volume, prepared, tmp_path
 ):
@@ -129,6 +130,7 @@ def test_latents_are_encoded_once_and_again_where_they_are_damaged_or_of_another
     assert len(list((prepared / "latents").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_kept_latents_train_what_encoding_at_every_step_does(
     voxlate, volume, prepared, tmp_path, monkeypatch
 ):
@@ -158,6 +160,7 @@ def test_another_autoencoder_in_the_folder_of_a_run_is_refused(voxlate, volume, 
     assert said in voxlate(*line).refusal
 
 
+@pytest.mark.slow
 def test_the_autoencoder_alone_gives_the_bound_of_the_row(voxlate, volume, cohort, tmp_path):
     bound = made(voxlate, volume / "weights.autoencoder.safetensors", cohort, tmp_path / "bound")
     assert bound.shape == read_volume(cohort / "case1" / "t2.nii.gz", "t2").data.shape
@@ -177,22 +180,6 @@ def test_the_autoencoder_alone_gives_the_bound_of_the_row(voxlate, volume, cohor
     assert "own (given" not in " ".join(table.split())
 
 
-def test_slices_of_a_latent_are_decoded_a_few_at_a_time(volume):
-    task = load(volume).network.method.task
-    assert isinstance(task, LatentTask)
-    autoencoder, x = task.autoencoder, torch.randn(1, 1, 11, 24, 20)
-    with torch.no_grad():
-        mean, _ = autoencoder.encode(x)
-        parts = [autoencoder.encode(x[:, :, k : k + 1])[0] for k in range(11)]
-        torch.testing.assert_close(mean, torch.cat(parts, dim=2), atol=1e-5, rtol=1e-4)
-        seen = []
-        autoencoder.post_quant.register_forward_hook(
-            lambda _, given, __: seen.append(len(given[0]))
-        )
-        autoencoder.decode(mean)
-    assert seen == [8, 3]
-
-
 def test_the_published_schedule_and_networks_are_the_recipes():
     made = recipes.read("make_a_volume_swi_mra")
     slices, final = made.all_stages[1:]
@@ -208,6 +195,7 @@ def test_the_published_schedule_and_networks_are_the_recipes():
     assert counts == [89_539_075, 89_539_075 + 20_070_942]
 
 
+@pytest.mark.slow
 def test_a_volume_in_windows_reports_its_slices_as_they_are_denoised(volume, cohort):
     seen = []
     scan = cohort / "case1" / "t1.nii.gz"
@@ -234,6 +222,7 @@ def test_the_scale_makes_latents_of_whole_slices_as_later_stages_see_them_of_uni
     )
 
 
+@pytest.mark.slow
 def test_other_scans_of_the_same_names_are_another_cohort(voxlate, volume, cohort, tmp_path):
     again = ("train", tmp_path / "volume.toml", "--data", tmp_path / "changed", "--out")
     path = cohort / "case0" / "t2.nii.gz"
@@ -246,6 +235,7 @@ def test_other_scans_of_the_same_names_are_another_cohort(voxlate, volume, cohor
     assert "stage 'autoencoder' is not taken" in answer.said
 
 
+@pytest.mark.slow
 def test_what_would_swap_the_autoencoder_of_a_model_is_refused(voxlate, volume, prepared, tmp_path):
     line = ("train", tmp_path / "volume.toml", "--data", prepared, "--out", tmp_path / "o")
     said = "--init: expected a model without an autoencoder of its own"
@@ -284,6 +274,7 @@ def test_windows_for_a_method_without_a_sampler_are_refused(tiny):
         recipes.read(str(tiny), {"synth.windows": "{size=4,overlap=2}"})
 
 
+@pytest.mark.slow
 def test_patches_that_do_not_fit_the_cohort_or_each_other_are_said(
     voxlate, volume, prepared, tmp_path
 ):

@@ -31,7 +31,7 @@ from voxlate.training.recipe import FullStage, Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^```\n(.*?)^```$", flags=re.M | re.S)
-ROWS = {  # the small row of each paper that `make test` runs
+ROWS = {  # the small row of each paper
     "mrdpm": "mrdpm_masked_small",
     "xmodality": "tof_to_cta_adm_small",
     "lyu_wang": "mr_to_ct_cnn_small",
@@ -262,11 +262,18 @@ def small_row(page: str, run: Callable[[str, list[str]], str]) -> str:
     return said
 
 
-@pytest.mark.parametrize("page", [page for page in ROWS if page != "xmodality"])
+QUICK = "make_a_volume"  # the rows of the other pages are slow tests
+SLOW = [
+    pytest.param(page, marks=pytest.mark.slow) for page in ROWS if page not in (QUICK, "xmodality")
+]
+
+
+@pytest.mark.parametrize("page", [QUICK, *SLOW])
 def test_a_small_row_of_each_paper_goes_the_whole_way_by_the_pages_commands(page, run):
     assert small_row(page, run).count("best naive") >= 2  # of the training and of the scores
 
 
+@pytest.mark.slow
 def test_paper_001_trains_and_the_part_that_its_window_clips_is_stated(run, voxlate):
     said = small_row("xmodality", run)
     assert said.count("best naive") >= 2

@@ -127,6 +127,7 @@ def test_changes_may_be_numbers_and_truths(prepared, tiny, tmp_path):
         package.train(tiny, prepared, tmp_path / "other", changes={"train.stps": 5}, progress=False)
 
 
+@pytest.mark.slow
 def test_a_planned_run_resumes_and_one_of_another_target_is_refused(prepared, tmp_path, voxlate):
     options = {"mode": "mean", "minutes": 1, "changes": {"train.steps": 2}, "progress": False}
     run = package.train("auto", prepared, tmp_path / "run", source="t1", target="t2", **options)

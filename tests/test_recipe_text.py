@@ -122,6 +122,7 @@ def test_names_that_are_no_file_names_are_refused_in_recipes(tiny, name):
             recipe.from_dict({**values, "data": data, "intensity": intensity}, "mine")
 
 
+@pytest.mark.slow
 def test_a_run_to_reuse_that_does_not_fit_says_why(voxlate, prepared, run, tiny, tmp_path):
     staged = tmp_path / "staged.toml"
     text = tiny.read_text().replace("steps = 6", "steps = 1")

@@ -105,65 +105,26 @@ LIKE = [  # these train what another one trains, and draw otherwise
     for size in ("", "_small")
 ]
 WHOLE = [pytest.param(name, {}, id=f"{name} whole", marks=pytest.mark.slow) for name in NARROW]
-# One recipe of each kind; the slow tests take a step of all others.
-REPRESENTATIVES = [
+QUICK = (  # others of their tasks, methods and networks take a step in the slow tests
     "coca_gan_small",
-    "cyclegan_3d_swi_mra_small",
     "cyclegan_tmax_plain_small",
-    "hi_net_flair_small",
-    "make_a_volume_slices_swi_mra",
     "make_a_volume_slices_swi_mra_small",
-    "make_a_volume_swi_mra",
-    "make_a_volume_swi_mra_small",
-    "mm_gan_small",
-    "mm_syn_small",
     "mr_to_ct_cnn_small",
-    "mr_to_ct_ddpm_small",
-    "mr_to_ct_em",
     "mr_to_ct_em_small",
-    "mr_to_ct_slices",
     "mr_to_ct_slices_flow",
-    "mr_to_ct_wgan_gp_small",
-    "mrdpm",
-    "mrdpm_bran_small",
     "mrdpm_masked_small",
-    "palette_swi_mra_small",
-    "palette_tuned_swi_mra",
     "phantom_t1_to_ct",
     "pix2pix_3d_swi_mra_small",
-    "pix2pix_swi_mra_small",
-    "t1_to_t2_brain",
-    "tof_to_cta_adm",
     "tof_to_cta_adm_small",
-    "tof_to_cta_dit",
-    "tof_to_cta_dit_small",
-    "tof_to_cta_unet_small",
-    "tof_to_cta_uvit",
-    "tof_to_cta_uvit_small",
-    "ucd_gan_small",
-    "umm_csgm",
     "umm_csgm_small",
+)
+TRAINED = [
+    pytest.param(
+        name, NARROW.get(name, {}), id=name, marks=() if name in QUICK else pytest.mark.slow
+    )
+    for name in recipes.names()
+    if name not in LIKE
 ]
-OTHERS = [name for name in recipes.names() if name not in (*LIKE, *REPRESENTATIVES)]
-TRAINED = [pytest.param(name, NARROW.get(name, {}), id=name) for name in REPRESENTATIVES]
-TRAINED += [
-    pytest.param(name, NARROW.get(name, {}), id=name, marks=pytest.mark.slow) for name in OTHERS
-]
-
-
-def _kind(name: str) -> str:
-    """What distinguishes the code that trains a recipe: task, method, schedule, prediction, network, GAN, data."""
-    stages = []
-    for stage in recipes.read(name).all_stages:
-        method = stage.method
-        schedule = getattr(method, "schedule", None)
-        diffusion = (schedule.kind, method.prediction) if schedule else ()
-        gan = stage.opponent.gan_loss if stage.opponent else ""
-        volumes, stacks = stage.data.patch[0] > 1, stage.data.stack > 0
-        stages.append(
-            (stage.task.kind, method.kind, diffusion, stage.net.kind, gan, volumes, stacks)
-        )
-    return repr(stages)
 
 
 def test_papers_000_and_002_train_their_epochs_on_a_cohort_of_any_size():
@@ -182,17 +143,9 @@ def test_papers_000_and_002_train_their_epochs_on_a_cohort_of_any_size():
     assert recipes.read("mrdpm_small").train.epochs is None
 
 
-def test_every_kind_of_recipe_has_one_representative_that_takes_a_step_by_default():
-    kinds = {name: _kind(name) for name in recipes.names() if name not in LIKE}
-    represented = [kinds[name] for name in REPRESENTATIVES]
-    assert len(set(represented)) == len(represented)
-    missing = [name for name, kind in kinds.items() if kind not in represented]
-    assert not missing, f"add one of each kind to REPRESENTATIVES: {', '.join(missing)}"
-
-
 @pytest.mark.parametrize(("name", "changes"), [*TRAINED, *WHOLE])
 def test_every_stage_of_a_recipe_takes_a_step(name, changes):
-    size, side = (1, 32) if name in REPRESENTATIVES and changes == NARROW.get(name, {}) else (2, 64)
+    size, side = (1, 32) if name in QUICK else (2, 64)
     made, earlier = recipes.read(name, changes), {}
     torch.manual_seed(0)
     for stage in made.all_stages:
@@ -227,12 +180,6 @@ def test_a_recipe_that_only_draws_otherwise_trains_what_its_head_says():
         trained = recipes.read(f"mr_to_ct_{'ddpm' if 'ddpm' in name else 'em'}{size}")
         assert dataclasses.replace(made, synth=trained.synth, title=trained.title) == trained
         assert made.synth != trained.synth
-
-
-def test_the_list_of_recipes_for_programs(voxlate):
-    listed = json.loads(voxlate("recipes", "--json").out)
-    assert [row["name"] for row in listed] == list(recipes.names())
-    assert all(row["title"] for row in listed)
 
 
 def test_the_saved_recipe_of_a_run_is_a_recipe(run):

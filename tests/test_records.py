@@ -265,6 +265,7 @@ def test_scores_in_another_form_are_refused(tmp_path, header, before, after):
         read_scores(path)
 
 
+@pytest.mark.slow
 def test_a_run_continues_with_the_optimiser_of_its_recipe_whatever_the_state_says(run, tmp_path):
     weights = []
     for changed in (False, True):

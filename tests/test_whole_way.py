@@ -113,7 +113,12 @@ def cohorts(tmp_path_factory, small_head):
     return folder
 
 
-@pytest.mark.parametrize("way", WAYS)
+# the others are slow tests
+QUICK = ("inside_the_mask", "completion_by_mm_gan")
+SLOW = [pytest.param(way, marks=pytest.mark.slow) for way in WAYS if way not in QUICK]
+
+
+@pytest.mark.parametrize("way", [*QUICK, *SLOW])
 def test_a_task_and_a_method_go_the_whole_way(way, cohorts, voxlate, tmp_path):
     lines, missing = WAYS[way]
     cohort = cohorts / ("gaps" if "gaps" in way else "full")

@@ -12,6 +12,8 @@ from voxlate.anatomy.maps import metal_rate_per_ms, tissue_map
 from voxlate.anatomy.scanner import image
 from voxlate.anatomy.tissue import METAL, Label
 
+pytestmark = pytest.mark.slow
+
 SPACING_MM = (3.0, 2.0, 2.0)
 SIZE = (50, 60, 24)
 PLAIN = Exposure(0.01, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0, 0.6)

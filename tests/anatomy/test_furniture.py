@@ -12,6 +12,8 @@ from voxlate.anatomy.head import make_head
 from voxlate.anatomy.maps import tissue_map
 from voxlate.anatomy.tissue import FURNITURE, Label
 
+pytestmark = pytest.mark.slow
+
 AVERAGE = np.ones(3)
 
 

@@ -218,13 +218,6 @@ def test_a_thicker_vault_moves_its_outer_surface_by_the_millimetres_drawn(head, 
     assert bone_mm.max() == pytest.approx(SKULL_MM + vault_mm, abs=1.6)
 
 
-def test_the_same_number_gives_the_same_head_and_another_number_another_one(head):
-    first, again, other = (make_mapped_head(head, 0, number, (6, 6, 6)) for number in (1, 1, 2))
-    assert np.array_equal(first.labels, again.labels)
-    assert np.array_equal(first.share, again.share)
-    assert first.labels.shape != other.labels.shape or (first.labels != other.labels).any()
-
-
 def test_a_body_without_a_brain_has_its_organs_in_fat_and_muscle(tmp_path):
     radius = radius_mm((60, 60, 60))
     labels = np.zeros(radius.shape, np.int16)

@@ -96,6 +96,7 @@ def made_by(voxlate, diffusion, heads, tmp_path, quick_widths):
     return make
 
 
+@pytest.mark.slow
 def test_images_scores_and_intervals_have_the_same_bits_by_workers(made_by):
     alone, _ = made_by("alone")
     images = [name for name in alone if name.endswith(".nii.gz")]

@@ -4,14 +4,13 @@ import os
 import subprocess
 import sys
 import warnings
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from rows import every_row
 from voxlate.base import devices, machine
-from voxlate.base.devices import find_device, has_doubles, is_out_of_memory
+from voxlate.base.devices import find_device, is_out_of_memory
 from voxlate.base.errors import BadInput
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training import job, train
@@ -100,23 +99,6 @@ def test_readers_run_ahead_of_every_gpu_and_of_no_cpu(monkeypatch, device, reade
     assert job._readers(torch.device(device)) == min(readers, 1)
 
 
-def test_without_float64_values_are_computed_on_the_cpu(monkeypatch):
-    assert not has_doubles(torch.device("mps"))
-    assert has_doubles(torch.device("cpu"))
-    assert has_doubles(torch.device("cuda"))
-    for able in (True, False):
-        monkeypatch.setattr(
-            "torch.xpu.get_device_properties",
-            lambda device, able=able: SimpleNamespace(has_fp64=able),
-        )
-        assert has_doubles(torch.device("xpu")) is able
-
-
-def test_only_copies_to_cuda_may_be_left_to_the_device():
-    kinds = [torch.device(name) for name in ("cuda", "mps", "xpu", "cpu")]
-    assert [devices.may_not_wait(kind) for kind in kinds] == [True, False, False, False]
-
-
 def test_memory_that_is_free_and_that_was_taken_is_known_of_every_kind(monkeypatch):
     for kind in ("cuda", "xpu"):
         monkeypatch.setattr(f"torch.{kind}.mem_get_info", lambda device: (3 * GIB, 8 * GIB))
@@ -130,18 +112,6 @@ def test_memory_that_is_free_and_that_was_taken_is_known_of_every_kind(monkeypat
         assert devices.free_memory(torch.device("mps")) == min(free, 6) * GIB
         assert devices.free_memory(torch.device("cpu")) == free * GIB
     assert devices.peak_memory(torch.device("mps")) == 4 * GIB
-
-
-def test_an_xpu_whose_driver_cannot_say_what_is_free_is_asked_for_its_size(monkeypatch):
-    def unknown(device):
-        raise RuntimeError("The device doesn't support querying the available free memory.")
-
-    monkeypatch.setattr("torch.xpu.mem_get_info", unknown)
-    monkeypatch.setattr(
-        "torch.xpu.get_device_properties", lambda device: SimpleNamespace(total_memory=8 * GIB)
-    )
-    monkeypatch.setattr("torch.xpu.memory_reserved", lambda device: GIB)
-    assert devices.free_memory(torch.device("xpu")) == 7 * GIB
 
 
 OUT = [

@@ -164,17 +164,6 @@ def test_reading_and_writing_overlap_with_the_network():
     assert 75 <= int(share) <= 100  # 50 one case after the other; a busy machine delays sleepers
 
 
-def test_the_busy_share_counts_each_worker_from_its_first_to_its_last_case():
-    def cost(worker, began, ended, *network):
-        return Cost(worker, f"worker {worker}", False, began, ended, network)
-
-    first = [cost(0, 0, 4, (0, 1), (2, 4)), cost(0, 2, 10, (5, 10))]
-    second = [cost(1, 100, 110, (101, 109)), cost(1, 90, 91)]
-    said = "The network computed during 80% of the time of 2 workers (cases: 3)."
-    assert busy_line([*first, *second, None]) == said
-    assert busy_line([None, cost(1, 90, 91)]) == ""
-
-
 def test_a_gpu_is_busy_while_any_of_its_workers_computes():
     def cost(worker, began, ended, *network):
         return Cost(worker, "node, GPU 0", True, began, ended, network)

@@ -18,6 +18,8 @@ from voxlate.training.run import Run
 from voxlate.training.train import train
 from voxlate.training.weights import read_header
 
+pytestmark = pytest.mark.slow
+
 UNET = 'net = { kind = "unet", width = 4, multipliers = [1], blocks = 1, groups = 2, middle_attention = false }'
 RESNET = 'net = { kind = "resnet", width = 4, blocks = 1 }'
 ALL = 'data = { source = ["t1", "t2", "ct"], target = ["t1", "t2", "ct"], patch = [1, 24, 20] }'
@@ -79,10 +81,7 @@ def text_of(way):
     return "\n".join([TOP.replace("SAMPLES", draws), *lines, BELOW])
 
 
-SLOW = [pytest.param(way, marks=pytest.mark.slow) for way in ("completion", "cycle", "latents")]
-
-
-@pytest.mark.parametrize("way", ["a state that the network sees scaled", *SLOW])
+@pytest.mark.parametrize("way", WAYS)
 def test_a_model_is_trained_and_used_on_mps_as_on_a_cpu(way, ready, tmp_path, monkeypatch):
     (tmp_path / "own.toml").write_text(text_of(way))
     made = recipe.read(str(tmp_path / "own.toml"))

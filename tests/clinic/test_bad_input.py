@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 
 from rows import every_row
-from voxlate.clinic import dicom_structure
 from voxlate.clinic import export_for as export
-from voxlate.scans.formats.io import content_hash
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.result import Synthesised
 
@@ -107,16 +105,6 @@ def test_a_synthesis_of_another_modality_and_a_file_as_folder_are_refused(files,
         assert "file" in voxlate(*command).refusal
 
 
-def test_a_beam_that_misses_the_skull_is_refused(tmp_path, voxlate):
-    ct = save(
-        tmp_path / "ct.nii.gz", ball()[..., :16]
-    )  # cut off: there is no bone towards the head
-    small = ("--aperture", "10")
-    answer = voxlate("export", ct, "--for", "ultrasound", *small, "--out", tmp_path / "TO")
-    assert "--beam" in answer.refusal
-    assert not (tmp_path / "TO" / "ct").exists()
-
-
 @every_row(("code", "sentence"), [(errno.ENOSPC, "found a full disk"), (errno.EROFS, "Read-only")])
 def test_a_disk_that_is_full_or_read_only_leaves_nothing_half_written(
     code, sentence, files, tmp_path, voxlate, monkeypatch
@@ -130,22 +118,6 @@ def test_a_disk_that_is_full_or_read_only_leaves_nothing_half_written(
     assert (answer.code, answer.err.count("\n")) == (2, 1)
     assert sentence in answer.err
     assert [*(tmp_path / "TO").iterdir()] == []
-
-
-def test_a_body_of_more_contour_points_than_systems_take_is_refused(tmp_path, voxlate, monkeypatch):
-    pytest.importorskip("pydicom")
-    from dicom_slices import write_series
-
-    source = Volume(ball()[None], GRID, "HU", "ct")
-    series = write_series(source, tmp_path / "series", Modality="MR")
-    inputs = {"mr": {"path": "../../series", "sha256": content_hash(series)}}
-    Synthesised({"ct": source}, {}, {"model": {"title": "any"}, "inputs": inputs}).write(
-        tmp_path / "OUT" / "ann"
-    )
-    monkeypatch.setattr(dicom_structure, "MOST_BYTES", 300)
-    answer = voxlate("export", tmp_path / "OUT", "--for", "planning", "--out", tmp_path / "TO")
-    assert "300 bytes" in answer.refusal
-    assert not (tmp_path / "TO" / "ann").exists()
 
 
 def test_files_of_another_user_are_kept_and_those_of_the_same_are_replaced(

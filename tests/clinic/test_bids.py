@@ -62,6 +62,7 @@ def test_a_bids_dataset_gives_a_bids_derivative(voxlate, run, dataset, out):
     assert copy == (out / "sub-01" / "t2.nii.gz").read_bytes()
 
 
+@pytest.mark.slow
 def test_cases_of_other_names_are_subjects_and_a_second_run_removes_older_maps(
     voxlate, diffusion, cohort, out
 ):
@@ -87,6 +88,7 @@ def test_a_case_with_the_label_of_another_one_is_refused_before_the_synthesis(
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_later_case_with_the_label_of_an_earlier_one_is_refused(voxlate, run, cohort, out):
     voxlate("synth", run, cohort / "case1", "--out", out, "--bids").done()
     (cohort / "case0").rename(cohort / "case_1")

@@ -34,6 +34,7 @@ def shifted(volume, hu):
     return Volume(data, volume.affine, "HU", "ct")
 
 
+@pytest.mark.slow
 def test_a_ct_has_no_error_against_itself():
     ct = head()
     found = range_errors(ct, ct, TABLE, {"low": ct, "high": ct})
@@ -83,6 +84,7 @@ def test_a_thicker_skull_has_its_error_in_mm():
     assert found["thickness"] == pytest.approx(4, abs=0.5)
 
 
+@pytest.mark.slow
 def test_voxels_that_do_not_count_change_no_error():
     truth, wrong = head(bone=0.0), shifted(head(bone=0.0), 20)
     half = np.zeros(truth.grid.shape, bool)
@@ -131,6 +133,7 @@ def test_evaluate_scores_a_ct_in_the_units_of_its_users_beside_hu(scored):
     assert row.scores["mae"] == pytest.approx(20, abs=1)
 
 
+@pytest.mark.slow
 def test_an_interval_without_a_stated_coverage_is_not_scored_and_that_is_said(scored):
     out, cohort, _ = scored
     scores = package.evaluate(out, cohort, consumers="proton", progress=False)
@@ -158,6 +161,7 @@ def test_images_of_another_unit_have_no_errors_of_these_users(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_tissues_whose_intervals_hold_less_than_stated_are_named_below_the_table(scored):
     out, cohort, image = scored
     calibration = {"patients": 9, "coverage": 0.9, "confidence": 0.9, "bound": "none"}

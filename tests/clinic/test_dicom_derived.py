@@ -2,17 +2,15 @@
 
 import itertools
 
-import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
-from scipy.spatial.transform import Rotation
 
 from dciodvfy import TOOL, errors_in, needs_dciodvfy
 from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.scans.formats.io import read_volume
-from voxlate.scans.images.grid import LPS_TO_RAS, Volume
+from voxlate.scans.images.grid import LPS_TO_RAS
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("highdicom")
@@ -143,42 +141,6 @@ def test_an_image_on_another_grid_has_its_own_places_and_names_the_slices_that_i
     assert {len(uids) for uids in references} == {1, 2}
     if kind == "series":
         assert float(made[0].SliceThickness) == pytest.approx(1.5)
-
-
-def test_a_tilted_slice_names_every_source_slice_that_it_crosses(tmp_path):
-    affine = write_source(tmp_path / "mr")
-    turn = Rotation.from_euler("x", 40, degrees=True).as_matrix()
-    middle = affine @ (*(np.array(numbered(affine).grid.shape[::-1]) - 1) / 2, 1)
-    tilted = nib.affines.from_matvec(turn, middle[:3] - turn @ middle[:3]) @ affine
-    volume = numbered(tilted)
-    made = headers(write_derived(volume, tmp_path / "mr", tmp_path / "out", ORIGIN))
-    normal = np.cross(tilted[:3, 0], tilted[:3, 1])
-    normal /= np.linalg.norm(normal)
-    half = abs(normal @ tilted[:3, 2]) / 2
-    depth, height, width = volume.grid.shape
-    fine = np.stack(
-        np.meshgrid(np.linspace(0, width - 1, 99), np.linspace(0, height - 1, 99)), axis=-1
-    ).reshape(-1, 2)
-    counts = []
-    for level in range(depth):
-        here = (tilted @ (0, 0, level, 1))[:3] @ normal
-        crossed = 0
-        for source in range(depth):
-            points = np.column_stack([fine, np.full(len(fine), source), np.ones(len(fine))])
-            crossed += np.abs((points @ affine.T)[:, :3] @ normal - here).min() <= half
-        counts.append(max(crossed, 1))
-    _, references = zip(*frames_of(made))
-    assert sorted(len(uids) for uids in references) == sorted(counts)
-    assert max(counts) > 2
-
-
-def test_fractions_of_an_mr_image_keep_twelve_bits(tmp_path):
-    affine = write_source(tmp_path / "mr")
-    volume = numbered(affine, unit="a.u.")
-    volume = Volume(volume.data * np.float32(0.0123), affine, "a.u.", "t2")
-    write_derived(volume, tmp_path / "mr", tmp_path / "out", ORIGIN)
-    back = read_volume(tmp_path / "out")
-    assert np.abs(back.data - volume.data).max() <= volume.data.max() / 4095
 
 
 @every_row("write", [write_derived, write_enhanced])

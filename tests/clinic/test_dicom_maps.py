@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from dciodvfy import errors_in, needs_dciodvfy
 from rows import every_row
 
 pydicom = pytest.importorskip("pydicom")
@@ -54,15 +53,6 @@ def test_highdicom_reads_the_same_voxels_at_places_within_a_thousandth_of_a_mill
         assert value == volume.data[0, round(z), round(y), round(x)]
 
 
-@needs_dciodvfy
-@every_row("name", ["cbv", "tmax", "t2_low", "ct_high", "ct_unfamiliar", "gd_map"])
-def test_the_standard_s_checker_finds_no_error_in_maps(tmp_path, name):
-    affine = write_source(tmp_path / "mr", 0.31)
-    quantity = quantity_of(name, UNITS.get(name.split("_")[0], UNITS.get(name, "")))
-    (file,) = write_map(flow_on(affine), quantity, tmp_path / "mr", tmp_path / "out", ORIGIN)
-    assert errors_in(file) == []
-
-
 def test_codes_state_unit_quantity_and_statistic(tmp_path):
     affine = write_source(tmp_path / "mr")
     quantity = quantity_of("tmax_high", "s")
@@ -100,10 +90,3 @@ def test_maps_that_no_object_can_hold_are_refused_and_nothing_is_written(
     with pytest.raises(BadInput, match=message):
         write_map(volume, quantity_of("tmax", unit), tmp_path / "mr", tmp_path / "out", ORIGIN)
     assert not (tmp_path / "out").exists()
-
-
-def test_without_highdicom_the_error_names_the_command_that_installs_it(tmp_path, monkeypatch):
-    affine = write_source(tmp_path / "mr")
-    monkeypatch.setitem(__import__("sys").modules, "highdicom", None)
-    with pytest.raises(BadInput, match=r"pip install '\.\[dicom-maps\]'"):
-        write_map(flow_on(affine), FLOW, tmp_path / "mr", tmp_path / "out", ORIGIN)

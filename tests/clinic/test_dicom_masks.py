@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from dciodvfy import errors_in, needs_dciodvfy
 from rows import every_row
 
 pydicom = pytest.importorskip("pydicom")
@@ -54,20 +53,6 @@ def test_each_label_is_a_segment_with_its_voxels_at_their_places(tmp_path, order
     )
     found = segments(file)
     assert found == {f"seg {label}": expected(volume, label) for label in LABELS}
-
-
-@needs_dciodvfy
-@every_row("name", ["brainmask", "lesion"])
-def test_the_standard_s_checker_finds_no_error_in_masks(tmp_path, name):
-    volume = labelled(write_source(tmp_path / "mr", 0.31), labels=(1,))
-    (file,) = write_mask(volume, name, tmp_path / "mr", tmp_path / "out", ORIGIN)
-    assert errors_in(file) == []
-
-
-def test_a_slice_without_a_label_has_no_frame(tmp_path):
-    volume = labelled(write_source(tmp_path / "mr"))
-    (file,) = write_mask(volume, "mask", tmp_path / "mr", tmp_path / "out", ORIGIN)
-    assert len(pydicom.dcmread(file).PerFrameFunctionalGroupsSequence) == 3 * len(LABELS)
 
 
 @every_row(

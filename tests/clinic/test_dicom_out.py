@@ -12,11 +12,9 @@ from dciodvfy import errors_in, needs_dciodvfy
 from voxlate.base.errors import BadInput
 from voxlate.clinic.address import StudyAddress
 from voxlate.clinic.archive import Fetched, store_answers, write_objects_of
-from voxlate.clinic.deidentify import deidentify_folder
-from voxlate.clinic.dicom_images import write_derived, write_enhanced
+from voxlate.clinic.dicom_images import write_enhanced
 from voxlate.clinic.dicom_out import export_dicom
 from voxlate.clinic.web import WebArchive
-from voxlate.scans.cohorts.pseudonyms import Pseudonyms
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import LPS_TO_RAS, Volume
 from voxlate.synthesis.result import Synthesised
@@ -98,24 +96,6 @@ def test_export_finds_the_source_by_the_provenance_and_python_does_the_same(out,
     assert first.PixelData == second.PixelData
 
 
-def test_a_disk_that_fails_while_a_series_is_written_is_one_sentence(
-    out, voxlate, tmp_path, monkeypatch
-):
-    def fail(*_):
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(pydicom.filewriter, "write_data_element", fail)
-    to = tmp_path / "dicom"
-    failed = voxlate("export", out, "--dicom", to)
-    assert failed.code == 2
-    assert failed.err.splitlines()[-1] == (
-        f"voxlate: {to / 'head' / 't2'}: expected a place to write, found: Input/output error. Choose another."
-    )
-    with pytest.raises(BadInput, match="found: Input/output error"):
-        package.export(out, to, progress=False)
-    assert not [path for path in to.rglob("*") if path.name.endswith(".dcm")]
-
-
 def test_a_scan_that_is_no_series_is_refused_before_the_synthesis(run, cohort, voxlate, tmp_path):
     scan = next(iter(sorted(cohort.glob("*/t1.nii.gz"))))
     out = tmp_path / "out"
@@ -129,6 +109,7 @@ def test_a_scan_that_is_no_series_is_refused_before_the_synthesis(run, cohort, v
         package.export(out, tmp_path / "dicom", progress=False)
 
 
+@pytest.mark.slow
 def test_a_series_named_by_like_takes_an_image_of_its_converted_file_and_none_on_another_grid(
     run, cohort, series, tmp_path, voxlate
 ):
@@ -258,6 +239,7 @@ def test_an_image_that_was_changed_after_the_synthesis_is_not_exported(case, ser
     assert not (tmp_path / "dicom").exists()
 
 
+@pytest.mark.slow
 def test_like_refuses_another_patient_and_says_what_it_takes_on_trust(
     out, series, tmp_path, voxlate
 ):
@@ -273,6 +255,7 @@ def test_like_refuses_another_patient_and_says_what_it_takes_on_trust(
     assert "found no image in it" in empty.err or "expected a DICOM series" in empty.err
 
 
+@pytest.mark.slow
 def test_a_mask_elsewhere_is_left_out_and_one_that_lies_half_outside_is_named(
     case, series, tmp_path
 ):
@@ -291,13 +274,7 @@ def test_a_mask_elsewhere_is_left_out_and_one_that_lies_half_outside_is_named(
     assert "case/brainmask.nii.gz: " in note
 
 
-def test_a_like_that_does_not_exist_is_named_as_such(case, series, tmp_path, voxlate):
-    for absent in (tmp_path / "absent", f"{tmp_path / 'absent'}#3"):
-        refused = voxlate("export", case, "--dicom", tmp_path / "to", "--like", absent).refusal
-        assert f"found nothing at {absent}" in refused
-    assert not any((tmp_path / "to").glob("[!.]*"))
-
-
+@pytest.mark.slow
 def test_what_goes_to_an_archive_is_what_export_writes_with_images_first(out, tmp_path):
     pytest.importorskip("highdicom")
     case = next(path.parent for path in out.glob("*/provenance.json"))
@@ -319,6 +296,7 @@ def test_what_goes_to_an_archive_is_what_export_writes_with_images_first(out, tm
     assert uids[0] == uids[1]
 
 
+@pytest.mark.slow
 def test_each_study_gets_the_images_of_its_own_scans(run, series, voxlate, tmp_path, monkeypatch):
     out = tmp_path / "out"
     studies = {}
@@ -345,19 +323,3 @@ def test_each_study_gets_the_images_of_its_own_scans(run, series, voxlate, tmp_p
     sentence = store_answers(Fetched([], studies), cases)
     assert stored == {"http://first": {"1.2.5"}, "http://second": {"1.2.6"}}
     assert sentence.endswith("files stored in the study now: 2 series, 2 reports.")
-
-
-@needs_dciodvfy
-@pytest.mark.parametrize("enhanced", [False, True])
-def test_pseudonyms_add_no_error_of_the_standard_s_checker(case, series, tmp_path, enhanced):
-    pytest.importorskip("highdicom")
-    pytest.importorskip("dicomanonymizer")
-    export_dicom(
-        case, tmp_path / "dicom", series, write=write_enhanced if enhanced else write_derived
-    )
-    files = deidentify_folder(
-        tmp_path / "dicom", tmp_path / "out", Pseudonyms(bytes(range(32)))
-    ).files
-    kinds = {pydicom.dcmread(file, stop_before_pixels=True).SOPClassUID: file for file in files}
-    assert len(kinds) >= 3
-    assert {kind.name: errors for kind, file in kinds.items() if (errors := errors_in(file))} == {}

@@ -68,6 +68,7 @@ def test_every_object_stays_with_its_patient_and_study_and_names_the_source_slic
         assert [errors_in(file) for file in files] == [[]] * len(found)
 
 
+@pytest.mark.slow
 def test_the_same_images_and_source_give_the_same_uids_and_their_files_are_kept(tmp_path):
     affine = write_source(tmp_path / "mr")
     first, second = (objects(tmp_path / "mr", affine, tmp_path / name) for name in ("a", "b"))

@@ -182,6 +182,7 @@ def sagittal(tmp_path):
     return tmp_path / "OUT"
 
 
+@pytest.mark.slow
 def test_a_sagittal_series_gives_a_transverse_ct_series_with_the_body_as_contours_and_voxels(
     sagittal, export, tmp_path
 ):
@@ -265,6 +266,7 @@ def test_pet_gets_attenuation_as_a_parametric_map_in_the_study_of_the_pet(
     assert "other-source" in {message.code for message in done.messages}
 
 
+@pytest.mark.slow
 def test_attenuation_without_a_pet_is_in_the_study_of_the_source(sagittal, export, tmp_path):
     import pydicom
 
@@ -275,6 +277,7 @@ def test_attenuation_without_a_pet_is_in_the_study_of_the_source(sagittal, expor
     assert one.NumberOfFrames == 64
 
 
+@pytest.mark.slow
 def test_a_pet_of_another_patient_is_refused(sagittal, export, tmp_path):
     pet = pet_series(tmp_path / "pet", PatientID="P2")
     with pytest.raises(BadInput, match="PatientID"):
@@ -353,6 +356,7 @@ def test_a_caution_of_the_synthesis_and_its_starter_are_repeated(export, tmp_pat
     assert [one["code"] in codes for one in stated] == [True, True, False]
 
 
+@pytest.mark.slow
 @every_row("conversion", ["aubry2003", "mcdannold2020", "kplan"])
 def test_the_ends_of_an_acoustic_map_are_below_and_above_it(conversion, out, export):
     (folder,) = export(out, "ultrasound", conversion=conversion).folders
@@ -364,6 +368,7 @@ def test_the_ends_of_an_acoustic_map_are_below_and_above_it(conversion, out, exp
         assert (middle <= high).all()
 
 
+@pytest.mark.slow
 def test_the_example_of_an_export_gives_what_it_shows(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (example,) = doctest.DocTestFinder(recurse=False).find(Converted)

@@ -8,6 +8,8 @@ from voxlate.clinic.consumers.beams import read_beam
 from voxlate.clinic.consumers.proton import ray_totals, wepl_map
 from voxlate.scans.images.grid import Grid
 
+pytestmark = pytest.mark.slow
+
 STEP_MM = 0.02
 BEYOND_MM = 150.0  # longer than any way through the grid
 LPS = np.diag([-1.0, -1.0, 1.0])
@@ -94,16 +96,3 @@ def test_depths_of_voxels_are_those_of_fine_steps_back_to_the_skin(beam):
     # interpolated between rays one voxel apart across walls of bone and air; half a voxel of shift is 0.6 mm or more
     assert abs(error.mean()) < 0.15
     assert np.abs(error).mean() < 0.75
-
-
-@every_row("beam", DIRECTIONS)
-def test_whole_rays_have_the_path_length_of_pyradplan(beam):
-    tracer = pytest.importorskip("pyRadPlan.raytracer")
-    grid, rsp, body = head_on(LPS)  # pyRadPlan takes grids along the patient's axes
-    siddon = tracer.RayTracerSiddon([image_of(np.where(body, rsp, 0), grid)])
-    siddon.precision = np.float64
-    direction = read_beam(beam)
-    rays = ray_totals({"rsp": rsp}, body, grid, direction, apart_mm=7.0)
-    ends = [(rays.entry_mm + along * direction) @ LPS for along in (-5.0, BEYOND_MM)]
-    _, lengths, (values,), _, _ = siddon.trace_rays(np.zeros((1, 3)), *ends)
-    np.testing.assert_allclose(rays.wepl_mm["rsp"], np.nansum(lengths * values, axis=1), rtol=1e-5)

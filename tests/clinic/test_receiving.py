@@ -63,6 +63,7 @@ def test_a_sender_that_is_cut_off_does_not_keep_its_study_open(queue, sender, da
     assert complete(queue) == study_name(str(datasets[0].StudyInstanceUID))
 
 
+@pytest.mark.slow
 def test_connections_that_ask_for_nothing_lock_no_sender_out(queue, sender, datasets, monkeypatch):
     monkeypatch.setattr(dimse, "MOST_WAITING", 4)
     with ExitStack() as held:

@@ -81,17 +81,3 @@ def test_bodies_far_apart_on_grids_that_overlap_share_no_frame(voxlate, tmp_path
     refused = voxlate("prepare", tmp_path / "in", "--dry-run").err
     assert "the headers share no frame" in refused
     assert "t2.nii.gz: expected the grid of" not in refused
-
-
-def test_a_scan_that_the_finest_grid_cuts_is_named(voxlate, tmp_path):
-    write(tmp_path / "in" / "a" / "t1.nii.gz", (12, 12, 12), 1.0)
-    write(tmp_path / "in" / "a" / "t2.nii.gz", (12, 12, 12), 2.0)
-    said = voxlate("prepare", tmp_path / "in", "--dry-run", "--resample").err
-    assert (
-        "t2 IS CUT to the case's grid in 1 of 1 cases: in a 17% of its volume lies on it" in said
-    )  # (5 / 9)³
-    assert "t1 IS CUT" not in said
-    real = voxlate(
-        "prepare", tmp_path / "in", "--out", tmp_path / "out", "--resample", "--no-audit"
-    ).err
-    assert "t2 IS CUT to the case's grid in 1 of 1 cases" in real

@@ -55,6 +55,7 @@ def test_shares_are_shares_of_one_or_whole_counts_of_all_patients(
     refused(answer, "--shares", " ".join(f"{float(one):g}" for one in shares))
 
 
+@pytest.mark.slow
 def test_a_mask_file_of_several_patients_is_said_by_prepare_and_evaluate(
     voxlate, cohort, images, tmp_path
 ):
@@ -96,6 +97,7 @@ def test_a_mask_file_on_another_grid_than_one_of_the_cases_is_refused(
     )
 
 
+@pytest.mark.slow
 def test_a_prepared_cohort_that_would_not_be_used_is_refused(voxlate, cohort, images, prepared):
     evaluate = ("evaluate", images, "--truth", cohort, "--prepared")
     refused(voxlate(*evaluate, cohort), "a prepared cohort")
@@ -111,6 +113,7 @@ def test_a_range_that_is_not_finite_is_refused(voxlate, cohort, images, range_):
     refused(voxlate("evaluate", images, "--truth", cohort, "--json", "--range", *range_), "range")
 
 
+@pytest.mark.slow
 def test_a_crop_far_larger_than_the_slices_is_refused_before_it_is_made(voxlate, cohort, images):
     evaluate = ("evaluate", images, "--truth", cohort, "--score", "crops", "--crop")
     refused(voxlate(*evaluate, 100000), "--crop", "20×24", "100000")

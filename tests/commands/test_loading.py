@@ -4,6 +4,10 @@ import json
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 # Wanted are 150 modules and 12 frames: lower the numbers where the code allows it, and never raise them.
 MOST_MODULES = 249
 MOST_FRAMES = 20

@@ -101,6 +101,7 @@ def test_a_completion_with_whole_cases_is_scored_and_others_are_listed(complete,
     assert "left out case4: expected all of t1, t2, found no t1" in scored.err
 
 
+@pytest.mark.slow
 def test_a_completion_whose_cases_all_lack_something_is_not_told_to_score(complete, follow, cohort):
     split(cohort)
     for number in range(6):
@@ -111,6 +112,7 @@ def test_a_completion_whose_cases_all_lack_something_is_not_told_to_score(comple
     follow(made)
 
 
+@pytest.mark.slow
 def test_whole_test_cases_are_scored_where_validation_cases_lack_something(
     complete, follow, cohort
 ):
@@ -132,6 +134,7 @@ def test_without_validation_patients_the_test_patients_or_all_are_made(
     follow(answer)
 
 
+@pytest.mark.slow
 def test_where_held_out_cases_lack_the_source_one_case_that_has_it_is_named(train, follow, cohort):
     split(cohort, case2="val", case3="val")
     (cohort / "case2" / "t1.nii.gz").unlink()
@@ -141,6 +144,7 @@ def test_where_held_out_cases_lack_the_source_one_case_that_has_it_is_named(trai
     assert named(made) == ["report OUT"]
 
 
+@pytest.mark.slow
 def test_the_layout_of_slices_is_part_of_the_next_command(voxlate, train, follow, tmp_path):
     draw = np.random.default_rng(0)
     for number in range(6):
@@ -156,6 +160,7 @@ def test_the_layout_of_slices_is_part_of_the_next_command(voxlate, train, follow
     follow(made)
 
 
+@pytest.mark.slow
 def test_a_manifest_outside_of_its_scans_and_a_chosen_file_are_part_of_the_next_commands(
     train, follow, cohort, tmp_path
 ):
@@ -199,6 +204,7 @@ def test_calibrate_names_synth_as_it_was_calibrated(
     follow(answer, NEW=tmp_path / "others")
 
 
+@pytest.mark.slow
 def test_a_run_whose_prepared_cohort_is_gone_names_a_command_for_any_scans(
     voxlate, train, follow, cohort, tmp_path
 ):

@@ -27,6 +27,7 @@ def start(*line) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_train_and_synth_report_their_progress_where_no_terminal_is(
     voxlate, cohort, prepared, tiny, run, tmp_path, monkeypatch
 ):
@@ -67,8 +68,8 @@ def wait_until_numpy_is_imported(process: subprocess.Popen[str]) -> None:
             time.sleep(0.01)
 
 
-# while modules are imported, scans are read, and at work; the other pairs are slow tests
-STOPS = [("phantom", 0.1), ("prepare", 0.0), ("synth", 3.3)]
+# at work; the other pairs, while modules are imported and scans are read, are slow tests
+STOPS = [("synth", 3.3)]
 COMMANDS = ["phantom", "prepare", "train", "synth", "evaluate"]
 PAIRS = [
     *((name, seconds) for name in COMMANDS for seconds in (0.0, 0.1, 1.0)),

@@ -1,9 +1,7 @@
 """What libraries warn of while a command runs is said in sentences."""
 
 import logging
-import warnings
 
-from voxlate.commands.cli import warning_lines
 from voxlate.commands.cli.warning_lines import in_sentences
 
 # as matplotlib 3.11 and 3.8 have it
@@ -26,20 +24,3 @@ def test_a_cache_folder_that_cannot_be_written_is_one_sentence(capfd):
     assert len(said) == 1
     assert said[0].startswith("note: /no/home: expected a writable cache folder, found none")
     assert said[0].endswith("Set MPLCONFIGDIR to a writable folder.")
-
-
-def test_other_warnings_are_shown_and_later_ones_as_before(capfd, monkeypatch):
-    before, shown = warnings.showwarning, []
-    monkeypatch.setattr(warning_lines, "_show_any", lambda message, *_: shown.append(message))
-    with in_sentences():
-        logging.getLogger("matplotlib").warning(
-            "Matplotlib is building the font cache; this may take a moment."
-        )
-        logging.getLogger("matplotlib").info("nothing to know")
-        warnings.showwarning("something else", UserWarning, "here.py", 1)
-    assert warnings.showwarning is before
-    assert logging.getLogger("matplotlib").handlers == []
-    said = capfd.readouterr().err
-    assert "note: Matplotlib is building the font cache; this may take a moment." in said
-    assert shown == ["something else"]
-    assert "nothing to know" not in said

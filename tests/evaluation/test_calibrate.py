@@ -64,6 +64,7 @@ def scores_of(out):
     return read_scores(out / "metrics.json").by_case("t2")
 
 
+@pytest.mark.slow
 def test_held_back_patients_give_a_regression_intervals_that_hold(voxlate, run, others, out):
     assert "79%" in voxlate("calibrate", run, others).done().out, "what ten patients can prove"
     said = voxlate("synth", run, others, "--out", out).done()
@@ -161,6 +162,7 @@ def test_a_damaged_calibration_and_a_lone_patient_are_refused(voxlate, run, othe
     assert damaged.name in voxlate("synth", run, others, "--out", out).refusal
 
 
+@pytest.mark.slow
 def test_a_stopped_calibration_goes_on_and_ends_the_same(
     voxlate, run, others, tmp_path, monkeypatch
 ):
@@ -207,6 +209,7 @@ def test_any_whole_percent_holds_on_the_files_own_voxels_where_the_network_sees_
     assert scores_of(out)["coverage"].mean() == pytest.approx(0.85, abs=0.01)
 
 
+@pytest.mark.slow
 def test_maps_that_were_changed_after_synthesis_are_not_scored_and_changed_images_are_named(
     voxlate, calibrated, others, out
 ):
@@ -220,11 +223,13 @@ def test_maps_that_were_changed_after_synthesis_are_not_scored_and_changed_image
     assert [*coverage.index[coverage.isna()]] == ["new2"]
 
 
+@pytest.mark.slow
 @every_row("rule", ["body=t2>100", "mae=t2>100", "dark=t2<30%", "none=t2>90000", "none"])
 def test_regions_that_cannot_be_calibrated_are_refused(voxlate, run, others, rule):
     assert rule.partition("=")[0] in voxlate("calibrate", run, others, "--region", rule).refusal
 
 
+@pytest.mark.slow
 def test_patients_of_the_run_that_another_began_from_are_refused(
     voxlate, run, prepared, cohort, small_head, tmp_path
 ):

@@ -21,7 +21,7 @@ train = { steps = 4, batch = 2, precision = "float32", workers = 0, validate_eve
 """
 
 
-pytestmark = pytest.mark.usefixtures("quick_widths")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_widths")]
 
 
 @pytest.fixture(scope="module")

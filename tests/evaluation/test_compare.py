@@ -179,42 +179,6 @@ def printed(comparison, width=140):
     return " ".join(console.export_text().replace("│", " ").split())
 
 
-def test_times_and_network_calls_stand_without_a_test_for_those_that_have_them(folders):
-    mae = {"mae": list(EIGHT)}
-    write(folders[0], mae | {"seconds_per_slice": [1.0, 2.0, 3.0], "network_calls": [1000] * 8})
-    write(folders[1], mae | {"seconds_per_slice": [0.25], "network_calls": [1] * 8})
-    found = compare(folders)
-    assert metrics(found)["network_calls"]["reference"] is None
-    assert {"Time", "Network calls"} <= {line.label for line in found.short_table().lines["ct"]}
-    text = printed(found)
-    assert "Time 1.00 0.25 –" in text, "of the case that both have"
-    assert "Network calls 1000 ± 0 1 ± 0 –" in text
-
-
-def test_many_methods_stand_in_several_tables_that_fit_the_terminal(tmp_path):
-    folders = [
-        write(tmp_path / f"method_{number}", {"mae": list(EIGHT + number)}) for number in range(10)
-    ]
-    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(compare(folders).table())
-    lines = console.export_text().splitlines()
-    assert max(map(len, lines)) <= 80
-    text = "\n".join(lines)
-    assert all(
-        f"method_{number}" in text and f"{3.5 + number:.2f}"[:4] in text for number in range(10)
-    )
-
-
-def test_uncertainty_is_in_the_table_without_a_test_where_there_are_samples(tmp_path):
-    write(tmp_path / "one", {"mae": [10, 20]})
-    write(tmp_path / "ten", {"mae": [9, 19], "std": [4.0, 6.0]})
-    found = compare([tmp_path / "one", tmp_path / "ten"])
-    std = metrics(found)["std"]
-    assert std["methods"] == {"ten": {"mean": 5.0, "sd": pytest.approx(2**0.5), "ci95": None}}
-    assert (std["best"], std["reference"]) == (None, None)
-    assert "Uncertainty – 5.00 ± 1.41 HU" in printed(found)
-
-
 def test_methods_that_learned_from_scored_cases_are_named(folders):
     write(folders[1], {"mae": list(EIGHT)}, header={"trained_on": ["c0", "c3"]})
     found = compare(folders)

@@ -117,6 +117,7 @@ def test_the_same_window_serves_all_methods_and_the_truth(page):
     assert images["ddpm_m, image (ct), axial slice of head0"] != truth
 
 
+@pytest.mark.slow
 def test_of_many_cases_a_few_are_shown_from_the_lowest_to_the_highest_error(tmp_path):
     outs = make(tmp_path, cases=MOST_CASES + 1, methods=METHODS[:2])
     write_page(compare(outs).document, tmp_path / "methods.html")
@@ -126,6 +127,7 @@ def test_of_many_cases_a_few_are_shown_from_the_lowest_to_the_highest_error(tmp_
     assert "error rank 5 of 5 (highest)" in text
 
 
+@pytest.mark.slow
 def test_a_method_whose_images_have_gone_keeps_its_line_in_the_table(voxlate, outs, tmp_path):
     side = shutil.copytree(outs[0].parent, tmp_path / "side")
     outs = [side / method for method in METHODS[:2]]
@@ -145,6 +147,7 @@ def made_by(folder, run, **synth):
         path.write_text(json.dumps(stated))
 
 
+@pytest.mark.slow
 def test_images_of_one_model_are_joined_from_its_mean_to_its_fewest_steps(tmp_path):
     outs = make(tmp_path, methods=("one", "half", "oracle", "unet", "other"))
     run = tmp_path / "runs" / "dial"

@@ -22,10 +22,10 @@ from voxlate.base.statistics import bootstrap
 from voxlate.evaluation.scoring import alignment
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.frame import COLUMNS
-from voxlate.evaluation.scoring.metrics import METRICS, mae, ssim
+from voxlate.evaluation.scoring.metrics import mae, ssim
 from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.formats.io import read_volume, write_volume
-from voxlate.scans.images.grid import Grid, Volume, canonical
+from voxlate.scans.images.grid import Volume, canonical
 from voxlate.scans.images.intensity import Percentile
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.ranges import range_for
@@ -134,19 +134,6 @@ def test_a_perfect_synthesis_scores_perfectly_and_its_infinite_psnr_is_left_out(
     assert row.scores["nmi"] == pytest.approx(2)
     psnr = read_scores(tmp_path / "out" / "metrics.json").means["ct"]["synthesis"]["psnr"]
     assert (psnr["mean"], psnr["n"], psnr["not_finite"]) == (None, 0, 1)
-
-
-def test_a_number_that_would_round_to_zero_keeps_three_digits():
-    metric = next(one for one in METRICS if one.key == "mse_rel")
-    assert metric.mean_text({"mean": 3.214e-5, "sd": 1.05e-5}) == "3.21e-05 ± 1.05e-05"
-    assert metric.mean_text({"mean": 0.0123, "sd": 0.00001}) == "0.0123 ± 0.0000"
-    assert metric.mean_text({"mean": 0.0, "sd": 0.0}) == "0.0000 ± 0.0000"
-    mae = next(one for one in METRICS if one.key == "mae")
-    assert [mae.text(value) for value in (0.000412, 0.0006, -0.00025)] == [
-        "0.000412",
-        "0.001",
-        "-0.00025",
-    ]
 
 
 def test_the_recipes_window_is_the_range_and_clips_both_images_unless_the_user_gives_one(
@@ -291,13 +278,6 @@ def test_a_modality_that_a_case_lacks_is_listed(cohort, shifted):
     assert list(evaluate(shifted, cohort).header["not_synthesised"]) == ["p2/t1"]
 
 
-@every_row("name", ["../t2.nii.gz", "/etc/passwd", "a/b.png"])
-def test_a_list_of_images_leads_nowhere_else(cohort, shifted, name):
-    (shifted / "p0" / "provenance.json").write_text(json.dumps({"images": {name: "0"}}))
-    with pytest.raises(BadInput, match=r"provenance\.json"):
-        evaluate(shifted, cohort)
-
-
 def test_images_made_in_several_ways_are_not_scored_together(cohort, shifted):
     for number in range(3):
         synth = {"samples": 1 if number else 8}
@@ -333,6 +313,7 @@ def test_a_case_that_cannot_be_scored_is_listed_and_the_others_are_scored(voxlat
     assert read_scores(shifted / "metrics.json").labels == {"p1/ct"}
 
 
+@pytest.mark.slow
 def test_scores_of_images_that_changed_since_are_neither_compared_nor_reported(
     voxlate, cohort, shifted, tmp_path
 ):
@@ -380,14 +361,6 @@ def cases_of(cohort, names):
 def naive(cohort):
     ranges = {"ct": range_for("HU"), "t1": range_for("a.u.")}
     return fit(cases_of(cohort, ["p0", "p1"]), ["t1"], ["ct"], ranges)
-
-
-def test_the_mean_image_is_the_mean_of_the_training_targets(cohort, naive):
-    expected = np.mean(
-        [read_volume(cohort / name / "ct.nii.gz").data[0] for name in ("p0", "p1")], axis=0
-    )
-    grid = Grid((12, 24, 20), np.eye(4))
-    assert np.allclose(naive.mean_image("ct", grid).data[0], expected, atol=1e-3)
 
 
 def test_the_mean_image_lies_where_its_scans_lay_in_training(cohort, shifted, naive):
@@ -475,38 +448,7 @@ def test_of_several_sources_the_linear_map_and_the_mean_are_baselines_too(tmp_pa
     )
 
 
-def test_the_copy_of_a_picture_is_the_picture_itself():
-    picture = volume(np.arange(256.0).reshape(1, 16, 16), "mr", "grey", LPS)
-    ranges = {"mr": range_for("grey"), "ct": range_for("grey")}
-    case = {"mr": canonical(picture), "ct": canonical(picture)}
-    naive = fit([(case, None)], ["mr"], ["ct"], ranges)
-    images = naive.images("ct", {"mr": picture}, picture.grid)
-    mean = naive.mean_image("ct", picture.grid).data[0]
-    assert np.array_equal(images["copy of mr"], picture.data[0])
-    assert np.array_equal(mean, picture.data[0]), (
-        "fitted canonical, returned to the picture's own axes"
-    )
-
-
-def test_naive_baselines_of_the_run_are_scored_with_the_synthesis(cohort, shifted, naive, tmp_path):
-    naive.save(tmp_path / "run" / "naive.safetensors")
-    (shifted / "provenance.json").write_text(json.dumps({"run": str(tmp_path / "run")}))
-    scores = evaluate(shifted, cohort)
-    assert scores.document()["naive_cases"] == {"ct": 2}
-    assert {row.method for row in scores.rows} == {
-        "synthesis",
-        "mean image",
-        "copy of t1",
-        "intensity table",
-    }
-    by_answer = scores.document()["modalities"]["ct"]["answers"]
-    assert by_answer["intensity table"]["mae"]["mean"] < by_answer["mean image"]["mae"]["mean"], (
-        "ct is a function of t1"
-    )
-    (shifted / "provenance.json").write_text("{}")
-    assert evaluate(shifted, cohort, naive=tmp_path / "run").document()["naive_cases"] == {"ct": 2}
-
-
+@pytest.mark.slow
 def test_evaluate_ends_with_the_verdict_after_the_main_and_requested_scores_or_all_of_them(
     voxlate, cohort, shifted, naive, tmp_path
 ):
@@ -526,6 +468,7 @@ def test_evaluate_ends_with_the_verdict_after_the_main_and_requested_scores_or_a
     assert all(part in everything for part in ("PSNR", "NMI", "copy of t1", "✗"))
 
 
+@pytest.mark.slow
 def test_the_naive_baselines_on_the_slice_pairs_score_as_others_found(shared):
     folder = shared / "data" / "harvard_ct_mr"
     with open(folder / "cases.csv", newline="") as file:
@@ -625,6 +568,7 @@ def test_in_network_units_truth_and_image_are_what_the_network_was_given_and_gav
     assert list(scores.header["not_synthesised"]) == ["p1/t1"]
 
 
+@pytest.mark.slow
 def test_naive_baselines_in_shares_of_a_peak_come_to_the_unit_of_a_range_and_of_a_network(
     cohort, tmp_path
 ):

@@ -7,6 +7,8 @@ import pytest
 from voxlate.evaluation.compare import Comparison
 from voxlate.evaluation.scoring.scores import Scores
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("kind", [Scores, Comparison])
 def test_the_example_of_a_result_gives_what_it_shows(kind, tmp_path, monkeypatch):

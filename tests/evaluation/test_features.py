@@ -56,6 +56,7 @@ def assert_rising(values):
 OTHERS = scenes(1)  # not the truth's own scenes: a distance between sets knows no pairs
 
 
+@pytest.mark.slow
 @every_row(
     "versions",
     [

@@ -37,6 +37,7 @@ def patient(number: int, voxels: int = 3000) -> CalibrationVoxels:
     )
 
 
+@pytest.mark.slow
 def test_a_constant_is_not_taken_although_it_is_narrower(shorten_widths):
     shorten_widths(100, 1024)
     patients = []
@@ -49,6 +50,7 @@ def test_a_constant_is_not_taken_although_it_is_narrower(shorten_widths):
     assert target.method == "difficulty"
 
 
+@pytest.mark.slow
 def test_the_narrower_learned_way_is_taken_and_holds_new_patients(shorten_widths):
     shorten_widths(100, 1024)
     target, learned = fit(
@@ -131,6 +133,7 @@ def test_intervals_of_three_patients_follow_errors_that_a_feature_shows_in_each_
     assert np.mean(large) == pytest.approx(0.9, abs=0.08)
 
 
+@pytest.mark.slow
 def test_images_without_any_error_have_scales_that_grow_with_coverage():
     exact = [replace(patient(k), truth=patient(k).image) for k in range(20)]
     target, _ = fit(exact, {}, COVERAGE, 0.9, "normal", 0, borders=(0.5,))
@@ -167,6 +170,7 @@ def test_a_chosen_method_is_taken_though_another_is_narrower_and_refused_for_few
         fit(few, {}, COVERAGE, 0.9, "none", 0, chosen="learned")
 
 
+@pytest.mark.slow
 def test_a_truth_beyond_the_ends_of_intervals_is_outside_however_wide_they_are():
     beyond = []
     for k in range(8):
@@ -212,6 +216,7 @@ def of_two_tissues(number: int) -> CalibrationVoxels:
     return replace(one, image=image, truth=image + error.astype(np.float32))
 
 
+@pytest.mark.slow
 def test_each_group_of_predicted_values_holds_the_coverage_that_one_scale_holds_in_one_alone():
     patients = [of_two_tissues(k) for k in range(20)]
     chosen = {"chosen": "constant"}
@@ -234,6 +239,7 @@ def test_each_group_of_predicted_values_holds_the_coverage_that_one_scale_holds_
     assert coverage(grouped, rare=False) == pytest.approx(0.9, abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_group_that_images_do_not_show_joins_the_one_below():
     patients = [of_two_tissues(k) for k in range(8)]
     target, _ = fit(patients, {}, COVERAGE, 0.9, "none", 0, borders=[-0.9, 0.0, 0.3, 0.8])

@@ -111,6 +111,7 @@ def test_an_image_that_is_shifted_by_5_mm_is_moved_back(head):
     assert found["aligned.mae"] < 0.5 * found["mae"], "interpolated twice, it keeps a part"
 
 
+@pytest.mark.slow
 def test_an_image_in_its_place_keeps_its_scores(head):
     truth, body = head
     noisy = truth + 20 * np.random.default_rng(0).standard_normal(truth.shape).astype(np.float32)
@@ -126,6 +127,7 @@ def test_a_slice_is_moved_within_its_plane(head):
     assert np.median(np.linalg.norm(steps_mm, axis=0)[body]) == pytest.approx(3 * 2**0.5, abs=0.6)
 
 
+@pytest.mark.slow
 def test_a_shift_over_10_mm_is_an_error_of_the_image_and_stays(head):
     truth, body = head
     shifted = scipy.ndimage.shift(truth, (0, 5, 0), order=1, mode="nearest")

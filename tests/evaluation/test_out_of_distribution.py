@@ -38,6 +38,7 @@ def references():
     return fit_references([seen(head(k)) for k in range(24)], [f"p{k}" for k in range(24)])
 
 
+@pytest.mark.slow
 def test_new_heads_of_the_same_kind_pass(references):
     assert references.patients < PROVING == 59
     flagged = [verdict_on(references, seen(head(k))).is_flagged for k in range(100, 140)]

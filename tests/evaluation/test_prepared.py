@@ -4,6 +4,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
 
 from voxlate.checks.prepare import prepare
 from voxlate.evaluation.reports.alignment import registration_lines
@@ -69,6 +70,7 @@ def test_scans_that_are_not_registered_have_no_chequerboard():
     assert columns[2]["notes"] == ["rigid"]
 
 
+@pytest.mark.slow
 def test_report_shows_at_most_twelve_cases_of_a_prepared_cohort_and_prepare_accepts_its_page(
     voxlate, tmp_path
 ):

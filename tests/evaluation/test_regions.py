@@ -199,6 +199,7 @@ def test_a_region_that_cannot_be_read_is_refused(name, text):
 # distances
 
 
+@pytest.mark.slow
 def test_texture_distances_are_those_of_the_slices_of_all_cases_in_every_evaluation(cohort, out):
     scores = evaluate(out, cohort, mask="whole", features="texture")
 

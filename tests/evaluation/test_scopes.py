@@ -280,43 +280,7 @@ def test_a_filter_by_the_masks_area_keeps_slices_that_the_mask_fills(tmp_path):
     assert of(scores, "slices.mae")["mean"] == pytest.approx(2.5)
 
 
-def test_lpips_of_slices_is_that_of_each_masked_slice(made_up_lpips, tmp_path):
-    truth, made = noise(3, (4, 36, 36)), noise(4, (4, 36, 36))
-    mask = np.zeros(truth.shape, bool)
-    mask[1, 8:30, 8:30] = mask[3, 4:20, 10:20] = True
-    out, cohort = pair(tmp_path, truth, made, mask=mask)
-    scopes = ["both_masked.slices", "whole.slices", "both_masked"]
-    scores = evaluate(out, cohort, mask="cohort", scopes=scopes, lpips=made_up_lpips)
-    from voxlate.science.nets.lpips import load_lpips
-
-    grey = [(np.where(mask, image, 0) / 30).astype(np.float32) for image in (truth, made)]
-    expected = load_lpips(made_up_lpips)(*grey)
-    assert of(scores, "both_masked.slices.lpips")["mean"] == pytest.approx(
-        expected[[1, 3]].mean(), rel=1e-4
-    )
-    assert of(scores, "both_masked.lpips")["mean"] == pytest.approx(expected.mean(), rel=1e-4)
-    plain = load_lpips(made_up_lpips)(*((image / 30).astype(np.float32) for image in (truth, made)))
-    assert of(scores, "whole.slices.lpips")["mean"] == pytest.approx(plain[[1, 3]].mean(), rel=1e-4)
-    assert float(pictures_of(out)[0]["lpips"]) == pytest.approx(expected[1], rel=1e-4)
-
-
-@pytest.fixture
-def made_up_lpips(tmp_path):
-    """LPIPS with weights of our own, since the published ones are not part of the package."""
-    import torch
-    from safetensors.torch import save_file
-
-    from voxlate.science.nets.lpips import shapes
-
-    draw = torch.Generator().manual_seed(0)
-    state = {
-        name: torch.randn(shape, generator=draw).abs() / max(1, np.prod(shape[1:]))
-        for name, shape in shapes().items()
-    }
-    save_file(state, tmp_path / "alex.safetensors")
-    return tmp_path / "alex.safetensors"
-
-
+@pytest.mark.slow
 def test_scopes_stand_in_the_table_the_files_the_report_and_comparisons(voxlate, scalp, tmp_path):
     truth, made, brain = scalp
     for folder, image in (("one", made), ("two", made * 1.1)):

@@ -119,6 +119,7 @@ def test_a_truth_in_micrometres_or_metres_or_in_another_unit_is_at_fault(heads):
 FLIPS = {"left to right": -1, "front to back": -2, "upside down": -3}
 
 
+@pytest.mark.slow
 @every_row("name", FLIPS)
 def test_truths_that_all_lie_mirrored_are_all_at_fault_whatever_the_model(heads, name):
     truths = {
@@ -133,6 +134,7 @@ def test_truths_that_all_lie_mirrored_are_all_at_fault_whatever_the_model(heads,
     assert all(fault.found.endswith(f"({name})") for fault in faults.values())
 
 
+@pytest.mark.slow
 def test_a_symmetric_head_is_not_mirrored(heads):
     def symmetric(values):
         return (values + values[:, :, ::-1]) / 2
@@ -234,6 +236,7 @@ def raise_by(path: Path) -> None:
     write_volume(path, Volume(ct.data + 1024, ct.affine, "HU", "ct"))
 
 
+@pytest.mark.slow
 def test_evaluate_scores_a_wrong_truth_apart_from_the_means_and_says_so(synthesised):
     out, cohort = synthesised
     right = evaluate(out, cohort).document()
@@ -254,6 +257,7 @@ def test_evaluate_scores_a_wrong_truth_apart_from_the_means_and_says_so(synthesi
     assert kept["modalities"]["ct"]["cases"] == CASES
 
 
+@pytest.mark.slow
 def test_evaluate_names_a_case_whose_error_is_far_above_the_others_and_counts_it(synthesised):
     out, cohort = synthesised
     ordinary = evaluate(out, cohort).document()
@@ -287,6 +291,7 @@ def test_the_errors_of_ordinary_patients_are_no_outliers():
     assert find_outliers("ct", dict.fromkeys("abcd", 0.0)) == []
 
 
+@pytest.mark.slow
 def test_evaluate_refuses_truths_of_which_none_can_be_scored(synthesised):
     out, cohort = synthesised
     for path in cohort.glob("*/ct.nii.gz"):
@@ -335,6 +340,7 @@ def test_an_inverted_mask_is_refused(synthesised):
         evaluate(out, cohort, mask="cohort")
 
 
+@pytest.mark.slow
 def test_one_slice_with_an_offset_is_a_caution_on_its_case_in_a_cohort_and_in_a_truth(
     heads, tmp_path
 ):

@@ -39,6 +39,7 @@ def test_the_quantiles_of_known_errors_are_found_on_each_side():
     np.testing.assert_allclose(above, 2 * right, rtol=0.12)
 
 
+@pytest.mark.slow
 def test_the_square_root_of_the_mean_size_of_known_errors_is_found_for_both_sides():
     draw = np.random.default_rng(3)
     x = draw.uniform(size=60_000).astype(np.float32)
@@ -54,6 +55,7 @@ def test_the_square_root_of_the_mean_size_of_known_errors_is_found_for_both_side
     np.testing.assert_array_equal(below, above)
 
 
+@pytest.mark.slow
 def test_a_feature_that_never_varied_says_nothing_where_it_does():
     """As the spread over planes of scans in thick slices, which are read in one plane."""
     draw = np.random.default_rng(5)
@@ -66,6 +68,7 @@ def test_a_feature_that_never_varied_says_nothing_where_it_does():
     np.testing.assert_allclose(new, seen, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_a_rare_region_is_covered_although_no_feature_shows_it():
     draw = np.random.default_rng(1)
     rare = draw.uniform(size=40_000) < 0.05
@@ -81,6 +84,7 @@ def test_a_rare_region_is_covered_although_no_feature_shows_it():
     assert above(np.stack([rare, ~rare], axis=1)).mean() == pytest.approx(quantile, abs=0.08)
 
 
+@pytest.mark.slow
 def test_regions_that_a_feature_shows_are_covered_each_and_no_wider_than_their_errors():
     draw = np.random.default_rng(4)
     rare = draw.uniform(size=40_000) < 0.05

@@ -124,6 +124,7 @@ def test_the_page_gives_the_image_of_the_command_bit_for_bit(folder, scan, tmp_p
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.slow
 def test_the_page_shows_each_image_that_completes_a_case(scan, tmp_path, monkeypatch):
     export_model(tiny_model("a completion"), tmp_path / "MODEL")
     page = _page(tmp_path, monkeypatch)

@@ -28,7 +28,7 @@ from voxlate.science.nets import blocks
 def folder(tmp_path_factory) -> Path:
     """The folder of a regression."""
     path = tmp_path_factory.mktemp("carried") / "MODEL"
-    export_model(tiny_model("slices, their neighbours and the mirror image"), path, licence="CC0")
+    export_model(tiny_model(QUICK), path, licence="CC0")
     return path
 
 
@@ -38,8 +38,11 @@ def copy(folder, tmp_path) -> Path:
     return Path(shutil.copytree(folder, tmp_path / "MODEL"))
 
 
-# test_browser_page.py exports the other flow
-@every_row("kind", [kind for kind in KINDS if kind != "a flow from the mean"])
+QUICK = "slices, their neighbours and the mirror image"  # test_browser_page.py exports a flow
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS if kind != QUICK]
+
+
+@pytest.mark.parametrize("kind", [QUICK, *SLOW])
 def test_the_images_without_torch_are_those_of_torch(kind, tmp_path):
     model = tiny_model(kind)
     description = export_model(model, tmp_path / "MODEL")
@@ -54,6 +57,7 @@ def test_the_images_without_torch_are_those_of_torch(kind, tmp_path):
         assert apart.mean() < 1e-4 * 1000, name
 
 
+@pytest.mark.slow
 def test_a_graph_takes_any_number_of_patches_where_enlargements_are_fused(tmp_path, monkeypatch):
     monkeypatch.setattr(blocks, "FEWEST_PRODUCTS", 0)
     model = tiny_model("a completion").with_options(batch=4)
@@ -63,6 +67,7 @@ def test_a_graph_takes_any_number_of_patches_where_enlargements_are_fused(tmp_pa
     np.testing.assert_allclose(found, expected, atol=1e-3 * np.ptp(expected))
 
 
+@pytest.mark.slow
 def test_a_graph_whose_number_of_patches_was_traced_takes_one_at_a_time(tmp_path, monkeypatch):
     model = tiny_model("three planes").with_options(batch=4)
     once = model.network.method.net.forward
@@ -91,6 +96,7 @@ def test_the_runner_computes_scans_that_are_not_to_be_trusted_only_where_asked(f
     assert read_json(out / "provenance.json")["anyway"] is True
 
 
+@pytest.mark.slow
 @every_row(("weights", "share", "loss"), [("float16", 0.7, 5e-3), ("int8", 0.5, 0.2)])
 def test_smaller_weights_make_a_smaller_file_and_state_their_loss(
     weights, share, loss, folder, tmp_path

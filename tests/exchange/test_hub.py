@@ -20,7 +20,7 @@ import voxlate as package
 from hub_server import Hub, running
 from rows import every_row
 from voxlate.base.errors import BadInput
-from voxlate.base.hub import address_of, is_on_hub
+from voxlate.base.hub import address_of
 from voxlate.base.messages import OwnWarning
 from voxlate.exchange.hub_card import scores_of
 from voxlate.exchange.run import load as load_carried
@@ -75,6 +75,7 @@ def test_what_is_pushed_gives_the_same_image_bit_for_bit(hub, calibrated, cohort
     assert stated["model"]["hub"] == address
 
 
+@pytest.mark.slow
 def test_the_model_for_voxlate_run_is_beside_the_weights(calibrated, cohort, tmp_path):
     package.push(calibrated, REPO, dry_run=tmp_path / "pushed")
     carried = load_carried(tmp_path / "pushed" / "onnx")
@@ -104,6 +105,7 @@ def test_no_byte_of_the_folder_names_a_patient_a_scan_or_a_place(
     assert all(word.isascii() for word in hidden)
 
 
+@pytest.mark.slow
 def test_the_card_states_scores_with_intervals_beside_baselines_and_the_calibration(
     calibrated, cohort, voxlate, out, tmp_path
 ):
@@ -150,6 +152,7 @@ def test_the_card_of_a_starter_claims_no_patients_for_intervals_of_synthetic_hea
     assert load(tmp_path / "pushed", "cpu").calibration() is not None
 
 
+@pytest.mark.slow
 def test_scores_of_another_model_are_refused(run, diffusion, cohort, voxlate, out):
     voxlate("synth", diffusion, cohort, "--out", out, "--device", "cpu").done()
     voxlate("evaluate", out, "--truth", cohort).done()
@@ -177,6 +180,7 @@ def test_what_cannot_be_exported_is_pushed_without_onnx_which_is_said(run, tmp_p
     assert "voxlate-run" not in (tmp_path / "pushed" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_second_push_replaces_the_files_of_the_first(hub, calibrated, tmp_path):
     first = package.push(calibrated, REPO)
     assert "onnx/model.json" in hub.repositories[REPO][-1][1]
@@ -220,6 +224,7 @@ def test_a_pinned_model_is_read_from_the_cache_without_the_hub(hub, pushed, monk
         load(f"hf://{REPO}@{'0' * 40}", "cpu")
 
 
+@pytest.mark.slow
 def test_the_answer_of_an_earlier_stage_finds_the_anatomy_beside_it(hub, trained, tiny):
     text = tiny.read_text().replace('"regression"', '"diffusion"').replace("steps = 6", "steps = 2")
     net = next(line for line in text.splitlines() if line.startswith("net"))
@@ -230,6 +235,7 @@ def test_the_answer_of_an_earlier_stage_finds_the_anatomy_beside_it(hub, trained
     assert load(done.address, "cpu", answer="mean").anatomy is not None
 
 
+@pytest.mark.slow
 def test_commands_that_take_a_run_take_a_model_of_a_hub(
     hub, pushed, cohort, voxlate, tmp_path, quick_widths
 ):
@@ -349,14 +355,6 @@ def test_a_file_whose_contents_are_not_those_of_its_hash_is_refused(hub, pushed,
     hub.changed["anatomy.safetensors"] = held[:-1] + bytes([held[-1] ^ 1])
     with pytest.raises(BadInput, match=r"expected anatomy\.safetensors with the hash"):
         load(f"hf://{REPO}@{pushed}", "cpu")
-
-
-@every_row(
-    ("run", "is_one"),
-    [("hf://a/b", True), (Path("hf://a/b@c"), True), ("run", False), ("starter:x", False)],
-)
-def test_addresses_of_a_hub_are_told_from_folders(run, is_one):
-    assert is_on_hub(run) == is_one
 
 
 def test_a_page_is_served_from_the_commit_that_it_began_with(hub, pushed, tmp_path):

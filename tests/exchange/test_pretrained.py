@@ -215,6 +215,7 @@ train = { steps = 1, batch = 2, precision = "float32", validate_every = 0, valid
 """
 
 
+@pytest.mark.slow
 def test_a_latent_recipe_takes_a_pretrained_autoencoder_in_place_of_training_its_own(
     voxlate, prepared, cohort, tmp_path
 ):

@@ -96,10 +96,8 @@ def _from_recipe(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
     return tensors
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["unet", *(pytest.param(name, marks=pytest.mark.slow) for name in ("adm", "uvit", "dit"))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["unet", "adm", "uvit", "dit"])
 def test_networks_of_the_published_size_reproduce_the_reference_outputs(reference, name, tmp_path):
     published = json.loads((reference / "default_params.json").read_text())[name]
     save_file(_from_recipe(published["params"]), tmp_path / "full.safetensors")
@@ -202,6 +200,7 @@ def test_a_file_that_is_no_weights_is_refused(tmp_path):
         load_network(path)
 
 
+@pytest.mark.slow
 @every_row("name", ["unet", "dit"])
 def test_an_imported_file_is_a_run_that_synthesises(name, tmp_path):
     weights = _file(tmp_path / f"{name}.safetensors", name)
@@ -234,6 +233,7 @@ STORED = {  # stored as LPS and as RAS: steps to LPS, and where a piece of the h
 }
 
 
+@pytest.mark.slow
 @every_row("name", STORED)
 @every_row("kind", ["unet", "adm"])
 def test_an_imported_network_sees_the_slices_of_the_lps_array_and_answers_on_the_scan_s_grid(

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 expect = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed: pip install playwright"
 ).expect
+pytestmark = pytest.mark.browser
 
 SHAPE = (20, 24, 16)
 SPACING_MM = (2.0, 2.0, 3.0)

@@ -199,6 +199,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path, 
         serve([tmp_path])
 
 
+@pytest.mark.slow
 def test_the_server_starts_without_torch():
     """It shows what the processes of jobs wrote, and holds no network."""
     text = "import sys, voxlate.page.app, voxlate.page.server; print('torch' in sys.modules)"

@@ -19,6 +19,7 @@ uvicorn = pytest.importorskip(
 expect = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed: pip install playwright"
 ).expect
+pytestmark = pytest.mark.browser
 
 PHONE = {"width": 360, "height": 740}
 FOLDS = (

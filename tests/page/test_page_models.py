@@ -49,6 +49,7 @@ def test_a_regression_has_no_settings_of_the_sampling(page, run, cohort):
     assert not {"Samples", "Steps", "Seed"} & set(stated)
 
 
+@pytest.mark.slow
 def test_a_slider_gives_the_bits_of_synth_between_the_mean_and_the_sample(
     page, voxlate, both, diffusion, cohort, tmp_path
 ):
@@ -74,6 +75,7 @@ def test_a_slider_gives_the_bits_of_synth_between_the_mean_and_the_sample(
     assert facts(text)["Prediction"] == "sharp (one sample)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("label", "settings", "words"),
     [
@@ -117,6 +119,7 @@ def calibrate(run, cohorts, small_head, **options) -> None:
     package.calibrate(run, cohorts, progress=False, **options)
 
 
+@pytest.mark.slow
 def test_a_residual_diffusion_offers_the_answer_with_intervals_first_and_shows_its_map(
     page, both, small_head, cohort, tmp_path, quick_widths
 ):
@@ -138,6 +141,7 @@ def test_a_residual_diffusion_offers_the_answer_with_intervals_first_and_shows_i
     assert 'data-role="width"' not in text
 
 
+@pytest.mark.slow
 def test_other_numbers_than_those_of_the_calibration_give_an_image_without_intervals_and_say_so(
     page, diffusion, small_head, cohort, tmp_path, quick_widths
 ):

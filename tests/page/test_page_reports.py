@@ -15,6 +15,8 @@ from voxlate.evaluation.scoring.metrics import METRIC_OF
 
 NUMBER = re.compile(r"\d+\.\d+")
 
+pytestmark = pytest.mark.browser
+
 
 @pytest.fixture
 def reports(page, run, cohort, tmp_path):

@@ -128,6 +128,7 @@ def test_models_that_do_not_fit_say_why_and_cannot_be_run(page, run, cohort, tmp
     assert answer.status_code == 400
 
 
+@pytest.mark.slow
 def test_the_user_says_which_file_is_which_modality(page, run, cohort, tmp_path):
     first, other = tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"
     first.write_bytes((cohort / "case1" / "t2.nii.gz").read_bytes())
@@ -167,6 +168,7 @@ def test_a_lone_series_whose_description_names_its_contrast_is_taken_as_that(
     assert "the only one" not in text
 
 
+@pytest.mark.slow
 def test_each_fitting_series_of_a_study_is_a_choice_and_no_localiser_is(page, run, tmp_path):
     made = page({"run": str(run)}, start=Here)
     series = {"localizer": 3, "t1_tra": 6, "t1_iso": 8}
@@ -237,6 +239,7 @@ def test_settings_out_of_range_are_refused(page, diffusion, cohort):
     assert len(made.jobs.all()) == 1
 
 
+@pytest.mark.slow
 def test_a_dicom_series_gives_a_derived_series(page, run, series):
     pytest.importorskip("pydicom")
     made = page({"run": str(run)}, start=Here)

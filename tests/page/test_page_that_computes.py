@@ -39,6 +39,7 @@ def test_a_folder_without_the_built_page_is_refused(tmp_path, voxlate):
 
 
 @pytest.mark.browser
+@pytest.mark.skipif(not BUILT.is_dir(), reason="make browser has not built the page")
 def test_chromium_gives_the_image_of_the_command(tmp_path):
     """Within 1e-3 of the range: onnxruntime-web computes in another order."""
     pytest.importorskip("playwright.sync_api")

@@ -75,6 +75,7 @@ def first_by(process):
     return start
 
 
+@pytest.mark.slow
 def test_a_script_gets_the_images_of_voxlate_synth_and_leaves_nothing_behind(
     serve, client_file, cohort, voxlate, diffusion, tmp_path
 ):
@@ -110,6 +111,7 @@ def test_scans_and_token_go_to_no_proxy_of_the_environment(server, client_file, 
     assert client_file.Client(server).models() == ["run"]
 
 
+@pytest.mark.slow
 def test_who_stops_to_wait_leaves_no_job_and_the_warnings_of_the_check_are_kept(
     serve, client_file, cohort
 ):

@@ -205,6 +205,7 @@ def _tensors(content: bytes) -> bytes:
     return content[8 + int.from_bytes(content[:8], "little") :]
 
 
+@pytest.mark.slow
 def test_a_plan_is_that_of_plan_training_and_its_training_keeps_the_recipe(
     page, monkeypatch, prepared, tmp_path
 ):
@@ -241,6 +242,7 @@ def test_a_plan_is_that_of_plan_training_and_its_training_keeps_the_recipe(
     assert "which is there" in sentence(again)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_trained_further_as_by_the_command_line(page, voxlate, run, tmp_path):
     theirs = shutil.copytree(run, tmp_path / "theirs")
     assert voxlate("train", theirs, "--steps", "+2", "--device", "cpu").code == 0

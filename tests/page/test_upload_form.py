@@ -10,6 +10,7 @@ from browsing import open_page, render, small_server
 expect = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed: pip install playwright"
 ).expect
+pytestmark = pytest.mark.browser
 
 FORM = """
 <form class="upload" data-upload action="/uploads" method="post" enctype="multipart/form-data">

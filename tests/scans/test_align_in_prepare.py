@@ -57,6 +57,7 @@ def test_prepare_aligns_a_case_and_its_labels_with_the_midline_and_keeps_both_gr
     assert straight.data[0][bone].mean() > 300, "the label moved with the scan"
 
 
+@pytest.mark.slow
 def test_synthesis_works_on_the_straight_head_and_gives_images_on_the_scans_own_grid(askew):
     """The network gives its source back, so the answer is the scan but for two interpolations."""
 

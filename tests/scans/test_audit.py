@@ -8,7 +8,6 @@ import pytest
 import scipy.ndimage
 
 from voxlate.anatomy.cohort import write_cohort
-from voxlate.base.files import read_json, write_json
 from voxlate.checks.audit import (
     MOST_PAIRS,
     check_alignment,
@@ -47,6 +46,7 @@ def prepared(heads) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_prepare_measures_how_far_scans_lie_apart_and_the_worst_at_the_finest_voxels(prepared):
     near, far = (entry.misaligned["t2"] for entry in open_cohort(prepared).cases)
     assert near.median_mm < 0.6
@@ -56,6 +56,7 @@ def test_prepare_measures_how_far_scans_lie_apart_and_the_worst_at_the_finest_vo
     assert open_cohort(prepared).header("phantom_001").misaligned == {"t2": far}
 
 
+@pytest.mark.slow
 def test_the_pair_that_is_out_of_register_is_named_and_a_line_tells_the_median(prepared):
     cohort = open_cohort(prepared)
     (named,) = [str(warning) for warning in cohort.warnings if warning.code == "misaligned"]
@@ -64,6 +65,7 @@ def test_the_pair_that_is_out_of_register_is_named_and_a_line_tells_the_median(p
     assert line.endswith("mm from t1 (median of 2 cases), at most 5.0 (phantom_001)")
 
 
+@pytest.mark.slow
 def test_the_report_shows_the_worst_pair_first_with_its_distance(prepared, tmp_path):
     text = report_prepared(prepared, tmp_path / "report.html").read_text()
     assert text.index("phantom_001") < text.index("phantom_000")
@@ -71,18 +73,11 @@ def test_the_report_shows_the_worst_pair_first_with_its_distance(prepared, tmp_p
     assert "A chequerboard shows" in text
 
 
+@pytest.mark.slow
 def test_without_the_audit_nothing_is_stated(heads, tmp_path, voxlate):
     said = voxlate("prepare", heads, "--out", tmp_path / "out", "--no-audit").done()
     assert " lies " not in said.out + said.err
     assert open_cohort(tmp_path / "out").cases[0].misaligned == {}
-
-
-def test_a_cohort_of_before_opens_without_the_numbers(prepared, tmp_path):
-    record = read_json(prepared / "cohort.json")
-    for entry in record["cases"]:
-        del entry["misaligned"]
-    write_json(tmp_path / "cohort.json", record)
-    assert open_cohort(tmp_path).cases[0].misaligned == {}
 
 
 def test_a_blank_scan_and_a_case_of_one_scan_are_not_compared(tmp_path, save):
@@ -114,6 +109,7 @@ def test_the_examined_slices_are_of_all_patients_and_do_not_depend_on_the_order_
     assert choose_cases(dict(reversed(patients.items()))) == chosen
 
 
+@pytest.mark.slow
 def test_a_cohort_of_which_a_part_was_examined_says_so_and_the_rest_can_follow(heads, tmp_path):
     def again(**how):
         return prepare(heads, tmp_path / "out", fixed="t1", resample=True, workers=1, **how)
@@ -130,6 +126,7 @@ def test_a_cohort_of_which_a_part_was_examined_says_so_and_the_rest_can_follow(h
     assert {one.case: cohort.header(one.case).inputs for one in cohort.cases} == times
 
 
+@pytest.mark.slow
 def test_only_the_worst_pairs_are_refined(prepared):
     header = open_cohort(prepared).header("phantom_001")
     far = header.misaligned["t2"]
@@ -147,6 +144,7 @@ def test_only_the_worst_pairs_are_refined(prepared):
     assert to_refine([at(0, 0.9, coarse=True)]) == frozenset()
 
 
+@pytest.mark.slow
 def test_scans_of_too_large_voxels_cannot_be_measured_and_are_said_to_be_so(prepared):
     case = open_cohort(prepared).case("phantom_000")
     coarse = replace(case, header=replace(case.header, spacing_mm=(7.0, 3.0, 3.125)))
@@ -160,6 +158,7 @@ def test_scans_of_too_large_voxels_cannot_be_measured_and_are_said_to_be_so(prep
     assert "64×80×56 voxels of 3.1×3.0×7.0 mm are too few or too large" in sentence
 
 
+@pytest.mark.slow
 def test_a_map_is_neither_compared_nor_what_others_are_compared_with(prepared):
     case = open_cohort(prepared).case("phantom_000")
     units = {"t1": "s", "t2": "a.u."}

@@ -203,6 +203,7 @@ def test_slices_of_paper_002_are_paired_by_index_and_split_by_patient(arrays_002
 PRESETS = {"arrays_000": "mrdpm", "arrays_001": "xmodality", "arrays_002": "lyu_wang"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fixture", PRESETS)
 def test_without_a_list_of_patients_prepare_and_evaluate_ask_for_one_and_synth_need_not(
     fixture, request, voxlate, tmp_path
@@ -232,6 +233,7 @@ train = { steps = 1, batch = 1, precision = "float32", workers = 0, validate_eve
 """
 
 
+@pytest.mark.slow
 def test_slices_of_stacks_go_the_whole_way_and_one_by_one(arrays_002, voxlate, tmp_path):
     (tmp_path / "tiny.toml").write_text(RECIPE)
     prepared, run, out = (tmp_path / name for name in ("prepared", "run", "out"))

@@ -148,6 +148,7 @@ def test_a_batch_depends_on_seed_and_step_alone(cohort):
     assert not equal(batches[0], batches[1])
 
 
+@pytest.mark.slow
 def test_an_unpaired_target_is_never_of_the_sources_own_patient_and_is_as_likely_of_any_other(
     cohort,
 ):
@@ -233,30 +234,6 @@ def test_random_patches_lie_in_the_volume_and_find_the_foreground(cohort):
     assert len({int(item) for step in range(3) for item in batches[step].item[:, 0]}) > 20
 
 
-def test_a_patch_larger_than_the_volume_is_padded_at_the_far_sides(cohort):
-    data = DataSettings(source=["t1"], target=["t2"], patch=(6, 8, 12))
-    (batch,) = (Batches(cohort, data, WINDOWS, batch=4, steps=1)[0],)
-    for i, case in enumerate(
-        [one for k in range(4) for one in cohort.splits["train"] if _is_of(batch, k, one)]
-    ):
-        assert torch.equal(batch.source[i, 0, :4, :6, :8], scaled(cohort, case, "t1"))
-        assert torch.equal(
-            batch.mask[i, 0, :4, :6, :8], torch.from_numpy(cohort.case(case).mask()).float()
-        )
-    beyond = torch.nn.functional.pad(torch.zeros(4, 6, 8), (0, 4, 0, 2, 0, 2), value=1).bool()
-    assert (batch.source[:, 0, beyond] == -1).all()
-    assert (batch.target[:, 0, beyond] == -1).all()
-    assert (batch.mask[:, 0, beyond] == 0).all()
-    (validated,) = validation_batches(cohort, data, WINDOWS)
-    assert torch.equal(
-        validated.source[0, 0, :4, :6, :8], scaled(cohort, cohort.splits["val"][0], "t1")
-    )
-
-
-def _is_of(batch: Batch, place: int, case: str) -> bool:
-    return int(batch.item[place, 0]) == stable_id(case, 0, 0, 0)
-
-
 @pytest.fixture
 def ragged(cohort_folder, tmp_path) -> Cohort:
     """case0 lacks t1, case1 lacks t2, all are for training."""
@@ -318,15 +295,6 @@ def test_label_maps_are_read_and_are_minus_one_where_a_case_has_none(cohort):
 def test_channels_are_named_by_modality_and_slice():
     data = DataSettings(source=["t1", "pd"], target=["t2"], stack=1)
     assert data.source_names == ("t1", "pd", "t1[-1]", "pd[-1]", "t1[+1]", "pd[+1]")
-
-
-def test_neighbours_of_a_thick_patch_repeat_at_the_ends_of_the_volume(cohort):
-    data = DataSettings(source=["t1"], target=["t2"], patch=(6, 6, 8), stack=1)
-    source = read(cohort, data, WINDOWS, "case1", (0, 0, 0)).source[0]
-    whole = scaled(cohort, "case1", "t1")
-    for channel, depths in enumerate(([0, 1, 2, 3], [0, 0, 1, 2], [1, 2, 3, 3])):
-        assert torch.equal(source[channel, :4], whole[depths])
-        assert (source[channel, 4:] == -1).all()
 
 
 def test_the_slices_of_a_patch_have_the_ids_that_they_have_alone(cohort):

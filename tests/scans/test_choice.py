@@ -190,6 +190,7 @@ def test_the_folds_of_a_table_are_those_of_the_prepared_cohort(cohort, tmp_path)
         opened.in_fold(4)
 
 
+@pytest.mark.slow
 def test_prepare_synth_and_evaluate_take_a_table_and_leave_the_same_cases_out(
     voxlate, run, cohort, tmp_path
 ):

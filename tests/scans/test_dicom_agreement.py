@@ -78,6 +78,7 @@ SAID = {
 }
 
 
+@pytest.mark.slow
 @every_row("case", SAID)
 def test_every_other_difference_is_said_with_its_tag(tmp_path, case):
     differing = SAID[case]

@@ -217,6 +217,7 @@ def test_prepare_reads_a_cohort_of_mixed_folders_and_tells_nothing_of_their_pati
     )
 
 
+@pytest.mark.slow
 def test_only_a_change_of_the_chosen_series_is_prepared_again(gold, tmp_path):
     def stamps() -> list[int]:
         prepare(gold, tmp_path / "prepared", preset="gold_atlas", workers=1, audit=False)
@@ -414,6 +415,7 @@ def run(written_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(recipe, folder / "prepared", folder / "run", device="cpu").folder
 
 
+@pytest.mark.slow
 def test_synth_evaluate_and_info_read_the_same_series(voxlate, gold, run, tmp_path):
     def said(*arguments: object) -> str:
         answer = voxlate(*arguments)
@@ -453,6 +455,7 @@ def test_synth_evaluate_and_info_read_the_same_series(voxlate, gold, run, tmp_pa
     assert traces_of_patients(everything_in(out) + everything_in(run)) == []
 
 
+@pytest.mark.slow
 def test_synth_makes_the_image_again_when_pixels_of_a_folder_have_changed(
     voxlate, gold, run, tmp_path
 ):
@@ -469,6 +472,7 @@ def test_synth_makes_the_image_again_when_pixels_of_a_folder_have_changed(
     assert image.read_bytes() != before
 
 
+@pytest.mark.slow
 def test_prepare_says_what_it_guessed_of_a_series(gold, tmp_path):
     for file in gold.rglob("MRT2.*.dcm"):
         header = pydicom.dcmread(file)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from voxlate.base.errors import BadInput
-from voxlate.scans.formats.dicom import list_series
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume
 
@@ -89,14 +88,6 @@ def two_parts(folder: Path, groups: list[object], sentence: str, **tags: object)
     np.testing.assert_array_equal(first.data[0], pixels[::2] - 1024.0)
     np.testing.assert_array_equal(second.data[0], pixels[1::2] - 1024.0)
     return [first, second]
-
-
-def test_echoes_in_one_object_are_listed_and_each_is_read_by_its_path(tmp_path):
-    groups = [group(3.0 * (k // 2), 1.0, echo=[10.0, 80.0][k % 2]) for k in range(4)]
-    sentence = r"2 in this series by EchoTime .*EchoTime 10.* EchoTime 80"
-    two_parts(tmp_path, groups, sentence, Modality="MR")
-    (one,) = list_series(tmp_path)
-    assert one.images == 4
 
 
 def test_two_stacks_of_one_object_are_listed_and_each_is_read_by_its_path(tmp_path):

@@ -72,6 +72,7 @@ def write(
     return folder
 
 
+@pytest.mark.slow
 @every_row(
     "tag",
     [
@@ -125,6 +126,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @every_row("frame", BAD)
 def test_a_frame_that_a_series_cannot_give_gets_one_sentence(tmp_path, frame):
     how, sentence = BAD[frame]
@@ -134,6 +136,7 @@ def test_a_frame_that_a_series_cannot_give_gets_one_sentence(tmp_path, frame):
     assert str(error.value).startswith(str(folder))
 
 
+@pytest.mark.slow
 def test_unitobrain_becomes_maps_a_first_frame_and_a_pseudo_multiphase_cta(tmp_path):
     root = tmp_path / "DeepHealth_IEEE"
     name = "MOL-001_Registered_Filtered_3mm_20HU"

@@ -96,6 +96,7 @@ def test_a_head_whose_slices_are_too_close_or_too_far_apart_is_told(head, slice_
     assert grades(head, slice_mm=slice_mm)["flattened"] == grade
 
 
+@pytest.mark.slow
 @every_row(
     ("change", "code"),
     [

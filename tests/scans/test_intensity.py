@@ -119,14 +119,6 @@ def test_bright_vessels_of_a_small_field_of_view_do_not_widen_a_range_in_medians
     assert whole(Percentile(high=100, floor=0, medians=3.5), thresholded, mask) == Scale(0, 900)
 
 
-def test_a_recipe_table_chooses_the_map_by_its_kind():
-    adapter = TypeAdapter(Intensity)
-    assert adapter.validate_python({"kind": "window", "low": -50, "high": 350}) == Window(
-        low=-50.0, high=350.0
-    )
-    assert adapter.validate_python({"kind": "zscore"}) == ZScore(clip=5.0)
-
-
 @every_row(
     "table",
     [
@@ -151,15 +143,6 @@ def volume() -> tuple[np.ndarray, np.ndarray]:
     mask = rng.random((5, 20, 30)) < 0.4
     values[~mask] = 0
     return values, mask
-
-
-def test_minmax_by_slice_is_each_slices_own_range(volume):
-    values, mask = volume
-    statistics = intensity_statistics(values, mask)
-    for d, one in enumerate(values):
-        scale = MinMax(per="slice").scale(statistics, d)
-        assert (scale.low, scale.high) == (one.min(), one.max())
-    assert MinMax(per="slice").scale(statistics) == MinMax(per="volume").scale(statistics, 2)
 
 
 def test_percentiles_between_stored_ones_are_interpolated():

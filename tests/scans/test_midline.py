@@ -44,6 +44,7 @@ def test_a_turn_a_tilt_and_a_shift_are_found(head):
     assert found.correlation > 0.9
 
 
+@pytest.mark.slow
 def test_a_head_aligned_to_its_midline_is_its_own_mirror_image_and_goes_back_to_its_grid(head):
     askew = turned(head, -10.0, 3.0, 6.0)
     before = find_midline(askew)
@@ -61,6 +62,7 @@ def test_a_head_aligned_to_its_midline_is_its_own_mirror_image_and_goes_back_to_
     assert np.corrcoef(back.data[inner].clip(0, 80).ravel(), soft.ravel())[0, 1] > 0.9
 
 
+@pytest.mark.slow
 def test_a_head_that_is_straight_stays_where_it_is(head):
     assert midline_grid(head) == head.grid
     found = find_midline(head)

@@ -78,6 +78,7 @@ MOTIONS = (
 PAIRS = (("t1", "ct"), ("t1", "t2"), ("tof", "cta"), ("pd", "t1"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.slow)])
 def test_known_motions_are_found_within_half_a_millimetre_in_nine_of_ten_pairs(every):
     errors = []
@@ -95,6 +96,7 @@ def test_the_rigid_motion_of_a_moved_head_is_stated_with_its_direction():
     assert found.translation_mm == pytest.approx((2.0, -3.0, 1.0), abs=0.3)
 
 
+@pytest.mark.slow
 def test_a_warped_head_is_followed_where_a_rigid_motion_would_be_wrong():
     spacing = np.array(head(0, SIZE).spacing_mm)
     points = np.indices(SIZE[::-1]).reshape(3, -1).T * spacing
@@ -118,6 +120,7 @@ def test_a_warped_head_is_followed_where_a_rigid_motion_would_be_wrong():
     )  # where a rigid motion leaves 1.8 mm
 
 
+@pytest.mark.slow
 def test_shifts_across_thick_slices_are_said_to_be_unseen_and_not_stated():
     found, true = compared(1, ("t1", "t2"), (0, 2.5, -2.5), (0, 0, 0), (80, 96, 34), coarse=True)
     assert (found.unseen, found.translation_mm[0]) == ("D", 0.0)
@@ -142,6 +145,7 @@ def test_noise_has_no_misalignment():
     assert found.translation_mm is None
 
 
+@pytest.mark.slow
 def test_the_cut_of_one_mask_does_not_make_moved_brains_look_aligned():
     spacing = np.array(head(0, SIZE).spacing_mm)
     inside = scipy.ndimage.binary_erosion(body(0, "t1"), iterations=6)

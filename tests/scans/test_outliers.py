@@ -165,6 +165,7 @@ def test_an_ordinary_cohort_names_no_case(grid):
     assert named(cohort(grid, masks=True)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "grid"), [*product(KINDS, ["thick"]), *product(OF_PLACES, ["1 mm"])]
 )
@@ -241,6 +242,7 @@ def test_exchanged_cts_are_named_with_their_patients(grid):
     assert "b that of c" in line or "c that of b" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "expected"),
     [
@@ -272,16 +274,3 @@ def test_two_cases_are_judged_by_their_unit_alone():
     lines = named(cohort("1 mm", change("ct", lambda values: values + 1024))[:2])
     assert [line.split(" (")[0] for line in lines] == ["ct of b"]
     assert named(cohort("1 mm")[:2]) == []
-
-
-def test_many_cases_of_one_kind_are_one_line():
-    cases = cohort("1 mm")
-    blank = cohort("1 mm", change("t1", np.zeros_like))[1]
-    several = [
-        PreparedCase(replace(blank.header, case=name, patient=name), blank.arrays)
-        for name in ("f", "g", "h", "i")
-    ]
-    lines = named([*cases, *several])
-    assert lines == [
-        "t1 of f, g, h, … (4 of 9 cases) is blank, and counts as missing (every voxel is 0). Check the file."
-    ]

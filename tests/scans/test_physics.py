@@ -566,6 +566,7 @@ def test_a_recipe_with_physics_states_the_wing_that_is_missing(recipe, monkeypat
         read(str(recipe))
 
 
+@pytest.mark.slow
 def test_a_process_that_imports_the_training_alone_reads_a_recipe_with_physics(recipe):
     script = f"from voxlate.training.recipe import read\nread({str(recipe)!r})"
     subprocess.run([sys.executable, "-c", script], check=True)

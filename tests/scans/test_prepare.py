@@ -1,22 +1,17 @@
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from safetensors import safe_open
 
 from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.base.files import lock
 from voxlate.checks.prepare import prepare
-from voxlate.scans.cases.case import compact, open_case, read_header
+from voxlate.scans.cases.case import compact, open_case
 from voxlate.scans.cases.prepared import open_cohort, write_cohort
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Volume, canonical
@@ -28,11 +23,6 @@ def stamps(out: Path) -> dict[str, tuple[int, int]]:
         path.name: (path.stat().st_ino, path.stat().st_mtime_ns)
         for path in (out / "cases").iterdir()
     }
-
-
-def stored(out: Path, case: str) -> dict[str, np.ndarray]:
-    with safe_open(out / "cases" / f"{case}.safetensors", framework="numpy") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 @pytest.fixture(scope="module")
@@ -322,15 +312,6 @@ def test_an_unfinished_preparation_may_go_on_with_other_options(patients, copied
     assert {one.spacing_mm for one in cohort.cases} == {(2, 2, 2)}
 
 
-def test_several_workers_write_the_same_bytes_as_one(patients, by_default, tmp_path):
-    done = []
-    two = tmp_path / "two"
-    prepare(patients, two, workers=2, progress=lambda k, n: done.append((k, n)))
-    assert done == [(k, 6) for k in range(1, 7)]
-    for path in (*by_default.glob("cases/*"), by_default / "cohort.json"):
-        assert path.read_bytes() == (two / path.relative_to(by_default)).read_bytes()
-
-
 @pytest.mark.parametrize("what", ["notes.txt", "cohort.json", "cases/other.safetensors"])
 def test_a_folder_that_holds_something_else_is_refused(cohort_folder, tmp_path, what):
     (tmp_path / "out" / "cases").mkdir(parents=True)
@@ -338,32 +319,6 @@ def test_a_folder_that_holds_something_else_is_refused(cohort_folder, tmp_path, 
     with pytest.raises(BadInput):
         prepare(cohort_folder, tmp_path / "out", workers=1)
     assert (tmp_path / "out" / what).read_text() == '{"format": "other"}'
-
-
-def test_killed_at_any_moment_it_leaves_only_whole_cases_and_can_go_on(tmp_path, save):
-    for k in range(6):
-        values = np.random.default_rng(k).integers(0, 999, (20, 40, 40))
-        save(tmp_path / "in" / f"case{k:02}" / "t1.nii.gz", values)
-        save(tmp_path / "in" / f"case{k:02}" / "mask.nii.gz", np.ones(values.shape))
-    out = tmp_path / "out"
-    line = "import sys; from voxlate.checks.prepare import prepare; prepare(sys.argv[1], sys.argv[2], workers=1, audit=False)"
-    process = subprocess.Popen(
-        [sys.executable, "-c", line, str(tmp_path / "in"), str(out)], env=os.environ.copy()
-    )
-    while process.poll() is None and len(list(out.glob("cases/case*"))) < 2:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (out / "cohort.json").exists()
-    for path in out.glob("cases/case*"):
-        assert read_header(path).shape == (20, 40, 40)
-        assert stored(out, path.stem).keys() == {"t1", "mask"}
-    (out / "cases" / ".writing-x").write_bytes(b"what a killed writer leaves")
-    kept = stamps(out)
-    assert len(prepare(tmp_path / "in", out, workers=1, audit=False).cases) == 6
-    after = stamps(out)
-    assert all(after[name] == stamp for name, stamp in kept.items() if not name.startswith("."))
-    assert not list(out.rglob(".writing-*"))
 
 
 def test_what_is_not_prepared_or_damaged_is_refused(patients, copied):

@@ -11,7 +11,6 @@ from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.scans.cohorts.pseudonyms import (
     Pseudonyms,
-    check_outside,
     read_key,
     without_names,
     write_key,
@@ -81,20 +80,9 @@ def test_a_key_that_is_short_or_not_random_is_refused(tmp_path, content):
         read_key(tmp_path / "key")
 
 
-def test_a_missing_key_is_refused_with_the_command_that_makes_one(tmp_path):
-    with pytest.raises(BadInput, match=r"Make one: voxlate pseudonym-key .*key"):
-        read_key(tmp_path / "key")
-
-
 def test_raw_bytes_are_a_key(tmp_path):
     (tmp_path / "key").write_bytes(KEY)
     assert read_key(tmp_path / "key") == BY_KEY
-
-
-def test_a_key_among_the_images_is_refused(tmp_path):
-    check_outside(tmp_path / "key", tmp_path / "out")
-    with pytest.raises(BadInput, match="whoever has the key can compute the pseudonyms"):
-        check_outside(tmp_path / "out" / "key", tmp_path / "out")
 
 
 @every_row(

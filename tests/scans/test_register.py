@@ -99,6 +99,7 @@ def test_a_turned_head_in_another_contrast_is_registered(monkeypatch):
     assert found.after.bodies > 0.93 > found.before.bodies
 
 
+@pytest.mark.slow
 def test_headers_of_two_frames_do_not_matter(monkeypatch):
     monkeypatch.setattr(module, "SAMPLES", 2000)
     far = Grid(
@@ -133,6 +134,7 @@ def test_the_same_call_gives_the_same_transform(monkeypatch):
     assert first == again
 
 
+@pytest.mark.slow
 def test_a_step_that_makes_the_scans_less_alike_or_folds_them_is_not_kept(
     monkeypatch,
 ):
@@ -240,6 +242,7 @@ def test_scans_that_nothing_aligns_are_refused(monkeypatch):
         register(scan(far, same, "b"), scan(FIXED, same, "a"), "rigid")
 
 
+@pytest.mark.slow
 def test_the_rigid_transform_of_the_real_pair_is_found(shared):
     from voxlate.scans.formats.io import read_volume
     from voxlate.scans.images.grid import canonical

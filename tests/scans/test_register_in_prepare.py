@@ -65,6 +65,7 @@ def test_scans_and_labels_come_to_one_grid_and_the_transform_is_kept(pair, tmp_p
     )
 
 
+@pytest.mark.slow
 def test_the_fixed_scan_chooses_the_grid_also_without_registration(pair, tmp_path):
     cohort = prepare(pair, tmp_path / "out", resample=True, fixed="tof", workers=1, audit=False)
     tof = canonical(read_volume(pair / "a" / "tof.nii.gz"))
@@ -77,6 +78,7 @@ def test_the_fixed_scan_chooses_the_grid_also_without_registration(pair, tmp_pat
         prepare(pair, tmp_path / "other", resample=True, fixed="mr", workers=1, audit=False)
 
 
+@pytest.mark.slow
 def test_beyond_the_moving_scan_nothing_is_masked(pair, tmp_path, monkeypatch):
     known_step(
         monkeypatch, SHIFT_RAS + np.array([0, 0, 3])
@@ -97,6 +99,7 @@ def similarities_are(*similarities: float):
     return lambda pair, transform: module.Similarity(next(values), 0.5, 1.0)
 
 
+@pytest.mark.slow
 def test_a_registration_that_does_harm_is_undone_and_similarities_are(pair, tmp_path, monkeypatch):
     known_step(monkeypatch, SHIFT_RAS)
     monkeypatch.setattr(module.CoarsePair, "compare", similarities_are(1.2, 1.1))
@@ -114,6 +117,7 @@ def test_a_registration_that_does_harm_is_undone_and_similarities_are(pair, tmp_
     assert not (tmp_path / "out" / "transforms").exists()
 
 
+@pytest.mark.slow
 def test_prepared_again_nothing_is_done_and_otherwise_transforms_are_removed(
     pair, tmp_path, monkeypatch
 ):
@@ -128,6 +132,7 @@ def test_prepared_again_nothing_is_done_and_otherwise_transforms_are_removed(
     assert not (out / "transforms" / "a").exists()
 
 
+@pytest.mark.slow
 def test_synthesis_registers_as_prepare_did(pair, tmp_path, monkeypatch):
     """The scans as they were given, one of them in a frame of its own: the network sees what training saw."""
     known_step(monkeypatch, SHIFT_RAS)

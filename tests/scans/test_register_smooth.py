@@ -77,6 +77,7 @@ def test_a_bent_ct_is_registered_to_itself_within_half_a_voxel(scans, monkeypatc
     assert np.median(errors) < 1
 
 
+@pytest.mark.slow
 def test_a_single_slice_is_displaced_within_its_plane_to_a_part_of_a_voxel(tmp_path):
     head = make_head(SEED, 0, (200, 240, 9))
     ct = image(head, "ct")[None, 4:5]
@@ -95,6 +96,7 @@ def test_a_single_slice_is_displaced_within_its_plane_to_a_part_of_a_voxel(tmp_p
     assert np.allclose(again, back, atol=0.1)
 
 
+@pytest.mark.slow
 def test_slices_are_not_registered_by_methods_of_volumes(scans):
     flat = replace(scans["ct"], data=scans["ct"].data[:, 33:34])
     with pytest.raises(BadInput, match="single slices with --register smooth"):

@@ -54,14 +54,6 @@ def test_a_volume_comes_back_in_its_own_size_and_its_slices_depend_on_each_other
     assert ((ask(net, None, images, None) - before).abs() > 0).flatten(3).any(3).all()
 
 
-def test_dropped_features_of_a_volume_are_dropped_in_training_alone():
-    torch.manual_seed(0)
-    net = built(Bran(width=2, stages=6, regions=0, drop_block=1, dimensions=3))
-    images = torch.randn(1, 2, 4, 64, 64)
-    assert not torch.equal(ask(net.train(), None, images, None), ask(net, None, images, None))
-    assert torch.equal(ask(net.eval(), None, images, None), ask(net, None, images, None))
-
-
 def test_every_pixel_is_filtered_by_its_own_region():
     torch.manual_seed(0)
     layer = RegionalFilters(channels=3, regions=4, hidden=8)
@@ -99,18 +91,6 @@ def test_the_mirrored_patient_has_the_mirrored_output_and_features_if_kernels_ar
     )
     for own, mirrored in pairs:
         torch.testing.assert_close(mirrored.flip(-1), own, rtol=1e-4, atol=1e-6)
-
-
-def test_features_have_a_half_a_quarter_and_an_eighth_of_the_size():
-    net = built(Bran(width=4, stages=4, hidden=4)).eval()
-    answer = net(NetworkInput({"image": torch.randn(1, 2, 3, 20, 16)}))  # padded to 32 x 16
-    out, features = answer.image, answer.extras["features"]
-    assert out.shape == (1, 1, 3, 20, 16)
-    assert [tuple(one.shape) for one in features] == [
-        (1, 8, 3, 16, 8),
-        (1, 16, 3, 8, 4),
-        (1, 32, 3, 4, 2),
-    ]
 
 
 @pytest.mark.parametrize("side", [1, 3])

@@ -134,13 +134,6 @@ def test_ucd_gan_makes_what_is_missing_and_repeats_what_is_available():
     torch.testing.assert_close(of_made[2], net.encoder(output.image[1, 0, :1].unsqueeze(1))[0])
 
 
-def test_a_network_that_halves_as_often_as_the_published_one_takes_a_smaller_image():
-    net = MMGAN(widths=(4,) * 8)
-    with torch.no_grad():
-        given = asked(net, SINGLE[:1], (1, 80, 96))
-        assert built(net)(given).image.shape == (1, 4, 1, 80, 96)
-
-
 @every_row("name", NETS)
 def test_a_brain_at_the_far_side_has_no_mirror_image_beyond_it(name):
     """Cut at the brain's edge or with as much background as the network pads: the same input, so the same output."""

@@ -147,6 +147,7 @@ def test_a_step_against_the_gradient_lowers_the_loss_and_a_batch_counts_the_mean
         assert method.loss(turn, full, noise(full))["total"] < before
 
 
+@pytest.mark.slow
 @every_method_and_task
 def test_synthesis_depends_on_the_item_its_seed_and_the_weights_alone(method_name, task):
     """Not on the other items of a batch, nor on the target; a loaded twin draws the same."""

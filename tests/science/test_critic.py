@@ -59,22 +59,6 @@ def test_the_first_layer_of_a_volume_keeps_its_depth_and_later_ones_halve_it_whi
     assert depths(1) == [1, 1, 1, 1]
 
 
-def test_the_sum_of_a_volume_of_ones_is_known():
-    """A first layer sees 4x4x4 ones but for what lies outside; its middle answers are 64, those of 2 channels 128."""
-    critic = Critic(widths=(2,), dimensions=3).build(channels=1)
-    for name, parameter in critic.named_parameters():
-        nn.init.constant_(parameter, float(name.endswith("weight")))
-    first = critic.layers[0](torch.ones(1, 1, 8, 8, 8))
-    assert first.shape == (1, 2, 8, 4, 4)
-    assert first[0, 0, 3, 1, 1] == 64
-    assert (
-        first[0, 0, 0, 0, 0] == 3 * 3 * 3
-    )  # one slice, row and column before the first are outside
-    assert first[0, 0, -1, -1, -1] == 2 * 3 * 3  # two slices after the last one are
-    answers = critic(torch.ones(1, 1, 8, 8, 8))
-    assert answers.item() == pytest.approx(2 * first.mean().item())
-
-
 def test_a_volume_of_equal_slices_gets_the_patch_outputs_of_its_slices_times_the_depth_of_the_kernels():
     """Away from the first and last slices, kernels that are the same in all four slices sum four equal slices."""
     torch.manual_seed(0)

@@ -188,6 +188,7 @@ class Spread(nn.Module):
         return self.weigh(torch.cat([x, x**2], dim=1))
 
 
+@pytest.mark.slow
 def test_unpaired_greys_are_matched_by_the_line_between_their_distributions():
     """Of exponential e, sources e - 1 and targets 0.5 - 0.4 e: forward is -0.4 x + 0.1, backward -2.5 y + 0.25."""
     items, steps = 64, 300
@@ -243,6 +244,7 @@ train = { steps = 7, batch = 2, workers = 0, ema = 0.9, validate_every = 4, log_
 """
 
 
+@pytest.mark.slow
 def test_a_stopped_unpaired_training_resumes_to_the_same_weights(prepared, tmp_path):
     (tmp_path / "tiny.toml").write_text(TINY)
     chosen = recipe.read(str(tmp_path / "tiny.toml"))

@@ -122,20 +122,6 @@ def test_a_share_of_the_items_learns_larger_steps_which_begin_at_multiples_of_th
         torch.testing.assert_close(half[0], wanted, rtol=0, atol=1e-4)
 
 
-def test_two_half_steps_are_a_target_without_a_gradient():
-    method = flow(shortcut, shortcuts=1)
-    gain = nn.Parameter(torch.ones(()))
-    outputs = []
-
-    def scaled(x, t, step):
-        outputs.append(gain * shortcut(x, t, step))
-        return outputs[-1]
-
-    method.net = Known(scaled)
-    method.loss("net", *gaussian(4))
-    assert [output.requires_grad for output in outputs] == [True, False, False]
-
-
 def test_half_steps_without_a_gradient_take_none_from_the_network_in_bfloat16():
     class Scaled(nn.Module):
         def __init__(self):

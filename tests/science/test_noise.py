@@ -41,12 +41,6 @@ def test_items_seeds_and_samples_have_streams_of_their_own():
     assert not torch.equal(noise.normal((4,)), Noise(3, ITEMS).normal((4,)))  # a stream goes on
 
 
-def test_samples_may_share_a_batch():
-    together = Noise(3, [ITEMS[0]] * 2, samples=[0, 1]).normal((4,))
-    apart = torch.cat([Noise(3, ITEMS[:1], k).normal((4,)) for k in (0, 1)])
-    assert torch.equal(together, apart)
-
-
 def test_uniform_draws_are_uniform_and_never_touch_the_ends():
     u = Noise(0, list(range(4000))).uniform()
     assert u.dtype == torch.float64
@@ -57,14 +51,6 @@ def test_uniform_draws_are_uniform_and_never_touch_the_ends():
 
 def test_integers_take_every_value_below_the_bound():
     assert Noise(0, list(range(400))).integers(14).unique().tolist() == list(range(14))
-
-
-def test_noise_like_a_state_has_its_shape_and_type():
-    x = torch.zeros(5, 2, 1, 3, 3, dtype=torch.float64)
-    drawn = Noise(0, ITEMS)(x)
-    assert drawn.shape == x.shape
-    assert drawn.dtype == x.dtype
-    assert torch.equal(drawn.float(), Noise(0, ITEMS).normal((2, 1, 3, 3)))
 
 
 # Slices

@@ -3,11 +3,9 @@
 import pytest
 import torch
 from exact import KINDS, SCHEDULES, for_every
-from pydantic import TypeAdapter
 
 from voxlate.base.errors import BadInput
 from voxlate.science.diffusion.objective import (
-    AnyWeight,
     MinSnr,
     Snr,
     Table,
@@ -90,13 +88,6 @@ def test_a_table_out_of_order_is_refused(log_snr, weight):
         Table(log_snr=log_snr, weight=weight)
 
 
-def test_a_recipe_names_a_weight_by_its_kind():
-    table = {"kind": "table", "log_snr": [0, 1], "weight": [1, 2]}
-    assert TypeAdapter(AnyWeight).validate_python(table) == Table(
-        log_snr=(0.0, 1.0), weight=(1.0, 2.0)
-    )
-
-
 def brain() -> torch.Tensor:
     mask = torch.zeros(2, 1, 1, 4, 4)
     mask[0, ..., :2, :] = 1
@@ -126,13 +117,6 @@ def test_errors_outside_the_mask_have_no_value_and_no_gradient(reduction):
     assert loss.tolist() == mean_in_mask((out - 0.5) ** 2, brain(), reduction).tolist()
     (gradient,) = torch.autograd.grad(loss.sum(), out)
     assert torch.equal(gradient != 0, brain() > 0)
-
-
-def test_a_mask_of_channels_weighs_configurations_alike():
-    """Paper 003: a mean over the missing channels, whether one is missing or three."""
-    error = torch.tensor([2.0, 5.0, 5.0, 5.0]).reshape(1, 4, 1, 1, 1).expand(2, 4, 1, 3, 3)
-    missing = torch.tensor([[1.0, 0, 0, 0], [0, 1, 1, 1]]).reshape(2, 4, 1, 1, 1)
-    assert mean_in_mask(error, missing).tolist() == [2, 5]
 
 
 def test_an_empty_mask_gives_no_loss_and_a_single_value_its_own():

@@ -19,12 +19,14 @@ SMOOTH = ("cosine", "exponential_ve", "geometric_ve")
 TIMES = torch.tensor([1.0, 31 / 32, 1e-3], dtype=torch.float64)
 
 
+@pytest.mark.slow
 @every_row("name", [*SMOOTH, "flow", "betas_of_002"])
 def test_rk45_follows_the_exact_map_within_its_tolerances(name):
     """From end to end; the kinks of a table and the steep end of a straight path cost two digits of the 1e-5 a step."""
     assert flow_error(rk45, SCHEDULES[name], TIMES) < (1e-4 if name in SMOOTH else 5e-3)
 
 
+@pytest.mark.slow
 def test_float32_agrees_with_scipy_to_one_in_ten_thousand():
     """A mixture, whose map has no closed form; scipy in float64, our states in float32."""
     schedule = ExponentialVE()
@@ -86,26 +88,6 @@ def test_the_integrator_goes_up_and_down_in_time():
     torch.testing.assert_close(
         integrate(slope, up, 1.5, 0.0, 0.1, 1e-9, 1e-9), x, rtol=1e-6, atol=0
     )
-
-
-def test_an_item_takes_the_same_steps_alone_and_among_others():
-    """With it goes an item so hard that steps shared by both would be others."""
-    seen = []
-
-    def slope(x, t):
-        seen.append(t)
-        rate = torch.tensor([1.0, 150.0], dtype=torch.float64)[: len(x), None]
-        return -rate * (x - torch.sin(rate * t[:, None]))
-
-    x = torch.ones(2, 3, dtype=torch.float64)
-    both = integrate(slope, x, 0.0, 1.0, 0.1, 1e-6, 1e-6)
-    among = torch.stack([t[0] for t in seen])
-    seen.clear()
-    alone = integrate(slope, x[:1], 0.0, 1.0, 0.1, 1e-6, 1e-6)
-    assert torch.equal(both[:1], alone)
-    assert torch.equal(among[: len(seen)], torch.cat(seen))
-    assert (among[len(seen) :] == 1).all()
-    assert len(among) > 5 * len(seen)
 
 
 def test_the_error_is_of_what_the_mask_leaves_free():

@@ -148,6 +148,7 @@ def test_a_plain_module_gives_the_same_image_by_local_workers(images_by):
     assert images_by("--executor", "local", "--workers", 2) == images_by()
 
 
+@pytest.mark.slow
 def test_a_layer_that_a_module_holds_twice_is_saved_once_and_loaded_by_both_names(
     voxlate, prepared, cohort, tiny, tmp_path
 ):

@@ -5,7 +5,6 @@ from exact import SCHEDULES, SHAPE, TWO_TISSUES, for_every, image, odd_network
 from torch import nn
 
 from rows import every_row
-from voxlate.base.config import fill
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.diffusion.prediction import diffuse, reschedule, target, to_eps
@@ -67,14 +66,6 @@ def test_known_channels_keep_their_values_under_another_schedule():
     assert torch.equal(
         sample(sampling, denoise, ExponentialVE(), Noise(0, [1, 2]), known, mask)[scanned],
         known[scanned],
-    )
-
-
-def test_a_recipe_names_the_schedule_of_a_synthesis_by_its_kind():
-    sampling = fill(SamplerSettings, {"schedule": {"kind": "sigmoid", "tau": 0.5}}, "synth")
-    assert sampling.schedule == Sigmoid(tau=0.5)
-    assert fill(SamplerSettings, {**vars(sampling), "steps": 3}, "synth").schedule == Sigmoid(
-        tau=0.5
     )
 
 

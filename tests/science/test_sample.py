@@ -76,6 +76,7 @@ def test_steps_are_the_times_at_which_the_network_denoises(name, schedule, steps
     assert min(seen) > 0 or schedule.kind == "geometric_ve"  # which leaves noise at time 0
 
 
+@pytest.mark.slow
 @for_every(name=ONCE, schedule=[SCHEDULES[name] for name in ("cosine", "exponential_ve")])
 def test_kept_states_change_no_image_and_end_with_it(name, schedule):
     plain, states, like = quick(name, steps=30), list[Tensor](), torch.zeros(1, 1, 1, 4, 4)
@@ -97,12 +98,7 @@ def test_kept_states_of_an_ode_are_its_solution():
     assert torch.allclose(half / growth[1], first / growth[0], atol=0.005)
 
 
-def test_more_correctors_denoise_more_often():
-    sampling = SamplerSettings(sampler="predictor_corrector", steps=4, correctors=3)
-    seen = times_asked(sampling, ExponentialVE())
-    assert seen == pytest.approx([1] + 4 * [0.75] + 4 * [0.5] + 4 * [0.25])
-
-
+@pytest.mark.slow
 def test_the_tolerances_of_rk45_set_its_steps_and_not_the_number_asked_for():
     def calls(**options):
         sampling = SamplerSettings(sampler="rk45", **options)
@@ -219,16 +215,6 @@ def test_a_state_is_exactly_zero_outside_the_brain(name):
     plain = run_with(0.0)
     assert (plain[outside] == 0).all()
     assert torch.equal(plain, run_with(1e30))
-
-
-@every_sampler
-def test_a_mask_of_ones_changes_nothing(name):
-    sampling, known = quick(name, steps=4), torch.zeros(SHAPE)
-    plain = sample(sampling, odd_network, LinearVP(), Noise(0, [1, 2]), known)
-    masked = sample(
-        sampling, odd_network, LinearVP(), Noise(0, [1, 2]), known, torch.ones(2, 1, 1, 6, 5)
-    )
-    assert torch.equal(plain, masked)
 
 
 # Batches, seeds and starts

@@ -237,14 +237,6 @@ def test_tables_hit_every_index_and_the_published_products_from_exactly_the_imag
 # In a recipe
 
 
-@every_schedule
-def test_a_recipe_table_names_the_schedule_by_its_kind(schedule):
-    assert (
-        TypeAdapter(AnySchedule).validate_python(dict(vars(schedule), kind=schedule.kind))
-        == schedule
-    )
-
-
 @every_row(
     "table",
     [

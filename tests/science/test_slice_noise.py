@@ -139,14 +139,6 @@ def test_independent_slices_draw_the_streams_that_plain_ids_start():
     assert torch.equal(Noise(3, items(Independent()), 2).normal((4, 50)), plain.normal((4, 50)))
 
 
-def test_a_stream_by_itself_is_what_torch_draws_for_its_key():
-    draw = Noise(7, [11, 12]).normal((1, 3, 33))
-    alone = torch.empty(2, 1, 3, 33)
-    for row, seed in zip(alone, (873980362, 425233270)):
-        row.normal_(generator=torch.Generator().manual_seed(seed))
-    assert torch.equal(draw, alone)
-
-
 @every_row("length_mm", [0, -3, math.inf, 1e9])
 def test_an_invalid_correlation_length_is_refused(length_mm):
     with pytest.raises(BadInput, match="length_mm"):

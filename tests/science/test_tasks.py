@@ -14,7 +14,6 @@ from voxlate.base.errors import BadInput
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.diffusion.sample import SamplerSettings
-from voxlate.science.diffusion.windows import Windows
 from voxlate.science.methods.diffusion import Diffusion, DiffusionSettings
 from voxlate.science.methods.losses import dissimilarity
 from voxlate.science.methods.regression import Regression, RegressionSettings, leaky
@@ -120,20 +119,6 @@ def test_only_modalities_that_were_scanned_are_left_out():
     assert len(drawn.unique(dim=0)) == 6  # of three, any non-empty proper subset
     alone = torch.tensor([[False, True, False, False]])
     assert torch.equal(draw_missing(alone, Noise(0, [1])), alone)
-
-
-def test_the_loss_of_completion_counts_missing_channels_only():
-    """A network that errs by 1 in the known channels and not at all in the missing ones has no loss."""
-
-    class Informed(nn.Module):
-        def forward(self, inputs):
-            missing = inputs.code[:, :, None, None, None] > 0
-            return Output(torch.where(missing, images, inputs.state + 1))
-
-    full = batch()
-    images = full.target
-    method = Diffusion(DiffusionSettings(prediction="x0"), Informed(), Complete(), 4)
-    assert method.loss("net", full, Noise(0, full.item))["total"] == 0
 
 
 def test_absent_modalities_have_bits_of_their_own_and_no_loss():
@@ -359,37 +344,6 @@ def test_cached_moments_pose_the_same_latent_problem_as_the_images():
     one, other = (task.pose(each, Noise(0, full.item)) for each in (full, cached))
     torch.testing.assert_close(one.x0, other.x0)
     torch.testing.assert_close(one.inputs.joined, other.inputs.joined)
-
-
-@pytest.mark.parametrize("name", ["complete", "inside", "residual"])
-def test_windows_of_a_slice_wise_network_give_what_the_whole_volume_gives(name):
-    """Bit for bit, whatever the sampler draws: the noise belongs to slices, and equal answers average to themselves."""
-    depth, draw = 11, torch.Generator().manual_seed(3)
-    images = torch.rand(2, 2 if name == "complete" else 1, depth, 8, 8, generator=draw) * 2 - 1
-    mask = (torch.rand(2, 1, depth, 8, 8, generator=draw) > 0.3).float()
-    present = (
-        torch.tensor([[True, False]] * 2)
-        if name == "complete"
-        else torch.ones(2, 1, dtype=torch.bool)
-    )
-    full = Batch(images, mask, present, torch.arange(2 * depth).view(2, depth))
-    task = {"complete": Complete(), "inside": Translate(inside=True)}.get(name) or ResidualTask(
-        Residual(), Half()
-    )
-
-    class BySlice(nn.Module):
-        def forward(self, inputs):
-            given = sum(inputs.images.values(), torch.zeros(()))
-            return Output(
-                torch.tanh(2 * inputs.state - inputs.state.mean((1, 3, 4), keepdim=True) + given)
-            )
-
-    method = Diffusion(DiffusionSettings(), BySlice(), task, images.shape[1])
-    for sampler in (HOW, SamplerSettings(sampler="heun", steps=3)):
-        whole = method.synthesise(full, Noise(0, full.item), sampler)
-        for size, overlap in ((4, 2), (5, 0), (20, 4)):
-            windows = replace(sampler, windows=Windows(size=size, overlap=overlap))
-            assert torch.equal(whole, method.synthesise(full, Noise(0, full.item), windows))
 
 
 def test_the_dissimilarity_is_one_minus_the_ssim_of_every_third_window():

@@ -132,19 +132,6 @@ def test_a_batch_of_many_equals_batches_of_one(changes):
     assert (many[0] - many[1]).abs().max() > 1e-3
 
 
-@every_row(
-    ("changes", "joined"),
-    [({"attention": (1,)}, False), ({"kernel": "3x3x3", "depth_halvings": 1}, True)],
-)
-def test_slices_see_each_other_through_volume_kernels_alone(changes, joined):
-    net = _tiny(**changes)
-    x, condition, log_snr = _inputs(3, 8, 8)
-    x = x.requires_grad_()
-    (touched,) = torch.autograd.grad(ask(net, x, condition, log_snr)[:, :, 0].sum(), x)
-    assert touched[:, :, 0].abs().max() > 0
-    assert bool(touched[:, :, 1].abs().max() > 0) is joined
-
-
 def test_features_that_are_computed_again_give_the_same_gradients():
     x, image, log_snr = _inputs(1, 12, 16)
     gradients = []
@@ -273,7 +260,8 @@ def test_settings_that_contradict_each_other_are_refused(changes, sentence):
         _tiny(**changes)
 
 
-@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["eager", "inductor"])
 def test_the_network_compiles_into_one_graph(backend):
     net = _tiny(attention=(1,), volumetric=True, code=4)
     x, condition, log_snr = _inputs(2, 9, 8)

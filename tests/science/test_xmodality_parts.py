@@ -7,26 +7,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rows import every_row
-from voxlate.science.nets.blocks import sinusoids
-from voxlate.science.nets.cpu import gelu_
 from voxlate.science.nets.xmodality import wavelet
 from voxlate.science.nets.xmodality.parts import (
     EPS,
-    Attention,
     AttentionLayer,
-    Down,
     GroupNorm,
-    RMSNorm,
-    Up,
     attend,
-    position_embedding,
     rms_norm,
 )
-
-
-@pytest.fixture(scope="module")
-def units(shared) -> dict[str, Tensor]:
-    return load_file(shared / "reference" / "xmodality" / "dev" / "units_io.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -37,57 +25,6 @@ def waves(shared) -> dict[str, Tensor]:
 def _near(ours: Tensor, theirs: Tensor, most: float = 2e-6) -> None:
     assert ours.shape == theirs.shape
     assert (ours.detach() - theirs).abs().max() < most
-
-
-def test_norms_of_small_numbers_show_the_published_epsilon(units):
-    x, scale, bias = units["norm_x"], units["norm_scale"], units["norm_bias"]
-    rms, group = RMSNorm(64), GroupNorm(64, 32)
-    rms.weight.data, group.weight.data, group.bias.data = scale, scale, bias
-    _near(rms(x), units["rmsnorm"], 1e-5)
-    _near(group(x), units["groupnorm32"], 2e-5)
-    assert (
-        F.rms_norm(x, (64,), scale, 1e-5) - units["rmsnorm"]
-    ).abs().max() > 1e-3  # so the vectors decide
-
-
-def test_time_features_of_both_kinds(units):
-    sines, cosines = sinusoids(units["log_snr"], 32, 15)
-    _near(torch.cat([sines, cosines], -1), units["time_embed_dim32_unet_adm_uvit"], 1e-5)
-    sines, cosines = sinusoids(units["log_snr"], 256, 128)
-    _near(torch.cat([cosines, sines], -1), units["time_embed_dim256_dit"], 1e-5)
-
-
-def testgelu_is_the_tanh_form(units):
-    x = units["act_x"]
-    _near(gelu_(x.clone()), units["gelu_tanh"])
-    assert (F.gelu(x) - units["gelu_tanh"]).abs().max() > 1e-4  # so the vectors decide
-
-
-def test_positions_have_the_column_first(units):
-    _near(position_embedding(3, 5, 24, torch.device("cpu"))[None], units["pos_embed_h3_w5_dim24"])
-
-
-def test_attention_of_a_map_is_along_its_rows(units):
-    attention = Attention(12, 3)
-    kernels = [units[f"mha/{role}/kernel"].flatten(1).t() for role in ("query", "key", "value")]
-    biases = [units[f"mha/{role}/bias"].flatten() for role in ("query", "key", "value")]
-    attention.qkv.weight.data, attention.qkv.bias.data = torch.cat(kernels), torch.cat(biases)
-    attention.out.weight.data = units["mha/out/kernel"].flatten(0, 1).t()
-    attention.out.bias.data = units["mha/out/bias"]
-    _near(attention(units["mha_x"]), units["mha_out"])
-
-
-def test_down_is_a_product_over_unshuffled_pixels(units):
-    down = Down(3)
-    _near(down(units["shuffle_x"]), down.dense(units["pixel_unshuffle2"]).detach())
-
-
-def test_up_is_pixel_shuffle_after_product_and_gelu():
-    torch.manual_seed(0)
-    up, x = Up(5), torch.randn(2, 3, 4, 5)
-    torch.nn.init.normal_(up.dense.bias)
-    plain = F.pixel_shuffle(F.gelu(up.dense(x), approximate="tanh").permute(0, 3, 1, 2), 2)
-    _near(up(x), plain.permute(0, 2, 3, 1).detach())
 
 
 def test_wavelet_bands_and_their_inverse(waves):

@@ -48,6 +48,7 @@ def test_the_mean_answer_is_the_predictors_own_image(voxlate, residual, cohort, 
     assert made["split"] in ("train", "val", "test")  # as the run has it, which the weights lie in
 
 
+@pytest.mark.slow
 def test_a_predictor_that_mirrors_does_so_alone_and_in_no_sample(trained, residual, cohort):
     mirrors = trained("mirrors", RESIDUAL.replace('name = "base"', 'name = "base"\nmirror = true'))
     own, wanted = (
@@ -76,6 +77,7 @@ def test_a_regression_has_its_image_for_a_mean_and_no_sample(voxlate, run, cohor
     assert (answer.code, answer.err.count("\n")) == (2, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made_by", ["latent", "diffusion"])
 def test_states_of_the_reverse_process_are_written_up_to_the_image(
     voxlate, request, cohort, out, made_by
@@ -120,6 +122,7 @@ def test_sharpness_goes_from_the_mean_answer_to_the_sample_in_a_straight_line(re
     np.testing.assert_allclose(quarter, mean + 0.25 * (sample - mean), rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_sharpness_0_mirrors_as_its_mean_stage_does_and_runs_no_sampler(trained, cohort):
     mirrors = trained("mirrors", RESIDUAL.replace('name = "base"', 'name = "base"\nmirror = true'))
     mean, blurred = (
@@ -166,6 +169,7 @@ def test_models_that_lack_a_mean_or_a_sample_have_no_sharpness(residual, diffusi
             model.with_options(sharpness=0.5)
 
 
+@pytest.mark.slow
 def test_one_flow_from_the_mean_serves_any_number_of_steps_and_sharpness_0_is_its_mean(
     trained, cohort
 ):

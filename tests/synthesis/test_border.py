@@ -114,6 +114,7 @@ def untrained(request, trained, tiny, run, diffusion, completing, latent):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "untrained",
     [*("regression", "diffusion", "completion", "latent"), *("stem 2 zeros", "stem 4 repeat")],

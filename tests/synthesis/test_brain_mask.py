@@ -135,6 +135,7 @@ def test_nothing_is_synthesised_outside_the_brain_of_the_input(heads, run):
     assert (made.volume.data[0][inside] != 0).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_what_lies_outside_the_mask_changes_nothing(heads, run):
     volumes = {name: read_volume(path, name) for name, path in scans(heads).items()}
     inside = brain(volumes["ncct"])
@@ -194,6 +195,7 @@ def test_no_brain_and_a_missing_phase_are_one_sentence_each(heads, run):
         load(run).synthesise(volumes)
 
 
+@pytest.mark.slow
 def test_a_cut_head_is_refused_though_alignment_puts_air_around_it(heads, run, out, tmp_path):
     model = load(run)
     aligned = replace(model.facts.preparation, align="midline")
@@ -214,6 +216,7 @@ def test_a_cut_head_is_refused_though_alignment_puts_air_around_it(heads, run, o
     assert model.synthesise({**cut, "mask": mask}).volume.data.any()
 
 
+@pytest.mark.slow
 def test_a_map_is_scored_inside_the_brain_of_the_case_s_ct(heads, run, tmp_path):
     made = load(run).synthesise(scans(heads))
     out = tmp_path / "out" / "phantom_001"
@@ -231,6 +234,7 @@ def test_a_map_is_scored_inside_the_brain_of_the_case_s_ct(heads, run, tmp_path)
     )
 
 
+@pytest.mark.slow
 def test_where_the_scan_of_the_brain_is_missing_it_is_found_in_another_and_said(tmp_path, voxlate):
     """A phantom without the T1 in which its brain was found in training: the T1c shows it as well."""
     heads, out = tmp_path / "heads", tmp_path / "out"

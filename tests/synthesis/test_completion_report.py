@@ -42,6 +42,7 @@ def test_pictures_show_network_units_where_these_were_scored(scored, cohort):
         )
 
 
+@pytest.mark.slow
 def test_scores_by_an_images_own_peak_say_that_they_cannot_see_its_brightness(scored):
     said = "Each image is divided by its own peak, so its overall brightness does not change its scores"
     scores = read_scores(scored / "metrics.json")
@@ -50,6 +51,7 @@ def test_scores_by_an_images_own_peak_say_that_they_cannot_see_its_brightness(sc
     assert f"{said}; with --units network it does." in scores.table().caption
 
 
+@pytest.mark.slow
 def test_what_synth_warned_of_stands_with_the_pictures_of_that_case(
     voxlate, completing, cohort, out, tmp_path
 ):

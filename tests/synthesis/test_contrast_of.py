@@ -96,14 +96,6 @@ def test_the_levels_of_an_image_become_those_of_the_scan_of_the_site(run, scan, 
     assert (np.diff(moved.volume.data[0][brain_values][order]) >= 0).all()
 
 
-def test_a_scan_that_is_the_image_itself_changes_nothing(run, scan, tmp_path):
-    plain = made_by(run, scan)
-    own = tmp_path / "own" / "t2.nii.gz"
-    own.parent.mkdir()
-    write_volume(own, plain.volume)
-    np.testing.assert_allclose(made_by(run, scan, own).volume.data, plain.volume.data, rtol=1e-4)
-
-
 def test_provenance_and_a_message_state_what_was_moved(voxlate, run, scan, site, out):
     said = voxlate("synth", run, f"t1={scan}", "--out", out, "--contrast-of", site, "-v").done()
     made = read_json(out / "patient" / "provenance.json")
@@ -122,6 +114,7 @@ def test_provenance_and_a_message_state_what_was_moved(voxlate, run, scan, site,
     np.testing.assert_array_equal(image, made_by(run, scan, site).volume.data)
 
 
+@pytest.mark.slow
 def test_python_takes_the_scans_as_the_command_does_and_another_scan_is_synthesised_anew(
     run, tmp_path, scan, site
 ):
@@ -173,6 +166,7 @@ def test_each_member_of_an_ensemble_gets_the_contrast(run, scan, site):
     assert made.provenance["contrast"]["t2"]["to"]["fluid"] == pytest.approx(3000, rel=0.01)
 
 
+@pytest.mark.slow
 def test_an_image_between_mean_and_sample_gets_the_contrast(trained, tiny, scan, site):
     text = tiny.read_text()
     net = next(line for line in text.splitlines() if line.startswith("net"))
@@ -218,6 +212,7 @@ def z_scored(values):
     return np.where(inside, (values - values[inside].mean()) / values[inside].std(), 0)
 
 
+@pytest.mark.slow
 @every_row(
     "change, why",
     [
@@ -275,6 +270,7 @@ def test_the_target_must_be_named_where_there_are_several(trained, site):
     assert model.with_only(["t2"]).with_contrast_of([unnamed]).facts.synth.contrast == named
 
 
+@pytest.mark.slow
 def test_a_calibration_for_other_images_is_refused_and_no_intervals_helps(
     voxlate, run, scan, site, small_head, quick_widths, tmp_path, out
 ):
@@ -301,6 +297,7 @@ train = { steps = 1, batch = 2, validate_every = 0 }
 """
 
 
+@pytest.mark.slow
 def test_an_exported_model_keeps_the_contrast_of_a_site(run, scan, site, tmp_path):
     pytest.importorskip("onnx")
     from voxlate.exchange.export import export_model

@@ -136,6 +136,7 @@ def test_what_was_filled_in_slices_with_little_body_is_said_and_stated(run, head
     assert made.warnings[-1].numbers["little"] == 2
 
 
+@pytest.mark.slow
 def test_samples_do_not_differ_where_there_is_nothing_and_neither_do_members_of_an_ensemble(
     diffusion, run, head
 ):
@@ -168,6 +169,7 @@ def other(voxlate, run, tmp_path, small_head, quick_widths) -> Volume:
     return read_volume(tmp_path / "others" / "new0" / "t1.nii.gz", "t1")
 
 
+@pytest.mark.slow
 def test_intervals_are_closed_where_there_is_nothing(run, other):
     scan = with_air(other)
     made = load(run).synthesise({"t1": scan})
@@ -177,6 +179,7 @@ def test_intervals_are_closed_where_there_is_nothing(run, other):
     assert (made.high["t2"].data[0, inside] > made.low["t2"].data[0, inside]).any()
 
 
+@pytest.mark.slow
 @every_row("spacing_mm", [None, (2.0, 2.0, 2.0), (4.5, 2.0, 2.0)])
 def test_slices_that_decide_nothing_are_left_out_and_all_voxels_stay_as_they_are(
     run, other, monkeypatch, spacing_mm
@@ -223,6 +226,7 @@ def test_slices_are_left_out_only_beyond_all_that_a_voxel_of_the_file_depends_on
     assert OutputGrid(affine, Grid((4, 4, 4), turned), "SAR", {}).slices_per_step == np.inf
 
 
+@pytest.mark.slow
 def test_no_slice_is_left_out_where_bounds_peaks_or_surroundings_are_measured_in_all(
     by_percentiles, run
 ):

@@ -1,6 +1,5 @@
 """Several runs as one: the mean of their images, and the spread over members and samples."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -70,6 +69,7 @@ def test_members_of_one_and_three_have_a_mean_of_two_and_their_spread(
     assert "made in another way" in other.said
 
 
+@pytest.mark.slow
 def test_each_case_of_a_cross_validation_is_made_by_the_runs_that_did_not_see_it(
     voxlate, prepared, cohort, tiny, tmp_path
 ):
@@ -118,14 +118,7 @@ def test_members_of_another_brightness_are_refused(run):
         Ensemble((one, replace(one, facts=replace(one.facts, target_scales=window))))
 
 
-def test_two_equal_members_give_the_single_runs_image(run, cohort):
-    single, twice = load(run), Ensemble((load(run), load(run)))
-    made = twice.synthesise(t1_of(cohort))
-    np.testing.assert_array_equal(made.volume.data, single.synthesise(t1_of(cohort)).volume.data)
-    assert made.volume.grid == read_volume(cohort / "case0" / "t1.nii.gz").grid
-    assert not made.std["t2"].data.any()
-
-
+@pytest.mark.slow
 def test_equal_members_add_samples_that_tell_nothing_new(diffusion, cohort):
     """Each of n images is there twice: the same squares over 2n - 1 instead of n - 1 degrees of freedom."""
     alone = load(diffusion).synthesise(t1_of(cohort), samples=3)
@@ -135,17 +128,6 @@ def test_equal_members_add_samples_that_tell_nothing_new(diffusion, cohort):
         made.std["t2"].data, alone.std["t2"].data * np.sqrt(2 * 2 / 5), rtol=1e-5, atol=1e-4
     )
     assert made.provenance["network_calls"] == 2 * alone.provenance["network_calls"]
-
-
-def test_the_spread_is_that_of_all_images_together():
-    draw = np.random.default_rng(0)
-    images = draw.normal(100, 5, (4, 3, 1, 2, 3, 4)).astype(np.float32)  # members, samples, image
-    pool = _Pool()
-    for member in images:
-        pool.add(_made(member), 3, "case")
-    every = images.reshape(12, 1, 2, 3, 4)
-    np.testing.assert_allclose(pool.mean["ct"].data, every.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(pool.std()["ct"].data, every.std(0, ddof=1), rtol=1e-5)
 
 
 def test_members_count_the_same_however_many_samples_they_drew():
@@ -170,6 +152,7 @@ def _made(samples) -> Synthesised:
     return Synthesised({"ct": volume(samples.mean(0))}, {"ct": volume(samples.std(0, ddof=1))}, {})
 
 
+@pytest.mark.slow
 def test_members_that_make_something_else_are_refused(
     voxlate, run, prepared, tiny, cohort, out, tmp_path
 ):
@@ -189,38 +172,3 @@ def test_runs_without_scans_are_refused(voxlate, run, out):
     answer = voxlate("synth", run, run, "--out", out)
     assert (answer.code, answer.err.count("\n")) == (2, 1)
     assert "INPUT: expected scans after the runs, found only runs" in answer.err
-
-
-def test_members_whose_images_lie_on_other_grids_are_refused():
-    pool, made = _Pool(), _made(np.zeros((2, 1, 2, 3, 4)))
-    pool.add(made, 2, "case")
-    moved = {
-        name: replace(one, affine=np.diag([1.0, 1, 2, 1])) for name, one in made.volumes.items()
-    }
-    with pytest.raises(BadInput, match="case: expected ct on the same grid from every member"):
-        pool.add(replace(made, volumes=moved), 2, "case")
-
-
-def test_cases_are_those_of_a_split_that_no_member_trained_on_and_else_held_out_by_some(
-    voxlate, prepared, tiny, cohort, tmp_path
-):
-    chosen = recipe.read(str(tiny), {"train.steps": "1", "train.validate_every": "0"})
-    folds = [
-        train(chosen, prepared, tmp_path / f"fold{k}", fold=k, device="cpu").folder
-        for k in range(2)
-    ]
-    (test,) = read_json(Run(folds[0]).provenance)["data"]["splits"]["test"]
-    answer = voxlate(
-        "synth", *folds, cohort, "--out", tmp_path / "test", "--split", "test", "--json"
-    )
-    assert json.loads(answer.out)["cases"] == [test], answer.err
-    none = voxlate("synth", *folds, cohort, "--out", tmp_path / "val", "--split", "val")
-    assert none.code == 2  # each was trained on by the other
-    voxlate("synth", *folds, cohort, "--out", tmp_path / "all").done()
-    splits = {
-        path.parent.name: read_json(path)["split"]
-        for path in (tmp_path / "all").glob("*/provenance.json")
-    }
-    seen = [{*read_json(Run(fold).provenance)["data"]["splits"]["train"]} for fold in folds]
-    by_both, by_one = seen[0] & seen[1], seen[0] ^ seen[1]
-    assert splits == dict.fromkeys(by_both, "train") | dict.fromkeys(by_one, "val") | {test: "test"}

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from scans import t1_of
 from voxlate.base.files import read_json
@@ -23,6 +24,7 @@ def test_every_format_holds_the_same_image(run, cohort, tmp_path):
         assert is_synthetic(out / f"t2{ending}")
 
 
+@pytest.mark.slow
 def test_another_format_replaces_the_first_is_kept_and_scored(voxlate, run, cohort, out):
     command = ("synth", run, cohort / "case0", "--out", out)
     voxlate(*command).done()

@@ -68,6 +68,7 @@ def framed(prepared, tiny, tmp_path):
     return load(trained.folder, device="cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pads", PADS)
 def test_air_around_a_body_changes_no_voxel_of_its_image_and_no_message(framed, cohort, pads):
     scan = read_volume(cohort / "case0" / "t1.nii.gz", "t1")
@@ -84,6 +85,7 @@ def test_air_around_a_body_changes_no_voxel_of_its_image_and_no_message(framed, 
             assert made.volume.data.shape[1:] == with_air(turned, pads).grid.shape
 
 
+@pytest.mark.slow
 def test_noise_in_the_air_around_a_body_and_the_end_of_the_air_change_no_voxel_of_the_body(framed):
     whole, head = in_noise()
     made = []

@@ -75,6 +75,7 @@ def synthesised(scan: Path, out: Path) -> bytes:
     return (out / "ct.nii").read_bytes()
 
 
+@pytest.mark.slow
 def test_large_volumes_are_synthesised_to_the_bit_in_a_quarter_of_the_memory(
     scan, tmp_path, monkeypatch
 ):
@@ -96,6 +97,7 @@ def test_large_volumes_are_synthesised_to_the_bit_in_a_quarter_of_the_memory(
     assert {path.name for path in tmp_path.iterdir()} == {"t1.nii", "warm", "whole", "slabs"}
 
 
+@pytest.mark.slow
 def test_the_estimated_disk_is_what_a_synthesis_takes_at_most(scan, out, tmp_path, monkeypatch):
     live = 0
     peak = 0

@@ -15,8 +15,6 @@ from voxlate.base.errors import BadInput
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.tiling import Whole, fit_to_mask
 from voxlate.science.diffusion.noise import Noise
-from voxlate.science.nets.bran import Bran
-from voxlate.science.nets.interface import Channels
 from voxlate.synthesis import inputs
 from voxlate.synthesis.model import Model
 from voxlate.training import network
@@ -148,20 +146,7 @@ def test_an_odd_width_is_drawn_as_if_it_had_one_more_column_on_the_left():
     np.testing.assert_allclose(made(data, drawn), made(wider, drawn)[..., 1:], atol=1e-4)
 
 
-@every_row("width", [48, 100])
-def test_both_halves_of_what_the_prior_compares_are_equal_for_a_symmetric_head(width):
-    drawn, halves = model(), []
-    for stage in drawn.network.method.net.asymmetry.sampled.values():
-        stage.norm.register_forward_pre_hook(
-            lambda _, inputs: halves.append(inputs[0].chunk(2, dim=1))
-        )
-    made(head(width, symmetric=True), drawn)
-    assert len(halves) >= 6
-    for own, mirrored in halves:
-        assert own.std() > 0.01
-        torch.testing.assert_close(own, mirrored, rtol=1e-4, atol=1e-5)
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("crop", [0, 3])
 def test_nothing_outside_the_mask_is_drawn_and_the_batch_changes_nothing(crop):
     drawn, data = model(slices={"kind": "whole", "crop": crop}), head(86)
@@ -204,29 +189,6 @@ def test_cropping_cuts_what_the_networks_see_and_is_in_the_plan():
         plan = drawn.synthesise(scan(head(112, 96))).provenance
         assert plan["synth"]["slices"] == {"kind": "whole", "crop": crop}
     assert set(sizes) == {(96, 112), (64, 64)}
-
-
-def test_far_from_its_box_a_crop_changes_nothing_that_sees_near_things_only():
-    """A predictor without filters made from the whole slice, and a margin wider than what its features see."""
-    results = []
-    for crop in (None, 40):
-        torch.manual_seed(1)
-        drawn = model(predictor_only=True, slices={"kind": "whole", "crop": crop})
-        near = Bran(width=4, stages=3, regions=0, tanh=False)
-        drawn.network.method.net = near.build(Channels(images={"t1": 1}, out=1)).eval()
-        for module in drawn.network.method.net.modules():
-            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-                nn.init.normal_(module.weight, std=0.1)
-        results.append(made(head(176, 144), drawn))
-    assert results[0][1:-1].std() > 0.1
-    np.testing.assert_allclose(*results, atol=1e-4)
-
-
-def test_slices_as_large_as_the_patch_are_not_cropped():
-    results = [
-        made(head(64, 64), model(slices={"kind": "whole", "crop": crop})) for crop in (None, 0)
-    ]
-    np.testing.assert_array_equal(*results)
 
 
 @settings(deadline=None, max_examples=60)

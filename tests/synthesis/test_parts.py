@@ -64,6 +64,7 @@ def test_a_part_beyond_the_last_case_has_nothing_to_do(voxlate, run, cohort, out
     assert "--part 2/2 holds none of the 1 cases" in answer.out
 
 
+@pytest.mark.slow
 def test_a_case_that_another_job_makes_is_left_to_it(voxlate, run, cohort, out):
     with lock(out / "case0"):
         answer = voxlate("synth", run, cohort, "--out", out, "--part", "1/1")
@@ -76,6 +77,7 @@ def test_a_case_that_another_job_makes_is_left_to_it(voxlate, run, cohort, out):
     )
 
 
+@pytest.mark.slow
 def test_a_part_made_in_another_way_than_the_others_is_refused_before_anything_is_written(
     voxlate, run, cohort, out
 ):
@@ -119,18 +121,6 @@ def test_a_part_sees_the_way_of_a_job_that_has_made_no_case_yet_and_one_of_the_s
     assert (len(made), failed) == (1, {})
 
 
-def test_a_calibration_is_part_of_the_way(first_case, out, monkeypatch):
-    synthesise_cases(first_case, out)
-    plan = Model.plan
-
-    def calibrated(self, files, seed):
-        return {**plan(self, files, seed), "calibration": {"sha256": "0123456789", "coverage": 0.9}}
-
-    monkeypatch.setattr(Model, "plan", calibrated)
-    with pytest.raises(BadInput, match="no calibration and calibration 01234567"):
-        synthesise_cases(first_case, out)
-
-
 def test_a_part_never_writes_beside_a_job_of_all_cases(voxlate, run, cohort, out, monkeypatch):
     monkeypatch.setattr(cohorts, "SHARED_SECONDS", 0.05)
     with lock(out):
@@ -146,6 +136,7 @@ def test_a_split_is_that_of_the_training_where_the_cohort_has_no_table(voxlate, 
     )
 
 
+@pytest.mark.slow
 def test_another_patient_with_the_name_of_a_training_case_counts_as_held_out(
     voxlate, run, cohort, out, tmp_path, small_head
 ):
@@ -171,6 +162,7 @@ def test_a_training_case_under_another_name_counts_as_one(voxlate, run, cohort, 
     assert json.loads(scored.out)["trained_on"] == ["somebody"]
 
 
+@pytest.mark.slow
 def test_parts_of_another_number_are_refused_in_one_sentence(voxlate, run, cohort, out):
     voxlate("synth", run, cohort, "--out", out, "--part", "1/2").done()
     before = sorted(path.name for path in out.iterdir())

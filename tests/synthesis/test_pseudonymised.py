@@ -59,6 +59,7 @@ def test_nothing_in_the_output_folder_or_on_the_terminal_names_a_person(
     assert "run" not in stated
 
 
+@pytest.mark.slow
 def test_pseudonyms_change_no_voxel_and_keep_the_split(voxlate, run, cohort, key, tmp_path):
     case = read_json(run / "provenance.json")["data"]["splits"]["train"][0]
     plain, hidden = tmp_path / "plain", tmp_path / "hidden"
@@ -70,6 +71,7 @@ def test_pseudonyms_change_no_voxel_and_keep_the_split(voxlate, run, cohort, key
     assert read_json(folder / "provenance.json")["split"] == "train"
 
 
+@pytest.mark.slow
 def test_a_synthesis_under_pseudonyms_is_resumed_and_reported(
     voxlate, run, cohort, key, out, tmp_path
 ):
@@ -101,6 +103,7 @@ def test_a_key_in_the_output_folder_is_refused(voxlate, run, cohort, key, out):
     assert "expected the key outside" in refused
 
 
+@pytest.mark.slow
 def test_a_whole_head_under_a_pseudonym_gives_a_warning(
     voxlate, run, key, tmp_path, monkeypatch, cohort
 ):

@@ -96,6 +96,7 @@ def test_a_single_case_is_an_error_at_every_door(door, run, mixed, tmp_path, mon
         assert worst_grade(made.warnings) == "do not trust"
 
 
+@pytest.mark.slow
 def test_a_calibration_lists_the_case_that_it_leaves_out(run, small_head, quick_widths, tmp_path):
     heads, said = tmp_path / "heads", []
     for number in range(3):
@@ -106,6 +107,7 @@ def test_a_calibration_lists_the_case_that_it_leaves_out(run, small_head, quick_
     assert "new1" in next(one.text for one in said if one.code == "case-left-out")
 
 
+@pytest.mark.slow
 def test_scores_of_a_run_list_the_case_that_it_does_not_synthesise(voxlate, completing, mixed, out):
     command = ("evaluate", out, "--truth", mixed, "--run", completing, "--json")
     answer = voxlate(*command)

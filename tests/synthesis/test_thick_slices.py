@@ -12,6 +12,8 @@ from voxlate.scans.images.mask import foreground
 from voxlate.synthesis.calibration import Calibrations
 from voxlate.training.model import load
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class OfPlanes:

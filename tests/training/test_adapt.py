@@ -45,6 +45,7 @@ def test_steps_that_worsen_the_error_leave_the_weights_of_the_run(
     assert "replay" not in header["recipe"]["train"]
 
 
+@pytest.mark.slow
 def test_the_kept_weights_are_those_of_the_least_validation_error(prepared, tiny, tmp_path):
     rate = {"train.optimiser.lr": "0.3", "train.optimiser.warm_up": "0"}
     changes = {**rate, "train.validate_every": "1", "train.best": "{ patience = 0 }"}
@@ -58,6 +59,7 @@ def test_the_kept_weights_are_those_of_the_least_validation_error(prepared, tiny
     assert again == min(during)
 
 
+@pytest.mark.slow
 def test_training_ends_when_validations_do_not_improve_and_a_restart_ends_alike(
     prepared, tiny, tmp_path
 ):
@@ -126,6 +128,7 @@ def test_adaptation_replays_the_cohort_of_the_run_at_a_quarter_of_its_rate_and_r
     assert again.folder == done.folder
 
 
+@pytest.mark.slow
 def test_a_calibrated_run_is_stale_after_adaptation_until_it_is_calibrated_again(
     run, prepared, cohort, voxlate, tmp_path
 ):
@@ -273,6 +276,7 @@ def _final_errors(run):
     return [line["validation"]["mae"] for _, line in lines_of(run.log) if "validation" in line]
 
 
+@pytest.mark.slow
 def test_a_ct_with_another_offset_is_cautioned_about_with_both_errors(to_ct, site, tmp_path):
     shifted = site("shifted", lambda t1, ct: (t1, ct + 1000))
     said = []
@@ -292,6 +296,7 @@ def test_a_ct_with_another_offset_is_cautioned_about_with_both_errors(to_ct, sit
     assert "not in Hounsfield units" in at_fault[0]
 
 
+@pytest.mark.slow
 def test_scans_like_those_of_the_run_give_no_caution(to_ct, own_site, tmp_path):
     said = []
     options = {"steps": 2, "share": 0, "device": "cpu", "say": said.append}
@@ -300,6 +305,7 @@ def test_scans_like_those_of_the_run_give_no_caution(to_ct, own_site, tmp_path):
     assert not [one for one in said if one.code == "other-site" or "truth" in one.code]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "change", "words"),
     [

@@ -105,6 +105,7 @@ def test_validation_shows_every_scan_of_a_case(cohort):
     assert not torch.equal(t1, flair)
 
 
+@pytest.mark.slow
 def test_a_case_whose_source_is_drawn_from_maps_is_one_case_beside_the_scans(tmp_path, small_head):
     cases = write_cases(tmp_path / "cases", small_head)
     (cases / "cases.csv").unlink()

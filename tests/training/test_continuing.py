@@ -38,6 +38,7 @@ def test_each_part_of_a_training_has_a_rate_of_its_own():
     assert progress == [0, 0.5, 1]  # curricula do not begin again
 
 
+@pytest.mark.slow
 def test_a_continued_run_is_the_run_of_a_recipe_that_asks_for_more(
     prepared, read_two, two_staged, tmp_path
 ):
@@ -55,7 +56,8 @@ def test_a_continued_run_is_the_run_of_a_recipe_that_asks_for_more(
     assert continued == [("--steps +4", 8, 4), ("--steps +2", 12, 2)]
 
 
-@pytest.mark.parametrize("again", [{}, pytest.param({"steps": 4}, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("again", [{}, {"steps": 4}])
 def test_a_stopped_continuation_resumes_and_the_weights_of_before_serve_until_then(
     prepared, cohort, read_two, two_staged, tmp_path, again
 ):
@@ -74,6 +76,7 @@ def test_a_stopped_continuation_resumes_and_the_weights_of_before_serve_until_th
     assert len(steps_in(run)) == len(set(steps_in(run))) == 5 + 12
 
 
+@pytest.mark.slow
 def test_a_first_training_that_was_stopped_resumes_by_its_folder_alone(
     voxlate, prepared, read_two, two_staged_once, tmp_path
 ):
@@ -109,6 +112,7 @@ def test_minutes_are_steps_at_the_speed_of_the_run(voxlate, run):
     assert recipe.read(str(Run(run).recipe)).train.more == (wanted,)
 
 
+@pytest.mark.slow
 def test_a_cohort_that_moved_is_given_and_another_one_is_refused(
     prepared, run, cohort, small_head, tmp_path
 ):
@@ -134,6 +138,7 @@ def test_without_its_state_a_run_is_not_trained_further(run):
     assert recipe.read(str(Run(run).recipe)).train.more is None
 
 
+@pytest.mark.slow
 def test_images_of_the_weights_of_before_are_made_again(voxlate, run, cohort, tmp_path):
     out = tmp_path / "out"
     keep_cases(cohort, "case0", "case1")

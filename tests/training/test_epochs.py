@@ -2,12 +2,16 @@
 
 from collections import Counter
 
+import pytest
+
 from rows import every_row
 from voxlate.science.methods.cycle import Cycle
 from voxlate.science.methods.opponent import Opponent
 from voxlate.science.methods.regression import Regression
 from voxlate.training import recipe
 from voxlate.training.train import train
+
+pytestmark = pytest.mark.slow
 
 ITEMS = 24  # four training cases of six slices
 CRITIC = (

@@ -60,6 +60,7 @@ def with_features(tiny, **loss):
     return from_dict(values, "tiny")
 
 
+@pytest.mark.slow
 def test_a_training_compares_features_of_a_run_and_leaves_them_out_of_its_weights(
     inverse, tiny, prepared, tmp_path
 ):
@@ -73,6 +74,7 @@ def test_a_training_compares_features_of_a_run_and_leaves_them_out_of_its_weight
     assert not all(torch.equal(weights_of(run)[n], w) for n, w in weights_of(plain).items())
 
 
+@pytest.mark.slow
 def test_a_network_of_another_source_or_intensity_map_is_refused(inverse, tiny, prepared, tmp_path):
     forward = train(recipes.read(str(tiny)), prepared, tmp_path / "forward", device="cpu")
     recipe = with_features(tiny, network=str(forward.folder))

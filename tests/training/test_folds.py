@@ -10,9 +10,7 @@ from voxlate.base.errors import BadInput, Stopped
 from voxlate.base.files import read_json
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training import recipe
-from voxlate.training.batches.batches import Batches
 from voxlate.training.continuing import train_further
-from voxlate.training.naive import fit_cohort
 from voxlate.training.run import Run
 from voxlate.training.train import train
 from voxlate.training.weights import read_header
@@ -32,19 +30,6 @@ def fold_run(once, by_percentile, prepared, tmp_path) -> Path:
     return once("fold 1", prepared, out, fit)
 
 
-def test_over_the_folds_each_patient_is_validated_once_and_not_trained_on(prepared, by_percentile):
-    cohort = open_cohort(prepared)
-    folds = [cohort.in_fold(fold) for fold in range(5)]
-    validated = [case for fold in folds for case in fold.splits["val"]]
-    assert sorted(validated) == sorted(cohort.splits["train"] + cohort.splits["val"])
-    for fold in folds:
-        assert fold.splits["test"] == cohort.splits["test"] != []
-        drawn = set(Batches(fold, by_percentile.data, by_percentile.intensity).starts)
-        assert drawn == set(fold.splits["train"]) == set(validated) - set(fold.splits["val"])
-        baselines = fit_cohort(fold, ["t1"], ["t2"], {})
-        assert baselines.cases == len(drawn)
-
-
 def test_the_run_of_a_fold_knows_its_scales_and_its_splits(fold_run, prepared, by_percentile):
     cohort = open_cohort(prepared)
     fold, header = cohort.in_fold(1), read_header(Run(fold_run).weights())
@@ -61,6 +46,7 @@ def test_the_run_of_a_fold_knows_its_scales_and_its_splits(fold_run, prepared, b
     assert header["training_cases"] == len(training)
 
 
+@pytest.mark.slow
 def test_the_same_fold_resumes_and_another_one_is_refused(fold_run, by_percentile, prepared):
     before = Run(fold_run).weights().stat().st_mtime_ns
     train(by_percentile, prepared, fold_run, fold=1, device="cpu")
@@ -87,6 +73,7 @@ def test_synth_takes_the_cases_that_the_fold_held_out_whatever_the_cohort_says(
     assert read_json(tmp_path / "out" / held_out / "provenance.json")["split"] == "val"
 
 
+@pytest.mark.slow
 def test_a_stage_of_another_fold_is_not_reused(tmp_path, prepared, read_two):
     chosen = read_two(steps=1, validate_every=0)
     train(chosen, prepared, tmp_path / "first", fold=0, device="cpu")

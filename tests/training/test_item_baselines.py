@@ -81,6 +81,7 @@ def test_a_target_that_an_item_lacks_is_not_measured():
     assert set(measured.errors) == {"ct"}
 
 
+@pytest.mark.slow
 def test_the_model_is_measured_as_the_validation_measures_it(trained, tiny):
     """One patient validates, and each batch is an item: the mean over patients is that over batches."""
     run = trained("one_by_one", tiny.read_text().replace("steps = 2 }", "steps = 2, batch = 1 }"))

@@ -74,6 +74,7 @@ def test_validation_is_counted_as_it_is(prepared, tiny, tmp_path, monkeypatch):
     assert counted == [4 * stage.evaluations(sampling)] * 2
 
 
+@pytest.mark.slow
 def test_how_validation_draws_does_not_change_the_weights(voxlate, prepared, tiny, tmp_path):
     for name, change in {"few": "{steps = 2}", "many": '{sampler = "heun", steps = 5}'}.items():
         line = ("train", tiny, "--data", prepared, "--out", tmp_path / name, "--device", "cpu")

@@ -183,13 +183,8 @@ def test_a_training_ends_in_its_minutes_although_its_steps_become_slower(correct
     assert len(chosen.all_stages[0].train.paced) > 1
 
 
-@pytest.mark.parametrize(
-    "last",
-    [
-        *(pytest.param(("regression", step), marks=pytest.mark.slow) for step in (6, 9)),
-        ("final", 3),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("last", [("regression", 6), ("regression", 9), ("final", 3)])
 def test_a_training_that_is_stopped_and_resumed_gives_the_weights_of_its_recipe(
     planned, prepared, tmp_path, last
 ):

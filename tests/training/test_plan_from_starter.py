@@ -13,7 +13,7 @@ from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.images.intensity import Window
 from voxlate.training.planning import pictures, planner, race
 from voxlate.training.planning.facts import facts_of
-from voxlate.training.planning.probe import Limits, Probe
+from voxlate.training.planning.probe import Limits
 from voxlate.training.planning.race import Race, Result
 from voxlate.training.planning.roles import Roles, roles_of
 from voxlate.training.planning.rules import Size, first_stage
@@ -270,6 +270,7 @@ def winner(monkeypatch):
     return wins
 
 
+@pytest.mark.slow
 def test_train_auto_begins_from_the_starter_unless_it_is_switched_off(
     install, voxlate, prepared, tmp_path, winner
 ):
@@ -302,19 +303,7 @@ def test_random_weights_that_win_the_race_are_trained(install, prepared, winner)
     assert "starter:tiny: 0.100 after 8 steps" in made.why["start_from"]
 
 
-def test_without_a_patient_to_hold_out_the_starter_is_trained(install, prepared):
-    install(stripped=True)
-    cohort = open_cohort(prepared)
-    one, *others = cohort.cases
-    alone = cohort.with_splits({entry.case: "test" for entry in others} | {one.case: "train"})
-    facts = facts_of(alone)
-    search = planner.Search(facts, roles_of(facts), Probe(alone, Limits(0.5, 8 * 2**30)), print)
-    starter, _ = find_starter(facts, roles_of(facts), "mean")
-    _, draft = planner._plan_first(search, starter, 1.0, 10_000, mean_alone=True)
-    assert draft.tables["start_from"] == "starter:tiny"
-    assert draft.state is None
-
-
+@pytest.mark.slow
 def test_the_regression_of_a_plan_of_two_stages_begins_from_the_starter(install, prepared, winner):
     install(stripped=True)
     winner(0)

@@ -92,13 +92,6 @@ def test_a_cache_file_that_is_damaged_or_of_something_else_is_measured_anew(prob
     assert read_json(path)["bfloat16_over_float32"] == 0.5
 
 
-def test_a_changed_number_in_a_cache_file_is_measured_anew(probes):
-    precision.keep_ratio(MACHINE, 3.0)
-    path = precision.ratio_file(MACHINE)
-    path.write_text(path.read_text().replace("3.0", "0.1"))
-    assert precision.bfloat16_ratio(MACHINE) == 0.5
-
-
 def test_a_cache_folder_that_cannot_be_written_is_one_sentence_once(
     probes, monkeypatch, tmp_path, caplog
 ):
@@ -132,6 +125,7 @@ def test_the_cache_folder_is_the_systems_own(monkeypatch, system, variables, fol
     assert precision.cache_folder().as_posix() == folder
 
 
+@pytest.mark.slow
 def test_the_probe_ends_in_time_draws_no_random_number_and_leaves_the_threads():
     before, threads = torch.get_rng_state(), torch.get_num_threads()
     with torch.inference_mode():  # as in a synthesis

@@ -97,6 +97,7 @@ def raced(entrant, plan, prepared_once):
     return replace(plan, tables=tables, state={**race.best.state, "stage": "final"}, pace=None)
 
 
+@pytest.mark.slow
 def test_the_winner_goes_on_as_if_its_recipe_had_been_trained_at_once(raced, prepared, tmp_path):
     runs = {name: tmp_path / name for name in ("raced", "at once")}
     raced.keep_pace(runs["raced"])
@@ -115,6 +116,7 @@ def test_a_plan_whose_keys_are_changed_begins_anew(plan, tmp_path):
     assert math.isfinite(changed.seconds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["recipe", "splits", "start"])
 def test_the_state_of_a_race_enters_no_other_training(change, raced, prepared, tmp_path):
     run = tmp_path / "run"

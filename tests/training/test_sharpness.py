@@ -89,6 +89,7 @@ def test_nothing_is_chosen_for_several_samples_or_without_a_wanted_ratio():
     assert chosen(float("nan")) is None
 
 
+@pytest.mark.slow
 def test_a_run_states_the_sharpness_that_its_training_chose(voxlate, prepared, cohort, tmp_path):
     text = (
         TWO_STAGES + 'synth = { sampler = "ddim", steps = 2, gradient_ratio = 0.001 }\n' + PREDICTOR

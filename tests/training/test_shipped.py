@@ -96,6 +96,7 @@ def test_a_stripped_brain_is_warned_about_by_the_starter_of_whole_heads_alone(sh
     assert not {"brain-alone", "whole-head"} & {one.code for one in brain.warnings}
 
 
+@pytest.mark.slow
 def test_a_flair_whose_sides_differ_is_named_as_lopsided(shipped):
     flair = _brain(300)
     flair.data[0, 18:28, 28:38, 32:42] = 900
@@ -103,6 +104,7 @@ def test_a_flair_whose_sides_differ_is_named_as_lopsided(shipped):
     assert "lopsided" in {one.code for one in checked.messages}
 
 
+@pytest.mark.slow
 def test_fluid_as_dark_as_air_is_warned_about_where_t2_or_pd_is_made(shipped):
     model = load("starter:brain-mr-to-mr", "cpu")
 
@@ -123,6 +125,7 @@ def test_fluid_as_dark_as_air_is_warned_about_where_t2_or_pd_is_made(shipped):
     assert not warned(model, t1=_brain(300))
 
 
+@pytest.mark.slow
 def test_a_starter_has_the_licence_of_voxlate_where_none_is_stated(shipped, tmp_path):
     for licence in ("Apache-2.0", "MIT"):
         stated = {} if licence == "Apache-2.0" else {"licence": licence}

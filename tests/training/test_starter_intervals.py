@@ -6,16 +6,11 @@ import numpy as np
 import pytest
 
 import voxlate as package
-from starter_intervals import RealHeads, ends_in_window, write_scans
+from starter_intervals import RealHeads, ends_in_window
 from starter_pack import with_intervals
-from voxlate.anatomy.cohort import write_cohort
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json
-from voxlate.checks.prepare import prepare
-from voxlate.scans.cohorts.find import find_cohort
-from voxlate.scans.formats.io import read_volume
 from voxlate.synthesis.calibration import needed_scale, widen
-from voxlate.training import recipe
 from voxlate.training.calibration_file import read_calibration, write_calibration
 from voxlate.training.model import load
 from voxlate.training.starter import check_starter
@@ -24,13 +19,6 @@ from voxlate.training.weights import file_hash
 
 FILE = "calibration.mean.1.safetensors"
 SAID = "fitted on 6 synthetic heads and made 2 times wider because 7 real heads needed it"
-DRAWN = """
-title = "drawn"
-data = { source = ["mr"], target = ["ct"], patch = [1, 24, 20], physics = { slice_mm = 0, contrasts = { mr = { sequence = "any" } } } }
-intensity = { mr = { kind = "percentile" }, ct = { kind = "window", low = -1000, high = 2000 } }
-method = { kind = "regression" }
-net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
-"""
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +99,7 @@ def test_another_calibration_than_that_of_the_card_is_refused(ready, own):
         check_starter(ready)
 
 
+@pytest.mark.slow
 def test_a_calibration_on_patients_replaces_that_of_the_starter_in_the_copy(
     ready, voxlate, cohort, scan, tmp_path
 ):
@@ -162,22 +151,3 @@ def test_the_factor_covers_the_nominal_share_on_average_over_heads():
 
 def test_intervals_that_are_too_wide_are_not_narrowed():
     assert RealHeads({"easy": np.linspace(0, 0.5, 101)}, 0.9).factor == 1.0
-
-
-def test_the_scans_of_a_calibration_are_validation_heads_in_several_contrasts(tmp_path):
-    write_cohort(tmp_path / "heads", cases=3, size=(20, 24, 16), modalities=("ct", "maps"))
-    prepare(tmp_path / "heads", tmp_path / "prepared", workers=0, audit=False, shares=(1, 2, 0))
-    (tmp_path / "drawn.toml").write_text(DRAWN)
-    made = recipe.read(str(tmp_path / "drawn.toml"))
-    cases = find_cohort(write_scans(tmp_path / "prepared", made, tmp_path / "scans")).cases
-    assert len({case.patient for case in cases}) == 2
-    assert len(cases) == 8
-    first, second = cases[:2]
-    volumes = [read_volume(case.files["mr"], "mr") for case in (first, second)]
-    truths = [read_volume(case.files["ct"], "ct") for case in (first, second)]
-    assert [volume.data.shape[1] for volume in volumes] == [8, 4]
-    assert volumes[1].grid.spacing_mm[0] == pytest.approx(2 * volumes[0].grid.spacing_mm[0])
-    np.testing.assert_array_equal(truths[0].data[:, ::2], truths[1].data)
-    body = truths[1].data > -500
-    shared = np.corrcoef(volumes[0].data[:, ::2][body], volumes[1].data[body])[0, 1]
-    assert shared < 0.99, "the contrasts differ"

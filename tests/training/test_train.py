@@ -42,6 +42,7 @@ def test_a_stopped_training_resumes_to_the_same_weights(
     assert same_weights(two_staged_once, parts)
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_to_the_same_weights_wherever_its_state_was_saved(
     prepared, read_two, two_staged_once, tmp_path
 ):
@@ -62,6 +63,7 @@ def test_a_training_goes_on_to_the_same_weights_wherever_its_state_was_saved(
     assert same_weights(two_staged_once, killed)
 
 
+@pytest.mark.slow
 def test_a_saved_state_is_at_most_two_minutes_old(prepared, tiny, tmp_path, monkeypatch):
     """Steps of 35 s: after three of them one more would make the state 140 s old."""
     seconds, saved, run = 0, [], Run(tmp_path / "run")
@@ -104,6 +106,7 @@ def test_a_training_killed_at_a_random_moment_resumes_to_the_same_weights(
     assert len(steps) == len(set(steps)) == 5 + 60  # every step once, in spite of the kill
 
 
+@pytest.mark.slow
 def test_the_number_of_readers_does_not_change_the_weights(
     prepared, two_stages, two_staged_once, tmp_path
 ):
@@ -156,6 +159,7 @@ def test_the_running_average_forgets_its_start_and_then_decays(average):
     assert 1 - mean.item() == pytest.approx(0.1 * (2 / 11) * (3 / 12) * (4 / 13), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_kept_weights_hold_a_share_of_the_first_ones(prepared, tiny, tmp_path):
     """A training of any length ends between its first weights and those that it would keep otherwise."""
     made = recipe.read(str(tiny), {"train.steps": "3"})
@@ -193,6 +197,7 @@ def test_two_processes_train_what_one_does(prepared, tiny, tmp_path):
         torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_stage_of_another_run_is_taken_over_only_where_it_is_the_same(
     prepared, two_stages, two_staged_once, tmp_path
 ):
