@@ -85,6 +85,7 @@ def test_a_slider_gives_the_bits_of_synth_between_the_mean_and_the_sample(
             "samples: expected 1 with a sharpness below 1",
         ),
         ("both", {"sharpness": "1.5"}, "sharpness: expected a"),
+        ("both", {"sharpness": "nan"}, "sharpness: expected a"),
         (
             "both",
             {"Seed": "3"},

@@ -223,6 +223,7 @@ WRONG = [
     {"samples": "0"},
     {"samples": "101"},
     {"steps": "1e3"},
+    {"steps": "-1"},
     {"seed": "٣"},
     {"answer": "mean"},
     {"run": "another"},

@@ -106,6 +106,7 @@ REFUSED = {
     "a file as a folder": ({"a": b"x", "a/b": b"x"}, "a folder where"),
     "no zip": ({"a.zip": b"no zip"}, "zip archive"),
     "a zip with a link": ({"a.zip": of_entry("link", stat.S_IFLNK | 0o777)}, "a link"),
+    "a zip with a device": ({"a.zip": of_entry("tty", stat.S_IFCHR | 0o666)}, "a device"),
     "nothing": ({}, "found"),
 }
 

@@ -9,7 +9,7 @@ import types
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import chain, count
 from numbers import Real
 from typing import (
     Annotated,
@@ -77,25 +77,28 @@ def fill(
         found = adapter(kind).validate_python(_without_unset(kind, values), context=code)
     except ValidationError as error:
         raise BadInput(f"{where}: {_sentences(kind, error.errors(), change)}") from error
-    for name in converted("", values, found):
-        raise BadInput(
-            f"{where}: expected of '{name}': a number or a truth, found another type. {change.replace('KEY', name)}"
-        )
+    if wrong := [
+        f"expected of '{key}' a value such as {taken!r}, found {given!r}. Write it so."
+        for key, given, taken in converted(values, found)
+    ]:
+        raise BadInput(f"{where}: {' Also '.join(wrong)}")
     return found
 
 
-def converted(name: str, value: Any, taken: Any) -> Iterator[str]:
-    """The place of each number or truth, below a name, that was made of a text or of one another."""
-    parts = vars(taken) if dataclasses.is_dataclass(taken) else taken
-    if isinstance(parts, Mapping) and isinstance(value, Mapping):
-        for key in parts.keys() & value.keys():
-            yield from converted(f"{name}.{key}".strip("."), value[key], parts[key])
-    elif isinstance(parts, list | tuple):
-        yield from chain.from_iterable(map(converted, repeat(name), value, parts))
+def converted(given: Any, taken: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The keys of numbers and truths that were made of texts or of one another ("12" for 12), what they were, and became."""
+    held = vars(taken) if dataclasses.is_dataclass(taken) else taken
+    inner = list[tuple[object, Any, Any]]()
+    if isinstance(held, Mapping) and isinstance(given, Mapping):
+        inner = [(name, given[name], held[name]) for name in given if name in held]
+    elif isinstance(held, list | tuple):
+        inner = [*zip(count(), given, held)]
     elif isinstance(taken, Real) and (
-        isinstance(value, str) or isinstance(value, bool) != isinstance(taken, bool)
+        isinstance(given, str) or isinstance(given, bool) != isinstance(taken, bool)
     ):
-        yield name or "value"
+        yield key, given, taken
+    for name, before, after in inner:
+        yield from converted(before, after, f"{key}.{name}" if key else f"{name}")
 
 
 # what fills settings of a kind and writes them; kept, for a recipe's takes 45 ms to make and is needed twice a reading

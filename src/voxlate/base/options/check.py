@@ -103,7 +103,7 @@ def _as_stated(value: Any, hint: Any, option: Option | None) -> Any:
 def _take(kind: Any, value: Any) -> Any:
     """A value as a type; raises TypeError where a number or a truth would be made of another type."""
     taken = adapter(kind).validate_python(value)
-    if any(converted("", value, taken)):
+    if any(converted(value, taken)):
         raise TypeError("another type")
     return taken
 

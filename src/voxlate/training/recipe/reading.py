@@ -39,31 +39,8 @@ def _fill(values: dict[str, Any], where: str, code: Collection[str]) -> Recipe:
         raise BadInput(f"{where}: {needs_code(refused)}")
     values = _with_implied(values)
     recipe = fill(Recipe, values, where, code=code)
-    if changed := _other_types(values, to_dict(recipe)):
-        said = (
-            f"expected of '{key}' a value such as {taken!r}, found {found!r}. Write it so."
-            for key, found, taken in changed
-        )
-        raise BadInput(f"{where}: {' Also '.join(said)}")
     check(recipe, where)
     return recipe
-
-
-def _other_types(given: Any, held: Any, key: str = "") -> list[tuple[str, Any, Any]]:
-    """The keys whose text or truth value was taken for something else ("12" for 12), what they were, and became."""
-    if isinstance(given, dict) and isinstance(held, dict):
-        inner = [(given[name], held.get(name, given[name]), name) for name in given]
-    elif isinstance(given, list | tuple) and isinstance(held, list):
-        inner = [(*pair, str(place)) for place, pair in enumerate(zip(given, held))]
-    else:
-        is_same_type = all(
-            isinstance(given, kind) == isinstance(held, kind) for kind in (str, bool)
-        )
-        return [] if is_same_type else [(key, given, held)]
-    wrong = list[tuple[str, Any, Any]]()
-    for before, after, name in inner:
-        wrong += _other_types(before, after, f"{key}.{name}" if key else name)
-    return wrong
 
 
 def _with_implied(values: dict[str, Any], data: Any = None) -> dict[str, Any]:
