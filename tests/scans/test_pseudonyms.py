@@ -11,6 +11,7 @@ from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.scans.cohorts.pseudonyms import (
     Pseudonyms,
+    check_outside,
     read_key,
     without_names,
     write_key,
@@ -83,6 +84,12 @@ def test_a_key_that_is_short_or_not_random_is_refused(tmp_path, content):
 def test_raw_bytes_are_a_key(tmp_path):
     (tmp_path / "key").write_bytes(KEY)
     assert read_key(tmp_path / "key") == BY_KEY
+
+
+def test_a_key_among_the_images_is_refused(tmp_path):
+    check_outside(tmp_path / "key", tmp_path / "out")
+    with pytest.raises(BadInput, match="whoever has the key can compute the pseudonyms"):
+        check_outside(tmp_path / "out" / "key", tmp_path / "out")
 
 
 @every_row(
