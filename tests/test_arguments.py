@@ -167,10 +167,6 @@ def test_options_that_exclude_or_need_each_other_are_refused(
             "stepz: expected a known option, found another. Did you mean 'steps'?",
         ),
         (
-            lambda path: package.prepare(path, path, modalities=3),
-            "modalities: expected a list (a text), found 3 (int)",
-        ),
-        (
             lambda path: package.synthesise("run", (np.zeros((9, 9, 9)), np.eye(4)), path),
             "(array, affine)), found (ndarray of the shape (9, 9, 9), ndarray of the shape (4, 4)). Change it.",
         ),

@@ -200,7 +200,8 @@ def synthesise(
         fetched = fetch_inputs(texts, to, options)
         texts = fetched.inputs
     selected = select(open_model(runs, options), texts, options)
-    scans, left_out = selected.scans, {**selected.lacking}
+    scans = selected.scans
+    left_out = {**selected.lacking}
     described = partial(
         Syntheses,
         to,
@@ -310,7 +311,8 @@ def check(run: Runs, inputs: Inputs, *, options: CheckOptions, progress: Reporte
     from voxlate.synthesis.scans import Scans
     from voxlate.synthesis.selection import Selection, select
 
-    left_out, cases = dict[str, str](), list[CheckedCase]()
+    left_out = dict[str, str]()
+    cases = list[CheckedCase]()
     if isinstance(inputs, Mapping):
         selected = Selection(open_model(run, options), [Scans("case", {**inputs})])
     else:
@@ -319,7 +321,7 @@ def check(run: Runs, inputs: Inputs, *, options: CheckOptions, progress: Reporte
     for number, scans in enumerate(selected.scans):
         progress.step("cases", number, len(selected.scans))
         try:
-            cases.append(_check_case(selected.model, scans))
+            cases.append(check_case(selected.model, scans))
         except BadInput as error:
             if len(selected.scans) == 1:
                 raise
@@ -327,12 +329,14 @@ def check(run: Runs, inputs: Inputs, *, options: CheckOptions, progress: Reporte
     return Checks(cases, {**selected.lacking, **left_out})
 
 
-def _check_case(model: "Model", scans: "Scans") -> CheckedCase:
+def check_case(model: "Model", scans: "Scans") -> CheckedCase:
+    """A case as a model would take it."""
     checked = model.check(scans.files, scans.case)
     messages = [*scans.notes, *checked.messages, *model.missing_checks]
     grade = worst_grade(messages)
     verdict = "fits" if grade in (None, "note") else str(grade)
-    inputs, found = checked.inputs, dict[str, dict[str, str]]()
+    inputs = checked.inputs
+    found = dict[str, dict[str, str]]()
     for name, grid in inputs.grids.items():
         unit = inputs.prepared.header.units.get(name, "")
         found[name] = {"file": str(inputs.files[name]), "grid": f"{grid}", "unit": unit}
