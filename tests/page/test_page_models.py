@@ -2,6 +2,7 @@
 
 import html
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from paging import Here
 from test_page_results import finished, synthesised
 
 import voxlate as package
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.shown import top_of, window_of
 
 JSON = {"accept": "application/json"}
 RESIDUAL = """
@@ -168,16 +171,13 @@ def test_a_model_that_cannot_be_used_is_listed_with_its_sentence_and_the_others_
     assert text.count("<strong>Fits.</strong>") == 1
 
 
-@pytest.mark.parametrize(
-    ("widest", "top"), [(735.0, 800.0), (1000.0, 1000.0), (0.0042, 0.005), (0.0, 1.0)]
-)
-def test_the_colours_of_a_map_end_at_a_round_value_that_the_widest_intervals_reach(widest, top):
-    from voxlate.scans.images.grid import Volume
-    from voxlate.scans.images.shown import top_of
-
+@pytest.mark.parametrize(("widest", "top"), [(735.0, 800.0), (0.0042, 0.005), (0.0, 1.0)])
+def test_a_map_ends_at_a_round_value_and_a_ct_has_the_window_of_heads_or_trunks(widest, top):
     ball = sum(np.square(axis) for axis in np.ogrid[-1:1:20j, -1:1:20j, -1:1:20j]) < 0.5
-    image = Volume(np.where(ball, 40.0, -1000.0)[None].astype(np.float32), np.eye(4), "HU", "ct")
-    width = np.where(ball, widest, 2 * widest).astype(
-        np.float32
-    )  # wider in the air, which does not count
-    assert top_of(Volume(width[None], np.eye(4), "HU", "ct"), image) == pytest.approx(top)
+    data = np.where(ball, 40.0, -1000.0)[None].astype(np.float32)
+    # wider in the air, which does not count
+    width = np.where(ball, widest, 2 * widest).astype(np.float32)
+    for side_mm, window in ((10, (-50, 200)), (20, (-160, 240))):
+        image = Volume(data, np.diag([side_mm] * 3 + [1]), "HU", "ct")
+        assert window_of(image) == window
+        assert top_of(replace(image, data=width[None]), image) == pytest.approx(top)
