@@ -173,7 +173,6 @@ def test_options_that_exclude_or_need_each_other_are_refused(
             "(array, affine)), found (ndarray of the shape (9, 9, 9), ndarray of the shape (4, 4)). Change it.",
         ),
         (lambda path: package.compare(3), "folders: expected a list (a path)"),
-        (lambda path: package.prepare(object(), path), "root: expected a path or a text"),
         (lambda path: package.prepare(path, path, path), "options: expected PrepareOptions"),
         (
             lambda path: package.evaluate(path, path, run=path, cases=["a"]),
@@ -227,7 +226,6 @@ def test_a_model_of_one_source_takes_a_scan_without_its_name(run, cohort):
         ),
         ((np.zeros((2, 2, 2), complex), np.eye(4)), "expected real numbers, found complex ones"),
         ((np.zeros((2, 2, 2)),), "expected a path, a Volume, a nibabel image, or a pair"),
-        ({3: "scan.nii.gz"}, "scans: expected names of modalities (t1), found 3"),
         ({"T1": "scan.nii.gz"}, "Did you mean 't1'?"),
     ],
 )

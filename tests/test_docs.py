@@ -100,4 +100,4 @@ def test_the_page_of_addresses_has_every_answer_of_the_server(generate):
     page = generate.addresses()
     assert "`POST /uploads/{name}/synthesise`" in page
     assert "JSON JobState" in page
-    assert "## ModelFit" in page
+    assert "## Fit" in page

@@ -47,6 +47,16 @@ FUNCTIONS = {
 NOT_IN_PYTHON = {"mcp": {"folders", "write"}, "prepare": {"dry_run"}, "export": {"path"}}
 ONLY_IN_PYTHON = {"cases", "changes", "options", "progress", "run", "to", "token"}
 SHOWN = {"as_json", "verbose", "everything"}
+# Arguments that other fields of a form give, places of the machine, code, networks, workers, and what the page chooses.
+LAYOUT = "pattern manifest preset patients allow_outside prefer exclude exclude_file max_volume"
+WORKERS = "executor workers address"
+NOT_ON_PAGE = {
+    "calibrate": f"run cohort out bound method regions synth any_truth device allow_code {LAYOUT} {WORKERS}",
+    "plan": "data out device",
+    "prepare": f"root out dry_run matrix audit audit_cases manifest allow_outside max_volume {WORKERS}",
+    "synth": f"run inputs out missing series contrast_of part like synth keep_states batch exact intervals format bids dicom pseudonymise store accept_untrusted device allow_code {LAYOUT} {WORKERS}",
+    "train": "recipe data out start reuse folds track device allow_code",
+}
 
 
 def in_python(name: str) -> set[str]:
@@ -69,6 +79,30 @@ def test_every_option_of_a_command_is_in_the_command_line_in_python_and_in_mcp(n
         schema = Tools([Path()], write=True).tool(COMMANDS[name])["input_schema"]
         assert {*schema["properties"]} == described - CLOSED
         assert all(one["description"] for one in schema["properties"].values())
+
+
+def test_every_option_of_a_command_on_the_page_is_in_its_form_in_openapi_and_nowhere_else():
+    pytest.importorskip("fastapi", reason="the page needs the extra serve")
+    from voxlate.page.app import create_app
+    from voxlate.page.forms import FORMS
+    from voxlate.page.settings import Sessions, Settings
+
+    site = create_app(Settings({}, Path("nowhere")), Sessions(""), None).app
+    shown = {command: set() for command in NOT_ON_PAGE}
+    stated = list[set[str]]()
+    for methods in site.openapi()["paths"].values():
+        for content in methods.get("post", {}).get("requestBody", {}).get("content", {}).values():
+            stated.append({*content["schema"]["properties"]})
+    for name, form in FORMS.items():
+        page = site.state.site.page("panels.html", panels=form.panels, own={}, prefix=name)
+        assert {*re.findall(r' name="(\w+)"', page.body.decode())} == {*form.options}, name
+        assert {*form.options, *form.fields} in stated, name
+        for command in form.shown:
+            described = parameters_of(COMMANDS[command].described)
+            shown[command] |= form.options.keys() & described
+    for command, names in shown.items():
+        described = parameters_of(COMMANDS[command].described)
+        assert {*described} - names == {*NOT_ON_PAGE[command].split()}, command
 
 
 def test_the_stub_of_the_package_is_up_to_date(monkeypatch):
@@ -109,11 +143,13 @@ REFUSED = [
 
 @pytest.mark.slow
 def test_an_agent_calls_commands_over_stdio_and_writes_nothing(cohort, prepared, run, tmp_path):
-    mcp, anyio = pytest.importorskip("mcp"), pytest.importorskip("anyio")
+    mcp = pytest.importorskip("mcp")
+    anyio = pytest.importorskip("anyio")
     words = ["-m", "voxlate", "mcp", str(tmp_path)]
     environment = {"PYTHONPATH": str(SOURCE), "VOXLATE_CACHE": str(tmp_path.parent / "cache")}
     shutil.make_archive(str(tmp_path / "packed"), "zip", cohort)
-    before, reports = sorted(tmp_path.rglob("*")), []
+    before = sorted(tmp_path.rglob("*"))
+    reports = []
 
     async def report(_, __, text):
         reports.append(text)

@@ -20,7 +20,6 @@ from slicer.ScriptedLoadableModule import (
 sys.path.append(str(Path(__file__).parent))
 from voxlate_client import Client, VoxlateError
 
-WINDOW_HU = (400.0, 40.0)  # width and level of soft tissue
 NOTICE = "Synthetic image. Research use only, not for diagnosis or treatment."
 
 
@@ -57,13 +56,11 @@ class VoxlateSynthesisWidget(ScriptedLoadableModuleWidget):
         form.addRow("Volume:", self.volume)
         self.contrast = qt.QComboBox()
         self.contrast.editable = True
-        self.contrast.addItems(["t1", "t2", "flair", "pd", "tof", "mr", "ct", "cta"])
         form.addRow("Contrast:", self.contrast)
         self.model = qt.QComboBox()
         form.addRow("Model:", self.model)
-        self.anyway = qt.QCheckBox("Synthesise anyway")
-        self.anyway.toolTip = 'Also a volume that the server grades "do not trust".'
-        form.addRow(self.anyway)
+        self.options, self.fields = qt.QFormLayout(), {}
+        form.addRow(self.options)
         self.apply = qt.QPushButton("Synthesise")
         self.apply.enabled = False
         form.addRow(self.apply)
@@ -93,7 +90,37 @@ class VoxlateSynthesisWidget(ScriptedLoadableModuleWidget):
         self.model.clear()
         self.model.addItem("the best that fits")
         self.model.addItems(models)
+        self.contrast.clear()
+        self.contrast.addItems(self.logic.client.contrasts())
+        for name, schema in self.logic.client.options().items():
+            if name not in self.fields:
+                self.fields[name] = self.field(schema)
+                self.options.addRow(f"{name}:", self.fields[name])
         self.apply.enabled = True
+
+    def field(self, schema):
+        """The widget of an option; an empty one leaves the choice to the model."""
+        if schema["type"] == "boolean":
+            widget = qt.QCheckBox()
+        elif "enum" in schema:
+            widget = qt.QComboBox()
+            widget.addItems(["", *schema["enum"]])
+        else:
+            widget = qt.QLineEdit()
+        widget.toolTip = schema["description"]
+        return widget
+
+    def chosen(self):
+        """The options that are filled in, as texts."""
+        texts = {}
+        for name, widget in self.fields.items():
+            if isinstance(widget, qt.QCheckBox):
+                texts[name] = "1" if widget.checked else ""
+            else:
+                texts[name] = (
+                    widget.currentText if isinstance(widget, qt.QComboBox) else widget.text
+                )
+        return {name: text for name, text in texts.items() if text}
 
     def onApply(self):
         """Synthesise, and show the result with its warnings."""
@@ -106,7 +133,7 @@ class VoxlateSynthesisWidget(ScriptedLoadableModuleWidget):
         self.progress.visible = self.cancel.visible = True
         try:
             nodes, sentences = self.logic.synthesise(
-                node, self.contrast.currentText, model, self.tell, self.anyway.checked
+                node, self.contrast.currentText, model, self.tell, **self.chosen()
             )
             self.said.plainText = "\n".join([NOTICE, *sentences])
             self.logic.show(node, nodes)
@@ -133,14 +160,14 @@ class VoxlateSynthesisWidget(ScriptedLoadableModuleWidget):
 class VoxlateSynthesisLogic(ScriptedLoadableModuleLogic):
     """From a volume node to the nodes of a result."""
 
-    client = None
+    client, windows = None, {}
 
     def connect(self, address):
         """Enter a server; returns the labels of its models."""
         self.client = Client(address)
         return self.client.models()
 
-    def synthesise(self, node, contrast, model="", tell=lambda stage, percent: None, anyway=False):
+    def synthesise(self, node, contrast, model="", tell=lambda stage, percent: None, **options):
         """The nodes of the synthesised images and of their intervals by name, and the sentences of the server on them.
 
         Raises VoxlateError where the volume has a transform, and for every refusal of the server.
@@ -159,7 +186,6 @@ class VoxlateSynthesisLogic(ScriptedLoadableModuleLogic):
                 raise VoxlateError(
                     f"{node.GetName()}: expected a volume that can be saved, found another."
                 )
-            options = {"anyway": 1} if anyway else {}
             result = self.client.synthesise({scan.name: scan.read_bytes()}, model, tell, **options)
             nodes = {}
             for name, url in result["images"].items():
@@ -169,18 +195,19 @@ class VoxlateSynthesisLogic(ScriptedLoadableModuleLogic):
                 nodes[name] = slicer.util.loadVolume(str(path), {"name": title, "show": False})
                 nodes[name].SetDescription(NOTICE)
         self.client.delete(result)
+        self.windows = result["windows"]
         sentences = [result["use"], *result["expected"]]
         sentences += [f"{said['grade']}: {said['text']}" for said in result["warnings"]]
         return nodes, [sentence for sentence in sentences if sentence]
 
     def show(self, source, nodes):
-        """The first image over its source, with the window of soft tissue where it is a CT."""
+        """The first image over its source; images have the windows that the server proposes."""
         image = next(iter(nodes.values()))
-        for name, node in nodes.items():
-            display = node.GetDisplayNode()
-            if name.startswith("ct") and display is not None:
+        for name, (low, high) in self.windows.items():
+            display = nodes[name].GetDisplayNode()
+            if display is not None:
                 display.AutoWindowLevelOff()
-                display.SetWindowLevel(*WINDOW_HU)
+                display.SetWindowLevel(high - low, (low + high) / 2)
         slicer.util.setSliceViewerLayers(background=source, foreground=image, foregroundOpacity=0.5)
 
 

@@ -54,6 +54,17 @@ class Client:
         """The labels of the models."""
         return self._ask("/")["models"]
 
+    def contrasts(self) -> list[str]:
+        """The names of the contrasts that a scan may have."""
+        return self._ask("/")["contrasts"]
+
+    def options(self) -> dict[str, dict[str, Any]]:
+        """The options of a synthesis by name, each with its JSON schema: type, range, choices and description."""
+        form = self._ask("/openapi.json")["paths"]["/uploads/{name}/synthesise"]["post"]
+        (content,) = form["requestBody"]["content"].values()
+        fields = content["schema"]["properties"]
+        return {name: fields[name] for name in fields if name not in ("run", "scan")}
+
     def check(
         self, files: Mapping[str, bytes], tell: Tell = lambda stage, percent: None
     ) -> dict[str, Any]:
@@ -76,7 +87,7 @@ class Client:
     ) -> dict[str, Any]:
         """Check scans and synthesise the images of a model, by default of the best one that takes them.
 
-        options: answer (mean, sample), samples, steps, sharpness, seed, anyway (also scans that are graded "do not trust").
+        options: those of `options`.
         Returns the state of the finished job, with the addresses of its images, warnings and the error to expect; its
         scans are removed from the server.
         """

@@ -21,6 +21,7 @@ pytest.importorskip("httpx", reason="starlette's test client needs httpx")
 import uvicorn
 from starlette.testclient import TestClient
 
+import voxlate.page.check  # noqa: F401  # loads torch before threads do
 from voxlate.page import app
 from voxlate.page.app import create_app
 from voxlate.page.jobs import Jobs

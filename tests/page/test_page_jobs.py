@@ -186,6 +186,7 @@ def test_the_time_left_is_that_of_the_other_parts_at_the_pace_of_the_finished_on
     assert progress.seconds_left(1020.0) == pytest.approx(30.0)
     assert progress.seconds_left(2000.0) == 0.0
     assert replace(progress, done=0).seconds_left(1010.0) is None
+    assert replace(progress, begun=10).seconds_left(1010.0) == pytest.approx(80.0)
 
 
 def test_the_page_shows_progress_time_left_and_a_way_to_cancel(page):

@@ -14,7 +14,7 @@ from voxlate.base.messages import message
 
 pytest.importorskip("markupsafe", reason="the page needs the extra serve")
 from voxlate.commands.cli.commands import app
-from voxlate.page.words import ADVICE, LEAST_WORDS, SETTINGS, for_page, in_settings
+from voxlate.page.words import ADVICE, LEAST_WORDS, for_page, in_settings
 
 WEB = Path(voxlate.__file__).parent / "page"
 # Independent of the code that leaves them out: an option, or a command line.
@@ -46,13 +46,6 @@ def _literals(path: Path):
             yield node.value
 
 
-def test_each_setting_that_a_fix_may_name_is_on_a_form():
-    forms = "".join(path.read_text() for path in sorted((WEB / "templates").glob("*.html")))
-    assert [
-        label for label in SETTINGS.values() if f">{label}" not in forms.replace("> ", ">")
-    ] == []
-
-
 def test_no_sentence_of_the_package_reaches_the_page_with_an_option_or_a_command():
     sentences = {
         text
@@ -73,13 +66,16 @@ def test_every_message_has_words_for_the_page():
 
 
 def test_a_refusal_keeps_what_was_expected_and_found_and_what_can_be_done_on_the_page():
-    refusal = "--fold: expected 0 to 4 (voxlate prepare --fold), found 7. Choose one of these with --fold N."
-    assert in_settings(refusal) == f"fold: expected 0 to 4, found 7. {ADVICE}"
+    refusal = "--workers: expected 0 to 4 (voxlate prepare --workers), found 7. Choose one of these with --workers N."
+    assert in_settings(refusal) == f"workers: expected 0 to 4, found 7. {ADVICE}"
     other = "a.nii: expected the grid of b.nii, found another. Pass --resample. Or pass --debug."
-    settings = f"Pass “{SETTINGS['--resample']}”."
-    assert in_settings(other) == f"a.nii: expected the grid of b.nii, found another. {settings}"
+    assert (
+        in_settings(other) == "a.nii: expected the grid of b.nii, found another. Pass “Resample”."
+    )
     name = "head --old t1.nii.gz"  # of a file, which must be found again
     assert in_settings(name) == name
+    picture = "data:image/png;base64,ab/cd/ef"
+    assert for_page(picture, {}) == picture
 
 
 SCRIPTS = [WEB / "static" / f"{name}.js" for name in ("viewer", "upload", "picture", "measure")]

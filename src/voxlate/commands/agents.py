@@ -9,15 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, get_origin
+from typing import Annotated, Any
 
 from voxlate import __version__
 from voxlate.base.errors import BadInput, did_you_mean
 from voxlate.base.files import inside
 from voxlate.base.messages import Message
 from voxlate.base.optional import optional_package
-from voxlate.base.options.option import MAIN, Option, describe, option_of
-from voxlate.base.options.table import text_type
+from voxlate.base.options.option import MAIN, Option
 from voxlate.commands.api import entry
 from voxlate.commands.api.progress import Reporter
 
@@ -87,8 +86,6 @@ class Tools:
     def tool(self, command: entry.Command) -> dict[str, Any]:
         """What a command does, and the JSON schema of its arguments and options."""
         own = self.parameters(command)
-        helps = dict(line.split(": ", 1) for line in describe(own))
-        properties = {name: {**_schema(own[name]), "description": helps[name]} for name in own}
         required = [name for name, parameter in own.items() if parameter.default is parameter.empty]
         shape = {"type": "object", "additionalProperties": False}
         fixed = [f"{name}={value}" for name, value in (self.fixed(command) or {}).items() if value]
@@ -96,7 +93,11 @@ class Tools:
         return {
             "name": command.name,
             "description": f"{does} Here with {', '.join(fixed)}." if fixed else does,
-            "input_schema": {**shape, "properties": properties, "required": required},
+            "input_schema": {
+                **shape,
+                "properties": entry.schemas_of(own),
+                "required": required,
+            },
         }
 
     def call(self, name: str, given: Mapping[str, Any], progress: Reporter) -> dict[str, Any]:
@@ -104,7 +105,8 @@ class Tools:
         from voxlate.base.options.check import check_value
 
         called = self.commands[_known("tool", name, self.commands)]
-        known, values = self.parameters(called), dict[str, Any]()
+        known = self.parameters(called)
+        values = dict[str, Any]()
         for key, value in given.items():
             self.check_places(key, value)
             values[key] = check_value(key, value, known[_known("option", key, known)].annotation)
@@ -177,19 +179,6 @@ def _tables(file: Path) -> Any:
         return {}
 
 
-def _schema(parameter: Any) -> dict[str, Any]:
-    """The JSON schema of a value: its type, its range and its default."""
-    from voxlate.base.options.check import adapter
-
-    option, kind = option_of(parameter.annotation), text_type(parameter.annotation)
-    assert option is not None
-    is_dict = get_origin(kind) is list and option.read is not None
-    stated = {"type": "object"} if is_dict else adapter(kind).json_schema()
-    stated |= {"minimum": option.least, "maximum": option.most, "default": parameter.default}
-    absent = (None, (), parameter.empty)
-    return {key: entry.plain(value) for key, value in stated.items() if value not in absent}
-
-
 def _serve(tools: Tools) -> None:
     """Answer over stdin and stdout until they are closed; one command runs at a time."""
     import anyio
@@ -207,7 +196,8 @@ def _serve(tools: Tools) -> None:
 
     async def call_tool(context: Any, asked: Any) -> types.CallToolResult:
         """Run a command in a thread."""
-        reports, last = 0, 0.0
+        reports = 0
+        last = 0.0
 
         def step(name: str, done: int, total: int, *_: Any) -> None:
             """Report the progress, at most twice a second."""
@@ -218,10 +208,12 @@ def _serve(tools: Tools) -> None:
                 anyio.from_thread.run(context.session.report_progress, reports, None, text)
 
         call = partial(tools.call, asked.name, asked.arguments or {}, Reporter(step))
-        answer, failed = None, True
+        answer = None
+        failed = True
         try:
             answer = await anyio.to_thread.run_sync(call, limiter=one_at_a_time)
-            text, failed = json.dumps(answer), False
+            text = json.dumps(answer)
+            failed = False
         except BadInput as error:
             text = f"{error}"
         except Exception as error:

@@ -95,7 +95,8 @@ class Access:
             await self.app(scope, receive, send)
         if scope["type"] != "http":
             return  # the page has no web sockets
-        request, app = Request(scope), self.app
+        request = Request(scope)
+        app = self.app
         path = scope["path"]
 
         async def send_with_headers(message: Message) -> None:
@@ -119,7 +120,8 @@ class Access:
 
     def _check(self, request: Request, path: str) -> None:
         """Raise HTTPException with one sentence for a request that may not pass."""
-        headers, address = request.headers, _address(request)
+        headers = request.headers
+        address = _address(request)
         if _host_name(headers) not in self.settings.host_names:
             raise HTTPException(
                 421, "host: expected a name of this server, found another. Use the printed URL."
@@ -178,5 +180,6 @@ def _host_name(headers: Headers) -> str:
 
 def _is_own_origin(headers: Headers) -> bool:
     """Whether a form was sent by a page of this server: its origin has the host of the request."""
-    origin, host = headers.get("origin"), headers.get("host")
+    origin = headers.get("origin")
+    host = headers.get("host")
     return origin in (f"http://{host}", f"https://{host}")

@@ -6,12 +6,16 @@ forms, and follows their redirects to the page of a job.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from fastapi import Request
+from starlette.requests import Request
+
+from voxlate.base.codes import Grade
+from voxlate.page.forms import FORMS
 
 JSON = "application/json"
 OPENAPI = "/openapi.json"
+Answer = Literal["mean", "sample"]
 
 
 @dataclass(frozen=True)
@@ -30,34 +34,64 @@ class Entered:
 
 @dataclass(frozen=True)
 class Said:
-    """A warning: its grade (note, caution, do not trust) and its sentence."""
+    """A warning: its grade and its sentence."""
 
-    grade: str
+    grade: Grade
     text: str
 
 
 @dataclass(frozen=True)
-class ModelFit:
-    """Whether a model takes the uploaded scans: why_not is empty where it does.
+class Fit:
+    """Whether a model can synthesise images from scans, and why not.
 
-    used: the place of each scan by modality; targets: modalities that would be synthesised; answers: mean, sample.
+    source, target: modalities that it takes and synthesises.
+    names: modalities by which its scans may be called.
+    why_not: "" where it fits.
+    inputs: as `voxlate synth RUN` takes them, relative to the upload's folder.
+    used: places of the scans by modality.
+    targets: modalities to synthesise.
+    worst: the highest grade of the warnings.
+    answers: "mean" and "sample", as far as the model has them, those with intervals first.
+    settings: the options that have an effect, with the values of its recipe.
+    intervals: the answers that are calibrated.
+    card: limits of a starter, and the names of scans that it accepts.
     """
 
     label: str
-    why_not: str
-    used: Mapping[str, str]
-    targets: list[str]
-    answers: list[str]
-    warnings: list[Said]
+    title: str = ""
+    source: tuple[str, ...] = ()
+    target: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    why_not: str = ""
+    inputs: tuple[str, ...] = ()
+    used: Mapping[str, str] = field(default_factory=dict)
+    targets: tuple[str, ...] = ()
+    warnings: tuple[Said, ...] = ()
+    worst: Grade | None = None
+    answers: tuple[Answer, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    intervals: tuple[Answer, ...] = ()
+    card: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class JobState:
-    """A job: kind (check, synthesise), state (queued, running, done, failed, cancelled), and what it has found.
+    """A job, and what it has found.
 
-    percent, left: of a running job; why: of a failed one. fits: of a check, the best first. images, files: addresses by
-    name, of the images as synth writes them (also NAME_low and NAME_high), and of the report and the DICOM series.
-    expected: sentences on the error; use: the verdict in one sentence.
+    kind: check, synthesise, or a kind of the training pages.
+    state: queued, running, done, failed or cancelled.
+    at: when it was asked for, in the time of the machine that runs voxlate.
+    position: in the queue.
+    stage, percent, left: how far a running job is; percent is None before it is known.
+    why: the reason of a failure.
+    patient: the patient's name, where the browser is on the same machine.
+    fits: of a check, the best first.
+    images: addresses by name, as synth writes them; also NAME_low and NAME_high.
+    files: addresses of the report and the DICOM series.
+    expected: sentences on the error.
+    verdict, use: whether the images can be used, in words and in one sentence.
+    windows: values shown as black and white by image.
+    small: a picture of the first image.
     """
 
     job: str
@@ -65,56 +99,36 @@ class JobState:
     kind: str
     title: str
     state: str
+    at: str
+    position: int = 0
+    stage: str = ""
     percent: int | None = None
     left: str = ""
     why: str = ""
-    fits: list[ModelFit] = field(default_factory=list)
+    patient: str = ""
+    fits: list[Fit] = field(default_factory=list)
     images: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     warnings: list[Said] = field(default_factory=list)
     expected: list[str] = field(default_factory=list)
+    verdict: str = ""
     use: str = ""
+    windows: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    small: str = ""
 
 
 @dataclass(frozen=True)
 class Listed:
-    """The labels of the models, and all jobs."""
+    """The labels of the models, the names of contrasts that a scan may have, and all jobs."""
 
     models: list[str]
+    contrasts: list[str]
     jobs: list[JobState]
 
 
 def wants_json(request: Request) -> bool:
     """Whether a program asks, which reads no page."""
     return JSON in request.headers.get("accept", "")
-
-
-def stated_fits(found: Mapping[str, Any]) -> list[ModelFit]:
-    """The models of a finished check."""
-    return [
-        ModelFit(
-            fit["label"],
-            fit["why_not"],
-            fit["used"],
-            [*fit["targets"]],
-            [*fit["answers"]],
-            said_of(fit["warnings"]),
-        )
-        for fit in found.get("fits", ())
-    ]
-
-
-def said_of(warnings: Any) -> list[Said]:
-    """Warnings as pairs of grade and sentence."""
-    return [Said(grade or "note", text) for grade, text in warnings]
-
-
-def form(kind: str, required: str = "", **fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The form of a request for openapi.json; fields: their schemas by name."""
-    schema: dict[str, Any] = {"type": "object", "properties": fields}
-    if required:
-        schema["required"] = [required]
-    return {"requestBody": {"required": True, "content": {kind: {"schema": schema}}}}
 
 
 _TEXT = {"content": {"text/plain": {"schema": {"type": "string"}}}}
@@ -132,3 +146,20 @@ def answers(model: type | None = None, **more: Any) -> dict[str, Any]:
     """The responses of an address for openapi.json: what it answers, and its refusals."""
     own = {"model": model, "description": (model.__doc__ or "").split("\n")[0]} if model else more
     return {"responses": {200: own, **REFUSALS}}
+
+
+def _body(kind: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {kind: {"schema": schema}}}}
+
+
+_FILES = {"type": "array", "items": {"type": "string", "format": "binary"}}
+UPLOAD = _body(
+    "multipart/form-data",
+    {"type": "object", "properties": {"files": _FILES}, "required": ["files"]},
+)
+
+
+def asks(name: str) -> dict[str, Any]:
+    """The form of an address and its responses for openapi.json, from the options of the form."""
+    body = _body("application/x-www-form-urlencoded", FORMS[name].schema)
+    return {**answers(JobState), "openapi_extra": body}

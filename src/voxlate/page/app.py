@@ -22,6 +22,7 @@ from voxlate.base.files import lock
 from voxlate.page import api, pages, training_pages
 from voxlate.page.access import BROWSER, Access
 from voxlate.page.api import OPENAPI
+from voxlate.page.forms import FORMS, label
 from voxlate.page.jobs import Jobs, Kind, NoSuchJob
 from voxlate.page.pages import NO_PAGE, Site, site_of
 from voxlate.page.settings import Sessions, Settings
@@ -39,6 +40,7 @@ KINDS: tuple[tuple[Kind, ...], ...] = (
     ("prepare", "plan", "train", "calibrate", "compare"),
 )
 FULL = 507  # the status of a request for which the disk has no room
+UNPROCESSABLE = 422
 
 
 def create_app(
@@ -52,10 +54,13 @@ def create_app(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    templates.filters["label"] = label
+    templates.globals["forms"] = FORMS
     jobs = Jobs(settings.data)
     site = Site(settings, sessions, jobs, Space(settings.limits), templates)
     longest = {"check": settings.limits.check_minutes * 60}
-    stop, works = threading.Event(), list[Callable[[], None]]()
+    stop = threading.Event()
+    works = list[Callable[[], None]]()
     works.append(lambda: clean_regularly(jobs, settings.limits.keep_hours * 3600, stop))
     if start is not None:
         for kinds in KINDS:
@@ -87,7 +92,7 @@ def create_app(
     )
     app.state.site = site
     app.include_router(pages.router)
-    app.include_router(training_pages.router, include_in_schema=False)
+    app.include_router(training_pages.router)
     app.mount("/static", StaticFiles(packages=[("voxlate.page", "static")]), name="static")
     if settings.browser is not None:
         app.mount(BROWSER.rstrip("/"), StaticFiles(directory=settings.browser, html=True))
@@ -107,21 +112,12 @@ def _add_errors(app: FastAPI) -> None:
         )
 
     @app.exception_handler(RequestValidationError)
-    def bad_form(request: Request, error: RequestValidationError) -> Response:
-        """A form or an address without a field that it must have."""
-        return site_of(request).error(
-            request,
-            422,
-            "form: expected the fields of the page, found others. Use the page itself.",
-        )
-
     @app.exception_handler(HTTPException)
-    def http_error(request: Request, error: HTTPException) -> Response:
-        """An address that does not exist, or that does not take the method."""
-        sentence = NO_PAGE
-        if error.status_code != 404:
-            sentence = f"request: expected one that this page offers, found another ({error.detail}). Go to the list."
-        return site_of(request).error(request, error.status_code, sentence)
+    def http_error(request: Request, error: Any) -> Response:
+        """An address that does not exist, that does not take the method, or that lacks a field."""
+        status = getattr(error, "status_code", UNPROCESSABLE)
+        sentence = "request: expected one that this page offers, found another. Go to the list."
+        return site_of(request).error(request, status, NO_PAGE if status == 404 else sentence)
 
     @app.exception_handler(Exception)
     def fault(request: Request, error: Exception) -> Response:

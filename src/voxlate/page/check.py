@@ -5,18 +5,21 @@ import re
 import traceback
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, is_dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from voxlate.base.codes import Grade
+from voxlate.base.config import kind_of
 from voxlate.base.devices import is_out_of_memory, one_thread
 from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.messages import worst_grade
 from voxlate.base.optional import pydicom
+from voxlate.commands.api.images import check_case
 from voxlate.commands.api.progress import Reporter
-from voxlate.page.jobs import SCANS
+from voxlate.page.api import Answer, Fit, Said
+from voxlate.page.forms import FORMS
+from voxlate.page.jobs import scans_of
 from voxlate.page.words import CONTRASTS, contrast_of
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.cohorts.series import modality_of
@@ -33,44 +36,8 @@ from voxlate.training.starters.names import name_of
 MOST_ENTRIES = 200  # files and series that are listed
 MOST_CHOICES = 6  # scans that are compared with one model, the best first
 ORDER = (None, "note", "caution", "do not trust")  # of the worst warning
-Answer = Literal["mean", "sample"]
+ITERATED = {"eta", "sampler", "schedule", "steps"}  # options of networks that compute several times
 Entry = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Whether a model can synthesise images from scans, and why not.
-
-    inputs: as `voxlate synth RUN` takes them, relative to the upload's folder; used: places of the scans by modality;
-    warnings: with their grades, of which `worst` is the highest; answers: "mean" and "sample", as far as the model has
-    them, those with intervals first; intervals: the answers that are calibrated; samples, steps, sharpness: of its recipe,
-    None where they have no effect; names: modalities by which its scans may be called; card: of a starter.
-    """
-
-    label: str
-    title: str = ""
-    source: tuple[str, ...] = ()
-    target: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
-    why_not: str = ""
-    inputs: tuple[str, ...] = ()
-    used: Mapping[str, str] = field(default_factory=dict)
-    targets: tuple[str, ...] = ()
-    warnings: tuple[tuple[Grade, str], ...] = ()
-    worst: Grade | None = None
-    answers: tuple[Answer, ...] = ()
-    samples: int | None = None
-    steps: int | None = None
-    sharpness: float | None = None
-    intervals: tuple[Answer, ...] = ()
-    card: Mapping[str, Any] = field(default_factory=dict)
-
-
-def scans_of(folder: Path, request: Mapping[str, Any]) -> Path:
-    """The folder of a job's scans: uploaded ones are in the folder of the check, others stay where they are."""
-    if request.get("place"):
-        return Path(request["place"])
-    return folder.parent / request.get("check", folder.name) / SCANS
 
 
 def check(folder: Path, request: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
@@ -84,7 +51,8 @@ def check(folder: Path, request: Mapping[str, Any], reporter: Reporter) -> dict[
 
 
 def _check(folder: Path, request: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
-    scans, runs = scans_of(folder, request), request["runs"]
+    scans = scans_of(folder, request)
+    runs = request["runs"]
     entries = list_entries(scans)
     fits = list[Fit]()
     for number, (label, run) in enumerate(runs.items()):
@@ -92,15 +60,11 @@ def _check(folder: Path, request: Mapping[str, Any], reporter: Reporter) -> dict
         fits += _fits(label, run, scans, entries, request)
     fits.sort(key=lambda fit: (bool(fit.why_not), ORDER.index(fit.worst)))
     taken = {contrast_of(name) for fit in fits for name in fit.names}
-    names = {name: CONTRASTS.get(name, name) for name in (*CONTRASTS, *sorted(taken))}
-    names = {name: label for name, label in names.items() if name in {*taken, MASK}}
+    known = [name for name in (*CONTRASTS, *sorted(taken)) if name in {*taken, MASK}]
+    names = {name: CONTRASTS.get(name, name) for name in known}
     return {
         "entries": entries,
         "patient": _patient(scans, entries) if request.get("is_local") else "",
-        "titles": {
-            entry["place"]: ", ".join(filter(None, (entry["title"], entry["grid"])))
-            for entry in entries
-        },
         "fits": [asdict(fit) for fit in fits],
         "others": [*_others(scans, request)],
         "names": names,
@@ -359,33 +323,35 @@ def _try(model: Model, inputs: Sequence[str], scans: Path) -> dict[str, Any]:
             f"upload: expected the scans of one case, found {len(selected.scans)} cases. Choose one."
         )
     (found,) = selected.scans
-    checked = model.check(found.files, found.case)
-    warnings = [*found.notes, *checked.messages, *model.missing_checks]
+    checked = check_case(model, found)
     return {
         "used": {name: _place(path, scans) for name, path in found.files.items()},
         "targets": checked.targets,
-        "warnings": tuple((said.grade, said.on_page) for said in warnings),
-        "worst": worst_grade(warnings),
+        "warnings": tuple(Said(said.grade, said.on_page) for said in checked.messages),
+        "worst": worst_grade(checked.messages),
     }
 
 
 def _settings(models: Mapping[Answer, Model]) -> dict[str, Any]:
-    """The settings that have an effect: of the sampling where noise is drawn, steps where the network is iterated."""
+    """The answers of a model, and the options of the form that have an effect where it draws noise."""
     drawn = models.get("sample")
-    recipe = None if drawn is None else network_of(drawn).recipe
-    synth = None if recipe is None else recipe.synth
-    steps = sharpness = None
-    if recipe is not None and recipe.task.mean_stage is not None:
-        sharpness = recipe.synth.sharpness
-    if recipe is not None and recipe.method.iterates:
-        chosen_by_sampler = math.isinf(recipe.synth.evaluations)
-        steps = None if chosen_by_sampler else recipe.synth.steps
+    settings = dict[str, Any]()
+    if drawn is not None and (recipe := network_of(drawn).recipe) is not None:
+        idle = {"answer", "anyway"}
+        if not recipe.method.iterates:
+            idle |= ITERATED
+        if math.isinf(recipe.synth.evaluations):  # the sampler chooses its steps
+            idle.add("steps")
+        if recipe.task.mean_stage is None:
+            idle.add("sharpness")
+        for name in FORMS["synthesise"].options:
+            if name not in idle:
+                value = getattr(recipe.synth, name, None)
+                settings[name] = kind_of(value) if is_dataclass(value) else value
     return {
         "answers": tuple(models),
         "intervals": tuple(answer for answer, model in models.items() if _is_calibrated(model)),
-        "samples": None if synth is None else synth.samples,
-        "steps": steps,
-        "sharpness": sharpness,
+        "settings": settings,
     }
 
 

@@ -24,8 +24,6 @@ from voxlate.training.weights import read_header
 
 STYLE = re.compile(r' style="([^"]*)"| id="[^"]*"')
 
-__all__ = ["newest_pictures"]
-
 
 def facts_of_prepared(folder: Path) -> dict[str, Any]:
     """What `voxlate prepare` says of a prepared cohort: its table, how its scans are aligned, and warnings."""
@@ -50,7 +48,8 @@ def facts_of_prepared(folder: Path) -> dict[str, Any]:
 
 def facts_of_run(root: Path, run: Path) -> dict[str, Any]:
     """The curves, pictures and verdicts of a run, and the choices of its forms."""
-    own, log = place_of(root, run).place, Run(run).log
+    own = place_of(root, run).place
+    log = Run(run).log
     trained_on = cohort_of(run)
     scans = Path(str(trained_on.provenance.get("root", ""))) if trained_on else None
     below = scans is not None and scans.is_dir() and scans.is_relative_to(root)

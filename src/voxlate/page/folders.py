@@ -129,7 +129,8 @@ def new_folder(root: Path | None, text: str, apart_from: Path | None = None) -> 
 
 def check_links(root: Path, folder: Path) -> None:
     """Raise BadInput where a link below a folder leads out of the root: what it leads to may not be read."""
-    waiting, seen = [folder.resolve()], set[Path]()
+    waiting = [folder.resolve()]
+    seen = set[Path]()
     while waiting:
         here = waiting.pop()
         if here in seen:

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, write_json
+from voxlate.page.folders import ROOT
 from voxlate.scans.formats.archive import FILE, FOLDER, make_folders
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -34,7 +35,7 @@ REPORT, DICOM_ZIP, SHEET = "report.html", "dicom.zip", "sheet.json"
 NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{12}")
 HIDDEN = "."  # first letter of folders that are being filled or removed
 MOST_ATTEMPTS = 3  # of a job during which the server was killed
-LAYOUT = 2  # of requests and results; jobs with another one are refused
+LAYOUT = 3  # of requests and results; jobs with another one are refused
 
 
 class NoSuchJob(BadInput):
@@ -262,3 +263,21 @@ class Jobs:
                 except FileNotFoundError:
                     continue  # removed in the meantime
         return total
+
+
+def scans_of(folder: Path, request: Mapping[str, Any]) -> Path:
+    """The folder of a job's scans: uploaded ones are in the folder of the check, others stay where they are."""
+    if request.get("place"):
+        return Path(request["place"])
+    return folder.parent / request.get("check", folder.name) / SCANS
+
+
+def places_of(folder: Path, request: Mapping[str, Any]) -> dict[str, str]:
+    """What stands for the absolute places in the sentences of a job."""
+    if "root" in request:
+        return {request["root"]: ROOT, str(folder): "the job"}
+    places = {str(scans_of(folder, request)): "the upload", str(folder): "the job"}
+    runs = dict(request.get("runs", {}))
+    if "run" in request:
+        runs[request["label"]] = request["run"]
+    return places | {run: label for label, run in runs.items()}

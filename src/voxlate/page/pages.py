@@ -2,10 +2,9 @@
 
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, get_args
 
 import jinja2
 from fastapi import APIRouter, Depends, Request
@@ -19,22 +18,19 @@ from fastapi.responses import (
 )
 from starlette.datastructures import FormData
 
-from voxlate.base.errors import BadInput, did_you_mean
-from voxlate.base.options.check import read_text
-from voxlate.base.options.table import field_types, text_type
+from voxlate.base.errors import BadInput
 from voxlate.page.access import BROWSER, WRONG_TOKEN
 from voxlate.page.api import (
+    UPLOAD,
     Entered,
     JobState,
     Listed,
-    Refused,
     answers,
-    form,
-    said_of,
-    stated_fits,
+    asks,
     wants_json,
 )
 from voxlate.page.folders import below_root, check_links, find_runs
+from voxlate.page.forms import FORMS
 from voxlate.page.jobs import (
     DICOM_ZIP,
     FOUND,
@@ -50,14 +46,12 @@ from voxlate.page.jobs import (
 )
 from voxlate.page.settings import LOOPBACK, Sessions, Settings
 from voxlate.page.uploads import Space, receive
-from voxlate.page.words import for_page
+from voxlate.page.words import CONTRASTS, for_page
 from voxlate.scans.formats.archive import FOLDER
 from voxlate.scans.formats.io import without_ending
-from voxlate.synthesis.options import SynthOptions
 
 router = APIRouter()
 SEE_OTHER = 303
-LARGEST_SEED = 2**31 - 1
 LONGEST_TITLE = 60
 DOWNLOADS = {DICOM_ZIP: "DICOM series (zip)", REPORT: "Report (HTML)"}
 NO_PAGE = "page: expected one that exists, found none. Go to the list."
@@ -72,26 +66,6 @@ STAGES = {
     "plan": "probe",
 }
 ADDRESSES: dict[Kind, str] = {"check": "/uploads", "synthesise": "/jobs"}
-
-
-@dataclass(frozen=True)
-class Row:
-    """A job as the queue shows it. percent: None before it is known; small: a picture."""
-
-    job: Job
-    url: str
-    position: int = 0
-    stage: str = ""
-    percent: int | None = None
-    left: str = ""
-    patient: str = ""
-    verdict: str = ""
-    small: str = ""
-
-    @property
-    def at(self) -> str:
-        """When the job was asked for, in the time of the machine that runs voxlate."""
-        return time.strftime("%d %b %H:%M", time.localtime(self.job.created))
 
 
 @dataclass(frozen=True)
@@ -140,40 +114,60 @@ class Site:
     def job_page(self, request: Request, job: Job, **values: Any) -> Response:
         """The page of a job; where htmx asks for one that has ended since, the browser is told to load all of it."""
         if wants_json(request):
-            return JSONResponse(asdict(self.state_of(self.row_of(job))))
+            return JSONResponse(asdict(self.state_of(job)))
         found = self.jobs.read_file(job.name, FOUND) if job.state == "done" else {}
-        page = self.page(f"{job.kind}.html", job=job, row=self.row_of(job), found=found, **values)
+        page = self.page(f"{job.kind}.html", job=job, row=self.state_of(job), found=found, **values)
         if job.has_ended and "hx-request" in request.headers:
             page.headers["HX-Refresh"] = "true"
         return page
 
-    def state_of(self, row: Row) -> JobState:
-        """A job as programs read it."""
-        job, folder = row.job, self.jobs.folder(row.job.name)
+    def state_of(self, job: Job) -> JobState:
+        """A job with its progress or its place in the queue, and what it has found."""
+        folder = self.jobs.folder(job.name)
+        url = url_of(job)
         found = self.jobs.read_file(job.name, FOUND) if job.state == "done" else {}
         made = found if job.kind == "synthesise" else {}  # others call other things by these keys
+        waiting = [
+            one.name for one in self.jobs.all() if one.kind == job.kind and one.state == "queued"
+        ]
+        progress = self.jobs.progress(job.name) if job.state == "running" else None
+        now = dict[str, Any]()
+        if progress is not None:
+            is_even = progress.stage == "slices" or job.kind == "train"
+            left = progress.seconds_left(time.time()) if is_even else None
+            percent = round(100 * progress.done / max(1, progress.total))
+            stage = STAGES.get(progress.stage, progress.stage)
+            now = {"stage": stage, "percent": percent, "left": duration(left)}
+        images = [view for view in made.get("views", ()) if view["role"] == "synthesis"]
         return JobState(
             job.name,
-            row.url,
+            url,
             job.kind,
             job.title,
             job.state,
-            row.percent,
-            row.left,
-            for_page(job.why, {}),
-            stated_fits(found),
-            {without_ending(file): f"{row.url}/images/{file}" for file in made.get("images", ())},
-            {file: f"{row.url}/{file}" for file in DOWNLOADS if (folder / file).is_file()},
-            said_of(made.get("warnings", ())),
-            [*made.get("expected", ())],
-            made["use"][1] if made else "",
+            time.strftime("%d %b %H:%M", time.localtime(job.created)),
+            why=for_page(job.why, {}),
+            position=waiting.index(job.name) + 1 if job.name in waiting else 0,
+            patient=job.request.get("patient", found.get("patient", "")),
+            fits=found.get("fits", []),
+            images={
+                without_ending(file): f"{url}/images/{file}" for file in made.get("images", ())
+            },
+            files={file: f"{url}/{file}" for file in DOWNLOADS if (folder / file).is_file()},
+            warnings=made.get("warnings", []),
+            expected=made.get("expected", []),
+            verdict=VERDICTS[made["use"][0]] if made else "",
+            use=made["use"][1] if made else "",
+            windows={view["name"]: (view["low"], view["high"]) for view in images},
+            small=images[0]["small"] if images else "",
+            **now,
         )
 
     def error(self, request: Request, status: int, sentence: str) -> Response:
         """A page with one sentence, in the words of the page."""
         said = for_page(sentence, {})
         if wants_json(request):
-            return JSONResponse(asdict(Refused(said)), status)
+            return JSONResponse({"error": said}, status)
         return self.page("error.html", status, sentence=said)
 
     def add(
@@ -187,34 +181,12 @@ class Site:
         """Lead the browser to the page of a job."""
         return RedirectResponse(url_of(job), SEE_OTHER)
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[JobState]:
         """The jobs that wait or run in their order, then those that have ended, the last first."""
         found = self.jobs.all()
         working = [job for job in found if not job.has_ended]
         ended = [job for job in found if job.has_ended]
-        return [self.row_of(job) for job in [*working, *reversed(ended)]]
-
-    def row_of(self, job: Job) -> Row:
-        """A job with its progress, or its place in the queue."""
-        alike = [other for other in self.jobs.all() if other.kind == job.kind]
-        waiting = [other.name for other in alike if other.state == "queued"]
-        position = waiting.index(job.name) + 1 if job.name in waiting else 0
-        progress = self.jobs.progress(job.name) if job.state == "running" else None
-        if progress is None:
-            found = self.jobs.read_file(job.name, FOUND) if job.state == "done" else {}
-            return Row(
-                job,
-                url_of(job),
-                position,
-                patient=job.request.get("patient", found.get("patient", "")),
-                verdict=VERDICTS[found["use"][0]] if "use" in found else "",
-                small=next((view["small"] for view in found.get("views", ()) if view["small"]), ""),
-            )
-        is_even = progress.stage == "slices" or job.kind == "train"
-        left = progress.seconds_left(time.time()) if is_even else None
-        percent = round(100 * progress.done / max(1, progress.total))
-        stage = STAGES.get(progress.stage, progress.stage)
-        return Row(job, url_of(job), position, stage, percent, duration(left))
+        return [self.state_of(job) for job in [*working, *reversed(ended)]]
 
 
 def url_of(job: Job) -> str:
@@ -252,36 +224,6 @@ def text_in(form: FormData, name: str) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
-def read_options(table: Any, form: FormData, *names: str) -> dict[str, Any]:
-    """The options of a command that a form gives, read and checked as on the command line; empty fields are left out.
-
-    Several values are on a line each, as changes of a recipe are, or else separated by commas or spaces.
-    """
-    hints, found = field_types(table), dict[str, Any]()
-    for name in names:
-        text = text_in(form, name)
-        kind = text_type(hints[name])
-        if not text:
-            continue
-        if kind is bool:
-            found[name] = True
-        elif get_origin(kind) is list:
-            parts = text.splitlines() if "=" in text or name == "changes" else None
-            values = parts or text.replace(",", " ").split()
-            found[name] = read_text(name, [value for value in values if value.strip()], hints[name])
-        else:
-            value = read_text(name, text, hints[name])
-            found[name] = f"{value}" if isinstance(value, Path) else value
-    return found
-
-
-def check_most(options: dict[str, Any], **most: int) -> None:
-    """Raise BadInput for a number above what the page allows."""
-    for name, largest in most.items():
-        if options.get(name, 0) > largest:
-            raise BadInput(f"{name}: expected at most {largest}, found {options[name]}. Change it.")
-
-
 @router.get("/enter", **answers(Entered))
 async def enter(request: Request, site: OfSite, token: str = "") -> Response:
     """Exchange the token of the printed URL for a session. The page leads on by itself.
@@ -295,7 +237,7 @@ async def enter(request: Request, site: OfSite, token: str = "") -> Response:
             WRONG_TOKEN,
             "token: expected the one that the server printed, which one browser can use once, found another or a spent one. Open the newest address in the terminal of the server.",
         )
-    page = JSONResponse(asdict(Entered())) if wants_json(request) else site.page("enter.html")
+    page = JSONResponse({"entered": True}) if wants_json(request) else site.page("enter.html")
     secure = request.headers.get("x-forwarded-proto") == "https"
     page.set_cookie(
         site.settings.cookie, session, httponly=True, samesite="strict", path="/", secure=secure
@@ -307,8 +249,8 @@ async def enter(request: Request, site: OfSite, token: str = "") -> Response:
 def index(request: Request, site: OfSite) -> Response:
     """The form of an upload, the models, and all jobs."""
     if wants_json(request):
-        jobs = [site.state_of(row) for row in site.rows() if row.job.kind in ADDRESSES]
-        return JSONResponse(asdict(Listed([*site.runs], jobs)))
+        jobs = [row for row in site.rows() if row.kind in ADDRESSES]
+        return JSONResponse(asdict(Listed([*site.runs], [*CONTRASTS], jobs)))
     return site.page(
         "index.html",
         runs=list(site.runs),
@@ -325,14 +267,7 @@ def queue(site: OfSite) -> Response:
     return site.page("queue.html", rows=site.rows())
 
 
-_FILES = {"type": "array", "items": {"type": "string", "format": "binary"}}
-
-
-@router.post(
-    "/uploads",
-    **answers(JobState),
-    openapi_extra=form("multipart/form-data", "files", files=_FILES),
-)
+@router.post("/uploads", **answers(JobState), openapi_extra=UPLOAD)
 async def upload(request: Request, site: OfSite) -> Response:
     """Take files, and put the check of which models fit them into the queue."""
     size = 2 * int(request.headers["content-length"])  # the form, and its files
@@ -401,26 +336,12 @@ def check_again(site: OfSite, form: Form, name: str) -> Response:
     return site.go_to(site.jobs.change(name, state="queued", request=again, ended=0.0, attempts=0))
 
 
-@router.post(
-    "/uploads/{name}/synthesise",
-    **answers(JobState),
-    openapi_extra=form(
-        "application/x-www-form-urlencoded",
-        "run",
-        run={"type": "string"},
-        scan={"type": "string"},
-        answer={"enum": ["mean", "sample"]},
-        samples={"type": "integer"},
-        steps={"type": "integer"},
-        sharpness={"type": "number"},
-        seed={"type": "integer"},
-        anyway={"type": "boolean"},
-    ),
-)
+@router.post("/uploads/{name}/synthesise", **asks("synthesise"))
 def synthesise(request: Request, site: OfSite, form: Form, name: str) -> Response:
     """Put a synthesis into the queue: of the inputs that the check found for this model."""
     job = site.find_job(name, ("check",), ("done",))
-    runs, label = site.runs, text_in(form, "run")
+    runs = site.runs
+    label = text_in(form, "run")
     checked = site.jobs.read_file(name, FOUND)
     fits = checked["fits"]
     scan = text_in(form, "scan")
@@ -428,66 +349,43 @@ def synthesise(request: Request, site: OfSite, form: Form, name: str) -> Respons
     fit = next((fit for fit in offered if scan in ("", *fit["used"].values())), None)
     if fit is None or label not in runs:
         raise BadInput("model: expected one that fits the scan, found another. Choose one.")
-    names = ("answer", "samples", "steps", "sharpness", "seed", "anyway")
-    for field in {*form} - {"run", "scan", *names}:
-        hint = did_you_mean(field, names) or "Leave it out."
-        raise BadInput(f"form: expected run, scan, {', '.join(names)}, found '{field}'. {hint}")
-    options = read_options(SynthOptions, form, *names)
-    limits = site.settings.limits
-    check_most(options, samples=limits.samples, steps=limits.steps, seed=LARGEST_SEED)
-    anyway = options.pop("anyway", False)
+    options = FORMS["synthesise"].read(form)
     answers = fit["answers"]
+    anyway = options.pop("anyway", False)
     answer = options.pop("answer", answers[0])
     if answer not in answers:
         raise BadInput(
-            f"prediction: expected {' or '.join(answers)}, found another. Choose one of these."
+            f"answer: expected {' or '.join(answers)}, found another. Choose one of these."
         )
+    settings = {} if answer == "mean" else fit["settings"]
+    idle = [option for option in options if option not in settings]
     # a page hides the fields of a mean prediction, with what they hold
-    idle = options if wants_json(request) or fit["samples"] is None else {}
-    if answer == "mean" and idle:
+    if idle and (answer != "mean" or wants_json(request)):
         raise BadInput(
-            f"form: expected no settings of samples for a mean prediction, which draws none, found {', '.join(idle)}. Leave them empty."
+            f"form: expected settings that have an effect on this prediction ({', '.join(settings) or 'none'}), found {', '.join(idle)}. Leave them out."
         )
-    options = {} if answer == "mean" else _options_of_samples(options, fit)
+    changed = dict[str, Any]()
+    for option, value in options.items():
+        own = settings.get(option, value)
+        if value not in (own, {"kind": own}):  # a list of choices always gives one
+            changed[option] = value
     asked = {
         "run": runs[label],
         "label": label,
         "answer": answer,
-        "has_steps": fit["steps"] is not None,
+        "has_steps": "steps" in settings,
         "check": name,
         "patient": checked["patient"],
         "inputs": fit["inputs"],
         "place": job.request.get("place"),
         "options": {
-            **options,
+            **changed,
             "anyway": anyway,
             "answer": answer if len(answers) > 1 else None,
             "device": site.settings.device,
         },
     }
     return site.add("synthesise", f"{', '.join(fit['targets']).upper()} of {job.title}", asked)
-
-
-def _options_of_samples(options: dict[str, Any], fit: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a sample without those that have no effect; a slider always has a value.
-
-    Raises BadInput for a sharpness that the model or several samples cannot have.
-    """
-    sharpness = options.pop("sharpness", fit.get("sharpness"))
-    if sharpness == fit.get("sharpness"):
-        return options
-    if fit.get("sharpness") is None or not 0 <= sharpness <= 1:
-        raise BadInput(
-            f"sharpness: expected a value from 0 to 1, of a model with a mean prediction and samples, found {sharpness:g}. Leave it as it is."
-        )
-    if sharpness == 0:  # the mean prediction, which draws no noise
-        return {"sharpness": 0.0}
-    samples = options.get("samples") or fit["samples"]
-    if sharpness < 1 and samples > 1:
-        raise BadInput(
-            f"samples: expected 1 with a sharpness below 1, found {samples}. Set the number of samples to 1, or the sharpness to 1."
-        )
-    return {**options, "sharpness": sharpness}
 
 
 @router.get("/jobs/{name}", **answers(JobState))
@@ -514,7 +412,7 @@ def sheet(site: OfSite, name: str) -> Response:
     job = site.find_job(name, ("synthesise",), ("done",))
     rows = site.jobs.read_file(name, SHEET)["rows"]
     found = site.jobs.read_file(name, FOUND)
-    return site.page("sheet.html", job=job, row=site.row_of(job), found=found, rows=rows)
+    return site.page("sheet.html", job=job, row=site.state_of(job), found=found, rows=rows)
 
 
 @router.post("/jobs/{name}/cancel", **answers(Listed))

@@ -39,7 +39,8 @@ def check_server(runs: Sequence[Path | str], options: ServeOptions) -> Server:
     token = options.token
     if options.token_file is not None:
         token = read_token(Path(options.token_file))
-    host, names = options.host, options.name
+    host = options.host
+    names = options.name
     _check_host(host, names, token)
     limits = Limits(
         upload_bytes=int(bytes_of(options.max_upload, "--max-upload")),

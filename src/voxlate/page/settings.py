@@ -21,7 +21,7 @@ class Limits:
     upload_bytes: of one upload, and of the files that its archives unpack to; files: of one upload; ratio: of unpacked
     to packed bytes of an archive; disk_bytes: of the whole data folder; queue: jobs that wait or run; requests: a minute
     and a browser's address; entries: wrong tokens a minute and address; form_bytes: of a form without files;
-    keep_hours: after which uploads and results are removed; check_minutes: after which a check fails; samples, steps: of a synthesis.
+    keep_hours: after which uploads and results are removed; check_minutes: after which a check fails.
     """
 
     upload_bytes: int = 2 * GB
@@ -34,8 +34,6 @@ class Limits:
     form_bytes: int = 64 * 2**10
     keep_hours: float = 24.0
     check_minutes: float = 10.0
-    samples: int = 100
-    steps: int = 1000
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,8 @@ def label_runs(runs: list[str]) -> dict[str, str]:
         if place in found.values():
             continue
         name = run if run.startswith("starter:") else address_of(Path(place)) or Path(place).name
-        label, number = name, 1
+        label = name
+        number = 1
         while label in found:
             number += 1
             label = f"{name} ({number})"

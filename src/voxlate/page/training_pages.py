@@ -1,15 +1,14 @@
 """The pages of cohorts, plans, trainings, calibrations and comparisons; what they show is computed by the jobs, or by reports."""
 
+import shutil
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, Response
 
 from voxlate.base.errors import BadInput
-from voxlate.base.files import lock, write_text
-from voxlate.base.options.table import field_types, text_type
-from voxlate.evaluation.options.calibrate import CalibrateOptions
+from voxlate.page.api import JobState, answers, asks
 from voxlate.page.folders import (
     ROOT,
     below_root,
@@ -18,34 +17,24 @@ from voxlate.page.folders import (
     new_folder,
     place_of,
 )
+from voxlate.page.forms import FORMS
 from voxlate.page.jobs import PLANNED, REPORT, Kind
 from voxlate.page.pages import (
     ADDRESSES,
     Form,
     OfSite,
-    Row,
     Site,
-    check_most,
-    read_options,
     text_in,
 )
 from voxlate.page.words import for_page
-from voxlate.scans.cohorts.patient_names import EACH
-from voxlate.scans.options.layout import presets
-from voxlate.scans.options.prepare import PrepareOptions
-from voxlate.synthesis.options import SynthOptions
-from voxlate.training.options import PlanOptions, TrainOptions
 from voxlate.training.recipe import text as recipe_text
 
 router = APIRouter(prefix="/training")
-SURVEY = ("preset", "pattern", "modalities", "exclude", "register", "resample", "patients", "fixed")
-PLAN = ("minutes", "source", "target", "memory_bytes", "mode", "from_scratch")
-SPLITS = ("val", "test", "train")
 CONTENTS = {"scans": "scans", "prepared": "a prepared cohort", "run": "a run"}
 RESUMED: tuple[Kind, ...] = ("prepare", "train", "calibrate", "compare")
 
 
-@router.get("")
+@router.get("", include_in_schema=False)
 def folders(site: OfSite, place: str = ".") -> Response:
     """The folders below the root; without a root, how to start the server with one."""
     root = site.settings.root
@@ -53,19 +42,17 @@ def folders(site: OfSite, place: str = ".") -> Response:
         "folders.html",
         listing=None if root is None else list_folder(root, place),
         rows=_rows(site),
-        presets=presets(),
-        registrations=get_args(text_type(field_types(PrepareOptions)["register"])),
     )
 
 
-@router.get("/queue")
+@router.get("/queue", include_in_schema=False)
 def training_queue(site: OfSite) -> Response:
     """The jobs of these pages alone, which they ask for every few seconds."""
     return site.page("training_queue.html", rows=_rows(site))
 
 
-def _rows(site: Site) -> list[Row]:
-    return [row for row in site.rows() if row.job.kind not in ADDRESSES]
+def _rows(site: Site) -> list[JobState]:
+    return [row for row in site.rows() if row.kind not in ADDRESSES]
 
 
 def _root(site: Site) -> Path:
@@ -100,49 +87,45 @@ def _add(
     return site.add(kind, title, {**request, "shown": shown})
 
 
-@router.post("/survey")
+@router.post("/survey", **asks("survey"))
 def survey(site: OfSite, form: Form) -> Response:
     """Look at what `prepare` would make of a folder."""
     cohort = _chosen(site, text_in(form, "place"), "scans")
-    options = read_options(PrepareOptions, form, *SURVEY)
-    if (
-        options.get("preset", presets()[0]) not in presets()
-        or options.get("patients", EACH) != EACH
-    ):
-        raise BadInput("form: expected a choice of the lists, found another. Choose one of them.")
-    pattern = options.get("pattern", "")
-    if ".." in pattern or pattern.startswith(("/", "\\")):
-        raise BadInput(
-            "pattern: expected a path below the chosen folder, found another. Write it without '..' and without '/' in front."
-        )
+    options = FORMS["survey"].read(form)
     here = place_of(_root(site), cohort)
     new = "" if here.place == "." else f"{here.place}_prepared"
     shown = {"options": options, "place": here.place, "new": new}
     return _add(site, "survey", f"Look at {here.title}", {"root": str(cohort)}, options, shown)
 
 
-@router.post("/jobs/{name}/prepare")
+@router.post("/jobs/{name}/prepare", **asks("prepare"))
 def prepare(site: OfSite, form: Form, name: str) -> Response:
     """Prepare the cohort of a survey, with its options."""
     asked = site.find_job(name, ("survey",), ("done",)).request
-    cohort, root = asked["arguments"]["root"], _root(site)
+    cohort = asked["arguments"]["root"]
+    root = _root(site)
     prepared = new_folder(root, text_in(form, "folder"), apart_from=Path(cohort))
     arguments = {"root": cohort, "out": str(prepared)}
     shown = {"place": prepared.relative_to(root).as_posix()}
     return _add(site, "prepare", f"Prepare {prepared.name}", arguments, asked["options"], shown)
 
 
-@router.get("/prepared")
+@router.get("/prepared", include_in_schema=False)
 def cohort_page(site: OfSite, place: str) -> Response:
     """A prepared cohort: its table, how its scans are aligned, and the forms of a plan and of a recipe."""
-    root, path = _root(site), _chosen(site, place, "prepared")
+    root = _root(site)
+    path = _chosen(site, place, "prepared")
     from voxlate.page.facts import facts_of_prepared  # see its head
 
     facts = facts_of_prepared(path)
     facts["warnings"] = for_page(facts["warnings"], {str(root): ROOT})
     here = place_of(root, path).place
     return site.page(
-        "prepared.html", place=here, new=_new_run(here), recipes=recipe_text.names(), **facts
+        "prepared.html",
+        place=here,
+        new=_new_run(here),
+        recipes=recipe_text.names(),
+        **facts,
     )
 
 
@@ -151,12 +134,12 @@ def _new_run(prepared: str) -> str:
     return f"{prepared.removesuffix('_prepared')}_run"
 
 
-@router.post("/plan")
+@router.post("/plan", **asks("plan"))
 def plan(site: OfSite, form: Form) -> Response:
     """Plan a training on a prepared cohort."""
     path = _chosen(site, text_in(form, "place"), "prepared")
-    options = {**read_options(PlanOptions, form, *PLAN), "device": site.settings.device}
-    changes = read_options(TrainOptions, form, "changes").get("changes", {})
+    options = {**FORMS["plan"].read(form), "device": site.settings.device}
+    changes = options.pop("changes", {})
     here = place_of(_root(site), path).place
     shown = {"prepared": here, "new": _new_run(here)}
     arguments = {"data": str(path)}
@@ -164,18 +147,16 @@ def plan(site: OfSite, form: Form) -> Response:
     return _add(site, "plan", title, arguments, options, shown, changes=changes)
 
 
-@router.post("/jobs/{name}/start")
+@router.post("/jobs/{name}/start", **asks("start"))
 def start_plan(site: OfSite, form: Form, name: str) -> Response:
     """Train a plan into a new folder, which becomes a planned run that `voxlate train auto` would train, too."""
     prepared = site.find_job(name, ("plan",), ("done",)).request["arguments"]["data"]
     run = new_folder(_root(site), text_in(form, "folder"), apart_from=Path(prepared))
-    with lock(run):
-        for file in sorted((site.jobs.folder(name) / PLANNED).iterdir()):
-            write_text(run / file.name, file.read_text(encoding="utf-8"))
+    shutil.copytree(site.jobs.folder(name) / PLANNED, run, dirs_exist_ok=True)
     return _train(site, run, {"recipe": "auto", "data": prepared, "out": str(run)}, {})
 
 
-@router.post("/recipe")
+@router.post("/recipe", **asks("recipe"))
 def start_recipe(site: OfSite, form: Form) -> Response:
     """Train a shipped recipe, or a TOML file below the root, into a new folder."""
     prepared = _chosen(site, text_in(form, "place"), "prepared")
@@ -187,7 +168,7 @@ def start_recipe(site: OfSite, form: Form) -> Response:
                 "recipe: expected the name of a shipped recipe, or a TOML file below the root folder, found another. Choose one of the list."
             )
         name = str(path)
-    options = read_options(TrainOptions, form, "changes")
+    options = FORMS["recipe"].read(form)
     recipe_text.values_of(name, options.get("changes", {}))  # raises BadInput before the job
     run = new_folder(_root(site), text_in(form, "folder"), apart_from=prepared)
     return _train(site, run, {"recipe": name, "data": str(prepared), "out": str(run)}, options)
@@ -199,22 +180,22 @@ def _train(site: Site, run: Path, arguments: dict[str, Any], options: dict[str, 
     return _add(site, "train", title, arguments, options, {}, run=str(run))
 
 
-@router.post("/further")
+@router.post("/further", **asks("further"))
 def further(site: OfSite, form: Form) -> Response:
     """Train a finished run for more steps or minutes; without both, resume a stopped one."""
     run = _chosen(site, text_in(form, "place"), "run")
-    options = read_options(TrainOptions, form, "steps", "minutes")
+    options = FORMS["further"].read(form)
     if len(options) > 1:
         raise BadInput("steps: expected steps or minutes, found both. Write one of them.")
-    more = {name: f"+{number}" for name, number in options.items()}
+    more = {name: f"+{number.lstrip('+')}" for name, number in options.items()}
     return _train(site, run, {"recipe": str(run)}, more)
 
 
-@router.post("/calibrate")
+@router.post("/calibrate", **asks("calibrate"))
 def calibrate(site: OfSite, form: Form) -> Response:
     """Calibrate a run on held-out patients."""
     run = _chosen(site, text_in(form, "place"), "run")
-    options = _options_of_cases(CalibrateOptions, site, form, "answer")
+    options = {**FORMS["calibrate"].read(form), "device": site.settings.device}
     shown = {"place": place_of(_root(site), run).place}
     arguments = {"run": str(run), "cohort": _cohort(site, form)}
     return _add(site, "calibrate", f"Calibration of {run.name}", arguments, options, shown)
@@ -224,15 +205,7 @@ def _cohort(site: Site, form: Form) -> str:
     return str(_chosen(site, text_in(form, "cohort"), "scans"))
 
 
-def _options_of_cases(table: Any, site: Site, form: Form, *names: str) -> dict[str, Any]:
-    """The options of a command on held-out cases; the split "all" of the form is that of no option."""
-    cases = () if text_in(form, "split") == "all" else ("split",)
-    options = read_options(table, form, *cases, "samples", *names)
-    check_most(options, samples=site.settings.limits.samples)
-    return {**options, "device": site.settings.device}
-
-
-@router.post("/compare")
+@router.post("/compare", **asks("compare"))
 def compare(site: OfSite, form: Form) -> Response:
     """Score the same held-out cases with each chosen run, and compare."""
     places = [text for text in form.getlist("runs") if isinstance(text, str)]
@@ -243,25 +216,25 @@ def compare(site: OfSite, form: Form) -> Response:
     for place in places:
         path = _chosen(site, place, "run")
         runs[place_of(root, path).place.replace("/", "_")] = str(path)
-    options = _options_of_cases(SynthOptions, site, form)
+    options = {**FORMS["compare"].read(form), "device": site.settings.device}
     arguments = {"runs": runs, "cohort": _cohort(site, form)}
     return _add(site, "compare", f"Comparison of {', '.join(runs)}", arguments, options, {})
 
 
-@router.post("/jobs/{name}/stop")
+@router.post("/jobs/{name}/stop", **answers(JobState))
 def stop(site: OfSite, name: str) -> Response:
     """Stop a job: a training saves its state first."""
     return site.go_to(site.jobs.end(name, "cancelled"))
 
 
-@router.post("/jobs/{name}/again")
+@router.post("/jobs/{name}/again", **answers(JobState))
 def again(site: OfSite, name: str) -> Response:
     """Put a stopped or failed job into the queue again, which resumes it."""
     site.find_job(name, RESUMED, ("cancelled", "failed"))
     return site.go_to(site.jobs.change(name, state="queued", ended=0.0, attempts=0, why=""))
 
 
-@router.get("/jobs/{name}")
+@router.get("/jobs/{name}", **answers(JobState))
 def job_page(request: Request, site: OfSite, name: str) -> Response:
     """The page of a job: its progress, and what it found."""
     job = site.read_job(name)
@@ -280,18 +253,18 @@ def job_page(request: Request, site: OfSite, name: str) -> Response:
     )
 
 
-@router.get("/runs")
+@router.get("/runs", include_in_schema=False)
 def run_page(site: OfSite, place: str) -> Response:
     """A run below the root: its curves and pictures, and what can be done with it."""
     facts = _facts_of_run(site, _chosen(site, place, "run"))
     return site.page("train.html", job=None, row=None, found={}, report="", **facts)
 
 
-@router.get("/picture")
+@router.get("/picture", include_in_schema=False)
 def picture(site: OfSite, place: str, name: str) -> Response:
     """A picture of a run's validation."""
     run = _chosen(site, place, "run")
-    from voxlate.page.facts import newest_pictures  # see its head
+    from voxlate.evaluation.reports.page import newest_pictures  # loads matplotlib
 
     for path in newest_pictures(run):
         if path.stem == name:
@@ -304,4 +277,4 @@ def _facts_of_run(site: Site, run: Path) -> dict[str, Any]:
     from voxlate.page.facts import facts_of_run  # see its head
 
     root = _root(site)
-    return for_page({**facts_of_run(root, run), "splits": SPLITS}, {str(root): ROOT})
+    return for_page(facts_of_run(root, run), {str(root): ROOT})

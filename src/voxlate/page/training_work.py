@@ -137,13 +137,3 @@ def _layout(run: Path, cohort: Path) -> Facts:
     if not stated.get("root") or Path(stated["root"]).resolve() != cohort.resolve():
         return {}
     return layout_of(stated)
-
-
-WORKS: dict[str, Callable[[Path, Request, Reporter], Facts]] = {
-    "survey": survey,
-    "prepare": prepare,
-    "plan": plan,
-    "train": train,
-    "calibrate": calibrate,
-    "compare": compare,
-}

@@ -10,13 +10,16 @@ from voxlate.evaluation.intervals.expected import expected_error
 from voxlate.evaluation.scoring.intervals import interval_of, percent
 from voxlate.evaluation.scoring.scored_images import images_in, spread_of
 from voxlate.page.jobs import SHEET, VIEWS
-from voxlate.page.sheet import SMALL, errors_by_region, plane_pictures
+from voxlate.page.sheet import errors_by_region
 from voxlate.scans.formats.io import is_there, read_volume, write_volume
 from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.pictures import data_uri
 from voxlate.scans.images.shown import top_of, window_of
+from voxlate.synthesis.pictures import middle_slices
 from voxlate.synthesis.provenance import provenance_of
 from voxlate.synthesis.result import ENDINGS
 
+SMALL = 64  # pixels along a side of the queue's picture
 Role = Literal["source", "synthesis", "lower", "upper", "width", "spread"]
 
 
@@ -46,17 +49,20 @@ def write_views(case: Path, sources: Mapping[str, Path], folder: Path) -> list[d
     """
     target = folder / VIEWS
     target.mkdir(exist_ok=True)
-    views, rows = list[dict[str, Any]](), list[dict[str, Any]]()
+    views = list[dict[str, Any]]()
+    rows = list[dict[str, Any]]()
     for number, (view, volume) in enumerate(_volumes(case, sources)):
         file = f"{number}_{view.role}{ENDINGS[0]}"
         write_volume(target / file, volume, f"voxlate: {view.role}")
         ends = (view.low, view.high)
         if view.role not in ("lower", "upper"):
             colours = "inferno" if view.role in ("width", "spread") else "gray"
-            pictures = plane_pictures(volume, *ends, colours)
+            slices = middle_slices(volume, *ends)
+            pictures = [data_uri(picture, colours) for picture in slices]
             rows.append({"view": asdict(view), "pictures": pictures})
-        if view.role == "synthesis":
-            view = replace(view, small=plane_pictures(volume, *ends, most=SMALL)[0])
+            if view.role == "synthesis":
+                step = -(-max(slices[0].shape) // SMALL)
+                view = replace(view, small=data_uri(slices[0][::step, ::step]))
         views.append({**asdict(view), "file": file})
     write_json(folder / SHEET, {"rows": rows})
     return views

@@ -13,27 +13,10 @@ from typing import Any
 from markupsafe import Markup
 
 from voxlate.base.errors import BadInput
+from voxlate.base.options.option import FLAG
+from voxlate.page.forms import labels
 from voxlate.scans.cohorts.pseudonyms import without_names
 
-# Options by the settings of the page's forms.
-SETTINGS = {
-    "--preset": "Layout of a public data set",
-    "--pattern": "Path of each scan",
-    "--modalities": "Modalities to keep",
-    "--exclude": "Cases or patients to leave out",
-    "--register": "Register the scans of a case",
-    "--fixed": "Modality whose grid the others are resampled to",
-    "--resample": "Resample the scans of a case to one grid",
-    "--patients": "Every case is a patient of its own",
-    "--minutes": "Minutes of training",
-    "--source": "Input modalities",
-    "--target": "Modalities to synthesise",
-    "--mode": "Prediction",
-    "--memory": "Memory",
-    "--split": "Split",
-    "--samples": "Samples",
-    "--anyway": "Synthesise anyway",
-}
 # What a scan may be.
 CONTRASTS = {
     "t1": "T1",
@@ -61,7 +44,7 @@ SAME = {
     "mra": "tof",
     "ncct": "ct",
 }
-OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+OPTION = re.compile(rf"(?<![\w-]){FLAG.pattern}")
 PARENTHESIS = re.compile(r" ?\([^()]*\)")
 END = re.compile(r"(?<=[.!?]) (?=[A-Z])")
 LEAST_WORDS = 4  # fewer are a name, not a sentence
@@ -76,21 +59,17 @@ def contrast_of(name: str) -> str:
 @cache
 def _of_command_line() -> re.Pattern[str]:
     """An option, or a command line."""
-    from voxlate.commands.cli.commands import app
+    from voxlate.commands.cli import commands  # describes them all
 
-    commands = "|".join(
-        command.name or str(getattr(command.callback, "__name__", ""))
-        for command in app.registered_commands
-    )
-    return re.compile(rf"{OPTION.pattern}|\bvoxlate(?:-run| (?:{commands}))\b")
+    names = "|".join(commands.COMMANDS)
+    return re.compile(rf"{OPTION.pattern}|\bvoxlate(?:-run| (?:{names}))\b")
 
 
 def for_page(value: Any, places: Mapping[str, str]) -> Any:
     """A value whose texts name no absolute path, option or command. places: what stands for some of the paths."""
-    if isinstance(value, Markup):  # a drawing
-        return value
     if isinstance(value, str):
-        return in_settings(without_names(value, places))
+        is_picture = isinstance(value, Markup) or value.startswith("data:image")
+        return value if is_picture else in_settings(without_names(value, places))
     if isinstance(value, list | tuple):
         return [for_page(inner, places) for inner in value]
     if isinstance(value, dict):
@@ -106,7 +85,8 @@ def in_settings(text: str) -> str:
     text = PARENTHESIS.sub(lambda part: "" if named.search(part[0]) else part[0], text)
     refusal = BadInput(text)
     if refusal.fix:
-        finding, advice = refusal.finding, END.split(refusal.fix)
+        finding = refusal.finding
+        advice = END.split(refusal.fix)
     else:
         finding, *advice = END.split(text)
     advice = [OPTION.sub(_setting, sentence) for sentence in advice]
@@ -123,4 +103,5 @@ def in_settings(text: str) -> str:
 
 def _setting(option: re.Match[str]) -> str:
     """The setting of an option, or the option itself where the page has none."""
-    return f"“{SETTINGS[option[0]]}”" if option[0] in SETTINGS else option[0]
+    label = labels().get(option[0])
+    return f"“{label}”" if label else option[0]

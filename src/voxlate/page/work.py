@@ -4,6 +4,7 @@ A crash, a lack of memory or a cancelled job ends this process and not the serve
 when its standard input is closed, which the system does when the server is killed; a training saves its state then.
 """
 
+import importlib
 import os
 import signal
 import sys
@@ -19,9 +20,7 @@ from voxlate.base.errors import BadInput, Stopped
 from voxlate.base.files import lock, read_json, write_json
 from voxlate.base.messages import Message
 from voxlate.commands.api.progress import Reporter
-from voxlate.page.check import check, scans_of
-from voxlate.page.folders import ROOT
-from voxlate.page.jobs import FOUND, JOB, OUTCOME, PROGRESS, Kind, Progress
+from voxlate.page.jobs import FOUND, JOB, OUTCOME, PROGRESS, Kind, Progress, places_of
 from voxlate.page.words import for_page
 
 EVERY_SECONDS = 0.5  # between two writings of the progress
@@ -48,7 +47,10 @@ class ProgressFile:
         """Write the progress of a stage."""
         now = time.time()
         if stage != self.stage or done == 0:
-            self.stage, self.since, self.written, self.begun = stage, now, 0.0, done
+            self.stage = stage
+            self.since = now
+            self.written = 0.0
+            self.begun = done
         if now - self.written < EVERY_SECONDS and done < total:
             return
         self.written = now
@@ -61,22 +63,14 @@ def do_job(
 ) -> None:
     """Do the work of a job, and write what it has found and said for the page, without places of this machine."""
     said = list[Message]()
-    places, reporter = places_of(folder, request), Reporter(progress, said.append)
-    if kind == "check":
-        found = check(folder, request, reporter)
-    elif kind == "synthesise":
-        from voxlate.page.synthesis import (
-            synthesise_case,
-        )  # takes half a second, which a check saves
-
-        found = synthesise_case(folder, request, reporter, places)
-    else:
-        from voxlate.page.training_work import WORKS
-
+    module = kind if kind in SCANS_ALONE else "training_work"
+    if kind not in SCANS_ALONE:
         progress(kind, 0, 1)
-        found = WORKS[kind](folder, request, reporter)
+    # the module of a synthesis takes half a second, which a check saves
+    own = importlib.import_module(f"voxlate.page.{module}")
+    found = getattr(own, kind)(folder, request, Reporter(progress, said.append))
     sentences = [line.on_page for line in said if not line.case or kind not in SCANS_ALONE]
-    write_json(folder / FOUND, for_page({"said": sentences, **found}, places))
+    write_json(folder / FOUND, for_page({"said": sentences, **found}, places_of(folder, request)))
 
 
 def work(folder: Path) -> None:
@@ -106,17 +100,6 @@ def _files_of(kind: str) -> Iterator[None]:
     finally:
         if former is not None:
             os.umask(former)
-
-
-def places_of(folder: Path, request: Mapping[str, Any]) -> dict[str, str]:
-    """What stands for the absolute places in the sentences of a job."""
-    if "root" in request:
-        return {request["root"]: ROOT, str(folder): "the job"}
-    places = {str(scans_of(folder, request)): "the upload", str(folder): "the job"}
-    runs = dict(request.get("runs", {}))
-    if "run" in request:
-        runs[request["label"]] = request["run"]
-    return places | {run: label for label, run in runs.items()}
 
 
 def _end_with_the_server() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image as Picture
 
 from voxlate.base.messages import Message
-from voxlate.scans.images.grid import Volume, canonical
+from voxlate.scans.images.grid import Volume, canonical_view
 from voxlate.scans.images.pictures import (
     Plane,
     palette,
@@ -17,6 +17,7 @@ from voxlate.scans.images.pictures import (
     square_pixels,
     with_lines,
 )
+from voxlate.scans.images.shown import top_of, window_of
 
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 
@@ -32,32 +33,27 @@ def show_case(
 
     mark: the beginning of the names; tile: pixels along each side of a slice.
     """
-    rows = []
+    shown = []
     for name, volume in volumes.items():
-        low, high = np.percentile(volume.data, (0.5, 99.5))
-        text = f"{mark}{name}, {low:.4g} to {high:.4g} {volume.unit}"
-        rows.append((text, _three_planes(volume, low, high, "gray")))
+        ends = window_of(volume)
+        text = f"{mark}{name}, {ends[0]:.4g} to {ends[1]:.4g} {volume.unit}"
+        shown.append((text, volume, ends, "gray"))
         if name in std:
-            spread = std[name]
-            most = float(np.percentile(spread.data, 99.5))
-            text = f"{mark}{name}: standard deviation of the samples, 0 to {most:.4g} {volume.unit}"
-            rows.append((text, _three_planes(spread, 0, most, "inferno")))
+            ends = (0.0, top_of(std[name], volume))
+            text = f"{mark}{name}: standard deviation, 0 to {ends[1]:.4g} {volume.unit}"
+            shown.append((text, std[name], ends, "inferno"))
+    rows = []
+    for text, volume, ends, colours in shown:
+        rows.append((text, [palette(colours)[grey] for grey in middle_slices(volume, *ends)]))
     sheet = sheet_with_labels(rows, PLANES, tile)
     return with_lines(sheet, [str(note) for note in warnings if note.grade != "note"])
 
 
-def _three_planes(
-    volume: Volume,
-    low: float,
-    high: float,
-    colours: str,
-) -> list[np.ndarray]:
-    """The middle slices of a volume in its three planes as pictures [H, W, 3], with square pixels."""
-    in_ras = canonical(volume)
-    pictures = []
+def middle_slices(volume: Volume, low: float, high: float) -> list[np.ndarray]:
+    """The middle slices of a volume in its three planes as greys [H, W], with square pixels."""
+    upright, found = canonical_view(volume), []
     for axis, plane in enumerate(PLANES):
-        middle = plane_of(in_ras.data[0], plane, in_ras.data.shape[1 + axis] // 2)
-        grey = shades(middle, low, max(high, low + 1e-6))
-        image = square_pixels(grey, pixel_mm(in_ras.grid.spacing_mm, plane))
-        pictures.append(palette(colours)[image])
-    return pictures
+        middle = plane_of(upright.data[0], plane, upright.data.shape[1 + axis] // 2)
+        grey = shades(middle, low, high)
+        found.append(square_pixels(grey, pixel_mm(upright.grid.spacing_mm, plane)))
+    return found

@@ -1,4 +1,4 @@
-"""A command is described once, by a function: Python, the command line and `voxlate mcp` are made from it.
+"""A command is described once, by a function: Python, the command line, `voxlate mcp` and the page's forms are made from it.
 
 The modules of this folder import what computes inside their functions, so that --help needs none of it.
 """
@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 from voxlate.base.errors import system_refusal
 from voxlate.base.options import option
@@ -25,7 +25,7 @@ from voxlate.base.options.option import (
     option_of,
     without_notes,
 )
-from voxlate.base.options.table import field_types
+from voxlate.base.options.table import field_types, text_type
 from voxlate.commands.api.progress import Feedback, Reporter, report_to
 
 Place = Path | str
@@ -83,7 +83,8 @@ class Command:
 
     def __call__(self, described: Callable[..., Any]) -> Callable[..., Any]:
         """Add the command, and return the function of Python."""
-        self.described, self.call = described, function(described, self.others)
+        self.described = described
+        self.call = function(described, self.others)
         self.name = self.name or described.__name__.replace("_", "-")
         COMMANDS[self.name] = self
         return _giving(self.gives, self.call) if self.gives else self.call
@@ -186,7 +187,8 @@ def _in_python(own: inspect.Signature, table: Any) -> inspect.Signature:
         if name == "progress":
             parameter = parameter.replace(annotation=Feedback, default=True)
         elif name == "options":
-            kind, named = parameter.POSITIONAL_OR_KEYWORD, parameter.VAR_KEYWORD
+            kind = parameter.POSITIONAL_OR_KEYWORD
+            named = parameter.VAR_KEYWORD
             parameters.append(inspect.Parameter("changes", named, annotation=Any))
             parameter = inspect.Parameter(name, kind, default=None, annotation=table | None)
         parameters.append(parameter)
@@ -223,6 +225,13 @@ def _stated(own: Mapping[str, inspect.Parameter], further: Collection[str] = ())
     return {name: own[name] for name, one in options.items() if one and one.panel in shown}
 
 
+def option_in(parameter: inspect.Parameter) -> Option:
+    """The Option of a parameter that has one."""
+    option = option_of(parameter.annotation)
+    assert option is not None
+    return option
+
+
 def _is_table(annotation: Any) -> bool:
     """Whether a parameter is of an options dataclass."""
     return is_dataclass(annotation) and annotation is not Reporter
@@ -244,6 +253,24 @@ def _fields(table: Any) -> Parameters:
     """The fields of an options dataclass that have an Option: its own first, then those of its bases."""
     keywords = option.parameters_of(table)
     return _stated({name: keywords[name] for name in field_types(table)})
+
+
+def schemas_of(parameters: Parameters) -> dict[str, dict[str, Any]]:
+    """The JSON schemas of arguments and options: their types, ranges, defaults and help."""
+    from voxlate.base.options.check import adapter  # loads pydantic
+
+    helps = dict(line.split(": ", 1) for line in describe(parameters))
+    found = dict[str, dict[str, Any]]()
+    for name, parameter in parameters.items():
+        option = option_in(parameter)
+        kind = text_type(parameter.annotation)
+        is_table = get_origin(kind) is list and option.read is not None
+        stated = {"type": "object"} if is_table else adapter(kind).json_schema()
+        stated |= {"minimum": option.least, "maximum": option.most, "default": parameter.default}
+        stated["description"] = helps[name]
+        absent = (None, (), parameter.empty)
+        found[name] = {key: plain(value) for key, value in stated.items() if value not in absent}
+    return found
 
 
 def plain(value: Any) -> Any:

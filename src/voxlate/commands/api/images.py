@@ -201,7 +201,8 @@ def synthesise(
         fetched = fetch_inputs(texts, to, options)
         texts = fetched.inputs
     selected = select(open_model(runs, options), texts, options)
-    scans, left_out = selected.scans, {**selected.lacking}
+    scans = selected.scans
+    left_out = {**selected.lacking}
     described = partial(
         Syntheses,
         to,
@@ -328,7 +329,7 @@ def _checks(selected: "Selection", progress: Reporter) -> Checks:
     for number, scans in enumerate(selected.scans):
         progress.step("cases", number, len(selected.scans))
         try:
-            cases.append(_check_case(selected.model, scans))
+            cases.append(check_case(selected.model, scans))
         except BadInput as error:
             if len(selected.scans) == 1:
                 raise
@@ -336,12 +337,14 @@ def _checks(selected: "Selection", progress: Reporter) -> Checks:
     return Checks(cases, {**selected.lacking, **left_out})
 
 
-def _check_case(model: "Model", scans: "Scans") -> CheckedCase:
+def check_case(model: "Model", scans: "Scans") -> CheckedCase:
+    """A case as a model would take it."""
     checked = model.check(scans.files, scans.case)
     messages = [*scans.notes, *checked.messages, *model.missing_checks]
     grade = worst_grade(messages)
     verdict = "fits" if grade in (None, "note") else str(grade)
-    inputs, found = checked.inputs, dict[str, dict[str, str]]()
+    inputs = checked.inputs
+    found = dict[str, dict[str, str]]()
     for name, grid in inputs.grids.items():
         unit = inputs.prepared.header.units.get(name, "")
         found[name] = {"file": str(inputs.files[name]), "grid": f"{grid}", "unit": unit}

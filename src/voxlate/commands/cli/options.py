@@ -16,13 +16,12 @@ from voxlate.base.options.option import (
     PANELS,
     Option,
     flag_of,
-    option_of,
     range_of,
     suggestions,
 )
 from voxlate.base.options.table import text_type
 from voxlate.commands.api.console import err, main_process, out, say
-from voxlate.commands.api.entry import Aside, Command, Left, plain
+from voxlate.commands.api.entry import Aside, Command, Left, option_in, plain
 from voxlate.commands.api.progress import Reporter
 from voxlate.commands.cli.app import SuggestingCommand, app, end
 from voxlate.commands.cli.messages import keep_messages
@@ -55,21 +54,18 @@ def add(command: Command) -> None:
         """Read the texts, call the command, and print its result."""
         _run(command, _read(parameters, values))
 
-    ordered = sorted(parameters.values(), key=lambda p: (ARGUMENT, *PANELS).index(_option(p).panel))
+    ordered = sorted(
+        parameters.values(), key=lambda p: (ARGUMENT, *PANELS).index(option_in(p).panel)
+    )
     run.__signature__ = inspect.Signature([*map(_for_typer, ordered)])  # type: ignore[attr-defined]
     run.__doc__ = command.described.__doc__
     app.command(name=command.name, epilog=epilog, cls=SuggestingCommand)(run)
 
 
 def _flag(name: str, option: Option) -> inspect.Parameter:
-    kind, annotation = inspect.Parameter.KEYWORD_ONLY, Annotated[bool, option]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    annotation = Annotated[bool, option]
     return inspect.Parameter(name, kind, default=False, annotation=annotation)
-
-
-def _option(parameter: inspect.Parameter) -> Option:
-    option = option_of(parameter.annotation)
-    assert option is not None
-    return option
 
 
 def _read(parameters: Mapping[str, inspect.Parameter], values: dict[str, Any]) -> dict[str, Any]:
@@ -78,7 +74,8 @@ def _read(parameters: Mapping[str, inspect.Parameter], values: dict[str, Any]) -
 
     read = dict[str, Any]()
     for name, parameter in parameters.items():
-        value, option = values[name], _option(parameter)
+        value = values[name]
+        option = option_in(parameter)
         if value is None or value == []:
             read[name] = parameter.default
         elif isinstance(value, bool):
@@ -91,7 +88,8 @@ def _read(parameters: Mapping[str, inspect.Parameter], values: dict[str, Any]) -
 
 def _run(command: Command, given: dict[str, Any]) -> None:
     """Call a command, and print its result: a document, or lines; what is left undone ends it with code 3."""
-    as_json, verbose = given["as_json"], given.get("verbose", False)
+    as_json = given["as_json"]
+    verbose = given.get("verbose", False)
     folder = given.get("out") or given.get("recipe")
 
     def show_plan(why: Mapping[str, str], place: Path) -> None:
@@ -127,7 +125,9 @@ def _print(line: Any, console: Any, style: str | None = None) -> None:
 
 def _for_typer(parameter: inspect.Parameter) -> inspect.Parameter:
     """A parameter with typer's own annotation in place of ours; typer gives texts, paths and flags."""
-    option, kind, default = _option(parameter), text_type(parameter.annotation), parameter.default
+    option = option_in(parameter)
+    kind = text_type(parameter.annotation)
+    default = parameter.default
     required = default is inspect.Parameter.empty
     is_set = not required and default not in (None, ()) and kind is not bool
     stated: dict[str, Any] = {

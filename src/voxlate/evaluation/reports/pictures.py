@@ -171,7 +171,7 @@ def _of_synthesis(
     modality = synthesis.modality
     values = synthesis.data[0]
     at = _centre(body)
-    shades = display_scale(scale, modality)
+    shades = display_scale(scale, synthesis)
 
     def read_map(path: Path, convert: Conversion) -> Float32:
         """The values of a map of the synthesis on its grid."""
@@ -353,7 +353,7 @@ def _scan(
     """The image of a single scan; scale: by default that of its unit."""
     scale = scale or range_for(scan.unit, float(scan.data.max()))
     values = scale.normalise(scan.data[0], foreground(scan))
-    return CaseImage(role, name, _slices(values, at), display_scale(scale, name))
+    return CaseImage(role, name, _slices(values, at), display_scale(scale, scan))
 
 
 def chequerboard(
@@ -426,7 +426,7 @@ def _centre(body: Bool) -> dict[Plane, int]:
     return {"axial": depth, "coronal": row, "sagittal": column}
 
 
-def display_scale(scale: Range, modality: str) -> ColourScale:
-    """The colours in which images of a range are shown: of a CT a window, of a perfusion map the usual colours."""
-    low, high = shown_range(scale, modality)
+def display_scale(scale: Range, image: Volume) -> ColourScale:
+    """The colours in which an image of a range is shown: of a CT a window, of a perfusion map the usual colours."""
+    low, high = shown_range(scale, image)
     return ColourScale(low, high, PERFUSION_COLOURS.get(scale.unit, "gray"), scale.unit)

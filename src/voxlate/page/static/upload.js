@@ -70,14 +70,10 @@ function showProblem(form, sentence) {
   form.append(problem);
 }
 
-/** The sentence of an answer that refuses: a JSON detail, the element .error of a page, or the plain text. */
+/** The sentence of an answer that refuses: the element .error of a page, or the plain text. */
 function refusal(request) {
   const type = request.getResponseHeader("Content-Type") ?? "";
   const text = request.responseText;
-  if (type.includes("json")) {
-    const { detail } = JSON.parse(text);
-    return typeof detail === "string" ? detail : `The upload was refused (${request.status}).`;
-  }
   if (type.includes("html")) {
     const error = new DOMParser().parseFromString(text, "text/html").querySelector(".error");
     return error?.textContent.trim() ?? `The upload was refused (${request.status}).`;
@@ -125,9 +121,6 @@ function send(form, files) {
   request.addEventListener("abort", () => finish("The upload was cancelled."));
   request.addEventListener("error", () => finish("The connection to voxlate broke; check that it is still running and upload again."));
   request.open("POST", form.action);
-  request.setRequestHeader("X-Requested-With", "voxlate");
-  const token = document.querySelector('meta[name="csrf-token"]');
-  if (token !== null) request.setRequestHeader("X-CSRF-Token", token.content);
   request.send(bodyOf(form, files));
 }
 

@@ -21,11 +21,7 @@ def presets() -> list[str]:
     return shipped_tables(SHIPPED)
 
 
-MAX_VOLUME = Option(
-    "Largest scan that is read. Default: 4GB.",
-    panel=INPUT,
-    metavar="SIZE",
-)
+MAX_VOLUME = Option("Largest scan that is read. Default: 4GB.", panel=INPUT, metavar="SIZE")
 
 
 def allow_volumes(size: str) -> None:
@@ -62,6 +58,7 @@ class Layout:
             "'CASE PATIENT' a line, or each (a patient a case).",
             panel=INPUT,
             metavar="FILE",
+            complete=("each",),
         ),
     ] = None
     allow_outside: Annotated[
@@ -122,9 +119,6 @@ def layout_options(layout: Mapping[str, Any]) -> str:
     named = ""
     for key, value in layout_of(layout).items():
         option = f" --{key.replace('_', '-')}"
-        if value is True:
-            named += option
-            continue
-        values = value if isinstance(value, list | tuple) else [value]
-        named += "".join(f"{option} {shlex.quote(str(text))}" for text in values)
+        for text in value if isinstance(value, list | tuple) else [value]:
+            named += option if text is True else f"{option} {shlex.quote(str(text))}"
     return named

@@ -8,14 +8,14 @@ from typing import Any
 
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import message, read_messages
+from voxlate.commands.api import images
 from voxlate.commands.api.exports import export
-from voxlate.commands.api.images import synthesise
 from voxlate.commands.api.progress import Reporter
 from voxlate.evaluation.intervals.bounds import bound_lines
 from voxlate.evaluation.reports.page import report
 from voxlate.evaluation.usability import usability
-from voxlate.page.check import absolute_inputs, card_of, scans_of
-from voxlate.page.jobs import DICOM_ZIP, OUT, REPORT
+from voxlate.page.check import absolute_inputs, card_of
+from voxlate.page.jobs import DICOM_ZIP, OUT, REPORT, places_of, scans_of
 from voxlate.page.views import write_views
 from voxlate.page.words import for_page
 from voxlate.scans.formats.dicom import is_dicom_folder
@@ -24,26 +24,22 @@ from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.provenance import provenance_of, source_paths
 from voxlate.training.model import load
 
-NO_INTERVALS = "No intervals: the run is calibrated for other settings. Leave the numbers of samples and of steps empty, and the sharpness as it was, for those of the calibration."
+NO_INTERVALS = "No intervals: the run is calibrated for other settings. Leave the settings of the sampling empty for those of the calibration."
 
 
-def synthesise_case(
-    folder: Path, request: Mapping[str, Any], reporter: Reporter, places: Mapping[str, str]
-) -> dict[str, Any]:
-    """Synthesise the images of a case, then write the DICOM series and the report. places: see work.places_of."""
+def synthesise(folder: Path, request: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
+    """Synthesise the images of a case, then write the DICOM series and the report."""
     options = SynthOptions(**request["options"])
     model = load(request["run"], options.device, answer=options.answer)
     try:
         model.with_options(**options.keys).calibration()
     except BadInput as error:  # intervals hold for the settings of their calibration alone
-        chosen = (options.samples, options.steps, options.sharpness)
-        text = (
-            NO_INTERVALS if any(value is not None for value in chosen) else f"No intervals: {error}"
-        )
+        is_chosen = any(value is not None for value in options.keys.values())
+        text = NO_INTERVALS if is_chosen else f"No intervals: {error}"
         reporter.say(message("no-intervals", text))
         options = replace(options, intervals=False)
     inputs = absolute_inputs(request["inputs"], scans_of(folder, request))
-    done = synthesise(model, inputs, folder / OUT, options, progress=reporter)
+    done = images.synthesise(model, inputs, folder / OUT, options, progress=reporter)
     for sentence in done.left_out.values():
         raise BadInput(sentence)
     (case,) = done.folders
@@ -55,13 +51,14 @@ def synthesise_case(
     reporter.step("views", 1, 3)
     missing = _write_dicom(folder, files)
     reporter.step("views", 2, 3)
-    places = {**places, **dict.fromkeys(map(str, model.origins), request["label"])}
+    places = places_of(folder, request)
+    places |= dict.fromkeys(map(str, model.origins), request["label"])
     report(folder / OUT, folder / REPORT, places=places)
     found = {
         "case": case.name,
         "images": [*stated["images"]],
         "views": views,
-        "warnings": [[warning.grade, warning.on_page] for warning in warnings],
+        "warnings": [{"grade": said.grade, "text": said.on_page} for said in warnings],
         "expected": [*filter(None, (view["expected"] for view in views)), *bound_lines([case])],
         "missing": missing,
         "settings": [*_settings(request, stated)],
@@ -89,8 +86,10 @@ def _write_dicom(folder: Path, files: Mapping[str, Path]) -> list[str]:
 
 def _settings(request: Mapping[str, Any], stated: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The settings with which images were synthesised, as their provenance states them."""
-    synth, model = stated.get("synth", {}), stated.get("model", {})
-    samples, sharpness = synth.get("samples", 1), synth.get("sharpness", 1.0)
+    synth = stated.get("synth", {})
+    model = stated.get("model", {})
+    samples = synth.get("samples", 1)
+    sharpness = synth.get("sharpness", 1.0)
     prediction = "sharp (one sample)" if samples == 1 else f"mean of {samples} samples"
     if sharpness < 1:
         prediction = f"sharpness {sharpness:g}, between the mean (0) and a sample (1)"
