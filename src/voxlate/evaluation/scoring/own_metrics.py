@@ -60,13 +60,11 @@ def score_by(key: str, function: Function) -> Score:
 
 def without_value(functions: Collection[str], rows: Iterable[Row]) -> list[Message]:
     """A message on each metric whose score of some image, also in a region or scope, is no finite number."""
-    ends = (
-        (key.rpartition(".")[2], row, value) for row in rows for key, value in row.scores.items()
-    )
     found = grouped(
-        (key, f"{row.method} of {row.case}/{row.modality}")
-        for key, row, value in ends
-        if key in functions and not math.isfinite(value)
+        (end, f"{row.method} of {row.case}/{row.modality}")
+        for row in rows
+        for key, value in row.scores.items()
+        if (end := key.rpartition(".")[2]) in functions and not math.isfinite(value)
     )
     return [
         message(
