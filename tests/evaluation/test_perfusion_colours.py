@@ -34,7 +34,7 @@ SCALES = {  # colours, highest value, unit
     "tmax": ("tmax", 30, "s"),
     "ncct": ("gray", 80, "HU"),
     "cta2": ("gray", 200, "HU"),
-    "ct": ("gray", 240, "HU"),
+    "ct": ("gray", 200, "HU"),  # a narrow body, as a head
     "t1": ("gray", 1, "× peak"),
 }
 

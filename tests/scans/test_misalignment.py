@@ -89,6 +89,7 @@ def test_known_motions_are_found_within_half_a_millimetre_in_nine_of_ten_pairs(e
     assert max(errors) < 0.8
 
 
+@pytest.mark.slow
 def test_the_rigid_motion_of_a_moved_head_is_stated_with_its_direction():
     found, _ = compared(0, ("pd", "t1"), (2.0, -3.0, 1.0), (0, 0, 3.0), coarse=True)
     assert found.rotation_deg == pytest.approx(3.0, abs=0.3)

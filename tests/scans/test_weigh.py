@@ -79,6 +79,7 @@ def test_methods_whose_loss_is_not_of_voxels_refuse_weights():
         recipes.read("cyclegan_3d_t1_t2_small", changes)
 
 
+@pytest.mark.slow
 def test_a_training_says_how_many_cases_have_marked_voxels(cohort, tiny, tmp_path):
     for number in range(6):
         image = nib.load(cohort / f"case{number}" / "t1.nii.gz")

@@ -140,7 +140,7 @@ def test_every_intensity_map_gives_the_same_network_input_both_ways(both_ways, t
         ({"patch": [24, 56, 48]}, {}),
         ({"patch": [24, 56, 48], "stack": 1}, {}),
         ({"patch": [1, 27, 20]}, {"spacing_mm": (20.0, 9.0, 10.0)}),
-        ({}, {"align": "midline"}),
+        pytest.param({}, {"align": "midline"}, marks=pytest.mark.slow),
     ],
 )
 def test_every_preparation_is_repeated_at_synthesis(both_ways, data, preparation):
