@@ -153,7 +153,7 @@ def test_a_scan_that_no_model_takes_is_refused_with_its_reason(server, client_fi
     client = client_file.Client(server)
     odd = nib.Nifti1Image(np.full((4, 4, 4), np.nan, np.float32), np.eye(4))
     nib.save(odd, tmp_path / "t1.nii.gz")
-    with pytest.raises(client_file.VoxlateError, match=r"run: .*t1"):
+    with pytest.raises(client_file.VoxlateError, match="run: "):
         client.synthesise({"t1.nii.gz": (tmp_path / "t1.nii.gz").read_bytes()})
     with pytest.raises(client_file.VoxlateError, match="found none"):
         client.check({"notes.txt": b"no scan"})
