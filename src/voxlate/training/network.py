@@ -55,16 +55,13 @@ class TorchNetwork:
         On a CPU each thread computes patches of its own: all parts of a network then gain, and none waits for another.
         """
         count = min(torch.get_num_threads(), len(patches)) if self.device.type == "cpu" else 1
-        if count == 1:
-            return self._sample(patches, noise)
-        size = -(-len(patches) // count)
-        parts = [slice(start, start + size) for start in range(0, len(patches), size)]
-        with single_threads(count) as pool:
+        if count > 1:
+            size = -(-len(patches) // count)
+            parts = [slice(start, start + size) for start in range(0, len(patches), size)]
             of_parts = [patches[part] for part in parts]
-            images = pool.map(self._sample, of_parts, map(noise.of, parts))
-            return np.concatenate(list(images))
-
-    def _sample(self, patches: Sequence[Patch], noise: NoiseOf) -> Float32:
+            with single_threads(count) as pool:  # there it computes its patches at once
+                images = pool.map(self.sample, of_parts, map(noise.of, parts))
+                return np.concatenate(list(images))
         recipe = self.recipe
         batch = collate([batch_of(patch, recipe.data) for patch in patches]).to(self.device)
         drawn = Noise(noise.seed, noise.items, noise.samples, tiles=noise.tiles)
