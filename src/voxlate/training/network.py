@@ -52,7 +52,7 @@ class TorchNetwork:
     def sample(self, patches: Sequence[Patch], noise: NoiseOf) -> Float32:
         """One sample of each patch in network units, [B, T, D, H, W]; with synth.mirror the mean with the mirrored one.
 
-        On a CPU each thread computes patches of its own: all parts of a network then gain, and none waits for another.
+        On a CPU each thread computes patches of its own: as fast as threads that share them, and on a busy machine none waits.
         """
         count = min(torch.get_num_threads(), len(patches)) if self.device.type == "cpu" else 1
         if count > 1:

@@ -258,7 +258,7 @@ def resample(volume: Volume, grid: Grid, order: Order = 1, fill: float | None = 
 
 
 def _along_axes(values: np.ndarray, steps: np.ndarray, offset: np.ndarray, out: np.ndarray) -> None:
-    """Linear interpolation of values [D, H, W] axis by axis, 4 times as fast as of any affine; the edge is continued."""
+    """Linear interpolation of values [D, H, W] axis by axis, 3 to 5 times as fast as of any affine; the edge is continued."""
     places = []
     for axis, (step, first) in enumerate(zip(steps, offset)):
         last = values.shape[axis] - 1
