@@ -13,7 +13,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from voxlate.base.errors import BadInput, system_refusal
 from voxlate.page.settings import Limits
-from voxlate.scans.formats.archive import MB, Received
+from voxlate.scans.formats.archive import MB, Received, is_archive
 
 SPARE = 1 << 28  # bytes of the disk that uploads leave free
 
@@ -88,7 +88,7 @@ def _write_files(form: FormData, folder: Path, limits: Limits) -> Received:
         if isinstance(file, UploadFile) and file.filename:  # not the choice of no file
             received.write(file.file, file.filename, folder)
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() == ".zip" and path.is_file():
+        if is_archive(path):
             received.unpack(path, path.with_suffix(""))
             path.unlink()
     return received

@@ -13,6 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from voxlate.base.errors import BadInput
+from voxlate.base.messages import reworded
 from voxlate.base.options.option import FLAG
 from voxlate.page.forms import labels
 from voxlate.scans.cohorts.pseudonyms import without_names
@@ -67,14 +68,12 @@ def _of_command_line() -> re.Pattern[str]:
 
 def for_page(value: Any, places: Mapping[str, str]) -> Any:
     """A value whose texts name no absolute path, option or command. places: what stands for some of the paths."""
-    if isinstance(value, str):
-        is_picture = isinstance(value, Markup) or value.startswith("data:image")
-        return value if is_picture else in_settings(without_names(value, places))
-    if isinstance(value, list | tuple):
-        return [for_page(inner, places) for inner in value]
-    if isinstance(value, dict):
-        return {key: for_page(inner, places) for key, inner in value.items()}
-    return value
+
+    def change(text: str) -> str:
+        is_picture = isinstance(text, Markup) or text.startswith("data:image")
+        return text if is_picture else in_settings(without_names(text, places))
+
+    return reworded(value, change)
 
 
 def in_settings(text: str) -> str:
