@@ -8,8 +8,9 @@ import nibabel as nib
 import numpy as np
 
 from voxlate.base.errors import BadInput
-from voxlate.base.slabs import empty, in_slabs, least_and_most, release, slabs
+from voxlate.base.slabs import empty, in_slabs, least_and_most, release
 from voxlate.scans.images.filters import ndimage
+from voxlate.scans.images.numpy_filters import along_axes
 
 Order = Literal[0, 1, 3]  # of an interpolating spline: 0 for labels, 1 is linear, 3 is cubic
 Codes = tuple[int, int]  # of the qform and the sform of a NIfTI header
@@ -192,10 +193,10 @@ def canonical_view(volume: Volume) -> Volume:
 
 def flip_onto(volume: Volume, grid: Grid, tolerance_mm: float = 0.01) -> Volume | None:
     """The volume on `grid` where flips and permutations, which are exact, suffice; else None."""
-    flipped = orient(volume, "".join(nib.orientations.aff2axcodes(grid.affine)))
-    if not same_grid(flipped.grid, grid, tolerance_mm):
+    axes = "".join(nib.orientations.aff2axcodes(grid.affine))
+    if not same_grid(_view_along(volume, axes).grid, grid, tolerance_mm):
         return None
-    return replace(flipped, affine=grid.affine, codes=grid.codes)
+    return replace(orient(volume, axes), affine=grid.affine, codes=grid.codes)
 
 
 def has_voxels_of(grid: Grid, other: Grid) -> bool:
@@ -231,7 +232,7 @@ def resample(volume: Volume, grid: Grid, order: Order = 1, fill: float | None = 
     straight = order == 1 and (turned < STRAIGHT).all()
     for channel, out in zip(volume.data, data):
         if straight:
-            _along_axes(channel, matrix.diagonal(), offset, out)
+            along_axes(channel, matrix.diagonal(), offset, out)
             continue
         spline = channel
         if order > 1:
@@ -255,25 +256,6 @@ def resample(volume: Volume, grid: Grid, order: Order = 1, fill: float | None = 
         data[:, z, outside] = lowest
         release(data)
     return replace(volume, data=data, affine=grid.affine)
-
-
-def _along_axes(values: np.ndarray, steps: np.ndarray, offset: np.ndarray, out: np.ndarray) -> None:
-    """Linear interpolation of values [D, H, W] axis by axis, 3 to 5 times as fast as of any affine; the edge is continued."""
-    places = []
-    for axis, (step, first) in enumerate(zip(steps, offset)):
-        last = values.shape[axis] - 1
-        exact = (step * np.arange(out.shape[axis]) + first).clip(0, last)
-        lower = np.minimum(exact.astype(int), max(0, last - 1))
-        share = (exact - lower).astype(np.float32)
-        places.append((lower, np.minimum(lower + 1, last), share.reshape(-1, *[1] * (2 - axis))))
-    for piece in slabs(out.shape):
-        lower, upper, share = (part[piece] for part in places[0])
-        part = values[lower] + share * (values[upper] - values[lower])
-        for axis, (lower, upper, share) in enumerate(places[1:], 1):
-            below = part.take(lower, axis)
-            part = below + share * (part.take(upper, axis) - below)
-        out[piece] = part
-        release(values, out)
 
 
 def _outside(

@@ -1,7 +1,7 @@
 """The filters of scipy.ndimage that a synthesis needs, with its arguments, in NumPy: SciPy alone is larger than voxlate-run.
 
 Each gives SciPy's result (labels to the bit, other values to the rounding of float32) and takes only the options that
-are used here. What is linear and separable is a product with a matrix along each axis.
+are used here. Blurs and cubic splines are products with a matrix along each axis.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from voxlate.base.errors import BadInput
+from voxlate.base.slabs import release, slabs
 
 Array = np.ndarray
 
@@ -163,10 +164,7 @@ def affine_transform(
         raise _without_scipy("cubic resampling")
     matrix = np.where(np.abs(matrix) < 1e-9, 0.0, matrix)
     if not (matrix - np.diag(np.diag(matrix))).any():
-        for axis, length in enumerate(output_shape):
-            places = matrix[axis, axis] * np.arange(length) + offset[axis]
-            image = _along(image, _linear(places, image.shape[axis], order), axis)
-        output[:] = image
+        along_axes(image, matrix.diagonal(), offset, output, order)
         return
     y, x = np.mgrid[: output_shape[1], : output_shape[2]]
     for z, plane in enumerate(output):
@@ -176,18 +174,29 @@ def affine_transform(
         plane[:] = _interpolate(image, places, order)
 
 
-def _linear(places: Array, length: int, order: int) -> Array:
-    """The matrix [places, length] of linear interpolation, or of the nearest (order 0), between indices of an axis."""
-    places = np.clip(places, 0, length - 1)
-    if order == 0:
-        places = np.floor(places + 0.5)
-    below = np.minimum(np.floor(places).astype(int), max(length - 2, 0))
-    share = places - below
-    rows = np.arange(len(places))
-    matrix = np.zeros((len(places), length))
-    matrix[rows, below] = 1 - share
-    matrix[rows, np.minimum(below + 1, length - 1)] += share
-    return matrix.astype(np.float32)
+def along_axes(image: Array, steps: Array, offset: Array, output: Array, order: int = 1) -> None:
+    """Write the image at the places steps · index + offset, order 0 or 1, a few planes at a time; beyond its edge, it is repeated.
+
+    Axis by axis this takes a fifth to a third of SciPy's time for any affine.
+    """
+    places = []
+    for axis, (step, first) in enumerate(zip(steps, offset)):
+        last = image.shape[axis] - 1
+        exact = (step * np.arange(output.shape[axis]) + first).clip(0, last)
+        if order == 0:
+            exact = np.floor(exact + 0.5)
+        lower = np.minimum(exact.astype(int), max(0, last - 1))
+        share = (exact - lower).astype(np.float32).reshape(-1, *[1] * (image.ndim - 1 - axis))
+        places.append((lower, np.minimum(lower + 1, last), share))
+    for piece in slabs(output.shape):
+        lower, upper, share = (place[piece] for place in places[0])
+        part = image[lower].astype(np.float32, copy=False)
+        part = part + share * (image[upper] - part)
+        for axis, (lower, upper, share) in enumerate(places[1:], 1):
+            below = part.take(lower, axis)
+            part = below + share * (part.take(upper, axis) - below)
+        output[piece] = part
+        release(image, output)
 
 
 def _interpolate(image: Array, places: Sequence[Array], order: int) -> Array:
@@ -219,16 +228,15 @@ def zoom(
     grid_mode: bool = False,
 ) -> Array:
     """The image at other lengths: linear between the centres of boxes (grid_mode), or cubic splines, corner on corner."""
-    for axis, factor in enumerate(factors):
-        old = image.shape[axis]
-        new = round(old * factor)
-        if new == old:
-            continue
-        if grid_mode:
-            matrix = _linear((np.arange(new) + 0.5) * (old / new) - 0.5, old, order)
-        else:
-            matrix = _cubic(old, new)
-        image = _along(image, matrix, axis)
+    lengths = [round(old * factor) for old, factor in zip(image.shape, factors)]
+    if grid_mode:
+        steps = np.array(image.shape) / lengths
+        output = np.empty(lengths, np.float32)
+        along_axes(image, steps, steps / 2 - 0.5, output)
+        return output
+    for axis, new in enumerate(lengths):
+        if new != image.shape[axis]:
+            image = _along(image, _cubic(image.shape[axis], new), axis)
     return image
 
 
