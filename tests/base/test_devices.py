@@ -14,6 +14,7 @@ from voxlate.base.devices import find_device, is_out_of_memory
 from voxlate.base.errors import BadInput
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training import job, train
+from voxlate.training.loop import begin_learner
 from voxlate.training.planning import probe
 from voxlate.training.planning.probe import Limits, Probe
 from voxlate.training.recipe import read, to_dict
@@ -91,12 +92,22 @@ def test_several_processes_cannot_share_mps(has, monkeypatch):
         train.processes("auto")
 
 
-@every_row(("device", "readers"), [("cpu", 0), ("cuda", 4), ("mps", 2), ("xpu", 4)])
+@every_row(("device", "readers"), [("cpu", 0), ("cuda", 12), ("mps", 2), ("xpu", 12)])
 def test_readers_run_ahead_of_every_gpu_and_of_no_cpu(monkeypatch, device, readers):
-    monkeypatch.setattr(job, "cores", lambda: 8)
+    monkeypatch.setattr(job, "cores", lambda: 16)
     assert job._readers(torch.device(device)) == readers
+    assert job._readers(torch.device(device), 4) == min(readers, 3)
     monkeypatch.setattr(job, "cores", lambda: 1)
     assert job._readers(torch.device(device)) == min(readers, 1)
+
+
+@every_row(("steps", "compiles"), [(20_000, False), (20_001, True)])
+def test_only_long_trainings_are_compiled_on_any_device(monkeypatch, steps, compiles):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
+    recipe = read("phantom_t1_to_ct", {"train.steps": f"{steps}"})
+    begin_learner(recipe.build(), recipe.train, torch.device("cpu"), 0)
+    assert bool(compiled) == compiles
 
 
 def test_memory_that_is_free_and_that_was_taken_is_known_of_every_kind(monkeypatch):

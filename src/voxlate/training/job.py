@@ -21,8 +21,9 @@ from voxlate.training.batches.replay import Mixed
 from voxlate.training.recipe import FullStage, Recipe
 from voxlate.training.run import Run
 
-# With MPS, each reader has its own torch in the memory that the GPU shares.
-READERS = {"cuda": 4, "xpu": 4, "mps": 2}
+# Most readers of a process. A reader draws 14 slices of a synthetic head a second, and an H200 trains on over 80. With MPS,
+# each has its own torch in the memory that the GPU shares.
+READERS = {"cuda": 12, "xpu": 12, "mps": 2}
 
 StepCallback = Callable[[str, int, int, Mapping[str, float]], None]
 """Called after every step with the stage's name, steps done, steps in all, and the numbers last logged."""
@@ -122,7 +123,7 @@ class Job:
         else:
             shared = {"batch": size, "rank": rank, "world": world, "moments": moments}
             batches = self._batches(self.cohort, options.length * calls, **shared)
-        workers = _readers(self.device) if options.workers is None else options.workers
+        workers = _readers(self.device, world) if options.workers is None else options.workers
         return DataLoader(
             batches,
             batch_size=None,
@@ -145,6 +146,11 @@ class Job:
         )
 
 
-def _readers(device: torch.device) -> int:
-    """Number of processes that read batches; on a CPU there are none, because they would take cores from the step."""
-    return min(READERS[device.type], cores()) if device.type != "cpu" else 0
+def _readers(device: torch.device, processes: int = 1) -> int:
+    """Number of processes that read batches for each of a training's processes, one core of which computes its steps.
+
+    None on a CPU, because they would take cores from the step.
+    """
+    if device.type == "cpu":
+        return 0
+    return min(READERS[device.type], max(cores() // processes - 1, 1))

@@ -50,6 +50,7 @@ from voxlate.training.weights import make_header, read_header, save_weights
 
 # Shares of a stage after which its steps are corrected to the speed since the share before.
 PACED = (0.1, 0.3, 0.6, 0.85)
+LONG = 20_000  # steps; longer trainings are compiled
 # These slices suffice for a standard deviation to 1 % (paper 004's system uses at least 200).
 CALIBRATION_SLICES = 256
 BOUND_SLICES = 64
@@ -98,8 +99,9 @@ def begin_learner(
     optimisers = {
         turn: options.optimiser.build(method.parameters_of(turn)) for turn in method.turns
     }
-    # Compiling takes half a minute on a CPU and gains 4-20 %. Later steps do not count, because it changes roundings.
-    long = device.type in ("cuda", "xpu") or options.planned > 20_000
+    # Compiling takes half a minute on a CPU, which gains 4-20 %, and over a minute for a GPU beside other work. Later
+    # steps do not count, because it changes roundings.
+    long = options.planned > LONG
     if (long and can_compile(device)) if options.compile is None else options.compile:
         method.net.compile()
     return Learner(method, averaged, optimisers, Epochs(epoch_steps))

@@ -22,6 +22,8 @@ from voxlate.science.nets.interface import Channels
 FEWEST_PRODUCTS = (
     1 << 22
 )  # a tap, for cpu.enlarge_conv: with fewer, its small operations cost more than it saves
+# Asked once, because torch before 2.13 cannot compile the question.
+AUTOCAST = [kind for kind in ("cpu", "cuda", "xpu", "mps") if torch.amp.is_autocast_available(kind)]
 NORM_EPS = 1e-5  # added to a variance; as torch has it
 MAX_PERIOD = 10_000.0  # of the sinusoids: Vaswani et al. 2017, sec. 3.5
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Conv3d, nn.ConvTranspose3d)
@@ -159,8 +161,7 @@ class Norm(nn.GroupNorm):
 
 def exact(device: torch.device) -> AbstractContextManager[object]:
     """Outside autocast, on devices that have it."""
-    known = torch.amp.is_autocast_available(device.type)
-    return torch.autocast(device.type, enabled=False) if known else nullcontext()
+    return torch.autocast(device.type, enabled=False) if device.type in AUTOCAST else nullcontext()
 
 
 class Volumetric(nn.Module):

@@ -172,16 +172,14 @@ class Training:
     ] = "auto"
     compile: Annotated[
         bool | None,
-        setting(
-            "Whether torch.compile compiles the network; unset: on a GPU, and on a CPU for more than 20,000 steps."
-        ),
+        setting("Whether torch.compile compiles the network; unset: for more than 20,000 steps."),
     ] = None
     seed: Annotated[
         int, setting("Random seed of weights, batches, augmentation and noise.", ge=0)
     ] = 0
     workers: Annotated[
         int | None,
-        setting("Number of processes that read data; unset: 4 with a GPU, 0 without.", ge=0),
+        setting("Number of processes that read data; unset: up to 12 with a GPU, 0 without.", ge=0),
     ] = None
     save_every: Annotated[
         int,
