@@ -30,6 +30,7 @@ from voxlate.training.model import load
 
 SAMPLES, STATES = 10, 5
 CONTRASTS = ("flair", "t1", "t1c", "t2")
+DARK = 16  # grey values of background
 COLOURS = 128  # of the picture, which keep it small
 
 
@@ -81,8 +82,13 @@ def umm_csgm(run: Path, head: Path) -> Image.Image:
         given = {name: volume for name, volume in scans.items() if name not in missing}
         made = model.synthesise(given, anyway=True).volumes
         columns.append({name: tile(volume, *ends[name]) for name, volume in made.items()})
+    brain = np.max([*columns[0].values()], axis=(0, -1)) > DARK
+    height, width = (slice(places.min(), places.max() + 1) for places in np.nonzero(brain))
     nothing = np.zeros_like(columns[0]["t1"])
-    rows = [(name, [column.get(name, nothing) for column in columns]) for name in CONTRASTS]
+    rows = [
+        (name, [column.get(name, nothing)[height, width] for column in columns])
+        for name in CONTRASTS
+    ]
     return sheet_with_labels(rows, ("true", *map(str, range(1, len(sets) + 1))), 64)
 
 

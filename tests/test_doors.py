@@ -51,7 +51,7 @@ SHOWN = {"as_json", "verbose", "everything"}
 LAYOUT = "pattern manifest preset patients allow_outside prefer exclude exclude_file max_volume"
 WORKERS = "executor workers address"
 NOT_ON_PAGE = {
-    "calibrate": f"run cohort out bound method regions synth any_truth device allow_code {LAYOUT} {WORKERS}",
+    "calibrate": f"run cohort out out_of_fold bound method regions synth any_truth device allow_code {LAYOUT} {WORKERS}",
     "plan": "data out device",
     "prepare": f"root out dry_run matrix audit audit_cases manifest allow_outside max_volume {WORKERS}",
     "synth": f"run inputs out missing series contrast_of part like synth keep_states batch exact intervals format bids dicom pseudonymise store accept_untrusted device allow_code {LAYOUT} {WORKERS}",

@@ -948,6 +948,7 @@ def calibrate(
     progress: bool | Callable[..., None] | Reporter = True,
     out: str | Path | None = None,
     split: Literal["train", "val", "test"] | None = None,
+    out_of_fold: Sequence[Path | str] = (),
     answer: Literal["mean", "sample"] | None = None,
     samples: int | None = None,
     coverage: float = 0.9,
@@ -997,6 +998,7 @@ def calibrate(
       max_volume: Largest scan that is read. Default: 4GB.
       out: Folder for a copy of a starter with the new calibration.
       split: Split that calibrates: train, val or test.
+      out_of_fold: Another fold of the run's cross-validation: each patient is synthesised by a fold that did not train on them; test patients are left out. One or a list.
       answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
       samples: Number of samples a case, of which mean and standard deviation are written.
       coverage: Share of a new patient's voxels that the intervals contain. Default: 0.9.

@@ -95,6 +95,11 @@ def test_each_case_of_a_cross_validation_is_made_by_the_runs_that_did_not_see_it
     voxlate("evaluate", cv, "--truth", cohort).done()
     in_training = set(split[0]["train"]) & set(split[1]["train"])
     assert set(read_json(cv / "metrics.json")["trained_on"]) == in_training
+    words = ("calibrate", folds[0], cohort, "--out-of-fold", folds[1], "--method", "constant")
+    voxlate(*words, *(f"--exclude={case}" for case in in_training)).done()
+    calibration = load(folds[0]).calibration().header
+    unseen = {*split[0]["train"], *split[0]["val"]} - in_training
+    assert set(calibration.cases) == unseen
 
 
 def test_folds_and_a_fold_are_one_choice(voxlate, prepared, tiny, tmp_path):

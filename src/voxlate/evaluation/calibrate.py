@@ -30,12 +30,15 @@ from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.images.intensity import network_ends
 from voxlate.synthesis.calibration import Calibration, Header, Target
-from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.inputs import by_accepted_names
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.progress import warn_unless_note
 from voxlate.synthesis.scans import in_split
-from voxlate.training.calibration_file import calibration_file, write_calibration
+from voxlate.training.calibration_file import (
+    calibration_file,
+    read_calibration,
+    write_calibration,
+)
 from voxlate.training.run import software
 from voxlate.training.starter import copy_model, run_folder
 from voxlate.training.starters.names import PREFIX, is_starter, name_of
@@ -60,10 +63,13 @@ def calibrate(
     margin for fewer would be most of the range). regions: parts of the body by a rule ("vessels": "cta>150"), in
     addition to those of the unit and of label maps. A completion is calibrated for one missing modality, each in turn
     left out of cases that have all. A stopped calibration resumes. any_truth: cases whose truth cannot be that of their image count, too. by_tissue: whether each tissue of images in HU holds the
-    coverage, as patients show it; synthetic heads show too small errors in soft tissue. Raises
-    BadInput where the model is an ensemble or was trained on one of the cases, and where the cases are too few.
+    coverage, as patients show it; synthetic heads show too small errors in soft tissue. Of an ensemble, the first model is
+    calibrated; those of its cases that trained it are synthesised by another one. Raises
+    BadInput where all models were trained on one of the cases, and where the cases are too few.
     """
     asked = merge(CalibrateOptions, options, changes)
+    models = [member.without_intervals() for member in model.members]
+    model = model.members[0]
     _check(model, asked)
     labels = sorted(set[str]().union(*(case.labels for case in cases)))
     units, names = model.facts.units, model.facts.data.target
@@ -72,14 +78,12 @@ def calibrate(
     }
     path = _calibration_path(model, warn)
     with lock(path.parent):
-        job = CalibrationJob(model.without_intervals(), path, rules, asked.seed, asked.anyway)
+        job = CalibrationJob(models, path, rules, asked.seed, asked.anyway)
         executor = choose_executor(asked, asked.device, warn)
         data = collect_cases(job, cases, executor, progress, warn, any_truth=asked.any_truth)
         write_calibration(path, _fit(model, data, rules, asked, progress, by_tissue))
         shutil.rmtree(path.with_suffix(PARTS), ignore_errors=True)
-    calibration = model.calibration()
-    assert calibration is not None
-    return calibration
+    return read_calibration(path)
 
 
 def _fit(
@@ -135,8 +139,6 @@ def _check(model: Model, asked: CalibrateOptions) -> None:
         raise BadInput(
             f"calibrate: expected a coverage in whole percents and a confidence, from 0.5 to below 1, found {coverage:g} and {confidence:g}. Change them."
         )
-    if isinstance(model, Ensemble):
-        raise BadInput("calibrate: expected one run, found an ensemble. Calibrate a single run.")
     if model.facts.synth.contrast:
         raise BadInput(
             f"{model.origin}: expected images in the unit of the training for a calibration, found synth.contrast, which moves them to another. Leave it out."
@@ -178,10 +180,15 @@ def own_copy(run: Path | str, out: Path | str | None) -> Path | str:
 
 
 def find_calibration_cases(model: Model, cohort: Path, asked: CalibrateOptions) -> list[CaseFiles]:
-    """The cases of a split of a cohort; the fold of the run's training has priority over the cohort's splits."""
+    """The cases of a split of a cohort; the fold of the run's training has priority over the cohort's splits.
+
+    Out of fold, those that are not for test.
+    """
+    recorded = model.facts.splits if asked.out_of_fold else {}
     cases = [
         replace(case, files=by_accepted_names(case.files, model.facts.accepts)[0])
         for case in in_split(model, find_cohort(cohort, asked).cases, asked.split)
+        if recorded.get(case.case) != "test"
     ]
     if not cases:
         of_split = f" of the split {asked.split}" if asked.split else ""

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +44,9 @@ PARTS = ".parts"  # of the folder that keeps the data of cases until the calibra
 Rules = Mapping[str, Mapping[str, str]]
 """The rules of regions, by target and name."""
 
+Parts = tuple[Mapping[str, Mapping[str, Any]], list[Patches], int]
+"""The voxels of a case by target, its patches, and the number of its planes."""
+
 
 class InTraining(BadInput):
     """A patient of the training is among the held-out patients."""
@@ -52,15 +56,21 @@ class InTraining(BadInput):
 class CalibrationJob:
     """Synthesises held-out cases, and keeps what a calibration needs of each in a file.
 
-    The result of a case is the hashes of its files. file: of the calibration; rules: of regions, by target and name.
+    The result of a case is the hashes of its files. models: the one that is calibrated, and others that synthesise the
+    cases on which it was trained; file: of the calibration; rules: of regions, by target and name.
     """
 
-    model: Model
+    models: Sequence[Model]
     file: Path
     rules: Rules
     seed: int
     anyway: bool
     uses_network: bool = True
+
+    @property
+    def model(self) -> Model:
+        """The model that is calibrated."""
+        return self.models[0]
 
     @property
     def folder(self) -> Path:
@@ -78,7 +88,8 @@ class CalibrationJob:
                 name: content_hash(path) for name, path in sorted({**files, **labels}.items())
             }
             if self.read(case, content) is None:
-                self._synthesise(case, files, content, context)
+                path, digest = self._place(case, content)
+                write_case(path, digest, *self._held_out(case, files, context))
             return content
 
         return work
@@ -91,8 +102,8 @@ class CalibrationJob:
 
     def _place(self, case: CaseFiles, content: Mapping[str, str]) -> tuple[Path, str]:
         """The file of a case's data, and a hash of all that decides them."""
-        model = self.model
-        weights, synth = model.facts.weights_hash, model.synthesis_options
+        weights = [model.facts.weights_hash for model in self.models]
+        synth = self.model.synthesis_options
         options = (weights, synth, self.seed, content, self.rules, BODY_VOXELS, PLANES)
         digest = hashlib.sha256(repr(options).encode()).hexdigest()[:16]
         return self.folder / f"{case.case}.{digest}.safetensors", digest
@@ -111,14 +122,21 @@ class CalibrationJob:
             files[MASK] = case.mask
         return files
 
+    def _held_out(self, case: CaseFiles, files: Mapping[str, Path], context: Context) -> Parts:
+        """The data of a case by the first model that did not train on it; raises InTraining if all of them did."""
+        *others, last = (replace(self, models=[model]) for model in self.models)
+        for job in others:
+            with suppress(InTraining):
+                return job._synthesise(case, files, context)
+        return last._synthesise(case, files, context)
+
     def _synthesise(
         self,
         case: CaseFiles,
         files: Mapping[str, Path],
-        content: Mapping[str, str],
         context: Context,
-    ) -> None:
-        """Write the data of a case: of a completion, with each target left out in turn."""
+    ) -> Parts:
+        """The data of a case: of a completion, with each target left out in turn."""
         model = self.model
         facts = model.facts
         scans = {name: read_volume(file, name) for name, file in files.items()}
@@ -154,7 +172,7 @@ class CalibrationJob:
                     generator,
                 )
             patches.append(patches_in(facts, prepared, sources))
-        write_case(*self._place(case, content), voxels, patches, len(planes))
+        return voxels, patches, len(planes)
 
     def _truths(
         self,
@@ -214,7 +232,7 @@ class CalibrationJob:
         """Raise InTraining for a patient of the training, whatever it is called; warn of an equal name."""
         if is_in_training(self.model.facts, prepared, prepared.arrays, digests):
             raise InTraining(
-                f"calibrate: expected patients that training did not see, found {case}, which was in it (by the voxels of its scans): errors there are smaller than of a new patient. Give --split val, or another cohort."
+                f"calibrate: expected patients that training did not see, found {case}, which was in it (by the voxels of its scans): errors there are smaller than of a new patient. Give --split val, all folds of its cross-validation (--out-of-fold), or another cohort."
             )
         if self.model.facts.splits.get(case) == "train":
             text = (

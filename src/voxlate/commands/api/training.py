@@ -436,6 +436,7 @@ def _fitted_lines(fitted: Fitted, run: Any, options: CalibrateOptions) -> Iterat
     """
     calibrate RUN COHORT --split val --samples 8
     calibrate RUN COHORT --split val --answer mean
+    calibrate CV/fold0 COHORT --out-of-fold CV/fold1 --out-of-fold CV/fold2
     synth RUN NEW --out OUT --samples 8
     """,
     lines=_fitted_lines,
@@ -459,6 +460,7 @@ def calibrate(
     from voxlate.evaluation.calibrate import calibrate as fit_intervals
     from voxlate.evaluation.calibrate import find_calibration_cases, own_copy
     from voxlate.evaluation.intervals.summary import sentences, table
+    from voxlate.synthesis.ensemble import Ensemble
     from voxlate.synthesis.model import Model
     from voxlate.training.calibration_file import calibration_file
     from voxlate.training.model import load
@@ -468,8 +470,9 @@ def calibrate(
         if isinstance(run, Model):
             model, options = run, replace(options, device=f"{run.device}")
         else:
-            place = own_copy(run, options.out)
-            model = load(place, options.device, options.allow_code, options.answer)
+            runs = [own_copy(run, options.out), *options.out_of_fold]
+            own = (options.device, options.allow_code, options.answer)
+            model = Ensemble([load(one, *own) for one in runs])
         keys = {"samples": options.samples, **(options.synth or {})}
         model = model.with_options(options.allow_code, **keys)
         cases = find_calibration_cases(model, Path(cohort), options)
@@ -479,5 +482,5 @@ def calibrate(
             shutil.rmtree(new, ignore_errors=True)
         raise
     header, samples = fitted.header, model.facts.synth.samples
-    path = calibration_file(model)
+    path = calibration_file(model.members[0])
     return Fitted(path, fitted.entry, table(header), sentences(header), samples)

@@ -1,6 +1,6 @@
 """Options of `calibrate`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,6 +23,14 @@ class CalibrateOptions(Layout, ExecutorOptions):
         Literal["train", "val", "test"] | None,
         Option("Split that calibrates: train, val or test.", panel=MAIN),
     ] = None
+    out_of_fold: Annotated[
+        Sequence[Path | str],
+        Option(
+            "Another fold of the run's cross-validation: each patient is synthesised by a fold that did not train on them; test patients are left out. Repeatable.",
+            panel=MAIN,
+            takes=list[Path],
+        ),
+    ] = ()
     answer: Annotated[Literal["mean", "sample"] | None, ANSWER] = None
     samples: Annotated[int | None, SAMPLES] = None
     coverage: Annotated[

@@ -19,11 +19,9 @@ from voxlate.base.config import Counts, setting, settings
 from voxlate.science.nets import cpu
 from voxlate.science.nets.interface import Channels
 
-FEWEST_PRODUCTS = (
-    1 << 22
-)  # a tap, for cpu.enlarge_conv: with fewer, its small operations cost more than it saves
-# Asked once, because torch before 2.13 cannot compile the question.
-AUTOCAST = [kind for kind in ("cpu", "cuda", "xpu", "mps") if torch.amp.is_autocast_available(kind)]
+# Of a tap, for cpu.enlarge_conv: with fewer, its small operations cost more than it saves.
+FEWEST_PRODUCTS = 1 << 22
+AUTOCAST = ("cpu", "cuda", "xpu", "mps")  # torch is not asked: before 2.13 it cannot compile that
 NORM_EPS = 1e-5  # added to a variance; as torch has it
 MAX_PERIOD = 10_000.0  # of the sinusoids: Vaswani et al. 2017, sec. 3.5
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Conv3d, nn.ConvTranspose3d)
@@ -153,9 +151,8 @@ class Norm(nn.GroupNorm):
         if cpu.usable(h):
             return cpu.group_norm(h, self.weight, self.bias, self.num_groups, self.eps, self.silu)
         with exact(h.device):  # autocast would cast the whole map to float32 and back
-            weight = self.weight.to(h.dtype)
-            bias = self.bias.to(h.dtype)
-            h = F.group_norm(h, self.num_groups, weight, bias, self.eps)
+            own = self.weight.to(h.dtype), self.bias.to(h.dtype)
+            h = F.group_norm(h, self.num_groups, *own, self.eps)
             return F.silu(h) if self.silu else h
 
 
