@@ -70,6 +70,7 @@ def test_two_images_of_one_case_are_no_choice_and_other_names_no_images(truths, 
         (lambda ct: ct + 1024, "shifted-hu"),
         (lambda ct: (ct + 1000) / 2000, "not-hu"),
         (lambda ct: ct[:, ::-1], "unlike-truth"),
+        (lambda ct: ct, "truth-is-image"),
         (lambda ct: 0.8 * ct + 100, None),
     ],
 )

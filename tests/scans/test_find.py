@@ -4,6 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from dicom_slices import item, save
 from rows import every_row
 from scans import touch
 from voxlate.base.errors import BadInput
@@ -125,6 +126,8 @@ def test_a_dicom_folder_is_a_modality(tmp_path):
     (tmp_path / "a" / "mr" / "IM0001").write_bytes(bytes(128) + b"DICM")
     (tmp_path / "a" / "notes").mkdir()
     (tmp_path / "a" / "notes" / "text").write_text("no image")
+    report = item(SOPClassUID="1.2.3", SOPInstanceUID="1.2.4", Modality="SR")
+    save(report, tmp_path / "a" / "report" / "0001.dcm")
     (case,) = find_cohort(tmp_path).cases
     assert case.files == {"ct": tmp_path / "a" / "ct", "mr": tmp_path / "a" / "mr"}
 

@@ -110,9 +110,3 @@ def test_over_the_folds_each_patient_validates_once_and_the_test_patients_never(
         assert {name for name, split in one.items() if split == "train"} == learning - part
         assert {name for name, split in one.items() if split == "test"} == set(splits) - learning
     assert folds[2] == fold_splits(dict(reversed(splits.items())), 2, "cohort")
-
-
-@pytest.mark.parametrize("fold", [-1, 5])
-def test_there_are_five_folds(fold):
-    with pytest.raises(BadInput, match=f"expected 0 to 4, found {fold}"):
-        fold_splits(dict.fromkeys("abcdef", "train"), fold, "cohort")

@@ -358,7 +358,9 @@ def as_volume(scan: Scan, modality: str) -> Volume:
 
 
 def _check_plain(values: Any, modality: str) -> None:
-    """Raise BadInput for an array that masks voxels, or is complex: masks and phases would be lost silently."""
+    """Raise BadInput for an array that masks voxels, is complex (masks and phases would be lost silently), or is empty."""
+    if not np.size(values):
+        raise BadInput(f"{modality}: expected voxels, found an empty array. Give a scan.")
     if np.ma.is_masked(values):
         raise BadInput(
             f"{modality}: expected an array in which no voxel is masked, found a masked one. Fill these voxels (array.filled(0)), and give the mask as a scan called '{MASK}'."

@@ -225,7 +225,7 @@ def notes_on_starter(
     name = f"starter:{starter['name']}"
     trained = f"Synthesised by {name}, which was trained on {starter['trained_on']}."
     yield "starter", f"{trained} Lesions may be missing from the image, or look healthy."
-    fit = f"Fit intervals on real cases: voxlate calibrate {name} COHORT --out RUN."
+    fit = f"Fit intervals on real cases with all its scans: voxlate calibrate {name} COHORT --out CALIBRATED."
     if calibration is None:
         yield "no-intervals", f"No intervals: the starter has none for such images. {fit}"
     elif widening := describe_widening(calibration.entry):

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from voxlate.base.arrays import Bool
-from voxlate.base.errors import plural, system_refusal
+from voxlate.base.errors import BadInput, plural, system_refusal
 from voxlate.base.files import SYNTHETIC
 from voxlate.base.hub import address_of
 from voxlate.base.messages import Message, Say, message
@@ -184,6 +184,8 @@ class Model:
         case that `check` grades "do not trust". options: as in the recipe's [synth] (samples, steps, ...). Raises DoNotTrust
         for such a case, and BadInput where a scan is missing, or scans do not fit together.
         """
+        if not isinstance(anyway, bool):
+            raise BadInput(f"anyway: expected True or False, found {anyway!r}. Change it.")
         model = self.with_options(**options) if options else self
         said = list[Message]()
         try:

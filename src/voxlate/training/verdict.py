@@ -18,6 +18,7 @@ Errors = Mapping[str, float]  # by case
 SYNTHESIS = "synthesis"  # the answer of rows that are no naive baseline
 METRIC = "mae"
 TIE = 0.005  # share of the baseline's error below which a difference prints as 0 %
+ONE_WORSE = 0.05  # share by which a synthesis of one patient is worse
 SYMBOLS: Mapping[Outcome, str] = {"better": "✓", "unclear": "?", "worse": "✗", "unknown": "–"}
 STYLES: Mapping[Outcome, str] = {
     "better": "bold green",
@@ -145,7 +146,8 @@ def _judge(pair: _Pair, unit: str, where: str) -> tuple[Outcome, str]:
     patients = f"{pair.lower_on} of {plural(size, 'patient')}"
     side = "lower" if share > 0 else "higher"
     means = f"MAE {ours}, {where}, {side} by {by} on average, lower for {patients}"
-    if share <= -TIE and 2 * (pair.synthesis > pair.naive).sum() > size:
+    least = ONE_WORSE if size == 1 else TIE
+    if share <= -least and 2 * (pair.synthesis > pair.naive).sum() > size:
         alone = "; one patient does not represent others" if size == 1 else ""
         return "worse", f"WORSE THAN {best}: do not use; {means}{alone}"
     p = wilcoxon_p(pair.synthesis, pair.naive)

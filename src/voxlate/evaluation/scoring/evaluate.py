@@ -42,7 +42,7 @@ from voxlate.evaluation.scoring.distances import (
 )
 from voxlate.evaluation.scoring.evaluators import Evaluator
 from voxlate.evaluation.scoring.features import Vectors, features_for
-from voxlate.evaluation.scoring.foreign_images import value_messages
+from voxlate.evaluation.scoring.foreign_images import equal_images, value_messages
 from voxlate.evaluation.scoring.frame import HEAD, Table, frame_of
 from voxlate.evaluation.scoring.intervals import has_ends
 from voxlate.evaluation.scoring.metrics import METRICS, ImagePair
@@ -126,7 +126,8 @@ def evaluate(
     scored = _leave_out(every, faults, asked)
     rows = [*chain.from_iterable(result.rows for result in scored.values())]
     _check_areas(rules, rows)
-    messages = check_scale({item.label: result.truth for item, result in scored.items()})
+    truths = {item.label: result.truth for item, result in scored.items()}
+    messages = [*check_scale(truths), *equal_images(truths)]
     messages += [*cautions, *_recognised(images.recognised), *_outliers(rows)]
     messages += without_value(own, rows)
     for item, result in scored.items():

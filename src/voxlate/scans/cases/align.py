@@ -57,7 +57,7 @@ class Preparation:
     def __post_init__(self) -> None:
         if self.spacing_mm and not min(self.spacing_mm) > 0:
             raise BadInput(
-                f"--spacing: expected three lengths above 0 mm (x y z), found {_in_xyz(self.spacing_mm)}. Change it."
+                f"--spacing: expected three lengths above 0 mm, found {_in_xyz(self.spacing_mm)} (x y z). Change it."
             )
         if not self.matrix:
             return

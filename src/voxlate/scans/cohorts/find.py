@@ -49,7 +49,7 @@ from voxlate.scans.cohorts.slice_lists import (
     slices_of,
     take_patients,
 )
-from voxlate.scans.formats.dicom import is_dicom_folder
+from voxlate.scans.formats.dicom import holds_image, is_dicom_folder
 from voxlate.scans.formats.io import (
     endings_by_name,
     holds_slices,
@@ -311,8 +311,10 @@ def _cases_by_path(
     if not every:  # folders of scans have previews of these endings
         every = sorted(_image_paths(root, folders, PICTURE.named_endings))
     images = [path for path in every if not fits_any(path, skip)]
+    others = [path for path in images if (root / path).is_dir() and not holds_image(root / path)]
     synthetic = [path for path in images if _is_synthesised(root, path)]
-    paths = [path for path in images if path not in synthetic and choice.keep_file(path)]
+    left_out = {*others, *synthetic}
+    paths = [path for path in images if path not in left_out and choice.keep_file(path)]
     if not paths:
         raise _no_images(root, folders, kinds)
     unmatched = list[str]()
@@ -345,6 +347,7 @@ def _cases_by_path(
     _note(found.unclaimed, sorted(skipped), "images of names or folders that the layout skips")
     _note(found.unclaimed, unmatched, "scans that no pattern claims")
     _note(found.unclaimed, synthetic, "images that were synthesised")
+    _note(found.unclaimed, others, "DICOM objects that are no images")
     _note(found.unread, found.without_scan, "cases of label maps or a mask without a scan")
     found.unread += _folders_without_images(root, cases, folders, kinds)
     return [case for case in cases if case.files]

@@ -184,6 +184,14 @@ def _no_warnings() -> warnings.catch_warnings:
     return warnings.catch_warnings(action="ignore")
 
 
+def holds_image(folder: Path) -> bool:
+    """Whether a folder of DICOM objects has an image; one that cannot be read counts, so that its reader says so."""
+    try:
+        return next(_read_headers(folder), None) is not None
+    except BadInput:
+        return True
+
+
 def list_series(folder: Path) -> list[SeriesInfo]:
     """The image series in a folder, by one pass over its headers; contours, reports and notes are skipped."""
     with _no_warnings():

@@ -13,7 +13,7 @@ from voxlate.checks.audit import SHOW_ANATOMY, distances
 from voxlate.checks.intensity_checks import check_one_scale
 from voxlate.scans.cases.case_header import FOREGROUND_OF, CaseHeader
 from voxlate.scans.cases.prepared import Cohort, Entry
-from voxlate.scans.images.statistics import PERCENTILES, Distribution
+from voxlate.scans.images.statistics import PERCENTILES, Distribution, Statistics
 
 GREY_LEVELS = 255  # largest value of pictures with 8 bits
 LEVELS = (10, 75, 90)  # percentiles of all voxels, in air and in the body
@@ -22,6 +22,7 @@ OFFSET_HU = 600  # difference of percentiles above which a scan lacks the offset
 AIR_HU = (-800, -200)
 NARROWEST_HU = 50  # a body contains fat, water and bone, so it varies by more
 EDGE = PERCENTILES.index(10)
+NOTHING = 1e-4  # of the largest value: nibabel writes zeros of a scaled scan as 1e-5 of it
 
 
 @dataclass(frozen=True)
@@ -187,9 +188,15 @@ def _scan(name: str, everyone: Sequence[CaseHeader]) -> Scan:
         reach=max(case.foreground.at(99.9) for case in statistics),
         depth=min(case.foreground.at(0.1) for case in statistics),
         farthest=max(headers, key=lambda header: header.statistics[name].foreground.at(99.9)).case,
-        empty=all(0 in case.all.percentiles[EDGE:] for case in statistics),
+        empty=all(map(_shows_nothing, statistics)),
         contrast=float(np.std([_shape(case.foreground) for case in statistics], axis=0).max()),
     )
+
+
+def _shows_nothing(case: Statistics) -> bool:
+    """Whether a part of a scan is 0, but for what a program that cuts scans adds."""
+    edges = np.abs(case.all.percentiles[EDGE:])
+    return bool(edges.min() <= NOTHING * edges.max())
 
 
 def _shape(inside: Distribution) -> list[float]:

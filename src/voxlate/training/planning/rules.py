@@ -516,11 +516,11 @@ def average_decay(steps: int) -> float:
 
 def reasons_for_training(train: Tables, width: int) -> dict[str, str]:
     """The reasons for the keys of a table `train`."""
-    steps, rate = train["steps"], train["optimiser"]["lr"]
+    rate, share = train["optimiser"]["lr"], 1 / (1 - train["ema"]) / train["steps"]
     return {
-        "train.ema": f"an average over the last {1 / (1 - train['ema']):.0f} of {steps:,} steps",
+        "train.ema": f"an average over the last {share:.0%} of the steps",
         "train.optimiser.kind": "muon for regressions, adamw for diffusions: measured in docs/reference/measured.md",
-        "train.optimiser.lr": f"{rate:g} for {steps:,} steps at width {width}, held over {HELD:.0%}, then falling to 0",
+        "train.optimiser.lr": f"{rate:g} at width {width}, held over {HELD:.0%} of the steps, then falling to 0",
     }
 
 

@@ -158,6 +158,7 @@ def begin_from(starter: Starter, draft: Draft, windows: Mapping[str, Ends]) -> N
     for name in tables["intensity"]:
         if _is_in_usual_unit(facts.scans[name]):
             tables["intensity"][name] = own["intensity"][name]
+            why[f"intensity.{name}"] = f"that of {starter.start_from}"
     tables["net"] = own["net"]
     why["net"] = f"that of {starter.start_from}"
     augment, shapes = data["augment"], own["data"].get("augment", {})
