@@ -1,6 +1,6 @@
 """A thumbnail of a scan, by which scans of one case, of other cases, and truths are compared: one picture, one similarity."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations, product
 
@@ -22,6 +22,7 @@ SMALLEST = 16  # rows and columns; fewer show no body
 INSIDE = 0.6  # of the half axes of a body's box; beyond, the outline is what all bodies share
 MARGIN = 0.05  # of the body's box, around it
 BORDER_SHARE = 0.02  # of a scan that a constant at its border fills, if it pads the scan
+CUT_OUT = 0.2  # share of voxels that have the constant around a body that was cut out
 GAP = 0.5  # of the range of the other values, between these and the constant
 AXES = "DHW"
 
@@ -66,7 +67,8 @@ def _thumbnail(array: AnyArray, shared: Ends, spacing_mm: tuple[float, float, fl
     values = _on_lattice(array, [(0, length) for length in array.shape])
     padding = _padding(values)
     scanned = values if padding is None else values[values != np.float32(padding)]
-    depth, height, width = ((end - first) * mm for (first, end), mm in zip(own, spacing_mm))
+    shown = _body_box(array, above=_constant_floor)
+    depth, height, width = ((end - first) * mm for (first, end), mm in zip(shown, spacing_mm))
     return Thumbnail(
         values,
         values > otsu(scanned),
@@ -77,11 +79,17 @@ def _thumbnail(array: AnyArray, shared: Ends, spacing_mm: tuple[float, float, fl
     )
 
 
-def _body_box(array: AnyArray) -> Ends:
-    """The box of the largest bright object, whatever the unit."""
+def _constant_floor(values: Float32) -> float:
+    """The constant around a body that was cut out, where there is one: a brain's fluid alone may be above Otsu's level."""
+    floor = float(np.percentile(values, 5))
+    return floor if np.mean(values == np.float32(floor)) > CUT_OUT else otsu(values)
+
+
+def _body_box(array: AnyArray, above: Callable[[Float32], float] = otsu) -> Ends:
+    """The box of the largest object above a level, whatever the unit."""
     steps = [max(1, length // BODY_SIDE) for length in array.shape]
     few = array[:: steps[0], :: steps[1], :: steps[2]].astype(np.float32)
-    found = components_of(few > otsu(few))
+    found = components_of(few > above(few))
     if found.count < 1:
         return [(0, length) for length in array.shape]
     which = np.arange(found.count + 1) == found.sizes().argmax()
