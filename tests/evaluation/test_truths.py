@@ -107,6 +107,13 @@ def test_ordinary_truths_have_no_fault(heads):
     assert found(heads) == {}
 
 
+def test_a_truth_that_lies_elsewhere_than_its_image_counts_with_a_caution(heads):
+    for voxels, codes in ((0, set()), (5, {"truth-apart"})):
+        moved = sketched(heads, 0, lambda ct: np.roll(ct, voxels, 2))
+        faults, said = judge({"p0/ct": moved})
+        assert (faults, {one.code for one in said}) == ({}, codes)
+
+
 def test_a_truth_in_micrometres_or_metres_or_in_another_unit_is_at_fault(heads):
     affine = scan(heads, 0, "ct").affine
 

@@ -206,7 +206,13 @@ def judge(
         for label, truth in compared.items()
         for said in ask("slices", dict(zip(names_of("slices"), truth.sketch.stack.tolist())), name)
     ]
-    return faults, [*finding_messages(odd, {name: len(truths)}), *stacks]
+    places = [
+        said.on(label)
+        for label, truth in compared.items()
+        if truth.unit == "HU" and label not in faults and np.isfinite(truth.sketch.image).any()
+        for said in ask("place", {"apart": _apart(truth.sketch)}, name)
+    ]
+    return faults, [*finding_messages(odd, {name: len(truths)}), *stacks, *places]
 
 
 def _of_pairs(
@@ -283,6 +289,21 @@ def _numbers(truth: SketchedTruth, scans: Scans) -> ScanNumbers:
         of_bright = float(np.median(shown[values >= bright]))
         numbers |= {"dark_image": of_dark, "dark_below": min(float(dark), of_bright) - of_dark}
     return numbers
+
+
+def _apart(sketch: Sketch) -> float:
+    """How far the body of a CT lies from that of its image, as a share of its size: between means of its middle half, which no table moves."""
+    body = (sketch.truth > NO_AIR_HU) & np.isfinite(sketch.image)
+    bodies = (body, sketch.image > NO_AIR_HU)
+    if not all(part.any() for part in bodies):
+        return 0.0
+    places = [np.sort(np.nonzero(part)) for part in bodies]
+    here, there = (
+        place[:, place.shape[1] // 4 : -(place.shape[1] // 4) or None].mean(axis=1)
+        for place in places
+    )
+    size = float(body.sum() * sketch.cell_mm.prod()) ** (1 / 3)
+    return float(np.linalg.norm((here - there) * sketch.cell_mm)) / size
 
 
 def _lies_so(scans: Scans, finding: Finding) -> bool:
