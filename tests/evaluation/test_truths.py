@@ -108,9 +108,9 @@ def test_ordinary_truths_have_no_fault(heads):
 
 
 def test_a_truth_that_lies_elsewhere_than_its_image_counts_with_a_caution(heads):
-    for voxels, codes in ((0, set()), (5, {"truth-apart"})):
-        moved = sketched(heads, 0, lambda ct: np.roll(ct, voxels, 2))
-        faults, said = judge({"p0/ct": moved})
+    moved = sketched(heads, 0, lambda ct: np.roll(ct, 5, 2))
+    for truth, codes in ((sketched(heads, 0), set()), (moved, {"truth-apart"})):
+        faults, said = judge({"p0/ct": truth})
         assert (faults, {one.code for one in said}) == ({}, codes)
 
 
