@@ -64,10 +64,14 @@ class Image:
     @property
     def name(self) -> str:
         """The name of the file, with the number of the frame."""
-        return self.file.name + (f" (frame {self.frame})" if self.frame else "")
+        return self.file.name + self._frame
 
     def __str__(self) -> str:
-        return str(self.file.with_name(self.name))
+        return f"{self.file}{self._frame}"
+
+    @property
+    def _frame(self) -> str:
+        return f" (frame {self.frame})" if self.frame else ""
 
 
 Headers = dict[Image, Any]  # of a series

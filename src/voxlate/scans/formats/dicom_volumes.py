@@ -255,10 +255,9 @@ def _images_by_value(headers: Headers, name: str) -> dict[str, list[Image]]:
     images: dict[str, list[Image]] = defaultdict(list)
     for image, header in headers.items():
         value = text_of(header, name, image)
-        number = number_of(header, name)
         if name == "PatientName":  # empty components at its end are no difference (PS3.5, 6.2.1)
             value = "^".join(map(str.strip, value.upper().split("^"))).rstrip("^")
-        elif name in CONTENT + ACQUISITION and number is not None:
+        elif name in CONTENT + ACQUISITION and (number := number_of(header, name)) is not None:
             value = f"{number:g}"
         elif name == "ModalityLUTSequence" and value:
             value = "a table"
