@@ -44,7 +44,7 @@ PARTS = ".parts"  # of the folder that keeps the data of cases until the calibra
 Rules = Mapping[str, Mapping[str, str]]
 """The rules of regions, by target and name."""
 
-Parts = tuple[Mapping[str, Mapping[str, Any]], list[Patches], int]
+CaseParts = tuple[Mapping[str, Mapping[str, Any]], list[Patches], int]
 """The voxels of a case by target, its patches, and the number of its planes."""
 
 
@@ -122,7 +122,7 @@ class CalibrationJob:
             files[MASK] = case.mask
         return files
 
-    def _held_out(self, case: CaseFiles, files: Mapping[str, Path], context: Context) -> Parts:
+    def _held_out(self, case: CaseFiles, files: Mapping[str, Path], context: Context) -> CaseParts:
         """The data of a case by the first model that did not train on it; raises InTraining if all of them did."""
         *others, last = (replace(self, models=[model]) for model in self.models)
         for job in others:
@@ -135,7 +135,7 @@ class CalibrationJob:
         case: CaseFiles,
         files: Mapping[str, Path],
         context: Context,
-    ) -> Parts:
+    ) -> CaseParts:
         """The data of a case: of a completion, with each target left out in turn."""
         model = self.model
         facts = model.facts

@@ -359,7 +359,7 @@ def as_volume(scan: Scan, modality: str) -> Volume:
 
 def _check_plain(values: Any, modality: str) -> None:
     """Raise BadInput for an array that masks voxels, is complex (masks and phases would be lost silently), or is empty."""
-    if not np.size(values):
+    if 0 in np.shape(values):
         raise BadInput(f"{modality}: expected voxels, found an empty array. Give a scan.")
     if np.ma.is_masked(values):
         raise BadInput(

@@ -17,6 +17,7 @@ from voxlate.synthesis.options import ANSWER, CheckOptions, SynthOptions
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from voxlate.evaluation.options.calibrate import CalibrateOptions
     from voxlate.synthesis.model import Model
     from voxlate.synthesis.scans import Scans
     from voxlate.synthesis.selection import Selection
@@ -238,7 +239,7 @@ def synthesise(
 synthesize = synthesise
 
 
-def open_model(run: Any, options: CheckOptions) -> "Model":
+def open_model(run: Any, options: "CheckOptions | CalibrateOptions") -> "Model":
     """A loaded model, or that of a run, or the ensemble of several."""
     from voxlate.synthesis.model import Model
     from voxlate.training.model import load_members

@@ -457,22 +457,22 @@ def calibrate(
     The calibration is written into RUN (of a starter into --out); synth then writes interval bounds.
     The same command resumes a stopped calibration.
     """
+    from voxlate.commands.api.images import open_model
     from voxlate.evaluation.calibrate import calibrate as fit_intervals
     from voxlate.evaluation.calibrate import find_calibration_cases, own_copy
     from voxlate.evaluation.intervals.summary import sentences, table
     from voxlate.synthesis.ensemble import Ensemble
     from voxlate.synthesis.model import Model
     from voxlate.training.calibration_file import calibration_file
-    from voxlate.training.model import load
 
     new = None if options.out is None or Path(options.out).exists() else Path(options.out)
     try:  # a new copy of a starter is removed where it cannot be calibrated
         if isinstance(run, Model):
-            model, options = run, replace(options, device=f"{run.device}")
+            options = replace(options, device=f"{run.device}")
         else:
-            runs = [own_copy(run, options.out), *options.out_of_fold]
-            own = (options.device, options.allow_code, options.answer)
-            model = Ensemble([load(one, *own) for one in runs])
+            run = own_copy(run, options.out)
+        models = [open_model(one, options) for one in (run, *options.out_of_fold)]
+        model = Ensemble([member for one in models for member in one.members])
         keys = {"samples": options.samples, **(options.synth or {})}
         model = model.with_options(options.allow_code, **keys)
         cases = find_calibration_cases(model, Path(cohort), options)
@@ -482,5 +482,5 @@ def calibrate(
             shutil.rmtree(new, ignore_errors=True)
         raise
     header, samples = fitted.header, model.facts.synth.samples
-    path = calibration_file(model.members[0])
+    path = calibration_file(models[0])
     return Fitted(path, fitted.entry, table(header), sentences(header), samples)

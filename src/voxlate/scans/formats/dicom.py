@@ -186,10 +186,11 @@ def _no_warnings() -> warnings.catch_warnings:
 
 def holds_image(folder: Path) -> bool:
     """Whether a folder of DICOM objects has an image; one that cannot be read counts, so that its reader says so."""
-    try:
-        return next(_read_headers(folder), None) is not None
-    except BadInput:
-        return True
+    with _no_warnings():
+        try:
+            return next(_read_headers(folder), None) is not None
+        except BadInput:
+            return True
 
 
 def list_series(folder: Path) -> list[SeriesInfo]:

@@ -10,7 +10,6 @@ import numpy as np
 from voxlate.base.errors import BadInput
 from voxlate.base.slabs import empty, in_slabs, least_and_most, release
 from voxlate.scans.images.filters import ndimage
-from voxlate.scans.images.numpy_filters import along_axes
 
 Order = Literal[0, 1, 3]  # of an interpolating spline: 0 for labels, 1 is linear, 3 is cubic
 Codes = tuple[int, int]  # of the qform and the sform of a NIfTI header
@@ -232,6 +231,10 @@ def resample(volume: Volume, grid: Grid, order: Order = 1, fill: float | None = 
     straight = order == 1 and (turned < STRAIGHT).all()
     for channel, out in zip(volume.data, data):
         if straight:
+            from voxlate.scans.images.numpy_filters import (
+                along_axes,
+            )  # most commands do not need it
+
             along_axes(channel, matrix.diagonal(), offset, out)
             continue
         spline = channel

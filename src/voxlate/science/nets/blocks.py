@@ -151,8 +151,8 @@ class Norm(nn.GroupNorm):
         if cpu.usable(h):
             return cpu.group_norm(h, self.weight, self.bias, self.num_groups, self.eps, self.silu)
         with exact(h.device):  # autocast would cast the whole map to float32 and back
-            own = self.weight.to(h.dtype), self.bias.to(h.dtype)
-            h = F.group_norm(h, self.num_groups, *own, self.eps)
+            affine = self.weight.to(h.dtype), self.bias.to(h.dtype)
+            h = F.group_norm(h, self.num_groups, *affine, self.eps)
             return F.silu(h) if self.silu else h
 
 
