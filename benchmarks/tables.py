@@ -6,7 +6,7 @@ A row is one recipe, or several that share its minutes. The steps of all its sta
 that the steps take the minutes given on one thread of this machine, in processor time. A step is first timed alone
 (--time does this for every row, best on a quiet machine); the tries of learning rates then correct that time, because
 they take many more steps. Both times are kept in WORK/paces.json. The learning rates are multiplied by the factor of
-RATES that has the least error on the validation heads after a third of the minutes. Later seeds of a row take the
+RATES that has the least error on the validation heads after a fifth of the minutes. Later seeds of a row take the
 steps and the rate of its first one, also on another machine. Results are kept in tables.jsonl next to this file, a JSON
 line for each row, draw and seed; existing lines are skipped. --print shows the tables: mean over seeds and, in
 brackets, the range.
@@ -33,9 +33,9 @@ from voxlate.training.run import Run
 from voxlate.training.weights import read_header
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
-RATES = (0.5, 1.0, 2.0)
+RATES = (0.5, 1.0, 2.0, 4.0)
 SEEDS = (0, 1, 2)
-TUNED = 1 / 3  # share of the minutes that a try of a learning rate takes
+TUNED = 1 / 5  # share of the minutes that a try of a learning rate takes
 SYNTHESIS = "synthesis"
 PLAIN = {"units": "network", "mask": "body"}  # what tries of learning rates are compared in
 
