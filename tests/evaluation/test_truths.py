@@ -114,6 +114,19 @@ def test_a_truth_that_lies_elsewhere_than_its_image_counts_with_a_caution(heads)
         assert (faults, {one.code for one in said}) == ({}, codes)
 
 
+def test_a_truth_whose_body_ends_where_that_of_its_image_goes_on_counts_with_a_caution(heads):
+    upper, slab = np.s_[SIZE[2] // 2 :], np.s_[16:20]
+    for planes in (upper, slab):
+        cut = {}
+        for n in range(CASES):
+            airy = scan(heads, n, "ct").data[0].copy()
+            airy[planes] = -1000
+            cut[f"p{n}/ct"] = sketched(heads, n, lambda _, new=airy: new, model=good)
+        faults, said = judge(cut)
+        assert not faults
+        assert ("empty-body", "caution") in {(one.code, one.grade) for one in said}
+
+
 def test_a_truth_in_micrometres_or_metres_or_in_another_unit_is_at_fault(heads):
     affine = scan(heads, 0, "ct").affine
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from voxlate.base.arrays import Float32
+from voxlate.base.arrays import Bool, Float32
 from voxlate.base.codes import codes
 from voxlate.base.errors import first_of, plural
 from voxlate.base.messages import Message, message
@@ -23,6 +23,7 @@ from voxlate.checks.scan_numbers import ScanNumbers, numbers_of, oddity, usual_n
 from voxlate.checks.table import ask, first, names_of
 from voxlate.checks.thumbnail import best_flip, coarse, pair_similarity, thumbnails
 from voxlate.scans.images.grid import Grid, Volume, canonical_view
+from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.statistics import Statistics, distribution
 
 Kind = Literal["spacing", "unit", "blank", "padding", "offset", "window", "mirrored", "patient"]
@@ -45,6 +46,8 @@ KINDS: Mapping[str, Kind] = {
 NO_AIR_HU = -500.0  # air is below, all tissue but lung above
 DARK = 10.0  # percentile of a truth, below which is air wherever the scan has any
 PADDED = 0.05  # share of the body above which a truth lacks too much of it
+FILLED = 0.25  # of the largest plane of a body: ends of it are not looked at
+EMPTIED = 0.1  # of a body's plane, below which a truth has none there
 AS_IT_LIES = 1.1  # times, from which an image fits a truth better than a turned one
 PADDED_HU = (
     -1100.0,
@@ -209,8 +212,8 @@ def judge(
     places = [
         said.on(label)
         for label, truth in compared.items()
-        if truth.unit == "HU" and label not in faults and np.isfinite(truth.sketch.image).any()
-        for said in ask("place", {"apart": _apart(truth.sketch)}, name)
+        if truth.unit == "HU" and label not in faults
+        for said in ask("place", numbers[label], name)
     ]
     return faults, [*finding_messages(odd, {name: len(truths)}), *stacks, *places]
 
@@ -262,8 +265,9 @@ def _own_fault(truth: SketchedTruth) -> Fault | None:
 def _numbers(truth: SketchedTruth, scans: Scans) -> ScanNumbers:
     """The numbers of a truth, and those of its image at the same places: soft_image, background_image, dark_below.
 
-    filled: the share of the body in its source, or else its image, where it has a value of no tissue; dark_below: how far
-    the image goes on below where the truth is darkest, and nowhere else.
+    filled: the share of the body in its source, or else its image, where it has a value of no tissue; cut: the share of
+    planes without it where the bodies of source and image go on; dark_below: how far the image goes on below where the
+    truth is darkest, and nowhere else.
     """
     sketch = truth.sketch
     depth, height, width = map(float, sketch.spacing_mm)
@@ -277,7 +281,10 @@ def _numbers(truth: SketchedTruth, scans: Scans) -> ScanNumbers:
         inside = scan.values[source.body]
         impossible = (inside < PADDED_HU[0]) | (inside > PADDED_HU[1])
         numbers["filled"] = float(impossible.mean()) if inside.size else 0.0
+    shown = [other.body for other in (scans.get("source"), image) if other is not None]
+    numbers["cut"] = min((_cut_share(body, scan.body) for body in shown), default=0.0)
     if image is not None:
+        numbers["apart"] = _apart(sketch)
         statistics = replace(sketch, truth=image.values).statistics
         of_image = numbers_of("", truth.unit, statistics, mm, image, None)
         for key in ("soft", "background"):
@@ -291,10 +298,21 @@ def _numbers(truth: SketchedTruth, scans: Scans) -> ScanNumbers:
     return numbers
 
 
+def _cut_share(body: Bool, truth: Bool) -> float:
+    """The share of planes, along the worst axis, that a body [d, h, w] fills and a truth leaves empty."""
+    shares = [0.0]
+    for others in ((1, 2), (0, 2), (0, 1)):
+        areas, kept = body.sum(axis=others), (body & truth).sum(axis=others)
+        lost = (areas > FILLED * areas.max()) & (kept < EMPTIED * areas)
+        shares.append(float(lost.sum()) / max(1, np.count_nonzero(areas)))
+    return max(shares)
+
+
 def _apart(sketch: Sketch) -> float:
-    """How far the body of a CT lies from that of its image, as a share of its size: between means of its middle half, which no table moves."""
-    body = (sketch.truth > NO_AIR_HU) & np.isfinite(sketch.image)
-    bodies = (body, sketch.image > NO_AIR_HU)
+    """How far the body of a CT lies from that of its image inside it, as a share of its size: between means of its middle half, which no table moves."""
+    truth = Volume(sketch.truth[None], np.diag([*sketch.cell_mm[::-1], 1.0]), "HU", "ct")
+    inside = foreground(truth) & np.isfinite(sketch.image)
+    bodies = ((sketch.truth > NO_AIR_HU) & inside, (sketch.image > NO_AIR_HU) & inside)
     if not all(part.any() for part in bodies):
         return 0.0
     places = [np.sort(np.nonzero(part)) for part in bodies]
@@ -302,7 +320,7 @@ def _apart(sketch: Sketch) -> float:
         place[:, place.shape[1] // 4 : -(place.shape[1] // 4) or None].mean(axis=1)
         for place in places
     )
-    size = float(body.sum() * sketch.cell_mm.prod()) ** (1 / 3)
+    size = float(bodies[0].sum() * sketch.cell_mm.prod()) ** (1 / 3)
     return float(np.linalg.norm((here - there) * sketch.cell_mm)) / size
 
 

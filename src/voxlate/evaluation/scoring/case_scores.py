@@ -364,7 +364,9 @@ def _sketch(truth: Truth, image: Volume) -> SketchedTruth:
         unit = scan.unit
     on_truth = source = None
     if not has_other_size(scan.grid, image.grid):
-        on_truth = _where_covered(truth.alignment, image, truth.mask)
+        # where the body of a truth ends is to be judged, too
+        mask = None if truth.rules.mask == "body" else truth.mask
+        on_truth = _where_covered(truth.alignment, image, mask)
         source = _source_on(truth)
     sketch = sketch_of(scan, on_truth, source, image.grid)
     return SketchedTruth(item.case.patient or item.case.case, scan.unit, unit, sketch)
