@@ -92,6 +92,16 @@ def test_prepare_names_a_changed_copy_in_another_split(heads, tmp_path):
     sentence = said.text
     assert sentence.startswith("1 pair of scans of different patients show one scan, changed by")
     assert "a/t1 and c/t1. 1 pair in two splits: scores will be too good." in sentence
+    assert said.grade == "do not trust"
+
+
+def test_one_scan_in_two_splits_ends_prepare_with_code_3_and_in_one_split_with_0(
+    heads, tmp_path, voxlate
+):
+    (heads / "b" / "t1.nii.gz").write_bytes((heads / "a" / "t1.nii.gz").read_bytes())
+    for split, code in (("val", 3), ("train", 0)):
+        (heads / "cases.csv").write_text(f"case,split\na,train\nb,{split}\n")
+        assert voxlate("prepare", heads, "--out", tmp_path / split, "--no-audit").code == code
 
 
 def test_two_scans_of_one_patient_may_be_alike(heads, tmp_path):

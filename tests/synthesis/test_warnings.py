@@ -25,7 +25,7 @@ def doubled(cohort, tmp_path):
 
 def test_python_warns_of_a_strange_scan_once_and_repr_and_picture_say_it(run, cohort, doubled):
     model = load(run)
-    with pytest.warns(UserWarning, match="Do not trust the image") as said:
+    with pytest.warns(UserWarning, match="Do not trust the result") as said:
         made = model.synthesise({"t1": doubled}, anyway=True)
     assert [str(one.message) for one in said] == [
         str(one) for one in made.warnings if one.grade == "do not trust"
@@ -45,7 +45,7 @@ def test_python_warns_of_a_strange_scan_once_and_repr_and_picture_say_it(run, co
 
 
 def test_an_ensemble_warns_once_for_all_members(run, doubled):
-    with pytest.warns(UserWarning, match="Do not trust the image") as said:
+    with pytest.warns(UserWarning, match="Do not trust the result") as said:
         made = Ensemble((load(run), load(run))).synthesise({"t1": doubled}, anyway=True)
     assert len(said) == len([one for one in made.warnings if one.grade == "do not trust"]) == 1
 

@@ -21,7 +21,7 @@ REFUSED = 3.0  # no held-out head of the phantoms reaches it (docs/guides/trust.
 ADVICE: dict[Grade, str] = {
     "note": "",
     "caution": "Caution: look at the scan and at the image.",
-    "do not trust": "Do not trust the image.",
+    "do not trust": "Do not trust the result.",
 }
 
 

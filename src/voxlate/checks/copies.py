@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from voxlate.base.codes import Grade
 from voxlate.base.errors import first_of, plural
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message
@@ -99,7 +100,14 @@ def check_copies(
     )
     leak = f" {plural(across, 'pair')} in two splits: scores will be too good." if across else ""
     text = f"{plural(len(pairs), 'pair')} of scans of different patients show one scan, changed by noise, mirroring, a shift, a crop, resampling or its contrast: {first_of(shown, 3)}.{leak}"
-    yield message("changed-copy", text, pairs=len(pairs), across_splits=across)
+    yield message(
+        "changed-copy", text, grade=_grade(across > 0), pairs=len(pairs), across_splits=across
+    )
+
+
+def _grade(leaks: bool) -> Grade | None:
+    """The grade of scans that are one: scores of a cohort whose splits share one are not to be trusted."""
+    return "do not trust" if leaks else None
 
 
 def _check_voxels(headers: Sequence[CaseHeader], splits: Mapping[str, str]) -> Iterator[Message]:
@@ -116,7 +124,8 @@ def _check_voxels(headers: Sequence[CaseHeader], splits: Mapping[str, str]) -> I
         if len(across) > 1:
             leak = f", in the splits {', '.join(sorted(across))}: scores will be too good"
         text = f"The same voxels{where}: {', '.join(map(str, group))}{leak}."
-        yield message("same-voxels", text, scans=len(group), splits=len(across))
+        leaks = _grade(len(across) > 1)
+        yield message("same-voxels", text, grade=leaks, scans=len(group), splits=len(across))
 
 
 def _check_masks(headers: Sequence[CaseHeader], masks: Mapping[str, Path]) -> Iterator[Message]:

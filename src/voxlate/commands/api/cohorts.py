@@ -9,7 +9,7 @@ from rich.text import Text
 
 from voxlate.anatomy.options import PhantomOptions
 from voxlate.base.errors import BadInput, first_of, plural
-from voxlate.base.messages import Message
+from voxlate.base.messages import Message, worst_grade
 from voxlate.base.options.option import MAIN, Option
 from voxlate.commands.api.entry import (
     Argument,
@@ -180,6 +180,8 @@ def _prepared_lines(
     except BadInput as error:
         yield Message("", "note", f"no training can be planned: {error}")
     yield from map(Left, done.provenance["unread"])
+    if worst_grade(done.warnings) == "do not trust":
+        yield Left()
 
 
 def _survey_lines(found: "Survey", most: int | None) -> Iterator[Any]:
