@@ -53,6 +53,11 @@ def select(
         model = model.with_only(options.missing)
     if options.contrast_of:
         model = model.with_contrast_of(options.contrast_of)
+    if not found:
+        in_split = "" if options.split is None else f" in the split {options.split}"
+        raise BadInput(
+            f"INPUT: expected cases{in_split}, found none. Choose another --split or INPUT."
+        )
     selected = sort_cases(model, found)
     if options.part is not None:
         part = part_of(options.part)

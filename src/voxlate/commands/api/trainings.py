@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput
-from voxlate.base.messages import message
+from voxlate.base.messages import Message, message
 from voxlate.commands.api.entry import Place
 from voxlate.commands.api.progress import Reporter
 from voxlate.training.continuing import train_further
@@ -226,8 +226,15 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
         _say_resumed(run, chosen, asked, report)
         _say_last_stage(chosen, asked, report)
     beginning = Beginning(head, read_pace(run, chosen, report.say))
+    by_hand = any(re.match(r"(stages\.\d+\.)?data\b", key) for key in changes)
+
+    def say(said: Message) -> None:
+        """Pass a message on, but for one on patches that the plan chose itself, whose reason it states."""
+        if by_hand or said.code != "patch-size":
+            report.say(said)
+
     done = train_recipe(
-        chosen, data, run, asked, beginning=beginning, progress=report.step, say=report.say
+        chosen, data, run, asked, beginning=beginning, progress=report.step, say=say
     )
     if new_plan is not None:
         outcome = new_plan.outcome(done, time.monotonic() - began, asked.device)
