@@ -17,6 +17,7 @@ NOISE = np.random.default_rng(0).uniform(0, 1000, (15, 16, 14))
 
 
 def _scan(values: np.ndarray) -> Volume:
+    values = values * np.random.default_rng(1).uniform(0.99, 1, values.shape)
     return Volume(values[None].astype(np.float32), np.diag([3.0, 3.0, 3.0, 1.0]), "a.u.", "t1")
 
 
@@ -64,10 +65,46 @@ def test_a_brain_without_skull_is_no_head_and_a_head_is_no_brain(head, brain):
 
 
 @pytest.mark.parametrize(
-    ("axes", "code"), [(0, "upside-down"), (1, "front-to-back"), ((0, 1), "upside-down")]
+    ("axes", "found"),
+    [
+        (0, {"upside-down": "do not trust"}),
+        (1, {"front-to-back": "caution"}),
+        ((0, 1), {"upside-down": "do not trust"}),
+    ],
 )
-def test_a_head_that_lies_the_wrong_way_round_is_told(head, axes, code):
-    assert grades(np.flip(head, axes)) == {code: "caution"}
+def test_a_head_that_lies_the_wrong_way_round_is_told(head, axes, found):
+    assert grades(np.flip(head, axes)) == found
+
+
+def _hot(head: np.ndarray) -> np.ndarray:
+    changed = head.copy()
+    changed[30, 40, 30] *= 1000
+    return changed
+
+
+CHANGES = {
+    "one side at 0.4": (lambda head: head * np.where(np.arange(70) < 35, 0.4, 1), "quality"),
+    "from 0.1 to 2": (lambda head: head * np.linspace(0.1, 2, 70), "quality"),
+    "one voxel": (_hot, "quality"),
+    "two in air": (lambda head: np.concatenate([head, 0 * head[:9], head]), "two-heads"),
+    "two that touch": (lambda head: np.concatenate([head[:50], head[:50]]), "two-heads"),
+    "inverted in its air": (lambda head: np.where(head > 0, 510 - head, 0), "no-holes"),
+}
+
+
+@every_row("name", CHANGES)
+def test_a_head_whose_values_are_wrong_in_one_part_is_told(head, name):
+    change, code = CHANGES[name]
+    grade = "caution" if code == "quality" else "do not trust"
+    assert grades(change(head)).get(code) == grade
+
+
+def test_a_saturated_ball_and_a_head_of_wrong_columns_are_told(head):
+    ball = _scan(head)
+    ball.data[0][_ellipsoid((90, 120, 105), (20, 20, 20))] = 600
+    narrow = replace(_scan(head), affine=np.diag([2.25, 3.0, 3.0, 1.0]))
+    for scan, code in ((ball, "quality"), (narrow, "wide-head")):
+        assert code in {said.code for said in check_head(scan, "head")}
 
 
 def test_a_head_without_crown_is_a_caution_and_does_not_show_its_orientation(head):

@@ -47,9 +47,14 @@ LIKE = 0.45  # of left and right; less like ones are compared after turns
 UPPER_MM = 100.0  # below the vertex: necks and shoulders are further down
 CLOSE_MM, SCALP_MM, DEEPER_MM = 2.0, 7.0, 25.0  # a surface is closed, and depths below it
 SKULL_MM, LAYER_MM = (12.0, 14.0), 2.0  # the ends of layers with skull
+THIN_MM = (
+    3.3  # voxels in which bone is not dark: six phantoms in voxels of 3.6 to 5 mm had no hole in T2
+)
 HOLE = 0.2  # of the median of the brain
 LONG = 1.12  # times as long as wide, from which a body has an angle
 SLOW_MM, FINE_MM = 20.0, 2.0  # blurs
+WIDE_PLANE = 0.4  # of the largest plane of columns, from which two are compared
+SAME_WIDTH = 1.25  # times; shoulders are twice as wide as the head
 AS_BACKGROUND = -0.96  # network units, of -1 to 1: up to 2 % of the range
 RIM_MM = 10.0  # from the brain's surface, where fluid is dark in many scans and partly stripped
 LEAST_POOL_ML = 0.5
@@ -99,6 +104,8 @@ def check_head(scan: Volume, trained: Literal["head", "brain"]) -> list[Message]
     }
     if trained == "head":
         numbers |= _head_numbers(head)
+        tissue, high = np.percentile(scan.data[0], [50, 99.9])
+        numbers["hottest"] = float(scan.data[0].max() - tissue) / max(float(high - tissue), TINY)
         if scan.grid.shape[0] > 1:
             numbers["slab_mm"] = head.height_mm
     return ask(trained, numbers, scan.modality)
@@ -121,7 +128,7 @@ def _head_numbers(head: _Head) -> Numbers:
         **_shape(head),
     }
     if head.height_mm >= LEAST_SLAB_MM:
-        numbers |= _turn(head) | _darkness(head)
+        numbers |= _turn(head) | _darkness(head) | _brightness(head) | {"waist": _waist(head)}
     return numbers
 
 
@@ -171,6 +178,52 @@ def _shape(head: _Head) -> dict[str, float]:
     }
 
 
+def _brightness(head: _Head) -> dict[str, float]:
+    """What is unusually bright in a head, and beside it.
+
+    step: the largest median logarithm of the ratio of two columns; sides_times: between the medians of the outer quarters;
+    saturated_mm: the radius of the largest disc of the highest value; elsewhere: the volume outside that is half as bright
+    as the body, as a share of it.
+    """
+    values, body = head.values - head.background, head.body
+    columns = np.flatnonzero(body.any(axis=(0, 1)))
+    quarter = max(1, len(columns) // 4)
+    areas = body.sum(axis=(0, 1))
+    steps = [0.0]
+    for x in columns[:-1]:
+        both = body[..., x] & body[..., x + 1]
+        if both.sum() > WIDE_PLANE * areas.max():
+            before, behind = (np.maximum(values[..., k][both], TINY) for k in (x, x + 1))
+            steps.append(abs(float(np.median(np.log(behind / before)))))
+    ends = (columns[0], columns[0] + quarter), (columns[-1] - quarter, columns[-1] + 1)
+    medians = [max(float(np.median(values[..., a:b][body[..., a:b]])), TINY) for a, b in ends]
+    highest = np.pad(values >= values.max(), ((0, 0), (1, 1), (1, 1)))
+    discs = [
+        float(ndimage.distance_transform_edt(plane, head.spacing_mm[1:]).max())
+        for plane in highest
+        if np.count_nonzero(plane) > 1
+    ]
+    bright = values > 0.5 * np.median(values[body])
+    outside = bright & ~dilate(body, 2 * COARSE_MM, head.spacing_mm)
+    return {
+        "step": max(steps),
+        "sides_times": max(medians) / min(medians),
+        "saturated_mm": max(discs, default=0.0),
+        "elsewhere": float(outside.sum() / body.sum()),
+    }
+
+
+def _waist(head: _Head) -> float:
+    """The least area between two larger ones, as a share of the lesser of them; 1 where the parts have other widths, as above shoulders."""
+    areas = head.areas
+    below, above = np.maximum.accumulate(areas), np.maximum.accumulate(areas[::-1])[::-1]
+    shares = areas / np.minimum(below, above)
+    at = head.box[0][0] + int(shares.argmin())
+    parts = (head.body[: at + 1], head.body[at:])
+    widths = [np.count_nonzero(part.any(axis=(0, 1))) for part in parts]
+    return float(shares.min()) if max(widths) < SAME_WIDTH * min(widths) else 1.0
+
+
 def _upper(head: _Head) -> slice:
     """The slices of the upper part of a body."""
     top = head.box[0][1]
@@ -196,7 +249,7 @@ def _bone(head: _Head) -> dict[str, float]:
     depth_mm = ndimage.distance_transform_edt(padded, head.spacing_mm)[:, 1:-1, 1:-1]
     values = head.values[planes] - head.background
     deep = values[depth_mm > DEEPER_MM]
-    if not deep.size:
+    if not deep.size or max(head.spacing_mm[1:]) > THIN_MM:
         return {}
     brain = float(np.median(deep))
     layers = [values[(depth_mm > mm - LAYER_MM) & (depth_mm <= mm)] for mm in SKULL_MM]
