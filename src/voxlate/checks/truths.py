@@ -281,8 +281,8 @@ def _numbers(truth: SketchedTruth, scans: Scans) -> ScanNumbers:
         inside = scan.values[source.body]
         impossible = (inside < PADDED_HU[0]) | (inside > PADDED_HU[1])
         numbers["filled"] = float(impossible.mean()) if inside.size else 0.0
-    shown = [other.body for other in (scans.get("source"), image) if other is not None]
-    numbers["cut"] = min((_cut_share(body, scan.body) for body in shown), default=0.0)
+    bodies = [other.body for other in (scans.get("source"), image) if other is not None]
+    numbers["cut"] = min((_cut_share(body, scan.body) for body in bodies), default=0.0)
     if image is not None:
         numbers["apart"] = _apart(sketch)
         statistics = replace(sketch, truth=image.values).statistics
@@ -304,7 +304,7 @@ def _cut_share(body: Bool, truth: Bool) -> float:
     for others in ((1, 2), (0, 2), (0, 1)):
         areas, kept = body.sum(axis=others), (body & truth).sum(axis=others)
         lost = (areas > FILLED * areas.max()) & (kept < EMPTIED * areas)
-        shares.append(float(lost.sum()) / max(1, np.count_nonzero(areas)))
+        shares.append(float(lost.sum()) / max(1, int((areas > 0).sum())))
     return max(shares)
 
 
