@@ -47,9 +47,8 @@ LIKE = 0.45  # of left and right; less like ones are compared after turns
 UPPER_MM = 100.0  # below the vertex: necks and shoulders are further down
 CLOSE_MM, SCALP_MM, DEEPER_MM = 2.0, 7.0, 25.0  # a surface is closed, and depths below it
 SKULL_MM, LAYER_MM = (12.0, 14.0), 2.0  # the ends of layers with skull
-THIN_MM = (
-    3.3  # voxels in which bone is not dark: six phantoms in voxels of 3.6 to 5 mm had no hole in T2
-)
+# In wider voxels bone is not dark: three T2 scans of phantoms, in voxels of 3.6 to 5 mm, seemed to have none.
+THIN_MM = 3.3
 HOLE = 0.2  # of the median of the brain
 LONG = 1.12  # times as long as wide, from which a body has an angle
 SLOW_MM, FINE_MM = 20.0, 2.0  # blurs
