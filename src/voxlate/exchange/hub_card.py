@@ -59,16 +59,16 @@ def scores_of(out: Path, model: Model) -> Scored:
     for case in scores.patients:
         stated = provenance_of(out, case)
         made_by = stated.get("model")
-        found = made_by.get("weights") if isinstance(made_by, dict) else None
-        if found not in own:
+        made_with = made_by.get("weights") if isinstance(made_by, dict) else None
+        if made_with not in own:
             raise BadInput(
-                f"{path}: expected scores of images of {model.origin.name}, found images of {found or 'an unknown model'}. Run synth and evaluate with this run."
+                f"{path}: expected scores of images of {model.origin.name}, found images of {made_with or 'an unknown model'}. Run synth and evaluate with this run."
             )
         options = stated.get("synth", {})
         drawn = plural(options.get("samples", 1), "sample")
-        if model.facts.is_stochastic and own[found] == weights.name:
+        if model.facts.is_stochastic and own[made_with] == weights.name:
             drawn += f" of {plural(options.get('steps', 1), 'step')}"
-        images.add(f"Images of {own[found]}, {drawn} a case.")
+        images.add(f"Images of {own[made_with]}, {drawn} a case.")
     return Scored(scores, " ".join(sorted(images)))
 
 
@@ -192,8 +192,12 @@ def _training(model: Model) -> list[str]:
 def _scores(model: Model, scored: Scored | None) -> list[str]:
     """Tables of scores with their intervals beside naive baselines, or what the training measured."""
     if scored is None:
-        found = Run(weights_of(model.origin).parent).verdicts
-        said = ["On validation cases of the training:", "", *verdict_lines(found)] if found else []
+        verdicts = Run(weights_of(model.origin).parent).verdicts
+        said = (
+            ["On validation cases of the training:", "", *verdict_lines(verdicts)]
+            if verdicts
+            else []
+        )
         return ["Not scored on test cases.", *said]
     scores = scored.scores
     lines = [scored.images, ""]

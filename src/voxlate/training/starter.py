@@ -62,14 +62,14 @@ def _check(folder: Path, mtimes_ns: tuple[tuple[str, int], ...]) -> Card:
     name = f"{PREFIX}{folder.name}"
     card = read_card(folder)
     try:
-        found = read_header(Run(folder).weights())["sha256"]
+        weights_hash = read_header(Run(folder).weights())["sha256"]
     except BadInput as error:
         raise BadInput(
             f"{name}: expected the weights of its card, found others ({error}) {AGAIN}"
         ) from error
-    if found != card.sha256:
+    if weights_hash != card.sha256:
         raise BadInput(
-            f"{name}: expected weights with the checksum of its card ({card.sha256[:16]}…), found another ({found[:16]}…). {AGAIN}"
+            f"{name}: expected weights with the checksum of its card ({card.sha256[:16]}…), found another ({weights_hash[:16]}…). {AGAIN}"
         )
     calibrations = {file.name: file_hash(file) for file in Run(folder).calibrations}
     if calibrations != card.calibrations:

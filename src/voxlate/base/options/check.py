@@ -77,11 +77,11 @@ def _check(name: str, value: Any, hint: Any, readers: Sequence[Reader]) -> Any:
     option = option_of(hint)
     for read in readers:
         try:
-            found = read(_plain(value), hint, option)
+            taken = read(_plain(value), hint, option)
         except (ValidationError, TypeError):
             continue
-        _check_range(name, found, option)
-        return found
+        _check_range(name, taken, option)
+        return taken
     if isinstance(value, tuple) and all(isinstance(part, str) for part in value):
         value = " ".join(value)  # of an option with several values
     expected = text_type(hint) if isinstance(value, str) else hint

@@ -92,13 +92,13 @@ class Command:
     @functools.cached_property
     def parameters(self) -> Parameters:
         """The arguments and options of the command line: of the function, and of what shows its result."""
-        found = {
+        parameters = {
             **_stated(inspect.signature(self.lines).parameters),
             **parameters_of(self.described),
         }
         for name, default in self.by_line.items():
-            found[name] = found[name].replace(default=default)
-        return found
+            parameters[name] = parameters[name].replace(default=default)
+        return parameters
 
     def arguments(self, given: Mapping[str, Any], progress: Reporter) -> dict[str, Any]:
         """The arguments of the call from values by name, which fill the options dataclasses."""
@@ -239,14 +239,14 @@ def _is_table(annotation: Any) -> bool:
 
 def parameters_of(described: Callable[..., Any]) -> Parameters:
     """The parameters of a function that have an Option, with those of its options dataclasses."""
-    found = Parameters()
+    parameters = Parameters()
     for name, parameter in inspect.signature(described).parameters.items():
         table: Any = parameter.annotation
         if _is_table(table):
-            found |= _fields(table)
+            parameters |= _fields(table)
         else:
-            found[name] = parameter
-    return _stated(found)
+            parameters[name] = parameter
+    return _stated(parameters)
 
 
 def _fields(table: Any) -> Parameters:
@@ -260,7 +260,7 @@ def schemas_of(parameters: Parameters) -> dict[str, dict[str, Any]]:
     from voxlate.base.options.check import adapter  # loads pydantic
 
     helps = dict(line.split(": ", 1) for line in describe(parameters))
-    found = dict[str, dict[str, Any]]()
+    schemas = dict[str, dict[str, Any]]()
     for name, parameter in parameters.items():
         option = option_in(parameter)
         kind = text_type(parameter.annotation)
@@ -269,8 +269,8 @@ def schemas_of(parameters: Parameters) -> dict[str, dict[str, Any]]:
         stated |= {"minimum": option.least, "maximum": option.most, "default": parameter.default}
         stated["description"] = helps[name]
         absent = (None, (), parameter.empty)
-        found[name] = {key: plain(value) for key, value in stated.items() if value not in absent}
-    return found
+        schemas[name] = {key: plain(value) for key, value in stated.items() if value not in absent}
+    return schemas
 
 
 def plain(value: Any) -> Any:

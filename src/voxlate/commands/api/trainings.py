@@ -206,7 +206,7 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
     def make_plan() -> Plan:
         """A new plan with the changes of its keys."""
         runs_of(asked.reuse)
-        found = plan_training(
+        plan = plan_training(
             data,
             asked,
             fold=asked.fold,
@@ -218,8 +218,8 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
             from_scratch=asked.from_scratch
             or any(re.match(r"(stages\.0\.)?net\b", key) for key in changes),
         )
-        report.plan(found.why, run / "recipe.toml")
-        return found
+        report.plan(plan.why, run / "recipe.toml")
+        return plan
 
     chosen, head, new_plan = plan_once(run, make_plan, asked.device, asked.allow_code)
     if new_plan is None:

@@ -60,7 +60,7 @@ def score_by(key: str, function: Function) -> Score:
 
 def without_value(functions: Collection[str], rows: Iterable[Row]) -> list[Message]:
     """A message on each metric whose score of some image, also in a region or scope, is no finite number."""
-    found = grouped(
+    failing = grouped(
         (end, f"{row.method} of {row.case}/{row.modality}")
         for row in rows
         for key, value in row.scores.items()
@@ -72,7 +72,7 @@ def without_value(functions: Collection[str], rows: Iterable[Row]) -> list[Messa
             f"--metric {key} gave no finite number {plural(len(where), 'time')}: {first_of([*dict.fromkeys(where)])}.",
             values=len(where),
         )
-        for key, where in found.items()
+        for key, where in failing.items()
     ]
 
 

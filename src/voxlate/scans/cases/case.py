@@ -276,12 +276,12 @@ def _store_and_measure(
     arrays = dict[str, np.ndarray]()
     statistics = dict[str, Statistics]()
     outlines = list[np.ndarray]()
-    found = dict[str, np.ndarray]()
+    bodies = dict[str, np.ndarray]()
     for name, volume in volumes.items():
         shown = PROTONS if name in TISSUE_MAPS and PROTONS in volumes else name
-        if shown not in found:
-            found[shown] = find_body(volumes[shown])
-        outline = found[shown]
+        if shown not in bodies:
+            bodies[shown] = find_body(volumes[shown])
+        outline = bodies[shown]
         values = volume.data[0]
         stored = values
         if name in TISSUE_MAPS:
