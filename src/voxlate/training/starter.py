@@ -195,9 +195,9 @@ def copy_model(folder: Path, out: Path, name: Path | str) -> Path:
             f"{out}: expected an empty folder or a copy of {name}, found {'another run' if is_run else 'other files'}. Choose another --out."
         )
     out.mkdir(parents=True, exist_ok=True)
-    own = Run(folder)
+    run = Run(folder)
     stages = (file for file in sorted(folder.glob("weights.*.safetensors")) if file != weights)
-    for file in (own.recipe, own.anatomy, *stages, weights):  # the weights make it a run
+    for file in (run.recipe, run.anatomy, *stages, weights):  # the weights make it a run
         if file.is_file():
             shutil.copyfile(file, out / file.name)
     return out

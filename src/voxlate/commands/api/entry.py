@@ -103,13 +103,13 @@ class Command:
     def arguments(self, given: Mapping[str, Any], progress: Reporter) -> dict[str, Any]:
         """The arguments of the call from values by name, which fill the options dataclasses."""
         values = {**given, "progress": progress}
-        own = inspect.signature(self.described).parameters
-        for name, parameter in own.items():
+        parameters = inspect.signature(self.described).parameters
+        for name, parameter in parameters.items():
             table: Any = parameter.annotation
             if _is_table(table):
                 known = _fields(table).keys() & given.keys()
                 values[name] = table(**{key: given[key] for key in known})
-        return {name: values[name] for name in own if name in values}
+        return {name: values[name] for name in parameters if name in values}
 
     def show(self, result: Any, given: Mapping[str, Any]) -> list[Any]:
         """What people see of a result."""
@@ -140,8 +140,8 @@ def function(described: Callable[..., Any], others: str = "") -> Callable[..., A
     Its options may be given by name, and `progress` in several ways; the docstring lists both. others: field of the
     options that takes the keywords that are no field.
     """
-    own = inspect.signature(described).parameters
-    table: Any = own["options"].annotation if "options" in own else None
+    parameters = inspect.signature(described).parameters
+    table: Any = parameters["options"].annotation if "options" in parameters else None
     signature = _in_python(inspect.signature(described), table)
 
     @functools.wraps(described)
@@ -152,7 +152,7 @@ def function(described: Callable[..., Any], others: str = "") -> Callable[..., A
         given = signature.bind(*args, **kwargs).arguments
         changes = given.pop("changes", {})
         for name in given.keys() - {"options"}:
-            hint = Feedback if name == "progress" else own[name].annotation
+            hint = Feedback if name == "progress" else parameters[name].annotation
             if not _is_table(hint):
                 given[name] = check_value(name, given[name], hint)
         if table is not None:
@@ -165,7 +165,7 @@ def function(described: Callable[..., Any], others: str = "") -> Callable[..., A
                 )
             given["options"] = options
         try:
-            if "progress" not in own:
+            if "progress" not in parameters:
                 return described(**given)
             with report_to(given.pop("progress", True)) as report:
                 return described(**given, progress=report)
@@ -175,7 +175,7 @@ def function(described: Callable[..., Any], others: str = "") -> Callable[..., A
     text = inspect.cleandoc(described.__doc__ or "").replace("\f", "")  # typer shows what is before
     text = FLAG.sub(lambda flag: flag[0][2:], text)
     run.__signature__ = _listed(signature, table, others)  # type: ignore[attr-defined]
-    run.__doc__ = "\n".join([text, "", *_help(own, table)])
+    run.__doc__ = "\n".join([text, "", *_help(parameters, table)])
     return run
 
 

@@ -217,7 +217,7 @@ def prepare_case(
             brain(scan)  # refuses a head that is cut off, before resampling adds air around it
     volumes = {name: common.align(name, in_ras.pop(name)) for name in scans}
     arrays, statistics, outlines = _store_and_measure(volumes, find_body)
-    own = {name: found for name, found in zip(volumes, outlines) if name not in TISSUE_MAPS}
+    outlined = {name: outline for name, outline in zip(volumes, outlines) if name not in TISSUE_MAPS}
     source = ""
     if masked:
         source = FOREGROUND_OF + ", ".join(volumes)
@@ -244,7 +244,7 @@ def prepare_case(
         **_geometry(common.grid, arrays.get(MASK)),
         registered=common.registered,
     )
-    return PreparedCase(header, arrays, common.transforms, outlines=own)
+    return PreparedCase(header, arrays, common.transforms, outlines=outlined)
 
 
 def resize_case(case: PreparedCase, size: Size, slices: tuple[int, int]) -> PreparedCase:
