@@ -46,7 +46,7 @@ class Foreign:
 
 
 @dataclass(frozen=True)
-class Stated:
+class Preprocessing:
     """What the user states: changes of the recipe, and the voxel size (D, H, W), None where any will do."""
 
     recipe: str | None = None
@@ -58,7 +58,7 @@ class Stated:
 Reader = Callable[[Path], Foreign]
 
 
-def import_foreign(found: Foreign, stated: Stated, out: Path) -> Run:
+def import_foreign(found: Foreign, stated: Preprocessing, out: Path) -> Run:
     """Write a model as a run folder.
 
     Raises BadInput that lists what the user must state and has not, or where weights do not fit their configuration.
@@ -92,7 +92,7 @@ OF_AUTOENCODER = {
 }
 
 
-def _unstated(values: Mapping[str, Any], stated: Stated) -> list[str]:
+def _unstated(values: Mapping[str, Any], stated: Preprocessing) -> list[str]:
     """The keys and options that describe the model's inputs and are not given."""
     sources, targets = (_names(values, side) for side in ("source", "target"))
     wanted = [f"data.{key}" for key in ("source", "target", "patch", "axes")]

@@ -12,7 +12,7 @@ from voxlate.exchange.foreign import (
     AUTOENCODER,
     Foreign,
     Reader,
-    Stated,
+    Preprocessing,
     import_foreign,
     read_checkpoint,
     read_config,
@@ -362,7 +362,7 @@ def _unet(theirs: Mapping[str, Tensor]) -> tuple[dict[str, str], dict[str, Any]]
     return down | ends, net
 
 
-def import_model(source: str, place: Path, stated: Stated, out: Path) -> Run:
+def import_model(source: str, place: Path, stated: Preprocessing, out: Path) -> Run:
     """Write another package's model as a run folder; source: one of READERS. Raises BadInput in one sentence."""
     try:
         foreign_model = READERS[source](place)

@@ -14,7 +14,7 @@ from voxlate.evaluation.scoring.case_scores import Row
 from voxlate.evaluation.scoring.metrics import METRIC_OF, Direction, ImagePair, Score
 
 Function = Callable[..., float]
-Stated = dict[str, str]
+Description = dict[str, str]
 BETTER: tuple[Direction, ...] = get_args(Direction)
 
 
@@ -76,7 +76,7 @@ def without_value(functions: Collection[str], rows: Iterable[Row]) -> list[Messa
     ]
 
 
-def describe(functions: Mapping[str, Function]) -> dict[str, Stated]:
+def describe(functions: Mapping[str, Function]) -> dict[str, Description]:
     """What metrics.json states on each: its unit, in which direction it is better, and what it says of itself."""
     return {
         key: {

@@ -217,7 +217,9 @@ def prepare_case(
             brain(scan)  # refuses a head that is cut off, before resampling adds air around it
     volumes = {name: common.align(name, in_ras.pop(name)) for name in scans}
     arrays, statistics, outlines = _store_and_measure(volumes, find_body)
-    outlined = {name: outline for name, outline in zip(volumes, outlines) if name not in TISSUE_MAPS}
+    outlined = {
+        name: outline for name, outline in zip(volumes, outlines) if name not in TISSUE_MAPS
+    }
     source = ""
     if masked:
         source = FOREGROUND_OF + ", ".join(volumes)
