@@ -15,22 +15,23 @@ from voxlate.base.options.check import check_options, check_value, read_text
 from voxlate.base.options.option import Option, flag_of, option_of, without_notes
 from voxlate.base.options.table import field_types, text_type
 
-TABLES = {
-    "adapt": ("RUN --data DATA --out OUT", package.AdaptOptions),
-    "calibrate": ("RUN COHORT", package.CalibrateOptions),
-    "check": ("RUN COHORT", package.CheckOptions),
-    "compare": ("OUT", package.CompareOptions),
-    "evaluate": ("OUT --truth COHORT", package.EvaluateOptions),
-    "export": ("OUT --dicom TO", package.ExportOptions),
-    "import": ("xmodality WEIGHTS --out OUT", package.ImportOptions),
-    "listen": ("RUN --out OUT", package.ListenOptions),
-    "phantom": ("--out OUT", package.PhantomOptions),
-    "plan": ("DATA", package.PlanOptions),
-    "prepare": ("COHORT --out OUT", package.PrepareOptions),
-    "serve": ("RUN", package.ServeOptions),
-    "synth": ("RUN COHORT --out OUT", package.SynthOptions),
-    "train": ("auto --data DATA --out OUT", package.TrainOptions),
+LINES = {  # what a command needs beside its options
+    "adapt": "RUN --data DATA --out OUT",
+    "calibrate": "RUN COHORT",
+    "check": "RUN COHORT",
+    "compare": "OUT",
+    "evaluate": "OUT --truth COHORT",
+    "export": "OUT --dicom TO",
+    "import": "xmodality WEIGHTS --out OUT",
+    "listen": "RUN --out OUT",
+    "phantom": "--out OUT",
+    "plan": "DATA",
+    "prepare": "COHORT --out OUT",
+    "serve": "RUN",
+    "synth": "RUN COHORT --out OUT",
+    "train": "auto --data DATA --out OUT",
 }
+TABLES = {name: getattr(package, f"{name.title()}Options") for name in LINES}
 NAMES = {
     "import": "import_weights",
     "synth": "synthesise",
@@ -54,7 +55,7 @@ def wrong_texts(hint: Any, option: Option) -> Iterator[str]:
 def options_on_command_line() -> list[tuple[str, str, str]]:
     """Each command and option with each text that it refuses."""
     rows = []
-    for command, (_, table) in TABLES.items():
+    for command, table in TABLES.items():
         for name, hint in field_types(table).items():
             option = option_of(hint)
             if option is not None:
@@ -66,10 +67,10 @@ def options_on_command_line() -> list[tuple[str, str, str]]:
 def test_python_and_the_command_line_refuse_the_same_option_in_the_same_sentence(
     command, name, text, voxlate
 ):
-    line, table = TABLES[command]
+    table = TABLES[command]
     hint = field_types(table)[name]
     flag = flag_of(name, option_of(hint))
-    answer = voxlate(command, *line.split(), *required(table), flag, text)
+    answer = voxlate(command, *LINES[command].split(), *required(table), flag, text)
     number = text_type(hint) in (int, float) and text != "many"
     with pytest.raises(BadInput) as error:
         check_options(table, None, {name: text_type(hint)(float(text)) if number else text})
@@ -87,7 +88,7 @@ def required(table: Any) -> list[str]:
 
 
 def test_every_default_is_a_value_that_its_option_takes():
-    for _, table in TABLES.values():
+    for table in TABLES.values():
         for field in fields(table):
             if field.default is not MISSING and field.default is not None:
                 hint = field_types(table)[field.name]
@@ -96,7 +97,7 @@ def test_every_default_is_a_value_that_its_option_takes():
 
 @every_row(
     ("table", "name"),
-    [(table, name) for _, table in TABLES.values() for name in field_types(table)],
+    [(table, name) for table in TABLES.values() for name in field_types(table)],
 )
 def test_every_option_refuses_objects_of_another_type_in_one_sentence(table, name):
     hint = field_types(table)[name]

@@ -18,6 +18,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from dicom_slices import write_series
+from pretrained import written
 from test_recipes import NARROW
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.base.options.option import pairs
@@ -27,9 +29,9 @@ from voxlate.science.nets.interface import Channels
 from voxlate.science.nets.lpips import shapes
 from voxlate.science.nets.xmodality.adm import ADM
 from voxlate.training import recipe as recipes
-from voxlate.training.recipe import FullStage, Recipe
+from voxlate.training.recipe import Recipe
 
-ROOT = Path(__file__).resolve().parents[1]
+PAGES = Path(__file__).resolve().parents[1] / "docs" / "papers"
 BLOCK = re.compile(r"^```\n(.*?)^```$", flags=re.M | re.S)
 ROWS = {  # the small row of each paper
     "mrdpm": "mrdpm_masked_small",
@@ -38,7 +40,7 @@ ROWS = {  # the small row of each paper
     "umm_csgm": "umm_csgm_small",
     "make_a_volume": "pix2pix_swi_mra_small",
 }
-MOST = 32  # voxels of a patch along each axis
+MOST = (4, 32, 32)  # voxels of a patch along each axis
 SIZES = {
     "phantom": ["--cases", 4, "--size", 48, 48, 8],
     "prepare": ["--shares", 0.5, 0.25, 0.25, "--no-audit"],
@@ -49,6 +51,10 @@ GRIDS = {
 }
 ELSEWHERE = {"vit": "texture", "ants": "rigid"}  # need weights from the network, and an extra
 CONTRASTS = {name: name for name in ("flair", "t1", "t2")} | {"t1c": "t1ce"}
+GOLD = (  # modality, its DICOM name, and what a series of the Gold Atlas is called
+    ("t2", "MR", "Ax T2 FRFSE GOLD ATLAS"),
+    ("ct", "CT", "Deformed 'CT 1' using 'CTtoMR DIR site1'"),
+)
 COHORTS = {  # what a page calls a cohort: its phantoms' modalities and the places of their files
     ("mrdpm", "COHORT"): {
         name: f"{{case}}/{name}.nii.gz" for name in ("ncct", "cta1", "cta2", "cta3", "tmax")
@@ -72,7 +78,7 @@ COHORTS = {  # what a page calls a cohort: its phantoms' modalities and the plac
 
 def blocks(page: str) -> list[list[list[str]]]:
     """The blocks of a page: the words of each of their commands."""
-    text = (ROOT / "docs" / "papers" / f"{page}.md").read_text()
+    text = (PAGES / f"{page}.md").read_text()
     return [
         [
             shlex.split(line, comments=True)
@@ -104,13 +110,13 @@ def write_scans(out: Path, places: dict[str, str]) -> None:
 
 def write_gold(out: Path) -> None:
     """Four phantoms as DICOM series of the Gold Atlas."""
-    from test_dicom_cohort import DESCRIPTIONS, write_series
-
     for head in write_cohort(out / "heads", cases=4, size=(48, 48, 8), modalities=["t2", "ct"]):
-        for modality, kind in (("t2", "MR"), ("ct", "CT")):
-            values = np.asarray(nib.load(head / f"{modality}.nii.gz").dataobj).T.astype(np.int16)
-            place, uid = out / head.name, f"1.2.{int(head.name[-3:]) + 1}.{ord(kind[0])}"
-            write_series(place, kind, values, kind, DESCRIPTIONS[modality], uid=uid)
+        for modality, kind, description in GOLD:
+            volume = read_volume(head / f"{modality}.nii.gz")
+            tags = {"Modality": kind, "SeriesDescription": description}
+            for file in write_series(volume, head / kind, **tags).iterdir():  # a folder a patient
+                (out / head.name).mkdir(exist_ok=True)
+                file.rename(out / head.name / f"{kind}{file.name}")
     shutil.rmtree(out / "heads")
 
 
@@ -149,13 +155,6 @@ def write_adm(out: Path) -> None:
     save_file({key: torch.rand(slot.shape) / 100 for key, slot in layout(net).items()}, out)
 
 
-def write_autoencoder(out: Path) -> None:
-    """Random weights of latent diffusion's autoencoder."""
-    from test_pretrained import written
-
-    written(out, "kl-f4")
-
-
 FILES = {
     **{key: partial(write_scans, places=places) for key, places in COHORTS.items()},
     ("lyu_wang", "GOLD"): write_gold,
@@ -163,7 +162,7 @@ FILES = {
     ("xmodality", "tof=mra.nii.gz"): write_pair,
     ("xmodality", "ADM"): write_adm,
     ("mrdpm", "ALEXNET"): write_alexnet,
-    ("make_a_volume", "KL_F4"): write_autoencoder,
+    ("make_a_volume", "KL_F4"): partial(written, source="kl-f4"),
 }
 
 
@@ -171,9 +170,6 @@ FILES = {
 def run(voxlate, tmp_path, monkeypatch) -> Callable[[str, list[str]], str]:
     """Runs the words of a page's command with small sizes, in an empty folder; gives what it said."""
     monkeypatch.chdir(tmp_path)
-    for folder in ("benchmarks", "tests/scans", "tests/training"):
-        monkeypatch.syspath_prepend(str(ROOT / folder))
-
     said = []
 
     def by_voxlate(*words):
@@ -226,13 +222,9 @@ def _short(name: str, recipe: Recipe) -> dict[str, str]:
         changes |= {f"{place}train.{length}": "1", f"{place}train.batch": "2"}
         changes[f"{place}train.validation_items"] = "1"
         if not place or recipe.stages[number].data is not None:
-            changes[f"{place}data.patch"] = str(_small_patch(stage))
+            patch = [min(size, most) for size, most in zip(stage.data.patch, MOST)]
+            changes[f"{place}data.patch"] = str(patch)
     return changes
-
-
-def _small_patch(stage: FullStage) -> list[int]:
-    depth, height, width = stage.data.patch
-    return [min(depth, 4), min(height, MOST), min(width, MOST)]
 
 
 def _few_steps(run: Path, like: str = "") -> list[object]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from rows import every_row
 from voxlate.base.errors import BadInput
-from voxlate.exchange.foreign import Stated
+from voxlate.exchange.foreign import Preprocessing
 from voxlate.exchange.foreign_formats import READERS, import_model
 from voxlate.exchange.pretrained import net_changes
 from voxlate.science.diffusion.schedules import CosineBetas, LinearBetas
@@ -60,14 +60,16 @@ def random(module: nn.Module) -> nn.Module:
     return module.eval()
 
 
-def stated(folder: Path, net: str = "", patch=(1, 16, 16), source=("t1",), more="") -> Stated:
+def stated(
+    folder: Path, net: str = "", patch=(1, 16, 16), source=("t1",), more=""
+) -> Preprocessing:
     """A recipe that states the inputs and the preprocessing."""
     maps = "\n".join(f'{name} = {{ kind = "minmax", per = "volume" }}' for name in source)
     path = folder / "stated.toml"
     path.write_text(
         STATED.format(source=json.dumps(source), patch=list(patch), net=net, maps=maps, more=more)
     )
-    return Stated(str(path), any_spacing=True)
+    return Preprocessing(str(path), any_spacing=True)
 
 
 def as_ours(x: Tensor, low: float, high: float) -> Tensor:
@@ -79,7 +81,7 @@ def volumes(x: Tensor) -> Tensor:
     return x[:, :, None] if x.dim() == 4 else x
 
 
-def network(source: str, place: Path, told: Stated) -> Callable[..., Tensor]:
+def network(source: str, place: Path, told: Preprocessing) -> Callable[..., Tensor]:
     """The network inside an imported run, as a function of images by name."""
     net = load(import_model(source, place, told, told_out(place)).folder).network.method.net
 
@@ -227,7 +229,7 @@ def test_a_scheduler_of_diffusers_is_ours_to_the_sixth_digit(
     assert (alpha**2 - theirs.alphas_cumprod).abs().max() < 1e-6
 
 
-def noisy(folder: Path) -> Stated:
+def noisy(folder: Path) -> Preprocessing:
     return stated(folder, "inputs = ['t1', 'state'], input_range = { t1 = [-1, 1] }")
 
 
@@ -311,7 +313,7 @@ def autoencoder(folder: Path, package: str, colours: int) -> tuple[Path, nn.Modu
 @every_row("colours", (1, 3))
 def test_a_kl_autoencoder_gives_the_moments_and_the_image_of_the_module(tmp_path, package, colours):
     place, module = autoencoder(tmp_path, package, colours)
-    told = Stated(changes={"net.range": [0, 1]})
+    told = Preprocessing(changes={"net.range": [0, 1]})
     run = import_model(package, place, told, tmp_path / "run")
     ours = load(run.folder).network.method.net
     x = torch.rand(2, 1, 16, 12)
@@ -507,7 +509,9 @@ def image_of(out: Path) -> np.ndarray:
     return nib.as_closest_canonical(nib.load(path)).get_fdata().transpose(2, 1, 0)
 
 
-def by_command(voxlate, folder: Path, source: str, place: Path, told: Stated, cohort, *more: str):
+def by_command(
+    voxlate, folder: Path, source: str, place: Path, told: Preprocessing, cohort, *more: str
+):
     """The image that `import` and `synth` give of a head."""
     line = [source, place, "--recipe", told.recipe, "--any-spacing", "--out", folder / "RUN"]
     said = voxlate("import", *line, *more).done().out
@@ -574,9 +578,9 @@ def test_an_imported_model_is_exported_and_runs_without_its_package(
 # What is wrong, one sentence each.
 
 
-def refusal(source: str, place: Path, told: Stated | None = None) -> str:
+def refusal(source: str, place: Path, told: Preprocessing | None = None) -> str:
     with pytest.raises(BadInput) as error:
-        import_model(source, place, told or Stated(), place.parent / "refused")
+        import_model(source, place, told or Preprocessing(), place.parent / "refused")
     assert "\n" not in str(error.value)
     assert str(error.value).count("expected") == 1
     return str(error.value)
@@ -584,7 +588,7 @@ def refusal(source: str, place: Path, told: Stated | None = None) -> str:
 
 def test_the_spacing_that_is_stated_is_that_of_the_synthesis(tmp_path):
     torch.save(random(resnet(4, 1, False)).state_dict(), tmp_path / "g.pth")
-    told = Stated(stated(tmp_path).recipe, spacing_mm=(3.0, 2.0, 1.0))
+    told = Preprocessing(stated(tmp_path).recipe, spacing_mm=(3.0, 2.0, 1.0))
     run = import_model("pix2pix", tmp_path / "g.pth", told, tmp_path / "run")
     assert load(run.folder).facts.preparation.spacing_mm == (3.0, 2.0, 1.0)
 
@@ -749,7 +753,7 @@ def test_ranges_of_other_modalities_and_without_a_width_are_refused(tmp_path):
     ):
         told = stated(tmp_path, f"input_range = {ranges}, output_range = [0, 1]")
         assert said in refusal("nnunet", place, told)
-    told = Stated(changes={"net": "foreign", "data.source": "t1"}, any_spacing=True)
+    told = Preprocessing(changes={"net": "foreign", "data.source": "t1"}, any_spacing=True)
     assert "found no data.target, data.patch, data.axes." in refusal("nnunet", place, told)
 
 

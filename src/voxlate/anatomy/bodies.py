@@ -138,10 +138,10 @@ def ct_bodies(asked: PhantomOptions) -> Bodies:
         raise BadInput(
             "--ct: expected no --lesion, --lesions, --stripped, or --tissues without --labels, found one of them. Remove it; a real CT has its own lesions."
         )
-    found = _find_files(Path(asked.ct or ""), "--ct")
+    files = _find_files(Path(asked.ct or ""), "--ct")
     # beside other scans, those that are called so
-    called = {name[:-3]: path for name, path in found.items() if name.lower().endswith("_ct")}
-    scans = called or found
+    called = {name[:-3]: path for name, path in files.items() if name.lower().endswith("_ct")}
+    scans = called or files
     names = tuple(scans)
     table, maps = _label_maps(asked) if has_labels else (NO_LABELS, {})
     if unknown := sorted(maps.keys() - scans.keys()):

@@ -355,9 +355,9 @@ def _draw_sample(case: PreparedCase) -> _Sample:
     levels = np.flatnonzero(inside.any(axis=(1, 2)))
     rng = np.random.default_rng(stable_id("sample", case.header.case))
     middle = slice(EDGE, BLOCK - EDGE)
-    found = list[tuple[int, np.ndarray, np.ndarray]]()
+    blocks = list[tuple[int, np.ndarray, np.ndarray]]()
     body = list[np.ndarray]()
-    while len(found) < BLOCKS:
+    while len(blocks) < BLOCKS:
         z = int(levels[rng.integers(len(levels))])
         # A block may lie half outside, where it repeats the border: voxels there count as often as others.
         y, x = (int(rng.integers(1 - BLOCK + EDGE, n - EDGE)) for n in (height, width))
@@ -366,9 +366,9 @@ def _draw_sample(case: PreparedCase) -> _Sample:
         rows, columns = rows.clip(0, height - 1), columns.clip(0, width - 1)
         part = (inside[z][np.ix_(rows, columns)] & exists)[middle, middle]
         if part.any():
-            found.append((z, rows, columns))
+            blocks.append((z, rows, columns))
             body.append(part)
-    slices, all_rows, all_columns = map(np.array, zip(*found))
+    slices, all_rows, all_columns = map(np.array, zip(*blocks))
     voxels = slices[:, None, None], all_rows[:, :, None], all_columns[:, None, :]
     return _Sample(voxels, np.stack(body))
 

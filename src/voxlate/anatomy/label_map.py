@@ -65,8 +65,8 @@ class LabelMap:
         if not coarse.any():
             return np.full(mask.shape, 1e3, np.float32)
         sampling = np.multiply(steps, self.spacing_mm)
-        found = ndimage.distance_transform_edt(~coarse, sampling=sampling).astype(np.float32)
-        return enlarge(found, mask.shape, steps)
+        distances = ndimage.distance_transform_edt(~coarse, sampling=sampling).astype(np.float32)
+        return enlarge(distances, mask.shape, steps)
 
     def mirror(self) -> "LabelMap":
         """The map with left and right exchanged."""
@@ -199,10 +199,10 @@ def _of_codes(name: str, codes: AnyArray, spacing_mm: Triple, table: LabelTable)
 def _fill_specks(codes: AnyArray, spacing_mm: Triple) -> None:
     """Give internal air that is noise of the segmentation, specks and holes of soft organs, the nearest tissue."""
     air = codes == Label.SINUS
-    found = components_of(air)
+    pockets = components_of(air)
     least = _SPECK_MM3 / float(np.prod(spacing_mm))
-    sizes = found.sizes()
-    noise = found.choose((sizes < least) & (sizes > 0))
+    sizes = pockets.sizes()
+    noise = pockets.choose((sizes < least) & (sizes > 0))
     inner = np.isin(codes, (*FLUID, *BRAIN, Label.CORD, CODES["fluid"]))
     noise |= air & close_gaps(inner, _HOLE_MM, spacing_mm)
     if noise.any():

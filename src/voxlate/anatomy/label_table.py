@@ -143,8 +143,8 @@ def read_table(table: str | Path) -> LabelTable:
             f"{path}: expected each tissue once in [tissues], found one in capitals and small letters. Rename one."
         )
     codes = {0: int(Label.AIR)}
-    found = LabelTable(Path(table).stem, written.inside, written.coat_mm, codes, own)
-    known = found.names | CODES
+    label_table = LabelTable(Path(table).stem, written.inside, written.coat_mm, codes, own)
+    known = label_table.names | CODES
     _check_tissues(path, written, own, known)
     # A label of air is internal where 0 is not air.
     known["air"] = int(Label.AIR if written.inside == "air" else Label.SINUS)
@@ -158,7 +158,7 @@ def read_table(table: str | Path) -> LabelTable:
                 raise BadInput(
                     f"{path}: expected each label in one tissue, found {value} in {name} and in another one. Remove it from one."
                 )
-    return found
+    return label_table
 
 
 def _check_tissues(
@@ -185,9 +185,9 @@ def _values(path: str, name: str, ranges: Sequence[int | str]) -> list[int]:
     """The label values of a tissue."""
     values = list[int]()
     for item in ranges:
-        found = _RANGE.fullmatch(item) if isinstance(item, str) else None
-        if found is not None and int(found[1]) <= int(found[2]) < 10**6:
-            values += range(int(found[1]), int(found[2]) + 1)
+        match = _RANGE.fullmatch(item) if isinstance(item, str) else None
+        if match is not None and int(match[1]) <= int(match[2]) < 10**6:
+            values += range(int(match[1]), int(match[2]) + 1)
         elif isinstance(item, int) and 0 <= item < 10**6:
             values.append(item)
         else:

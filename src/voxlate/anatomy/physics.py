@@ -37,7 +37,7 @@ MOST_CSF = 0.5  # signal of CSF in FLAIR, as a share of the full one: beyond, it
 
 
 @dataclass(frozen=True)
-class _Usual:
+class _ProtocolRanges:
     """Ranges of a sequence in protocols of heads at 0.5 to 7 T; None: it has no such parameter."""
 
     tr_ms: Range
@@ -50,23 +50,23 @@ class _Usual:
         return list(map(within, shares, (self.tr_ms, self.te_ms, self.ti_ms, self.flip_deg)))
 
 
-USUAL: dict[Kind, _Usual] = {
-    "spin_echo": _Usual((400, 8000), (8, 180)),
-    "gradient_echo": _Usual((8, 600), (1.5, 7.5), flip_deg=(5, 70)),
-    "inversion_recovery": _Usual((2000, 8000), (8, 60), (150, 1200)),
-    "mprage": _Usual((1600, 3000), (2, 5), (700, 1100), (7, 12)),
-    "flair": _Usual((6000, 11000), (80, 160)),
-    "swi": _Usual((22, 50), (10, 21), flip_deg=(10, 20)),
-    "tof": _Usual((18, 35), (2.5, 7), flip_deg=(15, 30)),
+USUAL: dict[Kind, _ProtocolRanges] = {
+    "spin_echo": _ProtocolRanges((400, 8000), (8, 180)),
+    "gradient_echo": _ProtocolRanges((8, 600), (1.5, 7.5), flip_deg=(5, 70)),
+    "inversion_recovery": _ProtocolRanges((2000, 8000), (8, 60), (150, 1200)),
+    "mprage": _ProtocolRanges((1600, 3000), (2, 5), (700, 1100), (7, 12)),
+    "flair": _ProtocolRanges((6000, 11000), (80, 160)),
+    "swi": _ProtocolRanges((22, 50), (10, 21), flip_deg=(10, 20)),
+    "tof": _ProtocolRanges((18, 35), (2.5, 7), flip_deg=(15, 30)),
 }
 
 # What sequence = "any" draws from: spin echoes of all weightings would rarely be as heavily T2-weighted as most scans.
-Choice = tuple[Kind, _Usual]
+Choice = tuple[Kind, _ProtocolRanges]
 ANY: tuple[Choice, ...] = (
-    ("spin_echo", _Usual((400, 800), (8, 20))),
-    ("spin_echo", _Usual((2000, 6000), (8, 40))),
-    ("spin_echo", _Usual((3000, 10000), (80, 200))),
-    ("spin_echo", _Usual((3000, 10000), (80, 200))),
+    ("spin_echo", _ProtocolRanges((400, 800), (8, 20))),
+    ("spin_echo", _ProtocolRanges((2000, 6000), (8, 40))),
+    ("spin_echo", _ProtocolRanges((3000, 10000), (80, 200))),
+    ("spin_echo", _ProtocolRanges((3000, 10000), (80, 200))),
     *USUAL.items(),
 )
 
@@ -138,7 +138,7 @@ class Ranges:
         if self.sequence == "any":
             return ANY
         usual = USUAL[self.sequence]
-        given = _Usual(
+        given = _ProtocolRanges(
             self.tr_ms or usual.tr_ms,
             self.te_ms or usual.te_ms,
             self.ti_ms or usual.ti_ms,

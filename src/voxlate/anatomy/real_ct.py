@@ -166,13 +166,13 @@ def _bone(
     spacing_mm: Triple,
 ) -> AnyArray:
     """Bone with its marrow. Enhanced vessels and organs are not dense, or large and less dense than cortical bone."""
-    found = components_of(body & (calm > _DENSE_HU))
-    small = found.sizes() * float(np.prod(spacing_mm)) < 1000 * _AGENT_ML
-    chosen = small | (found.sizes(calm > _CORTICAL_HU) > 0)
+    dense = components_of(body & (calm > _DENSE_HU))
+    small = dense.sizes() * float(np.prod(spacing_mm)) < 1000 * _AGENT_ML
+    chosen = small | (dense.sizes(calm > _CORTICAL_HU) > 0)
     agent = ~chosen
     agent[0] = chosen[0] = False
-    there = body & ~dilate(found.choose(agent), _AGENT_MM, spacing_mm)
-    near = dilate(found.choose(chosen), _REACH_MM, spacing_mm)
+    there = body & ~dilate(dense.choose(agent), _AGENT_MM, spacing_mm)
+    near = dilate(dense.choose(chosen), _REACH_MM, spacing_mm)
     bone = there & near & (calm > BONE_HU)
     closed = fill_slices(close_gaps(bone, _CLEFT_MM, spacing_mm))
     return bone | (there & closed & (calm > _MARROW_HU))

@@ -145,7 +145,7 @@ def layers(scalp: Scalp, labels: AnyArray, depth_mm: AnyArray, vault_mm: AnyArra
     """The layers of a scalp at voxels with these labels, depths below the skin and distances from the vault."""
     there = _SCALP[labels.astype(np.uint8)] & (depth_mm > -1 - scalp.grown_mm)
     depth = depth_mm[there].astype(np.float32) + np.float32(scalp.grown_mm)
-    own = labels[there] == Label.MUSCLE
+    muscle = labels[there] == Label.MUSCLE
     body, below_skin, below_septum = (
         np.clip(depth - np.float32(end) + np.float32(0.5), 0, 1)
         for end in (0, scalp.skin_mm, scalp.skin_mm + scalp.septum_mm)
@@ -153,5 +153,5 @@ def layers(scalp: Scalp, labels: AnyArray, depth_mm: AnyArray, vault_mm: AnyArra
     above = np.clip(vault_mm[there].astype(np.float32) - np.float32(scalp.galea_mm - 0.5), 0, 1)
     inner = below_septum * above
     galea = below_septum - inner
-    shares = [body - below_skin, below_skin - below_septum, inner * ~own, galea, inner * own]
+    shares = [body - below_skin, below_skin - below_septum, inner * ~muscle, galea, inner * muscle]
     return Layers(scalp, there, np.stack(shares).astype(np.float32))

@@ -22,7 +22,7 @@ def vessels(rng: Rng, occluded: int) -> dict[Label, list[Tube]]:
     occluded: the side whose middle cerebral artery is closed by a clot (-1 left, 1 right, 0 neither).
     """
     shared = int(rng.integers(2**32))
-    own = {side: int(rng.integers(2**32)) for side in (-1, 1)}
+    seeds = {side: int(rng.integers(2**32)) for side in (-1, 1)}
     parts_of = {
         Label.VEIN: _midline_veins(),
         Label.ARTERY_BEYOND_CLOT: [],
@@ -30,7 +30,7 @@ def vessels(rng: Rng, occluded: int) -> dict[Label, list[Tube]]:
         Label.CLOT: [],
     }
     for side in (-1, 1):
-        walk = _Walk(np.random.default_rng(shared), np.random.default_rng(own[side]))
+        walk = _Walk(np.random.default_rng(shared), np.random.default_rng(seeds[side]))
         closed = side == occluded
         near = [*(_BEFORE_CLOT if closed else _M1), *_anterior(walk)]
         far = _middle(walk)

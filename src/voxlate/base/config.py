@@ -74,15 +74,15 @@ def fill(
     its name; code: every "my_package.my_module:MyNet" that may be imported (see `imports`). No text becomes a number.
     """
     try:
-        found = adapter(kind).validate_python(_without_unset(kind, values), context=code)
+        filled = adapter(kind).validate_python(_without_unset(kind, values), context=code)
     except ValidationError as error:
         raise BadInput(f"{where}: {_sentences(kind, error.errors(), change)}") from error
     if wrong := [
         f"expected of '{key}' a value such as {taken!r}, found {given!r}. Write it so."
-        for key, given, taken in converted(values, found)
+        for key, given, taken in converted(values, filled)
     ]:
         raise BadInput(f"{where}: {' Also '.join(wrong)}")
-    return found
+    return filled
 
 
 def converted(given: Any, taken: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -160,10 +160,10 @@ def _fill_importable(
     code: Collection[str] = info.context or ()
     if name not in code:
         raise BadInput(needs_code([name]))
-    found = load_object(name)
+    loaded = load_object(name)
     if not isinstance(value, dict):
         return name
-    kind = found if dataclasses.is_dataclass(found) else settings_of(found)
+    kind = loaded if dataclasses.is_dataclass(loaded) else settings_of(loaded)
     if kind is None:
         raise BadInput(
             f"expected a class made with voxlate.base.config.settings, found {name}. Decorate it with @settings."
@@ -355,13 +355,13 @@ def _elsewhere(key: str, kind: Any, here: list[str]) -> list[str]:
 
 def _meanings(kind: Any, table: str = "") -> dict[str, str]:
     """Every key below settings of a kind, as "train.optimiser.lr", with its meaning; lists and named tables apart."""
-    found = dict[str, str]()
+    meanings = dict[str, str]()
     for owner in _options(kind):
         for name, hint in key_types(owner).items() if dataclasses.is_dataclass(owner) else ():
-            found.setdefault(f"{table}{name}", meaning_of(hint))
+            meanings.setdefault(f"{table}{name}", meaning_of(hint))
             for path, inner in _meanings(hint, f"{table}{name}.").items():
-                found.setdefault(path, inner)
-    return found
+                meanings.setdefault(path, inner)
+    return meanings
 
 
 def _tag(kind: Any) -> Any:

@@ -197,14 +197,14 @@ class Tensors:
 
     def check(self, wanted: Mapping[str, Shape]) -> None:
         """Raise BadInput unless the file has these arrays, of these shapes and types, and no others."""
-        found = self.shapes
-        for name in sorted(wanted.keys() | found.keys()):
-            if name not in found:
+        shapes = self.shapes
+        for name in sorted(wanted.keys() | shapes.keys()):
+            if name not in shapes:
                 raise self.record.wrong(f"no array '{name}'")
             if name not in wanted:
                 raise self.record.wrong(f"an array '{name:.{LONGEST_SHOWN}}' that none has")
-            if not wanted[name].fits(*found[name]):
-                lengths, kind = found[name]
+            if not wanted[name].fits(*shapes[name]):
+                lengths, kind = shapes[name]
                 raise self.record.wrong(
                     f"'{name}' of {'×'.join(map(str, lengths))} {kind}, not {wanted[name]}"
                 )
@@ -212,10 +212,10 @@ class Tensors:
     def read(self, wanted: Mapping[str, Shape]) -> dict[str, Any]:
         """The arrays, finite and within their bounds; raises BadInput where they are not as wanted."""
         self.check(wanted)
-        found = {name: self.file.get_tensor(name) for name in wanted}
-        for name, array in found.items():
+        arrays = {name: self.file.get_tensor(name) for name in wanted}
+        for name, array in arrays.items():
             check_values(self.record, name, np.asarray(array), wanted[name])
-        return found
+        return arrays
 
 
 def write_tensors(path: Path | str, arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> None:

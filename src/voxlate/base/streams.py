@@ -81,10 +81,10 @@ class Streams:
         whole: list[int] = list(shape[-2:])
         parts: list[Any] = [...] * len(self)
         if self.tiles is not None:
-            found = [tile.within(shape[-2:]) for tile in self.tiles]
-            planes = [plane for plane, _ in found]
+            places = [tile.within(shape[-2:]) for tile in self.tiles]
+            planes = [plane for plane, _ in places]
             whole = [max(lengths) for lengths in zip(*planes)]
-            parts = [(..., *part) for _, part in found]
+            parts = [(..., *part) for _, part in places]
         return sliced, [*(shape[:-3] if sliced else shape[:-2]), *whole], parts
 
 

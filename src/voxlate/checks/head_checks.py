@@ -52,7 +52,6 @@ THIN_MM = 3.3
 HOLE = 0.2  # of the median of the brain
 LONG = 1.12  # times as long as wide, from which a body has an angle
 SLOW_MM, FINE_MM = 20.0, 2.0  # blurs
-WIDE_PLANE = 0.4  # of the largest plane of columns, from which two are compared
 SAME_WIDTH = 1.25  # times; shoulders are twice as wide as the head
 AS_BACKGROUND = -0.96  # network units, of -1 to 1: up to 2 % of the range
 RIM_MM = 10.0  # from the brain's surface, where fluid is dark in many scans and partly stripped
@@ -180,35 +179,24 @@ def _shape(head: _Head) -> dict[str, float]:
 def _brightness(head: _Head) -> dict[str, float]:
     """What is unusually bright in a head, and beside it.
 
-    step: the largest median logarithm of the ratio of two columns; sides_times: between the medians of the outer quarters;
-    saturated_mm: the radius of the largest disc of the highest value; elsewhere: the volume outside that is half as bright
-    as the body, as a share of it.
+    sides_times: between the medians of the outer quarters; saturated_mm: the radius of the largest ball of the highest
+    value; elsewhere: the volume outside that is half as bright as the body, as a share of it.
     """
     values, body = head.values - head.background, head.body
     columns = np.flatnonzero(body.any(axis=(0, 1)))
     quarter = max(1, len(columns) // 4)
-    areas = body.sum(axis=(0, 1))
-    steps = [0.0]
-    for x in columns[:-1]:
-        both = body[..., x] & body[..., x + 1]
-        if both.sum() > WIDE_PLANE * areas.max():
-            before, behind = (np.maximum(values[..., k][both], TINY) for k in (x, x + 1))
-            steps.append(abs(float(np.median(np.log(behind / before)))))
-    ends = (columns[0], columns[0] + quarter), (columns[-1] - quarter, columns[-1] + 1)
-    medians = [max(float(np.median(values[..., a:b][body[..., a:b]])), TINY) for a, b in ends]
-    highest = np.pad(values >= values.max(), ((0, 0), (1, 1), (1, 1)))
-    discs = [
-        float(ndimage.distance_transform_edt(plane, head.spacing_mm[1:]).max())
-        for plane in highest
-        if np.count_nonzero(plane) > 1
-    ]
+    ends = (
+        slice(columns[0], columns[0] + quarter),
+        slice(columns[-1] + 1 - quarter, columns[-1] + 1),
+    )
+    medians = [max(float(np.median(values[..., end][body[..., end]])), TINY) for end in ends]
+    saturated = ndimage.distance_transform_edt(values >= values.max(), head.spacing_mm)
+    outside = ~dilate(body, 2 * COARSE_MM, head.spacing_mm)
     bright = values > 0.5 * np.median(values[body])
-    outside = bright & ~dilate(body, 2 * COARSE_MM, head.spacing_mm)
     return {
-        "step": max(steps),
         "sides_times": max(medians) / min(medians),
-        "saturated_mm": max(discs, default=0.0),
-        "elsewhere": float(outside.sum() / body.sum()),
+        "saturated_mm": float(saturated.max()),
+        "elsewhere": float((bright & outside).sum() / body.sum()),
     }
 
 

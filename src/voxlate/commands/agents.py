@@ -79,14 +79,16 @@ class Tools:
 
     def parameters(self, command: entry.Command) -> entry.Parameters:
         """The arguments and options of a command that agents may give."""
-        own = entry.parameters_of(command.described)
+        parameters = entry.parameters_of(command.described)
         closed = {*CLOSED, *(self.fixed(command) or ())}
-        return {name: own[name] for name in own if name not in closed}
+        return {name: parameters[name] for name in parameters if name not in closed}
 
     def tool(self, command: entry.Command) -> dict[str, Any]:
         """What a command does, and the JSON schema of its arguments and options."""
-        own = self.parameters(command)
-        required = [name for name, parameter in own.items() if parameter.default is parameter.empty]
+        parameters = self.parameters(command)
+        required = [
+            name for name, parameter in parameters.items() if parameter.default is parameter.empty
+        ]
         shape = {"type": "object", "additionalProperties": False}
         fixed = [f"{name}={value}" for name, value in (self.fixed(command) or {}).items() if value]
         does = str(command.call.__doc__).partition("\n\n")[0]
@@ -95,7 +97,7 @@ class Tools:
             "description": f"{does} Here with {', '.join(fixed)}." if fixed else does,
             "input_schema": {
                 **shape,
-                "properties": entry.schemas_of(own),
+                "properties": entry.schemas_of(parameters),
                 "required": required,
             },
         }

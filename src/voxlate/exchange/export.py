@@ -93,11 +93,11 @@ def _write(model: Model, folder: Path, weights: Weights, licence: str) -> Descri
     network = network_of(model)
     recipe = network.recipe
     plane = recipe.data.by_plane[0]
-    own = dataclasses.replace(recipe, data=plane)
+    in_plane = dataclasses.replace(recipe, data=plane)
     single = recipe.method.is_stochastic  # constants of its steps have the shape of the batch
-    traced = write_graph(folder / NETWORK, network.method, own, single)
+    traced = write_graph(folder / NETWORK, network.method, in_plane, single)
     if not (single or _runs(folder, traced)):
-        traced = write_graph(folder / NETWORK, network.method, own, single=True)
+        traced = write_graph(folder / NETWORK, network.method, in_plane, single=True)
     if weights != "float32":
         from voxlate.exchange.smaller import shrink_weights
 

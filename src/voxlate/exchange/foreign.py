@@ -46,7 +46,7 @@ class Foreign:
 
 
 @dataclass(frozen=True)
-class Stated:
+class Preprocessing:
     """What the user states: changes of the recipe, and the voxel size (D, H, W), None where any will do."""
 
     recipe: str | None = None
@@ -58,7 +58,7 @@ class Stated:
 Reader = Callable[[Path], Foreign]
 
 
-def import_foreign(found: Foreign, stated: Stated, out: Path) -> Run:
+def import_foreign(found: Foreign, stated: Preprocessing, out: Path) -> Run:
     """Write a model as a run folder.
 
     Raises BadInput that lists what the user must state and has not, or where weights do not fit their configuration.
@@ -92,7 +92,7 @@ OF_AUTOENCODER = {
 }
 
 
-def _unstated(values: Mapping[str, Any], stated: Stated) -> list[str]:
+def _unstated(values: Mapping[str, Any], stated: Preprocessing) -> list[str]:
     """The keys and options that describe the model's inputs and are not given."""
     sources, targets = (_names(values, side) for side in ("source", "target"))
     wanted = [f"data.{key}" for key in ("source", "target", "patch", "axes")]
@@ -110,8 +110,8 @@ def _unstated(values: Mapping[str, Any], stated: Stated) -> list[str]:
 
 def _names(values: Mapping[str, Any], side: str) -> list[str]:
     """The modalities of a side, where they are a list of names."""
-    found = values["data"][side] if _has(values, f"data.{side}") else []
-    return [str(name) for name in found] if isinstance(found, list) else []
+    modalities = values["data"][side] if _has(values, f"data.{side}") else []
+    return [str(name) for name in modalities] if isinstance(modalities, list) else []
 
 
 def _has(values: Any, key: str) -> bool:
@@ -169,14 +169,14 @@ def read_tensors(path: Path, *holders: str) -> dict[str, Tensor]:
     """
     if path.suffix == ".safetensors":
         with Record(path, "weights", "Copy it again.").tensors("pt") as file:
-            found: Any = {name: file.file.get_tensor(name) for name in file.shapes}
+            state: Any = {name: file.file.get_tensor(name) for name in file.shapes}
     else:
-        found = read_checkpoint(path)
+        state = read_checkpoint(path)
     for holder in holders:
-        if isinstance(found, dict) and isinstance(found.get(holder), dict):
-            found = found[holder]
+        if isinstance(state, dict) and isinstance(state.get(holder), dict):
+            state = state[holder]
     tensors = {}
-    for name, tensor in found.items() if isinstance(found, dict) else ():
+    for name, tensor in state.items() if isinstance(state, dict) else ():
         for wrapper in WRAPPERS:
             name = str(name).removeprefix(wrapper)
         if not isinstance(tensor, Tensor):

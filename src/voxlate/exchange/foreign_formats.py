@@ -12,7 +12,7 @@ from voxlate.exchange.foreign import (
     AUTOENCODER,
     Foreign,
     Reader,
-    Stated,
+    Preprocessing,
     import_foreign,
     read_checkpoint,
     read_config,
@@ -362,10 +362,10 @@ def _unet(theirs: Mapping[str, Tensor]) -> tuple[dict[str, str], dict[str, Any]]
     return down | ends, net
 
 
-def import_model(source: str, place: Path, stated: Stated, out: Path) -> Run:
+def import_model(source: str, place: Path, stated: Preprocessing, out: Path) -> Run:
     """Write another package's model as a run folder; source: one of READERS. Raises BadInput in one sentence."""
     try:
-        found = READERS[source](place)
+        foreign_model = READERS[source](place)
     except BadInput:  # a ValueError, which says it already
         raise
     except (
@@ -377,7 +377,7 @@ def import_model(source: str, place: Path, stated: Stated, out: Path) -> Run:
         raise BadInput(
             f"{place}: expected a model as {source} writes it, found a file of another structure ({error}). Copy it again."
         ) from error
-    return import_foreign(found, stated, out)
+    return import_foreign(foreign_model, stated, out)
 
 
 READERS: dict[str, Reader] = {

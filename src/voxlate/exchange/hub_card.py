@@ -54,21 +54,21 @@ def scores_of(out: Path, model: Model) -> Scored:
     scores = read_scores(path)
     weights = weights_of(model.origin)
     files = (weights, *weights.parent.glob("weights.*.safetensors"))
-    own = {file_hash(file): file.name for file in files}
+    names = {file_hash(file): file.name for file in files}
     images = set[str]()
     for case in scores.patients:
         stated = provenance_of(out, case)
         made_by = stated.get("model")
-        found = made_by.get("weights") if isinstance(made_by, dict) else None
-        if found not in own:
+        made_with = made_by.get("weights") if isinstance(made_by, dict) else None
+        if made_with not in names:
             raise BadInput(
-                f"{path}: expected scores of images of {model.origin.name}, found images of {found or 'an unknown model'}. Run synth and evaluate with this run."
+                f"{path}: expected scores of images of {model.origin.name}, found images of {made_with or 'an unknown model'}. Run synth and evaluate with this run."
             )
         options = stated.get("synth", {})
         drawn = plural(options.get("samples", 1), "sample")
-        if model.facts.is_stochastic and own[found] == weights.name:
+        if model.facts.is_stochastic and names[made_with] == weights.name:
             drawn += f" of {plural(options.get('steps', 1), 'step')}"
-        images.add(f"Images of {own[found]}, {drawn} a case.")
+        images.add(f"Images of {names[made_with]}, {drawn} a case.")
     return Scored(scores, " ".join(sorted(images)))
 
 
@@ -181,10 +181,14 @@ def _training(model: Model) -> list[str]:
         lines.append(f"Body of {volume:.4g} ml (median over cases).")
     if "adapted" in header:
         lines.append("The weights of another training were adapted to these cases.")
-    own = {*model.facts.data.source, *model.facts.data.target}
+    modalities = {*model.facts.data.source, *model.facts.data.target}
     done = header["preparation"].items()
     # the name of a scan that no image is made of says nothing to the model's users
-    kept = [f"{key}: {value}" for key, value in done if value and (key != "fixed" or value in own)]
+    kept = [
+        f"{key}: {value}"
+        for key, value in done
+        if value and (key != "fixed" or value in modalities)
+    ]
     lines.append(f"Preparation: {', '.join(kept) or 'none'}.")
     return [*lines, ABSENT]
 
@@ -192,8 +196,12 @@ def _training(model: Model) -> list[str]:
 def _scores(model: Model, scored: Scored | None) -> list[str]:
     """Tables of scores with their intervals beside naive baselines, or what the training measured."""
     if scored is None:
-        found = Run(weights_of(model.origin).parent).verdicts
-        said = ["On validation cases of the training:", "", *verdict_lines(found)] if found else []
+        verdicts = Run(weights_of(model.origin).parent).verdicts
+        said = (
+            ["On validation cases of the training:", "", *verdict_lines(verdicts)]
+            if verdicts
+            else []
+        )
         return ["Not scored on test cases.", *said]
     scores = scored.scores
     lines = [scored.images, ""]

@@ -158,9 +158,9 @@ def open_network(carried: Carried, threads: int | None = None) -> OnnxNetwork:
             stated.made_by,
             stated.notice,
         )
-        own = carried.part("selftest")
-        given = own.pop("image")
-        image = network.run({name: own[name] for name in network.inputs})
+        selftest = carried.part("selftest")
+        given = selftest.pop("image")
+        image = network.run({name: selftest[name] for name in network.inputs})
     except Exception as error:  # onnxruntime has an exception of its own for each kind of failure
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise BadInput(

@@ -31,8 +31,8 @@ def load(folder: Path | str, threads: int | None = None) -> Model:
     """Open MODEL/: its hashes are compared and its self-test is computed; raises BadInput where something differs."""
     carried = read_model(folder)
     network = open_network(carried, threads)
-    facts, found = carried.description.facts, _calibration(carried)
-    calibrations = None if found is None else OneCalibration(found)
+    facts, calibration = carried.description.facts, _calibration(carried)
+    calibrations = None if calibration is None else OneCalibration(calibration)
     return Model(facts, network, carried.folder, carried.anatomy, calibrations)
 
 

@@ -65,16 +65,16 @@ def find_contrast(image: Volume, brain: Bool, goal: TissueLevels, case: str) -> 
     image: in physical units, on the network's grid; brain: bool [D, H, W].
     """
     name = image.modality
-    found = find_levels(image.data[0], brain, image.grid.spacing_mm)
-    if found is None:
+    levels = find_levels(image.data[0], brain, image.grid.spacing_mm)
+    if levels is None:
         raise BadInput(
             f"{case}: expected levels of fluid and both tissues in the synthesised {name} for {OPTION}, found none. Leave it out."
         )
-    if found.fluid_is_bright != goal.fluid_is_bright:
+    if levels.fluid_is_bright != goal.fluid_is_bright:
         raise BadInput(
-            f"{case}: expected scans of {name} for {OPTION}, in which fluid is {found.order} as in the synthesised image, found it {goal.order}: they are of another contrast. Give scans of {name}."
+            f"{case}: expected scans of {name} for {OPTION}, in which fluid is {levels.order} as in the synthesised image, found it {goal.order}: they are of another contrast. Give scans of {name}."
         )
-    return Contrast(found, goal)
+    return Contrast(levels, goal)
 
 
 def check_stripped(scan: Volume, where: object) -> None:

@@ -74,14 +74,14 @@ def why_excluded(series: SeriesInfo) -> str:
 
 def study_series(path: Path) -> list[SeriesInfo]:
     """The series of one study in a folder or in folders below it; [] where these are several studies or none."""
-    found = list[SeriesInfo]()
+    all_series = list[SeriesInfo]()
     for folder in [path, *sorted(candidate for candidate in path.rglob("*") if candidate.is_dir())]:
         if is_dicom_folder(folder):
-            found += list_series(folder)
-        studies = {candidate.study or str(candidate.folder) for candidate in found}
+            all_series += list_series(folder)
+        studies = {candidate.study or str(candidate.folder) for candidate in all_series}
         if len(studies) > 1:
             return []
-    return found
+    return all_series
 
 
 def pick_series(

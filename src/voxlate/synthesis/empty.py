@@ -117,9 +117,9 @@ def find_empty_slices(facts: Facts, prepared: PreparedCase) -> EmptySlices:
     """
     least = facts.data.foreground
     names = facts.visible_sources(prepared)
-    found = np.array([_background_slices(prepared, name, least) for name in names])
-    empty = np.asarray(found.any(axis=1).all(axis=0))
-    return EmptySlices(empty, int((empty & ~found[:, 0].all(axis=0)).sum()))
+    is_background = np.array([_background_slices(prepared, name, least) for name in names])
+    empty = np.asarray(is_background.any(axis=1).all(axis=0))
+    return EmptySlices(empty, int((empty & ~is_background[:, 0].all(axis=0)).sum()))
 
 
 def unused_slices(empty: Bool, slices_per_step: float) -> Bool:

@@ -206,24 +206,24 @@ def by_accepted_names(
 
     aliases: see Facts.accepts; of several accepted scans the first of the list is taken.
     """
-    own = dict(files)
+    rest = dict(files)
     notes = []
     for modality, names in aliases.items():
-        accepted = [name for name in names if name in own and name not in aliases]
+        accepted = [name for name in names if name in rest and name not in aliases]
         if not accepted:
             continue
-        if modality in own:
+        if modality in rest:
             text = (
                 f"{modality} is read, and {', '.join(accepted)} is not, which could stand for it."
             )
             notes.append(message("taken-as", text, grade="caution"))
             continue
         first, *unused = accepted
-        own[modality] = own.pop(first)
+        rest[modality] = rest.pop(first)
         more = f"; {', '.join(unused)} could be taken, too, by {modality}=FILE" if unused else ""
         grade: Grade = "caution" if unused else "note"  # a choice is seen without --verbose
         notes.append(message("taken-as", f"{first} is taken as {modality}{more}.", grade=grade))
-    return own, notes
+    return rest, notes
 
 
 def check_names(facts: Facts, scans: Collection[str], case: str) -> None:

@@ -324,14 +324,14 @@ def synthesise(
 
         check_stripped(prepared.volume(facts.visible_sources(prepared)[0]), case)
     grid = find_output_grid(facts, prepared)
-    found = find_empty_slices(facts, prepared)
-    unused = _unused_slices(facts, found.which, grid, calibration)
+    background = find_empty_slices(facts, prepared)
+    unused = _unused_slices(facts, background.which, grid, calibration)
     with turn or nullcontext():
         begun = time.monotonic()
         images, calls = sample(model, inputs, seed, progress, unused)
         seconds = (time.monotonic() - begun) / prepared.header.shape[0]
     ends = case_intervals(calibration, facts, prepared, images, grid, unused, checked.verdict)
-    empty = empty_slices(facts, prepared, model.anatomy, images, found)
+    empty = empty_slices(facts, prepared, model.anatomy, images, background)
     batch = 1 if facts.synth.exact else facts.synth.batch
     planes = [plane.axes for plane in planes_read(facts, prepared.header)]
     provenance = {

@@ -164,8 +164,8 @@ class OutputFolder:
         self, entries: Mapping[str, Any], cases: Sequence[str], failed: Mapping[str, str]
     ) -> None:
         parts = {} if self.others is None else {"parts": self.parts}
-        own = {**self.runs_from(self.path), "cases": list(cases), "failed": failed}
-        write_json(self.path / "provenance.json", {**entries, **own, **parts})
+        document = {**self.runs_from(self.path), "cases": list(cases), "failed": failed}
+        write_json(self.path / "provenance.json", {**entries, **document, **parts})
 
 
 def _difference(stated: Mapping[str, Any], plan: Mapping[str, Any]) -> str:

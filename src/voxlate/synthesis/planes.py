@@ -34,8 +34,8 @@ def sample_planes(
     """
     planes = planes_read(facts, inputs.prepared.header)
     if len(planes) == 1:
-        own = replace(facts, data=planes[0])
-        return sample_targets(own, network, inputs, seed, progress, unused)
+        single = replace(facts, data=planes[0])
+        return sample_targets(single, network, inputs, seed, progress, unused)
     moments = [Moments() for _ in facts.data.target]
     evaluations = 0.0
     for number, data in enumerate(planes):
@@ -45,8 +45,8 @@ def sample_planes(
             key=f"{inputs.key} {data.axes}" if number else inputs.key,
         )
         part = partial(report_part, progress, number, len(planes))
-        own = replace(facts, data=data)
-        predictions, calls = sample_targets(own, network, of_plane, seed, part)
+        single = replace(facts, data=data)
+        predictions, calls = sample_targets(single, network, of_plane, seed, part)
         evaluations += calls
         for pool, prediction in zip(moments, predictions):
             back = prediction.map(partial(reorder_axes, now=data.axes, axes=facts.data.axes))

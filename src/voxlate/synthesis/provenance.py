@@ -29,7 +29,7 @@ from voxlate.scans.cases.layout import Axes
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.register import RegistrationMethod
 
-Stated = Mapping[str, Any]
+Provenance = Mapping[str, Any]
 Table = dict[str, Any]
 # All cases of one synthesis share these entries.
 SHARED_KEYS = ("model", "seed", "synth", "units", "axes", "range")
@@ -82,7 +82,7 @@ class _Calibration(TypedDict, total=False):
     ]
 
 
-class _Stated(TypedDict, total=False):
+class _Keys(TypedDict, total=False):
     """The checked keys of a provenance; other keys are passed on."""
 
     run: Place
@@ -131,16 +131,16 @@ def read_provenance(path: Path) -> Table:
     )
     content: Table = read_json(path)
     record.check_version(content, "voxlate")
-    record.fill(_Stated, content, others=None)
+    record.fill(_Keys, content, others=None)
     pairs = [*content.get("range", {}).values()]
     pairs += [(units["low"], units["high"]) for units in content.get("network_units", {}).values()]
     record.check(all(low < high for low, high in pairs), "a range that ends before it begins")
     for own in content.get("made_without", {}).values():
-        record.fill(_Stated, own, others=None)
+        record.fill(_Keys, own, others=None)
     return content
 
 
-def run_folders(provenance: Stated) -> list[Path]:
+def run_folders(provenance: Provenance) -> list[Path]:
     """Possible folders of a synthesis's run; its provenance names the folder, or a weights file in it."""
     if "run" not in provenance:
         return []
@@ -148,7 +148,7 @@ def run_folders(provenance: Stated) -> list[Path]:
     return [run, run.parent]
 
 
-def source_paths(provenance: Stated) -> dict[str, Path]:
+def source_paths(provenance: Provenance) -> dict[str, Path]:
     """The source files that a provenance names, by modality, without the mask."""
     inputs = provenance.get("inputs", {})
     return {
@@ -156,12 +156,12 @@ def source_paths(provenance: Stated) -> dict[str, Path]:
     }
 
 
-def common_settings(provenance: Stated) -> Table:
+def common_settings(provenance: Provenance) -> Table:
     """The settings of a synthesis without those of its case; images that are scored together must agree in them."""
     return {key: provenance.get(key) for key in SHARED_KEYS}
 
 
-def difference(first: Stated, second: Stated) -> str:
+def difference(first: Provenance, second: Provenance) -> str:
     """The first difference between the settings of two syntheses; "" if they are equal."""
     for key in SHARED_KEYS:
         a = first.get(key)
@@ -191,7 +191,7 @@ def provenance_of(out: Path, case: str = "", modality: str = "") -> Table:
     return {}
 
 
-def _with_paths(stated: Stated, folder: Path) -> Table:
+def _with_paths(stated: Provenance, folder: Path) -> Table:
     """The provenance with absolute paths; its file states them relative to its own folder."""
     inputs = {
         name: {**scan, "path": os.path.normpath(folder / scan["path"])} if "path" in scan else scan

@@ -40,7 +40,7 @@ def select(
     if options.like is not None:
         model = model.like(options.like, options.allow_code)
     model = model.with_options(options.allow_code, **options.keys)
-    found = find_scans(
+    cases = find_scans(
         list(inputs),
         model,
         split=options.split,
@@ -53,12 +53,12 @@ def select(
         model = model.with_only(options.missing)
     if options.contrast_of:
         model = model.with_contrast_of(options.contrast_of)
-    if not found:
+    if not cases:
         in_split = "" if options.split is None else f" in the split {options.split}"
         raise BadInput(
             f"INPUT: expected cases{in_split}, found none. Choose another --split or INPUT."
         )
-    selected = sort_cases(model, found)
+    selected = sort_cases(model, cases)
     if options.part is not None:
         part = part_of(options.part)
         others = [case.case for case in selected.scans]

@@ -142,9 +142,9 @@ def _add_steps(run: Run, recipe: Recipe, asked: str, steps: int) -> Recipe:
     plain["train"]["more"] = [*(recipe.train.more or ()), steps]
     recipe = with_tables(recipe, plain, f"{run.recipe}")
     versions = {name: software()[name] for name in ("voxlate", "torch")}
-    own = {"asked": asked, "from_step": done, "steps": steps, **versions}
+    record = {"asked": asked, "from_step": done, "steps": steps, **versions}
     before = read_run(run.provenance).get("continuations", [])
-    change_recipe(run, recipe, {"continuations": [*before, own]})
+    change_recipe(run, recipe, {"continuations": [*before, record]})
     return recipe
 
 

@@ -111,11 +111,11 @@ def _sides(stage: FullStage, cohort: Cohort) -> str:
 
 def _start_note(stage: FullStage, recipe: Recipe) -> str:
     """A warning if a stage starts from the weights of a stage with patches of another size."""
-    own = stage.data.patch[1:]
+    patch = stage.data.patch[1:]
     for other in recipe.all_stages:
-        if other.name == stage.start_from and other.data.patch[1:] != own:
+        if other.name == stage.start_from and other.data.patch[1:] != patch:
             theirs = "×".join(map(str, other.data.patch[1:]))
-            return f"stage '{stage.name}' sees patches of {own[0]}×{own[1]}, '{other.name}', whose weights it starts from, of {theirs}: set data.patch and stages.{other.name}.data.patch alike."
+            return f"stage '{stage.name}' sees patches of {patch[0]}×{patch[1]}, '{other.name}', whose weights it starts from, of {theirs}: set data.patch and stages.{other.name}.data.patch alike."
     return ""
 
 

@@ -46,7 +46,7 @@ def load(
         not recipe.method.makes_targets
     ):  # an autoencoder alone, whose inputs are the images that it reconstructs
         recipe = replace(recipe, data=replace(recipe.data, source=recipe.data.target, stack=0))
-    found = find_device(device)
+    chosen = find_device(device)
     # a weights file of a hub's cache is a link, beside which the other files are
     origin = path.resolve() if path.is_dir() else path.parent.resolve() / path.name
     folder = origin if origin.is_dir() else origin.parent
@@ -54,7 +54,7 @@ def load(
     anatomy_file = Run(folder).anatomy
     anatomy = read_anatomy(anatomy_file, recipe.intensity) if anatomy_file.is_file() else None
     facts = facts_of(recipe, header, _splits(folder), is_fold([folder]))
-    network = TorchNetwork(method.to(found), recipe, header, found, device)
+    network = TorchNetwork(method.to(chosen), recipe, header, chosen, device)
     own_samples = (header["recipe"].get("synth") or {}).get("samples", 1)
     return Model(facts, network, origin, anatomy, RunCalibrations(folder, own_samples))
 

@@ -43,7 +43,7 @@ Case = tuple[Mapping[str, Volume], Body]
 
 
 @dataclass(frozen=True)
-class _Stated:
+class _Header:
     """The header of a file of baselines."""
 
     ranges: dict[Name, Range]
@@ -54,7 +54,7 @@ class _Stated:
 
 
 @dataclass(frozen=True)
-class Baselines(_Stated):
+class Baselines(_Header):
     """The naive baselines, learned from the training cases.
 
     ranges: of every modality; cases: the number of training cases; fixed: the modality whose grid the means fill ("":
@@ -90,7 +90,7 @@ class Baselines(_Stated):
             texts = dict(file.metadata)
             digest = file.text(CHECKSUM)
             del texts[CHECKSUM]
-            stated = record.fill(_Stated, {key: record.table(text) for key, text in texts.items()})
+            stated = record.fill(_Header, {key: record.table(text) for key, text in texts.items()})
             tensors = file.read(_shapes(record, stated, list(file.shapes)))
         record.check_checksum(digest, baselines_checksum(texts, tensors))
         means = dict[str, Float32]()
@@ -159,7 +159,7 @@ class Baselines(_Stated):
         return np.where(empty, to.low, to.low + fitted * to.width).astype(np.float32)
 
 
-def _shapes(record: Record, stated: _Stated, names: Sequence[str]) -> dict[str, Shape]:
+def _shapes(record: Record, stated: _Header, names: Sequence[str]) -> dict[str, Shape]:
     """The shapes of a file's arrays: means of some modalities, tables between them, mean products of all."""
     targets = [name.partition(":")[2] for name in names if name.startswith("mean:")]
     record.check(bool(targets), "no mean image")

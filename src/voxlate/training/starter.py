@@ -62,14 +62,14 @@ def _check(folder: Path, mtimes_ns: tuple[tuple[str, int], ...]) -> Card:
     name = f"{PREFIX}{folder.name}"
     card = read_card(folder)
     try:
-        found = read_header(Run(folder).weights())["sha256"]
+        weights_hash = read_header(Run(folder).weights())["sha256"]
     except BadInput as error:
         raise BadInput(
             f"{name}: expected the weights of its card, found others ({error}) {AGAIN}"
         ) from error
-    if found != card.sha256:
+    if weights_hash != card.sha256:
         raise BadInput(
-            f"{name}: expected weights with the checksum of its card ({card.sha256[:16]}…), found another ({found[:16]}…). {AGAIN}"
+            f"{name}: expected weights with the checksum of its card ({card.sha256[:16]}…), found another ({weights_hash[:16]}…). {AGAIN}"
         )
     calibrations = {file.name: file_hash(file) for file in Run(folder).calibrations}
     if calibrations != card.calibrations:
@@ -195,9 +195,9 @@ def copy_model(folder: Path, out: Path, name: Path | str) -> Path:
             f"{out}: expected an empty folder or a copy of {name}, found {'another run' if is_run else 'other files'}. Choose another --out."
         )
     out.mkdir(parents=True, exist_ok=True)
-    own = Run(folder)
+    run = Run(folder)
     stages = (file for file in sorted(folder.glob("weights.*.safetensors")) if file != weights)
-    for file in (own.recipe, own.anatomy, *stages, weights):  # the weights make it a run
+    for file in (run.recipe, run.anatomy, *stages, weights):  # the weights make it a run
         if file.is_file():
             shutil.copyfile(file, out / file.name)
     return out

@@ -134,14 +134,14 @@ def check_state(
     averaged = learner.averaged.state_dict()
     wanted: dict[str, Any] = {"method": learner.method.state_dict(), "averaged": averaged}
     moments = {turn: optimiser["state"] for turn, optimiser in state["optimisers"].items()}
-    found: dict[str, Any] = {**{key: state[key] for key in wanted}, "moments": moments}
+    stored: dict[str, Any] = {**{key: state[key] for key in wanted}, "moments": moments}
     wanted["moments"] = {
         turn: _moments_like(optimiser, moments.get(turn, {}))
         for turn, optimiser in learner.optimisers.items()
     }
     if "best" in state:
-        wanted["best"], found["best"] = averaged, state["best"]["weights"]
-    change = first_change(_outline(found), _outline(wanted))
+        wanted["best"], stored["best"] = averaged, state["best"]["weights"]
+    change = first_change(_outline(stored), _outline(wanted))
     record.check(not change, f"the state of another training ({change})")
     for name, images in state["memory"].items():
         most, channels = learner.method.training_rooms.get(name, (0, 0))

@@ -73,9 +73,9 @@ def _connect(address: str | None) -> Any:
     # Without an address Ray would look for a cluster of an earlier session, which may have ended.
     chosen = address or os.environ.get("RAY_ADDRESS") or LOCAL
     _check_reachable(chosen)
-    own = {"include_dashboard": False} if chosen == LOCAL else {}
+    arguments = {"include_dashboard": False} if chosen == LOCAL else {}
     try:
-        ray.init(address=chosen, log_to_driver=False, logging_level="ERROR", **own)
+        ray.init(address=chosen, log_to_driver=False, logging_level="ERROR", **arguments)
     except Exception as error:  # Ray raises plain ones, too
         raise _unreachable(chosen, error) from error
     return ray

@@ -77,11 +77,11 @@ def _check(name: str, value: Any, hint: Any, readers: Sequence[Reader]) -> Any:
     option = option_of(hint)
     for read in readers:
         try:
-            found = read(_plain(value), hint, option)
+            taken = read(_plain(value), hint, option)
         except (ValidationError, TypeError):
             continue
-        _check_range(name, found, option)
-        return found
+        _check_range(name, taken, option)
+        return taken
     if isinstance(value, tuple) and all(isinstance(part, str) for part in value):
         value = " ".join(value)  # of an option with several values
     expected = text_type(hint) if isinstance(value, str) else hint
@@ -90,14 +90,18 @@ def _check(name: str, value: Any, hint: Any, readers: Sequence[Reader]) -> Any:
 
 def _as_stated(value: Any, hint: Any, option: Option | None) -> Any:
     """The value as the annotation states it; Any stands for a text, a path, or an object of a class."""
-    own = without_notes(hint)
-    members = get_args(own) if get_origin(own) in (Union, types.UnionType) else (own,)
+    plain_hint = without_notes(hint)
+    members = (
+        get_args(plain_hint)
+        if get_origin(plain_hint) in (Union, types.UnionType)
+        else (plain_hint,)
+    )
     if option is not None and Any in members and type(value).__module__ == "builtins":
         others = (member for member in members if member is not Any)
-        own = Union[(*others, Path, str)]
+        plain_hint = Union[(*others, Path, str)]
     if isinstance(value, bytes):
         raise TypeError("bytes are no text")
-    return _take(own, value)
+    return _take(plain_hint, value)
 
 
 def _take(kind: Any, value: Any) -> Any:

@@ -22,5 +22,9 @@ def text_type(hint: Any) -> Any:
     option = option_of(hint)
     if option is not None and option.takes is not None:
         return option.takes
-    own = without_notes(hint)
-    return get_args(own)[0] if get_origin(own) in (Union, types.UnionType) else own
+    plain_hint = without_notes(hint)
+    return (
+        get_args(plain_hint)[0]
+        if get_origin(plain_hint) in (Union, types.UnionType)
+        else plain_hint
+    )

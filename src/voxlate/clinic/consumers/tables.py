@@ -66,9 +66,9 @@ def read_table(path: Path, column: str) -> Table:
             )
     table = Table(column, hu, values, str(path.name))
     for known, (least, most) in PLAUSIBLE.items():
-        found = float(table(np.full(1, known))[0])
-        if not least <= found <= most:
+        relative = float(table(np.full(1, known))[0])
+        if not least <= relative <= most:
             raise BadInput(
-                f"--table {path}: expected {column} relative to water, {least:g} to {most:g} at {known:g} HU, found {found:g} there. Divide by that of water, and give HU without an offset."
+                f"--table {path}: expected {column} relative to water, {least:g} to {most:g} at {known:g} HU, found {relative:g} there. Divide by that of water, and give HU without an offset."
             )
     return table

@@ -235,9 +235,9 @@ def manifest(
     from voxlate.scans.cohorts.find import find_cohort
     from voxlate.scans.cohorts.manifest import write_manifest
 
-    found = find_cohort(root, options)
-    write_manifest(Path(out or Path(root) / "cases.csv"), Path(root), found.cases)
-    return found
+    cohort = find_cohort(root, options)
+    write_manifest(Path(out or Path(root) / "cases.csv"), Path(root), cohort.cases)
+    return cohort
 
 
 def _fact_lines(facts: dict[str, Any]) -> Iterator[Text]:

@@ -92,24 +92,24 @@ class Command:
     @functools.cached_property
     def parameters(self) -> Parameters:
         """The arguments and options of the command line: of the function, and of what shows its result."""
-        found = {
+        parameters = {
             **_stated(inspect.signature(self.lines).parameters),
             **parameters_of(self.described),
         }
         for name, default in self.by_line.items():
-            found[name] = found[name].replace(default=default)
-        return found
+            parameters[name] = parameters[name].replace(default=default)
+        return parameters
 
     def arguments(self, given: Mapping[str, Any], progress: Reporter) -> dict[str, Any]:
         """The arguments of the call from values by name, which fill the options dataclasses."""
         values = {**given, "progress": progress}
-        own = inspect.signature(self.described).parameters
-        for name, parameter in own.items():
+        parameters = inspect.signature(self.described).parameters
+        for name, parameter in parameters.items():
             table: Any = parameter.annotation
             if _is_table(table):
                 known = _fields(table).keys() & given.keys()
                 values[name] = table(**{key: given[key] for key in known})
-        return {name: values[name] for name in own if name in values}
+        return {name: values[name] for name in parameters if name in values}
 
     def show(self, result: Any, given: Mapping[str, Any]) -> list[Any]:
         """What people see of a result."""
@@ -140,8 +140,8 @@ def function(described: Callable[..., Any], others: str = "") -> Callable[..., A
     Its options may be given by name, and `progress` in several ways; the docstring lists both. others: field of the
     options that takes the keywords that are no field.
     """
-    own = inspect.signature(described).parameters
-    table: Any = own["options"].annotation if "options" in own else None
+    parameters = inspect.signature(described).parameters
+    table: Any = parameters["options"].annotation if "options" in parameters else None
     signature = _in_python(inspect.signature(described), table)
 
     @functools.wraps(described)
@@ -152,7 +152,7 @@ def function(described: Callable[..., Any], others: str = "") -> Callable[..., A
         given = signature.bind(*args, **kwargs).arguments
         changes = given.pop("changes", {})
         for name in given.keys() - {"options"}:
-            hint = Feedback if name == "progress" else own[name].annotation
+            hint = Feedback if name == "progress" else parameters[name].annotation
             if not _is_table(hint):
                 given[name] = check_value(name, given[name], hint)
         if table is not None:
@@ -165,7 +165,7 @@ def function(described: Callable[..., Any], others: str = "") -> Callable[..., A
                 )
             given["options"] = options
         try:
-            if "progress" not in own:
+            if "progress" not in parameters:
                 return described(**given)
             with report_to(given.pop("progress", True)) as report:
                 return described(**given, progress=report)
@@ -175,7 +175,7 @@ def function(described: Callable[..., Any], others: str = "") -> Callable[..., A
     text = inspect.cleandoc(described.__doc__ or "").replace("\f", "")  # typer shows what is before
     text = FLAG.sub(lambda flag: flag[0][2:], text)
     run.__signature__ = _listed(signature, table, others)  # type: ignore[attr-defined]
-    run.__doc__ = "\n".join([text, "", *_help(own, table)])
+    run.__doc__ = "\n".join([text, "", *_help(parameters, table)])
     return run
 
 
@@ -239,14 +239,14 @@ def _is_table(annotation: Any) -> bool:
 
 def parameters_of(described: Callable[..., Any]) -> Parameters:
     """The parameters of a function that have an Option, with those of its options dataclasses."""
-    found = Parameters()
+    parameters = Parameters()
     for name, parameter in inspect.signature(described).parameters.items():
         table: Any = parameter.annotation
         if _is_table(table):
-            found |= _fields(table)
+            parameters |= _fields(table)
         else:
-            found[name] = parameter
-    return _stated(found)
+            parameters[name] = parameter
+    return _stated(parameters)
 
 
 def _fields(table: Any) -> Parameters:
@@ -260,7 +260,7 @@ def schemas_of(parameters: Parameters) -> dict[str, dict[str, Any]]:
     from voxlate.base.options.check import adapter  # loads pydantic
 
     helps = dict(line.split(": ", 1) for line in describe(parameters))
-    found = dict[str, dict[str, Any]]()
+    schemas = dict[str, dict[str, Any]]()
     for name, parameter in parameters.items():
         option = option_in(parameter)
         kind = text_type(parameter.annotation)
@@ -269,8 +269,8 @@ def schemas_of(parameters: Parameters) -> dict[str, dict[str, Any]]:
         stated |= {"minimum": option.least, "maximum": option.most, "default": parameter.default}
         stated["description"] = helps[name]
         absent = (None, (), parameter.empty)
-        found[name] = {key: plain(value) for key, value in stated.items() if value not in absent}
-    return found
+        schemas[name] = {key: plain(value) for key, value in stated.items() if value not in absent}
+    return schemas
 
 
 def plain(value: Any) -> Any:

@@ -345,11 +345,11 @@ def check_case(model: "Model", scans: "Scans") -> CheckedCase:
     grade = worst_grade(messages)
     verdict = "fits" if grade in (None, "note") else str(grade)
     inputs = checked.inputs
-    found = dict[str, dict[str, str]]()
+    files = dict[str, dict[str, str]]()
     for name, grid in inputs.grids.items():
         unit = inputs.prepared.header.units.get(name, "")
-        found[name] = {"file": str(inputs.files[name]), "grid": f"{grid}", "unit": unit}
-    return CheckedCase(scans.case, verdict, found, checked.targets, messages)
+        files[name] = {"file": str(inputs.files[name]), "grid": f"{grid}", "unit": unit}
+    return CheckedCase(scans.case, verdict, files, checked.targets, messages)
 
 
 def _runs_and_texts(run: Any, inputs: Any, out: Path) -> tuple[Any, list[str]]:

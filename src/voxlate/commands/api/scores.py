@@ -110,8 +110,8 @@ def evaluate(
     return Evaluation(summary.scores, summary)
 
 
-def _comparison_lines(found: "Comparison", everything: Everything = False) -> Iterator[Any]:
-    yield found.table() if everything else found.short_table()
+def _comparison_lines(comparison: "Comparison", everything: Everything = False) -> Iterator[Any]:
+    yield comparison.table() if everything else comparison.short_table()
 
 
 @Command(
@@ -131,12 +131,12 @@ def compare(
     from voxlate.evaluation.compare import compare as compare_scores
     from voxlate.evaluation.reports.comparison import write_page
 
-    found = compare_scores(folders, reference=options.reference, answer=options.answer)
+    comparison = compare_scores(folders, reference=options.reference, answer=options.answer)
     if options.out:
-        found.write(options.out)
+        comparison.write(options.out)
     if options.report:
-        write_page(found.document, Path(options.report))
-    return found
+        write_page(comparison.document, Path(options.report))
+    return comparison
 
 
 @Command(

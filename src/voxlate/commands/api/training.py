@@ -383,14 +383,16 @@ def import_weights(
 
     The run is a network that synth accepts, or an autoencoder for `train --reuse`.
     """
-    from voxlate.exchange.foreign import Stated
+    from voxlate.exchange.foreign import Preprocessing
     from voxlate.exchange.foreign_formats import READERS, import_model
     from voxlate.exchange.pretrained import Source, import_autoencoder
     from voxlate.exchange.published import import_run
 
     recipe = None if options.recipe is None else str(options.recipe)
     if source in READERS:
-        stated = Stated(recipe, options.changes or {}, options.spacing_mm, options.any_spacing)
+        stated = Preprocessing(
+            recipe, options.changes or {}, options.spacing_mm, options.any_spacing
+        )
         return import_model(source, Path(weights), stated, Path(out))
     if recipe or options.spacing_mm or options.any_spacing:
         raise BadInput(

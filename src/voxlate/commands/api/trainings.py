@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput
-from voxlate.base.messages import Message, message
+from voxlate.base.messages import message
 from voxlate.commands.api.entry import Place
 from voxlate.commands.api.progress import Reporter
 from voxlate.training.continuing import train_further
@@ -206,7 +206,7 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
     def make_plan() -> Plan:
         """A new plan with the changes of its keys."""
         runs_of(asked.reuse)
-        found = plan_training(
+        plan = plan_training(
             data,
             asked,
             fold=asked.fold,
@@ -218,23 +218,16 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
             from_scratch=asked.from_scratch
             or any(re.match(r"(stages\.0\.)?net\b", key) for key in changes),
         )
-        report.plan(found.why, run / "recipe.toml")
-        return found
+        report.plan(plan.why, run / "recipe.toml")
+        return plan
 
     chosen, head, new_plan = plan_once(run, make_plan, asked.device, asked.allow_code)
     if new_plan is None:
         _say_resumed(run, chosen, asked, report)
         _say_last_stage(chosen, asked, report)
     beginning = Beginning(head, read_pace(run, chosen, report.say))
-    by_hand = any(re.match(r"(stages\.\d+\.)?data\b", key) for key in changes)
-
-    def say(said: Message) -> None:
-        """Pass a message on, but for one on patches that the plan chose itself, whose reason it states."""
-        if by_hand or said.code != "patch-size":
-            report.say(said)
-
     done = train_recipe(
-        chosen, data, run, asked, beginning=beginning, progress=report.step, say=say
+        chosen, data, run, asked, beginning=beginning, progress=report.step, say=report.say
     )
     if new_plan is not None:
         outcome = new_plan.outcome(done, time.monotonic() - began, asked.device)

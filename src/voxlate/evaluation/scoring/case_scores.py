@@ -216,9 +216,9 @@ class Truth:
         """The voxels of each named region; ratios of two regions have none, nor have tissues that nobody asked for."""
         where = (self.volume, self.scale, self.body, self.item.case, self.frame)
         placed = [region for region in self.rules.regions if region.over is None]
-        found = [(region, find_region(region, *where)) for region in placed]
+        parts = [(region, find_region(region, *where)) for region in placed]
         return [
-            (one, part) for one, part in found if one.name not in self.rules.standard or part.any()
+            (one, part) for one, part in parts if one.name not in self.rules.standard or part.any()
         ]
 
     @cached_property

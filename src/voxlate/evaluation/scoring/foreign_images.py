@@ -78,7 +78,7 @@ def recognise_images(
     The file's own name comes before those of its folders. A name of two cases or two modalities says nothing; an
     image is the case's only CT where no word says what else it is. Raises BadInput for two images of one case and modality.
     """
-    found = dict[tuple[str, str], Path]()
+    images = dict[tuple[str, str], Path]()
     unknown = list[str]()
     for path in _images_below(out):
         place = without_ending(path.relative_to(out).as_posix())
@@ -87,12 +87,12 @@ def recognise_images(
         if case is None or modality is None:
             unknown.append(place)
             continue
-        if other := found.get((case, modality)):
+        if other := images.get((case, modality)):
             raise BadInput(
                 f"{out}: expected one {modality} of {case}, found {other.relative_to(out)} and {path.relative_to(out)}. Leave one of them in the folder."
             )
-        found[case, modality] = path
-    return found, unknown
+        images[case, modality] = path
+    return images, unknown
 
 
 def _case_of(place: str, cases: Collection[str]) -> tuple[str | None, str]:

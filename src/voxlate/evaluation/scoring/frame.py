@@ -185,10 +185,10 @@ def _worse_in(overall: Verdict, scores: ScoreFrame) -> Iterator[tuple[str, str]]
                 for method, of in scores.errors(overall.modality, f"{region}.{key}").items()
                 if method in (SYNTHESIS, overall.baseline)
             }
-            found = verdict_on(overall.modality, errors, scores.patients, overall.unit, key)
-            if found.outcome != "worse":
+            verdict = verdict_on(overall.modality, errors, scores.patients, overall.unit, key)
+            if verdict.outcome != "worse":
                 continue
-            ours, theirs = found.synthesis or 0.0, found.naive or 0.0
+            ours, theirs = verdict.synthesis or 0.0, verdict.naive or 0.0
             if key == "dice":
                 yield region, f"Dice {1 - ours:.3f} against {1 - theirs:.3f}"
             else:

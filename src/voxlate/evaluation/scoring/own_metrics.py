@@ -14,7 +14,7 @@ from voxlate.evaluation.scoring.case_scores import Row
 from voxlate.evaluation.scoring.metrics import METRIC_OF, Direction, ImagePair, Score
 
 Function = Callable[..., float]
-Stated = dict[str, str]
+Description = dict[str, str]
 BETTER: tuple[Direction, ...] = get_args(Direction)
 
 
@@ -60,7 +60,7 @@ def score_by(key: str, function: Function) -> Score:
 
 def without_value(functions: Collection[str], rows: Iterable[Row]) -> list[Message]:
     """A message on each metric whose score of some image, also in a region or scope, is no finite number."""
-    found = grouped(
+    failing = grouped(
         (end, f"{row.method} of {row.case}/{row.modality}")
         for row in rows
         for key, value in row.scores.items()
@@ -72,11 +72,11 @@ def without_value(functions: Collection[str], rows: Iterable[Row]) -> list[Messa
             f"--metric {key} gave no finite number {plural(len(where), 'time')}: {first_of([*dict.fromkeys(where)])}.",
             values=len(where),
         )
-        for key, where in found.items()
+        for key, where in failing.items()
     ]
 
 
-def describe(functions: Mapping[str, Function]) -> dict[str, Stated]:
+def describe(functions: Mapping[str, Function]) -> dict[str, Description]:
     """What metrics.json states on each: its unit, in which direction it is better, and what it says of itself."""
     return {
         key: {

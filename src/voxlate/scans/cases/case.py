@@ -217,7 +217,9 @@ def prepare_case(
             brain(scan)  # refuses a head that is cut off, before resampling adds air around it
     volumes = {name: common.align(name, in_ras.pop(name)) for name in scans}
     arrays, statistics, outlines = _store_and_measure(volumes, find_body)
-    own = {name: found for name, found in zip(volumes, outlines) if name not in TISSUE_MAPS}
+    outlined = {
+        name: outline for name, outline in zip(volumes, outlines) if name not in TISSUE_MAPS
+    }
     source = ""
     if masked:
         source = FOREGROUND_OF + ", ".join(volumes)
@@ -244,7 +246,7 @@ def prepare_case(
         **_geometry(common.grid, arrays.get(MASK)),
         registered=common.registered,
     )
-    return PreparedCase(header, arrays, common.transforms, outlines=own)
+    return PreparedCase(header, arrays, common.transforms, outlines=outlined)
 
 
 def resize_case(case: PreparedCase, size: Size, slices: tuple[int, int]) -> PreparedCase:
@@ -276,12 +278,12 @@ def _store_and_measure(
     arrays = dict[str, np.ndarray]()
     statistics = dict[str, Statistics]()
     outlines = list[np.ndarray]()
-    found = dict[str, np.ndarray]()
+    bodies = dict[str, np.ndarray]()
     for name, volume in volumes.items():
         shown = PROTONS if name in TISSUE_MAPS and PROTONS in volumes else name
-        if shown not in found:
-            found[shown] = find_body(volumes[shown])
-        outline = found[shown]
+        if shown not in bodies:
+            bodies[shown] = find_body(volumes[shown])
+        outline = bodies[shown]
         values = volume.data[0]
         stored = values
         if name in TISSUE_MAPS:

@@ -280,16 +280,16 @@ class Cohort:
         return [min(widths), max(widths)]
 
     def _statistics(self, modality: str, cases: Collection[str]) -> list[Statistics]:
-        found = [
+        statistics = [
             self.header(entry.case).statistics[modality]
             for entry in self.cases
             if entry.case in cases and modality in entry.present
         ]
-        if not found:
+        if not statistics:
             raise BadInput(
                 f"{self.folder}: expected a training case with {modality}, found none. Prepare one."
             )
-        return found
+        return statistics
 
 
 def open_cohort(path: Path | str) -> Cohort:

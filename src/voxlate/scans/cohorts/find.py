@@ -97,23 +97,25 @@ def find_cohort(
             f"{root}: expected a folder of cases, found {'a file' if root.exists() else 'nothing'}. Check the path."
         )
     choice = Choice(as_names(asked.prefer), as_names(asked.exclude), as_names(asked.exclude_file))
-    found = CohortFiles()
+    cohort_files = CohortFiles()
     layout = _layout(root, asked.pattern, asked.preset)
     if layout.title and asked.preset is None:
-        found.guessed.append(f"the layout is that of {layout.title}")
-    on_disk = partial(_on_disk, root, layout, asked.patients, found, choice)
+        cohort_files.guessed.append(f"the layout is that of {layout.title}")
+    on_disk = partial(_on_disk, root, layout, asked.patients, cohort_files, choice)
     if table is None:
-        cases = _leave_out(on_disk(), layout, found)
+        cases = _leave_out(on_disk(), layout, cohort_files)
     else:
-        cases = read_manifest(table, root, layout, on_disk, choice, found, asked.allow_outside)
-    cases = _take_owners(cases, asked.patients, table, layout, found)
+        cases = read_manifest(
+            table, root, layout, on_disk, choice, cohort_files, asked.allow_outside
+        )
+    cases = _take_owners(cases, asked.patients, table, layout, cohort_files)
     if table is None and not (layout.arrays and layout.arrays.lists):
-        cases = _settle_splits(cases, found)
+        cases = _settle_splits(cases, cohort_files)
     refuse_leak(((case.patient, case.split) for case in cases), table or asked.patients or root)
     # lists and names have stated the patients only now
     cases = [case for case in cases if choice.keep_case(case.case, case.patient)]
     choice.refuse_unused(root)
-    found.unclaimed += choice.sentences()
+    cohort_files.unclaimed += choice.sentences()
     if not cases:
         raise BadInput(
             f"{root}: expected at least one case with an image, found none: an empty cohort. Check the path."
@@ -122,11 +124,13 @@ def find_cohort(
     owners = (case.patient for case in cases)
     refuse_similar_names(owners, "patient", asked.patients or table or root)
     cases = sorted(cases, key=lambda case: case.case)
-    found.cases = _unify_spelling([_take_frames(case, layout.frames) for case in cases], found)
+    cohort_files.cases = _unify_spelling(
+        [_take_frames(case, layout.frames) for case in cases], cohort_files
+    )
     if modalities is not None:
-        found.cases = _take_modalities(modalities, layout, root, found)
-    _state_assumptions(found, layout, root)
-    return found
+        cohort_files.cases = _take_modalities(modalities, layout, root, cohort_files)
+    _state_assumptions(cohort_files, layout, root)
+    return cohort_files
 
 
 def _take_owners(

@@ -105,21 +105,23 @@ def _several_series(tables: Mapping[str, Tags], rows: Sequence[Row]) -> BadInput
     """The error of a case with several series that fit the tags of one modality."""
     modality = rows[0].modality
     name, tags = next((name, tags) for name, tags in tables.items() if name.lower() == modality)
-    found = [row.series for row in rows if row.series]
-    folders = " and ".join(dict.fromkeys(str(series.folder) for series in found))
+    candidates = [row.series for row in rows if row.series]
+    folders = " and ".join(dict.fromkeys(str(series.folder) for series in candidates))
     differ = len({row.description for row in rows}) == len(rows)
     choice = rows[0].description if differ else rows[0].path.name
     return BadInput(
-        f"{folders}: expected one series with {tags} to be {modality} of case {rows[0].case}, found {describe_series(found)}. Choose one (--prefer '{choice}'), leave others out (--exclude-file, by description or path), or narrow [series.{name}] in a TOML file of your own (--preset)."
+        f"{folders}: expected one series with {tags} to be {modality} of case {rows[0].case}, found {describe_series(candidates)}. Choose one (--prefer '{choice}'), leave others out (--exclude-file, by description or path), or narrow [series.{name}] in a TOML file of your own (--preset)."
     )
 
 
 def _none_fits(root: Path, listed: Sequence[Row], tables: Mapping[str, Tags]) -> BadInput:
     cases = [(row.patient, row.case) for row in listed]
-    found = [row.series for row, case in zip(listed, cases) if case == cases[0] and row.series]
+    candidates = [row.series for row, case in zip(listed, cases) if case == cases[0] and row.series]
     wanted = " or ".join(f"{tags} ({name})" for name, tags in tables.items())
     shown = (
-        f"{listed[0].case} has {describe_series(found)}" if listed else "--exclude-file leaves none"
+        f"{listed[0].case} has {describe_series(candidates)}"
+        if listed
+        else "--exclude-file leaves none"
     )
     return BadInput(
         f"{root}: expected DICOM series with {wanted}, found none in {len({*cases})} cases; {shown}. Check the path, or name the tags in a preset file of your own."

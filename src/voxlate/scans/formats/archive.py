@@ -174,11 +174,11 @@ def unpacked(path: Path, into: Path | None = None) -> tuple[Path, int]:
 
 def _checksum(file: Path) -> int:
     """The CRC-32 of a file, as archives state it."""
-    found = 0
+    checksum = 0
     with file.open("rb") as source:
         while chunk := source.read(MB):
-            found = zlib.crc32(chunk, found)
-    return found
+            checksum = zlib.crc32(chunk, checksum)
+    return checksum
 
 
 def safe_parts(name: str) -> list[str]:

@@ -55,8 +55,8 @@ class Frame:
     def restore(self, volume: Volume, background: float) -> Volume:
         """A volume that is the frame alone on the whole grid, with background outside; others as they are."""
         depth, height, width = (end - first for first, end in self.ends)
-        own = Grid((depth, height, width), _affine(self.grid.affine, self.ends))
-        if not same_grid(volume.grid, own):
+        grid = Grid((depth, height, width), _affine(self.grid.affine, self.ends))
+        if not same_grid(volume.grid, grid):
             return volume
         data = empty((len(volume.data), *self.grid.shape), np.float32)
         data[:] = background

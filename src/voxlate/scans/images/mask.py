@@ -93,13 +93,13 @@ def body_in_any_air(volume: Volume) -> np.ndarray:
         if tissue is None:
             break
         # as if the outermost planes went on: closing a gap keeps what it grows at the edge of an image
-        found = _outline(volume, np.pad(tissue, beyond, mode="edge"), is_constant)[inner]
-        box = box_around(found)
+        outline = _outline(volume, np.pad(tissue, beyond, mode="edge"), is_constant)[inner]
+        box = box_around(outline)
         size = math.prod(end - first for first, end in box)
-        shrinks = body is not None and count_nonzero(found) < MOSTLY * count_nonzero(body)
-        if shrinks or not _draws_outline(volume, found, size):
+        shrinks = body is not None and count_nonzero(outline) < MOSTLY * count_nonzero(body)
+        if shrinks or not _draws_outline(volume, outline, size):
             break
-        body, known, ends = found, air, box
+        body, known, ends = outline, air, box
     return _everything(volume) if body is None else body
 
 
@@ -434,20 +434,20 @@ def close_gaps(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.nd
 
 def largest(mask: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
     """The face-connected component with the most voxels (inside `weight`, if given); an empty mask stays empty."""
-    found = components_of(mask)
-    if found.count < 2:
+    parts = components_of(mask)
+    if parts.count < 2:
         return mask
-    number = 1 + found.sizes(weight)[1:].argmax()
-    return found.choose(np.arange(found.count + 1) == number)
+    number = 1 + parts.sizes(weight)[1:].argmax()
+    return parts.choose(np.arange(parts.count + 1) == number)
 
 
 def without_specks(mask: np.ndarray) -> np.ndarray:
     """Drop the components that are smaller than SPECK of the largest: noise and ghosts."""
-    found = components_of(mask)
-    if found.count < 2:
+    parts = components_of(mask)
+    if parts.count < 2:
         return mask
-    sizes = found.sizes()
-    return found.choose((sizes >= SPECK * sizes.max()) & (sizes > 0))
+    sizes = parts.sizes()
+    return parts.choose((sizes >= SPECK * sizes.max()) & (sizes > 0))
 
 
 def fill_holes(mask: np.ndarray) -> np.ndarray:
@@ -455,8 +455,8 @@ def fill_holes(mask: np.ndarray) -> np.ndarray:
 
     The complement is labelled, because scipy's own binary_fill_holes takes minutes on large volumes.
     """
-    found = components_of(in_slabs(np.logical_not, mask))
-    return found.choose(~found.at_border())
+    holes = components_of(in_slabs(np.logical_not, mask))
+    return holes.choose(~holes.at_border())
 
 
 def fill_slices(mask: np.ndarray) -> np.ndarray:

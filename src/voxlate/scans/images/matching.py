@@ -215,7 +215,7 @@ def peaks(scores: Floats, reach: Whole) -> Floats:
     """
     axes = np.flatnonzero(reach)
     shape = tuple(2 * reach + 1)
-    found = np.full((len(scores), 3), np.nan)
+    shifts = np.full((len(scores), 3), np.nan)
     best = np.stack(np.unravel_index(scores.argmax(axis=1), shape), axis=1)
     within_reach = (best > 0) & (best < 2 * reach)
     inside = np.flatnonzero(within_reach[:, axes].all(axis=1))
@@ -231,9 +231,9 @@ def peaks(scores: Floats, reach: Whole) -> Floats:
     inside = inside[peaked]
     offset = -np.linalg.solve(curvature[peaked], slope[peaked][..., None])[..., 0]
     within = np.abs(offset).max(axis=1, initial=0) <= 1
-    found[inside[within]] = (best - reach)[inside[within]]
-    found[np.ix_(inside[within], axes)] += offset[within]
-    return found
+    shifts[inside[within]] = (best - reach)[inside[within]]
+    shifts[np.ix_(inside[within], axes)] += offset[within]
+    return shifts
 
 
 @cache

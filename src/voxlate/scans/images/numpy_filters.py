@@ -34,10 +34,10 @@ def label(mask: Array, output: Array) -> int:
     for axis in range(output.ndim - 1):
         for before, after in pairwise(np.moveaxis(output, axis, 0)):
             both = (before > 0) & (after > 0)
-            found = np.stack([before[both], after[both]], axis=1)
-            new = np.ones(len(found), bool)
-            new[1:] = (found[1:] != found[:-1]).any(axis=1)
-            pairs.append(found[new])
+            touching = np.stack([before[both], after[both]], axis=1)
+            new = np.ones(len(touching), bool)
+            new[1:] = (touching[1:] != touching[:-1]).any(axis=1)
+            pairs.append(touching[new])
     first, second = np.concatenate(pairs).T
     while True:
         least = np.minimum(root[first], root[second])

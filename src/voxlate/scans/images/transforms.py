@@ -29,20 +29,20 @@ def read_transform(path: Path) -> Transform:
     if path.suffix == ".tfm":
         _check_text(record, path.read_text(encoding="utf-8", errors="replace"))
     try:
-        found = itk.ReadTransform(str(path))
+        transform = itk.ReadTransform(str(path))
     except RuntimeError as error:
         raise record.wrong("a file that ITK cannot read") from error
-    record.check(found.GetDimension() == 3, f"one of {found.GetDimension()} dimensions")
-    numbers = np.array([*found.GetParameters(), *found.GetFixedParameters()])
+    record.check(transform.GetDimension() == 3, f"one of {transform.GetDimension()} dimensions")
+    numbers = np.array([*transform.GetParameters(), *transform.GetFixedParameters()])
     far = not (np.abs(numbers) <= FARTHEST_MM).all()
     record.check(not far, "numbers that are not finite, or far too large")
-    if found.IsLinear():
-        points = np.array([found.TransformPoint(point) for point in np.eye(4, 3, -1).tolist()])
+    if transform.IsLinear():
+        points = np.array([transform.TransformPoint(point) for point in np.eye(4, 3, -1).tolist()])
         volume = float(np.linalg.det(points[1:] - points[0]))
         record.check(
             LEAST_VOLUME <= volume <= 1 / LEAST_VOLUME, f"one that changes volumes by {volume:g}"
         )
-    return found
+    return transform
 
 
 def _check_text(record: Record, text: str) -> None:

@@ -218,9 +218,9 @@ class Latent(TaskSettings):
             raise BadInput(
                 f"{where}: expected an earlier stage '{self.autoencoder}' that is the autoencoder, found {sorted(earlier) or 'none'}. Add it to [[stages]]."
             )
-        own = {*autoencoder.data.source, *autoencoder.data.target}
+        modalities = {*autoencoder.data.source, *autoencoder.data.target}
         if unknown := [
-            name for name in (*stage.data.source, *stage.data.target) if name not in own
+            name for name in (*stage.data.source, *stage.data.target) if name not in modalities
         ]:
             raise BadInput(
                 f"{where}: expected the stage '{self.autoencoder}' to learn all that '{stage.name}' works with, found no {unknown[0]} in its data. Add it there."

@@ -58,8 +58,8 @@ class AsymmetryPrior(nn.Module):
         below: tuple[Tensor, ...] = ()
         for level, number in self.numbers.items():
             feature = on_grid(to_slices(features[number]), size[0] >> level, size[1] >> level)
-            own = self.sampled[str(level)](feature, math.ceil(width / 2 ** (number + 1)))
-            pyramid[level] = below = (own, *(F.avg_pool2d(lower, 2) for lower in below))
+            sampled = self.sampled[str(level)](feature, math.ceil(width / 2 ** (number + 1)))
+            pyramid[level] = below = (sampled, *(F.avg_pool2d(lower, 2) for lower in below))
         return pyramid
 
     def fuse(self, level: int, h: Tensor, pyramid: Pyramid) -> Tensor:

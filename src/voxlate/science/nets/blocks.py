@@ -327,15 +327,15 @@ class ResBlock(nn.Module):
 
     def modulate(self, h: Tensor, embedding: Tensor | None) -> Tensor:
         """The second norm and SiLU, with what the block makes of the embedding."""
-        own = None
+        embedded = None
         if self.embed is not None and embedding is not None:
-            own = self.embed(embedding).to(h.dtype)
-            own = own.reshape(*own.shape, *(1 for _ in h.shape[2:]))
+            embedded = self.embed(embedding).to(h.dtype)
+            embedded = embedded.reshape(*embedded.shape, *(1 for _ in h.shape[2:]))
         if not self.scale_shift:
-            return self.norm2(h if own is None else h + own)
+            return self.norm2(h if embedded is None else h + embedded)
         h = self.norm2(h)
-        if own is not None:
-            scale, shift = own.chunk(2, dim=1)
+        if embedded is not None:
+            scale, shift = embedded.chunk(2, dim=1)
             h = torch.addcmul(shift, h, 1 + scale)
         return F.silu(h, inplace=not h.requires_grad)
 

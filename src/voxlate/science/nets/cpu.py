@@ -161,8 +161,8 @@ def _normalise(
     sound = (mean * rstd).square() <= CANCELS  # false for NaN, too
     if not sound.all():
         flat = (~sound).any(1).nonzero()[:, 0]
-        found = _centred(x[flat], weight, bias, groups, eps)
-        for whole, part in zip((out, mean, rstd), found):
+        centred = _centred(x[flat], weight, bias, groups, eps)
+        for whole, part in zip((out, mean, rstd), centred):
             kept = part if part.ndim > 2 else part[:, :: channels // groups]
             whole[flat] = kept.to(whole.dtype)
     return out, mean, rstd

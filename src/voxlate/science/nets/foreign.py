@@ -61,12 +61,12 @@ class Architecture:
         """The class; raises BadInput where the package is not installed."""
         module, _, name = self.place.partition(":")
         try:
-            found: type[nn.Module] = getattr(importlib.import_module(module), name)
+            network: type[nn.Module] = getattr(importlib.import_module(module), name)
         except ImportError as error:
             raise BadInput(
                 f"net.network: expected the package {module.partition('.')[0]}, which has {name}, found '{error.name}' not installed. Run pip install '.[import]'."
             ) from error
-        return found
+        return network
 
     def build(self, given: Mapping[str, Any], channels: dict[str, int]) -> nn.Module:
         """The module with fresh weights; channels: of inputs and outputs. Raises BadInput where arguments do not fit."""
@@ -114,11 +114,11 @@ def _spatial(arguments: Arguments) -> int:
 
 def _layers(arguments: Arguments) -> Arguments:
     """Arguments of nnU-Net's networks, with layers for their names."""
-    found = dict(arguments)
+    filled = dict(arguments)
     for name in ("conv_op", "norm_op", "dropout_op", "nonlin"):
-        if found.get(name) is not None:
-            found[name] = _layer(name, str(found[name]))
-    return found | {"deep_supervision": False}
+        if filled.get(name) is not None:
+            filled[name] = _layer(name, str(filled[name]))
+    return filled | {"deep_supervision": False}
 
 
 def _layer(name: str, text: str) -> type[nn.Module]:
@@ -400,11 +400,11 @@ class ForeignAutoencoderNet(nn.Module):
         """Moments of the latent's Gaussian; sides are mirrored up to a multiple of `factor`."""
         padded = _within(pad_far(x, (1, self.net.factor, self.net.factor)), *self.net.range)
         colours = to_slices(padded).expand(-1, self.net.arguments["in_channels"], -1, -1)
-        found = self.module.encode(colours)
-        if isinstance(found, tuple):  # MONAI: mean and standard deviation
-            mean, logvar = found[0], 2 * found[1].log()
+        encoded = self.module.encode(colours)
+        if isinstance(encoded, tuple):  # MONAI: mean and standard deviation
+            mean, logvar = encoded[0], 2 * encoded[1].log()
         else:
-            mean, logvar = found.latent_dist.mean, found.latent_dist.logvar
+            mean, logvar = encoded.latent_dist.mean, encoded.latent_dist.logvar
         depth = x.shape[2]
         return to_volumes(mean, depth), to_volumes(logvar, depth)
 

@@ -61,7 +61,7 @@ class Lpips:
 
         Raises BadInput where the pictures are smaller than SMALLEST.
         """
-        found = [np.zeros(0)]
+        distances = [np.zeros(0)]
         for start in range(0, len(a), BATCH):
             part = slice(start, start + BATCH)
             colours = [
@@ -69,8 +69,8 @@ class Lpips:
                 for picture in (a, b)
             ]
             left, right = (picture.expand(-1, 3, -1, -1) for picture in colours)
-            found.append(self.layers(left, right).sum(1).cpu().double().numpy())
-        return np.concatenate(found)
+            distances.append(self.layers(left, right).sum(1).cpu().double().numpy())
+        return np.concatenate(distances)
 
     def layers(self, a: Tensor, b: Tensor) -> Tensor:
         """The share of each layer [N, 5] in the distance of colour pictures [N, 3, H, W] in [-1, 1]."""

@@ -69,8 +69,8 @@ class Batches(Dataset[Batch]):
         self.patients = {case: self.cohort.header(case).patient for case in self.starts}
         self.unpaired_targets = self  # the batches from which targets of other patients are drawn
         if self.unpaired and data.apart:  # targets are of cases that have them, with their own mask
-            own = replace(data, source=data.target, stack=0)
-            self.unpaired_targets = replace(self, data=own, unpaired=False, moments=None)
+            autoencoded = replace(data, source=data.target, stack=0)
+            self.unpaired_targets = replace(self, data=autoencoded, unpaired=False, moments=None)
         others = set(self.unpaired_targets.patients.values())
         if self.unpaired and len(others) < 2 and others <= set(self.patients.values()):
             raise BadInput(
@@ -121,12 +121,12 @@ class Batches(Dataset[Batch]):
 
     def _other_patient(self, item: int, generator: Generator) -> int:
         """Any item of another patient, all equally likely."""
-        own = self.patients[self.items[item][0]]
+        patient = self.patients[self.items[item][0]]
         batches = self.unpaired_targets
         while True:
             other = _below(len(batches.items), generator)
             case, _ = batches.items[other]
-            if batches.patients[case] != own:
+            if batches.patients[case] != patient:
                 return other
 
     def _place(self, item: int, generator: Generator) -> tuple[str, Triple]:

@@ -218,12 +218,12 @@ def lower_rate(train: Tables, steps: int) -> Tables:
 
 def _steps(recipe: Recipe, cohort: Cohort, asked: AdaptOptions) -> list[int]:
     """Steps of each stage in the proportions of the run's own steps: as asked for, or those that fit in the minutes."""
-    own = [stage.train.steps for stage in recipe.all_stages]
+    lengths = [stage.train.steps for stage in recipe.all_stages]
     if asked.steps is not None:
-        return [round(asked.steps * count / own[-1]) for count in own]
+        return [round(asked.steps * count / lengths[-1]) for count in lengths]
     probe = Probe(cohort, Limits(asked.minutes, free_memory(asked.device)), asked.device)
     whole = 0.0
-    for stage, count in enumerate(own):
+    for stage, count in enumerate(lengths):
         measured = probe.measure(recipe, stage)
         if measured is None:
             raise BadInput(
@@ -231,7 +231,7 @@ def _steps(recipe: Recipe, cohort: Cohort, asked: AdaptOptions) -> list[int]:
             )
         whole += count * measured.seconds
     factor = probe.seconds * (1 - SPARE) / whole
-    return [max(int(count * factor), 1) for count in own]
+    return [max(int(count * factor), 1) for count in lengths]
 
 
 def _outcome(run: Run, recipe: Recipe) -> str:

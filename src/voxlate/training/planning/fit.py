@@ -149,7 +149,7 @@ def _wastes_pairs(recipe: Recipe, cohort: Cohort) -> bool:
 
 def _starters(cohort: Cohort) -> list[Fit]:
     """The fit of each installed starter, which synthesises without training."""
-    found = []
+    fits = []
     for name in starter_names():
         card = read_card(folder_of(name))
         try:
@@ -159,8 +159,8 @@ def _starters(cohort: Cohort) -> list[Fit]:
         why = f"trained on {card.trained_on}; no training needed"
         if not against:
             why += f"; {_in_training(card, cohort)}"
-        found.append(Fit(f"{PREFIX}{name}", card.title, against, why=why))
-    return found
+        fits.append(Fit(f"{PREFIX}{name}", card.title, against, why=why))
+    return fits
 
 
 def _in_training(card: Card, cohort: Cohort) -> str:

@@ -233,13 +233,13 @@ def choose_start(
         result, why = race.best, race.reason
     draft = result.entrant.draft
     draft.state = result.state
-    found = candidate(draft.size, result.step_seconds)
-    _correct_length(draft, found.steps)
+    affordable = candidate(draft.size, result.step_seconds)
+    _correct_length(draft, affordable.steps)
     draft.why["net.width"] = (
         f"{draft.size} gets {draft.steps:,} steps of {result.step_seconds:.3f} s"
     )
     draft.why["start_from"] = why
-    return replace(found, steps=draft.steps), draft
+    return replace(affordable, steps=draft.steps), draft
 
 
 def _correct_length(draft: Draft, steps: int) -> None:

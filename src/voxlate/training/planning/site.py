@@ -23,10 +23,10 @@ IN_ADAPT = (
 def check_units(recipe: Recipe, units: Mapping[str, str], cohort: Cohort) -> None:
     """Raise BadInput if a scan of the cohort has another unit than in the run; units: the run's, by its modalities."""
     for name, unit in units.items():
-        found = cohort.units.get(name, unit)
-        if found != unit:
+        cohort_unit = cohort.units.get(name, unit)
+        if cohort_unit != unit:
             raise BadInput(
-                f"{cohort.folder}: expected {name} in the unit of the run '{recipe.title}' ({unit}), found {found}. Convert the scans and prepare them again, or plan a training of its own with voxlate train auto."
+                f"{cohort.folder}: expected {name} in the unit of the run '{recipe.title}' ({unit}), found {cohort_unit}. Convert the scans and prepare them again, or plan a training of its own with voxlate train auto."
             )
 
 
@@ -110,13 +110,13 @@ def watch(
     own: the run's validation errors by stage, as far as they are known; scans: those of the run's modalities in the
     new cohort.
     """
-    found = [f"{name} {scan.least:g} to {scan.most:g} {scan.unit}" for name, scan in scans.items()]
+    levels = [f"{name} {scan.least:g} to {scan.most:g} {scan.unit}" for name, scan in scans.items()]
 
     def compare(stage: str, step: int, steps: int, latest: Mapping[str, float]) -> None:
         """State an error that is far above the run's own, and report the step."""
         before, usual = latest.get("mae", 0.0), own.get(stage)
         if step == 1 and usual is not None and before > FAR * usual:
-            text = f"before adapting, the mean absolute error on held-out cases of the new site is {before:.3g}, which is {before / usual:.2g} times that of the run on its own held-out cases ({usual:.3g}, network units). Check the new scans ({', '.join(found)}): unit, offset, inverted scale, swapped modalities, alignment (voxlate report PREPARED)."
+            text = f"before adapting, the mean absolute error on held-out cases of the new site is {before:.3g}, which is {before / usual:.2g} times that of the run on its own held-out cases ({usual:.3g}, network units). Check the new scans ({', '.join(levels)}): unit, offset, inverted scale, swapped modalities, alignment (voxlate report PREPARED)."
             say(message("other-site", text, error=before, own=usual))
         progress(stage, step, steps, latest)
 

@@ -120,7 +120,7 @@ def _check_planes(recipe: Recipe, stage: FullStage, where: str) -> None:
 def _check_training(stage: FullStage, where: str) -> None:
     """Raise BadInput where the critic, the length or the patches of a stage do not fit its method and network."""
     train = stage.train
-    own = f"the stage '{stage.name}'"
+    named = f"the stage '{stage.name}'"
     for wrong, sentence in (
         (
             stage.opponent and not stage.method.takes_opponent,
@@ -132,19 +132,19 @@ def _check_training(stage: FullStage, where: str) -> None:
         ),
         (
             not _is_order(train.paced, train.steps),
-            f"expected train.paced with rising steps, each below the lengths before and after it, found {[list(pair) for pair in train.paced]} in {own}, which has {train.steps} steps. Restore it, or drop it.",
+            f"expected train.paced with rising steps, each below the lengths before and after it, found {[list(pair) for pair in train.paced]} in {named}, which has {train.steps} steps. Restore it, or drop it.",
         ),
         (
             train.more and train.stop is not None,
-            f"expected train.more or train.stop, which ends a training before its last step, found both in {own}. Drop one; a run with train.stop is not trained further.",
+            f"expected train.more or train.stop, which ends a training before its last step, found both in {named}. Drop one; a run with train.stop is not trained further.",
         ),
         (
             train.more and train.best is not None,
-            f"expected train.more or train.best, which keeps the weights of an earlier step, found both in {own}. Drop one; such a run goes on with voxlate adapt.",
+            f"expected train.more or train.best, which keeps the weights of an earlier step, found both in {named}. Drop one; such a run goes on with voxlate adapt.",
         ),
         (
             train.best is not None and train.stop is not None,
-            f"expected train.best or train.stop, which both end a training early, found both in {own}. Drop one.",
+            f"expected train.best or train.stop, which both end a training early, found both in {named}. Drop one.",
         ),
         (
             train.keep_start and (train.best is not None or train.stop is not None),
@@ -152,7 +152,7 @@ def _check_training(stage: FullStage, where: str) -> None:
         ),
         (
             stage.net.joins_slices and stage.data.patch[0] == 1,
-            f"expected patches of several slices in {own}, whose net.volumetric joins slices, found data.patch = {list(stage.data.patch)}. Give it more, such as 16.",
+            f"expected patches of several slices in {named}, whose net.volumetric joins slices, found data.patch = {list(stage.data.patch)}. Give it more, such as 16.",
         ),
     ):
         if wrong:

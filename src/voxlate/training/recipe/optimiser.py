@@ -101,14 +101,14 @@ class Muon(torch.optim.AdamW):
         for group in self.param_groups:
             if not group["orthogonal"]:
                 continue
-            found = {
+            gradients = {
                 parameter: parameter.grad
                 for parameter in group["params"]
                 if parameter.grad is not None
             }
-            if found:
-                self._move(found, group["lr"], group["weight_decay"])
-            for kernel in found:
+            if gradients:
+                self._move(gradients, group["lr"], group["weight_decay"])
+            for kernel in gradients:
                 kernel.grad = None  # AdamW moves those that are left
         super().step()
 
@@ -153,15 +153,15 @@ def factors(matrices: Sequence[Tensor]) -> list[Tensor]:
     sides: dict[int, list[int]] = {}
     for place, matrix in enumerate(matrices):
         sides.setdefault(min(matrix.shape), []).append(place)
-    found: dict[int, Tensor] = {}
+    polynomials: dict[int, Tensor] = {}
     for side, places in sides.items():
         grams = matrices[places[0]].new_empty(len(places), side, side)
         for gram, place in zip(grams, places):
             matrix = matrices[place]
             wide = matrix if len(matrix) == side else matrix.T
             torch.mm(wide, wide.T, out=gram)
-        found.update(zip(places, _polynomial(grams)))
-    return [found[place] for place in range(len(matrices))]
+        polynomials.update(zip(places, _polynomial(grams)))
+    return [polynomials[place] for place in range(len(matrices))]
 
 
 def _polynomial(grams: Tensor) -> Tensor:

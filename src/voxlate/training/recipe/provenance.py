@@ -22,7 +22,7 @@ from voxlate.base.records import (
     Text,
 )
 from voxlate.science.diffusion.windows import Windows
-from voxlate.synthesis.provenance import Stated, Table, run_folders, source_paths
+from voxlate.synthesis.provenance import Provenance, Table, run_folders, source_paths
 
 
 class _Data(TypedDict, total=False):
@@ -116,7 +116,7 @@ def _data_of(folders: Iterable[Path]) -> _Data:
     return {}
 
 
-def find_trained(images: Iterable[tuple[str, Stated]]) -> list[str]:
+def find_trained(images: Iterable[tuple[str, Provenance]]) -> list[str]:
     """The names of cases on which the models of their images were trained, by the provenance of image or run.
 
     images: case and provenance of each image.
@@ -133,7 +133,7 @@ def find_trained(images: Iterable[tuple[str, Stated]]) -> list[str]:
     return list(names)
 
 
-def window_borders(provenance: Stated, depth: int) -> list[int]:
+def window_borders(provenance: Provenance, depth: int) -> list[int]:
     """Slices of a canonical image with this depth at which a window of its synthesis begins or ends.
 
     The list is empty if the image has no windows, or if it was prepared on a grid with other slices than its scan.

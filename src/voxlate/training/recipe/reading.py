@@ -82,11 +82,11 @@ def with_steps(recipe: Recipe, epoch_steps: Sequence[int]) -> Recipe:
 
 def with_trainings(recipe: Recipe, trainings: Sequence[Training]) -> Recipe:
     """The recipe with other trainings of its stages, in the order of `all_stages`."""
-    *earlier, own = trainings
+    *earlier, last = trainings
     stages = [
         dataclasses.replace(stage, train=options) for stage, options in zip(recipe.stages, earlier)
     ]
-    return dataclasses.replace(recipe, train=own, stages=stages)
+    return dataclasses.replace(recipe, train=last, stages=stages)
 
 
 def code_of(values: Mapping[str, Any]) -> list[str]:
@@ -120,7 +120,7 @@ def stage_recipe(recipe: Recipe, name: str) -> Recipe:
     place = [stage.name for stage in stages].index(name)
     if name == "final":
         return recipe
-    own = {key: getattr(stages[place], key) for key in SHARED}
+    shared = {key: getattr(stages[place], key) for key in SHARED}
     earlier = [
         dataclasses.replace(stage, data=stage.data or recipe.data)
         for stage in recipe.stages[:place]
@@ -131,5 +131,5 @@ def stage_recipe(recipe: Recipe, name: str) -> Recipe:
         recipe.synth, windows=windows, mirror=mirror, sharpness=1.0, gradient_ratio=None
     )
     return dataclasses.replace(
-        recipe, title=f"{recipe.title} ({name} alone)", stages=earlier, synth=synth, **own
+        recipe, title=f"{recipe.title} ({name} alone)", stages=earlier, synth=synth, **shared
     )

@@ -18,13 +18,13 @@ SMALL = "_small"  # ends the name of the small variant of a recipe, which its ta
 @functools.cache
 def names() -> tuple[str, ...]:
     """Names of the shipped recipes and of their small variants, sorted."""
-    found = []
+    shipped = []
     for file in SHIPPED.iterdir():
         name, _, suffix = file.name.rpartition(".")
         if suffix == "toml":
             has_small = "\n[small]\n" in file.read_text(encoding="utf-8")
-            found += [name, f"{name}{SMALL}"] if has_small else [name]
-    return tuple(sorted(found))
+            shipped += [name, f"{name}{SMALL}"] if has_small else [name]
+    return tuple(sorted(shipped))
 
 
 def small_variant(name: str) -> str:
