@@ -227,8 +227,7 @@ def _fits(
         yield replace(found, why_not=_reason(label, error))
         return
     if not choices:
-        taken = {contrast_of(name) for name in found.names}
-        wanted = " or ".join([CONTRASTS[name] for name in CONTRASTS if name in taken] or taken)
+        wanted = " or ".join(chain.from_iterable(found.card["accepts"].values()))
         yield replace(found, why_not=f"It takes {wanted}, which none of the scans is.")
     for inputs in choices:
         fit = replace(found, inputs=inputs)
