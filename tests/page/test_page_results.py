@@ -202,6 +202,20 @@ def test_each_fitting_series_of_a_study_is_a_choice_and_no_localiser_is(page, ru
     assert unpacked(tmp_path / "packed.zip")[0] == tmp_path / "packed" / "study"
 
 
+def test_studies_of_two_patients_are_refused_and_two_of_one_are_not(page, run, tmp_path):
+    made = page({"run": str(run)}, start=Here)
+    for patient, is_one in (("P1", True), ("P2", False)):
+        files = {}
+        for study, owner in (("1.2", "P1"), ("1.3", patient)):
+            for level in range(4):
+                header = mr_slice(level, study, f"{study}.1", owner)
+                header.PatientName = f"Test^{owner}"
+                path = save(header, tmp_path / "study" / study / f"{level}.dcm")
+                files[f"{study}/{path.name}"] = path.read_bytes()
+        text = finished(made, made.upload(**files).headers["location"])
+        assert ("found 2 studies" not in text) == is_one
+
+
 def test_a_folder_of_the_machine_is_synthesised_in_its_place(page, run, cohort, tmp_path):
     made = page({"run": str(run)}, start=Here, root=cohort)
     place = made.client.post("/folders", data={"place": "case1"}).headers["location"]
@@ -246,7 +260,7 @@ def test_the_page_synthesises_what_is_not_to_be_trusted_only_where_the_box_is_ti
     place = made.upload(scan).headers["location"]
     assert 'name="anyway" value="1" required' in finished(made, place)
     address, text = synthesised(made, place, "run")
-    assert "“Anyway”" in text
+    assert "“Synthesise anyway”" in text
     assert made.client.get(f"{address}/images/t2.nii.gz").status_code == 400
     address, _ = synthesised(made, place, "run", anyway=1)
     assert made.client.get(f"{address}/images/t2.nii.gz").status_code == 200

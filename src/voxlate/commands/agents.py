@@ -26,6 +26,7 @@ CLOSED = {"address", "allow_code", "allow_outside", "executor", "store", "worker
 ADDRESS = re.compile(
     r"[A-Za-z][\w+.-]+:/"
 )  # of a hub or an archive; no drive, which has one letter
+NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?", re.I)
 SEPARATORS = re.compile(r"""[=,#"'{}\[\]]""")  # of names, lists, parts and TOML around paths
 SECONDS = 0.5  # between two reports of progress
 START = 4096  # bytes of a file that tell a scan from a text
@@ -111,6 +112,7 @@ class Tools:
         values = dict[str, Any]()
         for key, value in given.items():
             self.check_places(key, value)
+            _check_numbers(key, value)
             values[key] = check_value(key, value, known[_known("option", key, known)].annotation)
         for key, parameter in called.parameters.items():
             values.setdefault(key, (self.fixed(called) or {}).get(key, parameter.default))
@@ -151,6 +153,15 @@ def _known(kind: str, name: str, known: Mapping[str, Any]) -> str:
         return name
     hint = did_you_mean(name, known) or f"They are {', '.join(known)}."
     raise BadInput(f"{name}: expected a known {kind}, found another. {hint}")
+
+
+def _check_numbers(name: str, value: Any) -> None:
+    """Raise BadInput for a text in a table that is a number: the command line has texts alone, JSON has numbers."""
+    for key, inner in value.items() if isinstance(value, Mapping) else ():
+        if isinstance(inner, str) and NUMBER.fullmatch(inner):
+            raise BadInput(
+                f"{name}.{key}: expected a number, found the text {inner!r}. Write it without quotes."
+            )
 
 
 def _texts(value: Any) -> Iterator[str]:

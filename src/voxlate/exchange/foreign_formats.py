@@ -11,8 +11,8 @@ from voxlate.base.errors import BadInput
 from voxlate.exchange.foreign import (
     AUTOENCODER,
     Foreign,
-    Reader,
     Preprocessing,
+    Reader,
     import_foreign,
     read_checkpoint,
     read_config,

@@ -22,9 +22,17 @@ from voxlate.page.forms import FORMS
 from voxlate.page.jobs import scans_of
 from voxlate.page.words import CONTRASTS, contrast_of
 from voxlate.scans.cases.case import MASK
+from voxlate.scans.cohorts.dicom_identity import person_in
 from voxlate.scans.cohorts.series import modality_of
 from voxlate.scans.formats.dicom import folder_and_key, is_dicom_folder, list_series
-from voxlate.scans.formats.io import format_by_ending, is_there, read_volume, without_ending
+from voxlate.scans.formats.io import (
+    format_by_ending,
+    is_picture,
+    is_there,
+    location_of,
+    read_volume,
+    without_ending,
+)
 from voxlate.synthesis.dicom_study import why_excluded
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.options import SynthOptions
@@ -54,6 +62,7 @@ def _check(folder: Path, request: Mapping[str, Any], reporter: Reporter) -> dict
     scans = scans_of(folder, request)
     runs = request["runs"]
     entries = list_entries(scans)
+    _check_patients(scans, entries)
     fits = list[Fit]()
     for number, (label, run) in enumerate(runs.items()):
         reporter.step("models", number, len(runs))
@@ -66,7 +75,7 @@ def _check(folder: Path, request: Mapping[str, Any], reporter: Reporter) -> dict
         "entries": entries,
         "patient": _patient(scans, entries) if request.get("is_local") else "",
         "fits": [asdict(fit) for fit in fits],
-        "others": [*_others(scans, request)],
+        "others": [*_others(scans, entries, request)],
         "names": names,
         "by_file": {
             entry["place"]: contrast_of(_stated(entry, names))
@@ -74,6 +83,17 @@ def _check(folder: Path, request: Mapping[str, Any], reporter: Reporter) -> dict
             if not entry["why"]
         },
     }
+
+
+def _check_patients(scans: Path, entries: Sequence[Entry]) -> None:
+    """Raise BadInput for studies of several patients, of which the result would name one."""
+    studies = {entry["study"]: entry["place"] for entry in entries if entry["study"]}
+    if len(studies) > 1:
+        persons = [*filter(None, (person_in(scans / place) for place in studies.values()))]
+        if any(not persons[0].may_be(person) for person in persons):
+            raise BadInput(
+                f"upload: expected the scans of one patient, found {len(studies)} studies of several. Choose those of one."
+            )
 
 
 def _patient(scans: Path, entries: Sequence[Entry]) -> str:
@@ -87,12 +107,13 @@ def _patient(scans: Path, entries: Sequence[Entry]) -> str:
     return ""
 
 
-def _others(scans: Path, request: Mapping[str, Any]) -> Iterator[str]:
+def _others(scans: Path, entries: Sequence[Entry], request: Mapping[str, Any]) -> Iterator[str]:
     """Sentences on the files of an upload that are not used; those among DICOM files are left to the series."""
+    listed = {location_of(scans / entry["place"]) for entry in entries}
     others = [
-        path.relative_to(scans).as_posix()
+        path.name
         for path in sorted(scans.rglob("*"))
-        if path.is_file() and not format_by_ending(path.name) and not is_dicom_folder(path.parent)
+        if path.is_file() and listed.isdisjoint((path, path.parent))
     ]
     if others:
         yield f"Not used, because they are no scans: {first_of(others)}."
@@ -103,7 +124,8 @@ def _others(scans: Path, request: Mapping[str, Any]) -> Iterator[str]:
 def list_entries(scans: Path) -> list[Entry]:
     """The files and series of an upload, in the order of their places; raises BadInput for none and for too many.
 
-    Each has its place below the upload's folder, a title, grid and unit; why: the reason where it cannot be read.
+    Each has its place below the upload's folder, a title, grid and unit; why: the reason where it cannot be read. Pictures
+    beside DICOM series are those of a disc's viewer.
     """
     found = list[Entry]()
     for folder in [scans, *sorted(path for path in scans.rglob("*") if path.is_dir())]:
@@ -116,6 +138,8 @@ def list_entries(scans: Path) -> list[Entry]:
             raise BadInput(
                 f"upload: expected the scans of one case, found more than {MOST_ENTRIES} files and series. Choose one case."
             )
+    if any(entry["study"] for entry in found):
+        found = [entry for entry in found if not is_picture(scans / entry["place"])]
     if len(found) == 1 and found[0]["study"]:
         found[0]["why"] = ""  # a lone series is what the user wants
     if not found:
@@ -135,7 +159,6 @@ def _entry(place: str, title: str, **more: Any) -> Entry:
         "place": place,
         "title": title,
         "grid": "",
-        "unit": "",
         "why": "",
         "is": "",
         "slices": 0,
@@ -176,7 +199,7 @@ def _describe(path: Path, scans: Path) -> Entry:
     except BadInput as error:
         return _entry(place, path.name, why=str(error))
     slices = min(volume.grid.shape)
-    return _entry(place, path.name, grid=f"{volume.grid}", unit=volume.unit, slices=slices)
+    return _entry(place, path.name, grid=f"{volume.grid}, {volume.unit}", slices=slices)
 
 
 def _fits(
@@ -204,7 +227,7 @@ def _fits(
         yield replace(found, why_not=_reason(label, error))
         return
     if not choices:
-        wanted = " or ".join(CONTRASTS.get(name, name) for name in found.source)
+        wanted = " or ".join(chain.from_iterable(found.card["accepts"].values()))
         yield replace(found, why_not=f"It takes {wanted}, which none of the scans is.")
     for inputs in choices:
         fit = replace(found, inputs=inputs)

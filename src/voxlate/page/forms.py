@@ -34,6 +34,7 @@ MOST = {"samples": 100, "steps": 1000, "seed": 2**31 - 1}  # the largest values 
 # left out, too, unless they have known values.
 CLOSED_ON_PAGE = {*CLOSED, "dry_run", "like", "matrix", "max_volume", "synth"}
 Schemas = dict[str, dict[str, Any]]
+LABELS = {"anyway": "Synthesise anyway"}
 FOLDER = {"folder": "New folder below the root folder."}
 PLACE = {"place": "Folder below the root folder."}
 CASES = {"cohort": "Folder of the true scans, below the root folder."}
@@ -133,7 +134,8 @@ def _on_page(parameter: Any) -> Any:
     if parameter.name in MOST:
         option = replace(option, most=MOST[parameter.name])
     if Path in _types(own):
-        option = replace(option, takes=Literal[*suggestions(option, "")])
+        text = option.help.replace(" or a TOML file", "")
+        option = replace(option, takes=Literal[*suggestions(option, "")], help=text)
     if parameter.name in CLOSED_ON_PAGE or option.takes == Literal[()]:
         return None
     return parameter.replace(annotation=Annotated[own, option])
@@ -165,4 +167,4 @@ def labels() -> dict[str, str]:
 
 def label(name: str) -> str:
     """The label of an option."""
-    return name.replace("_", " ").capitalize()
+    return LABELS.get(name) or name.replace("_", " ").capitalize()

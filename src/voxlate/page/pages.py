@@ -135,7 +135,9 @@ class Site:
         if progress is not None:
             is_even = progress.stage == "slices" or job.kind == "train"
             left = progress.seconds_left(time.time()) if is_even else None
-            percent = round(100 * progress.done / max(1, progress.total))
+            # all but one step may be short: before the first and after the last, the rest is unknown
+            is_known = 0 < progress.done < progress.total
+            percent = round(100 * progress.done / progress.total) if is_known else None
             stage = STAGES.get(progress.stage, progress.stage)
             now = {"stage": stage, "percent": percent, "left": duration(left)}
         images = [view for view in made.get("views", ()) if view["role"] == "synthesis"]
@@ -278,11 +280,11 @@ async def upload(request: Request, site: OfSite) -> Response:
         scans.mkdir(FOLDER)
         try:
             received = await receive(request, scans, site.settings.limits)
-            first = next((path for path in sorted(scans.rglob("*")) if path.is_file()), None)
-            if first is None:
+            files = sorted(path for path in scans.rglob("*") if path.is_file())
+            if not files:
                 raise BadInput("upload: expected files, found none. Choose a scan first.")
-            name = first.relative_to(scans).parts[0][:LONGEST_TITLE]
-            title = name if received.files == 1 else f"{name} ({received.files} files)"
+            name = files[0].relative_to(scans).parts[0][:LONGEST_TITLE]
+            title = name if len(files) == 1 else f"{name} ({len(files)} files)"
             asked = _check_request(site, hidden=received.clutter)
             return await run_in_threadpool(site.add, "check", title, asked, folder)
         except BaseException:

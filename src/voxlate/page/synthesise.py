@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json
 from voxlate.base.messages import message, read_messages
 from voxlate.commands.api import images
 from voxlate.commands.api.exports import export
@@ -15,7 +16,7 @@ from voxlate.evaluation.intervals.bounds import bound_lines
 from voxlate.evaluation.reports.page import report
 from voxlate.evaluation.usability import usability
 from voxlate.page.check import absolute_inputs, card_of
-from voxlate.page.jobs import DICOM_ZIP, OUT, REPORT, places_of, scans_of
+from voxlate.page.jobs import DICOM_ZIP, JOB, OUT, REPORT, places_of, scans_of
 from voxlate.page.views import write_views
 from voxlate.page.words import for_page
 from voxlate.scans.formats.dicom import is_dicom_folder
@@ -53,7 +54,7 @@ def synthesise(folder: Path, request: Mapping[str, Any], reporter: Reporter) -> 
     reporter.step("views", 2, 3)
     places = places_of(folder, request)
     places |= dict.fromkeys(map(str, model.origins), request["label"])
-    report(folder / OUT, folder / REPORT, places=places)
+    report(folder / OUT, folder / REPORT, places=places, title=read_json(folder / JOB)["title"])
     found = {
         "case": case.name,
         "images": [*stated["images"]],

@@ -5,6 +5,7 @@ import threading
 import traceback
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -41,6 +42,11 @@ class SuggestingCommand(TyperCommand):
             return rest
         except Exception as error:  # Typer keeps the class of that error to itself
             if hasattr(error, "possibilities") and hasattr(error, "option_name"):
+                for word in args:
+                    if word.startswith(error.option_name) and Path(word).exists():
+                        raise BadInput(
+                            f"{word}: expected an option, found the name of a file. Write ./{word}."
+                        ) from error
                 names = chain.from_iterable(parameter.opts for parameter in self.params)
                 error.possibilities = nearest(error.option_name, names)[:3]
             raise

@@ -47,11 +47,12 @@ def report(
     out: Path | str | None = None,
     *,
     places: Mapping[str, str] | None = None,
+    title: str = "",
 ) -> Path:
     """Write the report of a RUN or an OUT folder (default: report.html inside it) and return its path.
 
     The file contains everything and needs no network. places: labels of absolute paths, for a report that shows no path
-    of this machine. Raises BadInput if the folder is neither of both.
+    of this machine; title: in place of the folder's name. Raises BadInput if the folder is neither of both.
     """
     if is_starter(path) and out is None:
         raise BadInput(
@@ -77,7 +78,7 @@ def report(
         **_on_training(folder, is_run, places),
         **_on_scores(folder, is_run, scores),
     }
-    context["title"] = context["title"] or _title(scores) or folder.name
+    context["title"] = context["title"] or _title(scores) or title or folder.name
     return write_report(context, folder, out, places)
 
 
