@@ -52,6 +52,7 @@ test-slow: install
 test-import: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[import]'
 	$(BIN)/python -m pytest tests/exchange/test_foreign.py
+	$(BIN)/python -m pytest -m 'slow or not slow' tests/test_recipes.py -k 'nnsyn or konfai'
 
 # the 48 orders of axes with dciodvfy, the speed of reading, and an Orthanc server where it is installed
 dicom: install
