@@ -13,7 +13,7 @@ from voxlate.checks.anatomy import (
     FLIPS,
     LEFT_RIGHT,
     Anatomy,
-    Usual,
+    BodyDistribution,
     anatomy_of,
     body_of,
     check_body,
@@ -234,7 +234,7 @@ def test_a_file_gives_back_what_was_saved_and_any_change_in_it_is_refused(known,
     ],
 )
 def test_numbers_that_cannot_be_are_refused_even_with_the_right_checksum(known, tmp_path, change):
-    odd = replace(known, usual={"t1": Usual(**{**vars(known.usual["t1"]), **change})})
+    odd = replace(known, usual={"t1": BodyDistribution(**{**vars(known.usual["t1"]), **change})})
     try:
         odd.save(tmp_path / "anatomy.safetensors")
     except ValueError:

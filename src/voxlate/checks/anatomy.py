@@ -50,7 +50,7 @@ MOST_CASES = 200  # a mean of more is the same
 FEWEST = 3  # patients from whom a distribution is estimated
 # Factor of a distance of the farthest training patient; UNPROVED where there are fewer than ENOUGH patients.
 MARGIN, UNPROVED, ENOUGH = 1.2, 1.5, 19
-# Least values of Usual.width and Usual.contrast_width.
+# Least values of BodyDistribution.width and BodyDistribution.contrast_width.
 LEAST_WIDTH, LEAST_CONTRAST = 0.05, 0.15
 # Prior standard deviation of the logarithm of a head's extent, and the number of patients that it counts as.
 USUAL_SPREAD, WORTH = 0.05, 3
@@ -77,7 +77,7 @@ AXES = ("feet-head", "back-front", "left-right")
 
 
 @dataclass(frozen=True)
-class Usual:
+class BodyDistribution:
     """The distribution of the training patients' bodies in one source; a body's box is compared with the mean box.
 
     far: the median of 1 - correlation of a patient's box with the mean box of the others; width: by how much the
@@ -109,17 +109,17 @@ class Usual:
 
 
 @dataclass(frozen=True)
-class Stated:
+class AnatomyHeader:
     """The header of a file of anatomy."""
 
-    usual: dict[Name, Usual]
+    usual: dict[Name, BodyDistribution]
     backgrounds: dict[Name, Number]
     beyond: dict[Name, Number]
     quality: dict[Name, Quality]
 
 
 @dataclass(frozen=True)
-class Anatomy(Stated):
+class Anatomy(AnatomyHeader):
     """The bodies of a training: by source the mean box and the usual values, by target its background and `beyond`.
 
     backgrounds: in physical units; beyond: the share of a target's body that no source shows, median over cases;
@@ -149,7 +149,7 @@ def read_anatomy(path: Path, modalities: Collection[str]) -> Anatomy:
     with record.tensors() as file:
         text = file.text("anatomy")
         digest = file.text("sha256")
-        stated: Stated = record.parse(Stated, text)
+        stated: AnatomyHeader = record.parse(AnatomyHeader, text)
         box = Shape((SIDE,) * 3, low=-1.001, high=1.001)  # their length is 1
         means = file.read(dict.fromkeys(stated.usual, box))
     record.check_checksum(digest, checksum(text, means))
@@ -250,7 +250,7 @@ def anatomy_of(
             air = np.float32(background_value(volumes[name]))
             airs[name].append(float(scale.forward(air)))
             beyond[name].append(_beyond(volumes[name], [volumes[source] for source in shown]))
-    usual = dict[str, Usual]()
+    usual = dict[str, BodyDistribution]()
     means = dict[str, Box]()
     for name, patients in bodies.items():
         if len(patients) >= FEWEST:
@@ -279,7 +279,7 @@ def _beyond(target: Volume, sources: Sequence[Volume]) -> float:
     return float((body & ~near).sum() / max(1, body.sum()))
 
 
-def _usual(boxes: Box, patients: Sequence[Sequence[Body]]) -> Usual:
+def _usual(boxes: Box, patients: Sequence[Sequence[Body]]) -> BodyDistribution:
     """How each patient compares with the mean of the others, by the least similar of the patient's cases.
 
     boxes: of each patient [P, SIDE, SIDE, SIDE].
@@ -306,7 +306,7 @@ def _usual(boxes: Box, patients: Sequence[Sequence[Body]]) -> Usual:
     spread = np.sqrt(variance_of_extents(sizes) * (1 + 1 / count))
     deviation = spread + np.mean([body.grain for body in bodies], axis=0)
     levels = [body.level for body in bodies]
-    return Usual(
+    return BodyDistribution(
         count,
         float(np.median(far)),
         width(far, LEAST_WIDTH),
@@ -361,7 +361,7 @@ def check_content(anatomy: Anatomy, name: str, body: Body) -> list[Message]:
     return ask("content", _content_numbers(usual, body, anatomy.means[name]), name)
 
 
-def _content_numbers(usual: Usual, body: Body, mean: Box) -> Numbers:
+def _content_numbers(usual: BodyDistribution, body: Body, mean: Box) -> Numbers:
     """See `content` in limits.toml.
 
     Axes are exchanged where the body is then more similar to the mean box, or is as similar and only then has the
@@ -391,7 +391,7 @@ def _content_numbers(usual: Usual, body: Body, mean: Box) -> Numbers:
 
 
 def _turns(
-    usual: Usual, body: Body, mean: Box, own: float, largest: float
+    usual: BodyDistribution, body: Body, mean: Box, own: float, largest: float
 ) -> Iterator[tuple[float, tuple[int, ...], bool]]:
     """The exchanges of axes that make a body more similar: its correlation, the axes, and whether its extents then fit."""
     deviations = np.abs(body.size - usual.size) / usual.deviation
@@ -405,7 +405,7 @@ def _turns(
 
 
 def _body_numbers(
-    usual: Usual, body: Body, mean: Box, height: Literal["whole", "any"]
+    usual: BodyDistribution, body: Body, mean: Box, height: Literal["whole", "any"]
 ) -> dict[str, float | str]:
     """See `body` in limits.toml."""
     correlations = _correlations(body.box, mean)
@@ -448,7 +448,7 @@ def _body_numbers(
     return numbers | _mirror_numbers(usual, correlations)
 
 
-def _mirror_numbers(usual: Usual, likeness: Float64) -> dict[str, float | str]:
+def _mirror_numbers(usual: BodyDistribution, likeness: Float64) -> dict[str, float | str]:
     """The mirror image that is most similar to the training's mean, of those that its patients tell apart."""
     tells_sides = usual.shows_flip(FLIPS.index(LEFT_RIGHT))  # else their difference is noise
     flips = [

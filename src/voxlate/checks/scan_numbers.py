@@ -15,7 +15,7 @@ from voxlate.scans.images.statistics import Statistics
 from voxlate.scans.images.units import TISSUE_MAPS
 
 ScanNumbers = Mapping[str, float]
-Usual = Mapping[str, tuple[float, float]]  # by name: the median, and a robust standard deviation
+Typical = Mapping[str, tuple[float, float]]  # by name: the median, and a robust standard deviation
 
 FEWEST = 3  # scans of a modality, from which on they are compared with each other
 TO_SD = 1.4826  # of the median absolute deviation, for a normal law
@@ -90,7 +90,7 @@ def _soft(thumbnail: Thumbnail, border: Float32) -> float:
     return min((float(np.median(part)) for part in parts if part.size), key=abs, default=0.0)
 
 
-def usual_numbers(scans: Sequence[ScanNumbers]) -> Usual:
+def usual_numbers(scans: Sequence[ScanNumbers]) -> Typical:
     """The median and the deviation of each number over all scans of a modality; the few outliers move no median.
 
     The deviation of fewer than FEWEST numbers is infinite.
@@ -104,7 +104,7 @@ def usual_numbers(scans: Sequence[ScanNumbers]) -> Usual:
     return usual
 
 
-def oddity(scan: ScanNumbers, usual: Usual, cases: int) -> tuple[str, str] | None:
+def oddity(scan: ScanNumbers, usual: Typical, cases: int) -> tuple[str, str] | None:
     """The code of the first row that fits a scan, with numbers for brackets; cases: that are compared."""
     numbers = dict(scan)
     numbers["cases"] = cases

@@ -15,7 +15,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.files import sha256_of, whole_folder, write_json
 from voxlate.base.optional import optional_package
 from voxlate.base.records import checksum, write_tensors
-from voxlate.checks.anatomy import Stated
+from voxlate.checks.anatomy import AnatomyHeader
 from voxlate.exchange.graph import OPSET, Traced, write_graph
 from voxlate.exchange.model_file import (
     ARRAYS,
@@ -163,8 +163,8 @@ def _describe(
         stated = CarriedCalibration(_without_cases(calibration.header), calibration.hash)
     anatomy = None
     if model.anatomy is not None:
-        names = [field.name for field in dataclasses.fields(Stated)]
-        anatomy = Stated(**{name: getattr(model.anatomy, name) for name in names})
+        names = [field.name for field in dataclasses.fields(AnatomyHeader)]
+        anatomy = AnatomyHeader(**{name: getattr(model.anatomy, name) for name in names})
     made_by = software()
     notice = made_by.pop("notice")
     made_by |= {"onnx": metadata.version("onnx"), "torch": torch.__version__}

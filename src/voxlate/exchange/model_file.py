@@ -16,7 +16,7 @@ import numpy as np
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, sha256_of
 from voxlate.base.records import Digest, FileName, Record, Several, Text
-from voxlate.checks.anatomy import Anatomy, Stated
+from voxlate.checks.anatomy import Anatomy, AnatomyHeader
 from voxlate.checks.out_of_distribution import ReferencePatches, reference_shapes
 from voxlate.exchange.onnx_file import check_graph
 from voxlate.scans.cases.case import map_arrays
@@ -74,7 +74,7 @@ class Description:
     licence: Text
     facts: Facts
     graph: Graph
-    anatomy: Stated | None
+    anatomy: AnatomyHeader | None
     calibration: CarriedCalibration | None
     card: dict[str, Any]
     files: dict[FileName, Digest]
