@@ -201,11 +201,11 @@ def check_extent(anatomy: Anatomy, scan: Volume, case: str) -> None:
     if usual is None:
         return
     coarse, spacing = _coarse(scan)
-    found = float(_extents_mm(foreground(coarse), spacing).max())
+    longest_mm = float(_extents_mm(foreground(coarse), spacing).max())
     most = TOO_LARGE * float(np.exp(max(usual.size)))
-    if found > most:
+    if longest_mm > most:
         raise BadInput(
-            f"{case}: expected a body of at most {most:.0f} mm in {scan.modality}, {TOO_LARGE:g} times the longest of the training, found {found:.0f} mm. Correct the voxel size in its header."
+            f"{case}: expected a body of at most {most:.0f} mm in {scan.modality}, {TOO_LARGE:g} times the longest of the training, found {longest_mm:.0f} mm. Correct the voxel size in its header."
         )
 
 

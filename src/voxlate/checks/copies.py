@@ -166,9 +166,9 @@ def _find_changed(headers: Sequence[CaseHeader], cases: Path) -> list[tuple[_Sca
                 candidates.append((like, scan, other))
     candidates.sort(key=lambda pair: -pair[0])
     fields = lru_cache(KEPT_FIELDS)(lambda case, name: _field(open_case(case), name))
-    found = list[tuple[_Scan, _Scan]]()
+    pairs = list[tuple[_Scan, _Scan]]()
     for like, *pair in candidates[:MOST_VERIFIED]:
         a, b = (fields(cases / f"{scan.header.case}.safetensors", scan.name) for scan in pair)
         if first("copy", {"slices": len(a), "likeness": likeness(like, a, b)}):
-            found.append((pair[0], pair[1]))
-    return found
+            pairs.append((pair[0], pair[1]))
+    return pairs

@@ -166,12 +166,12 @@ class Pairs:
             for case, of_case in self.pairs.items()
             if (case, self.reference) not in alone
         }
-        found = dict[str, list[Finding]]()
+        findings = dict[str, list[Finding]]()
         for name in sorted(set(chain.from_iterable(pairs.values()))):
             of_name = {case: some[name] for case, some in pairs.items() if name in some}
             for finding in self._of_scan(name, of_name):
-                found.setdefault(finding.case, []).append(finding)
-        for case, several in found.items():
+                findings.setdefault(finding.case, []).append(finding)
+        for case, several in findings.items():
             exchanged = {finding.modality for finding in several} & {one.name for one in several}
             if len(several) == len(pairs[case]) > 1 and not exchanged:
                 several = [replace(several[0], name=self.reference, partner="other scans")]

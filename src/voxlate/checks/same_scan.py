@@ -110,15 +110,15 @@ def from_text(text: str) -> Signature:
 def similar(signatures: Signature, others: Signature, least: float) -> list[tuple[float, int, int]]:
     """The pairs (correlation, row, row of others) of similar signatures [N, K] and [M, K], the most similar first."""
     columns = _unit(others).T
-    found = list[tuple[float, int, int]]()
+    alike = list[tuple[float, int, int]]()
     for first in range(0, len(signatures), ROWS):
         rows = signatures[first : first + ROWS]
         like = np.maximum(
             _unit(rows) @ columns, _unit(rows[:, _quarter_turn(rows.shape[1])]) @ columns
         )
         for row, other in np.argwhere(like >= least):
-            found.append((float(like[row, other]), first + int(row), int(other)))
-    return sorted(found, key=lambda pair: (-pair[0], *pair[1:]))
+            alike.append((float(like[row, other]), first + int(row), int(other)))
+    return sorted(alike, key=lambda pair: (-pair[0], *pair[1:]))
 
 
 def _unit(rows: Signature) -> Field:

@@ -89,11 +89,11 @@ def _body_box(array: AnyArray, above: Callable[[Float32], float] = otsu) -> Ends
     """The box of the largest object above a level, whatever the unit."""
     steps = [max(1, length // BODY_SIDE) for length in array.shape]
     few = array[:: steps[0], :: steps[1], :: steps[2]].astype(np.float32)
-    found = components_of(few > above(few))
-    if found.count < 1:
+    parts = components_of(few > above(few))
+    if parts.count < 1:
         return [(0, length) for length in array.shape]
-    which = np.arange(found.count + 1) == found.sizes().argmax()
-    sides = zip(box_around(found.choose(which)), steps, array.shape)
+    which = np.arange(parts.count + 1) == parts.sizes().argmax()
+    sides = zip(box_around(parts.choose(which)), steps, array.shape)
     return [(first * step, min(end * step, length)) for (first, end), step, length in sides]
 
 

@@ -356,10 +356,10 @@ def fault_messages(faults: Mapping[str, Fault], of: int, then: str) -> list[Mess
     by_kind = dict[Kind, dict[str, Fault]]()
     for label, fault in faults.items():
         by_kind.setdefault(fault.kind, {})[label] = fault
-    found = list[Message]()
+    messages = list[Message]()
     for kind, alike in by_kind.items():
         code = f"truth-{kind}"
         text = f"THE TRUTH IS AT FAULT, not the model, in {len(alike)} of {plural(of, 'image')} ({first_of(list(alike))}): {codes()[code].meaning} (found {next(iter(alike.values())).found})."
         stated = message(code, text, images=len(alike))
-        found.append(replace(stated, text=f"{stated.text} {then}"))
-    return found
+        messages.append(replace(stated, text=f"{stated.text} {then}"))
+    return messages

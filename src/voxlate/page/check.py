@@ -127,26 +127,26 @@ def list_entries(scans: Path) -> list[Entry]:
     Each has its place below the upload's folder, a title, grid and unit; why: the reason where it cannot be read. Pictures
     beside DICOM series are those of a disc's viewer.
     """
-    found = list[Entry]()
+    entries = list[Entry]()
     for folder in [scans, *sorted(path for path in scans.rglob("*") if path.is_dir())]:
         if is_dicom_folder(folder):
-            found += _series_in(folder, scans)
+            entries += _series_in(folder, scans)
             continue
         files = sorted(path for path in folder.iterdir() if path.is_file())
-        found += [_describe(path, scans) for path in files if format_by_ending(path.name)]
-        if len(found) > MOST_ENTRIES:
+        entries += [_describe(path, scans) for path in files if format_by_ending(path.name)]
+        if len(entries) > MOST_ENTRIES:
             raise BadInput(
                 f"upload: expected the scans of one case, found more than {MOST_ENTRIES} files and series. Choose one case."
             )
-    if any(entry["study"] for entry in found):
-        found = [entry for entry in found if not is_picture(scans / entry["place"])]
-    if len(found) == 1 and found[0]["study"]:
-        found[0]["why"] = ""  # a lone series is what the user wants
-    if not found:
+    if any(entry["study"] for entry in entries):
+        entries = [entry for entry in entries if not is_picture(scans / entry["place"])]
+    if len(entries) == 1 and entries[0]["study"]:
+        entries[0]["why"] = ""  # a lone series is what the user wants
+    if not entries:
         raise BadInput(
             "upload: expected a scan (NIfTI, DICOM or another format that voxlate reads), found none. Choose other files."
         )
-    return found
+    return entries
 
 
 def _entry(place: str, title: str, **more: Any) -> Entry:
@@ -209,12 +209,12 @@ def _fits(
 
     A model that completes a case takes its best scan alone where it cannot take them all.
     """
-    found = Fit(label)
+    described = Fit(label)
     try:
         models = _models_by_answer(run, request["device"])
         model = next(iter(models.values()))
-        found = replace(
-            found,
+        described = replace(
+            described,
             title=models.get("sample", model).facts.title,
             source=tuple(model.facts.data.source),
             target=tuple(model.facts.data.target),
@@ -224,13 +224,13 @@ def _fits(
         )
         choices = choices_of(model, entries, request.get("names", {}))
     except Exception as error:
-        yield replace(found, why_not=_reason(label, error))
+        yield replace(described, why_not=_reason(label, error))
         return
     if not choices:
-        wanted = " or ".join(chain.from_iterable(found.card["accepts"].values()))
-        yield replace(found, why_not=f"It takes {wanted}, which none of the scans is.")
+        wanted = " or ".join(chain.from_iterable(described.card["accepts"].values()))
+        yield replace(described, why_not=f"It takes {wanted}, which none of the scans is.")
     for inputs in choices:
-        fit = replace(found, inputs=inputs)
+        fit = replace(described, inputs=inputs)
         try:
             fit = replace(fit, **_try(model, inputs, scans))
         except Exception as error:
@@ -331,11 +331,11 @@ def choices_of(
 
 def absolute_inputs(inputs: Sequence[str], scans: Path) -> list[str]:
     """Inputs with the upload's folder, as `voxlate synth` takes them."""
-    found = list[str]()
+    texts = list[str]()
     for text in inputs:
         name, mark, place = ("", "", text) if is_there(scans / text) else text.partition("=")
-        found.append(f"{name}{mark}{scans / place}")
-    return found
+        texts.append(f"{name}{mark}{scans / place}")
+    return texts
 
 
 def _try(model: Model, inputs: Sequence[str], scans: Path) -> dict[str, Any]:

@@ -150,13 +150,13 @@ def find_runs(root: Path | None) -> dict[str, Path]:
     """The runs below the root that have weights, by their place; see DEEPEST and MOST_SEARCHED."""
     if root is None:
         return {}
-    found = dict[str, Path]()
+    places = dict[str, Path]()
     for number, path in enumerate(_folders(root, DEEPEST)):
         if number >= MOST_SEARCHED:
             break
         if content_of(path) == "run" and os.path.isfile(path / WEIGHTS):
-            found[path.relative_to(root).as_posix()] = path
-    return found
+            places[path.relative_to(root).as_posix()] = path
+    return places
 
 
 def _folders(path: Path, deepest: int) -> Iterator[Path]:

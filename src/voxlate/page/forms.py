@@ -54,20 +54,20 @@ class Form:
     @cached_property
     def options(self) -> entry.Parameters:
         """The options of the form as keywords of their commands."""
-        found = entry.Parameters()
+        parameters = entry.Parameters()
         for command, names in self.shown.items():
             own = entry.parameters_of(entry.COMMANDS[command].described)
             allowed = [*filter(None, map(_on_page, own.values()))]
             for wanted in names:
                 for one in allowed:
                     if wanted in (one.name, entry.option_in(one).panel):
-                        found[one.name] = one
-        return found
+                        parameters[one.name] = one
+        return parameters
 
     @property
     def panels(self) -> dict[str, Schemas]:
         """The JSON schemas of the options by panel, which state the texts that the command line takes."""
-        found = dict[str, Schemas]()
+        schemas = dict[str, Schemas]()
         for name, stated in entry.schemas_of(self.options).items():
             option = entry.option_in(self.options[name])
             text = option.help.replace("Repeatable", "One a line")
@@ -75,8 +75,8 @@ class Form:
             stated["format"] = option.metavar
             if stated["type"] == "object":
                 stated["type"] = "array"
-            found.setdefault(option.panel, {})[name] = stated
-        return found
+            schemas.setdefault(option.panel, {})[name] = stated
+        return schemas
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class Form:
     def read(self, form: FormData) -> dict[str, Any]:
         """The options that a form gives, checked as on the command line; empty fields and defaults are left out."""
         known = (*self.fields, *self.options)
-        found = dict[str, Any]()
+        values = dict[str, Any]()
         for name in {*form} - {*known}:
             hint = did_you_mean(name, known) or "Leave it out."
             raise BadInput(f"form: expected {', '.join(known)}, found '{name}'. {hint}")
@@ -100,8 +100,8 @@ class Form:
             hint = parameter.annotation
             value = read_text(name, _parts(text, hint), hint) if text else parameter.default
             if value != parameter.default:
-                found[name] = value
-        return found
+                values[name] = value
+        return values
 
 
 # What the page shows: names and panels of options by command. A new option of a panel is on the form.

@@ -82,12 +82,12 @@ class Site:
     def runs(self) -> dict[str, str]:
         """The models by label: those of the command line, then finished runs below the root."""
         given = self.settings.runs
-        found = {
+        context = {
             label: str(path)
             for label, path in find_runs(self.settings.root).items()
             if label not in given and str(path) not in given.values()
         }
-        return given | found
+        return given | context
 
     def page(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
         """A filled template."""
@@ -185,9 +185,9 @@ class Site:
 
     def rows(self) -> list[JobState]:
         """The jobs that wait or run in their order, then those that have ended, the last first."""
-        found = self.jobs.all()
-        working = [job for job in found if not job.has_ended]
-        ended = [job for job in found if job.has_ended]
+        jobs = self.jobs.all()
+        working = [job for job in jobs if not job.has_ended]
+        ended = [job for job in jobs if job.has_ended]
         return [self.state_of(job) for job in [*working, *reversed(ended)]]
 
 

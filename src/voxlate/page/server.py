@@ -102,21 +102,21 @@ def serve(
 
 def _check_runs(runs: Sequence[str]) -> list[str]:
     """The runs, or else the installed starters; raises BadInput for one that is not there, and where there is none."""
-    found = list(runs) or [f"{PREFIX}{name}" for name in starter_names()]
-    if not found:
+    chosen = list(runs) or [f"{PREFIX}{name}" for name in starter_names()]
+    if not chosen:
         raise BadInput(
             "RUN: expected a run to serve, found none: no starter is installed with this copy of voxlate. Name a run."
         )
     # once, because no request leaves the machine while the page is served
-    found = [str(download(run)) if is_on_hub(run) else run for run in found]
-    for run in found:
+    chosen = [str(download(run)) if is_on_hub(run) else run for run in chosen]
+    for run in chosen:
         if is_starter(run):
             folder_of(run)
         elif not Path(run).exists():
             raise BadInput(
                 f"{run}: expected a run folder, a weights file or starter:NAME, found nothing there. Check the path."
             )
-    return found
+    return chosen
 
 
 def _check_root(root: Path) -> Path:

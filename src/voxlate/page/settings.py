@@ -104,16 +104,16 @@ class Sessions:
 
 def label_runs(runs: list[str]) -> dict[str, str]:
     """Runs by a label without their place: starter:NAME, the address on a hub or the folder's name, with a number where names are equal."""
-    found = dict[str, str]()
+    texts = dict[str, str]()
     for run in runs:
         place = run if run.startswith("starter:") else str(Path(run).absolute())
-        if place in found.values():
+        if place in texts.values():
             continue
         name = run if run.startswith("starter:") else address_of(Path(place)) or Path(place).name
         label = name
         number = 1
-        while label in found:
+        while label in texts:
             number += 1
             label = f"{name} ({number})"
-        found[label] = place
-    return found
+        texts[label] = place
+    return texts

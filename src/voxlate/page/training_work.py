@@ -35,9 +35,9 @@ def _call(function: Callable[..., Any], request: Request, reporter: Reporter, **
 def survey(folder: Path, request: Request, reporter: Reporter) -> Facts:
     """The facts that `voxlate prepare --dry-run` shows of a cohort."""
     check_links(Path(request["root"]), Path(request["arguments"]["root"]))
-    found = _call(cohorts.survey, request, reporter)
-    files = [{**vars(file), "path": _below(found.root, file.path)} for file in found.files]
-    return {**found.facts, "small": " ".join(map(str, found.small)), "files": files}
+    survey = _call(cohorts.survey, request, reporter)
+    files = [{**vars(file), "path": _below(survey.root, file.path)} for file in survey.files]
+    return {**survey.facts, "small": " ".join(map(str, survey.small)), "files": files}
 
 
 def _below(root: Path, place: str) -> str:

@@ -54,8 +54,8 @@ class ProgressFile:
         if now - self.written < EVERY_SECONDS and done < total:
             return
         self.written = now
-        found = Progress(stage, done, total, self.since, now, self.begun)
-        write_json(self.folder / PROGRESS, asdict(found))
+        moved = Progress(stage, done, total, self.since, now, self.begun)
+        write_json(self.folder / PROGRESS, asdict(moved))
 
 
 def do_job(
@@ -68,9 +68,9 @@ def do_job(
         progress(kind, 0, 1)
     # the module of a synthesis takes half a second, which a check saves
     own = importlib.import_module(f"voxlate.page.{module}")
-    found = getattr(own, kind)(folder, request, Reporter(progress, said.append))
+    result = getattr(own, kind)(folder, request, Reporter(progress, said.append))
     sentences = [line.on_page for line in said if not line.case or kind not in SCANS_ALONE]
-    write_json(folder / FOUND, for_page({"said": sentences, **found}, places_of(folder, request)))
+    write_json(folder / FOUND, for_page({"said": sentences, **result}, places_of(folder, request)))
 
 
 def work(folder: Path) -> None:
