@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from rows import every_row
 from voxlate.checks.head_checks import black_pools_ml, check_head
+from voxlate.scans.images.frame import find_frame
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Scale
 
@@ -86,7 +87,6 @@ CHANGES = {
     "one side at 0.4": (lambda head: head * np.where(np.arange(70) < 35, 0.4, 1), "quality"),
     "from 0.1 to 2": (lambda head: head * np.linspace(0.1, 2, 70), "quality"),
     "one voxel": (_hot, "quality"),
-    "two in air": (lambda head: np.concatenate([head, 0 * head[:9], head]), "two-heads"),
     "two that touch": (lambda head: np.concatenate([head[:50], head[:50]]), "two-heads"),
     "inverted in its air": (lambda head: np.where(head > 0, 510 - head, 0), "no-holes"),
 }
@@ -97,6 +97,13 @@ def test_a_head_whose_values_are_wrong_in_one_part_is_told(head, name):
     change, code = CHANGES[name]
     grade = "caution" if code == "quality" else "do not trust"
     assert grades(change(head)).get(code) == grade
+
+
+def test_a_head_beside_another_is_outside_of_its_frame(head):
+    for axis in (0, 2):
+        two = _scan(np.concatenate([head, 0 * head, head], axis))
+        assert find_frame([two], 8.0).beside(two) > 0.9
+    assert find_frame([_scan(head)], 8.0).beside(_scan(head)) == 0
 
 
 def test_a_saturated_ball_and_a_head_of_wrong_columns_are_told(head):

@@ -177,10 +177,10 @@ def _shape(head: _Head) -> dict[str, float]:
 
 
 def _brightness(head: _Head) -> dict[str, float]:
-    """What is unusually bright in a head, and beside it.
+    """What is unusually bright in a head.
 
     sides_times: between the medians of the outer quarters; saturated_mm: the radius of the largest ball of the highest
-    value; elsewhere: the volume outside that is half as bright as the body, as a share of it.
+    value.
     """
     values, body = head.values - head.background, head.body
     columns = np.flatnonzero(body.any(axis=(0, 1)))
@@ -191,12 +191,9 @@ def _brightness(head: _Head) -> dict[str, float]:
     )
     medians = [max(float(np.median(values[..., end][body[..., end]])), TINY) for end in ends]
     saturated = ndimage.distance_transform_edt(values >= values.max(), head.spacing_mm)
-    outside = ~dilate(body, 2 * COARSE_MM, head.spacing_mm)
-    bright = values > 0.5 * np.median(values[body])
     return {
         "sides_times": max(medians) / min(medians),
         "saturated_mm": float(saturated.max()),
-        "elsewhere": float((bright & outside).sum() / body.sum()),
     }
 
 

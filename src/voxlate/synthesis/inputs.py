@@ -15,6 +15,7 @@ from voxlate.base.errors import BadInput, did_you_mean
 from voxlate.base.messages import Message, message
 from voxlate.base.slabs import chunks
 from voxlate.checks.anatomy import Anatomy, check_extent
+from voxlate.checks.table import ask
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import (
     DIGITS,
@@ -84,11 +85,15 @@ def prepare_inputs(
     trained, used = facts.preparation, preparation_for(facts, volumes)
     frame = _find_frame(facts, volumes, used.fixed)
     digests = frozenset[str]()
-    bodies = list[Volume]()
+    bodies, cut_off = list[Volume](), list[Message]()
     if frame is not None:
         if facts.seen_voxels:
             wholes = (compact(canonical_view(volume).data[0]) for volume in volumes.values())
             digests = frozenset(digest(values)[:DIGITS] for values in wholes)
+        if facts.data.heads is not None:
+            for name, volume in volumes.items():
+                if same_grid(volume.grid, frame.grid):
+                    cut_off += ask("head", {"elsewhere": frame.beside(volume)}, name)
         bodies = [frame.cut_to_body(volume) for volume in volumes.values()]
         volumes = {name: frame.cut(volume) for name, volume in volumes.items()}
         mask = mask and frame.cut(mask, 0)
@@ -114,7 +119,7 @@ def prepare_inputs(
         files,
         grids,
         _preparation_entries(trained, used, prepared),
-        tuple(warnings),
+        (*cut_off, *warnings),
         frame,
         digests,
     )

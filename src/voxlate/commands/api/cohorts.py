@@ -174,13 +174,16 @@ def _prepared_lines(
         )
     if registered:
         yield Aside(f"Check the overlays:  voxlate report {done.folder}")
+    is_sound = worst_grade(done.warnings) != "do not trust"
     try:
-        following = after_prepare(done.folder)
-        yield f"{plural(len(done.cases), 'case')} in {done.folder}. Next:  voxlate {following}"
+        following = f"Next:  voxlate {after_prepare(done.folder)}"
+        if not is_sound:
+            following = "Correct what is not to be trusted, and prepare again."
+        yield f"{plural(len(done.cases), 'case')} in {done.folder}. {following}"
     except BadInput as error:
         yield Message("", "note", f"no training can be planned: {error}")
     yield from map(Left, done.provenance["unread"])
-    if worst_grade(done.warnings) == "do not trust":
+    if not is_sound:
         yield Left()
 
 

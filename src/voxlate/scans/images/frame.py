@@ -68,6 +68,16 @@ class Frame:
         data[(slice(None), *within(inside))] = volume.data[(slice(None), *within(there))]
         return replace(volume, data=data, affine=self.grid.affine)
 
+    def beside(self, volume: Volume) -> float:
+        """The voxels outside that are as bright as a body, as a share of those inside."""
+        image = volume.data[0]
+        inside = image[within(self.held)]
+        level = float(
+            inside.mean()
+        )  # between background and body, because the frame is mostly body
+        counts = [int((values > level).sum()) for values in (image, inside)]
+        return counts[0] / max(1, counts[1]) - 1
+
 
 def find_frame(volumes: Sequence[Volume], margin_mm: float) -> Frame:
     """The box around the bodies that scans of one grid show, with a margin where they do not end at the last plane.
