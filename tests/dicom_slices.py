@@ -15,6 +15,12 @@ from pydicom.uid import (
 
 from voxlate.scans.images.grid import LPS_TO_RAS, Volume
 
+DESCRIPTIONS = {  # of the series of the Gold Atlas
+    "t2": "Ax T2 FRFSE GOLD ATLAS",
+    "t1": "Ax T1 FSE GOLD ATLAS",
+    "ct": "Deformed 'CT 1' using 'CTtoMR DIR site1'",
+}
+
 
 def image(pixels: np.ndarray, **tags: Any) -> Dataset:
     """An image [H, W] (or frames [N, H, W]) of integers with the tags that are given, CT unless they name MR or PT."""
@@ -56,7 +62,7 @@ def save(dataset: Dataset, path: Path) -> Path:
     return path
 
 
-def write_series(volume: Volume, folder: Path, **tags: Any) -> Path:
+def write_series(volume: Volume, folder: Path, prefix: str = "", **tags: Any) -> Path:
     """A volume of whole numbers as a series of slices, which nobody's body shows; PT where the tags say so."""
     lps = LPS_TO_RAS @ volume.affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
@@ -87,7 +93,10 @@ def write_series(volume: Volume, folder: Path, **tags: Any) -> Path:
     for level, plane in enumerate(volume.data[0].astype(np.int16)):
         place = [f"{value:.6f}" for value in lps[:3, 3] + level * lps[:3, 2]]
         own = {"InstanceNumber": level + 1, "ImagePositionPatient": place}
-        save(image(np.ascontiguousarray(plane), **shared | own | tags), folder / f"{level:04d}.dcm")
+        save(
+            image(np.ascontiguousarray(plane), **shared | own | tags),
+            folder / f"{prefix}{level:04d}.dcm",
+        )
     return folder
 
 

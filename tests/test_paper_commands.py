@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from dicom_slices import write_series
+from dicom_slices import DESCRIPTIONS, write_series
 from pretrained import written
 from test_recipes import NARROW
 from voxlate.anatomy.cohort import write_cohort
@@ -51,10 +51,6 @@ GRIDS = {
 }
 ELSEWHERE = {"vit": "texture", "ants": "rigid"}  # need weights from the network, and an extra
 CONTRASTS = {name: name for name in ("flair", "t1", "t2")} | {"t1c": "t1ce"}
-GOLD = (  # modality, its DICOM name, and what a series of the Gold Atlas is called
-    ("t2", "MR", "Ax T2 FRFSE GOLD ATLAS"),
-    ("ct", "CT", "Deformed 'CT 1' using 'CTtoMR DIR site1'"),
-)
 COHORTS = {  # what a page calls a cohort: its phantoms' modalities and the places of their files
     ("mrdpm", "COHORT"): {
         name: f"{{case}}/{name}.nii.gz" for name in ("ncct", "cta1", "cta2", "cta3", "tmax")
@@ -111,12 +107,10 @@ def write_scans(out: Path, places: dict[str, str]) -> None:
 def write_gold(out: Path) -> None:
     """Four phantoms as DICOM series of the Gold Atlas."""
     for head in write_cohort(out / "heads", cases=4, size=(48, 48, 8), modalities=["t2", "ct"]):
-        for modality, kind, description in GOLD:
+        for modality, kind in (("t2", "MR"), ("ct", "CT")):
             volume = read_volume(head / f"{modality}.nii.gz")
-            tags = {"Modality": kind, "SeriesDescription": description}
-            for file in write_series(volume, head / kind, **tags).iterdir():  # a folder a patient
-                (out / head.name).mkdir(exist_ok=True)
-                file.rename(out / head.name / f"{kind}{file.name}")
+            tags = {"Modality": kind, "SeriesDescription": DESCRIPTIONS[modality]}
+            write_series(volume, out / head.name, kind, **tags)
     shutil.rmtree(out / "heads")
 
 

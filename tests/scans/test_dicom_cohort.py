@@ -18,14 +18,9 @@ from voxlate.training.recipe import read
 from voxlate.training.train import train
 
 pydicom = pytest.importorskip("pydicom")
-from dicom_slices import image, item, save  # noqa: E402 - needs pydicom
+from dicom_slices import DESCRIPTIONS, image, item, save  # noqa: E402 - needs pydicom
 
 FIRST = (-20.0, 30.0, -7.5)  # of the lowest slice, LPS
-DESCRIPTIONS = {
-    "t2": "Ax T2 FRFSE GOLD ATLAS",
-    "t1": "Ax T1 FSE GOLD ATLAS",
-    "ct": "Deformed 'CT 1' using 'CTtoMR DIR site1'",
-}
 PATIENT = "Gustavsson^Bertil"
 RECORD = "19470812-1234"
 
