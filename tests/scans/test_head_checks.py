@@ -11,6 +11,7 @@ from voxlate.checks.head_checks import black_pools_ml, check_head
 from voxlate.scans.images.frame import find_frame
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Scale
+from voxlate.scans.images.statistics import distribution
 
 SHAPE = (60, 80, 70)  # voxels of 3 mm
 SPACING_MM = 3.0
@@ -52,7 +53,8 @@ def grades(
 ) -> dict[str, str]:
     """The grade of each code that is said of a scan."""
     scan = replace(_scan(values), affine=np.diag([3.0, 3.0, slice_mm, 1.0]))
-    return {said.code: said.grade for said in check_head(scan, trained) if said.grade != "note"}
+    messages = check_head(scan, trained, distribution(scan.data[0]))
+    return {said.code: said.grade for said in messages if said.grade != "note"}
 
 
 def test_whole_heads_and_brains_of_the_trainings_kind_are_not_warned_about(head, brain):
@@ -66,15 +68,15 @@ def test_a_brain_without_skull_is_no_head_and_a_head_is_no_brain(head, brain):
 
 
 @pytest.mark.parametrize(
-    ("axes", "found"),
+    ("axes", "code", "grade"),
     [
-        (0, {"upside-down": "do not trust"}),
-        (1, {"front-to-back": "caution"}),
-        ((0, 1), {"upside-down": "do not trust"}),
+        (0, "upside-down", "do not trust"),
+        (1, "front-to-back", "caution"),
+        ((0, 1), "upside-down", "do not trust"),
     ],
 )
-def test_a_head_that_lies_the_wrong_way_round_is_told(head, axes, found):
-    assert grades(np.flip(head, axes)) == found
+def test_a_head_that_lies_the_wrong_way_round_is_told(head, axes, code, grade):
+    assert grades(np.flip(head, axes)) == {code: grade}
 
 
 def _hot(head: np.ndarray) -> np.ndarray:
@@ -103,7 +105,8 @@ def test_a_head_beside_another_is_outside_of_its_frame(head):
     for axis in (0, 2):
         two = _scan(np.concatenate([head, 0 * head, head], axis))
         assert find_frame([two], 8.0).beside(two) > 0.9
-    assert find_frame([_scan(head)], 8.0).beside(_scan(head)) == 0
+    alone = _scan(head)
+    assert find_frame([alone], 8.0).beside(alone) == 0
 
 
 def test_a_saturated_ball_and_a_head_of_wrong_columns_are_told(head):

@@ -100,14 +100,9 @@ def check_copies(
     )
     leak = f" {plural(across, 'pair')} in two splits: scores will be too good." if across else ""
     text = f"{plural(len(pairs), 'pair')} of scans of different patients show one scan, changed by noise, mirroring, a shift, a crop, resampling or its contrast: {first_of(shown, 3)}.{leak}"
-    yield message(
-        "changed-copy", text, grade=_grade(across > 0), pairs=len(pairs), across_splits=across
-    )
-
-
-def _grade(leaks: bool) -> Grade | None:
-    """The grade of scans that are one: scores of a cohort whose splits share one are not to be trusted."""
-    return "do not trust" if leaks else None
+    # scores of a cohort whose splits share a scan are not to be trusted
+    grade: Grade | None = "do not trust" if across else None
+    yield message("changed-copy", text, grade=grade, pairs=len(pairs), across_splits=across)
 
 
 def _check_voxels(headers: Sequence[CaseHeader], splits: Mapping[str, str]) -> Iterator[Message]:
@@ -121,11 +116,12 @@ def _check_voxels(headers: Sequence[CaseHeader], splits: Mapping[str, str]) -> I
         across = {splits[patient] for patient in patients}
         where = " of different patients" if len(patients) > 1 else ""
         leak = ""
+        grade: Grade | None = None
         if len(across) > 1:
+            grade = "do not trust"
             leak = f", in the splits {', '.join(sorted(across))}: scores will be too good"
         text = f"The same voxels{where}: {', '.join(map(str, group))}{leak}."
-        leaks = _grade(len(across) > 1)
-        yield message("same-voxels", text, grade=leaks, scans=len(group), splits=len(across))
+        yield message("same-voxels", text, grade=grade, scans=len(group), splits=len(across))
 
 
 def _check_masks(headers: Sequence[CaseHeader], masks: Mapping[str, Path]) -> Iterator[Message]:

@@ -28,6 +28,7 @@ from voxlate.scans.images.mask import (
     foreground,
     hard_edges,
 )
+from voxlate.scans.images.statistics import Distribution
 
 COARSE_MM = 2.0
 LEAST_HEIGHT_MM = 40.0  # of bodies whose ends are compared
@@ -89,10 +90,12 @@ class _Head:
         return len(self.areas) * self.spacing_mm[0]
 
 
-def check_head(scan: Volume, trained: Literal["head", "brain"]) -> list[Message]:
+def check_head(
+    scan: Volume, trained: Literal["head", "brain"], values: Distribution | None = None
+) -> list[Message]:
     """Messages where a scan is not of the training's kind, or lies the wrong way round.
 
-    scan: canonical; trained: whether the training saw whole heads, or brains without skull.
+    scan: canonical; trained: whether the training saw whole heads, or brains without skull; values: of its voxels.
     """
     head = _coarse(scan)
     numbers: dict[str, float | str] = {
@@ -102,8 +105,9 @@ def check_head(scan: Volume, trained: Literal["head", "brain"]) -> list[Message]
     }
     if trained == "head":
         numbers |= _head_numbers(head)
-        tissue, high = np.percentile(scan.data[0], [50, 99.9])
-        numbers["hottest"] = float(scan.data[0].max() - tissue) / max(float(high - tissue), TINY)
+        if values is not None:
+            tissue, high, highest = map(values.at, (50, 99.9, 100))
+            numbers["hottest"] = (highest - tissue) / max(high - tissue, TINY)
         if scan.grid.shape[0] > 1:
             numbers["slab_mm"] = head.height_mm
     return ask(trained, numbers, scan.modality)

@@ -281,7 +281,7 @@ def _numbers(truth: SketchedTruth, scans: Scans) -> ScanNumbers:
         inside = scan.values[source.body]
         impossible = (inside < PADDED_HU[0]) | (inside > PADDED_HU[1])
         numbers["filled"] = float(impossible.mean()) if inside.size else 0.0
-    bodies = [other.body for other in (scans.get("source"), image) if other is not None]
+    bodies = [other.body for other in (source, image) if other is not None]
     numbers["cut"] = min((_cut_share(body, scan.body) for body in bodies), default=0.0)
     if image is not None:
         numbers["apart"] = _apart(sketch)

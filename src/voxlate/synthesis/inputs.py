@@ -85,15 +85,14 @@ def prepare_inputs(
     trained, used = facts.preparation, preparation_for(facts, volumes)
     frame = _find_frame(facts, volumes, used.fixed)
     digests = frozenset[str]()
-    bodies, cut_off = list[Volume](), list[Message]()
+    bodies, warnings = list[Volume](), list[Message]()
     if frame is not None:
         if facts.seen_voxels:
             wholes = (compact(canonical_view(volume).data[0]) for volume in volumes.values())
             digests = frozenset(digest(values)[:DIGITS] for values in wholes)
-        if facts.data.heads is not None:
-            for name, volume in volumes.items():
-                if same_grid(volume.grid, frame.grid):
-                    cut_off += ask("head", {"elsewhere": frame.beside(volume)}, name)
+        for name, volume in volumes.items():
+            if facts.data.heads and same_grid(volume.grid, frame.grid):
+                warnings += ask("head", {"elsewhere": frame.beside(volume)}, name)
         bodies = [frame.cut_to_body(volume) for volume in volumes.values()]
         volumes = {name: frame.cut(volume) for name, volume in volumes.items()}
         mask = mask and frame.cut(mask, 0)
@@ -105,7 +104,7 @@ def prepare_inputs(
     masked = facts.needs_mask or frame is not None
     find_body = foreground if frame is None else body_in_any_air
     prepared = prepare_case(case, volumes, used, mask=mask, masked=masked, find_body=find_body)
-    warnings = check_scans(facts, prepared, volumes, anatomy, targets)
+    warnings += check_scans(facts, prepared, volumes, anatomy, targets)
     if mask is None and facts.needs_mask and used.mask_from != trained.mask_from:
         text = f"The brain was found in {used.mask_from}, not in {trained.mask_from} as in training (missing)."
         warnings.append(message("brain-mask", text))
@@ -119,7 +118,7 @@ def prepare_inputs(
         files,
         grids,
         _preparation_entries(trained, used, prepared),
-        (*cut_off, *warnings),
+        tuple(warnings),
         frame,
         digests,
     )

@@ -117,12 +117,12 @@ def _check_synthetic_heads(
     # the ends of other content are not those of a head
     if anatomy is not None and not stripped and check_content(anatomy, name, bodies[name]):
         return []
-    warnings = check_head(volume, "brain" if stripped else "head")
+    statistics = prepared.header.statistics
+    warnings = check_head(volume, "brain" if stripped else "head", statistics[name].all)
     if warnings or not stripped:
         return warnings
     made = " and ".join(name for name in targets if name in FLUID_IS_BRIGHT)
     if made and facts.data.lift <= 0:  # which tells fluid from the background
-        statistics = prepared.header.statistics
         scales = [facts.intensity[name].scale(statistics[name]) for name in sources]
         volume_ml = black_pools_ml([prepared.volume(name) for name in sources], scales)
         warnings += ask("pools", {"volume_ml": volume_ml, "made": made}, " and ".join(sources))

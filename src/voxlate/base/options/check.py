@@ -90,18 +90,14 @@ def _check(name: str, value: Any, hint: Any, readers: Sequence[Reader]) -> Any:
 
 def _as_stated(value: Any, hint: Any, option: Option | None) -> Any:
     """The value as the annotation states it; Any stands for a text, a path, or an object of a class."""
-    plain_hint = without_notes(hint)
-    members = (
-        get_args(plain_hint)
-        if get_origin(plain_hint) in (Union, types.UnionType)
-        else (plain_hint,)
-    )
+    bare = without_notes(hint)
+    members = get_args(bare) if get_origin(bare) in (Union, types.UnionType) else (bare,)
     if option is not None and Any in members and type(value).__module__ == "builtins":
         others = (member for member in members if member is not Any)
-        plain_hint = Union[(*others, Path, str)]
+        bare = Union[(*others, Path, str)]
     if isinstance(value, bytes):
         raise TypeError("bytes are no text")
-    return _take(plain_hint, value)
+    return _take(bare, value)
 
 
 def _take(kind: Any, value: Any) -> Any:

@@ -22,9 +22,5 @@ def text_type(hint: Any) -> Any:
     option = option_of(hint)
     if option is not None and option.takes is not None:
         return option.takes
-    plain_hint = without_notes(hint)
-    return (
-        get_args(plain_hint)[0]
-        if get_origin(plain_hint) in (Union, types.UnionType)
-        else plain_hint
-    )
+    bare = without_notes(hint)
+    return get_args(bare)[0] if get_origin(bare) in (Union, types.UnionType) else bare

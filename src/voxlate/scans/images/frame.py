@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from voxlate.base.slabs import empty
+from voxlate.base.slabs import empty, map_slabs
 from voxlate.scans.images.grid import Grid, Volume, same_grid
 from voxlate.scans.images.mask import (
     Ends,
@@ -72,11 +72,13 @@ class Frame:
         """The voxels outside that are as bright as a body, as a share of those inside."""
         image = volume.data[0]
         inside = image[within(self.held)]
-        level = float(
-            inside.mean()
-        )  # between background and body, because the frame is mostly body
-        counts = [int((values > level).sum()) for values in (image, inside)]
-        return counts[0] / max(1, counts[1]) - 1
+        # between background and body, because the frame is mostly body
+        level = inside.mean()
+        everywhere, here = (
+            sum(map_slabs(lambda slab: np.count_nonzero(slab > level), values))
+            for values in (image, inside)
+        )
+        return everywhere / max(1, here) - 1
 
 
 def find_frame(volumes: Sequence[Volume], margin_mm: float) -> Frame:

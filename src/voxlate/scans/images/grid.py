@@ -220,6 +220,9 @@ def resample(volume: Volume, grid: Grid, order: Order = 1, fill: float | None = 
     """
     if same_grid(volume.grid, grid, tolerance_mm=1e-6):
         return replace(volume, affine=grid.affine)
+    # here, because most commands do not need it
+    from voxlate.scans.images.numpy_filters import along_axes
+
     if order == 1:
         volume = _view_along(volume, "".join(nib.orientations.aff2axcodes(grid.affine)))
     to_index = np.linalg.inv(volume.affine) @ grid.affine
@@ -231,10 +234,6 @@ def resample(volume: Volume, grid: Grid, order: Order = 1, fill: float | None = 
     straight = order == 1 and (turned < STRAIGHT).all()
     for channel, out in zip(volume.data, data):
         if straight:
-            from voxlate.scans.images.numpy_filters import (
-                along_axes,
-            )  # most commands do not need it
-
             along_axes(channel, matrix.diagonal(), offset, out)
             continue
         spline = channel
