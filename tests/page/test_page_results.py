@@ -202,18 +202,18 @@ def test_each_fitting_series_of_a_study_is_a_choice_and_no_localiser_is(page, ru
     assert unpacked(tmp_path / "packed.zip")[0] == tmp_path / "packed" / "study"
 
 
-def test_studies_of_two_patients_are_refused_and_two_of_one_are_not(page, run, tmp_path):
+def test_series_of_two_patients_are_refused_and_two_of_one_are_not(page, run, tmp_path):
     made = page({"run": str(run)}, start=Here)
-    for patient, is_one in (("P1", True), ("P2", False)):
+    for patient, study, is_one in (("P1", "1.3", True), ("P2", "1.3", False), ("P2", "1.2", False)):
         files = {}
-        for study, owner in (("1.2", "P1"), ("1.3", patient)):
+        for series, of_study, owner in (("a", "1.2", "P1"), ("b", study, patient)):
             for level in range(4):
-                header = mr_slice(level, study, f"{study}.1", owner)
+                header = mr_slice(level, of_study, f"{of_study}.{ord(series)}", owner)
                 header.PatientName = f"Test^{owner}"
-                path = save(header, tmp_path / "study" / study / f"{level}.dcm")
-                files[f"{study}/{path.name}"] = path.read_bytes()
+                path = save(header, tmp_path / "study" / series / f"{level}.dcm")
+                files[f"{series}/{path.name}"] = path.read_bytes()
         text = finished(made, made.upload(**files).headers["location"])
-        assert ("found 2 studies" not in text) == is_one
+        assert ("found 2 series" not in text) == is_one
 
 
 def test_a_folder_of_the_machine_is_synthesised_in_its_place(page, run, cohort, tmp_path):

@@ -85,7 +85,8 @@ def test_nothing_is_said_of_slices_that_continue_each_other(cone, change):
     assert check_slices(replace(cone, data=change(cone.data[0])[None])) == []
 
 
-SIDED = 1 + 0.5 * (np.arange(64) > 40)
+SIDED = 1 + 0.5 / (1 + np.exp((40 - np.arange(64)) / 1.5))
+FOLDS = 1 + 0.5 * np.sin(np.arange(80) / 3)[:, None]
 POINTS = 2000.0 * (np.random.default_rng(0).random((24, 80, 64)) < 0.02)
 
 
@@ -95,6 +96,10 @@ POINTS = 2000.0 * (np.random.default_rng(0).random((24, 80, 64)) < 0.02)
         (lambda image: image[np.arange(24) ^ 1], "misplaced", 0.35),
         (lambda image: image * EMPTIED, "empty", 4),
         (lambda image: image * DARKER, "darker", 0.14),
+        (lambda image: image * (1 - 0.3 * (np.arange(64) % 2)), "darker", 0.14),
+        (lambda image: image * (1 - 0.4 * (np.arange(64) > 30)), "step", 1.38),
+        (lambda image: image * (1 + (np.arange(80) > 40))[:, None], "step", 1.38),
+        (lambda image: np.mod(image * FOLDS, 700), "wrapped", 0.01),
         (lambda image: image[np.r_[:9, 8:23]], "copied", 1),
         (lambda image: np.concatenate([image[:12], np.roll(image, 8, 2)[12:]]), "jump", 2.5),
         (
@@ -102,7 +107,7 @@ POINTS = 2000.0 * (np.random.default_rng(0).random((24, 80, 64)) < 0.02)
             "odd",
             1.9,
         ),
-        (lambda image: image + 800.0 * (np.arange(24) == 9)[:, None, None], "level", 0.2),
+        (lambda image: image + 800.0 * (np.arange(24) == 9)[:, None, None], "level", 1.2),
         (lambda image: image / image.max((1, 2), keepdims=True), "same_peak", 0.8),
         (lambda image: image * ~np.isin(np.arange(80), range(40, 44))[:, None], "gap_mm", 4),
         (lambda image: image + POINTS, "salt", 0.012),
@@ -113,7 +118,7 @@ def test_what_one_slice_or_voxel_has_and_its_neighbours_have_not_is_said(
     cone, change, number, least
 ):
     clean = 500.0 * (cone.data[0] > 250) if number == "flat" else cone.data[0]
-    sided = (clean * SIDED).astype(np.float32)
+    sided = (clean * (SIDED.round(1) if number == "flat" else SIDED)).astype(np.float32)
     if number != "flat":
         assert check_slices(replace(cone, data=sided[None])) == []
     said = check_slices(replace(cone, data=change(sided)[None].astype(np.float32)))

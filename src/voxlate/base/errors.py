@@ -13,7 +13,8 @@ NEAR, SPREAD = 0.66, 0.12
 # Longer texts (in letters) are no typing errors, and comparing them takes long.
 LONGEST = 80
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the system's errors of a full disk
-UNFIT = (errno.EROFS, errno.ENAMETOOLONG, errno.EIO)  # and of a place that takes no file
+# and of a place that takes no file, or none as large
+UNFIT = (errno.EROFS, errno.ENAMETOOLONG, errno.EIO, errno.EFBIG)
 
 
 # WHERE: expected WHAT, found WHAT. FIX.

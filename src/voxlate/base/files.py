@@ -150,13 +150,14 @@ def _replace(new: Path, old: Path) -> None:
 def lock(folder: Path | str, wait_seconds: float = 0) -> Iterator[None]:
     """Lock a folder (created if necessary) against other voxlate processes, and remove files of killed processes.
 
-    Raises BadInput if another process still holds the lock after the wait. The lock ends with the process in any case.
+    A folder that was created here and is still empty at the end is removed. Raises BadInput if another process still holds the lock after the wait. The lock ends with the process in any case.
     """
     # The import is here, because commands that write nothing do not need it.
     from filelock import FileLock, Timeout
 
     folder = Path(folder)
     lock = FileLock(folder / LOCK, timeout=wait_seconds)
+    is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -183,6 +184,9 @@ def lock(folder: Path | str, wait_seconds: float = 0) -> Iterator[None]:
         ):  # the file is removed before the release, and filelock detects that it is gone
             (folder / LOCK).unlink()
         lock.release()
+        if is_new:
+            with contextlib.suppress(OSError):  # one with files stays
+                folder.rmdir()
 
 
 @contextlib.contextmanager

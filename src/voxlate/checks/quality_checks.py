@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from voxlate.base.arrays import Bool, Float32
+from voxlate.base.arrays import Bool, Float32, Float64
 from voxlate.base.messages import Message
 from voxlate.base.schema import Field
 from voxlate.checks.table import ask
@@ -37,11 +38,18 @@ SAME = 1e-6
 ODD = 1.6
 SAMPLES = 100_000
 POINT = 0.3  # of the range, by which a single point is brighter than its neighbours
+WHOLE = 0.85  # of the range: a step between neighbours, as where values overflow
 MOST_ASKED = 40  # slices in which points are looked for
 # of 9 to 14 slices of a head, 70 % can be most similar to one that is not beside them
 FEWEST_ORDERED = 16
 SHOWN = 0.2  # of the largest deviation of a slice: ends of the body, and air beyond them, have less
 EMPTY = 0.05  # of the median deviation; slices of an MRA with few vessels have 0.37
+TISSUE = 0.3  # of the mean over the least value: air is below
+FILLED = 0.5  # of the area that a tenth of the planes have, from which planes are compared
+SPARSE = 0.05  # of the voxels, below which tissue is not compared, as of vessels alone
+MOST_POINTS = 96  # along a side of a plane whose brightness is compared
+BESIDE, BESIDE_MM = 3, 8.0  # planes beside a step, at least; the fissure of a brain is narrower
+STEP_MM = 3.0  # within which it is made, because resampled scans have no sharp one
 
 Value = Annotated[float, Field(ge=0, le=1e4)]
 
@@ -120,13 +128,11 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
     peaks = image.max(axis=(1, 2))
     at_peak = (image == peaks[:, None, None]).sum(axis=(1, 2))
     slices = image.reshape(len(image), -1)
-    means = slices.mean(axis=1)
-    slices = slices - means[:, None]
+    slices = slices - slices.mean(axis=1, keepdims=True)
     deviations = np.linalg.norm(slices, axis=1)
     shown = np.flatnonzero(deviations > SHOWN * deviations.max())
     if len(shown) < FEWEST_SLICES:
         return {}
-    within = slice(shown[0], shown[-1] + 1)
     empty = _empty(deviations)
     misplaced = 0.0
     if len(shown) >= FEWEST_ORDERED:
@@ -138,7 +144,6 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
     numbers = {
         "misplaced": misplaced,
         "empty": float(len(empty)),
-        "darker": float(1 - np.exp(-_alternation(deviations[within]))),
         "same_peak": float((peaks[shown] == np.median(peaks[shown])).mean()),
         "at_peak": float(np.median(at_peak[shown])),
         "gap_mm": max(  # rows or columns that show nothing
@@ -146,18 +151,18 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
             for axis, step in ((1, rows), (2, columns))
         ),
     }
-    numbers |= _points(image[:: max(1, len(image) // MOST_ASKED)])
+    numbers |= _points(image[:: max(1, len(image) // MOST_ASKED)]) | _steps(scan)
     if len(empty):
         numbers |= {"before": float(empty[0] - 1), "behind": float(empty[-1] + 1)}
-    return numbers | _continuity(slices, deviations, means)
+    return numbers | _continuity(slices, deviations)
 
 
-def _continuity(slices: Float32, deviations: Float32, means: Float32) -> dict[str, float]:
+def _continuity(slices: Float32, deviations: Float32) -> dict[str, float]:
     """How the slices [N, P] of a scan, without their means, continue each other.
 
     copied, copied_share: number and share of slices that are exact copies of the next one; jump: the largest difference of two neighbours, times
     those around it; odd: how much a slice differs from the mean of its neighbours, in units of half their difference, and
-    times those around it; level: the largest step of a slice's mean from that of its neighbours, in standard deviations.
+    times those around it.
     """
     shown = np.flatnonzero(deviations > DIM * deviations.max())
     first, last = shown[0] + len(shown) // ENDS, shown[-1] - len(shown) // ENDS
@@ -172,8 +177,6 @@ def _continuity(slices: Float32, deviations: Float32, means: Float32) -> dict[st
     odd = np.linalg.norm(s[1:-1] - middle, axis=1) / np.maximum(half, TINY)
     odd_times = odd / np.maximum(_around(odd), TINY)
     both = np.minimum(odd, odd_times)
-    means = means[first : last + 1]
-    levels = np.abs(means[1:-1] - (means[:-2] + means[2:]) / 2) / max(float(s.std()), TINY)
     return {
         "copied": float((apart < SAME).sum()),
         "copied_share": float((apart < SAME).mean()),
@@ -183,13 +186,68 @@ def _continuity(slices: Float32, deviations: Float32, means: Float32) -> dict[st
         "odd": float(both.max()),
         "odd_at": float(first + 1 + both.argmax()),
         "odd_share": float((both > ODD).mean()),
-        "level": float(levels.max()),
-        "level_at": float(first + 1 + levels.argmax()),
     }
 
 
+def _steps(scan: Volume) -> dict[str, float]:
+    """How the brightness of planes changes along the axes of a scan.
+
+    step: the largest lasting change between two planes, as a ratio, with its axis and the plane before it; darker: by how
+    much every second plane is darker; level: the largest ratio of a slice to both of its neighbours, in z alone.
+    """
+    numbers, background = {"step": 1.0, "darker": 0.0}, background_value(scan)
+    for axis in range(3):
+        first, levels = _levels(np.moveaxis(scan.data[0], axis, 0), background)
+        mm = scan.grid.spacing_mm[axis]
+        beside, within = max(BESIDE, round(BESIDE_MM / mm)), max(1, round(STEP_MM / mm))
+        if len(levels) < max(FEWEST_SLICES, 2 * beside):
+            continue
+        sides = np.median(sliding_window_view(levels, beside), axis=1)
+        lasting = np.abs(sides[beside:] - sides[:-beside])
+        sudden = np.abs(levels[within:] - levels[:-within])[beside - 1 - (within - 1) // 2 :]
+        changes = np.minimum(lasting, sudden[: len(lasting)])
+        step = float(np.exp(changes.max()))
+        if step > numbers["step"]:
+            at = first + changes.argmax() + beside - 1
+            numbers |= {"step": step, "step_axis": axis, "step_at": float(at)}
+        bends = levels[1:-1] - (levels[:-2] + levels[2:]) / 2
+        if axis == 0:
+            most = np.abs(bends).argmax()
+            numbers |= {
+                "level": float(np.exp(abs(bends[most]))),
+                "level_at": float(first + 1 + most),
+            }
+        bends[1::2] *= -1
+        numbers["darker"] = max(numbers["darker"], float(1 - np.exp(-abs(np.median(bends)))))
+    return numbers
+
+
+def _levels(planes: Float32, background: float) -> tuple[int, Float64]:
+    """The first plane [N, h, w] that is compared, and the logarithms of the brightness from there on.
+
+    They are sums of the median ratios between neighbours, which do not depend on what a plane shows. Ends are left out,
+    where surfaces may be flat.
+    """
+    rows, columns = (max(1, length // MOST_POINTS) for length in planes.shape[1:])
+    values = np.maximum(planes[:, ::rows, ::columns].astype(np.float32) - background, 0)
+    least = TISSUE * float(values.mean())
+    tissue = values > least
+    logs = np.log(np.maximum(values, least or 1))
+    areas = tissue.sum(axis=(1, 2))
+    filled = np.flatnonzero(areas > FILLED * np.percentile(areas, 90))
+    if tissue.mean() < SPARSE or not len(filled):
+        return 0, np.zeros(0)
+    margin = len(filled) // ENDS
+    first, last = filled[0] + margin, filled[-1] - margin
+    levels = [0.0]
+    for plane in range(first, last):
+        either = tissue[plane] | tissue[plane + 1]
+        levels.append(levels[-1] + float(np.median((logs[plane + 1] - logs[plane])[either])))
+    return int(first), np.array(levels)
+
+
 def _points(image: Float32) -> dict[str, float]:
-    """The share of single bright points in bright slices [D, H, W], and that of voxels like their neighbours."""
+    """The share of single bright points in bright slices [D, H, W], and those of voxels like their neighbours or far from them."""
     bright = image > image.mean()
     some = image[bright][:: max(1, int(bright.sum()) // SAMPLES)]
     least, most = np.percentile(some, [2, 98])
@@ -197,8 +255,14 @@ def _points(image: Float32) -> dict[str, float]:
         [np.roll(image, shift, axis) for axis in (1, 2) for shift in (1, -1)]
     )
     salt = (image - beside > POINT * (most - image.min()))[bright].mean()
-    flat = (image == np.roll(image, 1, 2))[bright].mean()
-    return {"salt": float(salt), "flat": float(flat)} if most > least else {}
+    steps = np.abs(image[..., 1:] - image[..., :-1])
+    flat = (steps == 0)[bright[..., 1:]].mean()
+    before = np.logical_or.accumulate(bright, 2)
+    behind = np.logical_or.accumulate(bright[..., ::-1], 2)[..., ::-1]
+    inside = before[..., :-1] & behind[..., 1:]
+    wrapped = (steps > WHOLE * np.ptp(image))[inside].sum() / bright.sum()
+    shares = {"salt": float(salt), "flat": float(flat), "wrapped": float(wrapped)}
+    return shares if most > least else {}
 
 
 def _around(values: Float32) -> Float32:
@@ -214,14 +278,6 @@ def _empty(deviations: Float32) -> NDArray[np.intp]:
         return shown
     within = deviations[shown[0] : shown[-1] + 1]
     return shown[0] + np.flatnonzero(within < EMPTY * np.median(deviations[shown]))
-
-
-def _alternation(levels: Float32) -> float:
-    """By how much the logarithm of every second level is below those of its neighbours, median."""
-    logs = np.log(np.maximum(levels, 1e-6 * levels.max()))
-    bends = logs[1:-1] - (logs[:-2] + logs[2:]) / 2
-    bends[1::2] *= -1
-    return float(abs(np.median(bends)))
 
 
 def _middle_slices(scan: Volume) -> Volume:

@@ -123,7 +123,7 @@ class SketchedTruth:
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a truth cannot be that of its image; found: what was found, to be read after "found"."""
+    """Why a truth cannot be that of its image; found: what was found, or nothing beyond the kind."""
 
     kind: Kind
     found: str
@@ -201,9 +201,7 @@ def judge(
         if kind is None:
             odd.append(replace(finding, name=name))
             continue
-        what = finding.clause("source")
-        shown = f" ({finding.numbers})" if finding.numbers else ""
-        faults[finding.case] = Fault(kind, f"that it {what}{shown}")
+        faults[finding.case] = Fault(kind, finding.numbers)
     stacks = [
         said.on(label)
         for label, truth in compared.items()
@@ -359,7 +357,8 @@ def fault_messages(faults: Mapping[str, Fault], of: int, then: str) -> list[Mess
     messages = list[Message]()
     for kind, alike in by_kind.items():
         code = f"truth-{kind}"
-        text = f"THE TRUTH IS AT FAULT, not the model, in {len(alike)} of {plural(of, 'image')} ({first_of(list(alike))}): {codes()[code].meaning} (found {next(iter(alike.values())).found})."
+        found = next((f" ({fault.found})" for fault in alike.values() if fault.found), "")
+        text = f"THE TRUTH IS AT FAULT, not the model, in {len(alike)} of {plural(of, 'image')} ({first_of(list(alike))}): {codes()[code].meaning}{found}."
         stated = message(code, text, images=len(alike))
         messages.append(replace(stated, text=f"{stated.text} {then}"))
     return messages

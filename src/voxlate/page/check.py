@@ -86,14 +86,13 @@ def _check(folder: Path, request: Mapping[str, Any], reporter: Reporter) -> dict
 
 
 def _check_patients(scans: Path, entries: Sequence[Entry]) -> None:
-    """Raise BadInput for studies of several patients, of which the result would name one."""
-    studies = {entry["study"]: entry["place"] for entry in entries if entry["study"]}
-    if len(studies) > 1:
-        persons = [*filter(None, (person_in(scans / place) for place in studies.values()))]
-        if any(not persons[0].may_be(person) for person in persons):
-            raise BadInput(
-                f"upload: expected the scans of one patient, found {len(studies)} studies of several. Choose those of one."
-            )
+    """Raise BadInput for series of several patients, of whom the result would name one."""
+    series = [scans / entry["place"] for entry in entries if entry["study"]]
+    persons = [*filter(None, map(person_in, series))]
+    if any(not persons[0].may_be(person) for person in persons):
+        raise BadInput(
+            f"upload: expected the scans of one patient, found {len(series)} series of several. Choose those of one."
+        )
 
 
 def _patient(scans: Path, entries: Sequence[Entry]) -> str:

@@ -104,7 +104,7 @@ def begin_errors(recipe: Recipe, stage: FullStage, cohort: Cohort) -> ItemErrors
 def verdicts_on(errors: ItemErrors, stage: FullStage, cohort: Cohort) -> list[Verdict]:
     """The verdict on each target of a stage by its last validation."""
     drawn = ", one sample each" if stage.method.iterates else ""
-    where = f"on {errors.count} validation items{drawn}"
+    where = f"on {errors.count} validation items{drawn} (voxlate evaluate scores whole images)"
     known = validation_split(cohort) == "train"
     clause = "these are training items, because there is no validation patient" if known else ""
     patients = {str(number): patient for number, patient in enumerate(errors.patients)}

@@ -335,6 +335,9 @@ def _checks(selected: "Selection", progress: Reporter) -> Checks:
             if len(selected.scans) == 1:
                 raise
             left_out[scans.case] = str(error)
+        else:
+            if len(selected.scans) > 1:  # what was found is not lost when the command is stopped
+                progress.say(message("checked", cases[-1].verdict, case=scans.case))
     return Checks(cases, {**selected.lacking, **left_out})
 
 
