@@ -7,9 +7,11 @@ import pytest
 from scipy import ndimage
 
 from rows import every_row
+from voxlate import phantom
 from voxlate.checks.head_checks import black_pools_ml, check_head
+from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.frame import find_frame
-from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.grid import Volume, canonical_view
 from voxlate.scans.images.intensity import Scale
 from voxlate.scans.images.statistics import distribution
 
@@ -67,16 +69,31 @@ def test_a_brain_without_skull_is_no_head_and_a_head_is_no_brain(head, brain):
     assert len(grades(head[30:31], "brain")) == 1
 
 
-@pytest.mark.parametrize(
-    ("axes", "code", "grade"),
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> np.ndarray:
+    """The T1 of a phantom head in voxels of 3 mm."""
+    out = tmp_path_factory.mktemp("drawn")
+    (case,) = phantom(out, cases=1, size=(64, 80, 72), modalities=["t1"], lesion="none")
+    scan = canonical_view(read_volume(case / "t1.nii.gz"))
+    return scan.data[0]
+
+
+@every_row(
+    ("turn", "code"),
     [
-        (0, "upside-down", "do not trust"),
-        (1, "front-to-back", "caution"),
-        ((0, 1), "upside-down", "do not trust"),
+        (lambda head: head, None),
+        (lambda head: head[:, ::-1], "front-to-back"),
+        (lambda head: head[::-1], "upside-down"),
+        (lambda head: head[::-1, ::-1], "upside-down"),
+        (lambda head: np.rot90(head, 1, (1, 2)), "axes-exchanged"),
+        (lambda head: np.rot90(head, -1, (1, 2)), "axes-exchanged"),
+        (lambda head: head.transpose(1, 0, 2), "axes-exchanged"),
+        (lambda head: head.transpose(2, 1, 0), "axes-exchanged"),
     ],
 )
-def test_a_head_that_lies_the_wrong_way_round_is_told(head, axes, code, grade):
-    assert grades(np.flip(head, axes)) == {code: grade}
+def test_a_head_that_lies_in_another_way_is_told(drawn, turn, code):
+    said = grades(turn(drawn))
+    assert (code in said) if code else said == {}
 
 
 def _hot(head: np.ndarray) -> np.ndarray:
@@ -121,16 +138,6 @@ def test_a_head_without_crown_is_a_caution_and_does_not_show_its_orientation(hea
     for slab in (head[20:41], head[20:41][::-1]):
         assert grades(slab) == {"crown-missing": "caution"}
     assert grades(head[26:39]) == {"slab": "caution"}  # a few slices
-
-
-@pytest.mark.parametrize("sign", [1, -1])
-def test_a_head_after_a_quarter_turn_in_the_plane_is_a_caution_on_its_axes(head, sign):
-    rows = np.arange(head.shape[1])[:, None]
-    shaded = head * (
-        1 + 0.5 * np.sin(0.01 * rows**2)
-    )  # front and back differ, left and right do not
-    assert grades(shaded) == {}
-    assert grades(np.rot90(shaded, sign, (1, 2))) == {"axes-exchanged": "caution"}
 
 
 def test_a_head_at_the_border_of_its_slices_is_a_caution(head):

@@ -13,6 +13,7 @@ import numpy as np
 
 from voxlate.base.arrays import Bool, Float32, Float64
 from voxlate.base.messages import Message
+from voxlate.checks.head_pose import CELL_MM, pose_of
 from voxlate.checks.table import Numbers, ask
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume
@@ -39,9 +40,6 @@ DOME = 0.6  # of the area END_MM further in, at the end of a crown: real ones ha
 # Times the median of the body: fat, vessels and fluid of one side outweigh nothing else.
 BRIGHTEST = 2.0
 RISEN = 0.75  # share of the largest area, above CLOSED
-DARK = 0.25  # of the median of the body: air, bone and fluid
-DEEP_MM = 15.0  # from the surface in the slice, below scalp and skull
-LEAST_DARK = 0.02  # share of the back
 TINY = 1e-9
 TURNS_DEGREES = (-20, -10, 10, 20)
 LIKE = 0.45  # of left and right; less like ones are compared after turns
@@ -97,7 +95,7 @@ def check_head(
 
     scan: canonical; trained: whether the training saw whole heads, or brains without skull; values: of its voxels.
     """
-    head = _coarse(scan)
+    head = coarse_head(scan)
     numbers: dict[str, float | str] = {
         "across_mm": head.across_mm,
         # a closed lower end in a constant background, as of a stripped brain
@@ -130,11 +128,22 @@ def _head_numbers(head: _Head) -> Numbers:
         **_shape(head),
     }
     if head.height_mm >= LEAST_SLAB_MM:
-        numbers |= _turn(head) | _darkness(head) | _brightness(head) | {"waist": _waist(head)}
+        numbers |= _brightness(head) | {"waist": _waist(head), "mirror": _mirror(head)}
+        numbers |= pose_of(tissue_of(head), head.body, np.array(head.spacing_mm))
     return numbers
 
 
-def _coarse(scan: Volume) -> _Head:
+def tissue_of(head: _Head) -> Float32:
+    """What is no air in a head [D, H, W]: 0 for air, bone and dark fluid, 1 from the median of the body on; smoothed for cells."""
+    values = head.values - head.background
+    median = float(np.median(values[head.body]))
+    tissue = (values / max(median, TINY)).clip(0, 1) * head.body
+    sigma = [CELL_MM / 2 / mm for mm in head.spacing_mm]
+    return np.asarray(ndimage.gaussian_filter(tissue, sigma, output=np.float32, mode="nearest"))
+
+
+def coarse_head(scan: Volume) -> _Head:
+    """A canonical scan in voxels of about COARSE_MM."""
     steps = [max(1, round(COARSE_MM / side)) for side in scan.grid.spacing_mm]
     values = scan.data[0][:: steps[0], :: steps[1], :: steps[2]].copy()
     z, y, x = (side * step for side, step in zip(scan.grid.spacing_mm, steps))
@@ -248,18 +257,12 @@ def _bone(head: _Head) -> dict[str, float]:
     }
 
 
-def _turn(head: _Head) -> dict[str, float]:
-    """How much the front mirrors the back, and the left the right; also after small turns."""
+def _mirror(head: _Head) -> float:
+    """How much the left of a head mirrors its right, at best, also after small turns."""
     even = _even(head)
-    front_back, left_right = _symmetry(even, 1), _symmetry(even, 2)
-    angles = TURNS_DEGREES if left_right < LIKE else ()
-    turned = [_symmetry(_turned(even, np.radians(angle)), 2) for angle in angles]
-    return {
-        "turn": front_back - left_right,
-        "front_back": front_back,
-        "left_right": left_right,
-        "mirror": max([left_right, *turned]),
-    }
+    as_it_lies = _symmetry(even)
+    angles = TURNS_DEGREES if as_it_lies < LIKE else ()
+    return max([as_it_lies, *(_symmetry(_turned(even, np.radians(angle))) for angle in angles)])
 
 
 def _turned(image: Float32, angle: float) -> Float32:
@@ -295,12 +298,11 @@ def _even(head: _Head) -> Float32:
     return np.asarray(ndimage.gaussian_filter(away, fine, mode="nearest"))
 
 
-def _symmetry(away: Float32, axis: int) -> float:
-    """The correlation of values with those of their mirror image along an axis, at the best place of it."""
+def _symmetry(away: Float32) -> float:
+    """The correlation of values with those of their mirror image from left to right, at the best place of it."""
     # a product of spectra is a convolution: the correlation with the mirror image at each shift
-    spectrum = np.fft.rfft(away, 2 * away.shape[axis], axis=axis)
-    others = tuple({0, 1, 2} - {axis})
-    correlations = np.fft.irfft((spectrum**2).sum(axis=others))
+    spectrum = np.fft.rfft(away, 2 * away.shape[2], axis=2)
+    correlations = np.fft.irfft((spectrum**2).sum(axis=(0, 1)))
     return float(correlations.max() / max(float((away**2).sum()), 1e-9))
 
 
@@ -316,47 +318,12 @@ def _touched_mm(head: _Head) -> dict[str, float]:
     }
 
 
-def _darkness(head: _Head) -> dict[str, float]:
-    """The dark shares of back and front in the lowest third, and how many times darker the back is in both lower thirds.
-
-    Nose, sinuses and mouth are in front.
-    """
-    median = float(np.median(head.values[head.body]))
-    dark = head.values < head.background + DARK * (median - head.background)
-    first, third = head.box[0][0], len(head.areas) // 3
-    (front, back), middle = (
-        _dark_shares(head, dark, range(start, start + third)) for start in (first, first + third)
-    )
-    least = min(back, middle[1])
-    times = min(back / max(front, TINY), middle[1] / max(middle[0], TINY))
-    return {"back": float(back), "front": float(front), "backwards": times * (least >= LEAST_DARK)}
-
-
-def _dark_shares(head: _Head, dark: Bool, slices: range) -> Float64:
-    """The shares of dark voxels in the deep front and back halves of slices."""
-    counts = np.zeros((2, 2))  # of front and back: dark voxels, all voxels
-    for z in slices:
-        body = head.body[z]
-        rows = np.flatnonzero(body.any(axis=1))
-        if not len(rows):
-            continue
-        deep = (
-            ndimage.distance_transform_edt(np.pad(body, 1), head.spacing_mm[1:])[1:-1, 1:-1]
-            > DEEP_MM
-        )
-        middle = (rows[0] + rows[-1]) // 2
-        # canonical rows run from posterior to anterior
-        for half, part in enumerate((slice(middle, None), slice(None, middle))):
-            counts[half] += (dark[z][part] & deep[part]).sum(), deep[part].sum()
-    return counts[:, 0] / np.maximum(counts[:, 1], 1)
-
-
 def black_pools_ml(scans: Sequence[Volume], scales: Sequence[Scale]) -> float:
     """The volume of connected regions, away from the brain's rim, that every scan shows as dark as its background.
 
     scans: of one stripped brain, on one grid; scales: from their values to network units.
     """
-    heads = [_coarse(scan) for scan in scans]
+    heads = [coarse_head(scan) for scan in scans]
     spacing_mm = heads[0].spacing_mm
     body = np.logical_or.reduce([head.body for head in heads])
     dark = ndimage.distance_transform_edt(np.pad(body, 1), spacing_mm)[1:-1, 1:-1, 1:-1] > RIM_MM
