@@ -44,11 +44,10 @@ TINY = 1e-9
 TURNS_DEGREES = (-20, -10, 10, 20)
 LIKE = 0.45  # of left and right; less like ones are compared after turns
 UPPER_MM = 100.0  # below the vertex: necks and shoulders are further down
-CLOSE_MM, SCALP_MM, DEEPER_MM = 2.0, 7.0, 25.0  # a surface is closed, and depths below it
+CLOSE_MM, DEEPER_MM = 2.0, 25.0  # a surface is closed, and depths below it
 SKULL_MM, LAYER_MM = (12.0, 14.0), 2.0  # the ends of layers with skull
 # In wider voxels bone is not dark: three T2 scans of phantoms, in voxels of 3.6 to 5 mm, seemed to have none.
 THIN_MM = 3.3
-HOLE = 0.2  # of the median of the brain
 LONG = 1.12  # times as long as wide, from which a body has an angle
 SLOW_MM, FINE_MM = 20.0, 2.0  # blurs
 SAME_WIDTH = 1.25  # times; shoulders are twice as wide as the head
@@ -236,10 +235,7 @@ def _principal(body: Bool, spacing_mm: Float64, axes: tuple[int, int]) -> tuple[
 
 
 def _bone(head: _Head) -> dict[str, float]:
-    """The share of the upper part of a head, below its surface, that is dark, as bone and air are in MR of any contrast.
-
-    skull: the lesser median of the layers where the skull is, over the median of what is deeper.
-    """
+    """skull: the lesser median of the layers of the upper part where the skull is, dark in MR, over that of what is deeper."""
     planes = _upper(head)
     filled = fill_slices(dilate(head.body[planes], CLOSE_MM, head.spacing_mm))
     padded = np.pad(filled, ((0, 0), (1, 1), (1, 1)))
@@ -251,10 +247,7 @@ def _bone(head: _Head) -> dict[str, float]:
     brain = float(np.median(deep))
     layers = [values[(depth_mm > mm - LAYER_MM) & (depth_mm <= mm)] for mm in SKULL_MM]
     medians = [float(np.median(layer)) / max(brain, TINY) for layer in layers if layer.size]
-    return {
-        "holes": float((values[depth_mm > SCALP_MM] < HOLE * brain).mean()),
-        "skull": min(medians, default=0.0),
-    }
+    return {"skull": min(medians, default=0.0)}
 
 
 def _mirror(head: _Head) -> float:
