@@ -1,9 +1,11 @@
-"""The mean head of checks/head_pose.py: of whole heads of any contrast, such as drawn label maps.
+"""The mean head and brain of checks/head_pose.py: of whole heads, or stripped brains, of any contrast.
 
     voxlate phantom --labels MAPS --tissues synthseg --modality t1 --modality t2 --modality pd --modality flair --out HEADS
-    python benchmarks/mean_head.py HEADS
+    voxlate phantom --labels MAPS --tissues synthseg --stripped --spacing 2 2 2 … --out BRAINS
+    python benchmarks/mean_head.py head HEADS
+    python benchmarks/mean_head.py brain BRAINS
 
-It was made of head_01 to head_12 of SynthSeg's training label maps (Apache-2.0), drawn once each.
+They were made of head_01 to head_12 of SynthSeg's training label maps (Apache-2.0), drawn once each.
 """
 
 import sys
@@ -18,7 +20,7 @@ from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import canonical_view
 
 heads = list[np.ndarray]()
-for path in sorted(Path(sys.argv[1]).glob("*/*.nii.gz")):
+for path in sorted(Path(sys.argv[2]).glob("*/*.nii.gz")):
     modality = path.name.split(".")[0]
     if modality not in ("t1", "t2", "pd", "flair"):
         continue
@@ -27,6 +29,6 @@ for path in sorted(Path(sys.argv[1]).glob("*/*.nii.gz")):
 with warnings.catch_warnings(action="ignore"):  # cells that no head has
     mean = np.nan_to_num(np.nanmean(heads, axis=0))
 mean = (mean + mean[..., ::-1]) / 2
-to = Path(head_pose.__file__).with_name("mean_head.npy")
+to = Path(head_pose.__file__).with_name(f"mean_{sys.argv[1]}.npy")
 np.save(to, (mean * 255).round().astype(np.uint8))
 print(f"{to}: the mean of {len(heads)} scans")

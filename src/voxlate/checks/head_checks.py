@@ -97,9 +97,12 @@ def check_head(
     head = coarse_head(scan)
     numbers: dict[str, float | str] = {
         "across_mm": head.across_mm,
+        "height_mm": head.height_mm,
         # a closed lower end in a constant background, as of a stripped brain
         "alone": float(head.clean and head.ends[0] < CLOSED),
     }
+    if head.height_mm >= LEAST_SLAB_MM:
+        numbers |= pose_of(trained, tissue_of(head), head.body, np.array(head.spacing_mm))
     if trained == "head":
         numbers |= _head_numbers(head)
         if values is not None:
@@ -115,7 +118,6 @@ def _head_numbers(head: _Head) -> Numbers:
     lower, upper = head.ends
     sides = _touched_mm(head)
     numbers: dict[str, float | str] = {
-        "height_mm": head.height_mm,
         # a lower end that tapers like a crown; a thin neck is as small, but does not taper
         "dome": float(lower < CLOSED and head.areas[0] < DOME * lower),
         "lower": lower,
@@ -128,7 +130,6 @@ def _head_numbers(head: _Head) -> Numbers:
     }
     if head.height_mm >= LEAST_SLAB_MM:
         numbers |= _brightness(head) | {"waist": _waist(head), "mirror": _mirror(head)}
-        numbers |= pose_of(tissue_of(head), head.body, np.array(head.spacing_mm))
     return numbers
 
 

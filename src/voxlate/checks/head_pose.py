@@ -1,18 +1,21 @@
-"""How a head lies in a scan, told by a mean head that is laid over it in every way: in MR of any contrast, skull and air are dark.
+"""How a head or brain lies in a scan, told by a mean one that is laid over it in every way: in MR of any contrast, bone and
+air are dark.
 
-mean_head.npy holds its tissue (0 to 255) in cells of CELL_MM below the crown, [feet to head, back to front, left to
-right]; benchmarks/mean_head.py makes it of drawn label maps.
+mean_head.npy and mean_brain.npy hold tissue (0 to 255) in cells of CELL_MM below the crown, [feet to head, back to front,
+left to right]; benchmarks/mean_head.py makes them of drawn label maps.
 """
 
 import functools
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from voxlate.base.arrays import Bool, Float32, Float64
 from voxlate.scans.images.mask import box_around
 
+Kind = Literal["head", "brain"]
 CELL_MM = 8.0
 SHAPE = (25, 30, 24)
 UPPER_MM = 100.0  # below the crown, whose middle is that of the mean head
@@ -35,8 +38,8 @@ POSES: Mapping[str, tuple[tuple[tuple[int, int, int], tuple[int, ...]], ...]] = 
 }
 
 
-def pose_of(tissue: Float32, body: Bool, spacing_mm: Float64) -> dict[str, float]:
-    """How alike a scan is to the mean head as it lies (upright), in the pose that fits best (otherwise), and their difference.
+def pose_of(kind: Kind, tissue: Float32, body: Bool, spacing_mm: Float64) -> dict[str, float]:
+    """How alike a scan is to the mean head or brain as it lies (upright), in the pose that fits best (otherwise), and their difference.
 
     tissue: [D, H, W], 0 for air and 1 from the median of the body on, smoothed for cells.
     """
@@ -50,7 +53,7 @@ def pose_of(tissue: Float32, body: Bool, spacing_mm: Float64) -> dict[str, float
             )
             for order, mirrored in ways
         )
-        likeness[name] = max(map(_likeness, cells))
+        likeness[name] = max(_likeness(kind, one) for one in cells)
     upright = likeness.pop("upright")
     best = max(likeness, key=likeness.__getitem__)
     otherwise = likeness[best]
@@ -75,9 +78,9 @@ def cells_of(tissue: Float32, body: Bool, spacing_mm: Float64) -> Float32:
     return out
 
 
-def _likeness(cells: Float32) -> float:
-    """The correlation of cells with the mean head at the place where it is largest, over the cells that both have."""
-    heads, there = _mean_heads()
+def _likeness(kind: Kind, cells: Float32) -> float:
+    """The correlation of cells with the mean at the place where it is largest, over the cells that both have."""
+    heads, there = _means(kind)
     seen = np.isfinite(cells).ravel()
     values = np.where(seen, cells.ravel(), 0)
     seen = seen.astype(np.float32)
@@ -93,9 +96,9 @@ def _likeness(cells: Float32) -> float:
 
 
 @functools.cache
-def _mean_heads() -> tuple[Float32, Float32]:
-    """The mean head [places, cells] at each place that a scan may have, and where it is known (0 or 1)."""
-    stored = np.load(Path(__file__).with_name("mean_head.npy"), allow_pickle=False)
+def _means(kind: Kind) -> tuple[Float32, Float32]:
+    """The mean head or brain [places, cells] at each place that a scan may have, and where it is known (0 or 1)."""
+    stored = np.load(Path(__file__).with_name(f"mean_{kind}.npy"), allow_pickle=False)
     head = stored.reshape(SHAPE).astype(np.float32) / 255
     heads = list[Float32]()
     there = list[Float32]()
