@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from voxlate.base.arrays import Float32
+from voxlate.base.arrays import AnyArray, Float32
 from voxlate.base.errors import BadInput
 from voxlate.base.files import HIGH, LOW, SYNTHETIC, whole_file
 from voxlate.base.options.option import FLAG
@@ -128,8 +127,7 @@ def _range(name: str, volume: Volume) -> tuple[float, float]:
 
 def _tile(volume: Volume, plane: Plane, index: int, shown: tuple[float, float]) -> Picture:
     image = plane_of(volume.data[0], plane, index)
-    pixel = pixel_mm(volume.grid.spacing_mm, plane)
-    return square_pixels(shades(image, *shown), pixel)
+    return square_pixels(shades(image, *shown), pixel_mm(volume.grid.spacing_mm, plane))
 
 
 def picture_of(
@@ -153,7 +151,7 @@ def picture_of(
     return path
 
 
-def _row(cohort: Path, synthesised: Sequence[Path], case: str) -> list[NDArray[np.uint8]]:
+def _row(cohort: Path, synthesised: Sequence[Path], case: str) -> list[Picture]:
     """Source, predictions by sharpness, truth, how far it may lie from the regression, and does; cut to the head."""
     truth, folders = cohort / case, [folder / case for folder in synthesised]
     tumour = canonical(read_volume(truth / "lesion.nii.gz")).data[0] > 0
@@ -175,12 +173,10 @@ def _row(cohort: Path, synthesised: Sequence[Path], case: str) -> list[NDArray[n
     return [image[box] for image in (*grey, *hot)]
 
 
-def _slice(path: Path, level: int) -> NDArray[np.float32]:
+def _slice(path: Path, level: int) -> Float32:
     return canonical(read_volume(path)).data[0, level]
 
 
-def _colours(
-    image: NDArray[np.floating], low: float, high: float, name: str = "gray"
-) -> NDArray[np.uint8]:
+def _colours(image: AnyArray, low: float, high: float, name: str = "gray") -> Picture:
     """Values [H, W] as an RGB picture [H, W, 3] through a window and a colour map."""
     return palette(name)[shades(image, low, high)]
