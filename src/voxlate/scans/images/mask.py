@@ -23,9 +23,8 @@ from voxlate.base.slabs import (
     spread_values,
 )
 from voxlate.scans.images.filters import ndimage
-from voxlate.scans.images.grid import Box, Volume
+from voxlate.scans.images.grid import Box, Spacing, Volume
 
-Spacing = tuple[float, float, float]
 Ends = list[tuple[int, int]]  # first and end along D, H, W
 
 SAMPLES = 1_000_000  # voxels that thresholds are estimated from
