@@ -120,7 +120,7 @@ def _range(name: str, volume: Volume) -> tuple[float, float]:
     """The values that are shown black and white."""
     if name != "scan" and unit_of(name) == "HU":
         return SHOWN_HU
-    values: Float32 = volume.data[np.isfinite(volume.data)]
+    values = volume.data[np.isfinite(volume.data)]
     low, high = np.percentile(values, [0.5, 99.7])
     return float(low), float(high) if high > low else float(low) + 1
 
@@ -157,7 +157,6 @@ def _row(cohort: Path, synthesised: Sequence[Path], case: str) -> list[Picture]:
     tumour = canonical(read_volume(truth / "lesion.nii.gz")).data[0] > 0
     level = int(np.argmax(tumour.sum((1, 2))))
     predictions = [_slice(folder / "ct.nii.gz", level) for folder in folders]
-    regression = predictions[0]
     true, given = (_slice(truth / f"{name}.nii.gz", level) for name in ("ct", "t1"))
     least, most = (_slice(folders[0] / f"ct{end}.nii.gz", level) for end in (LOW, HIGH))
     low, high = SHOWN_HU
@@ -165,10 +164,10 @@ def _row(cohort: Path, synthesised: Sequence[Path], case: str) -> list[Picture]:
         _colours(given, 0, float(given.max())),
         *(_colours(image, low, high) for image in (*predictions, true)),
     ]
-    error = np.abs(regression.clip(low, high) - true.clip(low, high))
+    error = np.abs(predictions[0].clip(low, high) - true.clip(low, high))
     outside = np.maximum(least - true, 0) + np.maximum(true - most, 0)
-    maps = ((most - least) / 2, error, outside)
-    hot = [_colours(values, 0, LARGEST_HU, "inferno") for values in maps]
+    half = (most - least) / 2
+    hot = [_colours(values, 0, LARGEST_HU, "inferno") for values in (half, error, outside)]
     box = tuple(slice(max(at.min() - 4, 0), at.max() + 5) for at in np.nonzero(true > low))
     return [image[box] for image in (*grey, *hot)]
 
