@@ -7,6 +7,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from voxlate.scans.images.grid import Grid
+
+# An affine of no rotation, as registration may write it.
+SHEARED = np.array([[-0.7, 0.1, 0, 90], [0.1, 0.7, 0.2, -126], [0, -0.1, 3, -72], [0, 0, 0, 1]])
+
 
 def change_scan(
     path: Path, change: Callable[[np.ndarray], np.ndarray], to: Path | None = None
@@ -49,3 +54,15 @@ def keep_cases(cohort: Path, *names: str) -> Path:
         if case.name not in names:
             shutil.rmtree(case)
     return cohort
+
+
+def indices(grid: Grid) -> np.ndarray:
+    """The homogeneous (x, y, z, 1) of every voxel: [4, D, H, W]."""
+    z, y, x = np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij")
+    return np.stack([x, y, z, np.ones_like(x)])
+
+
+def turn_about_z(degrees: float) -> np.ndarray:
+    """The rotation [3, 3] by an angle in the plane of x and y."""
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])

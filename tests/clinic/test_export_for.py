@@ -10,6 +10,7 @@ import pytest
 import voxlate as package
 from dciodvfy import TOOL, errors_in
 from rows import every_row
+from scans import turn_about_z
 from voxlate.base.errors import BadInput
 from voxlate.clinic.consumers.planning import transverse
 from voxlate.clinic.export_for import Converted
@@ -149,12 +150,8 @@ def test_slices_are_square_and_those_where_the_scan_cuts_the_body_off_are_counte
 
 
 def test_an_oblique_ct_of_thick_slices_gets_square_pixels_along_the_patient():
-    angle = np.radians(20)
-    turn = np.array(
-        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
-    )
     affine = np.eye(4)
-    affine[:3, :3] = turn @ np.diag([1.0, 2.0, 3.0])
+    affine[:3, :3] = turn_about_z(20) @ np.diag([1.0, 2.0, 3.0])
     data = np.full((1, 20, 30, 60), 40, np.float32)
     found = transverse(Volume(data, affine, "HU", "ct"))
     assert found.grid.spacing_mm == pytest.approx((3, 1, 1))

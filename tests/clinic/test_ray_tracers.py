@@ -69,10 +69,15 @@ def summed(image, starts_mm, direction):
     return np.array(found)
 
 
+def oblique_head():
+    """A head on an oblique grid: its grid, stopping power and body, and the image of the power inside the body."""
+    grid, rsp, body = head_on(turned(0.4, -0.25))
+    return grid, rsp, body, image_of(np.where(body, rsp, 0), grid)
+
+
 @every_row("beam", DIRECTIONS)
 def test_whole_rays_have_the_path_length_of_fine_steps_by_simpleitk(beam):
-    grid, rsp, body = head_on(turned(0.4, -0.25))
-    image = image_of(np.where(body, rsp, 0), grid)
+    grid, rsp, body, image = oblique_head()
     direction = read_beam(beam)
     rays = ray_totals({"rsp": rsp}, body, grid, direction, apart_mm=7.0)
     assert len(rays.length_mm) > 20
@@ -84,8 +89,7 @@ def test_whole_rays_have_the_path_length_of_fine_steps_by_simpleitk(beam):
 
 @every_row("beam", DIRECTIONS)
 def test_depths_of_voxels_are_those_of_fine_steps_back_to_the_skin(beam):
-    grid, rsp, body = head_on(turned(0.4, -0.25))
-    image = image_of(np.where(body, rsp, 0), grid)
+    grid, rsp, body, image = oblique_head()
     direction = read_beam(beam)
     depths = wepl_map(rsp, body, grid, direction)
     voxels = np.random.default_rng(1).permutation(np.argwhere(body))[:400]

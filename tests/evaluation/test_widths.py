@@ -68,11 +68,16 @@ def test_a_feature_that_never_varied_says_nothing_where_it_does():
     np.testing.assert_allclose(new, seen, rtol=0.02)
 
 
+def rare_errors(draw):
+    """One voxel in twenty has errors that are ten times as large: which ones, and all errors."""
+    rare = draw.uniform(size=40_000) < 0.05
+    return rare, (draw.normal(size=len(rare)) * np.where(rare, 0.5, 0.05)).astype(np.float32)
+
+
 @pytest.mark.slow
 def test_a_rare_region_is_covered_although_no_feature_shows_it():
     draw = np.random.default_rng(1)
-    rare = draw.uniform(size=40_000) < 0.05
-    error = (draw.normal(size=len(rare)) * np.where(rare, 0.5, 0.05)).astype(np.float32)
+    rare, error = rare_errors(draw)
     features = draw.normal(size=(len(rare), 1)).astype(np.float32)
     weights = np.ones(len(rare), np.float32)
 
@@ -86,9 +91,7 @@ def test_a_rare_region_is_covered_although_no_feature_shows_it():
 
 @pytest.mark.slow
 def test_regions_that_a_feature_shows_are_covered_each_and_no_wider_than_their_errors():
-    draw = np.random.default_rng(4)
-    rare = draw.uniform(size=40_000) < 0.05
-    error = (draw.normal(size=len(rare)) * np.where(rare, 0.5, 0.05)).astype(np.float32)
+    rare, error = rare_errors(np.random.default_rng(4))
     widths = fit_widths(
         "learned",
         rare[:, None].astype(np.float32),

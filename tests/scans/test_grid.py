@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from scans import indices, turn_about_z
 from voxlate.base.errors import BadInput
 from voxlate.scans.images.grid import (
     Grid,
@@ -30,20 +31,12 @@ def turned(
 ) -> Volume:
     """A volume of uneven size and spacing whose (x, y, z) grow towards `axes`, a little oblique."""
     to_axes = nib.orientations.inv_ornt_aff(nib.orientations.axcodes2ornt(tuple(axes)), (1, 1, 1))
-    angle = np.radians(tilt_degrees)
-    tilt = np.array(
-        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
-    )
     affine = np.eye(4)
-    affine[:3, :3] = tilt @ np.linalg.inv(to_axes)[:3, :3] @ np.diag([0.7, 1.3, 2.5])
+    affine[:3, :3] = (
+        turn_about_z(tilt_degrees) @ np.linalg.inv(to_axes)[:3, :3] @ np.diag([0.7, 1.3, 2.5])
+    )
     affine[:3, 3] = [-31.25, 12.5, 80.0]
     return Volume(RANDOM.normal(size=(2, *shape)).astype(np.float32), affine, "a.u.", "t1")
-
-
-def indices(grid: Grid) -> np.ndarray:
-    """The homogeneous (x, y, z, 1) of every voxel: [4, D, H, W]."""
-    z, y, x = np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij")
-    return np.stack([x, y, z, np.ones_like(x)])
 
 
 def ramp(grid: Grid) -> np.ndarray:

@@ -8,6 +8,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from rows import every_row
+from scans import indices
 from voxlate.base.errors import BadInput
 from voxlate.scans.images import register as module
 from voxlate.scans.images.grid import Grid, Volume
@@ -40,8 +41,7 @@ def few_samples(monkeypatch) -> None:
 
 def points(grid: Grid) -> Points:
     """The place of every voxel, [D, H, W, 3] in RAS mm."""
-    z, y, x = np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij")
-    return np.stack([x, y, z, np.ones_like(x)], axis=-1) @ grid.affine[:3].T
+    return np.moveaxis(indices(grid), 0, -1) @ grid.affine[:3].T
 
 
 def head(place: Points, contrast: str) -> np.ndarray:

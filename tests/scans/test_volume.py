@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rows import every_row
+from scans import SHEARED as AFFINE
 from voxlate.base.errors import BadInput
 from voxlate.scans.formats.io import content_hash, read_volume, write_volume
 from voxlate.scans.images.grid import Volume, canonical, return_to
 from voxlate.scans.images.units import unit_of
 
 RANDOM = np.random.default_rng(0)
-AFFINE = np.array([[-0.7, 0.1, 0, 90], [0.1, 0.7, 0.2, -126], [0, -0.1, 3, -72], [0, 0, 0, 1]])
 
 
 def stored(path, array, affine=AFFINE, kind=nib.Nifti1Image, **header):

@@ -5,6 +5,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from rows import every_row
+from scans import SHEARED
 from voxlate.scans.formats.io import content_hash, is_synthetic, read_volume, write_volume
 from voxlate.scans.formats.nifti import SYNTHETIC_SCAN
 from voxlate.scans.images.grid import LPS_TO_RAS, Volume
@@ -14,7 +15,6 @@ TURNED = np.linalg.qr(RANDOM.normal(size=(3, 3)))[0]
 OBLIQUE = np.eye(4)
 OBLIQUE[:3, :3] = TURNED * [0.7, 1.1, 3.3]
 OBLIQUE[:3, 3] = [90.123456789, -126.7, 1 / 3]
-SHEARED = np.array([[-0.7, 0.1, 0, 90], [0.1, 0.7, 0.2, -126], [0, -0.1, 3, -72], [0, 0, 0, 1]])
 ENDINGS = [".nii.gz", ".nii", ".nrrd", ".mha", ".mgz"]
 EXACT = {".nrrd": 1e-12, ".mha": 1e-12}  # the others have float32 headers
 

@@ -67,19 +67,21 @@ def test_the_fused_norm_and_its_gradients_are_those_of_the_formula(
     h = torch.randn(3, 5, 7, 8)
     leaves = [h, torch.randn(rows, 8), *([torch.randn(rows, 8)] if shifted else [])]
     leaves = [leaf.requires_grad_() for leaf in leaves]
-    weight, found = torch.randn(3, 5, 7, 8), []
-    for function in (rms_norm, _plain_norm):
-        out = function(leaves[0], leaves[1], leaves[2] if shifted else None, gelu)
-        found.append([out, *torch.autograd.grad((out * weight).sum(), leaves)])
-    for ours, plain in zip(*found):
-        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
+    shift = leaves[2] if shifted else None
+    outs = [function(h, leaves[1], shift, gelu) for function in (rms_norm, _plain_norm)]
+    _assert_alike(outs, leaves)
     with torch.no_grad():
         torch.testing.assert_close(
-            rms_norm(h.detach().clone(), leaves[1], leaves[2] if shifted else None, gelu),
-            found[1][0],
-            rtol=1e-4,
-            atol=1e-5,
+            rms_norm(h.detach().clone(), leaves[1], shift, gelu), outs[1], rtol=1e-4, atol=1e-5
         )
+
+
+def _assert_alike(outs, leaves):
+    """Two outputs are alike, and their gradients by the leaves."""
+    weight = torch.randn(outs[0].shape)
+    found = [[out, *torch.autograd.grad((out * weight).sum(), leaves)] for out in outs]
+    for ours, plain in zip(*found):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
 
 
 @every_row("gelu", [False, True])
@@ -97,11 +99,7 @@ def test_the_fused_group_norm_and_its_gradients_are_those_of_torch(gelu, modulat
         scale, shift = modulation[:, None, None].chunk(2, -1)
         y = y * (1 + scale) + shift
     y = F.gelu(y, approximate="tanh") if gelu else y
-    weight, found = torch.randn(3, 5, 7, 8), []
-    for out in (norm(h, modulation, gelu), y):
-        found.append([out, *torch.autograd.grad((out * weight).sum(), leaves)])
-    for ours, plain in zip(*found):
-        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
+    _assert_alike([norm(h, modulation, gelu), y], leaves)
 
 
 def test_the_norm_of_bfloat16_is_rounded_once():

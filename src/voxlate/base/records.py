@@ -31,7 +31,7 @@ OLDEST = (0, 7)  # the first version whose files are read
 DIGITS = 18  # of an integer, so that 64 bits hold it
 LONGEST_TEXT = 1 << 16
 LONGEST_SHOWN = 120  # characters of a value, in a message
-FLOATS, WHOLES = ("F32",), ("U8", "I16", "F32")
+FLOATS = ("F32",)
 
 Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]  # bounds refuse NaN, too
 NotNegative = Annotated[float, Field(ge=0, le=LARGEST)]

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from voxlate.base.arrays import AnyArray, Bool, Float64
 
+Classes = NDArray[np.uint8]
+Counts = NDArray[np.int64]
+
 RADIUS, SIGMA = 5, 1.5  # Wang et al. 2004, section III.B: an 11 x 11 Gaussian window of 1.5 pixels
 K1, K2 = 0.01, 0.03
 RANGE_HU = (
@@ -59,8 +62,8 @@ def mutual_information(
 
 
 def information_of_rows(
-    a: NDArray[np.uint8],
-    b: NDArray[np.uint8],
+    a: Classes,
+    b: Classes,
     bins: int,
 ) -> tuple[AnyArray, AnyArray]:
     """Normalised mutual information of rows of classes with several each, [..., S]; the lower of the two entropies in
@@ -84,7 +87,7 @@ def information_of_rows(
     return (of_a + of_b) / np.maximum(both, NARROWEST), lower
 
 
-def class_of(image: AnyArray, low: float, high: float, bins: int) -> NDArray[np.uint8]:
+def class_of(image: AnyArray, low: float, high: float, bins: int) -> Classes:
     """The equal class of each value between two, those beyond in the first and last; `bins` where it is not finite."""
     scaled = (image - np.float32(low)) * np.float32(bins / max(high - low, NARROWEST))
     inside = scaled.clip(0, bins - 1)
@@ -97,19 +100,19 @@ def dice(a: Bool, b: Bool) -> float:
     return 2 * int((a & b).sum()) / total if total else float("nan")
 
 
-def _bin(image: AnyArray, low: float, high: float, bins: int) -> NDArray[np.int64]:
+def _bin(image: AnyArray, low: float, high: float, bins: int) -> Counts:
     scaled = (image.ravel().astype(np.float64) - low) * (bins / max(high - low, NARROWEST))
     return np.clip(scaled, 0, bins - 1).astype(np.int64)
 
 
-def _entropy(counts: NDArray[np.int64]) -> Float64:
+def _entropy(counts: Counts) -> Float64:
     """Entropy in nats along the last axis of counts; 0 where all are 0."""
     shares = counts / np.maximum(counts.sum(-1, keepdims=True), 1)
     logarithms = np.log(np.maximum(shares, NARROWEST))
     return np.asarray(-(shares * logarithms).sum(-1), np.float64)
 
 
-def _entropy_of_few(counts: NDArray[np.int64], most: int) -> Float64:
+def _entropy_of_few(counts: Counts, most: int) -> Float64:
     """The entropy of counts that sum up to `most` or less, by a table of k log k instead of a logarithm for each."""
     whole = np.arange(most + 1, dtype=np.float64)
     table = whole * np.log(np.maximum(whole, 1.0))

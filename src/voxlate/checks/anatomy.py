@@ -20,7 +20,7 @@ from voxlate.base.messages import Message
 from voxlate.base.records import MOST, Name, Number, Record, Shape, checksum, write_tensors
 from voxlate.base.schema import Field
 from voxlate.checks.quality_checks import Quality, quality_of, worst_quality
-from voxlate.checks.table import Numbers, ask
+from voxlate.checks.table import Measured, Numbers, ask
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume
@@ -254,8 +254,9 @@ def anatomy_of(
     means = dict[str, Box]()
     for name, patients in bodies.items():
         if len(patients) >= FEWEST:
-            of_cases = [[body.box for body in several] for several in patients.values()]
-            boxes = np.stack([np.mean(several, axis=0) for several in of_cases])
+            boxes = np.stack(
+                [np.mean([body.box for body in cases], axis=0) for cases in patients.values()]
+            )
             means[name] = boxes.mean(axis=0).astype(np.float32)
             usual[name] = _usual(boxes, [*patients.values()])
     backgrounds = dict[str, float]()
@@ -323,7 +324,7 @@ def _usual(boxes: Box, patients: Sequence[Sequence[Body]]) -> BodyDistribution:
 def variance_of_extents(sizes: AnyArray) -> AnyArray:
     """The variance of the logarithms of extents [N, K]; the fewer the bodies, the nearer it is to that of heads."""
     prior = WORTH * USUAL_SPREAD**2
-    return np.asarray((len(sizes) * sizes.var(axis=0) + prior) / (len(sizes) + WORTH))
+    return (len(sizes) * sizes.var(axis=0) + prior) / (len(sizes) + WORTH)
 
 
 def _inside(box: Box, mean: Box) -> float:
@@ -406,26 +407,22 @@ def _turns(
 
 def _body_numbers(
     usual: BodyDistribution, body: Body, mean: Box, height: Literal["whole", "any"]
-) -> dict[str, float | str]:
+) -> Measured:
     """See `body` in limits.toml."""
     correlations = _correlations(body.box, mean)
     own, inside = float(correlations[0]), _inside(body.box, mean)
-    parts = {
-        "the scan": (usual.distance(own), own, 1 - usual.far),
-        "the inside of its body": (
-            (1 - inside - usual.contrast) / usual.contrast_width,
-            inside,
-            1 - usual.contrast,
-        ),
-    }
-    part = max(parts, key=lambda name: parts[name][0])
-    apart, part_correlation, part_usual = parts[part]
+    apart_inside = (1 - inside - usual.contrast) / usual.contrast_width
+    apart, part_correlation, part_usual, part = max(
+        (usual.distance(own), own, 1 - usual.far, "the scan"),
+        (apart_inside, inside, 1 - usual.contrast, "the inside of its body"),
+        key=lambda measured: measured[0],
+    )
     away = np.abs(body.size - usual.size) / usual.deviation
     if height == "any":
         away[0] = 0
     axis = int(away.argmax())
     least, most = usual.levels
-    numbers: dict[str, float | str] = {
+    numbers: Measured = {
         "correlation": own,
         "far": usual.distance(own),
         "part": part,
@@ -448,7 +445,7 @@ def _body_numbers(
     return numbers | _mirror_numbers(usual, correlations)
 
 
-def _mirror_numbers(usual: BodyDistribution, likeness: Float64) -> dict[str, float | str]:
+def _mirror_numbers(usual: BodyDistribution, likeness: Float64) -> Measured:
     """The mirror image that is most similar to the training's mean, of those that its patients tell apart."""
     tells_sides = usual.shows_flip(FLIPS.index(LEFT_RIGHT))  # else their difference is noise
     flips = [

@@ -88,15 +88,13 @@ def to_refine(headers: Sequence[CaseHeader]) -> frozenset[str]:
 
 def distances(cohort: Cohort, modalities: Sequence[str]) -> dict[str, float]:
     """By case the largest median displacement (mm) of these modalities from the fixed scan, where one was estimated."""
-    largest = dict[str, float]()
-    for entry in cohort.cases:
-        medians = [
-            measured.median_mm for name, measured in entry.misaligned.items() if name in modalities
-        ]
-        estimated = [mm for mm in medians if mm is not None]
-        if estimated:
-            largest[entry.case] = max(estimated)
-    return largest
+    medians = grouped(
+        (entry.case, measured.median_mm)
+        for entry in cohort.cases
+        for name, measured in entry.misaligned.items()
+        if name in modalities and measured.median_mm is not None
+    )
+    return {case: max(of_case) for case, of_case in medians.items()}
 
 
 def check_alignment(headers: Sequence[CaseHeader], preparation: Preparation) -> Iterator[Message]:
@@ -136,9 +134,11 @@ class _Pair(NamedTuple):
 
 
 def _worst_first(headers: Sequence[CaseHeader]) -> list[_Pair]:
-    pairs = list[_Pair]()
-    for header in headers:
-        pairs += [_Pair(header, name, found) for name, found in header.misaligned.items()]
+    pairs = (
+        _Pair(header, name, found)
+        for header in headers
+        for name, found in header.misaligned.items()
+    )
     return sorted(pairs, key=lambda pair: -(pair.found.median_mm or 0.0))
 
 

@@ -68,8 +68,7 @@ def upper_bound(
         return _bound_by_betting(shares, 1 - confidence)
     if count < 2:
         return 1.0
-    sd = float(shares.std(ddof=1))
-    return min(1.0, mean + _student(count - 1, confidence) * sd / math.sqrt(count))
+    return min(1.0, mean + _half_interval(shares, confidence))
 
 
 def _bound_by_betting(shares: Array, delta: float) -> float:
@@ -121,7 +120,7 @@ def mean_interval(values: Sequence[float] | Array) -> tuple[float, float]:
     if count < 2:
         return -math.inf, math.inf
     mean = float(values.mean())
-    half = _student(count - 1, 0.975) * float(values.std(ddof=1)) / math.sqrt(count)
+    half = _half_interval(values, 0.975)
     return mean - half, mean + half
 
 
@@ -137,8 +136,9 @@ def _least(holds: Callable[[float], bool], high: float) -> float:
     return high
 
 
-def _student(freedom: int, confidence: float) -> float:
-    """The quantile of Student's t."""
+def _half_interval(values: Array, confidence: float) -> float:
+    """How far a one-sided bound of the mean is from it, by the quantile of Student's t."""
     from scipy.special import stdtrit  # scipy.stats is slow to import, and voxlate-run fits nothing
 
-    return float(stdtrit(freedom, confidence))
+    count = len(values)
+    return float(stdtrit(count - 1, confidence)) * float(values.std(ddof=1)) / math.sqrt(count)

@@ -115,11 +115,9 @@ def _check_voxels(headers: Sequence[CaseHeader], splits: Mapping[str, str]) -> I
         patients = {scan.header.patient for scan in group}
         across = {splits[patient] for patient in patients}
         where = " of different patients" if len(patients) > 1 else ""
-        leak = ""
-        grade: Grade | None = None
-        if len(across) > 1:
-            grade = "do not trust"
-            leak = f", in the splits {', '.join(sorted(across))}: scores will be too good"
+        grade: Grade | None = "do not trust" if len(across) > 1 else None
+        where_to = f", in the splits {', '.join(sorted(across))}: scores will be too good"
+        leak = where_to if grade else ""
         text = f"The same voxels{where}: {', '.join(map(str, group))}{leak}."
         yield message("same-voxels", text, grade=grade, scans=len(group), splits=len(across))
 

@@ -14,12 +14,13 @@ import numpy as np
 from voxlate.base.arrays import Bool, Float32, Float64
 from voxlate.base.messages import Message
 from voxlate.checks.head_pose import CELL_MM, pose_of
-from voxlate.checks.table import Numbers, ask
+from voxlate.checks.table import Measured, Numbers, ask
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Scale
 from voxlate.scans.images.mask import (
     Ends,
+    Spacing,
     background_value,
     box_around,
     components_of,
@@ -57,6 +58,9 @@ LEAST_POOL_ML = 0.5
 HARD = 0.2  # area at a border that cuts the head, beside that further in; round heads have less within a voxel
 LEAST_TOUCH_MM = 25.0  # of a slice's border along the head: the skull is as long there, beyond a tip of nose or ear
 
+# By name the axis to which a border of slices is normal, and whether it is the first or the last plane.
+BORDERS = {"left": (2, 0), "right": (2, -1), "back": (1, 0), "front": (1, -1)}
+
 
 @dataclass(frozen=True)
 class _Head:
@@ -69,7 +73,7 @@ class _Head:
     values: Float32
     body: Bool
     box: Ends
-    spacing_mm: tuple[float, float, float]
+    spacing_mm: Spacing
     background: float
     clean: bool
     areas: Float64
@@ -95,7 +99,7 @@ def check_head(
     scan: canonical; trained: whether the training saw whole heads, or brains without skull; values: of its voxels.
     """
     head = coarse_head(scan)
-    numbers: dict[str, float | str] = {
+    numbers: Measured = {
         "across_mm": head.across_mm,
         "height_mm": head.height_mm,
         # a closed lower end in a constant background, as of a stripped brain
@@ -117,7 +121,7 @@ def _head_numbers(head: _Head) -> Numbers:
     """Numbers of a head, or of what is in its place: see `head` in limits.toml."""
     lower, upper = head.ends
     sides = _touched_mm(head)
-    numbers: dict[str, float | str] = {
+    numbers: Measured = {
         # a lower end that tapers like a crown; a thin neck is as small, but does not taper
         "dome": float(lower < CLOSED and head.areas[0] < DOME * lower),
         "lower": lower,
@@ -139,7 +143,7 @@ def tissue_of(head: _Head) -> Float32:
     median = float(np.median(values[head.body]))
     tissue = (values / max(median, TINY)).clip(0, 1) * head.body
     sigma = [CELL_MM / 2 / mm for mm in head.spacing_mm]
-    return np.asarray(ndimage.gaussian_filter(tissue, sigma, output=np.float32, mode="nearest"))
+    return ndimage.gaussian_filter(tissue, sigma, mode="nearest")
 
 
 def coarse_head(scan: Volume) -> _Head:
@@ -178,15 +182,14 @@ def _roundness(head: _Head) -> float:
 
 
 def _shape(head: _Head) -> dict[str, float]:
-    """The upper part of a body: times as wide as deep, its angle in the plane."""
-    spacing_mm = np.array(head.spacing_mm)
+    """The upper part of a body: times as wide as deep, the angle of its longest axis in the plane."""
     upper = head.body[_upper(head)]
-    _, depth, width = np.ptp(box_around(upper), axis=1) * spacing_mm
-    turned, round_plane = _principal(upper, spacing_mm, (1, 2))
-    return {
-        "wide": float(width / depth),
-        "turned_degrees": min(turned, 180 - turned) * (round_plane > LONG),
-    }
+    _, depth, width = np.ptp(box_around(upper), axis=1) * head.spacing_mm
+    places = np.argwhere(upper)[:, 1:] * np.array(head.spacing_mm[1:])
+    spread, vectors = np.linalg.eigh(np.cov(places.T) + 1e-6 * np.eye(2))
+    angle = float(np.degrees(np.arctan2(vectors[1, 1], vectors[0, 1]))) % 180
+    is_long = float(np.sqrt(spread[1] / spread[0])) > LONG
+    return {"wide": float(width / depth), "turned_degrees": min(angle, 180 - angle) * is_long}
 
 
 def _brightness(head: _Head) -> dict[str, float]:
@@ -196,12 +199,9 @@ def _brightness(head: _Head) -> dict[str, float]:
     value.
     """
     values, body = head.values - head.background, head.body
-    columns = np.flatnonzero(body.any(axis=(0, 1)))
-    quarter = max(1, len(columns) // 4)
-    ends = (
-        slice(columns[0], columns[0] + quarter),
-        slice(columns[-1] + 1 - quarter, columns[-1] + 1),
-    )
+    first, end = head.box[2]
+    quarter = max(1, (end - first) // 4)
+    ends = slice(first, first + quarter), slice(end - quarter, end)
     medians = [max(float(np.median(values[..., end][body[..., end]])), TINY) for end in ends]
     saturated = ndimage.distance_transform_edt(values >= values.max(), head.spacing_mm)
     return {
@@ -225,14 +225,6 @@ def _upper(head: _Head) -> slice:
     """The slices of the upper part of a body."""
     top = head.box[0][1]
     return slice(max(head.box[0][0], top - max(1, int(UPPER_MM / head.spacing_mm[0]))), top)
-
-
-def _principal(body: Bool, spacing_mm: Float64, axes: tuple[int, int]) -> tuple[float, float]:
-    """The angle of a body's longest axis in a plane from the first axis (0 to 180 degrees), and how long the body is there."""
-    places = np.argwhere(body)[:, list(axes)] * spacing_mm[list(axes)]
-    spread, vectors = np.linalg.eigh(np.cov(places.T) + 1e-6 * np.eye(2))
-    angle = float(np.degrees(np.arctan2(vectors[1, 1], vectors[0, 1]))) % 180
-    return angle, float(np.sqrt(spread[1] / spread[0]))
 
 
 def _bone(head: _Head) -> dict[str, float]:
@@ -289,7 +281,7 @@ def _even(head: _Head) -> Float32:
     even = np.where(head.body, values * share / np.maximum(slow, TINY), 0)
     away = np.where(head.body, even - even[head.body].mean(), 0).astype(np.float32)
     fine = [FINE_MM / mm for mm in head.spacing_mm]
-    return np.asarray(ndimage.gaussian_filter(away, fine, mode="nearest"))
+    return ndimage.gaussian_filter(away, fine, mode="nearest")
 
 
 def _symmetry(away: Float32) -> float:
@@ -303,12 +295,11 @@ def _symmetry(away: Float32) -> float:
 def _touched_mm(head: _Head) -> dict[str, float]:
     """The longest line along which each border of slices cuts the head, beside which synthetic heads have air."""
     _, depth_mm, width_mm = head.spacing_mm
-    _, (back, front), (left, right) = hard_edges(head.body, head.spacing_mm, HARD)
+    is_cut = hard_edges(head.body, head.spacing_mm, HARD)
+    along_mm = {2: depth_mm, 1: width_mm}
     return {
-        "left": left * head.body[:, :, 0].sum(axis=1).max() * depth_mm,
-        "right": right * head.body[:, :, -1].sum(axis=1).max() * depth_mm,
-        "back": back * head.body[:, 0].sum(axis=1).max() * width_mm,
-        "front": front * head.body[:, -1].sum(axis=1).max() * width_mm,
+        side: is_cut[axis, face] * head.body.take(face, axis).sum(axis=1).max() * along_mm[axis]
+        for side, (axis, face) in BORDERS.items()
     }
 
 

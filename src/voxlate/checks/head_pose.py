@@ -6,7 +6,8 @@ left to right]; benchmarks/mean_head.py makes them of drawn label maps.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -23,18 +24,15 @@ LOWER, ASIDE = 14, 2  # cells by which a scan's crown may be missing, and its mi
 FEWEST = 2000  # cells that are compared
 TINY = 1e-9
 # What a scan was read as, by the order of its axes and those that are mirrored.
-POSES: Mapping[str, tuple[tuple[tuple[int, int, int], tuple[int, ...]], ...]] = {
-    "upright": (((0, 1, 2), ()),),
-    "backwards": (((0, 1, 2), (1,)),),
-    "upside": (((0, 1, 2), (0,)), ((0, 1, 2), (0, 1))),
-    "exchanged": (
-        ((0, 2, 1), ()),
-        ((0, 2, 1), (1,)),
-        ((1, 0, 2), ()),
-        ((1, 0, 2), (0,)),
-        ((2, 1, 0), ()),
-        ((2, 1, 0), (0,)),
-    ),
+AS_READ = (0, 1, 2)
+POSES: Mapping[str, Sequence[tuple[tuple[int, ...], tuple[int, ...]]]] = {
+    "upright": [(AS_READ, ())],
+    "backwards": [(AS_READ, (1,))],
+    "upside": [(AS_READ, (0,)), (AS_READ, (0, 1))],
+    "exchanged": [
+        *product([(0, 2, 1)], [(), (1,)]),
+        *product([(1, 0, 2), (2, 1, 0)], [(), (0,)]),
+    ],
 }
 
 
@@ -100,14 +98,9 @@ def _means(kind: Kind) -> tuple[Float32, Float32]:
     """The mean head or brain [places, cells] at each place that a scan may have, and where it is known (0 or 1)."""
     stored = np.load(Path(__file__).with_name(f"mean_{kind}.npy"), allow_pickle=False)
     head = stored.reshape(SHAPE).astype(np.float32) / 255
-    heads = list[Float32]()
-    there = list[Float32]()
-    for lower in range(LOWER):
-        for aside in range(-ASIDE, ASIDE + 1):
-            known = np.zeros(SHAPE, np.float32)
-            known[lower:] = 1
-            moved = np.zeros(SHAPE, np.float32)
-            moved[lower:] = np.roll(head, aside, 1)[: SHAPE[0] - lower]
-            heads.append(moved.ravel())
-            there.append(known.ravel())
-    return np.stack(heads), np.stack(there)
+    ways = [*product(range(LOWER), range(-ASIDE, ASIDE + 1))]
+    heads, there = np.zeros((2, len(ways), *SHAPE), np.float32)
+    for moved, known, (lower, aside) in zip(heads, there, ways):
+        moved[lower:] = np.roll(head, aside, 1)[: SHAPE[0] - lower]
+        known[lower:] = 1
+    return heads.reshape(len(ways), -1), there.reshape(len(ways), -1)

@@ -67,10 +67,8 @@ def _is_synthesised(path: Path, name: str) -> bool:
 
 def check_widths(headers: Sequence[CaseHeader]) -> list[Message]:
     """A message where most masks are wider than deep, as no head is: rows and columns are likely exchanged."""
-    wide = 0
-    for header in headers:
-        _, depth, width = np.ptp(header.mask_box, axis=1) * header.spacing_mm
-        wide += int(width > depth)
+    sides = [np.ptp(header.mask_box, axis=1) * header.spacing_mm for header in headers]
+    wide = sum(bool(width > depth) for _, depth, width in sides)
     if 2 * wide <= len(headers):
         return []
     text = f"{wide} of {len(headers)} heads are wider than deep: rows and columns are likely exchanged."

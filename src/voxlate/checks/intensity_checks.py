@@ -7,7 +7,7 @@ import numpy as np
 
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.messages import Message
-from voxlate.checks.table import Numbers, ask
+from voxlate.checks.table import Measured, Numbers, ask
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.statistics import PERCENTILES, Distribution, Statistics
@@ -25,8 +25,8 @@ TOLERANCE = 0.15  # of the network's range of 2, beyond what the training cases 
 def check_one_scale(headers: Sequence[CaseHeader], targets: Sequence[str], where: object) -> None:
     """Raise BadInput where some scans of a target are z-scored and others are not: images could have either scale."""
     for name in targets:
-        shown = [header for header in headers if name in header.visible]
-        shown = [header for header in shown if header.units[name] in ("a.u.", "grey")]
+        scans = (header for header in headers if name in header.visible)
+        shown = [header for header in scans if header.units[name] in ("a.u.", "grey")]
         signed = [header.case for header in shown if header.statistics[name].is_signed]
         if 0 < len(signed) < len(shown):
             raise BadInput(
@@ -44,7 +44,7 @@ def values_of(statistics: Statistics) -> Numbers:
     everything, body = statistics.all, statistics.foreground
     air, median = everything.at(OF_AIR), body.at(50)
     values = sorted(set(everything.percentiles))
-    numbers: dict[str, float | str] = {
+    numbers: Measured = {
         "dark": air,
         "values": len(values),
         "shown": ", ".join(f"{value:.4g}" for value in values),
@@ -118,8 +118,7 @@ def check_scales(name: str, widths: Sequence[float]) -> list[Message]:
     """A message where the widths of a modality's scale in the training cases differ much."""
     if not widths:
         return []
-    least, most = min(widths), max(widths)
-    return ask("scales", {"least": least, "most": most, "ratio": most / max(least, 1e-37)}, name)
+    return ask("scales", {"ratio": max(widths) / max(min(widths), 1e-37)}, name)
 
 
 def _points(statistics: Statistics, spec: IntensityMap) -> list[float]:

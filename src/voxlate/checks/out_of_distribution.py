@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from voxlate.base.arrays import Bool, Float32, Float64
 from voxlate.base.codes import Grade
 from voxlate.base.errors import plural
 from voxlate.base.groups import grouped
@@ -20,9 +21,9 @@ from voxlate.checks.anatomy import variance_of_extents
 from voxlate.checks.conformal import conformal_quantile, least_patients
 from voxlate.checks.patch_features import blur, gradient
 from voxlate.scans.images.filters import ndimage
+from voxlate.scans.images.mask import Spacing, box_around
 
-Array = NDArray[np.float32]
-Spacing = tuple[float, float, float]
+Array = Float32
 
 APART_MM = 6.0  # distance between the centres of patches
 FINE_MM, COARSE_MM = 2.0, 6.0  # blurs
@@ -54,9 +55,8 @@ STATISTICS = {
 }
 
 
-PROVING = least_patients(
-    1 - FALSE_ALARMS / len(STATISTICS)
-)  # patients that can prove the rate of false alarms
+LEVEL = 1 - FALSE_ALARMS / len(STATISTICS)  # of the bound of each statistic
+PROVING = least_patients(LEVEL)  # patients that can prove the rate of false alarms
 
 
 @dataclass(frozen=True)
@@ -163,12 +163,12 @@ class Verdict:
         nearest = ndimage.distance_transform_edt(
             ~is_patch, return_distances=False, return_indices=True
         )
-        return np.asarray(distances[tuple(nearest)])
+        return distances[tuple(nearest)]
 
 
 def patches_of(
     sources: Sequence[Array],
-    body: NDArray[np.bool_],
+    body: Bool,
     spacing_mm: Spacing,
 ) -> Patches:
     """Patches of the sources [D, H, W] in network units, on a grid over the body."""
@@ -176,13 +176,10 @@ def patches_of(
     places = np.argwhere(body[:: steps[0], :: steps[1], :: steps[2]]) * steps
     if not len(places):
         places = np.array([[length // 2 for length in body.shape]])
-    voxels = np.argwhere(body)
-    if not len(voxels):
-        voxels = np.array([[0, 0, 0], [length - 1 for length in body.shape]])
-    low = voxels.min(axis=0)
-    high = voxels.max(axis=0) + 1
+    low, high = np.transpose(box_around(body))
     extents = np.maximum((high - low) * np.array(spacing_mm), FEWEST_MM)
-    volume = max(len(voxels) * float(np.prod(spacing_mm)), FEWEST_MM)
+    voxels = int(body.sum()) or 2  # the first and the last one, where nothing is body
+    volume = max(voxels * float(np.prod(spacing_mm)), FEWEST_MM)
     features = []
     for source in sources:
         features += _features(source, places, spacing_mm[1:])
@@ -267,25 +264,22 @@ def fit_references(
     )
 
 
-def _limits(
-    deviations: Sequence[NDArray[np.float64]], median: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _limits(deviations: Sequence[Float64], median: Float64) -> Float64:
     """For each of STATISTICS, the distance above the median beyond which a case is flagged.
 
     deviations: from the median, [cases, statistics] of each patient.
     """
     patients = len(deviations)
     proved = patients >= PROVING
-    level = 1 - FALSE_ALARMS / len(STATISTICS)
-    margin = 1.0
+    level, margin = LEVEL, 1.0
     if not proved:
         level = patients / (patients + 1)  # the largest of all is a bound at this level
         margin = MARGIN if patients >= least_patients(1 - FALSE_ALARMS) else UNPROVED_MARGIN
-    widths = list[float]()
-    for k in range(len(STATISTICS)):
-        scores = [rows[:, k] for rows in deviations]
-        widths.append(margin * conformal_quantile(scores, level))
-    width: NDArray[np.float64] = np.maximum(widths, 0.02 * median + LEAST_WIDTH)
+    widths = [
+        margin * conformal_quantile([rows[:, k] for rows in deviations], level)
+        for k in range(len(STATISTICS))
+    ]
+    width: Float64 = np.maximum(widths, 0.02 * median + LEAST_WIDTH)
     if not proved:
         width[-1] = max(width[-1], FAR_SIZE - median[-1])
     return width
@@ -321,14 +315,13 @@ def _statistics(distances: Array, size: Array, sizes: Array) -> list[float]:
 
 def _distances(features: Array, points: Array) -> Array:
     """The distance from each patch to its nearest reference, divided by the root of the number of features."""
-    references = np.asarray(points, np.float32)
-    lengths = np.square(references).sum(axis=1)
+    lengths = np.square(points).sum(axis=1)
     nearest = []
     for first in range(0, len(features), AT_ONCE):
-        part = np.asarray(features[first : first + AT_ONCE], np.float32)
+        part = features[first : first + AT_ONCE]
         squares = lengths - 2 * (
-            part @ references.T
+            part @ points.T
         )  # and the square of the patch, which is the same in each row
         nearest.append(squares.min(axis=1) + np.square(part).sum(axis=1))
     squares = np.maximum(np.concatenate(nearest), 0)
-    return np.asarray(np.sqrt(squares / features.shape[1]), np.float32)
+    return np.sqrt(squares / features.shape[1])

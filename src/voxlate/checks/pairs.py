@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from itertools import chain, product
 
 import numpy as np
-from numpy.typing import NDArray
 
 from voxlate.base.arrays import Float64
 from voxlate.base.codes import codes
 from voxlate.base.groups import grouped
+from voxlate.base.similarity import Counts
 from voxlate.checks.audit import choose_cases
-from voxlate.checks.table import first
+from voxlate.checks.table import Measured, first
 from voxlate.checks.thumbnail import (
     Thumbnail,
     best_flip,
@@ -32,6 +32,7 @@ TINY = 1e-6
 SIDES = {"D": "upside down", "H": "front to back", "W": "left to right"}
 
 Scans = Mapping[str, Thumbnail]
+ByCase = dict[str, Measured]
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class _Pair:
     flipped: float
     axes: str
     curve: Float64
-    counts: NDArray[np.int64]
+    counts: Counts
     slices: int
 
     def distance(self, curve: Float64) -> float:
@@ -195,14 +196,12 @@ class Pairs:
                 modality = str(of_case["nearest"]) if code == "contrast-of-modality" else ""
                 yield Finding(name, case, code, text, self.reference, modality)
 
-    def _exchanged(
-        self, name: str, pairs: Mapping[str, _Pair]
-    ) -> dict[str, dict[str, float | str]]:
+    def _exchanged(self, name: str, pairs: Mapping[str, _Pair]) -> ByCase:
         """How much better the reference scan of one case fits the scan of another, of the least similar pairs."""
         worst = sorted(pairs, key=lambda case: (pairs[case].ratio, case))[:MOST_SUSPECTS]
         suspects = {case for case in worst if pairs[case].is_suspect}
         scans = {case: self.thumbnails(case) for case in worst if suspects}
-        numbers = dict[str, dict[str, float | str]]()
+        numbers = ByCase()
         for case, other in product(scans, scans):
             same_patient = self.patients[case] == self.patients[other]
             if same_patient or suspects.isdisjoint((case, other)):
@@ -215,13 +214,13 @@ class Pairs:
                     numbers[one] = {"crossed": times, "whose": f"{one} that of {owner}"}
         return numbers
 
-    def _foreign(self, name: str, pairs: Mapping[str, _Pair]) -> dict[str, dict[str, float | str]]:
+    def _foreign(self, name: str, pairs: Mapping[str, _Pair]) -> ByCase:
         """How similar each pair is beside pairs of two patients, and beside the other pairs of one patient."""
         known = {case: pair for case, pair in pairs.items() if pair.others and pair.slices > 1}
         typical = float(np.median([pair.ratio for pair in known.values()])) if known else 0.0
         suspects = [case for case, pair in known.items() if pair.is_suspect]
         worst = sorted(suspects, key=lambda case: (known[case].ratio, case))[:MOST_SUSPECTS]
-        numbers = dict[str, dict[str, float | str]]()
+        numbers = ByCase()
         for case in worst:
             pair = known[case]
             scan = self.thumbnails(case)[name]
@@ -237,9 +236,7 @@ class Pairs:
             }
         return numbers
 
-    def _contrasts(
-        self, name: str, pairs: Mapping[str, _Pair]
-    ) -> dict[str, dict[str, float | str]]:
+    def _contrasts(self, name: str, pairs: Mapping[str, _Pair]) -> ByCase:
         """How far the contrast of a scan is from that of its modality in the cohort, and from that of the nearest one."""
         if name == MASK:
             return {}
@@ -255,7 +252,7 @@ class Pairs:
             for case, pair in pairs.items()
         }
         usual = float(np.median([distances[name] for distances in apart.values()]))
-        numbers = dict[str, dict[str, float | str]]()
+        numbers = ByCase()
         for case, distances in apart.items():
             own = distances[name]
             nearest = min(distances, key=distances.__getitem__)
@@ -270,6 +267,6 @@ class Pairs:
         return numbers
 
 
-def _of_flip(pair: _Pair) -> dict[str, float | str]:
+def _of_flip(pair: _Pair) -> Measured:
     how = " and ".join(SIDES[axis] for axis in pair.axes)
     return {"slices": pair.slices, "flip": pair.flipped / max(pair.own, TINY), "how": how}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -271,9 +272,8 @@ def _differences(there: dict[str, Any], provenance: dict[str, Any], inputs: Inpu
 
 def _remove_unused_transforms(out: Path, headers: list[CaseHeader]) -> None:
     """Remove the transforms that no case uses, since an unfinished preparation went on with other options."""
-    used = set[Path]()
-    for header in headers:
-        used |= {out / scan.transform for scan in header.registered.values() if scan.transform}
+    scans = chain.from_iterable(header.registered.values() for header in headers)
+    used = {out / scan.transform for scan in scans if scan.transform}
     for path in set(out.glob("transforms/*/*")) - used:
         path.unlink()
     for folder in out.glob("transforms/*"):

@@ -4,7 +4,7 @@ The first three are measured on some slices. Limits are in limits.toml; a traini
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Annotated
 
 import numpy as np
@@ -97,8 +97,7 @@ def check_noise(scan: Volume) -> list[Message]:
 
 def worst_quality(scans: Sequence[Quality]) -> Quality:
     """The worst of each value over scans."""
-    values = [list(asdict(scan).values()) for scan in scans]
-    return Quality(*np.max(values, axis=0).tolist())
+    return Quality(*np.max([astuple(scan) for scan in scans], axis=0).tolist())
 
 
 def check_quality(name: str, found: Quality, trained: Quality | None) -> list[Message]:
@@ -140,21 +139,22 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
         alike = normalised @ normalised.T
         np.fill_diagonal(alike, -np.inf)
         away = np.abs(alike.argmax(axis=1) - np.arange(len(shown)))
-        misplaced = float((away > 1).mean())
+        misplaced = (away > 1).mean()
     numbers = {
         "misplaced": misplaced,
-        "empty": float(len(empty)),
-        "same_peak": float((peaks[shown] == np.median(peaks[shown])).mean()),
-        "at_peak": float(np.median(at_peak[shown])),
+        "empty": len(empty),
+        "same_peak": (peaks[shown] == np.median(peaks[shown])).mean(),
+        "at_peak": np.median(at_peak[shown]),
         "gap_mm": max(  # rows or columns that show nothing
             len(_empty(image.std(axis=(0, 3 - axis)))) * step * scan.grid.spacing_mm[axis]
             for axis, step in ((1, rows), (2, columns))
         ),
     }
-    numbers |= _points(image[:: max(1, len(image) // MOST_ASKED)]) | _steps(scan)
+    numbers |= _points(image[:: max(1, len(image) // MOST_ASKED)])
     if len(empty):
-        numbers |= {"before": float(empty[0] - 1), "behind": float(empty[-1] + 1)}
-    return numbers | _continuity(slices, deviations)
+        numbers |= {"before": empty[0] - 1, "behind": empty[-1] + 1}
+    numbers |= _continuity(slices, deviations)
+    return {name: float(number) for name, number in numbers.items()} | _steps(scan)
 
 
 def _continuity(slices: Float32, deviations: Float32) -> dict[str, float]:
@@ -178,14 +178,14 @@ def _continuity(slices: Float32, deviations: Float32) -> dict[str, float]:
     odd_times = odd / np.maximum(_around(odd), TINY)
     both = np.minimum(odd, odd_times)
     return {
-        "copied": float((apart < SAME).sum()),
-        "copied_share": float((apart < SAME).mean()),
-        "jump": float(jumps.max()),
-        "jump_at": float(first + jumps.argmax()),
-        "jump_to": float(first + jumps.argmax() + 1),
-        "odd": float(both.max()),
-        "odd_at": float(first + 1 + both.argmax()),
-        "odd_share": float((both > ODD).mean()),
+        "copied": (apart < SAME).sum(),
+        "copied_share": (apart < SAME).mean(),
+        "jump": jumps.max(),
+        "jump_at": first + jumps.argmax(),
+        "jump_to": first + jumps.argmax() + 1,
+        "odd": both.max(),
+        "odd_at": first + 1 + both.argmax(),
+        "odd_share": (both > ODD).mean(),
     }
 
 
@@ -239,11 +239,11 @@ def _levels(planes: Float32, background: float) -> tuple[int, Float64]:
         return 0, np.zeros(0)
     margin = len(filled) // ENDS
     first, last = filled[0] + margin, filled[-1] - margin
-    levels = [0.0]
-    for plane in range(first, last):
-        either = tissue[plane] | tissue[plane + 1]
-        levels.append(levels[-1] + float(np.median((logs[plane + 1] - logs[plane])[either])))
-    return int(first), np.array(levels)
+    changes = [
+        np.median((logs[plane + 1] - logs[plane])[tissue[plane] | tissue[plane + 1]])
+        for plane in range(first, last)
+    ]
+    return int(first), np.cumsum([0.0, *changes])
 
 
 def _points(image: Float32) -> dict[str, float]:
@@ -257,18 +257,17 @@ def _points(image: Float32) -> dict[str, float]:
     salt = (image - beside > POINT * (most - image.min()))[bright].mean()
     steps = np.abs(image[..., 1:] - image[..., :-1])
     flat = (steps == 0)[bright[..., 1:]].mean()
-    before = np.logical_or.accumulate(bright, 2)
-    behind = np.logical_or.accumulate(bright[..., ::-1], 2)[..., ::-1]
-    inside = before[..., :-1] & behind[..., 1:]
-    wrapped = (steps > WHOLE * np.ptp(image))[inside].sum() / bright.sum()
-    shares = {"salt": float(salt), "flat": float(flat), "wrapped": float(wrapped)}
+    inside = _enclosed(bright, 2)
+    far = (steps > WHOLE * np.ptp(image)) & inside[..., :-1] & inside[..., 1:]
+    wrapped = far.sum() / bright.sum()
+    shares = {"salt": salt, "flat": flat, "wrapped": wrapped}
     return shares if most > least else {}
 
 
 def _around(values: Float32) -> Float32:
     """The median of the values around each, without itself."""
     near = [np.roll(values, shift) for shift in range(-AROUND, AROUND + 1) if shift]
-    return np.asarray(np.median(near, axis=0), np.float32)
+    return np.median(near, axis=0)
 
 
 def _empty(deviations: Float32) -> NDArray[np.intp]:
@@ -307,15 +306,15 @@ def _ghosts(image: Float32, pixel_mm: Sequence[float]) -> float:
 
 def _dark_radius_mm(dark: Bool, bright: Bool, pixel_mm: Sequence[float]) -> float:
     """The radius of the largest disc of dark pixels [D, H, W] with bright ones on both sides along an axis."""
-    largest = 0.0
-    for plane, lit in zip(dark, bright):
-        enclosed = np.zeros(plane.shape, bool)
-        for axis in (0, 1):
-            before = np.logical_or.accumulate(lit, axis)
-            after = np.flip(np.logical_or.accumulate(np.flip(lit, axis), axis), axis)
-            enclosed |= before & after
-        inside = np.pad(plane & enclosed, 1)
-        largest = max(
-            largest, float(ndimage.distance_transform_edt(inside, sampling=pixel_mm).max())
-        )
-    return largest
+    inside = dark & (_enclosed(bright, 1) | _enclosed(bright, 2))
+    planes = (np.pad(plane, 1) for plane in inside)
+    return max(
+        float(ndimage.distance_transform_edt(plane, sampling=pixel_mm).max()) for plane in planes
+    )
+
+
+def _enclosed(shown: Bool, axis: int) -> Bool:
+    """Which voxels have ones that are shown at or beyond them on both sides along an axis."""
+    before = np.logical_or.accumulate(shown, axis)
+    behind = np.flip(np.logical_or.accumulate(np.flip(shown, axis), axis), axis)
+    return before & behind

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from voxlate.base.arrays import AnyArray, Bool, Float32
+from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
 from voxlate.scans.images.mask import Spacing
 from voxlate.scans.images.matching import block_means
 
@@ -91,7 +91,7 @@ def signature_of(field: Field) -> Signature:
     return np.clip(np.round(levels), -127, 127).astype(np.int8)
 
 
-def _lengths(shape: tuple[int, ...]) -> NDArray[np.float64]:
+def _lengths(shape: tuple[int, ...]) -> Float64:
     """The length of each frequency in periods of the grid; 0 for those that are no part of a signature."""
     length = np.sqrt(sum(k**2 for k in np.indices(shape)))
     return np.where((length >= SHORTEST) & (length <= shape[-1] - 1), length, 0)

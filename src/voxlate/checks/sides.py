@@ -6,7 +6,7 @@ from voxlate.base.errors import BadInput
 from voxlate.checks.table import Numbers
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume, resample, with_spacing
-from voxlate.scans.images.mask import erode, foreground
+from voxlate.scans.images.mask import box_around, erode, foreground, largest
 from voxlate.scans.images.midline import midline_grid
 
 FINE_MM = 2.0  # voxels in which the sides are compared
@@ -34,16 +34,15 @@ def sides_of(brain: Volume) -> Numbers:
     values = np.where(body, straight.data[0] - np.median(straight.data[0][body]), 0)
     smooth = ndimage.gaussian_filter(values, BLUR_MM / FINE_MM) / np.maximum(share, 0.1)
     apart = np.abs(smooth - smooth[..., ::-1]) / max(float(values[inside].std()), 1e-9)
-    regions, _ = ndimage.label(inside & (apart > APART))
-    sizes = np.bincount(regions.ravel())[1:]
-    if not sizes.size:
+    region = largest(inside & (apart > APART))
+    if not region.any():
         return {}
     # both sides of the plane differ where one does
-    middle = ndimage.center_of_mass(regions == 1 + int(sizes.argmax()))
-    low, high = np.argwhere(body).min(axis=0), np.argwhere(body).max(axis=0)
-    up, front, _ = (middle - low) / np.maximum(high - low, 1)
+    middle = ndimage.center_of_mass(region)
+    low, end = np.transpose(box_around(body))
+    up, front, _ = (middle - low) / np.maximum(end - 1 - low, 1)
     return {
-        "volume_ml": float(sizes.max()) * FINE_MM**3 / 1000,
+        "volume_ml": float(region.sum()) * FINE_MM**3 / 1000,
         "aside_mm": abs(middle[2] - (body.shape[2] - 1) / 2) * FINE_MM,
         "up": float(up),
         "front": float(front),

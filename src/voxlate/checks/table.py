@@ -7,7 +7,7 @@ leaves out, or that is not one, meets no condition.
 import functools
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from voxlate.base.codes import Grade
 from voxlate.base.messages import Message, grade_of_distance, message
 
 Numbers = Mapping[str, float | str]  # texts fill sentences alone
+Measured = dict[str, float | str]  # numbers to which others are added
 
 # Of a sentence; {scan} is no number, but the scan with its name where it has one.
 FIELD = re.compile(r"\{(?!scan\})(\w+)")
@@ -37,12 +38,12 @@ class Row:
     """
 
     code: str
-    when: tuple[str, ...]
+    when: Sequence[str]
     text: str
-    worse: tuple[str, ...] = ()
+    worse: Sequence[str] = ()
     grade: Grade | None = None
     times: str = ""
-    unless: tuple[str, ...] = ()
+    unless: Sequence[str] = ()
     measured: str = ""
 
     @property
@@ -70,18 +71,12 @@ class Row:
 @functools.cache
 def rows(group: str) -> tuple[Row, ...]:
     """The rows of a group, in the order in which they are asked."""
-    return tuple(
-        Row(**{key: _value(value) for key, value in row.items()}) for row in _table()[group]
-    )
+    return tuple(Row(**row) for row in _table()[group])
 
 
 def names_of(group: str) -> tuple[str, ...]:
     """The names of all numbers that the rows of a group read, in one order."""
     return tuple(dict.fromkeys(name for row in rows(group) for name in row.names))
-
-
-def _value(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 @functools.cache
@@ -106,7 +101,7 @@ def first(group: str, numbers: Numbers) -> tuple[str, str] | None:
     return next(((row.code, row.text.format_map(numbers)) for row in held), None)
 
 
-def _hold(conditions: tuple[str, ...], numbers: Numbers) -> bool:
+def _hold(conditions: Sequence[str], numbers: Numbers) -> bool:
     """Whether all conditions hold."""
     for condition in conditions:
         number, sign, limit = condition.split()

@@ -5,13 +5,10 @@ from dataclasses import dataclass
 from itertools import chain, combinations, product
 
 import numpy as np
-from numpy.typing import NDArray
 
 from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
-from voxlate.base.similarity import mutual_information
-from voxlate.scans.images.mask import Ends, box_around, components_of, otsu
-
-Classes = NDArray[np.uint8]
+from voxlate.base.similarity import Classes, Counts, mutual_information
+from voxlate.scans.images.mask import Ends, Spacing, box_around, components_of, otsu
 
 BINS = 16  # classes of equal counts: they do not depend on the unit
 BODY_SIDE = 48  # voxels along an axis, in which the body is found
@@ -40,14 +37,14 @@ class Thumbnail:
     body: Bool
     own: Classes
     shared: Classes
-    box_mm: tuple[float, float, float]
+    box_mm: Spacing
     padding: float | None
 
 
 def thumbnails(
     arrays: Mapping[str, AnyArray],
     reference: str,
-    spacing_mm: tuple[float, float, float],
+    spacing_mm: Spacing,
 ) -> dict[str, Thumbnail]:
     """The thumbnail of each array [D, H, W] of one grid; none of a grid that is too small to show a body."""
     if min(arrays[reference].shape[1:]) < SMALLEST:
@@ -62,7 +59,7 @@ def coarse(array: AnyArray) -> tuple[Float32, list[int]]:
     return array[:: steps[0], :: steps[1], :: steps[2]].astype(np.float32), steps
 
 
-def _thumbnail(array: AnyArray, shared: Ends, spacing_mm: tuple[float, float, float]) -> Thumbnail:
+def _thumbnail(array: AnyArray, shared: Ends, spacing_mm: Spacing) -> Thumbnail:
     own = _body_box(array)
     values = _on_lattice(array, [(0, length) for length in array.shape])
     padding = _padding(values)
@@ -165,11 +162,10 @@ def _unit(classes: Classes) -> Float32:
 
 def best_flip(a: Thumbnail, b: Thumbnail) -> tuple[float, str]:
     """The largest similarity of two scans of a case after flips of the second, and the axes flipped ("DW")."""
-    similarities = list[tuple[float, str]]()
-    for axes, classes in product(_flips(a), (b.own, b.shared)):
-        named = "".join(AXES[axis] for axis in axes)
-        similarities.append((similarity(a.own, np.flip(classes, axes)), named))
-    return max(similarities)
+    return max(
+        (similarity(a.own, np.flip(classes, axes)), "".join(AXES[axis] for axis in axes))
+        for axes, classes in product(_flips(a), (b.own, b.shared))
+    )
 
 
 def _flips(thumbnail: Thumbnail) -> list[tuple[int, ...]]:
@@ -192,7 +188,7 @@ def empty_share(body: Thumbnail, scan: Thumbnail, air: float) -> float:
     return float(min(shares))
 
 
-def class_curve(a: Thumbnail, b: Thumbnail) -> tuple[Float64, NDArray[np.int64]]:
+def class_curve(a: Thumbnail, b: Thumbnail) -> tuple[Float64, Counts]:
     """The mean class of b for each class of a within the body of a, and the counts of these; both [2, BINS].
 
     The two rows are of the lower and the upper half; a slice has the first alone. The curve tells one contrast from

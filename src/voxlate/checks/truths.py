@@ -14,6 +14,7 @@ import numpy as np
 from voxlate.base.arrays import Bool, Float32
 from voxlate.base.codes import codes
 from voxlate.base.errors import first_of, plural
+from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message
 from voxlate.base.slabs import least_and_most
 from voxlate.checks.cohort_outliers import finding_messages
@@ -269,12 +270,12 @@ def _numbers(truth: SketchedTruth, scans: Scans) -> ScanNumbers:
     """
     sketch = truth.sketch
     depth, height, width = map(float, sketch.spacing_mm)
-    if "truth" not in scans:  # too small to show a body
-        return numbers_of("", truth.unit, sketch.statistics, (depth, height, width), None, None)
-    scan, image = scans["truth"], scans.get("image")
-    source = scans.get("source", image)
     mm = (depth, height, width)
+    scan, image = scans.get("truth"), scans.get("image")
+    source = scans.get("source", image)
     numbers = dict(numbers_of("", truth.unit, sketch.statistics, mm, scan, source))
+    if scan is None:  # too small to show a body
+        return numbers
     if source is not None:
         inside = scan.values[source.body]
         impossible = (inside < PADDED_HU[0]) | (inside > PADDED_HU[1])
@@ -351,14 +352,12 @@ def check_scale(truths: Mapping[str, SketchedTruth]) -> list[Message]:
 
 def fault_messages(faults: Mapping[str, Fault], of: int, then: str) -> list[Message]:
     """A message for each kind of fault, with its images; of: the number of all; then: a sentence on what follows."""
-    by_kind = dict[Kind, dict[str, Fault]]()
-    for label, fault in faults.items():
-        by_kind.setdefault(fault.kind, {})[label] = fault
     messages = list[Message]()
-    for kind, alike in by_kind.items():
+    for kind, labels in grouped((fault.kind, label) for label, fault in faults.items()).items():
         code = f"truth-{kind}"
-        found = next((f" ({fault.found})" for fault in alike.values() if fault.found), "")
-        text = f"THE TRUTH IS AT FAULT, not the model, in {len(alike)} of {plural(of, 'image')} ({first_of(list(alike))}): {codes()[code].meaning}{found}."
-        stated = message(code, text, images=len(alike))
+        said = (faults[label].found for label in labels)
+        found = next((f" ({found})" for found in said if found), "")
+        text = f"THE TRUTH IS AT FAULT, not the model, in {len(labels)} of {plural(of, 'image')} ({first_of(labels)}): {codes()[code].meaning}{found}."
+        stated = message(code, text, images=len(labels))
         messages.append(replace(stated, text=f"{stated.text} {then}"))
     return messages

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from voxlate.base.arrays import Float32
+from voxlate.base.arrays import AnyArray, Float32
 from voxlate.base.errors import BadInput
 from voxlate.base.files import HIGH, LOW, SYNTHETIC, whole_file
 from voxlate.base.options.option import FLAG
@@ -121,15 +120,14 @@ def _range(name: str, volume: Volume) -> tuple[float, float]:
     """The values that are shown black and white."""
     if name != "scan" and unit_of(name) == "HU":
         return SHOWN_HU
-    values: Float32 = volume.data[np.isfinite(volume.data)]
+    values = volume.data[np.isfinite(volume.data)]
     low, high = np.percentile(values, [0.5, 99.7])
     return float(low), float(high) if high > low else float(low) + 1
 
 
 def _tile(volume: Volume, plane: Plane, index: int, shown: tuple[float, float]) -> Picture:
     image = plane_of(volume.data[0], plane, index)
-    pixel = pixel_mm(volume.grid.spacing_mm, plane)
-    return square_pixels(shades(image, *shown), pixel)
+    return square_pixels(shades(image, *shown), pixel_mm(volume.grid.spacing_mm, plane))
 
 
 def picture_of(
@@ -153,13 +151,12 @@ def picture_of(
     return path
 
 
-def _row(cohort: Path, synthesised: Sequence[Path], case: str) -> list[NDArray[np.uint8]]:
+def _row(cohort: Path, synthesised: Sequence[Path], case: str) -> list[Picture]:
     """Source, predictions by sharpness, truth, how far it may lie from the regression, and does; cut to the head."""
     truth, folders = cohort / case, [folder / case for folder in synthesised]
     tumour = canonical(read_volume(truth / "lesion.nii.gz")).data[0] > 0
     level = int(np.argmax(tumour.sum((1, 2))))
     predictions = [_slice(folder / "ct.nii.gz", level) for folder in folders]
-    regression = predictions[0]
     true, given = (_slice(truth / f"{name}.nii.gz", level) for name in ("ct", "t1"))
     least, most = (_slice(folders[0] / f"ct{end}.nii.gz", level) for end in (LOW, HIGH))
     low, high = SHOWN_HU
@@ -167,20 +164,18 @@ def _row(cohort: Path, synthesised: Sequence[Path], case: str) -> list[NDArray[n
         _colours(given, 0, float(given.max())),
         *(_colours(image, low, high) for image in (*predictions, true)),
     ]
-    error = np.abs(regression.clip(low, high) - true.clip(low, high))
+    error = np.abs(predictions[0].clip(low, high) - true.clip(low, high))
     outside = np.maximum(least - true, 0) + np.maximum(true - most, 0)
-    maps = ((most - least) / 2, error, outside)
-    hot = [_colours(values, 0, LARGEST_HU, "inferno") for values in maps]
+    half = (most - least) / 2
+    hot = [_colours(values, 0, LARGEST_HU, "inferno") for values in (half, error, outside)]
     box = tuple(slice(max(at.min() - 4, 0), at.max() + 5) for at in np.nonzero(true > low))
     return [image[box] for image in (*grey, *hot)]
 
 
-def _slice(path: Path, level: int) -> NDArray[np.float32]:
+def _slice(path: Path, level: int) -> Float32:
     return canonical(read_volume(path)).data[0, level]
 
 
-def _colours(
-    image: NDArray[np.floating], low: float, high: float, name: str = "gray"
-) -> NDArray[np.uint8]:
+def _colours(image: AnyArray, low: float, high: float, name: str = "gray") -> Picture:
     """Values [H, W] as an RGB picture [H, W, 3] through a window and a colour map."""
     return palette(name)[shades(image, low, high)]

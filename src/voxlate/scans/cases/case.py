@@ -256,11 +256,9 @@ def resize_case(case: PreparedCase, size: Size, slices: tuple[int, int]) -> Prep
     arrays, statistics, _ = _store_and_measure(volumes)
     grid = next(iter(volumes.values())).grid
     if MASK in case.arrays:
-        planes = []
-        for name in case.header.units:
-            mask = case.mask([name])[first:last].astype(np.float32)
-            planes.append(zoom(mask, size) > 0.5)  # cubic splines overshoot and undershoot
-        arrays[MASK] = _join_bits(planes)
+        masks = (case.mask([name])[first:last] for name in case.header.units)
+        # cubic splines overshoot and undershoot
+        arrays[MASK] = _join_bits([zoom(mask.astype(np.float32), size) > 0.5 for mask in masks])
     geometry = _geometry(grid, arrays.get(MASK))
     header = replace(case.header, statistics=statistics, **geometry)
     return PreparedCase(header, arrays, axes=case.axes)

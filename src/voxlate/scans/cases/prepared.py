@@ -193,13 +193,15 @@ class Cohort:
             raise BadInput(
                 f"{self.folder}: expected cases with the tissue-parameter maps of data.physics ({', '.join(maps)}), found {', '.join(self.modalities)}. Write phantoms with these (voxlate phantom --modality ct --modality maps) and prepare them, or drop data.physics."
             )
-        cases = list[Entry]()
-        for entry in self.cases:
-            names = drawn.names if entry.case in having else ()
-            cases.append(replace(entry, present=[*entry.present, *names]))
+        cases = tuple(
+            replace(entry, present=[*entry.present, *drawn.names])
+            if entry.case in having
+            else entry
+            for entry in self.cases
+        )
         units = self.units | {name: DRAWN_UNIT for name in drawn.names if name not in self.units}
         modalities = tuple(dict.fromkeys((*self.modalities, *drawn.names)))
-        return replace(self, cases=tuple(cases), modalities=modalities, units=units, drawn=drawn)
+        return replace(self, cases=cases, modalities=modalities, units=units, drawn=drawn)
 
     def on_disk(self, cases: Iterable[str]) -> list[str]:
         """The cases on disk, each once, that these are, or of which they show one scan."""

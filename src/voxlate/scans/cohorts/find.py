@@ -238,10 +238,12 @@ def _take_modalities(
     cases = found.cases
     whole = [case for case in cases if case.files.keys() >= {*modalities}]
     if layout.gaps and 0 < len(whole) < len(cases):
-        lacking = list[str]()
-        for case in cases:
-            absent = [name for name in modalities if name not in case.files]
-            lacking += [f"{case.case} has no {' and no '.join(absent)}"] if absent else []
+        absent = {
+            case.case: [name for name in modalities if name not in case.files] for case in cases
+        }
+        lacking = [
+            f"{case} has no {' and no '.join(names)}" for case, names in absent.items() if names
+        ]
         found.unclaimed.append(
             f"{len(lacking)} of {len(cases)} cases that lack a modality which is asked for ({first_of(lacking, 3)})"
         )

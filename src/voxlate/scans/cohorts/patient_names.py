@@ -188,9 +188,7 @@ def group_by_patient(names: Sequence[str]) -> tuple[dict[str, str], str]:
             return {}, (
                 f"the names of all {len(names)} cases would be those of one patient, {patient} ({first_of(names, 3)}), {alone}"
             )
-        owners = dict[str, str]()
-        for owner, own in shared.items():
-            owners |= dict.fromkeys(own, owner)
+        owners = {name: owner for owner, own in shared.items() for name in own}
         return owners, (
             f"{len(owners)} of {len(names)} cases are sessions, slices or copies of {plural(len(shared), 'patient')} by their names ({first_of(group, 3)} are of {patient}); --patients {EACH} makes every case a patient of its own"
         )

@@ -137,10 +137,8 @@ class Preset:
     @property
     def forms(self) -> list[tuple[str, str]]:
         """All patterns in the order in which they are tried: with our name of the file, or "" for {modality} in it."""
-        forms = list[tuple[str, str]]()
-        for name, patterns in (*self.files.items(), ("", self.patterns)):
-            forms += [(name, pattern) for pattern in patterns]
-        return forms
+        named = (*self.files.items(), ("", self.patterns))
+        return [(name, pattern) for name, patterns in named for pattern in patterns]
 
     @property
     def places(self) -> list[str]:

@@ -27,9 +27,8 @@ def slices_of(file: Path, part: str, common: str) -> Iterator[tuple[str | None, 
 
     The case is None where the file's name states it; common: settings of all files, which the part may override.
     """
-    settings = dict[str, str]()
-    for setting in filter(None, f"{common},{part}".split(",")):
-        settings[setting.partition("=")[0]] = setting
+    stated = filter(None, f"{common},{part}".split(","))
+    settings = {setting.partition("=")[0]: setting for setting in stated}
     keys = sorted(settings, key=lambda key: key in ("axes", "mm", "unit"))
     text = ",".join(settings[key] for key in keys)
     if STACKED not in text:

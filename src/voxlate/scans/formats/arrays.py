@@ -14,7 +14,7 @@ import numpy as np
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.optional import optional_package
 from voxlate.scans.formats.format import Format, Stored, check_numbers, errors_as, first_line
-from voxlate.scans.images.grid import directions
+from voxlate.scans.images.grid import Spacing, directions
 
 DATASET = "data"  # of a stack, where the path does not name another
 MOST_BYTES = 1 << 28  # of a slice with its channels; a larger array is damaged, or no slice
@@ -43,7 +43,7 @@ class Part:
     slice: int | None = None
     array: str = ""
     axes: str = "PL"
-    spacing_mm: tuple[float, float, float] | None = None
+    spacing_mm: Spacing | None = None
     unit: str = ""
 
     @property
@@ -133,7 +133,7 @@ def _part(path: Path, text: str) -> Part:
     return Part(**values)
 
 
-def _spacing(path: Path, text: str) -> tuple[float, float, float]:
+def _spacing(path: Path, text: str) -> Spacing:
     try:
         rows, columns, between = map(float, text.split("x") if "x" in text else (text, text, "1"))
     except ValueError:

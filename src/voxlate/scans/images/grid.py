@@ -12,6 +12,7 @@ from voxlate.base.slabs import empty, in_slabs, least_and_most, release
 from voxlate.scans.images.filters import ndimage
 
 Order = Literal[0, 1, 3]  # of an interpolating spline: 0 for labels, 1 is linear, 3 is cubic
+Spacing = tuple[float, float, float]  # along D, H, W
 Codes = tuple[int, int]  # of the qform and the sform of a NIfTI header
 STRAIGHT = 1e-4  # voxels that a point of a grid may lie aside where its axes are those of a volume
 Box = tuple[np.ndarray, np.ndarray]  # the least and the largest (x, y, z) in RAS mm
@@ -41,7 +42,7 @@ class Grid:
     codes: Codes = (1, 1)
 
     @property
-    def spacing_mm(self) -> tuple[float, float, float]:
+    def spacing_mm(self) -> Spacing:
         """Distance between neighbouring voxels along (D, H, W)."""
         x, y, z = nib.affines.voxel_sizes(self.affine).tolist()
         return z, y, x
@@ -129,7 +130,7 @@ def share_inside(a: Grid, b: Grid, voxels: np.ndarray | None = None) -> float:
     return float(inside.all(axis=1).mean())
 
 
-def with_spacing(grid: Grid, spacing_mm: tuple[float, float, float]) -> Grid:
+def with_spacing(grid: Grid, spacing_mm: Spacing) -> Grid:
     """The grid of the same centre and directions with spacing (D, H, W) that covers the same box.
 
     The box reaches half a voxel beyond the outermost centres. Where it is no whole number of new voxels, it grows

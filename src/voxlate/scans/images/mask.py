@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 from nibabel.affines import apply_affine
-from numpy.typing import NDArray
 
+from voxlate.base.arrays import Bool
 from voxlate.base.errors import BadInput
 from voxlate.base.slabs import (
     SLAB,
@@ -23,9 +23,8 @@ from voxlate.base.slabs import (
     spread_values,
 )
 from voxlate.scans.images.filters import ndimage
-from voxlate.scans.images.grid import Box, Volume
+from voxlate.scans.images.grid import Box, Spacing, Volume
 
-Spacing = tuple[float, float, float]
 Ends = list[tuple[int, int]]  # first and end along D, H, W
 
 SAMPLES = 1_000_000  # voxels that thresholds are estimated from
@@ -404,7 +403,7 @@ def _constant(planes: np.ndarray) -> int:
     return next(varied, len(planes))
 
 
-def hard_edges(body: np.ndarray, spacing_mm: Sequence[float], hard: float) -> NDArray[np.bool_]:
+def hard_edges(body: np.ndarray, spacing_mm: Sequence[float], hard: float) -> Bool:
     """Whether a body is cut at the first and the last plane along D, H, W: bool [3, 2].
 
     There is then more area than the share `hard` of that EDGE_MM further in: a plane u mm below a sphere's pole has

@@ -185,7 +185,7 @@ def _edges(image: Float32) -> Float32:
     return total
 
 
-def _box_means(image: NDArray[np.generic], firsts: list[Whole], size: Whole) -> Floats:
+def _box_means(image: AnyArray, firsts: list[Whole], size: Whole) -> Floats:
     """Means of the boxes that begin at the product of `firsts`, by a summed-volume table."""
     padded = np.pad(image.astype(np.float64), ((1, 0),) * 3)
     table = padded.cumsum(0).cumsum(1).cumsum(2)

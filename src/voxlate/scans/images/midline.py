@@ -10,7 +10,7 @@ from nibabel.affines import from_matvec
 
 from voxlate.base.errors import BadInput
 from voxlate.scans.images.filters import ndimage
-from voxlate.scans.images.grid import Grid, Volume, resample, with_spacing
+from voxlate.scans.images.grid import Grid, Spacing, Volume, resample, with_spacing
 from voxlate.scans.images.mask import foreground
 
 COARSE_MM = 4.0  # spacing of the search; interpolation between smooth voxels resolves a tenth of it
@@ -91,7 +91,7 @@ def midline_grid(volume: Volume) -> Grid:
 class _Search:
     """The search for the plane of symmetry of an image [D, H, W] in [0, 1], 0 in the air."""
 
-    def __init__(self, image: np.ndarray, spacing_mm: tuple[float, float, float]):
+    def __init__(self, image: np.ndarray, spacing_mm: Spacing):
         self.image = image
         self.spacing = np.array(spacing_mm)
         self.centre = (np.array(image.shape) - 1) / 2

@@ -69,11 +69,10 @@ def regions_from(texts: Mapping[str, str] | None) -> tuple[Region, ...]:
     """
     given = {name: str(text) for name, text in (texts or {}).items()}
     tissues = _tissues_of(given.pop(TISSUES), given) if TISSUES in given else ()
-    pairs: dict[str, tuple[str, str]] = {}
-    for name, text in given.items():
-        match = RATIO.fullmatch(text.strip())
-        if match and {match[1], match[2]} <= given.keys():  # other texts with a slash are paths
-            pairs[name] = (match[1], match[2])
+    matches = {name: RATIO.fullmatch(text.strip()) for name, text in given.items()}
+    pairs = {name: (match[1], match[2]) for name, match in matches.items() if match}
+    # other texts with a slash are paths
+    pairs = {name: pair for name, pair in pairs.items() if {*pair} <= given.keys()}
     # A ratio of ratios is none.
     ratios = {name: pair for name, pair in pairs.items() if not pairs.keys() & pair}
     plain = [_region(name, text) for name, text in given.items() if name not in ratios]
