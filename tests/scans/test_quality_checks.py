@@ -79,6 +79,7 @@ EMPTIED = ~np.isin(np.arange(24), [8, 9, 10, 11])[:, None, None]
         lambda image: image[:7],
         lambda image: np.concatenate([0 * image[:5], image, 0 * image[:9]]),
         lambda image: 0 * image,
+        lambda image: np.minimum(image, 200),
     ],
 )
 def test_nothing_is_said_of_slices_that_continue_each_other(cone, change):
@@ -122,8 +123,7 @@ def test_what_one_slice_or_voxel_has_and_its_neighbours_have_not_is_said(
     if number != "flat":
         assert check_slices(replace(cone, data=sided[None])) == []
     said = check_slices(replace(cone, data=change(sided)[None].astype(np.float32)))
-    (one,) = [one for one in said if number in one.numbers]
-    assert one.numbers[number] >= least
+    (one,) = [one for one in said if one.numbers.get(number, 0) >= least]
     assert one.grade != "note"
 
 

@@ -52,6 +52,7 @@ THIN_MM = 3.3
 LONG = 1.12  # times as long as wide, from which a body has an angle
 SLOW_MM, FINE_MM = 20.0, 2.0  # blurs
 SAME_WIDTH = 1.25  # times; shoulders are twice as wide as the head
+MOST_TIMES = 100.0  # as bright, between sides
 AS_BACKGROUND = -0.96  # network units, of -1 to 1: up to 2 % of the range
 RIM_MM = 10.0  # from the brain's surface, where fluid is dark in many scans and partly stripped
 LEAST_POOL_ML = 0.5
@@ -202,10 +203,10 @@ def _brightness(head: _Head) -> dict[str, float]:
     first, end = head.box[2]
     quarter = max(1, (end - first) // 4)
     ends = slice(first, first + quarter), slice(end - quarter, end)
-    medians = [max(float(np.median(values[..., end][body[..., end]])), TINY) for end in ends]
+    medians = [float(np.median(values[..., end][body[..., end]])) for end in ends]
     saturated = ndimage.distance_transform_edt(values >= values.max(), head.spacing_mm)
     return {
-        "sides_times": max(medians) / min(medians),
+        "sides_times": max(medians) / max(min(medians), max(medians) / MOST_TIMES, TINY),
         "saturated_mm": float(saturated.max()),
     }
 

@@ -239,11 +239,12 @@ def _levels(planes: Float32, background: float) -> tuple[int, Float64]:
         return 0, np.zeros(0)
     margin = len(filled) // ENDS
     first, last = filled[0] + margin, filled[-1] - margin
-    changes = [
-        np.median((logs[plane + 1] - logs[plane])[tissue[plane] | tissue[plane + 1]])
-        for plane in range(first, last)
-    ]
-    return int(first), np.cumsum([0.0, *changes])
+    changes = [0.0]
+    for plane in range(first, last):
+        either = tissue[plane] | tissue[plane + 1]
+        some = either if either.any() else ~either
+        changes.append(np.median((logs[plane + 1] - logs[plane])[some]))
+    return int(first), np.cumsum(changes)
 
 
 def _points(image: Float32) -> dict[str, float]:
@@ -259,7 +260,8 @@ def _points(image: Float32) -> dict[str, float]:
     flat = (steps == 0)[bright[..., 1:]].mean()
     inside = _enclosed(bright, 2)
     far = (steps > WHOLE * np.ptp(image)) & inside[..., :-1] & inside[..., 1:]
-    wrapped = far.sum() / bright.sum()
+    clipped = 2 * (image == image.max()).sum() > (image - image.min() > WHOLE * np.ptp(image)).sum()
+    wrapped = 0.0 if clipped else far.sum() / bright.sum()
     shares = {"salt": salt, "flat": flat, "wrapped": wrapped}
     return shares if most > least else {}
 

@@ -337,7 +337,9 @@ def _checks(selected: "Selection", progress: Reporter) -> Checks:
             left_out[scans.case] = str(error)
         else:
             if len(selected.scans) > 1:  # what was found is not lost when the command is stopped
-                progress.say(message("checked", cases[-1].verdict, case=scans.case))
+                why = (said.text for said in cases[-1].messages if said.grade != "note")
+                text = f"{cases[-1].verdict}. {' '.join(why)}".rstrip()
+                progress.say(message("checked", text, case=scans.case))
     return Checks(cases, {**selected.lacking, **left_out})
 
 
