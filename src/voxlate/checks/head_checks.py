@@ -37,7 +37,6 @@ LEAST_HEIGHT_MM = 40.0  # of bodies whose ends are compared
 LEAST_SLAB_MM = 30.0  # of slices whose front and back are compared
 END_MM = 10.0  # from the ends of the body, where its slices are compared
 CLOSED = 0.45  # area at an end of a dome, as a share of the largest
-DOME = 0.6  # of the area END_MM further in, at the end of a crown: real ones have 0.01 to 0.52, thin necks 0.70
 # Times the median of the body: fat, vessels and fluid of one side outweigh nothing else.
 BRIGHTEST = 2.0
 RISEN = 0.75  # share of the largest area, above CLOSED
@@ -123,8 +122,6 @@ def _head_numbers(head: _Head) -> Numbers:
     lower, upper = head.ends
     sides = _touched_mm(head)
     numbers: Measured = {
-        # a lower end that tapers like a crown; a thin neck is as small, but does not taper
-        "dome": float(lower < CLOSED and head.areas[0] < DOME * lower),
         "lower": lower,
         "upper": upper,
         "roundness": _roundness(head),
