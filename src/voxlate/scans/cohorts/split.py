@@ -33,10 +33,10 @@ def check_size(splits: Mapping[str, str]) -> list[Message]:
         return []
     validation = placed.count("val")
     train = count - validation - 1
-    advice = f" For a test patient:  --shares {train} {validation} 1" if train else ""
+    advice = f"; for a test patient:  --shares {train} {validation} 1" if train else ""
     if validation < 2 < count:
-        advice = f" Intervals need two for validation:  --shares {count - 2} 2 0{advice}"
-    text = f"{count} patients: {count - validation} for training, {validation} for validation, none for test, because there are fewer than {SMALL}.{advice}"
+        advice = f"; for intervals, which need two:  --shares {count - 2} 2 0{advice}"
+    text = f"{count} patients: {count - validation} for training, {validation} for validation, none for test, because there are fewer than {SMALL}{advice}"
     return [message("few-patients", text, patients=count)]
 
 
