@@ -150,7 +150,8 @@ def _replace(new: Path, old: Path) -> None:
 def lock(folder: Path | str, wait_seconds: float = 0) -> Iterator[None]:
     """Lock a folder (created if necessary) against other voxlate processes, and remove files of killed processes.
 
-    A folder that was created here and is still empty at the end is removed. Raises BadInput if another process still holds the lock after the wait. The lock ends with the process in any case.
+    A folder that was created here and is still empty at the end is removed. Raises BadInput if another process still holds
+    the lock after the wait. The lock ends with the process in any case.
     """
     # The import is here, because commands that write nothing do not need it.
     from filelock import FileLock, Timeout

@@ -34,7 +34,7 @@ from voxlate.scans.images.statistics import Distribution
 
 COARSE_MM = 2.0
 LEAST_HEIGHT_MM = 40.0  # of bodies whose ends are compared
-LEAST_SLAB_MM = 30.0  # of slices whose front and back are compared
+LEAST_SLAB_MM = 30.0  # of slices whose sides and pose are compared
 END_MM = 10.0  # from the ends of the body, where its slices are compared
 CLOSED = 0.45  # area at an end of a dome, as a share of the largest
 # Times the median of the body: fat, vessels and fluid of one side outweigh nothing else.

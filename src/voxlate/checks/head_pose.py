@@ -78,7 +78,7 @@ def cells_of(tissue: Float32, body: Bool, spacing_mm: Float64) -> Float32:
 
 def _likeness(kind: Kind, cells: Float32) -> float:
     """The correlation of cells with the mean at the place where it is largest, over the cells that both have."""
-    heads, there = _means(kind)
+    heads, squared, there = _means(kind)
     seen = np.isfinite(cells).ravel()
     values = np.where(seen, cells.ravel(), 0)
     seen = seen.astype(np.float32)
@@ -86,7 +86,7 @@ def _likeness(kind: Kind, cells: Float32) -> float:
     means = (there @ values) / count, (heads @ seen) / count
     squares = [
         product - count * mean**2
-        for product, mean in zip((there @ values**2, heads**2 @ seen), means)
+        for product, mean in zip((there @ values**2, squared @ seen), means)
     ]
     shared = heads @ values - count * means[0] * means[1]
     alike = shared / np.sqrt(np.maximum(squares[0] * squares[1], TINY))
@@ -94,13 +94,14 @@ def _likeness(kind: Kind, cells: Float32) -> float:
 
 
 @functools.cache
-def _means(kind: Kind) -> tuple[Float32, Float32]:
-    """The mean head or brain [places, cells] at each place that a scan may have, and where it is known (0 or 1)."""
+def _means(kind: Kind) -> tuple[Float32, Float32, Float32]:
+    """The mean head or brain [places, cells] at each place that a scan may have, its square, and where it is known (0 or 1)."""
     stored = np.load(Path(__file__).with_name(f"mean_{kind}.npy"), allow_pickle=False)
-    head = stored.reshape(SHAPE).astype(np.float32) / 255
+    head = stored.astype(np.float32) / 255
     ways = [*product(range(LOWER), range(-ASIDE, ASIDE + 1))]
     heads, there = np.zeros((2, len(ways), *SHAPE), np.float32)
     for moved, known, (lower, aside) in zip(heads, there, ways):
         moved[lower:] = np.roll(head, aside, 1)[: SHAPE[0] - lower]
         known[lower:] = 1
-    return heads.reshape(len(ways), -1), there.reshape(len(ways), -1)
+    heads, there = heads.reshape(len(ways), -1), there.reshape(len(ways), -1)
+    return heads, heads**2, there

@@ -5,7 +5,7 @@ The first three are measured on some slices. Limits are in limits.toml; a traini
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -153,8 +153,8 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
     numbers |= _points(image[:: max(1, len(image) // MOST_ASKED)])
     if len(empty):
         numbers |= {"before": empty[0] - 1, "behind": empty[-1] + 1}
-    numbers |= _continuity(slices, deviations)
-    return {name: float(number) for name, number in numbers.items()} | _steps(scan)
+    numbers |= _continuity(slices, deviations) | _steps(scan)
+    return {name: float(number) for name, number in numbers.items()}
 
 
 def _continuity(slices: Float32, deviations: Float32) -> dict[str, float]:
@@ -189,13 +189,14 @@ def _continuity(slices: Float32, deviations: Float32) -> dict[str, float]:
     }
 
 
-def _steps(scan: Volume) -> dict[str, float]:
+def _steps(scan: Volume) -> dict[str, Any]:
     """How the brightness of planes changes along the axes of a scan.
 
     step: the largest lasting change between two planes, as a ratio, with its axis and the plane before it; darker: by how
     much every second plane is darker; level: the largest ratio of a slice to both of its neighbours, in z alone.
     """
-    numbers, background = {"step": 1.0, "darker": 0.0}, background_value(scan)
+    numbers: dict[str, Any] = {"step": 1.0, "darker": 0.0}
+    background = background_value(scan)
     for axis in range(3):
         first, levels = _levels(np.moveaxis(scan.data[0], axis, 0), background)
         mm = scan.grid.spacing_mm[axis]
@@ -206,19 +207,16 @@ def _steps(scan: Volume) -> dict[str, float]:
         lasting = np.abs(sides[beside:] - sides[:-beside])
         sudden = np.abs(levels[within:] - levels[:-within])[beside - 1 - (within - 1) // 2 :]
         changes = np.minimum(lasting, sudden[: len(lasting)])
-        step = float(np.exp(changes.max()))
+        step = np.exp(changes.max())
         if step > numbers["step"]:
             at = first + changes.argmax() + beside - 1
-            numbers |= {"step": step, "step_axis": axis, "step_at": float(at)}
+            numbers |= {"step": step, "step_axis": axis, "step_at": at}
         bends = levels[1:-1] - (levels[:-2] + levels[2:]) / 2
         if axis == 0:
             most = np.abs(bends).argmax()
-            numbers |= {
-                "level": float(np.exp(abs(bends[most]))),
-                "level_at": float(first + 1 + most),
-            }
+            numbers |= {"level": np.exp(abs(bends[most])), "level_at": first + 1 + most}
         bends[1::2] *= -1
-        numbers["darker"] = max(numbers["darker"], float(1 - np.exp(-abs(np.median(bends)))))
+        numbers["darker"] = max(numbers["darker"], 1 - np.exp(-abs(np.median(bends))))
     return numbers
 
 
@@ -259,8 +257,9 @@ def _points(image: Float32) -> dict[str, float]:
     steps = np.abs(image[..., 1:] - image[..., :-1])
     flat = (steps == 0)[bright[..., 1:]].mean()
     inside = _enclosed(bright, 2)
-    far = (steps > WHOLE * np.ptp(image)) & inside[..., :-1] & inside[..., 1:]
-    clipped = 2 * (image == image.max()).sum() > (image - image.min() > WHOLE * np.ptp(image)).sum()
+    least_far = WHOLE * np.ptp(image)
+    far = (steps > least_far) & inside[..., :-1] & inside[..., 1:]
+    clipped = 2 * (image == image.max()).sum() > (image - image.min() > least_far).sum()
     wrapped = 0.0 if clipped else far.sum() / bright.sum()
     shares = {"salt": salt, "flat": flat, "wrapped": wrapped}
     return shares if most > least else {}
