@@ -23,7 +23,7 @@ from voxlate.training.recipe import Recipe, from_dict
 from voxlate.training.recipe.checks import HOW_TO_SAMPLE
 from voxlate.training.recipe.provenance import is_fold, splits_of_training
 from voxlate.training.run import Run, weights_of
-from voxlate.training.starter import run_folder
+from voxlate.training.starter import load_starter, run_folder
 from voxlate.training.starters.names import is_starter
 from voxlate.training.weights import file_hash, load_method, read_header
 
@@ -41,7 +41,8 @@ def load(
     the run has no such answer.
     """
     path = _stage_path(run_folder(run), answer, allow_code)
-    method, recipe, header = load_method(path, allow_code)
+    loaded = load_starter(path) if is_starter(run) else load_method(path, allow_code)
+    method, recipe, header = loaded
     if (
         not recipe.method.makes_targets
     ):  # an autoencoder alone, whose inputs are the images that it reconstructs

@@ -1,9 +1,11 @@
 """Starters as runs: their weights are checked before they are used, and some of their modalities can be taken."""
 
+import copy
 import shutil
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +34,7 @@ SEED = 4021  # of the noise in the self-test of a method that samples
 # Float32 on other processors differs by 1e-5; other weights differ by more than a hundredth.
 TOLERANCE = 2e-3
 AGAIN = "Install voxlate again."
+Loaded = tuple[Method, Recipe, dict[str, Any]]
 
 
 def run_folder(run: Path | str) -> Path:
@@ -52,38 +55,46 @@ def starter_hash(run: Path | str) -> str:
 
 def check_starter(folder: Path) -> Card:
     """Raise BadInput unless weights and calibration are those of a starter's card, and its self-test gives its output."""
+    return _checked(folder)[0]
+
+
+def load_starter(folder: Path) -> Loaded:
+    """The method of a starter, its recipe and its header, after its check; what the caller changes is its own."""
+    return copy.deepcopy(_checked(folder)[1])
+
+
+def _checked(folder: Path) -> tuple[Card, Loaded]:
     files = sorted(folder.glob("*.*"))
     return _check(folder, tuple((file.name, file.stat().st_mtime_ns) for file in files))
 
 
 @lru_cache(maxsize=8)
-def _check(folder: Path, mtimes_ns: tuple[tuple[str, int], ...]) -> Card:
-    """Check a starter once in each process."""
+def _check(folder: Path, mtimes_ns: tuple[tuple[str, int], ...]) -> tuple[Card, Loaded]:
+    """Load and check a starter once in each process."""
     name = f"{PREFIX}{folder.name}"
     card = read_card(folder)
     try:
-        weights_hash = read_header(Run(folder).weights())["sha256"]
+        method, recipe, header = load_method(folder)
     except BadInput as error:
         raise BadInput(
             f"{name}: expected the weights of its card, found others ({error}) {AGAIN}"
         ) from error
-    if weights_hash != card.sha256:
+    if header["sha256"] != card.sha256:
         raise BadInput(
-            f"{name}: expected weights with the checksum of its card ({card.sha256[:16]}…), found another ({weights_hash[:16]}…). {AGAIN}"
+            f"{name}: expected weights with the checksum of its card ({card.sha256[:16]}…), found another ({header['sha256'][:16]}…). {AGAIN}"
         )
     calibrations = {file.name: file_hash(file) for file in Run(folder).calibrations}
     if calibrations != card.calibrations:
         raise BadInput(
             f"{name}: expected {_list(card.calibrations)} as its card states, found {_list(calibrations)}. {AGAIN}"
         )
-    method, recipe, _ = load_method(folder)
     batch, wanted = _read_self_test(folder, recipe)
     difference = float((self_test_output(method, recipe, batch) - wanted).abs().max())
     if not difference <= TOLERANCE:
         raise BadInput(
             f"{name}: expected the output of its self-test within {TOLERANCE:g}, found a difference of {difference:.2g}: this installation computes other images. {AGAIN}"
         )
-    return card
+    return card, (method, recipe, header)
 
 
 def _list(calibrations: Mapping[str, str]) -> str:
@@ -142,7 +153,7 @@ def starter_for(source: Path | str, stage: FullStage) -> tuple[Method, Mapping[s
     Where its card matches no names, the order of the modalities decides.
     """
     folder = run_folder(source)
-    method, recipe, _ = load_method(folder)
+    method, recipe, _ = load_starter(folder)
     own, data = recipe.data, stage.data
     names = read_card(folder).match(data.source, data.target)
     if names is None:

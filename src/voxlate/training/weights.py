@@ -118,7 +118,12 @@ def _check_once(path: Path, mtime_ns: int) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weights file; raises BadInput where they, or its header, are not as they were saved.
+    """The tensors of a weights file (see `_read`)."""
+    return _read(path)[1]
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The header and the tensors of a weights file; raises BadInput where one of them is not as it was saved.
 
     Tensors that were packed in half precision are returned in float32, which holds their values exactly.
     """
@@ -126,7 +131,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         header = header_of(file)
         tensors = {name: file.file.get_tensor(name) for name in file.shapes}
     file.record.check_checksum(header["sha256"], weights_checksum(header, tensors))
-    return {
+    return header, {
         name: tensor.float() if tensor.dtype in HALF else tensor for name, tensor in tensors.items()
     }
 
@@ -137,7 +142,11 @@ def _record(path: Path) -> Record:
 
 def load_weights(method: nn.Module, path: Path) -> None:
     """Load weights into a method; raises BadInput with the first tensor that is missing, unknown or of another shape."""
-    tensors = read_weights(path)
+    _fill(method, read_weights(path), path)
+
+
+def _fill(method: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Load the tensors of a file into a method (see `load_weights`)."""
     _check_finite(tensors, path)
     tensors = _with_all_names(method, tensors)
     _check_shapes(method, tensors, path)
@@ -196,7 +205,7 @@ def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, d
         raise BadInput(
             f"{path}: expected a run with weights.safetensors, found {state}. Train it to its end, or choose another."
         )
-    header = read_header(weights)
+    header, tensors = _read(weights)
     recipe = from_dict(header["recipe"], f"{weights} (header)", allow_code)
     if path.is_dir() and Run(path).provenance.exists():
         _check_provenance(Run(path), header["recipe"])
@@ -206,9 +215,9 @@ def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, d
     # A network of another size may be too large to build. External code may compute while it builds.
     with suppress(NotImplementedError, RuntimeError), torch.device("meta"):
         built = recipe.build()
-        _check_shapes(built, _with_all_names(built, read_weights(weights)), weights)
+        _check_shapes(built, _with_all_names(built, tensors), weights)
     method = recipe.build()
-    load_weights(method, weights)
+    _fill(method, tensors, weights)
     return method.eval().requires_grad_(False), recipe, header
 
 
