@@ -145,10 +145,13 @@ def tissue_of(head: _Head) -> Float32:
 
 
 def coarse_head(scan: Volume) -> _Head:
-    """A canonical scan in voxels of about COARSE_MM."""
-    steps = [max(1, round(COARSE_MM / side)) for side in scan.grid.spacing_mm]
-    values = scan.data[0][:: steps[0], :: steps[1], :: steps[2]].copy()
-    z, y, x = (side * step for side, step in zip(scan.grid.spacing_mm, steps))
+    """A canonical scan in voxels of about COARSE_MM, with its first and its last planes."""
+    spacing_mm = np.array(scan.grid.spacing_mm)
+    last = np.array(scan.grid.shape) - 1
+    steps = -(-last // np.rint(COARSE_MM / spacing_mm).clip(1)).astype(int)
+    planes = [np.linspace(0, end, count + 1).round().astype(int) for end, count in zip(last, steps)]
+    values = scan.data[0][np.ix_(*planes)]
+    z, y, x = (spacing_mm * last.clip(1) / steps.clip(1)).tolist()
     small = Volume(values[None], np.diag([x, y, z, 1.0]), scan.unit, scan.modality)
     _, clean = find_tissue(small)
     body = foreground(small)
