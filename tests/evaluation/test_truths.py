@@ -83,7 +83,7 @@ def padded(ct):
 
 WRONG = {
     "1024 too high": (lambda ct: ct + 1024, "offset"),
-    "1000 too high": (lambda ct: ct + 1000, "offset"),
+    "100 too high": (lambda ct: ct + 100, "offset"),
     "1024 too low": (lambda ct: ct - 1024, "offset"),
     "inverted": (lambda ct: -ct, "offset"),
     "0 to 255 by a wide window": (windowed(-160, 240), "window"),

@@ -38,6 +38,7 @@ KINDS: Mapping[str, Kind] = {
     "grey-ct": "window",
     "cut-window": "window",
     "shifted-hu": "offset",
+    "raised-hu": "offset",
     "other-background": "offset",
     "padding": "padding",
     "turned-scan": "mirrored",
