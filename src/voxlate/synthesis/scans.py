@@ -10,7 +10,7 @@ from typing import Any
 from voxlate.base.errors import BadInput, did_you_mean, plural
 from voxlate.base.messages import Message, message
 from voxlate.scans.cases.case import MASK
-from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
+from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, plain_name
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.manifest import TABLES
 from voxlate.scans.cohorts.presets import load_preset
@@ -136,7 +136,7 @@ def _name_scans(
     if isinstance(place, list):
         wanted = {name: model.facts.accepts.get(name, ()) for name in sources}
         picked = pick_series(path, place, wanted, series)
-        yield Scans(_name_of(path.resolve().name), picked.files, notes=picked.notes)
+        yield Scans(plain_name(path.resolve().name), picked.files, notes=picked.notes)
         return
     if series:
         raise BadInput(
@@ -215,12 +215,7 @@ def _case_of(files: Mapping[str, Path]) -> str:
     stem = path.name.split(".")[0]
     generic = stem.lower() in {name.lower() for name in files} or stem.lower() in UNITS
     name = path.absolute().parent.name if generic else stem
-    return _name_of(name)
-
-
-def _name_of(text: str) -> str:
-    """A text as the name of a case, which is also that of its folder."""
-    return re.sub(r"[^\w.-]+", "_", text).lstrip(".") or "case"
+    return plain_name(name)
 
 
 def _cohort_or_study(

@@ -71,7 +71,10 @@ def cases_of(
     patient: a regular expression whose first group, in the name of a case, is the patient; unclear: the error for
     several files of a modality of which none is chosen.
     """
-    by_case = grouped(((row.split, row.patient, row.case), row) for row in rows)
+    by_case = grouped(
+        ((row.split, row.patient and plain_name(row.patient), plain_name(row.case)), row)
+        for row in rows
+    )
     plain_names = _merge_runs(by_case.values(), choice)
     # Studies often have one name in every patient ('baseline'): then only patient and study together name a case.
     studies = Counter(study for _, study in {(owner, study) for _, owner, study in by_case})
@@ -101,6 +104,11 @@ def cases_of(
             files[name] = chosen.path
         cases.append(_case(case, owner, split, files))
     return cases
+
+
+def plain_name(text: str) -> str:
+    """A text as the name of a case, with '_' for what not every system allows in a file's name."""
+    return re.sub(r"[^\w.-]+", "_", text).strip(".") or "case"
 
 
 def _merge_runs(cases: Collection[Sequence[Row]], choice: Choice) -> dict[str, str]:

@@ -20,6 +20,7 @@ from voxlate.scans.cohorts.case_files import (
     cases_of,
     is_known,
     modality_name,
+    plain_name,
 )
 from voxlate.scans.cohorts.choice import Choice, Row, as_names, quote_some
 from voxlate.scans.cohorts.dicom_identity import join_by_person
@@ -348,6 +349,8 @@ def _cases_by_path(
         raise BadInput(
             f"{root}: expected paths like '{expected}', found {len(paths)} of another form ({quote_some(paths)}). Pass --pattern with {{patient}}, {{case}} and {{modality}} where they stand in the path."
         )
+    odd = sorted({row.case for row in rows if plain_name(row.case) != row.case})
+    _note(found.guessed, odd, "names of cases have '_' for what not every system allows")
     found.without_scan += [case.case for case in cases if not case.files]
     skipped = {*every} - {*images}
     _note(found.unclaimed, sorted(skipped), "images of names or folders that the layout skips")
