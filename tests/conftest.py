@@ -85,19 +85,13 @@ def _precision(tmp_path_factory):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_worker():
-    """prepare works in this process where a test asks for no workers: tests run side by side already."""
-    from voxlate.checks import prepare
+def _shortened():
+    """Tests run side by side: prepare works in its own process. Pictures of validations are not compressed.
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prepare, "MOST_WORKERS", 1)
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_audit():
-    """The misalignment of the same two scans, which most tests of prepare have, is estimated once in a process."""
-    from voxlate.checks import audit
+    The misalignment of the same two scans, which most tests of prepare have, is estimated once in a process.
+    """
+    from voxlate.checks import audit, prepare
+    from voxlate.scans.images import pictures
 
     known = dict[bytes, Any]()
     estimate = audit.misalignment
@@ -109,17 +103,9 @@ def _one_audit():
         return known[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(audit, "misalignment", remember)
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _uncompressed_pictures():
-    """Pictures of validations are written without compression, which takes a tenth of a tiny training."""
-    from voxlate.scans.images import pictures
-
-    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare, "MOST_WORKERS", 1)
         patch.setattr(pictures, "PNG_LEVEL", 0)
+        patch.setattr(audit, "misalignment", remember)
         yield
 
 

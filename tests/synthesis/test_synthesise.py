@@ -228,6 +228,9 @@ def test_samples_that_cannot_differ_are_refused(voxlate, run, cohort, out):
     assert not out.exists()
     with pytest.raises(BadInput, match="found 3"):
         load(run).synthesise(t1_of(cohort), samples=3)
+    for name in ("samples", "seed", "anyway"):
+        with pytest.raises(BadInput, match=f"{name}: expected"):
+            load(run).synthesise(t1_of(cohort), **{name: "1"})
     assert not load(run).synthesise(t1_of(cohort), samples=1).std
 
 

@@ -297,7 +297,7 @@ def _proton(case: _Case, options: ConsumerOptions) -> None:
         low, high = (100 * (mean[end] / mean[""] - 1) for end in ("low", "high"))
         case.facts["wepl_percent"] = {"low": float(low), "high": float(high)}
         case.say(
-            f"the interval of a path reaches from {low:+.1f} to {high:+.1f} % of it on average, because all voxels of a ray are at the same end of theirs at once; plans usually allow 3.5 % for a measured CT."
+            f"the interval of a path reaches from {low:+.1f} to {high:+.1f} % of it on average, as if all voxels of a ray were wrong in the same direction; plans usually allow 3.5 % for a measured CT."
         )
 
 

@@ -38,5 +38,5 @@ class Checked:
                 say(said)
             codes = dict.fromkeys(said.code for said in self.messages if said.grade == self.grade)
             raise DoNotTrust(
-                f"{self.inputs.prepared.header.case}: expected scans like those of the training, found others ({', '.join(codes)}). To synthesise an image all the same, choose --anyway."
+                f"{self.inputs.prepared.header.case}: expected scans like those of the training, found others ({', '.join(codes)}). To synthesise an image all the same, choose --anyway (in Python: anyway=True)."
             )

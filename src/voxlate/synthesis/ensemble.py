@@ -11,6 +11,7 @@ from typing import Any
 
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, Say, message
+from voxlate.base.options.check import check_value
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.check import Checked
 from voxlate.synthesis.inputs import Scan, was_in_training
@@ -118,7 +119,7 @@ class Ensemble(Model):
 
         Members that trained on the case are left out, unless all of them did (cross-validation).
         """
-        ensemble = self.with_options(**options)
+        ensemble, anyway = self.with_options(**options), check_value("anyway", anyway, bool)
         checks = [member.check(scans, case) for member in ensemble.members]
         if not anyway:
             _joined(checks).refuse(warn)

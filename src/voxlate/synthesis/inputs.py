@@ -243,8 +243,10 @@ def check_names(facts: Facts, scans: Collection[str], case: str) -> None:
     may_lack = facts.completes or data.allow_missing
     if len(missing) == len(sources) or (missing and not may_lack):
         found = ", ".join(sorted(scans)) or "none of them"
-        either = " or ".join(data.any_source)
-        expected, lacking = (either or " and ".join(names) for names in (sources, missing))
+        one = data.any_source or (sources if may_lack else ())  # of which one is enough
+        expected, lacking = (
+            " or ".join(one) or " and ".join(names) for names in (sources, missing)
+        )
         raise BadInput(
             f"{case}: expected {expected}, found {found}. Add {lacking}, or use a model for other modalities."
         )

@@ -134,9 +134,12 @@ class Synthesised:
 
     @property
     def volume(self) -> Volume:
-        """The image of a model with one target modality."""
-        (volume,) = self.volumes.values()
-        return volume
+        """The image of a model with one target modality; raises BadInput where there are several."""
+        if len(self.volumes) > 1:
+            raise BadInput(
+                f"volume: expected a result with one image, found {', '.join(self.volumes)}. Take volumes[NAME]."
+            )
+        return next(iter(self.volumes.values()))
 
     def to_nifti(self, modality: str | None = None) -> nib.nifti1.Nifti1Image:
         """An image of nibabel, indexed [x, y, z]; modality: may be left out where there is only one."""
