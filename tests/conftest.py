@@ -74,24 +74,15 @@ def shipped_starters(tmp_path_factory):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _precision(tmp_path_factory):
-    """Every "auto" is float32 in tests and in the commands that they start: no clock decides what they compute."""
-    from voxlate.training.precision import keep_ratio, this_machine
+def _shortened(tmp_path_factory):
+    """Every "auto" is float32 in tests and in the commands that they start: no clock decides what they compute.
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VOXLATE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        keep_ratio(this_machine(), 2.0)
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _shortened():
-    """Tests run side by side: prepare works in its own process. Pictures of validations are not compressed.
-
-    The misalignment of the same two scans, which most tests of prepare have, is estimated once in a process.
+    Tests run side by side: prepare works in its own process. Pictures of validations are not compressed, and the
+    misalignment of the same two scans, which most tests of prepare have, is estimated once in a process.
     """
     from voxlate.checks import audit, prepare
     from voxlate.scans.images import pictures
+    from voxlate.training.precision import keep_ratio, this_machine
 
     known = dict[bytes, Any]()
     estimate = audit.misalignment
@@ -103,6 +94,8 @@ def _shortened():
         return known[key]
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VOXLATE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        keep_ratio(this_machine(), 2.0)
         patch.setattr(prepare, "MOST_WORKERS", 1)
         patch.setattr(pictures, "PNG_LEVEL", 0)
         patch.setattr(audit, "misalignment", remember)
