@@ -4,6 +4,7 @@ import math
 import re
 import traceback
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, is_dataclass, replace
 from itertools import chain
@@ -41,6 +42,7 @@ from voxlate.training.model import load, network_of
 from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import name_of
 
+AT_ONCE = 2  # models that are compared with the scans: most of the work is NumPy's, which threads share
 MOST_ENTRIES = 200  # files and series that are listed
 MOST_CHOICES = 6  # scans that are compared with one model, the best first
 ORDER = (None, "note", "caution", "do not trust")  # of the worst warning
@@ -64,9 +66,11 @@ def _check(folder: Path, request: Mapping[str, Any], reporter: Reporter) -> dict
     entries = list_entries(scans)
     _check_patients(scans, entries)
     fits = list[Fit]()
-    for number, (label, run) in enumerate(runs.items()):
-        reporter.step("models", number, len(runs))
-        fits += _fits(label, run, scans, entries, request)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        of_runs = pool.map(lambda run: [*_fits(*run, scans, entries, request)], runs.items())
+        for number, of_run in enumerate(of_runs):
+            reporter.step("models", number, len(runs))
+            fits += of_run
     fits.sort(key=lambda fit: (bool(fit.why_not), ORDER.index(fit.worst)))
     taken = {contrast_of(name) for fit in fits for name in fit.names}
     known = [name for name in (*CONTRASTS, *sorted(taken)) if name in {*taken, MASK}]

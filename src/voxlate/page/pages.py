@@ -19,7 +19,7 @@ from fastapi.responses import (
 from starlette.datastructures import FormData
 
 from voxlate.base.errors import BadInput
-from voxlate.page.access import BROWSER, WRONG_TOKEN
+from voxlate.page.access import WRONG_TOKEN
 from voxlate.page.api import (
     UPLOAD,
     Entered,
@@ -136,8 +136,8 @@ class Site:
             is_even = progress.stage == "slices" or job.kind == "train"
             left = progress.seconds_left(time.time()) if is_even else None
             # all but one step may be short: before the first and after the last, the rest is unknown
-            is_known = 0 < progress.done < progress.total
-            percent = round(100 * progress.done / progress.total) if is_known else None
+            done, total = progress.done, progress.total
+            percent = round(100 * done / total) if 0 < done < total else None
             stage = STAGES.get(progress.stage, progress.stage)
             now = {"stage": stage, "percent": percent, "left": duration(left)}
         images = [view for view in made.get("views", ()) if view["role"] == "synthesis"]
@@ -257,9 +257,7 @@ def index(request: Request, site: OfSite) -> Response:
         "index.html",
         runs=list(site.runs),
         rows=site.rows(),
-        limits=site.settings.limits,
-        has_root=site.settings.root is not None,
-        in_browser=BROWSER if site.settings.browser is not None else "",
+        settings=site.settings,
     )
 
 
