@@ -56,16 +56,11 @@ class SynthesisedImage:
     move: Move | None = None
 
     @property
-    def half(self) -> float:
-        """The size of one network unit in physical units."""
-        return (self.scale.high - self.scale.low) / 2
-
-    @property
     def physical_sd(self) -> np.ndarray | None:
         """The standard deviation over samples and planes in physical units; None for a single image or plane."""
         if self.prediction.sd is None:
             return None
-        half = np.float32(self.half)
+        half = np.float32(self.scale.half)
         return in_slabs(lambda slab: slab * half, self.prediction.sd)
 
     def moved(self, move: Move) -> "SynthesisedImage":
@@ -74,15 +69,11 @@ class SynthesisedImage:
         values = move.curve.map(self.values)
         sd = self.physical_sd
         if sd is not None:
-            half = np.float32((scale.high - scale.low) / 2)
+            half = np.float32(scale.half)
             stretched = move.curve.map_sd(sd, self.values)
             sd = in_slabs(lambda slab: np.asarray(slab / half, np.float32), stretched)
         prediction = replace(self.prediction, values=in_slabs(scale.of, values), sd=sd)
         return SynthesisedImage(values, prediction, scale, move)
-
-    def in_its_unit(self, value: float) -> float:
-        """A value of the training's images as this image has it."""
-        return value if self.move is None else float(self.move.curve.map(np.array([value]))[0])
 
 
 @dataclass(frozen=True)

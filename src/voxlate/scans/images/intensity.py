@@ -24,6 +24,11 @@ class Scale:
     low: float
     high: float
 
+    @property
+    def half(self) -> float:
+        """The size of one network unit in physical units."""
+        return (self.high - self.low) / 2
+
     def forward(self, x: Array) -> Array:
         """Network units of physical values; values beyond low and high are clipped, a constant (low = high) is -1."""
         y = self.of(x)
@@ -39,7 +44,7 @@ class Scale:
     def inverse(self, y: Array) -> Array:
         """Physical values of network units; not clipped, so that a prediction beyond the range stays visible."""
         x = _as_floats(y) + 1
-        x *= (self.high - self.low) / 2
+        x *= self.half
         x += self.low
         return x
 
