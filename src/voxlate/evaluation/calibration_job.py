@@ -204,7 +204,7 @@ class CalibrationJob:
             registration = prepared.header.registered.get(name)
             moved = registration is not None and registration.kept != "none"
             from_file = orient(scan, data.axes[::-1])
-            from_prepared = output_grid.reorient(output_grid.write(values, name, scan.unit, order))
+            from_prepared = output_grid.reorient(output_grid.write(values, name, order))
             same = not moved and same_grid(from_file.grid, from_prepared.grid)
             return from_file if same else from_prepared
 

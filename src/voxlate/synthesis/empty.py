@@ -28,7 +28,6 @@ from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Scale
 from voxlate.scans.images.mask import dilate, fill_holes, find_tissue
 from voxlate.synthesis.brightness import SynthesisedImage
-from voxlate.synthesis.calibration import Calibration
 from voxlate.synthesis.facts import Facts
 from voxlate.synthesis.intervals import CaseIntervals, OutputGrid
 
@@ -84,7 +83,7 @@ class Empty:
         ends = [dict[str, Volume](), dict[str, Volume]()]
         limits = (intervals.low, np.minimum), (intervals.high, np.maximum)
         for name in intervals.low:
-            share = output_grid.write(self.voxels[name].astype(np.float32), "", "").data
+            share = output_grid.write(self.voxels[name].astype(np.float32), "").data
             image = volumes[name].data
             partly = (share > 0) & (share <= WHOLE)
             for closed, (end, limit) in zip(ends, limits):
@@ -168,8 +167,9 @@ def empty_slices(
     values = dict[str, float]()
     for name, scale in scales.items():
         voxels[name] = slices if beyond.get(name, 0) > MOST_BEYOND else air
-        usual = trained.get(name)
-        usual = None if usual is None else images[name].in_its_unit(usual)
+        move, usual = images[name].move, trained.get(name)
+        if move is not None and usual is not None:  # trained in the unit before the move
+            usual = float(move.curve.map(np.array([usual]))[0])
         values[name] = background_of(scale, facts.units[name], usual)
         if name in above and _is_darkest(images[name], surroundings):
             voxels[name] = in_slabs(np.logical_or, voxels[name], surroundings)
@@ -209,13 +209,6 @@ def _describe(
         )
     text = f"{'; '.join(parts)}."
     return [message("empty-slices", text, slices=count, little=few)] if parts else []
-
-
-def measures_all_slices(facts: Facts, calibration: Calibration | None) -> bool:
-    """Whether bright ends, bounds of errors or surroundings of brains are measured, for which no slice may be left out."""
-    targets = {} if calibration is None else calibration.header.targets
-    bounded = any(target.bounds for target in targets.values())
-    return bool(facts.synth.peaks or bounded or begins_above(facts, facts.scales))
 
 
 def begins_above(facts: Facts, scales: Mapping[str, Scale]) -> dict[str, float]:

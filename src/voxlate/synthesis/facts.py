@@ -140,8 +140,3 @@ class Facts:
     def visible_sources(self, prepared: PreparedCase) -> list[str]:
         """The sources that a case has, and that show something."""
         return [name for name in self.data.source if name in prepared.header.visible]
-
-    def may_have_intervals(self, scans: Collection[str]) -> bool:
-        """Whether a calibration holds for a case of these scans: that of a completion holds for one missing modality."""
-        missing = set(self.data.source) - set(scans)
-        return not self.completes or len(missing) < 2

@@ -36,15 +36,9 @@ class OutputGrid:
     axes: str
     units: Mapping[str, str]
 
-    def write(
-        self,
-        values: np.ndarray,
-        modality: str,
-        unit: str,
-        order: Literal[0, 1] = 1,
-    ) -> Volume:
+    def write(self, values: np.ndarray, modality: str, order: Literal[0, 1] = 1) -> Volume:
         """Values [D, H, W] on the network's grid as a volume on the file's grid."""
-        return return_to(self._own(values, modality, unit), self.file, order)
+        return return_to(self._own(values, modality), self.file, order)
 
     @property
     def slices_per_step(self) -> float:
@@ -59,7 +53,7 @@ class OutputGrid:
         volumes = dict[str, Volume]()
         for name, array in values.items():
             if array is not None:
-                volumes[name] = self.write(array, name, self.units[name])
+                volumes[name] = self.write(array, name)
         return volumes
 
     def reorient(self, volume: Volume) -> Volume:
@@ -68,17 +62,18 @@ class OutputGrid:
 
     def resample(self, values: np.ndarray) -> np.ndarray:
         """Values [D, H, W] on the network's grid, resampled to the file's voxels, in the network's layout."""
-        return self.volume(values, "", "").data[0]
+        return self.volume(values, "").data[0]
 
-    def volume(self, values: np.ndarray, modality: str, unit: str) -> Volume:
+    def volume(self, values: np.ndarray, modality: str) -> Volume:
         """Values [D, H, W] on the network's grid as a volume on the file's voxels, in the network's layout."""
-        same = self._own(values, modality, unit)
+        same = self._own(values, modality)
         if has_voxels_of(same.grid, self.file):
             return same
         return self.reorient(return_to(same, self.file))
 
-    def _own(self, values: np.ndarray, modality: str, unit: str) -> Volume:
-        """Values [D, H, W] on the network's grid as a volume on it."""
+    def _own(self, values: np.ndarray, modality: str) -> Volume:
+        """Values [D, H, W] on the network's grid as a volume on it; "" for values of no modality."""
+        unit = self.units.get(modality, "")
         return Volume(values[None].astype(np.float32, copy=False), self.affine, unit, modality)
 
 
@@ -154,10 +149,6 @@ class CaseIntervals:
     bounds: dict[str, dict[str, float]]
     verdict: Verdict | None = None
 
-    def distance_map(self, shape: tuple[int, ...]) -> np.ndarray | None:
-        """The out-of-distribution map [D, H, W] on the network's grid; None without a verdict."""
-        return None if self.verdict is None else self.verdict.map(shape)
-
     def stated(
         self, warnings: Sequence[Message]
     ) -> tuple[dict[str, dict[str, float]], list[Message]]:
@@ -192,7 +183,7 @@ def case_intervals(
     resampled_sources = [output_grid.resample(source) for source in sources]
     for name, image in images.items():
         prediction = image.prediction.map(output_grid.resample)
-        volume = output_grid.volume(image.values, name, output_grid.units[name])
+        volume = output_grid.volume(image.values, name)
         used, sd = _used_planes(unused, output_grid.affine, volume), prediction.sd
         ends = calibration.interval(
             name,
@@ -213,21 +204,23 @@ def case_intervals(
         parts = region_masks(target.regions, volume) if target.bounds else {}
         in_network_units = calibration.bounds(name, *ends, parts)
         bounds[name] = {
-            key: round(bound * image.half, 4) for key, bound in in_network_units.items()
+            key: round(bound * image.scale.half, 4) for key, bound in in_network_units.items()
         }
     return CaseIntervals(low, high, bounds, verdict)
 
 
 def notes_on_starter(
     starter: Mapping[str, Any], calibration: Calibration | None
-) -> Iterator[tuple[str, str]]:
-    """The code and text of messages on a starter, and on what its intervals rest."""
+) -> Iterator[Message]:
+    """Messages on a starter, and on what its intervals rest."""
     name = f"starter:{starter['name']}"
     trained = f"Synthesised by {name}, which was trained on {starter['trained_on']}."
-    yield "starter", f"{trained} Lesions may be missing from the image, or look healthy."
+    text = f"{trained} Lesions may be missing from the image, or look healthy."
+    yield message("starter", text)
     fit = f"Fit intervals on real cases with all its scans: voxlate calibrate {name} COHORT --out CALIBRATED."
     if calibration is None:
-        yield "no-intervals", f"No intervals: the starter has none for such images. {fit}"
+        text = f"No intervals: the starter has none for such images. {fit}"
+        yield message("no-intervals", text)
     elif widening := describe_widening(calibration.entry):
         text = f"The intervals were {widening}; they are no guarantee for a patient. {fit}"
-        yield "synthetic-intervals", text
+        yield message("synthetic-intervals", text)

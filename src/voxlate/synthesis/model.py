@@ -17,7 +17,7 @@ The path of a scan, in the order in which `synthesise` calls these functions:
 """
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,9 +42,9 @@ from voxlate.synthesis.calibration import Answer, Calibration, Calibrations, Pre
 from voxlate.synthesis.check import Checked
 from voxlate.synthesis.empty import (
     Empty,
+    begins_above,
     empty_slices,
     find_empty_slices,
-    measures_all_slices,
     unused_slices,
 )
 from voxlate.synthesis.facts import Facts
@@ -415,8 +415,14 @@ def _in_physical_units(
 def _unused_slices(
     facts: Facts, empty: Bool, grid: OutputGrid, calibration: Calibration | None
 ) -> Bool:
-    """The slices [D] that the network may leave out, because none of their voxels decides anything."""
-    if facts.synth.contrast or measures_all_slices(facts, calibration):
+    """The slices [D] that the network may leave out, because none of their voxels decides anything.
+
+    None where levels, bright ends, bounds of errors or surroundings of brains are measured.
+    """
+    targets = {} if calibration is None else calibration.header.targets
+    bounded = any(target.bounds for target in targets.values())
+    moved = facts.synth.contrast or facts.synth.peaks
+    if moved or bounded or begins_above(facts, facts.scales):
         return np.zeros_like(empty)
     return unused_slices(empty, grid.slices_per_step)
 
@@ -435,10 +441,10 @@ def _on_file_grid(
     spread = grid.images({name: image.physical_sd for name, image in images.items()})
     ends = empty.close_intervals(ends, volumes, grid)
     shape = next(iter(images.values())).values.shape
-    distance = grid.images(dict.fromkeys(images, ends.distance_map(shape)))
-    maps = (ends.low, ends.high, distance)
+    distance = None if ends.verdict is None else ends.verdict.map(shape)
+    maps = (ends.low, ends.high, grid.images(dict.fromkeys(images, distance)))
     states = {
-        f"{name}_{number}": grid.write(image.scale.inverse(state), name, grid.units[name])
+        f"{name}_{number}": grid.write(image.scale.inverse(state), name)
         for name, image in images.items()
         for number, state in enumerate(image.prediction.states, 1)
     }
@@ -489,8 +495,8 @@ def _why_no_intervals(
     """Why a calibration does not hold for a case; "" where it does, and without a calibration."""
     if calibration is None:
         return ""
-    if not facts.may_have_intervals(files):
-        missing = [name for name in facts.data.source if name not in files]
+    missing = [name for name in facts.data.source if name not in files]
+    if facts.completes and len(missing) > 1:
         return f"the run is calibrated for one missing modality, and this case lacks {' and '.join(missing)}."
     read = len(planes_read(facts, inputs.prepared.header))
     if read not in (calibration.header.planes or (len(facts.data.by_plane),)):
@@ -498,28 +504,27 @@ def _why_no_intervals(
     return ""
 
 
-def _notes(model: Model, inputs: CaseInputs) -> list[Message]:
+def _notes(model: Model, inputs: CaseInputs) -> Iterator[Message]:
     """Messages on why a case has no intervals, on missing modalities that were not named, and on a starter."""
     facts, calibration, files = model.facts, model.calibration(), inputs.files
-    notes = [] if model.calibrations is None else model.calibrations.messages(facts)
-    texts = list[tuple[str, str]]()
+    if model.calibrations is not None:
+        yield from model.calibrations.messages(facts)
     if why := _why_no_intervals(facts, calibration, files, inputs):
-        texts.append(("no-intervals", f"No intervals: {why}"))
+        yield message("no-intervals", f"No intervals: {why}")
     wanted = model.targets_of(files)
     if left := [name for name in facts.targets_for(files) if name not in wanted]:
         why = f"Asked for {' and '.join(model.only)} only: {', '.join(left)} could be synthesised as well."
-        texts.append(("not-asked-for", why))
+        yield message("not-asked-for", why)
     if facts.synth.samples > 1 and not facts.shows_doubt:
         why = "The samples of a flow differ in grain alone: their standard deviation does not show what may be wrong."
-        texts.append(("grain", why))
+        yield message("grain", why)
     steps, trained = facts.options["steps"], facts.trained_steps
     if trained and steps not in trained:
         sizes = ", ".join(map(str, trained))
         why = f"The flow takes {plural(steps, 'step')}, of a size for which it was not trained: {sizes} steps are."
-        texts.append(("flow-steps", why))
-    of_starter = notes_on_starter(facts.starter, calibration) if facts.starter else ()
-    texts += of_starter
+        yield message("flow-steps", why)
+    if facts.starter:
+        yield from notes_on_starter(facts.starter, calibration)
     if facts.was_calibrated and calibration is None:
         why = "No intervals: the run was adapted to other scans, and the calibration from before does not hold any more. Run voxlate calibrate again."
-        texts.append(("no-intervals", why))
-    return [*notes, *(message(code, why) for code, why in texts)]
+        yield message("no-intervals", why)
