@@ -58,13 +58,10 @@ def sample_planes(
 def planes_read(facts: Facts, header: CaseHeader) -> tuple[DataFacts, ...]:
     """The data of each plane in which a case is read: a starter reads thick slices, and few, in their own plane alone."""
     planes = facts.data.by_plane
-    return planes if facts.starter is None or _is_fine(header) else planes[:1]
-
-
-def _is_fine(header: CaseHeader) -> bool:
-    """Whether slices of a case are thin and many enough to be cut across."""
     slice_mm, *pixel_mm = header.spacing_mm
-    return slice_mm <= CUBIC * max(pixel_mm) and slice_mm * header.shape[0] >= LEAST_HEIGHT_MM
+    # slices are thin and many enough to be cut across
+    is_fine = slice_mm <= CUBIC * max(pixel_mm) and slice_mm * header.shape[0] >= LEAST_HEIGHT_MM
+    return planes if facts.starter is None or is_fine else planes[:1]
 
 
 class Moments:

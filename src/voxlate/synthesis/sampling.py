@@ -78,7 +78,13 @@ def _predictions(case: str, blended: np.ndarray, facts: Facts) -> list[Predictio
     """The predictions of all targets, [k T, D, H, W] as _moments gives; raises BadInput for values that are not finite."""
     parts = blended.reshape(-1, len(facts.data.target), *blended.shape[1:])
     for part in parts:
-        _check_finite(case, part)
+        wrong = 0
+        for channel in part:
+            wrong += sum(map_slabs(lambda slab: np.count_nonzero(~np.isfinite(slab)), channel))
+        if wrong:
+            raise BadInput(
+                f"{case}: expected an image of finite values, found {wrong} of {part.size} that are not: nothing is written. Choose another sampler or more steps, or train again."
+            )
     mean, sd = 0, min(facts.synth.samples, 2) - 1
     return [
         Prediction(of[mean], of[sd] if sd else None, tuple(of[sd + 1 :]))
@@ -190,14 +196,3 @@ def _in_place(image: Float32, plan: SlicePlan) -> Float32:
     if plan.resized:
         image = zoom(image, plan.output_tiling.patch[1:])
     return np.clip(image, -1, 1)
-
-
-def _check_finite(case: str, image: np.ndarray) -> None:
-    """Raise BadInput unless the channels of an image [T, D, H, W] are finite."""
-    wrong = 0
-    for channel in image:
-        wrong += sum(map_slabs(lambda slab: np.count_nonzero(~np.isfinite(slab)), channel))
-    if wrong:
-        raise BadInput(
-            f"{case}: expected an image of finite values, found {wrong} of {image.size} that are not: nothing is written. Choose another sampler or more steps, or train again."
-        )

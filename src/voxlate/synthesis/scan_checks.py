@@ -38,18 +38,19 @@ def check_scans(
     scans: of the prepared case, before resampling, which hides noise; anatomy: of the training patients; targets: the
     modalities that are synthesised.
     """
-    case = prepared.header.case
-    for name, statistics in prepared.header.statistics.items():
+    header = prepared.header
+    case = header.case
+    for name, statistics in header.statistics.items():
         if statistics.blank:
             raise BadInput(
                 f"{case}: expected {name} to show something, found every voxel {statistics.all.at(0):g}. Check the scan."
             )
-        check_floor(name, facts.intensity[name], prepared.header, case)
+        check_floor(name, facts.intensity[name], header, case)
     bodies = dict[str, Body]()
     if anatomy is not None:
-        for name in prepared.header.statistics:
+        for name in header.statistics:
             volume = prepared.volume(name)
-            bodies[name] = body_of(prepared.header, volume, facts.intensity[name])
+            bodies[name] = body_of(header, volume, facts.intensity[name])
     of_kind = _check_synthetic_heads(facts, prepared, targets, anatomy, bodies)
     # A whole head given to a model of stripped brains differs from its training in every orientation, so that comparing
     # the two says nothing about how the head is oriented.
@@ -58,13 +59,13 @@ def check_scans(
     of_slices = facts.starter is not None and facts.data.sees_single_slices
     height: Literal["any", "whole"] = "any" if of_slices else "whole"
     of_scans = list[Message]()
-    for name in prepared.header.statistics:
+    for name in header.statistics:
         of_scans += _check_scan(facts, prepared, name)
         if compared is not None:
             of_scans += check_body(compared, name, bodies[name], height)
     warnings = [*of_scans, *_check_spacing(facts, prepared), *of_kind]
     if any(fills_crown(facts, prepared, name) for name in targets):
-        warnings += ask("crown", {"apart_mm": prepared.header.spacing_mm[0]})
+        warnings += ask("crown", {"apart_mm": header.spacing_mm[0]})
     if anatomy is not None and worst_grade(warnings) != "do not trust":
         for name, volume in scans.items():
             warnings += _check_quality(canonical_view(volume), name, anatomy)
@@ -112,7 +113,9 @@ def _check_synthetic_heads(
     stripped = heads.stripped == 1
     name = sources[0]
     volume = prepared.volume(name)
-    if not stripped and facts.starter is None and not _shows_heads(anatomy, name):
+    usual = None if anatomy is None else anatomy.usual.get(name)
+    may_be_heads = usual is not None and usual.size[2] < usual.size[1]  # a trunk is wider than deep
+    if not stripped and facts.starter is None and not may_be_heads:
         return []
     # the ends of other content are not those of a head
     if anatomy is not None and not stripped and check_content(anatomy, name, bodies[name]):
@@ -130,12 +133,6 @@ def _check_synthetic_heads(
         numbers = sides_of(prepared.volume(LESION))
         warnings += ask("sides", {**numbers, "made": " and ".join(targets)}, LESION)
     return warnings
-
-
-def _shows_heads(anatomy: Anatomy | None, name: str) -> bool:
-    """Whether the bodies of a training may be heads: a trunk is wider than deep."""
-    usual = None if anatomy is None else anatomy.usual.get(name)
-    return usual is not None and usual.size[2] < usual.size[1]
 
 
 def _check_spacing(facts: Facts, prepared: PreparedCase) -> list[Message]:
