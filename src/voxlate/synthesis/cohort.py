@@ -86,7 +86,8 @@ def synthesise_cases(
                 raise error
             else:
                 failed[case] = output.clean(case_sentence(case, error))
-                refused |= {case} if isinstance(error, DoNotTrust) else set()
+                if isinstance(error, DoNotTrust):
+                    refused.add(case)
         folders = [done.folder for done in finished.values()]
         if folders:
             with output.lock(out, SHARED_SECONDS):

@@ -1,7 +1,7 @@
 """The folder of a synthesis: which of its images are kept, which belong to other options, and its provenance."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -66,14 +66,9 @@ class OutputFolder:
         places = [place_from(origin, folder) for origin in used]
         return {"run": places[0], **({"runs": places} if len(places) > 1 else {})}
 
-    @contextmanager
-    def lock(self, path: Path, wait_seconds: float = 0) -> Iterator[None]:
+    def lock(self, path: Path, wait_seconds: float = 0) -> AbstractContextManager[None]:
         """Hold a folder against the other processes, where there are any."""
-        if self.others is None:
-            yield
-            return
-        with lock(path, wait_seconds):
-            yield
+        return nullcontext() if self.others is None else lock(path, wait_seconds)
 
     def differences(self, cases: Collection[str]) -> list[str]:
         """For each image of these cases that belongs to another plan: in what it differs.
