@@ -60,7 +60,7 @@ def _moments_folder(job: Job, autoencoder: AutoencoderNet) -> Path:
     data = job.stage.data
     read = {
         "version": VERSION,
-        "names": sorted({*data.source, *data.target}),
+        "names": sorted(data.modalities),
         "patch": data.patch[1:],
         "axes": data.axes,
         "centred": data.centred,

@@ -41,8 +41,9 @@ def fold_note(cohort: Cohort, fold: int) -> Message:
 
 
 def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[Message]:
-    lacking = missing_modalities(cohort, stage.data, "train")
-    if stage.data.apart:
+    data = stage.data
+    lacking = missing_modalities(cohort, data, "train")
+    if data.apart:
         yield message("without-pairs", _sides(stage, cohort))
     elif lacking:
         cases = ", ".join(f"{case} (no {', no '.join(names)})" for case, names in lacking.items())
@@ -50,17 +51,17 @@ def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[Mess
     if validation_split(cohort) == "train":
         text = "no validation cases: training items are used instead, and named so in the log."
         yield message("no-validation", text)
-    teaching = training_cases(cohort, stage.data)
-    for name in stage.data.target:
+    teaching = training_cases(cohort, data)
+    for name in data.target:
         yield from check_scales(name, cohort.target_widths(recipe.intensity[name], name, teaching))
-    if text := check_windows(cohort, stage.data, recipe.intensity, not recipe.ignores_outside):
+    if text := check_windows(cohort, data, recipe):
         yield message("window-clips", text)
     reason = why_not_kept(stage, cohort) if stage.task.encodes else ""
     if reason:
         text = f"latents of stage '{stage.name}' are encoded again at every step, because there is {reason}."
         yield message("latents", text)
     of_stage = f"stage '{stage.name}': " if recipe.stages else ""
-    for text in _notes_on_patches(stage.data, cohort):
+    for text in _notes_on_patches(data, cohort):
         yield message("patch-size", f"{of_stage}{text}")
     if text := _start_note(stage, recipe):
         yield message("other-patch", text)

@@ -331,7 +331,7 @@ def _check_stages(jobs: Sequence[Job], starts: Mapping[str, Path]) -> None:
     earlier: dict[str, Method] = {}
     for job in jobs:
         stage = job.stage
-        check_windows(cohort, stage.data, recipe.intensity, not recipe.ignores_outside)
+        check_windows(cohort, stage.data, recipe)
         job.batches()
         validation_items(recipe, stage, cohort)
         earlier[stage.name], _ = initial_method(stage, earlier)

@@ -44,7 +44,7 @@ def make_header(
     maps = {name: recipe.intensity[name] for name in data.target}
     scales = {name: cohort.target_scale(intensity, name, cases) for name, intensity in maps.items()}
     plain = to_dict(recipe)
-    names = list(dict.fromkeys([*data.source, *data.target]))
+    names = data.modalities
     draws = max(1, DRAWS // len(cases))
     drawn = list(chain.from_iterable(cohort.headers_of_draws(case, draws) for case in cases))
     signatures = chain.from_iterable(header.signatures.items() for header in headers)

@@ -53,7 +53,7 @@ def cache_moments(
     with the cases done and all cases.
     """
     known = usable_cases(cohort, data, "train")
-    names = list(dict.fromkeys([*data.source, *data.target]))
+    names = data.modalities
     with torch.no_grad():
         _, channels, _, *size = encode(torch.zeros(1, 1, *data.patch)).shape
     for number, name in enumerate(known):

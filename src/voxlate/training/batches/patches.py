@@ -127,11 +127,13 @@ class DataSettings:
 
     @property
     def steps(self) -> list[int]:
-        """The slice offsets of the source channels."""
-        steps = [0]
-        for k in range(1, self.stack + 1):
-            steps += [-k, k]
-        return steps
+        """The slice offsets of the source channels, the nearest first."""
+        return sorted(range(-self.stack, self.stack + 1), key=abs)
+
+    @property
+    def modalities(self) -> list[str]:
+        """The sources and targets, each once."""
+        return list(dict.fromkeys([*self.source, *self.target]))
 
     @property
     def source_names(self) -> tuple[str, ...]:
@@ -258,7 +260,7 @@ def usable_cases(cohort: Cohort, data: DataSettings, split: str) -> list[str]:
             f" ({case} has no {', no '.join(names)})" for case, names in list(lacking.items())[:1]
         )
         gaps = "" if data.allow_missing or data.source != data.target else COMPLETE_GAPS
-        wanted = ", ".join(dict.fromkeys([*data.source, *data.target]))
+        wanted = ", ".join(data.modalities)
         raise BadInput(
             f"{cohort.folder}: expected a case with {wanted} in the split {split}, found none among its {len(lacking)} cases{first}. Prepare the cohort with other shares, or choose other modalities{gaps}."
         )
@@ -273,7 +275,7 @@ def _check_names(cohort: Cohort, data: DataSettings) -> None:
             raise BadInput(
                 f"{cohort.folder}: expected the label map {name}, found {', '.join(sorted(labels)) or 'none'} in the cohort. Change data.labels."
             )
-    wanted = list(dict.fromkeys([*data.source, *data.target]))
+    wanted = data.modalities
     unknown = ", ".join(name for name in wanted if name not in cohort.modalities)
     if not unknown:
         return

@@ -1,14 +1,12 @@
 """Whether the windows of a recipe hold the intensities of a cohort's training cases."""
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from voxlate.base.errors import BadInput
 from voxlate.checks.intensity_checks import check_floor, check_one_scale, share_outside
 from voxlate.scans.cases.prepared import Cohort
-from voxlate.scans.images.intensity import IntensityMap
 from voxlate.training.batches.patches import DataSettings, training_cases
+from voxlate.training.recipe import Recipe
 
 NARROWEST = 0.02  # share of a window that the middle 98 % of a body must fill: in other units it is a flat grey
 LEAST_STATED = 0.05  # share of a body clipped by a window, from which a message states it
@@ -17,21 +15,21 @@ LEAST_STATED = 0.05  # share of a body clipped by a window, from which a message
 def check_windows(
     cohort: Cohort,
     data: DataSettings,
-    intensity: Mapping[str, IntensityMap],
-    bodies: bool = True,
+    recipe: Recipe,
 ) -> str:
     """A sentence on what a recipe's windows clip of bodies, '' where that is little; medians over training cases.
 
     Raises BadInput as check_one_scale, and where a window clips more than `clips` allows or leaves a flat grey. Where a map has a floor, each
-    volume is checked by itself: it would lose all voxels below the floor (if it is z-scored, say). bodies: False where
-    only voxels inside a mask count, whose statistics the headers do not hold.
+    volume is checked by itself: it would lose all voxels below the floor (if it is z-scored, say). Where only voxels
+    inside a mask count, whose statistics the headers do not hold, nothing is said of bodies.
     """
     where = cohort.folder
     headers = [cohort.header(case) for case in training_cases(cohort, data)]
     check_one_scale(headers, data.target, where)
+    bodies = not recipe.ignores_outside
     cut = []
-    for name in sorted({*data.source, *data.target}):
-        spec = intensity[name]
+    for name in sorted(data.modalities):
+        spec = recipe.intensity[name]
         bodies_of = [
             header.statistics[name].foreground for header in headers if name in header.statistics
         ]

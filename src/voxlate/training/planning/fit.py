@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,7 +102,7 @@ def _fit(name: str, cohort: Cohort) -> Fit:
             return Fit(name, recipe.title, reason)
         for stage in recipe.all_stages:
             usable_cases(cohort, stage.data, "train")
-        notes = tuple(dict.fromkeys(_notes(recipe, cohort)))
+        notes = tuple(dict.fromkeys(filter(None, _notes(recipe, cohort))))
     except BadInput as error:
         return Fit(name, recipe.title, _reason(str(error)))
     stages = recipe.all_stages
@@ -109,6 +110,9 @@ def _fit(name: str, cohort: Cohort) -> Fit:
     empty = max(1 - share_of_patch(cohort, stage.data) for stage in stages)
     unused = tuple(sorted(set(cohort.modalities) - recipe.modalities))
     steps = sum(stage.train.steps for stage in stages)
+    has_pairs = any(
+        case.split == "train" and recipe.modalities <= set(case.present) for case in cohort.cases
+    )
     facts = (
         f"patches filled to {1 - empty:.0%}",
         f"{len(in_training)} of {len(cohort.splits['train'])} training cases",
@@ -120,7 +124,7 @@ def _fit(name: str, cohort: Cohort) -> Fit:
         recipe.title,
         notes=notes,
         why="; ".join(facts),
-        unpaired=_wastes_pairs(recipe, cohort),
+        unpaired=has_pairs and not recipe.method.needs_pairs,
         filled=empty,
         unused=unused,
         cases=len(in_training),
@@ -138,13 +142,6 @@ def _lacks(recipe: Recipe, cohort: Cohort) -> str:
     if not recipe.finds_mask_of(brain_of):
         return f"needs a mask that is computed from its sources; the cohort's mask is of {brain_of}"
     return ""
-
-
-def _wastes_pairs(recipe: Recipe, cohort: Cohort) -> bool:
-    """Whether a recipe learns without pairs although a training case has all of its modalities."""
-    return not recipe.method.needs_pairs and any(
-        case.split == "train" and recipe.modalities <= set(case.present) for case in cohort.cases
-    )
 
 
 def _starters(cohort: Cohort) -> list[Fit]:
@@ -182,17 +179,12 @@ def _reason(sentence: str) -> str:
     return sentence[max(at, 0) :].split(". ")[0].removesuffix(".")
 
 
-def _notes(recipe: Recipe, cohort: Cohort) -> list[str]:
+def _notes(recipe: Recipe, cohort: Cohort) -> Iterator[str]:
     depth = max(stage.data.patch[0] for stage in recipe.all_stages)
     deepest = max(entry.shape[0] for entry in cohort.cases)
-    notes = [note_on_padding(cohort, stage.data) for stage in recipe.all_stages]
-    notes += [
-        check_windows(cohort, stage.data, recipe.intensity, not recipe.ignores_outside)
-        for stage in recipe.all_stages
-    ]
     if depth > deepest:
-        notes.insert(
-            0,
-            f"needs {depth} slices at once, and the cohort's deepest scan has {deepest}",
-        )
-    return [note for note in notes if note]
+        yield f"needs {depth} slices at once, and the cohort's deepest scan has {deepest}"
+    for stage in recipe.all_stages:
+        yield note_on_padding(cohort, stage.data)
+    for stage in recipe.all_stages:
+        yield check_windows(cohort, stage.data, recipe)
