@@ -313,29 +313,23 @@ def random_curve(x: Tensor, generators: Sequence[Generator]) -> Tensor:
 def blur(x: Tensor, sigma_mm: Tensor, spacing_mm: Tensor, most_mm: float) -> Tensor:
     """Gaussian smoothing of [B, C, D, H, W] along every axis longer than 1, sigma_mm [B]; edges continue."""
     for axis in range(3):
-        if x.shape[2 + axis] == 1:
+        length = x.shape[2 + axis]
+        if length == 1:
             continue
         sigma = (sigma_mm / spacing_mm[:, axis]).clamp(min=1e-3)
         finest_mm = float(spacing_mm[:, axis].min())
         radius = max(1, math.ceil(3 * most_mm / finest_mm))
-        radius = min(radius, x.shape[2 + axis] - 1)
+        radius = min(radius, length - 1)
         places = torch.arange(-radius, radius + 1, dtype=x.dtype)
         kernel = torch.exp(-0.5 * (places / sigma.view(-1, 1)) ** 2)
         kernel = kernel / kernel.sum(dim=1, keepdim=True)
-        x = _convolve(x, kernel, axis)
+        lines = x.movedim(2 + axis, -1)
+        flat = F.pad(lines.reshape(len(x), -1, length), (radius, radius), mode="replicate")
+        weights = kernel.T.unsqueeze(-1).unsqueeze(-1)
+        windows = sum(weight * flat[..., k : k + length] for k, weight in enumerate(weights))
+        assert isinstance(windows, Tensor)
+        x = windows.view(lines.shape).movedim(-1, 2 + axis)
     return x
-
-
-def _convolve(x: Tensor, kernel: Tensor, axis: int) -> Tensor:
-    """Convolve each item with its own kernel [B, K] along one of D, H, W."""
-    radius = kernel.shape[1] // 2
-    lines = x.movedim(2 + axis, -1)
-    flat = F.pad(lines.reshape(len(x), -1, lines.shape[-1]), (radius, radius), mode="replicate")
-    length = lines.shape[-1]
-    weights = kernel.T.unsqueeze(-1).unsqueeze(-1)
-    windows = sum(weight * flat[..., k : k + length] for k, weight in enumerate(weights))
-    assert isinstance(windows, Tensor)
-    return windows.view(lines.shape).movedim(-1, 2 + axis)
 
 
 def _per_item(values: Tensor) -> Tensor:

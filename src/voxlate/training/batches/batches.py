@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from itertools import repeat
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +33,6 @@ from voxlate.training.batches.patches import (
 )
 from voxlate.training.batches.slice_filter import select_slices
 
-T = TypeVar("T")
 TRIES = 8  # random places in the plane; where none has enough foreground, the best of them is taken
 
 
@@ -131,23 +130,26 @@ class Batches(Dataset[Batch]):
 
     def _place(self, item: int, generator: Generator) -> tuple[str, Triple]:
         """Draw the first voxel of a patch: along D that of the item, in the plane around the mask."""
-        case, fixed = self.items[item]
-        header = self.cohort.header(case, self.data.axes)
+        data, (case, fixed) = self.data, self.items[item]
+        header = self.cohort.header(case, data.axes)
         starts = self.starts[case]
         z = starts[_below(len(starts), generator)] if fixed is None else fixed
-        axes = _choices(header, self.data)
-        whole = self.data.frame is not None and _holds_body(header, self.data.patch)
-        one = whole or self.data.foreground == 0 or all(len(axis) == 1 for axis in axes)
+        axes = _choices(header, data)
+        sides = zip(header.mask_box[1:], data.patch[1:])
+        holds_body = all(end - first <= length for (first, end), length in sides)
+        whole = data.frame is not None and holds_body
+        one = whole or data.foreground == 0 or all(len(axis) == 1 for axis in axes)
         best = (z, 0, 0)
         best_share = -1.0
         for _ in range(TRIES):
             y, x = (axis[_below(len(axis), generator)] for axis in axes)
+            place = (z, y, x)
             if one:
-                return case, (z, y, x)
-            share = mask_share(self.cohort.case(case), self.data, (z, y, x))
+                return case, place
+            share = mask_share(self.cohort.case(case), data, place)
             if share > best_share:
-                best, best_share = (z, y, x), share
-            if share >= self.data.foreground:
+                best, best_share = place, share
+            if share >= data.foreground:
                 break
         return case, best
 
@@ -219,7 +221,10 @@ def even_places(
     places = list[tuple[str, Triple]]()
     for case, starts in whole_cases(cohort, data, split).items():
         places += [(case, start) for start in starts]
-    return places if limit is None else space_evenly(places, limit)
+    count = len(places)
+    if limit is None or limit >= count:
+        return places
+    return [places[(2 * i + 1) * count // (2 * limit)] for i in range(limit)]
 
 
 def whole_cases(cohort: Cohort, data: DataSettings, split: str) -> dict[str, list[Triple]]:
@@ -237,13 +242,6 @@ def whole_cases(cohort: Cohort, data: DataSettings, split: str) -> dict[str, lis
             y, x = map(centre_on, header.mask_box[1:], data.patch[1:])
         places[case] = [(z, y, x) for z in starts[:: data.patch[0]]]
     return places
-
-
-def space_evenly(items: Sequence[T], limit: int) -> Sequence[T]:
-    """At most `limit` of the items, evenly spaced over all of them."""
-    if limit >= len(items):
-        return items
-    return [items[(2 * i + 1) * len(items) // (2 * limit)] for i in range(limit)]
 
 
 def batches_of(
@@ -286,11 +284,13 @@ def read_batch(
 
 def collate(batches: Sequence[Batch]) -> Batch:
     """Several batches of the same settings as one."""
-    joined = dict[str, Any]()
-    for name, value in vars(batches[0]).items():
-        if isinstance(value, Tensor):
-            joined[name] = torch.cat([getattr(batch, name) for batch in batches])
-    return replace(batches[0], **joined)
+    first = batches[0]
+    joined: dict[str, Any] = {
+        name: torch.cat([getattr(batch, name) for batch in batches])
+        for name, value in vars(first).items()
+        if isinstance(value, Tensor)
+    }
+    return replace(first, **joined)
 
 
 def _starts(cohort: Cohort, data: DataSettings, cases: list[str]) -> dict[str, list[int]]:
@@ -354,12 +354,6 @@ def _choices(header: CaseHeader, data: DataSettings) -> list[range]:
             first = last = even_start(length, patch)
         starts.append(range(first, last + 1))
     return starts
-
-
-def _holds_body(header: CaseHeader, patch: Triple) -> bool:
-    """Whether a patch holds the mask's box in the plane."""
-    sides = zip(header.mask_box[1:], patch[1:])
-    return all(end - first <= length for (first, end), length in sides)
 
 
 def _below(high: int, generator: Generator) -> int:

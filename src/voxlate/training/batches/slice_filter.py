@@ -15,6 +15,8 @@ from voxlate.base.errors import BadInput
 from voxlate.scans.cases.case import open_case
 from voxlate.scans.cases.prepared import Cohort, case_path
 
+IN_PLANE = (1, 2)  # axes of a volume
+
 
 @settings
 class SliceFilter:
@@ -70,13 +72,13 @@ def filter_slices(images: Mapping[str, np.ndarray], chosen: SliceFilter) -> np.n
             continue
         image = images[name]
         if image.dtype == np.bool_:
-            kept &= image.any((1, 2))
+            kept &= image.any(IN_PLANE)
         else:
-            kept &= image.min((1, 2)) != image.max((1, 2))
+            kept &= image.min(IN_PLANE) != image.max(IN_PLANE)
         bright[name] = image > (float(image.mean(dtype=np.float64)) if limit == "mean" else limit)
-        area[name] = bright[name].sum((1, 2))
+        area[name] = bright[name].sum(IN_PLANE)
         kept &= area[name] >= chosen.pixels
     for a, b in combinations(bright, 2):
-        both = (bright[a] & bright[b]).sum((1, 2))
+        both = (bright[a] & bright[b]).sum(IN_PLANE)
         kept &= 2 * both >= chosen.overlap * (area[a] + area[b])
     return kept
