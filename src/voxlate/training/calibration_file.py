@@ -178,14 +178,17 @@ def read_calibration(path: Path) -> Calibration:
         header: Header = record.parse(Header, text)
         _check(record, header)
         owners = _shapes(file, header)
-        wanted = dict[str, Shape]()
-        for owner, shapes in owners.items():
-            wanted |= {f"{owner}.{name}": shape for name, shape in shapes.items()}
+        wanted = {
+            f"{owner}.{name}": shape
+            for owner, shapes in owners.items()
+            for name, shape in shapes.items()
+        }
         tensors = {name: tensor.clone() for name, tensor in file.read(wanted).items()}
     record.check_checksum(stamped["sha256"], checksum(text, tensors))
-    parts = dict[str, dict[str, torch.Tensor]]()
-    for owner, shapes in owners.items():
-        parts[owner] = {name: tensors[f"{owner}.{name}"] for name in shapes}
+    parts = {
+        owner: {name: tensors[f"{owner}.{name}"] for name in shapes}
+        for owner, shapes in owners.items()
+    }
     references = None
     if header.widened is None:
         arrays = {name: tensor.numpy() for name, tensor in parts.pop(MEMORY).items()}
@@ -231,24 +234,25 @@ def _check(record: Record, header: Header) -> None:
 
 def _check_target(record: Record, name: str, target: Target, coverage: float) -> None:
     """Raise BadInput unless the entries of a target agree with each other."""
+    check = record.check
     low, high = target.ends
     scaled = target.scales.get(coverage, 0) > 0
-    record.check(scaled, f"no scale of {name} for the coverage {coverage:g}")
-    record.check(target.method in target.compared, f"a method of {name} that was not compared")
-    record.check(low < high, f"ends of {name} from {low:g} to {high:g}")
+    check(scaled, f"no scale of {name} for the coverage {coverage:g}")
+    check(target.method in target.compared, f"a method of {name} that was not compared")
+    check(low < high, f"ends of {name} from {low:g} to {high:g}")
     ascending = list(target.borders) == sorted(set(target.borders))
     whole = ascending and len(target.factors) == len(target.borders) + 1
-    record.check(whole, f"groups of {name} that do not fit together")
+    check(whole, f"groups of {name} that do not fit together")
     try:
         regions = regions_from(target.regions)
     except BadInput as error:
         raise record.wrong(f"regions of {name} that are none ({error})") from error
     plain = all(region.modality and not region.mirrored for region in regions)
-    record.check(plain, f"regions of {name} that are no thresholds")
+    check(plain, f"regions of {name} that are no thresholds")
     known = {BODY, "mae", *target.regions}
-    record.check(target.bounds.keys() <= known, f"bounds of {name} for other regions")
+    check(target.bounds.keys() <= known, f"bounds of {name} for other regions")
     for comparison in target.compared.values():
-        record.check(comparison.coverage.keys() <= known, f"a coverage of {name} in other regions")
+        check(comparison.coverage.keys() <= known, f"a coverage of {name} in other regions")
         for mean, low, high in comparison.coverage.values():
             sound = low <= mean <= high and not math.isnan(low)
-            record.check(sound, f"a coverage of {name} outside its interval")
+            check(sound, f"a coverage of {name} outside its interval")

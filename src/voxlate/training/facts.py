@@ -17,11 +17,12 @@ def facts_of(
     of_fold: bool = False,
 ) -> Facts:
     """What a synthesis needs to know of a model; splits: by case, of the training, which may be of a fold."""
-    method, starter = recipe.method, header.get("starter")
+    get, method = header.get, recipe.method
+    starter = get("starter")
     accepts = {name: list(names) for name, names in (starter or {}).get("accepts", {}).items()}
     if recipe.data.any_source:
         accepts[recipe.data.source[0]] = list(recipe.data.any_source)
-    spacing = header.get("training_spacing_mm")
+    spacing = get("training_spacing_mm")
     return Facts(
         title=recipe.title,
         weights_hash=header["weights_hash"],
@@ -40,18 +41,18 @@ def facts_of(
         multiple=recipe.multiple,
         units=dict(header["units"]),
         target_scales=_pairs(header["target_scales"]),
-        target_widths=_pairs(header.get("target_widths", {})),
-        preparation=adapter(Preparation).validate_python(header.get("preparation", {})),
-        training_ranges=header.get("training_ranges", {}),
+        target_widths=_pairs(get("target_widths", {})),
+        preparation=adapter(Preparation).validate_python(get("preparation", {})),
+        training_ranges=get("training_ranges", {}),
         training_spacing_mm=None if spacing is None else tuple(spacing),
-        training_ml=float(header.get("training_ml") or 0),
-        bound=header.get("bound", {}),
+        training_ml=float(get("training_ml") or 0),
+        bound=get("bound", {}),
         accepts=accepts,
         starter=starter and {key: starter[key] for key in ("name", "trained_on")},
         imported="imported" in header,
-        was_calibrated=bool(header.get("adapted", {}).get("calibrated")),
-        seen_voxels=header.get("training_voxels", []),
-        seen_signatures=header.get("training_signatures", []),
+        was_calibrated=bool(get("adapted", {}).get("calibrated")),
+        seen_voxels=get("training_voxels", []),
+        seen_signatures=get("training_signatures", []),
         splits=dict(splits or {}),
         of_fold=of_fold,
     )

@@ -85,11 +85,11 @@ def curves_of(log: Path) -> dict[tuple[str, str], list[Curve]]:
                 if math.isfinite(value):
                     # A resumed run writes some steps twice, and the later line counts.
                     named.setdefault(label, {})[line["step"]] = value
-    curves: dict[tuple[str, str], list[Curve]] = {}
-    for key, named in points_of.items():
-        if named:
-            curves[key] = [Curve(name, *zip(*sorted(own.items()))) for name, own in named.items()]
-    return curves
+    return {
+        key: [Curve(name, *zip(*sorted(own.items()))) for name, own in named.items()]
+        for key, named in points_of.items()
+        if named
+    }
 
 
 def seconds_of(log: Path) -> float:

@@ -162,17 +162,18 @@ class Baselines(_Header):
 def _shapes(record: Record, stated: _Header, names: Sequence[str]) -> dict[str, Shape]:
     """The shapes of a file's arrays: means of some modalities, tables between them, mean products of all."""
     targets = [name.partition(":")[2] for name in names if name.startswith("mean:")]
+    ranges = stated.ranges
     record.check(bool(targets), "no mean image")
-    record.check(stated.ranges.keys() >= {*targets}, "a mean image of which it has no range")
-    own = {name for name in targets if stated.ranges[name].own}
+    record.check(ranges.keys() >= {*targets}, "a mean image of which it has no range")
+    own = {name for name in targets if ranges[name].own}
     record.check(stated.typical.keys() == own, "typical values of other targets")
     shapes = {f"mean:{name}": Shape((None, None, None)) for name in targets}
-    for source, target in product(stated.ranges, targets):
+    for source, target in product(ranges, targets):
         name = f"table:{source}:{target}"
         if name in names and source != target:
             shapes[name] = Shape((BINS,))
-    if "products" in names and len(stated.ranges) > 2:
-        shapes["products"] = Shape((len(stated.ranges) + 1,) * 2, ("F64",))
+    if "products" in names and len(ranges) > 2:
+        shapes["products"] = Shape((len(ranges) + 1,) * 2, ("F64",))
     return shapes
 
 
@@ -225,12 +226,13 @@ class Sums:
 
     def add(self, volumes: Mapping[str, Volume], body: Body = None) -> None:
         """Add one case, whose foreground is found where none is given."""
+        ranges = self.ranges
         self.cases += 1
         values = dict[str, Float32]()
-        for name in self.ranges.keys() & volumes.keys():
-            values[name] = _to_range(volumes[name], self.ranges[name], body)
+        for name in ranges.keys() & volumes.keys():
+            values[name] = _to_range(volumes[name], ranges[name], body)
         for name in values.keys() & {*self.targets}:
-            if self.ranges[name].own:
+            if ranges[name].own:
                 inside = foreground(volumes[name]) if body is None else body
                 self.ends[name].append(floor_and_peak(volumes[name].data[0], inside))
             if name not in self.totals:
@@ -239,13 +241,13 @@ class Sums:
                 self.totals[name] = np.zeros([max(1, round(n * shrink)) for n in size])
             self.totals[name] += _stretch(values[name], self.totals[name].shape)
             self.images[name] += 1
-        if len(values) == len(self.ranges) > 2:
-            shares = _shares(values, self.ranges, body)
+        if len(values) == len(ranges) > 2:
+            shares = _shares(values, ranges, body)
             self.products += shares @ shares.T
             self.voxels += shares.shape[1]
         for (source, target), table in self.tables.items():
             if source in values and target in values:
-                bins = _bins(values[source], self.ranges[source]).ravel()
+                bins = _bins(values[source], ranges[source]).ravel()
                 table[0] += np.bincount(bins, values[target].ravel(), BINS)
                 table[1] += np.bincount(bins, minlength=BINS)
 
@@ -335,11 +337,12 @@ def _bins(values: Float32, scale: Range) -> NDArray[np.intp]:
 
 
 def _stretch(image: AnyArray, shape: Sequence[int]) -> Float32:
+    image = image.astype(np.float32)
     if image.shape == tuple(shape):
-        return image.astype(np.float32)
+        return image
     factors = [new / old for new, old in zip(shape, image.shape)]
     return zoom(
-        image.astype(np.float32),
+        image,
         factors,
         order=1,
         mode="nearest",

@@ -120,7 +120,8 @@ class TorchNetwork:
     ) -> "tuple[Facts, TorchNetwork]":
         """The model with other keys of synth (see `Model.with_options`); None keeps the recipe's value."""
         stated = table({name: value for name, value in changes.items() if value is not None})
-        chosen = {name: _as_table(name, value) for name, value in stated.items()}
+        named = (name for name in TABLES if isinstance(stated.get(name), str))
+        chosen = {**stated, **{name: {"kind": stated[name]} for name in named}}
         own = vars(self.recipe.synth)
         if chosen.get("samples", 1) > 1:
             own = {**own, "sharpness": 1.0}  # the mean of several is blurred without it
@@ -175,11 +176,6 @@ def _receive(written: bytes, recipe: Recipe, header: Mapping[str, Any], asked: s
     method.load_state_dict(weights)
     method = method.eval().requires_grad_(False).to(device)
     return TorchNetwork(method, recipe, header, device, asked)
-
-
-def _as_table(name: str, value: Any) -> Any:
-    """The name of a kind, such as "shared", as a table; other values as they are."""
-    return {"kind": value} if name in TABLES and isinstance(value, str) else value
 
 
 def _refuse_noise(chosen: Mapping[str, Any], what: str) -> None:
