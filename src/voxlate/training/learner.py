@@ -1,6 +1,6 @@
 """The state of a training: weights, their running average, optimisers, and losses of epochs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -122,11 +122,6 @@ class Learner:
         self.step = state["step"]
         self.seconds = state["seconds"]
         self.best = BestWeights(**state["best"]) if "best" in state else None
-
-    @torch.no_grad()
-    def keep_share(self, start: Sequence[Tensor], share: float) -> None:
-        """Move the averaged weights towards those of the start by a share (Wortsman et al. 2022, WiSE-FT)."""
-        torch._foreach_lerp_(self.moving[0], list(start), share)
 
     def compare(self, error: float) -> None:
         """Keep the averaged weights if this validation error is the least so far."""

@@ -70,10 +70,6 @@ class Log:
             self.previous = (step, seconds)
         self.on_step(self.stage, step, self.options.length, self.latest)
 
-    def time_anew(self) -> None:
-        """Measure the seconds of a step from this step on."""
-        self.warm = (self.learner.step, self.learner.seconds)
-
     def add_validation(self, scores: Mapping[str, float]) -> None:
         """Log a validation."""
         seconds = self.learner.seconds = self.seconds

@@ -120,6 +120,8 @@ def take_step(
     Returns each turn's last losses, still on the device.
     """
     losses = {}
+    # torch.manual_seed looks for GPUs, which takes 1 ms.
+    seeded = torch.default_generator if device.type == "cpu" else torch
     progress = options.progress(learner.step)
     calls = itertools.count()
     for turn, repeats in learner.method.turns.items():
@@ -137,7 +139,8 @@ def take_step(
             for _ in range(options.accumulate):
                 batch = next(batches)
                 noise = Noise(stable_id(seed, learner.step, next(calls)), batch.item)
-                _seed_dropout(device, stable_id(noise.seed, int(batch.item.flatten()[0])))
+                # Dropout is the same after a restart.
+                seeded.manual_seed(stable_id(noise.seed, int(batch.item.flatten()[0])))
                 # This is around the backward pass, too, which may compute layers again.
                 with volumes_in_float32(device):
                     with autocast(device, options.precision):
@@ -154,13 +157,6 @@ def take_step(
     learner.move_average(options.decay(learner.step), options.part(learner.step)[0])
     learner.step += 1
     return losses
-
-
-def _seed_dropout(device: torch.device, seed: int) -> None:
-    """Seed the random numbers of layers, so that they are the same after a restart."""
-    # torch.manual_seed looks for GPUs, which takes 1 ms.
-    seeded = torch.default_generator if device.type == "cpu" else torch
-    seeded.manual_seed(seed)
 
 
 @dataclass
@@ -182,11 +178,12 @@ class Now:
     waited: float = 0.0  # seconds in which the training waited for data
 
     def __post_init__(self) -> None:
-        self.options = self.job.stage.train
-        self.is_main = self.job.accelerator.is_main_process
-        self.log = Log(self.job, self.session, self.learner)
-        self.items = validation_items(self.job.recipe, self.job.stage, self.job.cohort)
-        self.agreement = Agreement(self.job.accelerator)
+        job = self.job
+        self.options = job.stage.train
+        self.is_main = job.accelerator.is_main_process
+        self.log = Log(job, self.session, self.learner)
+        self.items = validation_items(job.recipe, job.stage, job.cohort)
+        self.agreement = Agreement(job.accelerator)
         self.saved = self.log.seconds
         self.passed = self.shares_passed
 
@@ -268,9 +265,10 @@ def add_losses(now: Now) -> None:
         epochs.losses[-1] = now.job.accelerator.reduce(loss, "mean").item()
 
 
+@torch.no_grad()
 def keep_first(now: Now) -> None:
-    """Move the averaged weights towards those before the first step by train.keep_start."""
-    now.learner.keep_share(now.first, now.options.keep_start)
+    """Move the averaged weights towards those before the first step by train.keep_start (Wortsman et al. 2022, WiSE-FT)."""
+    torch._foreach_lerp_(now.learner.moving[0], now.first, now.options.keep_start)
 
 
 def decide(now: Now) -> None:
@@ -387,7 +385,7 @@ def change_pace(now: Now) -> None:
     """Ask the pace for other lengths, by which the recipe of the run goes on from the saved state."""
     now.passed = now.shares_passed
     now.changed = by_main(now.job.accelerator, lambda: _ask_pace(now))
-    now.log.time_anew()
+    now.log.warm = (now.learner.step, now.learner.seconds)  # later steps are timed from here
 
 
 def _ask_pace(now: Now) -> Recipe | None:
