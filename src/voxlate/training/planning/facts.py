@@ -57,9 +57,10 @@ class Scan:
     @property
     def tail(self) -> float:
         """Distance of the brightest 0.05 % above the 99.5th percentile, relative to the range below it."""
-        low = self.inside.at(0.5)
-        reach = self.inside.at(99.5) - low
-        return (self.inside.at(99.95) - low) / reach if reach > 0 else 1.0
+        at = self.inside.at
+        low = at(0.5)
+        reach = at(99.5) - low
+        return (at(99.95) - low) / reach if reach > 0 else 1.0
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,8 @@ class Paced:
     def __call__(self, recipe: Recipe, stage: str, step: int, seconds: float) -> Recipe | None:
         """The recipe with steps of this and later stages that fit; None if they stay as planned."""
         names = [planned.name for planned in recipe.all_stages]
-        remaining = recipe.all_stages[names.index(stage) :]
+        place = names.index(stage)
+        remaining = recipe.all_stages[place:]
         ahead = {planned.name: planned.train.steps for planned in remaining}
         slower = seconds / self.step_seconds[stage]
         each = {name: slower * self.step_seconds[name] for name in ahead}
@@ -98,9 +99,8 @@ class Paced:
             replace(planned.train, steps=lengths.get(planned.name, planned.train.steps))
             for planned in recipe.all_stages
         ]
-        own = trainings[names.index(stage)]
-        own = replace(own, paced=(*own.paced, (step, ahead[stage])))
-        trainings[names.index(stage)] = own
+        own = trainings[place]
+        trainings[place] = replace(own, paced=(*own.paced, (step, ahead[stage])))
         return with_trainings(recipe, trainings)
 
     def _short(self, lengths: Mapping[str, int]) -> dict[str, int]:

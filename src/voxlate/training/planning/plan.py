@@ -111,7 +111,7 @@ class Plan:
         """Write the recipe."""
         write_text(path, self.text)
 
-    def outcome(self, run: Run, seconds: float, device: str = "auto") -> str:
+    def outcome(self, run: Run, seconds: float, device: str) -> str:
         """A sentence that compares predicted with measured minutes and memory; both are also logged."""
         most = peak_memory(find_device(device))
         planned = {"seconds": self.seconds, "memory_bytes": self.memory}
@@ -185,7 +185,7 @@ def begun_recipe(run: Path, allow_code: bool = False) -> tuple[Recipe, str] | No
 
 
 def plan_once(
-    run: Path, make: Callable[[], Plan], device: str = "auto", allow_code: bool = False
+    run: Path, make: Callable[[], Plan], device: str, allow_code: bool
 ) -> tuple[Recipe, str, Plan | None]:
     """The recipe of a run that has begun, and its head; otherwise those of a new plan, and the plan.
 

@@ -76,9 +76,10 @@ def plan_training(
         refuse_maps(facts, source, target)
         roles = roles_of(facts, source, target)
     _check_variation(facts, roles)
+    names = [*roles.source, *roles.target]
     if roles.pairing == "pairs":  # cases without a pair are not used
-        facts = facts.of_cases_with([*roles.source, *roles.target])
-    check_scales(facts, [*roles.source, *roles.target], roles.target)
+        facts = facts.of_cases_with(names)
+    check_scales(facts, names, roles.target)
     if settings:
         _check_settings(facts, roles, asked.mode, settings, allow_code)
     probe = Probe(cohort, limits, asked.device)
@@ -247,16 +248,15 @@ def _plan_first(
 ) -> tuple[Candidate, Draft]:
     """The network of the first stage, with its draft; mean_alone: whether no second stage follows."""
     facts = search.facts
-    ranked = search.rank(share, most_items)
-    if ranked[0].fitting < _fewest(search, ranked[0]):  # perhaps only while other work ran
-        ranked[0] = search.again(ranked[0], share, most_items, BEFORE_REFUSAL)
-    best = ranked[0]
+    best, *others = search.rank(share, most_items)
+    if best.fitting < _fewest(search, best):  # perhaps only while other work ran
+        best = search.again(best, share, most_items, BEFORE_REFUSAL)
     _check_epoch(search, best, share)
     if starter is not None:
         best, draft = choose_start(search, starter, best, share, most_items, mean_alone)
     else:
         draft = rules.first_stage(facts, search.roles, best.size, best.steps, mean_alone)
-        draft.why["net.width"] = reason(ranked)
+        draft.why["net.width"] = reason(best, others)
         if best.steps < best.fitting:
             draft.why["net.width"] += (
                 f"; {best.fitting:,} would fit, but overfit to {facts.patients} patients"

@@ -95,16 +95,6 @@ class Probe:
         steps: number of timed steps.
         """
         recipe = planned if isinstance(planned, Recipe) else from_dict(dict(planned), "the plan")
-        measured = self._time(recipe, stage, steps)
-        if measured is None or measured.memory > self.limits.memory_bytes:
-            self.most = self.most or (measured.memory if measured else 0.0)
-            return None
-        self.most = max(self.most, measured.memory)
-        self.last = measured
-        return measured
-
-    def _time(self, recipe: Recipe, stage: int, steps: int) -> Measured | None:
-        """A step, measured on this machine; None if memory does not suffice."""
         device = find_device(self.device_name)
         devices.forget_peak_memory(device)
         try:
@@ -113,7 +103,13 @@ class Probe:
             if not devices.is_out_of_memory(error):
                 raise
             return None
-        return Measured(seconds, devices.peak_memory(device))
+        measured = Measured(seconds, devices.peak_memory(device))
+        if measured.memory > self.limits.memory_bytes:
+            self.most = self.most or measured.memory
+            return None
+        self.most = max(self.most, measured.memory)
+        self.last = measured
+        return measured
 
 
 def _seconds(recipe: Recipe, cohort: Cohort, stage: int, device: torch.device, steps: int) -> float:

@@ -94,10 +94,11 @@ class _Runner:
 
     def __post_init__(self) -> None:
         begun = time.perf_counter()
-        torch.manual_seed(self.job.seed)
-        method, _ = initial_method(self.job.stage, {})
-        self.learner = begin_learner(method, self.job.stage.train, self.job.device, 0)
-        self.batches = iter(self.job.batches())
+        job = self.job
+        torch.manual_seed(job.seed)
+        method, _ = initial_method(job.stage, {})
+        self.learner = begin_learner(method, job.stage.train, job.device, 0)
+        self.batches = iter(job.batches())
         self.spent = time.perf_counter() - begun
 
     def step(self) -> None:
@@ -106,7 +107,7 @@ class _Runner:
         job, learner = self.job, self.learner
         options = job.stage.train
         take_step(learner, learner.method, options, job.seed, self.batches, job.device)
-        wait_for(self.job.device)
+        wait_for(job.device)
         self.times.append(time.perf_counter() - begun)
         self.spent += self.times[-1]
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from voxlate.base.errors import BadInput, did_you_mean, first_of
 from voxlate.scans.images.units import HOUNSFIELD, TISSUE_MAPS
-from voxlate.training.planning.facts import SHOW_ANATOMY, Facts, Scan
+from voxlate.training.planning.facts import SHOW_ANATOMY, Facts
 
 # Later modalities take longer to scan, or need contrast agent or radiation, so they are synthesised from earlier ones.
 RISING = (
@@ -149,8 +149,8 @@ def _rest(facts: Facts, source: Sequence[str], target: Sequence[str]) -> Roles:
 
 
 def _guess(facts: Facts) -> Roles:
-    maps = [name for name, scan in facts.scans.items() if _is_map(scan)]
-    tomograms = [name for name in facts.scans if _is_ct(name)]
+    maps = [name for name, scan in facts.scans.items() if scan.unit not in SHOW_ANATOMY]
+    tomograms = [name for name in facts.scans if name.lower().startswith(HOUNSFIELD)]
     rest = [name for name in facts.scans if name not in maps and name not in tomograms]
     others = [*tomograms, *rest]
     if maps and others:
@@ -176,14 +176,6 @@ def _guess(facts: Facts) -> Roles:
     first, second = sorted(names, key=_rank)
     why = f"{second} is synthesised from {first}, a guess (--source {second} --target {first} for the reverse)"
     return Roles((first,), (second,), why)
-
-
-def _is_map(scan: Scan) -> bool:
-    return scan.unit not in SHOW_ANATOMY
-
-
-def _is_ct(name: str) -> bool:
-    return name.lower().startswith(HOUNSFIELD)
 
 
 def _rank(name: str) -> int:

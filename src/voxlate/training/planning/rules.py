@@ -150,11 +150,6 @@ class Size:
         return f"width {self.width}, {stem}batch {self.batch}"
 
 
-def empty_recipe() -> Tables:
-    """The tables of a recipe without keys, in the order in which plans state them."""
-    return {name: {} for name in ("title", "task", "method", "net", "train", "data", "intensity")}
-
-
 @dataclass
 class Draft:
     """A recipe while rules fill its tables, with the reason for each key.
@@ -169,7 +164,7 @@ class Draft:
     size: Size
     steps: int
     mean_alone: bool = False
-    tables: Tables = field(default_factory=empty_recipe)
+    tables: Tables = field(init=False)
     why: dict[str, str] = field(default_factory=dict)
     step_seconds: dict[str, float] = field(default_factory=dict)
     most_steps: dict[str, float] = field(default_factory=dict)
@@ -177,7 +172,9 @@ class Draft:
     state: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        self.tables["synth"] = {"batch": BATCH}
+        # in the order in which plans state them
+        names = ("title", "task", "method", "net", "train", "data", "intensity")
+        self.tables = {**{name: {} for name in names}, "synth": {"batch": BATCH}}
         self.tables["task"] = {"kind": "complete" if self.completes else "translate"}
 
     @property
@@ -248,19 +245,15 @@ def choose_data(draft: Draft) -> None:
     if roles.pairing == "pairs":
         data["stack"] = 1
         why["data.stack"] = f"{away}: slice-wise, with 1 neighbour on each side"
-        choose_planes(draft)
+        # the mean of samples would be blurred
+        if draft.mean_alone and takes_planes(facts):
+            data["planes"] = "all"
+            why["data.planes"] = (
+                f"sides of voxels differ by a factor of {_side_ratio(facts):.2g}, at most {CUBIC:g}: the mean of three planes has 5 to 8 % less error than a mirrored average and fewer stripes between slices, at 3 times the synthesis cost of one plane"
+            )
     else:
         method = "a completion" if draft.completes else "CycleGAN"
         why["data.stack"] = f"{away}; {method} takes single slices"
-
-
-def choose_planes(draft: Draft) -> None:
-    """Slices of all three planes for the mean prediction of nearly cubic voxels; the mean of samples would be blurred."""
-    if draft.mean_alone and takes_planes(draft.facts):
-        draft.data["planes"] = "all"
-        draft.why["data.planes"] = (
-            f"sides of voxels differ by a factor of {_side_ratio(draft.facts):.2g}, at most {CUBIC:g}: the mean of three planes has 5 to 8 % less error than a mirrored average and fewer stripes between slices, at 3 times the synthesis cost of one plane"
-        )
 
 
 def takes_planes(facts: Facts) -> bool:
@@ -370,23 +363,25 @@ def choose_intensities(draft: Draft) -> None:
 
 def intensity(scan: Scan, side: Literal["source", "target"]) -> Setting:
     """The intensity map of a modality, and its reason."""
-    if scan.unit == "grey" or (scan.pictures and scan.unit == "HU"):
-        named = f", not the {scan.unit} that its name suggests" if scan.unit == "HU" else ""
+    unit = scan.unit
+    if unit == "grey" or (scan.pictures and unit == "HU"):
+        named = f", not the {unit} that its name suggests" if unit == "HU" else ""
         why = f"values are in {scan.least:g} to {scan.most:g}: grey values of pictures{named}"
         return _window(scan.least, scan.most, GREY_LEVELS), why
-    if scan.unit == "HU":
+    if unit == "HU":
         table, why = _whole_body(scan) if side == "target" else _soft_tissue(scan)
         if scan.least >= AIR_HU[1]:
             why += f"; NO VOXEL IS BELOW {scan.least:g}: air is -1000, was an offset forgotten?"
         return table, why
-    return _percentiles(scan) if scan.unit == "a.u." else _map_window(scan)
+    return _percentiles(scan) if unit == "a.u." else _map_window(scan)
 
 
 def _soft_tissue(scan: Scan) -> Setting:
     """The window of a source in HU, which need not contain bone."""
-    third = scan.inside.at(75)
-    fence = third + REACH * (third - scan.inside.at(25))
-    table = _window(scan.inside.at(5), min(fence, scan.inside.at(99.9)), 10)
+    at = scan.inside.at
+    third = at(75)
+    fence = third + REACH * (third - at(25))
+    table = _window(at(5), min(fence, at(99.9)), 10)
     why = f"HU of a source: soft tissue and vessels, from the 5th percentile to {REACH:g} quartile ranges over the 75th, {table['low']:g} to {table['high']:g}; bone beyond is clipped"
     return {**table, "clips": 1.0}, why
 

@@ -55,13 +55,11 @@ class Search:
         most_items: largest useful number of training slices. Raises BadInput if nothing fits in memory.
         """
         seconds = self.seconds(share)
-        candidates = self._candidates(seconds, most_items)
-        while candidates:
+        while candidates := self._candidates(seconds, most_items):
             untried = self._to_try(candidates)
             if untried is None or not (self.probe.has_time or not self._times):
                 break
             self._try(untried)
-            candidates = self._candidates(seconds, most_items)
         best = next((found for found in candidates if found.size in self._times), None)
         if best is None:
             raise BadInput(
@@ -177,9 +175,8 @@ def _distance(size: Size, other: Size) -> tuple[float, ...]:
     return tuple(abs(math.log(a / b)) for a, b in pairs)
 
 
-def reason(ranked: list[Candidate]) -> str:
-    """The reason for the first candidate, with the predicted loss of the next ones."""
-    best, *others = ranked
+def reason(best: Candidate, others: list[Candidate]) -> str:
+    """The reason for the best candidate, with the predicted loss of the next ones."""
     text = (
         f"{best.size} gets {best.steps:,} steps of {best.seconds:.3f} s: the least predicted error"
     )
