@@ -88,11 +88,6 @@ class Sketch:
         return _is_other(float(self.times[0]))
 
     @property
-    def shows_nothing(self) -> bool:
-        """Whether nothing of the truth can be scored: it has another size, or the same value everywhere."""
-        return self.has_other_size or bool(self.ends[0] == self.ends[1])
-
-    @property
     def statistics(self) -> Statistics:
         """The statistics of the truth, with its own ends."""
         everything = distribution(self.truth)

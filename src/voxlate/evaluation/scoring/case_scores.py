@@ -291,8 +291,9 @@ def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> 
     image = units.synthesis(stored)
     truth = Truth(item, rules, scale, units, image.grid)
     sketch = _sketch(truth, stored)
-    if not asked.any_truth and sketch.sketch.shows_nothing:
-        return ScoredItem([], "", "", sketch)
+    ends = sketch.sketch.ends
+    if not asked.any_truth and (sketch.sketch.has_other_size or ends[0] == ends[1]):
+        return ScoredItem([], "", "", sketch)  # nothing of the truth can be scored
     if network and shows_a_window(item.provenance, item.modality, truth.scan.unit):
         raise BadInput(
             f"--units network: expected a truth in HU, as the image is, found the picture {truth.scan.origin}. Drop --units, and pass --window."
