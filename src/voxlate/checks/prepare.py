@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -121,8 +121,11 @@ def prepare(
         for done, (case, was_there) in enumerate(run(work, cases), start=1):
             again += [case] if was_there else []
             progress(done, len(cases))
-        if asked.audit:
-            _refine_worst(work, cases, run)
+        # until the worst pairs of all are estimated at the finest voxels
+        while asked.audit and (worst := to_refine(_headers(out, cases))):
+            chosen = [case for case in cases if case.case in worst]
+            for _ in run(replace(work, resolution="fine"), chosen):
+                pass
     if again:
         text = f"{len(again)} cases were prepared again, because their files or the options have changed: {first_of(sorted(again))}."
         say(message("prepared-again", text, cases=len(again)))
@@ -130,15 +133,6 @@ def prepare(
     write_cohort(_cohort(out, inputs, headers, made))
     _remove_unused_transforms(out, headers)
     return open_cohort(out)
-
-
-def _refine_worst(work: "_Work", cases: list[CaseFiles], run: Callable[..., Any]) -> None:
-    """Estimate the misalignment of the worst pairs at the finest voxels, until the worst of all are estimated so."""
-    while worst := to_refine(_headers(work.out, cases)):
-        for _ in run(
-            replace(work, resolution="fine"), [case for case in cases if case.case in worst]
-        ):
-            pass
 
 
 def _headers(out: Path, cases: list[CaseFiles]) -> list[CaseHeader]:
