@@ -52,15 +52,15 @@ def misalignments(
 
     fixed: by default, or where it shows nothing, the first scan that shows anatomy.
     """
-    header = case.header
-    if len(header.visible) < 2:
+    header, shown = case.header, case.header.visible
+    if len(shown) < 2:
         return {}
-    anatomy = [name for name in header.visible if header.units[name] in SHOW_ANATOMY]
-    to = fixed if fixed in header.visible else [*anatomy, header.visible[0]][0]
+    anatomy = [name for name in shown if header.units[name] in SHOW_ANATOMY]
+    to = fixed if fixed in shown else [*anatomy, shown[0]][0]
     mask = case.mask([to])
     reference = case.volume(to).data[0]
     by_name = {}
-    for name in header.visible:
+    for name in shown:
         if name == to:
             continue
         if {to, name} <= {*anatomy}:

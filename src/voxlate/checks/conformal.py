@@ -51,7 +51,7 @@ def conformal_quantile(scores: Collection[Sequence[float] | Array], level: float
 def upper_bound(
     shares: Sequence[float] | Array,
     confidence: float,
-    bound: Bound = "normal",
+    bound: Bound,
 ) -> float:
     """A bound that the expected share of a new patient exceeds with probability 1 - confidence at most.
 
@@ -61,12 +61,11 @@ def upper_bound(
     """
     shares = np.asarray(shares, float)
     mean = float(shares.mean())
-    count = len(shares)
     if bound == "none":
         return mean
     if bound == "any":
         return _bound_by_betting(shares, 1 - confidence)
-    if count < 2:
+    if len(shares) < 2:
         return 1.0
     return min(1.0, mean + _half_interval(shares, confidence))
 
@@ -92,7 +91,7 @@ def least_scale(
     scores: Sequence[Array],
     alpha: float,
     confidence: float,
-    bound: Bound = "normal",
+    bound: Bound,
 ) -> float:
     """The least factor for the intervals at which the bound (see upper_bound) of the share outside is at most alpha.
 
@@ -116,8 +115,7 @@ def shares_outside(scores: Sequence[Array], scale: float) -> Array:
 def mean_interval(values: Sequence[float] | Array) -> tuple[float, float]:
     """Student's 95 % interval for the mean over patients; (-inf, inf) for a single patient."""
     values = np.asarray(values, float)
-    count = len(values)
-    if count < 2:
+    if len(values) < 2:
         return -math.inf, math.inf
     mean = float(values.mean())
     half = _half_interval(values, 0.975)

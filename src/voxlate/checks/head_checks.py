@@ -224,8 +224,8 @@ def _waist(head: _Head) -> float:
 
 def _upper(head: _Head) -> slice:
     """The slices of the upper part of a body."""
-    top = head.box[0][1]
-    return slice(max(head.box[0][0], top - max(1, int(UPPER_MM / head.spacing_mm[0]))), top)
+    bottom, top = head.box[0]
+    return slice(max(bottom, top - max(1, int(UPPER_MM / head.spacing_mm[0]))), top)
 
 
 def _bone(head: _Head) -> dict[str, float]:
@@ -273,14 +273,15 @@ def _turned(image: Float32, angle: float) -> Float32:
 
 def _even(head: _Head) -> Float32:
     """The values in a body without what changes slowly, as coils do, and without their mean; 0 outside."""
-    inside = head.values[head.body]
+    body = head.body
+    inside = head.values[body]
     most = head.background + BRIGHTEST * (np.median(inside) - head.background)
-    values = np.where(head.body, head.values.clip(head.background, most) - head.background, 0)
+    values = np.where(body, head.values.clip(head.background, most) - head.background, 0)
     sigma = [SLOW_MM / mm for mm in head.spacing_mm]
     slow = ndimage.gaussian_filter(values.astype(np.float32), sigma, mode="nearest")
-    share = ndimage.gaussian_filter(head.body.astype(np.float32), sigma, mode="nearest")
-    even = np.where(head.body, values * share / np.maximum(slow, TINY), 0)
-    away = np.where(head.body, even - even[head.body].mean(), 0).astype(np.float32)
+    share = ndimage.gaussian_filter(body.astype(np.float32), sigma, mode="nearest")
+    even = np.where(body, values * share / np.maximum(slow, TINY), 0)
+    away = np.where(body, even - even[body].mean(), 0).astype(np.float32)
     fine = [FINE_MM / mm for mm in head.spacing_mm]
     return ndimage.gaussian_filter(away, fine, mode="nearest")
 
@@ -295,11 +296,11 @@ def _symmetry(away: Float32) -> float:
 
 def _touched_mm(head: _Head) -> dict[str, float]:
     """The longest line along which each border of slices cuts the head, beside which synthetic heads have air."""
-    _, depth_mm, width_mm = head.spacing_mm
-    is_cut = hard_edges(head.body, head.spacing_mm, HARD)
-    along_mm = {2: depth_mm, 1: width_mm}
+    along_mm = head.spacing_mm
+    is_cut = hard_edges(head.body, along_mm, HARD)
     return {
-        side: is_cut[axis, face] * head.body.take(face, axis).sum(axis=1).max() * along_mm[axis]
+        # the border goes along the other axis of slices
+        side: is_cut[axis, face] * head.body.take(face, axis).sum(axis=1).max() * along_mm[3 - axis]
         for side, (axis, face) in BORDERS.items()
     }
 

@@ -215,9 +215,10 @@ def _features(
         last = image.shape[axis] - 1
         for sign in (-1, 1):
             moved = places.copy()
-            moved[:, axis] += sign * round(AROUND_MM / pixel_mm[axis - 1])
-            beyond = (moved[:, axis] < 0) | (moved[:, axis] > last)
-            moved[:, axis] = moved[:, axis].clip(0, last)
+            along = moved[:, axis]
+            along += sign * round(AROUND_MM / pixel_mm[axis - 1])
+            beyond = (along < 0) | (along > last)
+            along[:] = along.clip(0, last)
             features.append(np.where(beyond, np.float32(-1), coarse[tuple(moved.T)]))
     return features
 

@@ -32,9 +32,7 @@ def voxel_features(
 
 def _features(image: Array, difference: Array, sources: Sequence[Array], sd: Array | None) -> Array:
     """The features of slices; difference: to their neighbours."""
-    features = _image_features(image)
-    features.append(difference)
-    features.append(_distance_to_background(image))
+    features = [*_image_features(image), difference, _distance_to_background(image)]
     for source in sources:
         features += _image_features(source)
     if sd is not None:
@@ -46,7 +44,7 @@ def _features(image: Array, difference: Array, sources: Sequence[Array], sd: Arr
 def features_in_slabs(
     image: Array,
     sources: Sequence[Array],
-    sd: Array | None = None,
+    sd: Array | None,
 ) -> Iterator[tuple[slice, Array]]:
     """The same features a few slices at a time, because those of a whole volume are larger than all its images."""
     planes_at_once = max(1, AT_ONCE // max(1, image[0].size))

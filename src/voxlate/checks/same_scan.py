@@ -146,10 +146,11 @@ def correlation(field: Field, other: Field) -> float:
     depth = field.shape[0] + other.shape[0] - 1
     shape = [fft.next_fast_len(n, True) for n in (depth, 2 * length, 2 * length)]
     first = fft.rfftn(field, shape)
+    both = (1, -1)
     best, laid = 0.0, other
     place: tuple[int, ...] = (0, 0, 0)
     for turned in (other, other.swapaxes(1, 2)):
-        for flips in itertools.product((1, -1) if len(other) > 1 else (1,), (1, -1), (1, -1)):
+        for flips in itertools.product(both if len(other) > 1 else (1,), both, both):
             posed = turned[:: flips[0], :: flips[1], :: flips[2]]
             products = fft.irfftn(first * np.conj(fft.rfftn(posed, shape)), shape)
             if (most := float(products.max())) > best:

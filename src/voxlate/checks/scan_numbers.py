@@ -40,7 +40,7 @@ def numbers_of(
     """
     everything = statistics.all
     low, high, bright = (everything.at(percentile) for percentile in (0, 100, 99.9))
-    signed = statistics.is_signed
+    level, signed = max(abs(bright), TINY), statistics.is_signed
     is_ct, no_image = unit == "HU", unit == "grey" or name in TISSUE_MAPS
     numbers = {
         "ct": float(is_ct),
@@ -51,7 +51,7 @@ def numbers_of(
         "width": bright - everything.at(0.1),
         "cut": float(bright == high),
         "signed": float(signed),
-        "signed level" if signed else "level": float(np.log10(max(abs(bright), TINY))),
+        "signed level" if signed else "level": float(np.log10(level)),
         "other_kind": float(not no_image and bool(check_kind(name, unit, statistics))),
         "unspaced": float(all(abs(side - 1) < 1e-6 for side in spacing_mm)),
         "background": low,
@@ -66,7 +66,7 @@ def numbers_of(
     numbers["shift"] = abs(numbers["soft"])
     numbers["background"] = float(np.percentile(border, 25))
     if not signed:
-        numbers["floor"] = numbers["background"] / max(abs(bright), TINY)
+        numbers["floor"] = numbers["background"] / level
     if thumbnail.padding is not None:
         numbers["padding"] = thumbnail.padding
     if other is not None and unit != "grey":  # bone or fluid has one grey value there

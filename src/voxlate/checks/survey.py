@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput, first_of
-from voxlate.base.executors.job import Progress, no_report
+from voxlate.base.executors.job import Progress
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message
 from voxlate.checks.header_checks import (
@@ -113,9 +113,10 @@ def _preparation(options: PrepareOptions, cases: Sequence[CaseFiles]) -> Prepara
         **{field.name: getattr(options, field.name) for field in fields(Preparation)}
     )
     fixed, mask_from = asked.fixed, asked.mask_from
-    shared = set(cases[0].files).intersection(*(case.files for case in cases))
-    everywhere = [name for name in cases[0].files if name in shared]
-    best = clearest({name: unit_of(name) for name in everywhere or cases[0].files})
+    first = cases[0].files
+    shared = set(first).intersection(*(case.files for case in cases))
+    everywhere = [name for name in first if name in shared]
+    best = clearest({name: unit_of(name) for name in everywhere or first})
     if asked.align is not None:
         fixed = fixed or best
     elif asked.resample or asked.register is not None:
@@ -140,7 +141,7 @@ def _finest(cases: Sequence[CaseFiles], names: Sequence[str]) -> str | None:
     return min(names, key=losses.__getitem__) if losses else next(iter(names), None)
 
 
-def survey(cohort: Path, options: PrepareOptions, progress: Progress = no_report) -> Survey:
+def survey(cohort: Path, options: PrepareOptions, progress: Progress) -> Survey:
     """Read every scan, mask and label map, and compare units and grids, as `prepare` does before it registers.
 
     Raises BadInput where no case is found.
