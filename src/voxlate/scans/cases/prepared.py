@@ -125,10 +125,7 @@ class Cohort:
     @property
     def splits(self) -> dict[str, list[str]]:
         """The names of the cases in each split."""
-        splits: dict[str, list[str]] = {name: [] for name in SPLITS}
-        for case in self.cases:
-            splits[case.split].append(case.case)
-        return splits
+        return {name: [case.case for case in self.cases if case.split == name] for name in SPLITS}
 
     @property
     def root(self) -> Path | None:
@@ -221,9 +218,9 @@ class Cohort:
         header = self._header(case)
         if self.drawn is None or not self.drawn.computes(header):
             return [header]
-        if draws is None:
-            return [self.drawn.add_to_header(self._open(case))]
         stored = self._open(case)
+        if draws is None:
+            return [self.drawn.add_to_header(stored)]
         return [self.drawn.with_contrasts(stored, number) for number in range(draws)]
 
     def case(self, case: str) -> PreparedCase:
@@ -235,14 +232,14 @@ class Cohort:
 
     def _header(self, case: str) -> CaseHeader:
         """The header of a case on disk, or of one with a scan as the source."""
-        if case in self.scans_of:
-            return self.scans_of[case].header(self._header(self.scans_of[case].case))
+        if one := self.scans_of.get(case):
+            return one.header(self._header(one.case))
         return self._check_listed(read_header(case_path(self.folder, case)), case)
 
     def _open(self, case: str) -> PreparedCase:
         """A case on disk, or with a scan as the source."""
-        if case in self.scans_of:
-            return self.scans_of[case].of(self._open(self.scans_of[case].case))
+        if one := self.scans_of.get(case):
+            return one.of(self._open(one.case))
         prepared = open_case(case_path(self.folder, case))
         self._check_listed(prepared.header, case)
         return prepared

@@ -50,11 +50,10 @@ def check_known(split: str | None, splits: Collection[str | None]) -> None:
 
 def list_held_out(splits: Mapping[str, str]) -> dict[str, list[str]]:
     """The patients of the splits val and test; splits: of each patient."""
-    held_out: dict[str, list[str]] = {"val": [], "test": []}
-    for patient, split in sorted(splits.items()):
-        if split in held_out:
-            held_out[split].append(patient)
-    return held_out
+    return {
+        name: [patient for patient, split in sorted(splits.items()) if split == name]
+        for name in ("val", "test")
+    }
 
 
 def describe_held_out(splits: Mapping[str, str]) -> str:
