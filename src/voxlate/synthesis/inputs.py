@@ -93,7 +93,8 @@ def prepare_inputs(
         for name, volume in volumes.items():
             if facts.data.heads and same_grid(volume.grid, frame.grid):
                 warnings += ask("head", {"elsewhere": frame.beside(volume)}, name)
-        bodies = [frame.cut_to_body(volume) for volume in volumes.values()]
+        around_body = replace(frame, ends=frame.body, held=frame.body)  # the same in any air
+        bodies = [around_body.cut(volume) for volume in volumes.values()]
         volumes = {name: frame.cut(volume) for name, volume in volumes.items()}
         mask = mask and frame.cut(mask, 0)
     if anatomy is not None:

@@ -48,10 +48,6 @@ class Frame:
             held = np.pad(held, [(0, 0), *beyond], constant_values=background)
         return replace(volume, data=held, affine=_affine(volume.affine, self.ends))
 
-    def cut_to_body(self, volume: Volume) -> Volume:
-        """The box of the body in a volume, which is the same in any air; a volume on another grid as it is."""
-        return replace(self, ends=self.body, held=self.body).cut(volume)
-
     def restore(self, volume: Volume, background: float) -> Volume:
         """A volume that is the frame alone on the whole grid, with background outside; others as they are."""
         depth, height, width = (end - first for first, end in self.ends)
