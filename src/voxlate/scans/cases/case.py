@@ -397,12 +397,12 @@ def _check_arrays(path: Path, mtime_ns: int) -> None:
     """Compare all arrays with their digests and the header, once in each process; raises BadInput where one differs."""
     arrays = _arrays(path, mtime_ns)
     header = _read_header(path, mtime_ns)
-    for name in sorted(arrays):
-        if digest(arrays[name]) != header.voxels[name]:
+    for name, values in sorted(arrays.items()):
+        if digest(values) != header.voxels[name]:
             raise BadInput(
                 f"{path}: expected the voxels that prepare wrote, found others ('{name}' has another checksum). Remove the file and prepare again."
             )
-        check_values(_record(path), name, arrays[name], Shape(arrays[name].shape))
+        check_values(_record(path), name, values, Shape(values.shape))
     highest = int(arrays[MASK].max())
     _record(path).check(highest < 1 << len(header.units), "a mask of more scans than it has")
 

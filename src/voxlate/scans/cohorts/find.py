@@ -287,9 +287,9 @@ def _leave_out(cases: list[CaseFiles], layout: Preset, found: CohortFiles) -> li
     kept = [case for case in cases if case.case not in layout.leave_out]
     if not kept:
         return cases
-    for case in cases:
-        if case.case in layout.leave_out:
-            found.unclaimed.append(f"{case.case} ({layout.leave_out[case.case]})")
+    found.unclaimed += [
+        f"{case.case} ({layout.leave_out[case.case]})" for case in cases if case not in kept
+    ]
     return kept
 
 
@@ -410,7 +410,7 @@ def _folders(root: Path, found: CohortFiles) -> Folders:
         )
 
     visited = set[Path]()
-    folders = list[tuple[Path, list[str]]]()
+    folders = Folders()
     twice = list[str]()
     starts = [root]
     for start in starts:  # grows by the links that are found
@@ -438,9 +438,8 @@ def _folders(root: Path, found: CohortFiles) -> Folders:
 def _broken_link(path: Path) -> str:
     """A sentence on a link that leads nowhere, else ""; links to scans are refused when the scans are read."""
     name = path.name.lower()
-    if name.startswith(".") or name.endswith((*scan_endings(), *NOTES)):
-        return ""
-    if not path.is_symlink() or path.exists():
+    is_read = name.startswith(".") or name.endswith((*scan_endings(), *NOTES))
+    if is_read or not path.is_symlink() or path.exists():
         return ""
     return f"{path}: expected a folder or file, found a link that leads nowhere"
 

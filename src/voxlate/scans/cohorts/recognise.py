@@ -44,8 +44,10 @@ def _nnunet(root: Path) -> Preset:
     channels = None
     if isinstance(stated, dict):
         channels = stated.get("channel_names") or stated.get("modality")
-    stems = {file.name.partition(".")[0] for file in (root / "imagesTr").iterdir()}
-    labelled = {file.name.partition(".")[0] for file in root.glob("labelsTr/*")}
+    stems, labelled = (
+        {file.name.partition(".")[0] for file in root.glob(f"{folder}/*")}
+        for folder in ("imagesTr", "labelsTr")
+    )
     numbers = sorted({stem[-4:] for stem in stems if re.search(r"_\d{4}$", stem)})
     title = "nnU-Net"
     is_numbered = "0000" in numbers and not stems & labelled

@@ -108,8 +108,9 @@ def slice_size(path: Path, text: str) -> tuple[int, int] | None:
 
 
 def _header_shape(stream: Any) -> tuple[int, ...]:
-    version, _ = np.lib.format.read_magic(stream)
-    read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+    npy = np.lib.format
+    version, _ = npy.read_magic(stream)
+    read = {1: npy.read_array_header_1_0, 2: npy.read_array_header_2_0}
     return read[version](stream)[0]
 
 
@@ -199,23 +200,24 @@ def _parse(path: Path, whole: bytes, where: str) -> np.ndarray:
 
 
 def _from_stack(path: Path, part: Part) -> np.ndarray:
+    number = part.slice
     with _open(path) as file:
         dataset = _dataset(path, file, part.array)
-        if part.slice is None or part.slice >= len(dataset):
-            found = "none" if part.slice is None else f"slice={part.slice}"
+        if number is None or number >= len(dataset):
+            found = "none" if number is None else f"slice={number}"
             raise BadInput(
                 f"{path}: expected #slice= from 0 to {len(dataset) - 1}, found {found}. Name a slice."
             )
         with errors_as(
-            f"{path}: expected whole voxel data of slice {part.slice}, found it damaged", AGAIN
+            f"{path}: expected whole voxel data of slice {number}, found it damaged", AGAIN
         ):
             # slices that the file compresses together
             chunk = dataset.chunks[0] if dataset.chunks else 1
             if chunk == 1 or dataset.nbytes // len(dataset) * chunk > MOST_BYTES:
-                return np.asarray(dataset[part.slice])
-            first = part.slice // chunk * chunk
+                return np.asarray(dataset[number])
+            first = number // chunk * chunk
             slices = _chunk(path, path.stat().st_mtime_ns, dataset.name, first, first + chunk)
-            return slices[part.slice - first]
+            return slices[number - first]
 
 
 @functools.lru_cache(maxsize=2)

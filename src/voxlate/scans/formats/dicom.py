@@ -363,10 +363,11 @@ def _straighten(stored: Stored, path: Path) -> Stored:
 
 
 def _read_stack(stack: Stack, scaled: bool, not_hu: str) -> Stored:
-    check_volume(stack.grid.shape, next(iter(stack.headers)).file.parent)
+    shape = stack.grid.shape
+    check_volume(shape, next(iter(stack.headers)).file.parent)
     first, header = next(iter(stack.headers.items()))
-    read_slice(first, header, stack.grid.shape[1:])  # before memory is allocated for all slices
-    data = np.empty(stack.grid.shape, np.float32)
+    read_slice(first, header, shape[1:])  # before memory is allocated for all slices
+    data = np.empty(shape, np.float32)
     for plane, (image, header) in zip(data, stack.headers.items(), strict=True):
         plane[:] = read_slice(image, header, plane.shape)
     with tag_errors("PixelPaddingValue", first):

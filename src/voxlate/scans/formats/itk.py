@@ -106,13 +106,14 @@ def _read_fields(path: Path) -> tuple[dict[str, str], Path]:
         fields["start"] = str(file.tell())
     name = fields.get("elementdatafile", fields.get("data file", fields.get("datafile", LOCAL)))
     # a header of somebody else must not show other files of this machine
-    lines = path.read_text(errors="replace").splitlines() if name.upper().startswith("LIST") else []
+    is_list = name.upper().startswith("LIST")
+    lines = path.read_text(errors="replace").splitlines() if is_list else []
     if outside := next(filter(LEADS_OUT.match, [name, *lines]), None):
         raise BadInput(
             f"{path}: expected the voxels of this header in its folder, found {outside}. Copy both to one folder."
         )
     voxels_file = path if name.upper() == LOCAL else path.parent / name
-    if not voxels_file.exists() and not name.upper().startswith("LIST") and "%" not in name:
+    if not voxels_file.exists() and not is_list and "%" not in name:
         raise BadInput(
             f"{path}: expected the voxels of this header in {name}, found no such file. Copy both to one folder."
         )

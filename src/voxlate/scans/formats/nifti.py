@@ -121,11 +121,12 @@ def _raw_header(start: bytes, path: Path) -> Any:
     """
     kind = nib.nifti2.Nifti2Header if start[:4] in NIFTI2 else nib.nifti1.Nifti1Header
     size = kind.template_dtype.itemsize
-    if len(start) < size or not any(magic in start[:size] for magic in MAGIC):
+    head = start[:size]
+    if len(start) < size or not any(magic in head for magic in MAGIC):
         return None
-    raw = kind(start[:size], check=False)
+    raw = kind(head, check=False)
     offset = float(raw["vox_offset"])
-    least = kind.single_vox_offset if SINGLE in start[:size] else 0
+    least = kind.single_vox_offset if SINGLE in head else 0
     if offset and not least <= offset <= LARGEST_HEADER:
         raise BadInput(
             f"{path}: expected voxels behind the header, from byte {least} to {LARGEST_HEADER >> 20} MB, found them stated at byte {offset:.4g} (vox_offset). Convert its source again."

@@ -117,12 +117,14 @@ class Matching:
 
         The step between the places has no divisor in common with a row's length, so that they spread over all rows.
         """
-        outer = tuple(int(n) for n in self.size + 2 * self.reach)
-        step = max(1, int(np.prod(self.size)) // MOST_POINTS)
-        while math.gcd(step, int(self.size[2])) > 1:
+        size = self.size
+        outer = tuple(int(n) for n in size + 2 * self.reach)
+        count = int(np.prod(size))
+        step = max(1, count // MOST_POINTS)
+        while math.gcd(step, int(size[2])) > 1:
             step += 1
-        compared = np.arange(0, int(np.prod(self.size)), step)
-        own = np.unravel_index(compared, tuple(self.size))
+        compared = np.arange(0, count, step)
+        own = np.unravel_index(compared, tuple(size))
         tried = np.ix_(*[np.arange(2 * reach + 1) for reach in self.reach])
         moves = np.ravel_multi_index(tried, outer).reshape(-1, 1)
         places = np.ravel_multi_index(own, self.fixed.shape)
@@ -130,10 +132,11 @@ class Matching:
 
     def _windows(self) -> Whole:
         """First voxels of the windows: in each cube of the level's `apart_mm`, the one with the most structure."""
-        if (self.size == self.fixed.shape).all():
+        shape = self.fixed.shape
+        if (self.size == shape).all():
             return np.zeros((1, 3), np.int64)
         # structure is measured on voxels twice as wide: fast enough
-        halves = [min(2, n) for n in self.fixed.shape]
+        halves = [min(2, n) for n in shape]
         size = np.maximum(1, self.size // halves)
         inside = block_means(self.inside, halves)
         moving = class_of(self.moving, *self.moving_range, BINS)
@@ -154,7 +157,7 @@ class Matching:
         order = np.lexsort((*-starts.T[::-1], -structure[tuple(places.T)]))  # most structure first
         _, best = np.unique(cubes[order], axis=0, return_index=True)
         chosen = starts[order[np.sort(best)[: self.level.most]]]
-        return np.minimum(chosen.reshape(-1, 3), np.array(self.fixed.shape) - self.size)
+        return np.minimum(chosen.reshape(-1, 3), np.array(shape) - self.size)
 
 
 def _voxels(length_mm: float, shape: tuple[int, ...], spacing_mm: Iterable[float]) -> list[int]:
@@ -214,6 +217,7 @@ def peaks(scores: Floats, reach: Whole) -> Floats:
     scores: [N, S]; gives [N, 3], NaN where the highest is at the end of the reach, or is no maximum along some axis.
     """
     axes = np.flatnonzero(reach)
+    count = len(axes)
     shape = tuple(2 * reach + 1)
     shifts = np.full((len(scores), 3), np.nan)
     best = np.stack(np.unravel_index(scores.argmax(axis=1), shape), axis=1)
@@ -223,10 +227,10 @@ def peaks(scores: Floats, reach: Whole) -> Floats:
     neighbours = np.ravel_multi_index((best[inside, None] + near).T, shape).T
     values = scores[inside[:, None], neighbours]
     terms = values @ solve.T
-    slope = terms[:, 1 : 1 + len(axes)]
-    curvature = np.zeros((len(inside), len(axes), len(axes)))
+    slope = terms[:, 1 : 1 + count]
+    curvature = np.zeros((len(inside), count, count))
     for k, (i, j) in enumerate(pairs):
-        curvature[:, i, j] = curvature[:, j, i] = terms[:, 1 + len(axes) + k]
+        curvature[:, i, j] = curvature[:, j, i] = terms[:, 1 + count + k]
     peaked = np.linalg.eigvalsh(curvature)[:, -1] < 0
     inside = inside[peaked]
     offset = -np.linalg.solve(curvature[peaked], slope[peaked][..., None])[..., 0]

@@ -140,7 +140,8 @@ def displacement_field(
         [n >= FEWEST_SLICES and mm <= THICKEST_MM for n, mm in zip(fixed.shape, spacing_mm)]
     )
     if resolved.sum() < 2 or not mask.any():
-        return None, Shifts(np.zeros((0, 3)), np.zeros((0, 3))), resolved
+        nothing = np.zeros((0, 3))
+        return None, Shifts(nothing, nothing), resolved
     fixed, moving = without_cut(fixed, moving)
     ranges = [_range(image, mask, unit) for image, unit in zip((fixed, moving), units)]
     factor = min(1.0, float((np.array(fixed.shape) * spacing_mm)[resolved].max()) / HEAD_MM)

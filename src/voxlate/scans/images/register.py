@@ -211,8 +211,9 @@ class CoarsePair:
         shared = cover(self.moving.grid, grid, transform)
         grids = (self.moving.grid, grid)
         boxes = [np.prod(box.shape) * np.prod(box.spacing_mm) for box in grids]
-        if shared.mean() * boxes[1] < LEAST_SHARED * min(boxes):
-            return Similarity(1.0, 0.0, float(shared.mean()))
+        share = float(shared.mean())
+        if share * boxes[1] < LEAST_SHARED * min(boxes):
+            return Similarity(1.0, 0.0, share)
         moving = apply_transform(self.moving, grid, transform).data[0]
         outline = replace(self.moving, data=self.bodies[0][None].astype(np.float32))
         body = apply_transform(outline, grid, transform, order=0, fill=0.0).data[0] > 0
@@ -221,7 +222,7 @@ class CoarsePair:
         return Similarity(
             float(np.nan_to_num(information, nan=1.0)),
             float(np.nan_to_num(dice(body, self.bodies[1]))),
-            float(shared.mean()),
+            share,
         )
 
     def folds(self, transform: Transform) -> bool:

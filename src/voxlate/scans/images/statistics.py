@@ -51,9 +51,10 @@ class Statistics:
     @property
     def is_signed(self) -> bool:
         """Whether its mean was subtracted: much of the body, or air without its noise, is below 0."""
-        limit = -SIGNED * (self.all.at(99.9) - self.all.at(0.1))
-        air = min(limit, CONSTANT * self.all.at(1))
-        return self.foreground.at(25) < limit or self.all.at(25) < air
+        at = self.all.at
+        limit = -SIGNED * (at(99.9) - at(0.1))
+        air = min(limit, CONSTANT * at(1))
+        return self.foreground.at(25) < limit or at(25) < air
 
 
 def intensity_statistics(values: np.ndarray, mask: np.ndarray | None = None) -> Statistics:
