@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from numpy.linalg import norm
 from numpy.typing import NDArray
 
 from voxlate.base.arrays import Bool, Float32, Float64
@@ -128,7 +129,7 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
     at_peak = (image == peaks[:, None, None]).sum(axis=(1, 2))
     slices = image.reshape(len(image), -1)
     slices = slices - slices.mean(axis=1, keepdims=True)
-    deviations = np.linalg.norm(slices, axis=1)
+    deviations = norm(slices, axis=1)
     shown = np.flatnonzero(deviations > SHOWN * deviations.max())
     if len(shown) < FEWEST_SLICES:
         return {}
@@ -169,12 +170,12 @@ def _continuity(slices: Float32, deviations: Float32) -> dict[str, float]:
     if last - first < FEWEST_SLICES:
         return {}
     s, deviations = slices[first : last + 1], np.maximum(deviations[first : last + 1], TINY)
-    steps = np.linalg.norm(s[1:] - s[:-1], axis=1)
+    steps = norm(s[1:] - s[:-1], axis=1)
     apart = steps / np.maximum(deviations[1:], deviations[:-1])
     jumps = apart / np.maximum(_around(apart), TINY)
     middle = (s[:-2] + s[2:]) / 2
-    half = np.linalg.norm(s[2:] - s[:-2], axis=1) / 2
-    odd = np.linalg.norm(s[1:-1] - middle, axis=1) / np.maximum(half, TINY)
+    half = norm(s[2:] - s[:-2], axis=1) / 2
+    odd = norm(s[1:-1] - middle, axis=1) / np.maximum(half, TINY)
     odd_times = odd / np.maximum(_around(odd), TINY)
     both = np.minimum(odd, odd_times)
     return {

@@ -1,7 +1,7 @@
 """Distances between the surfaces of two masks."""
 
-import math
 from collections.abc import Sequence
+from math import nan
 
 import numpy as np
 
@@ -18,11 +18,11 @@ def surface_distances(a: Bool, b: Bool, spacing_mm: Sequence[float]) -> tuple[fl
     28:1251); Maier-Hein, Reinke et al. 2024 (Nat. Methods 21:195), HD95.
     """
     if not (a.any() and b.any()):
-        return math.nan, math.nan
+        return nan, nan
     box = tuple(slice(max(first - 1, 0), end + 1) for first, end in box_around(a | b))
     of_a, of_b = (_surface(mask[box]) for mask in (a, b))
     if not (of_a.any() and of_b.any()):
-        return math.nan, math.nan
+        return nan, nan
     there = _distances(of_a, of_b, spacing_mm)
     back = _distances(of_b, of_a, spacing_mm)
     mean = float(np.concatenate([there, back]).mean())

@@ -1,10 +1,10 @@
 """Fitting a calibration: methods of intervals are compared on held-out patients, and the narrower learned one is scaled."""
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,9 +69,7 @@ class _Candidate:
     ends: tuple[float, float]
     shifted: bool
 
-    def scores(
-        self, region: str = BODY, limits: tuple[float, float] = (-math.inf, math.inf)
-    ) -> list[Array]:
+    def scores(self, region: str = BODY, limits: tuple[float, float] = (-inf, inf)) -> list[Array]:
         """For each patient, sorted: the factor that the interval of each voxel of a region needs to hold the truth.
 
         limits: of the image's values, from the first to below the second.
@@ -102,12 +100,12 @@ class _Candidate:
         Group-conditional (Mondrian) conformal prediction by predicted values: Vovk et al. 2003; Romano et al. 2020. A
         group that no factor is enough for keeps its distances.
         """
-        ends = (-math.inf, *borders, math.inf)
+        ends = (-inf, *borders, inf)
         least = [
             least_scale(self.scores(limits=limits), alpha, confidence, bound)
             for limits in pairwise(ends)
         ]
-        factors = tuple(factor if 0 < factor < math.inf else 1.0 for factor in least)
+        factors = tuple(factor if 0 < factor < inf else 1.0 for factor in least)
         scaled = [
             distances * group_factors(case.image, borders, factors)
             for case, distances in zip(self.cases, self.distances)
@@ -226,9 +224,9 @@ def _shown_borders(
 
     kept: list[float] = []
     for border in borders:
-        if is_shown(kept[-1] if kept else -math.inf, border):
+        if is_shown(kept[-1] if kept else -inf, border):
             kept.append(border)
-    while kept and not is_shown(kept[-1], math.inf):
+    while kept and not is_shown(kept[-1], inf):
         kept.pop()
     return tuple(kept)
 

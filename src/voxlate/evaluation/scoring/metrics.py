@@ -1,10 +1,10 @@
 """The catalogue of metrics (name, unit, direction, reduction, function) and their functions."""
 
 import itertools
-import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from math import inf, nan
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -53,7 +53,7 @@ class ImagePair:
     def ssim(self, dimensions: Literal[2, 3], plane: "Plane" = "axial") -> float:
         """SSIM in a plane; NaN for other planes than axial and in 3-D if the volume is thinner than the window."""
         if (dimensions == 3 or plane != "axial") and len(self.truth) < 2 * RADIUS + 1:
-            return math.nan
+            return nan
         origin = np.float32(self.scale.low if self.ssim_from == "low" else 0)
         a, b = (slices_along(image, plane) - origin for image in (self.truth, self.synthesis))
         mask = None if self.inside is None else slices_along(self.inside, plane)
@@ -310,7 +310,7 @@ def rmse(truth: Any, synthesis: Any, mask: Any = None) -> float:
 def psnr(truth: Any, synthesis: Any, data_range: float, mask: Any = None) -> float:
     """Peak signal-to-noise ratio in dB: 20 log10(range / RMSE); infinite if the images are equal."""
     error = rmse(truth, synthesis, mask)
-    return float(20 * np.log10(data_range / error)) if error > 0 else math.inf
+    return float(20 * np.log10(data_range / error)) if error > 0 else inf
 
 
 def ssim(
@@ -346,7 +346,7 @@ def ssim(
             similarity = similarity[inside[start:stop, crop, crop]]
         total += float(np.sum(similarity, dtype=np.float64))
         count += similarity.size
-    return total / count if count else math.nan
+    return total / count if count else nan
 
 
 def nmi(truth: Any, synthesis: Any, low: float, high: float, mask: Any = None) -> float:
@@ -375,7 +375,7 @@ def gradient_strength(
     for image in (truth, synthesis):
         steps = np.abs(np.diff(np.moveaxis(_array(image), axis, 0), axis=0))
         sums.append(float(np.sum(steps[pair], dtype=np.float64)))
-    return sums[1] / sums[0] if sums[0] > 0 else math.nan
+    return sums[1] / sums[0] if sums[0] > 0 else nan
 
 
 def mae_z(truth: Any, synthesis: Any, mask: Any = None) -> float:
@@ -385,7 +385,7 @@ def mae_z(truth: Any, synthesis: Any, mask: Any = None) -> float:
     neighbours are inside it. NaN if no slice has a neighbour.
     """
     total, count = _steps_of_error(truth, synthesis, mask)
-    return float(total.sum() / count.sum()) if count.sum() else math.nan
+    return float(total.sum() / count.sum()) if count.sum() else nan
 
 
 def seam(truth: Any, synthesis: Any, borders: Collection[int], mask: Any = None) -> float:
@@ -400,7 +400,7 @@ def seam(truth: Any, synthesis: Any, borders: Collection[int], mask: Any = None)
     voxels_here = int(count[at].sum())
     voxels_there = int(count[~at].sum())
     if not (voxels_here and voxels_there and there > 0):
-        return math.nan
+        return nan
     return (here / voxels_here) / (there / voxels_there)
 
 
@@ -437,7 +437,7 @@ def correlation(a: Any, b: Any, mask: Any = None) -> float:
     a, b = (image.astype(np.float64) for image in (a, b))
     a, b = (image - np.mean(image, dtype=np.float64) for image in (a, b))
     spread = float(np.sqrt(np.vdot(a, a) * np.vdot(b, b)))
-    return float(np.vdot(a, b)) / spread if spread > 0 else math.nan
+    return float(np.vdot(a, b)) / spread if spread > 0 else nan
 
 
 def _array(image: Any) -> AnyArray:

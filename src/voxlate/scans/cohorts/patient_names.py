@@ -13,6 +13,7 @@ from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
 
 EACH = "each"  # in place of a file of patients
+ANY_CASE = re.IGNORECASE
 SEPARATOR = "[-_. ]"
 END = rf"(?={SEPARATOR}|$)"
 
@@ -29,7 +30,7 @@ DATE = (
 OF_NOBODY = re.compile(
     rf"(?:sites?|cent(?:er|re)|hospital|group|cohort|batch|fold|study|dataset|data|set|scanner|task|arm|exp|part)[-_]?\d+"
     rf"|{DATE}|(?<=[a-z])(?:19|20)\d\d(?!\d)|^(?:19|20)\d\d$|\d+(?:[.]\d)?m?t(?![a-z])",
-    re.IGNORECASE,
+    ANY_CASE,
 )
 # Prefixes that are whole patients in the conventions of BIDS, ADNI, TCGA, BraTS 2023 and UK Biobank.
 WHOLE = re.compile(
@@ -73,33 +74,33 @@ PART = re.compile(
     rf"|{SEPARATOR}*\(\d+\){END}"
     rf"|(?<=\d)(?:{TIMES}){SEPARATOR}?\d+{END}"
     rf"|(?<=\d\d)(?:[a-e]|(?=[a-z]{{3}})(?:{ALONE}))$",
-    re.IGNORECASE,
+    ANY_CASE,
 )
 # Of Meier_Anna_20190101. UKE_MR_20190101 and brain_scan_20190101 may be anybody's.
 ORGANS = "neck|chest|lungs?|thorax|abdomen|liver|pelvis|prostate|spine|knee|hip|heart"
 PLACES = "hospital|clinic|klinikum|cent(?:er|re)|university|site|siemens|philips|ge|toshiba|canon"
 NO_NAME = rf"(?:{MODALITIES}|{ORGANS}|{PLACES}|{PERSON}|{TIMES}|{OTHERS}){END}"
 FULL_NAME = re.compile(
-    rf"(?!{NO_NAME})[^\W\d_]{{2,}}(?:{SEPARATOR}(?!{NO_NAME})[^\W\d_]{{2,}})+", re.IGNORECASE
+    rf"(?!{NO_NAME})[^\W\d_]{{2,}}(?:{SEPARATOR}(?!{NO_NAME})[^\W\d_]{{2,}})+", ANY_CASE
 )
 # Of case21s004. Elsewhere a letter has another meaning: r001s002 is subject 2 of region 1 in ATLAS.
-LETTERED = re.compile(rf"((?:^|.*{SEPARATOR}){PERSON}[-_]?\d+)[stvd]\d+", re.IGNORECASE)
+LETTERED = re.compile(rf"((?:^|.*{SEPARATOR}){PERSON}[-_]?\d+)[stvd]\d+", ANY_CASE)
 # Any words behind the number of a patient; 01_anna and 2019_anna may be of a place and a year.
 WORDED = re.compile(
     rf"((?:.*{SEPARATOR})?(?:{PERSON}[-_]?\d+|[^\W_]*(?:\d{{3}}|[a-z]\d\d)))(?<!{SEPARATOR}(?:19|20)\d\d)(?<!^(?:19|20)\d\d)(?:{SEPARATOR}+[a-z]+)+",
-    re.IGNORECASE,
+    ANY_CASE,
 )
 LEADING = re.compile(
     rf"(?:(?:{MODALITIES}){SEPARATOR})?(?:(?:{TIMES}){SEPARATOR}?\d+|train|val|{ALONE}|{DATE}){SEPARATOR}(?=(?:sub-|{PERSON}[-_]?\d))",
-    re.IGNORECASE,
+    ANY_CASE,
 )
 BARE = re.compile(rf"(.+)({SEPARATOR})(\d+)")  # case21_004
 YEAR = re.compile(r"(?:19|20)\d\d")
 LONGEST_SITE = 3  # digits: 01_001 is a patient of site 01, 10001_1000001 a study of patient 10001
-NUMBERED_PERSON = re.compile(rf"(?:^|.*{SEPARATOR}){PERSON}[-_]?\d+", re.IGNORECASE)
+NUMBERED_PERSON = re.compile(rf"(?:^|.*{SEPARATOR}){PERSON}[-_]?\d+", ANY_CASE)
 UNOWNED = re.compile(
     rf"(?:\D*{SEPARATOR})?(?:session|sess|ses|visit|timepoint|tp|slice|slc|frame|run){SEPARATOR}?\d+",
-    re.IGNORECASE,
+    ANY_CASE,
 )
 
 
@@ -110,7 +111,7 @@ def patient_in(name: str) -> str | None:
         return whole.group()
     for part in PART.finditer(name):
         patient, rest = name[: part.start()], PART.sub("", name[part.end() :])
-        others = re.search(rf"{PERSON}[-_]?\d", rest, re.IGNORECASE)
+        others = re.search(rf"{PERSON}[-_]?\d", rest, ANY_CASE)
         numbered = re.search(r"\d", rest) and not NUMBERED_PERSON.fullmatch(patient)
         named = part["date"] and FULL_NAME.fullmatch(patient)
         if (named or identifies(patient)) and not others and not numbered:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from nibabel.affines import from_matvec
+from numpy.linalg import norm
 
 from voxlate.base.errors import BadInput
 from voxlate.scans.formats.dicom_headers import Headers, Image, number_of, text_of
@@ -63,7 +64,7 @@ def planes_of(headers: Headers, path: Path) -> Planes:
     columns, rows, spacing = planes[:, :3], planes[:, 3:6], planes[:, 6:8]
     slant = np.abs((columns * rows).sum(1))
     for k, image in enumerate(images):
-        lengths = np.linalg.norm(columns[k]), np.linalg.norm(rows[k])
+        lengths = norm(columns[k]), norm(rows[k])
         if not np.isfinite(places[k]).all() or not (spacing[k] > 0).all():
             raise BadInput(
                 f"{image}: expected a place and spacings above 0, found PixelSpacing {spacing[k, 0]:g}\\{spacing[k, 1]:g}. Get the file again."
@@ -79,9 +80,7 @@ def planes_of(headers: Headers, path: Path) -> Planes:
         )
     normal = np.cross(columns[0], rows[0])
     height, width = (int(length) for length in planes[0, 8:])
-    return Planes(
-        columns[0], rows[0], normal / np.linalg.norm(normal), spacing[0], (height, width), places
-    )
+    return Planes(columns[0], rows[0], normal / norm(normal), spacing[0], (height, width), places)
 
 
 def stack_of(headers: Headers, path: Path, numbered: bool = True) -> Stack:
@@ -100,7 +99,7 @@ def stack_of(headers: Headers, path: Path, numbered: bool = True) -> Stack:
     grid = Grid((len(images), *planes.shape), check_affine(LPS_TO_RAS @ lps, path))
     stacked = {image: headers[image] for image in images}
     numbers_apart = _numbers_apart(stacked) if numbered else 1
-    guess = _guess_of_step(float(np.linalg.norm(step)), stacked, path, numbers_apart)
+    guess = _guess_of_step(float(norm(step)), stacked, path, numbers_apart)
     return Stack(stacked, grid, str(first.get("Modality", "")).lower(), (guess,) if guess else ())
 
 
@@ -124,7 +123,7 @@ def _step(places: np.ndarray, normal: np.ndarray, images: list[Image], header: A
         )
     step: np.ndarray = (places[-1] - places[0]) / (len(images) - 1)
     straight = places[0] + np.arange(len(images))[:, None] * step
-    bent = np.linalg.norm(places - straight, axis=1)
+    bent = norm(places - straight, axis=1)
     if bent.max() > BENT_MM:
         k = int(bent.argmax())
         raise BadInput(
@@ -151,7 +150,7 @@ def tilt_of(grid: Grid) -> float:
     """The angle in degrees by which the line of a grid's slices differs from their normal (gantry tilt)."""
     column_way, row_way, step = grid.affine[:3, :3].T
     normal = np.cross(column_way, row_way)
-    along = abs(float(step @ normal)) / float(np.linalg.norm(step) * np.linalg.norm(normal))
+    along = abs(float(step @ normal)) / float(norm(step) * norm(normal))
     return float(np.degrees(np.arccos(min(1.0, along))))
 
 

@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal
 
-import nibabel as nib
 import numpy as np
+from nibabel import orientations
+from nibabel.affines import apply_affine, from_matvec, voxel_sizes
 
 from voxlate.base.errors import BadInput
 from voxlate.base.slabs import empty, in_slabs, least_and_most, release
@@ -21,7 +22,7 @@ Box = tuple[np.ndarray, np.ndarray]  # the least and the largest (x, y, z) in RA
 def directions(letters: str) -> np.ndarray:
     """4x4 matrix to RAS of voxel axes (x, y, z) that grow towards `letters`, three of R L A P S I: "LPS", say."""
     matrix = np.diag([0.0, 0.0, 0.0, 1.0])
-    for column, (axis, sign) in enumerate(nib.orientations.axcodes2ornt(tuple(letters))):
+    for column, (axis, sign) in enumerate(orientations.axcodes2ornt(tuple(letters))):
         matrix[int(axis), column] = sign
     return matrix
 
@@ -44,14 +45,14 @@ class Grid:
     @property
     def spacing_mm(self) -> Spacing:
         """Distance between neighbouring voxels along (D, H, W)."""
-        x, y, z = nib.affines.voxel_sizes(self.affine).tolist()
+        x, y, z = voxel_sizes(self.affine).tolist()
         return z, y, x
 
     @property
     def centre_mm(self) -> np.ndarray:
         """The position (x, y, z) of the grid's centre, RAS."""
         middle = (np.array(self.shape[::-1]) - 1) / 2
-        return np.asarray(nib.affines.apply_affine(self.affine, middle))
+        return np.asarray(apply_affine(self.affine, middle))
 
     def __str__(self) -> str:
         size = "×".join(map(str, reversed(self.shape)))
@@ -100,7 +101,7 @@ class Volume:
 def check_affine(affine: np.ndarray, where: object) -> np.ndarray:
     """The affine in float64. Raises BadInput where it is singular or not finite."""
     affine = np.asarray(affine, dtype=np.float64)
-    lengths = nib.affines.voxel_sizes(affine)
+    lengths = voxel_sizes(affine)
     finite = np.isfinite(affine).all() and (lengths > 0).all()
     if not finite or abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-4:
         rows = np.array2string(affine[:3], precision=3, separator=", ").replace("\n", "")
@@ -125,7 +126,7 @@ def share_inside(a: Grid, b: Grid, voxels: np.ndarray | None = None) -> float:
     if voxels is None:
         along = (np.linspace(0, length - 1, 9) for length in a.shape[::-1])
         voxels = np.stack(np.meshgrid(*along, indexing="ij"), axis=-1).reshape(-1, 3)
-    there = nib.affines.apply_affine(np.linalg.inv(b.affine) @ a.affine, voxels)
+    there = apply_affine(np.linalg.inv(b.affine) @ a.affine, voxels)
     inside = (there > -0.5) & (there < np.array(b.shape[::-1]) - 0.5)
     return float(inside.all(axis=1).mean())
 
@@ -155,7 +156,7 @@ def _same_centre(grid: Grid, shape: np.ndarray, factor: np.ndarray) -> Grid:
     axes = grid.affine[:3, :3] * factor[::-1]
     first = grid.centre_mm - axes @ (shape[::-1] - 1) / 2
     depth, height, width = shape.tolist()
-    return Grid((depth, height, width), nib.affines.from_matvec(axes, first))
+    return Grid((depth, height, width), from_matvec(axes, first))
 
 
 def orient(volume: Volume, axes: str) -> Volume:
@@ -170,14 +171,14 @@ def orient(volume: Volume, axes: str) -> Volume:
 
 def _view_along(volume: Volume, axes: str) -> Volume:
     """As `orient`, but the voxels are a view of the old ones."""
-    current = nib.orientations.io_orientation(volume.affine)
-    wanted = nib.orientations.axcodes2ornt(tuple(axes))
-    change = nib.orientations.ornt_transform(current, wanted)
+    current = orientations.io_orientation(volume.affine)
+    wanted = orientations.axcodes2ornt(tuple(axes))
+    change = orientations.ornt_transform(current, wanted)
     if np.array_equal(change, [[0, 1], [1, 1], [2, 1]]):
         return volume
     # x, y, z, then channels, which the orientation leaves alone
-    data = nib.orientations.apply_orientation(volume.data.T, change).T
-    affine = volume.affine @ nib.orientations.inv_ornt_aff(change, volume.grid.shape[::-1])
+    data = orientations.apply_orientation(volume.data.T, change).T
+    affine = volume.affine @ orientations.inv_ornt_aff(change, volume.grid.shape[::-1])
     return replace(volume, data=data, affine=affine)
 
 
@@ -193,7 +194,7 @@ def canonical_view(volume: Volume) -> Volume:
 
 def flip_onto(volume: Volume, grid: Grid, tolerance_mm: float = 0.01) -> Volume | None:
     """The volume on `grid` where flips and permutations, which are exact, suffice; else None."""
-    axes = "".join(nib.orientations.aff2axcodes(grid.affine))
+    axes = "".join(orientations.aff2axcodes(grid.affine))
     if not same_grid(_view_along(volume, axes).grid, grid, tolerance_mm):
         return None
     return replace(orient(volume, axes), affine=grid.affine, codes=grid.codes)
@@ -202,7 +203,7 @@ def flip_onto(volume: Volume, grid: Grid, tolerance_mm: float = 0.01) -> Volume 
 def has_voxels_of(grid: Grid, other: Grid) -> bool:
     """Whether flips and permutations lead from the voxels of a grid to those of another, as `flip_onto` needs."""
     nothing = np.broadcast_to(np.float32(0), (1, *grid.shape))
-    axes = "".join(nib.orientations.aff2axcodes(other.affine))
+    axes = "".join(orientations.aff2axcodes(other.affine))
     flipped = _view_along(Volume(nothing, grid.affine, "", ""), axes)
     return same_grid(flipped.grid, other)
 
@@ -225,7 +226,7 @@ def resample(volume: Volume, grid: Grid, order: Order = 1, fill: float | None = 
     from voxlate.scans.images.numpy_filters import along_axes
 
     if order == 1:
-        volume = _view_along(volume, "".join(nib.orientations.aff2axcodes(grid.affine)))
+        volume = _view_along(volume, "".join(orientations.aff2axcodes(grid.affine)))
     to_index = np.linalg.inv(volume.affine) @ grid.affine
     # scipy indexes (D, H, W), affines map (W, H, D)
     matrix = to_index[:3, :3][::-1, ::-1]

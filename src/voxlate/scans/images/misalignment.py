@@ -8,6 +8,7 @@ from functools import partial
 from typing import Annotated
 
 import numpy as np
+from numpy.linalg import norm
 
 from voxlate.base.records import Count, NotNegative, Number, Text
 from voxlate.base.schema import StringConstraints
@@ -102,7 +103,7 @@ def misalignment(
     places = places[:: max(1, len(places) // MASK_POINTS)]
     points = np.stack(np.unravel_index(places, mask.shape), axis=1) * np.array(spacing_mm)
     field = displacement(points)
-    lengths = np.linalg.norm(field, axis=1)
+    lengths = norm(field, axis=1)
     rigid = rigid_motion(points, field, resolved)
     d, h, w = (round(float(mm), 2) for mm in rigid.translation)
     return replace(
@@ -111,7 +112,7 @@ def misalignment(
         median_mm=round(float(np.median(lengths)), 2),
         p95_mm=round(float(np.percentile(lengths, 95)), 2),
         translation_mm=(d, h, w),
-        rotation_deg=round(float(np.rad2deg(np.linalg.norm(rigid.turn))), 2),
+        rotation_deg=round(float(np.rad2deg(norm(rigid.turn))), 2),
     )
 
 
@@ -156,7 +157,7 @@ def displacement_field(
         if len(shifts.displacements) < FEWEST_WINDOWS:
             return None, shifts, resolved
         field = fit_field(shifts, resolved, RIGID if level is levels[0] else STIFFNESS)
-    apart = np.linalg.norm(shifts.displacements - field(shifts.centres), axis=1)
+    apart = norm(shifts.displacements - field(shifts.centres), axis=1)
     agree = apart <= AGREE_MM * factor
     shifts = Shifts(
         shifts.centres[agree],

@@ -1,8 +1,8 @@
 """The making of a plan: the roles of modalities, the networks, and the steps that fit in the minutes and the memory."""
 
-import math
 import operator
 from collections.abc import Mapping
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,7 @@ def plan_training(
             minutes=minutes,
             probed_seconds=probe.probe_seconds,
             step_seconds=each,
-            most_steps={name: math.ceil(FILLED * most) for name, most in draft.most_steps.items()},
+            most_steps={name: ceil(FILLED * most) for name, most in draft.most_steps.items()},
             fewest_steps=draft.fewest_steps,
         ),
         at_once=at_once,
@@ -181,7 +181,7 @@ def _plan_samples(search: Search, starter: Starter | None, mode: str, asked: boo
     probe = search.probe
     share = SHARES[mode]
     most = rules.most_items(search.facts)
-    most_drawn = math.ceil(rules.most_items(search.facts, times=2) / rules.BATCH)
+    most_drawn = ceil(rules.most_items(search.facts, times=2) / rules.BATCH)
 
     def alone(why: str) -> Draft:
         """The plan without a second stage."""
@@ -208,7 +208,7 @@ def _plan_samples(search: Search, starter: Starter | None, mode: str, asked: boo
 
     drawn = drawn_in(search.seconds(1 - share))
     if mode == "both" and drawn < min(FEWEST_OF_SAMPLES, most_drawn):
-        minutes = math.ceil(ROOM * probe.limits.minutes * FEWEST_OF_SAMPLES / drawn)
+        minutes = ceil(ROOM * probe.limits.minutes * FEWEST_OF_SAMPLES / drawn)
         if asked:
             raise BadInput(
                 f"--mode both: expected minutes for {FEWEST_OF_SAMPLES} steps of a diffusion after the mean prediction, found room for {drawn:,}. Give about --minutes {minutes}, or --mode mean."
@@ -276,7 +276,7 @@ def _warn_of_short(draft: Draft, fitting: int, minutes: float) -> None:
     if passes < 0.5:  # about half of the slices contain body
         shown = f"{fitting:,} steps train on about {2 * passes:.0%} of the slices, drawn at random, once each"
     draft.why["minutes"] = (
-        f"{shown}: EXPECT BLUR, AND LESIONS THAT ARE MISSING; give {math.ceil(enough)} minutes"
+        f"{shown}: EXPECT BLUR, AND LESIONS THAT ARE MISSING; give {ceil(enough)} minutes"
     )
 
 
@@ -285,7 +285,7 @@ def _fewest(search: Search, best: Candidate) -> int:
 
     The order of the batches draws that part at random.
     """
-    wanted = math.ceil(0.5 * search.facts.slices / best.size.batch)  # about half contain body
+    wanted = ceil(0.5 * search.facts.slices / best.size.batch)  # about half contain body
     return min(wanted, FEWEST_OF_COMPLETION) if search.roles.pairing == "complete" else wanted
 
 
@@ -301,5 +301,5 @@ def _check_epoch(search: Search, best: Candidate, share: float) -> None:
     at_once = without_training(facts, search.roles, probe.cohort.scans)
     starter = f", or synthesise without a training: {at_once}" if at_once else "."
     raise BadInput(
-        f"--minutes: expected time for one pass over the {facts.slices:,} slices, found {probe.limits.minutes:g} minutes, which are {best.fitting:,} steps of {best.size.batch} slices (fewer while other work slows the machine). Give {math.ceil(10 * minutes) / 10:.1f} minutes or more{starter}"
+        f"--minutes: expected time for one pass over the {facts.slices:,} slices, found {probe.limits.minutes:g} minutes, which are {best.fitting:,} steps of {best.size.batch} slices (fewer while other work slows the machine). Give {ceil(10 * minutes) / 10:.1f} minutes or more{starter}"
     )

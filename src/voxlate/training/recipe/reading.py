@@ -1,7 +1,7 @@
 """Reading of recipes: from text or plain tables to checked settings, and back."""
 
-import dataclasses
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from voxlate.base.config import fill, imports, needs_code, to_tables
@@ -75,7 +75,7 @@ def with_steps(recipe: Recipe, epoch_steps: Sequence[int]) -> Recipe:
                 raise BadInput(
                     f"train.epochs: expected train.epochs or train.steps, found both in the stage '{stage.name}', and {options.epochs} epochs of this cohort are {wanted} steps, not {options.steps}. Drop one."
                 )
-            options = dataclasses.replace(options, steps=wanted)
+            options = replace(options, steps=wanted)
         trained.append(options)
     return with_trainings(recipe, trained)
 
@@ -83,10 +83,8 @@ def with_steps(recipe: Recipe, epoch_steps: Sequence[int]) -> Recipe:
 def with_trainings(recipe: Recipe, trainings: Sequence[Training]) -> Recipe:
     """The recipe with other trainings of its stages, in the order of `all_stages`."""
     *earlier, last = trainings
-    stages = [
-        dataclasses.replace(stage, train=options) for stage, options in zip(recipe.stages, earlier)
-    ]
-    return dataclasses.replace(recipe, train=last, stages=stages)
+    stages = [replace(stage, train=options) for stage, options in zip(recipe.stages, earlier)]
+    return replace(recipe, train=last, stages=stages)
 
 
 def code_of(values: Mapping[str, Any]) -> list[str]:
@@ -121,15 +119,12 @@ def stage_recipe(recipe: Recipe, name: str) -> Recipe:
     if name == "final":
         return recipe
     shared = {key: getattr(stages[place], key) for key in SHARED}
-    earlier = [
-        dataclasses.replace(stage, data=stage.data or recipe.data)
-        for stage in recipe.stages[:place]
-    ]
+    earlier = [replace(stage, data=stage.data or recipe.data) for stage in recipe.stages[:place]]
     windows = recipe.synth.windows if stages[place].method.iterates else None
     mirror = recipe.synth.mirror or recipe.stages[place].mirror
-    synth = dataclasses.replace(
+    synth = replace(
         recipe.synth, windows=windows, mirror=mirror, sharpness=1.0, gradient_ratio=None
     )
-    return dataclasses.replace(
+    return replace(
         recipe, title=f"{recipe.title} ({name} alone)", stages=earlier, synth=synth, **shared
     )

@@ -1,7 +1,7 @@
 """The settings of a recipe: everything that a result depends on, in addition to the data."""
 
-import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Annotated
 
@@ -172,13 +172,13 @@ class Synthesis(SamplerSettings):
         setting(
             "By target, the share of the training scans' range to which `peaks` moves the upper percentile; 0.95 where none is given."
         ),
-    ] = dataclasses.field(default_factory=dict)
+    ] = field(default_factory=dict)
     contrast: Annotated[
         dict[str, TissueLevels],
         setting(
             "By target, the levels of tissue to which those of the image are moved, in place of `peaks`; `synth --contrast-of` reads them from scans."
         ),
-    ] = dataclasses.field(default_factory=dict)
+    ] = field(default_factory=dict)
 
 
 @settings
@@ -199,7 +199,7 @@ class Stage:
         setting("Data of this stage, where they differ from the recipe's."),
     ] = None
     start_from: StartFrom = None
-    start_window: StartWindow = dataclasses.field(default_factory=dict)
+    start_window: StartWindow = field(default_factory=dict)
     mirror: Annotated[
         bool,
         setting("Value of synth.mirror where this stage predicts the image (--answer mean)."),
@@ -227,9 +227,9 @@ class Recipe:
     train: StageTraining = Training()
     synth: Annotated[Synthesis, setting("Synthesis: how images are sampled.")] = Synthesis()
     start_from: StartFrom = None
-    start_window: StartWindow = dataclasses.field(default_factory=dict)
-    stages: Annotated[list[Stage], setting("Earlier trainings, in their order.")] = (
-        dataclasses.field(default_factory=list)
+    start_window: StartWindow = field(default_factory=dict)
+    stages: Annotated[list[Stage], setting("Earlier trainings, in their order.")] = field(
+        default_factory=list
     )
 
     @property
@@ -297,7 +297,7 @@ class Recipe:
         return earlier["final"]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class FullStage(Stage):
     """A stage of a recipe, with the data of the recipe where it has none of its own."""
 
@@ -332,7 +332,7 @@ class FullStage(Stage):
 
     def validation_sampling(self, synth: Synthesis) -> Synthesis:
         """How images are drawn during training: as the recipe says, else as synth does where that costs little."""
-        synth = dataclasses.replace(synth, keep_states=0)
+        synth = replace(synth, keep_states=0)
         chosen = self.train.validation
         if chosen is not None:
             return _with_sampler(synth, chosen.sampler, chosen.steps)
@@ -349,7 +349,7 @@ class FullStage(Stage):
 
 def _with_sampler(synth: Synthesis, sampler: str, steps: int) -> Synthesis:
     """The same synthesis by another sampler, without what belongs to the one it had."""
-    return dataclasses.replace(synth, sampler=sampler, steps=steps, eta=0.0, end=None, close=None)
+    return replace(synth, sampler=sampler, steps=steps, eta=0.0, end=None, close=None)
 
 
 SHARED = (
