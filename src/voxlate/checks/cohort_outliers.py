@@ -53,7 +53,7 @@ def _findings(headers: Sequence[CaseHeader], read: Read) -> Iterator[Finding]:
     """Each scan with the first row that fits it, then masks, then pairs of scans that are not named."""
     by_case = {header.case: header for header in headers}
     counts = Counter(chain.from_iterable(map(_comparable, headers)))
-    reference = max(sorted(counts), key=lambda name: counts[name], default="")
+    reference = max(sorted(counts), key=counts.__getitem__, default="")
 
     def thumbnails_of(case: str) -> Scans:
         """The thumbnails of the scans of a case that show anatomy, and of its mask file."""

@@ -138,7 +138,7 @@ class Verdict:
         """The largest deviation, and how reliable that is with few patients; none for a case in distribution."""
         if not self.is_flagged:
             return []
-        worst = max(self.statistics, key=lambda name: self.statistics[name])
+        worst = max(self.statistics, key=self.statistics.__getitem__)
         grade = grade_of_distance(self.score)
         text = f"The scan differs from those on which the error was measured: {STATISTICS[worst]}.{DOUBTFUL[grade]}"
         count = self.patients

@@ -64,7 +64,7 @@ def _line(by_case: dict[str, Misalignment], cases: int) -> str:
     unmeasured = ""
     if len(known) < len(by_case):
         unmeasured = f"; not measurable in {len(by_case) - len(known)} of {len(by_case)} cases"
-    worst = max(known, key=lambda case: known[case])
+    worst = max(known, key=known.__getitem__)
     thick = any("D" in estimate.unseen for estimate in by_case.values())
     plane = " in the plane of the slices" if thick else ""
     return f"lies {median(known.values()):.1f} mm from {to}{plane} (median of {plural(len(known), 'case')}), at most {known[worst]:.1f} ({worst}){unmeasured}{examined}"
