@@ -23,7 +23,6 @@ from voxlate.evaluation.scoring.scores import Scores
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.output_folder import place_from
-from voxlate.synthesis.progress import no_report
 from voxlate.synthesis.provenance import difference, provenance_of, source_paths
 from voxlate.synthesis.result import (
     Writer,
@@ -133,8 +132,8 @@ def score_run(
     out: Path,
     options: EvaluateOptions,
     *,
-    progress: NamedProgress = no_report,
-    say: Say = no_report,
+    progress: NamedProgress,
+    say: Say,
 ) -> Summary:
     """Synthesise and score OUT/without_<modalities>/<case>/<modality>.nii.gz for each scenario, from complete cases.
 
