@@ -95,23 +95,23 @@ def _fit(
     by_tissue: bool,
 ) -> Calibration:
     """The intervals of each target, and the reference patches, by the data of all cases."""
-    facts, seed = model.facts, asked.seed
+    facts, seed, of_cases = model.facts, asked.seed, data.values()
     coverage, confidence = asked.coverage, asked.confidence
-    count = len({case.patient for case in data.values()})
+    count = len({case.patient for case in of_cases})
     bound = asked.bound or ("normal" if count >= ENOUGH else "none")
     targets = dict[str, Target]()
     widths = dict[str, Widths]()
     for name, of_target in rules.items():
         progress("fits", len(targets) + 1, len(rules))
-        voxels = [case.voxels[name] for case in data.values()]
+        voxels = [case.voxels[name] for case in of_cases]
         ends = network_ends(facts.intensity[name])
         borders = tissue_borders(facts.units[name], facts.target_scales[name])
         options = (coverage, confidence, bound, seed, ends, asked.method)
         targets[name], network = fit(voxels, of_target, *options, borders if by_tissue else ())
         if network is not None:
             widths[name] = network
-    patches = [part for case in data.values() for part in case.patches]
-    owners = [case.patient for case in data.values() for _ in case.patches]
+    patches = [part for case in of_cases for part in case.patches]
+    owners = [case.patient for case in of_cases for _ in case.patches]
     fitted = Header(
         weights=facts.weights_hash,
         synth=model.synthesis_options,
@@ -126,7 +126,7 @@ def _fit(
         units={name: facts.units[name] for name in rules},
         halves={name: (high - low) / 2 for name, (low, high) in facts.target_scales.items()},
         made_by=software(),
-        planes=tuple(sorted({case.planes for case in data.values()} - {0})),
+        planes=tuple(sorted({case.planes for case in of_cases} - {0})),
     )
     return Calibration(fitted, widths, fit_references(patches, owners, seed))
 

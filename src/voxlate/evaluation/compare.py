@@ -276,31 +276,32 @@ def _naive(name: str, methods: Sequence[ScoredMethod], known: Mapping[str, Metri
 
 def _check_same(name: str, first: ScoredMethod, other: ScoredMethod) -> None:
     """Raise BadInput if two methods were scored with different options, or on different cases."""
-    wanted, actual = (method.scores.parts[name] for method in (first, other))
+    both = (first, other)
+    wanted, actual = (method.scores.parts[name] for method in both)
     for key in MUST_AGREE:
         if wanted[key] != actual[key]:
             raise BadInput(
                 f"{other.path}: expected {name} scored with {key} {wanted[key]} as in {first.path}, found {actual[key]}. Score both with the same options."
             )
     for kind, option in RULES.items():
-        rules, others = (method.scores.header.get(f"{kind}s", {}) for method in (first, other))
+        rules, others = (method.scores.header.get(f"{kind}s", {}) for method in both)
         for part in rules.keys() & others.keys():
             if rules[part] != others[part]:
                 raise BadInput(
                     f"{other.path}: expected the {kind} {part} to be {rules[part]} as in {first.path}, found {others[part]}. Score both with the same {option}."
                 )
-    cases, of_other = ({*one.scores.by_case(name, one.answer).index} for one in (first, other))
+    cases, of_other = ({*one.scores.by_case(name, one.answer).index} for one in both)
     if odd := sorted(cases ^ of_other):
         where = first.path if odd[0] in cases else other.path
         raise BadInput(
             f"{other.path}: expected the same cases of {name} as in {first.path}, found {plural(len(odd), 'case')} in one only ({odd[0]} in {where}). Score the same cases in both."
         )
-    truths, others = (one.scores.header.get("truths", {}) for one in (first, other))
+    truths, others = (one.scores.header.get("truths", {}) for one in both)
     if changed := sorted(label for label in truths if others.get(label) != truths[label]):
         raise BadInput(
             f"{other.path}: expected scores against the truths of {first.path}, found another truth of {changed[0]}. Score both against one cohort."
         )
-    shown, of_other = (one.scores.header.get("shown", {}) for one in (first, other))
+    shown, of_other = (one.scores.header.get("shown", {}) for one in both)
     if apart := sorted(
         label for label in shown if abs(shown[label] - of_other[label]) > LEAST_APART
     ):

@@ -31,8 +31,9 @@ def report_prepared(
     cohort = open_cohort(path)
     preparation = cohort.preparation
     moved = bool(cohort.provenance.get("resample") or cohort.provenance.get("register"))
-    known = any(_farthest_mm(entry) is not None for entry in cohort.cases)
-    cases: Sequence[Entry] = cohort.cases
+    every = cohort.cases
+    cases: Sequence[Entry] = every
+    known = any(_farthest_mm(entry) is not None for entry in every)
     ordered = "in the order of the list"
     if preparation.register:
         cases = sorted(cases, key=_similarity)
@@ -42,8 +43,8 @@ def report_prepared(
         cases = sorted(examined, key=lambda entry: -(_farthest_mm(entry) or 0.0))
         ordered = "from the most to the least out of register"
     chosen = [cases[number] for number in evenly(len(cases), MOST_CASES)]
-    of = f"{len(cases)} examined cases" if len(cases) < len(cohort.cases) else f"{len(cases)} cases"
-    some = f"{len(chosen)} of {of}, evenly {ordered}. " if len(chosen) < len(cohort.cases) else ""
+    of = f"{len(cases)} examined cases" if len(cases) < len(every) else f"{len(cases)} cases"
+    some = f"{len(chosen)} of {of}, evenly {ordered}. " if len(chosen) < len(every) else ""
     sections = []
     for entry in chosen:
         nearest = next((estimate.to for estimate in entry.misaligned.values()), None)
@@ -53,8 +54,8 @@ def report_prepared(
         "folder": cohort.folder.name,
         "title": f"{plural(len(cohort.cases), 'case')} of {', '.join(cohort.modalities)}",
         "plain_scores": [
-            *registration_lines(cohort.cases).items(),
-            *misalignment_lines(cohort.cases).items(),
+            *registration_lines(every).items(),
+            *misalignment_lines(every).items(),
             *(("warning", str(message)) for message in cohort.warnings),
         ],
         "cases": sections,

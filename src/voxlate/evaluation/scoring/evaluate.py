@@ -421,6 +421,7 @@ def _on_images(out: Path, scored: Scored, rules: Rules) -> Table:
     if counts:
         bare = [item.label for item in scored if item.baselines is None]
         left_out |= dict.fromkeys(bare, "No naive baselines: the run of this image has none.")
+    truths = {item.label: item.case.files[item.modality] for item in scored}
     return {
         "trained_on": find_trained(learned),
         "calibrated_on": sorted({case for case, stated in learned if stated.get(TAUGHT)}),
@@ -429,11 +430,9 @@ def _on_images(out: Path, scored: Scored, rules: Rules) -> Table:
         "naive_left_out": {label: note for label, note in left_out.items() if note},
         "given_truth": sorted(given),
         "images": {item.label: content_hash(item.synthesis) for item in scored},
-        "truths": {item.label: content_hash(item.case.files[item.modality]) for item in scored},
+        "truths": {label: content_hash(file) for label, file in truths.items()},
         "shown": {item.label: round(result.shown, 4) for item, result in scored.items()},
-        "truth_files": {
-            item.label: relative_to(out, item.case.files[item.modality]) for item in scored
-        },
+        "truth_files": {label: relative_to(out, file) for label, file in truths.items()},
         "shared_masks": masks_of_several(rules.asked.mask, rules.regions, cases),
         **_on_provenance(out, scored),
     }

@@ -204,13 +204,14 @@ def read_scores(path: Path) -> Scores:
     Each row of the table names a case, patient, modality, method and metric once.
     """
     record = Record(path, "scores", "Run voxlate evaluate again.")
+    check = record.check
     header: Table = read_json(path)
     record.check_version(header, "voxlate")
     record.fill(_Header, header, others=None)
     frames = {}
     for name, digest in header["tables"].items():
         file = path.with_name(name)
-        record.check(file.is_file(), f"no {name} beside it")
+        check(file.is_file(), f"no {name} beside it")
         record.check_checksum(digest, sha256_of(file))
         texts = dict.fromkeys([*HEAD, "scope"] if name == PICTURES else TEXTS, "")
         try:
@@ -225,18 +226,18 @@ def read_scores(path: Path) -> Scores:
         except ValueError as error:
             raise record.wrong(f"a {name} that cannot be read ({error})") from error
     frame = frames.get(TABLE, NO_SCORES.frame)
-    record.check([*frame.columns] == COLUMNS and len(frame), f"no {TABLE} with its columns")
+    check([*frame.columns] == COLUMNS and len(frame), f"no {TABLE} with its columns")
     numbers = frame[["value", "clipped"]].dtypes
-    record.check((numbers == np.float64).all(), f"values of {TABLE} that are no numbers")
+    check((numbers == np.float64).all(), f"values of {TABLE} that are no numbers")
     named = frame[["case", "modality", "method", "metric"]] != ""
-    record.check(named.all(axis=None), f"a row of {TABLE} without a name")
-    record.check(not frame.duplicated(TEXTS).any(), f"a value of {TABLE} twice")
+    check(named.all(axis=None), f"a row of {TABLE} without a name")
+    check(not frame.duplicated(TEXTS).any(), f"a value of {TABLE} twice")
     for case in frame["case"].unique():
-        record.check("/" not in case and case.strip("."), f"the case {case!r:.80}")
-    record.check({*frame["modality"]} == {*header["modalities"]}, "modalities without scores")
+        check("/" not in case and case.strip("."), f"the case {case!r:.80}")
+    check({*frame["modality"]} == {*header["modalities"]}, "modalities without scores")
     for name, part in header["modalities"].items():
         low, high = part["range"]
-        record.check(low < high, f"a range of {name} from {low:g} to {high:g}")
+        check(low < high, f"a range of {name} from {low:g} to {high:g}")
         methods = {*frame["method"][frame["modality"] == name]}
-        record.check({*part["distances"]} <= methods, f"distances of {name} without scores")
+        check({*part["distances"]} <= methods, f"distances of {name} without scores")
     return Scores(header, frame, frames.get(PICTURES))
