@@ -227,11 +227,10 @@ class Truth:
         interval = self.item.interval
         if interval is None or interval.changed:
             return {}
-        files = {"low": interval.low, "high": interval.high}
-        stored = {end: read_canonical(path, self.item.modality) for end, path in files.items()}
+        name = self.item.modality
         return {
-            end: self.alignment.apply(self.units.synthesis(volume))
-            for end, volume in stored.items()
+            end: self.alignment.apply(self.units.synthesis(read_canonical(path, name)))
+            for end, path in (("low", interval.low), ("high", interval.high))
         }
 
     @cached_property
