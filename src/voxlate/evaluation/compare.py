@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pandas
+from pandas import DataFrame
 
 from voxlate import __version__
 from voxlate.base.errors import BadInput, plural
@@ -89,7 +89,7 @@ class Comparison:
         """The main scores."""
         return comparison_tables(self.document, "main")
 
-    def to_frame(self) -> pandas.DataFrame:
+    def to_frame(self) -> DataFrame:
         """A pandas DataFrame with a row for each score of each method and modality, with tests if there are any.
 
         An interval has two columns; n: number of compared patients (or cases).
@@ -106,7 +106,7 @@ class Comparison:
                         elif value:
                             row[f"{key}_low"], row[f"{key}_high"] = value
                     rows.append(row)
-        return pandas.DataFrame(rows)
+        return DataFrame(rows)
 
     def _repr_html_(self) -> str:
         return self.table()._repr_html_()
@@ -232,7 +232,7 @@ def _modality(
             continue
         scored = {method: table[key] for method, table in tables.items() if key in table}
         if scored:
-            results[key] = _test(metric, pandas.DataFrame(scored), patients, reference)
+            results[key] = _test(metric, DataFrame(scored), patients, reference)
     several = parts[0]["patients"] > 1
     return {
         **{key: parts[0][key] for key in (*MUST_AGREE, "cases", "patients")},
@@ -241,7 +241,7 @@ def _modality(
     }
 
 
-def _by_patient(values: pandas.DataFrame, patients: Mapping[str, str]) -> pandas.DataFrame:
+def _by_patient(values: DataFrame, patients: Mapping[str, str]) -> DataFrame:
     """Means over each patient's cases with finite values in all columns; values: by case.
 
     Where there is one patient alone, each case counts by itself.
@@ -312,7 +312,7 @@ def _check_same(name: str, first: ScoredMethod, other: ScoredMethod) -> None:
 
 
 def _test(
-    metric: Metric, scores: pandas.DataFrame, patients: Mapping[str, str], reference: str | None
+    metric: Metric, scores: DataFrame, patients: Mapping[str, str], reference: str | None
 ) -> Table:
     """Mean and sd of each method, and p of its difference to the reference over the shared patients.
 

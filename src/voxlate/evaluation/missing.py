@@ -8,7 +8,7 @@ from itertools import chain, combinations
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas
+from pandas import DataFrame, concat
 from rich.table import Table
 
 from voxlate.base.errors import BadInput
@@ -61,11 +61,11 @@ class Summary:
     """
 
     scores: Scores
-    frame: pandas.DataFrame
+    frame: DataFrame
     incomplete: Mapping[str, str]
     failed: Mapping[str, str]
 
-    def by_number(self) -> pandas.DataFrame:
+    def by_number(self) -> DataFrame:
         """Means of all metrics over scenarios and modalities, by the number of missing modalities."""
         number = self.frame["missing"].str.count(r"\+") + 1
         return self.frame.drop(columns=HEAD).groupby(number).mean()
@@ -158,7 +158,7 @@ def score_run(
         anyway=options.anyway,
         device=options.device,
     )
-    frames = list[pandas.DataFrame]()
+    frames = list[DataFrame]()
     incomplete = dict[str, str]()
     all_failed = dict[str, str]()
     single = dict[str, dict[str, str]]()
@@ -176,7 +176,7 @@ def score_run(
             else:
                 single[scenario.missing[0]] = {case: failed.get(case, "") for case in cases}
         scores = evaluate(out, cohort, options, cases=_gather(single, out))
-        frame = pandas.concat([*(_means(scores, (name,)) for name in single), *frames])
+        frame = concat([*(_means(scores, (name,)) for name in single), *frames])
         summary = Summary(scores, frame.reset_index(drop=True), incomplete, all_failed)
         summary.write(out / "scenarios.json")
     progress("scenarios", len(scenarios), len(scenarios))
@@ -300,7 +300,7 @@ def _copy(image: Path, to: Path) -> None:
         shutil.copyfile(image, temporary)
 
 
-def _means(scores: Scores, missing: Sequence[str]) -> pandas.DataFrame:
+def _means(scores: Scores, missing: Sequence[str]) -> DataFrame:
     """Means over cases, a row for each missing modality of a scenario."""
     rows = []
     for name in missing:
@@ -308,4 +308,4 @@ def _means(scores: Scores, missing: Sequence[str]) -> pandas.DataFrame:
         kept = [key for key in table if key in METRICS or "." in key]
         means = table[kept].mean().dropna()
         rows.append({"missing": "+".join(missing), "modality": name, "cases": len(table), **means})
-    return pandas.DataFrame(rows)
+    return DataFrame(rows)

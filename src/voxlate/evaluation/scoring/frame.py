@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-import pandas
+from pandas import DataFrame
 
 from voxlate.base.errors import plural
 from voxlate.base.statistics import bootstrap, fixed_text, mean_and_sd
@@ -29,11 +29,11 @@ class ScoreFrame:
     """The values of an evaluation, and what is computed from them; header, frame, pictures: see `Scores`."""
 
     header: Document
-    frame: pandas.DataFrame
-    pictures: pandas.DataFrame | None = None
+    frame: DataFrame
+    pictures: DataFrame | None = None
 
     @cached_property
-    def keyed(self) -> pandas.DataFrame:
+    def keyed(self) -> DataFrame:
         """The table with the key of each value, such as bone.dice."""
         area = self.frame["scope"] + self.frame["region"]
         return self.frame.assign(key=(area + "." + self.frame["metric"]).str.removeprefix("."))
@@ -62,7 +62,7 @@ class ScoreFrame:
         )
         return {name: part | counts.loc[name].to_dict() for name, part in stated.items()}
 
-    def by_case(self, modality: str, method: str = SYNTHESIS) -> pandas.DataFrame:
+    def by_case(self, modality: str, method: str = SYNTHESIS) -> DataFrame:
         """The scores of a method by case, with a column for each key."""
         keyed = self.keyed
         chosen = keyed[(keyed["modality"] == modality) & (keyed["method"] == method)]
@@ -124,7 +124,7 @@ class ScoreFrame:
         return [_verdict(name, self) for name in self.parts]
 
 
-def frame_of(rows: Iterable[Row], header: Document) -> pandas.DataFrame:
+def frame_of(rows: Iterable[Row], header: Document) -> DataFrame:
     """The long table of the scores of cases."""
     metrics = metrics_of(header)
     lines = []
@@ -136,7 +136,7 @@ def frame_of(rows: Iterable[Row], header: Document) -> pandas.DataFrame:
             metric = metrics[key]
             of_value = "share" if metric.scale != 1 else metric.unit_for(unit)
             lines.append((*row.head, *places, name, of_value, float(value), row.clipped))
-    return pandas.DataFrame(lines, columns=COLUMNS)
+    return DataFrame(lines, columns=COLUMNS)
 
 
 def _verdict(name: str, scores: ScoreFrame) -> Verdict:

@@ -1,9 +1,9 @@
 """Named parts of an image by rules: thresholds of its values, tissues of a CT, label maps."""
 
-import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from math import inf, isfinite
 
 import numpy as np
 
@@ -36,8 +36,8 @@ class Region:
     name: str
     text: str
     modality: str | None = None
-    low: float = -math.inf
-    high: float = math.inf
+    low: float = -inf
+    high: float = inf
     path: str | None = None
     mirrored: bool = False
     over: tuple[str, str] | None = None
@@ -97,10 +97,10 @@ def tissue_regions(modality: str) -> list[Region]:
     """A region of each tissue by the values of a CT."""
     regions = []
     for name, (low, high) in TISSUES_HU.items():
-        above = f"{low:g} ≤ " if math.isfinite(low) else ""
-        below = f" < {high:g}" if math.isfinite(high) else ""
+        above = f"{low:g} ≤ " if isfinite(low) else ""
+        below = f" < {high:g}" if isfinite(high) else ""
         # `select` leaves out its lower end, which belongs to the tissue.
-        first = float(np.nextafter(np.float32(low), np.float32(-math.inf)))
+        first = float(np.nextafter(np.float32(low), np.float32(-inf)))
         regions.append(
             Region(name, f"{above}{modality}{below}", modality, first, high, tissue=True)
         )
@@ -127,7 +127,7 @@ def _region(name: str, text: str) -> Region:
     if below and sign == "<" and not percent and float(below) < value:
         return Region(name, f"{below} < {modality} < {number}", modality, float(below), value)
     if rule and not below and not percent:
-        ends = {"<": (-math.inf, value), ">": (value, math.inf)}
+        ends = {"<": (-inf, value), ">": (value, inf)}
         low, high = ends.get(sign, (value - 0.5, value + 0.5))
         return Region(name, said, modality, low, high)
     raise BadInput(

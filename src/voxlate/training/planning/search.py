@@ -1,9 +1,9 @@
 """The search for the network with the least predicted error within the time and memory of a plan."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
+from math import ceil, inf, log, sqrt
 
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Say, message
@@ -81,14 +81,14 @@ class Search:
 
     @property
     def _times(self) -> Mapping[Size, float]:
-        return {size: seconds for size, seconds in self.tried.items() if seconds < math.inf}
+        return {size: seconds for size, seconds in self.tried.items() if seconds < inf}
 
     def _recipe(self, size: Size) -> Tables:
         return first_stage(self.facts, self.roles, size, LEAST_STEPS).tables
 
     def _try(self, size: Size) -> None:
         measured = self.probe.measure(self._recipe(size), 0)
-        self.tried[size] = math.inf if measured is None else measured.seconds
+        self.tried[size] = inf if measured is None else measured.seconds
         cost = "too much memory" if measured is None else f"{measured.seconds:.3f} s a step"
         self.say(message("probe", f"probe: {size}: {cost}"))
 
@@ -105,11 +105,11 @@ class Search:
     def _halfway(self, size: Size) -> Size:
         """The size, or a narrower one between the largest that fits and the smallest that did not."""
         similar = {width: self.tried.get(replace(size, width=width)) for width in WIDTHS}
-        fitting = [width for width, seconds in similar.items() if (seconds or math.inf) < math.inf]
-        refused = [width for width, seconds in similar.items() if seconds == math.inf]
+        fitting = [width for width, seconds in similar.items() if (seconds or inf) < inf]
+        refused = [width for width, seconds in similar.items() if seconds == inf]
         if not fitting or not refused:
             return size
-        middle = math.sqrt(max(fitting) * min(refused))
+        middle = sqrt(max(fitting) * min(refused))
         between = [width for width in WIDTHS if max(fitting) < width <= middle]
         return replace(size, width=min(max(between, default=size.width), size.width))
 
@@ -118,7 +118,7 @@ class Search:
         sizes = [Size(width, stem, batch) for stem, width, batch in choices]
         possible = [size for size in sizes if not self._is_too_large(size) and self._pays(size)]
         if not self._times:  # the smallest network is tried first
-            return [Candidate(size, math.inf, 1, math.inf) for size in possible[:1]]
+            return [Candidate(size, inf, 1, inf) for size in possible[:1]]
         candidates = [
             self.candidate(size, self._seconds(size), seconds, most_items) for size in possible
         ]
@@ -127,7 +127,7 @@ class Search:
     def candidate(self, size: Size, each: float, seconds: float, most_items: float) -> Candidate:
         """The network whose step takes `each` seconds, in a training of `seconds`."""
         fitting = max(int(seconds / each), 1)
-        steps = useful_steps(fitting, math.ceil(most_items / size.batch))
+        steps = useful_steps(fitting, ceil(most_items / size.batch))
         feature_mm = size.stem * self.facts.pixel_mm
         error = law.relative_error(size.width, feature_mm, size.batch, steps)
         return Candidate(size, each, steps, error, fitting)
@@ -157,8 +157,8 @@ class Search:
         near, *others = sorted(times, key=lambda other: _distance(other, size))
         power = BY_WIDTH
         if others and _distance(others[0], size)[:2] == _distance(near, size)[:2] == (0, 0):
-            growth = math.log(times[others[0]] / times[near])
-            power = max(growth / math.log(others[0].width / near.width), 0.0)
+            growth = log(times[others[0]] / times[near])
+            power = max(growth / log(others[0].width / near.width), 0.0)
         wider = (size.width / near.width) ** power
         larger = (size.batch / near.batch) ** BY_BATCH
         return times[near] * wider * larger * (near.stem / size.stem) ** BY_STEM
@@ -172,7 +172,7 @@ def useful_steps(fitting: int, most: int) -> int:
 def _distance(size: Size, other: Size) -> tuple[float, ...]:
     """By stem, by batch and by width, as the distance of logarithms."""
     pairs = (size.stem, other.stem), (size.batch, other.batch), (size.width, other.width)
-    return tuple(abs(math.log(a / b)) for a, b in pairs)
+    return tuple(abs(log(a / b)) for a, b in pairs)
 
 
 def reason(best: Candidate, others: list[Candidate]) -> str:
