@@ -235,10 +235,9 @@ def repair_recipe_file(run: Run, begun: Recipe) -> None:
 
 def software() -> dict[str, Any]:
     """The versions of the software that writes a file, and the notice that it is no medical device."""
-    packages = {name: metadata.version(name) for name in PACKAGES}
     return {
         "voxlate": voxlate.__version__,
         "python": platform.python_version(),
-        **packages,
+        **{name: metadata.version(name) for name in PACKAGES},
         "notice": NOTICE,
     }

@@ -178,10 +178,12 @@ def _target_to_picture(batch: Batch, given: Batch, item: int) -> int:
     """The first existing target of the item that was hidden from the model, or else its first existing target."""
     hidden = (batch.present & ~given.present)[item].tolist()
     names = list(itertools.compress(batch.source_names, hidden))
-    there = find_targets(batch, item)
-    # False is sorted before True.
-    there.sort(key=lambda place: batch.target_names[place] not in names)
-    return next(iter(there), 0)
+    # False is less than True.
+    return min(
+        find_targets(batch, item),
+        key=lambda place: batch.target_names[place] not in names,
+        default=0,
+    )
 
 
 def _row(given: Batch, images: Sequence[Tensor], item: int, data: DataSettings) -> list[np.ndarray]:

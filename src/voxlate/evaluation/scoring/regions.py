@@ -44,17 +44,18 @@ def find_region(
         path = _file_of(region.path, case.case)
         inside: Bool = on_grid_of(truth, path, "mask").data[0] > 0.5
         return inside & frame
-    assert region.modality is not None
-    if region.modality == truth.modality:
+    modality = region.modality
+    assert modality is not None
+    if modality == truth.modality:
         return region.select(scale_to_peak(truth, scale, body), frame)
-    if region.modality in case.labels:
-        return region.select(on_grid_of(truth, case.labels[region.modality], "seg").data[0], frame)
-    if region.modality not in case.files:
+    if modality in case.labels:
+        return region.select(on_grid_of(truth, case.labels[modality], "seg").data[0], frame)
+    if modality not in case.files:
         known = ", ".join(sorted({**case.files, **case.labels}))
         raise BadInput(
-            f"region {region.name}: expected a modality or label map of {case.case} ({known}), found {region.modality}. Choose one of these."
+            f"region {region.name}: expected a modality or label map of {case.case} ({known}), found {modality}. Choose one of these."
         )
-    other = on_grid_of(truth, case.files[region.modality], region.modality)
+    other = on_grid_of(truth, case.files[modality], modality)
     other_scale = range_for(other.unit)
     other_body = foreground(other) if other_scale.own else None
     return region.select(scale_to_peak(other, other_scale, other_body), frame)

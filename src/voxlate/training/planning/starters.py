@@ -174,25 +174,20 @@ def begin_from(starter: Starter, draft: Draft, windows: Mapping[str, Ends]) -> N
         why["net.border"] = (
             "zeros also in synthesis, because patches are whole slices, and a starter keeps its response to another border"
         )
-    for name, ends in windows.items():
-        _rescale(draft, own, name, ends)
+    for name, (low, high) in windows.items():
+        (whole,) = (own["intensity"][target] for target in own["data"]["target"])
+        # What the starter puts beyond the window is right: it is hardly pulled back.
+        leak = LEAK * (high - low) / (whole["high"] - whole["low"])
+        tables["method"]["leak"] = round(leak, 5)
+        tables["start_window"] = {name: [low, high]}
+        why[f"start_window.{name}"] = (
+            f"the pictures are nearest to the starter's CT from {low:g} to {high:g} HU, to which its output is rescaled"
+        )
     tables["start_from"] = starter.start_from
     kept = round(COUNTS_AS / (COUNTS_AS + facts.patients), 3)
     tables["train"]["keep_start"] = kept
     why["train.keep_start"] = (
         f"{kept:.0%} of the starter's weights are kept: it counts as {COUNTS_AS} patients beside {facts.patients}, who alone would be learned by heart"
-    )
-
-
-def _rescale(draft: Draft, own: Tables, name: str, ends: Ends) -> None:
-    """Rescale a starter's output to a window of its range; own: the starter's tables; name: the target."""
-    low, high = ends
-    (whole,) = (own["intensity"][target] for target in own["data"]["target"])
-    # What the starter puts beyond the window is right: it is hardly pulled back.
-    draft.tables["method"]["leak"] = round(LEAK * (high - low) / (whole["high"] - whole["low"]), 5)
-    draft.tables["start_window"] = {name: [low, high]}
-    draft.why[f"start_window.{name}"] = (
-        f"the pictures are nearest to the starter's CT from {low:g} to {high:g} HU, to which its output is rescaled"
     )
 
 

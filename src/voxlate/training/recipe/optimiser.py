@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from voxlate.base.config import setting, settings
+from voxlate.base.groups import grouped
 
 COEFFICIENTS = (
     3.4445,
@@ -150,9 +151,7 @@ def factors(matrices: Sequence[Tensor]) -> list[Tensor]:
     matrix, so the rounds need products of [n, n] alone, of all matrices with one n together: 70 n³ operations a matrix
     [n, 9 n], where products with X itself take 190 n³. In float32, since squaring halves the digits that are right.
     """
-    sides: dict[int, list[int]] = {}
-    for place, matrix in enumerate(matrices):
-        sides.setdefault(min(matrix.shape), []).append(place)
+    sides = grouped((min(matrix.shape), place) for place, matrix in enumerate(matrices))
     polynomials: dict[int, Tensor] = {}
     for side, places in sides.items():
         grams = matrices[places[0]].new_empty(len(places), side, side)

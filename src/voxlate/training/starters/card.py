@@ -110,8 +110,11 @@ class Card:
         """The cohort's name of each modality of a side that has one, each of which is used once."""
         names = dict[str, str]()
         for name in own:
-            fitting = [other for other in self.names_of(name) if other in theirs]
-            free = [other for other in fitting if other not in names.values()]
+            free = [
+                other
+                for other in self.names_of(name)
+                if other in theirs and other not in names.values()
+            ]
             if free:
                 names[name] = free[0]
         return names
@@ -121,21 +124,15 @@ class Card:
         """The card as sentences."""
         return [
             f"Trained on {self.trained_on}, {self.cpu_hours:.3g} hours of one core.",
-            *self._sentences_on_scans,
-            *(f"Measured on {result}." for result in self.measured or ()),
+            *(
+                f"A scan called {', '.join(self.accepts.get(name, [name]))} is taken as {name}."
+                for name in self.source
+            ),
+            *(f"Measured on {result}." for result in self.measured),
             *([] if self.measured else ["Not measured on real scans."]),
             self.on_intervals,
             *(f"Limit: {limit}" for limit in self.limits),
         ]
-
-    @property
-    def _sentences_on_scans(self) -> list[str]:
-        """A sentence for each source on the scans that it stands for."""
-        sentences = []
-        for name in self.source:
-            scans = ", ".join(self.accepts.get(name, [name]))
-            sentences.append(f"A scan called {scans} is taken as {name}.")
-        return sentences
 
 
 def read_card(folder: Path) -> Card:
