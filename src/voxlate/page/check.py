@@ -42,7 +42,9 @@ from voxlate.training.model import load, network_of
 from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import name_of
 
-AT_ONCE = 2  # models that are compared with the scans: most of the work is NumPy's, which threads share
+AT_ONCE = (
+    2  # models that are compared with the scans: most of the work is NumPy's, which threads share
+)
 MOST_ENTRIES = 200  # files and series that are listed
 MOST_CHOICES = 6  # scans that are compared with one model, the best first
 ORDER = (None, "note", "caution", "do not trust")  # of the worst warning

@@ -11,11 +11,10 @@ from typing import Any
 
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, Say, message
-from voxlate.base.options.check import check_value
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.check import Checked
 from voxlate.synthesis.inputs import Scan, was_in_training
-from voxlate.synthesis.model import COST, Model
+from voxlate.synthesis.model import COST, Model, check_call
 from voxlate.synthesis.planes import Moments
 from voxlate.synthesis.progress import (
     PatchProgress,
@@ -119,7 +118,8 @@ class Ensemble(Model):
 
         Members that trained on the case are left out, unless all of them did (cross-validation).
         """
-        ensemble, anyway = self.with_options(**options), check_value("anyway", anyway, bool)
+        check_call(seed, anyway)
+        ensemble = self.with_options(**options)
         checks = [member.check(scans, case) for member in ensemble.members]
         if not anyway:
             _joined(checks).refuse(warn)

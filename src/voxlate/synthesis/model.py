@@ -20,18 +20,17 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from voxlate.base.arrays import Bool
-from voxlate.base.errors import plural, system_refusal
+from voxlate.base.errors import BadInput, plural, system_refusal
 from voxlate.base.files import SYNTHETIC
 from voxlate.base.hub import address_of
 from voxlate.base.messages import Message, Say, message
-from voxlate.base.options.check import check_value
-from voxlate.base.options.table import field_types
 from voxlate.base.slabs import in_slabs
 from voxlate.checks.anatomy import FEWEST, Anatomy
 from voxlate.checks.out_of_distribution import verdict_on
@@ -68,7 +67,6 @@ from voxlate.synthesis.intervals import (
     sources_of,
 )
 from voxlate.synthesis.network import Network
-from voxlate.synthesis.options import SynthKeys
 from voxlate.synthesis.planes import planes_read, sample_planes
 from voxlate.synthesis.progress import (
     PatchProgress,
@@ -130,9 +128,6 @@ class Model:
         allow_code: import a sampler outside voxlate. Raises BadInput for an unknown option, a value out of range, a type of slices that the model does not have, a
         sampler that does not fit the schedule, and several samples of a method that is not stochastic.
         """
-        kinds = field_types(SynthKeys)
-        for name in changes.keys() & kinds:
-            changes[name] = check_value(name, changes[name], kinds[name])
         facts, network = self.network.with_options(self.facts, allow_code, changes)
         return replace(self, facts=facts, network=network)
 
@@ -190,7 +185,7 @@ class Model:
         case that `check` grades "do not trust". options: as in the recipe's [synth] (samples, steps, ...). Raises DoNotTrust
         for such a case, and BadInput where a scan is missing, or scans do not fit together.
         """
-        seed, anyway = check_value("seed", seed, int), check_value("anyway", anyway, bool)
+        check_call(seed, anyway)
         model = self.with_options(**options) if options else self
         said = list[Message]()
         try:
@@ -303,6 +298,14 @@ class Model:
             "axes": data.axes,
             "range": {name: [*window] for name, window in windows.items() if window is not None},
         }
+
+
+def check_call(seed: Any, anyway: Any) -> None:
+    """Raise BadInput for a seed that is no whole number, and for a text in place of a truth."""
+    if not isinstance(seed, Integral):
+        raise BadInput(f"seed: expected a whole number, found {seed!r}. Change it.")
+    if not isinstance(anyway, bool):
+        raise BadInput(f"anyway: expected True or False, found {anyway!r}. Change it.")
 
 
 def synthesise(

@@ -16,11 +16,14 @@ from voxlate.base.arrays import Float32
 from voxlate.base.config import fill
 from voxlate.base.devices import find_device, name_of, single_threads
 from voxlate.base.errors import BadInput
+from voxlate.base.options.check import check_value
+from voxlate.base.options.table import field_types
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.diffusion.sample import SamplerSettings
 from voxlate.science.methods.method import Method, networks_in
 from voxlate.synthesis.facts import Facts
 from voxlate.synthesis.network import Calls, NoiseOf
+from voxlate.synthesis.options import SynthKeys
 from voxlate.synthesis.patch import Patch
 from voxlate.synthesis.progress import no_report
 from voxlate.training import recipe as recipes
@@ -119,7 +122,12 @@ class TorchNetwork:
         self, facts: Facts, allow_code: bool, changes: Mapping[str, Any]
     ) -> "tuple[Facts, TorchNetwork]":
         """The model with other keys of synth (see `Model.with_options`); None keeps the recipe's value."""
-        stated = table({name: value for name, value in changes.items() if value is not None})
+        kinds = field_types(SynthKeys)
+        stated = dict[str, Any]()
+        for name, value in changes.items():
+            if value is not None:
+                stated[name] = check_value(name, value, kinds[name]) if name in kinds else value
+        stated = table(stated)
         named = (name for name in TABLES if isinstance(stated.get(name), str))
         chosen = {**stated, **{name: {"kind": stated[name]} for name in named}}
         own = vars(self.recipe.synth)
