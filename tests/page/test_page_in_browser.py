@@ -129,6 +129,7 @@ def test_a_study_of_a_hospital_becomes_a_ct_by_three_clicks(
         page.set_input_files("#files", study)
         _assert_structure(page)
         press("Upload, and see")
+        page.wait_for_url("**/uploads/*")  # the upload has a bar of its own
         page.get_by_role("progressbar").wait_for()  # the check has not begun
         _assert_structure(page)
         Held.gate.set()
