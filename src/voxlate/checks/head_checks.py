@@ -13,7 +13,7 @@ import numpy as np
 
 from voxlate.base.arrays import Bool, Float32, Float64
 from voxlate.base.messages import Message
-from voxlate.checks.head_pose import CELL_MM, pose_of
+from voxlate.checks.head_pose import CELL_MM, cells_of, likeness_of, pose_of
 from voxlate.checks.table import Measured, Numbers, ask
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume
@@ -106,7 +106,11 @@ def check_head(
         "alone": float(head.clean and head.ends[0] < CLOSED),
     }
     if head.height_mm >= LEAST_SLAB_MM:
-        numbers |= pose_of(trained, tissue_of(head), head.body, np.array(head.spacing_mm))
+        shown = tissue_of(head), head.body, np.array(head.spacing_mm)
+        pose = pose_of(trained, *shown)
+        numbers |= pose
+        if trained == "head" and head.clean:  # stripping leaves a constant background
+            numbers["as_brain"] = likeness_of("brain", cells_of(*shown)) - pose["upright"]
     if trained == "head":
         numbers |= _head_numbers(head)
         if values is not None:

@@ -51,7 +51,7 @@ def pose_of(kind: Kind, tissue: Float32, body: Bool, spacing_mm: Float64) -> dic
             )
             for order, mirrored in ways
         )
-        likeness[name] = max(_likeness(kind, one) for one in cells)
+        likeness[name] = max(likeness_of(kind, one) for one in cells)
     upright = likeness.pop("upright")
     best = max(likeness, key=likeness.__getitem__)
     otherwise = likeness[best]
@@ -76,7 +76,7 @@ def cells_of(tissue: Float32, body: Bool, spacing_mm: Float64) -> Float32:
     return out
 
 
-def _likeness(kind: Kind, cells: Float32) -> float:
+def likeness_of(kind: Kind, cells: Float32) -> float:
     """The correlation of cells with the mean at the place where it is largest, over the cells that both have."""
     heads, squared, there = _means(kind)
     seen = np.isfinite(cells).ravel()

@@ -10,9 +10,11 @@ import numpy as np
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import HIGH, LOW, safe_name
+from voxlate.base.messages import message
 from voxlate.evaluation.scoring.scored_images import images_in, is_map
 from voxlate.scans.formats.dicom import is_dicom_folder
-from voxlate.scans.formats.io import is_there, read_volume, without_ending
+from voxlate.scans.formats.io import is_synthetic, is_there, read_volume, without_ending
+from voxlate.scans.formats.nifti import DISTRUSTED
 from voxlate.scans.images.grid import Volume, same_grid
 from voxlate.scans.images.units import unit_of
 from voxlate.synthesis.provenance import provenance_of
@@ -29,7 +31,7 @@ ENDS = {"": "", "low": LOW, "high": HIGH}
 
 @dataclass(frozen=True)
 class CtFiles:
-    """A CT of a case: its file, and those of its interval, which may be absent.
+    """A CT of a case: its file (""), and those of its interval ("low", "high"), which may be absent.
 
     folder: that of its provenance, or None; others: names of further CTs in its folder, which are not read.
     """
@@ -41,17 +43,11 @@ class CtFiles:
 
     @cached_property
     def provenance(self) -> Mapping[str, Any]:
-        """The provenance in its folder, empty without one."""
-        return {} if self.folder is None else provenance_of(self.folder)
-
-    def read(self, end: str = "") -> Volume:
-        """The CT, or the "low" or "high" end of its interval."""
-        return read_ct(self.files[end])
-
-    @property
-    def ends(self) -> list[str]:
-        """What there is: "" for the CT, "low" and "high"."""
-        return [*self.files]
+        """The provenance in its folder; without one, what its file says of trust."""
+        if self.folder is not None:
+            return provenance_of(self.folder)
+        said = message("marked", "The description in the CT's file says DO NOT TRUST.")
+        return {"warnings": [said.table]} if is_synthetic(self.files[""], DISTRUSTED) else {}
 
 
 def read_ct(path: Path) -> Volume:
@@ -85,7 +81,7 @@ def find_cts(out: Path) -> list[CtFiles]:
             f"{out}: expected a folder that synth wrote, or a CT, found nothing. Check the path."
         )
     if not out.is_dir() or is_dicom_folder(out):
-        case = safe_name(Path(without_ending(out.name)).name, out)
+        case = safe_name(without_ending(out.name), out)
         stated = provenance_of(out.parent).get("images", {})
         return [CtFiles(case, {"": out}, out.parent if out.name in stated else None)]
     folders = sorted(path for path in out.iterdir() if path.is_dir())

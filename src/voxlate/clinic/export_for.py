@@ -39,11 +39,12 @@ from voxlate.clinic.consumers.ultrasound import (
     skull_rays,
 )
 from voxlate.clinic.ct_checks import body_of, unusual
-from voxlate.clinic.cts import CtFiles, check_ends, find_cts
+from voxlate.clinic.cts import CtFiles, check_ends, find_cts, read_ct
 from voxlate.clinic.options.consumers import ConsumerOptions
 from voxlate.clinic.trust import refuse_untrusted, why_not
 from voxlate.evaluation.intervals.expected import expected_errors
 from voxlate.scans.formats.io import content_hash, read_volume, write_volume
+from voxlate.scans.formats.nifti import DISTRUSTED
 from voxlate.scans.images.grid import Volume, canonical, resample, same_grid
 from voxlate.scans.images.mask import foreground
 
@@ -105,7 +106,8 @@ class _Case:
 
     def write(self, name: str, volume: Volume) -> None:
         """Write a map as NIfTI."""
-        notice = f" ({self.done.consumer}); {NOTICE}"  # after what every header says
+        mark = DISTRUSTED if why_not(self.files.provenance) else ""
+        notice = f" ({self.done.consumer}); {NOTICE}{mark}"  # after what every header says
         write_volume(self.to / f"{name}.nii.gz", volume, notice)
         self.units[name] = volume.unit
 
@@ -140,24 +142,24 @@ def export_for(
         )
     _check(options)
     cases = find_cts(out)
-    done = Converted(options.consumer)
+    count, done = len(cases), Converted(options.consumer)
     with lock(to, SHARED_SECONDS):
         for number, files in enumerate(cases):
-            progress(number, len(cases))
+            progress(number, count)
             try:
                 _convert(files, to, options, done)
             except BadInput as error:
-                if len(cases) == 1 or isinstance(error, CannotWrite):
+                if count == 1 or isinstance(error, CannotWrite):
                     raise
                 done.left_out[files.case] = str(error)
-    progress(len(cases), len(cases))
+    progress(count, count)
     return done
 
 
 def _convert(files: CtFiles, to: Path, options: ConsumerOptions, done: Converted) -> None:
     """Write one case and its facts."""
     refuse_untrusted(files.case, files.provenance, options.accept_untrusted)
-    volumes = {end: files.read(end) for end in files.ends}
+    volumes = {end: read_ct(path) for end, path in files.files.items()}
     check_ends(volumes, files.case)
     folder = to / files.case
     _check_folder(folder, done.consumer, _scans(files))
@@ -230,23 +232,25 @@ def _check(options: ConsumerOptions) -> None:
 
 def _write_facts(case: _Case) -> None:
     """Write what the maps are, and from which image."""
-    said = (one for one in case.done.messages if one.case == case.files.case)
+    files, done = case.files, case.done
+    ct = files.files[""]
+    said = (one for one in done.messages if one.case == files.case)
     facts = {
         "voxlate": __version__,
-        "consumer": case.done.consumer,
-        "notice": NOTICE,
-        "do_not_trust": why_not(case.files.provenance),
+        "consumer": done.consumer,
+        "notice": f"{NOTICE}; research software, not a medical device",
+        "do_not_trust": why_not(files.provenance),
         "cautions": [one.text for one in said if one.grade == "caution"],
-        "expected_error": {} if case.files.folder is None else expected_errors(case.files.folder),
-        "ct": case.files.files[""].name,
-        "ct_hash": content_hash(case.files.files[""]),
-        "scans": _scans(case.files),
+        "expected_error": {} if files.folder is None else expected_errors(files.folder),
+        "ct": ct.name,
+        "ct_hash": content_hash(ct),
+        "scans": _scans(files),
         **case.facts,
         "units": case.units,
         "files": sorted(path.name for path in case.to.iterdir()),
     }
     write_json(case.to / FACTS, facts)
-    case.done.facts[case.files.case] = facts
+    done.facts[files.case] = facts
 
 
 def _say_beyond(case: _Case, table: Table, hu: np.ndarray) -> None:
@@ -282,20 +286,21 @@ def _proton(case: _Case, options: ConsumerOptions) -> None:
     case.rows("rays.csv", columns)
     table.write(case.to / "table.csv")
     ratio = totals.wepl_mm[""].sum() / totals.length_mm.sum()
+    mean = {end: float(values.mean()) for end, values in totals.wepl_mm.items()}
+    rays = len(totals.length_mm)
     case.facts = {
         "beam_ras": [*map(float, direction)],
         "table": table.source,
-        "rays": len(totals.length_mm),
-        "wepl_mm": {end or "ct": float(values.mean()) for end, values in totals.wepl_mm.items()},
+        "rays": rays,
+        "wepl_mm": {end or "ct": path_mm for end, path_mm in mean.items()},
         "wepl_over_length": float(ratio),
     }
     case.say(
-        f"mean water-equivalent path {totals.wepl_mm[''].mean():.1f} mm on {len(totals.length_mm)} rays, {ratio:.3f} of the length in the body; table: {table.source}."
+        f"mean water-equivalent path {mean['']:.1f} mm on {rays} rays, {ratio:.3f} of the length in the body; table: {table.source}."
     )
     if len(maps) == 3:
-        mean = {end: values.mean() for end, values in totals.wepl_mm.items()}
         low, high = (100 * (mean[end] / mean[""] - 1) for end in ("low", "high"))
-        case.facts["wepl_percent"] = {"low": float(low), "high": float(high)}
+        case.facts["wepl_percent"] = {"low": low, "high": high}
         case.say(
             f"the interval of a path reaches from {low:+.1f} to {high:+.1f} % of it on average, as if all voxels of a ray were wrong in the same direction; plans usually allow 3.5 % for a measured CT."
         )
@@ -305,11 +310,12 @@ def _pet(case: _Case, options: ConsumerOptions) -> None:
     """mu in 1/cm with the ends of the interval, on the grid of the PET where one is given."""
     pet = None if options.like is None else read_volume(options.like)
     couch = None if options.couch is None else read_volume(options.couch)
-    if couch is not None and couch.data.max() < WATER_MU / 3:
-        case.say(
-            f"the couch attenuates at most {couch.data.max():.2g}/cm, a third of water or less: is its file in 1/mm?"
-        )
     if couch is not None:
+        most = couch.data.max()
+        if most < WATER_MU / 3:
+            case.say(
+                f"the couch attenuates at most {most:.2g}/cm, a third of water or less: is its file in 1/mm?"
+            )
         inside = resample(couch, case.ct.grid, order=0, fill=0.0).data[0][case.body]
         share = float((inside > WATER_MU / 3).mean())
         if share > IN_COUCH:
@@ -418,16 +424,17 @@ def _say_skull(
 
 def _planning(case: _Case, options: ConsumerOptions) -> None:
     """A transverse CT, the body and electron densities; DICOM where the source is a DICOM series."""
-    ct, resampled = case.ct, False
+    own = ct = case.ct
+    resampled = False
     if options.plane == "axial":
-        turned = transverse(case.ct)
+        turned = transverse(own)
         # flips alone lead from one grid to the other, or it is resampled
-        resampled = not same_grid(canonical(case.ct).grid, canonical(turned).grid)
+        resampled = not same_grid(canonical(own).grid, canonical(turned).grid)
         ct = squared(turned)
-    body = case.body if ct is case.ct else foreground(ct)
+    body = case.body if ct is own else foreground(ct)
     if options.clear_outside:
         ct = clear_outside(ct, body)
-    cut = cut_slices(body, within(case.ct, ct.grid), ct.grid.spacing_mm[2])
+    cut = cut_slices(body, within(own, ct.grid), ct.grid.spacing_mm[2])
     if cut and options.plane == "axial":  # slices of other planes end at the neck
         case.say(
             f"the scan cuts the body off in {cut} of {len(body)} slices: beyond it they show air where the patient is.",
@@ -438,7 +445,8 @@ def _planning(case: _Case, options: ConsumerOptions) -> None:
     case.write("ct", ct)
     mask = with_data(ct, body, "1", "mask")
     case.write("body", mask)
-    case.write("electron_density", with_data(ct, table(ct.data[0]), "1", "electron_density"))
+    density = "electron_density"
+    case.write(density, with_data(ct, table(ct.data[0]), "1", density))
     table.write(case.to / "table.csv")
     case.facts = {
         "plane": plane_of(ct.grid) if options.plane == "source" else "axial",

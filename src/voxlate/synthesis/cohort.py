@@ -201,17 +201,19 @@ class _SynthesisJob:
             turn=context.turn,
             anyway=self.anyway,
         )
-        for note in scans.notes:
-            warn(note)
+        notes = [*scans.notes]
         if scans.others and model.facts.completes:  # another name would count as missing
             text = (
                 f"{', '.join(scans.others)} was not used: no modality of this model has that name."
             )
-            warn(message("unused-scan", text))
+            notes.append(message("unused-scan", text))
+        notes += _faces(image) if output.hidden is not None else []
         stated = _provenance_for(image, scans, folder, output)
-        for warning in _faces(image) if output.hidden is not None else ():
-            warn(warning)
-            stated["warnings"] = [*stated.get("warnings", ()), warning.table]
+        if notes:
+            tables = [output.clean(note).table for note in notes]
+            stated["warnings"] = [*stated.get("warnings", ()), *tables]
+        for note in notes:
+            warn(note)
         split = self.splits.get(scans.known_as or scans.case)
         in_training = image.provenance.get("in_training")
         if image.provenance.get("held_out_by"):

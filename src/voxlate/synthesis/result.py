@@ -29,7 +29,7 @@ from voxlate.scans.formats.io import (
     is_synthetic,
     write_volume,
 )
-from voxlate.scans.formats.nifti import description_of
+from voxlate.scans.formats.nifti import DESCRIPTION, description_of
 from voxlate.scans.images.frame import Frame
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.provenance import provenance_of, read_provenance
@@ -125,6 +125,11 @@ class Synthesised:
         return tuple(read_messages(self.provenance.get("warnings", ())))
 
     @property
+    def distrusted(self) -> bool:
+        """Whether an image is graded "do not trust"."""
+        return worst_grade(self.warnings) == "do not trust"
+
+    @property
     def bounds(self) -> dict[str, dict[str, float]]:
         """Upper bounds of the errors of this case, by modality: "mae" inside the body, and the means of regions.
 
@@ -144,7 +149,9 @@ class Synthesised:
     def to_nifti(self, modality: str | None = None) -> nib.nifti1.Nifti1Image:
         """An image of nibabel, indexed [x, y, z]; modality: may be left out where there is only one."""
         volume = self.volume if modality is None else self.volumes[modality]
-        return nib.nifti1.Nifti1Image(volume.data[0].T, volume.affine)
+        image = nib.nifti1.Nifti1Image(volume.data[0].T, volume.affine)
+        image.header["descrip"] = f"{DESCRIPTION}{description_of('', self.distrusted)}"
+        return image
 
     def save(self, folder: Path | str, ending: str = ENDINGS[0]) -> list[Path]:
         """Write FOLDER/<modality>.nii.gz, its maps and provenance.json; returns the paths of the images and maps.
@@ -173,12 +180,11 @@ class Synthesised:
             with whole_file(folder / STATES / "states.png") as path:
                 show_case(self.states, {}, "", (), TILE // 2).save(path)
         images = dict[str, Writer]()
-        distrusted = worst_grade(self.warnings) == "do not trust"
         for name, volume in self.files.items():
             for suffix in suffixes:
                 file = f"{name}{suffix}"
                 images[file] = partial(
-                    write_volume, volume=volume, description=description_of(file, distrusted)
+                    write_volume, volume=volume, description=description_of(file, self.distrusted)
                 )
         return write_images(folder, images, self.provenance)
 

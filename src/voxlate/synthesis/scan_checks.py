@@ -1,7 +1,10 @@
 """What is asked of a case's scans before anything is computed: do they fit the training of a model, and are they whole?"""
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Literal
+
+import numpy as np
 
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, message, worst_grade
@@ -63,6 +66,10 @@ def check_scans(
         of_scans += _check_scan(facts, prepared, name)
         if compared is not None:
             of_scans += check_body(compared, name, bodies[name], height)
+    for first, second in combinations(prepared.header.statistics, 2):
+        if np.array_equal(prepared.arrays[first], prepared.arrays[second]):
+            text = f"{first} and {second} have the same voxels."
+            of_scans.append(message("same-voxels", text, grade="do not trust"))
     warnings = [*of_scans, *_check_spacing(facts, prepared), *of_kind]
     if any(fills_crown(facts, prepared, name) for name in targets):
         warnings += ask("crown", {"apart_mm": header.spacing_mm[0]})

@@ -49,6 +49,7 @@ LARGEST_HEADER = 64 << 20  # bytes, with its extensions, of which the largest ar
 NIFTI2 = (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")  # its header's size, 540, in both byte orders
 DESCRIPTION = "voxlate; research use only"  # in the header, which has room for 80 characters
 SYNTHETIC = "; a synthetic image"
+DISTRUSTED = "; DO NOT TRUST"
 SYNTHETIC_SCAN = f"{SYNTHETIC}, see provenance.json"
 MAP_DESCRIPTIONS = {  # in the header of a map's file, by the end of its name
     LOW: "lower end of intervals",
@@ -71,7 +72,7 @@ NiftiImage = nib.nifti1.Nifti1Pair
 def description_of(file: str, distrusted: bool = False) -> str:
     """The description in the header of a synthesised file of this name, of at most 80 characters."""
     if distrusted:
-        return f"{SYNTHETIC}; DO NOT TRUST"
+        return f"{SYNTHETIC}{DISTRUSTED}"
     name = file.partition(".")[0]
     for end, description in MAP_DESCRIPTIONS.items():
         if name.endswith(end):
