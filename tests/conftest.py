@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -84,7 +83,7 @@ def _shortened(tmp_path_factory):
     from voxlate.scans.images import pictures
     from voxlate.training.precision import keep_ratio, this_machine
 
-    known = dict[bytes, Any]()
+    known = {}
     estimate = audit.misalignment
 
     def remember(*given):

@@ -61,7 +61,10 @@ def test_no_user_of_a_ct_gets_it_unless_it_is_accepted(cases, voxlate, tmp_path)
     assert REASON in alone.err
     assert not (tmp_path / "alone" / "bob").exists()
     file = cases / "bob" / "ct.nii.gz"
-    assert voxlate("export", file, "--for", "pet", "--out", tmp_path / "alone").code == 3
+    copy = tmp_path / "copy.nii.gz"
+    copy.write_bytes(file.read_bytes())
+    for one in (file, copy):
+        assert voxlate("export", one, "--for", "pet", "--out", tmp_path / "alone").code == 3
     both = voxlate(*words)
     assert both.code != 0, both.said
     assert [path.parent.name for path in (tmp_path / "pet").glob("*/facts.json")] == ["ann"], (

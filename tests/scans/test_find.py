@@ -55,9 +55,9 @@ LAYOUTS = {
         {("a", "a"): ["t2", "ct"]},
     ),
     "names with spaces and signs": (
-        ["Patient 01/t1.png", "a+b/t1.png"],
+        ["Patient 0+1/t1.png"],
         {},
-        {("Patient_01", "Patient_01"): ["t1"], ("a_b", "a_b"): ["t1"]},
+        {("Patient_0_1", "Patient_0_1"): ["t1"]},
     ),
     "flat": (
         ["p1_t1.png", "p1_flair.png", "p2_t1.png"],
