@@ -68,11 +68,14 @@ def _check(folder: Path, request: Mapping[str, Any], reporter: Reporter) -> dict
     entries = list_entries(scans)
     _check_patients(scans, entries)
     fits = list[Fit]()
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        of_runs = pool.map(lambda run: [*_fits(*run, scans, entries, request)], runs.items())
-        for number, of_run in enumerate(of_runs):
+    # two at a time: most of the work is NumPy's, which threads share
+    with ThreadPoolExecutor(2) as pool:
+        of_runs = pool.map(
+            lambda label, run: [*_fits(label, run, scans, entries, request)], runs, runs.values()
+        )
+        for number, found in enumerate(of_runs):
             reporter.step("models", number, len(runs))
-            fits += of_run
+            fits += found
     fits.sort(key=lambda fit: (bool(fit.why_not), ORDER.index(fit.worst)))
     taken = {contrast_of(name) for fit in fits for name in fit.names}
     known = [name for name in (*CONTRASTS, *sorted(taken)) if name in {*taken, MASK}]

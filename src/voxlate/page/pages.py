@@ -133,13 +133,16 @@ class Site:
         progress = self.jobs.progress(job.name) if job.state == "running" else None
         now = dict[str, Any]()
         if progress is not None:
-            is_even = progress.stage == "slices" or job.kind == "train"
-            left = progress.seconds_left(time.time()) if is_even else None
+            stage = progress.stage
+            is_even = stage == "slices" or job.kind == "train"
             # all but one step may be short: before the first and after the last, the rest is unknown
-            done, total = progress.done, progress.total
-            percent = round(100 * done / total) if 0 < done < total else None
-            stage = STAGES.get(progress.stage, progress.stage)
-            now = {"stage": stage, "percent": percent, "left": duration(left)}
+            is_known = 0 < progress.done < progress.total
+            percent = round(100 * progress.done / progress.total) if is_known else None
+            now = {
+                "stage": STAGES.get(stage, stage),
+                "percent": percent,
+                "left": duration(progress.seconds_left(time.time()) if is_even else None),
+            }
         images = [view for view in made.get("views", ()) if view["role"] == "synthesis"]
         return JobState(
             job.name,
