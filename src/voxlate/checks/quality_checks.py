@@ -198,7 +198,7 @@ def _steps(scan: Volume) -> dict[str, Any]:
     """
     numbers: dict[str, Any] = {"step": 1.0, "darker": 0.0}
     background = background_value(scan)
-    for axis in range(3):
+    for axis in range(1 if scan.unit == "HU" else 3):  # planes behind a head show the table of a CT
         first, levels = _levels(np.moveaxis(scan.data[0], axis, 0), background)
         mm = scan.grid.spacing_mm[axis]
         beside, within = max(BESIDE, round(BESIDE_MM / mm)), max(1, round(STEP_MM / mm))
