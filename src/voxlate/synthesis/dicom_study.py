@@ -19,8 +19,10 @@ MOST_LISTED = 12
 # of the image types; MR images may be DERIVED and PRIMARY where a scanner only corrected their distortion
 COMPUTED = (
     *("SECONDARY", "MPR", "MIP", "MNIP", "MIN IP", "PROJECTION IMAGE", "RESAMPLED", "REFORMATTED"),
-    *("SUBTRACT", "SUBTRACTION", "ADC", "FA", "TRACEW"),
+    *("SUBTRACT", "SUBTRACTION"),
 )
+MAPS = ("ADC", "FA", "TRACEW")
+DERIVED = "derived"
 SCREENSHOT = ("SCREEN SAVE", "POSDISP")
 LOCALISER = re.compile(
     r"locali[sz]er|scout|topogram|surview|survey|3-?plane|three plane|\bloc\b", re.I
@@ -63,8 +65,10 @@ def why_excluded(series: SeriesInfo) -> str:
         return "localiser"
     if any(kind in kinds for kind in SCREENSHOT) or series.modality in ("OT", "SC"):
         return "screenshot"
+    if any(kind in kinds for kind in MAPS):
+        return "map"
     if any(kind in kinds for kind in COMPUTED):
-        return "derived"
+        return DERIVED
     if not series.directions:
         return "without a place in the patient"
     if series.images < FEWEST_IMAGES:

@@ -19,7 +19,7 @@ from voxlate.scans.formats.archive import is_archive, unpacked
 from voxlate.scans.formats.dicom import SeriesInfo, is_dicom_folder, list_series
 from voxlate.scans.formats.io import is_there, location_of
 from voxlate.scans.images.units import TISSUE_MAPS, UNITS
-from voxlate.synthesis.dicom_study import pick_series, study_series, why_excluded
+from voxlate.synthesis.dicom_study import DERIVED, pick_series, study_series, why_excluded
 from voxlate.synthesis.inputs import by_accepted_names
 from voxlate.synthesis.model import Model
 
@@ -170,7 +170,8 @@ def _one_scan(path: Path, model: Model) -> Scans:
     if names.isdisjoint((stem, re.split("[_-]", stem)[-1])) and not path.is_dir():
         text = f"The scan ({path.name}) is taken as {sources[0]} because it is the only one; its name does not say so. If it is another scan, name its modality."
         notes = (message("taken-as", text, grade="caution"),)
-    if path.is_dir() and (why := why_excluded(list_series(path)[0])):
+    why = why_excluded(list_series(path)[0]) if path.is_dir() else ""
+    if why not in ("", DERIVED):  # a lone reformatted series is an ordinary scan
         text = f"By its tags the series ({path.name}) is no ordinary scan ({why}): among others it would be left out. Take another one."
         notes = (*notes, message("taken-as", text, grade="caution"))
     return Scans(_case_of(files), files, notes=notes)
