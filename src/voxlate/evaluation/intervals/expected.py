@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from voxlate.base.messages import read_messages, worst_grade
 from voxlate.evaluation.intervals.bounds import mean_error
 from voxlate.evaluation.scoring.intervals import Interval, interval_of, percent
 from voxlate.evaluation.scoring.scored_images import images_in
@@ -13,15 +14,20 @@ from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.mask import foreground
 from voxlate.synthesis.provenance import provenance_of
 
+UNKNOWN = "not known, because the intervals hold for scans like those of the calibration, and this one is not to be trusted."
+
 
 def expected_errors(case: Path) -> dict[str, str]:
     """A sentence on the expected error of each image of a case that has intervals."""
     provenance, images = provenance_of(case), images_in(case)
     sentences = dict[str, str]()
     units = provenance.get("units", {})
+    grade = worst_grade(read_messages(provenance.get("warnings", ())))
     for name in filter(images.__contains__, units):
         interval = interval_of(images, name, provenance)
-        if interval is not None and not interval.changed:
+        if interval is not None and grade == "do not trust":
+            sentences[name] = f"Expected error of {name}: {UNKNOWN}"
+        elif interval is not None and not interval.changed:
             low, high = (read_volume(path, name) for path in (interval.low, interval.high))
             image = replace(read_volume(images[name], name), unit=units[name])
             width = replace(high, data=high.data - low.data)
