@@ -4,7 +4,6 @@ import math
 import re
 import traceback
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, is_dataclass, replace
 from itertools import chain
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.config import kind_of
-from voxlate.base.devices import is_out_of_memory, one_thread
+from voxlate.base.devices import is_out_of_memory, single_threads
 from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.messages import worst_grade
 from voxlate.base.optional import pydicom
@@ -42,9 +41,7 @@ from voxlate.training.model import load, network_of
 from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import name_of
 
-AT_ONCE = (
-    2  # models that are compared with the scans: most of the work is NumPy's, which threads share
-)
+AT_ONCE = 2  # models that are compared with the scans, most of whose work is NumPy's
 MOST_ENTRIES = 200  # files and series that are listed
 MOST_CHOICES = 6  # scans that are compared with one model, the best first
 ORDER = (None, "note", "caution", "do not trust")  # of the worst warning
@@ -55,27 +52,21 @@ Entry = dict[str, Any]
 def check(folder: Path, request: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
     """Find which files an upload has, and which models fit them, the best first.
 
-    The networks compute one small slice each, for their self-tests: in one thread, because several on a busy machine wait
-    for each other while they hold the processors.
+    The networks compute one small slice each, for their self-tests.
     """
-    with one_thread():
-        return _check(folder, request, reporter)
-
-
-def _check(folder: Path, request: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
     scans = scans_of(folder, request)
     runs = request["runs"]
     entries = list_entries(scans)
     _check_patients(scans, entries)
     fits = list[Fit]()
-    # two at a time: most of the work is NumPy's, which threads share
-    with ThreadPoolExecutor(2) as pool:
+    reporter.step("models", 0, len(runs))
+    with single_threads(AT_ONCE) as pool:
         of_runs = pool.map(
             lambda label, run: [*_fits(label, run, scans, entries, request)], runs, runs.values()
         )
-        for number, found in enumerate(of_runs):
-            reporter.step("models", number, len(runs))
+        for number, found in enumerate(of_runs, 1):
             fits += found
+            reporter.step("models", number, len(runs))
     fits.sort(key=lambda fit: (bool(fit.why_not), ORDER.index(fit.worst)))
     taken = {contrast_of(name) for fit in fits for name in fit.names}
     known = [name for name in (*CONTRASTS, *sorted(taken)) if name in {*taken, MASK}]

@@ -19,7 +19,7 @@ from fastapi.responses import (
 from starlette.datastructures import FormData
 
 from voxlate.base.errors import BadInput
-from voxlate.page.access import WRONG_TOKEN
+from voxlate.page.access import BROWSER, WRONG_TOKEN
 from voxlate.page.api import (
     UPLOAD,
     Entered,
@@ -261,6 +261,7 @@ def index(request: Request, site: OfSite) -> Response:
         runs=list(site.runs),
         rows=site.rows(),
         settings=site.settings,
+        browser=BROWSER,
     )
 
 
