@@ -16,7 +16,7 @@ from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.pictures import data_uri
 from voxlate.scans.images.shown import top_of, window_of
 from voxlate.synthesis.pictures import middle_slices
-from voxlate.synthesis.provenance import provenance_of
+from voxlate.synthesis.provenance import is_distrusted, provenance_of
 from voxlate.synthesis.result import ENDINGS
 
 SMALL = 64  # pixels along a side of the queue's picture
@@ -93,11 +93,9 @@ def _volumes(case: Path, sources: Mapping[str, Path]) -> Iterator[tuple[View, Vo
             width = replace(upper, data=upper.data - lower.data)
             top = top_of(width, image)
             view = _view("width", f"width of the {share} interval", width, 0.0, top)
-            regions = errors_by_region(width, image, interval)
-            yield (
-                replace(view, expected=expected_error(width, image, interval), regions=regions),
-                width,
-            )
+            expected = expected_error(width, image, interval, stated)
+            regions = () if is_distrusted(stated) else errors_by_region(width, image, interval)
+            yield replace(view, expected=expected, regions=regions), width
         spread = spread_of(name, images)
         if spread is not None:
             volume = replace(read_volume(spread, name), unit=units[name])

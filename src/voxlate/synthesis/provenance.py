@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Required
 
 from voxlate.base.files import read_json
+from voxlate.base.messages import read_messages, worst_grade
 from voxlate.base.records import (
     Count,
     FileName,
@@ -138,6 +139,11 @@ def read_provenance(path: Path) -> Table:
     for own in content.get("made_without", {}).values():
         record.fill(_Keys, own, others=None)
     return content
+
+
+def is_distrusted(provenance: Provenance) -> bool:
+    """Whether images are graded "do not trust"."""
+    return worst_grade(read_messages(provenance.get("warnings", ()))) == "do not trust"
 
 
 def run_folders(provenance: Provenance) -> list[Path]:

@@ -21,7 +21,7 @@ from voxlate.base.files import (
     whole_file,
     write_json,
 )
-from voxlate.base.messages import Message, read_messages, worst_grade
+from voxlate.base.messages import Message, read_messages
 from voxlate.scans.formats.io import (
     content_hash,
     has_content,
@@ -32,7 +32,7 @@ from voxlate.scans.formats.io import (
 from voxlate.scans.formats.nifti import DESCRIPTION, description_of
 from voxlate.scans.images.frame import Frame
 from voxlate.scans.images.grid import Volume
-from voxlate.synthesis.provenance import provenance_of, read_provenance
+from voxlate.synthesis.provenance import is_distrusted, provenance_of, read_provenance
 
 if TYPE_CHECKING:
     from PIL import Image as Picture
@@ -127,7 +127,7 @@ class Synthesised:
     @property
     def distrusted(self) -> bool:
         """Whether an image is graded "do not trust"."""
-        return worst_grade(self.warnings) == "do not trust"
+        return is_distrusted(self.provenance)
 
     @property
     def bounds(self) -> dict[str, dict[str, float]]:

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from voxlate.base.messages import read_messages, worst_grade
 from voxlate.evaluation.intervals.bounds import mean_error
 from voxlate.evaluation.scoring.intervals import Interval, interval_of, percent
 from voxlate.evaluation.scoring.scored_images import images_in
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.mask import foreground
-from voxlate.synthesis.provenance import provenance_of
+from voxlate.synthesis.provenance import Provenance, is_distrusted, provenance_of
 
 UNKNOWN = "not known, because the intervals hold for scans like those of the calibration, and this one is not to be trusted."
 
@@ -22,24 +21,25 @@ def expected_errors(case: Path) -> dict[str, str]:
     provenance, images = provenance_of(case), images_in(case)
     sentences = dict[str, str]()
     units = provenance.get("units", {})
-    grade = worst_grade(read_messages(provenance.get("warnings", ())))
     for name in filter(images.__contains__, units):
         interval = interval_of(images, name, provenance)
-        if interval is not None and grade == "do not trust":
-            sentences[name] = f"Expected error of {name}: {UNKNOWN}"
-        elif interval is not None and not interval.changed:
+        if interval is not None and not interval.changed:
             low, high = (read_volume(path, name) for path in (interval.low, interval.high))
             image = replace(read_volume(images[name], name), unit=units[name])
             width = replace(high, data=high.data - low.data)
-            sentences[name] = expected_error(width, image, interval)
+            sentences[name] = expected_error(width, image, interval, provenance)
     return {name: said for name, said in sentences.items() if said}
 
 
-def expected_error(width: Volume, image: Volume, interval: Interval) -> str:
+def expected_error(width: Volume, image: Volume, interval: Interval, provenance: Provenance) -> str:
     """A sentence on the error of an image that its intervals let expect inside the body; "" without a body.
+
+    Of images that are not to be trusted it is not known.
 
     The mean error is that of the distribution whose quantiles are the intervals' half widths at their levels of coverage.
     """
+    if is_distrusted(provenance):
+        return f"Expected error of {image.modality}: {UNKNOWN}"
     half = width.data[0][foreground(image)] / 2
     if not half.size:
         return ""
