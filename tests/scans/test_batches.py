@@ -356,3 +356,19 @@ def test_settings_that_cannot_be_meant_are_refused():
         DataSettings(source=["t1"], target=["t2"], patch=(0, 6, 8))
     with pytest.raises(BadInput, match=r"data\.source: expected each modality once"):
         DataSettings(source=["t1", "t1"], target=["t2"])
+
+
+def test_training_moves_each_patients_soft_tissue_to_that_of_the_median_patient(cohort):
+    moved = Batches(cohort, replace(SLICES, level=True), WINDOWS, batch=6)
+    plain = Batches(cohort, SLICES, WINDOWS, batch=6)
+    headers = {case: cohort.header(case) for case in plain.starts}  # a case a patient
+    levels = {
+        case: one.statistics["t2"].foreground.at(25) / 250 - 1 for case, one in headers.items()
+    }
+    middle = np.median([*levels.values()])
+    assert len({*levels.values()}) > 1
+    for number in range(6):
+        own = levels[plain.items[plain._item(number)][0]]
+        before, after = (of[0].target[number].double() for of in (plain, moved))
+        assert np.allclose(after, np.interp(before, [-1, own, 1], [-1, middle, 1]), atol=1e-6)
+    assert torch.equal(plain[0].source, moved[0].source)

@@ -23,6 +23,7 @@ from voxlate.scans.images.tiling import Triple, centre_on
 from voxlate.science.batch import Batch
 from voxlate.training.batches.augment import augment
 from voxlate.training.batches.latents import read_moments
+from voxlate.training.batches.levels import find_levels, to_one_level
 from voxlate.training.batches.patches import (
     DataSettings,
     even_start,
@@ -66,6 +67,10 @@ class Batches(Dataset[Batch]):
         self.starts = _starts(self.cohort, data, usable_cases(self.cohort, data, "train"))
         self.items = _items(self.starts, data.patch[0])
         self.patients = {case: self.cohort.header(case).patient for case in self.starts}
+        self.levels = dict[str, Tensor]()
+        if data.level:
+            headers = [*map(self.cohort.header, self.starts)]
+            self.levels = find_levels(headers, data.target, self.intensity)
         self.unpaired_targets = self  # the batches from which targets of other patients are drawn
         if self.unpaired and data.apart:  # targets are of cases that have them, with their own mask
             autoencoded = replace(data, source=data.target, stack=0)
@@ -108,6 +113,10 @@ class Batches(Dataset[Batch]):
         """The items with their augmentation; seeds: of what data.physics draws for each."""
         places = [self._place(item, generator) for item, generator in zip(items, generators)]
         plain = read_batch(self.cohort, self.data, self.intensity, places, self.moments, seeds)
+        if self.levels:
+            levels = torch.stack([self.levels[case] for case, _ in places])
+            assert plain.target is not None
+            plain = replace(plain, target=to_one_level(plain.target, levels))
         spacing_mm = torch.tensor(
             [self.cohort.header(case, self.data.axes).spacing_mm for case, _ in places]
         )

@@ -29,6 +29,8 @@ def uncacheable(cohort: Cohort, data: DataSettings, cases: Sequence[str]) -> str
         return "data.physics"
     if data.augment != AugmentSettings():
         return "data.augment"
+    if data.level:
+        return "data.level"
     for case in cases:
         depth, *plane = cohort.header(case, data.axes).shape
         if any(length > patch for length, patch in zip(plane, data.patch[1:])):

@@ -359,6 +359,12 @@ def choose_intensities(draft: Draft) -> None:
         table, why = intensity(draft.facts.scans[name], "target" if name in target else "source")
         draft.tables["intensity"][name] = table
         draft.why[f"intensity.{name}"] = why
+    shown = all(draft.facts.scans[name].pictures for name in target)
+    if shown and draft.roles.pairing == "pairs" and draft.facts.patients > 1:
+        draft.data["level"] = True
+        draft.why["data.level"] = (
+            "pictures of each patient have a window of their own, which no MR tells: training moves soft tissue to the median patient's grey value, which new patients get"
+        )
 
 
 def intensity(scan: Scan, side: Literal["source", "target"]) -> Setting:
