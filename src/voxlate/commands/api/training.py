@@ -252,7 +252,7 @@ def plan(
 
     Example:
         >>> import voxlate
-        >>> plan = voxlate.plan("PREPARED", minutes=0.2, mode="mean", from_scratch=True, progress=False)
+        >>> plan = voxlate.plan("PREPARED", minutes=1, mode="mean", from_scratch=True, progress=False)
         >>> plan.tables["data"]["source"], "net.width" in plan.why
         (['t1'], True)
     """
